@@ -238,12 +238,15 @@ macro_rules! directives {
             $($(#[$doc])* pub $field: $type,)*
             /// The absolute path of the file this was read from, if any; CONFIG REWRITE writes there.
             pub config_file: Option<std::path::PathBuf>,
-            /// `rename-command`: from, to (empty: the command is removed).
-            pub rename_command: Vec<(Vec<u8>, Vec<u8>)>,
-            /// `user` lines: name and ACL rules, unchecked.
-            pub user: Vec<Vec<Vec<u8>>>,
+            /// `rename-command` lines: old and new name (empty: the command is removed). The command table is not
+            /// this room's, so whoever renames checks the names and reports through `ConfigError::at`.
+            pub rename_command: Vec<SourceLine>,
+            /// `user` lines: name and ACL rules, to be checked by the ACL in the same way.
+            pub user: Vec<SourceLine>,
             /// `loadmodule` lines: path and arguments.
-            pub loadmodule: Vec<Vec<Vec<u8>>>,
+            pub loadmodule: Vec<SourceLine>,
+            /// Lines whose name has a dot: directives of modules, with their values.
+            pub module_config: Vec<SourceLine>,
         }
 
         impl Default for Config {
@@ -254,6 +257,7 @@ macro_rules! directives {
                     rename_command: Vec::new(),
                     user: Vec::new(),
                     loadmodule: Vec::new(),
+                    module_config: Vec::new(),
                 }
             }
         }

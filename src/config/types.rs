@@ -248,3 +248,14 @@ impl std::ops::BitOr for NotifyFlags {
         Self(self.0 | other.0)
     }
 }
+
+/// A line of the configuration that another room has to understand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceLine {
+    /// The words after the directive's name.
+    pub words: Vec<Vec<u8>>,
+    /// Its number in the file it stands in, from 1.
+    pub number: usize,
+    /// The line as written, without blanks around it.
+    pub text: Vec<u8>,
+}

@@ -313,9 +313,13 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
             .then_some("Announced human node name contained invalid character"),
         TextRule::DbFilename => is_path().then_some("dbfilename can't be a path, just a filename"),
         TextRule::AofFilename if word.is_empty() => Some("appendfilename can't be empty"),
-        TextRule::AofFilename => is_path().then_some("appendfilename can't be a path, just a filename"),
+        TextRule::AofFilename => {
+            is_path().then_some("appendfilename can't be a path, just a filename")
+        }
         TextRule::AofDirname if word.is_empty() => Some("appenddirname can't be empty"),
-        TextRule::AofDirname => is_path().then_some("appenddirname can't be a path, just a dirname"),
+        TextRule::AofDirname => {
+            is_path().then_some("appenddirname can't be a path, just a dirname")
+        }
         TextRule::ProcTitle => (!proc_title_is_valid(word))
             .then_some("template format is invalid or contains unknown variables"),
     };
