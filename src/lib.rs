@@ -1,3 +1,4 @@
 //! Hexad.
 
 pub mod config;
+pub mod sys;

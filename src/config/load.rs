@@ -18,11 +18,7 @@ use super::{MAX_HZ, MIN_HZ, REDIS_VERSION, lookup, os_error, words};
 const MAX_INCLUDE_DEPTH: usize = 64;
 
 /// Directives that 7.2 reads over, each with one argument.
-const TOLERATED: [&[u8]; 3] = [
-    b"list-max-ziplist-entries",
-    b"list-max-ziplist-value",
-    b"lua-replicate-commands",
-];
+const TOLERATED: [&[u8]; 3] = [b"list-max-ziplist-entries", b"list-max-ziplist-value", b"lua-replicate-commands"];
 
 /// What reading the configuration led to.
 #[derive(Debug)]
@@ -62,11 +58,7 @@ pub enum ConfigError {
 impl ConfigError {
     /// Refuses a line that another room has to understand.
     pub fn at(line: &SourceLine, reason: impl Into<ValueError>) -> Self {
-        Self::Line {
-            number: line.number,
-            text: line.text.clone(),
-            reason: reason.into(),
-        }
+        Self::Line { number: line.number, text: line.text.clone(), reason: reason.into() }
     }
 
     /// Tells standard error or the log, where Redis tells it.
@@ -81,24 +73,12 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::Open { path, error } = self {
-            return write!(
-                f,
-                "Fatal error, can't open config file '{}': {}",
-                path.display(),
-                os_error(error)
-            );
+            return write!(f, "Fatal error, can't open config file '{}': {}", path.display(), os_error(error));
         }
-        writeln!(
-            f,
-            "\n*** FATAL CONFIG FILE ERROR (Redis {REDIS_VERSION}) ***"
-        )?;
+        writeln!(f, "\n*** FATAL CONFIG FILE ERROR (Redis {REDIS_VERSION}) ***")?;
         match self {
             Self::Open { .. } => Ok(()),
-            Self::Line {
-                number,
-                text,
-                reason,
-            } => writeln!(
+            Self::Line { number, text, reason } => writeln!(
                 f,
                 "Reading the configuration file, at line {number}\n>>> '{}'\n{reason}",
                 String::from_utf8_lossy(text)
@@ -117,28 +97,16 @@ impl Config {
     /// A `dir` line changes the working directory when it is read, so that later relative paths are found from there.
     pub fn load(args: &[Vec<u8>], stdin: &mut dyn Read) -> Result<Loaded, ConfigError> {
         let command_line = CommandLine::read(args);
-        let mut loader = Loader {
-            config: Config::default(),
-            notices: Vec::new(),
-            save_seen: false,
-        };
+        let mut loader = Loader { config: Config::default(), notices: Vec::new(), save_seen: false };
         let mut content = Vec::new();
         if let Some(path) = command_line.file {
             let path = PathBuf::from(OsStr::from_bytes(path));
-            loader.config.config_file =
-                Some(std::path::absolute(&path).unwrap_or_else(|_| path.clone()));
+            loader.config.config_file = Some(std::path::absolute(&path).unwrap_or_else(|_| path.clone()));
             content = read_files(&path)?;
         }
         if command_line.stdin {
-            loader
-                .notices
-                .push((log::Level::Info, "Reading config from stdin".into()));
-            stdin
-                .read_to_end(&mut content)
-                .map_err(|error| ConfigError::Open {
-                    path: PathBuf::from("-"),
-                    error,
-                })?;
+            loader.notices.push((log::Level::Info, "Reading config from stdin".into()));
+            stdin.read_to_end(&mut content).map_err(|error| ConfigError::Open { path: PathBuf::from("-"), error })?;
         }
         if !args.is_empty() {
             content.push(b'\n');
@@ -148,10 +116,7 @@ impl Config {
         if let Ok(dir) = std::env::current_dir() {
             loader.config.dir = String::from_utf8_lossy(dir.as_os_str().as_bytes()).into_owned();
         }
-        Ok(Loaded {
-            config: loader.config,
-            notices: loader.notices,
-        })
+        Ok(Loaded { config: loader.config, notices: loader.notices })
     }
 }
 
@@ -202,26 +167,15 @@ impl<'a> CommandLine<'a> {
                 may_start_option = option_follows;
             }
         }
-        Self {
-            file,
-            stdin,
-            options,
-        }
+        Self { file, stdin, options }
     }
 }
 
 /// The content of a file, or of all files that match a pattern. A pattern that matches nothing is empty, so that an
 /// empty directory of snippets can be included.
 fn read_files(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let open_error = |path: &Path, error| ConfigError::Open {
-        path: path.to_owned(),
-        error,
-    };
-    let is_pattern = path
-        .as_os_str()
-        .as_bytes()
-        .iter()
-        .any(|b| matches!(b, b'*' | b'?' | b'['));
+    let open_error = |path: &Path, error| ConfigError::Open { path: path.to_owned(), error };
+    let is_pattern = path.as_os_str().as_bytes().iter().any(|b| matches!(b, b'*' | b'?' | b'['));
     if !is_pattern {
         return std::fs::read(path).map_err(|error| open_error(path, error));
     }
@@ -236,15 +190,8 @@ fn read_files(path: &Path) -> Result<Vec<u8>, ConfigError> {
 /// matched by a dot.
 fn glob(pattern: &Path) -> Vec<PathBuf> {
     let bytes = pattern.as_os_str().as_bytes();
-    let mut found = vec![if bytes.starts_with(b"/") {
-        PathBuf::from("/")
-    } else {
-        PathBuf::new()
-    }];
-    for component in bytes
-        .split(|b| *b == b'/')
-        .filter(|component| !component.is_empty())
-    {
+    let mut found = vec![if bytes.starts_with(b"/") { PathBuf::from("/") } else { PathBuf::new() }];
+    for component in bytes.split(|b| *b == b'/').filter(|component| !component.is_empty()) {
         let mut next = Vec::new();
         for dir in &found {
             if !component.iter().any(|b| matches!(b, b'*' | b'?' | b'[')) {
@@ -254,20 +201,13 @@ fn glob(pattern: &Path) -> Vec<PathBuf> {
                 }
                 continue;
             }
-            let listed = if dir.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                dir
-            };
+            let listed = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
             let Ok(entries) = std::fs::read_dir(listed) else {
                 continue;
             };
             let mut names: Vec<Vec<u8>> = entries
                 .filter_map(|entry| Some(entry.ok()?.file_name().into_vec()))
-                .filter(|name| {
-                    (!name.starts_with(b".") || component.starts_with(b"."))
-                        && matches(component, name)
-                })
+                .filter(|name| (!name.starts_with(b".") || component.starts_with(b".")) && matches(component, name))
                 .collect();
             names.sort();
             next.extend(names.iter().map(|name| dir.join(OsStr::from_bytes(name))));
@@ -288,8 +228,9 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
             Some((hit, rest)) => hit && matches(rest, tail),
             None => *byte == b'[' && matches(class, tail),
         },
-        ([b'\\', literal, rest @ ..], [byte, name @ ..])
-        | ([literal, rest @ ..], [byte, name @ ..]) => literal == byte && matches(rest, name),
+        ([b'\\', literal, rest @ ..], [byte, name @ ..]) | ([literal, rest @ ..], [byte, name @ ..]) => {
+            literal == byte && matches(rest, name)
+        }
     }
 }
 
@@ -333,15 +274,10 @@ impl Loader {
             if line.is_empty() || line[0] == b'#' {
                 continue;
             }
-            self.read_line(line, at + 1, depth)
-                .map_err(|stop| match stop {
-                    Stop::Refused(reason) => ConfigError::Line {
-                        number: at + 1,
-                        text: line.to_vec(),
-                        reason,
-                    },
-                    Stop::Included(error) => error,
-                })?;
+            self.read_line(line, at + 1, depth).map_err(|stop| match stop {
+                Stop::Refused(reason) => ConfigError::Line { number: at + 1, text: line.to_vec(), reason },
+                Stop::Included(error) => error,
+            })?;
         }
         self.check_whole()
     }
@@ -356,11 +292,8 @@ impl Loader {
         if let Some((row, _)) = lookup(&name) {
             return Ok(self.set(row, &values)?);
         }
-        let source = || SourceLine {
-            words: values.iter().map(|word| word.to_vec()).collect(),
-            number,
-            text: line.to_vec(),
-        };
+        let source =
+            || SourceLine { words: values.iter().map(|word| word.to_vec()).collect(), number, text: line.to_vec() };
         match (name.as_slice(), values.as_slice()) {
             (name, [_]) if TOLERATED.contains(&name) => {}
             (b"include", [path]) => self.include(path, depth)?,
@@ -399,16 +332,10 @@ impl Loader {
             [one] if !one.is_empty() => Some(words::split(one).unwrap_or_default()),
             _ => None,
         };
-        let parts: Option<Vec<&[u8]>> = parts
-            .as_ref()
-            .map(|parts| parts.iter().map(Vec::as_slice).collect());
+        let parts: Option<Vec<&[u8]>> = parts.as_ref().map(|parts| parts.iter().map(Vec::as_slice).collect());
         let values = parts.as_deref().unwrap_or(values);
         if row.kind == Kind::Save {
-            let before = if values == [b""] || !self.save_seen {
-                Vec::new()
-            } else {
-                self.config.save.clone()
-            };
+            let before = if values == [b""] || !self.save_seen { Vec::new() } else { self.config.save.clone() };
             row.set(&mut self.config, values)?;
             self.save_seen = true;
             self.config.save.splice(0..0, before);
@@ -430,10 +357,7 @@ impl Loader {
         let config = &mut self.config;
         if !config.logfile.is_empty() {
             // Later there is no way to refuse it.
-            let opened = std::fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(&config.logfile);
+            let opened = std::fs::OpenOptions::new().append(true).create(true).open(&config.logfile);
             if let Err(error) = opened {
                 return refuse(format!("Can't open the log file: {}", os_error(&error)).into());
             }

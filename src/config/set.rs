@@ -61,37 +61,23 @@ impl SetError {
     /// The error reply, without the leading `-`.
     pub fn reply(&self) -> Vec<u8> {
         match self {
-            Self::Unknown(name) => [
-                b"ERR Unknown option or number of arguments for CONFIG SET - '",
-                name.as_slice(),
-                b"'",
-            ]
-            .concat(),
+            Self::Unknown(name) => {
+                [b"ERR Unknown option or number of arguments for CONFIG SET - '", name.as_slice(), b"'"].concat()
+            }
             Self::Loading => b"LOADING Redis is loading the dataset in memory".to_vec(),
-            Self::Failed { name, reason } => [
-                b"ERR CONFIG SET failed (possibly related to argument '",
-                name.as_slice(),
-                b"') - ",
-                reason.as_bytes(),
-            ]
-            .concat(),
+            Self::Failed { name, reason } => {
+                [b"ERR CONFIG SET failed (possibly related to argument '", name.as_slice(), b"') - ", reason.as_bytes()]
+                    .concat()
+            }
         }
     }
 }
 
 /// Sets all of `pairs` (name and value), or none of them.
-pub fn set_many(
-    config: &mut Config,
-    pairs: &[(&[u8], &[u8])],
-    context: SetContext,
-) -> Result<Change, SetError> {
+pub fn set_many(config: &mut Config, pairs: &[(&[u8], &[u8])], context: SetContext) -> Result<Change, SetError> {
     let found = find_all(pairs, context)?;
     let before = Box::new(config.clone());
-    let mut change = Change {
-        apply: Vec::new(),
-        rows: found.iter().map(|(row, _)| *row).collect(),
-        before,
-    };
+    let mut change = Change { apply: Vec::new(), rows: found.iter().map(|(row, _)| *row).collect(), before };
     for ((row, name), (_, value)) in found.iter().zip(pairs) {
         let words: Vec<&[u8]> = match row.has(flag::MULTI_ARG) {
             true if value.is_empty() => Vec::new(),
@@ -107,10 +93,7 @@ pub fn set_many(
             }
             Err(reason) => {
                 change.roll_back(config);
-                return Err(SetError::Failed {
-                    name: name.as_bytes().to_vec(),
-                    reason,
-                });
+                return Err(SetError::Failed { name: name.as_bytes().to_vec(), reason });
             }
         }
     }
@@ -118,18 +101,10 @@ pub fn set_many(
 }
 
 /// Looks all directives up and checks that each may be set. The order of the checks is Redis's.
-fn find_all(
-    pairs: &[(&[u8], &[u8])],
-    context: SetContext,
-) -> Result<Vec<(&'static Row, &'static str)>, SetError> {
+fn find_all(pairs: &[(&[u8], &[u8])], context: SetContext) -> Result<Vec<(&'static Row, &'static str)>, SetError> {
     let mut found: Vec<(&'static Row, &'static str)> = Vec::with_capacity(pairs.len());
     for (given, _) in pairs {
-        let refuse = |reason: &'static str| {
-            Err(SetError::Failed {
-                name: given.to_vec(),
-                reason: reason.into(),
-            })
-        };
+        let refuse = |reason: &'static str| Err(SetError::Failed { name: given.to_vec(), reason: reason.into() });
         let Some((row, name)) = lookup(given) else {
             return Err(SetError::Unknown(given.to_vec()));
         };
@@ -158,17 +133,10 @@ pub fn is_sensitive(name: &[u8]) -> bool {
 
 /// The names and values CONFIG GET answers for some patterns, each name once. `matches(pattern, name)` is Redis's glob
 /// without regard to case. A name that is given without a pattern is answered as it was spelled, hidden or not.
-pub fn get(
-    config: &Config,
-    patterns: &[&[u8]],
-    matches: impl Fn(&[u8], &[u8]) -> bool,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn get(config: &Config, patterns: &[&[u8]], matches: impl Fn(&[u8], &[u8]) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    let is_new = |found: &[(Vec<u8>, Vec<u8>)], name: &[u8]| {
-        !found
-            .iter()
-            .any(|(other, _)| other.eq_ignore_ascii_case(name))
-    };
+    let is_new =
+        |found: &[(Vec<u8>, Vec<u8>)], name: &[u8]| !found.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
     for pattern in patterns {
         if !pattern.iter().any(|b| matches!(b, b'[' | b'*' | b'?')) {
             if let Some((row, _)) = lookup(pattern)

@@ -205,27 +205,13 @@ const UINT_MAX: i64 = u32::MAX as i64;
 const LONG_MAX: u64 = i64::MAX as u64;
 
 const DEFAULT_OBUF_LIMITS: [ObufLimit; 3] = [
-    ObufLimit {
-        hard_bytes: 0,
-        soft_bytes: 0,
-        soft_seconds: 0,
-    },
-    ObufLimit {
-        hard_bytes: 256 << 20,
-        soft_bytes: 64 << 20,
-        soft_seconds: 60,
-    },
-    ObufLimit {
-        hard_bytes: 32 << 20,
-        soft_bytes: 8 << 20,
-        soft_seconds: 60,
-    },
+    ObufLimit { hard_bytes: 0, soft_bytes: 0, soft_seconds: 0 },
+    ObufLimit { hard_bytes: 256 << 20, soft_bytes: 64 << 20, soft_seconds: 60 },
+    ObufLimit { hard_bytes: 32 << 20, soft_bytes: 8 << 20, soft_seconds: 60 },
 ];
 
 fn default_save_points() -> Vec<SavePoint> {
-    [(3600, 1), (300, 100), (60, 10000)]
-        .map(|(seconds, changes)| SavePoint { seconds, changes })
-        .to_vec()
+    [(3600, 1), (300, 100), (60, 10000)].map(|(seconds, changes)| SavePoint { seconds, changes }).to_vec()
 }
 
 macro_rules! directives {

@@ -42,30 +42,17 @@ fn reason(line: &str) -> String {
     let head = format!(
         "\n*** FATAL CONFIG FILE ERROR (Redis 7.2.6) ***\nReading the configuration file, at line 1\n>>> '{line}'\n"
     );
-    text.strip_prefix(&head)
-        .expect(&text)
-        .trim_end_matches('\n')
-        .to_owned()
+    text.strip_prefix(&head).expect(&text).trim_end_matches('\n').to_owned()
 }
 
 fn set(config: &mut Config, pairs: &[(&str, &str)]) -> Result<Change, String> {
-    let pairs: Vec<(&[u8], &[u8])> = pairs
-        .iter()
-        .map(|(a, b)| (a.as_bytes(), b.as_bytes()))
-        .collect();
-    let context = SetContext {
-        loading: false,
-        protected_allowed: false,
-    };
+    let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|(a, b)| (a.as_bytes(), b.as_bytes())).collect();
+    let context = SetContext { loading: false, protected_allowed: false };
     set_many(config, &pairs, context).map_err(|error| String::from_utf8(error.reply()).unwrap())
 }
 
 fn names() -> impl Iterator<Item = (&'static Row, &'static str)> {
-    TABLE.iter().flat_map(|row| {
-        std::iter::once(&row.name)
-            .chain(row.aliases)
-            .map(move |name| (row, *name))
-    })
+    TABLE.iter().flat_map(|row| std::iter::once(&row.name).chain(row.aliases).map(move |name| (row, *name)))
 }
 
 #[test]
@@ -77,11 +64,7 @@ fn directives_and_defaults_are_those_of_7_2() {
         if !SET_BY_THE_RECORDER.contains(name) {
             assert_eq!(print(&config, name), *default, "{name}");
         }
-        assert_eq!(
-            row.has(flag::IMMUTABLE),
-            *mutability == "immutable",
-            "{name}"
-        );
+        assert_eq!(row.has(flag::IMMUTABLE), *mutability == "immutable", "{name}");
     }
     for (_, name) in names().filter(|(row, _)| !row.has(flag::HIDDEN)) {
         assert!(facts.contains_key(name), "{name} is not in 7.2");
@@ -103,17 +86,11 @@ fn a_name_stands_for_one_directive() {
 #[test]
 fn every_printed_default_reads_back() {
     let defaults = Config::default();
-    for row in TABLE
-        .iter()
-        .filter(|row| !matches!(row.kind, Kind::Dir | Kind::ReplicaOf))
-    {
+    for row in TABLE.iter().filter(|row| !matches!(row.kind, Kind::Dir | Kind::ReplicaOf)) {
         let mut config = Config::default();
         let value = row.print(&defaults);
-        let words: Vec<&[u8]> = if row.has(flag::MULTI_ARG) {
-            value.split(|b| *b == b' ').collect()
-        } else {
-            vec![&value]
-        };
+        let words: Vec<&[u8]> =
+            if row.has(flag::MULTI_ARG) { value.split(|b| *b == b' ').collect() } else { vec![&value] };
         assert_eq!(row.set(&mut config, &words), Ok(false), "{}", row.name);
     }
 }
@@ -147,43 +124,18 @@ fn command_line_options_are_read_like_lines() {
     assert_eq!(config.unixsocketperm, 0o755);
     // One argument with its value; a value that looks like an option; the empty list in its older spellings.
     assert_eq!(config_of(&["--port 7001"]).port, 7001);
-    assert_eq!(
-        config_of(&["--requirepass", "--secret"]).requirepass,
-        b"--secret"
-    );
+    assert_eq!(config_of(&["--requirepass", "--secret"]).requirepass, b"--secret");
     let config = config_of(&["--save", "--port", "7002"]);
     assert!(config.save.is_empty() && config.port == 7002);
     assert!(config_of(&["--port", "7003", "--save"]).save.is_empty());
     let points = config_of(&["--save", "60", "5", "--save", "10 1"]).save;
-    assert_eq!(
-        points,
-        [
-            SavePoint {
-                seconds: 60,
-                changes: 5
-            },
-            SavePoint {
-                seconds: 10,
-                changes: 1
-            }
-        ]
-    );
+    assert_eq!(points, [SavePoint { seconds: 60, changes: 5 }, SavePoint { seconds: 10, changes: 1 }]);
     let points = config_of(&["--save", "60", "5", "--save", ""]).save;
     assert!(points.is_empty());
     assert_eq!(config_of(&["--replicaof", "no", "one"]).replicaof, None);
     assert_eq!(
-        config_of(&[
-            "--shutdown-on-sigterm",
-            "nosave force",
-            "--shutdown-on-sigint",
-            "now"
-        ])
-        .shutdown_on_sigterm,
-        ShutdownOnSignal {
-            nosave: true,
-            force: true,
-            ..Default::default()
-        }
+        config_of(&["--shutdown-on-sigterm", "nosave force", "--shutdown-on-sigint", "now"]).shutdown_on_sigterm,
+        ShutdownOnSignal { nosave: true, force: true, ..Default::default() }
     );
     // The mode is chosen by whoever starts the server.
     config_of(&["--sentinel"]);
@@ -192,152 +144,64 @@ fn command_line_options_are_read_like_lines() {
 
 #[test]
 fn an_option_without_value_is_refused() {
-    let error = load(&["--port", "--bind", "127.0.0.1"], "")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains(
-            "at line 2\n>>> 'port \"--bind\" \"127.0.0.1\"'\nwrong number of arguments\n"
-        ),
-        "{error}"
-    );
+    let error = load(&["--port", "--bind", "127.0.0.1"], "").unwrap_err().to_string();
+    assert!(error.contains("at line 2\n>>> 'port \"--bind\" \"127.0.0.1\"'\nwrong number of arguments\n"), "{error}");
     let error = load(&["--port"], "").unwrap_err().to_string();
-    assert!(
-        error.contains("at line 2\n>>> 'port'\nwrong number of arguments\n"),
-        "{error}"
-    );
+    assert!(error.contains("at line 2\n>>> 'port'\nwrong number of arguments\n"), "{error}");
     let error = load(&["--wrong", "1"], "").unwrap_err().to_string();
-    assert!(
-        error.ends_with(">>> 'wrong \"1\"'\nBad directive or wrong number of arguments\n"),
-        "{error}"
-    );
+    assert!(error.ends_with(">>> 'wrong \"1\"'\nBad directive or wrong number of arguments\n"), "{error}");
 }
 
 #[test]
 fn refused_lines_say_why() {
     for (line, expected) in [
         ("appendonly maybe", "argument must be 'yes' or 'no'"),
-        (
-            "port 65536",
-            "argument must be between 0 and 65535 inclusive",
-        ),
+        ("port 65536", "argument must be between 0 and 65535 inclusive"),
         ("port -1", "argument must be between 0 and 65535 inclusive"),
         ("port 0x10", "argument couldn't be parsed into an integer"),
         ("port 1 2", "wrong number of arguments"),
-        (
-            "maxclients 0",
-            "argument must be between 1 and 4294967295 inclusive",
-        ),
+        ("maxclients 0", "argument must be between 1 and 4294967295 inclusive"),
         ("maxmemory lots", "argument must be a memory value"),
         ("maxmemory -1", "argument must be a memory value"),
-        (
-            "maxmemory-clients 101%",
-            "percentage argument must be less or equal to 100",
-        ),
-        (
-            "maxmemory-clients x",
-            "argument must be a memory or percent value",
-        ),
-        (
-            "proto-max-bulk-len 1",
-            "argument must be between 1048576 and 9223372036854775807 inclusive",
-        ),
-        (
-            "unixsocketperm 999",
-            "argument couldn't be parsed as an octal number",
-        ),
-        (
-            "unixsocketperm 1777",
-            "argument must be between 0 and 777 inclusive",
-        ),
-        (
-            "appendfsync never",
-            "argument(s) must be one of the following: everysec, always, no",
-        ),
-        (
-            "oom-score-adj maybe",
-            "argument(s) must be one of the following: no, yes, relative, absolute",
-        ),
+        ("maxmemory-clients 101%", "percentage argument must be less or equal to 100"),
+        ("maxmemory-clients x", "argument must be a memory or percent value"),
+        ("proto-max-bulk-len 1", "argument must be between 1048576 and 9223372036854775807 inclusive"),
+        ("unixsocketperm 999", "argument couldn't be parsed as an octal number"),
+        ("unixsocketperm 1777", "argument must be between 0 and 777 inclusive"),
+        ("appendfsync never", "argument(s) must be one of the following: everysec, always, no"),
+        ("oom-score-adj maybe", "argument(s) must be one of the following: no, yes, relative, absolute"),
         ("oom-score-adj-values 1 2", "wrong number of arguments"),
-        (
-            "oom-score-adj-values 1 2 2001",
-            "Invalid oom-score-adj-values, elements must be between -2000 and 2000.",
-        ),
-        (
-            "shutdown-on-sigterm save nosave",
-            "shutdown options SAVE and NOSAVE can't be used simultaneously",
-        ),
-        (
-            "shutdown-on-sigint later",
-            "argument(s) must be one of the following: default, save, nosave, now, force",
-        ),
+        ("oom-score-adj-values 1 2 2001", "Invalid oom-score-adj-values, elements must be between -2000 and 2000."),
+        ("shutdown-on-sigterm save nosave", "shutdown options SAVE and NOSAVE can't be used simultaneously"),
+        ("shutdown-on-sigint later", "argument(s) must be one of the following: default, save, nosave, now, force"),
         ("save 100", "Invalid save parameters"),
         ("save 0 1", "Invalid save parameters"),
-        (
-            "notify-keyspace-events Q",
-            "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.",
-        ),
-        (
-            "bind 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17",
-            "Too many bind addresses specified.",
-        ),
+        ("notify-keyspace-events Q", "Invalid event class character. Use 'Ag$lshzxeKEtmdn'."),
+        ("bind 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17", "Too many bind addresses specified."),
         ("replicaof localhost", "wrong number of arguments"),
         ("replicaof localhost 70000", "Invalid master port"),
-        (
-            "dbfilename a/b",
-            "dbfilename can't be a path, just a filename",
-        ),
+        ("dbfilename a/b", "dbfilename can't be a path, just a filename"),
         ("appendfilename \"\"", "appendfilename can't be empty"),
-        (
-            "appenddirname a/b",
-            "appenddirname can't be a path, just a dirname",
-        ),
+        ("appenddirname a/b", "appenddirname can't be a path, just a dirname"),
         ("dir /nonexistent-directory", "No such file or directory"),
-        (
-            "client-output-buffer-limit master 0 0 0",
-            "Invalid client class specified in buffer limit configuration.",
-        ),
-        (
-            "client-output-buffer-limit normal 0",
-            "Wrong number of arguments in buffer limit configuration.",
-        ),
+        ("client-output-buffer-limit master 0 0 0", "Invalid client class specified in buffer limit configuration."),
+        ("client-output-buffer-limit normal 0", "Wrong number of arguments in buffer limit configuration."),
         (
             "client-output-buffer-limit normal 0 x 0",
             "Error in hard, soft or soft_seconds setting in buffer limit configuration.",
         ),
-        (
-            "latency-tracking-info-percentiles a",
-            "Invalid latency-tracking-info-percentiles parameters",
-        ),
+        ("latency-tracking-info-percentiles a", "Invalid latency-tracking-info-percentiles parameters"),
         (
             "latency-tracking-info-percentiles 101",
             "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]",
         ),
-        (
-            "cluster-announce-hostname a_b",
-            "Hostnames may only contain alphanumeric characters, hyphens or dots",
-        ),
-        (
-            "cluster-announce-human-nodename a$b",
-            "Announced human node name contained invalid character",
-        ),
-        (
-            "proc-title-template {oops}",
-            "template format is invalid or contains unknown variables",
-        ),
-        (
-            "requirepass \"abc",
-            "Unbalanced quotes in configuration line",
-        ),
-        (
-            "sentinel monitor a b 1 2",
-            "sentinel directive while not in sentinel mode",
-        ),
+        ("cluster-announce-hostname a_b", "Hostnames may only contain alphanumeric characters, hyphens or dots"),
+        ("cluster-announce-human-nodename a$b", "Announced human node name contained invalid character"),
+        ("proc-title-template {oops}", "template format is invalid or contains unknown variables"),
+        ("requirepass \"abc", "Unbalanced quotes in configuration line"),
+        ("sentinel monitor a b 1 2", "sentinel directive while not in sentinel mode"),
         ("module.option", "Module config specified without value"),
-        (
-            "rename-command GET",
-            "Bad directive or wrong number of arguments",
-        ),
+        ("rename-command GET", "Bad directive or wrong number of arguments"),
         ("nonsense 1", "Bad directive or wrong number of arguments"),
     ] {
         assert_eq!(reason(line), expected, "{line}");
@@ -351,10 +215,7 @@ fn values_that_exclude_each_other_are_refused() {
         "\n*** FATAL CONFIG FILE ERROR (Redis 7.2.6) ***\nreplicaof directive not allowed in cluster mode\n"
     );
     let error = refusal("logfile /nonexistent-directory/log\n");
-    assert!(
-        error.ends_with("***\nCan't open the log file: No such file or directory\n"),
-        "{error}"
-    );
+    assert!(error.ends_with("***\nCan't open the log file: No such file or directory\n"), "{error}");
 }
 
 #[test]
@@ -367,19 +228,13 @@ fn a_cluster_node_has_one_database_and_hz_a_range() {
 
 #[test]
 fn lines_other_rooms_understand_are_kept_with_their_place() {
-    let loaded = load(
-        &["-"],
-        "# comment\n\n  rename-command CONFIG \"\"\nuser alice on nopass ~* &* +@all\n",
-    )
-    .unwrap();
+    let loaded = load(&["-"], "# comment\n\n  rename-command CONFIG \"\"\nuser alice on nopass ~* &* +@all\n").unwrap();
     let rename = &loaded.config.rename_command[0];
     assert_eq!((rename.number, rename.words.len()), (3, 2));
     assert!(
         ConfigError::at(rename, "No such command in rename-command")
             .to_string()
-            .ends_with(
-                "at line 3\n>>> 'rename-command CONFIG \"\"'\nNo such command in rename-command\n"
-            )
+            .ends_with("at line 3\n>>> 'rename-command CONFIG \"\"'\nNo such command in rename-command\n")
     );
     assert_eq!(loaded.config.user[0].words[0], b"alice");
 }
@@ -392,18 +247,9 @@ fn old_spellings_and_units_are_read() {
     assert_eq!(config.replica_priority, 5);
     assert_eq!(config.list_max_listpack_size, -3);
     assert_eq!(config.busy_reply_threshold, 7);
-    assert_eq!(
-        print(&config, "client-output-buffer-limit"),
-        "normal 0 0 0 slave 1000 1024 2 pubsub 1000000 1048576 3"
-    );
+    assert_eq!(print(&config, "client-output-buffer-limit"), "normal 0 0 0 slave 1000 1024 2 pubsub 1000000 1048576 3");
     assert_eq!(print(&config, "oom-score-adj"), "yes");
-    for (text, bytes) in [
-        ("1b", 1),
-        ("1g", 1_000_000_000),
-        ("2Gb", 2 << 30),
-        ("", 0),
-        ("k", 0),
-    ] {
+    for (text, bytes) in [("1b", 1), ("1g", 1_000_000_000), ("2Gb", 2 << 30), ("", 0), ("k", 0)] {
         assert_eq!(parse_memory(text.as_bytes()), Some(bytes), "{text}");
     }
 }
@@ -416,67 +262,29 @@ fn files_include_files_and_patterns() {
     std::fs::write(path("conf.d/10-a.conf"), "port 7010\nmaxmemory 1mb").unwrap();
     std::fs::write(path("conf.d/20-b.conf"), "\nport 7020\n").unwrap();
     std::fs::write(path("conf.d/.hidden.conf"), "port 7030\n").unwrap();
-    let main = format!(
-        "timeout 5\ninclude {}\ninclude {}\n",
-        path("conf.d/[0-9]*.conf"),
-        path("none/*.conf")
-    );
+    let main = format!("timeout 5\ninclude {}\ninclude {}\n", path("conf.d/[0-9]*.conf"), path("none/*.conf"));
     std::fs::write(path("main.conf"), main).unwrap();
     let loaded = config(&[&path("main.conf"), "--timeout", "6"]);
-    assert_eq!(
-        (loaded.port, loaded.maxmemory, loaded.timeout),
-        (7020, 1 << 20, 6)
-    );
+    assert_eq!((loaded.port, loaded.maxmemory, loaded.timeout), (7020, 1 << 20, 6));
     assert_eq!(loaded.config_file, Some(path("main.conf").into()));
 
-    std::fs::write(
-        path("loop.conf"),
-        format!("include {}\n", path("loop.conf")),
-    )
-    .unwrap();
+    std::fs::write(path("loop.conf"), format!("include {}\n", path("loop.conf"))).unwrap();
     let error = load(&[&path("loop.conf")], "").unwrap_err().to_string();
-    assert!(
-        error.ends_with("include directives are nested too deep\n"),
-        "{error}"
-    );
+    assert!(error.ends_with("include directives are nested too deep\n"), "{error}");
     let error = load(&[&path("none.conf")], "").unwrap_err().to_string();
     assert_eq!(
         error,
-        format!(
-            "Fatal error, can't open config file '{}': No such file or directory",
-            path("none.conf")
-        )
+        format!("Fatal error, can't open config file '{}': No such file or directory", path("none.conf"))
     );
 }
 
 #[test]
 fn set_changes_all_or_nothing() {
     let mut config = Config::default();
-    let change = set(
-        &mut config,
-        &[
-            ("maxmemory", "10mb"),
-            ("Save", "10 1 20 2"),
-            ("port", "7000"),
-        ],
-    )
-    .unwrap();
-    assert_eq!(
-        change.apply,
-        [
-            (Apply::Maxmemory, "maxmemory"),
-            (Apply::Save, "save"),
-            (Apply::Port, "port")
-        ]
-    );
-    assert_eq!(
-        (config.maxmemory, config.save.len(), config.port),
-        (10 << 20, 2, 7000)
-    );
-    assert_eq!(
-        change.roll_back(&mut config),
-        [Apply::Maxmemory, Apply::Save, Apply::Port]
-    );
+    let change = set(&mut config, &[("maxmemory", "10mb"), ("Save", "10 1 20 2"), ("port", "7000")]).unwrap();
+    assert_eq!(change.apply, [(Apply::Maxmemory, "maxmemory"), (Apply::Save, "save"), (Apply::Port, "port")]);
+    assert_eq!((config.maxmemory, config.save.len(), config.port), (10 << 20, 2, 7000));
+    assert_eq!(change.roll_back(&mut config), [Apply::Maxmemory, Apply::Save, Apply::Port]);
     assert_eq!(config, Config::default());
     let error = set(&mut config, &[("maxmemory", "10mb"), ("hz", "x")]).unwrap_err();
     assert_eq!(
@@ -485,21 +293,10 @@ fn set_changes_all_or_nothing() {
     );
     assert_eq!(config, Config::default());
     // Unchanged values need no applying, unless they name something outside.
-    assert_eq!(
-        set(&mut config, &[("hz", "10"), ("timeout", "7")])
-            .unwrap()
-            .apply,
-        []
-    );
+    assert_eq!(set(&mut config, &[("hz", "10"), ("timeout", "7")]).unwrap().apply, []);
     let change = set(&mut config, &[("bind", "* -::*"), ("save", "")]).unwrap();
     assert_eq!(change.apply, [(Apply::Bind, "bind"), (Apply::Save, "save")]);
-    let change = set(
-        &mut config,
-        &[
-            ("cluster-announce-port", "1"),
-            ("cluster-announce-bus-port", "2"),
-        ],
-    );
+    let change = set(&mut config, &[("cluster-announce-port", "1"), ("cluster-announce-bus-port", "2")]);
     assert_eq!(change.unwrap().apply.len(), 1);
 }
 
@@ -507,10 +304,7 @@ fn set_changes_all_or_nothing() {
 fn set_refusals_are_worded_like_redis() {
     let mut config = Config::default();
     for (pairs, expected) in [
-        (
-            &[("none", "1")][..],
-            "ERR Unknown option or number of arguments for CONFIG SET - 'none'",
-        ),
+        (&[("none", "1")][..], "ERR Unknown option or number of arguments for CONFIG SET - 'none'"),
         (
             &[("daemonize", "yes")],
             "ERR CONFIG SET failed (possibly related to argument 'daemonize') - can't set immutable config",
@@ -523,22 +317,13 @@ fn set_refusals_are_worded_like_redis() {
             &[("timeout", "1"), ("TIMEOUT", "2")],
             "ERR CONFIG SET failed (possibly related to argument 'TIMEOUT') - duplicate parameter",
         ),
-        (
-            &[("save", "1")],
-            "ERR CONFIG SET failed (possibly related to argument 'save') - Invalid save parameters",
-        ),
+        (&[("save", "1")], "ERR CONFIG SET failed (possibly related to argument 'save') - Invalid save parameters"),
     ] {
         assert_eq!(set(&mut config, pairs).unwrap_err(), expected);
     }
-    let context = SetContext {
-        loading: true,
-        protected_allowed: true,
-    };
+    let context = SetContext { loading: true, protected_allowed: true };
     let error = set_many(&mut config, &[(b"appendonly", b"yes")], context).unwrap_err();
-    assert_eq!(
-        error.reply(),
-        b"LOADING Redis is loading the dataset in memory"
-    );
+    assert_eq!(error.reply(), b"LOADING Redis is loading the dataset in memory");
     assert!(set_many(&mut config, &[(b"dbfilename", b"x.rdb")], context).is_ok());
     assert!(is_sensitive(b"RequirePass") && !is_sensitive(b"port"));
 }
@@ -554,15 +339,9 @@ fn get_answers_each_name_once() {
     let get = |patterns: &[&str]| -> Vec<(String, String)> {
         let patterns: Vec<&[u8]> = patterns.iter().map(|p| p.as_bytes()).collect();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        get(&config, &patterns, matches)
-            .into_iter()
-            .map(|(a, b)| (text(a), text(b)))
-            .collect()
+        get(&config, &patterns, matches).into_iter().map(|(a, b)| (text(a), text(b))).collect()
     };
-    assert_eq!(
-        get(&["MaxMemory", "maxmemory"]),
-        [("MaxMemory".into(), "0".into())]
-    );
+    assert_eq!(get(&["MaxMemory", "maxmemory"]), [("MaxMemory".into(), "0".into())]);
     assert_eq!(get(&["slave-prio*", "replica-prio*"]).len(), 2);
     assert_eq!(get(&["none"]), []);
     assert_eq!(get(&["use-exit*"]), []);
@@ -573,13 +352,9 @@ fn get_answers_each_name_once() {
 #[test]
 fn event_classes_print_in_their_order() {
     let mut config = Config::default();
-    for (given, printed) in [
-        ("KEA", "AKE"),
-        ("Kgxe$lshzt", "g$lshzxetK"),
-        ("KEg$lshzxetdmn", "AKEm"),
-        ("", ""),
-        ("nE", "nE"),
-    ] {
+    for (given, printed) in
+        [("KEA", "AKE"), ("Kgxe$lshzt", "g$lshzxetK"), ("KEg$lshzxetdmn", "AKEm"), ("", ""), ("nE", "nE")]
+    {
         set(&mut config, &[("notify-keyspace-events", given)]).unwrap();
         assert_eq!(print(&config, "notify-keyspace-events"), printed);
     }
@@ -596,12 +371,7 @@ const ALWAYS: &str = "latency-tracking-info-percentiles 50 99 99.9\n";
 fn rewrite_keeps_comments_and_order() {
     let old = "# mine\nslave-priority 7\n\n\n\ninclude other.conf\nport 6379\nsave 900 1\nsave 300 10\nbind * -::*\n\
                requirepass old\nrename-command A b\nold-module-thing 1\n";
-    let mut config = load(
-        &["-"],
-        "port 7000\nreplica-priority 8\nsave 60 1\nlogfile \"\"\n",
-    )
-    .unwrap()
-    .config;
+    let mut config = load(&["-"], "port 7000\nreplica-priority 8\nsave 60 1\nlogfile \"\"\n").unwrap().config;
     config.dir.clear();
     let new = rewritten(old, &config);
     let expected = "# mine\nreplica-priority 8\n\ninclude other.conf\nport 7000\nsave 60 1\n\nrename-command A b\n\
@@ -619,18 +389,11 @@ fn rewrite_writes_special_directives() {
     config.dir.clear();
     let new = rewritten("", &config);
     for line in text.lines() {
-        assert!(
-            new.lines()
-                .any(|other| other == line.replace("events KEA", "events \"AKE\"")),
-            "{line} in {new}"
-        );
+        assert!(new.lines().any(|other| other == line.replace("events KEA", "events \"AKE\"")), "{line} in {new}");
     }
     let users = [b"default on nopass sanitize-payload ~* &* +@all".to_vec()];
     let new = rewrite(b"user old on\nuser older on\n", &config, &users);
-    assert!(
-        String::from_utf8_lossy(&new).starts_with("user default on nopass"),
-        "{new:?}"
-    );
+    assert!(String::from_utf8_lossy(&new).starts_with("user default on nopass"), "{new:?}");
     config.aclfile = "users.acl".into();
     let new = rewrite(b"user old on\n", &config, &users);
     assert!(!String::from_utf8_lossy(&new).contains("user "));

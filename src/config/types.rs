@@ -9,10 +9,7 @@ pub trait Named: Copy + PartialEq + 'static {
 
     /// The name printed for this value.
     fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(_, value)| *value == self)
-            .map_or("unknown", |(name, _)| *name)
+        Self::NAMES.iter().find(|(_, value)| *value == self).map_or("unknown", |(name, _)| *name)
     }
 }
 
@@ -52,10 +49,7 @@ impl MaxmemoryPolicy {
 
     /// Whether every key is a candidate, not only keys that have an expire.
     pub fn is_allkeys(self) -> bool {
-        matches!(
-            self,
-            Self::AllkeysLru | Self::AllkeysLfu | Self::AllkeysRandom
-        )
+        matches!(self, Self::AllkeysLru | Self::AllkeysLfu | Self::AllkeysRandom)
     }
 }
 

@@ -45,11 +45,7 @@ impl Setting for bool {
     }
 
     fn print(&self, _: Kind) -> Vec<u8> {
-        if *self {
-            b"yes".to_vec()
-        } else {
-            b"no".to_vec()
-        }
+        if *self { b"yes".to_vec() } else { b"no".to_vec() }
     }
 }
 
@@ -83,19 +79,14 @@ fn lenient_int(word: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let magnitude = digits.iter().fold(0i64, |n, b| {
-        n.saturating_mul(10).saturating_add(i64::from(b - b'0'))
-    });
+    let magnitude = digits.iter().fold(0i64, |n, b| n.saturating_mul(10).saturating_add(i64::from(b - b'0')));
     Some(if negative { -magnitude } else { magnitude })
 }
 
 /// An amount of memory: digits and an optional unit in any case. `k`, `m`, `g` are powers of 1000; `kb`, `mb`, `gb` powers
 /// of 1024. Wraps around like Redis where the product exceeds 64 bits.
 pub fn parse_memory(word: &[u8]) -> Option<u64> {
-    let split = word
-        .iter()
-        .position(|b| !b.is_ascii_digit())
-        .unwrap_or(word.len());
+    let split = word.iter().position(|b| !b.is_ascii_digit()).unwrap_or(word.len());
     let (digits, unit) = word.split_at(split);
     let multiplier: u64 = match unit.to_ascii_lowercase().as_slice() {
         b"" | b"b" => 1,
@@ -110,9 +101,7 @@ pub fn parse_memory(word: &[u8]) -> Option<u64> {
     if digits.len() >= 128 {
         return None;
     }
-    let amount = digits.iter().fold(0u64, |n, b| {
-        n.saturating_mul(10).saturating_add(u64::from(b - b'0'))
-    });
+    let amount = digits.iter().fold(0u64, |n, b| n.saturating_mul(10).saturating_add(u64::from(b - b'0')));
     Some(amount.wrapping_mul(multiplier))
 }
 
@@ -123,19 +112,11 @@ fn parse_number(kind: Kind, word: &[u8]) -> Result<i128, ValueError> {
     match kind {
         Kind::Int(min, max) => {
             let value = canonical_int(word).ok_or("argument couldn't be parsed into an integer")?;
-            if (min..=max).contains(&value) {
-                Ok(value.into())
-            } else {
-                Err(between(&min, &max))
-            }
+            if (min..=max).contains(&value) { Ok(value.into()) } else { Err(between(&min, &max)) }
         }
         Kind::Memory(min, max) => {
             let value = parse_memory(word).ok_or("argument must be a memory value")?;
-            if (min..=max).contains(&value) {
-                Ok(value.into())
-            } else {
-                Err(between(&min, &max))
-            }
+            if (min..=max).contains(&value) { Ok(value.into()) } else { Err(between(&min, &max)) }
         }
         Kind::Octal(min, max) => {
             let value = std::str::from_utf8(word)
@@ -201,9 +182,7 @@ impl Setting for MemoryOrPercent {
 
 fn parse_named<T: Named>(words: &[&[u8]]) -> Result<T, ValueError> {
     let found = match words {
-        [word] => T::NAMES
-            .iter()
-            .find(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes())),
+        [word] => T::NAMES.iter().find(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes())),
         _ => None,
     };
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -213,11 +192,7 @@ fn parse_named<T: Named>(words: &[&[u8]]) -> Result<T, ValueError> {
 }
 
 fn one_of(names: &[&str]) -> ValueError {
-    format!(
-        "argument(s) must be one of the following: {}",
-        names.join(", ")
-    )
-    .into()
+    format!("argument(s) must be one of the following: {}", names.join(", ")).into()
 }
 
 macro_rules! named_settings {
@@ -274,22 +249,9 @@ impl Setting for ShutdownOnSignal {
     }
 
     fn print(&self, _: Kind) -> Vec<u8> {
-        let set = [
-            (self.save, "save"),
-            (self.nosave, "nosave"),
-            (self.now, "now"),
-            (self.force, "force"),
-        ];
-        let names: Vec<&str> = set
-            .iter()
-            .filter(|(on, _)| *on)
-            .map(|(_, name)| *name)
-            .collect();
-        if names.is_empty() {
-            b"default".to_vec()
-        } else {
-            names.join(" ").into_bytes()
-        }
+        let set = [(self.save, "save"), (self.nosave, "nosave"), (self.now, "now"), (self.force, "force")];
+        let names: Vec<&str> = set.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+        if names.is_empty() { b"default".to_vec() } else { names.join(" ").into_bytes() }
     }
 }
 
@@ -300,28 +262,21 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
     let is_path = || word.iter().any(|b| matches!(b, b'/' | b'\\'));
     let refusal = match rule {
         TextRule::Any | TextRule::Unset => None,
-        TextRule::Hostname if word.len() >= HOSTNAME_LEN => {
-            Some("Hostnames must be less than 256 characters")
-        }
-        TextRule::Hostname => (!word
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')))
-        .then_some("Hostnames may only contain alphanumeric characters, hyphens or dots"),
+        TextRule::Hostname if word.len() >= HOSTNAME_LEN => Some("Hostnames must be less than 256 characters"),
+        TextRule::Hostname => (!word.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')))
+            .then_some("Hostnames may only contain alphanumeric characters, hyphens or dots"),
         TextRule::Nodename => word
             .iter()
             .any(|b| b"!#$%&()*+:;<>?@[]^{|}~".contains(b))
             .then_some("Announced human node name contained invalid character"),
         TextRule::DbFilename => is_path().then_some("dbfilename can't be a path, just a filename"),
         TextRule::AofFilename if word.is_empty() => Some("appendfilename can't be empty"),
-        TextRule::AofFilename => {
-            is_path().then_some("appendfilename can't be a path, just a filename")
-        }
+        TextRule::AofFilename => is_path().then_some("appendfilename can't be a path, just a filename"),
         TextRule::AofDirname if word.is_empty() => Some("appenddirname can't be empty"),
-        TextRule::AofDirname => {
-            is_path().then_some("appenddirname can't be a path, just a dirname")
+        TextRule::AofDirname => is_path().then_some("appenddirname can't be a path, just a dirname"),
+        TextRule::ProcTitle => {
+            (!proc_title_is_valid(word)).then_some("template format is invalid or contains unknown variables")
         }
-        TextRule::ProcTitle => (!proc_title_is_valid(word))
-            .then_some("template format is invalid or contains unknown variables"),
     };
     match refusal {
         Some(reason) => Err(reason.into()),
@@ -330,15 +285,8 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
 }
 
 /// The variables `proc-title-template` may contain.
-pub const PROC_TITLE_VARIABLES: [&str; 7] = [
-    "title",
-    "listen-addr",
-    "server-mode",
-    "port",
-    "tls-port",
-    "unixsocket",
-    "config-file",
-];
+pub const PROC_TITLE_VARIABLES: [&str; 7] =
+    ["title", "listen-addr", "server-mode", "port", "tls-port", "unixsocket", "config-file"];
 
 fn proc_title_is_valid(template: &[u8]) -> bool {
     let mut rest = template;
@@ -347,10 +295,7 @@ fn proc_title_is_valid(template: &[u8]) -> bool {
             return false;
         };
         let name = &rest[open + 1..open + 1 + len];
-        if !PROC_TITLE_VARIABLES
-            .iter()
-            .any(|known| known.as_bytes() == name)
-        {
+        if !PROC_TITLE_VARIABLES.iter().any(|known| known.as_bytes() == name) {
             return false;
         }
         rest = &rest[open + len + 2..];
@@ -407,10 +352,7 @@ impl Setting for Vec<SavePoint> {
     }
 
     fn print(&self, _: Kind) -> Vec<u8> {
-        join(
-            self.iter()
-                .map(|point| format!("{} {}", point.seconds, point.changes)),
-        )
+        join(self.iter().map(|point| format!("{} {}", point.seconds, point.changes)))
     }
 }
 
@@ -426,41 +368,25 @@ impl Setting for [ObufLimit; 3] {
                 b"slave" | b"replica" => OBUF_REPLICA,
                 b"pubsub" => OBUF_PUBSUB,
                 _ => {
-                    return Err(
-                        "Invalid client class specified in buffer limit configuration.".into(),
-                    );
+                    return Err("Invalid client class specified in buffer limit configuration.".into());
                 }
             };
             let hard = parse_memory(limit[1]);
             let soft = parse_memory(limit[2]);
             let seconds = lenient_int(limit[3]).filter(|n| *n >= 0);
-            let (Some(hard_bytes), Some(soft_bytes), Some(soft_seconds)) = (hard, soft, seconds)
-            else {
-                return Err(
-                    "Error in hard, soft or soft_seconds setting in buffer limit configuration."
-                        .into(),
-                );
+            let (Some(hard_bytes), Some(soft_bytes), Some(soft_seconds)) = (hard, soft, seconds) else {
+                return Err("Error in hard, soft or soft_seconds setting in buffer limit configuration.".into());
             };
-            limits[class] = ObufLimit {
-                hard_bytes,
-                soft_bytes,
-                soft_seconds,
-            };
+            limits[class] = ObufLimit { hard_bytes, soft_bytes, soft_seconds };
         }
         Ok(limits)
     }
 
     fn print(&self, _: Kind) -> Vec<u8> {
         join(
-            ["normal", "slave", "pubsub"]
-                .iter()
-                .zip(self)
-                .map(|(class, limit)| {
-                    format!(
-                        "{class} {} {} {}",
-                        limit.hard_bytes, limit.soft_bytes, limit.soft_seconds
-                    )
-                }),
+            ["normal", "slave", "pubsub"].iter().zip(self).map(|(class, limit)| {
+                format!("{class} {} {} {}", limit.hard_bytes, limit.soft_bytes, limit.soft_seconds)
+            }),
         )
     }
 }
@@ -524,11 +450,7 @@ impl Setting for NotifyFlags {
             letters.push(b'A');
             rest = &NOTIFY_LETTERS[NOTIFY_CLASSES..];
         }
-        letters.extend(
-            rest.iter()
-                .filter(|(_, flag)| self.contains(*flag))
-                .map(|(letter, _)| letter),
-        );
+        letters.extend(rest.iter().filter(|(_, flag)| self.contains(*flag)).map(|(letter, _)| letter));
         letters
     }
 }
@@ -544,10 +466,7 @@ impl Setting for Vec<String> {
         if let [b""] = words {
             return Ok(Vec::new());
         }
-        words
-            .iter()
-            .map(|word| text(word).map(str::to_owned))
-            .collect()
+        words.iter().map(|word| text(word).map(str::to_owned)).collect()
     }
 
     fn print(&self, _: Kind) -> Vec<u8> {
@@ -563,9 +482,7 @@ impl Setting for Option<(String, u16)> {
         if host.eq_ignore_ascii_case(b"no") && port.eq_ignore_ascii_case(b"one") {
             return Ok(None);
         }
-        let port = lenient_int(port)
-            .and_then(|port| u16::try_from(port).ok())
-            .ok_or("Invalid master port")?;
+        let port = lenient_int(port).and_then(|port| u16::try_from(port).ok()).ok_or("Invalid master port")?;
         Ok(Some((text(host)?.to_owned(), port)))
     }
 

@@ -61,9 +61,7 @@ fn double_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]>
         match rest {
             [] => return None,
             [b'"', tail @ ..] => return Some(tail),
-            [b'\\', b'x', high, low, tail @ ..]
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
+            [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 word.push(hex_digit(*high) * 16 + hex_digit(*low));
                 rest = tail;
             }
@@ -140,28 +138,14 @@ mod tests {
 
     fn words(line: &str) -> Option<Vec<String>> {
         let words = split(line.as_bytes())?;
-        Some(
-            words
-                .iter()
-                .map(|word| String::from_utf8_lossy(word).into_owned())
-                .collect(),
-        )
+        Some(words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect())
     }
 
     #[test]
     fn splits_at_blanks_and_quotes() {
-        assert_eq!(
-            words("  save 900  1\t"),
-            Some(vec!["save".into(), "900".into(), "1".into()])
-        );
-        assert_eq!(
-            words(r#"save """#),
-            Some(vec!["save".into(), String::new()])
-        );
-        assert_eq!(
-            words(r#"a "b c" 'd e'"#),
-            Some(vec!["a".into(), "b c".into(), "d e".into()])
-        );
+        assert_eq!(words("  save 900  1\t"), Some(vec!["save".into(), "900".into(), "1".into()]));
+        assert_eq!(words(r#"save """#), Some(vec!["save".into(), String::new()]));
+        assert_eq!(words(r#"a "b c" 'd e'"#), Some(vec!["a".into(), "b c".into(), "d e".into()]));
         assert_eq!(words(r#""\x41\n\"""#), Some(vec!["A\n\"".into()]));
         assert_eq!(words(r"'it\'s \n'"), Some(vec![r"it's \n".into()]));
         assert_eq!(words(r#"ab"cd""#), Some(vec!["abcd".into()]));

@@ -1,0 +1,3 @@
+//! The operating system: what of it needs unsafe code or a platform's own interface.
+
+pub mod log;
