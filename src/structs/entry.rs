@@ -158,7 +158,9 @@ impl<'a, B> Payload<'a, B> {
                     }
                 }
                 Payload::Heap(bytes) => write_heap(at, bytes),
-                Payload::Object(object) => at.cast::<*mut B>().write_unaligned(Box::into_raw(object)),
+                Payload::Object(object) => {
+                    at.cast::<*mut B>().write_unaligned(Box::into_raw(object))
+                }
             }
         }
     }
@@ -242,7 +244,13 @@ impl<B> Entry<B> {
         Entry::build(key, expire_ms, 0, raw, payload)
     }
 
-    fn build(key: &[u8], expire_ms: Option<i64>, lru: u32, raw: bool, payload: Payload<'_, B>) -> Entry<B> {
+    fn build(
+        key: &[u8],
+        expire_ms: Option<i64>,
+        lru: u32,
+        raw: bool,
+        payload: Payload<'_, B>,
+    ) -> Entry<B> {
         let mut flags = payload.flags();
         if raw {
             flags |= RAW;
@@ -265,7 +273,9 @@ impl<B> Entry<B> {
                 at.add(HEADER_LEN).cast::<i64>().write_unaligned(expire_ms);
             }
             if flags & LONG_KEY != 0 {
-                at.add(key_len_at).cast::<usize>().write_unaligned(key.len());
+                at.add(key_len_at)
+                    .cast::<usize>()
+                    .write_unaligned(key.len());
             } else {
                 at.add(key_len_at).write(key.len() as u8);
             }
@@ -321,7 +331,10 @@ impl<B> Entry<B> {
         unsafe {
             let from = self.block.as_ptr().add(value_at);
             if flags & LONG_VALUE != 0 {
-                (value_at + 2, usize::from(from.cast::<u16>().read_unaligned()))
+                (
+                    value_at + 2,
+                    usize::from(from.cast::<u16>().read_unaligned()),
+                )
             } else {
                 (value_at + 1, usize::from(from.read()))
             }
@@ -359,7 +372,13 @@ impl<B> Entry<B> {
             return None;
         }
         // SAFETY: the flag says that the expire follows the header.
-        Some(unsafe { self.block.as_ptr().add(HEADER_LEN).cast::<i64>().read_unaligned() })
+        Some(unsafe {
+            self.block
+                .as_ptr()
+                .add(HEADER_LEN)
+                .cast::<i64>()
+                .read_unaligned()
+        })
     }
 
     pub fn has_expire(&self) -> bool {
@@ -516,10 +535,14 @@ impl<B> Entry<B> {
             return self.set_value(NewValue::Str(bytes));
         }
         let (payload, raw) = value.into_payload();
-        let old = self.detach_value(payload.len(), payload.flags() | if raw { RAW } else { 0 }, |at| {
-            // SAFETY: `detach_value` made room for the payload's length there.
-            unsafe { payload.write(at) }
-        });
+        let old = self.detach_value(
+            payload.len(),
+            payload.flags() | if raw { RAW } else { 0 },
+            |at| {
+                // SAFETY: `detach_value` made room for the payload's length there.
+                unsafe { payload.write(at) }
+            },
+        );
         drop(old);
     }
 
@@ -530,7 +553,12 @@ impl<B> Entry<B> {
 
     /// Takes the old value out, makes room for `len` bytes of new value, has them written and sets the value's flags.
     /// The old value's own memory is returned, not freed, so that the entry is whole when `B`'s drop runs.
-    fn detach_value(&mut self, len: usize, value_flags: u8, write: impl FnOnce(*mut u8)) -> Option<OwnedValue<B>> {
+    fn detach_value(
+        &mut self,
+        len: usize,
+        value_flags: u8,
+        write: impl FnOnce(*mut u8),
+    ) -> Option<OwnedValue<B>> {
         let flags = self.flags();
         let value_at = self.value_at(flags);
         let old_len = value_at + self.value_len(flags, value_at);
@@ -583,10 +611,7 @@ impl<B> Entry<B> {
             Some(OwnedValue::Str { bytes, .. }) => bytes,
             _ => text,
         };
-        Some(StrMut {
-            entry: self,
-            bytes,
-        })
+        Some(StrMut { entry: self, bytes })
     }
 
     /// The value, freeing the key.
@@ -644,7 +669,12 @@ impl<B> Entry<B> {
                     let at = self.block.as_ptr().add(self.value_at(flags) + 16);
                     at.cast::<usize>().read_unaligned()
                 };
-                block + if capacity == 0 { 0 } else { size_class(capacity) }
+                block
+                    + if capacity == 0 {
+                        0
+                    } else {
+                        size_class(capacity)
+                    }
             }
             KIND_OBJECT if mem::size_of::<B>() > 0 => block + size_class(mem::size_of::<B>()),
             _ => block,

@@ -13,7 +13,11 @@ pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 fn fold(byte: u8, nocase: bool) -> u8 {
-    if nocase { byte.to_ascii_lowercase() } else { byte }
+    if nocase {
+        byte.to_ascii_lowercase()
+    } else {
+        byte
+    }
 }
 
 fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {

@@ -5,6 +5,8 @@
 
 pub mod entry;
 pub mod glob;
+mod grisu;
+mod long_double;
 pub mod numbers;
 pub mod table;
 

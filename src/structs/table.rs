@@ -165,7 +165,12 @@ impl<T> Bucket<T> {
     fn child(&self) -> *mut Bucket<T> {
         if self.chained() {
             // SAFETY: a chained bucket's last place holds the child's address, written by `set_child`.
-            unsafe { self.slots[SLOTS - 1].as_ptr().cast::<*mut Bucket<T>>().read() }
+            unsafe {
+                self.slots[SLOTS - 1]
+                    .as_ptr()
+                    .cast::<*mut Bucket<T>>()
+                    .read()
+            }
         } else {
             ptr::null_mut()
         }
@@ -175,7 +180,12 @@ impl<T> Bucket<T> {
         debug_assert_eq!(self.tags[SLOTS - 1], 0);
         self.meta = self.meta & !(1 << (SLOTS - 1)) | CHAINED;
         // SAFETY: a place has the size and alignment of a pointer (asserted in `Table::new`).
-        unsafe { self.slots[SLOTS - 1].as_mut_ptr().cast::<*mut Bucket<T>>().write(child) }
+        unsafe {
+            self.slots[SLOTS - 1]
+                .as_mut_ptr()
+                .cast::<*mut Bucket<T>>()
+                .write(child)
+        }
     }
 
     fn clear_child(&mut self) {
@@ -937,7 +947,12 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Picks among `candidates` items that `wanted` accepts.
-    fn pick(&self, rng: &mut fastrand::Rng, candidates: usize, wanted: impl Fn(bool) -> bool) -> Option<&T> {
+    fn pick(
+        &self,
+        rng: &mut fastrand::Rng,
+        candidates: usize,
+        wanted: impl Fn(bool) -> bool,
+    ) -> Option<&T> {
         /// Draws before falling back on a walk, and buckets walked before falling back on a whole search.
         const MAX_DRAWS: usize = 256;
         if candidates == 0 {
@@ -946,7 +961,11 @@ impl<T: TableItem> Table<T> {
         // A position falls on a bucket as often as its range is wide, and then on one of `lots` lots a fine bucket, of
         // which each item holds one: so every item is as likely as any other, as long as no chain has more items.
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
-        let lots = if self.tagged_only(candidates) { SLOTS * 3 } else { SLOTS * 2 };
+        let lots = if self.tagged_only(candidates) {
+            SLOTS * 3
+        } else {
+            SLOTS * 2
+        };
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
             let (array, _, bucket) = self.head(position);
@@ -1007,7 +1026,12 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::sample`] for tagged items alone.
-    pub fn sample_tagged<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
+    pub fn sample_tagged<'t>(
+        &'t self,
+        n: usize,
+        rng: &mut fastrand::Rng,
+        f: impl FnMut(&'t T),
+    ) -> usize {
         self.sample_where(n, rng, true, f)
     }
 
@@ -1061,7 +1085,11 @@ impl<T: TableItem> Table<T> {
             .arrays
             .iter()
             .map(|array| {
-                let present = array.segments.iter().filter(|segment| !segment.buckets.is_null()).count();
+                let present = array
+                    .segments
+                    .iter()
+                    .filter(|segment| !segment.buckets.is_null())
+                    .count();
                 present * array.segment_buckets() * mem::size_of::<Bucket<T>>()
                     + array.segments.capacity() * mem::size_of::<Segment<T>>()
             })
@@ -1095,7 +1123,11 @@ impl<T: TableItem> Table<T> {
                 used += usize::from(here > 0);
                 lengths[here.min(63)] += 1;
             }
-            let name = if number == 0 { "main hash table" } else { "rehashing target" };
+            let name = if number == 0 {
+                "main hash table"
+            } else {
+                "rehashing target"
+            };
             let _ = write!(
                 out,
                 "Hash table {number} stats ({name}):\n table size: {}\n number of elements: {items}\n buckets: {}\n \
@@ -1118,7 +1150,11 @@ impl<T: TableItem> Table<T> {
         let mut len = 0;
         let mut tagged_len = 0;
         let mut children = 0;
-        assert!(self.arrays[0].is_none() || self.arrays[0].segments.len() == 1 << self.arrays[0].log2.saturating_sub(SEGMENT_LOG2));
+        assert!(
+            self.arrays[0].is_none()
+                || self.arrays[0].segments.len()
+                    == 1 << self.arrays[0].log2.saturating_sub(SEGMENT_LOG2)
+        );
         assert!(self.is_rehashing() || self.moved == 0);
         for (number, array) in self.arrays.iter().enumerate() {
             let mut in_segments = vec![0; array.segments.len()];
@@ -1137,7 +1173,10 @@ impl<T: TableItem> Table<T> {
                         assert_eq!(here.tags[SLOTS - 1], 0);
                         assert!(!here.is_tagged(SLOTS - 1));
                     }
-                    assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
+                    assert_eq!(
+                        here.tagged_count(),
+                        (0..SLOTS).filter(|i| here.is_tagged(*i)).count()
+                    );
                     for place in 0..SLOTS {
                         if here.tags[place] == 0 {
                             assert!(!here.is_tagged(place), "a tag bit without an item");
