@@ -107,10 +107,7 @@ impl Backlog {
     pub fn append(&mut self, mut bytes: &[u8]) -> usize {
         let mut started = 0;
         while !bytes.is_empty() {
-            let room = self
-                .blocks
-                .back()
-                .map_or(0, |block| block.bytes.capacity() - block.bytes.len());
+            let room = self.blocks.back().map_or(0, |block| block.bytes.capacity() - block.bytes.len());
             if room == 0 {
                 self.start_block(bytes.len());
                 started += 1;
@@ -132,22 +129,14 @@ impl Backlog {
     fn start_block(&mut self, wanted: usize) {
         let largest = (self.size / 16).max(MIN_BLOCK_BYTES);
         let capacity = wanted.clamp(MIN_BLOCK_BYTES, largest);
-        let block = Block {
-            first: self.end,
-            bytes: Vec::with_capacity(capacity),
-        };
+        let block = Block { first: self.end, bytes: Vec::with_capacity(capacity) };
         self.memory += block.memory();
         self.blocks.push_back(block);
     }
 
     /// Gives back up to `max_blocks` blocks that neither the configured size nor a cursor needs; returns how many went.
     pub fn trim(&mut self, max_blocks: usize) -> usize {
-        let needed_from = self
-            .cursors
-            .iter()
-            .map(|(_, offset)| *offset)
-            .min()
-            .unwrap_or(self.end);
+        let needed_from = self.cursors.iter().map(|(_, offset)| *offset).min().unwrap_or(self.end);
         let mut trimmed = 0;
         while trimmed < max_blocks && self.blocks.len() > 1 {
             let front = &self.blocks[0];
@@ -181,8 +170,7 @@ impl Backlog {
 
     /// Adds a reader whose next byte is at `offset`, or `None` when the backlog cannot continue from there.
     pub fn add_cursor(&mut self, offset: i64) -> Option<CursorId> {
-        self.can_continue_from(offset)
-            .then(|| CursorId(self.cursors.insert(offset)))
+        self.can_continue_from(offset).then(|| CursorId(self.cursors.insert(offset)))
     }
 
     /// Adds a reader at the same place as another one.
@@ -219,10 +207,7 @@ impl Backlog {
         if offset == self.end {
             return 0;
         }
-        self.blocks
-            .range(self.block_index(offset)..)
-            .map(Block::memory)
-            .sum()
+        self.blocks.range(self.block_index(offset)..).map(Block::memory).sum()
     }
 
     /// Notes that a reader took `count` bytes.
@@ -231,32 +216,20 @@ impl Backlog {
     /// When that is more than [`pending`](Self::pending).
     pub fn advance(&mut self, cursor: CursorId, count: usize) {
         let offset = &mut self.cursors[cursor.0];
-        assert!(
-            count as i64 <= self.end - *offset,
-            "a replica took more than there is"
-        );
+        assert!(count as i64 <= self.end - *offset, "a replica took more than there is");
         *offset += count as i64;
     }
 
     /// The bytes from `offset` on, at most `max_bytes` in at most `max_slices` pieces, for one vectored write. Empty when
     /// the backlog does not hold `offset`.
-    pub fn slices_from(
-        &self,
-        offset: i64,
-        max_slices: usize,
-        max_bytes: usize,
-    ) -> Vec<IoSlice<'_>> {
+    pub fn slices_from(&self, offset: i64, max_slices: usize, max_bytes: usize) -> Vec<IoSlice<'_>> {
         let mut slices = Vec::new();
         if offset < self.first_offset() || offset >= self.end {
             return slices;
         }
         let mut left = max_bytes;
         let mut from = offset;
-        for block in self
-            .blocks
-            .range(self.block_index(offset)..)
-            .take(max_slices)
-        {
+        for block in self.blocks.range(self.block_index(offset)..).take(max_slices) {
             let bytes = &block.bytes[(from - block.first) as usize..];
             let bytes = &bytes[..bytes.len().min(left)];
             if bytes.is_empty() {
@@ -277,31 +250,19 @@ impl Backlog {
     /// The newest `count` bytes (or fewer), for the log when a stream looks broken.
     pub fn latest(&self, count: usize) -> Vec<u8> {
         let from = self.first_offset().max(self.end - count as i64);
-        self.slices_from(from, usize::MAX, usize::MAX)
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect()
+        self.slices_from(from, usize::MAX, usize::MAX).iter().flat_map(|slice| slice.iter().copied()).collect()
     }
 
     /// Memory figures; `replicas` says whether any replica is attached.
     pub fn memory(&self, replicas: bool) -> BacklogMemory {
-        let within = if replicas {
-            self.memory.min(self.size)
-        } else {
-            self.memory
-        };
-        BacklogMemory {
-            total: self.memory,
-            backlog: within,
-            replicas: self.memory - within,
-        }
+        let within = if replicas { self.memory.min(self.size) } else { self.memory };
+        BacklogMemory { total: self.memory, backlog: within, replicas: self.memory - within }
     }
 
     /// Memory beyond what the configured size explains, in bytes. It shrinks on its own, so eviction does not count it.
     pub fn memory_beyond_size(&self) -> usize {
         let blocks = self.size / MIN_BLOCK_BYTES + 1;
-        self.memory
-            .saturating_sub(self.size + blocks * size_of::<Block>())
+        self.memory.saturating_sub(self.size + blocks * size_of::<Block>())
     }
 
     /// Checks the invariants of the module's description.
@@ -316,15 +277,9 @@ impl Backlog {
             expected = block.end();
         }
         assert_eq!(expected, self.end, "the last block ends the stream");
-        assert_eq!(
-            self.memory,
-            self.blocks.iter().map(Block::memory).sum::<usize>()
-        );
+        assert_eq!(self.memory, self.blocks.iter().map(Block::memory).sum::<usize>());
         for (_, &offset) in &self.cursors {
-            assert!(
-                self.can_continue_from(offset),
-                "a cursor fell out of the backlog"
-            );
+            assert!(self.can_continue_from(offset), "a cursor fell out of the backlog");
         }
     }
 }
@@ -335,9 +290,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn bytes_at(offset: i64, len: usize) -> Vec<u8> {
-        (offset..offset + len as i64)
-            .map(|o| (o.wrapping_mul(31) >> 3) as u8)
-            .collect()
+        (offset..offset + len as i64).map(|o| (o.wrapping_mul(31) >> 3) as u8).collect()
     }
 
     fn collect(slices: &[IoSlice<'_>]) -> Vec<u8> {
@@ -378,12 +331,7 @@ mod tests {
     fn blocks_stay_small_against_the_size() {
         let mut backlog = Backlog::new(1 << 20, 1);
         backlog.append(&vec![b'x'; 3 << 20]);
-        assert!(
-            backlog
-                .blocks
-                .iter()
-                .all(|block| block.bytes.capacity() <= 1 << 16)
-        );
+        assert!(backlog.blocks.iter().all(|block| block.bytes.capacity() <= 1 << 16));
         backlog.check_invariants();
     }
 
@@ -394,10 +342,7 @@ mod tests {
         let cursor = backlog.add_cursor(4).unwrap();
         backlog.rebase(1000);
         assert_eq!((backlog.first_offset(), backlog.end_offset()), (1001, 1011));
-        assert_eq!(
-            collect(&backlog.slices_from(backlog.cursor_offset(cursor), 9, 99)),
-            b"3456789"
-        );
+        assert_eq!(collect(&backlog.slices_from(backlog.cursor_offset(cursor), 9, 99)), b"3456789");
         backlog.check_invariants();
     }
 

@@ -55,9 +55,7 @@ impl std::fmt::Display for BulkError {
                 "Bad protocol from MASTER, the first byte is not '$' (we received '{line}'), are you sure the host and \
                  port are right?"
             ),
-            BulkError::LineTooLong => {
-                f.write_str("I/O error reading bulk count from MASTER: line too long")
-            }
+            BulkError::LineTooLong => f.write_str("I/O error reading bulk count from MASTER: line too long"),
         }
     }
 }
@@ -85,9 +83,7 @@ impl Default for BulkReader {
 impl BulkReader {
     /// Waits for a header.
     pub fn new() -> Self {
-        BulkReader {
-            state: State::Header(Vec::new()),
-        }
+        BulkReader { state: State::Header(Vec::new()) }
     }
 
     /// Whether the dataset is complete.
@@ -116,11 +112,7 @@ impl BulkReader {
                     return Ok(None);
                 }
                 let line = std::mem::take(line);
-                self.header(
-                    line.strip_suffix(b"\r\n")
-                        .unwrap_or(&line[..line.len() - 1]),
-                )
-                .map(Some)
+                self.header(line.strip_suffix(b"\r\n").unwrap_or(&line[..line.len() - 1])).map(Some)
             }
             State::Counted { left: 0 } => {
                 self.state = State::Ended;
@@ -130,9 +122,7 @@ impl BulkReader {
                 if input.is_empty() {
                     return Ok(None);
                 }
-                let taken = usize::try_from(*left)
-                    .unwrap_or(usize::MAX)
-                    .min(input.len());
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 let (data, rest) = input.split_at(taken);
                 *input = rest;
                 *left -= taken as u64;
@@ -155,11 +145,7 @@ impl BulkReader {
                     }
                     let (data, tail) = all.split_at(all.len() - MARK_LEN);
                     held.extend_from_slice(tail);
-                    return if data.is_empty() {
-                        self.next(input)
-                    } else {
-                        Ok(Some(BulkEvent::Data(data)))
-                    };
+                    return if data.is_empty() { self.next(input) } else { Ok(Some(BulkEvent::Data(data))) };
                 }
                 held.extend_from_slice(all);
                 if held.len() <= MARK_LEN {
@@ -178,21 +164,13 @@ impl BulkReader {
             [] => Ok(BulkEvent::Keepalive),
             [b'-', error @ ..] => Err(BulkError::Aborted(text(error))),
             [b'$', count @ ..] => {
-                let framing = match count
-                    .strip_prefix(b"EOF:")
-                    .and_then(|mark| mark.first_chunk())
-                {
+                let framing = match count.strip_prefix(b"EOF:").and_then(|mark| mark.first_chunk()) {
                     Some(mark) => Framing::Mark(*mark),
-                    None => Framing::Length(
-                        leading_number(count).ok_or_else(|| BulkError::BadProtocol(text(line)))?,
-                    ),
+                    None => Framing::Length(leading_number(count).ok_or_else(|| BulkError::BadProtocol(text(line)))?),
                 };
                 self.state = match framing {
                     Framing::Length(left) => State::Counted { left },
-                    Framing::Mark(mark) => State::Marked {
-                        mark,
-                        held: Vec::new(),
-                    },
+                    Framing::Mark(mark) => State::Marked { mark, held: Vec::new() },
                 };
                 Ok(BulkEvent::Header(framing))
             }
@@ -216,11 +194,7 @@ mod tests {
         let mut reader = BulkReader::new();
         let (mut data, mut ended, mut rest) = (Vec::new(), false, Vec::new());
         let mut at = 0;
-        for end in cuts
-            .iter()
-            .map(|cut| cut % (stream.len() + 1))
-            .chain([stream.len()])
-        {
+        for end in cuts.iter().map(|cut| cut % (stream.len() + 1)).chain([stream.len()]) {
             let end = end.max(at);
             let mut input = &stream[at..end];
             at = end;
@@ -243,25 +217,14 @@ mod tests {
             read(b"\n\n-ERR no\r\n", &[]).unwrap_err().to_string(),
             "MASTER aborted replication with an error: ERR no"
         );
-        assert!(
-            read(b"+OK\r\n", &[])
-                .unwrap_err()
-                .to_string()
-                .contains("(we received '+OK')")
-        );
+        assert!(read(b"+OK\r\n", &[]).unwrap_err().to_string().contains("(we received '+OK')"));
         assert_eq!(read(&[b'x'; 2000], &[]), Err(BulkError::LineTooLong));
-        assert!(matches!(
-            read(b"$\r\n", &[]),
-            Err(BulkError::BadProtocol(_))
-        ));
+        assert!(matches!(read(b"$\r\n", &[]), Err(BulkError::BadProtocol(_))));
     }
 
     #[test]
     fn an_empty_dataset_ends_at_once() {
-        assert_eq!(
-            read(b"$0\r\nrest", &[]),
-            Ok((vec![], true, b"rest".to_vec()))
-        );
+        assert_eq!(read(b"$0\r\nrest", &[]), Ok((vec![], true, b"rest".to_vec())));
     }
 
     proptest! {

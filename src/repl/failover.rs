@@ -78,32 +78,17 @@ impl Failover {
     }
 
     /// Starts waiting for `target` (or for any replica) until `deadline_ms`.
-    pub fn request(
-        &mut self,
-        target: Option<Target>,
-        deadline_ms: Option<u64>,
-        force: bool,
-    ) -> LogLine {
+    pub fn request(&mut self, target: Option<Target>, deadline_ms: Option<u64>, force: bool) -> LogLine {
         let line = match &target {
             Some(target) => format!("FAILOVER requested to {}:{}.", target.host, target.port),
             None => "FAILOVER requested to any replica.".to_owned(),
         };
-        *self = Failover {
-            state: FailoverState::WaitForSync,
-            target,
-            deadline_ms,
-            force,
-        };
+        *self = Failover { state: FailoverState::WaitForSync, target, deadline_ms, force };
         LogLine::notice(line)
     }
 
     /// The periodic step: has a replica everything up to `offset`, or is it too late?
-    pub fn tick(
-        &mut self,
-        replicas: &[Candidate],
-        offset: i64,
-        now_ms: u64,
-    ) -> (FailoverStep, Option<LogLine>) {
+    pub fn tick(&mut self, replicas: &[Candidate], offset: i64, now_ms: u64) -> (FailoverStep, Option<LogLine>) {
         if self.state != FailoverState::WaitForSync {
             return (FailoverStep::Wait, None);
         }
@@ -112,33 +97,25 @@ impl Failover {
                 (Some(target), true) => {
                     let target = target.clone();
                     self.state = FailoverState::InProgress;
-                    let line = format!(
-                        "FAILOVER to {}:{} time out exceeded, failing over.",
-                        target.host, target.port
-                    );
+                    let line = format!("FAILOVER to {}:{} time out exceeded, failing over.", target.host, target.port);
                     (FailoverStep::Follow(target), Some(LogLine::notice(line)))
                 }
                 _ => self.abort("Replica never caught up before timeout"),
             };
         }
-        let caught_up = replicas
-            .iter()
-            .filter(|replica| replica.ack_offset == offset)
-            .find_map(|replica| {
-                let found = replica.target.as_ref()?;
-                let wanted = self.target.as_ref().is_none_or(|target| {
-                    target.port == found.port && target.host.eq_ignore_ascii_case(&found.host)
-                });
-                wanted.then(|| found.clone())
-            });
+        let caught_up = replicas.iter().filter(|replica| replica.ack_offset == offset).find_map(|replica| {
+            let found = replica.target.as_ref()?;
+            let wanted = self
+                .target
+                .as_ref()
+                .is_none_or(|target| target.port == found.port && target.host.eq_ignore_ascii_case(&found.host));
+            wanted.then(|| found.clone())
+        });
         match caught_up {
             Some(found) => {
                 let target = self.target.get_or_insert(found).clone();
                 self.state = FailoverState::InProgress;
-                let line = format!(
-                    "Failover target {}:{} is synced, failing over.",
-                    target.host, target.port
-                );
+                let line = format!("Failover target {}:{} is synced, failing over.", target.host, target.port);
                 (FailoverStep::Follow(target), Some(LogLine::notice(line)))
             }
             None => (FailoverStep::Wait, None),
@@ -151,18 +128,12 @@ impl Failover {
             return (FailoverStep::Wait, None);
         }
         let line = match &self.target {
-            Some(target) => format!(
-                "FAILOVER to {}:{} aborted: {reason}",
-                target.host, target.port
-            ),
+            Some(target) => format!("FAILOVER to {}:{} aborted: {reason}", target.host, target.port),
             None => format!("FAILOVER to any replica aborted: {reason}"),
         };
         let return_to_primary = self.state == FailoverState::InProgress;
         self.clear();
-        (
-            FailoverStep::Aborted { return_to_primary },
-            Some(LogLine::notice(line)),
-        )
+        (FailoverStep::Aborted { return_to_primary }, Some(LogLine::notice(line)))
     }
 
     /// The target took over (or the plan does not matter any more). The caller lets paused writes go on.
@@ -176,45 +147,25 @@ mod tests {
     use super::*;
 
     fn target(port: i64) -> Target {
-        Target {
-            host: "127.0.0.1".into(),
-            port,
-        }
+        Target { host: "127.0.0.1".into(), port }
     }
 
     fn at(port: i64, ack_offset: i64) -> Candidate {
-        Candidate {
-            target: Some(target(port)),
-            ack_offset,
-        }
+        Candidate { target: Some(target(port)), ack_offset }
     }
 
     #[test]
     fn follows_the_first_replica_that_has_everything() {
         let mut failover = Failover::default();
         failover.request(None, None, false);
-        assert_eq!(
-            failover.tick(&[at(1, 9), at(2, 8)], 10, 0).0,
-            FailoverStep::Wait
-        );
+        assert_eq!(failover.tick(&[at(1, 9), at(2, 8)], 10, 0).0, FailoverStep::Wait);
         let (step, line) = failover.tick(&[at(1, 9), at(2, 10)], 10, 1);
         assert_eq!(step, FailoverStep::Follow(target(2)));
-        assert_eq!(
-            line.unwrap().text,
-            "Failover target 127.0.0.1:2 is synced, failing over."
-        );
+        assert_eq!(line.unwrap().text, "Failover target 127.0.0.1:2 is synced, failing over.");
         assert_eq!(failover.state().name(), "failover-in-progress");
         let (step, line) = failover.abort("Failover target rejected psync request");
-        assert_eq!(
-            step,
-            FailoverStep::Aborted {
-                return_to_primary: true
-            }
-        );
-        assert_eq!(
-            line.unwrap().text,
-            "FAILOVER to 127.0.0.1:2 aborted: Failover target rejected psync request"
-        );
+        assert_eq!(step, FailoverStep::Aborted { return_to_primary: true });
+        assert_eq!(line.unwrap().text, "FAILOVER to 127.0.0.1:2 aborted: Failover target rejected psync request");
         assert_eq!(failover.state(), FailoverState::None);
     }
 
@@ -222,31 +173,17 @@ mod tests {
     fn a_named_target_is_the_only_one_that_counts() {
         let mut failover = Failover::default();
         failover.request(Some(target(1)), Some(100), false);
-        assert_eq!(
-            failover.tick(&[at(2, 10), at(1, 9)], 10, 99).0,
-            FailoverStep::Wait
-        );
+        assert_eq!(failover.tick(&[at(2, 10), at(1, 9)], 10, 99).0, FailoverStep::Wait);
         let (step, line) = failover.tick(&[at(1, 9)], 10, 100);
-        assert_eq!(
-            step,
-            FailoverStep::Aborted {
-                return_to_primary: false
-            }
-        );
-        assert_eq!(
-            line.unwrap().text,
-            "FAILOVER to 127.0.0.1:1 aborted: Replica never caught up before timeout"
-        );
+        assert_eq!(step, FailoverStep::Aborted { return_to_primary: false });
+        assert_eq!(line.unwrap().text, "FAILOVER to 127.0.0.1:1 aborted: Replica never caught up before timeout");
     }
 
     #[test]
     fn force_takes_a_target_that_lags() {
         let mut failover = Failover::default();
         failover.request(Some(target(1)), Some(100), true);
-        assert_eq!(
-            failover.tick(&[at(1, 9)], 10, 100).0,
-            FailoverStep::Follow(target(1))
-        );
+        assert_eq!(failover.tick(&[at(1, 9)], 10, 100).0, FailoverStep::Follow(target(1)));
         failover.clear();
         assert_eq!(failover.abort("x"), (FailoverStep::Wait, None));
     }

@@ -86,16 +86,9 @@ pub struct Handshake {
 impl Handshake {
     /// The connection is up: starts by pinging the master.
     pub fn start(config: HandshakeConfig, now_ms: u64) -> (Self, Vec<Action>) {
-        let handshake = Handshake {
-            config,
-            step: Step::Ping,
-            line: Vec::new(),
-            last_io_ms: now_ms,
-        };
+        let handshake = Handshake { config, step: Step::Ping, line: Vec::new(), last_io_ms: now_ms };
         let actions = vec![
-            Action::Log(LogLine::notice(
-                "Non blocking connect for SYNC fired the event.",
-            )),
+            Action::Log(LogLine::notice("Non blocking connect for SYNC fired the event.")),
             Action::Send(command(&[b"PING"])),
         ];
         (handshake, actions)
@@ -149,8 +142,7 @@ impl Handshake {
 
     /// Whether the master has been silent for too long, with the line to log.
     pub fn timed_out(&self, now_ms: u64) -> Option<LogLine> {
-        let silent = self.step != Step::Over
-            && now_ms.saturating_sub(self.last_io_ms) > self.config.timeout_ms;
+        let silent = self.step != Step::Over && now_ms.saturating_sub(self.last_io_ms) > self.config.timeout_ms;
         silent.then(|| LogLine::warning("Timeout connecting to the MASTER..."))
     }
 
@@ -165,40 +157,22 @@ impl Handshake {
                         .iter()
                         .any(|start| line.starts_with(start));
                 if !alive {
-                    actions.push(warning(format!(
-                        "Error reply to PING from master: '{text}'"
-                    )));
-                    return self.finish(
-                        Outcome::Failed {
-                            psync_refused: false,
-                        },
-                        actions,
-                    );
+                    actions.push(warning(format!("Error reply to PING from master: '{text}'")));
+                    return self.finish(Outcome::Failed { psync_refused: false }, actions);
                 }
-                actions.push(notice(
-                    "Master replied to PING, replication can continue...",
-                ));
+                actions.push(notice("Master replied to PING, replication can continue..."));
                 self.introduce(actions);
             }
             Step::Auth => {
                 if is_error {
                     actions.push(warning(format!("Unable to AUTH to MASTER: {text}")));
-                    return self.finish(
-                        Outcome::Failed {
-                            psync_refused: false,
-                        },
-                        actions,
-                    );
+                    return self.finish(Outcome::Failed { psync_refused: false }, actions);
                 }
                 self.step = Step::Port;
             }
             Step::Port => {
                 self.note_refusal(is_error, "listening-port", &text, actions);
-                self.step = if self.config.announce_ip.is_some() {
-                    Step::Ip
-                } else {
-                    Step::Capa
-                };
+                self.step = if self.config.announce_ip.is_some() { Step::Ip } else { Step::Capa };
             }
             Step::Ip => {
                 self.note_refusal(is_error, "ip-address", &text, actions);
@@ -215,9 +189,7 @@ impl Handshake {
 
     fn note_refusal(&self, is_error: bool, option: &str, text: &str, actions: &mut Vec<Action>) {
         if is_error {
-            actions.push(notice(format!(
-                "(Non critical) Master does not understand REPLCONF {option}: {text}"
-            )));
+            actions.push(notice(format!("(Non critical) Master does not understand REPLCONF {option}: {text}")));
         }
     }
 
@@ -245,15 +217,11 @@ impl Handshake {
     fn ask_for_stream(&mut self, actions: &mut Vec<Action>) {
         let (id, offset) = match &self.config.resume {
             Some((id, offset)) => {
-                actions.push(notice(format!(
-                    "Trying a partial resynchronization (request {id}:{offset})."
-                )));
+                actions.push(notice(format!("Trying a partial resynchronization (request {id}:{offset}).")));
                 (id.as_bytes().to_vec(), offset.to_string())
             }
             None => {
-                actions.push(notice(
-                    "Partial resynchronization not possible (no cached master)",
-                ));
+                actions.push(notice("Partial resynchronization not possible (no cached master)"));
                 (b"?".to_vec(), "-1".to_owned())
             }
         };
@@ -283,31 +251,17 @@ impl Handshake {
             return self.finish(Outcome::Continue { id }, actions);
         }
         if line.starts_with(b"-NOMASTERLINK") || line.starts_with(b"-LOADING") {
-            actions.push(notice(format!(
-                "Master is currently unable to PSYNC but should be in the future: {text}"
-            )));
-            return self.finish(
-                Outcome::Failed {
-                    psync_refused: true,
-                },
-                actions,
-            );
+            actions.push(notice(format!("Master is currently unable to PSYNC but should be in the future: {text}")));
+            return self.finish(Outcome::Failed { psync_refused: true }, actions);
         }
         actions.push(if line.starts_with(b"-ERR") {
-            notice(format!(
-                "Master does not support PSYNC or is in error state (reply: {text})"
-            ))
+            notice(format!("Master does not support PSYNC or is in error state (reply: {text})"))
         } else {
             warning(format!("Unexpected reply to PSYNC from master: {text}"))
         });
         if self.config.failover {
             // The other side would not take over: asking it for its dataset instead would lose ours.
-            return self.finish(
-                Outcome::Failed {
-                    psync_refused: true,
-                },
-                actions,
-            );
+            return self.finish(Outcome::Failed { psync_refused: true }, actions);
         }
         actions.push(notice("Retrying with SYNC..."));
         actions.push(Action::Send(b"SYNC\r\n".to_vec()));
@@ -315,9 +269,7 @@ impl Handshake {
     }
 
     fn no_response(&mut self, reason: &str, actions: &mut Vec<Action>) {
-        actions.push(warning(format!(
-            "Failed to read response from the server: {reason}"
-        )));
+        actions.push(warning(format!("Failed to read response from the server: {reason}")));
         let psync_refused = self.step == Step::Psync;
         actions.push(if psync_refused {
             warning("Master did not reply to PSYNC, will try later")
@@ -346,11 +298,7 @@ fn warning(text: impl Into<String>) -> Action {
 fn parse_full_resync(rest: &[u8]) -> Option<(ReplId, i64)> {
     let rest = rest.strip_prefix(b" ")?;
     let (id, offset) = rest.split_at_checked(REPL_ID_LEN)?;
-    let offset = std::str::from_utf8(offset.strip_prefix(b" ")?)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let offset = std::str::from_utf8(offset.strip_prefix(b" ")?).ok()?.trim().parse().ok()?;
     Some((ReplId::from_bytes(id)?, offset))
 }
 
@@ -373,21 +321,13 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn config() -> HandshakeConfig {
-        HandshakeConfig {
-            listening_port: 6380,
-            timeout_ms: 60_000,
-            ..HandshakeConfig::default()
-        }
+        HandshakeConfig { listening_port: 6380, timeout_ms: 60_000, ..HandshakeConfig::default() }
     }
 
     /// Answers each command sent with the next reply, and collects what was sent, logged and concluded.
-    fn run(
-        config: HandshakeConfig,
-        replies: &[&str],
-    ) -> (String, Vec<String>, Option<Outcome>, Vec<u8>) {
+    fn run(config: HandshakeConfig, replies: &[&str]) -> (String, Vec<String>, Option<Outcome>, Vec<u8>) {
         let (mut handshake, actions) = Handshake::start(config, 0);
-        let (mut sent, mut logged, mut outcome, mut rest) =
-            (String::new(), Vec::new(), None, Vec::new());
+        let (mut sent, mut logged, mut outcome, mut rest) = (String::new(), Vec::new(), None, Vec::new());
         let mut take = |actions: Vec<Action>| {
             for action in actions {
                 match action {
@@ -409,11 +349,10 @@ mod tests {
     #[test]
     fn a_first_sync_is_a_full_one() {
         let full = format!("\n\n+FULLRESYNC {ID} 42\r\n$5\r\nREDIS");
-        let (sent, logged, outcome, rest) =
-            run(config(), &["+PONG\r\n", "+OK\r\n", "+OK\r\n", &full]);
-        assert!(sent.starts_with(
-            "*1\r\n$4\r\nPING\r\n*3\r\n$8\r\nREPLCONF\r\n$14\r\nlistening-port\r\n$4\r\n6380\r\n"
-        ));
+        let (sent, logged, outcome, rest) = run(config(), &["+PONG\r\n", "+OK\r\n", "+OK\r\n", &full]);
+        assert!(
+            sent.starts_with("*1\r\n$4\r\nPING\r\n*3\r\n$8\r\nREPLCONF\r\n$14\r\nlistening-port\r\n$4\r\n6380\r\n")
+        );
         assert!(sent.ends_with("*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n"));
         assert_eq!(
             logged,
@@ -424,12 +363,7 @@ mod tests {
                 &format!("Full resync from master: {ID}:42"),
             ]
         );
-        assert_eq!(
-            outcome,
-            Some(Outcome::FullResync {
-                from: Some((ReplId::from_bytes(ID.as_bytes()).unwrap(), 42))
-            })
-        );
+        assert_eq!(outcome, Some(Outcome::FullResync { from: Some((ReplId::from_bytes(ID.as_bytes()).unwrap(), 42)) }));
         assert_eq!(rest, b"$5\r\nREDIS");
     }
 
@@ -444,25 +378,15 @@ mod tests {
             failover: true,
             ..config()
         };
-        let replies = [
-            "-NOAUTH x\r\n",
-            "+OK\r\n+OK\r\n-ERR what\r\n+OK\r\n",
-            "+CONTINUE\r\n*1\r\n",
-        ];
+        let replies = ["-NOAUTH x\r\n", "+OK\r\n+OK\r\n-ERR what\r\n+OK\r\n", "+CONTINUE\r\n*1\r\n"];
         let (sent, logged, outcome, rest) = run(config, &replies);
-        assert!(
-            sent.contains("*3\r\n$4\r\nAUTH\r\n$3\r\nbob\r\n$6\r\nsecret\r\n*3\r\n$8\r\nREPLCONF")
-        );
+        assert!(sent.contains("*3\r\n$4\r\nAUTH\r\n$3\r\nbob\r\n$6\r\nsecret\r\n*3\r\n$8\r\nREPLCONF"));
         assert!(sent.contains("ip-address\r\n$8\r\n10.0.0.1\r\n"));
-        assert!(sent.ends_with(&format!(
-            "PSYNC\r\n$40\r\n{ID}\r\n$2\r\n77\r\n$8\r\nFAILOVER\r\n"
-        )));
-        assert!(logged.contains(
-            &"(Non critical) Master does not understand REPLCONF ip-address: -ERR what".to_owned()
-        ));
-        assert!(logged.contains(&format!(
-            "Trying a partial resynchronization (request {ID}:77)."
-        )));
+        assert!(sent.ends_with(&format!("PSYNC\r\n$40\r\n{ID}\r\n$2\r\n77\r\n$8\r\nFAILOVER\r\n")));
+        assert!(
+            logged.contains(&"(Non critical) Master does not understand REPLCONF ip-address: -ERR what".to_owned())
+        );
+        assert!(logged.contains(&format!("Trying a partial resynchronization (request {ID}:77).")));
         assert_eq!(outcome, Some(Outcome::Continue { id: None }));
         assert_eq!(rest, b"*1\r\n");
     }
@@ -476,54 +400,27 @@ mod tests {
             (sent, logged.last().unwrap().clone(), outcome.unwrap())
         };
         let (_, last, outcome) = with("-LOADING busy\r\n");
-        assert_eq!(
-            last,
-            "Master is currently unable to PSYNC but should be in the future: -LOADING busy"
-        );
-        assert_eq!(
-            outcome,
-            Outcome::Failed {
-                psync_refused: true
-            }
-        );
-        assert_eq!(
-            with("-NOMASTERLINK Can't\r\n").2,
-            Outcome::Failed {
-                psync_refused: true
-            }
-        );
+        assert_eq!(last, "Master is currently unable to PSYNC but should be in the future: -LOADING busy");
+        assert_eq!(outcome, Outcome::Failed { psync_refused: true });
+        assert_eq!(with("-NOMASTERLINK Can't\r\n").2, Outcome::Failed { psync_refused: true });
         for old in ["-ERR unknown command\r\n", "-MASTERDOWN x\r\n", "+what\r\n"] {
             let (sent, last, outcome) = with(old);
             assert!(sent.ends_with("SYNC\r\n"));
             assert_eq!(last, "Retrying with SYNC...");
             assert_eq!(outcome, Outcome::Sync);
         }
-        assert_eq!(
-            with("+FULLRESYNC abc 1\r\n").2,
-            Outcome::FullResync { from: None }
-        );
+        assert_eq!(with("+FULLRESYNC abc 1\r\n").2, Outcome::FullResync { from: None });
         let id = ReplId::from_bytes(ID.as_bytes());
-        assert_eq!(
-            with(&format!("+CONTINUE {ID}\r\n")).2,
-            Outcome::Continue { id }
-        );
+        assert_eq!(with(&format!("+CONTINUE {ID}\r\n")).2, Outcome::Continue { id });
     }
 
     #[test]
     fn gives_up_on_refusals_and_silence() {
-        let refused = Some(Outcome::Failed {
-            psync_refused: false,
-        });
+        let refused = Some(Outcome::Failed { psync_refused: false });
         assert_eq!(run(config(), &["-LOADING x\r\n"]).2, refused);
-        let with_password = HandshakeConfig {
-            password: Some(b"x".to_vec()),
-            ..config()
-        };
+        let with_password = HandshakeConfig { password: Some(b"x".to_vec()), ..config() };
         let (_, logged, outcome, _) = run(with_password, &["+PONG\r\n", "-WRONGPASS no\r\n"]);
-        assert_eq!(
-            logged.last().unwrap(),
-            "Unable to AUTH to MASTER: -WRONGPASS no"
-        );
+        assert_eq!(logged.last().unwrap(), "Unable to AUTH to MASTER: -WRONGPASS no");
         assert_eq!(outcome, refused);
 
         let (mut handshake, _) = Handshake::start(config(), 1_000);
@@ -532,12 +429,7 @@ mod tests {
         handshake.receive(b"+PONG\r\n", 50_000);
         assert_eq!(handshake.timed_out(61_001), None);
         let actions = handshake.disconnected("Connection reset by peer");
-        assert!(matches!(
-            actions.last(),
-            Some(Action::Done(Outcome::Failed {
-                psync_refused: false
-            }))
-        ));
+        assert!(matches!(actions.last(), Some(Action::Done(Outcome::Failed { psync_refused: false }))));
         assert!(handshake.disconnected("again").is_empty());
     }
 

@@ -21,9 +21,7 @@ impl ReplId {
 
     /// A new random id.
     pub fn random() -> Self {
-        ReplId(std::array::from_fn(|_| {
-            b"0123456789abcdef"[fastrand::usize(..16)]
-        }))
+        ReplId(std::array::from_fn(|_| b"0123456789abcdef"[fastrand::usize(..16)]))
     }
 
     /// The id in `bytes`, or `None` unless they are 40 printable bytes. A peer's id is opaque: it need not be hexadecimal.
@@ -92,12 +90,7 @@ impl Default for History {
 impl History {
     /// A new history under a random id.
     pub fn new() -> Self {
-        History {
-            id: ReplId::random(),
-            second_id: ReplId::NONE,
-            second_offset: -1,
-            offset: 0,
-        }
+        History { id: ReplId::random(), second_id: ReplId::NONE, second_offset: -1, offset: 0 }
     }
 
     /// Starts a history that no one can continue.
@@ -208,23 +201,12 @@ mod tests {
         for (offset, bytes) in [(1001, 500), (1500, 1), (1501, 0)] {
             assert_eq!(
                 history.decide_psync(Some(&backlog), &id, offset, "r"),
-                PsyncDecision::Partial {
-                    offset,
-                    backlog_bytes: bytes
-                }
+                PsyncDecision::Partial { offset, backlog_bytes: bytes }
             );
         }
         assert_eq!(
-            history.decide_psync(
-                Some(&backlog),
-                &id.map(|b| b.to_ascii_uppercase()),
-                1501,
-                "r"
-            ),
-            PsyncDecision::Partial {
-                offset: 1501,
-                backlog_bytes: 0
-            }
+            history.decide_psync(Some(&backlog), &id.map(|b| b.to_ascii_uppercase()), 1501, "r"),
+            PsyncDecision::Partial { offset: 1501, backlog_bytes: 0 }
         );
     }
 
@@ -234,23 +216,16 @@ mod tests {
         let id = history.id.as_bytes();
         assert_eq!(
             texts(history.decide_psync(Some(&backlog), id, 1000, "1.2.3.4:5")),
-            [
-                "Unable to partial resync with replica 1.2.3.4:5 for lack of backlog (Replica request was: 1000)."
-            ]
+            ["Unable to partial resync with replica 1.2.3.4:5 for lack of backlog (Replica request was: 1000)."]
         );
-        assert_eq!(
-            texts(history.decide_psync(Some(&backlog), id, 1502, "r")).len(),
-            2
-        );
+        assert_eq!(texts(history.decide_psync(Some(&backlog), id, 1502, "r")).len(), 2);
         assert_eq!(texts(history.decide_psync(None, id, 1001, "r")).len(), 1);
         let asked = history.decide_psync(Some(&backlog), b"?", -1, "r");
         assert!(matches!(&asked, PsyncDecision::Full { refused: false, .. }));
         assert_eq!(texts(asked), ["Full resync requested by replica r"]);
         let other = history.decide_psync(Some(&backlog), b"abc", 1200, "r");
         assert!(matches!(&other, PsyncDecision::Full { refused: true, .. }));
-        assert!(texts(other)[0].contains(
-            "Replication ID mismatch (Replica asked for 'abc', my replication IDs are '"
-        ));
+        assert!(texts(other)[0].contains("Replication ID mismatch (Replica asked for 'abc', my replication IDs are '"));
     }
 
     #[test]
@@ -263,10 +238,7 @@ mod tests {
         history.offset += 100;
         assert!(matches!(
             history.decide_psync(Some(&backlog), old.as_bytes(), 1501, "r"),
-            PsyncDecision::Partial {
-                backlog_bytes: 100,
-                ..
-            }
+            PsyncDecision::Partial { backlog_bytes: 100, .. }
         ));
         assert_eq!(
             texts(history.decide_psync(Some(&backlog), old.as_bytes(), 1502, "r")),

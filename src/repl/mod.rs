@@ -28,18 +28,12 @@ pub struct LogLine {
 impl LogLine {
     /// A line at Redis's notice level.
     pub fn notice(text: impl Into<String>) -> Self {
-        LogLine {
-            level: log::Level::Info,
-            text: text.into(),
-        }
+        LogLine { level: log::Level::Info, text: text.into() }
     }
 
     /// A line at Redis's warning level.
     pub fn warning(text: impl Into<String>) -> Self {
-        LogLine {
-            level: log::Level::Warn,
-            text: text.into(),
-        }
+        LogLine { level: log::Level::Warn, text: text.into() }
     }
 
     /// Hands the line to the log.

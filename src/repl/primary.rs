@@ -19,10 +19,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// What both understand.
     pub fn and(self, other: Capabilities) -> Capabilities {
-        Capabilities {
-            eof: self.eof && other.eof,
-            psync2: self.psync2 && other.psync2,
-        }
+        Capabilities { eof: self.eof && other.eof, psync2: self.psync2 && other.psync2 }
     }
 
     /// Whether everything `other` understands is understood here too.
@@ -76,9 +73,7 @@ impl ReplicaState {
     /// Whether the replica has still to get the whole snapshot.
     pub fn needs_snapshot(self) -> bool {
         match self {
-            ReplicaState::WaitBgsaveStart
-            | ReplicaState::WaitBgsaveEnd
-            | ReplicaState::SendBulk => true,
+            ReplicaState::WaitBgsaveStart | ReplicaState::WaitBgsaveEnd | ReplicaState::SendBulk => true,
             ReplicaState::Online | ReplicaState::RdbTransmitted => false,
         }
     }
@@ -191,37 +186,20 @@ impl Replica {
 
     /// Seconds since the last acknowledgement, as reported: 0 for a replica that is not online yet.
     pub fn lag_s(&self, now_s: i64) -> i64 {
-        if self.state == ReplicaState::Online {
-            now_s - self.ack_time_s
-        } else {
-            0
-        }
+        if self.state == ReplicaState::Online { now_s - self.ack_time_s } else { 0 }
     }
 
     /// Whether the replica has been silent (or a streamed snapshot stuck) for more than `timeout_s`; `name` is for the
     /// line to log.
-    pub fn timed_out(
-        &self,
-        streaming_snapshot: bool,
-        now_s: i64,
-        timeout_s: i64,
-        name: &str,
-    ) -> Option<LogLine> {
+    pub fn timed_out(&self, streaming_snapshot: bool, now_s: i64, timeout_s: i64, name: &str) -> Option<LogLine> {
         match self.state {
             ReplicaState::Online if !self.pre_psync && now_s - self.ack_time_s > timeout_s => {
-                Some(LogLine::warning(format!(
-                    "Disconnecting timedout replica (streaming sync): {name}"
-                )))
+                Some(LogLine::warning(format!("Disconnecting timedout replica (streaming sync): {name}")))
             }
             ReplicaState::WaitBgsaveEnd
-                if streaming_snapshot
-                    && self
-                        .partial_write_since_s
-                        .is_some_and(|since| now_s - since > timeout_s) =>
+                if streaming_snapshot && self.partial_write_since_s.is_some_and(|since| now_s - since > timeout_s) =>
             {
-                Some(LogLine::warning(format!(
-                    "Disconnecting timedout replica (full sync): {name}"
-                )))
+                Some(LogLine::warning(format!("Disconnecting timedout replica (full sync): {name}")))
             }
             _ => None,
         }
@@ -309,20 +287,14 @@ pub fn on_full_sync_request(
         RunningChild::SnapshotToDisk => {
             // Only the stream of a replica that keeps one can be shared by one that needs it.
             let found = others.iter().position(|other| {
-                other.state == ReplicaState::WaitBgsaveEnd
-                    && (!other.announced.rdb_only || wants.rdb_only)
+                other.state == ReplicaState::WaitBgsaveEnd && (!other.announced.rdb_only || wants.rdb_only)
             });
             match found {
                 Some(with)
-                    if wants
-                        .capabilities
-                        .include(others[with].announced.capabilities)
+                    if wants.capabilities.include(others[with].announced.capabilities)
                         && wants.requirements == others[with].announced.requirements =>
                 {
-                    (
-                        FullSyncStep::Share { with },
-                        Some(LogLine::notice("Waiting for end of BGSAVE for SYNC")),
-                    )
+                    (FullSyncStep::Share { with }, Some(LogLine::notice("Waiting for end of BGSAVE for SYNC")))
                 }
                 _ => (
                     FullSyncStep::Wait,
@@ -334,16 +306,11 @@ pub fn on_full_sync_request(
         }
         RunningChild::SnapshotToSockets => (
             FullSyncStep::Wait,
-            Some(LogLine::notice(
-                "Current BGSAVE has socket target. Waiting for next BGSAVE for SYNC",
-            )),
+            Some(LogLine::notice("Current BGSAVE has socket target. Waiting for next BGSAVE for SYNC")),
         ),
         RunningChild::None | RunningChild::Other => {
             if config.diskless && wants.capabilities.eof && config.delay_s > 0 {
-                (
-                    FullSyncStep::Wait,
-                    Some(LogLine::notice("Delay next BGSAVE for diskless SYNC")),
-                )
+                (FullSyncStep::Wait, Some(LogLine::notice("Delay next BGSAVE for diskless SYNC")))
             } else if child == RunningChild::Other {
                 let text = "No BGSAVE in progress, but another BG operation is active. BGSAVE for replication delayed";
                 (FullSyncStep::Wait, Some(LogLine::notice(text)))
@@ -365,9 +332,7 @@ pub fn due_snapshot<'a>(
     config: SnapshotConfig,
     now_s: i64,
 ) -> Option<SnapshotPlan> {
-    let mut waiting = replicas
-        .into_iter()
-        .filter(|replica| replica.state == ReplicaState::WaitBgsaveStart);
+    let mut waiting = replicas.into_iter().filter(|replica| replica.state == ReplicaState::WaitBgsaveStart);
     let first = waiting.next()?;
     let requirements = first.announced.requirements;
     let mut capabilities = first.announced.capabilities;
@@ -387,29 +352,20 @@ pub fn due_snapshot<'a>(
 }
 
 /// How many replicas are online and have acknowledged within `max_lag_s` seconds (`min-replicas-max-lag`).
-pub fn good_replicas<'a>(
-    replicas: impl IntoIterator<Item = &'a Replica>,
-    max_lag_s: i64,
-    now_s: i64,
-) -> usize {
-    let good = |replica: &&Replica| {
-        replica.state == ReplicaState::Online && replica.lag_s(now_s) <= max_lag_s
-    };
+pub fn good_replicas<'a>(replicas: impl IntoIterator<Item = &'a Replica>, max_lag_s: i64, now_s: i64) -> usize {
+    let good = |replica: &&Replica| replica.state == ReplicaState::Online && replica.lag_s(now_s) <= max_lag_s;
     replicas.into_iter().filter(good).count()
 }
 
 /// How many online replicas have processed `offset`.
 pub fn count_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
-    let acked =
-        |replica: &&Replica| replica.state == ReplicaState::Online && replica.ack_offset >= offset;
+    let acked = |replica: &&Replica| replica.state == ReplicaState::Online && replica.ack_offset >= offset;
     replicas.into_iter().filter(acked).count()
 }
 
 /// How many online replicas have `offset` on disk.
 pub fn count_aof_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
-    let acked = |replica: &&Replica| {
-        replica.state == ReplicaState::Online && replica.aof_ack_offset >= offset
-    };
+    let acked = |replica: &&Replica| replica.state == ReplicaState::Online && replica.aof_ack_offset >= offset;
     replicas.into_iter().filter(acked).count()
 }
 
@@ -417,39 +373,18 @@ pub fn count_aof_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offse
 mod tests {
     use super::*;
 
-    const BOTH: Capabilities = Capabilities {
-        eof: true,
-        psync2: true,
-    };
-    const DISKLESS: SnapshotConfig = SnapshotConfig {
-        diskless: true,
-        delay_s: 5,
-        max_replicas: 0,
-    };
-    const DISK: SnapshotConfig = SnapshotConfig {
-        diskless: false,
-        delay_s: 5,
-        max_replicas: 0,
-    };
+    const BOTH: Capabilities = Capabilities { eof: true, psync2: true };
+    const DISKLESS: SnapshotConfig = SnapshotConfig { diskless: true, delay_s: 5, max_replicas: 0 };
+    const DISK: SnapshotConfig = SnapshotConfig { diskless: false, delay_s: 5, max_replicas: 0 };
 
     fn waiting(capabilities: Capabilities, now_s: i64) -> Replica {
-        Replica::waiting(
-            Announcement {
-                capabilities,
-                ..Announcement::default()
-            },
-            false,
-            now_s,
-        )
+        Replica::waiting(Announcement { capabilities, ..Announcement::default() }, false, now_s)
     }
 
     #[test]
     fn names_as_in_logs() {
         let mut announced = Announcement::default();
-        assert_eq!(
-            announced.name(Some("10.1.1.1"), 7),
-            "10.1.1.1:<unknown-replica-port>"
-        );
+        assert_eq!(announced.name(Some("10.1.1.1"), 7), "10.1.1.1:<unknown-replica-port>");
         assert_eq!(announced.name(None, 7), "client id #7");
         announced.listening_port = 6380;
         assert_eq!(announced.name(Some("10.1.1.1"), 7), "10.1.1.1:6380");
@@ -464,14 +399,8 @@ mod tests {
         let ask = |newcomer: &Replica, other: &Replica| {
             on_full_sync_request(newcomer, &[other], RunningChild::SnapshotToDisk, DISK).0
         };
-        assert_eq!(
-            ask(&waiting(BOTH, 1), &first),
-            FullSyncStep::Share { with: 0 }
-        );
-        assert_eq!(
-            ask(&waiting(Capabilities::default(), 1), &first),
-            FullSyncStep::Wait
-        );
+        assert_eq!(ask(&waiting(BOTH, 1), &first), FullSyncStep::Share { with: 0 });
+        assert_eq!(ask(&waiting(Capabilities::default(), 1), &first), FullSyncStep::Wait);
         let mut filtered = waiting(BOTH, 1);
         filtered.announced.requirements.exclude_data = true;
         assert_eq!(ask(&filtered, &first), FullSyncStep::Wait);
@@ -486,81 +415,32 @@ mod tests {
     fn without_a_child_it_starts_or_is_delayed() {
         let newcomer = waiting(BOTH, 0);
         let ask = |child, config| on_full_sync_request(&newcomer, &[], child, config);
-        let plan = SnapshotPlan {
-            capabilities: BOTH,
-            requirements: Requirements::default(),
-            target: SnapshotTarget::Disk,
-        };
-        assert_eq!(
-            ask(RunningChild::None, DISK),
-            (FullSyncStep::Start(plan), None)
-        );
+        let plan =
+            SnapshotPlan { capabilities: BOTH, requirements: Requirements::default(), target: SnapshotTarget::Disk };
+        assert_eq!(ask(RunningChild::None, DISK), (FullSyncStep::Start(plan), None));
         assert_eq!(ask(RunningChild::None, DISKLESS).0, FullSyncStep::Wait);
-        let at_once = SnapshotConfig {
-            delay_s: 0,
-            ..DISKLESS
-        };
-        let streamed = SnapshotPlan {
-            target: SnapshotTarget::Sockets,
-            ..plan
-        };
-        assert_eq!(
-            ask(RunningChild::None, at_once).0,
-            FullSyncStep::Start(streamed)
-        );
+        let at_once = SnapshotConfig { delay_s: 0, ..DISKLESS };
+        let streamed = SnapshotPlan { target: SnapshotTarget::Sockets, ..plan };
+        assert_eq!(ask(RunningChild::None, at_once).0, FullSyncStep::Start(streamed));
         assert_eq!(ask(RunningChild::Other, DISK).0, FullSyncStep::Wait);
-        assert_eq!(
-            ask(RunningChild::SnapshotToSockets, DISK).0,
-            FullSyncStep::Wait
-        );
+        assert_eq!(ask(RunningChild::SnapshotToSockets, DISK).0, FullSyncStep::Wait);
     }
 
     #[test]
     fn a_filtered_snapshot_never_goes_to_disk() {
-        let filter = Requirements {
-            exclude_data: true,
-            exclude_functions: false,
-        };
+        let filter = Requirements { exclude_data: true, exclude_functions: false };
         assert_eq!(snapshot_target(DISK, BOTH, filter), SnapshotTarget::Sockets);
-        assert_eq!(
-            snapshot_target(DISKLESS, Capabilities::default(), Requirements::default()),
-            SnapshotTarget::Disk
-        );
+        assert_eq!(snapshot_target(DISKLESS, Capabilities::default(), Requirements::default()), SnapshotTarget::Disk);
     }
 
     #[test]
     fn the_periodic_start_waits_for_company() {
-        let replicas = [
-            waiting(BOTH, 10),
-            waiting(
-                Capabilities {
-                    eof: true,
-                    psync2: false,
-                },
-                12,
-            ),
-        ];
+        let replicas = [waiting(BOTH, 10), waiting(Capabilities { eof: true, psync2: false }, 12)];
         assert_eq!(due_snapshot(&replicas, DISKLESS, 14), None);
         let plan = due_snapshot(&replicas, DISKLESS, 15).unwrap();
-        assert_eq!(
-            plan.capabilities,
-            Capabilities {
-                eof: true,
-                psync2: false
-            }
-        );
+        assert_eq!(plan.capabilities, Capabilities { eof: true, psync2: false });
         assert_eq!(plan.target, SnapshotTarget::Sockets);
-        assert!(
-            due_snapshot(
-                &replicas,
-                SnapshotConfig {
-                    max_replicas: 2,
-                    ..DISKLESS
-                },
-                12
-            )
-            .is_some()
-        );
+        assert!(due_snapshot(&replicas, SnapshotConfig { max_replicas: 2, ..DISKLESS }, 12).is_some());
         assert!(due_snapshot(&replicas, DISK, 12).is_some());
         assert_eq!(due_snapshot(&[], DISK, 12), None);
     }
@@ -574,21 +454,9 @@ mod tests {
         replicas[0].acknowledge(90, None, 21);
         replicas[1].acknowledge(80, None, 5);
         replicas[2].acknowledge(100, Some(100), 21);
-        assert_eq!(
-            (count_acks(&replicas, 80), count_acks(&replicas, 100)),
-            (2, 1)
-        );
-        assert_eq!(
-            (count_aof_acks(&replicas, 50), count_aof_acks(&replicas, 51)),
-            (1, 0)
-        );
-        assert_eq!(
-            (
-                good_replicas(&replicas, 10, 22),
-                good_replicas(&replicas, 30, 22)
-            ),
-            (1, 2)
-        );
+        assert_eq!((count_acks(&replicas, 80), count_acks(&replicas, 100)), (2, 1));
+        assert_eq!((count_aof_acks(&replicas, 50), count_aof_acks(&replicas, 51)), (1, 0));
+        assert_eq!((good_replicas(&replicas, 10, 22), good_replicas(&replicas, 30, 22)), (1, 2));
         assert!(replicas[1].timed_out(false, 66, 60, "r").is_some());
         assert!(replicas[0].timed_out(false, 66, 60, "r").is_none());
     }
