@@ -12,5 +12,6 @@ pub mod net;
 pub mod repl;
 pub mod resp;
 pub mod server;
+pub mod startup;
 pub mod structs;
 pub mod sys;

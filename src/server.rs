@@ -110,7 +110,8 @@ impl Server {
                 .map_err(|e| format!("Failed opening Unix socket: bind: {}", listener::reason(&e)))?;
             opened.push(l);
         }
-        self.set_listeners(opened).map_err(|e| format!("Failed to watch the listening sockets: {}", listener::reason(&e)))
+        self.set_listeners(opened)
+            .map_err(|e| format!("Failed to watch the listening sockets: {}", listener::reason(&e)))
     }
 
     /// Puts new listeners in place of the old ones.
@@ -188,7 +189,12 @@ impl Server {
             return Duration::ZERO;
         }
         let now = self.clock.ms();
-        let due = [Some(self.next_cron_ms), self.blocked.next_deadline_ms(), self.pauses.end_ms(), self.next_room_deadline_ms()];
+        let due = [
+            Some(self.next_cron_ms),
+            self.blocked.next_deadline_ms(),
+            self.pauses.end_ms(),
+            self.next_room_deadline_ms(),
+        ];
         let next = due.into_iter().flatten().min().unwrap_or(now + 100);
         Duration::from_millis((next - now).clamp(0, 1000) as u64)
     }

@@ -47,7 +47,8 @@ impl Server {
         let may_replicate = flags & (flag::WRITE | flag::MAY_REPLICATE) != 0;
         let denies_oom = flags & flag::DENYOOM != 0;
         let denies_stale = (row.flags & flag::STALE == 0) || (row.name == "exec" && self.multi_lacks(c, flag::STALE));
-        let denies_loading = (row.flags & flag::LOADING == 0) || (row.name == "exec" && self.multi_lacks(c, flag::LOADING));
+        let denies_loading =
+            (row.flags & flag::LOADING == 0) || (row.name == "exec" && self.multi_lacks(c, flag::LOADING));
 
         if self.must_authenticate(c) && !row.has(flag::NO_AUTH) {
             return Err(error::NO_AUTH);
@@ -141,6 +142,14 @@ pub fn is_local(c: &Client) -> bool {
 fn allowed_while_subscribed(row: &Command) -> bool {
     matches!(
         row.name,
-        "ping" | "subscribe" | "ssubscribe" | "unsubscribe" | "sunsubscribe" | "psubscribe" | "punsubscribe" | "quit" | "reset"
+        "ping"
+            | "subscribe"
+            | "ssubscribe"
+            | "unsubscribe"
+            | "sunsubscribe"
+            | "psubscribe"
+            | "punsubscribe"
+            | "quit"
+            | "reset"
     )
 }

@@ -94,7 +94,9 @@ impl Server {
                 return;
             }
             self.blocked.deadlines.pop_first();
-            let Some(kind) = self.clients.get(id).and_then(|c| c.block.as_ref()).map(|b| b.kind.clone()) else { continue };
+            let Some(kind) = self.clients.get(id).and_then(|c| c.block.as_ref()).map(|b| b.kind.clone()) else {
+                continue;
+            };
             self.reply_on_timeout(id, kind);
             self.unblock(id);
         }

@@ -72,7 +72,8 @@ impl Server {
         }
         let dirty_before = self.ks.effects.dirty;
         let replacement = self.ks.effects.replacement.take();
-        let (forced, prevented) = (std::mem::take(&mut self.ks.effects.forced), std::mem::take(&mut self.ks.effects.prevented));
+        let (forced, prevented) =
+            (std::mem::take(&mut self.ks.effects.forced), std::mem::take(&mut self.ks.effects.prevented));
 
         self.depth += 1;
         let result = run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args);

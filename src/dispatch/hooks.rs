@@ -20,7 +20,13 @@ impl Server {
     }
     // memory
     pub fn evict_clients(&mut self) {}
-    pub fn check_memory(&mut self, _id: ClientId, _row: &Command, _denies_oom: bool, _in_multi: bool) -> Result<(), CmdError> {
+    pub fn check_memory(
+        &mut self,
+        _id: ClientId,
+        _row: &Command,
+        _denies_oom: bool,
+        _in_multi: bool,
+    ) -> Result<(), CmdError> {
         Ok(())
     }
     // persist
@@ -78,4 +84,14 @@ impl Server {
     // admin
     pub fn check_output_limit(&mut self, _id: ClientId) {}
     pub fn after_call(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>, _duration_us: i64) {}
+    pub fn is_replica(&self) -> bool {
+        false
+    }
+    /// A queued command is checked again when it runs, where that can have changed (ACL).
+    pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {
+        None
+    }
+    pub fn describe_client(&self, id: ClientId) -> String {
+        self.clients.get(id).map(|c| format!("id={} addr={}", c.number, c.addr())).unwrap_or_default()
+    }
 }

@@ -25,9 +25,6 @@ impl Server {
     /// share of the turn is over.
     pub fn process_input(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        if self.clients.current.is_some() && c.conn.is_some() {
-            // Served from within a long operation: the outer command's client is untouched below.
-        }
         let mut query = take(&mut c.query);
         let mut parser = take(&mut c.parser);
         let mut out = take(&mut c.out.cur);
@@ -232,9 +229,11 @@ impl Server {
         c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
         c.flags.add(ClientFlags::PROTOCOL_ERROR);
         let from_master = c.is(ClientFlags::MASTER);
-        let shown: String = rest.iter().take(128).map(|b| if b.is_ascii_graphic() || *b == b' ' { *b as char } else { '.' }).collect();
+        let shown: String =
+            rest.iter().take(128).map(|b| if b.is_ascii_graphic() || *b == b' ' { *b as char } else { '.' }).collect();
         let info = self.describe_client(id);
-        let line = format!("Protocol error ({text}) from client: {info}. Query buffer during protocol error: '{shown}'");
+        let line =
+            format!("Protocol error ({text}) from client: {info}. Query buffer during protocol error: '{shown}'");
         if from_master {
             log::warn!("{line}");
             self.clients.close_later(id);

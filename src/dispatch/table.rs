@@ -174,7 +174,8 @@ impl NameIndex {
 
     /// FNV-1a over the lower-case name.
     fn start(&self, name: &[u8]) -> usize {
-        let hash = name.iter().fold(0x811c_9dc5u32, |h, b| (h ^ b.to_ascii_lowercase() as u32).wrapping_mul(0x0100_0193));
+        let hash =
+            name.iter().fold(0x811c_9dc5u32, |h, b| (h ^ b.to_ascii_lowercase() as u32).wrapping_mul(0x0100_0193));
         (hash ^ hash >> 15) as usize & self.places.len().saturating_sub(1)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Entry;
 use crate::cluster::slots::{SLOT_COUNT, key_slot};
-use crate::structs::table::{HashSeed, ItemMut, Table};
+use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table};
 
 /// The tables of a database, all of them at once: what a flush takes out.
 pub enum Tables {
@@ -208,7 +208,7 @@ impl Db {
     /// Moves a few buckets of every table that is being resized, for at most `budget_us`.
     pub fn rehash(&mut self, budget_us: u64) {
         let start = std::time::Instant::now();
-        let mut step = |t: &mut Table<Entry>| {
+        let step = |t: &mut Table<Entry>| {
             while t.is_rehashing() && (start.elapsed().as_micros() as u64) < budget_us {
                 t.rehash_step(100);
             }
@@ -221,9 +221,10 @@ impl Db {
 
     /// While a child process shares our memory, tables are resized only when they must be.
     pub fn set_avoid_resize(&mut self, avoid: bool) {
+        let policy = if avoid { ResizePolicy::Avoid } else { ResizePolicy::Allow };
         match &mut self.tables {
-            Tables::One(t) => t.set_avoid_resize(avoid),
-            Tables::PerSlot(slots) => slots.iter_mut().flatten().for_each(|t| t.set_avoid_resize(avoid)),
+            Tables::One(t) => t.set_resize_policy(policy),
+            Tables::PerSlot(slots) => slots.iter_mut().flatten().for_each(|t| t.set_resize_policy(policy)),
         }
     }
 

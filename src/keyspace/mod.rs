@@ -157,16 +157,16 @@ impl Keyspace {
 
     /// Stores a value, in place of what is there. The time to live goes unless `keep_ttl`.
     pub fn set(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, keep_ttl: bool) {
-        match self.dbs[db].get_mut(key) {
-            Some(mut entry) => {
-                entry.set_value(value);
-                self.access.reset(&mut entry);
-                if !keep_ttl && entry.has_expire() {
-                    drop(entry);
-                    self.dbs[db].set_expire(key, None);
-                }
-            }
-            None => self.insert(db, key, value, None),
+        let Some(mut entry) = self.dbs[db].get_mut(key) else {
+            self.insert(db, key, value, None);
+            return self.signal_modified(db, key);
+        };
+        entry.set_value(value);
+        self.access.reset(&mut entry);
+        let drop_ttl = !keep_ttl && entry.has_expire();
+        drop(entry);
+        if drop_ttl {
+            self.dbs[db].set_expire(key, None);
         }
         self.signal_modified(db, key);
     }

@@ -142,7 +142,7 @@ pub struct Client {
     /// Replication offset of the last write this client made, for WAIT and WAITAOF.
     pub write_offset: i64,
     /// When the client is a replica of ours.
-    pub replica: Option<Box<crate::repl::Replica>>,
+    pub replica: Option<Box<crate::repl::primary::Replica>>,
     /// Bytes of the request being run that stand in the query buffer (CLIENT LIST's `argv-mem`).
     pub argv_bytes: usize,
 }
@@ -204,7 +204,11 @@ impl Client {
 
     /// Memory the client costs, in bytes.
     pub fn mem_bytes(&self) -> usize {
-        size_of::<Client>() + self.query.capacity() + self.out.mem_bytes() + self.name.capacity() + self.multi.mem_bytes()
+        size_of::<Client>()
+            + self.query.capacity()
+            + self.out.mem_bytes()
+            + self.name.capacity()
+            + self.multi.mem_bytes()
     }
 }
 

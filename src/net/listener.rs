@@ -61,7 +61,14 @@ pub fn listen_tcp(bind: &[String], port: u16, backlog: i32) -> Result<Vec<Listen
                 log::warn!("Warning: Could not create server TCP listening socket {addr}:{port}: {}", reason(&error));
                 let absent = matches!(
                     error.raw_os_error(),
-                    Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT | libc::EPFNOSUPPORT | libc::ENOPROTOOPT)
+                    Some(
+                        libc::EADDRNOTAVAIL
+                            | libc::EAFNOSUPPORT
+                            | libc::EPROTONOSUPPORT
+                            | libc::ESOCKTNOSUPPORT
+                            | libc::EPFNOSUPPORT
+                            | libc::ENOPROTOOPT
+                    )
                 );
                 if optional && absent {
                     continue;
@@ -85,7 +92,9 @@ fn listen_one(addr: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
     let addr = match addr {
         "*" => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
         "::*" => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
-        name => (name, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))?,
+        name => {
+            (name, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))?
+        }
     };
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -103,12 +112,8 @@ fn listen_one(addr: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
 pub fn listen_unix(path: &str, perm: u32, backlog: i32) -> io::Result<Listener> {
     use std::os::unix::fs::PermissionsExt;
     let _ = std::fs::remove_file(path);
-    let fd = socket::socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let fd =
+        socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
     socket::bind(fd.as_raw_fd(), &socket::UnixAddr::new(path)?)?;
     socket::listen(&fd, Backlog::new(backlog.clamp(0, Backlog::MAXCONN.into())).unwrap_or(Backlog::MAXCONN))?;
     if perm != 0 {

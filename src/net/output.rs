@@ -68,7 +68,11 @@ impl Output {
     }
 
     /// Writes as much as the peer takes, up to `limit` bytes. Gives the bytes sent; `WouldBlock` is not an error here.
-    pub fn write_to(&mut self, limit: usize, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+    pub fn write_to(
+        &mut self,
+        limit: usize,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let mut total = 0;
         while !self.is_empty() && total < limit {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];

@@ -49,7 +49,8 @@ impl Server {
         if c.is(ClientFlags::UNIX_SOCKET) {
             c.path = Some(unix);
         }
-        let registered = c.conn.as_mut().map(|s| s.register(self.reactor.registry(), super::Source::Client(id).token()));
+        let registered =
+            c.conn.as_mut().map(|s| s.register(self.reactor.registry(), super::Source::Client(id).token()));
         if let Some(Err(e)) = registered {
             log::warn!("Error registering the event for the new client: {}", reason(&e));
             self.clients.close_later(id);
@@ -261,7 +262,8 @@ impl Server {
         let idle_ms = self.cfg.timeout * 1000;
         let mut idle = Vec::new();
         for c in self.clients.iter_mut() {
-            let exempt = ClientFlags::REPLICA.union(ClientFlags::MASTER).union(ClientFlags::BLOCKED).union(ClientFlags::PUBSUB);
+            let exempt =
+                ClientFlags::REPLICA.union(ClientFlags::MASTER).union(ClientFlags::BLOCKED).union(ClientFlags::PUBSUB);
             if idle_ms > 0 && c.conn.is_some() && !c.is(exempt) && now - c.last_interaction_ms > idle_ms {
                 idle.push(c.id);
             }
