@@ -464,3 +464,33 @@ fn a_file_is_replaced_in_one_step() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     assert!(overwrite(&dir.path().join("none/redis.conf"), b"").is_err());
 }
+
+#[test]
+fn the_shipped_file_says_the_truth() {
+    let text = include_str!("../../conf/redis.conf");
+    let shipped = load(&["-"], text).unwrap().config;
+    // Lines in use: where the file differs from the defaults.
+    let differing: Vec<&str> =
+        TABLE.iter().filter(|row| !row.same(&shipped, &Config::default())).map(|row| row.name).collect();
+    let mut expected = ["bind", "enable-debug-command", "dir"];
+    let mut differing = differing;
+    differing.sort();
+    expected.sort();
+    assert_eq!(differing, expected);
+    // Lines commented out: they show the default.
+    let shown: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .collect();
+    assert!(shown.len() > 130);
+    let mut again = load(&["-"], &shown.join("\n")).unwrap().config;
+    again.dir.clear();
+    assert_eq!(again, Config::default());
+    // Nothing a user may want to know is missing.
+    let words: std::collections::HashSet<&str> = text.split(|c: char| c.is_whitespace() || c == '#').collect();
+    for row in TABLE.iter().filter(|row| !row.has(flag::HIDDEN)) {
+        let is_documented = words.contains(row.name) || row.name.starts_with("tls-");
+        assert!(is_documented, "{} is not in conf/redis.conf", row.name);
+    }
+}
