@@ -1,1 +1,3 @@
 //! Hexad.
+
+pub mod cluster;
