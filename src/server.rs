@@ -64,11 +64,8 @@ impl Server {
         let clock = Clock::new();
         let mut seed = [0u8; 16];
         random_bytes(&mut seed);
-        let ks = Keyspace::new(
-            if cfg.cluster_enabled { 1 } else { cfg.databases as usize },
-            cfg.cluster_enabled,
-            HashSeed(seed),
-        );
+        let ks =
+            Keyspace::new(if cfg.cluster_enabled { 1 } else { cfg.databases }, cfg.cluster_enabled, HashSeed(seed));
         let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
         let now_ms = clock.ms();
         let mut server = Server {
@@ -226,7 +223,7 @@ impl Server {
 
     /// Cron runs a second: `hz`, more with many clients when `dynamic-hz` is on.
     pub fn hz(&self) -> i64 {
-        let mut hz = self.cfg.hz as i64;
+        let mut hz = self.cfg.hz;
         if self.cfg.dynamic_hz {
             while self.clients.len() as i64 / hz > 200 && hz < 500 {
                 hz *= 2;

@@ -348,7 +348,7 @@ impl Setting for Vec<SavePoint> {
         if let [b""] = words {
             return Ok(Vec::new());
         }
-        if words.len() % 2 != 0 {
+        if !words.len().is_multiple_of(2) {
             return Err(INVALID);
         }
         words
@@ -368,7 +368,7 @@ impl Setting for Vec<SavePoint> {
 
 impl Setting for [ObufLimit; 3] {
     fn parse(&self, _: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
-        if words.len() % 4 != 0 {
+        if !words.len().is_multiple_of(4) {
             return Err("Wrong number of arguments in buffer limit configuration.".into());
         }
         let mut limits = *self;
