@@ -5,4 +5,6 @@ pub mod background;
 pub mod clock;
 pub mod log;
 pub mod process;
+pub mod service;
 pub mod signals;
+pub mod system_check;
