@@ -1,1 +1,3 @@
 //! redis-cli.
+
+fn main() {}
