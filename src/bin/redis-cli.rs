@@ -1,3 +1,5 @@
-//! redis-cli.
+//! redis-cli; see `hexad::cli`.
 
-fn main() {}
+fn main() {
+    std::process::exit(hexad::cli::main());
+}
