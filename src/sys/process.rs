@@ -2,10 +2,11 @@
 //! that process lists show.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs;
 use std::io;
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -112,6 +113,7 @@ pub fn raise_open_files(maxclients: u32) -> Result<u32, TooFewFiles> {
 /// passed to the process. Null until `collect_title_space` ran.
 static TITLE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 static TITLE_LEN: AtomicUsize = AtomicUsize::new(0);
+static PROGRAM: OnceLock<String> = OnceLock::new();
 /// What the dynamic loader passed to `remember_arguments`.
 static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
@@ -163,6 +165,7 @@ pub fn collect_title_space() {
             }
             at = at.add(1);
         }
+        let _ = PROGRAM.set(CStr::from_ptr(*argv).to_string_lossy().into_owned());
         TITLE_LEN.store(end.offset_from(start) as usize, Ordering::Relaxed);
         TITLE.store(start, Ordering::Release);
     }
@@ -170,6 +173,11 @@ pub fn collect_title_space() {
 
 unsafe extern "C" {
     static mut environ: *mut *const c_char;
+}
+
+/// The name the program was called by, before there was a title.
+pub fn program() -> &'static str {
+    PROGRAM.get().map_or("redis-server", String::as_str)
 }
 
 /// Shows `title` in process lists, cut to the space there is. False: there is none. For the main thread (and for a child
@@ -187,6 +195,14 @@ pub fn set_title(title: &[u8]) -> bool {
         ptr::write_bytes(start.add(fits), 0, len - fits);
     }
     true
+}
+
+/// Takes the order of strings from a locale, "" from the environment. False: there is no such locale.
+pub fn set_collation(locale: &str) -> bool {
+    let Ok(locale) = CString::new(locale) else { return false };
+    // SAFETY: setlocale copies the name; it is called before there are threads that compare strings by locale, or by the
+    // main thread, the only one that does.
+    !unsafe { libc::setlocale(libc::LC_COLLATE, locale.as_ptr()) }.is_null()
 }
 
 /// Turns transparent huge pages off for this process.
