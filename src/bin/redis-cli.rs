@@ -1,1 +1,5 @@
-//! redis-cli.
+//! redis-cli; see `hexad::cli`.
+
+fn main() {
+    std::process::exit(hexad::cli::main());
+}

@@ -647,10 +647,11 @@ impl Cluster {
         self.next_due_ms = env.now_ms + TICK_MS;
         self.watch_nodes(env);
 
-        if let (true, false, Some(master)) = (self.is_replica(), env.replicating, self.myself().replica_of) {
-            if !self.nodes[master].flags.has(NodeFlags::NOADDR) && !self.nodes[master].ip.is_empty() {
-                self.replicate_from(master);
-            }
+        if let (true, false, Some(master)) = (self.is_replica(), env.replicating, self.myself().replica_of)
+            && !self.nodes[master].flags.has(NodeFlags::NOADDR)
+            && !self.nodes[master].ip.is_empty()
+        {
+            self.replicate_from(master);
         }
         self.check_manual_failover_timeout(env.now_ms);
         if self.is_replica() {
