@@ -6,7 +6,7 @@
 use crate::config::{Config, Loaded, Supervised};
 use crate::net::listener::Listener;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
-use crate::sys::{log as log_sink, process, service, signals, system_check};
+use crate::sys::{crash, log as log_sink, process, service, signals, system_check};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -71,6 +71,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
 /// Everything between a configuration and the loop. The error is the last line of the log.
 fn start(config: Config, background: bool) -> Result<Server, String> {
     signals::install().map_err(|e| format!("Can't install signal handlers: {}", e.desc()))?;
+    crash::set_report(config.crash_log_enabled);
     let config_file = config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let mut server = Server::new(config, config_file).map_err(|e| format!("Can't start the server: {e}"))?;
     server.apply_initial_config()?;
