@@ -81,14 +81,16 @@ fn start(config: Config, background: bool) -> Result<Server, String> {
     show_logo(&server.cfg);
     system_check::warn_of_backlog(server.cfg.tcp_backlog);
     server.listen()?;
+    let has_unix = !server.cfg.unixsocket.is_empty();
+    if server.cfg.port == 0 && !has_unix {
+        return Err("Configured to not listen anywhere, exiting.".into());
+    }
     log::info!("Server initialized");
-    for (kind, is_there) in [
-        ("tcp", server.listeners.iter().any(|l| matches!(l, Listener::Tcp(_)))),
-        ("unix", server.listeners.iter().any(|l| matches!(l, Listener::Unix(..)))),
-    ] {
-        if is_there {
-            log::info!("Ready to accept connections {kind}");
-        }
+    if server.cfg.port != 0 {
+        log::info!("Ready to accept connections tcp");
+    }
+    if has_unix {
+        log::info!("Ready to accept connections unix");
     }
     if (1..1 << 20).contains(&server.cfg.maxmemory) {
         log::warn!(
