@@ -20,6 +20,9 @@ pub enum ProcessClass {
     Child,
 }
 
+/// Makes a configuration file's new content of the old one, the values and the `user` lines.
+type Rewrite = fn(&[u8], &Config, &[Vec<u8>]) -> Vec<u8>;
+
 impl Server {
     /// CONFIG SET: changes all of the directives or none.
     pub fn set_config(&mut self, id: ClientId, pairs: &[(&[u8], &[u8])]) -> Result<(), CmdError> {
@@ -239,7 +242,7 @@ impl Server {
         self.rewrite_config_with(config::rewrite_all)
     }
 
-    fn rewrite_config_with(&self, rewrite: fn(&[u8], &Config, &[Vec<u8>]) -> Vec<u8>) -> Option<io::Result<()>> {
+    fn rewrite_config_with(&self, rewrite: Rewrite) -> Option<io::Result<()>> {
         let path = self.cfg.config_file.as_ref()?;
         let old = match std::fs::read(path) {
             Ok(old) => old,
