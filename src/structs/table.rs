@@ -1427,3 +1427,6 @@ impl<'t, T: TableItem> IntoIterator for &'t Table<T> {
         self.iter()
     }
 }
+
+#[cfg(test)]
+mod tests;
