@@ -95,8 +95,7 @@ fn change() -> impl Strategy<Value = Change> {
         (0usize..2000).prop_map(Change::Grow),
         any::<usize>().prop_map(Change::Flip),
         any::<u32>().prop_map(Change::Push),
-        key.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len))
-            .prop_map(Change::Key),
+        key.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len)).prop_map(Change::Key),
     ]
 }
 
@@ -122,9 +121,7 @@ fn apply(mut entry: Entry<Object>, model: &mut Model, change: Change) -> Entry<O
             Some(mut text) => {
                 text.append(&bytes);
                 model.value = match &model.value {
-                    Value::Int(value) => {
-                        Value::Str([value.to_string().as_bytes(), &bytes].concat(), true)
-                    }
+                    Value::Int(value) => Value::Str([value.to_string().as_bytes(), &bytes].concat(), true),
                     Value::Str(text, _) => Value::Str([text, &bytes[..]].concat(), true),
                     Value::Object(_) => panic!("an object is not a string"),
                 };

@@ -44,16 +44,11 @@ fn filled(len: usize, tagged_each: usize) -> Table<Item> {
 }
 
 /// Goes over the whole table with one cursor; `between` may change it after every call.
-fn scan_all(
-    table: &mut Table<Item>,
-    mut between: impl FnMut(&mut Table<Item>),
-) -> HashMap<Vec<u8>, usize> {
+fn scan_all(table: &mut Table<Item>, mut between: impl FnMut(&mut Table<Item>)) -> HashMap<Vec<u8>, usize> {
     let mut seen = HashMap::new();
     let mut cursor = 0;
     loop {
-        cursor = table.scan(cursor, |item| {
-            *seen.entry(item.key().to_vec()).or_insert(0) += 1
-        });
+        cursor = table.scan(cursor, |item| *seen.entry(item.key().to_vec()).or_insert(0) += 1);
         if cursor == 0 {
             return seen;
         }
@@ -121,10 +116,7 @@ fn churn(
 fn compare(table: &Table<Item>, model: &HashMap<Vec<u8>, (u64, bool)>) {
     table.check_invariants();
     assert_eq!(table.len(), model.len());
-    assert_eq!(
-        table.tagged_len(),
-        model.values().filter(|(_, tagged)| *tagged).count()
-    );
+    assert_eq!(table.tagged_len(), model.values().filter(|(_, tagged)| *tagged).count());
     let mut met = 0;
     for item in table.iter() {
         assert_eq!(model.get(item.key()), Some(&(item.0.1, item.0.2)));
@@ -154,14 +146,7 @@ fn random_streams_agree_with_a_map() {
             if paused {
                 table.pause_rehash();
             }
-            churn(
-                &mut rng,
-                &mut table,
-                &mut model,
-                space.clamp(200, 9_000),
-                grow,
-                space,
-            );
+            churn(&mut rng, &mut table, &mut model, space.clamp(200, 9_000), grow, space);
             compare(&table, &model);
             if paused {
                 table.resume_rehash();
@@ -191,22 +176,13 @@ fn a_table_of_many_segments_grows_and_shrinks() {
     while table.rehash_for(1000) {}
     table.check_invariants();
     assert_eq!(table.len(), 200_000 / 64);
-    assert!(
-        table.mem_bytes() * 8 < full,
-        "{} of {full} bytes left",
-        table.mem_bytes()
-    );
+    assert!(table.mem_bytes() * 8 < full, "{} of {full} bytes left", table.mem_bytes());
     for n in (0..200_000).step_by(64) {
         assert!(table.contains(&key(n)));
     }
     let all = table.take();
     assert!(table.is_empty() && table.mem_bytes() == 0);
-    assert_eq!(
-        std::thread::spawn(move || all.len())
-            .join()
-            .expect("a thread"),
-        200_000 / 64
-    );
+    assert_eq!(std::thread::spawn(move || all.len()).join().expect("a thread"), 200_000 / 64);
 }
 
 #[test]
@@ -254,11 +230,7 @@ fn a_scan_meets_what_stays_whatever_else_changes() {
         });
         table.check_invariants();
         for name in &stays {
-            assert!(
-                seen.contains_key(name),
-                "round {round}: {}",
-                name.escape_ascii()
-            );
+            assert!(seen.contains_key(name), "round {round}: {}", name.escape_ascii());
         }
     }
 }
@@ -311,10 +283,7 @@ fn a_tagged_scan_meets_the_tagged_alone_and_all_of_them() {
                 }
             }
             assert_eq!(seen.len(), table.tagged_len());
-            assert!(
-                calls <= table.tagged_len() + table.arrays[0].buckets() / 64 + 2,
-                "{calls} calls"
-            );
+            assert!(calls <= table.tagged_len() + table.arrays[0].buckets() / 64 + 2, "{calls} calls");
         }
     }
 }
@@ -331,10 +300,7 @@ fn random_items_are_fair() {
                 hits[table.random(&mut rng).expect("not empty").0.1 as usize] += 1;
             }
             // 200 expected a draw, with a deviation of 14: six of them leave room for the odd full chain.
-            assert!(
-                hits.iter().all(|hits| (116..=284).contains(hits)),
-                "{len}: {hits:?}"
-            );
+            assert!(hits.iter().all(|hits| (116..=284).contains(hits)), "{len}: {hits:?}");
             let mut hits = vec![0usize; len];
             for _ in 0..draws {
                 hits[table.random_tagged(&mut rng).expect("some are tagged").0.1 as usize] += 1;
