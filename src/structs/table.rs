@@ -73,7 +73,7 @@ pub enum ResizePolicy {
 }
 
 /// A table grows when it holds more than this many items a bucket.
-const GROW_LOAD: usize = 6;
+const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
 pub const FORCE_RATIO: usize = 5;
 /// A table shrinks when it holds fewer items than one for this many places.

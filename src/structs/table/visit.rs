@@ -96,18 +96,18 @@ impl<T: TableItem> Table<T> {
     fn pick(&self, rng: &mut fastrand::Rng, candidates: usize, wanted: impl Fn(bool) -> bool) -> Option<&T> {
         /// Draws before falling back on a walk, and buckets walked before falling back on a whole search.
         const MAX_DRAWS: usize = 256;
+        const LOTS: usize = SLOTS * 3;
         if candidates == 0 {
             return None;
         }
-        // A position falls on a bucket as often as its range is wide, and then on one of `lots` lots a fine bucket, of
+        // A position falls on a bucket as often as its range is wide, and then on one of `LOTS` lots a fine bucket, of
         // which each item holds one: so every item is as likely as any other, as long as no chain has more items.
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
-        let lots = if self.tagged_only(candidates) { SLOTS * 3 } else { SLOTS * 2 };
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
             let (array, _, bucket) = self.head(position);
             let width = 1 << (fine - self.arrays[array].log2);
-            let mut lot = rng.usize(..lots * width);
+            let mut lot = rng.usize(..LOTS * width);
             let mut found = None;
             for_each(bucket, |item, _| {
                 if lot == 0 && found.is_none() {
