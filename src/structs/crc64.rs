@@ -35,9 +35,11 @@ const fn tables() -> [[u64; 256]; 8] {
 
 /// The checksum of what `crc` is the checksum of (0 for nothing), followed by `bytes`.
 pub fn crc64(mut crc: u64, bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
+    let words = bytes.chunks_exact(8);
+    let rest = words.remainder();
     for word in words {
-        let mixed = (crc ^ u64::from_le_bytes(*word)).to_le_bytes();
+        let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+        let mixed = (crc ^ word).to_le_bytes();
         crc = 0;
         for (behind, byte) in mixed.iter().rev().enumerate() {
             crc ^= TABLES[behind][usize::from(*byte)];
