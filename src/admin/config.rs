@@ -9,7 +9,7 @@ use crate::dispatch::admit::is_local;
 use crate::net::ClientId;
 use crate::net::listener::{self, Listener};
 use crate::server::Server;
-use crate::sys::{alloc, log as log_sink, process};
+use crate::sys::{alloc, crash, log as log_sink, process};
 use std::io;
 
 /// Which of the three values of `oom-score-adj-values` holds for a process.
@@ -61,11 +61,11 @@ impl Server {
             | Apply::ClusterAnnounceIp
             | Apply::ClusterAnnouncePort
             | Apply::ClusterFlags
-            | Apply::CrashLog
             | Apply::GoodReplicas
             | Apply::ReplBacklogSize => {}
             Apply::Appendonly => self.apply_appendonly()?,
             Apply::Bind => self.listen_again().map_err(|()| "Failed to bind to specified addresses.")?,
+            Apply::CrashLog => crash::set_report(self.cfg.crash_log_enabled),
             Apply::Dir => change_directory(&mut self.cfg)?,
             Apply::Hz => self.cfg.hz = self.cfg.hz.clamp(config::MIN_HZ, config::MAX_HZ),
             Apply::JemallocBgThread => self.apply_allocator_thread(),
