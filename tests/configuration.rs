@@ -1,5 +1,8 @@
 //! The configuration of a running server: options, CONFIG, the log, the title and the way it starts and stops.
 
+mod common;
+
+use common::{SERVER, free_port};
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -7,7 +10,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const SERVER: &str = env!("CARGO_BIN_EXE_redis-server");
 
 /// A server of its own in a directory of its own; killed and removed when it goes out of scope.
 struct Running {
@@ -86,10 +88,6 @@ impl Drop for Running {
 
 fn spawn(dir: &tempfile::TempDir, options: &[&str]) -> Child {
     Command::new(SERVER).arg("redis.conf").args(options).current_dir(dir.path()).stdout(Stdio::null()).spawn().unwrap()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn signal(pid: u32, name: &str) {
