@@ -6,7 +6,7 @@
 pub mod entry;
 pub mod glob;
 mod grisu;
-mod long_double;
+pub mod long_double;
 pub mod numbers;
 pub mod table;
 
