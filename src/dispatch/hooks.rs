@@ -50,6 +50,8 @@ impl Server {
     pub fn loading_allows(&self, _row: &Command) -> bool {
         false
     }
+    /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
+    pub fn after_flush_all(&mut self) {}
     // repl
     pub fn check_good_replicas(&mut self, _is_write: bool) -> Result<(), CmdError> {
         Ok(())
