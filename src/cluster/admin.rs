@@ -62,29 +62,22 @@ impl Cluster {
     }
 
     fn known(&self, id: &[u8], unknown: &str) -> Result<NodeKey> {
-        self.find(id)
-            .ok_or_else(|| AdminError(format!("{unknown} {}", text(id))))
+        self.find(id).ok_or_else(|| AdminError(format!("{unknown} {}", text(id))))
     }
 
     /// CLUSTER MEET. Meeting an address twice at a time is one meeting.
     pub fn meet(&mut self, ip: &[u8], port: i64, bus_port: i64, env: &Env) -> Result {
-        let address = std::str::from_utf8(ip)
-            .ok()
-            .and_then(|ip| ip.parse::<IpAddr>().ok());
+        let address = std::str::from_utf8(ip).ok().and_then(|ip| ip.parse::<IpAddr>().ok());
         let in_range = |p: i64| u16::try_from(p).ok().filter(|p| *p != 0);
-        let (Some(address), Some(port), Some(bus_port)) =
-            (address, in_range(port), in_range(bus_port))
-        else {
-            return refuse(format!(
-                "Invalid node address specified: {}:{port}",
-                text(ip)
-            ));
+        let (Some(address), Some(port), Some(bus_port)) = (address, in_range(port), in_range(bus_port)) else {
+            return refuse(format!("Invalid node address specified: {}:{port}", text(ip)));
         };
         let ip = address.to_string();
         let tls = self.config.tls_cluster;
-        let under_way = self.nodes.iter().any(|(_, n)| {
-            n.in_handshake() && n.ip == ip && n.client_port(tls) == port && n.bus_port == bus_port
-        });
+        let under_way = self
+            .nodes
+            .iter()
+            .any(|(_, n)| n.in_handshake() && n.ip == ip && n.client_port(tls) == port && n.bus_port == bus_port);
         if under_way {
             return Ok(());
         }
@@ -179,20 +172,12 @@ impl Cluster {
 
     /// SETSLOT is for masters only; checked before its other arguments are.
     pub fn check_set_slot_allowed(&self) -> Result {
-        if self.is_replica() {
-            refuse("Please use SETSLOT only with masters.")
-        } else {
-            Ok(())
-        }
+        if self.is_replica() { refuse("Please use SETSLOT only with masters.") } else { Ok(()) }
     }
 
     fn slot_target(&self, id: &[u8], unknown: &str) -> Result<NodeKey> {
         let key = self.known(id, unknown)?;
-        if self.nodes[key].is_replica() {
-            refuse("Target node is not a master")
-        } else {
-            Ok(key)
-        }
+        if self.nodes[key].is_replica() { refuse("Target node is not a master") } else { Ok(key) }
     }
 
     fn assign_slot(&mut self, slot: Slot, key: NodeKey, env: &Env) -> Result {
@@ -208,11 +193,7 @@ impl Cluster {
         }
         self.unbind(slot);
         self.bind(slot, key);
-        if was_mine
-            && key != self.myself
-            && self.myself().slot_count == 0
-            && self.config.allow_replica_migration
-        {
+        if was_mine && key != self.myself && self.myself().slot_count == 0 && self.config.allow_replica_migration {
             self.log_following(key);
             self.set_master(key);
             self.save_synced();
@@ -239,11 +220,7 @@ impl Cluster {
         let Some(key) = self.find(id) else {
             // Somebody else may have been told before, and told us.
             let told = NodeId::parse(id).is_some_and(|id| self.is_blacklisted(&id, env));
-            return if told {
-                Ok(())
-            } else {
-                refuse(format!("Unknown node {}", text(id)))
-            };
+            return if told { Ok(()) } else { refuse(format!("Unknown node {}", text(id))) };
         };
         if key == self.myself {
             return refuse("I tried hard but I can't forget myself...");
@@ -252,8 +229,7 @@ impl Cluster {
             return refuse("Can't forget my master!");
         }
         let id = self.nodes[key].id;
-        self.blacklist
-            .insert(id, env.now_ms / 1000 + BLACKLIST_TTL_S);
+        self.blacklist.insert(id, env.now_ms / 1000 + BLACKLIST_TTL_S);
         self.remove_node(key);
         self.save_and_update();
         Ok(())
@@ -299,9 +275,7 @@ impl Cluster {
         let Some(master) = self.myself().replica_of else {
             return refuse("I'm a replica but my master is unknown to me");
         };
-        if mode == FailoverMode::Coordinated
-            && (self.nodes[master].failed() || self.nodes[master].link.is_none())
-        {
+        if mode == FailoverMode::Coordinated && (self.nodes[master].failed() || self.nodes[master].link.is_none()) {
             return refuse("Master is down or failed, please use CLUSTER FAILOVER FORCE");
         }
         match mode {
@@ -329,9 +303,7 @@ impl Cluster {
             return refuse(format!("Invalid config epoch specified: {epoch}"));
         };
         if self.nodes.len() > 1 {
-            return refuse(
-                "The user can assign a config epoch only when the node does not know any other node.",
-            );
+            return refuse("The user can assign a config epoch only when the node does not know any other node.");
         }
         if self.myself().config_epoch != 0 {
             return refuse("Node config epoch is already non-zero");

@@ -54,15 +54,7 @@ impl Cluster {
         let mut out = String::new();
         let w = &mut out;
         let ok = "a String takes everything";
-        write!(
-            w,
-            "{} {}:{}@{}",
-            node.id,
-            node.ip,
-            node.client_port(tls),
-            node.bus_port
-        )
-        .expect(ok);
+        write!(w, "{} {}:{}@{}", node.id, node.ip, node.client_port(tls), node.bus_port).expect(ok);
         if !node.hostname.is_empty() {
             write!(w, ",{}", node.hostname).expect(ok);
         }
@@ -70,11 +62,7 @@ impl Cluster {
             if node.hostname.is_empty() {
                 w.push(',');
             }
-            let (name, port) = if tls {
-                ("tcp", node.tcp_port)
-            } else {
-                ("tls", node.tls_port)
-            };
+            let (name, port) = if tls { ("tcp", node.tcp_port) } else { ("tls", node.tls_port) };
             write!(w, ",{name}-port={port}").expect(ok);
             if !node.human_name.is_empty() {
                 write!(w, ",nodename={}", node.human_name).expect(ok);
@@ -83,10 +71,7 @@ impl Cluster {
         }
         let master = node.replica_of.map(|m| &self.nodes[m]);
         let master_id = master.map_or("-", |m| m.id.as_str());
-        let epoch = master
-            .filter(|_| node.is_replica())
-            .unwrap_or(node)
-            .config_epoch;
+        let epoch = master.filter(|_| node.is_replica()).unwrap_or(node).config_epoch;
         let connected = node.link.is_some() || key == self.myself;
         write!(
             w,
@@ -94,26 +79,14 @@ impl Cluster {
             node.flags,
             node.ping_sent_ms,
             node.pong_received_ms,
-            if connected {
-                "connected"
-            } else {
-                "disconnected"
-            }
+            if connected { "connected" } else { "disconnected" }
         )
         .expect(ok);
         for (first, last) in node.slots.ranges() {
-            if first == last {
-                write!(w, " {first}")
-            } else {
-                write!(w, " {first}-{last}")
-            }
-            .expect(ok);
+            if first == last { write!(w, " {first}") } else { write!(w, " {first}-{last}") }.expect(ok);
         }
         if key == self.myself {
-            let migrating = self
-                .migrating
-                .iter()
-                .map(|(slot, other)| (slot, '>', other));
+            let migrating = self.migrating.iter().map(|(slot, other)| (slot, '>', other));
             let importing = self
                 .importing
                 .iter()
@@ -151,28 +124,13 @@ impl Cluster {
             self.size,
             self.current_epoch,
         );
-        for (direction, counts) in [
-            ("sent", &self.stats.sent),
-            ("received", &self.stats.received),
-        ] {
+        for (direction, counts) in [("sent", &self.stats.sent), ("received", &self.stats.received)] {
             for (kind, n) in PacketType::ALL.iter().zip(counts).filter(|(_, n)| **n > 0) {
-                let _ = write!(
-                    out,
-                    "cluster_stats_messages_{}_{direction}:{n}\r\n",
-                    kind.name()
-                );
+                let _ = write!(out, "cluster_stats_messages_{}_{direction}:{n}\r\n", kind.name());
             }
-            let _ = write!(
-                out,
-                "cluster_stats_messages_{direction}:{}\r\n",
-                counts.iter().sum::<u64>()
-            );
+            let _ = write!(out, "cluster_stats_messages_{direction}:{}\r\n", counts.iter().sum::<u64>());
         }
-        let _ = write!(
-            out,
-            "total_cluster_links_buffer_limit_exceeded:{}\r\n",
-            self.stats.links_buffer_limit_exceeded
-        );
+        let _ = write!(out, "total_cluster_links_buffer_limit_exceeded:{}\r\n", self.stats.links_buffer_limit_exceeded);
         out
     }
 
@@ -185,11 +143,7 @@ impl Cluster {
             match (owner, out.last_mut()) {
                 (Some(_), Some(range)) if owner == previous => range.last = slot,
                 (Some(key), _) => {
-                    let readable = self.nodes[key]
-                        .replicas
-                        .iter()
-                        .copied()
-                        .filter(|r| self.is_readable(*r, env));
+                    let readable = self.nodes[key].replicas.iter().copied().filter(|r| self.is_readable(*r, env));
                     out.push(SlotRangeView {
                         first: slot,
                         last: slot,
@@ -211,11 +165,7 @@ impl Cluster {
     /// The replication offset of a node.
     pub fn offset_of(&self, key: NodeKey, env: &Env) -> i64 {
         // Our own is not kept in the table.
-        if key == self.myself {
-            env.repl_offset
-        } else {
-            self.nodes[key].repl_offset
-        }
+        if key == self.myself { env.repl_offset } else { self.nodes[key].repl_offset }
     }
 
     /// CLUSTER SHARDS.
@@ -229,10 +179,7 @@ impl Cluster {
             .map(|mut nodes| {
                 nodes.sort_by_key(|key| (self.nodes[*key].is_replica(), self.nodes[*key].id));
                 let master = self.top_master(nodes[0]);
-                ShardView {
-                    ranges: self.nodes[master].slots.ranges(),
-                    nodes,
-                }
+                ShardView { ranges: self.nodes[master].slots.ranges(), nodes }
             })
             .collect()
     }

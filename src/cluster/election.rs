@@ -85,11 +85,7 @@ impl Cluster {
         }
         // Votes count for this long after they were asked for; then voters are free again to vote about this master.
         let expires_after = (timeout * 2).max(2000);
-        let Some(at_ms) = self
-            .election
-            .at_ms
-            .filter(|at| now - at <= expires_after + expires_after / 4)
-        else {
+        let Some(at_ms) = self.election.at_ms.filter(|at| now - at <= expires_after + expires_after / 4) else {
             self.schedule_election(master, env);
             return;
         };
@@ -121,16 +117,9 @@ impl Cluster {
     fn data_is_recent(&self, env: &Env) -> bool {
         let factor = self.config.replica_validity_factor;
         let timeout = self.config.node_timeout_ms;
-        let age = if env.data_age_ms > timeout {
-            env.data_age_ms - timeout
-        } else {
-            env.data_age_ms
-        };
-        let allowed = self
-            .config
-            .repl_ping_period_s
-            .saturating_mul(1000)
-            .saturating_add(timeout.saturating_mul(factor));
+        let age = if env.data_age_ms > timeout { env.data_age_ms - timeout } else { env.data_age_ms };
+        let allowed =
+            self.config.repl_ping_period_s.saturating_mul(1000).saturating_add(timeout.saturating_mul(factor));
         factor == 0 || age <= allowed
     }
 
@@ -146,16 +135,9 @@ impl Cluster {
         } else {
             FIXED_DELAY_MS + self.rng.i64(0..JITTER_MS) + rank as i64 * RANK_DELAY_MS
         };
-        self.election = Election {
-            at_ms: Some(now + delay),
-            rank,
-            ..Election::default()
-        };
+        self.election = Election { at_ms: Some(now + delay), rank, ..Election::default() };
         self.wake_at(now + delay);
-        log::info!(
-            "Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).",
-            env.repl_offset
-        );
+        log::info!("Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).", env.repl_offset);
         // So that the others know their rank.
         self.pong_to_siblings(env);
         if delay == 0 {
@@ -191,18 +173,10 @@ impl Cluster {
             .iter()
             .filter(|key| **key != self.myself)
             .map(|key| &self.nodes[*key])
-            .filter(|n| {
-                !n.flags.has(NodeFlags::NOFAILOVER)
-                    && n.healthy()
-                    && n.repl_offset > env.repl_offset
-            })
+            .filter(|n| !n.flags.has(NodeFlags::NOFAILOVER) && n.healthy() && n.repl_offset > env.repl_offset)
             .count();
         if rank > self.election.rank {
-            let from_best = if self.election.rank == 0 {
-                FIXED_DELAY_MS
-            } else {
-                0
-            };
+            let from_best = if self.election.rank == 0 { FIXED_DELAY_MS } else { 0 };
             let added = (rank - self.election.rank) as i64 * RANK_DELAY_MS + from_best;
             log::info!("Replica rank updated to #{rank}, added {added} milliseconds of delay.");
             self.election.rank = rank;
@@ -215,10 +189,7 @@ impl Cluster {
         self.election.epoch = self.current_epoch;
         self.election.asked = true;
         self.election.asked_ms = env.now_ms;
-        log::info!(
-            "Starting a failover election for epoch {}.",
-            self.current_epoch
-        );
+        log::info!("Starting a failover election for epoch {}.", self.current_epoch);
         // The voters must know of the failure when the request reaches them. Only while the news is fresh: later they may
         // have taken the master back with good reason.
         let failed = &self.nodes[master];
@@ -234,11 +205,7 @@ impl Cluster {
     }
 
     fn request_flags(&self) -> u8 {
-        if self.manual.in_progress() {
-            MFLAG_FORCE_ACK
-        } else {
-            0
-        }
+        if self.manual.in_progress() { MFLAG_FORCE_ACK } else { 0 }
     }
 
     fn repeat_after_ms(&self) -> i64 {
@@ -329,10 +296,7 @@ impl Cluster {
             return;
         }
         if self.last_vote_epoch >= self.current_epoch {
-            log::warn!(
-                "Failover auth denied to {who}: already voted for epoch {}",
-                self.current_epoch
-            );
+            log::warn!("Failover auth denied to {who}: already voted for epoch {}", self.current_epoch);
             return;
         }
         if node.is_master() {
@@ -376,9 +340,6 @@ impl Cluster {
         if let Some(link) = self.nodes[candidate].link {
             self.send(link, &Body::AuthAck, 0, env);
         }
-        log::info!(
-            "Failover auth granted to {who} for epoch {}",
-            self.current_epoch
-        );
+        log::info!("Failover auth granted to {who} for epoch {}", self.current_epoch);
     }
 }

@@ -66,9 +66,7 @@ impl Cluster {
         let unanswered = node.ping_sent_ms != 0 && now - node.ping_sent_ms > timeout / 4;
         let silent = now - node.data_received_ms > timeout / 2;
         // A connection on which nothing comes may be broken although the node is fine: try another, once a timeout.
-        if (l.connected && age > timeout && unanswered && silent)
-            || (!l.connected && age > timeout / 2)
-        {
+        if (l.connected && age > timeout && unanswered && silent) || (!l.connected && age > timeout / 2) {
             self.close_link(link);
         }
     }
@@ -103,9 +101,7 @@ impl Cluster {
             .filter(|key| {
                 let n = &self.nodes[*key];
                 let connected = n.link.is_some_and(|l| self.links[&l].connected);
-                connected
-                    && n.ping_sent_ms == 0
-                    && !n.flags.has_any(NodeFlags::MYSELF | NodeFlags::HANDSHAKE)
+                connected && n.ping_sent_ms == 0 && !n.flags.has_any(NodeFlags::MYSELF | NodeFlags::HANDSHAKE)
             })
             .min_by_key(|key| self.nodes[*key].pong_received_ms);
         if let Some(link) = oldest.and_then(|key| self.nodes[key].link) {
@@ -172,9 +168,7 @@ impl Cluster {
 
     fn drop_old_reports(&mut self, key: NodeKey, env: &Env) {
         let oldest = env.now_ms - self.config.node_timeout_ms * REPORT_VALIDITY;
-        self.nodes[key]
-            .fail_reports
-            .retain(|(_, when)| *when >= oldest);
+        self.nodes[key].fail_reports.retain(|(_, when)| *when >= oldest);
     }
 
     /// How many masters reported lately that they cannot reach the node.
@@ -190,21 +184,13 @@ impl Cluster {
             return;
         }
         self.drop_old_reports(key, env);
-        let voters = self.nodes[key]
-            .fail_reports
-            .iter()
-            .filter(|(who, _)| self.nodes[*who].is_voter())
-            .count()
+        let voters = self.nodes[key].fail_reports.iter().filter(|(who, _)| self.nodes[*who].is_voter()).count()
             + usize::from(self.myself().is_voter());
         if voters < self.quorum() {
             return;
         }
         let node = &self.nodes[key];
-        log::info!(
-            "Marking node {} ({}) as failing (quorum reached).",
-            node.id,
-            node.human_name
-        );
+        log::info!("Marking node {} ({}) as failing (quorum reached).", node.id, node.human_name);
         let id = node.id;
         self.mark_failed(key, env);
         self.broadcast(&Body::Fail(id), 0, env);
@@ -221,27 +207,15 @@ impl Cluster {
         }
     }
 
-    pub(super) fn on_fail(
-        &mut self,
-        sender: Option<NodeKey>,
-        header: &super::wire::Header,
-        id: NodeId,
-        env: &Env,
-    ) {
+    pub(super) fn on_fail(&mut self, sender: Option<NodeKey>, header: &super::wire::Header, id: NodeId, env: &Env) {
         let Some(sender) = sender else {
-            log::info!(
-                "Ignoring FAIL message from unknown node {} about {id}",
-                header.sender
-            );
+            log::info!("Ignoring FAIL message from unknown node {} about {id}", header.sender);
             return;
         };
         let Some(key) = self.nodes.find(&id) else {
             return;
         };
-        if self.nodes[key]
-            .flags
-            .has_any(NodeFlags::FAIL | NodeFlags::MYSELF)
-        {
+        if self.nodes[key].flags.has_any(NodeFlags::FAIL | NodeFlags::MYSELF) {
             return;
         }
         log::info!(
@@ -263,11 +237,7 @@ impl Cluster {
                 "Clear FAIL state for node {} ({}):{} is reachable again.",
                 node.id,
                 node.human_name,
-                if node.is_replica() {
-                    "replica"
-                } else {
-                    "master without slots"
-                }
+                if node.is_replica() { "replica" } else { "master without slots" }
             );
         } else if node.is_master() && env.now_ms - node.fail_time_ms > undo_after {
             log::info!(
@@ -293,11 +263,7 @@ impl Cluster {
         // Counted from here and not from the start of the process, so that loading the data does not count.
         let started_ms = *self.started_ms.get_or_insert(now);
         self.size = self.nodes.iter().filter(|(_, n)| n.is_voter()).count();
-        let reachable = self
-            .nodes
-            .iter()
-            .filter(|(_, n)| n.is_voter() && n.healthy())
-            .count();
+        let reachable = self.nodes.iter().filter(|(_, n)| n.is_voter() && n.healthy()).count();
 
         if master && !self.state_ok && now - started_ms < WRITABLE_DELAY_MS {
             self.wake_at(started_ms + WRITABLE_DELAY_MS);
@@ -314,10 +280,7 @@ impl Cluster {
             return;
         }
         if ok && master {
-            let delay = self
-                .config
-                .node_timeout_ms
-                .clamp(*REJOIN_DELAY_MS.start(), *REJOIN_DELAY_MS.end());
+            let delay = self.config.node_timeout_ms.clamp(*REJOIN_DELAY_MS.start(), *REJOIN_DELAY_MS.end());
             if now - self.minority_ms < delay {
                 self.wake_at(self.minority_ms + delay);
                 return;
@@ -337,13 +300,7 @@ impl Cluster {
 
     /// Links of the voters that are not marked as failed.
     pub(super) fn voter_links(&self, wanted: impl Fn(&Node) -> bool) -> Vec<LinkId> {
-        let voters = self
-            .nodes
-            .iter()
-            .filter(|(key, n)| *key != self.myself && n.is_voter() && !n.failed());
-        voters
-            .filter(|(_, n)| wanted(n))
-            .filter_map(|(_, n)| n.link)
-            .collect()
+        let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter() && !n.failed());
+        voters.filter(|(_, n)| wanted(n)).filter_map(|(_, n)| n.link).collect()
     }
 }

@@ -54,19 +54,11 @@ impl Cluster {
             }
         }
         match packet.body {
-            Body::Ping {
-                kind,
-                gossip,
-                extensions,
-            } => {
+            Body::Ping { kind, gossip, extensions } => {
                 self.on_ping(link, sender, kind, &header, &gossip, &extensions, env);
             }
             Body::Fail(id) => self.on_fail(sender, &header, id, env),
-            Body::Publish {
-                sharded,
-                channel,
-                message,
-            } => {
+            Body::Publish { sharded, channel, message } => {
                 if sender.is_some() {
                     self.actions.push(Action::Deliver {
                         sharded,
@@ -85,11 +77,7 @@ impl Cluster {
                     self.on_vote(sender, &header);
                 }
             }
-            Body::Update {
-                config_epoch,
-                node,
-                slots,
-            } => {
+            Body::Update { config_epoch, node, slots } => {
                 if let (Some(_), Some(about)) = (sender, self.nodes.find(&node)) {
                     self.on_update(about, config_epoch, &slots, env);
                 }
@@ -107,17 +95,10 @@ impl Cluster {
 
     /// We were told to meet our own address, or another node uses our name: answer, and learn nothing.
     fn on_own_packet(&mut self, link: LinkId, body: &Body<'_>, env: &Env) {
-        if let Body::Ping {
-            kind: PacketType::Ping | PacketType::Meet,
-            ..
-        } = body
-        {
+        if let Body::Ping { kind: PacketType::Ping | PacketType::Meet, .. } = body {
             self.send_ping(link, PacketType::Pong, env);
         }
-        if let Some(key) = self.links[&link]
-            .node
-            .filter(|key| self.nodes[*key].in_handshake())
-        {
+        if let Some(key) = self.links[&link].node.filter(|key| self.nodes[*key].in_handshake()) {
             self.remove_node(key);
         }
     }
@@ -188,17 +169,12 @@ impl Cluster {
 
         if let Some(key) = sender {
             let node = &mut self.nodes[key];
-            node.flags.assign(
-                NodeFlags::NOFAILOVER,
-                header.flags.has(NodeFlags::NOFAILOVER),
-            );
+            node.flags.assign(NodeFlags::NOFAILOVER, header.flags.has(NodeFlags::NOFAILOVER));
             if kind == PacketType::Ping && !node.in_handshake() {
                 self.update_address(key, link, header, env);
             }
         }
-        if let (false, PacketType::Pong, Some(key)) =
-            (self.links[&link].inbound, kind, node_of_link)
-        {
+        if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
             self.pong_arrived(key, env);
         }
         let Some(key) = sender else { return };
@@ -217,10 +193,7 @@ impl Cluster {
         }
         let local_ip = &self.links[&link].local_ip;
         let me = &self.nodes[self.myself];
-        if (kind == PacketType::Meet || me.ip.is_empty())
-            && !local_ip.is_empty()
-            && *local_ip != me.ip
-        {
+        if (kind == PacketType::Meet || me.ip.is_empty()) && !local_ip.is_empty() && *local_ip != me.ip {
             log::info!("IP address for this node updated to {local_ip}");
             let ip = local_ip.clone();
             self.nodes[self.myself].ip = ip;
@@ -244,13 +217,7 @@ impl Cluster {
     }
 
     /// A packet came on a link we opened: is the node at the other end who we think it is? False if the link is gone.
-    fn settle_outbound(
-        &mut self,
-        link: LinkId,
-        sender: Option<NodeKey>,
-        header: &Header,
-        env: &Env,
-    ) -> bool {
+    fn settle_outbound(&mut self, link: LinkId, sender: Option<NodeKey>, header: &Header, env: &Env) -> bool {
         let Some(key) = self.links[&link].node else {
             return true;
         };
@@ -265,17 +232,12 @@ impl Cluster {
                 self.remove_node(key);
                 return false;
             }
-            log::trace!(
-                "Renaming node {} into {}",
-                self.nodes[key].id,
-                header.sender
-            );
+            log::trace!("Renaming node {} into {}", self.nodes[key].id, header.sender);
             self.nodes.rename(key, header.sender);
             log::trace!("Handshake with node {} completed.", header.sender);
             let node = &mut self.nodes[key];
             node.flags.clear(NodeFlags::HANDSHAKE);
-            node.flags
-                .set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
+            node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
             self.save_soon();
         } else if self.nodes[key].id != header.sender {
             let node = &mut self.nodes[key];
@@ -317,12 +279,7 @@ impl Cluster {
         let ip = self.announced_or_peer_ip(link, header);
         let (tcp, tls) = self.plain_and_tls(header.port, header.second_port);
         let node = &mut self.nodes[key];
-        let known = (
-            node.ip.as_str(),
-            node.tcp_port,
-            node.tls_port,
-            node.bus_port,
-        );
+        let known = (node.ip.as_str(), node.tcp_port, node.tls_port, node.bus_port);
         if ip.is_empty() || known == (ip.as_str(), tcp, tls, header.bus_port) {
             return;
         }
@@ -347,20 +304,12 @@ impl Cluster {
     }
 
     fn announced_or_peer_ip(&self, link: LinkId, header: &Header) -> String {
-        if header.ip.is_empty() {
-            self.links[&link].peer_ip.clone()
-        } else {
-            header.ip.clone()
-        }
+        if header.ip.is_empty() { self.links[&link].peer_ip.clone() } else { header.ip.clone() }
     }
 
     /// Sorts the two ports of a packet: the first is of the kind the bus itself is.
     fn plain_and_tls(&self, first: u16, second: u16) -> (u16, u16) {
-        if self.config.tls_cluster {
-            (second, first)
-        } else {
-            (first, second)
-        }
+        if self.config.tls_cluster { (second, first) } else { (first, second) }
     }
 
     // ---- gossip section and extensions ----
@@ -459,17 +408,14 @@ impl Cluster {
         if key == self.myself || key == sender || self.myself().replica_of == Some(key) {
             return;
         }
-        let ttl_s = i64::try_from(ttl_s)
-            .unwrap_or(i64::MAX)
-            .min(10 * BLACKLIST_TTL_S);
+        let ttl_s = i64::try_from(ttl_s).unwrap_or(i64::MAX).min(10 * BLACKLIST_TTL_S);
         self.blacklist.insert(*id, env.now_ms / 1000 + ttl_s);
         self.remove_node(key);
         self.save_and_update();
     }
 
     pub(super) fn is_blacklisted(&mut self, id: &NodeId, env: &Env) -> bool {
-        self.blacklist
-            .retain(|_, until_s| *until_s >= env.now_ms / 1000);
+        self.blacklist.retain(|_, until_s| *until_s >= env.now_ms / 1000);
         self.blacklist.contains_key(id)
     }
 
@@ -489,16 +435,7 @@ impl Cluster {
 
     fn send_ping_body(&mut self, link: LinkId, kind: PacketType, gossip: Vec<Gossip>, env: &Env) {
         let extensions = self.extensions(env);
-        self.send(
-            link,
-            &Body::Ping {
-                kind,
-                gossip,
-                extensions,
-            },
-            0,
-            env,
-        );
+        self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
     }
 
     /// Tells every node what we are: for changes that should spread at once.
@@ -512,11 +449,8 @@ impl Cluster {
     /// Tells the other replicas of our master what we are.
     pub(super) fn pong_to_siblings(&mut self, env: &Env) {
         let master = self.myself().replica_of.unwrap_or(self.myself);
-        let links: Vec<LinkId> = self
-            .reachable()
-            .filter(|(_, n)| n.replica_of == Some(master))
-            .filter_map(|(_, n)| n.link)
-            .collect();
+        let links: Vec<LinkId> =
+            self.reachable().filter(|(_, n)| n.replica_of == Some(master)).filter_map(|(_, n)| n.link).collect();
         for link in links {
             self.send_ping(link, PacketType::Pong, env);
         }
@@ -535,9 +469,7 @@ impl Cluster {
         self.pfail_news_ms = env.now_ms;
         let links: Vec<LinkId> = self
             .reachable()
-            .filter(|(_, n)| {
-                n.is_voter() || n.replica_of.is_some_and(|m| self.nodes[m].timed_out())
-            })
+            .filter(|(_, n)| n.is_voter() || n.replica_of.is_some_and(|m| self.nodes[m].timed_out()))
             .filter(|(_, n)| n.healthy())
             .filter_map(|(_, n)| n.link)
             .collect();
@@ -549,9 +481,7 @@ impl Cluster {
 
     /// Every node a broadcast goes to.
     fn reachable(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
-        self.nodes
-            .iter()
-            .filter(|(key, n)| *key != self.myself && !n.in_handshake() && n.link.is_some())
+        self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake() && n.link.is_some())
     }
 
     /// Sends one packet to every node.
@@ -564,10 +494,7 @@ impl Cluster {
         let packet: Rc<[u8]> = wire::encode(&self.header(mflags, env), body).into();
         self.stats.sent[usize::from(wire::packet_type(&packet))] += links.len() as u64;
         for &link in links {
-            self.actions.push(Action::Send {
-                link,
-                packet: packet.clone(),
-            });
+            self.actions.push(Action::Send { link, packet: packet.clone() });
         }
     }
 
@@ -578,22 +505,10 @@ impl Cluster {
     /// Sends a published message to the cluster, or to the nodes of our shard.
     pub fn publish(&mut self, sharded: bool, channel: &[u8], message: &[u8], env: &Env) {
         let shard = self.myself().shard_id;
-        let links: Vec<LinkId> = self
-            .reachable()
-            .filter(|(_, n)| !sharded || n.shard_id == shard)
-            .filter_map(|(_, n)| n.link)
-            .collect();
+        let links: Vec<LinkId> =
+            self.reachable().filter(|(_, n)| !sharded || n.shard_id == shard).filter_map(|(_, n)| n.link).collect();
         if !links.is_empty() {
-            self.send_to_all(
-                &links,
-                &Body::Publish {
-                    sharded,
-                    channel,
-                    message,
-                },
-                0,
-                env,
-            );
+            self.send_to_all(&links, &Body::Publish { sharded, channel, message }, 0, env);
         }
     }
 
@@ -602,16 +517,8 @@ impl Cluster {
         // A replica speaks for its master's slots; the flags say that it does not own them.
         let owner = me.replica_of.map_or(me, |m| &self.nodes[m]);
         let (tcp, tls, bus_port) = self.config.announced_ports();
-        let (port, second_port) = if self.config.tls_cluster {
-            (tls, tcp)
-        } else {
-            (tcp, tls)
-        };
-        let paused = if me.is_master() && self.manual.in_progress() {
-            wire::MFLAG_PAUSED
-        } else {
-            0
-        };
+        let (port, second_port) = if self.config.tls_cluster { (tls, tcp) } else { (tcp, tls) };
+        let paused = if me.is_master() && self.manual.in_progress() { wire::MFLAG_PAUSED } else { 0 };
         Header {
             port,
             second_port,
@@ -636,21 +543,11 @@ impl Cluster {
         if others {
             let eligible = |(key, n): &(NodeKey, &Node)| {
                 *key != self.myself
-                    && !n
-                        .flags
-                        .has_any(NodeFlags::PFAIL | NodeFlags::HANDSHAKE | NodeFlags::NOADDR)
+                    && !n.flags.has_any(NodeFlags::PFAIL | NodeFlags::HANDSHAKE | NodeFlags::NOADDR)
                     && (n.link.is_some() || n.slot_count > 0)
             };
-            let mut keys: Vec<NodeKey> = self
-                .nodes
-                .iter()
-                .filter(eligible)
-                .map(|(key, _)| key)
-                .collect();
-            let wanted = (self.nodes.len() / 10)
-                .max(3)
-                .min(self.nodes.len().saturating_sub(2))
-                .min(keys.len());
+            let mut keys: Vec<NodeKey> = self.nodes.iter().filter(eligible).map(|(key, _)| key).collect();
+            let wanted = (self.nodes.len() / 10).max(3).min(self.nodes.len().saturating_sub(2)).min(keys.len());
             for i in 0..wanted {
                 let pick = self.rng.usize(i..keys.len());
                 keys.swap(i, pick);
@@ -660,9 +557,7 @@ impl Cluster {
         let suspects = self
             .nodes
             .iter()
-            .filter(|(_, n)| {
-                n.timed_out() && !n.flags.has_any(NodeFlags::HANDSHAKE | NodeFlags::NOADDR)
-            })
+            .filter(|(_, n)| n.timed_out() && !n.flags.has_any(NodeFlags::HANDSHAKE | NodeFlags::NOADDR))
             .map(|(key, _)| self.gossip_entry(key));
         out.extend(suspects.take(usize::from(u16::MAX) - 1000));
         out
@@ -670,11 +565,8 @@ impl Cluster {
 
     fn gossip_entry(&self, key: NodeKey) -> Gossip {
         let n = &self.nodes[key];
-        let (port, second_port) = if self.config.tls_cluster {
-            (n.tls_port, n.tcp_port)
-        } else {
-            (n.tcp_port, n.tls_port)
-        };
+        let (port, second_port) =
+            if self.config.tls_cluster { (n.tls_port, n.tcp_port) } else { (n.tcp_port, n.tls_port) };
         Gossip {
             id: n.id,
             ping_sent_s: (n.ping_sent_ms / 1000) as u32,
@@ -697,13 +589,8 @@ impl Cluster {
         if !me.human_name.is_empty() {
             out.push(Extension::HumanName(me.human_name.clone()));
         }
-        let forgotten = self
-            .blacklist
-            .iter()
-            .filter(|(_, until_s)| **until_s >= now_s);
-        out.extend(
-            forgotten.map(|(id, until_s)| Extension::Forgotten(*id, (until_s - now_s) as u64)),
-        );
+        let forgotten = self.blacklist.iter().filter(|(_, until_s)| **until_s >= now_s);
+        out.extend(forgotten.map(|(id, until_s)| Extension::Forgotten(*id, (until_s - now_s) as u64)));
         out.push(Extension::ShardId(me.shard_id));
         out
     }

@@ -67,34 +67,20 @@ impl Cluster {
         self.reset_manual_failover();
         self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
         self.manual.replica = Some(sender);
-        self.actions.push(Action::PauseClients {
-            until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT,
-        });
+        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
         let node = &self.nodes[sender];
-        log::info!(
-            "Manual failover requested by replica {} ({}).",
-            node.id,
-            node.human_name
-        );
+        log::info!("Manual failover requested by replica {} ({}).", node.id, node.human_name);
         // It carries the offset and says that we are paused: the replica waits for nothing else.
         self.send_ping(link, PacketType::Ping, env);
     }
 
     /// On the replica: does this packet tell at which offset the master paused?
     pub(super) fn note_master_offset(&mut self, sender: NodeKey, header: &Header) {
-        let waiting = self.manual.in_progress()
-            && !self.manual.can_start
-            && self.manual.master_offset.is_none();
-        if waiting
-            && self.is_replica()
-            && self.myself().replica_of == Some(sender)
-            && header.mflags & MFLAG_PAUSED != 0
+        let waiting = self.manual.in_progress() && !self.manual.can_start && self.manual.master_offset.is_none();
+        if waiting && self.is_replica() && self.myself().replica_of == Some(sender) && header.mflags & MFLAG_PAUSED != 0
         {
             self.manual.master_offset = Some(header.offset as i64);
-            log::info!(
-                "Received replication offset for paused master manual failover: {}",
-                header.offset
-            );
+            log::info!("Received replication offset for paused master manual failover: {}", header.offset);
         }
     }
 

@@ -13,12 +13,7 @@ impl Cluster {
         let Some(my_master) = self.myself().replica_of else {
             return;
         };
-        let orphans: Vec<NodeKey> = self
-            .nodes
-            .keys()
-            .into_iter()
-            .filter(|key| self.is_orphaned(*key))
-            .collect();
+        let orphans: Vec<NodeKey> = self.nodes.keys().into_iter().filter(|key| self.is_orphaned(*key)).collect();
         for key in self.nodes.keys() {
             let orphaned = orphans.contains(&key);
             let node = &mut self.nodes[key];
@@ -28,10 +23,7 @@ impl Cluster {
                 _ => {}
             }
         }
-        let Some(target) = orphans
-            .into_iter()
-            .find(|key| self.nodes[*key].slot_count > 0)
-        else {
+        let Some(target) = orphans.into_iter().find(|key| self.nodes[*key].slot_count > 0) else {
             return;
         };
 
@@ -39,24 +31,13 @@ impl Cluster {
             return;
         }
         // My master must keep enough of them.
-        let spare = self.nodes[my_master]
-            .replicas
-            .iter()
-            .filter(|key| self.nodes[**key].healthy())
-            .count();
+        let spare = self.nodes[my_master].replicas.iter().filter(|key| self.nodes[**key].healthy()).count();
         if spare <= self.config.migration_barrier {
             return;
         }
         // Among the masters that have most, the replica with the smallest id moves: all agree on which that is.
-        let masters = || {
-            self.nodes
-                .iter()
-                .filter(|(_, n)| n.is_master() && !n.failed())
-        };
-        let most = masters()
-            .map(|(key, _)| self.working_replicas(key))
-            .max()
-            .unwrap_or(0);
+        let masters = || self.nodes.iter().filter(|(_, n)| n.is_master() && !n.failed());
+        let most = masters().map(|(key, _)| self.working_replicas(key)).max().unwrap_or(0);
         if most < 2 || self.working_replicas(my_master) != most {
             return;
         }
@@ -74,17 +55,10 @@ impl Cluster {
     /// A working master that had replicas, or took over from one that had, and has none that works.
     fn is_orphaned(&self, key: NodeKey) -> bool {
         let n = &self.nodes[key];
-        n.is_master()
-            && !n.failed()
-            && n.flags.has(NodeFlags::MIGRATE_TO)
-            && self.working_replicas(key) == 0
+        n.is_master() && !n.failed() && n.flags.has(NodeFlags::MIGRATE_TO) && self.working_replicas(key) == 0
     }
 
     fn working_replicas(&self, key: NodeKey) -> usize {
-        self.nodes[key]
-            .replicas
-            .iter()
-            .filter(|r| !self.nodes[**r].failed())
-            .count()
+        self.nodes[key].replicas.iter().filter(|r| !self.nodes[**r].failed()).count()
     }
 }

@@ -154,11 +154,7 @@ impl ClusterConfig {
     }
 
     fn default_client_port(&self) -> u16 {
-        if self.tls_cluster {
-            self.tls_port
-        } else {
-            self.port
-        }
+        if self.tls_cluster { self.tls_port } else { self.port }
     }
 
     /// The plain, TLS and bus port others are told.
@@ -324,12 +320,7 @@ impl Cluster {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut nodes = NodeTable::default();
         let (id, shard) = (NodeId::random(&mut rng), NodeId::random(&mut rng));
-        let myself = nodes.insert(Node::new(
-            id,
-            shard,
-            NodeFlags::MYSELF | NodeFlags::MASTER,
-            now_ms,
-        ));
+        let myself = nodes.insert(Node::new(id, shard, NodeFlags::MYSELF | NodeFlags::MASTER, now_ms));
         let mut cluster = Cluster {
             config: config.clone(),
             rng,
@@ -339,9 +330,7 @@ impl Cluster {
             last_vote_epoch: 0,
             state_ok: false,
             size: 0,
-            owner: vec![None; SLOT_COUNT]
-                .try_into()
-                .expect("a table of that size"),
+            owner: vec![None; SLOT_COUNT].try_into().expect("a table of that size"),
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
             unclaimed: SlotSet::default(),
@@ -352,11 +341,7 @@ impl Cluster {
             manual: ManualFailover::default(),
             cant_failover: election::CantFailover::No,
             cant_failover_logged_ms: 0,
-            todo: Todo {
-                save: true,
-                fsync: true,
-                ..Todo::default()
-            },
+            todo: Todo { save: true, fsync: true, ..Todo::default() },
             dropped_channels: None,
             actions: Vec::new(),
             next_due_ms: now_ms,
@@ -387,22 +372,17 @@ impl Cluster {
         let (tcp_port, tls_port, bus_port) = self.config.announced_ports();
         let me = &mut self.nodes[self.myself];
         (me.tcp_port, me.tls_port, me.bus_port) = (tcp_port, tls_port, bus_port);
-        if old.announce_ip != self.config.announce_ip
-            || (starting && !self.config.announce_ip.is_empty())
-        {
+        if old.announce_ip != self.config.announce_ip || (starting && !self.config.announce_ip.is_empty()) {
             // Emptied, it is found out again from the next packet.
             me.ip = self.config.announce_ip.clone();
         }
         let flags = me.flags;
-        me.flags
-            .assign(NodeFlags::NOFAILOVER, self.config.replica_no_failover);
+        me.flags.assign(NodeFlags::NOFAILOVER, self.config.replica_no_failover);
         if me.flags != flags {
             self.todo.save = true;
             self.todo.state = true;
         }
-        if me.hostname != self.config.announce_hostname
-            || me.human_name != self.config.announce_human_name
-        {
+        if me.hostname != self.config.announce_hostname || me.human_name != self.config.announce_human_name {
             me.hostname = self.config.announce_hostname.clone();
             me.human_name = self.config.announce_human_name.clone();
             self.todo.save = true;
@@ -482,14 +462,7 @@ impl Cluster {
     /// The server accepted a bus connection.
     pub fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
         let id = self.new_link_id();
-        let link = Link {
-            node: None,
-            inbound: true,
-            connected: true,
-            created_ms: now_ms,
-            peer_ip,
-            local_ip,
-        };
+        let link = Link { node: None, inbound: true, connected: true, created_ms: now_ms, peer_ip, local_ip };
         self.links.insert(id, link);
         id
     }
@@ -506,20 +479,12 @@ impl Cluster {
         // Greeting at once keeps a reconnect from looking like silence. A ping that waited already keeps its time: the
         // node owes its answer since then.
         let waiting_since = node.ping_sent_ms;
-        let kind = if node.flags.has(NodeFlags::MEET) {
-            wire::PacketType::Meet
-        } else {
-            wire::PacketType::Ping
-        };
+        let kind = if node.flags.has(NodeFlags::MEET) { wire::PacketType::Meet } else { wire::PacketType::Ping };
         // Should the greeting be lost, the node is pinged as any other from now on.
         node.flags.clear(NodeFlags::MEET);
         self.send_ping(link, kind, env);
         let node = &mut self.nodes[key];
-        node.ping_sent_ms = if waiting_since != 0 {
-            waiting_since
-        } else {
-            env.now_ms
-        };
+        node.ping_sent_ms = if waiting_since != 0 { waiting_since } else { env.now_ms };
     }
 
     /// A connection broke, was refused, or its peer spoke nonsense.
@@ -542,8 +507,7 @@ impl Cluster {
         log::warn!(
             "Freeing cluster link({} node {}, used memory: {used}) due to exceeding send buffer memory limit.",
             if l.inbound { "from" } else { "to" },
-            l.node
-                .map_or(String::new(), |k| self.nodes[k].id.to_string()),
+            l.node.map_or(String::new(), |k| self.nodes[k].id.to_string()),
         );
         self.stats.links_buffer_limit_exceeded += 1;
         self.actions.push(Action::CloseLink { link });
@@ -668,9 +632,7 @@ impl Cluster {
             }
         });
         if gap >= timeout && self.is_master() && self.size > 1 && self.state_ok {
-            log::warn!(
-                "This node was not running for {gap} milliseconds: not accepting queries for a while."
-            );
+            log::warn!("This node was not running for {gap} milliseconds: not accepting queries for a while.");
             self.minority_ms = now_ms;
             self.set_state(false);
         }
@@ -685,11 +647,8 @@ impl Cluster {
         self.next_due_ms = env.now_ms + TICK_MS;
         self.watch_nodes(env);
 
-        if let (true, false, Some(master)) =
-            (self.is_replica(), env.replicating, self.myself().replica_of)
-        {
-            if !self.nodes[master].flags.has(NodeFlags::NOADDR) && !self.nodes[master].ip.is_empty()
-            {
+        if let (true, false, Some(master)) = (self.is_replica(), env.replicating, self.myself().replica_of) {
+            if !self.nodes[master].flags.has(NodeFlags::NOADDR) && !self.nodes[master].ip.is_empty() {
                 self.replicate_from(master);
             }
         }
@@ -723,12 +682,7 @@ impl Cluster {
             actions.push(Action::DropShardChannels(slots));
         }
         if std::mem::take(&mut self.todo.save) {
-            actions.insert(
-                0,
-                Action::SaveConfig {
-                    fsync: std::mem::take(&mut self.todo.fsync),
-                },
-            );
+            actions.insert(0, Action::SaveConfig { fsync: std::mem::take(&mut self.todo.fsync) });
         }
         actions
     }
@@ -752,41 +706,19 @@ impl Cluster {
         let mut counts: HashMap<NodeKey, usize> = HashMap::new();
         for (slot, owner) in self.owner.iter().enumerate() {
             if let Some(key) = owner {
-                assert!(
-                    self.nodes[*key].slots.contains(slot as Slot),
-                    "owner table and node disagree on {slot}"
-                );
+                assert!(self.nodes[*key].slots.contains(slot as Slot), "owner table and node disagree on {slot}");
                 *counts.entry(*key).or_default() += 1;
             }
         }
         for (key, node) in self.nodes.iter() {
             assert_eq!(self.nodes.find(&node.id), Some(key));
-            assert_eq!(
-                node.slots.len(),
-                node.slot_count,
-                "slot count of {}",
-                node.id
-            );
-            assert_eq!(
-                counts.get(&key).copied().unwrap_or(0),
-                node.slot_count,
-                "slots of {}",
-                node.id
-            );
+            assert_eq!(node.slots.len(), node.slot_count, "slot count of {}", node.id);
+            assert_eq!(counts.get(&key).copied().unwrap_or(0), node.slot_count, "slots of {}", node.id);
             for replica in &node.replicas {
-                assert_eq!(
-                    self.nodes[*replica].replica_of,
-                    Some(key),
-                    "replica list of {}",
-                    node.id
-                );
+                assert_eq!(self.nodes[*replica].replica_of, Some(key), "replica list of {}", node.id);
             }
             if let Some(master) = node.replica_of {
-                assert!(
-                    self.nodes[master].replicas.contains(&key),
-                    "{} is missing at its master",
-                    node.id
-                );
+                assert!(self.nodes[master].replicas.contains(&key), "{} is missing at its master", node.id);
             }
             for (link, inbound) in [(node.link, false), (node.inbound, true)] {
                 if let Some(link) = link {
@@ -797,9 +729,6 @@ impl Cluster {
         }
         let me = self.myself();
         assert!(me.flags.has(NodeFlags::MYSELF) && me.is_master() != me.is_replica());
-        assert!(
-            me.is_master() || me.slot_count == 0,
-            "a replica owns no slots"
-        );
+        assert!(me.is_master() || me.slot_count == 0, "a replica owns no slots");
     }
 }

@@ -20,17 +20,12 @@ impl NodeId {
     /// Reads an id; `None` unless it is 40 characters of `a-z0-9`.
     pub fn parse(text: &[u8]) -> Option<NodeId> {
         let bytes: [u8; Self::LEN] = text.try_into().ok()?;
-        bytes
-            .iter()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-            .then_some(NodeId(bytes))
+        bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).then_some(NodeId(bytes))
     }
 
     /// A new random id.
     pub fn random(rng: &mut fastrand::Rng) -> NodeId {
-        NodeId(std::array::from_fn(|_| {
-            b"0123456789abcdef"[rng.usize(..16)]
-        }))
+        NodeId(std::array::from_fn(|_| b"0123456789abcdef"[rng.usize(..16)]))
     }
 
     /// The characters.
@@ -129,11 +124,7 @@ impl NodeFlags {
 
     /// Sets or clears `other`.
     pub fn assign(&mut self, other: NodeFlags, on: bool) {
-        if on {
-            self.set(other)
-        } else {
-            self.clear(other)
-        }
+        if on { self.set(other) } else { self.clear(other) }
     }
 
     /// The flags that are in both.
@@ -146,10 +137,7 @@ impl NodeFlags {
         if name.eq_ignore_ascii_case("noflags") {
             return Some(NodeFlags::default());
         }
-        Self::NAMES
-            .iter()
-            .find(|(_, n)| n.eq_ignore_ascii_case(name))
-            .map(|(f, _)| *f)
+        Self::NAMES.iter().find(|(_, n)| n.eq_ignore_ascii_case(name)).map(|(f, _)| *f)
     }
 }
 
@@ -173,11 +161,7 @@ impl fmt::Display for NodeFlags {
                 first = false;
             }
         }
-        if first {
-            f.write_str("noflags")
-        } else {
-            Ok(())
-        }
+        if first { f.write_str("noflags") } else { Ok(()) }
     }
 }
 
@@ -343,10 +327,7 @@ impl NodeTable {
         let id = node.id;
         let index = u32::try_from(self.nodes.insert(node) + 1).expect("fewer than 2^32 nodes");
         let key = NodeKey(std::num::NonZeroU32::new(index).expect("one was added"));
-        assert!(
-            self.by_id.insert(id, key).is_none(),
-            "node {id} is already in the table"
-        );
+        assert!(self.by_id.insert(id, key).is_none(), "node {id} is already in the table");
         key
     }
 
@@ -361,10 +342,7 @@ impl NodeTable {
     pub fn rename(&mut self, key: NodeKey, id: NodeId) {
         let old = std::mem::replace(&mut self[key].id, id);
         self.by_id.remove(&old);
-        assert!(
-            self.by_id.insert(id, key).is_none(),
-            "node {id} is already in the table"
-        );
+        assert!(self.by_id.insert(id, key).is_none(), "node {id} is already in the table");
     }
 
     /// The node called `id`.
@@ -445,18 +423,11 @@ mod tests {
     fn table_by_key_and_id() {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut t = NodeTable::default();
-        let (a, b, c) = (
-            NodeId::random(&mut rng),
-            NodeId::random(&mut rng),
-            NodeId::random(&mut rng),
-        );
+        let (a, b, c) = (NodeId::random(&mut rng), NodeId::random(&mut rng), NodeId::random(&mut rng));
         let ka = t.insert(Node::new(a, a, NodeFlags::MASTER, 5));
         let kb = t.insert(Node::new(b, b, NodeFlags::HANDSHAKE, 6));
         t.rename(kb, c);
-        assert_eq!(
-            (t.find(&a), t.find(&b), t.find(&c)),
-            (Some(ka), None, Some(kb))
-        );
+        assert_eq!((t.find(&a), t.find(&b), t.find(&c)), (Some(ka), None, Some(kb)));
         assert_eq!(t.remove(ka).id, a);
         assert_eq!((t.len(), t.find(&a)), (1, None));
     }

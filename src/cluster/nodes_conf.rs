@@ -32,32 +32,14 @@ impl std::error::Error for ConfError {}
 
 impl Cluster {
     /// The node that a file describes. `text` must not be empty: for an empty file start with [`Cluster::new`].
-    pub fn from_nodes_conf(
-        config: ClusterConfig,
-        seed: u64,
-        now_ms: i64,
-        text: &str,
-    ) -> Result<Cluster, ConfError> {
+    pub fn from_nodes_conf(config: ClusterConfig, seed: u64, now_ms: i64, text: &str) -> Result<Cluster, ConfError> {
         let mut cluster = Cluster::new(config, seed, now_ms);
         let placeholder = cluster.myself;
-        let mut loader = Loader {
-            cluster: &mut cluster,
-            me: None,
-            with_shard: Vec::new(),
-            now_ms,
-        };
+        let mut loader = Loader { cluster: &mut cluster, me: None, with_shard: Vec::new(), now_ms };
         for (i, line) in text.lines().enumerate() {
-            loader.line(line).map_err(|reason| ConfError {
-                line: i + 1,
-                reason,
-                text: line.to_owned(),
-            })?;
+            loader.line(line).map_err(|reason| ConfError { line: i + 1, reason, text: line.to_owned() })?;
         }
-        let whole = |reason| ConfError {
-            line: 0,
-            reason,
-            text: String::new(),
-        };
+        let whole = |reason| ConfError { line: 0, reason, text: String::new() };
         let me = loader.me.ok_or(whole("no node is marked as myself"))?;
         loader.settle_shards().map_err(whole)?;
         cluster.myself = me;
@@ -89,10 +71,7 @@ impl Cluster {
             out.push_str(&self.describe_node(key, false, true));
             out.push('\n');
         }
-        out.push_str(&format!(
-            "vars currentEpoch {} lastVoteEpoch {}\n",
-            self.current_epoch, self.last_vote_epoch
-        ));
+        out.push_str(&format!("vars currentEpoch {} lastVoteEpoch {}\n", self.current_epoch, self.last_vote_epoch));
         out
     }
 }
@@ -164,9 +143,7 @@ impl Loader<'_> {
         }
         node.config_epoch = match node.replica_of {
             Some(_) if node.is_replica() => 0,
-            _ => fields[6]
-                .parse()
-                .map_err(|_| "a config epoch that is no number")?,
+            _ => fields[6].parse().map_err(|_| "a config epoch that is no number")?,
         };
         for slots in &fields[8..] {
             self.slots(key, slots)?;
@@ -179,15 +156,13 @@ impl Loader<'_> {
     }
 
     fn find_or_add(&mut self, id: &str) -> Step<NodeKey> {
-        let id =
-            NodeId::parse(id.as_bytes()).ok_or("a node id that is not 40 characters of a-z0-9")?;
+        let id = NodeId::parse(id.as_bytes()).ok_or("a node id that is not 40 characters of a-z0-9")?;
         let now_ms = self.now_ms;
         Ok(match self.nodes().find(&id) {
             Some(key) => key,
             None => {
                 let shard = NodeId::random(&mut self.cluster.rng);
-                self.nodes()
-                    .insert(Node::new(id, shard, NodeFlags::default(), now_ms))
+                self.nodes().insert(Node::new(id, shard, NodeFlags::default(), now_ms))
             }
         })
     }
@@ -200,16 +175,13 @@ impl Loader<'_> {
         self.nodes()[key].hostname = hostname;
         let (mut tcp, mut tls) = (None, None);
         for aux in parts {
-            let (name, value) = aux
-                .split_once('=')
-                .ok_or("an auxiliary field without value")?;
+            let (name, value) = aux.split_once('=').ok_or("an auxiliary field without value")?;
             if !value.bytes().chain(name.bytes()).all(is_aux_char) || value.contains('=') {
                 return Err("an auxiliary field with a character that is not allowed");
             }
             match name {
                 "shard-id" => {
-                    let shard = NodeId::parse(value.as_bytes())
-                        .ok_or("a shard id that is not 40 characters")?;
+                    let shard = NodeId::parse(value.as_bytes()).ok_or("a shard id that is not 40 characters")?;
                     self.nodes()[key].shard_id = shard;
                     self.with_shard.push(key);
                 }
@@ -261,13 +233,9 @@ impl Loader<'_> {
     fn slots(&mut self, key: NodeKey, field: &str) -> Step {
         if let Some(open) = field.strip_prefix('[') {
             let open = open.strip_suffix(']').ok_or("an open slot without ]")?;
-            let (number, rest) = open
-                .split_once('-')
-                .ok_or("an open slot without direction")?;
+            let (number, rest) = open.split_once('-').ok_or("an open slot without direction")?;
             let slot = slot(number)?;
-            let (direction, id) = rest
-                .split_once('-')
-                .ok_or("an open slot without direction")?;
+            let (direction, id) = rest.split_once('-').ok_or("an open slot without direction")?;
             let other = self.find_or_add(id)?;
             match direction {
                 ">" => self.cluster.migrating.insert(slot, other),
@@ -311,15 +279,11 @@ fn is_aux_char(c: u8) -> bool {
 }
 
 fn port(text: &str) -> Step<u16> {
-    text.parse()
-        .map_err(|_| "a port that is no number below 65536")
+    text.parse().map_err(|_| "a port that is no number below 65536")
 }
 
 fn slot(text: &str) -> Step<Slot> {
-    text.parse()
-        .ok()
-        .filter(|s| usize::from(*s) < SLOT_COUNT)
-        .ok_or("a slot that is no number below 16384")
+    text.parse().ok().filter(|s| usize::from(*s) < SLOT_COUNT).ok_or("a slot that is no number below 16384")
 }
 
 #[cfg(test)]
@@ -364,11 +328,7 @@ mod tests {
                         .filter(|(i, _)| !(4..=5).contains(i) && *i != 7)
                         .map(|(_, f)| *f)
                         .collect();
-                    if l.starts_with("vars") {
-                        l.to_owned()
-                    } else {
-                        kept.join(" ")
-                    }
+                    if l.starts_with("vars") { l.to_owned() } else { kept.join(" ") }
                 })
                 .collect();
             lines.sort();
@@ -389,16 +349,9 @@ mod tests {
         let a = cluster.find(A.as_bytes()).unwrap();
         let b = cluster.find(B.as_bytes()).unwrap();
         assert_eq!(cluster.node(a).slots.ranges(), [(0, 5), (7, 7)]);
-        assert_eq!(
-            (cluster.node(b).bus_port, cluster.node(b).config_epoch),
-            (17099, 0)
-        );
+        assert_eq!((cluster.node(b).bus_port, cluster.node(b).config_epoch), (17099, 0));
         assert_eq!(cluster.node(b).shard_id, cluster.node(a).shard_id);
-        assert_eq!(
-            cluster.current_epoch(),
-            3,
-            "not less than the greatest config epoch"
-        );
+        assert_eq!(cluster.current_epoch(), 3, "not less than the greatest config epoch");
         assert_eq!(cluster.last_vote_epoch(), 1);
         let again = cluster.nodes_conf();
         assert!(again.contains(&format!("[9->-{B}] [10-<-{C}]")), "{again}");
@@ -411,30 +364,15 @@ mod tests {
         for (text, line) in [
             (format!("{me} 0-16384\n"), 1),
             (format!("{me}\n{B} 1.1.1.1:1@2 master - 0 0\n"), 2),
-            (
-                format!("{me}\nshort 1.1.1.1:1@2 master - 0 0 0 connected\n"),
-                2,
-            ),
+            (format!("{me}\nshort 1.1.1.1:1@2 master - 0 0 0 connected\n"), 2),
             (format!("{me}\n{B} 1.1.1.1 master - 0 0 0 connected\n"), 2),
-            (
-                format!("{me}\n{B} 1.1.1.1:1@2,h,bogus=1 master - 0 0 0 connected\n"),
-                2,
-            ),
-            (
-                format!("{me}\n{B} 1.1.1.1:1@2,h,shard-id=1 master - 0 0 0 connected\n"),
-                2,
-            ),
-            (
-                format!("{me}\n{B} 1.1.1.1:1@2 master,strange - 0 0 0 connected\n"),
-                2,
-            ),
+            (format!("{me}\n{B} 1.1.1.1:1@2,h,bogus=1 master - 0 0 0 connected\n"), 2),
+            (format!("{me}\n{B} 1.1.1.1:1@2,h,shard-id=1 master - 0 0 0 connected\n"), 2),
+            (format!("{me}\n{B} 1.1.1.1:1@2 master,strange - 0 0 0 connected\n"), 2),
             (format!("{me}\nvars currentEpoch\n"), 2),
             (format!("{me} [5->-{B}\n"), 1),
             (format!("{B} 1.1.1.1:1@2 master - 0 0 0 connected\n"), 0),
-            (
-                format!("{me}\n{B} 1.1.1.1:1@2 myself,master - 0 0 0 connected\n"),
-                2,
-            ),
+            (format!("{me}\n{B} 1.1.1.1:1@2 myself,master - 0 0 0 connected\n"), 2),
             (
                 format!(
                     "{A} 1.1.1.1:1@2,,shard-id={A} myself,master - 0 0 0 connected\n\
@@ -443,9 +381,7 @@ mod tests {
                 0,
             ),
         ] {
-            let error = load(&text)
-                .err()
-                .unwrap_or_else(|| panic!("accepted: {text}"));
+            let error = load(&text).err().unwrap_or_else(|| panic!("accepted: {text}"));
             assert_eq!(error.line, line, "{error} for {text}");
         }
     }

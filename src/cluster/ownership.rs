@@ -13,20 +13,12 @@ impl Cluster {
 
     /// Gives an unbound slot to a node. Panics if it is bound.
     pub(super) fn bind(&mut self, slot: Slot, key: NodeKey) {
-        assert!(
-            self.owner[usize::from(slot)].is_none(),
-            "slot {slot} is bound"
-        );
+        assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
         self.owner[usize::from(slot)] = Some(key);
         self.nodes[key].slots.insert(slot);
         self.nodes[key].slot_count += 1;
         // A master's first slot makes it a home for migrating replicas, if there are replicas at all.
-        if self.nodes[key].slot_count == 1
-            && self
-                .nodes
-                .iter()
-                .any(|(_, n)| n.is_master() && !n.replicas.is_empty())
-        {
+        if self.nodes[key].slot_count == 1 && self.nodes.iter().any(|(_, n)| n.is_master() && !n.replicas.is_empty()) {
             self.nodes[key].flags.set(NodeFlags::MIGRATE_TO);
         }
     }
@@ -39,9 +31,7 @@ impl Cluster {
         self.nodes[key].slots.remove(slot);
         self.nodes[key].slot_count -= 1;
         self.unclaimed.remove(slot);
-        self.dropped_channels
-            .get_or_insert_with(SlotSet::default)
-            .insert(slot);
+        self.dropped_channels.get_or_insert_with(SlotSet::default).insert(slot);
         true
     }
 
@@ -140,11 +130,7 @@ impl Cluster {
     /// Are the slots the sender claims (or says its master has) those we know of? If not, one of us is behind.
     pub(super) fn take_in_slots(&mut self, key: NodeKey, header: &Header, env: &Env) {
         let node = &self.nodes[key];
-        let speaks_for = if node.is_master() {
-            Some(key)
-        } else {
-            node.replica_of
-        };
+        let speaks_for = if node.is_master() { Some(key) } else { node.replica_of };
         let Some(owner) = speaks_for else { return };
         if self.nodes[owner].slots == header.slots {
             return;
@@ -182,13 +168,7 @@ impl Cluster {
     }
 
     /// Somebody who knows better tells us of a newer owner.
-    pub(super) fn on_update(
-        &mut self,
-        about: NodeKey,
-        config_epoch: u64,
-        slots: &SlotSet,
-        env: &Env,
-    ) {
+    pub(super) fn on_update(&mut self, about: NodeKey, config_epoch: u64, slots: &SlotSet, env: &Env) {
         if self.nodes[about].config_epoch >= config_epoch {
             return;
         }
@@ -208,11 +188,7 @@ impl Cluster {
     /// are importing: the operator closes those. If that takes the last slot from us, or from our master, we follow the
     /// claimant.
     fn take_in_claim(&mut self, claimant: NodeKey, epoch: u64, claimed: &SlotSet, env: &Env) {
-        let mine = if self.is_master() {
-            Some(self.myself)
-        } else {
-            self.myself().replica_of
-        };
+        let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
         let mut taken_from_mine = 0;
         let mut dirty = Vec::new();
         let mut changed = false;
@@ -228,9 +204,7 @@ impl Cluster {
                 self.unclaimed.remove(slot);
                 continue;
             }
-            let stands = self
-                .claimed_owner(slot)
-                .is_some_and(|o| self.nodes[o].config_epoch >= epoch);
+            let stands = self.claimed_owner(slot).is_some_and(|o| self.nodes[o].config_epoch >= epoch);
             if stands || self.importing.contains_key(&slot) {
                 continue;
             }
@@ -251,10 +225,7 @@ impl Cluster {
 
         let left = mine.map_or(0, |m| self.nodes[m].slot_count);
         let takes_all = claimed.len() == taken_from_mine;
-        let grandmaster = self
-            .myself()
-            .replica_of
-            .and_then(|m| self.nodes[m].replica_of);
+        let grandmaster = self.myself().replica_of.and_then(|m| self.nodes[m].replica_of);
         if taken_from_mine > 0 && left == 0 && (self.config.allow_replica_migration || takes_all) {
             self.log_following(claimant);
             self.set_master(claimant);
@@ -273,18 +244,13 @@ impl Cluster {
             self.todo.state = true;
         } else {
             // We go on as a master, so what we have in the lost slots is nobody's.
-            self.actions
-                .extend(dirty.into_iter().map(Action::DelKeysInSlot));
+            self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));
         }
     }
 
     pub(super) fn log_following(&self, key: NodeKey) {
         let n = &self.nodes[key];
-        log::info!(
-            "Configuration change detected. Reconfiguring myself as a replica of {} ({})",
-            n.id,
-            n.human_name
-        );
+        log::info!("Configuration change detected. Reconfiguring myself as a replica of {} ({})", n.id, n.human_name);
     }
 
     /// Two masters with one epoch: the one with the smaller id takes a new one.
@@ -312,10 +278,7 @@ impl Cluster {
 
     /// Follows another master. We must own no slot.
     pub(super) fn set_master(&mut self, master: NodeKey) {
-        assert!(
-            master != self.myself && self.myself().slot_count == 0,
-            "only a node without slots can follow another"
-        );
+        assert!(master != self.myself && self.myself().slot_count == 0, "only a node without slots can follow another");
         let me = self.myself;
         if self.is_master() {
             let flags = &mut self.nodes[me].flags;
@@ -336,10 +299,8 @@ impl Cluster {
 
     pub(super) fn replicate_from(&mut self, master: NodeKey) {
         let n = &self.nodes[master];
-        let action = Action::SetReplicationMaster {
-            ip: n.ip.clone(),
-            port: n.client_port(self.config.tls_replication),
-        };
+        let action =
+            Action::SetReplicationMaster { ip: n.ip.clone(), port: n.client_port(self.config.tls_replication) };
         if self.actions.last() != Some(&action) {
             self.actions.push(action);
         }
@@ -387,12 +348,7 @@ impl Cluster {
 
     /// The greatest epoch known.
     pub(super) fn greatest_epoch(&self) -> u64 {
-        self.nodes
-            .iter()
-            .map(|(_, n)| n.config_epoch)
-            .max()
-            .unwrap_or(0)
-            .max(self.current_epoch)
+        self.nodes.iter().map(|(_, n)| n.config_epoch).max().unwrap_or(0).max(self.current_epoch)
     }
 
     /// After loading the data set: keys in slots that are nobody's make them ours; keys in slots of others mark those as
@@ -403,17 +359,12 @@ impl Cluster {
         }
         for slot in 0..SLOT_COUNT as Slot {
             let owner = self.owner[usize::from(slot)];
-            if owner == Some(self.myself)
-                || self.importing.contains_key(&slot)
-                || (env.keys_in_slot)(slot) == 0
-            {
+            if owner == Some(self.myself) || self.importing.contains_key(&slot) || (env.keys_in_slot)(slot) == 0 {
                 continue;
             }
             match owner {
                 None => {
-                    log::info!(
-                        "I have keys for unassigned slot {slot}. Taking responsibility for it."
-                    );
+                    log::info!("I have keys for unassigned slot {slot}. Taking responsibility for it.");
                     self.bind(slot, self.myself);
                 }
                 Some(other) => {

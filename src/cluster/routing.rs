@@ -65,11 +65,7 @@ impl Cluster {
                 Some((first_key, ..)) => several |= first_key != key,
             }
             if (migrating.is_some() || importing) && !request.shard_channels {
-                if exists(key) {
-                    present = true
-                } else {
-                    missing = true
-                }
+                if exists(key) { present = true } else { missing = true }
             }
         }
         let Some((_, slot, owner)) = first else {
@@ -91,18 +87,10 @@ impl Cluster {
             return Ok(Some(slot));
         }
         if let (Some(target), true) = (migrating, missing) {
-            return Err(if present {
-                Refusal::TryAgain
-            } else {
-                Refusal::Ask(slot, target)
-            });
+            return Err(if present { Refusal::TryAgain } else { Refusal::Ask(slot, target) });
         }
         if importing && request.asking {
-            return if several && missing {
-                Err(Refusal::TryAgain)
-            } else {
-                Ok(Some(slot))
-            };
+            return if several && missing { Err(Refusal::TryAgain) } else { Ok(Some(slot)) };
         }
         let reads_of_master = (request.readonly || request.shard_channels)
             && !request.writes
@@ -121,10 +109,8 @@ impl Cluster {
         }
         let slot = key_slot(key);
         let owner = self.owner_of(slot);
-        let reads_of_master = readonly
-            && self.myself().is_replica()
-            && owner.is_some()
-            && self.myself().replica_of == owner;
+        let reads_of_master =
+            readonly && self.myself().is_replica() && owner.is_some() && self.myself().replica_of == owner;
         if owner == Some(self.myself) || reads_of_master || self.importing.contains_key(&slot) {
             return Ok(());
         }
@@ -145,9 +131,7 @@ impl Cluster {
             Refusal::CrossSlot => "CROSSSLOT Keys in request don't hash to the same slot".into(),
             Refusal::TryAgain => "TRYAGAIN Multiple keys request during rehashing of slot".into(),
             Refusal::Down => "CLUSTERDOWN The cluster is down".into(),
-            Refusal::DownReadOnly => {
-                "CLUSTERDOWN The cluster is down and only accepts read commands".into()
-            }
+            Refusal::DownReadOnly => "CLUSTERDOWN The cluster is down and only accepts read commands".into(),
             Refusal::Unbound => "CLUSTERDOWN Hash slot not served".into(),
             Refusal::Moved(slot, key) => redirect("MOVED", slot, key),
             Refusal::Ask(slot, key) => redirect("ASK", slot, key),

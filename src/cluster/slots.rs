@@ -106,15 +106,9 @@ impl SlotSet {
 
     /// The slots, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.0
-            .iter()
-            .enumerate()
-            .filter(|(_, b)| **b != 0)
-            .flat_map(|(i, &byte)| {
-                (0..8u16)
-                    .filter(move |bit| byte & (1 << bit) != 0)
-                    .map(move |bit| i as u16 * 8 + bit)
-            })
+        self.0.iter().enumerate().filter(|(_, b)| **b != 0).flat_map(|(i, &byte)| {
+            (0..8u16).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| i as u16 * 8 + bit)
+        })
     }
 
     /// The slots as inclusive ranges, ascending and maximal.
@@ -154,30 +148,18 @@ mod tests {
 
     #[test]
     fn hash_tags() {
-        assert_eq!(
-            key_slot(b"{user1000}.following"),
-            key_slot(b"{user1000}.followers")
-        );
-        assert_eq!(
-            key_slot(b"foo{}{bar}"),
-            State::<XMODEM>::calculate(b"foo{}{bar}") & 16383
-        );
+        assert_eq!(key_slot(b"{user1000}.following"), key_slot(b"{user1000}.followers"));
+        assert_eq!(key_slot(b"foo{}{bar}"), State::<XMODEM>::calculate(b"foo{}{bar}") & 16383);
         assert_eq!(key_slot(b"foo{{bar}}zap"), key_slot(b"{bar"));
         assert_eq!(key_slot(b"foo{bar}{zap}"), key_slot(b"bar"));
-        assert_eq!(
-            key_slot(b"foo{bar"),
-            State::<XMODEM>::calculate(b"foo{bar") & 16383
-        );
+        assert_eq!(key_slot(b"foo{bar"), State::<XMODEM>::calculate(b"foo{bar") & 16383);
     }
 
     #[test]
     fn bit_order_is_low_bit_first() {
         let mut s = SlotSet::default();
         assert!(s.insert(0) && s.insert(9) && s.insert(16383) && !s.insert(9));
-        assert_eq!(
-            (s.as_bytes()[0], s.as_bytes()[1], s.as_bytes()[2047]),
-            (1, 2, 128)
-        );
+        assert_eq!((s.as_bytes()[0], s.as_bytes()[1], s.as_bytes()[2047]), (1, 2, 128));
         assert_eq!(s.ranges(), vec![(0, 0), (9, 9), (16383, 16383)]);
     }
 

@@ -298,35 +298,20 @@ impl WireError {
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WireError::BadPrefix => write!(
-                f,
-                "Bad message length or signature received on the Cluster bus."
-            ),
-            WireError::Length {
-                packet_type,
-                said,
-                needed,
-            } => write!(
+            WireError::BadPrefix => write!(f, "Bad message length or signature received on the Cluster bus."),
+            WireError::Length { packet_type, said, needed } => write!(
                 f,
                 "Received invalid {} packet of length {said} but expected length {needed}",
                 Self::type_name(*packet_type)
             ),
             WireError::Version(v) => write!(f, "Received packet of unknown protocol version {v}"),
             WireError::NodeId { offset } => {
-                write!(
-                    f,
-                    "Received packet with an invalid node id at byte {offset}"
-                )
+                write!(f, "Received packet with an invalid node id at byte {offset}")
             }
-            WireError::Address { offset } => write!(
-                f,
-                "Received packet with an invalid address at byte {offset}"
-            ),
-            WireError::ExtensionPadding { packet_type, len } => write!(
-                f,
-                "Received a {} packet without proper padding ({len} bytes)",
-                Self::type_name(*packet_type)
-            ),
+            WireError::Address { offset } => write!(f, "Received packet with an invalid address at byte {offset}"),
+            WireError::ExtensionPadding { packet_type, len } => {
+                write!(f, "Received a {} packet without proper padding ({len} bytes)", Self::type_name(*packet_type))
+            }
             WireError::ExtensionLength { packet_type, total } => write!(
                 f,
                 "Received invalid {} packet with extension data that exceeds total packet length ({total})",
@@ -343,11 +328,7 @@ pub fn packet_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
     if bytes.len() < PREFIX_LEN {
         // A wrong signature shows before the length does.
         let n = bytes.len().min(SIGNATURE.len());
-        return if bytes[..n] == SIGNATURE[..n] {
-            Ok(None)
-        } else {
-            Err(WireError::BadPrefix)
-        };
+        return if bytes[..n] == SIGNATURE[..n] { Ok(None) } else { Err(WireError::BadPrefix) };
     }
     let len = be32(bytes, AT_LENGTH) as usize;
     if &bytes[..4] != SIGNATURE || !(HEADER_LEN..=MAX_PACKET_LEN).contains(&len) {
@@ -358,11 +339,7 @@ pub fn packet_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
 
 /// The number of the type of a packet that [`packet_len`] accepts; for statistics before anything is believed.
 pub fn packet_type(bytes: &[u8]) -> u16 {
-    if bytes.len() < HEADER_LEN {
-        u16::MAX
-    } else {
-        be16(bytes, AT_TYPE)
-    }
+    if bytes.len() < HEADER_LEN { u16::MAX } else { be16(bytes, AT_TYPE) }
 }
 
 /// Reads one whole packet.
@@ -370,34 +347,20 @@ pub fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
     let said = packet_len(bytes)?.unwrap_or(0);
     let number = packet_type(bytes);
     if said != bytes.len() {
-        return Err(WireError::Length {
-            packet_type: number,
-            said,
-            needed: bytes.len(),
-        });
+        return Err(WireError::Length { packet_type: number, said, needed: bytes.len() });
     }
     let version = be16(bytes, AT_VERSION);
     if version != VERSION {
         return Err(WireError::Version(version));
     }
-    let wrong_len = |needed: usize| WireError::Length {
-        packet_type: number,
-        said,
-        needed,
-    };
+    let wrong_len = |needed: usize| WireError::Length { packet_type: number, said, needed };
     let exactly = |needed: usize| {
-        if said == needed {
-            Ok(())
-        } else {
-            Err(wrong_len(needed))
-        }
+        if said == needed { Ok(()) } else { Err(wrong_len(needed)) }
     };
     let data = &bytes[HEADER_LEN..];
 
     let body = match PacketType::from_number(number) {
-        Some(kind @ (PacketType::Ping | PacketType::Pong | PacketType::Meet)) => {
-            decode_ping(kind, bytes)?
-        }
+        Some(kind @ (PacketType::Ping | PacketType::Pong | PacketType::Meet)) => decode_ping(kind, bytes)?,
         Some(PacketType::Fail) => {
             exactly(HEADER_LEN + NodeId::LEN)?;
             Body::Fail(node_id(bytes, HEADER_LEN)?)
@@ -409,11 +372,7 @@ pub fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
             let (channel_len, message_len) = (be32(data, 0) as usize, be32(data, 4) as usize);
             exactly(HEADER_LEN + 8 + channel_len + message_len)?;
             let (channel, message) = data[8..].split_at(channel_len);
-            Body::Publish {
-                sharded: kind == PacketType::PublishShard,
-                channel,
-                message,
-            }
+            Body::Publish { sharded: kind == PacketType::PublishShard, channel, message }
         }
         Some(PacketType::AuthRequest) => {
             exactly(HEADER_LEN)?;
@@ -441,25 +400,15 @@ pub fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
             }
             exactly(HEADER_LEN + 13 + be32(data, 8) as usize)?;
             let module_id = u64::from_ne_bytes(data[..8].try_into().expect("eight bytes"));
-            Body::Module {
-                module_id,
-                kind: data[12],
-                payload: &data[13..],
-            }
+            Body::Module { module_id, kind: data[12], payload: &data[13..] }
         }
         None => Body::Unknown(number),
     };
-    Ok(Packet {
-        header: decode_header(bytes)?,
-        body,
-    })
+    Ok(Packet { header: decode_header(bytes)?, body })
 }
 
 fn decode_header(b: &[u8]) -> Result<Header, WireError> {
-    let replica_of = if b[AT_REPLICA_OF..AT_REPLICA_OF + NodeId::LEN]
-        .iter()
-        .all(|&c| c == 0)
-    {
+    let replica_of = if b[AT_REPLICA_OF..AT_REPLICA_OF + NodeId::LEN].iter().all(|&c| c == 0) {
         None
     } else {
         Some(node_id(b, AT_REPLICA_OF)?)
@@ -487,11 +436,7 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
     let count = usize::from(be16(bytes, AT_COUNT));
     let mut at = HEADER_LEN + count * GOSSIP_LEN;
     if at > said {
-        return Err(WireError::Length {
-            packet_type,
-            said,
-            needed: at,
-        });
+        return Err(WireError::Length { packet_type, said, needed: at });
     }
     let mut gossip = Vec::with_capacity(count);
     for i in 0..count {
@@ -509,10 +454,7 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
     }
     let mut extensions = Vec::new();
     if bytes[AT_MFLAGS] & MFLAG_EXTENSIONS != 0 {
-        let too_long = WireError::ExtensionLength {
-            packet_type,
-            total: said,
-        };
+        let too_long = WireError::ExtensionLength { packet_type, total: said };
         for _ in 0..be16(bytes, AT_EXTENSIONS) {
             if said - at < EXT_HEADER_LEN {
                 return Err(too_long);
@@ -542,17 +484,9 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
         }
     }
     if at != said {
-        return Err(WireError::Length {
-            packet_type,
-            said,
-            needed: at,
-        });
+        return Err(WireError::Length { packet_type, said, needed: at });
     }
-    Ok(Body::Ping {
-        kind,
-        gossip,
-        extensions,
-    })
+    Ok(Body::Ping { kind, gossip, extensions })
 }
 
 /// Writes a packet. Extensions of unknown type are not written.
@@ -562,18 +496,11 @@ pub fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
     let mut out = vec![0u8; HEADER_LEN];
     let mut mflags = header.mflags & !MFLAG_EXTENSIONS;
     let (packet_type, count, extension_count) = match body {
-        Body::Ping {
-            kind,
-            gossip,
-            extensions,
-        } => {
+        Body::Ping { kind, gossip, extensions } => {
             for g in gossip {
                 encode_gossip(&mut out, g);
             }
-            let written = extensions
-                .iter()
-                .filter(|e| encode_extension(&mut out, e))
-                .count();
+            let written = extensions.iter().filter(|e| encode_extension(&mut out, e)).count();
             if written > 0 {
                 mflags |= MFLAG_EXTENSIONS;
             }
@@ -583,44 +510,24 @@ pub fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
             out.extend_from_slice(node.as_bytes());
             (PacketType::Fail as u16, 0, 0)
         }
-        Body::Publish {
-            sharded,
-            channel,
-            message,
-        } => {
+        Body::Publish { sharded, channel, message } => {
             out.reserve_exact(8 + channel.len() + message.len());
             out.extend_from_slice(&fit::<u32>(channel.len()).to_be_bytes());
             out.extend_from_slice(&fit::<u32>(message.len()).to_be_bytes());
             out.extend_from_slice(channel);
             out.extend_from_slice(message);
-            (
-                if *sharded {
-                    PacketType::PublishShard
-                } else {
-                    PacketType::Publish
-                } as u16,
-                0,
-                0,
-            )
+            (if *sharded { PacketType::PublishShard } else { PacketType::Publish } as u16, 0, 0)
         }
         Body::AuthRequest => (PacketType::AuthRequest as u16, 0, 0),
         Body::AuthAck => (PacketType::AuthAck as u16, 0, 0),
-        Body::Update {
-            config_epoch,
-            node,
-            slots,
-        } => {
+        Body::Update { config_epoch, node, slots } => {
             out.extend_from_slice(&config_epoch.to_be_bytes());
             out.extend_from_slice(node.as_bytes());
             out.extend_from_slice(slots.as_bytes());
             (PacketType::Update as u16, 0, 0)
         }
         Body::MfStart => (PacketType::MfStart as u16, 0, 0),
-        Body::Module {
-            module_id,
-            kind,
-            payload,
-        } => {
+        Body::Module { module_id, kind, payload } => {
             out.extend_from_slice(&module_id.to_ne_bytes());
             out.extend_from_slice(&fit::<u32>(payload.len()).to_be_bytes());
             out.push(*kind);
@@ -730,11 +637,7 @@ fn address(b: &[u8], at: usize) -> Result<String, WireError> {
 fn text(content: &[u8]) -> String {
     let len = memchr::memchr(0, content).unwrap_or(content.len());
     let ok = |c: &u8| c.is_ascii_alphanumeric() || b"-._/`".contains(c);
-    if content[..len].iter().all(ok) {
-        String::from_utf8_lossy(&content[..len]).into_owned()
-    } else {
-        String::new()
-    }
+    if content[..len].iter().all(ok) { String::from_utf8_lossy(&content[..len]).into_owned() } else { String::new() }
 }
 
 #[cfg(test)]
@@ -769,34 +672,15 @@ mod tests {
         let h = header();
         assert_eq!(encode(&h, &Body::AuthRequest).len(), 2256);
         assert_eq!(encode(&h, &Body::Fail(id(3))).len(), 2296);
-        assert_eq!(
-            encode(
-                &h,
-                &Body::Update {
-                    config_epoch: 1,
-                    node: id(3),
-                    slots: SlotSet::default()
-                }
-            )
-            .len(),
-            4352
-        );
-        let ping = Body::Ping {
-            kind: PacketType::Ping,
-            gossip: vec![],
-            extensions: vec![Extension::ShardId(id(4))],
-        };
+        assert_eq!(encode(&h, &Body::Update { config_epoch: 1, node: id(3), slots: SlotSet::default() }).len(), 4352);
+        let ping = Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![Extension::ShardId(id(4))] };
         assert_eq!(encode(&h, &ping).len(), 2256 + 48);
         let named = Body::Ping {
             kind: PacketType::Pong,
             gossip: vec![],
             extensions: vec![Extension::Hostname("12345678".into())],
         };
-        assert_eq!(
-            encode(&h, &named).len(),
-            2256 + 8 + 16,
-            "the terminating NUL is part of the name"
-        );
+        assert_eq!(encode(&h, &named).len(), 2256 + 8 + 16, "the terminating NUL is part of the name");
     }
 
     #[test]
@@ -809,37 +693,24 @@ mod tests {
         let mut b = good.clone();
         b[9] = 2;
         assert_eq!(decode(&b), Err(WireError::Version(2)));
-        assert!(matches!(
-            decode(&good[..2000]),
-            Err(WireError::Length { .. })
-        ));
+        assert!(matches!(decode(&good[..2000]), Err(WireError::Length { .. })));
         let mut b = good.clone();
         b[AT_SENDER] = b'!';
         assert_eq!(decode(&b), Err(WireError::NodeId { offset: AT_SENDER }));
         let mut b = good.clone();
         b[AT_IP] = b'\n';
         assert_eq!(decode(&b), Err(WireError::Address { offset: AT_IP }));
-        let ping = Body::Ping {
-            kind: PacketType::Ping,
-            gossip: vec![],
-            extensions: vec![Extension::ShardId(id(4))],
-        };
+        let ping = Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![Extension::ShardId(id(4))] };
         let good = encode(&h, &ping);
         let mut b = good.clone();
         b[HEADER_LEN + 3] = 47;
-        assert!(matches!(
-            decode(&b),
-            Err(WireError::ExtensionPadding { len: 47, .. })
-        ));
+        assert!(matches!(decode(&b), Err(WireError::ExtensionPadding { len: 47, .. })));
         let mut b = good.clone();
         b[HEADER_LEN + 3] = 56;
         assert!(matches!(decode(&b), Err(WireError::ExtensionLength { .. })));
         let mut b = good;
         b[AT_COUNT + 1] = 1;
-        assert!(matches!(
-            decode(&b),
-            Err(WireError::Length { needed: 2360, .. })
-        ));
+        assert!(matches!(decode(&b), Err(WireError::Length { needed: 2360, .. })));
     }
 
     /// Packets that Redis 7.2.6 sent: understood, and written again byte for byte.
@@ -853,57 +724,33 @@ mod tests {
             assert_eq!(encode(&packet.header, &packet.body), bytes);
         }
         let packet = decode(meet).unwrap();
-        let Body::Ping {
-            kind,
-            gossip,
-            extensions,
-        } = &packet.body
-        else {
-            panic!("{:?}", packet.body)
-        };
+        let Body::Ping { kind, gossip, extensions } = &packet.body else { panic!("{:?}", packet.body) };
         assert_eq!(*kind, PacketType::Meet);
-        assert_eq!(
-            packet.header.slots.ranges(),
-            [(0, 5000), (5002, 6000)],
-            "those of its master"
-        );
+        assert_eq!(packet.header.slots.ranges(), [(0, 5000), (5002, 6000)], "those of its master");
         assert_eq!(packet.header.flags, NodeFlags::MYSELF | NodeFlags::REPLICA);
         assert_eq!(gossip.len(), 1);
-        assert!(
-            gossip
-                .iter()
-                .all(|g| g.ip == "127.0.0.1" && g.port + 10000 == g.bus_port && g.second_port == 0)
-        );
+        assert!(gossip.iter().all(|g| g.ip == "127.0.0.1" && g.port + 10000 == g.bus_port && g.second_port == 0));
         let own = format!("host-{}.example", packet.header.port);
         assert_eq!(extensions[0], Extension::Hostname(own));
-        assert_eq!(
-            extensions[1],
-            Extension::HumanName(format!("node{}", packet.header.port))
-        );
+        assert_eq!(extensions[1], Extension::HumanName(format!("node{}", packet.header.port)));
         assert!(matches!(extensions[2], Extension::ShardId(_)));
     }
 
     fn any_id() -> impl Strategy<Value = NodeId> {
-        proptest::collection::vec(prop_oneof![b'a'..=b'z', b'0'..=b'9'], 40)
-            .prop_map(|v| NodeId::parse(&v).unwrap())
+        proptest::collection::vec(prop_oneof![b'a'..=b'z', b'0'..=b'9'], 40).prop_map(|v| NodeId::parse(&v).unwrap())
     }
 
     fn any_gossip() -> impl Strategy<Value = Gossip> {
-        (
-            any_id(),
-            any::<(u32, u32, u16, u16, u16, u16)>(),
-            "[0-9a-f.:]{0,45}",
-        )
-            .prop_map(|(id, n, ip)| Gossip {
-                id,
-                ping_sent_s: n.0,
-                pong_received_s: n.1,
-                ip,
-                port: n.2,
-                bus_port: n.3,
-                flags: NodeFlags::from_bits(n.4),
-                second_port: n.5,
-            })
+        (any_id(), any::<(u32, u32, u16, u16, u16, u16)>(), "[0-9a-f.:]{0,45}").prop_map(|(id, n, ip)| Gossip {
+            id,
+            ping_sent_s: n.0,
+            pong_received_s: n.1,
+            ip,
+            port: n.2,
+            bus_port: n.3,
+            flags: NodeFlags::from_bits(n.4),
+            second_port: n.5,
+        })
     }
 
     fn any_extension() -> impl Strategy<Value = Extension> {

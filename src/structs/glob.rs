@@ -1,0 +1,94 @@
+//! Glob patterns as KEYS, SCAN, PSUBSCRIBE and ACL rules use them: `*`, `?`, `[abc]`, `[^a-z]` and `\x`.
+//!
+//! Matching takes at most time proportional to pattern times text: only the last `*` is ever tried again.
+
+/// Whether `text` matches `pattern`, bytes compared as they are.
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    glob(pattern, text, false)
+}
+
+/// Whether `text` matches `pattern`, ASCII letters in either case.
+pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
+    glob(pattern, text, true)
+}
+
+fn fold(byte: u8, nocase: bool) -> u8 {
+    if nocase { byte.to_ascii_lowercase() } else { byte }
+}
+
+fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
+    let mut p = 0;
+    let mut t = 0;
+    // The last star: what stands behind it, and where the text that it has not swallowed begins.
+    let mut star: Option<(usize, usize)> = None;
+    loop {
+        if p < pattern.len() && pattern[p] == b'*' {
+            p += 1;
+            if p == pattern.len() {
+                return true;
+            }
+            star = Some((p, t));
+            continue;
+        }
+        if t == text.len() {
+            return p == pattern.len();
+        }
+        let step = if p < pattern.len() { one(&pattern[p..], text[t], nocase) } else { None };
+        match (step, star) {
+            (Some(len), _) => {
+                p += len;
+                t += 1;
+            }
+            (None, Some((behind, from))) => {
+                star = Some((behind, from + 1));
+                p = behind;
+                t = from + 1;
+            }
+            (None, None) => return false,
+        }
+    }
+}
+
+/// Matches one byte against the element that `pattern` begins with. The element's length, or `None`.
+fn one(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
+    let byte = fold(byte, nocase);
+    match pattern[0] {
+        b'?' => Some(1),
+        b'[' => {
+            let (hit, len) = class(pattern, byte, nocase);
+            hit.then_some(len)
+        }
+        b'\\' if pattern.len() >= 2 => (fold(pattern[1], nocase) == byte).then_some(2),
+        plain => (fold(plain, nocase) == byte).then_some(1),
+    }
+}
+
+/// Matches a byte (already folded) against a class. Whether it is in it, and the class's length. A class that is not
+/// closed ends with the pattern.
+fn class(pattern: &[u8], byte: u8, nocase: bool) -> (bool, usize) {
+    let mut i = 1;
+    let not = pattern.get(i) == Some(&b'^');
+    if not {
+        i += 1;
+    }
+    let mut hit = false;
+    loop {
+        match &pattern[i.min(pattern.len())..] {
+            [] => return (hit != not, pattern.len()),
+            [b'\\', escaped, ..] => {
+                hit |= fold(*escaped, nocase) == byte;
+                i += 2;
+            }
+            [b']', ..] => return (hit != not, i + 1),
+            [from, b'-', to, ..] => {
+                let (low, high) = (from.min(to), from.max(to));
+                hit |= (fold(*low, nocase)..=fold(*high, nocase)).contains(&byte);
+                i += 3;
+            }
+            [plain, ..] => {
+                hit |= fold(*plain, nocase) == byte;
+                i += 1;
+            }
+        }
+    }
+}

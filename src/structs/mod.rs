@@ -1,0 +1,56 @@
+//! The data structures everything else stands on.
+//!
+//! A leaf: nothing here knows the server, its clock or its configuration. Every structure owns its memory, checks bytes
+//! that come from outside, and offers `check_invariants` where an internal promise could break.
+
+pub mod entry;
+pub mod glob;
+mod grisu;
+mod long_double;
+pub mod numbers;
+pub mod table;
+
+/// Something whose memory can be given back later, on whichever thread drops it.
+pub type FreeJob = Box<dyn Send>;
+
+/// The number of bytes the allocator really hands out for a request of `size` bytes: jemalloc's size classes (8, then
+/// steps of 16 up to 128, then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the
+/// class is also the capacity it can use in place.
+pub const fn size_class(size: usize) -> usize {
+    if size <= 8 {
+        8
+    } else if size <= 128 {
+        (size + 15) & !15
+    } else {
+        let top = usize::BITS - 1 - (size - 1).leading_zeros();
+        let step = 1usize << (top - 2);
+        (size + step - 1) & !(step - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_are_jemallocs() {
+        for (ask, got) in [
+            (0, 8),
+            (8, 8),
+            (9, 16),
+            (33, 48),
+            (48, 48),
+            (128, 128),
+            (129, 160),
+            (160, 160),
+            (161, 192),
+            (256, 256),
+            (257, 320),
+            (513, 640),
+            (16384, 16384),
+            (16385, 20480),
+        ] {
+            assert_eq!(size_class(ask), got, "{ask}");
+        }
+    }
+}
