@@ -16,6 +16,7 @@ use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
+use crate::sys::process::OomScore;
 use crate::sys::{alloc, signals};
 use std::io;
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub struct Server {
     /// Absolute paths of the executable and the configuration file (empty: none).
     pub executable: String,
     pub config_file: String,
+    pub oom_score: OomScore,
     /// Set when the loop is to end, with the exit code.
     pub exit: Option<i32>,
     /// Number of cron runs.
@@ -85,6 +87,7 @@ impl Server {
             started_ms: now_ms,
             executable,
             config_file,
+            oom_score: OomScore::default(),
             exit: None,
             cron_loops: 0,
             next_cron_ms: now_ms,

@@ -107,10 +107,10 @@ impl Cluster {
     /// packet does, and an accepted link becomes that node's.
     fn identify_sender(&mut self, link: LinkId, header: &Header) -> Option<NodeKey> {
         let of_link = self.links[&link].node;
-        if let Some(key) = of_link {
-            if !self.nodes[key].in_handshake() {
-                return Some(key);
-            }
+        if let Some(key) = of_link
+            && !self.nodes[key].in_handshake()
+        {
+            return Some(key);
         }
         let key = self.nodes.find(&header.sender)?;
         if of_link.is_none() {

@@ -99,7 +99,7 @@ impl Loader<'_> {
     }
 
     fn vars(&mut self, fields: &[&str]) -> Step {
-        if fields.len() % 2 != 0 {
+        if !fields.len().is_multiple_of(2) {
             return Err("a variable without value");
         }
         for pair in fields.chunks(2) {

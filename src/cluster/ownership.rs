@@ -62,13 +62,13 @@ impl Cluster {
             flags.set(NodeFlags::REPLICA);
             self.save_and_update();
         }
-        if let Some(master) = self.nodes.find(&master_id).filter(|m| *m != key) {
-            if self.nodes[key].replica_of != Some(master) {
-                self.attach_replica(key, master);
-                let shard = self.nodes[master].shard_id;
-                self.set_shard(key, shard);
-                self.save_soon();
-            }
+        if let Some(master) = self.nodes.find(&master_id).filter(|m| *m != key)
+            && self.nodes[key].replica_of != Some(master)
+        {
+            self.attach_replica(key, master);
+            let shard = self.nodes[master].shard_id;
+            self.set_shard(key, shard);
+            self.save_soon();
         }
     }
 

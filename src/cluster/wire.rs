@@ -460,7 +460,7 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
                 return Err(too_long);
             }
             let len = be32(bytes, at);
-            if len % 8 != 0 {
+            if !len.is_multiple_of(8) {
                 return Err(WireError::ExtensionPadding { packet_type, len });
             }
             let len = len as usize;
