@@ -3,7 +3,8 @@
 //! The order follows Redis, as tools that start servers wait for its log lines: the starting lines, the logo with `PID:`,
 //! `Server initialized`, and `Ready to accept connections` once a listener is open and the data is loaded.
 
-use crate::config::{Config, Loaded, Supervised};
+use crate::config::{Config, ConfigError, Loaded, Supervised};
+use crate::dispatch::table::RenameError;
 use crate::net::listener::Listener;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
 use crate::sys::{crash, log as log_sink, process, service, signals, system_check};
@@ -61,34 +62,61 @@ pub fn main(args: Vec<OsString>) -> i32 {
             clean_up(&server);
             code
         }
-        Err(reason) => {
-            log::warn!("{reason}");
+        Err(error) => {
+            match error {
+                StartError::Config(error) => error.report(),
+                StartError::Other(reason) => log::warn!("{reason}"),
+            }
             1
         }
     }
 }
 
-/// Everything between a configuration and the loop. The error is the last line of the log.
-fn start(config: Config, background: bool) -> Result<Server, String> {
+/// Why the server does not start.
+enum StartError {
+    /// A line of the configuration.
+    Config(ConfigError),
+    /// The last line of the log.
+    Other(String),
+}
+
+impl From<String> for StartError {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Everything between a configuration and the loop.
+fn start(config: Config, background: bool) -> Result<Server, StartError> {
     signals::install().map_err(|e| format!("Can't install signal handlers: {}", e.desc()))?;
     crash::set_report(config.crash_log_enabled);
     let config_file = config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let mut server = Server::new(config, config_file).map_err(|e| format!("Can't start the server: {e}"))?;
+    rename_commands(&mut server)?;
     server.apply_initial_config()?;
     if background || !server.cfg.pidfile.is_empty() {
         write_pid_file(&mut server.cfg);
     }
     show_logo(&server.cfg);
     system_check::warn_of_backlog(server.cfg.tcp_backlog);
+    refuse_modules(&server.cfg)?;
     server.listen()?;
+    let has_unix = !server.cfg.unixsocket.is_empty();
+    if server.cfg.port == 0 && !has_unix {
+        return Err(String::from("Configured to not listen anywhere, exiting.").into());
+    }
     log::info!("Server initialized");
-    for (kind, is_there) in [
-        ("tcp", server.listeners.iter().any(|l| matches!(l, Listener::Tcp(_)))),
-        ("unix", server.listeners.iter().any(|l| matches!(l, Listener::Unix(..)))),
-    ] {
-        if is_there {
-            log::info!("Ready to accept connections {kind}");
-        }
+    if server.cfg.port != 0 {
+        log::info!("Ready to accept connections tcp");
+    }
+    if has_unix {
+        log::info!("Ready to accept connections unix");
     }
     if (1..1 << 20).contains(&server.cfg.maxmemory) {
         log::warn!(
@@ -99,6 +127,39 @@ fn start(config: Config, background: bool) -> Result<Server, String> {
     }
     process::set_cpu_affinity(&server.cfg.server_cpulist);
     Ok(server)
+}
+
+/// Carries the `rename-command` lines out.
+fn rename_commands(server: &mut Server) -> Result<(), ConfigError> {
+    for line in &server.cfg.rename_command {
+        let [from, to] = line.words.as_slice() else { continue };
+        let (from, to) = (String::from_utf8_lossy(from), String::from_utf8_lossy(to));
+        server.commands.rename(&from, &to).map_err(|error| {
+            let reason = match error {
+                RenameError::NoSuchCommand => "No such command in rename-command",
+                RenameError::NameTaken => "Target command name already exists",
+            };
+            ConfigError::at(line, reason)
+        })?;
+    }
+    Ok(())
+}
+
+/// There are no modules. A server that was meant to have one must not come up without it.
+fn refuse_modules(cfg: &Config) -> Result<(), String> {
+    if let Some(line) = cfg.loadmodule.first() {
+        let path = String::from_utf8_lossy(&line.words[0]);
+        log::warn!("Module {path} failed to load: this server has no module interface");
+        return Err(format!("Can't load module from {path}: server aborting"));
+    }
+    if cfg.module_config.is_empty() {
+        return Ok(());
+    }
+    log::warn!("Unresolved Configuration(s) Detected:");
+    for line in &cfg.module_config {
+        log::warn!(">>> '{}'", String::from_utf8_lossy(&line.text));
+    }
+    Err("Module Configuration detected without loadmodule directive or no ApplyConfig call: aborting".into())
 }
 
 /// What the program does besides being a server: its exit code, or `None` to be one.

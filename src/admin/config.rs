@@ -20,6 +20,9 @@ pub enum ProcessClass {
     Child,
 }
 
+/// Makes a configuration file's new content of the old one, the values and the `user` lines.
+type Rewrite = fn(&[u8], &Config, &[Vec<u8>]) -> Vec<u8>;
+
 impl Server {
     /// CONFIG SET: changes all of the directives or none.
     pub fn set_config(&mut self, id: ClientId, pairs: &[(&[u8], &[u8])]) -> Result<(), CmdError> {
@@ -230,15 +233,23 @@ impl Server {
     }
 
     /// Writes the values in use back into the configuration file; `None` if there is none.
-    pub fn rewrite_config(&mut self) -> Option<io::Result<()>> {
-        let path = self.cfg.config_file.clone()?;
-        let old = match std::fs::read(&path) {
+    pub fn rewrite_config(&self) -> Option<io::Result<()>> {
+        self.rewrite_config_with(config::rewrite)
+    }
+
+    /// The same with a line for every directive: DEBUG CONFIG-REWRITE-FORCE-ALL.
+    pub fn rewrite_whole_config(&self) -> Option<io::Result<()>> {
+        self.rewrite_config_with(config::rewrite_all)
+    }
+
+    fn rewrite_config_with(&self, rewrite: Rewrite) -> Option<io::Result<()>> {
+        let path = self.cfg.config_file.as_ref()?;
+        let old = match std::fs::read(path) {
             Ok(old) => old,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Some(Err(error)),
         };
-        let new = config::rewrite(&old, &self.cfg, &self.acl_lines());
-        Some(config::overwrite(&path, &new))
+        Some(config::overwrite(path, &rewrite(&old, &self.cfg, &self.acl_lines())))
     }
 
     /// CONFIG RESETSTAT.
