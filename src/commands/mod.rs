@@ -1,6 +1,7 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
 pub mod command;
+pub mod config;
 pub mod connection;
 pub mod expire;
 pub mod generic;
@@ -13,6 +14,7 @@ pub mod transaction;
 use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
+<<<<<<< HEAD
 pub const ALL: &[&[Command]] = &[
     command::COMMANDS,
     connection::COMMANDS,
@@ -23,6 +25,10 @@ pub const ALL: &[&[Command]] = &[
     string::COMMANDS,
     transaction::COMMANDS,
 ];
+=======
+pub const ALL: &[&[Command]] =
+    &[command::COMMANDS, config::COMMANDS, connection::COMMANDS, string::COMMANDS, transaction::COMMANDS];
+>>>>>>> main
 
 /// What the rows of every family use.
 pub mod prelude {
