@@ -158,9 +158,7 @@ impl<'a, B> Payload<'a, B> {
                     }
                 }
                 Payload::Heap(bytes) => write_heap(at, bytes),
-                Payload::Object(object) => {
-                    at.cast::<*mut B>().write_unaligned(Box::into_raw(object))
-                }
+                Payload::Object(object) => at.cast::<*mut B>().write_unaligned(Box::into_raw(object)),
             }
         }
     }
@@ -215,11 +213,7 @@ impl<'a, B> NewValue<'a, B> {
 }
 
 fn str_payload<'a, B>(bytes: &'a [u8]) -> Payload<'a, B> {
-    if bytes.len() <= INLINE_MAX_LEN {
-        Payload::Inline(bytes)
-    } else {
-        Payload::Heap(bytes.to_vec())
-    }
+    if bytes.len() <= INLINE_MAX_LEN { Payload::Inline(bytes) } else { Payload::Heap(bytes.to_vec()) }
 }
 
 impl<B> From<OwnedValue<B>> for NewValue<'static, B> {
@@ -244,13 +238,7 @@ impl<B> Entry<B> {
         Entry::build(key, expire_ms, 0, raw, payload)
     }
 
-    fn build(
-        key: &[u8],
-        expire_ms: Option<i64>,
-        lru: u32,
-        raw: bool,
-        payload: Payload<'_, B>,
-    ) -> Entry<B> {
+    fn build(key: &[u8], expire_ms: Option<i64>, lru: u32, raw: bool, payload: Payload<'_, B>) -> Entry<B> {
         let mut flags = payload.flags();
         if raw {
             flags |= RAW;
@@ -273,19 +261,14 @@ impl<B> Entry<B> {
                 at.add(HEADER_LEN).cast::<i64>().write_unaligned(expire_ms);
             }
             if flags & LONG_KEY != 0 {
-                at.add(key_len_at)
-                    .cast::<usize>()
-                    .write_unaligned(key.len());
+                at.add(key_len_at).cast::<usize>().write_unaligned(key.len());
             } else {
                 at.add(key_len_at).write(key.len() as u8);
             }
             ptr::copy_nonoverlapping(key.as_ptr(), at.add(key_at), key.len());
             payload.write(at.add(value_at));
         }
-        Entry {
-            block,
-            _owns: PhantomData,
-        }
+        Entry { block, _owns: PhantomData }
     }
 
     fn header(&self) -> u32 {
@@ -331,10 +314,7 @@ impl<B> Entry<B> {
         unsafe {
             let from = self.block.as_ptr().add(value_at);
             if flags & LONG_VALUE != 0 {
-                (
-                    value_at + 2,
-                    usize::from(from.cast::<u16>().read_unaligned()),
-                )
+                (value_at + 2, usize::from(from.cast::<u16>().read_unaligned()))
             } else {
                 (value_at + 1, usize::from(from.read()))
             }
@@ -372,13 +352,7 @@ impl<B> Entry<B> {
             return None;
         }
         // SAFETY: the flag says that the expire follows the header.
-        Some(unsafe {
-            self.block
-                .as_ptr()
-                .add(HEADER_LEN)
-                .cast::<i64>()
-                .read_unaligned()
-        })
+        Some(unsafe { self.block.as_ptr().add(HEADER_LEN).cast::<i64>().read_unaligned() })
     }
 
     pub fn has_expire(&self) -> bool {
@@ -392,19 +366,9 @@ impl<B> Entry<B> {
         if had != expire_ms.is_some() {
             let old_len = self.used_len();
             let (new_len, from, to, new_flags) = if had {
-                (
-                    old_len - EXPIRE_LEN,
-                    HEADER_LEN + EXPIRE_LEN,
-                    HEADER_LEN,
-                    flags & !HAS_EXPIRE,
-                )
+                (old_len - EXPIRE_LEN, HEADER_LEN + EXPIRE_LEN, HEADER_LEN, flags & !HAS_EXPIRE)
             } else {
-                (
-                    old_len + EXPIRE_LEN,
-                    HEADER_LEN,
-                    HEADER_LEN + EXPIRE_LEN,
-                    flags | HAS_EXPIRE,
-                )
+                (old_len + EXPIRE_LEN, HEADER_LEN, HEADER_LEN + EXPIRE_LEN, flags | HAS_EXPIRE)
             };
             let tail = old_len - from;
             let old = self.block.as_ptr();
@@ -463,10 +427,7 @@ impl<B> Entry<B> {
                             at.add(8).cast::<usize>().read_unaligned(),
                         )
                     };
-                    ValueRef::Str {
-                        bytes,
-                        raw: flags & RAW != 0 || bytes.len() > EMBSTR_MAX_LEN,
-                    }
+                    ValueRef::Str { bytes, raw: flags & RAW != 0 || bytes.len() > EMBSTR_MAX_LEN }
                 }
             }
         }
@@ -514,10 +475,7 @@ impl<B> Entry<B> {
                 }
                 KIND_HEAP => {
                     let at = self.block.as_ptr().add(value_at);
-                    (
-                        at.cast::<*mut u8>().read_unaligned(),
-                        at.add(8).cast::<usize>().read_unaligned(),
-                    )
+                    (at.cast::<*mut u8>().read_unaligned(), at.add(8).cast::<usize>().read_unaligned())
                 }
                 _ => return None,
             }
@@ -535,14 +493,10 @@ impl<B> Entry<B> {
             return self.set_value(NewValue::Str(bytes));
         }
         let (payload, raw) = value.into_payload();
-        let old = self.detach_value(
-            payload.len(),
-            payload.flags() | if raw { RAW } else { 0 },
-            |at| {
-                // SAFETY: `detach_value` made room for the payload's length there.
-                unsafe { payload.write(at) }
-            },
-        );
+        let old = self.detach_value(payload.len(), payload.flags() | if raw { RAW } else { 0 }, |at| {
+            // SAFETY: `detach_value` made room for the payload's length there.
+            unsafe { payload.write(at) }
+        });
         drop(old);
     }
 
@@ -553,12 +507,7 @@ impl<B> Entry<B> {
 
     /// Takes the old value out, makes room for `len` bytes of new value, has them written and sets the value's flags.
     /// The old value's own memory is returned, not freed, so that the entry is whole when `B`'s drop runs.
-    fn detach_value(
-        &mut self,
-        len: usize,
-        value_flags: u8,
-        write: impl FnOnce(*mut u8),
-    ) -> Option<OwnedValue<B>> {
+    fn detach_value(&mut self, len: usize, value_flags: u8, write: impl FnOnce(*mut u8)) -> Option<OwnedValue<B>> {
         let flags = self.flags();
         let value_at = self.value_at(flags);
         let old_len = value_at + self.value_len(flags, value_at);
@@ -567,10 +516,7 @@ impl<B> Entry<B> {
         // SAFETY: an out-of-line value is read out exactly once, before its place is overwritten.
         let out = unsafe {
             match flags & KIND_MASK {
-                KIND_HEAP => Some(OwnedValue::Str {
-                    bytes: read_heap(old.add(value_at)),
-                    raw: true,
-                }),
+                KIND_HEAP => Some(OwnedValue::Str { bytes: read_heap(old.add(value_at)), raw: true }),
                 KIND_OBJECT => {
                     let object = old.add(value_at).cast::<*mut B>().read_unaligned();
                     Some(OwnedValue::Object(Box::from_raw(object)))
@@ -619,10 +565,7 @@ impl<B> Entry<B> {
         let taken = match self.value() {
             ValueRef::Int(value) => return OwnedValue::Int(value),
             ValueRef::Str { bytes, raw } if self.flags() & KIND_MASK == KIND_INLINE => {
-                return OwnedValue::Str {
-                    bytes: bytes.to_vec(),
-                    raw,
-                };
+                return OwnedValue::Str { bytes: bytes.to_vec(), raw };
             }
             ValueRef::Str { raw, .. } => Some(raw),
             ValueRef::Object(_) => None,
@@ -669,12 +612,7 @@ impl<B> Entry<B> {
                     let at = self.block.as_ptr().add(self.value_at(flags) + 16);
                     at.cast::<usize>().read_unaligned()
                 };
-                block
-                    + if capacity == 0 {
-                        0
-                    } else {
-                        size_class(capacity)
-                    }
+                block + if capacity == 0 { 0 } else { size_class(capacity) }
             }
             KIND_OBJECT if mem::size_of::<B>() > 0 => block + size_class(mem::size_of::<B>()),
             _ => block,

@@ -13,11 +13,7 @@ pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 fn fold(byte: u8, nocase: bool) -> u8 {
-    if nocase {
-        byte.to_ascii_lowercase()
-    } else {
-        byte
-    }
+    if nocase { byte.to_ascii_lowercase() } else { byte }
 }
 
 fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
@@ -37,11 +33,7 @@ fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
         if t == text.len() {
             return p == pattern.len();
         }
-        let step = if p < pattern.len() {
-            one(&pattern[p..], text[t], nocase)
-        } else {
-            None
-        };
+        let step = if p < pattern.len() { one(&pattern[p..], text[t], nocase) } else { None };
         match (step, star) {
             (Some(len), _) => {
                 p += len;

@@ -27,19 +27,13 @@ impl Scaled {
     /// Shifted left until bit 63 is set.
     fn normalized(self) -> Scaled {
         let shift = self.mantissa.leading_zeros();
-        Scaled {
-            mantissa: self.mantissa << shift,
-            exponent: self.exponent - shift as i32,
-        }
+        Scaled { mantissa: self.mantissa << shift, exponent: self.exponent - shift as i32 }
     }
 
     /// The upper half of the product, rounded.
     fn times(self, by: Scaled) -> Scaled {
         let product = u128::from(self.mantissa) * u128::from(by.mantissa) + (1 << 63);
-        Scaled {
-            mantissa: (product >> 64) as u64,
-            exponent: self.exponent + by.exponent + 64,
-        }
+        Scaled { mantissa: (product >> 64) as u64, exponent: self.exponent + by.exponent + 64 }
     }
 }
 
@@ -56,22 +50,12 @@ fn digits(value: f64) -> Digits {
     let fraction = bits & (HIDDEN - 1);
     let biased = (bits >> FRACTION_BITS) as i32;
     let exact = if biased == 0 {
-        Scaled {
-            mantissa: fraction,
-            exponent: -1074,
-        }
+        Scaled { mantissa: fraction, exponent: -1074 }
     } else {
-        Scaled {
-            mantissa: fraction | HIDDEN,
-            exponent: biased - 1075,
-        }
+        Scaled { mantissa: fraction | HIDDEN, exponent: biased - 1075 }
     };
     // Half way to the neighbours; below a power of two the lower one is half as far away.
-    let upper = Scaled {
-        mantissa: (exact.mantissa << 1) + 1,
-        exponent: exact.exponent - 1,
-    }
-    .normalized();
+    let upper = Scaled { mantissa: (exact.mantissa << 1) + 1, exponent: exact.exponent - 1 }.normalized();
     let nearer = if exact.mantissa == HIDDEN { 2 } else { 1 };
     let lower_exponent = exact.exponent - nearer;
     let lower = Scaled {
@@ -92,8 +76,7 @@ fn digits(value: f64) -> Digits {
 /// A power of ten that brings a number with this binary exponent into range, and its decimal exponent. Two can do so;
 /// the estimate decides which.
 fn cached_power(exponent: i32) -> (Scaled, i32) {
-    let estimate =
-        (f64::from(-(exponent + POWERS.len() as i32)) * std::f64::consts::LOG10_2) as i32;
+    let estimate = (f64::from(-(exponent + POWERS.len() as i32)) * std::f64::consts::LOG10_2) as i32;
     let mut index = (estimate - FIRST_POWER) / POWER_STEP;
     loop {
         let (mantissa, of_power) = POWERS[index as usize];
@@ -103,10 +86,7 @@ fn cached_power(exponent: i32) -> (Scaled, i32) {
         } else if result > EXPONENT_MAX {
             index -= 1;
         } else {
-            let power = Scaled {
-                mantissa,
-                exponent: of_power,
-            };
+            let power = Scaled { mantissa, exponent: of_power };
             return (power, FIRST_POWER + index * POWER_STEP);
         }
     }
@@ -121,11 +101,7 @@ fn generate(value: Scaled, upper: Scaled, lower: Scaled, exponent: i32) -> Digit
     let mut delta = upper.mantissa - lower.mantissa;
     let mut whole = upper.mantissa >> shift;
     let mut fraction = upper.mantissa & (one - 1);
-    let mut out = Digits {
-        digits: [0; 20],
-        len: 0,
-        exponent,
-    };
+    let mut out = Digits { digits: [0; 20], len: 0, exponent };
     let mut kappa = 10;
     let mut divisor = 1_000_000_000;
     while kappa > 0 {
@@ -169,8 +145,7 @@ impl Digits {
     fn round(&mut self, delta: u64, mut rest: u64, step: u64, distance: u64) {
         while rest < distance
             && delta - rest >= step
-            && (rest.wrapping_add(step) < distance
-                || distance - rest > rest.wrapping_add(step).wrapping_sub(distance))
+            && (rest.wrapping_add(step) < distance || distance - rest > rest.wrapping_add(step).wrapping_sub(distance))
         {
             self.digits[self.len - 1] -= 1;
             rest += step;
@@ -214,11 +189,7 @@ pub(super) fn write(out: &mut NumText, value: f64) {
         out.extend(&text[1..]);
     }
     out.push(b'e');
-    out.push(if found.exponent + (text.len() as i32) < 1 {
-        b'-'
-    } else {
-        b'+'
-    });
+    out.push(if found.exponent + (text.len() as i32) < 1 { b'-' } else { b'+' });
     out.extend(itoa::Buffer::new().format(magnitude).as_bytes());
 }
 

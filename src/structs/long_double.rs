@@ -31,8 +31,7 @@ impl LongDouble {
         let magnitude = match Syntax::of(rest)? {
             Syntax::Infinity => X87DoubleExtended::INFINITY,
             Syntax::Hex(hex) => {
-                let (mantissa, exponent) =
-                    hex.round(MANTISSA_BITS as u32, 1 - EXPONENT_BIAS as i64 - 63);
+                let (mantissa, exponent) = hex.round(MANTISSA_BITS as u32, 1 - EXPONENT_BIAS as i64 - 63);
                 let value = from_parts(mantissa, exponent);
                 if value.is_infinite() || (value.is_zero() && !hex.is_zero()) {
                     return None;
@@ -43,10 +42,7 @@ impl LongDouble {
                 let text = std::str::from_utf8(rest).ok()?;
                 let read = X87DoubleExtended::from_str_r(text, Round::NearestTiesToEven).ok()?;
                 let value = read.value;
-                if read.status.contains(Status::OVERFLOW)
-                    || value.is_infinite()
-                    || (value.is_zero() && !zero)
-                {
+                if read.status.contains(Status::OVERFLOW) || value.is_infinite() || (value.is_zero() && !zero) {
                     return None;
                 }
                 value
@@ -104,25 +100,15 @@ fn from_parts(mantissa: u128, exponent: i64) -> X87DoubleExtended {
     }
     // A carry out of rounding leaves 65 bits, the lowest of them 0.
     let shift = i64::from(mantissa.leading_zeros()) - 64;
-    let (mantissa, exponent) = if shift < 0 {
-        (mantissa >> -shift, exponent - shift)
-    } else {
-        (mantissa, exponent)
-    };
-    let shift = shift
-        .max(0)
-        .min((exponent + EXPONENT_BIAS as i64 + 62).max(0));
+    let (mantissa, exponent) = if shift < 0 { (mantissa >> -shift, exponent - shift) } else { (mantissa, exponent) };
+    let shift = shift.max(0).min((exponent + EXPONENT_BIAS as i64 + 62).max(0));
     let mantissa = mantissa << shift;
     let exponent = exponent - shift;
     let biased = exponent + EXPONENT_BIAS as i64 + 63;
     if biased >= 0x7fff {
         return X87DoubleExtended::INFINITY;
     }
-    let biased = if mantissa >> 63 == 0 {
-        0
-    } else {
-        biased.max(1)
-    };
+    let biased = if mantissa >> 63 == 0 { 0 } else { biased.max(1) };
     X87DoubleExtended::from_bits((biased as u128) << 64 | mantissa)
 }
 
@@ -138,20 +124,10 @@ fn magnitude(mantissa: u64, exponent: i32) -> String {
     let cut = exponent.unsigned_abs();
     let wide = u128::from(mantissa);
     // Below 2^64 * 10^17 < 2^121, so what is cut off by 127 bits or more is less than a half of the last digit.
-    let (whole, numerator) = if cut < 64 {
-        (wide >> cut, (wide & ((1 << cut) - 1)) * scale)
-    } else {
-        (0, wide * scale)
-    };
-    let (mut fraction, lost, half) = if cut < 127 {
-        (
-            numerator >> cut,
-            numerator & ((1 << cut) - 1),
-            1u128 << (cut - 1),
-        )
-    } else {
-        (0, 0, 1)
-    };
+    let (whole, numerator) =
+        if cut < 64 { (wide >> cut, (wide & ((1 << cut) - 1)) * scale) } else { (0, wide * scale) };
+    let (mut fraction, lost, half) =
+        if cut < 127 { (numerator >> cut, numerator & ((1 << cut) - 1), 1u128 << (cut - 1)) } else { (0, 0, 1) };
     if lost > half || (lost == half && fraction & 1 == 1) {
         fraction += 1;
     }
@@ -164,10 +140,7 @@ fn magnitude(mantissa: u64, exponent: i32) -> String {
 fn shifted_decimal(mantissa: u64, shift: u32) -> String {
     /// Limbs are base 10^18, the least first.
     const BASE: u128 = 1_000_000_000_000_000_000;
-    let mut limbs = vec![
-        (u128::from(mantissa) % BASE) as u64,
-        (u128::from(mantissa) / BASE) as u64,
-    ];
+    let mut limbs = vec![(u128::from(mantissa) % BASE) as u64, (u128::from(mantissa) / BASE) as u64];
     let mut left = shift;
     while left > 0 {
         let by = left.min(60);

@@ -15,10 +15,7 @@ pub struct NumText {
 
 impl NumText {
     fn new() -> NumText {
-        NumText {
-            bytes: [0; 48],
-            len: 0,
-        }
+        NumText { bytes: [0; 48], len: 0 }
     }
 
     pub(super) fn push(&mut self, byte: u8) {
@@ -139,11 +136,7 @@ pub fn f64_text_g17(value: f64) -> NumText {
         if exponent.abs() < 10 {
             out.push(b'0');
         }
-        out.extend(
-            itoa::Buffer::new()
-                .format(exponent.unsigned_abs())
-                .as_bytes(),
-        );
+        out.extend(itoa::Buffer::new().format(exponent.unsigned_abs()).as_bytes());
     }
     out
 }
@@ -189,11 +182,7 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
         // At most 19 digits: below 10^19, which a u64 holds.
         value = value * 10 + u64::from(digit);
     }
-    if negative {
-        0i64.checked_sub_unsigned(value)
-    } else {
-        i64::try_from(value).ok()
-    }
+    if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
 }
 
 /// Reads a double as commands do: what `strtod` accepts (decimal or hexadecimal, `inf`, `infinity`, a sign), all of the
@@ -246,8 +235,7 @@ impl Syntax {
         match text {
             [b'0', b'x' | b'X', hex @ ..] => return Hex::read(hex).map(Syntax::Hex),
             [b'i' | b'I', ..] => {
-                let known =
-                    text.eq_ignore_ascii_case(b"inf") || text.eq_ignore_ascii_case(b"infinity");
+                let known = text.eq_ignore_ascii_case(b"inf") || text.eq_ignore_ascii_case(b"infinity");
                 return known.then_some(Syntax::Infinity);
             }
             _ => {}
@@ -320,18 +308,12 @@ impl Hex {
             if power.is_empty() || !power.iter().all(u8::is_ascii_digit) {
                 return None;
             }
-            let power = power.iter().fold(0i64, |sum, digit| {
-                (sum * 10 + i64::from(digit - b'0')).min(1 << 40)
-            });
+            let power = power.iter().fold(0i64, |sum, digit| (sum * 10 + i64::from(digit - b'0')).min(1 << 40));
             exponent += if negative { -power } else { power };
         } else if !rest.is_empty() {
             return None;
         }
-        Some(Hex {
-            mantissa,
-            exponent,
-            sticky,
-        })
+        Some(Hex { mantissa, exponent, sticky })
     }
 
     pub(super) fn is_zero(&self) -> bool {
@@ -351,11 +333,7 @@ impl Hex {
         }
         let exponent = self.exponent + cut;
         let kept = self.mantissa.checked_shr(cut as u32).unwrap_or(0);
-        let lost = if cut == 128 {
-            self.mantissa
-        } else {
-            self.mantissa & ((1 << cut) - 1)
-        };
+        let lost = if cut == 128 { self.mantissa } else { self.mantissa & ((1 << cut) - 1) };
         let half = 1u128 << (cut - 1);
         let up = lost > half || (lost == half && (self.sticky || kept & 1 == 1));
         (kept + u128::from(up), exponent)

@@ -165,12 +165,7 @@ impl<T> Bucket<T> {
     fn child(&self) -> *mut Bucket<T> {
         if self.chained() {
             // SAFETY: a chained bucket's last place holds the child's address, written by `set_child`.
-            unsafe {
-                self.slots[SLOTS - 1]
-                    .as_ptr()
-                    .cast::<*mut Bucket<T>>()
-                    .read()
-            }
+            unsafe { self.slots[SLOTS - 1].as_ptr().cast::<*mut Bucket<T>>().read() }
         } else {
             ptr::null_mut()
         }
@@ -180,12 +175,7 @@ impl<T> Bucket<T> {
         debug_assert_eq!(self.tags[SLOTS - 1], 0);
         self.meta = self.meta & !(1 << (SLOTS - 1)) | CHAINED;
         // SAFETY: a place has the size and alignment of a pointer (asserted in `Table::new`).
-        unsafe {
-            self.slots[SLOTS - 1]
-                .as_mut_ptr()
-                .cast::<*mut Bucket<T>>()
-                .write(child)
-        }
+        unsafe { self.slots[SLOTS - 1].as_mut_ptr().cast::<*mut Bucket<T>>().write(child) }
     }
 
     fn clear_child(&mut self) {
@@ -264,19 +254,13 @@ struct Array<T> {
 
 impl<T> Array<T> {
     const fn none() -> Array<T> {
-        Array {
-            log2: 0,
-            segments: Vec::new(),
-        }
+        Array { log2: 0, segments: Vec::new() }
     }
 
     fn new(log2: u32) -> Array<T> {
         let count = 1usize << log2.saturating_sub(SEGMENT_LOG2);
         let mut segments = Vec::with_capacity(count);
-        segments.resize_with(count, || Segment {
-            buckets: ptr::null_mut(),
-            tagged: 0,
-        });
+        segments.resize_with(count, || Segment { buckets: ptr::null_mut(), tagged: 0 });
         Array { log2, segments }
     }
 
@@ -454,12 +438,7 @@ impl<T: TableItem> Table<T> {
                 let here = &*bucket;
                 for place in here.matches(tag) {
                     if here.tags[place] == tag && here.item(place).key() == key {
-                        return Some(Spot {
-                            array,
-                            index,
-                            bucket,
-                            place,
-                        });
+                        return Some(Spot { array, index, bucket, place });
                     }
                 }
                 bucket = here.child();
@@ -530,9 +509,7 @@ impl<T: TableItem> Table<T> {
     pub fn entry_hashed<'t>(&'t mut self, hash: u64, key: &[u8]) -> TableEntry<'t, T> {
         self.step();
         match self.find(hash, key) {
-            Some(spot) => TableEntry::Occupied(OccupiedEntry {
-                item: ItemMut { table: self, spot },
-            }),
+            Some(spot) => TableEntry::Occupied(OccupiedEntry { item: ItemMut { table: self, spot } }),
             None => TableEntry::Vacant(VacantEntry { table: self, hash }),
         }
     }
@@ -572,12 +549,7 @@ impl<T: TableItem> Table<T> {
             let here = unsafe { &mut *bucket };
             if let Some(place) = here.free_place() {
                 here.put(place, tag, tagged, item);
-                return Spot {
-                    array,
-                    index,
-                    bucket,
-                    place,
-                };
+                return Spot { array, index, bucket, place };
             }
             let child = here.child();
             if !child.is_null() {
@@ -861,13 +833,7 @@ impl<T: TableItem> Table<T> {
 impl<T: TableItem> Table<T> {
     /// Every item, in order of hash.
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter {
-            table: self,
-            position: Some(0),
-            bucket: ptr::null(),
-            places: Places(0),
-            left: self.len,
-        }
+        Iter { table: self, position: Some(0), bucket: ptr::null(), places: Places(0), left: self.len }
     }
 
     /// The bucket around a position of hash space, and where its range ends (`None`: at the end).
@@ -947,12 +913,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Picks among `candidates` items that `wanted` accepts.
-    fn pick(
-        &self,
-        rng: &mut fastrand::Rng,
-        candidates: usize,
-        wanted: impl Fn(bool) -> bool,
-    ) -> Option<&T> {
+    fn pick(&self, rng: &mut fastrand::Rng, candidates: usize, wanted: impl Fn(bool) -> bool) -> Option<&T> {
         /// Draws before falling back on a walk, and buckets walked before falling back on a whole search.
         const MAX_DRAWS: usize = 256;
         if candidates == 0 {
@@ -961,11 +922,7 @@ impl<T: TableItem> Table<T> {
         // A position falls on a bucket as often as its range is wide, and then on one of `lots` lots a fine bucket, of
         // which each item holds one: so every item is as likely as any other, as long as no chain has more items.
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
-        let lots = if self.tagged_only(candidates) {
-            SLOTS * 3
-        } else {
-            SLOTS * 2
-        };
+        let lots = if self.tagged_only(candidates) { SLOTS * 3 } else { SLOTS * 2 };
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
             let (array, _, bucket) = self.head(position);
@@ -1026,12 +983,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::sample`] for tagged items alone.
-    pub fn sample_tagged<'t>(
-        &'t self,
-        n: usize,
-        rng: &mut fastrand::Rng,
-        f: impl FnMut(&'t T),
-    ) -> usize {
+    pub fn sample_tagged<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
         self.sample_where(n, rng, true, f)
     }
 
@@ -1052,11 +1004,7 @@ impl<T: TableItem> Table<T> {
         let mut wrapped = false;
         let start = position;
         while count < n && !(wrapped && position >= start) {
-            let next = if tagged_only {
-                self.next_tagged_segment(position)
-            } else {
-                Some(position)
-            };
+            let next = if tagged_only { self.next_tagged_segment(position) } else { Some(position) };
             let next = next.and_then(|at| {
                 let (bucket, next) = self.range_at(at);
                 for_each(bucket, |item, tagged| {
@@ -1085,11 +1033,7 @@ impl<T: TableItem> Table<T> {
             .arrays
             .iter()
             .map(|array| {
-                let present = array
-                    .segments
-                    .iter()
-                    .filter(|segment| !segment.buckets.is_null())
-                    .count();
+                let present = array.segments.iter().filter(|segment| !segment.buckets.is_null()).count();
                 present * array.segment_buckets() * mem::size_of::<Bucket<T>>()
                     + array.segments.capacity() * mem::size_of::<Segment<T>>()
             })
@@ -1123,11 +1067,7 @@ impl<T: TableItem> Table<T> {
                 used += usize::from(here > 0);
                 lengths[here.min(63)] += 1;
             }
-            let name = if number == 0 {
-                "main hash table"
-            } else {
-                "rehashing target"
-            };
+            let name = if number == 0 { "main hash table" } else { "rehashing target" };
             let _ = write!(
                 out,
                 "Hash table {number} stats ({name}):\n table size: {}\n number of elements: {items}\n buckets: {}\n \
@@ -1152,8 +1092,7 @@ impl<T: TableItem> Table<T> {
         let mut children = 0;
         assert!(
             self.arrays[0].is_none()
-                || self.arrays[0].segments.len()
-                    == 1 << self.arrays[0].log2.saturating_sub(SEGMENT_LOG2)
+                || self.arrays[0].segments.len() == 1 << self.arrays[0].log2.saturating_sub(SEGMENT_LOG2)
         );
         assert!(self.is_rehashing() || self.moved == 0);
         for (number, array) in self.arrays.iter().enumerate() {
@@ -1173,10 +1112,7 @@ impl<T: TableItem> Table<T> {
                         assert_eq!(here.tags[SLOTS - 1], 0);
                         assert!(!here.is_tagged(SLOTS - 1));
                     }
-                    assert_eq!(
-                        here.tagged_count(),
-                        (0..SLOTS).filter(|i| here.is_tagged(*i)).count()
-                    );
+                    assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
                     for place in 0..SLOTS {
                         if here.tags[place] == 0 {
                             assert!(!here.is_tagged(place), "a tag bit without an item");
@@ -1365,10 +1301,7 @@ impl<'t, T: TableItem> VacantEntry<'t, T> {
     pub fn insert(self, item: T) -> ItemMut<'t, T> {
         debug_assert_eq!(self.hash, self.table.hash(item.key()));
         let spot = self.table.place(self.hash, item);
-        ItemMut {
-            table: self.table,
-            spot,
-        }
+        ItemMut { table: self.table, spot }
     }
 }
 

@@ -1,0 +1,7 @@
+//! The operating system: clock, signals, background threads, the allocator, the log sink.
+
+pub mod alloc;
+pub mod background;
+pub mod clock;
+pub mod log;
+pub mod signals;
