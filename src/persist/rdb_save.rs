@@ -209,6 +209,10 @@ impl Server {
         if self.persist.loading.is_some() {
             return;
         }
+        if self.every_ms(1000) {
+            let now_s = self.now_s();
+            self.persist.migrate.close_idle(now_s);
+        }
         if self.persist.aof.rewrite_scheduled && !self.has_child() && !self.aof_rewrite_is_limited() {
             self.start_bgrewrite();
         }

@@ -3,5 +3,6 @@
 pub mod alloc;
 pub mod background;
 pub mod clock;
+pub mod fork;
 pub mod log;
 pub mod signals;
