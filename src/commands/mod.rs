@@ -1,6 +1,7 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
 pub mod command;
+pub mod config;
 pub mod connection;
 pub mod migrate;
 pub mod persistence;
@@ -12,6 +13,7 @@ use crate::dispatch::command::Command;
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub const ALL: &[&[Command]] = &[
     command::COMMANDS,
+    config::COMMANDS,
     connection::COMMANDS,
     migrate::COMMANDS,
     persistence::COMMANDS,

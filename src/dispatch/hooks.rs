@@ -14,6 +14,10 @@ impl Server {
     pub fn check_acl(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
         Ok(())
     }
+    /// The users as `user` lines of the configuration file: name and rules.
+    pub fn acl_lines(&self) -> Vec<Vec<u8>> {
+        self.cfg.user.iter().map(|line| line.words.join(&b' ')).collect()
+    }
     // cluster
     pub fn check_slot(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
         Ok(())
@@ -28,13 +32,6 @@ impl Server {
         _in_multi: bool,
     ) -> Result<(), CmdError> {
         Ok(())
-    }
-    // persist
-    pub fn check_disk(&mut self, row: &Command, is_write: bool) -> Result<(), CmdError> {
-        if !is_write && row.name != "ping" {
-            return Ok(());
-        }
-        self.disk_error().map_or(Ok(()), Err)
     }
     /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
     pub fn update_sinks(&mut self) {

@@ -5,4 +5,5 @@ pub mod background;
 pub mod clock;
 pub mod fork;
 pub mod log;
+pub mod process;
 pub mod signals;
