@@ -20,14 +20,24 @@
 
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::fmt::Write as _;
 use std::hash::Hasher as _;
-use std::mem::{self, MaybeUninit};
-use std::ops::{Deref, DerefMut};
+use std::mem;
 use std::ptr;
 
 use siphasher::sip::SipHasher13;
+
+mod bucket;
+mod place;
+mod visit;
+
+#[cfg(test)]
+mod tests;
+
+use bucket::{
+    Array, Bucket, SEGMENT_LOG2, SLOTS, allocate_buckets, free_array, free_buckets, index_of, prefetch, tag_of,
+};
+pub use place::{ItemMut, OccupiedEntry, TableEntry, VacantEntry};
+pub use visit::Iter;
 
 /// What a table holds: an owned pointer of 8 bytes that leads to its key.
 pub trait TableItem {
@@ -62,21 +72,17 @@ pub enum ResizePolicy {
     Forbid,
 }
 
-/// Places in a bucket.
-const SLOTS: usize = 7;
 /// A table grows when it holds more than this many items a bucket.
-const GROW_LOAD: usize = 6;
+const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
 pub const FORCE_RATIO: usize = 5;
 /// A table shrinks when it holds fewer items than one for this many places.
 const SHRINK_SPARSITY: usize = 10;
-/// Buckets in a full segment (256 KiB).
-const SEGMENT_LOG2: u32 = 12;
-const SEGMENT_BUCKETS: usize = 1 << SEGMENT_LOG2;
 /// The largest factor, as a power of two, by which one resize changes the size of a table that holds items: it bounds
 /// the work of one step.
 const MAX_RESIZE_LOG2: u32 = 4;
 
+<<<<<<< HEAD
 const TAG_BYTES: u64 = 0x00ff_ffff_ffff_ffff;
 const LOW_BITS: u64 = 0x0001_0101_0101_0101;
 const HIGH_BITS: u64 = 0x0080_8080_8080_8080;
@@ -324,6 +330,8 @@ fn index_of(hash: u64, log2: u32) -> usize {
     ((hash >> 1) >> (63 - log2)) as usize
 }
 
+=======
+>>>>>>> structs
 /// The smallest table, as a power of two, that holds `len` items at the usual load.
 fn log2_for(len: usize) -> u32 {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two().ilog2()
@@ -670,6 +678,11 @@ impl<T: TableItem> Table<T> {
         self.policy = policy;
     }
 
+    /// Whether a child process makes resizing dear: [`ResizePolicy::Avoid`] or [`ResizePolicy::Allow`].
+    pub fn set_avoid_resize(&mut self, avoid: bool) {
+        self.policy = if avoid { ResizePolicy::Avoid } else { ResizePolicy::Allow };
+    }
+
     /// Stops moving buckets until [`Self::resume_rehash`] was called as often.
     pub fn pause_rehash(&mut self) {
         self.paused += 1;
@@ -829,6 +842,7 @@ impl<T: TableItem> Table<T> {
     }
 }
 
+<<<<<<< HEAD
 /// Visiting.
 impl<T: TableItem> Table<T> {
     /// Every item, in order of hash.
@@ -1201,6 +1215,8 @@ fn free_array<T>(mut array: Array<T>, mut f: impl FnMut(T)) {
     }
 }
 
+=======
+>>>>>>> structs
 impl<T: TableItem> Drop for Table<T> {
     fn drop(&mut self) {
         for array in &mut self.arrays {
@@ -1208,6 +1224,7 @@ impl<T: TableItem> Drop for Table<T> {
         }
     }
 }
+<<<<<<< HEAD
 
 /// An item for change; see [`Table::get_mut`].
 pub struct ItemMut<'t, T: TableItem> {
@@ -1360,3 +1377,5 @@ impl<'t, T: TableItem> IntoIterator for &'t Table<T> {
         self.iter()
     }
 }
+=======
+>>>>>>> structs
