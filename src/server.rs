@@ -13,6 +13,7 @@ use crate::keyspace::Keyspace;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
+use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -36,6 +37,7 @@ pub struct Server {
     pub background: Background,
     pub blocked: Blocked,
     pub pauses: Pauses,
+    pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
     /// Nested calls: above 0 within a transaction or script.
@@ -82,6 +84,7 @@ impl Server {
             background: Background::new()?,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
+            repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             depth: 0,
             run_id: random_hex_40(),

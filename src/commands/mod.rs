@@ -2,13 +2,14 @@
 
 pub mod command;
 pub mod connection;
+pub mod replication;
 pub mod string;
 pub mod transaction;
 
 use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
-pub const ALL: &[&[Command]] = &[command::COMMANDS, connection::COMMANDS, string::COMMANDS, transaction::COMMANDS];
+pub const ALL: &[&[Command]] = &[command::COMMANDS, connection::COMMANDS, replication::COMMANDS, string::COMMANDS, transaction::COMMANDS];
 
 /// What the rows of every family use.
 pub mod prelude {

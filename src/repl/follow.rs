@@ -18,7 +18,6 @@ use crate::net::{ClientFlags, ClientId, Conn, Source};
 use crate::server::Server;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
 
 /// Bytes asked for by one read of a dataset.
 const READ_BYTES: usize = 64 * 1024;
@@ -69,8 +68,7 @@ impl Server {
     }
 
     fn role_changed(&mut self) {
-        self.refresh_sinks();
-        self.adjust_oom_score();
+        self.update_sinks();
     }
 
     /// A former primary may be able to continue with its successor: it knows where its own stream ends.
@@ -161,6 +159,9 @@ impl Server {
 
     /// The link's connection is ready for something.
     pub fn on_master_link_ready(&mut self, event: Ready) {
+        if self.repl.master.loading {
+            return;
+        }
         match self.repl.master.state {
             LinkState::Connecting => self.finish_connecting(),
             LinkState::Handshake => {
@@ -325,7 +326,7 @@ impl Server {
         });
         self.repl.master.state = LinkState::Connected;
         self.repl.master.down_since_s = 0;
-        self.refresh_sinks();
+        self.update_sinks();
         if let Some(Err(e)) = moved {
             log::warn!("Error resurrecting the cached master, impossible to add the readable handler: {}", reason(&e));
             self.clients.close_later(client);
@@ -464,6 +465,7 @@ impl Server {
                     return false;
                 }
             };
+            self.sync_received_part();
             if let Err(e) = written {
                 log::warn!(
                     "Write error or short write writing to the DB dump file needed for MASTER <-> REPLICA \
@@ -473,6 +475,20 @@ impl Server {
                 self.cancel_sync(true);
                 return false;
             }
+        }
+    }
+
+    /// Spreads the writing to disk over the transfer, so that the end does not wait for everything at once.
+    fn sync_received_part(&mut self) {
+        let Some(transfer) = &mut self.repl.master.transfer else { return };
+        let Some(target) = &mut transfer.file else { return };
+        if transfer.read - target.synced < SYNC_EVERY_BYTES {
+            return;
+        }
+        target.synced = transfer.read;
+        if let Ok(file) = target.file.try_clone() {
+            // A failure shows again, and is dealt with, at the end.
+            self.background.fsync.submit(move || drop(file.sync_data()));
         }
     }
 
@@ -556,12 +572,10 @@ impl Server {
         let Some(online) = &self.repl.master.online else { return };
         let client = online.client;
         let applied = online.applied.to_string();
-        let fsynced = self.repl.fsynced_offset;
+        let fsynced = self.persist.aof.fsynced_reploff.map(|offset| offset.to_string());
         let mut arguments: Vec<&[u8]> = vec![b"REPLCONF", b"ACK", applied.as_bytes()];
-        let fsynced_text = fsynced.to_string();
-        if fsynced != -1 {
-            arguments.push(b"FACK");
-            arguments.push(fsynced_text.as_bytes());
+        if let Some(fsynced) = &fsynced {
+            arguments.extend([&b"FACK"[..], fsynced.as_bytes()]);
         }
         self.clients.push(client, &command(&arguments));
     }
@@ -658,20 +672,6 @@ fn write_received(transfer: &mut Transfer, data: &[u8]) -> io::Result<()> {
     let Some(target) = &mut transfer.file else { return Ok(()) };
     target.file.write_all(data)?;
     transfer.read += data.len() as u64;
-    if transfer.read - target.synced >= SYNC_EVERY_BYTES {
-        // Spread over the transfer, so that the end does not wait for everything at once.
-        let flags = libc_sync_range(&target.file, target.synced, transfer.read - target.synced);
-        target.synced = transfer.read;
-        return flags;
-    }
-    Ok(())
-}
-
-/// Starts writing a part of a file to disk without waiting for it.
-fn libc_sync_range(file: &std::fs::File, from: u64, count: u64) -> io::Result<()> {
-    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-    // Dropping pages from the cache makes the system write them out; a failure costs time at the end, no more.
-    let _ = posix_fadvise(file.as_fd(), from as i64, count as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     Ok(())
 }
 

@@ -136,6 +136,8 @@ pub struct MasterLink {
     pub last_io_s: i64,
     /// The connection again, to show being alive while a dataset is loaded.
     pub keepalive: Option<OwnedFd>,
+    /// A dataset is being loaded: nobody else reads the connection.
+    pub loading: bool,
     /// When a keepalive was last sent, in Unix seconds.
     pub keepalive_sent_s: i64,
 }

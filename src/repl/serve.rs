@@ -123,7 +123,7 @@ impl Server {
                 self.repl.history.id,
                 self.repl.history.second_id
             );
-            self.refresh_sinks();
+            self.update_sinks();
         }
         self.plan_full_sync(id);
     }
@@ -384,7 +384,7 @@ impl Server {
 
     /// Whether this server (0 or 1) and how many replicas have `offset` on disk.
     pub(crate) fn aof_acks(&self, offset: i64) -> (i64, i64) {
-        let on_disk = i64::from(self.repl.fsynced_offset >= offset);
+        let on_disk = i64::from(self.persist.aof.fsynced_reploff.unwrap_or(-1) >= offset);
         (on_disk, primary::count_aof_acks(self.repl.records(), offset) as i64)
     }
 
@@ -436,11 +436,6 @@ impl Server {
     pub(super) fn refresh_good_replicas(&mut self) {
         let now_s = self.now_s();
         self.repl.refresh_good_replicas(self.cfg.min_replicas_max_lag, now_s);
-    }
-
-    /// Whether propagated commands have a taker now.
-    pub fn refresh_sinks(&mut self) {
-        self.ks.effects.has_sinks = self.cfg.appendonly || self.repl.takes_stream();
     }
 
     /// INFO's replication section, without its title.
@@ -563,7 +558,7 @@ impl Server {
         if let Some(backlog) = self.repl.take_backlog() {
             self.background.files.submit(move || drop(backlog));
         }
-        self.refresh_sinks();
+        self.update_sinks();
     }
 
     /// `repl-backlog-size` changed.

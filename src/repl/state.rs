@@ -54,6 +54,8 @@ pub struct ReplStats {
     pub sync_partial_ok: u64,
     /// Partial ones asked for and refused.
     pub sync_partial_err: u64,
+    /// Errors sent to another server.
+    pub unexpected_errors: u64,
 }
 
 /// The room's state.
@@ -77,8 +79,6 @@ pub struct Repl {
     output_grew: bool,
     /// Ask all replicas for an acknowledgement before the loop sleeps.
     pub want_acks: bool,
-    /// Newest offset known to be in the AOF on disk; -1 when there is no AOF.
-    pub fsynced_offset: i64,
     /// The dump file was written only for replicas, and is to be removed when they have it.
     pub dump_is_for_replicas: bool,
     /// How often the periodic work ran.
@@ -123,7 +123,6 @@ impl Repl {
             good_replicas: 0,
             output_grew: false,
             want_acks: false,
-            fsynced_offset: -1,
             dump_is_for_replicas: false,
             cron_loops: 0,
             pipe: None,
