@@ -17,6 +17,7 @@ use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
+use crate::sys::process::OomScore;
 use crate::sys::{alloc, signals};
 use std::io;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub struct Server {
     /// Absolute paths of the executable and the configuration file (empty: none).
     pub executable: String,
     pub config_file: String,
+    pub oom_score: OomScore,
     /// Set when the loop is to end, with the exit code.
     pub exit: Option<i32>,
     /// Number of cron runs.
@@ -64,11 +66,8 @@ impl Server {
         let clock = Clock::new();
         let mut seed = [0u8; 16];
         random_bytes(&mut seed);
-        let ks = Keyspace::new(
-            if cfg.cluster_enabled { 1 } else { cfg.databases as usize },
-            cfg.cluster_enabled,
-            HashSeed(seed),
-        );
+        let ks =
+            Keyspace::new(if cfg.cluster_enabled { 1 } else { cfg.databases }, cfg.cluster_enabled, HashSeed(seed));
         let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
         let now_ms = clock.ms();
         let mut server = Server {
@@ -91,6 +90,7 @@ impl Server {
             started_ms: now_ms,
             executable,
             config_file,
+            oom_score: OomScore::default(),
             exit: None,
             cron_loops: 0,
             next_cron_ms: now_ms,
@@ -226,7 +226,7 @@ impl Server {
 
     /// Cron runs a second: `hz`, more with many clients when `dynamic-hz` is on.
     pub fn hz(&self) -> i64 {
-        let mut hz = self.cfg.hz as i64;
+        let mut hz = self.cfg.hz;
         if self.cfg.dynamic_hz {
             while self.clients.len() as i64 / hz > 200 && hz < 500 {
                 hz *= 2;

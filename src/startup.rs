@@ -2,13 +2,14 @@
 
 use crate::config::Config;
 use crate::server::{REDIS_VERSION, Server};
-use crate::sys::{log as log_sink, signals};
+use crate::sys::{log as log_sink, process, signals};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 /// Runs the server; gives the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
     log_sink::start();
+    process::collect_title_space();
     let args: Vec<Vec<u8>> = args.into_iter().skip(1).map(OsString::into_vec).collect();
     let loaded = match Config::load(&args, &mut std::io::stdin()) {
         Ok(loaded) => loaded,
@@ -38,6 +39,10 @@ pub fn main(args: Vec<OsString>) -> i32 {
             return 1;
         }
     };
+    if let Err(reason) = server.apply_initial_config() {
+        log::warn!("{reason}");
+        return 1;
+    }
     if let Err(reason) = server.listen() {
         log::warn!("{reason}");
         return 1;

@@ -1,6 +1,7 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
 pub mod command;
+pub mod config;
 pub mod connection;
 pub mod replication;
 pub mod string;
@@ -9,7 +10,14 @@ pub mod transaction;
 use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
-pub const ALL: &[&[Command]] = &[command::COMMANDS, connection::COMMANDS, replication::COMMANDS, string::COMMANDS, transaction::COMMANDS];
+pub const ALL: &[&[Command]] = &[
+    command::COMMANDS,
+    config::COMMANDS,
+    connection::COMMANDS,
+    replication::COMMANDS,
+    string::COMMANDS,
+    transaction::COMMANDS,
+];
 
 /// What the rows of every family use.
 pub mod prelude {

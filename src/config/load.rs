@@ -101,8 +101,9 @@ impl Config {
         let mut content = Vec::new();
         if let Some(path) = command_line.file {
             let path = PathBuf::from(OsStr::from_bytes(path));
-            loader.config.config_file = Some(std::path::absolute(&path).unwrap_or_else(|_| path.clone()));
+            let path = std::path::absolute(&path).unwrap_or(path);
             content = read_files(&path)?;
+            loader.config.config_file = Some(path);
         }
         if command_line.stdin {
             loader.notices.push((log::Level::Info, "Reading config from stdin".into()));

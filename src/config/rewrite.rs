@@ -60,7 +60,7 @@ fn line(name: &str, values: &[impl AsRef<[u8]>]) -> Vec<u8> {
 /// Bytes in the largest unit that divides them.
 fn memory(bytes: u64) -> String {
     let units = [(1u64 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
-    match units.iter().find(|(unit, _)| bytes != 0 && bytes % unit == 0) {
+    match units.iter().find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),
     }

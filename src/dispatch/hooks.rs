@@ -14,6 +14,10 @@ impl Server {
     pub fn check_acl(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
         Ok(())
     }
+    /// The users as `user` lines of the configuration file: name and rules.
+    pub fn acl_lines(&self) -> Vec<Vec<u8>> {
+        self.cfg.user.iter().map(|line| line.words.join(&b' ')).collect()
+    }
     // cluster
     pub fn cluster_manual_failover_in_progress(&self) -> bool {
         false
@@ -35,6 +39,10 @@ impl Server {
     // persist
     pub fn check_disk(&mut self, _row: &Command, _is_write: bool) -> Result<(), CmdError> {
         Ok(())
+    }
+    /// Turns the AOF on or off, as `appendonly` says.
+    pub fn apply_appendonly(&mut self) -> Result<(), String> {
+        if self.cfg.appendonly { Err("Unable to turn on AOF. Check server logs.".into()) } else { Ok(()) }
     }
     pub fn feed_aof(&mut self, _db: usize, _command: &[u8]) {}
     /// Writes and syncs the AOF before replies leave.

@@ -29,7 +29,9 @@ impl Server {
         let mut parser = take(&mut c.parser);
         let mut out = take(&mut c.out.cur);
         let mut pos = take(&mut c.query_pos);
+        // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
         let outer = self.clients.current.replace(id);
+        let outer_push = take(&mut self.clients.self_push);
 
         let mut share = COMMANDS_PER_TURN;
         while self.may_process(id) == Flow::Go {
@@ -77,7 +79,7 @@ impl Server {
         }
 
         self.clients.current = outer;
-        let push = take(&mut self.clients.self_push);
+        let push = std::mem::replace(&mut self.clients.self_push, outer_push);
         give_back_input(&mut query, &mut pos, &mut parser);
         let Some(c) = self.clients.get_mut(id) else { return };
         // Nothing is read into the buffer while commands run, so what was taken is what there is.
@@ -202,7 +204,7 @@ impl Server {
             if is_exec {
                 self.discard_transaction(id);
                 let text = String::from_utf8_lossy(&error.0).into_owned();
-                let text = format!("EXECABORT Transaction discarded because of: {}", text.trim_start_matches("ERR "));
+                let text = format!("EXECABORT Transaction discarded because of: {text}");
                 return self.write_error(out, &CmdError::text(text));
             }
             c.flags.add(ClientFlags::DIRTY_EXEC);

@@ -103,7 +103,7 @@ impl Db {
                 let place = &mut slots[key_slot(key) as usize];
                 let table = place.as_deref_mut()?;
                 let entry = table.remove(key)?;
-                if table.len() == 0 {
+                if table.is_empty() {
                     *place = None;
                 }
                 entry

@@ -49,6 +49,8 @@ impl Server {
         if c.is(ClientFlags::UNIX_SOCKET) {
             c.path = Some(unix);
         }
+        // Those who came before a password was set stay welcome.
+        c.flags.set(ClientFlags::AUTHENTICATED, !self.auth_required);
         let registered =
             c.conn.as_mut().map(|s| s.register(self.reactor.registry(), super::Source::Client(id).token()));
         if let Some(Err(e)) = registered {

@@ -4,4 +4,5 @@ pub mod alloc;
 pub mod background;
 pub mod clock;
 pub mod log;
+pub mod process;
 pub mod signals;
