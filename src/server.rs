@@ -13,6 +13,7 @@ use crate::keyspace::Keyspace;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
+use crate::persist::Persist;
 use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
@@ -36,6 +37,7 @@ pub struct Server {
     pub commands: CommandTable,
     pub stats: Stats,
     pub background: Background,
+    pub persist: Persist,
     pub blocked: Blocked,
     pub pauses: Pauses,
     pub repl: Repl,
@@ -70,6 +72,7 @@ impl Server {
             Keyspace::new(if cfg.cluster_enabled { 1 } else { cfg.databases }, cfg.cluster_enabled, HashSeed(seed));
         let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
         let now_ms = clock.ms();
+        let persist = Persist::new(&cfg, now_ms / 1000);
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
             cfg,
@@ -81,6 +84,7 @@ impl Server {
             commands: CommandTable::new(commands::ALL),
             stats: Stats::default(),
             background: Background::new()?,
+            persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
             repl: Repl::new(now_ms / 1000),

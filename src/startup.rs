@@ -48,6 +48,12 @@ pub fn main(args: Vec<OsString>) -> i32 {
         return 1;
     }
     log::info!("Server initialized");
+    if server.load_at_start().is_err() {
+        return 1;
+    }
+    if let Some(code) = server.exit {
+        return code;
+    }
     log::info!("Ready to accept connections tcp");
     server.run()
 }

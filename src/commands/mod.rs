@@ -3,6 +3,8 @@
 pub mod command;
 pub mod config;
 pub mod connection;
+pub mod migrate;
+pub mod persistence;
 pub mod replication;
 pub mod string;
 pub mod transaction;
@@ -14,6 +16,8 @@ pub const ALL: &[&[Command]] = &[
     command::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
+    migrate::COMMANDS,
+    persistence::COMMANDS,
     replication::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,

@@ -37,21 +37,28 @@ impl Server {
         Ok(())
     }
     // persist
-    pub fn check_disk(&mut self, _row: &Command, _is_write: bool) -> Result<(), CmdError> {
-        Ok(())
+    pub fn check_disk(&mut self, row: &Command, is_write: bool) -> Result<(), CmdError> {
+        if !is_write && row.name != "ping" {
+            return Ok(());
+        }
+        self.disk_error().map_or(Ok(()), Err)
     }
     /// Turns the AOF on or off, as `appendonly` says.
     pub fn apply_appendonly(&mut self) -> Result<(), String> {
-        if self.cfg.appendonly { Err("Unable to turn on AOF. Check server logs.".into()) } else { Ok(()) }
+        use crate::persist::state::AofState;
+        let is_off = self.persist.aof.state == AofState::Off;
+        if !self.cfg.appendonly {
+            if !is_off {
+                self.stop_aof();
+            }
+        } else if is_off && !self.start_aof(self.depth > 1) {
+            return Err("Unable to turn on AOF. Check server logs.".into());
+        }
+        Ok(())
     }
-    pub fn feed_aof(&mut self, _db: usize, _command: &[u8]) {}
-    /// Writes and syncs the AOF before replies leave.
-    pub fn flush_aof(&mut self) {}
-    pub fn is_loading(&self) -> bool {
-        false
-    }
-    pub fn loading_allows(&self, _row: &Command) -> bool {
-        false
+    /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
+    pub fn update_sinks(&mut self) {
+        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
     }
     // blocked clients
     pub fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
@@ -78,6 +85,7 @@ impl Server {
     pub fn rooms_timers(&mut self) {}
     pub fn rooms_cron(&mut self) {
         self.repl_cron();
+        self.persist_cron();
     }
     pub fn cluster_connections(&self) -> usize {
         0

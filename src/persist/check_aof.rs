@@ -100,24 +100,13 @@ impl Input {
 /// The integer a text starts with, as C reads it, and what follows.
 fn leading_long(text: &[u8]) -> (i64, &[u8]) {
     let sign = usize::from(matches!(text.first(), Some(b'-' | b'+')));
-    let digits = text[sign..]
-        .iter()
-        .take_while(|b| b.is_ascii_digit())
-        .count();
+    let digits = text[sign..].iter().take_while(|b| b.is_ascii_digit()).count();
     if digits == 0 {
         return (0, text);
     }
-    let magnitude = text[sign..sign + digits].iter().fold(0i64, |n, d| {
-        n.saturating_mul(10).saturating_add(i64::from(d - b'0'))
-    });
-    (
-        if text[0] == b'-' {
-            -magnitude
-        } else {
-            magnitude
-        },
-        &text[sign + digits..],
-    )
+    let magnitude =
+        text[sign..sign + digits].iter().fold(0i64, |n, d| n.saturating_mul(10).saturating_add(i64::from(d - b'0')));
+    (if text[0] == b'-' { -magnitude } else { magnitude }, &text[sign + digits..])
 }
 
 impl Checker<'_> {
@@ -133,14 +122,7 @@ impl Checker<'_> {
     fn newline(&mut self, at: u64, found: [u8; 2]) -> bool {
         if found != *b"\r\n" {
             let hex = |b: u8| i32::from(b as i8);
-            self.fail(
-                at,
-                format!(
-                    "Expected \\r\\n, got: {:02x}{:02x}",
-                    hex(found[0]),
-                    hex(found[1])
-                ),
-            );
+            self.fail(at, format!("Expected \\r\\n, got: {:02x}{:02x}", hex(found[0]), hex(found[1])));
             return false;
         }
         self.line += 1;
@@ -156,20 +138,11 @@ impl Checker<'_> {
             return Ok(None);
         };
         if *first != prefix {
-            self.fail(
-                at,
-                format!(
-                    "Expected prefix '{}', got: '{}'",
-                    prefix as char, *first as char
-                ),
-            );
+            self.fail(at, format!("Expected prefix '{}', got: '{}'", prefix as char, *first as char));
             return Ok(None);
         }
         let (number, rest) = leading_long(text);
-        let end = [
-            rest.first().copied().unwrap_or(0),
-            rest.get(1).copied().unwrap_or(0),
-        ];
+        let end = [rest.first().copied().unwrap_or(0), rest.get(1).copied().unwrap_or(0)];
         Ok(self.newline(at, end).then_some((number, at)))
     }
 
@@ -182,35 +155,24 @@ impl Checker<'_> {
             let Some((len, at_len)) = self.long(input, b'$')? else {
                 return Ok(false);
             };
-            let Some(total) = u64::try_from(len)
-                .ok()
-                .filter(|n| *n <= i64::MAX as u64 - 2)
-                .map(|n| n + 2)
-            else {
+            let Some(total) = u64::try_from(len).ok().filter(|n| *n <= i64::MAX as u64 - 2).map(|n| n + 2) else {
                 self.fail(
                     at_len,
-                    format!(
-                        "Expected to read string of {len} bytes, which is not in the suitable range"
-                    ),
+                    format!("Expected to read string of {len} bytes, which is not in the suitable range"),
                 );
                 return Ok(false);
             };
             let at = input.pos;
             let (head, last, taken) = input.take(total, 6)?;
             if taken != total {
-                self.fail(
-                    at,
-                    format!("Expected to read {total} bytes, got {taken} bytes"),
-                );
+                self.fail(at, format!("Expected to read {total} bytes, got {taken} bytes"));
                 return Ok(false);
             }
             if !self.newline(at, last) {
                 return Ok(false);
             }
             if i == 0 {
-                let is = |word: &[u8]| {
-                    len == word.len() as i64 && head[..word.len()].eq_ignore_ascii_case(word)
-                };
+                let is = |word: &[u8]| len == word.len() as i64 && head[..word.len()].eq_ignore_ascii_case(word);
                 let (multi, exec) = (is(b"multi"), is(b"exec"));
                 if multi && *open_multi {
                     self.fail(at, format!("Unexpected MULTI in AOF {name}"));
@@ -242,9 +204,7 @@ impl Checker<'_> {
             return Ok(true);
         }
         if at == 0 {
-            return self.exit(&format!(
-                "AOF {path} has nothing before timestamp {limit}, aborting...\n"
-            ));
+            return self.exit(&format!("AOF {path} has nothing before timestamp {limit}, aborting...\n"));
         }
         if !last_file {
             return self.exit(&format!(
@@ -254,9 +214,7 @@ impl Checker<'_> {
             ));
         }
         if input.src.get_ref().set_len(at).is_err() {
-            return self.exit(&format!(
-                "Failed to truncate AOF {path} to timestamp {limit}\n"
-            ));
+            return self.exit(&format!("Failed to truncate AOF {path} to timestamp {limit}\n"));
         }
         Ok(false)
     }
@@ -267,9 +225,7 @@ impl Checker<'_> {
             Ok(file) => file,
             Err(e) => {
                 let reason = super::aof::manifest::reason(&e);
-                return self.exit(&format!(
-                    "Cannot open file {shown}: {reason}, aborting...\n"
-                ));
+                return self.exit(&format!("Cannot open file {shown}: {reason}, aborting...\n"));
             }
         };
         let size = file.metadata()?.len();
@@ -281,9 +237,7 @@ impl Checker<'_> {
             let (verdict, rest) = check_rdb::check(src, &shown, self.out)?;
             src = rest;
             match verdict {
-                Verdict::Sound => {
-                    writeln!(self.out, "RDB preamble is OK, proceeding with AOF tail...")?
-                }
+                Verdict::Sound => writeln!(self.out, "RDB preamble is OK, proceeding with AOF tail...")?,
                 Verdict::Bad => {
                     return self.exit("RDB preamble of AOF file is not sane, aborting.\n");
                 }
@@ -319,10 +273,7 @@ impl Checker<'_> {
             }
         };
         if at_end && open_multi && self.error.is_none() {
-            self.fail(
-                input.pos,
-                "Reached EOF before reading EXEC for MULTI".to_owned(),
-            );
+            self.fail(input.pos, "Reached EOF before reading EXEC for MULTI".to_owned());
         }
         if let Some(error) = &self.error {
             writeln!(self.out, "{error}")?;
@@ -331,10 +282,7 @@ impl Checker<'_> {
         if diff == 0
             && let Some(limit) = self.to_timestamp
         {
-            writeln!(
-                self.out,
-                "Truncate nothing in AOF {name} to timestamp {limit}"
-            )?;
+            writeln!(self.out, "Truncate nothing in AOF {name} to timestamp {limit}")?;
             return Ok(Outcome::Valid);
         }
         writeln!(
@@ -346,14 +294,10 @@ impl Checker<'_> {
             return Ok(Outcome::Valid);
         }
         if !self.fix {
-            return self.exit(&format!(
-                "AOF {name} is not valid. Use the --fix option to try fixing it.\n"
-            ));
+            return self.exit(&format!("AOF {name} is not valid. Use the --fix option to try fixing it.\n"));
         }
         if !last_file {
-            return self.exit(&format!(
-                "Failed to truncate AOF {name} because it is not the last file\n"
-            ));
+            return self.exit(&format!("Failed to truncate AOF {name} because it is not the last file\n"));
         }
         write!(
             self.out,
@@ -378,10 +322,7 @@ impl Checker<'_> {
             (Outcome::Valid, _) => writeln!(self.out, "{kind} {name} is valid")?,
             (Outcome::Empty, _) => writeln!(self.out, "{kind} {name} is empty")?,
             (Outcome::TruncatedToTimestamp, Some(limit)) => {
-                writeln!(
-                    self.out,
-                    "Successfully truncated AOF {name} to timestamp {limit}"
-                )?;
+                writeln!(self.out, "Successfully truncated AOF {name} to timestamp {limit}")?;
             }
             (Outcome::Truncated | Outcome::TruncatedToTimestamp, _) => {
                 writeln!(self.out, "Successfully truncated AOF {name}")?;
@@ -412,9 +353,7 @@ impl Checker<'_> {
     /// A manifest has `file` lines first, apart from comments.
     fn is_manifest(&mut self, path: &Path) -> Run<bool> {
         let head = self.head(path)?;
-        let first = head
-            .split(|b| *b == b'\n')
-            .find(|line| line.first() != Some(&b'#'));
+        let first = head.split(|b| *b == b'\n').find(|line| line.first() != Some(&b'#'));
         Ok(first.is_some_and(|line| line.starts_with(b"file")))
     }
 
@@ -437,11 +376,7 @@ impl Checker<'_> {
             let path = dir.join(std::ffi::OsStr::from_bytes(&base.name));
             let name = String::from_utf8_lossy(&base.name).into_owned();
             let rdb = self.is_rdb(&path)?;
-            writeln!(
-                self.out,
-                "Start to check BASE AOF ({} format).",
-                if rdb { "RDB" } else { "RESP" }
-            )?;
+            writeln!(self.out, "Start to check BASE AOF ({} format).", if rdb { "RDB" } else { "RESP" })?;
             let outcome = self.file(&name, &path, checked == total, rdb)?;
             self.show(outcome, &name, "BASE AOF")?;
         }
@@ -472,14 +407,7 @@ use std::os::unix::ffi::OsStrExt;
 
 /// The tool over the given streams. `args[0]` is its name. Returns the exit code.
 pub fn run(args: &[String], input: &mut dyn BufRead, out: &mut dyn Write) -> i32 {
-    let mut checker = Checker {
-        out,
-        input,
-        fix: false,
-        to_timestamp: None,
-        line: 1,
-        error: None,
-    };
+    let mut checker = Checker { out, input, fix: false, to_timestamp: None, line: 1, error: None };
     let path = match args {
         [_, path] => path,
         [_, flag, path] if flag == "--fix" => {
@@ -515,11 +443,7 @@ pub fn run(args: &[String], input: &mut dyn BufRead, out: &mut dyn Write) -> i32
         Err(Stop::Exit) => 1,
         Err(Stop::Io(e)) => {
             let reason = super::aof::manifest::reason(&e);
-            let _ = writeln!(
-                checker.out,
-                "Failed to read from AOF {}, aborting... ({reason})",
-                path.display()
-            );
+            let _ = writeln!(checker.out, "Failed to read from AOF {}, aborting... ({reason})", path.display());
             1
         }
     };
@@ -537,10 +461,8 @@ mod tests {
     use std::path::PathBuf;
 
     fn tool(args: &[&str], answer: &[u8]) -> (i32, String) {
-        let args: Vec<String> = std::iter::once("redis-check-aof")
-            .chain(args.iter().copied())
-            .map(Into::into)
-            .collect();
+        let args: Vec<String> =
+            std::iter::once("redis-check-aof").chain(args.iter().copied()).map(Into::into).collect();
         let mut out = Vec::new();
         let code = run(&args, &mut { answer }, &mut out);
         (code, String::from_utf8(out).unwrap())
@@ -561,9 +483,9 @@ mod tests {
         let p = path.to_str().unwrap();
         let (code, out) = tool(&[p], b"");
         assert_eq!(code, 0);
-        assert!(out.contains(&format!(
-            "filename={p}, size=27, ok_up_to=27, ok_up_to_line=8, diff=0\nAOF {p} is valid"
-        )));
+        assert!(
+            out.contains(&format!("filename={p}, size=27, ok_up_to=27, ok_up_to_line=8, diff=0\nAOF {p} is valid"))
+        );
 
         std::fs::write(&path, [SET, &SET[..20]].concat()).unwrap();
         let (code, out) = tool(&[p], b"");
@@ -580,11 +502,7 @@ mod tests {
     #[test]
     fn an_open_transaction_is_cut_before_its_multi() {
         let dir = tempfile::tempdir().unwrap();
-        let path = file(
-            &dir,
-            "a.aof",
-            &[SET, b"*1\r\n$5\r\nMULTI\r\n", SET].concat(),
-        );
+        let path = file(&dir, "a.aof", &[SET, b"*1\r\n$5\r\nMULTI\r\n", SET].concat());
         let (code, out) = tool(&["--fix", path.to_str().unwrap()], b"y\n");
         assert_eq!(code, 0);
         assert!(out.contains("Reached EOF before reading EXEC for MULTI"));
@@ -597,16 +515,8 @@ mod tests {
         let bytes = [b"#TS:100\r\n", SET, b"#TS:200\r\n", SET].concat();
         let path = file(&dir, "a.aof", &bytes);
         let p = path.to_str().unwrap();
-        assert!(
-            tool(&["--truncate-to-timestamp", "200", p], b"")
-                .1
-                .contains("Truncate nothing")
-        );
-        assert!(
-            tool(&["--truncate-to-timestamp", "50", p], b"")
-                .1
-                .contains("nothing before timestamp 50")
-        );
+        assert!(tool(&["--truncate-to-timestamp", "200", p], b"").1.contains("Truncate nothing"));
+        assert!(tool(&["--truncate-to-timestamp", "50", p], b"").1.contains("nothing before timestamp 50"));
         let (code, out) = tool(&["--truncate-to-timestamp", "150", p], b"");
         assert_eq!(code, 0);
         assert!(out.contains("to timestamp 150"));
@@ -619,47 +529,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         file(&dir, "b.aof", SET);
         file(&dir, "i.aof", &[SET, b"junk"].concat());
-        let manifest = file(
-            &dir,
-            "m",
-            b"file b.aof seq 1 type b\nfile i.aof seq 1 type i\n",
-        );
+        let manifest = file(&dir, "m", b"file b.aof seq 1 type b\nfile i.aof seq 1 type i\n");
         let m = manifest.to_str().unwrap();
         let (code, out) = tool(&[m], b"");
         assert_eq!(code, 1);
-        assert!(
-            out.contains("Start to check BASE AOF (RESP format).")
-                && out.contains("BASE AOF b.aof is valid")
-        );
+        assert!(out.contains("Start to check BASE AOF (RESP format).") && out.contains("BASE AOF b.aof is valid"));
         assert!(out.contains("AOF i.aof format error"));
         let (code, out) = tool(&["--fix", m], b"y\n");
         assert_eq!(code, 0);
-        assert!(
-            out.ends_with(
-                "Successfully truncated AOF i.aof\nAll AOF files and manifest are valid\n"
-            ),
-            "{out}"
-        );
+        assert!(out.ends_with("Successfully truncated AOF i.aof\nAll AOF files and manifest are valid\n"), "{out}");
         file(&dir, "b.aof", b"junk");
-        assert!(
-            tool(&["--fix", m], b"y\n")
-                .1
-                .contains("Failed to truncate AOF b.aof because it is not the last file")
-        );
+        assert!(tool(&["--fix", m], b"y\n").1.contains("Failed to truncate AOF b.aof because it is not the last file"));
     }
 
     #[test]
     fn usage() {
         assert_eq!(tool(&[], b"").0, 1);
-        assert!(
-            tool(&["a", "b"], b"")
-                .1
-                .starts_with("Usage: redis-check-aof [--fix|")
-        );
-        assert!(
-            tool(&["/nonexistent/x"], b"")
-                .1
-                .starts_with("Cannot open file /nonexistent/x: No such file")
-        );
+        assert!(tool(&["a", "b"], b"").1.starts_with("Usage: redis-check-aof [--fix|"));
+        assert!(tool(&["/nonexistent/x"], b"").1.starts_with("Cannot open file /nonexistent/x: No such file"));
     }
 }

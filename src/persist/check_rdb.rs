@@ -68,18 +68,9 @@ fn shown(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 
 /// Checks the snapshot `source` stands at. Afterwards a sound one's source stands behind it.
 pub fn check<S: BufRead>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let mut reader = Reader::new(source, true, 0);
-    let mut state = State {
-        doing: Doing::Start,
-        key: None,
-        key_type: None,
-        keys: 0,
-        expires: 0,
-        already_expired: 0,
-    };
+    let mut state = State { doing: Doing::Start, key: None, key_type: None, keys: 0, expires: 0, already_expired: 0 };
     writeln!(out, "[offset 0] Checking RDB file {name}")?;
     let verdict = match walk(&mut reader, &mut state, now_ms, out)? {
         Ok(()) => {
@@ -101,16 +92,10 @@ fn show_counts(state: &State, out: &mut dyn Write) -> io::Result<()> {
 
 fn report(e: &Error, offset: u64, state: &State, out: &mut dyn Write) -> io::Result<Verdict> {
     let (text, verdict) = match &e.kind {
-        ErrorKind::Io(_) | ErrorKind::Eof | ErrorKind::Aborted => {
-            (ErrorKind::Eof.to_string(), Verdict::Bad)
-        }
-        ErrorKind::Signature | ErrorKind::Version(_) | ErrorKind::Checksum { .. } => {
-            (e.kind.to_string(), Verdict::Bad)
-        }
+        ErrorKind::Io(_) | ErrorKind::Eof | ErrorKind::Aborted => (ErrorKind::Eof.to_string(), Verdict::Bad),
+        ErrorKind::Signature | ErrorKind::Version(_) | ErrorKind::Checksum { .. } => (e.kind.to_string(), Verdict::Bad),
         ErrorKind::UnknownType(byte) => (format!("Invalid object type: {byte}"), Verdict::Bad),
-        ErrorKind::Corrupt(_) | ErrorKind::Unsupported(_) | ErrorKind::Module { .. } => {
-            (e.to_string(), Verdict::Fatal)
-        }
+        ErrorKind::Corrupt(_) | ErrorKind::Unsupported(_) | ErrorKind::Module { .. } => (e.to_string(), Verdict::Fatal),
     };
     writeln!(out, "--- RDB ERROR DETECTED ---")?;
     writeln!(out, "[offset {offset}] {text}")?;
@@ -119,12 +104,7 @@ fn report(e: &Error, offset: u64, state: &State, out: &mut dyn Write) -> io::Res
         writeln!(out, "[additional info] Reading key '{}'", shown(key))?;
     }
     if let Some(t) = state.key_type {
-        writeln!(
-            out,
-            "[additional info] Reading type {} ({})",
-            t as u8,
-            t.name()
-        )?;
+        writeln!(out, "[additional info] Reading type {} ({})", t as u8, t.name())?;
     }
     show_counts(state, out)?;
     Ok(verdict)
@@ -177,13 +157,7 @@ fn walk<S: BufRead>(
                 state.doing = Doing::ReadAux;
                 let key = read!(c.string()).into_bytes();
                 let value = read!(c.string()).into_bytes();
-                writeln!(
-                    out,
-                    "[offset {}] AUX FIELD {} = '{}'",
-                    c.offset(),
-                    shown(&key),
-                    shown(&value)
-                )?;
+                writeln!(out, "[offset {}] AUX FIELD {} = '{}'", c.offset(), shown(&key), shown(&value))?;
             }
             opcode::MODULE_AUX => {
                 state.doing = Doing::ReadModuleAux;
@@ -192,9 +166,7 @@ fn walk<S: BufRead>(
                 read!(c.skip_module_value(&name));
             }
             opcode::FUNCTION_PRE_GA => {
-                return Ok(Err(c.corrupt(format!(
-                    "Pre-release function format not supported {version}"
-                ))));
+                return Ok(Err(c.corrupt(format!("Pre-release function format not supported {version}"))));
             }
             opcode::FUNCTION2 => {
                 state.doing = Doing::ReadFunctions;
@@ -224,11 +196,8 @@ fn walk<S: BufRead>(
     if version >= 5 {
         state.doing = Doing::CheckSum;
         let disabled = read!(c.checksum());
-        let text = if disabled {
-            "RDB file was saved with checksum disabled: no check performed."
-        } else {
-            "Checksum OK"
-        };
+        let text =
+            if disabled { "RDB file was saved with checksum disabled: no check performed." } else { "Checksum OK" };
         writeln!(out, "[offset {}] {text}", c.offset())?;
     }
     debug_assert!(version <= VERSION);
@@ -241,11 +210,7 @@ pub fn check_file(path: &Path, out: &mut dyn Write) -> io::Result<bool> {
         writeln!(out, "[offset 0] Checking RDB file {}", path.display())?;
         return Ok(false);
     };
-    let (verdict, _) = check(
-        BufReader::with_capacity(1 << 16, file),
-        &path.display().to_string(),
-        out,
-    )?;
+    let (verdict, _) = check(BufReader::with_capacity(1 << 16, file), &path.display().to_string(), out)?;
     if verdict == Verdict::Fatal {
         log::warn!("Terminating server after rdb file reading failure.");
     }
@@ -256,15 +221,10 @@ pub fn check_file(path: &Path, out: &mut dyn Write) -> io::Result<bool> {
 pub fn main(args: &[String], version: &str) -> i32 {
     let mut out = io::stdout().lock();
     let result = match args {
-        [_, flag] if flag == "-v" || flag == "--version" => {
-            writeln!(out, "redis-check-rdb {version}").map(|()| true)
-        }
+        [_, flag] if flag == "-v" || flag == "--version" => writeln!(out, "redis-check-rdb {version}").map(|()| true),
         [_, path] => check_file(Path::new(path), &mut out),
         _ => {
-            eprintln!(
-                "Usage: {} <rdb-file-name>",
-                args.first().map_or("redis-check-rdb", |s| s)
-            );
+            eprintln!("Usage: {} <rdb-file-name>", args.first().map_or("redis-check-rdb", |s| s));
             return 1;
         }
     };
@@ -283,8 +243,7 @@ mod tests {
 
     #[test]
     fn a_sound_file() {
-        let (verdict, out) =
-            run(b"REDIS0003\xFE\x00\xFD\x01\x00\x00\x00\x00\x01a\x01b\x04\x01h\x01\x01f\x01v\xFF");
+        let (verdict, out) = run(b"REDIS0003\xFE\x00\xFD\x01\x00\x00\x00\x00\x01a\x01b\x04\x01h\x01\x01f\x01v\xFF");
         assert_eq!(verdict, Verdict::Sound);
         assert_eq!(
             out,
@@ -311,11 +270,7 @@ mod tests {
 
     #[test]
     fn refusals() {
-        assert!(
-            run(b"REDIS0012")
-                .1
-                .contains("Can't handle RDB format version 12")
-        );
+        assert!(run(b"REDIS0012").1.contains("Can't handle RDB format version 12"));
         assert!(run(b"REDIS0011\x08").1.contains("Invalid object type: 8"));
         assert_eq!(run(b"REDIS0011\x00\xC4").0, Verdict::Fatal);
         assert!(run(b"REDIS0011\xFF12345678").1.contains("RDB CRC error"));

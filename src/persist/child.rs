@@ -9,7 +9,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 /// What a child does.
@@ -202,7 +201,7 @@ impl Server {
     fn release_in_child(&mut self) {
         for listener in &self.listeners {
             // The parent's descriptors stay open; nothing here uses the child's again.
-            let _ = nix::unistd::close(listener.as_raw_fd());
+            let _ = nix::unistd::close(listener.raw_fd());
         }
     }
 

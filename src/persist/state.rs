@@ -3,6 +3,7 @@
 use super::aof::append::FsyncShared;
 use super::aof::{AofDir, Manifest};
 use super::child::{Child, ChildKind, ChildStats};
+use crate::commands::migrate::MigrateCache;
 use crate::config::Config;
 use std::fs::File;
 use std::path::PathBuf;
@@ -126,6 +127,8 @@ pub struct Persist {
     pub loading: Option<Loading>,
     /// Function libraries that came with a snapshot, by their source. They are saved again with the next one.
     pub functions: Vec<Vec<u8>>,
+    /// Connections MIGRATE keeps.
+    pub migrate: MigrateCache,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION.
     pub skip_checksum: bool,
     /// DEBUG AOF-FLUSH-SLEEP, microseconds.
@@ -184,6 +187,7 @@ impl Persist {
             child_stats: ChildStats::default(),
             loading: None,
             functions: Vec::new(),
+            migrate: MigrateCache::default(),
             skip_checksum: false,
             aof_flush_sleep_us: 0,
             ignored_disk_error_log_ms: 0,

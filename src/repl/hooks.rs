@@ -17,11 +17,6 @@ impl Server {
         self.repl.is_replica()
     }
 
-    /// To be called when something that takes propagated commands comes or goes.
-    pub fn update_sinks(&mut self) {
-        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
-    }
-
     /// Sets how lookups of this client treat keys whose time has come. On a replica the master decides when they go:
     /// clients do not see them any more, its own stream still does. A client that writes to a writable replica removes
     /// them.

@@ -9,7 +9,6 @@ use super::link::TempFile;
 use crate::config::{ReplDisklessLoad, os_error};
 use crate::keyspace::Db;
 use crate::net::Conn;
-use crate::net::listener::reason;
 use crate::persist::child::ChildKind;
 use crate::persist::load::{LoadOptions, LoadedRepl, Origin};
 use crate::persist::state::AofState;

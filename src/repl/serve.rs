@@ -28,7 +28,7 @@ impl Server {
     // ---- attaching and detaching
 
     /// How logs call the replica a client is or is about to be.
-    pub(super) fn replica_name(&self, id: ClientId) -> String {
+    pub(crate) fn replica_name(&self, id: ClientId) -> String {
         if let Some(attached) = self.repl.replica_of(id) {
             return attached.name();
         }
@@ -45,8 +45,8 @@ impl Server {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.flags.add(ClientFlags::REPLICA);
         let peer_ip = c.peer.map(|peer| peer.ip().to_string());
-        self.clients.connected = self.clients.connected.saturating_sub(1);
         let number = c.number;
+        self.clients.connected = self.clients.connected.saturating_sub(1);
         self.repl.replicas.push(Attached { client: id, number, peer_ip, replica, file: None, stalled: false });
     }
 

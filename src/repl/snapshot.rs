@@ -96,7 +96,7 @@ impl Server {
         };
         Some(ReplInfo {
             stream_db: stream_db as i64,
-            id: repl.history.id.to_string(),
+            id: repl.history.id.as_bytes().to_vec(),
             offset: repl.history.offset,
         })
     }

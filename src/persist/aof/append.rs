@@ -76,7 +76,11 @@ impl FsyncShared {
 pub fn open_incr(path: &std::path::Path, truncate: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).mode(0o644);
-    if truncate { options.write(true).truncate(true) } else { options.append(true) };
+    if truncate {
+        options.write(true).truncate(true)
+    } else {
+        options.append(true)
+    };
     options.open(path)
 }
 

@@ -4,7 +4,7 @@
 //! removed), then increments. Further key and value pairs are allowed and ignored. The manifest is replaced as a whole:
 //! temporary file, fsync, rename, fsync of the directory; so a crash leaves the old log or the new one.
 
-use super::quoting::{needs_quotes, quote, split_args};
+use crate::config::words::{quote, split};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
@@ -48,10 +48,7 @@ pub struct ManifestError {
 
 impl ManifestError {
     fn new(reason: &str) -> ManifestError {
-        ManifestError {
-            line: None,
-            reason: reason.to_owned(),
-        }
+        ManifestError { line: None, reason: reason.to_owned() }
     }
 
     /// The lines Redis logs, one after the other.
@@ -109,9 +106,7 @@ impl Manifest {
                 continue;
             }
             if newline.is_none() {
-                return Err(ManifestError::new(
-                    "The AOF manifest file contains too long line",
-                ));
+                return Err(ManifestError::new("The AOF manifest file contains too long line"));
             }
             let line = line.trim_ascii();
             manifest.add_line(line).map_err(|reason| ManifestError {
@@ -124,7 +119,7 @@ impl Manifest {
 
     fn add_line(&mut self, line: &[u8]) -> Result<(), &'static str> {
         const INVALID: &str = "Invalid AOF manifest file format";
-        let words = split_args(line).ok_or(INVALID)?;
+        let words = split(line).ok_or(INVALID)?;
         if words.len() < 6 || words.len() % 2 != 0 {
             return Err(INVALID);
         }
@@ -192,15 +187,8 @@ impl Manifest {
         }
         self.base_seq += 1;
         let suffix = if rdb { "rdb" } else { "aof" };
-        let name = [
-            append_filename,
-            format!(".{}.base.{suffix}", self.base_seq).as_bytes(),
-        ]
-        .concat();
-        self.base = Some(AofFile {
-            name: name.clone(),
-            seq: self.base_seq,
-        });
+        let name = [append_filename, format!(".{}.base.{suffix}", self.base_seq).as_bytes()].concat();
+        self.base = Some(AofFile { name: name.clone(), seq: self.base_seq });
         self.dirty = true;
         name
     }
@@ -208,15 +196,8 @@ impl Manifest {
     /// Adds an increment and returns its name.
     pub fn new_incr(&mut self, append_filename: &[u8]) -> Vec<u8> {
         self.incr_seq += 1;
-        let name = [
-            append_filename,
-            format!(".{}.incr.aof", self.incr_seq).as_bytes(),
-        ]
-        .concat();
-        self.incr.push(AofFile {
-            name: name.clone(),
-            seq: self.incr_seq,
-        });
+        let name = [append_filename, format!(".{}.incr.aof", self.incr_seq).as_bytes()].concat();
+        self.incr.push(AofFile { name: name.clone(), seq: self.incr_seq });
         self.dirty = true;
         name
     }
@@ -234,13 +215,16 @@ impl Manifest {
         if self.incr.is_empty() {
             return;
         }
-        let kept = self
-            .incr
-            .split_off(self.incr.len() - usize::from(keep_last));
+        let kept = self.incr.split_off(self.incr.len() - usize::from(keep_last));
         let retired = std::mem::replace(&mut self.incr, kept);
         self.history.splice(0..0, retired);
         self.dirty = true;
     }
+}
+
+/// Whether a name has to be quoted to be read back as it is.
+fn needs_quotes(name: &[u8]) -> bool {
+    name.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'\\' | b'"'))
 }
 
 /// The integer a word starts with, 0 if none, clamped to 64 bits.
@@ -254,9 +238,7 @@ fn leading_integer(word: &[u8]) -> i64 {
     let magnitude = digits
         .iter()
         .take_while(|b| b.is_ascii_digit())
-        .fold(0i64, |n, d| {
-            n.saturating_mul(10).saturating_add(i64::from(d - b'0'))
-        });
+        .fold(0i64, |n, d| n.saturating_mul(10).saturating_add(i64::from(d - b'0')));
     if negative { -magnitude } else { magnitude }
 }
 
@@ -282,11 +264,7 @@ pub(crate) fn reason(e: &io::Error) -> String {
 
 /// Makes renames and new files in `dir` durable.
 pub(crate) fn fsync_dir(dir: &Path) -> io::Result<()> {
-    let dir = if dir.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        dir
-    };
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir)?.sync_all()
 }
 
@@ -327,17 +305,11 @@ impl AofDir {
     pub fn create(&self) -> io::Result<()> {
         match fs::DirBuilder::new().create(&self.dirname) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.dirname.is_dir() => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                Err(io::Error::from_raw_os_error(libc::ENOTDIR))
-            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
             other => other,
         }
         .inspect_err(|e| {
-            log::warn!(
-                "Can't open or create append-only dir {}: {}",
-                self.dirname.display(),
-                reason(e)
-            );
+            log::warn!("Can't open or create append-only dir {}: {}", self.dirname.display(), reason(e));
         })
     }
 
@@ -354,27 +326,12 @@ impl AofDir {
             .truncate(true)
             .mode(0o644)
             .open(&temp)
-            .inspect_err(|e| {
-                log::warn!(
-                    "Can't open the AOF manifest file {}: {}",
-                    shown(&temp_name),
-                    reason(e)
-                )
-            })?;
+            .inspect_err(|e| log::warn!("Can't open the AOF manifest file {}: {}", shown(&temp_name), reason(e)))?;
         file.write_all(&manifest.format()).inspect_err(|e| {
-            log::warn!(
-                "Error trying to write the temporary AOF manifest file {}: {}",
-                shown(&temp_name),
-                reason(e)
-            );
+            log::warn!("Error trying to write the temporary AOF manifest file {}: {}", shown(&temp_name), reason(e));
         })?;
-        file.sync_all().inspect_err(|e| {
-            log::warn!(
-                "Fail to fsync the temp AOF file {}: {}.",
-                shown(&temp_name),
-                reason(e)
-            )
-        })?;
+        file.sync_all()
+            .inspect_err(|e| log::warn!("Fail to fsync the temp AOF file {}: {}.", shown(&temp_name), reason(e)))?;
         fs::rename(&temp, &path).inspect_err(|e| {
             log::warn!(
                 "Error trying to rename the temporary AOF manifest file {} into {}: {}",
@@ -383,13 +340,8 @@ impl AofDir {
                 reason(e)
             );
         })?;
-        fsync_dir(&self.dirname).inspect_err(|e| {
-            log::warn!(
-                "Fail to fsync AOF directory {}: {}.",
-                path.display(),
-                reason(e)
-            )
-        })?;
+        fsync_dir(&self.dirname)
+            .inspect_err(|e| log::warn!("Fail to fsync AOF directory {}: {}.", path.display(), reason(e)))?;
         manifest.dirty = false;
         Ok(())
     }
@@ -401,10 +353,7 @@ impl AofDir {
             return false;
         }
         let interrupted = manifest.incr.is_empty()
-            && manifest
-                .base
-                .as_ref()
-                .is_some_and(|b| b.name == self.filename)
+            && manifest.base.as_ref().is_some_and(|b| b.name == self.filename)
             && !self.path(&self.filename).exists();
         !self.dirname.is_dir() || manifest.is_empty() || interrupted
     }
@@ -413,10 +362,7 @@ impl AofDir {
     /// interruption at any point is picked up by the next start. Failures are logged.
     pub fn upgrade(&self, manifest: &mut Manifest) -> io::Result<()> {
         self.create()?;
-        manifest.base = Some(AofFile {
-            name: self.filename.clone(),
-            seq: 1,
-        });
+        manifest.base = Some(AofFile { name: self.filename.clone(), seq: 1 });
         manifest.base_seq = 1;
         manifest.dirty = true;
         self.persist(manifest)?;
@@ -439,26 +385,16 @@ impl AofDir {
 
     /// Size of a file of the log; a failure is logged.
     pub fn file_size(&self, name: &[u8]) -> io::Result<u64> {
-        fs::metadata(self.path(name))
-            .map(|m| m.len())
-            .inspect_err(|e| {
-                log::warn!(
-                    "Unable to obtain the AOF file {} length. stat: {}",
-                    shown(name),
-                    reason(e)
-                );
-            })
+        fs::metadata(self.path(name)).map(|m| m.len()).inspect_err(|e| {
+            log::warn!("Unable to obtain the AOF file {} length. stat: {}", shown(name), reason(e));
+        })
     }
 }
 
 /// Reads a manifest file.
 pub fn read_manifest(path: &Path) -> Result<Manifest, ManifestError> {
     let text = fs::read(path).map_err(|e| {
-        log::warn!(
-            "Fatal error: can't open the AOF manifest file {} for reading: {}",
-            path.display(),
-            reason(&e)
-        );
+        log::warn!("Fatal error: can't open the AOF manifest file {} for reading: {}", path.display(), reason(&e));
         ManifestError::new("Read AOF manifest failed")
     })?;
     Manifest::parse(&text)
@@ -483,52 +419,22 @@ mod tests {
         assert_eq!((m.base_seq, m.incr_seq), (2, 5));
         assert_eq!(m.live_files().count(), 3);
         let m = Manifest::parse(b"# note\nFILE x SEQ 7 TYPE i newkey newvalue\n").unwrap();
-        assert_eq!(
-            m.incr,
-            [AofFile {
-                name: b"x".to_vec(),
-                seq: 7
-            }]
-        );
+        assert_eq!(m.incr, [AofFile { name: b"x".to_vec(), seq: 7 }]);
     }
 
     #[test]
     fn refusals_have_the_known_texts() {
         assert_eq!(reason_of(""), "Found an empty AOF manifest");
         assert_eq!(reason_of("\n"), "Invalid AOF manifest file format");
-        assert_eq!(
-            reason_of("file a seq 1\n"),
-            "Invalid AOF manifest file format"
-        );
-        assert_eq!(
-            reason_of("file a seq 0 type b\n"),
-            "Invalid AOF manifest file format"
-        );
-        assert_eq!(
-            reason_of("file a seq 1 type b x\n"),
-            "Invalid AOF manifest file format"
-        );
-        assert_eq!(
-            reason_of("file a seq 1 type b x y\"\n"),
-            "Invalid AOF manifest file format"
-        );
-        assert_eq!(
-            reason_of("file d/a seq 1 type b\n"),
-            "File can't be a path, just a filename"
-        );
+        assert_eq!(reason_of("file a seq 1\n"), "Invalid AOF manifest file format");
+        assert_eq!(reason_of("file a seq 0 type b\n"), "Invalid AOF manifest file format");
+        assert_eq!(reason_of("file a seq 1 type b x\n"), "Invalid AOF manifest file format");
+        assert_eq!(reason_of("file a seq 1 type b x y\"\n"), "Invalid AOF manifest file format");
+        assert_eq!(reason_of("file d/a seq 1 type b\n"), "File can't be a path, just a filename");
         assert_eq!(reason_of("file a seq 1 type x\n"), "Unknown AOF file type");
-        assert_eq!(
-            reason_of("file a seq 1 type b\nfile b seq 2 type b\n"),
-            "Found duplicate base file information"
-        );
-        assert_eq!(
-            reason_of("file b seq 2 type i\nfile a seq 1 type i\n"),
-            "Found a non-monotonic sequence number"
-        );
-        assert_eq!(
-            reason_of("file a seq 1 type b"),
-            "The AOF manifest file contains too long line"
-        );
+        assert_eq!(reason_of("file a seq 1 type b\nfile b seq 2 type b\n"), "Found duplicate base file information");
+        assert_eq!(reason_of("file b seq 2 type i\nfile a seq 1 type i\n"), "Found a non-monotonic sequence number");
+        assert_eq!(reason_of("file a seq 1 type b"), "The AOF manifest file contains too long line");
         assert_eq!(
             reason_of(&format!("file {} seq 1 type b\n", "x".repeat(1100))),
             "The AOF manifest file contains too long line"
@@ -561,10 +467,7 @@ mod tests {
     #[test]
     fn persist_replaces_and_loads() {
         let tmp = tempfile::tempdir().unwrap();
-        let dir = AofDir {
-            dirname: tmp.path().join("d"),
-            filename: b"a.aof".to_vec(),
-        };
+        let dir = AofDir { dirname: tmp.path().join("d"), filename: b"a.aof".to_vec() };
         assert_eq!(dir.load_manifest().unwrap(), Manifest::default());
         dir.create().unwrap();
         dir.create().unwrap();
@@ -575,9 +478,6 @@ mod tests {
         assert!(!m.dirty);
         assert_eq!(dir.load_manifest().unwrap(), m);
         assert!(!dir.path(b"temp-a.aof.manifest").exists());
-        assert_eq!(
-            dir.file_size(b"a.aof.1.incr.aof").unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(dir.file_size(b"a.aof.1.incr.aof").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

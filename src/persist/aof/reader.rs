@@ -48,13 +48,7 @@ pub struct AofReader<S: BufRead> {
 impl<S: BufRead> AofReader<S> {
     /// `offset` is where the source stands in its file.
     pub fn new(src: S, offset: u64) -> AofReader<S> {
-        AofReader {
-            src,
-            offset,
-            line: Vec::new(),
-            bytes: Vec::new(),
-            args: Vec::new(),
-        }
+        AofReader { src, offset, line: Vec::new(), bytes: Vec::new(), args: Vec::new() }
     }
 
     /// Position in the file, after what was read last.
@@ -108,12 +102,8 @@ impl<S: BufRead> AofReader<S> {
     /// The number after the first byte of the line.
     fn line_number(&self, at_least: usize) -> Result<usize, ReadError> {
         let text = self.line[1..].trim_ascii_end();
-        let number = std::str::from_utf8(text)
-            .ok()
-            .and_then(|t| t.parse::<usize>().ok());
-        number
-            .filter(|n| (at_least..=isize::MAX as usize).contains(n))
-            .ok_or(ReadError::Format)
+        let number = std::str::from_utf8(text).ok().and_then(|t| t.parse::<usize>().ok());
+        number.filter(|n| (at_least..=isize::MAX as usize).contains(n)).ok_or(ReadError::Format)
     }
 
     fn fill(&mut self) -> Result<&[u8], ReadError> {
@@ -140,11 +130,7 @@ impl<S: BufRead> AofReader<S> {
         let found = loop {
             let available = self.fill()?;
             if available.is_empty() {
-                break if line.is_empty() {
-                    Ok(false)
-                } else {
-                    Err(ReadError::Truncated)
-                };
+                break if line.is_empty() { Ok(false) } else { Err(ReadError::Truncated) };
             }
             let newline = memchr::memchr(b'\n', available);
             let n = newline.map_or(available.len(), |at| at + 1);
@@ -224,21 +210,14 @@ mod tests {
         }
     }
 
-    const TWO: &[u8] =
-        b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n#TS:123\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n";
+    const TWO: &[u8] = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n#TS:123\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n";
 
     #[test]
     fn commands_and_annotations() {
         let (all, good, end) = records(TWO);
         assert!(end.is_ok());
         assert_eq!(good, TWO.len() as u64);
-        assert_eq!(
-            all,
-            [
-                vec![b"SELECT".to_vec(), b"0".to_vec()],
-                vec![b"SET".to_vec(), b"k".to_vec(), vec![]]
-            ]
-        );
+        assert_eq!(all, [vec![b"SELECT".to_vec(), b"0".to_vec()], vec![b"SET".to_vec(), b"k".to_vec(), vec![]]]);
     }
 
     #[test]
@@ -284,14 +263,8 @@ mod tests {
 
     #[test]
     fn a_huge_length_takes_no_memory() {
-        assert!(matches!(
-            records(b"*1\r\n$9000000000000000000\r\nx").2,
-            Err(ReadError::Truncated)
-        ));
-        assert!(matches!(
-            records(b"*9000000000000000000\r\n").2,
-            Err(ReadError::Truncated)
-        ));
+        assert!(matches!(records(b"*1\r\n$9000000000000000000\r\nx").2, Err(ReadError::Truncated)));
+        assert!(matches!(records(b"*9000000000000000000\r\n").2, Err(ReadError::Truncated)));
     }
 
     proptest! {

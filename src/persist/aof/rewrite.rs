@@ -158,10 +158,7 @@ impl Server {
                         aof.state = AofState::On;
                         aof.fsynced_reploff = Some(aof.shared.reploff());
                     }
-                    log::debug!(
-                        "Background AOF rewrite signal handler took {}us",
-                        start.elapsed().as_micros()
-                    );
+                    log::debug!("Background AOF rewrite signal handler took {}us", start.elapsed().as_micros());
                 }
             }
             Ended::Exit(_) => {
@@ -214,11 +211,7 @@ impl Server {
             );
             return false;
         }
-        log::info!(
-            "Successfully renamed the temporary AOF base file {} into {}",
-            temp.display(),
-            shown(&base)
-        );
+        log::info!("Successfully renamed the temporary AOF base file {} into {}", temp.display(), shown(&base));
         let mut new_incr = None;
         if self.persist.aof.state == AofState::WaitRewrite {
             let temp = dir.temp_incr_name();
@@ -233,11 +226,7 @@ impl Server {
                 self.unlink_in_background(&base_path);
                 return false;
             }
-            log::info!(
-                "Successfully renamed the temporary AOF incr file {} into {}",
-                shown(&temp),
-                shown(&incr)
-            );
+            log::info!("Successfully renamed the temporary AOF incr file {} into {}", shown(&temp), shown(&incr));
             new_incr = Some(incr);
         }
         manifest.retire_incr(self.persist.aof.file.is_some());

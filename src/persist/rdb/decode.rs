@@ -98,15 +98,7 @@ pub struct Reader<S: BufRead> {
 impl<S: BufRead> Reader<S> {
     /// `checksum` false skips computing and checking it; `interval_bytes` 0 never calls the progress callback.
     pub fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
-        Reader {
-            src,
-            offset: 0,
-            crc: 0,
-            checksum,
-            interval_bytes,
-            version: None,
-            done: false,
-        }
+        Reader { src, offset: 0, crc: 0, checksum, interval_bytes, version: None, done: false }
     }
 
     /// Bytes read so far.
@@ -186,10 +178,7 @@ impl<S: BufRead> Cursor<'_, S> {
         let before = self.r.offset;
         self.r.offset += out.len() as u64;
         let step = self.r.interval_bytes;
-        if step != 0
-            && before / step != self.r.offset / step
-            && (self.progress)(self.r.offset).is_break()
-        {
+        if step != 0 && before / step != self.r.offset / step && (self.progress)(self.r.offset).is_break() {
             return Err(self.err(ErrorKind::Aborted));
         }
         Ok(())
@@ -255,10 +244,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 0x80 => Len::Plain(u64::from(u32::from_be_bytes(self.array()?))),
                 0x81 => Len::Plain(u64::from_be_bytes(self.array()?)),
                 _ => {
-                    return Err(self.corrupt(format!(
-                        "Unknown length encoding {} in rdbLoadLen()",
-                        first >> 6
-                    )));
+                    return Err(self.corrupt(format!("Unknown length encoding {} in rdbLoadLen()", first >> 6)));
                 }
             },
         })
@@ -278,12 +264,8 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(match self.len_or_encoding()? {
             Len::Plain(n) => StringValue::Bytes(self.bytes(n)?),
             Len::Encoded(ENC_INT8) => StringValue::Int(i64::from(self.byte()? as i8)),
-            Len::Encoded(ENC_INT16) => {
-                StringValue::Int(i64::from(i16::from_le_bytes(self.array()?)))
-            }
-            Len::Encoded(ENC_INT32) => {
-                StringValue::Int(i64::from(i32::from_le_bytes(self.array()?)))
-            }
+            Len::Encoded(ENC_INT16) => StringValue::Int(i64::from(i16::from_le_bytes(self.array()?))),
+            Len::Encoded(ENC_INT32) => StringValue::Int(i64::from(i32::from_le_bytes(self.array()?))),
             Len::Encoded(ENC_LZF) => {
                 let packed_len = self.len()?;
                 let len = self.len()?;
@@ -335,10 +317,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 opcode::EOF => return self.end(version),
                 opcode::SELECTDB => return Ok(Item::SelectDb(self.len()?)),
                 opcode::RESIZEDB => {
-                    return Ok(Item::ResizeDb {
-                        keys: self.len()?,
-                        expires: self.len()?,
-                    });
+                    return Ok(Item::ResizeDb { keys: self.len()?, expires: self.len()? });
                 }
                 opcode::AUX => {
                     let key = self.string()?.into_bytes();
@@ -359,13 +338,7 @@ impl<S: BufRead> Cursor<'_, S> {
                     };
                     let key = self.string()?.into_bytes();
                     let value = self.value(value_type)?;
-                    return Ok(Item::Key(KeyItem {
-                        key,
-                        value,
-                        expire_ms,
-                        idle_s,
-                        freq,
-                    }));
+                    return Ok(Item::Key(KeyItem { key, value, expire_ms, idle_s, freq }));
                 }
             }
         }
@@ -386,13 +359,9 @@ impl<S: BufRead> Cursor<'_, S> {
     fn end(&mut self, version: u32) -> Result<Item> {
         const CHECKSUM_SINCE: u32 = 5;
         if version < CHECKSUM_SINCE {
-            return Ok(Item::End {
-                checksum_disabled: false,
-            });
+            return Ok(Item::End { checksum_disabled: false });
         }
-        Ok(Item::End {
-            checksum_disabled: self.checksum()?,
-        })
+        Ok(Item::End { checksum_disabled: self.checksum()? })
     }
 
     /// Reads and checks the checksum of everything before it. True when there is none to check.
@@ -452,19 +421,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn sample() -> Vec<u8> {
-        let repl = ReplInfo {
-            stream_db: 0,
-            id: vec![b'f'; 40],
-            offset: 77,
-        };
+        let repl = ReplInfo { stream_db: 0, id: vec![b'f'; 40], offset: 77 };
         let mut w = Writer::new(Vec::new(), true, true);
-        let info = AuxInfo {
-            redis_version: "7.2.6",
-            ctime_s: 1,
-            used_memory: 2,
-            repl: Some(&repl),
-            aof_base: false,
-        };
+        let info = AuxInfo { redis_version: "7.2.6", ctime_s: 1, used_memory: 2, repl: Some(&repl), aof_base: false };
         w.header(&info).unwrap();
         w.function(b"#!lua name=x\n").unwrap();
         w.select_db(3, 4, 1).unwrap();
@@ -491,49 +450,26 @@ mod tests {
     }
 
     fn keys(items: Vec<Item>) -> Vec<KeyItem> {
-        items
-            .into_iter()
-            .filter_map(|i| if let Item::Key(k) = i { Some(k) } else { None })
-            .collect()
+        items.into_iter().filter_map(|i| if let Item::Key(k) = i { Some(k) } else { None }).collect()
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let items = read_all(&sample()).unwrap();
-        let aux = |k: &str, v: &str| Item::Aux {
-            key: k.into(),
-            value: v.into(),
-        };
+        let aux = |k: &str, v: &str| Item::Aux { key: k.into(), value: v.into() };
         assert_eq!(items[0], aux("redis-ver", "7.2.6"));
         assert_eq!(items[4], aux("repl-stream-db", "0"));
         assert_eq!(items[7], aux("aof-base", "0"));
         assert_eq!(items[8], Item::Function(b"#!lua name=x\n".to_vec()));
         assert_eq!(items[9], Item::SelectDb(3));
-        assert_eq!(
-            items[10],
-            Item::ResizeDb {
-                keys: 4,
-                expires: 1
-            }
-        );
-        assert_eq!(
-            items.last(),
-            Some(&Item::End {
-                checksum_disabled: false
-            })
-        );
+        assert_eq!(items[10], Item::ResizeDb { keys: 4, expires: 1 });
+        assert_eq!(items.last(), Some(&Item::End { checksum_disabled: false }));
         let keys = keys(items);
         assert_eq!(keys[0].expire_ms, Some(1_700_000_000_123));
         assert_eq!(keys[0].idle_s, Some(9));
         assert_eq!(keys[0].value, Value::String(StringValue::Int(-5)));
-        assert_eq!(
-            (&keys[1].key[..], keys[1].freq, keys[1].expire_ms),
-            (&b"12"[..], Some(200), None)
-        );
-        assert_eq!(
-            keys[2].value,
-            Value::String(StringValue::Bytes(vec![7; 200_000]))
-        );
+        assert_eq!((&keys[1].key[..], keys[1].freq, keys[1].expire_ms), (&b"12"[..], Some(200), None));
+        assert_eq!(keys[2].value, Value::String(StringValue::Bytes(vec![7; 200_000])));
         assert_eq!(keys[3].value, Value::String(StringValue::Bytes(vec![])));
     }
 
@@ -562,14 +498,8 @@ mod tests {
         assert!(read_all(b"REDIS0003\xFE\x00\xFD\x01\x00\x00\x00\x00\x01a\x01b\xFF").is_ok());
         let e = read_all(b"REDIS0012\xFF").unwrap_err();
         assert_eq!(e.kind.to_string(), "Can't handle RDB format version 12");
-        assert!(matches!(
-            read_all(b"REDIS0000\xFF").unwrap_err().kind,
-            ErrorKind::Version(0)
-        ));
-        assert!(matches!(
-            read_all(b"RODIS0009\xFF").unwrap_err().kind,
-            ErrorKind::Signature
-        ));
+        assert!(matches!(read_all(b"REDIS0000\xFF").unwrap_err().kind, ErrorKind::Version(0)));
+        assert!(matches!(read_all(b"RODIS0009\xFF").unwrap_err().kind, ErrorKind::Signature));
     }
 
     #[test]
@@ -585,12 +515,7 @@ mod tests {
         let body = w.finish().unwrap();
         let mut bytes = b"REDIS0011".to_vec();
         bytes.extend_from_slice(&body);
-        assert_eq!(
-            read_all(&bytes).unwrap().last(),
-            Some(&Item::End {
-                checksum_disabled: true
-            })
-        );
+        assert_eq!(read_all(&bytes).unwrap().last(), Some(&Item::End { checksum_disabled: true }));
     }
 
     #[test]
@@ -606,10 +531,7 @@ mod tests {
             assert!(matches!(read_all(&bytes).unwrap_err().kind, ErrorKind::Eof));
         }
         let bomb = b"REDIS0009\x00\xC3\x02\x81\x00\x00\x00\xFF\xFF\xFF\xFF\xFF\x00\x00\x00";
-        assert!(matches!(
-            read_all(bomb).unwrap_err().kind,
-            ErrorKind::Corrupt(_)
-        ));
+        assert!(matches!(read_all(bomb).unwrap_err().kind, ErrorKind::Corrupt(_)));
     }
 
     #[test]
@@ -623,13 +545,7 @@ mod tests {
     #[test]
     fn progress_is_called_inside_long_strings_and_can_abort() {
         let mut w = Writer::new(Vec::new(), true, false);
-        let info = AuxInfo {
-            redis_version: "7.2.6",
-            ctime_s: 1,
-            used_memory: 2,
-            repl: None,
-            aof_base: true,
-        };
+        let info = AuxInfo { redis_version: "7.2.6", ctime_s: 1, used_memory: 2, repl: None, aof_base: true };
         w.header(&info).unwrap();
         w.key(b"k", ValueView::Str(&vec![1; 5 << 20])).unwrap();
         let bytes = w.finish().unwrap();
@@ -658,10 +574,7 @@ mod tests {
         let mut bytes = sample();
         bytes.extend_from_slice(b"*1\r\n");
         let mut r = Reader::new(&bytes[..], true, 0);
-        while !matches!(
-            r.next_item(&mut |_| ControlFlow::Continue(())).unwrap(),
-            Item::End { .. }
-        ) {}
+        while !matches!(r.next_item(&mut |_| ControlFlow::Continue(())).unwrap(), Item::End { .. }) {}
         assert_eq!(r.into_source(), b"*1\r\n");
     }
 

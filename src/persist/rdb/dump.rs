@@ -42,9 +42,7 @@ pub fn encode_dump(out: &mut Vec<u8>, value: ValueView<'_>, compress: bool) {
 
 /// Checks version and, unless `skip_checksum`, checksum; returns what lies before them.
 pub fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], DumpError> {
-    let (body, footer) = payload
-        .split_last_chunk::<FOOTER_LEN>()
-        .ok_or(DumpError::Footer)?;
+    let (body, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
     let version = u16::from_le_bytes([footer[0], footer[1]]);
     if u32::from(version) > VERSION {
         return Err(DumpError::Footer);
@@ -82,12 +80,8 @@ mod tests {
 
     #[test]
     fn payload_round_trips() {
-        for value in [
-            ValueView::Int(10),
-            ValueView::Int(i64::MAX),
-            ValueView::Str(b"hello"),
-            ValueView::Str(&[1; 99]),
-        ] {
+        for value in [ValueView::Int(10), ValueView::Int(i64::MAX), ValueView::Str(b"hello"), ValueView::Str(&[1; 99])]
+        {
             let mut out = b"kept".to_vec();
             encode_dump(&mut out, value, true);
             let payload = &out[4..];
@@ -126,9 +120,6 @@ mod tests {
         let mut out = Vec::new();
         encode_dump(&mut out, ValueView::Int(10), true);
         assert_eq!(out, TEN);
-        assert_eq!(
-            decode_dump(TEN, false),
-            Ok(Value::String(StringValue::Int(10)))
-        );
+        assert_eq!(decode_dump(TEN, false), Ok(Value::String(StringValue::Int(10))));
     }
 }

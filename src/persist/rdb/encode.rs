@@ -70,11 +70,7 @@ fn canonical_i32(s: &[u8]) -> Option<i64> {
     if !digits.iter().all(u8::is_ascii_digit) || (digits[..].first()? == &b'0' && s.len() > 1) {
         return None;
     }
-    std::str::from_utf8(s)
-        .ok()?
-        .parse::<i32>()
-        .ok()
-        .map(i64::from)
+    std::str::from_utf8(s).ok()?.parse::<i32>().ok().map(i64::from)
 }
 
 /// The compressed form of `s` when it saves at least the four bytes that make it worthwhile.
@@ -162,14 +158,7 @@ pub struct Writer<W: Write> {
 impl<W: Write> Writer<W> {
     /// `checksum` false writes a zero checksum, which readers do not verify; `compress` allows LZF.
     pub fn new(out: W, checksum: bool, compress: bool) -> Writer<W> {
-        Writer {
-            out,
-            buf: Vec::with_capacity(FLUSH_AT + 4096),
-            crc: 0,
-            checksum,
-            compress,
-            flushed: 0,
-        }
+        Writer { out, buf: Vec::with_capacity(FLUSH_AT + 4096), crc: 0, checksum, compress, flushed: 0 }
     }
 
     /// Bytes written so far, buffered ones included.
@@ -188,11 +177,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn flush_if_full(&mut self) -> io::Result<()> {
-        if self.buf.len() >= FLUSH_AT {
-            self.flush_buf()
-        } else {
-            Ok(())
-        }
+        if self.buf.len() >= FLUSH_AT { self.flush_buf() } else { Ok(()) }
     }
 
     fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -340,16 +325,7 @@ mod tests {
         assert_eq!(string(b"128"), [0xC1, 0x80, 0]);
         assert_eq!(string(b"-32769"), [0xC2, 0xFF, 0x7F, 0xFF, 0xFF]);
         assert_eq!(string(b"2147483647"), [0xC2, 0xFF, 0xFF, 0xFF, 0x7F]);
-        for s in [
-            &b"2147483648"[..],
-            b"-0",
-            b"00",
-            b"01",
-            b"+1",
-            b" 1",
-            b"",
-            b"-",
-        ] {
+        for s in [&b"2147483648"[..], b"-0", b"00", b"01", b"+1", b" 1", b"", b"-"] {
             let enc = string(s);
             assert_eq!(enc[0] as usize, s.len());
             assert_eq!(&enc[1..], s);
@@ -364,10 +340,6 @@ mod tests {
         assert_eq!(string(&[b'a'; 20])[0], 20);
         assert_eq!(string(&[b'a'; 21])[0], ENC_LZF);
         let noise: Vec<u8> = (0..100u8).map(|i| i.wrapping_mul(167)).collect();
-        assert_eq!(
-            string(&noise)[..2],
-            [LEN_14, 100],
-            "what does not shrink is stored as it is"
-        );
+        assert_eq!(string(&noise)[..2], [LEN_14, 100], "what does not shrink is stored as it is");
     }
 }

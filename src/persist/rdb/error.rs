@@ -41,11 +41,7 @@ pub enum ErrorKind {
 impl Error {
     #[track_caller]
     pub(crate) fn new(offset: u64, kind: ErrorKind) -> Error {
-        Error {
-            offset,
-            kind,
-            at: Location::caller(),
-        }
+        Error { offset, kind, at: Location::caller() }
     }
 
     /// Whether the bytes are wrong, as opposed to missing: a broken link may be retried, damage may not.
@@ -76,16 +72,10 @@ impl fmt::Display for ErrorKind {
             }
             ErrorKind::UnknownType(t) => write!(f, "Unknown RDB encoding type {t}"),
             ErrorKind::Module { name, aux: false } => {
-                write!(
-                    f,
-                    "The RDB file contains module data I can't load: no matching module type '{name}'"
-                )
+                write!(f, "The RDB file contains module data I can't load: no matching module type '{name}'")
             }
             ErrorKind::Module { name, aux: true } => {
-                write!(
-                    f,
-                    "The RDB file contains AUX module data I can't load: no matching module '{name}'"
-                )
+                write!(f, "The RDB file contains AUX module data I can't load: no matching module '{name}'")
             }
             ErrorKind::Checksum { .. } => f.write_str("RDB CRC error"),
             ErrorKind::Aborted => f.write_str("Loading aborted"),

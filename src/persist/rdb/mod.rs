@@ -15,9 +15,7 @@ mod skip;
 
 pub use decode::{Item, KeyItem, Reader, StringValue, Value};
 pub use dump::{DumpError, check_dump_footer, decode_dump, encode_dump};
-pub use encode::{
-    AuxInfo, ReplInfo, ValueView, Writer, put_int_string, put_len, put_string, put_value,
-};
+pub use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_int_string, put_len, put_string, put_value};
 pub use error::{Error, ErrorKind};
 pub use skip::Skipped;
 
@@ -137,9 +135,7 @@ impl ValueType {
 /// module's encoding version.
 pub fn module_name(id: u64) -> String {
     const CHARSET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    (0..9)
-        .map(|i| char::from(CHARSET[(id >> (10 + 6 * (8 - i)) & 63) as usize]))
-        .collect()
+    (0..9).map(|i| char::from(CHARSET[(id >> (10 + 6 * (8 - i)) & 63) as usize])).collect()
 }
 
 #[cfg(test)]

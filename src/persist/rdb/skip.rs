@@ -40,9 +40,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 self.string()?;
                 Ok(Skipped::Value)
             }
-            ValueType::List | ValueType::Set | ValueType::ListQuicklist => {
-                self.each(|c| c.string().map(drop))
-            }
+            ValueType::List | ValueType::Set | ValueType::ListQuicklist => self.each(|c| c.string().map(drop)),
             ValueType::Hash => self.each(|c| {
                 c.string()?;
                 c.string().map(drop)
@@ -62,9 +60,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 }
                 c.string().map(drop)
             }),
-            ValueType::StreamListpacks
-            | ValueType::StreamListpacks2
-            | ValueType::StreamListpacks3 => {
+            ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
                 self.skip_stream(value_type)?;
                 Ok(Skipped::Value)
             }
@@ -77,19 +73,12 @@ impl<S: BufRead> Cursor<'_, S> {
         }
     }
 
-    fn each(
-        &mut self,
-        mut one: impl FnMut(&mut Self) -> Result<(), Error>,
-    ) -> Result<Skipped, Error> {
+    fn each(&mut self, mut one: impl FnMut(&mut Self) -> Result<(), Error>) -> Result<Skipped, Error> {
         let len = self.len()?;
         for _ in 0..len {
             one(self)?;
         }
-        Ok(if len == 0 {
-            Skipped::Empty
-        } else {
-            Skipped::Value
-        })
+        Ok(if len == 0 { Skipped::Empty } else { Skipped::Value })
     }
 
     /// A score as text: one length byte, of which the three highest values stand for NaN and the infinities.
@@ -124,11 +113,7 @@ impl<S: BufRead> Cursor<'_, S> {
             })?;
             c.each(|c| {
                 c.string()?;
-                c.skip(if with_active_time {
-                    2 * MILLIS_LEN
-                } else {
-                    MILLIS_LEN
-                })?;
+                c.skip(if with_active_time { 2 * MILLIS_LEN } else { MILLIS_LEN })?;
                 c.each(|c| c.skip(STREAM_ID_LEN)).map(drop)
             })
             .map(drop)
@@ -146,9 +131,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 MODULE_DOUBLE => self.skip(8)?,
                 MODULE_STRING => drop(self.string()?),
                 other => {
-                    return Err(self.corrupt(format!(
-                        "Unknown opcode {other} in the value of module {name}"
-                    )));
+                    return Err(self.corrupt(format!("Unknown opcode {other} in the value of module {name}")));
                 }
             }
         }
@@ -180,11 +163,7 @@ mod tests {
             (ListQuicklist, b"\x01\x01z"),
             (Module2, b"\x05\x02\x07\x05\x01x\x03ffff\x00"),
         ] {
-            assert_eq!(
-                skip(t, bytes).unwrap(),
-                (Skipped::Value, bytes.len() as u64),
-                "{t:?}"
-            );
+            assert_eq!(skip(t, bytes).unwrap(), (Skipped::Value, bytes.len() as u64), "{t:?}");
             for n in 0..bytes.len() {
                 assert!(skip(t, &bytes[..n]).is_err(), "{t:?} cut at {n}");
             }
@@ -205,24 +184,10 @@ mod tests {
         for part in [&group[..], pending, consumer, owned] {
             v1.extend_from_slice(part);
         }
-        assert_eq!(
-            skip(ValueType::StreamListpacks, &v1).unwrap().1,
-            v1.len() as u64
-        );
-        for part in [
-            &b"\x01\x01\x00\x00\x01"[..],
-            group,
-            b"\x01",
-            pending,
-            consumer,
-            b"aaaaaaaa",
-            owned,
-        ] {
+        assert_eq!(skip(ValueType::StreamListpacks, &v1).unwrap().1, v1.len() as u64);
+        for part in [&b"\x01\x01\x00\x00\x01"[..], group, b"\x01", pending, consumer, b"aaaaaaaa", owned] {
             v3.extend_from_slice(part);
         }
-        assert_eq!(
-            skip(ValueType::StreamListpacks3, &v3).unwrap().1,
-            v3.len() as u64
-        );
+        assert_eq!(skip(ValueType::StreamListpacks3, &v3).unwrap().1, v3.len() as u64);
     }
 }
