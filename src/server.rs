@@ -100,6 +100,7 @@ impl Server {
             next_cron_ms: now_ms,
             nesting: 0,
         };
+        server.start_as_configured();
         server.update_access_clock();
         Ok(server)
     }

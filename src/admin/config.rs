@@ -53,17 +53,17 @@ impl Server {
     fn apply_config(&mut self, apply: Apply) -> Result<(), String> {
         match apply {
             Apply::None
-            // Followed when the AOF, the cluster or a replica is next looked at.
-            | Apply::AofAutoGc
-            | Apply::Appendfsync
+            // Followed when or the cluster is next looked at.
             | Apply::ClusterAnnounceHostname
             | Apply::ClusterAnnounceHumanNodename
             | Apply::ClusterAnnounceIp
             | Apply::ClusterAnnouncePort
             | Apply::ClusterFlags
-            | Apply::CrashLog
-            | Apply::GoodReplicas
-            | Apply::ReplBacklogSize => {}
+            | Apply::CrashLog => {}
+            Apply::GoodReplicas => self.refresh_good_replicas(),
+            Apply::ReplBacklogSize => self.resize_backlog(),
+            Apply::AofAutoGc => self.remove_aof_history(),
+            Apply::Appendfsync => self.apply_appendfsync(),
             Apply::Appendonly => self.apply_appendonly()?,
             Apply::Bind => self.listen_again().map_err(|()| "Failed to bind to specified addresses.")?,
             Apply::Dir => change_directory(&mut self.cfg)?,

@@ -325,8 +325,7 @@ fn announce(ctx: &mut Ctx<'_>, option: &[u8], value: &[u8]) -> CmdResult {
         }
         repl.announcement_mut(client).rdb_only = wanted == 1;
     } else if is(option, "rdb-filter-only") {
-        let filters =
-            crate::config::words::split(value).ok_or(CmdError::of("ERR Missing rdb-filter-only values"))?;
+        let filters = crate::config::words::split(value).ok_or(CmdError::of("ERR Missing rdb-filter-only values"))?;
         let requirements = &mut repl.announcement_mut(client).requirements;
         requirements.exclude_data = true;
         requirements.exclude_functions = true;

@@ -36,26 +36,6 @@ impl Server {
     ) -> Result<(), CmdError> {
         Ok(())
     }
-    // persist
-    pub fn check_disk(&mut self, row: &Command, is_write: bool) -> Result<(), CmdError> {
-        if !is_write && row.name != "ping" {
-            return Ok(());
-        }
-        self.disk_error().map_or(Ok(()), Err)
-    }
-    /// Turns the AOF on or off, as `appendonly` says.
-    pub fn apply_appendonly(&mut self) -> Result<(), String> {
-        use crate::persist::state::AofState;
-        let is_off = self.persist.aof.state == AofState::Off;
-        if !self.cfg.appendonly {
-            if !is_off {
-                self.stop_aof();
-            }
-        } else if is_off && !self.start_aof(self.depth > 1) {
-            return Err("Unable to turn on AOF. Check server logs.".into());
-        }
-        Ok(())
-    }
     /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
     pub fn update_sinks(&mut self) {
         self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();

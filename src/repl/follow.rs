@@ -69,6 +69,7 @@ impl Server {
 
     fn role_changed(&mut self) {
         self.update_sinks();
+        self.show_role();
     }
 
     /// A former primary may be able to continue with its successor: it knows where its own stream ends.
@@ -214,7 +215,10 @@ impl Server {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    log::warn!("Sending command to master in replication handshake: -Writing to master: {}", reason(&e));
+                    log::warn!(
+                        "Sending command to master in replication handshake: -Writing to master: {}",
+                        reason(&e)
+                    );
                     if self.repl.failover.state() == FailoverState::InProgress {
                         self.abort_failover("Write error to failover target");
                     } else {
@@ -344,17 +348,13 @@ impl Server {
             match self.create_transfer_file() {
                 Ok(file) => Some(file),
                 Err(e) => {
-                    log::warn!(
-                        "Opening the temp file needed for MASTER <-> REPLICA synchronization: {}",
-                        os_error(&e)
-                    );
+                    log::warn!("Opening the temp file needed for MASTER <-> REPLICA synchronization: {}", os_error(&e));
                     return self.close_master_link();
                 }
             }
         };
         self.repl.master.state = LinkState::Transfer;
-        self.repl.master.transfer =
-            Some(Transfer { reader: BulkReader::new(), framing: None, from, read: 0, file });
+        self.repl.master.transfer = Some(Transfer { reader: BulkReader::new(), framing: None, from, read: 0, file });
         if self.take_dataset(rest) {
             self.read_dataset();
         }

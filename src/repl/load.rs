@@ -341,8 +341,7 @@ fn install_file(mut file: TempFile, path: &Path) -> Result<(), String> {
         format!("Failed trying to {what} in MASTER <-> REPLICA synchronization: {}", os_error(e))
     };
     file.file.sync_all().map_err(|e| failed("sync the temp DB to disk".into(), &e))?;
-    std::fs::rename(&file.path, path)
-        .map_err(|e| failed(format!("rename the temp DB into {}", path.display()), &e))?;
+    std::fs::rename(&file.path, path).map_err(|e| failed(format!("rename the temp DB into {}", path.display()), &e))?;
     file.kept = true;
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,

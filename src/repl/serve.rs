@@ -86,8 +86,7 @@ impl Server {
     pub(crate) fn synchronize(&mut self, id: ClientId, asked: Option<(&[u8], i64)>, out: &mut Reply) {
         let name = self.replica_name(id);
         if let Some((asked_id, asked_offset)) = asked {
-            let decision =
-                self.repl.history.decide_psync(self.repl.backlog.as_ref(), asked_id, asked_offset, &name);
+            let decision = self.repl.history.decide_psync(self.repl.backlog.as_ref(), asked_id, asked_offset, &name);
             match decision {
                 PsyncDecision::Partial { offset, backlog_bytes } => {
                     self.continue_replica(id, offset, out);
@@ -148,8 +147,7 @@ impl Server {
         let Some(newcomer) = newcomer.first() else { return };
         let records: Vec<&Replica> = others.iter().map(|attached| &attached.replica).collect();
         let config = self.snapshot_config();
-        let (step, line) =
-            primary::on_full_sync_request(&newcomer.replica, &records, self.running_child(), config);
+        let (step, line) = primary::on_full_sync_request(&newcomer.replica, &records, self.running_child(), config);
         let shared = match step {
             FullSyncStep::Share { with } => Some((records[with].cursor, records[with].snapshot_offset)),
             _ => None,
@@ -433,7 +431,7 @@ impl Server {
         self.repl.history.offset
     }
 
-    pub(super) fn refresh_good_replicas(&mut self) {
+    pub(crate) fn refresh_good_replicas(&mut self) {
         let now_s = self.now_s();
         self.repl.refresh_good_replicas(self.cfg.min_replicas_max_lag, now_s);
     }

@@ -6,8 +6,8 @@
 
 use super::backlog::{Backlog, BacklogMemory, TRIM_BLOCKS_PER_CRON};
 use super::failover::Failover;
-use super::link::MasterLink;
 use super::history::History;
+use super::link::MasterLink;
 use super::primary::{self, Announcement, Replica, ReplicaState};
 use super::snapshot::{SnapshotFile, SnapshotPipe};
 use crate::net::ClientId;

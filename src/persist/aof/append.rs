@@ -5,6 +5,7 @@
 
 use super::manifest::{reason, shown};
 use crate::config::AppendFsync;
+use crate::dispatch::command::Command;
 use crate::dispatch::error::CmdError;
 use crate::persist::child::ChildKind;
 use crate::persist::snapshot::put_command;
@@ -369,6 +370,31 @@ impl Server {
         }
         self.update_sinks();
         true
+    }
+
+    /// `appendonly` was set. In a transaction the rewrite has to wait for its end.
+    pub fn apply_appendonly(&mut self) -> Result<(), String> {
+        if !self.cfg.appendonly {
+            self.stop_aof();
+        } else if !self.start_aof(self.depth > 1) {
+            return Err("Unable to turn on AOF. Check server logs.".into());
+        }
+        Ok(())
+    }
+
+    /// `appendfsync` was set. What other threads still sync must not be taken for what this one has synced.
+    pub fn apply_appendfsync(&mut self) {
+        if self.cfg.appendfsync == AppendFsync::Always {
+            self.drain_aof_syncs();
+        }
+    }
+
+    /// Refuses writes, and PING for whoever watches us, while they cannot reach the disk.
+    pub fn check_disk(&mut self, row: &Command, is_write: bool) -> Result<(), CmdError> {
+        if !is_write && row.name != "ping" {
+            return Ok(());
+        }
+        self.disk_error().map_or(Ok(()), Err)
     }
 
     /// Why writes are refused, if they are: the last snapshot failed, or the log cannot be written.
