@@ -48,6 +48,13 @@ impl Server {
     pub fn before_free(&mut self, id: ClientId) {
         self.repl_before_free(id);
     }
+    /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
+    pub fn after_flush_all(&mut self) {
+        self.kill_rdb_child();
+        if !self.cfg.save.is_empty() {
+            self.save_rdb(false);
+        }
+    }
     // loop
     pub fn on_room_ready(&mut self, source: Source, event: Ready) {
         match source {

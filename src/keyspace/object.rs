@@ -1,6 +1,6 @@
 //! Values: what a key can hold, how it is named outside, and its access clock.
 
-use crate::structs::entry::ValueRef;
+use crate::structs::entry::{NewValue, ValueRef};
 
 /// A key with its value in one allocation.
 pub type Entry = crate::structs::entry::Entry<Object>;
@@ -26,6 +26,24 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Int(_) => "int",
         ValueRef::Str { bytes, raw: false } if bytes.len() <= EMBSTR_MAX => "embstr",
         ValueRef::Str { .. } => "raw",
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// Memory of a value beyond its entry's own allocations, bytes; of large ones an estimate from this many elements.
+pub fn value_bytes_sampled(entry: &Entry, _samples: usize) -> usize {
+    match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str { .. } => 0,
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// A copy of the value, for another entry.
+pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
+    match entry.value() {
+        ValueRef::Int(n) => NewValue::Int(n),
+        ValueRef::Str { bytes, raw: true } => NewValue::RawStr(bytes),
+        ValueRef::Str { bytes, raw: false } => NewValue::Str(bytes),
         ValueRef::Object(o) => match *o {},
     }
 }

@@ -7,7 +7,7 @@ pub mod crc64;
 pub mod entry;
 pub mod glob;
 mod grisu;
-mod long_double;
+pub mod long_double;
 pub mod lzf;
 pub mod numbers;
 pub mod table;
