@@ -1,6 +1,7 @@
 //! From the command line to a running loop, and from its end to the exit code.
 
 use crate::config::Config;
+use crate::persist::{check_aof, check_rdb};
 use crate::server::{REDIS_VERSION, Server};
 use crate::sys::{log as log_sink, process, signals};
 use std::ffi::OsString;
@@ -9,6 +10,9 @@ use std::os::unix::ffi::OsStringExt;
 /// Runs the server; gives the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
     log_sink::start();
+    if let Some(code) = run_as_checker(&args) {
+        return code;
+    }
     process::collect_title_space();
     let args: Vec<Vec<u8>> = args.into_iter().skip(1).map(OsString::into_vec).collect();
     let loaded = match Config::load(&args, &mut std::io::stdin()) {
@@ -56,4 +60,17 @@ pub fn main(args: Vec<OsString>) -> i32 {
     }
     log::info!("Ready to accept connections tcp");
     server.run()
+}
+
+/// Called as one of the two checkers, by the name of the executable, runs it and gives its exit code.
+fn run_as_checker(args: &[OsString]) -> Option<i32> {
+    let name = std::path::Path::new(args.first()?).file_name()?.to_string_lossy().into_owned();
+    let words: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    if name.contains("redis-check-rdb") {
+        Some(check_rdb::main(&words, REDIS_VERSION))
+    } else if name.contains("redis-check-aof") {
+        Some(check_aof::main(&words))
+    } else {
+        None
+    }
 }
