@@ -284,19 +284,24 @@ fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResu
 }
 
 fn ttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_time(ctx, args, |at, now| ((at - now).max(0) + 500) / 1000)
+    reply_time(ctx, args, |at, now| to_seconds(at.saturating_sub(now).max(0)))
 }
 
 fn pttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_time(ctx, args, |at, now| (at - now).max(0))
+    reply_time(ctx, args, |at, now| at.saturating_sub(now).max(0))
 }
 
 fn expiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_time(ctx, args, |at, _| (at.max(0) + 500) / 1000)
+    reply_time(ctx, args, |at, _| to_seconds(at.max(0)))
 }
 
 fn pexpiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     reply_time(ctx, args, |at, _| at.max(0))
+}
+
+/// Milliseconds (not negative) as seconds, rounded to the nearest.
+fn to_seconds(ms: i64) -> i64 {
+    ms / 1000 + (ms % 1000 >= 500) as i64
 }
 
 /// Replies with a form of the expire time, -1 when there is none and -2 when there is no key.

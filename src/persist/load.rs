@@ -377,10 +377,13 @@ impl Server {
         self.flush_aof_now();
         self.ks.flush(None, false);
         self.persist.functions.clear();
-        self.persist.aof.manifest = self.persist.aof.dir.load_manifest().map_err(|e| {
-            e.log_fatal();
-            std::process::exit(1)
-        })?;
+        self.persist.aof.manifest = match self.persist.aof.dir.load_manifest() {
+            Ok(manifest) => manifest,
+            Err(e) => {
+                e.log_fatal();
+                std::process::exit(1)
+            }
+        };
         self.remove_aof_history();
         match self.load_aof_files() {
             aof::load::AofLoaded::Loaded | aof::load::AofLoaded::Empty => {
