@@ -36,7 +36,11 @@ pub fn main() -> i32 {
     let (mut options, mut command) = match options::parse(args) {
         Parsed::Run(options, command) => (*options, command),
         Parsed::Help(code) => {
-            term::put(options::usage(COMPATIBLE_VERSION).as_bytes());
+            let text = options::usage(COMPATIBLE_VERSION);
+            match code {
+                0 => term::put(text.as_bytes()),
+                _ => complain!("{text}"),
+            }
             return code;
         }
         Parsed::Version => {

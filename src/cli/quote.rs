@@ -9,18 +9,8 @@ pub struct Unbalanced;
 
 /// Splits a line into arguments.
 pub fn split_args(line: &[u8]) -> Result<Vec<Vec<u8>>, Unbalanced> {
-    let mut args = Vec::new();
-    let mut rest = line;
-    loop {
-        let blank = rest.iter().take_while(|b| is_blank(**b)).count();
-        rest = &rest[blank..];
-        if rest.is_empty() {
-            return Ok(args);
-        }
-        let (arg, after) = take_arg(rest)?;
-        args.push(arg);
-        rest = after;
-    }
+    let args = crate::resp::split_args(line).ok_or(Unbalanced)?;
+    Ok(args.as_args().iter().map(<[u8]>::to_vec).collect())
 }
 
 /// Reads text that must be exactly one argument.
@@ -55,94 +45,6 @@ pub fn quoted(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 2);
     push_quoted(&mut out, text);
     out
-}
-
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
-}
-
-/// One argument from the front of `text`, and what follows it.
-fn take_arg(text: &[u8]) -> Result<(Vec<u8>, &[u8]), Unbalanced> {
-    let mut arg = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        match text[at] {
-            b if is_blank(b) => break,
-            b'"' => {
-                at = take_double_quoted(text, at + 1, &mut arg)?;
-                return ends_here(arg, &text[at..]);
-            }
-            b'\'' => {
-                at = take_single_quoted(text, at + 1, &mut arg)?;
-                return ends_here(arg, &text[at..]);
-            }
-            b => {
-                arg.push(b);
-                at += 1;
-            }
-        }
-    }
-    Ok((arg, &text[at..]))
-}
-
-fn ends_here(arg: Vec<u8>, rest: &[u8]) -> Result<(Vec<u8>, &[u8]), Unbalanced> {
-    match rest.first() {
-        Some(b) if !is_blank(*b) => Err(Unbalanced),
-        _ => Ok((arg, rest)),
-    }
-}
-
-fn take_double_quoted(text: &[u8], mut at: usize, arg: &mut Vec<u8>) -> Result<usize, Unbalanced> {
-    loop {
-        match &text[at..] {
-            [] => return Err(Unbalanced),
-            [b'"', ..] => return Ok(at + 1),
-            [b'\\', b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                arg.push(hex(*high) << 4 | hex(*low));
-                at += 4;
-            }
-            [b'\\', escaped, ..] => {
-                arg.push(match escaped {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 0x08,
-                    b'a' => 0x07,
-                    other => *other,
-                });
-                at += 2;
-            }
-            [byte, ..] => {
-                arg.push(*byte);
-                at += 1;
-            }
-        }
-    }
-}
-
-fn take_single_quoted(text: &[u8], mut at: usize, arg: &mut Vec<u8>) -> Result<usize, Unbalanced> {
-    loop {
-        match &text[at..] {
-            [] => return Err(Unbalanced),
-            [b'\'', ..] => return Ok(at + 1),
-            [b'\\', b'\'', ..] => {
-                arg.push(b'\'');
-                at += 2;
-            }
-            [byte, ..] => {
-                arg.push(*byte);
-                at += 1;
-            }
-        }
-    }
-}
-
-fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit.wrapping_sub(b'A') + 10,
-    }
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use crate::dispatch::command::Command;
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub const ALL: &[&[Command]] = &[
     command::COMMANDS,
-    connection::COMMANDS,
     config::COMMANDS,
+    connection::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
     migrate::COMMANDS,

@@ -7,6 +7,8 @@ pub mod crc64;
 pub mod entry;
 pub mod glob;
 mod grisu;
+pub mod intset;
+pub mod listpack;
 pub mod long_double;
 pub mod lzf;
 pub mod numbers;

@@ -210,7 +210,8 @@ fn help(_: &mut Manager, _: &[Vec<u8>]) -> Outcome {
          \nCluster Manager Options:\n  --cluster-yes  Automatic yes to cluster commands prompts\n\n",
     );
     say!("{out}");
-    Ok(())
+    // redis-cli exits with 1 here, and so do scripts that look.
+    Err(Stop)
 }
 
 impl Manager {

@@ -173,7 +173,7 @@ impl<S: BufRead> Cursor<'_, S> {
             filled += n;
         }
         if self.r.checksum {
-            self.r.crc = crc64::update(self.r.crc, out);
+            self.r.crc = crc64::crc64(self.r.crc, out);
         }
         let before = self.r.offset;
         self.r.offset += out.len() as u64;
@@ -274,8 +274,8 @@ impl<S: BufRead> Cursor<'_, S> {
                     return Err(self.corrupt("Invalid LZF compressed string"));
                 }
                 match lzf::decompress(&packed, len as usize) {
-                    Some(bytes) => StringValue::Bytes(bytes),
-                    None => return Err(self.corrupt("Invalid LZF compressed string")),
+                    Ok(bytes) => StringValue::Bytes(bytes),
+                    Err(_) => return Err(self.corrupt("Invalid LZF compressed string")),
                 }
             }
             Len::Encoded(n) => {

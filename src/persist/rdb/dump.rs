@@ -36,7 +36,7 @@ pub fn encode_dump(out: &mut Vec<u8>, value: ValueView<'_>, compress: bool) {
     out.push(value.value_type() as u8);
     put_value(out, value, compress);
     out.extend_from_slice(&(VERSION as u16).to_le_bytes());
-    let crc = crc64::update(0, &out[start..]);
+    let crc = crc64::crc64(0, &out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
@@ -47,7 +47,7 @@ pub fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], D
     if u32::from(version) > VERSION {
         return Err(DumpError::Footer);
     }
-    let crc = crc64::update(0, &payload[..payload.len() - 8]).to_le_bytes();
+    let crc = crc64::crc64(0, &payload[..payload.len() - 8]).to_le_bytes();
     if !skip_checksum && footer[2..] != crc {
         return Err(DumpError::Footer);
     }
@@ -105,12 +105,12 @@ mod tests {
         assert_eq!(decode_dump(b"123456789", false), Err(DumpError::Footer));
         let mut newer = b"\x00\x01a".to_vec();
         newer.extend_from_slice(&12u16.to_le_bytes());
-        let crc = crc64::update(0, &newer);
+        let crc = crc64::crc64(0, &newer);
         newer.extend_from_slice(&crc.to_le_bytes());
         assert_eq!(decode_dump(&newer, false), Err(DumpError::Footer));
         let mut unknown = b"\x08\x01a".to_vec();
         unknown.extend_from_slice(&11u16.to_le_bytes());
-        let crc = crc64::update(0, &unknown);
+        let crc = crc64::crc64(0, &unknown);
         unknown.extend_from_slice(&crc.to_le_bytes());
         assert_eq!(decode_dump(&unknown, false), Err(DumpError::Value));
     }

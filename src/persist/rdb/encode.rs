@@ -169,7 +169,7 @@ impl<W: Write> Writer<W> {
     fn flush_buf(&mut self) -> io::Result<()> {
         self.out.write_all(&self.buf)?;
         if self.checksum {
-            self.crc = crc64::update(self.crc, &self.buf);
+            self.crc = crc64::crc64(self.crc, &self.buf);
         }
         self.flushed += self.buf.len() as u64;
         self.buf.clear();
@@ -184,7 +184,7 @@ impl<W: Write> Writer<W> {
         self.flush_buf()?;
         self.out.write_all(bytes)?;
         if self.checksum {
-            self.crc = crc64::update(self.crc, bytes);
+            self.crc = crc64::crc64(self.crc, bytes);
         }
         self.flushed += bytes.len() as u64;
         Ok(())
