@@ -1,53 +1,283 @@
 //! From the command line to a running loop, and from its end to the exit code.
+//!
+//! The order follows Redis, as tools that start servers wait for its log lines: the starting lines, the logo with `PID:`,
+//! `Server initialized`, and `Ready to accept connections` once a listener is open and the data is loaded.
 
-use crate::config::Config;
-use crate::server::{REDIS_VERSION, Server};
-use crate::sys::{log as log_sink, process, signals};
+use crate::config::{Config, ConfigError, Loaded, Supervised};
+use crate::dispatch::table::RenameError;
+use crate::net::listener::Listener;
+use crate::persist;
+use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
+use crate::sys::{crash, log as log_sink, process, service, signals, system_check};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+
+/// Where the process id goes when a daemon names no `pidfile`.
+const DEFAULT_PID_FILE: &str = "/var/run/redis.pid";
 
 /// Runs the server; gives the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
     log_sink::start();
     process::collect_title_space();
-    let args: Vec<Vec<u8>> = args.into_iter().skip(1).map(OsString::into_vec).collect();
-    let loaded = match Config::load(&args, &mut std::io::stdin()) {
+    let mut args: Vec<Vec<u8>> = args.into_iter().map(OsString::into_vec).collect();
+    let program = String::from_utf8_lossy(&args.remove(0)).into_owned();
+    if let Some(code) = run_tool(&program, &args) {
+        return code;
+    }
+    let Loaded { config, notices } = match Config::load(&args, &mut std::io::stdin()) {
         Ok(loaded) => loaded,
         Err(error) => {
             error.report();
             return 1;
         }
     };
-    log_sink::configure(&loaded.config);
+    log_sink::configure(&config);
+    notices.iter().for_each(|(level, text)| log::log!(*level, "{text}"));
+    system_check::warn(config.disable_thp);
+
+    let supervised = service::announce(config.supervised);
+    let background = config.daemonize && supervised.is_none();
+    if background && let Err(error) = service::daemonize() {
+        log::warn!("Can't detach from the terminal: {}", error.desc());
+        return 1;
+    }
     log::info!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
     log::info!(
         "Redis version={REDIS_VERSION}, bits=64, commit=00000000, modified=0, pid={}, just started",
         std::process::id()
     );
-    for (level, text) in &loaded.notices {
-        log::log!(*level, "{text}");
+    if args.is_empty() {
+        log::warn!(
+            "Warning: no config file specified, using the default config. In order to specify a config file use {program} \
+             /path/to/redis.conf"
+        );
+    } else {
+        log::info!("Configuration loaded");
     }
-    let config_file = loaded.config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-    if let Err(e) = signals::install() {
-        log::warn!("Can't install signal handlers: {e}");
-        return 1;
-    }
-    let mut server = match Server::new(loaded.config, config_file) {
-        Ok(server) => server,
-        Err(e) => {
-            log::warn!("Can't start the server: {e}");
-            return 1;
+    match start(config, background) {
+        Ok(mut server) => {
+            if supervised == Some(Supervised::Systemd) {
+                tell_ready(&server);
+            }
+            let code = server.run();
+            clean_up(&server);
+            code
         }
-    };
-    if let Err(reason) = server.apply_initial_config() {
-        log::warn!("{reason}");
-        return 1;
+        Err(error) => {
+            match error {
+                StartError::Config(error) => error.report(),
+                StartError::Other(reason) => log::warn!("{reason}"),
+                StartError::Told => {}
+            }
+            1
+        }
     }
-    if let Err(reason) = server.listen() {
-        log::warn!("{reason}");
-        return 1;
+}
+
+/// Why the server does not start.
+enum StartError {
+    /// A line of the configuration.
+    Config(ConfigError),
+    /// The last line of the log.
+    Other(String),
+    /// The log has it already.
+    Told,
+}
+
+impl From<String> for StartError {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Everything between a configuration and the loop.
+fn start(config: Config, background: bool) -> Result<Server, StartError> {
+    signals::install().map_err(|e| format!("Can't install signal handlers: {}", e.desc()))?;
+    crash::set_report(config.crash_log_enabled);
+    let config_file = config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    let mut server = Server::new(config, config_file).map_err(|e| format!("Can't start the server: {e}"))?;
+    rename_commands(&mut server)?;
+    server.apply_initial_config()?;
+    if background || !server.cfg.pidfile.is_empty() {
+        write_pid_file(&mut server.cfg);
+    }
+    show_logo(&server.cfg);
+    system_check::warn_of_backlog(server.cfg.tcp_backlog);
+    refuse_modules(&server.cfg)?;
+    server.listen()?;
+    let has_unix = !server.cfg.unixsocket.is_empty();
+    if server.cfg.port == 0 && !has_unix {
+        return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
     log::info!("Server initialized");
-    log::info!("Ready to accept connections tcp");
-    server.run()
+    server.load_at_start().map_err(|()| StartError::Told)?;
+    if server.cfg.port != 0 {
+        log::info!("Ready to accept connections tcp");
+    }
+    if has_unix {
+        log::info!("Ready to accept connections unix");
+    }
+    if (1..1 << 20).contains(&server.cfg.maxmemory) {
+        log::warn!(
+            "WARNING: You specified a maxmemory value that is less than 1MB (current value is {} bytes). Are you sure this \
+             is what you really want?",
+            server.cfg.maxmemory
+        );
+    }
+    process::set_cpu_affinity(&server.cfg.server_cpulist);
+    Ok(server)
+}
+
+/// Carries the `rename-command` lines out.
+fn rename_commands(server: &mut Server) -> Result<(), ConfigError> {
+    for line in &server.cfg.rename_command {
+        let [from, to] = line.words.as_slice() else { continue };
+        let (from, to) = (String::from_utf8_lossy(from), String::from_utf8_lossy(to));
+        server.commands.rename(&from, &to).map_err(|error| {
+            let reason = match error {
+                RenameError::NoSuchCommand => "No such command in rename-command",
+                RenameError::NameTaken => "Target command name already exists",
+            };
+            ConfigError::at(line, reason)
+        })?;
+    }
+    Ok(())
+}
+
+/// There are no modules. A server that was meant to have one must not come up without it.
+fn refuse_modules(cfg: &Config) -> Result<(), String> {
+    if let Some(line) = cfg.loadmodule.first() {
+        let path = String::from_utf8_lossy(&line.words[0]);
+        log::warn!("Module {path} failed to load: this server has no module interface");
+        return Err(format!("Can't load module from {path}: server aborting"));
+    }
+    if cfg.module_config.is_empty() {
+        return Ok(());
+    }
+    log::warn!("Unresolved Configuration(s) Detected:");
+    for line in &cfg.module_config {
+        log::warn!(">>> '{}'", String::from_utf8_lossy(&line.text));
+    }
+    Err("Module Configuration detected without loadmodule directive or no ApplyConfig call: aborting".into())
+}
+
+/// What the program does besides being a server: its exit code, or `None` to be one.
+fn run_tool(program: &str, args: &[Vec<u8>]) -> Option<i32> {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let tool_args = || -> Vec<String> {
+        let rest = args.iter().filter(|a| !a.starts_with(b"--check-")).map(|a| String::from_utf8_lossy(a).into_owned());
+        std::iter::once(program.to_string()).chain(rest).collect()
+    };
+    if name.contains("redis-check-aof") || args.first().is_some_and(|a| a == b"--check-aof") {
+        return Some(persist::check_aof::main(&tool_args()));
+    }
+    if name.contains("redis-check-rdb") || args.first().is_some_and(|a| a == b"--check-rdb") {
+        return Some(persist::check_rdb::main(&tool_args(), REDIS_VERSION));
+    }
+    if name.contains("redis-sentinel") || args.iter().any(|arg| arg == b"--sentinel") {
+        eprintln!("This server has no Sentinel mode.");
+        return Some(1);
+    }
+    match args.first().map(Vec::as_slice) {
+        Some(b"-v" | b"--version") => {
+            println!(
+                "Redis server v={REDIS_VERSION} sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=0 hexad={HEXAD_VERSION}"
+            );
+            Some(0)
+        }
+        Some(b"-h" | b"--help") => {
+            eprint!("{USAGE}");
+            Some(1)
+        }
+        Some(b"--test-memory") => {
+            eprintln!("This server has no memory test; use one that has the machine to itself, such as memtest86+.");
+            Some(1)
+        }
+        Some(b"--check-system") => Some(if system_check::print() { 0 } else { 1 }),
+        _ => None,
+    }
+}
+
+const USAGE: &str = "\
+Usage: ./redis-server [/path/to/redis.conf] [options] [-]
+       ./redis-server - (read config from stdin)
+       ./redis-server -v or --version
+       ./redis-server -h or --help
+       ./redis-server --check-system
+
+Options are directives of the configuration file with their values, as in
+       ./redis-server
+       echo 'maxmemory 128mb' | ./redis-server -
+       ./redis-server /etc/redis/6379.conf
+       ./redis-server --port 7777 --replicaof 127.0.0.1 8888
+       ./redis-server /etc/redis/6379.conf --loglevel verbose -
+";
+
+/// A failure is only logged: the server runs all the same.
+fn write_pid_file(cfg: &mut Config) {
+    if cfg.pidfile.is_empty() {
+        cfg.pidfile = DEFAULT_PID_FILE.into();
+    }
+    if let Err(error) = std::fs::write(&cfg.pidfile, format!("{}\n", std::process::id())) {
+        log::warn!("Failed to write PID file: {}", crate::config::os_error(&error));
+    }
+}
+
+/// Shows who this is: the logo on a terminal or if the configuration insists, one line otherwise. Test harnesses read the
+/// process id from the logo.
+fn show_logo(cfg: &Config) {
+    let mode = if cfg.cluster_enabled { "cluster" } else { "standalone" };
+    let port = if cfg.port != 0 { cfg.port } else { cfg.tls_port };
+    let is_terminal =
+        !cfg.syslog_enabled && cfg.logfile.is_empty() && std::io::IsTerminal::is_terminal(&std::io::stdout());
+    if !is_terminal && !cfg.always_show_logo {
+        log::info!("Running mode={mode}, port={port}.");
+        return;
+    }
+    let pid = std::process::id();
+    let logo = format!(
+        r"
+          ____
+         /    \
+    ____/      \       Hexad {HEXAD_VERSION}, Redis {REDIS_VERSION} compatible
+   /    \      /
+  /      \____/        Running in {mode} mode
+  \      /    \        Port: {port}
+   \____/      \       PID: {pid}
+        \      /
+         \____/
+
+"
+    );
+    log_sink::raw(log::Level::Info, logo.as_bytes());
+}
+
+fn tell_ready(server: &Server) {
+    service::tell_systemd(if server.cfg.replicaof.is_none() {
+        "Ready to accept connections\n"
+    } else {
+        "Ready to accept connections in read-only mode. Waiting for MASTER <-> REPLICA sync\n"
+    });
+    service::tell_systemd_ready();
+}
+
+/// Removes what the server left in the file system.
+fn clean_up(server: &Server) {
+    if !server.cfg.pidfile.is_empty() {
+        log::info!("Removing the pid file.");
+        let _ = std::fs::remove_file(&server.cfg.pidfile);
+    }
+    for listener in &server.listeners {
+        if let Listener::Unix(_, path) = listener {
+            log::info!("Removing the unix socket file.");
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    log::warn!("Redis is now ready to exit, bye bye...");
 }

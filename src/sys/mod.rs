@@ -3,6 +3,10 @@
 pub mod alloc;
 pub mod background;
 pub mod clock;
+pub mod crash;
+pub mod fork;
 pub mod log;
 pub mod process;
+pub mod service;
 pub mod signals;
+pub mod system_check;

@@ -211,6 +211,43 @@ pub fn disable_huge_pages() -> bool {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 }
 }
 
+/// Keeps the calling thread, and threads it will start, on some processors: `0,2-5` or `0-6:2`. An empty list means all.
+pub fn set_cpu_affinity(list: &str) {
+    if list.is_empty() {
+        return;
+    }
+    let Some(cpus) = parse_cpus(list) else {
+        log::warn!("The list of processors '{list}' cannot be understood and is ignored.");
+        return;
+    };
+    let mut set = nix::sched::CpuSet::new();
+    let outcome = cpus.iter().try_for_each(|cpu| set.set(*cpu));
+    let outcome = outcome.and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
+    if let Err(error) = outcome {
+        log::warn!("Can't run on the processors '{list}': {}", error.desc());
+    }
+}
+
+/// The numbers of a list of processors.
+fn parse_cpus(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for range in list.split(',').map(str::trim) {
+        let (range, step) = match range.split_once(':') {
+            Some((range, step)) => (range, step.parse().ok().filter(|step| *step > 0)?),
+            None => (range, 1),
+        };
+        let (first, last): (usize, usize) = match range.split_once('-') {
+            Some((first, last)) => (first.parse().ok()?, last.parse().ok()?),
+            None => (range.parse().ok()?, range.parse().ok()?),
+        };
+        if last < first || last >= nix::sched::CpuSet::count() {
+            return None;
+        }
+        cpus.extend((first..=last).step_by(step));
+    }
+    Some(cpus)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,5 +272,13 @@ mod tests {
         assert_eq!(raise_open_files(1), Ok(1));
         let now = (soft.saturating_sub(RESERVED_FILES)).min(100_000) as u32;
         assert_eq!(raise_open_files(now), Ok(now));
+    }
+
+    #[test]
+    fn lists_of_processors_are_read() {
+        assert_eq!(parse_cpus("0,2-4,8-12:2"), Some(vec![0, 2, 3, 4, 8, 10, 12]));
+        for bad in ["", "a", "3-1", "1-2:0", "100000"] {
+            assert_eq!(parse_cpus(bad), None, "{bad}");
+        }
     }
 }
