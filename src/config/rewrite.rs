@@ -224,6 +224,15 @@ fn directive(line: &[u8]) -> Option<String> {
     }
 }
 
+/// Rewrites the file a configuration came from, as it stands without ACL users.
+pub fn rewrite_file(config: &Config, path: &Path) -> io::Result<()> {
+    let old = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
+    overwrite(path, &rewrite(&old, config, &[]))
+}
+
 /// Replaces a file in one step: either the old or the whole new content is there, also after a power loss.
 pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;

@@ -19,7 +19,6 @@ impl Server {
         Ok(())
     }
     // memory
-    pub fn evict_clients(&mut self) {}
     pub fn check_memory(
         &mut self,
         _id: ClientId,
@@ -78,12 +77,6 @@ impl Server {
     pub fn cluster_connections(&self) -> usize {
         0
     }
-    pub fn on_stop_signal(&mut self, _signal: i32) {
-        self.exit = Some(0);
-    }
-    // admin
-    pub fn check_output_limit(&mut self, _id: ClientId) {}
-    pub fn after_call(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>, _duration_us: i64) {}
     pub fn is_replica(&self) -> bool {
         false
     }
@@ -91,7 +84,10 @@ impl Server {
     pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {
         None
     }
-    pub fn describe_client(&self, id: ClientId) -> String {
-        self.clients.get(id).map(|c| format!("id={} addr={}", c.number, c.addr())).unwrap_or_default()
+    /// A user of this name exists.
+    pub fn user_exists(&self, name: &[u8]) -> bool {
+        name == b"default"
     }
+    /// Gives this server's history a new name, so that replicas have to start over.
+    pub fn change_replication_ids(&mut self) {}
 }

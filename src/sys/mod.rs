@@ -3,6 +3,7 @@
 pub mod alloc;
 pub mod background;
 pub mod clock;
+pub mod crash;
 pub mod log;
 pub mod process;
 pub mod signals;
