@@ -3,12 +3,14 @@
 //! changed is propagated to `persist` and `repl` before replies leave.
 
 pub mod admin;
+pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
 pub mod keyspace;
 pub mod net;
+pub mod persist;
 pub mod repl;
 pub mod resp;
 pub mod server;

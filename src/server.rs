@@ -14,9 +14,12 @@ use crate::keyspace::Keyspace;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
+use crate::persist::Persist;
+use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
+use crate::sys::process::OomScore;
 use std::io;
 use std::time::Duration;
 
@@ -35,8 +38,10 @@ pub struct Server {
     pub stats: Stats,
     pub admin: Admin,
     pub background: Background,
+    pub persist: Persist,
     pub blocked: Blocked,
     pub pauses: Pauses,
+    pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
     /// Nested calls: above 0 within a transaction or script.
@@ -49,6 +54,7 @@ pub struct Server {
     /// Absolute paths of the executable and the configuration file (empty: none).
     pub executable: String,
     pub config_file: String,
+    pub oom_score: OomScore,
     /// Set when the loop is to end, with the exit code.
     pub exit: Option<i32>,
     /// Number of cron runs.
@@ -63,13 +69,11 @@ impl Server {
         let clock = Clock::new();
         let mut seed = [0u8; 16];
         random_bytes(&mut seed);
-        let ks = Keyspace::new(
-            if cfg.cluster_enabled { 1 } else { cfg.databases as usize },
-            cfg.cluster_enabled,
-            HashSeed(seed),
-        );
+        let ks =
+            Keyspace::new(if cfg.cluster_enabled { 1 } else { cfg.databases }, cfg.cluster_enabled, HashSeed(seed));
         let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
         let now_ms = clock.ms();
+        let persist = Persist::new(&cfg, now_ms / 1000);
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
             cfg,
@@ -82,19 +86,23 @@ impl Server {
             stats: Stats::default(),
             admin: Admin::default(),
             background: Background::new()?,
+            persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
+            repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             depth: 0,
             run_id: random_hex_40(),
             started_ms: now_ms,
             executable,
             config_file,
+            oom_score: OomScore::default(),
             exit: None,
             cron_loops: 0,
             next_cron_ms: now_ms,
             nesting: 0,
         };
+        server.start_as_configured();
         server.update_access_clock();
         Ok(server)
     }
@@ -231,7 +239,7 @@ impl Server {
 
     /// Cron runs a second: `hz`, more with many clients when `dynamic-hz` is on.
     pub fn hz(&self) -> i64 {
-        let mut hz = self.cfg.hz as i64;
+        let mut hz = self.cfg.hz;
         if self.cfg.dynamic_hz {
             while self.clients.len() as i64 / hz > 200 && hz < 500 {
                 hz *= 2;

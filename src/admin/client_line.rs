@@ -130,10 +130,6 @@ impl Server {
     pub fn tracking_redirection(&self, _c: &Client) -> i64 {
         -1
     }
-    // repl
-    pub fn replica_output_bytes(&self, c: &Client) -> usize {
-        c.out.chunk_mem()
-    }
     // blocked on keys
     pub fn blocking_key_counts(&self) -> (usize, usize) {
         (0, 0)

@@ -155,8 +155,8 @@ fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
 impl Server {
     /// Bytes that wait to be sent to a client beyond its reply buffer, with what holds them.
     pub fn output_bytes(&self, c: &Client) -> usize {
-        match &c.replica {
-            Some(_) if ClientClass::of(c) == ClientClass::Replica => self.replica_output_bytes(c),
+        match ClientClass::of(c) {
+            ClientClass::Replica => self.replica_output_bytes(c),
             _ => c.out.chunk_mem(),
         }
     }

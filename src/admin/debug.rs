@@ -56,9 +56,7 @@ impl Server {
             self.exit = Some(0);
             return;
         }
-        if !self.config_file.is_empty()
-            && let Err(e) = crate::config::rewrite_file(&self.cfg, std::path::Path::new(&self.config_file))
-        {
+        if let Some(Err(e)) = self.rewrite_config() {
             log::warn!("Can't restart: configuration rewrite process failed: {e}");
             self.admin.debug.restart = None;
             return;

@@ -9,12 +9,12 @@ pub mod info;
 pub mod latency;
 pub mod memory;
 pub mod metrics;
+pub mod config;
 pub mod monitor;
 pub mod redact;
 pub mod shutdown;
 pub mod slowlog;
 pub mod stats;
-pub mod title;
 
 use std::ffi::OsString;
 

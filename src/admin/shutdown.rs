@@ -3,12 +3,12 @@
 //! While a shutdown waits for replicas, writes are paused and the clients that asked are blocked. The rooms that have
 //! something to bring to an end do it in the functions at the bottom.
 
-use crate::config::ShutdownOnSignal;
+use crate::config::{ShutdownOnSignal, Supervised};
 use crate::dispatch::CmdError;
 use crate::dispatch::blocked::BlockKind;
 use crate::dispatch::pause::{PauseKind, PausePurpose};
 use crate::server::Server;
-use crate::sys::signals;
+use crate::sys::{service, signals};
 
 /// How to shut down; all false: save if there are save points, wait for replicas.
 pub type ShutdownFlags = ShutdownOnSignal;
@@ -72,7 +72,9 @@ impl Server {
             flags.nosave = true;
         }
         log::info!("User requested shutdown...");
-        crate::startup::tell_stopping(&self.cfg);
+        if self.cfg.supervised == Supervised::Systemd {
+            service::tell_systemd_stopping();
+        }
         if !flags.now && self.cfg.shutdown_timeout != 0 && !self.replicas_caught_up() {
             let at = self.clock.ms() + self.cfg.shutdown_timeout * 1000;
             self.admin.shutdown.waiting = Some((flags, at));
@@ -87,7 +89,7 @@ impl Server {
     /// Ends everything and sets the exit code, unless data would be lost: then the server goes on.
     fn finish_shutdown(&mut self, flags: ShutdownFlags) {
         self.log_lagging_replicas();
-        if self.end_persistence(flags).is_err() {
+        if !self.persist_shutdown(flags.save, flags.nosave, flags.force) {
             log::warn!("Errors trying to shut down the server. Check the logs for more information.");
             self.cancel_shutdown();
             return;
@@ -146,23 +148,6 @@ impl Server {
 
 /// What rooms do when the server ends.
 impl Server {
-    // repl
-    /// Every replica has acknowledged all of the stream.
-    pub fn replicas_caught_up(&self) -> bool {
-        true
-    }
-    /// Asks replicas for their offsets, so that the wait ends soon.
-    pub fn ask_replicas_for_offsets(&mut self) {}
-    /// Says which replicas have not caught up.
-    pub fn log_lagging_replicas(&self) {}
-    /// Sends replicas what can be sent without waiting.
-    pub fn flush_replica_output(&mut self) {}
-    // persist
-    /// Ends child processes, writes and syncs the AOF and saves the data set as the flags and the save points ask. `Err`:
-    /// data would be lost and `force` was not given; the log says what.
-    pub fn end_persistence(&mut self, _flags: ShutdownFlags) -> Result<(), ()> {
-        Ok(())
-    }
     // cluster
     pub fn end_cluster(&mut self) {}
 }

@@ -125,7 +125,7 @@ const SUBCOMMANDS: &[DebugSub] = &[
         name: "panic",
         args: 0..=0,
         run: |ctx, _| {
-            crash::panic_report(&format!("DEBUG PANIC called at Unix time {}", ctx.srv.clock.us() / 1_000_000))
+            panic!("DEBUG PANIC called at Unix time {}", ctx.srv.clock.us() / 1_000_000)
         },
         help: &["PANIC", "    Crash as a panic does."],
     },
@@ -254,7 +254,6 @@ fn not_negative(arg: &[u8]) -> Result<usize, CmdError> {
 }
 
 fn change_repl_id(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    log::info!("Changing replication IDs after receiving DEBUG change-repl-id");
     ctx.srv.change_replication_ids();
     ctx.out.ok();
     Ok(())

@@ -2,9 +2,18 @@
 
 pub mod client;
 pub mod command;
+pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod server;
+pub mod expire;
+pub mod generic;
+pub mod lcs;
+pub mod migrate;
+pub mod object;
+pub mod persistence;
+pub mod replication;
+pub mod scan;
 pub mod string;
 pub mod transaction;
 
@@ -14,8 +23,16 @@ use crate::dispatch::command::Command;
 pub const ALL: &[&[Command]] = &[
     client::COMMANDS,
     command::COMMANDS,
+    config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
+    expire::COMMANDS,
+    generic::COMMANDS,
+    migrate::COMMANDS,
+    object::COMMANDS,
+    persistence::COMMANDS,
+    replication::COMMANDS,
+    scan::COMMANDS,
     server::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
@@ -55,4 +72,13 @@ pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::dispatch::CmdEr
     text.extend_from_slice(&args[0].to_ascii_uppercase());
     text.extend_from_slice(b" HELP.");
     crate::dispatch::CmdError::bytes(text)
+}
+
+/// Replies with the help of a container: its name in capitals, then the lines that describe its subcommands.
+pub fn reply_help(ctx: &mut crate::dispatch::call::Ctx<'_>, container: &str, lines: &[&str]) {
+    ctx.out.array(lines.len() + 3);
+    ctx.out.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| ctx.out.simple(line));
+    ctx.out.simple("HELP");
+    ctx.out.simple("    Print this help.");
 }

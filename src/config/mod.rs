@@ -15,11 +15,11 @@ mod value;
 pub mod words;
 
 pub use load::{ConfigError, Loaded};
-pub use rewrite::{overwrite, rewrite, rewrite_file};
+pub use rewrite::{overwrite, rewrite, rewrite_all};
 pub use set::{Change, SetContext, SetError, get, is_sensitive, set_many};
 pub use table::{Apply, Config, Kind, Row, TABLE, TextRule, flag};
 pub use types::*;
-pub use value::{PROC_TITLE_VARIABLES, Setting, ValueError, parse_memory};
+pub use value::{Setting, TITLE_VARIABLES, ValueError, expand_title, parse_memory};
 
 /// The version of Redis this server is compatible with.
 pub const REDIS_VERSION: &str = "7.2.6";

@@ -22,7 +22,15 @@ const FILE_ONLY: [&[u8]; 5] = [b"include", b"rename-command", b"user", b"loadmod
 /// The new content of a configuration file. `users` are the words of a `user` line for each ACL user (name and rules);
 /// they are written unless users live in an `aclfile`.
 pub fn rewrite(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
-    let mut file = File::read(old);
+    rewrite_into(File::read(old), config, users)
+}
+
+/// The same with a line for every directive that has a value, default or not: for DEBUG CONFIG-REWRITE-FORCE-ALL.
+pub fn rewrite_all(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
+    rewrite_into(File { takes_defaults: true, ..File::read(old) }, config, users)
+}
+
+fn rewrite_into(mut file: File, config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
     let defaults = Config::default();
     for row in TABLE {
         rewrite_row(&mut file, row, config, &defaults);
@@ -60,7 +68,7 @@ fn line(name: &str, values: &[impl AsRef<[u8]>]) -> Vec<u8> {
 /// Bytes in the largest unit that divides them.
 fn memory(bytes: u64) -> String {
     let units = [(1u64 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
-    match units.iter().find(|(unit, _)| bytes != 0 && bytes % unit == 0) {
+    match units.iter().find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),
     }
@@ -145,11 +153,19 @@ struct File {
     /// The directives whose remaining lines are outdated.
     done: HashSet<String>,
     is_signed: bool,
+    /// Values that are the default get a line too.
+    takes_defaults: bool,
 }
 
 impl File {
     fn read(old: &[u8]) -> Self {
-        let mut file = Self { lines: Vec::new(), unused: HashMap::new(), done: HashSet::new(), is_signed: false };
+        let mut file = Self {
+            lines: Vec::new(),
+            unused: HashMap::new(),
+            done: HashSet::new(),
+            is_signed: false,
+            takes_defaults: false,
+        };
         let old = old.strip_suffix(b"\n").unwrap_or(old);
         if old.is_empty() {
             return file;
@@ -180,7 +196,7 @@ impl File {
             self.lines[at] = line;
             return;
         }
-        if !is_needed {
+        if !is_needed && !self.takes_defaults {
             return;
         }
         if !self.is_signed {
@@ -222,15 +238,6 @@ fn directive(line: &[u8]) -> Option<String> {
         None if FILE_ONLY.contains(&given.as_slice()) => String::from_utf8(given).ok(),
         None => None,
     }
-}
-
-/// Rewrites the file a configuration came from, as it stands without ACL users.
-pub fn rewrite_file(config: &Config, path: &Path) -> io::Result<()> {
-    let old = match std::fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        read => read?,
-    };
-    overwrite(path, &rewrite(&old, config, &[]))
 }
 
 /// Replaces a file in one step: either the old or the whole new content is there, also after a power loss.

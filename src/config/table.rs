@@ -81,11 +81,11 @@ pub mod flag {
     pub const VOLATILE: u16 = 64;
 }
 
-/// What has to happen in the server after CONFIG SET changed a directive. `None`: readers look at [`Config`] each time.
+/// What has to happen in the server after CONFIG SET changed a directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Apply {
+    /// Nothing: whoever uses the value looks it up in [`Config`] each time.
     None,
-    AcllogMaxLen,
     AofAutoGc,
     Appendfsync,
     Appendonly,
@@ -100,21 +100,17 @@ pub enum Apply {
     GoodReplicas,
     Hz,
     JemallocBgThread,
-    LatencyTracking,
     LocaleCollate,
     LogLevel,
     Maxclients,
     Maxmemory,
     MaxmemoryClients,
-    MaxmemoryPolicy,
     NotifyKeyspaceEvents,
     OomScoreAdj,
     Port,
     ProcTitle,
     ReplBacklogSize,
     Requirepass,
-    Save,
-    SlowlogMaxLen,
     Tls,
     TlsPort,
     WatchdogPeriod,
@@ -356,7 +352,7 @@ directives! {
     "rdbchecksum" => rdbchecksum: bool = true, Bool, [IMMUTABLE], None;
     "rdbcompression" => rdbcompression: bool = true, Bool, [], None;
     "sanitize-dump-payload" => sanitize_dump_payload: SanitizeDumpPayload = SanitizeDumpPayload::No, Enum, [], None;
-    "save" => save: Vec<SavePoint> = default_save_points(), Save, [MULTI_ARG], Save;
+    "save" => save: Vec<SavePoint> = default_save_points(), Save, [MULTI_ARG], None;
     "stop-writes-on-bgsave-error" => stop_writes_on_bgsave_error: bool = true, Bool, [], None;
 
     // AOF
@@ -424,7 +420,7 @@ directives! {
     // users
     "acl-pubsub-default" => acl_pubsub_default: AclPubsubDefault = AclPubsubDefault::Resetchannels, Enum, [], None;
     "aclfile" => aclfile: String = String::new(), Text(Any), [IMMUTABLE], None;
-    "acllog-max-len" => acllog_max_len: usize = 128, Int(0, i64::MAX), [], AcllogMaxLen;
+    "acllog-max-len" => acllog_max_len: usize = 128, Int(0, i64::MAX), [], None;
     "requirepass" => requirepass: Vec<u8> = Vec::new(), Text(Unset), [SENSITIVE], Requirepass;
 
     // memory
@@ -446,17 +442,17 @@ directives! {
     "maxmemory" => maxmemory: u64 = 0, Memory(0, u64::MAX), [], Maxmemory;
     "maxmemory-clients" => maxmemory_clients: MemoryOrPercent = MemoryOrPercent::Bytes(0), MemoryOrPercent, [], MaxmemoryClients;
     "maxmemory-eviction-tenacity" => maxmemory_eviction_tenacity: i64 = 10, Int(0, 100), [], None;
-    "maxmemory-policy" => maxmemory_policy: MaxmemoryPolicy = MaxmemoryPolicy::Noeviction, Enum, [], MaxmemoryPolicy;
+    "maxmemory-policy" => maxmemory_policy: MaxmemoryPolicy = MaxmemoryPolicy::Noeviction, Enum, [], None;
     "maxmemory-samples" => maxmemory_samples: i64 = 5, Int(1, INT_MAX), [], None;
     "tracking-table-max-keys" => tracking_table_max_keys: usize = 1000000, Int(0, i64::MAX), [], None;
 
     // statistics and notifications
     "latency-monitor-threshold" => latency_monitor_threshold: i64 = 0, Int(0, i64::MAX), [], None;
-    "latency-tracking" => latency_tracking: bool = true, Bool, [], LatencyTracking;
+    "latency-tracking" => latency_tracking: bool = true, Bool, [], None;
     "latency-tracking-info-percentiles" => latency_tracking_info_percentiles: Vec<f64> = vec![50.0, 99.0, 99.9], Percentiles, [MULTI_ARG], None;
     "notify-keyspace-events" => notify_keyspace_events: NotifyFlags = NotifyFlags(0), NotifyKeyspaceEvents, [], NotifyKeyspaceEvents;
     "slowlog-log-slower-than" => slowlog_log_slower_than: i64 = 10000, Int(-1, i64::MAX), [], None;
-    "slowlog-max-len" => slowlog_max_len: usize = 128, Int(0, i64::MAX), [], SlowlogMaxLen;
+    "slowlog-max-len" => slowlog_max_len: usize = 128, Int(0, i64::MAX), [], None;
 
     // encodings
     "hash-max-listpack-entries" | "hash-max-ziplist-entries" => hash_max_listpack_entries: usize = 512, Int(0, i64::MAX), [], None;

@@ -197,6 +197,8 @@ fn refused_lines_say_why() {
         ),
         ("cluster-announce-hostname a_b", "Hostnames may only contain alphanumeric characters, hyphens or dots"),
         ("cluster-announce-human-nodename a$b", "Announced human node name contained invalid character"),
+        ("proc-title-template \"  \"", "template format is invalid or contains unknown variables"),
+        ("proc-title-template {title", "template format is invalid or contains unknown variables"),
         ("proc-title-template {oops}", "template format is invalid or contains unknown variables"),
         ("requirepass \"abc", "Unbalanced quotes in configuration line"),
         ("sentinel monitor a b 1 2", "sentinel directive while not in sentinel mode"),
@@ -282,9 +284,9 @@ fn files_include_files_and_patterns() {
 fn set_changes_all_or_nothing() {
     let mut config = Config::default();
     let change = set(&mut config, &[("maxmemory", "10mb"), ("Save", "10 1 20 2"), ("port", "7000")]).unwrap();
-    assert_eq!(change.apply, [(Apply::Maxmemory, "maxmemory"), (Apply::Save, "save"), (Apply::Port, "port")]);
+    assert_eq!(change.apply, [(Apply::Maxmemory, "maxmemory"), (Apply::Port, "port")]);
     assert_eq!((config.maxmemory, config.save.len(), config.port), (10 << 20, 2, 7000));
-    assert_eq!(change.roll_back(&mut config), [Apply::Maxmemory, Apply::Save, Apply::Port]);
+    assert_eq!(change.roll_back(&mut config), [Apply::Maxmemory, Apply::Port]);
     assert_eq!(config, Config::default());
     let error = set(&mut config, &[("maxmemory", "10mb"), ("hz", "x")]).unwrap_err();
     assert_eq!(
@@ -295,7 +297,7 @@ fn set_changes_all_or_nothing() {
     // Unchanged values need no applying, unless they name something outside.
     assert_eq!(set(&mut config, &[("hz", "10"), ("timeout", "7")]).unwrap().apply, []);
     let change = set(&mut config, &[("bind", "* -::*"), ("save", "")]).unwrap();
-    assert_eq!(change.apply, [(Apply::Bind, "bind"), (Apply::Save, "save")]);
+    assert_eq!(change.apply, [(Apply::Bind, "bind")]);
     let change = set(&mut config, &[("cluster-announce-port", "1"), ("cluster-announce-bus-port", "2")]);
     assert_eq!(change.unwrap().apply.len(), 1);
 }
@@ -493,4 +495,29 @@ fn the_shipped_file_says_the_truth() {
         let is_documented = words.contains(row.name) || row.name.starts_with("tls-");
         assert!(is_documented, "{} is not in conf/redis.conf", row.name);
     }
+}
+
+#[test]
+fn titles_are_made_from_templates() {
+    let expand = |template: &str| {
+        let title = expand_title(template, |variable| (variable == "title").then(|| String::from("redis")));
+        title.map(|title| title.trim().to_owned())
+    };
+    assert_eq!(expand("a {title} b").as_deref(), Some("a redis b"));
+    assert_eq!(expand("{{title} {title}").as_deref(), Some("{title} redis"));
+    assert_eq!(expand("{port}"), None);
+    assert_eq!(expand("{title"), None);
+}
+
+#[test]
+fn a_file_with_every_directive_reads_back() {
+    let mut config = Config::default();
+    let all = rewrite_all(b"", &config, &[b"default on".to_vec()]);
+    let text = String::from_utf8(all).unwrap();
+    let count = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(count > 150, "{count}");
+    let mut again = load(&["-"], &text).unwrap().config;
+    again.dir.clear();
+    config.user = again.user.clone();
+    assert_eq!(again, config);
 }

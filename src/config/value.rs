@@ -275,7 +275,7 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
         TextRule::AofDirname if word.is_empty() => Some("appenddirname can't be empty"),
         TextRule::AofDirname => is_path().then_some("appenddirname can't be a path, just a dirname"),
         TextRule::ProcTitle => {
-            (!proc_title_is_valid(word)).then_some("template format is invalid or contains unknown variables")
+            (!title_is_valid(word)).then_some("template format is invalid or contains unknown variables")
         }
     };
     match refusal {
@@ -285,22 +285,32 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
 }
 
 /// The variables `proc-title-template` may contain.
-pub const PROC_TITLE_VARIABLES: [&str; 7] =
+pub const TITLE_VARIABLES: [&str; 7] =
     ["title", "listen-addr", "server-mode", "port", "tls-port", "unixsocket", "config-file"];
 
-fn proc_title_is_valid(template: &[u8]) -> bool {
+/// Puts values in place of `{variable}`; `{{` is a brace. `None`: a variable has no value, or no end.
+pub fn expand_title(template: &str, value: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut title = String::new();
     let mut rest = template;
-    while let Some(open) = rest.iter().position(|b| *b == b'{') {
-        let Some(len) = rest[open + 1..].iter().position(|b| *b == b'}') else {
-            return false;
-        };
-        let name = &rest[open + 1..open + 1 + len];
-        if !PROC_TITLE_VARIABLES.iter().any(|known| known.as_bytes() == name) {
-            return false;
+    while let Some((before, after)) = rest.split_once('{') {
+        title.push_str(before);
+        if let Some(after) = after.strip_prefix('{') {
+            title.push('{');
+            rest = after;
+            continue;
         }
-        rest = &rest[open + len + 2..];
+        let (variable, after) = after.split_once('}')?;
+        title.push_str(&value(variable)?);
+        rest = after;
     }
-    !template.is_empty()
+    title.push_str(rest);
+    Some(title)
+}
+
+fn title_is_valid(template: &[u8]) -> bool {
+    let sample = |variable: &str| TITLE_VARIABLES.contains(&variable).then(|| String::from("x"));
+    let title = std::str::from_utf8(template).ok().and_then(|template| expand_title(template, sample));
+    title.is_some_and(|title| !title.trim().is_empty())
 }
 
 impl Setting for String {
@@ -338,7 +348,7 @@ impl Setting for Vec<SavePoint> {
         if let [b""] = words {
             return Ok(Vec::new());
         }
-        if words.len() % 2 != 0 {
+        if !words.len().is_multiple_of(2) {
             return Err(INVALID);
         }
         words
@@ -358,7 +368,7 @@ impl Setting for Vec<SavePoint> {
 
 impl Setting for [ObufLimit; 3] {
     fn parse(&self, _: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
-        if words.len() % 4 != 0 {
+        if !words.len().is_multiple_of(4) {
             return Err("Wrong number of arguments in buffer limit configuration.".into());
         }
         let mut limits = *self;

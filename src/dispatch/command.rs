@@ -539,7 +539,7 @@ impl KeySpec {
             }
             Find::Unknown => return None,
         };
-        if last >= argc || (last < first && self.begin_is_index() && self.range_needs_key()) || first >= argc + 1 {
+        if last >= argc || (last < first && self.begin_is_index() && self.range_needs_key()) || first > argc {
             return None;
         }
         let mut i = first;

@@ -36,7 +36,9 @@ impl Server {
         let mut pos = take(&mut c.query_pos);
         c.taken_query = (query.len(), query.capacity());
         c.query_peak = c.query_peak.max(query.len());
+        // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
         let outer = self.clients.current.replace(id);
+        let outer_push = take(&mut self.clients.self_push);
 
         let mut share = COMMANDS_PER_TURN;
         while self.may_process(id) == Flow::Go {
@@ -84,7 +86,7 @@ impl Server {
         }
 
         self.clients.current = outer;
-        let push = take(&mut self.clients.self_push);
+        let push = std::mem::replace(&mut self.clients.self_push, outer_push);
         give_back_input(&mut query, &mut pos, &mut parser);
         if let Some(wanted) = parser.wanted_len().filter(|n| *n > BIG_ARG_BYTES) {
             query.reserve_exact((pos + wanted).saturating_sub(query.len()));
@@ -171,13 +173,15 @@ impl Server {
         }
         let mark = out.buf.len();
         self.set_expire_policy(id);
+        let was_replica = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::REPLICA));
         self.call(id, cmd, args, out);
         self.drain_effects();
+        self.check_link_reply(id, was_replica, &out.buf[mark..]);
         let write_offset = self.repl_offset();
         let Some(c) = self.clients.get_mut(id) else { return };
         c.write_offset = write_offset;
         let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP);
-        if c.is(silent) || c.conn.is_none() || c.is(ClientFlags::MASTER) {
+        if c.is(silent) || c.conn.is_none() || c.is(ClientFlags::MASTER) || was_replica {
             out.buf.truncate(mark);
         }
         let asking_now = row.name == "asking";
@@ -218,7 +222,7 @@ impl Server {
             if is_exec {
                 self.discard_transaction(id);
                 let text = String::from_utf8_lossy(&error.0).into_owned();
-                let text = format!("EXECABORT Transaction discarded because of: {}", text.trim_start_matches("ERR "));
+                let text = format!("EXECABORT Transaction discarded because of: {text}");
                 return self.write_error(out, &CmdError::text(text));
             }
             c.flags.add(ClientFlags::DIRTY_EXEC);

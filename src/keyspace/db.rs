@@ -2,7 +2,8 @@
 
 use super::Entry;
 use crate::cluster::slots::{SLOT_COUNT, key_slot};
-use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table};
+use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table, TableEntry, VacantEntry};
+use std::ops::{Deref, DerefMut};
 
 /// The tables of a database, all of them at once: what a flush takes out.
 pub enum Tables {
@@ -23,14 +24,75 @@ impl Tables {
     }
 }
 
+/// What a database counts beside its tables.
+#[derive(Default)]
+struct Counts {
+    keys: usize,
+    expires: usize,
+}
+
 /// An entry in its place in the table, for changing it.
-pub type EntryMut<'a> = ItemMut<'a, Entry>;
+pub struct EntryMut<'a> {
+    item: ItemMut<'a, Entry>,
+    counts: &'a mut Counts,
+}
+
+impl EntryMut<'_> {
+    /// Sets or removes the expire time, and keeps the database's count of them.
+    pub fn set_expire(&mut self, expire_ms: Option<i64>) {
+        let had = self.item.has_expire();
+        self.item.set_expire(expire_ms);
+        self.counts.expires = self.counts.expires + expire_ms.is_some() as usize - had as usize;
+    }
+
+    /// Takes the entry out of its table.
+    pub fn remove(self) -> Entry {
+        let entry = self.item.remove();
+        self.counts.keys -= 1;
+        self.counts.expires -= entry.has_expire() as usize;
+        entry
+    }
+}
+
+impl Deref for EntryMut<'_> {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.item
+    }
+}
+
+impl DerefMut for EntryMut<'_> {
+    fn deref_mut(&mut self) -> &mut Entry {
+        &mut self.item
+    }
+}
+
+/// The place of a key, found with one search.
+pub enum Place<'a> {
+    Occupied(EntryMut<'a>),
+    Vacant(VacantPlace<'a>),
+}
+
+/// The place of a key that is not there.
+pub struct VacantPlace<'a> {
+    place: VacantEntry<'a, Entry>,
+    counts: &'a mut Counts,
+}
+
+impl VacantPlace<'_> {
+    /// Adds an entry, whose key must be the one that was looked for.
+    pub fn insert(self, entry: Entry) {
+        self.counts.keys += 1;
+        self.counts.expires += entry.has_expire() as usize;
+        self.place.insert(entry);
+    }
+}
 
 pub struct Db {
     tables: Tables,
     seed: HashSeed,
-    len: usize,
-    expires: usize,
+    counts: Counts,
     /// Mean time to live of the keys that active expiry looked at, ms.
     pub avg_ttl_ms: i64,
     /// Where active expiry goes on.
@@ -39,20 +101,25 @@ pub struct Db {
 
 impl Db {
     pub fn new(per_slot: bool, seed: HashSeed) -> Db {
-        Db { tables: empty_tables(per_slot, seed), seed, len: 0, expires: 0, avg_ttl_ms: 0, expire_cursor: 0 }
+        Db { tables: empty_tables(per_slot, seed), seed, counts: Counts::default(), avg_ttl_ms: 0, expire_cursor: 0 }
+    }
+
+    /// An empty database of the same layout.
+    pub fn empty_like(other: &Db) -> Db {
+        Db::new(other.is_per_slot(), other.seed)
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.counts.keys
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.counts.keys == 0
     }
 
     /// Number of keys with a time to live.
     pub fn expires_len(&self) -> usize {
-        self.expires
+        self.counts.expires
     }
 
     pub fn is_per_slot(&self) -> bool {
@@ -66,26 +133,39 @@ impl Db {
         }
     }
 
-    fn table_mut(&mut self, key: &[u8]) -> Option<&mut Table<Entry>> {
-        match &mut self.tables {
-            Tables::One(t) => Some(t),
-            Tables::PerSlot(slots) => slots[key_slot(key) as usize].as_deref_mut(),
-        }
-    }
-
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
         self.table(key)?.get(key)
     }
 
-    /// The entry, for changing its value. Its expire time is changed by `set_expire` only.
+    /// The entry, for changing it.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
-        self.table_mut(key)?.get_mut(key)
+        let table = match &mut self.tables {
+            Tables::One(t) => t,
+            Tables::PerSlot(slots) => slots[key_slot(key) as usize].as_mut()?,
+        };
+        table.get_mut(key).map(|item| EntryMut { item, counts: &mut self.counts })
+    }
+
+    /// The key's place, to change what is there or to fill it.
+    pub fn place(&mut self, key: &[u8]) -> Place<'_> {
+        let counts = &mut self.counts;
+        let table = match &mut self.tables {
+            Tables::One(t) => t,
+            Tables::PerSlot(slots) => {
+                let seed = self.seed;
+                slots[key_slot(key) as usize].get_or_insert_with(|| Box::new(Table::new(seed)))
+            }
+        };
+        match table.entry(key) {
+            TableEntry::Occupied(e) => Place::Occupied(EntryMut { item: e.into_mut(), counts }),
+            TableEntry::Vacant(place) => Place::Vacant(VacantPlace { place, counts }),
+        }
     }
 
     /// Adds an entry whose key is known to be absent.
     pub fn insert_new(&mut self, entry: Entry) {
-        self.len += 1;
-        self.expires += entry.has_expire() as usize;
+        self.counts.keys += 1;
+        self.counts.expires += entry.has_expire() as usize;
         match &mut self.tables {
             Tables::One(t) => t.insert_new(entry),
             Tables::PerSlot(slots) => {
@@ -103,30 +183,27 @@ impl Db {
                 let place = &mut slots[key_slot(key) as usize];
                 let table = place.as_deref_mut()?;
                 let entry = table.remove(key)?;
-                if table.len() == 0 {
+                if table.is_empty() {
                     *place = None;
                 }
                 entry
             }
         };
-        self.len -= 1;
-        self.expires -= entry.has_expire() as usize;
+        self.counts.keys -= 1;
+        self.counts.expires -= entry.has_expire() as usize;
         Some(entry)
     }
 
     /// Sets or removes a key's expire time; nothing if the key is absent.
     pub fn set_expire(&mut self, key: &[u8], expire_ms: Option<i64>) {
-        let Some(mut entry) = self.get_mut(key) else { return };
-        let had = entry.has_expire();
-        entry.set_expire(expire_ms);
-        drop(entry);
-        self.expires = self.expires + expire_ms.is_some() as usize - had as usize;
+        if let Some(mut entry) = self.get_mut(key) {
+            entry.set_expire(expire_ms);
+        }
     }
 
     /// Takes everything out and leaves the database empty.
     pub fn take_all(&mut self) -> Tables {
-        self.len = 0;
-        self.expires = 0;
+        self.counts = Counts::default();
         self.avg_ttl_ms = 0;
         self.expire_cursor = 0;
         let empty = empty_tables(self.is_per_slot(), self.seed);
@@ -243,7 +320,7 @@ impl Db {
         match &self.tables {
             Tables::One(t) => t.stats(),
             Tables::PerSlot(slots) => {
-                format!("{} slots hold keys, {} keys\n", slots.iter().flatten().count(), self.len)
+                format!("{} slots hold keys, {} keys\n", slots.iter().flatten().count(), self.len())
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Values: what a key can hold, how it is named outside, and its access clock.
 
-use crate::structs::entry::ValueRef;
+use crate::structs::entry::{NewValue, ValueRef};
 
 /// A key with its value in one allocation.
 pub type Entry = crate::structs::entry::Entry<Object>;
@@ -26,6 +26,24 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Int(_) => "int",
         ValueRef::Str { bytes, raw: false } if bytes.len() <= EMBSTR_MAX => "embstr",
         ValueRef::Str { .. } => "raw",
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// Memory of a value beyond its entry's own allocations, bytes; of large ones an estimate from this many elements.
+pub fn value_bytes_sampled(entry: &Entry, _samples: usize) -> usize {
+    match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str { .. } => 0,
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// A copy of the value, for another entry.
+pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
+    match entry.value() {
+        ValueRef::Int(n) => NewValue::Int(n),
+        ValueRef::Str { bytes, raw: true } => NewValue::RawStr(bytes),
+        ValueRef::Str { bytes, raw: false } => NewValue::Str(bytes),
         ValueRef::Object(o) => match *o {},
     }
 }
@@ -70,6 +88,20 @@ impl AccessClock {
     pub fn reset(&self, entry: &mut Entry) {
         if !self.lfu {
             entry.set_lru(self.lru);
+        }
+    }
+
+    /// Gives an entry the idle time or frequency that came with it from elsewhere, as far as the policy in force can use
+    /// it.
+    pub fn restore(&self, entry: &mut Entry, idle_s: Option<u64>, freq: Option<u8>) {
+        if self.lfu {
+            if let Some(freq) = freq {
+                entry.set_lru(self.minutes << 8 | u32::from(freq));
+            }
+        } else if let Some(idle) = idle_s {
+            // The clock wraps; what is older than half a round counts as that old.
+            let half = 1 << 23;
+            entry.set_lru(self.lru.wrapping_sub(idle.min(half) as u32) & 0xff_ffff);
         }
     }
 

@@ -13,9 +13,13 @@ pub struct WatchedKey {
     pub was_expired: bool,
 }
 
+/// Who watches a key, and whether it had expired by then.
+type Watchers = HashMap<Vec<u8>, Vec<(ClientId, bool)>>;
+
 #[derive(Default)]
 pub struct WatchTable {
-    keys: HashMap<usize, HashMap<Vec<u8>, Vec<(ClientId, bool)>>>,
+    /// By database.
+    keys: HashMap<usize, Watchers>,
     count: usize,
     /// Clients whose transactions must fail, until `dispatch` marks them.
     pub dirty: Vec<ClientId>,

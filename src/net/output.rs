@@ -212,8 +212,8 @@ mod tests {
                 prop_assert_eq!(out.pending(), expected.len() - got.len());
             }
             out.write_to(usize::MAX, |slices| {
-                got.extend_from_slice(&slices[0]);
-                Ok(slices[0].len())
+                slices.iter().for_each(|s| got.extend_from_slice(s));
+                Ok(slices.iter().map(|s| s.len()).sum())
             }).unwrap();
             prop_assert!(out.is_empty());
             prop_assert_eq!(got, expected);

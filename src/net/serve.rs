@@ -49,6 +49,8 @@ impl Server {
         if c.is(ClientFlags::UNIX_SOCKET) {
             c.path = Some(unix);
         }
+        // Those who came before a password was set stay welcome.
+        c.flags.set(ClientFlags::AUTHENTICATED, !self.auth_required);
         let registered =
             c.conn.as_mut().map(|s| s.register(self.reactor.registry(), super::Source::Client(id).token()));
         if let Some(Err(e)) = registered {
@@ -71,7 +73,7 @@ impl Server {
     }
 
     pub fn on_client_ready(&mut self, id: ClientId, event: Ready) {
-        if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.replica.is_some()) {
+        if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
             self.clients.want_write(id);
         }
         if event.readable {
@@ -82,6 +84,10 @@ impl Server {
     /// Reads what the client has sent, up to its share of the turn, and runs it. `to_the_end`: the peer has closed, so the
     /// end is to be looked for even behind a short read.
     fn read_client(&mut self, id: ClientId, to_the_end: bool) {
+        if self.clients.current == Some(id) {
+            // A turn within a long command of this very client: its buffers are in use, and its next command waits.
+            return self.clients.want_read(id);
+        }
         for _ in 0..READS_PER_TURN {
             match self.read_some(id) {
                 ReadOutcome::Drained if !to_the_end => return,
@@ -127,6 +133,9 @@ impl Server {
                 let from_master = c.is(ClientFlags::MASTER);
                 self.stats.note_input(n, from_master);
                 self.stats.reads_processed += 1;
+                if from_master {
+                    self.note_master_read(n);
+                }
                 self.process_input(id);
                 self.check_query_limit(id, query_limit);
                 if n < room { ReadOutcome::Drained } else { ReadOutcome::More }
@@ -172,7 +181,7 @@ impl Server {
         for id in std::mem::take(&mut self.clients.pending_reads) {
             let Some(c) = self.clients.get_mut(id) else { continue };
             c.flags.remove(ClientFlags::PENDING_READ);
-            if c.query.len() > c.query_pos {
+            if c.query.len() > c.query_pos && self.clients.current != Some(id) {
                 self.process_input(id);
             }
             self.read_client(id, false);
@@ -203,7 +212,7 @@ impl Server {
         if c.is(ClientFlags::CLOSE_ASAP) {
             return;
         }
-        if c.replica.is_some() {
+        if c.is(ClientFlags::REPLICA) {
             return self.write_replica(id);
         }
         let Some(conn) = c.conn.as_mut() else { return };
@@ -241,9 +250,7 @@ impl Server {
             self.clients.closing.push(id);
             return;
         }
-        if !self.before_free(id) {
-            return;
-        }
+        self.before_free(id);
         self.discard_transaction(id);
         self.unwatch_all(id);
         let Some(mut c) = self.clients.remove(id) else { return };

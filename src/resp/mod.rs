@@ -3,6 +3,7 @@
 
 mod args;
 mod reply;
+pub mod reply_reader;
 mod request;
 
 pub use args::{Args, OwnedArgs, Span};

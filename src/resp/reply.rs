@@ -49,8 +49,8 @@ impl Reply {
     pub fn int(&mut self, n: i64) {
         // The commonest replies of all.
         match n {
-            0 => return self.raw(b":0\r\n"),
-            1 => return self.raw(b":1\r\n"),
+            0 => self.raw(b":0\r\n"),
+            1 => self.raw(b":1\r\n"),
             _ => self.prefixed(b':', n),
         }
     }

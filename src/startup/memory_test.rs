@@ -1,16 +1,13 @@
 //! `--test-memory`: writes patterns into memory and looks whether they stay.
-//!
-//! The same patterns, over a small block, are what a crash report checks memory with.
 
-use std::ffi::OsStr;
 use std::hint::black_box;
 
 /// Passes over the memory that `--test-memory` makes.
 const PASSES: usize = 50;
 
 /// Tests so many megabytes; gives the exit code.
-pub fn run(megabytes: &OsStr) -> i32 {
-    let Some(megabytes) = megabytes.to_str().and_then(|m| m.parse::<usize>().ok()).filter(|m| *m > 0) else {
+pub fn run(megabytes: &str) -> i32 {
+    let Some(megabytes) = megabytes.parse::<usize>().ok().filter(|m| *m > 0) else {
         eprintln!("The amount of memory must be a number of megabytes.");
         return 1;
     };
@@ -35,7 +32,7 @@ pub fn run(megabytes: &OsStr) -> i32 {
 }
 
 /// Fills the memory with patterns and counts the words that do not read back.
-pub fn check(memory: &mut [u64], seed: u64) -> usize {
+fn check(memory: &mut [u64], seed: u64) -> usize {
     const CHECKERS: u64 = 0xaaaa_aaaa_aaaa_aaaa;
     let mut errors = 0;
     let mut with = |pattern: &dyn Fn(usize) -> u64| {

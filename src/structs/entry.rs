@@ -778,3 +778,6 @@ impl<B> Drop for StrMut<'_, B> {
         unsafe { write_heap(self.entry.block.as_ptr().add(at), bytes) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Glob patterns as KEYS, SCAN, PSUBSCRIBE and ACL rules use them: `*`, `?`, `[abc]`, `[^a-z]` and `\x`.
 //!
-//! Matching takes at most time proportional to pattern times text: only the last `*` is ever tried again.
+//! Inside a class, an escaped byte matches itself in its own case only, and ranges order bytes as signed ones, all as in
+//! Redis 7.2. Matching takes at most time proportional to pattern times text: only the last `*` is ever tried again.
 
 /// Whether `text` matches `pattern`, bytes compared as they are.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
@@ -16,16 +17,30 @@ fn fold(byte: u8, nocase: bool) -> u8 {
     if nocase { byte.to_ascii_lowercase() } else { byte }
 }
 
+/// A pattern that gets through more stars than this matches nothing.
+const MAX_STARS: usize = 1000;
+
 fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
+    // Not even a star matches an empty text: that is how Redis 7.2 has it.
+    if text.is_empty() {
+        return pattern.is_empty();
+    }
+    let mut stars = 0;
     let mut p = 0;
     let mut t = 0;
     // The last star: what stands behind it, and where the text that it has not swallowed begins.
     let mut star: Option<(usize, usize)> = None;
     loop {
         if p < pattern.len() && pattern[p] == b'*' {
-            p += 1;
+            while p < pattern.len() && pattern[p] == b'*' {
+                p += 1;
+            }
             if p == pattern.len() {
                 return true;
+            }
+            stars += 1;
+            if stars > MAX_STARS {
+                return false;
             }
             star = Some((p, t));
             continue;
@@ -51,44 +66,58 @@ fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
 
 /// Matches one byte against the element that `pattern` begins with. The element's length, or `None`.
 fn one(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
-    let byte = fold(byte, nocase);
+    let folded = fold(byte, nocase);
     match pattern[0] {
         b'?' => Some(1),
         b'[' => {
             let (hit, len) = class(pattern, byte, nocase);
             hit.then_some(len)
         }
-        b'\\' if pattern.len() >= 2 => (fold(pattern[1], nocase) == byte).then_some(2),
-        plain => (fold(plain, nocase) == byte).then_some(1),
+        b'\\' if pattern.len() >= 2 => (fold(pattern[1], nocase) == folded).then_some(2),
+        plain => (fold(plain, nocase) == folded).then_some(1),
     }
 }
 
-/// Matches a byte (already folded) against a class. Whether it is in it, and the class's length. A class that is not
-/// closed ends with the pattern.
+/// What a byte counts as in a range: signed, but folded it is unsigned (except for the one that C takes for EOF).
+fn order(byte: u8, nocase: bool) -> i32 {
+    match byte {
+        0xff => -1,
+        byte if nocase => i32::from(byte.to_ascii_lowercase()),
+        byte => i32::from(byte as i8),
+    }
+}
+
+/// Matches a byte against a class. Whether it is in it, and the class's length. A class that is not closed ends with the
+/// pattern.
 fn class(pattern: &[u8], byte: u8, nocase: bool) -> (bool, usize) {
     let mut i = 1;
     let not = pattern.get(i) == Some(&b'^');
     if not {
         i += 1;
     }
+    let folded = fold(byte, nocase);
     let mut hit = false;
     loop {
         match &pattern[i.min(pattern.len())..] {
             [] => return (hit != not, pattern.len()),
             [b'\\', escaped, ..] => {
-                hit |= fold(*escaped, nocase) == byte;
+                hit |= *escaped == byte;
                 i += 2;
             }
             [b']', ..] => return (hit != not, i + 1),
             [from, b'-', to, ..] => {
-                let (low, high) = (from.min(to), from.max(to));
-                hit |= (fold(*low, nocase)..=fold(*high, nocase)).contains(&byte);
+                let (from, to) = (*from as i8, *to as i8);
+                let range = order(from.min(to) as u8, nocase)..=order(from.max(to) as u8, nocase);
+                hit |= range.contains(&order(byte, nocase));
                 i += 3;
             }
             [plain, ..] => {
-                hit |= fold(*plain, nocase) == byte;
+                hit |= fold(*plain, nocase) == folded;
                 i += 1;
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,14 @@
 //! A leaf: nothing here knows the server, its clock or its configuration. Every structure owns its memory, checks bytes
 //! that come from outside, and offers `check_invariants` where an internal promise could break.
 
+pub mod crc64;
 pub mod entry;
 pub mod glob;
 mod grisu;
-mod long_double;
+pub mod intset;
+pub mod listpack;
+pub mod long_double;
+pub mod lzf;
 pub mod numbers;
 pub mod table;
 

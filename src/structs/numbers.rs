@@ -62,25 +62,29 @@ pub fn i64_text(value: i64) -> NumText {
 /// The text of a double in replies and in stored scores: a whole number plainly where it fits an integer, else the
 /// digits of Grisu2; `inf`, `-inf`, `nan`, `-0`.
 pub fn f64_text(value: f64) -> NumText {
-    if let Some(whole) = f64_to_i64(value)
-        && value != 0.0
-    {
-        return i64_text(whole);
+    if value.is_nan() {
+        return f64_text_grisu(f64::NAN.copysign(1.0));
     }
-    f64_text_grisu(value)
+    match f64_to_i64(value) {
+        Some(whole) if value != 0.0 => i64_text(whole),
+        _ => f64_text_grisu(value),
+    }
 }
 
-/// As [`f64_text`] without the case of whole numbers, which can differ for large ones: what RDB files, the AOF's ZADD
-/// and Lua scripts use.
+/// As [`f64_text`] without the case of whole numbers, which differs for large ones, and with the sign of a NaN: what RDB
+/// files, the AOF's ZADD and numbers in scripts use.
 pub fn f64_text_grisu(value: f64) -> NumText {
     let mut out = NumText::new();
-    if value.is_nan() {
-        out.extend(b"nan");
-    } else if value == 0.0 || value.is_infinite() {
+    if value == 0.0 || !value.is_finite() {
         if value.is_sign_negative() {
             out.push(b'-');
         }
-        out.extend(if value == 0.0 { b"0" } else { b"inf" });
+        let text: &[u8] = match value {
+            0.0 => b"0",
+            value if value.is_nan() => b"nan",
+            _ => b"inf",
+        };
+        out.extend(text);
     } else {
         grisu::write(&mut out, value);
     }
@@ -359,3 +363,6 @@ impl Hex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

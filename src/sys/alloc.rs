@@ -221,6 +221,22 @@ pub fn report() -> Vec<u8> {
     text
 }
 
+/// Lets the allocator return unused memory in a thread of its own, or not. False if it refused.
+pub fn set_background_thread(on: bool) -> bool {
+    let mut on = on;
+    // SAFETY: "background_thread" takes one bool, which is what it gets; nothing is asked for.
+    let code = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c"background_thread".as_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            (&raw mut on).cast(),
+            size_of::<bool>(),
+        )
+    };
+    code == 0
+}
+
 /// Gives unused pages back to the system (MEMORY PURGE). False if the allocator refused.
 pub fn purge() -> bool {
     // SAFETY: "arena.4096.purge" addresses all arenas (MALLCTL_ARENAS_ALL) and takes no value.

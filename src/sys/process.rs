@@ -2,10 +2,11 @@
 //! that process lists show.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs;
 use std::io;
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -112,6 +113,7 @@ pub fn raise_open_files(maxclients: u32) -> Result<u32, TooFewFiles> {
 /// passed to the process. Null until `collect_title_space` ran.
 static TITLE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 static TITLE_LEN: AtomicUsize = AtomicUsize::new(0);
+static PROGRAM: OnceLock<String> = OnceLock::new();
 /// What the dynamic loader passed to `remember_arguments`.
 static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
@@ -163,6 +165,7 @@ pub fn collect_title_space() {
             }
             at = at.add(1);
         }
+        let _ = PROGRAM.set(CStr::from_ptr(*argv).to_string_lossy().into_owned());
         TITLE_LEN.store(end.offset_from(start) as usize, Ordering::Relaxed);
         TITLE.store(start, Ordering::Release);
     }
@@ -170,6 +173,11 @@ pub fn collect_title_space() {
 
 unsafe extern "C" {
     static mut environ: *mut *const c_char;
+}
+
+/// The name the program was called by, before there was a title.
+pub fn program() -> &'static str {
+    PROGRAM.get().map_or("redis-server", String::as_str)
 }
 
 /// Shows `title` in process lists, cut to the space there is. False: there is none. For the main thread (and for a child
@@ -189,10 +197,55 @@ pub fn set_title(title: &[u8]) -> bool {
     true
 }
 
+/// Takes the order of strings from a locale, "" from the environment. False: there is no such locale.
+pub fn set_collation(locale: &str) -> bool {
+    let Ok(locale) = CString::new(locale) else { return false };
+    // SAFETY: setlocale copies the name; it is called before there are threads that compare strings by locale, or by the
+    // main thread, the only one that does.
+    !unsafe { libc::setlocale(libc::LC_COLLATE, locale.as_ptr()) }.is_null()
+}
+
 /// Turns transparent huge pages off for this process.
 pub fn disable_huge_pages() -> bool {
     // SAFETY: this option of prctl takes plain numbers.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 }
+}
+
+/// Keeps the calling thread, and threads it will start, on some processors: `0,2-5` or `0-6:2`. An empty list means all.
+pub fn set_cpu_affinity(list: &str) {
+    if list.is_empty() {
+        return;
+    }
+    let Some(cpus) = parse_cpus(list) else {
+        log::warn!("The list of processors '{list}' cannot be understood and is ignored.");
+        return;
+    };
+    let mut set = nix::sched::CpuSet::new();
+    let outcome = cpus.iter().try_for_each(|cpu| set.set(*cpu));
+    let outcome = outcome.and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
+    if let Err(error) = outcome {
+        log::warn!("Can't run on the processors '{list}': {}", error.desc());
+    }
+}
+
+/// The numbers of a list of processors.
+fn parse_cpus(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for range in list.split(',').map(str::trim) {
+        let (range, step) = match range.split_once(':') {
+            Some((range, step)) => (range, step.parse().ok().filter(|step| *step > 0)?),
+            None => (range, 1),
+        };
+        let (first, last): (usize, usize) = match range.split_once('-') {
+            Some((first, last)) => (first.parse().ok()?, last.parse().ok()?),
+            None => (range.parse().ok()?, range.parse().ok()?),
+        };
+        if last < first || last >= nix::sched::CpuSet::count() {
+            return None;
+        }
+        cpus.extend((first..=last).step_by(step));
+    }
+    Some(cpus)
 }
 
 #[cfg(test)]
@@ -219,5 +272,13 @@ mod tests {
         assert_eq!(raise_open_files(1), Ok(1));
         let now = (soft.saturating_sub(RESERVED_FILES)).min(100_000) as u32;
         assert_eq!(raise_open_files(now), Ok(now));
+    }
+
+    #[test]
+    fn lists_of_processors_are_read() {
+        assert_eq!(parse_cpus("0,2-4,8-12:2"), Some(vec![0, 2, 3, 4, 8, 10, 12]));
+        for bad in ["", "a", "3-1", "1-2:0", "100000"] {
+            assert_eq!(parse_cpus(bad), None, "{bad}");
+        }
     }
 }

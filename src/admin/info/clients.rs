@@ -9,7 +9,6 @@ pub fn write(srv: &Server, out: &mut InfoText) {
         .clients
         .iter()
         .filter(|c| c.conn.is_some() && (!c.is(ClientFlags::REPLICA) || c.is(ClientFlags::MONITOR)))
-        .filter(|c| !c.is(ClientFlags::MONITOR))
         .count();
     let (largest_input, largest_output) = srv.admin.client_memory.recent_peaks();
     out.field("connected_clients", connected);

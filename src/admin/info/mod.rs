@@ -36,6 +36,11 @@ impl InfoText {
         let _ = write!(self.text, "{name}:{value}\r\n");
     }
 
+    /// Whole lines, each with its CR LF.
+    pub fn lines(&mut self, lines: &str) {
+        self.text.push_str(lines);
+    }
+
     /// A truth as 0 or 1.
     pub fn flag(&mut self, name: &str, value: bool) {
         self.field(name, value as u8);

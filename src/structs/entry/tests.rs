@@ -1,0 +1,238 @@
+//! Entries against a plain model of what they hold.
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Object = Vec<u32>;
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Int(i64),
+    Str(Vec<u8>, bool),
+    Object(Object),
+}
+
+#[derive(Clone, Debug)]
+struct Model {
+    key: Vec<u8>,
+    expire_ms: Option<i64>,
+    lru: u32,
+    value: Value,
+}
+
+impl Value {
+    fn give(&self, owned: bool) -> NewValue<'_, Object> {
+        match self {
+            Value::Int(value) => NewValue::Int(*value),
+            Value::Str(bytes, true) => NewValue::RawStr(bytes),
+            Value::Str(bytes, false) if owned => NewValue::OwnedStr(bytes.clone()),
+            Value::Str(bytes, false) => NewValue::Str(bytes),
+            Value::Object(object) => NewValue::Object(Box::new(object.clone())),
+        }
+    }
+
+    fn is(&self, got: ValueRef<'_, Object>) -> bool {
+        match (self, got) {
+            (Value::Int(a), ValueRef::Int(b)) => *a == b,
+            (Value::Str(a, marked), ValueRef::Str { bytes, raw }) => {
+                a == bytes && raw == (*marked || bytes.len() > EMBSTR_MAX_LEN)
+            }
+            (Value::Object(a), ValueRef::Object(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+fn compare(entry: &Entry<Object>, model: &Model) {
+    entry.check_invariants();
+    assert_eq!(entry.key(), model.key);
+    assert_eq!(entry.expire_ms(), model.expire_ms);
+    assert_eq!(entry.has_expire(), model.expire_ms.is_some());
+    assert_eq!(entry.lru(), model.lru);
+    assert!(model.value.is(entry.value()), "{entry:?} is not {model:?}");
+    let mut int = IntBuf::new();
+    let bytes = entry.value_bytes(&mut int).map(<[u8]>::to_vec);
+    match &model.value {
+        Value::Int(value) => assert_eq!(bytes, Some(value.to_string().into_bytes())),
+        Value::Str(text, _) => assert_eq!(bytes.as_ref(), Some(text)),
+        Value::Object(_) => assert_eq!(bytes, None),
+    }
+    assert!(entry.alloc_size() >= model.key.len());
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let len = prop_oneof![0usize..70, 240usize..270, 1000usize..1100, 3000usize..5000];
+    let text = len.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len));
+    prop_oneof![
+        any::<i64>().prop_map(Value::Int),
+        (text, any::<bool>()).prop_map(|(text, raw)| Value::Str(text, raw)),
+        proptest::collection::vec(any::<u32>(), 0..5).prop_map(Value::Object),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Expire(Option<i64>),
+    Lru(u32),
+    Value(Value, bool),
+    Int(i64),
+    Append(Vec<u8>),
+    Grow(usize),
+    Flip(usize),
+    Push(u32),
+    Key(Vec<u8>),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let key = prop_oneof![0usize..40, 250usize..300];
+    prop_oneof![
+        any::<Option<i64>>().prop_map(Change::Expire),
+        (0u32..1 << 24).prop_map(Change::Lru),
+        (value(), any::<bool>()).prop_map(|(value, owned)| Change::Value(value, owned)),
+        any::<i64>().prop_map(Change::Int),
+        proptest::collection::vec(any::<u8>(), 0..300).prop_map(Change::Append),
+        (0usize..2000).prop_map(Change::Grow),
+        any::<usize>().prop_map(Change::Flip),
+        any::<u32>().prop_map(Change::Push),
+        key.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len)).prop_map(Change::Key),
+    ]
+}
+
+fn apply(mut entry: Entry<Object>, model: &mut Model, change: Change) -> Entry<Object> {
+    match change {
+        Change::Expire(expire_ms) => {
+            entry.set_expire(expire_ms);
+            model.expire_ms = expire_ms;
+        }
+        Change::Lru(lru) => {
+            entry.set_lru(lru);
+            model.lru = lru;
+        }
+        Change::Value(value, owned) => {
+            entry.set_value(value.give(owned));
+            model.value = value;
+        }
+        Change::Int(value) => {
+            entry.set_int(value);
+            model.value = Value::Int(value);
+        }
+        Change::Append(bytes) => match entry.make_raw_mut() {
+            Some(mut text) => {
+                text.append(&bytes);
+                model.value = match &model.value {
+                    Value::Int(value) => Value::Str([value.to_string().as_bytes(), &bytes].concat(), true),
+                    Value::Str(text, _) => Value::Str([text, &bytes[..]].concat(), true),
+                    Value::Object(_) => panic!("an object is not a string"),
+                };
+            }
+            None => assert!(matches!(model.value, Value::Object(_))),
+        },
+        Change::Grow(len) => {
+            if let Some(mut text) = entry.make_raw_mut() {
+                text.grow_zeroed(len);
+                let mut bytes = match &model.value {
+                    Value::Int(value) => value.to_string().into_bytes(),
+                    Value::Str(text, _) => text.clone(),
+                    Value::Object(_) => panic!("an object is not a string"),
+                };
+                bytes.resize(bytes.len().max(len), 0);
+                model.value = Value::Str(bytes, true);
+            }
+        }
+        Change::Flip(at) => match (entry.str_bytes_mut(), &mut model.value) {
+            (Some(bytes), Value::Str(text, raw)) => {
+                assert_eq!(bytes, text);
+                *raw = true;
+                if !text.is_empty() {
+                    let at = at % text.len();
+                    bytes[at] ^= 1;
+                    text[at] ^= 1;
+                }
+            }
+            (None, Value::Int(_) | Value::Object(_)) => {}
+            (got, want) => panic!("{got:?} for {want:?}"),
+        },
+        Change::Push(number) => match (entry.object_mut(), &mut model.value) {
+            (Some(object), Value::Object(want)) => {
+                object.push(number);
+                want.push(number);
+            }
+            (None, Value::Int(_) | Value::Str(..)) => {}
+            (got, want) => panic!("{got:?} for {want:?}"),
+        },
+        Change::Key(key) => {
+            entry = entry.with_key(&key);
+            model.key = key;
+        }
+    }
+    entry
+}
+
+proptest! {
+    #[test]
+    fn changes_agree_with_a_model(
+        key in proptest::collection::vec(any::<u8>(), 0..40),
+        first in value(),
+        expire_ms in any::<Option<i64>>(),
+        changes in proptest::collection::vec(change(), 0..20),
+    ) {
+        let mut model = Model { key, expire_ms, lru: 0, value: first };
+        let mut entry = Entry::new(&model.key, model.value.give(false), expire_ms);
+        compare(&entry, &model);
+        for change in changes {
+            entry = apply(entry, &mut model, change);
+            compare(&entry, &model);
+        }
+        match (entry.take_value(), model.value) {
+            (OwnedValue::Int(a), Value::Int(b)) => assert_eq!(a, b),
+            (OwnedValue::Str { bytes, .. }, Value::Str(text, _)) => assert_eq!(bytes, text),
+            (OwnedValue::Object(a), Value::Object(b)) => assert_eq!(*a, b),
+            (got, want) => panic!("{got:?} for {want:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_entry_is_a_pointer() {
+    assert_eq!(mem::size_of::<Entry<Object>>(), 8);
+    assert_eq!(mem::size_of::<Option<Entry<Object>>>(), 8);
+}
+
+#[test]
+fn small_entries_take_one_small_block() {
+    let key = [b'k'; 16];
+    let text = Entry::<Object>::new(&key, NewValue::Str(&[b'v'; 16]), None);
+    assert_eq!(text.used_len(), 38);
+    let expiring = Entry::<Object>::new(&key, NewValue::Str(&[b'v'; 16]), Some(1));
+    assert_eq!(expiring.alloc_size(), 48);
+    let int = Entry::<Object>::new(&key, NewValue::Int(1), None);
+    assert_eq!(int.alloc_size(), 32);
+}
+
+#[test]
+fn growing_a_string_leaves_slack_up_to_a_mebibyte() {
+    let mut entry = Entry::<Object>::new(b"k", NewValue::Int(12), None);
+    let mut moves = 0;
+    let mut capacity = 0;
+    for _ in 0..100_000 {
+        let mut text = entry.make_raw_mut().expect("a string");
+        text.append(b"0123456789abcdef");
+        if text.capacity() != capacity {
+            capacity = text.capacity();
+            moves += 1;
+        }
+    }
+    assert!(moves < 25, "{moves} moves");
+    assert!(entry.alloc_size() <= 1_600_002 + (1 << 20) + (1 << 19));
+}
+
+#[test]
+fn a_leaked_guard_leaves_a_sound_entry() {
+    let mut entry = Entry::<Object>::new(b"k", NewValue::Str(b"text"), Some(5));
+    mem::forget(entry.make_raw_mut());
+    assert!(matches!(entry.value(), ValueRef::Str { bytes: b"", .. }));
+    entry.check_invariants();
+    let job: FreeJob = entry.into_free_job();
+    drop(job);
+}

@@ -1,0 +1,379 @@
+//! Ways to go over a table: iteration, cursors, random picks, statistics and the check of its invariants.
+
+#![allow(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::mem;
+use std::ptr;
+
+use super::bucket::{Bucket, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, tag_of};
+use super::{Table, TableItem};
+
+/// Visiting.
+impl<T: TableItem> Table<T> {
+    /// Every item, in order of hash.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { table: self, position: Some(0), bucket: ptr::null(), places: Places(0), left: self.len }
+    }
+
+    /// The bucket around a position of hash space, and where its range ends (`None`: at the end).
+    fn range_at(&self, position: u64) -> (*mut Bucket<T>, Option<u64>) {
+        let (array, index, bucket) = self.head(position);
+        let log2 = self.arrays[array].log2;
+        let next = ((index as u128 + 1) << (64 - log2)) as u64;
+        (bucket, (next != 0).then_some(next))
+    }
+
+    /// Emits the items around `cursor` (0 to begin) and returns the cursor to go on with, 0 at the end. Every item that
+    /// is there from the first call to the last is emitted at least once, whatever happens in between.
+    pub fn scan(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
+        if self.len == 0 {
+            return 0;
+        }
+        let (bucket, next) = self.range_at(cursor.reverse_bits());
+        for_each(bucket, |item, _| f(item));
+        next.map_or(0, u64::reverse_bits)
+    }
+
+    /// As [`Self::scan`] for tagged items alone. Goes on until it met some or passed a good many buckets without any.
+    pub fn scan_tagged(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
+        /// Buckets without tagged items that one call looks at.
+        const MAX_BARREN: usize = 128;
+        if self.tagged == 0 {
+            return 0;
+        }
+        let mut position = cursor.reverse_bits();
+        for _ in 0..MAX_BARREN {
+            let Some(at) = self.next_tagged_segment(position) else {
+                return 0;
+            };
+            let (bucket, next) = self.range_at(at);
+            let mut met = false;
+            for_each(bucket, |item, tagged| {
+                if tagged {
+                    met = true;
+                    f(item);
+                }
+            });
+            match next {
+                None => return 0,
+                Some(next) if met => return next.reverse_bits(),
+                Some(next) => position = next,
+            }
+        }
+        position.reverse_bits()
+    }
+
+    /// The first position from `position` on whose segment has tagged items.
+    fn next_tagged_segment(&self, mut position: u64) -> Option<u64> {
+        loop {
+            let array = self.array_of(position);
+            let of = &self.arrays[array];
+            let segment = of.index(position) >> SEGMENT_LOG2;
+            if of.segments[segment].tagged > 0 {
+                return Some(position);
+            }
+            // The end of the segment, or of the array's share of the table if that comes first.
+            let mut next = ((segment as u128 + 1) << SEGMENT_LOG2) << (64 - of.log2);
+            if array == 1 {
+                next = next.min((self.moved as u128) << (64 - self.unit_log2()));
+            }
+            position = u64::try_from(next).ok()?;
+        }
+    }
+
+    /// An item, each as likely as any other; `None` when the table is empty.
+    pub fn random(&self, rng: &mut fastrand::Rng) -> Option<&T> {
+        self.pick(rng, self.len, |_| true)
+    }
+
+    /// A tagged item, each about as likely as any other; `None` when there is none.
+    pub fn random_tagged(&self, rng: &mut fastrand::Rng) -> Option<&T> {
+        self.pick(rng, self.tagged, |tagged| tagged)
+    }
+
+    /// Picks among `candidates` items that `wanted` accepts.
+    fn pick(&self, rng: &mut fastrand::Rng, candidates: usize, wanted: impl Fn(bool) -> bool) -> Option<&T> {
+        /// Draws before falling back on a walk, and buckets walked before falling back on a whole search.
+        const MAX_DRAWS: usize = 256;
+        const LOTS: usize = SLOTS * 3;
+        if candidates == 0 {
+            return None;
+        }
+        // A position falls on a bucket as often as its range is wide, and then on one of `LOTS` lots a fine bucket, of
+        // which each item holds one: so every item is as likely as any other, as long as no chain has more items.
+        let fine = self.arrays[0].log2.max(self.arrays[1].log2);
+        for _ in 0..MAX_DRAWS {
+            let position = rng.u64(..);
+            let (array, _, bucket) = self.head(position);
+            let width = 1 << (fine - self.arrays[array].log2);
+            let mut lot = rng.usize(..LOTS * width);
+            let mut found = None;
+            for_each(bucket, |item, _| {
+                if lot == 0 && found.is_none() {
+                    found = Some(item);
+                } else {
+                    lot = lot.wrapping_sub(1);
+                }
+            });
+            if let Some(item) = found
+                && wanted(item.tagged())
+            {
+                return Some(item);
+            }
+        }
+        // Few wanted items in a large table: from a random position on, the first that there is.
+        let start = rng.u64(..);
+        let mut found = None;
+        for origin in [start, 0] {
+            let mut position = origin;
+            while found.is_none() {
+                if self.tagged_only(candidates) {
+                    match self.next_tagged_segment(position) {
+                        Some(at) => position = at,
+                        None => break,
+                    }
+                }
+                let (bucket, next) = self.range_at(position);
+                let mut seen = 0;
+                for_each(bucket, |item, tagged| {
+                    if wanted(tagged) {
+                        seen += 1;
+                        if rng.usize(..seen) == 0 {
+                            found = Some(item);
+                        }
+                    }
+                });
+                match next {
+                    Some(next) => position = next,
+                    None => break,
+                }
+            }
+        }
+        found
+    }
+
+    fn tagged_only(&self, candidates: usize) -> bool {
+        candidates == self.tagged && self.tagged < self.len
+    }
+
+    /// Shows up to `n` items from about a random position on to `f`: quick, not fair; for eviction. Returns how many.
+    pub fn sample<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
+        self.sample_where(n, rng, false, f)
+    }
+
+    /// As [`Self::sample`] for tagged items alone.
+    pub fn sample_tagged<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
+        self.sample_where(n, rng, true, f)
+    }
+
+    fn sample_where<'t>(
+        &'t self,
+        n: usize,
+        rng: &mut fastrand::Rng,
+        tagged_only: bool,
+        mut f: impl FnMut(&'t T),
+    ) -> usize {
+        let n = n.min(if tagged_only { self.tagged } else { self.len });
+        if n == 0 {
+            return 0;
+        }
+        let mut count = 0;
+        let mut position = rng.u64(..);
+        // Once around the whole table at most.
+        let mut wrapped = false;
+        let start = position;
+        while count < n && !(wrapped && position >= start) {
+            let next = if tagged_only { self.next_tagged_segment(position) } else { Some(position) };
+            let next = next.and_then(|at| {
+                let (bucket, next) = self.range_at(at);
+                for_each(bucket, |item, tagged| {
+                    if count < n && (tagged || !tagged_only) {
+                        count += 1;
+                        f(item);
+                    }
+                });
+                next
+            });
+            match next {
+                Some(next) => position = next,
+                None if wrapped => break,
+                None => {
+                    wrapped = true;
+                    position = 0;
+                }
+            }
+        }
+        count
+    }
+
+    /// The bytes of memory of the table itself, without its items.
+    pub fn mem_bytes(&self) -> usize {
+        let arrays: usize = self
+            .arrays
+            .iter()
+            .map(|array| {
+                let present = array.segments.iter().filter(|segment| !segment.buckets.is_null()).count();
+                present * array.segment_buckets() * mem::size_of::<Bucket<T>>()
+                    + array.segments.capacity() * mem::size_of::<Segment<T>>()
+            })
+            .sum();
+        arrays + self.children * mem::size_of::<Bucket<T>>()
+    }
+
+    /// Places for items in the table, in both arrays while it is being resized.
+    pub fn capacity(&self) -> usize {
+        (self.arrays[0].buckets() + self.arrays[1].buckets()) * SLOTS
+    }
+
+    /// A text about sizes and chain lengths, for DEBUG HTSTATS.
+    pub fn stats(&self) -> String {
+        let mut out = String::new();
+        if self.is_empty() {
+            out.push_str("No stats available for empty dictionaries\n");
+            return out;
+        }
+        for (number, array) in self.arrays.iter().enumerate() {
+            if array.is_none() {
+                continue;
+            }
+            let mut items = 0;
+            let mut used = 0;
+            let mut lengths = [0usize; 64];
+            for index in 0..array.buckets() {
+                let mut here = 0;
+                for_each(array.bucket(index), |_: &T, _| here += 1);
+                items += here;
+                used += usize::from(here > 0);
+                lengths[here.min(63)] += 1;
+            }
+            let name = if number == 0 { "main hash table" } else { "rehashing target" };
+            let _ = write!(
+                out,
+                "Hash table {number} stats ({name}):\n table size: {}\n number of elements: {items}\n buckets: {}\n \
+                 used buckets: {used}\n avg items a bucket: {:.02}\n Items a bucket distribution:\n",
+                array.buckets() * 8,
+                array.buckets(),
+                items as f64 / array.buckets() as f64,
+            );
+            for (length, count) in lengths.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let more = if length == 63 { ">= " } else { "" };
+                let share = *count as f64 * 100.0 / array.buckets() as f64;
+                let _ = writeln!(out, "   {more}{length}: {count} ({share:.02}%)");
+            }
+        }
+        out
+    }
+
+    /// Asserts everything the table relies on; reads every item.
+    pub fn check_invariants(&self) {
+        let mut len = 0;
+        let mut tagged_len = 0;
+        let mut children = 0;
+        assert!(
+            self.arrays[0].is_none()
+                || self.arrays[0].segments.len() == 1 << self.arrays[0].log2.saturating_sub(SEGMENT_LOG2)
+        );
+        assert!(self.is_rehashing() || self.moved == 0);
+        for (number, array) in self.arrays.iter().enumerate() {
+            let mut in_segments = vec![0; array.segments.len()];
+            for index in 0..array.buckets() {
+                let head = array.bucket(index);
+                let mut bucket = head;
+                while !bucket.is_null() {
+                    // SAFETY: non-null buckets are alive, places with a tag hold items.
+                    let here = unsafe { &*bucket };
+                    if bucket != head {
+                        children += 1;
+                        assert!(here.count() >= 2 || here.chained(), "a child of one item");
+                    }
+                    if here.chained() {
+                        assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
+                        assert_eq!(here.tags[SLOTS - 1], 0);
+                        assert!(!here.is_tagged(SLOTS - 1));
+                    }
+                    assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
+                    for place in 0..SLOTS {
+                        if here.tags[place] == 0 {
+                            assert!(!here.is_tagged(place), "a tag bit without an item");
+                            continue;
+                        }
+                        // SAFETY: as above.
+                        let item = unsafe { here.item(place) };
+                        let hash = self.hash(item.key());
+                        assert_eq!(here.tags[place], tag_of(hash), "hash byte");
+                        assert_eq!(array.index(hash), index, "bucket");
+                        assert_eq!(self.array_of(hash), number, "array");
+                        assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
+                        len += 1;
+                        tagged_len += usize::from(item.tagged());
+                        in_segments[index >> SEGMENT_LOG2] += usize::from(item.tagged());
+                    }
+                    bucket = here.child();
+                }
+            }
+            for (segment, tagged) in array.segments.iter().zip(in_segments) {
+                assert_eq!(segment.tagged, tagged, "tagged items of a segment");
+            }
+        }
+        assert_eq!(self.len, len);
+        assert_eq!(self.tagged, tagged_len);
+        assert_eq!(self.children, children);
+    }
+}
+
+/// Every item of a table.
+pub struct Iter<'t, T: TableItem> {
+    table: &'t Table<T>,
+    /// Where the next bucket begins.
+    position: Option<u64>,
+    bucket: *const Bucket<T>,
+    places: Places,
+    left: usize,
+}
+
+impl<'t, T: TableItem> Iterator for Iter<'t, T> {
+    type Item = &'t T;
+
+    fn next(&mut self) -> Option<&'t T> {
+        if self.left == 0 {
+            return None;
+        }
+        loop {
+            // SAFETY: the table is borrowed, so its buckets and items stay.
+            unsafe {
+                if let Some(place) = self.places.next() {
+                    self.left -= 1;
+                    let here: &'t Bucket<T> = &*self.bucket;
+                    return Some(here.item(place));
+                }
+                if !self.bucket.is_null() {
+                    self.bucket = (*self.bucket).child();
+                }
+                if self.bucket.is_null() {
+                    let (bucket, next) = self.table.range_at(self.position?);
+                    self.bucket = bucket;
+                    self.position = next;
+                }
+                if !self.bucket.is_null() {
+                    self.places = (*self.bucket).occupied();
+                }
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<T: TableItem> ExactSizeIterator for Iter<'_, T> {}
+
+impl<'t, T: TableItem> IntoIterator for &'t Table<T> {
+    type Item = &'t T;
+    type IntoIter = Iter<'t, T>;
+
+    fn into_iter(self) -> Iter<'t, T> {
+        self.iter()
+    }
+}
