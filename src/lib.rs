@@ -1,3 +1,19 @@
-//! Hexad.
+//! Hexad: a drop-in Redis server and Redis Cluster. The way of a request: `net` reads bytes, `resp` finds the arguments in
+//! place, `dispatch` admits and calls, a function in `commands` works on the `keyspace` and writes its reply, and what
+//! changed is propagated to `persist` and `repl` before replies leave.
 
+pub mod admin;
+pub mod cli;
+pub mod cluster;
+pub mod commands;
+pub mod config;
+pub mod dispatch;
+pub mod keyspace;
+pub mod net;
+pub mod persist;
+pub mod repl;
+pub mod resp;
+pub mod server;
+pub mod startup;
 pub mod structs;
+pub mod sys;

@@ -1,1 +1,5 @@
-fn main() {}
+//! redis-cli; see `hexad::cli`.
+
+fn main() {
+    std::process::exit(hexad::cli::main());
+}

@@ -9,7 +9,7 @@ pub mod glob;
 mod grisu;
 pub mod intset;
 pub mod listpack;
-mod long_double;
+pub mod long_double;
 pub mod lzf;
 pub mod numbers;
 pub mod table;

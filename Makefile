@@ -1,0 +1,36 @@
+# Builds the release binaries and puts them into src/, where users of Redis look for them.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAMS := redis-server redis-cli
+LINKS := redis-sentinel redis-check-aof redis-check-rdb
+
+.PHONY: all build test bench install clean
+
+all: build redis.conf
+
+build:
+	$(CARGO) build --release --locked --bins
+	@for p in $(PROGRAMS); do cp -f $(TARGET)/release/$$p src/.$$p.new && mv -f src/.$$p.new src/$$p; done
+	@for l in $(LINKS); do ln -sf redis-server src/$$l; done
+	@cp -f utils/redis-trib.rb src/redis-trib.rb && chmod +x src/redis-trib.rb
+
+# A configuration to start from; one that is there stays.
+redis.conf:
+	cp conf/redis.conf redis.conf
+
+test:
+	$(CARGO) test --locked
+
+bench:
+	$(CARGO) run --release --locked --example bench
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin
+	@for p in $(PROGRAMS); do install -m 755 src/$$p $(DESTDIR)$(PREFIX)/bin/$$p; done
+	@for l in $(LINKS); do ln -sf redis-server $(DESTDIR)$(PREFIX)/bin/$$l; done
+
+clean:
+	$(CARGO) clean
+	rm -f $(addprefix src/,$(PROGRAMS) $(LINKS) redis-trib.rb)

@@ -1,0 +1,295 @@
+//! The configuration of a running server: changing directives and applying what they change, the rewrite of the file, and
+//! what of the configuration is given to the operating system.
+//!
+//! Invariant: a directive whose change could not be applied has its old value, and that value is applied.
+
+use crate::config::{self, Apply, Config, OomScoreAdj, ProtectedAction, SetContext, SetError, os_error};
+use crate::dispatch::CmdError;
+use crate::dispatch::admit::is_local;
+use crate::net::ClientId;
+use crate::net::listener::{self, Listener};
+use crate::server::Server;
+use crate::sys::{alloc, crash, log as log_sink, process};
+use std::io;
+
+/// Which of the three values of `oom-score-adj-values` holds for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessClass {
+    Primary,
+    Replica,
+    Child,
+}
+
+/// Makes a configuration file's new content of the old one, the values and the `user` lines.
+type Rewrite = fn(&[u8], &Config, &[Vec<u8>]) -> Vec<u8>;
+
+impl Server {
+    /// CONFIG SET: changes all of the directives or none.
+    pub fn set_config(&mut self, id: ClientId, pairs: &[(&[u8], &[u8])]) -> Result<(), CmdError> {
+        let context = SetContext { loading: self.is_loading(), protected_allowed: self.may_set_protected(id) };
+        let refuse = |error: SetError| CmdError::bytes(error.reply());
+        let change = config::set_many(&mut self.cfg, pairs, context).map_err(refuse)?;
+        for (apply, name) in change.apply.clone() {
+            let Err(reason) = self.apply_config(apply) else { continue };
+            log::warn!(
+                "Failed applying new configuration. Possibly related to new {name} setting. Restoring previous settings."
+            );
+            for apply in change.roll_back(&mut self.cfg) {
+                if let Err(reason) = self.apply_config(apply) {
+                    log::warn!("Failed applying restored failed CONFIG SET command: {reason}");
+                }
+            }
+            return Err(refuse(SetError::Failed { name: name.into(), reason: reason.into() }));
+        }
+        Ok(())
+    }
+
+    fn may_set_protected(&self, id: ClientId) -> bool {
+        match self.cfg.enable_protected_configs {
+            ProtectedAction::Yes => true,
+            ProtectedAction::No => false,
+            ProtectedAction::Local => self.clients.get(id).is_some_and(is_local),
+        }
+    }
+
+    /// Makes a changed directive take effect. The error is what CONFIG SET answers.
+    fn apply_config(&mut self, apply: Apply) -> Result<(), String> {
+        match apply {
+            Apply::None
+            // Followed when or the cluster is next looked at.
+            | Apply::ClusterAnnounceHostname
+            | Apply::ClusterAnnounceHumanNodename
+            | Apply::ClusterAnnounceIp
+            | Apply::ClusterAnnouncePort
+            | Apply::ClusterFlags => {}
+            Apply::GoodReplicas => self.refresh_good_replicas(),
+            Apply::ReplBacklogSize => self.resize_backlog(),
+            Apply::AofAutoGc => self.remove_aof_history(),
+            Apply::Appendfsync => self.apply_appendfsync(),
+            Apply::Appendonly => self.apply_appendonly()?,
+            Apply::Bind => self.listen_again().map_err(|()| "Failed to bind to specified addresses.")?,
+            Apply::CrashLog => crash::set_report(self.cfg.crash_log_enabled),
+            Apply::Dir => change_directory(&mut self.cfg)?,
+            Apply::Hz => self.cfg.hz = self.cfg.hz.clamp(config::MIN_HZ, config::MAX_HZ),
+            Apply::JemallocBgThread => self.apply_allocator_thread(),
+            Apply::LocaleCollate => {
+                if !process::set_collation(&self.cfg.locale_collate) {
+                    return Err("Invalid locale name".into());
+                }
+            }
+            Apply::LogLevel => log_sink::set_level(self.cfg.loglevel),
+            Apply::Maxclients => self.apply_maxclients()?,
+            Apply::Maxmemory => self.apply_maxmemory(),
+            Apply::MaxmemoryClients => self.evict_clients(),
+            Apply::NotifyKeyspaceEvents => self.ks.effects.notify_flags = self.cfg.notify_keyspace_events.0,
+            Apply::OomScoreAdj => {
+                warn_of_oom_values(&self.cfg);
+                self.apply_oom_score()
+                    .map_err(|_| "Failed to set current oom_score_adj. Check server logs.")?;
+            }
+            Apply::Port => self.listen_again().map_err(|()| "Unable to listen on this port. Check server logs.")?,
+            Apply::ProcTitle => self.show_title(),
+            Apply::Requirepass => self.apply_requirepass(),
+            Apply::Tls => refuse_tls(&self.cfg)?,
+            Apply::TlsPort => refuse_tls(&self.cfg)?,
+            Apply::WatchdogPeriod => {
+                if self.cfg.watchdog_period != 0 {
+                    log::warn!("There is no software watchdog; watchdog-period has no effect.");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What of the configuration has to be done once, before the server listens.
+    pub fn apply_initial_config(&mut self) -> Result<(), String> {
+        refuse_tls(&self.cfg).map_err(|_| "This server has no TLS: tls-port has to be 0.")?;
+        self.cfg.maxclients = process::raise_open_files(self.cfg.maxclients).map_err(|few| {
+            format!(
+                "Your current 'ulimit -n' of {} is not enough for the server to start. Please increase your open file \
+                 limit to at least {}. Exiting.",
+                few.limit, few.needed
+            )
+        })?;
+        self.ks.effects.notify_flags = self.cfg.notify_keyspace_events.0;
+        self.apply_allocator_thread();
+        if !process::set_collation(&self.cfg.locale_collate) {
+            return Err(format!("Failed to set LC_COLLATE to '{}'", self.cfg.locale_collate));
+        }
+        warn_of_oom_values(&self.cfg);
+        // A score that cannot be set is in the log; Redis starts all the same.
+        let _ = self.apply_oom_score();
+        self.show_title();
+        Ok(())
+    }
+
+    /// Closes the tcp listeners and opens those the configuration asks for. What fails is in the log.
+    fn listen_again(&mut self) -> Result<(), ()> {
+        let (tcp, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.listeners).into_iter().partition(|l| matches!(l, Listener::Tcp(_)));
+        for mut old in tcp {
+            let _ = old.deregister(self.reactor.registry());
+        }
+        self.listeners = kept;
+        let opened = match self.cfg.port {
+            0 => Ok(Vec::new()),
+            port => listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog),
+        };
+        let opened = opened.map_err(|_| ());
+        // The sockets that stay change their numbers too, so they are registered anew in either case.
+        let failed = opened.is_err();
+        let mut all = opened.unwrap_or_default();
+        for mut kept in std::mem::take(&mut self.listeners) {
+            let _ = kept.deregister(self.reactor.registry());
+            all.push(kept);
+        }
+        self.set_listeners(all)
+            .map_err(|error| log::warn!("Failed to watch the listening sockets: {}", os_error(&error)))?;
+        self.show_title();
+        if failed { Err(()) } else { Ok(()) }
+    }
+
+    fn apply_maxclients(&mut self) -> Result<(), String> {
+        let wanted = self.cfg.maxclients;
+        match process::raise_open_files(wanted) {
+            Ok(possible) if possible == wanted => Ok(()),
+            Ok(possible) => Err(too_many_clients(possible.into())),
+            Err(few) => Err(too_many_clients(few.limit.saturating_sub(process::RESERVED_FILES))),
+        }
+    }
+
+    fn apply_maxmemory(&mut self) {
+        let used = alloc::used() as u64;
+        if self.cfg.maxmemory != 0 && self.cfg.maxmemory < used {
+            log::warn!(
+                "WARNING: the new maxmemory value set via CONFIG SET ({}) is smaller than the current memory usage ({used}). \
+                 This will result in key eviction and/or the inability to accept new write commands depending on the \
+                 maxmemory-policy.",
+                self.cfg.maxmemory
+            );
+        }
+    }
+
+    fn apply_allocator_thread(&self) {
+        if !alloc::set_background_thread(self.cfg.jemalloc_bg_thread) && self.cfg.jemalloc_bg_thread {
+            log::debug!("The allocator has no background thread.");
+        }
+    }
+
+    fn apply_requirepass(&mut self) {
+        self.auth_required = !self.cfg.requirepass.is_empty();
+    }
+
+    /// Sets the out-of-memory score of this process for its present role.
+    pub fn apply_oom_score(&mut self) -> io::Result<()> {
+        let class = if self.cfg.replicaof.is_some() { ProcessClass::Replica } else { ProcessClass::Primary };
+        self.set_oom_score(class)
+    }
+
+    /// Sets the out-of-memory score of the calling process: in a child process, for [`ProcessClass::Child`].
+    pub fn set_oom_score(&mut self, class: ProcessClass) -> io::Result<()> {
+        let [primary, replica, child] = self.cfg.oom_score_adj_values;
+        let value = match class {
+            ProcessClass::Primary => primary,
+            ProcessClass::Replica => replica,
+            ProcessClass::Child => child,
+        };
+        self.oom_score.set(self.cfg.oom_score_adj, value)
+    }
+
+    /// Shows in process lists what this process is.
+    pub fn show_title(&self) {
+        self.show_title_of(process::program());
+    }
+
+    /// Shows in process lists what a child process does, such as `redis-rdb-bgsave`.
+    pub fn show_title_of(&self, title: &str) {
+        if !self.cfg.set_proc_title {
+            return;
+        }
+        if let Some(text) =
+            config::expand_title(&self.cfg.proc_title_template, |variable| self.title_variable(variable, title))
+        {
+            process::set_title(text.trim_matches(' ').as_bytes());
+        }
+    }
+
+    fn title_variable(&self, variable: &str, title: &str) -> Option<String> {
+        let cfg = &self.cfg;
+        Some(match variable {
+            "title" => title.to_owned(),
+            "listen-addr" if cfg.port != 0 => {
+                format!("{}:{}", cfg.bind.first().map_or("*", String::as_str), cfg.port)
+            }
+            "listen-addr" => format!("unixsocket:{}", cfg.unixsocket),
+            "server-mode" if cfg.cluster_enabled => "[cluster]".into(),
+            "server-mode" => String::new(),
+            "port" => cfg.port.to_string(),
+            "tls-port" => cfg.tls_port.to_string(),
+            "unixsocket" => cfg.unixsocket.clone(),
+            "config-file" => cfg.config_file.as_ref().map_or("-".into(), |path| path.display().to_string()),
+            _ => return None,
+        })
+    }
+
+    /// Writes the values in use back into the configuration file; `None` if there is none.
+    pub fn rewrite_config(&self) -> Option<io::Result<()>> {
+        self.rewrite_config_with(config::rewrite)
+    }
+
+    /// The same with a line for every directive: DEBUG CONFIG-REWRITE-FORCE-ALL.
+    pub fn rewrite_whole_config(&self) -> Option<io::Result<()>> {
+        self.rewrite_config_with(config::rewrite_all)
+    }
+
+    fn rewrite_config_with(&self, rewrite: Rewrite) -> Option<io::Result<()>> {
+        let path = self.cfg.config_file.as_ref()?;
+        let old = match std::fs::read(path) {
+            Ok(old) => old,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Some(Err(error)),
+        };
+        Some(config::overwrite(path, &rewrite(&old, &self.cfg, &self.acl_lines())))
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&mut self) {
+        self.stats = Default::default();
+        self.ks.stats = Default::default();
+        self.background.reset_lazy_freed();
+        for command in self.commands.all_mut() {
+            command.stats = Default::default();
+        }
+    }
+}
+
+fn too_many_clients(possible: u64) -> String {
+    format!("The operating system is not able to handle the specified number of clients, try with {possible}")
+}
+
+/// Goes to `dir`, and keeps its absolute path.
+fn change_directory(cfg: &mut Config) -> Result<(), String> {
+    std::env::set_current_dir(&cfg.dir).map_err(|error| os_error(&error))?;
+    if let Ok(dir) = std::env::current_dir() {
+        cfg.dir = dir.to_string_lossy().into_owned();
+    }
+    Ok(())
+}
+
+fn warn_of_oom_values(cfg: &Config) {
+    if cfg.oom_score_adj != OomScoreAdj::No && !cfg.oom_score_adj_values.is_sorted() {
+        log::warn!(
+            "The oom-score-adj-values configuration may not work for non-privileged processes! Please consult the \
+             documentation."
+        );
+    }
+}
+
+/// There is no TLS: what would turn it on is an error, everything else about it is only kept.
+fn refuse_tls(cfg: &Config) -> Result<(), String> {
+    if cfg.tls_port == 0 && !cfg.tls_replication && !cfg.tls_cluster {
+        return Ok(());
+    }
+    log::warn!("TLS is not available in this server: tls-port has to be 0, tls-replication and tls-cluster no.");
+    Err("Unable to update TLS configuration. Check server logs.".into())
+}

@@ -1,0 +1,48 @@
+//! MONITOR: shows every command to those who ask.
+
+use super::redact::redacted;
+use crate::dispatch::command::{Command, flag};
+use crate::net::{ClientFlags, ClientId};
+use crate::resp::Args;
+use crate::server::Server;
+
+impl Server {
+    /// Sends a line about a command that ran to every monitor. A command that is run again is shown once.
+    pub fn feed_monitors(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
+        if self.clients.monitors.is_empty() || row.has(flag::SKIP_MONITOR | flag::ADMIN) || self.is_loading() {
+            return;
+        }
+        let Some(c) = self.clients.get(id).filter(|c| !c.is(ClientFlags::REPROCESSING)) else { return };
+        let args = redacted(row, args);
+        let us = self.clock.us();
+        let from = if c.is(ClientFlags::SCRIPT) { "lua".to_string() } else { c.addr() };
+        let mut line = format!("+{}.{:06} [{} {}]", us / 1_000_000, us % 1_000_000, c.db, from).into_bytes();
+        for arg in args.iter() {
+            line.push(b' ');
+            append_quoted(&mut line, arg);
+        }
+        line.extend_from_slice(b"\r\n");
+        for monitor in self.clients.monitors.clone() {
+            self.clients.push(monitor, &line);
+            self.check_output_limit(monitor);
+        }
+    }
+}
+
+/// Appends bytes as a quoted string with escapes, readable as a line of redis-cli.
+pub fn append_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    for b in bytes {
+        match b {
+            b'\\' | b'"' => out.extend_from_slice(&[b'\\', *b]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            7 => out.extend_from_slice(b"\\a"),
+            8 => out.extend_from_slice(b"\\b"),
+            0x20..=0x7e => out.push(*b),
+            other => out.extend_from_slice(format!("\\x{other:02x}").as_bytes()),
+        }
+    }
+    out.push(b'"');
+}

@@ -1,0 +1,132 @@
+//! `--cluster check`, `info` and `fix`: what is wrong with a cluster.
+
+use std::collections::BTreeMap;
+
+use super::slots::SLOTS;
+use super::view::View;
+use super::{Manager, Outcome, Stop, err, fix, info, ok};
+
+pub fn check(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+    let mut view = manager.load(args)?;
+    let _ = view.show_summary();
+    if examine(manager, &mut view, false)? { Ok(()) } else { Err(Stop) }
+}
+
+pub fn fix(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+    manager.fix = true;
+    check(manager, args)
+}
+
+pub fn info(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+    let mut view = manager.load(args)?;
+    let _ = view.show_summary();
+    Ok(())
+}
+
+/// Looks for everything that can be wrong, and repairs it where the manager is to. True when
+/// all is well; problems are noted in the view.
+pub fn examine(manager: &mut Manager, view: &mut View, quiet: bool) -> Outcome<bool> {
+    info!(">>> Performing Cluster Check (using node {})\n", view.nodes[0].address());
+    if !quiet {
+        view.show();
+    }
+    let mut healthy = true;
+    if view.is_consistent() {
+        ok!("[OK] All nodes agree about slots configuration.\n");
+    } else {
+        view.problem("[ERR] Nodes don't agree about configuration!".into());
+        healthy = false;
+    }
+    healthy &= check_open_slots(manager, view)?;
+    healthy = check_coverage(manager, view, healthy)?;
+    if manager.options().search_multiple_owners {
+        healthy &= check_owners(manager, view)?;
+    }
+    Ok(healthy)
+}
+
+fn check_open_slots(manager: &mut Manager, view: &mut View) -> Outcome<bool> {
+    info!(">>> Check for open slots...\n");
+    let mut open: BTreeMap<u16, ()> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for node in &view.nodes {
+        for (state, slots) in [("migrating", &node.migrating), ("importing", &node.importing)] {
+            if slots.is_empty() {
+                continue;
+            }
+            let numbers: Vec<String> = slots.iter().map(|(slot, _)| slot.to_string()).collect();
+            problems.push(format!(
+                "[WARNING] Node {} has slots in {state} state {}.",
+                node.address(),
+                numbers.join(",")
+            ));
+            open.extend(slots.iter().map(|(slot, _)| (*slot, ())));
+        }
+    }
+    for problem in problems {
+        view.problem(problem);
+    }
+    if open.is_empty() {
+        return Ok(true);
+    }
+    let numbers: Vec<String> = open.keys().map(u16::to_string).collect();
+    err!("[WARNING] The following slots are open: {}.\n", numbers.join(","));
+    if !manager.fix {
+        return Ok(false);
+    }
+    for slot in open.into_keys() {
+        if fix::open_slot(manager, view, slot).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn check_coverage(manager: &mut Manager, view: &mut View, healthy: bool) -> Outcome<bool> {
+    info!(">>> Check slots coverage...\n");
+    let covered = view.covered();
+    if covered.len() == SLOTS {
+        ok!("[OK] All {SLOTS} slots covered.\n");
+        return Ok(healthy);
+    }
+    view.problem(format!("[ERR] Not all {SLOTS} slots are covered by nodes.\n"));
+    if !manager.fix {
+        return Ok(false);
+    }
+    let fixed = fix::coverage(manager, view, &covered)?;
+    Ok(fixed > 0)
+}
+
+fn check_owners(manager: &mut Manager, view: &mut View) -> Outcome<bool> {
+    info!(">>> Check for multiple slot owners...\n");
+    let mut healthy = true;
+    let mut contested = 0;
+    for slot in 0..SLOTS {
+        let mut owners = Vec::new();
+        for at in view.masters() {
+            // Whoever has keys of a slot is an owner of a kind.
+            let node = &mut view.nodes[at];
+            if node.slots.contains(slot) || node.count_keys(slot).is_ok_and(|count| count > 0) {
+                owners.push(at);
+            }
+        }
+        if owners.len() < 2 {
+            continue;
+        }
+        err!("[WARNING] Slot {slot} has {} owners:\n", owners.len());
+        for at in &owners {
+            err!("    {}\n", view.nodes[*at].address());
+        }
+        if !manager.fix {
+            contested += 1;
+            healthy = false;
+        } else if fix::contested_slot(manager, view, slot, &owners).is_err() {
+            err!("Failed to fix multiple owners for slot {slot}\n");
+            return Ok(false);
+        }
+    }
+    if contested == 0 {
+        ok!("[OK] No multiple owners found.\n");
+    }
+    Ok(healthy)
+}

@@ -1,0 +1,360 @@
+//! Repairs: slots left open by a move that did not end, slots nobody serves, slots that
+//! several masters claim.
+//!
+//! Keys decide. Whatever the configuration says, a repair never gives a slot to a node in a
+//! way that leaves keys behind elsewhere: they are moved to the node that gets the slot.
+
+use std::process::exit;
+
+use super::move_slots::{MoveOptions, is_served, must_move_slot};
+use super::node::{Node, NodeError};
+use super::slots::{SLOTS, SlotSet};
+use super::view::View;
+use super::{Manager, Outcome, Stop, caution, err, info};
+use crate::cli::term::say;
+use crate::resp::reply_reader::Reply;
+
+const DOTS: MoveOptions = MoveOptions { dots: true, cold: false, quiet: false };
+const DOTS_COLD: MoveOptions = MoveOptions { dots: true, cold: true, quiet: false };
+
+/// Repairs that count on seeing every master end the program when one is missing, unless the
+/// user insists.
+fn require_all_masters(manager: &Manager, view: &View, what: &str) {
+    let missing = view.unreachable_masters;
+    if missing > 0 && !manager.options().fix_with_unreachable_masters {
+        caution!(
+            "*** Fixing {what} with {missing} unreachable masters is dangerous: redis-cli will assume that slots about masters that are not reachable are not covered, and will try to reassign them to the reachable nodes. This can cause data loss and is rarely what you want to do. If you really want to proceed use the --cluster-fix-with-unreachable-masters option.\n"
+        );
+        exit(1);
+    }
+}
+
+/// Makes a node the owner of a slot, in one transaction.
+fn take_ownership(node: &mut Node, slot: u16, close: bool) -> Outcome {
+    node.must_words("MULTI")?;
+    let mut steps = vec![format!("CLUSTER DELSLOTS {slot}"), format!("CLUSTER ADDSLOTS {slot}")];
+    if close {
+        steps.push(format!("CLUSTER SETSLOT {slot} STABLE"));
+    }
+    steps.push("CLUSTER BUMPEPOCH".into());
+    for step in &steps {
+        node.must_words(step)?;
+    }
+    let replies = node.must_words("EXEC")?;
+    // Only the second step has to succeed: the slot may have been unassigned before.
+    match replies.elements().and_then(|replies| replies.get(1)) {
+        Some(Reply::Error(text)) => {
+            let text = String::from_utf8_lossy(text).into_owned();
+            Err(node.complain(&NodeError::Refused(text)))
+        }
+        Some(_) => {
+            node.slots.insert(slot);
+            Ok(())
+        }
+        None => Err(Stop),
+    }
+}
+
+/// Makes a node forget who owns a slot; fine if it never knew.
+fn forget_owner(node: &mut Node, slot: u16) -> Outcome {
+    match node.words(&format!("CLUSTER DELSLOTS {slot}")) {
+        Ok(_) => Ok(()),
+        Err(error) => match is_served(node, slot) {
+            Ok(false) => Ok(()),
+            _ => Err(node.complain(&error)),
+        },
+    }
+}
+
+/// Among these masters the one with most keys of the slot.
+fn with_most_keys(view: &mut View, among: &[usize], slot: u16) -> Outcome<Option<usize>> {
+    let mut best: Option<(i64, usize)> = None;
+    for at in among.iter().copied() {
+        if view.nodes[at].is_replica() {
+            continue;
+        }
+        let count = view.nodes[at].count_keys(slot)?;
+        if best.is_none_or(|(most, _)| count > most) {
+            best = Some((count, at));
+        }
+    }
+    Ok(best.map(|(_, at)| at))
+}
+
+fn addresses(view: &View, nodes: &[usize]) -> String {
+    let list: Vec<String> = nodes.iter().map(|at| view.nodes[*at].address()).collect();
+    list.join(",")
+}
+
+/// Closes a slot that some node has as migrating or importing.
+pub fn open_slot(manager: &Manager, view: &mut View, slot: u16) -> Outcome {
+    require_all_masters(manager, view, "open slots");
+    info!(">>> Fixing open slot {slot}\n");
+    let masters = view.masters();
+    let mut claims = Vec::new();
+    for at in &masters {
+        let node = &mut view.nodes[*at];
+        if node.slots.contains(slot) {
+            claims.push(*at);
+        } else if node.count_keys(slot)? > 0 {
+            caution!("*** Found keys about slot {slot} in non-owner node {}!\n", node.address());
+            claims.push(*at);
+        }
+    }
+    let mut owner = match claims.as_slice() {
+        [only] => Some(*only),
+        _ => None,
+    };
+    let (mut migrating, mut importing) = (Vec::new(), Vec::new());
+    for at in &masters {
+        let node = &mut view.nodes[*at];
+        if node.migrating.iter().any(|(open, _)| *open == slot) {
+            migrating.push(*at);
+        } else if node.importing.iter().any(|(open, _)| *open == slot) {
+            importing.push(*at);
+        } else if owner != Some(*at) && node.count_keys(slot)? > 0 {
+            caution!("*** Found keys about slot {slot} in node {}!\n", node.address());
+            importing.push(*at);
+        }
+    }
+    let (giving, taking) = (addresses(view, &migrating), addresses(view, &importing));
+    if !giving.is_empty() {
+        say!("Set as migrating in: {giving}\n");
+    }
+    if !taking.is_empty() {
+        say!("Set as importing in: {taking}\n");
+    }
+    if owner.is_none() {
+        info!(">>> No single clear owner for the slot, selecting an owner by # of keys...\n");
+        let Some(chosen) = with_most_keys(view, &masters, slot)? else {
+            err!("[ERR] Can't select a slot owner. Impossible to fix.\n");
+            return Err(Stop);
+        };
+        let node = &mut view.nodes[chosen];
+        caution!("*** Configuring {} as the slot owner\n", node.address());
+        node.close_slot(slot)?;
+        take_ownership(node, slot, false)?;
+        migrating.retain(|at| *at != chosen);
+        importing.retain(|at| *at != chosen);
+        owner = Some(chosen);
+    }
+    let owner = owner.ok_or(Stop)?;
+    if claims.len() > 1 {
+        // The others become importers, which one of the cases below then empties.
+        let owner_id = view.nodes[owner].id.clone();
+        for at in claims.into_iter().filter(|at| *at != owner) {
+            let node = &mut view.nodes[at];
+            forget_owner(node, slot)?;
+            node.slots.remove(slot);
+            node.must_set_slot(slot, "NODE", &owner_id)?;
+            node.must_set_slot(slot, "IMPORTING", &owner_id)?;
+            importing.retain(|other| *other != at);
+            importing.push(at);
+            migrating.retain(|other| *other != at);
+        }
+    }
+    close_open_slot(manager, view, slot, owner, &migrating, &importing)
+}
+
+fn close_open_slot(
+    manager: &Manager,
+    view: &mut View,
+    slot: u16,
+    owner: usize,
+    migrating: &[usize],
+    importing: &[usize],
+) -> Outcome {
+    match (migrating, importing) {
+        ([source], [target]) => {
+            info!(
+                ">>> Case 1: Moving slot {slot} from {} to {}\n",
+                view.nodes[*source].address(),
+                view.nodes[*target].address()
+            );
+            must_move_slot(manager, view, *source, *target, slot, DOTS)
+        }
+        ([], [_, ..]) => gather_at_owner(manager, view, slot, owner, importing),
+        ([source], [_, _, ..]) => {
+            let wanted = view.nodes[*source].migrating.iter().find(|(open, _)| *open == slot).map(|(_, id)| id.clone());
+            let mut target = None;
+            for at in importing {
+                if view.nodes[*at].count_keys(slot)? > 0 {
+                    return Err(not_handled(view, slot, owner, migrating, importing));
+                }
+                if Some(&view.nodes[*at].id) == wanted.as_ref() {
+                    target = Some(*at);
+                }
+            }
+            finish_or_close(manager, view, slot, *source, target, importing)
+        }
+        ([only], []) => {
+            let harmless = *only == owner || view.nodes[*only].count_keys(slot)? == 0;
+            if !harmless {
+                return Err(not_handled(view, slot, owner, migrating, importing));
+            }
+            info!(">>> Case 4: Closing slot {slot} on {}\n", view.nodes[*only].address());
+            view.nodes[*only].close_slot(slot)
+        }
+        // The owner was the only one to have it open, and closed it when it was chosen.
+        ([], []) => Ok(()),
+        _ => Err(not_handled(view, slot, owner, migrating, importing)),
+    }
+}
+
+/// Nobody gives the slot away, some hold keys of it: the owner gets them.
+fn gather_at_owner(manager: &Manager, view: &mut View, slot: u16, owner: usize, importing: &[usize]) -> Outcome {
+    info!(">>> Case 2: Moving all the {slot} slot keys to its owner {}\n", view.nodes[owner].address());
+    for at in importing.iter().copied().filter(|at| *at != owner) {
+        must_move_slot(manager, view, at, owner, slot, DOTS_COLD)?;
+        info!(">>> Setting {slot} as STABLE in {}\n", view.nodes[at].address());
+        view.nodes[at].close_slot(slot)?;
+    }
+    if importing.contains(&owner) {
+        view.nodes[owner].close_slot(slot)?;
+    }
+    let owner_id = view.nodes[owner].id.clone();
+    for at in view.masters().into_iter().filter(|at| *at != owner) {
+        view.nodes[at].must_set_slot(slot, "NODE", &owner_id)?;
+    }
+    Ok(())
+}
+
+/// One gives the slot away and many would take it, none with keys: the one meant by the giver
+/// gets it, or nobody does.
+fn finish_or_close(
+    manager: &Manager,
+    view: &mut View,
+    slot: u16,
+    source: usize,
+    target: Option<usize>,
+    importing: &[usize],
+) -> Outcome {
+    match target {
+        Some(target) => {
+            info!(
+                ">>> Case 3: Moving slot {slot} from {} to {} and closing it on all the other importing nodes.\n",
+                view.nodes[source].address(),
+                view.nodes[target].address()
+            );
+            must_move_slot(manager, view, source, target, slot, DOTS)?;
+        }
+        None => {
+            info!(">>> Case 3: Closing slot {slot} on both migrating and importing nodes.\n");
+            view.nodes[source].close_slot(slot)?;
+        }
+    }
+    for at in importing.iter().filter(|at| Some(**at) != target) {
+        view.nodes[*at].close_slot(slot)?;
+    }
+    Ok(())
+}
+
+fn not_handled(view: &View, slot: u16, owner: usize, migrating: &[usize], importing: &[usize]) -> Stop {
+    err!(
+        "[ERR] Sorry, redis-cli can't fix slot {slot}: it is set as migrating in {}, as importing in {}, owner is {}\n",
+        addresses(view, migrating),
+        addresses(view, importing),
+        view.nodes[owner].address()
+    );
+    Stop
+}
+
+/// Finds owners for slots that have none; returns for how many it did.
+pub fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Outcome<usize> {
+    require_all_masters(manager, view, "slots coverage");
+    info!(">>> Fixing slots coverage...\n");
+    let masters = view.masters();
+    let (mut none, mut single, mut multi) = (SlotSet::default(), Vec::new(), Vec::new());
+    for slot in (0..SLOTS).filter(|slot| !covered.contains(*slot)) {
+        let mut holders = Vec::new();
+        for at in &masters {
+            if view.nodes[*at].count_keys(slot)? > 0 {
+                holders.push(*at);
+            }
+        }
+        match holders.as_slice() {
+            [] => drop(none.insert(slot)),
+            [only] => single.push((slot, *only)),
+            _ => multi.push((slot, holders)),
+        }
+    }
+    let mut fixed = 0;
+    // These questions are asked even with --cluster-yes.
+    if !none.is_empty() {
+        say!("The following uncovered slots have no keys across the cluster:\n{none}\n");
+        if manager.confirm("Fix these slots by covering with a random node?", true) {
+            let chosen = masters[fastrand::usize(..masters.len())];
+            for slot in none.iter() {
+                cover(view, slot, chosen)?;
+                fixed += 1;
+            }
+        }
+    }
+    if !single.is_empty() {
+        let slots: SlotSet = single.iter().map(|(slot, _)| *slot).collect();
+        say!("The following uncovered slots have keys in just one node:\n{slots}\n");
+        if manager.confirm("Fix these slots by covering with those nodes?", true) {
+            for (slot, holder) in single {
+                cover(view, slot, holder)?;
+                fixed += 1;
+            }
+        }
+    }
+    if !multi.is_empty() {
+        let slots: SlotSet = multi.iter().map(|(slot, _)| *slot).collect();
+        say!("The following uncovered slots have keys in multiple nodes:\n{slots}\n");
+        if manager.confirm("Fix these slots by moving keys into a single node?", true) {
+            for (slot, holders) in multi {
+                unite(manager, view, slot, &holders)?;
+                fixed += 1;
+            }
+        }
+    }
+    Ok(fixed)
+}
+
+fn cover(view: &mut View, slot: u16, at: usize) -> Outcome {
+    let node = &mut view.nodes[at];
+    info!(">>> Covering slot {slot} with {}\n", node.address());
+    take_ownership(node, slot, false)
+}
+
+/// Gives a slot to the node with most of its keys and moves the others there.
+fn unite(manager: &Manager, view: &mut View, slot: u16, holders: &[usize]) -> Outcome {
+    let target = with_most_keys(view, holders, slot)?.ok_or(Stop)?;
+    let node = &mut view.nodes[target];
+    info!(">>> Covering slot {slot} moving keys to {}\n", node.address());
+    take_ownership(node, slot, true)?;
+    let target_id = node.id.clone();
+    for source in holders.iter().copied().filter(|at| *at != target) {
+        let node = &mut view.nodes[source];
+        node.must_set_slot(slot, "NODE", &target_id)?;
+        // An importing node may run MIGRATE on keys of a slot that is not its own.
+        node.must_set_slot(slot, "IMPORTING", &target_id)?;
+        must_move_slot(manager, view, source, target, slot, DOTS_COLD)?;
+        view.nodes[source].close_slot(slot)?;
+    }
+    Ok(())
+}
+
+/// Settles a slot that several masters claim.
+pub fn contested_slot(manager: &Manager, view: &mut View, slot: u16, owners: &[usize]) -> Outcome {
+    info!(">>> Fixing multiple owners for slot {slot}...\n");
+    let owner = with_most_keys(view, owners, slot)?.unwrap_or(owners[0]);
+    info!(">>> Setting slot {slot} owner: {}\n", view.nodes[owner].address());
+    take_ownership(&mut view.nodes[owner], slot, false)?;
+    let owner_id = view.nodes[owner].id.clone();
+    for at in view.masters().into_iter().filter(|at| *at != owner) {
+        let node = &mut view.nodes[at];
+        let keys = node.count_keys(slot)?;
+        forget_owner(node, slot)?;
+        node.slots.remove(slot);
+        node.must_set_slot(slot, "NODE", &owner_id)?;
+        if keys > 0 {
+            node.must_set_slot(slot, "IMPORTING", &owner_id)?;
+            must_move_slot(manager, view, at, owner, slot, DOTS_COLD)?;
+            view.nodes[at].close_slot(slot)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,329 @@
+//! The cluster manager, `redis-cli --cluster`: creates, checks, repairs and reshapes a
+//! cluster by talking to its nodes one by one.
+//!
+//! It holds no state of its own between runs. What it believes about a cluster is what the
+//! nodes said when it started (`view`), every decision is made by plain functions on that
+//! (`plan`), and every change goes through the public commands of the nodes, in an order in
+//! which a crash at any point leaves a cluster that `fix` can repair.
+
+mod check;
+mod commands;
+mod create;
+mod fix;
+mod membership;
+mod move_slots;
+mod node;
+mod nodes_text;
+mod plan;
+mod rebalance;
+mod reshard;
+mod slots;
+mod transfer;
+mod view;
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+
+use super::options::{Options, leading_int};
+use super::term::{InputLines, complain, is_color_term, say};
+use view::View;
+
+/// What is wrong has been told; the command ends with an error code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stop;
+
+type Outcome<T = ()> = Result<T, Stop>;
+
+/// The options whose names begin with `--cluster-`.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Replicas of every master.
+    pub replicas: usize,
+    /// The master of a node that is added as a replica.
+    pub master_id: Option<String>,
+    /// Node IDs to take slots from, or the address to import from.
+    pub from: Option<String>,
+    /// Node ID that gets the slots.
+    pub to: Option<String>,
+    /// ACL user at the instance to import from.
+    pub from_user: Option<Vec<u8>>,
+    /// Password at the instance to import from.
+    pub from_pass: Option<Vec<u8>>,
+    /// Ask for that password.
+    pub from_askpass: bool,
+    /// `node=weight` pairs.
+    pub weights: Vec<String>,
+    /// Number of slots to move; 0 asks.
+    pub slots: i64,
+    /// Timeout of a MIGRATE call.
+    pub timeout_ms: i64,
+    /// Keys moved by one MIGRATE call.
+    pub pipeline: i64,
+    /// Percentage of imbalance that is tolerated.
+    pub threshold: f64,
+    /// Answer yes.
+    pub yes: bool,
+    /// Show the moves of a rebalance and make none.
+    pub simulate: bool,
+    /// Overwrite keys at the target.
+    pub replace: bool,
+    /// Leave imported keys at the source.
+    pub copy: bool,
+    /// Add the node as a replica.
+    pub slave: bool,
+    /// Give slots to masters that have none.
+    pub use_empty_masters: bool,
+    /// Look for slots with more than one owner.
+    pub search_multiple_owners: bool,
+    /// Repair even though masters can not be reached.
+    pub fix_with_unreachable_masters: bool,
+    /// Call masters only.
+    pub only_masters: bool,
+    /// Call replicas only.
+    pub only_replicas: bool,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        ClusterOptions {
+            replicas: 0,
+            master_id: None,
+            from: None,
+            to: None,
+            from_user: None,
+            from_pass: None,
+            from_askpass: false,
+            weights: Vec::new(),
+            slots: 0,
+            timeout_ms: 60_000,
+            pipeline: 10,
+            threshold: 2.0,
+            yes: false,
+            simulate: false,
+            replace: false,
+            copy: false,
+            slave: false,
+            use_empty_masters: false,
+            search_multiple_owners: false,
+            fix_with_unreachable_masters: false,
+            only_masters: false,
+            only_replicas: false,
+        }
+    }
+}
+
+/// What a subcommand works with.
+struct Manager {
+    opts: Options,
+    input: InputLines,
+    /// `fix` rather than `check`.
+    fix: bool,
+}
+
+/// How many arguments a subcommand takes.
+enum Arity {
+    Exactly(usize),
+    AtLeast(usize),
+}
+
+struct Subcommand {
+    name: &'static str,
+    arity: Arity,
+    args: &'static str,
+    options: &'static [&'static str],
+    run: fn(&mut Manager, &[Vec<u8>]) -> Outcome,
+}
+
+const ANY_NODE: &str = "<host:port> or <host> <port> - separated by either colon or space";
+
+#[rustfmt::skip]
+static SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand { name: "create", arity: Arity::AtLeast(2), args: "host1:port1 ... hostN:portN",
+        options: &["replicas <arg>"], run: create::create },
+    Subcommand { name: "check", arity: Arity::AtLeast(1), args: ANY_NODE,
+        options: &["search-multiple-owners"], run: check::check },
+    Subcommand { name: "info", arity: Arity::AtLeast(1), args: ANY_NODE,
+        options: &[], run: check::info },
+    Subcommand { name: "fix", arity: Arity::AtLeast(1), args: ANY_NODE,
+        options: &["search-multiple-owners", "fix-with-unreachable-masters"], run: check::fix },
+    Subcommand { name: "reshard", arity: Arity::AtLeast(1), args: ANY_NODE,
+        options: &["from <arg>", "to <arg>", "slots <arg>", "yes", "timeout <arg>", "pipeline <arg>", "replace"],
+        run: reshard::reshard },
+    Subcommand { name: "rebalance", arity: Arity::AtLeast(1), args: ANY_NODE,
+        options: &["weight <node1=w1...nodeN=wN>", "use-empty-masters", "timeout <arg>", "simulate",
+            "pipeline <arg>", "threshold <arg>", "replace"],
+        run: rebalance::rebalance },
+    Subcommand { name: "add-node", arity: Arity::Exactly(2), args: "new_host:new_port existing_host:existing_port",
+        options: &["slave", "master-id <arg>"], run: membership::add_node },
+    Subcommand { name: "del-node", arity: Arity::Exactly(2), args: "host:port node_id",
+        options: &[], run: membership::del_node },
+    Subcommand { name: "call", arity: Arity::AtLeast(2), args: "host:port command arg arg .. arg",
+        options: &["only-masters", "only-replicas"], run: commands::call },
+    Subcommand { name: "set-timeout", arity: Arity::Exactly(2), args: "host:port milliseconds",
+        options: &[], run: commands::set_timeout },
+    Subcommand { name: "import", arity: Arity::Exactly(1), args: "host:port",
+        options: &["from <arg>", "from-user <arg>", "from-pass <arg>", "from-askpass", "copy", "replace"],
+        run: transfer::import },
+    Subcommand { name: "backup", arity: Arity::Exactly(2), args: "host:port backup_directory",
+        options: &[], run: transfer::backup },
+    Subcommand { name: "help", arity: Arity::Exactly(0), args: "",
+        options: &[], run: help },
+];
+
+/// Runs `--cluster` with its words and returns the exit code.
+pub fn run(opts: Options, words: Vec<Vec<u8>>) -> i32 {
+    let name = words.first().map(Vec::as_slice).unwrap_or_default();
+    let args = words.get(1..).unwrap_or_default();
+    let Some(subcommand) = SUBCOMMANDS.iter().find(|s| s.name.as_bytes() == name) else {
+        complain!("Unknown --cluster subcommand\n");
+        return 1;
+    };
+    let fits = match subcommand.arity {
+        // Help is given to whoever asks, however they ask.
+        Arity::Exactly(0) => true,
+        Arity::Exactly(n) => args.len() == n,
+        Arity::AtLeast(n) => args.len() >= n,
+    };
+    if !fits {
+        complain!("[ERR] Wrong number of arguments for specified --cluster sub command\n");
+        return 1;
+    }
+    let mut manager = Manager { opts, input: InputLines::default(), fix: false };
+    match (subcommand.run)(&mut manager, args) {
+        Ok(()) => 0,
+        Err(Stop) => 1,
+    }
+}
+
+fn help(_: &mut Manager, _: &[Vec<u8>]) -> Outcome {
+    const COLUMN: usize = 15;
+    let mut out = String::from("Cluster Manager Commands:\n");
+    for subcommand in SUBCOMMANDS {
+        out.push_str(&format!("  {:COLUMN$}{}\n", subcommand.name, subcommand.args));
+        for option in subcommand.options {
+            out.push_str(&format!("{:COLUMN$}  --cluster-{option}\n", ""));
+        }
+    }
+    out.push_str(
+        "\nFor check, fix, reshard, del-node, set-timeout, info, rebalance, call, import, backup \
+         you can specify the host and port of any working node in the cluster.\n\
+         \nCluster Manager Options:\n  --cluster-yes  Automatic yes to cluster commands prompts\n\n",
+    );
+    say!("{out}");
+    // redis-cli exits with 1 here, and so do scripts that look.
+    Err(Stop)
+}
+
+impl Manager {
+    fn options(&self) -> &ClusterOptions {
+        &self.opts.cluster_options
+    }
+
+    /// Loads the cluster that the node named by these arguments belongs to.
+    fn load(&self, args: &[Vec<u8>]) -> Outcome<View> {
+        let (host, port) = host_argument(args)?;
+        View::load(&self.opts, &host, port)
+    }
+
+    /// The next line of input, without blanks around it; the end of input stops the command.
+    fn answer(&mut self) -> Outcome<String> {
+        let line = self.input.next_line().ok_or(Stop)?;
+        Ok(String::from_utf8_lossy(&line).trim().to_string())
+    }
+
+    /// Asks for a yes. With `--cluster-yes` there is no question, unless it is one that every
+    /// time needs a person.
+    fn confirm(&mut self, question: &str, always_ask: bool) -> bool {
+        if self.options().yes && !always_ask {
+            return true;
+        }
+        say!("{question} (type 'yes' to accept): ");
+        self.answer().is_ok_and(|answer| answer == "yes")
+    }
+}
+
+/// `host:port[@bus_port]`, as users and CLUSTER NODES write it.
+fn parse_address(text: &str) -> Option<(String, u16, Option<u16>)> {
+    let (address, bus) = match text.rsplit_once('@') {
+        Some((address, bus)) => (address, Some(leading_int(bus.as_bytes()))),
+        None => (text, None),
+    };
+    let (host, port) = address.rsplit_once(':')?;
+    let port = u16::try_from(leading_int(port.as_bytes())).ok()?;
+    Some((host.to_string(), port, bus.and_then(|b| u16::try_from(b).ok())))
+}
+
+/// The node that a subcommand starts from: `host:port` or `host port`.
+fn host_argument(args: &[Vec<u8>]) -> Outcome<(String, u16)> {
+    let text = |at: usize| args.get(at).map(|arg| String::from_utf8_lossy(arg).into_owned());
+    let found = match (text(0), text(1)) {
+        (Some(address), None) => parse_address(&address).map(|(host, port, _)| (host, port)),
+        (Some(host), Some(port)) => u16::try_from(leading_int(port.as_bytes())).ok().map(|port| (host, port)),
+        _ => None,
+    };
+    match found {
+        Some((host, port)) if !host.is_empty() && port != 0 => Ok((host, port)),
+        _ => {
+            complain!(
+                "[ERR] Invalid arguments: you need to pass either a valid address (ie. 120.0.0.1:7000) or space separated IP and port (ie. 120.0.0.1 7000)\n"
+            );
+            Err(Stop)
+        }
+    }
+}
+
+/// How a message is meant, which shows in its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tone {
+    Info,
+    Warn,
+    Err,
+    Ok,
+}
+
+/// Prints a message in the colour of its tone, on terminals that have colours.
+fn tell(tone: Tone, text: std::fmt::Arguments<'_>) {
+    static COLOR: OnceLock<bool> = OnceLock::new();
+    if !*COLOR.get_or_init(|| is_color_term() && std::io::stdout().is_terminal()) {
+        say!("{text}");
+        return;
+    }
+    let code = match tone {
+        Tone::Info => "29;1",
+        Tone::Warn => "33;1",
+        Tone::Err => "31;1",
+        Tone::Ok => "32;1",
+    };
+    say!("\x1b[{code}m{text}\x1b[0m");
+}
+
+macro_rules! info { ($($arg:tt)*) => { $crate::cli::cluster::tell($crate::cli::cluster::Tone::Info, format_args!($($arg)*)) }; }
+macro_rules! caution { ($($arg:tt)*) => { $crate::cli::cluster::tell($crate::cli::cluster::Tone::Warn, format_args!($($arg)*)) }; }
+macro_rules! err { ($($arg:tt)*) => { $crate::cli::cluster::tell($crate::cli::cluster::Tone::Err, format_args!($($arg)*)) }; }
+macro_rules! ok { ($($arg:tt)*) => { $crate::cli::cluster::tell($crate::cli::cluster::Tone::Ok, format_args!($($arg)*)) }; }
+use {caution, err, info, ok};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let read = |text| parse_address(text).unwrap();
+        assert_eq!(read("a:1"), ("a".into(), 1, None));
+        assert_eq!(read("10.0.0.1:7000@17000"), ("10.0.0.1".into(), 7000, Some(17000)));
+        assert_eq!(read("::1:7000@17000,name"), ("::1".into(), 7000, Some(17000)));
+        assert_eq!(read(":0@0"), (String::new(), 0, Some(0)));
+        assert_eq!(parse_address("nothing"), None);
+        assert_eq!(parse_address("a:70000"), None);
+    }
+
+    #[test]
+    fn the_starting_node() {
+        let args = |line: &str| -> Vec<Vec<u8>> { line.split(' ').map(|w| w.into()).collect() };
+        assert_eq!(host_argument(&args("a:1")), Ok(("a".into(), 1)));
+        assert_eq!(host_argument(&args("a 1")), Ok(("a".into(), 1)));
+        assert_eq!(host_argument(&args("a")), Err(Stop));
+        assert_eq!(host_argument(&args("a x")), Err(Stop));
+    }
+}

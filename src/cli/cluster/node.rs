@@ -1,0 +1,295 @@
+//! One node of the cluster: what it said about itself, and a connection to it.
+
+use std::fmt;
+
+use super::nodes_text::{self, NodeLine};
+use super::slots::SlotSet;
+use super::{Outcome, Stop, err};
+use crate::cli::connection::{Connection, LinkError, describe};
+use crate::cli::modes::info_number;
+use crate::cli::options::Options;
+use crate::cli::term::complain;
+use crate::resp::reply_reader::Reply;
+
+/// The cluster bus listens this far above the port for clients, unless configured otherwise.
+const BUS_PORT_OFFSET: u16 = 10_000;
+
+/// Why a node did not do what it was asked.
+#[derive(Debug)]
+pub enum NodeError {
+    /// It replied with an error.
+    Refused(String),
+    /// The connection broke.
+    Link(LinkError),
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeError::Refused(text) => f.write_str(text),
+            NodeError::Link(error) => error.fmt(f),
+        }
+    }
+}
+
+/// See the module description.
+pub struct Node {
+    /// Host as given by the user or by the cluster.
+    pub host: String,
+    /// Port for clients.
+    pub port: u16,
+    /// Port of the cluster bus.
+    pub bus_port: u16,
+    /// Node ID.
+    pub id: String,
+    /// Flags as CLUSTER NODES lists them.
+    pub flags: Vec<String>,
+    /// The master this node replicates, or shall replicate.
+    pub master: Option<String>,
+    /// Config epoch.
+    pub epoch: u64,
+    /// Slots it serves, or shall serve.
+    pub slots: SlotSet,
+    /// Slots it gives away, and to whom.
+    pub migrating: Vec<(u16, String)>,
+    /// Slots it takes over, and from whom.
+    pub importing: Vec<(u16, String)>,
+    /// How many replicas of it the cluster has.
+    pub replicas: usize,
+    /// `slots` or `master` hold a plan the node has not been told of.
+    pub planned: bool,
+    conn: Option<Connection>,
+}
+
+impl Node {
+    /// A node at an address, of which nothing is known.
+    pub fn new(host: &str, port: u16) -> Node {
+        Node {
+            host: host.to_string(),
+            port,
+            bus_port: port.wrapping_add(BUS_PORT_OFFSET),
+            id: String::new(),
+            flags: Vec::new(),
+            master: None,
+            epoch: 0,
+            slots: SlotSet::default(),
+            migrating: Vec::new(),
+            importing: Vec::new(),
+            replicas: 0,
+            planned: false,
+            conn: None,
+        }
+    }
+
+    /// `host:port`
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Whether CLUSTER NODES calls it a replica.
+    pub fn is_replica(&self) -> bool {
+        self.flags.iter().any(|flag| flag == "slave")
+    }
+
+    /// Whether the bus is where it is by default, so that CLUSTER MEET need not name it.
+    pub fn has_default_bus_port(&self) -> bool {
+        self.bus_port == 0 || self.bus_port == self.port.wrapping_add(BUS_PORT_OFFSET)
+    }
+
+    /// Connects and logs in; complains if that fails.
+    pub fn connect(&mut self, opts: &Options) -> Outcome {
+        match Connection::tcp(&self.host, self.port) {
+            Ok(conn) => self.conn = Some(conn),
+            Err(error) => {
+                complain!("Could not connect to Redis at {}: {}\n", self.address(), describe(&error));
+                return Err(Stop);
+            }
+        }
+        if let Some(password) = &opts.auth {
+            let mut args: Vec<&[u8]> = vec![b"AUTH"];
+            args.extend(opts.user.as_deref());
+            args.push(password);
+            self.must(&args)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a command and returns any reply but an error.
+    pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, NodeError> {
+        self.send(args)?;
+        self.receive()
+    }
+
+    /// Sends a command, whose reply [`Node::receive`] will return.
+    pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), NodeError> {
+        let conn = self.conn.as_mut().ok_or(NodeError::Link(LinkError::Closed))?;
+        conn.send(args).map_err(|error| self.lose(error))
+    }
+
+    /// The reply to the oldest command without one.
+    pub fn receive(&mut self) -> Result<Reply, NodeError> {
+        let conn = self.conn.as_mut().ok_or(NodeError::Link(LinkError::Closed))?;
+        match conn.read() {
+            Ok(Reply::Error(text)) => Err(NodeError::Refused(String::from_utf8_lossy(&text).into_owned())),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.lose(error)),
+        }
+    }
+
+    fn lose(&mut self, error: LinkError) -> NodeError {
+        self.conn = None;
+        NodeError::Link(error)
+    }
+
+    /// [`Node::call`] on the words of a line.
+    pub fn words(&mut self, line: &str) -> Result<Reply, NodeError> {
+        let args: Vec<&str> = line.split(' ').collect();
+        self.call(&args)
+    }
+
+    /// [`Node::call`] that complains about failures.
+    pub fn must<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Outcome<Reply> {
+        self.call(args).map_err(|error| self.complain(&error))
+    }
+
+    /// [`Node::words`] that complains about failures.
+    pub fn must_words(&mut self, line: &str) -> Outcome<Reply> {
+        self.words(line).map_err(|error| self.complain(&error))
+    }
+
+    /// Tells what went wrong with this node.
+    pub fn complain(&self, error: &NodeError) -> Stop {
+        match error {
+            NodeError::Refused(text) => {
+                err!("Node {} replied with error:\n{text}\n", self.address())
+            }
+            NodeError::Link(error) => err!("Node {} is lost: {error}\n", self.address()),
+        }
+        Stop
+    }
+
+    /// Takes the connection for a use that ends it.
+    pub fn take_connection(&mut self) -> Option<Connection> {
+        self.conn.take()
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.conn.is_some()
+    }
+
+    /// Complains unless the node runs in cluster mode.
+    pub fn require_cluster_mode(&mut self) -> Outcome {
+        let reason = match self.words("INFO") {
+            Err(error) => error.to_string(),
+            Ok(reply) => {
+                let info = reply.text().unwrap_or_default();
+                if info_number(info, "cluster_enabled") == Some(1) {
+                    return Ok(());
+                }
+                "is not configured as a cluster node.".into()
+            }
+        };
+        err!("[ERR] Node {} {reason}\n", self.address());
+        Err(Stop)
+    }
+
+    /// Complains unless the node is alone and without keys.
+    pub fn require_empty(&mut self) -> Outcome {
+        let empty = self.words("INFO").and_then(|info| {
+            let text = info.text_lossy();
+            if text.contains("\ndb0:") {
+                return Ok(false);
+            }
+            let cluster = self.words("CLUSTER INFO")?;
+            let known = info_number(cluster.text().unwrap_or_default(), "cluster_known_nodes");
+            Ok(known == Some(1))
+        });
+        let reason = match empty {
+            Ok(true) => return Ok(()),
+            Ok(false) => "is not empty. Either the node already knows other nodes (check with CLUSTER NODES) or contains some key in database 0.".to_string(),
+            Err(error) => error.to_string(),
+        };
+        err!("[ERR] Node {} {reason}\n", self.address());
+        Err(Stop)
+    }
+
+    /// The cluster as this node sees it.
+    pub fn cluster_nodes(&mut self) -> Outcome<Vec<NodeLine>> {
+        let reply = self.must_words("CLUSTER NODES")?;
+        nodes_text::parse(&reply.text_lossy()).ok_or_else(|| {
+            complain!("Error: invalid CLUSTER NODES reply\n");
+            Stop
+        })
+    }
+
+    /// Learns about itself and returns what it says about the others.
+    pub fn load(&mut self) -> Outcome<Vec<NodeLine>> {
+        let (own, others): (Vec<_>, Vec<_>) = self.cluster_nodes()?.into_iter().partition(|line| line.is("myself"));
+        let Some(own) = own.into_iter().next() else {
+            complain!("Error: invalid CLUSTER NODES reply\n");
+            return Err(Stop);
+        };
+        self.id = own.id;
+        self.bus_port = own.bus_port;
+        self.master = own.master.filter(|_| own.flags.iter().any(|f| f == "slave"));
+        self.flags = own.flags;
+        self.epoch = own.epoch;
+        self.slots = own.slots;
+        self.migrating = own.migrating;
+        self.importing = own.importing;
+        self.planned = false;
+        Ok(others)
+    }
+
+    /// CLUSTER SETSLOT with a state that names another node: IMPORTING, MIGRATING or NODE.
+    pub fn set_slot(&mut self, slot: u16, state: &str, node_id: &str) -> Result<(), NodeError> {
+        self.words(&format!("CLUSTER SETSLOT {slot} {state} {node_id}")).map(drop)
+    }
+
+    /// [`Node::set_slot`] that complains.
+    pub fn must_set_slot(&mut self, slot: u16, state: &str, node_id: &str) -> Outcome {
+        self.set_slot(slot, state, node_id).map_err(|error| self.complain(&error))
+    }
+
+    /// Closes a slot that was open.
+    pub fn close_slot(&mut self, slot: u16) -> Outcome {
+        self.must_words(&format!("CLUSTER SETSLOT {slot} STABLE")).map(drop)
+    }
+
+    /// Keys of a slot at this node.
+    pub fn count_keys(&mut self, slot: u16) -> Outcome<i64> {
+        let reply = self.must_words(&format!("CLUSTER COUNTKEYSINSLOT {slot}"))?;
+        Ok(reply.integer().unwrap_or(0))
+    }
+
+    /// The text that `check` and `create` show for a node.
+    pub fn describe(&self, indent: usize) -> String {
+        let lead = " ".repeat(indent);
+        let role = if self.is_replica() { "S" } else { "M" };
+        let mut text = if self.planned && self.master.is_some() {
+            format!("{lead}S: {} {}", self.id, self.address())
+        } else {
+            let flags: Vec<&str> = self.flags_without_myself();
+            format!(
+                "{lead}{role}: {} {}\n{lead}   slots:{} ({} slots) {}",
+                self.id,
+                self.address(),
+                self.slots,
+                self.slots.len(),
+                flags.join(",")
+            )
+        };
+        if let Some(master) = &self.master {
+            text.push_str(&format!("\n{lead}   replicates {master}"));
+        } else if self.replicas > 0 {
+            text.push_str(&format!("\n{lead}   {} additional replica(s)", self.replicas));
+        }
+        text
+    }
+
+    /// The flags that say something about the node rather than about who was asked.
+    pub fn flags_without_myself(&self) -> Vec<&str> {
+        self.flags.iter().map(String::as_str).filter(|flag| *flag != "myself").collect()
+    }
+}

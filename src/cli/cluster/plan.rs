@@ -1,0 +1,415 @@
+//! The decisions of the cluster manager, as functions of plain data: who gets which slots,
+//! who replicates whom, which slots move where.
+
+use super::slots::{SLOTS, SlotSet};
+
+/// Where the nodes of a new cluster stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Masters with the first and last slot of each.
+    pub masters: Vec<(usize, (u16, u16))>,
+    /// Replicas with the master of each, in the order in which they were assigned.
+    pub replicas: Vec<(usize, usize)>,
+    /// How many of `replicas` were asked for; the others are spare nodes put to use.
+    pub regular: usize,
+}
+
+/// Takes nodes from every host in turn, so that neighbours stand on different hosts.
+fn interleave(hosts: &[&str]) -> Vec<usize> {
+    let mut by_host: Vec<(&str, Vec<usize>)> = Vec::new();
+    for (node, host) in hosts.iter().enumerate() {
+        match by_host.iter_mut().find(|(known, _)| known == host) {
+            Some((_, nodes)) => nodes.push(node),
+            None => by_host.push((host, vec![node])),
+        }
+    }
+    let rounds = by_host.iter().map(|(_, nodes)| nodes.len()).max();
+    (0..rounds.unwrap_or(0))
+        .flat_map(|round| by_host.iter().filter_map(move |(_, nodes)| nodes.get(round)))
+        .copied()
+        .collect()
+}
+
+/// The slots of the `index`-th of `count` masters: equal shares, each end rounded.
+fn share(index: usize, count: usize) -> (u16, u16) {
+    let end = |masters: usize| {
+        let slots = masters * usize::from(SLOTS);
+        u16::try_from((2 * slots + count) / (2 * count)).unwrap_or(SLOTS)
+    };
+    (end(index), end(index + 1) - 1)
+}
+
+/// Lays out a cluster on nodes of which the hosts are known: masters on as many hosts as
+/// there are, replicas away from their masters where that can be had at once.
+pub fn layout(hosts: &[&str], replicas_each: usize) -> Layout {
+    let order = interleave(hosts);
+    let count = hosts.len() / (replicas_each + 1);
+    let (masters, rest) = order.split_at(count);
+    // The hosts of the first masters and of the nodes after the last one are often the same;
+    // shifting them by one gives a better start.
+    let mut free: Vec<usize> = rest.to_vec();
+    if !free.is_empty() {
+        free.rotate_left(1);
+    }
+    let mut replicas = Vec::new();
+    let mut assign = |master: usize, replicas: &mut Vec<(usize, usize)>| {
+        if free.is_empty() {
+            return;
+        }
+        let away = free.iter().position(|node| hosts[*node] != hosts[master]);
+        replicas.push((free.remove(away.unwrap_or(0)), master));
+    };
+    for master in masters {
+        for _ in 0..replicas_each {
+            assign(*master, &mut replicas);
+        }
+    }
+    let regular = replicas.len();
+    let spare = rest.len() - regular;
+    for master in masters.iter().cycle().take(spare) {
+        assign(*master, &mut replicas);
+    }
+    let slots = (0..count).map(|index| share(index, count));
+    Layout { masters: masters.iter().copied().zip(slots).collect(), replicas, regular }
+}
+
+/// Weight of a replica that stands on the host of its master: it outweighs any number of
+/// replicas of one master that share a host.
+pub const SAME_HOST_AS_MASTER: u64 = 10_000;
+
+/// How badly replicas are placed (0 is perfect), and which ones could be placed better.
+pub fn affinity(hosts: &[&str], replicas: &[(usize, usize)]) -> (u64, Vec<usize>) {
+    let mut score = 0;
+    let mut offenders = Vec::new();
+    for (index, (replica, master)) in replicas.iter().enumerate() {
+        let host = hosts[*replica];
+        let mut offends = false;
+        if hosts[*master] == host {
+            score += SAME_HOST_AS_MASTER;
+            offends = true;
+        }
+        let siblings = replicas
+            .iter()
+            .enumerate()
+            .filter(|(other, (node, of))| *other != index && of == master && hosts[*node] == host)
+            .count();
+        if siblings > 0 && hosts[*master] != host {
+            score += 1;
+            offends = true;
+        }
+        if offends {
+            offenders.push(index);
+        }
+    }
+    (score, offenders)
+}
+
+/// Swaps masters of replicas until no replica shares a host with its master or with another
+/// replica of it, as far as that is possible. Returns the score that is left.
+pub fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &mut fastrand::Rng) -> u64 {
+    let single_host = hosts.windows(2).all(|pair| pair[0] == pair[1]);
+    let (mut score, mut offenders) = affinity(hosts, replicas);
+    let attempts = if single_host { 0 } else { 500 * hosts.len() };
+    let mut best = (score, replicas.to_vec());
+    for _ in 0..attempts {
+        if score == 0 || replicas.len() < 2 {
+            break;
+        }
+        let first = offenders[rng.usize(..offenders.len())];
+        let second = rng.usize(..replicas.len());
+        if first == second {
+            continue;
+        }
+        let swap = |replicas: &mut [(usize, usize)]| {
+            let (a, b) = (replicas[first].1, replicas[second].1);
+            replicas[first].1 = b;
+            replicas[second].1 = a;
+        };
+        swap(replicas);
+        let (new_score, new_offenders) = affinity(hosts, replicas);
+        if new_score > score {
+            swap(replicas);
+            continue;
+        }
+        // Steps that change nothing are kept: two of them may lead to a better place.
+        (score, offenders) = (new_score, new_offenders);
+        if score < best.0 {
+            best = (score, replicas.to_vec());
+        }
+    }
+    replicas.copy_from_slice(&best.1);
+    best.0
+}
+
+/// Which slots leave which source, if `count` slots are to move: every source gives in
+/// proportion to what it has, the largest rounding up.
+pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
+    let mut order: Vec<usize> = (0..sources.len()).collect();
+    order.sort_by_key(|source| std::cmp::Reverse(sources[*source].len()));
+    let total: usize = sources.iter().map(|slots| usize::from(slots.len())).sum();
+    let count = count.min(total);
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut shares: Vec<usize> = order
+        .iter()
+        .enumerate()
+        .map(|(rank, source)| {
+            let exact = count as f64 * f64::from(sources[*source].len()) / total as f64;
+            let rounded = if rank == 0 { exact.ceil() } else { exact.floor() };
+            rounded as usize
+        })
+        .collect();
+    // Rounding down may leave a few slots to nobody.
+    let mut missing = count.saturating_sub(shares.iter().sum());
+    while missing > 0 {
+        for (share, source) in shares.iter_mut().zip(&order) {
+            if missing > 0 && *share < usize::from(sources[*source].len()) {
+                *share += 1;
+                missing -= 1;
+            }
+        }
+    }
+    order
+        .iter()
+        .zip(shares)
+        .flat_map(|(source, share)| sources[*source].iter().take(share).map(|slot| (*source, slot)))
+        .take(count)
+        .collect()
+}
+
+/// What a rebalance finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    /// Slots every node has too many (positive) or too few. The sum is 0.
+    pub surplus: Vec<i64>,
+    /// Whether any node is out of balance by more than the threshold.
+    pub over_threshold: bool,
+}
+
+/// Compares what nodes have with what their weights entitle them to.
+pub fn balance(slots: &[u16], weights: &[f32], threshold_percent: f64) -> Balance {
+    let total_weight: f32 = weights.iter().sum();
+    let mut over_threshold = false;
+    let mut surplus = Vec::with_capacity(slots.len());
+    for (have, weight) in slots.iter().zip(weights) {
+        let expected = (f32::from(SLOTS) / total_weight * weight) as i64;
+        let have = i64::from(*have);
+        surplus.push(have - expected);
+        if threshold_percent > 0.0 {
+            over_threshold |= if have > 0 {
+                (100.0 - 100.0 * expected as f64 / have as f64).abs() > threshold_percent
+            } else {
+                expected > 1
+            };
+        }
+    }
+    // Shares were rounded down: those who give must find somebody who takes.
+    let mut left: i64 = surplus.iter().sum();
+    while left > 0 {
+        let mut took = false;
+        for (surplus, weight) in surplus.iter_mut().zip(weights) {
+            if left > 0 && *surplus <= 0 && *weight > 0.0 {
+                *surplus -= 1;
+                left -= 1;
+                took = true;
+            }
+        }
+        if !took {
+            break;
+        }
+    }
+    Balance { surplus, over_threshold }
+}
+
+/// One step of a rebalance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Who gives.
+    pub source: usize,
+    /// Who takes.
+    pub target: usize,
+    /// How many slots.
+    pub count: usize,
+}
+
+/// The order of nodes from those that lack most to those that have most to give.
+pub fn by_surplus(surplus: &[i64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..surplus.len()).collect();
+    order.sort_by_key(|node| surplus[*node]);
+    order
+}
+
+/// Pairs those who have too much with those who have too little.
+pub fn moves(surplus: &[i64]) -> Vec<Move> {
+    let mut left = surplus.to_vec();
+    let order = by_surplus(surplus);
+    let mut moves = Vec::new();
+    let (mut low, mut high) = (0, order.len().saturating_sub(1));
+    while low < high {
+        let (target, source) = (order[low], order[high]);
+        let count = left[target].min(0).abs().min(left[source].max(0));
+        if count > 0 {
+            moves.push(Move { source, target, count: usize::try_from(count).unwrap_or(0) });
+        }
+        left[target] += count;
+        left[source] -= count;
+        if left[target] >= 0 {
+            low += 1;
+        }
+        if left[source] <= 0 {
+            high -= 1;
+        }
+    }
+    moves
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn six_nodes_on_one_host() {
+        let layout = layout(&["h"; 6], 1);
+        assert_eq!(layout.masters, [(0, (0, 5460)), (1, (5461, 10922)), (2, (10923, 16383))]);
+        assert_eq!(layout.replicas, [(4, 0), (5, 1), (3, 2)]);
+        assert_eq!(layout.regular, 3);
+    }
+
+    #[test]
+    fn hosts_are_mixed() {
+        let hosts = ["a", "a", "b", "b", "c", "c"];
+        let layout = layout(&hosts, 1);
+        let masters: Vec<&str> = layout.masters.iter().map(|(n, _)| hosts[*n]).collect();
+        assert_eq!(masters, ["a", "b", "c"]);
+        assert_eq!(affinity(&hosts, &layout.replicas).0, 0);
+    }
+
+    #[test]
+    fn spare_nodes_become_replicas() {
+        let layout = layout(&["h"; 8], 1);
+        assert_eq!(layout.masters.len(), 4);
+        let layout = super::layout(&["h"; 11], 2);
+        assert_eq!((layout.masters.len(), layout.regular), (3, 6));
+        assert_eq!(layout.replicas.len(), 8);
+        let layout = super::layout(&["h"; 3], 0);
+        assert!(layout.replicas.is_empty());
+    }
+
+    #[test]
+    fn affinity_scores() {
+        let hosts = ["a", "a", "b", "b"];
+        assert_eq!(affinity(&hosts, &[(1, 0)]).0, SAME_HOST_AS_MASTER);
+        assert_eq!(affinity(&hosts, &[(2, 0), (3, 0)]).0, 2);
+        assert_eq!(affinity(&hosts, &[(2, 0), (1, 3)]), (0, vec![]));
+    }
+
+    #[test]
+    fn a_bad_layout_is_repaired() {
+        let hosts = ["a", "b", "c", "a", "b", "c"];
+        let mut replicas = vec![(3, 0), (4, 1), (5, 2)];
+        let mut rng = fastrand::Rng::with_seed(7);
+        assert_eq!(optimize_affinity(&hosts, &mut replicas, &mut rng), 0);
+        assert_eq!(affinity(&hosts, &replicas).0, 0);
+    }
+
+    #[test]
+    fn resharding_takes_in_proportion() {
+        let a: SlotSet = (0..5461).collect();
+        let b: SlotSet = (5461..10923).collect();
+        let table = reshard(&[&a, &b], 1000);
+        assert_eq!(table.len(), 1000);
+        let of = |source| table.iter().filter(|(s, _)| *s == source).count();
+        assert_eq!((of(0), of(1)), (499, 501));
+        assert_eq!(table[0], (1, 5461));
+        assert_eq!(reshard(&[&a], 6000).len(), 5461);
+        assert!(reshard(&[&SlotSet::default()], 5).is_empty());
+        assert!(reshard(&[], 5).is_empty());
+    }
+
+    #[test]
+    fn balanced_clusters_stay() {
+        let balance = balance(&[5461, 5462, 5461], &[1.0; 3], 2.0);
+        assert!(!balance.over_threshold);
+        assert_eq!(balance.surplus.iter().sum::<i64>(), 0);
+    }
+
+    #[test]
+    fn an_empty_master_is_filled() {
+        let balance = balance(&[5461, 5462, 5461, 0], &[1.0; 4], 2.0);
+        assert!(balance.over_threshold);
+        assert_eq!(balance.surplus, [1365, 1366, 1365, -4096]);
+        let moves = moves(&balance.surplus);
+        assert!(moves.iter().all(|m| m.target == 3));
+        assert_eq!(moves.iter().map(|m| m.count).sum::<usize>(), 4096);
+    }
+
+    #[test]
+    fn weights_of_zero_end() {
+        balance(&[8192, 8192], &[0.0, 0.0], 2.0);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_cover_all_slots(count in 1usize..2000) {
+            let mut next = 0;
+            for index in 0..count {
+                let (first, last) = share(index, count);
+                prop_assert_eq!(first, next);
+                prop_assert!(last >= first);
+                next = last + 1;
+            }
+            prop_assert_eq!(next, SLOTS);
+        }
+
+        #[test]
+        fn every_node_has_a_role(hosts in prop::collection::vec(0u8..4, 3..40), replicas in 0usize..4) {
+            let names: Vec<String> = hosts.iter().map(u8::to_string).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            prop_assume!(names.len() / (replicas + 1) >= 1);
+            let mut layout = layout(&names, replicas);
+            let mut seen: Vec<usize> = layout.masters.iter().map(|m| m.0)
+                .chain(layout.replicas.iter().map(|r| r.0)).collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..names.len()).collect::<Vec<_>>());
+            let before = affinity(&names, &layout.replicas).0;
+            let mut rng = fastrand::Rng::with_seed(1);
+            let after = optimize_affinity(&names, &mut layout.replicas, &mut rng);
+            prop_assert!(after <= before);
+            prop_assert_eq!(after, affinity(&names, &layout.replicas).0);
+        }
+
+        #[test]
+        fn moves_settle_every_balance(have in prop::collection::vec(0u16..3000, 2..12), weights in prop::collection::vec(0.1f32..4.0, 12)) {
+            let mut have = have;
+            let given: u32 = have.iter().map(|n| u32::from(*n)).sum();
+            prop_assume!(given <= u32::from(SLOTS));
+            have[0] += SLOTS - given as u16;
+            let balance = balance(&have, &weights[..have.len()], 2.0);
+            let mut left = balance.surplus.clone();
+            prop_assert_eq!(left.iter().sum::<i64>(), 0);
+            for step in moves(&balance.surplus) {
+                left[step.source] -= step.count as i64;
+                left[step.target] += step.count as i64;
+            }
+            prop_assert!(left.iter().all(|n| *n == 0));
+        }
+
+        #[test]
+        fn a_reshard_moves_what_was_asked(sizes in prop::collection::vec(0u16..500, 1..8), count in 0usize..3000) {
+            let mut next = 0;
+            let sets: Vec<SlotSet> = sizes.iter().map(|size| {
+                let set = (next..next + size).collect();
+                next += size;
+                set
+            }).collect();
+            let sets: Vec<&SlotSet> = sets.iter().collect();
+            let table = reshard(&sets, count);
+            prop_assert_eq!(table.len(), count.min(usize::from(next)));
+            for (source, slot) in &table {
+                prop_assert!(sets[*source].contains(*slot));
+            }
+        }
+    }
+}

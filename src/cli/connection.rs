@@ -1,0 +1,243 @@
+//! A blocking connection to a server: commands out, replies in.
+//!
+//! It knows bytes and replies only. Logging in, choosing a database, following redirections
+//! and what to do when the link breaks belong to the callers.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::resp::reply_reader::{Reply, ReplyError, ReplyReader};
+
+/// Seconds of silence after which the kernel probes the peer, so that a dead server is noticed
+/// while a long command runs.
+const KEEPALIVE_S: u32 = 15;
+
+/// Why a connection can not be used any further.
+#[derive(Debug)]
+pub enum LinkError {
+    /// The socket reported an error.
+    Io(io::Error),
+    /// The server closed the connection.
+    Closed,
+    /// The server sent something that is no reply.
+    Protocol(ReplyError),
+}
+
+impl LinkError {
+    /// Whether connecting again may help: the peer went away, rather than talked nonsense.
+    pub fn is_disconnect(&self) -> bool {
+        match self {
+            LinkError::Closed => true,
+            LinkError::Io(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            LinkError::Protocol(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkError::Io(error) => f.write_str(&describe(error)),
+            LinkError::Closed => f.write_str("Server closed the connection"),
+            LinkError::Protocol(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        LinkError::Io(error)
+    }
+}
+
+impl From<ReplyError> for LinkError {
+    fn from(error: ReplyError) -> Self {
+        LinkError::Protocol(error)
+    }
+}
+
+/// An I/O error in the words of the C library, without Rust's error number.
+pub fn describe(error: &io::Error) -> String {
+    if let Some(code) = error.raw_os_error() {
+        return Errno::from_raw(code).desc().to_string();
+    }
+    let text = error.to_string();
+    match text.strip_prefix("failed to lookup address information: ") {
+        Some(reason) => reason.to_string(),
+        None => text,
+    }
+}
+
+/// A command in the form servers read: an array of bulk strings.
+pub fn encode_command<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
+    let payload: usize = args.iter().map(|a| a.as_ref().len() + 16).sum();
+    let mut out = Vec::with_capacity(payload + 16);
+    let _ = write!(out, "*{}\r\n", args.len());
+    for arg in args {
+        let arg = arg.as_ref();
+        let _ = write!(out, "${}\r\n", arg.len());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// See the module description.
+pub struct Connection {
+    stream: Stream,
+    reader: ReplyReader,
+}
+
+impl Connection {
+    /// Connects over TCP, IPv4 addresses of the host first.
+    pub fn tcp(host: &str, port: u16) -> io::Result<Connection> {
+        let mut addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+        addresses.sort_by_key(|address| address.is_ipv6());
+        let stream = TcpStream::connect(addresses.as_slice())?;
+        stream.set_nodelay(true)?;
+        let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
+        let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_S);
+        let _ = setsockopt(&stream, sockopt::TcpKeepInterval, &(KEEPALIVE_S / 3));
+        let _ = setsockopt(&stream, sockopt::TcpKeepCount, &3);
+        Ok(Connection { stream: Stream::Tcp(stream), reader: ReplyReader::new() })
+    }
+
+    /// Connects to a Unix domain socket.
+    pub fn unix(path: &std::path::Path) -> io::Result<Connection> {
+        Ok(Connection { stream: Stream::Unix(UnixStream::connect(path)?), reader: ReplyReader::new() })
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        match &mut self.stream {
+            Stream::Tcp(s) => s.write_all(bytes)?,
+            Stream::Unix(s) => s.write_all(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Sends one command.
+    pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), LinkError> {
+        self.send_raw(&encode_command(args))
+    }
+
+    /// A reply that has already arrived.
+    pub fn buffered(&mut self) -> Result<Option<Reply>, LinkError> {
+        Ok(self.reader.next_reply()?)
+    }
+
+    /// Reads once from the socket into the parser.
+    pub fn fill(&mut self) -> Result<(), LinkError> {
+        let mut chunk = [0u8; 16 * 1024];
+        let n = self.read_some(&mut chunk)?;
+        self.reader.feed(&chunk[..n]);
+        Ok(())
+    }
+
+    /// Reads once from the socket, past the parser. End of stream is an error.
+    fn read_some(&mut self, chunk: &mut [u8]) -> Result<usize, LinkError> {
+        loop {
+            let result = match &mut self.stream {
+                Stream::Tcp(s) => s.read(chunk),
+                Stream::Unix(s) => s.read(chunk),
+            };
+            match result {
+                Ok(0) => return Err(LinkError::Closed),
+                Ok(n) => return Ok(n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits for the next reply.
+    pub fn read(&mut self) -> Result<Reply, LinkError> {
+        loop {
+            if let Some(reply) = self.buffered()? {
+                return Ok(reply);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Sends a command and waits for its reply, dropping push messages that come first.
+    pub fn command<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, LinkError> {
+        self.send(args)?;
+        loop {
+            match self.read()? {
+                Reply::Push(_) => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    /// [`Connection::command`] on the words of a line, for commands without odd characters.
+    pub fn words(&mut self, line: &str) -> Result<Reply, LinkError> {
+        let args: Vec<&str> = line.split(' ').collect();
+        self.command(&args)
+    }
+
+    /// Reads raw bytes, those first that the parser had not consumed.
+    pub fn read_raw(&mut self, chunk: &mut [u8]) -> Result<usize, LinkError> {
+        let rest = self.reader.take_rest();
+        if rest.is_empty() {
+            return self.read_some(chunk);
+        }
+        let n = rest.len().min(chunk.len());
+        chunk[..n].copy_from_slice(&rest[..n]);
+        self.reader.feed(&rest[n..]);
+        Ok(n)
+    }
+
+    /// Switches the socket between blocking and non-blocking.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(s) => s.set_nonblocking(nonblocking),
+            Stream::Unix(s) => s.set_nonblocking(nonblocking),
+        }
+    }
+
+    /// Writes what the socket takes now.
+    pub fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.stream {
+            Stream::Tcp(s) => s.write(bytes),
+            Stream::Unix(s) => s.write(bytes),
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.stream {
+            Stream::Tcp(s) => s.as_fd(),
+            Stream::Unix(s) => s.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_arrays_of_bulk_strings() {
+        assert_eq!(encode_command(&["SET", "k", ""]), b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n");
+    }
+
+    #[test]
+    fn errors_read_as_in_c() {
+        let refused = io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
+        assert_eq!(describe(&refused), "Connection refused");
+    }
+}

@@ -1,0 +1,91 @@
+//! How arguments are written at the prompt and how strings are shown there.
+//!
+//! The line syntax is that of Redis configuration files and of the inline protocol: words
+//! parted by blanks, `"..."` with escapes (`\n \r \t \b \a \xHH`), `'...'` with only `\'`.
+
+/// The line can not be split: a quote is open, or text follows a closing quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unbalanced;
+
+/// Splits a line into arguments.
+pub fn split_args(line: &[u8]) -> Result<Vec<Vec<u8>>, Unbalanced> {
+    let args = crate::resp::split_args(line).ok_or(Unbalanced)?;
+    Ok(args.as_args().iter().map(<[u8]>::to_vec).collect())
+}
+
+/// Reads text that must be exactly one argument.
+pub fn unquote(text: &[u8]) -> Option<Vec<u8>> {
+    let mut args = split_args(text).ok()?;
+    match args.len() {
+        1 => args.pop(),
+        _ => None,
+    }
+}
+
+/// Appends `text` in double quotes, with everything escaped that is not printable ASCII.
+pub fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for &byte in text {
+        match byte {
+            b'\\' | b'"' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x07 => out.extend_from_slice(b"\\a"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x20..=0x7e => out.push(byte),
+            _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        }
+    }
+    out.push(b'"');
+}
+
+/// [`push_quoted`] into a new buffer.
+pub fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    push_quoted(&mut out, text);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(line: &str) -> Result<Vec<String>, Unbalanced> {
+        let text = |arg: Vec<u8>| String::from_utf8_lossy(&arg).into_owned();
+        Ok(split_args(line.as_bytes())?.into_iter().map(text).collect())
+    }
+
+    #[test]
+    fn words_and_quotes() {
+        assert_eq!(split("  set  key\tval \n").unwrap(), ["set", "key", "val"]);
+        assert_eq!(split("").unwrap(), Vec::<String>::new());
+        assert_eq!(split(r#"set k " bar ""#).unwrap(), ["set", "k", " bar "]);
+        assert_eq!(split(r#""\"bar\"" '\'x\n'"#).unwrap(), ["\"bar\"", r"'x\n"]);
+        assert_eq!(split(r#"key"" bar"#).unwrap(), ["key", "bar"]);
+        assert_eq!(split(r#""\n\r\t\x41\x4z\q""#).unwrap(), ["\n\r\tAx4zq"]);
+        assert_eq!(split_args(br#""\x00\xFf""#).unwrap(), vec![vec![0u8, 0xff]]);
+    }
+
+    #[test]
+    fn unbalanced_quotes() {
+        for line in [r#"get ""key"#, r#"get "key"x"#, r#""open"#, "'open", r#"'a'b"#] {
+            assert_eq!(split(line), Err(Unbalanced), "{line}");
+        }
+    }
+
+    #[test]
+    fn unquote_takes_one_argument() {
+        assert_eq!(unquote(br#""\x41""#), Some(b"A".to_vec()));
+        assert_eq!(unquote(br#""a" "b""#), None);
+        assert_eq!(unquote(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_reads_back(text in prop::collection::vec(any::<u8>(), 0..60)) {
+            prop_assert_eq!(unquote(&quoted(&text)), Some(text));
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! What the subcommands of CLUSTER that change something do. Parsing arguments and writing replies is the business of
+//! `commands::cluster`; the error texts here are those of the replies, without the leading `ERR `.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::gossip::BLACKLIST_TTL_S;
+use super::node::{NodeFlags, NodeId, NodeKey};
+use super::slots::{SLOT_COUNT, Slot};
+use super::{Action, Cluster, Env};
+
+/// Why a subcommand was refused; the text of the error reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminError(pub String);
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for AdminError {}
+
+type Result<T = ()> = std::result::Result<T, AdminError>;
+
+fn refuse<T>(text: impl Into<String>) -> Result<T> {
+    Err(AdminError(text.into()))
+}
+
+/// How CLUSTER FAILOVER goes about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailoverMode {
+    /// With the master's help, losing nothing.
+    Coordinated,
+    /// Without the master, but with votes.
+    Force,
+    /// Without anybody.
+    Takeover,
+}
+
+/// What CLUSTER SETSLOT sets. Ids are as the client wrote them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetSlot<'a> {
+    /// Keys that are missing are asked of this node.
+    Migrating(&'a [u8]),
+    /// Clients that say ASKING are served.
+    Importing(&'a [u8]),
+    /// Neither.
+    Stable,
+    /// It belongs to this node.
+    Node(&'a [u8]),
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Cluster {
+    /// The node a client names.
+    pub fn find(&self, id: &[u8]) -> Option<NodeKey> {
+        self.nodes.find(&NodeId::parse(id)?)
+    }
+
+    fn known(&self, id: &[u8], unknown: &str) -> Result<NodeKey> {
+        self.find(id).ok_or_else(|| AdminError(format!("{unknown} {}", text(id))))
+    }
+
+    /// CLUSTER MEET. Meeting an address twice at a time is one meeting.
+    pub fn meet(&mut self, ip: &[u8], port: i64, bus_port: i64, env: &Env) -> Result {
+        let address = std::str::from_utf8(ip).ok().and_then(|ip| ip.parse::<IpAddr>().ok());
+        let in_range = |p: i64| u16::try_from(p).ok().filter(|p| *p != 0);
+        let (Some(address), Some(port), Some(bus_port)) = (address, in_range(port), in_range(bus_port)) else {
+            return refuse(format!("Invalid node address specified: {}:{port}", text(ip)));
+        };
+        let ip = address.to_string();
+        let tls = self.config.tls_cluster;
+        let under_way = self
+            .nodes
+            .iter()
+            .any(|(_, n)| n.in_handshake() && n.ip == ip && n.client_port(tls) == port && n.bus_port == bus_port);
+        if under_way {
+            return Ok(());
+        }
+        let id = NodeId::random(&mut self.rng);
+        let key = self.add_node(id, NodeFlags::HANDSHAKE | NodeFlags::MEET, env.now_ms);
+        let node = &mut self.nodes[key];
+        node.ip = ip;
+        if tls {
+            node.tls_port = port
+        } else {
+            node.tcp_port = port
+        }
+        node.bus_port = bus_port;
+        Ok(())
+    }
+
+    /// CLUSTER ADDSLOTS and ADDSLOTSRANGE: the slots of all ranges become ours, or none.
+    pub fn add_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
+        for slot in self.check_slots(ranges, false)? {
+            self.importing.remove(&slot);
+            self.bind(slot, self.myself);
+        }
+        self.save_and_update();
+        Ok(())
+    }
+
+    /// CLUSTER DELSLOTS and DELSLOTSRANGE: the slots of all ranges become nobody's, or none.
+    pub fn del_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
+        for slot in self.check_slots(ranges, true)? {
+            self.importing.remove(&slot);
+            self.unbind(slot);
+        }
+        self.save_and_update();
+        Ok(())
+    }
+
+    fn check_slots(&self, ranges: &[(Slot, Slot)], bound: bool) -> Result<Vec<Slot>> {
+        let mut seen = super::SlotSet::default();
+        for slot in ranges.iter().flat_map(|(a, b)| *a..=*b) {
+            match self.owner[usize::from(slot)] {
+                None if bound => return refuse(format!("Slot {slot} is already unassigned")),
+                Some(_) if !bound => return refuse(format!("Slot {slot} is already busy")),
+                _ if !seen.insert(slot) => {
+                    return refuse(format!("Slot {slot} specified multiple times"));
+                }
+                _ => {}
+            }
+        }
+        Ok(seen.iter().collect())
+    }
+
+    /// CLUSTER FLUSHSLOTS: this node gives up its slots.
+    pub fn flush_slots(&mut self, has_keys: bool) -> Result {
+        if has_keys {
+            return refuse("DB must be empty to perform CLUSTER FLUSHSLOTS.");
+        }
+        self.unbind_all(self.myself);
+        self.save_and_update();
+        Ok(())
+    }
+
+    /// CLUSTER SETSLOT.
+    pub fn set_slot(&mut self, slot: Slot, what: SetSlot<'_>, env: &Env) -> Result {
+        let mine = self.owner[usize::from(slot)] == Some(self.myself);
+        match what {
+            SetSlot::Migrating(id) => {
+                if !mine {
+                    return refuse(format!("I'm not the owner of hash slot {slot}"));
+                }
+                let target = self.slot_target(id, "I don't know about node")?;
+                self.migrating.insert(slot, target);
+            }
+            SetSlot::Importing(id) => {
+                if mine {
+                    return refuse(format!("I'm already the owner of hash slot {slot}"));
+                }
+                let source = self.slot_target(id, "I don't know about node")?;
+                self.importing.insert(slot, source);
+            }
+            SetSlot::Stable => {
+                self.migrating.remove(&slot);
+                self.importing.remove(&slot);
+            }
+            SetSlot::Node(id) => {
+                let key = self.slot_target(id, "Unknown node")?;
+                self.assign_slot(slot, key, env)?;
+            }
+        }
+        self.save_and_update();
+        Ok(())
+    }
+
+    /// SETSLOT is for masters only; checked before its other arguments are.
+    pub fn check_set_slot_allowed(&self) -> Result {
+        if self.is_replica() { refuse("Please use SETSLOT only with masters.") } else { Ok(()) }
+    }
+
+    fn slot_target(&self, id: &[u8], unknown: &str) -> Result<NodeKey> {
+        let key = self.known(id, unknown)?;
+        if self.nodes[key].is_replica() { refuse("Target node is not a master") } else { Ok(key) }
+    }
+
+    fn assign_slot(&mut self, slot: Slot, key: NodeKey, env: &Env) -> Result {
+        let was_mine = self.owner[usize::from(slot)] == Some(self.myself);
+        let keys = (env.keys_in_slot)(slot);
+        if was_mine && key != self.myself && keys != 0 {
+            return refuse(format!(
+                "Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
+            ));
+        }
+        if keys == 0 {
+            self.migrating.remove(&slot);
+        }
+        self.unbind(slot);
+        self.bind(slot, key);
+        if was_mine && key != self.myself && self.myself().slot_count == 0 && self.config.allow_replica_migration {
+            self.log_following(key);
+            self.set_master(key);
+            self.save_synced();
+        }
+        if key == self.myself && self.importing.remove(&slot).is_some() {
+            // A new epoch, so that the claim beats the old owner's. Should somebody else take the same at the same time,
+            // the collision is resolved later.
+            if self.bump_epoch() {
+                log::info!("configEpoch updated after importing slot {slot}");
+            }
+            self.broadcast_pong(env);
+        }
+        Ok(())
+    }
+
+    /// CLUSTER BUMPEPOCH: our epoch, and whether it is a new one.
+    pub fn bump_my_epoch(&mut self) -> (bool, u64) {
+        let bumped = self.bump_epoch();
+        (bumped, self.myself().config_epoch)
+    }
+
+    /// CLUSTER FORGET.
+    pub fn forget(&mut self, id: &[u8], env: &Env) -> Result {
+        let Some(key) = self.find(id) else {
+            // Somebody else may have been told before, and told us.
+            let told = NodeId::parse(id).is_some_and(|id| self.is_blacklisted(&id, env));
+            return if told { Ok(()) } else { refuse(format!("Unknown node {}", text(id))) };
+        };
+        if key == self.myself {
+            return refuse("I tried hard but I can't forget myself...");
+        }
+        if self.myself().replica_of == Some(key) {
+            return refuse("Can't forget my master!");
+        }
+        let id = self.nodes[key].id;
+        self.blacklist.insert(id, env.now_ms / 1000 + BLACKLIST_TTL_S);
+        self.remove_node(key);
+        self.save_and_update();
+        Ok(())
+    }
+
+    /// CLUSTER REPLICATE.
+    pub fn replicate(&mut self, id: &[u8], has_keys: bool) -> Result {
+        let key = self.known(id, "Unknown node")?;
+        if key == self.myself {
+            return refuse("Can't replicate myself");
+        }
+        if self.nodes[key].is_replica() {
+            return refuse("I can only replicate a master, not a replica.");
+        }
+        if self.is_master() && (self.myself().slot_count != 0 || has_keys) {
+            return refuse("To set a master the node must be empty and without assigned slots.");
+        }
+        self.set_master(key);
+        self.save_and_update();
+        Ok(())
+    }
+
+    /// CLUSTER REPLICAS: the replicas of a master.
+    pub fn replicas_of(&self, id: &[u8]) -> Result<&[NodeKey]> {
+        let key = self.known(id, "Unknown node")?;
+        if self.nodes[key].is_replica() {
+            return refuse("The specified node is not a master");
+        }
+        Ok(&self.nodes[key].replicas)
+    }
+
+    /// CLUSTER COUNT-FAILURE-REPORTS.
+    pub fn count_failure_reports(&mut self, id: &[u8], env: &Env) -> Result<usize> {
+        let key = self.known(id, "Unknown node")?;
+        Ok(self.fail_report_count(key, env))
+    }
+
+    /// CLUSTER FAILOVER.
+    pub fn failover(&mut self, mode: FailoverMode, env: &Env) -> Result {
+        if self.is_master() {
+            return refuse("You should send CLUSTER FAILOVER to a replica");
+        }
+        let Some(master) = self.myself().replica_of else {
+            return refuse("I'm a replica but my master is unknown to me");
+        };
+        if mode == FailoverMode::Coordinated && (self.nodes[master].failed() || self.nodes[master].link.is_none()) {
+            return refuse("Master is down or failed, please use CLUSTER FAILOVER FORCE");
+        }
+        match mode {
+            FailoverMode::Takeover => {
+                log::info!("Taking over the master (user request).");
+                self.reset_manual_failover();
+                self.bump_epoch();
+                self.replace_my_master(env);
+            }
+            FailoverMode::Force => {
+                log::info!("Forced failover user request accepted.");
+                self.begin_manual_failover(true, env);
+            }
+            FailoverMode::Coordinated => {
+                log::info!("Manual failover user request accepted.");
+                self.begin_manual_failover(false, env);
+            }
+        }
+        Ok(())
+    }
+
+    /// CLUSTER SET-CONFIG-EPOCH, for a node that is alone and fresh.
+    pub fn set_config_epoch(&mut self, epoch: i64) -> Result {
+        let Ok(epoch) = u64::try_from(epoch) else {
+            return refuse(format!("Invalid config epoch specified: {epoch}"));
+        };
+        if self.nodes.len() > 1 {
+            return refuse("The user can assign a config epoch only when the node does not know any other node.");
+        }
+        if self.myself().config_epoch != 0 {
+            return refuse("Node config epoch is already non-zero");
+        }
+        self.nodes[self.myself].config_epoch = epoch;
+        log::info!("configEpoch set to {epoch} via CLUSTER SET-CONFIG-EPOCH");
+        self.current_epoch = self.current_epoch.max(epoch);
+        self.save_and_update();
+        Ok(())
+    }
+
+    /// CLUSTER RESET: forget everybody; a hard one also takes a new identity.
+    pub fn reset(&mut self, hard: bool, has_keys: bool) -> Result {
+        if self.is_master() && has_keys {
+            return refuse("CLUSTER RESET can't be called with master nodes containing keys");
+        }
+        if self.is_replica() {
+            self.set_node_as_master(self.myself);
+            self.actions.push(Action::UnsetReplicationMaster);
+            self.actions.push(Action::FlushAllData);
+        }
+        self.close_all_slots();
+        self.reset_manual_failover();
+        self.forget_election();
+        for slot in 0..SLOT_COUNT as Slot {
+            self.unbind(slot);
+        }
+        for key in self.nodes.keys() {
+            if key != self.myself {
+                self.remove_node(key);
+            }
+        }
+        self.blacklist.clear();
+        if hard {
+            self.current_epoch = 0;
+            self.last_vote_epoch = 0;
+            self.nodes[self.myself].config_epoch = 0;
+            log::info!("configEpoch set to 0 via CLUSTER RESET HARD");
+            // Links accepted under the old name must not outlive it.
+            let id = NodeId::random(&mut self.rng);
+            self.nodes.rename(self.myself, id);
+            self.nodes[self.myself].shard_id = NodeId::random(&mut self.rng);
+            log::info!("Node hard reset, now I'm {id}");
+        }
+        self.save_synced();
+        self.todo.state = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! What CLUSTER NODES, INFO, SLOTS and SHARDS show.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::node::{Node, NodeId, NodeKey};
+use super::slots::{SLOT_COUNT, Slot};
+use super::wire::PacketType;
+use super::{Cluster, Env, PreferredEndpoint};
+
+/// How clients are told to reach a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Endpoint<'a> {
+    /// By this address or name.
+    Known(&'a str),
+    /// By the address they used so far (a null in CLUSTER SLOTS, nothing before the port in a redirection).
+    SameAddress,
+}
+
+/// A row of CLUSTER SLOTS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlotRangeView {
+    /// First slot.
+    pub first: Slot,
+    /// Last slot.
+    pub last: Slot,
+    /// The owner, then the replicas that can be read from.
+    pub nodes: Vec<NodeKey>,
+}
+
+/// An element of CLUSTER SHARDS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShardView {
+    /// The master's slots as inclusive ranges.
+    pub ranges: Vec<(Slot, Slot)>,
+    /// Master and replicas.
+    pub nodes: Vec<NodeKey>,
+}
+
+impl Cluster {
+    /// CLUSTER NODES. `tls` chooses which client port is shown.
+    pub fn describe_nodes(&self, tls: bool) -> String {
+        let mut out = String::with_capacity(self.nodes.len() * 140);
+        for (key, _) in self.nodes.iter() {
+            out.push_str(&self.describe_node(key, tls, false));
+            out.push('\n');
+        }
+        out
+    }
+
+    /// One line of CLUSTER NODES, or of nodes.conf if `for_file`, without newline.
+    pub fn describe_node(&self, key: NodeKey, tls: bool, for_file: bool) -> String {
+        let node = &self.nodes[key];
+        let mut out = String::new();
+        let w = &mut out;
+        let ok = "a String takes everything";
+        write!(w, "{} {}:{}@{}", node.id, node.ip, node.client_port(tls), node.bus_port).expect(ok);
+        if !node.hostname.is_empty() {
+            write!(w, ",{}", node.hostname).expect(ok);
+        }
+        if for_file {
+            if node.hostname.is_empty() {
+                w.push(',');
+            }
+            let (name, port) = if tls { ("tcp", node.tcp_port) } else { ("tls", node.tls_port) };
+            write!(w, ",{name}-port={port}").expect(ok);
+            if !node.human_name.is_empty() {
+                write!(w, ",nodename={}", node.human_name).expect(ok);
+            }
+            write!(w, ",shard-id={}", node.shard_id).expect(ok);
+        }
+        let master = node.replica_of.map(|m| &self.nodes[m]);
+        let master_id = master.map_or("-", |m| m.id.as_str());
+        let epoch = master.filter(|_| node.is_replica()).unwrap_or(node).config_epoch;
+        let connected = node.link.is_some() || key == self.myself;
+        write!(
+            w,
+            " {} {master_id} {} {} {epoch} {}",
+            node.flags,
+            node.ping_sent_ms,
+            node.pong_received_ms,
+            if connected { "connected" } else { "disconnected" }
+        )
+        .expect(ok);
+        for (first, last) in node.slots.ranges() {
+            if first == last { write!(w, " {first}") } else { write!(w, " {first}-{last}") }.expect(ok);
+        }
+        if key == self.myself {
+            let migrating = self.migrating.iter().map(|(slot, other)| (slot, '>', other));
+            let importing = self
+                .importing
+                .iter()
+                .filter(|(slot, _)| !self.migrating.contains_key(slot))
+                .map(|(slot, other)| (slot, '<', other));
+            let mut open: Vec<_> = migrating.chain(importing).collect();
+            open.sort_by_key(|(slot, ..)| **slot);
+            for (slot, direction, other) in open {
+                write!(w, " [{slot}-{direction}-{}]", self.nodes[*other].id).expect(ok);
+            }
+        }
+        out
+    }
+
+    /// CLUSTER INFO.
+    pub fn describe_info(&self) -> String {
+        let (mut assigned, mut good, mut pfail, mut fail) = (0, 0, 0, 0);
+        for key in self.owner.iter().flatten() {
+            let node = &self.nodes[*key];
+            assigned += 1;
+            match (node.failed(), node.timed_out()) {
+                (true, _) => fail += 1,
+                (false, true) => pfail += 1,
+                (false, false) => good += 1,
+            }
+        }
+        let me = self.myself();
+        let my_epoch = me.replica_of.map_or(me, |m| &self.nodes[m]).config_epoch;
+        let mut out = format!(
+            "cluster_state:{}\r\ncluster_slots_assigned:{assigned}\r\ncluster_slots_ok:{good}\r\n\
+             cluster_slots_pfail:{pfail}\r\ncluster_slots_fail:{fail}\r\ncluster_known_nodes:{}\r\n\
+             cluster_size:{}\r\ncluster_current_epoch:{}\r\ncluster_my_epoch:{my_epoch}\r\n",
+            if self.state_ok { "ok" } else { "fail" },
+            self.nodes.len(),
+            self.size,
+            self.current_epoch,
+        );
+        for (direction, counts) in [("sent", &self.stats.sent), ("received", &self.stats.received)] {
+            for (kind, n) in PacketType::ALL.iter().zip(counts).filter(|(_, n)| **n > 0) {
+                let _ = write!(out, "cluster_stats_messages_{}_{direction}:{n}\r\n", kind.name());
+            }
+            let _ = write!(out, "cluster_stats_messages_{direction}:{}\r\n", counts.iter().sum::<u64>());
+        }
+        let _ = write!(out, "total_cluster_links_buffer_limit_exceeded:{}\r\n", self.stats.links_buffer_limit_exceeded);
+        out
+    }
+
+    /// CLUSTER SLOTS.
+    pub fn slot_ranges(&self, env: &Env) -> Vec<SlotRangeView> {
+        let mut out: Vec<SlotRangeView> = Vec::new();
+        let mut previous = None;
+        for slot in 0..SLOT_COUNT as Slot {
+            let owner = self.owner[usize::from(slot)];
+            match (owner, out.last_mut()) {
+                (Some(_), Some(range)) if owner == previous => range.last = slot,
+                (Some(key), _) => {
+                    let readable = self.nodes[key].replicas.iter().copied().filter(|r| self.is_readable(*r, env));
+                    out.push(SlotRangeView {
+                        first: slot,
+                        last: slot,
+                        nodes: std::iter::once(key).chain(readable).collect(),
+                    });
+                }
+                (None, _) => {}
+            }
+            previous = owner;
+        }
+        out
+    }
+
+    /// A replica that works and has finished its first synchronization.
+    fn is_readable(&self, key: NodeKey, env: &Env) -> bool {
+        !self.nodes[key].failed() && self.offset_of(key, env) != 0
+    }
+
+    /// The replication offset of a node.
+    pub fn offset_of(&self, key: NodeKey, env: &Env) -> i64 {
+        // Our own is not kept in the table.
+        if key == self.myself { env.repl_offset } else { self.nodes[key].repl_offset }
+    }
+
+    /// CLUSTER SHARDS.
+    pub fn shards(&self) -> Vec<ShardView> {
+        let mut by_shard: BTreeMap<NodeId, Vec<NodeKey>> = BTreeMap::new();
+        for (key, node) in self.nodes.iter().filter(|(_, n)| !n.in_handshake()) {
+            by_shard.entry(node.shard_id).or_default().push(key);
+        }
+        by_shard
+            .into_values()
+            .map(|mut nodes| {
+                nodes.sort_by_key(|key| (self.nodes[*key].is_replica(), self.nodes[*key].id));
+                let master = self.top_master(nodes[0]);
+                ShardView { ranges: self.nodes[master].slots.ranges(), nodes }
+            })
+            .collect()
+    }
+
+    /// What CLUSTER SHARDS calls the health of a node.
+    pub fn health(&self, key: NodeKey, env: &Env) -> &'static str {
+        let node = &self.nodes[key];
+        if node.failed() {
+            "fail"
+        } else if node.is_replica() && self.offset_of(key, env) == 0 {
+            "loading"
+        } else {
+            "online"
+        }
+    }
+
+    /// How clients are told to reach a node, as configured.
+    pub fn endpoint<'a>(&self, node: &'a Node) -> Endpoint<'a> {
+        match self.config.preferred_endpoint {
+            PreferredEndpoint::Ip => Endpoint::Known(&node.ip),
+            PreferredEndpoint::Hostname if node.hostname.is_empty() => Endpoint::Known("?"),
+            PreferredEndpoint::Hostname => Endpoint::Known(&node.hostname),
+            PreferredEndpoint::Unknown => Endpoint::SameAddress,
+        }
+    }
+}

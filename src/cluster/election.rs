@@ -1,0 +1,379 @@
+//! How a replica becomes master: by the votes of a majority of the masters with slots.
+//!
+//! What protects: a master votes once an epoch, persisted before it answers; only for a replica whose master it holds
+//! for failed (or a manual failover); not for two replicas of one master within two node timeouts; not against a newer owner
+//! of a slot. A replica counts each voter once, and only votes given in the epoch of its election. Replicas with less
+//! data wait longer.
+//!
+//! What makes it quick: the request follows a FAIL message on the same links, so no voter can get it before it knows of
+//! the failure, and no time has to be left for the news to spread. The best replica therefore asks at once. The others
+//! keep the delays of Redis.
+
+use std::collections::BTreeSet;
+
+use super::node::{NodeFlags, NodeId, NodeKey};
+use super::wire::{Body, Header, MFLAG_FORCE_ACK};
+use super::{Cluster, Env};
+
+/// What a replica that is not the best waits, besides a second for each better one and a random part of [`JITTER_MS`].
+const FIXED_DELAY_MS: i64 = 500;
+const JITTER_MS: i64 = 500;
+const RANK_DELAY_MS: i64 = 1000;
+/// Between replicas that are equally good, in the order of their ids, so that they do not split the votes.
+const TIE_DELAY_MS: i64 = 250;
+/// What the best replica waits if others have not told their offset since the master fell silent.
+const STALE_RANK_DELAY_MS: i64 = 250;
+/// When several masters failed, between their replicas' elections, in the order of the masters' ids: a voter has one vote
+/// an epoch, so elections at the same moment take each other's votes.
+const MASTER_DELAY_MS: i64 = 100;
+/// An election that met another one is tried again in a new epoch after a random time of this order, doubled each time.
+const CONTENTION_MS: i64 = 60;
+/// Why a replica does not fail over is logged at most this often.
+const RELOG_MS: i64 = 10_000;
+
+/// Why a replica whose master failed is not master yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CantFailover {
+    No,
+    DataAge,
+    WaitingDelay,
+    Expired,
+    WaitingVotes,
+}
+
+impl CantFailover {
+    fn text(self) -> &'static str {
+        match self {
+            CantFailover::No => "Unknown reason code.",
+            CantFailover::DataAge => {
+                "Disconnected from master for longer than allowed. Please check the 'cluster-replica-validity-factor' \
+                 configuration option."
+            }
+            CantFailover::WaitingDelay => "Waiting the delay before I can start a new failover.",
+            CantFailover::Expired => "Failover attempt expired.",
+            CantFailover::WaitingVotes => "Waiting for votes, but majority still not reached.",
+        }
+    }
+}
+
+/// The election of this replica, the last one if none is on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Election {
+    /// When votes are, or were, asked for. `None` before the first election for this master.
+    at_ms: Option<i64>,
+    rank: usize,
+    /// Whether votes were asked for.
+    asked: bool,
+    asked_ms: i64,
+    epoch: u64,
+    votes: BTreeSet<NodeId>,
+    /// Another replica asked for votes in the same epoch or a later one: ours may be gone.
+    contended: bool,
+    /// When to try in a new epoch if contended, and how often that was done.
+    retry_ms: i64,
+    retries: u32,
+}
+
+impl Cluster {
+    /// Schedules, starts, repeats and wins the election, whatever is due.
+    pub(super) fn advance_election(&mut self, env: &Env) {
+        let now = env.now_ms;
+        let timeout = self.config.node_timeout_ms;
+        let manual = self.manual.can_start;
+        let Some(master) = self.myself().replica_of.filter(|_| self.is_replica()) else {
+            self.cant_failover = CantFailover::No;
+            return;
+        };
+        let wanted = manual || (self.nodes[master].failed() && !self.config.replica_no_failover);
+        if !wanted || self.nodes[master].slot_count == 0 {
+            self.cant_failover = CantFailover::No;
+            return;
+        }
+        if !manual && !self.data_is_recent(env) {
+            self.log_cant_failover(CantFailover::DataAge, env);
+            return;
+        }
+        // Votes count for this long after they were asked for; then voters are free again to vote about this master.
+        let expires_after = (timeout * 2).max(2000);
+        let Some(at_ms) = self.election.at_ms.filter(|at| now - at <= expires_after + expires_after / 4) else {
+            self.schedule_election(master, env);
+            return;
+        };
+        if !self.election.asked && !self.manual.in_progress() {
+            self.worsen_rank(master, env);
+        }
+        let at_ms = self.election.at_ms.unwrap_or(at_ms);
+        if now < at_ms {
+            self.wake_at(at_ms);
+            self.log_cant_failover(CantFailover::WaitingDelay, env);
+            return;
+        }
+        if now - at_ms > expires_after {
+            self.log_cant_failover(CantFailover::Expired, env);
+            return;
+        }
+        if !self.election.asked {
+            self.ask_for_votes(master, env);
+        } else if self.election.votes.len() >= self.quorum() {
+            self.win_election(env);
+        } else if self.election.contended || self.current_epoch > self.election.epoch {
+            if now >= self.election.retry_ms {
+                self.election.retries += 1;
+                self.ask_for_votes(master, env);
+            }
+            self.wake_at(self.election.retry_ms);
+        } else {
+            self.ask_again(env);
+            self.log_cant_failover(CantFailover::WaitingVotes, env);
+        }
+    }
+
+    /// Has the replication link been down for so long that too much would be lost? The time the master took to be found
+    /// failed does not count.
+    fn data_is_recent(&self, env: &Env) -> bool {
+        let factor = self.config.replica_validity_factor;
+        let timeout = self.config.node_timeout_ms;
+        let age = if env.data_age_ms > timeout { env.data_age_ms - timeout } else { env.data_age_ms };
+        let allowed =
+            self.config.repl_ping_period_s.saturating_mul(1000).saturating_add(timeout.saturating_mul(factor));
+        factor == 0 || age <= allowed
+    }
+
+    fn schedule_election(&mut self, master: NodeKey, env: &Env) {
+        let now = env.now_ms;
+        let (mut rank, ties, stale) = self.rank_among_siblings(master, env);
+        let delay = if self.manual.in_progress() {
+            rank = 0;
+            self.todo.failover = true;
+            0
+        } else if rank == 0 {
+            ties as i64 * TIE_DELAY_MS
+                + if stale { STALE_RANK_DELAY_MS } else { 0 }
+                + self.failed_before(master) as i64 * MASTER_DELAY_MS
+        } else {
+            FIXED_DELAY_MS + self.rng.i64(0..JITTER_MS) + rank as i64 * RANK_DELAY_MS
+        };
+        self.election = Election { at_ms: Some(now + delay), rank, ..Election::default() };
+        self.wake_at(now + delay);
+        log::info!("Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).", env.repl_offset);
+        // So that the others know their rank.
+        self.pong_to_siblings(env);
+        if delay == 0 {
+            self.todo.failover = true;
+        }
+    }
+
+    /// How many failed masters are to be replaced before `master`.
+    fn failed_before(&self, master: NodeKey) -> usize {
+        let id = self.nodes[master].id;
+        self.nodes.iter().filter(|(_, n)| n.failed() && n.is_voter() && n.id < id).count()
+    }
+
+    /// How many replicas of `master` have more data than we; how many have as much and come first by id; and whether an
+    /// offset is older than the master's last sign of life, so that the count may be wrong. Replicas that cannot be
+    /// reached or do not compete do not count.
+    fn rank_among_siblings(&self, master: NodeKey, env: &Env) -> (usize, usize, bool) {
+        let silent_since = self.nodes[master].last_alive_ms();
+        let (mut better, mut ties, mut stale) = (0, 0, false);
+        for &key in &self.nodes[master].replicas {
+            let n = &self.nodes[key];
+            if key == self.myself || n.flags.has(NodeFlags::NOFAILOVER) || !n.healthy() {
+                continue;
+            }
+            better += usize::from(n.repl_offset > env.repl_offset);
+            ties += usize::from(n.repl_offset == env.repl_offset && n.id < self.myself().id);
+            stale |= n.repl_offset_ms <= silent_since;
+        }
+        (better, ties, stale)
+    }
+
+    /// Offsets that came in since may show that others are better; nothing shows that we are better than thought.
+    fn worsen_rank(&mut self, master: NodeKey, env: &Env) {
+        let Some(at_ms) = self.election.at_ms else {
+            return;
+        };
+        let rank = self.nodes[master]
+            .replicas
+            .iter()
+            .filter(|key| **key != self.myself)
+            .map(|key| &self.nodes[*key])
+            .filter(|n| !n.flags.has(NodeFlags::NOFAILOVER) && n.healthy() && n.repl_offset > env.repl_offset)
+            .count();
+        if rank > self.election.rank {
+            let from_best = if self.election.rank == 0 { FIXED_DELAY_MS } else { 0 };
+            let added = (rank - self.election.rank) as i64 * RANK_DELAY_MS + from_best;
+            log::info!("Replica rank updated to #{rank}, added {added} milliseconds of delay.");
+            self.election.rank = rank;
+            self.election.at_ms = Some(at_ms + added);
+        }
+    }
+
+    fn ask_for_votes(&mut self, master: NodeKey, env: &Env) {
+        self.current_epoch += 1;
+        self.election.epoch = self.current_epoch;
+        self.election.asked = true;
+        self.election.asked_ms = env.now_ms;
+        self.election.contended = false;
+        self.election.votes.clear();
+        let patience = CONTENTION_MS << self.election.retries.min(5);
+        self.election.retry_ms = env.now_ms + patience + self.rng.i64(0..patience);
+        log::info!("Starting a failover election for epoch {}.", self.current_epoch);
+        // The voters must know of the failure when the request reaches them. Only while the news is fresh: later they may
+        // have taken the master back with good reason.
+        let failed = &self.nodes[master];
+        if failed.failed() && env.now_ms - failed.fail_time_ms < self.config.node_timeout_ms {
+            let id = failed.id;
+            self.broadcast(&Body::Fail(id), 0, env);
+        }
+        let mflags = self.request_flags();
+        self.broadcast(&Body::AuthRequest, mflags, env);
+        self.save_synced();
+        self.todo.state = true;
+        self.wake_at(env.now_ms + self.repeat_after_ms());
+    }
+
+    fn request_flags(&self) -> u8 {
+        if self.manual.in_progress() { MFLAG_FORCE_ACK } else { 0 }
+    }
+
+    fn repeat_after_ms(&self) -> i64 {
+        (self.config.node_timeout_ms / 4).max(100)
+    }
+
+    /// A request or its answer may have been lost with a link. Asking again in the same epoch cannot get a second vote
+    /// from anybody.
+    fn ask_again(&mut self, env: &Env) {
+        let due = self.election.asked_ms + self.repeat_after_ms();
+        if env.now_ms < due {
+            self.wake_at(due);
+            return;
+        }
+        self.election.asked_ms = env.now_ms;
+        let links = self.voter_links(|n| !self.election.votes.contains(&n.id));
+        let mflags = self.request_flags();
+        if !links.is_empty() {
+            self.send_to_all(&links, &Body::AuthRequest, mflags, env);
+        }
+        self.wake_at(env.now_ms + self.repeat_after_ms());
+    }
+
+    pub(super) fn on_vote(&mut self, sender: NodeKey, header: &Header) {
+        let n = &self.nodes[sender];
+        // The epoch in the header is the one the vote was given in.
+        if n.is_voter() && self.election.asked && header.current_epoch == self.election.epoch {
+            self.election.votes.insert(n.id);
+            self.todo.failover = true;
+        }
+    }
+
+    fn win_election(&mut self, env: &Env) {
+        log::info!("Failover election won: I'm the new master.");
+        let epoch = self.election.epoch;
+        let me = &mut self.nodes[self.myself];
+        if me.config_epoch < epoch {
+            me.config_epoch = epoch;
+            log::info!("configEpoch set to {epoch} after successful failover");
+        }
+        self.replace_my_master(env);
+    }
+
+    /// The old election was about another master, or is over.
+    pub(super) fn forget_election(&mut self) {
+        self.election = Election::default();
+        self.cant_failover = CantFailover::No;
+    }
+
+    fn log_cant_failover(&mut self, reason: CantFailover, env: &Env) {
+        if reason == self.cant_failover && env.now_ms - self.cant_failover_logged_ms < RELOG_MS {
+            return;
+        }
+        self.cant_failover = reason;
+        // A failover that takes its usual time is nothing to write about.
+        let recent = self.config.node_timeout_ms + 5000;
+        if let Some(master) = self.myself().replica_of.map(|m| &self.nodes[m]) {
+            if master.failed() && env.now_ms - master.fail_time_ms < recent {
+                return;
+            }
+        }
+        self.cant_failover_logged_ms = env.now_ms;
+        log::info!("Currently unable to failover: {}", reason.text());
+        if matches!(reason, CantFailover::WaitingVotes | CantFailover::Expired) {
+            log::info!(
+                "Needed quorum: {}. Number of votes received so far: {}",
+                self.quorum(),
+                self.election.votes.len()
+            );
+        }
+    }
+
+    // ---- the voter's side ----
+
+    pub(super) fn on_vote_request(&mut self, candidate: NodeKey, header: &Header, env: &Env) {
+        if self.election.asked && candidate != self.myself && header.current_epoch >= self.election.epoch {
+            self.election.contended = true;
+            self.wake_at(self.election.retry_ms);
+        }
+        // Others have no vote.
+        if !self.myself().is_voter() {
+            return;
+        }
+        let node = &self.nodes[candidate];
+        let who = format!("{} ({})", node.id, node.human_name);
+        if header.current_epoch < self.current_epoch {
+            log::warn!(
+                "Failover auth denied to {who}: reqEpoch ({}) < curEpoch({})",
+                header.current_epoch,
+                self.current_epoch
+            );
+            return;
+        }
+        if self.last_vote_epoch >= self.current_epoch {
+            log::warn!("Failover auth denied to {who}: already voted for epoch {}", self.current_epoch);
+            return;
+        }
+        if node.is_master() {
+            log::warn!("Failover auth denied to {who}: it is a master node");
+            return;
+        }
+        let Some(master) = node.replica_of else {
+            log::warn!("Failover auth denied to {who}: I don't know its master");
+            return;
+        };
+        let forced = header.mflags & MFLAG_FORCE_ACK != 0;
+        if !self.nodes[master].failed() && !forced {
+            log::warn!("Failover auth denied to {who}: its master is up");
+            return;
+        }
+        // The same replica may ask again in a newer epoch: it has no more than one vote of ours in either.
+        let pause = self.config.node_timeout_ms * 2;
+        let since_vote = env.now_ms - self.nodes[master].voted_ms;
+        if since_vote < pause && self.nodes[master].voted_for != Some(node.id) {
+            log::warn!(
+                "Failover auth denied to {} {}: can't vote about this master before {} milliseconds",
+                node.id,
+                node.human_name,
+                pause - since_vote
+            );
+            return;
+        }
+        let newer = header.slots.iter().find_map(|slot| {
+            let epoch = self.nodes[self.claimed_owner(slot)?].config_epoch;
+            (epoch > header.config_epoch).then_some((slot, epoch))
+        });
+        if let Some((slot, epoch)) = newer {
+            log::warn!(
+                "Failover auth denied to {who}: slot {slot} epoch ({epoch}) > reqEpoch ({})",
+                header.config_epoch
+            );
+            return;
+        }
+        self.last_vote_epoch = self.current_epoch;
+        self.nodes[master].voted_ms = env.now_ms;
+        self.nodes[master].voted_for = Some(self.nodes[candidate].id);
+        self.save_synced();
+        if let Some(link) = self.nodes[candidate].link {
+            self.send(link, &Body::AuthAck, 0, env);
+        }
+        log::info!("Failover auth granted to {who} for epoch {}", self.current_epoch);
+    }
+}

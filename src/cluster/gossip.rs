@@ -1,0 +1,597 @@
+//! Packets in and out: who sent this, what does it change, what do we tell others.
+//!
+//! `on_packet` is the single entrance: a packet is decoded, its sender identified, what every packet says (epochs,
+//! offset, that the sender lives) taken in, then the body. A packet from a stranger changes nothing but what MEET allows.
+
+use std::rc::Rc;
+
+use super::node::{Node, NodeFlags, NodeId, NodeKey};
+use super::wire::{self, Body, Extension, Gossip, Header, Packet, PacketType};
+use super::{Action, Cluster, Env, LinkId};
+
+/// For how long a forgotten node is not added again.
+pub(super) const BLACKLIST_TTL_S: i64 = 60;
+/// How far in the future another node's clock may be when it tells of a pong.
+const CLOCK_SKEW_MS: i64 = 500;
+
+impl Cluster {
+    /// Takes in one whole packet (see [`wire::packet_len`]) that came on `link`.
+    pub fn on_packet(&mut self, link: LinkId, bytes: &[u8], env: &Env) {
+        if !self.links.contains_key(&link) {
+            return;
+        }
+        let number = wire::packet_type(bytes);
+        if let Some(n) = self.stats.received.get_mut(usize::from(number)) {
+            *n += 1;
+        }
+        if self.drop_filter == Some(number) {
+            log::warn!("Dropping packet that matches debug drop filter");
+            return;
+        }
+        let packet = match wire::decode(bytes) {
+            Ok(packet) => packet,
+            // Nodes of another version are left alone, as they may be right.
+            Err(wire::WireError::Version(_)) => return,
+            Err(e) => {
+                log::warn!("{e}");
+                return;
+            }
+        };
+        self.process(link, packet, env);
+    }
+
+    fn process(&mut self, link: LinkId, packet: Packet, env: &Env) {
+        let header = packet.header;
+        if header.sender == self.myself().id {
+            self.on_own_packet(link, &packet.body, env);
+            return;
+        }
+        let sender = self.identify_sender(link, &header);
+        if let Some(key) = sender {
+            self.nodes[key].data_received_ms = env.now_ms;
+            if !self.nodes[key].in_handshake() {
+                self.take_in_header(key, &header, env);
+            }
+        }
+        match packet.body {
+            Body::Ping { kind, gossip, extensions } => {
+                self.on_ping(link, sender, kind, &header, &gossip, &extensions, env);
+            }
+            Body::Fail(id) => self.on_fail(sender, &header, id, env),
+            Body::Publish { sharded, channel, message } => {
+                if sender.is_some() {
+                    self.actions.push(Action::Deliver {
+                        sharded,
+                        channel: channel.to_vec(),
+                        message: message.to_vec(),
+                    });
+                }
+            }
+            Body::AuthRequest => {
+                if let Some(sender) = sender {
+                    self.on_vote_request(sender, &header, env);
+                }
+            }
+            Body::AuthAck => {
+                if let Some(sender) = sender {
+                    self.on_vote(sender, &header);
+                }
+            }
+            Body::Update { config_epoch, node, slots } => {
+                if let (Some(_), Some(about)) = (sender, self.nodes.find(&node)) {
+                    self.on_update(about, config_epoch, &slots, env);
+                }
+            }
+            Body::MfStart => {
+                if let Some(sender) = sender {
+                    self.on_mf_start(link, sender, env);
+                }
+            }
+            // There are no modules to deliver it to.
+            Body::Module { .. } => {}
+            Body::Unknown(number) => log::warn!("Received unknown packet type: {number}"),
+        }
+    }
+
+    /// We were told to meet our own address, or another node uses our name: answer, and learn nothing.
+    fn on_own_packet(&mut self, link: LinkId, body: &Body<'_>, env: &Env) {
+        if let Body::Ping { kind: PacketType::Ping | PacketType::Meet, .. } = body {
+            self.send_ping(link, PacketType::Pong, env);
+        }
+        if let Some(key) = self.links[&link].node.filter(|key| self.nodes[*key].in_handshake()) {
+            self.remove_node(key);
+        }
+    }
+
+    /// Whose packet is this? The link says so once it belongs to a node that is not in handshake; otherwise the id in the
+    /// packet does, and an accepted link becomes that node's.
+    fn identify_sender(&mut self, link: LinkId, header: &Header) -> Option<NodeKey> {
+        let of_link = self.links[&link].node;
+        if let Some(key) = of_link
+            && !self.nodes[key].in_handshake()
+        {
+            return Some(key);
+        }
+        let key = self.nodes.find(&header.sender)?;
+        if of_link.is_none() {
+            if let Some(older) = self.nodes[key].inbound {
+                // The peer reconnected before we noticed that its last connection broke.
+                self.close_link(older);
+            }
+            self.nodes[key].inbound = Some(link);
+            self.links.get_mut(&link).expect("the packet's link").node = Some(key);
+        }
+        Some(key)
+    }
+
+    fn take_in_header(&mut self, sender: NodeKey, header: &Header, env: &Env) {
+        self.current_epoch = self.current_epoch.max(header.current_epoch);
+        let node = &mut self.nodes[sender];
+        node.repl_offset = header.offset as i64;
+        node.repl_offset_ms = env.now_ms;
+        if header.config_epoch > node.config_epoch {
+            node.config_epoch = header.config_epoch;
+            self.save_synced();
+        }
+        self.note_master_offset(sender, header);
+    }
+
+    // ---- PING, PONG, MEET ----
+
+    fn on_ping(
+        &mut self,
+        link: LinkId,
+        sender: Option<NodeKey>,
+        kind: PacketType,
+        header: &Header,
+        gossip: &[Gossip],
+        extensions: &[Extension],
+        env: &Env,
+    ) {
+        if kind != PacketType::Pong {
+            self.learn_own_ip(link, kind);
+            if sender.is_none() && kind == PacketType::Meet {
+                self.greet_back(link, header, env);
+            }
+            self.send_ping(link, PacketType::Pong, env);
+        }
+        if !self.links[&link].inbound && !self.settle_outbound(link, sender, header, env) {
+            return;
+        }
+        let node_of_link = self.links[&link].node;
+        let sender = sender.or_else(|| {
+            // A handshake that ended with this packet: the sender is known now.
+            let key = node_of_link.filter(|_| !self.links[&link].inbound)?;
+            self.nodes[key].data_received_ms = env.now_ms;
+            self.take_in_header(key, header, env);
+            Some(key)
+        });
+
+        if let Some(key) = sender {
+            let node = &mut self.nodes[key];
+            node.flags.assign(NodeFlags::NOFAILOVER, header.flags.has(NodeFlags::NOFAILOVER));
+            if kind == PacketType::Ping && !node.in_handshake() {
+                self.update_address(key, link, header, env);
+            }
+        }
+        if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
+            self.pong_arrived(key, env);
+        }
+        let Some(key) = sender else { return };
+        self.take_in_role(key, header);
+        self.take_in_slots(key, header, env);
+        self.resolve_epoch_collision(key, header);
+        self.take_in_gossip(key, gossip, env);
+        // A gossiped extension may remove a node, but never the sender: that would be its own affair.
+        self.take_in_extensions(key, extensions, env);
+    }
+
+    /// A MEET reached us at an address that others use for us; any packet will do while we know none.
+    fn learn_own_ip(&mut self, link: LinkId, kind: PacketType) {
+        if !self.config.announce_ip.is_empty() {
+            return;
+        }
+        let local_ip = &self.links[&link].local_ip;
+        let me = &self.nodes[self.myself];
+        if (kind == PacketType::Meet || me.ip.is_empty()) && !local_ip.is_empty() && *local_ip != me.ip {
+            log::info!("IP address for this node updated to {local_ip}");
+            let ip = local_ip.clone();
+            self.nodes[self.myself].ip = ip;
+            self.save_soon();
+        }
+    }
+
+    /// A stranger asks to be met: connect to it in turn and learn who it is from its answer.
+    fn greet_back(&mut self, link: LinkId, header: &Header, env: &Env) {
+        let ip = self.announced_or_peer_ip(link, header);
+        let (tcp, tls) = self.plain_and_tls(header.port, header.second_port);
+        if ip.is_empty() || header.bus_port == 0 {
+            return;
+        }
+        let id = NodeId::random(&mut self.rng);
+        let key = self.add_node(id, NodeFlags::HANDSHAKE, env.now_ms);
+        let node = &mut self.nodes[key];
+        node.ip = ip;
+        (node.tcp_port, node.tls_port, node.bus_port) = (tcp, tls, header.bus_port);
+        self.save_soon();
+    }
+
+    /// A packet came on a link we opened: is the node at the other end who we think it is? False if the link is gone.
+    fn settle_outbound(&mut self, link: LinkId, sender: Option<NodeKey>, header: &Header, env: &Env) -> bool {
+        let Some(key) = self.links[&link].node else {
+            return true;
+        };
+        if self.nodes[key].in_handshake() {
+            if let Some(known) = sender {
+                log::debug!(
+                    "Handshake: we already know node {} ({}), updating the address if needed.",
+                    self.nodes[known].id,
+                    self.nodes[known].human_name
+                );
+                self.update_address(known, link, header, env);
+                self.remove_node(key);
+                return false;
+            }
+            log::trace!("Renaming node {} into {}", self.nodes[key].id, header.sender);
+            self.nodes.rename(key, header.sender);
+            log::trace!("Handshake with node {} completed.", header.sender);
+            let node = &mut self.nodes[key];
+            node.flags.clear(NodeFlags::HANDSHAKE);
+            node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
+            self.save_soon();
+        } else if self.nodes[key].id != header.sender {
+            let node = &mut self.nodes[key];
+            log::trace!(
+                "PONG contains mismatching sender ID. About node {} added {} ms ago, having flags {}",
+                node.id,
+                env.now_ms - node.created_ms,
+                node.flags.bits()
+            );
+            // Somebody else lives at that address now.
+            node.flags.set(NodeFlags::NOADDR);
+            node.ip.clear();
+            (node.tcp_port, node.tls_port, node.bus_port) = (0, 0, 0);
+            self.close_link(link);
+            self.save_soon();
+            return false;
+        }
+        true
+    }
+
+    fn pong_arrived(&mut self, key: NodeKey, env: &Env) {
+        let node = &mut self.nodes[key];
+        node.pong_received_ms = env.now_ms;
+        node.ping_sent_ms = 0;
+        if node.timed_out() {
+            node.flags.clear(NodeFlags::PFAIL);
+            self.save_and_update();
+        } else if node.failed() {
+            self.clear_failure_if_possible(key, env);
+        }
+    }
+
+    /// The node's address as its own packet gives it. A change closes our link to it, and the next one goes there.
+    fn update_address(&mut self, key: NodeKey, link: LinkId, header: &Header, env: &Env) {
+        // On our own link we would only learn the address we connected to.
+        if self.nodes[key].link == Some(link) {
+            return;
+        }
+        let ip = self.announced_or_peer_ip(link, header);
+        let (tcp, tls) = self.plain_and_tls(header.port, header.second_port);
+        let node = &mut self.nodes[key];
+        let known = (node.ip.as_str(), node.tcp_port, node.tls_port, node.bus_port);
+        if ip.is_empty() || known == (ip.as_str(), tcp, tls, header.bus_port) {
+            return;
+        }
+        node.ip = ip;
+        (node.tcp_port, node.tls_port, node.bus_port) = (tcp, tls, header.bus_port);
+        node.flags.clear(NodeFlags::NOADDR);
+        log::info!(
+            "Address updated for node {} ({}), now {}:{}",
+            node.id,
+            node.human_name,
+            node.ip,
+            node.client_port(self.config.tls_cluster)
+        );
+        if let Some(old) = node.link {
+            self.close_link(old);
+        }
+        if self.myself().replica_of == Some(key) {
+            self.replicate_from(key);
+        }
+        self.save_and_update();
+        self.wake_at(env.now_ms);
+    }
+
+    fn announced_or_peer_ip(&self, link: LinkId, header: &Header) -> String {
+        if header.ip.is_empty() { self.links[&link].peer_ip.clone() } else { header.ip.clone() }
+    }
+
+    /// Sorts the two ports of a packet: the first is of the kind the bus itself is.
+    fn plain_and_tls(&self, first: u16, second: u16) -> (u16, u16) {
+        if self.config.tls_cluster { (second, first) } else { (first, second) }
+    }
+
+    // ---- gossip section and extensions ----
+
+    fn take_in_gossip(&mut self, reporter: NodeKey, gossip: &[Gossip], env: &Env) {
+        for g in gossip {
+            match self.nodes.find(&g.id) {
+                Some(key) if key == self.myself => {}
+                Some(key) => self.gossip_of_known(reporter, key, g, env),
+                None => {
+                    if !g.flags.has(NodeFlags::NOADDR) && !self.is_blacklisted(&g.id, env) {
+                        self.gossip_of_unknown(g, env);
+                    }
+                }
+            }
+        }
+    }
+
+    fn gossip_of_known(&mut self, reporter: NodeKey, key: NodeKey, g: &Gossip, env: &Env) {
+        let bad = g.flags.has_any(NodeFlags::PFAIL | NodeFlags::FAIL);
+        if self.nodes[reporter].is_master() {
+            if bad {
+                self.add_fail_report(key, reporter, env);
+                self.fail_if_agreed(key, env);
+            } else {
+                self.withdraw_fail_report(key, reporter, env);
+            }
+        }
+        // Others' pongs spare us pings, as long as nobody doubts the node.
+        if !bad && self.nodes[key].ping_sent_ms == 0 && self.fail_report_count(key, env) == 0 {
+            let pong_ms = i64::from(g.pong_received_s) * 1000;
+            let node = &mut self.nodes[key];
+            if pong_ms <= env.now_ms + CLOCK_SKEW_MS && pong_ms > node.pong_received_ms {
+                node.pong_received_ms = pong_ms;
+            }
+        }
+        // A node we cannot reach, but the sender can, elsewhere: go there.
+        let (tcp, tls) = self.plain_and_tls(g.port, g.second_port);
+        let node = &mut self.nodes[key];
+        let elsewhere = !node.ip.eq_ignore_ascii_case(&g.ip)
+            || (node.tcp_port, node.tls_port, node.bus_port) != (tcp, tls, g.bus_port);
+        if !node.healthy() && !bad && !g.flags.has(NodeFlags::NOADDR) && elsewhere {
+            node.ip = g.ip.clone();
+            (node.tcp_port, node.tls_port, node.bus_port) = (tcp, tls, g.bus_port);
+            node.flags.clear(NodeFlags::NOADDR);
+            if let Some(link) = node.link {
+                self.close_link(link);
+            }
+        }
+    }
+
+    /// A node others know: added under its id. A handshake would not do, as its address may be somebody else's by now,
+    /// perhaps in another cluster.
+    fn gossip_of_unknown(&mut self, g: &Gossip, env: &Env) {
+        if g.ip.is_empty() || g.bus_port == 0 {
+            return;
+        }
+        let (tcp, tls) = self.plain_and_tls(g.port, g.second_port);
+        let key = self.add_node(g.id, g.flags.only(NodeFlags::GOSSIPED), env.now_ms);
+        let node = &mut self.nodes[key];
+        node.ip = g.ip.clone();
+        (node.tcp_port, node.tls_port, node.bus_port) = (tcp, tls, g.bus_port);
+        if node.failed() {
+            node.fail_time_ms = env.now_ms;
+        }
+    }
+
+    fn take_in_extensions(&mut self, sender: NodeKey, extensions: &[Extension], env: &Env) {
+        let (mut hostname, mut human_name, mut shard) = ("", "", None);
+        for extension in extensions {
+            match extension {
+                Extension::Hostname(name) => hostname = name,
+                Extension::HumanName(name) => human_name = name,
+                Extension::ShardId(id) => shard = Some(*id),
+                Extension::Forgotten(id, ttl_s) => self.forget_as_told(sender, id, *ttl_s, env),
+                Extension::Unknown(number) => {
+                    log::warn!("Received unknown extension type {number}")
+                }
+            }
+        }
+        let node = &mut self.nodes[sender];
+        if node.hostname != hostname || node.human_name != human_name {
+            node.hostname = hostname.to_owned();
+            node.human_name = human_name.to_owned();
+            self.save_soon();
+        }
+        // A sender too old to announce a shard belongs to its master's.
+        let shard = shard.unwrap_or_else(|| self.nodes[self.top_master(sender)].shard_id);
+        self.set_shard(sender, shard);
+    }
+
+    fn forget_as_told(&mut self, sender: NodeKey, id: &NodeId, ttl_s: u64, env: &Env) {
+        let Some(key) = self.nodes.find(id) else {
+            return;
+        };
+        if key == self.myself || key == sender || self.myself().replica_of == Some(key) {
+            return;
+        }
+        let ttl_s = i64::try_from(ttl_s).unwrap_or(i64::MAX).min(10 * BLACKLIST_TTL_S);
+        self.blacklist.insert(*id, env.now_ms / 1000 + ttl_s);
+        self.remove_node(key);
+        self.save_and_update();
+    }
+
+    pub(super) fn is_blacklisted(&mut self, id: &NodeId, env: &Env) -> bool {
+        self.blacklist.retain(|_, until_s| *until_s >= env.now_ms / 1000);
+        self.blacklist.contains_key(id)
+    }
+
+    // ---- sending ----
+
+    /// Sends a PING, PONG or MEET with as much gossip as fits its purpose.
+    pub(super) fn send_ping(&mut self, link: LinkId, kind: PacketType, env: &Env) {
+        let Some(l) = self.links.get(&link) else {
+            return;
+        };
+        if let (PacketType::Ping, false, Some(key)) = (kind, l.inbound, l.node) {
+            self.nodes[key].ping_sent_ms = env.now_ms;
+        }
+        let gossip = self.gossip_section(true);
+        self.send_ping_body(link, kind, gossip, env);
+    }
+
+    fn send_ping_body(&mut self, link: LinkId, kind: PacketType, gossip: Vec<Gossip>, env: &Env) {
+        let extensions = self.extensions(env);
+        self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
+    }
+
+    /// Tells every node what we are: for changes that should spread at once.
+    pub(super) fn broadcast_pong(&mut self, env: &Env) {
+        let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
+        for link in links {
+            self.send_ping(link, PacketType::Pong, env);
+        }
+    }
+
+    /// Tells the other replicas of our master what we are.
+    pub(super) fn pong_to_siblings(&mut self, env: &Env) {
+        let master = self.myself().replica_of.unwrap_or(self.myself);
+        let links: Vec<LinkId> =
+            self.reachable().filter(|(_, n)| n.replica_of == Some(master)).filter_map(|(_, n)| n.link).collect();
+        for link in links {
+            self.send_ping(link, PacketType::Pong, env);
+        }
+    }
+
+    /// Tells those who decide (voters) and those who wait for the decision (replicas of the node) whom we cannot reach,
+    /// without waiting for the next ping. That is a PONG: it asks for no answer.
+    pub(super) fn spread_pfail_news(&mut self, env: &Env) {
+        const APART_MS: i64 = 20;
+        let due = self.pfail_news_ms + APART_MS;
+        if env.now_ms < due {
+            self.wake_at(due);
+            return;
+        }
+        self.todo.pfail_news = false;
+        self.pfail_news_ms = env.now_ms;
+        let links: Vec<LinkId> = self
+            .reachable()
+            .filter(|(_, n)| n.is_voter() || n.replica_of.is_some_and(|m| self.nodes[m].timed_out()))
+            .filter(|(_, n)| n.healthy())
+            .filter_map(|(_, n)| n.link)
+            .collect();
+        let gossip = self.gossip_section(false);
+        for link in links {
+            self.send_ping_body(link, PacketType::Pong, gossip.clone(), env);
+        }
+    }
+
+    /// Every node a broadcast goes to.
+    fn reachable(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
+        self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake() && n.link.is_some())
+    }
+
+    /// Sends one packet to every node.
+    pub(super) fn broadcast(&mut self, body: &Body<'_>, mflags: u8, env: &Env) {
+        let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
+        self.send_to_all(&links, body, mflags, env);
+    }
+
+    pub(super) fn send_to_all(&mut self, links: &[LinkId], body: &Body<'_>, mflags: u8, env: &Env) {
+        let packet: Rc<[u8]> = wire::encode(&self.header(mflags, env), body).into();
+        self.stats.sent[usize::from(wire::packet_type(&packet))] += links.len() as u64;
+        for &link in links {
+            self.actions.push(Action::Send { link, packet: packet.clone() });
+        }
+    }
+
+    pub(super) fn send(&mut self, link: LinkId, body: &Body<'_>, mflags: u8, env: &Env) {
+        self.send_to_all(&[link], body, mflags, env);
+    }
+
+    /// Sends a published message to the cluster, or to the nodes of our shard.
+    pub fn publish(&mut self, sharded: bool, channel: &[u8], message: &[u8], env: &Env) {
+        let shard = self.myself().shard_id;
+        let links: Vec<LinkId> =
+            self.reachable().filter(|(_, n)| !sharded || n.shard_id == shard).filter_map(|(_, n)| n.link).collect();
+        if !links.is_empty() {
+            self.send_to_all(&links, &Body::Publish { sharded, channel, message }, 0, env);
+        }
+    }
+
+    fn header(&self, mflags: u8, env: &Env) -> Header {
+        let me = self.myself();
+        // A replica speaks for its master's slots; the flags say that it does not own them.
+        let owner = me.replica_of.map_or(me, |m| &self.nodes[m]);
+        let (tcp, tls, bus_port) = self.config.announced_ports();
+        let (port, second_port) = if self.config.tls_cluster { (tls, tcp) } else { (tcp, tls) };
+        let paused = if me.is_master() && self.manual.in_progress() { wire::MFLAG_PAUSED } else { 0 };
+        Header {
+            port,
+            second_port,
+            bus_port,
+            current_epoch: self.current_epoch,
+            config_epoch: owner.config_epoch,
+            offset: env.repl_offset as u64,
+            sender: me.id,
+            slots: owner.slots.clone(),
+            replica_of: me.replica_of.map(|m| self.nodes[m].id),
+            ip: self.config.announce_ip.clone(),
+            flags: me.flags,
+            state_ok: self.state_ok,
+            mflags: mflags | paused,
+        }
+    }
+
+    /// A tenth of the nodes, at least three, chosen at random if `others`; and every node we cannot reach, so that
+    /// failures are known soon.
+    fn gossip_section(&mut self, others: bool) -> Vec<Gossip> {
+        let mut out = Vec::new();
+        if others {
+            let eligible = |(key, n): &(NodeKey, &Node)| {
+                *key != self.myself
+                    && !n.flags.has_any(NodeFlags::PFAIL | NodeFlags::HANDSHAKE | NodeFlags::NOADDR)
+                    && (n.link.is_some() || n.slot_count > 0)
+            };
+            let mut keys: Vec<NodeKey> = self.nodes.iter().filter(eligible).map(|(key, _)| key).collect();
+            let wanted = (self.nodes.len() / 10).max(3).min(self.nodes.len().saturating_sub(2)).min(keys.len());
+            for i in 0..wanted {
+                let pick = self.rng.usize(i..keys.len());
+                keys.swap(i, pick);
+                out.push(self.gossip_entry(keys[i]));
+            }
+        }
+        let suspects = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| n.timed_out() && !n.flags.has_any(NodeFlags::HANDSHAKE | NodeFlags::NOADDR))
+            .map(|(key, _)| self.gossip_entry(key));
+        out.extend(suspects.take(usize::from(u16::MAX) - 1000));
+        out
+    }
+
+    fn gossip_entry(&self, key: NodeKey) -> Gossip {
+        let n = &self.nodes[key];
+        let (port, second_port) =
+            if self.config.tls_cluster { (n.tls_port, n.tcp_port) } else { (n.tcp_port, n.tls_port) };
+        Gossip {
+            id: n.id,
+            ping_sent_s: (n.ping_sent_ms / 1000) as u32,
+            pong_received_s: (n.pong_received_ms / 1000) as u32,
+            ip: n.ip.clone(),
+            port,
+            bus_port: n.bus_port,
+            flags: n.flags,
+            second_port,
+        }
+    }
+
+    fn extensions(&mut self, env: &Env) -> Vec<Extension> {
+        let now_s = env.now_ms / 1000;
+        let me = self.myself();
+        let mut out = Vec::new();
+        if !me.hostname.is_empty() {
+            out.push(Extension::Hostname(me.hostname.clone()));
+        }
+        if !me.human_name.is_empty() {
+            out.push(Extension::HumanName(me.human_name.clone()));
+        }
+        let forgotten = self.blacklist.iter().filter(|(_, until_s)| **until_s >= now_s);
+        out.extend(forgotten.map(|(id, until_s)| Extension::Forgotten(*id, (until_s - now_s) as u64)));
+        out.push(Extension::ShardId(me.shard_id));
+        out
+    }
+}

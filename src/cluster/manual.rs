@@ -1,0 +1,104 @@
+//! Manual failover: a replica takes over from a master that works, without losing a write.
+//!
+//! The replica asks its master to pause its clients (MFSTART), learns the offset at which it paused from the next packet
+//! that says PAUSED, waits until it has processed as much, and then wins an election whose requests ask for votes although
+//! the master is up. It must end within five seconds or is given up.
+
+use super::node::NodeKey;
+use super::wire::{Body, Header, MFLAG_PAUSED, PacketType};
+use super::{Action, Cluster, Env, LinkId};
+
+/// How long a manual failover may take.
+const TIMEOUT_MS: i64 = 5000;
+/// The master's clients are held back for this many timeouts at most.
+const PAUSE_MULT: i64 = 2;
+
+/// A manual failover, on either side.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ManualFailover {
+    /// When it is given up; `None` if there is none.
+    pub(super) ends_ms: Option<i64>,
+    /// On the master: the replica that takes over.
+    pub(super) replica: Option<NodeKey>,
+    /// On the replica: the offset at which the master paused.
+    master_offset: Option<i64>,
+    /// On the replica: votes may be asked for.
+    pub(super) can_start: bool,
+}
+
+impl ManualFailover {
+    pub(super) fn in_progress(&self) -> bool {
+        self.ends_ms.is_some()
+    }
+
+    pub(super) fn waits_for_offset(&self) -> bool {
+        self.master_offset.is_some() && !self.can_start
+    }
+}
+
+impl Cluster {
+    /// Begins one on the replica. Forced, it does not talk to the master.
+    pub(super) fn begin_manual_failover(&mut self, forced: bool, env: &Env) {
+        self.reset_manual_failover();
+        self.forget_election();
+        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
+        self.wake_at(env.now_ms);
+        if forced {
+            self.manual.can_start = true;
+            self.todo.failover = true;
+        } else if let Some(link) = self.myself().replica_of.and_then(|m| self.nodes[m].link) {
+            self.send(link, &Body::MfStart, 0, env);
+        }
+    }
+
+    /// Ends one, whether it succeeded or not.
+    pub(super) fn reset_manual_failover(&mut self) {
+        if self.manual.replica.is_some() {
+            self.actions.push(Action::UnpauseClients);
+        }
+        self.manual = ManualFailover::default();
+    }
+
+    /// A replica of ours wants to take over.
+    pub(super) fn on_mf_start(&mut self, link: LinkId, sender: NodeKey, env: &Env) {
+        if self.nodes[sender].replica_of != Some(self.myself) {
+            return;
+        }
+        self.reset_manual_failover();
+        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
+        self.manual.replica = Some(sender);
+        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
+        let node = &self.nodes[sender];
+        log::info!("Manual failover requested by replica {} ({}).", node.id, node.human_name);
+        // It carries the offset and says that we are paused: the replica waits for nothing else.
+        self.send_ping(link, PacketType::Ping, env);
+    }
+
+    /// On the replica: does this packet tell at which offset the master paused?
+    pub(super) fn note_master_offset(&mut self, sender: NodeKey, header: &Header) {
+        let waiting = self.manual.in_progress() && !self.manual.can_start && self.manual.master_offset.is_none();
+        if waiting && self.is_replica() && self.myself().replica_of == Some(sender) && header.mflags & MFLAG_PAUSED != 0
+        {
+            self.manual.master_offset = Some(header.offset as i64);
+            log::info!("Received replication offset for paused master manual failover: {}", header.offset);
+        }
+    }
+
+    pub(super) fn advance_manual_failover(&mut self, env: &Env) {
+        if self.manual.waits_for_offset() && self.manual.master_offset == Some(env.repl_offset) {
+            self.manual.can_start = true;
+            self.todo.failover = true;
+            log::info!("All master replication stream processed, manual failover can start.");
+        }
+    }
+
+    pub(super) fn check_manual_failover_timeout(&mut self, now_ms: i64) {
+        match self.manual.ends_ms {
+            Some(ends_ms) if ends_ms < now_ms => {
+                log::warn!("Manual failover timed out.");
+                self.reset_manual_failover();
+            }
+            _ => {}
+        }
+    }
+}

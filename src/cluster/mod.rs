@@ -1,0 +1,734 @@
+//! Redis Cluster as a state machine that does no I/O.
+//!
+//! Owns what a node knows of its cluster: the nodes, who owns which slot, epochs, failure detection, elections, manual
+//! failover, replica migration. It is fed packets, link events, operator requests and the time, and answers with an
+//! ordered list of [`Action`]s; sockets, the file `nodes.conf`, the keyspace and replication belong to the server, which
+//! describes them in an [`Env`] at every call. So hundreds of nodes run in one process under a simulated clock.
+//!
+//! The contract with the caller:
+//!
+//! - Packets read in a turn are given to [`Cluster::on_packet`] before [`Cluster::tick`] and before clients are served.
+//! - At the end of a turn [`Cluster::flush`] is called and its actions are carried out in order. Nothing leaves before
+//!   that, and a [`Action::SaveConfig`] comes first: a vote or a new epoch is on disk before anybody hears of it.
+//! - The caller wakes at [`Cluster::next_deadline_ms`], so that what is due at a time happens then and not at the next
+//!   tenth of a second.
+//!
+//! Time is milliseconds since the Unix epoch from a clock that never jumps.
+//!
+//! Files: `wire` (packets), `node` and `slots` (tables), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
+//! state), `election` (votes), `manual` (manual failover), `migration` (of replicas), `ownership` (who owns slots),
+//! `admin` (what CLUSTER subcommands change), `describe` (what they show), `nodes_conf` (the file), `routing` (clients).
+
+mod admin;
+mod describe;
+mod election;
+mod failure;
+mod gossip;
+mod manual;
+mod migration;
+pub mod node;
+pub mod nodes_conf;
+mod ownership;
+pub mod routing;
+pub mod slots;
+pub mod wire;
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+pub use admin::{AdminError, FailoverMode, SetSlot};
+pub use describe::{Endpoint, ShardView, SlotRangeView};
+use election::Election;
+use manual::ManualFailover;
+use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
+use slots::{SLOT_COUNT, Slot, SlotSet};
+
+/// How far the bus port is above the client port unless configured.
+pub const BUS_PORT_OFFSET: u16 = 10000;
+/// The longest the machine sleeps.
+const TICK_MS: i64 = 100;
+/// Between attempts to connect to a node.
+const RECONNECT_MS: i64 = 100;
+
+/// A bus connection. The machine numbers the links it opens and those the server accepts; no number is used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// Which address clients are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PreferredEndpoint {
+    /// The IP address.
+    #[default]
+    Ip,
+    /// The announced host name, `?` if there is none.
+    Hostname,
+    /// None: clients use the address they connected to.
+    Unknown,
+}
+
+/// The configuration the machine needs. Names and units are those of redis.conf.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterConfig {
+    /// `cluster-node-timeout`
+    pub node_timeout_ms: i64,
+    /// `cluster-ping-interval`, 0 for a quarter of the node timeout
+    pub ping_interval_ms: i64,
+    /// `cluster-replica-validity-factor`
+    pub replica_validity_factor: i64,
+    /// `repl-ping-replica-period`
+    pub repl_ping_period_s: i64,
+    /// `cluster-migration-barrier`
+    pub migration_barrier: usize,
+    /// `cluster-allow-replica-migration`
+    pub allow_replica_migration: bool,
+    /// `cluster-require-full-coverage`
+    pub require_full_coverage: bool,
+    /// `cluster-allow-reads-when-down`
+    pub allow_reads_when_down: bool,
+    /// `cluster-allow-pubsubshard-when-down`
+    pub allow_pubsubshard_when_down: bool,
+    /// `cluster-replica-no-failover`
+    pub replica_no_failover: bool,
+    /// `cluster-announce-ip`, empty for none
+    pub announce_ip: String,
+    /// `cluster-announce-hostname`, empty for none
+    pub announce_hostname: String,
+    /// `cluster-announce-human-nodename`, empty for none
+    pub announce_human_name: String,
+    /// `cluster-announce-port`, 0 for none
+    pub announce_port: u16,
+    /// `cluster-announce-tls-port`, 0 for none
+    pub announce_tls_port: u16,
+    /// `cluster-announce-bus-port`, 0 for none
+    pub announce_bus_port: u16,
+    /// `port`
+    pub port: u16,
+    /// `tls-port`
+    pub tls_port: u16,
+    /// `cluster-port`, 0 for the client port + 10000
+    pub bus_port: u16,
+    /// `tls-cluster`
+    pub tls_cluster: bool,
+    /// `tls-replication`
+    pub tls_replication: bool,
+    /// `cluster-preferred-endpoint-type`
+    pub preferred_endpoint: PreferredEndpoint,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        ClusterConfig {
+            node_timeout_ms: 15000,
+            ping_interval_ms: 0,
+            replica_validity_factor: 10,
+            repl_ping_period_s: 10,
+            migration_barrier: 1,
+            allow_replica_migration: true,
+            require_full_coverage: true,
+            allow_reads_when_down: false,
+            allow_pubsubshard_when_down: true,
+            replica_no_failover: false,
+            announce_ip: String::new(),
+            announce_hostname: String::new(),
+            announce_human_name: String::new(),
+            announce_port: 0,
+            announce_tls_port: 0,
+            announce_bus_port: 0,
+            port: 6379,
+            tls_port: 0,
+            bus_port: 0,
+            tls_cluster: false,
+            tls_replication: false,
+            preferred_endpoint: PreferredEndpoint::Ip,
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// The port the bus listens on.
+    pub fn listen_port(&self) -> u16 {
+        match self.bus_port {
+            0 => self.default_client_port().wrapping_add(BUS_PORT_OFFSET),
+            port => port,
+        }
+    }
+
+    fn default_client_port(&self) -> u16 {
+        if self.tls_cluster { self.tls_port } else { self.port }
+    }
+
+    /// The plain, TLS and bus port others are told.
+    fn announced_ports(&self) -> (u16, u16, u16) {
+        let or = |announced: u16, own: u16| if announced != 0 { announced } else { own };
+        (
+            or(self.announce_port, self.port),
+            or(self.announce_tls_port, self.tls_port),
+            or(self.announce_bus_port, self.listen_port()),
+        )
+    }
+}
+
+/// What the machine must know of the server at a call.
+pub struct Env<'a> {
+    /// The time.
+    pub now_ms: i64,
+    /// Bytes of replication stream: produced, for a master; processed, for a replica.
+    pub repl_offset: i64,
+    /// For a replica: how long ago its master was last heard on the replication link, or since when that link is down.
+    pub data_age_ms: i64,
+    /// Whether the server has a replication master set.
+    pub replicating: bool,
+    /// Keys in a slot.
+    pub keys_in_slot: &'a dyn Fn(Slot) -> u64,
+}
+
+/// What the caller is to do, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write [`Cluster::nodes_conf`] to the file, to disk if `fsync`. If that fails the server must not go on.
+    SaveConfig {
+        /// Whether it must survive a power loss.
+        fsync: bool,
+    },
+    /// Open a connection; then `on_link_connected` or `on_link_closed`. What is sent meanwhile waits.
+    Connect {
+        /// Its number from now on.
+        link: LinkId,
+        /// The address.
+        ip: String,
+        /// The bus port.
+        port: u16,
+    },
+    /// Close a connection; the machine has forgotten it.
+    CloseLink {
+        /// Which.
+        link: LinkId,
+    },
+    /// Queue a packet on a connection.
+    Send {
+        /// Which.
+        link: LinkId,
+        /// The bytes; the same for all receivers of a broadcast.
+        packet: Rc<[u8]>,
+    },
+    /// Replicate from this address.
+    SetReplicationMaster {
+        /// The address.
+        ip: String,
+        /// The port.
+        port: u16,
+    },
+    /// Stop replicating: this node is a master now.
+    UnsetReplicationMaster,
+    /// Empty the data set (a replica was reset).
+    FlushAllData,
+    /// Delete all keys of a slot that is served elsewhere now.
+    DelKeysInSlot(Slot),
+    /// These slots changed hands: sharded channels in them are no longer ours to serve.
+    DropShardChannels(SlotSet),
+    /// Hold back writing clients until this time, for a manual failover.
+    PauseClients {
+        /// When they go on at the latest.
+        until_ms: i64,
+    },
+    /// Let them go on.
+    UnpauseClients,
+    /// Deliver a published message to local subscribers.
+    Deliver {
+        /// To a sharded channel?
+        sharded: bool,
+        /// The channel.
+        channel: Vec<u8>,
+        /// The message.
+        message: Vec<u8>,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Link {
+    node: Option<NodeKey>,
+    inbound: bool,
+    connected: bool,
+    created_ms: i64,
+    peer_ip: String,
+    local_ip: String,
+}
+
+/// What is put off to the end of the turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Todo {
+    save: bool,
+    fsync: bool,
+    state: bool,
+    failover: bool,
+    /// PFAIL flags others should hear of now.
+    pfail_news: bool,
+}
+
+/// Counters of CLUSTER INFO.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Packets sent, by type.
+    pub sent: [u64; wire::TYPE_COUNT],
+    /// Packets received, by type.
+    pub received: [u64; wire::TYPE_COUNT],
+    /// Links closed because their send buffer grew beyond the limit.
+    pub links_buffer_limit_exceeded: u64,
+}
+
+/// One node's view of the cluster. See the module's description for the contract.
+pub struct Cluster {
+    config: ClusterConfig,
+    rng: fastrand::Rng,
+    nodes: NodeTable,
+    myself: NodeKey,
+    current_epoch: u64,
+    last_vote_epoch: u64,
+    state_ok: bool,
+    /// Masters with slots.
+    size: usize,
+    owner: Box<[Option<NodeKey>; SLOT_COUNT]>,
+    migrating: BTreeMap<Slot, NodeKey>,
+    importing: BTreeMap<Slot, NodeKey>,
+    /// Slots whose owner no longer claims them though nobody else does. They stay bound, so that clients see no error,
+    /// but we do not tell others that they are the owner's.
+    unclaimed: SlotSet,
+    /// Until when (unix seconds) a forgotten node must not be added again.
+    blacklist: BTreeMap<NodeId, i64>,
+    links: HashMap<LinkId, Link>,
+    next_link: u64,
+    election: Election,
+    manual: ManualFailover,
+    cant_failover: election::CantFailover,
+    cant_failover_logged_ms: i64,
+    todo: Todo,
+    dropped_channels: Option<SlotSet>,
+    actions: Vec<Action>,
+    next_due_ms: i64,
+    last_turn_ms: i64,
+    random_ping_ms: i64,
+    pfail_news_ms: i64,
+    started_ms: Option<i64>,
+    minority_ms: i64,
+    stats: Stats,
+    drop_filter: Option<u16>,
+}
+
+impl Cluster {
+    /// A node that belongs to no cluster yet. The first `flush` saves it.
+    pub fn new(config: ClusterConfig, seed: u64, now_ms: i64) -> Cluster {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut nodes = NodeTable::default();
+        let (id, shard) = (NodeId::random(&mut rng), NodeId::random(&mut rng));
+        let myself = nodes.insert(Node::new(id, shard, NodeFlags::MYSELF | NodeFlags::MASTER, now_ms));
+        let mut cluster = Cluster {
+            config: config.clone(),
+            rng,
+            nodes,
+            myself,
+            current_epoch: 0,
+            last_vote_epoch: 0,
+            state_ok: false,
+            size: 0,
+            owner: vec![None; SLOT_COUNT].try_into().expect("a table of that size"),
+            migrating: BTreeMap::new(),
+            importing: BTreeMap::new(),
+            unclaimed: SlotSet::default(),
+            blacklist: BTreeMap::new(),
+            links: HashMap::new(),
+            next_link: 0,
+            election: Election::default(),
+            manual: ManualFailover::default(),
+            cant_failover: election::CantFailover::No,
+            cant_failover_logged_ms: 0,
+            todo: Todo { save: true, fsync: true, ..Todo::default() },
+            dropped_channels: None,
+            actions: Vec::new(),
+            next_due_ms: now_ms,
+            last_turn_ms: now_ms,
+            random_ping_ms: now_ms,
+            pfail_news_ms: 0,
+            started_ms: None,
+            minority_ms: 0,
+            stats: Stats::default(),
+            drop_filter: None,
+        };
+        cluster.apply_config(config, true);
+        cluster
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
+    /// Takes a changed configuration: what this node announces and how it behaves follow at once.
+    pub fn set_config(&mut self, config: ClusterConfig) {
+        self.apply_config(config, false);
+    }
+
+    fn apply_config(&mut self, config: ClusterConfig, starting: bool) {
+        let old = std::mem::replace(&mut self.config, config);
+        let (tcp_port, tls_port, bus_port) = self.config.announced_ports();
+        let me = &mut self.nodes[self.myself];
+        (me.tcp_port, me.tls_port, me.bus_port) = (tcp_port, tls_port, bus_port);
+        if old.announce_ip != self.config.announce_ip || (starting && !self.config.announce_ip.is_empty()) {
+            // Emptied, it is found out again from the next packet.
+            me.ip = self.config.announce_ip.clone();
+        }
+        let flags = me.flags;
+        me.flags.assign(NodeFlags::NOFAILOVER, self.config.replica_no_failover);
+        if me.flags != flags {
+            self.todo.save = true;
+            self.todo.state = true;
+        }
+        if me.hostname != self.config.announce_hostname || me.human_name != self.config.announce_human_name {
+            me.hostname = self.config.announce_hostname.clone();
+            me.human_name = self.config.announce_human_name.clone();
+            self.todo.save = true;
+        }
+        self.next_due_ms = 0;
+    }
+
+    // ---- what the server asks in passing ----
+
+    /// This node.
+    pub fn myself(&self) -> &Node {
+        &self.nodes[self.myself]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &NodeTable {
+        &self.nodes
+    }
+
+    /// The node with that key.
+    pub fn node(&self, key: NodeKey) -> &Node {
+        &self.nodes[key]
+    }
+
+    /// This node's key.
+    pub fn my_key(&self) -> NodeKey {
+        self.myself
+    }
+
+    /// Whether the cluster is up in this node's eyes.
+    pub fn state_ok(&self) -> bool {
+        self.state_ok
+    }
+
+    /// The newest epoch seen.
+    pub fn current_epoch(&self) -> u64 {
+        self.current_epoch
+    }
+
+    /// The epoch of the last vote given.
+    pub fn last_vote_epoch(&self) -> u64 {
+        self.last_vote_epoch
+    }
+
+    /// Masters with at least one slot.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Who owns a slot.
+    pub fn owner_of(&self, slot: Slot) -> Option<NodeKey> {
+        self.owner[usize::from(slot)]
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The node at the other end of a link and whether that node opened it.
+    pub fn link_peer(&self, link: LinkId) -> Option<(Option<NodeKey>, bool)> {
+        self.links.get(&link).map(|l| (l.node, l.inbound))
+    }
+
+    /// When a link was opened or accepted.
+    pub fn link_created_ms(&self, link: LinkId) -> Option<i64> {
+        self.links.get(&link).map(|l| l.created_ms)
+    }
+
+    /// Sets or lifts DEBUG's packet filter: packets of that type are dropped.
+    pub fn set_drop_filter(&mut self, packet_type: Option<u16>) {
+        self.drop_filter = packet_type;
+    }
+
+    // ---- links ----
+
+    /// The server accepted a bus connection.
+    pub fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
+        let id = self.new_link_id();
+        let link = Link { node: None, inbound: true, connected: true, created_ms: now_ms, peer_ip, local_ip };
+        self.links.insert(id, link);
+        id
+    }
+
+    /// A connection asked for by [`Action::Connect`] stands.
+    pub fn on_link_connected(&mut self, link: LinkId, local_ip: String, env: &Env) {
+        let Some(l) = self.links.get_mut(&link) else {
+            return;
+        };
+        l.connected = true;
+        l.local_ip = local_ip;
+        let Some(key) = l.node else { return };
+        let node = &mut self.nodes[key];
+        // Greeting at once keeps a reconnect from looking like silence. A ping that waited already keeps its time: the
+        // node owes its answer since then.
+        let waiting_since = node.ping_sent_ms;
+        let kind = if node.flags.has(NodeFlags::MEET) { wire::PacketType::Meet } else { wire::PacketType::Ping };
+        // Should the greeting be lost, the node is pinged as any other from now on.
+        node.flags.clear(NodeFlags::MEET);
+        self.send_ping(link, kind, env);
+        let node = &mut self.nodes[key];
+        node.ping_sent_ms = if waiting_since != 0 { waiting_since } else { env.now_ms };
+    }
+
+    /// A connection broke, was refused, or its peer spoke nonsense.
+    pub fn on_link_closed(&mut self, link: LinkId, env: &Env) {
+        let Some(key) = self.unlink(link) else { return };
+        let node = &mut self.nodes[key];
+        if node.link.is_none() && node.ping_sent_ms == 0 {
+            // From now on it owes us a sign of life.
+            node.ping_sent_ms = env.now_ms;
+        }
+        let due = (node.connect_ms + RECONNECT_MS).max(env.now_ms);
+        self.wake_at(due);
+    }
+
+    /// The send buffer of a link grew beyond the limit: the link is closed, as the peer does not keep up.
+    pub fn on_link_over_limit(&mut self, link: LinkId, used: u64, env: &Env) {
+        let Some(l) = self.links.get(&link) else {
+            return;
+        };
+        log::warn!(
+            "Freeing cluster link({} node {}, used memory: {used}) due to exceeding send buffer memory limit.",
+            if l.inbound { "from" } else { "to" },
+            l.node.map_or(String::new(), |k| self.nodes[k].id.to_string()),
+        );
+        self.stats.links_buffer_limit_exceeded += 1;
+        self.actions.push(Action::CloseLink { link });
+        self.on_link_closed(link, env);
+    }
+
+    /// Closes a link and forgets it; the node may get another.
+    fn close_link(&mut self, link: LinkId) {
+        if self.links.contains_key(&link) {
+            self.unlink(link);
+            self.actions.push(Action::CloseLink { link });
+            self.wake_at(0);
+        }
+    }
+
+    fn unlink(&mut self, link: LinkId) -> Option<NodeKey> {
+        let key = self.links.remove(&link)?.node?;
+        let node = &mut self.nodes[key];
+        if node.link == Some(link) {
+            node.link = None;
+        }
+        if node.inbound == Some(link) {
+            node.inbound = None;
+        }
+        Some(key)
+    }
+
+    fn new_link_id(&mut self) -> LinkId {
+        self.next_link += 1;
+        LinkId(self.next_link)
+    }
+
+    fn connect(&mut self, key: NodeKey, now_ms: i64) {
+        let link = self.new_link_id();
+        let node = &mut self.nodes[key];
+        node.link = Some(link);
+        node.connect_ms = now_ms;
+        let (ip, port) = (node.ip.clone(), node.bus_port);
+        self.links.insert(
+            link,
+            Link {
+                node: Some(key),
+                inbound: false,
+                connected: false,
+                created_ms: now_ms,
+                peer_ip: ip.clone(),
+                local_ip: String::new(),
+            },
+        );
+        self.actions.push(Action::Connect { link, ip, port });
+    }
+
+    // ---- the table ----
+
+    fn add_node(&mut self, id: NodeId, flags: NodeFlags, now_ms: i64) -> NodeKey {
+        let shard = NodeId::random(&mut self.rng);
+        self.wake_at(0);
+        self.nodes.insert(Node::new(id, shard, flags, now_ms))
+    }
+
+    /// Takes a node out, and every reference to it first.
+    fn remove_node(&mut self, key: NodeKey) {
+        assert!(key != self.myself, "a node cannot forget itself");
+        self.migrating.retain(|_, n| *n != key);
+        self.importing.retain(|_, n| *n != key);
+        self.unbind_all(key);
+        self.nodes.for_each_mut(|n| {
+            n.fail_reports.retain(|(reporter, _)| *reporter != key);
+            n.replicas.retain(|r| *r != key);
+            if n.replica_of == Some(key) {
+                n.replica_of = None;
+            }
+        });
+        if self.manual.replica == Some(key) {
+            self.reset_manual_failover();
+        }
+        let node = &self.nodes[key];
+        for link in [node.link, node.inbound].into_iter().flatten() {
+            self.close_link(link);
+        }
+        self.nodes.remove(key);
+    }
+
+    fn is_master(&self) -> bool {
+        self.myself().is_master()
+    }
+
+    fn is_replica(&self) -> bool {
+        self.myself().is_replica()
+    }
+
+    /// Votes that make a majority.
+    fn quorum(&self) -> usize {
+        self.size / 2 + 1
+    }
+
+    // ---- the turn ----
+
+    /// Makes the machine look again no later than `at_ms`.
+    fn wake_at(&mut self, at_ms: i64) {
+        self.next_due_ms = self.next_due_ms.min(at_ms);
+    }
+
+    /// When [`Cluster::tick`] has something to do; the caller must not sleep longer.
+    pub fn next_deadline_ms(&self) -> i64 {
+        self.next_due_ms
+    }
+
+    /// To be called first in every turn: finds out if this process was held up. A master that was away for long may have
+    /// been replaced, so it must not accept anything before others had a chance to say so. They count from when they last
+    /// heard of it, so that may have been after less than a node timeout.
+    pub fn turn_begins(&mut self, now_ms: i64) {
+        let gap = now_ms - self.last_turn_ms;
+        self.last_turn_ms = now_ms;
+        let timeout = self.config.node_timeout_ms;
+        if gap <= timeout / 2 || gap < TICK_MS * 2 {
+            return;
+        }
+        // While we were away nobody could reach us: give the others time to answer before suspecting them.
+        self.nodes.for_each_mut(|n| {
+            if n.ping_sent_ms != 0 {
+                n.ping_sent_ms = now_ms;
+            }
+        });
+        if self.is_master() && self.size > 1 && self.state_ok {
+            log::warn!("This node was not running for {gap} milliseconds: not accepting queries for a while.");
+            self.wait_for_news(now_ms, gap >= timeout);
+        }
+        self.wake_at(now_ms);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, env: &Env) {
+        if env.now_ms < self.next_due_ms {
+            return;
+        }
+        self.next_due_ms = env.now_ms + TICK_MS;
+        self.watch_nodes(env);
+
+        if let (true, false, Some(master)) = (self.is_replica(), env.replicating, self.myself().replica_of) {
+            if !self.nodes[master].flags.has(NodeFlags::NOADDR) && !self.nodes[master].ip.is_empty() {
+                self.replicate_from(master);
+            }
+        }
+        self.check_manual_failover_timeout(env.now_ms);
+        if self.is_replica() {
+            self.advance_manual_failover(env);
+            self.advance_election(env);
+            self.consider_migration(env);
+        }
+        if !self.state_ok {
+            self.todo.state = true;
+        }
+    }
+
+    /// Ends the turn: decides what was put off and hands over everything that is to be done, in order.
+    pub fn flush(&mut self, env: &Env) -> Vec<Action> {
+        if self.manual.waits_for_offset() {
+            self.advance_manual_failover(env);
+        }
+        if std::mem::take(&mut self.todo.failover) && self.is_replica() {
+            self.advance_election(env);
+        }
+        if self.todo.state {
+            self.update_state(env);
+        }
+        if self.todo.pfail_news {
+            self.spread_pfail_news(env);
+        }
+        let mut actions = std::mem::take(&mut self.actions);
+        if let Some(slots) = self.dropped_channels.take() {
+            actions.push(Action::DropShardChannels(slots));
+        }
+        if std::mem::take(&mut self.todo.save) {
+            actions.insert(0, Action::SaveConfig { fsync: std::mem::take(&mut self.todo.fsync) });
+        }
+        actions
+    }
+
+    fn save_soon(&mut self) {
+        self.todo.save = true;
+    }
+
+    fn save_synced(&mut self) {
+        self.todo.save = true;
+        self.todo.fsync = true;
+    }
+
+    fn save_and_update(&mut self) {
+        self.todo.save = true;
+        self.todo.state = true;
+    }
+
+    /// Panics unless the tables agree with each other. For tests and simulations.
+    pub fn check_invariants(&self) {
+        let mut counts: HashMap<NodeKey, usize> = HashMap::new();
+        for (slot, owner) in self.owner.iter().enumerate() {
+            if let Some(key) = owner {
+                assert!(self.nodes[*key].slots.contains(slot as Slot), "owner table and node disagree on {slot}");
+                *counts.entry(*key).or_default() += 1;
+            }
+        }
+        for (key, node) in self.nodes.iter() {
+            assert_eq!(self.nodes.find(&node.id), Some(key));
+            assert_eq!(node.slots.len(), node.slot_count, "slot count of {}", node.id);
+            assert_eq!(counts.get(&key).copied().unwrap_or(0), node.slot_count, "slots of {}", node.id);
+            for replica in &node.replicas {
+                assert_eq!(self.nodes[*replica].replica_of, Some(key), "replica list of {}", node.id);
+            }
+            if let Some(master) = node.replica_of {
+                assert!(self.nodes[master].replicas.contains(&key), "{} is missing at its master", node.id);
+            }
+            for (link, inbound) in [(node.link, false), (node.inbound, true)] {
+                if let Some(link) = link {
+                    let l = &self.links[&link];
+                    assert_eq!((l.node, l.inbound), (Some(key), inbound));
+                }
+            }
+        }
+        let me = self.myself();
+        assert!(me.flags.has(NodeFlags::MYSELF) && me.is_master() != me.is_replica());
+        assert!(me.is_master() || me.slot_count == 0, "a replica owns no slots");
+    }
+}

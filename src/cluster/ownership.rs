@@ -1,0 +1,380 @@
+//! Who owns which slot, and who follows whom.
+//!
+//! Owns the binding between slots and nodes, in both directions, and the rule that decides between claims: the greater
+//! config epoch wins. A master that loses its last slot follows the winner.
+
+use super::node::{NodeFlags, NodeId, NodeKey};
+use super::slots::{SLOT_COUNT, Slot, SlotSet};
+use super::wire::{Body, Header};
+use super::{Action, Cluster, Env};
+
+impl Cluster {
+    // ---- binding ----
+
+    /// Gives an unbound slot to a node. Panics if it is bound.
+    pub(super) fn bind(&mut self, slot: Slot, key: NodeKey) {
+        assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
+        self.owner[usize::from(slot)] = Some(key);
+        self.nodes[key].slots.insert(slot);
+        self.nodes[key].slot_count += 1;
+        // A master's first slot makes it a home for migrating replicas, if there are replicas at all.
+        if self.nodes[key].slot_count == 1 && self.nodes.iter().any(|(_, n)| n.is_master() && !n.replicas.is_empty()) {
+            self.nodes[key].flags.set(NodeFlags::MIGRATE_TO);
+        }
+    }
+
+    /// Takes a slot from its owner; false if it has none.
+    pub(super) fn unbind(&mut self, slot: Slot) -> bool {
+        let Some(key) = self.owner[usize::from(slot)].take() else {
+            return false;
+        };
+        self.nodes[key].slots.remove(slot);
+        self.nodes[key].slot_count -= 1;
+        self.unclaimed.remove(slot);
+        self.dropped_channels.get_or_insert_with(SlotSet::default).insert(slot);
+        true
+    }
+
+    pub(super) fn unbind_all(&mut self, key: NodeKey) {
+        let slots: Vec<Slot> = self.nodes[key].slots.iter().collect();
+        for slot in slots {
+            self.unbind(slot);
+        }
+    }
+
+    /// The owner of a slot, unless it has stopped claiming it.
+    pub(super) fn claimed_owner(&self, slot: Slot) -> Option<NodeKey> {
+        self.owner[usize::from(slot)].filter(|_| !self.unclaimed.contains(slot))
+    }
+
+    // ---- what a PING says of its sender ----
+
+    /// Is the sender a master or a replica, and whose?
+    pub(super) fn take_in_role(&mut self, key: NodeKey, header: &Header) {
+        let Some(master_id) = header.replica_of else {
+            self.set_node_as_master(key);
+            return;
+        };
+        if self.nodes[key].is_master() || !self.nodes[key].is_replica() {
+            self.unbind_all(key);
+            let flags = &mut self.nodes[key].flags;
+            flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
+            flags.set(NodeFlags::REPLICA);
+            self.save_and_update();
+        }
+        if let Some(master) = self.nodes.find(&master_id).filter(|m| *m != key)
+            && self.nodes[key].replica_of != Some(master)
+        {
+            self.attach_replica(key, master);
+            let shard = self.nodes[master].shard_id;
+            self.set_shard(key, shard);
+            self.save_soon();
+        }
+    }
+
+    pub(super) fn set_node_as_master(&mut self, key: NodeKey) {
+        if self.nodes[key].is_master() {
+            return;
+        }
+        if self.nodes[key].replica_of.is_some() {
+            self.detach_replica(key);
+            if key != self.myself {
+                self.nodes[key].flags.set(NodeFlags::MIGRATE_TO);
+            }
+        }
+        let flags = &mut self.nodes[key].flags;
+        flags.clear(NodeFlags::REPLICA);
+        flags.set(NodeFlags::MASTER);
+        self.save_and_update();
+    }
+
+    fn attach_replica(&mut self, key: NodeKey, master: NodeKey) {
+        self.detach_replica(key);
+        self.nodes[key].replica_of = Some(master);
+        self.nodes[master].replicas.push(key);
+        self.nodes[master].flags.set(NodeFlags::MIGRATE_TO);
+    }
+
+    fn detach_replica(&mut self, key: NodeKey) {
+        if let Some(old) = self.nodes[key].replica_of.take() {
+            let old = &mut self.nodes[old];
+            old.replicas.retain(|r| *r != key);
+            if old.replicas.is_empty() {
+                old.flags.clear(NodeFlags::MIGRATE_TO);
+            }
+        }
+    }
+
+    /// The master at the end of the chain (chains exist while news is under way).
+    pub(super) fn top_master(&self, mut key: NodeKey) -> NodeKey {
+        for _ in 0..self.nodes.len() {
+            match self.nodes[key].replica_of {
+                Some(master) => key = master,
+                None => break,
+            }
+        }
+        key
+    }
+
+    pub(super) fn set_shard(&mut self, key: NodeKey, shard: NodeId) {
+        if self.nodes[key].shard_id != shard {
+            self.nodes[key].shard_id = shard;
+            self.save_soon();
+        }
+        if self.myself().replica_of == Some(key) && self.myself().shard_id != shard {
+            self.nodes[self.myself].shard_id = shard;
+            self.save_synced();
+        }
+    }
+
+    /// Are the slots the sender claims (or says its master has) those we know of? If not, one of us is behind.
+    pub(super) fn take_in_slots(&mut self, key: NodeKey, header: &Header, env: &Env) {
+        let node = &self.nodes[key];
+        let speaks_for = if node.is_master() { Some(key) } else { node.replica_of };
+        let Some(owner) = speaks_for else { return };
+        if self.nodes[owner].slots == header.slots {
+            return;
+        }
+        if self.nodes[key].is_master() {
+            self.take_in_claim(key, header.config_epoch, &header.slots, env);
+        }
+        // A slot somebody else owns by a greater epoch: tell the sender. One such owner at a time is enough, the sender's
+        // next packet brings the next.
+        let newer = header.slots.iter().find_map(|slot| {
+            let owner = self.claimed_owner(slot)?;
+            (owner != key && self.nodes[owner].config_epoch > header.config_epoch).then_some(owner)
+        });
+        if let Some(owner) = newer {
+            log::debug!(
+                "Node {} has old slots configuration, sending an UPDATE message about {}",
+                self.nodes[key].id,
+                self.nodes[owner].id
+            );
+            self.send_update(key, owner, env);
+        }
+    }
+
+    fn send_update(&mut self, to: NodeKey, about: NodeKey, env: &Env) {
+        let Some(link) = self.nodes[to].link else {
+            return;
+        };
+        let owner = &self.nodes[about];
+        let body = Body::Update {
+            config_epoch: owner.config_epoch,
+            node: owner.id,
+            slots: owner.slots.without(&self.unclaimed),
+        };
+        self.send(link, &body, 0, env);
+    }
+
+    /// Somebody who knows better tells us of a newer owner.
+    pub(super) fn on_update(&mut self, about: NodeKey, config_epoch: u64, slots: &SlotSet, env: &Env) {
+        if self.nodes[about].config_epoch >= config_epoch {
+            return;
+        }
+        if about == self.myself {
+            log::info!("Discarding UPDATE message about myself.");
+            return;
+        }
+        if self.nodes[about].is_replica() {
+            self.set_node_as_master(about);
+        }
+        self.nodes[about].config_epoch = config_epoch;
+        self.save_synced();
+        self.take_in_claim(about, config_epoch, slots, env);
+    }
+
+    /// A node claims slots under an epoch. It gets those that nobody claims by a greater or equal one, except slots we
+    /// are importing: the operator closes those. If that takes the last slot from us, or from our master, we follow the
+    /// claimant.
+    fn take_in_claim(&mut self, claimant: NodeKey, epoch: u64, claimed: &SlotSet, env: &Env) {
+        let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
+        let mut taken_from_mine = 0;
+        let mut dirty = Vec::new();
+        let mut changed = false;
+        for slot in 0..SLOT_COUNT as Slot {
+            let owner = self.owner[usize::from(slot)];
+            if !claimed.contains(slot) {
+                if owner == Some(claimant) {
+                    self.unclaimed.insert(slot);
+                }
+                continue;
+            }
+            if owner == Some(claimant) {
+                self.unclaimed.remove(slot);
+                continue;
+            }
+            let stands = self.claimed_owner(slot).is_some_and(|o| self.nodes[o].config_epoch >= epoch);
+            if stands || self.importing.contains_key(&slot) {
+                continue;
+            }
+            if owner == Some(self.myself) && (env.keys_in_slot)(slot) > 0 {
+                dirty.push(slot);
+            }
+            if owner.is_some() && owner == mine {
+                taken_from_mine += 1;
+            }
+            self.unbind(slot);
+            self.bind(slot, claimant);
+            changed = true;
+        }
+        if changed {
+            self.save_synced();
+            self.todo.state = true;
+        }
+
+        let left = mine.map_or(0, |m| self.nodes[m].slot_count);
+        let takes_all = claimed.len() == taken_from_mine;
+        let grandmaster = self.myself().replica_of.and_then(|m| self.nodes[m].replica_of);
+        if taken_from_mine > 0 && left == 0 && (self.config.allow_replica_migration || takes_all) {
+            self.log_following(claimant);
+            self.set_master(claimant);
+            self.save_synced();
+            self.todo.state = true;
+        } else if let Some(grandmaster) = grandmaster.filter(|g| *g != self.myself) {
+            // Our master became a replica without losing a slot to anybody, so nothing else would move us.
+            let n = &self.nodes[grandmaster];
+            log::info!(
+                "I'm a sub-replica! Reconfiguring myself as a replica of grandmaster {} ({})",
+                n.id,
+                n.human_name
+            );
+            self.set_master(grandmaster);
+            self.save_synced();
+            self.todo.state = true;
+        } else {
+            // We go on as a master, so what we have in the lost slots is nobody's.
+            self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));
+        }
+    }
+
+    pub(super) fn log_following(&self, key: NodeKey) {
+        let n = &self.nodes[key];
+        log::info!("Configuration change detected. Reconfiguring myself as a replica of {} ({})", n.id, n.human_name);
+    }
+
+    /// Two masters with one epoch: the one with the smaller id takes a new one.
+    pub(super) fn resolve_epoch_collision(&mut self, key: NodeKey, header: &Header) {
+        let (me, node) = (self.myself(), &self.nodes[key]);
+        let collides = me.is_master()
+            && node.is_master()
+            && header.config_epoch == me.config_epoch
+            && node.config_epoch == me.config_epoch;
+        if !collides || node.id <= me.id {
+            return;
+        }
+        self.current_epoch += 1;
+        log::debug!(
+            "WARNING: configEpoch collision with node {} ({}). configEpoch set to {}",
+            self.nodes[key].id,
+            self.nodes[key].human_name,
+            self.current_epoch
+        );
+        self.nodes[self.myself].config_epoch = self.current_epoch;
+        self.save_synced();
+    }
+
+    // ---- our own role ----
+
+    /// Follows another master. We must own no slot.
+    pub(super) fn set_master(&mut self, master: NodeKey) {
+        assert!(master != self.myself && self.myself().slot_count == 0, "only a node without slots can follow another");
+        let me = self.myself;
+        if self.is_master() {
+            let flags = &mut self.nodes[me].flags;
+            flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
+            flags.set(NodeFlags::REPLICA);
+            self.close_all_slots();
+        }
+        self.attach_replica(me, master);
+        let shard = self.nodes[master].shard_id;
+        if self.nodes[me].shard_id != shard {
+            self.nodes[me].shard_id = shard;
+        }
+        self.save_soon();
+        self.replicate_from(master);
+        self.reset_manual_failover();
+        self.forget_election();
+    }
+
+    pub(super) fn replicate_from(&mut self, master: NodeKey) {
+        let n = &self.nodes[master];
+        let action =
+            Action::SetReplicationMaster { ip: n.ip.clone(), port: n.client_port(self.config.tls_replication) };
+        if self.actions.last() != Some(&action) {
+            self.actions.push(action);
+        }
+    }
+
+    /// Takes the place of our master: its slots are ours. The caller has seen to the epoch.
+    pub(super) fn replace_my_master(&mut self, env: &Env) {
+        let Some(old) = self.myself().replica_of else {
+            return;
+        };
+        self.set_node_as_master(self.myself);
+        self.actions.push(Action::UnsetReplicationMaster);
+        let slots: Vec<Slot> = self.nodes[old].slots.iter().collect();
+        for slot in slots {
+            self.unbind(slot);
+            self.bind(slot, self.myself);
+        }
+        self.update_state(env);
+        self.save_synced();
+        // At once, and before anything else hears of it by a detour.
+        self.broadcast_pong(env);
+        self.reset_manual_failover();
+        self.forget_election();
+    }
+
+    pub(super) fn close_all_slots(&mut self) {
+        self.migrating.clear();
+        self.importing.clear();
+    }
+
+    /// Takes a new epoch without asking anybody, unless ours is the greatest already. Returns whether it did. Two nodes
+    /// that do this at once collide, which is resolved later; only for what an operator orders.
+    pub(super) fn bump_epoch(&mut self) -> bool {
+        let greatest = self.greatest_epoch();
+        let me = &mut self.nodes[self.myself];
+        if me.config_epoch != 0 && me.config_epoch == greatest {
+            return false;
+        }
+        self.current_epoch = greatest + 1;
+        me.config_epoch = self.current_epoch;
+        log::info!("New configEpoch set to {}", self.current_epoch);
+        self.save_synced();
+        true
+    }
+
+    /// The greatest epoch known.
+    pub(super) fn greatest_epoch(&self) -> u64 {
+        self.nodes.iter().map(|(_, n)| n.config_epoch).max().unwrap_or(0).max(self.current_epoch)
+    }
+
+    /// After loading the data set: keys in slots that are nobody's make them ours; keys in slots of others mark those as
+    /// being imported, so that an operator can sort them out.
+    pub fn adopt_loaded_keys(&mut self, env: &Env) {
+        if self.is_replica() {
+            return;
+        }
+        for slot in 0..SLOT_COUNT as Slot {
+            let owner = self.owner[usize::from(slot)];
+            if owner == Some(self.myself) || self.importing.contains_key(&slot) || (env.keys_in_slot)(slot) == 0 {
+                continue;
+            }
+            match owner {
+                None => {
+                    log::info!("I have keys for unassigned slot {slot}. Taking responsibility for it.");
+                    self.bind(slot, self.myself);
+                }
+                Some(other) => {
+                    log::info!(
+                        "I have keys for slot {slot}, but the slot is assigned to another node. Setting it to importing state."
+                    );
+                    self.importing.insert(slot, other);
+                }
+            }
+            self.save_synced();
+        }
+    }
+}

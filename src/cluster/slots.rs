@@ -1,0 +1,176 @@
+//! Hash slots: the bitmap that travels on the bus, and which slot a key belongs to.
+//!
+//! Owns the bit order of the 2,048 byte bitmap (bit `slot % 8` of byte `slot / 8`) and the hash tag rule. Who owns a
+//! slot is the business of `ownership`.
+
+use crc16::{State, XMODEM};
+
+/// How many hash slots a cluster has.
+pub const SLOT_COUNT: usize = 16384;
+/// Bytes of a slot bitmap.
+pub const SLOT_BYTES: usize = SLOT_COUNT / 8;
+
+/// A hash slot, always below [`SLOT_COUNT`].
+pub type Slot = u16;
+
+/// The slot of `key`: CRC16 (XMODEM) of the key, or of its hash tag when it has a non-empty `{tag}`.
+pub fn key_slot(key: &[u8]) -> Slot {
+    State::<XMODEM>::calculate(hash_tag(key)) & (SLOT_COUNT as u16 - 1)
+}
+
+/// The part of `key` that is hashed: what lies between the first `{` and the next `}`, if anything does.
+fn hash_tag(key: &[u8]) -> &[u8] {
+    let Some(open) = memchr::memchr(b'{', key) else {
+        return key;
+    };
+    let inner = &key[open + 1..];
+    match memchr::memchr(b'}', inner) {
+        None | Some(0) => key,
+        Some(close) => &inner[..close],
+    }
+}
+
+/// A set of slots in the byte order of the bus.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SlotSet(Box<[u8; SLOT_BYTES]>);
+
+impl Default for SlotSet {
+    fn default() -> Self {
+        SlotSet(Box::new([0; SLOT_BYTES]))
+    }
+}
+
+impl std::fmt::Debug for SlotSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.ranges()).finish()
+    }
+}
+
+impl SlotSet {
+    /// A set from the bytes of a packet.
+    pub fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
+        SlotSet(Box::new(*bytes))
+    }
+
+    /// The bytes as they travel.
+    pub fn as_bytes(&self) -> &[u8; SLOT_BYTES] {
+        &self.0
+    }
+
+    /// Whether `slot` is in the set.
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.0[usize::from(slot) / 8] & (1 << (slot % 8)) != 0
+    }
+
+    /// Adds `slot`; true if it was not there.
+    pub fn insert(&mut self, slot: Slot) -> bool {
+        let byte = &mut self.0[usize::from(slot) / 8];
+        let bit = 1 << (slot % 8);
+        let new = *byte & bit == 0;
+        *byte |= bit;
+        new
+    }
+
+    /// Takes `slot` out; true if it was there.
+    pub fn remove(&mut self, slot: Slot) -> bool {
+        let byte = &mut self.0[usize::from(slot) / 8];
+        let bit = 1 << (slot % 8);
+        let was = *byte & bit != 0;
+        *byte &= !bit;
+        was
+    }
+
+    /// Empties the set.
+    pub fn clear(&mut self) {
+        self.0.fill(0);
+    }
+
+    /// How many slots are in the set.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|b| b.count_ones() as usize).sum()
+    }
+
+    /// Whether the set has no slot.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&b| b == 0)
+    }
+
+    /// The set without the slots of `other`.
+    pub fn without(&self, other: &SlotSet) -> SlotSet {
+        let mut out = self.clone();
+        for (a, b) in out.0.iter_mut().zip(other.0.iter()) {
+            *a &= !b;
+        }
+        out
+    }
+
+    /// The slots, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.0.iter().enumerate().filter(|(_, b)| **b != 0).flat_map(|(i, &byte)| {
+            (0..8u16).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| i as u16 * 8 + bit)
+        })
+    }
+
+    /// The slots as inclusive ranges, ascending and maximal.
+    pub fn ranges(&self) -> Vec<(Slot, Slot)> {
+        let mut out: Vec<(Slot, Slot)> = Vec::new();
+        for slot in self.iter() {
+            match out.last_mut() {
+                Some((_, end)) if *end + 1 == slot => *end = slot,
+                _ => out.push((slot, slot)),
+            }
+        }
+        out
+    }
+}
+
+impl FromIterator<Slot> for SlotSet {
+    fn from_iter<I: IntoIterator<Item = Slot>>(iter: I) -> Self {
+        let mut out = SlotSet::default();
+        for slot in iter {
+            out.insert(slot);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn slots_of_known_keys() {
+        assert_eq!(key_slot(b"123456789"), 0x31C3);
+        assert_eq!(key_slot(b"foo"), 12182);
+        assert_eq!(key_slot(b""), 0);
+    }
+
+    #[test]
+    fn hash_tags() {
+        assert_eq!(key_slot(b"{user1000}.following"), key_slot(b"{user1000}.followers"));
+        assert_eq!(key_slot(b"foo{}{bar}"), State::<XMODEM>::calculate(b"foo{}{bar}") & 16383);
+        assert_eq!(key_slot(b"foo{{bar}}zap"), key_slot(b"{bar"));
+        assert_eq!(key_slot(b"foo{bar}{zap}"), key_slot(b"bar"));
+        assert_eq!(key_slot(b"foo{bar"), State::<XMODEM>::calculate(b"foo{bar") & 16383);
+    }
+
+    #[test]
+    fn bit_order_is_low_bit_first() {
+        let mut s = SlotSet::default();
+        assert!(s.insert(0) && s.insert(9) && s.insert(16383) && !s.insert(9));
+        assert_eq!((s.as_bytes()[0], s.as_bytes()[1], s.as_bytes()[2047]), (1, 2, 128));
+        assert_eq!(s.ranges(), vec![(0, 0), (9, 9), (16383, 16383)]);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_set(slots in proptest::collection::btree_set(0u16..16384, 0..300)) {
+            let s: SlotSet = slots.iter().copied().collect();
+            prop_assert_eq!(s.iter().collect::<Vec<_>>(), slots.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(s.len(), slots.len());
+            let from_ranges: SlotSet = s.ranges().into_iter().flat_map(|(a, b)| a..=b).collect();
+            prop_assert_eq!(from_ranges, s);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! COMMAND.
+use super::prelude::*;
+pub const COMMANDS: &[Command] = &[];

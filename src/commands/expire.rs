@@ -1,0 +1,335 @@
+//! The time to live of keys: EXPIRE and its kin.
+
+use super::int_arg;
+use super::prelude::*;
+use crate::keyspace::Touch;
+use crate::server::Server;
+use crate::structs::numbers::i64_text;
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "expire",
+        run: Some(expire),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Sets how many seconds a key lives.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("seconds", ArgKind::Integer),
+            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
+                arg("nx", ArgKind::PureToken).token("NX"),
+                arg("xx", ArgKind::PureToken).token("XX"),
+                arg("gt", ArgKind::PureToken).token("GT"),
+                arg("lt", ArgKind::PureToken).token("LT"),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "pexpire",
+        run: Some(pexpire),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Generic,
+        since: "2.6.0",
+        complexity: "O(1)",
+        summary: "Sets how many milliseconds a key lives.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("milliseconds", ArgKind::Integer),
+            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
+                arg("nx", ArgKind::PureToken).token("NX"),
+                arg("xx", ArgKind::PureToken).token("XX"),
+                arg("gt", ArgKind::PureToken).token("GT"),
+                arg("lt", ArgKind::PureToken).token("LT"),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "expireat",
+        run: Some(expireat),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Generic,
+        since: "1.2.0",
+        complexity: "O(1)",
+        summary: "Sets the time a key lives until, in seconds of Unix time.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("unix-time-seconds", ArgKind::UnixTime),
+            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
+                arg("nx", ArgKind::PureToken).token("NX"),
+                arg("xx", ArgKind::PureToken).token("XX"),
+                arg("gt", ArgKind::PureToken).token("GT"),
+                arg("lt", ArgKind::PureToken).token("LT"),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "pexpireat",
+        run: Some(pexpireat),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Generic,
+        since: "2.6.0",
+        complexity: "O(1)",
+        summary: "Sets the time a key lives until, in milliseconds of Unix time.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("unix-time-milliseconds", ArgKind::UnixTime),
+            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
+                arg("nx", ArgKind::PureToken).token("NX"),
+                arg("xx", ArgKind::PureToken).token("XX"),
+                arg("gt", ArgKind::PureToken).token("GT"),
+                arg("lt", ArgKind::PureToken).token("LT"),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "expiretime",
+        run: Some(expiretime),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Generic,
+        since: "7.0.0",
+        complexity: "O(1)",
+        summary: "Tells until when a key lives, in seconds of Unix time.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "pexpiretime",
+        run: Some(pexpiretime),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Generic,
+        since: "7.0.0",
+        complexity: "O(1)",
+        summary: "Tells until when a key lives, in milliseconds of Unix time.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "ttl",
+        run: Some(ttl),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Tells how many seconds a key has to live.",
+        tips: &["nondeterministic_output"],
+        history: &["2.8.0"],
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "pttl",
+        run: Some(pttl),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Generic,
+        since: "2.6.0",
+        complexity: "O(1)",
+        summary: "Tells how many milliseconds a key has to live.",
+        tips: &["nondeterministic_output"],
+        history: &["2.8.0"],
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "persist",
+        run: Some(persist),
+        arity: 2,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Generic,
+        since: "2.2.0",
+        complexity: "O(1)",
+        summary: "Lets a key live for ever.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+];
+
+fn expire(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let base = ctx.now_ms();
+    expire_at(ctx, args, base, 1000)
+}
+
+fn pexpire(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let base = ctx.now_ms();
+    expire_at(ctx, args, base, 1)
+}
+
+fn expireat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    expire_at(ctx, args, 0, 1000)
+}
+
+fn pexpireat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    expire_at(ctx, args, 0, 1)
+}
+
+/// When an expire time is set at all.
+#[derive(Clone, Copy, Default)]
+struct Conditions {
+    nx: bool,
+    xx: bool,
+    gt: bool,
+    lt: bool,
+}
+
+impl Conditions {
+    fn parse(args: Args<'_>) -> Result<Conditions, CmdError> {
+        let mut c = Conditions::default();
+        for option in args.iter() {
+            let place = [(&b"NX"[..], &mut c.nx), (b"XX", &mut c.xx), (b"GT", &mut c.gt), (b"LT", &mut c.lt)]
+                .into_iter()
+                .find(|(name, _)| option.eq_ignore_ascii_case(name));
+            match place {
+                Some((_, set)) => *set = true,
+                None => return Err(CmdError::bytes([b"ERR Unsupported option ", option].concat())),
+            }
+        }
+        if c.nx && (c.xx || c.gt || c.lt) {
+            return Err(CmdError::of("ERR NX and XX, GT or LT options at the same time are not compatible"));
+        }
+        if c.gt && c.lt {
+            return Err(CmdError::of("ERR GT and LT options at the same time are not compatible"));
+        }
+        Ok(c)
+    }
+
+    /// Whether the new time may take the place of the current one; none at all is later than any.
+    fn allow(self, at: i64, current: Option<i64>) -> bool {
+        match current {
+            None => !self.xx && !self.gt,
+            Some(current) => !self.nx && (!self.gt || at > current) && (!self.lt || at < current),
+        }
+    }
+}
+
+/// Whether a key set to expire at this time is rather deleted at once. Replicas and the AOF's reader wait for the DEL.
+pub fn at_is_past(srv: &Server, at: i64) -> bool {
+    at <= srv.ks.now_ms && !srv.is_loading() && !srv.is_replica()
+}
+
+fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResult {
+    let key = &args[1];
+    let conditions = Conditions::parse(args.from(3))?;
+    let at = int_arg(&args[2])?
+        .checked_mul(unit)
+        .and_then(|ms| ms.checked_add(base))
+        .ok_or_else(|| CmdError::text(format!("ERR invalid expire time in '{}' command", ctx.cmd.name)))?;
+    let is_past = at_is_past(ctx.srv, at);
+    let lazy = ctx.srv.cfg.lazyfree_lazy_expire;
+    let ks = &mut ctx.srv.ks;
+    let Some(mut entry) = ks.write(ctx.db, key) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    if !conditions.allow(at, entry.expire_ms()) {
+        ctx.out.int(0);
+        return Ok(());
+    }
+    if is_past {
+        drop(entry);
+        ks.delete(ctx.db, key, lazy);
+        ks.effects.replace_with(&[if lazy { b"UNLINK" } else { b"DEL" }, key]);
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+    } else {
+        entry.set_expire(Some(at));
+        drop(entry);
+        if base != 0 || unit != 1 {
+            // Conditions travel on: they hold there, too.
+            let at = i64_text(at);
+            let options = args.from(3);
+            let mut command: Vec<&[u8]> = vec![b"PEXPIREAT", key, at.as_bytes()];
+            command.extend(options.iter());
+            ks.effects.replace_with(&command);
+        }
+        ks.signal_modified(ctx.db, key);
+        ks.effects.notify(notify::GENERIC, "expire", key, ctx.db);
+    }
+    ctx.dirty(1);
+    ctx.out.int(1);
+    Ok(())
+}
+
+fn ttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_time(ctx, args, |at, now| to_seconds(at.saturating_sub(now).max(0)))
+}
+
+fn pttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_time(ctx, args, |at, now| at.saturating_sub(now).max(0))
+}
+
+fn expiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_time(ctx, args, |at, _| to_seconds(at.max(0)))
+}
+
+fn pexpiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_time(ctx, args, |at, _| at.max(0))
+}
+
+/// Milliseconds (not negative) as seconds, rounded to the nearest.
+fn to_seconds(ms: i64) -> i64 {
+    ms / 1000 + (ms % 1000 >= 500) as i64
+}
+
+/// Replies with a form of the expire time, -1 when there is none and -2 when there is no key.
+fn reply_time(ctx: &mut Ctx<'_>, args: Args<'_>, form: impl Fn(i64, i64) -> i64) -> CmdResult {
+    let now = ctx.now_ms();
+    let entry = ctx.srv.ks.lookup(ctx.db, &args[1], Touch::Look);
+    ctx.out.int(match entry.map(|e| e.expire_ms()) {
+        None => -2,
+        Some(None) => -1,
+        Some(Some(at)) => form(at, now),
+    });
+    Ok(())
+}
+
+fn persist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let mut removed = false;
+    if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key)
+        && entry.has_expire()
+    {
+        entry.set_expire(None);
+        removed = true;
+    }
+    if removed {
+        ctx.srv.ks.signal_modified(ctx.db, key);
+        ctx.srv.ks.effects.notify(notify::GENERIC, "persist", key, ctx.db);
+        ctx.dirty(1);
+    }
+    ctx.out.int(removed as i64);
+    Ok(())
+}

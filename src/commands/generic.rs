@@ -1,0 +1,454 @@
+//! Commands on keys of any type and on whole databases.
+
+use super::int_arg;
+use super::prelude::*;
+use crate::keyspace::effects::target;
+use crate::keyspace::{Touch, object};
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "del",
+        run: Some(del),
+        arity: -2,
+        flags: flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RM | key::DELETE, 1, -1, 1)],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys; a key that holds M elements takes O(M) more.",
+        summary: "Deletes keys.",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "unlink",
+        run: Some(unlink),
+        arity: -2,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RM | key::DELETE, 1, -1, 1)],
+        group: Group::Generic,
+        since: "4.0.0",
+        complexity: "O(N) where N is the number of keys; the values are freed in the background.",
+        summary: "Deletes keys and leaves the freeing of large values to a thread in the background.",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "exists",
+        run: Some(exists),
+        arity: -2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO, 1, -1, 1)],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys.",
+        summary: "Counts how many of the keys are there.",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
+        history: &["3.0.3"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "touch",
+        run: Some(touch),
+        arity: -2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO, 1, -1, 1)],
+        group: Group::Generic,
+        since: "3.2.1",
+        complexity: "O(N) where N is the number of keys.",
+        summary: "Counts how many of the keys are there and notes the access to them.",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "type",
+        run: Some(type_of),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Tells the type of the value at a key.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "rename",
+        run: Some(rename),
+        arity: 3,
+        flags: flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[
+            KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
+            KeySpec::range(key::OW | key::UPDATE, 2, 0, 1),
+        ],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1), and the freeing of a value that is replaced.",
+        summary: "Gives a key another name, in place of what that name had.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("newkey", ArgKind::Key).spec(1)],
+        ..Command::ROW
+    },
+    Command {
+        name: "renamenx",
+        run: Some(renamenx),
+        arity: 3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[
+            KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
+            KeySpec::range(key::OW | key::INSERT, 2, 0, 1),
+        ],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Gives a key another name, provided that the name is free.",
+        history: &["3.2.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("newkey", ArgKind::Key).spec(1)],
+        ..Command::ROW
+    },
+    Command {
+        name: "copy",
+        run: Some(copy),
+        arity: -3,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), KeySpec::range(key::OW | key::UPDATE, 2, 0, 1)],
+        group: Group::Generic,
+        since: "6.2.0",
+        complexity: "O(N) for values of N elements, O(1) for strings.",
+        summary: "Copies a value to another key, also of another database.",
+        args: &[
+            arg("source", ArgKind::Key).spec(0),
+            arg("destination", ArgKind::Key).spec(1),
+            arg("destination-db", ArgKind::Integer).token("DB").optional(),
+            arg("replace", ArgKind::PureToken).token("REPLACE").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "move",
+        run: Some(move_key),
+        arity: 3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::KEYSPACE,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Moves a key to another database.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("db", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "randomkey",
+        run: Some(randomkey),
+        arity: 1,
+        flags: flag::READONLY,
+        acl: cat::KEYSPACE,
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Gives a key at random.",
+        tips: &["request_policy:all_shards", "response_policy:special", "nondeterministic_output"],
+        ..Command::ROW
+    },
+    Command {
+        name: "dbsize",
+        run: Some(dbsize),
+        arity: 1,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::KEYSPACE,
+        group: Group::Server,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Counts the keys of the database.",
+        tips: &["request_policy:all_shards", "response_policy:agg_sum"],
+        ..Command::ROW
+    },
+    Command {
+        name: "flushdb",
+        run: Some(flushdb),
+        arity: -1,
+        flags: flag::WRITE,
+        acl: cat::DANGEROUS | cat::KEYSPACE,
+        group: Group::Server,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys; O(1) in the foreground with ASYNC.",
+        summary: "Deletes every key of the database.",
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        history: &["4.0.0", "6.2.0"],
+        args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
+            arg("async", ArgKind::PureToken).token("ASYNC").since("4.0.0"),
+            arg("sync", ArgKind::PureToken).token("SYNC").since("6.2.0"),
+        ])],
+        ..Command::ROW
+    },
+    Command {
+        name: "flushall",
+        run: Some(flushall),
+        arity: -1,
+        flags: flag::WRITE,
+        acl: cat::DANGEROUS | cat::KEYSPACE,
+        group: Group::Server,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys; O(1) in the foreground with ASYNC.",
+        summary: "Deletes every key of every database.",
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        history: &["4.0.0", "6.2.0"],
+        args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
+            arg("async", ArgKind::PureToken).token("ASYNC").since("4.0.0"),
+            arg("sync", ArgKind::PureToken).token("SYNC").since("6.2.0"),
+        ])],
+        ..Command::ROW
+    },
+    Command {
+        name: "swapdb",
+        run: Some(swapdb),
+        arity: 3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::DANGEROUS | cat::KEYSPACE,
+        group: Group::Server,
+        since: "4.0.0",
+        complexity: "O(N) where N is the number of clients that watch or wait for keys of them.",
+        summary: "Exchanges two databases.",
+        args: &[arg("index1", ArgKind::Integer), arg("index2", ArgKind::Integer)],
+        ..Command::ROW
+    },
+];
+
+/// An argument that must fit a C `int`.
+fn i32_arg(arg: &[u8]) -> Result<i32, CmdError> {
+    i32::try_from(int_arg(arg)?).map_err(|_| {
+        CmdError::text(format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX))
+    })
+}
+
+/// The number of a database that is there.
+fn db_arg(ctx: &Ctx<'_>, n: i32) -> Result<usize, CmdError> {
+    usize::try_from(n).ok().filter(|n| *n < ctx.srv.ks.dbs.len()).ok_or(CmdError::of("ERR DB index is out of range"))
+}
+
+fn del(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let lazy = ctx.srv.cfg.lazyfree_lazy_user_del;
+    delete_keys(ctx, args, lazy)
+}
+
+fn unlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    delete_keys(ctx, args, true)
+}
+
+fn delete_keys(ctx: &mut Ctx<'_>, args: Args<'_>, lazy: bool) -> CmdResult {
+    let mut deleted = 0;
+    for key in args.from(1).iter() {
+        if ctx.srv.ks.delete_unexpired(ctx.db, key, lazy) {
+            ctx.srv.ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+            deleted += 1;
+        }
+    }
+    ctx.dirty(deleted);
+    ctx.out.int(deleted as i64);
+    Ok(())
+}
+
+fn exists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    count_found(ctx, args, Touch::Look)
+}
+
+fn touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    // CLIENT NO-TOUCH does not hold for the command whose purpose it is.
+    let no_touch = std::mem::take(&mut ctx.srv.ks.no_touch);
+    let done = count_found(ctx, args, Touch::Read);
+    ctx.srv.ks.no_touch = no_touch;
+    done
+}
+
+fn count_found(ctx: &mut Ctx<'_>, args: Args<'_>, touch: Touch) -> CmdResult {
+    let (ks, db) = (&mut ctx.srv.ks, ctx.db);
+    let found = args.from(1).iter().filter(|key| ks.lookup(db, key, touch).is_some()).count();
+    ctx.out.int(found as i64);
+    Ok(())
+}
+
+fn type_of(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.lookup(ctx.db, &args[1], Touch::Look);
+    ctx.out.simple(entry.map_or("none", |e| object::type_name(&e)));
+    Ok(())
+}
+
+fn rename(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if rename_key(ctx, args, true)? != Renamed::Refused {
+        ctx.out.ok();
+    }
+    Ok(())
+}
+
+fn renamenx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let renamed = rename_key(ctx, args, false)?;
+    ctx.out.int((renamed == Renamed::Done) as i64);
+    Ok(())
+}
+
+#[derive(PartialEq, Eq)]
+enum Renamed {
+    Done,
+    /// Both names are the same.
+    Same,
+    /// The new name is taken.
+    Refused,
+}
+
+fn rename_key(ctx: &mut Ctx<'_>, args: Args<'_>, replace: bool) -> Result<Renamed, CmdError> {
+    let (from, to, db) = (&args[1], &args[2], ctx.db);
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    if ks.write(db, from).is_none() {
+        return Err(error::NO_SUCH_KEY);
+    }
+    if from == to {
+        return Ok(Renamed::Same);
+    }
+    if ks.write(db, to).is_some() {
+        if !replace {
+            return Ok(Renamed::Refused);
+        }
+        ks.remove(db, to, lazy);
+    }
+    ks.move_key((db, from), (db, to));
+    ks.effects.notify(notify::GENERIC, "rename_from", from, db);
+    ks.effects.notify(notify::GENERIC, "rename_to", to, db);
+    ctx.dirty(1);
+    Ok(Renamed::Done)
+}
+
+fn move_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.cfg.cluster_enabled {
+        return Err(CmdError::of("ERR MOVE is not allowed in cluster mode"));
+    }
+    let to = db_arg(ctx, i32_arg(&args[2])?)?;
+    let (key, from) = (&args[1], ctx.db);
+    if to == from {
+        return Err(error::SAME_OBJECT);
+    }
+    let ks = &mut ctx.srv.ks;
+    if ks.write(from, key).is_none() || ks.write(to, key).is_some() {
+        ctx.out.int(0);
+        return Ok(());
+    }
+    ks.move_key((from, key), (to, key));
+    ks.effects.notify(notify::GENERIC, "move_from", key, from);
+    ks.effects.notify(notify::GENERIC, "move_to", key, to);
+    ctx.dirty(1);
+    ctx.out.int(1);
+    Ok(())
+}
+
+fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (from, to) = (&args[1], &args[2]);
+    let mut to_db = ctx.db;
+    let mut replace = false;
+    let mut i = 3;
+    while i < args.len() {
+        if args[i].eq_ignore_ascii_case(b"REPLACE") {
+            replace = true;
+        } else if args[i].eq_ignore_ascii_case(b"DB") && i + 1 < args.len() {
+            let n = i32_arg(&args[i + 1])?;
+            if ctx.srv.cfg.cluster_enabled && n > 0 && n < ctx.srv.cfg.databases as i32 {
+                return Err(CmdError::of("ERR Copying to another database is not allowed in cluster mode"));
+            }
+            to_db = db_arg(ctx, n)?;
+            i += 1;
+        } else {
+            return Err(error::SYNTAX);
+        }
+        i += 1;
+    }
+    if to_db == ctx.db && from == to {
+        return Err(error::SAME_OBJECT);
+    }
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    if ks.read(ctx.db, from).is_none() {
+        ctx.out.int(0);
+        return Ok(());
+    }
+    if ks.write(to_db, to).is_some() {
+        if !replace {
+            ctx.out.int(0);
+            return Ok(());
+        }
+        ks.remove(to_db, to, lazy);
+    }
+    ks.copy_key((ctx.db, from), (to_db, to));
+    ks.effects.notify(notify::GENERIC, "copy_to", to, to_db);
+    ctx.dirty(1);
+    ctx.out.int(1);
+    Ok(())
+}
+
+fn randomkey(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    match ctx.srv.ks.random_key(ctx.db) {
+        Some(key) => ctx.out.bulk(&key),
+        None => ctx.out.null(),
+    }
+    Ok(())
+}
+
+fn dbsize(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    ctx.out.int(ctx.srv.ks.dbs[ctx.db].len() as i64);
+    Ok(())
+}
+
+/// Whether a flush leaves the freeing to the background.
+fn flush_is_lazy(ctx: &Ctx<'_>, args: Args<'_>) -> Result<bool, CmdError> {
+    match args.get(1) {
+        None => Ok(ctx.srv.cfg.lazyfree_lazy_user_flush),
+        Some(how) if args.len() == 2 && how.eq_ignore_ascii_case(b"SYNC") => Ok(false),
+        Some(how) if args.len() == 2 && how.eq_ignore_ascii_case(b"ASYNC") => Ok(true),
+        Some(_) => Err(error::SYNTAX),
+    }
+}
+
+fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let lazy = flush_is_lazy(ctx, args)?;
+    let db = ctx.db;
+    flush(ctx, Some(db), lazy);
+    Ok(())
+}
+
+fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let lazy = flush_is_lazy(ctx, args)?;
+    flush(ctx, None, lazy);
+    ctx.srv.after_flush_all();
+    Ok(())
+}
+
+fn flush(ctx: &mut Ctx<'_>, db: Option<usize>, lazy: bool) {
+    let removed = ctx.srv.ks.flush(db, lazy);
+    ctx.dirty(removed as u64);
+    // Replicas may hold what we do not: they flush even when there was nothing here.
+    ctx.srv.ks.effects.forced |= target::ALL;
+    ctx.out.ok();
+}
+
+fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.cfg.cluster_enabled {
+        return Err(CmdError::of("ERR SWAPDB is not allowed in cluster mode"));
+    }
+    let a = i32_arg(&args[1]).map_err(|_| CmdError::of("ERR invalid first DB index"))?;
+    let b = i32_arg(&args[2]).map_err(|_| CmdError::of("ERR invalid second DB index"))?;
+    let (a, b) = (db_arg(ctx, a)?, db_arg(ctx, b)?);
+    ctx.srv.ks.swap(a, b);
+    ctx.dirty(1);
+    ctx.out.ok();
+    Ok(())
+}

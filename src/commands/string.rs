@@ -1,0 +1,848 @@
+//! String commands, but for bit operations and LCS.
+
+use super::expire::at_is_past;
+use super::int_arg;
+use super::prelude::*;
+use crate::dispatch::command::KeyPos;
+use crate::keyspace::{Entry, Object, Ttl};
+use crate::structs::long_double::LongDouble;
+use crate::structs::numbers::{i64_text, parse_i64};
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "append",
+        run: Some(append),
+        arity: 3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
+        group: Group::String,
+        since: "2.0.0",
+        complexity: "O(1) amortized: the string grows by doubling. Copying the added bytes is O(N).",
+        summary: "Adds bytes at the end of a string, which is created when it is not there.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "decr",
+        run: Some(decr),
+        arity: 2,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Takes one off an integer; a missing key counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "decrby",
+        run: Some(decrby),
+        arity: 3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Takes a number off an integer; a missing key counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("decrement", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "get",
+        run: Some(get),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Gives the string at a key.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "getdel",
+        run: Some(getdel),
+        arity: 2,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
+        group: Group::String,
+        since: "6.2.0",
+        complexity: "O(1)",
+        summary: "Gives the string at a key and deletes the key.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "getex",
+        run: Some(getex),
+        arity: -2,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "6.2.0",
+        complexity: "O(1)",
+        summary: "Gives the string at a key and changes its time to live.",
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("expiration", ArgKind::OneOf).optional().of(&[
+                arg("seconds", ArgKind::Integer).token("EX"),
+                arg("milliseconds", ArgKind::Integer).token("PX"),
+                arg("unix-time-seconds", ArgKind::UnixTime).token("EXAT"),
+                arg("unix-time-milliseconds", ArgKind::UnixTime).token("PXAT"),
+                arg("persist", ArgKind::PureToken).token("PERSIST"),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "getrange",
+        run: Some(getrange),
+        arity: 4,
+        flags: flag::READONLY,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::String,
+        since: "2.4.0",
+        complexity: "O(N) where N is the length of the part.",
+        summary: "Gives a part of a string.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("end", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "getset",
+        run: Some(getset),
+        arity: 3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Stores a string and gives the one it replaces.",
+        deprecated: Some(("6.2.0", "`SET` with the `!GET` argument")),
+        args: &[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "incr",
+        run: Some(incr),
+        arity: 2,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Adds one to an integer; a missing key counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "incrby",
+        run: Some(incrby),
+        arity: 3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Adds a number to an integer; a missing key counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("increment", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "incrbyfloat",
+        run: Some(incrbyfloat),
+        arity: 3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "2.6.0",
+        complexity: "O(1)",
+        summary: "Adds a floating point number to a number; a missing key counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("increment", ArgKind::Double)],
+        ..Command::ROW
+    },
+    Command {
+        name: "lcs",
+        run: Some(super::lcs::lcs),
+        arity: -3,
+        flags: flag::READONLY,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 1, 1)],
+        group: Group::String,
+        since: "7.0.0",
+        complexity: "O(N*M) where N and M are the strings' lengths.",
+        summary: "Finds the longest common subsequence of two strings.",
+        args: &[
+            arg("key1", ArgKind::Key).spec(0),
+            arg("key2", ArgKind::Key).spec(0),
+            arg("len", ArgKind::PureToken).token("LEN").optional(),
+            arg("idx", ArgKind::PureToken).token("IDX").optional(),
+            arg("min-match-len", ArgKind::Integer).token("MINMATCHLEN").optional(),
+            arg("withmatchlen", ArgKind::PureToken).token("WITHMATCHLEN").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "mget",
+        run: Some(mget),
+        arity: -2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys.",
+        summary: "Gives the strings at several keys.",
+        tips: &["request_policy:multi_shard"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "mset",
+        run: Some(mset),
+        arity: -3,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, -1, 2)],
+        group: Group::String,
+        since: "1.0.1",
+        complexity: "O(N) where N is the number of keys.",
+        summary: "Stores several strings at once.",
+        tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
+        args: &[arg("data", ArgKind::Block)
+            .multiple()
+            .of(&[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)])],
+        ..Command::ROW
+    },
+    Command {
+        name: "msetnx",
+        run: Some(msetnx),
+        arity: -3,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::OW | key::INSERT, 1, -1, 2)],
+        group: Group::String,
+        since: "1.0.1",
+        complexity: "O(N) where N is the number of keys.",
+        summary: "Stores several strings at once, provided that none of the keys is there.",
+        args: &[arg("data", ArgKind::Block)
+            .multiple()
+            .of(&[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)])],
+        ..Command::ROW
+    },
+    Command {
+        name: "psetex",
+        run: Some(psetex),
+        arity: 4,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "2.6.0",
+        complexity: "O(1)",
+        summary: "Stores a string with a time to live in milliseconds.",
+        deprecated: Some(("2.6.12", "`SET` with the `PX` argument")),
+        args: &[arg("key", ArgKind::Key).spec(0), arg("milliseconds", ArgKind::Integer), arg("value", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "set",
+        run: Some(set),
+        arity: -3,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)],
+        get_keys: Some(set_keys),
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Stores a string, whatever the key held before, with conditions and a time to live when asked for.",
+        history: &["2.6.12", "6.0.0", "6.2.0", "7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("value", ArgKind::String),
+            arg("condition", ArgKind::OneOf)
+                .since("2.6.12")
+                .optional()
+                .of(&[arg("nx", ArgKind::PureToken).token("NX"), arg("xx", ArgKind::PureToken).token("XX")]),
+            arg("get", ArgKind::PureToken).token("GET").since("6.2.0").optional(),
+            arg("expiration", ArgKind::OneOf).optional().of(&[
+                arg("seconds", ArgKind::Integer).token("EX").since("2.6.12"),
+                arg("milliseconds", ArgKind::Integer).token("PX").since("2.6.12"),
+                arg("unix-time-seconds", ArgKind::UnixTime).token("EXAT").since("6.2.0"),
+                arg("unix-time-milliseconds", ArgKind::UnixTime).token("PXAT").since("6.2.0"),
+                arg("keepttl", ArgKind::PureToken).token("KEEPTTL").since("6.0.0"),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "setex",
+        run: Some(setex),
+        arity: 4,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "2.0.0",
+        complexity: "O(1)",
+        summary: "Stores a string with a time to live in seconds.",
+        deprecated: Some(("2.6.12", "`SET` with the `EX` argument")),
+        args: &[arg("key", ArgKind::Key).spec(0), arg("seconds", ArgKind::Integer), arg("value", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "setnx",
+        run: Some(setnx),
+        arity: 3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::OW | key::INSERT, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Stores a string when the key is not there.",
+        deprecated: Some(("2.6.12", "`SET` with the `NX` argument")),
+        args: &[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "setrange",
+        run: Some(setrange),
+        arity: 4,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::String,
+        since: "2.2.0",
+        complexity: "O(M) where M is the length of what is written; growing the string may copy all of it.",
+        summary: "Writes over a part of a string from an offset on, which is grown with zeros as far as needed.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("offset", ArgKind::Integer), arg("value", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "strlen",
+        run: Some(strlen),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::String,
+        since: "2.2.0",
+        complexity: "O(1)",
+        summary: "Gives the length of a string in bytes.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "substr",
+        run: Some(getrange),
+        arity: 4,
+        flags: flag::READONLY,
+        acl: cat::STRING,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::String,
+        since: "1.0.0",
+        complexity: "O(N) where N is the length of the part.",
+        summary: "Gives a part of a string.",
+        deprecated: Some(("2.0.0", "`GETRANGE`")),
+        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("end", ArgKind::Integer)],
+        ..Command::ROW
+    },
+];
+
+/// A value as SET stores it: an integer where the text is exactly that of one.
+fn value_of(text: &[u8]) -> NewValue<'_, Object> {
+    match parse_i64(text) {
+        Some(n) => NewValue::Int(n),
+        None => NewValue::Str(text),
+    }
+}
+
+/// The bytes of a string value.
+fn string_of<'a>(entry: &'a Entry, int: &'a mut IntBuf) -> Result<&'a [u8], CmdError> {
+    entry.value_bytes(int).ok_or(error::WRONG_TYPE)
+}
+
+/// Refuses a string that would become longer than `proto-max-bulk-len`. Masters and the AOF are not questioned.
+pub fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
+    let fits = len.checked_add(added).is_some_and(|total| total as u64 <= ctx.srv.cfg.proto_max_bulk_len as u64);
+    if fits || ctx.must_obey() {
+        return Ok(());
+    }
+    Err(CmdError::of("ERR string exceeds maximum allowed size (proto-max-bulk-len)"))
+}
+
+/// Replies with the string at a key, or null. Whether the key is there.
+fn reply_value(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<bool, CmdError> {
+    let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+        ctx.out.null();
+        return Ok(false);
+    };
+    match entry.value() {
+        ValueRef::Int(n) => ctx.out.bulk_int(n),
+        ValueRef::Str { bytes, .. } => ctx.out.bulk(bytes),
+        ValueRef::Object(_) => return Err(error::WRONG_TYPE),
+    }
+    Ok(true)
+}
+
+/// Notes that a string command changed a key.
+fn changed(ctx: &mut Ctx<'_>, event: &'static str, key: &[u8]) {
+    ctx.srv.ks.effects.notify(notify::STRING, event, key, ctx.db);
+    ctx.dirty(1);
+}
+
+fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_value(ctx, &args[1]).map(drop)
+}
+
+fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    ctx.out.array(args.len() - 1);
+    for key in args.from(1).iter() {
+        match ctx.srv.ks.read(ctx.db, key).as_ref().map(|e| e.value()) {
+            Some(ValueRef::Int(n)) => ctx.out.bulk_int(n),
+            Some(ValueRef::Str { bytes, .. }) => ctx.out.bulk(bytes),
+            Some(ValueRef::Object(_)) | None => ctx.out.null(),
+        }
+    }
+    Ok(())
+}
+
+fn strlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let len = string_of(&entry, &mut IntBuf::new())?.len();
+    ctx.out.int(len as i64);
+    Ok(())
+}
+
+fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (start, end) = (int_arg(&args[2])?, int_arg(&args[3])?);
+    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+        ctx.out.bulk(b"");
+        return Ok(());
+    };
+    let mut int = IntBuf::new();
+    let text = string_of(&entry, &mut int)?;
+    let part = range_of(text.len(), start, end).map_or(&b""[..], |r| &text[r]);
+    ctx.out.bulk(part);
+    Ok(())
+}
+
+/// The bytes from `start` to `end`, both included and counted from the end when negative; `None` when that is nothing.
+fn range_of(len: usize, start: i64, end: i64) -> Option<std::ops::Range<usize>> {
+    if start < 0 && end < 0 && start > end {
+        return None;
+    }
+    let len = len as i64;
+    let from_end = |i: i64| if i < 0 { (i + len).max(0) } else { i };
+    let (start, end) = (from_end(start), from_end(end).min(len - 1));
+    (start <= end).then(|| start as usize..end as usize + 1)
+}
+
+/// Conditions and extras of SET and GETEX, from their options.
+#[derive(Clone, Copy, Default)]
+struct Options<'a> {
+    nx: bool,
+    xx: bool,
+    get: bool,
+    keep_ttl: bool,
+    persist: bool,
+    expire: Option<(&'a [u8], TimeForm)>,
+}
+
+/// How a time to live is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TimeForm {
+    seconds: bool,
+    absolute: bool,
+}
+
+impl TimeForm {
+    const EX: TimeForm = TimeForm { seconds: true, absolute: false };
+    const PX: TimeForm = TimeForm { seconds: false, absolute: false };
+    const EXAT: TimeForm = TimeForm { seconds: true, absolute: true };
+    const PXAT: TimeForm = TimeForm { seconds: false, absolute: true };
+
+    fn of_option(option: &[u8]) -> Option<TimeForm> {
+        [(&b"EX"[..], Self::EX), (b"PX", Self::PX), (b"EXAT", Self::EXAT), (b"PXAT", Self::PXAT)]
+            .into_iter()
+            .find(|(name, _)| option.eq_ignore_ascii_case(name))
+            .map(|(_, form)| form)
+    }
+}
+
+impl<'a> Options<'a> {
+    /// Reads the options from argument `from` on; `for_set` tells SET's from GETEX's.
+    fn parse(args: Args<'a>, from: usize, for_set: bool) -> Result<Options<'a>, CmdError> {
+        let mut o = Options::default();
+        let mut i = from;
+        while i < args.len() {
+            let option = args.at(i);
+            let is = |name: &[u8]| option.eq_ignore_ascii_case(name);
+            if for_set && is(b"NX") && !o.xx {
+                o.nx = true;
+            } else if for_set && is(b"XX") && !o.nx {
+                o.xx = true;
+            } else if for_set && is(b"GET") {
+                o.get = true;
+            } else if for_set && is(b"KEEPTTL") && o.expire.is_none() {
+                o.keep_ttl = true;
+            } else if !for_set && is(b"PERSIST") && o.expire.is_none() {
+                o.persist = true;
+            } else if let Some(form) = TimeForm::of_option(option)
+                && !o.keep_ttl
+                && !o.persist
+                && o.expire.is_none_or(|(_, earlier)| earlier == form)
+                && i + 1 < args.len()
+            {
+                o.expire = Some((args.at(i + 1), form));
+                i += 1;
+            } else {
+                return Err(error::SYNTAX);
+            }
+            i += 1;
+        }
+        Ok(o)
+    }
+}
+
+/// A time to live as an absolute time, ms.
+fn expire_time(ctx: &Ctx<'_>, text: &[u8], form: TimeForm) -> Result<i64, CmdError> {
+    let n = int_arg(text)?;
+    let unit = if form.seconds { 1000 } else { 1 };
+    let base = if form.absolute { 0 } else { ctx.now_ms() };
+    Some(n)
+        .filter(|n| *n > 0)
+        .and_then(|n| n.checked_mul(unit))
+        .and_then(|ms| ms.checked_add(base))
+        .ok_or_else(|| CmdError::text(format!("ERR invalid expire time in '{}' command", ctx.cmd.name)))
+}
+
+fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() == 3 {
+        store(ctx, &args[1], &args[2], Ttl::Clear);
+        ctx.out.ok();
+        return Ok(());
+    }
+    let options = Options::parse(args, 3, true)?;
+    let expire_ms = match options.expire {
+        Some((text, form)) => Some(expire_time(ctx, text, form)?),
+        None => None,
+    };
+    if options.get {
+        reply_value(ctx, &args[1])?;
+    }
+    if (options.nx || options.xx) && ctx.srv.ks.write(ctx.db, &args[1]).is_some() == options.nx {
+        if !options.get {
+            ctx.out.null();
+        }
+        return Ok(());
+    }
+    match expire_ms {
+        Some(at) => {
+            store(ctx, &args[1], &args[2], Ttl::At(at));
+            let is_pxat = options.expire.is_some_and(|(_, form)| form == TimeForm::PXAT);
+            if !is_pxat {
+                propagate_with_expire(ctx, &args[1], &args[2], at);
+            }
+        }
+        None => {
+            store(ctx, &args[1], &args[2], if options.keep_ttl { Ttl::Keep } else { Ttl::Clear });
+            if options.get {
+                // GET would only cost the replicas a reply.
+                let kept: Vec<&[u8]> = args
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, a)| *i < 3 || !a.eq_ignore_ascii_case(b"GET"))
+                    .map(|(_, a)| a)
+                    .collect();
+                ctx.srv.ks.effects.replace_with(&kept);
+            }
+        }
+    }
+    if !options.get {
+        ctx.out.ok();
+    }
+    Ok(())
+}
+
+/// Stores a string with the events that go with it.
+fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], ttl: Ttl) {
+    ctx.srv.ks.store(ctx.db, key, value_of(value), ttl);
+    changed(ctx, "set", key);
+    if let Ttl::At(_) = ttl {
+        ctx.srv.ks.effects.notify(notify::GENERIC, "expire", key, ctx.db);
+    }
+}
+
+/// Has a SET propagated with its expire time as an absolute one: replicas and the AOF are read later.
+fn propagate_with_expire(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], at: i64) {
+    ctx.srv.ks.effects.replace_with(&[b"SET", key, value, b"PXAT", i64_text(at).as_bytes()]);
+}
+
+/// SET's variable key flags: with GET it reads the key, otherwise it only overwrites it.
+fn set_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
+    let gets = args.from(3).iter().any(|a| a.eq_ignore_ascii_case(b"GET"));
+    let flags = if gets { key::RW | key::ACCESS | key::UPDATE } else { key::OW | key::UPDATE };
+    Some(vec![KeyPos { index: 1, flags }])
+}
+
+fn setnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let there = ctx.srv.ks.write(ctx.db, &args[1]).is_some();
+    if !there {
+        store(ctx, &args[1], &args[2], Ttl::Clear);
+    }
+    ctx.out.int(!there as i64);
+    Ok(())
+}
+
+fn setex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    set_for(ctx, args, TimeForm::EX)
+}
+
+fn psetex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    set_for(ctx, args, TimeForm::PX)
+}
+
+fn set_for(ctx: &mut Ctx<'_>, args: Args<'_>, form: TimeForm) -> CmdResult {
+    let at = expire_time(ctx, &args[2], form)?;
+    store(ctx, &args[1], &args[3], Ttl::At(at));
+    propagate_with_expire(ctx, &args[1], &args[3], at);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn getset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_value(ctx, &args[1])?;
+    store(ctx, &args[1], &args[2], Ttl::Clear);
+    ctx.srv.ks.effects.replace_with(&[b"SET", &args[1], &args[2]]);
+    Ok(())
+}
+
+fn getdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if reply_value(ctx, &args[1])? && ctx.srv.ks.delete(ctx.db, &args[1], false) {
+        ctx.srv.ks.effects.replace_with(&[b"DEL", &args[1]]);
+        ctx.srv.ks.effects.notify(notify::GENERIC, "del", &args[1], ctx.db);
+        ctx.dirty(1);
+    }
+    Ok(())
+}
+
+fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let options = Options::parse(args, 2, false)?;
+    let key = &args[1];
+    let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+        ctx.out.null();
+        return Ok(());
+    };
+    if matches!(entry.value(), ValueRef::Object(_)) {
+        return Err(error::WRONG_TYPE);
+    }
+    drop(entry);
+    let expire = match options.expire {
+        Some((text, form)) => Some((expire_time(ctx, text, form)?, form.absolute)),
+        None => None,
+    };
+    let is_past = expire.is_some_and(|(at, absolute)| absolute && at_is_past(ctx.srv, at));
+    let lazy = ctx.srv.cfg.lazyfree_lazy_expire;
+    let ks = &mut ctx.srv.ks;
+    let Some(mut entry) = ks.peek(ctx.db, key) else { return Ok(()) };
+    match entry.value() {
+        ValueRef::Int(n) => ctx.out.bulk_int(n),
+        ValueRef::Str { bytes, .. } => ctx.out.bulk(bytes),
+        ValueRef::Object(_) => return Err(error::WRONG_TYPE),
+    }
+    let event = match expire {
+        Some(_) if is_past => {
+            drop(entry);
+            ks.remove(ctx.db, key, lazy);
+            ks.effects.replace_with(&[if lazy { b"UNLINK" } else { b"DEL" }, key]);
+            "del"
+        }
+        Some((at, _)) => {
+            entry.set_expire(Some(at));
+            drop(entry);
+            ks.effects.replace_with(&[b"PEXPIREAT", key, i64_text(at).as_bytes()]);
+            "expire"
+        }
+        None if options.persist && entry.has_expire() => {
+            entry.set_expire(None);
+            drop(entry);
+            ks.effects.replace_with(&[b"PERSIST", key]);
+            "persist"
+        }
+        None => return Ok(()),
+    };
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.srv.ks.effects.notify(notify::GENERIC, event, key, ctx.db);
+    ctx.dirty(1);
+    Ok(())
+}
+
+fn mset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() % 2 == 0 {
+        return Err(CmdError::wrong_arity("mset"));
+    }
+    store_pairs(ctx, args);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() % 2 == 0 {
+        return Err(CmdError::wrong_arity("msetnx"));
+    }
+    let ks = &mut ctx.srv.ks;
+    if args.from(1).iter().step_by(2).any(|key| ks.write(ctx.db, key).is_some()) {
+        ctx.out.int(0);
+        return Ok(());
+    }
+    store_pairs(ctx, args);
+    ctx.out.int(1);
+    Ok(())
+}
+
+fn store_pairs(ctx: &mut Ctx<'_>, args: Args<'_>) {
+    for i in (1..args.len()).step_by(2) {
+        store(ctx, &args[i], &args[i + 1], Ttl::Clear);
+    }
+}
+
+fn append(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (key, added) = (&args[1], &args[2]);
+    let Some(entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.srv.ks.insert(ctx.db, key, value_of(added), None);
+        return finish_resize(ctx, "append", key, added.len());
+    };
+    let len = string_of(&entry, &mut IntBuf::new())?.len();
+    drop(entry);
+    check_string_len(ctx, len, added.len())?;
+    if let Some(mut entry) = ctx.srv.ks.peek(ctx.db, key)
+        && let Some(mut text) = entry.make_raw_mut()
+    {
+        text.append(added);
+    }
+    finish_resize(ctx, "append", key, len + added.len())
+}
+
+fn setrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (key, part) = (&args[1], &args[3]);
+    let offset = int_arg(&args[2])?;
+    let offset = usize::try_from(offset).map_err(|_| CmdError::of("ERR offset is out of range"))?;
+    let old_len = match ctx.srv.ks.write(ctx.db, key) {
+        Some(entry) => Some(string_of(&entry, &mut IntBuf::new())?.len()),
+        None => None,
+    };
+    if part.is_empty() {
+        ctx.out.int(old_len.unwrap_or(0) as i64);
+        return Ok(());
+    }
+    check_string_len(ctx, offset, part.len())?;
+    let end = offset + part.len();
+    if old_len.is_none() {
+        ctx.srv.ks.insert(ctx.db, key, NewValue::RawStr(b""), None);
+    }
+    let mut len = 0;
+    if let Some(mut entry) = ctx.srv.ks.peek(ctx.db, key)
+        && let Some(mut text) = entry.make_raw_mut()
+    {
+        text.grow_zeroed(end);
+        text[offset..end].copy_from_slice(part);
+        len = text.len();
+    }
+    finish_resize(ctx, "setrange", key, len)
+}
+
+/// Signals the change and replies with the new length.
+fn finish_resize(ctx: &mut Ctx<'_>, event: &'static str, key: &[u8], len: usize) -> CmdResult {
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    changed(ctx, event, key);
+    ctx.out.int(len as i64);
+    Ok(())
+}
+
+fn incr(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    add(ctx, &args[1], 1)
+}
+
+fn decr(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    add(ctx, &args[1], -1)
+}
+
+fn incrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    add(ctx, &args[1], int_arg(&args[2])?)
+}
+
+fn decrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let by = int_arg(&args[2])?.checked_neg().ok_or(CmdError::of("ERR decrement would overflow"))?;
+    add(ctx, &args[1], by)
+}
+
+fn add(ctx: &mut Ctx<'_>, key: &[u8], by: i64) -> CmdResult {
+    let overflow = CmdError::of("ERR increment or decrement would overflow");
+    let sum = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+        let old = match entry.value() {
+            ValueRef::Int(n) => n,
+            ValueRef::Str { bytes, .. } => parse_i64(bytes).ok_or(error::NOT_AN_INTEGER)?,
+            ValueRef::Object(_) => return Err(error::WRONG_TYPE),
+        };
+        let sum = old.checked_add(by).ok_or(overflow)?;
+        entry.set_int(sum);
+        sum
+    } else {
+        ctx.srv.ks.insert(ctx.db, key, NewValue::Int(by), None);
+        by
+    };
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    changed(ctx, "incrby", key);
+    ctx.out.int(sum);
+    Ok(())
+}
+
+fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let text = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+        let old = match entry.value() {
+            ValueRef::Int(n) => LongDouble::from_i64(n),
+            ValueRef::Str { bytes, .. } => LongDouble::parse(bytes).ok_or(error::NOT_A_FLOAT)?,
+            ValueRef::Object(_) => return Err(error::WRONG_TYPE),
+        };
+        let text = float_sum(old, &args[2])?;
+        entry.set_value(NewValue::Str(text.as_bytes()));
+        text
+    } else {
+        let text = float_sum(LongDouble::from_i64(0), &args[2])?;
+        ctx.srv.ks.insert(ctx.db, key, NewValue::Str(text.as_bytes()), None);
+        text
+    };
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    changed(ctx, "incrbyfloat", key);
+    ctx.out.bulk(text.as_bytes());
+    // The result travels, not the sum: other machines may round in another way.
+    ctx.srv.ks.effects.replace_with(&[b"SET", key, text.as_bytes(), b"KEEPTTL"]);
+    Ok(())
+}
+
+fn float_sum(old: LongDouble, by: &[u8]) -> Result<String, CmdError> {
+    let sum = old + LongDouble::parse(by).ok_or(error::NOT_A_FLOAT)?;
+    if sum.is_nan() || sum.is_infinite() {
+        return Err(CmdError::of("ERR increment would produce NaN or Infinity"));
+    }
+    Ok(sum.to_human())
+}

@@ -1,0 +1,49 @@
+//! The configuration: one table of directives ([`TABLE`]), the typed values behind it ([`Config`]), reading it from
+//! files and command line, CONFIG GET and SET on it, and writing it back into a file.
+//!
+//! Invariant: a value in [`Config`] has passed its row's checks. This room does no server I/O: what a changed directive
+//! means for a running server is named by its row's [`Apply`], and the server does it.
+
+mod load;
+mod rewrite;
+mod set;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+mod value;
+pub mod words;
+
+pub use load::{ConfigError, Loaded};
+pub use rewrite::{overwrite, rewrite, rewrite_all};
+pub use set::{Change, SetContext, SetError, get, is_sensitive, set_many};
+pub use table::{Apply, Config, Kind, Row, TABLE, TextRule, flag};
+pub use types::*;
+pub use value::{Setting, TITLE_VARIABLES, ValueError, expand_title, parse_memory};
+
+/// The version of Redis this server is compatible with.
+pub const REDIS_VERSION: &str = "7.2.6";
+
+/// The range `hz` is brought into.
+pub const MIN_HZ: i64 = 1;
+/// See [`MIN_HZ`].
+pub const MAX_HZ: i64 = 500;
+
+/// Finds a directive by its name or an alias, without regard to case, and returns that name as the table spells it.
+pub fn lookup(name: &[u8]) -> Option<(&'static Row, &'static str)> {
+    TABLE.iter().find_map(|row| {
+        std::iter::once(&row.name)
+            .chain(row.aliases)
+            .find(|known| known.as_bytes().eq_ignore_ascii_case(name))
+            .map(|known| (row, *known))
+    })
+}
+
+/// The system's text for an error, as `strerror` gives it.
+pub fn os_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,125 @@
+//! Runs a command: its context, its statistics, and what is propagated for it.
+
+use super::command::Command;
+use super::error::{CmdError, CmdResult};
+use super::table::CmdRef;
+use crate::keyspace::effects::target;
+use crate::net::{Client, ClientFlags, ClientId};
+use crate::resp::{Args, Reply};
+use crate::server::Server;
+
+/// What a command works with. The reply buffer is the client's, taken out for as long as the command runs.
+pub struct Ctx<'a> {
+    pub srv: &'a mut Server,
+    pub out: &'a mut Reply,
+    pub client: ClientId,
+    /// The client's database, as SELECT last set it.
+    pub db: usize,
+    pub cmd: &'static Command,
+}
+
+impl Ctx<'_> {
+    /// The client the command runs for. It cannot go away while its command runs.
+    pub fn c(&self) -> &Client {
+        self.srv.clients.get(self.client).expect("the running client is in the slab")
+    }
+
+    pub fn c_mut(&mut self) -> &mut Client {
+        self.srv.clients.get_mut(self.client).expect("the running client is in the slab")
+    }
+
+    /// Counts a change: the command is propagated.
+    pub fn dirty(&mut self, changes: u64) {
+        self.srv.ks.effects.dirty += changes;
+    }
+
+    /// The command comes from our master or from the AOF: it is obeyed, whatever it would be from a client.
+    pub fn must_obey(&self) -> bool {
+        self.c().is(ClientFlags::MASTER.union(ClientFlags::AOF))
+    }
+
+    /// The client may not be blocked: it is in a transaction, in a script, or no client at all.
+    pub fn deny_blocking(&self) -> bool {
+        let c = self.c();
+        c.is(ClientFlags::DENY_BLOCKING.union(ClientFlags::MULTI)) || c.conn.is_none()
+    }
+
+    /// The wall clock the command sees, ms.
+    pub fn now_ms(&self) -> i64 {
+        self.srv.ks.now_ms
+    }
+}
+
+impl Server {
+    /// Runs an admitted command with the reply going to `out`. Nested calls (EXEC, scripts) come back here.
+    pub fn call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
+        let row = self.commands.get(cmd).row;
+        let Some(run) = row.run else {
+            out.error(CmdError::wrong_arity(row.name).0.as_ref());
+            return;
+        };
+        let outermost = self.depth == 0;
+        let start_us = self.clock.tick_us();
+        if outermost {
+            self.ks.now_ms = self.clock.ms();
+        }
+        let Some(db) = self.clients.get(id).map(|c| c.db) else { return };
+        let dirty_before = self.ks.effects.dirty;
+        let replacement = self.ks.effects.replacement.take();
+        let (forced, prevented) =
+            (std::mem::take(&mut self.ks.effects.forced), std::mem::take(&mut self.ks.effects.prevented));
+
+        self.depth += 1;
+        let result = run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args);
+        self.depth -= 1;
+
+        let failed = result.is_err();
+        if let Err(error) = result {
+            self.write_error(out, &error);
+        }
+        let duration_us = self.clock.tick_us() - start_us;
+        self.after_call(id, cmd, args, duration_us, failed);
+
+        // A transaction is propagated as the commands it ran, which have done so themselves.
+        if row.name != "exec" {
+            self.propagate_call(db, args, self.ks.effects.dirty != dirty_before);
+        }
+        let effects = &mut self.ks.effects;
+        effects.replacement = replacement;
+        effects.forced = forced;
+        effects.prevented = prevented;
+    }
+
+    /// Queues the command for the sinks if it changed something or asked for it.
+    fn propagate_call(&mut self, db: usize, args: Args<'_>, changed: bool) {
+        let effects = &mut self.ks.effects;
+        let targets = (if changed { target::ALL } else { 0 } | effects.forced) & !effects.prevented;
+        if targets == 0 || !effects.has_sinks {
+            return;
+        }
+        match effects.replacement.take() {
+            None => effects.propagate(db, targets, args.iter()),
+            Some(commands) => {
+                for command in commands {
+                    let start = effects.props.bytes.len();
+                    effects.props.bytes.extend_from_slice(&command);
+                    let end = effects.props.bytes.len();
+                    effects.props.ops.push(crate::keyspace::effects::PropOp { db, targets, start, end });
+                }
+            }
+        }
+    }
+
+    /// Writes an error reply and counts it.
+    pub fn write_error(&mut self, out: &mut Reply, error: &CmdError) {
+        out.error(&error.0);
+        self.stats.count_error(error.code());
+    }
+
+    /// Runs a command built by the server itself, and gives its reply. For tests of commands and internal use.
+    pub fn call_result(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> (Reply, CmdResult) {
+        let mut out = Reply::default();
+        self.call(id, cmd, args, &mut out);
+        (out, Ok(()))
+    }
+}

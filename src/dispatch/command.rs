@@ -1,0 +1,563 @@
+//! What a command row says: the one description of a command that admission, COMMAND, ACL, cluster routing and the tools
+//! all read. Rows are static data and stand beside the functions they name, in `commands/`.
+//!
+//! Flags, categories and key specifications carry the names and meanings that COMMAND of Redis 7.2 reports.
+
+use super::call::Ctx;
+use super::error::CmdResult;
+use crate::resp::Args;
+
+/// The function of a command: reads its arguments (the name included, as argument 0), writes exactly one reply to
+/// `ctx.out` unless it blocks or returns an error, and records what it changed in `ctx.srv.ks.effects`.
+pub type CommandFn = fn(&mut Ctx<'_>, Args<'_>) -> CmdResult;
+
+/// Finds the keys of a command whose key positions no specification can tell. Gives argument positions with flags.
+pub type GetKeysFn = fn(Args<'_>) -> Option<Vec<KeyPos>>;
+
+/// Where a key stands in the arguments, and what the command does with it (`key` flags).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPos {
+    pub index: usize,
+    pub flags: u16,
+}
+
+/// Command flags, one bit each.
+pub mod flag {
+    pub const WRITE: u32 = 1 << 0;
+    pub const READONLY: u32 = 1 << 1;
+    pub const DENYOOM: u32 = 1 << 2;
+    pub const ADMIN: u32 = 1 << 3;
+    pub const PUBSUB: u32 = 1 << 4;
+    pub const NOSCRIPT: u32 = 1 << 5;
+    pub const BLOCKING: u32 = 1 << 6;
+    pub const LOADING: u32 = 1 << 7;
+    pub const STALE: u32 = 1 << 8;
+    pub const SKIP_MONITOR: u32 = 1 << 9;
+    pub const SKIP_SLOWLOG: u32 = 1 << 10;
+    pub const ASKING: u32 = 1 << 11;
+    pub const FAST: u32 = 1 << 12;
+    pub const NO_AUTH: u32 = 1 << 13;
+    pub const MAY_REPLICATE: u32 = 1 << 14;
+    pub const NO_MANDATORY_KEYS: u32 = 1 << 15;
+    pub const PROTECTED: u32 = 1 << 16;
+    pub const NO_ASYNC_LOADING: u32 = 1 << 17;
+    pub const NO_MULTI: u32 = 1 << 18;
+    pub const ALLOW_BUSY: u32 = 1 << 19;
+    pub const SENTINEL: u32 = 1 << 20;
+    pub const ONLY_SENTINEL: u32 = 1 << 21;
+    /// Key flags depend on the arguments (SET with GET, BITFIELD).
+    pub const TOUCHES_ARBITRARY_KEYS: u32 = 1 << 22;
+    /// Documentation flag `syscmd`: an internal command.
+    pub const SYSCMD: u32 = 1 << 23;
+
+    /// The names COMMAND INFO prints, in its order.
+    pub const NAMES: &[(u32, &str)] = &[
+        (WRITE, "write"),
+        (READONLY, "readonly"),
+        (DENYOOM, "denyoom"),
+        (ADMIN, "admin"),
+        (PUBSUB, "pubsub"),
+        (NOSCRIPT, "noscript"),
+        (BLOCKING, "blocking"),
+        (LOADING, "loading"),
+        (STALE, "stale"),
+        (SKIP_MONITOR, "skip_monitor"),
+        (SKIP_SLOWLOG, "skip_slowlog"),
+        (ASKING, "asking"),
+        (FAST, "fast"),
+        (NO_AUTH, "no_auth"),
+        (MAY_REPLICATE, "may_replicate"),
+        (NO_MANDATORY_KEYS, "no_mandatory_keys"),
+        (NO_ASYNC_LOADING, "no_async_loading"),
+        (NO_MULTI, "no_multi"),
+        (ALLOW_BUSY, "allow_busy"),
+    ];
+}
+
+/// ACL categories, one bit each.
+pub mod cat {
+    pub const KEYSPACE: u32 = 1 << 0;
+    pub const READ: u32 = 1 << 1;
+    pub const WRITE: u32 = 1 << 2;
+    pub const SET: u32 = 1 << 3;
+    pub const SORTEDSET: u32 = 1 << 4;
+    pub const LIST: u32 = 1 << 5;
+    pub const HASH: u32 = 1 << 6;
+    pub const STRING: u32 = 1 << 7;
+    pub const BITMAP: u32 = 1 << 8;
+    pub const HYPERLOGLOG: u32 = 1 << 9;
+    pub const GEO: u32 = 1 << 10;
+    pub const STREAM: u32 = 1 << 11;
+    pub const PUBSUB: u32 = 1 << 12;
+    pub const ADMIN: u32 = 1 << 13;
+    pub const FAST: u32 = 1 << 14;
+    pub const SLOW: u32 = 1 << 15;
+    pub const BLOCKING: u32 = 1 << 16;
+    pub const DANGEROUS: u32 = 1 << 17;
+    pub const CONNECTION: u32 = 1 << 18;
+    pub const TRANSACTION: u32 = 1 << 19;
+    pub const SCRIPTING: u32 = 1 << 20;
+
+    pub const NAMES: &[(u32, &str)] = &[
+        (KEYSPACE, "keyspace"),
+        (READ, "read"),
+        (WRITE, "write"),
+        (SET, "set"),
+        (SORTEDSET, "sortedset"),
+        (LIST, "list"),
+        (HASH, "hash"),
+        (STRING, "string"),
+        (BITMAP, "bitmap"),
+        (HYPERLOGLOG, "hyperloglog"),
+        (GEO, "geo"),
+        (STREAM, "stream"),
+        (PUBSUB, "pubsub"),
+        (ADMIN, "admin"),
+        (FAST, "fast"),
+        (SLOW, "slow"),
+        (BLOCKING, "blocking"),
+        (DANGEROUS, "dangerous"),
+        (CONNECTION, "connection"),
+        (TRANSACTION, "transaction"),
+        (SCRIPTING, "scripting"),
+    ];
+}
+
+/// Key flags: how the command uses a key.
+pub mod key {
+    pub const RO: u16 = 1 << 0;
+    pub const RW: u16 = 1 << 1;
+    pub const OW: u16 = 1 << 2;
+    pub const RM: u16 = 1 << 3;
+    pub const ACCESS: u16 = 1 << 4;
+    pub const UPDATE: u16 = 1 << 5;
+    pub const INSERT: u16 = 1 << 6;
+    pub const DELETE: u16 = 1 << 7;
+    pub const NOT_KEY: u16 = 1 << 8;
+    pub const INCOMPLETE: u16 = 1 << 9;
+    pub const VARIABLE_FLAGS: u16 = 1 << 10;
+
+    pub const NAMES: &[(u16, &str)] = &[
+        (RO, "RO"),
+        (RW, "RW"),
+        (OW, "OW"),
+        (RM, "RM"),
+        (ACCESS, "access"),
+        (UPDATE, "update"),
+        (INSERT, "insert"),
+        (DELETE, "delete"),
+        (NOT_KEY, "not_key"),
+        (INCOMPLETE, "incomplete"),
+        (VARIABLE_FLAGS, "variable_flags"),
+    ];
+}
+
+/// Where the keys of a specification begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    Index(usize),
+    /// After this keyword, searched from the given argument (negative: from the end, backwards).
+    Keyword(&'static str, i32),
+    Unknown,
+}
+
+/// How the keys go on from where they begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Find {
+    /// `last`: relative to the first key, or to the last argument when negative; `limit`: with last = -1, the 1/limit
+    /// part of the remaining arguments.
+    Range {
+        last: i32,
+        step: i32,
+        limit: i32,
+    },
+    KeyNum {
+        keynum: usize,
+        first: usize,
+        step: usize,
+    },
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct KeySpec {
+    pub flags: u16,
+    pub begin: Begin,
+    pub find: Find,
+}
+
+impl KeySpec {
+    /// Keys by position: from argument `first` to `last` (relative to `first`, or negative from the end), every `step`.
+    pub const fn range(flags: u16, first: usize, last: i32, step: i32) -> KeySpec {
+        KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last, step, limit: 0 } }
+    }
+
+    pub const fn new(flags: u16, begin: Begin, find: Find) -> KeySpec {
+        KeySpec { flags, begin, find }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Generic,
+    String,
+    List,
+    Set,
+    SortedSet,
+    Hash,
+    Pubsub,
+    Transactions,
+    Connection,
+    Server,
+    Scripting,
+    Hyperloglog,
+    Cluster,
+    Sentinel,
+    Geo,
+    Stream,
+    Bitmap,
+}
+
+impl Group {
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Generic => "generic",
+            Group::String => "string",
+            Group::List => "list",
+            Group::Set => "set",
+            Group::SortedSet => "sorted-set",
+            Group::Hash => "hash",
+            Group::Pubsub => "pubsub",
+            Group::Transactions => "transactions",
+            Group::Connection => "connection",
+            Group::Server => "server",
+            Group::Scripting => "scripting",
+            Group::Hyperloglog => "hyperloglog",
+            Group::Cluster => "cluster",
+            Group::Sentinel => "sentinel",
+            Group::Geo => "geo",
+            Group::Stream => "stream",
+            Group::Bitmap => "bitmap",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArgKind {
+    String,
+    Integer,
+    Double,
+    Key,
+    Pattern,
+    UnixTime,
+    PureToken,
+    OneOf,
+    Block,
+}
+
+impl ArgKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            ArgKind::String => "string",
+            ArgKind::Integer => "integer",
+            ArgKind::Double => "double",
+            ArgKind::Key => "key",
+            ArgKind::Pattern => "pattern",
+            ArgKind::UnixTime => "unix-time",
+            ArgKind::PureToken => "pure-token",
+            ArgKind::OneOf => "oneof",
+            ArgKind::Block => "block",
+        }
+    }
+}
+
+/// One argument as COMMAND DOCS describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Arg {
+    pub name: &'static str,
+    pub kind: ArgKind,
+    pub token: Option<&'static str>,
+    pub key_spec: Option<u8>,
+    pub since: Option<&'static str>,
+    pub deprecated_since: Option<&'static str>,
+    pub optional: bool,
+    pub multiple: bool,
+    pub multiple_token: bool,
+    pub args: &'static [Arg],
+}
+
+/// Starts the description of an argument; the methods below refine it.
+pub const fn arg(name: &'static str, kind: ArgKind) -> Arg {
+    Arg {
+        name,
+        kind,
+        token: None,
+        key_spec: None,
+        since: None,
+        deprecated_since: None,
+        optional: false,
+        multiple: false,
+        multiple_token: false,
+        args: &[],
+    }
+}
+
+impl Arg {
+    pub const fn token(mut self, token: &'static str) -> Arg {
+        self.token = Some(token);
+        self
+    }
+    pub const fn spec(mut self, index: u8) -> Arg {
+        self.key_spec = Some(index);
+        self
+    }
+    pub const fn since(mut self, version: &'static str) -> Arg {
+        self.since = Some(version);
+        self
+    }
+    pub const fn deprecated_since(mut self, version: &'static str) -> Arg {
+        self.deprecated_since = Some(version);
+        self
+    }
+    pub const fn optional(mut self) -> Arg {
+        self.optional = true;
+        self
+    }
+    pub const fn multiple(mut self) -> Arg {
+        self.multiple = true;
+        self
+    }
+    pub const fn multiple_token(mut self) -> Arg {
+        self.multiple_token = true;
+        self
+    }
+    pub const fn of(mut self, args: &'static [Arg]) -> Arg {
+        self.args = args;
+        self
+    }
+}
+
+/// A command, or a subcommand (named `container|sub`).
+#[derive(Debug)]
+pub struct Command {
+    pub name: &'static str,
+    /// `None` for a container that is nothing without a subcommand.
+    pub run: Option<CommandFn>,
+    /// Number of arguments with the name; negative: at least that many.
+    pub arity: i32,
+    pub flags: u32,
+    /// Categories beyond those that the flags imply (`Command::categories` gives all).
+    pub acl: u32,
+    pub keys: &'static [KeySpec],
+    pub get_keys: Option<GetKeysFn>,
+    pub group: Group,
+    pub since: &'static str,
+    pub complexity: &'static str,
+    pub summary: &'static str,
+    pub tips: &'static [&'static str],
+    /// Versions that changed the command.
+    pub history: &'static [&'static str],
+    /// Since when it is deprecated, and by what it is replaced.
+    pub deprecated: Option<(&'static str, &'static str)>,
+    pub args: &'static [Arg],
+    pub subcommands: &'static [Command],
+}
+
+impl Command {
+    /// What a row leaves out.
+    pub const ROW: Command = Command {
+        name: "",
+        run: None,
+        arity: 0,
+        flags: 0,
+        acl: 0,
+        keys: &[],
+        get_keys: None,
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "",
+        summary: "",
+        tips: &[],
+        history: &[],
+        deprecated: None,
+        args: &[],
+        subcommands: &[],
+    };
+
+    pub fn has(&self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
+
+    /// All ACL categories: the row's and those that the flags imply.
+    pub fn categories(&self) -> u32 {
+        let mut c = self.acl;
+        if self.has(flag::WRITE) {
+            c |= cat::WRITE;
+        }
+        if self.has(flag::READONLY) && c & cat::SCRIPTING == 0 {
+            c |= cat::READ;
+        }
+        if self.has(flag::ADMIN) {
+            c |= cat::ADMIN | cat::DANGEROUS;
+        }
+        if self.has(flag::PUBSUB) {
+            c |= cat::PUBSUB;
+        }
+        if self.has(flag::BLOCKING) {
+            c |= cat::BLOCKING;
+        }
+        c | if self.has(flag::FAST) { cat::FAST } else { cat::SLOW }
+    }
+
+    /// The name without its container: `set` of `config|set`.
+    pub fn sub_name(&self) -> &'static str {
+        self.name.rsplit('|').next().unwrap_or(self.name)
+    }
+
+    pub fn accepts_arity(&self, argc: usize) -> bool {
+        if self.arity >= 0 { argc == self.arity as usize } else { argc >= self.arity.unsigned_abs() as usize }
+    }
+
+    /// First key, last key and step as COMMAND has always reported them: the span of the specifications that are plain
+    /// positions. `(0, 0, 0)` when there is none.
+    pub fn legacy_range(&self) -> (i32, i32, i32) {
+        let mut first = i32::MAX;
+        let mut last: i32 = 0;
+        let mut step = 0;
+        for spec in self.keys {
+            let (Begin::Index(begin), Find::Range { last: l, step: s, limit: 0 | 1 }) = (spec.begin, spec.find) else {
+                continue;
+            };
+            let begin = begin as i32;
+            // A second range joins the first only when it goes on right behind it with the same stride.
+            if step != 0 && (s != 1 || step != 1 || (last >= 0 && last != begin - 1)) {
+                continue;
+            }
+            step = s;
+            first = first.min(begin);
+            let end = if l >= 0 { begin + l } else { l };
+            if last < 0 || end < 0 {
+                last = if last < 0 { last.max(end) } else { end };
+            } else {
+                last = last.max(end);
+            }
+        }
+        if first == i32::MAX { (0, 0, 0) } else { (first, last, step) }
+    }
+
+    /// True when the keys cannot be told from the legacy range alone.
+    pub fn has_movable_keys(&self) -> bool {
+        if self.get_keys.is_some() && self.legacy_range().0 == 0 {
+            return true;
+        }
+        let (first, ..) = self.legacy_range();
+        self.keys.iter().any(|spec| match (spec.begin, spec.find) {
+            (Begin::Index(_), Find::Range { limit: 0 | 1, .. }) => spec.flags & key::INCOMPLETE != 0,
+            _ => true,
+        }) && (first == 0 || self.keys.len() > 1 || !matches!(self.keys[0].find, Find::Range { .. }))
+    }
+
+    /// The keys of a call with these arguments, in order. `None`: the arguments do not name keys as they should.
+    pub fn keys_of(&self, args: Args<'_>) -> Option<Vec<KeyPos>> {
+        let unknown = self.keys.iter().any(|s| {
+            matches!(s.begin, Begin::Unknown) || matches!(s.find, Find::Unknown) || s.flags & key::INCOMPLETE != 0
+        });
+        let variable = self.keys.iter().any(|s| s.flags & key::VARIABLE_FLAGS != 0);
+        if let Some(get_keys) = self.get_keys
+            && (self.keys.is_empty() || unknown || variable)
+        {
+            return get_keys(args);
+        }
+        let mut out = Vec::new();
+        for spec in self.keys {
+            spec.collect(args, &mut out)?;
+        }
+        Some(out)
+    }
+
+    /// Calls `f` for every key with its position, without allocating for the usual single range.
+    pub fn each_key(&self, args: Args<'_>, mut f: impl FnMut(KeyPos)) -> bool {
+        if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last: 0, .. } }] = self.keys
+            && flags & (key::VARIABLE_FLAGS | key::INCOMPLETE) == 0
+        {
+            if *first >= args.len() {
+                return false;
+            }
+            f(KeyPos { index: *first, flags: *flags });
+            return true;
+        }
+        match self.keys_of(args) {
+            Some(keys) => {
+                keys.into_iter().for_each(f);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl KeySpec {
+    fn collect(&self, args: Args<'_>, out: &mut Vec<KeyPos>) -> Option<()> {
+        let argc = args.len() as i64;
+        let first = match self.begin {
+            Begin::Index(i) => i as i64,
+            Begin::Keyword(word, from) => {
+                let forward = from > 0;
+                let mut i = if forward { from as i64 } else { argc + from as i64 };
+                loop {
+                    if i < 1 || i >= argc {
+                        return Some(());
+                    }
+                    if args[i as usize].eq_ignore_ascii_case(word.as_bytes()) {
+                        break i + 1;
+                    }
+                    i += if forward { 1 } else { -1 };
+                }
+            }
+            Begin::Unknown => return None,
+        };
+        let (first, last, step) = match self.find {
+            Find::Range { last, step, limit } => {
+                let last = match last {
+                    l if l >= 0 => first + l as i64,
+                    -1 if limit > 1 => first + (argc - first) / limit as i64 - 1,
+                    l => argc + l as i64,
+                };
+                (first, last, step as i64)
+            }
+            Find::KeyNum { keynum, first: offset, step } => {
+                let at = first + keynum as i64;
+                if at >= argc {
+                    return None;
+                }
+                let n = std::str::from_utf8(&args[at as usize]).ok()?.parse::<i64>().ok()?;
+                if n < 0 {
+                    return None;
+                }
+                let start = first + offset as i64;
+                (start, start.checked_add(n.checked_sub(1)?.checked_mul(step as i64)?)?, step as i64)
+            }
+            Find::Unknown => return None,
+        };
+        if last >= argc || (last < first && self.begin_is_index() && self.range_needs_key()) || first > argc {
+            return None;
+        }
+        let mut i = first;
+        while i <= last {
+            if i >= argc {
+                return None;
+            }
+            out.push(KeyPos { index: i as usize, flags: self.flags });
+            i += step;
+        }
+        Some(())
+    }
+
+    fn begin_is_index(&self) -> bool {
+        matches!(self.begin, Begin::Index(_))
+    }
+
+    fn range_needs_key(&self) -> bool {
+        matches!(self.find, Find::Range { .. })
+    }
+}

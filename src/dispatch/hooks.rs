@@ -1,0 +1,87 @@
+//! What admission and the loop ask of rooms that have nothing to say.
+
+use super::blocked::BlockKind;
+use super::command::Command;
+use super::error::CmdError;
+use super::table::CmdRef;
+use crate::net::reactor::Ready;
+use crate::net::{ClientId, Source};
+use crate::resp::Args;
+use crate::server::Server;
+
+impl Server {
+    // acl
+    pub fn check_acl(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
+        Ok(())
+    }
+    /// The users as `user` lines of the configuration file: name and rules.
+    pub fn acl_lines(&self) -> Vec<Vec<u8>> {
+        self.cfg.user.iter().map(|line| line.words.join(&b' ')).collect()
+    }
+    // cluster
+    pub fn cluster_manual_failover_in_progress(&self) -> bool {
+        false
+    }
+    pub fn check_slot(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
+        Ok(())
+    }
+    // memory
+    pub fn check_memory(
+        &mut self,
+        _id: ClientId,
+        _row: &Command,
+        _denies_oom: bool,
+        _in_multi: bool,
+    ) -> Result<(), CmdError> {
+        Ok(())
+    }
+    /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
+    pub fn update_sinks(&mut self) {
+        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
+    }
+    // blocked clients
+    pub fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
+        self.repl_reply_on_timeout(id, &kind);
+    }
+    /// A client is about to go.
+    pub fn before_free(&mut self, id: ClientId) {
+        self.repl_before_free(id);
+    }
+    /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
+    pub fn after_flush_all(&mut self) {
+        self.kill_rdb_child();
+        if !self.cfg.save.is_empty() {
+            self.save_rdb(false);
+        }
+    }
+    // loop
+    pub fn on_room_ready(&mut self, source: Source, event: Ready) {
+        match source {
+            Source::MasterLink => self.on_master_link_ready(event),
+            Source::Pipe(crate::repl::snapshot::PIPE_NUMBER) => self.on_snapshot_pipe_ready(event),
+            _ => {}
+        }
+    }
+    pub fn next_room_deadline_ms(&self) -> Option<i64> {
+        None
+    }
+    pub fn rooms_before_sleep(&mut self) {
+        self.repl_before_sleep();
+    }
+    pub fn rooms_timers(&mut self) {}
+    pub fn rooms_cron(&mut self) {
+        self.repl_cron();
+        self.persist_cron();
+    }
+    pub fn cluster_connections(&self) -> usize {
+        0
+    }
+    /// A queued command is checked again when it runs, where that can have changed (ACL).
+    pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {
+        None
+    }
+    /// A user of this name exists.
+    pub fn user_exists(&self, name: &[u8]) -> bool {
+        name == b"default"
+    }
+}

@@ -1,0 +1,18 @@
+//! From a parsed request to its reply and its consequences: the command table, admission, the call, transactions, blocked
+//! and paused clients, propagation.
+
+pub mod admit;
+pub mod blocked;
+pub mod call;
+pub mod command;
+pub mod error;
+pub mod hooks;
+pub mod input;
+pub mod multi;
+pub mod pause;
+pub mod propagate;
+pub mod table;
+
+pub use call::Ctx;
+pub use error::{CmdError, CmdResult};
+pub use table::{CmdRef, CommandTable};

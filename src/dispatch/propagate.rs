@@ -1,0 +1,61 @@
+//! Drains what commands changed: to the AOF, the replicas, watchers and whoever waits.
+
+use crate::keyspace::effects::{PropOp, target};
+use crate::net::ClientFlags;
+use crate::server::Server;
+
+impl Server {
+    /// To be called at the end of a unit of execution: a command, a transaction, a script, a cron step. Several commands
+    /// of one unit reach the sinks wrapped in MULTI and EXEC.
+    pub fn drain_effects(&mut self) {
+        if self.depth > 0 {
+            return;
+        }
+        self.drain_propagation();
+        for id in std::mem::take(&mut self.ks.watch.dirty) {
+            if let Some(c) = self.clients.get_mut(id) {
+                c.flags.add(ClientFlags::DIRTY_CAS);
+            }
+        }
+        if !self.ks.effects.garbage.is_empty() {
+            let garbage = std::mem::take(&mut self.ks.effects.garbage);
+            self.background.free(garbage);
+        }
+    }
+
+    fn drain_propagation(&mut self) {
+        let effects = &mut self.ks.effects;
+        let no_multi = std::mem::take(&mut effects.no_multi);
+        if effects.props.ops.is_empty() {
+            return;
+        }
+        let mut queue = std::mem::take(&mut effects.props);
+        let wrap = queue.ops.len() > 1 && !no_multi;
+        let db = queue.ops[0].db;
+        let targets = queue.ops.iter().fold(0, |t, op| t | op.targets);
+        if wrap {
+            self.feed(db, targets, b"*1\r\n$5\r\nMULTI\r\n");
+        }
+        for PropOp { db, targets, start, end } in queue.ops.drain(..) {
+            self.feed(db, targets, &queue.bytes[start..end]);
+        }
+        if wrap {
+            self.feed(db, targets, b"*1\r\n$4\r\nEXEC\r\n");
+        }
+        // The buffer is kept for the next unit, unless it grew out of proportion.
+        if queue.bytes.capacity() <= 1 << 20 {
+            queue.bytes.clear();
+            self.ks.effects.props = queue;
+        }
+    }
+
+    /// Gives one command to the sinks.
+    fn feed(&mut self, db: usize, targets: u8, command: &[u8]) {
+        if targets & target::AOF != 0 {
+            self.feed_aof(db, command);
+        }
+        if targets & target::REPLICAS != 0 {
+            self.feed_replicas(db, command);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The command table: every row by name, found without copying or lower-casing the name.
+
+use super::command::Command;
+
+/// A command or subcommand in the table; an index that also finds its statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CmdRef(pub u16);
+
+#[derive(Debug)]
+pub struct Registered {
+    pub row: &'static Command,
+    /// The name it is called by: `rename-command` may have changed it.
+    pub name: String,
+    pub parent: Option<CmdRef>,
+    pub subcommands: Vec<CmdRef>,
+    pub stats: CommandStats,
+}
+
+/// Statistics of a command, as INFO commandstats has them.
+#[derive(Debug, Default)]
+pub struct CommandStats {
+    pub calls: u64,
+    pub us: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    /// Latency distribution in nanoseconds, made at the first call.
+    pub histogram: Option<Box<hdrhistogram::Histogram<u32>>>,
+}
+
+pub struct CommandTable {
+    entries: Vec<Registered>,
+    names: NameIndex,
+}
+
+impl CommandTable {
+    pub fn new(groups: &[&'static [Command]]) -> CommandTable {
+        let mut table = CommandTable { entries: Vec::new(), names: NameIndex::default() };
+        for row in groups.iter().flat_map(|g| g.iter()) {
+            let cmd = table.add(row, None);
+            for sub in row.subcommands {
+                let sub = table.add(sub, Some(cmd));
+                table.entries[cmd.0 as usize].subcommands.push(sub);
+            }
+        }
+        table.names = NameIndex::build(&table.entries);
+        table
+    }
+
+    fn add(&mut self, row: &'static Command, parent: Option<CmdRef>) -> CmdRef {
+        let cmd = CmdRef(self.entries.len() as u16);
+        self.entries.push(Registered {
+            row,
+            name: row.name.to_string(),
+            parent,
+            subcommands: Vec::new(),
+            stats: CommandStats::default(),
+        });
+        cmd
+    }
+
+    /// The command of this name, whatever the case of its letters.
+    pub fn find(&self, name: &[u8]) -> Option<CmdRef> {
+        self.names.find(&self.entries, name)
+    }
+
+    /// The subcommand of a container.
+    pub fn find_sub(&self, container: CmdRef, name: &[u8]) -> Option<CmdRef> {
+        self.get(container)
+            .subcommands
+            .iter()
+            .copied()
+            .find(|s| self.get(*s).row.sub_name().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// What a call with this name and first argument runs: the subcommand where there are subcommands.
+    pub fn resolve(&self, name: &[u8], first_arg: Option<&[u8]>) -> Resolved {
+        let Some(cmd) = self.find(name) else { return Resolved::Unknown };
+        let entry = self.get(cmd);
+        match first_arg {
+            Some(arg) if !entry.subcommands.is_empty() => match self.find_sub(cmd, arg) {
+                Some(sub) => Resolved::Found(sub),
+                None => Resolved::UnknownSub(cmd),
+            },
+            _ => Resolved::Found(cmd),
+        }
+    }
+
+    /// A command by its full name, `config|set`.
+    pub fn find_full(&self, name: &[u8]) -> Option<CmdRef> {
+        match memchr::memchr(b'|', name) {
+            Some(bar) => self.find_sub(self.find(&name[..bar])?, &name[bar + 1..]),
+            None => self.find(name),
+        }
+    }
+
+    pub fn get(&self, cmd: CmdRef) -> &Registered {
+        &self.entries[cmd.0 as usize]
+    }
+
+    pub fn stats_mut(&mut self, cmd: CmdRef) -> &mut CommandStats {
+        &mut self.entries[cmd.0 as usize].stats
+    }
+
+    /// The commands that are no subcommands.
+    pub fn top_level(&self) -> impl Iterator<Item = &Registered> {
+        self.entries.iter().filter(|e| e.parent.is_none() && !e.name.is_empty())
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Registered> {
+        self.entries.iter()
+    }
+
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Registered> {
+        self.entries.iter_mut()
+    }
+
+    /// Renames a command, or takes its name away when `to` is empty.
+    pub fn rename(&mut self, from: &str, to: &str) -> Result<(), RenameError> {
+        let cmd = self.find(from.as_bytes()).ok_or(RenameError::NoSuchCommand)?;
+        if !to.is_empty() && self.find(to.as_bytes()).is_some() {
+            return Err(RenameError::NameTaken);
+        }
+        self.entries[cmd.0 as usize].name = to.to_string();
+        self.names = NameIndex::build(&self.entries);
+        Ok(())
+    }
+}
+
+/// What `rename-command` can get wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameError {
+    NoSuchCommand,
+    NameTaken,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    Found(CmdRef),
+    Unknown,
+    /// The container is there, the subcommand is not.
+    UnknownSub(CmdRef),
+}
+
+/// Open addressing over the names, hashed and compared without regard to case.
+#[derive(Default)]
+struct NameIndex {
+    places: Vec<Option<CmdRef>>,
+}
+
+impl NameIndex {
+    fn build(entries: &[Registered]) -> NameIndex {
+        let named = || entries.iter().enumerate().filter(|(_, e)| e.parent.is_none() && !e.name.is_empty());
+        let mut index = NameIndex { places: vec![None; (named().count() * 4).next_power_of_two().max(8)] };
+        for (i, entry) in named() {
+            let mut at = index.start(entry.name.as_bytes());
+            while index.places[at].is_some() {
+                at = (at + 1) & (index.places.len() - 1);
+            }
+            index.places[at] = Some(CmdRef(i as u16));
+        }
+        index
+    }
+
+    fn find(&self, entries: &[Registered], name: &[u8]) -> Option<CmdRef> {
+        let mut at = self.start(name);
+        loop {
+            let cmd = (*self.places.get(at)?)?;
+            if entries[cmd.0 as usize].name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(cmd);
+            }
+            at = (at + 1) & (self.places.len() - 1);
+        }
+    }
+
+    /// FNV-1a over the lower-case name.
+    fn start(&self, name: &[u8]) -> usize {
+        let hash =
+            name.iter().fold(0x811c_9dc5u32, |h, b| (h ^ b.to_ascii_lowercase() as u32).wrapping_mul(0x0100_0193));
+        (hash ^ hash >> 15) as usize & self.places.len().saturating_sub(1)
+    }
+}

@@ -1,0 +1,361 @@
+//! One database: its keys in one table, or in one table a hash slot in cluster mode.
+
+use super::Entry;
+use crate::cluster::slots::{SLOT_COUNT, key_slot};
+use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table, TableEntry, VacantEntry};
+use std::ops::{Deref, DerefMut};
+
+/// The tables of a database, all of them at once: what a flush takes out.
+pub enum Tables {
+    One(Box<Table<Entry>>),
+    PerSlot(Box<[Option<Box<Table<Entry>>>]>),
+}
+
+impl Tables {
+    pub fn len(&self) -> usize {
+        match self {
+            Tables::One(t) => t.len(),
+            Tables::PerSlot(slots) => slots.iter().flatten().map(|t| t.len()).sum(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a database counts beside its tables.
+#[derive(Default)]
+struct Counts {
+    keys: usize,
+    expires: usize,
+}
+
+/// An entry in its place in the table, for changing it.
+pub struct EntryMut<'a> {
+    item: ItemMut<'a, Entry>,
+    counts: &'a mut Counts,
+}
+
+impl EntryMut<'_> {
+    /// Sets or removes the expire time, and keeps the database's count of them.
+    pub fn set_expire(&mut self, expire_ms: Option<i64>) {
+        let had = self.item.has_expire();
+        self.item.set_expire(expire_ms);
+        self.counts.expires = self.counts.expires + expire_ms.is_some() as usize - had as usize;
+    }
+
+    /// Takes the entry out of its table.
+    pub fn remove(self) -> Entry {
+        let entry = self.item.remove();
+        self.counts.keys -= 1;
+        self.counts.expires -= entry.has_expire() as usize;
+        entry
+    }
+}
+
+impl Deref for EntryMut<'_> {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.item
+    }
+}
+
+impl DerefMut for EntryMut<'_> {
+    fn deref_mut(&mut self) -> &mut Entry {
+        &mut self.item
+    }
+}
+
+/// The place of a key, found with one search.
+pub enum Place<'a> {
+    Occupied(EntryMut<'a>),
+    Vacant(VacantPlace<'a>),
+}
+
+/// The place of a key that is not there.
+pub struct VacantPlace<'a> {
+    place: VacantEntry<'a, Entry>,
+    counts: &'a mut Counts,
+}
+
+impl VacantPlace<'_> {
+    /// Adds an entry, whose key must be the one that was looked for.
+    pub fn insert(self, entry: Entry) {
+        self.counts.keys += 1;
+        self.counts.expires += entry.has_expire() as usize;
+        self.place.insert(entry);
+    }
+}
+
+pub struct Db {
+    tables: Tables,
+    seed: HashSeed,
+    counts: Counts,
+    /// Mean time to live of the keys that active expiry looked at, ms.
+    pub avg_ttl_ms: i64,
+    /// Where active expiry goes on.
+    pub expire_cursor: u64,
+}
+
+impl Db {
+    pub fn new(per_slot: bool, seed: HashSeed) -> Db {
+        Db { tables: empty_tables(per_slot, seed), seed, counts: Counts::default(), avg_ttl_ms: 0, expire_cursor: 0 }
+    }
+
+    /// An empty database of the same layout.
+    pub fn empty_like(other: &Db) -> Db {
+        Db::new(other.is_per_slot(), other.seed)
+    }
+
+    pub fn len(&self) -> usize {
+        self.counts.keys
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.keys == 0
+    }
+
+    /// Number of keys with a time to live.
+    pub fn expires_len(&self) -> usize {
+        self.counts.expires
+    }
+
+    pub fn is_per_slot(&self) -> bool {
+        matches!(self.tables, Tables::PerSlot(_))
+    }
+
+    fn table(&self, key: &[u8]) -> Option<&Table<Entry>> {
+        match &self.tables {
+            Tables::One(t) => Some(t),
+            Tables::PerSlot(slots) => slots[key_slot(key) as usize].as_deref(),
+        }
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
+        self.table(key)?.get(key)
+    }
+
+    /// The entry, for changing it.
+    pub fn get_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
+        let table = match &mut self.tables {
+            Tables::One(t) => t,
+            Tables::PerSlot(slots) => slots[key_slot(key) as usize].as_mut()?,
+        };
+        table.get_mut(key).map(|item| EntryMut { item, counts: &mut self.counts })
+    }
+
+    /// The key's place, to change what is there or to fill it.
+    pub fn place(&mut self, key: &[u8]) -> Place<'_> {
+        let counts = &mut self.counts;
+        let table = match &mut self.tables {
+            Tables::One(t) => t,
+            Tables::PerSlot(slots) => {
+                let seed = self.seed;
+                slots[key_slot(key) as usize].get_or_insert_with(|| Box::new(Table::new(seed)))
+            }
+        };
+        match table.entry(key) {
+            TableEntry::Occupied(e) => Place::Occupied(EntryMut { item: e.into_mut(), counts }),
+            TableEntry::Vacant(place) => Place::Vacant(VacantPlace { place, counts }),
+        }
+    }
+
+    /// Adds an entry whose key is known to be absent.
+    pub fn insert_new(&mut self, entry: Entry) {
+        self.counts.keys += 1;
+        self.counts.expires += entry.has_expire() as usize;
+        match &mut self.tables {
+            Tables::One(t) => t.insert_new(entry),
+            Tables::PerSlot(slots) => {
+                let seed = self.seed;
+                let slot = key_slot(entry.key()) as usize;
+                slots[slot].get_or_insert_with(|| Box::new(Table::new(seed))).insert_new(entry);
+            }
+        }
+    }
+
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let entry = match &mut self.tables {
+            Tables::One(t) => t.remove(key)?,
+            Tables::PerSlot(slots) => {
+                let place = &mut slots[key_slot(key) as usize];
+                let table = place.as_deref_mut()?;
+                let entry = table.remove(key)?;
+                if table.is_empty() {
+                    *place = None;
+                }
+                entry
+            }
+        };
+        self.counts.keys -= 1;
+        self.counts.expires -= entry.has_expire() as usize;
+        Some(entry)
+    }
+
+    /// Sets or removes a key's expire time; nothing if the key is absent.
+    pub fn set_expire(&mut self, key: &[u8], expire_ms: Option<i64>) {
+        if let Some(mut entry) = self.get_mut(key) {
+            entry.set_expire(expire_ms);
+        }
+    }
+
+    /// Takes everything out and leaves the database empty.
+    pub fn take_all(&mut self) -> Tables {
+        self.counts = Counts::default();
+        self.avg_ttl_ms = 0;
+        self.expire_cursor = 0;
+        let empty = empty_tables(self.is_per_slot(), self.seed);
+        std::mem::replace(&mut self.tables, empty)
+    }
+
+    pub fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
+        match &self.tables {
+            Tables::One(t) => Box::new(t.iter()),
+            Tables::PerSlot(slots) => Box::new(slots.iter().flatten().flat_map(|t| t.iter())),
+        }
+    }
+
+    /// One step of SCAN: calls `f` for the keys of a few buckets and gives the next cursor, 0 at the end. In cluster mode
+    /// the slot stands in the low bits of the cursor.
+    pub fn scan(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
+        match &self.tables {
+            Tables::One(t) => t.scan(cursor, &mut f),
+            Tables::PerSlot(slots) => scan_slots(slots, cursor, |t, c| t.scan(c, &mut f)),
+        }
+    }
+
+    /// As `scan`, over keys with a time to live only.
+    pub fn scan_expiring(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
+        match &self.tables {
+            Tables::One(t) => t.scan_tagged(cursor, &mut f),
+            Tables::PerSlot(slots) => scan_slots(slots, cursor, |t, c| t.scan_tagged(c, &mut f)),
+        }
+    }
+
+    /// A key at random, each with about the same chance.
+    pub fn random(&self) -> Option<&Entry> {
+        self.random_table(|t| t.len())?.random(&mut fastrand::Rng::new())
+    }
+
+    /// A key with a time to live at random.
+    pub fn random_expiring(&self) -> Option<&Entry> {
+        self.random_table(|t| t.tagged_len())?.random_tagged(&mut fastrand::Rng::new())
+    }
+
+    /// A table, with a chance in proportion to its weight.
+    fn random_table(&self, weight: impl Fn(&Table<Entry>) -> usize) -> Option<&Table<Entry>> {
+        match &self.tables {
+            Tables::One(t) => Some(t),
+            Tables::PerSlot(slots) => {
+                let total: usize = slots.iter().flatten().map(|t| weight(t)).sum();
+                if total == 0 {
+                    return None;
+                }
+                let mut at = fastrand::usize(..total);
+                slots.iter().flatten().map(|t| &**t).find(|t| {
+                    let w = weight(t);
+                    let here = at < w;
+                    at = at.saturating_sub(w);
+                    here
+                })
+            }
+        }
+    }
+
+    /// Number of keys in a hash slot, in cluster mode.
+    pub fn slot_len(&self, slot: u16) -> usize {
+        match &self.tables {
+            Tables::One(_) => 0,
+            Tables::PerSlot(slots) => slots[slot as usize].as_ref().map_or(0, |t| t.len()),
+        }
+    }
+
+    /// Up to `count` keys of a hash slot.
+    pub fn slot_keys(&self, slot: u16, count: usize) -> Vec<Vec<u8>> {
+        match &self.tables {
+            Tables::One(_) => Vec::new(),
+            Tables::PerSlot(slots) => {
+                slots[slot as usize].iter().flat_map(|t| t.iter()).take(count).map(|e| e.key().to_vec()).collect()
+            }
+        }
+    }
+
+    /// Moves a few buckets of every table that is being resized, for at most `budget_us`.
+    pub fn rehash(&mut self, budget_us: u64) {
+        let start = std::time::Instant::now();
+        let step = |t: &mut Table<Entry>| {
+            while t.is_rehashing() && (start.elapsed().as_micros() as u64) < budget_us {
+                t.rehash_step(100);
+            }
+        };
+        match &mut self.tables {
+            Tables::One(t) => step(t),
+            Tables::PerSlot(slots) => slots.iter_mut().flatten().for_each(|t| step(t)),
+        }
+    }
+
+    /// While a child process shares our memory, tables are resized only when they must be.
+    pub fn set_avoid_resize(&mut self, avoid: bool) {
+        let policy = if avoid { ResizePolicy::Avoid } else { ResizePolicy::Allow };
+        match &mut self.tables {
+            Tables::One(t) => t.set_resize_policy(policy),
+            Tables::PerSlot(slots) => slots.iter_mut().flatten().for_each(|t| t.set_resize_policy(policy)),
+        }
+    }
+
+    /// Memory of the tables themselves, in bytes.
+    pub fn table_bytes(&self) -> usize {
+        match &self.tables {
+            Tables::One(t) => t.mem_bytes(),
+            Tables::PerSlot(slots) => {
+                slots.len() * size_of::<usize>() + slots.iter().flatten().map(|t| t.mem_bytes()).sum::<usize>()
+            }
+        }
+    }
+
+    /// Text about the tables, for DEBUG HTSTATS.
+    pub fn stats(&self) -> String {
+        match &self.tables {
+            Tables::One(t) => t.stats(),
+            Tables::PerSlot(slots) => {
+                format!("{} slots hold keys, {} keys\n", slots.iter().flatten().count(), self.len())
+            }
+        }
+    }
+}
+
+fn empty_tables(per_slot: bool, seed: HashSeed) -> Tables {
+    if per_slot {
+        Tables::PerSlot((0..SLOT_COUNT).map(|_| None).collect())
+    } else {
+        Tables::One(Box::new(Table::new(seed)))
+    }
+}
+
+/// Bits of the cursor that hold the slot.
+const SLOT_BITS: u32 = 14;
+
+fn scan_slots(
+    slots: &[Option<Box<Table<Entry>>>],
+    cursor: u64,
+    mut step: impl FnMut(&Table<Entry>, u64) -> u64,
+) -> u64 {
+    let mut slot = (cursor & (SLOT_COUNT as u64 - 1)) as usize;
+    let mut inner = cursor >> SLOT_BITS;
+    let Some(table) = slots[slot].as_deref() else {
+        return next_slot(slots, slot);
+    };
+    inner = step(table, inner);
+    if inner != 0 {
+        return inner << SLOT_BITS | slot as u64;
+    }
+    slot += 1;
+    if slot >= SLOT_COUNT { 0 } else { next_slot(slots, slot - 1) }
+}
+
+/// The cursor of the first slot with keys behind `slot`, 0 when there is none.
+fn next_slot(slots: &[Option<Box<Table<Entry>>>], slot: usize) -> u64 {
+    slots[slot + 1..].iter().position(Option::is_some).map_or(0, |i| (slot + 1 + i) as u64)
+}

@@ -1,0 +1,396 @@
+//! The data: databases, lookups with their expiry and statistics, and the record of what a command changed.
+//!
+//! A command never touches a database's table itself: it goes through `Keyspace`, which expires lazily, counts hits,
+//! keeps the access clock, wakes watchers and notes what is to be propagated. Sending all that on is `dispatch`'s.
+
+pub mod db;
+pub mod effects;
+pub mod object;
+pub mod watch;
+
+pub use db::{Db, EntryMut, Place};
+pub use effects::Effects;
+pub use object::{Entry, Object};
+
+use crate::structs::entry::{NewValue, OwnedValue};
+use crate::structs::table::HashSeed;
+use effects::notify;
+use watch::WatchTable;
+
+/// How a lookup treats a key whose time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpirePolicy {
+    /// It is deleted, and the deletion propagated.
+    Delete,
+    /// Reads do not see it, but leave the deletion to the master; writes delete it (writable replicas).
+    DeleteOnWrite,
+    /// It is invisible but stays: the master's DEL will come (replicas), or deletion is paused.
+    Hide,
+    /// It is visible: the master's own stream and the AOF decide alone.
+    Ignore,
+}
+
+/// Counters of lookups and expiry, as INFO stats has them.
+#[derive(Debug, Default, Clone)]
+pub struct KeyspaceStats {
+    pub hits: u64,
+    pub misses: u64,
+    pub expired: u64,
+    pub evicted: u64,
+    pub expire_cycle_cpu_us: u64,
+    pub expired_stale_perc: f64,
+    pub expired_time_cap_reached: u64,
+}
+
+/// What a lookup counts and touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// A read by a client: counts a hit or a miss and moves the access clock.
+    Read,
+    /// A read that counts but is no access of the value (EXISTS, TYPE, TTL).
+    Look,
+    /// As `Look` without the `keymiss` event (OBJECT).
+    Inspect,
+    /// A write: moves the access clock.
+    Write,
+    /// Leaves no trace.
+    None,
+}
+
+/// What storing a value does to the key's time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    Clear,
+    Keep,
+    /// Absolute, ms.
+    At(i64),
+}
+
+pub struct Keyspace {
+    pub dbs: Vec<Db>,
+    pub effects: Effects,
+    pub stats: KeyspaceStats,
+    pub watch: WatchTable,
+    /// Wall clock the running command sees, ms since 1970. One value for the whole of a command, transaction or script.
+    pub now_ms: i64,
+    pub expire_policy: ExpirePolicy,
+    /// LRU clock or LFU counter update to give to touched keys; see `object::touch`.
+    pub access: object::AccessClock,
+    /// Deleting an expired key propagates UNLINK rather than DEL, and frees on the helper thread.
+    pub lazy_expire: bool,
+    /// CLIENT NO-TOUCH of the running client, or a child process at work.
+    pub no_touch: bool,
+}
+
+impl Keyspace {
+    /// `count` databases; with `per_slot`, tables by hash slot (cluster mode).
+    pub fn new(count: usize, per_slot: bool, seed: HashSeed) -> Keyspace {
+        Keyspace {
+            dbs: (0..count).map(|_| Db::new(per_slot, seed)).collect(),
+            effects: Effects::default(),
+            stats: KeyspaceStats::default(),
+            watch: WatchTable::default(),
+            now_ms: 0,
+            expire_policy: ExpirePolicy::Delete,
+            access: object::AccessClock::default(),
+            lazy_expire: false,
+            no_touch: false,
+        }
+    }
+
+    /// Whether an expire time has come.
+    pub fn is_past(&self, expire_ms: i64) -> bool {
+        self.expire_policy != ExpirePolicy::Ignore && expire_ms < self.now_ms
+    }
+
+    /// Looks a key up for a client that reads it.
+    pub fn read(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
+        self.lookup(db, key, Touch::Read)
+    }
+
+    /// Looks a key up for changing it.
+    pub fn write(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
+        self.lookup(db, key, Touch::Write)
+    }
+
+    /// Looks a key up without a trace; an expired one is still removed.
+    pub fn peek(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
+        self.lookup(db, key, Touch::None)
+    }
+
+    pub fn lookup(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
+        let Keyspace { dbs, effects, stats, watch, .. } = self;
+        if let Some(mut entry) = dbs[db].get_mut(key) {
+            let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
+            if !due || self.expire_policy == ExpirePolicy::Ignore {
+                if matches!(touch, Touch::Read | Touch::Look | Touch::Inspect) {
+                    stats.hits += 1;
+                }
+                if matches!(touch, Touch::Read | Touch::Write) && !self.no_touch {
+                    self.access.touch(&mut entry);
+                }
+                return Some(entry);
+            }
+            if deletes_expired(self.expire_policy, touch) {
+                let entry = entry.remove();
+                note_expired(effects, watch, stats, db, entry, self.lazy_expire);
+            }
+        }
+        if matches!(touch, Touch::Read | Touch::Look | Touch::Inspect) {
+            stats.misses += 1;
+            if touch != Touch::Inspect {
+                effects.notify(notify::KEY_MISS, "keymiss", key, db);
+            }
+        }
+        None
+    }
+
+    /// Whether the key is there, without a trace.
+    pub fn exists(&mut self, db: usize, key: &[u8]) -> bool {
+        self.peek(db, key).is_some()
+    }
+
+    /// Removes a key whose time has come, with everything that goes with it.
+    pub fn expire_now(&mut self, db: usize, key: &[u8]) {
+        let Some(entry) = self.dbs[db].remove(key) else { return };
+        note_expired(&mut self.effects, &mut self.watch, &mut self.stats, db, entry, self.lazy_expire);
+    }
+
+    /// Stores a value, in place of what is there. The time to live goes unless `keep_ttl`.
+    pub fn set(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, keep_ttl: bool) {
+        self.store(db, key, value, if keep_ttl { Ttl::Keep } else { Ttl::Clear });
+    }
+
+    /// Stores a value, in place of what is there, with one search for the key.
+    pub fn store(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, ttl: Ttl) {
+        let rule = ExpiryRule {
+            gone_before: if self.expire_policy == ExpirePolicy::Ignore { i64::MIN } else { self.now_ms },
+            deletes: deletes_expired(self.expire_policy, Touch::Write),
+        };
+        let is_new = match store_at(self.dbs[db].place(key), key, value, ttl, rule, &self.access) {
+            Stored::Replaced => false,
+            Stored::Added => true,
+            Stored::Expired(old, value) => {
+                let Keyspace { effects, stats, watch, .. } = self;
+                note_expired(effects, watch, stats, db, old, self.lazy_expire);
+                self.dbs[db].insert_new(new_entry(key, value, ttl, &self.access));
+                true
+            }
+        };
+        if is_new {
+            self.effects.notify(notify::NEW, "new", key, db);
+            self.effects.ready(db, key);
+        }
+        self.signal_modified(db, key);
+    }
+
+    /// Adds a key that is known to be absent. Does not signal the change: see `signal_modified`.
+    pub fn insert(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, expire_ms: Option<i64>) {
+        let mut entry = Entry::new(key, value, expire_ms);
+        self.access.init(&mut entry);
+        self.dbs[db].insert_new(entry);
+        self.effects.notify(notify::NEW, "new", key, db);
+        self.effects.ready(db, key);
+    }
+
+    /// Removes a key and gives its value back.
+    pub fn take(&mut self, db: usize, key: &[u8]) -> Option<(OwnedValue<Object>, Option<i64>)> {
+        let entry = self.dbs[db].remove(key)?;
+        let expire = entry.expire_ms();
+        Some((entry.take_value(), expire))
+    }
+
+    /// Deletes a key; `lazy` frees its value on the helper thread when that is worth it. The change is signalled; the
+    /// event and the count of changes are the caller's.
+    pub fn delete(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
+        let Some(entry) = self.dbs[db].remove(key) else { return false };
+        self.effects.free(entry, lazy);
+        self.signal_modified(db, key);
+        true
+    }
+
+    /// As `delete`, but a key whose time has come is expired rather than deleted where the policy lets us.
+    pub fn delete_unexpired(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
+        let Keyspace { dbs, effects, stats, watch, .. } = self;
+        let Some(entry) = dbs[db].get_mut(key) else { return false };
+        let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
+        let entry = entry.remove();
+        if due && self.expire_policy == ExpirePolicy::Delete {
+            note_expired(effects, watch, stats, db, entry, self.lazy_expire);
+            return false;
+        }
+        effects.free(entry, lazy);
+        self.signal_modified(db, key);
+        true
+    }
+
+    /// Removes a key that something else takes the place of; signals nothing.
+    pub fn remove(&mut self, db: usize, key: &[u8], lazy: bool) {
+        if let Some(entry) = self.dbs[db].remove(key) {
+            self.effects.free(entry, lazy);
+        }
+    }
+
+    /// Moves a value with its time to live and access field to a key that is absent.
+    pub fn move_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
+        let Some(old) = self.dbs[from.0].remove(from.1) else { return };
+        let (expire_ms, lru) = (old.expire_ms(), old.lru());
+        let entry = match old.take_value() {
+            OwnedValue::Str { bytes, raw: true } => Entry::new(to.1, NewValue::RawStr(&bytes), expire_ms),
+            value => Entry::new(to.1, value.into(), expire_ms),
+        };
+        entry.set_lru(lru);
+        self.add_entry(to.0, entry);
+        self.signal_modified(from.0, from.1);
+        self.signal_modified(to.0, to.1);
+    }
+
+    /// Copies a value with its time to live to a key that is absent.
+    pub fn copy_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
+        let Some(old) = self.dbs[from.0].get(from.1) else { return };
+        let mut entry = Entry::new(to.1, object::duplicate(old), old.expire_ms());
+        self.access.init(&mut entry);
+        self.add_entry(to.0, entry);
+        self.signal_modified(to.0, to.1);
+    }
+
+    fn add_entry(&mut self, db: usize, entry: Entry) {
+        self.effects.notify(notify::NEW, "new", entry.key(), db);
+        self.effects.ready(db, entry.key());
+        self.dbs[db].insert_new(entry);
+    }
+
+    /// A key at random that has not expired.
+    pub fn random_key(&mut self, db: usize) -> Option<Vec<u8>> {
+        // Where expired keys stay, there may be nothing else: then one of them has to do.
+        let mut tries = 100;
+        loop {
+            let key = self.dbs[db].random()?.key().to_vec();
+            tries -= 1;
+            if self.exists(db, &key) || (tries <= 0 && self.dbs[db].get(&key).is_some()) {
+                return Some(key);
+            }
+        }
+    }
+
+    /// Sets or removes the expire time of a key that is there.
+    pub fn set_expire(&mut self, db: usize, key: &[u8], expire_ms: Option<i64>) {
+        self.dbs[db].set_expire(key, expire_ms);
+    }
+
+    /// To be called for every key whose value or time to live changed.
+    pub fn signal_modified(&mut self, db: usize, key: &[u8]) {
+        self.watch.touch(db, key);
+        self.effects.modified(db, key);
+    }
+
+    /// Empties one database or all; gives the number of keys removed. Watchers of present keys are touched.
+    pub fn flush(&mut self, db: Option<usize>, lazy: bool) -> usize {
+        let range = match db {
+            Some(d) => d..d + 1,
+            None => 0..self.dbs.len(),
+        };
+        let mut removed = 0;
+        for d in range {
+            self.watch.touch_flushed(d, &self.dbs[d], None);
+            removed += self.dbs[d].len();
+            let old = self.dbs[d].take_all();
+            self.effects.free_tables(old, lazy);
+        }
+        removed
+    }
+
+    /// Exchanges the contents of two databases.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        if a == b {
+            return;
+        }
+        self.watch.touch_flushed(a, &self.dbs[a], Some(&self.dbs[b]));
+        self.watch.touch_flushed(b, &self.dbs[b], Some(&self.dbs[a]));
+        self.dbs.swap(a, b);
+    }
+
+    pub fn total_keys(&self) -> usize {
+        self.dbs.iter().map(Db::len).sum()
+    }
+}
+
+/// How expired keys are met.
+#[derive(Clone, Copy)]
+struct ExpiryRule {
+    /// Keys that expire before this are gone.
+    gone_before: i64,
+    /// Such keys are deleted rather than overlooked.
+    deletes: bool,
+}
+
+enum Stored<'v> {
+    Replaced,
+    Added,
+    /// What was there is taken out, because it had expired; nothing was stored yet.
+    Expired(Entry, NewValue<'v, Object>),
+}
+
+fn store_at<'v>(
+    place: Place<'_>,
+    key: &[u8],
+    value: NewValue<'v, Object>,
+    ttl: Ttl,
+    rule: ExpiryRule,
+    access: &object::AccessClock,
+) -> Stored<'v> {
+    let mut entry = match place {
+        Place::Vacant(place) => {
+            place.insert(new_entry(key, value, ttl, access));
+            return Stored::Added;
+        }
+        Place::Occupied(entry) => entry,
+    };
+    let gone = entry.expire_ms().is_some_and(|t| t < rule.gone_before);
+    if gone && rule.deletes {
+        return Stored::Expired(entry.remove(), value);
+    }
+    entry.set_value(value);
+    access.reset(&mut entry);
+    match ttl {
+        Ttl::At(at) => entry.set_expire(Some(at)),
+        Ttl::Keep if !gone => {}
+        Ttl::Keep | Ttl::Clear if entry.has_expire() => entry.set_expire(None),
+        Ttl::Keep | Ttl::Clear => {}
+    }
+    if gone { Stored::Added } else { Stored::Replaced }
+}
+
+fn new_entry(key: &[u8], value: NewValue<'_, Object>, ttl: Ttl, access: &object::AccessClock) -> Entry {
+    let expire_ms = if let Ttl::At(at) = ttl { Some(at) } else { None };
+    let mut entry = Entry::new(key, value, expire_ms);
+    access.init(&mut entry);
+    entry
+}
+
+/// Whether a lookup of this kind deletes an expired key it meets.
+fn deletes_expired(policy: ExpirePolicy, touch: Touch) -> bool {
+    match policy {
+        ExpirePolicy::Delete => true,
+        ExpirePolicy::DeleteOnWrite => touch == Touch::Write,
+        ExpirePolicy::Hide | ExpirePolicy::Ignore => false,
+    }
+}
+
+/// Everything that goes with the removal of a key whose time has come.
+fn note_expired(
+    effects: &mut Effects,
+    watch: &mut WatchTable,
+    stats: &mut KeyspaceStats,
+    db: usize,
+    entry: Entry,
+    lazy: bool,
+) {
+    let key = entry.key();
+    effects.propagate_now(db, &[if lazy { b"UNLINK" } else { b"DEL" }, key]);
+    effects.notify(notify::EXPIRED, "expired", key, db);
+    watch.touch(db, key);
+    effects.modified(db, key);
+    stats.expired += 1;
+    effects.free(entry, lazy);
+}

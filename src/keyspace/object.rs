@@ -1,0 +1,141 @@
+//! Values: what a key can hold, how it is named outside, and its access clock.
+
+use crate::structs::entry::{NewValue, ValueRef};
+
+/// A key with its value in one allocation.
+pub type Entry = crate::structs::entry::Entry<Object>;
+
+/// Values that live outside their entry. Strings and integers do not: they are part of it.
+#[derive(Debug)]
+pub enum Object {}
+
+/// The name TYPE prints.
+pub fn type_name(entry: &Entry) -> &'static str {
+    match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str { .. } => "string",
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// Longest string that OBJECT ENCODING calls `embstr`, bytes.
+pub const EMBSTR_MAX: usize = 44;
+
+/// The name OBJECT ENCODING prints.
+pub fn encoding_name(entry: &Entry) -> &'static str {
+    match entry.value() {
+        ValueRef::Int(_) => "int",
+        ValueRef::Str { bytes, raw: false } if bytes.len() <= EMBSTR_MAX => "embstr",
+        ValueRef::Str { .. } => "raw",
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// Memory of a value beyond its entry's own allocations, bytes; of large ones an estimate from this many elements.
+pub fn value_bytes_sampled(entry: &Entry, _samples: usize) -> usize {
+    match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str { .. } => 0,
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// A copy of the value, for another entry.
+pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
+    match entry.value() {
+        ValueRef::Int(n) => NewValue::Int(n),
+        ValueRef::Str { bytes, raw: true } => NewValue::RawStr(bytes),
+        ValueRef::Str { bytes, raw: false } => NewValue::Str(bytes),
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// Whether freeing the value is work worth handing to the helper thread.
+pub fn free_effort(entry: &Entry) -> usize {
+    match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str { .. } => 1,
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
+/// Value a new key's LFU counter begins with.
+pub const LFU_INIT: u32 = 5;
+
+/// Keeps the 24-bit access field of entries: seconds of the LRU clock, or minutes and a logarithmic counter for LFU.
+/// Format of the field: <https://redis.io/docs/latest/develop/reference/eviction/>.
+#[derive(Debug, Default, Clone)]
+pub struct AccessClock {
+    /// `maxmemory-policy` is one of the LFU ones.
+    pub lfu: bool,
+    /// LRU clock, seconds modulo 2^24.
+    pub lru: u32,
+    /// Minutes modulo 2^16.
+    pub minutes: u32,
+    pub lfu_log_factor: u32,
+    pub lfu_decay_minutes: u32,
+}
+
+impl AccessClock {
+    /// Sets the clock from the wall time.
+    pub fn set_time(&mut self, now_ms: i64) {
+        self.lru = (now_ms / 1000) as u32 & 0xff_ffff;
+        self.minutes = (now_ms / 60_000) as u32 & 0xffff;
+    }
+
+    pub fn init(&self, entry: &mut Entry) {
+        entry.set_lru(if self.lfu { self.minutes << 8 | LFU_INIT } else { self.lru });
+    }
+
+    /// An overwritten key keeps its frequency and its clock moves on.
+    pub fn reset(&self, entry: &mut Entry) {
+        if !self.lfu {
+            entry.set_lru(self.lru);
+        }
+    }
+
+    /// Gives an entry the idle time or frequency that came with it from elsewhere, as far as the policy in force can use
+    /// it.
+    pub fn restore(&self, entry: &mut Entry, idle_s: Option<u64>, freq: Option<u8>) {
+        if self.lfu {
+            if let Some(freq) = freq {
+                entry.set_lru(self.minutes << 8 | u32::from(freq));
+            }
+        } else if let Some(idle) = idle_s {
+            // The clock wraps; what is older than half a round counts as that old.
+            let half = 1 << 23;
+            entry.set_lru(self.lru.wrapping_sub(idle.min(half) as u32) & 0xff_ffff);
+        }
+    }
+
+    pub fn touch(&self, entry: &mut Entry) {
+        if self.lfu {
+            let counter = self.lfu_bump(self.lfu_counter(entry.lru()));
+            entry.set_lru(self.minutes << 8 | counter);
+        } else if entry.lru() != self.lru {
+            entry.set_lru(self.lru);
+        }
+    }
+
+    /// The counter after its decay by the minutes that have passed.
+    pub fn lfu_counter(&self, field: u32) -> u32 {
+        let counter = field & 0xff;
+        if self.lfu_decay_minutes == 0 {
+            return counter;
+        }
+        let elapsed = self.minutes.wrapping_sub(field >> 8) & 0xffff;
+        counter.saturating_sub(elapsed / self.lfu_decay_minutes)
+    }
+
+    /// Raises the counter with a probability that falls with its height.
+    fn lfu_bump(&self, counter: u32) -> u32 {
+        if counter >= 255 {
+            return 255;
+        }
+        let base = counter.saturating_sub(LFU_INIT) as f64;
+        let p = 1.0 / (base * self.lfu_log_factor as f64 + 1.0);
+        if fastrand::f64() < p { counter + 1 } else { counter }
+    }
+
+    /// Seconds since the last access by an LRU field.
+    pub fn idle_seconds(&self, field: u32) -> u32 {
+        self.lru.wrapping_sub(field) & 0xff_ffff
+    }
+}

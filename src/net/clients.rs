@@ -1,0 +1,170 @@
+//! All clients: the slab they live in, and the lists of those with something to do.
+//!
+//! Nothing outside holds a reference to a client. Closing only marks: the loop frees at the end of the turn, so that code
+//! that runs for a client never loses it underneath.
+
+use super::{Client, ClientFlags, ClientId, Conn};
+use slab::Slab;
+use std::collections::HashMap;
+
+#[derive(Default)]
+pub struct Clients {
+    slab: Slab<Box<Client>>,
+    generations: Vec<u32>,
+    by_number: HashMap<u64, ClientId>,
+    next_number: u64,
+    /// Clients with bytes to send.
+    pub pending_writes: Vec<ClientId>,
+    /// Clients whose sockets may hold more than was read.
+    pub pending_reads: Vec<ClientId>,
+    /// Clients that were released from blocking and have input to go on with.
+    pub unblocked: Vec<ClientId>,
+    /// Clients to free at the end of the turn.
+    pub closing: Vec<ClientId>,
+    pub monitors: Vec<ClientId>,
+    /// The client whose command runs: its reply buffer is taken, so pushes to it wait in `self_push`.
+    pub current: Option<ClientId>,
+    pub self_push: Vec<u8>,
+    /// Clients with a connection that are neither replicas nor our master.
+    pub connected: usize,
+    /// Where `next_in_turn` goes on.
+    turn: usize,
+}
+
+impl Clients {
+    pub fn add(&mut self, conn: Option<Conn>, now_ms: i64) -> ClientId {
+        let slot = self.slab.vacant_entry();
+        let index = slot.key();
+        if self.generations.len() <= index {
+            self.generations.resize(index + 1, 0);
+        }
+        let id = ClientId { index: index as u32, generation: self.generations[index] };
+        self.next_number += 1;
+        slot.insert(Box::new(Client::new(id, self.next_number, conn, now_ms)));
+        self.by_number.insert(self.next_number, id);
+        id
+    }
+
+    pub fn get(&self, id: ClientId) -> Option<&Client> {
+        self.slab.get(id.index as usize).map(|c| &**c).filter(|c| c.id == id)
+    }
+
+    pub fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.slab.get_mut(id.index as usize).map(|c| &mut **c).filter(|c| c.id == id)
+    }
+
+    pub fn by_number(&self, number: u64) -> Option<ClientId> {
+        self.by_number.get(&number).copied()
+    }
+
+    /// The number the next client will get.
+    pub fn last_number(&self) -> u64 {
+        self.next_number
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.slab.iter().map(|(_, c)| &**c)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
+        self.slab.iter_mut().map(|(_, c)| &mut **c)
+    }
+
+    pub fn ids(&self) -> Vec<ClientId> {
+        self.slab.iter().map(|(_, c)| c.id).collect()
+    }
+
+    /// The next `count` clients, so that all get their turn if this is called again and again.
+    pub fn next_in_turn(&mut self, count: usize) -> Vec<ClientId> {
+        let end = self.slab.capacity();
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..end {
+            if ids.len() == count {
+                break;
+            }
+            self.turn = if self.turn + 1 < end { self.turn + 1 } else { 0 };
+            ids.extend(self.slab.get(self.turn).map(|c| c.id));
+        }
+        ids
+    }
+
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// Takes the client out for good.
+    pub fn remove(&mut self, id: ClientId) -> Option<Box<Client>> {
+        self.get(id)?;
+        let client = self.slab.remove(id.index as usize);
+        let generation = &mut self.generations[id.index as usize];
+        *generation = generation.wrapping_add(1) & ((1 << 28) - 1);
+        self.by_number.remove(&client.number);
+        Some(client)
+    }
+
+    /// Frees the client at the end of the turn; it takes no more commands.
+    pub fn close_later(&mut self, id: ClientId) {
+        if let Some(c) = self.get_mut(id)
+            && !c.is(ClientFlags::CLOSE_ASAP)
+        {
+            c.flags.add(ClientFlags::CLOSE_ASAP);
+            self.closing.push(id);
+        }
+    }
+
+    /// Puts the client on the list of those with bytes to send.
+    pub fn want_write(&mut self, id: ClientId) {
+        if let Some(c) = self.get_mut(id)
+            && !c.is(ClientFlags::PENDING_WRITE)
+        {
+            c.flags.add(ClientFlags::PENDING_WRITE);
+            self.pending_writes.push(id);
+        }
+    }
+
+    /// Puts the client on the list of those whose sockets may hold more.
+    pub fn want_read(&mut self, id: ClientId) {
+        if let Some(c) = self.get_mut(id)
+            && !c.is(ClientFlags::PENDING_READ)
+        {
+            c.flags.add(ClientFlags::PENDING_READ);
+            self.pending_reads.push(id);
+        }
+    }
+
+    /// Sends bytes to a client outside the reply of a command of its own. To the client whose command runs they follow
+    /// the reply.
+    pub fn push(&mut self, id: ClientId, bytes: &[u8]) {
+        if self.current == Some(id) {
+            self.self_push.extend_from_slice(bytes);
+            return;
+        }
+        let Some(c) = self.get_mut(id) else { return };
+        if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) {
+            return;
+        }
+        c.out.append(bytes);
+        self.want_write(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stale_ids_find_nothing() {
+        let mut clients = Clients::default();
+        let a = clients.add(None, 0);
+        clients.remove(a).unwrap();
+        let b = clients.add(None, 0);
+        assert_eq!(a.index, b.index);
+        assert!(clients.get(a).is_none());
+        assert_eq!(clients.get(b).unwrap().number, 2);
+        assert_eq!(clients.by_number(1), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! A stream to a peer: tcp or unix.
+
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+#[derive(Debug)]
+pub enum Conn {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Conn {
+    /// Registers for both directions at once; readiness is edge-triggered, so this is done once in a connection's life.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Conn::Tcp(s) => registry.register(s, token, both),
+            Conn::Unix(s) => registry.register(s, token, both),
+        }
+    }
+
+    /// Moves the registration to another owner.
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Conn::Tcp(s) => registry.reregister(s, token, both),
+            Conn::Unix(s) => registry.reregister(s, token, both),
+        }
+    }
+
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Conn::Tcp(s) => registry.deregister(s),
+            Conn::Unix(s) => registry.deregister(s),
+        }
+    }
+
+    pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Conn::Tcp(s) => s.write_vectored(slices),
+            Conn::Unix(s) => s.write_vectored(slices),
+        }
+    }
+
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Conn::Unix(_))
+    }
+
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Conn::Tcp(s) => s.peer_addr().ok().map(unmapped),
+            Conn::Unix(_) => None,
+        }
+    }
+
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Conn::Tcp(s) => s.local_addr().ok().map(unmapped),
+            Conn::Unix(_) => None,
+        }
+    }
+
+    /// The error a non-blocking connect ended with, if any.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Conn::Tcp(s) => s.take_error(),
+            Conn::Unix(s) => s.take_error(),
+        }
+    }
+
+    pub fn set_nodelay(&self, on: bool) {
+        if let Conn::Tcp(s) = self {
+            // A peer that is gone already shows at the next read.
+            let _ = s.set_nodelay(on);
+        }
+    }
+
+    /// `seconds` = 0 leaves keepalive off.
+    pub fn set_keepalive(&self, seconds: i64) {
+        use nix::sys::socket::{setsockopt, sockopt};
+        if seconds <= 0 || self.is_unix() {
+            return;
+        }
+        let interval = (seconds / 3).max(1) as u32;
+        let _ = setsockopt(&self.as_fd(), sockopt::KeepAlive, &true);
+        let _ = setsockopt(&self.as_fd(), sockopt::TcpKeepIdle, &(seconds as u32));
+        let _ = setsockopt(&self.as_fd(), sockopt::TcpKeepInterval, &interval);
+        let _ = setsockopt(&self.as_fd(), sockopt::TcpKeepCount, &3);
+    }
+}
+
+/// An IPv4 peer of a dual-stack listener, by its IPv4 name.
+fn unmapped(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+impl Read for Conn {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Conn::Tcp(s) => s.read(buf),
+            Conn::Unix(s) => s.read(buf),
+        }
+    }
+}
+
+impl Write for Conn {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Conn::Tcp(s) => s.write(buf),
+            Conn::Unix(s) => s.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Conn::Tcp(s) => s.as_fd(),
+            Conn::Unix(s) => s.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Conn {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}

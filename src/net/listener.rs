@@ -1,0 +1,132 @@
+//! Listening sockets: tcp on every `bind` address, and the unix socket.
+
+use super::Conn;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, String),
+}
+
+impl Listener {
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Listener::Tcp(l) => registry.register(l, token, Interest::READABLE),
+            Listener::Unix(l, _) => registry.register(l, token, Interest::READABLE),
+        }
+    }
+
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Listener::Tcp(l) => registry.deregister(l),
+            Listener::Unix(l, _) => registry.deregister(l),
+        }
+    }
+
+    /// The descriptor, for a child process that gives the port up.
+    pub fn raw_fd(&self) -> std::os::fd::RawFd {
+        match self {
+            Listener::Tcp(l) => l.as_raw_fd(),
+            Listener::Unix(l, _) => l.as_raw_fd(),
+        }
+    }
+
+    /// `WouldBlock` when nobody waits.
+    pub fn accept(&self) -> io::Result<Conn> {
+        match self {
+            Listener::Tcp(l) => l.accept().map(|(s, _)| Conn::Tcp(s)),
+            Listener::Unix(l, _) => l.accept().map(|(s, _)| Conn::Unix(s)),
+        }
+    }
+}
+
+/// Why the server could not listen, in the words of the log line.
+#[derive(Debug)]
+pub struct ListenError {
+    pub addr: String,
+    pub port: u16,
+    pub error: io::Error,
+}
+
+/// Listens on every address of `bind` (`*` and `::*` mean all of IPv4 and of IPv6; a leading `-` makes an address that is
+/// not there no error). No listener at all is an error too.
+pub fn listen_tcp(bind: &[String], port: u16, backlog: i32) -> Result<Vec<Listener>, ListenError> {
+    let mut out = Vec::new();
+    for name in bind {
+        let (optional, addr) = match name.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, name.as_str()),
+        };
+        match listen_one(addr, port, backlog) {
+            Ok(l) => out.push(Listener::Tcp(l)),
+            Err(error) => {
+                log::warn!("Warning: Could not create server TCP listening socket {addr}:{port}: {}", reason(&error));
+                let absent = matches!(
+                    error.raw_os_error(),
+                    Some(
+                        libc::EADDRNOTAVAIL
+                            | libc::EAFNOSUPPORT
+                            | libc::EPROTONOSUPPORT
+                            | libc::ESOCKTNOSUPPORT
+                            | libc::EPFNOSUPPORT
+                            | libc::ENOPROTOOPT
+                    )
+                );
+                if optional && absent {
+                    continue;
+                }
+                return Err(ListenError { addr: addr.to_string(), port, error });
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The system's words for an error, without Rust's suffix.
+pub fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
+        None => error.to_string(),
+    }
+}
+
+fn listen_one(addr: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
+    let addr = match addr {
+        "*" => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        "::*" => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+        name => {
+            (name, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))?
+        }
+    };
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd: OwnedFd = socket::socket(family, SockType::Stream, flags, None)?;
+    socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if addr.is_ipv6() {
+        socket::setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    socket::listen(&fd, Backlog::new(backlog.clamp(0, Backlog::MAXCONN.into())).unwrap_or(Backlog::MAXCONN))?;
+    Ok(TcpListener::from_std(std::net::TcpListener::from(fd)))
+}
+
+/// Listens on a unix socket, in place of whatever stood there; `perm` as for chmod, 0 leaves it.
+pub fn listen_unix(path: &str, perm: u32, backlog: i32) -> io::Result<Listener> {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::remove_file(path);
+    let fd =
+        socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    socket::bind(fd.as_raw_fd(), &socket::UnixAddr::new(path)?)?;
+    socket::listen(&fd, Backlog::new(backlog.clamp(0, Backlog::MAXCONN.into())).unwrap_or(Backlog::MAXCONN))?;
+    if perm != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(perm))?;
+    }
+    let listener = std::os::unix::net::UnixListener::from(fd);
+    Ok(Listener::Unix(UnixListener::from_std(listener), path.to_string()))
+}

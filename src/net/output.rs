@@ -1,0 +1,222 @@
+//! What a client has yet to be sent: full chunks in order, then the reply buffer being written.
+
+use crate::resp::Reply;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+/// Smallest and largest size of a reply buffer, bytes.
+pub const MIN_BUFFER_BYTES: usize = 1024;
+pub const MAX_BUFFER_BYTES: usize = 16 * 1024;
+const MAX_SLICES: usize = 64;
+
+#[derive(Debug)]
+pub struct Output {
+    chunks: VecDeque<Vec<u8>>,
+    /// Where commands write; taken out while one runs.
+    pub cur: Reply,
+    /// Bytes of the first slice that have been sent.
+    sent: usize,
+    /// Bytes in `chunks`.
+    chunk_bytes: usize,
+    /// Memory of `chunks`.
+    chunk_capacity: usize,
+    /// Replies beyond this become chunks when their command ends, so that they never move again. Follows what the client
+    /// needs, see `resize`.
+    buffer_size: usize,
+}
+
+impl Default for Output {
+    fn default() -> Output {
+        Output {
+            chunks: VecDeque::new(),
+            cur: Reply::default(),
+            sent: 0,
+            chunk_bytes: 0,
+            chunk_capacity: 0,
+            buffer_size: MIN_BUFFER_BYTES,
+        }
+    }
+}
+
+impl Output {
+    /// Bytes yet to be sent.
+    pub fn pending(&self) -> usize {
+        self.chunk_bytes + self.cur.buf.len() - self.sent
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pending() == 0
+    }
+
+    /// Number of full chunks, for CLIENT LIST's `oll`.
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Bytes in the buffer being written, for CLIENT LIST's `obl`.
+    pub fn cur_len(&self) -> usize {
+        self.cur.buf.len()
+    }
+
+    /// Memory held, in bytes.
+    pub fn mem_bytes(&self) -> usize {
+        self.chunk_mem() + self.cur.buf.capacity().max(self.buffer_size)
+    }
+
+    /// Memory of the full chunks, in bytes: what output buffer limits look at.
+    pub fn chunk_mem(&self) -> usize {
+        self.chunk_capacity + self.chunks.len() * size_of::<Vec<u8>>()
+    }
+
+    /// Size of the buffer replies are written into, in bytes.
+    pub fn buffer_size(&self) -> usize {
+        self.buffer_size
+    }
+
+    /// Gives the reply buffer another size. What waits in it stays.
+    pub fn resize(&mut self, bytes: usize) {
+        self.buffer_size = bytes;
+        self.cur.buf.shrink_to(bytes);
+    }
+
+    /// Sets a large reply aside, so that it never moves again while it waits to be sent.
+    pub fn roll(&mut self) {
+        let mut cur = std::mem::take(&mut self.cur);
+        self.set_aside(&mut cur, self.buffer_size + 1);
+        self.cur = cur;
+    }
+
+    /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes behind everything that is there.
+    pub fn set_aside(&mut self, cur: &mut Reply, at_least: usize) {
+        if cur.buf.len() < at_least {
+            return;
+        }
+        let mut full = std::mem::replace(&mut cur.buf, Vec::with_capacity(self.buffer_size));
+        // A chunk may wait for long: what it does not use is given back if that is much.
+        if full.capacity() - full.len() > full.len() / 2 {
+            full.shrink_to_fit();
+        }
+        self.chunk_bytes += full.len();
+        self.chunk_capacity += full.capacity();
+        self.chunks.push_back(full);
+    }
+
+    /// Adds bytes behind everything that is there.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.cur.raw(bytes);
+        self.roll();
+    }
+
+    /// Drops everything unsent.
+    pub fn clear(&mut self) {
+        let resp3 = self.cur.resp3;
+        *self = Output { cur: Reply::new(resp3), buffer_size: self.buffer_size, ..Output::default() };
+    }
+
+    /// Writes as much as the peer takes, up to `limit` bytes. Gives the bytes sent; `WouldBlock` is not an error here.
+    pub fn write_to(
+        &mut self,
+        limit: usize,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut total = 0;
+        while !self.is_empty() && total < limit {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut n = 0;
+            let mut offered = 0;
+            let mut skip = self.sent;
+            for part in self.chunks.iter().map(|c| c.as_slice()).chain([self.cur.buf.as_slice()]) {
+                if n == MAX_SLICES {
+                    break;
+                }
+                let part = &part[skip.min(part.len())..];
+                skip = 0;
+                if !part.is_empty() {
+                    slices[n] = IoSlice::new(part);
+                    offered += part.len();
+                    n += 1;
+                }
+            }
+            match write(&slices[..n]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    total += sent;
+                    self.consume(sent);
+                    if sent < offered {
+                        break;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(total)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.sent += bytes;
+        while let Some(first) = self.chunks.front() {
+            if self.sent < first.len() {
+                return;
+            }
+            self.sent -= first.len();
+            self.chunk_bytes -= first.len();
+            self.chunk_capacity -= first.capacity();
+            self.chunks.pop_front();
+        }
+        if self.sent == self.cur.buf.len() {
+            self.sent = 0;
+            if self.cur.buf.capacity() > 2 * self.buffer_size {
+                self.cur.buf = Vec::new();
+            } else {
+                self.cur.buf.clear();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(
+            parts in proptest::collection::vec(0usize..200_000, 1..6),
+            takes in proptest::collection::vec(1usize..70_000, 1..40),
+        ) {
+            let mut out = Output::default();
+            let mut expected = Vec::new();
+            let mut got = Vec::new();
+            let mut takes = takes.into_iter().cycle();
+            for (i, n) in parts.into_iter().enumerate() {
+                let bytes: Vec<u8> = (0..n).map(|k| (k * 7 + i) as u8).collect();
+                expected.extend_from_slice(&bytes);
+                out.append(&bytes);
+                let mut budget = takes.next().unwrap();
+                out.write_to(usize::MAX, |slices| {
+                    if budget == 0 {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    let mut sent = 0;
+                    for s in slices {
+                        let n = s.len().min(budget);
+                        got.extend_from_slice(&s[..n]);
+                        sent += n;
+                        budget -= n;
+                    }
+                    Ok(sent)
+                }).unwrap();
+                prop_assert_eq!(out.pending(), expected.len() - got.len());
+            }
+            out.write_to(usize::MAX, |slices| {
+                slices.iter().for_each(|s| got.extend_from_slice(s));
+                Ok(slices.iter().map(|s| s.len()).sum())
+            }).unwrap();
+            prop_assert!(out.is_empty());
+            prop_assert_eq!(got, expected);
+        }
+    }
+}

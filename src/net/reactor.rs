@@ -1,0 +1,73 @@
+//! The poll and the descriptors that can wake it.
+
+use super::Source;
+use mio::event::Event;
+use mio::{Events, Poll, Waker};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One readiness event.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    pub source: Source,
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer closed its side, or the descriptor failed: read until the end shows.
+    pub closed: bool,
+}
+
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    /// Events of the turn, urgent ones first.
+    ready: Vec<Ready>,
+}
+
+impl Reactor {
+    pub fn new() -> io::Result<Reactor> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
+        Ok(Reactor { poll, events: Events::with_capacity(1024), waker, ready: Vec::new() })
+    }
+
+    pub fn registry(&self) -> &mio::Registry {
+        self.poll.registry()
+    }
+
+    /// Lets another thread end the sleep of the loop.
+    pub fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    /// Sleeps until something is ready, at most `timeout`. The events are given urgent ones first, and the vector is
+    /// handed out for the turn: give it back with `recycle`.
+    pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Ready>> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            // A signal: its flag is looked at by the loop.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(e) => return Err(e),
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.clear();
+        let all = || self.events.iter().filter_map(to_ready);
+        ready.extend(all().filter(|r| r.source.is_urgent()));
+        ready.extend(all().filter(|r| !r.source.is_urgent()));
+        Ok(ready)
+    }
+
+    pub fn recycle(&mut self, ready: Vec<Ready>) {
+        self.ready = ready;
+    }
+}
+
+fn to_ready(e: &Event) -> Option<Ready> {
+    Some(Ready {
+        source: Source::of(e.token())?,
+        readable: e.is_readable() || e.is_read_closed() || e.is_error(),
+        writable: e.is_writable() || e.is_write_closed() || e.is_error(),
+        closed: e.is_read_closed() || e.is_write_closed() || e.is_error(),
+    })
+}

@@ -1,0 +1,289 @@
+//! Serving clients: accepting, reading, writing, closing.
+
+use super::listener::reason;
+use super::reactor::Ready;
+use super::{ClientFlags, ClientId, Conn};
+use crate::dispatch::admit::is_local;
+use crate::server::Server;
+use std::io::{self, Read, Write};
+
+/// Connections accepted from one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 1000;
+/// Bytes asked for by one read.
+const READ_BYTES: usize = 16 * 1024;
+/// Reads from one client in one turn.
+const READS_PER_TURN: usize = 16;
+/// Bytes written to one client in one turn, so that one large reply does not starve the others.
+const WRITE_BYTES_PER_TURN: usize = 1 << 20;
+
+impl Server {
+    pub fn accept_clients(&mut self, listener: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(l) = self.listeners.get(listener) else { return };
+            match l.accept() {
+                Ok(conn) => self.add_connection(conn),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(e) => {
+                    log::warn!("Accepting client connection: {}", reason(&e));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn add_connection(&mut self, mut conn: Conn) {
+        if self.clients.connected + self.cluster_connections() >= self.cfg.maxclients as usize {
+            // The socket's buffer takes a line as short as this.
+            let _ = conn.write(b"-ERR max number of clients reached\r\n");
+            self.stats.rejected_connections += 1;
+            return;
+        }
+        conn.set_nodelay(true);
+        conn.set_keepalive(self.cfg.tcp_keepalive);
+        let id = self.clients.add(Some(conn), self.clock.ms());
+        self.clients.connected += 1;
+        self.stats.connections_received += 1;
+        let unix = self.cfg.unixsocket.clone();
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if c.is(ClientFlags::UNIX_SOCKET) {
+            c.path = Some(unix);
+        }
+        // Those who came before a password was set stay welcome.
+        c.flags.set(ClientFlags::AUTHENTICATED, !self.auth_required);
+        let registered =
+            c.conn.as_mut().map(|s| s.register(self.reactor.registry(), super::Source::Client(id).token()));
+        if let Some(Err(e)) = registered {
+            log::warn!("Error registering the event for the new client: {}", reason(&e));
+            self.clients.close_later(id);
+            return;
+        }
+        if self.is_protected_from(id) {
+            let c = self.clients.get_mut(id).expect("just added");
+            c.out.append(PROTECTED_MODE.as_bytes());
+            c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
+            self.clients.want_write(id);
+            self.stats.rejected_connections += 1;
+        }
+    }
+
+    /// Protected mode refuses everyone from elsewhere while the default user has no password.
+    fn is_protected_from(&self, id: ClientId) -> bool {
+        self.cfg.protected_mode && !self.auth_required && self.clients.get(id).is_some_and(|c| !is_local(c))
+    }
+
+    pub fn on_client_ready(&mut self, id: ClientId, event: Ready) {
+        if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
+            self.clients.want_write(id);
+        }
+        if event.readable {
+            self.read_client(id, event.closed);
+        }
+    }
+
+    /// Reads what the client has sent, up to its share of the turn, and runs it. `to_the_end`: the peer has closed, so the
+    /// end is to be looked for even behind a short read.
+    fn read_client(&mut self, id: ClientId, to_the_end: bool) {
+        if self.clients.current == Some(id) {
+            // A turn within a long command of this very client: its buffers are in use, and its next command waits.
+            return self.clients.want_read(id);
+        }
+        for _ in 0..READS_PER_TURN {
+            match self.read_some(id) {
+                ReadOutcome::Drained if !to_the_end => return,
+                ReadOutcome::Drained | ReadOutcome::More => {}
+                ReadOutcome::Stopped => return,
+            }
+        }
+        // More may be there: the edge has been used up, so the client is looked at again without waiting.
+        self.clients.want_read(id);
+    }
+
+    fn read_some(&mut self, id: ClientId) -> ReadOutcome {
+        let query_limit = self.cfg.client_query_buffer_limit as usize;
+        let now_ms = self.clock.ms();
+        let Some(c) = self.clients.get_mut(id) else { return ReadOutcome::Stopped };
+        if c.is(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY)) {
+            return self.drop_input(id);
+        }
+        // A large argument is read in one piece, right into its final place.
+        let wanted = c.parser.wanted_len().map_or(0, |n| (c.query_pos + n).saturating_sub(c.query.len()));
+        let room = READ_BYTES.max(wanted.min(1 << 20));
+        let old_len = c.query.len();
+        if c.query.capacity() - old_len < room {
+            if wanted > READ_BYTES {
+                c.query.reserve_exact(wanted);
+            } else {
+                c.query.reserve(room);
+            }
+        }
+        c.query.resize(old_len + room, 0);
+        let Some(conn) = c.conn.as_mut() else { return ReadOutcome::Stopped };
+        let result = conn.read(&mut c.query[old_len..]);
+        let n = *result.as_ref().unwrap_or(&0);
+        c.query.truncate(old_len + n);
+        match result {
+            Ok(0) => {
+                log::debug!("Client closed connection {}", self.describe_client(id));
+                self.clients.close_later(id);
+                ReadOutcome::Stopped
+            }
+            Ok(n) => {
+                c.last_interaction_ms = now_ms;
+                let from_master = c.is(ClientFlags::MASTER);
+                self.stats.note_input(n, from_master);
+                self.stats.reads_processed += 1;
+                if from_master {
+                    self.note_master_read(n);
+                }
+                self.process_input(id);
+                self.check_query_limit(id, query_limit);
+                if n < room { ReadOutcome::Drained } else { ReadOutcome::More }
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Stopped,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => ReadOutcome::More,
+            Err(e) => {
+                log::debug!("Reading from client: {}", reason(&e));
+                self.clients.close_later(id);
+                ReadOutcome::Stopped
+            }
+        }
+    }
+
+    /// A client that is about to be closed is read only to see its end.
+    fn drop_input(&mut self, id: ClientId) -> ReadOutcome {
+        let mut scratch = [0u8; 4096];
+        let Some(conn) = self.clients.get_mut(id).and_then(|c| c.conn.as_mut()) else { return ReadOutcome::Stopped };
+        match conn.read(&mut scratch) {
+            Ok(0) => {
+                self.clients.close_later(id);
+                ReadOutcome::Stopped
+            }
+            Ok(_) => ReadOutcome::More,
+            Err(_) => ReadOutcome::Stopped,
+        }
+    }
+
+    fn check_query_limit(&mut self, id: ClientId, limit: usize) {
+        let Some(c) = self.clients.get(id) else { return };
+        let unread = c.query.len() - c.query_pos;
+        if unread + c.multi.mem_bytes() <= limit || c.is(ClientFlags::MASTER) {
+            return;
+        }
+        let info = self.describe_client(id);
+        log::warn!("Closing client that reached max query buffer length: {info} (qbuf initial bytes: {unread})");
+        self.stats.client_query_buffer_limit_disconnections += 1;
+        self.clients.close_later(id);
+    }
+
+    /// Looks again at clients whose sockets or buffers held more than their share of the last turn.
+    pub fn read_pending(&mut self) {
+        for id in std::mem::take(&mut self.clients.pending_reads) {
+            let Some(c) = self.clients.get_mut(id) else { continue };
+            c.flags.remove(ClientFlags::PENDING_READ);
+            if c.query.len() > c.query_pos && self.clients.current != Some(id) {
+                self.process_input(id);
+            }
+            self.read_client(id, false);
+        }
+    }
+
+    /// Goes on with clients that were released from blocking.
+    pub fn process_unblocked(&mut self) {
+        for id in std::mem::take(&mut self.clients.unblocked) {
+            let Some(c) = self.clients.get_mut(id) else { continue };
+            c.flags.remove(ClientFlags::UNBLOCKED);
+            self.process_input(id);
+        }
+    }
+
+    /// Sends what clients have waiting.
+    pub fn write_pending(&mut self) {
+        for id in std::mem::take(&mut self.clients.pending_writes) {
+            if let Some(c) = self.clients.get_mut(id) {
+                c.flags.remove(ClientFlags::PENDING_WRITE);
+                self.write_client(id);
+            }
+        }
+    }
+
+    fn write_client(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if c.is(ClientFlags::CLOSE_ASAP) {
+            return;
+        }
+        if c.is(ClientFlags::REPLICA) {
+            return self.write_replica(id);
+        }
+        let Some(conn) = c.conn.as_mut() else { return };
+        // Over the memory limit, a large backlog is worth sending in one go.
+        match c.out.write_to(WRITE_BYTES_PER_TURN, |slices| conn.write_vectored(slices)) {
+            Ok(sent) => {
+                self.stats.net_output_bytes += sent as u64;
+                self.stats.writes_processed += 1;
+                if sent >= WRITE_BYTES_PER_TURN && !c.out.is_empty() {
+                    // The socket still takes bytes: no event will come.
+                    self.clients.want_write(id);
+                } else if c.out.is_empty() && c.is(ClientFlags::CLOSE_AFTER_REPLY) {
+                    self.clients.close_later(id);
+                }
+                self.check_output_limit(id);
+                self.update_client_memory(id);
+            }
+            Err(e) => {
+                log::debug!("Error writing to client: {}", reason(&e));
+                self.clients.close_later(id);
+            }
+        }
+    }
+
+    /// Frees clients marked for it.
+    pub fn free_closing(&mut self) {
+        for id in std::mem::take(&mut self.clients.closing) {
+            self.free_client(id);
+        }
+    }
+
+    /// Takes a client away at once. Never for the client whose command runs.
+    pub fn free_client(&mut self, id: ClientId) {
+        if self.clients.current == Some(id) {
+            self.clients.closing.push(id);
+            return;
+        }
+        self.before_free(id);
+        self.discard_transaction(id);
+        self.unwatch_all(id);
+        let Some(mut c) = self.clients.remove(id) else { return };
+        self.admin.client_memory.forget(&mut c);
+        if let Some(state) = c.block.take() {
+            self.forget_block(id, &state);
+        }
+        self.clients.monitors.retain(|m| *m != id);
+        if let Some(mut conn) = c.conn.take() {
+            let _ = conn.deregister(self.reactor.registry());
+            if !c.is(ClientFlags::REPLICA.union(ClientFlags::MASTER)) || c.is(ClientFlags::MONITOR) {
+                self.clients.connected = self.clients.connected.saturating_sub(1);
+            }
+        }
+    }
+}
+
+enum ReadOutcome {
+    /// The read came back short: the socket is empty.
+    Drained,
+    /// There may be more.
+    More,
+    /// Nothing more is to be read now.
+    Stopped,
+}
+
+const PROTECTED_MODE: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and no \
+password is set for the default user. In this mode connections are only accepted from the loopback interface. If you \
+want to connect from external computers to Redis you may adopt one of the following solutions: 1) Just disable \
+protected mode sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis \
+from the same host the server is running, however MAKE SURE Redis is not publicly accessible from internet if you do \
+so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the protected mode by \
+editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the server. \
+3) If you started the server manually just for testing, restart it with the '--protected-mode no' option. 4) Set up an \
+authentication password for the default user. NOTE: You only need to do one of the above things in order for the server \
+to start accepting connections from the outside.\r\n";

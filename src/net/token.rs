@@ -1,0 +1,83 @@
+//! What a readiness event is about, packed into mio's token.
+
+use super::ClientId;
+use mio::Token;
+
+/// The owner of a registered descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A client listener, by its place in the list of listeners.
+    Listener(u32),
+    /// A client connection.
+    Client(ClientId),
+    /// A listener of the cluster bus.
+    BusListener(u32),
+    /// A cluster bus link: slot and generation.
+    BusLink(u32, u32),
+    /// The connection to our master before it becomes a client.
+    MasterLink,
+    /// A pipe from a child process or a helper thread.
+    Pipe(u32),
+    /// Wakes the loop from another thread.
+    Waker,
+}
+
+const KIND_SHIFT: u32 = 60;
+const GEN_SHIFT: u32 = 32;
+const GEN_MASK: u64 = (1 << 28) - 1;
+
+impl Source {
+    pub fn token(self) -> Token {
+        let (kind, generation, index) = match self {
+            Source::Listener(i) => (0, 0, i),
+            Source::Client(id) => (1, id.generation, id.index),
+            Source::BusListener(i) => (2, 0, i),
+            Source::BusLink(i, generation) => (3, generation, i),
+            Source::MasterLink => (4, 0, 0),
+            Source::Pipe(i) => (5, 0, i),
+            Source::Waker => (6, 0, 0),
+        };
+        Token(((kind as u64) << KIND_SHIFT | (generation as u64 & GEN_MASK) << GEN_SHIFT | index as u64) as usize)
+    }
+
+    /// `None` for a token that `token` never made.
+    pub fn of(token: Token) -> Option<Source> {
+        let bits = token.0 as u64;
+        let index = bits as u32;
+        let generation = (bits >> GEN_SHIFT & GEN_MASK) as u32;
+        Some(match bits >> KIND_SHIFT {
+            0 => Source::Listener(index),
+            1 => Source::Client(ClientId { index, generation }),
+            2 => Source::BusListener(index),
+            3 => Source::BusLink(index, generation),
+            4 => Source::MasterLink,
+            5 => Source::Pipe(index),
+            6 => Source::Waker,
+            _ => return None,
+        })
+    }
+
+    /// The bus and the replication links are served before clients in every turn.
+    pub fn is_urgent(self) -> bool {
+        !matches!(self, Source::Listener(_) | Source::Client(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_way_through_the_poll() {
+        for s in [
+            Source::Listener(3),
+            Source::Client(ClientId { index: u32::MAX, generation: 77 }),
+            Source::BusLink(5, 9),
+            Source::MasterLink,
+            Source::Pipe(2),
+            Source::Waker,
+        ] {
+            assert_eq!(Source::of(s.token()), Some(s));
+        }
+    }
+}

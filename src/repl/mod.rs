@@ -1,0 +1,54 @@
+//! Replication: the stream a primary feeds, and the link a replica keeps.
+//!
+//! Owns the replication history (ids and offsets), the shared output buffer, what a primary knows about each of its
+//! replicas, and the state of the link to this server's own master. The pure parts ([`backlog`], [`history`],
+//! [`handshake`], [`bulk`], [`primary`], [`failover`]) take bytes, offsets and the time and return what to send, log and
+//! do; they never touch a socket. Around them, [`state`] and [`link`] hold the room's state, [`serve`] and [`snapshot`]
+//! work towards replicas, [`follow`] and [`load`] towards the master, and [`hooks`] is what the rest of the server calls.
+//! Leaves to others: what a command is (`dispatch`), how an RDB is written or read
+//! (`persist`), and sockets (`net`).
+
+pub mod backlog;
+pub mod bulk;
+pub mod failover;
+pub mod follow;
+pub mod handshake;
+pub mod history;
+pub mod hooks;
+pub mod link;
+pub mod load;
+pub mod primary;
+pub mod serve;
+pub mod snapshot;
+pub mod state;
+
+pub use state::Repl;
+
+/// A line the server should log, decided by a part that does no logging itself.
+///
+/// The level follows the project's mapping: `Warn` is Redis's warning (`#`), `Info` its notice (`*`), `Debug` its
+/// verbose (`-`) and `Trace` its debug (`.`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// How important the line is.
+    pub level: log::Level,
+    /// The text, without a line end.
+    pub text: String,
+}
+
+impl LogLine {
+    /// A line at Redis's notice level.
+    pub fn notice(text: impl Into<String>) -> Self {
+        LogLine { level: log::Level::Info, text: text.into() }
+    }
+
+    /// A line at Redis's warning level.
+    pub fn warning(text: impl Into<String>) -> Self {
+        LogLine { level: log::Level::Warn, text: text.into() }
+    }
+
+    /// Hands the line to the log.
+    pub fn emit(&self) {
+        log::log!(self.level, "{}", self.text);
+    }
+}

@@ -1,0 +1,106 @@
+//! The arguments of one command: slices of the buffer they arrived in.
+
+use std::ops::Index;
+
+/// Start and length of an argument within its buffer, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub start: usize,
+    pub len: usize,
+}
+
+/// The arguments of a command, name first. Copying it copies two slices.
+#[derive(Clone, Copy)]
+pub struct Args<'a> {
+    buf: &'a [u8],
+    spans: &'a [Span],
+}
+
+impl<'a> Args<'a> {
+    /// `spans` lie within `buf`.
+    pub fn new(buf: &'a [u8], spans: &'a [Span]) -> Args<'a> {
+        debug_assert!(spans.iter().all(|s| s.start + s.len <= buf.len()));
+        Args { buf, spans }
+    }
+
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        self.spans.get(index).map(|s| &self.buf[s.start..s.start + s.len])
+    }
+
+    /// The argument, with the lifetime of the buffer rather than of this view.
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        let s = self.spans[index];
+        &self.buf[s.start..s.start + s.len]
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + use<'a> {
+        let buf = self.buf;
+        self.spans.iter().map(move |s| &buf[s.start..s.start + s.len])
+    }
+
+    /// The arguments from `index` on.
+    pub fn from(&self, index: usize) -> Args<'a> {
+        Args { buf: self.buf, spans: self.spans.get(index..).unwrap_or(&[]) }
+    }
+
+    /// Sum of the arguments' lengths, in bytes.
+    pub fn total_len(&self) -> usize {
+        self.spans.iter().map(|s| s.len).sum()
+    }
+
+    pub fn to_owned(&self) -> OwnedArgs {
+        OwnedArgs::from_iter(self.iter())
+    }
+}
+
+impl Index<usize> for Args<'_> {
+    type Output = [u8];
+    fn index(&self, index: usize) -> &[u8] {
+        self.at(index)
+    }
+}
+
+/// Arguments with a buffer of their own: queued, blocked or made by the server itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedArgs {
+    buf: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl OwnedArgs {
+    pub fn push(&mut self, arg: &[u8]) {
+        self.spans.push(Span { start: self.buf.len(), len: arg.len() });
+        self.buf.extend_from_slice(arg);
+    }
+
+    /// Takes all arguments out and keeps the memory.
+    pub fn clear(&mut self) {
+        self.buf.clear();
+        self.spans.clear();
+    }
+
+    pub fn as_args(&self) -> Args<'_> {
+        Args { buf: &self.buf, spans: &self.spans }
+    }
+
+    /// Bytes held, for memory accounting.
+    pub fn mem_bytes(&self) -> usize {
+        self.buf.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for OwnedArgs {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(args: I) -> OwnedArgs {
+        let mut out = OwnedArgs::default();
+        args.into_iter().for_each(|a| out.push(a));
+        out
+    }
+}

@@ -1,0 +1,11 @@
+//! The RESP protocol, both ways: the request parser and the arguments it finds, the reply writer for RESP2 and RESP3, and
+//! the reply reader of the tools. A leaf: it knows nothing of the server.
+
+mod args;
+mod reply;
+pub mod reply_reader;
+mod request;
+
+pub use args::{Args, OwnedArgs, Span};
+pub use reply::{Mark, Reply};
+pub use request::{Limits, Parsed, ProtocolError, RequestParser, split_args};

@@ -1,0 +1,236 @@
+//! Writes replies in RESP2 or RESP3 into a buffer.
+//!
+//! One method per kind of reply; what RESP2 lacks is written as the nearest thing it has, as Redis does.
+
+/// A place in the reply whose array or map header is written once its length is known.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Mark(usize);
+
+/// The reply buffer. `resp3` says which protocol the client asked for.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub buf: Vec<u8>,
+    pub resp3: bool,
+}
+
+impl Reply {
+    pub fn new(resp3: bool) -> Reply {
+        Reply { buf: Vec::new(), resp3 }
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.buf.extend_from_slice(bytes);
+    }
+
+    pub fn ok(&mut self) {
+        self.raw(b"+OK\r\n");
+    }
+
+    /// A status without line breaks.
+    pub fn simple(&mut self, text: &str) {
+        self.simple_bytes(text.as_bytes());
+    }
+
+    pub fn simple_bytes(&mut self, text: &[u8]) {
+        self.buf.push(b'+');
+        self.raw(text);
+        self.crlf();
+    }
+
+    /// An error; `text` begins with its code (`ERR ...`). Line breaks in it become blanks.
+    pub fn error(&mut self, text: &[u8]) {
+        self.buf.push(b'-');
+        let text = text.strip_suffix(b"\r\n").unwrap_or(text);
+        self.buf.extend(text.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
+        self.crlf();
+    }
+
+    pub fn int(&mut self, n: i64) {
+        // The commonest replies of all.
+        match n {
+            0 => self.raw(b":0\r\n"),
+            1 => self.raw(b":1\r\n"),
+            _ => self.prefixed(b':', n),
+        }
+    }
+
+    /// A boolean; an integer in RESP2.
+    pub fn boolean(&mut self, value: bool) {
+        match (self.resp3, value) {
+            (true, true) => self.raw(b"#t\r\n"),
+            (true, false) => self.raw(b"#f\r\n"),
+            (false, v) => self.int(v as i64),
+        }
+    }
+
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.buf.reserve(bytes.len() + 24);
+        self.prefixed(b'$', bytes.len() as i64);
+        self.raw(bytes);
+        self.crlf();
+    }
+
+    pub fn bulk_str(&mut self, text: &str) {
+        self.bulk(text.as_bytes());
+    }
+
+    /// An integer as a bulk string.
+    pub fn bulk_int(&mut self, n: i64) {
+        let mut text = itoa::Buffer::new();
+        self.bulk(text.format(n).as_bytes());
+    }
+
+    /// A string with a hint of its format (three letters); a bulk string in RESP2.
+    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+        if !self.resp3 {
+            return self.bulk(text);
+        }
+        self.prefixed(b'=', text.len() as i64 + 4);
+        self.raw(format.as_bytes());
+        self.buf.push(b':');
+        self.raw(text);
+        self.crlf();
+    }
+
+    /// A double already printed as Redis prints it; a bulk string in RESP2.
+    pub fn double_text(&mut self, text: &str) {
+        if self.resp3 {
+            self.buf.push(b',');
+            self.raw(text.as_bytes());
+            self.crlf();
+        } else {
+            self.bulk_str(text);
+        }
+    }
+
+    /// A number too large for an integer reply; a bulk string in RESP2.
+    pub fn big_number(&mut self, digits: &str) {
+        if self.resp3 {
+            self.buf.push(b'(');
+            self.raw(digits.as_bytes());
+            self.crlf();
+        } else {
+            self.bulk_str(digits);
+        }
+    }
+
+    /// "No value": `_` in RESP3, a null bulk string in RESP2.
+    pub fn null(&mut self) {
+        if self.resp3 { self.raw(b"_\r\n") } else { self.raw(b"$-1\r\n") }
+    }
+
+    /// "No array": `_` in RESP3, a null array in RESP2.
+    pub fn null_array(&mut self) {
+        if self.resp3 { self.raw(b"_\r\n") } else { self.raw(b"*-1\r\n") }
+    }
+
+    pub fn array(&mut self, len: usize) {
+        self.prefixed(b'*', len as i64);
+    }
+
+    /// A map of `len` pairs; a flat array in RESP2.
+    pub fn map(&mut self, len: usize) {
+        if self.resp3 { self.prefixed(b'%', len as i64) } else { self.prefixed(b'*', len as i64 * 2) }
+    }
+
+    pub fn set(&mut self, len: usize) {
+        self.prefixed(if self.resp3 { b'~' } else { b'*' }, len as i64);
+    }
+
+    /// An out-of-band push; an array in RESP2.
+    pub fn push(&mut self, len: usize) {
+        self.prefixed(if self.resp3 { b'>' } else { b'*' }, len as i64);
+    }
+
+    /// Begins an aggregate whose length is not known yet; end it with `close_array`, `close_map` or `close_set`.
+    /// Aggregates that are open at the same time close in the reverse order.
+    pub fn open(&mut self) -> Mark {
+        Mark(self.buf.len())
+    }
+
+    pub fn close_array(&mut self, mark: Mark, len: usize) {
+        self.close(mark, b'*', len);
+    }
+
+    /// `len` pairs were written since `mark`.
+    pub fn close_map(&mut self, mark: Mark, len: usize) {
+        if self.resp3 { self.close(mark, b'%', len) } else { self.close(mark, b'*', len * 2) }
+    }
+
+    pub fn close_set(&mut self, mark: Mark, len: usize) {
+        self.close(mark, if self.resp3 { b'~' } else { b'*' }, len);
+    }
+
+    fn close(&mut self, mark: Mark, kind: u8, len: usize) {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(len).as_bytes();
+        let header = digits.len() + 3;
+        let end = self.buf.len();
+        self.buf.resize(end + header, 0);
+        self.buf.copy_within(mark.0..end, mark.0 + header);
+        let slot = &mut self.buf[mark.0..mark.0 + header];
+        slot[0] = kind;
+        slot[1..=digits.len()].copy_from_slice(digits);
+        slot[header - 2..].copy_from_slice(b"\r\n");
+    }
+
+    fn prefixed(&mut self, kind: u8, n: i64) {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(n).as_bytes();
+        self.buf.reserve(digits.len() + 3);
+        self.buf.push(kind);
+        self.buf.extend_from_slice(digits);
+        self.crlf();
+    }
+
+    fn crlf(&mut self) {
+        self.buf.extend_from_slice(b"\r\n");
+    }
+
+    /// A command as a client would send it: the form of the replication stream and the AOF.
+    pub fn command<'a>(&mut self, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+        self.prefixed(b'*', args.len() as i64);
+        args.for_each(|a| self.bulk(a));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deferred_lengths_nest() {
+        let mut r = Reply::default();
+        let outer = r.open();
+        r.int(7);
+        let inner = r.open();
+        r.bulk(b"x");
+        r.close_array(inner, 1);
+        r.close_array(outer, 2);
+        assert_eq!(r.buf, b"*2\r\n:7\r\n*1\r\n$1\r\nx\r\n");
+    }
+
+    #[test]
+    fn maps_and_nulls_differ_by_protocol() {
+        let mut two = Reply::new(false);
+        two.map(1);
+        two.null();
+        two.null_array();
+        two.boolean(true);
+        assert_eq!(two.buf, b"*2\r\n$-1\r\n*-1\r\n:1\r\n");
+        let mut three = Reply::new(true);
+        three.map(1);
+        three.null();
+        three.null_array();
+        three.boolean(true);
+        assert_eq!(three.buf, b"%1\r\n_\r\n_\r\n#t\r\n");
+    }
+
+    #[test]
+    fn errors_stay_on_one_line() {
+        let mut r = Reply::default();
+        r.error(b"ERR a\r\nb");
+        assert_eq!(r.buf, b"-ERR a  b\r\n");
+    }
+}

@@ -1,0 +1,342 @@
+//! Finds commands in a query buffer: RESP arrays of bulk strings, and inline lines as typed into a telnet session.
+//!
+//! The parser keeps its place between calls, so that a command that arrives in many pieces is looked at once. Spans are
+//! relative to the start of the command, which lets the owner of the buffer drop what came before it.
+//! Format: the Redis serialization protocol specification; limits and error texts as a 7.2 server has them.
+
+use super::args::{OwnedArgs, Span};
+
+/// Longest inline line, and longest unterminated length line, in bytes.
+const INLINE_MAX: usize = 64 * 1024;
+/// Most arguments, and longest argument, of a client that has not authenticated.
+const UNAUTH_MAX_ARGS: i64 = 10;
+const UNAUTH_MAX_BULK: i64 = 16384;
+
+/// What the parser lets through.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `proto-max-bulk-len`, bytes.
+    pub max_bulk_len: i64,
+    /// The client has yet to authenticate.
+    pub unauthenticated: bool,
+}
+
+/// Why a request cannot be understood. The text is what follows `-ERR ` in the reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolError(pub String);
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// More bytes are needed.
+    Incomplete,
+    /// A command stands in the first `consumed` bytes; its arguments are `RequestParser::spans`.
+    Command { consumed: usize },
+    /// An inline command, unquoted into a buffer of its own.
+    Inline { consumed: usize, args: OwnedArgs },
+    /// An empty line or empty array: nothing to run.
+    Empty { consumed: usize },
+}
+
+/// The place of the parser within the command at the start of its input.
+#[derive(Debug, Default)]
+pub struct RequestParser {
+    spans: Vec<Span>,
+    /// Arguments still to come; 0 when no array header has been read.
+    missing: i64,
+    /// Length of the argument whose header has been read.
+    bulk_len: Option<usize>,
+    /// Where to go on reading, relative to the start of the command.
+    pos: usize,
+}
+
+impl RequestParser {
+    /// The arguments found so far; of the whole command after `Parsed::Command`.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// True in the middle of an array of bulk strings.
+    pub fn in_multibulk(&self) -> bool {
+        self.missing > 0
+    }
+
+    /// Bytes the argument being read will occupy from the start of the command, when that is known: room worth reserving.
+    pub fn wanted_len(&self) -> Option<usize> {
+        self.bulk_len.map(|n| self.pos + n + 2)
+    }
+
+    /// Forgets a finished command.
+    pub fn reset(&mut self) {
+        self.spans.clear();
+        self.missing = 0;
+        self.bulk_len = None;
+        self.pos = 0;
+    }
+
+    /// Looks for a command at the start of `buf`.
+    pub fn parse(&mut self, buf: &[u8], limits: Limits) -> Result<Parsed, ProtocolError> {
+        if self.missing == 0 {
+            match buf.first() {
+                None => return Ok(Parsed::Incomplete),
+                Some(b'*') => match self.array_header(buf, limits)? {
+                    Some(0) => {
+                        let consumed = self.pos;
+                        self.reset();
+                        return Ok(Parsed::Empty { consumed });
+                    }
+                    Some(n) => self.missing = n,
+                    None => return Ok(Parsed::Incomplete),
+                },
+                Some(_) => return parse_inline(buf),
+            }
+        }
+        while self.missing > 0 {
+            let len = match self.bulk_len {
+                Some(len) => len,
+                None => match self.bulk_header(buf, limits)? {
+                    Some(len) => len,
+                    None => return Ok(Parsed::Incomplete),
+                },
+            };
+            if buf.len() < self.pos + len + 2 {
+                self.bulk_len = Some(len);
+                return Ok(Parsed::Incomplete);
+            }
+            self.spans.push(Span { start: self.pos, len });
+            self.pos += len + 2;
+            self.bulk_len = None;
+            self.missing -= 1;
+        }
+        Ok(Parsed::Command { consumed: self.pos })
+    }
+
+    /// Reads `*<n>\r\n`; negative counts are empty commands.
+    fn array_header(&mut self, buf: &[u8], limits: Limits) -> Result<Option<i64>, ProtocolError> {
+        let Some(end) = line_end(buf, 0, "too big mbulk count string")? else { return Ok(None) };
+        let n = parse_length(&buf[1..end])
+            .filter(|n| *n <= i32::MAX as i64)
+            .ok_or_else(|| error("invalid multibulk length"))?;
+        if limits.unauthenticated && n > UNAUTH_MAX_ARGS {
+            return Err(error("unauthenticated multibulk length"));
+        }
+        self.pos = end + 2;
+        self.spans.clear();
+        self.spans.reserve(n.clamp(0, 1024) as usize);
+        Ok(Some(n.max(0)))
+    }
+
+    /// Reads `$<n>\r\n` at the current place.
+    fn bulk_header(&mut self, buf: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
+        let Some(end) = line_end(buf, self.pos, "too big bulk count string")? else { return Ok(None) };
+        if buf[self.pos] != b'$' {
+            return Err(error(&format!("expected '$', got '{}'", buf[self.pos] as char)));
+        }
+        let n = parse_length(&buf[self.pos + 1..end])
+            .filter(|n| *n >= 0 && *n <= limits.max_bulk_len)
+            .ok_or_else(|| error("invalid bulk length"))?;
+        if limits.unauthenticated && n > UNAUTH_MAX_BULK {
+            return Err(error("unauthenticated bulk length"));
+        }
+        self.pos = end + 2;
+        Ok(Some(n as usize))
+    }
+}
+
+fn error(what: &str) -> ProtocolError {
+    ProtocolError(format!("Protocol error: {what}"))
+}
+
+/// Index of the `\r` that ends the line at `from`, once the byte after it is there too.
+fn line_end(buf: &[u8], from: usize, too_long: &str) -> Result<Option<usize>, ProtocolError> {
+    let line = buf.get(from..).unwrap_or(&[]);
+    // Length lines are short: looking at the first bytes beats a vector search set up for each of them.
+    let cr = line.iter().take(24).position(|b| *b == b'\r').or_else(|| memchr::memchr(b'\r', line));
+    match cr {
+        Some(i) if i + 1 < line.len() => Ok(Some(from + i)),
+        None if line.len() > INLINE_MAX => Err(error(too_long)),
+        _ => Ok(None),
+    }
+}
+
+/// A decimal length: an optional sign, digits without leading zeros.
+fn parse_length(digits: &[u8]) -> Option<i64> {
+    let (negative, rest) = match digits {
+        [b'-', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    if rest.is_empty() || rest.len() > 18 || (rest[0] == b'0' && digits.len() > 1) {
+        return None;
+    }
+    let mut n = 0i64;
+    for d in rest {
+        if !d.is_ascii_digit() {
+            return None;
+        }
+        n = n * 10 + (d - b'0') as i64;
+    }
+    Some(if negative { -n } else { n })
+}
+
+fn parse_inline(buf: &[u8]) -> Result<Parsed, ProtocolError> {
+    let Some(newline) = memchr::memchr(b'\n', buf) else {
+        if buf.len() > INLINE_MAX {
+            return Err(error("too big inline request"));
+        }
+        return Ok(Parsed::Incomplete);
+    };
+    let line = &buf[..newline];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let args = split_args(line).ok_or_else(|| error("unbalanced quotes in request"))?;
+    let consumed = newline + 1;
+    if args.as_args().is_empty() { Ok(Parsed::Empty { consumed }) } else { Ok(Parsed::Inline { consumed, args }) }
+}
+
+/// Splits a line as typed by a person: blanks separate, double quotes understand `\xHH`, `\n`, `\r`, `\t`, `\b`, `\a` and
+/// escaped characters, single quotes only `\'`. `None`: a quote is not closed, or something sticks to a closing quote.
+pub fn split_args(line: &[u8]) -> Option<OwnedArgs> {
+    let blank = |b: u8| b.is_ascii_whitespace() || b == 0x0b;
+    let mut out = OwnedArgs::default();
+    let mut word = Vec::new();
+    let mut i = 0;
+    loop {
+        while i < line.len() && blank(line[i]) {
+            i += 1;
+        }
+        if i >= line.len() || line[i] == 0 {
+            return Some(out);
+        }
+        word.clear();
+        while i < line.len() && !blank(line[i]) && line[i] != 0 {
+            let quote = line[i];
+            i += 1;
+            if quote != b'"' && quote != b'\'' {
+                word.push(quote);
+                continue;
+            }
+            i = quoted(line, i, quote, &mut word)?;
+            if i < line.len() && !blank(line[i]) {
+                return None;
+            }
+        }
+        out.push(&word);
+    }
+}
+
+/// Reads up to the closing quote and returns the index behind it.
+fn quoted(line: &[u8], mut i: usize, quote: u8, word: &mut Vec<u8>) -> Option<usize> {
+    loop {
+        let b = *line.get(i)?;
+        i += 1;
+        match b {
+            b if b == quote => return Some(i),
+            b'\\' if quote == b'\'' && line.get(i) == Some(&b'\'') => {
+                word.push(b'\'');
+                i += 1;
+            }
+            b'\\' if quote == b'"' => {
+                let hex = |k: usize| line.get(k).and_then(|d| (*d as char).to_digit(16));
+                if let (Some(b'x'), Some(high), Some(low)) = (line.get(i), hex(i + 1), hex(i + 2)) {
+                    word.push((high * 16 + low) as u8);
+                    i += 3;
+                    continue;
+                }
+                let escaped = *line.get(i)?;
+                i += 1;
+                word.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'a' => 7,
+                    other => other,
+                });
+            }
+            other => word.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OPEN: Limits = Limits { max_bulk_len: 512 << 20, unauthenticated: false };
+
+    fn words(parser: &RequestParser, buf: &[u8]) -> Vec<Vec<u8>> {
+        parser.spans().iter().map(|s| buf[s.start..s.start + s.len].to_vec()).collect()
+    }
+
+    #[test]
+    fn whole_command() {
+        let mut p = RequestParser::default();
+        let buf = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nrest";
+        assert_eq!(p.parse(buf, OPEN), Ok(Parsed::Command { consumed: 20 }));
+        assert_eq!(words(&p, buf), vec![b"GET".to_vec(), b"k".to_vec()]);
+    }
+
+    #[test]
+    fn errors_carry_the_known_texts() {
+        for (input, text) in [
+            (&b"*3000000000\r\n"[..], "Protocol error: invalid multibulk length"),
+            (b"*1\r\nfoo\r\n", "Protocol error: expected '$', got 'f'"),
+            (b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
+            (b"*1\r\n$99999999999\r\n", "Protocol error: invalid bulk length"),
+            (b"set 'x\r\n", "Protocol error: unbalanced quotes in request"),
+        ] {
+            let got = RequestParser::default().parse(input, OPEN);
+            assert_eq!(got, Err(ProtocolError(text.to_string())), "{input:?}");
+        }
+        let closed = Limits { unauthenticated: true, ..OPEN };
+        let got = RequestParser::default().parse(b"*11\r\n", closed);
+        assert_eq!(got, Err(ProtocolError("Protocol error: unauthenticated multibulk length".into())));
+    }
+
+    #[test]
+    fn inline_quotes() {
+        let args = split_args(b"set  \"a\\x41\\n\" 'b\\'c' d").unwrap();
+        let got: Vec<_> = args.as_args().iter().map(|a| a.to_vec()).collect();
+        assert_eq!(got, vec![b"set".to_vec(), b"aA\n".to_vec(), b"b'c".to_vec(), b"d".to_vec()]);
+        assert!(split_args(b"\"x\"y").is_none());
+        assert_eq!(split_args(b"\"\"").unwrap().as_args().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_give_the_same_as_the_whole(
+            command in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..8),
+            cuts in proptest::collection::vec(0usize..400, 0..6),
+        ) {
+            let mut buf = format!("*{}\r\n", command.len()).into_bytes();
+            for word in &command {
+                buf.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+                buf.extend_from_slice(word);
+                buf.extend_from_slice(b"\r\n");
+            }
+            let mut p = RequestParser::default();
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|c| *c < buf.len()).collect();
+            cuts.sort_unstable();
+            for cut in cuts {
+                prop_assert_eq!(p.parse(&buf[..cut], OPEN), Ok(Parsed::Incomplete));
+            }
+            prop_assert_eq!(p.parse(&buf, OPEN), Ok(Parsed::Command { consumed: buf.len() }));
+            prop_assert_eq!(words(&p, &buf), command);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut p = RequestParser::default();
+            let mut at = 0;
+            while at < bytes.len() {
+                match p.parse(&bytes[at..], OPEN) {
+                    Ok(Parsed::Command { consumed } | Parsed::Inline { consumed, .. } | Parsed::Empty { consumed }) => {
+                        prop_assert!(consumed > 0);
+                        at += consumed;
+                        p.reset();
+                    }
+                    Ok(Parsed::Incomplete) | Err(_) => break,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The server: the rooms' states side by side, start-up, and the order of work in the loop.
+//!
+//! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
+//! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
+
+use crate::admin::Admin;
+use crate::admin::stats::Stats;
+use crate::commands;
+use crate::config::Config;
+use crate::dispatch::CommandTable;
+use crate::dispatch::blocked::Blocked;
+use crate::dispatch::pause::Pauses;
+use crate::keyspace::Keyspace;
+use crate::net::listener::{self, Listener};
+use crate::net::reactor::Ready;
+use crate::net::{ClientId, Clients, Reactor, Source};
+use crate::persist::Persist;
+use crate::repl::Repl;
+use crate::structs::table::HashSeed;
+use crate::sys::background::Background;
+use crate::sys::clock::Clock;
+use crate::sys::process::OomScore;
+use std::io;
+use std::time::Duration;
+
+/// The version of Redis this server is compatible with, and its own.
+pub const REDIS_VERSION: &str = "7.2.6";
+pub const HEXAD_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub struct Server {
+    pub cfg: Config,
+    pub clock: Clock,
+    pub ks: Keyspace,
+    pub clients: Clients,
+    pub reactor: Reactor,
+    pub listeners: Vec<Listener>,
+    pub commands: CommandTable,
+    pub stats: Stats,
+    pub admin: Admin,
+    pub background: Background,
+    pub persist: Persist,
+    pub blocked: Blocked,
+    pub pauses: Pauses,
+    pub repl: Repl,
+    /// Clients whose commands a pause holds back, in order.
+    pub postponed: Vec<ClientId>,
+    /// Nested calls: above 0 within a transaction or script.
+    pub depth: usize,
+    /// The default user has a password.
+    pub auth_required: bool,
+    /// 40 hex digits that name this run.
+    pub run_id: String,
+    pub started_ms: i64,
+    /// Absolute paths of the executable and the configuration file (empty: none).
+    pub executable: String,
+    pub config_file: String,
+    pub oom_score: OomScore,
+    /// Set when the loop is to end, with the exit code.
+    pub exit: Option<i32>,
+    /// Number of cron runs.
+    pub cron_loops: u64,
+    next_cron_ms: i64,
+    /// In-flight turns, more than one while a long operation serves others.
+    nesting: usize,
+}
+
+impl Server {
+    pub fn new(cfg: Config, config_file: String) -> io::Result<Server> {
+        let clock = Clock::new();
+        let mut seed = [0u8; 16];
+        random_bytes(&mut seed);
+        let ks =
+            Keyspace::new(if cfg.cluster_enabled { 1 } else { cfg.databases }, cfg.cluster_enabled, HashSeed(seed));
+        let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
+        let now_ms = clock.ms();
+        let persist = Persist::new(&cfg, now_ms / 1000);
+        let mut server = Server {
+            auth_required: !cfg.requirepass.is_empty(),
+            cfg,
+            clock,
+            ks,
+            clients: Clients::default(),
+            reactor: Reactor::new()?,
+            listeners: Vec::new(),
+            commands: CommandTable::new(commands::ALL),
+            stats: Stats::default(),
+            admin: Admin::default(),
+            background: Background::new()?,
+            persist,
+            blocked: Blocked::default(),
+            pauses: Pauses::default(),
+            repl: Repl::new(now_ms / 1000),
+            postponed: Vec::new(),
+            depth: 0,
+            run_id: random_hex_40(),
+            started_ms: now_ms,
+            executable,
+            config_file,
+            oom_score: OomScore::default(),
+            exit: None,
+            cron_loops: 0,
+            next_cron_ms: now_ms,
+            nesting: 0,
+        };
+        server.start_as_configured();
+        server.update_access_clock();
+        Ok(server)
+    }
+
+    /// Opens the listeners that the configuration asks for.
+    pub fn listen(&mut self) -> Result<(), String> {
+        let mut opened = Vec::new();
+        if self.cfg.port != 0 {
+            let bound = listener::listen_tcp(&self.cfg.bind, self.cfg.port, self.cfg.tcp_backlog)
+                .map_err(|_| format!("Failed listening on port {} (tcp), aborting.", self.cfg.port))?;
+            opened.extend(bound);
+        }
+        if !self.cfg.unixsocket.is_empty() {
+            let l = listener::listen_unix(&self.cfg.unixsocket, self.cfg.unixsocketperm, self.cfg.tcp_backlog)
+                .map_err(|e| format!("Failed opening Unix socket: bind: {}", listener::reason(&e)))?;
+            opened.push(l);
+        }
+        self.set_listeners(opened)
+            .map_err(|e| format!("Failed to watch the listening sockets: {}", listener::reason(&e)))
+    }
+
+    /// Puts new listeners in place of the old ones.
+    pub fn set_listeners(&mut self, mut opened: Vec<Listener>) -> io::Result<()> {
+        for (i, l) in opened.iter_mut().enumerate() {
+            // The numbers of the old listeners are free once those are closed below.
+            l.register(self.reactor.registry(), Source::Listener(i as u32).token())?;
+        }
+        for mut old in std::mem::replace(&mut self.listeners, opened) {
+            let _ = old.deregister(self.reactor.registry());
+        }
+        Ok(())
+    }
+
+    /// Runs until something sets `exit`; gives the exit code.
+    pub fn run(&mut self) -> i32 {
+        loop {
+            if let Err(e) = self.turn(None) {
+                log::warn!("The event loop failed: {}", listener::reason(&e));
+                return 1;
+            }
+            if let Some(code) = self.exit {
+                self.flush_aof();
+                return code;
+            }
+        }
+    }
+
+    /// Serves what is ready and comes back at once: called from within long operations (loading).
+    pub fn serve_pending(&mut self) {
+        if let Err(e) = self.turn(Some(Duration::ZERO)) {
+            log::warn!("The event loop failed: {}", listener::reason(&e));
+        }
+    }
+
+    /// One turn of the loop. `at_most`: how long to sleep, otherwise until something is due.
+    fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        self.nesting += 1;
+        self.before_sleep();
+        let timeout = at_most.unwrap_or_else(|| self.sleep_time());
+        let now_us = self.clock.tick_us();
+        self.admin.metrics.end_cycle(now_us);
+        let ready = self.reactor.poll(Some(timeout))?;
+        self.clock.sync();
+        self.admin.metrics.begin_cycle(self.clock.mono_us());
+        self.update_access_clock();
+        for event in &ready {
+            self.on_ready(*event);
+        }
+        self.reactor.recycle(ready);
+        self.read_pending();
+        self.run_timers();
+        self.nesting -= 1;
+        Ok(())
+    }
+
+    /// True within a turn that was started from within another one.
+    pub fn is_nested_turn(&self) -> bool {
+        self.nesting > 1
+    }
+
+    fn on_ready(&mut self, event: Ready) {
+        match event.source {
+            Source::Listener(i) => self.accept_clients(i as usize),
+            Source::Client(id) => self.on_client_ready(id, event),
+            other => self.on_room_ready(other, event),
+        }
+    }
+
+    /// How long the loop may sleep: not at all with work left over, else until the next thing is due.
+    fn sleep_time(&mut self) -> Duration {
+        let busy = !self.clients.pending_reads.is_empty()
+            || !self.clients.unblocked.is_empty()
+            || !self.clients.closing.is_empty()
+            || self.exit.is_some();
+        if busy {
+            return Duration::ZERO;
+        }
+        let now = self.clock.ms();
+        let due = [
+            Some(self.next_cron_ms),
+            self.blocked.next_deadline_ms(),
+            self.pauses.end_ms(),
+            self.next_room_deadline_ms(),
+        ];
+        let next = due.into_iter().flatten().min().unwrap_or(now + 100);
+        Duration::from_millis((next - now).clamp(0, 1000) as u64)
+    }
+
+    fn before_sleep(&mut self) {
+        self.process_unblocked();
+        self.rooms_before_sleep();
+        self.drain_effects();
+        // What was executed reaches the disk first, if it is to: then replies may leave.
+        self.flush_aof();
+        self.write_pending();
+        self.free_closing();
+        self.evict_clients();
+        self.free_closing();
+    }
+
+    fn run_timers(&mut self) {
+        self.expire_blocked();
+        self.expire_pauses();
+        self.rooms_timers();
+        let now = self.clock.ms();
+        if now >= self.next_cron_ms || now + 10_000 < self.next_cron_ms {
+            if !self.admin.debug.pause_cron {
+                self.cron_loops += 1;
+                self.cron();
+            }
+            self.next_cron_ms = now + 1000 / self.hz();
+        }
+    }
+
+    /// Cron runs a second: `hz`, more with many clients when `dynamic-hz` is on.
+    pub fn hz(&self) -> i64 {
+        let mut hz = self.cfg.hz;
+        if self.cfg.dynamic_hz {
+            while self.clients.len() as i64 / hz > 200 && hz < 500 {
+                hz *= 2;
+            }
+        }
+        hz.clamp(1, 500)
+    }
+
+    /// True about every `ms` milliseconds, when asked once a cron run.
+    pub fn every_ms(&self, ms: i64) -> bool {
+        let period = 1000 / self.hz();
+        ms <= period || self.cron_loops.is_multiple_of((ms / period).max(1) as u64)
+    }
+
+    fn cron(&mut self) {
+        self.update_access_clock();
+        self.sample_rates();
+        self.sample_memory();
+        self.shutdown_cron();
+        self.clients_cron();
+        let count = self.ks.dbs.len();
+        for db in 0..count {
+            if !self.ks.dbs[db].is_empty() || self.ks.dbs[db].is_per_slot() {
+                self.ks.dbs[db].rehash(1000);
+            }
+        }
+        self.rooms_cron();
+        self.drain_effects();
+    }
+
+    /// Gives the keyspace the clock and policy that keys' access fields follow.
+    pub fn update_access_clock(&mut self) {
+        use crate::config::MaxmemoryPolicy as P;
+        let access = &mut self.ks.access;
+        access.set_time(self.clock.ms());
+        access.lfu = matches!(self.cfg.maxmemory_policy, P::AllkeysLfu | P::VolatileLfu);
+        access.lfu_log_factor = self.cfg.lfu_log_factor as u32;
+        access.lfu_decay_minutes = self.cfg.lfu_decay_time as u32;
+        self.ks.lazy_expire = self.cfg.lazyfree_lazy_expire;
+        self.ks.now_ms = self.clock.ms();
+    }
+}
+
+/// Fills a buffer from the system's random source; the clock helps out if it is missing.
+pub fn random_bytes(out: &mut [u8]) {
+    use std::io::Read;
+    let ok = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(out)).is_ok();
+    if !ok {
+        out.iter_mut().for_each(|b| *b = fastrand::u8(..));
+    }
+}
+
+/// 40 random hexadecimal digits: run ids, replication ids, node ids.
+pub fn random_hex_40() -> String {
+    let mut bytes = [0u8; 20];
+    random_bytes(&mut bytes);
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,275 @@
+//! The allocator and what it says of memory: jemalloc, with a count of what is allocated.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::ffi::CString;
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use tikv_jemallocator::Jemalloc;
+
+/// jemalloc behind a counter: `used_memory` is the sum of the size classes handed out, as Redis counts it.
+pub struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes allocated, over all threads, as far as they have reported.
+static USED: AtomicIsize = AtomicIsize::new(0);
+/// The largest value `peak` has seen.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread reports once it has this much unreported, bytes; the error of `used` is at most this a thread.
+const REPORT_BYTES: isize = 16 * 1024;
+
+thread_local! {
+    static LOCAL: Cell<isize> = const { Cell::new(0) };
+}
+
+#[inline]
+fn count(bytes: isize) {
+    // A thread that is ending has no counter any more; its last bytes are counted directly.
+    let counted = LOCAL.try_with(|local| {
+        let sum = local.get() + bytes;
+        if sum.abs() >= REPORT_BYTES {
+            USED.fetch_add(sum, Ordering::Relaxed);
+            local.set(0);
+        } else {
+            local.set(sum);
+        }
+    });
+    if counted.is_err() {
+        USED.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Size class of a request, without asking the allocator for the block.
+#[inline]
+fn class(layout: &Layout) -> isize {
+    size_class(layout.size()) as isize
+}
+
+/// The size jemalloc hands out for a request of `size` bytes: classes of 8 (first only), then 16, then four a doubling.
+#[inline]
+pub const fn size_class(size: usize) -> usize {
+    if size <= 8 {
+        return 8;
+    }
+    if size <= 128 {
+        return (size + 15) & !15;
+    }
+    let spacing = 1usize << ((size - 1).ilog2() - 2);
+    (size + spacing - 1) & !(spacing - 1)
+}
+
+// SAFETY: every call goes to jemalloc unchanged; the counter does not touch the memory.
+unsafe impl GlobalAlloc for Counting {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(class(&layout));
+        // SAFETY: the caller's contract is jemalloc's.
+        unsafe { Jemalloc.alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(class(&layout));
+        // SAFETY: as above.
+        unsafe { Jemalloc.alloc_zeroed(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(-class(&layout));
+        // SAFETY: as above.
+        unsafe { Jemalloc.dealloc(ptr, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(size_class(new_size) as isize - class(&layout));
+        // SAFETY: as above.
+        unsafe { Jemalloc.realloc(ptr, layout, new_size) }
+    }
+}
+
+/// Bytes allocated now (INFO's `used_memory`).
+pub fn used() -> usize {
+    let local = LOCAL.try_with(Cell::get).unwrap_or(0);
+    (USED.load(Ordering::Relaxed) + local).max(0) as usize
+}
+
+/// Notes the peak and gives it, bytes. Called by the cron.
+pub fn peak() -> usize {
+    PEAK.fetch_max(used(), Ordering::Relaxed).max(used())
+}
+
+pub fn reset_peak() {
+    PEAK.store(used(), Ordering::Relaxed);
+}
+
+/// jemalloc's own figures: allocated, active and resident bytes.
+pub fn jemalloc_stats() -> (usize, usize, usize) {
+    (read_stat(c"stats.allocated"), read_stat(c"stats.active"), read_stat(c"stats.resident"))
+}
+
+fn read_stat(name: &std::ffi::CStr) -> usize {
+    let mut epoch: u64 = 1;
+    let mut value: usize = 0;
+    let mut len = size_of::<usize>();
+    let mut epoch_len = size_of::<u64>();
+    // SAFETY: names are NUL-terminated, and the out pointers are valid for the lengths given.
+    unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c"epoch".as_ptr(),
+            (&raw mut epoch).cast(),
+            &mut epoch_len,
+            (&raw mut epoch).cast(),
+            size_of::<u64>(),
+        );
+        tikv_jemalloc_sys::mallctl(name.as_ptr(), (&raw mut value).cast(), &mut len, std::ptr::null_mut(), 0);
+    }
+    value
+}
+
+/// The allocator's name with its version (INFO's `mem_allocator`).
+pub fn name() -> String {
+    let version = control_text(b"version", None).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version).into_owned();
+    format!("jemalloc-{}", version.split('-').next().unwrap_or_default())
+}
+
+/// Reads an integer of the allocator and sets it if a new one is given (DEBUG MALLCTL). `None`: there is no such integer.
+pub fn control_int(key: &[u8], new: Option<i64>) -> Option<i64> {
+    let key = CString::new(key).ok()?;
+    let mut value: i64 = 0;
+    let mut new = new;
+    // The allocator refuses a length that is not the value's, so widths are tried in turn.
+    for mut len in [8usize, 4, 1] {
+        let new_ptr = new.as_mut().map_or(std::ptr::null_mut::<libc::c_void>(), |n| (n as *mut i64).cast());
+        let new_len = if new_ptr.is_null() { 0 } else { len };
+        // SAFETY: the name is NUL-terminated; both values have room for `len` bytes, at most 8, little-endian.
+        let code =
+            unsafe { tikv_jemalloc_sys::mallctl(key.as_ptr(), (&raw mut value).cast(), &mut len, new_ptr, new_len) };
+        match code {
+            0 => return Some(value),
+            libc::EINVAL => continue,
+            // Values that can only be written.
+            libc::EPERM if new.is_some() => {
+                // SAFETY: as above, with nothing to read.
+                let code = unsafe {
+                    tikv_jemalloc_sys::mallctl(
+                        key.as_ptr(),
+                        std::ptr::null_mut(),
+                        std::ptr::null_mut(),
+                        new_ptr,
+                        new_len,
+                    )
+                };
+                if code == 0 {
+                    return new;
+                }
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Keys of the allocator whose values are C strings. Reading any other as one would follow a number as a pointer.
+const TEXT_KEYS: [&[u8]; 11] = [
+    b"version",
+    b"config.malloc_conf",
+    b"opt.dss",
+    b"opt.percpu_arena",
+    b"opt.thp",
+    b"opt.junk",
+    b"opt.stats_print_opts",
+    b"opt.stats_interval_opts",
+    b"opt.zero_realloc",
+    b"opt.prof_prefix",
+    b"thread.prof.name",
+];
+
+/// Reads a text of the allocator (DEBUG MALLCTL-STR). `None`: there is no such text, or it cannot be set.
+pub fn control_text(key: &[u8], new: Option<&[u8]>) -> Option<Vec<u8>> {
+    if !TEXT_KEYS.contains(&key) || new.is_some() {
+        return None;
+    }
+    let key = CString::new(key).ok()?;
+    let mut value: *const libc::c_char = std::ptr::null();
+    let mut len = size_of::<*const libc::c_char>();
+    // SAFETY: the name is NUL-terminated, and these keys give a pointer to a C string that lives as long as the process.
+    unsafe {
+        let code = tikv_jemalloc_sys::mallctl(key.as_ptr(), (&raw mut value).cast(), &mut len, std::ptr::null_mut(), 0);
+        (code == 0 && !value.is_null()).then(|| std::ffi::CStr::from_ptr(value).to_bytes().to_vec())
+    }
+}
+
+unsafe extern "C" fn append_report(out: *mut libc::c_void, text: *const libc::c_char) {
+    // SAFETY: `report` passes its own vector, and the allocator a C string.
+    unsafe { (*out.cast::<Vec<u8>>()).extend_from_slice(std::ffi::CStr::from_ptr(text).to_bytes()) }
+}
+
+/// The allocator's own report about itself (MEMORY MALLOC-STATS).
+pub fn report() -> Vec<u8> {
+    let mut text: Vec<u8> = Vec::with_capacity(64 * 1024);
+    // SAFETY: the callback gets the vector back, which outlives the call; it may allocate, as the allocator holds no lock
+    // while it calls.
+    unsafe {
+        tikv_jemalloc_sys::malloc_stats_print(Some(append_report), (&raw mut text).cast(), std::ptr::null());
+    }
+    text
+}
+
+/// Lets the allocator return unused memory in a thread of its own, or not. False if it refused.
+pub fn set_background_thread(on: bool) -> bool {
+    let mut on = on;
+    // SAFETY: "background_thread" takes one bool, which is what it gets; nothing is asked for.
+    let code = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c"background_thread".as_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            (&raw mut on).cast(),
+            size_of::<bool>(),
+        )
+    };
+    code == 0
+}
+
+/// Gives unused pages back to the system (MEMORY PURGE). False if the allocator refused.
+pub fn purge() -> bool {
+    // SAFETY: "arena.4096.purge" addresses all arenas (MALLCTL_ARENAS_ALL) and takes no value.
+    let code = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c"arena.4096.purge".as_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    code == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_those_of_the_allocator() {
+        for size in (1..5000).chain([10_000, 70_000, 1 << 20, (1 << 20) + 1]) {
+            // SAFETY: nallocx only computes.
+            let real = unsafe { tikv_jemalloc_sys::nallocx(size, 0) };
+            assert_eq!(size_class(size), real, "size {size}");
+        }
+    }
+
+    #[test]
+    fn used_follows_allocations() {
+        let before = used();
+        let block = vec![1u8; 1 << 20];
+        assert!(used() >= before + (1 << 20) - 64 * 1024);
+        drop(block);
+    }
+}

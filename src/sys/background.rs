@@ -1,0 +1,83 @@
+//! A helper thread for work that must not hold up the loop: freeing large values, closing and syncing files.
+
+use crate::keyspace::effects::Garbage;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Work in order, on one thread.
+pub struct Worker {
+    sender: Sender<Job>,
+    pending: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    pub fn new(name: &str) -> std::io::Result<Worker> {
+        let (sender, jobs) = channel::<Job>();
+        let pending = Arc::new(AtomicUsize::new(0));
+        let done = pending.clone();
+        thread::Builder::new().name(name.to_string()).spawn(move || {
+            for job in jobs {
+                job();
+                done.fetch_sub(1, Ordering::Release);
+            }
+        })?;
+        Ok(Worker { sender, pending })
+    }
+
+    pub fn submit(&self, job: impl FnOnce() + Send + 'static) {
+        self.pending.fetch_add(1, Ordering::Acquire);
+        // The thread ends only with the process.
+        let _ = self.sender.send(Box::new(job));
+    }
+
+    /// Jobs that are waiting or running.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Acquire)
+    }
+}
+
+pub struct Background {
+    pub files: Worker,
+    pub fsync: Worker,
+    lazy_free: Worker,
+    freed: Arc<AtomicUsize>,
+}
+
+impl Background {
+    pub fn new() -> std::io::Result<Background> {
+        Ok(Background {
+            files: Worker::new("bio_close_file")?,
+            fsync: Worker::new("bio_aof")?,
+            lazy_free: Worker::new("bio_lazy_free")?,
+            freed: Arc::default(),
+        })
+    }
+
+    /// Frees values on the helper thread.
+    pub fn free(&self, garbage: Vec<Garbage>) {
+        let freed = self.freed.clone();
+        let count = garbage.iter().map(Garbage::objects).sum();
+        self.lazy_free.submit(move || {
+            drop(garbage);
+            freed.fetch_add(count, Ordering::Relaxed);
+        });
+    }
+
+    /// Objects handed over and not freed yet, in batches (INFO's `lazyfree_pending_objects`).
+    pub fn lazy_free_pending(&self) -> usize {
+        self.lazy_free.pending()
+    }
+
+    /// Objects freed so far (INFO's `lazyfreed_objects`).
+    pub fn lazy_freed(&self) -> usize {
+        self.freed.load(Ordering::Relaxed)
+    }
+
+    pub fn reset_lazy_freed(&self) {
+        self.freed.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,354 @@
+//! The log: lines as Redis writes them, on standard output, into a file, and to syslog.
+//!
+//! A line is `<pid>:<role> <dd Mon yyyy hh:mm:ss.mmm> <level> <message>`; role is `M` (primary), `S` (replica), `C` (a child
+//! process) or `X` (Sentinel), level one of `. - * #`. The file is opened for each line, so moving it away rotates it.
+//!
+//! Invariant: logging takes no lock that a forked child could find locked for ever. That is why lines do not pass through
+//! the writer of env_logger or through `std::io::Stdout`, and why only the main thread asks libc for the local time. The
+//! one lock here is only ever write-locked by the main thread, which is also the one that forks.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::ptr;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::config::{Config, LogLevel, SyslogFacility};
+
+/// What the server is, as log lines show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A primary.
+    Primary,
+    /// A replica.
+    Replica,
+    /// A Sentinel.
+    Sentinel,
+}
+
+/// Where lines go besides syslog: standard output if there is no path.
+static FILE: RwLock<Option<PathBuf>> = RwLock::new(None);
+/// The same path for the signal handler; null is standard output. Never freed, as a handler may be using it.
+static FILE_IN_HANDLER: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
+static TO_SYSLOG: AtomicBool = AtomicBool::new(false);
+static ROLE: AtomicU8 = AtomicU8::new(b'M');
+/// The process that is not a child.
+static MAIN_PROCESS: AtomicU32 = AtomicU32::new(0);
+/// Seconds east of UTC when the main thread last looked.
+static UTC_OFFSET_SECONDS: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    static IS_MAIN_THREAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Starts logging to standard output at the default level. To be called by the main thread before anything is logged; a
+/// second call does nothing but take this process and thread for the main one.
+pub fn start() {
+    set_main_process();
+    let logger = env_logger::Builder::new()
+        // Only what this project says is part of a Redis log.
+        .filter_module("hexad", log::LevelFilter::Trace)
+        .filter_module("redis_server", log::LevelFilter::Trace)
+        .format(|_, record| {
+            write_record(record);
+            // The line is out. An error makes env_logger skip its own writer and that writer's lock.
+            Err(std::io::ErrorKind::Other.into())
+        })
+        .build();
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        set_level(LogLevel::Notice);
+    }
+}
+
+/// Takes the calling process and thread for the main one: after daemonizing, where both change.
+pub fn set_main_process() {
+    MAIN_PROCESS.store(std::process::id(), Ordering::Relaxed);
+    IS_MAIN_THREAD.set(true);
+}
+
+/// Logs as the configuration says: level, file and syslog. To be called by the main thread.
+pub fn configure(config: &Config) {
+    set_level(config.loglevel);
+    let path = (!config.logfile.is_empty()).then(|| PathBuf::from(&config.logfile));
+    let in_handler = path.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
+    FILE_IN_HANDLER.store(in_handler.map_or(ptr::null_mut(), CString::into_raw), Ordering::Release);
+    *FILE.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = path;
+    if config.syslog_enabled && !TO_SYSLOG.load(Ordering::Relaxed) {
+        open_syslog(&config.syslog_ident, config.syslog_facility);
+    }
+}
+
+/// The least important messages that are logged.
+pub fn set_level(level: LogLevel) {
+    log::set_max_level(match level {
+        LogLevel::Debug => log::LevelFilter::Trace,
+        LogLevel::Verbose => log::LevelFilter::Debug,
+        LogLevel::Notice => log::LevelFilter::Info,
+        LogLevel::Warning => log::LevelFilter::Warn,
+        LogLevel::Nothing => log::LevelFilter::Off,
+    });
+}
+
+/// The role the following lines show.
+pub fn set_role(role: Role) {
+    let letter = match role {
+        Role::Primary => b'M',
+        Role::Replica => b'S',
+        Role::Sentinel => b'X',
+    };
+    ROLE.store(letter, Ordering::Relaxed);
+}
+
+/// Writes text as it is, without time and level: the logo, crash reports.
+pub fn raw(level: log::Level, text: &[u8]) {
+    if level <= log::max_level() {
+        write(level, text, text);
+    }
+}
+
+/// Writes a line from a signal handler. Async-signal-safe: no allocation, no lock.
+pub fn from_signal_handler(level: log::Level, message: &[u8]) {
+    if level > log::max_level() {
+        return;
+    }
+    let path = FILE_IN_HANDLER.load(Ordering::Acquire);
+    let fd = if path.is_null() {
+        libc::STDOUT_FILENO
+    } else {
+        // SAFETY: the path is a C string that is never freed; open is async-signal-safe.
+        unsafe { libc::open(path, libc::O_APPEND | libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC, 0o644) }
+    };
+    if fd < 0 {
+        return;
+    }
+    // SAFETY: time with a null pointer only returns the time, and is async-signal-safe.
+    let now = unsafe { libc::time(ptr::null_mut()) };
+    let pid = std::process::id();
+    let mut line = [0; 1024];
+    let mut rest = &mut line[..];
+    // A message that does not fit is cut.
+    let _ = write!(rest, "{pid}:signal-handler ({now}) ").and_then(|()| {
+        let fits = message.len().min(rest.len().saturating_sub(1));
+        rest.write_all(&message[..fits])?;
+        rest.write_all(b"\n")
+    });
+    let left = rest.len();
+    let len = line.len() - left;
+    // SAFETY: the first `len` bytes of `line` are initialized, and write is async-signal-safe. A failure cannot be told
+    // to anyone.
+    unsafe {
+        libc::write(fd, line.as_ptr().cast(), len);
+        if !path.is_null() {
+            libc::close(fd);
+        }
+    }
+}
+
+fn write_record(record: &log::Record<'_>) {
+    let message = record.args().to_string();
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since_epoch.as_secs() as i64;
+    let pid = std::process::id();
+    let is_child = pid != MAIN_PROCESS.load(Ordering::Relaxed);
+    if !is_child && IS_MAIN_THREAD.get() {
+        UTC_OFFSET_SECONDS.store(utc_offset_seconds(seconds), Ordering::Relaxed);
+    }
+    let role = if is_child { b'C' } else { ROLE.load(Ordering::Relaxed) };
+    let local = seconds + UTC_OFFSET_SECONDS.load(Ordering::Relaxed);
+    let line = format!(
+        "{pid}:{} {}.{:03} {} {message}\n",
+        role as char,
+        date_and_time(local),
+        since_epoch.subsec_millis(),
+        mark(record.level()),
+    );
+    write(record.level(), line.as_bytes(), message.as_bytes());
+}
+
+/// How a line shows its level.
+fn mark(level: log::Level) -> char {
+    match level {
+        log::Level::Error | log::Level::Warn => '#',
+        log::Level::Info => '*',
+        log::Level::Debug => '-',
+        log::Level::Trace => '.',
+    }
+}
+
+/// `line` goes to the file or standard output in one write, so that lines of several processes do not mix; `message` to
+/// syslog. A log that cannot be written must not stop the server.
+fn write(level: log::Level, line: &[u8], message: &[u8]) {
+    {
+        let file = FILE.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match file.as_ref() {
+            Some(path) => {
+                let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+                let _ = opened.and_then(|mut file| file.write_all(line));
+            }
+            None => write_stdout(line),
+        }
+    }
+    if TO_SYSLOG.load(Ordering::Relaxed) {
+        write_syslog(level, message);
+    }
+}
+
+fn write_stdout(mut line: &[u8]) {
+    let stdout = std::io::stdout();
+    while !line.is_empty() {
+        match nix::unistd::write(stdout.as_fd(), line) {
+            Ok(written) => line = &line[written..],
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn open_syslog(ident: &str, facility: SyslogFacility) {
+    let facility = match facility {
+        SyslogFacility::User => libc::LOG_USER,
+        SyslogFacility::Local0 => libc::LOG_LOCAL0,
+        SyslogFacility::Local1 => libc::LOG_LOCAL1,
+        SyslogFacility::Local2 => libc::LOG_LOCAL2,
+        SyslogFacility::Local3 => libc::LOG_LOCAL3,
+        SyslogFacility::Local4 => libc::LOG_LOCAL4,
+        SyslogFacility::Local5 => libc::LOG_LOCAL5,
+        SyslogFacility::Local6 => libc::LOG_LOCAL6,
+        SyslogFacility::Local7 => libc::LOG_LOCAL7,
+    };
+    let ident = CString::new(ident).unwrap_or_default().into_raw();
+    // SAFETY: openlog keeps the pointer, which is never freed.
+    unsafe { libc::openlog(ident, libc::LOG_PID | libc::LOG_NDELAY | libc::LOG_NOWAIT, facility) };
+    TO_SYSLOG.store(true, Ordering::Relaxed);
+}
+
+fn write_syslog(level: log::Level, message: &[u8]) {
+    let priority = match level {
+        log::Level::Error | log::Level::Warn => libc::LOG_WARNING,
+        log::Level::Info => libc::LOG_NOTICE,
+        log::Level::Debug => libc::LOG_INFO,
+        log::Level::Trace => libc::LOG_DEBUG,
+    };
+    const FORMAT: &CStr = c"%s";
+    let message: Vec<u8> = message.iter().copied().filter(|byte| *byte != 0).collect();
+    if let Ok(message) = CString::new(message) {
+        // SAFETY: the format takes one C string and gets one.
+        unsafe { libc::syslog(priority, FORMAT.as_ptr(), message.as_ptr()) };
+    }
+}
+
+/// Seconds east of UTC at a time. Takes libc's time zone lock.
+fn utc_offset_seconds(seconds: i64) -> i64 {
+    // SAFETY: tm is plain data, for which zeros are valid; localtime_r fills it in and keeps no pointer.
+    let local = unsafe {
+        let mut local: libc::tm = std::mem::zeroed();
+        if libc::localtime_r(&seconds, &mut local).is_null() {
+            return 0;
+        }
+        local
+    };
+    local.tm_gmtoff
+}
+
+/// `22 Nov 2026 11:13:42` for seconds since 1970 in local time.
+fn date_and_time(seconds: i64) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (mut days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
+    let mut year = 1970;
+    let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    // A cycle of 400 years has always the same length, so the loop below stays short.
+    year += 400 * days.div_euclid(146_097);
+    days = days.rem_euclid(146_097);
+    loop {
+        let length = if is_leap(year) { 366 } else { 365 };
+        if days < length {
+            break;
+        }
+        days -= length;
+        year += 1;
+    }
+    let february = if is_leap(year) { 29 } else { 28 };
+    let mut month = 0;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{:02} {} {year} {:02}:{:02}:{:02}", days + 1, MONTHS[month], second / 3600, second / 60 % 60, second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "01 Jan 1970 00:00:00"),
+            (951_782_400, "29 Feb 2000 00:00:00"),
+            (1_709_251_199, "29 Feb 2024 23:59:59"),
+            (1_709_251_200, "01 Mar 2024 00:00:00"),
+            (1_795_346_022, "22 Nov 2026 11:13:42"),
+            (4_107_542_400, "01 Mar 2100 00:00:00"),
+            (-1, "31 Dec 1969 23:59:59"),
+            (253_402_300_799, "31 Dec 9999 23:59:59"),
+        ] {
+            assert_eq!(date_and_time(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn lines_go_to_the_file_that_is_there_when_they_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        start();
+        let mut config = Config { logfile: path.to_str().unwrap().to_owned(), ..Config::default() };
+        config.loglevel = LogLevel::Verbose;
+        configure(&config);
+        set_role(Role::Replica);
+        log::info!("first");
+        std::fs::rename(&path, dir.path().join("log.1")).unwrap();
+        set_role(Role::Primary);
+        log::debug!("second");
+        log::trace!("not logged");
+        log::warn!(target: "mio", "not ours");
+        raw(log::Level::Warn, b"raw\n");
+        from_signal_handler(log::Level::Warn, b"signal");
+        let first = std::fs::read_to_string(dir.path().join("log.1")).unwrap_or_default();
+        let rest = std::fs::read_to_string(&path).unwrap();
+        configure(&Config::default());
+        let pid = std::process::id();
+        let first = first.lines().find(|line| line.ends_with(" * first")).unwrap();
+        let time = first.strip_prefix(&format!("{pid}:S ")).unwrap().strip_suffix(" * first").unwrap();
+        assert_eq!(time.len(), "22 Nov 2026 11:13:42.123".len(), "{time}");
+        // Other tests of this process may log too.
+        let ours = ["second", "not logged", "not ours", "raw", "signal"];
+        let lines: Vec<&str> = rest.lines().filter(|line| ours.iter().any(|end| line.ends_with(end))).collect();
+        assert_eq!(lines.len(), 3, "{rest}");
+        assert!(lines[0].starts_with(&format!("{pid}:M ")) && lines[0].ends_with(" - second"));
+        assert_eq!(lines[1], "raw");
+        assert!(lines[2].starts_with(&format!("{pid}:signal-handler (")) && lines[2].ends_with(") signal"));
+    }
+
+    /// Run by hand for the cost of a line: `cargo test --release -- --ignored --nocapture cost_of_a_line`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn cost_of_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        start();
+        configure(&Config { logfile: dir.path().join("log").to_str().unwrap().to_owned(), ..Config::default() });
+        let begin = std::time::Instant::now();
+        for _ in 0..100_000 {
+            log::info!("a line of usual length, as 10000 others");
+        }
+        println!("{:?} a line", begin.elapsed() / 100_000);
+        configure(&Config::default());
+    }
+}

@@ -1,0 +1,12 @@
+//! The operating system: clock, signals, background threads, the allocator, the log sink.
+
+pub mod alloc;
+pub mod background;
+pub mod clock;
+pub mod crash;
+pub mod fork;
+pub mod log;
+pub mod process;
+pub mod service;
+pub mod signals;
+pub mod system_check;

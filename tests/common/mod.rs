@@ -1,0 +1,172 @@
+//! Starts real servers for the behaviour tests: on free ports, in folders of their own, stopped when the test ends.
+#![allow(dead_code)]
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Our server and client, as cargo built them for this test run.
+pub const SERVER: &str = env!("CARGO_BIN_EXE_redis-server");
+pub const CLI: &str = env!("CARGO_BIN_EXE_redis-cli");
+
+/// A running server.
+pub struct TestServer {
+    pub port: u16,
+    pub dir: TempDir,
+    pub child: Child,
+    binary: PathBuf,
+    args: Vec<String>,
+}
+
+/// Ports below the ephemeral range, so that no outgoing connection takes one, each with its bus port (+10000) free too.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// A port that is free now, as is the cluster bus port that goes with it. Never the same twice in one test process.
+pub fn free_port() -> u16 {
+    loop {
+        let start = 10_000 + (std::process::id() % 120) as u16 * 100;
+        let n = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (start - 10_000 + n) % 12_000;
+        let free = |p: u16| TcpListener::bind(("127.0.0.1", p)).is_ok();
+        if free(port) && free(port + 10_000) {
+            return port;
+        }
+    }
+}
+
+/// A real redis-server, when one is installed.
+pub fn real_redis() -> Option<PathBuf> {
+    let named = std::env::var_os("REAL_REDIS_SERVER").map(PathBuf::from);
+    let candidates = named.into_iter().chain(["/usr/bin/redis-server".into(), "/usr/local/bin/redis-server".into()]);
+    let found = candidates.into_iter().find(|p| p.exists());
+    if found.is_none() {
+        eprintln!("no redis-server is installed: nothing is tested against it");
+    }
+    found
+}
+
+impl TestServer {
+    /// Our server, with these options behind the usual ones.
+    pub fn start(options: &[&str]) -> TestServer {
+        TestServer::start_binary(Path::new(SERVER), options)
+    }
+
+    pub fn start_binary(binary: &Path, options: &[&str]) -> TestServer {
+        let port = free_port();
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut args: Vec<String> = [
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            &dir.path().display().to_string(),
+            "--logfile",
+            "server.log",
+            "--save",
+            "",
+        ]
+        .map(String::from)
+        .to_vec();
+        args.extend(options.iter().map(|o| o.to_string()));
+        let child = spawn(binary, &args);
+        let mut server = TestServer { port, dir, child, binary: binary.to_path_buf(), args };
+        server.wait_ready();
+        server
+    }
+
+    /// Starts the server again, with the same options and data.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.binary, &self.args);
+        self.wait_ready();
+    }
+
+    /// Ends the process at once, as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
+    }
+
+    pub fn client(&self) -> redis::Client {
+        redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).expect("a valid address")
+    }
+
+    pub fn connect(&self) -> redis::Connection {
+        self.client().get_connection().expect("a connection")
+    }
+
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the server ended with {status}:\n{}", self.log());
+            }
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.is_loaded() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the server does not come up:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn is_loaded(&self) -> bool {
+        let Ok(mut c) = self.client().get_connection() else { return false };
+        match redis::cmd("PING").query::<String>(&mut c) {
+            Ok(_) => true,
+            Err(e) => e.code() == Some("NOAUTH"),
+        }
+    }
+}
+
+fn spawn(binary: &Path, args: &[String]) -> Child {
+    Command::new(binary)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the server starts")
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of the server on port {}:\n{}", self.port, self.log());
+        }
+        self.kill();
+    }
+}
+
+/// Asks again until the condition holds; panics with `what` after `seconds`.
+pub fn wait_for(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !condition() {
+        assert!(Instant::now() < deadline, "no success in {seconds} s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends a command given as words and panics on an error reply.
+pub fn run<T: redis::FromRedisValue>(c: &mut redis::Connection, words: &[&str]) -> T {
+    try_run(c, words).unwrap_or_else(|e| panic!("{words:?}: {e}"))
+}
+
+pub fn try_run<T: redis::FromRedisValue>(c: &mut redis::Connection, words: &[&str]) -> redis::RedisResult<T> {
+    let mut cmd = redis::cmd(words[0]);
+    for word in &words[1..] {
+        cmd.arg(word);
+    }
+    cmd.query(c)
+}
