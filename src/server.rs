@@ -13,6 +13,7 @@ use crate::keyspace::Keyspace;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
+use crate::persist::Persist;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -35,6 +36,7 @@ pub struct Server {
     pub commands: CommandTable,
     pub stats: Stats,
     pub background: Background,
+    pub persist: Persist,
     pub blocked: Blocked,
     pub pauses: Pauses,
     /// Clients whose commands a pause holds back, in order.
@@ -68,6 +70,7 @@ impl Server {
             Keyspace::new(if cfg.cluster_enabled { 1 } else { cfg.databases }, cfg.cluster_enabled, HashSeed(seed));
         let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
         let now_ms = clock.ms();
+        let persist = Persist::new(&cfg, now_ms / 1000);
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
             cfg,
@@ -79,6 +82,7 @@ impl Server {
             commands: CommandTable::new(commands::ALL),
             stats: Stats::default(),
             background: Background::new()?,
+            persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
             postponed: Vec::new(),

@@ -6,6 +6,7 @@
 use crate::config::{Config, ConfigError, Loaded, Supervised};
 use crate::dispatch::table::RenameError;
 use crate::net::listener::Listener;
+use crate::persist;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
 use crate::sys::{crash, log as log_sink, process, service, signals, system_check};
 use std::ffi::OsString;
@@ -66,6 +67,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
             match error {
                 StartError::Config(error) => error.report(),
                 StartError::Other(reason) => log::warn!("{reason}"),
+                StartError::Told => {}
             }
             1
         }
@@ -78,6 +80,8 @@ enum StartError {
     Config(ConfigError),
     /// The last line of the log.
     Other(String),
+    /// The log has it already.
+    Told,
 }
 
 impl From<String> for StartError {
@@ -112,6 +116,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
         return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
     log::info!("Server initialized");
+    server.load_at_start().map_err(|()| StartError::Told)?;
     if server.cfg.port != 0 {
         log::info!("Ready to accept connections tcp");
     }
@@ -165,6 +170,16 @@ fn refuse_modules(cfg: &Config) -> Result<(), String> {
 /// What the program does besides being a server: its exit code, or `None` to be one.
 fn run_tool(program: &str, args: &[Vec<u8>]) -> Option<i32> {
     let name = program.rsplit('/').next().unwrap_or(program);
+    let tool_args = || -> Vec<String> {
+        let rest = args.iter().filter(|a| !a.starts_with(b"--check-")).map(|a| String::from_utf8_lossy(a).into_owned());
+        std::iter::once(program.to_string()).chain(rest).collect()
+    };
+    if name.contains("redis-check-aof") || args.first().is_some_and(|a| a == b"--check-aof") {
+        return Some(persist::check_aof::main(&tool_args()));
+    }
+    if name.contains("redis-check-rdb") || args.first().is_some_and(|a| a == b"--check-rdb") {
+        return Some(persist::check_rdb::main(&tool_args(), REDIS_VERSION));
+    }
     if name.contains("redis-sentinel") || args.iter().any(|arg| arg == b"--sentinel") {
         eprintln!("This server has no Sentinel mode.");
         return Some(1);

@@ -56,9 +56,7 @@ impl Server {
     fn apply_config(&mut self, apply: Apply) -> Result<(), String> {
         match apply {
             Apply::None
-            // Followed when the AOF, the cluster or a replica is next looked at.
-            | Apply::AofAutoGc
-            | Apply::Appendfsync
+            // Followed when the cluster or a replica is next looked at.
             | Apply::ClusterAnnounceHostname
             | Apply::ClusterAnnounceHumanNodename
             | Apply::ClusterAnnounceIp
@@ -66,6 +64,8 @@ impl Server {
             | Apply::ClusterFlags
             | Apply::GoodReplicas
             | Apply::ReplBacklogSize => {}
+            Apply::AofAutoGc => self.remove_aof_history(),
+            Apply::Appendfsync => self.apply_appendfsync(),
             Apply::Appendonly => self.apply_appendonly()?,
             Apply::Bind => self.listen_again().map_err(|()| "Failed to bind to specified addresses.")?,
             Apply::CrashLog => crash::set_report(self.cfg.crash_log_enabled),

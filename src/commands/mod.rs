@@ -6,7 +6,9 @@ pub mod connection;
 pub mod expire;
 pub mod generic;
 pub mod lcs;
+pub mod migrate;
 pub mod object;
+pub mod persistence;
 pub mod scan;
 pub mod string;
 pub mod transaction;
@@ -20,7 +22,9 @@ pub const ALL: &[&[Command]] = &[
     connection::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    migrate::COMMANDS,
     object::COMMANDS,
+    persistence::COMMANDS,
     scan::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,

@@ -33,22 +33,9 @@ impl Server {
     ) -> Result<(), CmdError> {
         Ok(())
     }
-    // persist
-    pub fn check_disk(&mut self, _row: &Command, _is_write: bool) -> Result<(), CmdError> {
-        Ok(())
-    }
-    /// Turns the AOF on or off, as `appendonly` says.
-    pub fn apply_appendonly(&mut self) -> Result<(), String> {
-        if self.cfg.appendonly { Err("Unable to turn on AOF. Check server logs.".into()) } else { Ok(()) }
-    }
-    pub fn feed_aof(&mut self, _db: usize, _command: &[u8]) {}
-    /// Writes and syncs the AOF before replies leave.
-    pub fn flush_aof(&mut self) {}
-    pub fn is_loading(&self) -> bool {
-        false
-    }
-    pub fn loading_allows(&self, _row: &Command) -> bool {
-        false
+    /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
+    pub fn update_sinks(&mut self) {
+        self.ks.effects.has_sinks = self.aof_wants_commands();
     }
     /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
     pub fn after_flush_all(&mut self) {}
@@ -84,7 +71,20 @@ impl Server {
     }
     pub fn rooms_before_sleep(&mut self) {}
     pub fn rooms_timers(&mut self) {}
-    pub fn rooms_cron(&mut self) {}
+    pub fn rooms_cron(&mut self) {
+        self.persist_cron();
+    }
+    /// Replication position to store in a snapshot.
+    pub fn repl_info(&self) -> Option<crate::persist::rdb::ReplInfo> {
+        None
+    }
+    /// A snapshot child ended.
+    pub fn repl_bgsave_done(&mut self, _kind: crate::persist::child::ChildKind, _ok: bool) {}
+    /// Called now and then while a data set is loaded.
+    pub fn repl_while_loading(&mut self) {}
+    pub fn repl_before_startup_load(&mut self) {}
+    /// `None`: there was no snapshot.
+    pub fn repl_after_startup_load(&mut self, _found: Option<crate::persist::load::LoadedRepl>) {}
     pub fn cluster_connections(&self) -> usize {
         0
     }

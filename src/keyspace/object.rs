@@ -91,6 +91,20 @@ impl AccessClock {
         }
     }
 
+    /// Gives an entry the idle time or frequency that came with it from elsewhere, as far as the policy in force can use
+    /// it.
+    pub fn restore(&self, entry: &mut Entry, idle_s: Option<u64>, freq: Option<u8>) {
+        if self.lfu {
+            if let Some(freq) = freq {
+                entry.set_lru(self.minutes << 8 | u32::from(freq));
+            }
+        } else if let Some(idle) = idle_s {
+            // The clock wraps; what is older than half a round counts as that old.
+            let half = 1 << 23;
+            entry.set_lru(self.lru.wrapping_sub(idle.min(half) as u32) & 0xff_ffff);
+        }
+    }
+
     pub fn touch(&self, entry: &mut Entry) {
         if self.lfu {
             let counter = self.lfu_bump(self.lfu_counter(entry.lru()));

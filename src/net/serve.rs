@@ -84,6 +84,10 @@ impl Server {
     /// Reads what the client has sent, up to its share of the turn, and runs it. `to_the_end`: the peer has closed, so the
     /// end is to be looked for even behind a short read.
     fn read_client(&mut self, id: ClientId, to_the_end: bool) {
+        if self.clients.current == Some(id) {
+            // A turn within a long command of this very client: its buffers are in use, and its next command waits.
+            return self.clients.want_read(id);
+        }
         for _ in 0..READS_PER_TURN {
             match self.read_some(id) {
                 ReadOutcome::Drained if !to_the_end => return,
@@ -173,7 +177,7 @@ impl Server {
         for id in std::mem::take(&mut self.clients.pending_reads) {
             let Some(c) = self.clients.get_mut(id) else { continue };
             c.flags.remove(ClientFlags::PENDING_READ);
-            if c.query.len() > c.query_pos {
+            if c.query.len() > c.query_pos && self.clients.current != Some(id) {
                 self.process_input(id);
             }
             self.read_client(id, false);
