@@ -14,6 +14,7 @@ use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
+use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -39,6 +40,7 @@ pub struct Server {
     pub persist: Persist,
     pub blocked: Blocked,
     pub pauses: Pauses,
+    pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
     /// Nested calls: above 0 within a transaction or script.
@@ -85,6 +87,7 @@ impl Server {
             persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
+            repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             depth: 0,
             run_id: random_hex_40(),
@@ -97,6 +100,7 @@ impl Server {
             next_cron_ms: now_ms,
             nesting: 0,
         };
+        server.start_as_configured();
         server.update_access_clock();
         Ok(server)
     }

@@ -9,6 +9,7 @@ pub mod lcs;
 pub mod migrate;
 pub mod object;
 pub mod persistence;
+pub mod replication;
 pub mod scan;
 pub mod string;
 pub mod transaction;
@@ -25,6 +26,7 @@ pub const ALL: &[&[Command]] = &[
     migrate::COMMANDS,
     object::COMMANDS,
     persistence::COMMANDS,
+    replication::COMMANDS,
     scan::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,

@@ -160,13 +160,15 @@ impl Server {
         }
         let mark = out.buf.len();
         self.set_expire_policy(id);
+        let was_replica = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::REPLICA));
         self.call(id, cmd, args, out);
         self.drain_effects();
+        self.check_link_reply(id, was_replica, &out.buf[mark..]);
         let write_offset = self.repl_offset();
         let Some(c) = self.clients.get_mut(id) else { return };
         c.write_offset = write_offset;
         let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP);
-        if c.is(silent) || c.conn.is_none() || c.is(ClientFlags::MASTER) {
+        if c.is(silent) || c.conn.is_none() || c.is(ClientFlags::MASTER) || was_replica {
             out.buf.truncate(mark);
         }
         let asking_now = row.name == "asking";

@@ -141,8 +141,6 @@ pub struct Client {
     pub reply_peak_at_ms: i64,
     /// Replication offset of the last write this client made, for WAIT and WAITAOF.
     pub write_offset: i64,
-    /// When the client is a replica of ours.
-    pub replica: Option<Box<crate::repl::primary::Replica>>,
     /// Bytes of the request being run that stand in the query buffer (CLIENT LIST's `argv-mem`).
     pub argv_bytes: usize,
 }
@@ -179,7 +177,6 @@ impl Client {
             reply_peak: 0,
             reply_peak_at_ms: now_ms,
             write_offset: 0,
-            replica: None,
             argv_bytes: 0,
         }
     }

@@ -73,7 +73,7 @@ impl Server {
     }
 
     pub fn on_client_ready(&mut self, id: ClientId, event: Ready) {
-        if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.replica.is_some()) {
+        if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
             self.clients.want_write(id);
         }
         if event.readable {
@@ -132,6 +132,9 @@ impl Server {
                 c.last_interaction_ms = now_ms;
                 let from_master = c.is(ClientFlags::MASTER);
                 self.stats.note_input(n, from_master);
+                if from_master {
+                    self.note_master_read(n);
+                }
                 self.process_input(id);
                 self.check_query_limit(id, query_limit);
                 if n < room { ReadOutcome::Drained } else { ReadOutcome::More }
@@ -208,7 +211,7 @@ impl Server {
         if c.is(ClientFlags::CLOSE_ASAP) {
             return;
         }
-        if c.replica.is_some() {
+        if c.is(ClientFlags::REPLICA) {
             return self.write_replica(id);
         }
         let Some(conn) = c.conn.as_mut() else { return };
@@ -244,9 +247,7 @@ impl Server {
             self.clients.closing.push(id);
             return;
         }
-        if !self.before_free(id) {
-            return;
-        }
+        self.before_free(id);
         self.discard_transaction(id);
         self.unwatch_all(id);
         let Some(mut c) = self.clients.remove(id) else { return };
