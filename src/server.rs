@@ -4,6 +4,7 @@
 //! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
 
 use crate::admin::stats::Stats;
+use crate::cluster::bus::Bus;
 use crate::commands;
 use crate::config::Config;
 use crate::dispatch::CommandTable;
@@ -40,6 +41,8 @@ pub struct Server {
     pub persist: Persist,
     pub blocked: Blocked,
     pub pauses: Pauses,
+    /// The cluster, in cluster mode.
+    pub bus: Option<Box<Bus>>,
     pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
@@ -87,6 +90,7 @@ impl Server {
             persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
+            bus: None,
             repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             depth: 0,
@@ -163,6 +167,7 @@ impl Server {
         let ready = self.reactor.poll(Some(timeout))?;
         self.clock.sync();
         self.update_access_clock();
+        self.cluster_turn_begins();
         for event in &ready {
             self.on_ready(*event);
         }

@@ -7,11 +7,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use mio::net::TcpStream;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint, wire};
@@ -76,8 +76,8 @@ pub struct Bus {
     next_generation: u32,
     /// Links that may hold more than was read of them in their turn.
     unread: Vec<(usize, u32)>,
-    /// Holding it open holds the lock.
-    _lock: Flock<File>,
+    /// Holding the file open holds the lock.
+    lock: Flock<File>,
     path: PathBuf,
     /// Wall clock minus monotonic clock at the start: the machine's clock does not jump.
     clock_offset_ms: i64,
@@ -97,9 +97,8 @@ impl Bus {
             log::info!("No cluster configuration found, I'm {}", machine.myself().id);
             machine
         } else {
-            let machine = Cluster::from_nodes_conf(config, seed, now_ms, &text).map_err(|e| {
-                format!("Unrecoverable error: corrupted cluster config file \"{}\" ({e}).", e.text)
-            })?;
+            let machine = Cluster::from_nodes_conf(config, seed, now_ms, &text)
+                .map_err(|e| format!("Unrecoverable error: corrupted cluster config file \"{}\" ({e}).", e.text))?;
             log::info!("Node configuration loaded, I'm {}", machine.myself().id);
             machine
         };
@@ -110,7 +109,7 @@ impl Bus {
             by_link: HashMap::new(),
             next_generation: 0,
             unread: Vec::new(),
-            _lock: lock,
+            lock,
             path,
             clock_offset_ms,
             saves: 0,
@@ -126,11 +125,21 @@ impl Bus {
         self.saves += 1;
         let temporary = PathBuf::from(format!("{}.tmp-{}-{}", self.path.display(), std::process::id(), self.saves));
         let text = self.machine.nodes_conf();
-        let result = write_file(&temporary, &self.path, text.as_bytes(), fsync);
-        if result.is_err() {
-            let _ = std::fs::remove_file(&temporary);
+        match write_file(&temporary, &self.path, text.as_bytes(), fsync) {
+            Ok(lock) => {
+                self.lock = lock;
+                Ok(())
+            }
+            Err(reason) => {
+                let _ = std::fs::remove_file(&temporary);
+                Err(reason)
+            }
         }
-        result
+    }
+
+    /// Descriptors a child process must not keep: ports and the lock, so that a successor of a killed parent can start.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.listeners.iter().map(Listener::raw_fd).chain([self.lock.as_raw_fd()]).collect()
     }
 
     /// Memory of all links, bytes.
@@ -241,33 +250,40 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
     }
 }
 
-/// The lock keeps a second node from using the file. It is on the file that is there at the start and stays with it, as
-/// later versions are renamed into its place: the name is locked for whoever opens it while the first one is unchanged,
-/// so the lock is taken before anything is read.
+/// Locks the file, which is made if it is not there, against a second node. Every version of the file is locked before it
+/// gets the name, so what has the name is locked at any time; what has lost the name meanwhile does not count.
 fn lock_file(path: &Path) -> Result<Flock<File>, String> {
     let shown = path.display();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|e| format!("Can't open {shown} in order to acquire a lock: {}", reason(&e)))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
-        nix::errno::Errno::EWOULDBLOCK => format!(
-            "Sorry, the cluster configuration file {shown} is already used by a different Redis Cluster node. Please make \
-             sure that different nodes use different cluster configuration files."
-        ),
-        e => format!("Impossible to lock {shown}: {}", e.desc()),
-    })
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|e| format!("Can't open {shown} in order to acquire a lock: {}", reason(&e)))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
+            nix::errno::Errno::EWOULDBLOCK => format!(
+                "Sorry, the cluster configuration file {shown} is already used by a different Redis Cluster node. Please \
+                 make sure that different nodes use different cluster configuration files."
+            ),
+            e => format!("Impossible to lock {shown}: {}", e.desc()),
+        })?;
+        let (Ok(locked), Ok(named)) = (lock.metadata(), std::fs::metadata(path)) else { continue };
+        if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
+            return Ok(lock);
+        }
+    }
 }
 
-fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result<(), String> {
-    let mut file = File::create(temporary)
-        .map_err(|e| format!("Could not open temp cluster config file: {}", reason(&e)))?;
-    file.write_all(text).map_err(|e| format!("Failed after writing to tmp cluster config file: {}", reason(&e)))?;
+fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result<Flock<File>, String> {
+    let file =
+        File::create(temporary).map_err(|e| format!("Could not open temp cluster config file: {}", reason(&e)))?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, e)| format!("Impossible to lock {}: {}", temporary.display(), e.desc()))?;
+    lock.write_all(text).map_err(|e| format!("Failed after writing to tmp cluster config file: {}", reason(&e)))?;
     if fsync {
-        file.sync_all().map_err(|e| format!("Could not sync tmp cluster config file: {}", reason(&e)))?;
+        lock.sync_all().map_err(|e| format!("Could not sync tmp cluster config file: {}", reason(&e)))?;
     }
     std::fs::rename(temporary, path)
         .map_err(|e| format!("Could not rename tmp cluster config file: {}", reason(&e)))?;
@@ -277,32 +293,23 @@ fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result
             .and_then(|d| d.sync_all())
             .map_err(|e| format!("Could not sync cluster config file dir: {}", reason(&e)))?;
     }
-    Ok(())
-}
-
-fn connect(ip: &str, port: u16, bind: &str) -> io::Result<Conn> {
-    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let address = SocketAddr::new(ip.parse::<IpAddr>().map_err(|_| invalid())?, port);
-    let stream = match bind.parse::<IpAddr>() {
-        Ok(source) => listener::connect_from(source, address)?,
-        Err(_) => TcpStream::connect(address)?,
-    };
-    let conn = Conn::Tcp(stream);
-    conn.set_nodelay(true);
-    Ok(conn)
+    Ok(lock)
 }
 
 impl Server {
-    /// In cluster mode: takes up `nodes.conf`. To be called before data is loaded.
+    /// In cluster mode: takes up `nodes.conf` and the bus port. To be called before data is loaded; nobody is answered
+    /// until [`Server::start_cluster`].
     pub fn open_cluster(&mut self) -> Result<(), String> {
         if !self.cfg.cluster_enabled {
             return Ok(());
         }
         let port = if self.cfg.tls_cluster { self.cfg.tls_port } else { self.cfg.port };
         if self.cfg.cluster_port == 0 && port > 65535 - super::BUS_PORT_OFFSET {
-            return Err("Redis port number too high. Cluster communication port is 10,000 port numbers higher than your \
+            return Err(
+                "Redis port number too high. Cluster communication port is 10,000 port numbers higher than your \
                         Redis port. Your Redis port number must be 55535 or less."
-                .into());
+                    .into(),
+            );
         }
         if self.cfg.bind.is_empty() {
             return Err("No bind address is configured, but it is required for the Cluster bus.".into());
@@ -311,17 +318,22 @@ impl Server {
         crate::server::random_bytes(&mut seed);
         let now_ms = self.clock.ms();
         let offset = now_ms - self.clock.mono_ms();
-        self.bus = Some(Box::new(Bus::open(&self.cfg, now_ms, offset, u64::from_ne_bytes(seed))?));
+        let mut bus = Box::new(Bus::open(&self.cfg, now_ms, offset, u64::from_ne_bytes(seed))?);
+        let port = bus.machine.config().listen_port();
+        bus.listeners = listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog)
+            .map_err(|_| format!("Failed listening on port {port} (cluster), aborting."))?;
+        if let Some((ip, port)) = bus.machine.my_master_address() {
+            self.start_as_replica_of(ip, port);
+        }
+        self.bus = Some(bus);
         Ok(())
     }
 
-    /// In cluster mode: sees to keys in slots of others, and opens the bus. To be called once the data is loaded.
+    /// In cluster mode: sees to keys in slots of others, and takes part in the cluster. To be called once the data is
+    /// loaded.
     pub fn start_cluster(&mut self) -> Result<(), String> {
         self.with_cluster(|machine, env| machine.adopt_loaded_keys(env));
         let Some(bus) = &mut self.bus else { return Ok(()) };
-        let port = bus.machine.config().listen_port();
-        let failed = |_| format!("Failed listening on port {port} (cluster), aborting.");
-        bus.listeners = listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog).map_err(failed)?;
         for (i, l) in bus.listeners.iter_mut().enumerate() {
             l.register(self.reactor.registry(), Source::BusListener(i as u32).token())
                 .map_err(|e| format!("Failed to watch the cluster bus: {}", reason(&e)))?;
@@ -457,8 +469,10 @@ impl Server {
 
     fn open_link(&mut self, bus: &mut Bus, link: LinkId, ip: &str, port: u16) {
         let registry = self.reactor.registry();
-        let opened = connect(ip, port, &self.cfg.bind_source_addr)
-            .and_then(|conn| bus.add_peer(link, conn, false, registry));
+        let opened = crate::repl::follow::open_connection(ip, port, &self.cfg.bind_source_addr).and_then(|conn| {
+            conn.set_nodelay(true);
+            bus.add_peer(link, conn, false, registry)
+        });
         if let Err(e) = opened {
             log::trace!("Unable to connect to Cluster Node [{ip}]:{port} -> {}", reason(&e));
             self.lose_link(bus, link);
