@@ -117,7 +117,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     }
     server.open_cluster()?;
     log::info!("Server initialized");
-    server.load_at_start().map_err(|()| StartError::Told)?;
+    server.load_at_start().map_err(|_| StartError::Told)?;
     server.start_cluster()?;
     if server.cfg.port != 0 {
         log::info!("Ready to accept connections tcp");

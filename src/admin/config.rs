@@ -62,8 +62,7 @@ impl Server {
             | Apply::ClusterAnnounceHumanNodename
             | Apply::ClusterAnnounceIp
             | Apply::ClusterAnnouncePort
-            | Apply::ClusterFlags
-            => {}
+            | Apply::ClusterFlags => {}
             Apply::GoodReplicas => self.refresh_good_replicas(),
             Apply::ReplBacklogSize => self.resize_backlog(),
             Apply::AofAutoGc => self.remove_aof_history(),
