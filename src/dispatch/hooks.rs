@@ -32,7 +32,6 @@ impl Server {
     pub fn deliver_from_bus(&mut self, _sharded: bool, _channel: &[u8], _message: &[u8]) {}
     pub fn unsubscribe_slots(&mut self, _moved: &dyn Fn(u16) -> bool) {}
     // memory
-    pub fn evict_clients(&mut self) {}
     pub fn check_memory(
         &mut self,
         _id: ClientId,
@@ -88,17 +87,12 @@ impl Server {
     pub fn cluster_connections(&self) -> usize {
         self.cluster_link_count()
     }
-    pub fn on_stop_signal(&mut self, _signal: i32) {
-        self.exit = Some(0);
-    }
-    // admin
-    pub fn check_output_limit(&mut self, _id: ClientId) {}
-    pub fn after_call(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>, _duration_us: i64) {}
     /// A queued command is checked again when it runs, where that can have changed (ACL).
     pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {
         None
     }
-    pub fn describe_client(&self, id: ClientId) -> String {
-        self.clients.get(id).map(|c| format!("id={} addr={}", c.number, c.addr())).unwrap_or_default()
+    /// A user of this name exists.
+    pub fn user_exists(&self, name: &[u8]) -> bool {
+        name == b"default"
     }
 }
