@@ -216,6 +216,9 @@ impl Server {
             // The parent's descriptors stay open; nothing here uses the child's again.
             let _ = nix::unistd::close(listener.raw_fd());
         }
+        for fd in self.bus.iter().flat_map(|bus| bus.descriptors()) {
+            let _ = nix::unistd::close(fd);
+        }
     }
 
     /// While a child shares our memory, resizing tables would copy it.

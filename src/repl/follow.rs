@@ -676,7 +676,7 @@ fn write_received(transfer: &mut Transfer, data: &[u8]) -> io::Result<()> {
 }
 
 /// A connection being made to the first address of `host`, from `source` if it is given.
-fn open_connection(host: &str, port: u16, source: &str) -> io::Result<Conn> {
+pub(crate) fn open_connection(host: &str, port: u16, source: &str) -> io::Result<Conn> {
     let no_address = || io::Error::from_raw_os_error(nix::libc::EADDRNOTAVAIL);
     let target = (host, port).to_socket_addrs()?.next().ok_or_else(no_address)?;
     if source.is_empty() {
