@@ -478,7 +478,7 @@ fn nonsense_from_a_master_does_no_harm() {
         b"".to_vec(),
         b"-LOADING wait\r\n".to_vec(),
         b"\xff\xfe\x00\r\n".to_vec(),
-        b"+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC x\r\n$3\r\nabc".to_vec(),
+        b"+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC x\r\n$9\r\nREDIS9999".to_vec(),
         format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$99999999999999999999999\r\n").into_bytes(),
         format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$9\r\nREDIS9999").into_bytes(),
         format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n-ERR no\r\n").into_bytes(),
