@@ -124,9 +124,7 @@ const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
         name: "panic",
         args: 0..=0,
-        run: |ctx, _| {
-            panic!("DEBUG PANIC called at Unix time {}", ctx.srv.clock.us() / 1_000_000)
-        },
+        run: |ctx, _| panic!("DEBUG PANIC called at Unix time {}", ctx.srv.clock.us() / 1_000_000),
         help: &["PANIC", "    Crash as a panic does."],
     },
     DebugSub {

@@ -5,7 +5,6 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub mod debug;
-pub mod server;
 pub mod expire;
 pub mod generic;
 pub mod lcs;
@@ -14,6 +13,7 @@ pub mod object;
 pub mod persistence;
 pub mod replication;
 pub mod scan;
+pub mod server;
 pub mod string;
 pub mod transaction;
 
