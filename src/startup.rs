@@ -121,7 +121,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     }
     log::info!("Server initialized");
     server.note_initial_memory();
-    server.load_at_start().map_err(|()| StartError::Told)?;
+    server.load_at_start().map_err(|_| StartError::Told)?;
     if server.cfg.port != 0 {
         log::info!("Ready to accept connections tcp");
     }

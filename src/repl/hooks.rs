@@ -28,9 +28,12 @@ impl Server {
         self.show_role();
     }
 
-    /// The role as log lines show it.
-    pub(super) fn show_role(&self) {
+    /// The role as log lines, `replicaof` and the out-of-memory score show it.
+    pub(super) fn show_role(&mut self) {
         log_sink::set_role(if self.repl.is_replica() { log_sink::Role::Replica } else { log_sink::Role::Primary });
+        self.cfg.replicaof.clone_from(&self.repl.master.address);
+        // A score that cannot be set is in the log.
+        let _ = self.apply_oom_score();
     }
 
     /// Looks at the reply to a command that came over a link between servers: nobody reads it there.
