@@ -184,6 +184,7 @@ impl Server {
             || !self.clients.unblocked.is_empty()
             || !self.clients.closing.is_empty()
             || self.exit.is_some()
+            || self.keyspace_is_busy()
             || signals::stop_requested();
         if busy {
             return Duration::ZERO;
@@ -201,6 +202,7 @@ impl Server {
 
     fn before_sleep(&mut self) {
         self.process_unblocked();
+        self.keyspace_before_sleep();
         self.rooms_before_sleep();
         self.drain_effects();
         // What was executed reaches the disk first, if it is to: then replies may leave.
@@ -245,12 +247,7 @@ impl Server {
             self.on_stop_signal(signal);
         }
         self.clients_cron();
-        let count = self.ks.dbs.len();
-        for db in 0..count {
-            if !self.ks.dbs[db].is_empty() || self.ks.dbs[db].is_per_slot() {
-                self.ks.dbs[db].rehash(1000);
-            }
-        }
+        self.keyspace_cron();
         self.rooms_cron();
         self.drain_effects();
     }

@@ -14,9 +14,9 @@ pub mod transaction;
 use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
-<<<<<<< HEAD
 pub const ALL: &[&[Command]] = &[
     command::COMMANDS,
+    config::COMMANDS,
     connection::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
@@ -25,10 +25,6 @@ pub const ALL: &[&[Command]] = &[
     string::COMMANDS,
     transaction::COMMANDS,
 ];
-=======
-pub const ALL: &[&[Command]] =
-    &[command::COMMANDS, config::COMMANDS, connection::COMMANDS, string::COMMANDS, transaction::COMMANDS];
->>>>>>> main
 
 /// What the rows of every family use.
 pub mod prelude {

@@ -24,14 +24,9 @@ impl Server {
     }
     // memory
     pub fn evict_clients(&mut self) {}
-    pub fn check_memory(
-        &mut self,
-        _id: ClientId,
-        _row: &Command,
-        _denies_oom: bool,
-        _in_multi: bool,
-    ) -> Result<(), CmdError> {
-        Ok(())
+    /// Memory that `maxmemory` does not count: output buffers of replicas beyond the backlog, and the AOF's buffer.
+    pub fn memory_not_counted(&self) -> usize {
+        0
     }
     // persist
     pub fn check_disk(&mut self, _row: &Command, _is_write: bool) -> Result<(), CmdError> {

@@ -159,7 +159,7 @@ impl Server {
             c.argv_bytes = args.total_len();
         }
         let mark = out.buf.len();
-        self.set_expire_policy(id);
+        self.set_lookup_policy(id);
         self.call(id, cmd, args, out);
         self.drain_effects();
         let write_offset = self.repl_offset();
