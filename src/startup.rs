@@ -1,12 +1,16 @@
 //! From the command line to a running loop, and from its end to the exit code.
 //!
 //! The order follows Redis, as tools that start servers wait for its log lines: the starting lines, the logo with `PID:`,
-//! `Server initialized`, and `Ready to accept connections` once a listener is open and the data is loaded.
+//! `Server initialized`, and `Ready to accept connections` once a listener is open and the data is loaded. How a running
+//! server ends is `admin::shutdown`'s.
 
-use crate::config::{Config, Loaded, Supervised};
-use crate::net::listener::Listener;
+mod memory_test;
+
+use crate::config::{Config, ConfigError, Loaded, Supervised};
+use crate::dispatch::table::RenameError;
+use crate::persist;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
-use crate::sys::{crash, log as log_sink, process, service, signals, system_check};
+use crate::sys::{alloc, crash, log as log_sink, process, service, signals, system_check};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -17,6 +21,7 @@ const DEFAULT_PID_FILE: &str = "/var/run/redis.pid";
 pub fn main(args: Vec<OsString>) -> i32 {
     log_sink::start();
     process::collect_title_space();
+    let argv = args.clone();
     let mut args: Vec<Vec<u8>> = args.into_iter().map(OsString::into_vec).collect();
     let program = String::from_utf8_lossy(&args.remove(0)).into_owned();
     if let Some(code) = run_tool(&program, &args) {
@@ -54,41 +59,74 @@ pub fn main(args: Vec<OsString>) -> i32 {
     }
     match start(config, background) {
         Ok(mut server) => {
+            server.admin.argv = argv;
             if supervised == Some(Supervised::Systemd) {
                 tell_ready(&server);
             }
             let code = server.run();
-            clean_up(&server);
+            server.restart_if_asked();
             code
         }
-        Err(reason) => {
-            log::warn!("{reason}");
+        Err(error) => {
+            match error {
+                StartError::Config(error) => error.report(),
+                StartError::Other(reason) => log::warn!("{reason}"),
+                StartError::Told => {}
+            }
             1
         }
     }
 }
 
-/// Everything between a configuration and the loop. The error is the last line of the log.
-fn start(config: Config, background: bool) -> Result<Server, String> {
+/// Why the server does not start.
+enum StartError {
+    /// A line of the configuration.
+    Config(ConfigError),
+    /// The last line of the log.
+    Other(String),
+    /// The log has it already.
+    Told,
+}
+
+impl From<String> for StartError {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Everything between a configuration and the loop.
+fn start(config: Config, background: bool) -> Result<Server, StartError> {
     signals::install().map_err(|e| format!("Can't install signal handlers: {}", e.desc()))?;
     crash::set_report(config.crash_log_enabled);
     let config_file = config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let mut server = Server::new(config, config_file).map_err(|e| format!("Can't start the server: {e}"))?;
+    rename_commands(&mut server)?;
     server.apply_initial_config()?;
     if background || !server.cfg.pidfile.is_empty() {
         write_pid_file(&mut server.cfg);
     }
     show_logo(&server.cfg);
     system_check::warn_of_backlog(server.cfg.tcp_backlog);
+    refuse_modules(&server.cfg)?;
     server.listen()?;
+    let has_unix = !server.cfg.unixsocket.is_empty();
+    if server.cfg.port == 0 && !has_unix {
+        return Err(String::from("Configured to not listen anywhere, exiting.").into());
+    }
     log::info!("Server initialized");
-    for (kind, is_there) in [
-        ("tcp", server.listeners.iter().any(|l| matches!(l, Listener::Tcp(_)))),
-        ("unix", server.listeners.iter().any(|l| matches!(l, Listener::Unix(..)))),
-    ] {
-        if is_there {
-            log::info!("Ready to accept connections {kind}");
-        }
+    server.note_initial_memory();
+    server.load_at_start().map_err(|_| StartError::Told)?;
+    if server.cfg.port != 0 {
+        log::info!("Ready to accept connections tcp");
+    }
+    if has_unix {
+        log::info!("Ready to accept connections unix");
     }
     if (1..1 << 20).contains(&server.cfg.maxmemory) {
         log::warn!(
@@ -101,26 +139,72 @@ fn start(config: Config, background: bool) -> Result<Server, String> {
     Ok(server)
 }
 
+/// Carries the `rename-command` lines out.
+fn rename_commands(server: &mut Server) -> Result<(), ConfigError> {
+    for line in &server.cfg.rename_command {
+        let [from, to] = line.words.as_slice() else { continue };
+        let (from, to) = (String::from_utf8_lossy(from), String::from_utf8_lossy(to));
+        server.commands.rename(&from, &to).map_err(|error| {
+            let reason = match error {
+                RenameError::NoSuchCommand => "No such command in rename-command",
+                RenameError::NameTaken => "Target command name already exists",
+            };
+            ConfigError::at(line, reason)
+        })?;
+    }
+    Ok(())
+}
+
+/// There are no modules. A server that was meant to have one must not come up without it.
+fn refuse_modules(cfg: &Config) -> Result<(), String> {
+    if let Some(line) = cfg.loadmodule.first() {
+        let path = String::from_utf8_lossy(&line.words[0]);
+        log::warn!("Module {path} failed to load: this server has no module interface");
+        return Err(format!("Can't load module from {path}: server aborting"));
+    }
+    if cfg.module_config.is_empty() {
+        return Ok(());
+    }
+    log::warn!("Unresolved Configuration(s) Detected:");
+    for line in &cfg.module_config {
+        log::warn!(">>> '{}'", String::from_utf8_lossy(&line.text));
+    }
+    Err("Module Configuration detected without loadmodule directive or no ApplyConfig call: aborting".into())
+}
+
 /// What the program does besides being a server: its exit code, or `None` to be one.
 fn run_tool(program: &str, args: &[Vec<u8>]) -> Option<i32> {
     let name = program.rsplit('/').next().unwrap_or(program);
+    let tool_args = || -> Vec<String> {
+        let rest = args.iter().filter(|a| !a.starts_with(b"--check-")).map(|a| String::from_utf8_lossy(a).into_owned());
+        std::iter::once(program.to_string()).chain(rest).collect()
+    };
+    if name.contains("redis-check-aof") || args.first().is_some_and(|a| a == b"--check-aof") {
+        return Some(persist::check_aof::main(&tool_args()));
+    }
+    if name.contains("redis-check-rdb") || args.first().is_some_and(|a| a == b"--check-rdb") {
+        return Some(persist::check_rdb::main(&tool_args(), REDIS_VERSION));
+    }
     if name.contains("redis-sentinel") || args.iter().any(|arg| arg == b"--sentinel") {
-        eprintln!("This server has no Sentinel mode.");
+        eprintln!(
+            "Hexad {HEXAD_VERSION} has no Sentinel mode. Run redis-sentinel of Redis {REDIS_VERSION}: it monitors this server \
+             like any other."
+        );
         return Some(1);
     }
     match args.first().map(Vec::as_slice) {
         Some(b"-v" | b"--version") => {
-            println!(
-                "Redis server v={REDIS_VERSION} sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=0 hexad={HEXAD_VERSION}"
-            );
+            println!("{}", version_line());
             Some(0)
         }
         Some(b"-h" | b"--help") => {
             eprint!("{USAGE}");
             Some(1)
         }
+        Some(b"--test-memory") if args.len() == 2 => Some(memory_test::run(&String::from_utf8_lossy(&args[1]))),
         Some(b"--test-memory") => {
-            eprintln!("This server has no memory test; use one that has the machine to itself, such as memtest86+.");
+            eprintln!("Please specify the amount of memory to test in megabytes.");
+            eprintln!("Example: ./redis-server --test-memory 4096\n");
             Some(1)
         }
         Some(b"--check-system") => Some(if system_check::print() { 0 } else { 1 }),
@@ -133,6 +217,7 @@ Usage: ./redis-server [/path/to/redis.conf] [options] [-]
        ./redis-server - (read config from stdin)
        ./redis-server -v or --version
        ./redis-server -h or --help
+       ./redis-server --test-memory <megabytes>
        ./redis-server --check-system
 
 Options are directives of the configuration file with their values, as in
@@ -142,6 +227,12 @@ Options are directives of the configuration file with their values, as in
        ./redis-server --port 7777 --replicaof 127.0.0.1 8888
        ./redis-server /etc/redis/6379.conf --loglevel verbose -
 ";
+
+/// Names the version this server is compatible with, as tools read it, and its own.
+fn version_line() -> String {
+    let (malloc, build) = (alloc::name(), crate::admin::build_id());
+    format!("Redis server v={REDIS_VERSION} sha=00000000:0 malloc={malloc} bits=64 build={build} hexad={HEXAD_VERSION}")
+}
 
 /// A failure is only logged: the server runs all the same.
 fn write_pid_file(cfg: &mut Config) {
@@ -165,22 +256,36 @@ fn show_logo(cfg: &Config) {
         return;
     }
     let pid = std::process::id();
-    let logo = format!(
-        r"
-          ____
-         /    \
-    ____/      \       Hexad {HEXAD_VERSION}, Redis {REDIS_VERSION} compatible
-   /    \      /
-  /      \____/        Running in {mode} mode
-  \      /    \        Port: {port}
-   \____/      \       PID: {pid}
-        \      /
-         \____/
-
-"
-    );
+    let facts = [
+        format!("Redis {REDIS_VERSION} (00000000/0) 64 bit"),
+        format!("Hexad {HEXAD_VERSION}"),
+        String::new(),
+        format!("Running in {mode} mode"),
+        format!("Port: {port}"),
+        format!("PID: {pid}"),
+    ];
+    let mut logo = String::from("\n");
+    for (i, line) in LOGO.iter().enumerate() {
+        let fact = facts.get(i.wrapping_sub(1)).map_or("", String::as_str);
+        logo.push_str(format!("{line:<24} {fact}").trim_end());
+        logo.push('\n');
+    }
+    logo.push('\n');
     log_sink::raw(log::Level::Info, logo.as_bytes());
 }
+
+/// Cells of a honeycomb.
+const LOGO: [&str; 9] = [
+    r"          ____",
+    r"         /    \",
+    r"    ____/      \____",
+    r"   /    \      /    \",
+    r"  /      \____/      \",
+    r"  \      /    \      /",
+    r"   \____/      \____/",
+    r"        \      /",
+    r"         \____/",
+];
 
 fn tell_ready(server: &Server) {
     service::tell_systemd(if server.cfg.replicaof.is_none() {
@@ -191,17 +296,12 @@ fn tell_ready(server: &Server) {
     service::tell_systemd_ready();
 }
 
-/// Removes what the server left in the file system.
-fn clean_up(server: &Server) {
-    if !server.cfg.pidfile.is_empty() {
-        log::info!("Removing the pid file.");
-        let _ = std::fs::remove_file(&server.cfg.pidfile);
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_names_both() {
+        let line = super::version_line();
+        assert!(line.starts_with("Redis server v=7.2.6 sha=00000000:0 malloc=jemalloc-5"), "{line}");
+        assert!(line.ends_with(&format!("hexad={}", super::HEXAD_VERSION)));
     }
-    for listener in &server.listeners {
-        if let Listener::Unix(_, path) = listener {
-            log::info!("Removing the unix socket file.");
-            let _ = std::fs::remove_file(path);
-        }
-    }
-    log::warn!("Redis is now ready to exit, bye bye...");
 }

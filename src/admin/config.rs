@@ -20,6 +20,9 @@ pub enum ProcessClass {
     Child,
 }
 
+/// Makes a configuration file's new content of the old one, the values and the `user` lines.
+type Rewrite = fn(&[u8], &Config, &[Vec<u8>]) -> Vec<u8>;
+
 impl Server {
     /// CONFIG SET: changes all of the directives or none.
     pub fn set_config(&mut self, id: ClientId, pairs: &[(&[u8], &[u8])]) -> Result<(), CmdError> {
@@ -53,16 +56,16 @@ impl Server {
     fn apply_config(&mut self, apply: Apply) -> Result<(), String> {
         match apply {
             Apply::None
-            // Followed when the AOF, the cluster or a replica is next looked at.
-            | Apply::AofAutoGc
-            | Apply::Appendfsync
+            // Followed when or the cluster is next looked at.
             | Apply::ClusterAnnounceHostname
             | Apply::ClusterAnnounceHumanNodename
             | Apply::ClusterAnnounceIp
             | Apply::ClusterAnnouncePort
-            | Apply::ClusterFlags
-            | Apply::GoodReplicas
-            | Apply::ReplBacklogSize => {}
+            | Apply::ClusterFlags => {}
+            Apply::GoodReplicas => self.refresh_good_replicas(),
+            Apply::ReplBacklogSize => self.resize_backlog(),
+            Apply::AofAutoGc => self.remove_aof_history(),
+            Apply::Appendfsync => self.apply_appendfsync(),
             Apply::Appendonly => self.apply_appendonly()?,
             Apply::Bind => self.listen_again().map_err(|()| "Failed to bind to specified addresses.")?,
             Apply::CrashLog => crash::set_report(self.cfg.crash_log_enabled),
@@ -164,6 +167,8 @@ impl Server {
                  maxmemory-policy.",
                 self.cfg.maxmemory
             );
+            // Before the loop next sleeps, and on from there.
+            self.ks.eviction.running = true;
         }
     }
 
@@ -230,15 +235,23 @@ impl Server {
     }
 
     /// Writes the values in use back into the configuration file; `None` if there is none.
-    pub fn rewrite_config(&mut self) -> Option<io::Result<()>> {
-        let path = self.cfg.config_file.clone()?;
-        let old = match std::fs::read(&path) {
+    pub fn rewrite_config(&self) -> Option<io::Result<()>> {
+        self.rewrite_config_with(config::rewrite)
+    }
+
+    /// The same with a line for every directive: DEBUG CONFIG-REWRITE-FORCE-ALL.
+    pub fn rewrite_whole_config(&self) -> Option<io::Result<()>> {
+        self.rewrite_config_with(config::rewrite_all)
+    }
+
+    fn rewrite_config_with(&self, rewrite: Rewrite) -> Option<io::Result<()>> {
+        let path = self.cfg.config_file.as_ref()?;
+        let old = match std::fs::read(path) {
             Ok(old) => old,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Some(Err(error)),
         };
-        let new = config::rewrite(&old, &self.cfg, &self.acl_lines());
-        Some(config::overwrite(&path, &new))
+        Some(config::overwrite(path, &rewrite(&old, &self.cfg, &self.acl_lines())))
     }
 
     /// CONFIG RESETSTAT.

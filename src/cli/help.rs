@@ -1,10 +1,13 @@
 //! What the prompt knows about commands: `help`, completion and hints.
 //!
 //! The server describes its commands itself (COMMAND DOCS), so the prompt is never out of
-//! step with the server it talks to.
+//! step with the server it talks to. Servers that do not are taken to know the commands of
+//! this one.
 
 use super::connection::Connection;
 use super::term::put;
+use crate::commands;
+use crate::dispatch::command::{Arg, ArgKind, Command};
 use crate::resp::reply_reader::Reply;
 
 /// The commands of one server. Empty when the server would not tell.
@@ -54,17 +57,28 @@ pub(super) enum Kind {
 }
 
 impl Help {
-    /// Asks the server. Whatever goes wrong, the result is what is known so far.
+    /// Asks the server; where it does not answer, what a server of this version knows.
     pub fn load(conn: Option<&mut Connection>) -> Help {
-        let Some(conn) = conn else {
-            return Help::default();
-        };
         let mut help = Help::default();
-        if let Ok(docs) = conn.words("COMMAND DOCS") {
+        if let Some(Ok(docs)) = conn.map(|conn| conn.words("COMMAND DOCS")) {
             help.add_commands(&docs, &[]);
+        }
+        if help.entries.is_empty() {
+            commands::ALL.iter().flat_map(|rows| rows.iter()).for_each(|row| help.add_row(row));
         }
         help.entries.sort_by(|a, b| a.words.cmp(&b.words));
         help
+    }
+
+    fn add_row(&mut self, row: &Command) {
+        self.entries.push(Entry {
+            words: row.name.split('|').map(str::to_uppercase).collect(),
+            summary: row.summary.to_string(),
+            since: row.since.to_string(),
+            group: row.group.name().to_string(),
+            arguments: row.args.iter().map(Argument::from).collect(),
+        });
+        row.subcommands.iter().for_each(|sub| self.add_row(sub));
     }
 
     fn add_commands(&mut self, docs: &Reply, parent: &[String]) {
@@ -145,12 +159,15 @@ impl Help {
 
     /// The arguments that are still to be typed after `line`.
     pub fn hint(&self, line: &[u8]) -> Option<String> {
-        let words: Vec<String> = super::quote::split_args(line)
+        let mut words: Vec<String> = super::quote::split_args(line)
             .ok()?
             .iter()
             .map(|word| String::from_utf8_lossy(word).into_owned())
             .collect();
-        let complete = line.last().is_some_and(u8::is_ascii_whitespace);
+        // A word counts once a blank follows it.
+        if !line.last().is_some_and(u8::is_ascii_whitespace) {
+            words.pop();
+        }
         let entry = self
             .entries
             .iter()
@@ -159,8 +176,7 @@ impl Help {
                     && entry.words.iter().zip(&words).all(|(have, typed)| have.eq_ignore_ascii_case(typed))
             })
             .max_by_key(|entry| entry.words.len())?;
-        let typed = &words[entry.words.len()..];
-        Some(super::hint::remaining(&entry.arguments, typed, complete))
+        Some(super::hint::remaining(&entry.arguments, &words[entry.words.len()..]))
     }
 }
 
@@ -179,7 +195,7 @@ Set your preferences in ~/.redisclirc
 impl Entry {
     fn describe(&self, with_group: bool, out: &mut String) {
         let name = self.words.join(" ");
-        let syntax = syntax_of_all(&self.arguments);
+        let syntax = super::hint::remaining(&self.arguments, &[]);
         out.push_str(&format!("\r\n  \x1b[1m{name}\x1b[0m \x1b[90m{syntax}\x1b[0m\r\n"));
         let mut row = |title: &str, text: &str| {
             out.push_str(&format!("  \x1b[33m{title}:\x1b[0m {text}\r\n"));
@@ -237,35 +253,30 @@ fn argument(docs: &Reply) -> Argument {
     argument
 }
 
-/// The syntax of a list of arguments, as it stands in `help`.
-pub(super) fn syntax_of_all(arguments: &[Argument]) -> String {
-    let parts: Vec<String> = arguments.iter().map(syntax).collect();
-    parts.join(" ")
+impl From<&Arg> for Argument {
+    fn from(row: &Arg) -> Argument {
+        Argument {
+            name: row.name.to_string(),
+            kind: match row.kind {
+                ArgKind::PureToken => Kind::Token,
+                ArgKind::OneOf => Kind::OneOf,
+                ArgKind::Block => Kind::Block,
+                ArgKind::Integer | ArgKind::UnixTime => Kind::Integer,
+                ArgKind::Double => Kind::Double,
+                ArgKind::String | ArgKind::Key | ArgKind::Pattern => Kind::Value,
+            },
+            token: row.token.map(str::to_string),
+            optional: row.optional,
+            multiple: row.multiple,
+            multiple_token: row.multiple_token,
+            parts: row.args.iter().map(Argument::from).collect(),
+        }
+    }
 }
 
-fn syntax(argument: &Argument) -> String {
-    let body = match argument.kind {
-        Kind::Token => String::new(),
-        Kind::OneOf => {
-            let parts: Vec<String> = argument.parts.iter().map(syntax).collect();
-            parts.join("|")
-        }
-        Kind::Block => syntax_of_all(&argument.parts),
-        Kind::Value | Kind::Integer | Kind::Double => argument.name.clone(),
-    };
-    let token = argument.token.as_ref().map(|token| match token.as_str() {
-        "" => "\"\"",
-        token => token,
-    });
-    let with_token = match token {
-        Some(token) if body.is_empty() => token.to_string(),
-        Some(token) => format!("{token} {body}"),
-        None => body.clone(),
-    };
-    let whole = match (argument.multiple, argument.multiple_token) {
-        (false, _) => with_token,
-        (true, true) => format!("{with_token} [{with_token} ...]"),
-        (true, false) => format!("{with_token} [{body} ...]"),
-    };
-    if argument.optional { format!("[{whole}]") } else { whole }
+impl Argument {
+    /// The token as it is shown: an empty one in quotes.
+    pub(super) fn shown_token(&self) -> Option<&str> {
+        self.token.as_deref().map(|token| if token.is_empty() { "\"\"" } else { token })
+    }
 }

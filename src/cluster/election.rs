@@ -1,7 +1,7 @@
 //! How a replica becomes master: by the votes of a majority of the masters with slots.
 //!
 //! What protects: a master votes once an epoch, persisted before it answers; only for a replica whose master it holds
-//! for failed (or a manual failover); not twice for the same master within two node timeouts; not against a newer owner
+//! for failed (or a manual failover); not for two replicas of one master within two node timeouts; not against a newer owner
 //! of a slot. A replica counts each voter once, and only votes given in the epoch of its election. Replicas with less
 //! data wait longer.
 //!
@@ -23,6 +23,11 @@ const RANK_DELAY_MS: i64 = 1000;
 const TIE_DELAY_MS: i64 = 250;
 /// What the best replica waits if others have not told their offset since the master fell silent.
 const STALE_RANK_DELAY_MS: i64 = 250;
+/// When several masters failed, between their replicas' elections, in the order of the masters' ids: a voter has one vote
+/// an epoch, so elections at the same moment take each other's votes.
+const MASTER_DELAY_MS: i64 = 100;
+/// An election that met another one is tried again in a new epoch after a random time of this order, doubled each time.
+const CONTENTION_MS: i64 = 60;
 /// Why a replica does not fail over is logged at most this often.
 const RELOG_MS: i64 = 10_000;
 
@@ -62,6 +67,11 @@ pub(super) struct Election {
     asked_ms: i64,
     epoch: u64,
     votes: BTreeSet<NodeId>,
+    /// Another replica asked for votes in the same epoch or a later one: ours may be gone.
+    contended: bool,
+    /// When to try in a new epoch if contended, and how often that was done.
+    retry_ms: i64,
+    retries: u32,
 }
 
 impl Cluster {
@@ -106,6 +116,12 @@ impl Cluster {
             self.ask_for_votes(master, env);
         } else if self.election.votes.len() >= self.quorum() {
             self.win_election(env);
+        } else if self.election.contended || self.current_epoch > self.election.epoch {
+            if now >= self.election.retry_ms {
+                self.election.retries += 1;
+                self.ask_for_votes(master, env);
+            }
+            self.wake_at(self.election.retry_ms);
         } else {
             self.ask_again(env);
             self.log_cant_failover(CantFailover::WaitingVotes, env);
@@ -131,7 +147,9 @@ impl Cluster {
             self.todo.failover = true;
             0
         } else if rank == 0 {
-            ties as i64 * TIE_DELAY_MS + if stale { STALE_RANK_DELAY_MS } else { 0 }
+            ties as i64 * TIE_DELAY_MS
+                + if stale { STALE_RANK_DELAY_MS } else { 0 }
+                + self.failed_before(master) as i64 * MASTER_DELAY_MS
         } else {
             FIXED_DELAY_MS + self.rng.i64(0..JITTER_MS) + rank as i64 * RANK_DELAY_MS
         };
@@ -143,6 +161,12 @@ impl Cluster {
         if delay == 0 {
             self.todo.failover = true;
         }
+    }
+
+    /// How many failed masters are to be replaced before `master`.
+    fn failed_before(&self, master: NodeKey) -> usize {
+        let id = self.nodes[master].id;
+        self.nodes.iter().filter(|(_, n)| n.failed() && n.is_voter() && n.id < id).count()
     }
 
     /// How many replicas of `master` have more data than we; how many have as much and come first by id; and whether an
@@ -189,6 +213,10 @@ impl Cluster {
         self.election.epoch = self.current_epoch;
         self.election.asked = true;
         self.election.asked_ms = env.now_ms;
+        self.election.contended = false;
+        self.election.votes.clear();
+        let patience = CONTENTION_MS << self.election.retries.min(5);
+        self.election.retry_ms = env.now_ms + patience + self.rng.i64(0..patience);
         log::info!("Starting a failover election for epoch {}.", self.current_epoch);
         // The voters must know of the failure when the request reaches them. Only while the news is fresh: later they may
         // have taken the master back with good reason.
@@ -213,11 +241,11 @@ impl Cluster {
     }
 
     /// A request or its answer may have been lost with a link. Asking again in the same epoch cannot get a second vote
-    /// from anybody; in a newer epoch it must not be asked, as such a vote would be for another election.
+    /// from anybody.
     fn ask_again(&mut self, env: &Env) {
         let due = self.election.asked_ms + self.repeat_after_ms();
-        if env.now_ms < due || self.current_epoch != self.election.epoch {
-            self.wake_at(due.max(env.now_ms + 1));
+        if env.now_ms < due {
+            self.wake_at(due);
             return;
         }
         self.election.asked_ms = env.now_ms;
@@ -262,11 +290,10 @@ impl Cluster {
         self.cant_failover = reason;
         // A failover that takes its usual time is nothing to write about.
         let recent = self.config.node_timeout_ms + 5000;
-        if let Some(master) = self.myself().replica_of.map(|m| &self.nodes[m])
-            && master.failed()
-            && env.now_ms - master.fail_time_ms < recent
-        {
-            return;
+        if let Some(master) = self.myself().replica_of.map(|m| &self.nodes[m]) {
+            if master.failed() && env.now_ms - master.fail_time_ms < recent {
+                return;
+            }
         }
         self.cant_failover_logged_ms = env.now_ms;
         log::info!("Currently unable to failover: {}", reason.text());
@@ -282,6 +309,10 @@ impl Cluster {
     // ---- the voter's side ----
 
     pub(super) fn on_vote_request(&mut self, candidate: NodeKey, header: &Header, env: &Env) {
+        if self.election.asked && candidate != self.myself && header.current_epoch >= self.election.epoch {
+            self.election.contended = true;
+            self.wake_at(self.election.retry_ms);
+        }
         // Others have no vote.
         if !self.myself().is_voter() {
             return;
@@ -313,9 +344,10 @@ impl Cluster {
             log::warn!("Failover auth denied to {who}: its master is up");
             return;
         }
+        // The same replica may ask again in a newer epoch: it has no more than one vote of ours in either.
         let pause = self.config.node_timeout_ms * 2;
         let since_vote = env.now_ms - self.nodes[master].voted_ms;
-        if since_vote < pause {
+        if since_vote < pause && self.nodes[master].voted_for != Some(node.id) {
             log::warn!(
                 "Failover auth denied to {} {}: can't vote about this master before {} milliseconds",
                 node.id,
@@ -337,6 +369,7 @@ impl Cluster {
         }
         self.last_vote_epoch = self.current_epoch;
         self.nodes[master].voted_ms = env.now_ms;
+        self.nodes[master].voted_for = Some(self.nodes[candidate].id);
         self.save_synced();
         if let Some(link) = self.nodes[candidate].link {
             self.send(link, &Body::AuthAck, 0, env);

@@ -280,7 +280,7 @@ impl Cluster {
             return;
         }
         if ok && master {
-            let delay = self.config.node_timeout_ms.clamp(*REJOIN_DELAY_MS.start(), *REJOIN_DELAY_MS.end());
+            let delay = self.rejoin_delay_ms();
             if now - self.minority_ms < delay {
                 self.wake_at(self.minority_ms + delay);
                 return;
@@ -289,7 +289,18 @@ impl Cluster {
         self.set_state(ok);
     }
 
-    pub(super) fn set_state(&mut self, ok: bool) {
+    fn rejoin_delay_ms(&self) -> i64 {
+        self.config.node_timeout_ms.clamp(*REJOIN_DELAY_MS.start(), *REJOIN_DELAY_MS.end())
+    }
+
+    /// Takes the cluster for down, as after a minority: for the whole rejoin delay if `long`, else for the shortest.
+    pub(super) fn wait_for_news(&mut self, now_ms: i64, long: bool) {
+        let waited = if long { 0 } else { self.rejoin_delay_ms() - REJOIN_DELAY_MS.start() };
+        self.minority_ms = now_ms - waited;
+        self.set_state(false);
+    }
+
+    fn set_state(&mut self, ok: bool) {
         if ok {
             log::info!("Cluster state changed: ok");
         } else {

@@ -616,8 +616,9 @@ impl Cluster {
         self.next_due_ms
     }
 
-    /// To be called first in every turn: finds out if this process was held up. A master that was away for a node timeout
-    /// may have been replaced, so it must not accept anything before it has heard from the majority.
+    /// To be called first in every turn: finds out if this process was held up. A master that was away for long may have
+    /// been replaced, so it must not accept anything before others had a chance to say so. They count from when they last
+    /// heard of it, so that may have been after less than a node timeout.
     pub fn turn_begins(&mut self, now_ms: i64) {
         let gap = now_ms - self.last_turn_ms;
         self.last_turn_ms = now_ms;
@@ -631,10 +632,9 @@ impl Cluster {
                 n.ping_sent_ms = now_ms;
             }
         });
-        if gap >= timeout && self.is_master() && self.size > 1 && self.state_ok {
+        if self.is_master() && self.size > 1 && self.state_ok {
             log::warn!("This node was not running for {gap} milliseconds: not accepting queries for a while.");
-            self.minority_ms = now_ms;
-            self.set_state(false);
+            self.wait_for_news(now_ms, gap >= timeout);
         }
         self.wake_at(now_ms);
     }
@@ -647,11 +647,10 @@ impl Cluster {
         self.next_due_ms = env.now_ms + TICK_MS;
         self.watch_nodes(env);
 
-        if let (true, false, Some(master)) = (self.is_replica(), env.replicating, self.myself().replica_of)
-            && !self.nodes[master].flags.has(NodeFlags::NOADDR)
-            && !self.nodes[master].ip.is_empty()
-        {
-            self.replicate_from(master);
+        if let (true, false, Some(master)) = (self.is_replica(), env.replicating, self.myself().replica_of) {
+            if !self.nodes[master].flags.has(NodeFlags::NOADDR) && !self.nodes[master].ip.is_empty() {
+                self.replicate_from(master);
+            }
         }
         self.check_manual_failover_timeout(env.now_ms);
         if self.is_replica() {

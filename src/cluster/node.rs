@@ -206,6 +206,8 @@ pub struct Node {
     pub fail_time_ms: i64,
     /// When we last voted for a replica of this master.
     pub voted_ms: i64,
+    /// Which replica of this master that was.
+    pub voted_for: Option<NodeId>,
     /// When `repl_offset` was last announced.
     pub repl_offset_ms: i64,
     /// Since when this master has had no working replica, 0 if it has one.
@@ -252,6 +254,7 @@ impl Node {
             data_received_ms: 0,
             fail_time_ms: 0,
             voted_ms: 0,
+            voted_for: None,
             repl_offset_ms: 0,
             orphaned_ms: 0,
             connect_ms: 0,

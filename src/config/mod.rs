@@ -15,7 +15,7 @@ mod value;
 pub mod words;
 
 pub use load::{ConfigError, Loaded};
-pub use rewrite::{overwrite, rewrite};
+pub use rewrite::{overwrite, rewrite, rewrite_all};
 pub use set::{Change, SetContext, SetError, get, is_sensitive, set_many};
 pub use table::{Apply, Config, Kind, Row, TABLE, TextRule, flag};
 pub use types::*;

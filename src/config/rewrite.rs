@@ -22,7 +22,15 @@ const FILE_ONLY: [&[u8]; 5] = [b"include", b"rename-command", b"user", b"loadmod
 /// The new content of a configuration file. `users` are the words of a `user` line for each ACL user (name and rules);
 /// they are written unless users live in an `aclfile`.
 pub fn rewrite(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
-    let mut file = File::read(old);
+    rewrite_into(File::read(old), config, users)
+}
+
+/// The same with a line for every directive that has a value, default or not: for DEBUG CONFIG-REWRITE-FORCE-ALL.
+pub fn rewrite_all(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
+    rewrite_into(File { takes_defaults: true, ..File::read(old) }, config, users)
+}
+
+fn rewrite_into(mut file: File, config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
     let defaults = Config::default();
     for row in TABLE {
         rewrite_row(&mut file, row, config, &defaults);
@@ -145,11 +153,19 @@ struct File {
     /// The directives whose remaining lines are outdated.
     done: HashSet<String>,
     is_signed: bool,
+    /// Values that are the default get a line too.
+    takes_defaults: bool,
 }
 
 impl File {
     fn read(old: &[u8]) -> Self {
-        let mut file = Self { lines: Vec::new(), unused: HashMap::new(), done: HashSet::new(), is_signed: false };
+        let mut file = Self {
+            lines: Vec::new(),
+            unused: HashMap::new(),
+            done: HashSet::new(),
+            is_signed: false,
+            takes_defaults: false,
+        };
         let old = old.strip_suffix(b"\n").unwrap_or(old);
         if old.is_empty() {
             return file;
@@ -180,7 +196,7 @@ impl File {
             self.lines[at] = line;
             return;
         }
-        if !is_needed {
+        if !is_needed && !self.takes_defaults {
             return;
         }
         if !self.is_signed {

@@ -508,3 +508,16 @@ fn titles_are_made_from_templates() {
     assert_eq!(expand("{port}"), None);
     assert_eq!(expand("{title"), None);
 }
+
+#[test]
+fn a_file_with_every_directive_reads_back() {
+    let mut config = Config::default();
+    let all = rewrite_all(b"", &config, &[b"default on".to_vec()]);
+    let text = String::from_utf8(all).unwrap();
+    let count = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(count > 150, "{count}");
+    let mut again = load(&["-"], &text).unwrap().config;
+    again.dir.clear();
+    config.user = again.user.clone();
+    assert_eq!(again, config);
+}

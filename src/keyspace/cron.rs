@@ -22,9 +22,10 @@ const END_TRANSACTION: &[&str] = &["exec", "discard", "quit", "reset"];
 
 impl Server {
     /// Sets how the lookups of this client treat expired keys, and whether they count as accesses.
-    pub fn set_lookup_policy(&mut self, id: ClientId) {
+    pub fn set_expire_policy(&mut self, id: ClientId) {
         let Some(c) = self.clients.get(id) else { return };
-        let no_touch = c.is(ClientFlags::NO_TOUCH);
+        // While a child process saves, every touched page would be copied.
+        let no_touch = c.is(ClientFlags::NO_TOUCH) || self.has_child();
         let obeyed = c.is(ClientFlags::MASTER.union(ClientFlags::AOF));
         self.ks.expire_policy = if obeyed { ExpirePolicy::Ignore } else { self.usual_expire_policy() };
         self.ks.no_touch = no_touch;
@@ -53,7 +54,7 @@ impl Server {
             self.ks.expiry.slow_budget = Duration::from_micros(period_us * effort.slow_percent / 100);
             self.ks.expiry.last_fast = None;
             self.expire_slice(true);
-        } else if self.ks.expiry.enabled && !self.ks.expiry.own_of_replica.is_empty() {
+        } else if self.admin.debug.active_expire && !self.ks.expiry.own_of_replica.is_empty() {
             self.ks.expire_own_of_replica(SLICE);
             self.drain_one_by_one();
         }
@@ -76,14 +77,14 @@ impl Server {
     }
 
     fn expire_cycle_is_under_way(&self) -> bool {
-        self.ks.expiry.out_of_time && !self.ks.expiry.slow_budget.is_zero() && self.ks.expiry.enabled
+        self.ks.expiry.out_of_time && !self.ks.expiry.slow_budget.is_zero() && self.admin.debug.active_expire
     }
 
     /// Runs a slice of active expiry if it is due: the first of a cron run, a further one while there is budget, or a
     /// fast cycle beyond it when the share of stale keys is high.
     fn expire_slice(&mut self, first: bool) {
         let has_any = self.ks.dbs.iter().any(|db| db.expires_len() > 0);
-        if !has_any || !self.ks.expiry.enabled {
+        if !has_any || !self.admin.debug.active_expire {
             self.ks.expiry.out_of_time = false;
             return;
         }
@@ -108,6 +109,7 @@ impl Server {
         let start = Instant::now();
         self.ks.expire_cycle(effort, budget);
         let used = start.elapsed();
+        self.note_latency("expire-cycle", used.as_millis() as i64);
         self.ks.expiry.slow_budget = self.ks.expiry.slow_budget.saturating_sub(used);
         self.drain_one_by_one();
     }
@@ -154,7 +156,9 @@ impl Server {
         if self.is_loading() || self.writes_paused() || (self.is_replica() && self.cfg.replica_ignore_maxmemory) {
             return Evicted::Enough;
         }
+        let start = Instant::now();
         let outcome = self.evict_until_enough();
+        self.note_latency("eviction-cycle", start.elapsed().as_millis() as i64);
         self.ks.eviction.running = outcome == Evicted::Running;
         self.ks.eviction.note(outcome);
         outcome
@@ -172,7 +176,9 @@ impl Server {
                 return self.wait_for_lazy_free(start, limit);
             };
             let before = alloc::used() as isize;
+            let began = Instant::now();
             self.ks.evict(db, &key, lazy);
+            self.note_latency("eviction-del", began.elapsed().as_millis() as i64);
             to_free -= before - alloc::used() as isize;
             self.drain_one_by_one();
             evicted += 1;

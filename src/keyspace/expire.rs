@@ -44,10 +44,8 @@ impl Effort {
 }
 
 /// Where active expiry stands.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ActiveExpiry {
-    /// DEBUG SET-ACTIVE-EXPIRE turns it off.
-    pub enabled: bool,
     next_db: usize,
     /// The last cycle ended because its budget was used up.
     pub out_of_time: bool,
@@ -57,19 +55,6 @@ pub struct ActiveExpiry {
     /// Keys that clients of a writable replica gave a time to live, with one bit for each of their databases: the master
     /// knows nothing of them and will not delete them.
     pub own_of_replica: HashMap<Vec<u8>, u64>,
-}
-
-impl Default for ActiveExpiry {
-    fn default() -> ActiveExpiry {
-        ActiveExpiry {
-            enabled: true,
-            next_db: 0,
-            out_of_time: false,
-            last_fast: None,
-            slow_budget: Duration::ZERO,
-            own_of_replica: HashMap::new(),
-        }
-    }
 }
 
 /// What a round found.

@@ -5,6 +5,7 @@
 
 pub mod cron;
 pub mod db;
+pub mod digest;
 pub mod effects;
 pub mod evict;
 pub mod expire;

@@ -17,6 +17,14 @@ pub fn type_name(entry: &Entry) -> &'static str {
     }
 }
 
+/// The number of the type in digests and the like: as RDB numbers the types themselves.
+pub fn type_number(entry: &Entry) -> u32 {
+    match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str { .. } => 0,
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
 /// Longest string that OBJECT ENCODING calls `embstr`, bytes.
 pub const EMBSTR_MAX: usize = 44;
 
@@ -88,6 +96,20 @@ impl AccessClock {
     pub fn reset(&self, entry: &mut Entry) {
         if !self.lfu {
             entry.set_lru(self.lru);
+        }
+    }
+
+    /// Gives an entry the idle time or frequency that came with it from elsewhere, as far as the policy in force can use
+    /// it.
+    pub fn restore(&self, entry: &mut Entry, idle_s: Option<u64>, freq: Option<u8>) {
+        if self.lfu {
+            if let Some(freq) = freq {
+                entry.set_lru(self.minutes << 8 | u32::from(freq));
+            }
+        } else if let Some(idle) = idle_s {
+            // The clock wraps; what is older than half a round counts as that old.
+            let half = 1 << 23;
+            entry.set_lru(self.lru.wrapping_sub(idle.min(half) as u32) & 0xff_ffff);
         }
     }
 

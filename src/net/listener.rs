@@ -29,6 +29,14 @@ impl Listener {
         }
     }
 
+    /// The descriptor, for a child process that gives the port up.
+    pub fn raw_fd(&self) -> std::os::fd::RawFd {
+        match self {
+            Listener::Tcp(l) => l.as_raw_fd(),
+            Listener::Unix(l, _) => l.as_raw_fd(),
+        }
+    }
+
     /// `WouldBlock` when nobody waits.
     pub fn accept(&self) -> io::Result<Conn> {
         match self {

@@ -81,6 +81,12 @@ impl OwnedArgs {
         self.buf.extend_from_slice(arg);
     }
 
+    /// Takes all arguments out and keeps the memory.
+    pub fn clear(&mut self) {
+        self.buf.clear();
+        self.spans.clear();
+    }
+
     pub fn as_args(&self) -> Args<'_> {
         Args { buf: &self.buf, spans: &self.spans }
     }

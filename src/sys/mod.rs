@@ -4,6 +4,7 @@ pub mod alloc;
 pub mod background;
 pub mod clock;
 pub mod crash;
+pub mod fork;
 pub mod log;
 pub mod process;
 pub mod service;

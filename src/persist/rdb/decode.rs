@@ -1,0 +1,601 @@
+//! Reading a snapshot, one item at a time.
+//!
+//! Invariant: memory is taken only for bytes that have arrived (a length in the file never sizes an allocation by
+//! itself), and every refusal is an `Error` with the offset where the source stood.
+//!
+//! `Reader` pulls from any `BufRead` and stops exactly after the checksum, so that whatever follows in the source (the
+//! tail of an AOF, the end mark of a replication stream) is still there for the caller.
+
+use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
+use crate::structs::{crc64, lzf};
+use std::io::{self, BufRead};
+use std::ops::ControlFlow;
+
+type Result<T> = std::result::Result<T, Error>;
+
+const ENC_INT8: u64 = 0;
+const ENC_INT16: u64 = 1;
+const ENC_INT32: u64 = 2;
+const ENC_LZF: u64 = 3;
+
+/// One LZF back reference takes three bytes and yields at most 264; no input expands more than that.
+const LZF_MAX_RATIO: u64 = 264 / 2;
+/// A string is read in pieces of at most this size, each checked for the source's end before the next is allocated.
+const CHUNK: usize = 1 << 20;
+
+/// A string as it lies in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StringValue {
+    /// Stored in one of the integer encodings.
+    Int(i64),
+    Bytes(Vec<u8>),
+}
+
+impl StringValue {
+    /// The string's bytes, integers as decimal text.
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self {
+            StringValue::Int(v) => itoa::Buffer::new().format(v).as_bytes().to_vec(),
+            StringValue::Bytes(b) => b,
+        }
+    }
+}
+
+/// A value that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    String(StringValue),
+}
+
+/// A key with what the opcodes before it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyItem {
+    pub key: Vec<u8>,
+    pub value: Value,
+    /// Unix time, milliseconds.
+    pub expire_ms: Option<i64>,
+    pub idle_s: Option<u64>,
+    pub freq: Option<u8>,
+}
+
+/// One step through a snapshot.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item {
+    Aux {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    /// Source code of a function library.
+    Function(Vec<u8>),
+    SelectDb(u64),
+    /// Sizes announced for the current database: hints, not to be trusted with an allocation.
+    ResizeDb {
+        keys: u64,
+        expires: u64,
+    },
+    Key(KeyItem),
+    /// The snapshot is complete and its checksum right. `checksum_disabled` when it was written without one.
+    End {
+        checksum_disabled: bool,
+    },
+}
+
+/// Called with the offset each time `interval_bytes` more were read, also in the middle of a long string. `Break`
+/// abandons the reading.
+pub type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
+
+/// Pulls items out of a source.
+pub struct Reader<S: BufRead> {
+    src: S,
+    offset: u64,
+    crc: u64,
+    checksum: bool,
+    interval_bytes: u64,
+    version: Option<u32>,
+    done: bool,
+}
+
+impl<S: BufRead> Reader<S> {
+    /// `checksum` false skips computing and checking it; `interval_bytes` 0 never calls the progress callback.
+    pub fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
+        Reader { src, offset: 0, crc: 0, checksum, interval_bytes, version: None, done: false }
+    }
+
+    /// Bytes read so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The source, standing after the last byte read.
+    pub fn into_source(self) -> S {
+        self.src
+    }
+
+    /// The source, standing after the last byte read.
+    pub fn source_mut(&mut self) -> &mut S {
+        &mut self.src
+    }
+
+    /// The next item. The first call also reads the magic. After `End` there is nothing more to ask for.
+    pub fn next_item(&mut self, progress: Progress<'_>) -> Result<Item> {
+        assert!(!self.done, "a finished snapshot has no next item");
+        let item = Cursor { r: self, progress }.item()?;
+        self.done = matches!(item, Item::End { .. });
+        Ok(item)
+    }
+
+    pub(crate) fn cursor<'a>(&'a mut self, progress: Progress<'a>) -> Cursor<'a, S> {
+        Cursor { r: self, progress }
+    }
+}
+
+/// A reader together with the callback of the moment: the primitives.
+pub(crate) struct Cursor<'a, S: BufRead> {
+    r: &'a mut Reader<S>,
+    progress: Progress<'a>,
+}
+
+/// A length, or the number of a special string encoding.
+enum Len {
+    Plain(u64),
+    Encoded(u64),
+}
+
+impl<S: BufRead> Cursor<'_, S> {
+    pub(crate) fn offset(&self) -> u64 {
+        self.r.offset
+    }
+
+    #[track_caller]
+    pub(crate) fn err(&self, kind: ErrorKind) -> Error {
+        Error::new(self.r.offset, kind)
+    }
+
+    #[track_caller]
+    pub(crate) fn corrupt(&self, reason: impl Into<String>) -> Error {
+        self.err(ErrorKind::Corrupt(reason.into()))
+    }
+
+    /// Fills `out`. The offset moves only when all of it was there.
+    #[track_caller]
+    fn exact(&mut self, out: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        while filled < out.len() {
+            let available = match self.r.src.fill_buf() {
+                Ok([]) => return Err(self.err(ErrorKind::Eof)),
+                Ok(available) => available,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(self.err(ErrorKind::Io(e))),
+            };
+            let n = available.len().min(out.len() - filled);
+            out[filled..filled + n].copy_from_slice(&available[..n]);
+            self.r.src.consume(n);
+            filled += n;
+        }
+        if self.r.checksum {
+            self.r.crc = crc64::crc64(self.r.crc, out);
+        }
+        let before = self.r.offset;
+        self.r.offset += out.len() as u64;
+        let step = self.r.interval_bytes;
+        if step != 0 && before / step != self.r.offset / step && (self.progress)(self.r.offset).is_break() {
+            return Err(self.err(ErrorKind::Aborted));
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut out = [0; N];
+        self.exact(&mut out)?;
+        Ok(out)
+    }
+
+    #[track_caller]
+    pub(crate) fn byte(&mut self) -> Result<u8> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    /// `len` raw bytes.
+    #[track_caller]
+    pub(crate) fn bytes(&mut self, len: u64) -> Result<Vec<u8>> {
+        let Ok(len) = usize::try_from(len) else {
+            return Err(self.err(ErrorKind::Eof));
+        };
+        let start = self.r.offset;
+        let mut out = Vec::new();
+        while out.len() < len {
+            let at = out.len();
+            let n = (len - at).min(CHUNK);
+            if out.capacity() - at < n {
+                // Doubling, but never past what was asked for.
+                out.reserve_exact(at.max(n).min(len - at));
+            }
+            out.resize(at + n, 0);
+            if let Err(mut e) = self.exact(&mut out[at..]) {
+                e.offset = start;
+                return Err(e);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Reads and forgets `len` bytes.
+    #[track_caller]
+    pub(crate) fn skip(&mut self, mut len: u64) -> Result<()> {
+        let mut scratch = [0; 4096];
+        while len > 0 {
+            let n = len.min(scratch.len() as u64) as usize;
+            self.exact(&mut scratch[..n])?;
+            len -= n as u64;
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn len_or_encoding(&mut self) -> Result<Len> {
+        let first = self.byte()?;
+        let low = u64::from(first & 0x3F);
+        Ok(match first >> 6 {
+            0 => Len::Plain(low),
+            1 => Len::Plain(low << 8 | u64::from(self.byte()?)),
+            3 => Len::Encoded(low),
+            _ => match first {
+                0x80 => Len::Plain(u64::from(u32::from_be_bytes(self.array()?))),
+                0x81 => Len::Plain(u64::from_be_bytes(self.array()?)),
+                _ => {
+                    return Err(self.corrupt(format!("Unknown length encoding {} in rdbLoadLen()", first >> 6)));
+                }
+            },
+        })
+    }
+
+    /// A length where no encoding may stand. As Redis, the number of an encoding is taken for a length.
+    #[track_caller]
+    pub(crate) fn len(&mut self) -> Result<u64> {
+        match self.len_or_encoding()? {
+            Len::Plain(u64::MAX) => Err(self.err(ErrorKind::Eof)),
+            Len::Plain(n) | Len::Encoded(n) => Ok(n),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn string(&mut self) -> Result<StringValue> {
+        Ok(match self.len_or_encoding()? {
+            Len::Plain(n) => StringValue::Bytes(self.bytes(n)?),
+            Len::Encoded(ENC_INT8) => StringValue::Int(i64::from(self.byte()? as i8)),
+            Len::Encoded(ENC_INT16) => StringValue::Int(i64::from(i16::from_le_bytes(self.array()?))),
+            Len::Encoded(ENC_INT32) => StringValue::Int(i64::from(i32::from_le_bytes(self.array()?))),
+            Len::Encoded(ENC_LZF) => {
+                let packed_len = self.len()?;
+                let len = self.len()?;
+                let packed = self.bytes(packed_len)?;
+                if len > packed_len.saturating_mul(LZF_MAX_RATIO) {
+                    return Err(self.corrupt("Invalid LZF compressed string"));
+                }
+                match lzf::decompress(&packed, len as usize) {
+                    Ok(bytes) => StringValue::Bytes(bytes),
+                    Err(_) => return Err(self.corrupt("Invalid LZF compressed string")),
+                }
+            }
+            Len::Encoded(n) => {
+                return Err(self.corrupt(format!("Unknown RDB string encoding type {n}")));
+            }
+        })
+    }
+
+    /// Magic and version.
+    pub(crate) fn header(&mut self) -> Result<u32> {
+        let magic: [u8; 9] = self.array()?;
+        if &magic[..5] != b"REDIS" {
+            return Err(self.err(ErrorKind::Signature));
+        }
+        let digits = magic[5..].iter().take_while(|b| b.is_ascii_digit());
+        let version = digits.fold(0u32, |v, d| v * 10 + u32::from(d - b'0'));
+        if !(1..=VERSION).contains(&version) {
+            return Err(self.err(ErrorKind::Version(i64::from(version))));
+        }
+        Ok(version)
+    }
+
+    fn item(&mut self) -> Result<Item> {
+        let version = match self.r.version {
+            Some(v) => v,
+            None => {
+                let v = self.header()?;
+                self.r.version = Some(v);
+                v
+            }
+        };
+        let (mut expire_ms, mut idle_s, mut freq) = (None, None, None);
+        loop {
+            match self.byte()? {
+                opcode::EXPIRETIME => expire_ms = Some(self.expire_s()?),
+                opcode::EXPIRETIME_MS => expire_ms = Some(self.expire_ms()?),
+                opcode::FREQ => freq = Some(self.byte()?),
+                opcode::IDLE => idle_s = Some(self.len()?),
+                opcode::EOF => return self.end(version),
+                opcode::SELECTDB => return Ok(Item::SelectDb(self.len()?)),
+                opcode::RESIZEDB => {
+                    return Ok(Item::ResizeDb { keys: self.len()?, expires: self.len()? });
+                }
+                opcode::AUX => {
+                    let key = self.string()?.into_bytes();
+                    let value = self.string()?.into_bytes();
+                    return Ok(Item::Aux { key, value });
+                }
+                opcode::MODULE_AUX => {
+                    let name = self.module_aux_header()?;
+                    return Err(self.err(ErrorKind::Module { name, aux: true }));
+                }
+                opcode::FUNCTION_PRE_GA => {
+                    return Err(self.corrupt("Pre-release function format not supported."));
+                }
+                opcode::FUNCTION2 => return Ok(Item::Function(self.string()?.into_bytes())),
+                byte => {
+                    let Some(value_type) = ValueType::from_byte(byte) else {
+                        return Err(self.err(ErrorKind::UnknownType(byte)));
+                    };
+                    let key = self.string()?.into_bytes();
+                    let value = self.value(value_type)?;
+                    return Ok(Item::Key(KeyItem { key, value, expire_ms, idle_s, freq }));
+                }
+            }
+        }
+    }
+
+    /// Name of the module whose auxiliary data follows.
+    pub(crate) fn module_aux_header(&mut self) -> Result<String> {
+        const WHEN_OPCODE: u64 = 2;
+        let id = self.len()?;
+        let when_opcode = self.len()?;
+        self.len()?;
+        if when_opcode != WHEN_OPCODE {
+            return Err(self.corrupt("bad when_opcode"));
+        }
+        Ok(module_name(id))
+    }
+
+    fn end(&mut self, version: u32) -> Result<Item> {
+        const CHECKSUM_SINCE: u32 = 5;
+        if version < CHECKSUM_SINCE {
+            return Ok(Item::End { checksum_disabled: false });
+        }
+        Ok(Item::End { checksum_disabled: self.checksum()? })
+    }
+
+    /// Reads and checks the checksum of everything before it. True when there is none to check.
+    pub(crate) fn checksum(&mut self) -> Result<bool> {
+        let expected = self.r.crc;
+        let got = u64::from_le_bytes(self.array()?);
+        if self.r.checksum && got != 0 && got != expected {
+            return Err(self.err(ErrorKind::Checksum { expected, got }));
+        }
+        Ok(self.r.checksum && got == 0)
+    }
+
+    /// Operand of the old expire opcode, as milliseconds.
+    pub(crate) fn expire_s(&mut self) -> Result<i64> {
+        Ok(i64::from(i32::from_le_bytes(self.array()?)) * 1000)
+    }
+
+    pub(crate) fn expire_ms(&mut self) -> Result<i64> {
+        Ok(i64::from_le_bytes(self.array()?))
+    }
+
+    /// Reads a value of the given layout. Each type the server can hold has its arm here.
+    pub(crate) fn value(&mut self, value_type: ValueType) -> Result<Value> {
+        match value_type {
+            ValueType::String => Ok(Value::String(self.string()?)),
+            ValueType::ModulePreGa => Err(self.corrupt("Pre-release module format not supported")),
+            ValueType::Module2 => {
+                let name = module_name(self.len()?);
+                Err(self.err(ErrorKind::Module { name, aux: false }))
+            }
+            ValueType::List
+            | ValueType::Set
+            | ValueType::Zset
+            | ValueType::Hash
+            | ValueType::Zset2
+            | ValueType::HashZipmap
+            | ValueType::ListZiplist
+            | ValueType::SetIntset
+            | ValueType::ZsetZiplist
+            | ValueType::HashZiplist
+            | ValueType::ListQuicklist
+            | ValueType::StreamListpacks
+            | ValueType::HashListpack
+            | ValueType::ZsetListpack
+            | ValueType::ListQuicklist2
+            | ValueType::StreamListpacks2
+            | ValueType::SetListpack
+            | ValueType::StreamListpacks3 => Err(self.err(ErrorKind::Unsupported(value_type))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AuxInfo, ReplInfo, ValueView, Writer};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Vec<u8> {
+        let repl = ReplInfo { stream_db: 0, id: vec![b'f'; 40], offset: 77 };
+        let mut w = Writer::new(Vec::new(), true, true);
+        let info = AuxInfo { redis_version: "7.2.6", ctime_s: 1, used_memory: 2, repl: Some(&repl), aof_base: false };
+        w.header(&info).unwrap();
+        w.function(b"#!lua name=x\n").unwrap();
+        w.select_db(3, 4, 1).unwrap();
+        w.expire_ms(1_700_000_000_123);
+        w.idle(9);
+        w.key(b"a", ValueView::Int(-5)).unwrap();
+        w.freq(200);
+        w.key(b"12", ValueView::Str(&[b'z'; 300])).unwrap();
+        w.key(b"big", ValueView::Str(&vec![7; 200_000])).unwrap();
+        w.key(b"", ValueView::Str(b"")).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn read_all(bytes: &[u8]) -> Result<Vec<Item>> {
+        let mut r = Reader::new(bytes, true, 0);
+        let mut items = Vec::new();
+        loop {
+            items.push(r.next_item(&mut |_| ControlFlow::Continue(()))?);
+            if let Some(Item::End { .. }) = items.last() {
+                assert_eq!(r.offset(), bytes.len() as u64);
+                return Ok(items);
+            }
+        }
+    }
+
+    fn keys(items: Vec<Item>) -> Vec<KeyItem> {
+        items.into_iter().filter_map(|i| if let Item::Key(k) = i { Some(k) } else { None }).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let items = read_all(&sample()).unwrap();
+        let aux = |k: &str, v: &str| Item::Aux { key: k.into(), value: v.into() };
+        assert_eq!(items[0], aux("redis-ver", "7.2.6"));
+        assert_eq!(items[4], aux("repl-stream-db", "0"));
+        assert_eq!(items[7], aux("aof-base", "0"));
+        assert_eq!(items[8], Item::Function(b"#!lua name=x\n".to_vec()));
+        assert_eq!(items[9], Item::SelectDb(3));
+        assert_eq!(items[10], Item::ResizeDb { keys: 4, expires: 1 });
+        assert_eq!(items.last(), Some(&Item::End { checksum_disabled: false }));
+        let keys = keys(items);
+        assert_eq!(keys[0].expire_ms, Some(1_700_000_000_123));
+        assert_eq!(keys[0].idle_s, Some(9));
+        assert_eq!(keys[0].value, Value::String(StringValue::Int(-5)));
+        assert_eq!((&keys[1].key[..], keys[1].freq, keys[1].expire_ms), (&b"12"[..], Some(200), None));
+        assert_eq!(keys[2].value, Value::String(StringValue::Bytes(vec![7; 200_000])));
+        assert_eq!(keys[3].value, Value::String(StringValue::Bytes(vec![])));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let bytes = sample();
+        for n in (0..bytes.len()).step_by(7) {
+            let e = read_all(&bytes[..n]).unwrap_err();
+            assert!(matches!(e.kind, ErrorKind::Eof), "{n}: {e}");
+            assert!(e.offset <= n as u64);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let good = sample();
+        for i in (0..good.len()).step_by(3) {
+            let mut bad = good.clone();
+            bad[i] ^= 1;
+            assert!(read_all(&bad).is_err(), "byte {i}");
+        }
+    }
+
+    #[test]
+    fn old_and_new_versions() {
+        assert!(read_all(b"REDIS0003\xFE\x00\xFD\x01\x00\x00\x00\x00\x01a\x01b\xFF").is_ok());
+        let e = read_all(b"REDIS0012\xFF").unwrap_err();
+        assert_eq!(e.kind.to_string(), "Can't handle RDB format version 12");
+        assert!(matches!(read_all(b"REDIS0000\xFF").unwrap_err().kind, ErrorKind::Version(0)));
+        assert!(matches!(read_all(b"RODIS0009\xFF").unwrap_err().kind, ErrorKind::Signature));
+    }
+
+    #[test]
+    fn old_expire_opcode_is_in_seconds() {
+        let items = read_all(b"REDIS0003\xFD\x01\x00\x00\x00\x00\x01a\x01b\xFF").unwrap();
+        assert_eq!(keys(items)[0].expire_ms, Some(1000));
+    }
+
+    #[test]
+    fn zero_checksum_is_not_checked() {
+        let mut w = Writer::new(Vec::new(), false, true);
+        w.select_db(0, 0, 0).unwrap();
+        let body = w.finish().unwrap();
+        let mut bytes = b"REDIS0011".to_vec();
+        bytes.extend_from_slice(&body);
+        assert_eq!(read_all(&bytes).unwrap().last(), Some(&Item::End { checksum_disabled: true }));
+    }
+
+    #[test]
+    fn a_huge_length_takes_no_memory() {
+        for len in [
+            &b"\x81\x00\x00\x7F\xFF\xFF\xFF\xFF\xFF"[..],
+            b"\x80\xFF\xFF\xFF\xFF",
+            b"\x81\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF",
+        ] {
+            let mut bytes = b"REDIS0009\x00".to_vec();
+            bytes.extend_from_slice(len);
+            bytes.extend_from_slice(&[0; 100]);
+            assert!(matches!(read_all(&bytes).unwrap_err().kind, ErrorKind::Eof));
+        }
+        let bomb = b"REDIS0009\x00\xC3\x02\x81\x00\x00\x00\xFF\xFF\xFF\xFF\xFF\x00\x00\x00";
+        assert!(matches!(read_all(bomb).unwrap_err().kind, ErrorKind::Corrupt(_)));
+    }
+
+    #[test]
+    fn other_types_name_themselves() {
+        let e = read_all(b"REDIS0009\x04\x01k\x01").unwrap_err();
+        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::Hash)));
+        assert_eq!(e.offset, 12);
+        assert!(e.to_string().contains("type 4 (hash-hashtable)"));
+    }
+
+    #[test]
+    fn progress_is_called_inside_long_strings_and_can_abort() {
+        let mut w = Writer::new(Vec::new(), true, false);
+        let info = AuxInfo { redis_version: "7.2.6", ctime_s: 1, used_memory: 2, repl: None, aof_base: true };
+        w.header(&info).unwrap();
+        w.key(b"k", ValueView::Str(&vec![1; 5 << 20])).unwrap();
+        let bytes = w.finish().unwrap();
+        let mut calls = Vec::new();
+        let mut r = Reader::new(&bytes[..], true, 1 << 20);
+        while !matches!(
+            r.next_item(&mut |o| {
+                calls.push(o);
+                ControlFlow::Continue(())
+            })
+            .unwrap(),
+            Item::End { .. }
+        ) {}
+        assert!(calls.len() >= 5);
+        let mut r = Reader::new(&bytes[..], true, 1 << 20);
+        let e = loop {
+            if let Err(e) = r.next_item(&mut |_| ControlFlow::Break(())) {
+                break e;
+            }
+        };
+        assert!(matches!(e.kind, ErrorKind::Aborted));
+    }
+
+    #[test]
+    fn the_source_stands_after_the_snapshot() {
+        let mut bytes = sample();
+        bytes.extend_from_slice(b"*1\r\n");
+        let mut r = Reader::new(&bytes[..], true, 0);
+        while !matches!(r.next_item(&mut |_| ControlFlow::Continue(())).unwrap(), Item::End { .. }) {}
+        assert_eq!(r.into_source(), b"*1\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = b"REDIS0011".to_vec();
+            bytes.extend_from_slice(&tail);
+            let _ = read_all(&bytes);
+        }
+
+        #[test]
+        fn strings_round_trip(s in proptest::collection::vec(0u8..4, 0..600)) {
+            let mut w = Writer::new(Vec::new(), true, true);
+            w.key(b"k", ValueView::Str(&s)).unwrap();
+            let body = w.finish().unwrap();
+            let mut r = Reader::new(&body[..], true, 0);
+            r.version = Some(11);
+            let Item::Key(k) = r.next_item(&mut |_| ControlFlow::Continue(())).unwrap() else { panic!() };
+            let Value::String(v) = k.value;
+            prop_assert_eq!(v.into_bytes(), s);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Writing a snapshot: primitives over a byte vector, and `Writer`, which streams them to a sink.
+//!
+//! Invariant: `Writer` counts and checksums every byte that reaches its sink, in order. Flushing to disk (fsync, rename)
+//! is the sink's and the caller's matter.
+
+use super::{VERSION, ValueType, opcode};
+use crate::structs::{crc64, lzf};
+use std::io::{self, Write};
+
+const LEN_14: u8 = 0x40;
+const LEN_32: u8 = 0x80;
+const LEN_64: u8 = 0x81;
+const ENC_INT8: u8 = 0xC0;
+const ENC_INT16: u8 = 0xC1;
+const ENC_INT32: u8 = 0xC2;
+const ENC_LZF: u8 = 0xC3;
+
+/// Strings up to this length never shrink enough to be worth compressing.
+const COMPRESS_ABOVE: usize = 20;
+/// The writer's buffer goes to the sink at this size; longer strings go there directly.
+const FLUSH_AT: usize = 64 * 1024;
+
+/// Appends a length: 1, 2, 5 or 9 bytes, network byte order.
+pub fn put_len(buf: &mut Vec<u8>, len: u64) {
+    if len < 1 << 6 {
+        buf.push(len as u8);
+    } else if len < 1 << 14 {
+        buf.extend_from_slice(&[LEN_14 | (len >> 8) as u8, len as u8]);
+    } else if let Ok(len) = u32::try_from(len) {
+        buf.push(LEN_32);
+        buf.extend_from_slice(&len.to_be_bytes());
+    } else {
+        buf.push(LEN_64);
+        buf.extend_from_slice(&len.to_be_bytes());
+    }
+}
+
+/// Appends an integer in its 8, 16 or 32 bit string encoding. False, and nothing appended, when it needs more bits.
+fn put_small_int(buf: &mut Vec<u8>, value: i64) -> bool {
+    if let Ok(v) = i8::try_from(value) {
+        buf.extend_from_slice(&[ENC_INT8, v as u8]);
+    } else if let Ok(v) = i16::try_from(value) {
+        buf.push(ENC_INT16);
+        buf.extend_from_slice(&v.to_le_bytes());
+    } else if let Ok(v) = i32::try_from(value) {
+        buf.push(ENC_INT32);
+        buf.extend_from_slice(&v.to_le_bytes());
+    } else {
+        return false;
+    }
+    true
+}
+
+/// Appends an integer as a string value: encoded when it fits 32 bits, else its decimal text.
+pub fn put_int_string(buf: &mut Vec<u8>, value: i64) {
+    if !put_small_int(buf, value) {
+        let mut text = itoa::Buffer::new();
+        let text = text.format(value).as_bytes();
+        put_len(buf, text.len() as u64);
+        buf.extend_from_slice(text);
+    }
+}
+
+/// The integer whose canonical decimal text (no sign, zeros or blanks to spare) is `s`, if it fits 32 bits.
+fn canonical_i32(s: &[u8]) -> Option<i64> {
+    if s.is_empty() || s.len() > 11 {
+        return None;
+    }
+    let digits = s.strip_prefix(b"-").unwrap_or(s);
+    if !digits.iter().all(u8::is_ascii_digit) || (digits[..].first()? == &b'0' && s.len() > 1) {
+        return None;
+    }
+    std::str::from_utf8(s).ok()?.parse::<i32>().ok().map(i64::from)
+}
+
+/// The compressed form of `s` when it saves at least the four bytes that make it worthwhile.
+fn compressed(s: &[u8], compress: bool) -> Option<Vec<u8>> {
+    if !compress || s.len() <= COMPRESS_ABOVE {
+        return None;
+    }
+    lzf::compress(s, s.len() - 4)
+}
+
+fn put_lzf_header(buf: &mut Vec<u8>, compressed_len: usize, len: usize) {
+    buf.push(ENC_LZF);
+    put_len(buf, compressed_len as u64);
+    put_len(buf, len as u64);
+}
+
+/// Appends a string in its shortest form: integer, LZF (when `compress`), or length and bytes.
+pub fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
+    if let Some(v) = canonical_i32(s) {
+        put_small_int(buf, v);
+    } else if let Some(packed) = compressed(s, compress) {
+        put_lzf_header(buf, packed.len(), s.len());
+        buf.extend_from_slice(&packed);
+    } else {
+        put_len(buf, s.len() as u64);
+        buf.extend_from_slice(s);
+    }
+}
+
+/// A value to write. Every type the server can hold has its variant here, and its arm in the `match`es below.
+#[derive(Debug, Clone, Copy)]
+pub enum ValueView<'a> {
+    Int(i64),
+    Str(&'a [u8]),
+}
+
+impl ValueView<'_> {
+    /// The layout the value is written in.
+    pub fn value_type(&self) -> ValueType {
+        match self {
+            ValueView::Int(_) | ValueView::Str(_) => ValueType::String,
+        }
+    }
+}
+
+/// Appends a value without its type byte.
+pub fn put_value(buf: &mut Vec<u8>, value: ValueView<'_>, compress: bool) {
+    match value {
+        ValueView::Int(v) => put_int_string(buf, v),
+        ValueView::Str(s) => put_string(buf, s, compress),
+    }
+}
+
+/// Replication position stored with a snapshot, so that a restarted server can continue its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplInfo {
+    /// Database the stream has selected.
+    pub stream_db: i64,
+    /// 40 hex digits.
+    pub id: Vec<u8>,
+    pub offset: i64,
+}
+
+/// What the AUX fields at the head of a snapshot say.
+#[derive(Debug, Clone)]
+pub struct AuxInfo<'a> {
+    pub redis_version: &'a str,
+    pub ctime_s: i64,
+    pub used_memory: u64,
+    pub repl: Option<&'a ReplInfo>,
+    /// The snapshot is the base file of an AOF.
+    pub aof_base: bool,
+}
+
+/// Streams a snapshot to `out`.
+pub struct Writer<W: Write> {
+    out: W,
+    buf: Vec<u8>,
+    crc: u64,
+    checksum: bool,
+    compress: bool,
+    flushed: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// `checksum` false writes a zero checksum, which readers do not verify; `compress` allows LZF.
+    pub fn new(out: W, checksum: bool, compress: bool) -> Writer<W> {
+        Writer { out, buf: Vec::with_capacity(FLUSH_AT + 4096), crc: 0, checksum, compress, flushed: 0 }
+    }
+
+    /// Bytes written so far, buffered ones included.
+    pub fn written(&self) -> u64 {
+        self.flushed + self.buf.len() as u64
+    }
+
+    fn flush_buf(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.buf)?;
+        if self.checksum {
+            self.crc = crc64::crc64(self.crc, &self.buf);
+        }
+        self.flushed += self.buf.len() as u64;
+        self.buf.clear();
+        Ok(())
+    }
+
+    fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.buf.len() >= FLUSH_AT { self.flush_buf() } else { Ok(()) }
+    }
+
+    fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.flush_buf()?;
+        self.out.write_all(bytes)?;
+        if self.checksum {
+            self.crc = crc64::crc64(self.crc, bytes);
+        }
+        self.flushed += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Magic and AUX fields.
+    pub fn header(&mut self, info: &AuxInfo<'_>) -> io::Result<()> {
+        write!(self.buf, "REDIS{VERSION:04}")?;
+        self.aux(b"redis-ver", info.redis_version.as_bytes())?;
+        self.aux_int(b"redis-bits", i64::from(usize::BITS))?;
+        self.aux_int(b"ctime", info.ctime_s)?;
+        self.aux_int(b"used-mem", info.used_memory as i64)?;
+        if let Some(repl) = info.repl {
+            self.aux_int(b"repl-stream-db", repl.stream_db)?;
+            self.aux(b"repl-id", &repl.id)?;
+            self.aux_int(b"repl-offset", repl.offset)?;
+        }
+        self.aux_int(b"aof-base", i64::from(info.aof_base))
+    }
+
+    pub fn aux(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.buf.push(opcode::AUX);
+        put_string(&mut self.buf, key, self.compress);
+        put_string(&mut self.buf, value, self.compress);
+        self.flush_if_full()
+    }
+
+    fn aux_int(&mut self, key: &[u8], value: i64) -> io::Result<()> {
+        let mut text = itoa::Buffer::new();
+        self.aux(key, text.format(value).as_bytes())
+    }
+
+    /// One function library, by its source code.
+    pub fn function(&mut self, code: &[u8]) -> io::Result<()> {
+        self.buf.push(opcode::FUNCTION2);
+        self.string(code)
+    }
+
+    /// Opens a database: its number, its keys and how many of them expire.
+    pub fn select_db(&mut self, db: u64, keys: u64, expires: u64) -> io::Result<()> {
+        self.buf.push(opcode::SELECTDB);
+        put_len(&mut self.buf, db);
+        self.buf.push(opcode::RESIZEDB);
+        put_len(&mut self.buf, keys);
+        put_len(&mut self.buf, expires);
+        self.flush_if_full()
+    }
+
+    /// Idle time of the next key, in seconds.
+    pub fn idle(&mut self, idle_s: u64) {
+        self.buf.push(opcode::IDLE);
+        put_len(&mut self.buf, idle_s);
+    }
+
+    /// LFU counter of the next key.
+    pub fn freq(&mut self, freq: u8) {
+        self.buf.extend_from_slice(&[opcode::FREQ, freq]);
+    }
+
+    /// Expire time of the next key, unix milliseconds. Comes before `idle` and `freq`.
+    pub fn expire_ms(&mut self, at_ms: i64) {
+        self.buf.push(opcode::EXPIRETIME_MS);
+        self.buf.extend_from_slice(&at_ms.to_le_bytes());
+    }
+
+    /// A key and its value.
+    pub fn key(&mut self, key: &[u8], value: ValueView<'_>) -> io::Result<()> {
+        self.buf.push(value.value_type() as u8);
+        self.string(key)?;
+        match value {
+            ValueView::Str(s) => self.string(s),
+            ValueView::Int(_) => {
+                put_value(&mut self.buf, value, self.compress);
+                self.flush_if_full()
+            }
+        }
+    }
+
+    /// A string; long ones do not pass through the buffer.
+    fn string(&mut self, s: &[u8]) -> io::Result<()> {
+        if s.len() < FLUSH_AT {
+            put_string(&mut self.buf, s, self.compress);
+            return self.flush_if_full();
+        }
+        match compressed(s, self.compress) {
+            Some(packed) => {
+                put_lzf_header(&mut self.buf, packed.len(), s.len());
+                self.write_through(&packed)
+            }
+            None => {
+                put_len(&mut self.buf, s.len() as u64);
+                self.write_through(s)
+            }
+        }
+    }
+
+    /// End opcode and checksum; returns the flushed sink.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.buf.push(opcode::EOF);
+        self.flush_buf()?;
+        let crc = if self.checksum { self.crc } else { 0 };
+        self.out.write_all(&crc.to_le_bytes())?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(s: &[u8]) -> Vec<u8> {
+        let mut buf = Vec::new();
+        put_string(&mut buf, s, true);
+        buf
+    }
+
+    #[test]
+    fn lengths_take_the_shortest_form() {
+        let len = |n| {
+            let mut buf = Vec::new();
+            put_len(&mut buf, n);
+            buf
+        };
+        assert_eq!(len(0), [0]);
+        assert_eq!(len(63), [63]);
+        assert_eq!(len(64), [0x40, 64]);
+        assert_eq!(len(16383), [0x7F, 0xFF]);
+        assert_eq!(len(16384), [0x80, 0, 0, 0x40, 0]);
+        assert_eq!(len(u64::from(u32::MAX)), [0x80, 255, 255, 255, 255]);
+        assert_eq!(len(1 << 32), [0x81, 0, 0, 0, 1, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn integers_are_encoded_only_in_canonical_form() {
+        assert_eq!(string(b"0"), [0xC0, 0]);
+        assert_eq!(string(b"-128"), [0xC0, 0x80]);
+        assert_eq!(string(b"128"), [0xC1, 0x80, 0]);
+        assert_eq!(string(b"-32769"), [0xC2, 0xFF, 0x7F, 0xFF, 0xFF]);
+        assert_eq!(string(b"2147483647"), [0xC2, 0xFF, 0xFF, 0xFF, 0x7F]);
+        for s in [&b"2147483648"[..], b"-0", b"00", b"01", b"+1", b" 1", b"", b"-"] {
+            let enc = string(s);
+            assert_eq!(enc[0] as usize, s.len());
+            assert_eq!(&enc[1..], s);
+        }
+        let mut buf = Vec::new();
+        put_int_string(&mut buf, i64::MIN);
+        assert_eq!(&buf[1..], b"-9223372036854775808");
+    }
+
+    #[test]
+    fn compression_starts_above_twenty_bytes() {
+        assert_eq!(string(&[b'a'; 20])[0], 20);
+        assert_eq!(string(&[b'a'; 21])[0], ENC_LZF);
+        let noise: Vec<u8> = (0..100u8).map(|i| i.wrapping_mul(167)).collect();
+        assert_eq!(string(&noise)[..2], [LEN_14, 100], "what does not shrink is stored as it is");
+    }
+}

@@ -1,0 +1,297 @@
+//! Snapshots into `dbfilename`: SAVE, BGSAVE, save points, and what is done when a child has written one.
+
+use super::aof::manifest::{fsync_dir, reason};
+use super::child::ChildKind;
+use super::snapshot::{FileSink, SnapshotOptions};
+use crate::server::Server;
+use crate::sys::fork::Ended;
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+/// After a failed background save the next automatic one waits this long.
+const RETRY_DELAY_S: i64 = 5;
+
+fn temp_name(pid: u32) -> String {
+    format!("temp-{pid}.rdb")
+}
+
+fn working_directory() -> String {
+    std::env::current_dir().map_or_else(|_| "unknown".to_owned(), |dir| dir.display().to_string())
+}
+
+impl Server {
+    pub fn now_s(&self) -> i64 {
+        self.clock.ms() / 1000
+    }
+
+    /// Writes a snapshot into a file of any name. Failures are logged and leave no file behind.
+    fn save_to_file(
+        &self,
+        path: &Path,
+        options: &SnapshotOptions,
+        keep_cache: bool,
+        reporter: Option<&mut super::child::Reporter>,
+    ) -> io::Result<()> {
+        let file = File::create(path).inspect_err(|e| {
+            log::warn!(
+                "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",
+                path.display(),
+                working_directory(),
+                reason(e)
+            );
+        })?;
+        let sink = FileSink::new(file, self.cfg.rdb_save_incremental_fsync);
+        let written = self.write_snapshot(sink, options, reporter).map_err(|e| ("rdbSaveRio", e));
+        written.and_then(|sink| sink.finish(keep_cache).map_err(|e| ("fsync", e))).map_err(|(step, e)| {
+            log::warn!("Write error while saving DB to the disk({step}): {}", reason(&e));
+            let _ = fs::remove_file(path);
+            e
+        })
+    }
+
+    /// Writes a snapshot and puts it in place of `dbfilename`. True when it is there and durable; failures are logged.
+    fn save_and_rename(
+        &self,
+        options: &SnapshotOptions,
+        keep_cache: bool,
+        reporter: Option<&mut super::child::Reporter>,
+    ) -> bool {
+        let temp = temp_name(std::process::id());
+        let temp = Path::new(&temp);
+        let target = Path::new(&self.cfg.dbfilename);
+        if self.save_to_file(temp, options, keep_cache, reporter).is_err() {
+            return false;
+        }
+        if let Err(e) = fs::rename(temp, target) {
+            log::warn!(
+                "Error moving temp DB file {} on the final destination {} (in server root dir {}): {}",
+                temp.display(),
+                target.display(),
+                working_directory(),
+                reason(&e)
+            );
+            let _ = fs::remove_file(temp);
+            return false;
+        }
+        if let Err(e) = fsync_dir(target.parent().unwrap_or(Path::new(""))) {
+            log::warn!("Failed to fsync directory while saving DB: {}", reason(&e));
+            return false;
+        }
+        log::info!("DB saved on disk");
+        true
+    }
+
+    /// Saves in the foreground. `keep_cache` when the file will be read again soon.
+    pub fn save_rdb(&mut self, keep_cache: bool) -> bool {
+        let options = SnapshotOptions { repl: self.repl_info(), ..SnapshotOptions::default() };
+        if !self.save_and_rename(&options, keep_cache, None) {
+            return false;
+        }
+        self.ks.effects.dirty = 0;
+        self.persist.rdb.last_save_s = self.now_s();
+        self.persist.rdb.last_bgsave_ok = true;
+        true
+    }
+
+    /// Starts saving in the background; false when it could not be started.
+    pub fn start_bgsave(&mut self, options: SnapshotOptions) -> bool {
+        if self.has_child() {
+            return false;
+        }
+        let rdb = &mut self.persist.rdb;
+        rdb.saves += 1;
+        rdb.dirty_before_bgsave = self.ks.effects.dirty;
+        rdb.last_bgsave_try_s = self.clock.ms() / 1000;
+        let keep_cache = options.repl.is_some() && self.cfg.rdb_del_sync_files;
+        let forked = self.fork_child(ChildKind::RdbDisk, |server, reporter| {
+            server.save_and_rename(&options, keep_cache, Some(reporter))
+        });
+        match forked {
+            Ok(pid) => {
+                log::info!("Background saving started by pid {pid}");
+                self.persist.rdb.save_start_s = Some(self.now_s());
+                true
+            }
+            Err(e) => {
+                self.persist.rdb.last_bgsave_ok = false;
+                log::warn!("Can't save in background: fork: {}", reason(&e));
+                false
+            }
+        }
+    }
+
+    /// Starts a child that writes a snapshot, framed by an end mark, into a pipe. The caller keeps the reading end, and
+    /// closes `exit_pipe`'s writing end when the child may go: until then it stays, so that its end is not taken for the
+    /// end of the transfer. `parents_ends` are the ends of both pipes that stay with the parent.
+    pub fn start_rdb_to_pipe(
+        &mut self,
+        options: SnapshotOptions,
+        pipe: File,
+        exit_pipe: File,
+        parents_ends: [RawFd; 2],
+    ) -> io::Result<Pid> {
+        let pid = self
+            .fork_child(ChildKind::RdbSocket, |server, reporter| {
+                use std::io::Read;
+                for end in parents_ends {
+                    // As long as this process has them too, it does not see the parent close them.
+                    let _ = nix::unistd::close(end);
+                }
+                let ok = server.write_framed_snapshot(&pipe, &options, Some(reporter)).is_ok();
+                drop(pipe);
+                let mut exit_pipe = exit_pipe;
+                // Nothing ever comes: the read returns when the parent closes its end or dies.
+                let _ = exit_pipe.read(&mut [0]);
+                ok
+            })
+            .inspect_err(|e| log::warn!("Can't save in background: fork: {}", reason(e)))?;
+        log::info!("Background RDB transfer started by pid {pid}");
+        self.persist.rdb.save_start_s = Some(self.now_s());
+        Ok(pid)
+    }
+
+    pub(super) fn bgsave_done(&mut self, kind: ChildKind, pid: Pid, ended: Ended) {
+        let rdb = &mut self.persist.rdb;
+        match (kind, ended) {
+            (ChildKind::RdbDisk, Ended::Exit(0)) => {
+                log::info!("Background saving terminated with success");
+                self.ks.effects.dirty = self.ks.effects.dirty.saturating_sub(rdb.dirty_before_bgsave);
+                rdb.last_save_s = self.clock.ms() / 1000;
+                rdb.last_bgsave_ok = true;
+            }
+            (ChildKind::RdbDisk, Ended::Exit(_)) => {
+                log::warn!("Background saving error");
+                rdb.last_bgsave_ok = false;
+            }
+            (ChildKind::RdbDisk, Ended::Signal(signal)) => {
+                log::warn!("Background saving terminated by signal {signal}");
+                // SIGUSR1 is how we end a child ourselves, which is no failure.
+                if signal != libc::SIGUSR1 {
+                    rdb.last_bgsave_ok = false;
+                }
+                self.remove_rdb_temp_file(pid);
+            }
+            (_, Ended::Exit(0)) => log::info!("Background RDB transfer terminated with success"),
+            (_, Ended::Exit(_)) => log::warn!("Background transfer error"),
+            (_, Ended::Signal(signal)) => log::warn!("Background transfer terminated by signal {signal}"),
+        }
+        let now_s = self.now_s();
+        let rdb = &mut self.persist.rdb;
+        rdb.save_last_s = rdb.save_start_s.take().map(|start| now_s - start);
+        self.repl_bgsave_done(kind, ended == Ended::Exit(0));
+    }
+
+    pub(super) fn remove_rdb_temp_file(&self, pid: Pid) {
+        self.unlink_in_background(Path::new(&temp_name(pid.as_raw() as u32)));
+    }
+
+    /// Removes a file. Its blocks are given back on the helper thread, which for a large file takes long.
+    pub(crate) fn unlink_in_background(&self, path: &Path) {
+        let open = File::open(path);
+        if fs::remove_file(path).is_ok()
+            && let Ok(file) = open
+        {
+            self.background.files.submit(move || drop(file));
+        }
+    }
+
+    /// Starts a save when a save point is reached.
+    fn check_save_points(&mut self) {
+        let now_s = self.now_s();
+        let rdb = &self.persist.rdb;
+        let may_retry = rdb.last_bgsave_ok || now_s - rdb.last_bgsave_try_s > RETRY_DELAY_S;
+        let dirty = self.ks.effects.dirty;
+        let since = now_s - rdb.last_save_s;
+        let reached = self.cfg.save.iter().find(|p| dirty >= p.changes as u64 && since > p.seconds);
+        if let Some(point) = reached
+            && may_retry
+        {
+            log::info!("{} changes in {} seconds. Saving...", point.changes, point.seconds);
+            let options = SnapshotOptions { repl: self.repl_info(), ..SnapshotOptions::default() };
+            self.start_bgsave(options);
+        }
+    }
+
+    /// What persistence does at every cron run.
+    pub fn persist_cron(&mut self) {
+        if self.persist.loading.is_some() {
+            return;
+        }
+        if self.every_ms(1000) {
+            let now_s = self.now_s();
+            self.persist.migrate.close_idle(now_s);
+        }
+        if self.persist.aof.rewrite_scheduled && !self.has_child() && !self.aof_rewrite_is_limited() {
+            self.start_bgrewrite();
+        }
+        if self.has_child() {
+            if self.every_ms(1000) {
+                self.receive_child_info();
+            }
+            self.check_child_done();
+        } else {
+            self.check_save_points();
+            self.check_aof_growth();
+        }
+        self.aof_cron();
+        if self.persist.rdb.bgsave_scheduled && !self.has_child() {
+            let now_s = self.now_s();
+            let rdb = &self.persist.rdb;
+            if rdb.last_bgsave_ok || now_s - rdb.last_bgsave_try_s > RETRY_DELAY_S {
+                let options = SnapshotOptions { repl: self.repl_info(), ..SnapshotOptions::default() };
+                if self.start_bgsave(options) {
+                    self.persist.rdb.bgsave_scheduled = false;
+                }
+            }
+        }
+    }
+
+    /// Ends children, writes out the log and, if it is to be, a last snapshot. False when stopping now would lose data
+    /// that could be kept; with `force` it is never false.
+    pub fn persist_shutdown(&mut self, save: bool, nosave: bool, force: bool) -> bool {
+        let child = self.persist.child.as_ref().map(|c| (c.kind, c.pid));
+        if let Some((kind, pid)) = child
+            && kind.is_rdb()
+        {
+            log::warn!("There is a child saving an .rdb. Killing it!");
+            self.kill_rdb_child();
+            if kind == ChildKind::RdbDisk {
+                self.remove_rdb_temp_file(pid);
+            }
+        }
+        if let Some((ChildKind::Aof, _)) = child {
+            if self.persist.aof.state == super::state::AofState::WaitRewrite {
+                if !force {
+                    log::warn!("Writing initial AOF, can't exit.");
+                    return false;
+                }
+                log::warn!("Writing initial AOF. Exit anyway.");
+            }
+            log::warn!("There is a child rewriting the AOF. Killing it!");
+            self.kill_aof_child();
+        }
+        if self.persist.aof.state != super::state::AofState::Off {
+            log::info!("Calling fsync() on the AOF file.");
+            self.flush_aof_now();
+            if let Some(file) = &self.persist.aof.file
+                && let Err(e) = file.sync_data()
+            {
+                log::warn!("Fail to fsync the AOF file: {}.", reason(&e));
+            }
+        }
+        if save || (!self.cfg.save.is_empty() && !nosave) {
+            log::info!("Saving the final RDB snapshot before exiting.");
+            if !self.save_rdb(true) {
+                if !force {
+                    log::warn!("Error trying to save the DB, can't exit.");
+                    return false;
+                }
+                log::warn!("Error trying to save the DB. Exit anyway.");
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,231 @@
+//! Writing the data set: as a snapshot or as commands, to a file or to any other sink.
+//!
+//! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
+
+use super::child::Reporter;
+use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
+use crate::config::MaxmemoryPolicy;
+use crate::keyspace::Entry;
+use crate::server::{REDIS_VERSION, Server};
+use crate::structs::entry::ValueRef;
+use crate::sys::alloc;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What goes into a snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotOptions {
+    /// It is the base of an append-only log.
+    pub aof_base: bool,
+    /// Replication position to store in it.
+    pub repl: Option<ReplInfo>,
+    /// Function libraries only.
+    pub exclude_data: bool,
+    pub exclude_functions: bool,
+}
+
+/// A file which is pushed to the disk as it grows, so that the sync at its end does not stall everyone else.
+pub struct FileSink {
+    file: File,
+    auto_sync: bool,
+    unsynced: u64,
+}
+
+impl FileSink {
+    pub fn new(file: File, auto_sync: bool) -> FileSink {
+        FileSink { file, auto_sync, unsynced: 0 }
+    }
+
+    /// Makes everything durable. Unless `keep_cache`, its pages make room for others: it will not be read soon.
+    pub fn finish(self, keep_cache: bool) -> io::Result<()> {
+        self.file.sync_all()?;
+        if !keep_cache {
+            drop_page_cache(self.file.as_fd());
+        }
+        Ok(())
+    }
+}
+
+/// Tells the system that a file's pages will not be needed. Only a hint: a failure is worth a line and nothing else.
+pub fn drop_page_cache(fd: impl AsFd) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    if let Err(e) = posix_fadvise(fd, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
+        log::info!("Unable to reclaim page cache: {}", e.desc());
+    }
+}
+
+impl Write for FileSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.unsynced += n as u64;
+        if self.auto_sync && self.unsynced >= AUTOSYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A value in the form the snapshot writer takes.
+pub fn value_view(entry: &Entry) -> ValueView<'_> {
+    match entry.value() {
+        ValueRef::Int(v) => ValueView::Int(v),
+        ValueRef::Str { bytes, .. } => ValueView::Str(bytes),
+        ValueRef::Object(object) => match *object {},
+    }
+}
+
+/// `rdb-key-save-delay` and `key-load-delay`: microseconds to sleep after each key. A negative number asks for one
+/// microsecond at every so-manieth key on average, since the shortest sleep is longer than that.
+pub fn debug_delay(us: i64) {
+    match us {
+        0 => {}
+        1.. => std::thread::sleep(Duration::from_micros(us.unsigned_abs())),
+        _ => {
+            if fastrand::u64(..us.unsigned_abs()) == 0 {
+                std::thread::sleep(Duration::from_micros(1));
+            }
+        }
+    }
+}
+
+fn now_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+impl Server {
+    /// Writes a snapshot to `out` and returns it flushed. `reporter` hears of progress.
+    pub fn write_snapshot<W: Write>(
+        &self,
+        out: W,
+        options: &SnapshotOptions,
+        mut reporter: Option<&mut Reporter>,
+    ) -> io::Result<W> {
+        let mut writer = Writer::new(out, self.cfg.rdbchecksum, self.cfg.rdbcompression);
+        writer.header(&AuxInfo {
+            redis_version: REDIS_VERSION,
+            ctime_s: now_s(),
+            used_memory: alloc::used() as u64,
+            repl: options.repl.as_ref(),
+            aof_base: options.aof_base,
+        })?;
+        if !options.exclude_functions {
+            for code in &self.persist.functions {
+                writer.function(code)?;
+            }
+        }
+        if options.exclude_data {
+            return writer.finish();
+        }
+        use MaxmemoryPolicy as P;
+        let policy = self.cfg.maxmemory_policy;
+        let with_idle = matches!(policy, P::AllkeysLru | P::VolatileLru);
+        let with_freq = matches!(policy, P::AllkeysLfu | P::VolatileLfu);
+        let mut keys = 0;
+        for (number, db) in self.ks.dbs.iter().enumerate() {
+            if db.is_empty() {
+                continue;
+            }
+            writer.select_db(number as u64, db.len() as u64, db.expires_len() as u64)?;
+            for entry in db.iter() {
+                if let Some(at_ms) = entry.expire_ms() {
+                    writer.expire_ms(at_ms);
+                }
+                if with_idle {
+                    writer.idle(u64::from(self.ks.access.idle_seconds(entry.lru())));
+                }
+                if with_freq {
+                    writer.freq(self.ks.access.lfu_counter(entry.lru()) as u8);
+                }
+                writer.key(entry.key(), value_view(entry))?;
+                keys += 1;
+                if let Some(reporter) = reporter.as_deref_mut() {
+                    reporter.key_done(keys);
+                }
+                debug_delay(self.cfg.rdb_key_save_delay);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Writes a snapshot whose end a reader of a stream can tell: `$EOF:`, 40 random hex digits and a line end before it,
+    /// the digits again behind it.
+    pub fn write_framed_snapshot<W: Write>(
+        &self,
+        mut out: W,
+        options: &SnapshotOptions,
+        reporter: Option<&mut Reporter>,
+    ) -> io::Result<W> {
+        let mark = crate::server::random_hex_40();
+        write!(out, "$EOF:{mark}\r\n")?;
+        let mut out = self.write_snapshot(out, options, reporter)?;
+        out.write_all(mark.as_bytes())?;
+        out.flush()?;
+        Ok(out)
+    }
+
+    /// Writes the commands that make the data set.
+    pub fn write_commands<W: Write>(&self, mut out: W, mut reporter: Option<&mut Reporter>) -> io::Result<W> {
+        const FLUSH_AT: usize = 64 * 1024;
+        let mut buf = Vec::with_capacity(FLUSH_AT + 4096);
+        if self.cfg.aof_timestamp_enabled {
+            write!(buf, "#TS:{}\r\n", now_s())?;
+        }
+        for code in &self.persist.functions {
+            put_command(&mut buf, &[b"FUNCTION", b"LOAD", code]);
+        }
+        let mut keys = 0;
+        for (number, db) in self.ks.dbs.iter().enumerate() {
+            if db.is_empty() {
+                continue;
+            }
+            put_command(&mut buf, &[b"SELECT", number.to_string().as_bytes()]);
+            for entry in db.iter() {
+                match entry.value() {
+                    ValueRef::Int(v) => {
+                        put_command(&mut buf, &[b"SET", entry.key(), itoa::Buffer::new().format(v).as_bytes()]);
+                    }
+                    ValueRef::Str { bytes, .. } => put_command(&mut buf, &[b"SET", entry.key(), bytes]),
+                    ValueRef::Object(object) => match *object {},
+                }
+                if let Some(at_ms) = entry.expire_ms() {
+                    let at_ms = at_ms.to_string();
+                    put_command(&mut buf, &[b"PEXPIREAT", entry.key(), at_ms.as_bytes()]);
+                }
+                if buf.len() >= FLUSH_AT {
+                    out.write_all(&buf)?;
+                    buf.clear();
+                }
+                keys += 1;
+                if let Some(reporter) = reporter.as_deref_mut() {
+                    reporter.key_done(keys);
+                }
+                debug_delay(self.cfg.rdb_key_save_delay);
+            }
+        }
+        out.write_all(&buf)?;
+        out.flush()?;
+        Ok(out)
+    }
+}
+
+/// Appends a command in the form of the request protocol.
+pub fn put_command(buf: &mut Vec<u8>, args: &[&[u8]]) {
+    let mut number = itoa::Buffer::new();
+    buf.push(b'*');
+    buf.extend_from_slice(number.format(args.len()).as_bytes());
+    buf.extend_from_slice(b"\r\n");
+    for arg in args {
+        buf.push(b'$');
+        buf.extend_from_slice(number.format(arg.len()).as_bytes());
+        buf.extend_from_slice(b"\r\n");
+        buf.extend_from_slice(arg);
+        buf.extend_from_slice(b"\r\n");
+    }
+}
