@@ -1,7 +1,6 @@
 //! What admission and the loop ask of rooms that have nothing to say.
 
 use super::blocked::BlockKind;
-use super::command::Command;
 use super::error::CmdError;
 use super::table::CmdRef;
 use crate::net::reactor::Ready;

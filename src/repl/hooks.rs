@@ -4,8 +4,6 @@ use super::failover::FailoverState;
 use super::link::LinkState;
 use crate::dispatch::CmdError;
 use crate::dispatch::blocked::BlockKind;
-use crate::dispatch::command::flag;
-use crate::keyspace::ExpirePolicy;
 use crate::net::{Client, ClientFlags, ClientId};
 use crate::server::Server;
 use crate::sys::log as log_sink;
