@@ -5,7 +5,6 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub mod debug;
-pub mod server;
 pub mod expire;
 pub mod generic;
 pub mod lcs;
@@ -14,8 +13,10 @@ pub mod object;
 pub mod persistence;
 pub mod replication;
 pub mod scan;
+pub mod server;
 pub mod string;
 pub mod transaction;
+pub mod watch_server;
 
 use crate::dispatch::command::Command;
 
@@ -36,6 +37,7 @@ pub const ALL: &[&[Command]] = &[
     server::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
+    watch_server::COMMANDS,
 ];
 
 /// What the rows of every family use.
