@@ -260,6 +260,7 @@ impl Server {
         self.stats = Default::default();
         self.ks.stats = Default::default();
         self.background.reset_lazy_freed();
+        self.admin.metrics.reset();
         for command in self.commands.all_mut() {
             command.stats = Default::default();
         }
