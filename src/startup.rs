@@ -116,7 +116,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
         return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
     log::info!("Server initialized");
-    server.load_at_start().map_err(|()| StartError::Told)?;
+    server.load_at_start().map_err(|_| StartError::Told)?;
     if server.cfg.port != 0 {
         log::info!("Ready to accept connections tcp");
     }

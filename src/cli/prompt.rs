@@ -35,7 +35,10 @@ pub fn run(session: &mut Session) -> ! {
     session.make_interactive();
     let mut input = Input::open(session);
     loop {
-        let Some(line) = input.line(session) else {
+        session.hold_interrupts(false);
+        let line = input.line(session);
+        session.hold_interrupts(true);
+        let Some(line) = line else {
             if session.pubsub {
                 session.pubsub = false;
                 if session.reconnect(false).is_ok() {
