@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-
 /// A server of its own in a directory of its own; killed and removed when it goes out of scope.
 struct Running {
     child: Child,

@@ -43,6 +43,7 @@ impl Server {
         }
         let set = pairs.iter().filter_map(|(name, _)| config::lookup(name));
         set.filter(|(row, _)| row.is_idle(&self.cfg)).for_each(|(_, name)| log_idle(name));
+        self.cluster_config_changed();
         Ok(())
     }
 

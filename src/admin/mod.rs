@@ -4,12 +4,13 @@
 pub mod after_call;
 pub mod client_line;
 pub mod client_memory;
+pub mod config;
 pub mod debug;
+pub mod digest;
 pub mod info;
 pub mod latency;
 pub mod memory;
 pub mod metrics;
-pub mod config;
 pub mod monitor;
 pub mod redact;
 pub mod shutdown;
