@@ -3,6 +3,7 @@
 //! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
 //! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
 
+use crate::admin::Admin;
 use crate::admin::stats::Stats;
 use crate::commands;
 use crate::config::Config;
@@ -14,11 +15,11 @@ use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
+use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
 use crate::sys::process::OomScore;
-use crate::sys::{alloc, signals};
 use std::io;
 use std::time::Duration;
 
@@ -35,10 +36,12 @@ pub struct Server {
     pub listeners: Vec<Listener>,
     pub commands: CommandTable,
     pub stats: Stats,
+    pub admin: Admin,
     pub background: Background,
     pub persist: Persist,
     pub blocked: Blocked,
     pub pauses: Pauses,
+    pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
     /// Nested calls: above 0 within a transaction or script.
@@ -81,10 +84,12 @@ impl Server {
             listeners: Vec::new(),
             commands: CommandTable::new(commands::ALL),
             stats: Stats::default(),
+            admin: Admin::default(),
             background: Background::new()?,
             persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
+            repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             depth: 0,
             run_id: random_hex_40(),
@@ -97,6 +102,7 @@ impl Server {
             next_cron_ms: now_ms,
             nesting: 0,
         };
+        server.start_as_configured();
         server.update_access_clock();
         Ok(server)
     }
@@ -156,8 +162,11 @@ impl Server {
         self.nesting += 1;
         self.before_sleep();
         let timeout = at_most.unwrap_or_else(|| self.sleep_time());
+        let now_us = self.clock.tick_us();
+        self.admin.metrics.end_cycle(now_us);
         let ready = self.reactor.poll(Some(timeout))?;
         self.clock.sync();
+        self.admin.metrics.begin_cycle(self.clock.mono_us());
         self.update_access_clock();
         for event in &ready {
             self.on_ready(*event);
@@ -187,8 +196,7 @@ impl Server {
         let busy = !self.clients.pending_reads.is_empty()
             || !self.clients.unblocked.is_empty()
             || !self.clients.closing.is_empty()
-            || self.exit.is_some()
-            || signals::stop_requested();
+            || self.exit.is_some();
         if busy {
             return Duration::ZERO;
         }
@@ -211,6 +219,8 @@ impl Server {
         self.flush_aof();
         self.write_pending();
         self.free_closing();
+        self.evict_clients();
+        self.free_closing();
     }
 
     fn run_timers(&mut self) {
@@ -219,8 +229,10 @@ impl Server {
         self.rooms_timers();
         let now = self.clock.ms();
         if now >= self.next_cron_ms || now + 10_000 < self.next_cron_ms {
-            self.cron_loops += 1;
-            self.cron();
+            if !self.admin.debug.pause_cron {
+                self.cron_loops += 1;
+                self.cron();
+            }
             self.next_cron_ms = now + 1000 / self.hz();
         }
     }
@@ -244,10 +256,9 @@ impl Server {
 
     fn cron(&mut self) {
         self.update_access_clock();
-        alloc::peak();
-        if let Some(signal) = signals::take_stop() {
-            self.on_stop_signal(signal);
-        }
+        self.sample_rates();
+        self.sample_memory();
+        self.shutdown_cron();
         self.clients_cron();
         let count = self.ks.dbs.len();
         for db in 0..count {

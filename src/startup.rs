@@ -1,14 +1,16 @@
 //! From the command line to a running loop, and from its end to the exit code.
 //!
 //! The order follows Redis, as tools that start servers wait for its log lines: the starting lines, the logo with `PID:`,
-//! `Server initialized`, and `Ready to accept connections` once a listener is open and the data is loaded.
+//! `Server initialized`, and `Ready to accept connections` once a listener is open and the data is loaded. How a running
+//! server ends is `admin::shutdown`'s.
+
+mod memory_test;
 
 use crate::config::{Config, ConfigError, Loaded, Supervised};
 use crate::dispatch::table::RenameError;
-use crate::net::listener::Listener;
 use crate::persist;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
-use crate::sys::{crash, log as log_sink, process, service, signals, system_check};
+use crate::sys::{alloc, crash, log as log_sink, process, service, signals, system_check};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -19,6 +21,7 @@ const DEFAULT_PID_FILE: &str = "/var/run/redis.pid";
 pub fn main(args: Vec<OsString>) -> i32 {
     log_sink::start();
     process::collect_title_space();
+    let argv = args.clone();
     let mut args: Vec<Vec<u8>> = args.into_iter().map(OsString::into_vec).collect();
     let program = String::from_utf8_lossy(&args.remove(0)).into_owned();
     if let Some(code) = run_tool(&program, &args) {
@@ -56,11 +59,12 @@ pub fn main(args: Vec<OsString>) -> i32 {
     }
     match start(config, background) {
         Ok(mut server) => {
+            server.admin.argv = argv;
             if supervised == Some(Supervised::Systemd) {
                 tell_ready(&server);
             }
             let code = server.run();
-            clean_up(&server);
+            server.restart_if_asked();
             code
         }
         Err(error) => {
@@ -116,7 +120,8 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
         return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
     log::info!("Server initialized");
-    server.load_at_start().map_err(|()| StartError::Told)?;
+    server.note_initial_memory();
+    server.load_at_start().map_err(|_| StartError::Told)?;
     if server.cfg.port != 0 {
         log::info!("Ready to accept connections tcp");
     }
@@ -181,22 +186,25 @@ fn run_tool(program: &str, args: &[Vec<u8>]) -> Option<i32> {
         return Some(persist::check_rdb::main(&tool_args(), REDIS_VERSION));
     }
     if name.contains("redis-sentinel") || args.iter().any(|arg| arg == b"--sentinel") {
-        eprintln!("This server has no Sentinel mode.");
+        eprintln!(
+            "Hexad {HEXAD_VERSION} has no Sentinel mode. Run redis-sentinel of Redis {REDIS_VERSION}: it monitors this server \
+             like any other."
+        );
         return Some(1);
     }
     match args.first().map(Vec::as_slice) {
         Some(b"-v" | b"--version") => {
-            println!(
-                "Redis server v={REDIS_VERSION} sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=0 hexad={HEXAD_VERSION}"
-            );
+            println!("{}", version_line());
             Some(0)
         }
         Some(b"-h" | b"--help") => {
             eprint!("{USAGE}");
             Some(1)
         }
+        Some(b"--test-memory") if args.len() == 2 => Some(memory_test::run(&String::from_utf8_lossy(&args[1]))),
         Some(b"--test-memory") => {
-            eprintln!("This server has no memory test; use one that has the machine to itself, such as memtest86+.");
+            eprintln!("Please specify the amount of memory to test in megabytes.");
+            eprintln!("Example: ./redis-server --test-memory 4096\n");
             Some(1)
         }
         Some(b"--check-system") => Some(if system_check::print() { 0 } else { 1 }),
@@ -209,6 +217,7 @@ Usage: ./redis-server [/path/to/redis.conf] [options] [-]
        ./redis-server - (read config from stdin)
        ./redis-server -v or --version
        ./redis-server -h or --help
+       ./redis-server --test-memory <megabytes>
        ./redis-server --check-system
 
 Options are directives of the configuration file with their values, as in
@@ -218,6 +227,12 @@ Options are directives of the configuration file with their values, as in
        ./redis-server --port 7777 --replicaof 127.0.0.1 8888
        ./redis-server /etc/redis/6379.conf --loglevel verbose -
 ";
+
+/// Names the version this server is compatible with, as tools read it, and its own.
+fn version_line() -> String {
+    let (malloc, build) = (alloc::name(), crate::admin::build_id());
+    format!("Redis server v={REDIS_VERSION} sha=00000000:0 malloc={malloc} bits=64 build={build} hexad={HEXAD_VERSION}")
+}
 
 /// A failure is only logged: the server runs all the same.
 fn write_pid_file(cfg: &mut Config) {
@@ -241,22 +256,36 @@ fn show_logo(cfg: &Config) {
         return;
     }
     let pid = std::process::id();
-    let logo = format!(
-        r"
-          ____
-         /    \
-    ____/      \       Hexad {HEXAD_VERSION}, Redis {REDIS_VERSION} compatible
-   /    \      /
-  /      \____/        Running in {mode} mode
-  \      /    \        Port: {port}
-   \____/      \       PID: {pid}
-        \      /
-         \____/
-
-"
-    );
+    let facts = [
+        format!("Redis {REDIS_VERSION} (00000000/0) 64 bit"),
+        format!("Hexad {HEXAD_VERSION}"),
+        String::new(),
+        format!("Running in {mode} mode"),
+        format!("Port: {port}"),
+        format!("PID: {pid}"),
+    ];
+    let mut logo = String::from("\n");
+    for (i, line) in LOGO.iter().enumerate() {
+        let fact = facts.get(i.wrapping_sub(1)).map_or("", String::as_str);
+        logo.push_str(format!("{line:<24} {fact}").trim_end());
+        logo.push('\n');
+    }
+    logo.push('\n');
     log_sink::raw(log::Level::Info, logo.as_bytes());
 }
+
+/// Cells of a honeycomb.
+const LOGO: [&str; 9] = [
+    r"          ____",
+    r"         /    \",
+    r"    ____/      \____",
+    r"   /    \      /    \",
+    r"  /      \____/      \",
+    r"  \      /    \      /",
+    r"   \____/      \____/",
+    r"        \      /",
+    r"         \____/",
+];
 
 fn tell_ready(server: &Server) {
     service::tell_systemd(if server.cfg.replicaof.is_none() {
@@ -267,17 +296,12 @@ fn tell_ready(server: &Server) {
     service::tell_systemd_ready();
 }
 
-/// Removes what the server left in the file system.
-fn clean_up(server: &Server) {
-    if !server.cfg.pidfile.is_empty() {
-        log::info!("Removing the pid file.");
-        let _ = std::fs::remove_file(&server.cfg.pidfile);
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_names_both() {
+        let line = super::version_line();
+        assert!(line.starts_with("Redis server v=7.2.6 sha=00000000:0 malloc=jemalloc-5"), "{line}");
+        assert!(line.ends_with(&format!("hexad={}", super::HEXAD_VERSION)));
     }
-    for listener in &server.listeners {
-        if let Listener::Unix(_, path) = listener {
-            log::info!("Removing the unix socket file.");
-            let _ = std::fs::remove_file(path);
-        }
-    }
-    log::warn!("Redis is now ready to exit, bye bye...");
 }

@@ -56,14 +56,14 @@ impl Server {
     fn apply_config(&mut self, apply: Apply) -> Result<(), String> {
         match apply {
             Apply::None
-            // Followed when the cluster or a replica is next looked at.
+            // Followed when or the cluster is next looked at.
             | Apply::ClusterAnnounceHostname
             | Apply::ClusterAnnounceHumanNodename
             | Apply::ClusterAnnounceIp
             | Apply::ClusterAnnouncePort
-            | Apply::ClusterFlags
-            | Apply::GoodReplicas
-            | Apply::ReplBacklogSize => {}
+            | Apply::ClusterFlags => {}
+            Apply::GoodReplicas => self.refresh_good_replicas(),
+            Apply::ReplBacklogSize => self.resize_backlog(),
             Apply::AofAutoGc => self.remove_aof_history(),
             Apply::Appendfsync => self.apply_appendfsync(),
             Apply::Appendonly => self.apply_appendonly()?,

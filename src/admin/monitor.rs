@@ -1,17 +1,19 @@
 //! MONITOR: shows every command to those who ask.
 
+use super::redact::redacted;
 use crate::dispatch::command::{Command, flag};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Args;
 use crate::server::Server;
 
 impl Server {
-    /// Sends a line about a command that is about to run to every monitor.
-    pub fn feed_monitors(&mut self, id: ClientId, row: &Command, args: Args<'_>, _start_us: i64) {
-        if row.has(flag::SKIP_MONITOR) || row.has(flag::ADMIN) || self.is_loading() {
+    /// Sends a line about a command that ran to every monitor. A command that is run again is shown once.
+    pub fn feed_monitors(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
+        if self.clients.monitors.is_empty() || row.has(flag::SKIP_MONITOR | flag::ADMIN) || self.is_loading() {
             return;
         }
-        let Some(c) = self.clients.get(id) else { return };
+        let Some(c) = self.clients.get(id).filter(|c| !c.is(ClientFlags::REPROCESSING)) else { return };
+        let args = redacted(row, args);
         let us = self.clock.us();
         let from = if c.is(ClientFlags::SCRIPT) { "lua".to_string() } else { c.addr() };
         let mut line = format!("+{}.{:06} [{} {}]", us / 1_000_000, us % 1_000_000, c.db, from).into_bytes();
@@ -22,6 +24,7 @@ impl Server {
         line.extend_from_slice(b"\r\n");
         for monitor in self.clients.monitors.clone() {
             self.clients.push(monitor, &line);
+            self.check_output_limit(monitor);
         }
     }
 }

@@ -1,15 +1,19 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod connection;
+pub mod debug;
 pub mod expire;
 pub mod generic;
 pub mod lcs;
 pub mod migrate;
 pub mod object;
 pub mod persistence;
+pub mod replication;
 pub mod scan;
+pub mod server;
 pub mod string;
 pub mod transaction;
 
@@ -17,15 +21,19 @@ use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub const ALL: &[&[Command]] = &[
+    client::COMMANDS,
     command::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
+    debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
     migrate::COMMANDS,
     object::COMMANDS,
     persistence::COMMANDS,
+    replication::COMMANDS,
     scan::COMMANDS,
+    server::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
 ];
@@ -43,6 +51,27 @@ pub mod prelude {
 /// An argument as a 64-bit integer, or the usual error.
 pub fn int_arg(arg: &[u8]) -> Result<i64, crate::dispatch::CmdError> {
     crate::structs::numbers::parse_i64(arg).ok_or(crate::dispatch::error::NOT_AN_INTEGER)
+}
+
+/// Writes the reply of a container's HELP: `lines` between the usual first and last ones.
+pub fn help(ctx: &mut prelude::Ctx<'_>, args: crate::resp::Args<'_>, lines: &[&str]) -> crate::dispatch::CmdResult {
+    let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+    ctx.out.array(lines.len() + 3);
+    ctx.out.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| ctx.out.simple(line));
+    ctx.out.simple("HELP");
+    ctx.out.simple("    Print this help.");
+    Ok(())
+}
+
+/// The error of commands that look at their subcommands themselves.
+pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::dispatch::CmdError {
+    let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+    text.extend_from_slice(&args[1][..args[1].len().min(128)]);
+    text.extend_from_slice(b"'. Try ");
+    text.extend_from_slice(&args[0].to_ascii_uppercase());
+    text.extend_from_slice(b" HELP.");
+    crate::dispatch::CmdError::bytes(text)
 }
 
 /// Replies with the help of a container: its name in capitals, then the lines that describe its subcommands.

@@ -142,7 +142,7 @@ fn watch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
                 continue;
             }
             ctx.srv.ks.watch.add(id, &watched);
-            ctx.c_mut().multi.watched.push(watched);
+            ctx.c_mut().multi.watch(watched);
         }
     }
     ctx.out.ok();
@@ -169,7 +169,7 @@ impl Server {
     /// Stops watching all keys of a client.
     pub fn unwatch_all(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        for watched in std::mem::take(&mut c.multi.watched) {
+        for watched in c.multi.take_watched() {
             self.ks.watch.remove(id, &watched);
         }
     }

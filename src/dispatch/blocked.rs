@@ -98,6 +98,7 @@ impl Server {
                 continue;
             };
             self.reply_on_timeout(id, kind);
+            self.count_unblocked(id, false);
             self.unblock(id);
         }
     }

@@ -63,13 +63,7 @@ impl Server {
         if outermost {
             self.ks.now_ms = self.clock.ms();
         }
-        let (db, is_monitor_fed) = match self.clients.get(id) {
-            Some(c) => (c.db, !self.clients.monitors.is_empty()),
-            None => return,
-        };
-        if is_monitor_fed {
-            self.feed_monitors(id, row, args, start_us);
-        }
+        let Some(db) = self.clients.get(id).map(|c| c.db) else { return };
         let dirty_before = self.ks.effects.dirty;
         let replacement = self.ks.effects.replacement.take();
         let (forced, prevented) =
@@ -84,14 +78,12 @@ impl Server {
             self.write_error(out, &error);
         }
         let duration_us = self.clock.tick_us() - start_us;
-        let stats = self.commands.stats_mut(cmd);
-        stats.calls += 1;
-        stats.us += duration_us as u64;
-        stats.failed += failed as u64;
-        self.stats.commands_processed += 1;
-        self.after_call(id, cmd, args, duration_us);
+        self.after_call(id, cmd, args, duration_us, failed);
 
-        self.propagate_call(db, args, self.ks.effects.dirty != dirty_before);
+        // A transaction is propagated as the commands it ran, which have done so themselves.
+        if row.name != "exec" {
+            self.propagate_call(db, args, self.ks.effects.dirty != dirty_before);
+        }
         let effects = &mut self.ks.effects;
         effects.replacement = replacement;
         effects.forced = forced;

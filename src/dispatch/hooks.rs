@@ -19,11 +19,13 @@ impl Server {
         self.cfg.user.iter().map(|line| line.words.join(&b' ')).collect()
     }
     // cluster
+    pub fn cluster_manual_failover_in_progress(&self) -> bool {
+        false
+    }
     pub fn check_slot(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
         Ok(())
     }
     // memory
-    pub fn evict_clients(&mut self) {}
     pub fn check_memory(
         &mut self,
         _id: ClientId,
@@ -35,73 +37,51 @@ impl Server {
     }
     /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
     pub fn update_sinks(&mut self) {
-        self.ks.effects.has_sinks = self.aof_wants_commands();
+        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
+    }
+    // blocked clients
+    pub fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
+        self.repl_reply_on_timeout(id, &kind);
+    }
+    /// A client is about to go.
+    pub fn before_free(&mut self, id: ClientId) {
+        self.repl_before_free(id);
     }
     /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
-    pub fn after_flush_all(&mut self) {}
-    // repl
-    pub fn check_good_replicas(&mut self, _is_write: bool) -> Result<(), CmdError> {
-        Ok(())
-    }
-    pub fn is_read_only_replica(&self) -> bool {
-        false
-    }
-    pub fn serves_nothing_stale(&self) -> bool {
-        false
-    }
-    pub fn feed_replicas(&mut self, _db: usize, _command: &[u8]) {}
-    pub fn repl_offset(&self) -> i64 {
-        0
-    }
-    pub fn input_consumed(&mut self, _id: ClientId, _bytes: &[u8]) {}
-    pub fn note_empty_request(&mut self, _id: ClientId) {}
-    pub fn note_internal_error(&mut self, _id: ClientId, _error: &CmdError) {}
-    /// Sets how lookups of this client treat expired keys.
-    pub fn set_expire_policy(&mut self, _id: ClientId) {}
-    pub fn reply_on_timeout(&mut self, _id: ClientId, _kind: BlockKind) {}
-    pub fn write_replica(&mut self, _id: ClientId) {}
-    /// A client is about to go; false keeps it (our master's link is cached for a partial resync).
-    pub fn before_free(&mut self, _id: ClientId) -> bool {
-        true
+    pub fn after_flush_all(&mut self) {
+        self.kill_rdb_child();
+        if !self.cfg.save.is_empty() {
+            self.save_rdb(false);
+        }
     }
     // loop
-    pub fn on_room_ready(&mut self, _source: Source, _event: Ready) {}
+    pub fn on_room_ready(&mut self, source: Source, event: Ready) {
+        match source {
+            Source::MasterLink => self.on_master_link_ready(event),
+            Source::Pipe(crate::repl::snapshot::PIPE_NUMBER) => self.on_snapshot_pipe_ready(event),
+            _ => {}
+        }
+    }
     pub fn next_room_deadline_ms(&self) -> Option<i64> {
         None
     }
-    pub fn rooms_before_sleep(&mut self) {}
+    pub fn rooms_before_sleep(&mut self) {
+        self.repl_before_sleep();
+    }
     pub fn rooms_timers(&mut self) {}
     pub fn rooms_cron(&mut self) {
+        self.repl_cron();
         self.persist_cron();
     }
-    /// Replication position to store in a snapshot.
-    pub fn repl_info(&self) -> Option<crate::persist::rdb::ReplInfo> {
-        None
-    }
-    /// A snapshot child ended.
-    pub fn repl_bgsave_done(&mut self, _kind: crate::persist::child::ChildKind, _ok: bool) {}
-    /// Called now and then while a data set is loaded.
-    pub fn repl_while_loading(&mut self) {}
-    pub fn repl_before_startup_load(&mut self) {}
-    /// `None`: there was no snapshot.
-    pub fn repl_after_startup_load(&mut self, _found: Option<crate::persist::load::LoadedRepl>) {}
     pub fn cluster_connections(&self) -> usize {
         0
-    }
-    pub fn on_stop_signal(&mut self, _signal: i32) {
-        self.exit = Some(0);
-    }
-    // admin
-    pub fn check_output_limit(&mut self, _id: ClientId) {}
-    pub fn after_call(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>, _duration_us: i64) {}
-    pub fn is_replica(&self) -> bool {
-        false
     }
     /// A queued command is checked again when it runs, where that can have changed (ACL).
     pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {
         None
     }
-    pub fn describe_client(&self, id: ClientId) -> String {
-        self.clients.get(id).map(|c| format!("id={} addr={}", c.number, c.addr())).unwrap_or_default()
+    /// A user of this name exists.
+    pub fn user_exists(&self, name: &[u8]) -> bool {
+        name == b"default"
     }
 }

@@ -10,8 +10,13 @@ use std::mem::take;
 
 /// Commands one client may run before others get their turn.
 const COMMANDS_PER_TURN: usize = 1000;
-/// Query buffers larger than this give their memory back when they are empty, bytes.
-const QUERY_KEEP_BYTES: usize = 32 * 1024;
+/// Query buffers larger than this give their memory back as soon as they are empty; the cron looks after the others. In
+/// bytes.
+const QUERY_KEEP_BYTES: usize = 1024 * 1024;
+/// Replies are set aside as chunks from this size on while a client's requests run, in bytes.
+const REPLY_CHUNK_BYTES: usize = 16 * 1024;
+/// Room for an argument longer than this is made as soon as its length is known, in bytes.
+const BIG_ARG_BYTES: usize = 32 * 1024;
 
 /// Whether the client's next command may run.
 #[derive(PartialEq, Eq)]
@@ -29,6 +34,8 @@ impl Server {
         let mut parser = take(&mut c.parser);
         let mut out = take(&mut c.out.cur);
         let mut pos = take(&mut c.query_pos);
+        c.taken_query = (query.len(), query.capacity());
+        c.query_peak = c.query_peak.max(query.len());
         // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
         let outer = self.clients.current.replace(id);
         let outer_push = take(&mut self.clients.self_push);
@@ -81,7 +88,11 @@ impl Server {
         self.clients.current = outer;
         let push = std::mem::replace(&mut self.clients.self_push, outer_push);
         give_back_input(&mut query, &mut pos, &mut parser);
+        if let Some(wanted) = parser.wanted_len().filter(|n| *n > BIG_ARG_BYTES) {
+            query.reserve_exact((pos + wanted).saturating_sub(query.len()));
+        }
         let Some(c) = self.clients.get_mut(id) else { return };
+        c.taken_query = (0, 0);
         // Nothing is read into the buffer while commands run, so what was taken is what there is.
         c.query = query;
         c.query_pos = pos;
@@ -96,6 +107,8 @@ impl Server {
         } else if !c.out.is_empty() || c.is(ClientFlags::CLOSE_AFTER_REPLY) {
             self.clients.want_write(id);
         }
+        self.check_output_limit(id);
+        self.update_client_memory(id);
     }
 
     fn may_process(&self, id: ClientId) -> Flow {
@@ -160,13 +173,15 @@ impl Server {
         }
         let mark = out.buf.len();
         self.set_expire_policy(id);
+        let was_replica = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::REPLICA));
         self.call(id, cmd, args, out);
         self.drain_effects();
+        self.check_link_reply(id, was_replica, &out.buf[mark..]);
         let write_offset = self.repl_offset();
         let Some(c) = self.clients.get_mut(id) else { return };
         c.write_offset = write_offset;
         let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP);
-        if c.is(silent) || c.conn.is_none() || c.is(ClientFlags::MASTER) {
+        if c.is(silent) || c.conn.is_none() || c.is(ClientFlags::MASTER) || was_replica {
             out.buf.truncate(mark);
         }
         let asking_now = row.name == "asking";
@@ -188,8 +203,11 @@ impl Server {
             c.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
             c.flags.add(ClientFlags::REPLY_SKIP);
         }
-        if out.buf.len() > c.reply_peak {
-            c.reply_peak = out.buf.len();
+        let buffer_size = c.out.buffer_size();
+        c.reply_peak = c.reply_peak.max(out.buf.len().min(buffer_size));
+        if out.buf.len() >= REPLY_CHUNK_BYTES || self.admin.debug.enforce_reply_list {
+            c.out.set_aside(out, 1);
+            self.check_output_limit(id);
         }
     }
 

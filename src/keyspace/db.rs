@@ -104,6 +104,11 @@ impl Db {
         Db { tables: empty_tables(per_slot, seed), seed, counts: Counts::default(), avg_ttl_ms: 0, expire_cursor: 0 }
     }
 
+    /// An empty database of the same layout.
+    pub fn empty_like(other: &Db) -> Db {
+        Db::new(other.is_per_slot(), other.seed)
+    }
+
     pub fn len(&self) -> usize {
         self.counts.keys
     }

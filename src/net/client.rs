@@ -141,10 +141,16 @@ pub struct Client {
     pub reply_peak_at_ms: i64,
     /// Replication offset of the last write this client made, for WAIT and WAITAOF.
     pub write_offset: i64,
-    /// When the client is a replica of ours.
-    pub replica: Option<Box<crate::repl::primary::Replica>>,
     /// Bytes of the request being run that stand in the query buffer (CLIENT LIST's `argv-mem`).
     pub argv_bytes: usize,
+    /// While requests run, the query buffer is in their hands: its length and capacity then.
+    pub taken_query: (usize, usize),
+    /// The largest fill of the query buffer since the cron last looked.
+    pub query_peak: usize,
+    /// The command that blocks the client, for its statistics.
+    pub blocked_call: Option<Box<crate::admin::after_call::BlockedCall>>,
+    /// What the client counts for in the sums over all clients.
+    pub mem_counted: crate::admin::client_memory::Counted,
 }
 
 impl Client {
@@ -179,8 +185,11 @@ impl Client {
             reply_peak: 0,
             reply_peak_at_ms: now_ms,
             write_offset: 0,
-            replica: None,
             argv_bytes: 0,
+            taken_query: (0, 0),
+            query_peak: 0,
+            blocked_call: None,
+            mem_counted: Default::default(),
         }
     }
 
@@ -202,13 +211,19 @@ impl Client {
         format_addr(self.local, self.path.as_deref())
     }
 
+    /// Length and capacity of the query buffer, wherever it is.
+    pub fn query_room(&self) -> (usize, usize) {
+        if self.taken_query.1 > 0 { self.taken_query } else { (self.query.len(), self.query.capacity()) }
+    }
+
     /// Memory the client costs, in bytes.
     pub fn mem_bytes(&self) -> usize {
         size_of::<Client>()
-            + self.query.capacity()
+            + self.query_room().1
             + self.out.mem_bytes()
             + self.name.capacity()
             + self.multi.mem_bytes()
+            + self.resume.as_ref().map_or(0, |(_, args)| args.mem_bytes())
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Clients {
     pub self_push: Vec<u8>,
     /// Clients with a connection that are neither replicas nor our master.
     pub connected: usize,
+    /// Where `next_in_turn` goes on.
+    turn: usize,
 }
 
 impl Clients {
@@ -70,6 +72,20 @@ impl Clients {
 
     pub fn ids(&self) -> Vec<ClientId> {
         self.slab.iter().map(|(_, c)| c.id).collect()
+    }
+
+    /// The next `count` clients, so that all get their turn if this is called again and again.
+    pub fn next_in_turn(&mut self, count: usize) -> Vec<ClientId> {
+        let end = self.slab.capacity();
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..end {
+            if ids.len() == count {
+                break;
+            }
+            self.turn = if self.turn + 1 < end { self.turn + 1 } else { 0 };
+            ids.extend(self.slab.get(self.turn).map(|c| c.id));
+        }
+        ids
     }
 
     pub fn len(&self) -> usize {

@@ -8,6 +8,7 @@ pub mod output;
 pub mod reactor;
 pub mod serve;
 pub mod token;
+pub mod upkeep;
 
 pub use client::{Client, ClientFlags, ClientId};
 pub use clients::Clients;

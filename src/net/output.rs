@@ -4,13 +4,12 @@ use crate::resp::Reply;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-/// A reply buffer beyond this is set aside as a chunk when a command ends, bytes.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// A drained reply buffer larger than this gives its memory back, bytes.
-const KEEP_BYTES: usize = 16 * 1024;
+/// Smallest and largest size of a reply buffer, bytes.
+pub const MIN_BUFFER_BYTES: usize = 1024;
+pub const MAX_BUFFER_BYTES: usize = 16 * 1024;
 const MAX_SLICES: usize = 64;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Output {
     chunks: VecDeque<Vec<u8>>,
     /// Where commands write; taken out while one runs.
@@ -19,6 +18,24 @@ pub struct Output {
     sent: usize,
     /// Bytes in `chunks`.
     chunk_bytes: usize,
+    /// Memory of `chunks`.
+    chunk_capacity: usize,
+    /// Replies beyond this become chunks when their command ends, so that they never move again. Follows what the client
+    /// needs, see `resize`.
+    buffer_size: usize,
+}
+
+impl Default for Output {
+    fn default() -> Output {
+        Output {
+            chunks: VecDeque::new(),
+            cur: Reply::default(),
+            sent: 0,
+            chunk_bytes: 0,
+            chunk_capacity: 0,
+            buffer_size: MIN_BUFFER_BYTES,
+        }
+    }
 }
 
 impl Output {
@@ -43,16 +60,45 @@ impl Output {
 
     /// Memory held, in bytes.
     pub fn mem_bytes(&self) -> usize {
-        self.chunks.iter().map(|c| c.capacity()).sum::<usize>() + self.cur.buf.capacity()
+        self.chunk_mem() + self.cur.buf.capacity().max(self.buffer_size)
     }
 
-    /// Sets a large reply buffer aside, so that it never moves again while it waits to be sent.
+    /// Memory of the full chunks, in bytes: what output buffer limits look at.
+    pub fn chunk_mem(&self) -> usize {
+        self.chunk_capacity + self.chunks.len() * size_of::<Vec<u8>>()
+    }
+
+    /// Size of the buffer replies are written into, in bytes.
+    pub fn buffer_size(&self) -> usize {
+        self.buffer_size
+    }
+
+    /// Gives the reply buffer another size. What waits in it stays.
+    pub fn resize(&mut self, bytes: usize) {
+        self.buffer_size = bytes;
+        self.cur.buf.shrink_to(bytes);
+    }
+
+    /// Sets a large reply aside, so that it never moves again while it waits to be sent.
     pub fn roll(&mut self) {
-        if self.cur.buf.len() >= CHUNK_BYTES {
-            let full = std::mem::take(&mut self.cur.buf);
-            self.chunk_bytes += full.len();
-            self.chunks.push_back(full);
+        let mut cur = std::mem::take(&mut self.cur);
+        self.set_aside(&mut cur, self.buffer_size + 1);
+        self.cur = cur;
+    }
+
+    /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes behind everything that is there.
+    pub fn set_aside(&mut self, cur: &mut Reply, at_least: usize) {
+        if cur.buf.len() < at_least {
+            return;
         }
+        let mut full = std::mem::replace(&mut cur.buf, Vec::with_capacity(self.buffer_size));
+        // A chunk may wait for long: what it does not use is given back if that is much.
+        if full.capacity() - full.len() > full.len() / 2 {
+            full.shrink_to_fit();
+        }
+        self.chunk_bytes += full.len();
+        self.chunk_capacity += full.capacity();
+        self.chunks.push_back(full);
     }
 
     /// Adds bytes behind everything that is there.
@@ -64,7 +110,7 @@ impl Output {
     /// Drops everything unsent.
     pub fn clear(&mut self) {
         let resp3 = self.cur.resp3;
-        *self = Output { cur: Reply::new(resp3), ..Output::default() };
+        *self = Output { cur: Reply::new(resp3), buffer_size: self.buffer_size, ..Output::default() };
     }
 
     /// Writes as much as the peer takes, up to `limit` bytes. Gives the bytes sent; `WouldBlock` is not an error here.
@@ -116,11 +162,12 @@ impl Output {
             }
             self.sent -= first.len();
             self.chunk_bytes -= first.len();
+            self.chunk_capacity -= first.capacity();
             self.chunks.pop_front();
         }
         if self.sent == self.cur.buf.len() {
             self.sent = 0;
-            if self.cur.buf.capacity() > KEEP_BYTES {
+            if self.cur.buf.capacity() > 2 * self.buffer_size {
                 self.cur.buf = Vec::new();
             } else {
                 self.cur.buf.clear();

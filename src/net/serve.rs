@@ -73,7 +73,7 @@ impl Server {
     }
 
     pub fn on_client_ready(&mut self, id: ClientId, event: Ready) {
-        if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.replica.is_some()) {
+        if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
             self.clients.want_write(id);
         }
         if event.readable {
@@ -132,6 +132,10 @@ impl Server {
                 c.last_interaction_ms = now_ms;
                 let from_master = c.is(ClientFlags::MASTER);
                 self.stats.note_input(n, from_master);
+                self.stats.reads_processed += 1;
+                if from_master {
+                    self.note_master_read(n);
+                }
                 self.process_input(id);
                 self.check_query_limit(id, query_limit);
                 if n < room { ReadOutcome::Drained } else { ReadOutcome::More }
@@ -208,7 +212,7 @@ impl Server {
         if c.is(ClientFlags::CLOSE_ASAP) {
             return;
         }
-        if c.replica.is_some() {
+        if c.is(ClientFlags::REPLICA) {
             return self.write_replica(id);
         }
         let Some(conn) = c.conn.as_mut() else { return };
@@ -216,6 +220,7 @@ impl Server {
         match c.out.write_to(WRITE_BYTES_PER_TURN, |slices| conn.write_vectored(slices)) {
             Ok(sent) => {
                 self.stats.net_output_bytes += sent as u64;
+                self.stats.writes_processed += 1;
                 if sent >= WRITE_BYTES_PER_TURN && !c.out.is_empty() {
                     // The socket still takes bytes: no event will come.
                     self.clients.want_write(id);
@@ -223,6 +228,7 @@ impl Server {
                     self.clients.close_later(id);
                 }
                 self.check_output_limit(id);
+                self.update_client_memory(id);
             }
             Err(e) => {
                 log::debug!("Error writing to client: {}", reason(&e));
@@ -244,12 +250,11 @@ impl Server {
             self.clients.closing.push(id);
             return;
         }
-        if !self.before_free(id) {
-            return;
-        }
+        self.before_free(id);
         self.discard_transaction(id);
         self.unwatch_all(id);
         let Some(mut c) = self.clients.remove(id) else { return };
+        self.admin.client_memory.forget(&mut c);
         if let Some(state) = c.block.take() {
             self.forget_block(id, &state);
         }
@@ -259,28 +264,6 @@ impl Server {
             if !c.is(ClientFlags::REPLICA.union(ClientFlags::MASTER)) || c.is(ClientFlags::MONITOR) {
                 self.clients.connected = self.clients.connected.saturating_sub(1);
             }
-        }
-    }
-
-    /// Closes idle clients and looks after their buffers; a few of them each time.
-    pub fn clients_cron(&mut self) {
-        let now = self.clock.ms();
-        let idle_ms = self.cfg.timeout * 1000;
-        let mut idle = Vec::new();
-        for c in self.clients.iter_mut() {
-            let exempt =
-                ClientFlags::REPLICA.union(ClientFlags::MASTER).union(ClientFlags::BLOCKED).union(ClientFlags::PUBSUB);
-            if idle_ms > 0 && c.conn.is_some() && !c.is(exempt) && now - c.last_interaction_ms > idle_ms {
-                idle.push(c.id);
-            }
-            // A query buffer that stood idle for two seconds gives its room back.
-            if c.query.capacity() > 0 && c.query.is_empty() && now - c.last_interaction_ms > 2000 {
-                c.query = Vec::new();
-            }
-        }
-        for id in idle {
-            log::debug!("Closing idle client");
-            self.clients.close_later(id);
         }
     }
 }

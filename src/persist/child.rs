@@ -3,8 +3,10 @@
 //! The child sees the server as it was at the fork and never touches a socket or the event loop; it reports through a
 //! pipe and through its exit code.
 
+use crate::admin::config::ProcessClass;
 use crate::server::Server;
 use crate::sys::fork::{self, Ended, Side};
+use crate::sys::process;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -172,7 +174,7 @@ impl Server {
             Side::Child => {
                 drop(read);
                 fork::reset_child_signals();
-                fork::set_process_name(kind.process_name());
+                self.appear_as_child(kind);
                 self.release_in_child();
                 let mut reporter = Reporter::new(File::from(write), kind.label());
                 let ok = work(self, &mut reporter);
@@ -195,6 +197,17 @@ impl Server {
                 Ok(pid)
             }
         }
+    }
+
+    /// Gives the child its title, its processors and its out-of-memory score. A score that cannot be set is in the log.
+    fn appear_as_child(&mut self, kind: ChildKind) {
+        fork::set_process_name(kind.process_name());
+        self.show_title_of(kind.process_name());
+        process::set_cpu_affinity(match kind {
+            ChildKind::RdbDisk | ChildKind::RdbSocket => &self.cfg.bgsave_cpulist,
+            ChildKind::Aof => &self.cfg.aof_rewrite_cpulist,
+        });
+        let _ = self.set_oom_score(ProcessClass::Child);
     }
 
     /// What a child must not keep: ports, so that a successor of a killed parent can listen.

@@ -18,3 +18,7 @@ pub mod snapshot;
 pub mod state;
 
 pub use state::Persist;
+
+/// Something failed, and the log says what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logged;

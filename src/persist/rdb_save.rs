@@ -8,6 +8,7 @@ use crate::sys::fork::Ended;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::RawFd;
 use std::path::Path;
 
 /// After a failed background save the next automatic one waits this long.
@@ -124,11 +125,21 @@ impl Server {
 
     /// Starts a child that writes a snapshot, framed by an end mark, into a pipe. The caller keeps the reading end, and
     /// closes `exit_pipe`'s writing end when the child may go: until then it stays, so that its end is not taken for the
-    /// end of the transfer.
-    pub fn start_rdb_to_pipe(&mut self, options: SnapshotOptions, pipe: File, exit_pipe: File) -> io::Result<Pid> {
+    /// end of the transfer. `parents_ends` are the ends of both pipes that stay with the parent.
+    pub fn start_rdb_to_pipe(
+        &mut self,
+        options: SnapshotOptions,
+        pipe: File,
+        exit_pipe: File,
+        parents_ends: [RawFd; 2],
+    ) -> io::Result<Pid> {
         let pid = self
             .fork_child(ChildKind::RdbSocket, |server, reporter| {
                 use std::io::Read;
+                for end in parents_ends {
+                    // As long as this process has them too, it does not see the parent close them.
+                    let _ = nix::unistd::close(end);
+                }
                 let ok = server.write_framed_snapshot(&pipe, &options, Some(reporter)).is_ok();
                 drop(pipe);
                 let mut exit_pipe = exit_pipe;
@@ -178,7 +189,7 @@ impl Server {
     }
 
     /// Removes a file. Its blocks are given back on the helper thread, which for a large file takes long.
-    pub(super) fn unlink_in_background(&self, path: &Path) {
+    pub(crate) fn unlink_in_background(&self, path: &Path) {
         let open = File::open(path);
         if fs::remove_file(path).is_ok()
             && let Ok(file) = open
@@ -194,7 +205,7 @@ impl Server {
         let may_retry = rdb.last_bgsave_ok || now_s - rdb.last_bgsave_try_s > RETRY_DELAY_S;
         let dirty = self.ks.effects.dirty;
         let since = now_s - rdb.last_save_s;
-        let reached = self.cfg.save.iter().find(|p| dirty >= p.changes as u64 && since > p.seconds as i64);
+        let reached = self.cfg.save.iter().find(|p| dirty >= p.changes as u64 && since > p.seconds);
         if let Some(point) = reached
             && may_retry
         {

@@ -200,14 +200,13 @@ impl Backlog {
         (self.end - self.cursors[cursor.0]) as u64
     }
 
-    /// Memory that is kept from being given back by this reader's place: all blocks from its own on, in bytes. This is
-    /// what its output buffer limit counts.
+    /// Bytes of all blocks from this reader's own on: what its output buffer limit counts.
     pub fn held_by(&self, cursor: CursorId) -> usize {
         let offset = self.cursors[cursor.0];
-        if offset == self.end {
-            return 0;
+        match (self.blocks.get(self.block_index(offset)), self.blocks.back()) {
+            (Some(own), Some(last)) => (last.first - own.first) as usize + last.memory(),
+            _ => 0,
         }
-        self.blocks.range(self.block_index(offset)..).map(Block::memory).sum()
     }
 
     /// Notes that a reader took `count` bytes.

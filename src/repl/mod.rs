@@ -3,15 +3,26 @@
 //! Owns the replication history (ids and offsets), the shared output buffer, what a primary knows about each of its
 //! replicas, and the state of the link to this server's own master. The pure parts ([`backlog`], [`history`],
 //! [`handshake`], [`bulk`], [`primary`], [`failover`]) take bytes, offsets and the time and return what to send, log and
-//! do; they never touch a socket. Leaves to others: what a command is (`dispatch`), how an RDB is written or read
+//! do; they never touch a socket. Around them, [`state`] and [`link`] hold the room's state, [`serve`] and [`snapshot`]
+//! work towards replicas, [`follow`] and [`load`] towards the master, and [`hooks`] is what the rest of the server calls.
+//! Leaves to others: what a command is (`dispatch`), how an RDB is written or read
 //! (`persist`), and sockets (`net`).
 
 pub mod backlog;
 pub mod bulk;
 pub mod failover;
+pub mod follow;
 pub mod handshake;
 pub mod history;
+pub mod hooks;
+pub mod link;
+pub mod load;
 pub mod primary;
+pub mod serve;
+pub mod snapshot;
+pub mod state;
+
+pub use state::Repl;
 
 /// A line the server should log, decided by a part that does no logging itself.
 ///

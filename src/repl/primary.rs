@@ -60,13 +60,13 @@ pub enum ReplicaState {
 }
 
 impl ReplicaState {
-    /// The name INFO shows.
+    /// The name INFO shows; a replica without one is not shown.
     pub fn name(self) -> &'static str {
         match self {
             ReplicaState::WaitBgsaveStart | ReplicaState::WaitBgsaveEnd => "wait_bgsave",
             ReplicaState::SendBulk => "send_bulk",
             ReplicaState::Online => "online",
-            ReplicaState::RdbTransmitted => "rdb_transmitted",
+            ReplicaState::RdbTransmitted => "",
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::ffi::CString;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use tikv_jemallocator::Jemalloc;
 
@@ -128,6 +129,96 @@ fn read_stat(name: &std::ffi::CStr) -> usize {
         tikv_jemalloc_sys::mallctl(name.as_ptr(), (&raw mut value).cast(), &mut len, std::ptr::null_mut(), 0);
     }
     value
+}
+
+/// The allocator's name with its version (INFO's `mem_allocator`).
+pub fn name() -> String {
+    let version = control_text(b"version", None).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version).into_owned();
+    format!("jemalloc-{}", version.split('-').next().unwrap_or_default())
+}
+
+/// Reads an integer of the allocator and sets it if a new one is given (DEBUG MALLCTL). `None`: there is no such integer.
+pub fn control_int(key: &[u8], new: Option<i64>) -> Option<i64> {
+    let key = CString::new(key).ok()?;
+    let mut value: i64 = 0;
+    let mut new = new;
+    // The allocator refuses a length that is not the value's, so widths are tried in turn.
+    for mut len in [8usize, 4, 1] {
+        let new_ptr = new.as_mut().map_or(std::ptr::null_mut::<libc::c_void>(), |n| (n as *mut i64).cast());
+        let new_len = if new_ptr.is_null() { 0 } else { len };
+        // SAFETY: the name is NUL-terminated; both values have room for `len` bytes, at most 8, little-endian.
+        let code =
+            unsafe { tikv_jemalloc_sys::mallctl(key.as_ptr(), (&raw mut value).cast(), &mut len, new_ptr, new_len) };
+        match code {
+            0 => return Some(value),
+            libc::EINVAL => continue,
+            // Values that can only be written.
+            libc::EPERM if new.is_some() => {
+                // SAFETY: as above, with nothing to read.
+                let code = unsafe {
+                    tikv_jemalloc_sys::mallctl(
+                        key.as_ptr(),
+                        std::ptr::null_mut(),
+                        std::ptr::null_mut(),
+                        new_ptr,
+                        new_len,
+                    )
+                };
+                if code == 0 {
+                    return new;
+                }
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Keys of the allocator whose values are C strings. Reading any other as one would follow a number as a pointer.
+const TEXT_KEYS: [&[u8]; 11] = [
+    b"version",
+    b"config.malloc_conf",
+    b"opt.dss",
+    b"opt.percpu_arena",
+    b"opt.thp",
+    b"opt.junk",
+    b"opt.stats_print_opts",
+    b"opt.stats_interval_opts",
+    b"opt.zero_realloc",
+    b"opt.prof_prefix",
+    b"thread.prof.name",
+];
+
+/// Reads a text of the allocator (DEBUG MALLCTL-STR). `None`: there is no such text, or it cannot be set.
+pub fn control_text(key: &[u8], new: Option<&[u8]>) -> Option<Vec<u8>> {
+    if !TEXT_KEYS.contains(&key) || new.is_some() {
+        return None;
+    }
+    let key = CString::new(key).ok()?;
+    let mut value: *const libc::c_char = std::ptr::null();
+    let mut len = size_of::<*const libc::c_char>();
+    // SAFETY: the name is NUL-terminated, and these keys give a pointer to a C string that lives as long as the process.
+    unsafe {
+        let code = tikv_jemalloc_sys::mallctl(key.as_ptr(), (&raw mut value).cast(), &mut len, std::ptr::null_mut(), 0);
+        (code == 0 && !value.is_null()).then(|| std::ffi::CStr::from_ptr(value).to_bytes().to_vec())
+    }
+}
+
+unsafe extern "C" fn append_report(out: *mut libc::c_void, text: *const libc::c_char) {
+    // SAFETY: `report` passes its own vector, and the allocator a C string.
+    unsafe { (*out.cast::<Vec<u8>>()).extend_from_slice(std::ffi::CStr::from_ptr(text).to_bytes()) }
+}
+
+/// The allocator's own report about itself (MEMORY MALLOC-STATS).
+pub fn report() -> Vec<u8> {
+    let mut text: Vec<u8> = Vec::with_capacity(64 * 1024);
+    // SAFETY: the callback gets the vector back, which outlives the call; it may allocate, as the allocator holds no lock
+    // while it calls.
+    unsafe {
+        tikv_jemalloc_sys::malloc_stats_print(Some(append_report), (&raw mut text).cast(), std::ptr::null());
+    }
+    text
 }
 
 /// Lets the allocator return unused memory in a thread of its own, or not. False if it refused.

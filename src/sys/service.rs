@@ -63,6 +63,11 @@ pub fn tell_systemd_ready() -> bool {
     notify(&[NotifyState::Ready])
 }
 
+/// Tells systemd that the server is about to end.
+pub fn tell_systemd_stopping() -> bool {
+    notify(&[NotifyState::Stopping])
+}
+
 fn notify(states: &[NotifyState<'_>]) -> bool {
     let result = sd_notify::notify(false, states);
     if let Err(error) = &result {

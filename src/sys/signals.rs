@@ -1,18 +1,42 @@
 //! Signals that ask the server to stop, as flags the loop looks at.
 #![allow(unsafe_code)]
 
+use super::log::from_signal_handler;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+/// The signal that asked for the stop; stays until the stop is called off.
 static STOP: AtomicI32 = AtomicI32::new(0);
+static LOADING: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_stop(signal: libc::c_int) {
-    // A second SIGINT means it: the first may hang on a slow save.
-    if signal == libc::SIGINT && STOP.load(Ordering::Relaxed) == libc::SIGINT {
+    if signal == libc::SIGINT && STOP.load(Ordering::Relaxed) != 0 {
+        // Somebody at a terminal means it: the save that may be going on is given up.
+        from_signal_handler(log::Level::Warn, b"You insist... exiting now.");
+        remove_temp_snapshot();
         // SAFETY: _exit is async-signal-safe.
         unsafe { libc::_exit(1) }
     }
+    let text: &[u8] = if LOADING.load(Ordering::Relaxed) {
+        b"Received shutdown signal during loading, scheduling shutdown."
+    } else if signal == libc::SIGINT {
+        b"Received SIGINT scheduling shutdown..."
+    } else {
+        b"Received SIGTERM scheduling shutdown..."
+    };
+    from_signal_handler(log::Level::Warn, text);
     STOP.store(signal, Ordering::Relaxed);
+}
+
+/// Removes the snapshot that this process was in the middle of writing into the working directory, if any.
+fn remove_temp_snapshot() {
+    let mut name = [0u8; 40];
+    // Formatting an integer into a fixed buffer neither allocates nor locks.
+    if write!(&mut name[..39], "temp-{}.rdb", std::process::id()).is_ok() {
+        // SAFETY: unlink is async-signal-safe; the buffer ends with zeros.
+        unsafe { libc::unlink(name.as_ptr().cast()) };
+    }
 }
 
 /// Installs the handlers for SIGTERM and SIGINT and ignores SIGHUP and SIGPIPE.
@@ -29,15 +53,20 @@ pub fn install() -> nix::Result<()> {
     Ok(())
 }
 
-/// The signal that asked for the stop, once.
-pub fn take_stop() -> Option<i32> {
-    match STOP.swap(0, Ordering::Relaxed) {
+/// The signal that asked for the stop.
+pub fn stop_requested() -> Option<i32> {
+    match STOP.load(Ordering::Relaxed) {
         0 => None,
         signal => Some(signal),
     }
 }
 
-/// The signal that asked for the stop, left in place.
-pub fn stop_requested() -> bool {
-    STOP.load(Ordering::Relaxed) != 0
+/// Calls the stop off that a signal asked for.
+pub fn forget_stop() {
+    STOP.store(0, Ordering::Relaxed);
+}
+
+/// Says whether the data set is being loaded, for the line a signal logs.
+pub fn set_loading(loading: bool) {
+    LOADING.store(loading, Ordering::Relaxed);
 }

@@ -1,0 +1,82 @@
+//! What is noted about every command that ran: statistics, latency, the slow log, MONITOR.
+//!
+//! A command that blocked its client is counted when the client is released: by its next run if it is run again, else by
+//! `count_unblocked`.
+
+use crate::dispatch::CmdRef;
+use crate::dispatch::command::flag;
+use crate::net::{ClientFlags, ClientId};
+use crate::resp::{Args, OwnedArgs};
+use crate::server::Server;
+use hdrhistogram::Histogram;
+
+/// A command whose client it blocked.
+#[derive(Debug)]
+pub struct BlockedCall {
+    cmd: CmdRef,
+    args: OwnedArgs,
+    /// Time spent running it so far, microseconds.
+    spent_us: i64,
+    /// When it blocked, monotonic microseconds.
+    since_us: i64,
+}
+
+/// Range and precision of the latency histograms: a nanosecond to a second, two significant digits.
+const HISTOGRAM_NS: (u64, u64) = (1, 1_000_000_000);
+const HISTOGRAM_DIGITS: u8 = 2;
+
+impl Server {
+    /// Notes a command that ran for `duration_us`. `failed`: its reply is an error.
+    pub fn after_call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64, failed: bool) {
+        let row = self.commands.get(cmd).row;
+        self.note_latency(if row.has(flag::FAST) { "fast-command" } else { "command" }, duration_us / 1000);
+        if self.depth == 0 {
+            self.admin.metrics.commands_us += duration_us.max(0) as u64;
+        }
+        let since_us = self.clock.mono_us();
+        let earlier = match self.clients.get_mut(id) {
+            Some(c) => {
+                let earlier = c.blocked_call.take();
+                if c.is(ClientFlags::BLOCKED) {
+                    let spent_us = earlier.map_or(0, |e| e.spent_us) + duration_us;
+                    c.blocked_call = Some(Box::new(BlockedCall { cmd, args: args.to_owned(), spent_us, since_us }));
+                    self.feed_monitors(id, row, args);
+                    return;
+                }
+                earlier
+            }
+            None => None,
+        };
+        let duration_us = duration_us + earlier.map_or(0, |e| e.spent_us);
+        self.note_slow_command(id, cmd, args, duration_us);
+        self.feed_monitors(id, row, args);
+        self.count_call(cmd, duration_us, failed);
+    }
+
+    /// Counts the command of a client that is released without running it again.
+    pub fn count_unblocked(&mut self, id: ClientId, failed: bool) {
+        let Some(call) = self.clients.get_mut(id).and_then(|c| c.blocked_call.take()) else { return };
+        let duration_us = call.spent_us + (self.clock.mono_us() - call.since_us).max(0);
+        self.note_slow_command(id, call.cmd, call.args.as_args(), duration_us);
+        self.count_call(call.cmd, duration_us, failed);
+    }
+
+    fn count_call(&mut self, cmd: CmdRef, duration_us: i64, failed: bool) {
+        let tracking = self.cfg.latency_tracking;
+        let stats = self.commands.stats_mut(cmd);
+        stats.calls += 1;
+        stats.us += duration_us.max(0) as u64;
+        stats.failed += failed as u64;
+        if tracking {
+            let (low, high) = HISTOGRAM_NS;
+            let ns = (duration_us.max(0) as u64).saturating_mul(1000).clamp(low, high);
+            if stats.histogram.is_none() {
+                stats.histogram = Histogram::new_with_bounds(low, high, HISTOGRAM_DIGITS).ok().map(Box::new);
+            }
+            if let Some(histogram) = &mut stats.histogram {
+                histogram.saturating_record(ns);
+            }
+        }
+        self.stats.commands_processed += 1;
+    }
+}

@@ -1,0 +1,116 @@
+//! State that DEBUG sets and other rooms look at, and what DEBUG needs of the server beyond single commands.
+
+use crate::keyspace::Entry;
+use crate::server::Server;
+use crate::structs::entry::{IntBuf, ValueRef};
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+/// What DEBUG has changed.
+#[derive(Debug)]
+pub struct DebugState {
+    /// Expired keys are looked for in the background.
+    pub active_expire: bool,
+    /// The cron does nothing.
+    pub pause_cron: bool,
+    /// Reply buffers follow what clients need.
+    pub reply_buffer_resizing: bool,
+    /// How long the largest fill of a reply buffer counts, ms; negative: for ever.
+    pub reply_buffer_peak_reset_ms: i64,
+    /// Client listings stay with each client that asks for them (`CLIENT-ENFORCE-REPLY-LIST`).
+    pub enforce_reply_list: bool,
+    /// Tables may be resized.
+    pub dict_resizing: bool,
+    /// Start again in place of ending, after this time.
+    pub restart: Option<Duration>,
+}
+
+/// How long the largest fill of a reply buffer counts when nothing else is set, ms.
+pub const REPLY_BUFFER_PEAK_RESET_MS: i64 = 5000;
+
+impl Default for DebugState {
+    fn default() -> DebugState {
+        DebugState {
+            active_expire: true,
+            pause_cron: false,
+            reply_buffer_resizing: true,
+            reply_buffer_peak_reset_ms: REPLY_BUFFER_PEAK_RESET_MS,
+            enforce_reply_list: false,
+            dict_resizing: true,
+            restart: None,
+        }
+    }
+}
+
+impl Server {
+    /// Starts the program again in place of this process: gracefully means with configuration and data saved. Nothing
+    /// happens, but for lines in the log, if that cannot work.
+    pub fn restart(&mut self, delay: Duration, gracefully: bool) {
+        use nix::unistd::{AccessFlags, access};
+        if let Err(e) = access(self.executable.as_str(), AccessFlags::X_OK) {
+            log::warn!("Can't restart: this process has no permissions to execute {}: {}", self.executable, e.desc());
+            return;
+        }
+        self.admin.debug.restart = Some(delay);
+        if !gracefully {
+            self.exit = Some(0);
+            return;
+        }
+        if let Some(Err(e)) = self.rewrite_config() {
+            log::warn!("Can't restart: configuration rewrite process failed: {e}");
+            self.admin.debug.restart = None;
+            return;
+        }
+        self.begin_shutdown(crate::admin::shutdown::ShutdownFlags { now: true, ..Default::default() });
+        if self.exit.is_none() {
+            log::warn!("Can't restart: error preparing for shutdown");
+            self.admin.debug.restart = None;
+        }
+    }
+
+    /// After the loop: becomes the restarted server if a restart was asked for. Comes back otherwise.
+    pub fn restart_if_asked(self) {
+        let Some(delay) = self.admin.debug.restart else { return };
+        let mut argv = self.admin.argv.clone().into_iter();
+        let name = argv.next();
+        let executable = self.executable.clone();
+        // Sockets and files are closed by the program taking over; the pause is for whoever watches the crash.
+        drop(self);
+        std::thread::sleep(delay);
+        let mut command = std::process::Command::new(&executable);
+        if let Some(name) = name {
+            command.arg0(name);
+        }
+        let error = command.args(argv).exec();
+        log::warn!("Can't restart: {error}");
+    }
+}
+
+/// The shape of the hash table that is a key's value; `None`: it is none.
+pub fn table_stats(_entry: &Entry) -> Option<String> {
+    None
+}
+
+/// What DEBUG OBJECT adds about the value's structure.
+pub fn object_details(_entry: &Entry) -> String {
+    String::new()
+}
+
+/// Length of the value in a snapshot, in bytes, uncompressed.
+pub fn serialized_len(entry: &Entry) -> usize {
+    let mut int = IntBuf::new();
+    let len = entry.value_bytes(&mut int).map_or(0, <[u8]>::len);
+    match entry.value() {
+        ValueRef::Int(n) if i8::try_from(n).is_ok() => 2,
+        ValueRef::Int(n) if i16::try_from(n).is_ok() => 3,
+        ValueRef::Int(n) if i32::try_from(n).is_ok() => 5,
+        _ => {
+            let header = match len {
+                0..=63 => 1,
+                64..=16383 => 2,
+                _ => 5,
+            };
+            header + len
+        }
+    }
+}

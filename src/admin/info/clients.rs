@@ -1,0 +1,25 @@
+//! INFO clients.
+
+use super::InfoText;
+use crate::net::ClientFlags;
+use crate::server::Server;
+
+pub fn write(srv: &Server, out: &mut InfoText) {
+    let connected = srv
+        .clients
+        .iter()
+        .filter(|c| c.conn.is_some() && (!c.is(ClientFlags::REPLICA) || c.is(ClientFlags::MONITOR)))
+        .count();
+    let (largest_input, largest_output) = srv.admin.client_memory.recent_peaks();
+    out.field("connected_clients", connected);
+    out.field("cluster_connections", srv.cluster_connections());
+    out.field("maxclients", srv.cfg.maxclients);
+    out.field("client_recent_max_input_buffer", largest_input);
+    out.field("client_recent_max_output_buffer", largest_output);
+    out.field("blocked_clients", srv.blocked.clients.len());
+    out.field("tracking_clients", srv.clients.iter().filter(|c| c.is(ClientFlags::TRACKING)).count());
+    out.field("clients_in_timeout_table", srv.blocked.deadline_count());
+    let (keys, keys_on_nokey) = srv.blocking_key_counts();
+    out.field("total_blocking_keys", keys);
+    out.field("total_blocking_keys_on_nokey", keys_on_nokey);
+}

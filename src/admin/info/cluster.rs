@@ -1,0 +1,8 @@
+//! INFO cluster.
+
+use super::InfoText;
+use crate::server::Server;
+
+pub fn write(srv: &Server, out: &mut InfoText) {
+    out.flag("cluster_enabled", srv.cfg.cluster_enabled);
+}

@@ -1,0 +1,47 @@
+//! INFO commandstats and latencystats: calls, time and latency percentiles by command.
+
+use super::{InfoText, safe};
+use crate::dispatch::table::Registered;
+use crate::server::Server;
+use crate::structs::numbers::f64_text;
+
+/// Commands with each container's subcommands behind it, with the names that are shown for them.
+fn with_names(srv: &Server) -> impl Iterator<Item = (String, &Registered)> {
+    srv.commands.all().map(|entry| (safe(entry.row.name.as_bytes()), entry))
+}
+
+pub fn write_stats(srv: &Server, out: &mut InfoText) {
+    for (name, entry) in with_names(srv) {
+        let s = &entry.stats;
+        if s.calls == 0 && s.rejected == 0 && s.failed == 0 {
+            continue;
+        }
+        let per_call = if s.calls == 0 { 0.0 } else { s.us as f32 / s.calls as f32 };
+        out.field(
+            &format!("cmdstat_{name}"),
+            format_args!(
+                "calls={},usec={},usec_per_call={per_call:.2},rejected_calls={},failed_calls={}",
+                s.calls, s.us, s.rejected, s.failed
+            ),
+        );
+    }
+}
+
+pub fn write_latency(srv: &Server, out: &mut InfoText) {
+    if !srv.cfg.latency_tracking {
+        return;
+    }
+    for (name, entry) in with_names(srv) {
+        let Some(histogram) = &entry.stats.histogram else { continue };
+        let percentiles: Vec<String> = srv
+            .cfg
+            .latency_tracking_info_percentiles
+            .iter()
+            .map(|p| {
+                let us = histogram.value_at_percentile(*p) as f64 / 1000.0;
+                format!("p{}={us:.3}", String::from_utf8_lossy(f64_text(*p).as_bytes()))
+            })
+            .collect();
+        out.field(&format!("latency_percentiles_usec_{name}"), percentiles.join(","));
+    }
+}

@@ -1,0 +1,10 @@
+//! INFO errorstats: error replies by their code.
+
+use super::{InfoText, safe};
+use crate::server::Server;
+
+pub fn write(srv: &Server, out: &mut InfoText) {
+    for (code, count) in &srv.stats.errors {
+        out.field(&format!("errorstat_{}", safe(code)), format_args!("count={count}"));
+    }
+}

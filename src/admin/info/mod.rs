@@ -1,0 +1,103 @@
+//! INFO: the list of sections, and one function a section. A room that has figures of its own keeps its section in a file
+//! of its own here, or takes it to its room.
+
+mod clients;
+mod cluster;
+mod commands;
+mod cpu;
+mod errors;
+mod keyspace;
+mod memory;
+mod persistence;
+mod replication;
+mod server;
+mod stats;
+
+use crate::server::Server;
+use std::fmt::Display;
+use std::fmt::Write;
+
+/// Text of the sections written so far.
+#[derive(Debug, Default)]
+pub struct InfoText {
+    text: String,
+}
+
+impl InfoText {
+    fn section(&mut self, title: &str) {
+        if !self.text.is_empty() {
+            self.text.push_str("\r\n");
+        }
+        let _ = write!(self.text, "# {title}\r\n");
+    }
+
+    /// One line `name:value`.
+    pub fn field(&mut self, name: &str, value: impl Display) {
+        let _ = write!(self.text, "{name}:{value}\r\n");
+    }
+
+    /// Whole lines, each with its CR LF.
+    pub fn lines(&mut self, lines: &str) {
+        self.text.push_str(lines);
+    }
+
+    /// A truth as 0 or 1.
+    pub fn flag(&mut self, name: &str, value: bool) {
+        self.field(name, value as u8);
+    }
+
+    /// A figure with two decimals.
+    pub fn decimal(&mut self, name: &str, value: f64) {
+        self.field(name, format_args!("{value:.2}"));
+    }
+}
+
+type SectionFn = fn(&Server, &mut InfoText);
+
+struct Section {
+    /// What INFO's argument calls it.
+    names: &'static [&'static str],
+    title: &'static str,
+    /// Part of INFO without arguments.
+    by_default: bool,
+    write: SectionFn,
+}
+
+const SECTIONS: &[Section] = &[
+    Section { names: &["server"], title: "Server", by_default: true, write: server::write },
+    Section { names: &["clients"], title: "Clients", by_default: true, write: clients::write },
+    Section { names: &["memory"], title: "Memory", by_default: true, write: memory::write },
+    Section { names: &["persistence"], title: "Persistence", by_default: true, write: persistence::write },
+    Section { names: &["stats"], title: "Stats", by_default: true, write: stats::write },
+    Section { names: &["replication"], title: "Replication", by_default: true, write: replication::write },
+    Section { names: &["cpu"], title: "CPU", by_default: true, write: cpu::write },
+    // There are no modules to list.
+    Section { names: &["module_list", "modules"], title: "Modules", by_default: true, write: |_, _| {} },
+    Section { names: &["commandstats"], title: "Commandstats", by_default: false, write: commands::write_stats },
+    Section { names: &["errorstats"], title: "Errorstats", by_default: true, write: errors::write },
+    Section { names: &["latencystats"], title: "Latencystats", by_default: false, write: commands::write_latency },
+    Section { names: &["cluster"], title: "Cluster", by_default: true, write: cluster::write },
+    Section { names: &["keyspace"], title: "Keyspace", by_default: true, write: keyspace::write },
+];
+
+impl Server {
+    /// The text of the sections with these names; of the default ones when there are no names.
+    pub fn info<'a>(&self, names: impl Iterator<Item = &'a [u8]> + Clone) -> String {
+        let given = |name: &str| names.clone().any(|n| n.eq_ignore_ascii_case(name.as_bytes()));
+        let all = given("all") || given("everything");
+        let defaults = given("default") || names.clone().next().is_none();
+        let mut out = InfoText::default();
+        for section in SECTIONS {
+            if all || (defaults && section.by_default) || section.names.iter().any(|n| given(n)) {
+                out.section(section.title);
+                (section.write)(self, &mut out);
+            }
+        }
+        out.text
+    }
+}
+
+/// Text for a field's name or value that came from outside: what would break the line or the field is replaced.
+pub fn safe(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().map(|c| if matches!(c, '#' | ':' | '\n' | '\r') { '_' } else { c }).collect()
+}

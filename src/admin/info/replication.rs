@@ -1,0 +1,8 @@
+//! INFO replication: the room's own text.
+
+use super::InfoText;
+use crate::server::Server;
+
+pub fn write(srv: &Server, out: &mut InfoText) {
+    out.lines(&srv.replication_info());
+}

@@ -1,0 +1,68 @@
+//! INFO server: the process and its surroundings.
+
+use super::InfoText;
+use crate::config::Named;
+use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
+
+pub fn write(srv: &Server, out: &mut InfoText) {
+    out.field("redis_version", REDIS_VERSION);
+    out.field("server_name", "hexad");
+    out.field("hexad_version", HEXAD_VERSION);
+    out.field("redis_git_sha1", "00000000");
+    out.field("redis_git_dirty", 0);
+    out.field("redis_build_id", crate::admin::build_id());
+    out.field("redis_mode", if srv.cfg.cluster_enabled { "cluster" } else { "standalone" });
+    out.field("os", os());
+    out.field("arch_bits", usize::BITS);
+    out.field("monotonic_clock", "POSIX clock_gettime");
+    out.field("multiplexing_api", "epoll");
+    out.field("atomicvar_api", "c11-builtin");
+    // No C compiler built this, which is what zeros say.
+    out.field("gcc_version", "0.0.0");
+    out.field("process_id", std::process::id());
+    out.field("process_supervised", srv.cfg.supervised.name());
+    out.field("run_id", &srv.run_id);
+    out.field("tcp_port", if srv.cfg.port != 0 { srv.cfg.port } else { srv.cfg.tls_port });
+    out.field("server_time_usec", srv.clock.us());
+    let uptime = (srv.clock.ms() - srv.started_ms).max(0) / 1000;
+    out.field("uptime_in_seconds", uptime);
+    out.field("uptime_in_days", uptime / 86400);
+    out.field("hz", srv.hz());
+    out.field("configured_hz", srv.cfg.hz);
+    out.field("lru_clock", srv.ks.access.lru);
+    out.field("executable", &srv.executable);
+    out.field("config_file", &srv.config_file);
+    out.field("io_threads_active", 0);
+    if let Some(at) = srv.admin.shutdown.deadline_ms() {
+        out.field("shutdown_in_milliseconds", at - srv.clock.ms());
+    }
+    write_listeners(srv, out);
+}
+
+fn write_listeners(srv: &Server, out: &mut InfoText) {
+    let mut count = 0;
+    let mut listener = |text: String| {
+        out.field(&format!("listener{count}"), text);
+        count += 1;
+    };
+    let bound = srv.cfg.bind.iter().fold(String::new(), |text, addr| text + ",bind=" + addr);
+    if srv.cfg.port != 0 {
+        listener(format!("name=tcp{bound},port={}", srv.cfg.port));
+    }
+    if srv.cfg.tls_port != 0 {
+        listener(format!("name=tls{bound},port={}", srv.cfg.tls_port));
+    }
+    if !srv.cfg.unixsocket.is_empty() {
+        listener(format!("name=unix,bind={}", srv.cfg.unixsocket));
+    }
+}
+
+fn os() -> String {
+    match nix::sys::utsname::uname() {
+        Ok(u) => {
+            let part = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
+            format!("{} {} {}", part(u.sysname()), part(u.release()), part(u.machine()))
+        }
+        Err(_) => std::env::consts::OS.to_string(),
+    }
+}

@@ -1,0 +1,131 @@
+//! Latency events: for each kind of event that held up the loop, the worst of each second it happened in.
+
+use crate::server::Server;
+use std::collections::BTreeMap;
+
+/// Samples kept of an event.
+const SAMPLES: usize = 160;
+
+/// The worst of one second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Seconds since 1970.
+    pub time: i64,
+    /// Milliseconds.
+    pub latency: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    /// Oldest first.
+    samples: std::collections::VecDeque<Sample>,
+    /// The worst ever, ms.
+    pub max: u32,
+}
+
+impl Series {
+    pub fn samples(&self) -> impl ExactSizeIterator<Item = &Sample> {
+        self.samples.iter()
+    }
+
+    pub fn last(&self) -> Option<Sample> {
+        self.samples.back().copied()
+    }
+
+    fn add(&mut self, time: i64, latency: u32) {
+        self.max = self.max.max(latency);
+        match self.samples.back_mut() {
+            Some(last) if last.time == time => last.latency = last.latency.max(latency),
+            _ => {
+                if self.samples.len() == SAMPLES {
+                    self.samples.pop_front();
+                }
+                self.samples.push_back(Sample { time, latency });
+            }
+        }
+    }
+}
+
+/// What the samples of an event say, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub all_time_high: u32,
+    pub avg: u32,
+    pub min: u32,
+    pub max: u32,
+    /// Mean absolute deviation from the average.
+    pub mad: u32,
+    pub samples: u32,
+    /// Seconds since the oldest sample.
+    pub period: i64,
+}
+
+impl Series {
+    pub fn summary(&self, now: i64) -> Summary {
+        let n = self.samples.len() as u64;
+        if n == 0 {
+            return Summary { all_time_high: self.max, ..Summary::default() };
+        }
+        let values = || self.samples.iter().map(|s| s.latency as u64);
+        let avg = values().sum::<u64>() / n;
+        Summary {
+            all_time_high: self.max,
+            avg: avg as u32,
+            min: values().min().unwrap_or(0) as u32,
+            max: values().max().unwrap_or(0) as u32,
+            mad: (values().map(|v| v.abs_diff(avg)).sum::<u64>() / n) as u32,
+            samples: n as u32,
+            period: (now - self.samples[0].time).max(1),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct LatencyMonitor {
+    pub events: BTreeMap<&'static str, Series>,
+}
+
+impl LatencyMonitor {
+    /// Forgets an event; false if there was nothing to forget.
+    pub fn reset(&mut self, name: &str) -> bool {
+        self.events.remove(name).is_some()
+    }
+}
+
+impl Server {
+    /// Notes how long something took if that is long enough for `latency-monitor-threshold`.
+    pub fn note_latency(&mut self, event: &'static str, latency_ms: i64) {
+        let threshold = self.cfg.latency_monitor_threshold;
+        if threshold != 0 && latency_ms >= threshold {
+            let time = self.clock.us() / 1_000_000;
+            let latency = latency_ms.clamp(0, u32::MAX as i64) as u32;
+            self.admin.latency.events.entry(event).or_default().add(time, latency);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sample_a_second_and_no_more_than_fit() {
+        let mut s = Series::default();
+        for i in 0..300 {
+            s.add(i, 10);
+            s.add(i, 20);
+            s.add(i, 15);
+        }
+        assert_eq!(s.samples().len(), SAMPLES);
+        assert_eq!(s.last(), Some(Sample { time: 299, latency: 20 }));
+    }
+
+    #[test]
+    fn summaries() {
+        let mut s = Series::default();
+        s.add(100, 10);
+        s.add(101, 30);
+        let expected = Summary { all_time_high: 30, avg: 20, min: 10, max: 30, mad: 10, samples: 2, period: 5 };
+        assert_eq!(s.summary(105), expected);
+    }
+}

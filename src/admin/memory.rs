@@ -1,0 +1,203 @@
+//! Where the memory goes: samples of the process's and the allocator's figures, and what is overhead rather than data.
+
+use crate::server::Server;
+use crate::sys::alloc;
+
+/// Time between samples, ms.
+const SAMPLE_PERIOD_MS: i64 = 100;
+
+/// Figures taken together by the cron, in bytes: asking for them is too slow for every INFO.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemorySamples {
+    /// Resident set of the process.
+    pub rss: usize,
+    /// `used_memory` when the others were taken.
+    pub used: usize,
+    /// The allocator's: handed out, in pages with something handed out, and in memory.
+    pub allocated: usize,
+    pub active: usize,
+    pub resident: usize,
+    /// `used_memory` after start-up, before any data.
+    pub startup: usize,
+}
+
+/// Overhead of one database, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct DbOverhead {
+    pub db: usize,
+    pub main: usize,
+    pub expires: usize,
+}
+
+/// Memory of the script room.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScriptMemory {
+    pub vm_eval: usize,
+    pub vm_functions: usize,
+    pub eval_cache: usize,
+    pub function_cache: usize,
+    pub cached_scripts: usize,
+    pub functions: usize,
+    pub libraries: usize,
+}
+
+/// Memory of replication.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplicationMemory {
+    pub backlog: usize,
+    /// Beyond the backlog, for replicas that lag behind.
+    pub replicas: usize,
+    /// All buffers.
+    pub buffers: usize,
+}
+
+/// What MEMORY STATS and INFO memory tell apart, in bytes.
+#[derive(Debug, Default)]
+pub struct Overhead {
+    pub used: usize,
+    pub peak: usize,
+    pub startup: usize,
+    /// Everything that is not data.
+    pub total: usize,
+    pub dataset: usize,
+    pub keys: usize,
+    pub replication: ReplicationMemory,
+    pub clients: usize,
+    pub cluster_links: usize,
+    pub aof_buffer: usize,
+    pub scripts: ScriptMemory,
+    pub dbs: Vec<DbOverhead>,
+}
+
+impl Overhead {
+    /// Memory used since start-up, at least 1.
+    pub fn net(&self) -> usize {
+        self.used.saturating_sub(self.startup).max(1)
+    }
+
+    pub fn dataset_perc(&self) -> f64 {
+        self.dataset as f64 * 100.0 / self.net() as f64
+    }
+
+    pub fn bytes_per_key(&self) -> usize {
+        if self.keys == 0 { 0 } else { self.net() / self.keys }
+    }
+}
+
+impl Server {
+    /// Takes the samples when they are due; called by the cron.
+    pub fn sample_memory(&mut self) {
+        alloc::peak();
+        if self.every_ms(SAMPLE_PERIOD_MS) {
+            self.sample_memory_now();
+        }
+    }
+
+    /// Takes `used_memory` as what an empty server costs.
+    pub fn note_initial_memory(&mut self) {
+        self.admin.memory.startup = alloc::used();
+        self.sample_memory_now();
+    }
+
+    fn sample_memory_now(&mut self) {
+        let (allocated, active, resident) = alloc::jemalloc_stats();
+        let m = &mut self.admin.memory;
+        m.rss = resident_set();
+        m.used = alloc::used();
+        m.allocated = allocated;
+        m.active = active;
+        m.resident = resident;
+    }
+
+    /// Sums up what is known to be overhead.
+    pub fn memory_overhead(&self) -> Overhead {
+        let used = alloc::used();
+        let mut o = Overhead {
+            used,
+            peak: alloc::peak(),
+            startup: self.admin.memory.startup,
+            replication: self.replication_memory(),
+            clients: self.admin.client_memory.normal_bytes(),
+            cluster_links: self.cluster_link_memory(),
+            aof_buffer: self.aof_buffer_memory(),
+            scripts: self.script_memory(),
+            ..Overhead::default()
+        };
+        for (i, db) in self.ks.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
+            // Keys with a time to live are marked in the one table, so there is no second one to pay for.
+            o.dbs.push(DbOverhead { db: i, main: db.table_bytes(), expires: 0 });
+            o.keys += db.len();
+        }
+        o.total = o.startup
+            + o.replication.backlog
+            + o.replication.replicas
+            + o.clients
+            + o.cluster_links
+            + o.aof_buffer
+            + o.scripts.eval_cache
+            + o.scripts.function_cache
+            + o.dbs.iter().map(|d| d.main + d.expires).sum::<usize>();
+        o.dataset = used.saturating_sub(o.total);
+        o
+    }
+}
+
+/// Memory of rooms that are asked for it.
+impl Server {
+    // repl
+    pub fn replication_memory(&self) -> ReplicationMemory {
+        ReplicationMemory::default()
+    }
+    // cluster
+    pub fn cluster_link_memory(&self) -> usize {
+        0
+    }
+    // persist
+    pub fn aof_buffer_memory(&self) -> usize {
+        0
+    }
+    // script
+    pub fn script_memory(&self) -> ScriptMemory {
+        ScriptMemory::default()
+    }
+    /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
+    pub fn memory_not_counted(&self) -> usize {
+        self.aof_buffer_memory() + self.replication_memory().replicas
+    }
+}
+
+/// Bytes of the process in memory; 0 where the system does not say.
+pub fn resident_set() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok()));
+    pages.unwrap_or(0) * page_size() as usize
+}
+
+/// Bytes of memory in the machine.
+pub fn system_memory() -> u64 {
+    use nix::unistd::{SysconfVar, sysconf};
+    match sysconf(SysconfVar::_PHYS_PAGES) {
+        Ok(Some(pages)) => pages as u64 * page_size(),
+        _ => 0,
+    }
+}
+
+fn page_size() -> u64 {
+    use nix::unistd::{SysconfVar, sysconf};
+    match sysconf(SysconfVar::PAGE_SIZE) {
+        Ok(Some(bytes)) => bytes as u64,
+        _ => 4096,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells_its_memory() {
+        assert!(resident_set() > 0);
+        assert!(system_memory() as usize > resident_set());
+    }
+}

@@ -1,0 +1,124 @@
+//! Rates: what INFO shows per second, sampled by the cron and averaged over the last samples; and the time of loop cycles.
+
+use crate::server::Server;
+
+/// Samples a rate is averaged over.
+const SAMPLES: usize = 16;
+/// Time between samples, ms.
+const SAMPLE_PERIOD_MS: i64 = 100;
+
+/// What is sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    Commands,
+    /// Bytes a second, replication included.
+    NetInput,
+    NetOutput,
+    ReplInput,
+    ReplOutput,
+    /// Loop cycles a second.
+    Cycles,
+    /// Microseconds a loop cycle takes.
+    CycleTime,
+}
+
+const RATES: usize = Rate::CycleTime as usize + 1;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Samples {
+    samples: [i64; SAMPLES],
+    next: usize,
+    last_value: i64,
+    last_base: i64,
+}
+
+impl Samples {
+    /// `factor` times the change of `value` by the change of `base`.
+    fn note(&mut self, value: i64, base: i64, factor: i64) {
+        if self.last_base > 0 {
+            let elapsed = base - self.last_base;
+            let change = value - self.last_value;
+            self.samples[self.next] = if elapsed > 0 { change.saturating_mul(factor) / elapsed } else { 0 };
+            self.next = (self.next + 1) % SAMPLES;
+        }
+        self.last_value = value;
+        self.last_base = base;
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Metrics {
+    rates: [Samples; RATES],
+    /// Turns of the loop.
+    pub cycles: u64,
+    /// Time spent in turns, sleep excluded, microseconds.
+    pub cycles_us: u64,
+    /// Time spent in commands, microseconds.
+    pub commands_us: u64,
+    cycle_start_us: i64,
+}
+
+impl Metrics {
+    /// The mean of the last samples.
+    pub fn rate(&self, rate: Rate) -> i64 {
+        self.rates[rate as usize].samples.iter().sum::<i64>() / SAMPLES as i64
+    }
+
+    /// The loop woke up.
+    pub fn begin_cycle(&mut self, now_us: i64) {
+        self.cycle_start_us = now_us;
+    }
+
+    /// The loop is about to sleep.
+    pub fn end_cycle(&mut self, now_us: i64) {
+        if self.cycle_start_us != 0 {
+            self.cycles += 1;
+            self.cycles_us += (now_us - self.cycle_start_us).max(0) as u64;
+            self.cycle_start_us = 0;
+        }
+    }
+
+    /// Forgets rates and sums (CONFIG RESETSTAT).
+    pub fn reset(&mut self) {
+        let cycle_start_us = self.cycle_start_us;
+        *self = Metrics { cycle_start_us, ..Metrics::default() };
+    }
+}
+
+impl Server {
+    /// Takes the samples when they are due; called by the cron.
+    pub fn sample_rates(&mut self) {
+        if !self.every_ms(SAMPLE_PERIOD_MS) {
+            return;
+        }
+        let (s, m) = (&self.stats, &mut self.admin.metrics);
+        let now_us = self.clock.mono_us().max(1);
+        let (cycles, cycles_us) = (m.cycles as i64, m.cycles_us as i64);
+        for (rate, value) in [
+            (Rate::Commands, s.commands_processed as i64),
+            (Rate::NetInput, (s.net_input_bytes + s.net_repl_input_bytes) as i64),
+            (Rate::NetOutput, (s.net_output_bytes + s.net_repl_output_bytes) as i64),
+            (Rate::ReplInput, s.net_repl_input_bytes as i64),
+            (Rate::ReplOutput, s.net_repl_output_bytes as i64),
+            (Rate::Cycles, cycles),
+        ] {
+            m.rates[rate as usize].note(value, now_us, 1_000_000);
+        }
+        m.rates[Rate::CycleTime as usize].note(cycles_us, cycles, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_means_of_the_last_samples() {
+        let mut s = Samples::default();
+        s.note(0, 1_000_000, 1_000_000);
+        for i in 1..=SAMPLES as i64 {
+            s.note(i * 50, 1_000_000 + i * 100_000, 1_000_000);
+        }
+        assert_eq!(s.samples, [500; SAMPLES]);
+    }
+}

@@ -1,0 +1,132 @@
+//! The slow log: commands that took longer than `slowlog-log-slower-than`, the newest first.
+
+use crate::dispatch::CmdRef;
+use crate::dispatch::command::flag;
+use crate::net::ClientId;
+use crate::resp::{Args, Reply};
+use crate::server::Server;
+use std::collections::VecDeque;
+
+/// Arguments kept of a command, the last of which may say how many are left out.
+const MAX_ARGS: usize = 32;
+/// Bytes kept of an argument.
+const MAX_ARG_BYTES: usize = 128;
+
+#[derive(Debug)]
+pub struct SlowEntry {
+    id: i64,
+    /// Seconds since 1970.
+    time: i64,
+    duration_us: i64,
+    args: Vec<Vec<u8>>,
+    peer: String,
+    name: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+pub struct SlowLog {
+    entries: VecDeque<SlowEntry>,
+    next_id: i64,
+}
+
+impl SlowLog {
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn reset(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Keeps at most `max` entries.
+    pub fn trim(&mut self, max: usize) {
+        self.entries.truncate(max);
+    }
+
+    /// The newest `count` entries, as SLOWLOG GET gives them.
+    pub fn write(&self, count: usize, out: &mut Reply) {
+        let count = count.min(self.entries.len());
+        out.array(count);
+        for entry in self.entries.iter().take(count) {
+            out.array(6);
+            out.int(entry.id);
+            out.int(entry.time);
+            out.int(entry.duration_us);
+            out.array(entry.args.len());
+            entry.args.iter().for_each(|a| out.bulk(a));
+            out.bulk_str(&entry.peer);
+            out.bulk(&entry.name);
+        }
+    }
+}
+
+/// The arguments as they are kept: few, short, and without secrets.
+fn kept_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    let count = args.len();
+    let shown = if count > MAX_ARGS { MAX_ARGS - 1 } else { count };
+    let mut kept: Vec<Vec<u8>> = args
+        .take(shown)
+        .map(|arg| {
+            if arg.len() <= MAX_ARG_BYTES {
+                return arg.to_vec();
+            }
+            let mut cut = arg[..MAX_ARG_BYTES].to_vec();
+            cut.extend_from_slice(format!("... ({} more bytes)", arg.len() - MAX_ARG_BYTES).as_bytes());
+            cut
+        })
+        .collect();
+    if shown < count {
+        kept.push(format!("... ({} more arguments)", count - shown).into_bytes());
+    }
+    kept
+}
+
+impl Server {
+    /// Notes the command if it was slow.
+    pub fn note_slow_command(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64) {
+        let limit = self.cfg.slowlog_log_slower_than;
+        if limit < 0 || duration_us < limit || self.cfg.slowlog_max_len == 0 {
+            return;
+        }
+        let row = self.commands.get(cmd).row;
+        if row.has(flag::SKIP_SLOWLOG) {
+            return;
+        }
+        let Some(c) = self.clients.get(id) else { return };
+        let args = crate::admin::redact::redacted(row, args);
+        let log = &mut self.admin.slowlog;
+        let entry = SlowEntry {
+            id: log.next_id,
+            time: self.clock.us() / 1_000_000,
+            duration_us,
+            args: kept_args(args.iter()),
+            peer: c.addr(),
+            name: c.name.clone(),
+        };
+        log.next_id += 1;
+        log.entries.push_front(entry);
+        log.trim(self.cfg.slowlog_max_len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_commands_are_cut() {
+        let many: Vec<Vec<u8>> = (0..40).map(|i| format!("{i}").into_bytes()).collect();
+        let kept = kept_args(many.iter().map(Vec::as_slice));
+        assert_eq!(kept.len(), 32);
+        assert_eq!(kept[31], b"... (9 more arguments)");
+        let long = [b'A'; 129];
+        let kept = kept_args([&long[..]].into_iter());
+        assert!(kept[0].ends_with(b"... (1 more bytes)"));
+        let exact: Vec<Vec<u8>> = many[..32].to_vec();
+        assert_eq!(kept_args(exact.iter().map(Vec::as_slice)).len(), 32);
+    }
+}

@@ -1,0 +1,181 @@
+//! What the rest of the server asks of replication: before and after commands, as clients come and go, and in time.
+
+use super::failover::FailoverState;
+use super::link::LinkState;
+use crate::dispatch::CmdError;
+use crate::dispatch::blocked::BlockKind;
+use crate::dispatch::command::flag;
+use crate::keyspace::ExpirePolicy;
+use crate::net::{Client, ClientFlags, ClientId};
+use crate::server::Server;
+use crate::sys::log as log_sink;
+
+/// Bytes of the stream logged when a command from the master fails.
+const SHOWN_STREAM_BYTES: usize = 256;
+
+impl Server {
+    /// Whether this server is a replica.
+    pub fn is_replica(&self) -> bool {
+        self.repl.is_replica()
+    }
+
+    /// Takes the role the configuration asks for; before anything is loaded.
+    pub fn start_as_configured(&mut self) {
+        if let Some(address) = self.cfg.replicaof.clone() {
+            self.repl.master.address = Some(address);
+            self.repl.master.state = LinkState::Connect;
+        }
+        self.show_role();
+    }
+
+    /// The role as log lines, `replicaof` and the out-of-memory score show it.
+    pub(super) fn show_role(&mut self) {
+        log_sink::set_role(if self.repl.is_replica() { log_sink::Role::Replica } else { log_sink::Role::Primary });
+        self.cfg.replicaof.clone_from(&self.repl.master.address);
+        // A score that cannot be set is in the log.
+        let _ = self.apply_oom_score();
+    }
+
+    /// Looks at the reply to a command that came over a link between servers: nobody reads it there.
+    pub fn check_link_reply(&mut self, id: ClientId, was_replica: bool, reply: &[u8]) {
+        let Some(c) = self.clients.get(id) else { return };
+        if reply.is_empty() {
+            return;
+        }
+        if was_replica && c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR) {
+            let command = c.last_command.map_or("<unknown>", |row| row.name);
+            let who = self.describe_client(id);
+            log::warn!("Replica generated a reply to command '{command}', disconnecting it: {who}");
+            self.clients.close_later(id);
+        } else if let Some(error) = reply.strip_prefix(b"-")
+            && c.is(ClientFlags::MASTER.union(ClientFlags::AOF))
+        {
+            let error = error.strip_suffix(b"\r\n").unwrap_or(error).to_vec();
+            self.note_internal_error(id, &CmdError::bytes(error));
+        }
+    }
+
+    /// Every replica has acknowledged all of the stream.
+    pub fn replicas_caught_up(&self) -> bool {
+        self.repl.all_in_sync()
+    }
+
+    /// Asks replicas for their offsets, so that a wait for them ends soon.
+    pub fn ask_replicas_for_offsets(&mut self) {
+        if !self.writes_paused() {
+            self.ask_for_acks();
+        }
+    }
+
+    /// Says which replicas have not caught up when the server ends.
+    pub fn log_lagging_replicas(&self) {
+        for line in self.repl.shutdown_report(self.now_s()) {
+            log::info!("{line}");
+        }
+    }
+
+    /// Sends replicas what can be sent without waiting.
+    pub fn flush_replica_output(&mut self) {
+        self.flush_replicas();
+    }
+
+    /// Bytes of the shared stream that a replica's lag holds.
+    pub fn replica_output_bytes(&self, c: &Client) -> usize {
+        self.repl.replica_of(c.id).map_or(0, |attached| self.repl.output_memory(attached))
+    }
+
+    /// Gives this server's history a new name, so that replicas have to start over.
+    pub fn change_replication_ids(&mut self) {
+        log::info!("Changing replication IDs after receiving DEBUG change-repl-id");
+        self.repl.history.start_new();
+    }
+
+    /// Sets how lookups of this client treat keys whose time has come. On a replica the master decides when they go:
+    /// clients do not see them any more, its own stream still does. A client that writes to a writable replica removes
+    /// them.
+    pub fn set_expire_policy(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get(id) else { return };
+        let writes = c.last_command.is_some_and(|row| row.has(flag::WRITE));
+        self.ks.expire_policy = if c.is(ClientFlags::MASTER.union(ClientFlags::AOF)) {
+            ExpirePolicy::Ignore
+        } else if self.repl.is_replica() && (self.cfg.replica_read_only || !writes) || self.writes_paused() {
+            ExpirePolicy::Hide
+        } else {
+            ExpirePolicy::Delete
+        };
+    }
+
+    /// An empty line from a replica shows that it is alive.
+    pub fn note_empty_request(&mut self, id: ClientId) {
+        let now_s = self.now_s();
+        if let Some(attached) = self.repl.replica_of_mut(id) {
+            attached.replica.ack_time_s = now_s;
+        }
+    }
+
+    /// A command that another server sent (our master, a replica, the AOF) failed. Nobody reads the reply, but it hints
+    /// at datasets that differ.
+    pub fn note_internal_error(&mut self, id: ClientId, error: &CmdError) {
+        let Some(c) = self.clients.get(id) else { return };
+        let (from, to) = if c.is(ClientFlags::AOF) {
+            ("server", "AOF-loading-client")
+        } else if c.is(ClientFlags::MASTER) {
+            ("replica", "master")
+        } else if c.is(ClientFlags::REPLICA) {
+            ("master", "replica")
+        } else {
+            return;
+        };
+        let command = c.last_command.map_or("<unknown>", |row| row.name);
+        log::warn!(
+            "== CRITICAL == This {from} is sending an error to its {to}: '-{error}' after processing the command \
+             '{command}'"
+        );
+        if c.is(ClientFlags::MASTER)
+            && let Some(backlog) = &self.repl.backlog
+            && backlog.history_len() > 0
+        {
+            log::info!("Latest backlog is: '{}'", backlog.latest(SHOWN_STREAM_BYTES).escape_ascii());
+        }
+        self.repl.stats.unexpected_errors += 1;
+    }
+
+    /// A client is about to go.
+    pub fn repl_before_free(&mut self, id: ClientId) {
+        self.master_client_lost(id);
+        self.detach_replica(id);
+    }
+
+    /// What a client that waited in vain is told, if it waited for replication. Returns whether it did.
+    pub fn repl_reply_on_timeout(&mut self, id: ClientId, kind: &BlockKind) -> bool {
+        let waited = matches!(kind, BlockKind::Wait { .. } | BlockKind::WaitAof { .. });
+        if waited {
+            self.reply_to_late_wait(id, kind);
+        }
+        waited
+    }
+
+    /// The periodic work; to be called at every cron run.
+    pub fn repl_cron(&mut self) {
+        // A change of roles is pursued faster.
+        let period_ms = if self.repl.failover.state() == FailoverState::None { 1000 } else { 100 };
+        if self.is_loading() || !self.every_ms(period_ms) {
+            return;
+        }
+        self.cron_towards_master();
+        self.cron_towards_replicas();
+    }
+
+    /// Releases all clients that wait for something only a primary has.
+    pub(super) fn disconnect_blocked_clients(&mut self) {
+        const GONE: &[u8] = b"-UNBLOCKED force unblock from blocking operation, instance state changed (master -> \
+                              replica?)\r\n";
+        for id in self.blocked.clients.clone() {
+            self.clients.push(id, GONE);
+            self.unblock(id);
+            if let Some(c) = self.clients.get_mut(id) {
+                c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
+            }
+        }
+    }
+}
