@@ -90,9 +90,12 @@ fn slot_number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|slot| *slot < SLOTS)
 }
 
+/// The nodes that serve slots, by ID, with the ranges each serves.
+pub type Signature = Vec<(String, Vec<(u16, u16)>)>;
+
 /// Who serves what, in a form that is the same wherever views agree. `None` when no slot is
 /// assigned at all.
-pub fn signature(nodes: &[NodeLine]) -> Option<Vec<(String, Vec<(u16, u16)>)>> {
+pub fn signature(nodes: &[NodeLine]) -> Option<Signature> {
     let mut owners: Vec<_> =
         nodes.iter().filter(|node| !node.slots.is_empty()).map(|node| (node.id.clone(), node.slots.ranges())).collect();
     owners.sort();
