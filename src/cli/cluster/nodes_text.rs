@@ -79,7 +79,9 @@ fn parse_line(line: &str) -> Option<NodeLine> {
             }
             None => {
                 let (first, last) = word.split_once('-').unwrap_or((word, word));
-                node.slots.extend(slot_number(first)?..=slot_number(last)?);
+                for slot in slot_number(first)?..=slot_number(last)? {
+                    node.slots.insert(slot);
+                }
             }
         }
     }
@@ -104,6 +106,7 @@ pub fn signature(nodes: &[NodeLine]) -> Option<Signature> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slots;
     use super::*;
 
     const TEXT: &str = "\
@@ -119,7 +122,7 @@ cc :0@0 slave,fail,noaddr aa 0 0 0 disconnected
         let a = &nodes[0];
         assert!(a.is("myself") && a.connected && a.master.is_none());
         assert_eq!((a.port, a.bus_port, a.epoch), (7000, 17000, 1));
-        assert_eq!(a.slots.to_string(), "[0-5460],[6000]");
+        assert_eq!(slots::text(&a.slots), "[0-5460],[6000]");
         assert_eq!(a.importing, [(93, "bb".to_string())]);
         assert_eq!(a.migrating, [(94, "bb".to_string())]);
         assert_eq!(nodes[1].host, "127.0.0.1");

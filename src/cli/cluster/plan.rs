@@ -180,7 +180,7 @@ pub fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &
 pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.sort_by_key(|source| std::cmp::Reverse(sources[*source].len()));
-    let total: usize = sources.iter().map(|slots| usize::from(slots.len())).sum();
+    let total: usize = sources.iter().map(|slots| slots.len()).sum();
     let count = count.min(total);
     if count == 0 {
         return Vec::new();
@@ -189,7 +189,7 @@ pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
         .iter()
         .enumerate()
         .map(|(rank, source)| {
-            let exact = count as f64 * f64::from(sources[*source].len()) / total as f64;
+            let exact = count as f64 * sources[*source].len() as f64 / total as f64;
             let rounded = if rank == 0 { exact.ceil() } else { exact.floor() };
             rounded as usize
         })
@@ -198,7 +198,7 @@ pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
     let mut missing = count.saturating_sub(shares.iter().sum());
     while missing > 0 {
         for (share, source) in shares.iter_mut().zip(&order) {
-            if missing > 0 && *share < usize::from(sources[*source].len()) {
+            if missing > 0 && *share < sources[*source].len() {
                 *share += 1;
                 missing -= 1;
             }
