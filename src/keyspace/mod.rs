@@ -4,6 +4,7 @@
 //! keeps the access clock, wakes watchers and notes what is to be propagated. Sending all that on is `dispatch`'s.
 
 pub mod db;
+pub mod digest;
 pub mod effects;
 pub mod object;
 pub mod watch;
