@@ -1,6 +1,7 @@
 //! From bytes read to commands run: the loop over a client's query buffer.
 
 use super::admit::Admission;
+use super::command::{Group, flag};
 use super::error::CmdError;
 use super::table::{CmdRef, Resolved};
 use crate::net::{ClientFlags, ClientId};
@@ -182,7 +183,9 @@ impl Server {
         let write_offset = self.repl_offset();
         let Some(c) = self.clients.get_mut(id) else { return };
         c.write_offset = write_offset;
-        if was_replica || self.is_silent(id) {
+        // What subscribing answers are pushes: they come even when replies are off.
+        let pushes = row.has(flag::PUBSUB) && row.group == Group::Pubsub && row.name.ends_with("subscribe");
+        if was_replica || (self.is_silent(id) && !pushes) {
             out.buf.truncate(mark);
         }
         let Some(c) = self.clients.get_mut(id) else { return };

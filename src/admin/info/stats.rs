@@ -2,6 +2,7 @@
 
 use super::InfoText;
 use crate::admin::metrics::Rate;
+use crate::pubsub::Kind;
 use crate::server::Server;
 
 pub fn write(srv: &Server, out: &mut InfoText) {
@@ -80,9 +81,9 @@ impl Server {
     }
     // pubsub
     fn info_pubsub_stats(&self, out: &mut InfoText) {
-        out.field("pubsub_channels", 0);
-        out.field("pubsub_patterns", 0);
-        out.field("pubsubshard_channels", 0);
+        out.field("pubsub_channels", self.pubsub.listeners(Kind::Channel).len());
+        out.field("pubsub_patterns", self.pubsub.listeners(Kind::Pattern).len());
+        out.field("pubsubshard_channels", self.pubsub.listeners(Kind::Shard).len());
     }
     // persist
     fn info_fork_stats(&self, out: &mut InfoText) {
