@@ -137,7 +137,7 @@ impl Server {
         {
             log::info!("Latest backlog is: '{}'", backlog.latest(SHOWN_STREAM_BYTES).escape_ascii());
         }
-        self.repl.stats.unexpected_errors += 1;
+        self.stats.unexpected_error_replies += 1;
     }
 
     /// A client is about to go.

@@ -54,8 +54,6 @@ pub struct ReplStats {
     pub sync_partial_ok: u64,
     /// Partial ones asked for and refused.
     pub sync_partial_err: u64,
-    /// Errors sent to another server.
-    pub unexpected_errors: u64,
 }
 
 /// The room's state.
