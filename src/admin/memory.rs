@@ -155,7 +155,7 @@ impl Server {
     }
     // persist
     pub fn aof_buffer_memory(&self) -> usize {
-        0
+        self.persist.aof.buf.capacity()
     }
     // script
     pub fn script_memory(&self) -> ScriptMemory {

@@ -228,6 +228,12 @@ impl Server {
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.is(ClientFlags::MULTI) {
             let is_exec = cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec");
+            let redirected = matches!(error.code(), b"MOVED" | b"ASK" | b"CROSSSLOT" | b"TRYAGAIN" | b"CLUSTERDOWN");
+            if is_exec && redirected {
+                // Clients follow a redirection only if they see it as it is.
+                self.discard_transaction(id);
+                return self.write_error(out, &error);
+            }
             if is_exec {
                 self.discard_transaction(id);
                 let text = String::from_utf8_lossy(&error.0).into_owned();
