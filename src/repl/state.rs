@@ -122,7 +122,8 @@ impl Repl {
             output_grew: false,
             want_acks: false,
             dump_is_for_replicas: false,
-            cron_loops: 0,
+            // The run at number 0 would be before any replica can be there.
+            cron_loops: 1,
             pipe: None,
             master: MasterLink::default(),
             failover: Failover::default(),
