@@ -69,9 +69,10 @@ pub fn write(srv: &Server, out: &mut InfoText) {
 impl Server {
     // repl
     fn info_sync_stats(&self, out: &mut InfoText) {
-        out.field("sync_full", 0);
-        out.field("sync_partial_ok", 0);
-        out.field("sync_partial_err", 0);
+        let stats = &self.repl.stats;
+        out.field("sync_full", stats.sync_full);
+        out.field("sync_partial_ok", stats.sync_partial_ok);
+        out.field("sync_partial_err", stats.sync_partial_err);
     }
     // memory
     fn info_eviction_stats(&self, out: &mut InfoText) {
