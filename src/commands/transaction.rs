@@ -14,8 +14,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "1.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Begins a transaction.",
         ..Command::ROW
     },
     Command {
@@ -26,8 +26,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "1.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "Depends on the commands of the transaction.",
+        summary: "Runs the commands of the transaction.",
         ..Command::ROW
     },
     Command {
@@ -38,8 +38,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "2.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(N) where N is the number of its commands.",
+        summary: "Forgets the transaction.",
         ..Command::ROW
     },
     Command {
@@ -51,8 +51,8 @@ pub const COMMANDS: &[Command] = &[
         keys: &[KeySpec::range(key::RO, 1, -1, 1)],
         group: Group::Transactions,
         since: "2.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1) for each key",
+        summary: "Has the transaction to come fail if one of the keys changes before.",
         args: &[arg("key", ArgKind::Key).spec(0).multiple()],
         ..Command::ROW
     },
@@ -64,8 +64,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "2.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Forgets all watched keys.",
         ..Command::ROW
     },
 ];
