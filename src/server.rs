@@ -5,6 +5,7 @@
 
 use crate::admin::Admin;
 use crate::admin::stats::Stats;
+use crate::cluster::bus::Bus;
 use crate::commands;
 use crate::config::Config;
 use crate::dispatch::CommandTable;
@@ -41,6 +42,8 @@ pub struct Server {
     pub persist: Persist,
     pub blocked: Blocked,
     pub pauses: Pauses,
+    /// The cluster, in cluster mode.
+    pub bus: Option<Box<Bus>>,
     pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
@@ -89,6 +92,7 @@ impl Server {
             persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
+            bus: None,
             repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             depth: 0,
@@ -168,6 +172,7 @@ impl Server {
         self.clock.sync();
         self.admin.metrics.begin_cycle(self.clock.mono_us());
         self.update_access_clock();
+        self.cluster_turn_begins();
         for event in &ready {
             self.on_ready(*event);
         }

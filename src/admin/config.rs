@@ -41,6 +41,7 @@ impl Server {
             }
             return Err(refuse(SetError::Failed { name: name.into(), reason: reason.into() }));
         }
+        self.cluster_config_changed();
         Ok(())
     }
 

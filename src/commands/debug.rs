@@ -38,7 +38,7 @@ pub struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS];
+const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS];
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {

@@ -1,6 +1,7 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod connection;
@@ -21,6 +22,7 @@ use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub const ALL: &[&[Command]] = &[
+    cluster::COMMANDS,
     client::COMMANDS,
     command::COMMANDS,
     config::COMMANDS,

@@ -216,10 +216,14 @@ impl Server {
             // The parent's descriptors stay open; nothing here uses the child's again.
             let _ = nix::unistd::close(listener.raw_fd());
         }
+        for fd in self.bus.iter().flat_map(|bus| bus.descriptors()) {
+            let _ = nix::unistd::close(fd);
+        }
     }
 
     /// While a child shares our memory, resizing tables would copy it.
     fn set_avoid_resize(&mut self, avoid: bool) {
+        let avoid = avoid || !self.admin.debug.dict_resizing;
         for db in &mut self.ks.dbs {
             db.set_avoid_resize(avoid);
         }

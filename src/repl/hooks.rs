@@ -26,6 +26,13 @@ impl Server {
         self.show_role();
     }
 
+    /// Takes the role of a replica of that server; before anything is loaded.
+    pub fn start_as_replica_of(&mut self, host: String, port: u16) {
+        self.repl.master.address = Some((host, port));
+        self.repl.master.state = LinkState::Connect;
+        self.show_role();
+    }
+
     /// The role as log lines, `replicaof` and the out-of-memory score show it.
     pub(super) fn show_role(&mut self) {
         log_sink::set_role(if self.repl.is_replica() { log_sink::Role::Replica } else { log_sink::Role::Primary });

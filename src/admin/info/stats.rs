@@ -86,12 +86,12 @@ impl Server {
     }
     // persist
     fn info_fork_stats(&self, out: &mut InfoText) {
-        out.field("latest_fork_usec", 0);
-        out.field("total_forks", 0);
+        out.field("latest_fork_usec", self.persist.child_stats.latest_fork_us);
+        out.field("total_forks", self.persist.child_stats.total_forks);
     }
     // cluster, repl
     fn info_migration_stats(&self, out: &mut InfoText) {
-        out.field("migrate_cached_sockets", 0);
+        out.field("migrate_cached_sockets", self.persist.migrate.len());
         out.field("slave_expires_tracked_keys", 0);
     }
     // tracking
