@@ -183,8 +183,7 @@ impl Server {
     }
 
     fn watched_key_expired(&self, id: ClientId) -> bool {
-        self.clients
-            .get(id)
-            .is_some_and(|c| c.multi.watched.iter().any(|w| !w.was_expired && self.is_key_expired(w.db, &w.key)))
+        let expired = |w: &WatchedKey| self.is_key_expired(w.db, &w.key) && !self.ks.watch.was_expired(id, w);
+        self.clients.get(id).is_some_and(|c| c.multi.watched.iter().any(expired))
     }
 }
