@@ -329,9 +329,7 @@ impl Db {
     pub fn rehash(&mut self, budget_us: u64) {
         let start = std::time::Instant::now();
         let step = |t: &mut Table<Entry>| {
-            while t.is_rehashing() && (start.elapsed().as_micros() as u64) < budget_us {
-                t.rehash_step(100);
-            }
+            while (start.elapsed().as_micros() as u64) < budget_us && t.rehash_step(100) {}
         };
         match &mut self.tables {
             Tables::One(t) => step(t),
