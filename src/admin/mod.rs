@@ -6,10 +6,7 @@ pub mod client_line;
 pub mod client_memory;
 pub mod config;
 pub mod debug;
-<<<<<<< HEAD
-=======
 pub mod doctor;
->>>>>>> main
 pub mod info;
 pub mod latency;
 pub mod memory;

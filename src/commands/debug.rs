@@ -38,11 +38,7 @@ pub struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-<<<<<<< HEAD
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS];
-=======
 const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS];
->>>>>>> main
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
