@@ -170,6 +170,7 @@ impl Server {
         if let Some(c) = self.clients.get_mut(id) {
             c.last_command = Some(row);
             c.argv_bytes = args.total_len();
+            self.ks.no_touch = c.is(ClientFlags::NO_TOUCH);
         }
         let mark = out.buf.len();
         self.set_expire_policy(id);
