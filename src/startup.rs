@@ -119,9 +119,11 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     if server.cfg.port == 0 && !has_unix {
         return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
+    server.open_cluster()?;
     log::info!("Server initialized");
     server.note_initial_memory();
-    server.load_at_start().map_err(|()| StartError::Told)?;
+    server.load_at_start().map_err(|_| StartError::Told)?;
+    server.start_cluster()?;
     if server.cfg.port != 0 {
         log::info!("Ready to accept connections tcp");
     }

@@ -35,7 +35,10 @@ pub fn run(session: &mut Session) -> ! {
     session.make_interactive();
     let mut input = Input::open(session);
     loop {
-        let Some(line) = input.line(session) else {
+        session.hold_interrupts(false);
+        let line = input.line(session);
+        session.hold_interrupts(true);
+        let Some(line) = line else {
             if session.pubsub {
                 session.pubsub = false;
                 if session.reconnect(false).is_ok() {
@@ -303,10 +306,10 @@ impl Input {
         let text = std::fs::read(path).unwrap_or_default();
         for line in text.split(|b| *b == b'\n') {
             let args = split_args(line).unwrap_or_default();
-            if !args.is_empty() {
-                if let Err(complaint) = self.preferences.set(&args) {
-                    say!(".redisclirc: {complaint}\n");
-                }
+            if !args.is_empty()
+                && let Err(complaint) = self.preferences.set(&args)
+            {
+                say!(".redisclirc: {complaint}\n");
             }
         }
     }

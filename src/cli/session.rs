@@ -174,6 +174,17 @@ impl Session {
         }
     }
 
+    /// Whether Ctrl-C waits to be asked for. Where nobody would ask (connecting, reading a
+    /// line), it means what it means to any program.
+    pub fn hold_interrupts(&self, hold: bool) {
+        if self.interrupts.is_none() {
+            return;
+        }
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGINT);
+        let _ = if hold { signals.thread_block() } else { signals.thread_unblock() };
+    }
+
     /// What stands before the cursor.
     pub fn prompt(&self) -> String {
         if self.conn.is_none() {
@@ -212,12 +223,7 @@ impl Session {
             self.in_multi = false;
             self.pubsub = false;
         }
-        // While connecting, Ctrl-C means what it means to any program.
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        if self.interrupts.is_some() {
-            let _ = signals.thread_unblock();
-        }
+        self.hold_interrupts(false);
         let (opened, peer) = match &self.opts.socket {
             Some(path) => {
                 let path = String::from_utf8_lossy(path).into_owned();
@@ -225,9 +231,7 @@ impl Session {
             }
             None => (Connection::tcp(&self.host, self.port), format!("{}:{}", self.host, self.port)),
         };
-        if self.interrupts.is_some() {
-            let _ = signals.thread_block();
-        }
+        self.hold_interrupts(true);
         match opened {
             Ok(conn) => self.conn = Some(conn),
             Err(error) => {
@@ -328,11 +332,11 @@ impl Session {
             if moved || self.conn.is_none() {
                 self.reconnect(false)?;
             }
-            if std::mem::take(&mut self.asking) {
-                if let Some(reason) = self.internal(&[b"ASKING"])?.error() {
-                    complain!("ASKING failed: {}\n", String::from_utf8_lossy(reason));
-                    return Err(Failed);
-                }
+            if std::mem::take(&mut self.asking)
+                && let Some(reason) = self.internal(&[b"ASKING"])?.error()
+            {
+                complain!("ASKING failed: {}\n", String::from_utf8_lossy(reason));
+                return Err(Failed);
             }
             if let Err(error) = self.run(args, repeat) {
                 self.conn = None;

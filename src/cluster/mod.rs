@@ -15,11 +15,16 @@
 //!
 //! Time is milliseconds since the Unix epoch from a clock that never jumps.
 //!
+//! The server's side is in `bus` (sockets and files) and `clients` (requests and messages), the only files here that know
+//! of the rest of the server.
+//!
 //! Files: `wire` (packets), `node` and `slots` (tables), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
 //! state), `election` (votes), `manual` (manual failover), `migration` (of replicas), `ownership` (who owns slots),
 //! `admin` (what CLUSTER subcommands change), `describe` (what they show), `nodes_conf` (the file), `routing` (clients).
 
 mod admin;
+pub mod bus;
+mod clients;
 mod describe;
 mod election;
 mod failure;
@@ -397,6 +402,13 @@ impl Cluster {
         &self.nodes[self.myself]
     }
 
+    /// Where to replicate from, if this is a replica and the address is known.
+    pub fn my_master_address(&self) -> Option<(String, u16)> {
+        let master = &self.nodes[self.myself().replica_of?];
+        let known = !master.flags.has(NodeFlags::NOADDR) && !master.ip.is_empty();
+        known.then(|| (master.ip.clone(), master.client_port(self.config.tls_replication)))
+    }
+
     /// All nodes.
     pub fn nodes(&self) -> &NodeTable {
         &self.nodes
@@ -450,6 +462,11 @@ impl Cluster {
     /// When a link was opened or accepted.
     pub fn link_created_ms(&self, link: LinkId) -> Option<i64> {
         self.links.get(&link).map(|l| l.created_ms)
+    }
+
+    /// Whether a manual failover is under way, on either side.
+    pub fn manual_failover_in_progress(&self) -> bool {
+        self.manual.in_progress()
     }
 
     /// Sets or lifts DEBUG's packet filter: packets of that type are dropped.

@@ -38,42 +38,59 @@ pub enum Refusal {
     Unbound,
 }
 
-impl Cluster {
-    /// Decides about a request with these keys, in their order. `exists` says whether a key is in the keyspace; it is asked
-    /// only while a slot moves. `Ok` carries the slot, or `None` if there is no key.
-    pub fn route<'k>(
-        &self,
-        request: &Request,
-        keys: impl IntoIterator<Item = &'k [u8]>,
-        mut exists: impl FnMut(&[u8]) -> bool,
-    ) -> Result<Option<Slot>, Refusal> {
-        let mut first: Option<(&[u8], Slot, NodeKey)> = None;
-        let (mut migrating, mut importing) = (None, false);
-        let (mut present, mut missing, mut several) = (false, false, false);
-        for key in keys {
-            let slot = key_slot(key);
-            match first {
-                None => {
-                    let owner = self.owner_of(slot).ok_or(Refusal::Unbound)?;
-                    first = Some((key, slot, owner));
-                    if owner == self.myself {
-                        migrating = self.migrating.get(&slot).copied();
-                    }
-                    importing = migrating.is_none() && self.importing.contains_key(&slot);
-                }
-                Some((_, first_slot, _)) if first_slot != slot => return Err(Refusal::CrossSlot),
-                Some((first_key, ..)) => several |= first_key != key,
-            }
-            if (migrating.is_some() || importing) && !request.shard_channels {
-                if exists(key) { present = true } else { missing = true }
-            }
-        }
-        let Some((_, slot, owner)) = first else {
-            return Ok(None);
-        };
+/// A decision under way: the keys of a request are shown to it one by one, then it decides.
+pub struct Routing<'m, 'k> {
+    machine: &'m Cluster,
+    shard_channels: bool,
+    first: Option<(&'k [u8], Slot, NodeKey)>,
+    refusal: Option<Refusal>,
+    migrating: Option<NodeKey>,
+    importing: bool,
+    present: bool,
+    missing: bool,
+    several: bool,
+}
 
-        if !self.state_ok {
-            let config = &self.config;
+impl<'k> Routing<'_, 'k> {
+    /// Shows a key. `exists` says whether it is in the keyspace; it is asked only while its slot moves.
+    pub fn key(&mut self, key: &'k [u8], exists: impl FnOnce(&[u8]) -> bool) {
+        if self.refusal.is_some() {
+            return;
+        }
+        let machine = self.machine;
+        let slot = key_slot(key);
+        match self.first {
+            None => {
+                let Some(owner) = machine.owner_of(slot) else {
+                    self.refusal = Some(Refusal::Unbound);
+                    return;
+                };
+                self.first = Some((key, slot, owner));
+                if owner == machine.myself {
+                    self.migrating = machine.migrating.get(&slot).copied();
+                }
+                self.importing = self.migrating.is_none() && machine.importing.contains_key(&slot);
+            }
+            Some((_, first_slot, _)) if first_slot != slot => {
+                self.refusal = Some(Refusal::CrossSlot);
+                return;
+            }
+            Some((first_key, ..)) => self.several |= first_key != key,
+        }
+        if (self.migrating.is_some() || self.importing) && !self.shard_channels {
+            if exists(key) { self.present = true } else { self.missing = true }
+        }
+    }
+
+    /// Decides. `Ok` carries the slot, or `None` if no key was shown.
+    pub fn decide(self, request: &Request) -> Result<Option<Slot>, Refusal> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        let Some((_, slot, owner)) = self.first else { return Ok(None) };
+        let machine = self.machine;
+        if !machine.state_ok {
+            let config = &machine.config;
             match request.shard_channels {
                 true if !config.allow_pubsubshard_when_down => return Err(Refusal::Down),
                 true => {}
@@ -83,23 +100,40 @@ impl Cluster {
             }
         }
         // MIGRATE moves keys of an open slot, whoever they belong to.
-        if request.migrate && (migrating.is_some() || importing) {
+        if request.migrate && (self.migrating.is_some() || self.importing) {
             return Ok(Some(slot));
         }
-        if let (Some(target), true) = (migrating, missing) {
-            return Err(if present { Refusal::TryAgain } else { Refusal::Ask(slot, target) });
+        if let (Some(target), true) = (self.migrating, self.missing) {
+            return Err(if self.present { Refusal::TryAgain } else { Refusal::Ask(slot, target) });
         }
-        if importing && request.asking {
-            return if several && missing { Err(Refusal::TryAgain) } else { Ok(Some(slot)) };
+        if self.importing && request.asking {
+            return if self.several && self.missing { Err(Refusal::TryAgain) } else { Ok(Some(slot)) };
         }
         let reads_of_master = (request.readonly || request.shard_channels)
             && !request.writes
-            && self.myself().is_replica()
-            && self.myself().replica_of == Some(owner);
-        if owner == self.myself || reads_of_master {
+            && machine.myself().is_replica()
+            && machine.myself().replica_of == Some(owner);
+        if owner == machine.myself || reads_of_master {
             return Ok(Some(slot));
         }
         Err(Refusal::Moved(slot, owner))
+    }
+}
+
+impl Cluster {
+    /// Begins to decide about a request. `shard_channels`: its keys are channels.
+    pub fn routing<'k>(&self, shard_channels: bool) -> Routing<'_, 'k> {
+        Routing {
+            machine: self,
+            shard_channels,
+            first: None,
+            refusal: None,
+            migrating: None,
+            importing: false,
+            present: false,
+            missing: false,
+            several: false,
+        }
     }
 
     /// Must a client that is blocked on `key` be sent away? `readonly` if it said READONLY and only reads.
@@ -136,5 +170,102 @@ impl Cluster {
             Refusal::Moved(slot, key) => redirect("MOVED", slot, key),
             Refusal::Ask(slot, key) => redirect("ASK", slot, key),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{ClusterConfig, Env, SetSlot};
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+    /// A node that owns the lower half of the slots; another one has the upper half, without its last slot.
+    fn cluster(role: &str) -> Cluster {
+        let (mine, theirs) = if role == "slave" { (B, A) } else { (A, B) };
+        let text = format!(
+            "{A} 10.0.0.1:7000@17000 {}master - 0 0 1 connected 0-8191\n\
+             {B} 10.0.0.2:7001@17001 {}{} 0 0 2 connected {}\n",
+            if mine == A { "myself," } else { "" },
+            if mine == B { "myself," } else { "" },
+            if role == "slave" { format!("slave {A}") } else { "master -".into() },
+            if role == "slave" { "" } else { "8192-16382" },
+        );
+        let config = ClusterConfig { require_full_coverage: false, ..ClusterConfig::default() };
+        let mut c = Cluster::from_nodes_conf(config, 1, 1000, &text).unwrap();
+        let keys = |_| 0;
+        let env = |now_ms| Env { now_ms, repl_offset: 0, data_age_ms: 0, replicating: true, keys_in_slot: &keys };
+        c.flush(&env(1000));
+        c.tick(&env(9000));
+        c.flush(&env(9000));
+        assert!(c.find(theirs.as_bytes()).is_some());
+        c
+    }
+
+    fn route(c: &Cluster, request: Request, keys: &[&str], there: &[&str]) -> Result<Option<Slot>, String> {
+        let mut routing = c.routing(request.shard_channels);
+        for key in keys {
+            routing.key(key.as_bytes(), |k| there.iter().any(|t| t.as_bytes() == k));
+        }
+        routing.decide(&request).map_err(|r| c.refusal_text(r, false))
+    }
+
+    fn key_for(slots: std::ops::RangeInclusive<Slot>) -> String {
+        (0..).map(|i: u32| format!("key{i}")).find(|k| slots.contains(&key_slot(k.as_bytes()))).unwrap()
+    }
+
+    #[test]
+    fn masters_serve_their_own_slots() {
+        let c = cluster("master");
+        let (mine, other) = (key_for(0..=8191), key_for(8192..=16382));
+        let plain = Request::default();
+        assert_eq!(route(&c, plain, &[], &[]), Ok(None));
+        assert_eq!(route(&c, plain, &[&mine, &mine], &[]), Ok(Some(key_slot(mine.as_bytes()))));
+        let slot = key_slot(other.as_bytes());
+        assert_eq!(route(&c, plain, &[&other], &[]), Err(format!("MOVED {slot} 10.0.0.2:7001")));
+        let cross = "CROSSSLOT Keys in request don't hash to the same slot";
+        assert_eq!(route(&c, plain, &[&mine, &other], &[]), Err(cross.into()));
+        let nobody = key_for(16383..=16383);
+        assert_eq!(route(&c, plain, &[&nobody], &[]), Err("CLUSTERDOWN Hash slot not served".into()));
+    }
+
+    #[test]
+    fn slots_that_move() {
+        let mut c = cluster("master");
+        let keys = |_| 0;
+        let env = Env { now_ms: 9000, repl_offset: 0, data_age_ms: 0, replicating: false, keys_in_slot: &keys };
+        let slot = key_slot(b"{m}");
+        let (other, from) = (key_for(8192..=16382), key_slot(key_for(8192..=16382).as_bytes()));
+        let mine = (0..).map(|i: u32| format!("k{i}")).find(|k| key_slot(k.as_bytes()) < 8192).unwrap();
+        let (a, b) = (format!("{{{mine}}}a"), format!("{{{mine}}}b"));
+        let moving = key_slot(mine.as_bytes());
+        c.set_slot(moving, SetSlot::Migrating(B.as_bytes()), &env).unwrap();
+        c.set_slot(from, SetSlot::Importing(B.as_bytes()), &env).unwrap();
+        let plain = Request::default();
+        assert_eq!(route(&c, plain, &[&a], &[&a]), Ok(Some(moving)));
+        assert_eq!(route(&c, plain, &[&a], &[]), Err(format!("ASK {moving} 10.0.0.2:7001")));
+        let again = "TRYAGAIN Multiple keys request during rehashing of slot";
+        assert_eq!(route(&c, plain, &[&a, &b], &[&a]), Err(again.into()));
+        assert_eq!(route(&c, Request { migrate: true, ..plain }, &[&a], &[]), Ok(Some(moving)));
+        let asking = Request { asking: true, ..plain };
+        assert!(route(&c, plain, &[&other], &[]).unwrap_err().starts_with("MOVED"));
+        assert_eq!(route(&c, asking, &[&other], &[]), Ok(Some(from)));
+        let (x, y) = (format!("{{{other}}}x"), format!("{{{other}}}y"));
+        assert_eq!(route(&c, asking, &[&x, &y], &[&x]), Err(again.into()));
+        assert_eq!(route(&c, asking, &[&x, &y], &[&x, &y]), Ok(Some(from)));
+        let _ = slot;
+    }
+
+    #[test]
+    fn replicas_read_for_those_who_say_readonly() {
+        let c = cluster("slave");
+        let key = key_for(0..=8191);
+        let plain = Request::default();
+        assert!(route(&c, plain, &[&key], &[]).unwrap_err().starts_with("MOVED"));
+        let readonly = Request { readonly: true, ..plain };
+        assert!(route(&c, readonly, &[&key], &[]).is_ok());
+        assert!(route(&c, Request { writes: true, ..readonly }, &[&key], &[]).is_err());
+        assert!(route(&c, Request { shard_channels: true, ..plain }, &[&key], &[]).is_ok());
     }
 }

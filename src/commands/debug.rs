@@ -38,19 +38,9 @@ pub struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, PERSISTENCE];
+const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS];
 
-const PERSISTENCE: &[DebugSub] = &[
-    DebugSub {
-        name: "aof-flush-sleep",
-        args: 1..=1,
-        run: |ctx, args| {
-            ctx.srv.persist.aof_flush_sleep_us = not_negative(&args[2])? as u64;
-            ctx.out.ok();
-            Ok(())
-        },
-        help: &["AOF-FLUSH-SLEEP <microsec>", "    Sleep before each write of the AOF."],
-    },
+const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
         name: "config-rewrite-force-all",
         args: 0..=0,
@@ -66,58 +56,6 @@ const PERSISTENCE: &[DebugSub] = &[
         },
         help: &["CONFIG-REWRITE-FORCE-ALL", "    As CONFIG REWRITE, with a line for every directive."],
     },
-    DebugSub {
-        name: "loadaof",
-        args: 0..=0,
-        run: |ctx, _| {
-            ctx.srv.debug_load_aof().map_err(CmdError::of)?;
-            ctx.out.ok();
-            Ok(())
-        },
-        help: &["LOADAOF", "    Write out the AOF, drop all data and load the AOF again."],
-    },
-    DebugSub {
-        name: "reload",
-        args: 0..=MANY,
-        run: reload,
-        help: &[
-            "RELOAD [option ...]",
-            "    Save a snapshot, drop all data and load the snapshot. Options:",
-            "    * MERGE: keys that are there are replaced.",
-            "    * NOFLUSH: the data is not dropped; without MERGE a key that is there is an error.",
-            "    * NOSAVE: the snapshot that is there is loaded.",
-        ],
-    },
-    DebugSub {
-        name: "set-skip-checksum-validation",
-        args: 1..=1,
-        run: |ctx, args| {
-            ctx.srv.persist.skip_checksum = switch(&args[2]);
-            ctx.out.ok();
-            Ok(())
-        },
-        help: &["SET-SKIP-CHECKSUM-VALIDATION <0|1>", "    Believe snapshots and RESTORE without their checksums."],
-    },
-];
-
-fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let (mut save, mut flush, mut merge) = (true, true, false);
-    for option in args.iter().skip(2) {
-        match option.to_ascii_lowercase().as_slice() {
-            b"merge" => merge = true,
-            b"noflush" => flush = false,
-            b"nosave" => save = false,
-            _ => {
-                return Err(CmdError::of("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."));
-            }
-        }
-    }
-    ctx.srv.debug_reload(save, flush, merge).map_err(CmdError::of)?;
-    ctx.out.ok();
-    Ok(())
-}
-
-const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
         name: "assert",
         args: 0..=0,

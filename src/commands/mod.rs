@@ -1,6 +1,7 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod connection;
@@ -22,6 +23,7 @@ use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub const ALL: &[&[Command]] = &[
+    cluster::COMMANDS,
     client::COMMANDS,
     command::COMMANDS,
     config::COMMANDS,
@@ -74,13 +76,4 @@ pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::dispatch::CmdEr
     text.extend_from_slice(&args[0].to_ascii_uppercase());
     text.extend_from_slice(b" HELP.");
     crate::dispatch::CmdError::bytes(text)
-}
-
-/// Replies with the help of a container: its name in capitals, then the lines that describe its subcommands.
-pub fn reply_help(ctx: &mut crate::dispatch::call::Ctx<'_>, container: &str, lines: &[&str]) {
-    ctx.out.array(lines.len() + 3);
-    ctx.out.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    lines.iter().for_each(|line| ctx.out.simple(line));
-    ctx.out.simple("HELP");
-    ctx.out.simple("    Print this help.");
 }

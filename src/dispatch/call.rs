@@ -80,7 +80,10 @@ impl Server {
         let duration_us = self.clock.tick_us() - start_us;
         self.after_call(id, cmd, args, duration_us, failed);
 
-        self.propagate_call(db, args, self.ks.effects.dirty != dirty_before);
+        // A transaction is propagated as the commands it ran, which have done so themselves.
+        if row.name != "exec" {
+            self.propagate_call(db, args, self.ks.effects.dirty != dirty_before);
+        }
         let effects = &mut self.ks.effects;
         effects.replacement = replacement;
         effects.forced = forced;

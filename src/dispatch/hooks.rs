@@ -1,7 +1,6 @@
 //! What admission and the loop ask of rooms that have nothing to say.
 
 use super::blocked::BlockKind;
-use super::command::Command;
 use super::error::CmdError;
 use super::table::CmdRef;
 use crate::net::reactor::Ready;
@@ -20,21 +19,17 @@ impl Server {
     }
     // cluster
     pub fn cluster_manual_failover_in_progress(&self) -> bool {
-        false
+        self.cluster_manual_failover()
     }
-    pub fn check_slot(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
-        Ok(())
+    pub fn check_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
+        if self.bus.is_none() {
+            return Ok(());
+        }
+        self.check_cluster_slot(id, cmd, args)
     }
-    // memory
-    pub fn check_memory(
-        &mut self,
-        _id: ClientId,
-        _row: &Command,
-        _denies_oom: bool,
-        _in_multi: bool,
-    ) -> Result<(), CmdError> {
-        Ok(())
-    }
+    // pubsub
+    pub fn deliver_from_bus(&mut self, _sharded: bool, _channel: &[u8], _message: &[u8]) {}
+    pub fn unsubscribe_slots(&mut self, _moved: &dyn Fn(u16) -> bool) {}
     /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
     pub fn update_sinks(&mut self) {
         self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
@@ -57,24 +52,29 @@ impl Server {
     // loop
     pub fn on_room_ready(&mut self, source: Source, event: Ready) {
         match source {
+            Source::BusListener(_) | Source::BusLink(..) => self.on_bus_ready(source, event),
             Source::MasterLink => self.on_master_link_ready(event),
             Source::Pipe(crate::repl::snapshot::PIPE_NUMBER) => self.on_snapshot_pipe_ready(event),
             _ => {}
         }
     }
     pub fn next_room_deadline_ms(&self) -> Option<i64> {
-        None
+        self.cluster_deadline_ms()
     }
     pub fn rooms_before_sleep(&mut self) {
+        self.cluster_before_sleep();
         self.repl_before_sleep();
     }
-    pub fn rooms_timers(&mut self) {}
+    pub fn rooms_timers(&mut self) {
+        self.cluster_timers();
+    }
     pub fn rooms_cron(&mut self) {
         self.repl_cron();
         self.persist_cron();
+        self.cluster_cron();
     }
     pub fn cluster_connections(&self) -> usize {
-        0
+        self.cluster_link_count()
     }
     /// A queued command is checked again when it runs, where that can have changed (ACL).
     pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {

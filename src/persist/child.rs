@@ -3,8 +3,10 @@
 //! The child sees the server as it was at the fork and never touches a socket or the event loop; it reports through a
 //! pipe and through its exit code.
 
+use crate::admin::config::ProcessClass;
 use crate::server::Server;
 use crate::sys::fork::{self, Ended, Side};
+use crate::sys::process;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -172,7 +174,7 @@ impl Server {
             Side::Child => {
                 drop(read);
                 fork::reset_child_signals();
-                fork::set_process_name(kind.process_name());
+                self.appear_as_child(kind);
                 self.release_in_child();
                 let mut reporter = Reporter::new(File::from(write), kind.label());
                 let ok = work(self, &mut reporter);
@@ -197,16 +199,31 @@ impl Server {
         }
     }
 
+    /// Gives the child its title, its processors and its out-of-memory score. A score that cannot be set is in the log.
+    fn appear_as_child(&mut self, kind: ChildKind) {
+        fork::set_process_name(kind.process_name());
+        self.show_title_of(kind.process_name());
+        process::set_cpu_affinity(match kind {
+            ChildKind::RdbDisk | ChildKind::RdbSocket => &self.cfg.bgsave_cpulist,
+            ChildKind::Aof => &self.cfg.aof_rewrite_cpulist,
+        });
+        let _ = self.set_oom_score(ProcessClass::Child);
+    }
+
     /// What a child must not keep: ports, so that a successor of a killed parent can listen.
     fn release_in_child(&mut self) {
         for listener in &self.listeners {
             // The parent's descriptors stay open; nothing here uses the child's again.
             let _ = nix::unistd::close(listener.raw_fd());
         }
+        for fd in self.bus.iter().flat_map(|bus| bus.descriptors()) {
+            let _ = nix::unistd::close(fd);
+        }
     }
 
     /// While a child shares our memory, resizing tables would copy it.
     fn set_avoid_resize(&mut self, avoid: bool) {
+        let avoid = avoid || !self.admin.debug.dict_resizing;
         for db in &mut self.ks.dbs {
             db.set_avoid_resize(avoid);
         }

@@ -7,7 +7,7 @@ use super::aof::manifest::reason;
 use super::rdb::{Error, ErrorKind, Item, KeyItem, Reader, StringValue, Value};
 use super::snapshot::{debug_delay, put_command};
 use super::state::Loading;
-use super::{aof, check_rdb};
+use super::{Logged, aof, check_rdb};
 use crate::keyspace::{Db, Entry, Object};
 use crate::server::Server;
 use crate::structs::entry::NewValue;
@@ -138,7 +138,8 @@ impl Server {
         mut target: Option<&mut [Db]>,
     ) -> Result<(LoadedRepl, S), Error> {
         let interval = self.cfg.loading_process_events_interval_bytes.max(0) as u64;
-        let mut reader = Reader::new(source, self.cfg.rdbchecksum, interval);
+        let checksum = self.cfg.rdbchecksum && !self.persist.skip_checksum;
+        let mut reader = Reader::new(source, checksum, interval);
         let mut repl = LoadedRepl::default();
         let mut db = 0;
         let now_ms = self.clock.ms();
@@ -193,7 +194,7 @@ impl Server {
                     debug_delay(self.cfg.key_load_delay);
                 }
                 Item::End { checksum_disabled } => {
-                    if checksum_disabled && !self.persist.skip_checksum {
+                    if checksum_disabled {
                         log::info!("RDB file was saved with checksum disabled: no check performed.");
                     }
                     log::info!(
@@ -311,8 +312,11 @@ impl Server {
     }
 
     /// Loads the data set when the server starts and opens the log. `Err` ends the server.
-    pub fn load_at_start(&mut self) -> Result<(), ()> {
-        self.persist.aof.manifest = self.persist.aof.dir.load_manifest().map_err(|e| e.log_fatal())?;
+    pub fn load_at_start(&mut self) -> Result<(), Logged> {
+        self.persist.aof.manifest = self.persist.aof.dir.load_manifest().map_err(|e| {
+            e.log_fatal();
+            Logged
+        })?;
         self.load_data_from_disk()?;
         if self.exit.is_none() {
             self.open_aof_on_start()?;
@@ -321,12 +325,12 @@ impl Server {
         Ok(())
     }
 
-    fn load_data_from_disk(&mut self) -> Result<(), ()> {
+    fn load_data_from_disk(&mut self) -> Result<(), Logged> {
         use super::state::AofState;
         let start = Instant::now();
         if self.persist.aof.state == AofState::On {
             return match self.load_aof_files() {
-                aof::load::AofLoaded::Failed => Err(()),
+                aof::load::AofLoaded::Failed => Err(Logged),
                 aof::load::AofLoaded::Nothing => Ok(()),
                 aof::load::AofLoaded::Empty | aof::load::AofLoaded::Loaded => {
                     log::info!("DB loaded from append only file: {:.3} seconds", start.elapsed().as_secs_f64());
@@ -351,7 +355,7 @@ impl Server {
             Err(_) if self.exit.is_some() => Ok(()),
             Err(_) => {
                 log::warn!("Fatal error loading the DB, check server logs. Exiting.");
-                Err(())
+                Err(Logged)
             }
         }
     }
@@ -379,10 +383,13 @@ impl Server {
         self.flush_aof_now();
         self.ks.flush(None, false);
         self.persist.functions.clear();
-        self.persist.aof.manifest = self.persist.aof.dir.load_manifest().map_err(|e| {
-            e.log_fatal();
-            std::process::exit(1)
-        })?;
+        self.persist.aof.manifest = match self.persist.aof.dir.load_manifest() {
+            Ok(manifest) => manifest,
+            Err(e) => {
+                e.log_fatal();
+                std::process::exit(1)
+            }
+        };
         self.remove_aof_history();
         match self.load_aof_files() {
             aof::load::AofLoaded::Loaded | aof::load::AofLoaded::Empty => {

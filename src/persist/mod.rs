@@ -10,6 +10,7 @@ pub mod aof;
 pub mod check_aof;
 pub mod check_rdb;
 pub mod child;
+pub mod debug;
 mod info;
 pub mod load;
 pub mod rdb;
@@ -18,3 +19,7 @@ pub mod snapshot;
 pub mod state;
 
 pub use state::Persist;
+
+/// Something failed, and the log says what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logged;

@@ -205,7 +205,7 @@ impl Server {
         let may_retry = rdb.last_bgsave_ok || now_s - rdb.last_bgsave_try_s > RETRY_DELAY_S;
         let dirty = self.ks.effects.dirty;
         let since = now_s - rdb.last_save_s;
-        let reached = self.cfg.save.iter().find(|p| dirty >= p.changes as u64 && since > p.seconds as i64);
+        let reached = self.cfg.save.iter().find(|p| dirty >= p.changes as u64 && since > p.seconds);
         if let Some(point) = reached
             && may_retry
         {

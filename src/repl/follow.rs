@@ -202,7 +202,6 @@ impl Server {
             announce_ip: (!self.cfg.replica_announce_ip.is_empty()).then(|| self.cfg.replica_announce_ip.clone()),
             resume: self.repl.master.cached.map(|cached| (cached.id, cached.offset + 1)),
             failover: self.repl.failover.state() == FailoverState::InProgress,
-            timeout_ms: self.cfg.repl_timeout as u64 * 1000,
         }
     }
 
@@ -625,7 +624,9 @@ impl Server {
             LinkState::Connecting if silent_s > timeout_s => {
                 Some(LogLine::warning("Timeout connecting to the MASTER..."))
             }
-            LinkState::Handshake => self.repl.master.handshake.as_ref().and_then(|h| h.timed_out(now_ms)),
+            LinkState::Handshake => {
+                self.repl.master.handshake.as_ref().and_then(|h| h.timed_out(now_ms, timeout_s as u64 * 1000))
+            }
             LinkState::Transfer if silent_s > timeout_s => Some(LogLine::warning(
                 "Timeout receiving bulk data from MASTER... If the problem persists try to set the 'repl-timeout' \
                  parameter in redis.conf to a larger value.",
@@ -676,7 +677,7 @@ fn write_received(transfer: &mut Transfer, data: &[u8]) -> io::Result<()> {
 }
 
 /// A connection being made to the first address of `host`, from `source` if it is given.
-fn open_connection(host: &str, port: u16, source: &str) -> io::Result<Conn> {
+pub(crate) fn open_connection(host: &str, port: u16, source: &str) -> io::Result<Conn> {
     let no_address = || io::Error::from_raw_os_error(nix::libc::EADDRNOTAVAIL);
     let target = (host, port).to_socket_addrs()?.next().ok_or_else(no_address)?;
     if source.is_empty() {

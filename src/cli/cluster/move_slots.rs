@@ -54,18 +54,29 @@ pub fn move_slot(
         return Ok(());
     }
     view.nodes[target].set_slot(slot, "NODE", &target_id)?;
-    match view.nodes[source].set_slot(slot, "NODE", &target_id) {
-        Err(NodeError::Refused(text)) if text.starts_with(BECAME_REPLICA) => {}
-        other => other?,
-    }
-    for at in view.masters() {
-        if at != source && at != target {
-            view.nodes[at].set_slot(slot, "NODE", &target_id)?;
-        }
-    }
+    tell_owner(view, source, target, slot)?;
     view.nodes[source].slots.remove(slot);
     view.nodes[target].slots.insert(slot);
     Ok(())
+}
+
+/// Tells the source and the other masters that the slot belongs to the target now. They are
+/// told at once, as each writes its configuration to disk before it answers.
+fn tell_owner(view: &mut View, source: usize, target: usize, slot: u16) -> Result<(), NodeError> {
+    let command = format!("CLUSTER SETSLOT {slot} NODE {}", view.nodes[target].id);
+    let command: Vec<&str> = command.split(' ').collect();
+    let others = view.masters().into_iter().filter(|at| *at != target && *at != source);
+    let told: Vec<usize> = std::iter::once(source).chain(others).collect();
+    let sent: Vec<_> = told.iter().map(|at| view.nodes[*at].send(&command)).collect();
+    let mut result = Ok(());
+    for (at, sent) in told.into_iter().zip(sent) {
+        let outcome = sent.and_then(|()| view.nodes[at].receive().map(drop));
+        match outcome {
+            Err(NodeError::Refused(text)) if at == source && text.starts_with(BECAME_REPLICA) => {}
+            outcome => result = result.and(outcome),
+        }
+    }
+    result
 }
 
 /// [`move_slot`] that complains.

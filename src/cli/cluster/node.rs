@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::nodes_text::{self, NodeLine};
-use super::slots::SlotSet;
+use super::slots::{self, SlotSet};
 use super::{Outcome, Stop, err};
 use crate::cli::connection::{Connection, LinkError, describe};
 use crate::cli::modes::info_number;
@@ -116,15 +116,29 @@ impl Node {
 
     /// Sends a command and returns any reply but an error.
     pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, NodeError> {
+        self.send(args)?;
+        self.receive()
+    }
+
+    /// Sends a command, whose reply [`Node::receive`] will return.
+    pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), NodeError> {
         let conn = self.conn.as_mut().ok_or(NodeError::Link(LinkError::Closed))?;
-        match conn.command(args) {
+        conn.send(args).map_err(|error| self.lose(error))
+    }
+
+    /// The reply to the oldest command without one.
+    pub fn receive(&mut self) -> Result<Reply, NodeError> {
+        let conn = self.conn.as_mut().ok_or(NodeError::Link(LinkError::Closed))?;
+        match conn.read() {
             Ok(Reply::Error(text)) => Err(NodeError::Refused(String::from_utf8_lossy(&text).into_owned())),
             Ok(reply) => Ok(reply),
-            Err(error) => {
-                self.conn = None;
-                Err(NodeError::Link(error))
-            }
+            Err(error) => Err(self.lose(error)),
         }
+    }
+
+    fn lose(&mut self, error: LinkError) -> NodeError {
+        self.conn = None;
+        NodeError::Link(error)
     }
 
     /// [`Node::call`] on the words of a line.
@@ -261,7 +275,7 @@ impl Node {
                 "{lead}{role}: {} {}\n{lead}   slots:{} ({} slots) {}",
                 self.id,
                 self.address(),
-                self.slots,
+                slots::text(&self.slots),
                 self.slots.len(),
                 flags.join(",")
             )

@@ -7,6 +7,7 @@ use super::manifest::{reason, shown};
 use crate::config::AppendFsync;
 use crate::dispatch::command::Command;
 use crate::dispatch::error::CmdError;
+use crate::persist::Logged;
 use crate::persist::child::ChildKind;
 use crate::persist::snapshot::put_command;
 use crate::persist::state::AofState;
@@ -419,16 +420,16 @@ impl Server {
     }
 
     /// At the start, after loading: a base if there is nothing yet, and the increment to write to. `Err` ends the server.
-    pub fn open_aof_on_start(&mut self) -> Result<(), ()> {
+    pub fn open_aof_on_start(&mut self) -> Result<(), Logged> {
         if self.persist.aof.state != AofState::On {
             return Ok(());
         }
         let dir = self.persist.aof.dir.clone();
-        dir.create().map_err(drop)?;
+        dir.create().map_err(|_| Logged)?;
         if self.persist.aof.manifest.is_empty() {
             let name = self.persist.aof.manifest.new_base(&dir.filename, self.cfg.aof_use_rdb_preamble);
             if !self.write_base(&dir.path(&name)) {
-                return Err(());
+                return Err(Logged);
             }
             log::info!("Creating AOF base file {} on server start", shown(&name));
         }
@@ -436,8 +437,9 @@ impl Server {
         let name = self.persist.aof.manifest.last_incr(&dir.filename);
         let file = open_incr(&dir.path(&name), false).map_err(|e| {
             log::warn!("Can't open the append-only file {}: {}", shown(&name), reason(&e));
+            Logged
         })?;
-        dir.persist(&mut self.persist.aof.manifest).map_err(drop)?;
+        dir.persist(&mut self.persist.aof.manifest).map_err(|_| Logged)?;
         let aof = &mut self.persist.aof;
         aof.file = Some(Arc::new(file));
         aof.incr_size = dir.file_size(&name).unwrap_or(0);

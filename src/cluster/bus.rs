@@ -1,0 +1,664 @@
+//! The cluster's sockets and files: the machine's actions carried out, and its events brought to it.
+//!
+//! Owns the bus listeners, the links' buffers and the locked `nodes.conf`. Decides nothing: what to send and whom to
+//! connect to is the machine's (see the module's description for the contract). Links are read before clients are
+//! served; what the machine wants done is done before the loop sleeps, the file first.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint, wire};
+use crate::config::{ClusterPreferredEndpointType, Config};
+use crate::dispatch::pause::{PauseKind, PausePurpose};
+use crate::net::listener::{self, Listener, reason};
+use crate::net::reactor::Ready;
+use crate::net::{Conn, Source};
+use crate::server::Server;
+
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 1000;
+/// Bytes asked for by one read, and reads from one link in one turn.
+const READ_BYTES: usize = 64 * 1024;
+const READS_PER_TURN: usize = 16;
+/// Bytes written to one link in one turn.
+const WRITE_BYTES_PER_TURN: usize = 64 * 1024 * 16;
+/// What a packet in a send queue costs besides its bytes, by Redis's accounts: a list node and the block's header.
+const PACKET_OVERHEAD: usize = 24 + 16;
+/// What a link costs with both buffers empty, by the same accounts.
+const LINK_OVERHEAD: usize = 48 + 1024;
+
+/// A link's socket.
+struct Peer {
+    link: LinkId,
+    conn: Conn,
+    generation: u32,
+    /// False until a connection we opened stands.
+    connected: bool,
+    received: Vec<u8>,
+    queue: VecDeque<Rc<[u8]>>,
+    /// Bytes of the first packet in `queue` that are out.
+    head_sent: usize,
+    queued_bytes: usize,
+    /// The socket takes no more until it says so.
+    blocked: bool,
+}
+
+impl Peer {
+    fn queue_mem(&self) -> usize {
+        48 + self.queued_bytes + self.queue.len() * PACKET_OVERHEAD
+    }
+}
+
+/// What CLUSTER LINKS shows of a link.
+pub struct LinkView {
+    /// The link.
+    pub link: LinkId,
+    /// Whether bytes wait to be sent.
+    pub writing: bool,
+    /// Memory of the send queue, bytes.
+    pub queue_mem: usize,
+}
+
+/// The cluster of a server that runs in cluster mode.
+pub struct Bus {
+    /// The machine.
+    pub machine: Cluster,
+    listeners: Vec<Listener>,
+    peers: slab::Slab<Peer>,
+    by_link: HashMap<LinkId, usize>,
+    next_generation: u32,
+    /// Links that may hold more than was read of them in their turn.
+    unread: Vec<(usize, u32)>,
+    /// Holding the file open holds the lock.
+    lock: Flock<File>,
+    path: PathBuf,
+    /// Wall clock minus monotonic clock at the start: the machine's clock does not jump.
+    clock_offset_ms: i64,
+    saves: u64,
+}
+
+impl Bus {
+    /// Locks and reads `nodes.conf`, or begins a new one. The error is for the log; the server cannot start.
+    fn open(cfg: &Config, now_ms: i64, clock_offset_ms: i64, seed: u64) -> Result<Bus, String> {
+        let path = PathBuf::from(&cfg.cluster_config_file);
+        let lock = lock_file(&path)?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| format!("Loading the cluster node config from {}: {}", path.display(), reason(&e)))?;
+        let config = machine_config(cfg);
+        let machine = if text.is_empty() {
+            let machine = Cluster::new(config, seed, now_ms);
+            log::info!("No cluster configuration found, I'm {}", machine.myself().id);
+            machine
+        } else {
+            let machine = Cluster::from_nodes_conf(config, seed, now_ms, &text)
+                .map_err(|e| format!("Unrecoverable error: corrupted cluster config file \"{}\" ({e}).", e.text))?;
+            log::info!("Node configuration loaded, I'm {}", machine.myself().id);
+            machine
+        };
+        let mut bus = Bus {
+            machine,
+            listeners: Vec::new(),
+            peers: slab::Slab::new(),
+            by_link: HashMap::new(),
+            next_generation: 0,
+            unread: Vec::new(),
+            lock,
+            path,
+            clock_offset_ms,
+            saves: 0,
+        };
+        if text.is_empty() {
+            bus.save(true)?;
+        }
+        Ok(bus)
+    }
+
+    /// Puts a new file in place of the old one, whole or not at all.
+    pub fn save(&mut self, fsync: bool) -> Result<(), String> {
+        self.saves += 1;
+        let temporary = PathBuf::from(format!("{}.tmp-{}-{}", self.path.display(), std::process::id(), self.saves));
+        let text = self.machine.nodes_conf();
+        match write_file(&temporary, &self.path, text.as_bytes(), fsync) {
+            Ok(lock) => {
+                self.lock = lock;
+                Ok(())
+            }
+            Err(reason) => {
+                let _ = std::fs::remove_file(&temporary);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Descriptors a child process must not keep: ports and the lock, so that a successor of a killed parent can start.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.listeners.iter().map(Listener::raw_fd).chain([self.lock.as_raw_fd()]).collect()
+    }
+
+    /// Memory of all links, bytes.
+    pub fn links_mem(&self) -> usize {
+        self.peers.iter().map(|(_, p)| p.queue_mem() + LINK_OVERHEAD + p.received.capacity()).sum()
+    }
+
+    /// The links of known nodes, for CLUSTER LINKS.
+    pub fn links(&self) -> Vec<LinkView> {
+        let links = self.machine.nodes().iter().flat_map(|(_, n)| [n.link, n.inbound]).flatten();
+        links
+            .map(|link| {
+                let peer = self.by_link.get(&link).map(|i| &self.peers[*i]);
+                LinkView {
+                    link,
+                    writing: peer.is_some_and(|p| !p.queue.is_empty() || !p.connected),
+                    queue_mem: peer.map_or(0, Peer::queue_mem),
+                }
+            })
+            .collect()
+    }
+
+    fn add_peer(&mut self, link: LinkId, conn: Conn, connected: bool, registry: &mio::Registry) -> io::Result<()> {
+        self.next_generation = self.next_generation.wrapping_add(1) & ((1 << 28) - 1);
+        let generation = self.next_generation;
+        let index = self.peers.insert(Peer {
+            link,
+            conn,
+            generation,
+            connected,
+            received: Vec::new(),
+            queue: VecDeque::new(),
+            head_sent: 0,
+            queued_bytes: 0,
+            blocked: false,
+        });
+        self.by_link.insert(link, index);
+        self.peers[index].conn.register(registry, Source::BusLink(index as u32, generation).token())
+    }
+
+    fn drop_peer(&mut self, link: LinkId, registry: &mio::Registry) {
+        if let Some(index) = self.by_link.remove(&link) {
+            let mut peer = self.peers.remove(index);
+            let _ = peer.conn.deregister(registry);
+        }
+    }
+
+    fn peer(&mut self, index: usize, generation: u32) -> Option<&mut Peer> {
+        self.peers.get_mut(index).filter(|p| p.generation == generation)
+    }
+
+    /// Writes what the socket takes.
+    fn write(&mut self, index: usize) -> io::Result<()> {
+        let peer = &mut self.peers[index];
+        let mut budget = WRITE_BYTES_PER_TURN;
+        while peer.connected && !peer.blocked && !peer.queue.is_empty() && budget > 0 {
+            let mut slices: Vec<IoSlice> = peer.queue.iter().take(16).map(|p| IoSlice::new(p)).collect();
+            slices[0] = IoSlice::new(&peer.queue[0][peer.head_sent..]);
+            match peer.conn.write_vectored(&slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    budget = budget.saturating_sub(n);
+                    peer.head_sent += n;
+                    while let Some(len) = peer.queue.front().map(|p| p.len()).filter(|len| peer.head_sent >= *len) {
+                        peer.queue.pop_front();
+                        peer.head_sent -= len;
+                        peer.queued_bytes -= len;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => peer.blocked = true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the machine needs of the configuration.
+fn machine_config(cfg: &Config) -> ClusterConfig {
+    ClusterConfig {
+        node_timeout_ms: cfg.cluster_node_timeout,
+        ping_interval_ms: cfg.cluster_ping_interval,
+        replica_validity_factor: cfg.cluster_replica_validity_factor,
+        repl_ping_period_s: cfg.repl_ping_replica_period,
+        migration_barrier: cfg.cluster_migration_barrier.max(0) as usize,
+        allow_replica_migration: cfg.cluster_allow_replica_migration,
+        require_full_coverage: cfg.cluster_require_full_coverage,
+        allow_reads_when_down: cfg.cluster_allow_reads_when_down,
+        allow_pubsubshard_when_down: cfg.cluster_allow_pubsubshard_when_down,
+        replica_no_failover: cfg.cluster_replica_no_failover,
+        announce_ip: cfg.cluster_announce_ip.clone(),
+        announce_hostname: cfg.cluster_announce_hostname.clone(),
+        announce_human_name: cfg.cluster_announce_human_nodename.clone(),
+        announce_port: cfg.cluster_announce_port,
+        announce_tls_port: cfg.cluster_announce_tls_port,
+        announce_bus_port: cfg.cluster_announce_bus_port,
+        port: cfg.port,
+        tls_port: cfg.tls_port,
+        bus_port: cfg.cluster_port,
+        tls_cluster: cfg.tls_cluster,
+        tls_replication: cfg.tls_replication,
+        preferred_endpoint: match cfg.cluster_preferred_endpoint_type {
+            ClusterPreferredEndpointType::Ip => PreferredEndpoint::Ip,
+            ClusterPreferredEndpointType::Hostname => PreferredEndpoint::Hostname,
+            ClusterPreferredEndpointType::UnknownEndpoint => PreferredEndpoint::Unknown,
+        },
+    }
+}
+
+/// Locks the file, which is made if it is not there, against a second node. Every version of the file is locked before it
+/// gets the name, so what has the name is locked at any time; what has lost the name meanwhile does not count.
+fn lock_file(path: &Path) -> Result<Flock<File>, String> {
+    let shown = path.display();
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|e| format!("Can't open {shown} in order to acquire a lock: {}", reason(&e)))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
+            nix::errno::Errno::EWOULDBLOCK => format!(
+                "Sorry, the cluster configuration file {shown} is already used by a different Redis Cluster node. Please \
+                 make sure that different nodes use different cluster configuration files."
+            ),
+            e => format!("Impossible to lock {shown}: {}", e.desc()),
+        })?;
+        let (Ok(locked), Ok(named)) = (lock.metadata(), std::fs::metadata(path)) else { continue };
+        if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
+            return Ok(lock);
+        }
+    }
+}
+
+fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result<Flock<File>, String> {
+    let file =
+        File::create(temporary).map_err(|e| format!("Could not open temp cluster config file: {}", reason(&e)))?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, e)| format!("Impossible to lock {}: {}", temporary.display(), e.desc()))?;
+    lock.write_all(text).map_err(|e| format!("Failed after writing to tmp cluster config file: {}", reason(&e)))?;
+    if fsync {
+        lock.sync_all().map_err(|e| format!("Could not sync tmp cluster config file: {}", reason(&e)))?;
+    }
+    std::fs::rename(temporary, path)
+        .map_err(|e| format!("Could not rename tmp cluster config file: {}", reason(&e)))?;
+    if fsync {
+        let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)
+            .and_then(|d| d.sync_all())
+            .map_err(|e| format!("Could not sync cluster config file dir: {}", reason(&e)))?;
+    }
+    Ok(lock)
+}
+
+impl Server {
+    /// In cluster mode: takes up `nodes.conf` and the bus port. To be called before data is loaded; nobody is answered
+    /// until [`Server::start_cluster`].
+    pub fn open_cluster(&mut self) -> Result<(), String> {
+        if !self.cfg.cluster_enabled {
+            return Ok(());
+        }
+        let port = if self.cfg.tls_cluster { self.cfg.tls_port } else { self.cfg.port };
+        if self.cfg.cluster_port == 0 && port > 65535 - super::BUS_PORT_OFFSET {
+            return Err(
+                "Redis port number too high. Cluster communication port is 10,000 port numbers higher than your \
+                        Redis port. Your Redis port number must be 55535 or less."
+                    .into(),
+            );
+        }
+        if self.cfg.bind.is_empty() {
+            return Err("No bind address is configured, but it is required for the Cluster bus.".into());
+        }
+        let mut seed = [0; 8];
+        crate::server::random_bytes(&mut seed);
+        let now_ms = self.clock.ms();
+        let offset = now_ms - self.clock.mono_ms();
+        let mut bus = Box::new(Bus::open(&self.cfg, now_ms, offset, u64::from_ne_bytes(seed))?);
+        let port = bus.machine.config().listen_port();
+        bus.listeners = listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog)
+            .map_err(|_| format!("Failed listening on port {port} (cluster), aborting."))?;
+        if let Some((ip, port)) = bus.machine.my_master_address() {
+            self.start_as_replica_of(ip, port);
+        }
+        self.bus = Some(bus);
+        Ok(())
+    }
+
+    /// In cluster mode: sees to keys in slots of others, and takes part in the cluster. To be called once the data is
+    /// loaded.
+    pub fn start_cluster(&mut self) -> Result<(), String> {
+        self.with_cluster(|machine, env| machine.adopt_loaded_keys(env));
+        let Some(bus) = &mut self.bus else { return Ok(()) };
+        for (i, l) in bus.listeners.iter_mut().enumerate() {
+            l.register(self.reactor.registry(), Source::BusListener(i as u32).token())
+                .map_err(|e| format!("Failed to watch the cluster bus: {}", reason(&e)))?;
+        }
+        Ok(())
+    }
+
+    /// The machine, for reading.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.bus.as_ref().map(|bus| &bus.machine)
+    }
+
+    /// Lets the machine work with what it must know of the server. `None` outside cluster mode.
+    pub fn with_cluster<R>(&mut self, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Option<R> {
+        let mut bus = self.bus.take()?;
+        let result = self.with_bus(&mut bus, |bus, env| f(&mut bus.machine, env));
+        self.bus = Some(bus);
+        Some(result)
+    }
+
+    fn with_bus<R>(&self, bus: &mut Bus, f: impl FnOnce(&mut Bus, &Env) -> R) -> R {
+        let db = &self.ks.dbs[0];
+        let env = Env {
+            now_ms: bus.clock_offset_ms + self.clock.mono_ms(),
+            repl_offset: self.repl_offset(),
+            data_age_ms: self.replication_data_age_ms(),
+            replicating: self.is_replica(),
+            keys_in_slot: &|slot| db.slot_len(slot) as u64,
+        };
+        f(bus, &env)
+    }
+
+    /// To be called when the loop wakes, before anything is served.
+    pub fn cluster_turn_begins(&mut self) {
+        let now_ms = self.clock.mono_ms();
+        if let Some(bus) = &mut self.bus {
+            bus.machine.turn_begins(bus.clock_offset_ms + now_ms);
+        }
+    }
+
+    /// To be called when the configuration may have changed.
+    pub fn cluster_config_changed(&mut self) {
+        if let Some(bus) = &mut self.bus {
+            let config = machine_config(&self.cfg);
+            if *bus.machine.config() != config {
+                bus.machine.set_config(config);
+            }
+        }
+    }
+
+    /// When the cluster has something to do, wall clock.
+    pub fn cluster_deadline_ms(&self) -> Option<i64> {
+        let bus = self.bus.as_ref()?;
+        if !bus.unread.is_empty() {
+            return Some(0);
+        }
+        let monotonic_ms = bus.machine.next_deadline_ms() - bus.clock_offset_ms;
+        Some(self.clock.ms() + (monotonic_ms - self.clock.mono_ms()))
+    }
+
+    /// Does what is due.
+    pub fn cluster_timers(&mut self) {
+        let Some(mut bus) = self.bus.take() else { return };
+        for (index, generation) in std::mem::take(&mut bus.unread) {
+            self.read_link(&mut bus, index, generation);
+        }
+        self.with_bus(&mut bus, |bus, env| bus.machine.tick(env));
+        self.bus = Some(bus);
+    }
+
+    /// Ten times a second: what is not worth a deadline.
+    pub fn cluster_cron(&mut self) {
+        self.cluster_config_changed();
+        let limit = self.cfg.cluster_link_sendbuf_limit;
+        let Some(mut bus) = self.bus.take() else { return };
+        if limit > 0 {
+            let over: Vec<(LinkId, u64)> = bus
+                .peers
+                .iter()
+                .map(|(_, p)| (p.link, p.queue_mem() as u64))
+                .filter(|(_, used)| *used > limit)
+                .collect();
+            for (link, used) in over {
+                self.with_bus(&mut bus, |bus, env| bus.machine.on_link_over_limit(link, used, env));
+            }
+        }
+        self.bus = Some(bus);
+    }
+
+    /// Ends the machine's turn and does what it asks for.
+    pub fn cluster_before_sleep(&mut self) {
+        let Some(mut bus) = self.bus.take() else { return };
+        loop {
+            let actions = self.with_bus(&mut bus, |bus, env| bus.machine.flush(env));
+            if actions.is_empty() {
+                break;
+            }
+            // Carrying out one thing may bring about another: a connection refused at once, an answer to be sent.
+            self.carry_out(&mut bus, actions);
+        }
+        self.bus = Some(bus);
+    }
+
+    fn carry_out(&mut self, bus: &mut Bus, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::SaveConfig { fsync } => {
+                    if let Err(reason) = bus.save(fsync) {
+                        log::warn!("{reason}");
+                        log::warn!("Fatal: can't update cluster config file.");
+                        std::process::exit(1);
+                    }
+                }
+                Action::Connect { link, ip, port } => self.open_link(bus, link, &ip, port),
+                Action::CloseLink { link } => bus.drop_peer(link, self.reactor.registry()),
+                Action::Send { link, packet } => self.send_on_link(bus, link, packet),
+                Action::SetReplicationMaster { ip, port } => self.set_master(&ip, port),
+                Action::UnsetReplicationMaster => self.unset_master(),
+                Action::FlushAllData => {
+                    self.ks.flush(None, false);
+                }
+                Action::DelKeysInSlot(slot) => self.delete_slot(slot),
+                Action::DropShardChannels(slots) => self.drop_shard_channels(&slots),
+                Action::PauseClients { until_ms } => {
+                    let wall_ms = until_ms - bus.clock_offset_ms - self.clock.mono_ms() + self.clock.ms();
+                    self.pause_clients(PausePurpose::Failover, PauseKind::Write, wall_ms);
+                }
+                Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
+                Action::Deliver { sharded, channel, message } => self.deliver_from_bus(sharded, &channel, &message),
+            }
+        }
+    }
+
+    fn open_link(&mut self, bus: &mut Bus, link: LinkId, ip: &str, port: u16) {
+        let registry = self.reactor.registry();
+        let opened = crate::repl::follow::open_connection(ip, port, &self.cfg.bind_source_addr).and_then(|conn| {
+            conn.set_nodelay(true);
+            bus.add_peer(link, conn, false, registry)
+        });
+        if let Err(e) = opened {
+            log::trace!("Unable to connect to Cluster Node [{ip}]:{port} -> {}", reason(&e));
+            self.lose_link(bus, link);
+        }
+    }
+
+    fn send_on_link(&mut self, bus: &mut Bus, link: LinkId, packet: Rc<[u8]>) {
+        let Some(&index) = bus.by_link.get(&link) else { return };
+        let peer = &mut bus.peers[index];
+        peer.queued_bytes += packet.len();
+        peer.queue.push_back(packet);
+        self.write_link(bus, index);
+    }
+
+    fn write_link(&mut self, bus: &mut Bus, index: usize) {
+        if let Err(e) = bus.write(index) {
+            log::trace!("I/O error writing to node link: {}", reason(&e));
+            let link = bus.peers[index].link;
+            self.lose_link(bus, link);
+        }
+    }
+
+    fn lose_link(&mut self, bus: &mut Bus, link: LinkId) {
+        bus.drop_peer(link, self.reactor.registry());
+        self.with_bus(bus, |bus, env| bus.machine.on_link_closed(link, env));
+    }
+
+    /// A bus socket is ready.
+    pub fn on_bus_ready(&mut self, source: Source, event: Ready) {
+        let Some(mut bus) = self.bus.take() else { return };
+        match source {
+            Source::BusListener(i) => self.accept_links(&mut bus, i as usize),
+            Source::BusLink(index, generation) => self.on_link_ready(&mut bus, index as usize, generation, event),
+            _ => {}
+        }
+        self.bus = Some(bus);
+    }
+
+    fn accept_links(&mut self, bus: &mut Bus, listener: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(l) = bus.listeners.get(listener) else { return };
+            let conn = match l.accept() {
+                Ok(conn) => conn,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => continue,
+                Err(e) => {
+                    log::debug!("Error accepting cluster node: {}", reason(&e));
+                    return;
+                }
+            };
+            let (Some(peer), Some(local)) = (conn.peer(), conn.local()) else { continue };
+            log::debug!("Accepting cluster node connection from {}:{}", peer.ip(), peer.port());
+            conn.set_nodelay(true);
+            conn.set_keepalive(self.cfg.cluster_node_timeout / 1000 * 2);
+            let now_ms = bus.clock_offset_ms + self.clock.mono_ms();
+            let link = bus.machine.on_accept(now_ms, peer.ip().to_string(), local.ip().to_string());
+            if let Err(e) = bus.add_peer(link, conn, true, self.reactor.registry()) {
+                log::debug!("Error accepting cluster node connection: {}", reason(&e));
+                self.lose_link(bus, link);
+            }
+        }
+    }
+
+    fn on_link_ready(&mut self, bus: &mut Bus, index: usize, generation: u32, event: Ready) {
+        let Some(peer) = bus.peer(index, generation) else { return };
+        if !peer.connected && (event.writable || event.closed) {
+            let failed = peer.conn.take_error().ok().flatten();
+            let (link, local) = (peer.link, peer.conn.local());
+            if failed.is_some() || event.closed && peer.conn.peer().is_none() {
+                if let Some((Some(key), _)) = bus.machine.link_peer(link) {
+                    let node = bus.machine.node(key);
+                    let why = failed.map_or_else(|| "connection closed".into(), |e| reason(&e));
+                    log::debug!("Connection with Node {} at {}:{} failed: {why}", node.id, node.ip, node.bus_port);
+                }
+                return self.lose_link(bus, link);
+            }
+            if peer.conn.peer().is_none() {
+                // Woken for nothing.
+                return;
+            }
+            bus.peers[index].connected = true;
+            let local_ip = local.map(|a| a.ip().to_string()).unwrap_or_default();
+            self.with_bus(bus, |bus, env| bus.machine.on_link_connected(link, local_ip, env));
+        }
+        if event.writable && bus.peer(index, generation).is_some() {
+            bus.peers[index].blocked = false;
+            self.write_link(bus, index);
+        }
+        if event.readable {
+            self.read_link(bus, index, generation);
+        }
+    }
+
+    /// Reads a link up to its share of the turn and hands over its packets.
+    fn read_link(&mut self, bus: &mut Bus, index: usize, generation: u32) {
+        for _ in 0..READS_PER_TURN {
+            let Some(peer) = bus.peer(index, generation).filter(|p| p.connected) else { return };
+            let link = peer.link;
+            let old_len = peer.received.len();
+            peer.received.resize(old_len + READ_BYTES, 0);
+            let result = peer.conn.read(&mut peer.received[old_len..]);
+            peer.received.truncate(old_len + *result.as_ref().unwrap_or(&0));
+            match result {
+                Ok(0) => {
+                    log::trace!("I/O error reading from node link: connection closed");
+                    return self.lose_link(bus, link);
+                }
+                Ok(_) => {
+                    if !self.take_packets(bus, index, link) {
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    log::trace!("I/O error reading from node link: {}", reason(&e));
+                    return self.lose_link(bus, link);
+                }
+            }
+        }
+        bus.unread.push((index, generation));
+    }
+
+    /// False if the link is gone.
+    fn take_packets(&mut self, bus: &mut Bus, index: usize, link: LinkId) -> bool {
+        let received = std::mem::take(&mut bus.peers[index].received);
+        let mut at = 0;
+        loop {
+            match wire::packet_len(&received[at..]) {
+                Ok(Some(len)) if received.len() - at >= len => {
+                    let packet = &received[at..at + len];
+                    self.with_bus(bus, |bus, env| bus.machine.on_packet(link, packet, env));
+                    at += len;
+                }
+                Ok(_) => break,
+                Err(e) => {
+                    let from = bus.peers[index].conn.peer();
+                    match from {
+                        Some(a) => {
+                            let text = e.to_string();
+                            log::warn!("{} from {}:{}", text.trim_end_matches('.'), a.ip(), a.port());
+                        }
+                        None => log::warn!("{e}"),
+                    }
+                    self.lose_link(bus, link);
+                    return false;
+                }
+            }
+        }
+        let mut received = received;
+        received.drain(..at);
+        if received.is_empty() && received.capacity() > READ_BYTES * 4 {
+            received = Vec::new();
+        }
+        bus.peers[index].received = received;
+        true
+    }
+
+    /// Deletes what is left in a slot that another node serves now; replicas and the AOF follow.
+    fn delete_slot(&mut self, slot: super::slots::Slot) {
+        let count = self.ks.dbs[0].slot_len(slot);
+        for key in self.ks.dbs[0].slot_keys(slot, count) {
+            if self.ks.delete(0, &key, self.cfg.lazyfree_lazy_server_del) {
+                let word: &[u8] = if self.cfg.lazyfree_lazy_server_del { b"UNLINK" } else { b"DEL" };
+                self.ks.effects.propagate_now(0, &[word, &key]);
+                self.ks.effects.notify(crate::keyspace::effects::notify::GENERIC, "del", &key, 0);
+                self.ks.effects.dirty += 1;
+            }
+        }
+    }
+
+    /// Closes links to or from a node, as DEBUG CLUSTERLINK KILL asks.
+    pub fn kill_cluster_links(&mut self, id: &[u8], to: bool, from: bool) -> Result<(), String> {
+        let Some(mut bus) = self.bus.take() else { return Ok(()) };
+        let result = match bus.machine.find(id) {
+            None => Err(format!("Unknown node {}", String::from_utf8_lossy(id))),
+            Some(key) => {
+                let node = bus.machine.node(key);
+                let links = [node.link.filter(|_| to), node.inbound.filter(|_| from)];
+                for link in links.into_iter().flatten() {
+                    self.lose_link(&mut bus, link);
+                }
+                Ok(())
+            }
+        };
+        self.bus = Some(bus);
+        result
+    }
+}

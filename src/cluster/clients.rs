@@ -1,0 +1,101 @@
+//! What the rest of the server asks of the cluster: may this request be served here, who hears a published message.
+
+use super::routing::{Refusal, Request};
+use super::slots::SlotSet;
+use crate::dispatch::CmdError;
+use crate::dispatch::command::flag;
+use crate::dispatch::table::CmdRef;
+use crate::net::{ClientFlags, ClientId};
+use crate::resp::Args;
+use crate::server::Server;
+
+/// Commands whose keys are sharded channels.
+const ON_SHARD_CHANNELS: [&str; 3] = ["ssubscribe", "sunsubscribe", "spublish"];
+
+impl Server {
+    /// In cluster mode: is this the node to serve the command? For EXEC, all that was queued counts.
+    pub fn check_cluster_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
+        let (Some(machine), Some(client)) = (self.cluster(), self.clients.get(id)) else { return Ok(()) };
+        let row = self.commands.get(cmd).row;
+        let is_exec = row.name == "exec";
+        if is_exec && !client.is(ClientFlags::MULTI) {
+            return Ok(());
+        }
+        if !is_exec && row.keys.is_empty() && row.get_keys.is_none() {
+            return Ok(());
+        }
+        let db = &self.ks.dbs[0];
+        let now_ms = self.clock.ms();
+        let exists = |key: &[u8]| db.get(key).is_some_and(|e| e.expire_ms().is_none_or(|at| at >= now_ms));
+        let shard_channels = ON_SHARD_CHANNELS.contains(&row.name);
+        let mut routing = machine.routing(shard_channels);
+        let mut flags = row.flags;
+        if is_exec {
+            flags |= client.multi.flags;
+            for queued in &client.multi.queued {
+                let queued_row = self.commands.get(queued.cmd).row;
+                let queued_args = queued.args.as_args();
+                queued_row.each_key(queued_args, |key| {
+                    if key.index < queued_args.len() {
+                        routing.key(queued_args.at(key.index), exists);
+                    }
+                });
+            }
+        } else {
+            row.each_key(args, |key| {
+                if key.index < args.len() {
+                    routing.key(args.at(key.index), exists);
+                }
+            });
+        }
+        let request = Request {
+            writes: flags & flag::WRITE != 0,
+            shard_channels,
+            migrate: row.name == "migrate",
+            asking: client.is(ClientFlags::ASKING) || row.flags & flag::ASKING != 0,
+            readonly: client.is(ClientFlags::READONLY),
+        };
+        match routing.decide(&request) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(self.cluster_refusal(refusal)),
+        }
+    }
+
+    /// The error reply for a refusal. The bus is not TLS, so neither is the port that is named.
+    pub fn cluster_refusal(&self, refusal: Refusal) -> CmdError {
+        CmdError::text(self.cluster().map(|m| m.refusal_text(refusal, self.cfg.tls_cluster)).unwrap_or_default())
+    }
+
+    /// Must a client that is blocked on `key` be sent away, as the slot is served elsewhere or nowhere?
+    pub fn cluster_redirect_blocked(&self, key: &[u8], readonly: bool) -> Option<CmdError> {
+        self.cluster()?.route_blocked(key, readonly).err().map(|refusal| self.cluster_refusal(refusal))
+    }
+
+    /// Sends a published message to the cluster (or to our shard). Nothing outside cluster mode.
+    pub fn cluster_publish(&mut self, sharded: bool, channel: &[u8], message: &[u8]) {
+        self.with_cluster(|machine, env| machine.publish(sharded, channel, message, env));
+    }
+
+    /// How many connections the bus may take.
+    pub fn cluster_link_count(&self) -> usize {
+        self.cluster().map_or(0, |m| (m.nodes().len() - 1) * 2)
+    }
+
+    /// For a replica: how long ago its master was last heard of on the replication link, or that link was lost, ms.
+    pub(super) fn replication_data_age_ms(&self) -> i64 {
+        let now_s = self.clock.ms() / 1000;
+        let master = &self.repl.master;
+        let since_s = master.online.as_ref().map_or(master.down_since_s, |online| online.last_io_s);
+        (now_s - since_s).max(0) * 1000
+    }
+
+    /// A manual failover is under way.
+    pub fn cluster_manual_failover(&self) -> bool {
+        self.cluster().is_some_and(|m| m.manual_failover_in_progress())
+    }
+
+    /// Sharded channels in these slots are served by another node now.
+    pub(super) fn drop_shard_channels(&mut self, slots: &SlotSet) {
+        self.unsubscribe_slots(&|slot| slots.contains(slot));
+    }
+}
