@@ -22,6 +22,7 @@ use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
 use crate::sys::process::OomScore;
+use crate::sys::watchdog;
 use std::io;
 use std::time::Duration;
 
@@ -146,6 +147,7 @@ impl Server {
 
     /// Runs until something sets `exit`; gives the exit code.
     pub fn run(&mut self) -> i32 {
+        let _told_of_in_a_crash = crate::sys::crash::tell_of(self);
         loop {
             if let Err(e) = self.turn(None) {
                 log::warn!("The event loop failed: {}", listener::reason(&e));
@@ -171,10 +173,10 @@ impl Server {
         self.before_sleep();
         let timeout = at_most.unwrap_or_else(|| self.sleep_time());
         let now_us = self.clock.tick_us();
-        self.admin.metrics.end_cycle(now_us);
+        self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
         let ready = self.reactor.poll(Some(timeout))?;
         self.clock.sync();
-        self.admin.metrics.begin_cycle(self.clock.mono_us());
+        self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
         self.cluster_turn_begins();
         for event in &ready {
@@ -227,7 +229,9 @@ impl Server {
         self.rooms_before_sleep();
         self.drain_effects();
         // What was executed reaches the disk first, if it is to: then replies may leave.
+        let start_us = self.clock.tick_us();
         self.flush_aof();
+        self.admin.metrics.aof_us += (self.clock.tick_us() - start_us).max(0) as u64;
         self.write_pending();
         self.free_closing();
         self.evict_clients();
@@ -242,7 +246,9 @@ impl Server {
         if now >= self.next_cron_ms || now + 10_000 < self.next_cron_ms {
             if !self.admin.debug.pause_cron {
                 self.cron_loops += 1;
+                let start_us = self.clock.tick_us();
                 self.cron();
+                self.admin.metrics.cron_us += (self.clock.tick_us() - start_us).max(0) as u64;
             }
             self.next_cron_ms = now + 1000 / self.hz();
         }
@@ -267,6 +273,10 @@ impl Server {
 
     fn cron(&mut self) {
         self.update_access_clock();
+        if self.cfg.watchdog_period > 0 {
+            watchdog::schedule(self.cfg.watchdog_period);
+            watchdog::report();
+        }
         self.sample_rates();
         self.sample_memory();
         self.shutdown_cron();

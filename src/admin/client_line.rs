@@ -76,7 +76,7 @@ impl Server {
         );
         let (channels, patterns, shard_channels) = self.subscription_counts(c);
         let multi = if c.is(ClientFlags::MULTI) { c.multi.queued.len() as i64 } else { -1 };
-        let (query_len, query_cap) = c.query_room();
+        let (query_len, query_cap, arg_bytes) = c.shown_query();
         let _ = write!(
             s,
             " sub={channels} psub={patterns} ssub={shard_channels} multi={multi} qbuf={query_len} qbuf-free={}",
@@ -86,7 +86,7 @@ impl Server {
         let _ = write!(
             s,
             " argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={output} tot-mem={}",
-            c.argv_bytes,
+            arg_bytes,
             c.multi.arg_bytes(),
             c.out.buffer_size(),
             c.reply_peak,

@@ -68,12 +68,18 @@ impl Server {
                     let args = Args::new(&query[pos..pos + consumed], parser.spans());
                     self.run_request(id, args, &mut out);
                     parser.reset();
+                    if self.is_held_back(id) {
+                        break;
+                    }
                     pos += consumed;
                     self.finish_command(id, &mut out);
                     self.input_consumed(id, &query[pos - consumed..pos]);
                 }
                 Ok(Parsed::Inline { consumed, args }) => {
                     self.run_request(id, args.as_args(), &mut out);
+                    if self.is_held_back(id) {
+                        break;
+                    }
                     pos += consumed;
                     self.finish_command(id, &mut out);
                     self.input_consumed(id, &query[pos - consumed..pos]);
@@ -110,6 +116,19 @@ impl Server {
         }
         self.check_output_limit(id);
         self.update_client_memory(id);
+    }
+
+    /// Whether the request was put off by a pause: then it stays in the query buffer, as if it had just arrived, and is
+    /// read again when the pause is over. For our master's stream it does not count as applied until then.
+    fn is_held_back(&mut self, id: ClientId) -> bool {
+        use super::blocked::BlockKind;
+        match self.clients.get_mut(id).and_then(|c| c.block.as_mut()) {
+            Some(block) if block.kind == BlockKind::Postponed => {
+                block.command = None;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn may_process(&self, id: ClientId) -> Flow {
@@ -173,6 +192,7 @@ impl Server {
         if let Some(c) = self.clients.get_mut(id) {
             c.last_command = Some(row);
             c.argv_bytes = args.total_len();
+            self.ks.no_touch = c.is(ClientFlags::NO_TOUCH);
         }
         let mark = out.buf.len();
         self.set_expire_policy(id);

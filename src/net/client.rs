@@ -219,10 +219,23 @@ impl Client {
         if self.taken_query.1 > 0 { self.taken_query } else { (self.query.len(), self.query.capacity()) }
     }
 
+    /// The same as CLIENT LIST shows it, and bytes of arguments: what stands before a large argument that is still coming
+    /// in belongs to the arguments.
+    pub fn shown_query(&self) -> (usize, usize, usize) {
+        let (len, capacity) = self.query_room();
+        let before = match self.parser.big_arg_start() {
+            Some(start) if self.taken_query.1 == 0 => (self.query_pos + start).min(len),
+            _ => 0,
+        };
+        let args = if before > 0 { self.parser.spans().iter().map(|s| s.len).sum() } else { self.argv_bytes };
+        (len - before, capacity - before, args)
+    }
+
     /// Memory the client costs, in bytes.
     pub fn mem_bytes(&self) -> usize {
         size_of::<Client>()
             + self.query_room().1
+            + self.argv_bytes
             + self.out.mem_bytes()
             + self.name.capacity()
             + self.multi.mem_bytes()
