@@ -2,6 +2,7 @@
 
 use super::failover::FailoverState;
 use super::link::LinkState;
+use crate::config::PropagationErrorBehavior;
 use crate::dispatch::CmdError;
 use crate::dispatch::blocked::BlockKind;
 use crate::net::{Client, ClientFlags, ClientId};
@@ -128,6 +129,15 @@ impl Server {
             log::info!("Latest backlog is: '{}'", backlog.latest(SHOWN_STREAM_BYTES).escape_ascii());
         }
         self.repl.stats.unexpected_errors += 1;
+        let how = self.cfg.propagation_error_behavior;
+        let ends_replica = c.is(ClientFlags::MASTER)
+            && self.cfg.replica_read_only
+            && matches!(how, PropagationErrorBehavior::Panic | PropagationErrorBehavior::PanicOnReplicas);
+        let ends_loading = c.is(ClientFlags::AOF) && how == PropagationErrorBehavior::Panic;
+        assert!(
+            !ends_replica && !ends_loading,
+            "This {from} panicked sending an error to its {to} after processing the command '{command}'"
+        );
     }
 
     /// A client is about to go.
