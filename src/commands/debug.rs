@@ -38,7 +38,7 @@ pub struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS];
+const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::cluster::DEBUG_SUBCOMMANDS];
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
