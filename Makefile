@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PROGRAMS := redis-server redis-cli
+PROGRAMS := redis-server redis-cli redis-benchmark
 LINKS := redis-sentinel redis-check-aof redis-check-rdb
 
 .PHONY: all build test bench install clean

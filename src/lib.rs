@@ -3,6 +3,7 @@
 //! changed is propagated to `persist` and `repl` before replies leave.
 
 pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod commands;

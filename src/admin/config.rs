@@ -168,6 +168,8 @@ impl Server {
                  maxmemory-policy.",
                 self.cfg.maxmemory
             );
+            // Before the loop next sleeps, and on from there.
+            self.ks.eviction.running = true;
         }
     }
 

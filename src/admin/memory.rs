@@ -154,7 +154,7 @@ impl Server {
     }
     // persist
     pub fn aof_buffer_memory(&self) -> usize {
-        0
+        self.persist.aof.buf.capacity()
     }
     // script
     pub fn script_memory(&self) -> ScriptMemory {

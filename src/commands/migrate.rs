@@ -81,6 +81,14 @@ pub struct MigrateCache {
 }
 
 impl MigrateCache {
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
     /// Closes what has not been used of late.
     pub fn close_idle(&mut self, now_s: i64) {
         self.targets.retain(|_, cached| now_s - cached.used_s <= CACHE_TTL_S);

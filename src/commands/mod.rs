@@ -75,12 +75,3 @@ pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::dispatch::CmdEr
     text.extend_from_slice(b" HELP.");
     crate::dispatch::CmdError::bytes(text)
 }
-
-/// Replies with the help of a container: its name in capitals, then the lines that describe its subcommands.
-pub fn reply_help(ctx: &mut crate::dispatch::call::Ctx<'_>, container: &str, lines: &[&str]) {
-    ctx.out.array(lines.len() + 3);
-    ctx.out.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    lines.iter().for_each(|line| ctx.out.simple(line));
-    ctx.out.simple("HELP");
-    ctx.out.simple("    Print this help.");
-}

@@ -1,6 +1,7 @@
 //! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 
 use super::prelude::*;
+use crate::keyspace::effects::target;
 use crate::keyspace::watch::WatchedKey;
 use crate::net::{ClientFlags, ClientId};
 use crate::server::Server;
@@ -125,6 +126,8 @@ fn exec(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.db = db;
     ctx.out.resp3 = resp3;
     ctx.srv.discard_transaction(id);
+    // Its commands speak for themselves; what goes around them is added where they are sent on.
+    ctx.srv.ks.effects.prevented = target::ALL;
     Ok(())
 }
 

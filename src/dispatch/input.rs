@@ -150,7 +150,9 @@ impl Server {
                 if let Some(c) = self.clients.get_mut(id) {
                     c.multi.queue(cmd, flags, args.to_owned());
                 }
-                out.simple("QUEUED");
+                if !self.is_silent(id) {
+                    out.simple("QUEUED");
+                }
             }
             Admission::Postpone => self.postpone(id, cmd, args),
             Admission::Reject(error) => self.reject(id, Some(cmd), error, out),
@@ -180,14 +182,20 @@ impl Server {
         let write_offset = self.repl_offset();
         let Some(c) = self.clients.get_mut(id) else { return };
         c.write_offset = write_offset;
-        let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP);
-        if c.is(silent) || c.conn.is_none() || c.is(ClientFlags::MASTER) || was_replica {
+        if was_replica || self.is_silent(id) {
             out.buf.truncate(mark);
         }
+        let Some(c) = self.clients.get_mut(id) else { return };
         let asking_now = row.name == "asking";
         if !asking_now && c.is(ClientFlags::ASKING) {
             c.flags.remove(ClientFlags::ASKING);
         }
+    }
+
+    /// Nobody reads the replies of this client: it asked for none, or it is another server or no client at all.
+    fn is_silent(&self, id: ClientId) -> bool {
+        let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP).union(ClientFlags::MASTER);
+        self.clients.get(id).is_none_or(|c| c.is(silent) || c.conn.is_none())
     }
 
     /// Per-command flags that end with the command.
@@ -216,6 +224,7 @@ impl Server {
         if let Some(cmd) = cmd {
             self.commands.stats_mut(cmd).rejected += 1;
         }
+        let mut error = error;
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.is(ClientFlags::MULTI) {
             let is_exec = cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec");
@@ -228,21 +237,18 @@ impl Server {
             if is_exec {
                 self.discard_transaction(id);
                 let text = String::from_utf8_lossy(&error.0).into_owned();
-                let text = format!("EXECABORT Transaction discarded because of: {text}");
-                return self.write_error(out, &CmdError::text(text));
+                error = CmdError::text(format!("EXECABORT Transaction discarded because of: {text}"));
+            } else {
+                c.flags.add(ClientFlags::DIRTY_EXEC);
             }
-            c.flags.add(ClientFlags::DIRTY_EXEC);
         }
-        if c.conn.is_none() {
+        let link = ClientFlags::MASTER.union(ClientFlags::AOF).union(ClientFlags::REPLICA);
+        if self.clients.get(id).is_some_and(|c| c.is(link)) {
             self.stats.count_error(error.code());
-            return self.note_internal_error(id, &error);
+            let was_replica = true;
+            return self.check_link_reply(id, was_replica, format!("-{error}").as_bytes());
         }
-        let silent = c.is(ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP));
-        if c.is(ClientFlags::MASTER) {
-            self.stats.count_error(error.code());
-            return self.note_internal_error(id, &error);
-        }
-        if silent {
+        if self.is_silent(id) {
             self.stats.count_error(error.code());
         } else {
             self.write_error(out, &error);
@@ -250,7 +256,9 @@ impl Server {
     }
 
     fn refuse_protocol(&mut self, id: ClientId, text: &str, rest: &[u8], out: &mut Reply) {
-        self.write_error(out, &CmdError::text(format!("ERR {text}")));
+        if !self.is_silent(id) {
+            self.write_error(out, &CmdError::text(format!("ERR {text}")));
+        }
         let Some(c) = self.clients.get_mut(id) else { return };
         c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
         c.flags.add(ClientFlags::PROTOCOL_ERROR);

@@ -223,6 +223,7 @@ impl Server {
 
     /// While a child shares our memory, resizing tables would copy it.
     fn set_avoid_resize(&mut self, avoid: bool) {
+        let avoid = avoid || !self.admin.debug.dict_resizing;
         for db in &mut self.ks.dbs {
             db.set_avoid_resize(avoid);
         }

@@ -136,7 +136,8 @@ impl Server {
         mut target: Option<&mut [Db]>,
     ) -> Result<(LoadedRepl, S), Error> {
         let interval = self.cfg.loading_process_events_interval_bytes.max(0) as u64;
-        let mut reader = Reader::new(source, self.cfg.rdbchecksum, interval);
+        let checksum = self.cfg.rdbchecksum && !self.persist.skip_checksum;
+        let mut reader = Reader::new(source, checksum, interval);
         let mut repl = LoadedRepl::default();
         let mut db = 0;
         let now_ms = self.clock.ms();
@@ -191,7 +192,7 @@ impl Server {
                     debug_delay(self.cfg.key_load_delay);
                 }
                 Item::End { checksum_disabled } => {
-                    if checksum_disabled && !self.persist.skip_checksum {
+                    if checksum_disabled {
                         log::info!("RDB file was saved with checksum disabled: no check performed.");
                     }
                     log::info!(

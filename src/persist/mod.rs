@@ -10,6 +10,7 @@ pub mod aof;
 pub mod check_aof;
 pub mod check_rdb;
 pub mod child;
+pub mod debug;
 mod info;
 pub mod load;
 pub mod rdb;

@@ -26,8 +26,6 @@ pub struct HandshakeConfig {
     pub resume: Option<(ReplId, i64)>,
     /// Whether the PSYNC asks the other side to take over as the master.
     pub failover: bool,
-    /// `repl-timeout` in milliseconds.
-    pub timeout_ms: u64,
 }
 
 /// What the master was last asked, and so what the next reply answers.
@@ -140,9 +138,9 @@ impl Handshake {
         actions
     }
 
-    /// Whether the master has been silent for too long, with the line to log.
-    pub fn timed_out(&self, now_ms: u64) -> Option<LogLine> {
-        let silent = self.step != Step::Over && now_ms.saturating_sub(self.last_io_ms) > self.config.timeout_ms;
+    /// Whether the master has been silent for more than `timeout_ms`, with the line to log.
+    pub fn timed_out(&self, now_ms: u64, timeout_ms: u64) -> Option<LogLine> {
+        let silent = self.step != Step::Over && now_ms.saturating_sub(self.last_io_ms) > timeout_ms;
         silent.then(|| LogLine::warning("Timeout connecting to the MASTER..."))
     }
 
@@ -321,7 +319,7 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn config() -> HandshakeConfig {
-        HandshakeConfig { listening_port: 6380, timeout_ms: 60_000, ..HandshakeConfig::default() }
+        HandshakeConfig { listening_port: 6380, ..HandshakeConfig::default() }
     }
 
     /// Answers each command sent with the next reply, and collects what was sent, logged and concluded.
@@ -424,10 +422,10 @@ mod tests {
         assert_eq!(outcome, refused);
 
         let (mut handshake, _) = Handshake::start(config(), 1_000);
-        assert_eq!(handshake.timed_out(61_000), None);
-        assert!(handshake.timed_out(61_001).is_some());
+        assert_eq!(handshake.timed_out(61_000, 60_000), None);
+        assert!(handshake.timed_out(61_001, 60_000).is_some());
         handshake.receive(b"+PONG\r\n", 50_000);
-        assert_eq!(handshake.timed_out(61_001), None);
+        assert_eq!(handshake.timed_out(61_001, 60_000), None);
         let actions = handshake.disconnected("Connection reset by peer");
         assert!(matches!(actions.last(), Some(Action::Done(Outcome::Failed { psync_refused: false }))));
         assert!(handshake.disconnected("again").is_empty());

@@ -17,18 +17,19 @@ pub mod table;
 /// Something whose memory can be given back later, on whichever thread drops it.
 pub type FreeJob = Box<dyn Send>;
 
+/// The step of the allocator's small size classes, as it was configured when it was built.
+pub const QUANTUM: usize = 16;
+
 /// The number of bytes the allocator really hands out for a request of `size` bytes: jemalloc's size classes (8, then
-/// steps of 16 up to 128, then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the
+/// eight steps of [`QUANTUM`], then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the
 /// class is also the capacity it can use in place.
 pub const fn size_class(size: usize) -> usize {
     if size <= 8 {
         8
-    } else if size <= 128 {
-        (size + 15) & !15
+    } else if size <= 8 * QUANTUM {
+        size.next_multiple_of(QUANTUM)
     } else {
-        let top = usize::BITS - 1 - (size - 1).leading_zeros();
-        let step = 1usize << (top - 2);
-        (size + step - 1) & !(step - 1)
+        size.next_multiple_of(1 << ((size - 1).ilog2() - 2))
     }
 }
 

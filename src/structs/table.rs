@@ -551,7 +551,7 @@ impl<T: TableItem> Table<T> {
         }
         self.moved += 1;
         let done = first + span;
-        if done % self.arrays[0].segment_buckets() == 0 {
+        if done.is_multiple_of(self.arrays[0].segment_buckets()) {
             self.arrays[0].free_segment((done - 1) >> SEGMENT_LOG2);
         }
         if self.moved == 1 << unit_log2 {

@@ -74,8 +74,9 @@ impl Server {
     }
     // memory
     fn info_eviction_stats(&self, out: &mut InfoText) {
-        out.field("total_eviction_exceeded_time", 0);
-        out.field("current_eviction_exceeded_time", 0);
+        let (total_us, current_us) = self.ks.eviction.exceeded_us();
+        out.field("total_eviction_exceeded_time", total_us / 1000);
+        out.field("current_eviction_exceeded_time", current_us / 1000);
     }
     // pubsub
     fn info_pubsub_stats(&self, out: &mut InfoText) {
@@ -85,12 +86,12 @@ impl Server {
     }
     // persist
     fn info_fork_stats(&self, out: &mut InfoText) {
-        out.field("latest_fork_usec", 0);
-        out.field("total_forks", 0);
+        out.field("latest_fork_usec", self.persist.child_stats.latest_fork_us);
+        out.field("total_forks", self.persist.child_stats.total_forks);
     }
     // cluster, repl
     fn info_migration_stats(&self, out: &mut InfoText) {
-        out.field("migrate_cached_sockets", 0);
+        out.field("migrate_cached_sockets", self.persist.migrate.len());
         out.field("slave_expires_tracked_keys", 0);
     }
     // tracking

@@ -1,5 +1,7 @@
 //! Entries against a plain model of what they hold.
 
+#![allow(unsafe_code)]
+
 use proptest::prelude::*;
 
 use super::*;
@@ -59,6 +61,10 @@ fn compare(entry: &Entry<Object>, model: &Model) {
         Value::Object(_) => assert_eq!(bytes, None),
     }
     assert!(entry.alloc_size() >= model.key.len());
+    // The block is freed with the layout that its contents imply: the allocator must agree.
+    // SAFETY: the block is a live allocation of the global allocator, which is jemalloc.
+    let usable = unsafe { tikv_jemalloc_sys::malloc_usable_size(entry.block.as_ptr().cast()) };
+    assert_eq!(usable, size_class(entry.used_len()));
 }
 
 fn value() -> impl Strategy<Value = Value> {

@@ -9,8 +9,8 @@ use std::ptr;
 /// Places in a bucket.
 pub(super) const SLOTS: usize = 7;
 
-/// Buckets in a full segment (256 KiB).
-pub(super) const SEGMENT_LOG2: u32 = 12;
+/// Buckets in a full segment (128 KiB): what one step allocates, clears or frees at most.
+pub(super) const SEGMENT_LOG2: u32 = 11;
 pub(super) const SEGMENT_BUCKETS: usize = 1 << SEGMENT_LOG2;
 
 pub(super) const TAG_BYTES: u64 = 0x00ff_ffff_ffff_ffff;

@@ -396,3 +396,64 @@ proptest! {
         compare(&table, &model);
     }
 }
+
+/// A table of `len` items caught when about half of a resize is done.
+fn halfway(len: usize, tagged: impl Fn(usize) -> bool, grows: bool) -> Table<Item> {
+    let mut table = Table::new(seed(9));
+    table.set_resize_policy(ResizePolicy::Forbid);
+    if grows {
+        table.arrays[0] = bucket::Array::new(log2_for(len));
+        for n in 0..len {
+            table.insert_new(Item::new(&key(n), n as u64, tagged(n)));
+        }
+        table.resize(log2_for(len) + 1);
+    } else {
+        table.arrays[0] = bucket::Array::new(log2_for(len) + 2);
+        for n in 0..len {
+            table.insert_new(Item::new(&key(n), n as u64, tagged(n)));
+        }
+        table.resize(log2_for(len));
+    }
+    assert!(table.is_rehashing());
+    table.set_resize_policy(ResizePolicy::Allow);
+    table.rehash_step((1 << table.unit_log2()) / 2);
+    assert!(table.is_rehashing());
+    table.set_resize_policy(ResizePolicy::Forbid);
+    table.check_invariants();
+    table
+}
+
+#[test]
+fn a_lone_tagged_item_is_found_in_the_middle_of_a_resize() {
+    for grows in [true, false] {
+        for lone in 0..60 {
+            let table = halfway(60, |n| n == lone, grows);
+            let mut seen = 0;
+            let mut cursor = 0;
+            loop {
+                cursor = table.scan_tagged(cursor, |item| seen += usize::from(item.0.1 == lone as u64));
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert_eq!(seen, 1);
+            let mut rng = Rng::with_seed(lone as u64);
+            assert_eq!(table.random_tagged(&mut rng).map(|item| item.0.1), Some(lone as u64));
+            assert_eq!(table.sample_tagged(3, &mut rng, |item| assert_eq!(item.0.1, lone as u64)), 1);
+        }
+    }
+}
+
+#[test]
+fn random_items_are_fair_in_the_middle_of_a_resize() {
+    for grows in [true, false] {
+        let table = halfway(100, |_| false, grows);
+        let mut rng = Rng::with_seed(11);
+        let mut hits = [0usize; 100];
+        for _ in 0..100 * 400 {
+            hits[table.random(&mut rng).expect("not empty").0.1 as usize] += 1;
+        }
+        // 400 expected, with a deviation of 20.
+        assert!(hits.iter().all(|hits| (290..=510).contains(hits)), "{hits:?}");
+    }
+}
