@@ -77,6 +77,7 @@ impl Server {
         let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
         let now_ms = clock.ms();
         let persist = Persist::new(&cfg, now_ms / 1000);
+        let background = Background::new(&cfg.bio_cpulist)?;
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
             cfg,
@@ -88,7 +89,7 @@ impl Server {
             commands: CommandTable::new(commands::ALL),
             stats: Stats::default(),
             admin: Admin::default(),
-            background: Background::new()?,
+            background,
             persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),

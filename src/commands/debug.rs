@@ -47,6 +47,21 @@ const TABLES: &[&[DebugSub]] = &[
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
+        name: "config-rewrite-force-all",
+        args: 0..=0,
+        run: |ctx, _| match ctx.srv.rewrite_whole_config() {
+            Some(Ok(())) => {
+                ctx.out.ok();
+                Ok(())
+            }
+            Some(Err(e)) => {
+                Err(CmdError::text(format!("ERR CONFIG-REWRITE-FORCE-ALL failed: {}", crate::config::os_error(&e))))
+            }
+            None => Err(CmdError::of("ERR CONFIG-REWRITE-FORCE-ALL failed: No such file or directory")),
+        },
+        help: &["CONFIG-REWRITE-FORCE-ALL", "    As CONFIG REWRITE, with a line for every directive."],
+    },
+    DebugSub {
         name: "assert",
         args: 0..=0,
         run: |_, _| panic!("DEBUG ASSERT called"),

@@ -17,6 +17,7 @@ pub mod scan;
 pub mod server;
 pub mod string;
 pub mod transaction;
+pub mod watch_server;
 
 use crate::dispatch::command::Command;
 
@@ -38,6 +39,7 @@ pub const ALL: &[&[Command]] = &[
     server::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
+    watch_server::COMMANDS,
 ];
 
 /// What the rows of every family use.
