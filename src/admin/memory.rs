@@ -151,7 +151,7 @@ impl Server {
     }
     // cluster
     pub fn cluster_link_memory(&self) -> usize {
-        0
+        self.bus.as_ref().map_or(0, |bus| bus.links_mem())
     }
     // persist
     pub fn aof_buffer_memory(&self) -> usize {
