@@ -624,7 +624,9 @@ impl Server {
             LinkState::Connecting if silent_s > timeout_s => {
                 Some(LogLine::warning("Timeout connecting to the MASTER..."))
             }
-            LinkState::Handshake => self.repl.master.handshake.as_ref().and_then(|h| h.timed_out(now_ms, timeout_s as u64 * 1000)),
+            LinkState::Handshake => {
+                self.repl.master.handshake.as_ref().and_then(|h| h.timed_out(now_ms, timeout_s as u64 * 1000))
+            }
             LinkState::Transfer if silent_s > timeout_s => Some(LogLine::warning(
                 "Timeout receiving bulk data from MASTER... If the problem persists try to set the 'repl-timeout' \
                  parameter in redis.conf to a larger value.",
