@@ -77,6 +77,7 @@ impl Server {
         let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
         let now_ms = clock.ms();
         let persist = Persist::new(&cfg, now_ms / 1000);
+        let background = Background::new(&cfg.bio_cpulist)?;
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
             cfg,
@@ -88,7 +89,7 @@ impl Server {
             commands: CommandTable::new(commands::ALL),
             stats: Stats::default(),
             admin: Admin::default(),
-            background: Background::new()?,
+            background,
             persist,
             blocked: Blocked::default(),
             pauses: Pauses::default(),
@@ -201,7 +202,8 @@ impl Server {
         let busy = !self.clients.pending_reads.is_empty()
             || !self.clients.unblocked.is_empty()
             || !self.clients.closing.is_empty()
-            || self.exit.is_some();
+            || self.exit.is_some()
+            || self.keyspace_is_busy();
         if busy {
             return Duration::ZERO;
         }
@@ -218,6 +220,7 @@ impl Server {
 
     fn before_sleep(&mut self) {
         self.process_unblocked();
+        self.keyspace_before_sleep();
         self.rooms_before_sleep();
         self.drain_effects();
         // What was executed reaches the disk first, if it is to: then replies may leave.
@@ -265,12 +268,7 @@ impl Server {
         self.sample_memory();
         self.shutdown_cron();
         self.clients_cron();
-        let count = self.ks.dbs.len();
-        for db in 0..count {
-            if !self.ks.dbs[db].is_empty() || self.ks.dbs[db].is_per_slot() {
-                self.ks.dbs[db].rehash(1000);
-            }
-        }
+        self.keyspace_cron();
         self.rooms_cron();
         self.drain_effects();
     }

@@ -41,6 +41,8 @@ impl Server {
             }
             return Err(refuse(SetError::Failed { name: name.into(), reason: reason.into() }));
         }
+        let set = pairs.iter().filter_map(|(name, _)| config::lookup(name));
+        set.filter(|(row, _)| row.is_idle(&self.cfg)).for_each(|(_, name)| log_idle(name));
         self.cluster_config_changed();
         Ok(())
     }
@@ -93,11 +95,6 @@ impl Server {
             Apply::Requirepass => self.apply_requirepass(),
             Apply::Tls => refuse_tls(&self.cfg)?,
             Apply::TlsPort => refuse_tls(&self.cfg)?,
-            Apply::WatchdogPeriod => {
-                if self.cfg.watchdog_period != 0 {
-                    log::warn!("There is no software watchdog; watchdog-period has no effect.");
-                }
-            }
         }
         Ok(())
     }
@@ -117,6 +114,7 @@ impl Server {
         if !process::set_collation(&self.cfg.locale_collate) {
             return Err(format!("Failed to set LC_COLLATE to '{}'", self.cfg.locale_collate));
         }
+        config::TABLE.iter().filter(|row| row.is_idle(&self.cfg)).for_each(|row| log_idle(row.name));
         warn_of_oom_values(&self.cfg);
         // A score that cannot be set is in the log; Redis starts all the same.
         let _ = self.apply_oom_score();
@@ -168,6 +166,8 @@ impl Server {
                  maxmemory-policy.",
                 self.cfg.maxmemory
             );
+            // Before the loop next sleeps, and on from there.
+            self.ks.eviction.running = true;
         }
     }
 
@@ -258,10 +258,15 @@ impl Server {
         self.stats = Default::default();
         self.ks.stats = Default::default();
         self.background.reset_lazy_freed();
+        self.admin.metrics.reset();
         for command in self.commands.all_mut() {
             command.stats = Default::default();
         }
     }
+}
+
+fn log_idle(name: &str) {
+    log::warn!("The directive '{name}' is kept, but it has no effect in this server.");
 }
 
 fn too_many_clients(possible: u64) -> String {

@@ -80,6 +80,62 @@ impl Series {
     }
 }
 
+/// Columns and rows of a graph.
+const GRAPH_COLUMNS: usize = 80;
+const GRAPH_ROWS: u64 = 4;
+
+impl Series {
+    /// A bar for each sample, and below it how long ago it was.
+    pub fn graph(&self, name: &str, now: i64) -> String {
+        let low = self.samples.iter().map(|s| s.latency).min().unwrap_or(0);
+        let high = self.samples.iter().map(|s| s.latency).max().unwrap_or(0);
+        let mut text = format!("{name} - high {high} ms, low {low} ms (all time high {} ms)\n", self.max);
+        text += &"-".repeat(GRAPH_COLUMNS);
+        text.push('\n');
+        let samples: Vec<Sample> = self.samples.iter().copied().collect();
+        for part in samples.chunks(GRAPH_COLUMNS) {
+            text += &graph_part(part, low, high, now);
+        }
+        text
+    }
+}
+
+fn graph_part(samples: &[Sample], low: u32, high: u32, now: i64) -> String {
+    let range = u64::from(high - low).max(1);
+    let mut text = String::new();
+    // Each row has three heights, so that small differences show.
+    for row in (0..GRAPH_ROWS).rev() {
+        for s in samples {
+            let height = u64::from(s.latency - low) * (GRAPH_ROWS * 3 - 1) / range;
+            text.push(match height.checked_sub(row * 3) {
+                None => ' ',
+                Some(0) => '_',
+                Some(1) => 'o',
+                Some(_) => '#',
+            });
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    text.push('\n');
+    let labels: Vec<String> = samples.iter().map(|s| ago((now - s.time).max(0))).collect();
+    for row in 0..labels.iter().map(String::len).max().unwrap_or(0) {
+        text.extend(labels.iter().map(|label| label.as_bytes().get(row).map_or(' ', |b| *b as char)));
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    text
+}
+
+fn ago(seconds: i64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct LatencyMonitor {
     pub events: BTreeMap<&'static str, Series>,
@@ -118,6 +174,16 @@ mod tests {
         }
         assert_eq!(s.samples().len(), SAMPLES);
         assert_eq!(s.last(), Some(Sample { time: 299, latency: 20 }));
+    }
+
+    #[test]
+    fn graphs_have_a_bar_for_each_sample() {
+        let mut s = Series::default();
+        s.add(100, 10);
+        s.add(160, 30);
+        let text = s.graph("command", 165);
+        assert!(text.starts_with("command - high 30 ms, low 10 ms (all time high 30 ms)\n---"), "{text}");
+        assert!(text.ends_with("\n_#\n\n15\nms\n"), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub mod client_line;
 pub mod client_memory;
 pub mod config;
 pub mod debug;
-pub mod digest;
+pub mod doctor;
 pub mod info;
 pub mod latency;
 pub mod memory;

@@ -89,7 +89,11 @@ impl Server {
     /// Notes the command if it was slow.
     pub fn note_slow_command(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64) {
         let limit = self.cfg.slowlog_log_slower_than;
-        if limit < 0 || duration_us < limit || self.cfg.slowlog_max_len == 0 {
+        if limit < 0 {
+            return;
+        }
+        self.admin.slowlog.trim(self.cfg.slowlog_max_len);
+        if duration_us < limit || self.cfg.slowlog_max_len == 0 {
             return;
         }
         let row = self.commands.get(cmd).row;

@@ -306,10 +306,10 @@ impl Input {
         let text = std::fs::read(path).unwrap_or_default();
         for line in text.split(|b| *b == b'\n') {
             let args = split_args(line).unwrap_or_default();
-            if !args.is_empty() {
-                if let Err(complaint) = self.preferences.set(&args) {
-                    say!(".redisclirc: {complaint}\n");
-                }
+            if !args.is_empty()
+                && let Err(complaint) = self.preferences.set(&args)
+            {
+                say!(".redisclirc: {complaint}\n");
             }
         }
     }

@@ -332,11 +332,11 @@ impl Session {
             if moved || self.conn.is_none() {
                 self.reconnect(false)?;
             }
-            if std::mem::take(&mut self.asking) {
-                if let Some(reason) = self.internal(&[b"ASKING"])?.error() {
-                    complain!("ASKING failed: {}\n", String::from_utf8_lossy(reason));
-                    return Err(Failed);
-                }
+            if std::mem::take(&mut self.asking)
+                && let Some(reason) = self.internal(&[b"ASKING"])?.error()
+            {
+                complain!("ASKING failed: {}\n", String::from_utf8_lossy(reason));
+                return Err(Failed);
             }
             if let Err(error) = self.run(args, repeat) {
                 self.conn = None;

@@ -811,10 +811,9 @@ fn links(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn help(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
-    super::reply_help(ctx, "CLUSTER", HELP);
-    Ok(())
+    super::help(ctx, args, HELP)
 }
 
 const HELP: &[&str] = &[

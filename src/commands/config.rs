@@ -93,7 +93,7 @@ fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let words: Vec<&[u8]> = args.from(2).iter().collect();
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(error::SYNTAX);
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();

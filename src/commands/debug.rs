@@ -5,7 +5,6 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::admin::debug::REPLY_BUFFER_PEAK_RESET_MS;
-use crate::admin::digest;
 use crate::dispatch::command::CommandFn;
 use crate::structs::numbers::f64_text;
 use crate::sys::{alloc, crash};
@@ -39,9 +38,24 @@ pub struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS];
+const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS];
 
 const SUBCOMMANDS: &[DebugSub] = &[
+    DebugSub {
+        name: "config-rewrite-force-all",
+        args: 0..=0,
+        run: |ctx, _| match ctx.srv.rewrite_whole_config() {
+            Some(Ok(())) => {
+                ctx.out.ok();
+                Ok(())
+            }
+            Some(Err(e)) => {
+                Err(CmdError::text(format!("ERR CONFIG-REWRITE-FORCE-ALL failed: {}", crate::config::os_error(&e))))
+            }
+            None => Err(CmdError::of("ERR CONFIG-REWRITE-FORCE-ALL failed: No such file or directory")),
+        },
+        help: &["CONFIG-REWRITE-FORCE-ALL", "    As CONFIG REWRITE, with a line for every directive."],
+    },
     DebugSub {
         name: "assert",
         args: 0..=0,
@@ -77,29 +91,6 @@ const SUBCOMMANDS: &[DebugSub] = &[
         args: 1..=1,
         run: dict_resizing,
         help: &["DICT-RESIZING <0|1>", "    Let tables be resized, or only when they must be."],
-    },
-    DebugSub {
-        name: "digest",
-        args: 0..=0,
-        run: |ctx, _| {
-            ctx.out.simple(&digest::of_dataset(&ctx.srv.ks.dbs).hex());
-            Ok(())
-        },
-        help: &["DIGEST", "    Show a number that is the same for the same dataset."],
-    },
-    DebugSub {
-        name: "digest-value",
-        args: 0..=MANY,
-        run: |ctx, args| {
-            ctx.out.array(args.len() - 2);
-            for key in args.iter().skip(2) {
-                // Just looking: what has expired still counts.
-                let digest = ctx.srv.ks.dbs[ctx.db].get(key).map(digest::of_value).unwrap_or_default();
-                ctx.out.simple(&digest.hex());
-            }
-            Ok(())
-        },
-        help: &["DIGEST-VALUE <key> [<key> ...]", "    Show such a number for each of the values."],
     },
     DebugSub {
         name: "error",

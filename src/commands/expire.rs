@@ -267,6 +267,7 @@ fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResu
     } else {
         entry.set_expire(Some(at));
         drop(entry);
+        ks.note_own_expire(ctx.db, key);
         if base != 0 || unit != 1 {
             // Conditions travel on: they hold there, too.
             let at = i64_text(at);

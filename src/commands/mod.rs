@@ -17,6 +17,7 @@ pub mod scan;
 pub mod server;
 pub mod string;
 pub mod transaction;
+pub mod watch_server;
 
 use crate::dispatch::command::Command;
 
@@ -38,6 +39,7 @@ pub const ALL: &[&[Command]] = &[
     server::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
+    watch_server::COMMANDS,
 ];
 
 /// What the rows of every family use.
@@ -74,13 +76,4 @@ pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::dispatch::CmdEr
     text.extend_from_slice(&args[0].to_ascii_uppercase());
     text.extend_from_slice(b" HELP.");
     crate::dispatch::CmdError::bytes(text)
-}
-
-/// Replies with the help of a container: its name in capitals, then the lines that describe its subcommands.
-pub fn reply_help(ctx: &mut crate::dispatch::call::Ctx<'_>, container: &str, lines: &[&str]) {
-    ctx.out.array(lines.len() + 3);
-    ctx.out.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    lines.iter().for_each(|line| ctx.out.simple(line));
-    ctx.out.simple("HELP");
-    ctx.out.simple("    Print this help.");
 }

@@ -1,9 +1,10 @@
-//! Looking into values: OBJECT, and the part of MEMORY that is about one key.
+//! Looking into values: OBJECT, and the parts of MEMORY and DEBUG that are about them.
 
+use super::debug::DebugSub;
 use super::int_arg;
 use super::prelude::*;
 use crate::config::MaxmemoryPolicy as Policy;
-use crate::keyspace::{EntryMut, Touch, object};
+use crate::keyspace::{EntryMut, Touch, digest, object};
 
 pub const COMMANDS: &[Command] = &[Command {
     name: "object",
@@ -162,10 +163,10 @@ fn object_freq(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn object_help(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    super::reply_help(
+fn object_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    super::help(
         ctx,
-        "OBJECT",
+        args,
         &[
             "ENCODING <key>",
             "    Return the kind of internal representation used in order to store the value",
@@ -180,8 +181,7 @@ fn object_help(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
             "    Return the number of references of the value associated with the specified",
             "    <key>.",
         ],
-    );
-    Ok(())
+    )
 }
 
 fn memory_usage(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -208,3 +208,32 @@ fn memory_usage(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     Ok(())
 }
+
+/// Subcommands of DEBUG about the data.
+pub const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
+    DebugSub {
+        name: "digest",
+        args: 0..=0,
+        run: |ctx, _| {
+            let digest = ctx.srv.ks.digest();
+            ctx.out.simple(&digest.to_string());
+            Ok(())
+        },
+        help: &["DIGEST", "    Show a digest of all data, which is the same for the same data."],
+    },
+    DebugSub {
+        name: "digest-value",
+        args: 0..=usize::MAX,
+        run: |ctx, args| {
+            let keys = args.from(2);
+            ctx.out.array(keys.len());
+            for key in keys.iter() {
+                // A key that has expired is looked into as well.
+                let found = ctx.srv.ks.dbs[ctx.db].get(key).map(digest::value_digest);
+                ctx.out.simple(&found.unwrap_or_default().to_string());
+            }
+            Ok(())
+        },
+        help: &["DIGEST-VALUE <key> [<key> ...]", "    Show a digest of the value of each key."],
+    },
+];

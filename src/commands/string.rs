@@ -587,6 +587,7 @@ fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], ttl: Ttl) {
     ctx.srv.ks.store(ctx.db, key, value_of(value), ttl);
     changed(ctx, "set", key);
     if let Ttl::At(_) = ttl {
+        ctx.srv.ks.note_own_expire(ctx.db, key);
         ctx.srv.ks.effects.notify(notify::GENERIC, "expire", key, ctx.db);
     }
 }
@@ -678,6 +679,7 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some((at, _)) => {
             entry.set_expire(Some(at));
             drop(entry);
+            ks.note_own_expire(ctx.db, key);
             ks.effects.replace_with(&[b"PEXPIREAT", key, i64_text(at).as_bytes()]);
             "expire"
         }

@@ -80,7 +80,9 @@ fn rewrite_row(file: &mut File, row: &Row, config: &Config, defaults: &Config) {
     let value = row.print(config);
     file.done.insert(name.into());
     match row.kind {
-        Kind::Bool | Kind::Int(..) | Kind::Octal(..) | Kind::Enum => file.put(name, line(name, &[value]), changed),
+        Kind::Bool | Kind::BoolNo(_) | Kind::Int(..) | Kind::Octal(..) | Kind::Enum => {
+            file.put(name, line(name, &[value]), changed)
+        }
         Kind::ShutdownOnSignal | Kind::OomScoreAdjValues => {
             file.put(name, [name.as_bytes(), b" ", &value].concat(), changed);
         }

@@ -10,6 +10,8 @@ use super::value::{Setting, ValueError};
 pub enum Kind {
     /// `yes` or `no`.
     Bool,
+    /// `no`; `yes` is refused with this reason.
+    BoolNo(&'static str),
     /// A decimal integer.
     Int(i64, i64),
     /// An amount of bytes, with an optional unit.
@@ -79,6 +81,8 @@ pub mod flag {
     pub const PROTECTED: u16 = 32;
     /// CONFIG SET applies it even if the value is the same.
     pub const VOLATILE: u16 = 64;
+    /// Accepted and kept, but without effect in this server.
+    pub const NO_EFFECT: u16 = 128;
 }
 
 /// What has to happen in the server after CONFIG SET changed a directive.
@@ -113,7 +117,6 @@ pub enum Apply {
     Requirepass,
     Tls,
     TlsPort,
-    WatchdogPeriod,
 }
 
 /// One directive.
@@ -146,6 +149,11 @@ impl Row {
     /// Reads `words` into the field and says whether the value changed. On an error the field is untouched.
     pub fn set(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
         (self.field_mut)(config).set(self.kind, words)
+    }
+
+    /// Whether this directive is set to something that has no effect.
+    pub fn is_idle(&self, config: &Config) -> bool {
+        self.has(flag::NO_EFFECT) && !self.same(config, &Config::default())
     }
 
     /// Copies this directive's value from another configuration.
@@ -199,6 +207,9 @@ const INT_MAX: i64 = i32::MAX as i64;
 const INT_MIN: i64 = i32::MIN as i64;
 const UINT_MAX: i64 = u32::MAX as i64;
 const LONG_MAX: u64 = i64::MAX as u64;
+
+const NO_DEFRAG: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified \
+     Jemalloc like the one shipped by default with the Redis source distribution";
 
 const DEFAULT_OBUF_LIMITS: [ObufLimit; 3] = [
     ObufLimit { hard_bytes: 0, soft_bytes: 0, soft_seconds: 0 },
@@ -268,13 +279,13 @@ directives! {
     "bind-source-addr" => bind_source_addr: String = String::new(), Text(Unset), [], None;
     "client-output-buffer-limit" => client_output_buffer_limit: [ObufLimit; 3] = DEFAULT_OBUF_LIMITS, ObufLimit, [MULTI_ARG], None;
     "client-query-buffer-limit" => client_query_buffer_limit: u64 = 1 << 30, Memory(1 << 20, LONG_MAX), [], None;
-    "io-threads" => io_threads: usize = 1, Int(1, 128), [IMMUTABLE], None;
-    "io-threads-do-reads" => io_threads_do_reads: bool = false, Bool, [IMMUTABLE], None;
+    "io-threads" => io_threads: usize = 1, Int(1, 128), [IMMUTABLE, NO_EFFECT], None;
+    "io-threads-do-reads" => io_threads_do_reads: bool = false, Bool, [IMMUTABLE, NO_EFFECT], None;
     "maxclients" => maxclients: u32 = 10000, Int(1, UINT_MAX), [], Maxclients;
     "port" => port: u16 = 6379, Int(0, 65535), [], Port;
     "protected-mode" => protected_mode: bool = true, Bool, [], None;
     "proto-max-bulk-len" => proto_max_bulk_len: u64 = 512 << 20, Memory(1 << 20, LONG_MAX), [], None;
-    "socket-mark-id" => socket_mark_id: u32 = 0, Int(0, UINT_MAX), [IMMUTABLE], None;
+    "socket-mark-id" => socket_mark_id: u32 = 0, Int(0, UINT_MAX), [IMMUTABLE, NO_EFFECT], None;
     "tcp-backlog" => tcp_backlog: i32 = 511, Int(0, INT_MAX), [IMMUTABLE], None;
     "tcp-keepalive" => tcp_keepalive: i64 = 300, Int(0, INT_MAX), [], None;
     "timeout" => timeout: i64 = 0, Int(0, INT_MAX), [], None;
@@ -282,26 +293,26 @@ directives! {
     "unixsocketperm" => unixsocketperm: u32 = 0, Octal(0, 0o777), [IMMUTABLE], None;
 
     // TLS
-    "tls-auth-clients" => tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes, Enum, [], None;
-    "tls-ca-cert-dir" => tls_ca_cert_dir: String = String::new(), Text(Unset), [VOLATILE], Tls;
-    "tls-ca-cert-file" => tls_ca_cert_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
-    "tls-cert-file" => tls_cert_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
-    "tls-ciphers" => tls_ciphers: String = String::new(), Text(Unset), [], Tls;
-    "tls-ciphersuites" => tls_ciphersuites: String = String::new(), Text(Unset), [], Tls;
-    "tls-client-cert-file" => tls_client_cert_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
-    "tls-client-key-file" => tls_client_key_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
-    "tls-client-key-file-pass" => tls_client_key_file_pass: String = String::new(), Text(Unset), [], Tls;
+    "tls-auth-clients" => tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes, Enum, [NO_EFFECT], None;
+    "tls-ca-cert-dir" => tls_ca_cert_dir: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
+    "tls-ca-cert-file" => tls_ca_cert_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
+    "tls-cert-file" => tls_cert_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
+    "tls-ciphers" => tls_ciphers: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
+    "tls-ciphersuites" => tls_ciphersuites: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
+    "tls-client-cert-file" => tls_client_cert_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
+    "tls-client-key-file" => tls_client_key_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
+    "tls-client-key-file-pass" => tls_client_key_file_pass: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
     "tls-cluster" => tls_cluster: bool = false, Bool, [], Tls;
-    "tls-dh-params-file" => tls_dh_params_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
-    "tls-key-file" => tls_key_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
-    "tls-key-file-pass" => tls_key_file_pass: String = String::new(), Text(Unset), [], Tls;
+    "tls-dh-params-file" => tls_dh_params_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
+    "tls-key-file" => tls_key_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
+    "tls-key-file-pass" => tls_key_file_pass: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
     "tls-port" => tls_port: u16 = 0, Int(0, 65535), [], TlsPort;
-    "tls-prefer-server-ciphers" => tls_prefer_server_ciphers: bool = false, Bool, [], Tls;
-    "tls-protocols" => tls_protocols: String = String::new(), Text(Unset), [], Tls;
+    "tls-prefer-server-ciphers" => tls_prefer_server_ciphers: bool = false, Bool, [NO_EFFECT], Tls;
+    "tls-protocols" => tls_protocols: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
     "tls-replication" => tls_replication: bool = false, Bool, [], Tls;
-    "tls-session-cache-size" => tls_session_cache_size: i32 = 20 << 10, Int(0, INT_MAX), [], Tls;
-    "tls-session-cache-timeout" => tls_session_cache_timeout: i64 = 300, Int(0, INT_MAX), [], Tls;
-    "tls-session-caching" => tls_session_caching: bool = true, Bool, [], Tls;
+    "tls-session-cache-size" => tls_session_cache_size: i32 = 20 << 10, Int(0, INT_MAX), [NO_EFFECT], Tls;
+    "tls-session-cache-timeout" => tls_session_cache_timeout: i64 = 300, Int(0, INT_MAX), [NO_EFFECT], Tls;
+    "tls-session-caching" => tls_session_caching: bool = true, Bool, [NO_EFFECT], Tls;
 
     // process, log and operating system
     "activerehashing" => activerehashing: bool = true, Bool, [], None;
@@ -311,7 +322,7 @@ directives! {
     "bio_cpulist" => bio_cpulist: String = String::new(), Text(Unset), [IMMUTABLE], None;
     "busy-reply-threshold" | "lua-time-limit" => busy_reply_threshold: i64 = 5000, Int(0, i64::MAX), [], None;
     "crash-log-enabled" => crash_log_enabled: bool = true, Bool, [], CrashLog;
-    "crash-memcheck-enabled" => crash_memcheck_enabled: bool = true, Bool, [], None;
+    "crash-memcheck-enabled" => crash_memcheck_enabled: bool = true, Bool, [NO_EFFECT], None;
     "daemonize" => daemonize: bool = false, Bool, [IMMUTABLE], None;
     "databases" => databases: usize = 16, Int(1, INT_MAX), [IMMUTABLE], None;
     "dir" => dir: String = String::new(), Dir, [PROTECTED, DENY_LOADING, VOLATILE], Dir;
@@ -321,7 +332,7 @@ directives! {
     "enable-module-command" => enable_module_command: ProtectedAction = ProtectedAction::No, Enum, [IMMUTABLE], None;
     "enable-protected-configs" => enable_protected_configs: ProtectedAction = ProtectedAction::No, Enum, [IMMUTABLE], None;
     "hz" => hz: i64 = 10, Int(0, INT_MAX), [], Hz;
-    "ignore-warnings" => ignore_warnings: String = String::new(), Text(Any), [], None;
+    "ignore-warnings" => ignore_warnings: String = String::new(), Text(Any), [NO_EFFECT], None;
     "jemalloc-bg-thread" => jemalloc_bg_thread: bool = true, Bool, [], JemallocBgThread;
     "locale-collate" => locale_collate: String = String::new(), Text(Any), [], LocaleCollate;
     "logfile" => logfile: String = String::new(), Text(Any), [IMMUTABLE], None;
@@ -339,8 +350,8 @@ directives! {
     "syslog-enabled" => syslog_enabled: bool = false, Bool, [IMMUTABLE], None;
     "syslog-facility" => syslog_facility: SyslogFacility = SyslogFacility::Local0, Enum, [IMMUTABLE], None;
     "syslog-ident" => syslog_ident: String = String::from("redis"), Text(Any), [IMMUTABLE], None;
-    "use-exit-on-panic" => use_exit_on_panic: bool = false, Bool, [HIDDEN], None;
-    "watchdog-period" => watchdog_period: i64 = 0, Int(0, INT_MAX), [HIDDEN], WatchdogPeriod;
+    "use-exit-on-panic" => use_exit_on_panic: bool = false, Bool, [HIDDEN, NO_EFFECT], None;
+    "watchdog-period" => watchdog_period: i64 = 0, Int(0, INT_MAX), [HIDDEN, NO_EFFECT], None;
 
     // RDB
     "dbfilename" => dbfilename: String = String::from("dump.rdb"), Text(DbFilename), [PROTECTED], None;
@@ -424,14 +435,14 @@ directives! {
     "requirepass" => requirepass: Vec<u8> = Vec::new(), Text(Unset), [SENSITIVE], Requirepass;
 
     // memory
-    "active-defrag-cycle-max" => active_defrag_cycle_max: i32 = 25, Int(1, 99), [], None;
-    "active-defrag-cycle-min" => active_defrag_cycle_min: i32 = 1, Int(1, 99), [], None;
-    "active-defrag-ignore-bytes" => active_defrag_ignore_bytes: u64 = 100 << 20, Memory(1, LONG_MAX), [], None;
-    "active-defrag-max-scan-fields" => active_defrag_max_scan_fields: usize = 1000, Int(1, i64::MAX), [], None;
-    "active-defrag-threshold-lower" => active_defrag_threshold_lower: i32 = 10, Int(0, 1000), [], None;
-    "active-defrag-threshold-upper" => active_defrag_threshold_upper: i32 = 100, Int(0, 1000), [], None;
+    "active-defrag-cycle-max" => active_defrag_cycle_max: i32 = 25, Int(1, 99), [NO_EFFECT], None;
+    "active-defrag-cycle-min" => active_defrag_cycle_min: i32 = 1, Int(1, 99), [NO_EFFECT], None;
+    "active-defrag-ignore-bytes" => active_defrag_ignore_bytes: u64 = 100 << 20, Memory(1, LONG_MAX), [NO_EFFECT], None;
+    "active-defrag-max-scan-fields" => active_defrag_max_scan_fields: usize = 1000, Int(1, i64::MAX), [NO_EFFECT], None;
+    "active-defrag-threshold-lower" => active_defrag_threshold_lower: i32 = 10, Int(0, 1000), [NO_EFFECT], None;
+    "active-defrag-threshold-upper" => active_defrag_threshold_upper: i32 = 100, Int(0, 1000), [NO_EFFECT], None;
     "active-expire-effort" => active_expire_effort: i64 = 1, Int(1, 10), [], None;
-    "activedefrag" => activedefrag: bool = false, Bool, [], None;
+    "activedefrag" => activedefrag: bool = false, BoolNo(NO_DEFRAG), [], None;
     "lazyfree-lazy-eviction" => lazyfree_lazy_eviction: bool = false, Bool, [], None;
     "lazyfree-lazy-expire" => lazyfree_lazy_expire: bool = false, Bool, [], None;
     "lazyfree-lazy-server-del" => lazyfree_lazy_server_del: bool = false, Bool, [], None;

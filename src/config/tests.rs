@@ -156,6 +156,12 @@ fn an_option_without_value_is_refused() {
 fn refused_lines_say_why() {
     for (line, expected) in [
         ("appendonly maybe", "argument must be 'yes' or 'no'"),
+        ("activedefrag maybe", "argument must be 'yes' or 'no'"),
+        (
+            "activedefrag yes",
+            "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified Jemalloc like \
+             the one shipped by default with the Redis source distribution",
+        ),
         ("port 65536", "argument must be between 0 and 65535 inclusive"),
         ("port -1", "argument must be between 0 and 65535 inclusive"),
         ("port 0x10", "argument couldn't be parsed into an integer"),

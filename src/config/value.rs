@@ -33,14 +33,16 @@ fn text(word: &[u8]) -> Result<&str, ValueError> {
 }
 
 impl Setting for bool {
-    fn parse(&self, _: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
+    fn parse(&self, kind: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
         let word = one(words)?;
-        if word.eq_ignore_ascii_case(b"yes") {
-            Ok(true)
-        } else if word.eq_ignore_ascii_case(b"no") {
-            Ok(false)
-        } else {
-            Err("argument must be 'yes' or 'no'".into())
+        let value = match word.to_ascii_lowercase().as_slice() {
+            b"yes" => true,
+            b"no" => false,
+            _ => return Err("argument must be 'yes' or 'no'".into()),
+        };
+        match kind {
+            Kind::BoolNo(reason) if value => Err(reason.into()),
+            _ => Ok(value),
         }
     }
 

@@ -6,6 +6,7 @@
 use super::call::Ctx;
 use super::error::CmdResult;
 use crate::resp::Args;
+use crate::structs::numbers::parse_i64;
 
 /// The function of a command: reads its arguments (the name included, as argument 0), writes exactly one reply to
 /// `ctx.out` unless it blocks or returns an error, and records what it changed in `ctx.srv.ks.effects`.
@@ -419,45 +420,47 @@ impl Command {
     }
 
     /// First key, last key and step as COMMAND has always reported them: the span of the specifications that are plain
-    /// positions. `(0, 0, 0)` when there is none.
+    /// positions right behind one another. `(0, 0, 0)` when there is none.
     pub fn legacy_range(&self) -> (i32, i32, i32) {
-        let mut first = i32::MAX;
-        let mut last: i32 = 0;
-        let mut step = 0;
-        for spec in self.keys {
-            let (Begin::Index(begin), Find::Range { last: l, step: s, limit: 0 | 1 }) = (spec.begin, spec.find) else {
-                continue;
-            };
-            let begin = begin as i32;
-            // A second range joins the first only when it goes on right behind it with the same stride.
-            if step != 0 && (s != 1 || step != 1 || (last >= 0 && last != begin - 1)) {
-                continue;
-            }
-            step = s;
-            first = first.min(begin);
-            let end = if l >= 0 { begin + l } else { l };
-            if last < 0 || end < 0 {
-                last = if last < 0 { last.max(end) } else { end };
-            } else {
-                last = last.max(end);
-            }
-        }
-        if first == i32::MAX { (0, 0, 0) } else { (first, last, step) }
+        self.range_and_movable().0
     }
 
     /// True when the keys cannot be told from the legacy range alone.
     pub fn has_movable_keys(&self) -> bool {
-        if self.get_keys.is_some() && self.legacy_range().0 == 0 {
-            return true;
-        }
-        let (first, ..) = self.legacy_range();
-        self.keys.iter().any(|spec| match (spec.begin, spec.find) {
-            (Begin::Index(_), Find::Range { limit: 0 | 1, .. }) => spec.flags & key::INCOMPLETE != 0,
-            _ => true,
-        }) && (first == 0 || self.keys.len() > 1 || !matches!(self.keys[0].find, Find::Range { .. }))
+        self.range_and_movable().1
     }
 
-    /// The keys of a call with these arguments, in order. `None`: the arguments do not name keys as they should.
+    fn range_and_movable(&self) -> ((i32, i32, i32), bool) {
+        if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last, step, .. } }] = *self.keys {
+            let first = first as i32;
+            let last = if last >= 0 { first + last } else { last };
+            return ((first, last, step), flags & key::INCOMPLETE != 0);
+        }
+        // The first and last position of the plain ranges so far; a negative last counts from the end.
+        let mut span: Option<(i32, i32)> = None;
+        let mut movable = false;
+        for spec in self.keys {
+            let (Begin::Index(first), Find::Range { last, step: 1, .. }) = (spec.begin, spec.find) else {
+                movable = true;
+                continue;
+            };
+            let first = first as i32;
+            let last = if last >= 0 { first + last } else { last };
+            movable |= spec.flags & key::INCOMPLETE != 0;
+            span = match span {
+                None => Some((first, last)),
+                Some((from, to)) if to == first - 1 => Some((from, last)),
+                Some(joined) => {
+                    movable = true;
+                    Some(joined)
+                }
+            };
+        }
+        (span.map_or((0, 0, 0), |(first, last)| (first, last, 1)), movable)
+    }
+
+    /// The keys of a call with these arguments, in order. `None`: the arguments do not name keys as they should. What is
+    /// no key but routed like one (shard channels) is among them, with the flag `NOT_KEY`.
     pub fn keys_of(&self, args: Args<'_>) -> Option<Vec<KeyPos>> {
         let unknown = self.keys.iter().any(|s| {
             matches!(s.begin, Begin::Unknown) || matches!(s.find, Find::Unknown) || s.flags & key::INCOMPLETE != 0
@@ -501,63 +504,87 @@ impl KeySpec {
         let argc = args.len() as i64;
         let first = match self.begin {
             Begin::Index(i) => i as i64,
-            Begin::Keyword(word, from) => {
-                let forward = from > 0;
-                let mut i = if forward { from as i64 } else { argc + from as i64 };
-                loop {
-                    if i < 1 || i >= argc {
-                        return Some(());
-                    }
-                    if args[i as usize].eq_ignore_ascii_case(word.as_bytes()) {
-                        break i + 1;
-                    }
-                    i += if forward { 1 } else { -1 };
-                }
-            }
+            Begin::Keyword(word, from) => match find_keyword(args, word, from) {
+                Some(at) => at as i64 + 1,
+                None => return Some(()),
+            },
             Begin::Unknown => return None,
         };
         let (first, last, step) = match self.find {
             Find::Range { last, step, limit } => {
                 let last = match last {
-                    l if l >= 0 => first + l as i64,
-                    -1 if limit > 1 => first + (argc - first) / limit as i64 - 1,
-                    l => argc + l as i64,
+                    l if l >= 0 => first + i64::from(l),
+                    l if limit == 0 => argc + i64::from(l),
+                    l => first + (argc - first) / i64::from(limit) + i64::from(l),
                 };
-                (first, last, step as i64)
+                (first, last, i64::from(step))
             }
             Find::KeyNum { keynum, first: offset, step } => {
-                let at = first + keynum as i64;
-                if at >= argc {
-                    return None;
-                }
-                let n = std::str::from_utf8(&args[at as usize]).ok()?.parse::<i64>().ok()?;
-                if n < 0 {
-                    return None;
-                }
+                let count = args.get(first as usize + keynum).and_then(parse_i64)?;
                 let start = first + offset as i64;
-                (start, start.checked_add(n.checked_sub(1)?.checked_mul(step as i64)?)?, step as i64)
+                match count {
+                    0 => return Some(()),
+                    // More keys than arguments are out of bounds however far they reach.
+                    1.. => (start, start.saturating_add((count - 1).saturating_mul(step as i64)), step as i64),
+                    _ => return None,
+                }
             }
             Find::Unknown => return None,
         };
-        if last >= argc || (last < first && self.begin_is_index() && self.range_needs_key()) || first > argc {
+        if last >= argc || last < first || first >= argc {
             return None;
         }
-        let mut i = first;
-        while i <= last {
-            if i >= argc {
-                return None;
-            }
-            out.push(KeyPos { index: i as usize, flags: self.flags });
-            i += step;
-        }
+        let keys = (first..=last).step_by(step.max(1) as usize);
+        out.extend(keys.map(|i| KeyPos { index: i as usize, flags: self.flags }));
         Some(())
     }
+}
 
-    fn begin_is_index(&self) -> bool {
-        matches!(self.begin, Begin::Index(_))
+/// Where a keyword stands, looked for from an argument on (negative: counted from the end, and backwards). The last
+/// argument that could be it has nothing behind it, so it is not looked at.
+fn find_keyword(args: Args<'_>, word: &str, from: i32) -> Option<usize> {
+    let is_word = |i: &usize| args[*i].eq_ignore_ascii_case(word.as_bytes());
+    let argc = args.len();
+    if from > 0 {
+        return (from as usize..argc.saturating_sub(1)).find(is_word);
+    }
+    let start = argc.checked_sub(from.unsigned_abs() as usize)?;
+    (2..=start.min(argc - 1)).rev().find(is_word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::OwnedArgs;
+
+    fn positions(keys: &'static [KeySpec], line: &str) -> Option<Vec<usize>> {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let args = OwnedArgs::from_iter(words);
+        let row = Command { keys, ..Command::ROW };
+        row.keys_of(args.as_args()).map(|keys| keys.iter().map(|k| k.index).collect())
     }
 
-    fn range_needs_key(&self) -> bool {
-        matches!(self.find, Find::Range { .. })
+    #[test]
+    fn keys_are_found_by_every_kind_of_specification() {
+        const ALL: &[KeySpec] = &[KeySpec::range(key::RO, 1, -1, 1)];
+        const PAIRS: &[KeySpec] = &[KeySpec::range(key::OW, 1, -1, 2)];
+        const STREAMS: &[KeySpec] =
+            &[KeySpec::new(key::RO, Begin::Keyword("STREAMS", 1), Find::Range { last: -1, step: 1, limit: 2 })];
+        const COUNTED: &[KeySpec] =
+            &[KeySpec::new(key::RO, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })];
+        const FROM_END: &[KeySpec] =
+            &[KeySpec::new(key::RO, Begin::Keyword("KEYS", -2), Find::Range { last: -1, step: 1, limit: 0 })];
+        assert_eq!(positions(ALL, "del a b"), Some(vec![1, 2]));
+        assert_eq!(positions(ALL, "del"), None);
+        assert_eq!(positions(PAIRS, "mset a 1 b 2"), Some(vec![1, 3]));
+        assert_eq!(positions(STREAMS, "xread count 1 streams a b 0 0"), Some(vec![4, 5]));
+        assert_eq!(positions(STREAMS, "xread count 1"), Some(vec![]));
+        assert_eq!(positions(COUNTED, "zunion 2 a b weights 1 2"), Some(vec![2, 3]));
+        assert_eq!(positions(COUNTED, "zunion 3 a b"), None);
+        assert_eq!(positions(COUNTED, "zunion 9223372036854775807 a b"), None);
+        assert_eq!(positions(COUNTED, "zunion -1 a b"), None);
+        assert_eq!(positions(COUNTED, "zunion x a b"), None);
+        assert_eq!(positions(COUNTED, "eval 0"), Some(vec![]));
+        assert_eq!(positions(FROM_END, "migrate h p x 0 5 keys a b"), Some(vec![7, 8]));
     }
 }

@@ -1,7 +1,6 @@
 //! What admission and the loop ask of rooms that have nothing to say.
 
 use super::blocked::BlockKind;
-use super::command::Command;
 use super::error::CmdError;
 use super::table::CmdRef;
 use crate::net::reactor::Ready;
@@ -31,16 +30,6 @@ impl Server {
     // pubsub
     pub fn deliver_from_bus(&mut self, _sharded: bool, _channel: &[u8], _message: &[u8]) {}
     pub fn unsubscribe_slots(&mut self, _moved: &dyn Fn(u16) -> bool) {}
-    // memory
-    pub fn check_memory(
-        &mut self,
-        _id: ClientId,
-        _row: &Command,
-        _denies_oom: bool,
-        _in_multi: bool,
-    ) -> Result<(), CmdError> {
-        Ok(())
-    }
     /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
     pub fn update_sinks(&mut self) {
         self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();

@@ -106,6 +106,11 @@ impl CommandTable {
         self.entries.iter().filter(|e| e.parent.is_none() && !e.name.is_empty())
     }
 
+    /// All commands, containers before their subcommands.
+    pub fn refs(&self) -> impl Iterator<Item = CmdRef> + use<> {
+        (0..self.entries.len() as u16).map(CmdRef)
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &Registered> {
         self.entries.iter()
     }

@@ -222,7 +222,7 @@ impl Db {
     pub fn scan(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
             Tables::One(t) => t.scan(cursor, &mut f),
-            Tables::PerSlot(slots) => scan_slots(slots, cursor, |t, c| t.scan(c, &mut f)),
+            Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::len, |t, c| t.scan(c, &mut f)),
         }
     }
 
@@ -230,7 +230,7 @@ impl Db {
     pub fn scan_expiring(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
             Tables::One(t) => t.scan_tagged(cursor, &mut f),
-            Tables::PerSlot(slots) => scan_slots(slots, cursor, |t, c| t.scan_tagged(c, &mut f)),
+            Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::tagged_len, |t, c| t.scan_tagged(c, &mut f)),
         }
     }
 
@@ -264,6 +264,49 @@ impl Db {
         }
     }
 
+    /// Looks at about `count` keys (`expiring`: with a time to live) that stand together at a random place.
+    pub fn sample(&self, count: usize, expiring: bool, mut f: impl FnMut(&Entry)) {
+        let mut seen = 0;
+        // A table with few keys is met more than once rather than searched for long.
+        for _ in 0..count.saturating_mul(2) {
+            let Some(table) = self.likely_table(expiring) else { return };
+            let mut emit = |entry: &Entry| {
+                seen += 1;
+                f(entry);
+            };
+            let cursor = fastrand::u64(..);
+            if expiring {
+                table.scan_tagged(cursor, &mut emit);
+            } else {
+                table.scan(cursor, &mut emit);
+            }
+            if seen >= count {
+                return;
+            }
+        }
+    }
+
+    /// A table at random, the larger ones more likely: the choice among all of them would take long.
+    fn likely_table(&self, expiring: bool) -> Option<&Table<Entry>> {
+        let weight = |t: &Table<Entry>| if expiring { t.tagged_len() } else { t.len() };
+        match &self.tables {
+            Tables::One(t) => Some(t),
+            Tables::PerSlot(slots) => {
+                const TRIES: usize = 32;
+                let mut total = 0;
+                let mut chosen = None;
+                for _ in 0..TRIES {
+                    let Some(table) = slots[fastrand::usize(..SLOT_COUNT)].as_deref() else { continue };
+                    total += weight(table);
+                    if weight(table) > 0 && fastrand::usize(..total) < weight(table) {
+                        chosen = Some(table);
+                    }
+                }
+                chosen.or_else(|| self.random_table(weight))
+            }
+        }
+    }
+
     /// Number of keys in a hash slot, in cluster mode.
     pub fn slot_len(&self, slot: u16) -> usize {
         match &self.tables {
@@ -286,9 +329,7 @@ impl Db {
     pub fn rehash(&mut self, budget_us: u64) {
         let start = std::time::Instant::now();
         let step = |t: &mut Table<Entry>| {
-            while t.is_rehashing() && (start.elapsed().as_micros() as u64) < budget_us {
-                t.rehash_step(100);
-            }
+            while (start.elapsed().as_micros() as u64) < budget_us && t.rehash_step(100) {}
         };
         match &mut self.tables {
             Tables::One(t) => step(t),
@@ -337,25 +378,24 @@ fn empty_tables(per_slot: bool, seed: HashSeed) -> Tables {
 /// Bits of the cursor that hold the slot.
 const SLOT_BITS: u32 = 14;
 
+/// One step through the tables of all slots; those whose `weight` is 0 are passed over.
 fn scan_slots(
     slots: &[Option<Box<Table<Entry>>>],
     cursor: u64,
+    weight: impl Fn(&Table<Entry>) -> usize,
     mut step: impl FnMut(&Table<Entry>, u64) -> u64,
 ) -> u64 {
-    let mut slot = (cursor & (SLOT_COUNT as u64 - 1)) as usize;
-    let mut inner = cursor >> SLOT_BITS;
-    let Some(table) = slots[slot].as_deref() else {
-        return next_slot(slots, slot);
+    let start = (cursor & (SLOT_COUNT as u64 - 1)) as usize;
+    let next = |from: usize| {
+        let behind = slots[from..].iter().position(|t| t.as_deref().is_some_and(|t| weight(t) > 0));
+        behind.map(|i| from + i)
     };
-    inner = step(table, inner);
+    // A slot that has nothing (left) has nothing to go on with: its successor is begun with in the same step.
+    let Some(slot) = next(start) else { return 0 };
+    let inner = if slot == start { cursor >> SLOT_BITS } else { 0 };
+    let inner = slots[slot].as_deref().map_or(0, |t| step(t, inner));
     if inner != 0 {
         return inner << SLOT_BITS | slot as u64;
     }
-    slot += 1;
-    if slot >= SLOT_COUNT { 0 } else { next_slot(slots, slot - 1) }
-}
-
-/// The cursor of the first slot with keys behind `slot`, 0 when there is none.
-fn next_slot(slots: &[Option<Box<Table<Entry>>>], slot: usize) -> u64 {
-    slots[slot + 1..].iter().position(Option::is_some).map_or(0, |i| (slot + 1 + i) as u64)
+    next(slot + 1).unwrap_or(0) as u64
 }

@@ -1,71 +1,88 @@
-//! A digest of the data: the same for the same keys, values and expirations, in whatever order they are stored.
+//! The digest of the dataset (DEBUG DIGEST): equal for equal data, whatever its encoding or order, and equal to the one
+//! that Redis computes. Tests and tools compare servers by it.
 //!
-//! As DEBUG DIGEST of Redis 7.2 computes it, so that servers of both kinds can be compared.
+//! A digest is 20 bytes. What has an order is *mixed* in, what has none is *folded* in. Format: as a 7.2 server computes
+//! it, a chain of SHA-1 sums.
 
-use super::{Entry, Keyspace};
+use super::{Entry, Keyspace, object};
 use crate::structs::entry::{IntBuf, ValueRef};
-use sha1::{Digest, Sha1};
+use sha1::{Digest as _, Sha1};
+use std::fmt;
 
-/// 20 bytes that things are added to, with their order (`mix`) or without (`xor`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DataDigest([u8; 20]);
+pub struct Digest(pub [u8; 20]);
 
-impl DataDigest {
-    fn xor(&mut self, bytes: &[u8]) {
-        let hash = Sha1::digest(bytes);
-        self.0.iter_mut().zip(hash).for_each(|(mine, theirs)| *mine ^= theirs);
+impl Digest {
+    /// Adds bytes whose order among the others does not matter.
+    pub fn fold(&mut self, bytes: &[u8]) {
+        self.0.iter_mut().zip(Sha1::digest(bytes)).for_each(|(d, h)| *d ^= h);
     }
 
-    fn mix(&mut self, bytes: &[u8]) {
-        self.xor(bytes);
+    /// Adds bytes that come after what was added before.
+    pub fn mix(&mut self, bytes: &[u8]) {
+        self.fold(bytes);
         self.0 = Sha1::digest(self.0).into();
     }
 
-    /// 40 hex digits.
-    pub fn text(&self) -> String {
-        self.0.iter().map(|b| format!("{b:02x}")).collect()
-    }
-
-    /// Adds a value, with whether it expires.
-    fn add_value(&mut self, entry: &Entry) {
-        /// Number of the type in the digest.
-        const STRING: u32 = 0;
+    /// Adds a value: its type, its contents, and whether it has a time to live.
+    pub fn add_value(&mut self, entry: &Entry) {
+        self.mix(&object::type_number(entry).to_be_bytes());
         match entry.value() {
-            ValueRef::Int(_) | ValueRef::Str { .. } => {
-                self.mix(&STRING.to_be_bytes());
-                let mut int = IntBuf::new();
-                self.mix(entry.value_bytes(&mut int).unwrap_or_default());
-            }
-            ValueRef::Object(object) => match *object {},
+            ValueRef::Int(n) => self.mix(IntBuf::new().format(n)),
+            ValueRef::Str { bytes, .. } => self.mix(bytes),
+            ValueRef::Object(o) => match *o {},
         }
         if entry.has_expire() {
-            self.xor(b"!!expire!!");
+            self.fold(b"!!expire!!");
         }
     }
 }
 
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// The digest of one value, as DEBUG DIGEST-VALUE has it: without its key.
+pub fn value_digest(entry: &Entry) -> Digest {
+    let mut digest = Digest::default();
+    digest.add_value(entry);
+    digest
+}
+
 impl Keyspace {
-    /// Of all databases.
-    pub fn digest(&self) -> DataDigest {
-        let mut all = DataDigest::default();
+    /// The digest of all databases.
+    pub fn digest(&self) -> Digest {
+        let mut all = Digest::default();
         for (number, db) in self.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
             all.mix(&(number as u32).to_be_bytes());
             for entry in db.iter() {
-                let mut one = DataDigest::default();
-                one.mix(entry.key());
-                one.add_value(entry);
-                all.xor(&one.0);
+                let mut digest = Digest::default();
+                digest.mix(entry.key());
+                digest.add_value(entry);
+                all.fold(&digest.0);
             }
         }
         all
     }
+}
 
-    /// Of one value; zeros when there is no such key.
-    pub fn digest_value(&self, db: usize, key: &[u8]) -> DataDigest {
-        let mut digest = DataDigest::default();
-        if let Some(entry) = self.dbs[db].get(key) {
-            digest.add_value(entry);
-        }
-        digest
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::structs::entry::NewValue;
+    use crate::structs::table::HashSeed;
+
+    #[test]
+    fn digests_are_those_of_redis() {
+        let mut ks = Keyspace::new(4, false, HashSeed([1; 16]));
+        assert_eq!(ks.digest().to_string(), "0".repeat(40));
+        ks.insert(0, b"a", NewValue::Str(b"hello"), None);
+        ks.insert(0, b"n", NewValue::Int(42), None);
+        ks.insert(2, b"t", NewValue::Str(b"x"), Some(1 << 50));
+        assert_eq!(ks.digest().to_string(), "93c1ab0603b545474d98d706df649623723d7562");
+        assert_eq!(value_digest(ks.dbs[0].get(b"a").unwrap()).to_string(), "36b23a1456b2dce2c3ed252c456761301dba8060");
+        assert_eq!(value_digest(ks.dbs[2].get(b"t").unwrap()).to_string(), "0745672cb1bf060476eedeb8a28f5ffe1ff5a2be");
     }
 }

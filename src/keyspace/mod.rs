@@ -3,9 +3,12 @@
 //! A command never touches a database's table itself: it goes through `Keyspace`, which expires lazily, counts hits,
 //! keeps the access clock, wakes watchers and notes what is to be propagated. Sending all that on is `dispatch`'s.
 
+pub mod cron;
 pub mod db;
 pub mod digest;
 pub mod effects;
+pub mod evict;
+pub mod expire;
 pub mod object;
 pub mod watch;
 
@@ -79,6 +82,8 @@ pub struct Keyspace {
     pub access: object::AccessClock,
     /// Deleting an expired key propagates UNLINK rather than DEL, and frees on the helper thread.
     pub lazy_expire: bool,
+    pub expiry: expire::ActiveExpiry,
+    pub eviction: evict::Eviction,
     /// CLIENT NO-TOUCH of the running client, or a child process at work.
     pub no_touch: bool,
 }
@@ -95,6 +100,8 @@ impl Keyspace {
             expire_policy: ExpirePolicy::Delete,
             access: object::AccessClock::default(),
             lazy_expire: false,
+            expiry: expire::ActiveExpiry::default(),
+            eviction: evict::Eviction::default(),
             no_touch: false,
         }
     }

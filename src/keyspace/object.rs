@@ -17,6 +17,14 @@ pub fn type_name(entry: &Entry) -> &'static str {
     }
 }
 
+/// The number of the type in digests and the like: as RDB numbers the types themselves.
+pub fn type_number(entry: &Entry) -> u32 {
+    match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str { .. } => 0,
+        ValueRef::Object(o) => match *o {},
+    }
+}
+
 /// Longest string that OBJECT ENCODING calls `embstr`, bytes.
 pub const EMBSTR_MAX: usize = 44;
 

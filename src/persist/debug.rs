@@ -11,13 +11,6 @@ pub const SUBCOMMANDS: &[DebugSub] = &[
         run: aof_flush_sleep,
         help: &["AOF-FLUSH-SLEEP <microsec>", "    Sleep before each write of the append-only log."],
     },
-    DebugSub { name: "digest", args: 0..=0, run: digest, help: &["DIGEST", "    Reply with a digest of all data."] },
-    DebugSub {
-        name: "digest-value",
-        args: 1..=usize::MAX,
-        run: digest_value,
-        help: &["DIGEST-VALUE <key> [<key> ...]", "    Reply with the digests of the values of keys."],
-    },
     DebugSub {
         name: "loadaof",
         args: 0..=0,
@@ -51,21 +44,6 @@ fn aof_flush_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let us = int_arg(&args[2])?;
     ctx.srv.persist.aof_flush_sleep_us = us.max(0) as u64;
     ctx.out.ok();
-    Ok(())
-}
-
-fn digest(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let text = ctx.srv.ks.digest().text();
-    ctx.out.simple(&text);
-    Ok(())
-}
-
-fn digest_value(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    ctx.out.array(args.len() - 2);
-    for key in args.iter().skip(2) {
-        let text = ctx.srv.ks.digest_value(ctx.db, key).text();
-        ctx.out.simple(&text);
-    }
     Ok(())
 }
 

@@ -89,11 +89,13 @@ impl Server {
         self.persist.loading = Some(loading);
         self.persist.rdb.loaded_keys = 0;
         self.persist.rdb.loaded_expired = 0;
+        crate::sys::signals::set_loading(true);
         self.update_sinks();
     }
 
     pub fn stop_loading(&mut self) {
         self.persist.loading = None;
+        crate::sys::signals::set_loading(false);
         self.clock.sync();
         self.update_access_clock();
         self.update_sinks();

@@ -4,8 +4,6 @@ use super::failover::FailoverState;
 use super::link::LinkState;
 use crate::dispatch::CmdError;
 use crate::dispatch::blocked::BlockKind;
-use crate::dispatch::command::flag;
-use crate::keyspace::ExpirePolicy;
 use crate::net::{Client, ClientFlags, ClientId};
 use crate::server::Server;
 use crate::sys::log as log_sink;
@@ -95,21 +93,6 @@ impl Server {
     pub fn change_replication_ids(&mut self) {
         log::info!("Changing replication IDs after receiving DEBUG change-repl-id");
         self.repl.history.start_new();
-    }
-
-    /// Sets how lookups of this client treat keys whose time has come. On a replica the master decides when they go:
-    /// clients do not see them any more, its own stream still does. A client that writes to a writable replica removes
-    /// them.
-    pub fn set_expire_policy(&mut self, id: ClientId) {
-        let Some(c) = self.clients.get(id) else { return };
-        let writes = c.last_command.is_some_and(|row| row.has(flag::WRITE));
-        self.ks.expire_policy = if c.is(ClientFlags::MASTER.union(ClientFlags::AOF)) {
-            ExpirePolicy::Ignore
-        } else if self.repl.is_replica() && (self.cfg.replica_read_only || !writes) || self.writes_paused() {
-            ExpirePolicy::Hide
-        } else {
-            ExpirePolicy::Delete
-        };
     }
 
     /// An empty line from a replica shows that it is alive.

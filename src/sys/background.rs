@@ -1,5 +1,6 @@
 //! A helper thread for work that must not hold up the loop: freeing large values, closing and syncing files.
 
+use super::process;
 use crate::keyspace::effects::Garbage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +16,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(name: &str) -> std::io::Result<Worker> {
+    /// A thread of this name that keeps to some processors (see [`process::set_cpu_affinity`]).
+    pub fn new(name: &str, cpus: &str) -> std::io::Result<Worker> {
         let (sender, jobs) = channel::<Job>();
         let pending = Arc::new(AtomicUsize::new(0));
         let done = pending.clone();
+        let cpus = cpus.to_string();
         thread::Builder::new().name(name.to_string()).spawn(move || {
+            process::set_cpu_affinity(&cpus);
             for job in jobs {
                 job();
                 done.fetch_sub(1, Ordering::Release);
@@ -48,11 +52,11 @@ pub struct Background {
 }
 
 impl Background {
-    pub fn new() -> std::io::Result<Background> {
+    pub fn new(cpus: &str) -> std::io::Result<Background> {
         Ok(Background {
-            files: Worker::new("bio_close_file")?,
-            fsync: Worker::new("bio_aof")?,
-            lazy_free: Worker::new("bio_lazy_free")?,
+            files: Worker::new("bio_close_file", cpus)?,
+            fsync: Worker::new("bio_aof", cpus)?,
+            lazy_free: Worker::new("bio_lazy_free", cpus)?,
             freed: Arc::default(),
         })
     }

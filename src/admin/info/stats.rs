@@ -74,8 +74,9 @@ impl Server {
     }
     // memory
     fn info_eviction_stats(&self, out: &mut InfoText) {
-        out.field("total_eviction_exceeded_time", 0);
-        out.field("current_eviction_exceeded_time", 0);
+        let (total_us, current_us) = self.ks.eviction.exceeded_us();
+        out.field("total_eviction_exceeded_time", total_us / 1000);
+        out.field("current_eviction_exceeded_time", current_us / 1000);
     }
     // pubsub
     fn info_pubsub_stats(&self, out: &mut InfoText) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::slots::SLOTS;
+use super::slots::{self, SLOTS};
 use super::view::View;
 use super::{Manager, Outcome, Stop, err, fix, info, ok};
 
@@ -85,7 +85,7 @@ fn check_open_slots(manager: &mut Manager, view: &mut View) -> Outcome<bool> {
 fn check_coverage(manager: &mut Manager, view: &mut View, healthy: bool) -> Outcome<bool> {
     info!(">>> Check slots coverage...\n");
     let covered = view.covered();
-    if covered.len() == SLOTS {
+    if slots::count(&covered) == SLOTS {
         ok!("[OK] All {SLOTS} slots covered.\n");
         return Ok(healthy);
     }

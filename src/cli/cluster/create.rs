@@ -78,7 +78,7 @@ fn lay_out(nodes: &mut [Node], replicas: usize) {
 }
 
 fn improve(hosts: &[&str], replicas: &mut [(usize, usize)]) {
-    if plan::affinity(hosts, replicas).0 == 0 {
+    if plan::affinity(hosts, replicas) == 0 {
         return;
     }
     info!(">>> Trying to optimize slaves allocation for anti-affinity\n");

@@ -8,7 +8,7 @@ use std::process::exit;
 
 use super::move_slots::{MoveOptions, is_served, must_move_slot};
 use super::node::{Node, NodeError};
-use super::slots::{SLOTS, SlotSet};
+use super::slots::{self, SLOTS, SlotSet};
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, err, info};
 use crate::cli::term::say;
@@ -281,7 +281,7 @@ pub fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Ou
     let mut fixed = 0;
     // These questions are asked even with --cluster-yes.
     if !none.is_empty() {
-        say!("The following uncovered slots have no keys across the cluster:\n{none}\n");
+        say!("The following uncovered slots have no keys across the cluster:\n{}\n", slots::text(&none));
         if manager.confirm("Fix these slots by covering with a random node?", true) {
             let chosen = masters[fastrand::usize(..masters.len())];
             for slot in none.iter() {
@@ -291,8 +291,8 @@ pub fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Ou
         }
     }
     if !single.is_empty() {
-        let slots: SlotSet = single.iter().map(|(slot, _)| *slot).collect();
-        say!("The following uncovered slots have keys in just one node:\n{slots}\n");
+        let list = slots::text(&single.iter().map(|(slot, _)| *slot).collect());
+        say!("The following uncovered slots have keys in just one node:\n{list}\n");
         if manager.confirm("Fix these slots by covering with those nodes?", true) {
             for (slot, holder) in single {
                 cover(view, slot, holder)?;
@@ -301,8 +301,8 @@ pub fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Ou
         }
     }
     if !multi.is_empty() {
-        let slots: SlotSet = multi.iter().map(|(slot, _)| *slot).collect();
-        say!("The following uncovered slots have keys in multiple nodes:\n{slots}\n");
+        let list = slots::text(&multi.iter().map(|(slot, _)| *slot).collect());
+        say!("The following uncovered slots have keys in multiple nodes:\n{list}\n");
         if manager.confirm("Fix these slots by moving keys into a single node?", true) {
             for (slot, holders) in multi {
                 unite(manager, view, slot, &holders)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::nodes_text::{self, NodeLine};
-use super::slots::SlotSet;
+use super::slots::{self, SlotSet};
 use super::{Outcome, Stop, err};
 use crate::cli::connection::{Connection, LinkError, describe};
 use crate::cli::modes::info_number;
@@ -275,7 +275,7 @@ impl Node {
                 "{lead}{role}: {} {}\n{lead}   slots:{} ({} slots) {}",
                 self.id,
                 self.address(),
-                self.slots,
+                slots::text(&self.slots),
                 self.slots.len(),
                 flags.join(",")
             )

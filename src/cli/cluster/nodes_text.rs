@@ -79,7 +79,9 @@ fn parse_line(line: &str) -> Option<NodeLine> {
             }
             None => {
                 let (first, last) = word.split_once('-').unwrap_or((word, word));
-                node.slots.extend(slot_number(first)?..=slot_number(last)?);
+                for slot in slot_number(first)?..=slot_number(last)? {
+                    node.slots.insert(slot);
+                }
             }
         }
     }
@@ -90,9 +92,12 @@ fn slot_number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|slot| *slot < SLOTS)
 }
 
+/// The nodes that serve slots, by ID, with the ranges each serves.
+pub type Signature = Vec<(String, Vec<(u16, u16)>)>;
+
 /// Who serves what, in a form that is the same wherever views agree. `None` when no slot is
 /// assigned at all.
-pub fn signature(nodes: &[NodeLine]) -> Option<Vec<(String, Vec<(u16, u16)>)>> {
+pub fn signature(nodes: &[NodeLine]) -> Option<Signature> {
     let mut owners: Vec<_> =
         nodes.iter().filter(|node| !node.slots.is_empty()).map(|node| (node.id.clone(), node.slots.ranges())).collect();
     owners.sort();
@@ -101,6 +106,7 @@ pub fn signature(nodes: &[NodeLine]) -> Option<Vec<(String, Vec<(u16, u16)>)>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slots;
     use super::*;
 
     const TEXT: &str = "\
@@ -116,7 +122,7 @@ cc :0@0 slave,fail,noaddr aa 0 0 0 disconnected
         let a = &nodes[0];
         assert!(a.is("myself") && a.connected && a.master.is_none());
         assert_eq!((a.port, a.bus_port, a.epoch), (7000, 17000, 1));
-        assert_eq!(a.slots.to_string(), "[0-5460],[6000]");
+        assert_eq!(slots::text(&a.slots), "[0-5460],[6000]");
         assert_eq!(a.importing, [(93, "bb".to_string())]);
         assert_eq!(a.migrating, [(94, "bb".to_string())]);
         assert_eq!(nodes[1].host, "127.0.0.1");

@@ -1,6 +1,8 @@
 //! The decisions of the cluster manager, as functions of plain data: who gets which slots,
 //! who replicates whom, which slots move where.
 
+use std::collections::HashMap;
+
 use super::slots::{SLOTS, SlotSet};
 
 /// Where the nodes of a new cluster stand.
@@ -77,64 +79,96 @@ pub fn layout(hosts: &[&str], replicas_each: usize) -> Layout {
 /// replicas of one master that share a host.
 pub const SAME_HOST_AS_MASTER: u64 = 10_000;
 
-/// How badly replicas are placed (0 is perfect), and which ones could be placed better.
-pub fn affinity(hosts: &[&str], replicas: &[(usize, usize)]) -> (u64, Vec<usize>) {
-    let mut score = 0;
-    let mut offenders = Vec::new();
-    for (index, (replica, master)) in replicas.iter().enumerate() {
-        let host = hosts[*replica];
-        let mut offends = false;
-        if hosts[*master] == host {
-            score += SAME_HOST_AS_MASTER;
-            offends = true;
+/// Swaps tried for every node.
+const SWAPS_PER_NODE: usize = 2000;
+
+/// Where replicas stand, counted so that a swap costs the same in clusters of any size.
+struct Placement {
+    /// The host of every node, as a number.
+    host: Vec<usize>,
+    /// Replicas on a host (first) that belong to a master (second).
+    together: HashMap<(usize, usize), u64>,
+    score: u64,
+}
+
+impl Placement {
+    fn new(hosts: &[&str], replicas: &[(usize, usize)]) -> Placement {
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
+        let mut number = |host| {
+            let next = numbers.len();
+            *numbers.entry(host).or_insert(next)
+        };
+        let host = hosts.iter().map(|host| number(*host)).collect();
+        let mut placement = Placement { host, together: HashMap::new(), score: 0 };
+        for (replica, master) in replicas {
+            placement.change(*replica, *master, true);
         }
-        let siblings = replicas
-            .iter()
-            .enumerate()
-            .filter(|(other, (node, of))| *other != index && of == master && hosts[*node] == host)
-            .count();
-        if siblings > 0 && hosts[*master] != host {
-            score += 1;
-            offends = true;
-        }
-        if offends {
-            offenders.push(index);
-        }
+        placement
     }
-    (score, offenders)
+
+    fn is_with_master(&self, replica: usize, master: usize) -> bool {
+        self.host[replica] == self.host[master]
+    }
+
+    /// Puts a replica to a master, or takes it away.
+    fn change(&mut self, replica: usize, master: usize, put: bool) {
+        let with_master = self.is_with_master(replica, master);
+        let weight = |count: u64| match (with_master, count) {
+            (true, count) => count * SAME_HOST_AS_MASTER,
+            (false, 0 | 1) => 0,
+            (false, count) => count,
+        };
+        let count = self.together.entry((self.host[replica], master)).or_insert(0);
+        let before = weight(*count);
+        *count = if put { *count + 1 } else { *count - 1 };
+        self.score = self.score + weight(*count) - before;
+    }
+
+    fn offends(&self, replica: usize, master: usize) -> bool {
+        self.is_with_master(replica, master) || self.together.get(&(self.host[replica], master)).is_some_and(|n| *n > 1)
+    }
+
+    fn swap(&mut self, replicas: &mut [(usize, usize)], first: usize, second: usize) {
+        let ((a, master_a), (b, master_b)) = (replicas[first], replicas[second]);
+        self.change(a, master_a, false);
+        self.change(b, master_b, false);
+        self.change(a, master_b, true);
+        self.change(b, master_a, true);
+        replicas[first].1 = master_b;
+        replicas[second].1 = master_a;
+    }
+}
+
+/// How badly replicas are placed; 0 is perfect.
+pub fn affinity(hosts: &[&str], replicas: &[(usize, usize)]) -> u64 {
+    Placement::new(hosts, replicas).score
 }
 
 /// Swaps masters of replicas until no replica shares a host with its master or with another
 /// replica of it, as far as that is possible. Returns the score that is left.
 pub fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &mut fastrand::Rng) -> u64 {
+    let mut placement = Placement::new(hosts, replicas);
     let single_host = hosts.windows(2).all(|pair| pair[0] == pair[1]);
-    let (mut score, mut offenders) = affinity(hosts, replicas);
-    let attempts = if single_host { 0 } else { 500 * hosts.len() };
-    let mut best = (score, replicas.to_vec());
-    for _ in 0..attempts {
-        if score == 0 || replicas.len() < 2 {
+    if single_host || replicas.len() < 2 {
+        return placement.score;
+    }
+    let mut best = (placement.score, replicas.to_vec());
+    for _ in 0..SWAPS_PER_NODE * hosts.len() {
+        if placement.score == 0 {
             break;
         }
-        let first = offenders[rng.usize(..offenders.len())];
-        let second = rng.usize(..replicas.len());
-        if first == second {
+        let (first, second) = (rng.usize(..replicas.len()), rng.usize(..replicas.len()));
+        let (replica, master) = replicas[first];
+        if first == second || !placement.offends(replica, master) {
             continue;
         }
-        let swap = |replicas: &mut [(usize, usize)]| {
-            let (a, b) = (replicas[first].1, replicas[second].1);
-            replicas[first].1 = b;
-            replicas[second].1 = a;
-        };
-        swap(replicas);
-        let (new_score, new_offenders) = affinity(hosts, replicas);
-        if new_score > score {
-            swap(replicas);
-            continue;
-        }
-        // Steps that change nothing are kept: two of them may lead to a better place.
-        (score, offenders) = (new_score, new_offenders);
-        if score < best.0 {
-            best = (score, replicas.to_vec());
+        let before = placement.score;
+        placement.swap(replicas, first, second);
+        if placement.score > before {
+            placement.swap(replicas, first, second);
+        } else if placement.score < best.0 {
+            // Steps that change nothing are kept too: two of them may lead to a better place.
+            best = (placement.score, replicas.to_vec());
         }
     }
     replicas.copy_from_slice(&best.1);
@@ -146,7 +180,7 @@ pub fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &
 pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.sort_by_key(|source| std::cmp::Reverse(sources[*source].len()));
-    let total: usize = sources.iter().map(|slots| usize::from(slots.len())).sum();
+    let total: usize = sources.iter().map(|slots| slots.len()).sum();
     let count = count.min(total);
     if count == 0 {
         return Vec::new();
@@ -155,7 +189,7 @@ pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
         .iter()
         .enumerate()
         .map(|(rank, source)| {
-            let exact = count as f64 * f64::from(sources[*source].len()) / total as f64;
+            let exact = count as f64 * sources[*source].len() as f64 / total as f64;
             let rounded = if rank == 0 { exact.ceil() } else { exact.floor() };
             rounded as usize
         })
@@ -164,7 +198,7 @@ pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
     let mut missing = count.saturating_sub(shares.iter().sum());
     while missing > 0 {
         for (share, source) in shares.iter_mut().zip(&order) {
-            if missing > 0 && *share < usize::from(sources[*source].len()) {
+            if missing > 0 && *share < sources[*source].len() {
                 *share += 1;
                 missing -= 1;
             }
@@ -283,7 +317,7 @@ mod tests {
         let layout = layout(&hosts, 1);
         let masters: Vec<&str> = layout.masters.iter().map(|(n, _)| hosts[*n]).collect();
         assert_eq!(masters, ["a", "b", "c"]);
-        assert_eq!(affinity(&hosts, &layout.replicas).0, 0);
+        assert_eq!(affinity(&hosts, &layout.replicas), 0);
     }
 
     #[test]
@@ -300,9 +334,9 @@ mod tests {
     #[test]
     fn affinity_scores() {
         let hosts = ["a", "a", "b", "b"];
-        assert_eq!(affinity(&hosts, &[(1, 0)]).0, SAME_HOST_AS_MASTER);
-        assert_eq!(affinity(&hosts, &[(2, 0), (3, 0)]).0, 2);
-        assert_eq!(affinity(&hosts, &[(2, 0), (1, 3)]), (0, vec![]));
+        assert_eq!(affinity(&hosts, &[(1, 0)]), SAME_HOST_AS_MASTER);
+        assert_eq!(affinity(&hosts, &[(2, 0), (3, 0)]), 2);
+        assert_eq!(affinity(&hosts, &[(2, 0), (1, 3)]), 0);
     }
 
     #[test]
@@ -311,7 +345,7 @@ mod tests {
         let mut replicas = vec![(3, 0), (4, 1), (5, 2)];
         let mut rng = fastrand::Rng::with_seed(7);
         assert_eq!(optimize_affinity(&hosts, &mut replicas, &mut rng), 0);
-        assert_eq!(affinity(&hosts, &replicas).0, 0);
+        assert_eq!(affinity(&hosts, &replicas), 0);
     }
 
     #[test]
@@ -351,6 +385,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn shares_cover_all_slots(count in 1usize..2000) {
             let mut next = 0;
@@ -373,11 +409,11 @@ mod tests {
                 .chain(layout.replicas.iter().map(|r| r.0)).collect();
             seen.sort_unstable();
             prop_assert_eq!(seen, (0..names.len()).collect::<Vec<_>>());
-            let before = affinity(&names, &layout.replicas).0;
+            let before = affinity(&names, &layout.replicas);
             let mut rng = fastrand::Rng::with_seed(1);
             let after = optimize_affinity(&names, &mut layout.replicas, &mut rng);
             prop_assert!(after <= before);
-            prop_assert_eq!(after, affinity(&names, &layout.replicas).0);
+            prop_assert_eq!(after, affinity(&names, &layout.replicas));
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! `--cluster rebalance`: gives every master the share of slots its weight entitles it to.
 
 use super::move_slots::{MoveOptions, move_slot};
+use super::slots;
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, check, err, info, plan};
 use crate::cli::term::say;
@@ -19,14 +20,14 @@ pub fn rebalance(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
         return Err(Stop);
     }
     let weights: Vec<f32> = involved.iter().map(|at| weights[*at]).collect();
-    let slots: Vec<u16> = involved.iter().map(|at| view.nodes[*at].slots.len()).collect();
+    let have: Vec<u16> = involved.iter().map(|at| slots::count(&view.nodes[*at].slots)).collect();
     let total_weight: f32 = weights.iter().sum();
     if total_weight <= 0.0 {
         err!("*** No node has a weight above zero\n");
         return Err(Stop);
     }
     let threshold = manager.options().threshold;
-    let balance = plan::balance(&slots, &weights, threshold);
+    let balance = plan::balance(&have, &weights, threshold);
     if !balance.over_threshold {
         caution!("*** No rebalancing needed! All nodes are within the {threshold:.2}% threshold.\n");
         return Ok(());

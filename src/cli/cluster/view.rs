@@ -98,11 +98,7 @@ impl View {
 
     /// The slots somebody serves.
     pub fn covered(&self) -> SlotSet {
-        let mut covered = SlotSet::default();
-        for node in &self.nodes {
-            covered.extend(node.slots.iter());
-        }
-        covered
+        self.nodes.iter().flat_map(|node| node.slots.iter()).collect()
     }
 
     /// Prints every node.

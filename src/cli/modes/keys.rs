@@ -81,10 +81,10 @@ fn survey(session: &mut Session, superlative: &str, _what: &str, ask: impl Fn(&s
             let kind = kind.text_lossy();
             sampled += 1;
             key_bytes += key.len() as u64;
-            if kind != "none" {
-                if let Some((command, unit)) = ask(&kind, key) {
-                    asks.push((key, kind, unit, command));
-                }
+            if kind != "none"
+                && let Some((command, unit)) = ask(&kind, key)
+            {
+                asks.push((key, kind, unit, command));
             }
         }
         let commands: Vec<Vec<Vec<u8>>> = asks.iter().map(|ask| ask.3.clone()).collect();
