@@ -185,6 +185,8 @@ impl Server {
             self.drain_one_by_one();
             evicted += 1;
             if evicted % 16 == 0 {
+                // The deletions pile up for the replicas otherwise, and with them memory.
+                self.flush_replica_output();
                 if lazy && self.memory_to_free().is_none() {
                     break;
                 }
