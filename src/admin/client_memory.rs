@@ -212,6 +212,11 @@ impl Server {
             self.stats.evicted_clients += 1;
             self.clients.close_later(id);
             self.update_client_memory(id);
+            // At once, so that no key has to make room for it. The client whose command runs goes later, as does anyone
+            // while a command further out may be theirs.
+            if !self.is_nested_turn() {
+                self.free_client(id);
+            }
         }
         if self.admin.client_memory.evictable_bytes() >= limit {
             log::warn!("Over client maxmemory after evicting all evictable clients");
