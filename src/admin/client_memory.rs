@@ -210,13 +210,7 @@ impl Server {
             }
             log::info!("Evicting client: {}", self.describe_client(id));
             self.stats.evicted_clients += 1;
-            self.clients.close_later(id);
-            self.update_client_memory(id);
-            // At once, so that no key has to make room for it. The client whose command runs goes later, as does anyone
-            // while a command further out may be theirs.
-            if !self.is_nested_turn() {
-                self.free_client(id);
-            }
+            self.close_now(id);
         }
         if self.admin.client_memory.evictable_bytes() >= limit {
             log::warn!("Over client maxmemory after evicting all evictable clients");

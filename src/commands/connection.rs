@@ -268,6 +268,7 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     }
     ctx.srv.discard_transaction(id);
     ctx.srv.unwatch_all(id);
+    ctx.srv.unsubscribe_all(id);
     ctx.srv.clients.monitors.retain(|m| *m != id);
     let auth_required = ctx.srv.auth_required;
     let c = ctx.c_mut();

@@ -12,6 +12,9 @@ impl Server {
             return;
         }
         self.drain_propagation();
+        if !self.ks.effects.events.is_empty() {
+            self.publish_key_events();
+        }
         for id in std::mem::take(&mut self.ks.watch.dirty) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.add(ClientFlags::DIRTY_CAS);

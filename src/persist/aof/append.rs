@@ -400,6 +400,21 @@ impl Server {
         self.disk_error().map_or(Ok(()), Err)
     }
 
+    /// A write of the master's stream or of the log being loaded cannot be refused when the disk fails: the process ends,
+    /// unless `replica-ignore-disk-write-errors`.
+    pub fn obey_despite_disk(&mut self) {
+        const LOG_EVERY_MS: i64 = 10_000;
+        if self.disk_error().is_none() {
+            return;
+        }
+        assert!(self.cfg.replica_ignore_disk_write_errors, "Replica was unable to write command to disk.");
+        let now = self.clock.ms();
+        if now > self.persist.ignored_disk_error_ms + LOG_EVERY_MS {
+            self.persist.ignored_disk_error_ms = now;
+            log::warn!("Replica is applying a command even though it is unable to write to disk.");
+        }
+    }
+
     /// Why writes are refused, if they are: the last snapshot failed, or the log cannot be written.
     pub fn disk_error(&self) -> Option<CmdError> {
         let aof = &self.persist.aof;
