@@ -298,6 +298,7 @@ impl Server {
         access.lfu_log_factor = self.cfg.lfu_log_factor as u32;
         access.lfu_decay_minutes = self.cfg.lfu_decay_time as u32;
         self.ks.lazy_expire = self.cfg.lazyfree_lazy_expire;
+        self.ks.lazy_server_del = self.cfg.lazyfree_lazy_server_del;
         self.ks.now_ms = self.clock.ms();
     }
 }
