@@ -47,7 +47,7 @@ pub fn write(srv: &Server, out: &mut InfoText) {
         out.field(name, 0);
     }
     srv.info_tracking_stats(out);
-    out.field("unexpected_error_replies", s.unexpected_error_replies);
+    out.field("unexpected_error_replies", srv.repl.stats.unexpected_errors);
     out.field("total_error_replies", s.total_error_replies);
     out.field("dump_payload_sanitizations", s.dump_payload_sanitizations);
     out.field("total_reads_processed", s.reads_processed);
@@ -68,9 +68,10 @@ pub fn write(srv: &Server, out: &mut InfoText) {
 impl Server {
     // repl
     fn info_sync_stats(&self, out: &mut InfoText) {
-        out.field("sync_full", 0);
-        out.field("sync_partial_ok", 0);
-        out.field("sync_partial_err", 0);
+        let s = &self.repl.stats;
+        out.field("sync_full", s.sync_full);
+        out.field("sync_partial_ok", s.sync_partial_ok);
+        out.field("sync_partial_err", s.sync_partial_err);
     }
     // memory
     fn info_eviction_stats(&self, out: &mut InfoText) {
