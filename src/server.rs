@@ -16,6 +16,7 @@ use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
+use crate::pubsub::PubSub;
 use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
@@ -48,6 +49,7 @@ pub struct Server {
     pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
+    pub pubsub: PubSub,
     /// Nested calls: above 0 within a transaction or script.
     pub depth: usize,
     /// The default user has a password.
@@ -97,6 +99,7 @@ impl Server {
             bus: None,
             repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
+            pubsub: PubSub::default(),
             depth: 0,
             run_id: random_hex_40(),
             started_ms: now_ms,

@@ -1,6 +1,7 @@
 //! A client in one line, as CLIENT LIST and the log show it.
 
 use crate::net::{Client, ClientFlags, ClientId};
+use crate::pubsub::Kind;
 use crate::server::Server;
 use std::fmt::Write;
 use std::os::fd::AsRawFd;
@@ -123,8 +124,10 @@ impl Server {
 /// What other rooms know of a client.
 impl Server {
     // pubsub
-    fn subscription_counts(&self, _c: &Client) -> (usize, usize, usize) {
-        (0, 0, 0)
+    fn subscription_counts(&self, c: &Client) -> (usize, usize, usize) {
+        c.subscriptions.as_ref().map_or((0, 0, 0), |s| {
+            (s.names(Kind::Channel).len(), s.names(Kind::Pattern).len(), s.names(Kind::Shard).len())
+        })
     }
     // tracking
     pub fn tracking_redirection(&self, _c: &Client) -> i64 {

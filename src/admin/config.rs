@@ -267,6 +267,7 @@ impl Server {
     pub fn reset_stats(&mut self) {
         self.stats = Default::default();
         self.ks.stats = Default::default();
+        self.repl.stats = Default::default();
         self.background.reset_lazy_freed();
         self.admin.metrics.reset();
         for command in self.commands.all_mut() {

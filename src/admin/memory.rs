@@ -146,8 +146,8 @@ impl Server {
 impl Server {
     // repl
     pub fn replication_memory(&self) -> ReplicationMemory {
-        let m = self.repl.memory();
-        ReplicationMemory { backlog: m.backlog, replicas: m.replicas, buffers: m.total }
+        let memory = self.repl.memory();
+        ReplicationMemory { backlog: memory.backlog, replicas: memory.replicas, buffers: memory.total }
     }
     // cluster
     pub fn cluster_link_memory(&self) -> usize {

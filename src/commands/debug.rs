@@ -38,7 +38,12 @@ pub struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS];
+const TABLES: &[&[DebugSub]] = &[
+    SUBCOMMANDS,
+    super::object::DEBUG_SUBCOMMANDS,
+    crate::persist::debug::SUBCOMMANDS,
+    super::cluster::DEBUG_SUBCOMMANDS,
+];
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {

@@ -68,6 +68,8 @@ impl Server {
         if !obeyed {
             self.check_disk(row, is_write)?;
             self.check_good_replicas(is_write)?;
+        } else if is_write {
+            self.obey_despite_disk();
         }
         let c = self.clients.get(id).expect("checked above");
         if is_write && !obeyed && self.is_read_only_replica() {

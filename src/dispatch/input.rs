@@ -1,6 +1,7 @@
 //! From bytes read to commands run: the loop over a client's query buffer.
 
 use super::admit::Admission;
+use super::command::{Group, flag};
 use super::error::CmdError;
 use super::table::{CmdRef, Resolved};
 use crate::net::{ClientFlags, ClientId};
@@ -195,14 +196,19 @@ impl Server {
         }
         let mark = out.buf.len();
         self.set_expire_policy(id);
+        let old_offset = self.repl_offset();
         let was_replica = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::REPLICA));
         self.call(id, cmd, args, out);
         self.drain_effects();
         self.check_link_reply(id, was_replica, &out.buf[mark..]);
-        let write_offset = self.repl_offset();
+        let new_offset = self.repl_offset();
         let Some(c) = self.clients.get_mut(id) else { return };
-        c.write_offset = write_offset;
-        if was_replica || self.is_silent(id) {
+        if new_offset != old_offset {
+            c.write_offset = new_offset;
+        }
+        // What subscribing answers are pushes: they come even when replies are off.
+        let pushes = row.has(flag::PUBSUB) && row.group == Group::Pubsub && row.name.ends_with("subscribe");
+        if was_replica || (self.is_silent(id) && !pushes) {
             out.buf.truncate(mark);
         }
         let Some(c) = self.clients.get_mut(id) else { return };

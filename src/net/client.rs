@@ -5,6 +5,7 @@ use crate::dispatch::blocked::BlockState;
 use crate::dispatch::command::Command;
 use crate::dispatch::multi::MultiState;
 use crate::dispatch::table::CmdRef;
+use crate::pubsub::Subscriptions;
 use crate::resp::{OwnedArgs, RequestParser};
 use std::net::SocketAddr;
 
@@ -127,6 +128,7 @@ pub struct Client {
     pub resp: u8,
     pub user: String,
     pub multi: MultiState,
+    pub subscriptions: Option<Box<Subscriptions>>,
     pub block: Option<Box<BlockState>>,
     /// A command to run before the input is gone on with: one that was held back.
     pub resume: Option<(CmdRef, OwnedArgs)>,
@@ -176,6 +178,7 @@ impl Client {
             resp: 2,
             user: "default".into(),
             multi: MultiState::default(),
+            subscriptions: None,
             block: None,
             resume: None,
             created_ms: now_ms,
