@@ -89,7 +89,7 @@ pub const COMMANDS: &[Command] = &[Command {
             summary: "Closes connections, one by its address or all that pass the filters.",
             history: &["2.8.12", "2.8.12", "3.2.0", "5.0.0", "6.2.0"],
             args: &[arg("filter", ArgKind::OneOf).of(&[
-                arg("old-format", ArgKind::String).deprecated_since("2.8.12"),
+                arg("old-format", ArgKind::String).display("ip:port").deprecated_since("2.8.12"),
                 arg("new-format", ArgKind::OneOf).multiple().of(&[
                     arg("client-id", ArgKind::Integer).token("ID").since("2.8.12").optional(),
                     arg("client-type", ArgKind::OneOf).token("TYPE").since("2.8.12").optional().of(&[

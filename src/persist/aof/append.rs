@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Seconds between two log lines about failing writes.
 const ERROR_LOG_S: i64 = 30;
@@ -175,7 +175,10 @@ impl Server {
         let aof = &mut self.persist.aof;
         aof.postponed_since_s = None;
         let Some(file) = aof.file.clone() else { return };
+        let began = Instant::now();
         let (written, error) = write_most(&file, &aof.buf);
+        self.note_aof_write_latency(began.elapsed());
+        let aof = &mut self.persist.aof;
         if written < aof.buf.len() {
             self.on_aof_write_error(&file, written, error, policy, now_s);
             return;
@@ -192,6 +195,20 @@ impl Server {
             aof.buf.clear();
         }
         self.sync_aof_if_due(policy, now_s);
+    }
+
+    /// A slow write counts twice: by what may have slowed it down, and as such.
+    fn note_aof_write_latency(&mut self, took: Duration) {
+        let ms = took.as_millis() as i64;
+        let event = if self.is_aof_syncing() {
+            "aof-write-pending-fsync"
+        } else if self.has_child() {
+            "aof-write-active-child"
+        } else {
+            "aof-write-alone"
+        };
+        self.note_latency(event, ms);
+        self.note_latency("aof-write", ms);
     }
 
     fn on_aof_write_error(
