@@ -151,7 +151,7 @@ impl Server {
     }
     // cluster
     pub fn cluster_link_memory(&self) -> usize {
-        0
+        self.bus.as_ref().map_or(0, |bus| bus.links_mem())
     }
     // persist
     pub fn aof_buffer_memory(&self) -> usize {
@@ -163,7 +163,7 @@ impl Server {
     }
     /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
     pub fn memory_not_counted(&self) -> usize {
-        self.aof_buffer_memory() + self.replication_memory().replicas
+        self.aof_buffer_memory() + self.repl.memory_not_counted()
     }
 }
 

@@ -91,7 +91,6 @@ impl Server {
             return Err(CmdError::of("ERR Replica can't interact with the keyspace"));
         }
         if let Some(kind) = self.pauses.kind()
-            && !obeyed
             && !c.is(ClientFlags::REPLICA)
             && (kind == PauseKind::All || may_replicate)
             && c.conn.is_some()

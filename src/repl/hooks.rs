@@ -128,16 +128,17 @@ impl Server {
         {
             log::info!("Latest backlog is: '{}'", backlog.latest(SHOWN_STREAM_BYTES).escape_ascii());
         }
-        self.repl.stats.unexpected_errors += 1;
-        let how = self.cfg.propagation_error_behavior;
-        let ends_replica = c.is(ClientFlags::MASTER)
-            && self.cfg.replica_read_only
-            && matches!(how, PropagationErrorBehavior::Panic | PropagationErrorBehavior::PanicOnReplicas);
-        let ends_loading = c.is(ClientFlags::AOF) && how == PropagationErrorBehavior::Panic;
-        assert!(
-            !ends_replica && !ends_loading,
-            "This {from} panicked sending an error to its {to} after processing the command '{command}'"
-        );
+        self.stats.unexpected_error_replies += 1;
+        let from_master = c.is(ClientFlags::MASTER) && self.cfg.replica_read_only;
+        let fatal = match self.cfg.propagation_error_behavior {
+            PropagationErrorBehavior::Ignore => false,
+            PropagationErrorBehavior::Panic => from_master || c.is(ClientFlags::AOF),
+            PropagationErrorBehavior::PanicOnReplicas => from_master,
+        };
+        if fatal {
+            // Asked for by the operator: better no replica than one that differs.
+            panic!("This {from} panicked sending an error to its {to} after processing the command '{command}'");
+        }
     }
 
     /// A client is about to go.

@@ -88,7 +88,7 @@ pub fn open_incr(path: &std::path::Path, truncate: bool) -> io::Result<File> {
 
 impl Server {
     /// Takes a command into the log. `command` is in the form of the request protocol.
-    pub fn feed_aof(&mut self, db: usize, command: &[u8]) {
+    pub fn feed_aof(&mut self, db: Option<usize>, command: &[u8]) {
         let now_s = self.now_s();
         let rewriting = self.child_kind() == Some(ChildKind::Aof);
         let aof = &mut self.persist.aof;
@@ -105,7 +105,9 @@ impl Server {
             aof.timestamp_s = now_s;
             aof.buf.extend_from_slice(format!("#TS:{now_s}\r\n").as_bytes());
         }
-        if aof.selected_db != Some(db) {
+        if let Some(db) = db
+            && aof.selected_db != Some(db)
+        {
             put_command(&mut aof.buf, &[b"SELECT", itoa::Buffer::new().format(db).as_bytes()]);
             aof.selected_db = Some(db);
         }
