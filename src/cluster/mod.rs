@@ -682,6 +682,7 @@ impl Cluster {
 
     /// Ends the turn: decides what was put off and hands over everything that is to be done, in order.
     pub fn flush(&mut self, env: &Env) -> Vec<Action> {
+        self.pause_for_failover(env);
         if self.manual.waits_for_offset() {
             self.advance_manual_failover(env);
         }
