@@ -403,6 +403,7 @@ fn add_and_remove(nodes: &[Node], traffic: &Traffic) {
     let args = ["--cluster", "add-node", &replica.address(), &known, "--cluster-slave", "--cluster-master-id", &id];
     cli(&args).require();
     wait_for(20, "the new replica follows", || replica.field(&["info", "replication"], "master_link_status") == "up");
+    wait_cluster_ok(&[&master]);
     let from = nodes[2].id();
     let move_slots = |from: &str, to: &str| {
         let args = ["--cluster", "reshard", &known, "--cluster-from", from, "--cluster-to", to];

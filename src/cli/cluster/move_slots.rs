@@ -7,6 +7,8 @@
 //! slot is its own, before anyone else: should it fail right then, nobody has given the slot
 //! up. Then the source, then the other masters, so that clients are redirected once at most.
 
+use std::time::{Duration, Instant};
+
 use super::node::{Node, NodeError};
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, err};
@@ -15,6 +17,9 @@ use crate::resp::reply_reader::Reply;
 
 /// What the source says after it lost its last slot and became a replica of the target.
 const BECAME_REPLICA: &str = "ERR Please use SETSLOT only with masters.";
+
+/// How long a target may say that the cluster is down before it is believed.
+const JOINING: Duration = Duration::from_secs(5);
 
 /// How to move a slot.
 #[derive(Debug, Clone, Copy, Default)]
@@ -142,7 +147,16 @@ fn migrate(
     push_login(&manager.opts, &mut args);
     args.push(b"KEYS");
     args.extend(keys.iter().map(Vec::as_slice));
-    source.call(&args)
+    let started = Instant::now();
+    loop {
+        match source.call(&args) {
+            // A master that has just joined refuses writes for a moment.
+            Err(NodeError::Refused(text)) if text.contains("CLUSTERDOWN") && started.elapsed() < JOINING => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The arguments by which MIGRATE logs in at the target.
