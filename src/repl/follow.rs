@@ -600,6 +600,7 @@ impl Server {
         }
         self.repl.master.state = LinkState::Connect;
         self.repl.master.down_since_s = self.now_s();
+        self.repl.master.heard_s = online.last_io_s;
         if let Some((host, port)) = &self.repl.master.address {
             log::info!("Reconnecting to MASTER {host}:{port}");
             self.connect_to_master();
