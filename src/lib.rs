@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod keyspace;
 pub mod net;
 pub mod persist;
+pub mod pubsub;
 pub mod repl;
 pub mod resp;
 pub mod server;

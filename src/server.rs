@@ -16,11 +16,13 @@ use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
+use crate::pubsub::PubSub;
 use crate::repl::Repl;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
 use crate::sys::process::OomScore;
+use crate::sys::watchdog;
 use std::io;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub struct Server {
     pub repl: Repl,
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
+    pub pubsub: PubSub,
     /// Nested calls: above 0 within a transaction or script.
     pub depth: usize,
     /// The default user has a password.
@@ -96,6 +99,7 @@ impl Server {
             bus: None,
             repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
+            pubsub: PubSub::default(),
             depth: 0,
             run_id: random_hex_40(),
             started_ms: now_ms,
@@ -143,6 +147,7 @@ impl Server {
 
     /// Runs until something sets `exit`; gives the exit code.
     pub fn run(&mut self) -> i32 {
+        let _told_of_in_a_crash = crate::sys::crash::tell_of(self);
         loop {
             if let Err(e) = self.turn(None) {
                 log::warn!("The event loop failed: {}", listener::reason(&e));
@@ -168,10 +173,10 @@ impl Server {
         self.before_sleep();
         let timeout = at_most.unwrap_or_else(|| self.sleep_time());
         let now_us = self.clock.tick_us();
-        self.admin.metrics.end_cycle(now_us);
+        self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
         let ready = self.reactor.poll(Some(timeout))?;
         self.clock.sync();
-        self.admin.metrics.begin_cycle(self.clock.mono_us());
+        self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
         self.cluster_turn_begins();
         for event in &ready {
@@ -224,7 +229,9 @@ impl Server {
         self.rooms_before_sleep();
         self.drain_effects();
         // What was executed reaches the disk first, if it is to: then replies may leave.
+        let start_us = self.clock.tick_us();
         self.flush_aof();
+        self.admin.metrics.aof_us += (self.clock.tick_us() - start_us).max(0) as u64;
         self.write_pending();
         self.free_closing();
         self.evict_clients();
@@ -239,7 +246,9 @@ impl Server {
         if now >= self.next_cron_ms || now + 10_000 < self.next_cron_ms {
             if !self.admin.debug.pause_cron {
                 self.cron_loops += 1;
+                let start_us = self.clock.tick_us();
                 self.cron();
+                self.admin.metrics.cron_us += (self.clock.tick_us() - start_us).max(0) as u64;
             }
             self.next_cron_ms = now + 1000 / self.hz();
         }
@@ -264,6 +273,10 @@ impl Server {
 
     fn cron(&mut self) {
         self.update_access_clock();
+        if self.cfg.watchdog_period > 0 {
+            watchdog::schedule(self.cfg.watchdog_period);
+            watchdog::report();
+        }
         self.sample_rates();
         self.sample_memory();
         self.shutdown_cron();

@@ -508,3 +508,20 @@ fn the_checkers_run_under_their_names() {
     server.restart();
     check(&server);
 }
+
+#[test]
+fn saving_and_reloading_are_not_logged() {
+    let mut server = TestServer::start(&["--appendonly", "yes", "--enable-debug-command", "yes"]);
+    fill(&server);
+    let mut c = server.connect();
+    run::<()>(&mut c, &["SAVE"]);
+    run::<()>(&mut c, &["DEBUG", "LOADAOF"]);
+    run::<()>(&mut c, &["DEBUG", "RELOAD"]);
+    run::<()>(&mut c, &["SET", "int8", "-5"]);
+    let log = fs::read(server.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap();
+    let text = String::from_utf8_lossy(&log).to_ascii_uppercase();
+    assert!(!text.contains("SAVE") && !text.contains("LOADAOF") && !text.contains("RELOAD"));
+    server.kill();
+    server.restart();
+    check(&server);
+}

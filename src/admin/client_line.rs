@@ -1,6 +1,7 @@
 //! A client in one line, as CLIENT LIST and the log show it.
 
 use crate::net::{Client, ClientFlags, ClientId};
+use crate::pubsub::Kind;
 use crate::server::Server;
 use std::fmt::Write;
 use std::os::fd::AsRawFd;
@@ -75,7 +76,7 @@ impl Server {
         );
         let (channels, patterns, shard_channels) = self.subscription_counts(c);
         let multi = if c.is(ClientFlags::MULTI) { c.multi.queued.len() as i64 } else { -1 };
-        let (query_len, query_cap) = c.query_room();
+        let (query_len, query_cap, arg_bytes) = c.shown_query();
         let _ = write!(
             s,
             " sub={channels} psub={patterns} ssub={shard_channels} multi={multi} qbuf={query_len} qbuf-free={}",
@@ -85,7 +86,7 @@ impl Server {
         let _ = write!(
             s,
             " argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={output} tot-mem={}",
-            c.argv_bytes,
+            arg_bytes,
             c.multi.arg_bytes(),
             c.out.buffer_size(),
             c.reply_peak,
@@ -123,8 +124,10 @@ impl Server {
 /// What other rooms know of a client.
 impl Server {
     // pubsub
-    fn subscription_counts(&self, _c: &Client) -> (usize, usize, usize) {
-        (0, 0, 0)
+    fn subscription_counts(&self, c: &Client) -> (usize, usize, usize) {
+        c.subscriptions.as_ref().map_or((0, 0, 0), |s| {
+            (s.names(Kind::Channel).len(), s.names(Kind::Pattern).len(), s.names(Kind::Shard).len())
+        })
     }
     // tracking
     pub fn tracking_redirection(&self, _c: &Client) -> i64 {

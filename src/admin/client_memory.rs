@@ -210,8 +210,7 @@ impl Server {
             }
             log::info!("Evicting client: {}", self.describe_client(id));
             self.stats.evicted_clients += 1;
-            self.clients.close_later(id);
-            self.update_client_memory(id);
+            self.close_now(id);
         }
         if self.admin.client_memory.evictable_bytes() >= limit {
             log::warn!("Over client maxmemory after evicting all evictable clients");

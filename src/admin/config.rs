@@ -9,7 +9,7 @@ use crate::dispatch::admit::is_local;
 use crate::net::ClientId;
 use crate::net::listener::{self, Listener};
 use crate::server::Server;
-use crate::sys::{alloc, crash, log as log_sink, process};
+use crate::sys::{alloc, crash, log as log_sink, process, watchdog};
 use std::io;
 
 /// Which of the three values of `oom-score-adj-values` holds for a process.
@@ -95,8 +95,18 @@ impl Server {
             Apply::Requirepass => self.apply_requirepass(),
             Apply::Tls => refuse_tls(&self.cfg)?,
             Apply::TlsPort => refuse_tls(&self.cfg)?,
+            Apply::WatchdogPeriod => self.apply_watchdog(),
         }
         Ok(())
+    }
+
+    /// The watchdog must not go off between two runs of the cron.
+    fn apply_watchdog(&mut self) {
+        if self.cfg.watchdog_period > 0 {
+            let least_ms = 1000 / self.hz() * 2;
+            self.cfg.watchdog_period = self.cfg.watchdog_period.max(least_ms);
+        }
+        watchdog::set(self.cfg.watchdog_period);
     }
 
     /// What of the configuration has to be done once, before the server listens.
@@ -257,6 +267,7 @@ impl Server {
     pub fn reset_stats(&mut self) {
         self.stats = Default::default();
         self.ks.stats = Default::default();
+        self.repl.stats = Default::default();
         self.background.reset_lazy_freed();
         self.admin.metrics.reset();
         for command in self.commands.all_mut() {

@@ -146,11 +146,12 @@ impl Server {
 impl Server {
     // repl
     pub fn replication_memory(&self) -> ReplicationMemory {
-        ReplicationMemory::default()
+        let memory = self.repl.memory();
+        ReplicationMemory { backlog: memory.backlog, replicas: memory.replicas, buffers: memory.total }
     }
     // cluster
     pub fn cluster_link_memory(&self) -> usize {
-        0
+        self.bus.as_ref().map_or(0, |bus| bus.links_mem())
     }
     // persist
     pub fn aof_buffer_memory(&self) -> usize {
@@ -162,7 +163,7 @@ impl Server {
     }
     /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
     pub fn memory_not_counted(&self) -> usize {
-        self.aof_buffer_memory() + self.replication_memory().replicas
+        self.aof_buffer_memory() + self.repl.memory_not_counted()
     }
 }
 

@@ -55,7 +55,15 @@ pub struct Metrics {
     pub cycles_us: u64,
     /// Time spent in commands, microseconds.
     pub commands_us: u64,
+    /// The longest turn, microseconds, and the most commands in one.
+    pub longest_cycle_us: u64,
+    pub most_commands: u64,
+    /// Time spent on writing the AOF, and in the cron, microseconds.
+    pub aof_us: u64,
+    pub cron_us: u64,
     cycle_start_us: i64,
+    /// `commands_processed` when the turn began.
+    cycle_start_commands: u64,
 }
 
 impl Metrics {
@@ -65,15 +73,19 @@ impl Metrics {
     }
 
     /// The loop woke up.
-    pub fn begin_cycle(&mut self, now_us: i64) {
+    pub fn begin_cycle(&mut self, now_us: i64, commands: u64) {
         self.cycle_start_us = now_us;
+        self.cycle_start_commands = commands;
     }
 
     /// The loop is about to sleep.
-    pub fn end_cycle(&mut self, now_us: i64) {
+    pub fn end_cycle(&mut self, now_us: i64, commands: u64) {
         if self.cycle_start_us != 0 {
+            let us = (now_us - self.cycle_start_us).max(0) as u64;
             self.cycles += 1;
-            self.cycles_us += (now_us - self.cycle_start_us).max(0) as u64;
+            self.cycles_us += us;
+            self.longest_cycle_us = self.longest_cycle_us.max(us);
+            self.most_commands = self.most_commands.max(commands.saturating_sub(self.cycle_start_commands));
             self.cycle_start_us = 0;
         }
     }

@@ -462,7 +462,9 @@ impl Server {
                     self.pause_clients(PausePurpose::Failover, PauseKind::Write, wall_ms);
                 }
                 Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
-                Action::Deliver { sharded, channel, message } => self.deliver_from_bus(sharded, &channel, &message),
+                Action::Deliver { sharded, channel, message } => {
+                    self.deliver(sharded, &channel, &message);
+                }
             }
         }
     }

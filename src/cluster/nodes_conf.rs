@@ -131,6 +131,9 @@ impl Loader<'_> {
             let m = &mut self.nodes()[master];
             m.replicas.push(key);
             m.flags.set(NodeFlags::MIGRATE_TO);
+            let mut replicas = std::mem::take(&mut m.replicas);
+            replicas.sort_by_key(|r| self.cluster.nodes[*r].id);
+            self.nodes()[master].replicas = replicas;
         }
         let now_ms = self.now_ms;
         let node = &mut self.nodes()[key];

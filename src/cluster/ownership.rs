@@ -91,7 +91,10 @@ impl Cluster {
     fn attach_replica(&mut self, key: NodeKey, master: NodeKey) {
         self.detach_replica(key);
         self.nodes[key].replica_of = Some(master);
-        self.nodes[master].replicas.push(key);
+        // In the order of ids, so that all nodes list them alike.
+        let id = self.nodes[key].id;
+        let at = self.nodes[master].replicas.partition_point(|r| self.nodes[*r].id < id);
+        self.nodes[master].replicas.insert(at, key);
         self.nodes[master].flags.set(NodeFlags::MIGRATE_TO);
     }
 

@@ -1,6 +1,7 @@
 //! CLUSTER, READONLY, READWRITE and ASKING: arguments and replies. What the subcommands do is in `cluster::admin`, what they
 //! show in `cluster::describe`.
 
+use super::debug::DebugSub;
 use super::int_arg;
 use super::prelude::*;
 use crate::cluster::node::NodeKey;
@@ -871,6 +872,54 @@ const HELP: &[&str] = &[
     "LINKS",
     "    Return the connections between this node and others, a map of attributes each.",
 ];
+
+/// DEBUG subcommands that break the bus on purpose.
+pub const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
+    DebugSub {
+        name: "clusterlink",
+        args: 3..=3,
+        run: debug_clusterlink,
+        help: &["CLUSTERLINK KILL <to|from|all> <node-id>", "    Close the bus connections to or from a node."],
+    },
+    DebugSub {
+        name: "drop-cluster-packet-filter",
+        args: 1..=1,
+        run: debug_drop_filter,
+        help: &["DROP-CLUSTER-PACKET-FILTER <packet-type>", "    Drop bus packets of this type; -1 drops none."],
+    },
+];
+
+fn debug_clusterlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if !args[2].eq_ignore_ascii_case(b"kill") {
+        return Err(CmdError::of(
+            "ERR unknown subcommand or wrong number of arguments for 'CLUSTERLINK'. Try DEBUG HELP.",
+        ));
+    }
+    if ctx.srv.bus.is_none() {
+        return Err(CmdError::of("ERR Debug option only available for cluster mode enabled setup!"));
+    }
+    let (to, from) = match args[3].to_ascii_lowercase().as_slice() {
+        b"to" => (true, false),
+        b"from" => (false, true),
+        b"all" => (true, true),
+        _ => {
+            let direction = String::from_utf8_lossy(&args[3]).into_owned();
+            return Err(CmdError::text(format!("ERR Unknown direction {direction}")));
+        }
+    };
+    ctx.srv.kill_cluster_links(&args[4], to, from).map_err(|reason| CmdError::text(format!("ERR {reason}")))?;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn debug_drop_filter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let number = int_arg(&args[2])?;
+    if let Some(bus) = &mut ctx.srv.bus {
+        bus.machine.set_drop_filter(u16::try_from(number).ok());
+    }
+    ctx.out.ok();
+    Ok(())
+}
 
 // ---- what a connection asks for ----
 

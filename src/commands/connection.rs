@@ -14,8 +14,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::CONNECTION,
         group: Group::Connection,
         since: "1.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Answers, to show that the server is there.",
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         args: &[arg("message", ArgKind::String).optional()],
         ..Command::ROW
@@ -28,8 +28,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::CONNECTION,
         group: Group::Connection,
         since: "1.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Answers with what it is given.",
         args: &[arg("message", ArgKind::String)],
         ..Command::ROW
     },
@@ -41,8 +41,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::CONNECTION,
         group: Group::Connection,
         since: "1.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Changes the database of the connection.",
         args: &[arg("index", ArgKind::Integer)],
         ..Command::ROW
     },
@@ -54,8 +54,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::CONNECTION,
         group: Group::Connection,
         since: "1.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(N) where N is the number of the user's passwords.",
+        summary: "Authenticates the connection.",
         history: &["6.0.0"],
         args: &[arg("username", ArgKind::String).since("6.0.0").optional(), arg("password", ArgKind::String)],
         ..Command::ROW
@@ -68,8 +68,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::CONNECTION,
         group: Group::Connection,
         since: "6.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Tells about the server, and changes the protocol of the connection.",
         history: &["6.2.0"],
         args: &[arg("arguments", ArgKind::Block).optional().of(&[
             arg("protover", ArgKind::Integer),
@@ -89,8 +89,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::CONNECTION,
         group: Group::Connection,
         since: "6.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Makes the connection as it was when it was new.",
         ..Command::ROW
     },
     Command {
@@ -101,8 +101,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::CONNECTION,
         group: Group::Connection,
         since: "1.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Closes the connection.",
         deprecated: Some(("7.2.0", "just closing the connection")),
         ..Command::ROW
     },
@@ -268,6 +268,7 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     }
     ctx.srv.discard_transaction(id);
     ctx.srv.unwatch_all(id);
+    ctx.srv.unsubscribe_all(id);
     ctx.srv.clients.monitors.retain(|m| *m != id);
     let auth_required = ctx.srv.auth_required;
     let c = ctx.c_mut();

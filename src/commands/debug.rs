@@ -38,7 +38,12 @@ pub struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::object::DEBUG_SUBCOMMANDS, crate::persist::debug::SUBCOMMANDS];
+const TABLES: &[&[DebugSub]] = &[
+    SUBCOMMANDS,
+    super::object::DEBUG_SUBCOMMANDS,
+    crate::persist::debug::SUBCOMMANDS,
+    super::cluster::DEBUG_SUBCOMMANDS,
+];
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
@@ -59,7 +64,10 @@ const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
         name: "assert",
         args: 0..=0,
-        run: |_, _| panic!("DEBUG ASSERT called"),
+        run: |_, args| {
+            assert!(args.is_empty());
+            Ok(())
+        },
         help: &["ASSERT", "    Crash as a failed assertion does."],
     },
     DebugSub {
@@ -368,8 +376,13 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn oom(_ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let layout = std::alloc::Layout::array::<u8>(isize::MAX as usize).expect("within an address space");
-    std::alloc::handle_alloc_error(layout)
+    let bytes = usize::MAX / 2;
+    let mut memory: Vec<u8> = Vec::new();
+    if memory.try_reserve_exact(bytes).is_err() {
+        log::warn!("Out Of Memory allocating {bytes} bytes!");
+        panic!("Redis aborting for OUT OF MEMORY. Allocating {bytes} bytes!");
+    }
+    Err(CmdError::of("ERR so much memory is there"))
 }
 
 fn populate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

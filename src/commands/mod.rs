@@ -12,6 +12,7 @@ pub mod lcs;
 pub mod migrate;
 pub mod object;
 pub mod persistence;
+pub mod pubsub;
 pub mod replication;
 pub mod scan;
 pub mod server;
@@ -34,6 +35,7 @@ pub const ALL: &[&[Command]] = &[
     migrate::COMMANDS,
     object::COMMANDS,
     persistence::COMMANDS,
+    pubsub::COMMANDS,
     replication::COMMANDS,
     scan::COMMANDS,
     server::COMMANDS,

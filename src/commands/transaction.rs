@@ -15,8 +15,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "1.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Begins a transaction.",
         ..Command::ROW
     },
     Command {
@@ -27,8 +27,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "1.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "Depends on the commands of the transaction.",
+        summary: "Runs the commands of the transaction.",
         ..Command::ROW
     },
     Command {
@@ -39,8 +39,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "2.0.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(N) where N is the number of its commands.",
+        summary: "Forgets the transaction.",
         ..Command::ROW
     },
     Command {
@@ -52,8 +52,8 @@ pub const COMMANDS: &[Command] = &[
         keys: &[KeySpec::range(key::RO, 1, -1, 1)],
         group: Group::Transactions,
         since: "2.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1) for each key",
+        summary: "Has the transaction to come fail if one of the keys changes before.",
         args: &[arg("key", ArgKind::Key).spec(0).multiple()],
         ..Command::ROW
     },
@@ -65,8 +65,8 @@ pub const COMMANDS: &[Command] = &[
         acl: cat::TRANSACTION,
         group: Group::Transactions,
         since: "2.2.0",
-        complexity: "",
-        summary: "",
+        complexity: "O(1)",
+        summary: "Forgets all watched keys.",
         ..Command::ROW
     },
 ];
@@ -183,8 +183,7 @@ impl Server {
     }
 
     fn watched_key_expired(&self, id: ClientId) -> bool {
-        self.clients
-            .get(id)
-            .is_some_and(|c| c.multi.watched.iter().any(|w| !w.was_expired && self.is_key_expired(w.db, &w.key)))
+        let expired = |w: &WatchedKey| self.is_key_expired(w.db, &w.key) && !self.ks.watch.was_expired(id, w);
+        self.clients.get(id).is_some_and(|c| c.multi.watched.iter().any(expired))
     }
 }

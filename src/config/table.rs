@@ -117,6 +117,7 @@ pub enum Apply {
     Requirepass,
     Tls,
     TlsPort,
+    WatchdogPeriod,
 }
 
 /// One directive.
@@ -351,7 +352,7 @@ directives! {
     "syslog-facility" => syslog_facility: SyslogFacility = SyslogFacility::Local0, Enum, [IMMUTABLE], None;
     "syslog-ident" => syslog_ident: String = String::from("redis"), Text(Any), [IMMUTABLE], None;
     "use-exit-on-panic" => use_exit_on_panic: bool = false, Bool, [HIDDEN, NO_EFFECT], None;
-    "watchdog-period" => watchdog_period: i64 = 0, Int(0, INT_MAX), [HIDDEN, NO_EFFECT], None;
+    "watchdog-period" => watchdog_period: i64 = 0, Int(0, INT_MAX), [HIDDEN], WatchdogPeriod;
 
     // RDB
     "dbfilename" => dbfilename: String = String::from("dump.rdb"), Text(DbFilename), [PROTECTED], None;

@@ -68,6 +68,8 @@ impl Server {
         if !obeyed {
             self.check_disk(row, is_write)?;
             self.check_good_replicas(is_write)?;
+        } else if is_write {
+            self.obey_despite_disk();
         }
         let c = self.clients.get(id).expect("checked above");
         if is_write && !obeyed && self.is_read_only_replica() {
@@ -89,7 +91,6 @@ impl Server {
             return Err(CmdError::of("ERR Replica can't interact with the keyspace"));
         }
         if let Some(kind) = self.pauses.kind()
-            && !obeyed
             && !c.is(ClientFlags::REPLICA)
             && (kind == PauseKind::All || may_replicate)
             && c.conn.is_some()

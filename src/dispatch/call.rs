@@ -82,7 +82,7 @@ impl Server {
 
         // A transaction is propagated as the commands it ran, which have done so themselves.
         if row.name != "exec" {
-            self.propagate_call(db, args, self.ks.effects.dirty != dirty_before);
+            self.propagate_call(db, args, self.ks.effects.dirty > dirty_before);
         }
         let effects = &mut self.ks.effects;
         effects.replacement = replacement;

@@ -27,9 +27,6 @@ impl Server {
         }
         self.check_cluster_slot(id, cmd, args)
     }
-    // pubsub
-    pub fn deliver_from_bus(&mut self, _sharded: bool, _channel: &[u8], _message: &[u8]) {}
-    pub fn unsubscribe_slots(&mut self, _moved: &dyn Fn(u16) -> bool) {}
     /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
     pub fn update_sinks(&mut self) {
         self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
@@ -41,6 +38,7 @@ impl Server {
     /// A client is about to go.
     pub fn before_free(&mut self, id: ClientId) {
         self.repl_before_free(id);
+        self.unsubscribe_all(id);
     }
     /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
     pub fn after_flush_all(&mut self) {

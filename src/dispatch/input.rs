@@ -1,6 +1,7 @@
 //! From bytes read to commands run: the loop over a client's query buffer.
 
 use super::admit::Admission;
+use super::command::{Group, flag};
 use super::error::CmdError;
 use super::table::{CmdRef, Resolved};
 use crate::net::{ClientFlags, ClientId};
@@ -67,12 +68,18 @@ impl Server {
                     let args = Args::new(&query[pos..pos + consumed], parser.spans());
                     self.run_request(id, args, &mut out);
                     parser.reset();
+                    if self.is_held_back(id) {
+                        break;
+                    }
                     pos += consumed;
                     self.finish_command(id, &mut out);
                     self.input_consumed(id, &query[pos - consumed..pos]);
                 }
                 Ok(Parsed::Inline { consumed, args }) => {
                     self.run_request(id, args.as_args(), &mut out);
+                    if self.is_held_back(id) {
+                        break;
+                    }
                     pos += consumed;
                     self.finish_command(id, &mut out);
                     self.input_consumed(id, &query[pos - consumed..pos]);
@@ -109,6 +116,19 @@ impl Server {
         }
         self.check_output_limit(id);
         self.update_client_memory(id);
+    }
+
+    /// Whether the request was put off by a pause: then it stays in the query buffer, as if it had just arrived, and is
+    /// read again when the pause is over. For our master's stream it does not count as applied until then.
+    fn is_held_back(&mut self, id: ClientId) -> bool {
+        use super::blocked::BlockKind;
+        match self.clients.get_mut(id).and_then(|c| c.block.as_mut()) {
+            Some(block) if block.kind == BlockKind::Postponed => {
+                block.command = None;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn may_process(&self, id: ClientId) -> Flow {
@@ -172,17 +192,23 @@ impl Server {
         if let Some(c) = self.clients.get_mut(id) {
             c.last_command = Some(row);
             c.argv_bytes = args.total_len();
+            self.ks.no_touch = c.is(ClientFlags::NO_TOUCH);
         }
         let mark = out.buf.len();
         self.set_expire_policy(id);
+        let old_offset = self.repl_offset();
         let was_replica = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::REPLICA));
         self.call(id, cmd, args, out);
         self.drain_effects();
         self.check_link_reply(id, was_replica, &out.buf[mark..]);
-        let write_offset = self.repl_offset();
+        let new_offset = self.repl_offset();
         let Some(c) = self.clients.get_mut(id) else { return };
-        c.write_offset = write_offset;
-        if was_replica || self.is_silent(id) {
+        if new_offset != old_offset {
+            c.write_offset = new_offset;
+        }
+        // What subscribing answers are pushes: they come even when replies are off.
+        let pushes = row.has(flag::PUBSUB) && row.group == Group::Pubsub && row.name.ends_with("subscribe");
+        if was_replica || (self.is_silent(id) && !pushes) {
             out.buf.truncate(mark);
         }
         let Some(c) = self.clients.get_mut(id) else { return };

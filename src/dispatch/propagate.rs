@@ -12,6 +12,9 @@ impl Server {
             return;
         }
         self.drain_propagation();
+        if !self.ks.effects.events.is_empty() {
+            self.publish_key_events();
+        }
         for id in std::mem::take(&mut self.ks.watch.dirty) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.add(ClientFlags::DIRTY_CAS);
@@ -31,16 +34,15 @@ impl Server {
         }
         let mut queue = std::mem::take(&mut effects.props);
         let wrap = queue.ops.len() > 1 && !no_multi;
-        let db = queue.ops[0].db;
         let targets = queue.ops.iter().fold(0, |t, op| t | op.targets);
         if wrap {
-            self.feed(db, targets, b"*1\r\n$5\r\nMULTI\r\n");
+            self.feed(None, targets, b"*1\r\n$5\r\nMULTI\r\n");
         }
         for PropOp { db, targets, start, end } in queue.ops.drain(..) {
-            self.feed(db, targets, &queue.bytes[start..end]);
+            self.feed(Some(db), targets, &queue.bytes[start..end]);
         }
         if wrap {
-            self.feed(db, targets, b"*1\r\n$4\r\nEXEC\r\n");
+            self.feed(None, targets, b"*1\r\n$4\r\nEXEC\r\n");
         }
         // The buffer is kept for the next unit, unless it grew out of proportion.
         if queue.bytes.capacity() <= 1 << 20 {
@@ -49,8 +51,8 @@ impl Server {
         }
     }
 
-    /// Gives one command to the sinks.
-    fn feed(&mut self, db: usize, targets: u8, command: &[u8]) {
+    /// Gives one command to the sinks; without a database no SELECT goes before it.
+    fn feed(&mut self, db: Option<usize>, targets: u8, command: &[u8]) {
         if targets & target::AOF != 0 {
             self.feed_aof(db, command);
         }

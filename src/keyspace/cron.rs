@@ -58,8 +58,10 @@ impl Server {
             self.ks.expire_own_of_replica(SLICE);
             self.drain_one_by_one();
         }
-        for db in 0..self.ks.dbs.len() {
-            self.ks.dbs[db].rehash(REHASH_US);
+        if self.cfg.activerehashing {
+            for db in 0..self.ks.dbs.len() {
+                self.ks.dbs[db].rehash(REHASH_US);
+            }
         }
     }
 

@@ -288,7 +288,10 @@ impl Keyspace {
 
     /// To be called for every key whose value or time to live changed.
     pub fn signal_modified(&mut self, db: usize, key: &[u8]) {
-        self.watch.touch(db, key);
+        if !self.watch.is_empty() {
+            let present = self.dbs[db].get(key).is_some();
+            self.watch.touch(db, key, present);
+        }
         self.effects.modified(db, key);
     }
 
@@ -300,7 +303,7 @@ impl Keyspace {
         };
         let mut removed = 0;
         for d in range {
-            self.watch.touch_flushed(d, &self.dbs[d], None);
+            self.watch.touch_flushed(d, &self.dbs[d], None, self.now_ms);
             removed += self.dbs[d].len();
             let old = self.dbs[d].take_all();
             self.effects.free_tables(old, lazy);
@@ -313,8 +316,8 @@ impl Keyspace {
         if a == b {
             return;
         }
-        self.watch.touch_flushed(a, &self.dbs[a], Some(&self.dbs[b]));
-        self.watch.touch_flushed(b, &self.dbs[b], Some(&self.dbs[a]));
+        self.watch.touch_flushed(a, &self.dbs[a], Some(&self.dbs[b]), self.now_ms);
+        self.watch.touch_flushed(b, &self.dbs[b], Some(&self.dbs[a]), self.now_ms);
         self.dbs.swap(a, b);
     }
 
@@ -397,7 +400,7 @@ fn note_expired(
     let key = entry.key();
     effects.propagate_now(db, &[if lazy { b"UNLINK" } else { b"DEL" }, key]);
     effects.notify(notify::EXPIRED, "expired", key, db);
-    watch.touch(db, key);
+    watch.touch(db, key, false);
     effects.modified(db, key);
     stats.expired += 1;
     effects.free(entry, lazy);

@@ -52,29 +52,109 @@ impl WatchTable {
         self.count == 0
     }
 
-    /// A key changed.
-    pub fn touch(&mut self, db: usize, key: &[u8]) {
+    /// A key changed; `present`: it is there now. Nothing changed for who watched a key that had expired by then, when
+    /// all that happened is that it was deleted.
+    pub fn touch(&mut self, db: usize, key: &[u8], present: bool) {
         if self.count == 0 {
             return;
         }
-        if let Some(clients) = self.keys.get(&db).and_then(|k| k.get(key)) {
-            self.dirty.extend(clients.iter().map(|(c, _)| *c));
+        let Some(clients) = self.keys.get_mut(&db).and_then(|k| k.get_mut(key)) else { return };
+        for (client, was_expired) in clients {
+            if *was_expired && !present {
+                *was_expired = false;
+            } else {
+                self.dirty.push(*client);
+            }
         }
     }
 
-    /// All of a database goes (`replacement`: and another takes its place): keys that are in either are changed.
-    pub fn touch_flushed(&mut self, db: usize, old: &Db, replacement: Option<&Db>) {
+    /// All of a database goes (`replacement`: and another takes its place): keys that are in either are changed, but for
+    /// those that were expired, or not there, and still are.
+    pub fn touch_flushed(&mut self, db: usize, old: &Db, replacement: Option<&Db>, now_ms: i64) {
         if self.count == 0 {
             return;
         }
-        let Some(keys) = self.keys.get(&db) else { return };
+        let Some(keys) = self.keys.get_mut(&db) else { return };
         for (key, clients) in keys {
-            let there = old.get(key).is_some();
-            let comes = replacement.is_some_and(|r| r.get(key).is_some());
-            if there || comes {
-                // A key that had expired before it was watched and goes without a successor has not changed.
-                self.dirty.extend(clients.iter().filter(|(_, expired)| comes || !expired).map(|(c, _)| *c));
+            let was_there = old.get(key).is_some();
+            let comes = replacement.and_then(|r| r.get(key));
+            if !was_there && comes.is_none() {
+                continue;
             }
+            let comes_expired = comes.is_some_and(|e| e.expire_ms().is_some_and(|t| t < now_ms));
+            for (client, was_expired) in clients {
+                match (*was_expired, comes) {
+                    (true, None) => *was_expired = false,
+                    (true, Some(_)) if comes_expired => {}
+                    (false, Some(_)) if comes_expired && !was_there => *was_expired = true,
+                    _ => self.dirty.push(*client),
+                }
+            }
+        }
+    }
+
+    /// Whether the key had expired by the time the client began to watch it, and nothing was seen of it since.
+    pub fn was_expired(&self, client: ClientId, watched: &WatchedKey) -> bool {
+        let clients = self.keys.get(&watched.db).and_then(|k| k.get(&watched.key));
+        clients.is_some_and(|c| c.iter().any(|(id, was_expired)| *id == client && *was_expired))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::Keyspace;
+    use crate::structs::entry::NewValue;
+    use crate::structs::table::HashSeed;
+
+    const CLIENT: ClientId = ClientId { index: 1, generation: 0 };
+
+    /// Two databases at time 1000; the key is watched in the first.
+    fn watching(expire_ms: Option<Option<i64>>) -> Keyspace {
+        let mut ks = Keyspace::new(2, false, HashSeed([0; 16]));
+        ks.now_ms = 1000;
+        if let Some(expire_ms) = expire_ms {
+            ks.insert(0, b"k", NewValue::Int(1), expire_ms);
+        }
+        let was_expired = expire_ms.flatten().is_some_and(|t| t < 1000);
+        ks.watch.add(CLIENT, &WatchedKey { db: 0, key: b"k".to_vec(), was_expired });
+        ks
+    }
+
+    #[test]
+    fn a_stale_key_may_go_but_not_come_back() {
+        let mut ks = watching(Some(Some(10)));
+        assert!(ks.peek(0, b"k").is_none());
+        assert!(ks.watch.dirty.is_empty());
+        ks.set(0, b"k", NewValue::Int(2), false);
+        assert_eq!(ks.watch.dirty, [CLIENT]);
+    }
+
+    #[test]
+    fn a_live_key_may_not_go() {
+        let mut ks = watching(Some(None));
+        ks.delete(0, b"k", false);
+        assert_eq!(ks.watch.dirty, [CLIENT]);
+    }
+
+    #[test]
+    fn swapping_databases_compares_what_can_be_seen() {
+        for (before, comes, dirty) in [
+            (None, None, false),
+            (None, Some(Some(10)), false),
+            (None, Some(None), true),
+            (Some(Some(10)), None, false),
+            (Some(Some(10)), Some(Some(20)), false),
+            (Some(Some(10)), Some(None), true),
+            (Some(None), None, true),
+            (Some(None), Some(Some(10)), true),
+        ] {
+            let mut ks = watching(before);
+            if let Some(expire_ms) = comes {
+                ks.insert(1, b"k", NewValue::Int(2), expire_ms);
+            }
+            ks.swap(0, 1);
+            assert_eq!(!ks.watch.dirty.is_empty(), dirty, "{before:?} {comes:?}");
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::dispatch::blocked::BlockState;
 use crate::dispatch::command::Command;
 use crate::dispatch::multi::MultiState;
 use crate::dispatch::table::CmdRef;
+use crate::pubsub::Subscriptions;
 use crate::resp::{OwnedArgs, RequestParser};
 use std::net::SocketAddr;
 
@@ -127,6 +128,7 @@ pub struct Client {
     pub resp: u8,
     pub user: String,
     pub multi: MultiState,
+    pub subscriptions: Option<Box<Subscriptions>>,
     pub block: Option<Box<BlockState>>,
     /// A command to run before the input is gone on with: one that was held back.
     pub resume: Option<(CmdRef, OwnedArgs)>,
@@ -176,6 +178,7 @@ impl Client {
             resp: 2,
             user: "default".into(),
             multi: MultiState::default(),
+            subscriptions: None,
             block: None,
             resume: None,
             created_ms: now_ms,
@@ -216,10 +219,23 @@ impl Client {
         if self.taken_query.1 > 0 { self.taken_query } else { (self.query.len(), self.query.capacity()) }
     }
 
+    /// The same as CLIENT LIST shows it, and bytes of arguments: what stands before a large argument that is still coming
+    /// in belongs to the arguments.
+    pub fn shown_query(&self) -> (usize, usize, usize) {
+        let (len, capacity) = self.query_room();
+        let before = match self.parser.big_arg_start() {
+            Some(start) if self.taken_query.1 == 0 => (self.query_pos + start).min(len),
+            _ => 0,
+        };
+        let args = if before > 0 { self.parser.spans().iter().map(|s| s.len).sum() } else { self.argv_bytes };
+        (len - before, capacity - before, args)
+    }
+
     /// Memory the client costs, in bytes.
     pub fn mem_bytes(&self) -> usize {
         size_of::<Client>()
             + self.query_room().1
+            + self.argv_bytes
             + self.out.mem_bytes()
             + self.name.capacity()
             + self.multi.mem_bytes()

@@ -108,8 +108,12 @@ impl Server {
         }
         // A large argument is read in one piece, right into its final place.
         let wanted = c.parser.wanted_len().map_or(0, |n| (c.query_pos + n).saturating_sub(c.query.len()));
-        let room = READ_BYTES.max(wanted.min(1 << 20));
         let old_len = c.query.len();
+        let room = match wanted {
+            // The rest of an argument that has its room already.
+            1.. if old_len > READ_BYTES => wanted.min(1 << 20),
+            _ => READ_BYTES.max(wanted.min(1 << 20)),
+        };
         if c.query.capacity() - old_len < room {
             if wanted > READ_BYTES {
                 c.query.reserve_exact(wanted);

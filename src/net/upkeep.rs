@@ -65,8 +65,18 @@ impl Server {
         if let Some(c) = self.clients.get_mut(id) {
             c.flags.add(ClientFlags::KILLED);
         }
-        self.clients.close_later(id);
-        self.update_client_memory(id);
+        self.close_now(id);
+    }
+
+    /// Closes a client at once where that can be, at the end of the turn otherwise. It counts for nothing from now on.
+    pub fn close_now(&mut self, id: ClientId) {
+        // Within a long command of some client, that client and those above it must stay.
+        if self.clients.current == Some(id) || self.is_nested_turn() {
+            self.clients.close_later(id);
+            self.update_client_memory(id);
+        } else {
+            self.free_client(id);
+        }
     }
 
     /// Sends an error to a client outside of its own command, and counts it.

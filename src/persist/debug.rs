@@ -3,6 +3,7 @@
 use crate::commands::debug::DebugSub;
 use crate::commands::int_arg;
 use crate::commands::prelude::*;
+use crate::keyspace::effects::target;
 
 pub const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
@@ -48,7 +49,9 @@ fn aof_flush_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn load_aof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.srv.debug_load_aof().map_err(CmdError::of)?;
+    let loaded = ctx.srv.debug_load_aof();
+    stay_out_of_the_log(ctx);
+    loaded.map_err(CmdError::of)?;
     ctx.out.ok();
     Ok(())
 }
@@ -65,9 +68,17 @@ fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             }
         }
     }
-    ctx.srv.debug_reload(save, flush, merge).map_err(CmdError::of)?;
+    let loaded = ctx.srv.debug_reload(save, flush, merge);
+    stay_out_of_the_log(ctx);
+    loaded.map_err(CmdError::of)?;
     ctx.out.ok();
     Ok(())
+}
+
+/// What was loaded counts as changes, but the command that had it loaded is nothing to run again.
+fn stay_out_of_the_log(ctx: &mut Ctx<'_>) {
+    ctx.srv.ks.effects.dirty = 0;
+    ctx.srv.ks.effects.prevented |= target::ALL;
 }
 
 fn skip_checksum(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

@@ -169,7 +169,7 @@ impl Server {
                             let verb: &[u8] = if self.cfg.lazyfree_lazy_expire { b"UNLINK" } else { b"DEL" };
                             let mut command = Vec::new();
                             put_command(&mut command, &[verb, &item.key]);
-                            self.feed_replicas(db, &command);
+                            self.feed_replicas(Some(db), &command);
                         }
                     } else {
                         let dbs = match &mut target {

@@ -129,6 +129,8 @@ pub struct Persist {
     pub functions: Vec<Vec<u8>>,
     /// Connections MIGRATE keeps.
     pub migrate: MigrateCache,
+    /// When a write that was obeyed despite a failing disk was last logged.
+    pub ignored_disk_error_ms: i64,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION.
     pub skip_checksum: bool,
     /// DEBUG AOF-FLUSH-SLEEP, microseconds.
@@ -188,6 +190,7 @@ impl Persist {
             loading: None,
             functions: Vec::new(),
             migrate: MigrateCache::default(),
+            ignored_disk_error_ms: 0,
             skip_checksum: false,
             aof_flush_sleep_us: 0,
             ignored_disk_error_log_ms: 0,

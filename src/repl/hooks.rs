@@ -2,6 +2,7 @@
 
 use super::failover::FailoverState;
 use super::link::LinkState;
+use crate::config::PropagationErrorBehavior;
 use crate::dispatch::CmdError;
 use crate::dispatch::blocked::BlockKind;
 use crate::net::{Client, ClientFlags, ClientId};
@@ -127,7 +128,17 @@ impl Server {
         {
             log::info!("Latest backlog is: '{}'", backlog.latest(SHOWN_STREAM_BYTES).escape_ascii());
         }
-        self.repl.stats.unexpected_errors += 1;
+        self.stats.unexpected_error_replies += 1;
+        let from_master = c.is(ClientFlags::MASTER) && self.cfg.replica_read_only;
+        let fatal = match self.cfg.propagation_error_behavior {
+            PropagationErrorBehavior::Ignore => false,
+            PropagationErrorBehavior::Panic => from_master || c.is(ClientFlags::AOF),
+            PropagationErrorBehavior::PanicOnReplicas => from_master,
+        };
+        if fatal {
+            // Asked for by the operator: better no replica than one that differs.
+            panic!("This {from} panicked sending an error to its {to} after processing the command '{command}'");
+        }
     }
 
     /// A client is about to go.

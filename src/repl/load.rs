@@ -250,7 +250,7 @@ impl Server {
     /// Puts new databases in place of those being served; gives the old ones.
     fn swap_in(&mut self, new: Vec<Db>) -> Vec<Db> {
         for (number, db) in new.iter().enumerate() {
-            self.ks.watch.touch_flushed(number, &self.ks.dbs[number], Some(db));
+            self.ks.watch.touch_flushed(number, &self.ks.dbs[number], Some(db), self.ks.now_ms);
         }
         std::mem::replace(&mut self.ks.dbs, new)
     }

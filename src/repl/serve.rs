@@ -232,8 +232,8 @@ impl Server {
     // ---- output
 
     /// Gives one command to the stream.
-    pub fn feed_replicas(&mut self, db: usize, command: &[u8]) {
-        self.repl.feed(Some(db), command);
+    pub fn feed_replicas(&mut self, db: Option<usize>, command: &[u8]) {
+        self.repl.feed(db, command);
         self.limit_replica_output();
     }
 

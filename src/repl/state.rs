@@ -54,8 +54,6 @@ pub struct ReplStats {
     pub sync_partial_ok: u64,
     /// Partial ones asked for and refused.
     pub sync_partial_err: u64,
-    /// Errors sent to another server.
-    pub unexpected_errors: u64,
 }
 
 /// The room's state.
@@ -124,7 +122,8 @@ impl Repl {
             output_grew: false,
             want_acks: false,
             dump_is_for_replicas: false,
-            cron_loops: 0,
+            // The run at number 0 would be before any replica can be there.
+            cron_loops: 1,
             pipe: None,
             master: MasterLink::default(),
             failover: Failover::default(),

@@ -11,6 +11,8 @@ const INLINE_MAX: usize = 64 * 1024;
 /// Most arguments, and longest argument, of a client that has not authenticated.
 const UNAUTH_MAX_ARGS: i64 = 10;
 const UNAUTH_MAX_BULK: i64 = 16384;
+/// An argument this long is large, in bytes.
+const BIG_ARG: usize = 32 * 1024;
 
 /// What the parser lets through.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,11 @@ impl RequestParser {
     /// True in the middle of an array of bulk strings.
     pub fn in_multibulk(&self) -> bool {
         self.missing > 0
+    }
+
+    /// Where the argument being read begins, from the start of the command, if it is a large one.
+    pub fn big_arg_start(&self) -> Option<usize> {
+        self.bulk_len.filter(|n| *n >= BIG_ARG).map(|_| self.pos)
     }
 
     /// Bytes the argument being read will occupy from the start of the command, when that is known: room worth reserving.

@@ -416,6 +416,11 @@ impl Listpack {
         Iter { list: self, front: pos.0, back: self.end() }
     }
 
+    /// The elements up to a place, that one included.
+    pub fn iter_to(&self, pos: Pos) -> Iter<'_> {
+        Iter { list: self, front: HEADER_LEN, back: self.parse(pos.0).1 }
+    }
+
     /// The first element from `from` on whose text is `text`, looking at one element, then skipping `skip` (1 to look
     /// at the fields of field-value pairs only).
     pub fn find(&self, from: Pos, text: &[u8], skip: usize) -> Option<Pos> {

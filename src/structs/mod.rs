@@ -12,6 +12,7 @@ pub mod listpack;
 pub mod long_double;
 pub mod lzf;
 pub mod numbers;
+pub mod quicklist;
 pub mod table;
 
 /// Something whose memory can be given back later, on whichever thread drops it.

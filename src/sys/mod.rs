@@ -9,4 +9,6 @@ pub mod log;
 pub mod process;
 pub mod service;
 pub mod signals;
+pub mod symbols;
 pub mod system_check;
+pub mod watchdog;

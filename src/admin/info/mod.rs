@@ -5,6 +5,7 @@ mod clients;
 mod cluster;
 mod commands;
 mod cpu;
+mod debug;
 mod errors;
 mod keyspace;
 mod memory;
@@ -58,26 +59,37 @@ struct Section {
     /// What INFO's argument calls it.
     names: &'static [&'static str],
     title: &'static str,
-    /// Part of INFO without arguments.
-    by_default: bool,
+    part_of: Part,
     write: SectionFn,
 }
 
+/// When a section is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// Without arguments, too.
+    Default,
+    /// With `all` and `everything`.
+    All,
+    /// By its name alone.
+    Named,
+}
+
 const SECTIONS: &[Section] = &[
-    Section { names: &["server"], title: "Server", by_default: true, write: server::write },
-    Section { names: &["clients"], title: "Clients", by_default: true, write: clients::write },
-    Section { names: &["memory"], title: "Memory", by_default: true, write: memory::write },
-    Section { names: &["persistence"], title: "Persistence", by_default: true, write: persistence::write },
-    Section { names: &["stats"], title: "Stats", by_default: true, write: stats::write },
-    Section { names: &["replication"], title: "Replication", by_default: true, write: replication::write },
-    Section { names: &["cpu"], title: "CPU", by_default: true, write: cpu::write },
+    Section { names: &["server"], title: "Server", part_of: Part::Default, write: server::write },
+    Section { names: &["clients"], title: "Clients", part_of: Part::Default, write: clients::write },
+    Section { names: &["memory"], title: "Memory", part_of: Part::Default, write: memory::write },
+    Section { names: &["persistence"], title: "Persistence", part_of: Part::Default, write: persistence::write },
+    Section { names: &["stats"], title: "Stats", part_of: Part::Default, write: stats::write },
+    Section { names: &["replication"], title: "Replication", part_of: Part::Default, write: replication::write },
+    Section { names: &["cpu"], title: "CPU", part_of: Part::Default, write: cpu::write },
     // There are no modules to list.
-    Section { names: &["module_list", "modules"], title: "Modules", by_default: true, write: |_, _| {} },
-    Section { names: &["commandstats"], title: "Commandstats", by_default: false, write: commands::write_stats },
-    Section { names: &["errorstats"], title: "Errorstats", by_default: true, write: errors::write },
-    Section { names: &["latencystats"], title: "Latencystats", by_default: false, write: commands::write_latency },
-    Section { names: &["cluster"], title: "Cluster", by_default: true, write: cluster::write },
-    Section { names: &["keyspace"], title: "Keyspace", by_default: true, write: keyspace::write },
+    Section { names: &["module_list", "modules"], title: "Modules", part_of: Part::Default, write: |_, _| {} },
+    Section { names: &["commandstats"], title: "Commandstats", part_of: Part::All, write: commands::write_stats },
+    Section { names: &["errorstats"], title: "Errorstats", part_of: Part::Default, write: errors::write },
+    Section { names: &["latencystats"], title: "Latencystats", part_of: Part::All, write: commands::write_latency },
+    Section { names: &["cluster"], title: "Cluster", part_of: Part::Default, write: cluster::write },
+    Section { names: &["keyspace"], title: "Keyspace", part_of: Part::Default, write: keyspace::write },
+    Section { names: &["debug"], title: "Debug", part_of: Part::Named, write: debug::write },
 ];
 
 impl Server {
@@ -88,7 +100,10 @@ impl Server {
         let defaults = given("default") || names.clone().next().is_none();
         let mut out = InfoText::default();
         for section in SECTIONS {
-            if all || (defaults && section.by_default) || section.names.iter().any(|n| given(n)) {
+            if (all && section.part_of <= Part::All)
+                || (defaults && section.part_of == Part::Default)
+                || section.names.iter().any(|n| given(n))
+            {
                 out.section(section.title);
                 (section.write)(self, &mut out);
             }

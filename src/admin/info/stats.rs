@@ -2,6 +2,7 @@
 
 use super::InfoText;
 use crate::admin::metrics::Rate;
+use crate::pubsub::Kind;
 use crate::server::Server;
 
 pub fn write(srv: &Server, out: &mut InfoText) {
@@ -68,9 +69,10 @@ pub fn write(srv: &Server, out: &mut InfoText) {
 impl Server {
     // repl
     fn info_sync_stats(&self, out: &mut InfoText) {
-        out.field("sync_full", 0);
-        out.field("sync_partial_ok", 0);
-        out.field("sync_partial_err", 0);
+        let stats = &self.repl.stats;
+        out.field("sync_full", stats.sync_full);
+        out.field("sync_partial_ok", stats.sync_partial_ok);
+        out.field("sync_partial_err", stats.sync_partial_err);
     }
     // memory
     fn info_eviction_stats(&self, out: &mut InfoText) {
@@ -80,9 +82,9 @@ impl Server {
     }
     // pubsub
     fn info_pubsub_stats(&self, out: &mut InfoText) {
-        out.field("pubsub_channels", 0);
-        out.field("pubsub_patterns", 0);
-        out.field("pubsubshard_channels", 0);
+        out.field("pubsub_channels", self.pubsub.listeners(Kind::Channel).len());
+        out.field("pubsub_patterns", self.pubsub.listeners(Kind::Pattern).len());
+        out.field("pubsubshard_channels", self.pubsub.listeners(Kind::Shard).len());
     }
     // persist
     fn info_fork_stats(&self, out: &mut InfoText) {

@@ -88,7 +88,7 @@ pub fn open_incr(path: &std::path::Path, truncate: bool) -> io::Result<File> {
 
 impl Server {
     /// Takes a command into the log. `command` is in the form of the request protocol.
-    pub fn feed_aof(&mut self, db: usize, command: &[u8]) {
+    pub fn feed_aof(&mut self, db: Option<usize>, command: &[u8]) {
         let now_s = self.now_s();
         let rewriting = self.child_kind() == Some(ChildKind::Aof);
         let aof = &mut self.persist.aof;
@@ -105,7 +105,9 @@ impl Server {
             aof.timestamp_s = now_s;
             aof.buf.extend_from_slice(format!("#TS:{now_s}\r\n").as_bytes());
         }
-        if aof.selected_db != Some(db) {
+        if let Some(db) = db
+            && aof.selected_db != Some(db)
+        {
             put_command(&mut aof.buf, &[b"SELECT", itoa::Buffer::new().format(db).as_bytes()]);
             aof.selected_db = Some(db);
         }
@@ -396,6 +398,21 @@ impl Server {
             return Ok(());
         }
         self.disk_error().map_or(Ok(()), Err)
+    }
+
+    /// A write of the master's stream or of the log being loaded cannot be refused when the disk fails: the process ends,
+    /// unless `replica-ignore-disk-write-errors`.
+    pub fn obey_despite_disk(&mut self) {
+        const LOG_EVERY_MS: i64 = 10_000;
+        if self.disk_error().is_none() {
+            return;
+        }
+        assert!(self.cfg.replica_ignore_disk_write_errors, "Replica was unable to write command to disk.");
+        let now = self.clock.ms();
+        if now > self.persist.ignored_disk_error_ms + LOG_EVERY_MS {
+            self.persist.ignored_disk_error_ms = now;
+            log::warn!("Replica is applying a command even though it is unable to write to disk.");
+        }
     }
 
     /// Why writes are refused, if they are: the last snapshot failed, or the log cannot be written.
