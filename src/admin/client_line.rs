@@ -99,7 +99,7 @@ impl Server {
             " events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
             events(c),
             c.last_command.map_or("NULL", |row| row.name),
-            c.user,
+            lossy(&c.user),
             self.tracking_redirection(c),
             c.resp,
             lossy(&c.lib_name),

@@ -1,5 +1,6 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
+pub mod acl;
 pub mod client;
 pub mod cluster;
 pub mod command;
@@ -26,6 +27,7 @@ use crate::dispatch::command::Command;
 pub const ALL: &[&[Command]] = &[
     cluster::COMMANDS,
     client::COMMANDS,
+    acl::COMMANDS,
     command::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,

@@ -9,14 +9,6 @@ use crate::resp::Args;
 use crate::server::Server;
 
 impl Server {
-    // acl
-    pub fn check_acl(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
-        Ok(())
-    }
-    /// The users as `user` lines of the configuration file: name and rules.
-    pub fn acl_lines(&self) -> Vec<Vec<u8>> {
-        self.cfg.user.iter().map(|line| line.words.join(&b' ')).collect()
-    }
     // cluster
     pub fn cluster_manual_failover_in_progress(&self) -> bool {
         self.cluster_manual_failover()
@@ -73,10 +65,6 @@ impl Server {
     }
     pub fn cluster_connections(&self) -> usize {
         self.cluster_link_count()
-    }
-    /// A queued command is checked again when it runs, where that can have changed (ACL).
-    pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {
-        None
     }
     /// A user of this name exists.
     pub fn user_exists(&self, name: &[u8]) -> bool {

@@ -242,6 +242,7 @@ impl Server {
         if out.buf.len() >= REPLY_CHUNK_BYTES || self.admin.debug.enforce_reply_list {
             c.out.set_aside(out, 1);
             self.check_output_limit(id);
+            self.update_client_memory(id);
         }
     }
 

@@ -76,6 +76,8 @@ pub struct Effects {
     /// Keys changed, while some client tracks them.
     pub modified_keys: Vec<(usize, Vec<u8>)>,
     pub wants_modified: bool,
+    /// Whole databases were emptied, while some client tracks keys.
+    pub flushed: bool,
     /// Values for the helper thread to free.
     pub garbage: Vec<Garbage>,
 }
