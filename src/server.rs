@@ -223,6 +223,7 @@ impl Server {
         self.keyspace_before_sleep();
         self.rooms_before_sleep();
         self.drain_effects();
+        self.serve_ready_keys();
         // What was executed reaches the disk first, if it is to: then replies may leave.
         self.flush_aof();
         self.write_pending();
