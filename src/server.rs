@@ -231,6 +231,7 @@ impl Server {
         self.keyspace_before_sleep();
         self.rooms_before_sleep();
         self.drain_effects();
+        self.serve_ready_keys();
         // What was executed reaches the disk first, if it is to: then replies may leave.
         let start_us = self.clock.tick_us();
         self.flush_aof();

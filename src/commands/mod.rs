@@ -10,6 +10,7 @@ pub mod debug;
 pub mod expire;
 pub mod generic;
 pub mod lcs;
+pub mod list;
 pub mod migrate;
 pub mod object;
 pub mod persistence;
@@ -34,6 +35,7 @@ pub const ALL: &[&[Command]] = &[
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    list::COMMANDS,
     migrate::COMMANDS,
     object::COMMANDS,
     persistence::COMMANDS,

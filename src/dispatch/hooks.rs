@@ -5,7 +5,7 @@ use super::error::CmdError;
 use super::table::CmdRef;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Source};
-use crate::resp::Args;
+use crate::resp::{Args, Reply};
 use crate::server::Server;
 
 impl Server {
@@ -25,7 +25,13 @@ impl Server {
     }
     // blocked clients
     pub fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
-        self.repl_reply_on_timeout(id, &kind);
+        if let BlockKind::Keys { .. } = kind {
+            let mut reply = Reply::new(self.clients.get(id).is_some_and(|c| c.resp == 3));
+            reply.null_array();
+            self.clients.push(id, &reply.buf);
+        } else {
+            self.repl_reply_on_timeout(id, &kind);
+        }
     }
     /// A client is about to go.
     pub fn before_free(&mut self, id: ClientId) {
@@ -62,6 +68,9 @@ impl Server {
         self.repl_cron();
         self.persist_cron();
         self.cluster_cron();
+        if self.bus.is_some() && self.every_ms(1000) {
+            self.redirect_blocked();
+        }
     }
     pub fn cluster_connections(&self) -> usize {
         self.cluster_link_count()

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod effects;
 pub mod evict;
 pub mod expire;
+pub mod list;
 pub mod object;
 pub mod watch;
 
@@ -336,6 +337,8 @@ impl Keyspace {
         self.watch.touch_flushed(a, &self.dbs[a], Some(&self.dbs[b]), self.now_ms);
         self.watch.touch_flushed(b, &self.dbs[b], Some(&self.dbs[a]), self.now_ms);
         self.dbs.swap(a, b);
+        // Clients wait for keys of a database by its number.
+        self.effects.any_ready |= self.effects.wants_ready;
     }
 
     pub fn total_keys(&self) -> usize {
