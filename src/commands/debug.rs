@@ -432,7 +432,7 @@ fn protocol(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     match args[2].to_ascii_lowercase().as_slice() {
         b"string" => out.bulk(b"Hello World"),
         b"integer" => out.int(12345),
-        b"double" => out.double_text(&String::from_utf8_lossy(f64_text(3.141).as_bytes())),
+        b"double" => out.double_text("3.141"),
         b"bignum" => out.big_number("1234567999999999999999999999999999999"),
         b"null" => out.null(),
         b"array" => {
