@@ -41,11 +41,6 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Keeps a client's output back.
-    pub fn hold(&mut self, id: ClientId) {
-        self.held.push(id);
-    }
-
     fn is_syncing(&self) -> bool {
         self.shared.done.load(Ordering::Acquire) < self.started
     }
@@ -55,6 +50,17 @@ impl Server {
     /// Whether output has to wait for a sync.
     pub fn is_output_gated(&self) -> bool {
         self.persist.gate.is_syncing()
+    }
+
+    /// Keeps a client's output back.
+    pub fn hold_output(&mut self, id: ClientId) {
+        // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
+        if self.persist.aof.buf.is_empty()
+            && let Some(c) = self.clients.get(id)
+        {
+            self.persist.gate.covered.push((id, c.out.end()));
+        }
+        self.persist.gate.held.push(id);
     }
 
     /// A sync for `appendfsync always` is under way.
