@@ -18,6 +18,8 @@ pub struct Stats {
     pub client_query_buffer_limit_disconnections: u64,
     pub client_output_buffer_limit_disconnections: u64,
     pub evicted_clients: u64,
+    /// Error replies to our master or the AOF: nobody expects any there.
+    pub unexpected_error_replies: u64,
     pub dump_payload_sanitizations: u64,
     pub reads_processed: u64,
     pub writes_processed: u64,

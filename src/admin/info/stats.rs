@@ -48,7 +48,7 @@ pub fn write(srv: &Server, out: &mut InfoText) {
         out.field(name, 0);
     }
     srv.info_tracking_stats(out);
-    out.field("unexpected_error_replies", srv.repl.stats.unexpected_errors);
+    out.field("unexpected_error_replies", s.unexpected_error_replies);
     out.field("total_error_replies", s.total_error_replies);
     out.field("dump_payload_sanitizations", s.dump_payload_sanitizations);
     out.field("total_reads_processed", s.reads_processed);
