@@ -601,7 +601,7 @@ impl Sim {
         let seed = self.seed;
         let now = self.now;
         let Some(c) = self.nodes[no].cluster.as_ref() else { return };
-        if self.steps % 256 == 0 {
+        if self.steps.is_multiple_of(256) {
             c.check_invariants();
         }
         let me = c.myself();
@@ -640,7 +640,7 @@ impl Sim {
         let changed = node.my_epoch != (me.id, me.config_epoch);
         let serves = me.is_master() && me.slot_count > 0;
         let (id, epoch) = (me.id, me.config_epoch);
-        if serves && (changed || self.steps % 64 == 0) {
+        if serves && (changed || self.steps.is_multiple_of(64)) {
             let slots = me.slots.clone();
             let claims = self.claims.entry(epoch).or_default();
             for (other, theirs) in claims.iter().filter(|(other, _)| *other != id) {

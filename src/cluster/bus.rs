@@ -358,7 +358,7 @@ impl Server {
         let db = &self.ks.dbs[0];
         let env = Env {
             now_ms: bus.clock_offset_ms + self.clock.mono_ms(),
-            repl_offset: self.repl_offset(),
+            repl_offset: self.announced_offset(),
             data_age_ms: self.replication_data_age_ms(),
             replicating: self.is_replica(),
             keys_in_slot: &|slot| db.slot_len(slot) as u64,
@@ -425,6 +425,10 @@ impl Server {
 
     /// Ends the machine's turn and does what it asks for.
     pub fn cluster_before_sleep(&mut self) {
+        if self.cluster_manual_failover() {
+            // The offset that the machine tells must be that of all that was executed.
+            self.drain_effects();
+        }
         let Some(mut bus) = self.bus.take() else { return };
         loop {
             let actions = self.with_bus(&mut bus, |bus, env| bus.machine.flush(env));

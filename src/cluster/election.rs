@@ -290,10 +290,9 @@ impl Cluster {
         self.cant_failover = reason;
         // A failover that takes its usual time is nothing to write about.
         let recent = self.config.node_timeout_ms + 5000;
-        if let Some(master) = self.myself().replica_of.map(|m| &self.nodes[m]) {
-            if master.failed() && env.now_ms - master.fail_time_ms < recent {
-                return;
-            }
+        let master = self.myself().replica_of.map(|m| &self.nodes[m]);
+        if master.is_some_and(|m| m.failed() && env.now_ms - m.fail_time_ms < recent) {
+            return;
         }
         self.cant_failover_logged_ms = env.now_ms;
         log::info!("Currently unable to failover: {}", reason.text());

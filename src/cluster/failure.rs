@@ -78,7 +78,7 @@ impl Cluster {
         };
         let quiet = env.now_ms - node.pong_received_ms > self.ping_interval_ms();
         // The replica of a manual failover waits for our paused offset.
-        let for_failover = self.is_master() && self.manual.replica == Some(key);
+        let for_failover = self.is_master() && self.manual.paused && self.manual.replica == Some(key);
         if (node.ping_sent_ms == 0 && quiet) || for_failover {
             let waiting_since = node.ping_sent_ms;
             self.send_ping(link, PacketType::Ping, env);

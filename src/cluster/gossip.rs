@@ -518,7 +518,7 @@ impl Cluster {
         let owner = me.replica_of.map_or(me, |m| &self.nodes[m]);
         let (tcp, tls, bus_port) = self.config.announced_ports();
         let (port, second_port) = if self.config.tls_cluster { (tls, tcp) } else { (tcp, tls) };
-        let paused = if me.is_master() && self.manual.in_progress() { wire::MFLAG_PAUSED } else { 0 };
+        let paused = if me.is_master() && self.manual.paused { wire::MFLAG_PAUSED } else { 0 };
         Header {
             port,
             second_port,

@@ -20,6 +20,10 @@ pub(super) struct ManualFailover {
     pub(super) ends_ms: Option<i64>,
     /// On the master: the replica that takes over.
     pub(super) replica: Option<NodeKey>,
+    /// On the master: the link to tell the replica on, once clients are held back.
+    announce: Option<LinkId>,
+    /// On the master: clients are held back, so the offset in our packets is final.
+    pub(super) paused: bool,
     /// On the replica: the offset at which the master paused.
     master_offset: Option<i64>,
     /// On the replica: votes may be asked for.
@@ -53,7 +57,7 @@ impl Cluster {
 
     /// Ends one, whether it succeeded or not.
     pub(super) fn reset_manual_failover(&mut self) {
-        if self.manual.replica.is_some() {
+        if self.manual.paused {
             self.actions.push(Action::UnpauseClients);
         }
         self.manual = ManualFailover::default();
@@ -67,10 +71,18 @@ impl Cluster {
         self.reset_manual_failover();
         self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
         self.manual.replica = Some(sender);
-        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
+        // Clients that are served later in this turn still write.
+        self.manual.announce = Some(link);
         let node = &self.nodes[sender];
         log::info!("Manual failover requested by replica {} ({}).", node.id, node.human_name);
-        // It carries the offset and says that we are paused: the replica waits for nothing else.
+    }
+
+    /// At the end of the turn in which a replica asked: holds clients back and tells it the offset, which is final now.
+    pub(super) fn pause_for_failover(&mut self, env: &Env) {
+        let Some(link) = self.manual.announce.take() else { return };
+        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
+        self.manual.paused = true;
+        // The replica waits for nothing else.
         self.send_ping(link, PacketType::Ping, env);
     }
 

@@ -405,8 +405,12 @@ impl Cluster {
     /// Where to replicate from, if this is a replica and the address is known.
     pub fn my_master_address(&self) -> Option<(String, u16)> {
         let master = &self.nodes[self.myself().replica_of?];
-        let known = !master.flags.has(NodeFlags::NOADDR) && !master.ip.is_empty();
-        known.then(|| (master.ip.clone(), master.client_port(self.config.tls_replication)))
+        self.knows_master_address().then(|| (master.ip.clone(), master.client_port(self.config.tls_replication)))
+    }
+
+    fn knows_master_address(&self) -> bool {
+        let master = self.myself().replica_of.map(|m| &self.nodes[m]);
+        master.is_some_and(|m| !m.flags.has(NodeFlags::NOADDR) && !m.ip.is_empty())
     }
 
     /// All nodes.
@@ -664,10 +668,8 @@ impl Cluster {
         self.next_due_ms = env.now_ms + TICK_MS;
         self.watch_nodes(env);
 
-        if let (true, false, Some(master)) = (self.is_replica(), env.replicating, self.myself().replica_of) {
-            if !self.nodes[master].flags.has(NodeFlags::NOADDR) && !self.nodes[master].ip.is_empty() {
-                self.replicate_from(master);
-            }
+        if let (false, Some(master), true) = (env.replicating, self.myself().replica_of, self.knows_master_address()) {
+            self.replicate_from(master);
         }
         self.check_manual_failover_timeout(env.now_ms);
         if self.is_replica() {
@@ -682,6 +684,7 @@ impl Cluster {
 
     /// Ends the turn: decides what was put off and hands over everything that is to be done, in order.
     pub fn flush(&mut self, env: &Env) -> Vec<Action> {
+        self.pause_for_failover(env);
         if self.manual.waits_for_offset() {
             self.advance_manual_failover(env);
         }

@@ -426,7 +426,7 @@ impl Filter<'_> {
             && self.laddr.is_none_or(|a| c.laddr().as_bytes() == a)
             && self.class.is_none_or(|class| ClientClass::of(c) == class)
             && self.number.is_none_or(|n| c.number == n)
-            && self.user.is_none_or(|u| c.user.as_bytes() == u)
+            && self.user.is_none_or(|u| c.user == u)
             && self.skip != Some(c.id)
     }
 }

@@ -61,6 +61,22 @@ const SUBCOMMANDS: &[DebugSub] = &[
         help: &["CONFIG-REWRITE-FORCE-ALL", "    As CONFIG REWRITE, with a line for every directive."],
     },
     DebugSub {
+        name: "quicklist-packed-threshold",
+        args: 1..=1,
+        run: |ctx, args| {
+            let bytes = crate::config::parse_memory(&args[2]).and_then(|n| usize::try_from(n).ok());
+            if !bytes.is_some_and(|n| ctx.srv.set_packed_threshold(n)) {
+                return Err(CmdError::of("ERR argument must be a memory value bigger than 1 and smaller than 4gb"));
+            }
+            ctx.out.ok();
+            Ok(())
+        },
+        help: &[
+            "QUICKLIST-PACKED-THRESHOLD <size>",
+            "    Keep list elements from this size on in nodes of their own. 0 restores the default of 1gb.",
+        ],
+    },
+    DebugSub {
         name: "assert",
         args: 0..=0,
         run: |_, args| {

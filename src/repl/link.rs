@@ -132,6 +132,8 @@ pub struct MasterLink {
     pub cached: Option<CachedMaster>,
     /// Since when the link is down, in Unix seconds; 0: it never was up.
     pub down_since_s: i64,
+    /// When the master was last heard of on the link that was lost, in Unix seconds.
+    pub heard_s: i64,
     /// When the master last sent something before being online, in Unix seconds.
     pub last_io_s: i64,
     /// The connection again, to show being alive while a dataset is loaded.

@@ -121,6 +121,7 @@ impl Server {
 
     /// Once a turn, before replies leave.
     pub fn flush_aof(&mut self) {
+        self.check_gate();
         if self.persist.aof.state == AofState::Off {
             return;
         }
@@ -133,7 +134,9 @@ impl Server {
     /// Writes without waiting for a sync that is under way.
     pub fn flush_aof_now(&mut self) {
         if self.persist.aof.state != AofState::Off {
+            self.wait_for_gate();
             self.write_aof(true);
+            self.wait_for_gate();
         }
     }
 
@@ -144,6 +147,10 @@ impl Server {
     fn write_aof(&mut self, force: bool) {
         let now_s = self.now_s();
         let policy = self.cfg.appendfsync;
+        if self.is_gate_syncing() {
+            // What comes meanwhile is written and synced together, next.
+            return;
+        }
         if self.persist.aof.buf.is_empty() {
             self.sync_aof_if_due(policy, now_s);
             return;
@@ -254,32 +261,19 @@ impl Server {
         let offset = self.repl_offset();
         let syncing = self.is_aof_syncing();
         let aof = &mut self.persist.aof;
-        let Some(file) = &aof.file else { return };
+        let Some(file) = aof.file.clone() else { return };
         if aof.incr_synced == aof.incr_size || busy_child {
             return;
         }
         match policy {
             AppendFsync::No => {}
-            AppendFsync::Always => {
-                let began = Instant::now();
-                if let Err(e) = file.sync_data() {
-                    log::warn!(
-                        "Can't persist AOF for fsync error when the AOF fsync policy is 'always': {}. Exiting...",
-                        reason(&e)
-                    );
-                    std::process::exit(1);
-                }
-                aof.incr_synced = aof.incr_size;
-                aof.last_fsync_s = now_s;
-                aof.shared.set_reploff(offset);
-                self.note_latency("aof-fsync-always", began.elapsed().as_millis() as i64);
-            }
+            AppendFsync::Always => self.sync_behind_gate(),
             AppendFsync::Everysec => {
                 if now_s <= aof.last_fsync_s {
                     return;
                 }
                 if !syncing {
-                    let (file, shared) = (file.clone(), aof.shared.clone());
+                    let shared = aof.shared.clone();
                     self.background.fsync.submit(move || shared.sync(&file, offset));
                     aof.incr_synced = aof.incr_size;
                 }

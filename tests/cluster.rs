@@ -1,0 +1,230 @@
+//! Real cluster nodes on loopback: serving, redirecting, failing over, remembering; also beside nodes of Redis.
+
+mod common;
+
+use common::{SERVER, TestServer, real_redis};
+use redis::{Connection, RedisResult, Value};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const TIMEOUT_MS: u64 = 1500;
+
+struct Node {
+    server: TestServer,
+    conn: Connection,
+}
+
+fn options() -> Vec<String> {
+    let timeout = TIMEOUT_MS.to_string();
+    ["--cluster-enabled", "yes", "--cluster-node-timeout", &timeout, "--enable-debug-command", "yes"]
+        .map(String::from)
+        .to_vec()
+}
+
+impl Node {
+    fn start(binary: &Path) -> Node {
+        let options = options();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let server = TestServer::start_binary(binary, &options);
+        let conn = server.connect();
+        Node { server, conn }
+    }
+
+    fn ours() -> Node {
+        Node::start(Path::new(SERVER))
+    }
+
+    fn call(&mut self, words: &[&str]) -> RedisResult<Value> {
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|w| {
+            command.arg(*w);
+        });
+        command.query(&mut self.conn)
+    }
+
+    fn text(&mut self, words: &[&str]) -> String {
+        match self.call(words) {
+            Ok(Value::BulkString(b)) => String::from_utf8(b).unwrap(),
+            Ok(Value::SimpleString(s)) => s,
+            Ok(Value::VerbatimString { text, .. }) => text,
+            Ok(Value::Okay) => "OK".into(),
+            Ok(other) => format!("{other:?}"),
+            Err(e) => format!("{} {}", e.code().unwrap_or("ERR"), e.detail().unwrap_or_default()),
+        }
+    }
+
+    fn id(&mut self) -> String {
+        self.text(&["CLUSTER", "MYID"])
+    }
+
+    fn info(&mut self, field: &str) -> String {
+        let info = self.text(&["CLUSTER", "INFO"]);
+        let line = info.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    }
+}
+
+fn wait(what: &str, seconds: u64, mut done: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    start.elapsed()
+}
+
+/// The first half of the nodes are masters that share the slots, the others their replicas, if `replicas`.
+fn join(nodes: &mut [Node], replicas: bool) {
+    let masters = if replicas { nodes.len() / 2 } else { nodes.len() };
+    for i in 0..nodes.len() {
+        assert_eq!(nodes[i].text(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()]), "OK");
+        if i < masters {
+            let at = |n: usize| n * 16384 / masters;
+            let (first, last) = (at(i).to_string(), (at(i + 1) - 1).to_string());
+            assert_eq!(nodes[i].text(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
+        }
+    }
+    let port = nodes[0].server.port.to_string();
+    for node in &mut nodes[1..] {
+        assert_eq!(node.text(&["CLUSTER", "MEET", "127.0.0.1", &port]), "OK");
+    }
+    let known = nodes.len().to_string();
+    wait("all nodes know each other", 30, || {
+        nodes
+            .iter_mut()
+            .all(|n| n.info("cluster_known_nodes") == known && !n.text(&["CLUSTER", "NODES"]).contains("handshake"))
+    });
+    for i in masters..nodes.len() {
+        let master = nodes[i - masters].id();
+        wait("the replica knows its master", 10, || nodes[i].text(&["CLUSTER", "REPLICATE", &master]) == "OK");
+    }
+    wait("the cluster is up everywhere", 30, || nodes.iter_mut().all(|n| n.info("cluster_state") == "ok"));
+    wait("all replicas are in sync", 30, || {
+        nodes[masters..].iter_mut().all(|n| n.text(&["INFO", "replication"]).contains("master_link_status:up"))
+    });
+}
+
+#[test]
+fn without_cluster_mode_there_is_no_cluster() {
+    let server = TestServer::start(&[]);
+    let mut node = Node { conn: server.connect(), server };
+    for words in [&["CLUSTER", "INFO"][..], &["CLUSTER", "NODES"], &["READONLY"], &["ASKING"]] {
+        assert_eq!(node.text(words), "ERR This instance has cluster support disabled");
+    }
+}
+
+#[test]
+fn slots_are_served_moved_and_redirected() {
+    let mut nodes = [Node::ours(), Node::ours(), Node::ours()];
+    join(&mut nodes, false);
+    let ports: Vec<u16> = nodes.iter().map(|n| n.server.port).collect();
+    let ids: Vec<String> = nodes.iter_mut().map(Node::id).collect();
+    // foo is in slot 12182, which the third node owns; bar in 5061, the first one's.
+    let [first, second, third] = &mut nodes;
+    assert_eq!(first.text(&["CLUSTER", "KEYSLOT", "foo"]), "int(12182)");
+    assert_eq!(first.text(&["SET", "foo", "1"]), format!("MOVED 12182 127.0.0.1:{}", ports[2]));
+    assert_eq!(third.text(&["SET", "foo", "1"]), "OK");
+    assert_eq!(first.text(&["DEL", "bar", "foo"]), "CROSSSLOT Keys in request don't hash to the same slot");
+    assert_eq!(third.text(&["CLUSTER", "COUNTKEYSINSLOT", "12182"]), "int(1)");
+    assert!(first.text(&["CLUSTER", "ADDSLOTS", "12182"]).contains("Slot 12182 is already busy"));
+
+    // The slot moves to the second node.
+    assert_eq!(second.text(&["CLUSTER", "SETSLOT", "12182", "IMPORTING", &ids[2]]), "OK");
+    assert_eq!(third.text(&["CLUSTER", "SETSLOT", "12182", "MIGRATING", &ids[1]]), "OK");
+    assert_eq!(third.text(&["GET", "foo"]), "1");
+    assert_eq!(third.text(&["SET", "{foo}new", "1"]), format!("ASK 12182 127.0.0.1:{}", ports[1]));
+    let again = "TRYAGAIN Multiple keys request during rehashing of slot";
+    assert_eq!(third.text(&["DEL", "foo", "{foo}new"]), again);
+    assert_eq!(second.text(&["SET", "{foo}new", "1"]), format!("MOVED 12182 127.0.0.1:{}", ports[2]));
+    assert_eq!(second.text(&["ASKING"]), "OK");
+    assert_eq!(second.text(&["SET", "{foo}new", "1"]), "OK");
+    let refused = third.text(&["CLUSTER", "SETSLOT", "12182", "NODE", &ids[1]]);
+    assert!(refused.contains("while I still hold keys for this hash slot"), "{refused}");
+    assert_eq!(third.text(&["DEL", "foo"]), "int(1)");
+    assert_eq!(second.text(&["CLUSTER", "SETSLOT", "12182", "NODE", &ids[1]]), "OK");
+    assert_eq!(third.text(&["CLUSTER", "SETSLOT", "12182", "NODE", &ids[1]]), "OK");
+    let moved = format!("MOVED 12182 127.0.0.1:{}", ports[1]);
+    wait("everybody knows of the new owner", 10, || first.text(&["GET", "foo"]) == moved);
+    assert_eq!(second.text(&["GET", "{foo}new"]), "1");
+
+    // What a transaction touches counts as a whole.
+    assert_eq!(second.text(&["MULTI"]), "OK");
+    assert_eq!(second.text(&["SET", "bar", "1"]), format!("MOVED 5061 127.0.0.1:{}", ports[0]));
+    assert!(second.text(&["EXEC"]).starts_with("EXECABORT"));
+}
+
+#[test]
+fn a_killed_master_is_replaced_and_comes_back_as_replica() {
+    let mut nodes: Vec<Node> = (0..6).map(|_| Node::ours()).collect();
+    join(&mut nodes, true);
+    let victim = nodes[0].id();
+    assert_eq!(nodes[0].text(&["SET", "bar", "kept"]), "OK");
+    assert_eq!(nodes[0].text(&["WAIT", "1", "5000"]), "int(1)");
+    nodes[0].server.kill();
+    let took = wait("the replica took over", 20, || nodes[3].text(&["SET", "{bar}2", "x"]) == "OK");
+    println!("writes were accepted after {took:?}");
+    assert!(took < Duration::from_millis(2 * TIMEOUT_MS + 500), "{took:?}");
+    assert_eq!(nodes[3].text(&["GET", "bar"]), "kept");
+    nodes[0].server.restart();
+    nodes[0].conn = nodes[0].server.connect();
+    assert_eq!(nodes[0].id(), victim, "it remembers who it is");
+    wait("it follows its successor", 20, || nodes[0].text(&["CLUSTER", "NODES"]).contains("myself,slave"));
+    wait("all is well", 20, || nodes.iter_mut().all(|n| !n.text(&["CLUSTER", "NODES"]).contains("fail")));
+}
+
+#[test]
+fn manual_failover_loses_no_write_and_takes_no_time() {
+    let mut nodes: Vec<Node> = (0..6).map(|_| Node::ours()).collect();
+    join(&mut nodes, true);
+    assert_eq!(nodes[4].text(&["CLUSTER", "FAILOVER"]), "OK");
+    let took = wait("the replica took over", 10, || nodes[4].text(&["CLUSTER", "NODES"]).contains("myself,master"));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    wait("the old master follows", 10, || nodes[1].text(&["CLUSTER", "NODES"]).contains("myself,slave"));
+    let refused = nodes[0].text(&["CLUSTER", "FAILOVER"]);
+    assert_eq!(refused, "ERR You should send CLUSTER FAILOVER to a replica");
+}
+
+#[test]
+fn nodes_conf_is_locked_and_survives_a_crash() {
+    let mut node = Node::ours();
+    let id = node.id();
+    assert_eq!(node.text(&["CLUSTER", "ADDSLOTSRANGE", "5", "9"]), "OK");
+    assert_eq!(node.text(&["CLUSTER", "SAVECONFIG"]), "OK");
+    let mut second = Command::new(SERVER);
+    let port = common::free_port().to_string();
+    second.args(["--port", &port, "--logfile", "other.log", "--dir"]).arg(node.server.dir.path()).args(options());
+    let status = second.status().expect("it starts");
+    assert_eq!(status.code(), Some(1));
+    let log = std::fs::read_to_string(node.server.dir.path().join("other.log")).unwrap();
+    assert!(log.contains("Sorry, the cluster configuration file nodes.conf is already used by a different"), "{log}");
+    node.server.kill();
+    node.server.restart();
+    node.conn = node.server.connect();
+    assert_eq!(node.id(), id);
+    assert!(node.text(&["CLUSTER", "NODES"]).trim_end().ends_with(" 5-9"));
+}
+
+/// Redis and we in one cluster: each sees the other's news, and both kinds of replica are elected.
+#[test]
+fn beside_redis() {
+    let Some(redis) = real_redis() else { return };
+    let mut nodes: Vec<Node> =
+        [false, true, false, true, false, true].map(|r| if r { Node::start(&redis) } else { Node::ours() }).into();
+    join(&mut nodes, true);
+    // Node 3, of Redis, follows node 0, ours; node 4, ours, follows node 1, of Redis.
+    for (victim, heir, key) in [(0, 3, "bar"), (1, 4, "c")] {
+        wait("the heir is in sync", 20, || {
+            nodes[heir].text(&["INFO", "replication"]).contains("master_link_status:up")
+        });
+        nodes[victim].server.kill();
+        let took = wait("the replica took over", 20, || nodes[heir].text(&["SET", key, "x"]) == "OK");
+        println!("node {heir} took over from {victim} after {took:?}");
+        nodes[victim].server.restart();
+        nodes[victim].conn = nodes[victim].server.connect();
+        wait("the old master follows", 30, || nodes[victim].text(&["CLUSTER", "NODES"]).contains("myself,slave"));
+        wait("all is well", 30, || {
+            nodes.iter_mut().all(|n| n.info("cluster_state") == "ok" && !n.text(&["CLUSTER", "NODES"]).contains("fail"))
+        });
+    }
+}
