@@ -25,8 +25,6 @@ pub struct Stats {
     pub writes_processed: u64,
     pub reply_buffer_shrinks: u64,
     pub reply_buffer_expands: u64,
-    /// Errors of commands from our master, a replica or the AOF.
-    pub unexpected_error_replies: u64,
     pub acl_denied_auth: u64,
     pub acl_denied_cmd: u64,
     pub acl_denied_key: u64,
