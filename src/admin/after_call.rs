@@ -38,18 +38,24 @@ impl Server {
             Some(c) => {
                 let earlier = c.blocked_call.take();
                 if c.is(ClientFlags::BLOCKED) {
+                    let first = earlier.is_none();
                     let spent_us = earlier.map_or(0, |e| e.spent_us) + duration_us;
                     c.blocked_call = Some(Box::new(BlockedCall { cmd, args: args.to_owned(), spent_us, since_us }));
-                    self.feed_monitors(id, row, args);
+                    if first {
+                        self.feed_monitors(id, row, args);
+                    }
                     return;
                 }
                 earlier
             }
             None => None,
         };
+        // Monitors saw it when it blocked.
+        if earlier.is_none() {
+            self.feed_monitors(id, row, args);
+        }
         let duration_us = duration_us + earlier.map_or(0, |e| e.spent_us);
         self.note_slow_command(id, cmd, args, duration_us);
-        self.feed_monitors(id, row, args);
         self.count_call(cmd, duration_us, failed);
     }
 

@@ -239,6 +239,7 @@ impl Client {
             + self.out.mem_bytes()
             + self.name.capacity()
             + self.multi.mem_bytes()
+            + self.subscriptions.as_ref().map_or(0, |s| s.mem_bytes())
             + self.resume.as_ref().map_or(0, |(_, args)| args.mem_bytes())
     }
 }

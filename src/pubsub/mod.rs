@@ -131,9 +131,10 @@ impl Subscriptions {
         }
     }
 
-    /// Memory, in bytes.
+    /// Memory of the entries, in bytes, without that of long names: this is asked after every command.
     pub fn mem_bytes(&self) -> usize {
-        Kind::ALL.iter().flat_map(|k| self.names(*k)).map(|n| n.capacity() + size_of::<Vec<u8>>()).sum()
+        const SHORT_NAME: usize = 16;
+        Kind::ALL.iter().map(|k| self.names(*k).len() * (size_of::<Vec<u8>>() + SHORT_NAME)).sum()
     }
 }
 

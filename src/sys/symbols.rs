@@ -104,7 +104,7 @@ mod tests {
 
     #[inline(never)]
     fn well_known() -> usize {
-        well_known as usize
+        well_known as *const () as usize
     }
 
     #[test]
