@@ -2,6 +2,7 @@
 //! place, `dispatch` admits and calls, a function in `commands` works on the `keyspace` and writes its reply, and what
 //! changed is propagated to `persist` and `repl` before replies leave.
 
+pub mod acl;
 pub mod admin;
 pub mod bench;
 pub mod cli;

@@ -3,6 +3,7 @@
 //! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
 //! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
 
+use crate::acl::Acl;
 use crate::admin::Admin;
 use crate::admin::stats::Stats;
 use crate::cluster::bus::Bus;
@@ -50,6 +51,7 @@ pub struct Server {
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
     pub pubsub: PubSub,
+    pub acl: Acl,
     /// Nested calls: above 0 within a transaction or script.
     pub depth: usize,
     /// The default user has a password.
@@ -100,6 +102,7 @@ impl Server {
             repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             pubsub: PubSub::default(),
+            acl: Acl::default(),
             depth: 0,
             run_id: random_hex_40(),
             started_ms: now_ms,
@@ -228,6 +231,7 @@ impl Server {
         self.keyspace_before_sleep();
         self.rooms_before_sleep();
         self.drain_effects();
+        self.serve_ready_keys();
         // What was executed reaches the disk first, if it is to: then replies may leave.
         let start_us = self.clock.tick_us();
         self.flush_aof();
@@ -295,6 +299,7 @@ impl Server {
         access.lfu_log_factor = self.cfg.lfu_log_factor as u32;
         access.lfu_decay_minutes = self.cfg.lfu_decay_time as u32;
         self.ks.lazy_expire = self.cfg.lazyfree_lazy_expire;
+        self.ks.lazy_server_del = self.cfg.lazyfree_lazy_server_del;
         self.ks.now_ms = self.clock.ms();
     }
 }

@@ -107,6 +107,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     let config_file = config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let mut server = Server::new(config, config_file).map_err(|e| format!("Can't start the server: {e}"))?;
     rename_commands(&mut server)?;
+    server.load_users()?;
     server.apply_initial_config()?;
     if background || !server.cfg.pidfile.is_empty() {
         write_pid_file(&mut server.cfg);

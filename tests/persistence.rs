@@ -89,7 +89,8 @@ fn a_background_snapshot_is_of_the_moment_it_was_asked_for() {
     assert_eq!(run::<String>(&mut c, &["BGSAVE"]), "Background saving started");
     assert!(try_run::<()>(&mut c, &["BGSAVE"]).is_err());
     assert!(try_run::<()>(&mut c, &["SAVE"]).is_err());
-    run::<()>(&mut c, &["FLUSHALL"]);
+    run::<()>(&mut c, &["SET", "int8", "changed"]);
+    run::<()>(&mut c, &["DEL", "noise", "short"]);
     wait_for(10, "the snapshot", || server.log().contains("Background saving terminated with success"));
     server.kill();
     server.restart();
@@ -205,8 +206,9 @@ fn transactions_are_logged_and_replayed_whole() {
 fn ends(dir: &Path, options: &[&str]) -> String {
     let log = dir.join("ends.log");
     let _ = fs::remove_file(&log);
+    let port = common::free_port().to_string();
     let status = Command::new(SERVER)
-        .args(["--port", "0", "--save", "", "--logfile", "ends.log", "--dir"])
+        .args(["--port", &port, "--save", "", "--logfile", "ends.log", "--dir"])
         .arg(dir)
         .args(options)
         .stdin(Stdio::null())

@@ -99,7 +99,7 @@ impl Server {
             " events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
             events(c),
             c.last_command.map_or("NULL", |row| row.name),
-            c.user,
+            lossy(&c.user),
             self.tracking_redirection(c),
             c.resp,
             lossy(&c.lib_name),
@@ -133,8 +133,8 @@ impl Server {
     pub fn tracking_redirection(&self, _c: &Client) -> i64 {
         -1
     }
-    // blocked on keys
+    /// Keys that clients wait for, and those among them whose disappearance releases clients.
     pub fn blocking_key_counts(&self) -> (usize, usize) {
-        (0, 0)
+        (self.blocked.key_count(), 0)
     }
 }

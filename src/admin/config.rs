@@ -188,7 +188,8 @@ impl Server {
     }
 
     fn apply_requirepass(&mut self) {
-        self.auth_required = !self.cfg.requirepass.is_empty();
+        self.acl.set_default_password(self.cfg.requirepass.as_ref());
+        self.acl_changed();
     }
 
     /// Sets the out-of-memory score of this process for its present role.

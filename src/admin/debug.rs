@@ -1,8 +1,10 @@
 //! State that DEBUG sets and other rooms look at, and what DEBUG needs of the server beyond single commands.
 
 use crate::keyspace::Entry;
+use crate::keyspace::object::ValueLimits;
 use crate::server::Server;
 use crate::structs::entry::{IntBuf, ValueRef};
+use crate::structs::quicklist;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
@@ -23,7 +25,12 @@ pub struct DebugState {
     pub dict_resizing: bool,
     /// Start again in place of ending, after this time.
     pub restart: Option<Duration>,
+    /// List elements of at least so many bytes lie alone.
+    pub packed_threshold: usize,
 }
+
+/// Elements from this size on lie alone when nothing else is set, bytes.
+const PACKED_THRESHOLD: usize = 1 << 30;
 
 /// How long the largest fill of a reply buffer counts when nothing else is set, ms.
 pub const REPLY_BUFFER_PEAK_RESET_MS: i64 = 5000;
@@ -38,11 +45,31 @@ impl Default for DebugState {
             enforce_reply_list: false,
             dict_resizing: true,
             restart: None,
+            packed_threshold: PACKED_THRESHOLD,
         }
     }
 }
 
 impl Server {
+    /// When values change their encoding, by the configuration of the moment.
+    pub fn value_limits(&self) -> ValueLimits {
+        ValueLimits {
+            list: quicklist::Limits {
+                fill: self.cfg.list_max_listpack_size,
+                plain_from: self.admin.debug.packed_threshold,
+            },
+        }
+    }
+
+    /// DEBUG QUICKLIST-PACKED-THRESHOLD; 0 stands for the default. False when it is too large.
+    pub fn set_packed_threshold(&mut self, bytes: usize) -> bool {
+        let valid = bytes <= 1 << 32;
+        if valid {
+            self.admin.debug.packed_threshold = if bytes == 0 { PACKED_THRESHOLD } else { bytes };
+        }
+        valid
+    }
+
     /// Starts the program again in place of this process: gracefully means with configuration and data saved. Nothing
     /// happens, but for lines in the log, if that cannot work.
     pub fn restart(&mut self, delay: Duration, gracefully: bool) {

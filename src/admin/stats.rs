@@ -26,6 +26,9 @@ pub struct Stats {
     pub reply_buffer_shrinks: u64,
     pub reply_buffer_expands: u64,
     pub acl_denied_auth: u64,
+    pub acl_denied_cmd: u64,
+    pub acl_denied_key: u64,
+    pub acl_denied_channel: u64,
     pub errors: BTreeMap<Vec<u8>, u64>,
 }
 

@@ -28,6 +28,10 @@ pub enum Mode {
     Latency,
     /// `--latency-history`
     LatencyHistory,
+    /// `--latency-dist`
+    LatencyDist,
+    /// `--lru-test`: number of keys.
+    LruTest(u64),
     /// `--intrinsic-latency`: seconds to run.
     IntrinsicLatency(u64),
     /// `--replica`
@@ -323,6 +327,10 @@ static FLAGS: &[Flag] = &[
         set!(|o| if o.mode != Some(Mode::LatencyHistory) { o.mode = Some(Mode::Latency) })),
     flag(&["--latency-history"], "", "The same, with a new line every 15 seconds (see -i).",
         set!(|o| o.mode = Some(Mode::LatencyHistory))),
+    flag(&["--latency-dist"], "", "The same, as a spectrum of 256 colours every second (see -i).",
+        set!(|o| o.mode = Some(Mode::LatencyDist))),
+    flag(&["--lru-test"], "<keys>", "Simulate a cache workload where 20% of the keys get 80% of the requests.",
+        set!(|o, v| o.mode = Some(Mode::LruTest(unsigned(&v))))),
     flag(&["--replica", "--slave"], "", "Act as a replica and print the commands the master sends.",
         set!(|o| o.mode = Some(Mode::Replica))),
     flag(&["--rdb"], "<filename>", "Fetch a snapshot from the server into a file, or - for standard output.",

@@ -89,7 +89,7 @@ pub const COMMANDS: &[Command] = &[Command {
             summary: "Closes connections, one by its address or all that pass the filters.",
             history: &["2.8.12", "2.8.12", "3.2.0", "5.0.0", "6.2.0"],
             args: &[arg("filter", ArgKind::OneOf).of(&[
-                arg("old-format", ArgKind::String).deprecated_since("2.8.12"),
+                arg("old-format", ArgKind::String).display("ip:port").deprecated_since("2.8.12"),
                 arg("new-format", ArgKind::OneOf).multiple().of(&[
                     arg("client-id", ArgKind::Integer).token("ID").since("2.8.12").optional(),
                     arg("client-type", ArgKind::OneOf).token("TYPE").since("2.8.12").optional().of(&[
@@ -100,8 +100,8 @@ pub const COMMANDS: &[Command] = &[Command {
                         arg("pubsub", ArgKind::PureToken).token("PUBSUB"),
                     ]),
                     arg("username", ArgKind::String).token("USER").optional(),
-                    arg("addr", ArgKind::String).token("ADDR").optional(),
-                    arg("laddr", ArgKind::String).token("LADDR").since("6.2.0").optional(),
+                    arg("addr", ArgKind::String).display("ip:port").token("ADDR").optional(),
+                    arg("laddr", ArgKind::String).display("ip:port").token("LADDR").since("6.2.0").optional(),
                     arg("skipme", ArgKind::OneOf)
                         .token("SKIPME")
                         .optional()
@@ -426,7 +426,7 @@ impl Filter<'_> {
             && self.laddr.is_none_or(|a| c.laddr().as_bytes() == a)
             && self.class.is_none_or(|class| ClientClass::of(c) == class)
             && self.number.is_none_or(|n| c.number == n)
-            && self.user.is_none_or(|u| c.user.as_bytes() == u)
+            && self.user.is_none_or(|u| c.user == u)
             && self.skip != Some(c.id)
     }
 }

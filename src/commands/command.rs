@@ -436,7 +436,7 @@ fn write_args(args: &[Arg], out: &mut Reply) {
                 count += 1;
             }
         };
-        text(out, "display_text", Some(a.name).filter(|_| !nested));
+        text(out, "display_text", Some(a.display.unwrap_or(a.name)).filter(|_| !nested));
         let mut more = 0;
         if let Some(index) = a.key_spec {
             out.bulk(b"key_spec_index");

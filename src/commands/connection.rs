@@ -2,6 +2,7 @@
 
 use super::int_arg;
 use super::prelude::*;
+use crate::acl::DEFAULT_USER;
 use crate::net::ClientFlags;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION};
 
@@ -155,8 +156,8 @@ fn auth(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if args.len() > 3 {
         return Err(error::SYNTAX);
     }
-    let (user, password) = if args.len() == 3 { (args.at(1), args.at(2)) } else { (&b"default"[..], args.at(1)) };
-    if args.len() == 2 && !ctx.srv.auth_required {
+    let (user, password) = if args.len() == 3 { (args.at(1), args.at(2)) } else { (DEFAULT_USER, args.at(1)) };
+    if args.len() == 2 && ctx.srv.acl.user(DEFAULT_USER).is_some_and(|u| u.nopass) {
         return Err(CmdError::of(
             "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
              configuration is correct?",
@@ -168,20 +169,16 @@ fn auth(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn authenticate(ctx: &mut Ctx<'_>, user: &[u8], password: &[u8]) -> CmdResult {
-    let accepted = !ctx.srv.auth_required || same_secret(password, ctx.srv.cfg.requirepass.as_ref());
-    if user != b"default" || !accepted {
+    let accepted = ctx.srv.acl.user(user).is_some_and(|u| u.enabled && u.accepts_password(password));
+    if !accepted {
+        let context = if ctx.c().is(ClientFlags::MULTI) { "multi" } else { "toplevel" };
+        ctx.srv.log_acl(ctx.client, "auth", context, ctx.cmd.name.as_bytes().to_vec(), user);
         return Err(CmdError::of("WRONGPASS invalid username-password pair or user is disabled."));
     }
     let c = ctx.c_mut();
     c.flags.add(ClientFlags::AUTHENTICATED);
-    c.user = "default".into();
+    c.user = user.to_vec();
     Ok(())
-}
-
-/// Compares without telling by its duration where the difference is.
-fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    use sha2::{Digest, Sha256};
-    Sha256::digest(a).iter().zip(Sha256::digest(b)).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
 fn hello(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -287,6 +284,7 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         c.flags.remove(gone);
     }
     c.flags.set(ClientFlags::AUTHENTICATED, !auth_required);
+    c.user = DEFAULT_USER.to_vec();
     c.name.clear();
     c.db = 0;
     c.resp = 2;

@@ -6,7 +6,6 @@ use super::int_arg;
 use super::prelude::*;
 use crate::admin::debug::REPLY_BUFFER_PEAK_RESET_MS;
 use crate::dispatch::command::CommandFn;
-use crate::structs::numbers::f64_text;
 use crate::sys::{alloc, crash};
 use std::time::Duration;
 
@@ -60,6 +59,22 @@ const SUBCOMMANDS: &[DebugSub] = &[
             None => Err(CmdError::of("ERR CONFIG-REWRITE-FORCE-ALL failed: No such file or directory")),
         },
         help: &["CONFIG-REWRITE-FORCE-ALL", "    As CONFIG REWRITE, with a line for every directive."],
+    },
+    DebugSub {
+        name: "quicklist-packed-threshold",
+        args: 1..=1,
+        run: |ctx, args| {
+            let bytes = crate::config::parse_memory(&args[2]).and_then(|n| usize::try_from(n).ok());
+            if !bytes.is_some_and(|n| ctx.srv.set_packed_threshold(n)) {
+                return Err(CmdError::of("ERR argument must be a memory value bigger than 1 and smaller than 4gb"));
+            }
+            ctx.out.ok();
+            Ok(())
+        },
+        help: &[
+            "QUICKLIST-PACKED-THRESHOLD <size>",
+            "    Keep list elements from this size on in nodes of their own. 0 restores the default of 1gb.",
+        ],
     },
     DebugSub {
         name: "assert",
@@ -416,7 +431,7 @@ fn protocol(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     match args[2].to_ascii_lowercase().as_slice() {
         b"string" => out.bulk(b"Hello World"),
         b"integer" => out.int(12345),
-        b"double" => out.double_text(&String::from_utf8_lossy(f64_text(3.141).as_bytes())),
+        b"double" => out.double_text("3.141"),
         b"bignum" => out.big_number("1234567999999999999999999999999999999"),
         b"null" => out.null(),
         b"array" => {

@@ -395,7 +395,14 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+/// Keys that a command came across and that had expired have nothing to do with each other: their deletions go out one by
+/// one, unless they are part of a transaction or script.
+pub fn unwrap_deletions(ctx: &mut Ctx<'_>) {
+    ctx.srv.ks.effects.no_multi = ctx.srv.depth == 1;
+}
+
 fn randomkey(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    unwrap_deletions(ctx);
     match ctx.srv.ks.random_key(ctx.db) {
         Some(key) => ctx.out.bulk(&key),
         None => ctx.out.null(),

@@ -53,7 +53,7 @@ pub fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if a.len() >= u32::MAX as usize - 1 || b.len() >= u32::MAX as usize - 1 {
         return Err(CmdError::of("ERR String too long for LCS"));
     }
-    if table_bytes > ctx.srv.cfg.proto_max_bulk_len as u64 {
+    if table_bytes > ctx.srv.cfg.proto_max_bulk_len {
         return Err(CmdError::of("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"));
     }
     let table = Table::new(&a, &b)

@@ -1,5 +1,6 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
+pub mod acl;
 pub mod client;
 pub mod cluster;
 pub mod command;
@@ -9,6 +10,7 @@ pub mod debug;
 pub mod expire;
 pub mod generic;
 pub mod lcs;
+pub mod list;
 pub mod migrate;
 pub mod object;
 pub mod persistence;
@@ -26,12 +28,14 @@ use crate::dispatch::command::Command;
 pub const ALL: &[&[Command]] = &[
     cluster::COMMANDS,
     client::COMMANDS,
+    acl::COMMANDS,
     command::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    list::COMMANDS,
     migrate::COMMANDS,
     object::COMMANDS,
     persistence::COMMANDS,

@@ -5,7 +5,7 @@ use super::prelude::*;
 use crate::net::ClientFlags;
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
-use crate::persist::rdb::{decode_dump, encode_dump};
+use crate::persist::rdb::{DumpError, decode_dump, encode_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
 
 pub const COMMANDS: &[Command] = &[
@@ -247,7 +247,9 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ttl < 0 {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
-    let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum).map_err(|e| CmdError::text(format!("ERR {e}")))?;
+    let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum)
+        .and_then(|v| new_value(v, &ctx.srv.value_limits()).ok_or(DumpError::Value))
+        .map_err(|e| CmdError::text(format!("ERR {e}")))?;
     let deleted = options.replace && ctx.srv.ks.delete(db, key, ctx.srv.cfg.lazyfree_lazy_server_del);
     let expire_ms = match (ttl, options.absolute_ttl) {
         (0, _) => None,
@@ -269,7 +271,7 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     }
     let ks = &mut ctx.srv.ks;
-    ks.insert(db, key, new_value(value), expire_ms);
+    ks.insert(db, key, value, expire_ms);
     let access = ks.access.clone();
     if let Some(mut entry) = ks.dbs[db].get_mut(key) {
         access.restore(&mut entry, options.idle_s, options.freq);

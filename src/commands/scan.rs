@@ -152,6 +152,10 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
     }
     ks.stats.hits += hits;
+    if !expired.is_empty() {
+        super::generic::unwrap_deletions(ctx);
+    }
+    let ks = &mut ctx.srv.ks;
     for key in expired {
         // Looking deletes what the policy lets us delete.
         ks.exists(ctx.db, &key);

@@ -3,11 +3,12 @@
 //! A command blocks its client with `Server::block`; its reply comes when the client is released. While a client is
 //! blocked its input gathers, unprocessed.
 
-use super::table::CmdRef;
+use super::table::{CmdRef, Resolved};
+use crate::keyspace::object;
 use crate::net::{ClientFlags, ClientId};
-use crate::resp::OwnedArgs;
+use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 /// What a blocked client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum BlockKind {
     WaitAof { offset: i64, local: i64, replicas: i64 },
     /// SHUTDOWN waits for replicas.
     Shutdown,
+    /// One of these keys is to come to hold a value of this type.
+    Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str },
 }
 
 #[derive(Debug)]
@@ -36,12 +39,52 @@ pub struct BlockState {
 pub struct Blocked {
     pub clients: BTreeSet<ClientId>,
     deadlines: BTreeSet<(i64, ClientId)>,
+    /// Who waits for a key, by database and key, in the order they came.
+    waiting: HashMap<usize, HashMap<Vec<u8>, VecDeque<ClientId>>>,
+    /// The client whose command is being run again, with the deadline it came with.
+    resumed: Option<(ClientId, Option<i64>)>,
+    /// Clients that wait for keys are being served: what becomes ready meanwhile is looked at by the same loop.
+    serving: bool,
 }
 
 impl Blocked {
     /// The earliest deadline, wall clock ms.
     pub fn next_deadline_ms(&self) -> Option<i64> {
         self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Number of keys that clients wait for.
+    pub fn key_count(&self) -> usize {
+        self.waiting.values().map(HashMap::len).sum()
+    }
+
+    fn add_waiting(&mut self, id: ClientId, db: usize, keys: &[Vec<u8>]) {
+        let of_db = self.waiting.entry(db).or_default();
+        for key in keys {
+            let queue = of_db.entry(key.clone()).or_default();
+            // The same key may be named twice.
+            if !queue.contains(&id) {
+                queue.push_back(id);
+            }
+        }
+    }
+
+    fn remove_waiting(&mut self, id: ClientId, db: usize, keys: &[Vec<u8>]) {
+        let Some(of_db) = self.waiting.get_mut(&db) else { return };
+        for key in keys {
+            let Some(queue) = of_db.get_mut(key) else { continue };
+            queue.retain(|c| *c != id);
+            if queue.is_empty() {
+                of_db.remove(key);
+            }
+        }
+        if of_db.is_empty() {
+            self.waiting.remove(&db);
+        }
+    }
+
+    fn waiting_for(&self, db: usize, key: &[u8]) -> Vec<ClientId> {
+        self.waiting.get(&db).and_then(|keys| keys.get(key)).map_or(Vec::new(), |q| q.iter().copied().collect())
     }
 
     /// Number of clients that wait with a deadline (INFO's `clients_in_timeout_table`).
@@ -58,6 +101,10 @@ impl Server {
         if let Some(at) = state.deadline_ms {
             self.blocked.deadlines.insert((at, id));
         }
+        if let BlockKind::Keys { db, keys, .. } = &state.kind {
+            self.blocked.add_waiting(id, *db, keys);
+            self.ks.effects.wants_ready = true;
+        }
         if state.kind != BlockKind::Postponed {
             self.blocked.clients.insert(id);
         }
@@ -66,20 +113,142 @@ impl Server {
 
     /// Ends a client's wait and gives what it was; its input is gone on with later in the turn. Replying is the caller's.
     pub fn unblock(&mut self, id: ClientId) -> Option<Box<BlockState>> {
+        let state = self.end_wait(id)?;
+        self.go_on_later(id);
+        Some(state)
+    }
+
+    fn end_wait(&mut self, id: ClientId) -> Option<Box<BlockState>> {
         let c = self.clients.get_mut(id)?;
         let state = c.block.take()?;
         c.flags.remove(ClientFlags::BLOCKED);
+        self.forget_block(id, &state);
+        Some(state)
+    }
+
+    /// Has the client's input gone on with later in the turn.
+    fn go_on_later(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
         if !c.is(ClientFlags::UNBLOCKED) {
             c.flags.add(ClientFlags::UNBLOCKED);
             self.clients.unblocked.push(id);
         }
-        self.forget_block(id, &state);
-        Some(state)
+    }
+
+    /// Blocks a client until one of the keys holds a value of type `wanted`; its command then runs again.
+    pub fn block_for_keys<'k>(
+        &mut self,
+        id: ClientId,
+        args: Args<'_>,
+        keys: impl Iterator<Item = &'k [u8]>,
+        wanted: &'static str,
+        deadline_ms: Option<i64>,
+    ) {
+        let Some(db) = self.clients.get(id).map(|c| c.db) else { return };
+        let Resolved::Found(cmd) = self.commands.resolve(args.at(0), args.get(1)) else { return };
+        // A command that waits again goes on waiting until its first deadline.
+        let deadline_ms = match self.blocked.resumed {
+            Some((resumed, deadline)) if resumed == id => deadline,
+            _ => deadline_ms,
+        };
+        let kind = BlockKind::Keys { db, keys: keys.map(<[u8]>::to_vec).collect(), wanted };
+        self.block(id, BlockState { kind, deadline_ms, command: Some((cmd, args.to_owned())) });
+    }
+
+    /// Serves the clients that wait for keys which hold something by now, in the order they came. To be called after
+    /// each unit of execution.
+    pub fn serve_ready_keys(&mut self) {
+        let effects = &self.ks.effects;
+        if self.depth > 0 || self.blocked.serving || (effects.ready_keys.is_empty() && !effects.any_ready) {
+            return;
+        }
+        self.blocked.serving = true;
+        // Serving one may make keys ready for others.
+        loop {
+            let mut ready = std::mem::take(&mut self.ks.effects.ready_keys);
+            if std::mem::take(&mut self.ks.effects.any_ready) {
+                let waiting = self.blocked.waiting.iter();
+                ready.extend(waiting.flat_map(|(db, keys)| keys.keys().map(|key| (*db, key.clone()))));
+            }
+            if ready.is_empty() {
+                break;
+            }
+            let mut seen = HashSet::new();
+            for (db, key) in &ready {
+                if seen.insert((db, key)) {
+                    self.serve_key(*db, key);
+                }
+            }
+        }
+        self.blocked.serving = false;
+    }
+
+    fn serve_key(&mut self, db: usize, key: &[u8]) {
+        for id in self.blocked.waiting_for(db, key) {
+            let Some(c) = self.clients.get(id) else { continue };
+            let Some(BlockKind::Keys { wanted, .. }) = c.block.as_ref().map(|b| &b.kind) else { continue };
+            let holds = self.ks.dbs[db].get(key).map(object::type_name);
+            if holds == Some(*wanted) && !c.is_closing() && self.clients.current != Some(id) {
+                self.resume_blocked(id);
+            }
+        }
+    }
+
+    /// Runs the command of a client that waited for keys again. It may wait again.
+    fn resume_blocked(&mut self, id: ClientId) {
+        let Some(mut state) = self.end_wait(id) else { return };
+        let Some((cmd, args)) = state.command.take() else { return };
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let mut out = std::mem::take(&mut c.out.cur);
+        let outer = self.clients.current.replace(id);
+        let outer_push = std::mem::take(&mut self.clients.self_push);
+        self.blocked.resumed = Some((id, state.deadline_ms));
+        self.run_resolved(id, cmd, args.as_args(), &mut out);
+        self.finish_command(id, &mut out);
+        self.blocked.resumed = None;
+        self.clients.current = outer;
+        self.clients.self_push = outer_push;
+        self.put_output_back(id, out);
+        if !self.clients.get(id).is_some_and(|c| c.is(ClientFlags::BLOCKED)) {
+            self.go_on_later(id);
+        }
+    }
+
+    fn put_output_back(&mut self, id: ClientId, mut out: Reply) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let pushed_meanwhile = std::mem::take(&mut c.out.cur.buf);
+        out.raw(&pushed_meanwhile);
+        c.out.cur = out;
+        c.out.roll();
+        if !c.out.is_empty() || c.is(ClientFlags::CLOSE_AFTER_REPLY) {
+            self.clients.want_write(id);
+        }
+        self.check_output_limit(id);
+        self.update_client_memory(id);
+    }
+
+    /// In cluster mode, releases clients that wait for keys of slots which are no longer ours.
+    pub fn redirect_blocked(&mut self) {
+        for id in self.blocked.clients.clone() {
+            let Some(state) = self.clients.get(id).and_then(|c| c.block.as_ref()) else { continue };
+            let (BlockKind::Keys { .. }, Some((cmd, args))) = (&state.kind, &state.command) else { continue };
+            let (cmd, args) = (*cmd, args.clone());
+            let Err(error) = self.check_slot(id, cmd, args.as_args()) else { continue };
+            if matches!(error.code(), b"MOVED" | b"CLUSTERDOWN") {
+                self.reply_error_to(id, &error);
+                self.count_unblocked(id, true);
+                self.unblock(id);
+            }
+        }
     }
 
     /// Takes a client that goes away off the lists.
     pub fn forget_block(&mut self, id: ClientId, state: &BlockState) {
         self.blocked.clients.remove(&id);
+        if let BlockKind::Keys { db, keys, .. } = &state.kind {
+            self.blocked.remove_waiting(id, *db, keys);
+            self.ks.effects.wants_ready = !self.blocked.waiting.is_empty();
+        }
         self.postponed.retain(|c| *c != id);
         if let Some(at) = state.deadline_ms {
             self.blocked.deadlines.remove(&(at, id));

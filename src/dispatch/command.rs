@@ -277,6 +277,8 @@ impl ArgKind {
 pub struct Arg {
     pub name: &'static str,
     pub kind: ArgKind,
+    /// What is shown in its place, if not the name.
+    pub display: Option<&'static str>,
     pub token: Option<&'static str>,
     pub key_spec: Option<u8>,
     pub since: Option<&'static str>,
@@ -292,6 +294,7 @@ pub const fn arg(name: &'static str, kind: ArgKind) -> Arg {
     Arg {
         name,
         kind,
+        display: None,
         token: None,
         key_spec: None,
         since: None,
@@ -306,6 +309,10 @@ pub const fn arg(name: &'static str, kind: ArgKind) -> Arg {
 impl Arg {
     pub const fn token(mut self, token: &'static str) -> Arg {
         self.token = Some(token);
+        self
+    }
+    pub const fn display(mut self, text: &'static str) -> Arg {
+        self.display = Some(text);
         self
     }
     pub const fn spec(mut self, index: u8) -> Arg {

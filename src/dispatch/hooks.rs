@@ -5,18 +5,10 @@ use super::error::CmdError;
 use super::table::CmdRef;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Source};
-use crate::resp::Args;
+use crate::resp::{Args, Reply};
 use crate::server::Server;
 
 impl Server {
-    // acl
-    pub fn check_acl(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Result<(), CmdError> {
-        Ok(())
-    }
-    /// The users as `user` lines of the configuration file: name and rules.
-    pub fn acl_lines(&self) -> Vec<Vec<u8>> {
-        self.cfg.user.iter().map(|line| line.words.join(&b' ')).collect()
-    }
     // cluster
     pub fn cluster_manual_failover_in_progress(&self) -> bool {
         self.cluster_manual_failover()
@@ -33,7 +25,13 @@ impl Server {
     }
     // blocked clients
     pub fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
-        self.repl_reply_on_timeout(id, &kind);
+        if let BlockKind::Keys { .. } = kind {
+            let mut reply = Reply::new(self.clients.get(id).is_some_and(|c| c.resp == 3));
+            reply.null_array();
+            self.clients.push(id, &reply.buf);
+        } else {
+            self.repl_reply_on_timeout(id, &kind);
+        }
     }
     /// A client is about to go.
     pub fn before_free(&mut self, id: ClientId) {
@@ -70,13 +68,12 @@ impl Server {
         self.repl_cron();
         self.persist_cron();
         self.cluster_cron();
+        if self.bus.is_some() && self.every_ms(1000) {
+            self.redirect_blocked();
+        }
     }
     pub fn cluster_connections(&self) -> usize {
         self.cluster_link_count()
-    }
-    /// A queued command is checked again when it runs, where that can have changed (ACL).
-    pub fn recheck_queued(&mut self, _id: ClientId, _cmd: CmdRef, _args: Args<'_>) -> Option<CmdError> {
-        None
     }
     /// A user of this name exists.
     pub fn user_exists(&self, name: &[u8]) -> bool {

@@ -162,7 +162,7 @@ impl Server {
         }
     }
 
-    fn run_resolved(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
+    pub(super) fn run_resolved(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
         match self.admit(id, cmd, args) {
             Admission::Run => self.call_outermost(id, cmd, args, out),
             Admission::Queue => {
@@ -216,6 +216,7 @@ impl Server {
         if !asking_now && c.is(ClientFlags::ASKING) {
             c.flags.remove(ClientFlags::ASKING);
         }
+        self.serve_ready_keys();
     }
 
     /// Nobody reads the replies of this client: it asked for none, or it is another server or no client at all.
@@ -225,7 +226,7 @@ impl Server {
     }
 
     /// Per-command flags that end with the command.
-    fn finish_command(&mut self, id: ClientId, out: &mut Reply) {
+    pub(super) fn finish_command(&mut self, id: ClientId, out: &mut Reply) {
         if !self.clients.self_push.is_empty() {
             let push = take(&mut self.clients.self_push);
             out.raw(&push);
@@ -242,6 +243,7 @@ impl Server {
         if out.buf.len() >= REPLY_CHUNK_BYTES || self.admin.debug.enforce_reply_list {
             c.out.set_aside(out, 1);
             self.check_output_limit(id);
+            self.update_client_memory(id);
         }
     }
 

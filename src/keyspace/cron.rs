@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// The longest slice of a slow expire cycle.
 const SLICE: Duration = Duration::from_millis(1);
-/// What resizing the tables of a database may take of a cron run, µs.
-const REHASH_US: u64 = 1000;
+/// What resizing tables may take of a cron run.
+const REHASH: Duration = Duration::from_millis(1);
 /// Commands that a client in a transaction may send even when there is no memory for more of them.
 const END_TRANSACTION: &[&str] = &["exec", "discard", "quit", "reset"];
 
@@ -46,6 +46,10 @@ impl Server {
 
     /// Once a cron run: active expiry gets its budget, tables go on being resized.
     pub fn keyspace_cron(&mut self) {
+        if self.depth > 0 {
+            // Within a long command: its view of the data and of the time stays as it is.
+            return;
+        }
         self.ks.now_ms = self.clock.ms();
         if !self.is_replica() {
             self.ks.expiry.own_of_replica.clear();
@@ -59,9 +63,8 @@ impl Server {
             self.drain_one_by_one();
         }
         if self.cfg.activerehashing {
-            for db in 0..self.ks.dbs.len() {
-                self.ks.dbs[db].rehash(REHASH_US);
-            }
+            let deadline = Instant::now() + REHASH;
+            self.ks.dbs.iter_mut().for_each(|db| db.rehash(deadline));
         }
     }
 
@@ -90,7 +93,7 @@ impl Server {
             self.ks.expiry.out_of_time = false;
             return;
         }
-        if self.is_replica() || self.is_loading() || self.writes_paused() {
+        if self.depth > 0 || self.is_replica() || self.is_loading() || self.writes_paused() {
             self.ks.expiry.out_of_time = false;
             return;
         }
@@ -155,7 +158,11 @@ impl Server {
     /// Evicts keys until memory is below the limit, the time for it is over, or nothing is left to evict.
     pub fn perform_evictions(&mut self) -> Evicted {
         self.ks.eviction.running = false;
-        if self.is_loading() || self.writes_paused() || (self.is_replica() && self.cfg.replica_ignore_maxmemory) {
+        if self.depth > 0
+            || self.is_loading()
+            || self.writes_paused()
+            || (self.is_replica() && self.cfg.replica_ignore_maxmemory)
+        {
             return Evicted::Enough;
         }
         let start = Instant::now();
@@ -184,7 +191,9 @@ impl Server {
             to_free -= before - alloc::used() as isize;
             self.drain_one_by_one();
             evicted += 1;
-            if evicted % 16 == 0 {
+            if evicted.is_multiple_of(16) {
+                // The deletions pile up for the replicas otherwise, and with them memory.
+                self.flush_replica_output();
                 if lazy && self.memory_to_free().is_none() {
                     break;
                 }

@@ -4,6 +4,7 @@ use super::Entry;
 use crate::cluster::slots::{SLOT_COUNT, key_slot};
 use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table, TableEntry, VacantEntry};
 use std::ops::{Deref, DerefMut};
+use std::time::Instant;
 
 /// The tables of a database, all of them at once: what a flush takes out.
 pub enum Tables {
@@ -325,15 +326,20 @@ impl Db {
         }
     }
 
-    /// Moves a few buckets of every table that is being resized, for at most `budget_us`.
-    pub fn rehash(&mut self, budget_us: u64) {
-        let start = std::time::Instant::now();
-        let step = |t: &mut Table<Entry>| {
-            while (start.elapsed().as_micros() as u64) < budget_us && t.rehash_step(100) {}
-        };
+    /// Moves buckets of tables that are being resized, until `deadline`; forgets the tables of slots that hold nothing.
+    pub fn rehash(&mut self, deadline: Instant) {
+        let step = |t: &mut Table<Entry>| while t.is_rehashing() && Instant::now() < deadline && t.rehash_step(100) {};
         match &mut self.tables {
             Tables::One(t) => step(t),
-            Tables::PerSlot(slots) => slots.iter_mut().flatten().for_each(|t| step(t)),
+            Tables::PerSlot(slots) => {
+                for place in slots.iter_mut() {
+                    match place {
+                        Some(t) if t.is_empty() => *place = None,
+                        Some(t) => step(t),
+                        None => {}
+                    }
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! A digest is 20 bytes. What has an order is *mixed* in, what has none is *folded* in. Format: as a 7.2 server computes
 //! it, a chain of SHA-1 sums.
 
-use super::{Entry, Keyspace, object};
+use super::{Entry, Keyspace, Object, object};
 use crate::structs::entry::{IntBuf, ValueRef};
 use sha1::{Digest as _, Sha1};
 use std::fmt;
@@ -30,7 +30,9 @@ impl Digest {
         match entry.value() {
             ValueRef::Int(n) => self.mix(IntBuf::new().format(n)),
             ValueRef::Str { bytes, .. } => self.mix(bytes),
-            ValueRef::Object(o) => match *o {},
+            ValueRef::Object(Object::List(list)) => {
+                list.walk(0).for_each(|item| self.mix(item.bytes(&mut IntBuf::new())));
+            }
         }
         if entry.has_expire() {
             self.fold(b"!!expire!!");

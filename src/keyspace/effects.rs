@@ -73,9 +73,13 @@ pub struct Effects {
     /// Keys that came to hold something while clients wait for keys.
     pub ready_keys: Vec<(usize, Vec<u8>)>,
     pub wants_ready: bool,
+    /// Any key may have come to hold something: databases were exchanged.
+    pub any_ready: bool,
     /// Keys changed, while some client tracks them.
     pub modified_keys: Vec<(usize, Vec<u8>)>,
     pub wants_modified: bool,
+    /// Whole databases were emptied, while some client tracks keys.
+    pub flushed: bool,
     /// Values for the helper thread to free.
     pub garbage: Vec<Garbage>,
 }

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod effects;
 pub mod evict;
 pub mod expire;
+pub mod list;
 pub mod object;
 pub mod watch;
 
@@ -82,6 +83,8 @@ pub struct Keyspace {
     pub access: object::AccessClock,
     /// Deleting an expired key propagates UNLINK rather than DEL, and frees on the helper thread.
     pub lazy_expire: bool,
+    /// What a new value takes the place of is freed on the helper thread.
+    pub lazy_server_del: bool,
     pub expiry: expire::ActiveExpiry,
     pub eviction: evict::Eviction,
     /// CLIENT NO-TOUCH of the running client, or a child process at work.
@@ -100,6 +103,7 @@ impl Keyspace {
             expire_policy: ExpirePolicy::Delete,
             access: object::AccessClock::default(),
             lazy_expire: false,
+            lazy_server_del: false,
             expiry: expire::ActiveExpiry::default(),
             eviction: evict::Eviction::default(),
             no_touch: false,
@@ -178,6 +182,19 @@ impl Keyspace {
         let is_new = match store_at(self.dbs[db].place(key), key, value, ttl, rule, &self.access) {
             Stored::Replaced => false,
             Stored::Added => true,
+            Stored::Displaced(old, value) => {
+                let ttl = match (ttl, old.expire_ms()) {
+                    (Ttl::Keep, Some(at)) => Ttl::At(at),
+                    _ => ttl,
+                };
+                let entry = new_entry(key, value, ttl, &self.access);
+                if self.access.lfu {
+                    entry.set_lru(old.lru());
+                }
+                self.dbs[db].insert_new(entry);
+                self.effects.free(old, self.lazy_server_del);
+                false
+            }
             Stored::Expired(old, value) => {
                 let Keyspace { effects, stats, watch, .. } = self;
                 note_expired(effects, watch, stats, db, old, self.lazy_expire);
@@ -308,6 +325,7 @@ impl Keyspace {
             let old = self.dbs[d].take_all();
             self.effects.free_tables(old, lazy);
         }
+        self.effects.flushed |= self.effects.wants_modified;
         removed
     }
 
@@ -319,6 +337,8 @@ impl Keyspace {
         self.watch.touch_flushed(a, &self.dbs[a], Some(&self.dbs[b]), self.now_ms);
         self.watch.touch_flushed(b, &self.dbs[b], Some(&self.dbs[a]), self.now_ms);
         self.dbs.swap(a, b);
+        // Clients wait for keys of a database by its number.
+        self.effects.any_ready |= self.effects.wants_ready;
     }
 
     pub fn total_keys(&self) -> usize {
@@ -338,6 +358,8 @@ struct ExpiryRule {
 enum Stored<'v> {
     Replaced,
     Added,
+    /// What was there is taken out, because freeing it may be work for later; nothing was stored yet.
+    Displaced(Entry, NewValue<'v, Object>),
     /// What was there is taken out, because it had expired; nothing was stored yet.
     Expired(Entry, NewValue<'v, Object>),
 }
@@ -360,6 +382,9 @@ fn store_at<'v>(
     let gone = entry.expire_ms().is_some_and(|t| t < rule.gone_before);
     if gone && rule.deletes {
         return Stored::Expired(entry.remove(), value);
+    }
+    if !gone && entry.object().is_some() {
+        return Stored::Displaced(entry.remove(), value);
     }
     entry.set_value(value);
     access.reset(&mut entry);

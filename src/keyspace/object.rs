@@ -1,19 +1,35 @@
 //! Values: what a key can hold, how it is named outside, and its access clock.
 
+use super::list::List;
 use crate::structs::entry::{NewValue, ValueRef};
+use crate::structs::quicklist;
 
 /// A key with its value in one allocation.
 pub type Entry = crate::structs::entry::Entry<Object>;
 
 /// Values that live outside their entry. Strings and integers do not: they are part of it.
-#[derive(Debug)]
-pub enum Object {}
+#[derive(Clone, Debug)]
+pub enum Object {
+    List(List),
+}
+
+impl From<List> for NewValue<'static, Object> {
+    fn from(list: List) -> NewValue<'static, Object> {
+        NewValue::Object(Box::new(Object::List(list)))
+    }
+}
+
+/// When values change their encoding: what the configuration says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct ValueLimits {
+    pub list: quicklist::Limits,
+}
 
 /// The name TYPE prints.
 pub fn type_name(entry: &Entry) -> &'static str {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => "string",
-        ValueRef::Object(o) => match *o {},
+        ValueRef::Object(Object::List(_)) => "list",
     }
 }
 
@@ -21,7 +37,7 @@ pub fn type_name(entry: &Entry) -> &'static str {
 pub fn type_number(entry: &Entry) -> u32 {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
-        ValueRef::Object(o) => match *o {},
+        ValueRef::Object(Object::List(_)) => 1,
     }
 }
 
@@ -34,15 +50,15 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Int(_) => "int",
         ValueRef::Str { bytes, raw: false } if bytes.len() <= EMBSTR_MAX => "embstr",
         ValueRef::Str { .. } => "raw",
-        ValueRef::Object(o) => match *o {},
+        ValueRef::Object(Object::List(list)) => list.encoding_name(),
     }
 }
 
 /// Memory of a value beyond its entry's own allocations, bytes; of large ones an estimate from this many elements.
-pub fn value_bytes_sampled(entry: &Entry, _samples: usize) -> usize {
+pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
-        ValueRef::Object(o) => match *o {},
+        ValueRef::Object(Object::List(list)) => list.mem_bytes_sampled(samples),
     }
 }
 
@@ -52,7 +68,7 @@ pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
         ValueRef::Int(n) => NewValue::Int(n),
         ValueRef::Str { bytes, raw: true } => NewValue::RawStr(bytes),
         ValueRef::Str { bytes, raw: false } => NewValue::Str(bytes),
-        ValueRef::Object(o) => match *o {},
+        ValueRef::Object(object) => NewValue::Object(Box::new(object.clone())),
     }
 }
 
@@ -60,7 +76,7 @@ pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
 pub fn free_effort(entry: &Entry) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 1,
-        ValueRef::Object(o) => match *o {},
+        ValueRef::Object(Object::List(list)) => list.free_effort(),
     }
 }
 

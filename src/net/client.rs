@@ -126,7 +126,7 @@ pub struct Client {
     pub lib_ver: Vec<u8>,
     /// 2 or 3.
     pub resp: u8,
-    pub user: String,
+    pub user: Vec<u8>,
     pub multi: MultiState,
     pub subscriptions: Option<Box<Subscriptions>>,
     pub block: Option<Box<BlockState>>,
@@ -176,7 +176,7 @@ impl Client {
             lib_name: Vec::new(),
             lib_ver: Vec::new(),
             resp: 2,
-            user: "default".into(),
+            user: crate::acl::DEFAULT_USER.to_vec(),
             multi: MultiState::default(),
             subscriptions: None,
             block: None,

@@ -66,7 +66,13 @@ pub fn listen_tcp(bind: &[String], port: u16, backlog: i32) -> Result<Vec<Listen
         match listen_one(addr, port, backlog) {
             Ok(l) => out.push(Listener::Tcp(l)),
             Err(error) => {
-                log::warn!("Warning: Could not create server TCP listening socket {addr}:{port}: {}", reason(&error));
+                let at_bind =
+                    matches!(error.raw_os_error(), Some(libc::EADDRINUSE | libc::EADDRNOTAVAIL | libc::EACCES));
+                log::warn!(
+                    "Warning: Could not create server TCP listening socket {addr}:{port}: {}{}",
+                    if at_bind { "bind: " } else { "" },
+                    reason(&error)
+                );
                 let absent = matches!(
                     error.raw_os_error(),
                     Some(
@@ -92,7 +98,10 @@ pub fn listen_tcp(bind: &[String], port: u16, backlog: i32) -> Result<Vec<Listen
 pub fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
-        None => error.to_string(),
+        None => {
+            let text = error.to_string();
+            text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
+        }
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Output {
     /// Replies beyond this become chunks when their command ends, so that they never move again. Follows what the client
     /// needs, see `resize`.
     buffer_size: usize,
+    /// Bytes sent since the client came, and up to where they may be sent while what they tell is not durable yet: see
+    /// `persist::gate`.
+    sent_total: u64,
+    safe_until: u64,
 }
 
 impl Default for Output {
@@ -34,6 +38,8 @@ impl Default for Output {
             chunk_bytes: 0,
             chunk_capacity: 0,
             buffer_size: MIN_BUFFER_BYTES,
+            sent_total: 0,
+            safe_until: 0,
         }
     }
 }
@@ -110,10 +116,31 @@ impl Output {
     /// Drops everything unsent.
     pub fn clear(&mut self) {
         let resp3 = self.cur.resp3;
-        *self = Output { cur: Reply::new(resp3), buffer_size: self.buffer_size, ..Output::default() };
+        *self = Output {
+            cur: Reply::new(resp3),
+            buffer_size: self.buffer_size,
+            sent_total: self.sent_total,
+            safe_until: self.sent_total,
+            ..Output::default()
+        };
     }
 
-    /// Writes as much as the peer takes, up to `limit` bytes. Gives the bytes sent; `WouldBlock` is not an error here.
+    /// Where the output ends, counted from the client's first byte.
+    pub fn end(&self) -> u64 {
+        self.sent_total + self.pending() as u64
+    }
+
+    /// Everything up to here may be sent, whatever is still on its way to the disk.
+    pub fn release(&mut self, until: u64) {
+        self.safe_until = self.safe_until.max(until);
+    }
+
+    /// Number of pending bytes that were released.
+    pub fn released(&self) -> usize {
+        self.safe_until.saturating_sub(self.sent_total) as usize
+    }
+
+    /// Writes as much as the peer takes, `limit` bytes at most. Gives the bytes sent; `WouldBlock` is not an error here.
     pub fn write_to(
         &mut self,
         limit: usize,
@@ -131,6 +158,7 @@ impl Output {
                 }
                 let part = &part[skip.min(part.len())..];
                 skip = 0;
+                let part = &part[..part.len().min(limit - total - offered)];
                 if !part.is_empty() {
                     slices[n] = IoSlice::new(part);
                     offered += part.len();
@@ -156,6 +184,7 @@ impl Output {
 
     fn consume(&mut self, bytes: usize) {
         self.sent += bytes;
+        self.sent_total += bytes as u64;
         while let Some(first) = self.chunks.front() {
             if self.sent < first.len() {
                 return;
@@ -180,6 +209,37 @@ impl Output {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn only_what_was_released_is_counted_as_such() {
+        let take = |out: &mut Output, limit| {
+            let mut got = Vec::new();
+            out.write_to(limit, |slices| {
+                slices.iter().for_each(|s| got.extend_from_slice(s));
+                Ok(slices.iter().map(|s| s.len()).sum())
+            })
+            .unwrap();
+            got
+        };
+        let mut out = Output::default();
+        out.append(b"first");
+        assert_eq!(out.released(), 0);
+        out.release(out.end());
+        out.append(b"second");
+        assert_eq!(out.released(), 5);
+        assert_eq!(take(&mut out, 3), b"fir");
+        assert_eq!((out.released(), out.pending()), (2, 8));
+        let released = out.released();
+        assert_eq!(take(&mut out, released), b"st");
+        assert_eq!((out.released(), out.end()), (0, 11));
+        assert_eq!(take(&mut out, 0), b"");
+        out.clear();
+        assert_eq!((out.released(), out.end()), (0, 5));
+        out.append(b"x");
+        assert_eq!(out.released(), 0);
+        out.release(out.end());
+        assert_eq!(take(&mut out, 9), b"x");
+    }
 
     proptest! {
         #[test]

@@ -203,15 +203,19 @@ impl Server {
 
     /// Sends what clients have waiting.
     pub fn write_pending(&mut self) {
+        let gated = self.is_output_gated();
         for id in std::mem::take(&mut self.clients.pending_writes) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
-                self.write_client(id);
+                if !gated {
+                    c.out.release(c.out.end());
+                }
+                self.write_client(id, gated);
             }
         }
     }
 
-    fn write_client(&mut self, id: ClientId) {
+    fn write_client(&mut self, id: ClientId, gated: bool) {
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.is(ClientFlags::CLOSE_ASAP) {
             return;
@@ -221,10 +225,17 @@ impl Server {
         }
         let Some(conn) = c.conn.as_mut() else { return };
         // Over the memory limit, a large backlog is worth sending in one go.
-        match c.out.write_to(WRITE_BYTES_PER_TURN, |slices| conn.write_vectored(slices)) {
+        let limit = WRITE_BYTES_PER_TURN.min(c.out.released());
+        match c.out.write_to(limit, |slices| conn.write_vectored(slices)) {
             Ok(sent) => {
                 self.stats.net_output_bytes += sent as u64;
-                self.stats.writes_processed += 1;
+                self.stats.writes_processed += (sent > 0) as u64;
+                if gated && c.out.pending() > c.out.released() {
+                    // The rest follows when it is durable.
+                    c.flags.add(ClientFlags::PENDING_WRITE);
+                    self.hold_output(id);
+                    return;
+                }
                 if sent >= WRITE_BYTES_PER_TURN && !c.out.is_empty() {
                     // The socket still takes bytes: no event will come.
                     self.clients.want_write(id);

@@ -186,7 +186,8 @@ impl Server {
             Side::Parent(pid) => {
                 let stats = &mut self.persist.child_stats;
                 stats.total_forks += 1;
-                stats.latest_fork_us = start.elapsed().as_micros() as u64;
+                let fork_us = start.elapsed().as_micros() as u64;
+                stats.latest_fork_us = fork_us;
                 stats.cow_peak = 0;
                 stats.cow_bytes = 0;
                 stats.cow_at = None;
@@ -194,6 +195,7 @@ impl Server {
                 stats.keys_total = self.ks.dbs.iter().map(|db| db.len() as u64).sum();
                 self.persist.child = Some(Child { pid, kind, info: File::from(read), partial: Vec::new() });
                 self.set_avoid_resize(true);
+                self.note_latency("fork", fork_us as i64 / 1000);
                 Ok(pid)
             }
         }

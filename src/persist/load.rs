@@ -8,6 +8,8 @@ use super::rdb::{Error, ErrorKind, Item, KeyItem, Reader, StringValue, Value};
 use super::snapshot::{debug_delay, put_command};
 use super::state::Loading;
 use super::{Logged, aof, check_rdb};
+use crate::keyspace::list::List;
+use crate::keyspace::object::ValueLimits;
 use crate::keyspace::{Db, Entry, Object};
 use crate::server::Server;
 use crate::structs::entry::NewValue;
@@ -72,10 +74,13 @@ pub fn string_value(value: StringValue) -> NewValue<'static, Object> {
 }
 
 /// A value that was read, as the entry takes it. Each type joins here.
-pub fn new_value(value: Value) -> NewValue<'static, Object> {
-    match value {
+/// `None`: it is empty, which no key may be.
+pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static, Object>> {
+    Some(match value {
         Value::String(s) => string_value(s),
-    }
+        Value::List(nodes) => List::from_bodies(nodes, limits.list).into(),
+        Value::Empty => return None,
+    })
 }
 
 fn parse_number(text: &[u8]) -> Option<i64> {
@@ -143,6 +148,8 @@ impl Server {
         let mut repl = LoadedRepl::default();
         let mut db = 0;
         let now_ms = self.clock.ms();
+        let limits = self.value_limits();
+        let mut empty_keys = 0u64;
         loop {
             let item = reader.next_item(&mut |offset| self.loading_progress(offset))?;
             match item {
@@ -176,7 +183,14 @@ impl Server {
                             Some(dbs) => &mut **dbs,
                             None => &mut self.ks.dbs[..],
                         };
-                        let entry = loaded_entry(&self.ks.access, item);
+                        if item.value == Value::Empty {
+                            // Old versions could come to have such keys; a few are worth a line each.
+                            empty_keys += 1;
+                            if empty_keys <= 10 {
+                                log::info!("rdbLoadObject skipping empty key: {}", String::from_utf8_lossy(&item.key));
+                            }
+                        }
+                        let Some(entry) = loaded_entry(&self.ks.access, item, &limits) else { continue };
                         if dbs[db].get(entry.key()).is_some() {
                             if !options.allow_duplicates {
                                 let key = String::from_utf8_lossy(entry.key());
@@ -197,11 +211,14 @@ impl Server {
                     if checksum_disabled {
                         log::info!("RDB file was saved with checksum disabled: no check performed.");
                     }
-                    log::info!(
-                        "Done loading RDB, keys loaded: {}, keys expired: {}.",
-                        self.persist.rdb.loaded_keys,
-                        self.persist.rdb.loaded_expired
-                    );
+                    let (loaded, expired) = (self.persist.rdb.loaded_keys, self.persist.rdb.loaded_expired);
+                    if empty_keys > 0 {
+                        log::info!(
+                            "Done loading RDB, keys loaded: {loaded}, keys expired: {expired}, empty keys skipped: {empty_keys}."
+                        );
+                    } else {
+                        log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}.");
+                    }
                     return Ok((repl, reader.into_source()));
                 }
             }
@@ -329,7 +346,10 @@ impl Server {
         use super::state::AofState;
         let start = Instant::now();
         if self.persist.aof.state == AofState::On {
-            return match self.load_aof_files() {
+            let loaded = self.load_aof_files();
+            return match loaded {
+                // Told to stop: the rest of the data is not wanted.
+                _ if self.exit.is_some() => Ok(()),
                 aof::load::AofLoaded::Failed => Err(Logged),
                 aof::load::AofLoaded::Nothing => Ok(()),
                 aof::load::AofLoaded::Empty | aof::load::AofLoaded::Loaded => {
@@ -404,11 +424,13 @@ impl Server {
 }
 
 /// The entry of a key that was read, with the access clock it had.
-fn loaded_entry(access: &crate::keyspace::object::AccessClock, item: KeyItem) -> Entry {
-    let mut entry = Entry::new(&item.key, new_value(item.value), item.expire_ms);
+/// `None`: it is empty, which no key may be.
+fn loaded_entry(access: &crate::keyspace::object::AccessClock, item: KeyItem, limits: &ValueLimits) -> Option<Entry> {
+    let value = new_value(item.value, limits)?;
+    let mut entry = Entry::new(&item.key, value, item.expire_ms);
     access.init(&mut entry);
     access.restore(&mut entry, item.idle_s, item.freq);
-    entry
+    Some(entry)
 }
 
 fn alloc_peak() {

@@ -11,6 +11,7 @@ pub mod check_aof;
 pub mod check_rdb;
 pub mod child;
 pub mod debug;
+pub mod gate;
 mod info;
 pub mod load;
 pub mod rdb;

@@ -5,14 +5,18 @@
 use super::child::Reporter;
 use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
 use crate::config::MaxmemoryPolicy;
-use crate::keyspace::Entry;
+use crate::keyspace::{Entry, Object};
 use crate::server::{REDIS_VERSION, Server};
-use crate::structs::entry::ValueRef;
+use crate::structs::entry::{IntBuf, ValueRef};
+use crate::structs::listpack::Item;
 use crate::sys::alloc;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Commands gather up to this size before they are passed on, bytes.
+const FLUSH_AT: usize = 64 * 1024;
 
 /// What goes into a snapshot.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +28,8 @@ pub struct SnapshotOptions {
     /// Function libraries only.
     pub exclude_data: bool,
     pub exclude_functions: bool,
+    /// The file will be read again soon: its pages are worth keeping.
+    pub keep_cache: bool,
 }
 
 /// A file which is pushed to the disk as it grows, so that the sync at its end does not stall everyone else.
@@ -77,7 +83,7 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
     match entry.value() {
         ValueRef::Int(v) => ValueView::Int(v),
         ValueRef::Str { bytes, .. } => ValueView::Str(bytes),
-        ValueRef::Object(object) => match *object {},
+        ValueRef::Object(Object::List(list)) => ValueView::List(list),
     }
 }
 
@@ -172,7 +178,6 @@ impl Server {
 
     /// Writes the commands that make the data set.
     pub fn write_commands<W: Write>(&self, mut out: W, mut reporter: Option<&mut Reporter>) -> io::Result<W> {
-        const FLUSH_AT: usize = 64 * 1024;
         let mut buf = Vec::with_capacity(FLUSH_AT + 4096);
         if self.cfg.aof_timestamp_enabled {
             write!(buf, "#TS:{}\r\n", now_s())?;
@@ -192,7 +197,9 @@ impl Server {
                         put_command(&mut buf, &[b"SET", entry.key(), itoa::Buffer::new().format(v).as_bytes()]);
                     }
                     ValueRef::Str { bytes, .. } => put_command(&mut buf, &[b"SET", entry.key(), bytes]),
-                    ValueRef::Object(object) => match *object {},
+                    ValueRef::Object(Object::List(list)) => {
+                        put_collection(&mut buf, &mut out, b"RPUSH", entry.key(), list.walk(0), list.len(), 1)?;
+                    }
                 }
                 if let Some(at_ms) = entry.expire_ms() {
                     let at_ms = at_ms.to_string();
@@ -215,17 +222,51 @@ impl Server {
     }
 }
 
+/// Elements that one command of a rewritten log adds, as far as they are told apart (pairs count once).
+const ITEMS_PER_COMMAND: usize = 64;
+
+/// Appends the commands that make a collection of `len` times `width` items, and passes on what has gathered.
+fn put_collection<'a, W: Write>(
+    buf: &mut Vec<u8>,
+    out: &mut W,
+    verb: &[u8],
+    key: &[u8],
+    mut items: impl Iterator<Item = Item<'a>>,
+    len: usize,
+    width: usize,
+) -> io::Result<()> {
+    let mut left = len;
+    while left > 0 {
+        let here = left.min(ITEMS_PER_COMMAND);
+        put_header(buf, 2 + here * width);
+        put_arg(buf, verb);
+        put_arg(buf, key);
+        items.by_ref().take(here * width).for_each(|item| put_arg(buf, item.bytes(&mut IntBuf::new())));
+        left -= here;
+        if buf.len() >= FLUSH_AT {
+            out.write_all(buf)?;
+            buf.clear();
+        }
+    }
+    Ok(())
+}
+
+fn put_header(buf: &mut Vec<u8>, args: usize) {
+    buf.push(b'*');
+    buf.extend_from_slice(itoa::Buffer::new().format(args).as_bytes());
+    buf.extend_from_slice(b"\r\n");
+}
+
+fn put_arg(buf: &mut Vec<u8>, arg: &[u8]) {
+    buf.push(b'$');
+    buf.extend_from_slice(itoa::Buffer::new().format(arg.len()).as_bytes());
+    buf.extend_from_slice(b"\r\n");
+    buf.extend_from_slice(arg);
+    buf.extend_from_slice(b"\r\n");
+}
+
 /// Appends a command in the form of the request protocol.
 pub fn put_command(buf: &mut Vec<u8>, args: &[&[u8]]) {
-    let mut number = itoa::Buffer::new();
-    buf.push(b'*');
-    buf.extend_from_slice(number.format(args.len()).as_bytes());
-    buf.extend_from_slice(b"\r\n");
-    for arg in args {
-        buf.push(b'$');
-        buf.extend_from_slice(number.format(arg.len()).as_bytes());
-        buf.extend_from_slice(b"\r\n");
-        buf.extend_from_slice(arg);
-        buf.extend_from_slice(b"\r\n");
-    }
+    put_header(buf, args.len());
+    args.iter().for_each(|arg| put_arg(buf, arg));
 }

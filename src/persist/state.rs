@@ -3,6 +3,7 @@
 use super::aof::append::FsyncShared;
 use super::aof::{AofDir, Manifest};
 use super::child::{Child, ChildKind, ChildStats};
+use super::gate::Gate;
 use crate::commands::migrate::MigrateCache;
 use crate::config::Config;
 use std::fs::File;
@@ -122,6 +123,7 @@ pub struct Loading {
 pub struct Persist {
     pub aof: Aof,
     pub rdb: Rdb,
+    pub gate: Gate,
     pub child: Option<Child>,
     pub child_stats: ChildStats,
     pub loading: Option<Loading>,
@@ -185,6 +187,7 @@ impl Persist {
                 loaded_keys: 0,
                 loaded_expired: 0,
             },
+            gate: Gate::default(),
             child: None,
             child_stats: ChildStats::default(),
             loading: None,

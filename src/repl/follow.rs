@@ -70,6 +70,8 @@ impl Server {
     fn role_changed(&mut self) {
         self.update_sinks();
         self.show_role();
+        // A score that cannot be set is in the log.
+        let _ = self.apply_oom_score();
     }
 
     /// A former primary may be able to continue with its successor: it knows where its own stream ends.
@@ -198,7 +200,7 @@ impl Server {
         HandshakeConfig {
             user: given(&self.cfg.masteruser),
             password: given(&self.cfg.masterauth),
-            listening_port: if announced_port != 0 { announced_port } else { self.cfg.port as u16 },
+            listening_port: if announced_port != 0 { announced_port } else { self.cfg.port },
             announce_ip: (!self.cfg.replica_announce_ip.is_empty()).then(|| self.cfg.replica_announce_ip.clone()),
             resume: self.repl.master.cached.map(|cached| (cached.id, cached.offset + 1)),
             failover: self.repl.failover.state() == FailoverState::InProgress,
@@ -311,6 +313,8 @@ impl Server {
     /// Turns the link's connection into the client that runs the master's commands.
     pub(super) fn go_online(&mut self, id: Option<ReplId>, offset: i64, db: usize, rest: &[u8]) {
         let Some(conn) = self.repl.master.conn.take() else { return self.close_master_link() };
+        conn.set_nodelay(true);
+        conn.set_keepalive(self.cfg.tcp_keepalive);
         let client = self.clients.add(Some(conn), self.clock.ms());
         let now_s = self.now_s();
         let Some(c) = self.clients.get_mut(client) else { return };

@@ -51,6 +51,11 @@ impl<'a> Args<'a> {
         Args { buf: self.buf, spans: self.spans.get(index..).unwrap_or(&[]) }
     }
 
+    /// The arguments from `start` up to `end`, which is not included.
+    pub fn between(&self, start: usize, end: usize) -> Args<'a> {
+        Args { buf: self.buf, spans: self.spans.get(start..end).unwrap_or(&[]) }
+    }
+
     /// Sum of the arguments' lengths, in bytes.
     pub fn total_len(&self) -> usize {
         self.spans.iter().map(|s| s.len).sum()

@@ -14,6 +14,7 @@ pub mod lzf;
 pub mod numbers;
 pub mod quicklist;
 pub mod table;
+pub mod ziplist;
 
 /// Something whose memory can be given back later, on whichever thread drops it.
 pub type FreeJob = Box<dyn Send>;

@@ -105,8 +105,8 @@ impl Server {
     // acl
     fn info_acl_stats(&self, out: &mut InfoText) {
         out.field("acl_access_denied_auth", self.stats.acl_denied_auth);
-        out.field("acl_access_denied_cmd", 0);
-        out.field("acl_access_denied_key", 0);
-        out.field("acl_access_denied_channel", 0);
+        out.field("acl_access_denied_cmd", self.stats.acl_denied_cmd);
+        out.field("acl_access_denied_key", self.stats.acl_denied_key);
+        out.field("acl_access_denied_channel", self.stats.acl_denied_channel);
     }
 }

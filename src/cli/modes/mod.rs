@@ -4,9 +4,11 @@ pub mod eval;
 pub mod hints;
 pub mod keys;
 pub mod latency;
+pub mod lru;
 pub mod pipe;
 pub mod replica;
 pub mod scan;
+pub mod spectrum;
 pub mod stat;
 
 use super::options::Mode;
@@ -17,6 +19,8 @@ pub fn run(session: &mut Session, mode: Mode) -> i32 {
     match mode {
         Mode::Latency => latency::sample(session, latency::Lines::Single),
         Mode::LatencyHistory => latency::sample(session, latency::Lines::History),
+        Mode::LatencyDist => spectrum::run(session),
+        Mode::LruTest(keys) => lru::run(session, keys),
         Mode::IntrinsicLatency(seconds) => latency::intrinsic(seconds),
         Mode::Replica => replica::run(session),
         Mode::Rdb(file) => replica::fetch_rdb(session, &file, false),

@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Seconds between two log lines about failing writes.
 const ERROR_LOG_S: i64 = 30;
@@ -121,6 +121,7 @@ impl Server {
 
     /// Once a turn, before replies leave.
     pub fn flush_aof(&mut self) {
+        self.check_gate();
         if self.persist.aof.state == AofState::Off {
             return;
         }
@@ -133,7 +134,9 @@ impl Server {
     /// Writes without waiting for a sync that is under way.
     pub fn flush_aof_now(&mut self) {
         if self.persist.aof.state != AofState::Off {
+            self.wait_for_gate();
             self.write_aof(true);
+            self.wait_for_gate();
         }
     }
 
@@ -144,6 +147,10 @@ impl Server {
     fn write_aof(&mut self, force: bool) {
         let now_s = self.now_s();
         let policy = self.cfg.appendfsync;
+        if self.is_gate_syncing() {
+            // What comes meanwhile is written and synced together, next.
+            return;
+        }
         if self.persist.aof.buf.is_empty() {
             self.sync_aof_if_due(policy, now_s);
             return;
@@ -168,7 +175,10 @@ impl Server {
         let aof = &mut self.persist.aof;
         aof.postponed_since_s = None;
         let Some(file) = aof.file.clone() else { return };
+        let began = Instant::now();
         let (written, error) = write_most(&file, &aof.buf);
+        self.note_aof_write_latency(began.elapsed());
+        let aof = &mut self.persist.aof;
         if written < aof.buf.len() {
             self.on_aof_write_error(&file, written, error, policy, now_s);
             return;
@@ -185,6 +195,20 @@ impl Server {
             aof.buf.clear();
         }
         self.sync_aof_if_due(policy, now_s);
+    }
+
+    /// A slow write counts twice: by what may have slowed it down, and as such.
+    fn note_aof_write_latency(&mut self, took: Duration) {
+        let ms = took.as_millis() as i64;
+        let event = if self.is_aof_syncing() {
+            "aof-write-pending-fsync"
+        } else if self.has_child() {
+            "aof-write-active-child"
+        } else {
+            "aof-write-alone"
+        };
+        self.note_latency(event, ms);
+        self.note_latency("aof-write", ms);
     }
 
     fn on_aof_write_error(
@@ -237,30 +261,19 @@ impl Server {
         let offset = self.repl_offset();
         let syncing = self.is_aof_syncing();
         let aof = &mut self.persist.aof;
-        let Some(file) = &aof.file else { return };
+        let Some(file) = aof.file.clone() else { return };
         if aof.incr_synced == aof.incr_size || busy_child {
             return;
         }
         match policy {
             AppendFsync::No => {}
-            AppendFsync::Always => {
-                if let Err(e) = file.sync_data() {
-                    log::warn!(
-                        "Can't persist AOF for fsync error when the AOF fsync policy is 'always': {}. Exiting...",
-                        reason(&e)
-                    );
-                    std::process::exit(1);
-                }
-                aof.incr_synced = aof.incr_size;
-                aof.last_fsync_s = now_s;
-                aof.shared.set_reploff(offset);
-            }
+            AppendFsync::Always => self.sync_behind_gate(),
             AppendFsync::Everysec => {
                 if now_s <= aof.last_fsync_s {
                     return;
                 }
                 if !syncing {
-                    let (file, shared) = (file.clone(), aof.shared.clone());
+                    let shared = aof.shared.clone();
                     self.background.fsync.submit(move || shared.sync(&file, offset));
                     aof.incr_synced = aof.incr_size;
                 }

@@ -4,6 +4,8 @@
 //! is the sink's and the caller's matter.
 
 use super::{VERSION, ValueType, opcode};
+use crate::keyspace::list::List;
+use crate::structs::quicklist::Body;
 use crate::structs::{crc64, lzf};
 use std::io::{self, Write};
 
@@ -14,6 +16,10 @@ const ENC_INT8: u8 = 0xC0;
 const ENC_INT16: u8 = 0xC1;
 const ENC_INT32: u8 = 0xC2;
 const ENC_LZF: u8 = 0xC3;
+
+/// What a node of a list is: one element, or a listpack.
+const CONTAINER_PLAIN: u64 = 1;
+const CONTAINER_PACKED: u64 = 2;
 
 /// Strings up to this length never shrink enough to be worth compressing.
 const COMPRESS_ABOVE: usize = 20;
@@ -105,6 +111,7 @@ pub fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
 pub enum ValueView<'a> {
     Int(i64),
     Str(&'a [u8]),
+    List(&'a List),
 }
 
 impl ValueView<'_> {
@@ -112,16 +119,41 @@ impl ValueView<'_> {
     pub fn value_type(&self) -> ValueType {
         match self {
             ValueView::Int(_) | ValueView::Str(_) => ValueType::String,
+            ValueView::List(_) => ValueType::ListQuicklist2,
         }
     }
 }
 
-/// Appends a value without its type byte.
-pub fn put_value(buf: &mut Vec<u8>, value: ValueView<'_>, compress: bool) {
+/// Appends a value without its type byte. Within collections `spill` is called between elements: it may take away what
+/// has gathered in the buffer.
+pub fn put_value(
+    buf: &mut Vec<u8>,
+    value: ValueView<'_>,
+    compress: bool,
+    spill: &mut dyn FnMut(&mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
     match value {
         ValueView::Int(v) => put_int_string(buf, v),
         ValueView::Str(s) => put_string(buf, s, compress),
+        ValueView::List(List::Packed(list)) => {
+            put_len(buf, 1);
+            put_len(buf, CONTAINER_PACKED);
+            put_string(buf, list.as_bytes(), compress);
+        }
+        ValueView::List(List::Quick(list)) => {
+            put_len(buf, list.node_count() as u64);
+            for body in list.bodies() {
+                let (container, bytes) = match body {
+                    Body::Packed(list) => (CONTAINER_PACKED, list.as_bytes()),
+                    Body::Plain(bytes) => (CONTAINER_PLAIN, &bytes[..]),
+                };
+                put_len(buf, container);
+                put_string(buf, bytes, compress);
+                spill(buf)?;
+            }
+        }
     }
+    Ok(())
 }
 
 /// Replication position stored with a snapshot, so that a restarted server can continue its stream.
@@ -256,8 +288,17 @@ impl<W: Write> Writer<W> {
         self.string(key)?;
         match value {
             ValueView::Str(s) => self.string(s),
-            ValueView::Int(_) => {
-                put_value(&mut self.buf, value, self.compress);
+            ValueView::Int(_) | ValueView::List(_) => {
+                let mut buf = std::mem::take(&mut self.buf);
+                let compress = self.compress;
+                let put = put_value(&mut buf, value, compress, &mut |buf| {
+                    std::mem::swap(buf, &mut self.buf);
+                    let flushed = self.flush_if_full();
+                    std::mem::swap(buf, &mut self.buf);
+                    flushed
+                });
+                self.buf = buf;
+                put?;
                 self.flush_if_full()
             }
         }

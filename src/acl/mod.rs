@@ -1,0 +1,65 @@
+//! Access control lists: the users, what each may run and touch, and the log of refusals.
+//!
+//! - `user`: a user, its passwords and selectors, and the rules they are written in
+//! - `check`: whether a user may run a command
+//! - `log`: refusals, for ACL LOG
+//! - `file`: users in the configuration and in `aclfile`
+//!
+//! Invariant: the user `default` is always there. Rules as documented at
+//! <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>.
+
+pub mod check;
+pub mod file;
+pub mod log;
+pub mod user;
+
+pub use check::Denied;
+pub use user::{Rules, User};
+
+use std::collections::BTreeMap;
+
+pub const DEFAULT_USER: &[u8] = b"default";
+
+pub struct Acl {
+    pub users: BTreeMap<Vec<u8>, User>,
+    pub log: log::AclLog,
+    /// The default user may do everything: the common case, which needs no look-up.
+    default_is_free: bool,
+}
+
+impl Default for Acl {
+    fn default() -> Acl {
+        let mut acl = Acl { users: BTreeMap::new(), log: log::AclLog::default(), default_is_free: true };
+        acl.put(User::free_default());
+        acl
+    }
+}
+
+impl Acl {
+    pub fn user(&self, name: &[u8]) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// Adds a user, or puts it in the place of the one of its name.
+    pub fn put(&mut self, user: User) {
+        if user.name == DEFAULT_USER {
+            self.default_is_free = user.is_unrestricted();
+        }
+        self.users.insert(user.name.clone(), user);
+    }
+
+    /// Whoever connects may do something without giving a password.
+    pub fn admits_anyone(&self) -> bool {
+        self.user(DEFAULT_USER).is_some_and(|u| u.nopass && u.enabled)
+    }
+
+    /// Gives the default user this password, or none when it is empty (`requirepass`).
+    pub fn set_default_password(&mut self, password: &[u8]) {
+        let Some(user) = self.users.get_mut(DEFAULT_USER) else { return };
+        user.passwords.clear();
+        user.nopass = password.is_empty();
+        if !password.is_empty() {
+            user.passwords.push(user::password_hash(password));
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! A user and the rules it is written in.
+
+use crate::dispatch::command::cat;
+use crate::dispatch::table::{CmdRef, CommandTable};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+
+#[derive(Clone, Debug)]
+pub struct User {
+    pub name: Vec<u8>,
+    pub enabled: bool,
+    /// Any password will do.
+    pub nopass: bool,
+    /// Payloads of RESTORE are checked in depth, whatever the configuration says for others.
+    pub sanitize_payload: bool,
+    /// SHA-256 sums in lower-case hexadecimal, in the order they were given.
+    pub passwords: Vec<String>,
+    /// The user's own permissions first, then its selectors: a command runs if one of them allows all of it.
+    pub selectors: Vec<Selector>,
+}
+
+/// A set of commands with the keys and channels they may touch.
+#[derive(Clone, Debug, Default)]
+pub struct Selector {
+    pub all_keys: bool,
+    pub all_channels: bool,
+    /// Commands not in `differing` are allowed.
+    all_commands: bool,
+    /// Commands whose permission is not that of `all_commands`.
+    differing: HashMap<CmdRef, bool>,
+    /// First arguments with which a command is allowed that is not allowed otherwise.
+    pub first_args: HashMap<CmdRef, Vec<Vec<u8>>>,
+    /// The command rules behind `+@all` or `-@all`, as they are shown.
+    rules: Vec<String>,
+    pub keys: Vec<KeyPattern>,
+    pub channels: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPattern {
+    pub pattern: Vec<u8>,
+    pub read: bool,
+    pub write: bool,
+}
+
+/// Why a rule is refused, in Redis's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleError {
+    UnknownCommand,
+    Syntax,
+    KeysAfterAll,
+    ChannelsAfterAll,
+    NoSuchPassword,
+    BadHash,
+    FirstArgOfSubcommand,
+}
+
+impl RuleError {
+    pub fn text(self) -> &'static str {
+        match self {
+            RuleError::UnknownCommand => "Unknown command or category name in ACL",
+            RuleError::Syntax => "Syntax error",
+            RuleError::KeysAfterAll => {
+                "Adding a pattern after the * pattern (or the 'allkeys' flag) is not valid and does not have any effect. \
+                 Try 'resetkeys' to start with an empty list of patterns"
+            }
+            RuleError::ChannelsAfterAll => {
+                "Adding a pattern after the * pattern (or the 'allchannels' flag) is not valid and does not have any \
+                 effect. Try 'resetchannels' to start with an empty list of channels"
+            }
+            RuleError::NoSuchPassword => "The password you are trying to remove from the user does not exist",
+            RuleError::BadHash => {
+                "The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters"
+            }
+            RuleError::FirstArgOfSubcommand => "Allowing first-arg of a subcommand is not supported",
+        }
+    }
+}
+
+/// What rules are read with: the commands there are, and what a new selector may hear.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    pub commands: &'a CommandTable,
+    /// `acl-pubsub-default allchannels`
+    pub channels_open: bool,
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn password_hash(password: &[u8]) -> String {
+    Sha256::digest(password).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl User {
+    /// A user as ACL SETUSER begins with: off, without passwords and permissions.
+    pub fn new(name: &[u8], rules: Rules<'_>) -> User {
+        User {
+            name: name.to_vec(),
+            enabled: false,
+            nopass: false,
+            sanitize_payload: true,
+            passwords: Vec::new(),
+            selectors: vec![Selector { all_channels: rules.channels_open, ..Selector::default() }],
+        }
+    }
+
+    /// The default user of a server that says nothing of users: everybody may do everything.
+    pub fn free_default() -> User {
+        let free = Selector { all_keys: true, all_channels: true, all_commands: true, ..Selector::default() };
+        User {
+            name: super::DEFAULT_USER.to_vec(),
+            enabled: true,
+            nopass: true,
+            sanitize_payload: true,
+            passwords: Vec::new(),
+            selectors: vec![free],
+        }
+    }
+
+    pub fn is_unrestricted(&self) -> bool {
+        self.selectors.iter().any(Selector::is_unrestricted)
+    }
+
+    pub fn accepts_password(&self, password: &[u8]) -> bool {
+        let hash = password_hash(password);
+        // All are looked at to the end: the time says nothing of how near a guess was.
+        let same = |p: &String| p.bytes().zip(hash.bytes()).fold(0, |d, (a, b)| d | (a ^ b)) == 0;
+        self.nopass | self.passwords.iter().fold(false, |found, p| found | same(p))
+    }
+
+    /// Carries out one rule.
+    pub fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
+        let word = rule.to_ascii_lowercase();
+        match word.as_slice() {
+            b"on" => self.enabled = true,
+            b"off" => self.enabled = false,
+            b"nopass" => {
+                self.nopass = true;
+                self.passwords.clear();
+            }
+            b"resetpass" => {
+                self.nopass = false;
+                self.passwords.clear();
+            }
+            b"skip-sanitize-payload" => self.sanitize_payload = false,
+            b"sanitize-payload" => self.sanitize_payload = true,
+            b"reset" => *self = User::new(&self.name.clone(), rules),
+            b"clearselectors" => self.selectors.truncate(1),
+            _ => match rule {
+                [b'>', password @ ..] => self.add_password(password_hash(password)),
+                [b'#', hash @ ..] => self.add_password(valid_hash(hash)?),
+                [b'<', password @ ..] => self.remove_password(&password_hash(password))?,
+                [b'!', hash @ ..] => self.remove_password(&valid_hash(hash)?)?,
+                [b'(', inner @ .., b')'] => self.selectors.push(Selector::parse(inner, rules)?),
+                [b'(', ..] => return Err(RuleError::Syntax),
+                _ => self.selectors[0].apply(rule, rules)?,
+            },
+        }
+        Ok(())
+    }
+
+    fn add_password(&mut self, hash: String) {
+        self.nopass = false;
+        if !self.passwords.contains(&hash) {
+            self.passwords.push(hash);
+        }
+    }
+
+    fn remove_password(&mut self, hash: &str) -> Result<(), RuleError> {
+        let at = self.passwords.iter().position(|p| p == hash).ok_or(RuleError::NoSuchPassword)?;
+        self.passwords.remove(at);
+        Ok(())
+    }
+
+    /// The flags ACL GETUSER lists.
+    pub fn flags(&self) -> Vec<&'static str> {
+        let mut flags = vec![if self.enabled { "on" } else { "off" }];
+        if self.nopass {
+            flags.push("nopass");
+        }
+        flags.push(if self.sanitize_payload { "sanitize-payload" } else { "skip-sanitize-payload" });
+        flags
+    }
+
+    /// The rules that make this user, as ACL LIST shows them behind its name.
+    pub fn describe(&self) -> Vec<u8> {
+        let mut out = self.flags().join(" ").into_bytes();
+        for p in &self.passwords {
+            out.extend_from_slice(format!(" #{p}").as_bytes());
+        }
+        for (i, selector) in self.selectors.iter().enumerate() {
+            out.push(b' ');
+            let text = selector.describe();
+            if i == 0 {
+                out.extend_from_slice(&text);
+            } else {
+                out.push(b'(');
+                out.extend_from_slice(&text);
+                out.push(b')');
+            }
+        }
+        out
+    }
+}
+
+fn valid_hash(hash: &[u8]) -> Result<String, RuleError> {
+    let good = hash.len() == 64 && hash.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if good { Ok(String::from_utf8_lossy(hash).into_owned()) } else { Err(RuleError::BadHash) }
+}
+
+/// Puts the words of a selector that was split at blanks together again. `None`: a parenthesis is not closed.
+pub fn join_selectors(words: &[&[u8]]) -> Result<Vec<Vec<u8>>, Vec<u8>> {
+    let mut out: Vec<Vec<u8>> = Vec::new();
+    let mut open: Option<Vec<u8>> = None;
+    for word in words {
+        match open.take() {
+            None if word.first() == Some(&b'(') && word.last() != Some(&b')') => open = Some(word.to_vec()),
+            None => out.push(word.to_vec()),
+            Some(mut selector) => {
+                selector.push(b' ');
+                selector.extend_from_slice(word);
+                if word.last() == Some(&b')') {
+                    out.push(selector);
+                } else {
+                    open = Some(selector);
+                }
+            }
+        }
+    }
+    match open {
+        Some(selector) => Err(selector),
+        None => Ok(out),
+    }
+}
+
+impl Selector {
+    fn parse(text: &[u8], rules: Rules<'_>) -> Result<Selector, RuleError> {
+        let mut selector = Selector { all_channels: rules.channels_open, ..Selector::default() };
+        for word in text.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty()) {
+            selector.apply(word, rules)?;
+        }
+        Ok(selector)
+    }
+
+    pub fn is_unrestricted(&self) -> bool {
+        self.all_keys && self.all_channels && self.all_commands && self.differing.values().all(|allowed| *allowed)
+    }
+
+    pub fn allows(&self, cmd: CmdRef) -> bool {
+        self.differing.get(&cmd).copied().unwrap_or(self.all_commands)
+    }
+
+    fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
+        match rule.to_ascii_lowercase().as_slice() {
+            b"allkeys" => self.open_keys(),
+            b"resetkeys" => {
+                self.all_keys = false;
+                self.keys.clear();
+            }
+            b"allchannels" => self.open_channels(),
+            b"resetchannels" => {
+                self.all_channels = false;
+                self.channels.clear();
+            }
+            b"allcommands" | b"+@all" => self.all(true),
+            b"nocommands" | b"-@all" => self.all(false),
+            _ => match rule {
+                [b'~', pattern @ ..] => self.add_keys(pattern, true, true)?,
+                [b'%', rest @ ..] => self.add_typed_keys(rest)?,
+                [b'&', pattern @ ..] => self.add_channels(pattern)?,
+                [sign @ (b'+' | b'-'), b'@', category @ ..] => self.category(*sign == b'+', category, rules)?,
+                [sign @ (b'+' | b'-'), name @ ..] => self.command(*sign == b'+', name, rules)?,
+                _ => return Err(RuleError::Syntax),
+            },
+        }
+        Ok(())
+    }
+
+    fn open_keys(&mut self) {
+        self.all_keys = true;
+        self.keys.clear();
+    }
+
+    fn open_channels(&mut self) {
+        self.all_channels = true;
+        self.channels.clear();
+    }
+
+    /// `%R~pattern`, `%W~pattern`, `%RW~pattern`
+    fn add_typed_keys(&mut self, rest: &[u8]) -> Result<(), RuleError> {
+        let tilde = memchr::memchr(b'~', rest).ok_or(RuleError::Syntax)?;
+        let (mut read, mut write) = (false, false);
+        for letter in &rest[..tilde] {
+            match letter.to_ascii_uppercase() {
+                b'R' if !read => read = true,
+                b'W' if !write => write = true,
+                _ => return Err(RuleError::Syntax),
+            }
+        }
+        if !read && !write {
+            return Err(RuleError::Syntax);
+        }
+        self.add_keys(&rest[tilde + 1..], read, write)
+    }
+
+    fn add_keys(&mut self, pattern: &[u8], read: bool, write: bool) -> Result<(), RuleError> {
+        if self.all_keys {
+            return Err(RuleError::KeysAfterAll);
+        }
+        if pattern.iter().any(|b| b.is_ascii_whitespace() || *b == 0) {
+            return Err(RuleError::Syntax);
+        }
+        if pattern == b"*" && read && write {
+            self.open_keys();
+        } else if let Some(known) = self.keys.iter_mut().find(|k| k.pattern == pattern) {
+            known.read |= read;
+            known.write |= write;
+        } else {
+            self.keys.push(KeyPattern { pattern: pattern.to_vec(), read, write });
+        }
+        Ok(())
+    }
+
+    fn add_channels(&mut self, pattern: &[u8]) -> Result<(), RuleError> {
+        if self.all_channels {
+            return Err(RuleError::ChannelsAfterAll);
+        }
+        if pattern.iter().any(|b| b.is_ascii_whitespace() || *b == 0) {
+            return Err(RuleError::Syntax);
+        }
+        if pattern == b"*" {
+            self.open_channels();
+        } else if !self.channels.iter().any(|c| c == pattern) {
+            self.channels.push(pattern.to_vec());
+        }
+        Ok(())
+    }
+
+    fn all(&mut self, allowed: bool) {
+        self.all_commands = allowed;
+        self.differing.clear();
+        self.first_args.clear();
+        self.rules.clear();
+    }
+
+    fn allow(&mut self, cmd: CmdRef, allowed: bool) {
+        if allowed == self.all_commands {
+            self.differing.remove(&cmd);
+        } else {
+            self.differing.insert(cmd, allowed);
+        }
+        self.first_args.remove(&cmd);
+    }
+
+    fn category(&mut self, allowed: bool, name: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
+        let (bit, name) = cat::NAMES
+            .iter()
+            .find(|(_, n)| n.as_bytes().eq_ignore_ascii_case(name))
+            .ok_or(RuleError::UnknownCommand)?;
+        let count = rules.commands.all().count();
+        for cmd in (0..count).map(|i| CmdRef(i as u16)) {
+            if rules.commands.get(cmd).row.categories() & bit != 0 {
+                self.allow(cmd, allowed);
+            }
+        }
+        self.show(allowed, &format!("@{name}"));
+        Ok(())
+    }
+
+    fn command(&mut self, allowed: bool, name: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
+        let table = rules.commands;
+        let shown = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let Some((container, rest)) = shown.split_once('|') else {
+            let cmd = table.find(shown.as_bytes()).ok_or(RuleError::UnknownCommand)?;
+            self.allow(cmd, allowed);
+            let subs = table.get(cmd).subcommands.clone();
+            subs.into_iter().for_each(|sub| self.allow(sub, allowed));
+            self.show(allowed, &shown);
+            return Ok(());
+        };
+        let parent = table.find(container.as_bytes()).ok_or(RuleError::UnknownCommand)?;
+        if rest.contains('|') {
+            return Err(RuleError::FirstArgOfSubcommand);
+        }
+        if let Some(sub) = table.find_sub(parent, rest.as_bytes()) {
+            self.allow(sub, allowed);
+        } else if !table.get(parent).subcommands.is_empty() {
+            return Err(RuleError::UnknownCommand);
+        } else if !allowed || rest.is_empty() {
+            // A first argument can only be let in, not kept out.
+            return Err(if rest.is_empty() { RuleError::Syntax } else { RuleError::UnknownCommand });
+        } else if !self.allows(parent) {
+            self.first_args.entry(parent).or_default().push(rest.as_bytes().to_vec());
+        }
+        self.show(allowed, &shown);
+        Ok(())
+    }
+
+    /// Notes a rule to be shown, in place of those it makes void.
+    fn show(&mut self, allowed: bool, name: &str) {
+        let sub_prefix = format!("{name}|");
+        self.rules.retain(|r| r[1..] != *name && !r[1..].starts_with(&sub_prefix));
+        self.rules.push(format!("{}{name}", if allowed { '+' } else { '-' }));
+    }
+
+    /// The command rules, as ACL GETUSER shows them.
+    pub fn describe_commands(&self) -> String {
+        let mut out = String::from(if self.all_commands { "+@all" } else { "-@all" });
+        self.rules.iter().for_each(|r| {
+            out.push(' ');
+            out.push_str(r);
+        });
+        out
+    }
+
+    pub fn describe_keys(&self) -> Vec<u8> {
+        if self.all_keys {
+            return b"~*".to_vec();
+        }
+        let shown = self.keys.iter().map(|k| {
+            let kind: &[u8] = match (k.read, k.write) {
+                (true, true) => b"~",
+                (true, false) => b"%R~",
+                (false, _) => b"%W~",
+            };
+            [kind, &k.pattern].concat()
+        });
+        shown.collect::<Vec<_>>().join(&b' ')
+    }
+
+    pub fn describe_channels(&self) -> Vec<u8> {
+        if self.all_channels {
+            return b"&*".to_vec();
+        }
+        self.channels.iter().map(|c| [b"&", c.as_slice()].concat()).collect::<Vec<_>>().join(&b' ')
+    }
+
+    fn describe(&self) -> Vec<u8> {
+        let mut parts = Vec::new();
+        let keys = self.describe_keys();
+        if !keys.is_empty() {
+            parts.push(keys);
+        }
+        if !self.all_channels {
+            parts.push(b"resetchannels".to_vec());
+        }
+        let channels = self.describe_channels();
+        if !channels.is_empty() {
+            parts.push(channels);
+        }
+        parts.push(self.describe_commands().into_bytes());
+        parts.join(&b' ')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(line: &[&str]) -> Result<User, RuleError> {
+        let commands = CommandTable::new(crate::commands::ALL);
+        let rules = Rules { commands: &commands, channels_open: false };
+        let mut user = User::new(b"u", rules);
+        line.iter().try_for_each(|r| user.apply(r.as_bytes(), rules))?;
+        Ok(user)
+    }
+
+    fn shown(line: &[&str]) -> String {
+        String::from_utf8(user(line).unwrap().describe()).unwrap()
+    }
+
+    #[test]
+    fn users_are_shown_as_they_were_written() {
+        assert_eq!(
+            String::from_utf8(User::free_default().describe()).unwrap(),
+            "on nopass sanitize-payload ~* &* +@all"
+        );
+        assert_eq!(
+            shown(&["on", "~a*", "%R~b", "&ch", "+@read", "-get", "+config|get"]),
+            "on sanitize-payload ~a* %R~b resetchannels &ch -@all +@read -get +config|get"
+        );
+        assert_eq!(shown(&["+@all", "-psync"]), "off sanitize-payload resetchannels +@all -psync");
+        assert_eq!(
+            shown(&["(~x +get)", "allkeys"]),
+            "off sanitize-payload ~* resetchannels -@all (~x resetchannels -@all +get)"
+        );
+        // A rule takes the place of the one it overrides.
+        assert_eq!(
+            shown(&["+config|get", "+get", "-config", "+get"]),
+            "off sanitize-payload resetchannels -@all -config +get"
+        );
+    }
+
+    #[test]
+    fn wrong_rules_say_why() {
+        for (rules, error) in [
+            (&["+nosuch"][..], RuleError::UnknownCommand),
+            (&["+@nosuch"], RuleError::UnknownCommand),
+            (&["%~x"], RuleError::Syntax),
+            (&["allkeys", "~x"], RuleError::KeysAfterAll),
+            (&["allchannels", "&x"], RuleError::ChannelsAfterAll),
+            (&["<x"], RuleError::NoSuchPassword),
+            (&["#12"], RuleError::BadHash),
+            (&["+config|get|x"], RuleError::FirstArgOfSubcommand),
+            (&["what"], RuleError::Syntax),
+        ] {
+            assert_eq!(user(rules).unwrap_err(), error, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn passwords() {
+        let u = user(&[">one", ">two", "<one"]).unwrap();
+        assert!(!u.accepts_password(b"one") && u.accepts_password(b"two"));
+        assert!(user(&["nopass"]).unwrap().accepts_password(b"anything"));
+    }
+
+    #[test]
+    fn selectors_may_come_in_pieces() {
+        let words: Vec<&[u8]> = vec![b"on", b"(+get", b"~x)", b"+set"];
+        assert_eq!(join_selectors(&words).unwrap(), vec![b"on".to_vec(), b"(+get ~x)".to_vec(), b"+set".to_vec()]);
+        assert!(join_selectors(&[&b"(+get"[..]]).is_err());
+    }
+}

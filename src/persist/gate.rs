@@ -1,0 +1,155 @@
+//! Keeps replies back until what they tell is on disk, with `appendfsync always`.
+//!
+//! The log is written once a turn and synced on the helper thread, while the loop goes on reading and executing. Until
+//! the sync is done no reply leaves that was produced after the written commands: not those to the commands themselves,
+//! and not those of readers who may have seen their effects. What is executed meanwhile is covered by the next sync.
+//!
+//! Invariant: a byte is sent only if every command executed before it was produced has been synced. Links to replicas
+//! and the cluster bus are not kept back: a replica may be ahead of our disk, as nobody was told of it.
+
+use super::aof::manifest::reason;
+use crate::net::{ClientFlags, ClientId};
+use crate::server::Server;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// A disk that syncs in less than this, microseconds, is synced by the loop itself: handing over would cost more.
+const WORTH_HANDING_OVER_US: u64 = 150;
+
+/// What the syncing thread tells the loop.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Number of syncs that are done.
+    done: AtomicU64,
+    /// The error of one that failed; 0: none.
+    errno: AtomicI32,
+    last_us: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+pub struct Gate {
+    shared: Arc<Shared>,
+    /// Number of syncs that were handed over.
+    started: u64,
+    /// Bytes of the increment that the sync under way will have covered.
+    covers: u64,
+    /// Clients with output that the sync under way covers, and up to where.
+    covered: Vec<(ClientId, u64)>,
+    /// Clients with output that is kept back. They are marked as having a write pending.
+    held: Vec<ClientId>,
+}
+
+impl Gate {
+    fn is_syncing(&self) -> bool {
+        self.shared.done.load(Ordering::Acquire) < self.started
+    }
+}
+
+impl Server {
+    /// Whether output has to wait for a sync.
+    pub fn is_output_gated(&self) -> bool {
+        self.persist.gate.is_syncing()
+    }
+
+    /// Keeps a client's output back.
+    pub fn hold_output(&mut self, id: ClientId) {
+        // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
+        if self.persist.aof.buf.is_empty()
+            && let Some(c) = self.clients.get(id)
+        {
+            self.persist.gate.covered.push((id, c.out.end()));
+        }
+        self.persist.gate.held.push(id);
+    }
+
+    /// A sync for `appendfsync always` is under way.
+    pub(super) fn is_gate_syncing(&self) -> bool {
+        self.persist.gate.is_syncing()
+    }
+
+    /// Once a turn, before anything else of the log: looks whether the sync under way is done.
+    pub(super) fn check_gate(&mut self) {
+        let gate = &mut self.persist.gate;
+        if gate.is_syncing() || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0) {
+            return;
+        }
+        let errno = gate.shared.errno.load(Ordering::Acquire);
+        if errno != 0 {
+            fail(&std::io::Error::from_raw_os_error(errno));
+        }
+        let covers = std::mem::take(&mut gate.covers);
+        if covers > 0 {
+            let us = self.persist.gate.shared.last_us.load(Ordering::Relaxed);
+            self.note_latency("aof-fsync-always", us as i64 / 1000);
+            let aof = &mut self.persist.aof;
+            aof.incr_synced = aof.incr_synced.max(covers.min(aof.incr_size));
+        }
+        let gate = &mut self.persist.gate;
+        let held = std::mem::take(&mut gate.held);
+        for (id, until) in std::mem::take(&mut gate.covered) {
+            if let Some(c) = self.clients.get_mut(id) {
+                c.out.release(until);
+            }
+        }
+        for id in held {
+            if let Some(c) = self.clients.get_mut(id) {
+                c.flags.remove(ClientFlags::PENDING_WRITE);
+                self.clients.want_write(id);
+            }
+        }
+    }
+
+    /// Syncs what was written to the log. Returns at once if that takes long: the gate is shut then.
+    pub(super) fn sync_behind_gate(&mut self) {
+        let now_s = self.now_s();
+        let offset = self.repl_offset();
+        let aof = &mut self.persist.aof;
+        let Some(file) = aof.file.clone() else { return };
+        aof.last_fsync_s = now_s;
+        let gate = &mut self.persist.gate;
+        if gate.shared.last_us.load(Ordering::Relaxed) < WORTH_HANDING_OVER_US {
+            let start = Instant::now();
+            if let Err(e) = file.sync_data() {
+                fail(&e);
+            }
+            let us = start.elapsed().as_micros() as u64;
+            gate.shared.last_us.store(us, Ordering::Relaxed);
+            aof.incr_synced = aof.incr_size;
+            aof.shared.set_reploff(offset);
+            self.note_latency("aof-fsync-always", us as i64 / 1000);
+            return;
+        }
+        gate.covers = aof.incr_size;
+        gate.started += 1;
+        let waiting = self.clients.pending_writes.iter().chain(&gate.held);
+        let ends = waiting.filter_map(|id| self.clients.get(*id).map(|c| (*id, c.out.end())));
+        gate.covered = ends.collect();
+        let (shared, synced, waker) = (gate.shared.clone(), aof.shared.clone(), self.reactor.waker());
+        self.background.fsync.submit(move || {
+            let start = Instant::now();
+            match file.sync_data() {
+                Ok(()) => synced.set_reploff(offset),
+                Err(e) => shared.errno.store(e.raw_os_error().unwrap_or(libc::EIO), Ordering::Release),
+            }
+            shared.last_us.store(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+            shared.done.fetch_add(1, Ordering::Release);
+            // The loop looks at the counter in its next turn in any case.
+            let _ = waker.wake();
+        });
+    }
+
+    /// Waits for the sync under way and takes note of it.
+    pub(super) fn wait_for_gate(&mut self) {
+        while self.persist.gate.is_syncing() {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        self.check_gate();
+    }
+}
+
+/// What has been promised cannot be kept.
+fn fail(e: &std::io::Error) -> ! {
+    log::warn!("Can't persist AOF for fsync error when the AOF fsync policy is 'always': {}. Exiting...", reason(e));
+    std::process::exit(1)
+}

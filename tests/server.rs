@@ -1,0 +1,410 @@
+//! What operators see and do: start-up, the end, INFO, CLIENT, DEBUG, limits on clients, crash reports.
+
+mod common;
+
+use common::{SERVER, TestServer, free_port, wait_for};
+use redis::{Connection, Value, cmd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+fn ask(c: &mut Connection, words: &[&str]) -> Result<Value, redis::RedisError> {
+    let mut command = cmd(words[0]);
+    words[1..].iter().for_each(|w| {
+        command.arg(*w);
+    });
+    command.query(c)
+}
+
+fn text(c: &mut Connection, words: &[&str]) -> String {
+    match ask(c, words).unwrap_or_else(|e| panic!("{words:?}: {e}")) {
+        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::SimpleString(text) => text,
+        Value::Okay => "OK".into(),
+        Value::Int(n) => n.to_string(),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn error(c: &mut Connection, words: &[&str]) -> String {
+    match ask(c, words) {
+        Err(e) => e.to_string(),
+        Ok(value) => panic!("{words:?} should fail but gave {value:?}"),
+    }
+}
+
+fn info(c: &mut Connection, section: &str) -> BTreeMap<String, String> {
+    let all = text(c, &["INFO", section]);
+    all.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_string(), v.to_string())).collect()
+}
+
+/// The field of a client's line, found by the client's name.
+fn client_field(c: &mut Connection, name: &str, field: &str) -> Option<String> {
+    let list = text(c, &["CLIENT", "LIST"]);
+    let line = list.lines().find(|l| l.contains(&format!(" name={name} ")))?;
+    line.split(' ').find_map(|f| f.strip_prefix(&format!("{field}="))).map(str::to_string)
+}
+
+fn wait_exit(server: &mut TestServer) -> ExitStatus {
+    let mut status = None;
+    wait_for(20, "the server ends", || {
+        status = server.child.try_wait().expect("a child");
+        status.is_some()
+    });
+    status.expect("waited for")
+}
+
+const DEBUG: &[&str] = &["--enable-debug-command", "yes"];
+
+#[test]
+fn info_has_the_fields_of_a_7_2_server() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    let everything = text(&mut c, &["INFO", "everything"]);
+    let (mut section, mut ours) = (String::new(), BTreeSet::new());
+    for line in everything.lines() {
+        if let Some(title) = line.strip_prefix("# ") {
+            section = title.to_string();
+            ours.insert((section.clone(), String::new()));
+        } else if let Some((name, _)) = line.split_once(':') {
+            ours.insert((section.clone(), name.to_string()));
+        }
+    }
+    let facts = include_str!("facts/info-fields-7.2.txt");
+    for line in facts.lines() {
+        match line.strip_prefix("# ") {
+            Some(title) => {
+                section = title.to_string();
+                assert!(ours.contains(&(section.clone(), String::new())), "no section {section}");
+            }
+            // What commands ran, and with which errors, is another matter.
+            None if section.ends_with("stats") && section != "Stats" => {}
+            None => assert!(ours.contains(&(section.clone(), line.to_string())), "{section} lacks {line}"),
+        }
+    }
+    assert_eq!(info(&mut c, "server")["redis_version"], "7.2.6");
+    assert_eq!(info(&mut c, "server")["server_name"], "hexad");
+    assert!(!text(&mut c, &["INFO"]).contains("# Commandstats"));
+    assert!(text(&mut c, &["INFO", "keyspace", "Commandstats"]).contains("cmdstat_info:calls="));
+    assert_eq!(text(&mut c, &["INFO", "no-such-section"]), "");
+}
+
+#[test]
+fn clients_are_listed_named_and_killed() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    let mut other = server.connect();
+    text(&mut other, &["CLIENT", "SETNAME", "other"]);
+    assert_eq!(text(&mut other, &["CLIENT", "GETNAME"]), "other");
+    assert!(error(&mut other, &["CLIENT", "SETNAME", "a b"]).contains("Client names cannot contain spaces"));
+    assert_eq!(client_field(&mut c, "other", "cmd").as_deref(), Some("client|setname"));
+    assert!(error(&mut c, &["CLIENT", "KILL", "000.123.321.567:0000"]).contains("No such client"));
+    assert!(error(&mut c, &["CLIENT", "KILL", "ID", "0"]).contains("client-id should be greater than 0"));
+    assert!(error(&mut c, &["CLIENT", "KILL", "TYPE", "wrong"]).contains("Unknown client type 'wrong'"));
+    let id = client_field(&mut c, "other", "id").unwrap();
+    assert_eq!(text(&mut c, &["CLIENT", "KILL", "ID", &id]), "1");
+    assert_eq!(client_field(&mut c, "other", "id"), None);
+    assert!(ask(&mut other, &["PING"]).is_err());
+    assert!(error(&mut c, &["CLIENT", "LIST", "ID", "x"]).contains("Invalid client ID"));
+    assert!(text(&mut c, &["CLIENT", "INFO"]).contains(" lib-name="));
+    assert_eq!(text(&mut c, &["CLIENT", "UNBLOCK", "999"]), "0");
+}
+
+#[test]
+fn a_pause_holds_writes_back() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    text(&mut c, &["CLIENT", "PAUSE", "60000", "WRITE"]);
+    let client = server.client();
+    let writer = std::thread::spawn(move || {
+        let mut w = client.get_connection().unwrap();
+        let replies: Vec<String> =
+            redis::pipe().cmd("SET").arg("k").arg("v").cmd("GET").arg("k").query(&mut w).unwrap();
+        replies
+    });
+    wait_for(5, "the write is held back", || info(&mut c, "clients")["blocked_clients"] == "1");
+    assert!(matches!(ask(&mut c, &["GET", "k"]), Ok(Value::Nil)));
+    text(&mut c, &["CLIENT", "UNPAUSE"]);
+    assert_eq!(writer.join().unwrap(), ["OK", "v"]);
+}
+
+#[test]
+fn clients_that_do_not_read_are_closed() {
+    let server = TestServer::start(&["--client-output-buffer-limit", "normal 100000 0 0"]);
+    let mut c = server.connect();
+    text(&mut c, &["SET", "big", &"x".repeat(200_000)]);
+    let mut slow = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    slow.write_all(b"GET big\r\n").unwrap();
+    let mut received = Vec::new();
+    // It is closed before anything is sent.
+    let _ = slow.read_to_end(&mut received);
+    assert!(received.len() < 200_000);
+    assert!(server.log().contains("scheduled to be closed ASAP for overcoming of output buffer limits."));
+}
+
+#[test]
+fn the_largest_clients_are_evicted() {
+    let server = TestServer::start(&["--maxmemory-clients", "3mb"]);
+    let mut c = server.connect();
+    let mut greedy = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    greedy.write_all(b"*2\r\n$3\r\nGET\r\n$4000000\r\n").unwrap();
+    let _ = greedy.write_all(&vec![b'x'; 3_900_000]);
+    wait_for(5, "the client is evicted", || info(&mut c, "stats")["evicted_clients"] == "1");
+    assert!(server.log().contains("Evicting client: "));
+    assert_eq!(text(&mut c, &["PING"]), "PONG");
+}
+
+#[test]
+fn slow_commands_are_noted_without_secrets() {
+    let server = TestServer::start(&["--slowlog-log-slower-than", "0"]);
+    let mut c = server.connect();
+    text(&mut c, &["SLOWLOG", "RESET"]);
+    text(&mut c, &["CONFIG", "SET", "masterauth", "secret"]);
+    text(&mut c, &["SET", "k", &"v".repeat(200)]);
+    let Ok(Value::Array(entries)) = ask(&mut c, &["SLOWLOG", "GET"]) else { panic!("an array") };
+    let all = format!("{entries:?}");
+    assert!(all.contains("(redacted)") && all.contains("... (72 more bytes)") && !all.contains("secret"), "{all}");
+    assert!(error(&mut c, &["SLOWLOG", "GET", "-2"]).contains("count should be greater than or equal to -1"));
+    text(&mut c, &["CONFIG", "SET", "slowlog-log-slower-than", "-1"]);
+    text(&mut c, &["SLOWLOG", "RESET"]);
+    assert_eq!(text(&mut c, &["SLOWLOG", "LEN"]), "0");
+}
+
+#[test]
+fn latency_events_are_noted() {
+    let server = TestServer::start(&[DEBUG, &["--latency-monitor-threshold", "50"]].concat());
+    let mut c = server.connect();
+    text(&mut c, &["DEBUG", "SLEEP", "0.1"]);
+    let Ok(Value::Array(latest)) = ask(&mut c, &["LATENCY", "LATEST"]) else { panic!("an array") };
+    assert!(format!("{latest:?}").contains("command"), "{latest:?}");
+    assert!(text(&mut c, &["LATENCY", "GRAPH", "command"]).contains("command - high "));
+    assert!(text(&mut c, &["LATENCY", "DOCTOR"]).contains("1. command: 1 latency spikes"));
+    assert!(error(&mut c, &["LATENCY", "GRAPH", "none"]).contains("No samples available for event 'none'"));
+    assert_eq!(text(&mut c, &["LATENCY", "RESET"]), "1");
+    let Ok(Value::Array(histogram)) = ask(&mut c, &["LATENCY", "HISTOGRAM", "debug"]) else { panic!("an array") };
+    assert!(format!("{histogram:?}").contains("histogram_usec"), "{histogram:?}");
+}
+
+#[test]
+fn monitors_see_commands_in_order() {
+    let server = TestServer::start(&[]);
+    let mut monitor = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    monitor.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 4096];
+    while !seen.contains("+OK") {
+        let n = monitor.read(&mut buffer).unwrap();
+        seen += &String::from_utf8_lossy(&buffer[..n]);
+    }
+    let mut c = server.connect();
+    text(&mut c, &["SET", "k", "a\nb\"c"]);
+    let _ = ask(&mut c, &["AUTH", "user", "secret"]);
+    while !seen.contains("(redacted)") {
+        let n = monitor.read(&mut buffer).unwrap();
+        seen += &String::from_utf8_lossy(&buffer[..n]);
+    }
+    assert!(seen.contains(r#""SET" "k" "a\nb\"c""#), "{seen}");
+    assert!(!seen.contains("secret"), "{seen}");
+}
+
+#[test]
+fn commands_describe_themselves() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    let Ok(Value::Array(info)) = ask(&mut c, &["COMMAND", "INFO", "get", "no-such", "client|kill"]) else { panic!() };
+    assert_eq!(info.len(), 3);
+    assert!(matches!(&info[0], Value::Array(row) if row.len() == 10));
+    assert_eq!(info[1], Value::Nil);
+    let Ok(Value::Array(keys)) = ask(&mut c, &["COMMAND", "GETKEYS", "SET", "a", "b"]) else { panic!() };
+    assert_eq!(keys, [Value::BulkString(b"a".to_vec())]);
+    assert!(error(&mut c, &["COMMAND", "GETKEYS", "PING"]).contains("The command has no key arguments"));
+    assert!(error(&mut c, &["COMMAND", "GETKEYS", "GET"]).contains("Invalid number of arguments"));
+    let count: i64 = text(&mut c, &["COMMAND", "COUNT"]).parse().unwrap();
+    let Ok(Value::Array(all)) = ask(&mut c, &["COMMAND"]) else { panic!() };
+    assert_eq!(all.len() as i64, count);
+    let Ok(Value::Array(list)) = ask(&mut c, &["COMMAND", "LIST", "FILTERBY", "PATTERN", "client|*"]) else { panic!() };
+    assert!(list.contains(&Value::BulkString(b"client|list".to_vec())));
+    assert!(error(&mut c, &["CLIENT", "NONSENSE"]).contains("unknown subcommand 'NONSENSE'. Try CLIENT HELP."));
+}
+
+#[test]
+fn shutdown_and_signals_end_the_server_with_status_0() {
+    let mut server = TestServer::start(&["--pidfile", "server.pid", "--unixsocket", "server.sock"]);
+    let mut c = server.connect();
+    assert!(error(&mut c, &["SHUTDOWN", "ABORT"]).contains("No shutdown in progress."));
+    assert!(error(&mut c, &["SHUTDOWN", "SAVE", "NOSAVE"]).contains("syntax error"));
+    assert!(server.dir.path().join("server.pid").exists());
+    let _ = ask(&mut c, &["SHUTDOWN", "NOSAVE"]);
+    assert_eq!(wait_exit(&mut server).code(), Some(0));
+    let log = server.log();
+    for line in [
+        "User requested shutdown...",
+        "Removing the pid file.",
+        "Removing the unix socket file.",
+        "Redis is now ready to exit, bye bye...",
+    ] {
+        assert!(log.contains(line), "{line}");
+    }
+    assert!(!server.dir.path().join("server.pid").exists() && !server.dir.path().join("server.sock").exists());
+
+    server.restart();
+    let pid = nix::unistd::Pid::from_raw(server.pid() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(wait_exit(&mut server).code(), Some(0));
+    assert!(server.log().contains("Received SIGTERM scheduling shutdown..."));
+}
+
+#[test]
+fn a_signalled_shutdown_can_be_called_off() {
+    let server = TestServer::start(DEBUG);
+    let mut c = server.connect();
+    text(&mut c, &["DEBUG", "PAUSE-CRON", "1"]);
+    let pid = nix::unistd::Pid::from_raw(server.pid() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    wait_for(5, "the signal arrives", || server.log().contains("Received SIGTERM"));
+    assert_eq!(text(&mut c, &["SHUTDOWN", "ABORT"]), "OK");
+    text(&mut c, &["DEBUG", "PAUSE-CRON", "0"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(text(&mut c, &["PING"]), "PONG");
+    assert!(server.log().contains("Shutdown manually aborted."));
+}
+
+#[test]
+fn a_crash_leaves_a_report_and_ends_by_its_signal() {
+    let mut server = TestServer::start(DEBUG);
+    let mut c = server.connect();
+    let _ = ask(&mut c, &["DEBUG", "SEGFAULT"]);
+    assert_eq!(wait_exit(&mut server).signal(), Some(libc::SIGSEGV));
+    let log = server.log();
+    let mut rest = log.as_str();
+    for part in [
+        "=== REDIS BUG REPORT START: Cut & paste starting from here ===",
+        "Redis 7.2.6 crashed by signal: 11, si_code: ",
+        "------ STACK TRACE ------",
+        "debugCommand",
+        "------ INFO OUTPUT ------",
+        "# Server",
+        "------ CLIENT LIST OUTPUT ------",
+        "------ CURRENT CLIENT INFO ------",
+        "cmd=debug",
+        "=== REDIS BUG REPORT END. Make sure to include from START to END. ===",
+    ] {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part} is missing or out of order:\n{log}"));
+        rest = &rest[at..];
+    }
+}
+
+#[test]
+fn broken_invariants_leave_a_report() {
+    for (sub, line) in [
+        ("PANIC", "Guru Meditation: DEBUG PANIC called at Unix time "),
+        ("ASSERT", "=== ASSERTION FAILED ==="),
+        ("OOM", "Out Of Memory allocating "),
+    ] {
+        let mut server = TestServer::start(DEBUG);
+        let mut c = server.connect();
+        let _ = ask(&mut c, &["DEBUG", sub]);
+        assert_eq!(wait_exit(&mut server).signal(), Some(libc::SIGABRT), "{sub}");
+        assert!(server.log().contains(line), "{sub}: {line}");
+    }
+}
+
+#[test]
+fn a_restarted_server_is_the_same_process_with_its_data() {
+    let server = TestServer::start(DEBUG);
+    let mut c = server.connect();
+    let run_id = info(&mut c, "server")["run_id"].clone();
+    let _ = ask(&mut c, &["DEBUG", "CRASH-AND-RECOVER"]);
+    wait_for(10, "the server is back", || {
+        server.client().get_connection().is_ok_and(|mut c| info(&mut c, "server")["run_id"] != run_id)
+    });
+    let mut c = server.connect();
+    assert_eq!(info(&mut c, "server")["process_id"], server.pid().to_string());
+}
+
+#[test]
+fn debug_answers_with_every_type() {
+    let server = TestServer::start(DEBUG);
+    let mut c = server.connect();
+    assert_eq!(text(&mut c, &["DEBUG", "PROTOCOL", "string"]), "Hello World");
+    assert_eq!(error(&mut c, &["DEBUG", "ERROR", "OOPS it went wrong"]), "OOPS: it went wrong");
+    assert!(
+        error(&mut c, &["DEBUG", "NONSENSE"])
+            .contains("unknown subcommand or wrong number of arguments for 'NONSENSE'")
+    );
+    text(&mut c, &["DEBUG", "POPULATE", "100", "p", "50"]);
+    assert_eq!(text(&mut c, &["DBSIZE"]), "100");
+    assert_eq!(text(&mut c, &["GET", "p:7"]).len(), 50);
+    assert!(text(&mut c, &["DEBUG", "OBJECT", "p:7"]).contains("encoding:raw serializedlength:"));
+    assert!(text(&mut c, &["DEBUG", "HTSTATS", "0"]).contains("[Dictionary HT]"));
+}
+
+#[test]
+fn debug_needs_to_be_enabled() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    assert!(error(&mut c, &["DEBUG", "SLEEP", "0"]).contains("DEBUG command not allowed."));
+}
+
+#[test]
+fn memory_is_accounted_for() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    let used = |c: &mut Connection| info(c, "memory")["used_memory"].parse::<i64>().unwrap();
+    let before = used(&mut c);
+    text(&mut c, &["SET", "big", &"x".repeat(5_000_000)]);
+    let after = used(&mut c);
+    assert!((after - before - 5_000_000).abs() < 2_500_000, "{before} {after}");
+    let Ok(Value::Array(stats)) = ask(&mut c, &["MEMORY", "STATS"]) else { panic!("an array") };
+    assert!(stats.contains(&Value::BulkString(b"fragmentation.bytes".to_vec())));
+    assert_eq!(stats.len() % 2, 0);
+    assert!(text(&mut c, &["MEMORY", "MALLOC-STATS"]).contains("jemalloc"));
+    assert_eq!(text(&mut c, &["MEMORY", "PURGE"]), "OK");
+    assert!(!text(&mut c, &["MEMORY", "DOCTOR"]).is_empty());
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String) {
+    let out = Command::new(SERVER).args(args).stdin(Stdio::null()).output().expect("the server runs");
+    let all = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    (out.status.code(), all)
+}
+
+#[test]
+fn options_that_are_not_servers() {
+    let (code, out) = run(&["--version"]);
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("Redis server v=7.2.6 sha=00000000:0 malloc=jemalloc-5."), "{out}");
+    let (code, out) = run(&["--help"]);
+    assert_eq!(code, Some(1));
+    assert!(out.starts_with("Usage: ./redis-server"), "{out}");
+    let (code, out) = run(&["--sentinel"]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("no Sentinel mode"), "{out}");
+    assert_eq!(run(&["--test-memory"]).0, Some(1));
+    assert_eq!(run(&["--test-memory", "1"]).0, Some(0));
+}
+
+#[test]
+fn a_daemon_writes_its_pid() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let status = Command::new(SERVER)
+        .args(["--daemonize", "yes", "--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--dir", dir.path().to_str().unwrap(), "--pidfile", "daemon.pid", "--logfile", "daemon.log"])
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    wait_for(10, "the daemon serves", || client.get_connection().is_ok());
+    let mut c = client.get_connection().unwrap();
+    let pid = std::fs::read_to_string(dir.path().join("daemon.pid")).unwrap();
+    assert_eq!(info(&mut c, "server")["process_id"], pid.trim());
+    let _ = ask(&mut c, &["SHUTDOWN", "NOSAVE"]);
+    wait_for(10, "the daemon ends", || !dir.path().join("daemon.pid").exists());
+    let log = std::fs::read_to_string(dir.path().join("daemon.log")).unwrap();
+    assert!(log.contains("Server initialized") && log.contains(&format!("pid={}, just started", pid.trim())), "{log}");
+}
