@@ -77,12 +77,12 @@ fn wait(what: &str, seconds: u64, mut done: impl FnMut() -> bool) -> Duration {
 /// The first half of the nodes are masters that share the slots, the others their replicas, if `replicas`.
 fn join(nodes: &mut [Node], replicas: bool) {
     let masters = if replicas { nodes.len() / 2 } else { nodes.len() };
-    for i in 0..nodes.len() {
-        assert_eq!(nodes[i].text(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()]), "OK");
+    for (i, node) in nodes.iter_mut().enumerate() {
+        assert_eq!(node.text(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()]), "OK");
         if i < masters {
             let at = |n: usize| n * 16384 / masters;
             let (first, last) = (at(i).to_string(), (at(i + 1) - 1).to_string());
-            assert_eq!(nodes[i].text(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
+            assert_eq!(node.text(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
         }
     }
     let port = nodes[0].server.port.to_string();
