@@ -144,7 +144,8 @@ impl Bus {
 
     /// Memory of all links, bytes.
     pub fn links_mem(&self) -> usize {
-        self.peers.iter().map(|(_, p)| p.queue_mem() + LINK_OVERHEAD + p.received.capacity()).sum()
+        let links: usize = self.peers.iter().map(|(_, p)| p.queue_mem() + LINK_OVERHEAD + p.received.capacity()).sum();
+        links + self.machine.unsent_packets().map(|len| len + PACKET_OVERHEAD).sum::<usize>()
     }
 
     /// The links of known nodes, for CLUSTER LINKS.

@@ -264,6 +264,8 @@ impl Cluster {
         let started_ms = *self.started_ms.get_or_insert(now);
         self.size = self.nodes.iter().filter(|(_, n)| n.is_voter()).count();
         let reachable = self.nodes.iter().filter(|(_, n)| n.is_voter() && n.healthy()).count();
+        let heard = |n: &Node| n.data_received_ms >= self.awake_ms || n.flags.has(NodeFlags::MYSELF);
+        let heard = self.nodes.iter().filter(|(_, n)| n.is_voter() && n.healthy() && heard(n)).count();
 
         if master && !self.state_ok && now - started_ms < WRITABLE_DELAY_MS {
             self.wake_at(started_ms + WRITABLE_DELAY_MS);
@@ -275,7 +277,7 @@ impl Cluster {
         if !majority {
             self.minority_ms = now;
         }
-        let ok = covered && majority;
+        let ok = covered && majority && heard >= self.quorum();
         if ok == self.state_ok {
             return;
         }
@@ -297,6 +299,7 @@ impl Cluster {
     pub(super) fn wait_for_news(&mut self, now_ms: i64, long: bool) {
         let waited = if long { 0 } else { self.rejoin_delay_ms() - REJOIN_DELAY_MS.start() };
         self.minority_ms = now_ms - waited;
+        self.awake_ms = now_ms;
         self.set_state(false);
     }
 

@@ -315,6 +315,8 @@ pub struct Cluster {
     pfail_news_ms: i64,
     started_ms: Option<i64>,
     minority_ms: i64,
+    /// After this process stood still: voters count as reached only once heard of since. 0 if it did not.
+    awake_ms: i64,
     stats: Stats,
     drop_filter: Option<u16>,
 }
@@ -355,6 +357,7 @@ impl Cluster {
             pfail_news_ms: 0,
             started_ms: None,
             minority_ms: 0,
+            awake_ms: 0,
             stats: Stats::default(),
             drop_filter: None,
         };
@@ -411,6 +414,14 @@ impl Cluster {
     fn knows_master_address(&self) -> bool {
         let master = self.myself().replica_of.map(|m| &self.nodes[m]);
         master.is_some_and(|m| !m.flags.has(NodeFlags::NOADDR) && !m.ip.is_empty())
+    }
+
+    /// Sizes of the packets that the next flush will hand over, one for each link they go to.
+    pub fn unsent_packets(&self) -> impl Iterator<Item = usize> + '_ {
+        self.actions.iter().filter_map(|action| match action {
+            Action::Send { packet, .. } => Some(packet.len()),
+            _ => None,
+        })
     }
 
     /// All nodes.
