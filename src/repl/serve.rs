@@ -376,6 +376,7 @@ impl Server {
                 _ => continue,
             }
             self.clients.push(id, &reply.buf);
+            self.count_unblocked(id, false);
             self.unblock(id);
         }
     }
