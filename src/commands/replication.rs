@@ -451,7 +451,7 @@ fn wait(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let kind = BlockKind::Wait { offset, replicas };
     ctx.srv.block(ctx.client, BlockState { kind, deadline_ms, command: None });
-    ctx.srv.repl.want_acks = true;
+    ctx.srv.wait_for_acks(ctx.client);
     Ok(())
 }
 
@@ -482,6 +482,6 @@ fn waitaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let kind = BlockKind::WaitAof { offset, local, replicas };
     ctx.srv.block(ctx.client, BlockState { kind, deadline_ms, command: None });
-    ctx.srv.repl.want_acks = true;
+    ctx.srv.wait_for_acks(ctx.client);
     Ok(())
 }

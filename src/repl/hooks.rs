@@ -169,10 +169,12 @@ impl Server {
 
     /// Releases all clients that wait for something only a primary has.
     pub(super) fn disconnect_blocked_clients(&mut self) {
-        const GONE: &[u8] = b"-UNBLOCKED force unblock from blocking operation, instance state changed (master -> \
-                              replica?)\r\n";
+        const GONE: CmdError = CmdError::of(
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        );
         for id in self.blocked.clients.clone() {
-            self.clients.push(id, GONE);
+            self.reply_error_to(id, &GONE);
+            self.count_unblocked(id, true);
             self.unblock(id);
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);

@@ -339,20 +339,24 @@ impl Server {
 
     // ---- waiting for acknowledgements
 
+    /// A client blocked in WAIT or WAITAOF: replicas are asked to acknowledge before the loop sleeps.
+    pub(crate) fn wait_for_acks(&mut self, id: ClientId) {
+        self.repl.waiters.push(id);
+        self.repl.want_acks = true;
+    }
+
     /// Releases clients in WAIT and WAITAOF that have what they wait for.
     pub fn serve_waiting_for_acks(&mut self) {
-        if self.blocked.clients.is_empty() {
-            return;
-        }
         let waiting: Vec<(ClientId, BlockKind)> = self
-            .blocked
-            .clients
+            .repl
+            .waiters
             .iter()
             .filter_map(|id| {
                 let kind = &self.clients.get(*id)?.block.as_ref()?.kind;
                 matches!(kind, BlockKind::Wait { .. } | BlockKind::WaitAof { .. }).then(|| (*id, kind.clone()))
             })
             .collect();
+        self.repl.waiters = waiting.iter().map(|(id, _)| *id).collect();
         for (id, kind) in waiting {
             let mut reply = Reply::default();
             match kind {
@@ -376,6 +380,7 @@ impl Server {
                 _ => continue,
             }
             self.clients.push(id, &reply.buf);
+            self.count_unblocked(id, false);
             self.unblock(id);
         }
     }

@@ -75,6 +75,8 @@ pub struct Repl {
     pub good_replicas: usize,
     /// The stream has grown by a block since replicas' limits were last looked at.
     output_grew: bool,
+    /// Clients in WAIT and WAITAOF, and some that no longer are.
+    pub waiters: Vec<ClientId>,
     /// Ask all replicas for an acknowledgement before the loop sleeps.
     pub want_acks: bool,
     /// The dump file was written only for replicas, and is to be removed when they have it.
@@ -120,6 +122,7 @@ impl Repl {
             no_replicas_since_s: now_s,
             good_replicas: 0,
             output_grew: false,
+            waiters: Vec::new(),
             want_acks: false,
             dump_is_for_replicas: false,
             // The run at number 0 would be before any replica can be there.
