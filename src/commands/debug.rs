@@ -6,7 +6,6 @@ use super::int_arg;
 use super::prelude::*;
 use crate::admin::debug::REPLY_BUFFER_PEAK_RESET_MS;
 use crate::dispatch::command::CommandFn;
-use crate::structs::numbers::f64_text;
 use crate::sys::{alloc, crash};
 use std::time::Duration;
 
@@ -432,7 +431,7 @@ fn protocol(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     match args[2].to_ascii_lowercase().as_slice() {
         b"string" => out.bulk(b"Hello World"),
         b"integer" => out.int(12345),
-        b"double" => out.double_text(&String::from_utf8_lossy(f64_text(3.141).as_bytes())),
+        b"double" => out.double_text("3.141"),
         b"bignum" => out.big_number("1234567999999999999999999999999999999"),
         b"null" => out.null(),
         b"array" => {

@@ -271,7 +271,7 @@ fn may_synchronize(ctx: &mut Ctx<'_>) -> CmdResult {
 }
 
 fn replconf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(error::SYNTAX);
     }
     for at in (1..args.len()).step_by(2) {
