@@ -129,12 +129,13 @@ impl Server {
     /// Makes room before a command, or refuses one that needs more memory when there is none.
     pub fn check_memory(
         &mut self,
-        _id: ClientId,
+        id: ClientId,
         row: &Command,
         denies_oom: bool,
         in_multi: bool,
     ) -> Result<(), CmdError> {
         self.ks.eviction.out_of_memory = false;
+        self.spare_tables(id);
         if self.cfg.maxmemory == 0 {
             return Ok(());
         }
@@ -142,6 +143,25 @@ impl Server {
         self.ks.eviction.out_of_memory = out_of_memory;
         let grows = denies_oom || (in_multi && !END_TRANSACTION.contains(&row.name));
         if out_of_memory && grows { Err(error::OOM) } else { Ok(()) }
+    }
+
+    /// Keeps tables from growing when that alone would pass `maxmemory`: keys would have to go for empty buckets.
+    fn spare_tables(&mut self, id: ClientId) {
+        /// Bytes that growth asks for at once, for a key and in all: buckets of 64 for six keys, twice as many as before,
+        /// in segments.
+        const GROWTH: (u64, u64) = (22, 512 * 1024);
+        let limit = self.cfg.maxmemory;
+        if limit == 0 && !self.ks.eviction.tight {
+            return;
+        }
+        let db = self.clients.get(id).map_or(0, |c| c.db);
+        let growth = (self.ks.dbs[db].len() as u64 * GROWTH.0).min(GROWTH.1);
+        let tight = limit != 0 && limit.saturating_sub(alloc::used() as u64) < growth;
+        if tight != self.ks.eviction.tight {
+            self.ks.eviction.tight = tight;
+            let avoid = tight || self.has_child();
+            self.ks.dbs.iter_mut().for_each(|db| db.set_avoid_resize(avoid));
+        }
     }
 
     /// Bytes over `maxmemory`, if any: without what serves replicas and the AOF, which goes away by itself.

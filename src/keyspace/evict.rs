@@ -43,6 +43,8 @@ pub struct Eviction {
     /// Since when memory is over the limit.
     pub exceeded_since: Option<Instant>,
     pub exceeded_total_us: u64,
+    /// Memory is so close to the limit that tables had better not grow.
+    pub tight: bool,
     /// Memory was over the limit, with nothing left to evict, before the running command: what scripts are told.
     pub out_of_memory: bool,
 }
