@@ -6,7 +6,6 @@ use super::int_arg;
 use super::prelude::*;
 use crate::admin::debug::REPLY_BUFFER_PEAK_RESET_MS;
 use crate::dispatch::command::CommandFn;
-use crate::structs::numbers::f64_text;
 use crate::sys::{alloc, crash};
 use std::time::Duration;
 
