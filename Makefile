@@ -23,8 +23,8 @@ redis.conf:
 test:
 	$(CARGO) test --locked
 
-bench:
-	$(CARGO) run --release --locked --example bench
+bench: build
+	utils/bench/run
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin

@@ -18,13 +18,13 @@ pub struct Stats {
     pub client_query_buffer_limit_disconnections: u64,
     pub client_output_buffer_limit_disconnections: u64,
     pub evicted_clients: u64,
+    /// Error replies to our master or the AOF: nobody expects any there.
+    pub unexpected_error_replies: u64,
     pub dump_payload_sanitizations: u64,
     pub reads_processed: u64,
     pub writes_processed: u64,
     pub reply_buffer_shrinks: u64,
     pub reply_buffer_expands: u64,
-    /// Errors of commands from our master, a replica or the AOF.
-    pub unexpected_error_replies: u64,
     pub acl_denied_auth: u64,
     pub acl_denied_cmd: u64,
     pub acl_denied_key: u64,

@@ -386,7 +386,7 @@ impl Server {
 
     /// When the cluster has something to do, wall clock.
     pub fn cluster_deadline_ms(&self) -> Option<i64> {
-        let bus = self.bus.as_ref()?;
+        let bus = self.bus.as_ref().filter(|_| !self.loads_own_data())?;
         if !bus.unread.is_empty() {
             return Some(0);
         }
@@ -394,8 +394,17 @@ impl Server {
         Some(self.clock.ms() + (monotonic_ms - self.clock.mono_ms()))
     }
 
+    /// Whether the data set is being read from disk at start. Until that is done the node keeps out of the cluster: to
+    /// become a replica in between would mix what the master sends with what is still to be read.
+    fn loads_own_data(&self) -> bool {
+        self.is_loading() && !self.repl.master.loading
+    }
+
     /// Does what is due.
     pub fn cluster_timers(&mut self) {
+        if self.loads_own_data() {
+            return;
+        }
         let Some(mut bus) = self.bus.take() else { return };
         for (index, generation) in std::mem::take(&mut bus.unread) {
             self.read_link(&mut bus, index, generation);
@@ -529,6 +538,10 @@ impl Server {
                     return;
                 }
             };
+            if self.loads_own_data() {
+                // The other side tries again.
+                continue;
+            }
             let (Some(peer), Some(local)) = (conn.peer(), conn.local()) else { continue };
             log::debug!("Accepting cluster node connection from {}:{}", peer.ip(), peer.port());
             conn.set_nodelay(true);

@@ -100,8 +100,8 @@ pub const COMMANDS: &[Command] = &[Command {
                         arg("pubsub", ArgKind::PureToken).token("PUBSUB"),
                     ]),
                     arg("username", ArgKind::String).token("USER").optional(),
-                    arg("addr", ArgKind::String).token("ADDR").optional(),
-                    arg("laddr", ArgKind::String).token("LADDR").since("6.2.0").optional(),
+                    arg("addr", ArgKind::String).display("ip:port").token("ADDR").optional(),
+                    arg("laddr", ArgKind::String).display("ip:port").token("LADDR").since("6.2.0").optional(),
                     arg("skipme", ArgKind::OneOf)
                         .token("SKIPME")
                         .optional()

@@ -336,9 +336,9 @@ pub const COMMANDS: &[Command] = &[
                 args: &[
                     arg("slot", ArgKind::Integer),
                     arg("subcommand", ArgKind::OneOf).of(&[
-                        arg("importing", ArgKind::String).token("IMPORTING"),
-                        arg("migrating", ArgKind::String).token("MIGRATING"),
-                        arg("node", ArgKind::String).token("NODE"),
+                        arg("importing", ArgKind::String).display("node-id").token("IMPORTING"),
+                        arg("migrating", ArgKind::String).display("node-id").token("MIGRATING"),
+                        arg("node", ArgKind::String).display("node-id").token("NODE"),
                         arg("stable", ArgKind::PureToken).token("STABLE"),
                     ]),
                 ],

@@ -45,13 +45,13 @@ pub const COMMANDS: &[Command] = &[Command {
         arg("copy", ArgKind::PureToken).token("COPY").since("3.0.0").optional(),
         arg("replace", ArgKind::PureToken).token("REPLACE").since("3.0.0").optional(),
         arg("authentication", ArgKind::OneOf).optional().of(&[
-            arg("auth", ArgKind::String).token("AUTH").since("4.0.7"),
+            arg("auth", ArgKind::String).display("password").token("AUTH").since("4.0.7"),
             arg("auth2", ArgKind::Block)
                 .token("AUTH2")
                 .since("6.0.0")
                 .of(&[arg("username", ArgKind::String), arg("password", ArgKind::String)]),
         ]),
-        arg("keys", ArgKind::Key).token("KEYS").spec(1).since("3.0.6").optional().multiple(),
+        arg("keys", ArgKind::Key).display("key").token("KEYS").spec(1).since("3.0.6").optional().multiple(),
     ],
     ..Command::ROW
 }];

@@ -378,7 +378,7 @@ fn string_of<'a>(entry: &'a Entry, int: &'a mut IntBuf) -> Result<&'a [u8], CmdE
 
 /// Refuses a string that would become longer than `proto-max-bulk-len`. Masters and the AOF are not questioned.
 pub fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
-    let fits = len.checked_add(added).is_some_and(|total| total as u64 <= ctx.srv.cfg.proto_max_bulk_len as u64);
+    let fits = len.checked_add(added).is_some_and(|total| total as u64 <= ctx.srv.cfg.proto_max_bulk_len);
     if fits || ctx.must_obey() {
         return Ok(());
     }
@@ -698,7 +698,7 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn mset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(CmdError::wrong_arity("mset"));
     }
     store_pairs(ctx, args);
@@ -707,7 +707,7 @@ fn mset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(CmdError::wrong_arity("msetnx"));
     }
     let ks = &mut ctx.srv.ks;

@@ -191,7 +191,7 @@ impl Server {
             to_free -= before - alloc::used() as isize;
             self.drain_one_by_one();
             evicted += 1;
-            if evicted % 16 == 0 {
+            if evicted.is_multiple_of(16) {
                 // The deletions pile up for the replicas otherwise, and with them memory.
                 self.flush_replica_output();
                 if lazy && self.memory_to_free().is_none() {

@@ -154,10 +154,10 @@ impl Keyspace {
         let start = Instant::now();
         let now = self.now_ms;
         let mut own = std::mem::take(&mut self.expiry.own_of_replica);
-        let mut checked = 0;
+        let mut checked = 0u32;
         own.retain(|key, dbs| {
             checked += 1;
-            if checked % 64 == 0 && start.elapsed() > budget {
+            if checked.is_multiple_of(64) && start.elapsed() > budget {
                 return true;
             }
             for db in 0..self.dbs.len().min(64) {

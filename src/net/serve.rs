@@ -233,7 +233,7 @@ impl Server {
                 if gated && c.out.pending() > c.out.released() {
                     // The rest follows when it is durable.
                     c.flags.add(ClientFlags::PENDING_WRITE);
-                    self.persist.gate.hold(id);
+                    self.hold_output(id);
                     return;
                 }
                 if sent >= WRITE_BYTES_PER_TURN && !c.out.is_empty() {

@@ -41,11 +41,6 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Keeps a client's output back.
-    pub fn hold(&mut self, id: ClientId) {
-        self.held.push(id);
-    }
-
     fn is_syncing(&self) -> bool {
         self.shared.done.load(Ordering::Acquire) < self.started
     }
@@ -55,6 +50,17 @@ impl Server {
     /// Whether output has to wait for a sync.
     pub fn is_output_gated(&self) -> bool {
         self.persist.gate.is_syncing()
+    }
+
+    /// Keeps a client's output back.
+    pub fn hold_output(&mut self, id: ClientId) {
+        // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
+        if self.persist.aof.buf.is_empty()
+            && let Some(c) = self.clients.get(id)
+        {
+            self.persist.gate.covered.push((id, c.out.end()));
+        }
+        self.persist.gate.held.push(id);
     }
 
     /// A sync for `appendfsync always` is under way.
@@ -74,15 +80,19 @@ impl Server {
         }
         let covers = std::mem::take(&mut gate.covers);
         if covers > 0 {
+            let us = self.persist.gate.shared.last_us.load(Ordering::Relaxed);
+            self.note_latency("aof-fsync-always", us as i64 / 1000);
             let aof = &mut self.persist.aof;
             aof.incr_synced = aof.incr_synced.max(covers.min(aof.incr_size));
         }
+        let gate = &mut self.persist.gate;
+        let held = std::mem::take(&mut gate.held);
         for (id, until) in std::mem::take(&mut gate.covered) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.out.release(until);
             }
         }
-        for id in std::mem::take(&mut gate.held) {
+        for id in held {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
                 self.clients.want_write(id);
@@ -103,9 +113,11 @@ impl Server {
             if let Err(e) = file.sync_data() {
                 fail(&e);
             }
-            gate.shared.last_us.store(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+            let us = start.elapsed().as_micros() as u64;
+            gate.shared.last_us.store(us, Ordering::Relaxed);
             aof.incr_synced = aof.incr_size;
             aof.shared.set_reploff(offset);
+            self.note_latency("aof-fsync-always", us as i64 / 1000);
             return;
         }
         gate.covers = aof.incr_size;

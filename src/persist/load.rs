@@ -376,7 +376,10 @@ impl Server {
         use super::state::AofState;
         let start = Instant::now();
         if self.persist.aof.state == AofState::On {
-            return match self.load_aof_files() {
+            let loaded = self.load_aof_files();
+            return match loaded {
+                // Told to stop: the rest of the data is not wanted.
+                _ if self.exit.is_some() => Ok(()),
                 aof::load::AofLoaded::Failed => Err(Logged),
                 aof::load::AofLoaded::Nothing => Ok(()),
                 aof::load::AofLoaded::Empty | aof::load::AofLoaded::Loaded => {

@@ -32,7 +32,6 @@ impl Server {
         &self,
         path: &Path,
         options: &SnapshotOptions,
-        keep_cache: bool,
         reporter: Option<&mut super::child::Reporter>,
     ) -> io::Result<()> {
         let file = File::create(path).inspect_err(|e| {
@@ -45,7 +44,7 @@ impl Server {
         })?;
         let sink = FileSink::new(file, self.cfg.rdb_save_incremental_fsync);
         let written = self.write_snapshot(sink, options, reporter).map_err(|e| ("rdbSaveRio", e));
-        written.and_then(|sink| sink.finish(keep_cache).map_err(|e| ("fsync", e))).map_err(|(step, e)| {
+        written.and_then(|sink| sink.finish(options.keep_cache).map_err(|e| ("fsync", e))).map_err(|(step, e)| {
             log::warn!("Write error while saving DB to the disk({step}): {}", reason(&e));
             let _ = fs::remove_file(path);
             e
@@ -53,16 +52,11 @@ impl Server {
     }
 
     /// Writes a snapshot and puts it in place of `dbfilename`. True when it is there and durable; failures are logged.
-    fn save_and_rename(
-        &self,
-        options: &SnapshotOptions,
-        keep_cache: bool,
-        reporter: Option<&mut super::child::Reporter>,
-    ) -> bool {
+    fn save_and_rename(&self, options: &SnapshotOptions, reporter: Option<&mut super::child::Reporter>) -> bool {
         let temp = temp_name(std::process::id());
         let temp = Path::new(&temp);
         let target = Path::new(&self.cfg.dbfilename);
-        if self.save_to_file(temp, options, keep_cache, reporter).is_err() {
+        if self.save_to_file(temp, options, reporter).is_err() {
             return false;
         }
         if let Err(e) = fs::rename(temp, target) {
@@ -86,8 +80,8 @@ impl Server {
 
     /// Saves in the foreground. `keep_cache` when the file will be read again soon.
     pub fn save_rdb(&mut self, keep_cache: bool) -> bool {
-        let options = SnapshotOptions { repl: self.repl_info(), ..SnapshotOptions::default() };
-        if !self.save_and_rename(&options, keep_cache, None) {
+        let options = SnapshotOptions { repl: self.repl_info(), keep_cache, ..SnapshotOptions::default() };
+        if !self.save_and_rename(&options, None) {
             return false;
         }
         self.ks.effects.dirty = 0;
@@ -105,10 +99,8 @@ impl Server {
         rdb.saves += 1;
         rdb.dirty_before_bgsave = self.ks.effects.dirty;
         rdb.last_bgsave_try_s = self.clock.ms() / 1000;
-        let keep_cache = options.repl.is_some() && self.cfg.rdb_del_sync_files;
-        let forked = self.fork_child(ChildKind::RdbDisk, |server, reporter| {
-            server.save_and_rename(&options, keep_cache, Some(reporter))
-        });
+        let forked =
+            self.fork_child(ChildKind::RdbDisk, |server, reporter| server.save_and_rename(&options, Some(reporter)));
         match forked {
             Ok(pid) => {
                 log::info!("Background saving started by pid {pid}");

@@ -28,6 +28,8 @@ pub struct SnapshotOptions {
     /// Function libraries only.
     pub exclude_data: bool,
     pub exclude_functions: bool,
+    /// The file will be read again soon: its pages are worth keeping.
+    pub keep_cache: bool,
 }
 
 /// A file which is pushed to the disk as it grows, so that the sync at its end does not stall everyone else.

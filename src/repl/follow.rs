@@ -200,7 +200,7 @@ impl Server {
         HandshakeConfig {
             user: given(&self.cfg.masteruser),
             password: given(&self.cfg.masterauth),
-            listening_port: if announced_port != 0 { announced_port } else { self.cfg.port as u16 },
+            listening_port: if announced_port != 0 { announced_port } else { self.cfg.port },
             announce_ip: (!self.cfg.replica_announce_ip.is_empty()).then(|| self.cfg.replica_announce_ip.clone()),
             resume: self.repl.master.cached.map(|cached| (cached.id, cached.offset + 1)),
             failover: self.repl.failover.state() == FailoverState::InProgress,
