@@ -1,7 +1,9 @@
 //! State that DEBUG sets and other rooms look at, and what DEBUG needs of the server beyond single commands.
 
 use crate::keyspace::Entry;
+use crate::keyspace::hash::HashLimits;
 use crate::keyspace::object::ValueLimits;
+use crate::keyspace::set::SetLimits;
 use crate::server::Server;
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::quicklist;
@@ -57,6 +59,17 @@ impl Server {
             list: quicklist::Limits {
                 fill: self.cfg.list_max_listpack_size,
                 plain_from: self.admin.debug.packed_threshold,
+            },
+            set: SetLimits {
+                ints: self.cfg.set_max_intset_entries.min(1 << 30),
+                packed: self.cfg.set_max_listpack_entries,
+                packed_value: self.cfg.set_max_listpack_value,
+                seed: self.ks.seed,
+            },
+            hash: HashLimits {
+                packed: self.cfg.hash_max_listpack_entries,
+                packed_value: self.cfg.hash_max_listpack_value,
+                seed: self.ks.seed,
             },
         }
     }

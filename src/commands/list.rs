@@ -1,7 +1,7 @@
 //! List commands, and what waits for lists to have elements.
 
-use super::int_arg;
 use super::prelude::*;
+use super::{bounded_arg, count_arg, int_arg, reply_item};
 use crate::keyspace::list::{End, List};
 use crate::keyspace::{Entry, Object};
 use crate::resp::Reply;
@@ -418,15 +418,6 @@ fn limits(ctx: &Ctx<'_>) -> Limits {
     ctx.srv.value_limits().list
 }
 
-/// An integer within bounds, or the error `message` whatever is wrong with it.
-fn bounded_arg(arg: &[u8], min: i64, message: &'static str) -> Result<i64, CmdError> {
-    int_arg(arg).ok().filter(|n| *n >= min).ok_or(CmdError::of(message))
-}
-
-fn count_arg(arg: &[u8]) -> Result<usize, CmdError> {
-    bounded_arg(arg, 0, "ERR value is out of range, must be positive").map(|n| n as usize)
-}
-
 fn end_arg(arg: &[u8]) -> Result<End, CmdError> {
     if arg.eq_ignore_ascii_case(b"LEFT") {
         Ok(End::Head)
@@ -465,13 +456,6 @@ fn pop_event(end: End) -> &'static str {
 
 fn pop_command(end: End) -> &'static [u8] {
     if end == End::Head { b"LPOP" } else { b"RPOP" }
-}
-
-fn reply_item(out: &mut Reply, item: Item<'_>) {
-    match item {
-        Item::Int(n) => out.bulk_int(n),
-        Item::Str(bytes) => out.bulk(bytes),
-    }
 }
 
 fn lpush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

@@ -1,6 +1,7 @@
 //! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
 
 pub mod acl;
+pub mod bitmap;
 pub mod client;
 pub mod cluster;
 pub mod command;
@@ -9,6 +10,7 @@ pub mod connection;
 pub mod debug;
 pub mod expire;
 pub mod generic;
+pub mod hash;
 pub mod lcs;
 pub mod list;
 pub mod migrate;
@@ -18,6 +20,7 @@ pub mod pubsub;
 pub mod replication;
 pub mod scan;
 pub mod server;
+pub mod set;
 pub mod string;
 pub mod transaction;
 pub mod watch_server;
@@ -26,6 +29,7 @@ use crate::dispatch::command::Command;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub const ALL: &[&[Command]] = &[
+    bitmap::COMMANDS,
     cluster::COMMANDS,
     client::COMMANDS,
     acl::COMMANDS,
@@ -35,6 +39,7 @@ pub const ALL: &[&[Command]] = &[
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    hash::COMMANDS,
     list::COMMANDS,
     migrate::COMMANDS,
     object::COMMANDS,
@@ -43,6 +48,7 @@ pub const ALL: &[&[Command]] = &[
     replication::COMMANDS,
     scan::COMMANDS,
     server::COMMANDS,
+    set::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
     watch_server::COMMANDS,
@@ -61,6 +67,36 @@ pub mod prelude {
 /// An argument as a 64-bit integer, or the usual error.
 pub fn int_arg(arg: &[u8]) -> Result<i64, crate::dispatch::CmdError> {
     crate::structs::numbers::parse_i64(arg).ok_or(crate::dispatch::error::NOT_AN_INTEGER)
+}
+
+/// An integer of at least `min`, or the error `message` whatever is wrong with it.
+pub fn bounded_arg(arg: &[u8], min: i64, message: &'static str) -> Result<i64, crate::dispatch::CmdError> {
+    int_arg(arg).ok().filter(|n| *n >= min).ok_or(crate::dispatch::CmdError::of(message))
+}
+
+/// A number of things to take.
+pub fn count_arg(arg: &[u8]) -> Result<usize, crate::dispatch::CmdError> {
+    bounded_arg(arg, 0, "ERR value is out of range, must be positive").map(|n| n as usize)
+}
+
+/// A number of things to choose at random; below 0 the same ones may be chosen again.
+pub fn random_count_arg(arg: &[u8]) -> Result<i64, crate::dispatch::CmdError> {
+    match int_arg(arg)? {
+        i64::MIN => Err(crate::dispatch::CmdError::text(format!(
+            "ERR value is out of range, value must between {} and {}",
+            -i64::MAX,
+            i64::MAX
+        ))),
+        n => Ok(n),
+    }
+}
+
+/// Replies with an element of a collection.
+pub fn reply_item(out: &mut crate::resp::Reply, item: crate::structs::listpack::Item<'_>) {
+    match item {
+        crate::structs::listpack::Item::Int(n) => out.bulk_int(n),
+        crate::structs::listpack::Item::Str(bytes) => out.bulk(bytes),
+    }
 }
 
 /// Writes the reply of a container's HELP: `lines` between the usual first and last ones.

@@ -30,6 +30,17 @@ impl Digest {
         match entry.value() {
             ValueRef::Int(n) => self.mix(IntBuf::new().format(n)),
             ValueRef::Str { bytes, .. } => self.mix(bytes),
+            ValueRef::Object(Object::Set(set)) => {
+                set.iter().for_each(|item| self.fold(item.bytes(&mut IntBuf::new())));
+            }
+            ValueRef::Object(Object::Hash(hash)) => {
+                for (field, value) in hash.iter() {
+                    let mut pair = Digest::default();
+                    pair.mix(field.bytes(&mut IntBuf::new()));
+                    pair.mix(value.bytes(&mut IntBuf::new()));
+                    self.fold(&pair.0);
+                }
+            }
             ValueRef::Object(Object::List(list)) => {
                 list.walk(0).for_each(|item| self.mix(item.bytes(&mut IntBuf::new())));
             }

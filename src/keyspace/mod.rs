@@ -9,8 +9,10 @@ pub mod digest;
 pub mod effects;
 pub mod evict;
 pub mod expire;
+pub mod hash;
 pub mod list;
 pub mod object;
+pub mod set;
 pub mod watch;
 
 pub use db::{Db, EntryMut, Place};
@@ -89,6 +91,8 @@ pub struct Keyspace {
     pub eviction: evict::Eviction,
     /// CLIENT NO-TOUCH of the running client, or a child process at work.
     pub no_touch: bool,
+    /// Of all tables.
+    pub seed: HashSeed,
 }
 
 impl Keyspace {
@@ -107,6 +111,7 @@ impl Keyspace {
             expiry: expire::ActiveExpiry::default(),
             eviction: evict::Eviction::default(),
             no_touch: false,
+            seed,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Values: what a key can hold, how it is named outside, and its access clock.
 
+use super::hash::{Hash, HashLimits};
 use super::list::List;
+use super::set::{Set, SetLimits};
 use crate::structs::entry::{NewValue, ValueRef};
 use crate::structs::quicklist;
 
@@ -11,6 +13,8 @@ pub type Entry = crate::structs::entry::Entry<Object>;
 #[derive(Clone, Debug)]
 pub enum Object {
     List(List),
+    Set(Set),
+    Hash(Hash),
 }
 
 impl From<List> for NewValue<'static, Object> {
@@ -19,10 +23,24 @@ impl From<List> for NewValue<'static, Object> {
     }
 }
 
+impl From<Set> for NewValue<'static, Object> {
+    fn from(set: Set) -> NewValue<'static, Object> {
+        NewValue::Object(Box::new(Object::Set(set)))
+    }
+}
+
+impl From<Hash> for NewValue<'static, Object> {
+    fn from(hash: Hash) -> NewValue<'static, Object> {
+        NewValue::Object(Box::new(Object::Hash(hash)))
+    }
+}
+
 /// When values change their encoding: what the configuration says about it.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueLimits {
     pub list: quicklist::Limits,
+    pub set: SetLimits,
+    pub hash: HashLimits,
 }
 
 /// The name TYPE prints.
@@ -30,6 +48,8 @@ pub fn type_name(entry: &Entry) -> &'static str {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => "string",
         ValueRef::Object(Object::List(_)) => "list",
+        ValueRef::Object(Object::Set(_)) => "set",
+        ValueRef::Object(Object::Hash(_)) => "hash",
     }
 }
 
@@ -38,6 +58,8 @@ pub fn type_number(entry: &Entry) -> u32 {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
         ValueRef::Object(Object::List(_)) => 1,
+        ValueRef::Object(Object::Set(_)) => 2,
+        ValueRef::Object(Object::Hash(_)) => 4,
     }
 }
 
@@ -51,6 +73,8 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Str { bytes, raw: false } if bytes.len() <= EMBSTR_MAX => "embstr",
         ValueRef::Str { .. } => "raw",
         ValueRef::Object(Object::List(list)) => list.encoding_name(),
+        ValueRef::Object(Object::Set(set)) => set.encoding_name(),
+        ValueRef::Object(Object::Hash(hash)) => hash.encoding_name(),
     }
 }
 
@@ -59,6 +83,8 @@ pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
         ValueRef::Object(Object::List(list)) => list.mem_bytes_sampled(samples),
+        ValueRef::Object(Object::Set(set)) => set.mem_bytes_sampled(samples),
+        ValueRef::Object(Object::Hash(hash)) => hash.mem_bytes_sampled(samples),
     }
 }
 
@@ -77,6 +103,8 @@ pub fn free_effort(entry: &Entry) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 1,
         ValueRef::Object(Object::List(list)) => list.free_effort(),
+        ValueRef::Object(Object::Set(set)) => set.free_effort(),
+        ValueRef::Object(Object::Hash(hash)) => hash.free_effort(),
     }
 }
 

@@ -8,8 +8,10 @@ use super::rdb::{Error, ErrorKind, Item, KeyItem, Reader, StringValue, Value};
 use super::snapshot::{debug_delay, put_command};
 use super::state::Loading;
 use super::{Logged, aof, check_rdb};
+use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
+use crate::keyspace::set::Set;
 use crate::keyspace::{Db, Entry, Object};
 use crate::server::Server;
 use crate::structs::entry::NewValue;
@@ -79,8 +81,36 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
     Some(match value {
         Value::String(s) => string_value(s),
         Value::List(nodes) => List::from_bodies(nodes, limits.list).into(),
+        Value::Ints(ints) => fitted_set(Set::Ints(ints), limits).into(),
+        Value::PackedSet(list) => fitted_set(Set::Packed(list), limits).into(),
+        Value::Members(members) => {
+            let mut set = Set::new();
+            set.will_grow(members.len(), &limits.set);
+            for member in &members {
+                set.add(member, &limits.set);
+            }
+            set.into()
+        }
+        Value::PackedHash(list) => {
+            let mut hash = Hash::Packed(list);
+            hash.fit(&limits.hash);
+            hash.into()
+        }
+        Value::Fields(fields) => {
+            let mut hash = Hash::new();
+            hash.will_grow(fields.iter().flat_map(|(f, v)| [&f[..], v]).collect::<Vec<_>>().into_iter(), &limits.hash);
+            for (field, value) in &fields {
+                hash.set(field, value, &limits.hash);
+            }
+            hash.into()
+        }
         Value::Empty => return None,
     })
+}
+
+fn fitted_set(mut set: Set, limits: &ValueLimits) -> Set {
+    set.fit(&limits.set);
+    set
 }
 
 fn parse_number(text: &[u8]) -> Option<i64> {

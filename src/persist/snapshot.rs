@@ -84,6 +84,8 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
         ValueRef::Int(v) => ValueView::Int(v),
         ValueRef::Str { bytes, .. } => ValueView::Str(bytes),
         ValueRef::Object(Object::List(list)) => ValueView::List(list),
+        ValueRef::Object(Object::Set(set)) => ValueView::Set(set),
+        ValueRef::Object(Object::Hash(hash)) => ValueView::Hash(hash),
     }
 }
 
@@ -197,6 +199,13 @@ impl Server {
                         put_command(&mut buf, &[b"SET", entry.key(), itoa::Buffer::new().format(v).as_bytes()]);
                     }
                     ValueRef::Str { bytes, .. } => put_command(&mut buf, &[b"SET", entry.key(), bytes]),
+                    ValueRef::Object(Object::Set(set)) => {
+                        put_collection(&mut buf, &mut out, b"SADD", entry.key(), set.iter(), set.len(), 1)?;
+                    }
+                    ValueRef::Object(Object::Hash(hash)) => {
+                        let items = hash.iter().flat_map(|(field, value)| [field, value]);
+                        put_collection(&mut buf, &mut out, b"HMSET", entry.key(), items, hash.len(), 2)?;
+                    }
                     ValueRef::Object(Object::List(list)) => {
                         put_collection(&mut buf, &mut out, b"RPUSH", entry.key(), list.walk(0), list.len(), 1)?;
                     }

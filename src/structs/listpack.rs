@@ -53,7 +53,7 @@ impl fmt::Display for BadListpack {
 impl std::error::Error for BadListpack {}
 
 /// An element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Item<'a> {
     Int(i64),
     Str(&'a [u8]),

@@ -91,7 +91,7 @@ pub fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
                 usize::from(len)
             }
         };
-        let is_value = strings.len() % 2 == 1;
+        let is_value = !strings.len().is_multiple_of(2);
         let unused = if is_value {
             at += 1;
             usize::from(*bytes.get(at - 1)?)
@@ -101,7 +101,7 @@ pub fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
         strings.push(bytes.get(at..at.checked_add(len)?)?);
         at = at.checked_add(len + unused)?;
     }
-    let whole = at + 1 == bytes.len() && strings.len() % 2 == 0;
+    let whole = at + 1 == bytes.len() && strings.len().is_multiple_of(2);
     let counted = claimed >= LONG || usize::from(claimed) == strings.len() / 2;
     (whole && counted).then_some(strings)
 }

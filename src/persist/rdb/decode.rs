@@ -8,9 +8,11 @@
 
 use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
 use crate::structs::entry::IntBuf;
+use crate::structs::intset::Intset;
 use crate::structs::listpack::{Item as Packed, Listpack};
 use crate::structs::quicklist::Body;
 use crate::structs::{crc64, lzf, ziplist};
+use std::collections::HashSet;
 use std::io::{self, BufRead};
 use std::ops::ControlFlow;
 
@@ -52,6 +54,16 @@ pub enum Value {
     String(StringValue),
     /// The nodes of a list; at least one element is in them.
     List(Vec<Body>),
+    /// A set of integers.
+    Ints(Intset),
+    /// A set in a listpack.
+    PackedSet(Listpack),
+    /// The members of a set, none of them twice.
+    Members(Vec<Vec<u8>>),
+    /// A hash in a listpack: fields and values by turns.
+    PackedHash(Listpack),
+    /// Fields and values, no field twice.
+    Fields(Vec<(Vec<u8>, Vec<u8>)>),
     /// A collection without elements: no server stores one, old ones wrote them.
     Empty,
 }
@@ -405,21 +417,93 @@ impl<S: BufRead> Cursor<'_, S> {
             ValueType::ListZiplist => self.ziplist_list(),
             ValueType::ListQuicklist => self.quicklist(false),
             ValueType::ListQuicklist2 => self.quicklist(true),
-            ValueType::Set
-            | ValueType::Zset
-            | ValueType::Hash
+            ValueType::Set => self.set(),
+            ValueType::SetIntset => {
+                let bytes = self.string()?.into_bytes();
+                let ints = Intset::from_bytes(bytes).map_err(|_| self.corrupt("Intset integrity check failed."))?;
+                Ok(if ints.is_empty() { Value::Empty } else { Value::Ints(ints) })
+            }
+            ValueType::SetListpack => {
+                let list = self.listpack()?;
+                self.refuse_twice(list.iter())?;
+                Ok(if list.is_empty() { Value::Empty } else { Value::PackedSet(list) })
+            }
+            ValueType::Hash => self.hash(),
+            ValueType::HashZipmap => self.zipmap(),
+            ValueType::HashZiplist => {
+                let list = self.ziplist()?;
+                self.packed_hash(list)
+            }
+            ValueType::HashListpack => {
+                let list = self.listpack()?;
+                self.packed_hash(list)
+            }
+            ValueType::Zset
             | ValueType::Zset2
-            | ValueType::HashZipmap
-            | ValueType::SetIntset
             | ValueType::ZsetZiplist
-            | ValueType::HashZiplist
             | ValueType::StreamListpacks
-            | ValueType::HashListpack
             | ValueType::ZsetListpack
             | ValueType::StreamListpacks2
-            | ValueType::SetListpack
             | ValueType::StreamListpacks3 => Err(self.err(ErrorKind::Unsupported(value_type))),
         }
+    }
+
+    /// Refuses a collection that names something twice.
+    fn refuse_twice<'a>(&self, items: impl Iterator<Item = Packed<'a>>) -> Result<()> {
+        let mut seen = HashSet::new();
+        for item in items {
+            if !seen.insert(Packed::of(item.bytes(&mut IntBuf::new())).to_vec()) {
+                return Err(self.corrupt("Duplicate elements in a collection"));
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self) -> Result<Value> {
+        let mut members = Vec::new();
+        let mut seen = HashSet::new();
+        for _ in 0..self.len()? {
+            let member = self.string()?.into_bytes();
+            if !seen.insert(member.clone()) {
+                return Err(self.corrupt("Duplicate set members detected"));
+            }
+            members.push(member);
+        }
+        Ok(if members.is_empty() { Value::Empty } else { Value::Members(members) })
+    }
+
+    fn hash(&mut self) -> Result<Value> {
+        let mut fields = Vec::new();
+        let mut seen = HashSet::new();
+        for _ in 0..self.len()? {
+            let field = self.string()?.into_bytes();
+            let value = self.string()?.into_bytes();
+            if !seen.insert(field.clone()) {
+                return Err(self.corrupt("Duplicate hash fields detected"));
+            }
+            fields.push((field, value));
+        }
+        Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
+    }
+
+    fn zipmap(&mut self) -> Result<Value> {
+        let bytes = self.string()?.into_bytes();
+        let Some(strings) = ziplist::read_zipmap(&bytes) else {
+            return Err(self.corrupt("Zipmap integrity check failed."));
+        };
+        let mut list = Listpack::new();
+        for text in strings {
+            list.push_back(text);
+        }
+        self.packed_hash(list)
+    }
+
+    fn packed_hash(&mut self, list: Listpack) -> Result<Value> {
+        if !list.len().is_multiple_of(2) {
+            return Err(self.corrupt("Hash listpack integrity check failed."));
+        }
+        self.refuse_twice(list.iter().step_by(2))?;
+        Ok(if list.is_empty() { Value::Empty } else { Value::PackedHash(list) })
     }
 
     /// A list whose elements stand there one by one.
@@ -619,10 +703,10 @@ mod tests {
 
     #[test]
     fn other_types_name_themselves() {
-        let e = read_all(b"REDIS0009\x04\x01k\x01").unwrap_err();
-        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::Hash)));
+        let e = read_all(b"REDIS0009\x05\x01k\x01").unwrap_err();
+        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::Zset2)));
         assert_eq!(e.offset, 12);
-        assert!(e.to_string().contains("type 4 (hash-hashtable)"));
+        assert!(e.to_string().contains("type 5 (zset-v2)"));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! is the sink's and the caller's matter.
 
 use super::{VERSION, ValueType, opcode};
+use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
+use crate::keyspace::set::Set;
+use crate::structs::entry::IntBuf;
 use crate::structs::quicklist::Body;
 use crate::structs::{crc64, lzf};
 use std::io::{self, Write};
@@ -112,6 +115,8 @@ pub enum ValueView<'a> {
     Int(i64),
     Str(&'a [u8]),
     List(&'a List),
+    Set(&'a Set),
+    Hash(&'a Hash),
 }
 
 impl ValueView<'_> {
@@ -120,6 +125,11 @@ impl ValueView<'_> {
         match self {
             ValueView::Int(_) | ValueView::Str(_) => ValueType::String,
             ValueView::List(_) => ValueType::ListQuicklist2,
+            ValueView::Set(Set::Ints(_)) => ValueType::SetIntset,
+            ValueView::Set(Set::Packed(_)) => ValueType::SetListpack,
+            ValueView::Set(Set::Table(_)) => ValueType::Set,
+            ValueView::Hash(Hash::Packed(_)) => ValueType::HashListpack,
+            ValueView::Hash(Hash::Table(_)) => ValueType::Hash,
         }
     }
 }
@@ -135,6 +145,24 @@ pub fn put_value(
     match value {
         ValueView::Int(v) => put_int_string(buf, v),
         ValueView::Str(s) => put_string(buf, s, compress),
+        ValueView::Set(Set::Ints(ints)) => put_string(buf, ints.as_bytes(), compress),
+        ValueView::Set(Set::Packed(list)) => put_string(buf, list.as_bytes(), compress),
+        ValueView::Set(set @ Set::Table(_)) => {
+            put_len(buf, set.len() as u64);
+            for item in set.iter() {
+                put_string(buf, item.bytes(&mut IntBuf::new()), compress);
+                spill(buf)?;
+            }
+        }
+        ValueView::Hash(Hash::Packed(list)) => put_string(buf, list.as_bytes(), compress),
+        ValueView::Hash(hash @ Hash::Table(_)) => {
+            put_len(buf, hash.len() as u64);
+            for (field, value) in hash.iter() {
+                put_string(buf, field.bytes(&mut IntBuf::new()), compress);
+                put_string(buf, value.bytes(&mut IntBuf::new()), compress);
+                spill(buf)?;
+            }
+        }
         ValueView::List(List::Packed(list)) => {
             put_len(buf, 1);
             put_len(buf, CONTAINER_PACKED);
@@ -288,7 +316,7 @@ impl<W: Write> Writer<W> {
         self.string(key)?;
         match value {
             ValueView::Str(s) => self.string(s),
-            ValueView::Int(_) | ValueView::List(_) => {
+            ValueView::Int(_) | ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) => {
                 let mut buf = std::mem::take(&mut self.buf);
                 let compress = self.compress;
                 let put = put_value(&mut buf, value, compress, &mut |buf| {

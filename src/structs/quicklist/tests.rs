@@ -1,3 +1,5 @@
+//! Quicklists against a model: a plain deque.
+
 use std::collections::VecDeque;
 
 use proptest::prelude::*;

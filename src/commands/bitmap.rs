@@ -1,0 +1,701 @@
+//! Bit operations on strings. Bit 0 is the highest bit of the first byte.
+
+use super::int_arg;
+use super::prelude::*;
+use crate::dispatch::command::KeyPos;
+use crate::keyspace::{Entry, Ttl};
+use crate::structs::numbers::parse_i64;
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "bitcount",
+        run: Some(bitcount),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::BITMAP,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Bitmap,
+        since: "2.6.0",
+        complexity: "O(N) where N is the length of the range.",
+        summary: "Counts the bits that are set in a string.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("range", ArgKind::Block).optional().of(&[
+                arg("start", ArgKind::Integer),
+                arg("end", ArgKind::Integer),
+                arg("unit", ArgKind::OneOf)
+                    .since("7.0.0")
+                    .optional()
+                    .of(&[arg("byte", ArgKind::PureToken).token("BYTE"), arg("bit", ArgKind::PureToken).token("BIT")]),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "bitfield",
+        get_keys: Some(bitfield_keys),
+        run: Some(bitfield),
+        arity: -2,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::BITMAP,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)],
+        group: Group::Bitmap,
+        since: "3.2.0",
+        complexity: "O(1) for each operation.",
+        summary: "Reads and changes integers of any width within a string.",
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("operation", ArgKind::OneOf).optional().multiple().of(&[
+                arg("get-block", ArgKind::Block)
+                    .token("GET")
+                    .of(&[arg("encoding", ArgKind::String), arg("offset", ArgKind::Integer)]),
+                arg("write", ArgKind::Block).of(&[
+                    arg("overflow-block", ArgKind::OneOf).token("OVERFLOW").optional().of(&[
+                        arg("wrap", ArgKind::PureToken).token("WRAP"),
+                        arg("sat", ArgKind::PureToken).token("SAT"),
+                        arg("fail", ArgKind::PureToken).token("FAIL"),
+                    ]),
+                    arg("write-operation", ArgKind::OneOf).of(&[
+                        arg("set-block", ArgKind::Block).token("SET").of(&[
+                            arg("encoding", ArgKind::String),
+                            arg("offset", ArgKind::Integer),
+                            arg("value", ArgKind::Integer),
+                        ]),
+                        arg("incrby-block", ArgKind::Block).token("INCRBY").of(&[
+                            arg("encoding", ArgKind::String),
+                            arg("offset", ArgKind::Integer),
+                            arg("increment", ArgKind::Integer),
+                        ]),
+                    ]),
+                ]),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "bitfield_ro",
+        run: Some(bitfield_ro),
+        arity: -2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::BITMAP,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Bitmap,
+        since: "6.0.0",
+        complexity: "O(1) for each operation.",
+        summary: "Reads integers of any width within a string.",
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("get-block", ArgKind::Block)
+                .token("GET")
+                .optional()
+                .multiple()
+                .multiple_token()
+                .of(&[arg("encoding", ArgKind::String), arg("offset", ArgKind::Integer)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "bitop",
+        run: Some(bitop),
+        arity: -4,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::BITMAP,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 2, 0, 1), KeySpec::range(key::RO | key::ACCESS, 3, -1, 1)],
+        group: Group::Bitmap,
+        since: "2.6.0",
+        complexity: "O(N) where N is the length of the longest string.",
+        summary: "Combines strings bit by bit and stores the result.",
+        args: &[
+            arg("operation", ArgKind::OneOf).of(&[
+                arg("and", ArgKind::PureToken).token("AND"),
+                arg("or", ArgKind::PureToken).token("OR"),
+                arg("xor", ArgKind::PureToken).token("XOR"),
+                arg("not", ArgKind::PureToken).token("NOT"),
+            ]),
+            arg("destkey", ArgKind::Key).spec(0),
+            arg("key", ArgKind::Key).spec(1).multiple(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "bitpos",
+        run: Some(bitpos),
+        arity: -3,
+        flags: flag::READONLY,
+        acl: cat::BITMAP,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Bitmap,
+        since: "2.8.7",
+        complexity: "O(N) where N is the length of the range.",
+        summary: "Finds the first bit of a string that is set, or is not.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("bit", ArgKind::Integer),
+            arg("range", ArgKind::Block).optional().of(&[
+                arg("start", ArgKind::Integer),
+                arg("end-unit-block", ArgKind::Block).optional().of(&[
+                    arg("end", ArgKind::Integer),
+                    arg("unit", ArgKind::OneOf).since("7.0.0").optional().of(&[
+                        arg("byte", ArgKind::PureToken).token("BYTE"),
+                        arg("bit", ArgKind::PureToken).token("BIT"),
+                    ]),
+                ]),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "getbit",
+        run: Some(getbit),
+        arity: 3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::BITMAP,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Bitmap,
+        since: "2.2.0",
+        complexity: "O(1)",
+        summary: "Gives a bit of a string.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("offset", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "setbit",
+        run: Some(setbit),
+        arity: 4,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::BITMAP,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::Bitmap,
+        since: "2.2.0",
+        complexity: "O(1)",
+        summary: "Sets or clears a bit of a string, which is grown as far as needed.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("offset", ArgKind::Integer), arg("value", ArgKind::Integer)],
+        ..Command::ROW
+    },
+];
+
+/// The bytes of a string value.
+fn string_of<'a>(entry: &'a Entry, int: &'a mut IntBuf) -> Result<&'a [u8], CmdError> {
+    entry.value_bytes(int).ok_or(error::WRONG_TYPE)
+}
+
+/// The offset of a bit within the largest string there may be. With `width`, `#n` stands for the n-th field of so many
+/// bits.
+fn bit_offset(ctx: &Ctx<'_>, arg: &[u8], width: Option<u32>) -> Result<u64, CmdError> {
+    let parsed = match (arg, width) {
+        ([b'#', rest @ ..], Some(width)) => parse_i64(rest).and_then(|n| n.checked_mul(i64::from(width))),
+        _ => parse_i64(arg),
+    };
+    let max_bytes = ctx.srv.cfg.proto_max_bulk_len;
+    parsed
+        .and_then(|n| u64::try_from(n).ok())
+        .filter(|n| ctx.must_obey() || n >> 3 < max_bytes)
+        .ok_or(CmdError::of("ERR bit offset is not an integer or out of range"))
+}
+
+/// Makes the string at the key long enough for a bit, and shows it to `f`, with whether it grew.
+fn with_room<R>(
+    ctx: &mut Ctx<'_>,
+    key: &[u8],
+    last_bit: u64,
+    f: impl FnOnce(&mut [u8], bool) -> R,
+) -> Result<R, CmdError> {
+    let len = (last_bit >> 3) as usize + 1;
+    let ks = &mut ctx.srv.ks;
+    let mut grew = false;
+    if let Some(entry) = ks.write(ctx.db, key) {
+        string_of(&entry, &mut IntBuf::new())?;
+    } else {
+        ks.insert(ctx.db, key, NewValue::RawStr(b""), None);
+        grew = true;
+    }
+    let mut entry = ks.peek(ctx.db, key).ok_or(error::NO_SUCH_KEY)?;
+    let mut text = entry.make_raw_mut().ok_or(error::WRONG_TYPE)?;
+    if text.len() < len {
+        text.grow_zeroed(len);
+        grew = true;
+    }
+    Ok(f(&mut text, grew))
+}
+
+fn changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.srv.ks.effects.notify(notify::STRING, "setbit", key, ctx.db);
+    ctx.dirty(changes);
+}
+
+fn setbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let offset = bit_offset(ctx, &args[2], None)?;
+    let invalid = CmdError::of("ERR bit is not an integer or out of range");
+    let bit = parse_i64(&args[3]).filter(|b| matches!(b, 0 | 1)).ok_or(invalid)? as u8;
+    let (old, grew) = with_room(ctx, &args[1], offset, |text, grew| {
+        let byte = &mut text[(offset >> 3) as usize];
+        let shift = 7 - (offset & 7) as u32;
+        let old = *byte >> shift & 1;
+        *byte = *byte & !(1 << shift) | bit << shift;
+        (old, grew)
+    })?;
+    if grew || old != bit {
+        changed(ctx, &args[1], 1);
+    }
+    ctx.out.int(i64::from(old));
+    Ok(())
+}
+
+fn getbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let offset = bit_offset(ctx, &args[2], None)?;
+    let bit = match ctx.srv.ks.read(ctx.db, &args[1]) {
+        Some(entry) => bit_at(string_of(&entry, &mut IntBuf::new())?, offset),
+        None => 0,
+    };
+    ctx.out.int(i64::from(bit));
+    Ok(())
+}
+
+fn bit_at(text: &[u8], offset: u64) -> u8 {
+    usize::try_from(offset >> 3).ok().and_then(|i| text.get(i)).map_or(0, |byte| byte >> (7 - (offset & 7)) & 1)
+}
+
+/// Whether a range counts bits rather than bytes.
+fn counts_bits(unit: &[u8]) -> Result<bool, CmdError> {
+    if unit.eq_ignore_ascii_case(b"BIT") {
+        Ok(true)
+    } else if unit.eq_ignore_ascii_case(b"BYTE") {
+        Ok(false)
+    } else {
+        Err(error::SYNTAX)
+    }
+}
+
+/// The bits of a range given in bits or bytes, both ends included and counted from the end when negative; `None` when
+/// that is nothing.
+fn bit_range(len: usize, start: i64, end: i64, in_bits: bool) -> Option<(u64, u64)> {
+    let total = len as i64 * if in_bits { 8 } else { 1 };
+    let from_end = |i: i64| if i < 0 { (i + total).max(0) } else { i };
+    let (start, end) = (from_end(start), from_end(end).min(total - 1));
+    if start > end {
+        return None;
+    }
+    let (start, end) = (start as u64, end as u64);
+    Some(if in_bits { (start, end) } else { (start * 8, end * 8 + 7) })
+}
+
+/// Counts the bits that are set from `start` to `end`, both included.
+fn count_bits(text: &[u8], start: u64, end: u64) -> u64 {
+    let (first, last) = ((start >> 3) as usize, (end >> 3) as usize);
+    let head = 0xffu8 >> (start & 7);
+    let tail = 0xffu8 << (7 - (end & 7));
+    if first == last {
+        return u64::from((text[first] & head & tail).count_ones());
+    }
+    let ends = (text[first] & head).count_ones() + (text[last] & tail).count_ones();
+    let (words, rest) = text[first + 1..last].as_chunks::<8>();
+    let words: u64 = words.iter().map(|w| u64::from(u64::from_ne_bytes(*w).count_ones())).sum();
+    words + u64::from(ends + rest.iter().map(|b| b.count_ones()).sum::<u32>())
+}
+
+/// The first bit from `start` to `end`, both included, that is `bit`.
+fn find_bit(text: &[u8], bit: bool, start: u64, end: u64) -> Option<u64> {
+    // What is looked for becomes a bit that is set.
+    let flip = if bit { 0 } else { 0xff };
+    let (first, last) = ((start >> 3) as usize, (end >> 3) as usize);
+    let byte = |i: usize| {
+        let mut byte = text[i] ^ flip;
+        if i == first {
+            byte &= 0xff >> (start & 7);
+        }
+        if i == last {
+            byte &= 0xff << (7 - (end & 7));
+        }
+        byte
+    };
+    let mut i = first;
+    while i <= last {
+        // Far from both ends, eight bytes at once.
+        if i > first && i + 8 <= last && text[i..i + 8].iter().all(|b| *b == flip) {
+            i += 8;
+            continue;
+        }
+        let found = byte(i);
+        if found != 0 {
+            return Some(i as u64 * 8 + u64::from(found.leading_zeros()));
+        }
+        i += 1;
+    }
+    None
+}
+
+fn bitcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let mut int = IntBuf::new();
+    let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let range = match args.len() {
+        2 => bit_range(text.len(), 0, -1, false),
+        4 | 5 => {
+            let (start, end) = (int_arg(&args[2])?, int_arg(&args[3])?);
+            if start < 0 && end < 0 && start > end {
+                None
+            } else {
+                let in_bits = args.get(4).map(counts_bits).transpose()?.unwrap_or(false);
+                bit_range(text.len(), start, end, in_bits)
+            }
+        }
+        _ => return Err(error::SYNTAX),
+    };
+    ctx.out.int(range.map_or(0, |(start, end)| count_bits(text, start, end)) as i64);
+    Ok(())
+}
+
+fn bitpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let bit = match int_arg(&args[2])? {
+        0 => false,
+        1 => true,
+        _ => return Err(CmdError::of("ERR The bit argument must be 1 or 0.")),
+    };
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let mut int = IntBuf::new();
+    let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else {
+        // What is not there is zeros without end.
+        ctx.out.int(if bit { -1 } else { 0 });
+        return Ok(());
+    };
+    let range = match args.len() {
+        3 => bit_range(text.len(), 0, -1, false),
+        4..=6 => {
+            let start = int_arg(&args[3])?;
+            let in_bits = args.get(5).map(counts_bits).transpose()?.unwrap_or(false);
+            let end = args.get(4).map(int_arg).transpose()?.unwrap_or(-1);
+            bit_range(text.len(), start, end, in_bits)
+        }
+        _ => return Err(error::SYNTAX),
+    };
+    let found = range.map(|(start, end)| find_bit(text, bit, start, end));
+    let position = match found {
+        Some(Some(at)) => at as i64,
+        // Without an end the string goes on with zeros.
+        Some(None) if !bit && args.len() < 5 => text.len() as i64 * 8,
+        _ => -1,
+    };
+    ctx.out.int(position);
+    Ok(())
+}
+
+/// Makes one byte of the result of two bytes.
+type Combine = fn(u8, u8) -> u8;
+
+fn bitop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let operations: [(&[u8], Combine); 4] =
+        [(b"AND", |a, b| a & b), (b"OR", |a, b| a | b), (b"XOR", |a, b| a ^ b), (b"NOT", |a, _| !a)];
+    let (name, combine) =
+        operations.into_iter().find(|(name, _)| args[1].eq_ignore_ascii_case(name)).ok_or(error::SYNTAX)?;
+    if name == b"NOT" && args.len() != 4 {
+        return Err(CmdError::of("ERR BITOP NOT must be called with a single source key."));
+    }
+    let target = &args[2];
+    let sources = args.from(3);
+    for key in sources.iter() {
+        if let Some(entry) = ctx.srv.ks.read(ctx.db, key) {
+            string_of(&entry, &mut IntBuf::new())?;
+        }
+    }
+    let mut len = 0;
+    let mut result: Option<Vec<u8>> = None;
+    for key in sources.iter() {
+        let entry = ctx.srv.ks.peek(ctx.db, key);
+        let mut int = IntBuf::new();
+        let text = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()?.unwrap_or_default();
+        len = len.max(text.len());
+        match &mut result {
+            None => result = Some(if name == b"NOT" { text.iter().map(|b| !b).collect() } else { text.to_vec() }),
+            Some(result) => {
+                // The shorter one goes on with zeros.
+                result.resize(len, 0);
+                let (both, alone) = result.split_at_mut(text.len());
+                both.iter_mut().zip(text).for_each(|(r, t)| *r = combine(*r, *t));
+                alone.iter_mut().for_each(|r| *r = combine(*r, 0));
+            }
+        }
+    }
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    if len > 0 {
+        ks.store(ctx.db, target, NewValue::RawStr(&result.unwrap_or_default()), Ttl::Clear);
+        ks.effects.notify(notify::STRING, "set", target, ctx.db);
+        ctx.dirty(1);
+    } else if ks.delete(ctx.db, target, lazy) {
+        ks.effects.notify(notify::GENERIC, "del", target, ctx.db);
+        ctx.dirty(1);
+    }
+    ctx.out.int(len as i64);
+    Ok(())
+}
+
+/// What a field does when a value does not fit it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Overflow {
+    Wrap,
+    Saturate,
+    Fail,
+}
+
+/// An integer of some width, with or without sign.
+#[derive(Clone, Copy)]
+struct Field {
+    signed: bool,
+    width: u32,
+}
+
+impl Field {
+    fn parse(arg: &[u8]) -> Result<Field, CmdError> {
+        let invalid = CmdError::of(
+            "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.",
+        );
+        let (signed, max) = match arg.first() {
+            Some(b'i') => (true, 64),
+            Some(b'u') => (false, 63),
+            _ => return Err(invalid),
+        };
+        let width = parse_i64(&arg[1..]).filter(|n| (1..=max).contains(n)).ok_or(invalid)?;
+        Ok(Field { signed, width: width as u32 })
+    }
+
+    /// Reads the field; bits behind the end of the string are zeros.
+    fn read(self, text: &[u8], offset: u64) -> i64 {
+        let mut bits = 0u128;
+        let first = usize::try_from(offset >> 3).unwrap_or(usize::MAX);
+        for i in 0..9 {
+            let byte = first.checked_add(i).and_then(|i| text.get(i)).copied().unwrap_or(0);
+            bits = bits << 8 | u128::from(byte);
+        }
+        // 72 bits, of which the field begins behind the first few.
+        let value = (bits >> (72 - (offset & 7) as u32 - self.width)) as u64;
+        let unused = 64 - self.width;
+        if self.signed { (value << unused) as i64 >> unused } else { (value << unused >> unused) as i64 }
+    }
+
+    /// Writes the low bits of a value; the string is long enough.
+    fn write(self, text: &mut [u8], offset: u64, value: i64) {
+        for i in 0..self.width {
+            let at = offset + u64::from(self.width - 1 - i);
+            let shift = 7 - (at & 7) as u32;
+            let byte = &mut text[(at >> 3) as usize];
+            *byte = *byte & !(1 << shift) | ((value >> i & 1) as u8) << shift;
+        }
+    }
+
+    /// A value as the field can hold it; `None` when it does not fit and that is a failure.
+    fn fit(self, value: i128, overflow: Overflow) -> Option<i64> {
+        let (min, max) = if self.signed {
+            (-(1i128 << (self.width - 1)), (1i128 << (self.width - 1)) - 1)
+        } else {
+            (0, (1i128 << self.width) - 1)
+        };
+        if (min..=max).contains(&value) {
+            return Some(value as i64);
+        }
+        match overflow {
+            Overflow::Fail => None,
+            Overflow::Saturate => Some(if value > max { max } else { min } as i64),
+            Overflow::Wrap => {
+                let wrapped = value.rem_euclid(1i128 << self.width);
+                Some(if wrapped > max { wrapped - (1i128 << self.width) } else { wrapped } as i64)
+            }
+        }
+    }
+}
+
+enum Action {
+    Get,
+    Set(i64),
+    Add(i64),
+}
+
+struct FieldOp {
+    field: Field,
+    offset: u64,
+    overflow: Overflow,
+    action: Action,
+}
+
+fn parse_ops(ctx: &Ctx<'_>, args: Args<'_>) -> Result<Vec<FieldOp>, CmdError> {
+    let mut ops = Vec::new();
+    let mut overflow = Overflow::Wrap;
+    let mut i = 2;
+    while i < args.len() {
+        let left = args.len() - i - 1;
+        let is = |name: &[u8]| args[i].eq_ignore_ascii_case(name);
+        if is(b"OVERFLOW") && left >= 1 {
+            let kinds: [(&[u8], Overflow); 3] =
+                [(b"WRAP", Overflow::Wrap), (b"SAT", Overflow::Saturate), (b"FAIL", Overflow::Fail)];
+            let kind = kinds.into_iter().find(|(name, _)| args[i + 1].eq_ignore_ascii_case(name));
+            overflow = kind.ok_or(CmdError::of("ERR Invalid OVERFLOW type specified"))?.1;
+            i += 2;
+            continue;
+        }
+        let writes = if is(b"GET") && left >= 2 {
+            false
+        } else if (is(b"SET") || is(b"INCRBY")) && left >= 3 {
+            true
+        } else {
+            return Err(error::SYNTAX);
+        };
+        let field = Field::parse(&args[i + 1])?;
+        let offset = bit_offset(ctx, &args[i + 2], Some(field.width))?;
+        let action = match writes {
+            false => Action::Get,
+            true if is(b"SET") => Action::Set(int_arg(&args[i + 3])?),
+            true => Action::Add(int_arg(&args[i + 3])?),
+        };
+        ops.push(FieldOp { field, offset, overflow, action });
+        i += 3 + usize::from(writes);
+    }
+    Ok(ops)
+}
+
+fn bitfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    run_ops(ctx, args, false)
+}
+
+fn bitfield_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    run_ops(ctx, args, true)
+}
+
+fn run_ops(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
+    let key = &args[1];
+    let ops = parse_ops(ctx, args)?;
+    let last_written = ops
+        .iter()
+        .filter(|op| !matches!(op.action, Action::Get))
+        .map(|op| op.offset + u64::from(op.field.width) - 1)
+        .max();
+    let Some(last_bit) = last_written else {
+        let entry = ctx.srv.ks.read(ctx.db, key);
+        let mut int = IntBuf::new();
+        let text = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()?.unwrap_or_default();
+        ctx.out.array(ops.len());
+        ops.iter().for_each(|op| ctx.out.int(op.field.read(text, op.offset)));
+        return Ok(());
+    };
+    if read_only {
+        return Err(CmdError::of("ERR BITFIELD_RO only supports the GET subcommand"));
+    }
+    let mut replies = Vec::with_capacity(ops.len());
+    let changes = with_room(ctx, key, last_bit, |text, grew| {
+        let mut changes = 0;
+        for op in &ops {
+            let old = op.field.read(text, op.offset);
+            let (new, shows_old) = match op.action {
+                Action::Get => {
+                    replies.push(Some(old));
+                    continue;
+                }
+                // What an unsigned field is set to is taken as unsigned.
+                Action::Set(value) if !op.field.signed => (i128::from(value as u64), true),
+                Action::Set(value) => (i128::from(value), true),
+                Action::Add(by) => (i128::from(old) + i128::from(by), false),
+            };
+            let fitted = op.field.fit(new, op.overflow);
+            if let Some(new) = fitted {
+                op.field.write(text, op.offset, new);
+                changes += u64::from(grew || old != new);
+            }
+            replies.push(fitted.map(|new| if shows_old { old } else { new }));
+        }
+        changes
+    })?;
+    if changes > 0 {
+        changed(ctx, key, changes);
+    }
+    ctx.out.array(replies.len());
+    for reply in replies {
+        match reply {
+            Some(n) => ctx.out.int(n),
+            None => ctx.out.null(),
+        }
+    }
+    Ok(())
+}
+
+/// BITFIELD's variable key flags: it writes only with SET or INCRBY.
+fn bitfield_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
+    let mut reads_only = true;
+    let mut i = 2;
+    while i < args.len() {
+        let left = args.len() - i - 1;
+        let is = |name: &[u8]| args[i].eq_ignore_ascii_case(name);
+        if is(b"GET") && left >= 2 {
+            i += 3;
+        } else if (is(b"SET") || is(b"INCRBY")) && left >= 3 {
+            reads_only = false;
+            i += 4;
+        } else if is(b"OVERFLOW") && left >= 1 {
+            i += 2;
+        } else {
+            // It is going to fail; what it does to the key is anyone's guess.
+            reads_only = false;
+            i += 1;
+        }
+    }
+    let flags = if reads_only { key::RO | key::ACCESS } else { key::RW | key::ACCESS | key::UPDATE };
+    Some(vec![KeyPos { index: 1, flags }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn counting_and_finding_agree_with_bit_by_bit(
+            text in proptest::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 1..60),
+            a in any::<prop::sample::Index>(),
+            b in any::<prop::sample::Index>(),
+        ) {
+            let bits = text.len() as u64 * 8;
+            let (a, b) = (a.index(bits as usize) as u64, b.index(bits as usize) as u64);
+            let (start, end) = (a.min(b), a.max(b));
+            let set = |i: &u64| bit_at(&text, *i) == 1;
+            prop_assert_eq!(count_bits(&text, start, end), (start..=end).filter(set).count() as u64);
+            prop_assert_eq!(find_bit(&text, true, start, end), (start..=end).find(set));
+            prop_assert_eq!(find_bit(&text, false, start, end), (start..=end).find(|i| !set(i)));
+        }
+
+        #[test]
+        fn fields_are_read_as_written(
+            mut text in proptest::collection::vec(any::<u8>(), 20),
+            signed in any::<bool>(),
+            width in 1u32..64,
+            offset in 0u64..80,
+            value in any::<i64>(),
+        ) {
+            let field = Field { signed, width };
+            let before = text.clone();
+            let value = field.fit(i128::from(value), Overflow::Wrap).unwrap();
+            field.write(&mut text, offset, value);
+            prop_assert_eq!(field.read(&text, offset), value);
+            for i in (0..offset).chain(offset + u64::from(width)..160) {
+                prop_assert_eq!(bit_at(&text, i), bit_at(&before, i));
+            }
+        }
+    }
+
+    #[test]
+    fn values_wrap_saturate_or_fail() {
+        let (i8, u8) = (Field { signed: true, width: 8 }, Field { signed: false, width: 8 });
+        assert_eq!(i8.fit(128, Overflow::Wrap), Some(-128));
+        assert_eq!(i8.fit(-129, Overflow::Wrap), Some(127));
+        assert_eq!(i8.fit(1000, Overflow::Saturate), Some(127));
+        assert_eq!(i8.fit(-1000, Overflow::Saturate), Some(-128));
+        assert_eq!(u8.fit(-1, Overflow::Wrap), Some(255));
+        assert_eq!(u8.fit(256, Overflow::Saturate), Some(255));
+        assert_eq!(u8.fit(256, Overflow::Fail), None);
+        let i64_field = Field { signed: true, width: 64 };
+        assert_eq!(i64_field.fit(i128::from(i64::MAX) + 1, Overflow::Wrap), Some(i64::MIN));
+    }
+}

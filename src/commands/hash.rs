@@ -1,0 +1,595 @@
+//! Hash commands.
+
+use super::prelude::*;
+use super::scan::{ScanOptions, cursor_arg};
+use super::{int_arg, random_count_arg, reply_item};
+use crate::keyspace::hash::{Hash, HashLimits};
+use crate::keyspace::{Entry, Object};
+use crate::resp::Reply;
+use crate::structs::listpack::Item;
+use crate::structs::long_double::LongDouble;
+use crate::structs::numbers::parse_i64;
+use std::collections::HashSet;
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "hdel",
+        run: Some(hdel),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of fields to remove.",
+        summary: "Removes fields from a hash.",
+        history: &["2.4.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "hexists",
+        run: Some(hexists),
+        arity: 3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(1)",
+        summary: "Tells whether a hash has a field.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hget",
+        run: Some(hget),
+        arity: 3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(1)",
+        summary: "Gives the value of a field.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hgetall",
+        run: Some(hgetall),
+        arity: 2,
+        flags: flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of fields.",
+        summary: "Gives all fields of a hash with their values.",
+        tips: &["nondeterministic_output_order"],
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hincrby",
+        run: Some(hincrby),
+        arity: 4,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(1)",
+        summary: "Adds a number to the integer in a field; a missing one counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String), arg("increment", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hincrbyfloat",
+        run: Some(hincrbyfloat),
+        arity: 4,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.6.0",
+        complexity: "O(1)",
+        summary: "Adds a floating point number to the number in a field; a missing one counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String), arg("increment", ArgKind::Double)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hkeys",
+        run: Some(hkeys),
+        arity: 2,
+        flags: flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of fields.",
+        summary: "Gives all fields of a hash.",
+        tips: &["nondeterministic_output_order"],
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hlen",
+        run: Some(hlen),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(1)",
+        summary: "Counts the fields of a hash.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hmget",
+        run: Some(hmget),
+        arity: -3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of fields asked for.",
+        summary: "Gives the values of several fields.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "hmset",
+        run: Some(hmset),
+        arity: -4,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of fields.",
+        summary: "Sets several fields of a hash.",
+        deprecated: Some(("4.0.0", "`HSET` with multiple field-value pairs")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("data", ArgKind::Block).multiple().of(&[arg("field", ArgKind::String), arg("value", ArgKind::String)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "hrandfield",
+        run: Some(hrandfield),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Hash,
+        since: "6.2.0",
+        complexity: "O(N) where N is the number of fields asked for.",
+        summary: "Gives fields of a hash at random.",
+        tips: &["nondeterministic_output"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("options", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer),
+                arg("withvalues", ArgKind::PureToken).token("WITHVALUES").optional(),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "hscan",
+        run: Some(hscan),
+        arity: -3,
+        flags: flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.8.0",
+        complexity: "O(1) a call; O(N) for a full pass, where N is the number of fields.",
+        summary: "Goes through the fields of a hash step by step.",
+        tips: &["nondeterministic_output"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("cursor", ArgKind::Integer),
+            arg("pattern", ArgKind::Pattern).token("MATCH").optional(),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "hset",
+        run: Some(hset),
+        arity: -4,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(1) for each field.",
+        summary: "Sets fields of a hash, which is created when it is not there.",
+        history: &["4.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("data", ArgKind::Block).multiple().of(&[arg("field", ArgKind::String), arg("value", ArgKind::String)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "hsetnx",
+        run: Some(hsetnx),
+        arity: 4,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(1)",
+        summary: "Sets a field of a hash when it is not there.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String), arg("value", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hstrlen",
+        run: Some(hstrlen),
+        arity: 3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::Hash,
+        since: "3.2.0",
+        complexity: "O(1)",
+        summary: "Gives the length of the value of a field.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "hvals",
+        run: Some(hvals),
+        arity: 2,
+        flags: flag::READONLY,
+        acl: cat::HASH,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Hash,
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of fields.",
+        summary: "Gives all values of a hash.",
+        tips: &["nondeterministic_output_order"],
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+];
+
+fn hash_of(entry: &Entry) -> Result<&Hash, CmdError> {
+    match entry.object() {
+        Some(Object::Hash(hash)) => Ok(hash),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+fn hash_mut(entry: &mut Entry) -> Result<&mut Hash, CmdError> {
+    match entry.object_mut() {
+        Some(Object::Hash(hash)) => Ok(hash),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+fn limits(ctx: &Ctx<'_>) -> HashLimits {
+    ctx.srv.value_limits().hash
+}
+
+/// Changes the hash at a key, which is created when it is not there.
+fn change<R>(ctx: &mut Ctx<'_>, key: &[u8], f: impl FnOnce(&mut Hash) -> Result<R, CmdError>) -> Result<R, CmdError> {
+    let ks = &mut ctx.srv.ks;
+    if let Some(mut entry) = ks.write(ctx.db, key) {
+        return f(hash_mut(&mut entry)?);
+    }
+    let mut hash = Hash::new();
+    let result = f(&mut hash)?;
+    ks.insert(ctx.db, key, hash.into(), None);
+    Ok(result)
+}
+
+fn changed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.srv.ks.effects.notify(notify::HASH, event, key, ctx.db);
+    ctx.dirty(count as u64);
+}
+
+fn hset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let created = set_fields(ctx, args)?;
+    ctx.out.int(created as i64);
+    Ok(())
+}
+
+fn hmset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    set_fields(ctx, args)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+/// How many of the fields are new.
+fn set_fields(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<usize, CmdError> {
+    if !args.len().is_multiple_of(2) {
+        return Err(CmdError::wrong_arity(ctx.cmd.name));
+    }
+    let limits = limits(ctx);
+    let created = change(ctx, &args[1], |hash| {
+        hash.will_grow(args.from(2).iter(), &limits);
+        Ok((2..args.len()).step_by(2).filter(|i| hash.set(&args[*i], &args[i + 1], &limits)).count())
+    })?;
+    changed(ctx, &args[1], "hset", args.len() / 2 - 1);
+    Ok(created)
+}
+
+fn hsetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let limits = limits(ctx);
+    let is_new = change(ctx, &args[1], |hash| {
+        let is_new = !hash.contains(&args[2]);
+        if is_new {
+            hash.will_grow(args.from(2).iter(), &limits);
+            hash.set(&args[2], &args[3], &limits);
+        }
+        Ok(is_new)
+    })?;
+    if is_new {
+        changed(ctx, &args[1], "hset", 1);
+    }
+    ctx.out.int(is_new as i64);
+    Ok(())
+}
+
+fn hincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let by = int_arg(&args[3])?;
+    let limits = limits(ctx);
+    let sum = change(ctx, &args[1], |hash| {
+        let old = match hash.get(&args[2]) {
+            Some(Item::Int(n)) => n,
+            Some(Item::Str(text)) => parse_i64(text).ok_or(CmdError::of("ERR hash value is not an integer"))?,
+            None => 0,
+        };
+        let sum = old.checked_add(by).ok_or(CmdError::of("ERR increment or decrement would overflow"))?;
+        hash.set(&args[2], IntBuf::new().format(sum), &limits);
+        Ok(sum)
+    })?;
+    changed(ctx, &args[1], "hincrby", 1);
+    ctx.out.int(sum);
+    Ok(())
+}
+
+fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let by = LongDouble::parse(&args[3]).ok_or(error::NOT_A_FLOAT)?;
+    if by.is_nan() || by.is_infinite() {
+        return Err(CmdError::of("ERR value is NaN or Infinity"));
+    }
+    let limits = limits(ctx);
+    let text = change(ctx, &args[1], |hash| {
+        let old = match hash.get(&args[2]) {
+            Some(Item::Int(n)) => LongDouble::from_i64(n),
+            Some(Item::Str(text)) => LongDouble::parse(text).ok_or(CmdError::of("ERR hash value is not a float"))?,
+            None => LongDouble::from_i64(0),
+        };
+        let sum = old + by;
+        if sum.is_nan() || sum.is_infinite() {
+            return Err(CmdError::of("ERR increment would produce NaN or Infinity"));
+        }
+        let text = sum.to_human();
+        hash.set(&args[2], text.as_bytes(), &limits);
+        Ok(text)
+    })?;
+    changed(ctx, &args[1], "hincrbyfloat", 1);
+    ctx.out.bulk(text.as_bytes());
+    // The result travels, not the sum: other machines may round in another way.
+    ctx.srv.ks.effects.replace_with(&[b"HSET", &args[1], &args[2], text.as_bytes()]);
+    Ok(())
+}
+
+fn hdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let hash = hash_mut(&mut entry)?;
+    let removed = args.from(2).iter().filter(|f| hash.remove(f)).count();
+    let is_empty = hash.is_empty();
+    drop(entry);
+    if removed > 0 {
+        changed(ctx, key, "hdel", removed);
+        if is_empty {
+            ctx.srv.ks.delete(ctx.db, key, lazy);
+            ctx.srv.ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        }
+    }
+    ctx.out.int(removed as i64);
+    Ok(())
+}
+
+fn reply_value(out: &mut Reply, value: Option<Item<'_>>) {
+    match value {
+        Some(item) => reply_item(out, item),
+        None => out.null(),
+    }
+}
+
+fn hget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    reply_value(ctx.out, hash.and_then(|h| h.get(&args[2])));
+    Ok(())
+}
+
+fn hmget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    let fields = args.from(2);
+    ctx.out.array(fields.len());
+    fields.iter().for_each(|f| reply_value(ctx.out, hash.and_then(|h| h.get(f))));
+    Ok(())
+}
+
+fn hexists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    ctx.out.int(hash.is_some_and(|h| h.contains(&args[2])) as i64);
+    Ok(())
+}
+
+fn hstrlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    ctx.out.int(hash.and_then(|h| h.get(&args[2])).map_or(0, |v| v.text_len()) as i64);
+    Ok(())
+}
+
+fn hlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    ctx.out.int(hash.map_or(0, Hash::len) as i64);
+    Ok(())
+}
+
+fn hkeys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    ctx.out.array(hash.map_or(0, Hash::len));
+    hash.iter().flat_map(|h| h.iter()).for_each(|(field, _)| reply_item(ctx.out, field));
+    Ok(())
+}
+
+fn hvals(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    ctx.out.array(hash.map_or(0, Hash::len));
+    hash.iter().flat_map(|h| h.iter()).for_each(|(_, value)| reply_item(ctx.out, value));
+    Ok(())
+}
+
+fn hgetall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    ctx.out.map(hash.map_or(0, Hash::len));
+    hash.iter().flat_map(|h| h.iter()).for_each(|(field, value)| {
+        reply_item(ctx.out, field);
+        reply_item(ctx.out, value);
+    });
+    Ok(())
+}
+
+fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let count = args.get(2).map(random_count_arg).transpose()?;
+    let with_values = match args.get(3) {
+        None => false,
+        Some(word) if args.len() == 4 && word.eq_ignore_ascii_case(b"WITHVALUES") => true,
+        Some(_) => return Err(error::SYNTAX),
+    };
+    // Twice as many replies have to be countable, too.
+    if with_values && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
+        return Err(CmdError::of("ERR value is out of range"));
+    }
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    let Some(count) = count else {
+        reply_value(ctx.out, hash.and_then(Hash::random).map(|(field, _)| field));
+        return Ok(());
+    };
+    let Some(hash) = hash else {
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let out = &mut *ctx.out;
+    let pairs_apart = out.resp3 && with_values;
+    let wanted = count.unsigned_abs() as usize;
+    let wanted = if count < 0 { wanted } else { wanted.min(hash.len()) };
+    out.array(if with_values && !pairs_apart { wanted * 2 } else { wanted });
+    let mut reply = |(field, value): (Item<'_>, Item<'_>)| {
+        if pairs_apart {
+            out.array(2);
+        }
+        reply_item(out, field);
+        if with_values {
+            reply_item(out, value);
+        }
+    };
+    if count < 0 {
+        (0..wanted).filter_map(|_| hash.random()).for_each(reply);
+    } else {
+        random_fields(hash, wanted).into_iter().for_each(&mut reply);
+    }
+    Ok(())
+}
+
+/// `count` different fields at random, no more than there are.
+fn random_fields(hash: &Hash, count: usize) -> Vec<(Item<'_>, Item<'_>)> {
+    /// Above this part of the hash, drawing anew what was drawn already takes longer than going through all.
+    const PART: usize = 3;
+    let len = hash.len();
+    if count == len {
+        return hash.iter().collect();
+    }
+    if let Hash::Table(_) = hash
+        && count.saturating_mul(PART) < len
+    {
+        let mut seen = HashSet::new();
+        let mut fields = Vec::with_capacity(count);
+        while fields.len() < count
+            && let Some((field, value)) = hash.random()
+        {
+            if let Item::Str(bytes) = field
+                && seen.insert(bytes)
+            {
+                fields.push((field, value));
+            }
+        }
+        return fields;
+    }
+    let mut left = count;
+    hash.iter()
+        .enumerate()
+        .filter(|(i, _)| {
+            // Each of those still to come is as likely as the others.
+            let taken = fastrand::usize(..len - i) < left;
+            left -= usize::from(taken);
+            taken
+        })
+        .map(|(_, pair)| pair)
+        .collect()
+}
+
+fn hscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let mut cursor = cursor_arg(&args[2])?;
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let Some(hash) = entry.as_ref().map(|e| hash_of(e)).transpose()? else {
+        ctx.out.array(2);
+        ctx.out.bulk(b"0");
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(args, 3, false)?;
+    let mut found = Reply::default();
+    let (mut count, mut looked_at) = (0, 0);
+    let mut steps = options.count.saturating_mul(10);
+    loop {
+        cursor = hash.scan(cursor, &mut |field, value| {
+            looked_at += 1;
+            if options.matches(field.bytes(&mut IntBuf::new())) {
+                reply_item(&mut found, field);
+                reply_item(&mut found, value);
+                count += 2;
+            }
+        });
+        steps -= 1;
+        if cursor == 0 || looked_at >= options.count || steps <= 0 {
+            break;
+        }
+    }
+    ctx.out.array(2);
+    ctx.out.bulk(cursor.to_string().as_bytes());
+    ctx.out.array(count);
+    ctx.out.raw(&found.buf);
+    Ok(())
+}

@@ -1,0 +1,762 @@
+//! Set commands.
+
+use super::prelude::*;
+use super::scan::{ScanOptions, cursor_arg};
+use super::{bounded_arg, count_arg, random_count_arg, reply_item};
+use crate::keyspace::effects::target;
+use crate::keyspace::set::{Set, SetLimits};
+use crate::keyspace::{Entry, Object};
+use crate::resp::Reply;
+use crate::structs::listpack::Item;
+use std::collections::HashSet;
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "sadd",
+        run: Some(sadd),
+        arity: -3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(1) for each member.",
+        summary: "Adds members to a set, which is created when it is not there.",
+        history: &["2.4.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "scard",
+        run: Some(scard),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Counts the members of a set.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "sdiff",
+        run: Some(sdiff),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members in all sets.",
+        summary: "Gives the members of the first set that are in none of the others.",
+        tips: &["nondeterministic_output_order"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "sdiffstore",
+        run: Some(sdiffstore),
+        arity: -3,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members in all sets.",
+        summary: "Stores the members of the first set that are in none of the others.",
+        args: &[arg("destination", ArgKind::Key).spec(0), arg("key", ArgKind::Key).spec(1).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "sinter",
+        run: Some(sinter),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N*M) at worst where N is the size of the smallest set and M the number of sets.",
+        summary: "Gives the members that all sets have in common.",
+        tips: &["nondeterministic_output_order"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "sintercard",
+        run: Some(sintercard),
+        arity: -3,
+        flags: flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        group: Group::Set,
+        since: "7.0.0",
+        complexity: "O(N*M) at worst where N is the size of the smallest set and M the number of sets.",
+        summary: "Counts the members that all sets have in common.",
+        args: &[
+            arg("numkeys", ArgKind::Integer),
+            arg("key", ArgKind::Key).spec(0).multiple(),
+            arg("limit", ArgKind::Integer).token("LIMIT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "sinterstore",
+        run: Some(sinterstore),
+        arity: -3,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N*M) at worst where N is the size of the smallest set and M the number of sets.",
+        summary: "Stores the members that all sets have in common.",
+        args: &[arg("destination", ArgKind::Key).spec(0), arg("key", ArgKind::Key).spec(1).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "sismember",
+        run: Some(sismember),
+        arity: 3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Tells whether a set has a member.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "smembers",
+        run: Some(smembers),
+        arity: 2,
+        flags: flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members.",
+        summary: "Gives all members of a set.",
+        tips: &["nondeterministic_output_order"],
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "smismember",
+        run: Some(smismember),
+        arity: -3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Set,
+        since: "6.2.0",
+        complexity: "O(N) where N is the number of members asked for.",
+        summary: "Tells for several members whether a set has them.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "smove",
+        run: Some(smove),
+        arity: 4,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::SET,
+        keys: &[
+            KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
+            KeySpec::range(key::RW | key::INSERT, 2, 0, 1),
+        ],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Moves a member from a set to another.",
+        args: &[
+            arg("source", ArgKind::Key).spec(0),
+            arg("destination", ArgKind::Key).spec(1),
+            arg("member", ArgKind::String),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "spop",
+        run: Some(spop),
+        arity: -2,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members taken.",
+        summary: "Takes members out of a set at random.",
+        tips: &["nondeterministic_output"],
+        history: &["3.2.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).since("3.2.0").optional()],
+        ..Command::ROW
+    },
+    Command {
+        name: "srandmember",
+        run: Some(srandmember),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members asked for.",
+        summary: "Gives members of a set at random.",
+        tips: &["nondeterministic_output"],
+        history: &["2.6.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).since("2.6.0").optional()],
+        ..Command::ROW
+    },
+    Command {
+        name: "srem",
+        run: Some(srem),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members to remove.",
+        summary: "Removes members from a set.",
+        history: &["2.4.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "sscan",
+        run: Some(sscan),
+        arity: -3,
+        flags: flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Set,
+        since: "2.8.0",
+        complexity: "O(1) a call; O(N) for a full pass, where N is the number of members.",
+        summary: "Goes through the members of a set step by step.",
+        tips: &["nondeterministic_output"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("cursor", ArgKind::Integer),
+            arg("pattern", ArgKind::Pattern).token("MATCH").optional(),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "sunion",
+        run: Some(sunion),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members in all sets.",
+        summary: "Gives the members of all sets together.",
+        tips: &["nondeterministic_output_order"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "sunionstore",
+        run: Some(sunionstore),
+        arity: -3,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::SET,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)],
+        group: Group::Set,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of members in all sets.",
+        summary: "Stores the members of all sets together.",
+        args: &[arg("destination", ArgKind::Key).spec(0), arg("key", ArgKind::Key).spec(1).multiple()],
+        ..Command::ROW
+    },
+];
+
+fn set_of(entry: &Entry) -> Result<&Set, CmdError> {
+    match entry.object() {
+        Some(Object::Set(set)) => Ok(set),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+fn set_mut(entry: &mut Entry) -> Result<&mut Set, CmdError> {
+    match entry.object_mut() {
+        Some(Object::Set(set)) => Ok(set),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+fn limits(ctx: &Ctx<'_>) -> SetLimits {
+    ctx.srv.value_limits().set
+}
+
+fn sadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let limits = limits(ctx);
+    let key = &args[1];
+    let members = args.from(2);
+    let add_to = |set: &mut Set| members.iter().filter(|m| set.add(m, &limits)).count();
+    let added = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+        let set = set_mut(&mut entry)?;
+        set.will_grow(members.len(), &limits);
+        add_to(set)
+    } else {
+        let mut set = Set::for_members(members.at(0), members.len(), &limits);
+        let added = add_to(&mut set);
+        ctx.srv.ks.insert(ctx.db, key, set.into(), None);
+        added
+    };
+    if added > 0 {
+        ctx.srv.ks.signal_modified(ctx.db, key);
+        ctx.srv.ks.effects.notify(notify::SET, "sadd", key, ctx.db);
+    }
+    ctx.dirty(added as u64);
+    ctx.out.int(added as i64);
+    Ok(())
+}
+
+/// What goes with members having been taken out of a set: the event, and the end of the key with the last of them.
+fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    ks.effects.notify(notify::SET, event, key, ctx.db);
+    let is_empty = ks.dbs[ctx.db].get(key).is_some_and(|e| set_of(e).is_ok_and(Set::is_empty));
+    if is_empty {
+        ks.delete(ctx.db, key, lazy);
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+    } else {
+        ks.signal_modified(ctx.db, key);
+    }
+    ctx.dirty(count as u64);
+}
+
+fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let set = set_mut(&mut entry)?;
+    let removed = args.from(2).iter().filter(|m| set.remove(m)).count();
+    drop(entry);
+    if removed > 0 {
+        members_removed(ctx, key, "srem", removed);
+    }
+    ctx.out.int(removed as i64);
+    Ok(())
+}
+
+fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let limits = limits(ctx);
+    let (source, target, member) = (&args[1], &args[2], &args[3]);
+    let ks = &mut ctx.srv.ks;
+    let source_is = ks.write(ctx.db, source).map(|e| set_of(&e).map(|s| s.contains(member)));
+    let target_is = ks.write(ctx.db, target).map(|e| set_of(&e).map(drop));
+    let Some(has_member) = source_is else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let has_member = has_member?;
+    let target_is_there = target_is.transpose()?.is_some();
+    if source == target || !has_member {
+        ctx.out.int(has_member as i64);
+        return Ok(());
+    }
+    if let Some(mut entry) = ks.dbs[ctx.db].get_mut(source) {
+        set_mut(&mut entry)?.remove(member);
+    }
+    members_removed(ctx, source, "srem", 1);
+    let ks = &mut ctx.srv.ks;
+    let added = if target_is_there && let Some(mut entry) = ks.dbs[ctx.db].get_mut(target) {
+        set_mut(&mut entry)?.add(member, &limits)
+    } else {
+        let mut set = Set::for_members(member, 1, &limits);
+        set.add(member, &limits);
+        ks.insert(ctx.db, target, set.into(), None);
+        true
+    };
+    if added {
+        ks.signal_modified(ctx.db, target);
+        ks.effects.notify(notify::SET, "sadd", target, ctx.db);
+        ctx.dirty(1);
+    }
+    ctx.out.int(1);
+    Ok(())
+}
+
+fn scard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
+        Some(entry) => set_of(&entry)?.len(),
+        None => 0,
+    };
+    ctx.out.int(len as i64);
+    Ok(())
+}
+
+fn sismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let found = match ctx.srv.ks.read(ctx.db, &args[1]) {
+        Some(entry) => set_of(&entry)?.contains(&args[2]),
+        None => false,
+    };
+    ctx.out.int(found as i64);
+    Ok(())
+}
+
+fn smismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
+    let members = args.from(2);
+    ctx.out.array(members.len());
+    members.iter().for_each(|m| ctx.out.int(set.is_some_and(|s| s.contains(m)) as i64));
+    Ok(())
+}
+
+fn smembers(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    match entry.as_ref().map(|e| set_of(e)).transpose()? {
+        Some(set) => reply_set(ctx.out, set),
+        None => ctx.out.set(0),
+    }
+    Ok(())
+}
+
+fn reply_set(out: &mut Reply, set: &Set) {
+    out.set(set.len());
+    set.iter().for_each(|item| reply_item(out, item));
+}
+
+fn spop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    match args.len() {
+        2 => pop_one(ctx, &args[1]),
+        3 => {
+            let count = count_arg(&args[2])?;
+            pop_many(ctx, &args[1], count)
+        }
+        _ => Err(error::SYNTAX),
+    }
+}
+
+fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.null();
+        return Ok(());
+    };
+    let Some(member) = set_mut(&mut entry)?.pop_random() else {
+        ctx.out.null();
+        return Ok(());
+    };
+    drop(entry);
+    // Chance falls in another way elsewhere.
+    ctx.srv.ks.effects.replace_with(&[b"SREM", key, &member]);
+    ctx.out.bulk(&member);
+    members_removed(ctx, key, "spop", 1);
+    Ok(())
+}
+
+fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
+    /// Members that one propagated command removes.
+    const BATCH: usize = 1024;
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.set(0);
+        return Ok(());
+    };
+    let set = set_mut(&mut entry)?;
+    if count == 0 {
+        ctx.out.set(0);
+        return Ok(());
+    }
+    let len = set.len();
+    if count >= len {
+        reply_set(ctx.out, set);
+        drop(entry);
+        let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+        let ks = &mut ctx.srv.ks;
+        ks.effects.notify(notify::SET, "spop", key, ctx.db);
+        ks.delete(ctx.db, key, lazy);
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        ks.effects.replace_with(&[if lazy { b"UNLINK" } else { b"DEL" }, key]);
+        ctx.dirty(len as u64);
+        return Ok(());
+    }
+    let popped: Vec<Vec<u8>> = std::iter::from_fn(|| set.pop_random()).take(count).collect();
+    drop(entry);
+    ctx.out.set(popped.len());
+    popped.iter().for_each(|m| ctx.out.bulk(m));
+    for batch in popped.chunks(BATCH) {
+        let mut command: Vec<&[u8]> = vec![b"SREM", key];
+        command.extend(batch.iter().map(Vec::as_slice));
+        ctx.srv.ks.effects.propagate_now(ctx.db, &command);
+    }
+    ctx.srv.ks.effects.prevented = target::ALL;
+    members_removed(ctx, key, "spop", popped.len());
+    Ok(())
+}
+
+fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let count = match args.len() {
+        2 => None,
+        3 => Some(random_count_arg(&args[2])?),
+        _ => return Err(error::SYNTAX),
+    };
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
+    let Some(count) = count else {
+        match set.and_then(Set::random) {
+            Some(item) => reply_item(ctx.out, item),
+            None => ctx.out.null(),
+        }
+        return Ok(());
+    };
+    let Some(set) = set else {
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let wanted = count.unsigned_abs() as usize;
+    if count < 0 {
+        ctx.out.array(wanted);
+        (0..wanted).filter_map(|_| set.random()).for_each(|item| reply_item(ctx.out, item));
+    } else {
+        let wanted = wanted.min(set.len());
+        ctx.out.array(wanted);
+        random_members(set, wanted).into_iter().for_each(|item| reply_item(ctx.out, item));
+    }
+    Ok(())
+}
+
+/// `count` different members at random, no more than there are.
+fn random_members(set: &Set, count: usize) -> Vec<Item<'_>> {
+    /// Above this part of the set, drawing anew what was drawn already takes longer than going through all.
+    const PART: usize = 3;
+    let len = set.len();
+    if count == len {
+        return set.iter().collect();
+    }
+    if let Set::Table(_) = set
+        && count.saturating_mul(PART) < len
+    {
+        let mut seen = HashSet::new();
+        let mut members = Vec::with_capacity(count);
+        while members.len() < count
+            && let Some(item) = set.random()
+        {
+            if let Item::Str(bytes) = item
+                && seen.insert(bytes)
+            {
+                members.push(item);
+            }
+        }
+        return members;
+    }
+    let mut left = count;
+    set.iter()
+        .enumerate()
+        .filter(|(i, _)| {
+            // Each of those still to come is as likely as the others.
+            let taken = fastrand::usize(..len - i) < left;
+            left -= usize::from(taken);
+            taken
+        })
+        .map(|(_, item)| item)
+        .collect()
+}
+
+fn sscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let mut cursor = cursor_arg(&args[2])?;
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let Some(set) = entry.as_ref().map(|e| set_of(e)).transpose()? else {
+        ctx.out.array(2);
+        ctx.out.bulk(b"0");
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(args, 3, false)?;
+    let mut found = Reply::default();
+    let (mut count, mut looked_at) = (0, 0);
+    let mut steps = options.count.saturating_mul(10);
+    loop {
+        cursor = set.scan(cursor, &mut |item| {
+            looked_at += 1;
+            if options.matches(item.bytes(&mut IntBuf::new())) {
+                reply_item(&mut found, item);
+                count += 1;
+            }
+        });
+        steps -= 1;
+        if cursor == 0 || looked_at >= options.count || steps <= 0 {
+            break;
+        }
+    }
+    ctx.out.array(2);
+    ctx.out.bulk(cursor.to_string().as_bytes());
+    ctx.out.array(count);
+    ctx.out.raw(&found.buf);
+    Ok(())
+}
+
+/// How sets are put together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Join {
+    Inter,
+    Union,
+    Diff,
+}
+
+/// Looks all keys up as one, so that what an expired one leaves behind is done; then the sets as they are.
+fn sets_of<'s>(ctx: &'s mut Ctx<'_>, keys: Args<'_>) -> Result<Vec<Option<&'s Set>>, CmdError> {
+    let db = ctx.db;
+    let mut there = Vec::with_capacity(keys.len());
+    for key in keys.iter() {
+        match ctx.srv.ks.read(db, key) {
+            Some(entry) => {
+                set_of(&entry)?;
+                there.push(true);
+            }
+            None => there.push(false),
+        }
+    }
+    let ks = &ctx.srv.ks;
+    let found =
+        |(key, there): (&[u8], bool)| if there { ks.dbs[db].get(key).and_then(|e| set_of(e).ok()) } else { None };
+    Ok(keys.iter().zip(there).map(found).collect())
+}
+
+/// Calls `emit` for the members of the joined sets, until it says false. For unions the same member may come twice.
+fn join<'s>(how: Join, sets: &[Option<&'s Set>], mut emit: impl FnMut(Item<'s>) -> bool) {
+    match how {
+        Join::Inter => {
+            let Some(mut sets) = sets.iter().copied().collect::<Option<Vec<&Set>>>() else { return };
+            sets.sort_by_key(|s| s.len());
+            let Some((smallest, others)) = sets.split_first() else { return };
+            for item in smallest.iter() {
+                let in_all = others.iter().all(|s| std::ptr::eq(*s, *smallest) || s.contains_item(item));
+                if in_all && !emit(item) {
+                    return;
+                }
+            }
+        }
+        Join::Diff => {
+            let Some((Some(first), others)) = sets.split_first() else { return };
+            let mut others: Vec<&Set> = others.iter().flatten().copied().collect();
+            // The larger a set, the more likely it settles the question.
+            others.sort_by_key(|s| std::cmp::Reverse(s.len()));
+            if others.iter().any(|s| std::ptr::eq(*s, *first)) {
+                return;
+            }
+            for item in first.iter() {
+                if !others.iter().any(|s| s.contains_item(item)) && !emit(item) {
+                    return;
+                }
+            }
+        }
+        Join::Union => {
+            for item in sets.iter().flatten().flat_map(|s| s.iter()) {
+                if !emit(item) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn sinter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_joined(ctx, args, Join::Inter)
+}
+
+fn sunion(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_joined(ctx, args, Join::Union)
+}
+
+fn sdiff(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    reply_joined(ctx, args, Join::Diff)
+}
+
+fn reply_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join) -> CmdResult {
+    let mut found = Reply::default();
+    let mut count = 0;
+    let sets = sets_of(ctx, args.from(1))?;
+    let several = how == Join::Union && sets.iter().flatten().count() > 1;
+    let mut seen = HashSet::new();
+    join(how, &sets, |item| {
+        let is_new = !several
+            || match item {
+                // An integer may come as text from a table.
+                Item::Str(bytes) => seen.insert(Item::of(bytes)),
+                Item::Int(_) => seen.insert(item),
+            };
+        if is_new {
+            reply_item(&mut found, item);
+            count += 1;
+        }
+        true
+    });
+    ctx.out.set(count);
+    ctx.out.raw(&found.buf);
+    Ok(())
+}
+
+fn sintercard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let count = bounded_arg(&args[1], 1, "ERR numkeys should be greater than 0")? as usize;
+    if count > args.len() - 2 {
+        return Err(CmdError::of("ERR Number of keys can't be greater than number of args"));
+    }
+    let mut limit = 0;
+    let mut i = 2 + count;
+    while i < args.len() {
+        match args.get(i + 1) {
+            Some(value) if args[i].eq_ignore_ascii_case(b"LIMIT") => {
+                limit = bounded_arg(value, 0, "ERR LIMIT can't be negative")? as usize;
+            }
+            _ => return Err(error::SYNTAX),
+        }
+        i += 2;
+    }
+    let mut found = 0;
+    let sets = sets_of(ctx, args.between(2, 2 + count))?;
+    join(Join::Inter, &sets, |_| {
+        found += 1;
+        limit == 0 || found < limit
+    });
+    ctx.out.int(found as i64);
+    Ok(())
+}
+
+fn sinterstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    store_joined(ctx, args, Join::Inter, "sinterstore")
+}
+
+fn sunionstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    store_joined(ctx, args, Join::Union, "sunionstore")
+}
+
+fn sdiffstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    store_joined(ctx, args, Join::Diff, "sdiffstore")
+}
+
+fn store_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, event: &'static str) -> CmdResult {
+    let limits = limits(ctx);
+    let key = &args[1];
+    let mut joined = Set::new();
+    let sets = sets_of(ctx, args.from(2))?;
+    join(how, &sets, |item| {
+        joined.add(item.bytes(&mut IntBuf::new()), &limits);
+        true
+    });
+    let len = joined.len();
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    if len > 0 {
+        ks.set(ctx.db, key, joined.into(), false);
+        ks.effects.notify(notify::SET, event, key, ctx.db);
+        ctx.dirty(1);
+    } else if ks.delete(ctx.db, key, lazy) {
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        ctx.dirty(1);
+    }
+    ctx.out.int(len as i64);
+    Ok(())
+}

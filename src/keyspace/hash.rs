@@ -1,0 +1,271 @@
+//! Hashes as values: fields and values by turns in a listpack while they are few and short, a table beyond. OBJECT
+//! ENCODING tells which, so the moment at which one becomes the other is Redis's. A table stays one.
+
+use super::set::{Member, table_bytes};
+use crate::structs::entry::{Entry, IntBuf, NewValue, ValueRef};
+use crate::structs::listpack::{Item, Listpack, Pos};
+use crate::structs::table::{HashSeed, Table, TableEntry};
+use std::fmt;
+
+/// How large a hash in a listpack may be: `hash-max-listpack-*`.
+#[derive(Clone, Copy, Debug)]
+pub struct HashLimits {
+    pub packed: usize,
+    /// Longest field or value in a listpack, bytes.
+    pub packed_value: usize,
+    /// Of the tables of large ones.
+    pub seed: HashSeed,
+}
+
+pub enum Hash {
+    Packed(Listpack),
+    Table(Box<Table<Member>>),
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl Clone for Hash {
+    fn clone(&self) -> Hash {
+        match self {
+            Hash::Packed(list) => Hash::Packed(list.clone()),
+            Hash::Table(table) => Hash::table(table.seed(), self.iter(), table.len()),
+        }
+    }
+}
+
+impl Default for Hash {
+    fn default() -> Hash {
+        Hash::new()
+    }
+}
+
+fn field_of(field: &[u8], value: &[u8]) -> Member {
+    Entry::new(field, NewValue::Str(value), None)
+}
+
+/// The value of a field in a table.
+fn value_of(field: &Member) -> &[u8] {
+    match field.value() {
+        ValueRef::Str { bytes, .. } => bytes,
+        ValueRef::Int(_) => unreachable!("fields hold strings"),
+        ValueRef::Object(never) => match *never {},
+    }
+}
+
+impl Hash {
+    pub fn new() -> Hash {
+        Hash::Packed(Listpack::new())
+    }
+
+    fn table<'a>(seed: HashSeed, pairs: impl Iterator<Item = (Item<'a>, Item<'a>)>, len: usize) -> Hash {
+        let mut table = Table::new(seed);
+        table.reserve(len);
+        let (mut a, mut b) = (IntBuf::new(), IntBuf::new());
+        pairs.for_each(|(field, value)| table.insert_new(field_of(field.bytes(&mut a), value.bytes(&mut b))));
+        Hash::Table(Box::new(table))
+    }
+
+    fn make_table(&mut self, limits: &HashLimits) {
+        if !matches!(self, Hash::Table(_)) {
+            *self = Hash::table(limits.seed, self.iter(), self.len() + 1);
+        }
+    }
+
+    /// To be called before fields and values are set.
+    pub fn will_grow<'a>(&mut self, added: impl ExactSizeIterator<Item = &'a [u8]>, limits: &HashLimits) {
+        let Hash::Packed(list) = self else { return };
+        if added.len() / 2 > limits.packed {
+            return self.make_table(limits);
+        }
+        let mut bytes = 0;
+        for text in added {
+            if text.len() > limits.packed_value {
+                return self.make_table(limits);
+            }
+            bytes += text.len();
+        }
+        if !list.safe_to_add(bytes) {
+            self.make_table(limits);
+        }
+    }
+
+    /// Makes a hash that came from elsewhere a table if it has more fields than a listpack may have here.
+    pub fn fit(&mut self, limits: &HashLimits) {
+        if let Hash::Packed(list) = self
+            && list.len() / 2 > limits.packed
+        {
+            self.make_table(limits);
+        }
+    }
+
+    pub fn encoding_name(&self) -> &'static str {
+        match self {
+            Hash::Packed(_) => "listpack",
+            Hash::Table(_) => "hashtable",
+        }
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        match self {
+            Hash::Packed(list) => list.len() / 2,
+            Hash::Table(table) => table.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of allocations worth counting when it is freed.
+    pub fn free_effort(&self) -> usize {
+        match self {
+            Hash::Packed(_) => 1,
+            Hash::Table(table) => table.len(),
+        }
+    }
+
+    /// Bytes of memory beside itself, of a large hash an estimate from so many fields.
+    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+        match self {
+            Hash::Packed(list) => list.capacity(),
+            Hash::Table(table) => table_bytes(table, samples),
+        }
+    }
+
+    pub fn get(&self, field: &[u8]) -> Option<Item<'_>> {
+        match self {
+            Hash::Packed(list) => {
+                let value = list.next(find(list, field)?)?;
+                Some(list.get(value))
+            }
+            Hash::Table(table) => table.get(field).map(|f| Item::Str(value_of(f))),
+        }
+    }
+
+    pub fn contains(&self, field: &[u8]) -> bool {
+        match self {
+            Hash::Packed(list) => find(list, field).is_some(),
+            Hash::Table(table) => table.contains(field),
+        }
+    }
+
+    /// Sets a field. Whether it is new.
+    pub fn set(&mut self, field: &[u8], value: &[u8], limits: &HashLimits) -> bool {
+        if field.len() > limits.packed_value || value.len() > limits.packed_value {
+            self.make_table(limits);
+        }
+        match self {
+            Hash::Packed(list) => {
+                if let Some(pos) = find(list, field).and_then(|pos| list.next(pos)) {
+                    list.replace(pos, value);
+                    return false;
+                }
+                list.push_back(field);
+                list.push_back(value);
+                self.fit(limits);
+                true
+            }
+            Hash::Table(table) => match table.entry(field) {
+                TableEntry::Occupied(mut place) => {
+                    place.get_mut().set_value(NewValue::Str(value));
+                    false
+                }
+                TableEntry::Vacant(place) => {
+                    place.insert(field_of(field, value));
+                    true
+                }
+            },
+        }
+    }
+
+    /// Removes a field. Whether it was there.
+    pub fn remove(&mut self, field: &[u8]) -> bool {
+        match self {
+            Hash::Packed(list) => match find(list, field) {
+                Some(pos) => {
+                    list.remove_run(pos, 2);
+                    true
+                }
+                None => false,
+            },
+            Hash::Table(table) => table.remove(field).is_some(),
+        }
+    }
+
+    /// Fields with their values.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = (Item<'_>, Item<'_>)> + '_> {
+        match self {
+            Hash::Packed(list) => {
+                let mut items = list.iter();
+                Box::new(std::iter::from_fn(move || Some((items.next()?, items.next()?))))
+            }
+            Hash::Table(table) => Box::new(table.iter().map(|f| (Item::Str(f.key()), Item::Str(value_of(f))))),
+        }
+    }
+
+    /// A field with its value, each as likely as any other.
+    pub fn random(&self) -> Option<(Item<'_>, Item<'_>)> {
+        match self {
+            Hash::Packed(list) => {
+                let len = list.len() / 2;
+                let index = if len == 0 { return None } else { fastrand::usize(..len) * 2 };
+                let field = list.seek(index as i64)?;
+                Some((list.get(field), list.get(list.next(field)?)))
+            }
+            Hash::Table(table) => {
+                table.random(&mut fastrand::Rng::new()).map(|f| (Item::Str(f.key()), Item::Str(value_of(f))))
+            }
+        }
+    }
+
+    /// One step of HSCAN: calls `f` for some fields and gives the next cursor, 0 at the end. Small hashes are done in one.
+    pub fn scan(&self, cursor: u64, f: &mut dyn FnMut(Item<'_>, Item<'_>)) -> u64 {
+        match self {
+            Hash::Packed(_) => {
+                self.iter().for_each(|(field, value)| f(field, value));
+                0
+            }
+            Hash::Table(table) => table.scan(cursor, |e| f(Item::Str(e.key()), Item::Str(value_of(e)))),
+        }
+    }
+}
+
+fn find(list: &Listpack, field: &[u8]) -> Option<Pos> {
+    list.find(list.first()?, field, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn changes_agree_with_a_map(
+            packed in 0usize..8,
+            changes in proptest::collection::vec((any::<bool>(), "[a-e1-5]{1,2}", "[a-e0-9]{0,6}"), 0..100),
+        ) {
+            let limits = HashLimits { packed, packed_value: 5, seed: HashSeed([7; 16]) };
+            let mut hash = Hash::new();
+            let mut model = BTreeMap::new();
+            for (set, field, value) in changes {
+                let (field, value) = (field.into_bytes(), value.into_bytes());
+                if set {
+                    prop_assert_eq!(hash.set(&field, &value, &limits), model.insert(field.clone(), value).is_none());
+                } else {
+                    prop_assert_eq!(hash.remove(&field), model.remove(&field).is_some());
+                }
+                prop_assert_eq!(hash.get(&field).map(|i| i.to_vec()), model.get(&field).cloned());
+                prop_assert_eq!(hash.len(), model.len());
+            }
+            let pairs: BTreeMap<_, _> = hash.clone().iter().map(|(f, v)| (f.to_vec(), v.to_vec())).collect();
+            prop_assert_eq!(pairs, model);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Sets as values: an intset while all members are integers, a listpack while they are few and short, a table beyond.
+//! OBJECT ENCODING tells which, so the moments at which one becomes another are Redis's. None becomes simpler again.
+
+use crate::structs::entry::{Entry, NewValue};
+use crate::structs::intset::Intset;
+use crate::structs::listpack::{Item, Listpack};
+use crate::structs::numbers::parse_i64;
+use crate::structs::table::{HashSeed, Table, TableEntry};
+use std::convert::Infallible;
+use std::fmt;
+
+/// A member of a large set, or a field with its value of a large hash.
+pub type Member = Entry<Infallible>;
+
+/// How large a set of each encoding may be: `set-max-*`.
+#[derive(Clone, Copy, Debug)]
+pub struct SetLimits {
+    pub ints: usize,
+    pub packed: usize,
+    /// Longest member in a listpack, bytes.
+    pub packed_value: usize,
+    /// Of the tables of large ones.
+    pub seed: HashSeed,
+}
+
+pub enum Set {
+    Ints(Intset),
+    Packed(Listpack),
+    Table(Box<Table<Member>>),
+}
+
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Clone for Set {
+    fn clone(&self) -> Set {
+        match self {
+            Set::Ints(ints) => Set::Ints(ints.clone()),
+            Set::Packed(list) => Set::Packed(list.clone()),
+            Set::Table(table) => Set::table(table.seed(), self.iter(), table.len()),
+        }
+    }
+}
+
+fn member(text: &[u8]) -> Member {
+    Entry::new(text, NewValue::Str(b""), None)
+}
+
+impl Set {
+    /// An empty set that starts in the encoding that suits its first member and the number to come.
+    pub fn for_members(first: &[u8], count: usize, limits: &SetLimits) -> Set {
+        if parse_i64(first).is_some() && count <= limits.ints {
+            Set::Ints(Intset::new())
+        } else if count <= limits.packed {
+            Set::Packed(Listpack::new())
+        } else {
+            Set::Table(Box::new(Table::new(limits.seed)))
+        }
+    }
+
+    /// An empty set of integers, which becomes what its members call for.
+    pub fn new() -> Set {
+        Set::Ints(Intset::new())
+    }
+
+    fn table<'a>(seed: HashSeed, items: impl Iterator<Item = Item<'a>>, len: usize) -> Set {
+        let mut table = Table::new(seed);
+        table.reserve(len);
+        let mut int = Default::default();
+        items.for_each(|item| table.insert_new(member(item.bytes(&mut int))));
+        Set::Table(Box::new(table))
+    }
+
+    fn make_table(&mut self, limits: &SetLimits) {
+        if !matches!(self, Set::Table(_)) {
+            *self = Set::table(limits.seed, self.iter(), self.len() + 1);
+        }
+    }
+
+    /// To be called before `count` members are added: many at once are not added one by one to a listpack.
+    pub fn will_grow(&mut self, count: usize, limits: &SetLimits) {
+        let too_many = match self {
+            Set::Ints(_) => count > limits.ints,
+            Set::Packed(_) => count > limits.packed,
+            Set::Table(_) => false,
+        };
+        if too_many {
+            self.make_table(limits);
+        }
+    }
+
+    /// Makes a set that came from elsewhere a table if it has more members than its encoding may have here.
+    pub fn fit(&mut self, limits: &SetLimits) {
+        let too_many = match self {
+            Set::Ints(ints) => ints.len() > limits.ints,
+            Set::Packed(list) => list.len() > limits.packed,
+            Set::Table(_) => false,
+        };
+        if too_many {
+            self.make_table(limits);
+        }
+    }
+
+    pub fn encoding_name(&self) -> &'static str {
+        match self {
+            Set::Ints(_) => "intset",
+            Set::Packed(_) => "listpack",
+            Set::Table(_) => "hashtable",
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Set::Ints(ints) => ints.len(),
+            Set::Packed(list) => list.len(),
+            Set::Table(table) => table.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of allocations worth counting when it is freed.
+    pub fn free_effort(&self) -> usize {
+        match self {
+            Set::Ints(_) | Set::Packed(_) => 1,
+            Set::Table(table) => table.len(),
+        }
+    }
+
+    /// Bytes of memory beside itself, of a large set an estimate from so many members.
+    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+        match self {
+            Set::Ints(ints) => ints.as_bytes().len(),
+            Set::Packed(list) => list.capacity(),
+            Set::Table(table) => table_bytes(table, samples),
+        }
+    }
+
+    /// Adds a member. Whether it was not there yet.
+    pub fn add(&mut self, text: &[u8], limits: &SetLimits) -> bool {
+        match self {
+            Set::Ints(ints) => {
+                if let Some(n) = parse_i64(text) {
+                    let added = ints.insert(n);
+                    if added && ints.len() > limits.ints {
+                        self.make_table(limits);
+                    }
+                    return added;
+                }
+                let longest = [ints.first(), ints.last()].into_iter().flatten().map(|n| Item::Int(n).text_len()).max();
+                let fits = ints.len() < limits.packed
+                    && text.len() <= limits.packed_value
+                    && longest.unwrap_or(0) <= limits.packed_value;
+                if fits {
+                    let mut list = Listpack::new();
+                    for n in ints.iter() {
+                        list.push_int(n);
+                    }
+                    list.push_back(text);
+                    *self = Set::Packed(list);
+                    return true;
+                }
+            }
+            Set::Packed(list) => {
+                if find(list, text) {
+                    return false;
+                }
+                if list.len() < limits.packed && text.len() <= limits.packed_value && list.safe_to_add(text.len()) {
+                    list.push_back(text);
+                    return true;
+                }
+            }
+            Set::Table(table) => {
+                return match table.entry(text) {
+                    TableEntry::Occupied(_) => false,
+                    TableEntry::Vacant(place) => {
+                        place.insert(member(text));
+                        true
+                    }
+                };
+            }
+        }
+        self.make_table(limits);
+        self.add(text, limits)
+    }
+
+    /// Removes a member. Whether it was there.
+    pub fn remove(&mut self, text: &[u8]) -> bool {
+        match self {
+            Set::Ints(ints) => parse_i64(text).is_some_and(|n| ints.remove(n)),
+            Set::Packed(list) => match list.first().and_then(|first| list.find(first, text, 0)) {
+                Some(pos) => {
+                    list.remove(pos);
+                    true
+                }
+                None => false,
+            },
+            Set::Table(table) => table.remove(text).is_some(),
+        }
+    }
+
+    pub fn contains(&self, text: &[u8]) -> bool {
+        match self {
+            Set::Ints(ints) => parse_i64(text).is_some_and(|n| ints.contains(n)),
+            Set::Packed(list) => find(list, text),
+            Set::Table(table) => table.contains(text),
+        }
+    }
+
+    pub fn contains_item(&self, item: Item<'_>) -> bool {
+        match (self, item) {
+            (Set::Ints(ints), Item::Int(n)) => ints.contains(n),
+            _ => self.contains(item.bytes(&mut Default::default())),
+        }
+    }
+
+    pub fn iter(&self) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
+        match self {
+            Set::Ints(ints) => Box::new(ints.iter().map(Item::Int)),
+            Set::Packed(list) => Box::new(list.iter()),
+            Set::Table(table) => Box::new(table.iter().map(|m| Item::Str(m.key()))),
+        }
+    }
+
+    /// A member, each as likely as any other.
+    pub fn random(&self) -> Option<Item<'_>> {
+        let len = self.len();
+        if len == 0 {
+            return None;
+        }
+        match self {
+            Set::Ints(ints) => ints.get(fastrand::usize(..len)).map(Item::Int),
+            Set::Packed(list) => list.seek(fastrand::usize(..len) as i64).map(|pos| list.get(pos)),
+            Set::Table(table) => table.random(&mut fastrand::Rng::new()).map(|m| Item::Str(m.key())),
+        }
+    }
+
+    /// Removes a member at random.
+    pub fn pop_random(&mut self) -> Option<Vec<u8>> {
+        let text = self.random()?.to_vec();
+        self.remove(&text);
+        Some(text)
+    }
+
+    /// One step of SSCAN: calls `f` for some members and gives the next cursor, 0 at the end. Small sets are done in one.
+    pub fn scan(&self, cursor: u64, f: &mut dyn FnMut(Item<'_>)) -> u64 {
+        match self {
+            Set::Ints(_) | Set::Packed(_) => {
+                self.iter().for_each(f);
+                0
+            }
+            Set::Table(table) => table.scan(cursor, |m| f(Item::Str(m.key()))),
+        }
+    }
+}
+
+impl Default for Set {
+    fn default() -> Set {
+        Set::new()
+    }
+}
+
+fn find(list: &Listpack, text: &[u8]) -> bool {
+    list.first().is_some_and(|first| list.find(first, text, 0).is_some())
+}
+
+/// Bytes of a table and its items, from so many of them.
+pub fn table_bytes(table: &Table<Member>, samples: usize) -> usize {
+    let samples = samples.clamp(1, table.len().max(1));
+    let sampled: usize = table.iter().take(samples).map(Entry::alloc_size).sum();
+    size_of::<Table<Member>>() + table.mem_bytes() + sampled / samples * table.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![3 => (-20i64..20).prop_map(|n| n.to_string().into_bytes()), 1 => "[a-d]{1,6}".prop_map(String::into_bytes)]
+    }
+
+    proptest! {
+        #[test]
+        fn changes_agree_with_a_set(
+            ints in 0usize..8,
+            packed in 0usize..8,
+            changes in proptest::collection::vec((any::<bool>(), text()), 0..100),
+        ) {
+            let limits = SetLimits { ints, packed, packed_value: 4, seed: HashSeed([7; 16]) };
+            let mut set = Set::new();
+            let mut model = BTreeSet::new();
+            for (add, text) in changes {
+                if add {
+                    prop_assert_eq!(set.add(&text, &limits), model.insert(text.clone()));
+                } else {
+                    prop_assert_eq!(set.remove(&text), model.remove(&text));
+                }
+                prop_assert_eq!(set.contains(&text), add);
+                prop_assert_eq!(set.len(), model.len());
+            }
+            let members: BTreeSet<Vec<u8>> = set.iter().map(|i| i.to_vec()).collect();
+            prop_assert_eq!(&members, &model);
+            let copied: BTreeSet<Vec<u8>> = set.clone().iter().map(|i| i.to_vec()).collect();
+            prop_assert_eq!(&copied, &model);
+            while let Some(text) = set.pop_random() {
+                prop_assert!(model.remove(&text));
+            }
+            prop_assert!(model.is_empty());
+        }
+    }
+}
