@@ -1,3 +1,4 @@
+//! Tests of the configuration room.
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
