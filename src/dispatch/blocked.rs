@@ -184,10 +184,14 @@ impl Server {
     }
 
     fn serve_key(&mut self, db: usize, key: &[u8]) {
+        self.clock.tick_us();
+        self.ks.now_ms = self.clock.ms();
         for id in self.blocked.waiting_for(db, key) {
             let Some(c) = self.clients.get(id) else { continue };
             let Some(BlockKind::Keys { wanted, .. }) = c.block.as_ref().map(|b| &b.kind) else { continue };
-            let holds = self.ks.dbs[db].get(key).map(object::type_name);
+            // A key whose time came while the unit ran wakes nobody; it is left for whoever looks it up.
+            let alive = self.ks.dbs[db].get(key).filter(|e| !e.expire_ms().is_some_and(|t| self.ks.is_past(t)));
+            let holds = alive.map(object::type_name);
             if holds == Some(*wanted) && !c.is_closing() && self.clients.current != Some(id) {
                 self.resume_blocked(id);
             }
