@@ -17,7 +17,12 @@ pub struct Ready {
     pub closed: bool,
 }
 
+/// Size of the shared read buffer, bytes.
+pub const READ_BUF_BYTES: usize = 16 * 1024;
+
 pub struct Reactor {
+    /// Where a read lands before its bytes are moved behind the client's unprocessed ones.
+    pub read_buf: Box<[u8; READ_BUF_BYTES]>,
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
@@ -29,7 +34,13 @@ impl Reactor {
     pub fn new() -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
-        Ok(Reactor { poll, events: Events::with_capacity(1024), waker, ready: Vec::new() })
+        Ok(Reactor {
+            read_buf: Box::new([0; READ_BUF_BYTES]),
+            poll,
+            events: Events::with_capacity(1024),
+            waker,
+            ready: Vec::new(),
+        })
     }
 
     pub fn registry(&self) -> &mio::Registry {
