@@ -35,13 +35,13 @@ impl Cluster {
     pub fn from_nodes_conf(config: ClusterConfig, seed: u64, now_ms: i64, text: &str) -> Result<Cluster, ConfError> {
         let mut cluster = Cluster::new(config, seed, now_ms);
         let placeholder = cluster.myself;
-        let mut loader = Loader { cluster: &mut cluster, me: None, with_shard: Vec::new(), now_ms };
+        let mut loader = Loader { cluster: &mut cluster, me: None, now_ms };
         for (i, line) in text.lines().enumerate() {
             loader.line(line).map_err(|reason| ConfError { line: i + 1, reason, text: line.to_owned() })?;
         }
         let whole = |reason| ConfError { line: 0, reason, text: String::new() };
         let me = loader.me.ok_or(whole("no node is marked as myself"))?;
-        loader.settle_shards().map_err(whole)?;
+        loader.settle_shards();
         cluster.myself = me;
         cluster.remove_node(placeholder);
         cluster.actions.clear();
@@ -79,8 +79,6 @@ impl Cluster {
 struct Loader<'a> {
     cluster: &'a mut Cluster,
     me: Option<NodeKey>,
-    /// Nodes whose line says which shard they belong to.
-    with_shard: Vec<NodeKey>,
     now_ms: i64,
 }
 
@@ -186,7 +184,6 @@ impl Loader<'_> {
                 "shard-id" => {
                     let shard = NodeId::parse(value.as_bytes()).ok_or("a shard id that is not 40 characters")?;
                     self.nodes()[key].shard_id = shard;
-                    self.with_shard.push(key);
                 }
                 "nodename" => self.nodes()[key].human_name = value.to_owned(),
                 "tcp-port" => tcp = Some(port(value)?),
@@ -257,22 +254,13 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// A replica belongs to its master's shard. Files of versions before 7.2 name no shards.
-    fn settle_shards(&mut self) -> Step {
+    /// A replica belongs to its master's shard. Files of versions before 7.2 name no shards, and beside such nodes each node
+    /// makes up its own, so a file that disagrees with itself is not damaged.
+    fn settle_shards(&mut self) {
         for key in self.cluster.nodes.keys() {
-            let Some(master) = self.cluster.nodes[key].replica_of else {
-                continue;
-            };
-            let shard = self.cluster.nodes[master].shard_id;
-            if self.cluster.nodes[key].shard_id == shard {
-                continue;
-            }
-            if self.with_shard.contains(&key) && self.with_shard.contains(&master) {
-                return Err("a replica in another shard than its master");
-            }
-            self.nodes()[key].shard_id = shard;
+            let Some(master) = self.cluster.nodes[key].replica_of else { continue };
+            self.cluster.nodes[key].shard_id = self.cluster.nodes[master].shard_id;
         }
-        Ok(())
     }
 }
 
@@ -362,6 +350,17 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_is_in_the_shard_of_its_master_whatever_the_file_says() {
+        let cluster = load(&format!(
+            "{A} 1.1.1.1:1@2,,shard-id={A} myself,master - 0 0 0 connected\n\
+             {B} 1.1.1.1:1@2,,shard-id={B} slave {A} 0 0 0 connected\n"
+        ))
+        .unwrap();
+        let b = cluster.find(B.as_bytes()).unwrap();
+        assert_eq!(cluster.node(b).shard_id.as_str(), A);
+    }
+
+    #[test]
     fn says_what_is_wrong_and_where() {
         let me = format!("{A} 10.0.0.1:7000@17000 myself,master - 0 0 3 connected");
         for (text, line) in [
@@ -376,13 +375,6 @@ mod tests {
             (format!("{me} [5->-{B}\n"), 1),
             (format!("{B} 1.1.1.1:1@2 master - 0 0 0 connected\n"), 0),
             (format!("{me}\n{B} 1.1.1.1:1@2 myself,master - 0 0 0 connected\n"), 2),
-            (
-                format!(
-                    "{A} 1.1.1.1:1@2,,shard-id={A} myself,master - 0 0 0 connected\n\
-                     {B} 1.1.1.1:1@2,,shard-id={B} slave {A} 0 0 0 connected\n"
-                ),
-                0,
-            ),
         ] {
             let error = load(&text).err().unwrap_or_else(|| panic!("accepted: {text}"));
             assert_eq!(error.line, line, "{error} for {text}");
