@@ -1,9 +1,12 @@
 //! State that DEBUG sets and other rooms look at, and what DEBUG needs of the server beyond single commands.
 
 use crate::keyspace::Entry;
-use crate::keyspace::hash::HashLimits;
+use crate::keyspace::Object;
+use crate::keyspace::hash::{Hash, HashLimits};
 use crate::keyspace::object::ValueLimits;
-use crate::keyspace::set::SetLimits;
+use crate::keyspace::set::{Set, SetLimits};
+use crate::persist::rdb::put_value;
+use crate::persist::snapshot::value_view;
 use crate::server::Server;
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::quicklist;
@@ -127,8 +130,11 @@ impl Server {
 }
 
 /// The shape of the hash table that is a key's value; `None`: it is none.
-pub fn table_stats(_entry: &Entry) -> Option<String> {
-    None
+pub fn table_stats(entry: &Entry) -> Option<String> {
+    match entry.object()? {
+        Object::Set(Set::Table(table)) | Object::Hash(Hash::Table(table)) => Some(table.stats()),
+        Object::Set(_) | Object::Hash(_) | Object::List(_) => None,
+    }
 }
 
 /// What DEBUG OBJECT adds about the value's structure.
@@ -138,6 +144,16 @@ pub fn object_details(_entry: &Entry) -> String {
 
 /// Length of the value in a snapshot, in bytes, uncompressed.
 pub fn serialized_len(entry: &Entry) -> usize {
+    if entry.object().is_some() {
+        let (mut buf, mut passed) = (Vec::new(), 0);
+        // Nothing is written anywhere, so nothing can fail.
+        let _ = put_value(&mut buf, value_view(entry), false, &mut |buf| {
+            passed += buf.len();
+            buf.clear();
+            Ok(())
+        });
+        return passed + buf.len();
+    }
     let mut int = IntBuf::new();
     let len = entry.value_bytes(&mut int).map_or(0, <[u8]>::len);
     match entry.value() {
