@@ -1,8 +1,10 @@
 //! Who can be reached: pings, suspicion (PFAIL), agreement (FAIL) and whether the cluster is up.
 //!
-//! A node is suspected once there has been no sign of life from it, neither a packet to us nor a pong others tell of,
-//! for more than the node timeout, while a ping of ours has been waiting for at least half of it; never sooner. It is
-//! declared failed when a majority of the masters with slots suspect it at about the same time and we do too.
+//! A node is suspected once a ping of ours has waited for an answer, and there has been no other sign of life from it (a
+//! packet to us, a pong that others tell of), for more than the node timeout; never sooner. A ping that a node does not
+//! answer was sent when it was gone already, so a node that stands still for less than the timeout is never suspected.
+//! How late a suspicion may come depends on how often nodes are pinged. A node is declared failed when a majority of the
+//! masters with slots suspect it at about the same time and we do too.
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, PacketType};
@@ -10,6 +12,10 @@ use super::{Cluster, Env, LinkId, RECONNECT_MS};
 
 /// A report of failure counts for this many node timeouts.
 const REPORT_VALIDITY: i64 = 2;
+/// How often a master with slots is pinged within a node timeout.
+const PINGS_A_TIMEOUT: i64 = 16;
+/// The least time between two pings for each node of the cluster.
+const PING_SPACING_MS: i64 = 4;
 /// A failed master that still has its slots and answers again is taken back after this many node timeouts.
 const FAIL_UNDO: i64 = 2;
 /// How long a starting master waits before it accepts queries, so that the cluster can tell it that it was replaced.
@@ -18,11 +24,15 @@ const WRITABLE_DELAY_MS: i64 = 2000;
 const REJOIN_DELAY_MS: std::ops::RangeInclusive<i64> = 500..=5000;
 
 impl Cluster {
-    /// How long a node may be quiet before it is pinged. A quarter of the timeout leaves another quarter for the answer
-    /// and half of it for a second try on a fresh connection.
-    fn ping_interval_ms(&self) -> i64 {
+    /// How long a node may be quiet before it is pinged. Masters with slots are asked often, as their absence counts
+    /// from the first ping they do not answer; in a large cluster less often, so that the pings of all to all stay few.
+    fn ping_interval_ms(&self, key: NodeKey) -> i64 {
+        let quarter = self.config.node_timeout_ms / 4;
         match self.config.ping_interval_ms {
-            0 => self.config.node_timeout_ms / 4,
+            0 if self.nodes[key].is_voter() => (self.config.node_timeout_ms / PINGS_A_TIMEOUT)
+                .max(self.nodes.len() as i64 * PING_SPACING_MS)
+                .min(quarter),
+            0 => quarter,
             configured => configured,
         }
     }
@@ -76,7 +86,7 @@ impl Cluster {
         let Some(link) = node.link.filter(|l| self.links[l].connected) else {
             return;
         };
-        let quiet = env.now_ms - node.pong_received_ms > self.ping_interval_ms();
+        let quiet = env.now_ms - node.pong_received_ms > self.ping_interval_ms(key);
         // The replica of a manual failover waits for our paused offset.
         let for_failover = self.is_master() && self.manual.paused && self.manual.replica == Some(key);
         if (node.ping_sent_ms == 0 && quiet) || for_failover {
@@ -117,7 +127,7 @@ impl Cluster {
         }
         // A node never heard of counts as heard of when we learned of it.
         let alive = node.last_alive_ms().max(node.created_ms);
-        let due = (alive + timeout).max(node.ping_sent_ms + timeout / 2) + 1;
+        let due = alive.max(node.ping_sent_ms) + timeout + 1;
         if env.now_ms < due {
             self.wake_at(due);
             return;
