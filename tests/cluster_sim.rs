@@ -775,6 +775,26 @@ fn a_master_that_stood_still_does_not_accept_when_it_wakes() {
 }
 
 #[test]
+fn who_stands_still_for_less_than_the_timeout_is_never_suspected() {
+    for seed in seeds(5) {
+        let mut sim = Sim::new(seed, 3, 1, 2000);
+        let warm_up = sim.rng.i64(0..3000);
+        sim.run_for(warm_up);
+        sim.nodes[1].paused = true;
+        let still_ms = sim.rng.i64(1500..1950);
+        sim.run_for(still_ms);
+        let id = sim.cluster(1).myself().id;
+        for (no, c) in sim.alive().filter(|(no, _)| *no != 1) {
+            let (_, seen) = c.nodes().iter().find(|(_, n)| n.id == id).unwrap();
+            assert!(seen.healthy(), "seed {seed}: node {no} gave up after {still_ms} ms");
+        }
+        sim.nodes[1].paused = false;
+        sim.run_for(5000);
+        assert!(sim.cluster(1).myself().is_master(), "seed {seed}");
+    }
+}
+
+#[test]
 fn manual_failover_takes_no_time() {
     for seed in seeds(3) {
         let mut sim = Sim::new(seed, 3, 1, 5000);
@@ -831,7 +851,7 @@ fn promises_hold_under_faults() {
 
 #[test]
 fn a_large_cluster_settles_and_fails_over() {
-    let count = std::env::var("HEXAD_SIM_NODES").ok().and_then(|v| v.parse().ok()).unwrap_or(30);
+    let count = std::env::var("HEXAD_SIM_NODES").ok().and_then(|v| v.parse().ok()).unwrap_or(100);
     let mut sim = Sim::new(11, count / 2, 1, 5000);
     let victims: Vec<NodeNo> = (0..count / 10).collect();
     for no in &victims {

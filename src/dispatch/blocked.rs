@@ -48,9 +48,9 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// The earliest deadline, wall clock ms.
+    /// When the earliest deadline is over, wall clock ms.
     pub fn next_deadline_ms(&self) -> Option<i64> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.deadlines.first().map(|(at, _)| *at + 1)
     }
 
     /// Number of keys that clients wait for.
@@ -263,7 +263,8 @@ impl Server {
     pub fn expire_blocked(&mut self) {
         let now = self.clock.ms();
         while let Some((at, id)) = self.blocked.deadlines.first().copied() {
-            if at > now {
+            // The clock shows whole milliseconds: only the next one is sure to be late enough.
+            if at >= now {
                 return;
             }
             self.blocked.deadlines.pop_first();
