@@ -378,8 +378,9 @@ impl Selector {
             return Ok(());
         };
         let parent = table.find(container.as_bytes()).ok_or(RuleError::UnknownCommand)?;
-        if rest.contains('|') {
-            return Err(RuleError::FirstArgOfSubcommand);
+        if let Some((sub, _)) = rest.split_once('|') {
+            let known = table.find_sub(parent, sub.as_bytes()).is_some();
+            return Err(if known { RuleError::FirstArgOfSubcommand } else { RuleError::UnknownCommand });
         }
         if let Some(sub) = table.find_sub(parent, rest.as_bytes()) {
             self.allow(sub, allowed);
@@ -501,6 +502,7 @@ mod tests {
             (&["<x"], RuleError::NoSuchPassword),
             (&["#12"], RuleError::BadHash),
             (&["+config|get|x"], RuleError::FirstArgOfSubcommand),
+            (&["+get|a|b"], RuleError::UnknownCommand),
             (&["what"], RuleError::Syntax),
         ] {
             assert_eq!(user(rules).unwrap_err(), error, "{rules:?}");
