@@ -387,8 +387,9 @@ fn refusals_are_in_redis_words() {
     let error = |result: redis::RedisResult<Value>| result.unwrap_err().to_string();
     assert!(error(try_run(&mut c, &["SET", "k", "v"])).contains("Not enough good replicas to write."));
     follow(&r, m.port);
+    // Replicas in good order are counted once a second.
+    wait_for(10, "the replica counts", || try_run::<()>(&mut c, &["SET", "k", "v"]).is_ok());
     wait_in_sync(&m, &r);
-    run::<()>(&mut c, &["SET", "k", "v"]);
     let mut replica = r.connect();
     assert!(error(try_run(&mut replica, &["SET", "k", "w"])).contains("You can't write against a read only replica."));
     assert!(error(try_run(&mut replica, &["FAILOVER"])).contains("FAILOVER is not valid when server is a replica."));
