@@ -1,7 +1,7 @@
 //! Runs a command: its context, its statistics, and what is propagated for it.
 
 use super::command::Command;
-use super::error::{CmdError, CmdResult};
+use super::error::CmdError;
 use super::table::CmdRef;
 use crate::keyspace::effects::target;
 use crate::net::{Client, ClientFlags, ClientId};
@@ -114,12 +114,5 @@ impl Server {
     pub fn write_error(&mut self, out: &mut Reply, error: &CmdError) {
         out.error(&error.0);
         self.stats.count_error(error.code());
-    }
-
-    /// Runs a command built by the server itself, and gives its reply. For tests of commands and internal use.
-    pub fn call_result(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> (Reply, CmdResult) {
-        let mut out = Reply::default();
-        self.call(id, cmd, args, &mut out);
-        (out, Ok(()))
     }
 }
