@@ -14,6 +14,7 @@ pub mod list;
 pub mod object;
 pub mod set;
 pub mod watch;
+pub mod zset;
 
 pub use db::{Db, EntryMut, Place};
 pub use effects::Effects;

@@ -12,6 +12,7 @@ pub mod listpack;
 pub mod long_double;
 pub mod lzf;
 pub mod numbers;
+pub mod ordered;
 pub mod quicklist;
 pub mod table;
 pub mod ziplist;
