@@ -9,6 +9,7 @@ use crate::structs::numbers::{f64_text, f64_to_i64, parse_f64};
 pub use crate::structs::ordered::Update;
 use crate::structs::ordered::{self, OrderedSet};
 use crate::structs::table::HashSeed;
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -52,7 +53,9 @@ fn ordered<'a>(seed: HashSeed, members: impl Iterator<Item = (Item<'a>, f64)>, l
     let mut set = OrderedSet::new(seed);
     set.reserve(len);
     let mut int = IntBuf::new();
-    members.for_each(|(member, score)| drop(set.update(member.bytes(&mut int), |_| Some(score))));
+    members.for_each(|(member, score)| {
+        set.update(member.bytes(&mut int), |_| Some(score));
+    });
     set
 }
 
@@ -139,6 +142,14 @@ pub fn checked(list: Listpack) -> Option<Listpack> {
     Some(sorted)
 }
 
+/// Puts members in the order of a sorted set.
+pub fn sort_members(members: &mut [(Item<'_>, f64)]) {
+    members.sort_unstable_by(|(a, a_score), (b, b_score)| {
+        let by_text = || a.bytes(&mut IntBuf::new()).cmp(b.bytes(&mut IntBuf::new()));
+        a_score.partial_cmp(b_score).unwrap_or(Ordering::Equal).then_with(by_text)
+    });
+}
+
 impl Zset {
     pub fn new() -> Zset {
         Zset::Packed(Listpack::new())
@@ -151,6 +162,26 @@ impl Zset {
             set.make_ordered(len, limits);
         }
         set
+    }
+
+    /// Of members in order.
+    pub fn from_sorted(members: &[(Item<'_>, f64)], limits: &ZsetLimits) -> Zset {
+        let mut list = Listpack::new();
+        let mut int = IntBuf::new();
+        let is_small = members.len() <= limits.packed
+            && members.iter().all(|(member, score)| {
+                let text = member.bytes(&mut int);
+                let fits = text.len() <= limits.packed_value && list.safe_to_add(text.len());
+                if fits {
+                    list.push_back(text);
+                    push_score(&mut list, *score);
+                }
+                fits
+            });
+        if is_small {
+            return Zset::Packed(list);
+        }
+        Zset::Ordered(Box::new(ordered(limits.seed, members.iter().copied(), members.len())))
     }
 
     fn make_ordered(&mut self, len: usize, limits: &ZsetLimits) {
@@ -171,23 +202,6 @@ impl Zset {
         if self.len() > limits.packed {
             self.make_ordered(self.len(), limits);
         }
-    }
-
-    /// Packs a sorted set that is done, if it is small.
-    pub fn pack_if_small(&mut self, limits: &ZsetLimits) {
-        let Zset::Ordered(set) = self else { return };
-        if set.len() > limits.packed {
-            return;
-        }
-        let mut list = Listpack::new();
-        for (member, score) in set.range(0, set.len(), false) {
-            if member.len() > limits.packed_value || !list.safe_to_add(member.len()) {
-                return;
-            }
-            list.push_back(member);
-            push_score(&mut list, score);
-        }
-        *self = Zset::Packed(list);
     }
 
     pub fn encoding_name(&self) -> &'static str {
@@ -259,8 +273,10 @@ impl Zset {
             insert(list, member, score);
             return Update::Added;
         }
-        self.make_ordered(self.len() + 1, limits);
-        self.update(member, limits, |_| Some(score))
+        let mut set = ordered(limits.seed, self.iter(), self.len() + 1);
+        set.update(member, |_| Some(score));
+        *self = Zset::Ordered(Box::new(set));
+        Update::Added
     }
 
     /// Gives a member a score.
@@ -421,7 +437,9 @@ mod tests {
                         let mut removed = Vec::new();
                         set.remove_range(n, 2, &mut |m, s| removed.push((s, m.to_vec())));
                         let expected: Vec<_> = sorted(&model).into_iter().skip(n).take(2).collect();
-                        expected.iter().for_each(|(_, m)| drop(model.remove(m)));
+                        for (_, member) in &expected {
+                            model.remove(member);
+                        }
                         prop_assert_eq!(removed, expected);
                     }
                     _ => {
@@ -441,9 +459,10 @@ mod tests {
                     prop_assert_eq!(set.rank(member), Some((rank, *s)));
                 }
             }
-            let mut small = set.clone();
-            small.pack_if_small(&limits);
-            prop_assert_eq!(small.iter().collect::<Vec<_>>().len(), set.len());
+            let members: Vec<_> = set.iter().collect();
+            let again = Zset::from_sorted(&members, &limits);
+            prop_assert_eq!(again.encoding_name(), if members.len() <= packed { "listpack" } else { "skiplist" });
+            prop_assert_eq!(again.iter().collect::<Vec<_>>(), members);
         }
     }
 
@@ -451,7 +470,9 @@ mod tests {
     fn listpacks_from_elsewhere_are_checked() {
         let list = |items: &[&str]| {
             let mut list = Listpack::new();
-            items.iter().for_each(|i| drop(list.push_back(i.as_bytes())));
+            for item in items {
+                list.push_back(item.as_bytes());
+            }
             list
         };
         for bad in [&["a"][..], &["a", "nan"], &["a", "x"], &["a", "1", "a", "2"]] {

@@ -5,6 +5,7 @@
 
 pub mod crc64;
 pub mod entry;
+pub mod geohash;
 pub mod glob;
 mod grisu;
 pub mod intset;

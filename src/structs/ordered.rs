@@ -119,7 +119,8 @@ impl OrderedSet {
     /// Up to `count` members from rank `from` on, upwards or (`back`) downwards.
     pub fn range(&self, from: usize, count: usize, back: bool) -> Range<'_> {
         let len = self.len();
-        let left = if back { count.min(if from < len { from + 1 } else { 0 }) } else { count.min(len.saturating_sub(from)) };
+        let left =
+            if back { count.min(if from < len { from + 1 } else { 0 }) } else { count.min(len.saturating_sub(from)) };
         Range { tree: &self.tree, next: from, left, back, leaf: &[], at: 0 }
     }
 

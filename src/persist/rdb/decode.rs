@@ -454,9 +454,9 @@ impl<S: BufRead> Cursor<'_, S> {
                 let list = self.listpack()?;
                 self.packed_zset(list, "Zset listpack integrity check failed.")
             }
-            ValueType::StreamListpacks
-            | ValueType::StreamListpacks2
-            | ValueType::StreamListpacks3 => Err(self.err(ErrorKind::Unsupported(value_type))),
+            ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
+                Err(self.err(ErrorKind::Unsupported(value_type)))
+            }
         }
     }
 

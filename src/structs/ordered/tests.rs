@@ -74,7 +74,9 @@ proptest! {
                     set.remove_range(from, count, |name, score| removed.push((name.to_vec(), score)));
                     let expected: Vec<_> = sorted(&model).into_iter().skip(from).take(count).collect();
                     prop_assert_eq!(&removed, &expected);
-                    removed.iter().for_each(|(name, _)| drop(model.remove(name)));
+                    for (name, _) in &removed {
+                        model.remove(name);
+                    }
                 }
             }
             set.check_invariants();
@@ -124,7 +126,9 @@ fn many_members_in_any_order() {
         let mut seen = std::collections::HashSet::new();
         let mut cursor = 0;
         loop {
-            cursor = set.scan(cursor, |name, _| drop(seen.insert(name.to_vec())));
+            cursor = set.scan(cursor, |name, _| {
+                seen.insert(name.to_vec());
+            });
             if cursor == 0 {
                 break;
             }
