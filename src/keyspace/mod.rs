@@ -15,6 +15,7 @@ pub mod list;
 pub mod object;
 pub mod set;
 pub mod watch;
+pub mod zset;
 
 pub use db::{Db, EntryMut, KeyHash, Place};
 pub use effects::Effects;

@@ -2,6 +2,8 @@
 //!
 //! One method per kind of reply; what RESP2 lacks is written as the nearest thing it has, as Redis does.
 
+use crate::structs::numbers::f64_text;
+
 /// A place in the reply whose array or map header is written once its length is known.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
@@ -130,6 +132,18 @@ impl Reply {
             self.crlf();
         } else {
             self.bulk_str(text);
+        }
+    }
+
+    /// A double; a bulk string in RESP2.
+    pub fn double(&mut self, value: f64) {
+        let text = f64_text(value);
+        if self.resp3 {
+            self.buf.push(b',');
+            self.raw(&text);
+            self.crlf();
+        } else {
+            self.bulk(&text);
         }
     }
 
