@@ -133,7 +133,7 @@ impl Server {
 pub fn table_stats(entry: &Entry) -> Option<String> {
     match entry.object()? {
         Object::Set(Set::Table(table)) | Object::Hash(Hash::Table(table)) => Some(table.stats()),
-        Object::Set(_) | Object::Hash(_) | Object::List(_) => None,
+        Object::Set(_) | Object::Hash(_) | Object::List(_) | Object::Stream(_) => None,
     }
 }
 

@@ -5,6 +5,7 @@ use super::list::List;
 use super::set::{Set, SetLimits};
 use crate::structs::entry::{NewValue, ValueRef};
 use crate::structs::quicklist;
+use crate::structs::stream::Stream;
 
 /// A key with its value in one allocation.
 pub type Entry = crate::structs::entry::Entry<Object>;
@@ -15,6 +16,7 @@ pub enum Object {
     List(List),
     Set(Set),
     Hash(Hash),
+    Stream(Box<Stream>),
 }
 
 impl From<List> for NewValue<'static, Object> {
@@ -35,6 +37,12 @@ impl From<Hash> for NewValue<'static, Object> {
     }
 }
 
+impl From<Stream> for NewValue<'static, Object> {
+    fn from(stream: Stream) -> NewValue<'static, Object> {
+        NewValue::Object(Box::new(Object::Stream(Box::new(stream))))
+    }
+}
+
 /// When values change their encoding: what the configuration says about it.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueLimits {
@@ -50,16 +58,18 @@ pub fn type_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::List(_)) => "list",
         ValueRef::Object(Object::Set(_)) => "set",
         ValueRef::Object(Object::Hash(_)) => "hash",
+        ValueRef::Object(Object::Stream(_)) => "stream",
     }
 }
 
-/// The number of the type in digests and the like: as RDB numbers the types themselves.
+/// The number of the type in digests and the like.
 pub fn type_number(entry: &Entry) -> u32 {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
         ValueRef::Object(Object::List(_)) => 1,
         ValueRef::Object(Object::Set(_)) => 2,
         ValueRef::Object(Object::Hash(_)) => 4,
+        ValueRef::Object(Object::Stream(_)) => 6,
     }
 }
 
@@ -75,6 +85,7 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::List(list)) => list.encoding_name(),
         ValueRef::Object(Object::Set(set)) => set.encoding_name(),
         ValueRef::Object(Object::Hash(hash)) => hash.encoding_name(),
+        ValueRef::Object(Object::Stream(_)) => "stream",
     }
 }
 
@@ -85,6 +96,7 @@ pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
         ValueRef::Object(Object::List(list)) => list.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Set(set)) => set.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Hash(hash)) => hash.mem_bytes_sampled(samples),
+        ValueRef::Object(Object::Stream(stream)) => stream.mem_bytes_sampled(samples),
     }
 }
 
@@ -105,6 +117,7 @@ pub fn free_effort(entry: &Entry) -> usize {
         ValueRef::Object(Object::List(list)) => list.free_effort(),
         ValueRef::Object(Object::Set(set)) => set.free_effort(),
         ValueRef::Object(Object::Hash(hash)) => hash.free_effort(),
+        ValueRef::Object(Object::Stream(stream)) => stream.free_effort(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::child::Reporter;
 use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
+use super::stream_commands::put_stream_commands;
 use crate::config::MaxmemoryPolicy;
 use crate::keyspace::{Entry, Object};
 use crate::server::{REDIS_VERSION, Server};
@@ -86,6 +87,7 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
         ValueRef::Object(Object::List(list)) => ValueView::List(list),
         ValueRef::Object(Object::Set(set)) => ValueView::Set(set),
         ValueRef::Object(Object::Hash(hash)) => ValueView::Hash(hash),
+        ValueRef::Object(Object::Stream(stream)) => ValueView::Stream(stream),
     }
 }
 
@@ -205,6 +207,16 @@ impl Server {
                     ValueRef::Object(Object::Hash(hash)) => {
                         let items = hash.iter().flat_map(|(field, value)| [field, value]);
                         put_collection(&mut buf, &mut out, b"HMSET", entry.key(), items, hash.len(), 2)?;
+                    }
+                    ValueRef::Object(Object::Stream(stream)) => {
+                        put_stream_commands(entry.key(), stream, &mut |command| {
+                            put_command(&mut buf, command);
+                            if buf.len() >= FLUSH_AT {
+                                out.write_all(&buf)?;
+                                buf.clear();
+                            }
+                            Ok(())
+                        })?;
                     }
                     ValueRef::Object(Object::List(list)) => {
                         put_collection(&mut buf, &mut out, b"RPUSH", entry.key(), list.walk(0), list.len(), 1)?;

@@ -13,6 +13,7 @@ pub mod long_double;
 pub mod lzf;
 pub mod numbers;
 pub mod quicklist;
+pub mod stream;
 pub mod table;
 pub mod ziplist;
 

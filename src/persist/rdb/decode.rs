@@ -11,6 +11,7 @@ use crate::structs::entry::IntBuf;
 use crate::structs::intset::Intset;
 use crate::structs::listpack::{Item as Packed, Listpack};
 use crate::structs::quicklist::Body;
+use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf, ziplist};
 use std::collections::HashSet;
 use std::io::{self, BufRead};
@@ -64,6 +65,7 @@ pub enum Value {
     PackedHash(Listpack),
     /// Fields and values, no field twice.
     Fields(Vec<(Vec<u8>, Vec<u8>)>),
+    Stream(Box<Stream>),
     /// A collection without elements: no server stores one, old ones wrote them.
     Empty,
 }
@@ -206,7 +208,7 @@ impl<S: BufRead> Cursor<'_, S> {
     }
 
     #[track_caller]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
         self.exact(&mut out)?;
         Ok(out)
@@ -276,6 +278,14 @@ impl<S: BufRead> Cursor<'_, S> {
     pub(crate) fn len(&mut self) -> Result<u64> {
         match self.len_or_encoding()? {
             Len::Plain(u64::MAX) => Err(self.err(ErrorKind::Eof)),
+            Len::Plain(n) | Len::Encoded(n) => Ok(n),
+        }
+    }
+
+    /// A number in the form of a length, of any size.
+    #[track_caller]
+    pub(crate) fn number(&mut self) -> Result<u64> {
+        match self.len_or_encoding()? {
             Len::Plain(n) | Len::Encoded(n) => Ok(n),
         }
     }
@@ -438,13 +448,12 @@ impl<S: BufRead> Cursor<'_, S> {
                 let list = self.listpack()?;
                 self.packed_hash(list)
             }
-            ValueType::Zset
-            | ValueType::Zset2
-            | ValueType::ZsetZiplist
-            | ValueType::StreamListpacks
-            | ValueType::ZsetListpack
-            | ValueType::StreamListpacks2
-            | ValueType::StreamListpacks3 => Err(self.err(ErrorKind::Unsupported(value_type))),
+            ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
+                self.stream(value_type).map(|stream| Value::Stream(Box::new(stream)))
+            }
+            ValueType::Zset | ValueType::Zset2 | ValueType::ZsetZiplist | ValueType::ZsetListpack => {
+                Err(self.err(ErrorKind::Unsupported(value_type)))
+            }
         }
     }
 

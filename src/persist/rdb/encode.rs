@@ -3,12 +3,14 @@
 //! Invariant: `Writer` counts and checksums every byte that reaches its sink, in order. Flushing to disk (fsync, rename)
 //! is the sink's and the caller's matter.
 
+use super::stream::put_stream;
 use super::{VERSION, ValueType, opcode};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
 use crate::structs::entry::IntBuf;
 use crate::structs::quicklist::Body;
+use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf};
 use std::io::{self, Write};
 
@@ -117,6 +119,7 @@ pub enum ValueView<'a> {
     List(&'a List),
     Set(&'a Set),
     Hash(&'a Hash),
+    Stream(&'a Stream),
 }
 
 impl ValueView<'_> {
@@ -130,6 +133,7 @@ impl ValueView<'_> {
             ValueView::Set(Set::Table(_)) => ValueType::Set,
             ValueView::Hash(Hash::Packed(_)) => ValueType::HashListpack,
             ValueView::Hash(Hash::Table(_)) => ValueType::Hash,
+            ValueView::Stream(_) => ValueType::StreamListpacks3,
         }
     }
 }
@@ -163,6 +167,7 @@ pub fn put_value(
                 spill(buf)?;
             }
         }
+        ValueView::Stream(stream) => put_stream(buf, stream, compress, spill)?,
         ValueView::List(List::Packed(list)) => {
             put_len(buf, 1);
             put_len(buf, CONTAINER_PACKED);
@@ -316,7 +321,7 @@ impl<W: Write> Writer<W> {
         self.string(key)?;
         match value {
             ValueView::Str(s) => self.string(s),
-            ValueView::Int(_) | ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) => {
+            ValueView::Int(_) | ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) | ValueView::Stream(_) => {
                 let mut buf = std::mem::take(&mut self.buf);
                 let compress = self.compress;
                 let put = put_value(&mut buf, value, compress, &mut |buf| {
