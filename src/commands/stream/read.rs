@@ -191,21 +191,17 @@ fn read(ctx: &mut Ctx<'_>, args: Args<'_>, for_group: bool) -> CmdResult {
     for (key, id) in options.keys.iter().zip(options.ids.iter()) {
         places.push(place_of(ctx, key, id, options.reader)?);
     }
-    let mut mark = None;
+    // Nothing is written unless a stream has something to say.
+    let mark = ctx.out.open();
     let mut served = 0;
     for (key, from) in options.keys.iter().zip(&places) {
-        // Whatever there is to say about the stream is preceded by this, and taken back if there is nothing.
-        let begin = *mark.get_or_insert_with(|| ctx.out.open());
         let gave = match options.reader {
             Some(reader) => read_for_group(ctx, key, *from, reader, &options)?,
             None => read_plainly(ctx, key, *from, options.count)?,
         };
         served += usize::from(gave);
-        mark = Some(begin);
     }
-    if let Some(mark) = mark
-        && served > 0
-    {
+    if served > 0 {
         if ctx.out.resp3 {
             ctx.out.close_map(mark, served)
         } else {

@@ -6,7 +6,7 @@
 
 use super::decode::Cursor;
 use super::encode::{put_len, put_string};
-use super::{Error, ErrorKind, ValueType};
+use super::{Error, ValueType};
 use crate::structs::listpack::Listpack;
 use crate::structs::stream::{Counters, Group, Log, Node, Pending, Stream, StreamId};
 use std::collections::BTreeMap;
@@ -156,9 +156,9 @@ impl<S: BufRead> Cursor<'_, S> {
                 group.assign(id, Pending { time_ms, deliveries, owner });
             }
         }
-        match unowned.is_empty() {
-            true => Ok(()),
-            false => Err(self.err(ErrorKind::Corrupt("Stream CG PEL entry without consumer".into()))),
+        if !unowned.is_empty() {
+            return Err(self.corrupt("Stream CG PEL entry without consumer"));
         }
+        Ok(())
     }
 }
