@@ -22,6 +22,7 @@ pub mod replication;
 pub mod scan;
 pub mod server;
 pub mod set;
+pub mod stream;
 pub mod string;
 pub mod transaction;
 pub mod watch_server;
@@ -54,6 +55,10 @@ pub const ALL: &[&[Command]] = &[
     scan::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
+    stream::COMMANDS,
+    stream::group::COMMANDS,
+    stream::info::COMMANDS,
+    stream::read::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
     watch_server::COMMANDS,
