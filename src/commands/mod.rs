@@ -11,6 +11,7 @@ pub mod debug;
 pub mod expire;
 pub mod generic;
 pub mod hash;
+pub mod hyperloglog;
 pub mod lcs;
 pub mod list;
 pub mod migrate;
@@ -21,6 +22,7 @@ pub mod replication;
 pub mod scan;
 pub mod server;
 pub mod set;
+pub mod sort;
 pub mod string;
 pub mod transaction;
 pub mod watch_server;
@@ -40,6 +42,7 @@ pub const ALL: &[&[Command]] = &[
     expire::COMMANDS,
     generic::COMMANDS,
     hash::COMMANDS,
+    hyperloglog::COMMANDS,
     list::COMMANDS,
     migrate::COMMANDS,
     object::COMMANDS,
@@ -49,6 +52,7 @@ pub const ALL: &[&[Command]] = &[
     scan::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
+    sort::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
     watch_server::COMMANDS,

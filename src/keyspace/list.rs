@@ -87,6 +87,11 @@ impl List {
         self.try_pack(limits, true);
     }
 
+    /// To be called on a new list that was filled.
+    pub fn fit(&mut self, limits: Limits) {
+        self.try_pack(limits, false);
+    }
+
     /// Makes a quicklist that is small enough a listpack; one that shrinks has to be well below the limit.
     fn try_pack(&mut self, limits: Limits, shrinking: bool) {
         let List::Quick(list) = self else { return };

@@ -7,6 +7,7 @@ pub mod crc64;
 pub mod entry;
 pub mod glob;
 mod grisu;
+pub mod hll;
 pub mod intset;
 pub mod listpack;
 pub mod long_double;
