@@ -30,7 +30,9 @@ impl List {
 
     /// A list of these elements, in the encoding that its size calls for.
     pub fn from_bodies(bodies: Vec<Body>, limits: Limits) -> List {
-        let mut list = List::Quick(Box::new(Quicklist::from_bodies(bodies)));
+        let mut list = Quicklist::from_bodies(bodies);
+        list.compress(limits);
+        let mut list = List::Quick(Box::new(list));
         list.try_pack(limits, false);
         list
     }
@@ -130,10 +132,11 @@ impl List {
         usize::try_from(from_start).ok().filter(|i| *i < len)
     }
 
-    pub fn get(&self, index: usize) -> Option<Item<'_>> {
+    /// Shows the element of an index to `f`.
+    pub fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match self {
-            List::Packed(list) => i64::try_from(index).ok().and_then(|i| list.seek(i)).map(|pos| list.get(pos)),
-            List::Quick(list) => list.get(index),
+            List::Packed(list) => i64::try_from(index).ok().and_then(|i| list.seek(i)).map(|pos| f(list.get(pos))),
+            List::Quick(list) => list.get(index, f),
         }
     }
 

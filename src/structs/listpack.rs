@@ -305,6 +305,12 @@ impl Listpack {
         Ok(Listpack { bytes })
     }
 
+    /// Takes back bytes that `into_bytes` or `as_bytes` gave.
+    pub(super) fn from_own_bytes(bytes: Vec<u8>) -> Listpack {
+        debug_assert!(Listpack::from_bytes(bytes.clone()).is_ok());
+        Listpack { bytes }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -587,6 +593,13 @@ pub struct Iter<'a> {
     list: &'a Listpack,
     front: usize,
     back: usize,
+}
+
+impl Iter<'_> {
+    /// Whether no element is left.
+    pub fn is_over(&self) -> bool {
+        self.front >= self.back
+    }
 }
 
 impl<'a> Iterator for Iter<'a> {
