@@ -8,6 +8,7 @@ pub mod entry;
 pub mod geohash;
 pub mod glob;
 mod grisu;
+pub mod hll;
 pub mod intset;
 pub mod listpack;
 pub mod long_double;
@@ -15,6 +16,7 @@ pub mod lzf;
 pub mod numbers;
 pub mod ordered;
 pub mod quicklist;
+pub mod stream;
 pub mod table;
 pub mod ziplist;
 
