@@ -5,6 +5,7 @@ use crate::keyspace::Object;
 use crate::keyspace::hash::{Hash, HashLimits};
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::set::{Set, SetLimits};
+use crate::keyspace::zset::{Zset, ZsetLimits};
 use crate::persist::rdb::put_value;
 use crate::persist::snapshot::value_view;
 use crate::server::Server;
@@ -74,6 +75,11 @@ impl Server {
                 packed_value: self.cfg.hash_max_listpack_value,
                 seed: self.ks.seed,
             },
+            zset: ZsetLimits {
+                packed: self.cfg.zset_max_listpack_entries,
+                packed_value: self.cfg.zset_max_listpack_value,
+                seed: self.ks.seed,
+            },
         }
     }
 
@@ -133,7 +139,8 @@ impl Server {
 pub fn table_stats(entry: &Entry) -> Option<String> {
     match entry.object()? {
         Object::Set(Set::Table(table)) | Object::Hash(Hash::Table(table)) => Some(table.stats()),
-        Object::Set(_) | Object::Hash(_) | Object::List(_) | Object::Stream(_) => None,
+        Object::Zset(Zset::Ordered(set)) => Some(set.table_stats()),
+        Object::Set(_) | Object::Hash(_) | Object::Zset(_) | Object::List(_) | Object::Stream(_) => None,
     }
 }
 

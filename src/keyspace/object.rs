@@ -3,6 +3,7 @@
 use super::hash::{Hash, HashLimits};
 use super::list::List;
 use super::set::{Set, SetLimits};
+use super::zset::{Zset, ZsetLimits};
 use crate::structs::entry::{NewValue, ValueRef};
 use crate::structs::quicklist;
 use crate::structs::stream::Stream;
@@ -16,6 +17,7 @@ pub enum Object {
     List(List),
     Set(Set),
     Hash(Hash),
+    Zset(Zset),
     Stream(Box<Stream>),
 }
 
@@ -37,6 +39,12 @@ impl From<Hash> for NewValue<'static, Object> {
     }
 }
 
+impl From<Zset> for NewValue<'static, Object> {
+    fn from(zset: Zset) -> NewValue<'static, Object> {
+        NewValue::Object(Box::new(Object::Zset(zset)))
+    }
+}
+
 impl From<Stream> for NewValue<'static, Object> {
     fn from(stream: Stream) -> NewValue<'static, Object> {
         NewValue::Object(Box::new(Object::Stream(Box::new(stream))))
@@ -49,6 +57,7 @@ pub struct ValueLimits {
     pub list: quicklist::Limits,
     pub set: SetLimits,
     pub hash: HashLimits,
+    pub zset: ZsetLimits,
 }
 
 /// The name TYPE prints.
@@ -58,6 +67,7 @@ pub fn type_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::List(_)) => "list",
         ValueRef::Object(Object::Set(_)) => "set",
         ValueRef::Object(Object::Hash(_)) => "hash",
+        ValueRef::Object(Object::Zset(_)) => "zset",
         ValueRef::Object(Object::Stream(_)) => "stream",
     }
 }
@@ -68,6 +78,7 @@ pub fn type_number(entry: &Entry) -> u32 {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
         ValueRef::Object(Object::List(_)) => 1,
         ValueRef::Object(Object::Set(_)) => 2,
+        ValueRef::Object(Object::Zset(_)) => 3,
         ValueRef::Object(Object::Hash(_)) => 4,
         ValueRef::Object(Object::Stream(_)) => 6,
     }
@@ -85,6 +96,7 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::List(list)) => list.encoding_name(),
         ValueRef::Object(Object::Set(set)) => set.encoding_name(),
         ValueRef::Object(Object::Hash(hash)) => hash.encoding_name(),
+        ValueRef::Object(Object::Zset(zset)) => zset.encoding_name(),
         ValueRef::Object(Object::Stream(_)) => "stream",
     }
 }
@@ -96,6 +108,7 @@ pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
         ValueRef::Object(Object::List(list)) => list.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Set(set)) => set.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Hash(hash)) => hash.mem_bytes_sampled(samples),
+        ValueRef::Object(Object::Zset(zset)) => zset.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Stream(stream)) => stream.mem_bytes_sampled(samples),
     }
 }
@@ -117,6 +130,7 @@ pub fn free_effort(entry: &Entry) -> usize {
         ValueRef::Object(Object::List(list)) => list.free_effort(),
         ValueRef::Object(Object::Set(set)) => set.free_effort(),
         ValueRef::Object(Object::Hash(hash)) => hash.free_effort(),
+        ValueRef::Object(Object::Zset(zset)) => zset.free_effort(),
         ValueRef::Object(Object::Stream(stream)) => stream.free_effort(),
     }
 }

@@ -12,6 +12,7 @@ use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
 use crate::keyspace::{Db, Entry, Object};
 use crate::server::Server;
 use crate::structs::entry::NewValue;
@@ -103,6 +104,19 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
                 hash.set(field, value, &limits.hash);
             }
             hash.into()
+        }
+        Value::PackedZset(list) => {
+            let mut zset = Zset::Packed(list);
+            zset.fit(&limits.zset);
+            zset.into()
+        }
+        Value::ScoredMembers(members) => {
+            let longest = members.iter().map(|(m, _)| m.len()).max().unwrap_or(0);
+            let mut zset = Zset::for_members(members.len(), longest, &limits.zset);
+            for (member, score) in &members {
+                zset.set(member, *score, &limits.zset);
+            }
+            zset.into()
         }
         Value::Stream(stream) => NewValue::Object(Box::new(Object::Stream(stream))),
         Value::Empty => return None,
@@ -304,10 +318,7 @@ impl Server {
             ErrorKind::Eof | ErrorKind::Io(_) => {
                 log::warn!("Short read or OOM loading DB. Unrecoverable error, aborting now.");
             }
-            ErrorKind::Corrupt(_)
-            | ErrorKind::Unsupported(_)
-            | ErrorKind::UnknownType(_)
-            | ErrorKind::Module { .. } => {}
+            ErrorKind::Corrupt(_) | ErrorKind::UnknownType(_) | ErrorKind::Module { .. } => {}
         }
         match origin {
             Origin::Socket if error.is_corruption() => {

@@ -5,6 +5,7 @@
 
 pub mod crc64;
 pub mod entry;
+pub mod geohash;
 pub mod glob;
 mod grisu;
 pub mod intset;
@@ -12,6 +13,7 @@ pub mod listpack;
 pub mod long_double;
 pub mod lzf;
 pub mod numbers;
+pub mod ordered;
 pub mod quicklist;
 pub mod stream;
 pub mod table;
