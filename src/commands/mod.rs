@@ -12,6 +12,7 @@ pub mod expire;
 pub mod generic;
 pub mod geo;
 pub mod hash;
+pub mod hyperloglog;
 pub mod lcs;
 pub mod list;
 pub mod migrate;
@@ -22,6 +23,7 @@ pub mod replication;
 pub mod scan;
 pub mod server;
 pub mod set;
+pub mod sort;
 pub mod stream;
 pub mod string;
 pub mod transaction;
@@ -46,6 +48,7 @@ pub const ALL: &[&[Command]] = &[
     generic::COMMANDS,
     geo::COMMANDS,
     hash::COMMANDS,
+    hyperloglog::COMMANDS,
     list::COMMANDS,
     migrate::COMMANDS,
     object::COMMANDS,
@@ -55,6 +58,7 @@ pub const ALL: &[&[Command]] = &[
     scan::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
+    sort::COMMANDS,
     stream::COMMANDS,
     stream::group::COMMANDS,
     stream::info::COMMANDS,

@@ -6,6 +6,7 @@ use super::child::Reporter;
 use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
 use super::stream_commands::put_stream_commands;
 use crate::config::MaxmemoryPolicy;
+use crate::keyspace::list::List;
 use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
 use crate::server::{REDIS_VERSION, Server};
@@ -223,7 +224,7 @@ impl Server {
                         })?;
                     }
                     ValueRef::Object(Object::List(list)) => {
-                        put_collection(&mut buf, &mut out, b"RPUSH", entry.key(), list.walk(0), list.len(), 1)?;
+                        put_list(&mut buf, &mut out, entry.key(), list)?;
                     }
                 }
                 if let Some(at_ms) = entry.expire_ms() {
@@ -267,6 +268,28 @@ fn put_collection<'a, W: Write>(
         put_arg(buf, verb);
         put_arg(buf, key);
         items.by_ref().take(here * width).for_each(|item| put_arg(buf, item.bytes(&mut IntBuf::new())));
+        left -= here;
+        if buf.len() >= FLUSH_AT {
+            out.write_all(buf)?;
+            buf.clear();
+        }
+    }
+    Ok(())
+}
+
+/// As `put_collection` for a list.
+fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
+    let mut walk = list.walk(0);
+    let mut left = list.len();
+    while left > 0 {
+        let here = left.min(ITEMS_PER_COMMAND);
+        put_header(buf, 2 + here);
+        put_arg(buf, b"RPUSH");
+        put_arg(buf, key);
+        for _ in 0..here {
+            let Some(item) = walk.step() else { break };
+            put_arg(buf, item.bytes(&mut IntBuf::new()));
+        }
         left -= here;
         if buf.len() >= FLUSH_AT {
             out.write_all(buf)?;

@@ -305,6 +305,12 @@ impl Listpack {
         Ok(Listpack { bytes })
     }
 
+    /// Takes back bytes that `into_bytes` or `as_bytes` gave.
+    pub(super) fn from_own_bytes(bytes: Vec<u8>) -> Listpack {
+        debug_assert!(Listpack::from_bytes(bytes.clone()).is_ok());
+        Listpack { bytes }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -617,6 +623,11 @@ impl Iter<'_> {
     /// The place of the element that comes next from the front.
     pub fn place(&self) -> Option<Pos> {
         (self.front < self.back).then_some(Pos(self.front))
+    }
+
+    /// Whether no element is left.
+    pub fn is_over(&self) -> bool {
+        self.front >= self.back
     }
 }
 

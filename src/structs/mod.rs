@@ -8,6 +8,7 @@ pub mod entry;
 pub mod geohash;
 pub mod glob;
 mod grisu;
+pub mod hll;
 pub mod intset;
 pub mod listpack;
 pub mod long_double;

@@ -120,6 +120,8 @@ pub struct Reader<S: BufRead> {
     crc: u64,
     checksum: bool,
     interval_bytes: u64,
+    /// Packed collections are searched for what stands there twice.
+    deep: bool,
     version: Option<u32>,
     done: bool,
 }
@@ -127,7 +129,13 @@ pub struct Reader<S: BufRead> {
 impl<S: BufRead> Reader<S> {
     /// `checksum` false skips computing and checking it; `interval_bytes` 0 never calls the progress callback.
     pub fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
-        Reader { src, offset: 0, crc: 0, checksum, interval_bytes, version: None, done: false }
+        Reader { src, offset: 0, crc: 0, checksum, interval_bytes, deep: true, version: None, done: false }
+    }
+
+    /// Whether packed collections are searched for elements that stand there twice. Whatever could not be walked safely
+    /// is refused in any case.
+    pub fn deep(self, deep: bool) -> Reader<S> {
+        Reader { deep, ..self }
     }
 
     /// Bytes read so far.
@@ -440,19 +448,21 @@ impl<S: BufRead> Cursor<'_, S> {
                 Ok(if ints.is_empty() { Value::Empty } else { Value::Ints(ints) })
             }
             ValueType::SetListpack => {
-                let list = self.listpack()?;
-                self.refuse_twice(list.iter())?;
+                let list = self.listpack("Set listpack")?;
+                if self.r.deep {
+                    self.refuse_twice(list.iter(), "Set listpack")?;
+                }
                 Ok(if list.is_empty() { Value::Empty } else { Value::PackedSet(list) })
             }
             ValueType::Hash => self.hash(),
             ValueType::HashZipmap => self.zipmap(),
             ValueType::HashZiplist => {
                 let list = self.ziplist()?;
-                self.packed_hash(list)
+                self.packed_hash(list, true, "Hash ziplist")
             }
             ValueType::HashListpack => {
-                let list = self.listpack()?;
-                self.packed_hash(list)
+                let list = self.listpack("Hash listpack")?;
+                self.packed_hash(list, self.r.deep, "Hash listpack")
             }
             ValueType::Zset => self.zset(Self::text_double),
             ValueType::Zset2 => self.zset(|c| Ok(f64::from_le_bytes(c.array()?))),
@@ -461,7 +471,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 self.packed_zset(list, "Zset ziplist integrity check failed.")
             }
             ValueType::ZsetListpack => {
-                let list = self.listpack()?;
+                let list = self.listpack("Zset listpack")?;
                 self.packed_zset(list, "Zset listpack integrity check failed.")
             }
             ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
@@ -470,12 +480,17 @@ impl<S: BufRead> Cursor<'_, S> {
         }
     }
 
-    /// Refuses a collection that names something twice.
-    fn refuse_twice<'a>(&self, items: impl Iterator<Item = Packed<'a>>) -> Result<()> {
+    /// Refuses a collection, `what`, that names something twice.
+    fn refuse_twice<'a>(&self, items: impl Iterator<Item = Packed<'a>>, what: &str) -> Result<()> {
         let mut seen = HashSet::new();
         for item in items {
-            if !seen.insert(Packed::of(item.bytes(&mut IntBuf::new())).to_vec()) {
-                return Err(self.corrupt("Duplicate elements in a collection"));
+            // An integer may also stand there as text.
+            let item = match item {
+                Packed::Str(text) => Packed::of(text),
+                Packed::Int(_) => item,
+            };
+            if !seen.insert(item) {
+                return Err(self.corrupt(format!("{what} integrity check failed.")));
             }
         }
         Ok(())
@@ -551,18 +566,19 @@ impl<S: BufRead> Cursor<'_, S> {
         let Some(strings) = ziplist::read_zipmap(&bytes) else {
             return Err(self.corrupt("Zipmap integrity check failed."));
         };
-        let mut list = Listpack::new();
-        for text in strings {
-            list.push_back(text);
-        }
-        self.packed_hash(list)
+        self.refuse_twice(strings.iter().step_by(2).map(|text| Packed::Str(text)), "Hash zipmap")?;
+        let (pairs, _) = strings.as_chunks::<2>();
+        let fields: Vec<_> = pairs.iter().map(|[field, value]| (field.to_vec(), value.to_vec())).collect();
+        Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
     }
 
-    fn packed_hash(&mut self, list: Listpack) -> Result<Value> {
+    fn packed_hash(&mut self, list: Listpack, deep: bool, what: &str) -> Result<Value> {
         if !list.len().is_multiple_of(2) {
-            return Err(self.corrupt("Hash listpack integrity check failed."));
+            return Err(self.corrupt(format!("{what} integrity check failed.")));
         }
-        self.refuse_twice(list.iter().step_by(2))?;
+        if deep {
+            self.refuse_twice(list.iter().step_by(2), what)?;
+        }
         Ok(if list.is_empty() { Value::Empty } else { Value::PackedHash(list) })
     }
 
@@ -608,7 +624,7 @@ impl<S: BufRead> Cursor<'_, S> {
                     bytes => nodes.push(Body::Plain(bytes)),
                 },
                 PACKED => {
-                    let list = if with_containers { self.listpack()? } else { self.ziplist()? };
+                    let list = if with_containers { self.listpack("Listpack")? } else { self.ziplist()? };
                     // Redis, too, passes over empty nodes.
                     if !list.is_empty() {
                         nodes.push(Body::Packed(list));
@@ -620,10 +636,10 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(if nodes.is_empty() { Value::Empty } else { Value::List(nodes) })
     }
 
-    /// A string that is a listpack.
-    fn listpack(&mut self) -> Result<Listpack> {
+    /// A string that is a listpack, of the value `what`.
+    fn listpack(&mut self, what: &str) -> Result<Listpack> {
         let bytes = self.string()?.into_bytes();
-        Listpack::from_bytes(bytes).map_err(|_| self.corrupt("Listpack integrity check failed."))
+        Listpack::from_bytes(bytes).map_err(|_| self.corrupt(format!("{what} integrity check failed.")))
     }
 
     /// A string that is a ziplist, as a listpack.

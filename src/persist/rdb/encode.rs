@@ -190,12 +190,15 @@ pub fn put_value(
         ValueView::List(List::Quick(list)) => {
             put_len(buf, list.node_count() as u64);
             for body in list.bodies() {
-                let (container, bytes) = match body {
-                    Body::Packed(list) => (CONTAINER_PACKED, list.as_bytes()),
-                    Body::Plain(bytes) => (CONTAINER_PLAIN, &bytes[..]),
-                };
-                put_len(buf, container);
-                put_string(buf, bytes, compress);
+                put_len(buf, if body.is_plain() { CONTAINER_PLAIN } else { CONTAINER_PACKED });
+                match body {
+                    Body::Packed(list) => put_string(buf, list.as_bytes(), compress),
+                    Body::Plain(bytes) => put_string(buf, bytes, compress),
+                    Body::Lzf(lzf) => {
+                        put_lzf_header(buf, lzf.stream().len(), body.raw_len());
+                        buf.extend_from_slice(lzf.stream());
+                    }
+                }
                 spill(buf)?;
             }
         }
