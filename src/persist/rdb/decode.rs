@@ -782,14 +782,6 @@ mod tests {
     }
 
     #[test]
-    fn other_types_name_themselves() {
-        let e = read_all(b"REDIS0009\x0f\x01k\x01").unwrap_err();
-        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::StreamListpacks)));
-        assert_eq!(e.offset, 12);
-        assert!(e.to_string().contains("type 15 (stream)"));
-    }
-
-    #[test]
     fn scores_are_checked() {
         let read = |bytes: &[u8]| read_all(&[b"REDIS0003", bytes, b"\xFF"].concat());
         let value = |bytes: &[u8]| keys(read(bytes).unwrap()).remove(0).value;
