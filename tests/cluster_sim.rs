@@ -58,6 +58,8 @@ struct SimNode {
     links: BTreeMap<LinkId, ConnNo>,
     wake: u64,
     paused: bool,
+    /// Clients are held back until then: nothing is written.
+    clients_held_ms: i64,
     /// Dies after carrying out so many more actions.
     doomed: Option<usize>,
     offset: i64,
@@ -142,6 +144,7 @@ impl Sim {
                 links: BTreeMap::new(),
                 wake: 0,
                 paused: false,
+                clients_held_ms: 0,
                 doomed: None,
                 offset: 1,
                 repl_from: None,
@@ -265,6 +268,8 @@ impl Sim {
                 }
                 Action::SetReplicationMaster { ip, .. } => self.nodes[no].repl_from = Some(ip),
                 Action::UnsetReplicationMaster => self.nodes[no].repl_from = None,
+                Action::PauseClients { until_ms } => self.nodes[no].clients_held_ms = until_ms,
+                Action::UnpauseClients => self.nodes[no].clients_held_ms = 0,
                 _ => {}
             }
         }
@@ -302,6 +307,7 @@ impl Sim {
         node.cluster = None;
         node.doomed = None;
         node.paused = false;
+        node.clients_held_ms = 0;
         node.cut_ms = None;
         let links: Vec<LinkId> = node.links.keys().copied().collect();
         for link in links {
@@ -463,7 +469,8 @@ impl Sim {
                 continue;
             }
             if c.myself().is_master() {
-                self.nodes[no].offset += i64::from(c.state_ok());
+                let writes = c.state_ok() && self.nodes[no].clients_held_ms <= self.now;
+                self.nodes[no].offset += i64::from(writes);
             } else if let Some(from) = self.nodes[no].repl_from.as_deref().and_then(no_of) {
                 let up = self.nodes[from].cluster.as_ref().is_some_and(|m| m.myself().is_master())
                     && !self.nodes[from].paused
@@ -803,6 +810,24 @@ fn manual_failover_takes_no_time() {
         assert!(ms < 300, "seed {seed}: {ms} ms");
         sim.settle();
         assert!(sim.cluster(0).myself().is_replica());
+    }
+}
+
+/// Its new master may not have heard yet whose replica it is.
+#[test]
+fn a_node_that_just_came_back_can_take_over_at_once() {
+    for seed in seeds(3) {
+        let mut sim = Sim::new(seed, 3, 1, 1000);
+        sim.crash(0);
+        sim.until_served(0, 0, 5000);
+        sim.run_for(1000);
+        sim.restart(0);
+        sim.run_until("the old master follows the new one", 5000, |sim| sim.cluster(0).myself().is_replica());
+        sim.step(0, |c, env| c.failover(FailoverMode::Coordinated, env).unwrap());
+        let ms = sim.until_served(0, 3, 5000);
+        assert!(ms < 1500, "seed {seed}: {ms} ms");
+        sim.settle();
+        assert!(sim.cluster(3).myself().is_replica());
     }
 }
 

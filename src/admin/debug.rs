@@ -6,6 +6,7 @@ use crate::keyspace::hash::{Hash, HashLimits};
 use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::set::{Set, SetLimits};
+use crate::keyspace::zset::{Zset, ZsetLimits};
 use crate::persist::rdb::put_value;
 use crate::persist::snapshot::value_view;
 use crate::server::Server;
@@ -79,6 +80,11 @@ impl Server {
                 packed_value: self.cfg.hash_max_listpack_value,
                 seed: self.ks.seed,
             },
+            zset: ZsetLimits {
+                packed: self.cfg.zset_max_listpack_entries,
+                packed_value: self.cfg.zset_max_listpack_value,
+                seed: self.ks.seed,
+            },
         }
     }
 
@@ -138,7 +144,8 @@ impl Server {
 pub fn table_stats(entry: &Entry) -> Option<String> {
     match entry.object()? {
         Object::Set(Set::Table(table)) | Object::Hash(Hash::Table(table)) => Some(table.stats()),
-        Object::Set(_) | Object::Hash(_) | Object::List(_) => None,
+        Object::Zset(Zset::Ordered(set)) => Some(set.table_stats()),
+        Object::Set(_) | Object::Hash(_) | Object::Zset(_) | Object::List(_) => None,
     }
 }
 
@@ -158,9 +165,10 @@ pub fn object_details(entry: &Entry, limits: &ValueLimits) -> String {
 /// The listpack that is a key's value; `None`: it is none.
 pub fn listpack_of(entry: &Entry) -> Option<&Listpack> {
     match entry.object()? {
-        Object::List(List::Packed(list)) | Object::Set(Set::Packed(list)) | Object::Hash(Hash::Packed(list)) => {
-            Some(list)
-        }
+        Object::List(List::Packed(list))
+        | Object::Set(Set::Packed(list))
+        | Object::Hash(Hash::Packed(list))
+        | Object::Zset(Zset::Packed(list)) => Some(list),
         _ => None,
     }
 }

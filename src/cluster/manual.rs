@@ -10,6 +10,8 @@ use super::{Action, Cluster, Env, LinkId};
 
 /// How long a manual failover may take.
 const TIMEOUT_MS: i64 = 5000;
+/// A master that has not answered is asked again: it may not have known yet that we are its replica, or had no link.
+const ASK_AGAIN_MS: i64 = 500;
 /// The master's clients are held back for this many timeouts at most.
 const PAUSE_MULT: i64 = 2;
 
@@ -24,6 +26,8 @@ pub(super) struct ManualFailover {
     announce: Option<LinkId>,
     /// On the master: clients are held back, so the offset in our packets is final.
     pub(super) paused: bool,
+    /// On the replica: when the master is asked again to pause; `None` if it is not to be asked.
+    ask_ms: Option<i64>,
     /// On the replica: the offset at which the master paused.
     master_offset: Option<i64>,
     /// On the replica: votes may be asked for.
@@ -50,7 +54,16 @@ impl Cluster {
         if forced {
             self.manual.can_start = true;
             self.todo.failover = true;
-        } else if let Some(link) = self.myself().replica_of.and_then(|m| self.nodes[m].link) {
+        } else {
+            self.ask_master_to_pause(env);
+        }
+    }
+
+    /// A PONG goes first: a master that has not heard yet that we follow it would ignore the request.
+    fn ask_master_to_pause(&mut self, env: &Env) {
+        self.manual.ask_ms = Some(env.now_ms + ASK_AGAIN_MS);
+        if let Some(link) = self.myself().replica_of.and_then(|m| self.nodes[m].link) {
+            self.send_ping(link, PacketType::Pong, env);
             self.send(link, &Body::MfStart, 0, env);
         }
     }
@@ -66,6 +79,11 @@ impl Cluster {
     /// A replica of ours wants to take over.
     pub(super) fn on_mf_start(&mut self, link: LinkId, sender: NodeKey, env: &Env) {
         if self.nodes[sender].replica_of != Some(self.myself) {
+            return;
+        }
+        if self.manual.paused && self.manual.replica == Some(sender) {
+            // It asks again. The clients stay held back, so the offset that it was told is still final.
+            self.send_ping(link, PacketType::Ping, env);
             return;
         }
         self.reset_manual_failover();
@@ -92,6 +110,7 @@ impl Cluster {
         if waiting && self.is_replica() && self.myself().replica_of == Some(sender) && header.mflags & MFLAG_PAUSED != 0
         {
             self.manual.master_offset = Some(header.offset as i64);
+            self.manual.ask_ms = None;
             log::info!("Received replication offset for paused master manual failover: {}", header.offset);
         }
     }
@@ -104,13 +123,13 @@ impl Cluster {
         }
     }
 
-    pub(super) fn check_manual_failover_timeout(&mut self, now_ms: i64) {
-        match self.manual.ends_ms {
-            Some(ends_ms) if ends_ms < now_ms => {
-                log::warn!("Manual failover timed out.");
-                self.reset_manual_failover();
-            }
-            _ => {}
+    /// What time brings: the end of one that took too long, or another request to the master.
+    pub(super) fn manual_failover_cron(&mut self, env: &Env) {
+        if self.manual.ends_ms.is_some_and(|ends_ms| ends_ms < env.now_ms) {
+            log::warn!("Manual failover timed out.");
+            self.reset_manual_failover();
+        } else if self.manual.ask_ms.is_some_and(|ask_ms| ask_ms <= env.now_ms) {
+            self.ask_master_to_pause(env);
         }
     }
 }

@@ -682,7 +682,7 @@ impl Cluster {
         if let (false, Some(master), true) = (env.replicating, self.myself().replica_of, self.knows_master_address()) {
             self.replicate_from(master);
         }
-        self.check_manual_failover_timeout(env.now_ms);
+        self.manual_failover_cron(env);
         if self.is_replica() {
             self.advance_manual_failover(env);
             self.advance_election(env);

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod debug;
 pub mod expire;
 pub mod generic;
+pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 pub mod lcs;
@@ -26,6 +27,9 @@ pub mod sort;
 pub mod string;
 pub mod transaction;
 pub mod watch_server;
+pub mod zset;
+pub mod zset_join;
+pub mod zset_range;
 
 use crate::dispatch::command::Command;
 
@@ -41,6 +45,7 @@ pub const ALL: &[&[Command]] = &[
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
@@ -56,6 +61,9 @@ pub const ALL: &[&[Command]] = &[
     string::COMMANDS,
     transaction::COMMANDS,
     watch_server::COMMANDS,
+    zset::COMMANDS,
+    zset_join::COMMANDS,
+    zset_range::COMMANDS,
 ];
 
 /// What the rows of every family use.

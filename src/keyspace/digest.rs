@@ -6,6 +6,7 @@
 
 use super::{Entry, Keyspace, Object, object};
 use crate::structs::entry::{IntBuf, ValueRef};
+use crate::structs::numbers::f64_text_grisu;
 use sha1::{Digest as _, Sha1};
 use std::fmt;
 
@@ -38,6 +39,14 @@ impl Digest {
                     let mut pair = Digest::default();
                     pair.mix(field.bytes(&mut IntBuf::new()));
                     pair.mix(value.bytes(&mut IntBuf::new()));
+                    self.fold(&pair.0);
+                }
+            }
+            ValueRef::Object(Object::Zset(zset)) => {
+                for (member, score) in zset.iter() {
+                    let mut pair = Digest::default();
+                    pair.mix(member.bytes(&mut IntBuf::new()));
+                    pair.mix(&f64_text_grisu(score));
                     self.fold(&pair.0);
                 }
             }

@@ -91,6 +91,24 @@ pub enum Garbage {
 }
 
 impl Effects {
+    /// Nothing has gathered but, perhaps, what the running command is to be propagated as.
+    pub fn is_quiet(&self) -> bool {
+        self.props.ops.is_empty()
+            && self.events.is_empty()
+            && self.ready_keys.is_empty()
+            && !self.any_ready
+            && self.modified_keys.is_empty()
+            && self.garbage.is_empty()
+            && !self.flushed
+    }
+
+    /// Forgets what the command that ran said about how it is to be propagated.
+    pub fn forget_command(&mut self) {
+        self.replacement = None;
+        self.forced = 0;
+        self.prevented = 0;
+    }
+
     /// Records an event if its class is asked for.
     pub fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
         if self.notify_flags & class != 0 && self.notify_flags & (notify::KEYSPACE | notify::KEYEVENT) != 0 {

@@ -13,6 +13,7 @@ use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
 use crate::keyspace::{Db, Entry, Object};
 use crate::server::Server;
 use crate::structs::entry::NewValue;
@@ -106,6 +107,19 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
                 hash.set(field, value, &limits.hash);
             }
             hash.into()
+        }
+        Value::PackedZset(list) => {
+            let mut zset = Zset::Packed(list);
+            zset.fit(&limits.zset);
+            zset.into()
+        }
+        Value::ScoredMembers(members) => {
+            let longest = members.iter().map(|(m, _)| m.len()).max().unwrap_or(0);
+            let mut zset = Zset::for_members(members.len(), longest, &limits.zset);
+            for (member, score) in &members {
+                zset.set(member, *score, &limits.zset);
+            }
+            zset.into()
         }
         Value::Empty => return None,
     })

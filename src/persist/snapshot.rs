@@ -6,10 +6,12 @@ use super::child::Reporter;
 use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
 use crate::config::MaxmemoryPolicy;
 use crate::keyspace::list::List;
+use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
 use crate::server::{REDIS_VERSION, Server};
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::listpack::Item;
+use crate::structs::numbers::f64_text_grisu;
 use crate::sys::alloc;
 use std::fs::File;
 use std::io::{self, Write};
@@ -87,6 +89,7 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
         ValueRef::Object(Object::List(list)) => ValueView::List(list),
         ValueRef::Object(Object::Set(set)) => ValueView::Set(set),
         ValueRef::Object(Object::Hash(hash)) => ValueView::Hash(hash),
+        ValueRef::Object(Object::Zset(zset)) => ValueView::Zset(zset),
     }
 }
 
@@ -207,6 +210,7 @@ impl Server {
                         let items = hash.iter().flat_map(|(field, value)| [field, value]);
                         put_collection(&mut buf, &mut out, b"HMSET", entry.key(), items, hash.len(), 2)?;
                     }
+                    ValueRef::Object(Object::Zset(zset)) => put_zset(&mut buf, &mut out, entry.key(), zset)?,
                     ValueRef::Object(Object::List(list)) => {
                         put_list(&mut buf, &mut out, entry.key(), list)?;
                     }
@@ -273,6 +277,28 @@ fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -
         for _ in 0..here {
             let Some(item) = walk.step() else { break };
             put_arg(buf, item.bytes(&mut IntBuf::new()));
+        }
+        left -= here;
+        if buf.len() >= FLUSH_AT {
+            out.write_all(buf)?;
+            buf.clear();
+        }
+    }
+    Ok(())
+}
+
+/// Appends the commands that make a sorted set, and passes on what has gathered.
+fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
+    let mut members = zset.iter();
+    let mut left = zset.len();
+    while left > 0 {
+        let here = left.min(ITEMS_PER_COMMAND);
+        put_header(buf, 2 + here * 2);
+        put_arg(buf, b"ZADD");
+        put_arg(buf, key);
+        for (member, score) in members.by_ref().take(here) {
+            put_arg(buf, &f64_text_grisu(score));
+            put_arg(buf, member.bytes(&mut IntBuf::new()));
         }
         left -= here;
         if buf.len() >= FLUSH_AT {

@@ -5,6 +5,7 @@
 
 pub mod crc64;
 pub mod entry;
+pub mod geohash;
 pub mod glob;
 mod grisu;
 pub mod hll;
@@ -13,6 +14,7 @@ pub mod listpack;
 pub mod long_double;
 pub mod lzf;
 pub mod numbers;
+pub mod ordered;
 pub mod quicklist;
 pub mod table;
 pub mod ziplist;

@@ -7,9 +7,11 @@
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
 
 use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
+use crate::keyspace::zset;
 use crate::structs::entry::IntBuf;
 use crate::structs::intset::Intset;
 use crate::structs::listpack::{Item as Packed, Listpack};
+use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Body;
 use crate::structs::{crc64, lzf, ziplist};
 use std::collections::HashSet;
@@ -49,7 +51,7 @@ impl StringValue {
 }
 
 /// A value that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     String(StringValue),
     /// The nodes of a list; at least one element is in them.
@@ -64,12 +66,16 @@ pub enum Value {
     PackedHash(Listpack),
     /// Fields and values, no field twice.
     Fields(Vec<(Vec<u8>, Vec<u8>)>),
+    /// A sorted set in a listpack: members and scores by turns, in order.
+    PackedZset(Listpack),
+    /// The members of a sorted set with their scores, none of which is NaN, and no member twice.
+    ScoredMembers(Vec<(Vec<u8>, f64)>),
     /// A collection without elements: no server stores one, old ones wrote them.
     Empty,
 }
 
 /// A key with what the opcodes before it said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KeyItem {
     pub key: Vec<u8>,
     pub value: Value,
@@ -80,7 +86,7 @@ pub struct KeyItem {
 }
 
 /// One step through a snapshot.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Item {
     Aux {
         key: Vec<u8>,
@@ -448,13 +454,19 @@ impl<S: BufRead> Cursor<'_, S> {
                 let list = self.listpack("Hash listpack")?;
                 self.packed_hash(list, self.r.deep, "Hash listpack")
             }
-            ValueType::Zset
-            | ValueType::Zset2
-            | ValueType::ZsetZiplist
-            | ValueType::StreamListpacks
-            | ValueType::ZsetListpack
-            | ValueType::StreamListpacks2
-            | ValueType::StreamListpacks3 => Err(self.err(ErrorKind::Unsupported(value_type))),
+            ValueType::Zset => self.zset(Self::text_double),
+            ValueType::Zset2 => self.zset(|c| Ok(f64::from_le_bytes(c.array()?))),
+            ValueType::ZsetZiplist => {
+                let list = self.ziplist()?;
+                self.packed_zset(list, "Zset ziplist integrity check failed.")
+            }
+            ValueType::ZsetListpack => {
+                let list = self.listpack("Zset listpack")?;
+                self.packed_zset(list, "Zset listpack integrity check failed.")
+            }
+            ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
+                Err(self.err(ErrorKind::Unsupported(value_type)))
+            }
         }
     }
 
@@ -499,6 +511,44 @@ impl<S: BufRead> Cursor<'_, S> {
             fields.push((field, value));
         }
         Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
+    }
+
+    /// Members with scores that `score` reads.
+    fn zset(&mut self, score: fn(&mut Self) -> Result<f64>) -> Result<Value> {
+        let mut members = Vec::new();
+        let mut seen = HashSet::new();
+        for _ in 0..self.len()? {
+            let member = self.string()?.into_bytes();
+            let score = score(self)?;
+            if score.is_nan() {
+                return Err(self.corrupt("Zset with NAN score detected"));
+            }
+            if !seen.insert(member.clone()) {
+                return Err(self.corrupt("Duplicate zset fields detected"));
+            }
+            members.push((member, score));
+        }
+        Ok(if members.is_empty() { Value::Empty } else { Value::ScoredMembers(members) })
+    }
+
+    /// A score as text: one length byte, of which the three highest values stand for NaN and the infinities.
+    fn text_double(&mut self) -> Result<f64> {
+        match self.byte()? {
+            255 => Ok(f64::NEG_INFINITY),
+            254 => Ok(f64::INFINITY),
+            253 => Ok(f64::NAN),
+            len => {
+                let text = self.bytes(u64::from(len))?;
+                parse_f64(&text).ok_or_else(|| self.err(ErrorKind::Eof))
+            }
+        }
+    }
+
+    fn packed_zset(&mut self, list: Listpack, broken: &str) -> Result<Value> {
+        if list.is_empty() {
+            return Ok(Value::Empty);
+        }
+        zset::checked(list).map(Value::PackedZset).ok_or_else(|| self.corrupt(broken))
     }
 
     fn zipmap(&mut self) -> Result<Value> {
@@ -719,10 +769,32 @@ mod tests {
 
     #[test]
     fn other_types_name_themselves() {
-        let e = read_all(b"REDIS0009\x05\x01k\x01").unwrap_err();
-        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::Zset2)));
+        let e = read_all(b"REDIS0009\x0f\x01k\x01").unwrap_err();
+        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::StreamListpacks)));
         assert_eq!(e.offset, 12);
-        assert!(e.to_string().contains("type 5 (zset-v2)"));
+        assert!(e.to_string().contains("type 15 (stream)"));
+    }
+
+    #[test]
+    fn scores_are_checked() {
+        let read = |bytes: &[u8]| read_all(&[b"REDIS0003", bytes, b"\xFF"].concat());
+        let value = |bytes: &[u8]| keys(read(bytes).unwrap()).remove(0).value;
+        let scored = |members: &[(&str, f64)]| {
+            Value::ScoredMembers(members.iter().map(|(m, s)| (m.as_bytes().to_vec(), *s)).collect())
+        };
+        let (one, inf) = (1f64.to_le_bytes(), f64::NEG_INFINITY);
+        assert_eq!(value(b"\x03\x01k\x02\x01a\x031.5\x01b\xFF"), scored(&[("a", 1.5), ("b", inf)]));
+        assert_eq!(value(&[&b"\x05\x01k\x01\x01a"[..], &one].concat()), scored(&[("a", 1.0)]));
+        assert_eq!(value(b"\x05\x01k\x00"), Value::Empty);
+        for (bytes, reason) in [
+            (&b"\x03\x01k\x01\x01a\xFD"[..], "Zset with NAN score detected"),
+            (b"\x03\x01k\x02\x01a\x011\x01a\x012", "Duplicate zset fields detected"),
+            (b"\x11\x01k\x07\x07\x00\x00\x00\x00\x00\xFE", "Listpack integrity check failed."),
+            (b"\x11\x01k\x09\x09\x00\x00\x00\x01\x00\x01\x01\xFF", "Zset listpack integrity check failed."),
+        ] {
+            assert_eq!(read(bytes).unwrap_err().kind.to_string(), reason);
+        }
+        assert!(matches!(read(b"\x03\x01k\x01\x01a\x01x").unwrap_err().kind, ErrorKind::Eof));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{VERSION, ValueType, opcode};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
 use crate::structs::entry::IntBuf;
 use crate::structs::quicklist::Body;
 use crate::structs::{crc64, lzf};
@@ -117,6 +118,7 @@ pub enum ValueView<'a> {
     List(&'a List),
     Set(&'a Set),
     Hash(&'a Hash),
+    Zset(&'a Zset),
 }
 
 impl ValueView<'_> {
@@ -130,6 +132,8 @@ impl ValueView<'_> {
             ValueView::Set(Set::Table(_)) => ValueType::Set,
             ValueView::Hash(Hash::Packed(_)) => ValueType::HashListpack,
             ValueView::Hash(Hash::Table(_)) => ValueType::Hash,
+            ValueView::Zset(Zset::Packed(_)) => ValueType::ZsetListpack,
+            ValueView::Zset(Zset::Ordered(_)) => ValueType::Zset2,
         }
     }
 }
@@ -160,6 +164,16 @@ pub fn put_value(
             for (field, value) in hash.iter() {
                 put_string(buf, field.bytes(&mut IntBuf::new()), compress);
                 put_string(buf, value.bytes(&mut IntBuf::new()), compress);
+                spill(buf)?;
+            }
+        }
+        ValueView::Zset(Zset::Packed(list)) => put_string(buf, list.as_bytes(), compress),
+        ValueView::Zset(Zset::Ordered(set)) => {
+            put_len(buf, set.len() as u64);
+            // Redis, too, begins at the end: its loading likes that.
+            for (member, score) in set.range(set.len().saturating_sub(1), set.len(), true) {
+                put_string(buf, member, compress);
+                buf.extend_from_slice(&score.to_le_bytes());
                 spill(buf)?;
             }
         }
@@ -319,7 +333,7 @@ impl<W: Write> Writer<W> {
         self.string(key)?;
         match value {
             ValueView::Str(s) => self.string(s),
-            ValueView::Int(_) | ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) => {
+            ValueView::Int(_) | ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) | ValueView::Zset(_) => {
                 let mut buf = std::mem::take(&mut self.buf);
                 let compress = self.compress;
                 let put = put_value(&mut buf, value, compress, &mut |buf| {
