@@ -24,6 +24,7 @@ pub mod scan;
 pub mod server;
 pub mod set;
 pub mod sort;
+pub mod stream;
 pub mod string;
 pub mod transaction;
 pub mod watch_server;
@@ -58,6 +59,10 @@ pub const ALL: &[&[Command]] = &[
     server::COMMANDS,
     set::COMMANDS,
     sort::COMMANDS,
+    stream::COMMANDS,
+    stream::group::COMMANDS,
+    stream::info::COMMANDS,
+    stream::read::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
     watch_server::COMMANDS,

@@ -53,6 +53,15 @@ impl Digest {
             ValueRef::Object(Object::List(list)) => {
                 list.walk(0).for_each(|item| self.mix(item.bytes(&mut IntBuf::new())));
             }
+            ValueRef::Object(Object::Stream(stream)) => {
+                for entry in stream.log.iter() {
+                    self.mix(&entry.id.digest_text());
+                    for (name, value) in entry.fields() {
+                        self.mix(name.bytes(&mut IntBuf::new()));
+                        self.mix(value.bytes(&mut IntBuf::new()));
+                    }
+                }
+            }
         }
         if entry.has_expire() {
             self.fold(b"!!expire!!");

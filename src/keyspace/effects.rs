@@ -73,6 +73,8 @@ pub struct Effects {
     /// Keys that came to hold something while clients wait for keys.
     pub ready_keys: Vec<(usize, Vec<u8>)>,
     pub wants_ready: bool,
+    /// Some client is to learn, too, that a key it waits for went away.
+    pub wants_gone: bool,
     /// Any key may have come to hold something: databases were exchanged.
     pub any_ready: bool,
     /// Keys changed, while some client tracks them.
@@ -150,6 +152,13 @@ impl Effects {
 
     pub fn ready(&mut self, db: usize, key: &[u8]) {
         if self.wants_ready {
+            self.ready_keys.push((db, key.to_vec()));
+        }
+    }
+
+    /// A key was deleted, or something else took its place.
+    pub fn gone(&mut self, db: usize, key: &[u8]) {
+        if self.wants_gone {
             self.ready_keys.push((db, key.to_vec()));
         }
     }

@@ -235,6 +235,7 @@ impl Keyspace {
                     entry.set_lru(old.lru());
                 }
                 self.dbs[db].insert_new_hashed(hash, entry);
+                self.effects.gone(db, key);
                 self.effects.free(old, self.lazy_server_del);
                 false
             }
@@ -265,6 +266,7 @@ impl Keyspace {
     /// Removes a key and gives its value back.
     pub fn take(&mut self, db: usize, key: &[u8]) -> Option<(OwnedValue<Object>, Option<i64>)> {
         let entry = self.dbs[db].remove(key)?;
+        self.effects.gone(db, key);
         let expire = entry.expire_ms();
         Some((entry.take_value(), expire))
     }
@@ -274,6 +276,7 @@ impl Keyspace {
     pub fn delete(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
         let hash = self.known_hash(key);
         let Some(entry) = self.dbs[db].remove_hashed(hash, key) else { return false };
+        self.effects.gone(db, key);
         self.effects.free(entry, lazy);
         self.signal_modified(db, key);
         true
@@ -290,6 +293,7 @@ impl Keyspace {
             note_expired(effects, watch, stats, db, entry, self.lazy_expire);
             return false;
         }
+        effects.gone(db, key);
         effects.free(entry, lazy);
         self.signal_modified(db, key);
         true
@@ -298,6 +302,7 @@ impl Keyspace {
     /// Removes a key that something else takes the place of; signals nothing.
     pub fn remove(&mut self, db: usize, key: &[u8], lazy: bool) {
         if let Some(entry) = self.dbs[db].remove(key) {
+            self.effects.gone(db, key);
             self.effects.free(entry, lazy);
         }
     }
@@ -305,6 +310,7 @@ impl Keyspace {
     /// Moves a value with its time to live and access field to a key that is absent.
     pub fn move_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
         let Some(old) = self.dbs[from.0].remove(from.1) else { return };
+        self.effects.gone(from.0, from.1);
         let (expire_ms, lru) = (old.expire_ms(), old.lru());
         let entry = match old.take_value() {
             OwnedValue::Str { bytes, raw: true } => Entry::new(to.1, NewValue::RawStr(&bytes), expire_ms),
@@ -372,6 +378,7 @@ impl Keyspace {
             self.effects.free_tables(old, lazy);
         }
         self.effects.flushed |= self.effects.wants_modified;
+        self.effects.any_ready |= self.effects.wants_gone;
         removed
     }
 
@@ -473,6 +480,7 @@ fn note_expired(
     effects.notify(notify::EXPIRED, "expired", key, db);
     watch.touch(db, key, false);
     effects.modified(db, key);
+    effects.gone(db, key);
     stats.expired += 1;
     effects.free(entry, lazy);
 }

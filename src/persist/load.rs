@@ -121,6 +121,7 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
             }
             zset.into()
         }
+        Value::Stream(stream) => NewValue::Object(Box::new(Object::Stream(stream))),
         Value::Empty => return None,
     })
 }

@@ -4,6 +4,7 @@
 
 use super::child::Reporter;
 use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
+use super::stream_commands::put_stream_commands;
 use crate::config::MaxmemoryPolicy;
 use crate::keyspace::list::List;
 use crate::keyspace::zset::Zset;
@@ -90,6 +91,7 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
         ValueRef::Object(Object::Set(set)) => ValueView::Set(set),
         ValueRef::Object(Object::Hash(hash)) => ValueView::Hash(hash),
         ValueRef::Object(Object::Zset(zset)) => ValueView::Zset(zset),
+        ValueRef::Object(Object::Stream(stream)) => ValueView::Stream(stream),
     }
 }
 
@@ -211,6 +213,16 @@ impl Server {
                         put_collection(&mut buf, &mut out, b"HMSET", entry.key(), items, hash.len(), 2)?;
                     }
                     ValueRef::Object(Object::Zset(zset)) => put_zset(&mut buf, &mut out, entry.key(), zset)?,
+                    ValueRef::Object(Object::Stream(stream)) => {
+                        put_stream_commands(entry.key(), stream, &mut |command| {
+                            put_command(&mut buf, command);
+                            if buf.len() >= FLUSH_AT {
+                                out.write_all(&buf)?;
+                                buf.clear();
+                            }
+                            Ok(())
+                        })?;
+                    }
                     ValueRef::Object(Object::List(list)) => {
                         put_list(&mut buf, &mut out, entry.key(), list)?;
                     }

@@ -16,6 +16,7 @@ pub mod lzf;
 pub mod numbers;
 pub mod ordered;
 pub mod quicklist;
+pub mod stream;
 pub mod table;
 pub mod ziplist;
 

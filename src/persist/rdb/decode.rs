@@ -13,6 +13,7 @@ use crate::structs::intset::Intset;
 use crate::structs::listpack::{Item as Packed, Listpack};
 use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Body;
+use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf, ziplist};
 use std::collections::HashSet;
 use std::io::{self, BufRead};
@@ -70,6 +71,7 @@ pub enum Value {
     PackedZset(Listpack),
     /// The members of a sorted set with their scores, none of which is NaN, and no member twice.
     ScoredMembers(Vec<(Vec<u8>, f64)>),
+    Stream(Box<Stream>),
     /// A collection without elements: no server stores one, old ones wrote them.
     Empty,
 }
@@ -220,7 +222,7 @@ impl<S: BufRead> Cursor<'_, S> {
     }
 
     #[track_caller]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
         self.exact(&mut out)?;
         Ok(out)
@@ -290,6 +292,14 @@ impl<S: BufRead> Cursor<'_, S> {
     pub(crate) fn len(&mut self) -> Result<u64> {
         match self.len_or_encoding()? {
             Len::Plain(u64::MAX) => Err(self.err(ErrorKind::Eof)),
+            Len::Plain(n) | Len::Encoded(n) => Ok(n),
+        }
+    }
+
+    /// A number in the form of a length, of any size.
+    #[track_caller]
+    pub(crate) fn number(&mut self) -> Result<u64> {
+        match self.len_or_encoding()? {
             Len::Plain(n) | Len::Encoded(n) => Ok(n),
         }
     }
@@ -465,7 +475,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 self.packed_zset(list, "Zset listpack integrity check failed.")
             }
             ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
-                Err(self.err(ErrorKind::Unsupported(value_type)))
+                self.stream(value_type).map(|stream| Value::Stream(Box::new(stream)))
             }
         }
     }

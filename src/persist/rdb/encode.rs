@@ -3,6 +3,7 @@
 //! Invariant: `Writer` counts and checksums every byte that reaches its sink, in order. Flushing to disk (fsync, rename)
 //! is the sink's and the caller's matter.
 
+use super::stream::put_stream;
 use super::{VERSION, ValueType, opcode};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
@@ -10,6 +11,7 @@ use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
 use crate::structs::entry::IntBuf;
 use crate::structs::quicklist::Body;
+use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf};
 use std::io::{self, Write};
 
@@ -119,6 +121,7 @@ pub enum ValueView<'a> {
     Set(&'a Set),
     Hash(&'a Hash),
     Zset(&'a Zset),
+    Stream(&'a Stream),
 }
 
 impl ValueView<'_> {
@@ -134,6 +137,7 @@ impl ValueView<'_> {
             ValueView::Hash(Hash::Table(_)) => ValueType::Hash,
             ValueView::Zset(Zset::Packed(_)) => ValueType::ZsetListpack,
             ValueView::Zset(Zset::Ordered(_)) => ValueType::Zset2,
+            ValueView::Stream(_) => ValueType::StreamListpacks3,
         }
     }
 }
@@ -177,6 +181,7 @@ pub fn put_value(
                 spill(buf)?;
             }
         }
+        ValueView::Stream(stream) => put_stream(buf, stream, compress, spill)?,
         ValueView::List(List::Packed(list)) => {
             put_len(buf, 1);
             put_len(buf, CONTAINER_PACKED);
@@ -333,7 +338,12 @@ impl<W: Write> Writer<W> {
         self.string(key)?;
         match value {
             ValueView::Str(s) => self.string(s),
-            ValueView::Int(_) | ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) | ValueView::Zset(_) => {
+            ValueView::Int(_)
+            | ValueView::List(_)
+            | ValueView::Set(_)
+            | ValueView::Hash(_)
+            | ValueView::Zset(_)
+            | ValueView::Stream(_) => {
                 let mut buf = std::mem::take(&mut self.buf);
                 let compress = self.compress;
                 let put = put_value(&mut buf, value, compress, &mut |buf| {

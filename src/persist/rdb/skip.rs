@@ -80,16 +80,16 @@ impl<S: BufRead> Cursor<'_, S> {
         })?;
         // Length and last id; then first id, highest deleted id and entries added.
         for _ in 0..if with_counters { 8 } else { 3 } {
-            self.len()?;
+            self.number()?;
         }
         self.each(|c| {
             c.string()?;
             for _ in 0..if with_counters { 3 } else { 2 } {
-                c.len()?;
+                c.number()?;
             }
             c.each(|c| {
                 c.skip(STREAM_ID_LEN + MILLIS_LEN)?;
-                c.len().map(drop)
+                c.number().map(drop)
             })?;
             c.each(|c| {
                 c.string()?;
