@@ -315,7 +315,11 @@ fn elements(
             }
             set.iter().for_each(&mut add);
         }
-        Some(_) => return Err(error::WRONG_TYPE),
+        Some(Object::Zset(zset)) => {
+            let back = request.unsorted && request.descending;
+            zset.range(0, zset.len(), back).for_each(|(member, _)| add(member));
+        }
+        Some(Object::Hash(_)) => return Err(error::WRONG_TYPE),
     }
     Ok(rows)
 }
