@@ -10,6 +10,7 @@ use crate::cluster::bus::Bus;
 use crate::commands;
 use crate::config::Config;
 use crate::dispatch::CommandTable;
+use crate::dispatch::ahead::Ahead;
 use crate::dispatch::blocked::Blocked;
 use crate::dispatch::pause::Pauses;
 use crate::keyspace::Keyspace;
@@ -68,6 +69,10 @@ pub struct Server {
     /// Number of cron runs.
     pub cron_loops: u64,
     next_cron_ms: i64,
+    /// Requests that were found before they run; taken out while they do.
+    pub ahead: Ahead,
+    /// Number of the last look-ahead over several clients.
+    pub ahead_serial: u64,
     /// In-flight turns, more than one while a long operation serves others.
     nesting: usize,
 }
@@ -112,6 +117,8 @@ impl Server {
             exit: None,
             cron_loops: 0,
             next_cron_ms: now_ms,
+            ahead: Ahead::default(),
+            ahead_serial: 0,
             nesting: 0,
         };
         server.start_as_configured();
@@ -185,6 +192,7 @@ impl Server {
         for event in &ready {
             self.on_ready(*event);
         }
+        self.run_inputs();
         self.reactor.recycle(ready);
         self.read_pending();
         self.run_timers();

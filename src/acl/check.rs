@@ -59,6 +59,14 @@ impl User {
     }
 }
 
+impl User {
+    /// Whether the user may run this with every key there is to read.
+    fn reads_all_keys(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> bool {
+        let all = |s: &Selector| s.all_keys || s.keys.iter().any(|k| k.read && k.pattern == b"*");
+        self.selectors.iter().any(|s| all(s) && s.check(commands, cmd, args).is_ok())
+    }
+}
+
 impl Selector {
     fn check(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
         let row = commands.get(cmd).row;
@@ -109,6 +117,11 @@ impl Selector {
 }
 
 impl Acl {
+    /// A user of this name may do everything: nothing needs to be checked.
+    pub fn is_free(&self, user: &[u8]) -> bool {
+        self.default_is_free && user == DEFAULT_USER
+    }
+
     /// Whether a user of this name may run this. A user that is gone may nothing.
     pub fn check(&self, user: &[u8], commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
         if self.default_is_free && user == DEFAULT_USER {
@@ -135,6 +148,16 @@ impl Server {
         };
         self.log_acl(id, denied.reason(), context, object, &user);
         Err(CmdError::text(format!("NOPERM {}", denied.text(&user, name, false))))
+    }
+
+    /// Whether a client's user may run a command with every key there is to read, not only those in the arguments.
+    pub fn reads_all_keys(&self, id: ClientId, args: Args<'_>) -> bool {
+        let Some(c) = self.clients.get(id) else { return true };
+        if c.is(ClientFlags::MASTER.union(ClientFlags::AOF)) || (self.acl.default_is_free && c.user == DEFAULT_USER) {
+            return true;
+        }
+        let Some(cmd) = self.commands.find(&args[0]) else { return false };
+        self.acl.user(&c.user).is_some_and(|u| u.reads_all_keys(&self.commands, cmd, args))
     }
 
     /// A queued command is checked again when it runs: the user may have changed since.

@@ -8,7 +8,6 @@ use crate::dispatch::command::flag;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, OwnedArgs};
 use crate::server::Server;
-use hdrhistogram::Histogram;
 
 /// A command whose client it blocked.
 #[derive(Debug)]
@@ -20,10 +19,6 @@ pub struct BlockedCall {
     /// When it blocked, monotonic microseconds.
     since_us: i64,
 }
-
-/// Range and precision of the latency histograms: a nanosecond to a second, two significant digits.
-const HISTOGRAM_NS: (u64, u64) = (1, 1_000_000_000);
-const HISTOGRAM_DIGITS: u8 = 2;
 
 impl Server {
     /// Notes a command that ran for `duration_us`. `failed`: its reply is an error.
@@ -67,22 +62,9 @@ impl Server {
         self.count_call(call.cmd, duration_us, failed);
     }
 
-    fn count_call(&mut self, cmd: CmdRef, duration_us: i64, failed: bool) {
+    pub(crate) fn count_call(&mut self, cmd: CmdRef, duration_us: i64, failed: bool) {
         let tracking = self.cfg.latency_tracking;
-        let stats = self.commands.stats_mut(cmd);
-        stats.calls += 1;
-        stats.us += duration_us.max(0) as u64;
-        stats.failed += failed as u64;
-        if tracking {
-            let (low, high) = HISTOGRAM_NS;
-            let ns = (duration_us.max(0) as u64).saturating_mul(1000).clamp(low, high);
-            if stats.histogram.is_none() {
-                stats.histogram = Histogram::new_with_bounds(low, high, HISTOGRAM_DIGITS).ok().map(Box::new);
-            }
-            if let Some(histogram) = &mut stats.histogram {
-                histogram.saturating_record(ns);
-            }
-        }
+        self.commands.stats_mut(cmd).count(duration_us.max(0) as u64, failed, tracking);
         self.stats.commands_processed += 1;
     }
 }

@@ -3,13 +3,16 @@
 use crate::keyspace::Entry;
 use crate::keyspace::Object;
 use crate::keyspace::hash::{Hash, HashLimits};
+use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::set::{Set, SetLimits};
+use crate::keyspace::zset::{Zset, ZsetLimits};
 use crate::persist::rdb::put_value;
 use crate::persist::snapshot::value_view;
 use crate::server::Server;
 use crate::structs::entry::{IntBuf, ValueRef};
-use crate::structs::quicklist;
+use crate::structs::listpack::{Item, Listpack};
+use crate::structs::quicklist::{self, Body, Quicklist};
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
@@ -36,6 +39,8 @@ pub struct DebugState {
 
 /// Elements from this size on lie alone when nothing else is set, bytes.
 const PACKED_THRESHOLD: usize = 1 << 30;
+/// The largest size that may be set: well within what a listpack can hold.
+const PACKED_THRESHOLD_MAX: usize = (1 << 32) - (1 << 20);
 
 /// How long the largest fill of a reply buffer counts when nothing else is set, ms.
 pub const REPLY_BUFFER_PEAK_RESET_MS: i64 = 5000;
@@ -62,6 +67,7 @@ impl Server {
             list: quicklist::Limits {
                 fill: self.cfg.list_max_listpack_size,
                 plain_from: self.admin.debug.packed_threshold,
+                compress_depth: self.cfg.list_compress_depth,
             },
             set: SetLimits {
                 ints: self.cfg.set_max_intset_entries.min(1 << 30),
@@ -74,12 +80,17 @@ impl Server {
                 packed_value: self.cfg.hash_max_listpack_value,
                 seed: self.ks.seed,
             },
+            zset: ZsetLimits {
+                packed: self.cfg.zset_max_listpack_entries,
+                packed_value: self.cfg.zset_max_listpack_value,
+                seed: self.ks.seed,
+            },
         }
     }
 
     /// DEBUG QUICKLIST-PACKED-THRESHOLD; 0 stands for the default. False when it is too large.
     pub fn set_packed_threshold(&mut self, bytes: usize) -> bool {
-        let valid = bytes <= 1 << 32;
+        let valid = bytes <= PACKED_THRESHOLD_MAX;
         if valid {
             self.admin.debug.packed_threshold = if bytes == 0 { PACKED_THRESHOLD } else { bytes };
         }
@@ -133,13 +144,69 @@ impl Server {
 pub fn table_stats(entry: &Entry) -> Option<String> {
     match entry.object()? {
         Object::Set(Set::Table(table)) | Object::Hash(Hash::Table(table)) => Some(table.stats()),
-        Object::Set(_) | Object::Hash(_) | Object::List(_) => None,
+        Object::Zset(Zset::Ordered(set)) => Some(set.table_stats()),
+        Object::Set(_) | Object::Hash(_) | Object::Zset(_) | Object::List(_) | Object::Stream(_) => None,
     }
 }
 
 /// What DEBUG OBJECT adds about the value's structure.
-pub fn object_details(_entry: &Entry) -> String {
-    String::new()
+pub fn object_details(entry: &Entry, limits: &ValueLimits) -> String {
+    let Some(Object::List(List::Quick(list))) = entry.object() else { return String::new() };
+    let raw: usize = list.bodies().map(Body::raw_len).sum();
+    format!(
+        " ql_nodes:{} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:{} ql_uncompressed_size:{raw}",
+        list.node_count(),
+        list.len() as f64 / list.node_count() as f64,
+        limits.list.fill,
+        (limits.list.compress_depth != 0) as u8,
+    )
+}
+
+/// The listpack that is a key's value; `None`: it is none.
+pub fn listpack_of(entry: &Entry) -> Option<&Listpack> {
+    match entry.object()? {
+        Object::List(List::Packed(list)) | Object::Set(Set::Packed(list)) | Object::Hash(Hash::Packed(list)) => {
+            Some(list)
+        }
+        _ => None,
+    }
+}
+
+/// Text about a listpack: its size and its elements, one a line.
+pub fn listpack_text(list: &Listpack) -> String {
+    let mut text = format!("{{total bytes {}}} {{num entries {}}}\n", list.total_bytes(), list.len());
+    for (i, item) in list.iter().enumerate() {
+        let kind = if matches!(item, Item::Int(_)) { "int" } else { "str" };
+        let shown = item.to_vec().escape_ascii().to_string();
+        text.push_str(&format!("{{index: {i}, bytes: {}, {kind}: {shown}}}\n", item.encoded_len()));
+    }
+    text
+}
+
+/// Text about a quicklist: its nodes, and what is in them when `full`.
+pub fn quicklist_text(list: &Quicklist, limits: &ValueLimits, full: bool) -> String {
+    let mut text = format!(
+        "{{count : {}}}\n{{len : {}}}\n{{fill : {}}}\n{{compress : {}}}\n",
+        list.len(),
+        list.node_count(),
+        limits.list.fill,
+        limits.list.compress_depth
+    );
+    for (i, body) in list.bodies().enumerate() {
+        let container = if body.is_plain() { "PLAIN" } else { "PACKED" };
+        let encoding = if matches!(body, Body::Lzf(_)) { "LZF" } else { "RAW" };
+        text.push_str(&format!(
+            "{{quicklist node({i}) container : {container}, encoding: {encoding}, size: {}}}\n",
+            body.raw_len()
+        ));
+    }
+    if full {
+        list.walk(0).for_each(|item| {
+            text.push_str(&item.to_vec().escape_ascii().to_string());
+            text.push('\n');
+        });
+    }
+    text
 }
 
 /// Length of the value in a snapshot, in bytes, uncompressed.

@@ -139,6 +139,12 @@ const SUBCOMMANDS: &[DebugSub] = &[
         run: leak,
         help: &["LEAK <string>", "    Lose the memory of the string for good."],
     },
+    DebugSub {
+        name: "listpack",
+        args: 1..=1,
+        run: listpack,
+        help: &["LISTPACK <key>", "    Print the elements of a listpack on the standard output."],
+    },
     DebugSub { name: "log", args: 1..=1, run: log_line, help: &["LOG <message>", "    Write the message to the log."] },
     DebugSub {
         name: "mallctl",
@@ -194,6 +200,12 @@ const SUBCOMMANDS: &[DebugSub] = &[
             "    Reply with an example of a type: string, integer, double, bignum, null, array, set, map, attrib, push,",
             "    verbatim, true, false.",
         ],
+    },
+    DebugSub {
+        name: "quicklist",
+        args: 1..=2,
+        run: quicklist,
+        help: &["QUICKLIST <key> [<0|1>]", "    Print the nodes of a quicklist on the standard output, or all of it."],
     },
     DebugSub {
         name: "replicate",
@@ -348,6 +360,36 @@ fn leak(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+/// Writes to the standard output, where somebody debugs this server.
+fn print(text: &str) {
+    use std::io::Write;
+    // Nobody may be there to read it.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn listpack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    use crate::admin::debug;
+    let entry = ctx.srv.ks.dbs[ctx.db].get(&args[2]).ok_or(error::NO_SUCH_KEY)?;
+    let list = debug::listpack_of(entry).ok_or(CmdError::of("ERR Not a listpack encoded object."))?;
+    print(&debug::listpack_text(list));
+    ctx.out.simple("Listpack structure printed on stdout");
+    Ok(())
+}
+
+fn quicklist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    use crate::admin::debug;
+    use crate::keyspace::{Object, list::List};
+    let full = args.get(3).is_some_and(switch);
+    let limits = ctx.srv.value_limits();
+    let entry = ctx.srv.ks.dbs[ctx.db].get(&args[2]).ok_or(error::NO_SUCH_KEY)?;
+    let Some(Object::List(List::Quick(list))) = entry.object() else {
+        return Err(CmdError::of("ERR Not a quicklist encoded object."));
+    };
+    print(&debug::quicklist_text(list, &limits, full));
+    ctx.out.simple("Quicklist structure printed on stdout");
+    Ok(())
+}
+
 fn log_line(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     log::warn!("DEBUG LOG: {}", String::from_utf8_lossy(&args[2]));
     ctx.out.ok();
@@ -384,7 +426,7 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         debug::serialized_len(entry),
         entry.lru(),
         if access.lfu { 0 } else { access.idle_seconds(entry.lru()) },
-        debug::object_details(entry),
+        debug::object_details(entry, &srv.value_limits()),
     );
     ctx.out.simple(&text);
     Ok(())

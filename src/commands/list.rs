@@ -598,9 +598,9 @@ fn lindex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let list = list_of(&entry)?;
-    match list.index(int_arg(&args[2])?).and_then(|i| list.get(i)) {
-        Some(item) => reply_item(ctx.out, item),
-        None => ctx.out.null(),
+    let index = list.index(int_arg(&args[2])?);
+    if index.and_then(|i| list.get(i, |item| reply_item(ctx.out, item))).is_none() {
+        ctx.out.null();
     }
     Ok(())
 }
@@ -769,21 +769,28 @@ fn lpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let len = list.len();
     let wanted = Wanted::new(&args[2]);
     let walk = if rank < 0 { list.walk_back(len.saturating_sub(1)) } else { list.walk(0) };
-    let matches = walk
-        .take(if max_len == 0 { usize::MAX } else { max_len })
-        .enumerate()
-        .filter(|(_, item)| wanted.is(*item))
-        .map(|(i, _)| if rank < 0 { len - 1 - i } else { i })
-        .skip((rank.unsigned_abs() - 1).try_into().unwrap_or(usize::MAX));
+    let mut walk = walk.take(if max_len == 0 { usize::MAX } else { max_len });
+    let mut passed = 0;
+    let mut next_match = || {
+        let at = passed + walk.position(|item| wanted.is(item))?;
+        passed = at + 1;
+        Some(if rank < 0 { len - 1 - at } else { at })
+    };
+    let skipped = rank.unsigned_abs() - 1;
+    // There are no more matches than elements.
+    let all_skipped = skipped >= len as u64 || (0..skipped).any(|_| next_match().is_none());
+    let mut next_match = || if all_skipped { None } else { next_match() };
     match count {
-        None => match { matches }.next() {
+        None => match next_match() {
             Some(index) => ctx.out.int(index as i64),
             None => ctx.out.null(),
         },
         Some(count) => {
             let mark = ctx.out.open();
             let mut found = 0;
-            for index in matches.take(if count == 0 { usize::MAX } else { count }) {
+            while (count == 0 || found < count)
+                && let Some(index) = next_match()
+            {
                 ctx.out.int(index as i64);
                 found += 1;
             }

@@ -10,7 +10,9 @@ pub mod connection;
 pub mod debug;
 pub mod expire;
 pub mod generic;
+pub mod geo;
 pub mod hash;
+pub mod hyperloglog;
 pub mod lcs;
 pub mod list;
 pub mod migrate;
@@ -21,9 +23,14 @@ pub mod replication;
 pub mod scan;
 pub mod server;
 pub mod set;
+pub mod sort;
+pub mod stream;
 pub mod string;
 pub mod transaction;
 pub mod watch_server;
+pub mod zset;
+pub mod zset_join;
+pub mod zset_range;
 
 use crate::dispatch::command::Command;
 
@@ -39,7 +46,9 @@ pub const ALL: &[&[Command]] = &[
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
+    hyperloglog::COMMANDS,
     list::COMMANDS,
     migrate::COMMANDS,
     object::COMMANDS,
@@ -49,9 +58,17 @@ pub const ALL: &[&[Command]] = &[
     scan::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
+    sort::COMMANDS,
+    stream::COMMANDS,
+    stream::group::COMMANDS,
+    stream::info::COMMANDS,
+    stream::read::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
     watch_server::COMMANDS,
+    zset::COMMANDS,
+    zset_join::COMMANDS,
+    zset_range::COMMANDS,
 ];
 
 /// What the rows of every family use.

@@ -2,6 +2,7 @@
 
 use super::int_arg;
 use super::prelude::*;
+use crate::config::SanitizeDumpPayload;
 use crate::net::ClientFlags;
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
@@ -237,6 +238,17 @@ fn restore_options(args: Args<'_>) -> Result<RestoreOptions, CmdError> {
     Ok(options)
 }
 
+/// Whether what the client restores is looked through for elements that stand there twice.
+fn checks_deeply(ctx: &Ctx<'_>) -> bool {
+    match ctx.srv.cfg.sanitize_dump_payload {
+        SanitizeDumpPayload::No => false,
+        SanitizeDumpPayload::Yes => true,
+        SanitizeDumpPayload::Clients => {
+            !ctx.must_obey() && ctx.srv.acl.user(&ctx.c().user).is_some_and(|user| user.sanitize_payload)
+        }
+    }
+}
+
 fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = restore_options(args)?;
     let (db, key) = (ctx.db, &args[1]);
@@ -247,7 +259,7 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ttl < 0 {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
-    let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum)
+    let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum, checks_deeply(ctx))
         .and_then(|v| new_value(v, &ctx.srv.value_limits()).ok_or(DumpError::Value))
         .map_err(|e| CmdError::text(format!("ERR {e}")))?;
     let deleted = options.replace && ctx.srv.ks.delete(db, key, ctx.srv.cfg.lazyfree_lazy_server_del);

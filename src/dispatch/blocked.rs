@@ -22,7 +22,8 @@ pub enum BlockKind {
     /// SHUTDOWN waits for replicas.
     Shutdown,
     /// One of these keys is to come to hold a value of this type.
-    Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str },
+    /// `or_gone`: or it is to go away, or to come to hold another type.
+    Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str, or_gone: bool },
 }
 
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Blocked {
     deadlines: BTreeSet<(i64, ClientId)>,
     /// Who waits for a key, by database and key, in the order they came.
     waiting: HashMap<usize, HashMap<Vec<u8>, VecDeque<ClientId>>>,
+    /// Number of clients that wait for keys to go away, too.
+    for_gone: usize,
     /// The client whose command is being run again, with the deadline it came with.
     resumed: Option<(ClientId, Option<i64>)>,
     /// Clients that wait for keys are being served: what becomes ready meanwhile is looked at by the same loop.
@@ -101,9 +104,11 @@ impl Server {
         if let Some(at) = state.deadline_ms {
             self.blocked.deadlines.insert((at, id));
         }
-        if let BlockKind::Keys { db, keys, .. } = &state.kind {
+        if let BlockKind::Keys { db, keys, or_gone, .. } = &state.kind {
             self.blocked.add_waiting(id, *db, keys);
             self.ks.effects.wants_ready = true;
+            self.blocked.for_gone += usize::from(*or_gone);
+            self.ks.effects.wants_gone = self.blocked.for_gone > 0;
         }
         if state.kind != BlockKind::Postponed {
             self.blocked.clients.insert(id);
@@ -144,6 +149,20 @@ impl Server {
         wanted: &'static str,
         deadline_ms: Option<i64>,
     ) {
+        self.block_for_keys_or_gone(id, args, keys, wanted, deadline_ms, false);
+    }
+
+    /// As `block_for_keys`; with `or_gone`, the command also runs again when one of the keys goes away or something else
+    /// takes its place.
+    pub fn block_for_keys_or_gone<'k>(
+        &mut self,
+        id: ClientId,
+        args: Args<'_>,
+        keys: impl Iterator<Item = &'k [u8]>,
+        wanted: &'static str,
+        deadline_ms: Option<i64>,
+        or_gone: bool,
+    ) {
         let Some(db) = self.clients.get(id).map(|c| c.db) else { return };
         let Resolved::Found(cmd) = self.commands.resolve(args.at(0), args.get(1)) else { return };
         // A command that waits again goes on waiting until its first deadline.
@@ -151,7 +170,7 @@ impl Server {
             Some((resumed, deadline)) if resumed == id => deadline,
             _ => deadline_ms,
         };
-        let kind = BlockKind::Keys { db, keys: keys.map(<[u8]>::to_vec).collect(), wanted };
+        let kind = BlockKind::Keys { db, keys: keys.map(<[u8]>::to_vec).collect(), wanted, or_gone };
         self.block(id, BlockState { kind, deadline_ms, command: Some((cmd, args.to_owned())) });
     }
 
@@ -188,11 +207,11 @@ impl Server {
         self.ks.now_ms = self.clock.ms();
         for id in self.blocked.waiting_for(db, key) {
             let Some(c) = self.clients.get(id) else { continue };
-            let Some(BlockKind::Keys { wanted, .. }) = c.block.as_ref().map(|b| &b.kind) else { continue };
+            let Some(BlockKind::Keys { wanted, or_gone, .. }) = c.block.as_ref().map(|b| &b.kind) else { continue };
             // A key whose time came while the unit ran wakes nobody; it is left for whoever looks it up.
             let alive = self.ks.dbs[db].get(key).filter(|e| !e.expire_ms().is_some_and(|t| self.ks.is_past(t)));
             let holds = alive.map(object::type_name);
-            if holds == Some(*wanted) && !c.is_closing() && self.clients.current != Some(id) {
+            if (holds == Some(*wanted) || *or_gone) && !c.is_closing() && self.clients.current != Some(id) {
                 self.resume_blocked(id);
             }
         }
@@ -249,8 +268,10 @@ impl Server {
     /// Takes a client that goes away off the lists.
     pub fn forget_block(&mut self, id: ClientId, state: &BlockState) {
         self.blocked.clients.remove(&id);
-        if let BlockKind::Keys { db, keys, .. } = &state.kind {
+        if let BlockKind::Keys { db, keys, or_gone, .. } = &state.kind {
             self.blocked.remove_waiting(id, *db, keys);
+            self.blocked.for_gone -= usize::from(*or_gone);
+            self.ks.effects.wants_gone = self.blocked.for_gone > 0;
             self.ks.effects.wants_ready = !self.blocked.waiting.is_empty();
         }
         self.postponed.retain(|c| *c != id);

@@ -1,13 +1,17 @@
 //! From bytes read to commands run: the loop over a client's query buffer.
 
 use super::admit::Admission;
+use super::ahead::{Ahead, BATCH};
+use super::call::Ctx;
 use super::command::{Group, flag};
 use super::error::CmdError;
 use super::table::{CmdRef, Resolved};
+use crate::config::MemoryOrPercent;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
 use crate::server::Server;
 use std::mem::take;
+use std::ops::Range;
 
 /// Commands one client may run before others get their turn.
 const COMMANDS_PER_TURN: usize = 1000;
@@ -27,10 +31,63 @@ enum Flow {
 }
 
 impl Server {
+    /// Runs what stands in the query buffers of several clients. Their first requests are found, and the memory of their
+    /// keys is asked for, before any of them runs.
+    pub fn process_inputs(&mut self, ids: &[ClientId]) {
+        if let [id] = ids {
+            return self.process_input(*id);
+        }
+        let mut ahead = take(&mut self.ahead);
+        self.ahead_serial += 1;
+        let serial = self.ahead_serial;
+        let share = (BATCH / ids.len()).max(1);
+        let mut found = Vec::new();
+        for id in ids {
+            let requests = self.look_ahead(*id, &mut ahead, share);
+            if let Some(c) = self.clients.get_mut(*id).filter(|_| !requests.is_empty()) {
+                c.ahead = serial;
+            }
+            found.push(requests);
+        }
+        ahead.fetch_entries(0, &self.ks);
+        for (id, requests) in ids.iter().zip(found) {
+            self.run_input(*id, &mut ahead, requests, serial);
+        }
+        ahead.truncate(0);
+        self.ahead = ahead;
+    }
+
     /// Runs the commands that stand in a client's query buffer, until it is used up, the client blocks or closes, or its
     /// share of the turn is over.
     pub fn process_input(&mut self, id: ClientId) {
+        let mut ahead = take(&mut self.ahead);
+        self.run_input(id, &mut ahead, 0..0, 0);
+        ahead.truncate(0);
+        self.ahead = ahead;
+    }
+
+    /// Finds requests of a client that may run them now.
+    fn look_ahead(&mut self, id: ClientId, ahead: &mut Ahead, count: usize) -> Range<usize> {
+        let limits = self.request_limits(id);
+        let Server { clients, commands, ks, .. } = self;
+        let Some(c) = clients.get_mut(id) else { return 0..0 };
+        if c.is_closing() || c.is(ClientFlags::BLOCKED) || c.resume.is_some() || c.ahead != 0 {
+            return 0..0;
+        }
+        ahead.look(&c.query, c.query_pos, &mut c.parser, limits, count, (commands, ks, c.db))
+    }
+
+    /// `next`: requests at the beginning of the unprocessed input that were found before, under this serial number.
+    fn run_input(&mut self, id: ClientId, ahead: &mut Ahead, mut next: Range<usize>, serial: u64) {
         let Some(c) = self.clients.get_mut(id) else { return };
+        if c.ahead != serial || next.is_empty() {
+            // Somebody else ran the requests that were found, or is about to, and we run them first.
+            next = 0..0;
+            if c.ahead != 0 {
+                c.parser.reset();
+            }
+        }
+        c.ahead = 0;
         let mut query = take(&mut c.query);
         let mut parser = take(&mut c.parser);
         let mut out = take(&mut c.out.cur);
@@ -41,41 +98,86 @@ impl Server {
         let outer = self.clients.current.replace(id);
         let outer_push = take(&mut self.clients.self_push);
 
+        let others = ahead.len();
         let mut share = COMMANDS_PER_TURN;
-        while self.may_process(id) == Flow::Go {
-            if let Some((cmd, args)) = self.clients.get_mut(id).and_then(|c| c.resume.take()) {
-                self.run_resumed(id, cmd, args.as_args(), &mut out);
+        let mut last_plain = None;
+        // The database of the client, while nothing keeps plain commands from being run right away.
+        let mut plain_db = self.plain_db(id);
+        self.clock.tick_us();
+        loop {
+            if plain_db.is_none() {
+                if self.may_process(id) == Flow::Stop {
+                    break;
+                }
+                if let Some((cmd, args)) = self.clients.get_mut(id).and_then(|c| c.resume.take()) {
+                    self.run_resumed(id, cmd, args.as_args(), &mut out);
+                    self.finish_command(id, &mut out);
+                    continue;
+                }
+            }
+            if next.is_empty() {
+                if pos >= query.len() {
+                    break;
+                }
+                if share == 0 {
+                    self.clients.want_read(id);
+                    break;
+                }
+                ahead.truncate(others);
+                let limits = self.request_limits(id);
+                let db = plain_db.or_else(|| self.clients.get(id).map(|c| c.db)).unwrap_or(0);
+                let Server { commands, ks, .. } = self;
+                next = ahead.look(&query, pos, &mut parser, limits, BATCH.min(share), (commands, ks, db));
+                ahead.fetch_entries(next.start, &self.ks);
+            }
+            if let Some(index) = next.next() {
+                share = share.saturating_sub(1);
+                let request = ahead.request(index);
+                let args = ahead.args(request, &query[pos..]);
+                ahead.expect_keys(request, args, &mut self.ks);
+                if let (Some(db), Some(cmd)) = (plain_db, request.cmd)
+                    && self.commands.get(cmd).is_plain
+                {
+                    last_plain = Some(cmd);
+                    let usual = self.run_plain(id, db, cmd, args, &mut out);
+                    pos += request.consumed;
+                    if out.buf.len() >= REPLY_CHUNK_BYTES || !usual {
+                        self.set_last_command(id, &mut last_plain);
+                        self.finish_command(id, &mut out);
+                        plain_db = self.plain_db(id);
+                    }
+                    continue;
+                }
+                self.set_last_command(id, &mut last_plain);
+                match request.cmd {
+                    Some(cmd) => self.run_resolved(id, cmd, args, &mut out),
+                    None => self.run_request(id, args, &mut out),
+                }
+                self.ks.hashes.clear();
+                if self.is_held_back(id) {
+                    next.start -= 1;
+                    break;
+                }
+                pos += request.consumed;
                 self.finish_command(id, &mut out);
+                self.input_consumed(id, &query[pos - request.consumed..pos]);
+                plain_db = self.plain_db(id);
                 continue;
             }
-            if pos >= query.len() {
-                break;
-            }
-            if share == 0 {
-                self.clients.want_read(id);
-                break;
-            }
-            share -= 1;
+            // What is no whole command in RESP.
             let limits = self.request_limits(id);
             match parser.parse(&query[pos..], limits) {
                 Ok(Parsed::Incomplete) => break,
+                // Found once more, by look-ahead.
+                Ok(Parsed::Command { .. }) => parser.reset(),
                 Ok(Parsed::Empty { consumed }) => {
                     pos += consumed;
                     self.note_empty_request(id);
                     self.input_consumed(id, &query[pos - consumed..pos]);
                 }
-                Ok(Parsed::Command { consumed }) => {
-                    let args = Args::new(&query[pos..pos + consumed], parser.spans());
-                    self.run_request(id, args, &mut out);
-                    parser.reset();
-                    if self.is_held_back(id) {
-                        break;
-                    }
-                    pos += consumed;
-                    self.finish_command(id, &mut out);
-                    self.input_consumed(id, &query[pos - consumed..pos]);
-                }
                 Ok(Parsed::Inline { consumed, args }) => {
+                    share -= 1;
+                    self.set_last_command(id, &mut last_plain);
                     self.run_request(id, args.as_args(), &mut out);
                     if self.is_held_back(id) {
                         break;
@@ -83,6 +185,7 @@ impl Server {
                     pos += consumed;
                     self.finish_command(id, &mut out);
                     self.input_consumed(id, &query[pos - consumed..pos]);
+                    plain_db = self.plain_db(id);
                 }
                 Err(error) => {
                     self.refuse_protocol(id, &error.0, &query[pos..], &mut out);
@@ -91,6 +194,13 @@ impl Server {
                 }
             }
         }
+        self.ks.hashes.clear();
+        self.set_last_command(id, &mut last_plain);
+        if !next.is_empty() {
+            // They are found anew when the client may go on.
+            parser.reset();
+        }
+        ahead.truncate(others);
 
         self.clients.current = outer;
         let push = std::mem::replace(&mut self.clients.self_push, outer_push);
@@ -107,6 +217,7 @@ impl Server {
         out.raw(&push);
         let pushed_meanwhile = take(&mut c.out.cur.buf);
         out.raw(&pushed_meanwhile);
+        c.reply_peak = c.reply_peak.max(out.buf.len().min(c.out.buffer_size()));
         c.out.cur = out;
         c.out.roll();
         if c.conn.is_none() {
@@ -116,6 +227,127 @@ impl Server {
         }
         self.check_output_limit(id);
         self.update_client_memory(id);
+    }
+
+    /// The database of a client whose plain commands may be run right away, without asking everyone who may have
+    /// something against it: nobody has.
+    fn plain_db(&mut self, id: ClientId) -> Option<usize> {
+        const NOT_PLAIN: ClientFlags = ClientFlags::REPLICA
+            .union(ClientFlags::MASTER)
+            .union(ClientFlags::MONITOR)
+            .union(ClientFlags::MULTI)
+            .union(ClientFlags::BLOCKED)
+            .union(ClientFlags::CLOSE_AFTER_REPLY)
+            .union(ClientFlags::CLOSE_ASAP)
+            .union(ClientFlags::ASKING)
+            .union(ClientFlags::PUBSUB)
+            .union(ClientFlags::REPLY_OFF)
+            .union(ClientFlags::REPLY_SKIP)
+            .union(ClientFlags::REPLY_SKIP_NEXT)
+            .union(ClientFlags::NO_TOUCH)
+            .union(ClientFlags::TRACKING)
+            .union(ClientFlags::AOF)
+            .union(ClientFlags::SCRIPT)
+            .union(ClientFlags::REPROCESSING);
+        let c = self.clients.get(id)?;
+        let is_plain = !c.is(NOT_PLAIN)
+            && c.conn.is_some()
+            && c.resume.is_none()
+            && (!self.auth_required || c.is(ClientFlags::AUTHENTICATED))
+            && self.acl.is_free(&c.user)
+            && self.is_undisturbed();
+        if !is_plain {
+            return None;
+        }
+        let db = c.db;
+        self.set_expire_policy(id);
+        Some(db)
+    }
+
+    /// Nothing about the server keeps commands of ordinary clients from being run.
+    fn is_undisturbed(&self) -> bool {
+        self.depth == 0
+            && self.clients.monitors.is_empty()
+            && self.pauses.kind().is_none()
+            && !self.is_loading()
+            && !self.repl.is_replica()
+            && self.cfg.min_replicas_to_write == 0
+            && self.cfg.latency_monitor_threshold == 0
+            && self.cfg.maxmemory_clients == MemoryOrPercent::Bytes(0)
+            && !self.admin.debug.enforce_reply_list
+            && self.disk_error().is_none()
+            && self.exit.is_none()
+    }
+
+    /// Runs a plain command of a client for which `plain_db` gave its database. False: something besides its reply came
+    /// of it, and what holds for the client is to be looked at anew.
+    fn run_plain(&mut self, id: ClientId, db: usize, cmd: CmdRef, args: Args<'_>, out: &mut Reply) -> bool {
+        let row = self.commands.get(cmd).row;
+        let Some(run) = row.run.filter(|_| row.accepts_arity(args.len())) else {
+            self.run_resolved(id, cmd, args, out);
+            return false;
+        };
+        if (self.cfg.maxmemory != 0 || self.ks.eviction.tight)
+            && let Err(error) = self.check_memory(id, row, row.has(flag::DENYOOM), false)
+        {
+            self.reject(id, Some(cmd), error, out);
+            return false;
+        }
+        if self.bus.is_some()
+            && let Err(error) = self.check_slot(id, cmd, args)
+        {
+            self.reject(id, Some(cmd), error, out);
+            return false;
+        }
+        let start_us = self.clock.mono_us();
+        self.ks.now_ms = self.clock.ms();
+        let dirty_before = self.ks.effects.dirty;
+        self.depth += 1;
+        let result = run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args);
+        self.depth -= 1;
+        let failed = result.is_err();
+        if let Err(error) = result {
+            self.write_error(out, &error);
+        }
+        let duration_us = self.clock.tick_us() - start_us;
+        self.admin.metrics.commands_us += duration_us.max(0) as u64;
+        self.count_call(cmd, duration_us, failed);
+        let slow_us = self.cfg.slowlog_log_slower_than;
+        if slow_us >= 0 && duration_us >= slow_us {
+            self.note_slow_command(id, cmd, args, duration_us);
+        }
+        let effects = &mut self.ks.effects;
+        let is_quiet = effects.is_quiet() && self.ks.watch.dirty.is_empty();
+        if is_quiet && (!effects.has_sinks || (effects.dirty == dirty_before && effects.forced == 0)) {
+            effects.forget_command();
+        } else {
+            self.end_plain(id, db, args, dirty_before);
+        }
+        is_quiet
+    }
+
+    /// Sees to what a plain command left behind beside its reply.
+    fn end_plain(&mut self, id: ClientId, db: usize, args: Args<'_>, dirty_before: u64) {
+        let old_offset = self.repl_offset();
+        self.propagate_call(db, args, self.ks.effects.dirty > dirty_before);
+        self.ks.effects.forget_command();
+        self.drain_effects();
+        let new_offset = self.repl_offset();
+        if new_offset != old_offset
+            && let Some(c) = self.clients.get_mut(id)
+        {
+            c.write_offset = new_offset;
+        }
+        self.serve_ready_keys();
+        self.clock.tick_us();
+    }
+
+    fn set_last_command(&mut self, id: ClientId, last: &mut Option<CmdRef>) {
+        if let Some(cmd) = last.take()
+            && let Some(c) = self.clients.get_mut(id)
+        {
+            c.last_command = Some(self.commands.get(cmd).row);
+        }
     }
 
     /// Whether the request was put off by a pause: then it stays in the query buffer, as if it had just arrived, and is

@@ -2,6 +2,7 @@
 //! and paused clients, propagation.
 
 pub mod admit;
+pub mod ahead;
 pub mod blocked;
 pub mod call;
 pub mod command;

@@ -1,6 +1,7 @@
 //! The command table: every row by name, found without copying or lower-casing the name.
 
-use super::command::Command;
+use super::command::{Begin, Command, Find, cat, flag};
+use hdrhistogram::Histogram;
 
 /// A command or subcommand in the table; an index that also finds its statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +14,42 @@ pub struct Registered {
     pub name: String,
     pub parent: Option<CmdRef>,
     pub subcommands: Vec<CmdRef>,
+    /// Where its keys stand, if that is as simple as it usually is.
+    pub keys: KeyRange,
+    /// It only works on data: neither can it block, nor does it change how the server treats commands.
+    pub is_plain: bool,
     pub stats: CommandStats,
+}
+
+/// The arguments that are keys: from `first` to `last` (negative: counted from the end), each `step`th. None if `first`
+/// is 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyRange {
+    first: u16,
+    last: i16,
+    step: u16,
+}
+
+impl KeyRange {
+    fn of(row: &Command) -> KeyRange {
+        let Some(spec) = row.keys.first() else { return KeyRange::default() };
+        match (&spec.begin, &spec.find) {
+            (Begin::Index(first), Find::Range { last, step, limit: 0 }) => {
+                // Commands look at the key of their last key specification first or last; all that matters is speed.
+                let last = if *last >= 0 { *first as i16 + *last as i16 } else { *last as i16 };
+                KeyRange { first: *first as u16, last, step: (*step as u16).max(1) }
+            }
+            _ => KeyRange::default(),
+        }
+    }
+
+    /// The positions of the keys among `argc` arguments.
+    pub fn positions(self, argc: usize) -> impl Iterator<Item = usize> {
+        let last =
+            if self.last >= 0 { self.last as usize } else { (argc as isize + self.last as isize).max(0) as usize };
+        let end = if self.first == 0 { 0 } else { (last + 1).min(argc) };
+        (self.first as usize..end).step_by(self.step.max(1) as usize)
+    }
 }
 
 /// Statistics of a command, as INFO commandstats has them.
@@ -23,8 +59,71 @@ pub struct CommandStats {
     pub us: u64,
     pub rejected: u64,
     pub failed: u64,
-    /// Latency distribution in nanoseconds, made at the first call.
-    pub histogram: Option<Box<hdrhistogram::Histogram<u32>>>,
+    latency: LatencyCounts,
+}
+
+/// Range and precision of the latency histograms: a nanosecond to a second, two significant digits.
+const HISTOGRAM_NS: (u64, u64) = (1, 1_000_000_000);
+const HISTOGRAM_DIGITS: u8 = 2;
+/// Latencies below this, in microseconds, are counted apart: nearly all are.
+const USUAL_US: usize = 8;
+
+/// How often a command took how long.
+#[derive(Debug, Default)]
+struct LatencyCounts {
+    usual: [u32; USUAL_US],
+    /// The others, in nanoseconds; made when there is the first.
+    others: Option<Box<Histogram<u32>>>,
+}
+
+impl LatencyCounts {
+    fn note(&mut self, us: u64) {
+        match self.usual.get_mut(us as usize) {
+            Some(count) if *count < u32::MAX => *count += 1,
+            _ => {
+                if let Some(histogram) = others(&mut self.others) {
+                    histogram.saturating_record(us.saturating_mul(1000).clamp(HISTOGRAM_NS.0, HISTOGRAM_NS.1));
+                }
+            }
+        }
+    }
+
+    fn histogram(&self) -> Option<Histogram<u32>> {
+        let mut all = self.others.clone();
+        if self.usual.iter().all(|n| *n == 0) {
+            return all.map(|all| *all);
+        }
+        let histogram = others(&mut all)?;
+        for (us, count) in self.usual.iter().enumerate() {
+            histogram.saturating_record_n((us as u64 * 1000).max(HISTOGRAM_NS.0), *count);
+        }
+        all.map(|all| *all)
+    }
+}
+
+fn others(histogram: &mut Option<Box<Histogram<u32>>>) -> Option<&mut Histogram<u32>> {
+    if histogram.is_none() {
+        let (low, high) = HISTOGRAM_NS;
+        *histogram = Histogram::new_with_bounds(low, high, HISTOGRAM_DIGITS).ok().map(Box::new);
+    }
+    histogram.as_deref_mut()
+}
+
+impl CommandStats {
+    /// Counts a call that took `us` microseconds; `tracking`: its latency is to be part of the histogram.
+    pub fn count(&mut self, us: u64, failed: bool, tracking: bool) {
+        self.calls += 1;
+        self.us += us;
+        self.failed += u64::from(failed);
+        if tracking {
+            self.latency.note(us);
+        }
+    }
+
+    /// The distribution of latencies in nanoseconds, if any was noted.
+    pub fn histogram(&self) -> Option<Histogram<u32>> {
+        self.latency.histogram()
+    }
 }
 
 pub struct CommandTable {
@@ -53,6 +152,8 @@ impl CommandTable {
             name: row.name.to_string(),
             parent,
             subcommands: Vec::new(),
+            keys: KeyRange::of(row),
+            is_plain: is_plain(row),
             stats: CommandStats::default(),
         });
         cmd
@@ -129,6 +230,15 @@ impl CommandTable {
         self.names = NameIndex::build(&self.entries);
         Ok(())
     }
+}
+
+fn is_plain(row: &Command) -> bool {
+    let other = flag::ADMIN | flag::PUBSUB | flag::BLOCKING | flag::NO_AUTH | flag::ASKING | flag::PROTECTED;
+    row.run.is_some()
+        && row.subcommands.is_empty()
+        && row.has(flag::WRITE | flag::READONLY)
+        && !row.has(other)
+        && row.acl & cat::DANGEROUS == 0
 }
 
 /// What `rename-command` can get wrong.

@@ -2,9 +2,16 @@
 
 use super::Entry;
 use crate::cluster::slots::{SLOT_COUNT, key_slot};
-use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table, TableEntry, VacantEntry};
+use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table, TableEntry, VacantEntry, prefetch};
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
+
+/// The hash of a key: what its table wants, and in cluster mode its hash slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHash {
+    pub hash: u64,
+    pub slot: u16,
+}
 
 /// The tables of a database, all of them at once: what a flush takes out.
 pub enum Tables {
@@ -127,37 +134,75 @@ impl Db {
         matches!(self.tables, Tables::PerSlot(_))
     }
 
-    fn table(&self, key: &[u8]) -> Option<&Table<Entry>> {
+    /// The hash of a key, for the functions that want it with the key.
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        let slot = if self.is_per_slot() { key_slot(key) } else { 0 };
+        KeyHash { hash: self.seed.hash(key), slot }
+    }
+
+    fn table(&self, hash: KeyHash) -> Option<&Table<Entry>> {
         match &self.tables {
             Tables::One(t) => Some(t),
-            Tables::PerSlot(slots) => slots[key_slot(key) as usize].as_deref(),
+            Tables::PerSlot(slots) => slots[hash.slot as usize].as_deref(),
+        }
+    }
+
+    /// Begins to bring the memory near that says where a key is: its bucket, or in cluster mode the table of its slot.
+    pub fn prefetch(&self, hash: KeyHash) {
+        match &self.tables {
+            Tables::One(t) => t.prefetch(hash.hash),
+            Tables::PerSlot(slots) => {
+                if let Some(t) = &slots[hash.slot as usize] {
+                    prefetch(&**t);
+                }
+            }
+        }
+    }
+
+    /// In cluster mode, some time after `prefetch`: begins to bring the key's bucket near.
+    pub fn prefetch_bucket(&self, hash: KeyHash) {
+        if let Some(t) = self.table(hash) {
+            t.prefetch(hash.hash);
+        }
+    }
+
+    /// Some time after its bucket: begins to bring the key's entry near.
+    pub fn prefetch_entry(&self, hash: KeyHash) {
+        if let Some(t) = self.table(hash) {
+            t.prefetch_items(hash.hash);
         }
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.table(key)?.get(key)
+        let hash = self.hash(key);
+        self.table(hash)?.get_hashed(hash.hash, key)
     }
 
     /// The entry, for changing it.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
-        let table = match &mut self.tables {
-            Tables::One(t) => t,
-            Tables::PerSlot(slots) => slots[key_slot(key) as usize].as_mut()?,
-        };
-        table.get_mut(key).map(|item| EntryMut { item, counts: &mut self.counts })
+        self.get_mut_hashed(self.hash(key), key)
     }
 
-    /// The key's place, to change what is there or to fill it.
-    pub fn place(&mut self, key: &[u8]) -> Place<'_> {
+    /// As `get_mut` with `hash(key)` computed before.
+    pub fn get_mut_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<EntryMut<'_>> {
+        let table = match &mut self.tables {
+            Tables::One(t) => t,
+            Tables::PerSlot(slots) => slots[hash.slot as usize].as_mut()?,
+        };
+        table.get_mut_hashed(hash.hash, key).map(|item| EntryMut { item, counts: &mut self.counts })
+    }
+
+    /// The key's place, to change what is there or to fill it; with `hash(key)` computed before.
+    pub fn place(&mut self, hash: KeyHash, key: &[u8]) -> Place<'_> {
         let counts = &mut self.counts;
         let table = match &mut self.tables {
             Tables::One(t) => t,
             Tables::PerSlot(slots) => {
                 let seed = self.seed;
-                slots[key_slot(key) as usize].get_or_insert_with(|| Box::new(Table::new(seed)))
+                slots[hash.slot as usize].get_or_insert_with(|| Box::new(Table::new(seed)))
             }
         };
-        match table.entry(key) {
+        match table.entry_hashed(hash.hash, key) {
             TableEntry::Occupied(e) => Place::Occupied(EntryMut { item: e.into_mut(), counts }),
             TableEntry::Vacant(place) => Place::Vacant(VacantPlace { place, counts }),
         }
@@ -165,25 +210,35 @@ impl Db {
 
     /// Adds an entry whose key is known to be absent.
     pub fn insert_new(&mut self, entry: Entry) {
+        self.insert_new_hashed(self.hash(entry.key()), entry);
+    }
+
+    /// As `insert_new` with the hash of its key computed before.
+    pub fn insert_new_hashed(&mut self, hash: KeyHash, entry: Entry) {
         self.counts.keys += 1;
         self.counts.expires += entry.has_expire() as usize;
         match &mut self.tables {
-            Tables::One(t) => t.insert_new(entry),
+            Tables::One(t) => t.insert_new_hashed(hash.hash, entry),
             Tables::PerSlot(slots) => {
                 let seed = self.seed;
-                let slot = key_slot(entry.key()) as usize;
-                slots[slot].get_or_insert_with(|| Box::new(Table::new(seed))).insert_new(entry);
+                let table = slots[hash.slot as usize].get_or_insert_with(|| Box::new(Table::new(seed)));
+                table.insert_new_hashed(hash.hash, entry);
             }
         }
     }
 
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        self.remove_hashed(self.hash(key), key)
+    }
+
+    /// As `remove` with `hash(key)` computed before.
+    pub fn remove_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<Entry> {
         let entry = match &mut self.tables {
-            Tables::One(t) => t.remove(key)?,
+            Tables::One(t) => t.remove_hashed(hash.hash, key)?,
             Tables::PerSlot(slots) => {
-                let place = &mut slots[key_slot(key) as usize];
+                let place = &mut slots[hash.slot as usize];
                 let table = place.as_deref_mut()?;
-                let entry = table.remove(key)?;
+                let entry = table.remove_hashed(hash.hash, key)?;
                 if table.is_empty() {
                     *place = None;
                 }

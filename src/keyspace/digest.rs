@@ -6,6 +6,7 @@
 
 use super::{Entry, Keyspace, Object, object};
 use crate::structs::entry::{IntBuf, ValueRef};
+use crate::structs::numbers::f64_text_grisu;
 use sha1::{Digest as _, Sha1};
 use std::fmt;
 
@@ -41,8 +42,25 @@ impl Digest {
                     self.fold(&pair.0);
                 }
             }
+            ValueRef::Object(Object::Zset(zset)) => {
+                for (member, score) in zset.iter() {
+                    let mut pair = Digest::default();
+                    pair.mix(member.bytes(&mut IntBuf::new()));
+                    pair.mix(&f64_text_grisu(score));
+                    self.fold(&pair.0);
+                }
+            }
             ValueRef::Object(Object::List(list)) => {
                 list.walk(0).for_each(|item| self.mix(item.bytes(&mut IntBuf::new())));
+            }
+            ValueRef::Object(Object::Stream(stream)) => {
+                for entry in stream.log.iter() {
+                    self.mix(&entry.id.digest_text());
+                    for (name, value) in entry.fields() {
+                        self.mix(name.bytes(&mut IntBuf::new()));
+                        self.mix(value.bytes(&mut IntBuf::new()));
+                    }
+                }
             }
         }
         if entry.has_expire() {

@@ -73,6 +73,8 @@ pub struct Effects {
     /// Keys that came to hold something while clients wait for keys.
     pub ready_keys: Vec<(usize, Vec<u8>)>,
     pub wants_ready: bool,
+    /// Some client is to learn, too, that a key it waits for went away.
+    pub wants_gone: bool,
     /// Any key may have come to hold something: databases were exchanged.
     pub any_ready: bool,
     /// Keys changed, while some client tracks them.
@@ -91,6 +93,24 @@ pub enum Garbage {
 }
 
 impl Effects {
+    /// Nothing has gathered but, perhaps, what the running command is to be propagated as.
+    pub fn is_quiet(&self) -> bool {
+        self.props.ops.is_empty()
+            && self.events.is_empty()
+            && self.ready_keys.is_empty()
+            && !self.any_ready
+            && self.modified_keys.is_empty()
+            && self.garbage.is_empty()
+            && !self.flushed
+    }
+
+    /// Forgets what the command that ran said about how it is to be propagated.
+    pub fn forget_command(&mut self) {
+        self.replacement = None;
+        self.forced = 0;
+        self.prevented = 0;
+    }
+
     /// Records an event if its class is asked for.
     pub fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
         if self.notify_flags & class != 0 && self.notify_flags & (notify::KEYSPACE | notify::KEYEVENT) != 0 {
@@ -132,6 +152,13 @@ impl Effects {
 
     pub fn ready(&mut self, db: usize, key: &[u8]) {
         if self.wants_ready {
+            self.ready_keys.push((db, key.to_vec()));
+        }
+    }
+
+    /// A key was deleted, or something else took its place.
+    pub fn gone(&mut self, db: usize, key: &[u8]) {
+        if self.wants_gone {
             self.ready_keys.push((db, key.to_vec()));
         }
     }

@@ -65,7 +65,12 @@ impl Hash {
         let mut table = Table::new(seed);
         table.reserve(len);
         let (mut a, mut b) = (IntBuf::new(), IntBuf::new());
-        pairs.for_each(|(field, value)| table.insert_new(field_of(field.bytes(&mut a), value.bytes(&mut b))));
+        for (field, value) in pairs {
+            // A listpack from outside may name a field twice: the first counts, as it did there.
+            if let TableEntry::Vacant(place) = table.entry(field.bytes(&mut a)) {
+                place.insert(field_of(field.bytes(&mut a), value.bytes(&mut b)));
+            }
+        }
         Hash::Table(Box::new(table))
     }
 

@@ -30,7 +30,9 @@ impl List {
 
     /// A list of these elements, in the encoding that its size calls for.
     pub fn from_bodies(bodies: Vec<Body>, limits: Limits) -> List {
-        let mut list = List::Quick(Box::new(Quicklist::from_bodies(bodies)));
+        let mut list = Quicklist::from_bodies(bodies);
+        list.compress(limits);
+        let mut list = List::Quick(Box::new(list));
         list.try_pack(limits, false);
         list
     }
@@ -87,6 +89,11 @@ impl List {
         self.try_pack(limits, true);
     }
 
+    /// To be called on a new list that was filled.
+    pub fn fit(&mut self, limits: Limits) {
+        self.try_pack(limits, false);
+    }
+
     /// Makes a quicklist that is small enough a listpack; one that shrinks has to be well below the limit.
     fn try_pack(&mut self, limits: Limits, shrinking: bool) {
         let List::Quick(list) = self else { return };
@@ -125,10 +132,11 @@ impl List {
         usize::try_from(from_start).ok().filter(|i| *i < len)
     }
 
-    pub fn get(&self, index: usize) -> Option<Item<'_>> {
+    /// Shows the element of an index to `f`.
+    pub fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match self {
-            List::Packed(list) => i64::try_from(index).ok().and_then(|i| list.seek(i)).map(|pos| list.get(pos)),
-            List::Quick(list) => list.get(index),
+            List::Packed(list) => i64::try_from(index).ok().and_then(|i| list.seek(i)).map(|pos| f(list.get(pos))),
+            List::Quick(list) => list.get(index, f),
         }
     }
 

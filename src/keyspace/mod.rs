@@ -10,12 +10,14 @@ pub mod effects;
 pub mod evict;
 pub mod expire;
 pub mod hash;
+pub mod hashes;
 pub mod list;
 pub mod object;
 pub mod set;
 pub mod watch;
+pub mod zset;
 
-pub use db::{Db, EntryMut, Place};
+pub use db::{Db, EntryMut, KeyHash, Place};
 pub use effects::Effects;
 pub use object::{Entry, Object};
 
@@ -93,6 +95,8 @@ pub struct Keyspace {
     pub no_touch: bool,
     /// Of all tables.
     pub seed: HashSeed,
+    /// Hashes of the running command's keys, as far as they were computed before it ran.
+    pub hashes: hashes::ExpectedKeys,
 }
 
 impl Keyspace {
@@ -112,7 +116,39 @@ impl Keyspace {
             eviction: evict::Eviction::default(),
             no_touch: false,
             seed,
+            hashes: hashes::ExpectedKeys::default(),
         }
+    }
+
+    /// Cluster mode: one table a hash slot.
+    pub fn is_per_slot(&self) -> bool {
+        self.dbs[0].is_per_slot()
+    }
+
+    /// The hash of a key, whatever its database.
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        self.dbs[0].hash(key)
+    }
+
+    /// As `hash`, but it may be known.
+    fn known_hash(&mut self, key: &[u8]) -> KeyHash {
+        match self.hashes.take(key) {
+            Some(hash) => hash,
+            None => self.hash(key),
+        }
+    }
+
+    /// See `Db`: the three steps in which the memory of a key is brought near.
+    pub fn prefetch(&self, db: usize, hash: KeyHash) {
+        self.dbs[db].prefetch(hash);
+    }
+
+    pub fn prefetch_bucket(&self, db: usize, hash: KeyHash) {
+        self.dbs[db].prefetch_bucket(hash);
+    }
+
+    pub fn prefetch_entry(&self, db: usize, hash: KeyHash) {
+        self.dbs[db].prefetch_entry(hash);
     }
 
     /// Whether an expire time has come.
@@ -136,8 +172,9 @@ impl Keyspace {
     }
 
     pub fn lookup(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
+        let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, .. } = self;
-        if let Some(mut entry) = dbs[db].get_mut(key) {
+        if let Some(mut entry) = dbs[db].get_mut_hashed(hash, key) {
             let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
             if !due || self.expire_policy == ExpirePolicy::Ignore {
                 if matches!(touch, Touch::Read | Touch::Look | Touch::Inspect) {
@@ -184,7 +221,8 @@ impl Keyspace {
             gone_before: if self.expire_policy == ExpirePolicy::Ignore { i64::MIN } else { self.now_ms },
             deletes: deletes_expired(self.expire_policy, Touch::Write),
         };
-        let is_new = match store_at(self.dbs[db].place(key), key, value, ttl, rule, &self.access) {
+        let hash = self.known_hash(key);
+        let is_new = match store_at(self.dbs[db].place(hash, key), key, value, ttl, rule, &self.access) {
             Stored::Replaced => false,
             Stored::Added => true,
             Stored::Displaced(old, value) => {
@@ -196,14 +234,15 @@ impl Keyspace {
                 if self.access.lfu {
                     entry.set_lru(old.lru());
                 }
-                self.dbs[db].insert_new(entry);
+                self.dbs[db].insert_new_hashed(hash, entry);
+                self.effects.gone(db, key);
                 self.effects.free(old, self.lazy_server_del);
                 false
             }
             Stored::Expired(old, value) => {
                 let Keyspace { effects, stats, watch, .. } = self;
                 note_expired(effects, watch, stats, db, old, self.lazy_expire);
-                self.dbs[db].insert_new(new_entry(key, value, ttl, &self.access));
+                self.dbs[db].insert_new_hashed(hash, new_entry(key, value, ttl, &self.access));
                 true
             }
         };
@@ -218,7 +257,8 @@ impl Keyspace {
     pub fn insert(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, expire_ms: Option<i64>) {
         let mut entry = Entry::new(key, value, expire_ms);
         self.access.init(&mut entry);
-        self.dbs[db].insert_new(entry);
+        let hash = self.known_hash(key);
+        self.dbs[db].insert_new_hashed(hash, entry);
         self.effects.notify(notify::NEW, "new", key, db);
         self.effects.ready(db, key);
     }
@@ -226,6 +266,7 @@ impl Keyspace {
     /// Removes a key and gives its value back.
     pub fn take(&mut self, db: usize, key: &[u8]) -> Option<(OwnedValue<Object>, Option<i64>)> {
         let entry = self.dbs[db].remove(key)?;
+        self.effects.gone(db, key);
         let expire = entry.expire_ms();
         Some((entry.take_value(), expire))
     }
@@ -233,7 +274,9 @@ impl Keyspace {
     /// Deletes a key; `lazy` frees its value on the helper thread when that is worth it. The change is signalled; the
     /// event and the count of changes are the caller's.
     pub fn delete(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
-        let Some(entry) = self.dbs[db].remove(key) else { return false };
+        let hash = self.known_hash(key);
+        let Some(entry) = self.dbs[db].remove_hashed(hash, key) else { return false };
+        self.effects.gone(db, key);
         self.effects.free(entry, lazy);
         self.signal_modified(db, key);
         true
@@ -241,14 +284,16 @@ impl Keyspace {
 
     /// As `delete`, but a key whose time has come is expired rather than deleted where the policy lets us.
     pub fn delete_unexpired(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
+        let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, .. } = self;
-        let Some(entry) = dbs[db].get_mut(key) else { return false };
+        let Some(entry) = dbs[db].get_mut_hashed(hash, key) else { return false };
         let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
         let entry = entry.remove();
         if due && self.expire_policy == ExpirePolicy::Delete {
             note_expired(effects, watch, stats, db, entry, self.lazy_expire);
             return false;
         }
+        effects.gone(db, key);
         effects.free(entry, lazy);
         self.signal_modified(db, key);
         true
@@ -257,6 +302,7 @@ impl Keyspace {
     /// Removes a key that something else takes the place of; signals nothing.
     pub fn remove(&mut self, db: usize, key: &[u8], lazy: bool) {
         if let Some(entry) = self.dbs[db].remove(key) {
+            self.effects.gone(db, key);
             self.effects.free(entry, lazy);
         }
     }
@@ -264,6 +310,7 @@ impl Keyspace {
     /// Moves a value with its time to live and access field to a key that is absent.
     pub fn move_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
         let Some(old) = self.dbs[from.0].remove(from.1) else { return };
+        self.effects.gone(from.0, from.1);
         let (expire_ms, lru) = (old.expire_ms(), old.lru());
         let entry = match old.take_value() {
             OwnedValue::Str { bytes, raw: true } => Entry::new(to.1, NewValue::RawStr(&bytes), expire_ms),
@@ -331,6 +378,7 @@ impl Keyspace {
             self.effects.free_tables(old, lazy);
         }
         self.effects.flushed |= self.effects.wants_modified;
+        self.effects.any_ready |= self.effects.wants_gone;
         removed
     }
 
@@ -432,6 +480,7 @@ fn note_expired(
     effects.notify(notify::EXPIRED, "expired", key, db);
     watch.touch(db, key, false);
     effects.modified(db, key);
+    effects.gone(db, key);
     stats.expired += 1;
     effects.free(entry, lazy);
 }

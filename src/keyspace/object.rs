@@ -3,8 +3,10 @@
 use super::hash::{Hash, HashLimits};
 use super::list::List;
 use super::set::{Set, SetLimits};
+use super::zset::{Zset, ZsetLimits};
 use crate::structs::entry::{NewValue, ValueRef};
 use crate::structs::quicklist;
+use crate::structs::stream::Stream;
 
 /// A key with its value in one allocation.
 pub type Entry = crate::structs::entry::Entry<Object>;
@@ -15,6 +17,8 @@ pub enum Object {
     List(List),
     Set(Set),
     Hash(Hash),
+    Zset(Zset),
+    Stream(Box<Stream>),
 }
 
 impl From<List> for NewValue<'static, Object> {
@@ -35,12 +39,25 @@ impl From<Hash> for NewValue<'static, Object> {
     }
 }
 
+impl From<Zset> for NewValue<'static, Object> {
+    fn from(zset: Zset) -> NewValue<'static, Object> {
+        NewValue::Object(Box::new(Object::Zset(zset)))
+    }
+}
+
+impl From<Stream> for NewValue<'static, Object> {
+    fn from(stream: Stream) -> NewValue<'static, Object> {
+        NewValue::Object(Box::new(Object::Stream(Box::new(stream))))
+    }
+}
+
 /// When values change their encoding: what the configuration says about it.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueLimits {
     pub list: quicklist::Limits,
     pub set: SetLimits,
     pub hash: HashLimits,
+    pub zset: ZsetLimits,
 }
 
 /// The name TYPE prints.
@@ -50,16 +67,20 @@ pub fn type_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::List(_)) => "list",
         ValueRef::Object(Object::Set(_)) => "set",
         ValueRef::Object(Object::Hash(_)) => "hash",
+        ValueRef::Object(Object::Zset(_)) => "zset",
+        ValueRef::Object(Object::Stream(_)) => "stream",
     }
 }
 
-/// The number of the type in digests and the like: as RDB numbers the types themselves.
+/// The number of the type in digests and the like.
 pub fn type_number(entry: &Entry) -> u32 {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
         ValueRef::Object(Object::List(_)) => 1,
         ValueRef::Object(Object::Set(_)) => 2,
+        ValueRef::Object(Object::Zset(_)) => 3,
         ValueRef::Object(Object::Hash(_)) => 4,
+        ValueRef::Object(Object::Stream(_)) => 6,
     }
 }
 
@@ -75,6 +96,8 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::List(list)) => list.encoding_name(),
         ValueRef::Object(Object::Set(set)) => set.encoding_name(),
         ValueRef::Object(Object::Hash(hash)) => hash.encoding_name(),
+        ValueRef::Object(Object::Zset(zset)) => zset.encoding_name(),
+        ValueRef::Object(Object::Stream(_)) => "stream",
     }
 }
 
@@ -85,6 +108,8 @@ pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
         ValueRef::Object(Object::List(list)) => list.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Set(set)) => set.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Hash(hash)) => hash.mem_bytes_sampled(samples),
+        ValueRef::Object(Object::Zset(zset)) => zset.mem_bytes_sampled(samples),
+        ValueRef::Object(Object::Stream(stream)) => stream.mem_bytes_sampled(samples),
     }
 }
 
@@ -105,6 +130,8 @@ pub fn free_effort(entry: &Entry) -> usize {
         ValueRef::Object(Object::List(list)) => list.free_effort(),
         ValueRef::Object(Object::Set(set)) => set.free_effort(),
         ValueRef::Object(Object::Hash(hash)) => hash.free_effort(),
+        ValueRef::Object(Object::Zset(zset)) => zset.free_effort(),
+        ValueRef::Object(Object::Stream(stream)) => stream.free_effort(),
     }
 }
 

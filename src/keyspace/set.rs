@@ -70,7 +70,13 @@ impl Set {
         let mut table = Table::new(seed);
         table.reserve(len);
         let mut int = Default::default();
-        items.for_each(|item| table.insert_new(member(item.bytes(&mut int))));
+        for item in items {
+            let text = item.bytes(&mut int);
+            // A listpack from outside may name a member twice.
+            if let TableEntry::Vacant(place) = table.entry(text) {
+                place.insert(member(text));
+            }
+        }
         Set::Table(Box::new(table))
     }
 

@@ -119,6 +119,8 @@ pub struct Client {
     /// Where unprocessed input begins in `query`.
     pub query_pos: usize,
     pub parser: RequestParser,
+    /// The look-ahead that holds requests of this client; 0: none does.
+    pub ahead: u64,
     pub out: Output,
     pub db: usize,
     pub name: Vec<u8>,
@@ -170,6 +172,7 @@ impl Client {
             query: Vec::new(),
             query_pos: 0,
             parser: RequestParser::default(),
+            ahead: 0,
             out: Output::default(),
             db: 0,
             name: Vec::new(),

@@ -13,6 +13,8 @@ pub struct Clients {
     generations: Vec<u32>,
     by_number: HashMap<u64, ClientId>,
     next_number: u64,
+    /// Clients whose input was read and waits to be run; with what is left to do about their sockets.
+    pub to_run: Vec<(ClientId, bool)>,
     /// Clients with bytes to send.
     pub pending_writes: Vec<ClientId>,
     /// Clients whose sockets may hold more than was read.

@@ -39,6 +39,10 @@ impl Conn {
     }
 
     pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // Sending one piece is cheaper than sending a list of one.
+        if let [one] = slices {
+            return self.write(one);
+        }
         match self {
             Conn::Tcp(s) => s.write_vectored(slices),
             Conn::Unix(s) => s.write_vectored(slices),

@@ -147,6 +147,27 @@ impl Output {
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut total = 0;
+        if self.chunks.is_empty() {
+            // The usual case.
+            let part = &self.cur.buf[self.sent..];
+            let part = &part[..part.len().min(limit)];
+            if !part.is_empty() {
+                match write(&[IoSlice::new(part)]) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(sent) => {
+                        let all = sent == part.len();
+                        self.consume(sent);
+                        total = sent;
+                        if !all {
+                            return Ok(total);
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
         while !self.is_empty() && total < limit {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut n = 0;

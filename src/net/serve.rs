@@ -13,6 +13,8 @@ const ACCEPTS_PER_TURN: usize = 1000;
 const READ_BYTES: usize = super::reactor::READ_BUF_BYTES;
 /// Reads from one client in one turn.
 const READS_PER_TURN: usize = 16;
+/// Clients that are read before the first of them is run.
+const CLIENTS_AHEAD: usize = 32;
 /// Bytes written to one client in one turn, so that one large reply does not starve the others.
 const WRITE_BYTES_PER_TURN: usize = 1 << 20;
 
@@ -77,8 +79,39 @@ impl Server {
             self.clients.want_write(id);
         }
         if event.readable {
-            self.read_client(id, event.closed);
+            if self.is_nested_turn() {
+                // Within a long command: its look-ahead is under way.
+                return self.read_client(id, event.closed);
+            }
+            match self.read_some(id) {
+                ReadOutcome::Stopped => {}
+                outcome => self.clients.to_run.push((id, outcome == ReadOutcome::More || event.closed)),
+            }
+            if self.clients.to_run.len() >= CLIENTS_AHEAD {
+                self.run_inputs();
+            }
         }
+    }
+
+    /// Runs the input of the clients that were read.
+    pub fn run_inputs(&mut self) {
+        let mut batch = std::mem::take(&mut self.clients.to_run);
+        if batch.is_empty() {
+            return;
+        }
+        let mut ids = [ClientId { index: 0, generation: 0 }; CLIENTS_AHEAD];
+        for (place, (id, _)) in ids.iter_mut().zip(&batch) {
+            *place = *id;
+        }
+        let limit = self.cfg.client_query_buffer_limit as usize;
+        self.process_inputs(&ids[..batch.len()]);
+        for (id, more) in batch.drain(..) {
+            self.check_query_limit(id, limit);
+            if more {
+                self.read_client(id, true);
+            }
+        }
+        self.clients.to_run = batch;
     }
 
     /// Reads what the client has sent, up to its share of the turn, and runs it. `to_the_end`: the peer has closed, so the
@@ -88,19 +121,24 @@ impl Server {
             // A turn within a long command of this very client: its buffers are in use, and its next command waits.
             return self.clients.want_read(id);
         }
+        let limit = self.cfg.client_query_buffer_limit as usize;
         for _ in 0..READS_PER_TURN {
-            match self.read_some(id) {
-                ReadOutcome::Drained if !to_the_end => return,
-                ReadOutcome::Drained | ReadOutcome::More => {}
-                ReadOutcome::Stopped => return,
+            let outcome = self.read_some(id);
+            if outcome == ReadOutcome::Stopped {
+                return;
+            }
+            self.process_input(id);
+            self.check_query_limit(id, limit);
+            if outcome == ReadOutcome::Drained && !to_the_end {
+                return;
             }
         }
         // More may be there: the edge has been used up, so the client is looked at again without waiting.
         self.clients.want_read(id);
     }
 
+    /// One read into the query buffer.
     fn read_some(&mut self, id: ClientId) -> ReadOutcome {
-        let query_limit = self.cfg.client_query_buffer_limit as usize;
         let now_ms = self.clock.ms();
         let Some(c) = self.clients.get_mut(id) else { return ReadOutcome::Stopped };
         if c.is(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY)) {
@@ -148,8 +186,6 @@ impl Server {
                 if from_master {
                     self.note_master_read(n);
                 }
-                self.process_input(id);
-                self.check_query_limit(id, query_limit);
                 if n < room { ReadOutcome::Drained } else { ReadOutcome::More }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Stopped,
@@ -291,6 +327,7 @@ impl Server {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadOutcome {
     /// The read came back short: the socket is empty.
     Drained,

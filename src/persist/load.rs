@@ -8,10 +8,12 @@ use super::rdb::{Error, ErrorKind, Item, KeyItem, Reader, StringValue, Value};
 use super::snapshot::{debug_delay, put_command};
 use super::state::Loading;
 use super::{Logged, aof, check_rdb};
+use crate::config::SanitizeDumpPayload;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
 use crate::keyspace::{Db, Entry, Object};
 use crate::server::Server;
 use crate::structs::entry::NewValue;
@@ -93,7 +95,9 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
         }
         Value::PackedHash(list) => {
             let mut hash = Hash::Packed(list);
+            let len = hash.len();
             hash.fit(&limits.hash);
+            warn_of_lost("Hash", len, hash.len());
             hash.into()
         }
         Value::Fields(fields) => {
@@ -104,13 +108,36 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
             }
             hash.into()
         }
+        Value::PackedZset(list) => {
+            let mut zset = Zset::Packed(list);
+            zset.fit(&limits.zset);
+            zset.into()
+        }
+        Value::ScoredMembers(members) => {
+            let longest = members.iter().map(|(m, _)| m.len()).max().unwrap_or(0);
+            let mut zset = Zset::for_members(members.len(), longest, &limits.zset);
+            for (member, score) in &members {
+                zset.set(member, *score, &limits.zset);
+            }
+            zset.into()
+        }
+        Value::Stream(stream) => NewValue::Object(Box::new(Object::Stream(stream))),
         Value::Empty => return None,
     })
 }
 
 fn fitted_set(mut set: Set, limits: &ValueLimits) -> Set {
+    let len = set.len();
     set.fit(&limits.set);
+    warn_of_lost("Set", len, set.len());
     set
+}
+
+/// A listpack that became a table keeps of equal elements only the first: damage that deserves a word.
+fn warn_of_lost(what: &str, before: usize, after: usize) {
+    if before != after {
+        log::warn!("{what} listpack with dup elements: {} of {before} are left out", before - after);
+    }
 }
 
 fn parse_number(text: &[u8]) -> Option<i64> {
@@ -174,7 +201,8 @@ impl Server {
     ) -> Result<(LoadedRepl, S), Error> {
         let interval = self.cfg.loading_process_events_interval_bytes.max(0) as u64;
         let checksum = self.cfg.rdbchecksum && !self.persist.skip_checksum;
-        let mut reader = Reader::new(source, checksum, interval);
+        let mut reader =
+            Reader::new(source, checksum, interval).deep(self.cfg.sanitize_dump_payload == SanitizeDumpPayload::Yes);
         let mut repl = LoadedRepl::default();
         let mut db = 0;
         let now_ms = self.clock.ms();

@@ -18,6 +18,7 @@ pub mod rdb;
 mod rdb_save;
 pub mod snapshot;
 pub mod state;
+mod stream_commands;
 
 pub use state::Persist;
 

@@ -4,11 +4,15 @@
 
 use super::child::Reporter;
 use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
+use super::stream_commands::put_stream_commands;
 use crate::config::MaxmemoryPolicy;
+use crate::keyspace::list::List;
+use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
 use crate::server::{REDIS_VERSION, Server};
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::listpack::Item;
+use crate::structs::numbers::f64_text_grisu;
 use crate::sys::alloc;
 use std::fs::File;
 use std::io::{self, Write};
@@ -86,6 +90,8 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
         ValueRef::Object(Object::List(list)) => ValueView::List(list),
         ValueRef::Object(Object::Set(set)) => ValueView::Set(set),
         ValueRef::Object(Object::Hash(hash)) => ValueView::Hash(hash),
+        ValueRef::Object(Object::Zset(zset)) => ValueView::Zset(zset),
+        ValueRef::Object(Object::Stream(stream)) => ValueView::Stream(stream),
     }
 }
 
@@ -206,8 +212,19 @@ impl Server {
                         let items = hash.iter().flat_map(|(field, value)| [field, value]);
                         put_collection(&mut buf, &mut out, b"HMSET", entry.key(), items, hash.len(), 2)?;
                     }
+                    ValueRef::Object(Object::Zset(zset)) => put_zset(&mut buf, &mut out, entry.key(), zset)?,
+                    ValueRef::Object(Object::Stream(stream)) => {
+                        put_stream_commands(entry.key(), stream, &mut |command| {
+                            put_command(&mut buf, command);
+                            if buf.len() >= FLUSH_AT {
+                                out.write_all(&buf)?;
+                                buf.clear();
+                            }
+                            Ok(())
+                        })?;
+                    }
                     ValueRef::Object(Object::List(list)) => {
-                        put_collection(&mut buf, &mut out, b"RPUSH", entry.key(), list.walk(0), list.len(), 1)?;
+                        put_list(&mut buf, &mut out, entry.key(), list)?;
                     }
                 }
                 if let Some(at_ms) = entry.expire_ms() {
@@ -251,6 +268,50 @@ fn put_collection<'a, W: Write>(
         put_arg(buf, verb);
         put_arg(buf, key);
         items.by_ref().take(here * width).for_each(|item| put_arg(buf, item.bytes(&mut IntBuf::new())));
+        left -= here;
+        if buf.len() >= FLUSH_AT {
+            out.write_all(buf)?;
+            buf.clear();
+        }
+    }
+    Ok(())
+}
+
+/// As `put_collection` for a list.
+fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
+    let mut walk = list.walk(0);
+    let mut left = list.len();
+    while left > 0 {
+        let here = left.min(ITEMS_PER_COMMAND);
+        put_header(buf, 2 + here);
+        put_arg(buf, b"RPUSH");
+        put_arg(buf, key);
+        for _ in 0..here {
+            let Some(item) = walk.step() else { break };
+            put_arg(buf, item.bytes(&mut IntBuf::new()));
+        }
+        left -= here;
+        if buf.len() >= FLUSH_AT {
+            out.write_all(buf)?;
+            buf.clear();
+        }
+    }
+    Ok(())
+}
+
+/// Appends the commands that make a sorted set, and passes on what has gathered.
+fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
+    let mut members = zset.iter();
+    let mut left = zset.len();
+    while left > 0 {
+        let here = left.min(ITEMS_PER_COMMAND);
+        put_header(buf, 2 + here * 2);
+        put_arg(buf, b"ZADD");
+        put_arg(buf, key);
+        for (member, score) in members.by_ref().take(here) {
+            put_arg(buf, &f64_text_grisu(score));
+            put_arg(buf, member.bytes(&mut IntBuf::new()));
+        }
         left -= here;
         if buf.len() >= FLUSH_AT {
             out.write_all(buf)?;

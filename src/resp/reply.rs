@@ -2,10 +2,38 @@
 //!
 //! One method per kind of reply; what RESP2 lacks is written as the nearest thing it has, as Redis does.
 
+use crate::structs::numbers::f64_text;
+
 /// A place in the reply whose array or map header is written once its length is known.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Mark(usize);
+
+/// A line of a kind and a number.
+#[derive(Default)]
+struct Header([u8; 24]);
+
+impl Header {
+    fn write(&mut self, kind: u8, n: i64) -> &[u8] {
+        self.0[0] = kind;
+        let len = if (0..10).contains(&n) {
+            self.0[1] = b'0' + n as u8;
+            2
+        } else if (10..100).contains(&n) {
+            self.0[1] = b'0' + (n / 10) as u8;
+            self.0[2] = b'0' + (n % 10) as u8;
+            3
+        } else {
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(n).as_bytes();
+            self.0[1..=digits.len()].copy_from_slice(digits);
+            digits.len() + 1
+        };
+        self.0[len] = b'\r';
+        self.0[len + 1] = b'\n';
+        &self.0[..len + 2]
+    }
+}
 
 /// The reply buffer. `resp3` says which protocol the client asked for.
 #[derive(Debug, Default)]
@@ -65,9 +93,12 @@ impl Reply {
     }
 
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.buf.reserve(bytes.len() + 24);
-        self.prefixed(b'$', bytes.len() as i64);
-        self.raw(bytes);
+        let mut header = Header::default();
+        let header = header.write(b'$', bytes.len() as i64);
+        // Room is made once, so that what follows are three plain copies.
+        self.buf.reserve(header.len() + bytes.len() + 2);
+        self.buf.extend_from_slice(header);
+        self.buf.extend_from_slice(bytes);
         self.crlf();
     }
 
@@ -101,6 +132,18 @@ impl Reply {
             self.crlf();
         } else {
             self.bulk_str(text);
+        }
+    }
+
+    /// A double; a bulk string in RESP2.
+    pub fn double(&mut self, value: f64) {
+        let text = f64_text(value);
+        if self.resp3 {
+            self.buf.push(b',');
+            self.raw(&text);
+            self.crlf();
+        } else {
+            self.bulk(&text);
         }
     }
 
@@ -176,12 +219,7 @@ impl Reply {
     }
 
     fn prefixed(&mut self, kind: u8, n: i64) {
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(n).as_bytes();
-        self.buf.reserve(digits.len() + 3);
-        self.buf.push(kind);
-        self.buf.extend_from_slice(digits);
-        self.crlf();
+        self.buf.extend_from_slice(Header::default().write(kind, n));
     }
 
     fn crlf(&mut self) {
@@ -225,6 +263,20 @@ mod tests {
         three.null_array();
         three.boolean(true);
         assert_eq!(three.buf, b"%1\r\n_\r\n_\r\n#t\r\n");
+    }
+
+    #[test]
+    fn numbers_of_every_length() {
+        for n in [0, 7, 9, 10, 42, 99, 100, -1, -10, i64::MAX, i64::MIN] {
+            let mut r = Reply::default();
+            r.int(n);
+            assert_eq!(r.buf, format!(":{n}\r\n").as_bytes());
+        }
+        for len in [0, 1, 9, 10, 99, 100, 1000] {
+            let mut r = Reply::default();
+            r.bulk(&vec![b'x'; len]);
+            assert_eq!(r.buf, format!("${len}\r\n{}\r\n", "x".repeat(len)).as_bytes());
+        }
     }
 
     #[test]

@@ -119,10 +119,16 @@ impl RequestParser {
 
     /// Reads `*<n>\r\n`; negative counts are empty commands.
     fn array_header(&mut self, buf: &[u8], limits: Limits) -> Result<Option<i64>, ProtocolError> {
-        let Some(end) = line_end(buf, 0, "too big mbulk count string")? else { return Ok(None) };
-        let n = parse_length(&buf[1..end])
-            .filter(|n| *n <= i32::MAX as i64)
-            .ok_or_else(|| error("invalid multibulk length"))?;
+        let (n, end) = match short_length(buf, 1) {
+            Some((n, end)) => (n as i64, end),
+            None => {
+                let Some(end) = line_end(buf, 0, "too big mbulk count string")? else { return Ok(None) };
+                let n = parse_length(&buf[1..end])
+                    .filter(|n| *n <= i32::MAX as i64)
+                    .ok_or_else(|| error("invalid multibulk length"))?;
+                (n, end)
+            }
+        };
         if limits.unauthenticated && n > UNAUTH_MAX_ARGS {
             return Err(error("unauthenticated multibulk length"));
         }
@@ -134,6 +140,14 @@ impl RequestParser {
 
     /// Reads `$<n>\r\n` at the current place.
     fn bulk_header(&mut self, buf: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
+        if let Some(b'$') = buf.get(self.pos)
+            && let Some((n, end)) = short_length(buf, self.pos + 1)
+            && (!limits.unauthenticated || n as i64 <= UNAUTH_MAX_BULK)
+            && n as i64 <= limits.max_bulk_len
+        {
+            self.pos = end + 2;
+            return Ok(Some(n));
+        }
         let Some(end) = line_end(buf, self.pos, "too big bulk count string")? else { return Ok(None) };
         if buf[self.pos] != b'$' {
             return Err(error(&format!("expected '$', got '{}'", buf[self.pos] as char)));
@@ -163,6 +177,29 @@ fn line_end(buf: &[u8], from: usize, too_long: &str) -> Result<Option<usize>, Pr
         None if line.len() > INLINE_MAX => Err(error(too_long)),
         _ => Ok(None),
     }
+}
+
+/// A length of one to three digits at `at`, and where its line ends: nearly every length there is. `None`: it is another
+/// one, or not one at all.
+fn short_length(buf: &[u8], at: usize) -> Option<(usize, usize)> {
+    let line = buf.get(at..at + 5)?;
+    let digit = |b: u8| usize::from(b.wrapping_sub(b'0'));
+    let first = digit(line[0]);
+    if first > 9 {
+        return None;
+    }
+    if line[1] == b'\r' {
+        return Some((first, at + 1));
+    }
+    let second = digit(line[1]);
+    if first == 0 || second > 9 {
+        return None;
+    }
+    if line[2] == b'\r' {
+        return Some((first * 10 + second, at + 2));
+    }
+    let third = digit(line[2]);
+    (third <= 9 && line[3] == b'\r').then_some((first * 100 + second * 10 + third, at + 3))
 }
 
 /// A decimal length: an optional sign, digits without leading zeros.

@@ -305,6 +305,12 @@ impl Listpack {
         Ok(Listpack { bytes })
     }
 
+    /// Takes back bytes that `into_bytes` or `as_bytes` gave.
+    pub(super) fn from_own_bytes(bytes: Vec<u8>) -> Listpack {
+        debug_assert!(Listpack::from_bytes(bytes.clone()).is_ok());
+        Listpack { bytes }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -448,7 +454,9 @@ impl Listpack {
     fn splice(&mut self, from: usize, to: usize, new: &[u8], removed: usize, added: usize) {
         let total = self.bytes.len() - (to - from) + new.len();
         let total = u32::try_from(total).expect("a listpack below 4 GiB");
-        if from == to {
+        if from == to && new.is_empty() {
+            // Only the header is to follow what was written already.
+        } else if from == to {
             // Opening a gap by hand: `splice` of a vector does not reserve in doubling steps.
             self.bytes.reserve(new.len());
             let old_len = self.bytes.len();
@@ -497,6 +505,19 @@ impl Listpack {
         self.insert_at(self.end(), item)
     }
 
+    /// Adds elements of a known kind at the end, all in one go.
+    pub fn push_items<'a>(&mut self, items: impl IntoIterator<Item = Item<'a>>) {
+        self.bytes.pop();
+        let mut added = 0;
+        for item in items {
+            item.encode(&mut self.bytes);
+            added += 1;
+        }
+        self.bytes.push(END);
+        let end = self.bytes.len();
+        self.splice(end, end, &[], 0, added);
+    }
+
     /// Adds an integer at the end.
     pub fn push_int(&mut self, value: i64) -> Pos {
         self.insert_at(self.end(), Item::Int(value))
@@ -520,7 +541,16 @@ impl Listpack {
 
     /// As [`Self::replace`] with an integer.
     pub fn replace_int(&mut self, pos: Pos, value: i64) {
-        self.replace_item(pos, Item::Int(value));
+        let next = self.parse(pos.0).1;
+        let mut head = [0; 9];
+        let len = Item::Int(value).encode_head(&mut head);
+        // An integer's own length takes one byte.
+        if len + 1 == next - pos.0 {
+            self.bytes[pos.0..pos.0 + len].copy_from_slice(&head[..len]);
+            self.bytes[pos.0 + len] = len as u8;
+        } else {
+            self.replace_item(pos, Item::Int(value));
+        }
     }
 
     fn replace_item(&mut self, pos: Pos, item: Item<'_>) {
@@ -587,6 +617,18 @@ pub struct Iter<'a> {
     list: &'a Listpack,
     front: usize,
     back: usize,
+}
+
+impl Iter<'_> {
+    /// The place of the element that comes next from the front.
+    pub fn place(&self) -> Option<Pos> {
+        (self.front < self.back).then_some(Pos(self.front))
+    }
+
+    /// Whether no element is left.
+    pub fn is_over(&self) -> bool {
+        self.front >= self.back
+    }
 }
 
 impl<'a> Iterator for Iter<'a> {

@@ -5,14 +5,18 @@
 
 pub mod crc64;
 pub mod entry;
+pub mod geohash;
 pub mod glob;
 mod grisu;
+pub mod hll;
 pub mod intset;
 pub mod listpack;
 pub mod long_double;
 pub mod lzf;
 pub mod numbers;
+pub mod ordered;
 pub mod quicklist;
+pub mod stream;
 pub mod table;
 pub mod ziplist;
 

@@ -3,12 +3,16 @@
 //! Both ends are cheap, the middle costs a walk over the nodes' counts and then within one node. What a node may hold is
 //! told by [`Limits`] with each change, so that a changed configuration applies from the next change on.
 //!
-//! Invariant: no node is empty, and the counts of nodes and list are right.
+//! With [`Limits::compress_depth`] nodes away from both ends are LZF streams: whoever reads one opens a copy, whoever
+//! changes one opens it in place, and it is compressed again with the same change.
+//!
+//! Invariant: no node is empty, the counts of nodes and list are right, and the first and last node are not compressed.
 
 use std::collections::VecDeque;
 use std::collections::vec_deque;
 
 use super::listpack::{self, Item, Listpack, Pos};
+use super::lzf;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +25,9 @@ const SAFE_SIZE: usize = 8192;
 const MAX_FILL: i32 = 1 << 15;
 /// Header and end of a listpack.
 const LISTPACK_OVERHEAD: usize = 7;
+/// Nodes of fewer bytes are not compressed, nor those where it saves no more than so many.
+const MIN_COMPRESS: usize = 48;
+const MIN_SAVING: usize = 8;
 
 /// How large nodes may become: `list-max-listpack-size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub struct Limits {
     pub fill: i32,
     /// Elements of at least so many bytes never share a node with others.
     pub plain_from: usize,
+    /// `list-compress-depth`: nodes farther than this from both ends are compressed; 0 compresses none.
+    pub compress_depth: usize,
 }
 
 impl Limits {
@@ -69,11 +78,55 @@ pub enum Body {
     Packed(Listpack),
     /// One element.
     Plain(Vec<u8>),
+    /// One of the two, compressed.
+    Lzf(Lzf),
+}
+
+impl Body {
+    /// Bytes of the listpack or element, compressed or not.
+    pub fn raw_len(&self) -> usize {
+        match self {
+            Body::Packed(list) => list.total_bytes(),
+            Body::Plain(bytes) => bytes.len(),
+            Body::Lzf(lzf) => lzf.raw_len,
+        }
+    }
+
+    /// Whether it is one element that lies alone.
+    pub fn is_plain(&self) -> bool {
+        match self {
+            Body::Packed(_) => false,
+            Body::Plain(_) => true,
+            Body::Lzf(lzf) => lzf.plain,
+        }
+    }
+}
+
+/// A compressed body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lzf {
+    stream: Box<[u8]>,
+    raw_len: usize,
+    plain: bool,
+}
+
+impl Lzf {
+    /// The LZF stream, which yields `Body::raw_len` bytes.
+    pub fn stream(&self) -> &[u8] {
+        &self.stream
+    }
+
+    fn open(&self) -> Body {
+        let bytes = lzf::decompress(&self.stream, self.raw_len).expect("a stream that was written here");
+        if self.plain { Body::Plain(bytes) } else { Body::Packed(Listpack::from_own_bytes(bytes)) }
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Node {
     count: usize,
+    /// Compressing it as it is did not save enough.
+    incompressible: bool,
     body: Body,
 }
 
@@ -82,8 +135,47 @@ impl Node {
         let count = match &body {
             Body::Packed(list) => list.len(),
             Body::Plain(_) => 1,
+            Body::Lzf(lzf) => match lzf.open() {
+                Body::Packed(list) => list.len(),
+                Body::Plain(_) | Body::Lzf(_) => 1,
+            },
         };
-        Node { count, body }
+        Node { count, incompressible: false, body }
+    }
+
+    fn is_compressed(&self) -> bool {
+        matches!(self.body, Body::Lzf(_))
+    }
+
+    fn open(&mut self) {
+        if let Body::Lzf(lzf) = &self.body {
+            self.body = lzf.open();
+        }
+    }
+
+    /// The body, not compressed, for a change.
+    fn edit(&mut self) -> &mut Body {
+        self.open();
+        self.incompressible = false;
+        &mut self.body
+    }
+
+    fn compress(&mut self) {
+        let bytes = match &self.body {
+            Body::Packed(list) => list.as_bytes(),
+            Body::Plain(bytes) => bytes,
+            Body::Lzf(_) => return,
+        };
+        if self.incompressible || bytes.len() < MIN_COMPRESS {
+            return;
+        }
+        match lzf::compress(bytes, bytes.len() - MIN_SAVING - 1) {
+            Some(stream) => {
+                let (raw_len, plain) = (bytes.len(), self.body.is_plain());
+                self.body = Body::Lzf(Lzf { stream: stream.into_boxed_slice(), raw_len, plain });
+            }
+            None => self.incompressible = true,
+        }
     }
 
     fn of(text: &[u8], limits: Limits) -> Node {
@@ -98,30 +190,51 @@ impl Node {
     /// The listpack, if it has room for an element of this text.
     fn room_for(&mut self, text: &[u8], limits: Limits) -> Option<&mut Listpack> {
         let count = self.count + 1;
-        match &mut self.body {
+        match self.edit() {
             Body::Packed(list)
                 if !limits.is_plain(text)
                     && !limits.exceeds(list.total_bytes() + Item::of(text).encoded_len(), count) =>
             {
                 Some(list)
             }
-            Body::Packed(_) | Body::Plain(_) => None,
+            Body::Packed(_) | Body::Plain(_) | Body::Lzf(_) => None,
         }
     }
 
     /// Removes `count` elements from `offset` on.
     fn remove_range(&mut self, offset: usize, count: usize) {
         self.count -= count;
-        match &mut self.body {
-            Body::Packed(list) => {
-                list.remove_range(offset as i64, count);
-            }
-            Body::Plain(_) => debug_assert_eq!((offset, self.count), (0, 0)),
+        let was_compressed = self.is_compressed();
+        if let Body::Packed(list) = self.edit() {
+            list.remove_range(offset as i64, count);
         }
+        if was_compressed {
+            self.compress();
+        }
+    }
+
+    /// Removes elements of this text; how many. The count is the caller's.
+    fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
+        let was_compressed = self.is_compressed();
+        let kept = was_compressed.then(|| self.body.clone());
+        let incompressible = self.incompressible;
+        let removed = match self.edit() {
+            Body::Packed(list) => remove_matching(list, text, max, from_back),
+            Body::Plain(bytes) => usize::from(bytes == text),
+            Body::Lzf(_) => unreachable!("it was opened"),
+        };
+        match kept {
+            Some(kept) if removed == 0 => self.body = kept,
+            Some(_) => self.compress(),
+            None if removed == 0 => self.incompressible = incompressible,
+            None => {}
+        }
+        removed
     }
 
     /// Takes the elements from `offset` on into a node of their own.
     fn split_off(&mut self, offset: usize) -> Node {
+        self.open();
         let mut rest = self.clone();
         rest.remove_range(0, offset);
         self.remove_range(offset, self.count - offset);
@@ -152,7 +265,9 @@ impl Quicklist {
     pub fn from_bodies(bodies: impl IntoIterator<Item = Body>) -> Quicklist {
         let nodes: VecDeque<Node> = bodies.into_iter().map(Node::new).filter(|n| n.count > 0).collect();
         let len = nodes.iter().map(|n| n.count).sum();
-        Quicklist { nodes, len }
+        let mut list = Quicklist { nodes, len };
+        list.open_ends();
+        list
     }
 
     pub fn len(&self) -> usize {
@@ -170,6 +285,40 @@ impl Quicklist {
     /// What the nodes hold, in order.
     pub fn bodies(&self) -> impl ExactSizeIterator<Item = &Body> {
         self.nodes.iter().map(|n| &n.body)
+    }
+
+    /// Compresses all nodes that should be.
+    pub fn compress(&mut self, limits: Limits) {
+        self.settle(limits, 0..self.nodes.len());
+    }
+
+    /// To be called after a change of the nodes `changed`: compresses them if they are deep inside, and gives the nodes
+    /// near the ends their state after others came or went there.
+    fn settle(&mut self, limits: Limits, changed: std::ops::Range<usize>) {
+        let (depth, len) = (limits.compress_depth, self.nodes.len());
+        self.open_ends();
+        if depth == 0 || len <= depth.saturating_mul(2) {
+            return;
+        }
+        let inner_end = len - depth;
+        for i in 1..depth {
+            self.nodes[i].open();
+            self.nodes[len - 1 - i].open();
+        }
+        self.nodes[depth].compress();
+        self.nodes[inner_end - 1].compress();
+        for i in changed.start.max(depth)..changed.end.min(inner_end) {
+            self.nodes[i].compress();
+        }
+    }
+
+    fn open_ends(&mut self) {
+        if let Some(first) = self.nodes.front_mut() {
+            first.open();
+        }
+        if let Some(last) = self.nodes.back_mut() {
+            last.open();
+        }
     }
 
     /// The elements as one listpack when they lie in one node.
@@ -208,6 +357,7 @@ impl Quicklist {
             }
         }
         self.nodes.push_back(Node::of(text, limits));
+        self.settle(limits, 0..0);
     }
 
     pub fn push_front(&mut self, text: &[u8], limits: Limits) {
@@ -223,6 +373,7 @@ impl Quicklist {
             }
         }
         self.nodes.push_front(Node::of(text, limits));
+        self.settle(limits, 0..0);
     }
 
     /// Finds the place of an index that is inside the list, from the nearer end.
@@ -248,15 +399,9 @@ impl Quicklist {
         unreachable!("counts add up to the length")
     }
 
-    pub fn get(&self, index: usize) -> Option<Item<'_>> {
-        if index >= self.len {
-            return None;
-        }
-        let place = self.locate(index);
-        match &self.nodes[place.node].body {
-            Body::Packed(list) => list.seek(place.offset as i64).map(|pos| list.get(pos)),
-            Body::Plain(bytes) => Some(Item::Str(bytes)),
-        }
+    /// Shows the element of an index to `f`.
+    pub fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        self.walk(index).step().map(f)
     }
 
     /// Puts another element in the place of one. False if there is no such index.
@@ -266,12 +411,14 @@ impl Quicklist {
         }
         let Place { node, offset } = self.locate(index);
         let n = &mut self.nodes[node];
-        if let Body::Packed(list) = &mut n.body
+        let count = n.count;
+        if let Body::Packed(list) = n.edit()
             && let Some(pos) = list.seek(offset as i64)
         {
             let grown = list.total_bytes() + Item::of(text).encoded_len() - list.get(pos).encoded_len();
-            if !limits.is_plain(text) && (n.count == 1 || !limits.exceeds(grown, 1)) {
+            if !limits.is_plain(text) && (count == 1 || !limits.exceeds(grown, 1)) {
                 list.replace(pos, text);
+                self.settle(limits, node..node + 1);
                 return true;
             }
         }
@@ -303,7 +450,7 @@ impl Quicklist {
             list.insert_before(pos, text);
             n.count += 1;
             self.len += 1;
-            return;
+            return self.settle(limits, place.node..place.node + 1);
         }
         if place.offset == 0 {
             let before = &mut self.nodes[place.node - 1];
@@ -311,7 +458,7 @@ impl Quicklist {
                 list.push_back(text);
                 before.count += 1;
                 self.len += 1;
-                return;
+                return self.settle(limits, place.node - 1..place.node + 1);
             }
         }
         self.insert_node(place, Node::of(text, limits), limits);
@@ -339,20 +486,24 @@ impl Quicklist {
         if let Some(before) = node.checked_sub(1) {
             self.merge_with_next(before, limits);
         }
+        // A split and an insertion change up to three nodes.
+        self.settle(limits, node.saturating_sub(2)..node + 3);
     }
 
     fn merge_with_next(&mut self, node: usize, limits: Limits) {
         let (Some(a), Some(b)) = (self.nodes.get(node), self.nodes.get(node + 1)) else { return };
-        let (Body::Packed(left), Body::Packed(right)) = (&a.body, &b.body) else { return };
-        let bytes = left.total_bytes() + right.total_bytes() - LISTPACK_OVERHEAD;
+        if a.body.is_plain() || b.body.is_plain() {
+            return;
+        }
+        let bytes = a.body.raw_len() + b.body.raw_len() - LISTPACK_OVERHEAD;
         if limits.exceeds(bytes, a.count + b.count) {
             return;
         }
-        let Some(Node { count, body: Body::Packed(right) }) = self.nodes.remove(node + 1) else { return };
+        let Some(mut b) = self.nodes.remove(node + 1) else { return };
         let a = &mut self.nodes[node];
-        if let Body::Packed(left) = &mut a.body {
-            left.append(&right);
-            a.count += count;
+        if let (Body::Packed(left), Body::Packed(right)) = (a.edit(), b.edit()) {
+            left.append(right);
+            a.count += b.count;
         }
     }
 
@@ -380,19 +531,22 @@ impl Quicklist {
         if left > 0 {
             self.nodes[node].remove_range(0, left);
         }
+        self.open_ends();
     }
 
     /// Removes the first element and shows it to `f`.
     pub fn pop_front<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let first = self.nodes.front_mut()?;
-        let shown = match &mut first.body {
+        let shown = match first.edit() {
             Body::Packed(list) => pop_front(list, f)?,
             Body::Plain(bytes) => f(Item::Str(bytes)),
+            Body::Lzf(_) => unreachable!("it was opened"),
         };
         first.count -= 1;
         self.len -= 1;
         if first.count == 0 {
             self.nodes.pop_front();
+            self.open_ends();
         }
         Some(shown)
     }
@@ -400,14 +554,16 @@ impl Quicklist {
     /// Removes the last element and shows it to `f`.
     pub fn pop_back<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let last = self.nodes.back_mut()?;
-        let shown = match &mut last.body {
+        let shown = match last.edit() {
             Body::Packed(list) => pop_back(list, f)?,
             Body::Plain(bytes) => f(Item::Str(bytes)),
+            Body::Lzf(_) => unreachable!("it was opened"),
         };
         last.count -= 1;
         self.len -= 1;
         if last.count == 0 {
             self.nodes.pop_back();
+            self.open_ends();
         }
         Some(shown)
     }
@@ -422,10 +578,7 @@ impl Quicklist {
             }
             let n = if from_back { self.nodes.len() - 1 - i } else { i };
             let n = &mut self.nodes[n];
-            let here = match &mut n.body {
-                Body::Packed(list) => remove_matching(list, text, max - removed, from_back),
-                Body::Plain(bytes) => usize::from(bytes == text),
-            };
+            let here = n.remove_matching(text, max - removed, from_back);
             n.count -= here;
             removed += here;
             emptied |= n.count == 0;
@@ -433,6 +586,7 @@ impl Quicklist {
         self.len -= removed;
         if emptied {
             self.nodes.retain(|n| n.count > 0);
+            self.open_ends();
         }
         removed
     }
@@ -440,40 +594,41 @@ impl Quicklist {
     /// The elements from an index on towards the end.
     pub fn walk(&self, index: usize) -> Walk<'_> {
         if index >= self.len {
-            return Walk { current: Run::None, nodes: None, reverse: false };
+            return Walk::nothing();
         }
         let Place { node, offset } = self.locate(index);
-        let current = match &self.nodes[node].body {
-            Body::Packed(list) => walk_packed(list, offset),
-            Body::Plain(bytes) => Run::One(bytes),
-        };
-        Walk { current, nodes: Some(self.nodes.range(node + 1..)), reverse: false }
+        let current = Run::of(&self.nodes[node].body, Some(offset), false);
+        Walk { current, nodes: Some(self.nodes.range(node + 1..)), reverse: false, left: usize::MAX }
     }
 
     /// The elements from an index on towards the beginning.
     pub fn walk_back(&self, index: usize) -> Walk<'_> {
         if index >= self.len {
-            return Walk { current: Run::None, nodes: None, reverse: true };
+            return Walk::nothing();
         }
         let Place { node, offset } = self.locate(index);
-        let current = match &self.nodes[node].body {
-            Body::Packed(list) => walk_packed_back(list, offset),
-            Body::Plain(bytes) => Run::One(bytes),
-        };
-        Walk { current, nodes: Some(self.nodes.range(..node)), reverse: true }
+        let current = Run::of(&self.nodes[node].body, Some(offset), true);
+        Walk { current, nodes: Some(self.nodes.range(..node)), reverse: true, left: usize::MAX }
     }
 
     /// Asserts what the file's head promises.
     pub fn check_invariants(&self) {
         let mut len = 0;
+        for end in [self.nodes.front(), self.nodes.back()].into_iter().flatten() {
+            assert!(!end.is_compressed(), "a compressed node at an end");
+        }
         for n in &self.nodes {
             assert!(n.count > 0, "an empty node");
-            match &n.body {
+            let mut opened = n.clone();
+            opened.open();
+            assert_eq!(opened.body.raw_len(), n.body.raw_len());
+            match &opened.body {
                 Body::Packed(list) => {
                     list.check_invariants();
                     assert_eq!(list.len(), n.count);
                 }
                 Body::Plain(_) => assert_eq!(n.count, 1),
+                Body::Lzf(_) => panic!("compressed twice"),
             }
             len += n.count;
         }
@@ -485,6 +640,7 @@ fn body_bytes(body: &Body) -> usize {
     match body {
         Body::Packed(list) => list.capacity(),
         Body::Plain(bytes) => bytes.capacity(),
+        Body::Lzf(lzf) => lzf.stream.len(),
     }
 }
 
@@ -537,66 +693,138 @@ fn place_in(list: &Listpack, offset: usize) -> Option<Pos> {
     i64::try_from(offset).ok().and_then(|i| list.seek(i))
 }
 
-fn walk_packed(list: &Listpack, offset: usize) -> Run<'_> {
-    place_in(list, offset).map_or(Run::None, |pos| Run::Many(list.iter_from(pos)))
-}
-
-fn walk_packed_back(list: &Listpack, offset: usize) -> Run<'_> {
-    place_in(list, offset).map_or(Run::None, |pos| Run::Many(list.iter_to(pos)))
-}
-
 /// What is left of the node a walk is in.
 enum Run<'a> {
     None,
-    One(&'a [u8]),
+    One(Option<&'a [u8]>),
     Many(listpack::Iter<'a>),
+    /// A copy of what is compressed in the list; `true`: it was shown.
+    OpenedOne(Vec<u8>, bool),
+    Opened(Listpack, Option<Pos>),
 }
 
-/// Goes through elements in one direction.
+impl<'a> Run<'a> {
+    /// The elements of a body from an offset on, or all of them.
+    fn of(body: &'a Body, offset: Option<usize>, reverse: bool) -> Run<'a> {
+        match body {
+            Body::Packed(list) => Run::packed(list, offset, reverse),
+            Body::Plain(bytes) => Run::One(Some(bytes)),
+            Body::Lzf(lzf) => match lzf.open() {
+                Body::Packed(list) => {
+                    let at = match offset {
+                        Some(offset) => place_in(&list, offset),
+                        None if reverse => list.last(),
+                        None => list.first(),
+                    };
+                    Run::Opened(list, at)
+                }
+                Body::Plain(bytes) => Run::OpenedOne(bytes, false),
+                Body::Lzf(_) => unreachable!("nothing is compressed twice"),
+            },
+        }
+    }
+
+    fn packed(list: &'a Listpack, offset: Option<usize>, reverse: bool) -> Run<'a> {
+        match offset {
+            None => Run::Many(list.iter()),
+            Some(offset) => match place_in(list, offset) {
+                Some(pos) if reverse => Run::Many(list.iter_to(pos)),
+                Some(pos) => Run::Many(list.iter_from(pos)),
+                None => Run::None,
+            },
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Run::None => true,
+            Run::One(bytes) => bytes.is_none(),
+            Run::Many(items) => items.is_over(),
+            Run::OpenedOne(_, shown) => *shown,
+            Run::Opened(_, at) => at.is_none(),
+        }
+    }
+}
+
+/// Goes through elements in one direction. Not an iterator: an element may lie in the walk itself, so it goes with the
+/// next step.
 pub struct Walk<'a> {
     current: Run<'a>,
     /// The nodes that are still to come; `None` for a lone listpack.
     nodes: Option<vec_deque::Iter<'a, Node>>,
     reverse: bool,
+    /// Elements that are still to be shown.
+    left: usize,
 }
 
 impl<'a> Walk<'a> {
+    fn nothing() -> Walk<'a> {
+        Walk { current: Run::None, nodes: None, reverse: false, left: 0 }
+    }
+
     /// The elements of a lone listpack from an index on towards the end.
     pub fn packed(list: &'a Listpack, index: usize) -> Walk<'a> {
-        Walk { current: walk_packed(list, index), nodes: None, reverse: false }
+        Walk { current: Run::packed(list, Some(index), false), nodes: None, reverse: false, left: usize::MAX }
     }
 
     /// The elements of a lone listpack from an index on towards the beginning.
     pub fn packed_back(list: &'a Listpack, index: usize) -> Walk<'a> {
-        Walk { current: walk_packed_back(list, index), nodes: None, reverse: true }
+        Walk { current: Run::packed(list, Some(index), true), nodes: None, reverse: true, left: usize::MAX }
     }
-}
 
-impl<'a> Iterator for Walk<'a> {
-    type Item = Item<'a>;
+    /// Ends after so many elements.
+    pub fn take(self, count: usize) -> Walk<'a> {
+        Walk { left: self.left.min(count), ..self }
+    }
 
-    fn next(&mut self) -> Option<Item<'a>> {
-        loop {
-            match &mut self.current {
-                Run::None => {}
-                Run::One(bytes) => {
-                    let bytes = *bytes;
-                    self.current = Run::None;
-                    return Some(Item::Str(bytes));
-                }
-                Run::Many(items) => {
-                    let item = if self.reverse { items.next_back() } else { items.next() };
-                    if item.is_some() {
-                        return item;
-                    }
-                }
-            }
+    /// The next element.
+    pub fn step(&mut self) -> Option<Item<'_>> {
+        if self.left == 0 {
+            return None;
+        }
+        while self.current.is_over() {
             let nodes = self.nodes.as_mut()?;
             let node = if self.reverse { nodes.next_back() } else { nodes.next() };
-            self.current = match &node?.body {
-                Body::Packed(list) => Run::Many(list.iter()),
-                Body::Plain(bytes) => Run::One(bytes),
-            };
+            self.current = Run::of(&node?.body, None, self.reverse);
         }
+        self.left -= 1;
+        match &mut self.current {
+            Run::None => None,
+            Run::One(bytes) => bytes.take().map(Item::Str),
+            Run::Many(items) => {
+                if self.reverse {
+                    items.next_back()
+                } else {
+                    items.next()
+                }
+            }
+            Run::OpenedOne(bytes, shown) => {
+                *shown = true;
+                Some(Item::Str(bytes))
+            }
+            Run::Opened(list, at) => {
+                let pos = at.take()?;
+                *at = if self.reverse { list.prev(pos) } else { list.next(pos) };
+                Some(list.get(pos))
+            }
+        }
+    }
+
+    pub fn for_each(mut self, mut f: impl FnMut(Item<'_>)) {
+        while let Some(item) = self.step() {
+            f(item);
+        }
+    }
+
+    /// How many elements come before the next one that `f` is true for; the walk goes on behind that one.
+    pub fn position(&mut self, mut f: impl FnMut(Item<'_>) -> bool) -> Option<usize> {
+        let mut passed = 0;
+        while let Some(item) = self.step() {
+            if f(item) {
+                return Some(passed);
+            }
+            passed += 1;
+        }
+        None
     }
 }

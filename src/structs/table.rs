@@ -33,9 +33,8 @@ mod visit;
 #[cfg(test)]
 mod tests;
 
-use bucket::{
-    Array, Bucket, SEGMENT_LOG2, SLOTS, allocate_buckets, free_array, free_buckets, index_of, prefetch, tag_of,
-};
+pub use bucket::prefetch;
+use bucket::{Array, Bucket, SEGMENT_LOG2, SLOTS, allocate_buckets, free_array, free_buckets, index_of, tag_of};
 pub use place::{ItemMut, OccupiedEntry, TableEntry, VacantEntry};
 pub use visit::Iter;
 

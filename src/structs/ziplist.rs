@@ -74,9 +74,9 @@ pub fn read_ziplist(bytes: &[u8]) -> Option<Vec<Item<'_>>> {
     (at == end && tail == last && counted).then_some(items)
 }
 
-/// Keys and values of a zipmap by turns; `None` if it is none.
+/// Keys and values of a zipmap by turns; `None` if it is none, or has none.
 pub fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
-    let claimed = *bytes.first()?;
+    let claimed = *bytes.first().filter(|count| **count > 0)?;
     let mut at = 1;
     let mut strings = Vec::new();
     loop {

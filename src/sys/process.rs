@@ -205,6 +205,28 @@ pub fn set_collation(locale: &str) -> bool {
     !unsafe { libc::setlocale(libc::LC_COLLATE, locale.as_ptr()) }.is_null()
 }
 
+/// Whether the order of the locale is that of the bytes.
+pub fn collates_bytes() -> bool {
+    // SAFETY: without a name setlocale only tells the one in use, as a string that lives until it is changed, which
+    // the calling thread alone does.
+    let name = unsafe {
+        let name = libc::setlocale(libc::LC_COLLATE, ptr::null());
+        if name.is_null() { c"C" } else { std::ffi::CStr::from_ptr(name) }
+    };
+    matches!(name.to_bytes(), b"C" | b"POSIX")
+}
+
+/// Compares strings up to their first zero byte in the order of the locale.
+pub fn collate(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    let until_zero = |text: &[u8]| {
+        let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+        CString::new(&text[..end]).unwrap_or_default()
+    };
+    let (a, b) = (until_zero(a), until_zero(b));
+    // SAFETY: both are strings with a zero at their end.
+    unsafe { libc::strcoll(a.as_ptr(), b.as_ptr()) }.cmp(&0)
+}
+
 /// Turns transparent huge pages off for this process.
 pub fn disable_huge_pages() -> bool {
     // SAFETY: this option of prctl takes plain numbers.

@@ -32,7 +32,7 @@ pub fn write_latency(srv: &Server, out: &mut InfoText) {
         return;
     }
     for (name, entry) in with_names(srv) {
-        let Some(histogram) = &entry.stats.histogram else { continue };
+        let Some(histogram) = entry.stats.histogram() else { continue };
         let percentiles: Vec<String> = srv
             .cfg
             .latency_tracking_info_percentiles

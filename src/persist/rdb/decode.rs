@@ -7,10 +7,13 @@
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
 
 use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
+use crate::keyspace::zset;
 use crate::structs::entry::IntBuf;
 use crate::structs::intset::Intset;
 use crate::structs::listpack::{Item as Packed, Listpack};
+use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Body;
+use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf, ziplist};
 use std::collections::HashSet;
 use std::io::{self, BufRead};
@@ -49,7 +52,7 @@ impl StringValue {
 }
 
 /// A value that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     String(StringValue),
     /// The nodes of a list; at least one element is in them.
@@ -64,12 +67,17 @@ pub enum Value {
     PackedHash(Listpack),
     /// Fields and values, no field twice.
     Fields(Vec<(Vec<u8>, Vec<u8>)>),
+    /// A sorted set in a listpack: members and scores by turns, in order.
+    PackedZset(Listpack),
+    /// The members of a sorted set with their scores, none of which is NaN, and no member twice.
+    ScoredMembers(Vec<(Vec<u8>, f64)>),
+    Stream(Box<Stream>),
     /// A collection without elements: no server stores one, old ones wrote them.
     Empty,
 }
 
 /// A key with what the opcodes before it said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KeyItem {
     pub key: Vec<u8>,
     pub value: Value,
@@ -80,7 +88,7 @@ pub struct KeyItem {
 }
 
 /// One step through a snapshot.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Item {
     Aux {
         key: Vec<u8>,
@@ -112,6 +120,8 @@ pub struct Reader<S: BufRead> {
     crc: u64,
     checksum: bool,
     interval_bytes: u64,
+    /// Packed collections are searched for what stands there twice.
+    deep: bool,
     version: Option<u32>,
     done: bool,
 }
@@ -119,7 +129,13 @@ pub struct Reader<S: BufRead> {
 impl<S: BufRead> Reader<S> {
     /// `checksum` false skips computing and checking it; `interval_bytes` 0 never calls the progress callback.
     pub fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
-        Reader { src, offset: 0, crc: 0, checksum, interval_bytes, version: None, done: false }
+        Reader { src, offset: 0, crc: 0, checksum, interval_bytes, deep: true, version: None, done: false }
+    }
+
+    /// Whether packed collections are searched for elements that stand there twice. Whatever could not be walked safely
+    /// is refused in any case.
+    pub fn deep(self, deep: bool) -> Reader<S> {
+        Reader { deep, ..self }
     }
 
     /// Bytes read so far.
@@ -206,7 +222,7 @@ impl<S: BufRead> Cursor<'_, S> {
     }
 
     #[track_caller]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
         self.exact(&mut out)?;
         Ok(out)
@@ -276,6 +292,14 @@ impl<S: BufRead> Cursor<'_, S> {
     pub(crate) fn len(&mut self) -> Result<u64> {
         match self.len_or_encoding()? {
             Len::Plain(u64::MAX) => Err(self.err(ErrorKind::Eof)),
+            Len::Plain(n) | Len::Encoded(n) => Ok(n),
+        }
+    }
+
+    /// A number in the form of a length, of any size.
+    #[track_caller]
+    pub(crate) fn number(&mut self) -> Result<u64> {
+        match self.len_or_encoding()? {
             Len::Plain(n) | Len::Encoded(n) => Ok(n),
         }
     }
@@ -424,36 +448,49 @@ impl<S: BufRead> Cursor<'_, S> {
                 Ok(if ints.is_empty() { Value::Empty } else { Value::Ints(ints) })
             }
             ValueType::SetListpack => {
-                let list = self.listpack()?;
-                self.refuse_twice(list.iter())?;
+                let list = self.listpack("Set listpack")?;
+                if self.r.deep {
+                    self.refuse_twice(list.iter(), "Set listpack")?;
+                }
                 Ok(if list.is_empty() { Value::Empty } else { Value::PackedSet(list) })
             }
             ValueType::Hash => self.hash(),
             ValueType::HashZipmap => self.zipmap(),
             ValueType::HashZiplist => {
                 let list = self.ziplist()?;
-                self.packed_hash(list)
+                self.packed_hash(list, true, "Hash ziplist")
             }
             ValueType::HashListpack => {
-                let list = self.listpack()?;
-                self.packed_hash(list)
+                let list = self.listpack("Hash listpack")?;
+                self.packed_hash(list, self.r.deep, "Hash listpack")
             }
-            ValueType::Zset
-            | ValueType::Zset2
-            | ValueType::ZsetZiplist
-            | ValueType::StreamListpacks
-            | ValueType::ZsetListpack
-            | ValueType::StreamListpacks2
-            | ValueType::StreamListpacks3 => Err(self.err(ErrorKind::Unsupported(value_type))),
+            ValueType::Zset => self.zset(Self::text_double),
+            ValueType::Zset2 => self.zset(|c| Ok(f64::from_le_bytes(c.array()?))),
+            ValueType::ZsetZiplist => {
+                let list = self.ziplist()?;
+                self.packed_zset(list, "Zset ziplist integrity check failed.")
+            }
+            ValueType::ZsetListpack => {
+                let list = self.listpack("Zset listpack")?;
+                self.packed_zset(list, "Zset listpack integrity check failed.")
+            }
+            ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
+                self.stream(value_type).map(|stream| Value::Stream(Box::new(stream)))
+            }
         }
     }
 
-    /// Refuses a collection that names something twice.
-    fn refuse_twice<'a>(&self, items: impl Iterator<Item = Packed<'a>>) -> Result<()> {
+    /// Refuses a collection, `what`, that names something twice.
+    fn refuse_twice<'a>(&self, items: impl Iterator<Item = Packed<'a>>, what: &str) -> Result<()> {
         let mut seen = HashSet::new();
         for item in items {
-            if !seen.insert(Packed::of(item.bytes(&mut IntBuf::new())).to_vec()) {
-                return Err(self.corrupt("Duplicate elements in a collection"));
+            // An integer may also stand there as text.
+            let item = match item {
+                Packed::Str(text) => Packed::of(text),
+                Packed::Int(_) => item,
+            };
+            if !seen.insert(item) {
+                return Err(self.corrupt(format!("{what} integrity check failed.")));
             }
         }
         Ok(())
@@ -486,23 +523,62 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
     }
 
+    /// Members with scores that `score` reads.
+    fn zset(&mut self, score: fn(&mut Self) -> Result<f64>) -> Result<Value> {
+        let mut members = Vec::new();
+        let mut seen = HashSet::new();
+        for _ in 0..self.len()? {
+            let member = self.string()?.into_bytes();
+            let score = score(self)?;
+            if score.is_nan() {
+                return Err(self.corrupt("Zset with NAN score detected"));
+            }
+            if !seen.insert(member.clone()) {
+                return Err(self.corrupt("Duplicate zset fields detected"));
+            }
+            members.push((member, score));
+        }
+        Ok(if members.is_empty() { Value::Empty } else { Value::ScoredMembers(members) })
+    }
+
+    /// A score as text: one length byte, of which the three highest values stand for NaN and the infinities.
+    fn text_double(&mut self) -> Result<f64> {
+        match self.byte()? {
+            255 => Ok(f64::NEG_INFINITY),
+            254 => Ok(f64::INFINITY),
+            253 => Ok(f64::NAN),
+            len => {
+                let text = self.bytes(u64::from(len))?;
+                parse_f64(&text).ok_or_else(|| self.err(ErrorKind::Eof))
+            }
+        }
+    }
+
+    fn packed_zset(&mut self, list: Listpack, broken: &str) -> Result<Value> {
+        if list.is_empty() {
+            return Ok(Value::Empty);
+        }
+        zset::checked(list).map(Value::PackedZset).ok_or_else(|| self.corrupt(broken))
+    }
+
     fn zipmap(&mut self) -> Result<Value> {
         let bytes = self.string()?.into_bytes();
         let Some(strings) = ziplist::read_zipmap(&bytes) else {
             return Err(self.corrupt("Zipmap integrity check failed."));
         };
-        let mut list = Listpack::new();
-        for text in strings {
-            list.push_back(text);
-        }
-        self.packed_hash(list)
+        self.refuse_twice(strings.iter().step_by(2).map(|text| Packed::Str(text)), "Hash zipmap")?;
+        let (pairs, _) = strings.as_chunks::<2>();
+        let fields: Vec<_> = pairs.iter().map(|[field, value]| (field.to_vec(), value.to_vec())).collect();
+        Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
     }
 
-    fn packed_hash(&mut self, list: Listpack) -> Result<Value> {
+    fn packed_hash(&mut self, list: Listpack, deep: bool, what: &str) -> Result<Value> {
         if !list.len().is_multiple_of(2) {
-            return Err(self.corrupt("Hash listpack integrity check failed."));
+            return Err(self.corrupt(format!("{what} integrity check failed.")));
         }
-        self.refuse_twice(list.iter().step_by(2))?;
+        if deep {
+            self.refuse_twice(list.iter().step_by(2), what)?;
+        }
         Ok(if list.is_empty() { Value::Empty } else { Value::PackedHash(list) })
     }
 
@@ -548,7 +624,7 @@ impl<S: BufRead> Cursor<'_, S> {
                     bytes => nodes.push(Body::Plain(bytes)),
                 },
                 PACKED => {
-                    let list = if with_containers { self.listpack()? } else { self.ziplist()? };
+                    let list = if with_containers { self.listpack("Listpack")? } else { self.ziplist()? };
                     // Redis, too, passes over empty nodes.
                     if !list.is_empty() {
                         nodes.push(Body::Packed(list));
@@ -560,10 +636,10 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(if nodes.is_empty() { Value::Empty } else { Value::List(nodes) })
     }
 
-    /// A string that is a listpack.
-    fn listpack(&mut self) -> Result<Listpack> {
+    /// A string that is a listpack, of the value `what`.
+    fn listpack(&mut self, what: &str) -> Result<Listpack> {
         let bytes = self.string()?.into_bytes();
-        Listpack::from_bytes(bytes).map_err(|_| self.corrupt("Listpack integrity check failed."))
+        Listpack::from_bytes(bytes).map_err(|_| self.corrupt(format!("{what} integrity check failed.")))
     }
 
     /// A string that is a ziplist, as a listpack.
@@ -703,10 +779,32 @@ mod tests {
 
     #[test]
     fn other_types_name_themselves() {
-        let e = read_all(b"REDIS0009\x05\x01k\x01").unwrap_err();
-        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::Zset2)));
+        let e = read_all(b"REDIS0009\x0f\x01k\x01").unwrap_err();
+        assert!(matches!(e.kind, ErrorKind::Unsupported(ValueType::StreamListpacks)));
         assert_eq!(e.offset, 12);
-        assert!(e.to_string().contains("type 5 (zset-v2)"));
+        assert!(e.to_string().contains("type 15 (stream)"));
+    }
+
+    #[test]
+    fn scores_are_checked() {
+        let read = |bytes: &[u8]| read_all(&[b"REDIS0003", bytes, b"\xFF"].concat());
+        let value = |bytes: &[u8]| keys(read(bytes).unwrap()).remove(0).value;
+        let scored = |members: &[(&str, f64)]| {
+            Value::ScoredMembers(members.iter().map(|(m, s)| (m.as_bytes().to_vec(), *s)).collect())
+        };
+        let (one, inf) = (1f64.to_le_bytes(), f64::NEG_INFINITY);
+        assert_eq!(value(b"\x03\x01k\x02\x01a\x031.5\x01b\xFF"), scored(&[("a", 1.5), ("b", inf)]));
+        assert_eq!(value(&[&b"\x05\x01k\x01\x01a"[..], &one].concat()), scored(&[("a", 1.0)]));
+        assert_eq!(value(b"\x05\x01k\x00"), Value::Empty);
+        for (bytes, reason) in [
+            (&b"\x03\x01k\x01\x01a\xFD"[..], "Zset with NAN score detected"),
+            (b"\x03\x01k\x02\x01a\x011\x01a\x012", "Duplicate zset fields detected"),
+            (b"\x11\x01k\x07\x07\x00\x00\x00\x00\x00\xFE", "Listpack integrity check failed."),
+            (b"\x11\x01k\x09\x09\x00\x00\x00\x01\x00\x01\x01\xFF", "Zset listpack integrity check failed."),
+        ] {
+            assert_eq!(read(bytes).unwrap_err().kind.to_string(), reason);
+        }
+        assert!(matches!(read(b"\x03\x01k\x01\x01a\x01x").unwrap_err().kind, ErrorKind::Eof));
     }
 
     #[test]

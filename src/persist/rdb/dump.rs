@@ -55,11 +55,11 @@ pub fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], D
     Ok(body)
 }
 
-/// Checks a payload and reads its value.
-pub fn decode_dump(payload: &[u8], skip_checksum: bool) -> Result<Value, DumpError> {
+/// Checks a payload and reads its value. `deep` also looks for what stands twice in packed collections.
+pub fn decode_dump(payload: &[u8], skip_checksum: bool, deep: bool) -> Result<Value, DumpError> {
     check_dump_footer(payload, skip_checksum)?;
     // The whole payload is the source: as in Redis, a short value may run into the footer and fail there.
-    let mut reader = Reader::new(payload, false, 0);
+    let mut reader = Reader::new(payload, false, 0).deep(deep);
     let mut go_on = |_| ControlFlow::Continue(());
     let mut cursor = reader.cursor(&mut go_on);
     let refused = |e: super::Error| {
@@ -92,32 +92,32 @@ mod tests {
             let want = match value {
                 ValueView::Int(v) => v.to_string().into_bytes(),
                 ValueView::Str(s) => s.to_vec(),
-                ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) => unreachable!("only strings are tried"),
+                _ => unreachable!("only strings are tried"),
             };
-            let Ok(Value::String(got)) = decode_dump(payload, false) else { panic!("{value:?}") };
+            let Ok(Value::String(got)) = decode_dump(payload, false, true) else { panic!("{value:?}") };
             assert_eq!(got.into_bytes(), want);
             for i in 0..payload.len() {
                 let mut bad = payload.to_vec();
                 bad[i] ^= 0x40;
-                assert_eq!(decode_dump(&bad, false), Err(DumpError::Footer));
+                assert_eq!(decode_dump(&bad, false, true), Err(DumpError::Footer));
             }
         }
     }
 
     #[test]
     fn refusals() {
-        assert_eq!(decode_dump(b"", false), Err(DumpError::Footer));
-        assert_eq!(decode_dump(b"123456789", false), Err(DumpError::Footer));
+        assert_eq!(decode_dump(b"", false, true), Err(DumpError::Footer));
+        assert_eq!(decode_dump(b"123456789", false, true), Err(DumpError::Footer));
         let mut newer = b"\x00\x01a".to_vec();
         newer.extend_from_slice(&12u16.to_le_bytes());
         let crc = crc64::crc64(0, &newer);
         newer.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode_dump(&newer, false), Err(DumpError::Footer));
+        assert_eq!(decode_dump(&newer, false, true), Err(DumpError::Footer));
         let mut unknown = b"\x08\x01a".to_vec();
         unknown.extend_from_slice(&11u16.to_le_bytes());
         let crc = crc64::crc64(0, &unknown);
         unknown.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode_dump(&unknown, false), Err(DumpError::Value));
+        assert_eq!(decode_dump(&unknown, false, true), Err(DumpError::Value));
     }
 
     #[test]
@@ -125,6 +125,6 @@ mod tests {
         let mut out = Vec::new();
         encode_dump(&mut out, ValueView::Int(10), true);
         assert_eq!(out, TEN);
-        assert_eq!(decode_dump(TEN, false), Ok(Value::String(StringValue::Int(10))));
+        assert_eq!(decode_dump(TEN, false, true), Ok(Value::String(StringValue::Int(10))));
     }
 }

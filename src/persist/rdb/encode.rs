@@ -3,12 +3,15 @@
 //! Invariant: `Writer` counts and checksums every byte that reaches its sink, in order. Flushing to disk (fsync, rename)
 //! is the sink's and the caller's matter.
 
+use super::stream::put_stream;
 use super::{VERSION, ValueType, opcode};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
 use crate::structs::entry::IntBuf;
 use crate::structs::quicklist::Body;
+use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf};
 use std::io::{self, Write};
 
@@ -117,6 +120,8 @@ pub enum ValueView<'a> {
     List(&'a List),
     Set(&'a Set),
     Hash(&'a Hash),
+    Zset(&'a Zset),
+    Stream(&'a Stream),
 }
 
 impl ValueView<'_> {
@@ -130,6 +135,9 @@ impl ValueView<'_> {
             ValueView::Set(Set::Table(_)) => ValueType::Set,
             ValueView::Hash(Hash::Packed(_)) => ValueType::HashListpack,
             ValueView::Hash(Hash::Table(_)) => ValueType::Hash,
+            ValueView::Zset(Zset::Packed(_)) => ValueType::ZsetListpack,
+            ValueView::Zset(Zset::Ordered(_)) => ValueType::Zset2,
+            ValueView::Stream(_) => ValueType::StreamListpacks3,
         }
     }
 }
@@ -163,6 +171,17 @@ pub fn put_value(
                 spill(buf)?;
             }
         }
+        ValueView::Zset(Zset::Packed(list)) => put_string(buf, list.as_bytes(), compress),
+        ValueView::Zset(Zset::Ordered(set)) => {
+            put_len(buf, set.len() as u64);
+            // Redis, too, begins at the end: its loading likes that.
+            for (member, score) in set.range(set.len().saturating_sub(1), set.len(), true) {
+                put_string(buf, member, compress);
+                buf.extend_from_slice(&score.to_le_bytes());
+                spill(buf)?;
+            }
+        }
+        ValueView::Stream(stream) => put_stream(buf, stream, compress, spill)?,
         ValueView::List(List::Packed(list)) => {
             put_len(buf, 1);
             put_len(buf, CONTAINER_PACKED);
@@ -171,12 +190,15 @@ pub fn put_value(
         ValueView::List(List::Quick(list)) => {
             put_len(buf, list.node_count() as u64);
             for body in list.bodies() {
-                let (container, bytes) = match body {
-                    Body::Packed(list) => (CONTAINER_PACKED, list.as_bytes()),
-                    Body::Plain(bytes) => (CONTAINER_PLAIN, &bytes[..]),
-                };
-                put_len(buf, container);
-                put_string(buf, bytes, compress);
+                put_len(buf, if body.is_plain() { CONTAINER_PLAIN } else { CONTAINER_PACKED });
+                match body {
+                    Body::Packed(list) => put_string(buf, list.as_bytes(), compress),
+                    Body::Plain(bytes) => put_string(buf, bytes, compress),
+                    Body::Lzf(lzf) => {
+                        put_lzf_header(buf, lzf.stream().len(), body.raw_len());
+                        buf.extend_from_slice(lzf.stream());
+                    }
+                }
                 spill(buf)?;
             }
         }
@@ -316,7 +338,12 @@ impl<W: Write> Writer<W> {
         self.string(key)?;
         match value {
             ValueView::Str(s) => self.string(s),
-            ValueView::Int(_) | ValueView::List(_) | ValueView::Set(_) | ValueView::Hash(_) => {
+            ValueView::Int(_)
+            | ValueView::List(_)
+            | ValueView::Set(_)
+            | ValueView::Hash(_)
+            | ValueView::Zset(_)
+            | ValueView::Stream(_) => {
                 let mut buf = std::mem::take(&mut self.buf);
                 let compress = self.compress;
                 let put = put_value(&mut buf, value, compress, &mut |buf| {

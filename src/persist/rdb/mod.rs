@@ -12,6 +12,7 @@ mod dump;
 mod encode;
 mod error;
 mod skip;
+mod stream;
 
 pub use decode::{Item, KeyItem, Reader, StringValue, Value};
 pub use dump::{DumpError, check_dump_footer, decode_dump, encode_dump};

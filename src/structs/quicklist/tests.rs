@@ -52,18 +52,31 @@ fn remove_from_model(model: &mut VecDeque<Vec<u8>>, text: &[u8], max: usize, fro
     removed
 }
 
+fn texts(mut walk: Walk<'_>) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    while let Some(item) = walk.step() {
+        out.push(item.to_vec());
+    }
+    out
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn changes_agree_with_a_deque(
         fill in prop_oneof![Just(-2), Just(-1), 0i32..6],
         plain_from in prop_oneof![Just(1usize << 30), Just(3usize)],
+        compress_depth in prop_oneof![2 => Just(0usize), 2 => Just(1usize), 1 => Just(3usize), 1 => Just(usize::MAX)],
+        other_depth in 0usize..3,
         changes in proptest::collection::vec(change(), 0..120),
     ) {
-        let limits = Limits { fill, plain_from };
+        let mut limits = Limits { fill, plain_from, compress_depth };
         let mut list = Quicklist::new();
         let mut model: VecDeque<Vec<u8>> = VecDeque::new();
-        for change in changes {
+        for (n, change) in changes.into_iter().enumerate() {
+            if n == 100 {
+                limits.compress_depth = other_depth;
+            }
             match change {
                 Change::PushBack(t) => {
                     list.push_back(&t, limits);
@@ -99,23 +112,56 @@ proptest! {
             list.check_invariants();
             prop_assert_eq!(list.len(), model.len());
         }
-        prop_assert!(list.walk(0).map(|i| i.to_vec()).eq(model.iter().cloned()));
+        prop_assert!(texts(list.walk(0)).iter().eq(model.iter()));
         for i in 0..model.len() {
-            prop_assert_eq!(list.get(i).map(|i| i.to_vec()), Some(model[i].clone()));
-            prop_assert!(list.walk(i).map(|i| i.to_vec()).eq(model.range(i..).cloned()));
-            prop_assert!(list.walk_back(i).map(|i| i.to_vec()).eq(model.range(..=i).rev().cloned()));
+            prop_assert_eq!(list.get(i, |i| i.to_vec()), Some(model[i].clone()));
+            prop_assert!(texts(list.walk(i)).iter().eq(model.range(i..)));
+            prop_assert!(texts(list.walk_back(i)).iter().eq(model.range(..=i).rev()));
         }
-        prop_assert!(list.walk_back(model.len()).next().is_none());
+        prop_assert!(list.walk_back(model.len()).step().is_none());
     }
 }
 
 #[test]
 fn nodes_keep_to_their_limits() {
-    let limits = Limits { fill: 4, plain_from: 1 << 30 };
+    let limits = Limits { fill: 4, plain_from: 1 << 30, compress_depth: 0 };
     let mut list = Quicklist::new();
     (0..10).for_each(|i| list.push_back(format!("e{i}").as_bytes(), limits));
     assert_eq!(list.node_count(), 3);
     list.push_back(&[b'x'; 10_000], limits);
     assert!(matches!(list.bodies().last(), Some(Body::Plain(_))));
     assert_eq!(list.node_count(), 4);
+}
+
+#[test]
+fn nodes_deep_inside_are_compressed() {
+    let limits = Limits { fill: 10, plain_from: 500, compress_depth: 2 };
+    let compressed = |list: &Quicklist| -> Vec<bool> { list.bodies().map(|b| matches!(b, Body::Lzf(_))).collect() };
+    let mut list = Quicklist::new();
+    for i in 0..70 {
+        list.push_back(format!("{i} {}", "x".repeat(50)).as_bytes(), limits);
+    }
+    let inside = [false, false, true, true, true, false, false];
+    assert_eq!(compressed(&list), inside);
+    let bytes = list.mem_bytes();
+    assert!(list.set(35, b"other", limits));
+    assert_eq!(compressed(&list), inside);
+    assert_eq!(list.get(35, |i| i.to_vec()), Some(b"other".to_vec()));
+    assert_eq!(compressed(&list), inside, "reading changes nothing");
+    assert_eq!(list.remove_matching(b"other", 1, false), 1);
+    assert_eq!(compressed(&list), inside);
+    list.insert(30, &[b'p'; 600], limits);
+    assert_eq!(compressed(&list), [false, false, true, true, true, true, false, false]);
+    assert!(list.bodies().any(|b| b.is_plain() && b.raw_len() == 600));
+    list.remove_range(30, 1);
+    for _ in 0..30 {
+        list.pop_front(|_| ());
+    }
+    list.check_invariants();
+    // Nothing that is compressed is lost with the option.
+    let none = Limits { compress_depth: 0, ..limits };
+    list.push_back(b"end", none);
+    list.push_front(b"start", none);
+    assert_eq!(texts(list.walk(0)).len(), list.len());
+    assert!(bytes > 0);
 }

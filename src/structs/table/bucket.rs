@@ -278,7 +278,7 @@ where
 }
 
 /// Begins to bring the cache line at `at` near.
-pub(super) fn prefetch<P>(at: *const P) {
+pub fn prefetch<P>(at: *const P) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is harmless.
     unsafe {

@@ -1,0 +1,768 @@
+//! Geo commands: places in sorted sets, with their position as score.
+
+use super::prelude::*;
+use super::zset::{AddOptions, add, limits, score_arg, store, zset_of};
+use super::{int_arg, reply_item};
+use crate::keyspace::zset::{Zset, sort_members};
+use crate::resp::{OwnedArgs, Reply};
+use crate::structs::geohash::{Point, Search, Shape};
+use crate::structs::listpack::Item;
+use crate::structs::numbers::{f64_text_fixed, parse_f64};
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "geoadd",
+        run: Some(geoadd),
+        arity: -5,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Geo,
+        since: "3.2.0",
+        complexity: "O(log(N)) for each place, where N is the number of members of the sorted set.",
+        summary: "Adds places to a sorted set; their positions become scores.",
+        history: &["6.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("condition", ArgKind::OneOf)
+                .since("6.2.0")
+                .optional()
+                .of(&[arg("nx", ArgKind::PureToken).token("NX"), arg("xx", ArgKind::PureToken).token("XX")]),
+            arg("change", ArgKind::PureToken).token("CH").since("6.2.0").optional(),
+            arg("data", ArgKind::Block).multiple().of(&[
+                arg("longitude", ArgKind::Double),
+                arg("latitude", ArgKind::Double),
+                arg("member", ArgKind::String),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "geodist",
+        run: Some(geodist),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Geo,
+        since: "3.2.0",
+        complexity: "O(1)",
+        summary: "Gives the distance between two places.",
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("member1", ArgKind::String),
+            arg("member2", ArgKind::String),
+            arg("unit", ArgKind::OneOf).optional().of(&[
+                arg("m", ArgKind::PureToken).token("M"),
+                arg("km", ArgKind::PureToken).token("KM"),
+                arg("ft", ArgKind::PureToken).token("FT"),
+                arg("mi", ArgKind::PureToken).token("MI"),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "geohash",
+        run: Some(geohash),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Geo,
+        since: "3.2.0",
+        complexity: "O(1) for each member asked for.",
+        summary: "Gives the positions of places as geohash texts.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).optional().multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "geopos",
+        run: Some(geopos),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Geo,
+        since: "3.2.0",
+        complexity: "O(1) for each member asked for.",
+        summary: "Gives the longitude and latitude of places.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).optional().multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "georadius",
+        run: Some(georadius),
+        arity: -6,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::GEO,
+        keys: &[
+            KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
+            KeySpec::new(key::OW | key::UPDATE, Begin::Keyword("STORE", 6), Find::Range { last: 0, step: 1, limit: 0 }),
+            KeySpec::new(
+                key::OW | key::UPDATE,
+                Begin::Keyword("STOREDIST", 6),
+                Find::Range { last: 0, step: 1, limit: 0 },
+            ),
+        ],
+        group: Group::Geo,
+        since: "3.2.0",
+        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        summary: "Finds places around a position, and may store them.",
+        history: &["6.2.0", "7.0.0"],
+        deprecated: Some(("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` argument")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("longitude", ArgKind::Double),
+            arg("latitude", ArgKind::Double),
+            arg("radius", ArgKind::Double),
+            arg("unit", ArgKind::OneOf).of(&[
+                arg("m", ArgKind::PureToken).token("M"),
+                arg("km", ArgKind::PureToken).token("KM"),
+                arg("ft", ArgKind::PureToken).token("FT"),
+                arg("mi", ArgKind::PureToken).token("MI"),
+            ]),
+            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
+            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
+            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
+            arg("count-block", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer).token("COUNT"),
+                arg("any", ArgKind::PureToken).token("ANY").since("6.2.0").optional(),
+            ]),
+            arg("order", ArgKind::OneOf)
+                .optional()
+                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+            arg("store", ArgKind::OneOf).optional().of(&[
+                arg("storekey", ArgKind::Key).token("STORE").spec(1),
+                arg("storedistkey", ArgKind::Key).token("STOREDIST").spec(2),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "georadius_ro",
+        run: Some(georadius_ro),
+        arity: -6,
+        flags: flag::READONLY,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Geo,
+        since: "3.2.10",
+        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        summary: "Finds places around a position.",
+        history: &["6.2.0"],
+        deprecated: Some(("6.2.0", "`GEOSEARCH` with the `BYRADIUS` argument")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("longitude", ArgKind::Double),
+            arg("latitude", ArgKind::Double),
+            arg("radius", ArgKind::Double),
+            arg("unit", ArgKind::OneOf).of(&[
+                arg("m", ArgKind::PureToken).token("M"),
+                arg("km", ArgKind::PureToken).token("KM"),
+                arg("ft", ArgKind::PureToken).token("FT"),
+                arg("mi", ArgKind::PureToken).token("MI"),
+            ]),
+            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
+            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
+            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
+            arg("count-block", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer).token("COUNT"),
+                arg("any", ArgKind::PureToken).token("ANY").since("6.2.0").optional(),
+            ]),
+            arg("order", ArgKind::OneOf)
+                .optional()
+                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "georadiusbymember",
+        run: Some(georadiusbymember),
+        arity: -5,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::GEO,
+        keys: &[
+            KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
+            KeySpec::new(key::OW | key::UPDATE, Begin::Keyword("STORE", 5), Find::Range { last: 0, step: 1, limit: 0 }),
+            KeySpec::new(
+                key::OW | key::UPDATE,
+                Begin::Keyword("STOREDIST", 5),
+                Find::Range { last: 0, step: 1, limit: 0 },
+            ),
+        ],
+        group: Group::Geo,
+        since: "3.2.0",
+        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        summary: "Finds places around one of them, and may store them.",
+        history: &["7.0.0"],
+        deprecated: Some(("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` and `FROMMEMBER` arguments")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("member", ArgKind::String),
+            arg("radius", ArgKind::Double),
+            arg("unit", ArgKind::OneOf).of(&[
+                arg("m", ArgKind::PureToken).token("M"),
+                arg("km", ArgKind::PureToken).token("KM"),
+                arg("ft", ArgKind::PureToken).token("FT"),
+                arg("mi", ArgKind::PureToken).token("MI"),
+            ]),
+            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
+            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
+            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
+            arg("count-block", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer).token("COUNT"),
+                arg("any", ArgKind::PureToken).token("ANY").optional(),
+            ]),
+            arg("order", ArgKind::OneOf)
+                .optional()
+                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+            arg("store", ArgKind::OneOf).optional().of(&[
+                arg("storekey", ArgKind::Key).token("STORE").spec(1),
+                arg("storedistkey", ArgKind::Key).token("STOREDIST").spec(2),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "georadiusbymember_ro",
+        run: Some(georadiusbymember_ro),
+        arity: -5,
+        flags: flag::READONLY,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Geo,
+        since: "3.2.10",
+        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        summary: "Finds places around one of them.",
+        deprecated: Some(("6.2.0", "`GEOSEARCH` with the `BYRADIUS` and `FROMMEMBER` arguments")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("member", ArgKind::String),
+            arg("radius", ArgKind::Double),
+            arg("unit", ArgKind::OneOf).of(&[
+                arg("m", ArgKind::PureToken).token("M"),
+                arg("km", ArgKind::PureToken).token("KM"),
+                arg("ft", ArgKind::PureToken).token("FT"),
+                arg("mi", ArgKind::PureToken).token("MI"),
+            ]),
+            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
+            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
+            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
+            arg("count-block", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer).token("COUNT"),
+                arg("any", ArgKind::PureToken).token("ANY").optional(),
+            ]),
+            arg("order", ArgKind::OneOf)
+                .optional()
+                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "geosearch",
+        run: Some(geosearch),
+        arity: -7,
+        flags: flag::READONLY,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::Geo,
+        since: "6.2.0",
+        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        summary: "Finds places in a circle or a box.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("from", ArgKind::OneOf).of(&[
+                arg("member", ArgKind::String).token("FROMMEMBER"),
+                arg("fromlonlat", ArgKind::Block)
+                    .token("FROMLONLAT")
+                    .of(&[arg("longitude", ArgKind::Double), arg("latitude", ArgKind::Double)]),
+            ]),
+            arg("by", ArgKind::OneOf).of(&[
+                arg("circle", ArgKind::Block).of(&[
+                    arg("radius", ArgKind::Double).token("BYRADIUS"),
+                    arg("unit", ArgKind::OneOf).of(&[
+                        arg("m", ArgKind::PureToken).token("M"),
+                        arg("km", ArgKind::PureToken).token("KM"),
+                        arg("ft", ArgKind::PureToken).token("FT"),
+                        arg("mi", ArgKind::PureToken).token("MI"),
+                    ]),
+                ]),
+                arg("box", ArgKind::Block).of(&[
+                    arg("width", ArgKind::Double).token("BYBOX"),
+                    arg("height", ArgKind::Double),
+                    arg("unit", ArgKind::OneOf).of(&[
+                        arg("m", ArgKind::PureToken).token("M"),
+                        arg("km", ArgKind::PureToken).token("KM"),
+                        arg("ft", ArgKind::PureToken).token("FT"),
+                        arg("mi", ArgKind::PureToken).token("MI"),
+                    ]),
+                ]),
+            ]),
+            arg("order", ArgKind::OneOf)
+                .optional()
+                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+            arg("count-block", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer).token("COUNT"),
+                arg("any", ArgKind::PureToken).token("ANY").optional(),
+            ]),
+            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
+            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
+            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "geosearchstore",
+        run: Some(geosearchstore),
+        arity: -8,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::GEO,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
+        group: Group::Geo,
+        since: "6.2.0",
+        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        summary: "Finds places in a circle or a box and stores them.",
+        history: &["7.0.0"],
+        args: &[
+            arg("destination", ArgKind::Key).spec(0),
+            arg("source", ArgKind::Key).spec(1),
+            arg("from", ArgKind::OneOf).of(&[
+                arg("member", ArgKind::String).token("FROMMEMBER"),
+                arg("fromlonlat", ArgKind::Block)
+                    .token("FROMLONLAT")
+                    .of(&[arg("longitude", ArgKind::Double), arg("latitude", ArgKind::Double)]),
+            ]),
+            arg("by", ArgKind::OneOf).of(&[
+                arg("circle", ArgKind::Block).of(&[
+                    arg("radius", ArgKind::Double).token("BYRADIUS"),
+                    arg("unit", ArgKind::OneOf).of(&[
+                        arg("m", ArgKind::PureToken).token("M"),
+                        arg("km", ArgKind::PureToken).token("KM"),
+                        arg("ft", ArgKind::PureToken).token("FT"),
+                        arg("mi", ArgKind::PureToken).token("MI"),
+                    ]),
+                ]),
+                arg("box", ArgKind::Block).of(&[
+                    arg("width", ArgKind::Double).token("BYBOX"),
+                    arg("height", ArgKind::Double),
+                    arg("unit", ArgKind::OneOf).of(&[
+                        arg("m", ArgKind::PureToken).token("M"),
+                        arg("km", ArgKind::PureToken).token("KM"),
+                        arg("ft", ArgKind::PureToken).token("FT"),
+                        arg("mi", ArgKind::PureToken).token("MI"),
+                    ]),
+                ]),
+            ]),
+            arg("order", ArgKind::OneOf)
+                .optional()
+                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+            arg("count-block", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer).token("COUNT"),
+                arg("any", ArgKind::PureToken).token("ANY").optional(),
+            ]),
+            arg("storedist", ArgKind::PureToken).token("STOREDIST").optional(),
+        ],
+        ..Command::ROW
+    },
+];
+
+const UNKNOWN_UNIT: CmdError = CmdError::of("ERR unsupported unit provided. please use M, KM, FT, MI");
+const NOT_A_PLACE: CmdError = CmdError::of("ERR could not decode requested zset member");
+
+/// A unit of length, in metres.
+fn unit_arg(arg: &[u8]) -> Result<f64, CmdError> {
+    match arg {
+        u if u.eq_ignore_ascii_case(b"m") => Ok(1.0),
+        u if u.eq_ignore_ascii_case(b"km") => Ok(1000.0),
+        u if u.eq_ignore_ascii_case(b"ft") => Ok(0.3048),
+        u if u.eq_ignore_ascii_case(b"mi") => Ok(1609.34),
+        _ => Err(UNKNOWN_UNIT),
+    }
+}
+
+fn point_arg(lon: &[u8], lat: &[u8]) -> Result<Point, CmdError> {
+    let at = Point { lon: score_arg(lon)?, lat: score_arg(lat)? };
+    if !at.is_valid() {
+        return Err(CmdError::text(format!("ERR invalid longitude,latitude pair {:.6},{:.6}", at.lon, at.lat)));
+    }
+    Ok(at)
+}
+
+/// A radius and its unit.
+fn radius_args(radius: &[u8], unit: &[u8]) -> Result<(Shape, f64), CmdError> {
+    let radius = parse_f64(radius).ok_or(CmdError::of("ERR need numeric radius"))?;
+    if radius < 0.0 {
+        return Err(CmdError::of("ERR radius cannot be negative"));
+    }
+    let unit = unit_arg(unit)?;
+    Ok((Shape::Circle { radius: radius * unit }, unit))
+}
+
+/// Width, height and their unit.
+fn box_args(width: &[u8], height: &[u8], unit: &[u8]) -> Result<(Shape, f64), CmdError> {
+    let width = parse_f64(width).ok_or(CmdError::of("ERR need numeric width"))?;
+    let height = parse_f64(height).ok_or(CmdError::of("ERR need numeric height"))?;
+    if width < 0.0 || height < 0.0 {
+        return Err(CmdError::of("ERR height or width cannot be negative"));
+    }
+    let unit = unit_arg(unit)?;
+    Ok((Shape::Box { width: width * unit, height: height * unit }, unit))
+}
+
+fn reply_distance(out: &mut Reply, distance: f64) {
+    out.bulk(&f64_text_fixed(distance, 4));
+}
+
+fn reply_point(out: &mut Reply, at: Point) {
+    out.array(2);
+    for degrees in [at.lon, at.lat] {
+        let text = format!("{degrees:.17}");
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        out.double_text(if text == "-0" { "0" } else { text });
+    }
+}
+
+fn geoadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let mut options = AddOptions::default();
+    let mut at = 2;
+    while let Some(word) = args.get(at) {
+        match word {
+            w if w.eq_ignore_ascii_case(b"NX") => options.nx = true,
+            w if w.eq_ignore_ascii_case(b"XX") => options.xx = true,
+            w if w.eq_ignore_ascii_case(b"CH") => options.ch = true,
+            _ => break,
+        }
+        at += 1;
+    }
+    let places = args.from(at);
+    if !places.len().is_multiple_of(3) || (options.nx && options.xx) {
+        return Err(error::SYNTAX);
+    }
+    let mut pairs = OwnedArgs::default();
+    for i in (0..places.len()).step_by(3) {
+        let score = point_arg(&places[i], &places[i + 1])?.score();
+        pairs.push(IntBuf::new().format(score as i64));
+        pairs.push(&places[i + 2]);
+    }
+    let pairs = pairs.as_args();
+    add(ctx, &args[1], pairs, options)?;
+    // Elsewhere positions are scores already.
+    let command: Vec<&[u8]> =
+        std::iter::once(&b"zadd"[..]).chain(args.between(1, at).iter()).chain(pairs.iter()).collect();
+    ctx.srv.ks.effects.replace_with(&command);
+    Ok(())
+}
+
+fn place_of(zset: Option<&Zset>, member: &[u8]) -> Option<Point> {
+    Some(Point::of_score(zset?.score(member)?))
+}
+
+fn geopos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    let members = args.from(2);
+    ctx.out.array(members.len());
+    for member in members.iter() {
+        match place_of(zset, member) {
+            Some(at) => reply_point(ctx.out, at),
+            None => ctx.out.null_array(),
+        }
+    }
+    Ok(())
+}
+
+fn geohash(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    let members = args.from(2);
+    ctx.out.array(members.len());
+    for member in members.iter() {
+        match place_of(zset, member) {
+            Some(at) => ctx.out.bulk(&at.text()),
+            None => ctx.out.null(),
+        }
+    }
+    Ok(())
+}
+
+fn geodist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let unit = match args.len() {
+        ..=4 => 1.0,
+        5 => unit_arg(&args[4])?,
+        _ => return Err(error::SYNTAX),
+    };
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    match (place_of(zset, &args[2]), place_of(zset, &args[3])) {
+        (Some(from), Some(to)) => reply_distance(ctx.out, from.distance(to) / unit),
+        _ => ctx.out.null(),
+    }
+    Ok(())
+}
+
+/// In which order places are found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Any,
+    Nearest,
+    Farthest,
+}
+
+/// Which command a search belongs to: where its middle and shape stand, and whether it may store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// GEORADIUS: position and radius before the options.
+    Radius { stores: bool },
+    /// GEORADIUSBYMEMBER: member and radius before the options.
+    ByMember { stores: bool },
+    /// GEOSEARCH: all in options.
+    Search,
+    /// GEOSEARCHSTORE: behind the key to store in.
+    SearchStore,
+}
+
+/// What a search wants.
+struct Request<'a> {
+    /// `None`: there is no such key, so its member is nowhere.
+    center: Option<Point>,
+    has_center: bool,
+    /// With the size of its unit in metres.
+    shape: Option<(Shape, f64)>,
+    with_distance: bool,
+    with_hash: bool,
+    with_point: bool,
+    order: Order,
+    /// How many at most; 0: all.
+    count: usize,
+    /// The first that are found will do.
+    any: bool,
+    store: Option<&'a [u8]>,
+    /// Distances become scores.
+    store_distance: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Reads the arguments, and the middle from the sorted set where it is a member.
+    fn parse(args: Args<'a>, zset: Option<&Zset>, form: Form) -> Result<Request<'a>, CmdError> {
+        let mut r = Request {
+            center: None,
+            has_center: false,
+            shape: None,
+            with_distance: false,
+            with_hash: false,
+            with_point: false,
+            order: Order::Any,
+            count: 0,
+            any: false,
+            store: None,
+            store_distance: false,
+        };
+        let member = |name: &[u8]| match zset {
+            Some(zset) => place_of(Some(zset), name).map(Some).ok_or(NOT_A_PLACE),
+            None => Ok(None),
+        };
+        let (mut at, searches, may_store) = match form {
+            Form::Radius { stores } => {
+                r.center = Some(point_arg(&args[2], &args[3])?);
+                r.shape = Some(radius_args(&args[4], &args[5])?);
+                (6, false, stores)
+            }
+            Form::ByMember { stores } => {
+                r.center = member(&args[2])?;
+                if zset.is_some() {
+                    r.shape = Some(radius_args(&args[3], &args[4])?);
+                }
+                (5, false, stores)
+            }
+            Form::Search => (2, true, false),
+            Form::SearchStore => {
+                r.store = Some(args.at(1));
+                (3, true, false)
+            }
+        };
+        let mut shape_word: &[u8] = b"";
+        let mut center_word: &[u8] = b"";
+        while at < args.len() {
+            let word = args.at(at);
+            let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+            let behind = args.len() - at - 1;
+            // A middle or shape may be given again, but not in another way.
+            let first_or = |before: &[u8], name: &[u8]| before.is_empty() || before == name;
+            if is(b"WITHDIST") {
+                r.with_distance = true;
+            } else if is(b"WITHHASH") {
+                r.with_hash = true;
+            } else if is(b"WITHCOORD") {
+                r.with_point = true;
+            } else if is(b"ANY") {
+                r.any = true;
+            } else if is(b"ASC") {
+                r.order = Order::Nearest;
+            } else if is(b"DESC") {
+                r.order = Order::Farthest;
+            } else if is(b"COUNT") && behind >= 1 {
+                let count = int_arg(&args[at + 1])?;
+                if count <= 0 {
+                    return Err(CmdError::of("ERR COUNT must be > 0"));
+                }
+                r.count = count as usize;
+                at += 1;
+            } else if may_store && behind >= 1 && (is(b"STORE") || is(b"STOREDIST")) {
+                r.store = Some(args.at(at + 1));
+                r.store_distance = is(b"STOREDIST");
+                at += 1;
+            } else if form == Form::SearchStore && is(b"STOREDIST") {
+                r.store_distance = true;
+            } else if searches && behind >= 1 && is(b"FROMMEMBER") && first_or(center_word, b"member") {
+                r.center = member(&args[at + 1])?;
+                center_word = b"member";
+                at += 1;
+            } else if searches && behind >= 2 && is(b"FROMLONLAT") && first_or(center_word, b"point") {
+                r.center = Some(point_arg(&args[at + 1], &args[at + 2])?);
+                center_word = b"point";
+                at += 2;
+            } else if searches && behind >= 2 && is(b"BYRADIUS") && first_or(shape_word, b"radius") {
+                r.shape = Some(radius_args(&args[at + 1], &args[at + 2])?);
+                shape_word = b"radius";
+                at += 2;
+            } else if searches && behind >= 3 && is(b"BYBOX") && first_or(shape_word, b"box") {
+                r.shape = Some(box_args(&args[at + 1], &args[at + 2], &args[at + 3])?);
+                shape_word = b"box";
+                at += 3;
+            } else {
+                return Err(error::SYNTAX);
+            }
+            at += 1;
+        }
+        r.has_center = !searches || !center_word.is_empty();
+        if r.store.is_some() && (r.with_distance || r.with_hash || r.with_point) {
+            let what = if form == Form::SearchStore { "GEOSEARCHSTORE" } else { "STORE option in GEORADIUS" };
+            return Err(CmdError::text(format!(
+                "ERR {what} is not compatible with WITHDIST, WITHHASH and WITHCOORD options"
+            )));
+        }
+        let missing = |what: &str| {
+            let mut text = format!("ERR exactly one of {what} can be specified for ").into_bytes();
+            text.extend_from_slice(&args[0]);
+            CmdError::bytes(text)
+        };
+        if !r.has_center {
+            return Err(missing("FROMMEMBER or FROMLONLAT"));
+        }
+        if searches && shape_word.is_empty() {
+            return Err(missing("BYRADIUS and BYBOX"));
+        }
+        if r.any && r.count == 0 {
+            return Err(CmdError::of("ERR the ANY argument requires COUNT argument"));
+        }
+        Ok(r)
+    }
+
+    /// The places asked for, and how many metres the unit of the distances has.
+    fn run<'z>(&self, zset: &'z Zset) -> (Vec<Found<'z>>, f64) {
+        let (Some(center), Some((shape, unit))) = (self.center, self.shape) else { return (Vec::new(), 1.0) };
+        let search = Search { center, shape };
+        let enough = if self.any { self.count } else { usize::MAX };
+        let mut found = Vec::new();
+        for (from, to) in search.score_ranges() {
+            if found.len() >= enough {
+                break;
+            }
+            let start = zset.partition_point(|score, _| score < from);
+            let in_range = zset.range(start, usize::MAX, false).take_while(|(_, score)| *score < to);
+            let places = in_range.filter_map(|(member, score)| {
+                let at = Point::of_score(score);
+                let distance = search.distance(at)?;
+                Some(Found { member, score, at, distance })
+            });
+            found.extend(places.take(enough - found.len()));
+        }
+        match self.order {
+            Order::Any if self.count == 0 || self.any => {}
+            // Some of many make sense only as the nearest.
+            Order::Any | Order::Nearest => found.sort_by(|a, b| a.distance.total_cmp(&b.distance)),
+            Order::Farthest => found.sort_by(|a, b| b.distance.total_cmp(&a.distance)),
+        }
+        if self.count > 0 {
+            found.truncate(self.count);
+        }
+        (found, unit)
+    }
+
+    fn reply(&self, out: &mut Reply, found: &[Found<'_>], unit: f64) {
+        let extras = [self.with_distance, self.with_hash, self.with_point].into_iter().filter(|w| *w).count();
+        out.array(found.len());
+        for place in found {
+            if extras > 0 {
+                out.array(extras + 1);
+            }
+            reply_item(out, place.member);
+            if self.with_distance {
+                reply_distance(out, place.distance / unit);
+            }
+            if self.with_hash {
+                out.int(place.score as i64);
+            }
+            if self.with_point {
+                reply_point(out, place.at);
+            }
+        }
+    }
+}
+
+/// A place within the shape.
+struct Found<'z> {
+    member: Item<'z>,
+    score: f64,
+    at: Point,
+    /// From the middle, metres.
+    distance: f64,
+}
+
+fn georadius(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    search(ctx, args, Form::Radius { stores: true })
+}
+
+fn georadius_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    search(ctx, args, Form::Radius { stores: false })
+}
+
+fn georadiusbymember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    search(ctx, args, Form::ByMember { stores: true })
+}
+
+fn georadiusbymember_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    search(ctx, args, Form::ByMember { stores: false })
+}
+
+fn geosearch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    search(ctx, args, Form::Search)
+}
+
+fn geosearchstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    search(ctx, args, Form::SearchStore)
+}
+
+fn search(ctx: &mut Ctx<'_>, args: Args<'_>, form: Form) -> CmdResult {
+    let source = if form == Form::SearchStore { args.at(2) } else { args.at(1) };
+    let limits = limits(ctx);
+    let entry = ctx.srv.ks.read(ctx.db, source);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    let request = Request::parse(args, zset, form)?;
+    let (found, unit) = zset.map_or((Vec::new(), 1.0), |zset| request.run(zset));
+    let Some(target) = request.store else {
+        request.reply(ctx.out, &found, unit);
+        return Ok(());
+    };
+    let score = |place: &Found<'_>| if request.store_distance { place.distance / unit } else { place.score };
+    let mut members: Vec<(Item<'_>, f64)> = found.iter().map(|place| (place.member, score(place))).collect();
+    sort_members(&mut members);
+    let stored = Zset::from_sorted(&members, &limits);
+    drop(entry);
+    let event = if form == Form::SearchStore { "geosearchstore" } else { "georadiusstore" };
+    // Each place counts as a change.
+    ctx.dirty((stored.len() as u64).saturating_sub(1));
+    store(ctx, target, stored, event);
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! HyperLogLog commands: approximate counts of different elements, in string values.
+
+use super::prelude::*;
+use crate::keyspace::Entry;
+use crate::structs::hll::{self, Corrupt, Encoding, Run};
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "pfadd",
+        run: Some(pfadd),
+        arity: -2,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::HYPERLOGLOG,
+        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
+        group: Group::Hyperloglog,
+        since: "2.8.9",
+        complexity: "O(1) for each element.",
+        summary: "Adds elements to a HyperLogLog, which is created when it is not there.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("element", ArgKind::String).optional().multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "pfcount",
+        run: Some(pfcount),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::HYPERLOGLOG,
+        keys: &[KeySpec::range(key::RW | key::ACCESS, 1, -1, 1)],
+        group: Group::Hyperloglog,
+        since: "2.8.9",
+        complexity: "O(1) for one key, whose count is stored with it; O(N) where N is the number of keys for several.",
+        summary: "Gives the approximate number of different elements that HyperLogLogs have seen.",
+        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "pfdebug",
+        run: Some(pfdebug),
+        arity: 3,
+        flags: flag::ADMIN | flag::DENYOOM | flag::WRITE | flag::SYSCMD,
+        acl: cat::HYPERLOGLOG,
+        keys: &[KeySpec::range(key::RW | key::ACCESS, 2, 0, 1)],
+        group: Group::Hyperloglog,
+        since: "2.8.9",
+        complexity: "O(1), or O(N) where N is the number of registers.",
+        summary: "Shows or changes how a HyperLogLog is stored.",
+        args: &[arg("subcommand", ArgKind::String), arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "pfmerge",
+        run: Some(pfmerge),
+        arity: -2,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::HYPERLOGLOG,
+        keys: &[
+            KeySpec::range(key::RW | key::ACCESS | key::INSERT, 1, 0, 1),
+            KeySpec::range(key::RO | key::ACCESS, 2, -1, 1),
+        ],
+        group: Group::Hyperloglog,
+        since: "2.8.9",
+        complexity: "O(N) where N is the number of keys.",
+        summary: "Merges HyperLogLogs into one.",
+        args: &[arg("destkey", ArgKind::Key).spec(0), arg("sourcekey", ArgKind::Key).spec(1).optional().multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "pfselftest",
+        run: Some(pfselftest),
+        arity: 1,
+        flags: flag::ADMIN | flag::SYSCMD,
+        acl: cat::HYPERLOGLOG,
+        group: Group::Hyperloglog,
+        since: "2.8.9",
+        complexity: "O(1), but many times.",
+        summary: "Tests the HyperLogLog implementation.",
+        ..Command::ROW
+    },
+];
+
+const NOT_HLL: CmdError = CmdError::of("WRONGTYPE Key is not a valid HyperLogLog string value.");
+const CORRUPT: CmdError = CmdError::of("INVALIDOBJ Corrupted HLL object detected");
+
+fn corrupt(_: Corrupt) -> CmdError {
+    CORRUPT
+}
+
+/// The bytes of a HyperLogLog.
+fn hll_of(entry: &Entry) -> Result<(&[u8], Encoding), CmdError> {
+    match entry.value() {
+        ValueRef::Str { bytes, .. } => hll::encoding(bytes).map(|e| (bytes, e)).ok_or(NOT_HLL),
+        ValueRef::Int(_) => Err(NOT_HLL),
+        ValueRef::Object(_) => Err(error::WRONG_TYPE),
+    }
+}
+
+/// Notes that a HyperLogLog has changed.
+fn changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.srv.ks.effects.notify(notify::STRING, "pfadd", key, ctx.db);
+    ctx.dirty(changes);
+}
+
+fn pfadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let sparse_max = ctx.srv.cfg.hll_sparse_max_bytes;
+    let mut added = 0;
+    let is_new = match ctx.srv.ks.write(ctx.db, key) {
+        Some(entry) => hll_of(&entry).map(|_| false)?,
+        None => true,
+    };
+    if is_new {
+        ctx.srv.ks.insert(ctx.db, key, NewValue::RawStr(&hll::empty()), None);
+        added += 1;
+    }
+    if let Some(mut entry) = ctx.srv.ks.dbs[ctx.db].get_mut(key)
+        && let Some(mut value) = entry.make_raw_mut()
+    {
+        for element in args.from(2).iter() {
+            added += u64::from(hll::add(&mut value, element, sparse_max).map_err(corrupt)?);
+        }
+        if added > 0 {
+            hll::forget_count(&mut value);
+        }
+    }
+    if added > 0 {
+        changed(ctx, key, added);
+    }
+    ctx.out.int((added > 0) as i64);
+    Ok(())
+}
+
+fn pfcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let count = if args.len() == 2 { count_one(ctx, &args[1])? } else { union_of(ctx, args.from(1))?.0.count() };
+    ctx.out.int(count as i64);
+    Ok(())
+}
+
+/// The count of one key, which is stored with it when it is not there yet: a change, although this is a read.
+fn count_one(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<u64, CmdError> {
+    let Some(mut entry) = ctx.srv.ks.read(ctx.db, key) else { return Ok(0) };
+    hll_of(&entry)?;
+    let Some(value) = entry.str_bytes_mut() else { return Err(NOT_HLL) };
+    if let Some(count) = hll::cached_count(value) {
+        return Ok(count);
+    }
+    let count = hll::count(value).map_err(corrupt)?;
+    hll::set_cached_count(value, count);
+    drop(entry);
+    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.dirty(1);
+    Ok(count)
+}
+
+/// The registers of all keys together, and whether one of them is dense.
+fn union_of(ctx: &mut Ctx<'_>, keys: Args<'_>) -> Result<(hll::Union, bool), CmdError> {
+    let mut union = hll::Union::default();
+    let mut dense = false;
+    for key in keys.iter() {
+        let Some(entry) = ctx.srv.ks.read(ctx.db, key) else { continue };
+        let (value, encoding) = hll_of(&entry)?;
+        dense |= encoding == Encoding::Dense;
+        union.merge(value).map_err(corrupt)?;
+    }
+    Ok((union, dense))
+}
+
+fn pfmerge(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let sparse_max = ctx.srv.cfg.hll_sparse_max_bytes;
+    let (union, dense) = union_of(ctx, args.from(1))?;
+    if ctx.srv.ks.write(ctx.db, key).is_none() {
+        ctx.srv.ks.insert(ctx.db, key, NewValue::RawStr(&hll::empty()), None);
+    }
+    if let Some(mut entry) = ctx.srv.ks.dbs[ctx.db].get_mut(key)
+        && let Some(mut value) = entry.make_raw_mut()
+    {
+        if dense {
+            hll::make_dense(&mut value).map_err(corrupt)?;
+        }
+        for (index, register) in union.set_registers() {
+            hll::raise(&mut value, index, register, sparse_max).map_err(corrupt)?;
+        }
+        hll::forget_count(&mut value);
+    }
+    changed(ctx, key, 1);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn pfdebug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let name = args[1].to_ascii_lowercase();
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, &args[2]) else {
+        return Err(CmdError::of("ERR The specified key does not exist"));
+    };
+    let encoding = hll_of(&entry)?.1;
+    let Some(mut value) = entry.make_raw_mut() else { return Err(NOT_HLL) };
+    let mut make_dense = || match encoding {
+        Encoding::Dense => Ok(false),
+        Encoding::Sparse => hll::make_dense(&mut value).map(|()| true).map_err(corrupt),
+    };
+    let mut converted = false;
+    match name.as_slice() {
+        b"getreg" => {
+            converted = make_dense()?;
+            ctx.out.array(hll::REGISTERS);
+            (0..hll::REGISTERS).for_each(|i| ctx.out.int(i64::from(hll::dense_register(&value, i))));
+        }
+        b"decode" => {
+            if encoding == Encoding::Dense {
+                return Err(CmdError::of("ERR HLL encoding is not sparse"));
+            }
+            let runs = hll::runs(&value).map(|(run, len)| match run {
+                Run::Zeros(count) if len == 1 => format!("z:{count}"),
+                Run::Zeros(count) => format!("Z:{count}"),
+                Run::Values { value, count } => format!("v:{value},{count}"),
+            });
+            ctx.out.bulk_str(&runs.collect::<Vec<_>>().join(" "));
+        }
+        b"encoding" => ctx.out.simple(match encoding {
+            Encoding::Dense => "dense",
+            Encoding::Sparse => "sparse",
+        }),
+        b"todense" => {
+            converted = make_dense()?;
+            ctx.out.int(converted as i64);
+        }
+        _ => {
+            drop(value);
+            let mut text = b"ERR Unknown PFDEBUG subcommand '".to_vec();
+            text.extend_from_slice(&args[1]);
+            text.push(b'\'');
+            return Err(CmdError::bytes(text));
+        }
+    }
+    drop(value);
+    drop(entry);
+    // Another encoding is another value to those who hold copies.
+    ctx.dirty(converted as u64);
+    Ok(())
+}
+
+fn pfselftest(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    test_registers()?;
+    test_estimates(ctx.srv.cfg.hll_sparse_max_bytes)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn failed(text: String) -> CmdError {
+    CmdError::text(format!("ERR TESTFAILED {text}"))
+}
+
+/// Registers keep what is put in them, whatever is put in their neighbours.
+fn test_registers() -> CmdResult {
+    const ROUNDS: usize = 1000;
+    let mut value = hll::empty_dense();
+    let mut wanted = vec![0; hll::REGISTERS];
+    for _ in 0..ROUNDS {
+        for (i, register) in wanted.iter_mut().enumerate() {
+            *register = fastrand::u8(..=hll::REGISTER_MAX);
+            hll::set_dense_register(&mut value, i, *register);
+        }
+        for (i, register) in wanted.iter().enumerate() {
+            let got = hll::dense_register(&value, i);
+            if got != *register {
+                return Err(failed(format!("Register {i} should be {register} but is {got}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Estimates are within the error that the number of registers promises, and the same in both encodings.
+fn test_estimates(sparse_max: usize) -> CmdResult {
+    const LAST: u64 = 10_000_000;
+    /// Times the standard error that one run in a very great many leaves.
+    const TOLERANCE: f64 = 6.0;
+    let error = 1.04 / (hll::REGISTERS as f64).sqrt();
+    let seed = fastrand::u64(..);
+    let (mut dense, mut value) = (hll::empty_dense(), hll::empty());
+    let mut checkpoint = 1;
+    for n in 1..=LAST {
+        let element = (n ^ seed).to_ne_bytes();
+        hll::add(&mut dense, &element, sparse_max).map_err(corrupt)?;
+        hll::add(&mut value, &element, sparse_max).map_err(corrupt)?;
+        if n != checkpoint {
+            continue;
+        }
+        if n < sparse_max as u64 / 2 && hll::encoding(&value) != Some(Encoding::Sparse) {
+            return Err(failed("sparse encoding not used".to_string()));
+        }
+        let estimate = hll::count(&dense).map_err(corrupt)?;
+        if hll::count(&value).map_err(corrupt)? != estimate {
+            return Err(failed("dense/sparse disagree".to_string()));
+        }
+        // Of ten elements two may well fall on one register.
+        let allowed = if n == 10 { 1 } else { (error * TOLERANCE * n as f64).ceil() as u64 };
+        if estimate.abs_diff(n) > allowed {
+            return Err(failed(format!("Too big error. card:{n} abserr:{}", estimate.abs_diff(n))));
+        }
+        checkpoint *= 10;
+    }
+    Ok(())
+}

@@ -1,0 +1,459 @@
+//! SORT and SORT_RO: the elements of a list, set or sorted set in order, or what keys named after them hold.
+
+use super::int_arg;
+use super::prelude::*;
+use crate::dispatch::command::KeyPos;
+use crate::keyspace::list::{End, List};
+use crate::keyspace::{Entry, Object};
+use crate::net::ClientFlags;
+use crate::structs::listpack::Item;
+use crate::structs::numbers::parse_f64;
+use crate::structs::quicklist::Quicklist;
+use crate::sys::process::{collate, collates_bytes};
+use std::cmp::Ordering;
+
+const LIMIT: Arg = arg("limit", ArgKind::Block)
+    .token("LIMIT")
+    .optional()
+    .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]);
+const GET: Arg = arg("get-pattern", ArgKind::Pattern).token("GET").spec(1).optional().multiple().multiple_token();
+const ORDER: Arg = arg("order", ArgKind::OneOf)
+    .optional()
+    .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]);
+const ALPHA: Arg = arg("sorting", ArgKind::PureToken).token("ALPHA").optional();
+const BY: Arg = arg("by-pattern", ArgKind::Pattern).token("BY").spec(1).optional();
+const KEY: Arg = arg("key", ArgKind::Key).spec(0);
+
+const COMPLEXITY: &str = "O(N+M*log(M)) where N is the number of elements and M the number of those in the reply; O(N) \
+                          without sorting.";
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "sort",
+        run: Some(sort),
+        arity: -2,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET,
+        keys: &[
+            KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
+            KeySpec::new(key::RO | key::ACCESS, Begin::Unknown, Find::Unknown),
+            KeySpec::new(key::OW | key::UPDATE, Begin::Unknown, Find::Unknown),
+        ],
+        get_keys: Some(sort_keys),
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: COMPLEXITY,
+        summary: "Sorts the elements of a list, set or sorted set, and stores the result when asked for.",
+        args: &[KEY, BY, LIMIT, GET, ORDER, ALPHA, arg("destination", ArgKind::Key).token("STORE").spec(2).optional()],
+        ..Command::ROW
+    },
+    Command {
+        name: "sort_ro",
+        run: Some(sort_ro),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET,
+        keys: &[
+            KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
+            KeySpec::new(key::RO | key::ACCESS, Begin::Unknown, Find::Unknown),
+        ],
+        get_keys: Some(sort_ro_keys),
+        group: Group::Generic,
+        since: "7.0.0",
+        complexity: COMPLEXITY,
+        summary: "Gives the elements of a list, set or sorted set in order.",
+        args: &[KEY, BY, LIMIT, GET, ORDER, ALPHA],
+        ..Command::ROW
+    },
+];
+
+fn sort_ro_keys(_: Args<'_>) -> Option<Vec<KeyPos>> {
+    Some(vec![KeyPos { index: 1, flags: key::RO | key::ACCESS }])
+}
+
+/// The key to sort and the one to store in: of several, the last counts.
+fn sort_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
+    let mut keys = sort_ro_keys(args)?;
+    let mut store = None;
+    let mut i = 2;
+    while i < args.len() {
+        i += match args[i].to_ascii_lowercase().as_slice() {
+            b"limit" => 3,
+            b"get" | b"by" => 2,
+            b"store" if i + 1 < args.len() => {
+                store = Some(i + 1);
+                1
+            }
+            _ => 1,
+        };
+    }
+    keys.extend(store.map(|index| KeyPos { index, flags: key::OW | key::UPDATE }));
+    Some(keys)
+}
+
+/// Where a value comes from that belongs to an element.
+#[derive(Clone, Copy)]
+enum Pattern<'a> {
+    /// The element itself: `#`.
+    Element,
+    /// No place for the element in it: nothing is there.
+    Fixed,
+    /// The key that has the element between these, or a field of the hash there.
+    Key { before: &'a [u8], after: &'a [u8], field: Option<&'a [u8]> },
+}
+
+impl Pattern<'_> {
+    fn parse(text: &[u8]) -> Pattern<'_> {
+        // A zero byte ends the search for what is special.
+        let plain = until_zero(text);
+        if plain == b"#" {
+            return Pattern::Element;
+        }
+        let Some(star) = memchr::memchr(b'*', plain) else { return Pattern::Fixed };
+        let arrow = plain[star + 1..].windows(2).position(|w| w == b"->").map(|i| star + 1 + i);
+        let (end, field) = match arrow {
+            Some(at) if at + 2 < plain.len() => (at, Some(&text[at + 2..])),
+            _ => (text.len(), None),
+        };
+        Pattern::Key { before: &text[..star], after: &text[star + 1..end], field }
+    }
+}
+
+fn until_zero(text: &[u8]) -> &[u8] {
+    &text[..memchr::memchr(0, text).unwrap_or(text.len())]
+}
+
+/// What is asked for.
+#[derive(Default)]
+struct Request<'a> {
+    descending: bool,
+    alpha: bool,
+    offset: i64,
+    /// Below 0: all.
+    count: Option<i64>,
+    by: Option<Pattern<'a>>,
+    /// Some BY had no place for the element: the value's own order stays.
+    unsorted: bool,
+    get: Vec<Pattern<'a>>,
+    store: Option<&'a [u8]>,
+}
+
+impl<'a> Request<'a> {
+    fn parse(ctx: &Ctx<'_>, args: Args<'a>, may_store: bool) -> Result<Request<'a>, CmdError> {
+        let denied = |option: &str, why: &str| CmdError::text(format!("ERR {option} option of SORT denied {why}"));
+        let all_keys = std::cell::LazyCell::new(|| ctx.srv.reads_all_keys(ctx.client, args));
+        let check = |option: &str| {
+            if ctx.srv.cfg.cluster_enabled {
+                return Err(denied(option, "in Cluster mode."));
+            }
+            if !*all_keys {
+                return Err(denied(option, "due to insufficient ACL permissions."));
+            }
+            Ok(())
+        };
+        let mut request = Request::default();
+        let mut i = 2;
+        while i < args.len() {
+            let left = args.len() - i - 1;
+            match args[i].to_ascii_lowercase().as_slice() {
+                b"asc" => request.descending = false,
+                b"desc" => request.descending = true,
+                b"alpha" => request.alpha = true,
+                b"limit" if left >= 2 => {
+                    request.offset = int_arg(&args[i + 1])?;
+                    request.count = Some(int_arg(&args[i + 2])?);
+                    i += 2;
+                }
+                b"store" if may_store && left >= 1 => {
+                    request.store = Some(args.at(i + 1));
+                    i += 1;
+                }
+                b"by" if left >= 1 => {
+                    let pattern = args.at(i + 1);
+                    if memchr::memchr(b'*', until_zero(pattern)).is_some() {
+                        check("BY")?;
+                    } else {
+                        request.unsorted = true;
+                    }
+                    request.by = Some(Pattern::parse(pattern));
+                    i += 1;
+                }
+                b"get" if left >= 1 => {
+                    check("GET")?;
+                    request.get.push(Pattern::parse(args.at(i + 1)));
+                    i += 1;
+                }
+                _ => return Err(error::SYNTAX),
+            }
+            i += 1;
+        }
+        Ok(request)
+    }
+
+    /// The elements of `len` that are asked for, by their places in the order.
+    fn range(&self, len: usize) -> std::ops::Range<usize> {
+        let start = usize::try_from(self.offset).unwrap_or(0);
+        let count = self.count.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        start.min(len)..start.saturating_add(count).min(len).max(start.min(len))
+    }
+}
+
+/// Strings one behind the other.
+#[derive(Default)]
+struct Strings {
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    start: usize,
+    len: usize,
+}
+
+impl Strings {
+    fn add(&mut self, text: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        Span { start, len: text.len() }
+    }
+
+    fn get(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start..span.start + span.len]
+    }
+}
+
+/// An element on its way to its place.
+struct Row {
+    element: Span,
+    score: f64,
+    /// What it is sorted by, when that is another text.
+    by: Option<Span>,
+    /// Its place before sorting: equal ones keep their order.
+    place: usize,
+}
+
+fn sort(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    run(ctx, args, true)
+}
+
+fn sort_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    run(ctx, args, false)
+}
+
+fn run(ctx: &mut Ctx<'_>, args: Args<'_>, may_store: bool) -> CmdResult {
+    let mut request = Request::parse(ctx, args, may_store)?;
+    let mut texts = Strings::default();
+    let mut rows = elements(ctx, &args[1], &mut request, &mut texts)?;
+    let range = request.range(rows.len());
+    if !request.unsorted {
+        weigh(ctx, &request, &mut texts, &mut rows)?;
+        order(&request, &texts, &mut rows, range.clone());
+    }
+    let rows = &rows[range];
+    let results = rows.len() * request.get.len().max(1);
+    match request.store {
+        None => {
+            ctx.out.array(results);
+            results_of(ctx, &request, &texts, rows, |ctx, result| match result {
+                Some(text) => ctx.out.bulk(text),
+                None => ctx.out.null(),
+            });
+        }
+        Some(key) => {
+            let limits = ctx.srv.value_limits().list;
+            let mut list = List::Quick(Box::new(Quicklist::new()));
+            results_of(ctx, &request, &texts, rows, |_, result| {
+                list.push(End::Tail, result.unwrap_or_default(), limits);
+            });
+            list.fit(limits);
+            store(ctx, key, list, results);
+        }
+    }
+    Ok(())
+}
+
+/// Puts the result in its place; nothing when it is empty.
+fn store(ctx: &mut Ctx<'_>, key: &[u8], list: List, len: usize) {
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    if len > 0 {
+        ks.set(ctx.db, key, list.into(), false);
+        ks.effects.notify(notify::LIST, "sortstore", key, ctx.db);
+        ctx.dirty(len as u64);
+    } else if ks.delete(ctx.db, key, lazy) {
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        ctx.dirty(1);
+    }
+    ctx.out.int(len as i64);
+}
+
+/// The elements of the value in their own order. Where that order is chance and the result must not be, sorts by the
+/// text.
+fn elements(
+    ctx: &mut Ctx<'_>,
+    key: &[u8],
+    request: &mut Request<'_>,
+    texts: &mut Strings,
+) -> Result<Vec<Row>, CmdError> {
+    let in_script = ctx.c().is(ClientFlags::SCRIPT);
+    let mut rows = Vec::new();
+    let mut add = |item: Item<'_>| {
+        let element = texts.add(item.bytes(&mut IntBuf::new()));
+        rows.push(Row { element, score: 0.0, by: None, place: rows.len() });
+    };
+    let entry = ctx.srv.ks.read(ctx.db, key);
+    match entry.as_ref().map(|e| object_of(e)).transpose()? {
+        None => {}
+        Some(Object::List(list)) if request.unsorted && request.descending => {
+            list.walk_back(list.len() - 1).for_each(add);
+        }
+        Some(Object::List(list)) => list.walk(0).for_each(add),
+        Some(Object::Set(set)) => {
+            if request.unsorted && (request.store.is_some() || in_script) {
+                (request.unsorted, request.by) = (false, None);
+                request.alpha = true;
+            }
+            set.iter().for_each(&mut add);
+        }
+        Some(_) => return Err(error::WRONG_TYPE),
+    }
+    Ok(rows)
+}
+
+fn object_of(entry: &Entry) -> Result<&Object, CmdError> {
+    entry.object().ok_or(error::WRONG_TYPE)
+}
+
+/// Finds what each element is sorted by.
+fn weigh(ctx: &mut Ctx<'_>, request: &Request<'_>, texts: &mut Strings, rows: &mut [Row]) -> CmdResult {
+    let mut failed = false;
+    let mut found = Vec::new();
+    for row in rows {
+        let text = match request.by {
+            None => texts.get(row.element),
+            Some(pattern) => {
+                if !value_of(ctx, pattern, texts.get(row.element), &mut found) {
+                    continue;
+                }
+                &found
+            }
+        };
+        if !request.alpha {
+            match score_of(text) {
+                Some(score) => row.score = score,
+                None => failed = true,
+            }
+        } else if request.by.is_some() {
+            row.by = Some(texts.add(&found));
+        }
+    }
+    if failed {
+        return Err(CmdError::of("ERR One or more scores can't be converted into double"));
+    }
+    Ok(())
+}
+
+/// A number as the C library reads it: blanks before it do not matter, nothing at all is 0, and a zero byte ends it.
+fn score_of(text: &[u8]) -> Option<f64> {
+    let text = until_zero(text);
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count();
+    parse_f64(&text[blanks..])
+}
+
+/// Brings the rows of `range` into their places.
+fn order(request: &Request<'_>, texts: &Strings, rows: &mut [Row], range: std::ops::Range<usize>) {
+    // What is stored must not depend on the locale.
+    let (stored, by_bytes) = (request.store.is_some(), collates_bytes());
+    let compare_texts = |a: &[u8], b: &[u8]| match (stored, by_bytes) {
+        (true, _) => a.cmp(b),
+        (false, true) => until_zero(a).cmp(until_zero(b)),
+        (false, false) => collate(a, b),
+    };
+    let compare = |a: &Row, b: &Row| {
+        let by_value = if !request.alpha {
+            let by_score = a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal);
+            by_score.then_with(|| texts.get(a.element).cmp(texts.get(b.element)))
+        } else if request.by.is_none() {
+            compare_texts(texts.get(a.element), texts.get(b.element))
+        } else {
+            match (a.by, b.by) {
+                (Some(a), Some(b)) => compare_texts(texts.get(a), texts.get(b)),
+                (a, b) => a.is_some().cmp(&b.is_some()),
+            }
+        };
+        let directed = if request.descending { by_value.reverse() } else { by_value };
+        directed.then(a.place.cmp(&b.place))
+    };
+    if range.is_empty() {
+        return;
+    }
+    // Those before and behind the range need not be in order.
+    let rows = match range.start {
+        0 => rows,
+        start => {
+            rows.select_nth_unstable_by(start, compare);
+            &mut rows[start..]
+        }
+    };
+    let rows = match range.len() {
+        len if len < rows.len() => {
+            rows.select_nth_unstable_by(len, compare);
+            &mut rows[..len]
+        }
+        _ => rows,
+    };
+    rows.sort_unstable_by(compare);
+}
+
+/// Gives the result for each row, or the results when there are several patterns, to `emit`.
+fn results_of(
+    ctx: &mut Ctx<'_>,
+    request: &Request<'_>,
+    texts: &Strings,
+    rows: &[Row],
+    mut emit: impl FnMut(&mut Ctx<'_>, Option<&[u8]>),
+) {
+    let mut found = Vec::new();
+    for row in rows {
+        let element = texts.get(row.element);
+        if request.get.is_empty() {
+            emit(ctx, Some(element));
+        }
+        for pattern in &request.get {
+            let there = value_of(ctx, *pattern, element, &mut found);
+            emit(ctx, there.then_some(&found[..]));
+        }
+    }
+}
+
+/// Looks up what a pattern means for an element, and writes it to `found`. Whether there is something.
+fn value_of(ctx: &mut Ctx<'_>, pattern: Pattern<'_>, element: &[u8], found: &mut Vec<u8>) -> bool {
+    found.clear();
+    let (before, after, field) = match pattern {
+        Pattern::Element => {
+            found.extend_from_slice(element);
+            return true;
+        }
+        Pattern::Fixed => return false,
+        Pattern::Key { before, after, field } => (before, after, field),
+    };
+    let key = [before, element, after].concat();
+    let Some(entry) = ctx.srv.ks.read(ctx.db, &key) else { return false };
+    let mut int = IntBuf::new();
+    let text = match (field, entry.object()) {
+        (None, None) => entry.value_bytes(&mut int),
+        (Some(field), Some(Object::Hash(hash))) => match hash.get(field) {
+            Some(item) => {
+                found.extend_from_slice(item.bytes(&mut int));
+                return true;
+            }
+            None => None,
+        },
+        _ => None,
+    };
+    found.extend_from_slice(text.unwrap_or_default());
+    text.is_some()
+}

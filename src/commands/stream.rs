@@ -1,0 +1,641 @@
+//! Stream commands on the log itself: adding, trimming, deleting, ranges. Beside it `read` holds XREAD and XREADGROUP,
+//! `group` what is done to groups and pending entries, `info` what is told about them.
+
+pub mod group;
+pub mod info;
+pub mod read;
+
+use super::prelude::*;
+use super::{int_arg, reply_item};
+use crate::keyspace::{Entry, Object};
+use crate::resp::Reply;
+use crate::structs::stream::{self, Limits, Stream, StreamId, Trim, TrimBy};
+
+const RANGE_KEY: &[KeySpec] = &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)];
+const TRIM: &[Arg] = &[
+    arg("strategy", ArgKind::OneOf).of(&[
+        arg("maxlen", ArgKind::PureToken).token("MAXLEN"),
+        arg("minid", ArgKind::PureToken).token("MINID").since("6.2.0"),
+    ]),
+    arg("operator", ArgKind::OneOf)
+        .optional()
+        .of(&[arg("equal", ArgKind::PureToken).token("="), arg("approximately", ArgKind::PureToken).token("~")]),
+    arg("threshold", ArgKind::String),
+    arg("count", ArgKind::Integer).token("LIMIT").since("6.2.0").optional(),
+];
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "xadd",
+        run: Some(xadd),
+        arity: -5,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(1) to add; O(N) to trim, where N is the number of entries removed.",
+        summary: "Adds an entry at the end of a stream, which is created when it is not there.",
+        tips: &["nondeterministic_output"],
+        history: &["6.2.0", "7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("nomkstream", ArgKind::PureToken).token("NOMKSTREAM").since("6.2.0").optional(),
+            arg("trim", ArgKind::Block).optional().of(TRIM),
+            arg("id-selector", ArgKind::OneOf)
+                .of(&[arg("auto-id", ArgKind::PureToken).token("*"), arg("id", ArgKind::String)]),
+            arg("data", ArgKind::Block).multiple().of(&[arg("field", ArgKind::String), arg("value", ArgKind::String)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "xdel",
+        run: Some(xdel),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(1) for each entry, however long the stream is.",
+        summary: "Deletes entries and gives the number of those that were there.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("id", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "xlen",
+        run: Some(xlen),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(1)",
+        summary: "Gives the number of entries of a stream.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "xrange",
+        run: Some(xrange),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::STREAM,
+        keys: RANGE_KEY,
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(N) where N is the number of entries given; O(1) with a constant COUNT.",
+        summary: "Gives the entries of a range of ids.",
+        history: &["6.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("start", ArgKind::String),
+            arg("end", ArgKind::String),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "xrevrange",
+        run: Some(xrevrange),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::STREAM,
+        keys: RANGE_KEY,
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(N) where N is the number of entries given; O(1) with a constant COUNT.",
+        summary: "Gives the entries of a range of ids, the last one first.",
+        history: &["6.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("end", ArgKind::String),
+            arg("start", ArgKind::String),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "xsetid",
+        run: Some(xsetid),
+        arity: -3,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(1)",
+        summary: "Sets what a stream remembers beside its entries. Meant for replication and the append-only log.",
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("last-id", ArgKind::String),
+            arg("entries-added", ArgKind::Integer).token("ENTRIESADDED").since("7.0.0").optional(),
+            arg("max-deleted-id", ArgKind::String).token("MAXDELETEDID").since("7.0.0").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "xtrim",
+        run: Some(xtrim),
+        arity: -4,
+        flags: flag::WRITE,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(N) where N is the number of entries removed; whole nodes of them go at once.",
+        summary: "Removes entries from the beginning of a stream.",
+        tips: &["nondeterministic_output"],
+        history: &["6.2.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("trim", ArgKind::Block).of(TRIM)],
+        ..Command::ROW
+    },
+];
+
+/// What clients that wait for entries of a stream wait for.
+const STREAM: &str = "stream";
+
+/// Longest id that is looked at, bytes.
+const ID_ARG_MAX: usize = 127;
+/// Most bytes of names and values of an entry together.
+const ENTRY_BYTES_MAX: usize = 1 << 30;
+
+const INVALID_ID: CmdError = CmdError::of("ERR Invalid stream ID specified as stream command argument");
+
+fn stream_of(entry: &Entry) -> Result<&Stream, CmdError> {
+    match entry.object() {
+        Some(Object::Stream(stream)) => Ok(stream),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+fn stream_mut(entry: &mut Entry) -> Result<&mut Stream, CmdError> {
+    match entry.object_mut() {
+        Some(Object::Stream(stream)) => Ok(stream),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+fn limits(ctx: &Ctx<'_>) -> Limits {
+    Limits {
+        node_bytes: usize::try_from(ctx.srv.cfg.stream_node_max_bytes).unwrap_or(usize::MAX),
+        node_entries: u64::try_from(ctx.srv.cfg.stream_node_max_entries).unwrap_or(0),
+    }
+}
+
+/// The text up to a zero byte: what C takes for the whole of it.
+fn until_nul(text: &[u8]) -> &[u8] {
+    &text[..memchr::memchr(0, text).unwrap_or(text.len())]
+}
+
+/// A number of an id, read as C's `strtoull` does it: blanks and a sign may lead, and a minus counts backwards from the
+/// largest. A plain negative number is none.
+fn id_number(text: &[u8]) -> Option<u64> {
+    if crate::structs::numbers::parse_i64(text).is_some_and(|n| n < 0) {
+        return None;
+    }
+    let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count();
+    let (negative, digits) = match &text[blanks..] {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(if negative { number.wrapping_neg() } else { number })
+}
+
+/// An id as a client writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdArg {
+    Whole(StreamId),
+    /// `ms-*`.
+    AutoSeq(u64),
+}
+
+/// Reads `ms-seq` or `ms`, where `seq` stands for what is missing.
+fn id_parts(text: &[u8], seq: u64, may_be_auto: bool) -> Result<IdArg, CmdError> {
+    if text.len() > ID_ARG_MAX {
+        return Err(INVALID_ID);
+    }
+    let text = until_nul(text);
+    let (ms, rest) = match memchr::memchr(b'-', text) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    };
+    let ms = id_number(ms).ok_or(INVALID_ID)?;
+    Ok(match rest {
+        None => IdArg::Whole(StreamId::new(ms, seq)),
+        Some(b"*") if may_be_auto => IdArg::AutoSeq(ms),
+        Some(rest) => IdArg::Whole(StreamId::new(ms, id_number(rest).ok_or(INVALID_ID)?)),
+    })
+}
+
+/// An id; `-` and `+` are none. `seq` stands for a sequence number that is missing.
+fn strict_id_arg(text: &[u8], seq: u64) -> Result<StreamId, CmdError> {
+    match id_parts(text, seq, false)? {
+        IdArg::Whole(id) => Ok(id),
+        IdArg::AutoSeq(_) => Err(INVALID_ID),
+    }
+}
+
+/// An id, or `-` or `+` for the first and last one there can be.
+fn id_arg(text: &[u8], seq: u64) -> Result<StreamId, CmdError> {
+    match until_nul(text) {
+        b"-" if text.len() <= ID_ARG_MAX => Ok(StreamId::MIN),
+        b"+" if text.len() <= ID_ARG_MAX => Ok(StreamId::MAX),
+        _ => strict_id_arg(text, seq),
+    }
+}
+
+/// The first id of an interval; one behind `(` is not in it itself.
+fn start_arg(text: &[u8]) -> Result<StreamId, CmdError> {
+    match text {
+        [b'(', rest @ ..] if !rest.is_empty() => {
+            strict_id_arg(rest, 0)?.next().ok_or(CmdError::of("ERR invalid start ID for the interval"))
+        }
+        _ => id_arg(text, 0),
+    }
+}
+
+/// The last id of an interval; one behind `(` is not in it itself.
+fn end_arg(text: &[u8]) -> Result<StreamId, CmdError> {
+    match text {
+        [b'(', rest @ ..] if !rest.is_empty() => {
+            strict_id_arg(rest, u64::MAX)?.prev().ok_or(CmdError::of("ERR invalid end ID for the interval"))
+        }
+        _ => id_arg(text, u64::MAX),
+    }
+}
+
+/// Replies with an entry: its id, and its fields one behind the other.
+fn reply_entry(out: &mut Reply, entry: &stream::Entry<'_>) {
+    out.array(2);
+    out.bulk(&entry.id.text());
+    out.array(entry.len() * 2);
+    for (name, value) in entry.fields() {
+        reply_item(out, name);
+        reply_item(out, value);
+    }
+}
+
+/// Replies with up to `count` entries (0: all).
+fn reply_entries<'a>(out: &mut Reply, entries: impl Iterator<Item = stream::Entry<'a>>, count: u64) {
+    let mark = out.open();
+    let mut given = 0;
+    for entry in entries.take(if count == 0 { usize::MAX } else { count as usize }) {
+        reply_entry(out, &entry);
+        given += 1;
+    }
+    out.close_array(mark, given);
+}
+
+/// The arguments of XADD up to the fields, or of XTRIM.
+struct AddOptions {
+    /// `None`: `*`.
+    id: Option<IdArg>,
+    /// Where the id stands.
+    id_at: usize,
+    create: bool,
+    trim: Option<Trim>,
+    /// Where the length or id to trim to stands.
+    trim_at: usize,
+}
+
+impl AddOptions {
+    fn parse(ctx: &Ctx<'_>, args: Args<'_>, adds: bool) -> Result<AddOptions, CmdError> {
+        let mut o = AddOptions { id: None, id_at: args.len(), create: true, trim: None, trim_at: 0 };
+        let mut limit = None;
+        let mut i = 2;
+        while i < args.len() {
+            let option = args.at(i);
+            let has_more = i + 1 < args.len();
+            if adds && option == b"*" {
+                o.id_at = i;
+                break;
+            }
+            let by_len = option.eq_ignore_ascii_case(b"MAXLEN");
+            if has_more && (by_len || option.eq_ignore_ascii_case(b"MINID")) {
+                if o.trim.is_some() {
+                    return Err(CmdError::of(
+                        "ERR syntax error, MAXLEN and MINID options at the same time are not compatible",
+                    ));
+                }
+                let mut approx = false;
+                if i + 2 < args.len() && matches!(args.at(i + 1), b"~" | b"=") {
+                    approx = args.at(i + 1) == b"~";
+                    i += 1;
+                }
+                i += 1;
+                o.trim_at = i;
+                let by = if by_len {
+                    let len = u64::try_from(int_arg(args.at(i))?);
+                    TrimBy::Len(len.map_err(|_| CmdError::of("ERR The MAXLEN argument must be >= 0."))?)
+                } else {
+                    TrimBy::MinId(strict_id_arg(args.at(i), 0)?)
+                };
+                o.trim = Some(Trim { by, approx, limit: 0 });
+            } else if has_more && option.eq_ignore_ascii_case(b"LIMIT") {
+                i += 1;
+                let n = u64::try_from(int_arg(args.at(i))?);
+                limit = Some(n.map_err(|_| CmdError::of("ERR The LIMIT argument must be >= 0."))?);
+            } else if adds && option.eq_ignore_ascii_case(b"NOMKSTREAM") {
+                o.create = false;
+            } else if adds {
+                o.id = Some(id_parts(option, 0, true)?);
+                o.id_at = i;
+                break;
+            } else {
+                return Err(error::SYNTAX);
+            }
+            i += 1;
+        }
+        o.set_limit(ctx, adds, limit)?;
+        Ok(o)
+    }
+
+    /// Decides how much may be trimmed at most.
+    fn set_limit(&mut self, ctx: &Ctx<'_>, adds: bool, limit: Option<u64>) -> Result<(), CmdError> {
+        let Some(trim) = &mut self.trim else {
+            if limit.is_some_and(|n| n > 0) {
+                return Err(CmdError::of(
+                    "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy",
+                ));
+            }
+            if !adds {
+                return Err(CmdError::of("ERR syntax error, XTRIM must be called with a trimming strategy"));
+            }
+            // Without a strategy, LIMIT 0 is still no good unless the command comes from where all is obeyed.
+            return match limit {
+                Some(_) if !ctx.must_obey() => Err(LIMIT_WITHOUT_APPROX),
+                _ => Ok(()),
+            };
+        };
+        // What comes from the master was made exact there.
+        if ctx.must_obey() {
+            return Ok(());
+        }
+        trim.limit = match limit {
+            Some(_) if !trim.approx => return Err(LIMIT_WITHOUT_APPROX),
+            Some(limit) => limit,
+            None if trim.approx => match ctx.srv.cfg.stream_node_max_entries.checked_mul(100) {
+                Some(limit @ 1..) => limit.min(1_000_000) as u64,
+                _ => 10_000,
+            },
+            None => 0,
+        };
+        Ok(())
+    }
+}
+
+const LIMIT_WITHOUT_APPROX: CmdError =
+    CmdError::of("ERR syntax error, LIMIT cannot be used without the special ~ option");
+
+/// What a trimming that was approximate came to, as the argument of an exact one.
+fn exact_threshold(stream: &Stream, trim: &Trim) -> Vec<u8> {
+    match trim.by {
+        TrimBy::Len(_) => IntBuf::new().format(stream.log.len() as i64).to_vec(),
+        TrimBy::MinId(_) => stream.log.first_stored().text().to_vec(),
+    }
+}
+
+/// What adding an entry came to.
+struct Added {
+    id: StreamId,
+    trimmed: u64,
+    /// The trimming's argument for those that are to do the same.
+    threshold: Option<Vec<u8>>,
+}
+
+fn xadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let options = AddOptions::parse(ctx, args, true)?;
+    let pairs = args.from(options.id_at + 1);
+    if pairs.is_empty() || pairs.len() % 2 == 1 {
+        return Err(CmdError::wrong_arity(ctx.cmd.name));
+    }
+    if options.id == Some(IdArg::Whole(StreamId::MIN)) {
+        return Err(CmdError::of("ERR The ID specified in XADD must be greater than 0-0"));
+    }
+    let limits = limits(ctx);
+    let now_ms = u64::try_from(ctx.now_ms()).unwrap_or(0);
+    let key = &args[1];
+    let has_sinks = ctx.srv.ks.effects.has_sinks;
+    let add = |stream: &mut Stream| add_entry(stream, &options, pairs, now_ms, limits, has_sinks);
+    let (added, is_new) = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+        (add(stream_mut(&mut entry)?)?, false)
+    } else if options.create {
+        let mut stream = Stream::new();
+        let added = add(&mut stream)?;
+        ctx.srv.ks.insert(ctx.db, key, stream.into(), None);
+        (added, true)
+    } else {
+        ctx.out.null();
+        return Ok(());
+    };
+    let id = added.id.text();
+    ctx.out.bulk(&id);
+    let ks = &mut ctx.srv.ks;
+    ks.signal_modified(ctx.db, key);
+    ks.effects.notify(notify::STREAM, "xadd", key, ctx.db);
+    if added.trimmed > 0 {
+        ks.effects.notify(notify::STREAM, "xtrim", key, ctx.db);
+    }
+    let auto_id = !matches!(options.id, Some(IdArg::Whole(_)));
+    if has_sinks && (auto_id || added.threshold.is_some()) {
+        let mut command: Vec<&[u8]> = args.iter().collect();
+        command[options.id_at] = &id;
+        if let Some(threshold) = &added.threshold {
+            command[options.trim_at - 1] = b"=";
+            command[options.trim_at] = threshold;
+        }
+        ks.effects.replace_with(&command);
+    }
+    if !is_new {
+        ks.effects.ready(ctx.db, key);
+    }
+    ctx.dirty(1);
+    Ok(())
+}
+
+fn add_entry(
+    stream: &mut Stream,
+    options: &AddOptions,
+    pairs: Args<'_>,
+    now_ms: u64,
+    limits: Limits,
+    has_sinks: bool,
+) -> Result<Added, CmdError> {
+    let last = stream.log.last_id();
+    if last == StreamId::MAX {
+        return Err(CmdError::of("ERR The stream has exhausted the last possible ID, unable to add more items"));
+    }
+    let id = match options.id {
+        None => stream.log.next_id(now_ms),
+        Some(IdArg::Whole(id)) => Some(id),
+        Some(IdArg::AutoSeq(ms)) if ms == last.ms => last.seq.checked_add(1).map(|seq| StreamId::new(ms, seq)),
+        Some(IdArg::AutoSeq(ms)) => Some(StreamId::new(ms, 0)),
+    };
+    let id = id
+        .filter(|id| *id > last)
+        .ok_or(CmdError::of("ERR The ID specified in XADD is equal or smaller than the target stream top item"))?;
+    let bytes = pairs.total_len();
+    if bytes > ENTRY_BYTES_MAX {
+        return Err(CmdError::of("ERR Elements are too large to be stored"));
+    }
+    let count = pairs.len() / 2;
+    stream.log.append(id, count, bytes, (0..count).map(|i| (pairs.at(2 * i), pairs.at(2 * i + 1))), limits);
+    let mut added = Added { id, trimmed: 0, threshold: None };
+    if let Some(trim) = options.trim {
+        added.trimmed = stream.log.trim(trim);
+        if trim.approx && has_sinks {
+            added.threshold = Some(exact_threshold(stream, &trim));
+        }
+    }
+    Ok(added)
+}
+
+fn xtrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let options = AddOptions::parse(ctx, args, false)?;
+    let key = &args[1];
+    let (Some(trim), Some(mut entry)) = (options.trim, ctx.srv.ks.write(ctx.db, key)) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let stream = stream_mut(&mut entry)?;
+    let removed = stream.log.trim(trim);
+    let threshold = trim.approx.then(|| exact_threshold(stream, &trim));
+    drop(entry);
+    if removed > 0 {
+        let ks = &mut ctx.srv.ks;
+        ks.effects.notify(notify::STREAM, "xtrim", key, ctx.db);
+        if let Some(threshold) = &threshold {
+            let mut command: Vec<&[u8]> = args.iter().collect();
+            command[options.trim_at - 1] = b"=";
+            command[options.trim_at] = threshold;
+            ks.effects.replace_with(&command);
+        }
+        ks.signal_modified(ctx.db, key);
+        ctx.dirty(removed);
+    }
+    ctx.out.int(removed as i64);
+    Ok(())
+}
+
+fn xdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let stream = stream_mut(&mut entry)?;
+    let ids = args.from(2).iter().map(|arg| strict_id_arg(arg, 0)).collect::<Result<Vec<_>, _>>()?;
+    let deleted = stream.log.delete(&ids);
+    drop(entry);
+    if deleted > 0 {
+        ctx.srv.ks.signal_modified(ctx.db, key);
+        ctx.srv.ks.effects.notify(notify::STREAM, "xdel", key, ctx.db);
+        ctx.dirty(deleted);
+    }
+    ctx.out.int(deleted as i64);
+    Ok(())
+}
+
+fn xlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
+        Some(entry) => stream_of(&entry)?.log.len(),
+        None => 0,
+    };
+    ctx.out.int(len as i64);
+    Ok(())
+}
+
+fn xrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, false)
+}
+
+fn xrevrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, true)
+}
+
+fn range(ctx: &mut Ctx<'_>, args: Args<'_>, back: bool) -> CmdResult {
+    let (start_at, end_at) = if back { (3, 2) } else { (2, 3) };
+    let (start, end) = (start_arg(&args[start_at])?, end_arg(&args[end_at])?);
+    let mut count = None;
+    let mut i = 4;
+    while i < args.len() {
+        match args.get(i + 1) {
+            Some(value) if args[i].eq_ignore_ascii_case(b"COUNT") => count = Some(int_arg(value)?.max(0) as u64),
+            _ => return Err(error::SYNTAX),
+        }
+        i += 2;
+    }
+    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let log = &stream_of(&entry)?.log;
+    if count == Some(0) {
+        ctx.out.null_array();
+        return Ok(());
+    }
+    let entries = if back { log.range_back(start, end) } else { log.range(start, end) };
+    reply_entries(ctx.out, entries, count.unwrap_or(0));
+    Ok(())
+}
+
+fn xsetid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let id = strict_id_arg(&args[2], 0)?;
+    let mut entries_added = None;
+    let mut max_deleted = StreamId::MIN;
+    let mut i = 3;
+    while i < args.len() {
+        match args.get(i + 1) {
+            Some(value) if args[i].eq_ignore_ascii_case(b"ENTRIESADDED") => {
+                let n = u64::try_from(int_arg(value)?);
+                entries_added = Some(n.map_err(|_| CmdError::of("ERR entries_added must be positive"))?);
+            }
+            Some(value) if args[i].eq_ignore_ascii_case(b"MAXDELETEDID") => {
+                max_deleted = strict_id_arg(value, 0)?;
+                if id < max_deleted {
+                    return Err(CmdError::of(
+                        "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
+                    ));
+                }
+            }
+            _ => return Err(error::SYNTAX),
+        }
+        i += 2;
+    }
+    let key = &args[1];
+    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(error::NO_SUCH_KEY)?;
+    let log = &mut stream_mut(&mut entry)?.log;
+    if id < log.counters.max_deleted_id {
+        return Err(CmdError::of("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id"));
+    }
+    if let Some(last) = log.last_live() {
+        if id < last {
+            return Err(CmdError::of("ERR The ID specified in XSETID is smaller than the target stream top item"));
+        }
+        if entries_added.is_some_and(|n| n < log.len()) {
+            return Err(CmdError::of(
+                "ERR The entries_added specified in XSETID is smaller than the target stream length",
+            ));
+        }
+    }
+    log.counters.last_id = id;
+    if let Some(n) = entries_added {
+        log.counters.entries_added = n;
+    }
+    if max_deleted != StreamId::MIN {
+        log.counters.max_deleted_id = max_deleted;
+    }
+    drop(entry);
+    ctx.out.ok();
+    ctx.dirty(1);
+    ctx.srv.ks.effects.notify(notify::STREAM, "xsetid", key, ctx.db);
+    Ok(())
+}

@@ -1,0 +1,763 @@
+//! Commands on groups of consumers: XGROUP, XACK, XCLAIM, XAUTOCLAIM and XPENDING.
+
+use super::read::{Claim, propagate_group_id};
+use super::*;
+use crate::commands::{help, unknown_subcommand};
+use crate::keyspace::effects::target;
+use crate::structs::stream::{ConsumerId, Group as ConsumerGroup, Pending};
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "xack",
+        run: Some(xack),
+        arity: -4,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(1) for each id.",
+        summary: "Acknowledges pending entries and gives the number of those that were pending.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("group", ArgKind::String), arg("id", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "xautoclaim",
+        run: Some(xautoclaim),
+        arity: -6,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::Stream,
+        since: "6.2.0",
+        complexity: "O(1) with a small COUNT.",
+        summary: "Makes pending entries that were idle for long a consumer's own, going through them step by step.",
+        tips: &["nondeterministic_output"],
+        history: &["7.0.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("group", ArgKind::String),
+            arg("consumer", ArgKind::String),
+            arg("min-idle-time", ArgKind::String),
+            arg("start", ArgKind::String),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+            arg("justid", ArgKind::PureToken).token("JUSTID").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "xclaim",
+        run: Some(xclaim),
+        arity: -6,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::STREAM,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(log N) for each id, where N is the number of pending entries of the group.",
+        summary: "Makes pending entries a consumer's own.",
+        tips: &["nondeterministic_output"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("group", ArgKind::String),
+            arg("consumer", ArgKind::String),
+            arg("min-idle-time", ArgKind::String),
+            arg("id", ArgKind::String).multiple(),
+            arg("ms", ArgKind::Integer).token("IDLE").optional(),
+            arg("unix-time-milliseconds", ArgKind::UnixTime).token("TIME").optional(),
+            arg("count", ArgKind::Integer).token("RETRYCOUNT").optional(),
+            arg("force", ArgKind::PureToken).token("FORCE").optional(),
+            arg("justid", ArgKind::PureToken).token("JUSTID").optional(),
+            arg("lastid", ArgKind::String).token("LASTID").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "xgroup",
+        arity: -2,
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "Depends on the subcommand.",
+        summary: "Commands on groups of consumers.",
+        subcommands: &[
+            Command {
+                name: "xgroup|create",
+                run: Some(xgroup_create),
+                arity: -5,
+                flags: flag::DENYOOM | flag::WRITE,
+                acl: cat::STREAM,
+                keys: &[KeySpec::range(key::RW | key::INSERT, 2, 0, 1)],
+                group: Group::Stream,
+                since: "5.0.0",
+                complexity: "O(1)",
+                summary: "Adds a group of consumers.",
+                history: &["7.0.0"],
+                args: &[
+                    arg("key", ArgKind::Key).spec(0),
+                    arg("group", ArgKind::String),
+                    arg("id-selector", ArgKind::OneOf)
+                        .of(&[arg("id", ArgKind::String), arg("new-id", ArgKind::PureToken).token("$")]),
+                    arg("mkstream", ArgKind::PureToken).token("MKSTREAM").optional(),
+                    arg("entries-read", ArgKind::Integer).token("ENTRIESREAD").optional(),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "xgroup|createconsumer",
+                run: Some(xgroup_createconsumer),
+                arity: 5,
+                flags: flag::DENYOOM | flag::WRITE,
+                acl: cat::STREAM,
+                keys: &[KeySpec::range(key::RW | key::INSERT, 2, 0, 1)],
+                group: Group::Stream,
+                since: "6.2.0",
+                complexity: "O(1)",
+                summary: "Adds a consumer to a group.",
+                args: &[
+                    arg("key", ArgKind::Key).spec(0),
+                    arg("group", ArgKind::String),
+                    arg("consumer", ArgKind::String),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "xgroup|delconsumer",
+                run: Some(xgroup_delconsumer),
+                arity: 5,
+                flags: flag::WRITE,
+                acl: cat::STREAM,
+                keys: &[KeySpec::range(key::RW | key::DELETE, 2, 0, 1)],
+                group: Group::Stream,
+                since: "5.0.0",
+                complexity: "O(N) where N is the number of its pending entries.",
+                summary: "Removes a consumer with its pending entries.",
+                args: &[
+                    arg("key", ArgKind::Key).spec(0),
+                    arg("group", ArgKind::String),
+                    arg("consumer", ArgKind::String),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "xgroup|destroy",
+                run: Some(xgroup_destroy),
+                arity: 4,
+                flags: flag::WRITE,
+                acl: cat::STREAM,
+                keys: &[KeySpec::range(key::RW | key::DELETE, 2, 0, 1)],
+                group: Group::Stream,
+                since: "5.0.0",
+                complexity: "O(N) where N is the number of pending entries of the group.",
+                summary: "Removes a group of consumers.",
+                args: &[arg("key", ArgKind::Key).spec(0), arg("group", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "xgroup|help",
+                run: Some(xgroup_help),
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                acl: cat::STREAM,
+                group: Group::Stream,
+                since: "5.0.0",
+                complexity: "O(1)",
+                summary: "Lists the subcommands.",
+                ..Command::ROW
+            },
+            Command {
+                name: "xgroup|setid",
+                run: Some(xgroup_setid),
+                arity: -5,
+                flags: flag::WRITE,
+                acl: cat::STREAM,
+                keys: &[KeySpec::range(key::RW | key::UPDATE, 2, 0, 1)],
+                group: Group::Stream,
+                since: "5.0.0",
+                complexity: "O(1)",
+                summary: "Sets how far a group has read.",
+                history: &["7.0.0"],
+                args: &[
+                    arg("key", ArgKind::Key).spec(0),
+                    arg("group", ArgKind::String),
+                    arg("id-selector", ArgKind::OneOf)
+                        .of(&[arg("id", ArgKind::String), arg("new-id", ArgKind::PureToken).token("$")]),
+                    arg("entriesread", ArgKind::Integer).token("ENTRIESREAD").optional(),
+                ],
+                ..Command::ROW
+            },
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "xpending",
+        run: Some(xpending),
+        arity: -3,
+        flags: flag::READONLY,
+        acl: cat::STREAM,
+        keys: RANGE_KEY,
+        group: Group::Stream,
+        since: "5.0.0",
+        complexity: "O(N) where N is the number of entries looked at; O(M) without a range, where M is the number of \
+                     consumers.",
+        summary: "Tells of the pending entries of a group.",
+        tips: &["nondeterministic_output"],
+        history: &["6.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("group", ArgKind::String),
+            arg("filters", ArgKind::Block).optional().of(&[
+                arg("min-idle-time", ArgKind::Integer).token("IDLE").since("6.2.0").optional(),
+                arg("start", ArgKind::String),
+                arg("end", ArgKind::String),
+                arg("count", ArgKind::Integer),
+                arg("consumer", ArgKind::String).optional(),
+            ]),
+        ],
+        ..Command::ROW
+    },
+];
+
+/// The error of a key or group that is not there; `behind` goes on with it.
+pub(super) fn no_group_in(key: &[u8], group: &[u8], behind: &str) -> CmdError {
+    let mut text = b"NOGROUP No such key '".to_vec();
+    text.extend_from_slice(until_nul(key));
+    text.extend_from_slice(b"' or consumer group '");
+    text.extend_from_slice(until_nul(group));
+    text.push(b'\'');
+    text.extend_from_slice(behind.as_bytes());
+    CmdError::bytes(text)
+}
+
+/// The error of a group that is not there, where the key is.
+pub(super) fn no_group_of(key: &[u8], group: &[u8]) -> CmdError {
+    let mut text = b"NOGROUP No such consumer group '".to_vec();
+    text.extend_from_slice(until_nul(group));
+    text.extend_from_slice(b"' for key name '");
+    text.extend_from_slice(until_nul(key));
+    text.push(b'\'');
+    CmdError::bytes(text)
+}
+
+/// A consumer that asks for something: created if it is not there, and seen now. Also whether it was created.
+pub(super) fn find_or_create(group: &mut ConsumerGroup, name: &[u8], now_ms: i64) -> (ConsumerId, bool) {
+    match group.find_consumer(name) {
+        Some(id) => {
+            group.consumer_mut(id).seen_ms = now_ms;
+            (id, false)
+        }
+        None => (group.create_consumer(name, now_ms).expect("it is not there"), true),
+    }
+}
+
+/// What goes with a new consumer.
+pub(super) fn consumer_created(ctx: &mut Ctx<'_>, key: &[u8]) {
+    ctx.dirty(1);
+    ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-createconsumer", key, ctx.db);
+}
+
+fn ids_of(args: Args<'_>) -> Result<Vec<StreamId>, CmdError> {
+    args.iter().map(|arg| strict_id_arg(arg, 0)).collect()
+}
+
+fn xack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let Some(mut entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let Some((_, group)) = stream_mut(&mut entry)?.group_mut(&args[2]) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let acknowledged = ids_of(args.from(3))?.into_iter().filter(|id| group.acknowledge(*id)).count();
+    drop(entry);
+    ctx.dirty(acknowledged as u64);
+    ctx.out.int(acknowledged as i64);
+    Ok(())
+}
+
+/// What XCLAIM does beside changing the owner.
+struct ClaimOptions {
+    ids: Vec<StreamId>,
+    min_idle_ms: i64,
+    /// The time of delivery to note, ms.
+    time_ms: i64,
+    deliveries: Option<u64>,
+    force: bool,
+    just_id: bool,
+    last_id: StreamId,
+}
+
+impl ClaimOptions {
+    fn parse(args: Args<'_>, now_ms: i64) -> Result<ClaimOptions, CmdError> {
+        let number = |arg: &[u8], message| int_arg(arg).map_err(|_| CmdError::of(message));
+        let min_idle_ms = number(&args[4], "ERR Invalid min-idle-time argument for XCLAIM")?.max(0);
+        let ids: Vec<StreamId> = args.from(5).iter().map_while(|arg| strict_id_arg(arg, 0).ok()).collect();
+        let mut i = 5 + ids.len();
+        let mut time_ms = -1;
+        let mut o = ClaimOptions {
+            ids,
+            min_idle_ms,
+            time_ms,
+            deliveries: None,
+            force: false,
+            just_id: false,
+            last_id: StreamId::MIN,
+        };
+        while i < args.len() {
+            let (option, value) = (args.at(i), args.get(i + 1));
+            i += 1;
+            if option.eq_ignore_ascii_case(b"FORCE") {
+                o.force = true;
+                continue;
+            }
+            if option.eq_ignore_ascii_case(b"JUSTID") {
+                o.just_id = true;
+                continue;
+            }
+            i += 1;
+            match value {
+                Some(v) if option.eq_ignore_ascii_case(b"IDLE") => {
+                    time_ms = now_ms.wrapping_sub(number(v, "ERR Invalid IDLE option argument for XCLAIM")?);
+                }
+                Some(v) if option.eq_ignore_ascii_case(b"TIME") => {
+                    time_ms = number(v, "ERR Invalid TIME option argument for XCLAIM")?;
+                }
+                Some(v) if option.eq_ignore_ascii_case(b"RETRYCOUNT") => {
+                    o.deliveries = u64::try_from(number(v, "ERR Invalid RETRYCOUNT option argument for XCLAIM")?).ok();
+                }
+                Some(v) if option.eq_ignore_ascii_case(b"LASTID") => o.last_id = strict_id_arg(v, 0)?,
+                _ => {
+                    let mut text = b"ERR Unrecognized XCLAIM option '".to_vec();
+                    text.extend_from_slice(until_nul(option));
+                    text.push(b'\'');
+                    return Err(CmdError::bytes(text));
+                }
+            }
+        }
+        // A time that makes no sense, as of a client whose clock is ahead, is no reason to fail.
+        o.time_ms = if (0..=now_ms).contains(&time_ms) { time_ms } else { now_ms };
+        Ok(o)
+    }
+}
+
+fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (key, group_name) = (&args[1], &args[2]);
+    let now_ms = ctx.now_ms();
+    let has_sinks = ctx.srv.ks.effects.has_sinks;
+    let Some(mut entry) = ctx.srv.ks.read(ctx.db, key) else {
+        return Err(no_group_in(key, group_name, ""));
+    };
+    let Some((log, group)) = stream_mut(&mut entry)?.group_mut(group_name) else {
+        return Err(no_group_in(key, group_name, ""));
+    };
+    let options = ClaimOptions::parse(args, now_ms)?;
+    let mut tell_last_id = options.last_id > group.last_id;
+    group.last_id = group.last_id.max(options.last_id);
+    let (consumer, created) = find_or_create(group, &args[3], now_ms);
+    let mut claims = Vec::new();
+    let mut changes = 0;
+    let mark = ctx.out.open();
+    let mut given = 0;
+    for id in options.ids.iter().copied() {
+        let before = group.pending(id).copied();
+        let Some(found) = log.get(id) else {
+            // It was deleted; nobody can be waited for to process it.
+            if let Some(pending) = before {
+                if has_sinks {
+                    claims.push(Claim::of(group, id, &pending));
+                }
+                group.acknowledge(id);
+                tell_last_id = false;
+                changes += 1;
+            }
+            continue;
+        };
+        if before.is_none() && !options.force {
+            continue;
+        }
+        if before.is_some_and(|p| options.min_idle_ms > 0 && now_ms.wrapping_sub(p.time_ms) < options.min_idle_ms) {
+            continue;
+        }
+        let deliveries = before.map_or(1, |p| p.deliveries);
+        let deliveries = match options.deliveries {
+            Some(n) => n,
+            None if options.just_id => deliveries,
+            None => deliveries.wrapping_add(1),
+        };
+        let pending = Pending { time_ms: options.time_ms, deliveries, owner: consumer };
+        group.assign(id, pending);
+        if options.just_id {
+            ctx.out.bulk(&id.text());
+        } else {
+            reply_entry(ctx.out, &found);
+        }
+        given += 1;
+        group.consumer_mut(consumer).active_ms = now_ms;
+        if has_sinks {
+            claims.push(Claim::of(group, id, &pending));
+        }
+        tell_last_id = false;
+        changes += 1;
+    }
+    let (last_id, entries_read) = (group.last_id, group.entries_read);
+    ctx.out.close_array(mark, given);
+    drop(entry);
+    if created {
+        consumer_created(ctx, key);
+    }
+    let effects = &mut ctx.srv.ks.effects;
+    claims.iter().for_each(|claim| claim.propagate(effects, ctx.db, key, group_name));
+    if tell_last_id {
+        propagate_group_id(effects, ctx.db, key, group_name, last_id, entries_read);
+        changes += 1;
+    }
+    effects.prevented = target::ALL;
+    ctx.dirty(changes);
+    Ok(())
+}
+
+fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    /// Entries looked at for each that may be claimed.
+    const ATTEMPTS: u64 = 10;
+    const COUNT_MAX: i64 = i64::MAX / 16;
+    let min_idle_ms =
+        int_arg(&args[4]).map_err(|_| CmdError::of("ERR Invalid min-idle-time argument for XAUTOCLAIM"))?.max(0);
+    let start = start_arg(&args[5])?;
+    let (mut count, mut just_id) = (100u64, false);
+    let mut i = 6;
+    while i < args.len() {
+        let (option, value) = (args.at(i), args.get(i + 1));
+        i += 1;
+        match value {
+            Some(value) if option.eq_ignore_ascii_case(b"COUNT") => {
+                let number = int_arg(value).ok().filter(|n| (1..=COUNT_MAX).contains(n));
+                count = number.ok_or(CmdError::of("ERR COUNT must be > 0"))? as u64;
+                i += 1;
+            }
+            _ if option.eq_ignore_ascii_case(b"JUSTID") => just_id = true,
+            _ => return Err(error::SYNTAX),
+        }
+    }
+    let (key, group_name) = (&args[1], &args[2]);
+    let now_ms = ctx.now_ms();
+    let has_sinks = ctx.srv.ks.effects.has_sinks;
+    let Some(mut entry) = ctx.srv.ks.read(ctx.db, key) else {
+        return Err(no_group_in(key, group_name, ""));
+    };
+    let Some((log, group)) = stream_mut(&mut entry)?.group_mut(group_name) else {
+        return Err(no_group_in(key, group_name, ""));
+    };
+    let (consumer, created) = find_or_create(group, &args[3], now_ms);
+    // The reply begins with where to go on, which is known at its end only.
+    let mut claimed = Reply::new(ctx.out.resp3);
+    let mut given = 0;
+    let mut deleted = Vec::new();
+    let mut claims = Vec::new();
+    let mut attempts = count.saturating_mul(ATTEMPTS);
+    let mut next = Some(start);
+    let cursor = loop {
+        let found = next.and_then(|from| group.pending_from(from).next()).map(|(id, pending)| (id, *pending));
+        let Some((id, before)) = found else { break StreamId::MIN };
+        if attempts == 0 || count == 0 {
+            break id;
+        }
+        attempts -= 1;
+        next = id.next();
+        let Some(found) = log.get(id) else {
+            if has_sinks {
+                claims.push(Claim::of(group, id, &before));
+            }
+            group.acknowledge(id);
+            deleted.push(id);
+            count -= 1;
+            continue;
+        };
+        if min_idle_ms > 0 && now_ms.wrapping_sub(before.time_ms) < min_idle_ms {
+            continue;
+        }
+        let deliveries = before.deliveries.wrapping_add(u64::from(!just_id));
+        let pending = Pending { time_ms: now_ms, deliveries, owner: consumer };
+        group.assign(id, pending);
+        if just_id {
+            claimed.bulk(&id.text());
+        } else {
+            reply_entry(&mut claimed, &found);
+        }
+        given += 1;
+        count -= 1;
+        group.consumer_mut(consumer).active_ms = now_ms;
+        if has_sinks {
+            claims.push(Claim::of(group, id, &pending));
+        }
+    };
+    drop(entry);
+    ctx.out.array(3);
+    ctx.out.bulk(&cursor.text());
+    ctx.out.array(given);
+    ctx.out.raw(&claimed.buf);
+    ctx.out.array(deleted.len());
+    deleted.iter().for_each(|id| ctx.out.bulk(&id.text()));
+    if created {
+        consumer_created(ctx, key);
+    }
+    let effects = &mut ctx.srv.ks.effects;
+    claims.iter().for_each(|claim| claim.propagate(effects, ctx.db, key, group_name));
+    effects.prevented = target::ALL;
+    ctx.dirty((given + deleted.len()) as u64);
+    Ok(())
+}
+
+fn xpending(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() != 3 && !(6..=9).contains(&args.len()) {
+        return Err(error::SYNTAX);
+    }
+    let mut range = None;
+    if args.len() >= 6 {
+        let (mut at, mut min_idle_ms) = (3, 0);
+        if args[3].eq_ignore_ascii_case(b"IDLE") {
+            min_idle_ms = int_arg(&args[4])?;
+            if args.len() < 8 {
+                return Err(error::SYNTAX);
+            }
+            at = 5;
+        }
+        let count = int_arg(&args[at + 2])?.max(0) as u64;
+        let (start, end) = (start_arg(&args[at])?, end_arg(&args[at + 1])?);
+        range = Some(PendingRange { start, end, count, min_idle_ms, consumer: args.get(at + 3) });
+    }
+    let (key, group_name) = (&args[1], &args[2]);
+    let now_ms = ctx.now_ms();
+    let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+        return Err(no_group_in(key, group_name, ""));
+    };
+    let Some(group) = stream_of(&entry)?.group(group_name) else {
+        return Err(no_group_in(key, group_name, ""));
+    };
+    match range {
+        Some(range) => reply_pending_range(ctx.out, group, &range, now_ms),
+        None => reply_pending_summary(ctx.out, group),
+    }
+    Ok(())
+}
+
+fn reply_pending_summary(out: &mut Reply, group: &ConsumerGroup) {
+    out.array(4);
+    out.int(group.pending_len() as i64);
+    let mut ids = group.pending_from(StreamId::MIN).map(|(id, _)| id);
+    let Some(first) = ids.next() else {
+        out.null();
+        out.null();
+        out.null_array();
+        return;
+    };
+    out.bulk(&first.text());
+    out.bulk(&ids.next_back().unwrap_or(first).text());
+    let mark = out.open();
+    let mut owners = 0;
+    for consumer in group.consumers().filter(|c| c.pending_len() > 0) {
+        out.array(2);
+        out.bulk(consumer.name());
+        out.bulk_int(consumer.pending_len() as i64);
+        owners += 1;
+    }
+    out.close_array(mark, owners);
+}
+
+/// Which pending entries XPENDING is to show.
+struct PendingRange<'a> {
+    start: StreamId,
+    end: StreamId,
+    count: u64,
+    min_idle_ms: i64,
+    /// Only those of this one.
+    consumer: Option<&'a [u8]>,
+}
+
+fn reply_pending_range(out: &mut Reply, group: &ConsumerGroup, range: &PendingRange<'_>, now_ms: i64) {
+    let mark = out.open();
+    let mut given = 0;
+    let mut show = |id: StreamId, pending: &Pending| -> bool {
+        if given == range.count || id > range.end {
+            return false;
+        }
+        let idle_ms = now_ms.wrapping_sub(pending.time_ms);
+        if range.min_idle_ms == 0 || idle_ms >= range.min_idle_ms {
+            out.array(4);
+            out.bulk(&id.text());
+            out.bulk(group.consumer(pending.owner).name());
+            out.int(idle_ms.max(0));
+            out.int(pending.deliveries as i64);
+            given += 1;
+        }
+        true
+    };
+    match range.consumer {
+        None => drop(group.pending_from(range.start).all(|(id, pending)| show(id, pending))),
+        Some(name) => {
+            if let Some(owner) = group.find_consumer(name) {
+                let mut ids = group.consumer(owner).pending_from(range.start);
+                ids.all(|id| group.pending(id).is_some_and(|pending| show(id, pending)));
+            }
+        }
+    }
+    out.close_array(mark, given as usize);
+}
+
+/// The options of XGROUP CREATE and SETID.
+#[derive(Default)]
+struct GroupOptions {
+    make_stream: bool,
+    entries_read: Option<i64>,
+}
+
+impl GroupOptions {
+    fn parse(args: Args<'_>, creates: bool) -> Result<GroupOptions, CmdError> {
+        let mut o = GroupOptions::default();
+        let mut i = 5;
+        while i < args.len() {
+            match args.get(i + 1) {
+                _ if creates && args[i].eq_ignore_ascii_case(b"MKSTREAM") => o.make_stream = true,
+                Some(value) if args[i].eq_ignore_ascii_case(b"ENTRIESREAD") => {
+                    let n = int_arg(value)?;
+                    if n < -1 {
+                        return Err(CmdError::of("ERR value for ENTRIESREAD must be positive or -1"));
+                    }
+                    o.entries_read = Some(n);
+                    i += 1;
+                }
+                _ => return Err(unknown_subcommand(args)),
+            }
+            i += 1;
+        }
+        Ok(o)
+    }
+}
+
+const NEEDS_KEY: CmdError = CmdError::of(
+    "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option \
+     to create an empty stream automatically.",
+);
+
+fn xgroup_create(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    const BUSY_GROUP: CmdError = CmdError::of("BUSYGROUP Consumer Group name already exists");
+    let options = GroupOptions::parse(args, true)?;
+    let (key, name) = (&args[2], &args[3]);
+    let entries_read = options.entries_read.unwrap_or(-1);
+    let id_behind = |last: StreamId| if &args[4] == b"$" { Ok(last) } else { strict_id_arg(&args[4], 0) };
+    let max_args = 8;
+    if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+        let stream = stream_mut(&mut entry)?;
+        if args.len() > max_args {
+            return Err(unknown_subcommand(args));
+        }
+        let id = id_behind(stream.log.last_id())?;
+        if !stream.create_group(name, id, entries_read) {
+            return Err(BUSY_GROUP);
+        }
+    } else {
+        if !options.make_stream {
+            return Err(NEEDS_KEY);
+        }
+        if args.len() > max_args {
+            return Err(unknown_subcommand(args));
+        }
+        let mut stream = Stream::new();
+        stream.create_group(name, id_behind(StreamId::MIN)?, entries_read);
+        ctx.srv.ks.insert(ctx.db, key, stream.into(), None);
+        ctx.srv.ks.signal_modified(ctx.db, key);
+    }
+    ctx.out.ok();
+    ctx.dirty(1);
+    ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-create", key, ctx.db);
+    Ok(())
+}
+
+fn xgroup_setid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let options = GroupOptions::parse(args, false)?;
+    let (key, name) = (&args[2], &args[3]);
+    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let Some((log, group)) = stream_mut(&mut entry)?.group_mut(name) else {
+        return Err(no_group_of(key, name));
+    };
+    if !matches!(args.len(), 5 | 7) {
+        return Err(unknown_subcommand(args));
+    }
+    group.last_id = if &args[4] == b"$" { log.last_id() } else { id_arg(&args[4], 0)? };
+    group.entries_read = options.entries_read.unwrap_or(-1);
+    drop(entry);
+    ctx.out.ok();
+    ctx.dirty(1);
+    ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-setid", key, ctx.db);
+    Ok(())
+}
+
+fn xgroup_destroy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (key, name) = (&args[2], &args[3]);
+    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let destroyed = stream_mut(&mut entry)?.destroy_group(name);
+    drop(entry);
+    if destroyed {
+        ctx.dirty(1);
+        let effects = &mut ctx.srv.ks.effects;
+        effects.notify(notify::STREAM, "xgroup-destroy", key, ctx.db);
+        // Who waits for new entries on the group's behalf is to learn that it is gone.
+        effects.ready(ctx.db, key);
+    }
+    ctx.out.int(i64::from(destroyed));
+    Ok(())
+}
+
+fn xgroup_createconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (key, name) = (&args[2], &args[3]);
+    let now_ms = ctx.now_ms();
+    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let Some((_, group)) = stream_mut(&mut entry)?.group_mut(name) else {
+        return Err(no_group_of(key, name));
+    };
+    let created = group.create_consumer(&args[4], now_ms).is_some();
+    drop(entry);
+    if created {
+        consumer_created(ctx, key);
+    }
+    ctx.out.int(i64::from(created));
+    Ok(())
+}
+
+fn xgroup_delconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (key, name) = (&args[2], &args[3]);
+    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let Some((_, group)) = stream_mut(&mut entry)?.group_mut(name) else {
+        return Err(no_group_of(key, name));
+    };
+    let pending = group.remove_consumer(&args[4]);
+    drop(entry);
+    if pending.is_some() {
+        ctx.dirty(1);
+        ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-delconsumer", key, ctx.db);
+    }
+    ctx.out.int(pending.unwrap_or(0) as i64);
+    Ok(())
+}
+
+fn xgroup_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    help(
+        ctx,
+        args,
+        &[
+            "CREATE <key> <groupname> <id|$> [option]",
+            "    Create a new consumer group. Options are:",
+            "    * MKSTREAM",
+            "      Create the empty stream if it does not exist.",
+            "    * ENTRIESREAD entries_read",
+            "      Set the group's entries_read counter (internal use).",
+            "CREATECONSUMER <key> <groupname> <consumer>",
+            "    Create a new consumer in the specified group.",
+            "DELCONSUMER <key> <groupname> <consumer>",
+            "    Remove the specified consumer.",
+            "DESTROY <key> <groupname>",
+            "    Remove the specified group.",
+            "SETID <key> <groupname> <id|$> [ENTRIESREAD entries_read]",
+            "    Set the current group ID and entries_read counter.",
+        ],
+    )
+}

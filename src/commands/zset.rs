@@ -1,0 +1,890 @@
+//! Sorted set commands: members, scores and ranks, and what waits for sorted sets to have members. Ranges and joins have
+//! files of their own.
+
+use super::list::timeout_arg;
+use super::prelude::*;
+use super::scan::{ScanOptions, cursor_arg};
+use super::{bounded_arg, count_arg, random_count_arg, reply_item};
+use crate::keyspace::zset::{Update, Zset, ZsetLimits};
+use crate::keyspace::{Entry, Object};
+use crate::resp::Reply;
+use crate::structs::listpack::Item;
+use crate::structs::numbers::{NumText, f64_text, f64_text_g17, parse_f64};
+use std::collections::HashSet;
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "bzmpop",
+        run: Some(bzmpop),
+        arity: -5,
+        flags: flag::BLOCKING | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::new(
+            key::RW | key::ACCESS | key::DELETE,
+            Begin::Index(2),
+            Find::KeyNum { keynum: 0, first: 1, step: 1 },
+        )],
+        group: Group::SortedSet,
+        since: "7.0.0",
+        complexity: "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of members taken.",
+        summary: "Takes the lowest or highest members from the first sorted set that has some; waits until one does.",
+        args: &[
+            arg("timeout", ArgKind::Double),
+            arg("numkeys", ArgKind::Integer),
+            arg("key", ArgKind::Key).spec(0).multiple(),
+            arg("where", ArgKind::OneOf)
+                .of(&[arg("min", ArgKind::PureToken).token("MIN"), arg("max", ArgKind::PureToken).token("MAX")]),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "bzpopmax",
+        run: Some(bzpopmax),
+        arity: -3,
+        flags: flag::BLOCKING | flag::FAST | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)],
+        group: Group::SortedSet,
+        since: "5.0.0",
+        complexity: "O(log(N)) where N is the number of members.",
+        summary: "Takes the highest member from the first sorted set that has some; waits until one does.",
+        history: &["6.0.0"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple(), arg("timeout", ArgKind::Double)],
+        ..Command::ROW
+    },
+    Command {
+        name: "bzpopmin",
+        run: Some(bzpopmin),
+        arity: -3,
+        flags: flag::BLOCKING | flag::FAST | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)],
+        group: Group::SortedSet,
+        since: "5.0.0",
+        complexity: "O(log(N)) where N is the number of members.",
+        summary: "Takes the lowest member from the first sorted set that has some; waits until one does.",
+        history: &["6.0.0"],
+        args: &[arg("key", ArgKind::Key).spec(0).multiple(), arg("timeout", ArgKind::Double)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zadd",
+        run: Some(zadd),
+        arity: -4,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(log(N)) for each member, where N is the number of members.",
+        summary: "Adds members to a sorted set, or gives them other scores. The set is created when it is not there.",
+        history: &["2.4.0", "3.0.2", "6.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("condition", ArgKind::OneOf)
+                .since("3.0.2")
+                .optional()
+                .of(&[arg("nx", ArgKind::PureToken).token("NX"), arg("xx", ArgKind::PureToken).token("XX")]),
+            arg("comparison", ArgKind::OneOf)
+                .since("6.2.0")
+                .optional()
+                .of(&[arg("gt", ArgKind::PureToken).token("GT"), arg("lt", ArgKind::PureToken).token("LT")]),
+            arg("change", ArgKind::PureToken).token("CH").since("3.0.2").optional(),
+            arg("increment", ArgKind::PureToken).token("INCR").since("3.0.2").optional(),
+            arg("data", ArgKind::Block).multiple().of(&[arg("score", ArgKind::Double), arg("member", ArgKind::String)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zcard",
+        run: Some(zcard),
+        arity: 2,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(1)",
+        summary: "Counts the members of a sorted set.",
+        args: &[arg("key", ArgKind::Key).spec(0)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zincrby",
+        run: Some(zincrby),
+        arity: 4,
+        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(log(N)) where N is the number of members.",
+        summary: "Adds a number to the score of a member; a missing one counts from 0.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("increment", ArgKind::Integer), arg("member", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zmpop",
+        run: Some(zmpop),
+        arity: -4,
+        flags: flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::new(
+            key::RW | key::ACCESS | key::DELETE,
+            Begin::Index(1),
+            Find::KeyNum { keynum: 0, first: 1, step: 1 },
+        )],
+        group: Group::SortedSet,
+        since: "7.0.0",
+        complexity: "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of members taken.",
+        summary: "Takes the lowest or highest members from the first sorted set that has some.",
+        args: &[
+            arg("numkeys", ArgKind::Integer),
+            arg("key", ArgKind::Key).spec(0).multiple(),
+            arg("where", ArgKind::OneOf)
+                .of(&[arg("min", ArgKind::PureToken).token("MIN"), arg("max", ArgKind::PureToken).token("MAX")]),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zmscore",
+        run: Some(zmscore),
+        arity: -3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "6.2.0",
+        complexity: "O(N) where N is the number of members asked for.",
+        summary: "Gives the scores of several members.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "zpopmax",
+        run: Some(zpopmax),
+        arity: -2,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "5.0.0",
+        complexity: "O(log(N)*M) where N is the number of members and M that of those taken.",
+        summary: "Takes the highest members of a sorted set.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).optional()],
+        ..Command::ROW
+    },
+    Command {
+        name: "zpopmin",
+        run: Some(zpopmin),
+        arity: -2,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "5.0.0",
+        complexity: "O(log(N)*M) where N is the number of members and M that of those taken.",
+        summary: "Takes the lowest members of a sorted set.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).optional()],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrandmember",
+        run: Some(zrandmember),
+        arity: -2,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "6.2.0",
+        complexity: "O(N*log(M)) where N is the number of members asked for and M that of members.",
+        summary: "Gives members of a sorted set at random.",
+        tips: &["nondeterministic_output"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("options", ArgKind::Block).optional().of(&[
+                arg("count", ArgKind::Integer),
+                arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
+            ]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrank",
+        run: Some(zrank),
+        arity: -3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.0.0",
+        complexity: "O(log(N))",
+        summary: "Gives the rank of a member, the lowest score first.",
+        history: &["7.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("member", ArgKind::String),
+            arg("withscore", ArgKind::PureToken).token("WITHSCORE").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrem",
+        run: Some(zrem),
+        arity: -3,
+        flags: flag::FAST | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(M*log(N)) where N is the number of members and M that of those removed.",
+        summary: "Removes members from a sorted set.",
+        history: &["2.4.0"],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrevrank",
+        run: Some(zrevrank),
+        arity: -3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.0.0",
+        complexity: "O(log(N))",
+        summary: "Gives the rank of a member, the highest score first.",
+        history: &["7.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("member", ArgKind::String),
+            arg("withscore", ArgKind::PureToken).token("WITHSCORE").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zscan",
+        run: Some(zscan),
+        arity: -3,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.8.0",
+        complexity: "O(1) a call; O(N) for a full pass, where N is the number of members.",
+        summary: "Goes through the members of a sorted set step by step.",
+        tips: &["nondeterministic_output"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("cursor", ArgKind::Integer),
+            arg("pattern", ArgKind::Pattern).token("MATCH").optional(),
+            arg("count", ArgKind::Integer).token("COUNT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zscore",
+        run: Some(zscore),
+        arity: 3,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(1)",
+        summary: "Gives the score of a member.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String)],
+        ..Command::ROW
+    },
+];
+
+/// The type that blocking commands wait for.
+const ZSET: &str = "zset";
+
+pub fn zset_of(entry: &Entry) -> Result<&Zset, CmdError> {
+    match entry.object() {
+        Some(Object::Zset(zset)) => Ok(zset),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+pub fn zset_mut(entry: &mut Entry) -> Result<&mut Zset, CmdError> {
+    match entry.object_mut() {
+        Some(Object::Zset(zset)) => Ok(zset),
+        _ => Err(error::WRONG_TYPE),
+    }
+}
+
+pub fn limits(ctx: &Ctx<'_>) -> ZsetLimits {
+    ctx.srv.value_limits().zset
+}
+
+pub fn score_arg(arg: &[u8]) -> Result<f64, CmdError> {
+    parse_f64(arg).ok_or(error::NOT_A_FLOAT)
+}
+
+/// Replies with members that `with_scores` or not make pairs: the header of such an array.
+pub fn members_header(out: &mut Reply, count: usize, with_scores: bool) {
+    out.array(if with_scores && !out.resp3 { count * 2 } else { count });
+}
+
+/// One of the members announced with [`members_header`].
+pub fn reply_member(out: &mut Reply, member: Item<'_>, score: f64, with_scores: bool) {
+    if with_scores && out.resp3 {
+        out.array(2);
+    }
+    reply_item(out, member);
+    if with_scores {
+        out.double(score);
+    }
+}
+
+/// Stores a sorted set that was made of others, or deletes the key if it is empty, and replies with its size.
+pub fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static str) {
+    let len = zset.len();
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    if len > 0 {
+        ks.set(ctx.db, key, zset.into(), false);
+        ks.effects.notify(notify::ZSET, event, key, ctx.db);
+        ctx.dirty(1);
+    } else if ks.delete(ctx.db, key, lazy) {
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        ctx.dirty(1);
+    }
+    ctx.out.int(len as i64);
+}
+
+/// What goes with members having been taken out: the event, and the end of the key with the last of them.
+pub fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    ks.effects.notify(notify::ZSET, event, key, ctx.db);
+    let is_empty = ks.dbs[ctx.db].get(key).is_some_and(|e| zset_of(e).is_ok_and(Zset::is_empty));
+    if is_empty {
+        ks.delete(ctx.db, key, lazy);
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+    } else {
+        ks.signal_modified(ctx.db, key);
+    }
+    ctx.dirty(count as u64);
+}
+
+/// The options of ZADD.
+#[derive(Clone, Copy, Default)]
+pub struct AddOptions {
+    /// Only add (NX), or only change what is there (XX).
+    pub nx: bool,
+    pub xx: bool,
+    /// Only raise (GT) or lower (LT) scores that are there.
+    pub gt: bool,
+    pub lt: bool,
+    /// Reply with the number of changed members, too.
+    pub ch: bool,
+    /// Add to the score, and reply with it.
+    pub incr: bool,
+}
+
+impl AddOptions {
+    /// Reads an option. False: it is none.
+    fn read(&mut self, word: &[u8]) -> bool {
+        let options: [(&[u8], &mut bool); 6] = [
+            (b"nx", &mut self.nx),
+            (b"xx", &mut self.xx),
+            (b"gt", &mut self.gt),
+            (b"lt", &mut self.lt),
+            (b"ch", &mut self.ch),
+            (b"incr", &mut self.incr),
+        ];
+        for (name, set) in options {
+            if word.eq_ignore_ascii_case(name) {
+                *set = true;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// What adding members did.
+#[derive(Default)]
+struct Added {
+    added: usize,
+    changed: usize,
+    /// Of the last member, unless an option kept it as it was.
+    score: Option<f64>,
+}
+
+fn zadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let mut options = AddOptions::default();
+    let mut at = 2;
+    while at < args.len() && options.read(&args[at]) {
+        at += 1;
+    }
+    add(ctx, &args[1], args.from(at), options)
+}
+
+fn zincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let options = AddOptions { incr: true, ..AddOptions::default() };
+    add(ctx, &args[1], args.from(2), options)
+}
+
+/// Adds members, given as scores and members by turns, and replies as ZADD does.
+pub fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOptions) -> CmdResult {
+    let AddOptions { nx, xx, gt, lt, ch, incr } = options;
+    if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
+        return Err(error::SYNTAX);
+    }
+    if nx && xx {
+        return Err(CmdError::of("ERR XX and NX options at the same time are not compatible"));
+    }
+    if (gt && nx) || (lt && nx) || (gt && lt) {
+        return Err(CmdError::of("ERR GT, LT, and/or NX options at the same time are not compatible"));
+    }
+    if incr && pairs.len() > 2 {
+        return Err(CmdError::of("ERR INCR option supports a single increment-element pair"));
+    }
+    // All of them are read before anything changes; a single one need not be kept.
+    let first = score_arg(&pairs[0])?;
+    let scores: Vec<f64> =
+        if pairs.len() > 2 { pairs.iter().step_by(2).map(score_arg).collect::<Result<_, _>>()? } else { Vec::new() };
+    let members = (1..pairs.len()).step_by(2).map(|i| {
+        let score = scores.get(i / 2).copied().unwrap_or(first);
+        (pairs.at(i), score)
+    });
+    let limits = limits(ctx);
+    let ks = &mut ctx.srv.ks;
+    let result = if let Some(mut entry) = ks.write(ctx.db, key) {
+        let zset = zset_mut(&mut entry)?;
+        zset.will_grow(pairs.len() / 2, &limits);
+        add_members(zset, members, options, &limits)?
+    } else if xx {
+        Added::default()
+    } else {
+        let mut zset = Zset::for_members(pairs.len() / 2, pairs[1].len(), &limits);
+        let result = add_members(&mut zset, members, options, &limits)?;
+        ks.insert(ctx.db, key, zset.into(), None);
+        result
+    };
+    let Added { added, changed, score } = result;
+    if added + changed > 0 {
+        ctx.srv.ks.signal_modified(ctx.db, key);
+        ctx.srv.ks.effects.notify(notify::ZSET, if incr { "zincr" } else { "zadd" }, key, ctx.db);
+        ctx.dirty((added + changed) as u64);
+    }
+    match score {
+        Some(score) if incr => ctx.out.double(score),
+        None if incr => ctx.out.null(),
+        _ => ctx.out.int(if ch { added + changed } else { added } as i64),
+    }
+    Ok(())
+}
+
+fn add_members<'a>(
+    zset: &mut Zset,
+    members: impl Iterator<Item = (&'a [u8], f64)>,
+    options: AddOptions,
+    limits: &ZsetLimits,
+) -> Result<Added, CmdError> {
+    let mut result = Added::default();
+    for (member, given) in members {
+        let mut wanted = None;
+        let done = zset.update(member, limits, |old| {
+            wanted = match old {
+                None if options.xx => None,
+                None => Some(given),
+                Some(_) if options.nx => None,
+                Some(old) => {
+                    let new = if options.incr { old + given } else { given };
+                    let refused = (options.lt && new >= old) || (options.gt && new <= old);
+                    (!refused).then_some(new)
+                }
+            };
+            wanted.filter(|score| !score.is_nan())
+        });
+        // Only a single member can come to this, so nothing was changed before it.
+        if wanted.is_some_and(f64::is_nan) {
+            return Err(CmdError::of("ERR resulting score is not a number (NaN)"));
+        }
+        result.added += usize::from(done == Update::Added);
+        result.changed += usize::from(done == Update::Moved);
+        result.score = wanted;
+    }
+    Ok(result)
+}
+
+fn zrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let key = &args[1];
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let zset = zset_mut(&mut entry)?;
+    let removed = args.from(2).iter().filter(|m| zset.remove(m).is_some()).count();
+    drop(entry);
+    if removed > 0 {
+        members_removed(ctx, key, "zrem", removed);
+    }
+    ctx.out.int(removed as i64);
+    Ok(())
+}
+
+fn zcard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
+        Some(entry) => zset_of(&entry)?.len(),
+        None => 0,
+    };
+    ctx.out.int(len as i64);
+    Ok(())
+}
+
+fn reply_score(out: &mut Reply, score: Option<f64>) {
+    match score {
+        Some(score) => out.double(score),
+        None => out.null(),
+    }
+}
+
+fn zscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    reply_score(ctx.out, zset.and_then(|z| z.score(&args[2])));
+    Ok(())
+}
+
+fn zmscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    let members = args.from(2);
+    ctx.out.array(members.len());
+    members.iter().for_each(|m| reply_score(ctx.out, zset.and_then(|z| z.score(m))));
+    Ok(())
+}
+
+fn zrank(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    rank(ctx, args, false)
+}
+
+fn zrevrank(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    rank(ctx, args, true)
+}
+
+fn rank(ctx: &mut Ctx<'_>, args: Args<'_>, from_end: bool) -> CmdResult {
+    let with_score = match (args.len(), args.get(3)) {
+        (..=3, _) => false,
+        (4, Some(word)) if word.eq_ignore_ascii_case(b"WITHSCORE") => true,
+        (4, _) => return Err(error::SYNTAX),
+        _ => return Err(CmdError::wrong_arity(ctx.cmd.name)),
+    };
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    let found = zset.and_then(|z| z.rank(&args[2]).map(|(rank, score)| (z.len(), rank, score)));
+    match found {
+        Some((len, rank, score)) => {
+            if with_score {
+                ctx.out.array(2);
+            }
+            ctx.out.int(if from_end { len - 1 - rank } else { rank } as i64);
+            if with_score {
+                ctx.out.double(score);
+            }
+        }
+        None if with_score => ctx.out.null_array(),
+        None => ctx.out.null(),
+    }
+    Ok(())
+}
+
+/// Which end of a sorted set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Min,
+    Max,
+}
+
+impl End {
+    fn parse(word: &[u8]) -> Result<End, CmdError> {
+        match word {
+            w if w.eq_ignore_ascii_case(b"MIN") => Ok(End::Min),
+            w if w.eq_ignore_ascii_case(b"MAX") => Ok(End::Max),
+            _ => Err(error::SYNTAX),
+        }
+    }
+
+    fn event(self) -> &'static str {
+        if self == End::Min { "zpopmin" } else { "zpopmax" }
+    }
+
+    fn command(self) -> &'static [u8] {
+        if self == End::Min { b"ZPOPMIN" } else { b"ZPOPMAX" }
+    }
+}
+
+/// Takes up to `count` members from an end and shows each to `f`, the outermost first. `count` is at least 1 and the
+/// sorted set not empty. How many.
+fn take(zset: &mut Zset, end: End, count: usize, f: &mut dyn FnMut(Item<'_>, f64)) -> usize {
+    let len = zset.len();
+    let count = count.min(len);
+    match end {
+        End::Min => zset.remove_range(0, count, f),
+        End::Max => {
+            zset.range(len - 1, count, true).for_each(|(member, score)| f(member, score));
+            zset.remove_range(len - count, count, &mut |_, _| {});
+        }
+    }
+    count
+}
+
+fn zpopmin(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    pop(ctx, args, End::Min)
+}
+
+fn zpopmax(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    pop(ctx, args, End::Max)
+}
+
+fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
+    if args.len() > 3 {
+        return Err(error::SYNTAX);
+    }
+    let count = args.get(2).map(count_arg).transpose()?;
+    let key = &args[1];
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let zset = zset_mut(&mut entry)?;
+    if count == Some(0) {
+        ctx.out.array(0);
+        return Ok(());
+    }
+    let out = &mut *ctx.out;
+    let pairs_apart = count.is_some() && out.resp3;
+    let wanted = count.unwrap_or(1).min(zset.len());
+    out.array(if pairs_apart { wanted } else { wanted * 2 });
+    let taken = take(zset, end, wanted, &mut |member, score| {
+        if pairs_apart {
+            out.array(2);
+        }
+        reply_item(out, member);
+        out.double(score);
+    });
+    drop(entry);
+    members_removed(ctx, key, end.event(), taken);
+    Ok(())
+}
+
+/// Takes members from the first of the sorted sets that is there, and replies with its key and them. False if none is.
+/// Without a count one member is taken, and stands in the reply as itself.
+fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
+    for key in keys.iter() {
+        let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else { continue };
+        let zset = zset_mut(&mut entry)?;
+        let out = &mut *ctx.out;
+        match count {
+            Some(count) => {
+                out.array(2);
+                out.bulk(key);
+                out.array(count.min(zset.len()));
+            }
+            None => {
+                out.array(3);
+                out.bulk(key);
+            }
+        }
+        let taken = take(zset, end, count.unwrap_or(1), &mut |member, score| {
+            if count.is_some() {
+                out.array(2);
+            }
+            reply_item(out, member);
+            out.double(score);
+        });
+        drop(entry);
+        members_removed(ctx, key, end.event(), taken);
+        let effects = &mut ctx.srv.ks.effects;
+        match count {
+            Some(_) => effects.replace_with(&[end.command(), key, IntBuf::new().format(taken as i64)]),
+            None => effects.replace_with(&[end.command(), key]),
+        }
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// What ZMPOP and BZMPOP are to take.
+struct MultiPop<'a> {
+    keys: Args<'a>,
+    end: End,
+    count: usize,
+}
+
+impl<'a> MultiPop<'a> {
+    /// `at`: where the number of keys stands.
+    fn parse(args: Args<'a>, at: usize) -> Result<MultiPop<'a>, CmdError> {
+        let count_of_keys = bounded_arg(&args[at], 1, "ERR numkeys should be greater than 0")? as usize;
+        let end_at = at.checked_add(count_of_keys).and_then(|n| n.checked_add(1)).filter(|n| *n < args.len());
+        let end_at = end_at.ok_or(error::SYNTAX)?;
+        let end = End::parse(&args[end_at])?;
+        let mut count = None;
+        let mut i = end_at + 1;
+        while i < args.len() {
+            match args.get(i + 1) {
+                Some(value) if count.is_none() && args[i].eq_ignore_ascii_case(b"COUNT") => {
+                    count = Some(bounded_arg(value, 1, "ERR count should be greater than 0")? as usize);
+                }
+                _ => return Err(error::SYNTAX),
+            }
+            i += 2;
+        }
+        Ok(MultiPop { keys: args.between(at + 1, end_at), end, count: count.unwrap_or(1) })
+    }
+}
+
+fn zmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let what = MultiPop::parse(args, 1)?;
+    if !pop_first(ctx, what.keys, what.end, Some(what.count))? {
+        ctx.out.null_array();
+    }
+    Ok(())
+}
+
+fn bzmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let what = MultiPop::parse(args, 2)?;
+    let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
+    pop_or_wait(ctx, args, what.keys, what.end, Some(what.count), deadline_ms)
+}
+
+fn bzpopmin(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    blocking_pop(ctx, args, End::Min)
+}
+
+fn bzpopmax(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    blocking_pop(ctx, args, End::Max)
+}
+
+fn blocking_pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
+    let last = args.len() - 1;
+    let deadline_ms = timeout_arg(&args[last], ctx.now_ms())?;
+    pop_or_wait(ctx, args, args.between(1, last), end, None, deadline_ms)
+}
+
+fn pop_or_wait(
+    ctx: &mut Ctx<'_>,
+    args: Args<'_>,
+    keys: Args<'_>,
+    end: End,
+    count: Option<usize>,
+    deadline_ms: Option<i64>,
+) -> CmdResult {
+    if pop_first(ctx, keys, end, count)? {
+        return Ok(());
+    }
+    if ctx.deny_blocking() {
+        ctx.out.null_array();
+    } else {
+        ctx.srv.block_for_keys(ctx.client, args, keys.iter(), ZSET, deadline_ms);
+    }
+    Ok(())
+}
+
+fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let count = args.get(2).map(random_count_arg).transpose()?;
+    let with_scores = match args.get(3) {
+        None => false,
+        Some(word) if args.len() == 4 && word.eq_ignore_ascii_case(b"WITHSCORES") => true,
+        Some(_) => return Err(error::SYNTAX),
+    };
+    // Twice as many replies have to be countable, too.
+    if with_scores && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
+        return Err(CmdError::of("ERR value is out of range"));
+    }
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    let Some(count) = count else {
+        match zset.and_then(Zset::random) {
+            Some((member, _)) => reply_item(ctx.out, member),
+            None => ctx.out.null(),
+        }
+        return Ok(());
+    };
+    let Some(zset) = zset else {
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let wanted = count.unsigned_abs() as usize;
+    let out = &mut *ctx.out;
+    if count < 0 {
+        members_header(out, wanted, with_scores);
+        for (member, score) in (0..wanted).filter_map(|_| zset.random()) {
+            reply_member(out, member, score, with_scores);
+        }
+    } else {
+        let wanted = wanted.min(zset.len());
+        members_header(out, wanted, with_scores);
+        random_members(zset, wanted, |member, score| reply_member(out, member, score, with_scores));
+    }
+    Ok(())
+}
+
+/// Shows `count` different members at random to `f`, no more than there are.
+fn random_members(zset: &Zset, count: usize, mut f: impl FnMut(Item<'_>, f64)) {
+    /// Above this part of the members, drawing anew what was drawn already takes longer than going through all.
+    const PART: usize = 3;
+    let len = zset.len();
+    if matches!(zset, Zset::Ordered(_)) && count.saturating_mul(PART) < len {
+        let mut seen = HashSet::new();
+        while seen.len() < count {
+            let rank = fastrand::usize(..len);
+            if seen.insert(rank) {
+                zset.range(rank, 1, false).for_each(|(member, score)| f(member, score));
+            }
+        }
+        return;
+    }
+    let mut left = count;
+    for (i, (member, score)) in zset.iter().enumerate() {
+        // Each of those still to come is as likely as the others.
+        if fastrand::usize(..len - i) < left {
+            left -= 1;
+            f(member, score);
+        }
+    }
+}
+
+fn zscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let mut cursor = cursor_arg(&args[2])?;
+    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let Some(zset) = entry.as_ref().map(|e| zset_of(e)).transpose()? else {
+        ctx.out.array(2);
+        ctx.out.bulk(b"0");
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(args, 3, false)?;
+    // Large ones have their scores printed with all digits, small ones as they are stored.
+    let text: fn(f64) -> NumText = if matches!(zset, Zset::Ordered(_)) { f64_text_g17 } else { f64_text };
+    let mut found = Reply::default();
+    let (mut count, mut looked_at) = (0, 0);
+    let mut steps = options.count.saturating_mul(10);
+    loop {
+        cursor = zset.scan(cursor, &mut |member, score| {
+            looked_at += 1;
+            if options.matches(member.bytes(&mut IntBuf::new())) {
+                reply_item(&mut found, member);
+                found.bulk(&text(score));
+                count += 2;
+            }
+        });
+        steps -= 1;
+        if cursor == 0 || looked_at >= options.count || steps <= 0 {
+            break;
+        }
+    }
+    ctx.out.array(2);
+    ctx.out.bulk(cursor.to_string().as_bytes());
+    ctx.out.array(count);
+    ctx.out.raw(&found.buf);
+    Ok(())
+}

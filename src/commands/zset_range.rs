@@ -1,0 +1,606 @@
+//! Sorted set commands about ranges: of ranks, of scores, and of members between two texts.
+
+use super::int_arg;
+use super::prelude::*;
+use super::zset::{limits, members_header, members_removed, reply_member, store, zset_mut, zset_of};
+use crate::keyspace::zset::{Range, Zset};
+use crate::structs::numbers::parse_f64;
+
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "zcount",
+        run: Some(zcount),
+        arity: 4,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.0.0",
+        complexity: "O(log(N)) where N is the number of members.",
+        summary: "Counts the members with scores in a range.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::Double), arg("max", ArgKind::Double)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zlexcount",
+        run: Some(zlexcount),
+        arity: 4,
+        flags: flag::FAST | flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.8.9",
+        complexity: "O(log(N)) where N is the number of members.",
+        summary: "Counts the members of a sorted set between two texts, where all scores are equal.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::String), arg("max", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrange",
+        run: Some(zrange),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
+        summary: "Gives the members of a sorted set in a range of ranks, scores or texts.",
+        history: &["6.2.0"],
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("start", ArgKind::String),
+            arg("stop", ArgKind::String),
+            arg("sortby", ArgKind::OneOf).since("6.2.0").optional().of(&[
+                arg("byscore", ArgKind::PureToken).token("BYSCORE"),
+                arg("bylex", ArgKind::PureToken).token("BYLEX"),
+            ]),
+            arg("rev", ArgKind::PureToken).token("REV").since("6.2.0").optional(),
+            arg("limit", ArgKind::Block)
+                .token("LIMIT")
+                .since("6.2.0")
+                .optional()
+                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrangebylex",
+        run: Some(zrangebylex),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.8.9",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
+        summary: "Gives the members between two texts, where all scores are equal.",
+        deprecated: Some(("6.2.0", "`ZRANGE` with the `BYLEX` argument")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("min", ArgKind::String),
+            arg("max", ArgKind::String),
+            arg("limit", ArgKind::Block)
+                .token("LIMIT")
+                .optional()
+                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrangebyscore",
+        run: Some(zrangebyscore),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.0.5",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
+        summary: "Gives the members with scores in a range.",
+        history: &["2.0.0"],
+        deprecated: Some(("6.2.0", "`ZRANGE` with the `BYSCORE` argument")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("min", ArgKind::Double),
+            arg("max", ArgKind::Double),
+            arg("withscores", ArgKind::PureToken).token("WITHSCORES").since("2.0.0").optional(),
+            arg("limit", ArgKind::Block)
+                .token("LIMIT")
+                .optional()
+                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrangestore",
+        run: Some(zrangestore),
+        arity: -5,
+        flags: flag::DENYOOM | flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
+        group: Group::SortedSet,
+        since: "6.2.0",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those stored.",
+        summary: "Stores the members of a sorted set in a range under another key.",
+        args: &[
+            arg("dst", ArgKind::Key).spec(0),
+            arg("src", ArgKind::Key).spec(1),
+            arg("min", ArgKind::String),
+            arg("max", ArgKind::String),
+            arg("sortby", ArgKind::OneOf).optional().of(&[
+                arg("byscore", ArgKind::PureToken).token("BYSCORE"),
+                arg("bylex", ArgKind::PureToken).token("BYLEX"),
+            ]),
+            arg("rev", ArgKind::PureToken).token("REV").optional(),
+            arg("limit", ArgKind::Block)
+                .token("LIMIT")
+                .optional()
+                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zremrangebylex",
+        run: Some(zremrangebylex),
+        arity: 4,
+        flags: flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.8.9",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those removed.",
+        summary: "Removes the members between two texts, where all scores are equal.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::String), arg("max", ArgKind::String)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zremrangebyrank",
+        run: Some(zremrangebyrank),
+        arity: 4,
+        flags: flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.0.0",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those removed.",
+        summary: "Removes the members in a range of ranks.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("stop", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zremrangebyscore",
+        run: Some(zremrangebyscore),
+        arity: 4,
+        flags: flag::WRITE,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those removed.",
+        summary: "Removes the members with scores in a range.",
+        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::Double), arg("max", ArgKind::Double)],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrevrange",
+        run: Some(zrevrange),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "1.2.0",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
+        summary: "Gives the members in a range of ranks, the highest score first.",
+        deprecated: Some(("6.2.0", "`ZRANGE` with the `REV` argument")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("start", ArgKind::Integer),
+            arg("stop", ArgKind::Integer),
+            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrevrangebylex",
+        run: Some(zrevrangebylex),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.8.9",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
+        summary: "Gives the members between two texts, the last one first, where all scores are equal.",
+        deprecated: Some(("6.2.0", "`ZRANGE` with the `REV` and `BYLEX` arguments")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("max", ArgKind::String),
+            arg("min", ArgKind::String),
+            arg("limit", ArgKind::Block)
+                .token("LIMIT")
+                .optional()
+                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "zrevrangebyscore",
+        run: Some(zrevrangebyscore),
+        arity: -4,
+        flags: flag::READONLY,
+        acl: cat::SORTEDSET,
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
+        group: Group::SortedSet,
+        since: "2.2.0",
+        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
+        summary: "Gives the members with scores in a range, the highest score first.",
+        history: &["2.1.6"],
+        deprecated: Some(("6.2.0", "`ZRANGE` with the `REV` and `BYSCORE` arguments")),
+        args: &[
+            arg("key", ArgKind::Key).spec(0),
+            arg("max", ArgKind::Double),
+            arg("min", ArgKind::Double),
+            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
+            arg("limit", ArgKind::Block)
+                .token("LIMIT")
+                .optional()
+                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+        ],
+        ..Command::ROW
+    },
+];
+
+/// By what a range is given, and which members are in it.
+enum Bounds<'a> {
+    /// From rank to rank, both included; negative ones count from the end.
+    Rank(i64, i64),
+    Score(ScoreRange),
+    Lex(LexBound<'a>, LexBound<'a>),
+}
+
+/// A range of scores.
+struct ScoreRange {
+    min: f64,
+    max: f64,
+    without_min: bool,
+    without_max: bool,
+}
+
+impl ScoreRange {
+    fn parse(min: &[u8], max: &[u8]) -> Result<ScoreRange, CmdError> {
+        let invalid = CmdError::of("ERR min or max is not a float");
+        let bound = |text: &[u8]| match text {
+            [b'(', rest @ ..] => lenient_f64(rest).map(|score| (score, true)),
+            text => lenient_f64(text).map(|score| (score, false)),
+        };
+        let (Some((min, without_min)), Some((max, without_max))) = (bound(min), bound(max)) else {
+            return Err(invalid);
+        };
+        Ok(ScoreRange { min, max, without_min, without_max })
+    }
+
+    /// Whether a score comes before the range.
+    fn is_after(&self, score: f64) -> bool {
+        if self.without_min { score <= self.min } else { score < self.min }
+    }
+
+    /// Whether a score comes before the end of the range.
+    fn ends_after(&self, score: f64) -> bool {
+        if self.without_max { score < self.max } else { score <= self.max }
+    }
+}
+
+/// Reads a score as C's `strtod` does, of text that ends at the first zero byte: blanks may be before it, and nothing at
+/// all is 0; what is too large is infinite.
+fn lenient_f64(text: &[u8]) -> Option<f64> {
+    let text = text.split(|b| *b == 0).next().unwrap_or_default();
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let start = text.iter().position(|b| !b.is_ascii_whitespace() && *b != 0x0b)?;
+    let text = &text[start..];
+    let other = || std::str::from_utf8(text).ok()?.parse::<f64>().ok();
+    parse_f64(text).or_else(other).filter(|score| !score.is_nan())
+}
+
+/// An end of a range of texts.
+#[derive(Clone, Copy)]
+enum LexBound<'a> {
+    /// Before all texts.
+    Low,
+    /// Behind all texts.
+    High,
+    With(&'a [u8]),
+    Without(&'a [u8]),
+}
+
+impl<'a> LexBound<'a> {
+    fn parse(text: &'a [u8]) -> Result<LexBound<'a>, CmdError> {
+        match text {
+            [b'-'] | [b'-', 0, ..] => Ok(LexBound::Low),
+            [b'+'] | [b'+', 0, ..] => Ok(LexBound::High),
+            [b'[', rest @ ..] => Ok(LexBound::With(rest)),
+            [b'(', rest @ ..] => Ok(LexBound::Without(rest)),
+            _ => Err(CmdError::of("ERR min or max not valid string range item")),
+        }
+    }
+
+    /// As the lower end: whether a text comes before the range.
+    fn is_after(self, text: &[u8]) -> bool {
+        match self {
+            LexBound::Low => false,
+            LexBound::High => true,
+            LexBound::With(bound) => text < bound,
+            LexBound::Without(bound) => text <= bound,
+        }
+    }
+
+    /// As the upper end: whether a text comes before the end of the range.
+    fn ends_after(self, text: &[u8]) -> bool {
+        match self {
+            LexBound::Low => false,
+            LexBound::High => true,
+            LexBound::With(bound) => text <= bound,
+            LexBound::Without(bound) => text < bound,
+        }
+    }
+}
+
+/// How a range is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Rank,
+    Score,
+    Lex,
+}
+
+impl<'a> Bounds<'a> {
+    fn parse(by: By, min: &'a [u8], max: &'a [u8]) -> Result<Bounds<'a>, CmdError> {
+        Ok(match by {
+            By::Rank => Bounds::Rank(int_arg(min)?, int_arg(max)?),
+            By::Score => Bounds::Score(ScoreRange::parse(min, max)?),
+            By::Lex => Bounds::Lex(LexBound::parse(min)?, LexBound::parse(max)?),
+        })
+    }
+
+    /// The members of the range: the first rank and how many there are. `back`: ranks count from the other end, but the
+    /// result does not.
+    fn in_zset(&self, zset: &Zset, back: bool) -> (usize, usize) {
+        let between = |start: usize, end: usize| (start, end.saturating_sub(start));
+        match self {
+            Bounds::Rank(start, stop) => {
+                let len = zset.len() as i64;
+                let from_end = |i: i64| if i < 0 { i + len } else { i };
+                let (start, stop) = (from_end(*start).max(0), from_end(*stop).min(len - 1));
+                if start > stop {
+                    return (0, 0);
+                }
+                let (start, stop) = if back { (len - 1 - stop, len - 1 - start) } else { (start, stop) };
+                between(start as usize, stop as usize + 1)
+            }
+            Bounds::Score(range) => between(
+                zset.partition_point(|score, _| range.is_after(score)),
+                zset.partition_point(|score, _| range.ends_after(score)),
+            ),
+            Bounds::Lex(min, max) => between(
+                zset.partition_point(|_, member| min.is_after(member)),
+                zset.partition_point(|_, member| max.ends_after(member)),
+            ),
+        }
+    }
+}
+
+/// A range query: the arguments of ZRANGE and its kin.
+struct Query<'a> {
+    bounds: Bounds<'a>,
+    back: bool,
+    with_scores: bool,
+    offset: i64,
+    /// Negative: all.
+    limit: i64,
+}
+
+impl<'a> Query<'a> {
+    /// Reads the query whose key stands at `key`. `by` and `back` are those that the command's name says, if it does.
+    fn parse(
+        args: Args<'a>,
+        key: usize,
+        by: Option<By>,
+        back: Option<bool>,
+        stores: bool,
+    ) -> Result<Query<'a>, CmdError> {
+        let (mut by_option, mut back_option) = (by, back);
+        let (mut with_scores, mut offset, mut limit) = (false, 0, -1);
+        let mut i = key + 3;
+        while i < args.len() {
+            let word = args.at(i);
+            let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+            if !stores && is(b"WITHSCORES") {
+                with_scores = true;
+            } else if is(b"LIMIT") && i + 2 < args.len() {
+                (offset, limit) = (int_arg(&args[i + 1])?, int_arg(&args[i + 2])?);
+                i += 2;
+            } else if back_option.is_none() && is(b"REV") {
+                back_option = Some(true);
+            } else if by_option.is_none() && is(b"BYLEX") {
+                by_option = Some(By::Lex);
+            } else if by_option.is_none() && is(b"BYSCORE") {
+                by_option = Some(By::Score);
+            } else {
+                return Err(error::SYNTAX);
+            }
+            i += 1;
+        }
+        let (by, back) = (by_option.unwrap_or(By::Rank), back_option.unwrap_or(false));
+        if limit != -1 && by == By::Rank {
+            return Err(CmdError::of(
+                "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
+            ));
+        }
+        if with_scores && by == By::Lex {
+            return Err(CmdError::of("ERR syntax error, WITHSCORES not supported in combination with BYLEX"));
+        }
+        let (mut min, mut max) = (args.at(key + 1), args.at(key + 2));
+        if back && by != By::Rank {
+            (min, max) = (max, min);
+        }
+        Ok(Query { bounds: Bounds::parse(by, min, max)?, back, with_scores, offset, limit })
+    }
+
+    /// The members asked for: how many, and they.
+    fn run<'z>(&self, zset: &'z Zset) -> (usize, Range<'z>) {
+        let (mut start, mut count) = self.bounds.in_zset(zset, self.back);
+        if !matches!(self.bounds, Bounds::Rank(..)) {
+            // A negative offset leaves nothing.
+            let skipped = usize::try_from(self.offset).unwrap_or(usize::MAX).min(count);
+            let kept = usize::try_from(self.limit).unwrap_or(usize::MAX).min(count - skipped);
+            if !self.back {
+                start += skipped;
+            } else {
+                start += count - skipped - kept;
+            }
+            count = kept;
+        }
+        let from = if self.back { (start + count).saturating_sub(1) } else { start };
+        (count, zset.range(from, count, self.back))
+    }
+}
+
+fn zrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, None, None)
+}
+
+fn zrevrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, Some(By::Rank), Some(true))
+}
+
+fn zrangebyscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, Some(By::Score), Some(false))
+}
+
+fn zrevrangebyscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, Some(By::Score), Some(true))
+}
+
+fn zrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, Some(By::Lex), Some(false))
+}
+
+fn zrevrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    range(ctx, args, Some(By::Lex), Some(true))
+}
+
+fn range(ctx: &mut Ctx<'_>, args: Args<'_>, by: Option<By>, back: Option<bool>) -> CmdResult {
+    let query = Query::parse(args, 1, by, back, false)?;
+    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let (count, members) = query.run(zset_of(&entry)?);
+    members_header(ctx.out, count, query.with_scores);
+    members.for_each(|(member, score)| reply_member(ctx.out, member, score, query.with_scores));
+    Ok(())
+}
+
+fn zrangestore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let query = Query::parse(args, 2, None, None, true)?;
+    let limits = limits(ctx);
+    let mut stored = Zset::new();
+    if let Some(entry) = ctx.srv.ks.read(ctx.db, &args[2]) {
+        let (count, members) = query.run(zset_of(&entry)?);
+        let announced = if matches!(query.bounds, Bounds::Rank(..)) { count } else { 0 };
+        stored = Zset::for_members(announced, 0, &limits);
+        members.for_each(|(member, score)| {
+            stored.set(member.bytes(&mut IntBuf::new()), score, &limits);
+        });
+    }
+    store(ctx, &args[1], stored, "zrangestore");
+    Ok(())
+}
+
+fn zcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    count(ctx, args, By::Score)
+}
+
+fn zlexcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    count(ctx, args, By::Lex)
+}
+
+fn count(ctx: &mut Ctx<'_>, args: Args<'_>, by: By) -> CmdResult {
+    let bounds = Bounds::parse(by, args.at(2), args.at(3))?;
+    let count = match ctx.srv.ks.read(ctx.db, &args[1]) {
+        Some(entry) => bounds.in_zset(zset_of(&entry)?, false).1,
+        None => 0,
+    };
+    ctx.out.int(count as i64);
+    Ok(())
+}
+
+fn zremrangebyrank(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    remove_range(ctx, args, By::Rank, "zremrangebyrank")
+}
+
+fn zremrangebyscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    remove_range(ctx, args, By::Score, "zremrangebyscore")
+}
+
+fn zremrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    remove_range(ctx, args, By::Lex, "zremrangebylex")
+}
+
+fn remove_range(ctx: &mut Ctx<'_>, args: Args<'_>, by: By, event: &'static str) -> CmdResult {
+    let bounds = Bounds::parse(by, args.at(2), args.at(3))?;
+    let key = &args[1];
+    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let zset = zset_mut(&mut entry)?;
+    let (start, count) = bounds.in_zset(zset, false);
+    if count < zset.len() {
+        zset.remove_range(start, count, &mut |_, _| {});
+        drop(entry);
+        if count > 0 {
+            members_removed(ctx, key, event, count);
+        }
+    } else {
+        // All of it: as a whole it can be freed elsewhere.
+        drop(entry);
+        let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+        let ks = &mut ctx.srv.ks;
+        ks.effects.notify(notify::ZSET, event, key, ctx.db);
+        ks.delete(ctx.db, key, lazy);
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        ctx.dirty(count as u64);
+    }
+    ctx.out.int(count as i64);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_read_as_strtod_does() {
+        for (text, value) in [
+            (&b""[..], Some(0.0)),
+            (b"  1.5", Some(1.5)),
+            (b"1\0x", Some(1.0)),
+            (b"1e400", Some(f64::INFINITY)),
+            (b"-1e-400", Some(-0.0)),
+            (b"-inf", Some(f64::NEG_INFINITY)),
+            (b"+3", Some(3.0)),
+            (b"0x10", Some(16.0)),
+            (b" ", None),
+            (b"nan", None),
+            (b"1 ", None),
+            (b"x", None),
+        ] {
+            assert_eq!(lenient_f64(text), value, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Looking ahead: requests are found in the query buffers before the first of them runs, and the memory that their keys
+//! stand in is asked for meanwhile. By the time a request runs, its key is in the cache.
+//!
+//! A request that was looked at has not begun: nothing is decided about it but where its arguments are. Whoever runs it
+//! looks it up by its place, and drops it when its client may not go on.
+
+use super::table::{CmdRef, CommandTable, Resolved};
+use crate::keyspace::{KeyHash, Keyspace};
+use crate::resp::{Args, Limits, Parsed, RequestParser, Span};
+use std::ops::Range;
+
+/// Requests looked at before they run: about as many as there may be memory accesses under way, twice.
+pub const BATCH: usize = 32;
+/// Keys of one request whose memory is asked for.
+const KEYS_PER_REQUEST: usize = 32;
+
+/// A request that was found, in the order of its client's query buffer.
+#[derive(Debug)]
+pub struct Request {
+    /// What it calls; `None` if there is no such command.
+    pub cmd: Option<CmdRef>,
+    /// Its length in the query buffer, bytes.
+    pub consumed: usize,
+    spans: Range<usize>,
+    keys: Range<usize>,
+}
+
+/// A key of a request: which argument it is, and its hash.
+#[derive(Debug)]
+struct AheadKey {
+    arg: usize,
+    db: usize,
+    hash: KeyHash,
+}
+
+/// The requests of one client or several, one client's after another's.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    requests: Vec<Request>,
+    spans: Vec<Span>,
+    keys: Vec<AheadKey>,
+}
+
+impl Ahead {
+    /// Where the next request will stand.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Forgets the requests from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        if let Some(first) = self.requests.get(len) {
+            self.spans.truncate(first.spans.start);
+            self.keys.truncate(first.keys.start);
+            self.requests.truncate(len);
+        }
+    }
+
+    pub fn request(&self, index: usize) -> &Request {
+        &self.requests[index]
+    }
+
+    /// The arguments of a request that stands at the beginning of `buf`.
+    pub fn args<'a>(&'a self, request: &Request, buf: &'a [u8]) -> Args<'a> {
+        Args::new(&buf[..request.consumed], &self.spans[request.spans.clone()])
+    }
+
+    /// Tells the keyspace the hashes of the keys of a request that is about to run.
+    pub fn expect_keys(&self, request: &Request, args: Args<'_>, ks: &mut Keyspace) {
+        ks.hashes.clear();
+        for key in &self.keys[request.keys.clone()] {
+            ks.hashes.expect(args.at(key.arg), key.hash);
+        }
+    }
+
+    /// Finds up to `count` requests from `pos` on, and begins to fetch the places of their keys. It stops at what is no
+    /// whole command in RESP; the parser then stands where it found that, or is at a loss and was reset.
+    pub fn look(
+        &mut self,
+        query: &[u8],
+        mut pos: usize,
+        parser: &mut RequestParser,
+        limits: Limits,
+        count: usize,
+        (commands, ks, db): (&CommandTable, &Keyspace, usize),
+    ) -> Range<usize> {
+        let first = self.requests.len();
+        while pos < query.len() && self.requests.len() - first < count {
+            match parser.parse(&query[pos..], limits) {
+                Ok(Parsed::Command { consumed }) => {
+                    let (spans, keys) = (self.spans.len(), self.keys.len());
+                    self.spans.extend_from_slice(parser.spans());
+                    parser.reset();
+                    let args = Args::new(&query[pos..pos + consumed], &self.spans[spans..]);
+                    let cmd = match args.get(0).map(|name| commands.resolve(name, args.get(1))) {
+                        Some(Resolved::Found(cmd)) => Some(cmd),
+                        _ => None,
+                    };
+                    if let Some(cmd) = cmd {
+                        for arg in commands.get(cmd).keys.positions(args.len()).take(KEYS_PER_REQUEST) {
+                            let hash = ks.hash(args.at(arg));
+                            ks.prefetch(db, hash);
+                            self.keys.push(AheadKey { arg, db, hash });
+                        }
+                    }
+                    let (spans, keys) = (spans..self.spans.len(), keys..self.keys.len());
+                    self.requests.push(Request { cmd, consumed, spans, keys });
+                    pos += consumed;
+                }
+                Ok(Parsed::Incomplete) => break,
+                // It is looked at again when its turn has come.
+                Ok(Parsed::Empty { .. } | Parsed::Inline { .. }) | Err(_) => {
+                    parser.reset();
+                    break;
+                }
+            }
+        }
+        first..self.requests.len()
+    }
+
+    /// Goes on with fetching for the requests from `first` on; of use once what `look` began has come in.
+    pub fn fetch_entries(&self, first: usize, ks: &Keyspace) {
+        let Some(request) = self.requests.get(first) else { return };
+        let keys = &self.keys[request.keys.start..];
+        if keys.len() < 2 {
+            return;
+        }
+        if ks.is_per_slot() {
+            keys.iter().for_each(|key| ks.prefetch_bucket(key.db, key.hash));
+        }
+        keys.iter().for_each(|key| ks.prefetch_entry(key.db, key.hash));
+    }
+}

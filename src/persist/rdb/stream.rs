@@ -1,0 +1,164 @@
+//! Streams in a snapshot: nodes as they are in memory, what the stream remembers, then the groups with their pending
+//! entries, first all of a group and then, by id alone, those of each consumer.
+//!
+//! Three layouts are read: the oldest without first id, highest deleted id and counts of entries, the second without the
+//! times at which consumers were active. The newest is written.
+
+use super::decode::Cursor;
+use super::encode::{put_len, put_string};
+use super::{Error, ValueType};
+use crate::structs::listpack::Listpack;
+use crate::structs::stream::{Counters, Group, Log, Node, Pending, Stream, StreamId};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
+
+type Result<T> = std::result::Result<T, Error>;
+
+fn put_id(buf: &mut Vec<u8>, id: StreamId) {
+    put_len(buf, id.ms);
+    put_len(buf, id.seq);
+}
+
+/// Appends a stream. `spill` is called between its parts: it may take away what has gathered.
+pub(super) fn put_stream(
+    buf: &mut Vec<u8>,
+    stream: &Stream,
+    compress: bool,
+    spill: &mut dyn FnMut(&mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
+    let log = &stream.log;
+    put_len(buf, log.node_count() as u64);
+    for node in log.nodes() {
+        put_string(buf, &node.id.to_bytes(), compress);
+        put_string(buf, node.as_bytes(), compress);
+        spill(buf)?;
+    }
+    put_len(buf, log.len());
+    put_id(buf, log.counters.last_id);
+    put_id(buf, log.first_id());
+    put_id(buf, log.counters.max_deleted_id);
+    put_len(buf, log.counters.entries_added);
+    put_len(buf, stream.group_count() as u64);
+    for (name, group) in stream.groups() {
+        put_string(buf, name, compress);
+        put_id(buf, group.last_id);
+        put_len(buf, group.entries_read as u64);
+        put_len(buf, group.pending_len() as u64);
+        for (id, pending) in group.pending_from(StreamId::MIN) {
+            buf.extend_from_slice(&id.to_bytes());
+            buf.extend_from_slice(&pending.time_ms.to_le_bytes());
+            put_len(buf, pending.deliveries);
+            spill(buf)?;
+        }
+        put_len(buf, group.consumer_count() as u64);
+        for consumer in group.consumers() {
+            put_string(buf, consumer.name(), compress);
+            buf.extend_from_slice(&consumer.seen_ms.to_le_bytes());
+            buf.extend_from_slice(&consumer.active_ms.to_le_bytes());
+            put_len(buf, consumer.pending_len() as u64);
+            for id in consumer.pending_from(StreamId::MIN) {
+                buf.extend_from_slice(&id.to_bytes());
+                spill(buf)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A pending entry whose owner is not read yet: time and number of deliveries.
+type Unowned = BTreeMap<StreamId, (i64, u64)>;
+
+impl<S: BufRead> Cursor<'_, S> {
+    pub(super) fn stream(&mut self, layout: ValueType) -> Result<Stream> {
+        let with_counters = layout != ValueType::StreamListpacks;
+        let mut nodes = Vec::new();
+        for _ in 0..self.len()? {
+            nodes.push(self.stream_node()?);
+        }
+        let len = self.number()?;
+        let mut counters = Counters { last_id: self.stream_id()?, ..Counters::default() };
+        if with_counters {
+            // The first id is that of the first entry that is not deleted, whatever is said here.
+            self.stream_id()?;
+            counters.max_deleted_id = self.stream_id()?;
+            counters.entries_added = self.number()?;
+        } else {
+            counters.entries_added = len;
+        }
+        let log = Log::from_nodes(nodes, counters)
+            .map_err(|contradiction| self.corrupt(format!("Stream integrity check failed: {contradiction}")))?;
+        if log.len() != len {
+            return Err(self.corrupt("Stream length inconsistent with rax entries"));
+        }
+        let mut groups = BTreeMap::new();
+        for _ in 0..self.len()? {
+            let name = self.string()?.into_bytes();
+            let last_id = self.stream_id()?;
+            let entries_read =
+                if with_counters { self.number()? as i64 } else { log.added_up_to(last_id).map_or(-1, |n| n as i64) };
+            let mut group = Group::new(last_id, entries_read);
+            self.stream_consumers(&mut group, layout)?;
+            if groups.insert(name.clone().into_boxed_slice(), group).is_some() {
+                let name = String::from_utf8_lossy(&name);
+                return Err(self.corrupt(format!("Duplicated consumer group name {name}")));
+            }
+        }
+        Ok(Stream::from_parts(log, groups))
+    }
+
+    fn stream_id(&mut self) -> Result<StreamId> {
+        Ok(StreamId::new(self.number()?, self.number()?))
+    }
+
+    fn raw_stream_id(&mut self) -> Result<StreamId> {
+        Ok(StreamId::from_bytes(self.array()?))
+    }
+
+    fn stream_node(&mut self) -> Result<Node> {
+        let Ok(id) = <[u8; 16]>::try_from(self.string()?.into_bytes()) else {
+            return Err(self.corrupt("Stream node key entry is not the size of a stream ID"));
+        };
+        let bytes = self.string()?.into_bytes();
+        let list = Listpack::from_bytes(bytes).map_err(|_| self.corrupt("Stream listpack integrity check failed."))?;
+        if list.is_empty() {
+            return Err(self.corrupt("Empty listpack inside stream"));
+        }
+        Node::from_listpack(StreamId::from_bytes(id), list)
+            .map_err(|_| self.corrupt("Stream listpack integrity check failed."))
+    }
+
+    /// The pending entries of a group, and its consumers, one of whom each belongs to.
+    fn stream_consumers(&mut self, group: &mut Group, layout: ValueType) -> Result<()> {
+        let mut unowned = Unowned::new();
+        for _ in 0..self.len()? {
+            let id = self.raw_stream_id()?;
+            let delivered = (i64::from_le_bytes(self.array()?), self.number()?);
+            if unowned.insert(id, delivered).is_some() {
+                return Err(self.corrupt("Duplicated global PEL entry loading stream consumer group"));
+            }
+        }
+        for _ in 0..self.len()? {
+            let name = self.string()?.into_bytes();
+            let seen_ms = i64::from_le_bytes(self.array()?);
+            let active_ms = match layout {
+                ValueType::StreamListpacks3 => i64::from_le_bytes(self.array()?),
+                _ => seen_ms,
+            };
+            let Some(owner) = group.create_consumer(&name, seen_ms) else {
+                return Err(self.corrupt("Duplicate stream consumer detected."));
+            };
+            group.consumer_mut(owner).active_ms = active_ms;
+            for _ in 0..self.len()? {
+                let id = self.raw_stream_id()?;
+                let Some((time_ms, deliveries)) = unowned.remove(&id) else {
+                    return Err(self.corrupt("Consumer entry not found in group global PEL"));
+                };
+                group.assign(id, Pending { time_ms, deliveries, owner });
+            }
+        }
+        if !unowned.is_empty() {
+            return Err(self.corrupt("Stream CG PEL entry without consumer"));
+        }
+        Ok(())
+    }
+}

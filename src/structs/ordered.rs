@@ -1,0 +1,211 @@
+//! Large sorted sets: members by name, and in order of score with equal scores in order of name.
+//!
+//! A member is one allocation that holds its score and its name. A hash table owns the members and finds them by name; a
+//! B+-tree of pointers keeps them in order and counts what hangs below each branch, so that the rank of a member, the
+//! member of a rank and the end of any range take one descent. Leaves are rows of pointers without the scores: the
+//! branches hold the first score of each leaf, which leaves a handful of members to look at.
+//!
+//! Invariant: tree and table hold the same members; [`OrderedSet::check_invariants`] lists the rest. No score is NaN.
+//! Small sorted sets, and what the scores mean, are left to others.
+
+#![allow(unsafe_code)]
+
+mod member;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use super::table::{HashSeed, Table, TableEntry};
+use member::{Member, Ptr};
+use tree::Tree;
+
+/// What [`OrderedSet::update`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Nothing: the decision was against a change, or the score was that already.
+    Kept,
+    Added,
+    /// The member has another score now.
+    Moved,
+}
+
+/// A sorted set. See the file's head.
+pub struct OrderedSet {
+    table: Table<Member>,
+    tree: Tree,
+}
+
+impl OrderedSet {
+    pub fn new(seed: HashSeed) -> OrderedSet {
+        OrderedSet { table: Table::new(seed), tree: Tree::new() }
+    }
+
+    /// Makes room for `len` members in all.
+    pub fn reserve(&mut self, len: usize) {
+        self.table.reserve(len);
+    }
+
+    pub fn seed(&self) -> HashSeed {
+        self.table.seed()
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The shape of the table of names, for DEBUG HTSTATS.
+    pub fn table_stats(&self) -> String {
+        self.table.stats()
+    }
+
+    pub fn score(&self, name: &[u8]) -> Option<f64> {
+        self.table.get(name).map(Member::score)
+    }
+
+    /// Shows the score of a member (`None`: it is not there) to `decide` and gives it the score that comes back, if one
+    /// does.
+    pub fn update(&mut self, name: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) -> Update {
+        match self.table.entry(name) {
+            TableEntry::Occupied(place) => {
+                let at = place.get().ptr();
+                let old = place.get().score();
+                let Some(new) = decide(Some(old)).filter(|new| *new != old) else { return Update::Kept };
+                debug_assert!(!new.is_nan());
+                // SAFETY: the table holds the member, and so does the tree.
+                unsafe { self.tree.change_score(at, new) };
+                Update::Moved
+            }
+            TableEntry::Vacant(place) => {
+                let Some(score) = decide(None) else { return Update::Kept };
+                debug_assert!(!score.is_nan());
+                let member = Member::new(name, score);
+                let at = member.ptr();
+                place.insert(member);
+                // SAFETY: the table keeps the member alive, and the tree did not hold it.
+                unsafe { self.tree.insert(at) };
+                Update::Added
+            }
+        }
+    }
+
+    /// Removes a member; its score.
+    pub fn remove(&mut self, name: &[u8]) -> Option<f64> {
+        let TableEntry::Occupied(place) = self.table.entry(name) else { return None };
+        let at = place.get().ptr();
+        // SAFETY: the table holds the member, and so does the tree.
+        unsafe { self.tree.remove(at) };
+        let member = place.remove();
+        Some(member.score())
+    }
+
+    /// The rank of a member, 0 being the lowest, and its score.
+    pub fn rank(&self, name: &[u8]) -> Option<(usize, f64)> {
+        let member = self.table.get(name)?;
+        let (score, name) = (member.score(), member.name());
+        Some((self.partition_point(|s, n| (s, n) < (score, name)), score))
+    }
+
+    /// The number of members for which `before` is true. They must be the lowest ones.
+    pub fn partition_point(&self, before: impl Fn(f64, &[u8]) -> bool) -> usize {
+        // SAFETY: the table keeps every member of the tree alive.
+        self.tree.partition_point(|at| before(unsafe { at.score() }, unsafe { at.name() }))
+    }
+
+    /// Up to `count` members from rank `from` on, upwards or (`back`) downwards.
+    pub fn range(&self, from: usize, count: usize, back: bool) -> Range<'_> {
+        let len = self.len();
+        let left =
+            if back { count.min(if from < len { from + 1 } else { 0 }) } else { count.min(len.saturating_sub(from)) };
+        Range { tree: &self.tree, next: from, left, back, leaf: &[], at: 0 }
+    }
+
+    /// Removes up to `count` members from rank `from` on and shows each to `f` before it goes.
+    pub fn remove_range(&mut self, from: usize, count: usize, mut f: impl FnMut(&[u8], f64)) {
+        let mut left = count.min(self.len().saturating_sub(from));
+        while left > 0 {
+            let table = &mut self.table;
+            left -= self.tree.remove_run(from, left, |at| {
+                // SAFETY: the table keeps the member alive until it is removed, which is after its name was used.
+                let name = unsafe { at.name() };
+                let member = table.remove(name).expect("a member of the tree is in the table");
+                f(member.name(), member.score());
+            });
+        }
+        self.table.shrink_if_sparse();
+    }
+
+    /// One step over all members in no order: calls `f` for some and gives the next cursor, 0 at the end. Members present
+    /// throughout are met.
+    pub fn scan(&self, cursor: u64, mut f: impl FnMut(&[u8], f64)) -> u64 {
+        self.table.scan(cursor, |member| f(member.name(), member.score()))
+    }
+
+    /// Bytes of memory; those of the members an estimate from so many of them.
+    pub fn mem_bytes(&self, samples: usize) -> usize {
+        let samples = samples.clamp(1, self.len().max(1));
+        let sampled: usize = self.table.iter().take(samples).map(Member::alloc_size).sum();
+        size_of::<OrderedSet>() + self.table.mem_bytes() + self.tree.mem_bytes() + sampled / samples * self.len()
+    }
+
+    /// Asserts everything the set relies on; reads every member.
+    pub fn check_invariants(&self) {
+        self.table.check_invariants();
+        let mut in_tree = Vec::new();
+        self.tree.check_invariants(&mut in_tree);
+        assert_eq!(in_tree.len(), self.table.len());
+        let held: std::collections::HashSet<Ptr> = self.table.iter().map(Member::ptr).collect();
+        assert!(in_tree.iter().all(|at| held.contains(at)), "the tree names a member that the table does not hold");
+        let all: Vec<_> = self.range(0, self.len(), false).collect();
+        assert_eq!(all.len(), self.len());
+        assert!(all.windows(2).all(|w| (w[0].1, w[0].0) < (w[1].1, w[1].0)), "members out of order");
+        assert!(all.iter().all(|(_, score)| !score.is_nan()));
+    }
+}
+
+/// Members in order, with their scores.
+pub struct Range<'a> {
+    tree: &'a Tree,
+    /// Rank of the next member.
+    next: usize,
+    left: usize,
+    back: bool,
+    leaf: &'a [Ptr],
+    /// Where in `leaf` the next member is; it is not there when that is out of the row.
+    at: usize,
+}
+
+impl<'a> Iterator for Range<'a> {
+    type Item = (&'a [u8], f64);
+
+    fn next(&mut self) -> Option<(&'a [u8], f64)> {
+        if self.left == 0 {
+            return None;
+        }
+        if self.at >= self.leaf.len() {
+            (self.leaf, self.at) = self.tree.leaf_of(self.next)?;
+        }
+        let here = self.leaf[self.at];
+        self.left -= 1;
+        if self.back {
+            self.next = self.next.wrapping_sub(1);
+            // Below 0 it is beyond the row, too.
+            self.at = self.at.wrapping_sub(1);
+        } else {
+            self.next += 1;
+            self.at += 1;
+        }
+        // SAFETY: the set is borrowed for 'a, and keeps every member of its tree alive.
+        Some(unsafe { (here.name(), here.score()) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Range<'_> {}

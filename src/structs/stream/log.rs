@@ -1,0 +1,450 @@
+//! A stream's log: entries in the order of their ids, added at the end, trimmed from the beginning, deleted anywhere.
+//!
+//! Deleting an entry marks it; its bytes go with its node, when nothing in it lives any more. Nodes are begun, trimmed
+//! and dropped at the moments at which a 7.2 server does it, since replicas and payloads show them.
+//!
+//! Invariant: the length is that of the live entries, the first id is the first live one's (0-0 without any), and no
+//! entry is beyond the last id.
+
+use super::id::StreamId;
+use super::node::{Entry, Head, Node};
+use super::nodes::{At, Nodes};
+use crate::structs::listpack::Pos;
+
+/// Largest node, bytes, where no limit is set: what a listpack bears.
+const NODE_BYTES_MAX: usize = 1 << 30;
+/// Memory asked for at once for a node to be filled, at most, bytes.
+const PREALLOC_MAX: usize = 4096;
+
+/// How large a node may become: `stream-node-max-bytes` and `stream-node-max-entries`; 0 stands for no limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub node_bytes: usize,
+    pub node_entries: u64,
+}
+
+/// What a stream remembers beside its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub last_id: StreamId,
+    /// Highest id that XDEL ever removed.
+    pub max_deleted_id: StreamId,
+    /// Entries that were ever added.
+    pub entries_added: u64,
+}
+
+/// What trimming leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrimBy {
+    /// So many entries, the newest.
+    Len(u64),
+    /// Entries from this id on.
+    MinId(StreamId),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Trim {
+    pub by: TrimBy,
+    /// Only whole nodes go.
+    pub approx: bool,
+    /// Most entries to remove; 0: any number.
+    pub limit: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    nodes: Nodes,
+    len: u64,
+    first_id: StreamId,
+    pub counters: Counters,
+}
+
+impl Log {
+    /// A log of nodes that were read from elsewhere. The error says what contradicts what.
+    pub fn from_nodes(nodes: Vec<Node>, counters: Counters) -> Result<Log, &'static str> {
+        let mut log = Log { counters, ..Log::default() };
+        let mut last: Option<StreamId> = None;
+        for node in nodes {
+            if last.is_some_and(|last| node.id <= last) {
+                return Err("nodes out of order");
+            }
+            last = Some(node.last_id());
+            log.len += node.counts().0;
+            log.nodes.push(node);
+        }
+        if last.is_some_and(|last| last > counters.last_id) {
+            return Err("an entry beyond the last id");
+        }
+        log.first_id = log.first_live();
+        Ok(log)
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
+    }
+
+    pub fn last_id(&self) -> StreamId {
+        self.counters.last_id
+    }
+
+    /// The first entry's id; 0-0 when there is none.
+    pub fn first_id(&self) -> StreamId {
+        self.first_id
+    }
+
+    /// The id for an entry added at this time; `None` when there is none left.
+    pub fn next_id(&self, now_ms: u64) -> Option<StreamId> {
+        let last = self.counters.last_id;
+        if now_ms > last.ms { Some(StreamId::new(now_ms, 0)) } else { last.next() }
+    }
+
+    /// Adds an entry of `count` fields, `bytes` long together, at the end. Its id is beyond the last one.
+    pub fn append<'a, F>(&mut self, id: StreamId, count: usize, bytes: usize, fields: F, limits: Limits)
+    where
+        F: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        assert!(id > self.counters.last_id, "ids grow");
+        let node_bytes = match limits.node_bytes {
+            0 => NODE_BYTES_MAX,
+            bytes => bytes.min(NODE_BYTES_MAX),
+        };
+        let mut capacity = 0;
+        let mut appended = false;
+        if let Some(tail) = self.nodes.last_mut() {
+            let full = tail.total_bytes() + bytes >= node_bytes
+                || (limits.node_entries > 0 && {
+                    let (live, deleted) = tail.counts();
+                    live.saturating_add(deleted) >= limits.node_entries
+                });
+            if full {
+                // Entries of a stream are alike: the next node is likely to come to the size of this one.
+                capacity = tail.total_bytes().min(PREALLOC_MAX).min(node_bytes);
+                tail.shrink_to_fit();
+            } else {
+                tail.append(id, count, fields.clone());
+                appended = true;
+            }
+        }
+        if !appended {
+            self.nodes.push(Node::new(id, count, fields, capacity));
+        }
+        self.len += 1;
+        self.counters.entries_added = self.counters.entries_added.wrapping_add(1);
+        self.counters.last_id = id;
+        if self.len == 1 {
+            self.first_id = id;
+        }
+    }
+
+    /// The live entries from `start` to `end`, both included.
+    pub fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
+        Range::new(self, start, end, false)
+    }
+
+    /// As [`Self::range`], from `end` to `start`.
+    pub fn range_back(&self, start: StreamId, end: StreamId) -> Range<'_> {
+        Range::new(self, start, end, true)
+    }
+
+    /// All live entries.
+    pub fn iter(&self) -> Range<'_> {
+        self.range(StreamId::MIN, StreamId::MAX)
+    }
+
+    pub fn get(&self, id: StreamId) -> Option<Entry<'_>> {
+        self.range(id, id).next()
+    }
+
+    pub fn contains(&self, id: StreamId) -> bool {
+        self.get(id).is_some()
+    }
+
+    /// The id of the last live entry.
+    pub fn last_live(&self) -> Option<StreamId> {
+        self.range_back(StreamId::MIN, StreamId::MAX).next().map(|e| e.id)
+    }
+
+    fn first_live(&self) -> StreamId {
+        self.iter().next().map_or(StreamId::MIN, |e| e.id)
+    }
+
+    /// The id of the first entry that still takes space, be it deleted; the last id of all without any.
+    pub fn first_stored(&self) -> StreamId {
+        let Some(at) = self.nodes.first() else { return StreamId::MAX };
+        let node = self.nodes.get(at);
+        let head = node.head();
+        head.entries_at.map_or(StreamId::MAX, |at| node.entry_at(&head, at).id)
+    }
+
+    /// Deletes the entries of these ids. How many there were.
+    pub fn delete(&mut self, ids: &[StreamId]) -> u64 {
+        let mut deleted = 0;
+        let mut first_gone = false;
+        for id in ids {
+            if self.delete_one(*id) {
+                deleted += 1;
+                first_gone |= *id == self.first_id;
+                self.counters.max_deleted_id = self.counters.max_deleted_id.max(*id);
+            }
+        }
+        if first_gone {
+            self.first_id = self.first_live();
+        }
+        deleted
+    }
+
+    fn delete_one(&mut self, id: StreamId) -> bool {
+        let Some(at) = self.nodes.floor(id) else { return false };
+        let node = self.nodes.get_mut(at);
+        let head = node.head();
+        let mut next = head.entries_at;
+        while let Some(place) = next {
+            let entry = node.entry_at(&head, place);
+            if entry.id >= id {
+                if entry.id > id || entry.is_deleted() {
+                    return false;
+                }
+                if head.live == 1 {
+                    self.nodes.remove(at);
+                } else {
+                    node.mark_deleted(&entry);
+                    node.count_deleted(1);
+                }
+                self.len -= 1;
+                return true;
+            }
+            next = node.behind(&entry);
+        }
+        false
+    }
+
+    /// Removes entries from the beginning. How many.
+    pub fn trim(&mut self, trim: Trim) -> u64 {
+        let mut deleted = 0;
+        while let Some(at) = self.nodes.first() {
+            if let TrimBy::Len(len) = trim.by
+                && self.len <= len
+            {
+                break;
+            }
+            let node = self.nodes.get(at);
+            let (live, _) = node.counts();
+            if trim.limit > 0 && deleted + live > trim.limit {
+                break;
+            }
+            let whole = match trim.by {
+                TrimBy::Len(len) => self.len - live >= len,
+                TrimBy::MinId(id) => node.last_id() < id,
+            };
+            if whole {
+                self.nodes.remove(at);
+                self.len -= live;
+                deleted += live;
+                continue;
+            }
+            if !trim.approx {
+                deleted += self.trim_within(at, trim.by);
+            }
+            break;
+        }
+        if deleted > 0 {
+            self.first_id = self.first_live();
+        }
+        deleted
+    }
+
+    /// Marks entries of a node as deleted, up to where trimming ends.
+    fn trim_within(&mut self, at: At, by: TrimBy) -> u64 {
+        let node = self.nodes.get_mut(at);
+        let head = node.head();
+        let mut deleted = 0;
+        let mut next = head.entries_at;
+        while let Some(place) = next {
+            let entry = node.entry_at(&head, place);
+            let stop = match by {
+                TrimBy::Len(len) => self.len - deleted <= len,
+                TrimBy::MinId(id) => entry.id >= id,
+            };
+            if stop {
+                break;
+            }
+            next = node.behind(&entry);
+            if !entry.is_deleted() {
+                node.mark_deleted(&entry);
+                deleted += 1;
+            }
+        }
+        node.count_deleted(deleted);
+        self.len -= deleted;
+        deleted
+    }
+
+    /// Whether an entry that was deleted one by one may be among those from `start` on.
+    pub fn has_deleted_from(&self, start: StreamId) -> bool {
+        let deleted = self.counters.max_deleted_id;
+        self.len > 0 && deleted != StreamId::MIN && self.first_id <= deleted && start <= deleted
+    }
+
+    /// How many entries were ever added up to this id, it included; `None` where that cannot be told.
+    pub fn added_up_to(&self, id: StreamId) -> Option<u64> {
+        let Counters { last_id, max_deleted_id, entries_added } = self.counters;
+        if entries_added == 0 {
+            return Some(0);
+        }
+        if id == last_id || (self.len == 0 && id < last_id) {
+            return Some(entries_added);
+        }
+        if id > last_id {
+            return None;
+        }
+        let no_holes = max_deleted_id == StreamId::MIN || max_deleted_id < self.first_id;
+        let before_first = entries_added.wrapping_sub(self.len);
+        match id.cmp(&self.first_id) {
+            std::cmp::Ordering::Less if no_holes => Some(before_first),
+            std::cmp::Ordering::Equal if no_holes => Some(before_first.wrapping_add(1)),
+            _ => None,
+        }
+    }
+
+    /// Number of nodes that a radix tree over the ids of our nodes has: what clients are told of the index's size. Walks
+    /// over all of them.
+    pub fn radix_node_count(&self) -> usize {
+        radix_nodes(self.nodes.iter().map(|n| n.id.to_bytes()))
+    }
+
+    /// Bytes of memory beside itself; of a long log an estimate from so many nodes (0: all of them).
+    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+        let samples = if samples == 0 { usize::MAX } else { samples };
+        let looked_at = self.nodes.len().min(samples);
+        let sum: usize = self.nodes.iter().take(looked_at).map(Node::capacity).sum();
+        let of_nodes = match looked_at {
+            0 => 0,
+            n => (sum as f64 / n as f64 * self.nodes.len() as f64) as usize,
+        };
+        self.nodes.mem_bytes() + of_nodes
+    }
+
+    pub fn check_invariants(&self) {
+        self.nodes.check_invariants();
+        self.nodes.iter().for_each(Node::check_invariants);
+        assert_eq!(self.nodes.iter().map(|n| n.counts().0).sum::<u64>(), self.len);
+        assert_eq!(self.iter().count() as u64, self.len);
+        assert_eq!(self.first_live(), self.first_id);
+        assert!(self.nodes.iter().all(|n| n.last_id() <= self.counters.last_id));
+    }
+}
+
+/// Number of nodes of a radix tree with these keys, which are sorted: one a key, one where keys part, and one for each
+/// stretch of bytes between those.
+fn radix_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
+    const LEN: usize = 16;
+    // Depths at which the last key parts from ones before, from the root down.
+    let mut forks: Vec<usize> = Vec::new();
+    let mut nodes = 0;
+    let mut last: Option<[u8; 16]> = None;
+    // A stretch lies between a fork (with the byte that leads on from it) and what is below.
+    let stretch = |above: Option<usize>, below: usize| usize::from(below > above.map_or(0, |d| d + 1));
+    for key in keys {
+        if let Some(last) = last {
+            let shared = last.iter().zip(&key).take_while(|(a, b)| a == b).count();
+            // What is below the new fork is complete.
+            let mut below = LEN;
+            while let Some(&deepest) = forks.last()
+                && deepest > shared
+            {
+                nodes += 1 + stretch(Some(deepest), below);
+                below = deepest;
+                forks.pop();
+            }
+            if forks.last() == Some(&shared) {
+                nodes += stretch(Some(shared), below);
+            } else {
+                nodes += stretch(Some(shared), below);
+                forks.push(shared);
+            }
+        }
+        nodes += 1;
+        last = Some(key);
+    }
+    if last.is_none() {
+        return 1;
+    }
+    let mut below = LEN;
+    while let Some(deepest) = forks.pop() {
+        nodes += 1 + stretch(Some(deepest), below);
+        below = deepest;
+    }
+    nodes + stretch(None, below)
+}
+
+/// Live entries of a log, in either direction.
+#[derive(Clone)]
+pub struct Range<'a> {
+    log: &'a Log,
+    /// The node it is in, with what its head says.
+    node: Option<(At, Head)>,
+    /// The entry that comes next in that node.
+    at: Option<Pos>,
+    start: StreamId,
+    end: StreamId,
+    back: bool,
+}
+
+impl<'a> Range<'a> {
+    fn new(log: &'a Log, start: StreamId, end: StreamId, back: bool) -> Range<'a> {
+        let mut range = Range { log, node: None, at: None, start, end, back };
+        let first = if back { log.nodes.floor(end) } else { log.nodes.floor(start).or_else(|| log.nodes.first()) };
+        if start <= end {
+            range.enter(first);
+        }
+        range
+    }
+
+    fn enter(&mut self, at: Option<At>) {
+        self.node = at.map(|at| (at, self.log.nodes.get(at).head()));
+        self.at = match &self.node {
+            Some((at, _)) if self.back => self.log.nodes.get(*at).last_entry(),
+            Some((_, head)) => head.entries_at,
+            None => None,
+        };
+    }
+}
+
+impl<'a> Iterator for Range<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        loop {
+            let (node_at, head) = self.node?;
+            let node = self.log.nodes.get(node_at);
+            let Some(at) = self.at else {
+                let next = if self.back { self.log.nodes.prev(node_at) } else { self.log.nodes.next(node_at) };
+                self.enter(next);
+                continue;
+            };
+            let entry = node.entry_at(&head, at);
+            let over = if self.back { entry.id < self.start } else { entry.id > self.end };
+            if over {
+                self.node = None;
+                return None;
+            }
+            self.at = if self.back { node.before(&entry) } else { node.behind(&entry) };
+            let within = if self.back { entry.id <= self.end } else { entry.id >= self.start };
+            if within && !entry.is_deleted() {
+                return Some(node.view(&head, &entry));
+            }
+        }
+    }
+}
