@@ -92,7 +92,6 @@ fn limits(rng: &mut Rng) -> ValueLimits {
         set: SetLimits { ints: packed, packed, packed_value: 64, seed },
         hash: HashLimits { packed, packed_value: 64, seed },
         zset: ZsetLimits { packed, packed_value: 64, seed },
-        ..SAMPLE_LIMITS
     }
 }
 

@@ -507,7 +507,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let wanted = count.unsigned_abs() as usize;
     let wanted = if count < 0 { wanted } else { wanted.min(hash.len()) };
     out.array(if with_values && !pairs_apart { wanted * 2 } else { wanted });
-    let mut reply = |(field, value): (Item<'_>, Item<'_>)| {
+    let reply = |(field, value): (Item<'_>, Item<'_>)| {
         if pairs_apart {
             out.array(2);
         }

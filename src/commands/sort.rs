@@ -317,9 +317,10 @@ fn elements(
         }
         Some(Object::Zset(zset)) => {
             let back = request.unsorted && request.descending;
-            zset.range(0, zset.len(), back).for_each(|(member, _)| add(member));
+            let from = if back { zset.len().saturating_sub(1) } else { 0 };
+            zset.range(from, zset.len(), back).for_each(|(member, _)| add(member));
         }
-        Some(Object::Hash(_)) => return Err(error::WRONG_TYPE),
+        Some(Object::Hash(_) | Object::Stream(_)) => return Err(error::WRONG_TYPE),
     }
     Ok(rows)
 }

@@ -43,7 +43,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Where the next request will stand.
-    pub fn len(&self) -> usize {
+    pub fn mark(&self) -> usize {
         self.requests.len()
     }
 
