@@ -152,7 +152,7 @@ fn ziplist(texts: &[&[u8]]) -> Vec<u8> {
         tail = out.len();
         out.push(before);
         match text {
-            [digit @ b'1'..=b'9'] => out.push(0xf1 + digit - b'0'),
+            [digit @ b'1'..=b'9'] => out.push(0xf1 + (digit - b'0')),
             _ => {
                 out.push(text.len() as u8);
                 out.extend_from_slice(text);
