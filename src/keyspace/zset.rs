@@ -462,7 +462,9 @@ mod tests {
             let members: Vec<_> = set.iter().collect();
             let again = Zset::from_sorted(&members, &limits);
             prop_assert_eq!(again.encoding_name(), if members.len() <= packed { "listpack" } else { "skiplist" });
-            prop_assert_eq!(again.iter().collect::<Vec<_>>(), members);
+            // A member of digits is an integer in a listpack, and text elsewhere.
+            let texts = |set: &Zset| set.iter().map(|(m, s)| (m.to_vec(), s)).collect::<Vec<_>>();
+            prop_assert_eq!(texts(&again), texts(&set));
         }
     }
 
