@@ -1,22 +1,28 @@
 //! The clients: each sends its pipeline, waits for the replies, and begins again, until all requests are done.
 
-use super::options::Options;
+use super::options::{MAX_THREADS, Options};
 use super::replies::{self, Found};
-use super::server::{Target, greeting};
+use super::server::{self, Tags, Target, greeting};
 use super::workload::Workload;
 use crate::net::Conn;
 use hdrhistogram::Histogram;
 use mio::{Events, Poll, Token};
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Largest latency kept apart, microseconds.
 const MAX_LATENCY_US: u64 = 60_000_000;
-/// How often a quiet run shows where it is.
+/// How often a run shows where it is.
 const PROGRESS: Duration = Duration::from_millis(250);
+/// Blanks over what progress has written.
+const BLANK_LINE: &str = "                                                            ";
+/// A cluster is asked where its slots are at most this often.
+const SLOTS_AGAIN: Duration = Duration::from_millis(100);
+/// What a cluster without quorum gets to recover.
+const CLUSTER_DOWN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run measured.
 pub struct Outcome {
@@ -40,8 +46,18 @@ struct Shared<'a> {
     /// Requests that clients have taken on.
     taken: AtomicU64,
     finished: AtomicU64,
-    /// When an error reply was last shown.
-    error_shown: Mutex<Option<Instant>>,
+    /// Sum of the latencies of the finished ones, microseconds.
+    waited_us: AtomicU64,
+    routes: Mutex<Routes>,
+    /// Counts changes of `routes`, so that drivers need not lock to see that there was none.
+    routes_version: AtomicU64,
+}
+
+/// Where slots are, in a cluster.
+struct Routes {
+    /// Hash tags by node, in the order of the nodes.
+    tags: Arc<Tags>,
+    asked: Option<Instant>,
 }
 
 pub fn run(options: &Options, nodes: &[Target], workload: &Workload) -> Result<Outcome, String> {
@@ -51,23 +67,32 @@ pub fn run(options: &Options, nodes: &[Target], workload: &Workload) -> Result<O
         workload,
         taken: AtomicU64::new(0),
         finished: AtomicU64::new(0),
-        error_shown: Mutex::new(None),
+        waited_us: AtomicU64::new(0),
+        routes: Mutex::new(Routes { tags: Arc::new(nodes.iter().map(|n| n.tags.clone()).collect()), asked: None }),
+        routes_version: AtomicU64::new(0),
     };
     let start = Instant::now();
     let done = Arc::new(AtomicU64::new(0));
     let (latencies, seconds) = thread::scope(|scope| {
-        let handles: Vec<_> = (0..options.threads)
+        let handles: Vec<_> = (0..options.threads.min(options.clients).min(MAX_THREADS))
             .map(|t| {
                 let shared = &shared;
                 let clients: Vec<usize> = (t..options.clients).step_by(options.threads).collect();
-                scope.spawn(move || Driver::new(shared, &clients)?.run())
+                scope.spawn(move || {
+                    let outcome = Driver::new(shared, t, &clients).and_then(Driver::run);
+                    if outcome.is_err() {
+                        // Nothing is left to take on for the others.
+                        shared.taken.store(options.requests, Ordering::Relaxed);
+                    }
+                    outcome
+                })
             })
             .collect();
-        if options.quiet && !options.csv {
+        let progress = (!options.csv).then(|| {
             let done = done.clone();
             let shared = &shared;
-            scope.spawn(move || show_progress(shared, start, &done));
-        }
+            scope.spawn(move || show_progress(shared, start, &done))
+        });
         let mut all = new_histogram();
         let mut failure = None;
         for handle in handles {
@@ -78,6 +103,9 @@ pub fn run(options: &Options, nodes: &[Target], workload: &Workload) -> Result<O
         }
         let seconds = start.elapsed().as_secs_f64();
         done.store(1, Ordering::Release);
+        if let Some(progress) = progress {
+            progress.thread().unpark();
+        }
         match failure {
             Some(e) => Err(e),
             None => Ok((all, seconds)),
@@ -87,33 +115,62 @@ pub fn run(options: &Options, nodes: &[Target], workload: &Workload) -> Result<O
     Ok(Outcome { requests, seconds, latencies })
 }
 
-/// Opens the connections and leaves them alone until the program is stopped.
+/// Opens the connections and leaves them alone until the program is stopped or the server has enough of one.
 pub fn hold_idle(options: &Options, nodes: &[Target]) -> Result<(), String> {
+    let mut poll = Poll::new().map_err(|e| e.to_string())?;
     let mut connections = Vec::new();
     for i in 0..options.clients {
         let node = &nodes[i % nodes.len()];
-        connections.push(node.connect().map_err(|e| could_not_connect(node, &e))?);
+        let mut conn = node.connect().map_err(|e| could_not_connect(node, &e))?;
+        conn.register(poll.registry(), Token(i)).map_err(|e| e.to_string())?;
+        connections.push(conn);
     }
     println!("Creating {} idle connections and waiting forever (Ctrl+C when done)", connections.len());
+    let mut events = Events::with_capacity(64);
+    let mut chunk = [0u8; 4096];
     loop {
-        thread::park();
+        match poll.poll(&mut events, None) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            other => other.map_err(|e| e.to_string())?,
+        }
+        for event in events.iter().filter(|e| e.is_readable() || e.is_read_closed() || e.is_error()) {
+            match connections[event.token().0].read(&mut chunk) {
+                Ok(0) => return Err("Error: Server closed the connection".into()),
+                Ok(n) if chunk[0] == b'-' => return Err(server_error(&chunk[..n])),
+                Ok(_) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Err(format!("Error: {}", crate::config::os_error(&e))),
+            }
+        }
     }
 }
 
+/// Shows requests a second and the mean latency, since the last time and since the start, on one line.
 fn show_progress(shared: &Shared<'_>, start: Instant, done: &AtomicU64) {
-    let (mut before, mut at) = (0, start);
+    let (mut before, mut waited_before, mut at) = (0, 0, start);
     while done.load(Ordering::Acquire) == 0 {
-        thread::sleep(PROGRESS);
-        let finished = shared.finished.load(Ordering::Relaxed);
-        let now = Instant::now();
-        let rps = (finished - before) as f64 / now.duration_since(at).as_secs_f64();
-        let overall = finished as f64 / now.duration_since(start).as_secs_f64();
-        if done.load(Ordering::Acquire) == 0 {
-            print!("{}: rps={rps:.1} (overall: {overall:.1})\r", shared.workload.title);
-            let _ = io::stdout().flush();
+        thread::park_timeout(PROGRESS);
+        if done.load(Ordering::Acquire) != 0 {
+            break;
         }
-        (before, at) = (finished, now);
+        let finished = shared.finished.load(Ordering::Relaxed);
+        let waited = shared.waited_us.load(Ordering::Relaxed);
+        let now = Instant::now();
+        let per_second = |n: u64, since: Instant| n as f64 / now.duration_since(since).as_secs_f64().max(1e-9);
+        let mean_ms = |us: u64, n: u64| us as f64 / 1000.0 / n.max(1) as f64;
+        print!(
+            "{}: rps={:.1} (overall: {:.1}) avg_msec={:.3} (overall: {:.3})\r",
+            shared.workload.title,
+            per_second(finished - before, at),
+            per_second(finished, start),
+            mean_ms(waited - waited_before, finished - before),
+            mean_ms(waited, finished),
+        );
+        let _ = io::stdout().flush();
+        (before, waited_before, at) = (finished, waited, now);
     }
+    print!("{BLANK_LINE}\r");
+    let _ = io::stdout().flush();
 }
 
 fn new_histogram() -> Histogram<u64> {
@@ -121,7 +178,7 @@ fn new_histogram() -> Histogram<u64> {
 }
 
 fn could_not_connect(node: &Target, error: &io::Error) -> String {
-    format!("Could not connect to Redis at {}: {}", node.name(), crate::config::os_error(error))
+    format!("Could not connect to Redis at {}: {}", node.name(), crate::cli::describe_error(error))
 }
 
 struct Client {
@@ -147,18 +204,29 @@ struct Driver<'a> {
     rng: fastrand::Rng,
     latencies: Histogram<u64>,
     live: usize,
+    /// Where slots are, as of `routes_version`.
+    tags: Arc<Tags>,
+    routes_version: u64,
+    chunk: Box<[u8]>,
 }
 
 impl<'a> Driver<'a> {
-    fn new(shared: &'a Shared<'a>, numbers: &[usize]) -> Result<Driver<'a>, String> {
+    fn new(shared: &'a Shared<'a>, thread: usize, numbers: &[usize]) -> Result<Driver<'a>, String> {
         let poll = Poll::new().map_err(|e| e.to_string())?;
+        let tags = shared.routes.lock().unwrap_or_else(PoisonError::into_inner).tags.clone();
         let mut driver = Driver {
             shared,
             poll,
             clients: Vec::new(),
-            rng: fastrand::Rng::new(),
+            rng: match shared.options.seed {
+                Some(seed) => fastrand::Rng::with_seed(seed.wrapping_add(thread as u64)),
+                None => fastrand::Rng::new(),
+            },
             latencies: new_histogram(),
             live: 0,
+            tags,
+            routes_version: 0,
+            chunk: vec![0; 64 * 1024].into_boxed_slice(),
         };
         for (i, number) in numbers.iter().enumerate() {
             let client = driver.open(i, number % shared.nodes.len())?;
@@ -241,7 +309,12 @@ impl<'a> Driver<'a> {
         if client.pipeline != count || client.out.len() != one * count || fresh_greeting {
             client.out = shared.workload.request.repeat(count);
         }
-        let tags = &shared.nodes[client.node].tags;
+        if self.routes_version != shared.routes_version.load(Ordering::Acquire) {
+            let routes = shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
+            self.tags = routes.tags.clone();
+            self.routes_version = shared.routes_version.load(Ordering::Acquire);
+        }
+        let tags = &self.tags[client.node];
         for copy in client.out.chunks_exact_mut(one) {
             shared.workload.freshen(copy, options.keyspace, &mut self.rng, tags);
         }
@@ -254,11 +327,12 @@ impl<'a> Driver<'a> {
 
     fn read(&mut self, i: usize) -> Result<(), String> {
         let Some(client) = self.clients[i].as_mut() else { return Ok(()) };
-        let mut chunk = [0u8; 65536];
         loop {
-            match client.conn.read(&mut chunk) {
+            match client.conn.read(&mut self.chunk) {
+                // What came before the end may say why.
+                Ok(0) if client.input.first() == Some(&b'-') => break,
                 Ok(0) => return Err("Error: Server closed the connection".into()),
-                Ok(n) => client.input.extend_from_slice(&chunk[..n]),
+                Ok(n) => client.input.extend_from_slice(&self.chunk[..n]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(format!("Error: {}", crate::config::os_error(&e))),
@@ -275,18 +349,12 @@ impl<'a> Driver<'a> {
                 Found::Reply { len, is_error } => {
                     let reply = &client.input[at..at + len];
                     at += len;
+                    if is_error && (client.greetings > 0 || !self.shared.tolerates(reply)?) {
+                        return Err(server_error(reply));
+                    }
                     if client.greetings > 0 {
-                        if is_error {
-                            return Err(format!(
-                                "Error from server: {}",
-                                String::from_utf8_lossy(&reply[1..]).trim_end()
-                            ));
-                        }
                         client.greetings -= 1;
                         continue;
-                    }
-                    if is_error {
-                        show_error(self.shared, reply);
                     }
                     client.missing = client.missing.saturating_sub(1);
                     finished += 1;
@@ -296,18 +364,34 @@ impl<'a> Driver<'a> {
         }
         client.input.drain(..at);
         self.shared.finished.fetch_add(finished, Ordering::Relaxed);
+        self.shared.waited_us.fetch_add(finished * latency, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// Shows an error reply, at most one a second.
-fn show_error(shared: &Shared<'_>, reply: &[u8]) {
-    if !shared.options.show_errors {
-        return;
-    }
-    let Ok(mut last) = shared.error_shown.lock() else { return };
-    if last.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-        println!("Error from server: {}", String::from_utf8_lossy(&reply[1..]).trim_end());
-        *last = Some(Instant::now());
+fn server_error(reply: &[u8]) -> String {
+    format!("Error from server: {}", String::from_utf8_lossy(&reply[1..]).trim_end())
+}
+
+impl Shared<'_> {
+    /// Whether an error reply only says that slots of the cluster have moved, or that it needs a moment. Then it is asked
+    /// where they are now. Any other error would make the figures meaningless.
+    fn tolerates(&self, reply: &[u8]) -> Result<bool, String> {
+        let down = reply.starts_with(b"-CLUSTERDOWN");
+        if !self.options.cluster || !(down || reply.starts_with(b"-MOVED") || reply.starts_with(b"-ASK")) {
+            return Ok(false);
+        }
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.asked.is_some_and(|at| at.elapsed() < SLOTS_AGAIN) {
+            return Ok(true);
+        }
+        if down {
+            eprintln!("{}", server_error(reply));
+            thread::sleep(CLUSTER_DOWN_PAUSE);
+        }
+        routes.tags = Arc::new(server::current_tags(self.options, self.nodes)?);
+        routes.asked = Some(Instant::now());
+        self.routes_version.fetch_add(1, Ordering::Release);
+        Ok(true)
     }
 }

@@ -14,7 +14,7 @@ mod report;
 mod server;
 mod workload;
 
-use options::{Options, Parsed};
+use options::{MAX_THREADS, Options, Parsed};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use workload::Workload;
@@ -28,11 +28,16 @@ pub fn main(args: Vec<OsString>) -> i32 {
             print!("{text}");
             return 0;
         }
+        Parsed::Misspelt(text) => {
+            print!("{text}");
+            return 1;
+        }
         Parsed::Wrong(text) => {
-            eprint!("{text}");
+            eprintln!("{text}");
             return 1;
         }
     };
+    warn(&options);
     match run(&options) {
         Ok(()) => 0,
         Err(message) => {
@@ -53,9 +58,27 @@ fn run(options: &Options) -> Result<(), String> {
             let result = load::run(options, &nodes, &workload)?;
             report::print(options, &nodes, &workload, &result);
         }
+        if options.command.is_empty() && !options.csv {
+            println!();
+        }
         if !options.endless {
             return Ok(());
         }
+    }
+}
+
+fn warn(options: &Options) {
+    if options.threads > MAX_THREADS {
+        eprintln!("WARNING: Too many threads, limiting threads to {MAX_THREADS}.");
+    }
+    if options.show_errors {
+        eprintln!("WARNING: -e option has no effect. We now immediately exit on error to avoid false results.");
+    }
+    if !options.keep_alive {
+        eprintln!(
+            "WARNING: Keepalive disabled. Every request opens a connection, so ports may run out: \
+             net.ipv4.tcp_tw_reuse=1 lets the kernel use them again sooner."
+        );
     }
 }
 

@@ -1,7 +1,10 @@
 //! The command line of redis-benchmark.
 
-use crate::server::{HEXAD_VERSION, REDIS_VERSION};
+use crate::server::REDIS_VERSION;
 use std::path::PathBuf;
+
+/// Threads beyond this are more than any load needs.
+pub const MAX_THREADS: usize = 500;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -28,11 +31,18 @@ pub struct Options {
     pub precision: usize,
     pub endless: bool,
     pub idle: bool,
+    /// Says that errors shall be shown, which they always are.
     pub show_errors: bool,
+    /// CLIENT TRACKING on every connection.
+    pub tracking: bool,
+    /// Of the random numbers; the time if not given.
+    pub seed: Option<u64>,
     /// Names of the tests to run, lower case; `None`: all.
     pub tests: Option<Vec<String>>,
     /// A command of the user's own.
     pub command: Vec<Vec<u8>>,
+    /// The last word of it came from standard input, and is no part of its title.
+    pub stdin_last: bool,
 }
 
 impl Default for Options {
@@ -59,8 +69,11 @@ impl Default for Options {
             endless: false,
             idle: false,
             show_errors: false,
+            tracking: false,
+            seed: None,
             tests: None,
             command: Vec::new(),
+            stdin_last: false,
         }
     }
 }
@@ -69,6 +82,8 @@ pub enum Parsed {
     Run(Box<Options>),
     /// Printed on standard output, and that is all.
     Say(String),
+    /// An option that is none, or has no value. Printed on standard output as Redis's tool does; the program fails.
+    Misspelt(String),
     /// Printed on standard error; the program fails.
     Wrong(String),
 }
@@ -76,11 +91,27 @@ pub enum Parsed {
 pub fn parse(args: Vec<Vec<u8>>) -> Parsed {
     match read(args) {
         Ok(parsed) => parsed,
-        Err(reason) => Parsed::Wrong(format!("{reason}\n\n{}", usage())),
+        Err(Mistake::Option(name)) => {
+            Parsed::Misspelt(format!("Invalid option \"{name}\" or option argument missing\n\n{}", usage()))
+        }
+        Err(Mistake::Value(reason)) => Parsed::Wrong(reason),
     }
 }
 
-fn read(args: Vec<Vec<u8>>) -> Result<Parsed, String> {
+enum Mistake {
+    /// The name of an option that is none, or lacks its value.
+    Option(String),
+    /// What is wrong with a value.
+    Value(String),
+}
+
+impl From<String> for Mistake {
+    fn from(reason: String) -> Mistake {
+        Mistake::Value(reason)
+    }
+}
+
+fn read(args: Vec<Vec<u8>>) -> Result<Parsed, Mistake> {
     let mut o = Options::default();
     let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next_if(|a| a.first() == Some(&b'-')) {
@@ -88,7 +119,7 @@ fn read(args: Vec<Vec<u8>>) -> Result<Parsed, String> {
         match name.as_str() {
             "--help" => return Ok(Parsed::Say(usage())),
             "-v" | "--version" => {
-                return Ok(Parsed::Say(format!("redis-benchmark {REDIS_VERSION} (hexad {HEXAD_VERSION})\n")));
+                return Ok(Parsed::Say(format!("redis-benchmark {REDIS_VERSION}\n")));
             }
             "-q" => o.quiet = true,
             "--csv" => o.csv = true,
@@ -97,30 +128,28 @@ fn read(args: Vec<Vec<u8>>) -> Result<Parsed, String> {
             "-e" => o.show_errors = true,
             "-3" => o.resp3 = true,
             "--cluster" => o.cluster = true,
-            "-x" => {
-                let mut last = Vec::new();
-                std::io::Read::read_to_end(&mut std::io::stdin(), &mut last).map_err(|e| e.to_string())?;
-                let mut command: Vec<_> = args.by_ref().collect();
-                command.push(last);
-                o.command = command;
-            }
+            "--enable-tracking" => o.tracking = true,
+            "-x" => o.stdin_last = true,
             _ => {
-                let value =
-                    args.next().ok_or_else(|| format!("Unrecognized option or bad number of args for: '{name}'"))?;
+                let value = args.next().ok_or_else(|| Mistake::Option(name.clone()))?;
                 with_value(&mut o, &name, value)?;
             }
         }
     }
-    if o.command.is_empty() {
-        o.command = args.collect();
+    o.command = args.collect();
+    o.stdin_last &= !o.command.is_empty();
+    if o.stdin_last {
+        let mut last = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin(), &mut last).map_err(|e| e.to_string())?;
+        o.command.push(last);
     }
     o.clients = o.clients.max(1);
     o.pipeline = o.pipeline.max(1);
-    o.threads = o.threads.clamp(1, o.clients);
+    o.threads = o.threads.max(1);
     Ok(Parsed::Run(Box::new(o)))
 }
 
-fn with_value(o: &mut Options, name: &str, value: Vec<u8>) -> Result<(), String> {
+fn with_value(o: &mut Options, name: &str, value: Vec<u8>) -> Result<(), Mistake> {
     let text = String::from_utf8_lossy(&value).into_owned();
     let number = || -> Result<u64, String> { text.parse().map_err(|_| format!("Invalid number for {name}: '{text}'")) };
     match name {
@@ -139,8 +168,9 @@ fn with_value(o: &mut Options, name: &str, value: Vec<u8>) -> Result<(), String>
         "-P" => o.pipeline = number()? as usize,
         "--precision" => o.precision = (number()? as usize).min(3),
         "--threads" => o.threads = number()? as usize,
+        "--seed" => o.seed = Some(number()?),
         "-t" => o.tests = Some(text.to_ascii_lowercase().split(',').map(|t| t.trim().to_string()).collect()),
-        _ => return Err(format!("Unrecognized option or bad number of args for: '{name}'")),
+        _ => return Err(Mistake::Option(name.to_string())),
     }
     Ok(())
 }
@@ -194,34 +224,45 @@ fn usage() -> String {
     "\
 Usage: redis-benchmark [OPTIONS] [COMMAND ARGS...]
 
-  -h <hostname>      Server (default 127.0.0.1)
-  -p <port>          Port (default 6379)
-  -s <socket>        Unix socket, in place of host and port
-  -a <password>      Password
-  --user <name>      User, for AUTH with two arguments; needs -a
-  -u <uri>           redis://user:password@host:port/db
-  -c <clients>       Connections at the same time (default 50)
-  -n <requests>      Requests in all (default 100000)
-  -d <bytes>         Size of values (default 3)
-  --dbnum <db>       Database (default 0)
+Options:
+  -h <hostname>      Host to connect to (127.0.0.1)
+  -p <port>          Port to connect to (6379)
+  -s <socket>        Connect to this Unix socket, not to host and port
+  -a <password>      Log in with this password
+  --user <name>      Log in as this ACL user; needs -a
+  -u <uri>           Connect to redis://[[user:]password@]host[:port][/db]
+  -c <clients>       Connections that are busy at the same time (50)
+  -n <requests>      Requests in all (100000)
+  -d <bytes>         Size of the values that are written (3)
+  --dbnum <db>       Database (0)
   -3                 Speak RESP3
-  --threads <n>      Threads that drive the clients (default 1)
-  --cluster          Spread the clients over the masters of a cluster
-  -k <0|1>           Keep connections (1, default) or reconnect for each request
-  -r <n>             Draw keys, members and fields from n of them: __rand_int__ becomes a
-                     twelve-digit number below n
-  -P <n>             Requests in one pipeline (default 1)
-  -q                 One line a test
-  --precision <n>    Decimals of latencies (default 3)
-  --csv              Figures as CSV
+  --threads <n>      Threads that drive the clients (1)
+  --cluster          Spread the clients over the masters of a cluster. Keys of a command of
+                     your own need \"{tag}\" in them, which becomes a tag that the node serves
+  --enable-tracking  Send CLIENT TRACKING on first
+  -k <0|1>           1 keeps connections (the default), 0 opens one for every request
+  -r <n>             Draw keys, members and fields from n of them: every __rand_int__ becomes
+                     a number below n, of twelve digits. Without -r all use the same
+  -P <n>             Requests in one pipeline (1)
+  -q                 One line for each test
+  --precision <n>    Decimals of the latencies of the distribution (3)
+  --csv              Print the figures as CSV
   -l                 Run the tests again and again
-  -t <tests>         Only these, by comma: ping,set,get,incr,lpush,...
+  -t <tests>         Run only these, by comma, in any case: ping,set,get,incr,lpush,rpush,lpop,
+                     rpop,sadd,hset,spop,zadd,zpopmin,lrange,lrange_100,...,mset,xadd
   -I                 Open the connections and leave them idle
-  -x                 Read the last argument of the command from standard input
-  -e                 Show error replies
-  --help, --version
+  -x                 Take the last word of the command from standard input
+  --seed <n>         Seed of the random numbers, to repeat a run
+  --help             Print this and exit
+  --version          Print the version and exit
 
-With a COMMAND, that command is measured in place of the usual tests.
+A COMMAND is measured in place of the usual tests. An error reply ends the run.
+
+Examples:
+  redis-benchmark -t set,get -n 1000000 -P 16 -q
+  redis-benchmark -t set -r 100000000 -n 1000000       a million writes all over the keyspace
+  redis-benchmark -r 10000 -n 10000 lpush mylist __rand_int__
+  redis-benchmark --cluster -p 7000 -t get --csv
 "
     .to_string()
 }
@@ -233,7 +274,7 @@ mod tests {
     fn options(line: &str) -> Options {
         match parse(line.split_whitespace().map(|w| w.as_bytes().to_vec()).collect()) {
             Parsed::Run(o) => *o,
-            Parsed::Say(t) | Parsed::Wrong(t) => panic!("{t}"),
+            Parsed::Say(t) | Parsed::Misspelt(t) | Parsed::Wrong(t) => panic!("{t}"),
         }
     }
 
@@ -253,6 +294,10 @@ mod tests {
 
     #[test]
     fn unknown_options_are_refused() {
-        assert!(matches!(parse(vec![b"--nope".to_vec()]), Parsed::Wrong(_)));
+        let parsed = |line: &str| parse(line.split_whitespace().map(|w| w.as_bytes().to_vec()).collect());
+        for line in ["--nope x", "-p", "get --csv -n".trim_start_matches("get ")] {
+            assert!(matches!(parsed(line), Parsed::Misspelt(t) if t.starts_with("Invalid option \"-")), "{line}");
+        }
+        assert!(matches!(parsed("-n many"), Parsed::Wrong(_)));
     }
 }

@@ -58,7 +58,8 @@ fn print_long(options: &Options, nodes: &[Target], workload: &Workload, result: 
     println!("====== {} ======", workload.title);
     println!("  {} requests completed in {:.2} seconds", result.requests, result.seconds);
     println!("  {} parallel clients", options.clients);
-    println!("  {} bytes payload", options.data_size);
+    let payload = if options.command.is_empty() { options.data_size } else { workload.request.len() };
+    println!("  {payload} bytes payload");
     println!("  keep alive: {}", i32::from(options.keep_alive));
     for (i, node) in nodes.iter().enumerate() {
         let place = if options.cluster { format!("node [{i}] configuration") } else { "host configuration".into() };
@@ -96,6 +97,6 @@ fn print_long(options: &Options, nodes: &[Target], workload: &Workload, result: 
     println!("\nSummary:");
     println!("  throughput summary: {:.2} requests per second", result.per_second());
     println!("  latency summary (msec):");
-    println!("  {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "avg", "min", "p50", "p95", "p99", "max");
-    println!("  {mean:>9} {min:>9} {p50:>9} {p95:>9} {p99:>9} {max:>9}\n");
+    println!("    {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "avg", "min", "p50", "p95", "p99", "max");
+    println!("    {mean:>9} {min:>9} {p50:>9} {p95:>9} {p99:>9} {max:>9}");
 }

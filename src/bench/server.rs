@@ -10,6 +10,9 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+/// Hash tags by node: those of the slots that it serves.
+pub type Tags = Vec<Vec<[u8; 3]>>;
+
 /// A server to put load on.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -62,11 +65,12 @@ impl Target {
 
     fn ask(&self, options: &Options, words: &[&[u8]]) -> Result<Reply, String> {
         let failed =
-            |e: io::Error| format!("Could not connect to Redis at {}: {}", self.name(), crate::config::os_error(&e));
-        match &self.socket {
+            |e: io::Error| format!("Could not connect to Redis at {}: {}", self.name(), crate::cli::describe_error(&e));
+        let answer = match &self.socket {
             Some(path) => ask_on(UnixStream::connect(path).map_err(failed)?, options, words),
             None => ask_on(self.tcp().map_err(failed)?, options, words),
-        }
+        };
+        answer.map_err(|reason| format!("Node {} replied with error:\n{reason}", self.name()))
     }
 }
 
@@ -82,6 +86,9 @@ pub fn greeting(options: &Options) -> (Vec<u8>, usize) {
         (Some(user), Some(password)) => say(&[b"AUTH", user, password]),
         (None, Some(password)) => say(&[b"AUTH", password]),
         _ => {}
+    }
+    if options.tracking {
+        say(&[b"CLIENT", b"TRACKING", b"on"]);
     }
     if options.resp3 {
         say(&[b"HELLO", b"3"]);
@@ -114,7 +121,7 @@ fn ask_on(mut stream: impl Read + Write, options: &Options, words: &[&[u8]]) -> 
             return Ok(reply);
         }
         if let Some(error) = reply.error() {
-            return Err(format!("Error from server: {}", String::from_utf8_lossy(error)));
+            return Err(String::from_utf8_lossy(error).into_owned());
         }
     }
     unreachable!("the loop above ends by returning")
@@ -147,7 +154,11 @@ fn config(options: &Options, target: &Target, name: &str) -> Result<Option<Strin
 fn masters(options: &Options, seed: &Target) -> Result<Vec<Target>, String> {
     let reply = seed.ask(options, &[b"CLUSTER", b"SLOTS"])?;
     if let Some(error) = reply.error() {
-        return Err(format!("Cluster node {}: {}", seed.name(), String::from_utf8_lossy(error)));
+        return Err(format!(
+            "Cluster node {0} replied with error:\n{1}\nFailed to fetch cluster configuration from {0}",
+            seed.name(),
+            String::from_utf8_lossy(error)
+        ));
     }
     let tags = tags_by_slot();
     let mut targets: Vec<Target> = Vec::new();
@@ -173,6 +184,24 @@ fn masters(options: &Options, seed: &Target) -> Result<Vec<Target>, String> {
         return Err(format!("Invalid cluster: {} knows of no master with slots", seed.name()));
     }
     Ok(targets)
+}
+
+/// The tags of these nodes as the first of them that answers sees the cluster now.
+pub fn current_tags(options: &Options, nodes: &[Target]) -> Result<Tags, String> {
+    let mut failure = String::new();
+    for node in nodes {
+        match masters(options, node) {
+            Ok(found) => {
+                let tags_of = |node: &Target| {
+                    let same = found.iter().find(|other| other.host == node.host && other.port == node.port);
+                    same.map(|other| other.tags.clone()).unwrap_or_default()
+                };
+                return Ok(nodes.iter().map(tags_of).collect());
+            }
+            Err(reason) => failure = reason,
+        }
+    }
+    Err(failure)
 }
 
 /// A three-letter hash tag for every slot.

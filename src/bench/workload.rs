@@ -2,6 +2,7 @@
 
 use super::options::Options;
 use crate::resp::Reply;
+use std::borrow::Cow;
 
 /// Replaced by a random number of this many digits.
 const PLACEHOLDER: &[u8] = b"__rand_int__";
@@ -40,7 +41,21 @@ const STANDARD: &[(&str, &str, &[&str])] = &[
     ("lrange_300", "LRANGE_300 (first 300 elements)", &["LRANGE", "mylist{tag}", "0", "299"]),
     ("lrange_500", "LRANGE_500 (first 500 elements)", &["LRANGE", "mylist{tag}", "0", "499"]),
     ("lrange_600", "LRANGE_600 (first 600 elements)", &["LRANGE", "mylist{tag}", "0", "599"]),
+    ("mset", "MSET (10 keys)", &MSET),
+    ("xadd", "XADD", &["XADD", "mystream{tag}", "*", "myfield", "{data}"]),
 ];
+
+/// Ten keys with their values.
+const MSET: [&str; 21] = {
+    let mut words = ["MSET"; 21];
+    let mut at = 1;
+    while at < words.len() {
+        words[at] = "key{tag}:__rand_int__";
+        words[at + 1] = "{data}";
+        at += 2;
+    }
+    words
+};
 
 /// The tests that `-t` lets through, in their usual order.
 pub fn standard(options: &Options) -> Vec<Workload> {
@@ -53,58 +68,54 @@ pub fn standard(options: &Options) -> Vec<Workload> {
                 || (name == "lrange" && t.starts_with("lrange_"))
         }),
     };
-    let value = vec![b'x'; options.data_size];
+    let value = data(options.data_size);
     let mut out = Vec::new();
     if wanted("ping_inline") {
         out.push(Workload::new("PING_INLINE", b"PING\r\n".to_vec(), options));
     }
     for (name, title, words) in STANDARD {
         if wanted(name) {
-            let words: Vec<&[u8]> =
-                words.iter().map(|w| if *w == "{data}" { value.as_slice() } else { w.as_bytes() }).collect();
+            let words: Vec<Cow<'_, [u8]>> = words
+                .iter()
+                .map(|word| match (*word, word.split_once("{tag}")) {
+                    ("{data}", _) => Cow::from(value.as_slice()),
+                    (_, Some((before, after))) if !options.cluster => {
+                        Cow::from(format!("{before}{after}").into_bytes())
+                    }
+                    (word, _) => Cow::from(word.as_bytes()),
+                })
+                .collect();
             out.push(Workload::of_words(title, &words, options));
         }
     }
-    if wanted("mset") {
-        let mut words: Vec<&[u8]> = vec![b"MSET"];
-        for _ in 0..10 {
-            words.extend([&b"key{tag}:__rand_int__"[..], &value]);
-        }
-        out.push(Workload::of_words("MSET (10 keys)", &words, options));
-    }
-    if wanted("xadd") {
-        let words: [&[u8]; 5] = [b"XADD", b"mystream{tag}", b"*", b"myfield", &value];
-        out.push(Workload::of_words("XADD", &words, options));
-    }
     out
+}
+
+/// A value that does not compress to nothing, the same in every run.
+fn data(len: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(len as u64);
+    (0..len).map(|_| rng.alphanumeric() as u8).collect()
 }
 
 impl Workload {
     /// The command given on the command line.
     pub fn of_command(options: &Options) -> Workload {
-        let words: Vec<&[u8]> = options.command.iter().map(Vec::as_slice).collect();
-        let title = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
-        Workload::of_words(&title, &words, options)
+        let titled = options.command.len() - usize::from(options.stdin_last);
+        let title = String::from_utf8_lossy(&options.command[..titled].join(&b' ')).into_owned();
+        Workload::of_words(&title, &options.command, options)
     }
 
-    fn of_words(title: &str, words: &[&[u8]], options: &Options) -> Workload {
+    fn of_words<W: AsRef<[u8]>>(title: &str, words: &[W], options: &Options) -> Workload {
         let mut wire = Reply::default();
-        wire.command(words.iter().copied());
+        wire.command(words.iter().map(AsRef::as_ref));
         Workload::new(title, wire.buf, options)
     }
 
-    fn new(title: &str, mut request: Vec<u8>, options: &Options) -> Workload {
+    fn new(title: &str, request: Vec<u8>, options: &Options) -> Workload {
         let all = |request: &[u8], what: &[u8]| memchr::memmem::find_iter(request, what).collect::<Vec<_>>();
         let tag_at = if options.cluster { all(&request, TAG) } else { Vec::new() };
-        let mut random_at = all(&request, PLACEHOLDER);
-        if options.keyspace == 0 {
-            // One key, the same for all.
-            random_at.iter().for_each(|at| request[*at..at + PLACEHOLDER.len()].copy_from_slice(b"000000000000"));
-            if !options.command.is_empty() {
-                random_at.iter().for_each(|at| request[*at..at + PLACEHOLDER.len()].copy_from_slice(PLACEHOLDER));
-            }
-            random_at.clear();
-        }
+        // Without -r the placeholder is a name like any other.
+        let random_at = if options.keyspace == 0 { Vec::new() } else { all(&request, PLACEHOLDER) };
         Workload { title: title.to_string(), request, random_at, tag_at }
     }
 
@@ -145,5 +156,24 @@ mod tests {
         let options = Options { tests: Some(vec!["get".into(), "ping".into()]), ..Options::default() };
         let titles: Vec<_> = standard(&options).into_iter().map(|w| w.title).collect();
         assert_eq!(titles, ["PING_INLINE", "PING_MBULK", "GET"]);
+    }
+
+    #[test]
+    fn tags_are_for_clusters() {
+        let request = |cluster| {
+            let options = Options { tests: Some(vec!["get".into()]), cluster, keyspace: 9, ..Options::default() };
+            String::from_utf8(standard(&options)[0].request.clone()).unwrap()
+        };
+        assert!(request(false).ends_with("\r\nkey:__rand_int__\r\n"));
+        assert!(request(true).ends_with("\r\nkey{tag}:__rand_int__\r\n"));
+        let mset = Options { tests: Some(vec!["mset".into()]), ..Options::default() };
+        assert!(standard(&mset)[0].request.starts_with(b"*21\r\n$4\r\nMSET\r\n"));
+    }
+
+    #[test]
+    fn what_came_from_standard_input_is_no_title() {
+        let command = vec![b"set".to_vec(), b"k".to_vec(), b"value".to_vec()];
+        let w = Workload::of_command(&Options { command, stdin_last: true, ..Options::default() });
+        assert_eq!((w.title.as_str(), w.request.len()), ("set k", 31));
     }
 }

@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -100,11 +101,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects over TCP, IPv4 addresses of the host first.
-    pub fn tcp(host: &str, port: u16) -> io::Result<Connection> {
+    /// Connects over TCP, IPv4 addresses of the host first. Each gets `timeout` to answer, if there is one.
+    pub fn tcp(host: &str, port: u16, timeout: Option<Duration>) -> io::Result<Connection> {
         let mut addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
         addresses.sort_by_key(|address| address.is_ipv6());
-        let stream = TcpStream::connect(addresses.as_slice())?;
+        let stream = match timeout {
+            None => TcpStream::connect(addresses.as_slice())?,
+            Some(timeout) => connect_within(&addresses, timeout)?,
+        };
         stream.set_nodelay(true)?;
         let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
         let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_S);
@@ -224,6 +228,19 @@ impl AsFd for Connection {
             Stream::Unix(s) => s.as_fd(),
         }
     }
+}
+
+fn connect_within(addresses: &[SocketAddr], timeout: Duration) -> io::Result<TcpStream> {
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match TcpStream::connect_timeout(address, timeout) {
+            Ok(stream) => return Ok(stream),
+            // The library's own timeout has no number to describe.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => failure = Errno::ETIMEDOUT.into(),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ use options::{Mode, Options, Parsed};
 use session::Session;
 use term::complain;
 
+pub(crate) use connection::describe as describe_error;
+
 /// The Redis version whose behaviour this is.
 pub const COMPATIBLE_VERSION: &str = "7.2.6";
 

@@ -3,6 +3,8 @@
 //! The syntax is redis-cli's own and not getopt's: single-dash names of any length, the first
 //! word that is no flag starts the command, and everything after it belongs to the command.
 
+use std::time::Duration;
+
 use super::cluster::ClusterOptions;
 use super::format::{Delimiters, OutputMode};
 use super::quote::unquote;
@@ -63,6 +65,8 @@ pub struct Options {
     pub port: u16,
     /// Unix socket path, instead of host and port.
     pub socket: Option<Vec<u8>>,
+    /// How long a connection may take to be made; as long as the system lets it if not given.
+    pub connect_timeout: Option<Duration>,
     /// Password.
     pub auth: Option<Vec<u8>>,
     /// ACL user.
@@ -130,6 +134,7 @@ impl Default for Options {
             host: "127.0.0.1".into(),
             port: 6379,
             socket: None,
+            connect_timeout: None,
             auth: None,
             user: None,
             askpass: false,
@@ -206,6 +211,14 @@ fn float(bytes: &[u8]) -> f64 {
     text(bytes).trim().parse().unwrap_or(0.0)
 }
 
+fn timeout(bytes: &[u8]) -> Result<Option<Duration>, String> {
+    let seconds = text(bytes).trim().parse::<f64>().ok();
+    match seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()) {
+        Some(timeout) => Ok((!timeout.is_zero()).then_some(timeout)),
+        None => Err("Invalid connection timeout for -t.".into()),
+    }
+}
+
 fn port(bytes: &[u8]) -> Result<u16, String> {
     u16::try_from(leading_int(bytes)).map_err(|_| "Invalid server port.".to_string())
 }
@@ -277,6 +290,8 @@ static FLAGS: &[Flag] = &[
         |o, v| { o.port = port(&v)?; Ok(()) }),
     flag(&["-s"], "<socket>", "Connect to this Unix socket, not to host and port.",
         set!(|o, v| o.socket = Some(v))),
+    flag(&["-t"], "<timeout>", "Seconds a connection may take to be made, decimals allowed (0: as long as\nthe system lets it).",
+        |o, v| { o.connect_timeout = timeout(&v)?; Ok(()) }),
     flag(&["-a", "--pass"], "<password>", "Log in with this password. Other users of the machine may see it in the\nprocess list; the environment variable REDISCLI_AUTH keeps it from them.",
         set!(|o, v| o.auth = Some(v))),
     flag(&["--user"], "<username>", "Log in as this ACL user (goes with -a).",
@@ -562,6 +577,8 @@ mod tests {
             ("--nonsense", "Unrecognized option or bad number of args for: '--nonsense'"),
             ("-p", "Unrecognized option or bad number of args for: '-p'"),
             ("-p 70000 get a", "Invalid server port."),
+            ("-t -1 ping", "Invalid connection timeout for -t."),
+            ("-t soon ping", "Invalid connection timeout for -t."),
             ("-2 -3", "Options -2 and -3 are mutually exclusive."),
             ("-c -s /tmp/x", "Options -c and -s are mutually exclusive."),
             ("-x -X tag", "Options -x and -X are mutually exclusive."),

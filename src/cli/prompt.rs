@@ -106,6 +106,8 @@ fn execute(session: &mut Session, input: &mut Input, line: &[u8], args: &[Vec<u8
         session.host = String::from_utf8_lossy(&args[1]).into_owned();
         session.port = u16::try_from(leading_int(&args[2])).unwrap_or(0);
         let _ = session.reconnect(false);
+    } else if is("restart") {
+        say!("Use 'restart' only in Lua debugging mode.\n");
     } else if is("clear") && args.len() == 1 {
         put_now(b"\x1b[H\x1b[2J");
     } else {
@@ -168,13 +170,14 @@ fn wait_for_messages(session: &mut Session, input: &Input) {
 fn is_sensitive(args: &[Vec<u8>]) -> bool {
     let is = |at: usize, name: &str| args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(name.as_bytes()));
     let any_from = |from: usize, names: &[&str]| (from..args.len()).any(|at| names.iter().any(|name| is(at, name)));
+    let secret_settings = ["masterauth", "masteruser", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"];
     is(0, "auth")
-        || (is(0, "acl") && is(1, "setuser"))
+        || (is(0, "acl") && ["setuser", "getuser", "deluser"].iter().any(|name| is(1, name)))
         || (is(0, "config")
             && is(1, "set")
-            && (2..args.len())
-                .step_by(2)
-                .any(|at| ["masterauth", "masteruser", "requirepass"].iter().any(|name| is(at, name))))
+            && (2..args.len()).step_by(2).any(|at| secret_settings.iter().any(|name| is(at, name))))
+        || (is(0, "sentinel") && is(1, "config") && is(2, "set") && any_from(3, &["sentinel-user", "sentinel-pass"]))
+        || (is(0, "sentinel") && is(1, "set") && any_from(3, &["auth-pass", "auth-user"]))
         || (is(0, "hello") && any_from(2, &["auth"]))
         || (is(0, "migrate") && args.len() > 7 && {
             let keys = (6..args.len()).find(|at| is(*at, "keys"));
@@ -376,6 +379,10 @@ mod tests {
             "config set maxmemory 1 requirepass x",
             "hello 3 auth me x",
             "migrate h 1 k 0 10 copy auth x",
+            "config set tls-key-file-pass x",
+            "sentinel set mymaster auth-pass x",
+            "sentinel config set sentinel-pass x",
+            "acl getuser me",
         ] {
             assert!(is_sensitive(&args(line)), "{line}");
         }

@@ -167,6 +167,11 @@ impl Session {
     /// From now on Ctrl-C ends streaming rather than the process.
     pub fn make_interactive(&mut self) {
         self.interactive = true;
+        self.catch_interrupts();
+    }
+
+    /// From now on Ctrl-C is told by [`Session::interrupted`] and its like.
+    pub fn catch_interrupts(&mut self) {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
         if signals.thread_block().is_ok() {
@@ -229,7 +234,10 @@ impl Session {
                 let path = String::from_utf8_lossy(path).into_owned();
                 (Connection::unix(Path::new(&path)), path)
             }
-            None => (Connection::tcp(&self.host, self.port), format!("{}:{}", self.host, self.port)),
+            None => (
+                Connection::tcp(&self.host, self.port, self.opts.connect_timeout),
+                format!("{}:{}", self.host, self.port),
+            ),
         };
         self.hold_interrupts(true);
         match opened {
@@ -598,6 +606,17 @@ impl Session {
             exit(1);
         }
         Ok(())
+    }
+
+    /// Whether Ctrl-C has been pressed.
+    pub fn interrupted(&mut self) -> bool {
+        let Some(interrupts) = &self.interrupts else { return false };
+        let mut fds = [PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
+        let pressed = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0);
+        if pressed {
+            self.take_interrupt();
+        }
+        pressed
     }
 
     /// Consumes a pending Ctrl-C.

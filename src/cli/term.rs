@@ -1,20 +1,52 @@
 //! Standard input and output of the tools: writing that ends the process quietly when the
-//! reader of a pipe went away, colours, and input that several parties share.
+//! reader of a pipe went away, colours, a status line, and input that several parties share.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 
+/// To the first column, and nothing behind it.
+const CLEAR_LINE: &[u8] = b"\r\x1b[K";
+
+thread_local! {
+    /// Whether the line of the cursor is a status line, which anything that is printed replaces.
+    static STATUS_SHOWN: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Writes to standard output. A closed pipe ends the process as the signal would have.
 pub fn put(bytes: &[u8]) {
+    clear_status();
     let mut out = io::stdout().lock();
     finish(out.write_all(bytes));
 }
 
 /// Writes to standard output and flushes.
 pub fn put_now(bytes: &[u8]) {
+    put(bytes);
+    finish(io::stdout().lock().flush());
+}
+
+/// Shows a line that stays until something else is printed, or another one is shown. It must not be wider than the
+/// terminal.
+pub fn show_status(line: &str) {
     let mut out = io::stdout().lock();
-    finish(out.write_all(bytes).and_then(|()| out.flush()));
+    finish(out.write_all(CLEAR_LINE).and_then(|()| out.write_all(line.as_bytes())).and_then(|()| out.flush()));
+    STATUS_SHOWN.set(true);
+}
+
+/// Takes the status line away.
+pub fn clear_status() {
+    if STATUS_SHOWN.replace(false) {
+        let mut out = io::stdout().lock();
+        finish(out.write_all(CLEAR_LINE).and_then(|()| out.flush()));
+    }
+}
+
+/// Columns and rows of the terminal.
+pub fn size() -> (usize, usize) {
+    let (columns, rows) = crate::sys::terminal::size(io::stdout()).unwrap_or((80, 24));
+    (columns.into(), rows.into())
 }
 
 /// Writes formatted text to standard output and flushes; see [`say!`].
@@ -24,6 +56,7 @@ pub fn put_fmt(text: fmt::Arguments<'_>) {
 
 /// Writes formatted text to standard error.
 pub fn complain_fmt(text: fmt::Arguments<'_>) {
+    clear_status();
     let _ = io::stdout().lock().flush();
     let _ = io::stderr().lock().write_fmt(text);
 }
@@ -51,9 +84,12 @@ pub fn stdout_is_tty() -> bool {
     io::stdout().is_terminal() || std::env::var_os("FAKETTY").is_some()
 }
 
-/// Whether the terminal understands the colour sequences of xterm.
+/// Whether the terminal understands the colour sequences of xterm, and the user has nothing against colours
+/// (<https://no-color.org>).
 pub fn is_color_term() -> bool {
-    std::env::var("TERM").is_ok_and(|term| term.contains("xterm"))
+    const COLORED: [&str; 7] = ["xterm", "color", "screen", "tmux", "rxvt", "linux", "alacritty"];
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !unwanted && std::env::var("TERM").is_ok_and(|term| COLORED.iter().any(|name| term.contains(name)))
 }
 
 /// Lines of standard input for callers that also poll it: what was read ahead is visible

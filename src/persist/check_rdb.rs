@@ -1,7 +1,7 @@
 //! `redis-check-rdb`: walks a snapshot and reports whether it is sound.
 //!
-//! The output is that of Redis's tool. Every value type is walked, whether or not this server can hold it; what is
-//! inside packed blobs is not examined.
+//! The output is that of Redis's tool. Every value type is walked, whether or not this server can hold it, and packed
+//! blobs are examined in depth.
 
 use super::rdb::{Error, ErrorKind, Reader, Skipped, VERSION, ValueType, opcode};
 use std::fs::File;

@@ -11,4 +11,5 @@ pub mod service;
 pub mod signals;
 pub mod symbols;
 pub mod system_check;
+pub mod terminal;
 pub mod watchdog;

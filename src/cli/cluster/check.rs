@@ -74,12 +74,11 @@ fn check_open_slots(manager: &mut Manager, view: &mut View) -> Outcome<bool> {
     if !manager.fix {
         return Ok(false);
     }
-    for slot in open.into_keys() {
-        if fix::open_slot(manager, view, slot).is_err() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let moves = fix::keyholders(view, open.keys().copied());
+    manager.begin_progress("Fixing open slots", view, &moves);
+    let fixed = open.into_keys().all(|slot| fix::open_slot(manager, view, slot).is_ok());
+    manager.end_progress();
+    Ok(fixed)
 }
 
 fn check_coverage(manager: &mut Manager, view: &mut View, healthy: bool) -> Outcome<bool> {

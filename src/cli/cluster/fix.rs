@@ -86,6 +86,18 @@ fn addresses(view: &View, nodes: &[usize]) -> String {
     list.join(",")
 }
 
+/// For each of these slots a node that it is open at, which is where its keys are to be taken from.
+pub fn keyholders(view: &View, slots: impl Iterator<Item = u16>) -> Vec<(usize, u16)> {
+    let holds = |open: &[(u16, String)], slot: u16| open.iter().any(|(other, _)| *other == slot);
+    slots
+        .filter_map(|slot| {
+            let migrating = view.nodes.iter().position(|node| holds(&node.migrating, slot));
+            let at = migrating.or_else(|| view.nodes.iter().position(|node| holds(&node.importing, slot)))?;
+            Some((at, slot))
+        })
+        .collect()
+}
+
 /// Closes a slot that some node has as migrating or importing.
 pub fn open_slot(manager: &Manager, view: &mut View, slot: u16) -> Outcome {
     require_all_masters(manager, view, "open slots");
@@ -304,10 +316,14 @@ pub fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Ou
         let list = slots::text(&multi.iter().map(|(slot, _)| *slot).collect());
         say!("The following uncovered slots have keys in multiple nodes:\n{list}\n");
         if manager.confirm("Fix these slots by moving keys into a single node?", true) {
+            let moves: Vec<(usize, u16)> =
+                multi.iter().flat_map(|(slot, holders)| holders.iter().skip(1).map(|at| (*at, *slot))).collect();
+            manager.begin_progress("Uniting keys", view, &moves);
             for (slot, holders) in multi {
                 unite(manager, view, slot, &holders)?;
                 fixed += 1;
             }
+            manager.end_progress();
         }
     }
     Ok(fixed)

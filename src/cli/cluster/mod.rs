@@ -15,17 +15,21 @@ mod move_slots;
 mod node;
 mod nodes_text;
 mod plan;
+mod progress;
 mod rebalance;
 mod reshard;
 mod slots;
 mod transfer;
 mod view;
+mod watch;
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use super::options::{Options, leading_int};
-use super::term::{InputLines, complain, is_color_term, say};
+use super::term::{self, InputLines, complain, is_color_term, say};
+use progress::{Progress, Work};
 use view::View;
 
 /// What is wrong has been told; the command ends with an error code.
@@ -116,6 +120,8 @@ impl Default for ClusterOptions {
 struct Manager {
     opts: Options,
     input: InputLines,
+    /// What a person sees of a move.
+    progress: RefCell<Progress>,
     /// `fix` rather than `check`.
     fix: bool,
 }
@@ -166,6 +172,8 @@ static SUBCOMMANDS: &[Subcommand] = &[
         run: transfer::import },
     Subcommand { name: "backup", arity: Arity::Exactly(2), args: "host:port backup_directory",
         options: &[], run: transfer::backup },
+    Subcommand { name: "watch", arity: Arity::AtLeast(1), args: ANY_NODE,
+        options: &[], run: watch::watch },
     Subcommand { name: "help", arity: Arity::Exactly(0), args: "",
         options: &[], run: help },
 ];
@@ -188,8 +196,10 @@ pub fn run(opts: Options, words: Vec<Vec<u8>>) -> i32 {
         complain!("[ERR] Wrong number of arguments for specified --cluster sub command\n");
         return 1;
     }
-    let mut manager = Manager { opts, input: InputLines::default(), fix: false };
-    match (subcommand.run)(&mut manager, args) {
+    let mut manager = Manager { opts, input: InputLines::default(), progress: RefCell::default(), fix: false };
+    let outcome = (subcommand.run)(&mut manager, args);
+    term::clear_status();
+    match outcome {
         Ok(()) => 0,
         Err(Stop) => 1,
     }
@@ -205,7 +215,7 @@ fn help(_: &mut Manager, _: &[Vec<u8>]) -> Outcome {
         }
     }
     out.push_str(
-        "\nFor check, fix, reshard, del-node, set-timeout, info, rebalance, call, import, backup \
+        "\nFor check, fix, reshard, del-node, set-timeout, info, rebalance, call, import, backup, watch \
          you can specify the host and port of any working node in the cluster.\n\
          \nCluster Manager Options:\n  --cluster-yes  Automatic yes to cluster commands prompts\n\n",
     );
@@ -217,6 +227,23 @@ fn help(_: &mut Manager, _: &[Vec<u8>]) -> Outcome {
 impl Manager {
     fn options(&self) -> &ClusterOptions {
         &self.opts.cluster_options
+    }
+
+    /// From now on a person at a terminal sees how far the move of these slots has come, each from one node.
+    fn begin_progress(&self, title: &'static str, view: &mut View, moves: &[(usize, u16)]) {
+        if !std::io::stdout().is_terminal() {
+            return;
+        }
+        let mut keys = 0;
+        for at in 0..view.nodes.len() {
+            let slots: Vec<u16> = moves.iter().filter(|(from, _)| *from == at).map(|(_, slot)| *slot).collect();
+            keys += progress::count_keys(&mut view.nodes[at], &slots);
+        }
+        *self.progress.borrow_mut() = Progress::begin(title, Work { slots: moves.len() as u64, keys });
+    }
+
+    fn end_progress(&self) {
+        self.progress.borrow_mut().end();
     }
 
     /// Loads the cluster that the node named by these arguments belongs to.

@@ -10,6 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::node::{Node, NodeError};
+use super::progress::weigh_keys;
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, err};
 use crate::cli::term::say;
@@ -41,6 +42,9 @@ pub fn move_slot(
     slot: u16,
     how: MoveOptions,
 ) -> Result<(), NodeError> {
+    let drawn = manager.progress.borrow().is_shown();
+    let how = MoveOptions { dots: how.dots && !drawn, quiet: how.quiet || drawn, ..how };
+    manager.progress.borrow_mut().route(&view.nodes[source].address(), &view.nodes[target].address());
     if !how.quiet {
         say!("Moving slot {slot} from {} to {}: ", view.nodes[source].address(), view.nodes[target].address());
     }
@@ -56,12 +60,14 @@ pub fn move_slot(
     }
     moved?;
     if how.cold {
+        manager.progress.borrow_mut().slot_done();
         return Ok(());
     }
     view.nodes[target].set_slot(slot, "NODE", &target_id)?;
     tell_owner(view, source, target, slot)?;
     view.nodes[source].slots.remove(slot);
     view.nodes[target].slots.insert(slot);
+    manager.progress.borrow_mut().slot_done();
     Ok(())
 }
 
@@ -112,6 +118,8 @@ fn move_keys(
         if keys.is_empty() {
             return Ok(());
         }
+        let drawn = manager.progress.borrow().is_shown();
+        let bytes = if drawn { weigh_keys(&mut view.nodes[source], &keys) } else { 0 };
         match migrate(manager, view, source, target, &keys, false) {
             Ok(_) => {}
             Err(NodeError::Refused(text)) => {
@@ -123,6 +131,7 @@ fn move_keys(
             }
             Err(lost) => return Err(lost),
         }
+        manager.progress.borrow_mut().moved(keys.len() as u64, bytes);
         if dots {
             say!("{}", ".".repeat(keys.len()));
         }

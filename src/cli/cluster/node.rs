@@ -5,7 +5,7 @@ use std::fmt;
 use super::nodes_text::{self, NodeLine};
 use super::slots::{self, SlotSet};
 use super::{Outcome, Stop, err};
-use crate::cli::connection::{Connection, LinkError, describe};
+use crate::cli::connection::{Connection, LinkError, describe, encode_command};
 use crate::cli::modes::info_number;
 use crate::cli::options::Options;
 use crate::cli::term::complain;
@@ -61,6 +61,15 @@ pub struct Node {
     conn: Option<Connection>,
 }
 
+/// The AUTH command, where there is a password.
+fn login(opts: &Options) -> Option<Vec<&[u8]>> {
+    let password = opts.auth.as_deref()?;
+    let mut args: Vec<&[u8]> = vec![b"AUTH"];
+    args.extend(opts.user.as_deref());
+    args.push(password);
+    Some(args)
+}
+
 impl Node {
     /// A node at an address, of which nothing is known.
     pub fn new(host: &str, port: u16) -> Node {
@@ -96,19 +105,22 @@ impl Node {
         self.bus_port == 0 || self.bus_port == self.port.wrapping_add(BUS_PORT_OFFSET)
     }
 
+    /// Connects and logs in, and says only whether it could.
+    pub fn connect_quietly(&mut self, opts: &Options) -> bool {
+        self.conn = Connection::tcp(&self.host, self.port, opts.connect_timeout).ok();
+        self.conn.is_some() && login(opts).is_none_or(|args| self.call(&args).is_ok())
+    }
+
     /// Connects and logs in; complains if that fails.
     pub fn connect(&mut self, opts: &Options) -> Outcome {
-        match Connection::tcp(&self.host, self.port) {
+        match Connection::tcp(&self.host, self.port, opts.connect_timeout) {
             Ok(conn) => self.conn = Some(conn),
             Err(error) => {
                 complain!("Could not connect to Redis at {}: {}\n", self.address(), describe(&error));
                 return Err(Stop);
             }
         }
-        if let Some(password) = &opts.auth {
-            let mut args: Vec<&[u8]> = vec![b"AUTH"];
-            args.extend(opts.user.as_deref());
-            args.push(password);
+        if let Some(args) = login(opts) {
             self.must(&args)?;
         }
         Ok(())
@@ -139,6 +151,24 @@ impl Node {
     fn lose(&mut self, error: LinkError) -> NodeError {
         self.conn = None;
         NodeError::Link(error)
+    }
+
+    /// Sends commands at once and returns their replies, errors among them; fewer if the link broke.
+    pub fn pipeline<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> Vec<Reply> {
+        let bytes: Vec<u8> = commands.iter().flat_map(|command| encode_command(command)).collect();
+        let mut replies = Vec::with_capacity(commands.len());
+        let Some(conn) = self.conn.as_mut() else { return replies };
+        let mut exchange = || -> Result<(), LinkError> {
+            conn.send_raw(&bytes)?;
+            for _ in commands {
+                replies.push(conn.read()?);
+            }
+            Ok(())
+        };
+        if exchange().is_err() {
+            self.conn = None;
+        }
+        replies
     }
 
     /// [`Node::call`] on the words of a line.

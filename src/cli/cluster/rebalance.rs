@@ -39,15 +39,36 @@ pub fn rebalance(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
             say!("{address} balance is {} slots\n", balance.surplus[at]);
         }
     }
-    for step in plan::moves(&balance.surplus) {
+    let steps = plan::moves(&balance.surplus);
+    if !manager.options().simulate {
+        let moves = planned(&view, &involved, &steps);
+        manager.begin_progress("Rebalancing", &mut view, &moves);
+    }
+    for step in steps {
         let (source, target) = (involved[step.source], involved[step.target]);
         carry_out(manager, &mut view, source, target, step.count)?;
     }
+    manager.end_progress();
     Ok(())
 }
 
+/// The slots that the steps move, each with the node it is taken from.
+fn planned(view: &View, involved: &[usize], steps: &[plan::Move]) -> Vec<(usize, u16)> {
+    let mut taken = vec![0; view.nodes.len()];
+    let mut moves = Vec::new();
+    for step in steps {
+        let source = involved[step.source];
+        moves.extend(view.nodes[source].slots.iter().skip(taken[source]).take(step.count).map(|slot| (source, slot)));
+        taken[source] += step.count;
+    }
+    moves
+}
+
 fn carry_out(manager: &Manager, view: &mut View, source: usize, target: usize, count: usize) -> Outcome {
-    say!("Moving {count} slots from {} to {}\n", view.nodes[source].address(), view.nodes[target].address());
+    let drawn = manager.progress.borrow().is_shown();
+    if !drawn {
+        say!("Moving {count} slots from {} to {}\n", view.nodes[source].address(), view.nodes[target].address());
+    }
     let slots: Vec<u16> = view.nodes[source].slots.iter().take(count).collect();
     let how = MoveOptions { quiet: true, ..MoveOptions::default() };
     for slot in slots {
@@ -58,9 +79,13 @@ fn carry_out(manager: &Manager, view: &mut View, source: usize, target: usize, c
             err!("*** clusterManagerMoveSlot: {error}\n");
             return Err(Stop);
         }
-        say!("#");
+        if !drawn {
+            say!("#");
+        }
     }
-    say!("\n");
+    if !drawn {
+        say!("\n");
+    }
     Ok(())
 }
 

@@ -41,12 +41,15 @@ pub fn reshard(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
         }
     }
     let how = MoveOptions { dots: true, ..MoveOptions::default() };
+    let moves: Vec<(usize, u16)> = table.iter().map(|(source, slot)| (sources[*source], *slot)).collect();
+    manager.begin_progress("Resharding", &mut view, &moves);
     for (source, slot) in table {
         if let Err(error) = move_slot(manager, &mut view, sources[source], target, slot, how) {
             err!("clusterManagerMoveSlot failed: {error}\n");
             return Err(Stop);
         }
     }
+    manager.end_progress();
     Ok(())
 }
 

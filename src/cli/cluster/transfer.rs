@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::move_slots::push_login;
 use super::node::Node;
+use super::progress::{Progress, Work, unsigned};
 use super::slots::key_slot;
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, check, err, host_argument, info, ok, parse_address};
@@ -39,6 +40,8 @@ pub fn import(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     }
     let size = source.ask(&[b"DBSIZE"])?.integer().unwrap_or(0);
     caution!("*** Importing {size} keys from DB 0\n");
+    let work = Work { slots: 0, keys: u64::try_from(size).unwrap_or(0) };
+    *manager.progress.borrow_mut() = Progress::begin("Importing", work);
     let mut cursor = b"0".to_vec();
     loop {
         let page = source.ask(&[b"SCAN", &cursor, b"COUNT", SCAN_COUNT.as_bytes()])?;
@@ -52,6 +55,7 @@ pub fn import(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
         }
         cursor = next.text().unwrap_or(b"0").to_vec();
         if cursor == b"0" {
+            manager.end_progress();
             return Ok(());
         }
     }
@@ -64,10 +68,19 @@ fn import_key(manager: &Manager, view: &View, source: &mut Source, key: &[u8]) -
         err!("Nobody serves slot {slot}\n");
         return Err(Stop);
     };
-    let mut text = b"Migrating ".to_vec();
-    text.extend_from_slice(key);
-    text.extend_from_slice(format!(" to {}: ", target.address()).as_bytes());
-    put_now(&text);
+    let drawn = manager.progress.borrow().is_shown();
+    let mut bytes = 0;
+    if drawn {
+        manager.progress.borrow_mut().route(&source.address, &target.address());
+        // A source that does not tell is imported from all the same.
+        let usage = source.conn.command(&[&b"MEMORY"[..], b"USAGE", key]);
+        bytes = usage.map(|reply| unsigned(&reply)).unwrap_or(0);
+    } else {
+        let mut text = b"Migrating ".to_vec();
+        text.extend_from_slice(key);
+        text.extend_from_slice(format!(" to {}: ", target.address()).as_bytes());
+        put_now(&text);
+    }
     let port = target.port.to_string();
     let timeout = manager.options().timeout_ms.to_string();
     let mut command: Vec<&[u8]> =
@@ -80,7 +93,10 @@ fn import_key(manager: &Manager, view: &View, source: &mut Source, key: &[u8]) -
     }
     push_login(&manager.opts, &mut command);
     source.ask(&command)?;
-    ok!("OK\n");
+    match drawn {
+        true => manager.progress.borrow_mut().moved(1, bytes),
+        false => ok!("OK\n"),
+    }
     Ok(())
 }
 
@@ -93,7 +109,7 @@ struct Source {
 impl Source {
     fn open(manager: &Manager, host: &str, port: u16) -> Outcome<Source> {
         let address = format!("{host}:{port}");
-        let conn = Connection::tcp(host, port).map_err(|error| {
+        let conn = Connection::tcp(host, port, manager.opts.connect_timeout).map_err(|error| {
             complain!("Could not connect to Redis at {address}: {}.\n", describe(&error));
             Stop
         })?;

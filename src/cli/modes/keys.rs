@@ -1,6 +1,5 @@
 //! `--bigkeys`, `--memkeys` and `--hotkeys`: what a scan of all keys tells about them.
 
-use std::collections::BTreeMap;
 use std::process::exit;
 
 use super::scan;
@@ -12,6 +11,9 @@ use crate::resp::reply_reader::Reply;
 
 /// Hot keys to show.
 const HOT_KEYS: usize = 16;
+
+/// SCAN calls between two pauses.
+const PAGES_A_PAUSE: u64 = 100;
 
 /// How the size of a type is asked for and named.
 struct Measure {
@@ -29,17 +31,24 @@ const MEASURES: [Measure; 6] = [
     Measure { kind: "stream", command: &["XLEN"], unit: "entries" },
 ];
 
-#[derive(Default)]
+/// What is known of the keys of a type.
 struct Tally {
     keys: u64,
     total: u64,
     biggest: u64,
     biggest_key: Option<Vec<u8>>,
+    unit: &'static str,
+}
+
+impl Tally {
+    fn new(unit: &'static str) -> Tally {
+        Tally { keys: 0, total: 0, biggest: 0, biggest_key: None, unit }
+    }
 }
 
 /// Finds the key with the most elements of every type.
 pub fn big_keys(session: &mut Session) -> i32 {
-    survey(session, "biggest", "big", |kind, key| {
+    survey(session, None, |kind, key| {
         let measure = MEASURES.iter().find(|measure| measure.kind == kind)?;
         let mut args: Vec<Vec<u8>> = measure.command.iter().map(|w| w.as_bytes().to_vec()).collect();
         args.push(key.to_vec());
@@ -49,7 +58,7 @@ pub fn big_keys(session: &mut Session) -> i32 {
 
 /// Finds the key that takes most memory of every type.
 pub fn memory_keys(session: &mut Session, samples: Option<u64>) -> i32 {
-    survey(session, "biggest", "mem", |_, key| {
+    survey(session, Some("bytes"), |_, key| {
         let mut args = vec![b"MEMORY".to_vec(), b"USAGE".to_vec(), key.to_vec()];
         if let Some(samples) = samples.filter(|n| *n > 0) {
             args.push(b"SAMPLES".to_vec());
@@ -61,72 +70,100 @@ pub fn memory_keys(session: &mut Session, samples: Option<u64>) -> i32 {
 
 type Ask = (Vec<Vec<u8>>, &'static str);
 
-fn survey(session: &mut Session, superlative: &str, _what: &str, ask: impl Fn(&str, &[u8]) -> Option<Ask>) -> i32 {
-    let total_keys = db_size(session);
+fn announce(what: &str) {
     say!(
-        "\n# Scanning the entire keyspace to find {superlative} keys as well as\n\
+        "\n# Scanning the entire keyspace to find {what} keys as well as\n\
          # average sizes per key type.  You can use -i 0.1 to sleep 0.1 sec\n\
          # per 100 SCAN commands (not usually needed).\n\n"
     );
-    let mut tallies: BTreeMap<String, (Tally, &'static str)> = BTreeMap::new();
-    let (mut sampled, mut key_bytes, mut pages) = (0u64, 0u64, 0u64);
+}
+
+/// Goes through all keys until the end or Ctrl-C. `page` gets the keys of a page and the percentage done before it;
+/// false from it ends the walk with a failure.
+fn walk(session: &mut Session, mut page: impl FnMut(&mut Session, Vec<Vec<u8>>, f64) -> bool) -> Option<u64> {
+    let total = db_size(session);
+    session.catch_interrupts();
     let mut cursor = b"0".to_vec();
-    loop {
+    let mut sampled = 0;
+    for pages in 1.. {
+        let percent = 100.0 * sampled as f64 / total.max(1) as f64;
         let keys = scan::page(session, &mut cursor);
-        pages += 1;
+        sampled += keys.len() as u64;
+        if !page(session, keys, percent) {
+            return None;
+        }
+        if pages % PAGES_A_PAUSE == 0 {
+            scan::pause(session);
+        }
+        if cursor == b"0" || session.interrupted() {
+            break;
+        }
+    }
+    Some(sampled)
+}
+
+/// Tells the biggest key of every type. `unit` is what all sizes are counted in, or every type in its own.
+fn survey(session: &mut Session, unit: Option<&'static str>, ask: impl Fn(&str, &[u8]) -> Option<Ask>) -> i32 {
+    announce("biggest");
+    let unit_of = |measure: &Measure| unit.unwrap_or(measure.unit);
+    let known = MEASURES.iter().map(|measure| (measure.kind.to_string(), Tally::new(unit_of(measure))));
+    let mut tallies: Vec<(String, Tally)> = known.collect();
+    let mut key_bytes = 0;
+    let sampled = walk(session, |session, keys, percent| {
         let types: Vec<Vec<Vec<u8>>> = keys.iter().map(|key| vec![b"TYPE".to_vec(), key.clone()]).collect();
         let types = pipeline(session, &types);
         let mut asks = Vec::new();
         for (key, kind) in keys.iter().zip(&types) {
             let kind = kind.text_lossy();
-            sampled += 1;
             key_bytes += key.len() as u64;
-            if kind != "none"
-                && let Some((command, unit)) = ask(&kind, key)
-            {
+            // A key that has gone meanwhile has no type, one of a module no size that could be asked for.
+            if kind != "none" {
+                let (command, unit) = ask(&kind, key).unwrap_or((Vec::new(), "?"));
                 asks.push((key, kind, unit, command));
             }
         }
-        let commands: Vec<Vec<Vec<u8>>> = asks.iter().map(|ask| ask.3.clone()).collect();
-        let sizes = pipeline(session, &commands);
-        for ((key, kind, unit, _), size) in asks.into_iter().zip(sizes) {
-            let size = size.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-            let (tally, _) = tallies.entry(kind.clone()).or_insert_with(|| (Tally::default(), unit));
+        let commands: Vec<Vec<Vec<u8>>> = asks.iter().map(|ask| ask.3.clone()).filter(|c| !c.is_empty()).collect();
+        let mut sizes = pipeline(session, &commands).into_iter();
+        for (key, kind, unit, command) in asks {
+            let reply = if command.is_empty() { None } else { sizes.next() };
+            let size = reply.and_then(|r| r.integer()).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            let at = tallies.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
+                tallies.push((kind.clone(), Tally::new(unit)));
+                tallies.len() - 1
+            });
+            let tally = &mut tallies[at].1;
             tally.keys += 1;
             tally.total += size;
-            if size > tally.biggest || tally.biggest_key.is_none() {
+            if size > tally.biggest {
                 tally.biggest = size;
                 tally.biggest_key = Some(key.clone());
-                let percent = 100.0 * sampled as f64 / total_keys.max(1) as f64;
                 say!(
                     "[{percent:05.2}%] Biggest {kind:<6} found so far '{}' with {size} {unit}\n",
                     String::from_utf8_lossy(&quoted(key))
                 );
             }
         }
-        if cursor == b"0" {
-            break;
-        }
-        if pages % 100 == 0 {
-            scan::pause(session);
-        }
-    }
+        true
+    });
+    let sampled = sampled.unwrap_or(0);
     say!("\n-------- summary -------\n\n");
     say!("Sampled {sampled} keys in the keyspace!\n");
     let average = |total: u64, n: u64| total as f64 / n.max(1) as f64;
     say!("Total key length in bytes is {key_bytes} (avg len {:.2})\n\n", average(key_bytes, sampled));
-    for (kind, (tally, unit)) in &tallies {
+    for (kind, tally) in &tallies {
         if let Some(key) = &tally.biggest_key {
-            say!("Biggest {kind:>6} found '{}' has {} {unit}\n", String::from_utf8_lossy(&quoted(key)), tally.biggest);
+            let key = quoted(key);
+            say!("Biggest {kind:>6} found '{}' has {} {}\n", String::from_utf8_lossy(&key), tally.biggest, tally.unit);
         }
     }
     say!("\n");
-    for (kind, (tally, unit)) in &tallies {
+    for (kind, tally) in &tallies {
         say!(
-            "{} {kind}s with {} {unit} ({:05.2}% of keys, avg size {:.2})\n",
+            "{} {kind}s with {} {} ({:05.2}% of keys, avg size {:.2})\n",
             tally.keys,
             tally.total,
-            100.0 * tally.keys as f64 / sampled.max(1) as f64,
+            tally.unit,
+            100.0 * average(tally.keys, sampled),
             average(tally.total, tally.keys)
         );
     }
@@ -135,32 +172,21 @@ fn survey(session: &mut Session, superlative: &str, _what: &str, ask: impl Fn(&s
 
 /// Finds the keys with the highest LFU counters.
 pub fn hot_keys(session: &mut Session) -> i32 {
-    let total_keys = db_size(session);
-    say!(
-        "\n# Scanning the entire keyspace to find hot keys as well as\n\
-         # average sizes per key type.  You can use -i 0.1 to sleep 0.1 sec\n\
-         # per 100 SCAN commands (not usually needed).\n\n"
-    );
+    announce("hot");
     let mut hottest: Vec<(u64, Vec<u8>)> = Vec::new();
-    let (mut sampled, mut pages) = (0u64, 0u64);
-    let mut cursor = b"0".to_vec();
-    loop {
-        let keys = scan::page(session, &mut cursor);
-        pages += 1;
+    let sampled = walk(session, |session, keys, percent| {
         let commands: Vec<Vec<Vec<u8>>> =
             keys.iter().map(|key| vec![b"OBJECT".to_vec(), b"FREQ".to_vec(), key.clone()]).collect();
         for (key, reply) in keys.into_iter().zip(pipeline(session, &commands)) {
-            sampled += 1;
             if let Some(reason) = reply.error() {
                 complain!("Error: {}\n", String::from_utf8_lossy(reason));
-                return 1;
+                return false;
             }
             let counter = reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
             if counter == 0 || (hottest.len() == HOT_KEYS && counter <= hottest[HOT_KEYS - 1].0) {
                 continue;
             }
             let at = hottest.partition_point(|(other, _)| *other >= counter);
-            let percent = 100.0 * sampled as f64 / total_keys.max(1) as f64;
             say!(
                 "[{percent:05.2}%] Hot key '{}' found so far with counter {counter}\n",
                 String::from_utf8_lossy(&quoted(&key))
@@ -168,13 +194,9 @@ pub fn hot_keys(session: &mut Session) -> i32 {
             hottest.insert(at, (counter, key));
             hottest.truncate(HOT_KEYS);
         }
-        if cursor == b"0" {
-            break;
-        }
-        if pages % 100 == 0 {
-            scan::pause(session);
-        }
-    }
+        true
+    });
+    let Some(sampled) = sampled else { return 1 };
     say!("\n-------- summary -------\n\nSampled {sampled} keys in the keyspace!\n");
     for (counter, key) in &hottest {
         say!("hot key found with counter: {counter}\tkeyname: {}\n", String::from_utf8_lossy(&quoted(key)));

@@ -44,7 +44,7 @@ pub fn page(session: &mut Session, cursor: &mut Vec<u8>) -> Vec<Vec<u8>> {
         exit(1);
     };
     if let Some(reason) = reply.error() {
-        complain!("ERROR: {}\n", String::from_utf8_lossy(reason));
+        complain!("SCAN error: {}\n", String::from_utf8_lossy(reason));
         exit(1);
     }
     let Some([next, keys]) = reply.elements() else {

@@ -1,6 +1,7 @@
 //! Walking over values without building them: what the offline checker does with every type.
 //!
-//! Checks the layout (lengths, string encodings, ends), not what is inside packed blobs.
+//! Values that the server can hold are read as it reads them, so that what is inside packed blobs is checked too; of
+//! others (modules) the layout is: lengths, string encodings, ends.
 
 use super::decode::{Cursor, Value};
 use super::{Error, ValueType, module_name};
@@ -39,21 +40,13 @@ impl<S: BufRead> Cursor<'_, S> {
             | ValueType::Hash
             | ValueType::HashZipmap
             | ValueType::HashZiplist
-            | ValueType::HashListpack => Ok(match self.value(value_type)? {
+            | ValueType::HashListpack
+            | ValueType::Zset
+            | ValueType::Zset2
+            | ValueType::ZsetZiplist
+            | ValueType::ZsetListpack => Ok(match self.value(value_type)? {
                 Value::Empty => Skipped::Empty,
                 _ => Skipped::Value,
-            }),
-            ValueType::ZsetZiplist | ValueType::ZsetListpack => {
-                self.string()?;
-                Ok(Skipped::Value)
-            }
-            ValueType::Zset => self.each(|c| {
-                c.string()?;
-                c.skip_text_double()
-            }),
-            ValueType::Zset2 => self.each(|c| {
-                c.string()?;
-                c.skip(8)
             }),
             ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
                 self.skip_stream(value_type)?;
@@ -74,14 +67,6 @@ impl<S: BufRead> Cursor<'_, S> {
             one(self)?;
         }
         Ok(if len == 0 { Skipped::Empty } else { Skipped::Value })
-    }
-
-    /// A score as text: one length byte, of which the three highest values stand for NaN and the infinities.
-    fn skip_text_double(&mut self) -> Result<(), Error> {
-        match self.byte()? {
-            253..=255 => Ok(()),
-            len => self.skip(u64::from(len)),
-        }
     }
 
     fn skip_stream(&mut self, layout: ValueType) -> Result<(), Error> {
