@@ -628,7 +628,7 @@ fn xsetid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             ));
         }
     }
-    log.counters.last_id = id;
+    log.set_last_id(id);
     if let Some(n) = entries_added {
         log.counters.entries_added = n;
     }

@@ -3,7 +3,8 @@
 //! `log` holds the entries, in nodes whose bytes (`node`) are those of RDB files and DUMP payloads; `group` holds what
 //! was delivered to whom and not acknowledged yet. Nothing here takes a clock: whoever delivers says when.
 //!
-//! Invariant: ids grow from entry to entry and never exceed the last id; every pending entry has exactly one owner.
+//! Invariant: ids grow from entry to entry, deleted ones that still take space included, and never exceed the last id;
+//! every pending entry has exactly one owner.
 
 mod group;
 mod id;

@@ -71,9 +71,11 @@ type Unowned = BTreeMap<StreamId, (i64, u64)>;
 impl<S: BufRead> Cursor<'_, S> {
     pub(super) fn stream(&mut self, layout: ValueType) -> Result<Stream> {
         let with_counters = layout != ValueType::StreamListpacks;
-        let mut nodes = Vec::new();
+        let (mut nodes, mut in_order) = (Vec::new(), true);
         for _ in 0..self.len()? {
-            nodes.push(self.stream_node()?);
+            let (node, node_in_order) = self.stream_node()?;
+            nodes.push(node);
+            in_order &= node_in_order;
         }
         let len = self.number()?;
         let mut counters = Counters { last_id: self.stream_id()?, ..Counters::default() };
@@ -85,7 +87,7 @@ impl<S: BufRead> Cursor<'_, S> {
         } else {
             counters.entries_added = len;
         }
-        let log = Log::from_nodes(nodes, counters)
+        let log = Log::from_nodes(nodes, in_order, counters)
             .map_err(|contradiction| self.corrupt(format!("Stream integrity check failed: {contradiction}")))?;
         if log.len() != len {
             return Err(self.corrupt("Stream length inconsistent with rax entries"));
@@ -114,7 +116,7 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(StreamId::from_bytes(self.array()?))
     }
 
-    fn stream_node(&mut self) -> Result<Node> {
+    fn stream_node(&mut self) -> Result<(Node, bool)> {
         let Ok(id) = <[u8; 16]>::try_from(self.string()?.into_bytes()) else {
             return Err(self.corrupt("Stream node key entry is not the size of a stream ID"));
         };

@@ -1,3 +1,5 @@
+//! HyperLogLogs against sets, and their bytes against those of a server.
+
 use proptest::prelude::*;
 
 use super::*;

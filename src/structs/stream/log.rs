@@ -60,23 +60,45 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log of nodes that were read from elsewhere. The error says what contradicts what.
-    pub fn from_nodes(nodes: Vec<Node>, counters: Counters) -> Result<Log, &'static str> {
-        let mut log = Log { counters, ..Log::default() };
-        let mut last: Option<StreamId> = None;
-        for node in nodes {
-            if last.is_some_and(|last| node.id <= last) {
-                return Err("nodes out of order");
+    /// A log of nodes that were read from elsewhere. With `in_order`, the ids grow within each of them; where those of
+    /// deleted entries do not, these are left out. The error says what contradicts what.
+    pub fn from_nodes(nodes: Vec<Node>, in_order: bool, counters: Counters) -> Result<Log, &'static str> {
+        let grow = |nodes: &[Node]| nodes.windows(2).all(|pair| pair[0].last_id() < pair[1].id);
+        let end = |nodes: &[Node]| nodes.last().map_or(StreamId::MIN, Node::last_id);
+        let mut nodes = nodes;
+        if !in_order || !grow(&nodes) || end(&nodes) > counters.last_id {
+            nodes = nodes.iter().filter_map(Node::compacted).collect();
+            nodes.sort_by_key(|node| node.id);
+            if !grow(&nodes) {
+                return Err("entries out of order");
             }
-            last = Some(node.last_id());
+            if end(&nodes) > counters.last_id {
+                return Err("an entry beyond the last id");
+            }
+        }
+        let mut log = Log { counters, ..Log::default() };
+        for node in nodes {
             log.len += node.counts().0;
             log.nodes.push(node);
         }
-        if last.is_some_and(|last| last > counters.last_id) {
-            return Err("an entry beyond the last id");
-        }
         log.first_id = log.first_live();
         Ok(log)
+    }
+
+    /// Sets the last id, which no entry may be beyond. Deleted ones that are leave their places.
+    pub fn set_last_id(&mut self, id: StreamId) {
+        self.counters.last_id = id;
+        while let Some(at) = self.nodes.last()
+            && self.nodes.get(at).last_id() > id
+        {
+            match self.nodes.get(at).compacted() {
+                Some(node) => {
+                    assert!(node.last_id() <= id, "no entry is beyond the last id");
+                    *self.nodes.get_mut(at) = node;
+                }
+                None => self.nodes.remove(at),
+            }
+        }
     }
 
     pub fn len(&self) -> u64 {

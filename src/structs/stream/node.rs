@@ -132,10 +132,33 @@ impl Node {
         }
     }
 
-    /// Checks that a listpack from outside is a node's.
-    pub fn from_listpack(id: StreamId, list: Listpack) -> Result<Node, BadNode> {
-        check(id, &list)?;
-        Ok(Node { id, list })
+    /// Checks that a listpack from outside is a node's. Also whether the ids of all entries grow: those of deleted ones
+    /// need not, if the last id of the stream they are from was ever set back.
+    pub fn from_listpack(id: StreamId, list: Listpack) -> Result<(Node, bool), BadNode> {
+        let in_order = check(id, &list)?;
+        Ok((Node { id, list }, in_order))
+    }
+
+    /// The node without the deleted entries; `None` if nothing is left.
+    pub(super) fn compacted(&self) -> Option<Node> {
+        let mut out: Option<Node> = None;
+        let head = self.head();
+        let mut next = head.entries_at;
+        while let Some(at) = next {
+            let found = self.entry_at(&head, at);
+            next = self.behind(&found);
+            if found.is_deleted() {
+                continue;
+            }
+            let entry = self.view(&head, &found);
+            let fields: Vec<_> = entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+            let fields = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+            match &mut out {
+                Some(node) => node.append(entry.id, entry.len(), fields),
+                None => out = Some(Node::new(entry.id, entry.len(), fields, 0)),
+            }
+        }
+        out
     }
 
     /// The bytes that a snapshot holds.
@@ -233,9 +256,7 @@ impl Node {
 
     pub(super) fn check_invariants(&self) {
         self.list.check_invariants();
-        if let Err(bad) = check(self.id, &self.list) {
-            panic!("{bad}");
-        }
+        assert_eq!(check(self.id, &self.list), Ok(true));
     }
 }
 
@@ -263,8 +284,8 @@ impl Checked<'_> {
     }
 }
 
-/// Goes through a listpack from outside as a node of entries.
-fn check(id: StreamId, list: &Listpack) -> Result<(), BadNode> {
+/// Goes through a listpack from outside as a node of entries. Whether the ids grow, those of deleted entries included.
+fn check(id: StreamId, list: &Listpack) -> Result<bool, BadNode> {
     let mut from = Checked { items: list.iter(), left: list.iter().count() };
     let (live, deleted, names) = (from.count()?, from.count()?, from.count()?);
     from.skip(names)?;
@@ -272,13 +293,12 @@ fn check(id: StreamId, list: &Listpack) -> Result<(), BadNode> {
         return Err(BadNode("the head does not end with zero"));
     }
     let (mut seen_live, mut seen_deleted) = (0, 0);
-    let mut last: Option<StreamId> = None;
+    let (mut last, mut last_live) = (None, None);
+    let mut in_order = true;
     while from.left > 0 {
         let (flags, ms, seq) = (from.int()?, from.int()?, from.int()?);
         let this = StreamId::new(id.ms.wrapping_add(ms as u64), id.seq.wrapping_add(seq as u64));
-        if last.map_or(this < id, |last| this <= last) {
-            return Err(BadNode("ids that do not grow"));
-        }
+        in_order &= last.map_or(this >= id, |last| this > last);
         last = Some(this);
         let same = flags & SAME_FIELDS != 0;
         let body = if same { Some(names) } else { from.count()?.checked_mul(2) };
@@ -289,9 +309,13 @@ fn check(id: StreamId, list: &Listpack) -> Result<(), BadNode> {
         }
         if flags & DELETED != 0 {
             seen_deleted += 1;
-        } else {
-            seen_live += 1;
+            continue;
         }
+        seen_live += 1;
+        if last_live.is_some_and(|last| this <= last) {
+            return Err(BadNode("ids that do not grow"));
+        }
+        last_live = Some(this);
     }
     if (seen_live, seen_deleted) != (live, deleted) {
         return Err(BadNode("another number of entries than its head says"));
@@ -299,7 +323,7 @@ fn check(id: StreamId, list: &Listpack) -> Result<(), BadNode> {
     if last.is_none() {
         return Err(BadNode("no entries"));
     }
-    Ok(())
+    Ok(in_order)
 }
 
 /// An entry of a stream.

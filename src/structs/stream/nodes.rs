@@ -35,6 +35,11 @@ impl Nodes {
         (self.len > 0).then_some((0, 0))
     }
 
+    pub fn last(&self) -> Option<At> {
+        let chunk = self.chunks.len().checked_sub(1)?;
+        Some((chunk, self.chunks[chunk].len() - 1))
+    }
+
     pub fn last_mut(&mut self) -> Option<&mut Node> {
         self.chunks.back_mut()?.back_mut()
     }

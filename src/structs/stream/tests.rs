@@ -55,9 +55,11 @@ fn append(log: &mut Log, id: StreamId, fields: &[(Text, Text)], limits: Limits) 
 fn reloaded(log: &Log) -> Log {
     let nodes = log.nodes().map(|node| {
         let list = Listpack::from_bytes(node.as_bytes().to_vec()).unwrap();
-        Node::from_listpack(node.id, list).unwrap()
+        let (node, in_order) = Node::from_listpack(node.id, list).unwrap();
+        assert!(in_order);
+        node
     });
-    Log::from_nodes(nodes.collect(), log.counters).unwrap()
+    Log::from_nodes(nodes.collect(), true, log.counters).unwrap()
 }
 
 fn trim(log: &mut Log, model: &mut Vec<Plain>, wanted: usize, trim: Trim) {
@@ -212,9 +214,9 @@ proptest! {
         }
         let mut list = Listpack::new();
         list.push_items(items.iter().map(|item| item.map_or(Item::Str(b"x"), Item::Int)));
-        if let Ok(node) = Node::from_listpack(StreamId::new(5, 5), list) {
+        if let Ok((node, in_order)) = Node::from_listpack(StreamId::new(5, 5), list) {
             let counters = Counters { last_id: StreamId::MAX, ..Counters::default() };
-            if let Ok(log) = Log::from_nodes(vec![node], counters) {
+            if let Ok(log) = Log::from_nodes(vec![node], in_order, counters) {
                 log.check_invariants();
                 prop_assert_eq!(log.iter().count(), log.range_back(StreamId::MIN, StreamId::MAX).count());
             }
@@ -277,4 +279,35 @@ fn ids_are_ordered_as_their_bytes() {
     }
     assert_eq!(StreamId::MAX.next(), None);
     assert_eq!(StreamId::MIN.prev(), None);
+}
+
+#[test]
+fn last_ids_may_be_set_back_before_deleted_entries() {
+    let limits = Limits { node_bytes: 4096, node_entries: 3 };
+    let one = [(b"f".to_vec(), b"v".to_vec())];
+    let mut log = Log::default();
+    for ms in 1..=7 {
+        append(&mut log, StreamId::new(ms, 0), &one, limits);
+    }
+    let nodes: Vec<Node> = log.nodes().cloned().collect();
+    log.delete(&[4, 5, 6, 7].map(|ms| StreamId::new(ms, 0)));
+    assert_eq!(log.trim(Trim { by: TrimBy::MinId(StreamId::new(2, 0)), approx: false, limit: 0 }), 1);
+    // As a server does it that leaves deleted entries where they are.
+    let mut list = Listpack::new();
+    let head = [1i64, 1, 1].map(Item::Int).into_iter().chain([Item::Str(b"f"), Item::Int(0)]);
+    let deleted = [3i64, 4, 0].map(Item::Int).into_iter().chain([Item::Str(b"v"), Item::Int(4)]);
+    let live = [2i64, 1, 5].map(Item::Int).into_iter().chain([Item::Str(b"w"), Item::Int(4)]);
+    list.push_items(head.chain(deleted).chain(live));
+    let (node, in_order) = Node::from_listpack(StreamId::new(8, 0), list).unwrap();
+    assert!(!in_order);
+    let counters = Counters { last_id: StreamId::new(9, 5), ..Counters::default() };
+    let mixed = Log::from_nodes(nodes.into_iter().chain([node]).collect(), in_order, counters).unwrap();
+    mixed.check_invariants();
+    assert_eq!((mixed.len(), mixed.last_live()), (8, Some(StreamId::new(9, 5))));
+    log.set_last_id(StreamId::new(3, 0));
+    log.check_invariants();
+    append(&mut log, StreamId::new(3, 1), &one, limits);
+    assert_eq!(log.iter().map(|e| e.id.ms).collect::<Vec<_>>(), [2, 3, 3]);
+    assert_eq!(log.delete(&[StreamId::new(3, 1)]), 1);
+    log.check_invariants();
 }
