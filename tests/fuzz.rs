@@ -205,8 +205,18 @@ fn payloads() -> Vec<Vec<u8>> {
     ] {
         payloads.push([&[kind], body].concat());
     }
+    payloads.push(STREAM.to_vec());
     payloads
 }
+
+/// `DUMP` of a 7.2 server: a stream of five entries without its second, with a group that has read three.
+const STREAM: &[u8] = b"\x15\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\xc3@N@j\x12j\0\0\0$\0\x04\x01\x01\x01\x02\
+    \x01\x81f\x02\x81g\x02\0 \x09\0\0 \x01\x0b\x01\x01\x85hello\x06\x05\x01\x03 \x0c@\x16\xe0\0\x10\0\x02 \x01\0\0 \
+    \x16\xe0\x02\x10\0\x03 \x10\0\x04\xe0\x03\x10\0\x04 \x10\0\x05\xe0\0\x10\x01\x01\xff\x04\x05\x01\x01\x01\x02\x01\x05\
+    \x01\x01g\x03\x01\x03\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\xb9\x09\xdf\x03\xa2\x01\0\0\x01\0\0\0\0\0\0\0\x02\
+    \0\0\0\0\0\0\0\x01\xb9\x09\xdf\x03\xa2\x01\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x01\xb9\x09\xdf\x03\xa2\x01\0\0\
+    \x01\x01\x01c\xb9\x09\xdf\x03\xa2\x01\0\0\xb9\x09\xdf\x03\xa2\x01\0\0\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\
+    \0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x01";
 
 fn with_footer(mut payload: Vec<u8>) -> Vec<u8> {
     payload.extend_from_slice(&[11, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -288,6 +298,7 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
                 assert!(zset.range(zset.len().wrapping_sub(1), zset.len(), true).count() == zset.len());
                 assert!(zset.iter().count() == zset.len());
             }
+            Some(Object::Stream(stream)) => stream.check_invariants(),
             _ => {}
         }
     }

@@ -209,3 +209,46 @@ fn old_payloads_are_read() {
         let _ = redis::cmd("RESTORE").arg("bad").arg(0).arg(&payload).arg("REPLACE").query::<redis::Value>(c);
     }
 }
+
+#[test]
+fn compressed_lists_read_and_change_like_others() {
+    let server = TestServer::start(&[
+        "--list-compress-depth",
+        "1",
+        "--list-max-listpack-size",
+        "5",
+        "--enable-debug-command",
+        "yes",
+    ]);
+    let c = &mut server.connect();
+    let mut model: Vec<String> = (0..100).map(|i| format!("{i} {}", "abc".repeat(30))).collect();
+    for element in &model {
+        run::<i64>(c, &["RPUSH", "l", element]);
+    }
+    let details: String = run(c, &["DEBUG", "OBJECT", "l"]);
+    assert!(details.contains(" ql_nodes:20 ql_avg_node:5.00 ql_listpack_max:5 ql_compressed:1 "), "{details}");
+    let bytes = |c: &mut redis::Connection| run::<usize>(c, &["MEMORY", "USAGE", "l", "SAMPLES", "0"]);
+    assert!(bytes(c) < 100 * 60, "{}", bytes(c));
+    run::<()>(c, &["LSET", "l", "50", "changed"]);
+    model[50] = "changed".into();
+    run::<i64>(c, &["LINSERT", "l", "AFTER", "changed", "added"]);
+    model.insert(51, "added".into());
+    assert_eq!(run::<i64>(c, &["LREM", "l", "1", &model[30].clone()]), 1);
+    model.remove(30);
+    run::<()>(c, &["LTRIM", "l", "3", "-4"]);
+    model = model[3..model.len() - 3].to_vec();
+    assert_eq!(run::<Vec<String>>(c, &["LRANGE", "l", "0", "-1"]), model);
+    assert_eq!(run::<String>(c, &["LINDEX", "l", "40"]), model[40]);
+    let dump: Vec<u8> = run(c, &["DUMP", "l"]);
+    redis::cmd("RESTORE").arg("m").arg(0).arg(&dump).exec(c).unwrap();
+    assert_eq!(run::<Vec<String>>(c, &["LRANGE", "m", "0", "-1"]), model);
+    let digest = |c: &mut redis::Connection| run::<String>(c, &["DEBUG", "DIGEST"]);
+    let before = digest(c);
+    run::<()>(c, &["DEBUG", "RELOAD"]);
+    assert_eq!(digest(c), before);
+    run::<()>(c, &["CONFIG", "SET", "list-compress-depth", "0"]);
+    while let Some(element) = run::<Option<String>>(c, &["RPOP", "l"]) {
+        assert_eq!(Some(element), model.pop());
+    }
+    assert!(model.is_empty());
+}

@@ -492,7 +492,10 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR value is out of range"));
     }
     let room = ctx.srv.reply_room(ctx.client);
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let mut entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    if let Some(entry) = &mut entry {
+        hash_mut(entry)?.move_on();
+    }
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     let Some(count) = count else {
         reply_value(ctx.out, hash.and_then(Hash::random).map(|(field, _)| field));

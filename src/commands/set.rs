@@ -504,7 +504,10 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         _ => return Err(error::SYNTAX),
     };
     let room = ctx.srv.reply_room(ctx.client);
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let mut entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    if let Some(entry) = &mut entry {
+        set_mut(entry)?.move_on();
+    }
     let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
     let Some(count) = count else {
         match set.and_then(Set::random) {

@@ -107,6 +107,15 @@ impl Hash {
         }
     }
 
+    /// A share of a resize of its table, if one is under way: a hash that is only read comes to its end of it, too.
+    pub fn move_on(&mut self) {
+        if let Hash::Table(table) = self
+            && table.is_rehashing()
+        {
+            table.rehash_step(1);
+        }
+    }
+
     pub fn encoding_name(&self) -> &'static str {
         match self {
             Hash::Packed(_) => "listpack",

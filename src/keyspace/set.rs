@@ -110,6 +110,15 @@ impl Set {
         }
     }
 
+    /// A share of a resize of its table, if one is under way: a set that is only read comes to its end of it, too.
+    pub fn move_on(&mut self) {
+        if let Set::Table(table) = self
+            && table.is_rehashing()
+        {
+            table.rehash_step(1);
+        }
+    }
+
     pub fn encoding_name(&self) -> &'static str {
         match self {
             Set::Ints(_) => "intset",
