@@ -11,6 +11,7 @@ use hexad::keyspace::hash::{Hash, HashLimits};
 use hexad::keyspace::list::{End, List};
 use hexad::keyspace::object::{self, ValueLimits};
 use hexad::keyspace::set::{Set, SetLimits};
+use hexad::keyspace::zset::{Zset, ZsetLimits};
 use hexad::keyspace::{Entry, Object};
 use hexad::persist::load::new_value;
 use hexad::persist::rdb::{AuxInfo, Item, Reader, Writer, decode_dump, encode_dump};
@@ -90,7 +91,7 @@ fn limits(rng: &mut Rng) -> ValueLimits {
         },
         set: SetLimits { ints: packed, packed, packed_value: 64, seed },
         hash: HashLimits { packed, packed_value: 64, seed },
-        ..SAMPLE_LIMITS
+        zset: ZsetLimits { packed, packed_value: 64, seed },
     }
 }
 
@@ -98,6 +99,7 @@ const SAMPLE_LIMITS: ValueLimits = ValueLimits {
     list: quicklist::Limits { fill: 8, plain_from: 100, compress_depth: 1 },
     set: SetLimits { ints: 20, packed: 10, packed_value: 64, seed: HashSeed([1; 16]) },
     hash: HashLimits { packed: 10, packed_value: 64, seed: HashSeed([1; 16]) },
+    zset: ZsetLimits { packed: 10, packed_value: 64, seed: HashSeed([1; 16]) },
 };
 
 fn text(n: usize) -> Vec<u8> {
@@ -122,6 +124,7 @@ fn entries() -> Vec<Entry> {
         let mut set = Set::new();
         let mut ints = Set::new();
         let mut hash = Hash::new();
+        let mut zset = Zset::new();
         for n in 0..len {
             let text = text(n);
             list.will_grow(text.len(), 1, SAMPLE_LIMITS.list);
@@ -130,11 +133,13 @@ fn entries() -> Vec<Entry> {
             ints.add((n * n * 37).to_string().as_bytes(), &SAMPLE_LIMITS.set);
             hash.will_grow([&text[..], b"value"].into_iter(), &SAMPLE_LIMITS.hash);
             hash.set(&text, b"value", &SAMPLE_LIMITS.hash);
+            zset.set(&text, (n * n % 13) as f64 / 4.0, &SAMPLE_LIMITS.zset);
         }
         entries.push(Entry::new(b"list", list.into(), None));
         entries.push(Entry::new(b"set", set.into(), None));
         entries.push(Entry::new(b"ints", ints.into(), None));
         entries.push(Entry::new(b"hash", hash.into(), None));
+        entries.push(Entry::new(b"zset", zset.into(), None));
     }
     entries
 }
@@ -270,6 +275,19 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
                 hash.random();
                 assert!(hash.iter().count() == hash.len());
             }
+            Some(Object::Zset(zset)) => {
+                match n % 5 {
+                    0 => drop(zset.remove(&text)),
+                    1 => zset.remove_range(rng.usize(..8), rng.usize(..3), &mut |_, _| ()),
+                    _ => drop(zset.set(&text, f64::from(rng.i8(..)), &limits.zset)),
+                }
+                zset.rank(&text);
+                zset.scan(0, &mut |_, _| ());
+                zset.random();
+                zset.partition_point(|score, _| score < 1.0);
+                assert!(zset.range(zset.len().wrapping_sub(1), zset.len(), true).count() == zset.len());
+                assert!(zset.iter().count() == zset.len());
+            }
             _ => {}
         }
     }
@@ -277,6 +295,7 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
         Some(Object::List(list)) => list.is_empty(),
         Some(Object::Set(set)) => set.is_empty(),
         Some(Object::Hash(hash)) => hash.is_empty(),
+        Some(Object::Zset(zset)) => zset.is_empty(),
         _ => false,
     };
     if !emptied {

@@ -1,8 +1,10 @@
 //! A client in one line, as CLIENT LIST and the log show it.
 
+use crate::dispatch::blocked::BlockKind;
 use crate::net::{Client, ClientFlags, ClientId};
 use crate::pubsub::Kind;
 use crate::server::Server;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::os::fd::AsRawFd;
 
@@ -135,6 +137,13 @@ impl Server {
     }
     /// Keys that clients wait for, and those among them whose disappearance releases clients.
     pub fn blocking_key_counts(&self) -> (usize, usize) {
-        (self.blocked.key_count(), 0)
+        let mut for_gone = BTreeSet::new();
+        for id in &self.blocked.clients {
+            let state = self.clients.get(*id).and_then(|c| c.block.as_ref());
+            if let Some(BlockKind::Keys { db, keys, or_gone: true, .. }) = state.map(|s| &s.kind) {
+                for_gone.extend(keys.iter().map(|key| (*db, key)));
+            }
+        }
+        (self.blocked.key_count(), for_gone.len())
     }
 }

@@ -126,6 +126,9 @@ impl ClientMemory {
     }
 }
 
+/// A reply below this size is always finished.
+const MIN_ROOM: usize = 64 * 1024;
+
 /// Why a client's output is too much.
 fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
     let class = match ClientClass::of(c) {
@@ -172,12 +175,7 @@ impl Server {
         }
         let (over, since) = over_limit(self, c, now_ms);
         if over {
-            log::warn!(
-                "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
-                self.describe_client(id)
-            );
-            self.clients.close_later(id);
-            self.stats.client_output_buffer_limit_disconnections += 1;
+            self.close_over_limit(id);
         }
         if let Some(c) = self.clients.get_mut(id) {
             c.soft_limit_since_ms = since;
@@ -186,6 +184,32 @@ impl Server {
             }
         }
         over
+    }
+
+    /// Closes a client because of its output limit.
+    pub fn close_over_limit(&mut self, id: ClientId) {
+        log::warn!(
+            "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
+            self.describe_client(id)
+        );
+        self.clients.close_later(id);
+        self.stats.client_output_buffer_limit_disconnections += 1;
+    }
+
+    /// Bytes that a reply to a client may have before its hard limit ends the client: one that is longer need not be
+    /// finished, but the client has to be closed with `close_over_limit`.
+    pub fn reply_room(&self, id: ClientId) -> usize {
+        let Some(c) = self.clients.get(id).filter(|c| c.conn.is_some()) else { return usize::MAX };
+        let class = match ClientClass::of(c) {
+            ClientClass::Normal => OBUF_NORMAL,
+            ClientClass::Pubsub => OBUF_PUBSUB,
+            ClientClass::Master | ClientClass::Replica => return usize::MAX,
+        };
+        match self.cfg.client_output_buffer_limit[class].hard_bytes {
+            0 => usize::MAX,
+            // Twice the limit leaves no doubt that it is passed, however buffers are counted.
+            hard => usize::try_from(hard).unwrap_or(usize::MAX).saturating_mul(2).max(MIN_ROOM),
+        }
     }
 
     /// Counts a client's memory anew; to be called where it can have changed much.

@@ -165,9 +165,10 @@ pub fn object_details(entry: &Entry, limits: &ValueLimits) -> String {
 /// The listpack that is a key's value; `None`: it is none.
 pub fn listpack_of(entry: &Entry) -> Option<&Listpack> {
     match entry.object()? {
-        Object::List(List::Packed(list)) | Object::Set(Set::Packed(list)) | Object::Hash(Hash::Packed(list)) => {
-            Some(list)
-        }
+        Object::List(List::Packed(list))
+        | Object::Set(Set::Packed(list))
+        | Object::Hash(Hash::Packed(list))
+        | Object::Zset(Zset::Packed(list)) => Some(list),
         _ => None,
     }
 }

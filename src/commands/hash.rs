@@ -491,6 +491,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if with_values && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
         return Err(CmdError::of("ERR value is out of range"));
     }
+    let room = ctx.srv.reply_room(ctx.client);
     let entry = ctx.srv.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     let Some(count) = count else {
@@ -506,7 +507,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let wanted = count.unsigned_abs() as usize;
     let wanted = if count < 0 { wanted } else { wanted.min(hash.len()) };
     out.array(if with_values && !pairs_apart { wanted * 2 } else { wanted });
-    let mut reply = |(field, value): (Item<'_>, Item<'_>)| {
+    let reply = |(field, value): (Item<'_>, Item<'_>)| {
         if pairs_apart {
             out.array(2);
         }
@@ -514,11 +515,16 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         if with_values {
             reply_item(out, value);
         }
+        out.buf.len() <= room
     };
-    if count < 0 {
-        (0..wanted).filter_map(|_| hash.random()).for_each(reply);
+    let finished = if count < 0 {
+        (0..wanted).filter_map(|_| hash.random()).all(reply)
     } else {
-        random_fields(hash, wanted).into_iter().for_each(&mut reply);
+        random_fields(hash, wanted).into_iter().all(reply)
+    };
+    drop(entry);
+    if !finished {
+        ctx.srv.close_over_limit(ctx.client);
     }
     Ok(())
 }

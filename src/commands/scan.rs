@@ -45,6 +45,8 @@ pub const COMMANDS: &[Command] = &[
 
 fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let pattern = &args[1];
+    let room = ctx.srv.reply_room(ctx.client);
+    let mut over = false;
     let mark = ctx.out.open();
     let mut found = 0;
     for entry in ctx.srv.ks.dbs[ctx.db].iter() {
@@ -52,9 +54,16 @@ fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         if matches && !entry.expire_ms().is_some_and(|t| ctx.srv.ks.is_past(t)) {
             ctx.out.bulk(entry.key());
             found += 1;
+            over = ctx.out.buf.len() > room;
+            if over {
+                break;
+            }
         }
     }
     ctx.out.close_array(mark, found);
+    if over {
+        ctx.srv.close_over_limit(ctx.client);
+    }
     Ok(())
 }
 

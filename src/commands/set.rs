@@ -503,6 +503,7 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         3 => Some(random_count_arg(&args[2])?),
         _ => return Err(error::SYNTAX),
     };
+    let room = ctx.srv.reply_room(ctx.client);
     let entry = ctx.srv.ks.read(ctx.db, &args[1]);
     let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
     let Some(count) = count else {
@@ -517,13 +518,20 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let wanted = count.unsigned_abs() as usize;
-    if count < 0 {
-        ctx.out.array(wanted);
-        (0..wanted).filter_map(|_| set.random()).for_each(|item| reply_item(ctx.out, item));
+    let wanted = if count < 0 { wanted } else { wanted.min(set.len()) };
+    ctx.out.array(wanted);
+    let reply = |item: Item<'_>| {
+        reply_item(ctx.out, item);
+        ctx.out.buf.len() <= room
+    };
+    let finished = if count < 0 {
+        (0..wanted).filter_map(|_| set.random()).all(reply)
     } else {
-        let wanted = wanted.min(set.len());
-        ctx.out.array(wanted);
-        random_members(set, wanted).into_iter().for_each(|item| reply_item(ctx.out, item));
+        random_members(set, wanted).into_iter().all(reply)
+    };
+    drop(entry);
+    if !finished {
+        ctx.srv.close_over_limit(ctx.client);
     }
     Ok(())
 }

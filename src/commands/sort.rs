@@ -315,7 +315,12 @@ fn elements(
             }
             set.iter().for_each(&mut add);
         }
-        Some(_) => return Err(error::WRONG_TYPE),
+        Some(Object::Zset(zset)) => {
+            let back = request.unsorted && request.descending;
+            let from = if back { zset.len().saturating_sub(1) } else { 0 };
+            zset.range(from, zset.len(), back).for_each(|(member, _)| add(member));
+        }
+        Some(Object::Hash(_) | Object::Stream(_)) => return Err(error::WRONG_TYPE),
     }
     Ok(rows)
 }

@@ -447,7 +447,9 @@ fn xadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let auto_id = !matches!(options.id, Some(IdArg::Whole(_)));
     if has_sinks && (auto_id || added.threshold.is_some()) {
         let mut command: Vec<&[u8]> = args.iter().collect();
-        command[options.id_at] = &id;
+        if auto_id {
+            command[options.id_at] = &id;
+        }
         if let Some(threshold) = &added.threshold {
             command[options.trim_at - 1] = b"=";
             command[options.trim_at] = threshold;

@@ -440,7 +440,7 @@ pub fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOptions) 
     if nx && xx {
         return Err(CmdError::of("ERR XX and NX options at the same time are not compatible"));
     }
-    if (gt && nx) || (lt && nx) || (gt && lt) {
+    if (nx && (gt || lt)) || (gt && lt) {
         return Err(CmdError::of("ERR GT, LT, and/or NX options at the same time are not compatible"));
     }
     if incr && pairs.len() > 2 {
@@ -800,6 +800,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if with_scores && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
         return Err(CmdError::of("ERR value is out of range"));
     }
+    let room = ctx.srv.reply_room(ctx.client);
     let entry = ctx.srv.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let Some(count) = count else {
@@ -815,15 +816,24 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     let wanted = count.unsigned_abs() as usize;
     let out = &mut *ctx.out;
+    let mut over = false;
     if count < 0 {
         members_header(out, wanted, with_scores);
         for (member, score) in (0..wanted).filter_map(|_| zset.random()) {
             reply_member(out, member, score, with_scores);
+            over = out.buf.len() > room;
+            if over {
+                break;
+            }
         }
     } else {
         let wanted = wanted.min(zset.len());
         members_header(out, wanted, with_scores);
         random_members(zset, wanted, |member, score| reply_member(out, member, score, with_scores));
+    }
+    drop(entry);
+    if over {
+        ctx.srv.close_over_limit(ctx.client);
     }
     Ok(())
 }

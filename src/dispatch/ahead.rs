@@ -43,7 +43,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Where the next request will stand.
-    pub fn len(&self) -> usize {
+    pub fn mark(&self) -> usize {
         self.requests.len()
     }
 
@@ -85,16 +85,26 @@ impl Ahead {
         (commands, ks, db): (&CommandTable, &Keyspace, usize),
     ) -> Range<usize> {
         let first = self.requests.len();
+        // Requests in a row are often of one command.
+        let mut last: (&[u8], Option<CmdRef>) = (b"", None);
         while pos < query.len() && self.requests.len() - first < count {
             match parser.parse(&query[pos..], limits) {
                 Ok(Parsed::Command { consumed }) => {
                     let (spans, keys) = (self.spans.len(), self.keys.len());
+                    let name = parser.spans().first().map_or(&b""[..], |s| &query[pos + s.start..][..s.len]);
                     self.spans.extend_from_slice(parser.spans());
                     parser.reset();
                     let args = Args::new(&query[pos..pos + consumed], &self.spans[spans..]);
-                    let cmd = match args.get(0).map(|name| commands.resolve(name, args.get(1))) {
-                        Some(Resolved::Found(cmd)) => Some(cmd),
-                        _ => None,
+                    let cmd = if last.1.is_some() && name == last.0 {
+                        last.1
+                    } else {
+                        let cmd = match commands.resolve(name, args.get(1)) {
+                            Resolved::Found(cmd) => Some(cmd),
+                            Resolved::Unknown | Resolved::UnknownSub(_) => None,
+                        };
+                        // What a container runs depends on its first argument.
+                        last = (name, cmd.filter(|c| !commands.has_to_do_with_subcommands(*c)));
+                        cmd
                     };
                     if let Some(cmd) = cmd {
                         for arg in commands.get(cmd).keys.positions(args.len()).take(KEYS_PER_REQUEST) {

@@ -98,7 +98,7 @@ impl Server {
         let outer = self.clients.current.replace(id);
         let outer_push = take(&mut self.clients.self_push);
 
-        let others = ahead.len();
+        let others = ahead.mark();
         let mut share = COMMANDS_PER_TURN;
         let mut last_plain = None;
         // The database of the client, while nothing keeps plain commands from being run right away.

@@ -194,6 +194,12 @@ impl CommandTable {
         }
     }
 
+    /// It is a subcommand or has some: its name alone does not say what is run.
+    pub fn has_to_do_with_subcommands(&self, cmd: CmdRef) -> bool {
+        let entry = self.get(cmd);
+        entry.parent.is_some() || !entry.subcommands.is_empty()
+    }
+
     pub fn get(&self, cmd: CmdRef) -> &Registered {
         &self.entries[cmd.0 as usize]
     }

@@ -90,7 +90,7 @@ fn report(e: &Error, offset: u64, state: &State, out: &mut dyn Write) -> io::Res
         ErrorKind::Io(_) | ErrorKind::Eof | ErrorKind::Aborted => (ErrorKind::Eof.to_string(), Verdict::Bad),
         ErrorKind::Signature | ErrorKind::Version(_) | ErrorKind::Checksum { .. } => (e.kind.to_string(), Verdict::Bad),
         ErrorKind::UnknownType(byte) => (format!("Invalid object type: {byte}"), Verdict::Bad),
-        ErrorKind::Corrupt(_) | ErrorKind::Unsupported(_) | ErrorKind::Module { .. } => (e.to_string(), Verdict::Fatal),
+        ErrorKind::Corrupt(_) | ErrorKind::Module { .. } => (e.to_string(), Verdict::Fatal),
     };
     writeln!(out, "--- RDB ERROR DETECTED ---")?;
     writeln!(out, "[offset {offset}] {text}")?;

@@ -331,10 +331,7 @@ impl Server {
             ErrorKind::Eof | ErrorKind::Io(_) => {
                 log::warn!("Short read or OOM loading DB. Unrecoverable error, aborting now.");
             }
-            ErrorKind::Corrupt(_)
-            | ErrorKind::Unsupported(_)
-            | ErrorKind::UnknownType(_)
-            | ErrorKind::Module { .. } => {}
+            ErrorKind::Corrupt(_) | ErrorKind::UnknownType(_) | ErrorKind::Module { .. } => {}
         }
         match origin {
             Origin::Socket if error.is_corruption() => {

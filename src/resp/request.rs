@@ -6,6 +6,8 @@
 
 use super::args::{OwnedArgs, Span};
 
+/// Arguments that there is room for after a command with more of them.
+const KEPT_ARGS: usize = 4096;
 /// Longest inline line, and longest unterminated length line, in bytes.
 const INLINE_MAX: usize = 64 * 1024;
 /// Most arguments, and longest argument, of a client that has not authenticated.
@@ -75,6 +77,9 @@ impl RequestParser {
     /// Forgets a finished command.
     pub fn reset(&mut self) {
         self.spans.clear();
+        if self.spans.capacity() > KEPT_ARGS {
+            self.spans = Vec::new();
+        }
         self.missing = 0;
         self.bulk_len = None;
         self.pos = 0;

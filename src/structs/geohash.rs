@@ -41,9 +41,7 @@ impl Point {
 
     /// The middle of the cell with a score, whatever the score is.
     pub fn of_score(score: f64) -> Point {
-        // Negative ones come from sorted sets that hold something else; they count from the top as they do in Redis.
-        let number = if score < 0.0 { score as i64 as u64 } else { score as u64 };
-        let area = Cell::of_number(number, STEP_MAX).area();
+        let area = Cell::of_number(cell_number(score), STEP_MAX).area();
         Point {
             lon: ((area.west + area.east) / 2.0).clamp(-LON_MAX, LON_MAX),
             lat: ((area.south + area.north) / 2.0).clamp(-LAT_MAX, LAT_MAX),
@@ -76,6 +74,19 @@ impl Point {
     /// The distance between the circles of latitude, metres.
     fn lat_distance(&self, other: Point) -> f64 {
         EARTH_RADIUS * (radians(other.lat) - radians(self.lat)).abs()
+    }
+}
+
+/// The number of the cell that a score stands for. Sorted sets may hold something else than places: what is negative
+/// counts from the top and what is too large is 0, as with Redis on x86-64.
+fn cell_number(score: f64) -> u64 {
+    const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0;
+    if score >= TOO_LARGE {
+        0
+    } else if score < 0.0 {
+        score as i64 as u64
+    } else {
+        score as u64
     }
 }
 

@@ -24,10 +24,10 @@ pub mod ziplist;
 pub type FreeJob = Box<dyn Send>;
 
 /// The step of the allocator's small size classes, as it was configured when it was built.
-pub const QUANTUM: usize = 16;
+pub const QUANTUM: usize = 8;
 
-/// The number of bytes the allocator really hands out for a request of `size` bytes: jemalloc's size classes (8, then
-/// eight steps of [`QUANTUM`], then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the
+/// The number of bytes the allocator really hands out for a request of `size` bytes: jemalloc's size classes (eight
+/// steps of [`QUANTUM`], then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the
 /// class is also the capacity it can use in place.
 pub const fn size_class(size: usize) -> usize {
     if size <= 8 {
@@ -49,7 +49,10 @@ mod tests {
             (0, 8),
             (8, 8),
             (9, 16),
-            (33, 48),
+            (41, 48),
+            (49, 56),
+            (65, 80),
+            (33, 40),
             (48, 48),
             (128, 128),
             (129, 160),

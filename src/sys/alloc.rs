@@ -1,6 +1,7 @@
 //! The allocator and what it says of memory: jemalloc, with a count of what is allocated.
 #![allow(unsafe_code)]
 
+use crate::structs::{QUANTUM, size_class};
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::CString;
@@ -42,29 +43,30 @@ fn count(bytes: isize) {
     }
 }
 
+/// The request as it is passed on. Classes are 8 bytes apart, so only those that are multiples of 16 hold blocks with an
+/// alignment of 16, which the allocator's front takes for granted: such requests are made multiples of it.
+#[inline]
+fn fitted(layout: Layout) -> Layout {
+    if layout.align() <= QUANTUM {
+        return layout;
+    }
+    let size = layout.size().next_multiple_of(16);
+    // SAFETY: the alignment is that of a layout; a size that large would have been refused by whoever made that.
+    unsafe { Layout::from_size_align_unchecked(size, layout.align()) }
+}
+
 /// Size class of a request, without asking the allocator for the block.
 #[inline]
 fn class(layout: &Layout) -> isize {
     size_class(layout.size()) as isize
 }
 
-/// The size jemalloc hands out for a request of `size` bytes: classes of 8 (first only), then 16, then four a doubling.
-#[inline]
-pub const fn size_class(size: usize) -> usize {
-    if size <= 8 {
-        return 8;
-    }
-    if size <= 128 {
-        return (size + 15) & !15;
-    }
-    let spacing = 1usize << ((size - 1).ilog2() - 2);
-    (size + spacing - 1) & !(spacing - 1)
-}
-
-// SAFETY: every call goes to jemalloc unchanged; the counter does not touch the memory.
+// SAFETY: every call goes to jemalloc with a size that is the same for the same layout; the counter does not touch the
+// memory.
 unsafe impl GlobalAlloc for Counting {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let layout = fitted(layout);
         count(class(&layout));
         // SAFETY: the caller's contract is jemalloc's.
         unsafe { Jemalloc.alloc(layout) }
@@ -72,6 +74,7 @@ unsafe impl GlobalAlloc for Counting {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let layout = fitted(layout);
         count(class(&layout));
         // SAFETY: as above.
         unsafe { Jemalloc.alloc_zeroed(layout) }
@@ -79,6 +82,7 @@ unsafe impl GlobalAlloc for Counting {
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        let layout = fitted(layout);
         count(-class(&layout));
         // SAFETY: as above.
         unsafe { Jemalloc.dealloc(ptr, layout) }
@@ -86,6 +90,8 @@ unsafe impl GlobalAlloc for Counting {
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let layout = fitted(layout);
+        let new_size = if layout.align() <= QUANTUM { new_size } else { new_size.next_multiple_of(16) };
         count(size_class(new_size) as isize - class(&layout));
         // SAFETY: as above.
         unsafe { Jemalloc.realloc(ptr, layout, new_size) }
@@ -262,6 +268,23 @@ mod tests {
             // SAFETY: nallocx only computes.
             let real = unsafe { tikv_jemalloc_sys::nallocx(size, 0) };
             assert_eq!(size_class(size), real, "size {size}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_aligned_as_asked() {
+        for align in [1, 8, 16, 32, 64, 4096] {
+            for size in 1..200 {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                // SAFETY: the size is not zero, and every block is freed with the layout it was asked with.
+                unsafe {
+                    let at = Counting.alloc(layout);
+                    assert_eq!(at as usize % align, 0, "{size} bytes");
+                    let at = Counting.realloc(at, layout, size + 24);
+                    assert_eq!(at as usize % align, 0, "{size} bytes and 24");
+                    Counting.dealloc(at, Layout::from_size_align(size + 24, align).unwrap());
+                }
+            }
         }
     }
 

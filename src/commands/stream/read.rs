@@ -122,7 +122,7 @@ impl<'a> ReadOptions<'a> {
                 i += 1;
                 o.count = int_arg(args.at(i))?.max(0) as u64;
             } else if more > 0 && option.eq_ignore_ascii_case(b"STREAMS") {
-                if more % 2 != 0 {
+                if !more.is_multiple_of(2) {
                     let (name, symbol) = (ctx.cmd.name, if for_group { '>' } else { '$' });
                     return Err(CmdError::text(format!(
                         "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{symbol}' must be \

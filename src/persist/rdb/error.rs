@@ -1,6 +1,5 @@
 //! What can go wrong while a snapshot is read, and where.
 
-use super::ValueType;
 use std::fmt;
 use std::io;
 use std::panic::Location;
@@ -26,8 +25,6 @@ pub enum ErrorKind {
     Version(i64),
     /// The bytes contradict the format.
     Corrupt(String),
-    /// A well-formed value of a kind this server cannot hold.
-    Unsupported(ValueType),
     /// A byte that is neither an opcode nor a value type.
     UnknownType(u8),
     /// Module data, which needs the module that wrote it. `aux` when it belongs to no key.
@@ -51,7 +48,6 @@ impl Error {
             ErrorKind::Signature
             | ErrorKind::Version(_)
             | ErrorKind::Corrupt(_)
-            | ErrorKind::Unsupported(_)
             | ErrorKind::UnknownType(_)
             | ErrorKind::Module { .. }
             | ErrorKind::Checksum { .. } => true,
@@ -67,9 +63,6 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Signature => f.write_str("Wrong signature trying to load DB from file"),
             ErrorKind::Version(v) => write!(f, "Can't handle RDB format version {v}"),
             ErrorKind::Corrupt(reason) => f.write_str(reason),
-            ErrorKind::Unsupported(t) => {
-                write!(f, "Can't load a value of type {} ({})", *t as u8, t.name())
-            }
             ErrorKind::UnknownType(t) => write!(f, "Unknown RDB encoding type {t}"),
             ErrorKind::Module { name, aux: false } => {
                 write!(f, "The RDB file contains module data I can't load: no matching module type '{name}'")
