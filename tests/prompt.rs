@@ -162,11 +162,14 @@ fn history_remembers_commands_but_no_secrets() {
     let mut t = Terminal::prompt(home.path(), &server);
     t.send("set remembered 1\r");
     t.expect("OK\r\n");
-    for secret in
-        ["auth hunter2", "config set requirepass \"\"", "hello 2 auth default hunter2", "acl setuser eve >hunter2"]
-    {
+    for (secret, answer) in [
+        ("auth hunter2", "(error) ERR AUTH"),
+        ("config set requirepass \"\"", "OK\r\n"),
+        ("hello 2 auth default hunter2", "1) \"server\""),
+        ("acl setuser eve >hunter2", "OK\r\n"),
+    ] {
         t.send(&format!("{secret}\r"));
-        t.expect("> ");
+        t.expect(answer);
     }
     t.send("ping\r");
     t.expect("PONG\r\n");
@@ -231,9 +234,43 @@ fn the_prompt_connects_again() {
     t.expect("Could not connect to Redis");
     t.expect("not connected> ");
     server.restart();
-    t.send("ping\r");
-    t.expect("PONG\r\n");
-    t.expect(&format!("127.0.0.1:{}> ", server.port));
+    t.send("select 3\r");
+    t.expect("[3]> ");
+    // A connection that breaks between two commands is made again, with the database that was chosen.
+    server.kill();
+    server.restart();
+    t.send("set there 1\r");
+    t.expect("OK\r\n");
+    t.expect("[3]> ");
+    let mut c = server.connect();
+    run::<()>(&mut c, &["SELECT", "3"]);
+    assert_eq!(run::<i64>(&mut c, &["GET", "there"]), 1);
+    // Not so inside a transaction, where half of it would be lost.
+    t.send("multi\r");
+    t.expect("(TX)> ");
+    server.kill();
+    server.restart();
+    t.send("incr there\r");
+    t.expect("Error: ");
+    t.send("exists there\r");
+    t.expect("(integer) 0\r\n");
+}
+
+#[test]
+fn what_is_typed_ahead_or_pasted_runs_line_by_line() {
+    let server = TestServer::start(&[]);
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::prompt(home.path(), &server);
+    t.send("incr ahead\rincr ahead\rincr ahead\r");
+    t.expect("(integer) 3\r\n");
+    t.send("\x1b[200~incr pasted\nincr pasted\n\x1b[201~\r");
+    t.expect("(integer) 1\r\n");
+    t.expect("(integer) 2\r\n");
+    t.send("quit\r");
+    t.finish();
+    let history = fs::read_to_string(home.path().join(".rediscli_history")).unwrap();
+    // One that repeats the last is not kept again.
+    assert_eq!(history, "incr ahead\nincr pasted\nquit\n");
 }
 
 /// Two masters that know each other, one with all slots and some keys.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CLI, TestServer, run, wait_for};
+use common::{CLI, TestServer, real_redis, run, wait_for};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -261,7 +261,7 @@ fn a_benchmark_reports_in_the_usual_shapes() {
     let long = benchmark(&server, &["-P", "10", "-x", "set", "k"]).out;
     for part in [
         "====== set k ======\n  100 requests completed in ",
-        "  5 parallel clients\n  36 bytes payload\n  keep alive: 1\n  host configuration \"save\": \n",
+        "  5 parallel clients\n  37 bytes payload\n  keep alive: 1\n  host configuration \"save\": \n",
         "Latency by percentile distribution:\n0.000% <= ",
         "Cumulative distribution of latencies:\n",
         "Summary:\n  throughput summary: ",
@@ -314,6 +314,55 @@ fn a_benchmark_spreads_over_a_cluster() {
     let loaded = benchmark(&server, &["--cluster", "-t", "set,mset", "-r", "100", "-P", "3"]);
     assert_eq!(loaded.code, Some(0), "{}", loaded.err);
     assert!(loaded.out.starts_with("Cluster has 1 master nodes:\n\nMaster 0: "), "{}", loaded.out);
+    assert!(
+        loaded.out.contains("  cluster mode: yes (1 masters)\n  node [0] configuration:\n    save: NONE\n"),
+        "{}",
+        loaded.out
+    );
     let keys: Vec<String> = run(&mut c, &["KEYS", "*"]);
     assert!(keys.len() > 50 && keys.iter().all(|key| key.starts_with("key{")), "{keys:?}");
+}
+
+/// Against a real Redis, as it takes a server with scripts and a debugger for them.
+#[test]
+fn a_script_is_stepped_through() {
+    let Some(redis) = real_redis() else { return };
+    let server = TestServer::start_binary(&redis, &[]);
+    let script = server.dir.path().join("script.lua");
+    fs::write(&script, "local a = redis.call('set', KEYS[1], ARGV[1])\nlocal b = 2\nreturn {a, b, ARGV[2]}\n").unwrap();
+    let args = ["--ldb", "--eval", script.to_str().unwrap(), "k", ",", "v", "w"];
+    let debugged = cli(&server, &args, "s\np a\ne 1 + \"2\"\nc\nget k\n");
+    let expected = "\
+Lua debugging session started, please use:
+quit    -- End the session.
+restart -- Restart the script in debug mode again.
+help    -- Show Lua script debugging commands.
+
+* Stopped at 1, stop reason = step over
+-> 1   local a = redis.call('set', KEYS[1], ARGV[1])
+<redis> set k v
+<reply> \"+OK\"
+* Stopped at 2, stop reason = step over
+-> 2   local b = 2
+<value> {[\"ok\"]=\"OK\"}
+<retval> 3
+
+1) OK
+2) (integer) 2
+3) \"w\"
+
+(Lua debugging session ended -- dataset changes rolled back)
+
+(nil)
+";
+    assert_eq!(debugged.out, expected, "{}", debugged.err);
+    // In the server itself changes stay.
+    let args = ["--ldb-sync-mode", "--eval", script.to_str().unwrap(), "k", ",", "v", "w"];
+    let debugged = cli(&server, &args, "restart\nc\nget k\n").out;
+    assert!(debugged.ends_with("(Lua debugging session ended)\n\n\"v\"\n"), "{debugged}");
+    let alone = cli(&server, &["--ldb", "ping"], "");
+    assert_eq!(
+        (alone.code, alone.err.starts_with("Options --ldb and --ldb-sync-mode require --eval.")),
+        (Some(1), true)
+    );
 }

@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn unknown_options_are_refused() {
         let parsed = |line: &str| parse(line.split_whitespace().map(|w| w.as_bytes().to_vec()).collect());
-        for line in ["--nope x", "-p", "get --csv -n".trim_start_matches("get ")] {
+        for line in ["--nope x", "-p", "--csv -n"] {
             assert!(matches!(parsed(line), Parsed::Misspelt(t) if t.starts_with("Invalid option \"-")), "{line}");
         }
         assert!(matches!(parsed("-n many"), Parsed::Wrong(_)));

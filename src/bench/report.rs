@@ -8,10 +8,11 @@ use hdrhistogram::Histogram;
 
 /// Said once before the tests.
 pub fn announce(options: &Options, nodes: &[Target]) {
-    if options.cluster && !options.csv {
+    if options.cluster {
         println!("Cluster has {} master nodes:\n", nodes.len());
         for (i, node) in nodes.iter().enumerate() {
-            println!("Master {i}: {}", node.name());
+            let id = node.id.as_deref().unwrap_or_default();
+            println!("Master {i}: {id}{}{}", if id.is_empty() { "" } else { " " }, node.name());
         }
         println!();
     }
@@ -61,10 +62,18 @@ fn print_long(options: &Options, nodes: &[Target], workload: &Workload, result: 
     let payload = if options.command.is_empty() { options.data_size } else { workload.request.len() };
     println!("  {payload} bytes payload");
     println!("  keep alive: {}", i32::from(options.keep_alive));
-    for (i, node) in nodes.iter().enumerate() {
-        let place = if options.cluster { format!("node [{i}] configuration") } else { "host configuration".into() };
-        println!("  {place} \"save\": {}", node.save.as_deref().unwrap_or(""));
-        println!("  {place} \"appendonly\": {}", node.appendonly.as_deref().unwrap_or(""));
+    let setting = |value: &Option<String>| value.clone().unwrap_or_default();
+    if options.cluster {
+        println!("  cluster mode: yes ({} masters)", nodes.len());
+        for (i, node) in nodes.iter().enumerate() {
+            let save = setting(&node.save);
+            println!("  node [{i}] configuration:");
+            println!("    save: {}", if save.is_empty() { "NONE" } else { &save });
+            println!("    appendonly: {}", setting(&node.appendonly));
+        }
+    } else if let Some(node) = nodes.first() {
+        println!("  host configuration \"save\": {}", setting(&node.save));
+        println!("  host configuration \"appendonly\": {}", setting(&node.appendonly));
     }
     println!("  multi-thread: {}", if options.threads > 1 { "yes" } else { "no" });
     if options.threads > 1 {

@@ -19,6 +19,8 @@ pub struct Target {
     pub host: String,
     pub port: u16,
     pub socket: Option<PathBuf>,
+    /// Its name in the cluster.
+    pub id: Option<String>,
     /// Hash tags of its slots, in a cluster.
     pub tags: Vec<[u8; 3]>,
     /// What CONFIG says of `save` and `appendonly`, where it says anything.
@@ -133,6 +135,7 @@ pub fn targets(options: &Options) -> Result<Vec<Target>, String> {
         host: options.host.clone(),
         port: options.port,
         socket: options.socket.clone(),
+        id: None,
         tags: Vec::new(),
         save: None,
         appendonly: None,
@@ -174,7 +177,8 @@ fn masters(options: &Options, seed: &Target) -> Result<Vec<Target>, String> {
         let host = node.first().map(Reply::text_lossy).filter(|h| !h.is_empty()).unwrap_or_else(|| seed.host.clone());
         let port = node.get(1).and_then(Reply::integer).unwrap_or(0) as u16;
         let at = targets.iter().position(|t| t.host == host && t.port == port).unwrap_or_else(|| {
-            targets.push(Target { host, port, socket: None, tags: Vec::new(), save: None, appendonly: None });
+            let id = node.get(2).map(Reply::text_lossy);
+            targets.push(Target { host, port, socket: None, id, tags: Vec::new(), save: None, appendonly: None });
             targets.len() - 1
         });
         let slots = from.clamp(0, SLOT_COUNT as i64 - 1) as usize..=to.clamp(0, SLOT_COUNT as i64 - 1) as usize;

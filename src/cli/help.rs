@@ -256,7 +256,7 @@ fn argument(docs: &Reply) -> Argument {
 impl From<&Arg> for Argument {
     fn from(row: &Arg) -> Argument {
         Argument {
-            name: row.name.to_string(),
+            name: row.display.unwrap_or(row.name).to_string(),
             kind: match row.kind {
                 ArgKind::PureToken => Kind::Token,
                 ArgKind::OneOf => Kind::OneOf,

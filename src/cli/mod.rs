@@ -92,6 +92,12 @@ pub fn main() -> i32 {
         if session.connect(false).is_err() {
             return 1;
         }
+        if let Some(kind) = session.opts.debugger {
+            return match modes::debugger::Debugger::new(kind, &file, &command) {
+                Ok(debugger) => prompt::debug(&mut session, &debugger),
+                Err(session::Failed) => 1,
+            };
+        }
         return modes::eval::run(&mut session, &file, &command);
     }
     if command.is_empty() {

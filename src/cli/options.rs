@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::cluster::ClusterOptions;
 use super::format::{Delimiters, OutputMode};
+use super::modes::debugger;
 use super::quote::unquote;
 use super::uri;
 
@@ -111,6 +112,8 @@ pub struct Options {
     pub pipe_timeout_s: u64,
     /// Lua file to run.
     pub eval: Option<Vec<u8>>,
+    /// Debug that file.
+    pub debugger: Option<debugger::Kind>,
     /// A file of hints to check, or one input to show the hint of.
     pub hint_test: Option<HintTest>,
     /// Subcommand of `--cluster` with its arguments.
@@ -157,6 +160,7 @@ impl Default for Options {
             count: 10,
             pipe_timeout_s: 30,
             eval: None,
+            debugger: None,
             hint_test: None,
             cluster: None,
             cluster_options: ClusterOptions::default(),
@@ -379,6 +383,10 @@ static FLAGS: &[Flag] = &[
         set!(|o, v| o.mode = Some(Mode::IntrinsicLatency(unsigned(&v))))),
     flag(&["--eval"], "<file>", "Run the Lua script in a file; a comma parts its keys from its arguments.",
         set!(|o, v| o.eval = Some(v))),
+    flag(&["--ldb"], "", "Step through that script with the server's debugger. It runs in a copy of\nthe server, so that what it changes is lost.",
+        set!(|o| o.debugger = o.debugger.or(Some(debugger::Kind::Forked)))),
+    flag(&["--ldb-sync-mode"], "", "The same in the server itself, which serves nobody else meanwhile.",
+        set!(|o| o.debugger = Some(debugger::Kind::Sync))),
     flag(&["--verbose"], "", "Say more.",
         set!(|o| o.verbose = true)),
     flag(&["--no-auth-warning"], "", "Do not warn about passwords on the command line.",
@@ -484,6 +492,11 @@ pub fn parse(args: Vec<Vec<u8>>) -> Parsed {
     if options.stdin_last && options.stdin_tag.is_some() {
         return Parsed::Fail("Options -x and -X are mutually exclusive.".into());
     }
+    if options.debugger.is_some() && options.eval.is_none() {
+        return Parsed::Fail(
+            "Options --ldb and --ldb-sync-mode require --eval.\nTry redis-cli --help for more information.".into(),
+        );
+    }
     Parsed::Run(Box::new(options), args[at..].to_vec())
 }
 
@@ -581,6 +594,10 @@ mod tests {
             ("-t soon ping", "Invalid connection timeout for -t."),
             ("-2 -3", "Options -2 and -3 are mutually exclusive."),
             ("-c -s /tmp/x", "Options -c and -s are mutually exclusive."),
+            (
+                "--ldb ping",
+                "Options --ldb and --ldb-sync-mode require --eval.\nTry redis-cli --help for more information.",
+            ),
             ("-x -X tag", "Options -x and -X are mutually exclusive."),
         ];
         for (line, expected) in cases {

@@ -3,6 +3,7 @@
 //! On a terminal lines are edited and remembered (`~/.rediscli_history`, one command a line,
 //! or the file that `REDISCLI_HISTFILE` names); elsewhere they are simply read.
 
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +20,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Editor, Helper};
 
 use super::format::OutputMode;
+use super::modes::debugger::{Debugger, PROMPT, Step};
 use super::options::leading_int;
 use super::quote::split_args;
 use super::session::{Failed, Session};
@@ -30,10 +32,34 @@ const HISTORY_LINES: usize = 1000;
 /// Below this a command's time is not worth mentioning.
 const SLOW_COMMAND_MS: u128 = 500;
 
+/// Steps through a script until it has ended, then goes on as [`run`] does. Returns 1 if the script can not be started,
+/// or the link breaks.
+pub fn debug(session: &mut Session, debugger: &Debugger) -> i32 {
+    session.output = OutputMode::Standard;
+    let mut input = Input::open(session);
+    let mut step = debugger.start(session);
+    while let Ok(Step::Stopped) = step {
+        let Some(line) = input.debugger_line() else { return 0 };
+        input.remember(&line);
+        if [&b"quit"[..], b"exit"].iter().any(|word| line.trim_ascii().eq_ignore_ascii_case(word)) {
+            return 0;
+        }
+        step = debugger.execute(session, &line);
+    }
+    match step {
+        Err(Failed) => 1,
+        Ok(_) => read_commands(session, input),
+    }
+}
+
 /// Reads and runs commands until the input ends. Never returns.
 pub fn run(session: &mut Session) -> ! {
+    let input = Input::open(session);
+    read_commands(session, input)
+}
+
+fn read_commands(session: &mut Session, mut input: Input) -> ! {
     session.make_interactive();
-    let mut input = Input::open(session);
     loop {
         session.hold_interrupts(false);
         let line = input.line(session);
@@ -220,6 +246,8 @@ fn dotfile(variable: &str, name: &str) -> Option<PathBuf> {
 
 struct Input {
     lines: InputLines,
+    /// Lines that were pasted behind the one that is being carried out.
+    pasted: VecDeque<Vec<u8>>,
     editor: Option<Editor<Assistant, DefaultHistory>>,
     history_file: Option<PathBuf>,
     preferences: Preferences,
@@ -229,6 +257,7 @@ impl Input {
     fn open(session: &mut Session) -> Input {
         let mut input = Input {
             lines: InputLines::default(),
+            pasted: VecDeque::new(),
             editor: None,
             history_file: None,
             preferences: Preferences { hints: true },
@@ -253,7 +282,7 @@ impl Input {
     }
 
     fn has_line(&self) -> bool {
-        self.lines.has_line()
+        !self.pasted.is_empty() || self.lines.has_line()
     }
 
     fn line(&mut self, session: &Session) -> Option<Vec<u8>> {
@@ -263,9 +292,25 @@ impl Input {
                 if let Some(assistant) = editor.helper_mut() {
                     assistant.hints = self.preferences.hints;
                 }
-                editor.readline(&session.prompt()).ok().map(String::into_bytes)
+                if self.pasted.is_empty() {
+                    let text = editor.readline(&session.prompt()).ok()?;
+                    // What is pasted at once may be many lines.
+                    self.pasted = text.split(['\n', '\r']).map(|line| line.as_bytes().to_vec()).collect();
+                }
+                self.pasted.pop_front()
             }
         }
+    }
+
+    /// A line for the debugger, whose commands the hints do not know.
+    fn debugger_line(&mut self) -> Option<Vec<u8>> {
+        let Some(editor) = &mut self.editor else {
+            return self.lines.next_line();
+        };
+        if let Some(assistant) = editor.helper_mut() {
+            assistant.hints = false;
+        }
+        editor.readline(PROMPT).ok().map(String::into_bytes)
     }
 
     fn remember(&mut self, line: &[u8]) {

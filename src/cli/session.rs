@@ -223,11 +223,11 @@ impl Session {
 
     /// Connects anew.
     pub fn reconnect(&mut self, quiet: bool) -> Result<(), Failed> {
-        if self.conn.take().is_some() {
-            self.db = 0;
-            self.in_multi = false;
-            self.pubsub = false;
-        }
+        // A fresh connection knows nothing of what the last one had been told, however that ended.
+        self.conn = None;
+        self.db = 0;
+        self.in_multi = false;
+        self.pubsub = false;
         self.hold_interrupts(false);
         let (opened, peer) = match &self.opts.socket {
             Some(path) => {
@@ -335,6 +335,7 @@ impl Session {
             return Ok(());
         }
         let mut hops = 0u32;
+        let mut retried = false;
         loop {
             let moved = std::mem::take(&mut self.redirected);
             if moved || self.conn.is_none() {
@@ -347,7 +348,16 @@ impl Session {
                 return Err(Failed);
             }
             if let Err(error) = self.run(args, repeat) {
+                // A server that was restarted, or had enough of an idle client, gets the command again. One that was part of
+                // a transaction means nothing without the others.
+                let lone = self.interactive && !self.in_multi && !self.monitor && !self.pubsub;
                 self.conn = None;
+                if lone && !retried && error.as_ref().is_some_and(LinkError::is_disconnect) {
+                    retried = true;
+                    self.reconnect(false)?;
+                    continue;
+                }
+                self.monitor = false;
                 if let Some(error) = error {
                     complain!("Error: {error}\n");
                 }

@@ -132,8 +132,8 @@ pub const COMMANDS: &[Command] = &[
                 .optional()
                 .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
             arg("store", ArgKind::OneOf).optional().of(&[
-                arg("storekey", ArgKind::Key).token("STORE").spec(1),
-                arg("storedistkey", ArgKind::Key).token("STOREDIST").spec(2),
+                arg("storekey", ArgKind::Key).display("key").token("STORE").spec(1),
+                arg("storedistkey", ArgKind::Key).display("key").token("STOREDIST").spec(2),
             ]),
         ],
         ..Command::ROW
@@ -217,8 +217,8 @@ pub const COMMANDS: &[Command] = &[
                 .optional()
                 .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
             arg("store", ArgKind::OneOf).optional().of(&[
-                arg("storekey", ArgKind::Key).token("STORE").spec(1),
-                arg("storedistkey", ArgKind::Key).token("STOREDIST").spec(2),
+                arg("storekey", ArgKind::Key).display("key").token("STORE").spec(1),
+                arg("storedistkey", ArgKind::Key).display("key").token("STOREDIST").spec(2),
             ]),
         ],
         ..Command::ROW

@@ -16,12 +16,13 @@ const LIMIT: Arg = arg("limit", ArgKind::Block)
     .token("LIMIT")
     .optional()
     .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]);
-const GET: Arg = arg("get-pattern", ArgKind::Pattern).token("GET").spec(1).optional().multiple().multiple_token();
+const GET: Arg =
+    arg("get-pattern", ArgKind::Pattern).display("pattern").token("GET").spec(1).optional().multiple().multiple_token();
 const ORDER: Arg = arg("order", ArgKind::OneOf)
     .optional()
     .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]);
 const ALPHA: Arg = arg("sorting", ArgKind::PureToken).token("ALPHA").optional();
-const BY: Arg = arg("by-pattern", ArgKind::Pattern).token("BY").spec(1).optional();
+const BY: Arg = arg("by-pattern", ArgKind::Pattern).display("pattern").token("BY").spec(1).optional();
 const KEY: Arg = arg("key", ArgKind::Key).spec(0);
 
 const COMPLEXITY: &str = "O(N+M*log(M)) where N is the number of elements and M the number of those in the reply; O(N) \

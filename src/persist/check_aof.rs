@@ -362,13 +362,12 @@ impl Checker<'_> {
         let manifest = match read_manifest(path) {
             Ok(manifest) => manifest,
             Err(e) => {
-                for message in e.messages() {
-                    writeln!(self.out, "{}", message.trim_end())?;
-                }
+                self.out.flush()?;
+                e.log_fatal();
                 return Err(Stop::Exit);
             }
         };
-        let dir = path.parent().unwrap_or(Path::new(""));
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let total = manifest.live_files().count();
         let mut checked = 0;
         if let Some(base) = &manifest.base {

@@ -1,22 +1,24 @@
 //! `--eval file key ... , arg ...`: runs a Lua script from a file.
 
 use crate::cli::connection::describe;
-use crate::cli::session::Session;
+use crate::cli::session::{Failed, Session};
 use crate::cli::term::complain;
 
 /// Sends the script with its keys and arguments, which a lone comma parts.
 pub fn run(session: &mut Session, file: &[u8], words: &[Vec<u8>]) -> i32 {
+    let done = read_command(file, words).and_then(|command| session.issue(&command));
+    i32::from(done.is_err())
+}
+
+/// The EVAL of a script in a file. A file that can not be read is complained about here.
+pub fn read_command(file: &[u8], words: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Failed> {
     let name = String::from_utf8_lossy(file).into_owned();
-    let script = match std::fs::read(&name) {
-        Ok(script) => script,
+    match std::fs::read(&name) {
+        Ok(script) => Ok(command(script, words)),
         Err(error) => {
             complain!("Can't open file '{name}': {}\n", describe(&error));
-            return 1;
+            Err(Failed)
         }
-    };
-    match session.issue(&command(script, words)) {
-        Ok(()) => 0,
-        Err(_) => 1,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What redis-cli does besides running commands: one file a mode or family of modes.
 
+pub mod debugger;
 pub mod eval;
 pub mod hints;
 pub mod keys;

@@ -181,7 +181,7 @@ pub const COMMANDS: &[Command] = &[
                     arg("group", ArgKind::String),
                     arg("id-selector", ArgKind::OneOf)
                         .of(&[arg("id", ArgKind::String), arg("new-id", ArgKind::PureToken).token("$")]),
-                    arg("entriesread", ArgKind::Integer).token("ENTRIESREAD").optional(),
+                    arg("entriesread", ArgKind::Integer).display("entries-read").token("ENTRIESREAD").optional(),
                 ],
                 ..Command::ROW
             },

@@ -18,7 +18,6 @@ pub use decode::{Item, KeyItem, Reader, StringValue, Value};
 pub use dump::{DumpError, check_dump_footer, decode_dump, encode_dump};
 pub use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_int_string, put_len, put_string, put_value};
 pub use error::{Error, ErrorKind};
-pub use skip::Skipped;
 
 /// Version this server writes, and the highest it reads.
 pub const VERSION: u32 = 11;
