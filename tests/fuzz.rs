@@ -152,7 +152,7 @@ fn ziplist(texts: &[&[u8]]) -> Vec<u8> {
         tail = out.len();
         out.push(before);
         match text {
-            [digit @ b'1'..=b'9'] => out.push(0xf1 + digit - b'0'),
+            [digit @ b'1'..=b'9'] => out.push(0xf1 + (digit - b'0')),
             _ => {
                 out.push(text.len() as u8);
                 out.extend_from_slice(text);
@@ -201,7 +201,7 @@ fn payloads() -> Vec<Vec<u8>> {
         (3, b"\x02\x01a\x031.5\x01b\xff"),
         (4, b"\x02\x01a\x021x\x01b\xc1\x05\x05"),
         (5, b"\x02\x01a12345678\x01b\x00\x00\x00\x00\x00\x00\xf0\x3f"),
-        (17, b"\x0d\x0d\x00\x00\x00\x02\x00\x81a\x02\x03\x01\xff"),
+        (17, b"\x0c\x0c\x00\x00\x00\x02\x00\x81a\x02\x03\x01\xff"),
     ] {
         payloads.push([&[kind], body].concat());
     }

@@ -795,7 +795,7 @@ mod tests {
         for (bytes, reason) in [
             (&b"\x03\x01k\x01\x01a\xFD"[..], "Zset with NAN score detected"),
             (b"\x03\x01k\x02\x01a\x011\x01a\x012", "Duplicate zset fields detected"),
-            (b"\x11\x01k\x07\x07\x00\x00\x00\x00\x00\xFE", "Listpack integrity check failed."),
+            (b"\x11\x01k\x07\x07\x00\x00\x00\x00\x00\xFE", "Zset listpack integrity check failed."),
             (b"\x11\x01k\x09\x09\x00\x00\x00\x01\x00\x01\x01\xFF", "Zset listpack integrity check failed."),
         ] {
             assert_eq!(read(bytes).unwrap_err().kind.to_string(), reason);
