@@ -14,6 +14,9 @@ pub const BATCH: usize = 32;
 /// Keys of one request whose memory is asked for.
 const KEYS_PER_REQUEST: usize = 32;
 
+/// Arguments for which room is kept.
+const KEPT_SPANS: usize = 4096;
+
 /// A request that was found, in the order of its client's query buffer.
 #[derive(Debug)]
 pub struct Request {
@@ -53,6 +56,14 @@ impl Ahead {
             self.spans.truncate(first.spans.start);
             self.keys.truncate(first.keys.start);
             self.requests.truncate(len);
+        }
+    }
+
+    /// Forgets all requests, and gives back the memory that an unusually long one took.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+        if self.spans.capacity() > KEPT_SPANS {
+            self.spans.shrink_to(KEPT_SPANS);
         }
     }
 

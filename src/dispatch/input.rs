@@ -53,7 +53,7 @@ impl Server {
         for (id, requests) in ids.iter().zip(found) {
             self.run_input(*id, &mut ahead, requests, serial);
         }
-        ahead.truncate(0);
+        ahead.clear();
         self.ahead = ahead;
     }
 
@@ -62,7 +62,7 @@ impl Server {
     pub fn process_input(&mut self, id: ClientId) {
         let mut ahead = take(&mut self.ahead);
         self.run_input(id, &mut ahead, 0..0, 0);
-        ahead.truncate(0);
+        ahead.clear();
         self.ahead = ahead;
     }
 
