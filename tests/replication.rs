@@ -405,10 +405,11 @@ fn a_replica_hides_what_has_expired_until_the_master_deletes_it() {
     follow(&r, m.port);
     wait_in_sync(&m, &r);
     let mut c = m.connect();
-    run::<()>(&mut c, &["SET", "k", "v", "PX", "300"]);
+    // Long enough for the master to be stopped before, even on a busy machine.
+    run::<()>(&mut c, &["SET", "k", "v", "PX", "2500"]);
     wait_in_sync(&m, &r);
     stop(&m, true);
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(2600));
     let mut replica = r.connect();
     assert_eq!(run::<Option<String>>(&mut replica, &["GET", "k"]), None);
     assert_eq!(run::<i64>(&mut replica, &["DBSIZE"]), 1);
