@@ -1,7 +1,8 @@
 //! Hash commands.
 
+use super::collection::{Found, choose, elements_removed, scan_elements};
 use super::prelude::*;
-use super::scan::{ScanOptions, cursor_arg};
+use super::scan::cursor_arg;
 use super::{int_arg, random_count_arg, reply_item};
 use crate::keyspace::hash::{Hash, HashLimits};
 use crate::keyspace::{Entry, Object};
@@ -9,7 +10,6 @@ use crate::resp::Reply;
 use crate::structs::listpack::Item;
 use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::parse_i64;
-use std::collections::HashSet;
 
 pub const COMMANDS: &[Command] = &[
     Command {
@@ -389,7 +389,6 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn hdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
     let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
@@ -399,11 +398,7 @@ fn hdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let is_empty = hash.is_empty();
     drop(entry);
     if removed > 0 {
-        changed(ctx, key, "hdel", removed);
-        if is_empty {
-            ctx.srv.ks.delete(ctx.db, key, lazy);
-            ctx.srv.ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
-        }
+        elements_removed(ctx, key, (notify::HASH, "hdel"), removed, is_empty);
     }
     ctx.out.int(removed as i64);
     Ok(())
@@ -532,73 +527,24 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// `count` different fields at random, no more than there are.
+/// `count` different fields at random, no more than there are, with their values.
 fn random_fields(hash: &Hash, count: usize) -> Vec<(Item<'_>, Item<'_>)> {
-    /// Above this part of the hash, drawing anew what was drawn already takes longer than going through all.
-    const PART: usize = 3;
-    let len = hash.len();
-    if count == len {
-        return hash.iter().collect();
-    }
-    if let Hash::Table(_) = hash
-        && count.saturating_mul(PART) < len
-    {
-        let mut seen = HashSet::new();
-        let mut fields = Vec::with_capacity(count);
-        while fields.len() < count
-            && let Some((field, value)) = hash.random()
-        {
-            if let Item::Str(bytes) = field
-                && seen.insert(bytes)
-            {
-                fields.push((field, value));
-            }
-        }
-        return fields;
-    }
-    let mut left = count;
-    hash.iter()
-        .enumerate()
-        .filter(|(i, _)| {
-            // Each of those still to come is as likely as the others.
-            let taken = fastrand::usize(..len - i) < left;
-            left -= usize::from(taken);
-            taken
-        })
-        .map(|(_, pair)| pair)
-        .collect()
+    let draw = || hash.random().map(|pair| (pair.0, pair));
+    choose(count, hash.len(), hash.iter(), matches!(hash, Hash::Table(_)).then_some(draw))
 }
 
 fn hscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let mut cursor = cursor_arg(&args[2])?;
+    let cursor = cursor_arg(&args[2])?;
     let entry = ctx.srv.ks.read(ctx.db, &args[1]);
-    let Some(hash) = entry.as_ref().map(|e| hash_of(e)).transpose()? else {
-        ctx.out.array(2);
-        ctx.out.bulk(b"0");
-        ctx.out.array(0);
-        return Ok(());
-    };
-    let options = ScanOptions::parse(args, 3, false)?;
-    let mut found = Reply::default();
-    let (mut count, mut looked_at) = (0, 0);
-    let mut steps = options.count.saturating_mul(10);
-    loop {
-        cursor = hash.scan(cursor, &mut |field, value| {
-            looked_at += 1;
-            if options.matches(field.bytes(&mut IntBuf::new())) {
-                reply_item(&mut found, field);
-                reply_item(&mut found, value);
-                count += 2;
-            }
-        });
-        steps -= 1;
-        if cursor == 0 || looked_at >= options.count || steps <= 0 {
-            break;
+    let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
+    let step = hash.map(|hash| {
+        move |cursor, found: &mut Found<'_>| {
+            hash.scan(cursor, &mut |field, value| {
+                if let Some(reply) = found.look_at(field) {
+                    reply_item(reply, value);
+                }
+            })
         }
-    }
-    ctx.out.array(2);
-    ctx.out.bulk(cursor.to_string().as_bytes());
-    ctx.out.array(count);
-    ctx.out.raw(&found.buf);
-    Ok(())
+    });
+    scan_elements(ctx.out, args, cursor, 2, step)
 }

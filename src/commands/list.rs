@@ -1,5 +1,6 @@
 //! List commands, and what waits for lists to have elements.
 
+use super::collection::{self, MultiPop, wait_for_keys};
 use super::prelude::*;
 use super::{bounded_arg, count_arg, int_arg, reply_item};
 use crate::keyspace::list::{End, List};
@@ -501,26 +502,14 @@ fn push(ctx: &mut Ctx<'_>, args: Args<'_>, end: End, only_existing: bool) -> Cmd
     Ok(())
 }
 
-/// What goes with elements having been taken out of a list: the event, and the end of the key with the last of them.
-fn elements_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
-    let limits = limits(ctx);
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
-    ks.effects.notify(notify::LIST, event, key, ctx.db);
-    let mut is_empty = false;
-    if let Some(entry) = ks.dbs[ctx.db].get_mut(key).as_mut()
-        && let Ok(list) = list_mut(entry)
-    {
-        is_empty = list.is_empty();
-        list.did_shrink(limits);
-    }
-    if is_empty {
-        ks.delete(ctx.db, key, lazy);
-        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
-    } else {
-        ks.signal_modified(ctx.db, key);
-    }
-    ctx.dirty(count as u64);
+/// To be called when elements were taken out of a list: whether it is empty now.
+fn is_used_up(list: &mut List, limits: Limits) -> bool {
+    list.did_shrink(limits);
+    list.is_empty()
+}
+
+fn elements_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
+    collection::elements_removed(ctx, key, (notify::LIST, event), count, is_empty);
 }
 
 fn lpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -532,6 +521,7 @@ fn rpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
+    let limits = limits(ctx);
     if args.len() > 3 {
         return Err(CmdError::wrong_arity(ctx.cmd.name));
     }
@@ -560,8 +550,9 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
             1
         }
     };
+    let is_empty = is_used_up(list, limits);
     drop(entry);
-    elements_removed(ctx, key, pop_event(end), taken);
+    elements_removed(ctx, key, pop_event(end), taken, is_empty);
     Ok(())
 }
 
@@ -693,6 +684,7 @@ fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn ltrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let limits = limits(ctx);
     let (start, stop) = (int_arg(&args[2])?, int_arg(&args[3])?);
     let key = &args[1];
     let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
@@ -704,13 +696,15 @@ fn ltrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (start, kept) = index_range(len, start, stop).unwrap_or((len, 0));
     list.remove_range(start + kept, len - start - kept);
     list.remove_range(0, start);
+    let is_empty = is_used_up(list, limits);
     drop(entry);
-    elements_removed(ctx, key, "ltrim", len - kept);
+    elements_removed(ctx, key, "ltrim", len - kept, is_empty);
     ctx.out.ok();
     Ok(())
 }
 
 fn lrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let limits = limits(ctx);
     let (key, text) = (&args[1], &args[3]);
     let count = int_arg(&args[2])?;
     let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
@@ -718,10 +712,12 @@ fn lrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let max = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
-    let removed = list_mut(&mut entry)?.remove_matching(text, max, count < 0);
+    let list = list_mut(&mut entry)?;
+    let removed = list.remove_matching(text, max, count < 0);
+    let is_empty = removed > 0 && is_used_up(list, limits);
     drop(entry);
     if removed > 0 {
-        elements_removed(ctx, key, "lrem", removed);
+        elements_removed(ctx, key, "lrem", removed, is_empty);
     }
     ctx.out.int(removed as i64);
     Ok(())
@@ -846,42 +842,19 @@ fn move_element(ctx: &mut Ctx<'_>, source: &[u8], target: &[u8], from: End, to: 
     ks.signal_modified(ctx.db, target);
     ks.effects.notify(notify::LIST, push_event(to), target, ctx.db);
     ctx.out.bulk(&text);
-    elements_removed(ctx, source, pop_event(from), 1);
+    // Only now: source and target may be one list.
+    let is_empty = match ks.dbs[ctx.db].get_mut(source) {
+        Some(mut entry) => is_used_up(list_mut(&mut entry)?, limits),
+        None => false,
+    };
+    elements_removed(ctx, source, pop_event(from), 1, is_empty);
     Ok(true)
-}
-
-/// What LMPOP and BLMPOP are to take, from their arguments behind the timeout.
-struct MultiPop<'a> {
-    keys: Args<'a>,
-    end: End,
-    count: usize,
-}
-
-impl<'a> MultiPop<'a> {
-    /// `at`: where the number of keys stands.
-    fn parse(args: Args<'a>, at: usize) -> Result<MultiPop<'a>, CmdError> {
-        let count_of_keys = bounded_arg(&args[at], 1, "ERR numkeys should be greater than 0")? as usize;
-        let end_at = at.checked_add(count_of_keys).and_then(|n| n.checked_add(1)).filter(|n| *n < args.len());
-        let end_at = end_at.ok_or(error::SYNTAX)?;
-        let end = end_arg(&args[end_at])?;
-        let mut count = None;
-        let mut i = end_at + 1;
-        while i < args.len() {
-            match args.get(i + 1) {
-                Some(value) if count.is_none() && args[i].eq_ignore_ascii_case(b"COUNT") => {
-                    count = Some(bounded_arg(value, 1, "ERR count should be greater than 0")? as usize);
-                }
-                _ => return Err(error::SYNTAX),
-            }
-            i += 2;
-        }
-        Ok(MultiPop { keys: args.between(at + 1, end_at), end, count: count.unwrap_or(1) })
-    }
 }
 
 /// Takes elements from the first of the lists that is there, and replies with its key and them. False if none is.
 /// Without a count one element is taken, and stands in the reply as itself.
 fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
+    let limits = limits(ctx);
     for key in keys.iter() {
         let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else { continue };
         let list = list_mut(&mut entry)?;
@@ -894,8 +867,9 @@ fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) 
                 1
             }
         };
+        let is_empty = is_used_up(list, limits);
         drop(entry);
-        elements_removed(ctx, key, pop_event(end), taken);
+        elements_removed(ctx, key, pop_event(end), taken, is_empty);
         let effects = &mut ctx.srv.ks.effects;
         match count {
             Some(_) => effects.replace_with(&[pop_command(end), key, IntBuf::new().format(taken as i64)]),
@@ -907,7 +881,7 @@ fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) 
 }
 
 fn lmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 1)?;
+    let what = MultiPop::parse(args, 1, end_arg)?;
     if !pop_first(ctx, what.keys, what.end, Some(what.count))? {
         ctx.out.null_array();
     }
@@ -915,7 +889,7 @@ fn lmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn blmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 2)?;
+    let what = MultiPop::parse(args, 2, end_arg)?;
     let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
     pop_or_wait(ctx, args, what.keys, what.end, Some(what.count), deadline_ms)
 }
@@ -942,13 +916,8 @@ fn pop_or_wait(
     count: Option<usize>,
     deadline_ms: Option<i64>,
 ) -> CmdResult {
-    if pop_first(ctx, keys, end, count)? {
-        return Ok(());
-    }
-    if ctx.deny_blocking() {
-        ctx.out.null_array();
-    } else {
-        ctx.srv.block_for_keys(ctx.client, args, keys.iter(), LIST, deadline_ms);
+    if !pop_first(ctx, keys, end, count)? {
+        wait_for_keys(ctx, args, keys, LIST, deadline_ms);
     }
     Ok(())
 }

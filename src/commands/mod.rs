@@ -4,6 +4,7 @@ pub mod acl;
 pub mod bitmap;
 pub mod client;
 pub mod cluster;
+pub mod collection;
 pub mod command;
 pub mod config;
 pub mod connection;

@@ -1,7 +1,8 @@
 //! Set commands.
 
+use super::collection::{Found, choose, elements_removed, scan_elements};
 use super::prelude::*;
-use super::scan::{ScanOptions, cursor_arg};
+use super::scan::cursor_arg;
 use super::{bounded_arg, count_arg, random_count_arg, reply_item};
 use crate::keyspace::effects::target;
 use crate::keyspace::set::{Set, SetLimits};
@@ -320,19 +321,8 @@ fn sadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// What goes with members having been taken out of a set: the event, and the end of the key with the last of them.
-fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
-    ks.effects.notify(notify::SET, event, key, ctx.db);
-    let is_empty = ks.dbs[ctx.db].get(key).is_some_and(|e| set_of(e).is_ok_and(Set::is_empty));
-    if is_empty {
-        ks.delete(ctx.db, key, lazy);
-        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
-    } else {
-        ks.signal_modified(ctx.db, key);
-    }
-    ctx.dirty(count as u64);
+fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
+    elements_removed(ctx, key, (notify::SET, event), count, is_empty);
 }
 
 fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -343,9 +333,10 @@ fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     let set = set_mut(&mut entry)?;
     let removed = args.from(2).iter().filter(|m| set.remove(m)).count();
+    let is_empty = set.is_empty();
     drop(entry);
     if removed > 0 {
-        members_removed(ctx, key, "srem", removed);
+        members_removed(ctx, key, "srem", removed, is_empty);
     }
     ctx.out.int(removed as i64);
     Ok(())
@@ -367,10 +358,13 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.out.int(has_member as i64);
         return Ok(());
     }
+    let mut is_empty = false;
     if let Some(mut entry) = ks.dbs[ctx.db].get_mut(source) {
-        set_mut(&mut entry)?.remove(member);
+        let set = set_mut(&mut entry)?;
+        set.remove(member);
+        is_empty = set.is_empty();
     }
-    members_removed(ctx, source, "srem", 1);
+    members_removed(ctx, source, "srem", 1, is_empty);
     let ks = &mut ctx.srv.ks;
     let added = if target_is_there && let Some(mut entry) = ks.dbs[ctx.db].get_mut(target) {
         set_mut(&mut entry)?.add(member, &limits)
@@ -446,15 +440,17 @@ fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
         ctx.out.null();
         return Ok(());
     };
-    let Some(member) = set_mut(&mut entry)?.pop_random() else {
+    let set = set_mut(&mut entry)?;
+    let Some(member) = set.pop_random() else {
         ctx.out.null();
         return Ok(());
     };
+    let is_empty = set.is_empty();
     drop(entry);
     // Chance falls in another way elsewhere.
     ctx.srv.ks.effects.replace_with(&[b"SREM", key, &member]);
     ctx.out.bulk(&member);
-    members_removed(ctx, key, "spop", 1);
+    members_removed(ctx, key, "spop", 1, is_empty);
     Ok(())
 }
 
@@ -484,6 +480,7 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
         return Ok(());
     }
     let popped: Vec<Vec<u8>> = std::iter::from_fn(|| set.pop_random()).take(count).collect();
+    let is_empty = set.is_empty();
     drop(entry);
     ctx.out.set(popped.len());
     popped.iter().for_each(|m| ctx.out.bulk(m));
@@ -493,7 +490,7 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
         ctx.srv.ks.effects.propagate_now(ctx.db, &command);
     }
     ctx.srv.ks.effects.prevented = target::ALL;
-    members_removed(ctx, key, "spop", popped.len());
+    members_removed(ctx, key, "spop", popped.len(), is_empty);
     Ok(())
 }
 
@@ -541,72 +538,22 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// `count` different members at random, no more than there are.
 fn random_members(set: &Set, count: usize) -> Vec<Item<'_>> {
-    /// Above this part of the set, drawing anew what was drawn already takes longer than going through all.
-    const PART: usize = 3;
-    let len = set.len();
-    if count == len {
-        return set.iter().collect();
-    }
-    if let Set::Table(_) = set
-        && count.saturating_mul(PART) < len
-    {
-        let mut seen = HashSet::new();
-        let mut members = Vec::with_capacity(count);
-        while members.len() < count
-            && let Some(item) = set.random()
-        {
-            if let Item::Str(bytes) = item
-                && seen.insert(bytes)
-            {
-                members.push(item);
-            }
-        }
-        return members;
-    }
-    let mut left = count;
-    set.iter()
-        .enumerate()
-        .filter(|(i, _)| {
-            // Each of those still to come is as likely as the others.
-            let taken = fastrand::usize(..len - i) < left;
-            left -= usize::from(taken);
-            taken
-        })
-        .map(|(_, item)| item)
-        .collect()
+    let draw = || set.random().map(|item| (item, item));
+    choose(count, set.len(), set.iter(), matches!(set, Set::Table(_)).then_some(draw))
 }
 
 fn sscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let mut cursor = cursor_arg(&args[2])?;
+    let cursor = cursor_arg(&args[2])?;
     let entry = ctx.srv.ks.read(ctx.db, &args[1]);
-    let Some(set) = entry.as_ref().map(|e| set_of(e)).transpose()? else {
-        ctx.out.array(2);
-        ctx.out.bulk(b"0");
-        ctx.out.array(0);
-        return Ok(());
-    };
-    let options = ScanOptions::parse(args, 3, false)?;
-    let mut found = Reply::default();
-    let (mut count, mut looked_at) = (0, 0);
-    let mut steps = options.count.saturating_mul(10);
-    loop {
-        cursor = set.scan(cursor, &mut |item| {
-            looked_at += 1;
-            if options.matches(item.bytes(&mut IntBuf::new())) {
-                reply_item(&mut found, item);
-                count += 1;
-            }
-        });
-        steps -= 1;
-        if cursor == 0 || looked_at >= options.count || steps <= 0 {
-            break;
+    let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
+    let step = set.map(|set| {
+        move |cursor, found: &mut Found<'_>| {
+            set.scan(cursor, &mut |member| {
+                found.look_at(member);
+            })
         }
-    }
-    ctx.out.array(2);
-    ctx.out.bulk(cursor.to_string().as_bytes());
-    ctx.out.array(count);
-    ctx.out.raw(&found.buf);
-    Ok(())
+    });
+    scan_elements(ctx.out, args, cursor, 1, step)
 }
 
 /// How sets are put together.

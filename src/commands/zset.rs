@@ -1,16 +1,16 @@
 //! Sorted set commands: members, scores and ranks, and what waits for sorted sets to have members. Ranges and joins have
 //! files of their own.
 
+use super::collection::{Found, MultiPop, choose, elements_removed, scan_elements, wait_for_keys};
 use super::list::timeout_arg;
 use super::prelude::*;
-use super::scan::{ScanOptions, cursor_arg};
-use super::{bounded_arg, count_arg, random_count_arg, reply_item};
+use super::scan::cursor_arg;
+use super::{count_arg, random_count_arg, reply_item};
 use crate::keyspace::zset::{Update, Zset, ZsetLimits};
 use crate::keyspace::{Entry, Object};
 use crate::resp::Reply;
 use crate::structs::listpack::Item;
 use crate::structs::numbers::{NumText, f64_text, f64_text_g17, parse_f64};
-use std::collections::HashSet;
 
 pub const COMMANDS: &[Command] = &[
     Command {
@@ -357,19 +357,9 @@ pub fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static str) {
     ctx.out.int(len as i64);
 }
 
-/// What goes with members having been taken out: the event, and the end of the key with the last of them.
-pub fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
-    ks.effects.notify(notify::ZSET, event, key, ctx.db);
-    let is_empty = ks.dbs[ctx.db].get(key).is_some_and(|e| zset_of(e).is_ok_and(Zset::is_empty));
-    if is_empty {
-        ks.delete(ctx.db, key, lazy);
-        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
-    } else {
-        ks.signal_modified(ctx.db, key);
-    }
-    ctx.dirty(count as u64);
+/// What goes with members having been taken out of a sorted set.
+pub fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
+    elements_removed(ctx, key, (notify::ZSET, event), count, is_empty);
 }
 
 /// The options of ZADD.
@@ -523,9 +513,10 @@ fn zrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     let zset = zset_mut(&mut entry)?;
     let removed = args.from(2).iter().filter(|m| zset.remove(m).is_some()).count();
+    let is_empty = zset.is_empty();
     drop(entry);
     if removed > 0 {
-        members_removed(ctx, key, "zrem", removed);
+        members_removed(ctx, key, "zrem", removed, is_empty);
     }
     ctx.out.int(removed as i64);
     Ok(())
@@ -671,8 +662,9 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
         reply_item(out, member);
         out.double(score);
     });
+    let is_empty = zset.is_empty();
     drop(entry);
-    members_removed(ctx, key, end.event(), taken);
+    members_removed(ctx, key, end.event(), taken, is_empty);
     Ok(())
 }
 
@@ -701,8 +693,9 @@ fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) 
             reply_item(out, member);
             out.double(score);
         });
+        let is_empty = zset.is_empty();
         drop(entry);
-        members_removed(ctx, key, end.event(), taken);
+        members_removed(ctx, key, end.event(), taken, is_empty);
         let effects = &mut ctx.srv.ks.effects;
         match count {
             Some(_) => effects.replace_with(&[end.command(), key, IntBuf::new().format(taken as i64)]),
@@ -713,37 +706,8 @@ fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) 
     Ok(false)
 }
 
-/// What ZMPOP and BZMPOP are to take.
-struct MultiPop<'a> {
-    keys: Args<'a>,
-    end: End,
-    count: usize,
-}
-
-impl<'a> MultiPop<'a> {
-    /// `at`: where the number of keys stands.
-    fn parse(args: Args<'a>, at: usize) -> Result<MultiPop<'a>, CmdError> {
-        let count_of_keys = bounded_arg(&args[at], 1, "ERR numkeys should be greater than 0")? as usize;
-        let end_at = at.checked_add(count_of_keys).and_then(|n| n.checked_add(1)).filter(|n| *n < args.len());
-        let end_at = end_at.ok_or(error::SYNTAX)?;
-        let end = End::parse(&args[end_at])?;
-        let mut count = None;
-        let mut i = end_at + 1;
-        while i < args.len() {
-            match args.get(i + 1) {
-                Some(value) if count.is_none() && args[i].eq_ignore_ascii_case(b"COUNT") => {
-                    count = Some(bounded_arg(value, 1, "ERR count should be greater than 0")? as usize);
-                }
-                _ => return Err(error::SYNTAX),
-            }
-            i += 2;
-        }
-        Ok(MultiPop { keys: args.between(at + 1, end_at), end, count: count.unwrap_or(1) })
-    }
-}
-
 fn zmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 1)?;
+    let what = MultiPop::parse(args, 1, End::parse)?;
     if !pop_first(ctx, what.keys, what.end, Some(what.count))? {
         ctx.out.null_array();
     }
@@ -751,7 +715,7 @@ fn zmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn bzmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 2)?;
+    let what = MultiPop::parse(args, 2, End::parse)?;
     let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
     pop_or_wait(ctx, args, what.keys, what.end, Some(what.count), deadline_ms)
 }
@@ -778,13 +742,8 @@ fn pop_or_wait(
     count: Option<usize>,
     deadline_ms: Option<i64>,
 ) -> CmdResult {
-    if pop_first(ctx, keys, end, count)? {
-        return Ok(());
-    }
-    if ctx.deny_blocking() {
-        ctx.out.null_array();
-    } else {
-        ctx.srv.block_for_keys(ctx.client, args, keys.iter(), ZSET, deadline_ms);
+    if !pop_first(ctx, keys, end, count)? {
+        wait_for_keys(ctx, args, keys, ZSET, deadline_ms);
     }
     Ok(())
 }
@@ -827,9 +786,9 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             }
         }
     } else {
-        let wanted = wanted.min(zset.len());
-        members_header(out, wanted, with_scores);
-        random_members(zset, wanted, |member, score| reply_member(out, member, score, with_scores));
+        let members = random_members(zset, wanted.min(zset.len()));
+        members_header(out, members.len(), with_scores);
+        members.into_iter().for_each(|(member, score)| reply_member(out, member, score, with_scores));
     }
     drop(entry);
     if over {
@@ -838,63 +797,29 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// Shows `count` different members at random to `f`, no more than there are.
-fn random_members(zset: &Zset, count: usize, mut f: impl FnMut(Item<'_>, f64)) {
-    /// Above this part of the members, drawing anew what was drawn already takes longer than going through all.
-    const PART: usize = 3;
-    let len = zset.len();
-    if matches!(zset, Zset::Ordered(_)) && count.saturating_mul(PART) < len {
-        let mut seen = HashSet::new();
-        while seen.len() < count {
-            let rank = fastrand::usize(..len);
-            if seen.insert(rank) {
-                zset.range(rank, 1, false).for_each(|(member, score)| f(member, score));
-            }
-        }
-        return;
-    }
-    let mut left = count;
-    for (i, (member, score)) in zset.iter().enumerate() {
-        // Each of those still to come is as likely as the others.
-        if fastrand::usize(..len - i) < left {
-            left -= 1;
-            f(member, score);
-        }
-    }
+/// `count` different members at random, no more than there are, with their scores.
+fn random_members(zset: &Zset, count: usize) -> Vec<(Item<'_>, f64)> {
+    let draw = || {
+        let rank = fastrand::usize(..zset.len());
+        zset.range(rank, 1, false).next().map(|member| (rank, member))
+    };
+    choose(count, zset.len(), zset.iter(), matches!(zset, Zset::Ordered(_)).then_some(draw))
 }
 
 fn zscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let mut cursor = cursor_arg(&args[2])?;
+    let cursor = cursor_arg(&args[2])?;
     let entry = ctx.srv.ks.read(ctx.db, &args[1]);
-    let Some(zset) = entry.as_ref().map(|e| zset_of(e)).transpose()? else {
-        ctx.out.array(2);
-        ctx.out.bulk(b"0");
-        ctx.out.array(0);
-        return Ok(());
-    };
-    let options = ScanOptions::parse(args, 3, false)?;
-    // Large ones have their scores printed with all digits, small ones as they are stored.
-    let text: fn(f64) -> NumText = if matches!(zset, Zset::Ordered(_)) { f64_text_g17 } else { f64_text };
-    let mut found = Reply::default();
-    let (mut count, mut looked_at) = (0, 0);
-    let mut steps = options.count.saturating_mul(10);
-    loop {
-        cursor = zset.scan(cursor, &mut |member, score| {
-            looked_at += 1;
-            if options.matches(member.bytes(&mut IntBuf::new())) {
-                reply_item(&mut found, member);
-                found.bulk(&text(score));
-                count += 2;
-            }
-        });
-        steps -= 1;
-        if cursor == 0 || looked_at >= options.count || steps <= 0 {
-            break;
+    let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
+    let step = zset.map(|zset| {
+        // Large ones have their scores printed with all digits, small ones as they are stored.
+        let text: fn(f64) -> NumText = if matches!(zset, Zset::Ordered(_)) { f64_text_g17 } else { f64_text };
+        move |cursor, found: &mut Found<'_>| {
+            zset.scan(cursor, &mut |member, score| {
+                if let Some(reply) = found.look_at(member) {
+                    reply.bulk(&text(score));
+                }
+            })
         }
-    }
-    ctx.out.array(2);
-    ctx.out.bulk(cursor.to_string().as_bytes());
-    ctx.out.array(count);
-    ctx.out.raw(&found.buf);
-    Ok(())
+    });
+    scan_elements(ctx.out, args, cursor, 2, step)
 }

@@ -562,9 +562,10 @@ fn remove_range(ctx: &mut Ctx<'_>, args: Args<'_>, by: By, event: &'static str) 
     let (start, count) = bounds.in_zset(zset, false);
     if count < zset.len() {
         zset.remove_range(start, count, &mut |_, _| {});
+        let is_empty = zset.is_empty();
         drop(entry);
         if count > 0 {
-            members_removed(ctx, key, event, count);
+            members_removed(ctx, key, event, count, is_empty);
         }
     } else {
         // All of it: as a whole it can be freed elsewhere.

@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// Requests looked at before they run: about as many as there may be memory accesses under way, twice.
 pub const BATCH: usize = 32;
+/// Clients whose input is read before the first of them is run.
+pub const CLIENTS: usize = 32;
 /// Keys of one request whose memory is asked for.
 const KEYS_PER_REQUEST: usize = 32;
 

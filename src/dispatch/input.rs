@@ -1,7 +1,7 @@
 //! From bytes read to commands run: the loop over a client's query buffer.
 
 use super::admit::Admission;
-use super::ahead::{Ahead, BATCH};
+use super::ahead::{Ahead, BATCH, CLIENTS};
 use super::call::Ctx;
 use super::command::{Group, flag};
 use super::error::CmdError;
@@ -30,9 +30,21 @@ enum Flow {
     Stop,
 }
 
+/// The buffers of a client whose requests run.
+struct Taken {
+    query: Vec<u8>,
+    /// Where unprocessed input begins in `query`.
+    pos: usize,
+    parser: RequestParser,
+    out: Reply,
+    /// The client whose command the loop was in the middle of, and what waits to be pushed to that one.
+    outer: Option<ClientId>,
+    outer_push: Vec<u8>,
+}
+
 impl Server {
-    /// Runs what stands in the query buffers of several clients. Their first requests are found, and the memory of their
-    /// keys is asked for, before any of them runs.
+    /// Runs what stands in the query buffers of up to `CLIENTS` clients. Their first requests are found, and the memory of
+    /// their keys is asked for, before any of them runs.
     pub fn process_inputs(&mut self, ids: &[ClientId]) {
         if let [id] = ids {
             return self.process_input(*id);
@@ -41,17 +53,16 @@ impl Server {
         self.ahead_serial += 1;
         let serial = self.ahead_serial;
         let share = (BATCH / ids.len()).max(1);
-        let mut found = Vec::new();
-        for id in ids {
-            let requests = self.look_ahead(*id, &mut ahead, share);
-            if let Some(c) = self.clients.get_mut(*id).filter(|_| !requests.is_empty()) {
-                c.ahead = serial;
-            }
-            found.push(requests);
+        let mut ends = [0; CLIENTS];
+        for (id, end) in ids.iter().zip(&mut ends) {
+            self.look_ahead(*id, &mut ahead, share, serial);
+            *end = ahead.mark();
         }
         ahead.fetch_entries(0, &self.ks);
-        for (id, requests) in ids.iter().zip(found) {
-            self.run_input(*id, &mut ahead, requests, serial);
+        let mut start = 0;
+        for (id, end) in ids.iter().zip(ends) {
+            self.run_input(*id, &mut ahead, start..end, serial);
+            start = end;
         }
         ahead.clear();
         self.ahead = ahead;
@@ -66,15 +77,18 @@ impl Server {
         self.ahead = ahead;
     }
 
-    /// Finds requests of a client that may run them now.
-    fn look_ahead(&mut self, id: ClientId, ahead: &mut Ahead, count: usize) -> Range<usize> {
+    /// Finds requests of a client that may run them now, under a serial number.
+    fn look_ahead(&mut self, id: ClientId, ahead: &mut Ahead, count: usize, serial: u64) {
         let limits = self.request_limits(id);
         let Server { clients, commands, ks, .. } = self;
-        let Some(c) = clients.get_mut(id) else { return 0..0 };
+        let Some(c) = clients.get_mut(id) else { return };
         if c.is_closing() || c.is(ClientFlags::BLOCKED) || c.resume.is_some() || c.ahead != 0 {
-            return 0..0;
+            return;
         }
-        ahead.look(&c.query, c.query_pos, &mut c.parser, limits, count, (commands, ks, c.db))
+        let found = ahead.look(&c.query, c.query_pos, &mut c.parser, limits, count, (commands, ks, c.db));
+        if !found.is_empty() {
+            c.ahead = serial;
+        }
     }
 
     /// `next`: requests at the beginning of the unprocessed input that were found before, under this serial number.
@@ -88,16 +102,8 @@ impl Server {
             }
         }
         c.ahead = 0;
-        let mut query = take(&mut c.query);
-        let mut parser = take(&mut c.parser);
-        let mut out = take(&mut c.out.cur);
-        let mut pos = take(&mut c.query_pos);
-        c.taken_query = (query.len(), query.capacity());
-        c.query_peak = c.query_peak.max(query.len());
-        // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
-        let outer = self.clients.current.replace(id);
-        let outer_push = take(&mut self.clients.self_push);
-
+        let Some(mut taken) = self.take_buffers(id) else { return };
+        let Taken { query, parser, out, pos, .. } = &mut taken;
         let others = ahead.mark();
         let mut share = COMMANDS_PER_TURN;
         let mut last_plain = None;
@@ -110,13 +116,13 @@ impl Server {
                     break;
                 }
                 if let Some((cmd, args)) = self.clients.get_mut(id).and_then(|c| c.resume.take()) {
-                    self.run_resumed(id, cmd, args.as_args(), &mut out);
-                    self.finish_command(id, &mut out);
+                    self.run_resumed(id, cmd, args.as_args(), out);
+                    self.finish_command(id, out);
                     continue;
                 }
             }
             if next.is_empty() {
-                if pos >= query.len() {
+                if *pos >= query.len() {
                     break;
                 }
                 if share == 0 {
@@ -127,69 +133,69 @@ impl Server {
                 let limits = self.request_limits(id);
                 let db = plain_db.or_else(|| self.clients.get(id).map(|c| c.db)).unwrap_or(0);
                 let Server { commands, ks, .. } = self;
-                next = ahead.look(&query, pos, &mut parser, limits, BATCH.min(share), (commands, ks, db));
+                next = ahead.look(query, *pos, parser, limits, BATCH.min(share), (commands, ks, db));
                 ahead.fetch_entries(next.start, &self.ks);
             }
             if let Some(index) = next.next() {
                 share = share.saturating_sub(1);
                 let request = ahead.request(index);
-                let args = ahead.args(request, &query[pos..]);
+                let args = ahead.args(request, &query[*pos..]);
                 ahead.expect_keys(request, args, &mut self.ks);
                 if let (Some(db), Some(cmd)) = (plain_db, request.cmd)
                     && self.commands.get(cmd).is_plain
                 {
                     last_plain = Some(cmd);
-                    let usual = self.run_plain(id, db, cmd, args, &mut out);
-                    pos += request.consumed;
+                    let usual = self.run_plain(id, db, cmd, args, out);
+                    *pos += request.consumed;
                     if out.buf.len() >= REPLY_CHUNK_BYTES || !usual {
                         self.set_last_command(id, &mut last_plain);
-                        self.finish_command(id, &mut out);
+                        self.finish_command(id, out);
                         plain_db = self.plain_db(id);
                     }
                     continue;
                 }
                 self.set_last_command(id, &mut last_plain);
                 match request.cmd {
-                    Some(cmd) => self.run_resolved(id, cmd, args, &mut out),
-                    None => self.run_request(id, args, &mut out),
+                    Some(cmd) => self.run_resolved(id, cmd, args, out),
+                    None => self.run_request(id, args, out),
                 }
                 self.ks.hashes.clear();
                 if self.is_held_back(id) {
                     next.start -= 1;
                     break;
                 }
-                pos += request.consumed;
-                self.finish_command(id, &mut out);
-                self.input_consumed(id, &query[pos - request.consumed..pos]);
+                *pos += request.consumed;
+                self.finish_command(id, out);
+                self.input_consumed(id, &query[*pos - request.consumed..*pos]);
                 plain_db = self.plain_db(id);
                 continue;
             }
             // What is no whole command in RESP.
             let limits = self.request_limits(id);
-            match parser.parse(&query[pos..], limits) {
+            match parser.parse(&query[*pos..], limits) {
                 Ok(Parsed::Incomplete) => break,
                 // Found once more, by look-ahead.
                 Ok(Parsed::Command { .. }) => parser.reset(),
                 Ok(Parsed::Empty { consumed }) => {
-                    pos += consumed;
+                    *pos += consumed;
                     self.note_empty_request(id);
-                    self.input_consumed(id, &query[pos - consumed..pos]);
+                    self.input_consumed(id, &query[*pos - consumed..*pos]);
                 }
                 Ok(Parsed::Inline { consumed, args }) => {
                     share -= 1;
                     self.set_last_command(id, &mut last_plain);
-                    self.run_request(id, args.as_args(), &mut out);
+                    self.run_request(id, args.as_args(), out);
                     if self.is_held_back(id) {
                         break;
                     }
-                    pos += consumed;
-                    self.finish_command(id, &mut out);
-                    self.input_consumed(id, &query[pos - consumed..pos]);
+                    *pos += consumed;
+                    self.finish_command(id, out);
+                    self.input_consumed(id, &query[*pos - consumed..*pos]);
                     plain_db = self.plain_db(id);
                 }
                 Err(error) => {
-                    self.refuse_protocol(id, &error.0, &query[pos..], &mut out);
-                    pos = query.len();
+                    self.refuse_protocol(id, &error.0, &query[*pos..], out);
+                    *pos = query.len();
                     break;
                 }
             }
@@ -201,7 +207,24 @@ impl Server {
             parser.reset();
         }
         ahead.truncate(others);
+        self.put_buffers_back(id, taken);
+    }
 
+    /// Takes a client's buffers out of it, for as long as its requests run.
+    fn take_buffers(&mut self, id: ClientId) -> Option<Taken> {
+        let c = self.clients.get_mut(id)?;
+        let query = take(&mut c.query);
+        c.taken_query = (query.len(), query.capacity());
+        c.query_peak = c.query_peak.max(query.len());
+        let (parser, out, pos) = (take(&mut c.parser), take(&mut c.out.cur), take(&mut c.query_pos));
+        // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
+        let outer = self.clients.current.replace(id);
+        let outer_push = take(&mut self.clients.self_push);
+        Some(Taken { query, pos, parser, out, outer, outer_push })
+    }
+
+    fn put_buffers_back(&mut self, id: ClientId, taken: Taken) {
+        let Taken { mut query, mut pos, mut parser, mut out, outer, outer_push } = taken;
         self.clients.current = outer;
         let push = std::mem::replace(&mut self.clients.self_push, outer_push);
         give_back_input(&mut query, &mut pos, &mut parser);

@@ -4,6 +4,7 @@ use super::listener::reason;
 use super::reactor::Ready;
 use super::{ClientFlags, ClientId, Conn};
 use crate::dispatch::admit::is_local;
+use crate::dispatch::ahead;
 use crate::server::Server;
 use std::io::{self, Read, Write};
 
@@ -13,8 +14,6 @@ const ACCEPTS_PER_TURN: usize = 1000;
 const READ_BYTES: usize = super::reactor::READ_BUF_BYTES;
 /// Reads from one client in one turn.
 const READS_PER_TURN: usize = 16;
-/// Clients that are read before the first of them is run.
-const CLIENTS_AHEAD: usize = 32;
 /// Bytes written to one client in one turn, so that one large reply does not starve the others.
 const WRITE_BYTES_PER_TURN: usize = 1 << 20;
 
@@ -87,7 +86,7 @@ impl Server {
                 ReadOutcome::Stopped => {}
                 outcome => self.clients.to_run.push((id, outcome == ReadOutcome::More || event.closed)),
             }
-            if self.clients.to_run.len() >= CLIENTS_AHEAD {
+            if self.clients.to_run.len() >= ahead::CLIENTS {
                 self.run_inputs();
             }
         }
@@ -99,7 +98,7 @@ impl Server {
         if batch.is_empty() {
             return;
         }
-        let mut ids = [ClientId { index: 0, generation: 0 }; CLIENTS_AHEAD];
+        let mut ids = [ClientId { index: 0, generation: 0 }; ahead::CLIENTS];
         for (place, (id, _)) in ids.iter_mut().zip(&batch) {
             *place = *id;
         }

@@ -1,0 +1,190 @@
+//! What the commands of lists, sets, hashes and sorted sets have in common.
+
+use super::prelude::*;
+use super::scan::ScanOptions;
+use super::{bounded_arg, reply_item};
+use crate::resp::Reply;
+use crate::structs::listpack::Item;
+use std::collections::HashSet;
+use std::hash::Hash;
+
+/// What goes with `count` elements having been taken out of a key's value: the event, and the end of the key with the
+/// last of them (`is_empty`).
+pub fn elements_removed(
+    ctx: &mut Ctx<'_>,
+    key: &[u8],
+    (class, event): (u32, &'static str),
+    count: usize,
+    is_empty: bool,
+) {
+    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.srv.ks;
+    ks.effects.notify(class, event, key, ctx.db);
+    if is_empty {
+        ks.delete(ctx.db, key, lazy);
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+    } else {
+        ks.signal_modified(ctx.db, key);
+    }
+    ctx.dirty(count as u64);
+}
+
+/// What LMPOP, ZMPOP and their blocking kin are to take: from the first key that has something, at which end, how much.
+pub struct MultiPop<'a, E> {
+    pub keys: Args<'a>,
+    pub end: E,
+    pub count: usize,
+}
+
+impl<'a, E> MultiPop<'a, E> {
+    /// `at`: where the number of keys stands. `end` reads the word behind the keys.
+    pub fn parse(
+        args: Args<'a>,
+        at: usize,
+        end: impl FnOnce(&[u8]) -> Result<E, CmdError>,
+    ) -> Result<MultiPop<'a, E>, CmdError> {
+        let count_of_keys = bounded_arg(&args[at], 1, "ERR numkeys should be greater than 0")? as usize;
+        let end_at = at.checked_add(count_of_keys).and_then(|n| n.checked_add(1)).filter(|n| *n < args.len());
+        let end_at = end_at.ok_or(error::SYNTAX)?;
+        let end = end(&args[end_at])?;
+        let mut count = None;
+        let mut i = end_at + 1;
+        while i < args.len() {
+            match args.get(i + 1) {
+                Some(value) if count.is_none() && args[i].eq_ignore_ascii_case(b"COUNT") => {
+                    count = Some(bounded_arg(value, 1, "ERR count should be greater than 0")? as usize);
+                }
+                _ => return Err(error::SYNTAX),
+            }
+            i += 2;
+        }
+        Ok(MultiPop { keys: args.between(at + 1, end_at), end, count: count.unwrap_or(1) })
+    }
+}
+
+/// Has the client wait until one of the keys holds a value of the type `wanted`; one that may not wait gets "no array".
+pub fn wait_for_keys(
+    ctx: &mut Ctx<'_>,
+    args: Args<'_>,
+    keys: Args<'_>,
+    wanted: &'static str,
+    deadline_ms: Option<i64>,
+) {
+    if ctx.deny_blocking() {
+        ctx.out.null_array();
+    } else {
+        ctx.srv.block_for_keys(ctx.client, args, keys.iter(), wanted, deadline_ms);
+    }
+}
+
+/// `count` different elements at random, no more than the `len` that there are. `draw` gives one at random with what
+/// tells it from the others; `None` where going through `all` is cheap enough.
+pub fn choose<K: Hash + Eq, T>(
+    count: usize,
+    len: usize,
+    all: impl Iterator<Item = T>,
+    draw: Option<impl FnMut() -> Option<(K, T)>>,
+) -> Vec<T> {
+    /// Above this part of the elements, drawing anew what was drawn already takes longer than going through all.
+    const PART: usize = 3;
+    if count == len {
+        return all.collect();
+    }
+    if let Some(mut draw) = draw.filter(|_| count.saturating_mul(PART) < len) {
+        let mut seen = HashSet::new();
+        let mut chosen = Vec::with_capacity(count);
+        while chosen.len() < count
+            && let Some((name, element)) = draw()
+        {
+            if seen.insert(name) {
+                chosen.push(element);
+            }
+        }
+        return chosen;
+    }
+    let mut left = count;
+    let taken = all.enumerate().filter(|(i, _)| {
+        // Each of those still to come is as likely as the others.
+        let taken = fastrand::usize(..len - i) < left;
+        left -= usize::from(taken);
+        taken
+    });
+    taken.map(|(_, element)| element).collect()
+}
+
+/// What one call of SSCAN, HSCAN or ZSCAN finds.
+pub struct Found<'a> {
+    options: ScanOptions<'a>,
+    reply: Reply,
+    matches: usize,
+    looked_at: i64,
+}
+
+impl Found<'_> {
+    /// Looks at an element. If its name matches it is part of the reply, and what else is told of it can be added there.
+    pub fn look_at(&mut self, name: Item<'_>) -> Option<&mut Reply> {
+        self.looked_at += 1;
+        if !self.options.matches(name.bytes(&mut IntBuf::new())) {
+            return None;
+        }
+        self.matches += 1;
+        reply_item(&mut self.reply, name);
+        Some(&mut self.reply)
+    }
+}
+
+/// Goes on from `cursor` until enough elements were looked at, and replies with `width` things for each that matches.
+/// `step` shows some elements and gives the next cursor; without one, there is no value.
+pub fn scan_elements(
+    out: &mut Reply,
+    args: Args<'_>,
+    mut cursor: u64,
+    width: usize,
+    step: Option<impl FnMut(u64, &mut Found<'_>) -> u64>,
+) -> CmdResult {
+    let Some(mut step) = step else {
+        out.array(2);
+        out.bulk(b"0");
+        out.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(args, 3, false)?;
+    let mut found = Found { options, reply: Reply::default(), matches: 0, looked_at: 0 };
+    // Buckets without elements end the call, too, but not as soon.
+    let mut steps = options.count.saturating_mul(10);
+    loop {
+        cursor = step(cursor, &mut found);
+        steps -= 1;
+        if cursor == 0 || found.looked_at >= options.count || steps <= 0 {
+            break;
+        }
+    }
+    out.array(2);
+    out.bulk(cursor.to_string().as_bytes());
+    out.array(found.matches * width);
+    out.raw(&found.reply.buf);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_chosen_differs_and_everything_is_chosen_now_and_then() {
+        for (count, draws) in [(0, false), (1, true), (3, true), (3, false), (9, true), (10, false), (10, true)] {
+            let mut seen = [0; 10];
+            for _ in 0..500 {
+                let draw = || {
+                    let n = fastrand::usize(..10);
+                    Some((n, n))
+                };
+                let chosen = choose(count, 10, 0..10, draws.then_some(draw));
+                assert_eq!(chosen.len(), count);
+                assert_eq!(chosen.iter().collect::<HashSet<_>>().len(), count);
+                chosen.iter().for_each(|n| seen[*n] += 1);
+            }
+            assert!(count == 0 || seen.iter().all(|n| *n > 0), "{seen:?}");
+        }
+    }
+}
