@@ -23,13 +23,13 @@ pub type Native = fn(Call<'_>) -> Answer;
 /// The most slots of the stack that one function may use.
 const STACK_MAX: usize = 8000;
 
-const MESSAGE_MAX: usize = 160;
+const MESSAGE_MAX: usize = 104;
 
 /// An error on its way to the script.
 #[derive(Clone, Copy)]
 pub struct Fault {
     kind: Kind,
-    len: usize,
+    len: u8,
     /// One more than a message may be long, for the NUL behind it.
     text: [u8; MESSAGE_MAX + 1],
 }
@@ -64,8 +64,8 @@ impl Fault {
 
     /// The fault with one more byte of text, which may be any.
     pub fn with_byte(mut self, byte: u8) -> Fault {
-        if self.len < MESSAGE_MAX {
-            self.text[self.len] = byte;
+        if usize::from(self.len) < MESSAGE_MAX {
+            self.text[usize::from(self.len)] = byte;
             self.len += 1;
         }
         self
@@ -79,9 +79,10 @@ impl Fault {
 
 impl fmt::Write for Fault {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let take = text.len().min(MESSAGE_MAX - self.len);
-        self.text[self.len..self.len + take].copy_from_slice(&text.as_bytes()[..take]);
-        self.len += take;
+        let start = usize::from(self.len);
+        let take = text.len().min(MESSAGE_MAX - start);
+        self.text[start..start + take].copy_from_slice(&text.as_bytes()[..take]);
+        self.len = (start + take) as u8;
         Ok(())
     }
 }
@@ -474,7 +475,7 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
             Kind::Type(index) => ffi::luaL_typerror(state, index, text),
             Kind::Error => {
                 ffi::luaL_where(state, 1);
-                ffi::lua_pushlstring_(state, text, fault.len);
+                ffi::lua_pushlstring_(state, text, fault.len.into());
                 ffi::lua_concat(state, 2);
                 ffi::lua_error(state)
             }
