@@ -65,7 +65,10 @@ impl Server {
             c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
             self.clients.want_write(id);
             self.stats.rejected_connections += 1;
+            return;
         }
+        // Whoever connects as a rule has something to say at once.
+        self.clients.want_read(id);
     }
 
     /// Protected mode refuses everyone from elsewhere while the default user has no password.
@@ -247,7 +250,11 @@ impl Server {
     /// Sends what clients have waiting.
     pub fn write_pending(&mut self) {
         let gated = self.is_output_gated();
-        for id in std::mem::take(&mut self.clients.pending_writes) {
+        let replies = std::mem::take(&mut self.clients.pending_writes);
+        // The stream leaves first: whoever has a reply in hand may ask a replica next.
+        self.want_replica_writes();
+        let stream = std::mem::take(&mut self.clients.pending_writes);
+        for id in stream.into_iter().chain(replies) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
                 if !gated {
