@@ -65,7 +65,10 @@ impl Server {
             c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
             self.clients.want_write(id);
             self.stats.rejected_connections += 1;
+            return;
         }
+        // Whoever connects as a rule has something to say at once.
+        self.clients.want_read(id);
     }
 
     /// Protected mode refuses everyone from elsewhere while the default user has no password.
@@ -248,7 +251,10 @@ impl Server {
     pub fn write_pending(&mut self) {
         let gated = self.is_output_gated();
         let mut ids = std::mem::take(&mut self.clients.pending_writes);
-        for id in ids.drain(..) {
+        // The stream leaves first: whoever has a reply in hand may ask a replica next.
+        self.want_replica_writes();
+        let stream = std::mem::take(&mut self.clients.pending_writes);
+        for id in stream.into_iter().chain(ids.drain(..)) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
                 if !gated {
