@@ -48,6 +48,8 @@ struct Taken {
     /// The client whose command the loop was in the middle of, and what waits to be pushed to that one.
     outer: Option<ClientId>,
     outer_push: Vec<u8>,
+    /// All that the client is told in this run, and was told before, is durable.
+    durable: bool,
 }
 
 impl Server {
@@ -110,12 +112,13 @@ impl Server {
         }
         c.ahead = 0;
         let Some(mut taken) = self.take_buffers(id) else { return };
-        let Taken { query, parser, out, pos, .. } = &mut taken;
+        let Taken { query, parser, out, pos, durable, .. } = &mut taken;
         let others = ahead.mark();
         let mut share = COMMANDS_PER_TURN;
         let mut last_plain = None;
         // The database of the client, while nothing keeps plain commands from being run right away.
         let mut plain_db = self.plain_db(id);
+        *durable = self.may_tell_durable(id);
         self.clock.tick_us();
         loop {
             if plain_db.is_none() {
@@ -155,6 +158,9 @@ impl Server {
                     let before = out.buf.len();
                     let usual = self.run_plain(id, db, cmd, args, out);
                     *pos += request.consumed;
+                    if *durable {
+                        *durable = self.tells_only_durable(cmd, args);
+                    }
                     if !usual || is_chunk(&out.buf, before) {
                         self.set_last_command(id, &mut last_plain);
                         self.finish_command(id, out);
@@ -162,6 +168,7 @@ impl Server {
                     }
                     continue;
                 }
+                *durable = false;
                 self.set_last_command(id, &mut last_plain);
                 match request.cmd {
                     Some(cmd) => self.run_resolved(id, cmd, args, out),
@@ -191,6 +198,7 @@ impl Server {
                 }
                 Ok(Parsed::Inline { consumed, args }) => {
                     share -= 1;
+                    *durable = false;
                     self.set_last_command(id, &mut last_plain);
                     self.run_request(id, args.as_args(), out);
                     if self.is_held_back(id) {
@@ -202,6 +210,7 @@ impl Server {
                     plain_db = self.plain_db(id);
                 }
                 Err(error) => {
+                    *durable = false;
                     self.refuse_protocol(id, &error.0, &query[*pos..], out);
                     *pos = query.len();
                     break;
@@ -228,11 +237,11 @@ impl Server {
         // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
         let outer = self.clients.current.replace(id);
         let outer_push = take(&mut self.clients.self_push);
-        Some(Taken { query, pos, parser, out, outer, outer_push })
+        Some(Taken { query, pos, parser, out, outer, outer_push, durable: false })
     }
 
     fn put_buffers_back(&mut self, id: ClientId, taken: Taken) {
-        let Taken { mut query, mut pos, mut parser, mut out, outer, outer_push } = taken;
+        let Taken { mut query, mut pos, mut parser, mut out, outer, outer_push, durable } = taken;
         self.clients.current = outer;
         let push = std::mem::replace(&mut self.clients.self_push, outer_push);
         give_back_input(&mut query, &mut pos, &mut parser);
@@ -251,6 +260,9 @@ impl Server {
         c.reply_peak = c.reply_peak.max(out.buf.len().min(c.out.buffer_size()));
         c.out.cur = out;
         c.out.roll();
+        if durable {
+            c.out.release(c.out.end());
+        }
         if c.conn.is_none() {
             c.out.clear();
         } else if !c.out.is_empty() || c.is(ClientFlags::CLOSE_AFTER_REPLY) {
