@@ -548,21 +548,16 @@ impl Server {
             self.end_caching(id, row);
         }
         let Some(c) = self.clients.get_mut(id) else { return };
-        if c.is(ClientFlags::MULTI) {
-            let is_exec = cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec");
-            let redirected = matches!(error.code(), b"MOVED" | b"ASK" | b"CROSSSLOT" | b"TRYAGAIN" | b"CLUSTERDOWN");
-            if is_exec && redirected {
+        if cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec") {
+            self.discard_transaction(id);
+            if matches!(error.code(), b"MOVED" | b"ASK" | b"CROSSSLOT" | b"TRYAGAIN" | b"CLUSTERDOWN") {
                 // Clients follow a redirection only if they see it as it is.
-                self.discard_transaction(id);
                 return self.write_error(out, &error);
             }
-            if is_exec {
-                self.discard_transaction(id);
-                let text = String::from_utf8_lossy(&error.0).into_owned();
-                error = CmdError::text(format!("EXECABORT Transaction discarded because of: {text}"));
-            } else {
-                c.flags.add(ClientFlags::DIRTY_EXEC);
-            }
+            let reason = String::from_utf8_lossy(error.0.strip_prefix(b"ERR ").unwrap_or(&error.0)).into_owned();
+            error = CmdError::text(format!("EXECABORT Transaction discarded because of: {reason}"));
+        } else if c.is(ClientFlags::MULTI) {
+            c.flags.add(ClientFlags::DIRTY_EXEC);
         }
         let link = ClientFlags::MASTER.union(ClientFlags::AOF).union(ClientFlags::REPLICA);
         if self.clients.get(id).is_some_and(|c| c.is(link)) {
