@@ -20,6 +20,7 @@ use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
 use crate::repl::Repl;
+use crate::script::Scripting;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -53,6 +54,7 @@ pub struct Server {
     pub postponed: Vec<ClientId>,
     pub pubsub: PubSub,
     pub acl: Acl,
+    pub script: Scripting,
     /// Nested calls: above 0 within a transaction or script.
     pub depth: usize,
     /// The default user has a password.
@@ -108,6 +110,7 @@ impl Server {
             postponed: Vec::new(),
             pubsub: PubSub::default(),
             acl: Acl::default(),
+            script: Scripting::default(),
             depth: 0,
             run_id: random_hex_40(),
             started_ms: now_ms,
@@ -235,6 +238,12 @@ impl Server {
     }
 
     fn before_sleep(&mut self) {
+        if self.script_is_busy() {
+            // It is in the middle of something: nothing but bytes moves.
+            self.flush_aof();
+            self.write_pending();
+            return self.free_closing();
+        }
         self.process_unblocked();
         self.keyspace_before_sleep();
         self.rooms_before_sleep();
@@ -251,6 +260,9 @@ impl Server {
     }
 
     fn run_timers(&mut self) {
+        if self.script_is_busy() {
+            return;
+        }
         self.expire_blocked();
         self.expire_pauses();
         self.rooms_timers();
