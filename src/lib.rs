@@ -21,3 +21,4 @@ pub mod server;
 pub mod startup;
 pub mod structs;
 pub mod sys;
+pub mod tracking;

@@ -26,6 +26,7 @@ use crate::sys::background::Background;
 use crate::sys::clock::Clock;
 use crate::sys::process::OomScore;
 use crate::sys::watchdog;
+use crate::tracking::Tracking;
 use std::io;
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ pub struct Server {
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
     pub pubsub: PubSub,
+    pub tracking: Tracking,
     pub acl: Acl,
     pub script: Scripting,
     /// Nested calls: above 0 within a transaction or script.
@@ -109,6 +111,7 @@ impl Server {
             repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             pubsub: PubSub::default(),
+            tracking: Tracking::default(),
             acl: Acl::default(),
             script: Scripting::default(),
             depth: 0,
@@ -249,6 +252,7 @@ impl Server {
         self.rooms_before_sleep();
         self.drain_effects();
         self.serve_ready_keys();
+        self.broadcast_invalidations();
         // What was executed reaches the disk first, if it is to: then replies may leave.
         let start_us = self.clock.tick_us();
         self.flush_aof();

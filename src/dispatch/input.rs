@@ -313,9 +313,11 @@ impl Server {
         if (self.cfg.maxmemory != 0 || self.ks.eviction.tight)
             && let Err(error) = self.check_memory(id, row, row.has(flag::DENYOOM), false)
         {
+            self.push_before_reply(out);
             self.reject(id, Some(cmd), error, out);
             return false;
         }
+        self.push_before_reply(out);
         if self.bus.is_some()
             && let Err(error) = self.check_slot(id, cmd, args)
         {
@@ -422,7 +424,9 @@ impl Server {
     }
 
     pub(super) fn run_resolved(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
-        match self.admit(id, cmd, args) {
+        let admission = self.admit(id, cmd, args);
+        self.push_before_reply(out);
+        match admission {
             Admission::Run => self.call_outermost(id, cmd, args, out),
             Admission::Queue => {
                 let flags = self.flags_of_call(self.commands.get(cmd).row, args);
@@ -471,6 +475,10 @@ impl Server {
             out.buf.truncate(mark);
         }
         let Some(c) = self.clients.get_mut(id) else { return };
+        if c.tracking.is_some() {
+            self.end_caching(id, Some(row));
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
         let asking_now = row.name == "asking";
         if !asking_now && c.is(ClientFlags::ASKING) {
             c.flags.remove(ClientFlags::ASKING);
@@ -482,6 +490,13 @@ impl Server {
     fn is_silent(&self, id: ClientId) -> bool {
         let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP).union(ClientFlags::MASTER);
         self.clients.get(id).is_none_or(|c| c.is(silent) || c.conn.is_none())
+    }
+
+    /// What making room for a command had to tell its client comes before its reply.
+    fn push_before_reply(&mut self, out: &mut Reply) {
+        if !self.clients.self_push.is_empty() {
+            out.raw(&take(&mut self.clients.self_push));
+        }
     }
 
     /// Per-command flags that end with the command.
@@ -512,6 +527,10 @@ impl Server {
             self.commands.stats_mut(cmd).rejected += 1;
         }
         let mut error = error;
+        if self.is_anyone_tracking() {
+            let row = cmd.map(|cmd| self.commands.get(cmd).row);
+            self.end_caching(id, row);
+        }
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.is(ClientFlags::MULTI) {
             let is_exec = cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec");

@@ -247,6 +247,9 @@ impl super::Keyspace {
         if !self.delete(db, key, lazy) {
             return;
         }
+        if let Some(modified) = self.effects.modified_keys.last_mut() {
+            modified.by_command = false;
+        }
         self.stats.evicted += 1;
         self.effects.notify(notify::EVICTED, "evicted", key, db);
         self.effects.propagate_now(db, &[if lazy { b"UNLINK" } else { b"DEL" }, key]);

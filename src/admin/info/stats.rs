@@ -98,9 +98,9 @@ impl Server {
     }
     // tracking
     fn info_tracking_stats(&self, out: &mut InfoText) {
-        out.field("tracking_total_keys", 0);
-        out.field("tracking_total_items", 0);
-        out.field("tracking_total_prefixes", 0);
+        out.field("tracking_total_keys", self.tracking.total_keys());
+        out.field("tracking_total_items", self.tracking.total_items());
+        out.field("tracking_total_prefixes", self.tracking.total_prefixes());
     }
     // acl
     fn info_acl_stats(&self, out: &mut InfoText) {
