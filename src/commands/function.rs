@@ -14,7 +14,11 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RW|key::ACCESS|key::UPDATE, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::new(
+            key::RW | key::ACCESS | key::UPDATE,
+            Begin::Index(2),
+            Find::KeyNum { keynum: 0, first: 1, step: 1 },
+        )],
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the function.",
@@ -33,7 +37,7 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RO|key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the function.",
@@ -65,9 +69,7 @@ pub const COMMANDS: &[Command] = &[
                 complexity: "O(1)",
                 summary: "Deletes a library and its functions.",
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-                args: &[
-                    arg("library-name", ArgKind::String),
-                ],
+                args: &[arg("library-name", ArgKind::String)],
                 ..Command::ROW
             },
             Command {
@@ -93,12 +95,10 @@ pub const COMMANDS: &[Command] = &[
                 complexity: "O(N) where N is the number of functions deleted",
                 summary: "Deletes all libraries.",
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-                args: &[
-                    arg("flush-type", ArgKind::OneOf).optional().of(&[
-                        arg("async", ArgKind::PureToken).token("ASYNC"),
-                        arg("sync", ArgKind::PureToken).token("SYNC"),
-                    ]),
-                ],
+                args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
+                    arg("async", ArgKind::PureToken).token("ASYNC"),
+                    arg("sync", ArgKind::PureToken).token("SYNC"),
+                ])],
                 ..Command::ROW
             },
             Command {

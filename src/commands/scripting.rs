@@ -13,7 +13,11 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RW|key::ACCESS|key::UPDATE, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::new(
+            key::RW | key::ACCESS | key::UPDATE,
+            Begin::Index(2),
+            Find::KeyNum { keynum: 0, first: 1, step: 1 },
+        )],
         group: Group::Scripting,
         since: "2.6.0",
         complexity: "Depends on the script.",
@@ -32,7 +36,7 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RO|key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the script.",
@@ -51,7 +55,11 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RW|key::ACCESS|key::UPDATE, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::new(
+            key::RW | key::ACCESS | key::UPDATE,
+            Begin::Index(2),
+            Find::KeyNum { keynum: 0, first: 1, step: 1 },
+        )],
         group: Group::Scripting,
         since: "2.6.0",
         complexity: "Depends on the script.",
@@ -70,7 +78,7 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RO|key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the script.",
@@ -101,13 +109,11 @@ pub const COMMANDS: &[Command] = &[
                 since: "3.2.0",
                 complexity: "O(1)",
                 summary: "Sets the debug mode of the scripts that follow.",
-                args: &[
-                    arg("mode", ArgKind::OneOf).of(&[
-                        arg("yes", ArgKind::PureToken).token("YES"),
-                        arg("sync", ArgKind::PureToken).token("SYNC"),
-                        arg("no", ArgKind::PureToken).token("NO"),
-                    ]),
-                ],
+                args: &[arg("mode", ArgKind::OneOf).of(&[
+                    arg("yes", ArgKind::PureToken).token("YES"),
+                    arg("sync", ArgKind::PureToken).token("SYNC"),
+                    arg("no", ArgKind::PureToken).token("NO"),
+                ])],
                 ..Command::ROW
             },
             Command {
@@ -121,9 +127,7 @@ pub const COMMANDS: &[Command] = &[
                 complexity: "O(N) where N is the number of scripts asked for",
                 summary: "Tells which scripts are cached.",
                 tips: &["request_policy:all_shards", "response_policy:agg_logical_and"],
-                args: &[
-                    arg("sha1", ArgKind::String).multiple(),
-                ],
+                args: &[arg("sha1", ArgKind::String).multiple()],
                 ..Command::ROW
             },
             Command {
@@ -138,12 +142,10 @@ pub const COMMANDS: &[Command] = &[
                 summary: "Removes all scripts from the cache.",
                 tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
                 history: &["6.2.0"],
-                args: &[
-                    arg("flush-type", ArgKind::OneOf).since("6.2.0").optional().of(&[
-                        arg("async", ArgKind::PureToken).token("ASYNC"),
-                        arg("sync", ArgKind::PureToken).token("SYNC"),
-                    ]),
-                ],
+                args: &[arg("flush-type", ArgKind::OneOf).since("6.2.0").optional().of(&[
+                    arg("async", ArgKind::PureToken).token("ASYNC"),
+                    arg("sync", ArgKind::PureToken).token("SYNC"),
+                ])],
                 ..Command::ROW
             },
             Command {
@@ -182,9 +184,7 @@ pub const COMMANDS: &[Command] = &[
                 complexity: "O(N) where N is the length of the script in bytes",
                 summary: "Puts a script into the cache.",
                 tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-                args: &[
-                    arg("script", ArgKind::String),
-                ],
+                args: &[arg("script", ArgKind::String)],
                 ..Command::ROW
             },
         ],

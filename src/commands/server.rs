@@ -122,7 +122,9 @@ fn shutdown(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !flags.now && ctx.c().is(ClientFlags::DENY_BLOCKING) {
         return Err(CmdError::of("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client"));
     }
-    if !flags.nosave && let Some(error) = ctx.srv.script_busy_error() {
+    if !flags.nosave
+        && let Some(error) = ctx.srv.script_busy_error()
+    {
         return Err(error);
     }
     // There is no reply to a shutdown that succeeds: the client waits for the connection to end.

@@ -85,7 +85,7 @@ impl Server {
             self.propagate_call(db, args, self.ks.effects.dirty > dirty_before);
         }
         if self.ks.effects.wants_modified {
-            self.track_call(id, row, args);
+            self.track_call(self.caller_behind(id), row, args);
         }
         let effects = &mut self.ks.effects;
         effects.replacement = replacement;

@@ -16,7 +16,8 @@ const REDIS_VERSION_NUM: f64 = 0x0007_0206 as f64;
 type Function = unsafe extern "C-unwind" fn(*mut lua_State) -> c_int;
 
 /// What every `redis` has, that of loading libraries too.
-const LOG_LEVELS: &[(&CStr, f64)] = &[(c"LOG_DEBUG", 0.0), (c"LOG_VERBOSE", 1.0), (c"LOG_NOTICE", 2.0), (c"LOG_WARNING", 3.0)];
+const LOG_LEVELS: &[(&CStr, f64)] =
+    &[(c"LOG_DEBUG", 0.0), (c"LOG_VERBOSE", 1.0), (c"LOG_NOTICE", 2.0), (c"LOG_WARNING", 3.0)];
 
 /// Where commands are propagated to; the bits are those of `effects::target`.
 const REPL_TARGETS: &[(&CStr, f64)] =
@@ -158,7 +159,8 @@ unsafe extern "C-unwind" fn pcall(state: *mut lua_State) -> c_int {
 
 /// Runs the command that stands on the stack and leaves its reply there, or an error.
 unsafe fn run_command(state: *mut lua_State, raises: bool) -> End {
-    const RECURSIVE: &[u8] = b"luaRedisGenericCommand() recursive call detected. Are you doing funny stuff with Lua debug hooks?";
+    const RECURSIVE: &[u8] =
+        b"luaRedisGenericCommand() recursive call detected. Are you doing funny stuff with Lua debug hooks?";
     let failed = if raises { End::Raise } else { End::Value };
     // SAFETY: the buffers are the bridge's, so an error raised for want of memory leaves nothing behind; `in_call` keeps
     // everyone else from them meanwhile. The server is used by nobody else while Lua runs.

@@ -119,10 +119,7 @@ mod tests {
         assert_eq!(error(b"#!lua name=x"), "Invalid library metadata");
         assert_eq!(error(b"#!lua\n"), "Library name was not given");
         assert_eq!(error(b"#!lua foo=x\n"), "Invalid metadata value given: foo=x");
-        assert_eq!(
-            error(b"#!lua name=a name=b\n"),
-            "Invalid metadata value, name argument was given multiple times"
-        );
+        assert_eq!(error(b"#!lua name=a name=b\n"), "Invalid metadata value, name argument was given multiple times");
         assert!(is_valid_name(b"a_1") && !is_valid_name(b"") && !is_valid_name(b"a-b"));
     }
 }

@@ -177,7 +177,9 @@ impl Libraries {
         };
         self.iter()
             .map(|l| {
-                size_of::<Library>() + l.code.capacity() + l.name.capacity() * 2
+                size_of::<Library>()
+                    + l.code.capacity()
+                    + l.name.capacity() * 2
                     + l.functions.iter().map(of_function).sum::<usize>()
             })
             .sum()

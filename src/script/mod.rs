@@ -127,6 +127,14 @@ impl Server {
         self.script.running.as_ref().map(|r| r.caller)
     }
 
+    /// The client that commands of this one are run for: for that of scripts, who called the script.
+    pub fn caller_behind(&self, id: ClientId) -> ClientId {
+        match &self.script.running {
+            Some(running) if running.client == id => running.caller,
+            _ => id,
+        }
+    }
+
     /// The flags of a command as its arguments make them: those that run scripts do what the script says it does.
     pub fn flags_of_call(&self, row: &Command, args: Args<'_>) -> u32 {
         if row.acl & cat::SCRIPTING == 0 {

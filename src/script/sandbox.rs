@@ -367,11 +367,9 @@ unsafe fn replace_functions(state: *mut lua_State, globals: c_int, bridge: *cons
         ffi::lua_getfield(state, globals, c"next".as_ptr());
         ffi::lua_pushcclosure(state, pairs, 1);
         ffi::lua_setfield(state, globals, c"pairs".as_ptr());
-        for (name, function) in [
-            (c"pcall", protected_call as ffi::lua_CFunction),
-            (c"load", load_pieces),
-            (c"loadstring", load_string),
-        ] {
+        for (name, function) in
+            [(c"pcall", protected_call as ffi::lua_CFunction), (c"load", load_pieces), (c"loadstring", load_string)]
+        {
             ffi::lua_pushcfunction(state, function);
             ffi::lua_setfield(state, globals, name.as_ptr());
         }
