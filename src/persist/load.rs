@@ -338,6 +338,11 @@ impl Server {
             }
             ErrorKind::Corrupt(_) | ErrorKind::UnknownType(_) | ErrorKind::Module { .. } => {}
         }
+        if self.depth > 0 && matches!(origin, Origin::File(_)) {
+            // Within a command, which reports it.
+            log::debug!("{error}");
+            return false;
+        }
         match origin {
             Origin::Socket if error.is_corruption() => {
                 log::warn!("{error}. Failure loading rdb format");
