@@ -20,6 +20,7 @@ use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
 use crate::repl::Repl;
+use crate::script::Scripting;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -55,6 +56,7 @@ pub struct Server {
     pub pubsub: PubSub,
     pub tracking: Tracking,
     pub acl: Acl,
+    pub script: Scripting,
     /// Nested calls: above 0 within a transaction or script.
     pub depth: usize,
     /// The default user has a password.
@@ -111,6 +113,7 @@ impl Server {
             pubsub: PubSub::default(),
             tracking: Tracking::default(),
             acl: Acl::default(),
+            script: Scripting::default(),
             depth: 0,
             run_id: random_hex_40(),
             started_ms: now_ms,
@@ -238,6 +241,12 @@ impl Server {
     }
 
     fn before_sleep(&mut self) {
+        if self.script_is_busy() {
+            // It is in the middle of something: nothing but bytes moves.
+            self.flush_aof();
+            self.write_pending();
+            return self.free_closing();
+        }
         self.process_unblocked();
         self.keyspace_before_sleep();
         self.rooms_before_sleep();
@@ -255,6 +264,9 @@ impl Server {
     }
 
     fn run_timers(&mut self) {
+        if self.script_is_busy() {
+            return;
+        }
         self.expire_blocked();
         self.expire_pauses();
         self.rooms_timers();

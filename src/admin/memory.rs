@@ -157,10 +157,6 @@ impl Server {
     pub fn aof_buffer_memory(&self) -> usize {
         self.persist.aof.buf.capacity()
     }
-    // script
-    pub fn script_memory(&self) -> ScriptMemory {
-        ScriptMemory::default()
-    }
     /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
     pub fn memory_not_counted(&self) -> usize {
         self.aof_buffer_memory() + self.repl.memory_not_counted()

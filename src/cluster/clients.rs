@@ -1,7 +1,7 @@
 //! What the rest of the server asks of the cluster: may this request be served here, who hears a published message.
 
 use super::routing::{Refusal, Request};
-use super::slots::SlotSet;
+use super::slots::{Slot, SlotSet};
 use crate::dispatch::CmdError;
 use crate::dispatch::command::flag;
 use crate::dispatch::table::CmdRef;
@@ -15,21 +15,26 @@ const ON_SHARD_CHANNELS: [&str; 3] = ["ssubscribe", "sunsubscribe", "spublish"];
 impl Server {
     /// In cluster mode: is this the node to serve the command? For EXEC, all that was queued counts.
     pub fn check_cluster_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
-        let (Some(machine), Some(client)) = (self.cluster(), self.clients.get(id)) else { return Ok(()) };
+        self.cluster_route(id, cmd, args).map(|_| ()).map_err(|refusal| self.cluster_refusal(refusal))
+    }
+
+    /// The same, with the slot of the keys if there are any.
+    pub fn cluster_route(&self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<Option<Slot>, Refusal> {
+        let (Some(machine), Some(client)) = (self.cluster(), self.clients.get(id)) else { return Ok(None) };
         let row = self.commands.get(cmd).row;
         let is_exec = row.name == "exec";
         if is_exec && !client.is(ClientFlags::MULTI) {
-            return Ok(());
+            return Ok(None);
         }
         if !is_exec && row.keys.is_empty() && row.get_keys.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let db = &self.ks.dbs[0];
         let now_ms = self.clock.ms();
         let exists = |key: &[u8]| db.get(key).is_some_and(|e| e.expire_ms().is_none_or(|at| at >= now_ms));
         let shard_channels = ON_SHARD_CHANNELS.contains(&row.name);
         let mut routing = machine.routing(shard_channels);
-        let mut flags = row.flags;
+        let mut flags = self.flags_of_call(row, args);
         if is_exec {
             flags |= client.multi.flags;
             for queued in &client.multi.queued {
@@ -55,10 +60,7 @@ impl Server {
             asking: client.is(ClientFlags::ASKING) || row.flags & flag::ASKING != 0,
             readonly: client.is(ClientFlags::READONLY),
         };
-        match routing.decide(&request) {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(self.cluster_refusal(refusal)),
-        }
+        routing.decide(&request)
     }
 
     /// The error reply for a refusal. The bus is not TLS, so neither is the port that is named.

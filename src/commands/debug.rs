@@ -256,6 +256,19 @@ const SUBCOMMANDS: &[DebugSub] = &[
         ],
     },
     DebugSub {
+        name: "set-disable-deny-scripts",
+        args: 1..=1,
+        run: |ctx, args| {
+            ctx.srv.script.deny_disabled = switch(&args[2]);
+            ctx.out.ok();
+            Ok(())
+        },
+        help: &[
+            "SET-DISABLE-DENY-SCRIPTS <0|1>",
+            "    Let scripts call what is not for scripts, or forbid it as usual.",
+        ],
+    },
+    DebugSub {
         name: "sleep",
         args: 1..=1,
         run: sleep,

@@ -23,7 +23,7 @@ pub const COMMANDS: &[Command] = &[
         name: "pfcount",
         run: Some(pfcount),
         arity: -2,
-        flags: flag::READONLY,
+        flags: flag::MAY_REPLICATE | flag::READONLY,
         acl: cat::HYPERLOGLOG,
         keys: &[KeySpec::range(key::RW | key::ACCESS, 1, -1, 1)],
         group: Group::Hyperloglog,

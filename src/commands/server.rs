@@ -89,7 +89,8 @@ fn info(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn time(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.clock.tick_us();
-    let us = ctx.srv.clock.us();
+    // To a script, time stands still.
+    let us = ctx.srv.script.running.as_ref().map_or(ctx.srv.clock.us(), |r| r.time_us);
     ctx.out.array(2);
     ctx.out.bulk_int(us / 1_000_000);
     ctx.out.bulk_int(us % 1_000_000);
@@ -121,6 +122,11 @@ fn shutdown(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     if !flags.now && ctx.c().is(ClientFlags::DENY_BLOCKING) {
         return Err(CmdError::of("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client"));
+    }
+    if !flags.nosave
+        && let Some(error) = ctx.srv.script_busy_error()
+    {
+        return Err(error);
     }
     // There is no reply to a shutdown that succeeds: the client waits for the connection to end.
     let state = BlockState { kind: BlockKind::Shutdown, deadline_ms: None, command: None };

@@ -42,13 +42,14 @@ impl Server {
         let obeyed = c.is(ClientFlags::MASTER.union(ClientFlags::AOF));
 
         // A queued transaction counts as what its commands do.
-        let flags = if row.name == "exec" { row.flags | c.multi.flags } else { row.flags };
+        let own_flags = self.flags_of_call(row, args);
+        let flags = if row.name == "exec" { row.flags | c.multi.flags } else { own_flags };
         let is_write = flags & flag::WRITE != 0;
         let may_replicate = flags & (flag::WRITE | flag::MAY_REPLICATE) != 0;
         let denies_oom = flags & flag::DENYOOM != 0;
-        let denies_stale = (row.flags & flag::STALE == 0) || (row.name == "exec" && self.multi_lacks(c, flag::STALE));
-        let denies_loading =
-            (row.flags & flag::LOADING == 0) || (row.name == "exec" && self.multi_lacks(c, flag::LOADING));
+        let lacking = !own_flags | if row.name == "exec" { c.multi.lacking } else { 0 };
+        let denies_stale = lacking & flag::STALE != 0;
+        let denies_loading = lacking & flag::LOADING != 0;
 
         if self.must_authenticate(c) && !row.has(flag::NO_AUTH) {
             return Err(error::NO_AUTH);
@@ -89,6 +90,11 @@ impl Server {
         if denies_loading && self.is_loading() && !c.is(ClientFlags::AOF) && !self.loading_allows(row) {
             return Err(error::LOADING);
         }
+        if !row.has(flag::ALLOW_BUSY)
+            && let Some(error) = self.script_busy_error()
+        {
+            return Err(error);
+        }
         if c.is(ClientFlags::REPLICA) && flags & (flag::WRITE | flag::READONLY) != 0 {
             return Err(CmdError::of("ERR Replica can't interact with the keyspace"));
         }
@@ -108,11 +114,6 @@ impl Server {
     /// Whether the client has yet to authenticate.
     pub fn must_authenticate(&self, c: &Client) -> bool {
         self.auth_required && !c.is(ClientFlags::AUTHENTICATED) && c.conn.is_some() && !c.is(ClientFlags::MASTER)
-    }
-
-    /// Some queued command lacks this flag.
-    fn multi_lacks(&self, c: &Client, flag: u32) -> bool {
-        c.multi.queued.iter().any(|q| !self.commands.get(q.cmd).row.has(flag))
     }
 
     /// DEBUG and MODULE are for those whom the configuration trusts with them.

@@ -85,7 +85,7 @@ impl Server {
             self.propagate_call(db, args, self.ks.effects.dirty > dirty_before);
         }
         if self.ks.effects.wants_modified {
-            self.track_call(id, row, args);
+            self.track_call(self.caller_behind(id), row, args);
         }
         let effects = &mut self.ks.effects;
         effects.replacement = replacement;
@@ -96,7 +96,7 @@ impl Server {
     /// Queues the command for the sinks if it changed something or asked for it.
     pub(super) fn propagate_call(&mut self, db: usize, args: Args<'_>, changed: bool) {
         let effects = &mut self.ks.effects;
-        let targets = (if changed { target::ALL } else { 0 } | effects.forced) & !effects.prevented;
+        let targets = (if changed { target::ALL } else { 0 } | effects.forced) & !effects.prevented & !effects.withheld;
         if targets == 0 || !effects.has_sinks {
             return;
         }

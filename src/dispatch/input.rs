@@ -413,6 +413,10 @@ impl Server {
         if c.is_closing() || c.is(ClientFlags::BLOCKED) {
             return Flow::Stop;
         }
+        // What the master sends is not refused: it waits until the script is over.
+        if c.is(ClientFlags::MASTER) && self.script_is_busy() {
+            return Flow::Stop;
+        }
         Flow::Go
     }
 
@@ -445,7 +449,7 @@ impl Server {
         match admission {
             Admission::Run => self.call_outermost(id, cmd, args, out),
             Admission::Queue => {
-                let flags = self.commands.get(cmd).row.flags;
+                let flags = self.flags_of_call(self.commands.get(cmd).row, args);
                 if let Some(c) = self.clients.get_mut(id) {
                     c.multi.queue(cmd, flags, args.to_owned());
                 }

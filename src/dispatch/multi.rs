@@ -13,8 +13,10 @@ pub struct Queued {
 #[derive(Debug, Default)]
 pub struct MultiState {
     pub queued: Vec<Queued>,
-    /// All flags of the queued commands, and those that all of them have in common are not needed by anyone.
+    /// All flags of the queued commands.
     pub flags: u32,
+    /// All flags that some queued command lacks.
+    pub lacking: u32,
     pub watched: Vec<WatchedKey>,
     bytes: usize,
     arg_bytes: usize,
@@ -26,12 +28,14 @@ impl MultiState {
         self.bytes += args.mem_bytes() + size_of::<Queued>();
         self.arg_bytes += args.as_args().total_len();
         self.flags |= flags;
+        self.lacking |= !flags;
         self.queued.push(Queued { cmd, args });
     }
 
     /// Takes the queued commands and forgets them; watched keys stay.
     pub fn take(&mut self) -> Vec<Queued> {
         self.flags = 0;
+        self.lacking = 0;
         self.bytes = 0;
         self.arg_bytes = 0;
         std::mem::take(&mut self.queued)

@@ -198,7 +198,7 @@ fn is_plain(row: &Command) -> bool {
         && row.subcommands.is_empty()
         && row.has(flag::WRITE | flag::READONLY)
         && !row.has(other)
-        && row.acl & cat::DANGEROUS == 0
+        && row.acl & (cat::DANGEROUS | cat::SCRIPTING) == 0
 }
 
 /// What `rename-command` can get wrong.

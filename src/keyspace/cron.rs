@@ -137,6 +137,9 @@ impl Server {
         denies_oom: bool,
         in_multi: bool,
     ) -> Result<(), CmdError> {
+        if self.script_is_busy() {
+            return Ok(());
+        }
         self.ks.eviction.out_of_memory = false;
         self.spare_tables(id);
         if self.cfg.maxmemory == 0 {

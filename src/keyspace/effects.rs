@@ -75,6 +75,8 @@ pub struct Effects {
     /// Targets the running command is kept from, or sent to even though it changed nothing.
     pub prevented: u8,
     pub forced: u8,
+    /// Targets that the commands of the running script are kept from (`redis.set_repl`).
+    pub withheld: u8,
     /// More than one command of one unit goes without MULTI around it (expiry and eviction cycles).
     pub no_multi: bool,
     pub events: Vec<KeyEvent>,

@@ -212,7 +212,12 @@ impl Server {
             let item = reader.next_item(&mut |offset| self.loading_progress(offset))?;
             match item {
                 Item::Aux { key, value } => self.note_aux(&key, &value, &mut repl),
-                Item::Function(code) => self.persist.functions.push(code),
+                Item::Function(code) => {
+                    if let Err(e) = self.script.load_library(&code, options.allow_duplicates, false) {
+                        log::warn!("Failed creating function, {}", String::from_utf8_lossy(&e));
+                        return Err(Error::new(reader.offset(), ErrorKind::Eof));
+                    }
+                }
                 Item::SelectDb(number) => {
                     if number >= self.ks.dbs.len() as u64 {
                         log::warn!(
@@ -333,6 +338,11 @@ impl Server {
             }
             ErrorKind::Corrupt(_) | ErrorKind::UnknownType(_) | ErrorKind::Module { .. } => {}
         }
+        if self.depth > 0 && matches!(origin, Origin::File(_)) {
+            // Within a command, which reports it.
+            log::debug!("{error}");
+            return false;
+        }
         match origin {
             Origin::Socket if error.is_corruption() => {
                 log::warn!("{error}. Failure loading rdb format");
@@ -442,7 +452,7 @@ impl Server {
         }
         if flush {
             self.ks.flush(None, false);
-            self.persist.functions.clear();
+            self.script.libraries.clear();
         }
         let options =
             LoadOptions { allow_duplicates: merge, keep_expired: self.is_replica(), ..LoadOptions::default() };
@@ -457,7 +467,7 @@ impl Server {
         const FAILED: &str = "ERR Error trying to load the AOF files, check server logs.";
         self.flush_aof_now();
         self.ks.flush(None, false);
-        self.persist.functions.clear();
+        self.script.libraries.clear();
         self.persist.aof.manifest = match self.persist.aof.dir.load_manifest() {
             Ok(manifest) => manifest,
             Err(e) => {

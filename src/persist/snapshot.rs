@@ -130,8 +130,8 @@ impl Server {
             aof_base: options.aof_base,
         })?;
         if !options.exclude_functions {
-            for code in &self.persist.functions {
-                writer.function(code)?;
+            for library in self.script.libraries.iter() {
+                writer.function(&library.code)?;
             }
         }
         if options.exclude_data {
@@ -190,8 +190,8 @@ impl Server {
         if self.cfg.aof_timestamp_enabled {
             write!(buf, "#TS:{}\r\n", now_s())?;
         }
-        for code in &self.persist.functions {
-            put_command(&mut buf, &[b"FUNCTION", b"LOAD", code]);
+        for library in self.script.libraries.iter() {
+            put_command(&mut buf, &[b"FUNCTION", b"LOAD", &library.code]);
         }
         let mut keys = 0;
         for (number, db) in self.ks.dbs.iter().enumerate() {

@@ -129,8 +129,6 @@ pub struct Persist {
     pub child: Option<Child>,
     pub child_stats: ChildStats,
     pub loading: Option<Loading>,
-    /// Function libraries that came with a snapshot, by their source. They are saved again with the next one.
-    pub functions: Vec<Vec<u8>>,
     /// Connections MIGRATE keeps.
     pub migrate: MigrateCache,
     /// When a write that was obeyed despite a failing disk was last logged.
@@ -194,7 +192,6 @@ impl Persist {
             child: None,
             child_stats: ChildStats::default(),
             loading: None,
-            functions: Vec::new(),
             migrate: MigrateCache::default(),
             ignored_disk_error_ms: 0,
             skip_checksum: false,

@@ -166,7 +166,7 @@ impl Server {
         // The old dataset may be served meanwhile if it is an earlier state of the same history.
         let is_async = swap && from.is_some_and(|(id, _)| id == self.repl.history.id);
         let mut aside: Option<Vec<Db>> = swap.then(|| self.ks.dbs.iter().map(Db::empty_like).collect());
-        let old_functions = std::mem::take(&mut self.persist.functions);
+        self.script.aside = swap.then(Default::default);
         self.start_loading(if let Framing::Length(length) = framing { length } else { 0 }, is_async);
         self.repl.master.loading = true;
         let loaded = self.load_marked(source, framing, aside.as_deref_mut());
@@ -179,7 +179,7 @@ impl Server {
             self.cancel_sync(true);
             match aside {
                 Some(aside) => {
-                    self.persist.functions = old_functions;
+                    self.script.aside = None;
                     self.free_databases(aside);
                     log::info!("MASTER <-> REPLICA sync: Discarding temporary DB in background");
                 }
@@ -193,6 +193,7 @@ impl Server {
             self.adopt_new_dataset();
             log::info!("MASTER <-> REPLICA sync: Swapping active DB with loaded DB");
             let old = self.swap_in(aside);
+            self.script.libraries = self.script.aside.take().unwrap_or_default();
             self.free_databases(old);
             log::info!("MASTER <-> REPLICA sync: Discarding old DB in background");
         }
@@ -244,7 +245,7 @@ impl Server {
         self.adopt_new_dataset();
         log::info!("MASTER <-> REPLICA sync: Flushing old data");
         self.ks.flush(None, self.cfg.replica_lazy_flush);
-        self.persist.functions.clear();
+        self.script.libraries.clear();
     }
 
     /// Puts new databases in place of those being served; gives the old ones.

@@ -3,7 +3,7 @@
 
 use super::decode::{Reader, Value};
 use super::encode::{ValueView, put_value};
-use super::{VERSION, ValueType};
+use super::{VERSION, ValueType, opcode};
 use crate::structs::crc64;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -72,6 +72,24 @@ pub fn decode_dump(payload: &[u8], skip_checksum: bool, deep: bool) -> Result<Va
         Value::Empty => Err(DumpError::Value),
         value => Ok(value),
     }
+}
+
+/// The sources in what FUNCTION DUMP gave, without its footer. `Err` is the text of RESTORE's reply.
+pub fn read_functions(body: &[u8]) -> Result<Vec<Vec<u8>>, &'static [u8]> {
+    let mut reader = Reader::new(body, false, 0);
+    let mut go_on = |_| ControlFlow::Continue(());
+    let mut cursor = reader.cursor(&mut go_on);
+    let mut sources = Vec::new();
+    while cursor.offset() < body.len() as u64 {
+        match cursor.byte().map_err(|_| &b"can not read data type"[..])? {
+            opcode::FUNCTION2 => {}
+            opcode::FUNCTION_PRE_GA => return Err(b"Pre-GA function format not supported"),
+            _ => return Err(b"given type is not a function"),
+        }
+        let source = cursor.string().map_err(|_| &b"Failed loading library payload"[..])?;
+        sources.push(source.into_bytes());
+    }
+    Ok(sources)
 }
 
 #[cfg(test)]
