@@ -25,6 +25,7 @@ use crate::sys::background::Background;
 use crate::sys::clock::Clock;
 use crate::sys::process::OomScore;
 use crate::sys::watchdog;
+use crate::tracking::Tracking;
 use std::io;
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ pub struct Server {
     /// Clients whose commands a pause holds back, in order.
     pub postponed: Vec<ClientId>,
     pub pubsub: PubSub,
+    pub tracking: Tracking,
     pub acl: Acl,
     /// Nested calls: above 0 within a transaction or script.
     pub depth: usize,
@@ -107,6 +109,7 @@ impl Server {
             repl: Repl::new(now_ms / 1000),
             postponed: Vec::new(),
             pubsub: PubSub::default(),
+            tracking: Tracking::default(),
             acl: Acl::default(),
             depth: 0,
             run_id: random_hex_40(),
@@ -185,7 +188,7 @@ impl Server {
         let now_us = self.clock.tick_us();
         self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
         let ready = self.reactor.poll(Some(timeout))?;
-        self.clock.sync();
+        self.clock.begin_turn();
         self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
         self.cluster_turn_begins();
@@ -240,6 +243,7 @@ impl Server {
         self.rooms_before_sleep();
         self.drain_effects();
         self.serve_ready_keys();
+        self.broadcast_invalidations();
         // What was executed reaches the disk first, if it is to: then replies may leave.
         let start_us = self.clock.tick_us();
         self.flush_aof();

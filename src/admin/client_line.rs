@@ -32,7 +32,15 @@ fn flags(c: &Client) -> String {
     } else if c.is(ClientFlags::REPLICA) {
         text.push('S');
     }
-    text.extend(LETTERS.iter().filter(|(flag, _)| c.is(*flag)).map(|(_, letter)| letter));
+    for (flag, letter) in LETTERS.iter().filter(|(flag, _)| c.is(*flag)) {
+        text.push(*letter);
+        if *flag == ClientFlags::TRACKING
+            && let Some(tracking) = &c.tracking
+        {
+            text.push_str(if tracking.broken_redirect { "R" } else { "" });
+            text.push_str(if tracking.bcast { "B" } else { "" });
+        }
+    }
     if text.is_empty() {
         text.push('N');
     }
@@ -132,8 +140,8 @@ impl Server {
         })
     }
     // tracking
-    pub fn tracking_redirection(&self, _c: &Client) -> i64 {
-        -1
+    pub fn tracking_redirection(&self, c: &Client) -> i64 {
+        c.tracking.as_ref().map_or(-1, |t| t.redirect as i64)
     }
     /// Keys that clients wait for, and those among them whose disappearance releases clients.
     pub fn blocking_key_counts(&self) -> (usize, usize) {

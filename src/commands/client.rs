@@ -16,6 +16,7 @@ pub const COMMANDS: &[Command] = &[Command {
     complexity: "Depends on subcommand.",
     summary: "Groups the commands about client connections.",
     subcommands: &[
+        super::client_tracking::CACHING,
         Command {
             name: "client|getname",
             run: Some(get_name),
@@ -229,6 +230,8 @@ pub const COMMANDS: &[Command] = &[Command {
             args: &[arg("connection-name", ArgKind::String)],
             ..Command::ROW
         },
+        super::client_tracking::TRACKING,
+        super::client_tracking::TRACKING_INFO,
         Command {
             name: "client|unblock",
             run: Some(unblock),
@@ -265,6 +268,8 @@ pub const COMMANDS: &[Command] = &[Command {
 }];
 
 const HELP: &[&str] = &[
+    "CACHING (YES|NO)",
+    "    Track the keys of the next command, or do not, where tracking is OPTIN or OPTOUT.",
     "GETREDIR",
     "    Give the id of the client that invalidation messages go to.",
     "GETNAME",
@@ -307,6 +312,11 @@ const HELP: &[&str] = &[
     "    Tell about the client library:",
     "    * LIB-NAME: its name.",
     "    * LIB-VER: its version.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+    "         [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Have this connection told of changes to keys it read, or to all keys with a prefix.",
+    "TRACKINGINFO",
+    "    Tell how keys are tracked for this connection.",
     "UNBLOCK <clientid> [TIMEOUT|ERROR]",
     "    Release a client that a command blocks.",
     "NO-EVICT (ON|OFF)",

@@ -266,6 +266,7 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.discard_transaction(id);
     ctx.srv.unwatch_all(id);
     ctx.srv.unsubscribe_all(id);
+    ctx.srv.stop_tracking(id);
     ctx.srv.clients.monitors.retain(|m| *m != id);
     let auth_required = ctx.srv.auth_required;
     let c = ctx.c_mut();
@@ -278,7 +279,6 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         ClientFlags::REPLY_SKIP_NEXT,
         ClientFlags::NO_TOUCH,
         ClientFlags::NO_EVICT,
-        ClientFlags::TRACKING,
         ClientFlags::PUBSUB,
     ] {
         c.flags.remove(gone);

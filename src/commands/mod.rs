@@ -3,6 +3,7 @@
 pub mod acl;
 pub mod bitmap;
 pub mod client;
+pub mod client_tracking;
 pub mod cluster;
 pub mod collection;
 pub mod command;

@@ -64,7 +64,9 @@ impl Server {
         if self.clients.get(id).is_none_or(|c| c.is(ClientFlags::CLOSE_ASAP)) {
             return Err(CmdError::of("ERR the client was evicted"));
         }
-        self.check_memory(id, row, denies_oom, in_multi)?;
+        let memory = self.check_memory(id, row, denies_oom, in_multi);
+        self.limit_tracking_table();
+        memory?;
         if !obeyed {
             self.check_disk(row, is_write)?;
             self.check_good_replicas(is_write)?;

@@ -84,6 +84,9 @@ impl Server {
         if row.name != "exec" {
             self.propagate_call(db, args, self.ks.effects.dirty > dirty_before);
         }
+        if self.ks.effects.wants_modified {
+            self.track_call(id, row, args);
+        }
         let effects = &mut self.ks.effects;
         effects.replacement = replacement;
         effects.forced = forced;

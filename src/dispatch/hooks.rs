@@ -37,6 +37,7 @@ impl Server {
     pub fn before_free(&mut self, id: ClientId) {
         self.repl_before_free(id);
         self.unsubscribe_all(id);
+        self.forget_tracking(id);
     }
     /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
     pub fn after_flush_all(&mut self) {
@@ -68,6 +69,7 @@ impl Server {
     pub fn rooms_cron(&mut self) {
         self.repl_cron();
         self.persist_cron();
+        self.limit_tracking_table();
         self.cluster_cron();
         if self.bus.is_some() && self.every_ms(1000) {
             self.redirect_blocked();

@@ -20,8 +20,16 @@ const COMMANDS_PER_TURN: usize = 1000;
 const QUERY_KEEP_BYTES: usize = 1024 * 1024;
 /// Replies are set aside as chunks from this size on while a client's requests run, in bytes.
 const REPLY_CHUNK_BYTES: usize = 16 * 1024;
+/// From this size on they are set aside, too, when another reply like the last one would have to move them, in bytes.
+const REPLY_MOVE_BYTES: usize = 8 * 1024;
 /// Room for an argument longer than this is made as soon as its length is known, in bytes.
 const BIG_ARG_BYTES: usize = 32 * 1024;
+
+/// Whether replies are to be set aside; `before` is how many bytes there were without the last one.
+fn is_chunk(buf: &Vec<u8>, before: usize) -> bool {
+    let len = buf.len();
+    len >= REPLY_MOVE_BYTES && (len >= REPLY_CHUNK_BYTES || buf.capacity() - len < len - before)
+}
 
 /// Whether the client's next command may run.
 #[derive(PartialEq, Eq)]
@@ -58,7 +66,6 @@ impl Server {
             self.look_ahead(*id, &mut ahead, share, serial);
             *end = ahead.mark();
         }
-        ahead.fetch_entries(0, &self.ks);
         let mut start = 0;
         for (id, end) in ids.iter().zip(ends) {
             self.run_input(*id, &mut ahead, start..end, serial);
@@ -134,10 +141,10 @@ impl Server {
                 let db = plain_db.or_else(|| self.clients.get(id).map(|c| c.db)).unwrap_or(0);
                 let Server { commands, ks, .. } = self;
                 next = ahead.look(query, *pos, parser, limits, BATCH.min(share), (commands, ks, db));
-                ahead.fetch_entries(next.start, &self.ks);
             }
             if let Some(index) = next.next() {
                 share = share.saturating_sub(1);
+                ahead.fetch(index, &self.ks);
                 let request = ahead.request(index);
                 let args = ahead.args(request, &query[*pos..]);
                 ahead.expect_keys(request, args, &mut self.ks);
@@ -145,9 +152,10 @@ impl Server {
                     && self.commands.get(cmd).is_plain
                 {
                     last_plain = Some(cmd);
+                    let before = out.buf.len();
                     let usual = self.run_plain(id, db, cmd, args, out);
                     *pos += request.consumed;
-                    if out.buf.len() >= REPLY_CHUNK_BYTES || !usual {
+                    if !usual || is_chunk(&out.buf, before) {
                         self.set_last_command(id, &mut last_plain);
                         self.finish_command(id, out);
                         plain_db = self.plain_db(id);
@@ -313,9 +321,11 @@ impl Server {
         if (self.cfg.maxmemory != 0 || self.ks.eviction.tight)
             && let Err(error) = self.check_memory(id, row, row.has(flag::DENYOOM), false)
         {
+            self.push_before_reply(out);
             self.reject(id, Some(cmd), error, out);
             return false;
         }
+        self.push_before_reply(out);
         if self.bus.is_some()
             && let Err(error) = self.check_slot(id, cmd, args)
         {
@@ -418,7 +428,9 @@ impl Server {
     }
 
     pub(super) fn run_resolved(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
-        match self.admit(id, cmd, args) {
+        let admission = self.admit(id, cmd, args);
+        self.push_before_reply(out);
+        match admission {
             Admission::Run => self.call_outermost(id, cmd, args, out),
             Admission::Queue => {
                 let flags = self.commands.get(cmd).row.flags;
@@ -467,6 +479,10 @@ impl Server {
             out.buf.truncate(mark);
         }
         let Some(c) = self.clients.get_mut(id) else { return };
+        if c.tracking.is_some() {
+            self.end_caching(id, Some(row));
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
         let asking_now = row.name == "asking";
         if !asking_now && c.is(ClientFlags::ASKING) {
             c.flags.remove(ClientFlags::ASKING);
@@ -478,6 +494,13 @@ impl Server {
     fn is_silent(&self, id: ClientId) -> bool {
         let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP).union(ClientFlags::MASTER);
         self.clients.get(id).is_none_or(|c| c.is(silent) || c.conn.is_none())
+    }
+
+    /// What making room for a command had to tell its client comes before its reply.
+    fn push_before_reply(&mut self, out: &mut Reply) {
+        if !self.clients.self_push.is_empty() {
+            out.raw(&take(&mut self.clients.self_push));
+        }
     }
 
     /// Per-command flags that end with the command.
@@ -495,7 +518,7 @@ impl Server {
         }
         let buffer_size = c.out.buffer_size();
         c.reply_peak = c.reply_peak.max(out.buf.len().min(buffer_size));
-        if out.buf.len() >= REPLY_CHUNK_BYTES || self.admin.debug.enforce_reply_list {
+        if is_chunk(&out.buf, 0) || self.admin.debug.enforce_reply_list {
             c.out.set_aside(out, 1);
             self.check_output_limit(id);
             self.update_client_memory(id);
@@ -508,6 +531,10 @@ impl Server {
             self.commands.stats_mut(cmd).rejected += 1;
         }
         let mut error = error;
+        if self.is_anyone_tracking() {
+            let row = cmd.map(|cmd| self.commands.get(cmd).row);
+            self.end_caching(id, row);
+        }
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.is(ClientFlags::MULTI) {
             let is_exec = cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec");

@@ -12,6 +12,7 @@ impl Server {
             return;
         }
         self.drain_propagation();
+        self.track_changes(self.clients.current);
         if !self.ks.effects.events.is_empty() {
             self.publish_key_events();
         }

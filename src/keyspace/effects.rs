@@ -2,6 +2,7 @@
 
 use super::{Entry, db::Tables, object};
 use crate::resp::Reply;
+use crate::tracking::table::KeyTable;
 
 /// Classes of keyspace events, the flags of `notify-keyspace-events`.
 pub mod notify {
@@ -53,6 +54,14 @@ pub struct KeyEvent {
     pub db: usize,
 }
 
+/// A key that changed, whatever its database.
+#[derive(Clone, Debug)]
+pub struct ModifiedKey {
+    pub key: Vec<u8>,
+    /// By a command, rather than because its time came or room was needed.
+    pub by_command: bool,
+}
+
 #[derive(Default)]
 pub struct Effects {
     /// Changes since the last save, as INFO's `rdb_changes_since_last_save`.
@@ -77,8 +86,8 @@ pub struct Effects {
     pub wants_gone: bool,
     /// Any key may have come to hold something: databases were exchanged.
     pub any_ready: bool,
-    /// Keys changed, while some client tracks them.
-    pub modified_keys: Vec<(usize, Vec<u8>)>,
+    /// Keys changed, while some client tracks keys.
+    pub modified_keys: Vec<ModifiedKey>,
     pub wants_modified: bool,
     /// Whole databases were emptied, while some client tracks keys.
     pub flushed: bool,
@@ -90,6 +99,7 @@ pub struct Effects {
 pub enum Garbage {
     Entry(Entry),
     Tables(Tables),
+    Tracking(KeyTable),
 }
 
 impl Effects {
@@ -144,9 +154,9 @@ impl Effects {
         self.replacement.get_or_insert_with(Vec::new).push(writer.buf);
     }
 
-    pub fn modified(&mut self, db: usize, key: &[u8]) {
+    pub fn modified(&mut self, key: &[u8], by_command: bool) {
         if self.wants_modified {
-            self.modified_keys.push((db, key.to_vec()));
+            self.modified_keys.push(ModifiedKey { key: key.to_vec(), by_command });
         }
     }
 
@@ -178,11 +188,12 @@ impl Effects {
 }
 
 impl Garbage {
-    /// Number of keys it was.
+    /// Number of keys it was, as INFO counts them.
     pub fn objects(&self) -> usize {
         match self {
             Garbage::Entry(_) => 1,
             Garbage::Tables(t) => t.len(),
+            Garbage::Tracking(_) => 0,
         }
     }
 }

@@ -361,7 +361,7 @@ impl Keyspace {
             let present = self.dbs[db].get(key).is_some();
             self.watch.touch(db, key, present);
         }
-        self.effects.modified(db, key);
+        self.effects.modified(key, true);
     }
 
     /// Empties one database or all; gives the number of keys removed. Watchers of present keys are touched.
@@ -479,7 +479,7 @@ fn note_expired(
     effects.propagate_now(db, &[if lazy { b"UNLINK" } else { b"DEL" }, key]);
     effects.notify(notify::EXPIRED, "expired", key, db);
     watch.touch(db, key, false);
-    effects.modified(db, key);
+    effects.modified(key, false);
     effects.gone(db, key);
     stats.expired += 1;
     effects.free(entry, lazy);

@@ -7,6 +7,7 @@ use crate::dispatch::multi::MultiState;
 use crate::dispatch::table::CmdRef;
 use crate::pubsub::Subscriptions;
 use crate::resp::{OwnedArgs, RequestParser};
+use crate::tracking::ClientTracking;
 use std::net::SocketAddr;
 
 /// Names a client. Stale ids (the client is gone) find nothing.
@@ -83,6 +84,8 @@ client_flags! {
     OLD_REPLICA = 30;
     /// `CLIENT KILL` and the like: close even though it is the one running.
     KILLED = 31;
+    /// Tracks keys or did so once.
+    HAS_TRACKED = 32;
 }
 
 impl ClientFlags {
@@ -131,6 +134,8 @@ pub struct Client {
     pub user: Vec<u8>,
     pub multi: MultiState,
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// How its keys are tracked; there exactly with the flag `TRACKING`.
+    pub tracking: Option<Box<ClientTracking>>,
     pub block: Option<Box<BlockState>>,
     /// A command to run before the input is gone on with: one that was held back.
     pub resume: Option<(CmdRef, OwnedArgs)>,
@@ -182,6 +187,7 @@ impl Client {
             user: crate::acl::DEFAULT_USER.to_vec(),
             multi: MultiState::default(),
             subscriptions: None,
+            tracking: None,
             block: None,
             resume: None,
             created_ms: now_ms,
@@ -243,6 +249,7 @@ impl Client {
             + self.name.capacity()
             + self.multi.mem_bytes()
             + self.subscriptions.as_ref().map_or(0, |s| s.mem_bytes())
+            + self.tracking.as_ref().map_or(0, |t| t.mem_bytes())
             + self.resume.as_ref().map_or(0, |(_, args)| args.mem_bytes())
     }
 }

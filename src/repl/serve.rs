@@ -257,6 +257,9 @@ impl Server {
 
     /// Marks every replica that has something to be sent and whose socket takes it.
     pub(crate) fn want_replica_writes(&mut self) {
+        if self.repl.replicas.is_empty() {
+            return;
+        }
         let ready = self.repl.replicas.iter().filter(|a| !a.stalled && self.repl.has_output(a)).map(|a| a.client);
         let ready: Vec<ClientId> = ready.collect();
         for id in ready {
@@ -350,6 +353,9 @@ impl Server {
 
     /// Releases clients in WAIT and WAITAOF that have what they wait for.
     pub fn serve_waiting_for_acks(&mut self) {
+        if self.repl.waiters.is_empty() {
+            return;
+        }
         let waiting: Vec<(ClientId, BlockKind)> = self
             .repl
             .waiters

@@ -1,0 +1,491 @@
+//! Functions of the script libraries, as Lua calls them: arguments, results and errors on Lua's own stack, so that limits,
+//! positions in error texts and what a script can catch are those of a library compiled into Lua.
+//!
+//! Invariant: Lua raises errors (out of memory, a table that cannot grow) by leaving the frames above it without running
+//! destructors. So nothing with a destructor lives in a library function across a call that may allocate: buffers live in
+//! a [`Work`], which the collector owns, and a [`Fault`] is plain bytes. All `unsafe` code of the libraries is here; what
+//! the functions do with their arguments is in the files beside this one.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int, c_void};
+use std::fmt::{self, Write as _};
+use std::marker::PhantomData;
+
+use mlua::ffi;
+
+/// What a library function leaves: how many values on the top of the stack are its results.
+pub type Answer = Result<usize, Fault>;
+
+/// A library function.
+pub type Native = fn(Call<'_>) -> Answer;
+
+/// The most slots of the stack that one function may use.
+const STACK_MAX: usize = 8000;
+
+const MESSAGE_MAX: usize = 104;
+
+/// An error on its way to the script.
+#[derive(Clone, Copy)]
+pub struct Fault {
+    kind: Kind,
+    len: u8,
+    /// One more than a message may be long, for the NUL behind it.
+    text: [u8; MESSAGE_MAX + 1],
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Prefixed with the position of the call.
+    Error,
+    /// "bad argument #n to 'function' (...)".
+    Argument(c_int),
+    /// As `Argument`, of an argument whose type is not the one the text names.
+    Type(c_int),
+}
+
+impl Fault {
+    fn new(kind: Kind, text: fmt::Arguments<'_>) -> Fault {
+        let mut fault = Fault { kind, len: 0, text: [0; MESSAGE_MAX + 1] };
+        // What does not fit is left out.
+        let _ = fault.write_fmt(text);
+        fault
+    }
+
+    /// An error with the position of the call before it.
+    pub fn error(text: fmt::Arguments<'_>) -> Fault {
+        Fault::new(Kind::Error, text)
+    }
+
+    /// An error that names an argument, counted from 1, and says what is wrong with it.
+    pub fn argument(index: usize, text: fmt::Arguments<'_>) -> Fault {
+        Fault::new(Kind::Argument(index as c_int), text)
+    }
+
+    /// The fault with one more byte of text, which may be any.
+    pub fn with_byte(mut self, byte: u8) -> Fault {
+        if usize::from(self.len) < MESSAGE_MAX {
+            self.text[usize::from(self.len)] = byte;
+            self.len += 1;
+        }
+        self
+    }
+
+    /// The argument is not of the type of that name.
+    pub fn not_of_type(index: usize, name: &str) -> Fault {
+        Fault::new(Kind::Type(index as c_int), format_args!("{name}"))
+    }
+}
+
+impl fmt::Write for Fault {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let start = usize::from(self.len);
+        let take = text.len().min(MESSAGE_MAX - start);
+        self.text[start..start + take].copy_from_slice(&text.as_bytes()[..take]);
+        self.len = (start + take) as u8;
+        Ok(())
+    }
+}
+
+/// What a value is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Type {
+    None,
+    Nil,
+    Boolean,
+    LightUserData,
+    Number,
+    String,
+    Table,
+    /// Functions, userdata and threads, which no library takes.
+    Other,
+}
+
+/// Where a function keeps what needs a destructor. The collector drops it if an error takes the function's frame away.
+#[derive(Default)]
+pub struct Work {
+    /// What is written or decoded.
+    pub out: Vec<u8>,
+    /// The containers that are open: what each means is the library's own.
+    pub open: Vec<Open>,
+}
+
+/// A container that is being walked through or built.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    pub map: bool,
+    /// Elements or pairs done.
+    pub done: usize,
+    /// Elements or pairs that there are, where that is known.
+    pub len: usize,
+}
+
+/// A call from a script. Indexes count from 1 at the first argument, or from -1 at the top of the stack.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    state: *mut ffi::lua_State,
+    life: PhantomData<&'a ()>,
+}
+
+const UPVALUE_FUNCTION: c_int = ffi::lua_upvalueindex(1);
+const UPVALUE_SETTINGS: c_int = ffi::lua_upvalueindex(2);
+const UPVALUE_WORK_META: c_int = ffi::lua_upvalueindex(3);
+
+impl<'a> Call<'a> {
+    /// How many values there are: arguments, and what was pushed.
+    pub fn top(self) -> usize {
+        // SAFETY: the state is live while its function runs; so below.
+        unsafe { ffi::lua_gettop(self.state) as usize }
+    }
+
+    pub fn set_top(self, top: usize) {
+        assert!(top <= self.top() + 1, "only nil for an absent argument is added");
+        // SAFETY: at most one slot is added, and a function starts with more.
+        unsafe { ffi::lua_settop(self.state, top as c_int) }
+    }
+
+    pub fn pop(self, count: usize) {
+        assert!(count <= self.top());
+        // SAFETY: there are that many values.
+        unsafe { ffi::lua_pop(self.state, count as c_int) }
+    }
+
+    /// Whether `slots` more values fit; they do afterwards.
+    pub fn reserve(self, slots: usize) -> bool {
+        // SAFETY: growing the stack is always allowed.
+        slots <= STACK_MAX && unsafe { ffi::lua_checkstack(self.state, slots as c_int) != 0 }
+    }
+
+    /// As [`reserve`](Call::reserve), with the error that Lua's own check raises.
+    pub fn need(self, slots: usize, what: &str) -> Result<(), Fault> {
+        match self.reserve(slots) {
+            true => Ok(()),
+            false => Err(Fault::error(format_args!("stack overflow ({what})"))),
+        }
+    }
+
+    pub fn type_of(self, index: isize) -> Type {
+        // SAFETY: the type of any acceptable index may be asked for, that of an absent one too.
+        match unsafe { ffi::lua_type(self.state, index as c_int) } {
+            ffi::LUA_TNONE => Type::None,
+            ffi::LUA_TNIL => Type::Nil,
+            ffi::LUA_TBOOLEAN => Type::Boolean,
+            ffi::LUA_TLIGHTUSERDATA => Type::LightUserData,
+            ffi::LUA_TNUMBER => Type::Number,
+            ffi::LUA_TSTRING => Type::String,
+            ffi::LUA_TTABLE => Type::Table,
+            _ => Type::Other,
+        }
+    }
+
+    /// Lua's name of the type.
+    pub fn type_name(self, index: isize) -> &'static str {
+        // SAFETY: Lua's names of types are static C strings in ASCII.
+        unsafe {
+            let kind = ffi::lua_type(self.state, index as c_int);
+            CStr::from_ptr(ffi::lua_typename(self.state, kind)).to_str().unwrap_or("?")
+        }
+    }
+
+    pub fn boolean(self, index: isize) -> bool {
+        // SAFETY: any acceptable index may be asked for.
+        unsafe { ffi::lua_toboolean(self.state, index as c_int) != 0 }
+    }
+
+    /// Whether this is the light userdata that stands for null.
+    pub fn is_null(self, index: isize) -> bool {
+        // SAFETY: any acceptable index may be asked for.
+        self.type_of(index) == Type::LightUserData
+            && unsafe { ffi::lua_touserdata(self.state, index as c_int).is_null() }
+    }
+
+    /// A number, or a string that reads as one; 0 for anything else.
+    pub fn to_number(self, index: isize) -> f64 {
+        // SAFETY: any acceptable index may be asked for.
+        unsafe { ffi::lua_tonumber(self.state, index as c_int) }
+    }
+
+    /// Whether this is a number or a string that reads as one.
+    pub fn is_number(self, index: isize) -> bool {
+        // SAFETY: any acceptable index may be asked for.
+        unsafe { ffi::lua_isnumber(self.state, index as c_int) != 0 }
+    }
+
+    /// The bytes of a string, which must be one and stay on the stack. There is a NUL behind them.
+    pub fn bytes(self, index: isize) -> &'a [u8] {
+        assert_eq!(self.type_of(index), Type::String);
+        let mut len = 0;
+        // SAFETY: it is a string, so nothing is converted; the collector does not move strings, and it stays reachable.
+        unsafe {
+            let data = ffi::lua_tolstring(self.state, index as c_int, &mut len);
+            std::slice::from_raw_parts(data.cast(), len)
+        }
+    }
+
+    /// An argument that must be a number or read as one.
+    pub fn number_arg(self, index: usize) -> Result<f64, Fault> {
+        match self.is_number(index as isize) {
+            true => Ok(self.to_number(index as isize)),
+            false => Err(Fault::not_of_type(index, "number")),
+        }
+    }
+
+    /// As [`number_arg`](Call::number_arg), without its fraction.
+    pub fn integer_arg(self, index: usize) -> Result<i64, Fault> {
+        Ok(truncate(self.number_arg(index)?))
+    }
+
+    /// As [`integer_arg`](Call::integer_arg), of an argument that may be missing or nil.
+    pub fn integer_arg_or(self, index: usize, default: i64) -> Result<i64, Fault> {
+        match self.type_of(index as isize) {
+            Type::None | Type::Nil => Ok(default),
+            _ => self.integer_arg(index),
+        }
+    }
+
+    /// An argument that must be a string; a number becomes one, in its place.
+    pub fn string_arg(self, index: usize) -> Result<&'a [u8], Fault> {
+        match self.type_of(index as isize) {
+            Type::String => {}
+            // SAFETY: an argument, which may be converted in its place.
+            Type::Number => unsafe {
+                ffi::lua_tolstring(self.state, index as c_int, std::ptr::null_mut());
+            },
+            _ => return Err(Fault::not_of_type(index, "string")),
+        }
+        Ok(self.bytes(index as isize))
+    }
+
+    pub fn push_nil(self) {
+        // SAFETY: the caller has reserved a slot; so in all that push.
+        unsafe { ffi::lua_pushnil(self.state) }
+    }
+
+    pub fn push_boolean(self, value: bool) {
+        // SAFETY: see `push_nil`.
+        unsafe { ffi::lua_pushboolean(self.state, value as c_int) }
+    }
+
+    pub fn push_number(self, value: f64) {
+        // SAFETY: see `push_nil`.
+        unsafe { ffi::lua_pushnumber(self.state, value) }
+    }
+
+    pub fn push_bytes(self, value: &[u8]) {
+        // SAFETY: see `push_nil`; Lua copies the bytes.
+        unsafe { ffi::lua_pushlstring_(self.state, value.as_ptr().cast(), value.len()) }
+    }
+
+    /// Pushes the light userdata that stands for null.
+    pub fn push_null(self) {
+        // SAFETY: see `push_nil`.
+        unsafe { ffi::lua_pushlightuserdata(self.state, std::ptr::null_mut()) }
+    }
+
+    pub fn push_table(self) {
+        // SAFETY: see `push_nil`.
+        unsafe { ffi::lua_createtable(self.state, 0, 0) }
+    }
+
+    pub fn push_copy(self, index: isize) {
+        assert_ne!(self.type_of(index), Type::None);
+        // SAFETY: there is such a value; see `push_nil`.
+        unsafe { ffi::lua_pushvalue(self.state, index as c_int) }
+    }
+
+    /// Moves the value on top to `index`, and what was there one up.
+    pub fn insert(self, index: usize) {
+        assert!((1..=self.top()).contains(&index));
+        // SAFETY: there is such a place.
+        unsafe { ffi::lua_insert(self.state, index as c_int) }
+    }
+
+    /// Takes a key off the stack and pushes the next key and value of the table under it; nothing at the end. The key
+    /// must be nil or one of the table's.
+    pub fn next(self) -> bool {
+        assert_eq!(self.type_of(-2), Type::Table);
+        // SAFETY: a table is there; a foreign key is an error of Lua's, no undefined behaviour.
+        unsafe { ffi::lua_next(self.state, -2) != 0 }
+    }
+
+    /// Pushes an element of the table on top.
+    pub fn element(self, index: i32) {
+        assert_eq!(self.type_of(-1), Type::Table);
+        // SAFETY: a table is there; see `push_nil`.
+        unsafe { ffi::lua_rawgeti_(self.state, -1, index) }
+    }
+
+    /// The border of the table on top.
+    pub fn length(self) -> usize {
+        assert_eq!(self.type_of(-1), Type::Table);
+        // SAFETY: a table is there.
+        unsafe { ffi::lua_objlen(self.state, -1) }
+    }
+
+    /// Takes a value off the stack and makes it an element of the table under it.
+    pub fn set_element(self, index: i32) {
+        assert_eq!(self.type_of(-2), Type::Table);
+        // SAFETY: a table is there.
+        unsafe { ffi::lua_rawseti_(self.state, -2, index) }
+    }
+
+    /// Takes a value and the key under it off the stack and puts them into the table under both. Lua raises an error for
+    /// a key that is nil or not a number.
+    pub fn set_pair(self) {
+        assert_eq!(self.type_of(-3), Type::Table);
+        // SAFETY: a table is there.
+        unsafe { ffi::lua_rawset(self.state, -3) }
+    }
+
+    /// Sets a field of the table on top to a string.
+    pub fn set_text(self, name: &CStr, value: &[u8]) {
+        self.push_bytes(value);
+        self.set_field(name);
+    }
+
+    /// Takes a value off the stack and makes it a field of the table under it.
+    pub fn set_field(self, name: &CStr) {
+        assert_eq!(self.type_of(-2), Type::Table);
+        // SAFETY: a table is there.
+        unsafe { ffi::lua_setfield(self.state, -2, name.as_ptr()) }
+    }
+
+    /// Pushes a place for what needs a destructor. It lives as long as it stays on the stack, which is until the function
+    /// ends: nothing below what a function has at its start is popped.
+    pub fn work(self) -> &'a mut Work {
+        // SAFETY: the memory is of the right size and alignment (Lua aligns for doubles and pointers), initialised before
+        // the metatable with the destructor is set, and nobody else knows it.
+        unsafe {
+            const { assert!(align_of::<Work>() <= align_of::<f64>()) };
+            let work = ffi::lua_newuserdata(self.state, size_of::<Work>()).cast::<Work>();
+            work.write(Work::default());
+            ffi::lua_pushvalue(self.state, UPVALUE_WORK_META);
+            ffi::lua_setmetatable(self.state, -2);
+            &mut *work
+        }
+    }
+
+    /// The settings that the functions of a module share.
+    pub fn settings<T: Settings>(self) -> &'a Cell<T> {
+        // SAFETY: `open` put a `Cell<T>` there for the functions of this library, and the function keeps it alive. `T` is
+        // plain data.
+        unsafe {
+            let settings = ffi::lua_touserdata(self.state, UPVALUE_SETTINGS).cast::<Cell<T>>();
+            assert!(!settings.is_null(), "a function of a library with settings");
+            &*settings
+        }
+    }
+}
+
+/// Plain settings, of which a module has one copy.
+pub trait Settings: Copy + 'static {}
+
+/// A double as C makes a 64-bit integer of it on the machines that Redis runs on: the lowest one if it does not fit.
+pub fn truncate(value: f64) -> i64 {
+    if value >= -(2f64.powi(63)) && value < 2f64.powi(63) { value as i64 } else { i64::MIN }
+}
+
+/// As [`truncate`], to 32 bits.
+pub fn truncate_to_i32(value: f64) -> i32 {
+    let whole = value.trunc();
+    if whole >= i32::MIN as f64 && whole <= i32::MAX as f64 { whole as i32 } else { i32::MIN }
+}
+
+/// As [`truncate`], to an unsigned integer.
+pub fn truncate_to_u64(value: f64) -> u64 {
+    if value < 0.0 {
+        truncate(value) as u64
+    } else if value < 2f64.powi(64) {
+        value as u64
+    } else if value.is_nan() {
+        1 << 63
+    } else {
+        0
+    }
+}
+
+/// The number that `text`, behind which there is a NUL, starts with, as C reads one (also hexadecimal, infinite or not a
+/// number), and how long it is: 0 if there is none.
+pub fn leading_number(text: &[u8]) -> (f64, usize) {
+    let mut end = std::ptr::null_mut();
+    // SAFETY: the callers pass the end of a Lua string, behind which there is a NUL; `strtod` reads no further.
+    unsafe {
+        let value = libc::strtod(text.as_ptr().cast(), &mut end);
+        (value, end as usize - text.as_ptr() as usize)
+    }
+}
+
+/// Pushes a table with the functions of a library. With settings, they share a copy of them.
+pub fn push_module<T: Settings>(call: Call<'_>, functions: &[(&CStr, Native)], settings: Option<T>) {
+    let state = call.state;
+    // SAFETY: five slots are used at most, which `reserve` and every fresh function have. `Cell<T>` is plain data without
+    // a destructor, aligned as Lua aligns userdata.
+    unsafe {
+        const { assert!(align_of::<Cell<T>>() <= align_of::<f64>()) };
+        const { assert!(!std::mem::needs_drop::<T>()) };
+        ffi::lua_createtable(state, 0, functions.len() as c_int);
+        match settings {
+            None => ffi::lua_pushnil(state),
+            Some(settings) => {
+                ffi::lua_newuserdata(state, size_of::<Cell<T>>()).cast::<Cell<T>>().write(Cell::new(settings));
+            }
+        }
+        ffi::lua_createtable(state, 0, 1);
+        ffi::lua_pushcclosure(state, drop_work, 0);
+        ffi::lua_setfield(state, -2, c"__gc".as_ptr());
+        for &(name, function) in functions {
+            ffi::lua_pushlightuserdata(state, function as *mut c_void);
+            ffi::lua_pushvalue(state, -3);
+            ffi::lua_pushvalue(state, -3);
+            ffi::lua_pushcclosure(state, enter, 3);
+            ffi::lua_setfield(state, -4, name.as_ptr());
+        }
+        ffi::lua_pop(state, 2);
+    }
+}
+
+/// Makes a module with `push`, which leaves a table on the stack.
+pub fn open(lua: &mlua::Lua, push: fn(Call<'_>)) -> mlua::Result<mlua::Table> {
+    // SAFETY: runs protected; `push` leaves one value and has no destructors to run.
+    unsafe {
+        lua.exec_raw((), |state| {
+            ffi::luaL_checkstack_(state, 12, c"a library".as_ptr());
+            push(Call { state, life: PhantomData });
+        })
+    }
+}
+
+/// What Lua calls: runs the function of the first upvalue and raises its error.
+unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: `push_module` made the closure with a `Native` as its first upvalue. When an error is raised, nothing with a
+    // destructor is left in this frame, and none in frames below: those of Lua.
+    unsafe {
+        let function = ffi::lua_touserdata(state, UPVALUE_FUNCTION);
+        let function = std::mem::transmute::<*mut c_void, Native>(function);
+        let fault = match function(Call { state, life: PhantomData }) {
+            Ok(count) => return count as c_int,
+            Err(fault) => fault,
+        };
+        let text = fault.text.as_ptr().cast();
+        // Room for the error's own values, where the stack is full to its limit.
+        let keep = if let Kind::Type(index) = fault.kind { index.max(0) } else { 0 };
+        ffi::lua_settop(state, keep.min(ffi::lua_gettop(state)));
+        match fault.kind {
+            Kind::Argument(index) => ffi::luaL_argerror(state, index, text),
+            Kind::Type(index) => ffi::luaL_typerror(state, index, text),
+            Kind::Error => {
+                ffi::luaL_where(state, 1);
+                ffi::lua_pushlstring_(state, text, fault.len.into());
+                ffi::lua_concat(state, 2);
+                ffi::lua_error(state)
+            }
+        }
+    }
+}
+
+/// The collector's way to drop a [`Work`].
+unsafe extern "C-unwind" fn drop_work(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: only a `Work` has this metatable, which no script can reach, so it runs once for each.
+    unsafe { ffi::lua_touserdata(state, 1).cast::<Work>().drop_in_place() };
+    0
+}

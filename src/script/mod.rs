@@ -1,0 +1,3 @@
+//! Scripts. What Lua itself does not bring is in `lib`.
+
+pub mod lib;

@@ -1,0 +1,427 @@
+//! Client-side caching: which keys clients may hold in caches of their own, and telling them when those change.
+//!
+//! A client in the ordinary mode is remembered for every key it reads, and told once when the key changes. A client in
+//! broadcasting mode is told of all changed keys with a prefix, once a turn of the loop.
+//!
+//! Invariant: changes enter the table in the order in which commands made and read them, so a change never cancels a later
+//! read; `Effects::wants_modified` is on exactly while somebody tracks or the table holds something. The table names
+//! clients by their numbers and outlives them: that a client is gone is found out when it is to be told something.
+
+pub mod table;
+
+use crate::dispatch::command::{Command, flag, key};
+use crate::keyspace::effects::Garbage;
+use crate::net::{ClientFlags, ClientId};
+use crate::resp::{Args, Reply};
+use crate::server::Server;
+use std::collections::{BTreeMap, BTreeSet};
+use table::KeyTable;
+
+/// Where subscribers of the older protocol get invalidation messages.
+const CHANNEL: &[u8] = b"__redis__:invalidate";
+/// Keys taken out of a table that is too full, in one go; as many more with every go that was not enough.
+const EFFORT: usize = 100;
+
+/// How a client asked for its keys to be tracked.
+#[derive(Debug, Default)]
+pub struct ClientTracking {
+    /// Number of the client that gets the messages; 0: the client itself.
+    pub redirect: u64,
+    pub bcast: bool,
+    pub optin: bool,
+    pub optout: bool,
+    pub noloop: bool,
+    /// CLIENT CACHING was sent: the next command is the exception to `optin` or `optout`.
+    pub caching: bool,
+    /// The client that is to get the messages is gone.
+    pub broken_redirect: bool,
+    /// Those of broadcasting mode.
+    pub prefixes: BTreeSet<Vec<u8>>,
+}
+
+impl ClientTracking {
+    /// Memory, in bytes.
+    pub fn mem_bytes(&self) -> usize {
+        size_of::<ClientTracking>() + self.prefixes.iter().map(|p| size_of::<Vec<u8>>() + p.capacity()).sum::<usize>()
+    }
+}
+
+/// What CLIENT TRACKING on asks for.
+#[derive(Debug, Default)]
+pub struct Wish<'a> {
+    pub redirect: u64,
+    pub bcast: bool,
+    pub optin: bool,
+    pub optout: bool,
+    pub noloop: bool,
+    pub prefixes: Vec<&'a [u8]>,
+}
+
+/// The clients that want to know about keys with a prefix.
+#[derive(Debug, Default)]
+struct Prefix {
+    clients: BTreeSet<ClientId>,
+    /// Keys changed since the last broadcast, with the client that changed each last, if it was one.
+    changed: BTreeMap<Vec<u8>, Option<ClientId>>,
+}
+
+#[derive(Debug, Default)]
+pub struct Tracking {
+    /// Clients that track.
+    clients: usize,
+    /// Connected clients that do or did: what they read once may still be in the table.
+    veterans: usize,
+    table: KeyTable,
+    prefixes: BTreeMap<Vec<u8>, Prefix>,
+    /// Number of prefixes of each length.
+    lengths: BTreeMap<usize, usize>,
+    /// How often in a row the table could not be brought below its limit.
+    overfull: usize,
+}
+
+impl Tracking {
+    /// Keys in the invalidation table.
+    pub fn total_keys(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Pairs of a key and a client in it.
+    pub fn total_items(&self) -> usize {
+        self.table.items()
+    }
+
+    pub fn total_prefixes(&self) -> usize {
+        self.prefixes.len()
+    }
+
+    fn is_needed(&self) -> bool {
+        self.clients > 0 || !self.table.is_empty()
+    }
+
+    fn join(&mut self, prefix: &[u8], client: ClientId) {
+        let state = self.prefixes.entry(prefix.to_vec()).or_insert_with(|| {
+            *self.lengths.entry(prefix.len()).or_default() += 1;
+            Prefix::default()
+        });
+        state.clients.insert(client);
+    }
+
+    fn leave(&mut self, prefix: &[u8], client: ClientId) {
+        let Some(state) = self.prefixes.get_mut(prefix) else { return };
+        state.clients.remove(&client);
+        if state.clients.is_empty() {
+            self.prefixes.remove(prefix);
+            if let Some(count) = self.lengths.get_mut(&prefix.len()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.lengths.remove(&prefix.len());
+                }
+            }
+        }
+    }
+
+    /// Notes a change for those who want to know about prefixes.
+    fn note_change(&mut self, key: &[u8], by: Option<ClientId>) {
+        for &len in self.lengths.keys().take_while(|len| **len <= key.len()) {
+            if let Some(state) = self.prefixes.get_mut(&key[..len]) {
+                state.changed.insert(key.to_vec(), by);
+            }
+        }
+    }
+}
+
+/// What a message says.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    Key(&'a [u8]),
+    /// These keys, as an array in the protocol.
+    Keys(&'a [u8]),
+    /// Everything may have changed.
+    All,
+}
+
+impl Server {
+    /// Begins to track for a client, or changes how that is done. What it asks for has been checked.
+    pub fn start_tracking(&mut self, id: ClientId, wish: &Wish<'_>) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if !c.is(ClientFlags::TRACKING) {
+            c.flags.add(ClientFlags::TRACKING);
+            self.tracking.clients += 1;
+        }
+        if !c.is(ClientFlags::HAS_TRACKED) {
+            c.flags.add(ClientFlags::HAS_TRACKED);
+            self.tracking.veterans += 1;
+        }
+        let state = c.tracking.get_or_insert_default();
+        state.redirect = wish.redirect;
+        state.broken_redirect = false;
+        (state.bcast, state.optin, state.optout, state.noloop) = (wish.bcast, wish.optin, wish.optout, wish.noloop);
+        if wish.bcast {
+            let all: &[&[u8]] = if wish.prefixes.is_empty() { &[b""] } else { &wish.prefixes };
+            for prefix in all {
+                self.tracking.join(prefix, id);
+                state.prefixes.insert(prefix.to_vec());
+            }
+        }
+        self.ks.effects.wants_modified = true;
+    }
+
+    /// Ends tracking for a client. What is in the table for it stays: it may come back.
+    pub fn stop_tracking(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Some(state) = c.tracking.take() else { return };
+        c.flags.remove(ClientFlags::TRACKING);
+        for prefix in &state.prefixes {
+            self.tracking.leave(prefix, id);
+        }
+        self.tracking.clients -= 1;
+        self.ks.effects.wants_modified = self.tracking.is_needed();
+    }
+
+    /// A client goes away for good.
+    pub fn forget_tracking(&mut self, id: ClientId) {
+        self.stop_tracking(id);
+        if !self.clients.get(id).is_some_and(|c| c.is(ClientFlags::HAS_TRACKED)) {
+            return;
+        }
+        self.tracking.veterans -= 1;
+        if self.tracking.veterans == 0 {
+            // Nobody is left who could be told of what the table holds.
+            self.drop_tracking_table();
+        }
+    }
+
+    fn drop_tracking_table(&mut self) {
+        let table = std::mem::take(&mut self.tracking.table);
+        if !table.is_empty() {
+            self.background.free(vec![Garbage::Tracking(table)]);
+        }
+        self.ks.effects.wants_modified = self.tracking.is_needed();
+    }
+
+    /// Takes note of what a command changed, and then of the keys it read. Called after each command, nested ones too,
+    /// while `wants_modified`.
+    pub fn track_call(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
+        self.track_changes(Some(id));
+        // The keys are those of the command that runs, the client is the one outside that caused it. Of scripts only the
+        // commands they run count.
+        let reads = row.has(flag::READONLY) && !matches!(row.name, "eval_ro" | "evalsha_ro" | "fcall_ro");
+        let reader = self.clients.current.filter(|_| reads && !row.has(flag::PUBSUB));
+        let Some(reader) = reader.and_then(|id| self.clients.get(id)) else { return };
+        let Some(state) = reader.tracking.as_ref() else { return };
+        if state.bcast || (state.optin && !state.caching) || (state.optout && state.caching) {
+            return;
+        }
+        for found in row.keys_of(args).unwrap_or_default() {
+            if found.flags & key::NOT_KEY == 0 {
+                self.tracking.table.add(&args[found.index], reader.number);
+            }
+        }
+    }
+
+    /// Takes note of what changed so far, `by` a client or by nobody in particular, and tells those who cache it.
+    pub fn track_changes(&mut self, by: Option<ClientId>) {
+        let effects = &mut self.ks.effects;
+        if effects.modified_keys.is_empty() && !effects.flushed {
+            return;
+        }
+        let flushed = std::mem::take(&mut effects.flushed);
+        for change in std::mem::take(&mut effects.modified_keys) {
+            self.tracking.note_change(&change.key, by.filter(|_| change.by_command));
+            self.invalidate(&change.key);
+        }
+        if flushed {
+            self.invalidate_all();
+        }
+        self.ks.effects.wants_modified = self.tracking.is_needed();
+    }
+
+    /// Tells the clients that may hold a key in the ordinary mode, and forgets that they do.
+    fn invalidate(&mut self, key: &[u8]) {
+        let current = self.clients.current;
+        for number in self.tracking.table.take(key) {
+            let Some(id) = self.clients.by_number(number) else { continue };
+            let Some(state) = self.clients.get(id).and_then(|c| c.tracking.as_ref()) else { continue };
+            // It may have changed to broadcasting since.
+            let own = state.noloop && current == Some(id);
+            if !state.bcast && !own {
+                self.send_invalidation(id, Change::Key(key));
+            }
+        }
+    }
+
+    fn invalidate_all(&mut self) {
+        if self.tracking.clients > 0 {
+            let trackers: Vec<ClientId> =
+                self.clients.iter().filter(|c| c.is(ClientFlags::TRACKING)).map(|c| c.id).collect();
+            for id in trackers {
+                self.send_invalidation(id, Change::All);
+            }
+        }
+        self.drop_tracking_table();
+    }
+
+    /// Sends a message on behalf of a client that tracks: to it, or where it asked for.
+    fn send_invalidation(&mut self, id: ClientId, change: Change<'_>) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let own_resp3 = c.resp == 3;
+        let Some(state) = c.tracking.as_mut() else { return };
+        let redirect = state.redirect;
+        let target = match redirect {
+            0 => Some(id),
+            number => self.clients.by_number(number),
+        };
+        let Some(to) = target.and_then(|id| self.clients.get(id)) else {
+            if let Some(state) = self.clients.get_mut(id).and_then(|c| c.tracking.as_mut()) {
+                state.broken_redirect = true;
+            }
+            if own_resp3 {
+                let mut out = Reply::new(true);
+                out.push(2);
+                out.bulk(b"tracking-redir-broken");
+                out.int(redirect as i64);
+                self.deliver_push(id, &out.buf);
+            }
+            return;
+        };
+        let mut out = Reply::new(to.resp == 3);
+        if to.resp == 3 {
+            out.push(2);
+            out.bulk(b"invalidate");
+        } else if redirect != 0 && to.is(ClientFlags::PUBSUB) {
+            out.push(3);
+            out.bulk(b"message");
+            out.bulk(CHANNEL);
+        } else {
+            // Nothing can be sent outside of replies in the older protocol.
+            return;
+        }
+        match change {
+            Change::Key(key) => {
+                out.array(1);
+                out.bulk(key);
+            }
+            Change::Keys(keys) => out.raw(keys),
+            Change::All => {
+                // In the protocol of the client that tracks, wherever it goes.
+                out.resp3 = own_resp3;
+                out.null();
+            }
+        }
+        let to = to.id;
+        self.deliver_push(to, &out.buf);
+    }
+
+    fn deliver_push(&mut self, id: ClientId, bytes: &[u8]) {
+        self.clients.push(id, bytes);
+        if self.clients.current != Some(id) {
+            self.check_output_limit(id);
+            self.update_client_memory(id);
+        }
+    }
+
+    /// Tells the clients in broadcasting mode what changed in this turn of the loop.
+    pub fn broadcast_invalidations(&mut self) {
+        if self.tracking.prefixes.is_empty() {
+            return;
+        }
+        let changed: Vec<_> = self
+            .tracking
+            .prefixes
+            .values_mut()
+            .filter(|state| !state.changed.is_empty())
+            .map(|state| (state.clients.clone(), std::mem::take(&mut state.changed)))
+            .collect();
+        for (clients, keys) in changed {
+            let all = key_array(keys.keys());
+            for id in clients {
+                let noloop = self.clients.get(id).and_then(|c| c.tracking.as_ref()).is_some_and(|t| t.noloop);
+                if !noloop {
+                    self.send_invalidation(id, Change::Keys(&all));
+                } else if keys.values().any(|by| *by != Some(id)) {
+                    let others = keys.iter().filter(|(_, by)| **by != Some(id)).map(|(key, _)| key);
+                    self.send_invalidation(id, Change::Keys(&key_array(others)));
+                }
+            }
+        }
+    }
+
+    /// Keeps the table within `tracking-table-max-keys`: clients are told to forget keys as if those had changed.
+    pub fn limit_tracking_table(&mut self) {
+        let max = self.cfg.tracking_table_max_keys;
+        if self.tracking.clients == 0 || max == 0 {
+            return;
+        }
+        if self.tracking.table.len() > max {
+            for _ in 0..EFFORT * (self.tracking.overfull + 1) {
+                let Some(key) = self.tracking.table.random() else { break };
+                self.invalidate(&key);
+                if self.tracking.table.len() <= max {
+                    break;
+                }
+            }
+        }
+        self.tracking.overfull = if self.tracking.table.len() > max { self.tracking.overfull + 1 } else { 0 };
+    }
+
+    /// The exception that CLIENT CACHING made holds for one command or transaction; those about connections do not count.
+    pub fn end_caching(&mut self, id: ClientId, row: Option<&Command>) {
+        if row.is_some_and(|row| row.name.starts_with("client|")) {
+            return;
+        }
+        if let Some(c) = self.clients.get_mut(id)
+            && !c.is(ClientFlags::MULTI)
+            && let Some(state) = c.tracking.as_mut()
+        {
+            state.caching = false;
+        }
+    }
+
+    /// Some client tracks.
+    pub fn is_anyone_tracking(&self) -> bool {
+        self.tracking.clients > 0
+    }
+}
+
+fn key_array<'a>(keys: impl Iterator<Item = &'a Vec<u8>> + Clone) -> Vec<u8> {
+    let mut out = Reply::default();
+    out.array(keys.clone().count());
+    keys.for_each(|key| out.bulk(key));
+    out.buf
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(index: u32) -> ClientId {
+        ClientId { index, generation: 0 }
+    }
+
+    #[test]
+    fn changes_reach_every_prefix_of_a_key_once() {
+        let mut tracking = Tracking::default();
+        for (prefix, index) in [("", 1), ("a", 2), ("a", 3), ("ab", 1), ("b", 4)] {
+            tracking.join(prefix.as_bytes(), client(index));
+        }
+        tracking.note_change(b"abc", Some(client(2)));
+        tracking.note_change(b"abc", None);
+        tracking.note_change(b"x", None);
+        let changed = |prefix: &str| tracking.prefixes[prefix.as_bytes()].changed.len();
+        assert_eq!((changed(""), changed("a"), changed("ab"), changed("b")), (2, 1, 1, 0));
+        assert_eq!(tracking.prefixes[&b"a"[..]].changed[&b"abc"[..]], None);
+    }
+
+    #[test]
+    fn prefixes_go_with_their_last_client() {
+        let mut tracking = Tracking::default();
+        tracking.join(b"a", client(1));
+        tracking.join(b"a", client(2));
+        tracking.join(b"b", client(1));
+        tracking.leave(b"a", client(1));
+        assert_eq!(tracking.total_prefixes(), 2);
+        tracking.leave(b"a", client(2));
+        tracking.leave(b"b", client(1));
+        assert_eq!((tracking.total_prefixes(), tracking.lengths.len()), (0, 0));
+    }
+}
