@@ -5,7 +5,7 @@
 //! looks it up by its place, and drops it when its client may not go on.
 
 use super::table::{CmdRef, CommandTable, Resolved};
-use crate::keyspace::{KeyHash, Keyspace};
+use crate::keyspace::{KeyHash, Keyspace, MemberStep};
 use crate::resp::{Args, Limits, Parsed, RequestParser, Span};
 use std::ops::Range;
 
@@ -15,6 +15,8 @@ pub const BATCH: usize = 32;
 pub const CLIENTS: usize = 32;
 /// How many requests before a request runs the entries of its keys are asked for.
 const FETCH_DISTANCE: usize = 6;
+/// How many requests before it the place of a member in its collection is asked for; half of that for the member itself.
+const MEMBER_DISTANCE: usize = 4;
 /// Keys of one request whose memory is asked for.
 const KEYS_PER_REQUEST: usize = 32;
 
@@ -38,6 +40,8 @@ struct AheadKey {
     arg: usize,
     db: usize,
     hash: KeyHash,
+    /// The hash of a member or field of what the key holds.
+    member: Option<u64>,
 }
 
 /// The requests of one client or several, one client's after another's.
@@ -127,10 +131,12 @@ impl Ahead {
                         cmd
                     };
                     if let Some(cmd) = cmd {
-                        for arg in commands.get(cmd).keys.positions(args.len()).take(KEYS_PER_REQUEST) {
+                        let command = commands.get(cmd);
+                        let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
+                        for arg in command.keys.positions(args.len()).take(KEYS_PER_REQUEST) {
                             let hash = ks.hash(args.at(arg));
                             ks.prefetch(db, hash);
-                            self.keys.push(AheadKey { arg, db, hash });
+                            self.keys.push(AheadKey { arg, db, hash, member });
                         }
                     }
                     let (spans, keys) = (spans..self.spans.len(), keys..self.keys.len());
@@ -166,6 +172,17 @@ impl Ahead {
             ks.prefetch_entry(key.db, key.hash);
         }
         self.entries = self.entries.max(end);
+        self.fetch_members(index, ks);
+    }
+
+    /// The next two steps of `fetch`, for the members that requests name of collections.
+    fn fetch_members(&mut self, index: usize, ks: &Keyspace) {
+        for (distance, step) in [(MEMBER_DISTANCE, MemberStep::Bucket), (MEMBER_DISTANCE / 2, MemberStep::Item)] {
+            let Some(request) = self.requests.get(index + distance) else { continue };
+            if let [AheadKey { db, hash, member: Some(member), .. }] = self.keys[request.keys.clone()] {
+                ks.prefetch_member(db, hash, member, step);
+            }
+        }
     }
 
     /// Where the keys of the requests up to `index` end.

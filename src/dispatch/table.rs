@@ -1,6 +1,6 @@
 //! The command table: every row by name, found without copying or lower-casing the name.
 
-use super::command::{Begin, Command, Find, cat, flag};
+use super::command::{Begin, Command, Find, Group, cat, flag};
 use crate::admin::latency_counts::LatencyCounts;
 use hdrhistogram::Histogram;
 
@@ -17,9 +17,39 @@ pub struct Registered {
     pub subcommands: Vec<CmdRef>,
     /// Where its keys stand, if that is as simple as it usually is.
     pub keys: KeyRange,
+    /// Where it names a member or field of what its only key holds, if it does.
+    pub member: Option<MemberAt>,
     /// It only works on data: neither can it block, nor does it change how the server treats commands.
     pub is_plain: bool,
     pub stats: CommandStats,
+}
+
+/// Which argument is the first member or field (where there are several, the others follow it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberAt {
+    BehindKey,
+    End,
+}
+
+impl MemberAt {
+    /// All that matters is speed: where it is wrong, memory is looked at in vain.
+    fn of(row: &Command) -> Option<MemberAt> {
+        let of_one_key = KeyRange::of(row).positions(4).eq([1]) && row.arity.unsigned_abs() >= 3;
+        match row.group {
+            Group::Set | Group::Hash if of_one_key => Some(MemberAt::BehindKey),
+            // Scores stand before their members.
+            Group::SortedSet if of_one_key && row.has(flag::DENYOOM) => Some(MemberAt::End),
+            Group::SortedSet if of_one_key => Some(MemberAt::BehindKey),
+            _ => None,
+        }
+    }
+
+    pub fn index(self, argc: usize) -> usize {
+        match self {
+            MemberAt::BehindKey => 2.min(argc - 1),
+            MemberAt::End => argc - 1,
+        }
+    }
 }
 
 /// The arguments that are keys: from `first` to `last` (negative: counted from the end), each `step`th. None if `first`
@@ -107,6 +137,7 @@ impl CommandTable {
             parent,
             subcommands: Vec::new(),
             keys: KeyRange::of(row),
+            member: MemberAt::of(row),
             is_plain: is_plain(row),
             stats: CommandStats::default(),
         });

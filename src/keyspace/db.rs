@@ -173,6 +173,11 @@ impl Db {
         }
     }
 
+    /// An entry that may be the one of this hash, as far as can be told without comparing keys.
+    pub fn likely_entry(&self, hash: KeyHash) -> Option<&Entry> {
+        self.table(hash)?.likely(hash.hash)
+    }
+
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
         let hash = self.hash(key);
         self.table(hash)?.get_hashed(hash.hash, key)

@@ -116,6 +116,14 @@ impl Hash {
         }
     }
 
+    /// The table of its fields, if it is one.
+    pub fn fields(&self) -> Option<&Table<Member>> {
+        match self {
+            Hash::Table(table) => Some(table),
+            Hash::Packed(_) => None,
+        }
+    }
+
     pub fn encoding_name(&self) -> &'static str {
         match self {
             Hash::Packed(_) => "listpack",

@@ -22,7 +22,7 @@ pub use db::{Db, EntryMut, KeyHash, Place};
 pub use effects::Effects;
 pub use object::{Entry, Object};
 
-use crate::structs::entry::{NewValue, OwnedValue};
+use crate::structs::entry::{NewValue, OwnedValue, ValueRef};
 use crate::structs::table::HashSeed;
 use effects::notify;
 use watch::WatchTable;
@@ -100,6 +100,13 @@ pub struct Keyspace {
     pub hashes: hashes::ExpectedKeys,
 }
 
+/// The two steps in which the memory of a member is brought near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberStep {
+    Bucket,
+    Item,
+}
+
 impl Keyspace {
     /// `count` databases; with `per_slot`, tables by hash slot (cluster mode).
     pub fn new(count: usize, per_slot: bool, seed: HashSeed) -> Keyspace {
@@ -150,6 +157,27 @@ impl Keyspace {
 
     pub fn prefetch_entry(&self, db: usize, hash: KeyHash) {
         self.dbs[db].prefetch_entry(hash);
+    }
+
+    /// The hash of a member or field of a collection.
+    pub fn hash_member(&self, member: &[u8]) -> u64 {
+        self.seed.hash(member)
+    }
+
+    /// Some time after the key's entry: begins to bring near where a member of its value stands, or is to stand.
+    pub fn prefetch_member(&self, db: usize, key: KeyHash, member: u64, step: MemberStep) {
+        let Some(ValueRef::Object(object)) = self.dbs[db].likely_entry(key).map(Entry::value) else { return };
+        let table = match object {
+            Object::Set(set) => set.members(),
+            Object::Hash(hash) => hash.fields(),
+            Object::Zset(zset) => return zset.prefetch(member, step == MemberStep::Item),
+            Object::List(_) | Object::Stream(_) => None,
+        };
+        match (table, step) {
+            (Some(table), MemberStep::Bucket) => table.prefetch(member),
+            (Some(table), MemberStep::Item) => table.prefetch_items(member),
+            (None, _) => {}
+        }
     }
 
     /// Whether an expire time has come.

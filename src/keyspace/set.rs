@@ -119,6 +119,14 @@ impl Set {
         }
     }
 
+    /// The table of its members, if it is one.
+    pub fn members(&self) -> Option<&Table<Member>> {
+        match self {
+            Set::Table(table) => Some(table),
+            Set::Ints(_) | Set::Packed(_) => None,
+        }
+    }
+
     pub fn encoding_name(&self) -> &'static str {
         match self {
             Set::Ints(_) => "intset",

@@ -203,6 +203,13 @@ impl Zset {
         }
     }
 
+    /// Begins to bring near the place of a member of this hash, or the member itself.
+    pub fn prefetch(&self, hash: u64, item: bool) {
+        if let Zset::Ordered(set) = self {
+            set.prefetch(hash, item);
+        }
+    }
+
     pub fn encoding_name(&self) -> &'static str {
         match self {
             Zset::Packed(_) => "listpack",

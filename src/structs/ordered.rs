@@ -63,6 +63,11 @@ impl OrderedSet {
         self.table.stats()
     }
 
+    /// Begins to bring near the place of a member of this hash, or the member itself.
+    pub fn prefetch(&self, hash: u64, item: bool) {
+        if item { self.table.prefetch_items(hash) } else { self.table.prefetch(hash) }
+    }
+
     pub fn score(&self, name: &[u8]) -> Option<f64> {
         self.table.get(name).map(Member::score)
     }

@@ -260,6 +260,21 @@ impl<T: TableItem> Table<T> {
         }
     }
 
+    /// An item whose hash may be this one, as far as can be told without looking at items.
+    pub fn likely(&self, hash: u64) -> Option<&T> {
+        let bucket = self.head(hash).2;
+        if bucket.is_null() {
+            return None;
+        }
+        let tag = tag_of(hash);
+        // SAFETY: a non-null bucket of the table is alive, and a place with a tag holds an item.
+        unsafe {
+            let here = &*bucket;
+            let place = here.matches(tag).find(|place| here.tags[*place] == tag)?;
+            Some(here.item(place))
+        }
+    }
+
     /// The place of a key, to look at, fill or empty with one hash and one search.
     pub fn entry<'t>(&'t mut self, key: &[u8]) -> TableEntry<'t, T> {
         self.entry_hashed(self.hash(key), key)
