@@ -395,6 +395,13 @@ impl Server {
         }
     }
 
+    /// What the client sent last is no command.
+    fn forget_last_command(&mut self, id: ClientId) {
+        if let Some(c) = self.clients.get_mut(id) {
+            c.last_command = None;
+        }
+    }
+
     /// Whether the request was put off by a pause: then it stays in the query buffer, as if it had just arrived, and is
     /// read again when the pause is over. For our master's stream it does not count as applied until then.
     fn is_held_back(&mut self, id: ClientId) -> bool {
@@ -431,10 +438,12 @@ impl Server {
         match self.commands.resolve(name, args.get(1)) {
             Resolved::Found(cmd) => self.run_resolved(id, cmd, args, out),
             Resolved::Unknown => {
+                self.forget_last_command(id);
                 let error = unknown_command(args);
                 self.reject(id, None, error, out);
             }
             Resolved::UnknownSub(container) => {
+                self.forget_last_command(id);
                 let name = String::from_utf8_lossy(&args[1][..args[1].len().min(128)]).into_owned();
                 let parent = self.commands.get(container).row.name.to_ascii_uppercase();
                 let error = CmdError::text(format!("ERR unknown subcommand '{name}'. Try {parent} HELP."));
@@ -444,6 +453,11 @@ impl Server {
     }
 
     pub(super) fn run_resolved(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
+        // What is refused is, too, what the client sent last.
+        let row = self.commands.get(cmd).row;
+        if let Some(c) = self.clients.get_mut(id) {
+            c.last_command = Some(row);
+        }
         let admission = self.admit(id, cmd, args);
         self.push_before_reply(out);
         match admission {
@@ -473,7 +487,6 @@ impl Server {
     fn call_outermost(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
         let row = self.commands.get(cmd).row;
         if let Some(c) = self.clients.get_mut(id) {
-            c.last_command = Some(row);
             c.argv_bytes = args.total_len();
             self.ks.no_touch = c.is(ClientFlags::NO_TOUCH);
         }
