@@ -24,6 +24,7 @@ test:
 	$(CARGO) test --locked
 
 bench: build
+	$(CARGO) bench --locked --bench structures
 	utils/bench/run
 
 install: build

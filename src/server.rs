@@ -191,7 +191,7 @@ impl Server {
         let now_us = self.clock.tick_us();
         self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
         let ready = self.reactor.poll(Some(timeout))?;
-        self.clock.sync();
+        self.clock.begin_turn();
         self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
         self.cluster_turn_begins();

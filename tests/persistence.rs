@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Keys of every kind a string can be stored as, in two databases, some with a time to live.
 fn fill(server: &TestServer) {
@@ -526,4 +526,59 @@ fn saving_and_reloading_are_not_logged() {
     server.kill();
     server.restart();
     check(&server);
+}
+
+fn took<T>(f: impl FnOnce() -> T) -> Duration {
+    let start = Instant::now();
+    f();
+    start.elapsed()
+}
+
+#[test]
+fn a_slow_disk_holds_up_only_those_who_are_told_of_changes() {
+    const SYNC: Duration = Duration::from_millis(60);
+    const WRITERS: usize = 20;
+    let options = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"];
+    let server = TestServer::start(&options);
+    let mut c = server.connect();
+    run::<()>(&mut c, &["SET", "untouched", "u"]);
+    run::<()>(&mut c, &["DEBUG", "AOF-SYNC-SLEEP", &SYNC.as_micros().to_string()]);
+    // From the second slow sync on they run beside the loop.
+    (0..2).for_each(|_| run::<()>(&mut c, &["SET", "first", "x"]));
+
+    let stop = AtomicBool::new(false);
+    let written = AtomicU64::new(0);
+    let start = Instant::now();
+    std::thread::scope(|threads| {
+        for i in 0..WRITERS {
+            let (stop, written, mut c) = (&stop, &written, server.connect());
+            threads.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    run::<()>(&mut c, &["SET", &format!("written:{i}"), "x"]);
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        std::thread::sleep(SYNC);
+        let mut untouched: Vec<Duration> = (0..500)
+            .map(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                took(|| assert_eq!(run::<String>(&mut c, &["GET", "untouched"]), "u"))
+            })
+            .collect();
+        untouched.sort();
+        assert!(untouched[490] < SYNC / 2, "reads of a key that nobody writes: {:?}", &untouched[490..]);
+        let mut touched: Vec<Duration> =
+            (0..9).map(|_| took(|| run::<String>(&mut c, &["GET", "written:0"]))).collect();
+        touched.sort();
+        assert!(touched[4] > SYNC / 4, "reads of a key whose changes are on their way to the disk: {touched:?}");
+        // Replies keep their order: what follows a change waits with it.
+        let mixed = || redis::pipe().cmd("SET").arg("mine").arg(1).cmd("GET").arg("untouched").exec(&mut c).unwrap();
+        let mixed = took(mixed);
+        assert!(mixed >= SYNC * 9 / 10, "a change and a read in one go: {mixed:?}");
+        stop.store(true, Ordering::Relaxed);
+    });
+    let least = WRITERS as f64 * start.elapsed().as_secs_f64() / (2.0 * SYNC.as_secs_f64());
+    let written = written.load(Ordering::Relaxed) as f64;
+    assert!(written >= least * 0.7, "{written} writes, while a sync for all of them would have allowed {least}");
 }

@@ -1,5 +1,6 @@
 //! Rates: what INFO shows per second, sampled by the cron and averaged over the last samples; and the time of loop cycles.
 
+use super::latency_counts::LatencyCounts;
 use crate::server::Server;
 
 /// Samples a rate is averaged over.
@@ -55,6 +56,8 @@ pub struct Metrics {
     pub cycles_us: u64,
     /// Time spent in commands, microseconds.
     pub commands_us: u64,
+    /// How long turns took.
+    pub turns: LatencyCounts,
     /// The longest turn, microseconds, and the most commands in one.
     pub longest_cycle_us: u64,
     pub most_commands: u64,
@@ -84,6 +87,7 @@ impl Metrics {
             let us = (now_us - self.cycle_start_us).max(0) as u64;
             self.cycles += 1;
             self.cycles_us += us;
+            self.turns.note(us);
             self.longest_cycle_us = self.longest_cycle_us.max(us);
             self.most_commands = self.most_commands.max(commands.saturating_sub(self.cycle_start_commands));
             self.cycle_start_us = 0;

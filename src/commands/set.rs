@@ -332,7 +332,7 @@ fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let set = set_mut(&mut entry)?;
-    let removed = args.from(2).iter().filter(|m| set.remove(m)).count();
+    let removed = set.remove_several(args.from(2).iter());
     let is_empty = set.is_empty();
     drop(entry);
     if removed > 0 {
@@ -637,10 +637,15 @@ fn reply_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join) -> CmdResult {
     let mut found = Reply::default();
     let mut count = 0;
     let sets = sets_of(ctx, args.from(1))?;
-    let several = how == Join::Union && sets.iter().flatten().count() > 1;
+    let may_repeat = match how {
+        Join::Inter => false,
+        Join::Union => sets.iter().flatten().count() > 1,
+        // A packed set that came with an unchecked payload may name a member twice.
+        Join::Diff => matches!(sets.first(), Some(Some(Set::Packed(_)))),
+    };
     let mut seen = HashSet::new();
     join(how, &sets, |item| {
-        let is_new = !several
+        let is_new = !may_repeat
             || match item {
                 // An integer may come as text from a table.
                 Item::Str(bytes) => seen.insert(Item::of(bytes)),

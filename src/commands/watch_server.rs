@@ -3,6 +3,7 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::admin::latency::Series;
+use crate::admin::latency_counts::write_histogram;
 use crate::dispatch::CmdRef;
 use crate::structs::numbers::f64_text;
 use crate::sys::alloc;
@@ -297,6 +298,7 @@ fn latency_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             "    Forget the samples of these events (default: of all).",
             "HISTOGRAM [COMMAND ...]",
             "    Give the distribution of the latencies of these commands (default: of all), cumulated.",
+            "    'loop-turn' names the turns of the event loop.",
         ],
     )
 }
@@ -364,6 +366,9 @@ fn latency_reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+/// What LATENCY HISTOGRAM calls the turns of the loop; shown when asked for.
+const LOOP_TURN: &[u8] = b"loop-turn";
+
 fn latency_histogram(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let table = &ctx.srv.commands;
     let mut chosen: Vec<CmdRef> = Vec::new();
@@ -383,24 +388,13 @@ fn latency_histogram(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         let Some(histogram) = entry.stats.histogram() else { continue };
         count += 1;
         ctx.out.bulk_str(entry.row.name);
-        ctx.out.map(2);
-        ctx.out.bulk(b"calls");
-        ctx.out.int(histogram.len() as i64);
-        ctx.out.bulk(b"histogram_usec");
-        // Powers of two of a microsecond, as far as there is anything new to say.
-        let inner = ctx.out.open();
-        let mut buckets = 0;
-        let mut before = 0;
-        for step in histogram.iter_log(1024, 2.0) {
-            let so_far = before + step.count_since_last_iteration();
-            if so_far > before {
-                ctx.out.int((step.value_iterated_to() / 1000) as i64);
-                ctx.out.int(so_far as i64);
-                buckets += 1;
-            }
-            before = so_far;
-        }
-        ctx.out.close_map(inner, buckets);
+        write_histogram(ctx.out, &histogram);
+    }
+    let turns = ctx.srv.admin.metrics.turns.histogram();
+    if let Some(turns) = turns.filter(|_| args.iter().skip(2).any(|name| name.eq_ignore_ascii_case(LOOP_TURN))) {
+        count += 1;
+        ctx.out.bulk(LOOP_TURN);
+        write_histogram(ctx.out, &turns);
     }
     ctx.out.close_map(mark, count);
     Ok(())

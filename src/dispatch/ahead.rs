@@ -13,6 +13,8 @@ use std::ops::Range;
 pub const BATCH: usize = 32;
 /// Clients whose input is read before the first of them is run.
 pub const CLIENTS: usize = 32;
+/// How many requests before a request runs the entries of its keys are asked for.
+const FETCH_DISTANCE: usize = 6;
 /// Keys of one request whose memory is asked for.
 const KEYS_PER_REQUEST: usize = 32;
 
@@ -44,6 +46,9 @@ pub struct Ahead {
     requests: Vec<Request>,
     spans: Vec<Span>,
     keys: Vec<AheadKey>,
+    /// How many of the keys had their buckets and their entries asked for, by `fetch`.
+    buckets: usize,
+    entries: usize,
 }
 
 impl Ahead {
@@ -58,6 +63,8 @@ impl Ahead {
             self.spans.truncate(first.spans.start);
             self.keys.truncate(first.keys.start);
             self.requests.truncate(len);
+            self.buckets = self.buckets.min(self.keys.len());
+            self.entries = self.entries.min(self.keys.len());
         }
     }
 
@@ -141,16 +148,28 @@ impl Ahead {
         first..self.requests.len()
     }
 
-    /// Goes on with fetching for the requests from `first` on; of use once what `look` began has come in.
-    pub fn fetch_entries(&self, first: usize, ks: &Keyspace) {
-        let Some(request) = self.requests.get(first) else { return };
-        let keys = &self.keys[request.keys.start..];
-        if keys.len() < 2 {
+    /// Goes on with what `look` began, before request `index` runs: asks for the entries of the keys of the requests that
+    /// follow soon. Not of all at once, as only a few memory accesses can be under way.
+    pub fn fetch(&mut self, index: usize, ks: &Keyspace) {
+        if self.keys.len() < 2 {
             return;
         }
         if ks.is_per_slot() {
-            keys.iter().for_each(|key| ks.prefetch_bucket(key.db, key.hash));
+            let end = self.keys_until(index + 2 * FETCH_DISTANCE);
+            for key in &self.keys[self.buckets.min(end)..end] {
+                ks.prefetch_bucket(key.db, key.hash);
+            }
+            self.buckets = self.buckets.max(end);
         }
-        keys.iter().for_each(|key| ks.prefetch_entry(key.db, key.hash));
+        let end = self.keys_until(index + FETCH_DISTANCE);
+        for key in &self.keys[self.entries.min(end)..end] {
+            ks.prefetch_entry(key.db, key.hash);
+        }
+        self.entries = self.entries.max(end);
+    }
+
+    /// Where the keys of the requests up to `index` end.
+    fn keys_until(&self, index: usize) -> usize {
+        self.requests.get(index).map_or(self.keys.len(), |request| request.keys.end)
     }
 }

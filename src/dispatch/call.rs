@@ -100,6 +100,7 @@ impl Server {
         if targets == 0 || !effects.has_sinks {
             return;
         }
+        effects.unsynced.command_propagated();
         match effects.replacement.take() {
             None => effects.propagate(db, targets, args.iter()),
             Some(commands) => {

@@ -56,7 +56,7 @@ impl Server {
         }
     }
     pub fn next_room_deadline_ms(&self) -> Option<i64> {
-        self.cluster_deadline_ms()
+        [self.cluster_deadline_ms(), self.repl_deadline_ms()].into_iter().flatten().min()
     }
     pub fn rooms_before_sleep(&mut self) {
         self.cluster_before_sleep();
@@ -64,6 +64,7 @@ impl Server {
     }
     pub fn rooms_timers(&mut self) {
         self.cluster_timers();
+        self.repl_timers();
     }
     pub fn rooms_cron(&mut self) {
         self.repl_cron();

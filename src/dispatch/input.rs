@@ -20,8 +20,16 @@ const COMMANDS_PER_TURN: usize = 1000;
 const QUERY_KEEP_BYTES: usize = 1024 * 1024;
 /// Replies are set aside as chunks from this size on while a client's requests run, in bytes.
 const REPLY_CHUNK_BYTES: usize = 16 * 1024;
+/// From this size on they are set aside, too, when another reply like the last one would have to move them, in bytes.
+const REPLY_MOVE_BYTES: usize = 8 * 1024;
 /// Room for an argument longer than this is made as soon as its length is known, in bytes.
 const BIG_ARG_BYTES: usize = 32 * 1024;
+
+/// Whether replies are to be set aside; `before` is how many bytes there were without the last one.
+fn is_chunk(buf: &Vec<u8>, before: usize) -> bool {
+    let len = buf.len();
+    len >= REPLY_MOVE_BYTES && (len >= REPLY_CHUNK_BYTES || buf.capacity() - len < len - before)
+}
 
 /// Whether the client's next command may run.
 #[derive(PartialEq, Eq)]
@@ -40,6 +48,8 @@ struct Taken {
     /// The client whose command the loop was in the middle of, and what waits to be pushed to that one.
     outer: Option<ClientId>,
     outer_push: Vec<u8>,
+    /// All that the client is told in this run, and was told before, is durable.
+    durable: bool,
 }
 
 impl Server {
@@ -58,7 +68,6 @@ impl Server {
             self.look_ahead(*id, &mut ahead, share, serial);
             *end = ahead.mark();
         }
-        ahead.fetch_entries(0, &self.ks);
         let mut start = 0;
         for (id, end) in ids.iter().zip(ends) {
             self.run_input(*id, &mut ahead, start..end, serial);
@@ -103,12 +112,13 @@ impl Server {
         }
         c.ahead = 0;
         let Some(mut taken) = self.take_buffers(id) else { return };
-        let Taken { query, parser, out, pos, .. } = &mut taken;
+        let Taken { query, parser, out, pos, durable, .. } = &mut taken;
         let others = ahead.mark();
         let mut share = COMMANDS_PER_TURN;
         let mut last_plain = None;
         // The database of the client, while nothing keeps plain commands from being run right away.
         let mut plain_db = self.plain_db(id);
+        *durable = self.may_tell_durable(id);
         self.clock.tick_us();
         loop {
             if plain_db.is_none() {
@@ -134,10 +144,10 @@ impl Server {
                 let db = plain_db.or_else(|| self.clients.get(id).map(|c| c.db)).unwrap_or(0);
                 let Server { commands, ks, .. } = self;
                 next = ahead.look(query, *pos, parser, limits, BATCH.min(share), (commands, ks, db));
-                ahead.fetch_entries(next.start, &self.ks);
             }
             if let Some(index) = next.next() {
                 share = share.saturating_sub(1);
+                ahead.fetch(index, &self.ks);
                 let request = ahead.request(index);
                 let args = ahead.args(request, &query[*pos..]);
                 ahead.expect_keys(request, args, &mut self.ks);
@@ -145,15 +155,20 @@ impl Server {
                     && self.commands.get(cmd).is_plain
                 {
                     last_plain = Some(cmd);
+                    let before = out.buf.len();
                     let usual = self.run_plain(id, db, cmd, args, out);
                     *pos += request.consumed;
-                    if out.buf.len() >= REPLY_CHUNK_BYTES || !usual {
+                    if *durable {
+                        *durable = self.tells_only_durable(cmd, args);
+                    }
+                    if !usual || is_chunk(&out.buf, before) {
                         self.set_last_command(id, &mut last_plain);
                         self.finish_command(id, out);
                         plain_db = self.plain_db(id);
                     }
                     continue;
                 }
+                *durable = false;
                 self.set_last_command(id, &mut last_plain);
                 match request.cmd {
                     Some(cmd) => self.run_resolved(id, cmd, args, out),
@@ -183,6 +198,7 @@ impl Server {
                 }
                 Ok(Parsed::Inline { consumed, args }) => {
                     share -= 1;
+                    *durable = false;
                     self.set_last_command(id, &mut last_plain);
                     self.run_request(id, args.as_args(), out);
                     if self.is_held_back(id) {
@@ -194,6 +210,7 @@ impl Server {
                     plain_db = self.plain_db(id);
                 }
                 Err(error) => {
+                    *durable = false;
                     self.refuse_protocol(id, &error.0, &query[*pos..], out);
                     *pos = query.len();
                     break;
@@ -220,11 +237,11 @@ impl Server {
         // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
         let outer = self.clients.current.replace(id);
         let outer_push = take(&mut self.clients.self_push);
-        Some(Taken { query, pos, parser, out, outer, outer_push })
+        Some(Taken { query, pos, parser, out, outer, outer_push, durable: false })
     }
 
     fn put_buffers_back(&mut self, id: ClientId, taken: Taken) {
-        let Taken { mut query, mut pos, mut parser, mut out, outer, outer_push } = taken;
+        let Taken { mut query, mut pos, mut parser, mut out, outer, outer_push, durable } = taken;
         self.clients.current = outer;
         let push = std::mem::replace(&mut self.clients.self_push, outer_push);
         give_back_input(&mut query, &mut pos, &mut parser);
@@ -243,6 +260,9 @@ impl Server {
         c.reply_peak = c.reply_peak.max(out.buf.len().min(c.out.buffer_size()));
         c.out.cur = out;
         c.out.roll();
+        if durable {
+            c.out.release(c.out.end());
+        }
         if c.conn.is_none() {
             c.out.clear();
         } else if !c.out.is_empty() || c.is(ClientFlags::CLOSE_AFTER_REPLY) {
@@ -514,7 +534,7 @@ impl Server {
         }
         let buffer_size = c.out.buffer_size();
         c.reply_peak = c.reply_peak.max(out.buf.len().min(buffer_size));
-        if out.buf.len() >= REPLY_CHUNK_BYTES || self.admin.debug.enforce_reply_list {
+        if is_chunk(&out.buf, 0) || self.admin.debug.enforce_reply_list {
             c.out.set_aside(out, 1);
             self.check_output_limit(id);
             self.update_client_memory(id);
@@ -532,21 +552,16 @@ impl Server {
             self.end_caching(id, row);
         }
         let Some(c) = self.clients.get_mut(id) else { return };
-        if c.is(ClientFlags::MULTI) {
-            let is_exec = cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec");
-            let redirected = matches!(error.code(), b"MOVED" | b"ASK" | b"CROSSSLOT" | b"TRYAGAIN" | b"CLUSTERDOWN");
-            if is_exec && redirected {
+        if cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec") {
+            self.discard_transaction(id);
+            if matches!(error.code(), b"MOVED" | b"ASK" | b"CROSSSLOT" | b"TRYAGAIN" | b"CLUSTERDOWN") {
                 // Clients follow a redirection only if they see it as it is.
-                self.discard_transaction(id);
                 return self.write_error(out, &error);
             }
-            if is_exec {
-                self.discard_transaction(id);
-                let text = String::from_utf8_lossy(&error.0).into_owned();
-                error = CmdError::text(format!("EXECABORT Transaction discarded because of: {text}"));
-            } else {
-                c.flags.add(ClientFlags::DIRTY_EXEC);
-            }
+            let reason = String::from_utf8_lossy(error.0.strip_prefix(b"ERR ").unwrap_or(&error.0)).into_owned();
+            error = CmdError::text(format!("EXECABORT Transaction discarded because of: {reason}"));
+        } else if c.is(ClientFlags::MULTI) {
+            c.flags.add(ClientFlags::DIRTY_EXEC);
         }
         let link = ClientFlags::MASTER.union(ClientFlags::AOF).union(ClientFlags::REPLICA);
         if self.clients.get(id).is_some_and(|c| c.is(link)) {

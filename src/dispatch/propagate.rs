@@ -13,6 +13,7 @@ impl Server {
         }
         self.drain_propagation();
         self.track_changes(self.clients.current);
+        self.send_own_invalidations();
         if !self.ks.effects.events.is_empty() {
             self.publish_key_events();
         }

@@ -1,6 +1,7 @@
 //! The command table: every row by name, found without copying or lower-casing the name.
 
 use super::command::{Begin, Command, Find, cat, flag};
+use crate::admin::latency_counts::LatencyCounts;
 use hdrhistogram::Histogram;
 
 /// A command or subcommand in the table; an index that also finds its statistics.
@@ -60,53 +61,6 @@ pub struct CommandStats {
     pub rejected: u64,
     pub failed: u64,
     latency: LatencyCounts,
-}
-
-/// Range and precision of the latency histograms: a nanosecond to a second, two significant digits.
-const HISTOGRAM_NS: (u64, u64) = (1, 1_000_000_000);
-const HISTOGRAM_DIGITS: u8 = 2;
-/// Latencies below this, in microseconds, are counted apart: nearly all are.
-const USUAL_US: usize = 8;
-
-/// How often a command took how long.
-#[derive(Debug, Default)]
-struct LatencyCounts {
-    usual: [u32; USUAL_US],
-    /// The others, in nanoseconds; made when there is the first.
-    others: Option<Box<Histogram<u32>>>,
-}
-
-impl LatencyCounts {
-    fn note(&mut self, us: u64) {
-        match self.usual.get_mut(us as usize) {
-            Some(count) if *count < u32::MAX => *count += 1,
-            _ => {
-                if let Some(histogram) = others(&mut self.others) {
-                    histogram.saturating_record(us.saturating_mul(1000).clamp(HISTOGRAM_NS.0, HISTOGRAM_NS.1));
-                }
-            }
-        }
-    }
-
-    fn histogram(&self) -> Option<Histogram<u32>> {
-        let mut all = self.others.clone();
-        if self.usual.iter().all(|n| *n == 0) {
-            return all.map(|all| *all);
-        }
-        let histogram = others(&mut all)?;
-        for (us, count) in self.usual.iter().enumerate() {
-            histogram.saturating_record_n((us as u64 * 1000).max(HISTOGRAM_NS.0), *count);
-        }
-        all.map(|all| *all)
-    }
-}
-
-fn others(histogram: &mut Option<Box<Histogram<u32>>>) -> Option<&mut Histogram<u32>> {
-    if histogram.is_none() {
-        let (low, high) = HISTOGRAM_NS;
-        *histogram = Histogram::new_with_bounds(low, high, HISTOGRAM_DIGITS).ok().map(Box::new);
-    }
-    histogram.as_deref_mut()
 }
 
 impl CommandStats {

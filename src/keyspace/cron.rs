@@ -88,6 +88,11 @@ impl Server {
     /// Runs a slice of active expiry if it is due: the first of a cron run, a further one while there is budget, or a
     /// fast cycle beyond it when the share of stale keys is high.
     fn expire_slice(&mut self, first: bool) {
+        let effort = Effort::new(self.cfg.active_expire_effort);
+        let stale = self.ks.stats.expired_stale_perc * 100.0 >= effort.acceptable_stale_percent as f64;
+        if !first && !stale && !self.ks.expiry.out_of_time {
+            return;
+        }
         let has_any = self.ks.dbs.iter().any(|db| db.expires_len() > 0);
         if !has_any || !self.admin.debug.active_expire {
             self.ks.expiry.out_of_time = false;
@@ -97,9 +102,7 @@ impl Server {
             self.ks.expiry.out_of_time = false;
             return;
         }
-        let effort = Effort::new(self.cfg.active_expire_effort);
         let expiry = &mut self.ks.expiry;
-        let stale = self.ks.stats.expired_stale_perc * 100.0 >= effort.acceptable_stale_percent as f64;
         let budget = if first || (expiry.out_of_time && !expiry.slow_budget.is_zero()) {
             expiry.slow_budget.min(SLICE)
         } else if (expiry.out_of_time || stale)

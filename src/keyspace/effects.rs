@@ -1,5 +1,6 @@
 //! What commands changed, in order, until `dispatch` drains it: commands to propagate, key events, values to free.
 
+use super::unsynced::UnsyncedKeys;
 use super::{Entry, db::Tables, object};
 use crate::resp::Reply;
 use crate::tracking::table::KeyTable;
@@ -93,6 +94,8 @@ pub struct Effects {
     pub wants_modified: bool,
     /// Whole databases were emptied, while some client tracks keys.
     pub flushed: bool,
+    /// Keys whose changes are not durable yet.
+    pub unsynced: UnsyncedKeys,
     /// Values for the helper thread to free.
     pub garbage: Vec<Garbage>,
 }
@@ -157,6 +160,7 @@ impl Effects {
     }
 
     pub fn modified(&mut self, key: &[u8], by_command: bool) {
+        self.unsynced.note(key);
         if self.wants_modified {
             self.modified_keys.push(ModifiedKey { key: key.to_vec(), by_command });
         }

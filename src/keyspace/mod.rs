@@ -14,6 +14,7 @@ pub mod hashes;
 pub mod list;
 pub mod object;
 pub mod set;
+pub mod unsynced;
 pub mod watch;
 pub mod zset;
 
@@ -378,6 +379,7 @@ impl Keyspace {
             self.effects.free_tables(old, lazy);
         }
         self.effects.flushed |= self.effects.wants_modified;
+        self.effects.unsynced.note_all();
         self.effects.any_ready |= self.effects.wants_gone;
         removed
     }
@@ -392,6 +394,7 @@ impl Keyspace {
         self.dbs.swap(a, b);
         // Clients wait for keys of a database by its number.
         self.effects.any_ready |= self.effects.wants_ready;
+        self.effects.unsynced.note_all();
     }
 
     pub fn total_keys(&self) -> usize {

@@ -219,6 +219,14 @@ impl Set {
         }
     }
 
+    /// Removes several members. Returns how many were there.
+    pub fn remove_several<'m>(&mut self, members: impl Iterator<Item = &'m [u8]>) -> usize {
+        match self {
+            Set::Table(table) => table.remove_several(members),
+            Set::Ints(_) | Set::Packed(_) => members.filter(|member| self.remove(member)).count(),
+        }
+    }
+
     pub fn contains(&self, text: &[u8]) -> bool {
         match self {
             Set::Ints(ints) => parse_i64(text).is_some_and(|n| ints.contains(n)),

@@ -12,6 +12,8 @@ const MAX_SLICES: usize = 64;
 #[derive(Debug)]
 pub struct Output {
     chunks: VecDeque<Vec<u8>>,
+    /// How many of the last chunks still have the room they were written in: see `settle`.
+    unsettled: usize,
     /// Where commands write; taken out while one runs.
     pub cur: Reply,
     /// Bytes of the first slice that have been sent.
@@ -33,6 +35,7 @@ impl Default for Output {
     fn default() -> Output {
         Output {
             chunks: VecDeque::new(),
+            unsettled: 0,
             cur: Reply::default(),
             sent: 0,
             chunk_bytes: 0,
@@ -97,14 +100,24 @@ impl Output {
         if cur.buf.len() < at_least {
             return;
         }
-        let mut full = std::mem::replace(&mut cur.buf, Vec::with_capacity(self.buffer_size));
-        // A chunk may wait for long: what it does not use is given back if that is much.
-        if full.capacity() - full.len() > full.len() / 2 {
-            full.shrink_to_fit();
-        }
+        let full = std::mem::replace(&mut cur.buf, Vec::with_capacity(self.buffer_size));
         self.chunk_bytes += full.len();
         self.chunk_capacity += full.capacity();
         self.chunks.push_back(full);
+        self.unsettled += 1;
+    }
+
+    /// What is there now could not be sent at once and may wait for long: room that chunks do not use is given back if it
+    /// is much. (Most chunks leave with the turn that wrote them, and moving their bytes would be for nothing.)
+    pub fn settle(&mut self) {
+        let first = self.chunks.len().saturating_sub(std::mem::take(&mut self.unsettled));
+        for chunk in self.chunks.range_mut(first..) {
+            if chunk.capacity() - chunk.len() > chunk.len() / 2 {
+                self.chunk_capacity -= chunk.capacity();
+                chunk.shrink_to_fit();
+                self.chunk_capacity += chunk.capacity();
+            }
+        }
     }
 
     /// Adds bytes behind everything that is there.
@@ -215,6 +228,7 @@ impl Output {
             self.chunk_capacity -= first.capacity();
             self.chunks.pop_front();
         }
+        self.unsettled = 0;
         if self.sent == self.cur.buf.len() {
             self.sent = 0;
             if self.cur.buf.capacity() > 2 * self.buffer_size {

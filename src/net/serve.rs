@@ -65,7 +65,10 @@ impl Server {
             c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
             self.clients.want_write(id);
             self.stats.rejected_connections += 1;
+            return;
         }
+        // Whoever connects as a rule has something to say at once.
+        self.clients.want_read(id);
     }
 
     /// Protected mode refuses everyone from elsewhere while the default user has no password.
@@ -247,7 +250,11 @@ impl Server {
     /// Sends what clients have waiting.
     pub fn write_pending(&mut self) {
         let gated = self.is_output_gated();
-        for id in std::mem::take(&mut self.clients.pending_writes) {
+        let mut ids = std::mem::take(&mut self.clients.pending_writes);
+        // The stream leaves first: whoever has a reply in hand may ask a replica next.
+        self.want_replica_writes();
+        let stream = std::mem::take(&mut self.clients.pending_writes);
+        for id in stream.into_iter().chain(ids.drain(..)) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
                 if !gated {
@@ -256,6 +263,9 @@ impl Server {
                 self.write_client(id, gated);
             }
         }
+        // The room serves the next turn, too. Those who are to be written to again have come meanwhile.
+        ids.append(&mut self.clients.pending_writes);
+        self.clients.pending_writes = ids;
     }
 
     fn write_client(&mut self, id: ClientId, gated: bool) {
@@ -271,6 +281,7 @@ impl Server {
         let limit = WRITE_BYTES_PER_TURN.min(c.out.released());
         match c.out.write_to(limit, |slices| conn.write_vectored(slices)) {
             Ok(sent) => {
+                c.out.settle();
                 self.stats.net_output_bytes += sent as u64;
                 self.stats.writes_processed += (sent > 0) as u64;
                 if gated && c.out.pending() > c.out.released() {

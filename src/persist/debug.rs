@@ -13,6 +13,15 @@ pub const SUBCOMMANDS: &[DebugSub] = &[
         help: &["AOF-FLUSH-SLEEP <microsec>", "    Sleep before each write of the append-only log."],
     },
     DebugSub {
+        name: "aof-sync-sleep",
+        args: 1..=1,
+        run: aof_sync_sleep,
+        help: &[
+            "AOF-SYNC-SLEEP <microsec>",
+            "    Sleep before each sync of the append-only log with 'appendfsync always', as if the disk were slow.",
+        ],
+    },
+    DebugSub {
         name: "loadaof",
         args: 0..=0,
         run: load_aof,
@@ -44,6 +53,13 @@ pub const SUBCOMMANDS: &[DebugSub] = &[
 fn aof_flush_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let us = int_arg(&args[2])?;
     ctx.srv.persist.aof_flush_sleep_us = us.max(0) as u64;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn aof_sync_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let us = int_arg(&args[2])?;
+    ctx.srv.persist.aof.sync_sleep_us = us.max(0) as u64;
     ctx.out.ok();
     Ok(())
 }

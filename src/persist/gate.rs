@@ -4,15 +4,21 @@
 //! the sync is done no reply leaves that was produced after the written commands: not those to the commands themselves,
 //! and not those of readers who may have seen their effects. What is executed meanwhile is covered by the next sync.
 //!
-//! Invariant: a byte is sent only if every command executed before it was produced has been synced. Links to replicas
+//! A client that only read keys without such changes does not wait.
+//!
+//! Invariant: a byte is sent only if every command whose effects it may tell of has been synced, and after the bytes that
+//! its client was to get before. Links to replicas
 //! and the cluster bus are not kept back: a replica may be ahead of our disk, as nobody was told of it.
 
 use super::aof::manifest::reason;
+use crate::dispatch::CmdRef;
+use crate::dispatch::command::flag;
 use crate::net::{ClientFlags, ClientId};
+use crate::resp::Args;
 use crate::server::Server;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A disk that syncs in less than this, microseconds, is synced by the loop itself: handing over would cost more.
 const WORTH_HANDING_OVER_US: u64 = 150;
@@ -52,6 +58,23 @@ impl Server {
         self.persist.gate.is_syncing()
     }
 
+    /// Whether all that a client is about to be told may be durable, as far as what it was told before goes. False if that
+    /// is not kept book of, as nothing is held back.
+    pub fn may_tell_durable(&self, id: ClientId) -> bool {
+        self.ks.effects.unsynced.is_wanted()
+            && self.clients.get(id).is_some_and(|c| c.out.released() >= c.out.pending())
+    }
+
+    /// Whether the reply to this command tells only of keys whose changes are all on disk.
+    pub fn tells_only_durable(&self, cmd: CmdRef, args: Args<'_>) -> bool {
+        let command = self.commands.get(cmd);
+        let mut keys = command.keys.positions(args.len()).peekable();
+        command.row.has(flag::READONLY)
+            && command.row.keys.len() == 1
+            && keys.peek().is_some()
+            && keys.all(|at| !self.ks.effects.unsynced.contains(args.at(at)))
+    }
+
     /// Keeps a client's output back.
     pub fn hold_output(&mut self, id: ClientId) {
         // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
@@ -80,6 +103,7 @@ impl Server {
         }
         let covers = std::mem::take(&mut gate.covers);
         if covers > 0 {
+            self.ks.effects.unsynced.sync_done();
             let us = self.persist.gate.shared.last_us.load(Ordering::Relaxed);
             self.note_latency("aof-fsync-always", us as i64 / 1000);
             let aof = &mut self.persist.aof;
@@ -107,9 +131,12 @@ impl Server {
         let aof = &mut self.persist.aof;
         let Some(file) = aof.file.clone() else { return };
         aof.last_fsync_s = now_s;
+        let sleep_us = aof.sync_sleep_us;
         let gate = &mut self.persist.gate;
+        self.ks.effects.unsynced.sync_begins();
         if gate.shared.last_us.load(Ordering::Relaxed) < WORTH_HANDING_OVER_US {
             let start = Instant::now();
+            sleep(sleep_us);
             if let Err(e) = file.sync_data() {
                 fail(&e);
             }
@@ -117,6 +144,7 @@ impl Server {
             gate.shared.last_us.store(us, Ordering::Relaxed);
             aof.incr_synced = aof.incr_size;
             aof.shared.set_reploff(offset);
+            self.ks.effects.unsynced.sync_done();
             self.note_latency("aof-fsync-always", us as i64 / 1000);
             return;
         }
@@ -128,6 +156,7 @@ impl Server {
         let (shared, synced, waker) = (gate.shared.clone(), aof.shared.clone(), self.reactor.waker());
         self.background.fsync.submit(move || {
             let start = Instant::now();
+            sleep(sleep_us);
             match file.sync_data() {
                 Ok(()) => synced.set_reploff(offset),
                 Err(e) => shared.errno.store(e.raw_os_error().unwrap_or(libc::EIO), Ordering::Release),
@@ -145,6 +174,13 @@ impl Server {
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
         self.check_gate();
+    }
+}
+
+/// What DEBUG AOF-SYNC-SLEEP asks for.
+fn sleep(us: u64) {
+    if us > 0 {
+        std::thread::sleep(Duration::from_micros(us));
     }
 }
 

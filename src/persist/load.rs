@@ -1,7 +1,7 @@
 //! Loading a data set: snapshots from a file or a socket, and what goes on meanwhile.
 //!
-//! Clients are served between keys, and inside long values, each `loading-process-events-interval-bytes`; commands that
-//! need the data are answered with LOADING.
+//! Clients are served between keys, and inside long values, each `loading-process-events-interval-bytes`, and while a slow
+//! source makes one wait; commands that need the data are answered with LOADING.
 
 use super::aof::manifest::reason;
 use super::rdb::{Error, ErrorKind, Item, KeyItem, Reader, StringValue, Value};
@@ -26,6 +26,9 @@ use std::time::Instant;
 
 /// Longest text that can be an integer.
 const MAX_INT_LEN: usize = 20;
+
+/// Clients wait no longer than this for data that trickle in, in microseconds.
+const SERVE_AFTER_US: i64 = 50_000;
 
 /// How a snapshot is to be taken in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -192,12 +195,14 @@ impl Server {
     }
 
     /// Reads a snapshot into the databases, or into `target` when they are to be swapped in later. Nothing is flushed
-    /// before. The caller marks beginning and end, and logs an error with `log_load_error`.
+    /// before. `has_data` is given for a source that is slower than a disk: it waits a little for data and says whether
+    /// there are any (or will never be). The caller marks beginning and end, and logs an error with `log_load_error`.
     pub fn load_snapshot<S: BufRead>(
         &mut self,
         source: S,
         options: LoadOptions,
         mut target: Option<&mut [Db]>,
+        has_data: Option<fn(&mut S) -> bool>,
     ) -> Result<(LoadedRepl, S), Error> {
         let interval = self.cfg.loading_process_events_interval_bytes.max(0) as u64;
         let checksum = self.cfg.rdbchecksum && !self.persist.skip_checksum;
@@ -208,7 +213,18 @@ impl Server {
         let now_ms = self.clock.ms();
         let limits = self.value_limits();
         let mut empty_keys = 0u64;
+        let mut served_us = self.clock.tick_us();
         loop {
+            if let Some(has_data) = has_data
+                && interval > 0
+            {
+                while !has_data(reader.source_mut()) || self.clock.tick_us() - served_us > SERVE_AFTER_US {
+                    if self.loading_progress(reader.offset()).is_break() {
+                        return Err(Error::new(reader.offset(), ErrorKind::Aborted));
+                    }
+                    served_us = self.clock.tick_us();
+                }
+            }
             let item = reader.next_item(&mut |offset| self.loading_progress(offset))?;
             match item {
                 Item::Aux { key, value } => self.note_aux(&key, &value, &mut repl),
@@ -376,7 +392,7 @@ impl Server {
         };
         let size = file.metadata().map_or(0, |m| m.len());
         self.start_loading(size, false);
-        let result = self.load_snapshot(BufReader::with_capacity(1 << 18, file), options, None);
+        let result = self.load_snapshot(BufReader::with_capacity(1 << 18, file), options, None, None);
         self.stop_loading();
         match result {
             Ok((repl, source)) => {

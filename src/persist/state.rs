@@ -39,6 +39,8 @@ pub struct Aof {
     /// Bytes of the log after its last rewrite.
     pub rewrite_base_size: u64,
     pub last_fsync_s: i64,
+    /// How long to sleep before each sync with `appendfsync always`: DEBUG AOF-SYNC-SLEEP.
+    pub sync_sleep_us: u64,
     /// Since when a write waits for a slow sync.
     pub postponed_since_s: Option<i64>,
     pub delayed_fsync: u64,
@@ -157,6 +159,7 @@ impl Persist {
                 incr_synced: 0,
                 rewrite_base_size: 0,
                 last_fsync_s: now_s,
+                sync_sleep_us: 0,
                 postponed_since_s: None,
                 delayed_fsync: 0,
                 last_write_ok: true,

@@ -23,6 +23,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of a dataset read in one turn.
 const READ_BYTES_PER_TURN: usize = 4 << 20;
+/// The first pause before another attempt to reach the master, in milliseconds; each further one is twice as long.
+const RETRY_PAUSE_MIN_MS: i64 = 20;
+/// The longest pause; whatever comes later is left to the periodic work.
+const RETRY_PAUSE_MAX_MS: i64 = 640;
 /// Bytes of a received file after which it is handed to the disk.
 const SYNC_EVERY_BYTES: u64 = 8 << 20;
 
@@ -43,8 +47,8 @@ impl Server {
         }
         self.role_changed();
         self.repl.master.state = LinkState::Connect;
-        log::info!("Connecting to MASTER {host}:{port}");
-        self.connect_to_master();
+        self.repl.master.retry_pause_ms = 0;
+        self.connect_again();
     }
 
     /// Makes this server a primary. Its replicas may continue with it under the id they know.
@@ -127,8 +131,48 @@ impl Server {
                 self.repl.master.last_io_s = self.now_s();
                 self.repl.master.state = LinkState::Connecting;
                 log::info!("MASTER <-> REPLICA sync started");
+                // Nearby, the connection is up by now.
+                self.finish_connecting();
             }
-            Err(e) => log::warn!("Unable to connect to MASTER: {}", reason(&e)),
+            Err(e) => {
+                log::warn!("Unable to connect to MASTER: {}", reason(&e));
+                self.plan_retry();
+            }
+        }
+    }
+
+    /// Plans the next attempt after a failed one: soon at first, as most failures are short (a master that restarts, or
+    /// that has just lost its own), then after longer and longer pauses, and in the end with the periodic work alone.
+    fn plan_retry(&mut self) {
+        let now_ms = self.clock.ms();
+        let link = &mut self.repl.master;
+        let pause_ms = link.retry_pause_ms.max(RETRY_PAUSE_MIN_MS);
+        link.retry_at_ms = (pause_ms <= RETRY_PAUSE_MAX_MS).then_some(now_ms + pause_ms);
+        link.retry_pause_ms = (pause_ms * 2).min(RETRY_PAUSE_MAX_MS * 2);
+    }
+
+    /// When the next attempt to reach the master is due, if that is before the periodic work.
+    pub fn repl_deadline_ms(&self) -> Option<i64> {
+        self.repl.master.retry_at_ms
+    }
+
+    /// Makes the attempt that is due.
+    pub fn repl_timers(&mut self) {
+        let Some(due_ms) = self.repl.master.retry_at_ms else { return };
+        if self.is_loading() || self.clock.ms() < due_ms {
+            return;
+        }
+        self.connect_again();
+    }
+
+    /// Connects, unless a connection is there or under way.
+    fn connect_again(&mut self) {
+        self.repl.master.retry_at_ms = None;
+        if self.repl.master.state == LinkState::Connect
+            && let Some((host, port)) = &self.repl.master.address
+        {
+            log::info!("Connecting to MASTER {host}:{port}");
+            self.connect_to_master();
         }
     }
 
@@ -144,6 +188,12 @@ impl Server {
             self.connect_to_master();
         }
         true
+    }
+
+    /// Closes the connection after a failure, to be tried again.
+    fn fail_master_link(&mut self) {
+        self.close_master_link();
+        self.plan_retry();
     }
 
     /// Closes the connection; the periodic work connects again.
@@ -182,7 +232,7 @@ impl Server {
         let Some(conn) = &self.repl.master.conn else { return };
         if let Ok(Some(e)) | Err(e) = conn.take_error() {
             log::warn!("Error condition on socket for SYNC: {}", reason(&e));
-            return self.close_master_link();
+            return self.fail_master_link();
         }
         if conn.peer().is_none() {
             return; // Not yet.
@@ -223,7 +273,7 @@ impl Server {
                     if self.repl.failover.state() == FailoverState::InProgress {
                         self.abort_failover("Write error to failover target");
                     } else {
-                        self.close_master_link();
+                        self.fail_master_link();
                     }
                     return;
                 }
@@ -255,21 +305,27 @@ impl Server {
         }
     }
 
-    /// `rest` is what followed the last reply.
+    /// `rest` is what followed the last reply. What is to be sent leaves first: the master can work on it meanwhile.
     fn do_handshake_actions(&mut self, actions: Vec<Action>, rest: &[u8]) {
+        for action in &actions {
+            if let Action::Send(bytes) = action {
+                self.repl.master.outbox.extend_from_slice(bytes);
+            }
+        }
+        self.flush_link_outbox();
         for action in actions {
             match action {
                 Action::Log(line) => line.emit(),
-                Action::Send(bytes) => {
-                    self.repl.master.outbox.extend_from_slice(&bytes);
-                    self.flush_link_outbox();
-                }
+                Action::Send(_) => {}
                 Action::Done(outcome) => return self.finish_handshake(outcome, rest),
             }
         }
     }
 
     fn finish_handshake(&mut self, outcome: Outcome, rest: &[u8]) {
+        if self.repl.master.conn.is_none() {
+            return; // It was closed when it did not take the last command.
+        }
         self.repl.master.last_io_s = self.now_s();
         self.repl.master.handshake = None;
         if self.repl.failover.state() == FailoverState::InProgress {
@@ -285,7 +341,7 @@ impl Server {
             Outcome::Continue { id } => self.continue_with_master(id, rest),
             Outcome::FullResync { from } => self.begin_transfer(from, rest),
             Outcome::Sync => self.begin_transfer(None, rest),
-            Outcome::Failed { .. } => self.close_master_link(),
+            Outcome::Failed { .. } => self.fail_master_link(),
         }
     }
 
@@ -293,7 +349,7 @@ impl Server {
         let Some(mut cached) = self.repl.master.cached.take() else {
             // It was asked for everything and has no position to continue from.
             log::warn!("Master accepted a partial resynchronization that was not asked for");
-            return self.close_master_link();
+            return self.fail_master_link();
         };
         if let Some(id) = id.filter(|id| *id != cached.id) {
             log::info!("Master replication ID changed to {id}");
@@ -312,7 +368,7 @@ impl Server {
 
     /// Turns the link's connection into the client that runs the master's commands.
     pub(super) fn go_online(&mut self, id: Option<ReplId>, offset: i64, db: usize, rest: &[u8]) {
-        let Some(conn) = self.repl.master.conn.take() else { return self.close_master_link() };
+        let Some(conn) = self.repl.master.conn.take() else { return self.fail_master_link() };
         conn.set_nodelay(true);
         conn.set_keepalive(self.cfg.tcp_keepalive);
         let client = self.clients.add(Some(conn), self.clock.ms());
@@ -332,6 +388,7 @@ impl Server {
             last_io_s: now_s,
         });
         self.repl.master.state = LinkState::Connected;
+        self.repl.master.retry_pause_ms = 0;
         self.repl.master.down_since_s = 0;
         self.update_sinks();
         if let Some(Err(e)) = moved {
@@ -352,7 +409,7 @@ impl Server {
                 Ok(file) => Some(file),
                 Err(e) => {
                     log::warn!("Opening the temp file needed for MASTER <-> REPLICA synchronization: {}", os_error(&e));
-                    return self.close_master_link();
+                    return self.fail_master_link();
                 }
             }
         };
@@ -648,12 +705,7 @@ impl Server {
             log::warn!("MASTER timeout: no data nor PING received...");
             self.drop_online_master();
         }
-        if self.repl.master.state == LinkState::Connect
-            && let Some((host, port)) = &self.repl.master.address
-        {
-            log::info!("Connecting to MASTER {host}:{port}");
-            self.connect_to_master();
-        }
+        self.connect_again();
         if self.repl.master.online.as_ref().is_some_and(|online| online.id.is_some()) {
             self.acknowledge_to_master();
         }

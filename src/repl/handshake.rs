@@ -82,14 +82,12 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// The connection is up: starts by pinging the master.
+    /// The connection is up: pings the master and introduces this server.
     pub fn start(config: HandshakeConfig, now_ms: u64) -> (Self, Vec<Action>) {
         let handshake = Handshake { config, step: Step::Ping, line: Vec::new(), last_io_ms: now_ms };
-        let actions = vec![
-            Action::Log(LogLine::notice("Non blocking connect for SYNC fired the event.")),
-            Action::Send(command(&[b"PING"])),
-        ];
-        (handshake, actions)
+        let fired = Action::Log(LogLine::notice("Non blocking connect for SYNC fired the event."));
+        let introduction = Action::Send(handshake.introduction());
+        (handshake, vec![fired, introduction])
     }
 
     /// Which reply is awaited.
@@ -159,7 +157,7 @@ impl Handshake {
                     return self.finish(Outcome::Failed { psync_refused: false }, actions);
                 }
                 actions.push(notice("Master replied to PING, replication can continue..."));
-                self.introduce(actions);
+                self.step = if self.config.password.is_some() { Step::Auth } else { Step::Port };
             }
             Step::Auth => {
                 if is_error {
@@ -191,17 +189,15 @@ impl Handshake {
         }
     }
 
-    /// Sends everything the master is to know before PSYNC in one go; the replies come one by one.
-    fn introduce(&mut self, actions: &mut Vec<Action>) {
-        let mut out = Vec::new();
+    /// Everything the master is to know before PSYNC, in one go: the replies come one by one, and a refused PING or AUTH
+    /// makes the rest void. PSYNC has to wait for all of them, as masters refuse it behind replies that have not left.
+    fn introduction(&self) -> Vec<u8> {
+        let mut out = command(&[b"PING"]);
         if let Some(password) = &self.config.password {
             match &self.config.user {
                 Some(user) => out.extend(command(&[b"AUTH", user, password])),
                 None => out.extend(command(&[b"AUTH", password])),
             }
-            self.step = Step::Auth;
-        } else {
-            self.step = Step::Port;
         }
         let port = self.config.listening_port.to_string();
         out.extend(command(&[b"REPLCONF", b"listening-port", port.as_bytes()]));
@@ -209,7 +205,7 @@ impl Handshake {
             out.extend(command(&[b"REPLCONF", b"ip-address", ip.as_bytes()]));
         }
         out.extend(command(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]));
-        actions.push(Action::Send(out));
+        out
     }
 
     fn ask_for_stream(&mut self, actions: &mut Vec<Action>) {

@@ -21,17 +21,22 @@ impl Server {
     /// Takes the role the configuration asks for; before anything is loaded.
     pub fn start_as_configured(&mut self) {
         if let Some(address) = self.cfg.replicaof.clone() {
-            self.repl.master.address = Some(address);
-            self.repl.master.state = LinkState::Connect;
+            self.begin_as_replica_of(address);
         }
         self.show_role();
     }
 
     /// Takes the role of a replica of that server; before anything is loaded.
     pub fn start_as_replica_of(&mut self, host: String, port: u16) {
-        self.repl.master.address = Some((host, port));
-        self.repl.master.state = LinkState::Connect;
+        self.begin_as_replica_of((host, port));
         self.show_role();
+    }
+
+    /// The first attempt to reach the master is made as soon as the dataset is loaded.
+    fn begin_as_replica_of(&mut self, address: (String, u16)) {
+        self.repl.master.address = Some(address);
+        self.repl.master.state = LinkState::Connect;
+        self.repl.master.retry_at_ms = Some(self.clock.ms());
     }
 
     /// The role as log lines, `replicaof` and the out-of-memory score show it.

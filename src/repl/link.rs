@@ -134,6 +134,10 @@ pub struct MasterLink {
     pub down_since_s: i64,
     /// When the master was last heard of on the link that was lost, in Unix seconds.
     pub heard_s: i64,
+    /// When the next attempt is due, if that is before the periodic work, in Unix milliseconds.
+    pub retry_at_ms: Option<i64>,
+    /// How long the next attempt waits after a failure, in milliseconds; 0: the last attempt went well.
+    pub retry_pause_ms: i64,
     /// When the master last sent something before being online, in Unix seconds.
     pub last_io_s: i64,
     /// The connection again, to show being alive while a dataset is loaded.

@@ -18,10 +18,12 @@ use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes read off the link at once.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// How long the link is waited for at once while a dataset comes off it; in between, others are served.
+const WAIT: Duration = Duration::from_millis(20);
 /// How often switching the AOF on again is tried, a second apart.
 const AOF_TRIES: u32 = 10;
 
@@ -33,18 +35,37 @@ struct LinkSource {
     /// Bytes that may still be read off the connection.
     left: u64,
     total: u64,
-    timeout_ms: u32,
+    /// How long the master may be silent, and since when it is.
+    timeout: Duration,
+    silent_since: Instant,
 }
 
 impl LinkSource {
-    fn wait(&self) -> io::Result<()> {
+    /// Waits up to `at_most` for something to read. Whether there is something; an end or an error counts.
+    fn poll(&self, at_most: Duration) -> io::Result<bool> {
         let mut fds = [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(self.timeout_ms).unwrap_or(PollTimeout::MAX);
-        match nix::poll::poll(&mut fds, timeout) {
-            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+        match nix::poll::poll(&mut fds, at_most) {
+            Ok(ready) => Ok(ready > 0),
+            Err(nix::errno::Errno::EINTR) => Ok(true),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Waits until there is something to read, or the master was silent for too long.
+    fn wait(&self) -> io::Result<()> {
+        match self.poll(self.timeout.saturating_sub(self.silent_since.elapsed()))? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Waits a little. Whether reading will not have to wait, or waited long enough to fail.
+    fn has_data(&mut self) -> bool {
+        self.at < self.buffer.len()
+            || self.left == 0
+            || self.poll(WAIT).unwrap_or(true)
+            || self.silent_since.elapsed() >= self.timeout
     }
 
     fn refill(&mut self) -> io::Result<()> {
@@ -55,6 +76,7 @@ impl LinkSource {
             match self.conn.read(&mut self.buffer) {
                 Ok(count) => {
                     self.buffer.truncate(count);
+                    self.silent_since = Instant::now();
                     self.left -= count as u64;
                     self.total += count as u64;
                     return Ok(());
@@ -154,7 +176,8 @@ impl Server {
             at: 0,
             left: total.saturating_sub(rest.len() as u64),
             total: 0,
-            timeout_ms: u32::try_from(self.cfg.repl_timeout * 1000).unwrap_or(u32::MAX),
+            timeout: Duration::from_secs(self.cfg.repl_timeout.max(0) as u64),
+            silent_since: Instant::now(),
         };
         self.repl.master.keepalive = source.conn.as_fd().try_clone_to_owned().ok();
         self.prepare_for_dataset();
@@ -209,7 +232,7 @@ impl Server {
         framing: Framing,
         target: Option<&mut [Db]>,
     ) -> Option<(LoadedRepl, Conn)> {
-        let (position, mut source) = match self.load_snapshot(source, AS_REPLICA, target) {
+        let (position, mut source) = match self.load_snapshot(source, AS_REPLICA, target, Some(LinkSource::has_data)) {
             Ok(loaded) => loaded,
             Err(e) => {
                 if self.log_load_error(&e, Origin::Socket) {

@@ -256,7 +256,10 @@ impl Server {
     }
 
     /// Marks every replica that has something to be sent and whose socket takes it.
-    pub(super) fn want_replica_writes(&mut self) {
+    pub(crate) fn want_replica_writes(&mut self) {
+        if self.repl.replicas.is_empty() {
+            return;
+        }
         let ready = self.repl.replicas.iter().filter(|a| !a.stalled && self.repl.has_output(a)).map(|a| a.client);
         let ready: Vec<ClientId> = ready.collect();
         for id in ready {
@@ -277,6 +280,9 @@ impl Server {
             return Ok(()); // Its replies are elsewhere while its command runs.
         }
         let Some(c) = self.clients.get_mut(id) else { return Ok(()) };
+        if c.is(ClientFlags::CLOSE_ASAP) {
+            return Ok(()); // It is to come back and see what became of its place in the stream.
+        }
         let Some(conn) = c.conn.as_mut() else { return Ok(()) };
         if !c.out.is_empty() {
             let sent = c.out.write_to(usize::MAX, |slices| conn.write_vectored(slices))?;
@@ -347,6 +353,9 @@ impl Server {
 
     /// Releases clients in WAIT and WAITAOF that have what they wait for.
     pub fn serve_waiting_for_acks(&mut self) {
+        if self.repl.waiters.is_empty() {
+            return;
+        }
         let waiting: Vec<(ClientId, BlockKind)> = self
             .repl
             .waiters
@@ -455,7 +464,7 @@ impl Server {
 
     // ---- every turn and every second
 
-    /// Before the loop sleeps: asks for acknowledgements, moves a failover on, serves waiters, and lets the stream go out.
+    /// Before the loop sleeps: asks for acknowledgements, moves a failover on, serves waiters.
     pub fn repl_before_sleep(&mut self) {
         self.serve_waiting_for_acks();
         if self.repl.want_acks && !self.writes_paused() {
@@ -463,7 +472,6 @@ impl Server {
             self.repl.want_acks = false;
         }
         self.step_failover();
-        self.want_replica_writes();
         self.repl.trim();
     }
 

@@ -23,6 +23,7 @@ use std::fmt;
 
 use super::entry::IntBuf;
 use super::numbers::parse_i64;
+use super::size_class;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ const HEADER_LEN: usize = 6;
 const END: u8 = 0xff;
 /// A count that says "count them".
 const UNKNOWN_COUNT: u16 = u16::MAX;
+/// Up to this length, bytes, a listpack grows by the allocator's size classes.
+const SMALL_LEN: usize = 2048;
 /// Integers have at most this many characters.
 const MAX_INT_LEN: usize = 20;
 /// A listpack must not grow beyond this: its length field is 32 bits wide, and copying it should stay bearable.
@@ -450,6 +453,21 @@ impl Listpack {
         None
     }
 
+    /// Makes room for `added` more bytes. A small listpack, of which there may be very many, takes no more memory than the
+    /// allocator would give it anyway; a larger one grows by doubling.
+    fn make_room(&mut self, added: usize) {
+        let len = self.bytes.len();
+        if self.bytes.capacity() - len >= added {
+            return;
+        }
+        let wanted = len + added;
+        if wanted <= SMALL_LEN {
+            self.bytes.reserve_exact(size_class(wanted) - len);
+        } else {
+            self.bytes.reserve(added);
+        }
+    }
+
     /// Puts `new` in place of the bytes `from..to`, which hold `removed` elements, with `added` in `new`.
     fn splice(&mut self, from: usize, to: usize, new: &[u8], removed: usize, added: usize) {
         let total = self.bytes.len() - (to - from) + new.len();
@@ -457,8 +475,8 @@ impl Listpack {
         if from == to && new.is_empty() {
             // Only the header is to follow what was written already.
         } else if from == to {
-            // Opening a gap by hand: `splice` of a vector does not reserve in doubling steps.
-            self.bytes.reserve(new.len());
+            // Opening a gap by hand: `splice` of a vector does not reserve in steps.
+            self.make_room(new.len());
             let old_len = self.bytes.len();
             self.bytes.resize(old_len + new.len(), 0);
             self.bytes.copy_within(from..old_len, from + new.len());
@@ -477,6 +495,7 @@ impl Listpack {
     fn insert_at(&mut self, at: usize, item: Item<'_>) -> Pos {
         if at == self.end() {
             // At the end, where most go, the element is written in place.
+            self.make_room(item.encoded_len());
             self.bytes.pop();
             item.encode(&mut self.bytes);
             self.bytes.push(END);

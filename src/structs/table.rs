@@ -380,11 +380,22 @@ impl<T: TableItem> Table<T> {
 
     /// As [`Self::remove`] with `hash(key)` computed before.
     pub fn remove_hashed(&mut self, hash: u64, key: &[u8]) -> Option<T> {
-        self.step();
-        let spot = self.find(hash, key)?;
-        let item = self.unlink(spot);
+        let item = self.remove_unshrunk(hash, key)?;
         self.shrink_if_sparse();
         Some(item)
+    }
+
+    /// Removes several items, and then has the table resized once, to what is left. Returns how many there were.
+    pub fn remove_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+        let removed = keys.filter(|key| self.remove_unshrunk(self.hash(key), key).is_some()).count();
+        self.shrink_if_sparse();
+        removed
+    }
+
+    fn remove_unshrunk(&mut self, hash: u64, key: &[u8]) -> Option<T> {
+        self.step();
+        let spot = self.find(hash, key)?;
+        Some(self.unlink(spot))
     }
 
     /// Drops every item and all memory, here and now.

@@ -16,6 +16,8 @@ pub struct Clock {
     /// Wall clock minus monotonic clock, microseconds.
     offset_us: i64,
     counter: Option<Counter>,
+    /// When the system's clocks were last read, in microseconds since `origin`.
+    synced_us: i64,
 }
 
 /// The time stamp counter, in terms of the monotonic clock.
@@ -33,6 +35,8 @@ struct Counter {
 const MEASURED_US: i64 = 20_000;
 /// It is measured again this often: a virtual machine may have moved to another processor.
 const REMEASURED_US: i64 = 1_000_000;
+/// For this long the counter is trusted to agree with the system's clocks, microseconds.
+const SYNC_US: i64 = 500;
 
 impl Counter {
     fn new(mono_us: i64) -> Option<Counter> {
@@ -102,12 +106,23 @@ impl Default for Clock {
 
 impl Clock {
     pub fn new() -> Clock {
-        let mut clock = Clock { origin: Instant::now(), mono_us: 0, offset_us: 0, counter: Counter::new(0) };
+        let mut clock =
+            Clock { origin: Instant::now(), mono_us: 0, offset_us: 0, counter: Counter::new(0), synced_us: i64::MIN };
         clock.sync();
         clock
     }
 
-    /// Reads all clocks; once a turn.
+    /// Reads the time, at the beginning of a turn. The system's clocks are only asked when they have not been for a while:
+    /// in short turns the counter tells it as well.
+    pub fn begin_turn(&mut self) {
+        if self.counter.as_ref().and_then(Counter::us).is_none_or(|us| us.saturating_sub(self.synced_us) > SYNC_US) {
+            self.sync();
+        } else {
+            self.tick_us();
+        }
+    }
+
+    /// Reads all clocks.
     pub fn sync(&mut self) {
         self.mono_us = (self.origin.elapsed().as_micros() as i64).max(self.mono_us);
         if let Some(counter) = &mut self.counter {
@@ -115,6 +130,7 @@ impl Clock {
         }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
         self.offset_us = wall - self.mono_us;
+        self.synced_us = self.mono_us;
     }
 
     /// Reads the monotonic clock and gives it, in microseconds since an arbitrary start.

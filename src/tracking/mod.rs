@@ -21,6 +21,8 @@ use table::KeyTable;
 const CHANNEL: &[u8] = b"__redis__:invalidate";
 /// Keys taken out of a table that is too full, in one go; as many more with every go that was not enough.
 const EFFORT: usize = 100;
+/// A table of so many keys is freed at once.
+const SMALL_TABLE: usize = 64;
 
 /// How a client asked for its keys to be tracked.
 #[derive(Debug, Default)]
@@ -77,6 +79,8 @@ pub struct Tracking {
     lengths: BTreeMap<usize, usize>,
     /// How often in a row the table could not be brought below its limit.
     overfull: usize,
+    /// What the client whose command runs is to be told after its reply; no key: that everything may have changed.
+    pending: Vec<Option<Vec<u8>>>,
 }
 
 impl Tracking {
@@ -193,7 +197,7 @@ impl Server {
 
     fn drop_tracking_table(&mut self) {
         let table = std::mem::take(&mut self.tracking.table);
-        if !table.is_empty() {
+        if table.len() > SMALL_TABLE {
             self.background.free(vec![Garbage::Tracking(table)]);
         }
         self.ks.effects.wants_modified = self.tracking.is_needed();
@@ -243,8 +247,12 @@ impl Server {
             let Some(id) = self.clients.by_number(number) else { continue };
             let Some(state) = self.clients.get(id).and_then(|c| c.tracking.as_ref()) else { continue };
             // It may have changed to broadcasting since.
-            let own = state.noloop && current == Some(id);
-            if !state.bcast && !own {
+            if state.bcast || (state.noloop && current == Some(id)) {
+                continue;
+            }
+            if current == Some(id) {
+                self.tracking.pending.push(Some(key.to_vec()));
+            } else {
                 self.send_invalidation(id, Change::Key(key));
             }
         }
@@ -252,13 +260,27 @@ impl Server {
 
     fn invalidate_all(&mut self) {
         if self.tracking.clients > 0 {
-            let trackers: Vec<ClientId> =
-                self.clients.iter().filter(|c| c.is(ClientFlags::TRACKING)).map(|c| c.id).collect();
-            for id in trackers {
-                self.send_invalidation(id, Change::All);
+            let mut trackers: Vec<(u64, ClientId)> =
+                self.clients.iter().filter(|c| c.is(ClientFlags::TRACKING)).map(|c| (c.number, c.id)).collect();
+            trackers.sort_unstable();
+            for (_, id) in trackers {
+                if self.clients.current == Some(id) {
+                    self.tracking.pending.push(None);
+                } else {
+                    self.send_invalidation(id, Change::All);
+                }
             }
         }
         self.drop_tracking_table();
+    }
+
+    /// Tells the client whose command ran what it changed itself, in the protocol that it speaks by now.
+    pub fn send_own_invalidations(&mut self) {
+        let pending = std::mem::take(&mut self.tracking.pending);
+        let Some(id) = self.clients.current else { return };
+        for key in &pending {
+            self.send_invalidation(id, key.as_deref().map_or(Change::All, Change::Key));
+        }
     }
 
     /// Sends a message on behalf of a client that tracks: to it, or where it asked for.
@@ -361,6 +383,7 @@ impl Server {
                 }
             }
         }
+        self.send_own_invalidations();
         self.tracking.overfull = if self.tracking.table.len() > max { self.tracking.overfull + 1 } else { 0 };
     }
 

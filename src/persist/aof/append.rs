@@ -122,6 +122,8 @@ impl Server {
     /// Once a turn, before replies leave.
     pub fn flush_aof(&mut self) {
         self.check_gate();
+        let always = self.persist.aof.state != AofState::Off && self.cfg.appendfsync == AppendFsync::Always;
+        self.ks.effects.unsynced.set_wanted(always);
         if self.persist.aof.state == AofState::Off {
             return;
         }

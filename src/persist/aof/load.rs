@@ -151,7 +151,7 @@ impl Server {
                 }
             );
             let options = LoadOptions { keep_expired: true, ..LoadOptions::default() };
-            match self.load_snapshot(source, options, None) {
+            match self.load_snapshot(source, options, None, None) {
                 Ok((_, mut rest)) => {
                     use std::io::Seek;
                     offset = rest.stream_position().unwrap_or(0);

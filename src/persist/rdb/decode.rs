@@ -457,7 +457,7 @@ impl<S: BufRead> Cursor<'_, S> {
             ValueType::Hash => self.hash(),
             ValueType::HashZipmap => self.zipmap(),
             ValueType::HashZiplist => {
-                let list = self.ziplist()?;
+                let list = self.ziplist("Hash ziplist")?;
                 self.packed_hash(list, true, "Hash ziplist")
             }
             ValueType::HashListpack => {
@@ -467,7 +467,7 @@ impl<S: BufRead> Cursor<'_, S> {
             ValueType::Zset => self.zset(Self::text_double),
             ValueType::Zset2 => self.zset(|c| Ok(f64::from_le_bytes(c.array()?))),
             ValueType::ZsetZiplist => {
-                let list = self.ziplist()?;
+                let list = self.ziplist("Zset ziplist")?;
                 self.packed_zset(list, true, "Zset ziplist")
             }
             ValueType::ZsetListpack => {
@@ -611,7 +611,7 @@ impl<S: BufRead> Cursor<'_, S> {
     }
 
     fn ziplist_list(&mut self) -> Result<Value> {
-        let list = self.ziplist()?;
+        let list = self.ziplist("List ziplist")?;
         Ok(if list.is_empty() { Value::Empty } else { Value::List(vec![Body::Packed(list)]) })
     }
 
@@ -628,7 +628,7 @@ impl<S: BufRead> Cursor<'_, S> {
                     bytes => nodes.push(Body::Plain(bytes)),
                 },
                 PACKED => {
-                    let list = if with_containers { self.listpack("Listpack")? } else { self.ziplist()? };
+                    let list = if with_containers { self.listpack("Listpack")? } else { self.ziplist("Ziplist")? };
                     // Redis, too, passes over empty nodes.
                     if !list.is_empty() {
                         nodes.push(Body::Packed(list));
@@ -646,11 +646,11 @@ impl<S: BufRead> Cursor<'_, S> {
         Listpack::from_bytes(bytes).map_err(|_| self.corrupt(format!("{what} integrity check failed.")))
     }
 
-    /// A string that is a ziplist, as a listpack.
-    fn ziplist(&mut self) -> Result<Listpack> {
+    /// A string that is a ziplist, of the value `what`; as a listpack.
+    fn ziplist(&mut self, what: &str) -> Result<Listpack> {
         let bytes = self.string()?.into_bytes();
         let Some(items) = ziplist::read_ziplist(&bytes) else {
-            return Err(self.corrupt("Ziplist integrity check failed."));
+            return Err(self.corrupt(format!("{what} integrity check failed.")));
         };
         let mut list = Listpack::with_capacity(bytes.len());
         for item in items {

@@ -52,10 +52,8 @@ impl Iterator for Places {
 
 impl<T> Bucket<T> {
     pub(super) fn word(&self) -> u64 {
-        let mut word = [0; 8];
-        word[..SLOTS].copy_from_slice(&self.tags);
-        word[SLOTS] = self.meta;
-        u64::from_le_bytes(word)
+        // SAFETY: the tags and the flags are the first eight bytes of the (aligned) bucket; any bytes are a word.
+        u64::from_le(unsafe { ptr::from_ref(self).cast::<u64>().read() })
     }
 
     /// The places whose tag is `tag` (and now and then one more: the caller compares keys).

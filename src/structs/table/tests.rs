@@ -315,6 +315,32 @@ fn random_items_are_fair() {
 }
 
 #[test]
+fn random_items_are_fair_where_a_cursor_left_them() {
+    let mut table = filled(20_000, 4);
+    let mut in_order = Vec::new();
+    let mut cursor = 0;
+    loop {
+        cursor = table.scan(cursor, |item| in_order.push(item.key().to_vec()));
+        if cursor == 0 {
+            break;
+        }
+    }
+    let (gone, left) = in_order.split_at(19_900);
+    assert_eq!(table.remove_several(gone.iter().map(Vec::as_slice)), gone.len());
+    assert!(table.is_rehashing(), "it begins to shrink once it is known how far");
+    table.check_invariants();
+    let mut rng = Rng::with_seed(9);
+    for _ in 0..2 {
+        let mut hits = std::collections::HashMap::new();
+        for _ in 0..left.len() * 200 {
+            *hits.entry(table.random(&mut rng).expect("not empty").key().to_vec()).or_insert(0) += 1;
+        }
+        assert!(left.iter().all(|key| (116..=284).contains(&hits[key])), "{hits:?}");
+        while table.rehash_for(10) {}
+    }
+}
+
+#[test]
 fn random_finds_the_last_item_of_a_sparse_table() {
     let mut table = filled(50_000, 50_000);
     let mut rng = Rng::with_seed(2);

@@ -84,6 +84,9 @@ impl<T: TableItem> Table<T> {
 
     /// An item, each as likely as any other; `None` when the table is empty.
     pub fn random(&self, rng: &mut fastrand::Rng) -> Option<&T> {
+        if self.is_lopsided() && self.is_countable() && self.len > 0 {
+            return self.iter().nth(rng.usize(..self.len));
+        }
         self.pick(rng, self.len, |_| true)
     }
 
@@ -92,22 +95,37 @@ impl<T: TableItem> Table<T> {
         self.pick(rng, self.tagged, |tagged| tagged)
     }
 
+    /// Whether the table is small enough to count through.
+    fn is_countable(&self) -> bool {
+        const MAX_BUCKETS: usize = 1 << 14;
+        self.arrays[0].buckets() + self.arrays[1].buckets() <= MAX_BUCKETS
+    }
+
+    /// Whether most items hang in long chains although the table has room, as when all but its last ranges were emptied
+    /// with the help of a cursor.
+    fn is_lopsided(&self) -> bool {
+        let room = (self.arrays[0].buckets() + self.arrays[1].buckets()) * SLOTS;
+        let in_children = self.children * (SLOTS - 1);
+        in_children > self.len / 4 * 3 && self.len < room
+    }
+
     /// Picks among `candidates` items that `wanted` accepts.
     fn pick(&self, rng: &mut fastrand::Rng, candidates: usize, wanted: impl Fn(bool) -> bool) -> Option<&T> {
         /// Draws before falling back on a walk, and buckets walked before falling back on a whole search.
         const MAX_DRAWS: usize = 256;
-        const LOTS: usize = SLOTS * 3;
         if candidates == 0 {
             return None;
         }
-        // A position falls on a bucket as often as its range is wide, and then on one of `LOTS` lots a fine bucket, of
+        // A table that may not grow gets fuller than usual.
+        let lots = SLOTS.max(self.len / self.arrays[0].buckets()) * 3;
+        // A position falls on a bucket as often as its range is wide, and then on one of `lots` lots a fine bucket, of
         // which each item holds one: so every item is as likely as any other, as long as no chain has more items.
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
             let (array, _, bucket) = self.head(position);
             let width = 1 << (fine - self.arrays[array].log2);
-            let mut lot = rng.usize(..LOTS * width);
+            let mut lot = rng.usize(..lots * width);
             let mut found = None;
             for_each(bucket, |item, _| {
                 if lot == 0 && found.is_none() {
@@ -121,6 +139,9 @@ impl<T: TableItem> Table<T> {
             {
                 return Some(item);
             }
+        }
+        if candidates == self.len && self.is_countable() {
+            return self.iter().nth(rng.usize(..self.len));
         }
         // Few wanted items in a large table: from a random position on, the first that there is.
         let start = rng.u64(..);
@@ -239,19 +260,21 @@ impl<T: TableItem> Table<T> {
             }
             let mut items = 0;
             let mut used = 0;
+            let mut longest = 0;
             let mut lengths = [0usize; 64];
             for index in 0..array.buckets() {
                 let mut here = 0;
                 for_each(array.bucket(index), |_: &T, _| here += 1);
                 items += here;
                 used += usize::from(here > 0);
+                longest = longest.max(here);
                 lengths[here.min(63)] += 1;
             }
             let name = if number == 0 { "main hash table" } else { "rehashing target" };
             let _ = write!(
                 out,
                 "Hash table {number} stats ({name}):\n table size: {}\n number of elements: {items}\n buckets: {}\n \
-                 used buckets: {used}\n avg items a bucket: {:.02}\n Items a bucket distribution:\n",
+                 different slots: {used}\n max chain length: {longest}\n avg items a bucket: {:.02}\n Items a bucket distribution:\n",
                 array.buckets() * 8,
                 array.buckets(),
                 items as f64 / array.buckets() as f64,

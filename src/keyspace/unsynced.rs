@@ -1,0 +1,140 @@
+//! Keys that were changed by commands the log has not made durable yet, while `appendfsync always` keeps replies back.
+//!
+//! A reply that tells only of other keys has nothing to wait for. Keys are known by their hashes, whatever their database:
+//! one that is taken for another waits for nothing, which does no harm.
+//!
+//! Invariant: a key that a propagated command changed is in here until a sync that began later is done.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+#[derive(Debug, Default)]
+struct Generation {
+    hashes: HashSet<u64>,
+    /// Nobody said which keys.
+    all: bool,
+}
+
+impl Generation {
+    fn clear(&mut self) {
+        self.hashes.clear();
+        self.all = false;
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct UnsyncedKeys {
+    wanted: bool,
+    hasher: RandomState,
+    /// Since the last sync began.
+    gathering: Generation,
+    /// Covered by the sync under way.
+    syncing: Generation,
+    /// Keys named so far, and how many there were when the last command was propagated.
+    named: u64,
+    named_before: u64,
+}
+
+impl UnsyncedKeys {
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Begins or ends keeping book. What changed before it began is not known.
+    pub fn set_wanted(&mut self, wanted: bool) {
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            self.gathering.clear();
+            self.syncing.clear();
+            self.gathering.all = true;
+            self.syncing.all = true;
+        }
+    }
+
+    /// A key changes.
+    pub fn note(&mut self, key: &[u8]) {
+        if self.wanted {
+            self.named += 1;
+            self.gathering.hashes.insert(self.hasher.hash_one(key));
+        }
+    }
+
+    /// Any key may have changed.
+    pub fn note_all(&mut self) {
+        self.gathering.all = true;
+    }
+
+    /// A command goes to the log. If no key was named for it, it may have changed any.
+    pub fn command_propagated(&mut self) {
+        if self.named == self.named_before {
+            self.note_all();
+        }
+        self.named_before = self.named;
+    }
+
+    /// A sync begins that covers everything so far.
+    pub fn sync_begins(&mut self) {
+        std::mem::swap(&mut self.gathering, &mut self.syncing);
+        self.gathering.clear();
+    }
+
+    /// The sync that began last is done.
+    pub fn sync_done(&mut self) {
+        self.syncing.clear();
+    }
+
+    /// Whether the key may have changes that are not durable.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        let generations = [&self.gathering, &self.syncing];
+        if generations.iter().any(|g| g.all) {
+            return true;
+        }
+        let hash = self.hasher.hash_one(key);
+        generations.iter().any(|g| g.hashes.contains(&hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> UnsyncedKeys {
+        let mut keys = UnsyncedKeys::default();
+        keys.set_wanted(true);
+        assert!(keys.contains(b"any"), "what changed before is not known");
+        keys.sync_begins();
+        keys.sync_done();
+        keys
+    }
+
+    #[test]
+    fn a_key_stays_until_a_later_sync_is_done() {
+        let mut keys = wanted();
+        keys.note(b"a");
+        assert!(keys.contains(b"a") && !keys.contains(b"b"));
+        keys.sync_begins();
+        keys.note(b"b");
+        keys.note(b"a");
+        keys.sync_done();
+        assert!(keys.contains(b"a") && keys.contains(b"b") && !keys.contains(b"c"));
+        keys.sync_begins();
+        assert!(keys.contains(b"a") && keys.contains(b"b"));
+        keys.sync_done();
+        assert!(!keys.contains(b"a") && !keys.contains(b"b"));
+    }
+
+    #[test]
+    fn a_command_that_names_no_key_stands_for_all() {
+        let mut keys = wanted();
+        keys.note(b"a");
+        keys.command_propagated();
+        assert!(!keys.contains(b"b"));
+        keys.command_propagated();
+        assert!(keys.contains(b"b"));
+        keys.sync_begins();
+        assert!(keys.contains(b"b"));
+        keys.sync_done();
+        assert!(!keys.contains(b"b"));
+    }
+}
