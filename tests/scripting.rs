@@ -62,7 +62,8 @@ fn errors_say_where_they_happened() {
 fn finalizers_do_no_harm() {
     let server = TestServer::start(&[]);
     let c = &mut server.connect();
-    let script = "for i = 1, 100 do getmetatable(newproxy(true)).__gc = function() redis.call('ping') error('x') end end
+    let script =
+        "for i = 1, 100 do getmetatable(newproxy(true)).__gc = function() redis.call('ping') error('x') end end
                   for i = 1, 100000 do local t = {} end return 1";
     for _ in 0..20 {
         // Whether the script or what comes after it is hit, an answer comes.

@@ -329,8 +329,7 @@ unsafe fn append_table(out: &mut Vec<u8>, state: *mut lua_State, index: c_int, d
         ffi::lua_pushnil(state);
         while ffi::lua_next(state, index) != 0 {
             let top = ffi::lua_gettop(state);
-            is_array &=
-                ffi::lua_type(state, -2) == ffi::LUA_TNUMBER && ffi::lua_tonumber(state, -2) == expected;
+            is_array &= ffi::lua_type(state, -2) == ffi::LUA_TNUMBER && ffi::lua_tonumber(state, -2) == expected;
             let mut value = Vec::new();
             append_value(&mut value, state, top, depth + 1);
             let mut pair = b"[".to_vec();
