@@ -134,14 +134,20 @@ impl Acl {
 impl Server {
     /// Refuses what the client's user may not do, and logs it.
     pub fn check_acl(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
-        self.check_acl_in(id, cmd, args, "toplevel")
+        let in_multi = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::MULTI));
+        self.check_acl_in(id, cmd, args, if in_multi { "multi" } else { "toplevel" })
     }
 
     fn check_acl_in(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, context: &str) -> Result<(), CmdError> {
         let Some(c) = self.clients.get(id) else { return Ok(()) };
         let Err(denied) = self.acl.check(&c.user, &self.commands, cmd, args) else { return Ok(()) };
         let user = c.user.clone();
-        let name = self.commands.get(cmd).row.name;
+        let row = self.commands.get(cmd).row;
+        let name = row.name;
+        if let Some(c) = self.clients.get_mut(id) {
+            // The log shows the client with the command it was refused.
+            c.last_command = Some(row);
+        }
         let object = match &denied {
             Denied::Command => name.as_bytes().to_vec(),
             Denied::Key(name) | Denied::Channel(name) => name.clone(),

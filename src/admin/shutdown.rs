@@ -88,6 +88,7 @@ impl Server {
 
     /// Ends everything and sets the exit code, unless data would be lost: then the server goes on.
     fn finish_shutdown(&mut self, flags: ShutdownFlags) {
+        self.kill_debug_sessions();
         self.log_lagging_replicas();
         if !self.persist_shutdown(flags.save, flags.nosave, flags.force) {
             log::warn!("Errors trying to shut down the server. Check the logs for more information.");

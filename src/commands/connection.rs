@@ -163,16 +163,16 @@ fn auth(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
              configuration is correct?",
         ));
     }
-    authenticate(ctx, user, password)?;
+    authenticate(ctx, args, user, password)?;
     ctx.out.ok();
     Ok(())
 }
 
-fn authenticate(ctx: &mut Ctx<'_>, user: &[u8], password: &[u8]) -> CmdResult {
+fn authenticate(ctx: &mut Ctx<'_>, args: Args<'_>, user: &[u8], password: &[u8]) -> CmdResult {
     let accepted = ctx.srv.acl.user(user).is_some_and(|u| u.enabled && u.accepts_password(password));
     if !accepted {
         let context = if ctx.c().is(ClientFlags::MULTI) { "multi" } else { "toplevel" };
-        ctx.srv.log_acl(ctx.client, "auth", context, ctx.cmd.name.as_bytes().to_vec(), user);
+        ctx.srv.log_acl(ctx.client, "auth", context, args[0].to_vec(), user);
         return Err(CmdError::of("WRONGPASS invalid username-password pair or user is disabled."));
     }
     let c = ctx.c_mut();
@@ -214,7 +214,7 @@ fn hello(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
     }
     if let Some((user, password)) = credentials {
-        authenticate(ctx, user, password)?;
+        authenticate(ctx, args, user, password)?;
     }
     if ctx.srv.must_authenticate(ctx.c()) {
         return Err(CmdError::of(

@@ -1,9 +1,9 @@
 //! EVAL and its like, and SCRIPT. Running scripts is `script`'s.
 
 use super::prelude::*;
-use crate::script::Kind;
-use crate::script::run;
+use crate::net::ClientFlags;
 use crate::script::scripts::Script;
+use crate::script::{Kind, debugger, run};
 use std::rc::Rc;
 
 pub const COMMANDS: &[Command] = &[
@@ -212,6 +212,13 @@ fn evalsha_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn run_body(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     show_first(ctx, args);
+    if ctx.c().is(ClientFlags::SCRIPT_DEBUG) {
+        return debugger::debug(ctx, args, |ctx| load_and_run(ctx, args, read_only));
+    }
+    load_and_run(ctx, args, read_only)
+}
+
+fn load_and_run(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     let key_count = key_count(args)?;
     let script = ctx.srv.script.load_script(args.at(1)).map_err(with_err)?;
     run_script(ctx, args, &script, key_count, read_only)
@@ -221,6 +228,9 @@ fn run_cached(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     show_first(ctx, args);
     if args[1].len() != 40 {
         return Err(NO_SCRIPT);
+    }
+    if ctx.c().is(ClientFlags::SCRIPT_DEBUG) {
+        return Err(CmdError::of("ERR Please use EVAL instead of EVALSHA for debugging"));
     }
     let key_count = key_count(args)?;
     let script = ctx.srv.script.cache.by_sha(args.at(1)).cloned().ok_or(NO_SCRIPT)?;
@@ -283,9 +293,19 @@ fn script_flush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// There is no debugger: the one mode there is can be asked for.
-fn script_debug(_ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    Err(CmdError::of("ERR SCRIPT DEBUG is not supported"))
+fn script_debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if !ctx.out.buf.is_empty() || !ctx.c().out.is_empty() {
+        return Err(CmdError::of("ERR SCRIPT DEBUG must be called outside a pipeline"));
+    }
+    let id = ctx.client;
+    match args[2].to_ascii_lowercase().as_slice() {
+        b"no" => ctx.srv.disable_debugging(id),
+        b"yes" => ctx.srv.enable_debugging(id, false),
+        b"sync" => ctx.srv.enable_debugging(id, true),
+        _ => return Err(CmdError::of("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
+    }
+    ctx.out.ok();
+    Ok(())
 }
 
 fn script_kill(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {

@@ -69,6 +69,7 @@ impl Server {
     pub fn rooms_cron(&mut self) {
         self.repl_cron();
         self.persist_cron();
+        self.reap_debug_sessions();
         self.limit_tracking_table();
         self.cluster_cron();
         if self.bus.is_some() && self.every_ms(1000) {

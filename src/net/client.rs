@@ -86,6 +86,10 @@ client_flags! {
     KILLED = 31;
     /// Tracks keys or did so once.
     HAS_TRACKED = 32;
+    /// Its EVAL scripts are debugged (`SCRIPT DEBUG`), ...
+    SCRIPT_DEBUG = 33;
+    /// ... in this process.
+    SCRIPT_DEBUG_SYNC = 34;
 }
 
 impl ClientFlags {

@@ -213,7 +213,7 @@ impl Server {
     }
 
     /// What a child must not keep: ports, so that a successor of a killed parent can listen.
-    fn release_in_child(&mut self) {
+    pub(crate) fn release_in_child(&mut self) {
         for listener in &self.listeners {
             // The parent's descriptors stay open; nothing here uses the child's again.
             let _ = nix::unistd::close(listener.raw_fd());

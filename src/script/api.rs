@@ -183,7 +183,14 @@ unsafe fn run_command(state: *mut lua_State, raises: bool) -> End {
         ffi::lua_settop(state, 0);
         bridge.in_call.set(true);
         scratch.reply.buf.clear();
+        let is_logged = server.script.debugger.logs_steps();
+        if is_logged {
+            server.script.debugger.log_command(scratch.args.as_args());
+        }
         let result = server.run_script_command(scratch.args.as_args(), &mut scratch.reply);
+        if is_logged {
+            log_result(&mut server.script.debugger, &result, &scratch.reply.buf);
+        }
         ffi::lua_checkstack(state, 8);
         let done = match result {
             Ok(()) => {
@@ -204,6 +211,19 @@ unsafe fn run_command(state: *mut lua_State, raises: bool) -> End {
         bridge.tidy();
         bridge.in_call.set(false);
         done
+    }
+}
+
+/// Shows the debugger what became of a command.
+fn log_result(debugger: &mut super::debugger::Debugger, result: &Result<(), Vec<u8>>, reply: &[u8]) {
+    match result {
+        Err(text) => debugger.log([b"<error> ", &text[..]].concat()),
+        Ok(()) => {
+            if reply.first() == Some(&b'-') {
+                debugger.log([b"<error> ", reply.trim_ascii_end()].concat());
+            }
+            debugger.log_reply(reply);
+        }
     }
 }
 
@@ -394,12 +414,35 @@ unsafe extern "C-unwind" fn status_reply(state: *mut lua_State) -> c_int {
 
 unsafe extern "C-unwind" fn breakpoint(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua; nothing to drop.
-    unsafe { ffi::lua_pushboolean(state, 0) };
+    unsafe {
+        let debugger = bridge(state).server().map(|s| &mut s.script.debugger).filter(|d| d.is_active());
+        let is_active = debugger.map(|d| d.asked = true).is_some();
+        ffi::lua_pushboolean(state, is_active as c_int);
+    }
     1
 }
 
-unsafe extern "C-unwind" fn debug(_state: *mut lua_State) -> c_int {
+unsafe extern "C-unwind" fn debug(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua; `log_debug` has dropped all it had.
+    unsafe { log_debug(state) };
     0
+}
+
+unsafe fn log_debug(state: *mut lua_State) {
+    // SAFETY: called from a function that Lua calls; showing values does not change them.
+    unsafe {
+        let Some(debugger) = bridge(state).server().map(|s| &mut s.script.debugger).filter(|d| d.is_active()) else {
+            return;
+        };
+        let mut line = format!("<debug> line {}: ", debugger.line).into_bytes();
+        for index in 1..=ffi::lua_gettop(state) {
+            if index > 1 {
+                line.extend_from_slice(b", ");
+            }
+            super::inspect::append_value(&mut line, state, index, 0);
+        }
+        debugger.log(line);
+    }
 }
 
 unsafe extern "C-unwind" fn replicate_commands(state: *mut lua_State) -> c_int {

@@ -5,6 +5,7 @@
 //! Lua itself does not bring is in `lib`; the commands are in `commands/scripting` and `commands/function`.
 
 pub mod busy;
+pub mod debugger;
 pub mod flags;
 pub mod lib;
 pub mod library;
@@ -15,6 +16,7 @@ mod api;
 mod command;
 mod convert;
 mod engine;
+mod inspect;
 mod register;
 mod sandbox;
 
@@ -46,6 +48,7 @@ pub struct Scripting {
     pub running: Option<Running>,
     /// The client that commands of scripts run as.
     client: Option<ClientId>,
+    pub debugger: debugger::Debugger,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may call what is not for scripts.
     pub deny_disabled: bool,
 }
@@ -60,6 +63,7 @@ impl Default for Scripting {
             aside: None,
             running: None,
             client: None,
+            debugger: Default::default(),
             deny_disabled: false,
         }
     }

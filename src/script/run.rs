@@ -3,7 +3,7 @@
 
 use super::convert::{self, Answer, ScriptError};
 use super::engine::{Engine, Kind, push_bytes};
-use super::{busy, flags, sandbox};
+use super::{busy, flags, inspect, sandbox};
 use crate::cluster::slots::{Slot, key_slot};
 use crate::dispatch::call::Ctx;
 use crate::dispatch::error::{self, CmdError, CmdResult};
@@ -211,7 +211,8 @@ fn for_scripts(error: &CmdError) -> CmdError {
 
 fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
     let mark = ctx.out.buf.len();
-    let has_hook = ctx.srv.cfg.busy_reply_threshold > 0;
+    let is_debugged = script.kind == Kind::Eval && ctx.srv.script.debugger.is_active();
+    let has_hook = is_debugged || ctx.srv.cfg.busy_reply_threshold > 0;
     let engine = ctx.srv.script.engine(script.kind);
     let (state, bridge, handler) = (engine.state(), engine.bridge(), engine.handler);
     let push_collector = engine.collector_is_due();
@@ -231,7 +232,10 @@ fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
         let _entered = (*bridge).enter(frame.server);
         (*bridge).command.set(std::ptr::from_ref(&script.command).cast());
         let top = ffi::lua_gettop(state);
-        if has_hook {
+        if is_debugged {
+            let mask = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
+            ffi::lua_sethook(state, Some(inspect::on_line), mask, busy::INSTRUCTIONS);
+        } else if has_hook {
             ffi::lua_sethook(state, Some(busy::on_instructions), ffi::LUA_MASKCOUNT, busy::INSTRUCTIONS);
         }
         ffi::lua_pushcfunction(state, entry);

@@ -155,6 +155,20 @@ pub(super) unsafe fn set_global(state: *mut lua_State, name: &[u8]) {
     }
 }
 
+/// Pushes a real global.
+///
+/// # Safety
+/// As [`set_global`].
+pub(super) unsafe fn push_global(state: *mut lua_State, name: &[u8]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        ffi::lua_rawgetp(state, ffi::LUA_REGISTRYINDEX, key(&REAL_GLOBALS));
+        push_bytes(state, name);
+        ffi::lua_rawget(state, -2);
+        ffi::lua_remove(state, -2);
+    }
+}
+
 /// While a library loads, the globals are others: all it can do is register functions.
 ///
 /// # Safety

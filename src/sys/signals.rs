@@ -53,6 +53,13 @@ pub fn install() -> nix::Result<()> {
     Ok(())
 }
 
+/// For a child that is not to end with its parent: signals that ask to stop are ignored.
+pub fn ignore_stop() {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring a signal runs no code.
+    let _ = unsafe { sigaction(Signal::SIGTERM, &ignore).and_then(|_| sigaction(Signal::SIGINT, &ignore)) };
+}
+
 /// The signal that asked for the stop.
 pub fn stop_requested() -> Option<i32> {
     match STOP.load(Ordering::Relaxed) {
