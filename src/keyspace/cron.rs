@@ -210,11 +210,9 @@ impl Server {
             let Some((db, key)) = self.ks.choose_victim(policy, samples) else {
                 return self.wait_for_lazy_free(start, limit);
             };
-            let before = alloc::used() as isize;
             let began = Instant::now();
-            self.ks.evict(db, &key, lazy);
+            to_free -= self.ks.evict(db, &key, lazy);
             self.note_latency("eviction-del", began.elapsed().as_millis() as i64);
-            to_free -= before - alloc::used() as isize;
             self.drain_one_by_one();
             evicted += 1;
             if evicted.is_multiple_of(16) {
@@ -245,17 +243,22 @@ impl Server {
 }
 
 impl super::Keyspace {
-    /// Deletes a key to make room, with everything that goes with it.
-    fn evict(&mut self, db: usize, key: &[u8], lazy: bool) {
-        if !self.delete(db, key, lazy) {
-            return;
+    /// Deletes a key to make room, with everything that goes with it. Gives the bytes that came free: what is noted about
+    /// the key for others, and soon sent and gone, does not count against them, or long keys would never make room.
+    fn evict(&mut self, db: usize, key: &[u8], lazy: bool) -> isize {
+        let before = alloc::used() as isize;
+        let Some(entry) = self.dbs[db].remove(key) else { return 0 };
+        self.effects.free(entry, lazy);
+        let freed = before - alloc::used() as isize;
+        self.effects.gone(db, key);
+        if !self.watch.is_empty() {
+            self.watch.touch(db, key, false);
         }
-        if let Some(modified) = self.effects.modified_keys.last_mut() {
-            modified.by_command = false;
-        }
+        self.effects.modified(key, false);
         self.stats.evicted += 1;
         self.effects.notify(notify::EVICTED, "evicted", key, db);
         self.effects.propagate_now(db, &[if lazy { b"UNLINK" } else { b"DEL" }, key]);
+        freed
     }
 }
 
