@@ -28,7 +28,7 @@ use std::time::Instant;
 const MAX_INT_LEN: usize = 20;
 
 /// Clients wait no longer than this for data that trickle in, in microseconds.
-const SERVE_AFTER_US: i64 = 50_000;
+const SERVE_AFTER_US: i64 = 300_000;
 
 /// How a snapshot is to be taken in.
 #[derive(Debug, Clone, Copy, Default)]

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// Bytes read off the link at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// How long the link is waited for at once while a dataset comes off it; in between, others are served.
-const WAIT: Duration = Duration::from_millis(20);
+const WAIT: Duration = Duration::from_millis(300);
 /// How often switching the AOF on again is tried, a second apart.
 const AOF_TRIES: u32 = 10;
 
