@@ -144,7 +144,8 @@ impl Server {
         let user = c.user.clone();
         let row = self.commands.get(cmd).row;
         let name = row.name;
-        if let Some(c) = self.clients.get_mut(id) {
+        let in_exec = self.depth > 0;
+        if let Some(c) = self.clients.get_mut(id).filter(|_| !in_exec) {
             // The log shows the client with the command it was refused.
             c.last_command = Some(row);
         }
