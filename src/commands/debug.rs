@@ -13,7 +13,7 @@ pub const COMMANDS: &[Command] = &[Command {
     name: "debug",
     run: Some(debugCommand),
     arity: -2,
-    flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD,
+    flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD | flag::PROTECTED,
     group: Group::Server,
     since: "1.0.0",
     complexity: "Depends on subcommand.",

@@ -19,6 +19,7 @@ pub mod hyperloglog;
 pub mod lcs;
 pub mod list;
 pub mod migrate;
+pub mod module;
 pub mod object;
 pub mod persistence;
 pub mod pubsub;
@@ -56,6 +57,7 @@ pub const ALL: &[&[Command]] = &[
     hyperloglog::COMMANDS,
     list::COMMANDS,
     migrate::COMMANDS,
+    module::COMMANDS,
     object::COMMANDS,
     persistence::COMMANDS,
     pubsub::COMMANDS,

@@ -118,6 +118,9 @@ impl Server {
 
     /// DEBUG and MODULE are for those whom the configuration trusts with them.
     fn check_protected(&self, c: &Client, row: &Command) -> Result<(), CmdError> {
+        if !row.has(flag::PROTECTED) {
+            return Ok(());
+        }
         let (action, name, directive) = match row.name.split('|').next() {
             Some("debug") => (self.cfg.enable_debug_command, "DEBUG", "enable-debug-command"),
             Some("module") => (self.cfg.enable_module_command, "MODULE", "enable-module-command"),
