@@ -298,9 +298,7 @@ fn write_info(table: &CommandTable, cmd: CmdRef, out: &mut Reply) {
 }
 
 fn write_flags(row: &Command, out: &mut Reply) {
-    // That a command may replicate is the server's own business.
-    let shown = |bit: u32| row.has(bit) && bit != flag::MAY_REPLICATE;
-    let mut names: Vec<&str> = flag::NAMES.iter().filter(|(bit, _)| shown(*bit)).map(|(_, name)| *name).collect();
+    let mut names: Vec<&str> = flag::NAMES.iter().filter(|(bit, _)| row.has(*bit)).map(|(_, name)| *name).collect();
     if row.has_movable_keys() {
         // It stands before the last flag there is.
         let at = names.iter().position(|n| *n == "allow_busy").unwrap_or(names.len());
