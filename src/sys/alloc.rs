@@ -43,6 +43,15 @@ fn count(bytes: isize) {
     }
 }
 
+/// Counts a block unless there was no memory for it, and gives it.
+#[inline]
+fn count_if(block: *mut u8, bytes: isize) -> *mut u8 {
+    if !block.is_null() {
+        count(bytes);
+    }
+    block
+}
+
 /// The request as it is passed on. Classes are 8 bytes apart, so only those that are multiples of 16 hold blocks with an
 /// alignment of 16, which the allocator's front takes for granted: such requests are made multiples of it.
 #[inline]
@@ -67,17 +76,17 @@ unsafe impl GlobalAlloc for Counting {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let layout = fitted(layout);
-        count(class(&layout));
         // SAFETY: the caller's contract is jemalloc's.
-        unsafe { Jemalloc.alloc(layout) }
+        let block = unsafe { Jemalloc.alloc(layout) };
+        count_if(block, class(&layout))
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let layout = fitted(layout);
-        count(class(&layout));
         // SAFETY: as above.
-        unsafe { Jemalloc.alloc_zeroed(layout) }
+        let block = unsafe { Jemalloc.alloc_zeroed(layout) };
+        count_if(block, class(&layout))
     }
 
     #[inline]
@@ -92,9 +101,9 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let layout = fitted(layout);
         let new_size = if layout.align() <= QUANTUM { new_size } else { new_size.next_multiple_of(16) };
-        count(size_class(new_size) as isize - class(&layout));
         // SAFETY: as above.
-        unsafe { Jemalloc.realloc(ptr, layout, new_size) }
+        let block = unsafe { Jemalloc.realloc(ptr, layout, new_size) };
+        count_if(block, size_class(new_size) as isize - class(&layout))
     }
 }
 
