@@ -79,6 +79,9 @@ pub struct Server {
     pub ahead_serial: u64,
     /// In-flight turns, more than one while a long operation serves others.
     nesting: usize,
+    /// Events of the (outermost) turn, and how many of them were seen to.
+    events: Vec<Ready>,
+    events_seen: usize,
 }
 
 impl Server {
@@ -126,6 +129,8 @@ impl Server {
             ahead: Ahead::default(),
             ahead_serial: 0,
             nesting: 0,
+            events: Vec::new(),
+            events_seen: 0,
         };
         server.start_as_configured();
         server.update_access_clock();
@@ -195,15 +200,32 @@ impl Server {
         self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
         self.cluster_turn_begins();
-        for event in &ready {
-            self.on_ready(*event);
+        if self.is_nested_turn() {
+            // What the turn around this one has yet to do would otherwise wait for the end of its long command.
+            self.see_to_events();
+            self.process_rest_of_batch();
+            for event in &ready {
+                self.on_ready(*event);
+            }
+            self.reactor.recycle(ready);
+        } else {
+            self.events = ready;
+            self.events_seen = 0;
+            self.see_to_events();
+            self.run_inputs();
+            self.reactor.recycle(std::mem::take(&mut self.events));
         }
-        self.run_inputs();
-        self.reactor.recycle(ready);
         self.read_pending();
         self.run_timers();
         self.nesting -= 1;
         Ok(())
+    }
+
+    fn see_to_events(&mut self) {
+        while let Some(event) = self.events.get(self.events_seen).copied() {
+            self.events_seen += 1;
+            self.on_ready(event);
+        }
     }
 
     /// True within a turn that was started from within another one.

@@ -103,6 +103,32 @@ fn slow_scripts_are_killed_unless_they_wrote() {
     wait_for(10, "the server is gone", || server.client().get_connection().is_err());
 }
 
+#[test]
+fn requests_that_came_together_with_a_slow_script_are_answered() {
+    let server = TestServer::start(&["--busy-reply-threshold", "20", "--enable-debug-command", "yes"]);
+    let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    let send = |c: &mut redis::Connection, args: &[&str]| {
+        let mut cmd = redis::Cmd::new();
+        for arg in args {
+            cmd.arg(*arg);
+        }
+        c.send_packed_command(&cmd.get_packed_command()).unwrap();
+    };
+    // While the server sleeps, requests gather: it finds them all at once.
+    send(&mut server.connect(), &["DEBUG", "SLEEP", "0.3"]);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    send(&mut clients[0], &["EVAL", "while true do end", "0"]);
+    clients[1..].iter_mut().for_each(|c| send(c, &["GET", "x"]));
+    for c in &mut clients[1..] {
+        c.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let answer = c.recv_response();
+        assert!(format!("{answer:?}").contains("BUSY"), "{answer:?}");
+    }
+    run::<()>(&mut clients[1], &["SCRIPT", "KILL"]);
+    let answer = format!("{:?}", clients[0].recv_response());
+    assert!(answer.contains("Script killed by user"), "{answer}");
+}
+
 const LIBRARY: &str = "#!lua name=lib\n\
     redis.register_function('put', function(keys, args) return redis.call('set', keys[1], args[1]) end)\n\
     redis.register_function{function_name = 'look', description = 'reads', flags = {'no-writes'}, \

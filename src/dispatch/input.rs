@@ -68,13 +68,24 @@ impl Server {
             self.look_ahead(*id, &mut ahead, share, serial);
             *end = ahead.mark();
         }
+        self.clients.batch.clear();
+        self.clients.batch.extend_from_slice(ids);
         let mut start = 0;
-        for (id, end) in ids.iter().zip(ends) {
+        for (at, (id, end)) in ids.iter().zip(ends).enumerate() {
+            self.clients.batch_at = at + 1;
             self.run_input(*id, &mut ahead, start..end, serial);
             start = end;
         }
         ahead.clear();
         self.ahead = ahead;
+    }
+
+    /// Within a long command: runs the input of the clients that were to have their turn after the one whose command it is.
+    pub fn process_rest_of_batch(&mut self) {
+        while let Some(id) = self.clients.batch.get(self.clients.batch_at).copied() {
+            self.clients.batch_at += 1;
+            self.process_input(id);
+        }
     }
 
     /// Runs the commands that stand in a client's query buffer, until it is used up, the client blocks or closes, or its

@@ -15,6 +15,9 @@ pub struct Clients {
     next_number: u64,
     /// Clients whose input was read and waits to be run; with what is left to do about their sockets.
     pub to_run: Vec<(ClientId, bool)>,
+    /// Clients whose input is being run, and how many of them have begun with it.
+    pub batch: Vec<ClientId>,
+    pub batch_at: usize,
     /// Clients with bytes to send.
     pub pending_writes: Vec<ClientId>,
     /// Clients whose sockets may hold more than was read.
