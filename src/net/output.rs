@@ -228,7 +228,6 @@ impl Output {
             self.chunk_capacity -= first.capacity();
             self.chunks.pop_front();
         }
-        self.unsettled = 0;
         if self.sent == self.cur.buf.len() {
             self.sent = 0;
             if self.cur.buf.capacity() > 2 * self.buffer_size {

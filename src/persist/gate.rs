@@ -7,8 +7,8 @@
 //! A client that only read keys without such changes does not wait.
 //!
 //! Invariant: a byte is sent only if every command whose effects it may tell of has been synced, and after the bytes that
-//! its client was to get before. Links to replicas
-//! and the cluster bus are not kept back: a replica may be ahead of our disk, as nobody was told of it.
+//! its client was to get before. Links to replicas and the cluster bus are not kept back: a replica may be ahead of our
+//! disk, as nobody was told of it.
 
 use super::aof::manifest::reason;
 use crate::dispatch::CmdRef;
