@@ -1,53 +1,43 @@
 //! FCALL and FUNCTION. Libraries and running their functions are `script`'s.
 
 use super::prelude::*;
-use super::scripting::{check_key_count, show_first, with_err};
+use super::scripting::{
+    CALL_FLAGS, CALL_KEYS, CALL_RO_FLAGS, CALL_RO_KEYS, call_args, check_key_count, show_first, with_err,
+};
 use crate::script::library::RestorePolicy;
 use crate::script::{Kind, flags, run};
 use crate::structs::glob;
 use crate::structs::numbers::parse_i64;
+
+const FCALL_ARGS: &[Arg] = &call_args("function");
 
 pub const COMMANDS: &[Command] = &[
     Command {
         name: "fcall",
         run: Some(fcall),
         arity: -3,
-        flags: flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE,
+        flags: CALL_FLAGS,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(
-            key::RW | key::ACCESS | key::UPDATE,
-            Begin::Index(2),
-            Find::KeyNum { keynum: 0, first: 1, step: 1 },
-        )],
+        keys: CALL_KEYS,
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the function.",
         summary: "Runs a function.",
-        args: &[
-            arg("function", ArgKind::String),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).optional().multiple(),
-            arg("arg", ArgKind::String).optional().multiple(),
-        ],
+        args: FCALL_ARGS,
         ..Command::ROW
     },
     Command {
         name: "fcall_ro",
         run: Some(fcall_ro),
         arity: -3,
-        flags: flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE,
+        flags: CALL_RO_FLAGS,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: CALL_RO_KEYS,
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the function.",
         summary: "Runs a function that only reads.",
-        args: &[
-            arg("function", ArgKind::String),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).optional().multiple(),
-            arg("arg", ArgKind::String).optional().multiple(),
-        ],
+        args: FCALL_ARGS,
         ..Command::ROW
     },
     Command {

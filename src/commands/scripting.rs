@@ -6,89 +6,85 @@ use crate::script::scripts::Script;
 use crate::script::{Kind, debugger, run};
 use std::rc::Rc;
 
+/// What commands that run Lua have in common: flags, keys behind their count, and the arguments behind the first.
+pub(super) const CALL_FLAGS: u32 =
+    flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE;
+pub(super) const CALL_RO_FLAGS: u32 =
+    flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE;
+pub(super) const CALL_KEYS: &[KeySpec] = &[counted_keys(key::RW | key::ACCESS | key::UPDATE)];
+pub(super) const CALL_RO_KEYS: &[KeySpec] = &[counted_keys(key::RO | key::ACCESS)];
+
+const fn counted_keys(flags: u16) -> KeySpec {
+    KeySpec::new(flags, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })
+}
+
+pub(super) const fn call_args(first: &'static str) -> [Arg; 4] {
+    [
+        arg(first, ArgKind::String),
+        arg("numkeys", ArgKind::Integer),
+        arg("key", ArgKind::Key).spec(0).optional().multiple(),
+        arg("arg", ArgKind::String).optional().multiple(),
+    ]
+}
+
+const EVAL_ARGS: &[Arg] = &call_args("script");
+const EVALSHA_ARGS: &[Arg] = &call_args("sha1");
+
 pub const COMMANDS: &[Command] = &[
     Command {
         name: "eval",
         run: Some(eval),
         arity: -3,
-        flags: flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE,
+        flags: CALL_FLAGS,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(
-            key::RW | key::ACCESS | key::UPDATE,
-            Begin::Index(2),
-            Find::KeyNum { keynum: 0, first: 1, step: 1 },
-        )],
+        keys: CALL_KEYS,
         group: Group::Scripting,
         since: "2.6.0",
         complexity: "Depends on the script.",
         summary: "Runs a script that comes with the command.",
-        args: &[
-            arg("script", ArgKind::String),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).optional().multiple(),
-            arg("arg", ArgKind::String).optional().multiple(),
-        ],
+        args: EVAL_ARGS,
         ..Command::ROW
     },
     Command {
         name: "eval_ro",
         run: Some(eval_ro),
         arity: -3,
-        flags: flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE,
+        flags: CALL_RO_FLAGS,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: CALL_RO_KEYS,
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the script.",
         summary: "Runs a script that comes with the command and only reads.",
-        args: &[
-            arg("script", ArgKind::String),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).optional().multiple(),
-            arg("arg", ArgKind::String).optional().multiple(),
-        ],
+        args: EVAL_ARGS,
         ..Command::ROW
     },
     Command {
         name: "evalsha",
         run: Some(evalsha),
         arity: -3,
-        flags: flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE,
+        flags: CALL_FLAGS,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(
-            key::RW | key::ACCESS | key::UPDATE,
-            Begin::Index(2),
-            Find::KeyNum { keynum: 0, first: 1, step: 1 },
-        )],
+        keys: CALL_KEYS,
         group: Group::Scripting,
         since: "2.6.0",
         complexity: "Depends on the script.",
         summary: "Runs a cached script, named by its SHA1.",
-        args: &[
-            arg("sha1", ArgKind::String),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).optional().multiple(),
-            arg("arg", ArgKind::String).optional().multiple(),
-        ],
+        args: EVALSHA_ARGS,
         ..Command::ROW
     },
     Command {
         name: "evalsha_ro",
         run: Some(evalsha_ro),
         arity: -3,
-        flags: flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE,
+        flags: CALL_RO_FLAGS,
         acl: cat::SCRIPTING,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: CALL_RO_KEYS,
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the script.",
         summary: "Runs a cached script that only reads, named by its SHA1.",
-        args: &[
-            arg("sha1", ArgKind::String),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).optional().multiple(),
-            arg("arg", ArgKind::String).optional().multiple(),
-        ],
+        args: EVALSHA_ARGS,
         ..Command::ROW
     },
     Command {

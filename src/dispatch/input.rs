@@ -53,34 +53,35 @@ struct Taken {
 }
 
 impl Server {
-    /// Runs what stands in the query buffers of up to `CLIENTS` clients. Their first requests are found, and the memory of
-    /// their keys is asked for, before any of them runs.
-    pub fn process_inputs(&mut self, ids: &[ClientId]) {
-        if let [id] = ids {
-            return self.process_input(*id);
+    /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most. Their first requests are found,
+    /// and the memory of their keys is asked for, before any of them runs.
+    pub fn process_batch(&mut self) {
+        self.clients.batch_at = 0;
+        let count = self.clients.batch.len();
+        if count < 2 {
+            return self.process_rest_of_batch();
         }
         let mut ahead = take(&mut self.ahead);
         self.ahead_serial += 1;
         let serial = self.ahead_serial;
-        let share = (BATCH / ids.len()).max(1);
+        let share = (BATCH / count).max(1);
         let mut ends = [0; CLIENTS];
-        for (id, end) in ids.iter().zip(&mut ends) {
-            self.look_ahead(*id, &mut ahead, share, serial);
+        for (at, end) in ends.iter_mut().enumerate().take(count) {
+            self.look_ahead(self.clients.batch[at], &mut ahead, share, serial);
             *end = ahead.mark();
         }
-        self.clients.batch.clear();
-        self.clients.batch.extend_from_slice(ids);
         let mut start = 0;
-        for (at, (id, end)) in ids.iter().zip(ends).enumerate() {
+        for (at, end) in ends.into_iter().enumerate().take(count) {
             self.clients.batch_at = at + 1;
-            self.run_input(*id, &mut ahead, start..end, serial);
+            self.run_input(self.clients.batch[at], &mut ahead, start..end, serial);
             start = end;
         }
         ahead.clear();
         self.ahead = ahead;
     }
 
-    /// Within a long command: runs the input of the clients that were to have their turn after the one whose command it is.
+    /// Runs the input of those of the batch who have not begun. Within a long command these are the clients that were to have
+    /// their turn after the one whose command it is.
     pub fn process_rest_of_batch(&mut self) {
         while let Some(id) = self.clients.batch.get(self.clients.batch_at).copied() {
             self.clients.batch_at += 1;

@@ -97,23 +97,21 @@ impl Server {
 
     /// Runs the input of the clients that were read.
     pub fn run_inputs(&mut self) {
-        let mut batch = std::mem::take(&mut self.clients.to_run);
-        if batch.is_empty() {
+        let mut read = std::mem::take(&mut self.clients.to_run);
+        if read.is_empty() {
             return;
         }
-        let mut ids = [ClientId { index: 0, generation: 0 }; ahead::CLIENTS];
-        for (place, (id, _)) in ids.iter_mut().zip(&batch) {
-            *place = *id;
-        }
+        self.clients.batch.clear();
+        self.clients.batch.extend(read.iter().map(|(id, _)| *id));
         let limit = self.cfg.client_query_buffer_limit as usize;
-        self.process_inputs(&ids[..batch.len()]);
-        for (id, more) in batch.drain(..) {
+        self.process_batch();
+        for (id, more) in read.drain(..) {
             self.check_query_limit(id, limit);
             if more {
                 self.read_client(id, true);
             }
         }
-        self.clients.to_run = batch;
+        self.clients.to_run = read;
     }
 
     /// Reads what the client has sent, up to its share of the turn, and runs it. `to_the_end`: the peer has closed, so the
