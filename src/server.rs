@@ -276,9 +276,7 @@ impl Server {
         self.serve_ready_keys();
         self.broadcast_invalidations();
         // What was executed reaches the disk first, if it is to: then replies may leave.
-        let start_us = self.clock.tick_us();
         self.flush_aof();
-        self.admin.metrics.aof_us += (self.clock.tick_us() - start_us).max(0) as u64;
         self.write_pending();
         self.free_closing();
         self.evict_clients();

@@ -251,12 +251,12 @@ impl Selector {
 
     fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
         match rule.to_ascii_lowercase().as_slice() {
-            b"allkeys" => self.open_keys(),
+            b"allkeys" | b"~*" => self.open_keys(),
             b"resetkeys" => {
                 self.all_keys = false;
                 self.keys.clear();
             }
-            b"allchannels" => self.open_channels(),
+            b"allchannels" | b"&*" => self.open_channels(),
             b"resetchannels" => {
                 self.all_channels = false;
                 self.channels.clear();
@@ -484,6 +484,8 @@ mod tests {
             shown(&["(~x +get)", "allkeys"]),
             "off sanitize-payload ~* resetchannels -@all (~x resetchannels -@all +get)"
         );
+        // To open what is open is no mistake.
+        assert_eq!(shown(&["allkeys", "~*", "allchannels", "&*"]), "off sanitize-payload ~* &* -@all");
         // A rule takes the place of the one it overrides.
         assert_eq!(
             shown(&["+config|get", "+get", "-config", "+get"]),

@@ -759,7 +759,6 @@ fn search(ctx: &mut Ctx<'_>, args: Args<'_>, form: Form) -> CmdResult {
     let mut members: Vec<(Item<'_>, f64)> = found.iter().map(|place| (place.member, score(place))).collect();
     sort_members(&mut members);
     let stored = Zset::from_sorted(&members, &limits);
-    drop(entry);
     let event = if form == Form::SearchStore { "geosearchstore" } else { "georadiusstore" };
     // Each place counts as a change.
     ctx.dirty((stored.len() as u64).saturating_sub(1));

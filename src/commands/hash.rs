@@ -487,7 +487,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR value is out of range"));
     }
     let room = ctx.srv.reply_room(ctx.client);
-    let mut entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let mut entry = ctx.srv.ks.read_mut(ctx.db, &args[1]);
     if let Some(entry) = &mut entry {
         hash_mut(entry)?.move_on();
     }

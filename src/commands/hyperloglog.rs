@@ -138,7 +138,7 @@ fn pfcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// The count of one key, which is stored with it when it is not there yet: a change, although this is a read.
 fn count_one(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<u64, CmdError> {
-    let Some(mut entry) = ctx.srv.ks.read(ctx.db, key) else { return Ok(0) };
+    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else { return Ok(0) };
     hll_of(&entry)?;
     let Some(value) = entry.str_bytes_mut() else { return Err(NOT_HLL) };
     if let Some(count) = hll::cached_count(value) {

@@ -501,7 +501,7 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         _ => return Err(error::SYNTAX),
     };
     let room = ctx.srv.reply_room(ctx.client);
-    let mut entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let mut entry = ctx.srv.ks.read_mut(ctx.db, &args[1]);
     if let Some(entry) = &mut entry {
         set_mut(entry)?.move_on();
     }

@@ -655,7 +655,6 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if matches!(entry.value(), ValueRef::Object(_)) {
         return Err(error::WRONG_TYPE);
     }
-    drop(entry);
     let expire = match options.expire {
         Some((text, form)) => Some((expire_time(ctx, text, form)?, form.absolute)),
         None => None,

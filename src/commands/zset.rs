@@ -790,7 +790,6 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         members_header(out, members.len(), with_scores);
         members.into_iter().for_each(|(member, score)| reply_member(out, member, score, with_scores));
     }
-    drop(entry);
     if over {
         ctx.srv.close_over_limit(ctx.client);
     }

@@ -53,6 +53,8 @@ pub struct Ahead {
     /// How many of the keys had their buckets and their entries asked for, by `fetch`.
     buckets: usize,
     entries: usize,
+    /// Some of the keys come with a member.
+    has_members: bool,
 }
 
 impl Ahead {
@@ -75,6 +77,7 @@ impl Ahead {
     /// Forgets all requests, and gives back the memory that an unusually long one took.
     pub fn clear(&mut self) {
         self.truncate(0);
+        self.has_members = false;
         if self.spans.capacity() > KEPT_SPANS {
             self.spans.shrink_to(KEPT_SPANS);
         }
@@ -138,6 +141,7 @@ impl Ahead {
                             ks.prefetch(db, hash);
                             self.keys.push(AheadKey { arg, db, hash, member });
                         }
+                        self.has_members |= member.is_some();
                     }
                     let (spans, keys) = (spans..self.spans.len(), keys..self.keys.len());
                     self.requests.push(Request { cmd, consumed, spans, keys });
@@ -172,7 +176,9 @@ impl Ahead {
             ks.prefetch_entry(key.db, key.hash);
         }
         self.entries = self.entries.max(end);
-        self.fetch_members(index, ks);
+        if self.has_members {
+            self.fetch_members(index, ks);
+        }
     }
 
     /// The next two steps of `fetch`, for the members that requests name of collections.

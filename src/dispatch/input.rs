@@ -22,6 +22,9 @@ const QUERY_KEEP_BYTES: usize = 1024 * 1024;
 const REPLY_CHUNK_BYTES: usize = 16 * 1024;
 /// From this size on they are set aside, too, when another reply like the last one would have to move them, in bytes.
 const REPLY_MOVE_BYTES: usize = 8 * 1024;
+/// Replies of this size leave as soon as the client's requests have run, if they need not wait for anything: what was
+/// written last is sent while it is in the cache, and its memory takes the next client's replies. In bytes.
+const EARLY_WRITE_BYTES: usize = 4 * 1024;
 /// Room for an argument longer than this is made as soon as its length is known, in bytes.
 const BIG_ARG_BYTES: usize = 32 * 1024;
 
@@ -53,8 +56,9 @@ struct Taken {
 }
 
 impl Server {
-    /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most. Their first requests are found,
-    /// and the memory of their keys is asked for, before any of them runs.
+    /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most: group by group, as many clients
+    /// in each as it takes for `BATCH` requests. Those are found, and the memory of their keys is asked for, before any of
+    /// them runs.
     pub fn process_batch(&mut self) {
         self.clients.batch_at = 0;
         let count = self.clients.batch.len();
@@ -62,21 +66,26 @@ impl Server {
             return self.process_rest_of_batch();
         }
         let mut ahead = take(&mut self.ahead);
-        self.ahead_serial += 1;
-        let serial = self.ahead_serial;
-        let share = (BATCH / count).max(1);
         let mut ends = [0; CLIENTS];
-        for (at, end) in ends.iter_mut().enumerate().take(count) {
-            self.look_ahead(self.clients.batch[at], &mut ahead, share, serial);
-            *end = ahead.mark();
+        let mut group = 0..0;
+        while group.end < count {
+            self.ahead_serial += 1;
+            let serial = self.ahead_serial;
+            group.start = group.end;
+            while group.end < count && ahead.mark() < BATCH {
+                let room = BATCH - ahead.mark();
+                self.look_ahead(self.clients.batch[group.end], &mut ahead, room, serial);
+                ends[group.end] = ahead.mark();
+                group.end += 1;
+            }
+            let mut start = 0;
+            for at in group.clone() {
+                self.clients.batch_at = at + 1;
+                self.run_input(self.clients.batch[at], &mut ahead, start..ends[at], serial);
+                start = ends[at];
+            }
+            ahead.clear();
         }
-        let mut start = 0;
-        for (at, end) in ends.into_iter().enumerate().take(count) {
-            self.clients.batch_at = at + 1;
-            self.run_input(self.clients.batch[at], &mut ahead, start..end, serial);
-            start = end;
-        }
-        ahead.clear();
         self.ahead = ahead;
     }
 
@@ -245,7 +254,7 @@ impl Server {
         let query = take(&mut c.query);
         c.taken_query = (query.len(), query.capacity());
         c.query_peak = c.query_peak.max(query.len());
-        let (parser, out, pos) = (take(&mut c.parser), take(&mut c.out.cur), take(&mut c.query_pos));
+        let (parser, out, pos) = (take(&mut c.parser), c.out.take_cur(), take(&mut c.query_pos));
         // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
         let outer = self.clients.current.replace(id);
         let outer_push = take(&mut self.clients.self_push);
@@ -277,11 +286,22 @@ impl Server {
         }
         if c.conn.is_none() {
             c.out.clear();
-        } else if !c.out.is_empty() || c.is(ClientFlags::CLOSE_AFTER_REPLY) {
+        }
+        let (waiting, ends) = (c.out.pending(), c.is(ClientFlags::CLOSE_AFTER_REPLY) && c.conn.is_some());
+        if waiting >= EARLY_WRITE_BYTES && self.may_answer_at_once() {
+            return self.write_now(id);
+        }
+        if waiting > 0 || ends {
             self.clients.want_write(id);
         }
         self.check_output_limit(id);
         self.update_client_memory(id);
+    }
+
+    /// Whether replies may be sent now rather than at the end of the turn: none of what ran in it has yet to
+    /// reach a disk, a replica or another client first.
+    fn may_answer_at_once(&self) -> bool {
+        !self.is_nested_turn() && self.is_all_written() && !self.has_replicas()
     }
 
     /// The database of a client whose plain commands may be run right away, without asking everyone who may have

@@ -79,7 +79,13 @@ impl KeyRange {
         let last =
             if self.last >= 0 { self.last as usize } else { (argc as isize + self.last as isize).max(0) as usize };
         let end = if self.first == 0 { 0 } else { (last + 1).min(argc) };
-        (self.first as usize..end).step_by(self.step.max(1) as usize)
+        // Counting the steps before the first, as `step_by` does, costs a division.
+        let (mut next, step) = (self.first as usize, self.step.max(1) as usize);
+        std::iter::from_fn(move || {
+            let at = next;
+            next += step;
+            (at < end).then_some(at)
+        })
     }
 }
 

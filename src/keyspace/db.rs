@@ -197,6 +197,27 @@ impl Db {
         table.get_mut_hashed(hash.hash, key).map(|item| EntryMut { item, counts: &mut self.counts })
     }
 
+    /// The entry, for looking at it, unless it is not to stay: then it is taken out, and given as the error. `stays` may
+    /// change its access clock.
+    #[inline]
+    pub fn get_or_take_hashed(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        stays: impl FnOnce(&mut Entry) -> bool,
+    ) -> Result<&Entry, Option<Entry>> {
+        let table = match &mut self.tables {
+            Tables::One(t) => t,
+            Tables::PerSlot(slots) => slots[hash.slot as usize].as_deref_mut().ok_or(None)?,
+        };
+        table.get_or_take_hashed(hash.hash, key, stays).map_err(|taken| {
+            let entry = taken?;
+            self.counts.keys -= 1;
+            self.counts.expires -= entry.has_expire() as usize;
+            Some(entry)
+        })
+    }
+
     /// The key's place, to change what is there or to fill it; with `hash(key)` computed before.
     pub fn place(&mut self, hash: KeyHash, key: &[u8]) -> Place<'_> {
         let counts = &mut self.counts;

@@ -186,7 +186,37 @@ impl Keyspace {
     }
 
     /// Looks a key up for a client that reads it.
-    pub fn read(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
+    #[inline]
+    pub fn read(&mut self, db: usize, key: &[u8]) -> Option<&Entry> {
+        let hash = self.known_hash(key);
+        let Keyspace { dbs, effects, stats, watch, access, .. } = self;
+        let mut is_shown = true;
+        let found = dbs[db].get_or_take_hashed(hash, key, |entry| {
+            let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
+            if due && self.expire_policy != ExpirePolicy::Ignore {
+                is_shown = false;
+                return !deletes_expired(self.expire_policy, Touch::Read);
+            }
+            if !self.no_touch {
+                access.touch(entry);
+            }
+            true
+        });
+        match found {
+            Ok(entry) if is_shown => {
+                stats.hits += 1;
+                return Some(entry);
+            }
+            Ok(_) | Err(None) => {}
+            Err(Some(entry)) => note_expired(effects, watch, stats, db, entry, self.lazy_expire),
+        }
+        stats.misses += 1;
+        effects.notify(notify::KEY_MISS, "keymiss", key, db);
+        None
+    }
+
+    /// As `read`, for what a read itself changes: a count kept with the value, how far a group has read.
+    pub fn read_mut(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
         self.lookup(db, key, Touch::Read)
     }
 

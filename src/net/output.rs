@@ -7,6 +7,9 @@ use std::io::{self, IoSlice};
 /// Smallest and largest size of a reply buffer, bytes.
 pub const MIN_BUFFER_BYTES: usize = 1024;
 pub const MAX_BUFFER_BYTES: usize = 16 * 1024;
+/// An empty reply buffer larger than this is given back, bytes: the next large reply, whoever's it is, is then written into
+/// memory that is still in the cache.
+const KEPT_BYTES: usize = 4 * 1024;
 const MAX_SLICES: usize = 64;
 
 #[derive(Debug)]
@@ -120,6 +123,15 @@ impl Output {
         }
     }
 
+    /// The buffer for commands to write into, with room for what the client usually gets; `cur` is empty then.
+    pub fn take_cur(&mut self) -> Reply {
+        let mut cur = std::mem::take(&mut self.cur);
+        if cur.buf.capacity() == 0 && self.buffer_size > KEPT_BYTES {
+            cur.buf.reserve_exact(self.buffer_size);
+        }
+        cur
+    }
+
     /// Adds bytes behind everything that is there.
     pub fn append(&mut self, bytes: &[u8]) {
         self.cur.raw(bytes);
@@ -230,7 +242,7 @@ impl Output {
         }
         if self.sent == self.cur.buf.len() {
             self.sent = 0;
-            if self.cur.buf.capacity() > 2 * self.buffer_size {
+            if self.cur.buf.capacity() > KEPT_BYTES {
                 self.cur.buf = Vec::new();
             } else {
                 self.cur.buf.clear();

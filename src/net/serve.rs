@@ -266,6 +266,15 @@ impl Server {
         self.clients.pending_writes = ids;
     }
 
+    /// Sends a client what it has waiting, which nothing holds back.
+    pub fn write_now(&mut self, id: ClientId) {
+        if let Some(c) = self.clients.get_mut(id) {
+            c.out.release(c.out.end());
+            self.write_client(id, false);
+        }
+    }
+
+    /// Sends a client what it has waiting; `gated`: no more than what is known to be durable.
     fn write_client(&mut self, id: ClientId, gated: bool) {
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.is(ClientFlags::CLOSE_ASAP) {

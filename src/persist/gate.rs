@@ -53,7 +53,12 @@ impl Gate {
 }
 
 impl Server {
-    /// Whether output has to wait for a sync.
+    /// Whether all that was executed has gone to the AOF, if it is to, and is as durable as it has to be.
+    pub fn is_all_written(&self) -> bool {
+        self.persist.aof.buf.is_empty() && !self.is_output_gated()
+    }
+
+    /// Whether replies have to wait for a sync, but for those that tell only of what is durable.
     pub fn is_output_gated(&self) -> bool {
         self.persist.gate.is_syncing()
     }

@@ -53,17 +53,23 @@ impl Server {
         if reply.is_empty() {
             return;
         }
-        if was_replica && c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR) {
+        let from_replica = was_replica && c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR);
+        if from_replica {
             let command = c.last_command.map_or("<unknown>", |row| row.name);
             let who = self.describe_client(id);
             log::warn!("Replica generated a reply to command '{command}', disconnecting it: {who}");
             self.clients.close_later(id);
-        } else if let Some(error) = reply.strip_prefix(b"-")
-            && c.is(ClientFlags::MASTER.union(ClientFlags::AOF))
-        {
+        } else if !c.is(ClientFlags::MASTER.union(ClientFlags::AOF)) {
+            return;
+        }
+        if let Some(error) = reply.strip_prefix(b"-") {
             let error = error.strip_suffix(b"\r\n").unwrap_or(error).to_vec();
             self.note_internal_error(id, &CmdError::bytes(error));
         }
+    }
+
+    pub fn has_replicas(&self) -> bool {
+        !self.repl.replicas.is_empty()
     }
 
     /// Every replica has acknowledged all of the stream.

@@ -35,6 +35,30 @@ impl Header {
     }
 }
 
+/// Adds bytes to the end. A few are copied as two pieces of fixed size that overlap: that takes no call.
+#[inline]
+fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
+    #[inline(always)]
+    fn overlapping<const N: usize>(buf: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
+        let (first, last) = (bytes.first_chunk::<N>()?, bytes.last_chunk::<N>()?);
+        let end = buf.len() + bytes.len();
+        buf.extend_from_slice(first);
+        buf.truncate(end - N);
+        buf.extend_from_slice(last);
+        Some(())
+    }
+    let done = match bytes.len() {
+        4..=8 => overlapping::<4>(buf, bytes),
+        9..=16 => overlapping::<8>(buf, bytes),
+        17..=32 => overlapping::<16>(buf, bytes),
+        33..=64 => overlapping::<32>(buf, bytes),
+        _ => None,
+    };
+    if done.is_none() {
+        buf.extend_from_slice(bytes);
+    }
+}
+
 /// The reply buffer. `resp3` says which protocol the client asked for.
 #[derive(Debug, Default)]
 pub struct Reply {
@@ -97,8 +121,8 @@ impl Reply {
         let header = header.write(b'$', bytes.len() as i64);
         // Room is made once, so that what follows are three plain copies.
         self.buf.reserve(header.len() + bytes.len() + 2);
-        self.buf.extend_from_slice(header);
-        self.buf.extend_from_slice(bytes);
+        append(&mut self.buf, header);
+        append(&mut self.buf, bytes);
         self.crlf();
     }
 
@@ -236,6 +260,20 @@ impl Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strings_of_every_length_are_written_whole() {
+        let text: Vec<u8> = (0..200).collect();
+        let mut r = Reply::default();
+        let mut expected = Vec::new();
+        for len in 0..text.len() {
+            r.bulk(&text[..len]);
+            expected.extend_from_slice(format!("${len}\r\n").as_bytes());
+            expected.extend_from_slice(&text[..len]);
+            expected.extend_from_slice(b"\r\n");
+        }
+        assert_eq!(r.buf, expected);
+    }
 
     #[test]
     fn deferred_lengths_nest() {

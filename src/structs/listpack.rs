@@ -363,7 +363,18 @@ impl Listpack {
         self.bytes.len() - 1
     }
 
+    #[inline]
     fn parse(&self, at: usize) -> (Item<'_>, usize) {
+        // Most elements are short strings, whose length takes one byte on either side.
+        if let Some(first @ 0x80..=0xbf) = self.bytes.get(at)
+            && let Some(text) = self.bytes.get(at + 1..).and_then(|rest| rest.get(..usize::from(first & 0x3f)))
+        {
+            return (Item::Str(text), at + text.len() + 2);
+        }
+        self.parse_any(at)
+    }
+
+    fn parse_any(&self, at: usize) -> (Item<'_>, usize) {
         let (item, len) = read_item(&self.bytes[..self.end()], at).expect("a place holds an element");
         (item, at + len + back_len_len(len))
     }
@@ -653,6 +664,7 @@ impl Iter<'_> {
 impl<'a> Iterator for Iter<'a> {
     type Item = Item<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Item<'a>> {
         if self.front >= self.back {
             return None;

@@ -811,7 +811,16 @@ impl<'a> Walk<'a> {
     }
 
     pub fn for_each(mut self, mut f: impl FnMut(Item<'_>)) {
-        while let Some(item) = self.step() {
+        loop {
+            if let (Run::Many(items), false) = (&mut self.current, self.reverse) {
+                // The rest of a node in one go.
+                let left = self.left;
+                items.take(left).for_each(|item| {
+                    self.left -= 1;
+                    f(item);
+                });
+            }
+            let Some(item) = self.step() else { return };
             f(item);
         }
     }

@@ -81,6 +81,22 @@ const SHRINK_SPARSITY: usize = 10;
 /// the work of one step.
 const MAX_RESIZE_LOG2: u32 = 4;
 
+/// Whether two keys are the same. Those of usual length are compared without a call.
+#[inline(always)]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    fn ends<const N: usize>(key: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+        Some((key.first_chunk()?, key.last_chunk()?))
+    }
+    if a.len() != b.len() {
+        return false;
+    }
+    match a.len() {
+        8..=16 => ends::<8>(a) == ends::<8>(b),
+        17..=32 => ends::<16>(a) == ends::<16>(b),
+        _ => a == b,
+    }
+}
+
 /// The smallest table, as a power of two, that holds `len` items at the usual load.
 fn log2_for(len: usize) -> u32 {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two().ilog2()
@@ -186,6 +202,7 @@ impl<T: TableItem> Table<T> {
         (array, index, of.bucket(index))
     }
 
+    #[inline]
     fn find(&self, hash: u64, key: &[u8]) -> Option<Spot<T>> {
         let (array, index, mut bucket) = self.head(hash);
         let tag = tag_of(hash);
@@ -194,7 +211,7 @@ impl<T: TableItem> Table<T> {
             unsafe {
                 let here = &*bucket;
                 for place in here.matches(tag) {
-                    if here.tags[place] == tag && here.item(place).key() == key {
+                    if here.tags[place] == tag && is_same(here.item(place).key(), key) {
                         return Some(Spot { array, index, bucket, place });
                     }
                 }
@@ -235,6 +252,24 @@ impl<T: TableItem> Table<T> {
     pub fn get_mut_hashed(&mut self, hash: u64, key: &[u8]) -> Option<ItemMut<'_, T>> {
         let spot = self.find(hash, key)?;
         Some(ItemMut { table: self, spot })
+    }
+
+    /// The item, unless it is not to stay: then it is taken out, and given as the error. `stays` may change what the item
+    /// holds, but neither its key nor [`TableItem::tagged`].
+    #[inline]
+    pub fn get_or_take_hashed(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        stays: impl FnOnce(&mut T) -> bool,
+    ) -> Result<&T, Option<T>> {
+        let Some(spot) = self.find(hash, key) else { return Err(None) };
+        // SAFETY: a spot names a place that holds an item; the table is exclusively ours.
+        let item = unsafe { (*spot.bucket).slots[spot.place].assume_init_mut() };
+        if stays(item) {
+            return Ok(item);
+        }
+        Err(Some(ItemMut { table: self, spot }.remove()))
     }
 
     /// Begins to bring the bucket of a hash into the cache.

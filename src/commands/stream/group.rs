@@ -260,7 +260,7 @@ fn ids_of(args: Args<'_>) -> Result<Vec<StreamId>, CmdError> {
 }
 
 fn xack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(mut entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, &args[1]) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -344,7 +344,7 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, group_name) = (&args[1], &args[2]);
     let now_ms = ctx.now_ms();
     let has_sinks = ctx.srv.ks.effects.has_sinks;
-    let Some(mut entry) = ctx.srv.ks.read(ctx.db, key) else {
+    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else {
         return Err(no_group_in(key, group_name, ""));
     };
     let Some((log, group)) = stream_mut(&mut entry)?.group_mut(group_name) else {
@@ -441,7 +441,7 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, group_name) = (&args[1], &args[2]);
     let now_ms = ctx.now_ms();
     let has_sinks = ctx.srv.ks.effects.has_sinks;
-    let Some(mut entry) = ctx.srv.ks.read(ctx.db, key) else {
+    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else {
         return Err(no_group_in(key, group_name, ""));
     };
     let Some((log, group)) = stream_mut(&mut entry)?.group_mut(group_name) else {

@@ -297,7 +297,7 @@ fn read_for_group(
 ) -> Result<bool, CmdError> {
     let now_ms = ctx.now_ms();
     let has_sinks = ctx.srv.ks.effects.has_sinks;
-    let Some(mut entry) = ctx.srv.ks.read(ctx.db, key) else { return Ok(false) };
+    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else { return Ok(false) };
     let Some((log, group)) = stream_mut(&mut entry)?.group_mut(reader.group) else { return Ok(false) };
     let (consumer, created) = group::find_or_create(group, reader.consumer, now_ms);
     let mut claims = Vec::new();

@@ -127,10 +127,12 @@ impl Server {
         if self.persist.aof.state == AofState::Off {
             return;
         }
+        let start_us = self.clock.tick_us();
         self.write_aof(false);
         if self.persist.aof.state == AofState::On && self.persist.aof.fsynced_reploff.is_some() {
             self.persist.aof.fsynced_reploff = Some(self.persist.aof.shared.reploff());
         }
+        self.admin.metrics.aof_us += (self.clock.tick_us() - start_us).max(0) as u64;
     }
 
     /// Writes without waiting for a sync that is under way.
