@@ -247,7 +247,7 @@ fn setbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn getbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let offset = bit_offset(ctx, &args[2], None)?;
     let bit = match ctx.srv.ks.read(ctx.db, &args[1]) {
-        Some(entry) => bit_at(string_of(&entry, &mut IntBuf::new())?, offset),
+        Some(entry) => bit_at(string_of(entry, &mut IntBuf::new())?, offset),
         None => 0,
     };
     ctx.out.int(i64::from(bit));
@@ -400,7 +400,7 @@ fn bitop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let sources = args.from(3);
     for key in sources.iter() {
         if let Some(entry) = ctx.srv.ks.read(ctx.db, key) {
-            string_of(&entry, &mut IntBuf::new())?;
+            string_of(entry, &mut IntBuf::new())?;
         }
     }
     let mut len = 0;

@@ -158,7 +158,7 @@ fn union_of(ctx: &mut Ctx<'_>, keys: Args<'_>) -> Result<(hll::Union, bool), Cmd
     let mut dense = false;
     for key in keys.iter() {
         let Some(entry) = ctx.srv.ks.read(ctx.db, key) else { continue };
-        let (value, encoding) = hll_of(&entry)?;
+        let (value, encoding) = hll_of(entry)?;
         dense |= encoding == Encoding::Dense;
         union.merge(value).map_err(corrupt)?;
     }

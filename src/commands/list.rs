@@ -576,7 +576,7 @@ fn take_range(out: &mut Reply, list: &mut List, end: End, count: usize) -> usize
 
 fn llen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
-        Some(entry) => list_of(&entry)?.len(),
+        Some(entry) => list_of(entry)?.len(),
         None => 0,
     };
     ctx.out.int(len as i64);
@@ -588,7 +588,7 @@ fn lindex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.out.null();
         return Ok(());
     };
-    let list = list_of(&entry)?;
+    let list = list_of(entry)?;
     let index = list.index(int_arg(&args[2])?);
     if index.and_then(|i| list.get(i, |item| reply_item(ctx.out, item))).is_none() {
         ctx.out.null();
@@ -673,7 +673,7 @@ fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.out.array(0);
         return Ok(());
     };
-    let list = list_of(&entry)?;
+    let list = list_of(entry)?;
     let Some((start, count)) = index_range(list.len(), start, stop) else {
         ctx.out.array(0);
         return Ok(());
@@ -761,7 +761,7 @@ fn lpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         return Ok(());
     };
-    let list = list_of(&entry)?;
+    let list = list_of(entry)?;
     let len = list.len();
     let wanted = Wanted::new(&args[2]);
     let walk = if rank < 0 { list.walk_back(len.saturating_sub(1)) } else { list.walk(0) };

@@ -197,7 +197,7 @@ fn dump(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let mut payload = Vec::new();
-    encode_dump(&mut payload, value_view(&entry), compress);
+    encode_dump(&mut payload, value_view(entry), compress);
     ctx.out.bulk(&payload);
     Ok(())
 }

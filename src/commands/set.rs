@@ -385,7 +385,7 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn scard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
-        Some(entry) => set_of(&entry)?.len(),
+        Some(entry) => set_of(entry)?.len(),
         None => 0,
     };
     ctx.out.int(len as i64);
@@ -394,7 +394,7 @@ fn scard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn sismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let found = match ctx.srv.ks.read(ctx.db, &args[1]) {
-        Some(entry) => set_of(&entry)?.contains(&args[2]),
+        Some(entry) => set_of(entry)?.contains(&args[2]),
         None => false,
     };
     ctx.out.int(found as i64);
@@ -571,7 +571,7 @@ fn sets_of<'s>(ctx: &'s mut Ctx<'_>, keys: Args<'_>) -> Result<Vec<Option<&'s Se
     for key in keys.iter() {
         match ctx.srv.ks.read(db, key) {
             Some(entry) => {
-                set_of(&entry)?;
+                set_of(entry)?;
                 there.push(true);
             }
             None => there.push(false),

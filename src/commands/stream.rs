@@ -548,7 +548,7 @@ fn xdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn xlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
-        Some(entry) => stream_of(&entry)?.log.len(),
+        Some(entry) => stream_of(entry)?.log.len(),
         None => 0,
     };
     ctx.out.int(len as i64);
@@ -579,7 +579,7 @@ fn range(ctx: &mut Ctx<'_>, args: Args<'_>, back: bool) -> CmdResult {
         ctx.out.array(0);
         return Ok(());
     };
-    let log = &stream_of(&entry)?.log;
+    let log = &stream_of(entry)?.log;
     if count == Some(0) {
         ctx.out.null_array();
         return Ok(());

@@ -426,7 +426,7 @@ fn strlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.out.int(0);
         return Ok(());
     };
-    let len = string_of(&entry, &mut IntBuf::new())?.len();
+    let len = string_of(entry, &mut IntBuf::new())?.len();
     ctx.out.int(len as i64);
     Ok(())
 }
@@ -438,7 +438,7 @@ fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let mut int = IntBuf::new();
-    let text = string_of(&entry, &mut int)?;
+    let text = string_of(entry, &mut int)?;
     let part = range_of(text.len(), start, end).map_or(&b""[..], |r| &text[r]);
     ctx.out.bulk(part);
     Ok(())

@@ -524,7 +524,7 @@ fn zrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn zcard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
-        Some(entry) => zset_of(&entry)?.len(),
+        Some(entry) => zset_of(entry)?.len(),
         None => 0,
     };
     ctx.out.int(len as i64);

@@ -499,7 +499,7 @@ fn range(ctx: &mut Ctx<'_>, args: Args<'_>, by: Option<By>, back: Option<bool>) 
         ctx.out.array(0);
         return Ok(());
     };
-    let (count, members) = query.run(zset_of(&entry)?);
+    let (count, members) = query.run(zset_of(entry)?);
     members_header(ctx.out, count, query.with_scores);
     members.for_each(|(member, score)| reply_member(ctx.out, member, score, query.with_scores));
     Ok(())
@@ -510,7 +510,7 @@ fn zrangestore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let mut stored = Zset::new();
     if let Some(entry) = ctx.srv.ks.read(ctx.db, &args[2]) {
-        let (count, members) = query.run(zset_of(&entry)?);
+        let (count, members) = query.run(zset_of(entry)?);
         let announced = if matches!(query.bounds, Bounds::Rank(..)) { count } else { 0 };
         stored = Zset::for_members(announced, 0, &limits);
         members.for_each(|(member, score)| {
@@ -532,7 +532,7 @@ fn zlexcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn count(ctx: &mut Ctx<'_>, args: Args<'_>, by: By) -> CmdResult {
     let bounds = Bounds::parse(by, args.at(2), args.at(3))?;
     let count = match ctx.srv.ks.read(ctx.db, &args[1]) {
-        Some(entry) => bounds.in_zset(zset_of(&entry)?, false).1,
+        Some(entry) => bounds.in_zset(zset_of(entry)?, false).1,
         None => 0,
     };
     ctx.out.int(count as i64);

@@ -530,7 +530,7 @@ fn xpending(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
         return Err(no_group_in(key, group_name, ""));
     };
-    let Some(group) = stream_of(&entry)?.group(group_name) else {
+    let Some(group) = stream_of(entry)?.group(group_name) else {
         return Err(no_group_in(key, group_name, ""));
     };
     match range {

@@ -101,7 +101,7 @@ fn xinfo_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn xinfo_consumers(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let now_ms = ctx.now_ms();
     let entry = ctx.srv.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
-    let group = stream_of(&entry)?.group(&args[3]).ok_or_else(|| group::no_group_of(&args[2], &args[3]))?;
+    let group = stream_of(entry)?.group(&args[3]).ok_or_else(|| group::no_group_of(&args[2], &args[3]))?;
     ctx.out.array(group.consumer_count());
     for consumer in group.consumers() {
         ctx.out.map(4);
@@ -122,7 +122,7 @@ fn xinfo_consumers(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn xinfo_groups(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.srv.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
-    let stream = stream_of(&entry)?;
+    let stream = stream_of(entry)?;
     ctx.out.array(stream.group_count());
     for (name, group) in stream.groups() {
         ctx.out.map(6);
@@ -155,7 +155,7 @@ fn reply_progress(out: &mut Reply, stream: &Stream, group: &ConsumerGroup) {
 
 fn xinfo_stream(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.srv.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
-    let stream = stream_of(&entry)?;
+    let stream = stream_of(entry)?;
     let full = match args.len() {
         3 => None,
         4 | 6 if args[3].eq_ignore_ascii_case(b"FULL") => match args.get(5) {

@@ -276,7 +276,7 @@ fn begin_stream(out: &mut Reply, key: &[u8]) {
 /// Whether there was something behind the id.
 fn read_plainly(ctx: &mut Ctx<'_>, key: &[u8], from: From, count: u64) -> Result<bool, CmdError> {
     let Some(entry) = ctx.srv.ks.read(ctx.db, key) else { return Ok(false) };
-    let log = &stream_of(&entry)?.log;
+    let log = &stream_of(entry)?.log;
     let From::After(id) = from else { return Ok(false) };
     if log.last_live().is_none_or(|last| last <= id) {
         return Ok(false);
