@@ -81,11 +81,23 @@ fn users_do_what_they_may_and_nothing_else() {
 }
 
 #[test]
+fn a_user_is_configured_once() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_redis-server"))
+        .args(["--port", "0", "--user", "ann", "--user", "ann"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Duplicate user"), "{output:?}");
+}
+
+#[test]
 fn users_survive_in_their_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.acl");
     std::fs::write(&path, "user default on nopass ~* &* +@all\nuser bob on >pw ~* +get\n").unwrap();
-    let mut server = TestServer::start(&["--aclfile", path.to_str().unwrap()]);
+    // What is open already may be opened again.
+    let options = ["--aclfile", path.to_str().unwrap(), "--acl-pubsub-default", "allchannels"];
+    let mut server = TestServer::start(&options);
     let mut c = server.connect();
     run::<()>(&mut c, &words("ACL SETUSER eve on nopass +ping"));
     run::<()>(&mut c, &words("ACL SAVE"));
@@ -95,5 +107,11 @@ fn users_survive_in_their_file() {
     assert_eq!(run::<Vec<String>>(&mut c, &words("ACL USERS")), ["bob", "default", "eve"]);
     std::fs::write(&path, "user default on nopass ~* &* +@all\nuser bob on +nosuch\n").unwrap();
     assert!(try_run::<()>(&mut c, &words("ACL LOAD")).is_err());
+    std::fs::write(&path, "user default on nopass ~* &* +@all\nuser bob on >pw ~* +get\nuser eve on nopass +ping\n")
+        .unwrap();
+    let mut eve = server.connect();
+    run::<()>(&mut eve, &words("AUTH eve any"));
+    run::<()>(&mut c, &words("ACL LOAD"));
+    common::wait_for(10, "users made anew have to come back", || try_run::<()>(&mut eve, &words("PING")).is_err());
     assert_eq!(run::<Vec<String>>(&mut c, &words("ACL USERS")), ["bob", "default", "eve"]);
 }

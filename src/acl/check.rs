@@ -203,6 +203,17 @@ impl Server {
                 closing.push(c.id);
             }
         }
+        self.close_authenticated(closing);
+    }
+
+    /// Closes the clients of all users but the default one: their users were made anew.
+    pub fn close_clients_of_users(&mut self) {
+        let named = self.clients.iter().filter(|c| c.conn.is_some() && !c.is(ClientFlags::MASTER));
+        let closing = named.filter(|c| c.user != DEFAULT_USER).map(|c| c.id).collect();
+        self.close_authenticated(closing);
+    }
+
+    fn close_authenticated(&mut self, closing: Vec<ClientId>) {
         for id in closing {
             if self.clients.current == Some(id) {
                 // Its reply is still to go out.

@@ -67,7 +67,15 @@ impl Server {
     /// Reads the users that the configuration or `aclfile` names, at start.
     pub fn load_users(&mut self) -> Result<(), ConfigError> {
         let mut acl = Acl::default();
-        for line in &self.cfg.user {
+        for (i, line) in self.cfg.user.iter().enumerate() {
+            if self.cfg.user[..i].iter().any(|other| other.words[0] == line.words[0]) {
+                let name = String::from_utf8_lossy(&line.words[0]);
+                let reason = format!(
+                    "Error in user declaration '{name}': Duplicate user found. A user can only be defined once in config \
+                     files"
+                );
+                return Err(ConfigError::at(line, reason));
+            }
             let words: Vec<&[u8]> = line.words.iter().skip(1).map(Vec::as_slice).collect();
             let user = build(&line.words[0], &words, self.acl_rules())
                 .map_err(|reason| ConfigError::at(line, format!("Error in user declaration: {reason}")))?;
@@ -97,7 +105,8 @@ impl Server {
         Ok(())
     }
 
-    /// Reads `aclfile` and puts its users in place of all there are. On an error nothing changes.
+    /// Reads `aclfile` and puts its users in place of all there are; whoever is one of them has to come back. On an error
+    /// nothing changes.
     pub fn load_acl_file(&mut self) -> Result<(), String> {
         let path = self.cfg.aclfile.clone();
         let text =
@@ -107,6 +116,7 @@ impl Server {
         users.into_iter().for_each(|u| acl.put(u));
         self.acl = acl;
         self.acl_changed();
+        self.close_clients_of_users();
         self.close_forbidden_clients();
         Ok(())
     }

@@ -419,6 +419,10 @@ fn mallctl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn mallctl_str(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.get(3).is_some_and(|new| new == b"VOID") && alloc::control_action(&args[2]) {
+        ctx.out.ok();
+        return Ok(());
+    }
     match alloc::control_text(&args[2], args.get(3)) {
         Some(value) => ctx.out.bulk(&value),
         None => return Err(CmdError::of("ERR No such file or directory")),

@@ -3,7 +3,8 @@
 //!
 //! A bucket is one cache line: seven items, a byte of hash for each, and a byte that says which of them are tagged (for
 //! the keyspace: have an expire) and whether the last place holds a further bucket instead of an item. A look-up reads
-//! one line, compares seven hash bytes at once, and as a rule touches only the item it wants.
+//! one line, compares seven hash bytes at once, and as a rule touches only the item it wants. A further bucket has as many
+//! places as it takes, three at first.
 //!
 //! The bucket of an item is given by the *top* bits of its hash, so a table is a list of items in order of hash, cut
 //! into `2^k` equal ranges. Everything else follows from that:
@@ -22,7 +23,6 @@
 
 use std::hash::Hasher as _;
 use std::mem;
-use std::ptr;
 
 use siphasher::sip::SipHasher13;
 
@@ -34,7 +34,7 @@ mod visit;
 mod tests;
 
 pub use bucket::prefetch;
-use bucket::{Array, Bucket, SEGMENT_LOG2, SLOTS, allocate_buckets, free_array, free_buckets, index_of, tag_of};
+use bucket::{Array, Bucket, CHILD_ROOMS, SEGMENT_LOG2, SLOTS, free_array, index_of, tag_of};
 pub use place::{ItemMut, OccupiedEntry, TableEntry, VacantEntry};
 pub use visit::Iter;
 
@@ -106,7 +106,7 @@ fn log2_for(len: usize) -> u32 {
 struct Spot<T> {
     array: usize,
     index: usize,
-    bucket: *mut Bucket<T>,
+    bucket: Bucket<T>,
     place: usize,
 }
 
@@ -126,8 +126,9 @@ pub struct Table<T: TableItem> {
     moved: usize,
     len: usize,
     tagged: usize,
-    /// Buckets that hang behind others.
+    /// Buckets that hang behind others, and the places they have in all.
     children: usize,
+    child_room: usize,
     seed: HashSeed,
     policy: ResizePolicy,
     paused: u32,
@@ -141,7 +142,7 @@ impl<T: TableItem> Table<T> {
     pub const fn new(seed: HashSeed) -> Table<T> {
         const {
             assert!(mem::size_of::<T>() == mem::size_of::<*mut u8>() && mem::align_of::<T>() <= 8);
-            assert!(mem::size_of::<Bucket<T>>() == 64);
+            assert!(mem::size_of::<Bucket<T>>() == mem::size_of::<T>());
         }
         Table {
             arrays: [Array::none(), Array::none()],
@@ -149,6 +150,7 @@ impl<T: TableItem> Table<T> {
             len: 0,
             tagged: 0,
             children: 0,
+            child_room: 0,
             seed,
             policy: ResizePolicy::Allow,
             paused: 0,
@@ -191,12 +193,12 @@ impl<T: TableItem> Table<T> {
         usize::from(self.is_rehashing() && index_of(hash, self.unit_log2()) < self.moved)
     }
 
-    /// The first bucket for this hash, or null.
-    fn head(&self, hash: u64) -> (usize, usize, *mut Bucket<T>) {
+    /// The first bucket for this hash, or none.
+    fn head(&self, hash: u64) -> (usize, usize, Bucket<T>) {
         let array = self.array_of(hash);
         let of = &self.arrays[array];
         if of.is_none() {
-            return (array, 0, ptr::null_mut());
+            return (array, 0, Bucket::NONE);
         }
         let index = of.index(hash);
         (array, index, of.bucket(index))
@@ -206,17 +208,14 @@ impl<T: TableItem> Table<T> {
     fn find(&self, hash: u64, key: &[u8]) -> Option<Spot<T>> {
         let (array, index, mut bucket) = self.head(hash);
         let tag = tag_of(hash);
-        while !bucket.is_null() {
-            // SAFETY: a non-null bucket of the table is alive; a place with a tag holds an item.
-            unsafe {
-                let here = &*bucket;
-                for place in here.matches(tag) {
-                    if here.tags[place] == tag && is_same(here.item(place).key(), key) {
-                        return Some(Spot { array, index, bucket, place });
-                    }
+        while !bucket.is_none() {
+            for place in bucket.matches(tag) {
+                // SAFETY: a place with a tag holds an item.
+                if bucket.tag(place) == tag && is_same(unsafe { bucket.item(place) }.key(), key) {
+                    return Some(Spot { array, index, bucket, place });
                 }
-                bucket = here.child();
             }
+            bucket = bucket.child();
         }
         None
     }
@@ -236,7 +235,7 @@ impl<T: TableItem> Table<T> {
     pub fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&T> {
         let spot = self.find(hash, key)?;
         // SAFETY: a spot names a place that holds an item.
-        Some(unsafe { (*spot.bucket).item(spot.place) })
+        Some(unsafe { spot.bucket.item(spot.place) })
     }
 
     /// The item for change. What the change does to [`TableItem::tagged`] is noticed when the guard is dropped; the key
@@ -265,7 +264,7 @@ impl<T: TableItem> Table<T> {
     ) -> Result<&T, Option<T>> {
         let Some(spot) = self.find(hash, key) else { return Err(None) };
         // SAFETY: a spot names a place that holds an item; the table is exclusively ours.
-        let item = unsafe { (*spot.bucket).slots[spot.place].assume_init_mut() };
+        let item = unsafe { spot.bucket.item_mut(spot.place) };
         if stays(item) {
             return Ok(item);
         }
@@ -274,21 +273,18 @@ impl<T: TableItem> Table<T> {
 
     /// Begins to bring the bucket of a hash into the cache.
     pub fn prefetch(&self, hash: u64) {
-        prefetch(self.head(hash).2);
+        self.head(hash).2.prefetch();
     }
 
     /// Begins to bring the items that a look-up of this hash will compare into the cache; worth its while some time
     /// after [`Self::prefetch`].
     pub fn prefetch_items(&self, hash: u64) {
         let bucket = self.head(hash).2;
-        if bucket.is_null() {
+        if bucket.is_none() {
             return;
         }
-        // SAFETY: a non-null bucket of the table is alive.
-        let here = unsafe { &*bucket };
-        for place in here.matches(tag_of(hash)) {
-            // SAFETY: reads the place as the address it is, without using it; an unfilled place gives a useless one.
-            let item = unsafe { here.slots[place].as_ptr().cast::<*const u8>().read() };
+        for place in bucket.matches(tag_of(hash)) {
+            let item = bucket.address(place);
             prefetch(item);
             // Most items reach into the next line.
             prefetch(item.wrapping_add(64));
@@ -298,16 +294,13 @@ impl<T: TableItem> Table<T> {
     /// An item whose hash may be this one, as far as can be told without looking at items.
     pub fn likely(&self, hash: u64) -> Option<&T> {
         let bucket = self.head(hash).2;
-        if bucket.is_null() {
+        if bucket.is_none() {
             return None;
         }
         let tag = tag_of(hash);
-        // SAFETY: a non-null bucket of the table is alive, and a place with a tag holds an item.
-        unsafe {
-            let here = &*bucket;
-            let place = here.matches(tag).find(|place| here.tags[*place] == tag)?;
-            Some(here.item(place))
-        }
+        let place = bucket.matches(tag).find(|place| bucket.tag(*place) == tag)?;
+        // SAFETY: a place with a tag holds an item.
+        Some(unsafe { bucket.item(place) })
     }
 
     /// The place of a key, to look at, fill or empty with one hash and one search.
@@ -353,72 +346,82 @@ impl<T: TableItem> Table<T> {
     fn link(&mut self, array: usize, index: usize, tag: u8, tagged: bool, item: T) -> Spot<T> {
         let of = &mut self.arrays[array];
         let mut bucket = of.bucket_or_new(index);
+        let mut parent = Bucket::NONE;
         *of.tagged_mut(index) += usize::from(tagged);
         loop {
-            // SAFETY: the bucket is alive and the table exclusively ours.
-            let here = unsafe { &mut *bucket };
-            if let Some(place) = here.free_place() {
-                here.put(place, tag, tagged, item);
+            if let Some(place) = bucket.free_place() {
+                bucket.put(place, tag, tagged, item);
                 return Spot { array, index, bucket, place };
             }
-            let child = here.child();
-            if !child.is_null() {
-                bucket = child;
-                continue;
+            let child = bucket.child();
+            if !child.is_none() {
+                (parent, bucket) = (bucket, child);
+            } else if bucket.room() < SLOTS {
+                self.child_room -= bucket.room();
+                // SAFETY: only children have fewer places, and nothing but their parents points to them.
+                bucket = unsafe { bucket.grown() };
+                self.child_room += bucket.room();
+                parent.set_child(bucket);
+            } else {
+                let child = Bucket::new_child(CHILD_ROOMS[0]);
+                self.children += 1;
+                self.child_room += child.room();
+                // SAFETY: a full bucket has an item in its last place, which moves to the child.
+                let (tag, tagged, last) = unsafe { bucket.take(SLOTS - 1) };
+                child.put(0, tag, tagged, last);
+                bucket.set_child(child);
+                (parent, bucket) = (bucket, child);
             }
-            let child = allocate_buckets::<T>(1);
-            self.children += 1;
-            // SAFETY: a full bucket has an item in its last place, which moves to the child; the child is fresh.
-            unsafe {
-                let (tag, tagged, last) = here.take(SLOTS - 1);
-                (*child).put(0, tag, tagged, last);
-            }
-            here.set_child(child);
-            bucket = child;
         }
+    }
+
+    /// Frees a child whose items were taken out and that nothing points to any more.
+    fn free_child(&mut self, child: Bucket<T>) {
+        self.children -= 1;
+        self.child_room -= child.room();
+        // SAFETY: the caller has just made sure of that.
+        unsafe { child.free_child() }
     }
 
     /// Takes the item of a spot out of its chain and closes the gap from the chain's end.
     fn unlink(&mut self, spot: Spot<T>) -> T {
-        // SAFETY: the spot names an item; every bucket of a chain is alive, and the table exclusively ours.
-        unsafe {
-            let (_, tagged, item) = (*spot.bucket).take(spot.place);
-            self.len -= 1;
-            self.tagged -= usize::from(tagged);
-            *self.arrays[spot.array].tagged_mut(spot.index) -= usize::from(tagged);
+        // SAFETY: the spot names an item.
+        let (_, tagged, item) = unsafe { spot.bucket.take(spot.place) };
+        self.len -= 1;
+        self.tagged -= usize::from(tagged);
+        *self.arrays[spot.array].tagged_mut(spot.index) -= usize::from(tagged);
 
-            // Only the last bucket of a chain may have gaps.
-            let mut parent = ptr::null_mut::<Bucket<T>>();
-            let mut last = spot.bucket;
-            while (*last).chained() {
-                parent = last;
-                last = (*last).child();
-            }
-            if last != spot.bucket {
-                let from = (*last).occupied().next().expect("a child is never empty");
-                let (tag, tagged, moved) = (*last).take(from);
-                (*spot.bucket).put(spot.place, tag, tagged, moved);
-            } else if self.children > 0 {
-                // The end of the chain itself lost an item: find what it hangs on.
-                let head = self.arrays[spot.array].bucket(spot.index);
-                if head != last {
-                    parent = head;
-                    while (*parent).child() != last {
-                        parent = (*parent).child();
-                    }
-                }
-            }
-            if !parent.is_null() && (*last).count() <= 1 {
-                (*parent).clear_child();
-                if let Some(from) = (*last).occupied().next() {
-                    let (tag, tagged, moved) = (*last).take(from);
-                    (*parent).put(SLOTS - 1, tag, tagged, moved);
-                }
-                free_buckets(last, 1);
-                self.children -= 1;
-            }
-            item
+        // Only the last bucket of a chain may have gaps.
+        let mut parent = Bucket::NONE;
+        let mut last = spot.bucket;
+        while last.chained() {
+            (parent, last) = (last, last.child());
         }
+        if last != spot.bucket {
+            let from = last.occupied().next().expect("a child is never empty");
+            // SAFETY: the place is occupied.
+            let (tag, tagged, moved) = unsafe { last.take(from) };
+            spot.bucket.put(spot.place, tag, tagged, moved);
+        } else if self.children > 0 {
+            // The end of the chain itself lost an item: find what it hangs on.
+            let head = self.arrays[spot.array].bucket(spot.index);
+            if head != last {
+                parent = head;
+                while parent.child() != last {
+                    parent = parent.child();
+                }
+            }
+        }
+        if !parent.is_none() && last.count() <= 1 {
+            parent.clear_child();
+            if let Some(from) = last.occupied().next() {
+                // SAFETY: the place is occupied.
+                let (tag, tagged, moved) = unsafe { last.take(from) };
+                parent.put(SLOTS - 1, tag, tagged, moved);
+            }
+            self.free_child(last);
+        }
+        item
     }
 
     pub fn remove(&mut self, key: &[u8]) -> Option<T> {
@@ -466,20 +469,18 @@ impl<T: TableItem> Table<T> {
     }
 
     fn refresh_tag(&mut self, spot: Spot<T>) {
+        let bucket = spot.bucket;
         // SAFETY: the spot names an item of this table.
-        unsafe {
-            let bucket = &mut *spot.bucket;
-            let tagged = bucket.item(spot.place).tagged();
-            if tagged != bucket.is_tagged(spot.place) {
-                bucket.set_tagged(spot.place, tagged);
-                let in_segment = self.arrays[spot.array].tagged_mut(spot.index);
-                if tagged {
-                    self.tagged += 1;
-                    *in_segment += 1;
-                } else {
-                    self.tagged -= 1;
-                    *in_segment -= 1;
-                }
+        let tagged = unsafe { bucket.item(spot.place) }.tagged();
+        if tagged != bucket.is_tagged(spot.place) {
+            bucket.set_tagged(spot.place, tagged);
+            let in_segment = self.arrays[spot.array].tagged_mut(spot.index);
+            if tagged {
+                self.tagged += 1;
+                *in_segment += 1;
+            } else {
+                self.tagged -= 1;
+                *in_segment -= 1;
             }
         }
     }
@@ -629,27 +630,24 @@ impl<T: TableItem> Table<T> {
         let head = self.arrays[0].bucket(index);
         let mut bucket = head;
         let mut tagged_items = 0;
-        while !bucket.is_null() {
-            // SAFETY: the chain's buckets are alive; each item is taken out once, each child freed once.
-            unsafe {
-                for place in (*bucket).occupied() {
-                    prefetch((*bucket).slots[place].as_ptr().cast::<*const u8>().read());
-                }
-                for place in (*bucket).occupied() {
-                    let (tag, tagged, item) = (*bucket).take(place);
-                    let hash = self.seed.hash(item.key());
-                    let to = self.arrays[1].index(hash);
-                    self.link(1, to, tag, tagged, item);
-                    tagged_items += usize::from(tagged);
-                }
-                let child = (*bucket).child();
-                (*bucket).clear_child();
-                if bucket != head {
-                    free_buckets(bucket, 1);
-                    self.children -= 1;
-                }
-                bucket = child;
+        while !bucket.is_none() {
+            for place in bucket.occupied() {
+                prefetch(bucket.address(place));
             }
+            for place in bucket.occupied() {
+                // SAFETY: the place is occupied.
+                let (tag, tagged, item) = unsafe { bucket.take(place) };
+                let hash = self.seed.hash(item.key());
+                let to = self.arrays[1].index(hash);
+                self.link(1, to, tag, tagged, item);
+                tagged_items += usize::from(tagged);
+            }
+            let child = bucket.child();
+            bucket.clear_child();
+            if bucket != head {
+                self.free_child(bucket);
+            }
+            bucket = child;
         }
         tagged_items
     }

@@ -220,6 +220,21 @@ pub fn control_text(key: &[u8], new: Option<&[u8]>) -> Option<Vec<u8>> {
     }
 }
 
+/// Has the allocator do something that takes no value (DEBUG MALLCTL-STR with `VOID`). False: there is no such thing, or it
+/// is none that leaves memory in use alone.
+pub fn control_action(key: &[u8]) -> bool {
+    let is_of_arena = |verb: &[u8]| {
+        let arena = key.strip_prefix(b"arena.").and_then(|rest| rest.strip_suffix(verb));
+        arena.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit))
+    };
+    let is_harmless =
+        matches!(key, b"thread.tcache.flush" | b"thread.idle") || is_of_arena(b".purge") || is_of_arena(b".decay");
+    let Some(key) = is_harmless.then(|| CString::new(key).ok()).flatten() else { return false };
+    let (nothing, no_len) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the name is NUL-terminated; nothing is read or written. These actions return unused memory.
+    unsafe { tikv_jemalloc_sys::mallctl(key.as_ptr(), nothing, no_len, std::ptr::null_mut(), 0) == 0 }
+}
+
 unsafe extern "C" fn append_report(out: *mut libc::c_void, text: *const libc::c_char) {
     // SAFETY: `report` passes its own vector, and the allocator a C string.
     unsafe { (*out.cast::<Vec<u8>>()).extend_from_slice(std::ffi::CStr::from_ptr(text).to_bytes()) }

@@ -1,9 +1,10 @@
-//! Buckets of one cache line, and arrays of them that come and go by segments.
+//! Buckets of one cache line, what hangs behind them, and arrays of them that come and go by segments.
 
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::mem::{self, MaybeUninit};
+use std::marker::PhantomData;
+use std::mem;
 use std::ptr;
 
 /// Places in a bucket.
@@ -19,14 +20,42 @@ pub(super) const HIGH_BITS: u64 = 0x0080_8080_8080_8080;
 pub(super) const CHAINED: u8 = 0x80;
 pub(super) const TAGGED_MASK: u8 = 0x7f;
 
+/// Places of a bucket that hangs behind a full one: as few as it takes.
+pub(super) const CHILD_ROOMS: [usize; 3] = [3, 5, SLOTS];
+
+/// A cache line: what a bucket of an array takes up.
 #[repr(C, align(64))]
-pub(super) struct Bucket<T> {
+pub(super) struct Line([u64; 8]);
+
+/// What a bucket begins with, aligned to 8 bytes. Its places follow, 8 bytes each.
+#[repr(C, align(8))]
+struct Head {
     /// The low byte of each item's hash, 1 in place of 0; 0 where there is no item.
-    pub(super) tags: [u8; SLOTS],
-    /// Bit `i`: item `i` is tagged. Bit 7: the last place holds a pointer to another bucket.
-    pub(super) meta: u8,
-    pub(super) slots: [MaybeUninit<T>; SLOTS],
+    tags: [u8; SLOTS],
+    /// Bit `i`: item `i` is tagged. Bit 7: the last place holds another bucket.
+    meta: u8,
 }
+
+/// Where a bucket is, if there is one, and how many places it has: those of an array have `SLOTS`, those that hang behind
+/// others may have fewer. The low bits of the address say how many fewer.
+///
+/// One that is not none points to a bucket that is alive: whoever holds a `Bucket` over a change of the table must know that
+/// the change does not free it. Changes through it need the table exclusively.
+pub(super) struct Bucket<T> {
+    at: *mut Head,
+    _of: PhantomData<*mut T>,
+}
+
+impl<T> Clone for Bucket<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Bucket<T> {}
+
+/// The bits of an address that say how many places a bucket lacks.
+const LACKS: usize = 7;
 
 /// The tag of a hash: never 0.
 pub(super) fn tag_of(hash: u64) -> u8 {
@@ -51,90 +80,187 @@ impl Iterator for Places {
 }
 
 impl<T> Bucket<T> {
-    pub(super) fn word(&self) -> u64 {
-        // SAFETY: the tags and the flags are the first eight bytes of the (aligned) bucket; any bytes are a word.
-        u64::from_le(unsafe { ptr::from_ref(self).cast::<u64>().read() })
+    pub(super) const NONE: Bucket<T> = Bucket { at: ptr::null_mut(), _of: PhantomData };
+
+    pub(super) fn is_none(self) -> bool {
+        self.at.is_null()
     }
 
-    /// The places whose tag is `tag` (and now and then one more: the caller compares keys).
-    pub(super) fn matches(&self, tag: u8) -> Places {
+    /// An empty bucket of its own memory, with `room` places.
+    pub(super) fn new_child(room: usize) -> Bucket<T> {
+        let layout = child_layout(room);
+        // SAFETY: the layout is not empty. All zeros is a valid bucket: no tags, no child, uninitialised items.
+        let at = unsafe { alloc_zeroed(layout) }.cast::<Head>();
+        if at.is_null() {
+            handle_alloc_error(layout);
+        }
+        Bucket { at: at.map_addr(|a| a | (SLOTS - room)), _of: PhantomData }
+    }
+
+    /// Moves what a small child holds to a larger one, which it becomes.
+    ///
+    /// # Safety
+    /// It must be a child with fewer places than `SLOTS`, and not be used afterwards.
+    pub(super) unsafe fn grown(self) -> Bucket<T> {
+        let room = self.room();
+        let larger = Bucket::new_child(CHILD_ROOMS.into_iter().find(|r| *r > room).expect("it is not the largest"));
+        // SAFETY: both are alive and apart; the larger one has room for all there is, which then is nowhere else.
+        unsafe {
+            ptr::copy_nonoverlapping(self.head().cast::<u64>(), larger.head().cast::<u64>(), 1 + room);
+            self.free_child();
+        }
+        larger
+    }
+
+    /// # Safety
+    /// It must be a child whose items were taken out, and not be used afterwards.
+    pub(super) unsafe fn free_child(self) {
+        // SAFETY: `new_child` allocated it with the same layout.
+        unsafe { dealloc(self.head().cast(), child_layout(self.room())) }
+    }
+
+    fn head(self) -> *mut Head {
+        self.at.map_addr(|a| a & !LACKS)
+    }
+
+    /// Places it has.
+    pub(super) fn room(self) -> usize {
+        SLOTS - (self.at.addr() & LACKS)
+    }
+
+    /// Where a place is, whether or not it holds an item.
+    fn place(self, i: usize) -> *mut T {
+        debug_assert!(i < self.room());
+        // SAFETY: the places follow the head, and callers name one that there is.
+        unsafe { self.head().add(1).cast::<T>().add(i) }
+    }
+
+    pub(super) fn word(self) -> u64 {
+        // SAFETY: the tags and the flags are the first eight bytes of the (aligned) bucket; any bytes are a word.
+        u64::from_le(unsafe { self.head().cast::<u64>().read() })
+    }
+
+    /// The places whose tag is `tag` (and now and then one more, which need not even exist: the caller compares tags, then
+    /// keys).
+    pub(super) fn matches(self, tag: u8) -> Places {
         let x = (self.word() & TAG_BYTES) ^ (LOW_BITS * u64::from(tag));
         Places(x.wrapping_sub(LOW_BITS) & !x & HIGH_BITS)
     }
 
+    pub(super) fn tag(self, i: usize) -> u8 {
+        // SAFETY: the head is alive.
+        unsafe { (*self.head()).tags[i] }
+    }
+
+    fn meta(self) -> u8 {
+        // SAFETY: as above.
+        unsafe { (*self.head()).meta }
+    }
+
+    fn set_meta(self, meta: u8) {
+        // SAFETY: as above.
+        unsafe { (*self.head()).meta = meta }
+    }
+
     /// A bit for each place that holds an item; exact.
-    pub(super) fn occupied_mask(&self) -> u64 {
+    pub(super) fn occupied_mask(self) -> u64 {
         let word = self.word() & TAG_BYTES;
         (((word & !HIGH_BITS) + (HIGH_BITS - LOW_BITS)) | word) & HIGH_BITS
     }
 
-    pub(super) fn occupied(&self) -> Places {
+    pub(super) fn occupied(self) -> Places {
         Places(self.occupied_mask())
     }
 
     /// The items in this bucket, not in those behind it.
-    pub(super) fn count(&self) -> usize {
+    pub(super) fn count(self) -> usize {
         self.occupied_mask().count_ones() as usize
     }
 
-    pub(super) fn tagged_count(&self) -> usize {
-        (self.meta & TAGGED_MASK).count_ones() as usize
+    pub(super) fn tagged_count(self) -> usize {
+        (self.meta() & TAGGED_MASK).count_ones() as usize
     }
 
-    pub(super) fn chained(&self) -> bool {
-        self.meta & CHAINED != 0
+    pub(super) fn chained(self) -> bool {
+        self.meta() & CHAINED != 0
     }
 
     /// Places that an item can take.
-    pub(super) fn capacity(&self) -> usize {
-        if self.chained() { SLOTS - 1 } else { SLOTS }
+    pub(super) fn capacity(self) -> usize {
+        if self.chained() { SLOTS - 1 } else { self.room() }
     }
 
-    pub(super) fn free_place(&self) -> Option<usize> {
+    pub(super) fn free_place(self) -> Option<usize> {
         let free = !self.occupied_mask() & HIGH_BITS;
         let place = free.trailing_zeros() as usize / 8;
         (free != 0 && place < self.capacity()).then_some(place)
     }
 
-    pub(super) fn child(&self) -> *mut Bucket<T> {
+    /// The bucket that hangs behind this one.
+    pub(super) fn child(self) -> Bucket<T> {
         if self.chained() {
-            // SAFETY: a chained bucket's last place holds the child's address, written by `set_child`.
-            unsafe { self.slots[SLOTS - 1].as_ptr().cast::<*mut Bucket<T>>().read() }
+            // SAFETY: a chained bucket's last place holds the child, written by `set_child`.
+            unsafe { self.place(SLOTS - 1).cast::<Bucket<T>>().read() }
         } else {
-            ptr::null_mut()
+            Bucket::NONE
         }
     }
 
-    pub(super) fn set_child(&mut self, child: *mut Bucket<T>) {
-        debug_assert_eq!(self.tags[SLOTS - 1], 0);
-        self.meta = self.meta & !(1 << (SLOTS - 1)) | CHAINED;
+    /// Only a bucket of `SLOTS` places can have one, and its last place must be free or hold the child it had.
+    pub(super) fn set_child(self, child: Bucket<T>) {
+        debug_assert_eq!((self.tag(SLOTS - 1), self.room()), (0, SLOTS));
+        self.set_meta(self.meta() & !(1 << (SLOTS - 1)) | CHAINED);
         // SAFETY: a place has the size and alignment of a pointer (asserted in `Table::new`).
-        unsafe { self.slots[SLOTS - 1].as_mut_ptr().cast::<*mut Bucket<T>>().write(child) }
+        unsafe { self.place(SLOTS - 1).cast::<Bucket<T>>().write(child) }
     }
 
-    pub(super) fn clear_child(&mut self) {
-        self.meta &= !CHAINED;
+    pub(super) fn clear_child(self) {
+        self.set_meta(self.meta() & !CHAINED);
     }
 
     /// # Safety
-    /// Place `i` must hold an item.
-    pub(super) unsafe fn item(&self, i: usize) -> &T {
+    /// Place `i` must hold an item, and nobody change or free it during `'t`.
+    pub(super) unsafe fn item<'t>(self, i: usize) -> &'t T {
         // SAFETY: the caller's promise.
-        unsafe { self.slots[i].assume_init_ref() }
+        unsafe { &*self.place(i) }
     }
 
-    pub(super) fn set_tagged(&mut self, i: usize, tagged: bool) {
-        self.meta = self.meta & !(1 << i) | u8::from(tagged) << i;
+    /// # Safety
+    /// Place `i` must hold an item, and nobody else look at it or free it during `'t`.
+    pub(super) unsafe fn item_mut<'t>(self, i: usize) -> &'t mut T {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.place(i) }
     }
 
-    pub(super) fn is_tagged(&self, i: usize) -> bool {
-        self.meta & 1 << i != 0
+    /// What stands in a place of an array's bucket, as an address: a useless one where there is no item.
+    pub(super) fn address(self, i: usize) -> *const u8 {
+        // SAFETY: a place has the size of a pointer, and its bytes were zeroed or written.
+        unsafe { self.place(i).cast::<*const u8>().read() }
     }
 
-    pub(super) fn put(&mut self, i: usize, tag: u8, tagged: bool, item: T) {
-        debug_assert!(self.tags[i] == 0 && i < self.capacity());
-        self.slots[i].write(item);
-        self.tags[i] = tag;
+    /// Begins to bring the bucket near, if there is one.
+    pub(super) fn prefetch(self) {
+        prefetch(self.at);
+    }
+
+    pub(super) fn set_tagged(self, i: usize, tagged: bool) {
+        self.set_meta(self.meta() & !(1 << i) | u8::from(tagged) << i);
+    }
+
+    pub(super) fn is_tagged(self, i: usize) -> bool {
+        self.meta() & 1 << i != 0
+    }
+
+    fn set_tag(self, i: usize, tag: u8) {
+        // SAFETY: the head is alive.
+        unsafe { (*self.head()).tags[i] = tag }
+    }
+
+    pub(super) fn put(self, i: usize, tag: u8, tagged: bool, item: T) {
+        debug_assert!(self.tag(i) == 0 && i < self.capacity());
+        // SAFETY: the place is there and holds no item.
+        unsafe { self.place(i).write(item) }
+        self.set_tag(i, tag);
         self.set_tagged(i, tagged);
     }
 
@@ -142,24 +268,34 @@ impl<T> Bucket<T> {
     ///
     /// # Safety
     /// Place `i` must hold an item.
-    pub(super) unsafe fn take(&mut self, i: usize) -> (u8, bool, T) {
-        let tag = mem::take(&mut self.tags[i]);
-        let tagged = self.is_tagged(i);
+    pub(super) unsafe fn take(self, i: usize) -> (u8, bool, T) {
+        let (tag, tagged) = (self.tag(i), self.is_tagged(i));
+        self.set_tag(i, 0);
         self.set_tagged(i, false);
         // SAFETY: the caller's promise; the tag is cleared, so nobody reads the place again.
-        (tag, tagged, unsafe { self.slots[i].assume_init_read() })
+        (tag, tagged, unsafe { self.place(i).read() })
     }
 }
 
-pub(super) fn buckets_layout<T>(count: usize) -> Layout {
-    Layout::array::<Bucket<T>>(count).expect("a segment fits the address space")
+impl<T> PartialEq for Bucket<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+fn child_layout(room: usize) -> Layout {
+    Layout::array::<u64>(1 + room).expect("a bucket fits the address space")
+}
+
+fn lines_layout(count: usize) -> Layout {
+    Layout::array::<Line>(count).expect("a segment fits the address space")
 }
 
 /// Empty buckets: all zeros.
-pub(super) fn allocate_buckets<T>(count: usize) -> *mut Bucket<T> {
-    let layout = buckets_layout::<T>(count);
+fn allocate_lines(count: usize) -> *mut Line {
+    let layout = lines_layout(count);
     // SAFETY: the layout is not empty. All zeros is a valid bucket: no tags, no child, uninitialised items.
-    let at = unsafe { alloc_zeroed(layout) }.cast::<Bucket<T>>();
+    let at = unsafe { alloc_zeroed(layout) }.cast::<Line>();
     if at.is_null() {
         handle_alloc_error(layout);
     }
@@ -167,15 +303,15 @@ pub(super) fn allocate_buckets<T>(count: usize) -> *mut Bucket<T> {
 }
 
 /// # Safety
-/// `at` must come from `allocate_buckets` with the same count, and not be used afterwards.
-pub(super) unsafe fn free_buckets<T>(at: *mut Bucket<T>, count: usize) {
+/// `at` must come from `allocate_lines` with the same count, and not be used afterwards.
+unsafe fn free_lines(at: *mut Line, count: usize) {
     // SAFETY: the caller's promise.
-    unsafe { dealloc(at.cast(), buckets_layout::<T>(count)) }
+    unsafe { dealloc(at.cast(), lines_layout(count)) }
 }
 
-pub(super) struct Segment<T> {
+pub(super) struct Segment {
     /// Null: all its buckets are empty and it has no memory.
-    pub(super) buckets: *mut Bucket<T>,
+    pub(super) buckets: *mut Line,
     /// Tagged items in it.
     pub(super) tagged: usize,
 }
@@ -183,19 +319,20 @@ pub(super) struct Segment<T> {
 /// `2^log2` buckets in segments.
 pub(super) struct Array<T> {
     pub(super) log2: u32,
-    pub(super) segments: Vec<Segment<T>>,
+    pub(super) segments: Vec<Segment>,
+    _of: PhantomData<*mut T>,
 }
 
 impl<T> Array<T> {
     pub(super) const fn none() -> Array<T> {
-        Array { log2: 0, segments: Vec::new() }
+        Array { log2: 0, segments: Vec::new(), _of: PhantomData }
     }
 
     pub(super) fn new(log2: u32) -> Array<T> {
         let count = 1usize << log2.saturating_sub(SEGMENT_LOG2);
         let mut segments = Vec::with_capacity(count);
         segments.resize_with(count, || Segment { buckets: ptr::null_mut(), tagged: 0 });
-        Array { log2, segments }
+        Array { log2, segments, _of: PhantomData }
     }
 
     pub(super) fn is_none(&self) -> bool {
@@ -214,23 +351,23 @@ impl<T> Array<T> {
         index_of(hash, self.log2)
     }
 
-    /// Bucket `i`, or null where its segment has no memory.
-    pub(super) fn bucket(&self, i: usize) -> *mut Bucket<T> {
+    /// Bucket `i`, or none where its segment has no memory.
+    pub(super) fn bucket(&self, i: usize) -> Bucket<T> {
         let segment = self.segments[i >> SEGMENT_LOG2].buckets;
         if segment.is_null() {
-            segment
+            Bucket::NONE
         } else {
             // SAFETY: a segment holds as many buckets as the mask leaves possible, or all there are.
-            unsafe { segment.add(i & (SEGMENT_BUCKETS - 1)) }
+            Bucket { at: unsafe { segment.add(i & (SEGMENT_BUCKETS - 1)) }.cast(), _of: PhantomData }
         }
     }
 
     /// Bucket `i`, making its segment's memory if there is none.
-    pub(super) fn bucket_or_new(&mut self, i: usize) -> *mut Bucket<T> {
+    pub(super) fn bucket_or_new(&mut self, i: usize) -> Bucket<T> {
         let count = self.segment_buckets();
         let segment = &mut self.segments[i >> SEGMENT_LOG2];
         if segment.buckets.is_null() {
-            segment.buckets = allocate_buckets(count);
+            segment.buckets = allocate_lines(count);
         }
         self.bucket(i)
     }
@@ -247,7 +384,7 @@ impl<T> Array<T> {
         let buckets = mem::replace(&mut segment.buckets, ptr::null_mut());
         if !buckets.is_null() {
             // SAFETY: it came from `bucket_or_new` with the same count.
-            unsafe { free_buckets(buckets, count) }
+            unsafe { free_lines(buckets, count) }
         }
     }
 }
@@ -259,19 +396,16 @@ pub(super) fn index_of(hash: u64, log2: u32) -> usize {
 }
 
 /// Calls `f` for each item of a chain, with its tag bit.
-pub(super) fn for_each<'t, T>(mut bucket: *mut Bucket<T>, mut f: impl FnMut(&'t T, bool))
+pub(super) fn for_each<'t, T>(mut bucket: Bucket<T>, mut f: impl FnMut(&'t T, bool))
 where
     T: 't,
 {
-    while !bucket.is_null() {
-        // SAFETY: callers pass a bucket of a table borrowed for 't; places with a tag hold items.
-        unsafe {
-            let here: &'t Bucket<T> = &*bucket;
-            for place in here.occupied() {
-                f(here.item(place), here.is_tagged(place));
-            }
-            bucket = here.child();
+    while !bucket.is_none() {
+        for place in bucket.occupied() {
+            // SAFETY: callers pass a bucket of a table borrowed for 't; places with a tag hold items.
+            f(unsafe { bucket.item(place) }, bucket.is_tagged(place));
         }
+        bucket = bucket.child();
     }
 }
 
@@ -296,23 +430,23 @@ pub(super) fn free_array<T>(mut array: Array<T>, mut f: impl FnMut(T)) {
             continue;
         }
         for i in 0..count {
-            // SAFETY: every item is read out once, every child and the segment freed once with its own layout.
+            // SAFETY: the segment has so many buckets; every item is read out once, every child freed once.
             unsafe {
-                let head = buckets.add(i);
-                let mut bucket = head;
-                while !bucket.is_null() {
-                    for place in (*bucket).occupied() {
-                        f((*bucket).take(place).2);
+                let first = Bucket { at: buckets.add(i).cast(), _of: PhantomData };
+                let mut bucket = first;
+                while !bucket.is_none() {
+                    for place in bucket.occupied() {
+                        f(bucket.take(place).2);
                     }
-                    let child = (*bucket).child();
-                    if bucket != head {
-                        free_buckets(bucket, 1);
+                    let child = bucket.child();
+                    if bucket != first {
+                        bucket.free_child();
                     }
                     bucket = child;
                 }
             }
         }
         // SAFETY: it came from `bucket_or_new` with the same count.
-        unsafe { free_buckets(buckets, count) }
+        unsafe { free_lines(buckets, count) }
     }
 }

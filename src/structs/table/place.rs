@@ -19,14 +19,14 @@ impl<T: TableItem> Deref for ItemMut<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: the spot names an item, and the table is borrowed for as long as it does.
-        unsafe { (*self.spot.bucket).item(self.spot.place) }
+        unsafe { self.spot.bucket.item(self.spot.place) }
     }
 }
 
 impl<T: TableItem> DerefMut for ItemMut<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and exclusively.
-        unsafe { (*self.spot.bucket).slots[self.spot.place].assume_init_mut() }
+        unsafe { self.spot.bucket.item_mut(self.spot.place) }
     }
 }
 

@@ -4,20 +4,19 @@
 
 use std::fmt::Write as _;
 use std::mem;
-use std::ptr;
 
-use super::bucket::{Bucket, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, tag_of};
+use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, tag_of};
 use super::{Table, TableItem};
 
 /// Visiting.
 impl<T: TableItem> Table<T> {
     /// Every item, in order of hash.
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter { table: self, position: Some(0), bucket: ptr::null(), places: Places(0), left: self.len }
+        Iter { table: self, position: Some(0), bucket: Bucket::NONE, places: Places(0), left: self.len }
     }
 
     /// The bucket around a position of hash space, and where its range ends (`None`: at the end).
-    fn range_at(&self, position: u64) -> (*mut Bucket<T>, Option<u64>) {
+    fn range_at(&self, position: u64) -> (Bucket<T>, Option<u64>) {
         let (array, index, bucket) = self.head(position);
         let log2 = self.arrays[array].log2;
         let next = ((index as u128 + 1) << (64 - log2)) as u64;
@@ -105,8 +104,7 @@ impl<T: TableItem> Table<T> {
     /// with the help of a cursor.
     fn is_lopsided(&self) -> bool {
         let room = (self.arrays[0].buckets() + self.arrays[1].buckets()) * SLOTS;
-        let in_children = self.children * (SLOTS - 1);
-        in_children > self.len / 4 * 3 && self.len < room
+        self.child_room > self.len / 4 * 3 && self.len < room
     }
 
     /// Picks among `candidates` items that `wanted` accepts.
@@ -235,11 +233,11 @@ impl<T: TableItem> Table<T> {
             .iter()
             .map(|array| {
                 let present = array.segments.iter().filter(|segment| !segment.buckets.is_null()).count();
-                present * array.segment_buckets() * mem::size_of::<Bucket<T>>()
-                    + array.segments.capacity() * mem::size_of::<Segment<T>>()
+                present * array.segment_buckets() * mem::size_of::<Line>()
+                    + array.segments.capacity() * mem::size_of::<Segment>()
             })
             .sum();
-        arrays + self.children * mem::size_of::<Bucket<T>>()
+        arrays + (self.children + self.child_room) * mem::size_of::<u64>()
     }
 
     /// Places for items in the table, in both arrays while it is being resized.
@@ -293,6 +291,7 @@ impl<T: TableItem> Table<T> {
         let mut len = 0;
         let mut tagged_len = 0;
         let mut children = 0;
+        let mut child_room = 0;
         assert!(
             self.arrays[0].is_none()
                 || self.arrays[0].segments.len() == 1 << self.arrays[0].log2.saturating_sub(SEGMENT_LOG2)
@@ -303,28 +302,32 @@ impl<T: TableItem> Table<T> {
             for index in 0..array.buckets() {
                 let head = array.bucket(index);
                 let mut bucket = head;
-                while !bucket.is_null() {
-                    // SAFETY: non-null buckets are alive, places with a tag hold items.
-                    let here = unsafe { &*bucket };
-                    if bucket != head {
+                while !bucket.is_none() {
+                    let here = bucket;
+                    if here != head {
                         children += 1;
+                        child_room += here.room();
                         assert!(here.count() >= 2 || here.chained(), "a child of one item");
+                    } else {
+                        assert_eq!(here.room(), SLOTS);
                     }
+                    assert!(here.count() <= here.room());
                     if here.chained() {
+                        assert_eq!(here.room(), SLOTS, "something behind a small bucket");
                         assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
-                        assert_eq!(here.tags[SLOTS - 1], 0);
+                        assert_eq!(here.tag(SLOTS - 1), 0);
                         assert!(!here.is_tagged(SLOTS - 1));
                     }
                     assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
                     for place in 0..SLOTS {
-                        if here.tags[place] == 0 {
+                        if here.tag(place) == 0 {
                             assert!(!here.is_tagged(place), "a tag bit without an item");
                             continue;
                         }
-                        // SAFETY: as above.
+                        // SAFETY: places with a tag hold items.
                         let item = unsafe { here.item(place) };
                         let hash = self.hash(item.key());
-                        assert_eq!(here.tags[place], tag_of(hash), "hash byte");
+                        assert_eq!(here.tag(place), tag_of(hash), "hash byte");
                         assert_eq!(array.index(hash), index, "bucket");
                         assert_eq!(self.array_of(hash), number, "array");
                         assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
@@ -341,7 +344,7 @@ impl<T: TableItem> Table<T> {
         }
         assert_eq!(self.len, len);
         assert_eq!(self.tagged, tagged_len);
-        assert_eq!(self.children, children);
+        assert_eq!((self.children, self.child_room), (children, child_room));
     }
 }
 
@@ -350,7 +353,7 @@ pub struct Iter<'t, T: TableItem> {
     table: &'t Table<T>,
     /// Where the next bucket begins.
     position: Option<u64>,
-    bucket: *const Bucket<T>,
+    bucket: Bucket<T>,
     places: Places,
     left: usize,
 }
@@ -363,24 +366,21 @@ impl<'t, T: TableItem> Iterator for Iter<'t, T> {
             return None;
         }
         loop {
-            // SAFETY: the table is borrowed, so its buckets and items stay.
-            unsafe {
-                if let Some(place) = self.places.next() {
-                    self.left -= 1;
-                    let here: &'t Bucket<T> = &*self.bucket;
-                    return Some(here.item(place));
-                }
-                if !self.bucket.is_null() {
-                    self.bucket = (*self.bucket).child();
-                }
-                if self.bucket.is_null() {
-                    let (bucket, next) = self.table.range_at(self.position?);
-                    self.bucket = bucket;
-                    self.position = next;
-                }
-                if !self.bucket.is_null() {
-                    self.places = (*self.bucket).occupied();
-                }
+            if let Some(place) = self.places.next() {
+                self.left -= 1;
+                // SAFETY: the table is borrowed, so its buckets and items stay; places with a tag hold items.
+                return Some(unsafe { self.bucket.item(place) });
+            }
+            if !self.bucket.is_none() {
+                self.bucket = self.bucket.child();
+            }
+            if self.bucket.is_none() {
+                let (bucket, next) = self.table.range_at(self.position?);
+                self.bucket = bucket;
+                self.position = next;
+            }
+            if !self.bucket.is_none() {
+                self.places = self.bucket.occupied();
             }
         }
     }
