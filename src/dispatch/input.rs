@@ -298,8 +298,8 @@ impl Server {
         self.update_client_memory(id);
     }
 
-    /// Whether replies may be sent now rather than at the end of the turn: none of what ran in it has yet to
-    /// reach a disk, a replica or another client first.
+    /// Whether replies may be sent now rather than at the end of the turn: nothing that ran in it has to reach a disk or a
+    /// replica first.
     fn may_answer_at_once(&self) -> bool {
         !self.is_nested_turn() && self.is_all_written() && !self.has_replicas()
     }

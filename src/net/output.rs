@@ -123,7 +123,7 @@ impl Output {
         }
     }
 
-    /// The buffer for commands to write into, with room for what the client usually gets; `cur` is empty then.
+    /// Takes `cur` out for commands to write into, with room for what the client usually gets.
     pub fn take_cur(&mut self) -> Reply {
         let mut cur = std::mem::take(&mut self.cur);
         if cur.buf.capacity() == 0 && self.buffer_size > KEPT_BYTES {
