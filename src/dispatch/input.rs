@@ -284,7 +284,8 @@ impl Server {
         if durable {
             c.out.release(c.out.end());
         }
-        if c.conn.is_none() {
+        if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) {
+            // Nobody reads it, and its memory may be wanted before the turn ends.
             c.out.clear();
         }
         let (waiting, ends) = (c.out.pending(), c.is(ClientFlags::CLOSE_AFTER_REPLY) && c.conn.is_some());
