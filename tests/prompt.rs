@@ -334,40 +334,91 @@ fn the_live_view_is_drawn_again_until_q() {
     assert!(t.finish().ends_with("\x1b[?25h\x1b[?1049l"));
 }
 
-/// What a person sees, by tmux's own idea of the screen.
-#[test]
-fn a_walk_through_tmux() {
-    let tmux_is_here = Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
-    if !tmux_is_here {
-        eprintln!("no tmux is installed: nothing is tested through it");
-        return;
+/// A terminal in tmux, with tmux's own idea of what a person sees.
+struct Tmux {
+    home: tempfile::TempDir,
+}
+
+impl Tmux {
+    /// `None` where no tmux is installed.
+    fn start() -> Option<Tmux> {
+        let is_here = Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
+        if !is_here {
+            eprintln!("no tmux is installed: nothing is tested through it");
+            return None;
+        }
+        Some(Tmux { home: tempfile::tempdir().unwrap() })
     }
-    let server = TestServer::start(&[]);
-    let home = tempfile::tempdir().unwrap();
-    let socket = home.path().join("tmux");
-    let tmux = |args: &[&str]| {
-        let out = Command::new("tmux").arg("-S").arg(&socket).args(args).env("HOME", home.path()).output().unwrap();
+
+    fn tmux(&self, args: &[&str]) -> String {
+        let socket = self.home.path().join("tmux");
+        let mut command = Command::new("tmux");
+        let out = command.arg("-S").arg(socket).args(args).env("HOME", self.home.path()).output().unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
-    };
-    let port = server.port.to_string();
-    tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", "env", "LC_ALL=C.UTF-8", CLI, "-p", &port]);
-    let screen = |what: &str| {
+    }
+
+    /// Runs redis-cli in a terminal of this name, which stays when it ends.
+    fn run(&self, name: &str, args: &[&str]) {
+        let size = ["-f", "/dev/null", "new-session", "-d", "-s", name, "-x", "100", "-y", "30"];
+        self.tmux(&[&size[..], &["env", "LC_ALL=C.UTF-8", CLI], args].concat());
+        self.tmux(&["set-option", "-t", name, "remain-on-exit", "on"]);
+    }
+
+    fn send(&self, name: &str, keys: &[&str]) {
+        self.tmux(&[&["send-keys", "-t", name], keys].concat());
+    }
+
+    /// The screen, with its colours, once it shows this.
+    fn screen(&self, name: &str, what: &str) -> String {
         let mut seen = String::new();
         wait_for(20, what, || {
-            seen = tmux(&["capture-pane", "-p", "-e"]);
+            seen = self.tmux(&["capture-pane", "-p", "-e", "-t", name]);
             seen.contains(what)
         });
         seen
-    };
-    screen(&format!("127.0.0.1:{port}>"));
-    tmux(&["send-keys", "set color "]);
-    let seen = screen("value");
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+#[test]
+fn a_walk_through_tmux() {
+    let Some(tmux) = Tmux::start() else { return };
+    let server = TestServer::start(&[]);
+    let port = server.port.to_string();
+    tmux.run("prompt", &["-p", &port]);
+    tmux.screen("prompt", &format!("127.0.0.1:{port}>"));
+    tmux.send("prompt", &["set color "]);
+    let seen = tmux.screen("prompt", "value");
     assert!(seen.contains("\x1b[90mvalue "), "the hint is grey: {seen:?}");
-    tmux(&["send-keys", "blue", "Enter", "lrange x", "Enter"]);
-    let seen = screen("wrong number");
+    tmux.send("prompt", &["blue", "Enter", "lrange x", "Enter"]);
+    let seen = tmux.screen("prompt", "wrong number");
     assert!(
         seen.contains("OK\n") && seen.contains("(error) ERR wrong number of arguments for 'lrange' command"),
         "{seen}"
     );
-    tmux(&["kill-server"]);
+}
+
+#[test]
+fn a_cluster_through_tmux() {
+    let Some(tmux) = Tmux::start() else { return };
+    let nodes = small_cluster();
+    let (from, to) = (id(&nodes[0]), id(&nodes[1]));
+    let address = format!("127.0.0.1:{}", nodes[0].port);
+    tmux.run("watch", &["-i", "0.1", "--cluster", "watch", &address]);
+    let seen = tmux.screen("watch", "16384/16384 slots covered");
+    assert!(seen.contains("\x1b[32m") || seen.contains("\x1b[1m\x1b[32m"), "what is well is green: {seen:?}");
+    let plan =
+        ["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "300"];
+    tmux.run("reshard", &plan);
+    tmux.screen("reshard", "(yes/no)?");
+    tmux.send("reshard", &["yes", "Enter"]);
+    tmux.screen("reshard", "Resharding [########################] 100%  300/300 slots");
+    // The live view follows: both masters have slots now.
+    tmux.screen("watch", "2 masters");
+    tmux.send("watch", &["q"]);
 }
