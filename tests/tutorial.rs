@@ -13,10 +13,10 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Short, so that failures are noticed soon.
@@ -193,6 +193,7 @@ struct Counts {
     writes: AtomicU64,
     errors: AtomicU64,
     lost: AtomicU64,
+    last_error: Mutex<String>,
 }
 
 impl Traffic {
@@ -200,6 +201,8 @@ impl Traffic {
         let urls: Vec<String> = nodes.iter().map(|node| format!("redis://{}/", node.address())).collect();
         let client = ClusterClient::builder(urls)
             .retries(4)
+            .min_retry_wait(10)
+            .max_retry_wait(100)
             .connection_timeout(Duration::from_millis(500))
             .response_timeout(Duration::from_secs(2))
             .build()
@@ -221,7 +224,12 @@ impl Traffic {
     /// Waits until so many more writes have been acknowledged.
     fn wait_writes(&self, more: u64) {
         let goal = self.counts.writes.load(Ordering::Relaxed) + more;
-        wait_for(20, "writes go on", || self.counts.writes.load(Ordering::Relaxed) >= goal);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.counts.writes.load(Ordering::Relaxed) < goal {
+            let error = || self.counts.last_error.lock().unwrap().clone();
+            assert!(Instant::now() < deadline, "writes do not go on; the last error: {}", error());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -240,8 +248,11 @@ fn work(client: &ClusterClient, stop: &AtomicBool, counts: &Counts) {
     let mut rng = fastrand::Rng::with_seed(1);
     while !stop.load(Ordering::Relaxed) {
         let key = format!("counter:{}", rng.u32(..2000));
-        if let Err(_error) = increment(client, &mut connection, &key, &mut known, counts) {
+        if let Err(error) = increment(client, &mut connection, &key, &mut known, counts) {
             counts.errors.fetch_add(1, Ordering::Relaxed);
+            *counts.last_error.lock().unwrap() = error.to_string();
+            // It may be asking a node that has left the cluster, which neither serves a slot nor knows who does.
+            connection = None;
             std::thread::sleep(Duration::from_millis(20));
         }
     }
