@@ -344,9 +344,11 @@ pub fn packet_type(bytes: &[u8]) -> u16 {
 
 /// Reads one whole packet.
 pub fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
-    let said = packet_len(bytes)?.unwrap_or(0);
+    let said = packet_len(bytes)?;
     let number = packet_type(bytes);
-    if said != bytes.len() {
+    let is_whole = said == Some(bytes.len());
+    let said = said.unwrap_or(0);
+    if !is_whole {
         return Err(WireError::Length { packet_type: number, said, needed: bytes.len() });
     }
     let version = be16(bytes, AT_VERSION);
@@ -830,6 +832,7 @@ mod tests {
                 bytes[at] = *value;
             }
             let _ = decode(&bytes);
+            assert!(decode(b"").is_err());
             let cut = cut.index(bytes.len() + 1);
             let _ = packet_len(&bytes[..cut]);
             let _ = decode(&bytes[..cut]);
