@@ -327,9 +327,7 @@ impl Selector {
         if pattern.iter().any(|b| b.is_ascii_whitespace() || *b == 0) {
             return Err(RuleError::Syntax);
         }
-        if pattern == b"*" {
-            self.open_channels();
-        } else if !self.channels.iter().any(|c| c == pattern) {
+        if !self.channels.iter().any(|c| c == pattern) {
             self.channels.push(pattern.to_vec());
         }
         Ok(())

@@ -344,11 +344,10 @@ pub fn packet_type(bytes: &[u8]) -> u16 {
 
 /// Reads one whole packet.
 pub fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
-    let said = packet_len(bytes)?;
+    // 0: not even its length is there.
+    let said = packet_len(bytes)?.unwrap_or(0);
     let number = packet_type(bytes);
-    let is_whole = said == Some(bytes.len());
-    let said = said.unwrap_or(0);
-    if !is_whole {
+    if said == 0 || said != bytes.len() {
         return Err(WireError::Length { packet_type: number, said, needed: bytes.len() });
     }
     let version = be16(bytes, AT_VERSION);

@@ -255,10 +255,11 @@ impl Server {
         for id in stream.into_iter().chain(ids.drain(..)) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
-                if !gated {
-                    c.out.release(c.out.end());
+                if gated {
+                    self.write_client(id, true);
+                } else {
+                    self.write_now(id);
                 }
-                self.write_client(id, gated);
             }
         }
         // The room serves the next turn, too. Those who are to be written to again have come meanwhile.
