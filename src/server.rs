@@ -14,6 +14,7 @@ use crate::dispatch::ahead::Ahead;
 use crate::dispatch::blocked::Blocked;
 use crate::dispatch::pause::Pauses;
 use crate::keyspace::Keyspace;
+use crate::net::coalesce::Coalesce;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
@@ -77,6 +78,8 @@ pub struct Server {
     pub ahead: Ahead,
     /// Number of the last look-ahead over several clients.
     pub ahead_serial: u64,
+    /// When requests may gather.
+    pub coalesce: Coalesce,
     /// In-flight turns, more than one while a long operation serves others.
     nesting: usize,
     /// Events of the (outermost) turn, and how many of them were seen to.
@@ -128,6 +131,7 @@ impl Server {
             next_cron_ms: now_ms,
             ahead: Ahead::default(),
             ahead_serial: 0,
+            coalesce: Coalesce::default(),
             nesting: 0,
             events: Vec::new(),
             events_seen: 0,
@@ -192,11 +196,16 @@ impl Server {
     fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         self.nesting += 1;
         self.before_sleep();
-        let timeout = at_most.unwrap_or_else(|| self.sleep_time());
+        let mut timeout = at_most.unwrap_or_else(|| self.sleep_time());
         let now_us = self.clock.tick_us();
         self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
+        let pause_us = if at_most.is_none() { self.pause_us(now_us, &mut timeout) } else { 0 };
+        if pause_us > 0 {
+            std::thread::sleep(Duration::from_micros(pause_us as u64));
+        }
         let ready = self.reactor.poll(Some(timeout))?;
         self.clock.begin_turn();
+        self.coalesce.note_sleep(self.clock.mono_us() - now_us - pause_us);
         self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
         self.cluster_turn_begins();
@@ -219,6 +228,21 @@ impl Server {
         self.run_timers();
         self.nesting -= 1;
         Ok(())
+    }
+
+    /// How long to let requests gather before the loop looks for the next, microseconds.
+    fn pause_us(&mut self, now_us: i64, timeout: &mut Duration) -> i64 {
+        /// The poll counts milliseconds, which is too coarse for what waits for a sync to begin.
+        const STEP_US: i64 = 30;
+        if timeout.is_zero() {
+            return 0;
+        }
+        if let Some(deadline_us) = self.gather_deadline_us() {
+            *timeout = Duration::ZERO;
+            return (deadline_us - now_us).clamp(0, STEP_US);
+        }
+        let most = self.cfg.loop_coalesce_usec.min(timeout.as_micros() as i64);
+        self.coalesce.pause_us(now_us, most)
     }
 
     fn see_to_events(&mut self) {

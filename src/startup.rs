@@ -139,6 +139,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
         );
     }
     process::set_cpu_affinity(&server.cfg.server_cpulist);
+    process::sleep_exactly();
     Ok(server)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod clients;
+pub mod coalesce;
 pub mod conn;
 pub mod listener;
 pub mod output;

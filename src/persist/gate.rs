@@ -6,6 +6,9 @@
 //!
 //! A client that only read keys without such changes does not wait.
 //!
+//! Clients that were answered after a sync mostly write again at once, so the next sync waits a moment for them: begun with
+//! the first of them, it would make the others wait for it and for one more, and the disk work for two groups by turns.
+//!
 //! Invariant: a byte is sent only if every command whose effects it may tell of has been synced, and after the bytes that
 //! its client was to get before. Links to replicas and the cluster bus are not kept back: a replica may be ahead of our
 //! disk, as nobody was told of it.
@@ -22,6 +25,10 @@ use std::time::{Duration, Instant};
 
 /// A disk that syncs in less than this, microseconds, is synced by the loop itself: handing over would cost more.
 const WORTH_HANDING_OVER_US: u64 = 150;
+/// After a sync, the next waits for clients that come back for this share of the time that one takes, and as long as some
+/// come in every turn, for as long as one takes, at most so many microseconds.
+const GATHER_SHARE: u64 = 8;
+const GATHER_MAX_US: u64 = 2_000;
 
 /// What the syncing thread tells the loop.
 #[derive(Debug, Default)]
@@ -44,11 +51,30 @@ pub struct Gate {
     covered: Vec<(ClientId, u64)>,
     /// Clients with output that is kept back. They are marked as having a write pending.
     held: Vec<ClientId>,
+    /// How many clients there were when the last sync was done, and until when those that were answered are waited for in
+    /// any case, and at most, monotonic microseconds.
+    expected: usize,
+    gather_until_us: i64,
+    gather_until_at_most_us: i64,
+    /// Changes wait for others to come before they are written.
+    is_gathering: bool,
 }
 
 impl Gate {
     fn is_syncing(&self) -> bool {
         self.shared.done.load(Ordering::Acquire) < self.started
+    }
+
+    /// A sync that took so long is done, and so many clients can be told or wait for the next.
+    fn expect_again(&mut self, clients: usize, us: u64, now_us: i64) {
+        self.expected = clients;
+        self.gather_until_us = now_us + (us / GATHER_SHARE).min(GATHER_MAX_US) as i64;
+        self.gather_until_at_most_us = now_us + us.min(GATHER_MAX_US) as i64;
+    }
+
+    /// How long to wait for changes to come, monotonic microseconds. `coming`: this turn brought some.
+    fn gathers_until_us(&self, coming: bool) -> i64 {
+        if coming { self.gather_until_at_most_us } else { self.gather_until_us }
     }
 }
 
@@ -60,7 +86,26 @@ impl Server {
 
     /// Whether replies have to wait for a sync, but for those that tell only of what is durable.
     pub fn is_output_gated(&self) -> bool {
-        self.persist.gate.is_syncing()
+        self.persist.gate.is_syncing() || self.persist.gate.is_gathering
+    }
+
+    /// When the log is to be written though nothing happens, monotonic microseconds.
+    pub fn gather_deadline_us(&self) -> Option<i64> {
+        let gate = &self.persist.gate;
+        gate.is_gathering.then(|| gate.gathers_until_us(self.coalesce.has_reads()))
+    }
+
+    /// Whether what has to go to the log should wait for more to come.
+    pub(super) fn awaits_more_changes(&mut self, may: bool) -> bool {
+        let now_us = self.clock.tick_us();
+        let gate = &self.persist.gate;
+        let awaits = may && now_us < gate.gathers_until_us(self.coalesce.has_reads()) && {
+            let waiting = self.clients.pending_writes.iter().chain(&gate.held);
+            let waits = |id: &ClientId| self.clients.get(*id).is_some_and(|c| c.out.pending() > c.out.released());
+            waiting.filter(|id| waits(id)).count() < gate.expected
+        };
+        self.persist.gate.is_gathering = awaits;
+        awaits
     }
 
     /// Whether all that a client is about to be told may be durable, as far as what it was told before goes. False if that
@@ -98,8 +143,9 @@ impl Server {
 
     /// Once a turn, before anything else of the log: looks whether the sync under way is done.
     pub(super) fn check_gate(&mut self) {
+        let now_us = self.clock.tick_us();
         let gate = &mut self.persist.gate;
-        if gate.is_syncing() || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0) {
+        if gate.is_syncing() || gate.is_gathering || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0) {
             return;
         }
         let errno = gate.shared.errno.load(Ordering::Acquire);
@@ -113,6 +159,8 @@ impl Server {
             self.note_latency("aof-fsync-always", us as i64 / 1000);
             let aof = &mut self.persist.aof;
             aof.incr_synced = aof.incr_synced.max(covers.min(aof.incr_size));
+            let gate = &mut self.persist.gate;
+            gate.expect_again(gate.held.len(), us, now_us);
         }
         let gate = &mut self.persist.gate;
         let held = std::mem::take(&mut gate.held);
@@ -149,6 +197,7 @@ impl Server {
             gate.shared.last_us.store(us, Ordering::Relaxed);
             aof.incr_synced = aof.incr_size;
             aof.shared.set_reploff(offset);
+            gate.expect_again(self.clients.pending_writes.len(), us, self.clock.tick_us());
             self.ks.effects.unsynced.sync_done();
             self.note_latency("aof-fsync-always", us as i64 / 1000);
             return;

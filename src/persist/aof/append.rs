@@ -159,6 +159,9 @@ impl Server {
             self.sync_aof_if_due(policy, now_s);
             return;
         }
+        if self.awaits_more_changes(policy == AppendFsync::Always && !force) {
+            return;
+        }
         let syncing = policy == AppendFsync::Everysec && self.is_aof_syncing();
         if syncing && !force {
             let aof = &mut self.persist.aof;
