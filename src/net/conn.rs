@@ -2,6 +2,8 @@
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, SendFlags};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -101,21 +103,22 @@ fn unmapped(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+impl Conn {
+    /// Reads into the room that `buf` has behind its bytes; there must be some. The number of bytes, 0 at the end.
+    pub fn read_to_spare(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::net::recv(self.as_fd(), spare_capacity(buf), RecvFlags::empty())?.0)
+    }
+}
+
 impl Read for Conn {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Conn::Tcp(s) => s.read(buf),
-            Conn::Unix(s) => s.read(buf),
-        }
+        Ok(rustix::net::recv(self.as_fd(), buf, RecvFlags::empty())?.0)
     }
 }
 
 impl Write for Conn {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Conn::Tcp(s) => s.write(buf),
-            Conn::Unix(s) => s.write(buf),
-        }
+        Ok(rustix::net::send(self.as_fd(), buf, SendFlags::NOSIGNAL)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

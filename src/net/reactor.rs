@@ -17,12 +17,7 @@ pub struct Ready {
     pub closed: bool,
 }
 
-/// Size of the shared read buffer, bytes.
-pub const READ_BUF_BYTES: usize = 16 * 1024;
-
 pub struct Reactor {
-    /// Where a read lands before its bytes are moved behind the client's unprocessed ones.
-    pub read_buf: Box<[u8; READ_BUF_BYTES]>,
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
@@ -35,7 +30,6 @@ impl Reactor {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
         Ok(Reactor {
-            read_buf: Box::new([0; READ_BUF_BYTES]),
             poll,
             events: Events::with_capacity(1024),
             waker,

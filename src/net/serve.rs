@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 1000;
 /// Bytes asked for by one read.
-const READ_BYTES: usize = super::reactor::READ_BUF_BYTES;
+const READ_BYTES: usize = 16 * 1024;
 /// Reads from one client in one turn.
 const READS_PER_TURN: usize = 16;
 /// Bytes written to one client in one turn, so that one large reply does not starve the others.
@@ -160,19 +160,8 @@ impl Server {
             }
         }
         let Some(conn) = c.conn.as_mut() else { return ReadOutcome::Stopped };
-        let scratch = &mut self.reactor.read_buf;
-        let result = if room <= scratch.len() {
-            // Copying the few bytes of a usual request costs less than clearing room for the most there could be.
-            let result = conn.read(&mut scratch[..room]);
-            c.query.extend_from_slice(&scratch[..*result.as_ref().unwrap_or(&0)]);
-            result
-        } else {
-            c.query.resize(old_len + room, 0);
-            let result = conn.read(&mut c.query[old_len..]);
-            c.query.truncate(old_len + *result.as_ref().unwrap_or(&0));
-            result
-        };
-        match result {
+        let room = c.query.capacity() - old_len;
+        match conn.read_to_spare(&mut c.query) {
             Ok(0) => {
                 log::debug!("Client closed connection {}", self.describe_client(id));
                 self.clients.close_later(id);
