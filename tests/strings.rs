@@ -217,3 +217,70 @@ fn the_log_gets_what_gives_the_same_later() {
                     PEXPIREAT b <time> DEL b SET f 1.5 KEEPTTL SET a 2 PEXPIREAT a <time> NX DEL a SET d 1 DEL d ";
     assert_eq!(shown.join(" "), expected);
 }
+
+/// Replies with long values are sent from where the values lie, so what follows in the pipeline must not reach them, and a
+/// client that reads slowly gets the same.
+#[test]
+fn long_values_arrive_as_they_were_when_they_were_read() {
+    use std::io::{Read, Write};
+    let server = TestServer::start(&[]);
+    let value = |fill: char, len: usize| fill.to_string().repeat(len);
+    for len in [2047, 2048, 5000, 700_000] {
+        let (a, b) = (value('a', len), value('b', len));
+        let requests: Vec<Vec<&str>> = vec![
+            vec!["SET", "k", &a],
+            vec!["GET", "k"],
+            vec!["SET", "k", &b],
+            vec!["GET", "k"],
+            vec!["SETRANGE", "k", "0", "xyz"],
+            vec!["MGET", "k", "none", "k"],
+            vec!["APPEND", "k", "end"],
+            vec!["GET", "k"],
+            vec!["MULTI"],
+            vec!["GET", "k"],
+            vec!["EXEC"],
+            vec!["SET", "k", &a, "GET"],
+            vec!["GET", "k"],
+            vec!["EVAL", "return redis.call('GET', KEYS[1])", "1", "k"],
+            vec!["GETDEL", "k"],
+            vec!["GET", "k"],
+        ];
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        let ranged = format!("xyz{}", &b[3..]);
+        let appended = format!("{ranged}end");
+        let expected = [
+            "+OK\r\n".into(),
+            bulk(&a),
+            "+OK\r\n".into(),
+            bulk(&b),
+            format!(":{len}\r\n"),
+            format!("*3\r\n{}$-1\r\n{}", bulk(&ranged), bulk(&ranged)),
+            format!(":{}\r\n", len + 3),
+            bulk(&appended),
+            "+OK\r\n+QUEUED\r\n*1\r\n".into(),
+            bulk(&appended),
+            bulk(&appended),
+            bulk(&a),
+            bulk(&a),
+            bulk(&a),
+            "$-1\r\n".into(),
+        ]
+        .concat();
+        let mut wire = Vec::new();
+        for words in &requests {
+            wire.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+            words.iter().for_each(|w| wire.extend_from_slice(bulk(w).as_bytes()));
+        }
+        for pause_ms in [0, 100] {
+            let mut socket = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+            let mut writer = socket.try_clone().unwrap();
+            let wire = wire.clone();
+            let sender = std::thread::spawn(move || writer.write_all(&wire));
+            std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+            let mut got = vec![0; expected.len()];
+            socket.read_exact(&mut got).unwrap();
+            sender.join().unwrap().unwrap();
+            assert!(got == expected.as_bytes(), "values of {len} bytes");
+        }
+    }
+}

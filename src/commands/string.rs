@@ -5,6 +5,7 @@ use super::int_arg;
 use super::prelude::*;
 use crate::dispatch::command::KeyPos;
 use crate::keyspace::{Entry, Object, Ttl};
+use crate::resp::Reply;
 use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::{i64_text, parse_i64};
 
@@ -393,10 +394,20 @@ fn reply_value(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<bool, CmdError> {
     };
     match entry.value() {
         ValueRef::Int(n) => ctx.out.bulk_int(n),
-        ValueRef::Str { bytes, .. } => ctx.out.bulk(bytes),
+        ValueRef::Str { bytes, .. } => reply_string(ctx.out, entry, bytes),
         ValueRef::Object(_) => return Err(error::WRONG_TYPE),
     }
     Ok(true)
+}
+
+/// Replies with the string of an entry, `bytes`.
+fn reply_string(out: &mut Reply, entry: &Entry, bytes: &[u8]) {
+    if out.borrows(bytes.len())
+        && let Some(lent) = entry.lend()
+    {
+        return out.bulk_lent(lent);
+    }
+    out.bulk(bytes);
 }
 
 /// Notes that a string command changed a key.
@@ -412,10 +423,14 @@ fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.out.array(args.len() - 1);
     for key in args.from(1).iter() {
-        match ctx.srv.ks.read(ctx.db, key).as_ref().map(|e| e.value()) {
-            Some(ValueRef::Int(n)) => ctx.out.bulk_int(n),
-            Some(ValueRef::Str { bytes, .. }) => ctx.out.bulk(bytes),
-            Some(ValueRef::Object(_)) | None => ctx.out.null(),
+        let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+            ctx.out.null();
+            continue;
+        };
+        match entry.value() {
+            ValueRef::Int(n) => ctx.out.bulk_int(n),
+            ValueRef::Str { bytes, .. } => reply_string(ctx.out, entry, bytes),
+            ValueRef::Object(_) => ctx.out.null(),
         }
     }
     Ok(())

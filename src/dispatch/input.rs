@@ -139,10 +139,13 @@ impl Server {
         let mut last_plain = None;
         // The database of the client, while nothing keeps plain commands from being run right away.
         let mut plain_db = self.plain_db(id);
+        out.borrows = plain_db.is_some() && self.may_send_at_once(id);
         *durable = self.may_tell_durable(id);
         self.clock.tick_us();
         loop {
             if plain_db.is_none() {
+                out.own_lent();
+                out.borrows = false;
                 if self.may_process(id) == Flow::Stop {
                     break;
                 }
@@ -182,7 +185,11 @@ impl Server {
                     if *durable {
                         *durable = self.tells_only_durable(cmd, args);
                     }
+                    if out.has_lent() && (!usual || out.is_full_of_lent()) {
+                        self.send_lent(id, out);
+                    }
                     if !usual || is_chunk(&out.buf, before) {
+                        out.own_lent();
                         self.set_last_command(id, &mut last_plain);
                         self.finish_command(id, out);
                         plain_db = self.plain_db(id);
@@ -190,6 +197,8 @@ impl Server {
                     continue;
                 }
                 *durable = false;
+                out.own_lent();
+                out.borrows = false;
                 self.set_last_command(id, &mut last_plain);
                 match request.cmd {
                     Some(cmd) => self.run_resolved(id, cmd, args, out),
@@ -207,6 +216,8 @@ impl Server {
                 continue;
             }
             // What is no whole command in RESP.
+            out.own_lent();
+            out.borrows = false;
             let limits = self.request_limits(id);
             match parser.parse(&query[*pos..], limits) {
                 Ok(Parsed::Incomplete) => break,
@@ -245,6 +256,10 @@ impl Server {
             parser.reset();
         }
         ahead.truncate(others);
+        if taken.out.has_lent() {
+            self.send_lent(id, &mut taken.out);
+        }
+        taken.out.borrows = false;
         self.put_buffers_back(id, taken);
     }
 
@@ -303,6 +318,28 @@ impl Server {
     /// replica first.
     fn may_answer_at_once(&self) -> bool {
         !self.is_nested_turn() && self.is_all_written() && !self.has_replicas()
+    }
+
+    /// Whether what the client is told can be sent as soon as it is known, as nothing is to go before.
+    fn may_send_at_once(&self, id: ClientId) -> bool {
+        self.may_answer_at_once()
+            && self.clients.self_push.is_empty()
+            && self.clients.get(id).is_some_and(|c| c.out.is_empty() && c.conn.is_some() && !c.is_closing())
+    }
+
+    /// Sends a reply that strings were lent to, as far as the client takes it now, and ends the loans.
+    fn send_lent(&mut self, id: ClientId, out: &mut Reply) {
+        if !self.may_send_at_once(id) {
+            return out.own_lent();
+        }
+        let Some(c) = self.clients.get_mut(id) else { return out.own_lent() };
+        let Some(conn) = c.conn.as_mut() else { return out.own_lent() };
+        // What cannot be sent now waits as any reply does, and a lasting error shows when it is sent.
+        if let Ok(sent) = out.send_lent(|slices| conn.write_vectored(slices)) {
+            c.out.note_sent(sent);
+            self.stats.net_output_bytes += sent as u64;
+            self.stats.writes_processed += 1;
+        }
     }
 
     /// The database of a client whose plain commands may be run right away, without asking everyone who may have

@@ -143,7 +143,7 @@ impl Effects {
             return;
         }
         let start = self.props.bytes.len();
-        let mut writer = Reply { buf: std::mem::take(&mut self.props.bytes), resp3: false };
+        let mut writer = Reply::over(std::mem::take(&mut self.props.bytes));
         writer.command(args);
         self.props.bytes = writer.buf;
         self.props.ops.push(PropOp { db, targets, start, end: self.props.bytes.len() });

@@ -150,6 +150,12 @@ impl Output {
         };
     }
 
+    /// Bytes were sent that never stood here, as nothing did.
+    pub fn note_sent(&mut self, bytes: usize) {
+        debug_assert!(self.is_empty());
+        self.sent_total += bytes as u64;
+    }
+
     /// Where the output ends, counted from the client's first byte.
     pub fn end(&self) -> u64 {
         self.sent_total + self.pending() as u64

@@ -2,7 +2,9 @@
 //!
 //! One method per kind of reply; what RESP2 lacks is written as the nearest thing it has, as Redis does.
 
+use crate::structs::lend::Lent;
 use crate::structs::numbers::f64_text;
+use std::io::{self, IoSlice};
 
 /// A place in the reply whose array or map header is written once its length is known.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +66,26 @@ fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
 pub struct Reply {
     pub buf: Vec<u8>,
     pub resp3: bool,
+    /// Long strings may be lent to this reply, as they will be sent before long.
+    pub borrows: bool,
+    /// What was lent, and before which byte of `buf` it stands.
+    lent: Vec<(usize, Lent)>,
 }
+
+/// Strings are copied rather than lent up to this length, bytes: sending one more piece has its cost, too.
+const MIN_LENT_BYTES: usize = 2048;
+/// Strings lent to one reply, and their bytes, after which it should be sent.
+const MAX_LENT: usize = 31;
+const MAX_LENT_BYTES: usize = 256 * 1024;
 
 impl Reply {
     pub fn new(resp3: bool) -> Reply {
-        Reply { buf: Vec::new(), resp3 }
+        Reply { resp3, ..Reply::default() }
+    }
+
+    /// Goes on in a buffer, in RESP2.
+    pub fn over(buf: Vec<u8>) -> Reply {
+        Reply { buf, ..Reply::default() }
     }
 
     pub fn raw(&mut self, bytes: &[u8]) {
@@ -124,6 +141,72 @@ impl Reply {
         append(&mut self.buf, header);
         append(&mut self.buf, bytes);
         self.crlf();
+    }
+
+    /// Whether a string of this length is to be lent rather than copied.
+    pub fn borrows(&self, len: usize) -> bool {
+        self.borrows && len >= MIN_LENT_BYTES && self.lent.len() < MAX_LENT
+    }
+
+    /// A bulk string that was lent.
+    pub fn bulk_lent(&mut self, text: Lent) {
+        self.prefixed(b'$', text.len() as i64);
+        self.lent.push((self.buf.len(), text));
+        self.crlf();
+    }
+
+    pub fn has_lent(&self) -> bool {
+        !self.lent.is_empty()
+    }
+
+    /// Whether what was lent should be sent before more is.
+    pub fn is_full_of_lent(&self) -> bool {
+        self.lent.len() >= MAX_LENT || self.lent.iter().map(|(_, text)| text.len()).sum::<usize>() >= MAX_LENT_BYTES
+    }
+
+    /// The parts of the reply, in order.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.lent.iter().map(|(at, _)| *at));
+        let ends = self.lent.iter().map(|(at, _)| *at).chain([self.buf.len()]);
+        let texts = self.lent.iter().map(|(_, text)| &text[..]).chain([&[][..]]);
+        starts.zip(ends).zip(texts).flat_map(|((start, end), text)| [&self.buf[start..end], text])
+    }
+
+    /// Offers all of it to `write`, once, and ends the loans: what was not taken is copied. The number of bytes taken.
+    pub fn send_lent(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); 2 * MAX_LENT + 1];
+        let mut count = 0;
+        for part in self.parts().filter(|part| !part.is_empty()) {
+            slices[count] = IoSlice::new(part);
+            count += 1;
+        }
+        let result = write(&slices[..count]);
+        self.keep_from(*result.as_ref().unwrap_or(&0));
+        result
+    }
+
+    /// Ends the loans by copying what was lent.
+    pub fn own_lent(&mut self) {
+        if self.has_lent() {
+            self.keep_from(0);
+        }
+    }
+
+    /// Copies all from a byte on, and forgets what is before it.
+    fn keep_from(&mut self, from: usize) {
+        let total = self.parts().map(<[u8]>::len).sum::<usize>();
+        if from >= total {
+            self.buf.clear();
+        } else {
+            let mut own = Vec::with_capacity(total - from);
+            let mut skip = from;
+            for part in self.parts() {
+                own.extend_from_slice(&part[skip.min(part.len())..]);
+                skip = skip.saturating_sub(part.len());
+            }
+            self.buf = own;
+        }
+        self.lent.clear();
     }
 
     pub fn bulk_str(&mut self, text: &str) {
@@ -260,6 +343,40 @@ impl Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_sent_of_lent_strings_is_copied() {
+        use crate::structs::entry::{Entry, NewValue};
+        let texts = [vec![b'x'; 3000], vec![b'y'; 2500]];
+        let entries = texts.each_ref().map(|t| Entry::<u8>::new(b"key", NewValue::Str(t), None));
+        let mut expected = Reply::default();
+        expected.simple("OK");
+        texts.iter().for_each(|t| expected.bulk(t));
+        expected.ok();
+        for sent in [0, 1, 5, 12, 2000, 3012, 3020, 4000, expected.buf.len() - 1, expected.buf.len()] {
+            let mut r = Reply::default();
+            r.simple("OK");
+            entries.iter().for_each(|e| r.bulk_lent(e.lend().unwrap()));
+            r.ok();
+            let mut got = Vec::new();
+            r.send_lent(|slices| {
+                let all: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+                got.extend_from_slice(&all[..sent]);
+                Ok(sent)
+            })
+            .unwrap();
+            assert!(!r.has_lent());
+            got.extend_from_slice(&r.buf);
+            assert!(got == expected.buf, "{sent} sent");
+        }
+        let mut r = Reply::default();
+        r.bulk_lent(entries[0].lend().unwrap());
+        assert!(r.send_lent(|_| Err(io::ErrorKind::WouldBlock.into())).is_err());
+        assert!(!r.has_lent());
+        let mut whole = Reply::default();
+        whole.bulk(&texts[0]);
+        assert!(r.buf == whole.buf);
+    }
 
     #[test]
     fn strings_of_every_length_are_written_whole() {

@@ -16,6 +16,8 @@
 //! Invariant: the block is exactly as large as [`size_class`] of its contents, so its layout follows from its contents
 //! alone, and a change that stays inside the class happens in place.
 //!
+//! The bytes of a long string can be lent (see [`super::lend`]): it is not changed or freed while they are.
+//!
 //! What `B` is, what the clock bits mean and when a key is expired are the keyspace's business.
 
 #![allow(unsafe_code)]
@@ -26,6 +28,7 @@ use std::mem::{self, ManuallyDrop};
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
+use super::lend::{self, Lent};
 use super::table::TableItem;
 use super::{FreeJob, size_class};
 
@@ -442,6 +445,15 @@ impl<B> Entry<B> {
         }
     }
 
+    /// Lends the bytes of a long string, one that has an allocation of its own.
+    pub fn lend(&self) -> Option<Lent> {
+        match self.value() {
+            // SAFETY: long strings are freed by `bury` and changed after `for_change` alone.
+            ValueRef::Str { bytes, .. } if self.flags() & KIND_MASK == KIND_HEAP => Some(unsafe { Lent::new(bytes) }),
+            _ => None,
+        }
+    }
+
     pub fn object(&self) -> Option<&B> {
         match self.value() {
             ValueRef::Object(object) => Some(object),
@@ -475,6 +487,7 @@ impl<B> Entry<B> {
                 }
                 KIND_HEAP => {
                     let at = self.block.as_ptr().add(value_at);
+                    write_heap(at, lend::for_change(read_heap(at)));
                     (at.cast::<*mut u8>().read_unaligned(), at.add(8).cast::<usize>().read_unaligned())
                 }
                 _ => return None,
@@ -497,7 +510,10 @@ impl<B> Entry<B> {
             // SAFETY: `detach_value` made room for the payload's length there.
             unsafe { payload.write(at) }
         });
-        drop(old);
+        match old {
+            Some(OwnedValue::Str { bytes, .. }) => lend::bury(bytes),
+            object => drop(object),
+        }
     }
 
     /// Makes the value an integer, in place when the block's size class allows.
@@ -554,7 +570,7 @@ impl<B> Entry<B> {
             unsafe { write_heap(at, Vec::new()) }
         });
         let bytes = match old {
-            Some(OwnedValue::Str { bytes, .. }) => bytes,
+            Some(OwnedValue::Str { bytes, .. }) => lend::for_change(bytes),
             _ => text,
         };
         Some(StrMut { entry: self, bytes })
@@ -575,7 +591,7 @@ impl<B> Entry<B> {
             unsafe { at.cast::<i64>().write_unaligned(0) }
         });
         match (out, taken) {
-            (Some(OwnedValue::Str { bytes, .. }), Some(raw)) => OwnedValue::Str { bytes, raw },
+            (Some(OwnedValue::Str { bytes, .. }), Some(raw)) => OwnedValue::Str { bytes: lend::for_change(bytes), raw },
             (Some(value), _) => value,
             (None, _) => unreachable!("an out-of-line value was there"),
         }
@@ -682,7 +698,7 @@ impl<B> Drop for Entry<B> {
         unsafe {
             let at = self.block.as_ptr().add(value_at);
             match flags & KIND_MASK {
-                KIND_HEAP => drop(read_heap(at)),
+                KIND_HEAP => lend::bury(read_heap(at)),
                 KIND_OBJECT => drop(Box::from_raw(at.cast::<*mut B>().read_unaligned())),
                 _ => {}
             }

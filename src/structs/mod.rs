@@ -10,6 +10,7 @@ pub mod glob;
 mod grisu;
 pub mod hll;
 pub mod intset;
+pub mod lend;
 pub mod listpack;
 pub mod long_double;
 pub mod lzf;

@@ -242,3 +242,36 @@ fn a_leaked_guard_leaves_a_sound_entry() {
     let job: FreeJob = entry.into_free_job();
     drop(job);
 }
+
+#[test]
+fn a_lent_string_outlives_every_change_of_its_entry() {
+    type E = Entry<u8>;
+    let long = || E::new(b"key", NewValue::Str(&[7; 3000]), None);
+    let changes: [fn(E); 7] = [
+        |e| drop(e),
+        |mut e| e.set_int(1),
+        |mut e| e.set_value(NewValue::Str(&[1; 3000])),
+        |mut e| e.str_bytes_mut().unwrap().fill(1),
+        |mut e| e.make_raw_mut().unwrap().fill(1),
+        |e| match e.take_value() {
+            OwnedValue::Str { mut bytes, .. } => bytes.fill(1),
+            _ => unreachable!(),
+        },
+        |e| e.with_key(b"other").str_bytes_mut().unwrap().fill(1),
+    ];
+    for change in changes {
+        let entry = long();
+        let lent = entry.lend().unwrap();
+        change(entry);
+        // Memory that was freed would be taken for this.
+        let others: Vec<Vec<u8>> = (0..20).map(|_| vec![9; 3000]).collect();
+        assert!(lent.iter().all(|b| *b == 7));
+        drop(others);
+    }
+    assert!(E::new(b"key", NewValue::Str(b"short"), None).lend().is_none());
+    let mut changed = long();
+    let lent = changed.lend().unwrap();
+    changed.str_bytes_mut().unwrap().fill(1);
+    assert_eq!(changed.value_bytes(&mut IntBuf::new()).unwrap(), [1; 3000]);
+    drop(lent);
+}
