@@ -23,31 +23,31 @@ pub enum Object {
 
 impl From<List> for NewValue<'static, Object> {
     fn from(list: List) -> NewValue<'static, Object> {
-        NewValue::Object(Box::new(Object::List(list)))
+        NewValue::Object(Object::List(list))
     }
 }
 
 impl From<Set> for NewValue<'static, Object> {
     fn from(set: Set) -> NewValue<'static, Object> {
-        NewValue::Object(Box::new(Object::Set(set)))
+        NewValue::Object(Object::Set(set))
     }
 }
 
 impl From<Hash> for NewValue<'static, Object> {
     fn from(hash: Hash) -> NewValue<'static, Object> {
-        NewValue::Object(Box::new(Object::Hash(hash)))
+        NewValue::Object(Object::Hash(hash))
     }
 }
 
 impl From<Zset> for NewValue<'static, Object> {
     fn from(zset: Zset) -> NewValue<'static, Object> {
-        NewValue::Object(Box::new(Object::Zset(zset)))
+        NewValue::Object(Object::Zset(zset))
     }
 }
 
 impl From<Stream> for NewValue<'static, Object> {
     fn from(stream: Stream) -> NewValue<'static, Object> {
-        NewValue::Object(Box::new(Object::Stream(Box::new(stream))))
+        NewValue::Object(Object::Stream(Box::new(stream)))
     }
 }
 
@@ -119,7 +119,7 @@ pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
         ValueRef::Int(n) => NewValue::Int(n),
         ValueRef::Str { bytes, raw: true } => NewValue::RawStr(bytes),
         ValueRef::Str { bytes, raw: false } => NewValue::Str(bytes),
-        ValueRef::Object(object) => NewValue::Object(Box::new(object.clone())),
+        ValueRef::Object(object) => NewValue::Object(object.clone()),
     }
 }
 
@@ -216,5 +216,16 @@ impl AccessClock {
     /// Seconds since the last access by an LRU field.
     pub fn idle_seconds(&self, field: u32) -> u32 {
         self.lru.wrapping_sub(field) & 0xff_ffff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Objects stand in their keys' blocks, so that each byte counts for every key.
+    #[test]
+    fn objects_are_small() {
+        assert!(size_of::<Object>() <= 32);
     }
 }

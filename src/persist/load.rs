@@ -124,7 +124,7 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
             }
             zset.into()
         }
-        Value::Stream(stream) => NewValue::Object(Box::new(Object::Stream(stream))),
+        Value::Stream(stream) => NewValue::Object(Object::Stream(stream)),
         Value::Empty => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! One key and its value in one allocation.
 //!
-//! An [`Entry`] is an owned pointer to a block that holds, in this order and without padding:
+//! An [`Entry`] is an owned pointer to a block that holds, in this order and without padding but for a `B`'s:
 //!
 //! | part | bytes | when |
 //! | --- | --- | --- |
@@ -11,7 +11,7 @@
 //! | value | see below | always |
 //!
 //! and as value an integer (8), a short string (length of 1 or 2 bytes, then the bytes), a long or growing string
-//! (pointer, length, capacity: 24), or a pointer to a `B` (8).
+//! (pointer, length, capacity: 24), or a `B` at the next place that suits it.
 //!
 //! Invariant: the block is exactly as large as [`size_class`] of its contents, so its layout follows from its contents
 //! alone, and a change that stays inside the class happens in place.
@@ -55,7 +55,7 @@ const LONG_VALUE: u8 = 1 << 5;
 /// A key with its value, expire and access clock: 8 bytes, never null.
 pub struct Entry<B> {
     block: NonNull<u8>,
-    _owns: PhantomData<Box<B>>,
+    _owns: PhantomData<B>,
 }
 
 /// A value on its way into an entry.
@@ -68,7 +68,7 @@ pub enum NewValue<'a, B> {
     RawStr(&'a [u8]),
     /// As `Str`; a long one is taken over without a copy.
     OwnedStr(Vec<u8>),
-    Object(Box<B>),
+    Object(B),
 }
 
 /// A value looked at in place.
@@ -96,7 +96,7 @@ impl<B> Copy for ValueRef<'_, B> {}
 pub enum OwnedValue<B> {
     Int(i64),
     Str { bytes: Vec<u8>, raw: bool },
-    Object(Box<B>),
+    Object(B),
 }
 
 /// Room for the decimal text of any `i64`.
@@ -119,15 +119,17 @@ enum Payload<'a, B> {
     Int(i64),
     Inline(&'a [u8]),
     Heap(Vec<u8>),
-    Object(Box<B>),
+    Object(B),
 }
 
 impl<'a, B> Payload<'a, B> {
-    fn len(&self) -> usize {
+    /// Bytes that it takes behind a key that ends at `value_at`.
+    fn len(&self, value_at: usize) -> usize {
         match self {
-            Payload::Int(_) | Payload::Object(_) => 8,
+            Payload::Int(_) => 8,
             Payload::Inline(bytes) => inline_len(bytes.len()),
             Payload::Heap(_) => HEAP_LEN,
+            Payload::Object(_) => object_len::<B>(value_at),
         }
     }
 
@@ -144,10 +146,12 @@ impl<'a, B> Payload<'a, B> {
     /// Writes the value's bytes, giving its memory to the block.
     ///
     /// # Safety
-    /// `at` must be good for `self.len()` bytes of writing.
-    unsafe fn write(self, at: *mut u8) {
-        // SAFETY: the caller vouches for the room; every write is unaligned and of the lengths `len` counts.
+    /// `value_at` must lie in the block, with room for `self.len(value_at)` bytes behind it.
+    unsafe fn write(self, block: *mut u8, value_at: usize) {
+        // SAFETY: the caller vouches for the room; every write is of the lengths `len` counts, and unaligned but for an
+        // object's, which has its place.
         unsafe {
+            let at = block.add(value_at);
             match self {
                 Payload::Int(value) => at.cast::<i64>().write_unaligned(value),
                 Payload::Inline(bytes) => {
@@ -161,10 +165,21 @@ impl<'a, B> Payload<'a, B> {
                     }
                 }
                 Payload::Heap(bytes) => write_heap(at, bytes),
-                Payload::Object(object) => at.cast::<*mut B>().write_unaligned(Box::into_raw(object)),
+                Payload::Object(object) => block.add(object_at::<B>(value_at)).cast::<B>().write(object),
             }
         }
     }
+}
+
+/// Where an object stands behind a key that ends at `value_at`.
+const fn object_at<B>(value_at: usize) -> usize {
+    const { assert!(mem::align_of::<B>() <= 8, "blocks are aligned to 8 bytes, and an expire moves the value by as many") };
+    value_at.next_multiple_of(mem::align_of::<B>())
+}
+
+/// Bytes that an object takes there, with what is left free before it.
+const fn object_len<B>(value_at: usize) -> usize {
+    object_at::<B>(value_at) - value_at + mem::size_of::<B>()
 }
 
 fn inline_len(len: usize) -> usize {
@@ -255,7 +270,7 @@ impl<B> Entry<B> {
         let key_len_at = key_len_at(flags);
         let key_at = key_len_at + key_len_len(flags);
         let value_at = key_at + key.len();
-        let block = allocate(value_at + payload.len());
+        let block = allocate(value_at + payload.len(value_at));
         let at = block.as_ptr();
         // SAFETY: the block has room for every part at the offsets computed from the same flags.
         unsafe {
@@ -269,7 +284,7 @@ impl<B> Entry<B> {
                 at.add(key_len_at).write(key.len() as u8);
             }
             ptr::copy_nonoverlapping(key.as_ptr(), at.add(key_at), key.len());
-            payload.write(at.add(value_at));
+            payload.write(at, value_at);
         }
         Entry { block, _owns: PhantomData }
     }
@@ -332,6 +347,7 @@ impl<B> Entry<B> {
                 at - value_at + len
             }
             KIND_HEAP => HEAP_LEN,
+            KIND_OBJECT => object_len::<B>(value_at),
             _ => 8,
         }
     }
@@ -419,7 +435,7 @@ impl<B> Entry<B> {
             let at = self.block.as_ptr().add(value_at);
             match flags & KIND_MASK {
                 KIND_INT => ValueRef::Int(at.cast::<i64>().read_unaligned()),
-                KIND_OBJECT => ValueRef::Object(&*at.cast::<*mut B>().read_unaligned()),
+                KIND_OBJECT => ValueRef::Object(&*self.block.as_ptr().add(object_at::<B>(value_at)).cast::<B>()),
                 kind => {
                     let bytes = if kind == KIND_INLINE {
                         let (at, len) = self.inline_span(flags, value_at);
@@ -466,10 +482,10 @@ impl<B> Entry<B> {
         if flags & KIND_MASK != KIND_OBJECT {
             return None;
         }
-        // SAFETY: the kind says that a pointer from `Box::into_raw` stands here; `&mut self` makes it the only path.
+        // SAFETY: the kind says that an object stands there; `&mut self` makes it the only path.
         unsafe {
-            let at = self.block.as_ptr().add(self.value_at(flags));
-            Some(&mut *at.cast::<*mut B>().read_unaligned())
+            let at = self.block.as_ptr().add(object_at::<B>(self.value_at(flags)));
+            Some(&mut *at.cast::<B>())
         }
     }
 
@@ -506,10 +522,7 @@ impl<B> Entry<B> {
             return self.set_value(NewValue::Str(bytes));
         }
         let (payload, raw) = value.into_payload();
-        let old = self.detach_value(payload.len(), payload.flags() | if raw { RAW } else { 0 }, |at| {
-            // SAFETY: `detach_value` made room for the payload's length there.
-            unsafe { payload.write(at) }
-        });
+        let old = self.detach_value(payload, raw);
         match old {
             Some(OwnedValue::Str { bytes, .. }) => lend::bury(bytes),
             object => drop(object),
@@ -521,36 +534,34 @@ impl<B> Entry<B> {
         self.set_value(NewValue::Int(value));
     }
 
-    /// Takes the old value out, makes room for `len` bytes of new value, has them written and sets the value's flags.
-    /// The old value's own memory is returned, not freed, so that the entry is whole when `B`'s drop runs.
-    fn detach_value(&mut self, len: usize, value_flags: u8, write: impl FnOnce(*mut u8)) -> Option<OwnedValue<B>> {
+    /// Takes the old value out and puts another in its place. What lived outside the block, or was an object, is returned,
+    /// not freed, so that the entry is whole when `B`'s drop runs.
+    fn detach_value(&mut self, new: Payload<'_, B>, raw: bool) -> Option<OwnedValue<B>> {
         let flags = self.flags();
         let value_at = self.value_at(flags);
         let old_len = value_at + self.value_len(flags, value_at);
-        let new_len = value_at + len;
+        let new_len = value_at + new.len(value_at);
+        let value_flags = new.flags() | if raw { RAW } else { 0 };
         let old = self.block.as_ptr();
         // SAFETY: an out-of-line value is read out exactly once, before its place is overwritten.
         let out = unsafe {
             match flags & KIND_MASK {
                 KIND_HEAP => Some(OwnedValue::Str { bytes: read_heap(old.add(value_at)), raw: true }),
-                KIND_OBJECT => {
-                    let object = old.add(value_at).cast::<*mut B>().read_unaligned();
-                    Some(OwnedValue::Object(Box::from_raw(object)))
-                }
+                KIND_OBJECT => Some(OwnedValue::Object(old.add(object_at::<B>(value_at)).cast::<B>().read())),
                 _ => None,
             }
         };
         if size_class(new_len) != size_class(old_len) {
-            let new = allocate(new_len);
+            let block = allocate(new_len);
             // SAFETY: both blocks hold the part before the value; the old one goes back with its own layout.
             unsafe {
-                ptr::copy_nonoverlapping(old, new.as_ptr(), value_at);
+                ptr::copy_nonoverlapping(old, block.as_ptr(), value_at);
                 release(self.block, old_len);
             }
-            self.block = new;
+            self.block = block;
         }
         // SAFETY: the block's class covers `new_len`.
-        write(unsafe { self.block.as_ptr().add(value_at) });
+        unsafe { new.write(self.block.as_ptr(), value_at) };
         self.set_flags(flags & (HAS_EXPIRE | LONG_KEY) | value_flags);
         out
     }
@@ -565,10 +576,7 @@ impl<B> Entry<B> {
             ValueRef::Str { bytes, .. } => bytes.to_vec(),
         };
         // The entry holds an empty vector while the guard has the real one, so that a leaked guard only leaks memory.
-        let old = self.detach_value(HEAP_LEN, KIND_HEAP | RAW, |at| {
-            // SAFETY: `detach_value` made room for 24 bytes there.
-            unsafe { write_heap(at, Vec::new()) }
-        });
+        let old = self.detach_value(Payload::Heap(Vec::new()), true);
         let bytes = match old {
             Some(OwnedValue::Str { bytes, .. }) => lend::for_change(bytes),
             _ => text,
@@ -586,10 +594,7 @@ impl<B> Entry<B> {
             ValueRef::Str { raw, .. } => Some(raw),
             ValueRef::Object(_) => None,
         };
-        let out = self.detach_value(8, KIND_INT, |at| {
-            // SAFETY: `detach_value` made room for 8 bytes there.
-            unsafe { at.cast::<i64>().write_unaligned(0) }
-        });
+        let out = self.detach_value(Payload::Int(0), false);
         match (out, taken) {
             (Some(OwnedValue::Str { bytes, .. }), Some(raw)) => OwnedValue::Str { bytes: lend::for_change(bytes), raw },
             (Some(value), _) => value,
@@ -616,8 +621,8 @@ impl<B> Entry<B> {
         Entry::build(key, expire_ms, lru, raw, payload)
     }
 
-    /// The bytes of memory the entry takes from the allocator, its out-of-line string included, of an object only the
-    /// box (what the object holds is its own to tell).
+    /// The bytes of memory the entry takes from the allocator, its out-of-line string included. What an object holds outside
+    /// the block is its own to tell.
     pub fn alloc_size(&self) -> usize {
         let block = size_class(self.used_len());
         let flags = self.flags();
@@ -630,7 +635,6 @@ impl<B> Entry<B> {
                 };
                 block + if capacity == 0 { 0 } else { size_class(capacity) }
             }
-            KIND_OBJECT if mem::size_of::<B>() > 0 => block + size_class(mem::size_of::<B>()),
             _ => block,
         }
     }
@@ -699,7 +703,7 @@ impl<B> Drop for Entry<B> {
             let at = self.block.as_ptr().add(value_at);
             match flags & KIND_MASK {
                 KIND_HEAP => lend::bury(read_heap(at)),
-                KIND_OBJECT => drop(Box::from_raw(at.cast::<*mut B>().read_unaligned())),
+                KIND_OBJECT => ptr::drop_in_place(self.block.as_ptr().add(object_at::<B>(value_at)).cast::<B>()),
                 _ => {}
             }
             release(self.block, len);

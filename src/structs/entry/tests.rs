@@ -30,7 +30,7 @@ impl Value {
             Value::Str(bytes, true) => NewValue::RawStr(bytes),
             Value::Str(bytes, false) if owned => NewValue::OwnedStr(bytes.clone()),
             Value::Str(bytes, false) => NewValue::Str(bytes),
-            Value::Object(object) => NewValue::Object(Box::new(object.clone())),
+            Value::Object(object) => NewValue::Object(object.clone()),
         }
     }
 
@@ -193,7 +193,7 @@ proptest! {
         match (entry.take_value(), model.value) {
             (OwnedValue::Int(a), Value::Int(b)) => assert_eq!(a, b),
             (OwnedValue::Str { bytes, .. }, Value::Str(text, _)) => assert_eq!(bytes, text),
-            (OwnedValue::Object(a), Value::Object(b)) => assert_eq!(*a, b),
+            (OwnedValue::Object(a), Value::Object(b)) => assert_eq!(a, b),
             (got, want) => panic!("{got:?} for {want:?}"),
         }
     }
