@@ -546,6 +546,13 @@ fn a_slow_disk_holds_up_only_those_who_are_told_of_changes() {
     // From the second slow sync on they run beside the loop.
     (0..2).for_each(|_| run::<()>(&mut c, &["SET", "first", "x"]));
 
+    /// Ends the writers, also when the test fails: it would wait for them for ever.
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     let written = AtomicU64::new(0);
     let start = Instant::now();
@@ -559,6 +566,7 @@ fn a_slow_disk_holds_up_only_those_who_are_told_of_changes() {
                 }
             });
         }
+        let _end = End(&stop);
         std::thread::sleep(SYNC);
         let mut untouched: Vec<Duration> = (0..500)
             .map(|_| {
@@ -568,17 +576,19 @@ fn a_slow_disk_holds_up_only_those_who_are_told_of_changes() {
             .collect();
         untouched.sort();
         assert!(untouched[490] < SYNC / 2, "reads of a key that nobody writes: {:?}", &untouched[490..]);
-        let mut touched: Vec<Duration> =
-            (0..9).map(|_| took(|| run::<String>(&mut c, &["GET", "written:0"]))).collect();
-        touched.sort();
-        assert!(touched[4] > SYNC / 4, "reads of a key whose changes are on their way to the disk: {touched:?}");
+        // Between two changes the key can be read at once; a read after a change waits with it.
+        let (began, mut longest) = (Instant::now(), Duration::ZERO);
+        while began.elapsed() < 4 * SYNC {
+            longest = longest.max(took(|| run::<String>(&mut c, &["GET", "written:0"])));
+        }
+        assert!(longest > SYNC / 4, "reads of a key whose changes are on their way to the disk: {longest:?}");
         // Replies keep their order: what follows a change waits with it.
         let mixed = || redis::pipe().cmd("SET").arg("mine").arg(1).cmd("GET").arg("untouched").exec(&mut c).unwrap();
         let mixed = took(mixed);
         assert!(mixed >= SYNC * 9 / 10, "a change and a read in one go: {mixed:?}");
-        stop.store(true, Ordering::Relaxed);
     });
-    let least = WRITERS as f64 * start.elapsed().as_secs_f64() / (2.0 * SYNC.as_secs_f64());
+    // If each sync began with the first change that came, the disk would serve two groups by turns: half of this.
+    let most = WRITERS as f64 * start.elapsed().as_secs_f64() / SYNC.as_secs_f64();
     let written = written.load(Ordering::Relaxed) as f64;
-    assert!(written >= least * 0.7, "{written} writes, while a sync for all of them would have allowed {least}");
+    assert!(written >= most * 0.55, "{written} writes, while syncs for all of them would have allowed {most}");
 }

@@ -45,11 +45,6 @@ impl Coalesce {
         }
     }
 
-    /// Whether a client was read in this turn.
-    pub fn has_reads(&self) -> bool {
-        self.turn_reads > 0
-    }
-
     /// The loop comes back from a sleep for events of this length.
     pub fn note_sleep(&mut self, us: i64) {
         self.idle_us += us;

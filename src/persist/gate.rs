@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 
 /// A disk that syncs in less than this, microseconds, is synced by the loop itself: handing over would cost more.
 const WORTH_HANDING_OVER_US: u64 = 150;
-/// After a sync, the next waits for clients that come back for this share of the time that one takes, and as long as some
-/// come in every turn, for as long as one takes, at most so many microseconds.
+/// After a sync, the next waits for clients that come back for this share of the time that one takes, and as long as more
+/// come with every turn, for as long as one takes, at most so many microseconds.
 const GATHER_SHARE: u64 = 8;
-const GATHER_MAX_US: u64 = 2_000;
+const GATHER_MAX_US: u64 = 10_000;
 
 /// What the syncing thread tells the loop.
 #[derive(Debug, Default)]
@@ -56,8 +56,10 @@ pub struct Gate {
     expected: usize,
     gather_until_us: i64,
     gather_until_at_most_us: i64,
-    /// Changes wait for others to come before they are written.
+    /// Changes wait for others to come before they are written: those of so many clients, more than in the turn before.
     is_gathering: bool,
+    gathered: usize,
+    are_coming: bool,
 }
 
 impl Gate {
@@ -68,13 +70,14 @@ impl Gate {
     /// A sync that took so long is done, and so many clients can be told or wait for the next.
     fn expect_again(&mut self, clients: usize, us: u64, now_us: i64) {
         self.expected = clients;
+        self.gathered = 0;
         self.gather_until_us = now_us + (us / GATHER_SHARE).min(GATHER_MAX_US) as i64;
         self.gather_until_at_most_us = now_us + us.min(GATHER_MAX_US) as i64;
     }
 
-    /// How long to wait for changes to come, monotonic microseconds. `coming`: this turn brought some.
-    fn gathers_until_us(&self, coming: bool) -> i64 {
-        if coming { self.gather_until_at_most_us } else { self.gather_until_us }
+    /// How long to wait for changes to come, monotonic microseconds.
+    fn gathers_until_us(&self) -> i64 {
+        if self.are_coming { self.gather_until_at_most_us } else { self.gather_until_us }
     }
 }
 
@@ -92,20 +95,26 @@ impl Server {
     /// When the log is to be written though nothing happens, monotonic microseconds.
     pub fn gather_deadline_us(&self) -> Option<i64> {
         let gate = &self.persist.gate;
-        gate.is_gathering.then(|| gate.gathers_until_us(self.coalesce.has_reads()))
+        gate.is_gathering.then(|| gate.gathers_until_us())
     }
 
     /// Whether what has to go to the log should wait for more to come.
     pub(super) fn awaits_more_changes(&mut self, may: bool) -> bool {
+        let may = may && self.exit.is_none();
         let now_us = self.clock.tick_us();
-        let gate = &self.persist.gate;
-        let awaits = may && now_us < gate.gathers_until_us(self.coalesce.has_reads()) && {
-            let waiting = self.clients.pending_writes.iter().chain(&gate.held);
-            let waits = |id: &ClientId| self.clients.get(*id).is_some_and(|c| c.out.pending() > c.out.released());
-            waiting.filter(|id| waits(id)).count() < gate.expected
-        };
-        self.persist.gate.is_gathering = awaits;
-        awaits
+        let Server { clients, persist, .. } = self;
+        let gate = &mut persist.gate;
+        if may && now_us < gate.gather_until_at_most_us {
+            let waiting = clients.pending_writes.iter().chain(&gate.held);
+            let waits = |id: &ClientId| clients.get(*id).is_some_and(|c| c.out.pending() > c.out.released());
+            let gathered = waiting.filter(|id| waits(id)).count();
+            gate.are_coming = gathered > gate.gathered;
+            gate.gathered = gathered;
+            gate.is_gathering = gathered < gate.expected && now_us < gate.gathers_until_us();
+        } else {
+            gate.is_gathering = false;
+        }
+        gate.is_gathering
     }
 
     /// Whether all that a client is about to be told may be durable, as far as what it was told before goes. False if that
