@@ -29,12 +29,7 @@ impl Reactor {
     pub fn new() -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
-        Ok(Reactor {
-            poll,
-            events: Events::with_capacity(1024),
-            waker,
-            ready: Vec::new(),
-        })
+        Ok(Reactor { poll, events: Events::with_capacity(1024), waker, ready: Vec::new() })
     }
 
     pub fn registry(&self) -> &mio::Registry {

@@ -145,7 +145,10 @@ impl Server {
     pub(super) fn check_gate(&mut self) {
         let now_us = self.clock.tick_us();
         let gate = &mut self.persist.gate;
-        if gate.is_syncing() || gate.is_gathering || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0) {
+        if gate.is_syncing()
+            || gate.is_gathering
+            || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0)
+        {
             return;
         }
         let errno = gate.shared.errno.load(Ordering::Acquire);
