@@ -538,6 +538,11 @@ impl Listpack {
         self.insert_at(self.end(), item)
     }
 
+    /// As [`Self::push_item`], at the beginning.
+    pub fn push_item_front(&mut self, item: Item<'_>) -> Pos {
+        self.insert_at(HEADER_LEN, item)
+    }
+
     /// Adds elements of a known kind at the end.
     pub fn push_items<'a>(&mut self, items: impl IntoIterator<Item = Item<'a>>) {
         for item in items {

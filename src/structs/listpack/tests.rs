@@ -185,7 +185,9 @@ fn room_on_the_wrong_side_is_found() {
     for from_front in [false, true] {
         let mut list = Listpack::new();
         let text = |n: usize| format!("element:{n:04}").into_bytes();
-        (0..400).for_each(|n| drop(list.push_back(&text(n))));
+        for n in 0..400 {
+            list.push_back(&text(n));
+        }
         let (mut capacity, mut moved) = (list.capacity(), 0);
         for n in 0..4000 {
             let at = list.seek(if from_front { 0 } else { -1 }).expect("not empty");
