@@ -12,7 +12,7 @@ use crate::persist::snapshot::value_view;
 use crate::server::Server;
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::listpack::{Item, Listpack};
-use crate::structs::quicklist::{self, Body, Quicklist};
+use crate::structs::quicklist::{self, BodyView, Quicklist};
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ pub fn table_stats(entry: &Entry) -> Option<String> {
 /// What DEBUG OBJECT adds about the value's structure.
 pub fn object_details(entry: &Entry, limits: &ValueLimits) -> String {
     let Some(Object::List(List::Quick(list))) = entry.object() else { return String::new() };
-    let raw: usize = list.bodies().map(Body::raw_len).sum();
+    let raw: usize = list.bodies().map(|body| body.raw_len()).sum();
     format!(
         " ql_nodes:{} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:{} ql_uncompressed_size:{raw}",
         list.node_count(),
@@ -195,7 +195,7 @@ pub fn quicklist_text(list: &Quicklist, limits: &ValueLimits, full: bool) -> Str
     );
     for (i, body) in list.bodies().enumerate() {
         let container = if body.is_plain() { "PLAIN" } else { "PACKED" };
-        let encoding = if matches!(body, Body::Lzf(_)) { "LZF" } else { "RAW" };
+        let encoding = if matches!(body, BodyView::Lzf(_)) { "LZF" } else { "RAW" };
         text.push_str(&format!(
             "{{quicklist node({i}) container : {container}, encoding: {encoding}, size: {}}}\n",
             body.raw_len()

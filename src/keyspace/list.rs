@@ -2,7 +2,7 @@
 //! moments at which one becomes the other are Redis's.
 
 use crate::structs::listpack::{Item, Listpack};
-use crate::structs::quicklist::{self, Body, Limits, Quicklist, Walk};
+use crate::structs::quicklist::{self, Body, BodyView, Limits, Quicklist, Walk};
 
 /// An end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl List {
     /// Makes a quicklist that is small enough a listpack; one that shrinks has to be well below the limit.
     fn try_pack(&mut self, limits: Limits, shrinking: bool) {
         let List::Quick(list) = self else { return };
-        let Some(Body::Packed(packed)) = list.single() else { return };
+        let Some(BodyView::Packed(packed)) = list.single() else { return };
         let (bytes, count) = (packed.total_bytes(), list.len());
         let too_large = if shrinking { limits.exceeds_half(bytes, count) } else { limits.exceeds(bytes, count) };
         if !too_large && let Some(Body::Packed(packed)) = std::mem::take(&mut **list).into_single() {

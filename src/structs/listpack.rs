@@ -21,10 +21,11 @@
 
 use std::fmt;
 
+use self::block::Block;
 use super::entry::IntBuf;
 use super::numbers::parse_i64;
-use super::size_class;
 
+mod block;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +33,6 @@ const HEADER_LEN: usize = 6;
 const END: u8 = 0xff;
 /// A count that says "count them".
 const UNKNOWN_COUNT: u16 = u16::MAX;
-/// Up to this length, bytes, a listpack grows by the allocator's size classes.
-const SMALL_LEN: usize = 2048;
 /// Integers have at most this many characters.
 const MAX_INT_LEN: usize = 20;
 /// A listpack must not grow beyond this: its length field is 32 bits wide, and copying it should stay bearable.
@@ -111,8 +110,7 @@ impl<'a> Item<'a> {
 
     /// Bytes that the element takes in a listpack.
     pub fn encoded_len(&self) -> usize {
-        let mut head = [0; 9];
-        let len = self.encode_head(&mut head) + self.body().len();
+        let len = self.encode_head(&mut [0; 9]) + self.body().len();
         len + back_len_len(len)
     }
 
@@ -166,13 +164,32 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        let mut head = [0; 9];
-        let len = self.encode_head(&mut head);
-        out.extend_from_slice(&head[..len]);
-        out.extend_from_slice(self.body());
-        push_back_len(out, out.len() - start);
+    #[inline]
+    fn encode(&self) -> Encoded<'a> {
+        let mut encoded = Encoded { head: [0; 9], head_len: 0, body: self.body(), back: [0; 5], back_len: 0 };
+        encoded.head_len = self.encode_head(&mut encoded.head);
+        let len = encoded.head_len + encoded.body.len();
+        encoded.back_len = back_len_len(len);
+        write_back_len(&mut encoded.back[..encoded.back_len], len);
+        encoded
+    }
+}
+
+/// An element as it lies in a listpack, in three parts.
+struct Encoded<'a> {
+    head: [u8; 9],
+    head_len: usize,
+    /// A string's bytes.
+    body: &'a [u8],
+    /// The length once more.
+    back: [u8; 5],
+    back_len: usize,
+}
+
+impl Encoded<'_> {
+    #[inline]
+    fn parts(&self) -> [&[u8]; 3] {
+        [&self.head[..self.head_len], self.body, &self.back[..self.back_len]]
     }
 }
 
@@ -188,12 +205,11 @@ fn back_len_len(len: usize) -> usize {
 
 /// Seven bits a byte, the highest first, all but the first byte marked: whoever comes from behind reads on while the
 /// mark is there.
-fn push_back_len(out: &mut Vec<u8>, len: usize) {
-    let bytes = back_len_len(len);
-    for i in (0..bytes).rev() {
-        let mark = if i + 1 == bytes { 0 } else { 0x80 };
-        out.push((len >> (7 * i)) as u8 & 0x7f | mark);
+fn write_back_len(out: &mut [u8], len: usize) {
+    for (i, byte) in out.iter_mut().rev().enumerate() {
+        *byte = (len >> (7 * i)) as u8 & 0x7f | 0x80;
     }
+    out[0] &= 0x7f;
 }
 
 /// Reads the length that ends before `end`: it, and how many bytes it takes itself.
@@ -244,11 +260,44 @@ fn read_item(bytes: &[u8], at: usize) -> Option<(Item<'_>, usize)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pos(usize);
 
-/// A row of elements. See the file's head.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Listpack {
-    bytes: Vec<u8>,
+/// Reads the element at a place: it, and where the next one is.
+#[inline]
+fn parse(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
+    // Most elements are short strings, whose length takes one byte on either side.
+    if let Some(first @ 0x80..=0xbf) = bytes.get(at)
+        && let Some(text) = bytes.get(at + 1..).and_then(|rest| rest.get(..usize::from(first & 0x3f)))
+    {
+        return (Item::Str(text), at + text.len() + 2);
+    }
+    parse_any(bytes, at)
 }
+
+fn parse_any(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
+    let (item, len) = read_item(&bytes[..bytes.len() - 1], at).expect("a place holds an element");
+    (item, at + len + back_len_len(len))
+}
+
+/// Where the element that ends at a place begins.
+fn before(bytes: &[u8], at: usize) -> usize {
+    let (len, own) = read_back_len(bytes, at).expect("an element ends with its length");
+    at - own - len
+}
+
+/// A row of elements. See the file's head.
+///
+/// One pointer large; an empty one that never had an element takes no other memory.
+#[derive(Clone)]
+pub struct Listpack {
+    block: Block,
+}
+
+impl PartialEq for Listpack {
+    fn eq(&self, other: &Listpack) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Listpack {}
 
 impl Default for Listpack {
     fn default() -> Listpack {
@@ -264,18 +313,24 @@ impl fmt::Debug for Listpack {
 
 impl Listpack {
     pub fn new() -> Listpack {
-        Listpack::with_capacity(0)
+        Listpack { block: Block::empty() }
     }
 
     /// An empty listpack with room for `elements` bytes of encoded elements.
     pub fn with_capacity(elements: usize) -> Listpack {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + elements + 1);
-        bytes.extend_from_slice(&[HEADER_LEN as u8 + 1, 0, 0, 0, 0, 0, END]);
-        Listpack { bytes }
+        match elements {
+            0 => Listpack::new(),
+            _ => Listpack { block: Block::with_room(HEADER_LEN + elements + 1) },
+        }
     }
 
     /// Takes over bytes from outside after checking all of them.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Listpack, BadListpack> {
+        Listpack::check(&bytes)?;
+        Ok(Listpack { block: Block::from_vec(bytes) })
+    }
+
+    fn check(bytes: &[u8]) -> Result<(), BadListpack> {
         let bad = |offset, reason| Err(BadListpack { offset, reason });
         if bytes.len() < HEADER_LEN + 1 {
             return bad(0, "too short");
@@ -305,45 +360,47 @@ impl Listpack {
         if claimed != UNKNOWN_COUNT && usize::from(claimed) != count {
             return bad(4, "another number of elements than its header says");
         }
-        Ok(Listpack { bytes })
+        Ok(())
     }
 
     /// Takes back bytes that `into_bytes` or `as_bytes` gave.
     pub(super) fn from_own_bytes(bytes: Vec<u8>) -> Listpack {
-        debug_assert!(Listpack::from_bytes(bytes.clone()).is_ok());
-        Listpack { bytes }
+        debug_assert_eq!(Listpack::check(&bytes), Ok(()));
+        Listpack { block: Block::from_vec(bytes) }
     }
 
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.block.bytes()
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+        self.block.into_vec()
     }
 
     /// The length in bytes, header and end included.
     pub fn total_bytes(&self) -> usize {
-        self.bytes.len()
+        self.block.len()
     }
 
     /// Bytes allocated.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.block.capacity()
     }
 
     /// Gives back memory that is not in use.
     pub fn shrink_to_fit(&mut self) {
-        self.bytes.shrink_to_fit();
+        self.block.shrink();
     }
 
     /// Whether `additional` more bytes of elements keep it within [`MAX_SAFE_LEN`].
     pub fn safe_to_add(&self, additional: usize) -> bool {
-        self.bytes.len().saturating_add(additional) <= MAX_SAFE_LEN
+        self.total_bytes().saturating_add(additional) <= MAX_SAFE_LEN
     }
 
     fn count_field(&self) -> u16 {
-        u16::from_le_bytes([self.bytes[4], self.bytes[5]])
+        let bytes = self.as_bytes();
+        u16::from_le_bytes([bytes[4], bytes[5]])
     }
 
     /// The number of elements; beyond 65534 it walks over all of them.
@@ -355,33 +412,17 @@ impl Listpack {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER_LEN + 1
+        self.total_bytes() == HEADER_LEN + 1
     }
 
     /// The end mark's place.
     fn end(&self) -> usize {
-        self.bytes.len() - 1
+        self.total_bytes() - 1
     }
 
-    #[inline]
-    fn parse(&self, at: usize) -> (Item<'_>, usize) {
-        // Most elements are short strings, whose length takes one byte on either side.
-        if let Some(first @ 0x80..=0xbf) = self.bytes.get(at)
-            && let Some(text) = self.bytes.get(at + 1..).and_then(|rest| rest.get(..usize::from(first & 0x3f)))
-        {
-            return (Item::Str(text), at + text.len() + 2);
-        }
-        self.parse_any(at)
-    }
-
-    fn parse_any(&self, at: usize) -> (Item<'_>, usize) {
-        let (item, len) = read_item(&self.bytes[..self.end()], at).expect("a place holds an element");
-        (item, at + len + back_len_len(len))
-    }
-
-    fn before(&self, at: usize) -> usize {
-        let (len, own) = read_back_len(&self.bytes, at).expect("an element ends with its length");
-        at - own - len
+    /// The place behind an element.
+    fn behind(&self, pos: Pos) -> usize {
+        parse(self.as_bytes(), pos.0).1
     }
 
     pub fn first(&self) -> Option<Pos> {
@@ -389,20 +430,20 @@ impl Listpack {
     }
 
     pub fn last(&self) -> Option<Pos> {
-        (!self.is_empty()).then(|| Pos(self.before(self.end())))
+        (!self.is_empty()).then(|| Pos(before(self.as_bytes(), self.end())))
     }
 
     pub fn next(&self, pos: Pos) -> Option<Pos> {
-        let next = self.parse(pos.0).1;
+        let next = self.behind(pos);
         (next < self.end()).then_some(Pos(next))
     }
 
     pub fn prev(&self, pos: Pos) -> Option<Pos> {
-        (pos.0 > HEADER_LEN).then(|| Pos(self.before(pos.0)))
+        (pos.0 > HEADER_LEN).then(|| Pos(before(self.as_bytes(), pos.0)))
     }
 
     pub fn get(&self, pos: Pos) -> Item<'_> {
-        self.parse(pos.0).0
+        parse(self.as_bytes(), pos.0).0
     }
 
     /// The place of an index; negative ones count from the end, -1 being the last. Walks from the nearer end.
@@ -428,28 +469,29 @@ impl Listpack {
 
     /// All elements, from either end.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { list: self, front: HEADER_LEN, back: self.end() }
+        Iter { bytes: self.as_bytes(), front: HEADER_LEN, back: self.end() }
     }
 
     /// The elements from a place on.
     pub fn iter_from(&self, pos: Pos) -> Iter<'_> {
-        Iter { list: self, front: pos.0, back: self.end() }
+        Iter { bytes: self.as_bytes(), front: pos.0, back: self.end() }
     }
 
     /// The elements up to a place, that one included.
     pub fn iter_to(&self, pos: Pos) -> Iter<'_> {
-        Iter { list: self, front: HEADER_LEN, back: self.parse(pos.0).1 }
+        Iter { bytes: self.as_bytes(), front: HEADER_LEN, back: self.behind(pos) }
     }
 
     /// The first element from `from` on whose text is `text`, looking at one element, then skipping `skip` (1 to look
     /// at the fields of field-value pairs only).
     pub fn find(&self, from: Pos, text: &[u8], skip: usize) -> Option<Pos> {
         let wanted = Item::of(text);
-        let end = self.end();
+        let bytes = self.as_bytes();
+        let end = bytes.len() - 1;
         let mut at = from.0;
         let mut skipping = 0;
         while at < end {
-            let (item, next) = self.parse(at);
+            let (item, next) = parse(bytes, at);
             if skipping > 0 {
                 skipping -= 1;
             } else {
@@ -464,59 +506,20 @@ impl Listpack {
         None
     }
 
-    /// Makes room for `added` more bytes. A small listpack, of which there may be very many, takes no more memory than the
-    /// allocator would give it anyway; a larger one grows by doubling.
-    fn make_room(&mut self, added: usize) {
-        let len = self.bytes.len();
-        if self.bytes.capacity() - len >= added {
-            return;
-        }
-        let wanted = len + added;
-        if wanted <= SMALL_LEN {
-            self.bytes.reserve_exact(size_class(wanted) - len);
-        } else {
-            self.bytes.reserve(added);
-        }
-    }
-
-    /// Puts `new` in place of the bytes `from..to`, which hold `removed` elements, with `added` in `new`.
-    fn splice(&mut self, from: usize, to: usize, new: &[u8], removed: usize, added: usize) {
-        let total = self.bytes.len() - (to - from) + new.len();
-        let total = u32::try_from(total).expect("a listpack below 4 GiB");
-        if from == to && new.is_empty() {
-            // Only the header is to follow what was written already.
-        } else if from == to {
-            // Opening a gap by hand: `splice` of a vector does not reserve in steps.
-            self.make_room(new.len());
-            let old_len = self.bytes.len();
-            self.bytes.resize(old_len + new.len(), 0);
-            self.bytes.copy_within(from..old_len, from + new.len());
-            self.bytes[from..from + new.len()].copy_from_slice(new);
-        } else {
-            self.bytes.splice(from..to, new.iter().copied());
-        }
-        self.bytes[..4].copy_from_slice(&total.to_le_bytes());
-        if self.count_field() != UNKNOWN_COUNT {
+    /// Puts `parts` in place of the bytes `from..to`, which hold `removed` elements, with `added` in `parts`.
+    #[inline]
+    fn splice(&mut self, from: usize, to: usize, parts: [&[u8]; 3], removed: usize, added: usize) {
+        self.block.splice(from, to, parts);
+        if removed != added && self.count_field() != UNKNOWN_COUNT {
             let count = usize::from(self.count_field()) - removed + added;
             let count = u16::try_from(count).unwrap_or(UNKNOWN_COUNT);
-            self.bytes[4..6].copy_from_slice(&count.to_le_bytes());
+            self.block.write(4, &count.to_le_bytes());
         }
     }
 
+    #[inline]
     fn insert_at(&mut self, at: usize, item: Item<'_>) -> Pos {
-        if at == self.end() {
-            // At the end, where most go, the element is written in place.
-            self.make_room(item.encoded_len());
-            self.bytes.pop();
-            item.encode(&mut self.bytes);
-            self.bytes.push(END);
-            let end = self.bytes.len();
-            self.splice(end, end, &[], 0, 1);
-        } else {
-            let mut new = Vec::with_capacity(item.encoded_len());
-            item.encode(&mut new);
-            self.splice(at, at, &new, 0, 1);
-        }
+        self.splice(at, at, item.encode().parts(), 0, 1);
         Pos(at)
     }
 
@@ -535,17 +538,16 @@ impl Listpack {
         self.insert_at(self.end(), item)
     }
 
-    /// Adds elements of a known kind at the end, all in one go.
+    /// As [`Self::push_item`], at the beginning.
+    pub fn push_item_front(&mut self, item: Item<'_>) -> Pos {
+        self.insert_at(HEADER_LEN, item)
+    }
+
+    /// Adds elements of a known kind at the end.
     pub fn push_items<'a>(&mut self, items: impl IntoIterator<Item = Item<'a>>) {
-        self.bytes.pop();
-        let mut added = 0;
         for item in items {
-            item.encode(&mut self.bytes);
-            added += 1;
+            self.push_item(item);
         }
-        self.bytes.push(END);
-        let end = self.bytes.len();
-        self.splice(end, end, &[], 0, added);
     }
 
     /// Adds an integer at the end.
@@ -560,8 +562,7 @@ impl Listpack {
 
     /// Adds an element behind another; the place of the new one.
     pub fn insert_after(&mut self, pos: Pos, text: &[u8]) -> Pos {
-        let next = self.parse(pos.0).1;
-        self.insert_at(next, Item::of(text))
+        self.insert_at(self.behind(pos), Item::of(text))
     }
 
     /// Puts another element in an element's place, which stays the same.
@@ -571,27 +572,11 @@ impl Listpack {
 
     /// As [`Self::replace`] with an integer.
     pub fn replace_int(&mut self, pos: Pos, value: i64) {
-        let next = self.parse(pos.0).1;
-        let mut head = [0; 9];
-        let len = Item::Int(value).encode_head(&mut head);
-        // An integer's own length takes one byte.
-        if len + 1 == next - pos.0 {
-            self.bytes[pos.0..pos.0 + len].copy_from_slice(&head[..len]);
-            self.bytes[pos.0 + len] = len as u8;
-        } else {
-            self.replace_item(pos, Item::Int(value));
-        }
+        self.replace_item(pos, Item::Int(value));
     }
 
     fn replace_item(&mut self, pos: Pos, item: Item<'_>) {
-        let next = self.parse(pos.0).1;
-        let mut new = Vec::with_capacity(item.encoded_len());
-        item.encode(&mut new);
-        if new.len() == next - pos.0 {
-            self.bytes[pos.0..next].copy_from_slice(&new);
-        } else {
-            self.splice(pos.0, next, &new, 1, 1);
-        }
+        self.splice(pos.0, self.behind(pos), item.encode().parts(), 1, 1);
     }
 
     /// Removes an element; the place of the one behind it.
@@ -604,10 +589,10 @@ impl Listpack {
         let mut to = pos.0;
         let mut removed = 0;
         while removed < count && to < self.end() {
-            to = self.parse(to).1;
+            to = self.behind(Pos(to));
             removed += 1;
         }
-        self.splice(pos.0, to, &[], removed, 0);
+        self.splice(pos.0, to, [&[]; 3], removed, 0);
         (pos.0 < self.end()).then_some(pos)
     }
 
@@ -623,9 +608,9 @@ impl Listpack {
 
     /// Adds all elements of another listpack at the end.
     pub fn append(&mut self, other: &Listpack) {
-        let elements = &other.bytes[HEADER_LEN..other.end()];
+        let elements = &other.as_bytes()[HEADER_LEN..other.end()];
         let end = self.end();
-        self.splice(end, end, elements, 0, other.len());
+        self.splice(end, end, [elements, &[], &[]], 0, other.len());
     }
 
     /// Removes everything.
@@ -633,9 +618,10 @@ impl Listpack {
         *self = Listpack::new();
     }
 
-    /// Asserts that the bytes are a valid listpack.
+    /// Asserts that the bytes are a valid listpack, and what is known of their memory is right.
     pub fn check_invariants(&self) {
-        if let Err(bad) = Listpack::from_bytes(self.bytes.clone()) {
+        self.block.check_invariants();
+        if let Err(bad) = Listpack::check(self.as_bytes()) {
             panic!("{bad}");
         }
     }
@@ -644,7 +630,7 @@ impl Listpack {
 /// The elements of a listpack.
 #[derive(Clone)]
 pub struct Iter<'a> {
-    list: &'a Listpack,
+    bytes: &'a [u8],
     front: usize,
     back: usize,
 }
@@ -669,7 +655,7 @@ impl<'a> Iterator for Iter<'a> {
         if self.front >= self.back {
             return None;
         }
-        let (item, next) = self.list.parse(self.front);
+        let (item, next) = parse(self.bytes, self.front);
         self.front = next;
         Some(item)
     }
@@ -680,8 +666,8 @@ impl<'a> DoubleEndedIterator for Iter<'a> {
         if self.front >= self.back {
             return None;
         }
-        self.back = self.list.before(self.back);
-        Some(self.list.parse(self.back).0)
+        self.back = before(self.bytes, self.back);
+        Some(parse(self.bytes, self.back).0)
     }
 }
 

@@ -40,9 +40,41 @@ pub const fn size_class(size: usize) -> usize {
     }
 }
 
+/// The number of a size class, given its bytes: from 1 on, below 128 for all that have at most 8 GiB.
+pub const fn class_number(class: usize) -> usize {
+    if class <= 8 * QUANTUM {
+        class / QUANTUM
+    } else {
+        let power = (class - 1).ilog2();
+        let doublings = (power - (8 * QUANTUM).ilog2()) as usize;
+        8 + 4 * doublings + ((class - (1 << power)) >> (power - 2))
+    }
+}
+
+/// The bytes of the size class of a number; 0 has none.
+#[inline]
+pub const fn class_bytes(number: usize) -> usize {
+    if number <= 8 {
+        number * QUANTUM
+    } else {
+        let (doublings, steps) = ((number - 9) / 4, (number - 9) % 4 + 1);
+        (8 * QUANTUM + steps * 2 * QUANTUM) << doublings
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn size_classes_are_numbered_in_order() {
+        let (mut number, mut class) = (1, 8);
+        while class <= 8 << 30 {
+            assert_eq!((class_number(class), class_bytes(number)), (number, class));
+            (number, class) = (number + 1, size_class(class + 1));
+        }
+        assert_eq!((number - 1, class_bytes(0)), (116, 0));
+    }
 
     #[test]
     fn size_classes_are_jemallocs() {

@@ -28,6 +28,10 @@ const LISTPACK_OVERHEAD: usize = 7;
 /// Nodes of fewer bytes are not compressed, nor those where it saves no more than so many.
 const MIN_COMPRESS: usize = 48;
 const MIN_SAVING: usize = 8;
+/// Most room, bytes, that a new node at an end gets at once: it then comes to 8 kB in a few steps.
+const MAX_FIRST_ROOM: usize = 2048 - LISTPACK_OVERHEAD;
+/// A row of at least so many nodes grows by a quarter, not by doubling.
+const MANY_NODES: usize = 16;
 
 /// How large nodes may become: `list-max-listpack-size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +70,14 @@ impl Limits {
         self.fill.clamp(1, MAX_FILL) as usize
     }
 
-    /// Whether an element gets a node of its own in any case.
+    /// Whether an element of this text gets a node of its own in any case.
     fn is_plain(&self, text: &[u8]) -> bool {
-        text.len() >= self.plain_from || self.exceeds(LISTPACK_OVERHEAD + Item::of(text).encoded_len(), 1)
+        self.is_plain_item(text, Item::of(text).encoded_len())
+    }
+
+    /// As `is_plain`, for one that takes so many bytes in a listpack.
+    fn is_plain_item(&self, text: &[u8], encoded_len: usize) -> bool {
+        text.len() >= self.plain_from || self.exceeds(LISTPACK_OVERHEAD + encoded_len, 1)
     }
 }
 
@@ -78,28 +87,51 @@ pub enum Body {
     Packed(Listpack),
     /// One element.
     Plain(Vec<u8>),
-    /// One of the two, compressed.
-    Lzf(Lzf),
 }
 
-impl Body {
+/// What a node holds.
+#[derive(Clone, Copy, Debug)]
+pub enum BodyView<'a> {
+    Packed(&'a Listpack),
+    /// One element.
+    Plain(&'a [u8]),
+    /// One of the two, compressed.
+    Lzf(&'a Lzf),
+}
+
+impl BodyView<'_> {
     /// Bytes of the listpack or element, compressed or not.
     pub fn raw_len(&self) -> usize {
         match self {
-            Body::Packed(list) => list.total_bytes(),
-            Body::Plain(bytes) => bytes.len(),
-            Body::Lzf(lzf) => lzf.raw_len,
+            BodyView::Packed(list) => list.total_bytes(),
+            BodyView::Plain(bytes) => bytes.len(),
+            BodyView::Lzf(lzf) => lzf.raw_len,
         }
     }
 
     /// Whether it is one element that lies alone.
     pub fn is_plain(&self) -> bool {
         match self {
-            Body::Packed(_) => false,
-            Body::Plain(_) => true,
-            Body::Lzf(lzf) => lzf.plain,
+            BodyView::Packed(_) => false,
+            BodyView::Plain(_) => true,
+            BodyView::Lzf(lzf) => lzf.plain,
         }
     }
+
+    /// Bytes of memory it takes beside its node.
+    fn mem_bytes(&self) -> usize {
+        match self {
+            BodyView::Packed(list) => list.capacity(),
+            BodyView::Plain(bytes) => size_of::<Plain>() + bytes.len(),
+            BodyView::Lzf(lzf) => size_of::<Lzf>() + lzf.stream.len(),
+        }
+    }
+}
+
+/// One element that lies alone.
+#[derive(Clone, Debug)]
+struct Plain {
+    bytes: Box<[u8]>,
 }
 
 /// A compressed body.
@@ -111,7 +143,7 @@ pub struct Lzf {
 }
 
 impl Lzf {
-    /// The LZF stream, which yields `Body::raw_len` bytes.
+    /// The LZF stream, which yields `BodyView::raw_len` bytes.
     pub fn stream(&self) -> &[u8] {
         &self.stream
     }
@@ -122,12 +154,24 @@ impl Lzf {
     }
 }
 
+/// A node: 16 bytes, as a long list has very many. What is compressed or lies alone may take a pointer more.
 #[derive(Clone, Debug)]
-struct Node {
-    count: usize,
-    /// Compressing it as it is did not save enough.
-    incompressible: bool,
-    body: Body,
+enum Node {
+    /// `incompressible`: compressing it as it is did not save enough.
+    Packed {
+        count: u32,
+        incompressible: bool,
+        list: Listpack,
+    },
+    Plain {
+        count: u32,
+        incompressible: bool,
+        plain: Box<Plain>,
+    },
+    Lzf {
+        count: u32,
+        lzf: Box<Lzf>,
+    },
 }
 
 impl Node {
@@ -135,77 +179,145 @@ impl Node {
         let count = match &body {
             Body::Packed(list) => list.len(),
             Body::Plain(_) => 1,
-            Body::Lzf(lzf) => match lzf.open() {
-                Body::Packed(list) => list.len(),
-                Body::Plain(_) | Body::Lzf(_) => 1,
-            },
         };
-        Node { count, incompressible: false, body }
+        Node::counted(body, u32::try_from(count).expect("elements of a listpack"))
     }
 
-    fn is_compressed(&self) -> bool {
-        matches!(self.body, Body::Lzf(_))
-    }
-
-    fn open(&mut self) {
-        if let Body::Lzf(lzf) = &self.body {
-            self.body = lzf.open();
+    fn counted(body: Body, count: u32) -> Node {
+        match body {
+            Body::Packed(list) => Node::Packed { count, incompressible: false, list },
+            Body::Plain(bytes) => {
+                let plain = Box::new(Plain { bytes: bytes.into_boxed_slice() });
+                Node::Plain { count, incompressible: false, plain }
+            }
         }
     }
 
-    /// The body, not compressed, for a change.
-    fn edit(&mut self) -> &mut Body {
+    /// The number of elements. That of a node which is about to go may be zero.
+    fn count(&self) -> usize {
+        match self {
+            Node::Packed { count, .. } | Node::Plain { count, .. } | Node::Lzf { count, .. } => *count as usize,
+        }
+    }
+
+    fn set_count(&mut self, new: usize) {
+        match self {
+            Node::Packed { count, .. } | Node::Plain { count, .. } | Node::Lzf { count, .. } => *count = new as u32,
+        }
+    }
+
+    fn view(&self) -> BodyView<'_> {
+        match self {
+            Node::Packed { list, .. } => BodyView::Packed(list),
+            Node::Plain { plain, .. } => BodyView::Plain(&plain.bytes),
+            Node::Lzf { lzf, .. } => BodyView::Lzf(lzf),
+        }
+    }
+
+    fn into_body(self) -> Body {
+        match self {
+            Node::Packed { list, .. } => Body::Packed(list),
+            Node::Plain { plain, .. } => Body::Plain(plain.bytes.into_vec()),
+            Node::Lzf { lzf, .. } => lzf.open(),
+        }
+    }
+
+    fn is_compressed(&self) -> bool {
+        matches!(self, Node::Lzf { .. })
+    }
+
+    fn open(&mut self) {
+        if let Node::Lzf { count, lzf } = self {
+            *self = Node::counted(lzf.open(), *count);
+        }
+    }
+
+    /// Opens it for a change; the listpack, if it is one.
+    fn edit(&mut self) -> Option<&mut Listpack> {
         self.open();
-        self.incompressible = false;
-        &mut self.body
+        match self {
+            Node::Packed { list, incompressible, .. } => {
+                *incompressible = false;
+                Some(list)
+            }
+            Node::Plain { incompressible, .. } => {
+                *incompressible = false;
+                None
+            }
+            Node::Lzf { .. } => unreachable!("it was opened"),
+        }
     }
 
     fn compress(&mut self) {
-        let bytes = match &self.body {
-            Body::Packed(list) => list.as_bytes(),
-            Body::Plain(bytes) => bytes,
-            Body::Lzf(_) => return,
+        let plain = matches!(self, Node::Plain { .. });
+        let (bytes, incompressible) = match self {
+            Node::Packed { list, incompressible, .. } => (list.as_bytes(), incompressible),
+            Node::Plain { plain, incompressible, .. } => (&plain.bytes[..], incompressible),
+            Node::Lzf { .. } => return,
         };
-        if self.incompressible || bytes.len() < MIN_COMPRESS {
+        if *incompressible || bytes.len() < MIN_COMPRESS {
             return;
         }
         match lzf::compress(bytes, bytes.len() - MIN_SAVING - 1) {
             Some(stream) => {
-                let (raw_len, plain) = (bytes.len(), self.body.is_plain());
-                self.body = Body::Lzf(Lzf { stream: stream.into_boxed_slice(), raw_len, plain });
+                let lzf = Box::new(Lzf { stream: stream.into_boxed_slice(), raw_len: bytes.len(), plain });
+                *self = Node::Lzf { count: self.count() as u32, lzf };
             }
-            None => self.incompressible = true,
+            None => *incompressible = true,
         }
     }
 
-    fn of(text: &[u8], limits: Limits) -> Node {
+    /// Gives back memory that is not in use.
+    fn shrink_to_fit(&mut self) {
+        if let Node::Packed { list, .. } = self {
+            list.shrink_to_fit();
+        }
+    }
+
+    /// A node of one element. `room`: bytes that others are expected to need.
+    fn of(text: &[u8], limits: Limits, room: usize) -> Node {
         if limits.is_plain(text) {
             return Node::new(Body::Plain(text.to_vec()));
         }
-        let mut list = Listpack::new();
+        let mut list = Listpack::with_capacity(room);
         list.push_back(text);
         Node::new(Body::Packed(list))
     }
 
-    /// The listpack, if it has room for an element of this text.
-    fn room_for(&mut self, text: &[u8], limits: Limits) -> Option<&mut Listpack> {
-        let count = self.count + 1;
-        match self.edit() {
-            Body::Packed(list)
-                if !limits.is_plain(text)
-                    && !limits.exceeds(list.total_bytes() + Item::of(text).encoded_len(), count) =>
-            {
-                Some(list)
-            }
-            Body::Packed(_) | Body::Plain(_) | Body::Lzf(_) => None,
-        }
+    /// A node that goes on where this one, at an end, is full: it will likely get as many bytes.
+    fn following(&mut self, text: &[u8], limits: Limits) -> Node {
+        // What it has reserved is not going to be used.
+        self.shrink_to_fit();
+        Node::of(text, limits, (self.view().raw_len() / 4).min(MAX_FIRST_ROOM))
+    }
+
+    /// Adds an element at an end if there is room for it.
+    fn push(&mut self, text: &[u8], at_front: bool, limits: Limits) -> bool {
+        let item = Item::of(text);
+        let Some(list) = self.room_for(text, item, limits) else { return false };
+        if at_front {
+            list.push_item_front(item)
+        } else {
+            list.push_item(item)
+        };
+        self.set_count(self.count() + 1);
+        true
+    }
+
+    /// The listpack, if it has room for an element of this text, which is `item`.
+    fn room_for(&mut self, text: &[u8], item: Item<'_>, limits: Limits) -> Option<&mut Listpack> {
+        let count = self.count() + 1;
+        let list = self.edit()?;
+        let added = item.encoded_len();
+        let has_room = !limits.is_plain_item(text, added) && !limits.exceeds(list.total_bytes() + added, count);
+        has_room.then_some(list)
     }
 
     /// Removes `count` elements from `offset` on.
     fn remove_range(&mut self, offset: usize, count: usize) {
-        self.count -= count;
+        self.set_count(self.count() - count);
         let was_compressed = self.is_compressed();
-        if let Body::Packed(list) = self.edit() {
+        if let Some(list) = self.edit() {
             list.remove_range(offset as i64, count);
         }
         if was_compressed {
@@ -213,21 +325,26 @@ impl Node {
         }
     }
 
-    /// Removes elements of this text; how many. The count is the caller's.
+    /// Removes elements of this text; how many.
     fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
-        let was_compressed = self.is_compressed();
-        let kept = was_compressed.then(|| self.body.clone());
-        let incompressible = self.incompressible;
-        let removed = match self.edit() {
-            Body::Packed(list) => remove_matching(list, text, max, from_back),
-            Body::Plain(bytes) => usize::from(bytes == text),
-            Body::Lzf(_) => unreachable!("it was opened"),
+        if self.is_compressed() {
+            let mut opened = self.clone();
+            opened.open();
+            let removed = opened.remove_matching(text, max, from_back);
+            if removed > 0 {
+                opened.compress();
+                *self = opened;
+            }
+            return removed;
+        }
+        let (removed, incompressible) = match self {
+            Node::Packed { list, incompressible, .. } => (remove_matching(list, text, max, from_back), incompressible),
+            Node::Plain { plain, incompressible, .. } => (usize::from(*plain.bytes == *text), incompressible),
+            Node::Lzf { .. } => unreachable!("it is not compressed"),
         };
-        match kept {
-            Some(kept) if removed == 0 => self.body = kept,
-            Some(_) => self.compress(),
-            None if removed == 0 => self.incompressible = incompressible,
-            None => {}
+        if removed > 0 {
+            *incompressible = false;
+            self.set_count(self.count() - removed);
         }
         removed
     }
@@ -237,7 +354,7 @@ impl Node {
         self.open();
         let mut rest = self.clone();
         rest.remove_range(0, offset);
-        self.remove_range(offset, self.count - offset);
+        self.remove_range(offset, self.count() - offset);
         rest
     }
 }
@@ -263,8 +380,9 @@ impl Quicklist {
 
     /// A list of these elements, in order. Empty listpacks are left out.
     pub fn from_bodies(bodies: impl IntoIterator<Item = Body>) -> Quicklist {
-        let nodes: VecDeque<Node> = bodies.into_iter().map(Node::new).filter(|n| n.count > 0).collect();
-        let len = nodes.iter().map(|n| n.count).sum();
+        let mut nodes: VecDeque<Node> = bodies.into_iter().map(Node::new).filter(|n| n.count() > 0).collect();
+        nodes.shrink_to_fit();
+        let len = nodes.iter().map(Node::count).sum();
         let mut list = Quicklist { nodes, len };
         list.open_ends();
         list
@@ -283,8 +401,8 @@ impl Quicklist {
     }
 
     /// What the nodes hold, in order.
-    pub fn bodies(&self) -> impl ExactSizeIterator<Item = &Body> {
-        self.nodes.iter().map(|n| &n.body)
+    pub fn bodies(&self) -> impl ExactSizeIterator<Item = BodyView<'_>> {
+        self.nodes.iter().map(Node::view)
     }
 
     /// Compresses all nodes that should be.
@@ -292,10 +410,14 @@ impl Quicklist {
         self.settle(limits, 0..self.nodes.len());
     }
 
-    /// To be called after a change of the nodes `changed`: compresses them if they are deep inside, and gives the nodes
-    /// near the ends their state after others came or went there.
+    /// To be called after a change of the nodes `changed`: those between others do not keep room that they do not use,
+    /// and are compressed if they are deep inside; the nodes near the ends get their state after others came or went
+    /// there.
     fn settle(&mut self, limits: Limits, changed: std::ops::Range<usize>) {
         let (depth, len) = (limits.compress_depth, self.nodes.len());
+        for i in changed.start.max(1)..changed.end.min(len.saturating_sub(1)) {
+            self.nodes[i].shrink_to_fit();
+        }
         self.open_ends();
         if depth == 0 || len <= depth.saturating_mul(2) {
             return;
@@ -322,57 +444,64 @@ impl Quicklist {
     }
 
     /// The elements as one listpack when they lie in one node.
-    pub fn single(&self) -> Option<&Body> {
-        if self.nodes.len() == 1 { self.nodes.front().map(|n| &n.body) } else { None }
+    pub fn single(&self) -> Option<BodyView<'_>> {
+        if self.nodes.len() == 1 { self.nodes.front().map(Node::view) } else { None }
     }
 
     /// The elements of a list that has one node.
     pub fn into_single(mut self) -> Option<Body> {
-        if self.nodes.len() == 1 { self.nodes.pop_front().map(|n| n.body) } else { None }
+        if self.nodes.len() == 1 { self.nodes.pop_front().map(Node::into_body) } else { None }
     }
 
     /// Bytes of memory the list takes beside itself.
     pub fn mem_bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>() + self.nodes.iter().map(|n| body_bytes(&n.body)).sum::<usize>()
+        self.nodes.capacity() * size_of::<Node>() + self.bodies().map(|body| body.mem_bytes()).sum::<usize>()
     }
 
     /// As `mem_bytes`, from so many nodes at the beginning.
     pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
         let sampled = samples.clamp(1, self.nodes.len().max(1));
-        let bytes: usize = self.nodes.iter().take(sampled).map(|n| body_bytes(&n.body)).sum();
+        let bytes: usize = self.bodies().take(sampled).map(|body| body.mem_bytes()).sum();
         self.nodes.capacity() * size_of::<Node>() + bytes / sampled * self.nodes.len()
+    }
+
+    /// Makes room for one more node.
+    fn make_room(&mut self) {
+        let len = self.nodes.len();
+        if len == self.nodes.capacity() && len >= MANY_NODES {
+            self.nodes.reserve_exact(len / 4);
+        }
     }
 
     pub fn push_back(&mut self, text: &[u8], limits: Limits) {
         self.len += 1;
-        if let Some(last) = self.nodes.back_mut() {
-            if let Some(list) = last.room_for(text, limits) {
-                list.push_back(text);
-                last.count += 1;
-                return;
+        let new = match self.nodes.back_mut() {
+            Some(last) => {
+                if last.push(text, false, limits) {
+                    return;
+                }
+                last.following(text, limits)
             }
-            // It is full: what it has reserved beyond that is not going to be used.
-            if let Body::Packed(list) = &mut last.body {
-                list.shrink_to_fit();
-            }
-        }
-        self.nodes.push_back(Node::of(text, limits));
+            None => Node::of(text, limits, 0),
+        };
+        self.make_room();
+        self.nodes.push_back(new);
         self.settle(limits, 0..0);
     }
 
     pub fn push_front(&mut self, text: &[u8], limits: Limits) {
         self.len += 1;
-        if let Some(first) = self.nodes.front_mut() {
-            if let Some(list) = first.room_for(text, limits) {
-                list.push_front(text);
-                first.count += 1;
-                return;
+        let new = match self.nodes.front_mut() {
+            Some(first) => {
+                if first.push(text, true, limits) {
+                    return;
+                }
+                first.following(text, limits)
             }
-            if let Body::Packed(list) = &mut first.body {
-                list.shrink_to_fit();
-            }
-        }
-        self.nodes.push_front(Node::of(text, limits));
+            None => Node::of(text, limits, 0),
+        };
+        self.make_room();
+        self.nodes.push_front(new);
         self.settle(limits, 0..0);
     }
 
@@ -382,15 +511,15 @@ impl Quicklist {
         if index < self.len / 2 {
             let mut offset = index;
             for (node, n) in self.nodes.iter().enumerate() {
-                if offset < n.count {
+                if offset < n.count() {
                     return Place { node, offset };
                 }
-                offset -= n.count;
+                offset -= n.count();
             }
         } else {
             let mut end = self.len;
             for (node, n) in self.nodes.iter().enumerate().rev() {
-                end -= n.count;
+                end -= n.count();
                 if index >= end {
                     return Place { node, offset: index - end };
                 }
@@ -411,8 +540,8 @@ impl Quicklist {
         }
         let Place { node, offset } = self.locate(index);
         let n = &mut self.nodes[node];
-        let count = n.count;
-        if let Body::Packed(list) = n.edit()
+        let count = n.count();
+        if let Some(list) = n.edit()
             && let Some(pos) = list.seek(offset as i64)
         {
             let grown = list.total_bytes() + Item::of(text).encoded_len() - list.get(pos).encoded_len();
@@ -422,8 +551,8 @@ impl Quicklist {
                 return true;
             }
         }
-        let new = Node::of(text, limits);
-        if self.nodes[node].count == 1 {
+        let new = Node::of(text, limits, 0);
+        if self.nodes[node].count() == 1 {
             self.nodes[node] = new;
             self.merge_around(node, limits);
             return true;
@@ -444,38 +573,37 @@ impl Quicklist {
         }
         let place = self.locate(index);
         let n = &mut self.nodes[place.node];
-        if let Some(list) = n.room_for(text, limits)
+        if let Some(list) = n.room_for(text, Item::of(text), limits)
             && let Some(pos) = list.seek(place.offset as i64)
         {
             list.insert_before(pos, text);
-            n.count += 1;
+            n.set_count(n.count() + 1);
             self.len += 1;
             return self.settle(limits, place.node..place.node + 1);
         }
         if place.offset == 0 {
-            let before = &mut self.nodes[place.node - 1];
-            if let Some(list) = before.room_for(text, limits) {
-                list.push_back(text);
-                before.count += 1;
+            if self.nodes[place.node - 1].push(text, false, limits) {
                 self.len += 1;
                 return self.settle(limits, place.node - 1..place.node + 1);
             }
         }
-        self.insert_node(place, Node::of(text, limits), limits);
+        self.insert_node(place, Node::of(text, limits, 0), limits);
     }
 
     /// Puts a node at a place, which may be in the middle or at the end of another one.
     fn insert_node(&mut self, place: Place, new: Node, limits: Limits) {
-        self.len += new.count;
+        self.len += new.count();
         let at = match place.offset {
             0 => place.node,
-            offset if offset == self.nodes[place.node].count => place.node + 1,
+            offset if offset == self.nodes[place.node].count() => place.node + 1,
             offset => {
                 let rest = self.nodes[place.node].split_off(offset);
+                self.make_room();
                 self.nodes.insert(place.node + 1, rest);
                 place.node + 1
             }
         };
+        self.make_room();
         self.nodes.insert(at, new);
         self.merge_around(at, limits);
     }
@@ -492,18 +620,18 @@ impl Quicklist {
 
     fn merge_with_next(&mut self, node: usize, limits: Limits) {
         let (Some(a), Some(b)) = (self.nodes.get(node), self.nodes.get(node + 1)) else { return };
-        if a.body.is_plain() || b.body.is_plain() {
+        if a.view().is_plain() || b.view().is_plain() {
             return;
         }
-        let bytes = a.body.raw_len() + b.body.raw_len() - LISTPACK_OVERHEAD;
-        if limits.exceeds(bytes, a.count + b.count) {
+        let bytes = a.view().raw_len() + b.view().raw_len() - LISTPACK_OVERHEAD;
+        if limits.exceeds(bytes, a.count() + b.count()) {
             return;
         }
         let Some(mut b) = self.nodes.remove(node + 1) else { return };
         let a = &mut self.nodes[node];
-        if let (Body::Packed(left), Body::Packed(right)) = (a.edit(), b.edit()) {
+        if let (Some(left), Some(right)) = (a.edit(), b.edit()) {
             left.append(right);
-            a.count += b.count;
+            a.set_count(a.count() + b.count());
         }
     }
 
@@ -517,14 +645,14 @@ impl Quicklist {
         self.len -= count;
         let mut left = count;
         if offset > 0 {
-            let here = left.min(self.nodes[node].count - offset);
+            let here = left.min(self.nodes[node].count() - offset);
             self.nodes[node].remove_range(offset, here);
             left -= here;
             node += 1;
         }
         let mut end = node;
-        while left > 0 && self.nodes[end].count <= left {
-            left -= self.nodes[end].count;
+        while left > 0 && self.nodes[end].count() <= left {
+            left -= self.nodes[end].count();
             end += 1;
         }
         self.nodes.drain(node..end);
@@ -537,14 +665,19 @@ impl Quicklist {
     /// Removes the first element and shows it to `f`.
     pub fn pop_front<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let first = self.nodes.front_mut()?;
-        let shown = match first.edit() {
-            Body::Packed(list) => pop_front(list, f)?,
-            Body::Plain(bytes) => f(Item::Str(bytes)),
-            Body::Lzf(_) => unreachable!("it was opened"),
+        first.open();
+        let shown = match first {
+            Node::Packed { list, incompressible, .. } => {
+                *incompressible = false;
+                pop_front(list, f)?
+            }
+            Node::Plain { plain, .. } => f(Item::Str(&plain.bytes)),
+            Node::Lzf { .. } => unreachable!("it was opened"),
         };
-        first.count -= 1;
+        let left = first.count() - 1;
+        first.set_count(left);
         self.len -= 1;
-        if first.count == 0 {
+        if left == 0 {
             self.nodes.pop_front();
             self.open_ends();
         }
@@ -554,14 +687,19 @@ impl Quicklist {
     /// Removes the last element and shows it to `f`.
     pub fn pop_back<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let last = self.nodes.back_mut()?;
-        let shown = match last.edit() {
-            Body::Packed(list) => pop_back(list, f)?,
-            Body::Plain(bytes) => f(Item::Str(bytes)),
-            Body::Lzf(_) => unreachable!("it was opened"),
+        last.open();
+        let shown = match last {
+            Node::Packed { list, incompressible, .. } => {
+                *incompressible = false;
+                pop_back(list, f)?
+            }
+            Node::Plain { plain, .. } => f(Item::Str(&plain.bytes)),
+            Node::Lzf { .. } => unreachable!("it was opened"),
         };
-        last.count -= 1;
+        let left = last.count() - 1;
+        last.set_count(left);
         self.len -= 1;
-        if last.count == 0 {
+        if left == 0 {
             self.nodes.pop_back();
             self.open_ends();
         }
@@ -579,13 +717,12 @@ impl Quicklist {
             let n = if from_back { self.nodes.len() - 1 - i } else { i };
             let n = &mut self.nodes[n];
             let here = n.remove_matching(text, max - removed, from_back);
-            n.count -= here;
             removed += here;
-            emptied |= n.count == 0;
+            emptied |= n.count() == 0;
         }
         self.len -= removed;
         if emptied {
-            self.nodes.retain(|n| n.count > 0);
+            self.nodes.retain(|n| n.count() > 0);
             self.open_ends();
         }
         removed
@@ -597,7 +734,7 @@ impl Quicklist {
             return Walk::nothing();
         }
         let Place { node, offset } = self.locate(index);
-        let current = Run::of(&self.nodes[node].body, Some(offset), false);
+        let current = Run::of(self.nodes[node].view(), Some(offset), false);
         Walk { current, nodes: Some(self.nodes.range(node + 1..)), reverse: false, left: usize::MAX }
     }
 
@@ -607,7 +744,7 @@ impl Quicklist {
             return Walk::nothing();
         }
         let Place { node, offset } = self.locate(index);
-        let current = Run::of(&self.nodes[node].body, Some(offset), true);
+        let current = Run::of(self.nodes[node].view(), Some(offset), true);
         Walk { current, nodes: Some(self.nodes.range(..node)), reverse: true, left: usize::MAX }
     }
 
@@ -618,29 +755,21 @@ impl Quicklist {
             assert!(!end.is_compressed(), "a compressed node at an end");
         }
         for n in &self.nodes {
-            assert!(n.count > 0, "an empty node");
+            assert!(n.count() > 0, "an empty node");
             let mut opened = n.clone();
             opened.open();
-            assert_eq!(opened.body.raw_len(), n.body.raw_len());
-            match &opened.body {
-                Body::Packed(list) => {
+            assert_eq!(opened.view().raw_len(), n.view().raw_len());
+            match &opened {
+                Node::Packed { list, .. } => {
                     list.check_invariants();
-                    assert_eq!(list.len(), n.count);
+                    assert_eq!(list.len(), n.count());
                 }
-                Body::Plain(_) => assert_eq!(n.count, 1),
-                Body::Lzf(_) => panic!("compressed twice"),
+                Node::Plain { .. } => assert_eq!(n.count(), 1),
+                Node::Lzf { .. } => panic!("compressed twice"),
             }
-            len += n.count;
+            len += n.count();
         }
         assert_eq!(len, self.len);
-    }
-}
-
-fn body_bytes(body: &Body) -> usize {
-    match body {
-        Body::Packed(list) => list.capacity(),
-        Body::Plain(bytes) => bytes.capacity(),
-        Body::Lzf(lzf) => lzf.stream.len(),
     }
 }
 
@@ -705,11 +834,11 @@ enum Run<'a> {
 
 impl<'a> Run<'a> {
     /// The elements of a body from an offset on, or all of them.
-    fn of(body: &'a Body, offset: Option<usize>, reverse: bool) -> Run<'a> {
+    fn of(body: BodyView<'a>, offset: Option<usize>, reverse: bool) -> Run<'a> {
         match body {
-            Body::Packed(list) => Run::packed(list, offset, reverse),
-            Body::Plain(bytes) => Run::One(Some(bytes)),
-            Body::Lzf(lzf) => match lzf.open() {
+            BodyView::Packed(list) => Run::packed(list, offset, reverse),
+            BodyView::Plain(bytes) => Run::One(Some(bytes)),
+            BodyView::Lzf(lzf) => match lzf.open() {
                 Body::Packed(list) => {
                     let at = match offset {
                         Some(offset) => place_in(&list, offset),
@@ -719,7 +848,6 @@ impl<'a> Run<'a> {
                     Run::Opened(list, at)
                 }
                 Body::Plain(bytes) => Run::OpenedOne(bytes, false),
-                Body::Lzf(_) => unreachable!("nothing is compressed twice"),
             },
         }
     }
@@ -785,7 +913,7 @@ impl<'a> Walk<'a> {
         while self.current.is_over() {
             let nodes = self.nodes.as_mut()?;
             let node = if self.reverse { nodes.next_back() } else { nodes.next() };
-            self.current = Run::of(&node?.body, None, self.reverse);
+            self.current = Run::of(node?.view(), None, self.reverse);
         }
         self.left -= 1;
         match &mut self.current {

@@ -10,7 +10,7 @@ use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
 use crate::structs::entry::IntBuf;
-use crate::structs::quicklist::Body;
+use crate::structs::quicklist::BodyView;
 use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf};
 use std::io::{self, Write};
@@ -192,9 +192,9 @@ pub fn put_value(
             for body in list.bodies() {
                 put_len(buf, if body.is_plain() { CONTAINER_PLAIN } else { CONTAINER_PACKED });
                 match body {
-                    Body::Packed(list) => put_string(buf, list.as_bytes(), compress),
-                    Body::Plain(bytes) => put_string(buf, bytes, compress),
-                    Body::Lzf(lzf) => {
+                    BodyView::Packed(list) => put_string(buf, list.as_bytes(), compress),
+                    BodyView::Plain(bytes) => put_string(buf, bytes, compress),
+                    BodyView::Lzf(lzf) => {
                         put_lzf_header(buf, lzf.stream().len(), body.raw_len());
                         buf.extend_from_slice(lzf.stream());
                     }

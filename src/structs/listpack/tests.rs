@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::structs::size_class;
 
 fn text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
@@ -105,6 +106,144 @@ fn broken_bytes_are_named() {
     assert_eq!(refuse(&[12, 0, 0, 0, 1, 0, 0xf0, 0xff, 0xff, 0xff, 0xff, 0xff]).offset, 6);
 }
 
+#[test]
+fn a_listpack_is_a_pointer() {
+    assert_eq!(size_of::<Listpack>(), 8);
+    assert_eq!(size_of::<Option<Listpack>>(), 8);
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Listpack>();
+    assert_eq!(Listpack::new().capacity(), 0);
+    assert_eq!(Listpack::new().into_bytes(), Listpack::with_capacity(1).into_bytes());
+}
+
+#[test]
+fn nothing_changes_an_empty_one() {
+    let mut list = Listpack::new();
+    list.append(&Listpack::new());
+    list.push_items([]);
+    list.shrink_to_fit();
+    assert_eq!((list.remove_range(0, 1), list.remove_range(-1, 1)), (0, 0));
+    list.clear();
+    compare(&list, &[]);
+    compare(&list.clone(), &[]);
+    assert_eq!(list.capacity(), 0);
+    list.push_front(b"a");
+    let pos = list.first().expect("not empty");
+    assert_eq!(list.remove(pos), None);
+    compare(&list, &[]);
+    compare(&Listpack::new(), &[]);
+}
+
+#[test]
+fn small_ones_take_what_the_allocator_gives() {
+    for at_front in [false, true] {
+        let mut list = Listpack::new();
+        for n in 0..200 {
+            let text = format!("element:{n}");
+            if at_front {
+                list.push_front(text.as_bytes())
+            } else {
+                list.push_back(text.as_bytes())
+            };
+            if list.total_bytes() <= 384 {
+                assert_eq!(list.capacity(), size_class(list.total_bytes()));
+            }
+            assert!(list.capacity() <= size_class(list.total_bytes() + list.total_bytes() / 4));
+            list.check_invariants();
+        }
+    }
+}
+
+/// Where the last byte is.
+fn end_address(list: &Listpack) -> usize {
+    list.as_bytes().as_ptr().addr() + list.total_bytes()
+}
+
+#[test]
+fn a_change_near_the_beginning_moves_what_is_before_it() {
+    let mut list = Listpack::new();
+    let mut moved = 0;
+    for n in 0..600 {
+        let end = end_address(&list);
+        list.push_front(format!("element:{n}").as_bytes());
+        moved += usize::from(list.total_bytes() > 600 && end_address(&list) != end);
+        list.check_invariants();
+    }
+    assert!(moved < 12, "{moved} times all of it was moved");
+    for _ in 0..500 {
+        let end = end_address(&list);
+        let second = list.seek(1).expect("not empty");
+        list.remove(second);
+        assert_eq!(end_address(&list), end);
+        list.check_invariants();
+    }
+}
+
+#[test]
+fn room_on_the_wrong_side_is_found() {
+    // Elements go through it: what leaves at one end makes room for what comes at the other.
+    for from_front in [false, true] {
+        let mut list = Listpack::new();
+        let text = |n: usize| format!("element:{n:04}").into_bytes();
+        for n in 0..400 {
+            list.push_back(&text(n));
+        }
+        let (mut capacity, mut moved) = (list.capacity(), 0);
+        for n in 0..4000 {
+            let at = list.seek(if from_front { 0 } else { -1 }).expect("not empty");
+            list.remove(at);
+            let ends = (list.as_bytes().as_ptr(), end_address(&list));
+            if from_front {
+                list.push_back(&text(n))
+            } else {
+                list.push_front(&text(n))
+            };
+            moved += usize::from(list.as_bytes().as_ptr() != ends.0 && end_address(&list) != ends.1);
+            list.check_invariants();
+            if n == 1000 {
+                capacity = list.capacity();
+            }
+        }
+        assert_eq!((list.len(), list.capacity()), (400, capacity));
+        assert!(moved < 200, "{moved} times all of it was moved");
+        // At both ends by turns.
+        moved = 0;
+        for n in 0..2000 {
+            let ends = (list.as_bytes().as_ptr(), end_address(&list));
+            if n % 2 == 0 {
+                list.push_back(&text(n))
+            } else {
+                list.push_front(&text(n))
+            };
+            moved += usize::from(list.as_bytes().as_ptr() != ends.0 && end_address(&list) != ends.1);
+        }
+        list.check_invariants();
+        assert!(moved < 60, "{moved} times all of it was moved");
+    }
+}
+
+#[test]
+fn elements_larger_than_any_room_before() {
+    let (mut list, mut model) = (Listpack::new(), Vec::new());
+    for n in 0..100u8 {
+        list.push_back(&[n; 30]);
+        model.push(vec![n; 30]);
+    }
+    for len in [900 << 10, 200 << 10, 3 << 20, 100, 1 << 20] {
+        list.push_front(&vec![b'x'; len]);
+        model.insert(0, vec![b'x'; len]);
+        compare(&list, &model);
+    }
+    while let Some(pos) = list.seek(1) {
+        list.remove(pos);
+        model.remove(1);
+        list.check_invariants();
+    }
+    compare(&list, &model);
+    list.shrink_to_fit();
+    compare(&list, &model);
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     PushBack(Vec<u8>),
@@ -126,6 +265,58 @@ fn change() -> impl Strategy<Value = Change> {
         (any::<usize>(), 0usize..4).prop_map(|(at, count)| Change::Remove(at, count)),
         proptest::collection::vec(text(), 0..3).prop_map(Change::Append),
     ]
+}
+
+/// Changes of a listpack that is long enough to have room before it.
+#[derive(Clone, Debug)]
+enum LongChange {
+    /// Adds so many elements of so many bytes before the one of an index, counted from an end.
+    Insert {
+        index: usize,
+        from_end: bool,
+        count: usize,
+        len: usize,
+    },
+    Remove {
+        index: usize,
+        from_end: bool,
+        count: usize,
+        at_once: bool,
+    },
+    Replace {
+        index: usize,
+        from_end: bool,
+        len: usize,
+    },
+    /// Goes on with a copy.
+    Clone,
+    Shrink,
+    /// Goes on with the bytes.
+    Bytes,
+    Take,
+}
+
+fn long_change() -> impl Strategy<Value = LongChange> {
+    let index = || prop_oneof![3 => Just(0usize), 2 => 0usize..4, 1 => 0usize..300];
+    let len = || prop_oneof![4 => 0usize..40, 1 => 100usize..140, 1 => 0usize..3000];
+    prop_oneof![
+        6 => (index(), any::<bool>(), 1usize..60, len())
+            .prop_map(|(index, from_end, count, len)| LongChange::Insert { index, from_end, count, len }),
+        5 => (index(), any::<bool>(), 1usize..50, any::<bool>())
+            .prop_map(|(index, from_end, count, at_once)| LongChange::Remove { index, from_end, count, at_once }),
+        2 => (index(), any::<bool>(), len())
+            .prop_map(|(index, from_end, len)| LongChange::Replace { index, from_end, len }),
+        1 => Just(LongChange::Clone),
+        1 => Just(LongChange::Shrink),
+        1 => Just(LongChange::Bytes),
+        1 => Just(LongChange::Take),
+    ]
+}
+
+/// A text of a length that tells itself apart from others.
+fn nth_text(n: &mut usize, len: usize) -> Vec<u8> {
+    *n += 1;
+    format!("{n:x}:").into_bytes().into_iter().chain(std::iter::repeat(b'x')).take(len).collect()
 }
 
 fn seek(list: &Listpack, index: usize, len: usize, from_end: bool) -> Pos {
@@ -190,6 +381,73 @@ proptest! {
         }
         let again = Listpack::from_bytes(list.as_bytes().to_vec());
         prop_assert_eq!(again.as_ref(), Ok(&list));
+    }
+
+    #[test]
+    fn changes_at_both_ends_agree_with_a_vector(changes in proptest::collection::vec(long_change(), 0..60)) {
+        let mut list = Listpack::new();
+        let mut model: Vec<Vec<u8>> = Vec::new();
+        let mut n = 0;
+        for change in changes {
+            let place = |index: usize, from_end: bool, len: usize| {
+                if from_end { len - index.min(len) } else { index.min(len) }
+            };
+            match change {
+                LongChange::Insert { index, from_end, count, len } => {
+                    for _ in 0..count {
+                        let at = place(index, from_end, model.len());
+                        let text = nth_text(&mut n, len);
+                        match list.seek(at as i64) {
+                            _ if at == model.len() => list.push_back(&text),
+                            Some(_) if at == 0 => list.push_front(&text),
+                            Some(pos) if n % 2 == 0 => list.insert_before(pos, &text),
+                            Some(_) => list.insert_after(list.seek(at as i64 - 1).expect("inside"), &text),
+                            None => panic!("inside"),
+                        };
+                        model.insert(at, text);
+                        list.check_invariants();
+                    }
+                }
+                LongChange::Remove { index, from_end, count, at_once } => {
+                    let at = place(index, from_end, model.len().saturating_sub(1));
+                    let end = (at + count).min(model.len());
+                    model.drain(at..end);
+                    for _ in 0..if at_once { 1 } else { end - at } {
+                        list.remove_range(at as i64, if at_once { count } else { 1 });
+                        list.check_invariants();
+                    }
+                }
+                LongChange::Replace { index, from_end, len } => {
+                    let at = place(index, from_end, model.len().saturating_sub(1));
+                    if let Some(pos) = list.seek(at as i64) {
+                        let text = nth_text(&mut n, len);
+                        list.replace(pos, &text);
+                        prop_assert!(list.get(pos).is(&text));
+                        model[at] = text;
+                    }
+                }
+                LongChange::Clone => {
+                    let copy = list.clone();
+                    prop_assert_eq!(&copy, &list);
+                    prop_assert!(copy.capacity() <= size_class(copy.total_bytes()));
+                    compare(&std::mem::replace(&mut list, copy), &model);
+                }
+                LongChange::Shrink => {
+                    list.shrink_to_fit();
+                    prop_assert!(list.capacity() <= size_class(list.total_bytes()));
+                }
+                LongChange::Bytes => {
+                    let bytes = std::mem::take(&mut list).into_bytes();
+                    list = Listpack::from_bytes(bytes).expect("what a listpack gave");
+                }
+                LongChange::Take => {
+                    let moved = std::mem::take(&mut list);
+                    compare(&list, &[]);
+                    list = moved;
+                }
+            }
+            compare(&list, &model);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::structs::size_class;
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -123,20 +124,77 @@ proptest! {
 }
 
 #[test]
+fn nodes_between_others_keep_no_room() {
+    assert_eq!(size_of::<Node>(), 16);
+    let limits = Limits { fill: -2, plain_from: 1 << 30, compress_depth: 0 };
+    for at_front in [false, true] {
+        let mut list = Quicklist::new();
+        let mut model = VecDeque::new();
+        let trimmed = |list: &Quicklist| {
+            list.check_invariants();
+            for node in list.nodes.iter().take(list.nodes.len() - 1).skip(1) {
+                let BodyView::Packed(packed) = node.view() else { panic!("no listpack") };
+                assert_eq!(packed.capacity(), size_class(packed.total_bytes()));
+            }
+            assert!(list.nodes.capacity() <= list.nodes.len().max(MANY_NODES) * 5 / 4 + 1);
+        };
+        for n in 0..20_000 {
+            let text = format!("element:{n:010}").into_bytes();
+            if at_front {
+                list.push_front(&text, limits);
+                model.push_front(text);
+            } else {
+                list.push_back(&text, limits);
+                model.push_back(text);
+            }
+        }
+        trimmed(&list);
+        // Those at the ends may have some.
+        let full = list.nodes.len() * 8192 + 4096 + list.nodes.capacity() * size_of::<Node>();
+        assert!(list.mem_bytes() <= full, "{} of {full} bytes", list.mem_bytes());
+        // Room that pops leave, and then another node before it.
+        for _ in 0..300 {
+            assert_eq!(list.pop_front(|i| i.to_vec()), model.pop_front());
+            assert_eq!(list.pop_back(|i| i.to_vec()), model.pop_back());
+        }
+        for n in 0..1000 {
+            let text = vec![b'y'; n % 100];
+            list.push_front(&text, limits);
+            list.push_back(&text, limits);
+            model.push_front(text.clone());
+            model.push_back(text);
+        }
+        trimmed(&list);
+        // Changes in the middle, which split nodes.
+        for n in 0..400 {
+            let at = 1000 + n * 37;
+            let text = vec![b'z'; n * 7 % 200];
+            list.insert(at, &text, limits);
+            model.insert(at, text.clone());
+            assert!(list.set(at + 9000 / (n + 1), &text, limits));
+            model[at + 9000 / (n + 1)] = text;
+        }
+        trimmed(&list);
+        assert!(texts(list.walk(0)).iter().eq(model.iter()));
+        assert!(texts(list.walk_back(model.len() - 1)).iter().eq(model.iter().rev()));
+    }
+}
+
+#[test]
 fn nodes_keep_to_their_limits() {
     let limits = Limits { fill: 4, plain_from: 1 << 30, compress_depth: 0 };
     let mut list = Quicklist::new();
     (0..10).for_each(|i| list.push_back(format!("e{i}").as_bytes(), limits));
     assert_eq!(list.node_count(), 3);
     list.push_back(&[b'x'; 10_000], limits);
-    assert!(matches!(list.bodies().last(), Some(Body::Plain(_))));
+    assert!(matches!(list.bodies().last(), Some(BodyView::Plain(_))));
     assert_eq!(list.node_count(), 4);
 }
 
 #[test]
 fn nodes_deep_inside_are_compressed() {
     let limits = Limits { fill: 10, plain_from: 500, compress_depth: 2 };
-    let compressed = |list: &Quicklist| -> Vec<bool> { list.bodies().map(|b| matches!(b, Body::Lzf(_))).collect() };
+    let compressed = |list: &Quicklist| -> Vec<bool> { list.bodies().map(|b| matches!(b, BodyView::Lzf(_))).collect() };
     let mut list = Quicklist::new();
     for i in 0..70 {
         list.push_back(format!("{i} {}", "x".repeat(50)).as_bytes(), limits);

@@ -1,0 +1,408 @@
+//! The memory of a listpack: bytes that begin with their own length (32 bits, little-endian), in a block of the allocator
+//! that may have unused room before and behind them.
+//!
+//! All that is known of it is in one word, so that a small listpack costs no more than the allocator hands out for it:
+//!
+//! | bits of the word | what |
+//! | --- | --- |
+//! | 0 to 55 | the address of the first byte; those of a process have no more bits |
+//! | 56 | whether there is room before it |
+//! | 57 to 63 | the number of the block's size class; 0 for the empty listpack that all share, which is in no block |
+//!
+//! How much room there is before the first byte stands in the room itself: in the byte right before if it is less than
+//! [`LONG_GAP`], otherwise that is 0, and the three before it tell.
+//!
+//! Invariant: the word and the room before say what is true, the bytes' own length is that of bytes which were written,
+//! and room before and behind and the bytes make up the block.
+#![allow(unsafe_code)]
+
+use std::alloc::{self, Layout};
+use std::ptr::{self, NonNull};
+
+use crate::structs::{class_bytes, class_number, size_class};
+
+/// Bytes of the length at the beginning.
+const LEN_BYTES: usize = 4;
+/// The bytes of an empty listpack.
+pub(super) static EMPTY: [u8; 7] = [7, 0, 0, 0, 0, 0, super::END];
+
+const ADDRESS_BITS: u32 = 56;
+const ADDRESS: usize = (1 << ADDRESS_BITS) - 1;
+const HAS_GAP: usize = 1 << ADDRESS_BITS;
+const CLASS_SHIFT: u32 = ADDRESS_BITS + 1;
+const _: () = assert!(usize::BITS == 64, "an address leaves a byte of a word free");
+
+/// From this much room before on, its length takes four bytes.
+const LONG_GAP: usize = 4;
+/// Most room before, bytes: what nodes of lists can use, and less than three bytes can tell.
+const MAX_GAP: usize = 1 << 20;
+/// Shorter listpacks have no room before them made: all that is behind a change is quickly moved.
+const GAP_FROM: usize = 384;
+/// Up to this length, bytes, a block is not larger than the allocator would have it anyway.
+const SMALL_LEN: usize = 2048;
+
+pub(super) struct Block {
+    word: NonNull<u8>,
+}
+
+// SAFETY: a block is owned by one `Block` alone, as a vector's is; the shared empty one is never written to.
+unsafe impl Send for Block {}
+// SAFETY: whoever has a shared reference can only read.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// The empty listpack; takes no memory.
+    pub fn empty() -> Block {
+        Block { word: NonNull::from(&EMPTY).cast() }
+    }
+
+    /// A copy of `bytes`, which begin with their length, in a block of at least `room` bytes.
+    fn copied(bytes: &[u8], room: usize) -> Block {
+        let capacity = size_class(room.max(bytes.len()));
+        let first = allocate(capacity);
+        // SAFETY: the block is new, and large enough.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), first, bytes.len()) };
+        Block { word: word(first, class_number(capacity), 0) }
+    }
+
+    /// The empty listpack in a block of at least `room` bytes.
+    pub fn with_room(room: usize) -> Block {
+        Block::copied(&EMPTY, room)
+    }
+
+    /// Takes over a vector whose first bytes are its length.
+    pub fn from_vec(mut bytes: Vec<u8>) -> Block {
+        let len = bytes.first_chunk().map(|len| u32::from_le_bytes(*len) as usize);
+        assert_eq!(len, Some(bytes.len()), "the length that bytes begin with");
+        let class = size_class(bytes.len());
+        // The allocator gives nothing else, so as a rule neither moves anything.
+        if bytes.capacity() < class {
+            bytes.reserve_exact(class - bytes.len());
+        } else {
+            bytes.shrink_to(class);
+        }
+        if bytes.capacity() != class {
+            return Block::copied(&bytes, 0);
+        }
+        let first = bytes.leak().as_mut_ptr();
+        Block { word: word(first, class_number(class), 0) }
+    }
+
+    pub fn into_vec(self) -> Vec<u8> {
+        if self.class() == 0 || self.gap() > 0 {
+            return self.bytes().to_vec();
+        }
+        let (len, capacity) = (self.len(), self.capacity());
+        let first = self.first();
+        std::mem::forget(self);
+        // SAFETY: the block is from the global allocator, with this size and an alignment of 1, has `len` bytes that
+        // were written, and is nobody else's any more.
+        unsafe { Vec::from_raw_parts(first, len, capacity) }
+    }
+
+    #[inline]
+    fn first(&self) -> *mut u8 {
+        self.word.as_ptr().map_addr(|word| word & ADDRESS)
+    }
+
+    /// The number of its size class; 0 if it is the shared empty one.
+    #[inline]
+    fn class(&self) -> usize {
+        self.word.addr().get() >> CLASS_SHIFT
+    }
+
+    /// Bytes allocated.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        class_bytes(self.class())
+    }
+
+    /// Bytes of room before the first one.
+    #[inline]
+    fn gap(&self) -> usize {
+        if self.word.addr().get() & HAS_GAP == 0 {
+            return 0;
+        }
+        // SAFETY: there is room, so at least a byte of it, and its length was written there; four bytes if it is zero.
+        unsafe {
+            match self.first().sub(1).read() {
+                0 => {
+                    let [a, b, c, _] = self.first().sub(LONG_GAP).cast::<[u8; LONG_GAP]>().read();
+                    usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16
+                }
+                short => usize::from(short),
+            }
+        }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        // SAFETY: there always are at least as many bytes as the length takes.
+        let len = unsafe { self.first().cast::<[u8; LEN_BYTES]>().read() };
+        u32::from_le_bytes(len) as usize
+    }
+
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: so many bytes were written there, and nobody changes them while this is borrowed.
+        unsafe { std::slice::from_raw_parts(self.first(), self.len()) }
+    }
+
+    /// Overwrites bytes, but not the length.
+    #[inline]
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        assert!(self.class() != 0 && at >= LEN_BYTES && at <= self.len() && bytes.len() <= self.len() - at);
+        // SAFETY: all of it is within the bytes of a block of its own, which `bytes` cannot be in.
+        unsafe { put(self.first().add(at), bytes) };
+    }
+
+    /// Puts `parts`, one behind the other, in the place of the bytes `from..to`. The shorter side of the others is moved.
+    #[inline]
+    pub fn splice(&mut self, from: usize, to: usize, parts: [&[u8]; 3]) {
+        let len = self.len();
+        assert!(LEN_BYTES <= from && from <= to && to <= len, "bytes outside of a listpack");
+        let (old, new) = (to - from, parts[0].len() + parts[1].len() + parts[2].len());
+        if new > old {
+            self.widen(from, to, new - old);
+        } else if new < old {
+            self.narrow(from, to, old - new);
+        }
+        if new > 0 {
+            assert!(self.class() != 0);
+            // SAFETY: `from + new` bytes are within the block, which is its own and in which `parts` cannot be.
+            unsafe {
+                let mut at = self.first().add(from);
+                for part in parts {
+                    put(at, part);
+                    at = at.add(part.len());
+                }
+            }
+        }
+    }
+
+    /// Makes the bytes `from..to` more by `added`, which are to be written next.
+    #[inline]
+    fn widen(&mut self, from: usize, to: usize, added: usize) {
+        let len = self.len();
+        let new_len = u32::try_from(len + added).expect("a listpack below 4 GiB");
+        let (before, behind) = (from, len - to);
+        let mut gap = self.gap();
+        let room = self.capacity().saturating_sub(gap + len);
+        // The side that is shorter moves, unless only the other one has room, and is not nearly all there is.
+        let near_all = len / 4 * 3;
+        let at_front = len >= GAP_FROM
+            && added <= MAX_GAP
+            && if before < behind {
+                gap >= added || room < added || behind > near_all
+            } else {
+                gap >= added && room < added && before <= near_all
+            };
+        if if at_front { gap } else { room } < added {
+            self.make_room(added, at_front);
+            gap = self.gap();
+        }
+        let first = self.first();
+        // SAFETY: there is room for `added` bytes on the side that moves, in a block of its own: before the first byte, or
+        // behind the last one.
+        unsafe {
+            let first = if at_front {
+                let moved = first.sub(added);
+                ptr::copy(first, moved, before);
+                self.word = word(moved, self.class(), gap - added);
+                moved
+            } else {
+                shift(first.add(to), first.add(to + added), behind);
+                first
+            };
+            first.cast::<[u8; LEN_BYTES]>().write(new_len.to_le_bytes());
+        }
+    }
+
+    /// Takes the first `removed` of the bytes `from..to` away. What is left of them is to be written next.
+    fn narrow(&mut self, from: usize, to: usize, removed: usize) {
+        assert!(self.class() != 0, "the shared empty listpack has no elements");
+        let len = self.len();
+        let (before, behind) = (from, len - to);
+        let gap = self.gap();
+        let mut first = self.first();
+        let new_len = (len - removed) as u32;
+        // SAFETY: what moves, moves within the bytes that were written, of a block of its own.
+        unsafe {
+            if len >= GAP_FROM && before < behind && gap + removed <= MAX_GAP {
+                let moved = first.add(removed);
+                ptr::copy(first, moved, before);
+                self.word = word(moved, self.class(), gap + removed);
+                first = moved;
+            } else {
+                shift(first.add(to), first.add(to - removed), behind);
+            }
+            first.cast::<[u8; LEN_BYTES]>().write(new_len.to_le_bytes());
+        }
+    }
+
+    /// Sees to it that there is room for `added` bytes on a side.
+    #[cold]
+    fn make_room(&mut self, added: usize, at_front: bool) {
+        let (len, gap, capacity) = (self.len(), self.gap(), self.capacity());
+        let room = capacity.saturating_sub(len);
+        // Moving all of it within the block has to leave enough room for many more changes at either end; a small one
+        // is moved so that nothing is lost.
+        if room >= added && (len < GAP_FROM || room - added >= len / 8) {
+            let half = (room - added) / 2;
+            let new_gap = match (len < GAP_FROM, at_front) {
+                (true, _) => 0,
+                (false, true) => (added + half).min(MAX_GAP),
+                (false, false) => half.min(MAX_GAP),
+            };
+            let first = self.first();
+            // SAFETY: the block is its own, as it has room, and begins `gap` bytes before; with so much room before it,
+            // the bytes end within the block.
+            unsafe {
+                let moved = first.sub(gap).add(new_gap);
+                ptr::copy(first, moved, len);
+                self.word = word(moved, self.class(), new_gap);
+            }
+            return;
+        }
+        let wanted = len + added;
+        let new_capacity = size_class(if wanted <= SMALL_LEN { wanted } else { wanted + wanted / 4 });
+        if at_front {
+            self.relocate(new_capacity, (new_capacity - len).min(MAX_GAP));
+        } else if self.class() == 0 || gap > 0 {
+            self.relocate(new_capacity, 0);
+        } else {
+            self.resize(new_capacity);
+        }
+    }
+
+    /// Makes a block without room before another size, not below the length.
+    fn resize(&mut self, new_capacity: usize) {
+        // SAFETY: the block was allocated with this layout, and the new size is a size class, so not zero.
+        let first = unsafe { alloc::realloc(self.first(), layout(self.capacity()), new_capacity) };
+        if first.is_null() {
+            alloc::handle_alloc_error(layout(new_capacity));
+        }
+        self.word = word(first, class_number(new_capacity), 0);
+    }
+
+    /// Moves into a new block, with so much room before.
+    fn relocate(&mut self, new_capacity: usize, new_gap: usize) {
+        let len = self.len();
+        assert!(new_gap + len <= new_capacity);
+        let block = allocate(new_capacity);
+        // SAFETY: the new block has room for gap and bytes.
+        let new = unsafe {
+            let first = block.add(new_gap);
+            ptr::copy_nonoverlapping(self.first(), first, len);
+            Block { word: word(first, class_number(new_capacity), new_gap) }
+        };
+        *self = new;
+    }
+
+    /// Gives back room that a smaller block would not have.
+    pub fn shrink(&mut self) {
+        let new_capacity = size_class(self.len());
+        if new_capacity >= self.capacity() {
+            return;
+        }
+        if self.gap() > 0 {
+            self.relocate(new_capacity, 0);
+        } else {
+            self.resize(new_capacity);
+        }
+    }
+
+    /// Asserts what the file's head promises.
+    pub fn check_invariants(&self) {
+        let (len, gap, capacity) = (self.len(), self.gap(), self.capacity());
+        if self.class() == 0 {
+            assert_eq!((self.bytes(), gap), (&EMPTY[..], 0), "no block, but not empty");
+            return;
+        }
+        assert!(gap <= MAX_GAP, "{gap} bytes of room before");
+        assert_eq!(capacity, size_class(capacity));
+        assert!(gap + len <= capacity, "{len} bytes behind {gap} in a block of {capacity}");
+    }
+}
+
+impl Clone for Block {
+    fn clone(&self) -> Block {
+        if self.class() == 0 { Block::empty() } else { Block::copied(self.bytes(), 0) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.class() != 0 {
+            // SAFETY: the block begins before the room before, was allocated with this layout and is not used any more.
+            unsafe { alloc::dealloc(self.first().sub(self.gap()), layout(self.capacity())) };
+        }
+    }
+}
+
+/// The layout of a block of a size class: that of a vector's.
+fn layout(capacity: usize) -> Layout {
+    Layout::array::<u8>(capacity).expect("a block smaller than the address space")
+}
+
+fn allocate(capacity: usize) -> *mut u8 {
+    let layout = layout(capacity);
+    // SAFETY: a size class is never zero.
+    let block = unsafe { alloc::alloc(layout) };
+    if block.is_null() {
+        alloc::handle_alloc_error(layout);
+    }
+    block
+}
+
+/// The word for bytes at `first`, in a block of a class, behind `gap` bytes of room, which is written to.
+#[inline]
+fn word(first: *mut u8, class: usize, gap: usize) -> NonNull<u8> {
+    assert!(first.addr() & !ADDRESS == 0, "an address has at most {ADDRESS_BITS} bits");
+    let mut tag = class << CLASS_SHIFT;
+    if gap > 0 {
+        tag |= HAS_GAP;
+        // SAFETY: every caller has `gap` bytes of its block before `first`.
+        unsafe {
+            if gap < LONG_GAP {
+                first.sub(1).write(gap as u8);
+            } else {
+                let [a, b, c, ..] = gap.to_le_bytes();
+                first.sub(LONG_GAP).cast::<[u8; LONG_GAP]>().write([a, b, c, 0]);
+            }
+        }
+    }
+    NonNull::new(first.map_addr(|address| address | tag)).expect("a block has an address")
+}
+
+/// Copies bytes to where nothing of them is; one byte, which is frequent, without a call.
+///
+/// # Safety
+///
+/// So many bytes at `at` can be written, and `bytes` is not in them.
+#[inline]
+unsafe fn put(at: *mut u8, bytes: &[u8]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match bytes {
+            [byte] => at.write(*byte),
+            _ => ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()),
+        }
+    }
+}
+
+/// Moves `len` bytes; one byte, the end mark alone, without a call.
+///
+/// # Safety
+///
+/// So many bytes at `from` can be read, and at `to` be written.
+#[inline]
+unsafe fn shift(from: *mut u8, to: *mut u8, len: usize) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match len {
+            1 => to.write(from.read()),
+            _ => ptr::copy(from, to, len),
+        }
+    }
+}
