@@ -581,11 +581,9 @@ impl Quicklist {
             self.len += 1;
             return self.settle(limits, place.node..place.node + 1);
         }
-        if place.offset == 0 {
-            if self.nodes[place.node - 1].push(text, false, limits) {
-                self.len += 1;
-                return self.settle(limits, place.node - 1..place.node + 1);
-            }
+        if place.offset == 0 && self.nodes[place.node - 1].push(text, false, limits) {
+            self.len += 1;
+            return self.settle(limits, place.node - 1..place.node + 1);
         }
         self.insert_node(place, Node::of(text, limits, 0), limits);
     }
