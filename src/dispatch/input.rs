@@ -144,8 +144,7 @@ impl Server {
         self.clock.tick_us();
         loop {
             if plain_db.is_none() {
-                out.own_lent();
-                out.borrows = false;
+                out.stop_borrowing();
                 if self.may_process(id) == Flow::Stop {
                     break;
                 }
@@ -197,8 +196,7 @@ impl Server {
                     continue;
                 }
                 *durable = false;
-                out.own_lent();
-                out.borrows = false;
+                out.stop_borrowing();
                 self.set_last_command(id, &mut last_plain);
                 match request.cmd {
                     Some(cmd) => self.run_resolved(id, cmd, args, out),
@@ -216,8 +214,7 @@ impl Server {
                 continue;
             }
             // What is no whole command in RESP.
-            out.own_lent();
-            out.borrows = false;
+            out.stop_borrowing();
             let limits = self.request_limits(id);
             match parser.parse(&query[*pos..], limits) {
                 Ok(Parsed::Incomplete) => break,
@@ -259,7 +256,7 @@ impl Server {
         if taken.out.has_lent() {
             self.send_lent(id, &mut taken.out);
         }
-        taken.out.borrows = false;
+        taken.out.stop_borrowing();
         self.put_buffers_back(id, taken);
     }
 

@@ -56,10 +56,10 @@ pub struct Gate {
     expected: usize,
     gather_until_us: i64,
     gather_until_at_most_us: i64,
-    /// Changes wait for others to come before they are written: those of so many clients, more than in the turn before.
-    is_gathering: bool,
+    /// Clients whose changes waited for others to come, in the turn before.
     gathered: usize,
-    are_coming: bool,
+    /// Changes wait for others before they are written; until when.
+    gathering_until_us: Option<i64>,
 }
 
 impl Gate {
@@ -74,11 +74,6 @@ impl Gate {
         self.gather_until_us = now_us + (us / GATHER_SHARE).min(GATHER_MAX_US) as i64;
         self.gather_until_at_most_us = now_us + us.min(GATHER_MAX_US) as i64;
     }
-
-    /// How long to wait for changes to come, monotonic microseconds.
-    fn gathers_until_us(&self) -> i64 {
-        if self.are_coming { self.gather_until_at_most_us } else { self.gather_until_us }
-    }
 }
 
 impl Server {
@@ -89,32 +84,33 @@ impl Server {
 
     /// Whether replies have to wait for a sync, but for those that tell only of what is durable.
     pub fn is_output_gated(&self) -> bool {
-        self.persist.gate.is_syncing() || self.persist.gate.is_gathering
+        self.persist.gate.is_syncing() || self.persist.gate.gathering_until_us.is_some()
     }
 
     /// When the log is to be written though nothing happens, monotonic microseconds.
     pub fn gather_deadline_us(&self) -> Option<i64> {
-        let gate = &self.persist.gate;
-        gate.is_gathering.then(|| gate.gathers_until_us())
+        self.persist.gate.gathering_until_us
     }
 
     /// Whether what has to go to the log should wait for more to come.
     pub(super) fn awaits_more_changes(&mut self, may: bool) -> bool {
-        let may = may && self.exit.is_none();
-        let now_us = self.clock.tick_us();
-        let Server { clients, persist, .. } = self;
+        let Server { clients, persist, clock, exit, .. } = self;
         let gate = &mut persist.gate;
-        if may && now_us < gate.gather_until_at_most_us {
-            let waiting = clients.pending_writes.iter().chain(&gate.held);
-            let waits = |id: &ClientId| clients.get(*id).is_some_and(|c| c.out.pending() > c.out.released());
-            let gathered = waiting.filter(|id| waits(id)).count();
-            gate.are_coming = gathered > gate.gathered;
-            gate.gathered = gathered;
-            gate.is_gathering = gathered < gate.expected && now_us < gate.gathers_until_us();
-        } else {
-            gate.is_gathering = false;
+        gate.gathering_until_us = None;
+        if !may || exit.is_some() {
+            return false;
         }
-        gate.is_gathering
+        let now_us = clock.tick_us();
+        if now_us >= gate.gather_until_at_most_us {
+            return false;
+        }
+        let waiting = clients.pending_writes.iter().chain(&gate.held);
+        let waits = |id: &ClientId| clients.get(*id).is_some_and(|c| c.out.pending() > c.out.released());
+        let gathered = waiting.filter(|id| waits(id)).count();
+        let are_coming = gathered > std::mem::replace(&mut gate.gathered, gathered);
+        let until_us = if are_coming { gate.gather_until_at_most_us } else { gate.gather_until_us };
+        gate.gathering_until_us = (gathered < gate.expected && now_us < until_us).then_some(until_us);
+        gate.gathering_until_us.is_some()
     }
 
     /// Whether all that a client is about to be told may be durable, as far as what it was told before goes. False if that
@@ -152,10 +148,9 @@ impl Server {
 
     /// Once a turn, before anything else of the log: looks whether the sync under way is done.
     pub(super) fn check_gate(&mut self) {
-        let now_us = self.clock.tick_us();
         let gate = &mut self.persist.gate;
         if gate.is_syncing()
-            || gate.is_gathering
+            || gate.gathering_until_us.is_some()
             || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0)
         {
             return;
@@ -172,7 +167,7 @@ impl Server {
             let aof = &mut self.persist.aof;
             aof.incr_synced = aof.incr_synced.max(covers.min(aof.incr_size));
             let gate = &mut self.persist.gate;
-            gate.expect_again(gate.held.len(), us, now_us);
+            gate.expect_again(gate.held.len(), us, self.clock.tick_us());
         }
         let gate = &mut self.persist.gate;
         let held = std::mem::take(&mut gate.held);

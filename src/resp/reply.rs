@@ -192,6 +192,12 @@ impl Reply {
         }
     }
 
+    /// What follows is no longer sent before long: ends the loans, and takes no more.
+    pub fn stop_borrowing(&mut self) {
+        self.own_lent();
+        self.borrows = false;
+    }
+
     /// Copies all from a byte on, and forgets what is before it.
     fn keep_from(&mut self, from: usize) {
         let total = self.parts().map(<[u8]>::len).sum::<usize>();

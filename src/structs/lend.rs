@@ -48,8 +48,15 @@ impl Deref for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if LOANS.fetch_sub(1, Ordering::AcqRel) == 1 && ANY_BURIED.swap(false, Ordering::AcqRel) {
-            drop(std::mem::take(&mut *buried()));
+        if LOANS.fetch_sub(1, Ordering::AcqRel) == 1 && ANY_BURIED.load(Ordering::Acquire) {
+            let mut buried = buried();
+            // What another thread has lent since may be among them; whoever buries waits for the lock.
+            if !is_lending() {
+                ANY_BURIED.store(false, Ordering::Release);
+                let unused = std::mem::take(&mut *buried);
+                drop(buried);
+                drop(unused);
+            }
         }
     }
 }
@@ -65,7 +72,8 @@ fn is_lending() -> bool {
 /// Frees a string that may have been lent: at once, or when the last loan ends.
 pub(super) fn bury(bytes: Vec<u8>) {
     if is_lending() {
-        buried().push(bytes);
+        let mut buried = buried();
+        buried.push(bytes);
         ANY_BURIED.store(true, Ordering::Release);
     }
 }

@@ -474,34 +474,31 @@ impl Quicklist {
     }
 
     pub fn push_back(&mut self, text: &[u8], limits: Limits) {
-        self.len += 1;
-        let new = match self.nodes.back_mut() {
-            Some(last) => {
-                if last.push(text, false, limits) {
-                    return;
-                }
-                last.following(text, limits)
-            }
-            None => Node::of(text, limits, 0),
-        };
-        self.make_room();
-        self.nodes.push_back(new);
-        self.settle(limits, 0..0);
+        self.push(text, false, limits);
     }
 
     pub fn push_front(&mut self, text: &[u8], limits: Limits) {
+        self.push(text, true, limits);
+    }
+
+    fn push(&mut self, text: &[u8], at_front: bool, limits: Limits) {
         self.len += 1;
-        let new = match self.nodes.front_mut() {
-            Some(first) => {
-                if first.push(text, true, limits) {
+        let end = if at_front { self.nodes.front_mut() } else { self.nodes.back_mut() };
+        let new = match end {
+            Some(end) => {
+                if end.push(text, at_front, limits) {
                     return;
                 }
-                first.following(text, limits)
+                end.following(text, limits)
             }
             None => Node::of(text, limits, 0),
         };
         self.make_room();
-        self.nodes.push_front(new);
+        if at_front {
+            self.nodes.push_front(new)
+        } else {
+            self.nodes.push_back(new)
+        }
         self.settle(limits, 0..0);
     }
 
