@@ -233,16 +233,16 @@ impl Server {
     /// How long to let requests gather before the loop looks for the next, microseconds.
     fn pause_us(&mut self, now_us: i64, timeout: &mut Duration) -> i64 {
         /// The poll counts milliseconds, which is too coarse for what waits for a sync to begin.
-        const STEP_US: i64 = 30;
-        if timeout.is_zero() {
-            return 0;
-        }
-        if let Some(deadline_us) = self.gather_deadline_us() {
-            *timeout = Duration::ZERO;
-            return (deadline_us - now_us).clamp(0, STEP_US);
-        }
+        const STEP_US: i64 = 150;
         let most = self.cfg.loop_coalesce_usec.min(timeout.as_micros() as i64);
-        self.coalesce.pause_us(now_us, most)
+        let pause_us = self.coalesce.pause_us(now_us, most);
+        match self.gather_deadline_us() {
+            Some(deadline_us) if !timeout.is_zero() => {
+                *timeout = Duration::ZERO;
+                (deadline_us - now_us).clamp(0, STEP_US)
+            }
+            _ => pause_us,
+        }
     }
 
     fn see_to_events(&mut self) {

@@ -6,15 +6,18 @@
 
 use super::table::{CmdRef, CommandTable, Resolved};
 use crate::keyspace::{KeyHash, Keyspace, MemberStep};
-use crate::resp::{Args, Limits, Parsed, RequestParser, Span};
+use crate::resp::{Args, Limits, Parsed, RequestParser, Span, find_short};
+use crate::structs::bytes::is_same;
 use std::ops::Range;
 
 /// Requests looked at before they run: about as many as there may be memory accesses under way, twice.
 pub const BATCH: usize = 32;
 /// Clients whose input is read before the first of them is run.
 pub const CLIENTS: usize = 32;
-/// How many requests before a request runs the entries of its keys are asked for.
-const FETCH_DISTANCE: usize = 6;
+/// How many requests before a request runs the entries of its keys are asked for, at least; it is done for so many requests
+/// at once, so that looking up where the memory is overlaps, too.
+const FETCH_DISTANCE: usize = 4;
+const FETCH_STRIDE: usize = 4;
 /// How many requests before it the place of a member in its collection is asked for; half of that for the member itself.
 const MEMBER_DISTANCE: usize = 4;
 /// Keys of one request whose memory is asked for.
@@ -50,7 +53,9 @@ pub struct Ahead {
     requests: Vec<Request>,
     spans: Vec<Span>,
     keys: Vec<AheadKey>,
-    /// How many of the keys had their buckets and their entries asked for, by `fetch`.
+    /// The request up to which entries were asked for, and how many of the keys had their buckets and their entries asked
+    /// for, by `fetch`.
+    fetched: usize,
     buckets: usize,
     entries: usize,
     /// Some of the keys come with a member.
@@ -69,6 +74,7 @@ impl Ahead {
             self.spans.truncate(first.spans.start);
             self.keys.truncate(first.keys.start);
             self.requests.truncate(len);
+            self.fetched = self.fetched.min(len);
             self.buckets = self.buckets.min(self.keys.len());
             self.entries = self.entries.min(self.keys.len());
         }
@@ -83,16 +89,19 @@ impl Ahead {
         }
     }
 
+    #[inline]
     pub fn request(&self, index: usize) -> &Request {
         &self.requests[index]
     }
 
     /// The arguments of a request that stands at the beginning of `buf`.
+    #[inline]
     pub fn args<'a>(&'a self, request: &Request, buf: &'a [u8]) -> Args<'a> {
         Args::new(&buf[..request.consumed], &self.spans[request.spans.clone()])
     }
 
     /// Tells the keyspace the hashes of the keys of a request that is about to run.
+    #[inline]
     pub fn expect_keys(&self, request: &Request, args: Args<'_>, ks: &mut Keyspace) {
         ks.hashes.clear();
         for key in &self.keys[request.keys.clone()] {
@@ -115,70 +124,91 @@ impl Ahead {
         // Requests in a row are often of one command.
         let mut last: (&[u8], Option<CmdRef>) = (b"", None);
         while pos < query.len() && self.requests.len() - first < count {
-            match parser.parse(&query[pos..], limits) {
-                Ok(Parsed::Command { consumed }) => {
-                    let (spans, keys) = (self.spans.len(), self.keys.len());
-                    let name = parser.spans().first().map_or(&b""[..], |s| &query[pos + s.start..][..s.len]);
-                    self.spans.extend_from_slice(parser.spans());
-                    parser.reset();
-                    let args = Args::new(&query[pos..pos + consumed], &self.spans[spans..]);
-                    let cmd = if last.1.is_some() && name == last.0 {
-                        last.1
-                    } else {
-                        let cmd = match commands.resolve(name, args.get(1)) {
-                            Resolved::Found(cmd) => Some(cmd),
-                            Resolved::Unknown | Resolved::UnknownSub(_) => None,
-                        };
-                        // What a container runs depends on its first argument.
-                        last = (name, cmd.filter(|c| !commands.has_to_do_with_subcommands(*c)));
-                        cmd
-                    };
-                    if let Some(cmd) = cmd {
-                        let command = commands.get(cmd);
-                        let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
-                        for arg in command.keys.positions(args.len()).take(KEYS_PER_REQUEST) {
-                            let hash = ks.hash(args.at(arg));
-                            ks.prefetch(db, hash);
-                            self.keys.push(AheadKey { arg, db, hash, member });
-                        }
-                        self.has_members |= member.is_some();
-                    }
-                    let (spans, keys) = (spans..self.spans.len(), keys..self.keys.len());
-                    self.requests.push(Request { cmd, consumed, spans, keys });
-                    pos += consumed;
+            let (spans, keys) = (self.spans.len(), self.keys.len());
+            let Some(consumed) = self.find(&query[pos..], parser, limits) else { break };
+            let text = &query[pos..pos + consumed];
+            let args = Args::new(text, &self.spans[spans..]);
+            let name = &text[self.spans[spans].start..][..self.spans[spans].len];
+            let cmd = if last.1.is_some() && is_same(name, last.0) {
+                last.1
+            } else {
+                let cmd = match commands.resolve(name, args.get(1)) {
+                    Resolved::Found(cmd) => Some(cmd),
+                    Resolved::Unknown | Resolved::UnknownSub(_) => None,
+                };
+                // What a container runs depends on its first argument.
+                last = (name, cmd.filter(|c| !commands.has_to_do_with_subcommands(*c)));
+                cmd
+            };
+            if let Some(cmd) = cmd {
+                let command = commands.get(cmd);
+                let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
+                for arg in command.keys.positions(args.len()).take(KEYS_PER_REQUEST) {
+                    let hash = ks.hash(args.at(arg));
+                    ks.prefetch(db, hash);
+                    self.keys.push(AheadKey { arg, db, hash, member });
                 }
-                Ok(Parsed::Incomplete) => break,
-                // It is looked at again when its turn has come.
-                Ok(Parsed::Empty { .. } | Parsed::Inline { .. }) | Err(_) => {
-                    parser.reset();
-                    break;
-                }
+                self.has_members |= member.is_some();
             }
+            let (spans, keys) = (spans..self.spans.len(), keys..self.keys.len());
+            self.requests.push(Request { cmd, consumed, spans, keys });
+            pos += consumed;
         }
         first..self.requests.len()
     }
 
+    /// The length of the command in RESP that `query` begins with; its arguments are added to ours. `None`: there is none.
+    #[inline]
+    fn find(&mut self, query: &[u8], parser: &mut RequestParser, limits: Limits) -> Option<usize> {
+        if !parser.in_multibulk()
+            && !limits.unauthenticated
+            && let Some(consumed) = find_short(query, &mut self.spans)
+        {
+            return Some(consumed);
+        }
+        match parser.parse(query, limits) {
+            Ok(Parsed::Command { consumed }) => {
+                self.spans.extend_from_slice(parser.spans());
+                parser.reset();
+                // Without arguments it is an empty one, which was found as such.
+                Some(consumed)
+            }
+            Ok(Parsed::Incomplete) => None,
+            // It is looked at again when its turn has come.
+            Ok(Parsed::Empty { .. } | Parsed::Inline { .. }) | Err(_) => {
+                parser.reset();
+                None
+            }
+        }
+    }
+
     /// Goes on with what `look` began, before request `index` runs: asks for the entries of the keys of the requests that
     /// follow soon. Not of all at once, as only a few memory accesses can be under way.
+    #[inline]
     pub fn fetch(&mut self, index: usize, ks: &Keyspace) {
-        if self.keys.len() < 2 {
-            return;
+        if index + FETCH_DISTANCE >= self.fetched && self.keys.len() > 1 {
+            self.fetch_entries(index, ks);
         }
+        if self.has_members {
+            self.fetch_members(index, ks);
+        }
+    }
+
+    fn fetch_entries(&mut self, index: usize, ks: &Keyspace) {
+        let ahead = FETCH_DISTANCE + FETCH_STRIDE;
         if ks.is_per_slot() {
-            let end = self.keys_until(index + 2 * FETCH_DISTANCE);
+            let end = self.keys_until(index + 2 * ahead);
             for key in &self.keys[self.buckets.min(end)..end] {
                 ks.prefetch_bucket(key.db, key.hash);
             }
             self.buckets = self.buckets.max(end);
         }
-        let end = self.keys_until(index + FETCH_DISTANCE);
+        let end = self.keys_until(index + ahead);
         for key in &self.keys[self.entries.min(end)..end] {
             ks.prefetch_entry(key.db, key.hash);
         }
         self.entries = self.entries.max(end);
-        if self.has_members {
-            self.fetch_members(index, ks);
-        }
+        self.fetched = index + ahead;
     }
 
     /// The next two steps of `fetch`, for the members that requests name of collections.

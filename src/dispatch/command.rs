@@ -421,8 +421,15 @@ impl Command {
         self.name.rsplit('|').next().unwrap_or(self.name)
     }
 
+    /// The least and the largest number of arguments, with the name.
+    pub fn arg_counts(&self) -> (usize, usize) {
+        let least = self.arity.unsigned_abs() as usize;
+        (least, if self.arity >= 0 { least } else { usize::MAX })
+    }
+
     pub fn accepts_arity(&self, argc: usize) -> bool {
-        if self.arity >= 0 { argc == self.arity as usize } else { argc >= self.arity.unsigned_abs() as usize }
+        let (least, largest) = self.arg_counts();
+        (least..=largest).contains(&argc)
     }
 
     /// First key, last key and step as COMMAND has always reported them: the span of the specifications that are plain

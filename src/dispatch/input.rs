@@ -3,7 +3,7 @@
 use super::admit::Admission;
 use super::ahead::{Ahead, BATCH, CLIENTS};
 use super::call::Ctx;
-use super::command::{Group, flag};
+use super::command::{CommandFn, Group, flag};
 use super::error::CmdError;
 use super::table::{CmdRef, Resolved};
 use crate::config::MemoryOrPercent;
@@ -175,11 +175,11 @@ impl Server {
                 let args = ahead.args(request, &query[*pos..]);
                 ahead.expect_keys(request, args, &mut self.ks);
                 if let (Some(db), Some(cmd)) = (plain_db, request.cmd)
-                    && self.commands.get(cmd).is_plain
+                    && let Some(run) = self.commands.get(cmd).plain
                 {
                     last_plain = Some(cmd);
                     let before = out.buf.len();
-                    let usual = self.run_plain(id, db, cmd, args, out);
+                    let usual = self.run_plain(id, db, (cmd, run), args, out);
                     *pos += request.consumed;
                     if *durable {
                         *durable = self.tells_only_durable(cmd, args);
@@ -391,12 +391,20 @@ impl Server {
 
     /// Runs a plain command of a client for which `plain_db` gave its database. False: something besides its reply came
     /// of it, and what holds for the client is to be looked at anew.
-    fn run_plain(&mut self, id: ClientId, db: usize, cmd: CmdRef, args: Args<'_>, out: &mut Reply) -> bool {
-        let row = self.commands.get(cmd).row;
-        let Some(run) = row.run.filter(|_| row.accepts_arity(args.len())) else {
+    fn run_plain(
+        &mut self,
+        id: ClientId,
+        db: usize,
+        (cmd, run): (CmdRef, CommandFn),
+        args: Args<'_>,
+        out: &mut Reply,
+    ) -> bool {
+        let command = self.commands.get(cmd);
+        let row = command.row;
+        if !command.accepts_arity(args.len()) {
             self.run_resolved(id, cmd, args, out);
             return false;
-        };
+        }
         if (self.cfg.maxmemory != 0 || self.ks.eviction.tight)
             && let Err(error) = self.check_memory(id, row, row.has(flag::DENYOOM), false)
         {

@@ -1,6 +1,6 @@
 //! The command table: every row by name, found without copying or lower-casing the name.
 
-use super::command::{Begin, Command, Find, Group, cat, flag};
+use super::command::{Begin, Command, CommandFn, Find, Group, cat, flag};
 use crate::admin::latency_counts::LatencyCounts;
 use hdrhistogram::Histogram;
 
@@ -19,8 +19,10 @@ pub struct Registered {
     pub keys: KeyRange,
     /// Where it names a member or field of what its only key holds, if it does.
     pub member: Option<MemberAt>,
-    /// It only works on data: neither can it block, nor does it change how the server treats commands.
-    pub is_plain: bool,
+    /// Its function, if it only works on data: it neither blocks, nor changes how the server treats commands.
+    pub plain: Option<CommandFn>,
+    /// The least and the largest number of arguments it takes, with its name.
+    args: (usize, usize),
     pub stats: CommandStats,
 }
 
@@ -121,6 +123,14 @@ pub struct CommandTable {
     names: NameIndex,
 }
 
+impl Registered {
+    /// As of its row.
+    #[inline]
+    pub fn accepts_arity(&self, argc: usize) -> bool {
+        self.args.0 <= argc && argc <= self.args.1
+    }
+}
+
 impl CommandTable {
     pub fn new(groups: &[&'static [Command]]) -> CommandTable {
         let mut table = CommandTable { entries: Vec::new(), names: NameIndex::default() };
@@ -144,7 +154,8 @@ impl CommandTable {
             subcommands: Vec::new(),
             keys: KeyRange::of(row),
             member: MemberAt::of(row),
-            is_plain: is_plain(row),
+            plain: row.run.filter(|_| is_plain(row)),
+            args: row.arg_counts(),
             stats: CommandStats::default(),
         });
         cmd
@@ -231,8 +242,7 @@ impl CommandTable {
 
 fn is_plain(row: &Command) -> bool {
     let other = flag::ADMIN | flag::PUBSUB | flag::BLOCKING | flag::NO_AUTH | flag::ASKING | flag::PROTECTED;
-    row.run.is_some()
-        && row.subcommands.is_empty()
+    row.subcommands.is_empty()
         && row.has(flag::WRITE | flag::READONLY)
         && !row.has(other)
         && row.acl & (cat::DANGEROUS | cat::SCRIPTING) == 0

@@ -13,6 +13,14 @@ pub struct KeyHash {
     pub slot: u16,
 }
 
+impl KeyHash {
+    /// With one table a hash slot, or one for all.
+    #[inline]
+    pub fn of(seed: HashSeed, per_slot: bool, key: &[u8]) -> KeyHash {
+        KeyHash { hash: seed.hash(key), slot: if per_slot { key_slot(key) } else { 0 } }
+    }
+}
+
 /// The tables of a database, all of them at once: what a flush takes out.
 pub enum Tables {
     One(Box<Table<Entry>>),
@@ -136,8 +144,7 @@ impl Db {
 
     /// The hash of a key, for the functions that want it with the key.
     pub fn hash(&self, key: &[u8]) -> KeyHash {
-        let slot = if self.is_per_slot() { key_slot(key) } else { 0 };
-        KeyHash { hash: self.seed.hash(key), slot }
+        KeyHash::of(self.seed, self.is_per_slot(), key)
     }
 
     fn table(&self, hash: KeyHash) -> Option<&Table<Entry>> {
@@ -148,6 +155,7 @@ impl Db {
     }
 
     /// Begins to bring the memory near that says where a key is: its bucket, or in cluster mode the table of its slot.
+    #[inline]
     pub fn prefetch(&self, hash: KeyHash) {
         match &self.tables {
             Tables::One(t) => t.prefetch(hash.hash),

@@ -120,8 +120,11 @@ impl Effects {
     }
 
     /// Forgets what the command that ran said about how it is to be propagated.
+    #[inline]
     pub fn forget_command(&mut self) {
-        self.replacement = None;
+        if self.replacement.is_some() {
+            self.replacement = None;
+        }
         self.forced = 0;
         self.prevented = 0;
     }

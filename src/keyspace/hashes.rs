@@ -4,31 +4,68 @@ use super::KeyHash;
 
 /// Keys of the running command. A key is known by where it stands, so only the very argument that was hashed is found;
 /// what they hold is only to be trusted for as long as those arguments stay where they are: until `clear`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ExpectedKeys {
-    keys: Vec<(*const u8, usize, KeyHash)>,
-    /// The one found last; the next is looked for from here on.
+    /// The first, or only, one.
+    first: ExpectedKey,
+    rest: Vec<ExpectedKey>,
+    /// The one of the rest found last; the next is looked for from here on.
     at: usize,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct ExpectedKey {
+    start: *const u8,
+    len: usize,
+    hash: KeyHash,
+}
+
+impl ExpectedKey {
+    /// No key stands there.
+    const NONE: ExpectedKey = ExpectedKey { start: std::ptr::null(), len: 0, hash: KeyHash { hash: 0, slot: 0 } };
+
+    fn is(&self, key: &[u8]) -> bool {
+        self.start == key.as_ptr() && self.len == key.len()
+    }
+}
+
+impl Default for ExpectedKeys {
+    fn default() -> ExpectedKeys {
+        ExpectedKeys { first: ExpectedKey::NONE, rest: Vec::new(), at: 0 }
+    }
+}
+
 impl ExpectedKeys {
+    #[inline]
     pub fn clear(&mut self) {
-        self.keys.clear();
+        self.first = ExpectedKey::NONE;
+        if !self.rest.is_empty() {
+            self.rest.clear();
+        }
         self.at = 0;
     }
 
     /// Adds a key with its hash; in the order in which the command will most likely ask.
+    #[inline]
     pub fn expect(&mut self, key: &[u8], hash: KeyHash) {
-        self.keys.push((key.as_ptr(), key.len(), hash));
+        let expected = ExpectedKey { start: key.as_ptr(), len: key.len(), hash };
+        if self.first.start.is_null() {
+            self.first = expected;
+        } else {
+            self.rest.push(expected);
+        }
     }
 
-    /// The hash of a key, if it is this one or the next that is expected.
+    /// The hash of a key, if it is the first, or the one found last or the next to it.
+    #[inline]
     pub fn take(&mut self, key: &[u8]) -> Option<KeyHash> {
-        for at in self.at..(self.at + 2).min(self.keys.len()) {
-            let (start, len, hash) = self.keys[at];
-            if start == key.as_ptr() && len == key.len() {
+        if self.first.is(key) {
+            return Some(self.first.hash);
+        }
+        for at in self.at..(self.at + 2).min(self.rest.len()) {
+            if self.rest[at].is(key) {
                 self.at = at;
-                return Some(hash);
+                return Some(self.rest[at].hash);
             }
         }
         None
@@ -54,8 +91,9 @@ mod tests {
         assert_eq!(keys.take(&buffer[..4]), None);
         assert_eq!(keys.take(second), Some(hash(1)));
         assert_eq!(keys.take(third), Some(hash(2)));
-        assert_eq!(keys.take(first), None);
+        assert_eq!(keys.take(first), Some(hash(0)));
         keys.clear();
+        assert_eq!(keys.take(first), None);
         assert_eq!(keys.take(third), None);
     }
 }

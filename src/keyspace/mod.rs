@@ -96,6 +96,7 @@ pub struct Keyspace {
     pub no_touch: bool,
     /// Of all tables.
     pub seed: HashSeed,
+    per_slot: bool,
     /// Hashes of the running command's keys, as far as they were computed before it ran.
     pub hashes: hashes::ExpectedKeys,
 }
@@ -124,21 +125,24 @@ impl Keyspace {
             eviction: evict::Eviction::default(),
             no_touch: false,
             seed,
+            per_slot,
             hashes: hashes::ExpectedKeys::default(),
         }
     }
 
     /// Cluster mode: one table a hash slot.
     pub fn is_per_slot(&self) -> bool {
-        self.dbs[0].is_per_slot()
+        self.per_slot
     }
 
     /// The hash of a key, whatever its database.
+    #[inline]
     pub fn hash(&self, key: &[u8]) -> KeyHash {
-        self.dbs[0].hash(key)
+        KeyHash::of(self.seed, self.per_slot, key)
     }
 
     /// As `hash`, but it may be known.
+    #[inline]
     fn known_hash(&mut self, key: &[u8]) -> KeyHash {
         match self.hashes.take(key) {
             Some(hash) => hash,
@@ -147,6 +151,7 @@ impl Keyspace {
     }
 
     /// See `Db`: the three steps in which the memory of a key is brought near.
+    #[inline]
     pub fn prefetch(&self, db: usize, hash: KeyHash) {
         self.dbs[db].prefetch(hash);
     }

@@ -11,8 +11,8 @@
 
 /// The loop looks at its load in stretches of this length, microseconds.
 const WINDOW_US: i64 = 2_000;
-/// A pause is this share of the time in which a client comes round, at most.
-const SHARE: i64 = 16;
+/// A pause is at most this share of the time in which a client comes round.
+const SHARE: i64 = 8;
 /// A shorter one costs more than it saves, microseconds.
 const MIN_PAUSE_US: i64 = 8;
 /// Turns in which more clients than this were read share their work already.
@@ -25,9 +25,10 @@ pub struct Coalesce {
     since_us: i64,
     /// Time that the loop slept in this window as nothing was to be done, microseconds.
     idle_us: i64,
-    /// Reads and different clients in this window, and reads in this turn.
+    /// Reads and different clients in this window, and clients in the one before; reads in this turn.
     reads: u32,
     clients: u32,
+    clients_before: u32,
     turn_reads: u32,
     pause_us: i64,
     /// Pauses so far.
@@ -51,12 +52,18 @@ impl Coalesce {
         self.turn_reads = 0;
     }
 
+    /// How many clients sent something lately.
+    pub fn clients_at_work(&self) -> usize {
+        self.clients.max(self.clients_before) as usize
+    }
+
     /// At the end of a turn: how long to pause before the next, microseconds, `most` at most.
     pub fn pause_us(&mut self, now_us: i64, most: i64) -> i64 {
         if now_us - self.since_us >= WINDOW_US {
             self.pause_us = self.best_pause(now_us - self.since_us);
             self.since_us = now_us;
             self.window = self.window.wrapping_add(1);
+            self.clients_before = self.clients;
             (self.idle_us, self.reads, self.clients) = (0, 0, 0);
         }
         let pause_us = self.pause_us.min(most);
@@ -102,13 +109,13 @@ mod tests {
     #[test]
     fn a_busy_loop_with_many_clients_pauses() {
         assert_eq!(pause(50, 4, 100), 25, "the most there may be");
-        assert_eq!(pause(20, 10, 100), 12, "a sixteenth of 200 microseconds");
+        assert_eq!(pause(20, 10, 100), 25, "an eighth of 200 microseconds");
     }
 
     #[test]
     fn a_few_clients_never_wait() {
         assert_eq!(pause(1, 200, 100), 0);
-        assert_eq!(pause(10, 20, 100), 0);
+        assert_eq!(pause(5, 40, 100), 0);
     }
 
     #[test]

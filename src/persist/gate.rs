@@ -6,14 +6,15 @@
 //!
 //! A client that only read keys without such changes does not wait.
 //!
-//! Clients that were answered after a sync mostly write again at once, so the next sync waits a moment for them: begun with
-//! the first of them, it would make the others wait for it and for one more, and the disk work for two groups by turns.
+//! Before the log is written, changes may wait a moment for others (`gather.rs`). When all clients that are at work wait
+//! for it anyway, a quick disk is synced by the loop itself.
 //!
 //! Invariant: a byte is sent only if every command whose effects it may tell of has been synced, and after the bytes that
 //! its client was to get before. Links to replicas and the cluster bus are not kept back: a replica may be ahead of our
 //! disk, as nobody was told of it.
 
 use super::aof::manifest::reason;
+use super::gather::Gather;
 use crate::dispatch::CmdRef;
 use crate::dispatch::command::flag;
 use crate::net::{ClientFlags, ClientId};
@@ -25,10 +26,8 @@ use std::time::{Duration, Instant};
 
 /// A disk that syncs in less than this, microseconds, is synced by the loop itself: handing over would cost more.
 const WORTH_HANDING_OVER_US: u64 = 150;
-/// After a sync, the next waits for clients that come back for this share of the time that one takes, and as long as more
-/// come with every turn, for as long as one takes, at most so many microseconds.
-const GATHER_SHARE: u64 = 8;
-const GATHER_MAX_US: u64 = 10_000;
+/// As well one that syncs in less than this, microseconds, when nobody is there whom the loop could serve meanwhile.
+const WORTH_WAITING_US: u64 = 1_000;
 
 /// What the syncing thread tells the loop.
 #[derive(Debug, Default)]
@@ -51,13 +50,7 @@ pub struct Gate {
     covered: Vec<(ClientId, u64)>,
     /// Clients with output that is kept back. They are marked as having a write pending.
     held: Vec<ClientId>,
-    /// How many clients there were when the last sync was done, and until when those that were answered are waited for in
-    /// any case, and at most, monotonic microseconds.
-    expected: usize,
-    gather_until_us: i64,
-    gather_until_at_most_us: i64,
-    /// Clients whose changes waited for others to come, in the turn before.
-    gathered: usize,
+    gather: Gather,
     /// Changes wait for others before they are written; until when.
     gathering_until_us: Option<i64>,
 }
@@ -65,14 +58,6 @@ pub struct Gate {
 impl Gate {
     fn is_syncing(&self) -> bool {
         self.shared.done.load(Ordering::Acquire) < self.started
-    }
-
-    /// A sync that took so long is done, and so many clients can be told or wait for the next.
-    fn expect_again(&mut self, clients: usize, us: u64, now_us: i64) {
-        self.expected = clients;
-        self.gathered = 0;
-        self.gather_until_us = now_us + (us / GATHER_SHARE).min(GATHER_MAX_US) as i64;
-        self.gather_until_at_most_us = now_us + us.min(GATHER_MAX_US) as i64;
     }
 }
 
@@ -92,25 +77,24 @@ impl Server {
         self.persist.gate.gathering_until_us
     }
 
-    /// Whether what has to go to the log should wait for more to come.
-    pub(super) fn awaits_more_changes(&mut self, may: bool) -> bool {
-        let Server { clients, persist, clock, exit, .. } = self;
-        let gate = &mut persist.gate;
-        gate.gathering_until_us = None;
-        if !may || exit.is_some() {
+    /// Whether what has to go to the log should wait for more to come. `may` it; `answering`: clients whose changes became
+    /// durable are only now about to be told.
+    pub(super) fn awaits_more_changes(&mut self, may: bool, answering: bool) -> bool {
+        self.persist.gate.gathering_until_us = None;
+        if !may || self.exit.is_some() {
             return false;
         }
-        let now_us = clock.tick_us();
-        if now_us >= gate.gather_until_at_most_us {
-            return false;
-        }
-        let waiting = clients.pending_writes.iter().chain(&gate.held);
-        let waits = |id: &ClientId| clients.get(*id).is_some_and(|c| c.out.pending() > c.out.released());
-        let gathered = waiting.filter(|id| waits(id)).count();
-        let are_coming = gathered > std::mem::replace(&mut gate.gathered, gathered);
-        let until_us = if are_coming { gate.gather_until_at_most_us } else { gate.gather_until_us };
-        gate.gathering_until_us = (gathered < gate.expected && now_us < until_us).then_some(until_us);
+        let now_us = self.clock.tick_us();
+        let waiting = self.clients_waiting_for_sync();
+        let gate = &mut self.persist.gate;
+        gate.gathering_until_us = if answering { Some(now_us) } else { gate.gather.wait_until(waiting, now_us) };
         gate.gathering_until_us.is_some()
+    }
+
+    /// Clients with output that tells of what is not durable.
+    fn clients_waiting_for_sync(&self) -> usize {
+        let ids = self.clients.pending_writes.iter().chain(&self.persist.gate.held);
+        ids.filter(|id| self.clients.get(**id).is_some_and(|c| c.out.pending() > c.out.released())).count()
     }
 
     /// Whether all that a client is about to be told may be durable, as far as what it was told before goes. False if that
@@ -146,41 +130,62 @@ impl Server {
         self.persist.gate.is_syncing()
     }
 
-    /// Once a turn, before anything else of the log: looks whether the sync under way is done.
-    pub(super) fn check_gate(&mut self) {
+    /// Once a turn, before anything else of the log: looks whether the sync under way is done. Whether clients are to be told
+    /// that it is.
+    pub(super) fn check_gate(&mut self) -> bool {
         let gate = &mut self.persist.gate;
         if gate.is_syncing()
             || gate.gathering_until_us.is_some()
             || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0)
         {
-            return;
+            return false;
         }
         let errno = gate.shared.errno.load(Ordering::Acquire);
         if errno != 0 {
             fail(&std::io::Error::from_raw_os_error(errno));
         }
         let covers = std::mem::take(&mut gate.covers);
-        if covers > 0 {
-            self.ks.effects.unsynced.sync_done();
-            let us = self.persist.gate.shared.last_us.load(Ordering::Relaxed);
-            self.note_latency("aof-fsync-always", us as i64 / 1000);
-            let aof = &mut self.persist.aof;
-            aof.incr_synced = aof.incr_synced.max(covers.min(aof.incr_size));
-            let gate = &mut self.persist.gate;
-            gate.expect_again(gate.held.len(), us, self.clock.tick_us());
-        }
-        let gate = &mut self.persist.gate;
-        let held = std::mem::take(&mut gate.held);
         for (id, until) in std::mem::take(&mut gate.covered) {
             if let Some(c) = self.clients.get_mut(id) {
                 c.out.release(until);
             }
         }
-        for id in held {
-            if let Some(c) = self.clients.get_mut(id) {
+        if covers > 0 {
+            let aof = &mut self.persist.aof;
+            aof.incr_synced = aof.incr_synced.max(covers.min(aof.incr_size));
+            let us = self.persist.gate.shared.last_us.load(Ordering::Relaxed);
+            self.note_sync(self.persist.gate.held.len(), us);
+        }
+        self.stop_holding()
+    }
+
+    /// Takes note of a sync that is done, after which so many clients are told something or wait for the next.
+    fn note_sync(&mut self, clients: usize, us: u64) {
+        self.ks.effects.unsynced.sync_done();
+        self.persist.gate.gather.expect(clients, us, self.clock.tick_us());
+        self.note_latency("aof-fsync-always", us as i64 / 1000);
+    }
+
+    /// Lets the clients' output that was kept back be looked at anew. Whether there was any.
+    fn stop_holding(&mut self) -> bool {
+        let held = std::mem::take(&mut self.persist.gate.held);
+        for id in &held {
+            if let Some(c) = self.clients.get_mut(*id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
-                self.clients.want_write(id);
+                self.clients.want_write(*id);
             }
+        }
+        !held.is_empty()
+    }
+
+    /// Whether the loop should sync the log itself, by what the last sync took and whom it would keep waiting.
+    fn syncs_in_loop(&self) -> bool {
+        match self.persist.gate.shared.last_us.load(Ordering::Relaxed) {
+            0..WORTH_HANDING_OVER_US => true,
+            WORTH_HANDING_OVER_US..WORTH_WAITING_US => {
+                self.clients_waiting_for_sync() >= self.coalesce.clients_at_work()
+            }
+            _ => false,
         }
     }
 
@@ -192,23 +197,22 @@ impl Server {
         let Some(file) = aof.file.clone() else { return };
         aof.last_fsync_s = now_s;
         let sleep_us = aof.sync_sleep_us;
-        let gate = &mut self.persist.gate;
         self.ks.effects.unsynced.sync_begins();
-        if gate.shared.last_us.load(Ordering::Relaxed) < WORTH_HANDING_OVER_US {
+        if self.syncs_in_loop() {
             let start = Instant::now();
             sleep(sleep_us);
             if let Err(e) = file.sync_data() {
                 fail(&e);
             }
             let us = start.elapsed().as_micros() as u64;
+            let (aof, gate) = (&mut self.persist.aof, &mut self.persist.gate);
             gate.shared.last_us.store(us, Ordering::Relaxed);
             aof.incr_synced = aof.incr_size;
             aof.shared.set_reploff(offset);
-            gate.expect_again(self.clients.pending_writes.len(), us, self.clock.tick_us());
-            self.ks.effects.unsynced.sync_done();
-            self.note_latency("aof-fsync-always", us as i64 / 1000);
-            return;
+            self.stop_holding();
+            return self.note_sync(self.clients.pending_writes.len(), us);
         }
+        let (aof, gate) = (&mut self.persist.aof, &mut self.persist.gate);
         gate.covers = aof.incr_size;
         gate.started += 1;
         let waiting = self.clients.pending_writes.iter().chain(&gate.held);

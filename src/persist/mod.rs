@@ -12,6 +12,7 @@ pub mod check_rdb;
 pub mod child;
 pub mod debug;
 pub mod gate;
+mod gather;
 mod info;
 pub mod load;
 pub mod rdb;

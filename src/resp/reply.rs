@@ -2,6 +2,7 @@
 //!
 //! One method per kind of reply; what RESP2 lacks is written as the nearest thing it has, as Redis does.
 
+use crate::structs::bytes::{append_bulk, append_line};
 use crate::structs::lend::Lent;
 use crate::structs::numbers::f64_text;
 use std::io::{self, IoSlice};
@@ -10,56 +11,6 @@ use std::io::{self, IoSlice};
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Mark(usize);
-
-/// A line of a kind and a number.
-#[derive(Default)]
-struct Header([u8; 24]);
-
-impl Header {
-    fn write(&mut self, kind: u8, n: i64) -> &[u8] {
-        self.0[0] = kind;
-        let len = if (0..10).contains(&n) {
-            self.0[1] = b'0' + n as u8;
-            2
-        } else if (10..100).contains(&n) {
-            self.0[1] = b'0' + (n / 10) as u8;
-            self.0[2] = b'0' + (n % 10) as u8;
-            3
-        } else {
-            let mut digits = itoa::Buffer::new();
-            let digits = digits.format(n).as_bytes();
-            self.0[1..=digits.len()].copy_from_slice(digits);
-            digits.len() + 1
-        };
-        self.0[len] = b'\r';
-        self.0[len + 1] = b'\n';
-        &self.0[..len + 2]
-    }
-}
-
-/// Adds bytes to the end. A few are copied as two pieces of fixed size that overlap: that takes no call.
-#[inline]
-fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
-    #[inline(always)]
-    fn overlapping<const N: usize>(buf: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
-        let (first, last) = (bytes.first_chunk::<N>()?, bytes.last_chunk::<N>()?);
-        let end = buf.len() + bytes.len();
-        buf.extend_from_slice(first);
-        buf.truncate(end - N);
-        buf.extend_from_slice(last);
-        Some(())
-    }
-    let done = match bytes.len() {
-        4..=8 => overlapping::<4>(buf, bytes),
-        9..=16 => overlapping::<8>(buf, bytes),
-        17..=32 => overlapping::<16>(buf, bytes),
-        33..=64 => overlapping::<32>(buf, bytes),
-        _ => None,
-    };
-    if done.is_none() {
-        buf.extend_from_slice(bytes);
-    }
-}
 
 /// The reply buffer. `resp3` says which protocol the client asked for.
 #[derive(Debug, Default)]
@@ -134,13 +85,7 @@ impl Reply {
     }
 
     pub fn bulk(&mut self, bytes: &[u8]) {
-        let mut header = Header::default();
-        let header = header.write(b'$', bytes.len() as i64);
-        // Room is made once, so that what follows are three plain copies.
-        self.buf.reserve(header.len() + bytes.len() + 2);
-        append(&mut self.buf, header);
-        append(&mut self.buf, bytes);
-        self.crlf();
+        append_bulk(&mut self.buf, bytes);
     }
 
     /// Whether a string of this length is to be lent rather than copied.
@@ -332,7 +277,7 @@ impl Reply {
     }
 
     fn prefixed(&mut self, kind: u8, n: i64) {
-        self.buf.extend_from_slice(Header::default().write(kind, n));
+        append_line(&mut self.buf, kind, n);
     }
 
     fn crlf(&mut self) {

@@ -124,16 +124,10 @@ impl RequestParser {
 
     /// Reads `*<n>\r\n`; negative counts are empty commands.
     fn array_header(&mut self, buf: &[u8], limits: Limits) -> Result<Option<i64>, ProtocolError> {
-        let (n, end) = match short_length(buf, 1) {
-            Some((n, end)) => (n as i64, end),
-            None => {
-                let Some(end) = line_end(buf, 0, "too big mbulk count string")? else { return Ok(None) };
-                let n = parse_length(&buf[1..end])
-                    .filter(|n| *n <= i32::MAX as i64)
-                    .ok_or_else(|| error("invalid multibulk length"))?;
-                (n, end)
-            }
-        };
+        let Some(end) = line_end(buf, 0, "too big mbulk count string")? else { return Ok(None) };
+        let n = parse_length(&buf[1..end])
+            .filter(|n| *n <= i32::MAX as i64)
+            .ok_or_else(|| error("invalid multibulk length"))?;
         if limits.unauthenticated && n > UNAUTH_MAX_ARGS {
             return Err(error("unauthenticated multibulk length"));
         }
@@ -145,12 +139,8 @@ impl RequestParser {
 
     /// Reads `$<n>\r\n` at the current place.
     fn bulk_header(&mut self, buf: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
-        if let Some(b'$') = buf.get(self.pos)
-            && let Some((n, end)) = short_length(buf, self.pos + 1)
-            && (!limits.unauthenticated || n as i64 <= UNAUTH_MAX_BULK)
-            && n as i64 <= limits.max_bulk_len
-        {
-            self.pos = end + 2;
+        if let Some((n, start)) = short_bulk(buf, self.pos) {
+            self.pos = start;
             return Ok(Some(n));
         }
         let Some(end) = line_end(buf, self.pos, "too big bulk count string")? else { return Ok(None) };
@@ -168,6 +158,53 @@ impl RequestParser {
     }
 }
 
+/// Finds a command at the start of `buf` that is whole, has few arguments, and short ones, as nearly all have: adds their
+/// places to `spans`, and gives the length of the command. `None`: it is for [`RequestParser::parse`] to say what it is;
+/// nothing was added. The limits on arguments are not looked at: those
+/// on their length are higher, and that on their number is for who may not run commands yet.
+#[inline]
+pub fn find_short(buf: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
+    let (count, mut pos) = match *buf.first_chunk::<5>()? {
+        [b'*', count @ b'1'..=b'9', b'\r', ..] => (count - b'0', 4),
+        [b'*', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _] => ((tens - b'0') * 10 + (ones - b'0'), 5),
+        _ => return None,
+    };
+    let first = spans.len();
+    spans.reserve(count as usize);
+    for _ in 0..count {
+        let Some((len, start)) = short_bulk(buf, pos).filter(|(len, start)| start + len + 2 <= buf.len()) else {
+            spans.truncate(first);
+            return None;
+        };
+        spans.push(Span { start, len });
+        pos = start + len + 2;
+    }
+    Some(pos)
+}
+
+/// The length of a bulk string of less than 1,000 bytes whose header stands at `pos`, and where it begins.
+#[inline(always)]
+fn short_bulk(buf: &[u8], pos: usize) -> Option<(usize, usize)> {
+    // The shortest of all, `$0`, takes six bytes.
+    let header = buf.get(pos..)?.first_chunk::<6>()?;
+    let digit = |b: u8| usize::from(b.wrapping_sub(b'0'));
+    let (first, second) = (digit(header[1]), digit(header[2]));
+    if header[0] != b'$' || first > 9 {
+        return None;
+    }
+    if header[2] == b'\r' {
+        return Some((first, pos + 4));
+    }
+    if first == 0 || second > 9 {
+        return None;
+    }
+    if header[3] == b'\r' {
+        return Some((first * 10 + second, pos + 5));
+    }
+    let third = digit(header[3]);
+    (third <= 9 && header[4] == b'\r').then_some((first * 100 + second * 10 + third, pos + 6))
+}
+
 fn error(what: &str) -> ProtocolError {
     ProtocolError(format!("Protocol error: {what}"))
 }
@@ -182,29 +219,6 @@ fn line_end(buf: &[u8], from: usize, too_long: &str) -> Result<Option<usize>, Pr
         None if line.len() > INLINE_MAX => Err(error(too_long)),
         _ => Ok(None),
     }
-}
-
-/// A length of one to three digits at `at`, and where its line ends: nearly every length there is. `None`: it is another
-/// one, or not one at all.
-fn short_length(buf: &[u8], at: usize) -> Option<(usize, usize)> {
-    let line = buf.get(at..at + 5)?;
-    let digit = |b: u8| usize::from(b.wrapping_sub(b'0'));
-    let first = digit(line[0]);
-    if first > 9 {
-        return None;
-    }
-    if line[1] == b'\r' {
-        return Some((first, at + 1));
-    }
-    let second = digit(line[1]);
-    if first == 0 || second > 9 {
-        return None;
-    }
-    if line[2] == b'\r' {
-        return Some((first * 10 + second, at + 2));
-    }
-    let third = digit(line[2]);
-    (third <= 9 && line[3] == b'\r').then_some((first * 100 + second * 10 + third, at + 3))
 }
 
 /// A decimal length: an optional sign, digits without leading zeros.
@@ -370,6 +384,39 @@ mod tests {
             }
             prop_assert_eq!(p.parse(&buf, OPEN), Ok(Parsed::Command { consumed: buf.len() }));
             prop_assert_eq!(words(&p, &buf), command);
+        }
+
+        #[test]
+        fn the_short_way_finds_the_same(
+            command in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..130), 1..30),
+            cut in 0usize..3000,
+            damage in proptest::option::of((0usize..40, any::<u8>())),
+        ) {
+            let mut buf = format!("*{}\r\n", command.len()).into_bytes();
+            for word in &command {
+                buf.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+                buf.extend_from_slice(word);
+                buf.extend_from_slice(b"\r\n");
+            }
+            let whole = buf.len();
+            buf.extend_from_slice(b"*1\r\n");
+            buf.truncate(if cut < 1500 { cut } else { buf.len() });
+            if let Some((at, byte)) = damage && at < buf.len() {
+                buf[at] = byte;
+            }
+            let mut spans = vec![Span { start: 7, len: 7 }];
+            let found = find_short(&buf, &mut spans);
+            let mut parser = RequestParser::default();
+            match found {
+                Some(consumed) => {
+                    prop_assert_eq!(parser.parse(&buf, OPEN), Ok(Parsed::Command { consumed }));
+                    prop_assert_eq!(&spans[1..], parser.spans());
+                }
+                None => {
+                    prop_assert_eq!(spans.len(), 1);
+                    prop_assert!(damage.is_some() || buf.len() < whole);
+                }
+            }
         }
 
         #[test]

@@ -3,6 +3,7 @@
 //! A leaf: nothing here knows the server, its clock or its configuration. Every structure owns its memory, checks bytes
 //! that come from outside, and offers `check_invariants` where an internal promise could break.
 
+pub mod bytes;
 pub mod crc64;
 pub mod entry;
 pub mod geohash;

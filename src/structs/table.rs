@@ -21,10 +21,11 @@
 
 #![allow(unsafe_code)]
 
-use std::hash::Hasher as _;
 use std::mem;
 
 use siphasher::sip::SipHasher13;
+
+use super::bytes::is_same;
 
 mod bucket;
 mod place;
@@ -52,10 +53,9 @@ pub struct HashSeed(pub [u8; 16]);
 
 impl HashSeed {
     /// SipHash-1-3 of `key`.
+    #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        hasher.write(key);
-        hasher.finish()
+        SipHasher13::new_with_key(&self.0).hash(key)
     }
 }
 
@@ -80,22 +80,6 @@ const SHRINK_SPARSITY: usize = 10;
 /// The largest factor, as a power of two, by which one resize changes the size of a table that holds items: it bounds
 /// the work of one step.
 const MAX_RESIZE_LOG2: u32 = 4;
-
-/// Whether two keys are the same. Those of usual length are compared without a call.
-#[inline(always)]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    fn ends<const N: usize>(key: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
-        Some((key.first_chunk()?, key.last_chunk()?))
-    }
-    if a.len() != b.len() {
-        return false;
-    }
-    match a.len() {
-        8..=16 => ends::<8>(a) == ends::<8>(b),
-        17..=32 => ends::<16>(a) == ends::<16>(b),
-        _ => a == b,
-    }
-}
 
 /// The smallest table, as a power of two, that holds `len` items at the usual load.
 fn log2_for(len: usize) -> u32 {
@@ -286,8 +270,10 @@ impl<T: TableItem> Table<T> {
         for place in bucket.matches(tag_of(hash)) {
             let item = bucket.address(place);
             prefetch(item);
-            // Most items reach into the next line.
-            prefetch(item.wrapping_add(64));
+            // An item that begins within a line reaches into the next, as a rule.
+            if item.addr() % 64 != 0 {
+                prefetch(item.wrapping_add(64));
+            }
         }
     }
 

@@ -121,14 +121,14 @@ impl Server {
 
     /// Once a turn, before replies leave.
     pub fn flush_aof(&mut self) {
-        self.check_gate();
+        let answering = self.check_gate();
         let always = self.persist.aof.state != AofState::Off && self.cfg.appendfsync == AppendFsync::Always;
         self.ks.effects.unsynced.set_wanted(always);
         if self.persist.aof.state == AofState::Off {
             return;
         }
         let start_us = self.clock.tick_us();
-        self.write_aof(false);
+        self.write_aof(false, answering);
         if self.persist.aof.state == AofState::On && self.persist.aof.fsynced_reploff.is_some() {
             self.persist.aof.fsynced_reploff = Some(self.persist.aof.shared.reploff());
         }
@@ -139,7 +139,7 @@ impl Server {
     pub fn flush_aof_now(&mut self) {
         if self.persist.aof.state != AofState::Off {
             self.wait_for_gate();
-            self.write_aof(true);
+            self.write_aof(true, false);
             self.wait_for_gate();
         }
     }
@@ -148,7 +148,7 @@ impl Server {
         self.background.fsync.pending() > 0
     }
 
-    fn write_aof(&mut self, force: bool) {
+    fn write_aof(&mut self, force: bool, answering: bool) {
         let now_s = self.now_s();
         let policy = self.cfg.appendfsync;
         if self.is_gate_syncing() {
@@ -159,7 +159,7 @@ impl Server {
             self.sync_aof_if_due(policy, now_s);
             return;
         }
-        if self.awaits_more_changes(policy == AppendFsync::Always && !force) {
+        if self.awaits_more_changes(policy == AppendFsync::Always && !force, answering) {
             return;
         }
         let syncing = policy == AppendFsync::Everysec && self.is_aof_syncing();
@@ -296,7 +296,7 @@ impl Server {
             return;
         }
         if aof.postponed_since_s.is_some() || (!aof.last_write_ok && self.every_ms(1000)) {
-            self.write_aof(false);
+            self.write_aof(false, false);
         }
     }
 

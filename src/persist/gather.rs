@@ -1,0 +1,123 @@
+//! When changes wait a moment for others, so that one sync serves them all.
+//!
+//! Clients that were answered after a sync mostly write again at once. If the next sync began with the first of them, the
+//! others would wait for it and for one more, and the disk work for two groups by turns. So it begins when as many wait as
+//! did before, when no more have come for a while, or when waiting has taken as long as a sync does.
+//!
+//! A state machine without I/O: it is told the time, microseconds of any clock that only goes forward.
+
+/// Waiting goes on for this share of a sync's time after somebody came; of the first kind if most of those that were
+/// expected came last time, of the second if not.
+const PATIENCE: [i64; 2] = [4, 16];
+/// However long a sync takes, nobody is waited for longer than this, microseconds.
+const WAIT_MAX_US: i64 = 10_000;
+/// What it may take to answer a client and to hear from it again, beside the time of a sync, microseconds.
+const ROUND_US: i64 = 20;
+
+#[derive(Debug, Default)]
+pub struct Gather {
+    /// How many clients may come back; 0: nobody is waited for.
+    expected: usize,
+    /// When the sync was done that they waited for, and how long it took.
+    done_us: i64,
+    sync_us: i64,
+    /// When somebody came last, and until when to wait at most; 0: none has come yet.
+    last_us: i64,
+    latest_us: i64,
+    /// How many had come at the last look.
+    gathered: usize,
+    /// Most of those that were expected did not come.
+    disappointed: bool,
+}
+
+impl Gather {
+    /// A sync is done that so many clients waited for, or that others waited for while it was under way.
+    pub fn expect(&mut self, clients: usize, sync_us: u64, now_us: i64) {
+        let sync_us = (sync_us as i64).min(WAIT_MAX_US);
+        let disappointed = self.disappointed;
+        *self = Gather { expected: clients, done_us: now_us, sync_us, disappointed, ..Gather::default() };
+    }
+
+    /// So many clients have changes that wait. Until when to wait for more before the next look; `None`: no longer.
+    pub fn wait_until(&mut self, gathered: usize, now_us: i64) -> Option<i64> {
+        if self.expected == 0 {
+            return None;
+        }
+        if self.latest_us == 0 {
+            if now_us > self.done_us + self.sync_us + ROUND_US * self.expected as i64 {
+                // They had their time.
+                self.expected = 0;
+                return None;
+            }
+            self.latest_us = now_us + self.sync_us;
+        }
+        if gathered > self.gathered {
+            self.last_us = now_us;
+            self.gathered = gathered;
+        }
+        let patience_us = self.sync_us / PATIENCE[usize::from(self.disappointed)];
+        let until_us = self.latest_us.min(self.last_us + patience_us);
+        if gathered < self.expected && now_us < until_us {
+            return Some(until_us);
+        }
+        self.disappointed = gathered * 4 < self.expected * 3;
+        self.expected = 0;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after_sync(clients: usize) -> Gather {
+        let mut gather = Gather::default();
+        gather.expect(clients, 400, 1_000_000);
+        gather
+    }
+
+    #[test]
+    fn it_waits_as_long_as_clients_come() {
+        let mut gather = after_sync(10);
+        for n in 1..=9 {
+            let now_us = 1_000_000 + 30 * n as i64;
+            assert_eq!(gather.wait_until(n, now_us), Some(now_us + 100), "a quarter of a sync after the last");
+        }
+        assert_eq!(gather.wait_until(10, 1_000_300), None, "all came");
+        assert_eq!(gather.wait_until(10, 1_000_301), None, "and that was it");
+    }
+
+    #[test]
+    fn it_gives_up_when_no_more_come_and_is_quicker_to_do_so_next_time() {
+        let mut gather = after_sync(10);
+        assert_eq!(gather.wait_until(2, 1_000_100), Some(1_000_200));
+        assert_eq!(gather.wait_until(2, 1_000_150), Some(1_000_200));
+        assert_eq!(gather.wait_until(2, 1_000_200), None);
+        gather.expect(10, 400, 2_000_000);
+        assert_eq!(gather.wait_until(2, 2_000_000), Some(2_000_025), "a sixteenth");
+        assert_eq!(gather.wait_until(8, 2_000_010), Some(2_000_035));
+        assert_eq!(gather.wait_until(8, 2_000_035), None, "eight of ten");
+        gather.expect(10, 400, 3_000_000);
+        assert_eq!(gather.wait_until(2, 3_000_000), Some(3_000_100));
+    }
+
+    #[test]
+    fn it_never_waits_longer_than_a_sync_takes() {
+        let mut gather = after_sync(1000);
+        let mut now_us = 1_000_000;
+        for n in 1.. {
+            if gather.wait_until(n, now_us).is_none() {
+                break;
+            }
+            now_us += 50;
+        }
+        assert_eq!(now_us, 1_000_400);
+    }
+
+    #[test]
+    fn who_comes_alone_or_late_does_not_wait() {
+        assert_eq!(after_sync(1).wait_until(1, 1_000_010), None, "the only one");
+        assert_eq!(after_sync(10).wait_until(1, 1_000_601), None, "the others would have come");
+        assert_eq!(Gather::default().wait_until(1, 5), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! Short byte strings: comparing and copying them without a call, as nearly all keys, names and values are short.
+//!
+//! A string of up to twice a width is covered by two pieces of that width that overlap. Copies of a length that is not
+//! known when compiling otherwise go to the C library, which takes longer to find out how to copy than to do so.
+
+#![allow(unsafe_code)]
+
+use std::ptr;
+
+/// Room that [`append_bulk`] makes beside the string itself: the kind, the digits of a length, and two line ends.
+const BULK_ROOM: usize = 32;
+
+/// Whether two strings are the same.
+#[inline(always)]
+pub fn is_same(a: &[u8], b: &[u8]) -> bool {
+    #[inline(always)]
+    fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+        Some((text.first_chunk()?, text.last_chunk()?))
+    }
+    if a.len() != b.len() {
+        return false;
+    }
+    match a.len() {
+        8..=16 => ends::<8>(a) == ends::<8>(b),
+        17..=32 => ends::<16>(a) == ends::<16>(b),
+        4..=7 => ends::<4>(a) == ends::<4>(b),
+        2..=3 => ends::<2>(a) == ends::<2>(b),
+        _ => a == b,
+    }
+}
+
+/// Adds a string to the end.
+#[inline]
+pub fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
+    buf.reserve(bytes.len());
+    // SAFETY: there is room for the bytes behind those that are there, and they are apart from it.
+    unsafe {
+        copy(bytes, buf.as_mut_ptr().add(buf.len()));
+        buf.set_len(buf.len() + bytes.len());
+    }
+}
+
+/// Adds a line of a kind and a number: `:12\r\n`.
+#[inline]
+pub fn append_line(buf: &mut Vec<u8>, kind: u8, n: i64) {
+    buf.reserve(BULK_ROOM);
+    // SAFETY: a kind, at most 20 characters of a number and a line end fit into the room.
+    unsafe {
+        let end = write_line(buf.as_mut_ptr().add(buf.len()), kind, n);
+        buf.set_len(end.offset_from_unsigned(buf.as_ptr()));
+    }
+}
+
+/// Adds a string as RESP has it, with its length before it and a line end behind it: `$3\r\nfoo\r\n`.
+#[inline]
+pub fn append_bulk(buf: &mut Vec<u8>, bytes: &[u8]) {
+    buf.reserve(bytes.len() + BULK_ROOM);
+    // SAFETY: the line takes 23 bytes at most, and behind the string there is room for a line end; the string is apart
+    // from the buffer.
+    unsafe {
+        let at = write_line(buf.as_mut_ptr().add(buf.len()), b'$', bytes.len() as i64);
+        copy(bytes, at);
+        let end = at.add(bytes.len());
+        end.cast::<[u8; 2]>().write_unaligned(*b"\r\n");
+        buf.set_len(end.add(2).offset_from_unsigned(buf.as_ptr()));
+    }
+}
+
+/// Writes a kind, a number and a line end, and gives where they end.
+///
+/// # Safety
+/// There must be room for 23 bytes at `at`.
+#[inline(always)]
+unsafe fn write_line(at: *mut u8, kind: u8, n: i64) -> *mut u8 {
+    // SAFETY: of the caller; the numbers of one and two digits take four and five bytes.
+    unsafe {
+        at.write(kind);
+        if (0..10).contains(&n) {
+            at.add(1).cast::<[u8; 3]>().write_unaligned([b'0' + n as u8, b'\r', b'\n']);
+            return at.add(4);
+        }
+        if (10..100).contains(&n) {
+            let (tens, ones) = (b'0' + (n / 10) as u8, b'0' + (n % 10) as u8);
+            at.add(1).cast::<[u8; 4]>().write_unaligned([tens, ones, b'\r', b'\n']);
+            return at.add(5);
+        }
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(n).as_bytes();
+        copy(digits, at.add(1));
+        let end = at.add(1 + digits.len());
+        end.cast::<[u8; 2]>().write_unaligned(*b"\r\n");
+        end.add(2)
+    }
+}
+
+/// Copies a string to where there is room for it.
+///
+/// # Safety
+/// There must be room for all of `from` at `to`, apart from `from`.
+#[inline(always)]
+unsafe fn copy(from: &[u8], to: *mut u8) {
+    /// Copies `N` bytes of the beginning and of the end.
+    ///
+    /// # Safety
+    /// As of `copy`; there are `N` bytes at least.
+    #[inline(always)]
+    unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: both pieces lie within the `len` bytes. Both are read before one is written.
+        unsafe {
+            let first = from.cast::<[u8; N]>().read_unaligned();
+            let last = from.add(len - N).cast::<[u8; N]>().read_unaligned();
+            to.cast::<[u8; N]>().write_unaligned(first);
+            to.add(len - N).cast::<[u8; N]>().write_unaligned(last);
+        }
+    }
+    let (len, from) = (from.len(), from.as_ptr());
+    // SAFETY: of the caller, and the lengths are those that are wanted.
+    unsafe {
+        match len {
+            17..=32 => ends::<16>(from, to, len),
+            8..=16 => ends::<8>(from, to, len),
+            4..=7 => ends::<4>(from, to, len),
+            2..=3 => ends::<2>(from, to, len),
+            1 => to.write(*from),
+            0 => {}
+            33..=64 => ends::<32>(from, to, len),
+            _ => ptr::copy_nonoverlapping(from, to, len),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn strings_of_every_length_are_added_and_compared() {
+        let text: Vec<u8> = (0..200u8).collect();
+        for len in 0..=200 {
+            let mut buf = b"before".to_vec();
+            append(&mut buf, &text[..len]);
+            assert_eq!(buf, [b"before", &text[..len]].concat());
+            assert!(is_same(&text[..len], &buf[6..]));
+            assert!(!is_same(&text[..len], &buf[5..]));
+            for at in 0..len {
+                buf[6 + at] ^= 0x80;
+                assert!(!is_same(&text[..len], &buf[6..]), "{at} of {len}");
+                buf[6 + at] ^= 0x80;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lines_and_bulk_strings_are_what_formatting_gives(
+            n in prop_oneof![-200i64..2000, any::<i64>()],
+            len in 0usize..1500,
+            room in 0usize..64,
+        ) {
+            let mut buf = Vec::with_capacity(room);
+            append_line(&mut buf, b':', n);
+            prop_assert_eq!(&buf, &format!(":{n}\r\n").into_bytes());
+            let text = "x".repeat(len);
+            append_bulk(&mut buf, text.as_bytes());
+            prop_assert_eq!(buf, format!(":{n}\r\n${len}\r\n{text}\r\n").into_bytes());
+        }
+    }
+}
