@@ -56,6 +56,18 @@ impl TestServer {
     }
 
     pub fn start_binary(binary: &Path, options: &[&str]) -> TestServer {
+        // A process that another thread is about to start holds our looking for a free port open for a moment.
+        const TAKEN: &str = "Address already in use";
+        loop {
+            match TestServer::try_start(binary, options) {
+                Err(log) if log.contains(TAKEN) => {}
+                Err(log) => panic!("{log}"),
+                Ok(server) => return server,
+            }
+        }
+    }
+
+    fn try_start(binary: &Path, options: &[&str]) -> Result<TestServer, String> {
         let port = free_port();
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut args: Vec<String> = [
@@ -75,14 +87,14 @@ impl TestServer {
         args.extend(options.iter().map(|o| o.to_string()));
         let child = spawn(binary, &args);
         let mut server = TestServer { port, dir, child, binary: binary.to_path_buf(), args };
-        server.wait_ready();
-        server
+        server.wait_ready()?;
+        Ok(server)
     }
 
     /// Starts the server again, with the same options and data.
     pub fn restart(&mut self) {
         self.child = spawn(&self.binary, &self.args);
-        self.wait_ready();
+        self.wait_ready().unwrap_or_else(|log| panic!("{log}"));
     }
 
     /// Ends the process at once, as a crash would.
@@ -107,14 +119,15 @@ impl TestServer {
         self.client().get_connection().expect("a connection")
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until it answers; the error has its log.
+    fn wait_ready(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("the server ended with {status}:\n{}", self.log());
+                return Err(format!("the server ended with {status}:\n{}", self.log()));
             }
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.is_loaded() {
-                return;
+                return Ok(());
             }
             assert!(Instant::now() < deadline, "the server does not come up:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
