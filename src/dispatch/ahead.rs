@@ -5,21 +5,27 @@
 //! looks it up by its place, and drops it when its client may not go on.
 
 use super::table::{CmdRef, CommandTable, Resolved};
-use crate::keyspace::{KeyHash, Keyspace, MemberStep};
-use crate::resp::{Args, Limits, Parsed, RequestParser, Span, find_short};
-use crate::structs::bytes::is_same;
+use crate::keyspace::{KeyHash, Keyspace};
+use crate::resp::{Args, Limits, Parsed, RequestParser, ShortCommands, Span};
+use crate::structs::table::Step;
 use std::ops::Range;
 
 /// Requests looked at before they run: about as many as there may be memory accesses under way, twice.
 pub const BATCH: usize = 32;
 /// Clients whose input is read before the first of them is run.
 pub const CLIENTS: usize = 32;
-/// How many requests before a request runs the entries of its keys are asked for, at least; it is done for so many requests
-/// at once, so that looking up where the memory is overlaps, too.
-const FETCH_DISTANCE: usize = 4;
-const FETCH_STRIDE: usize = 4;
-/// How many requests before it the place of a member in its collection is asked for; half of that for the member itself.
-const MEMBER_DISTANCE: usize = 4;
+/// Memory is asked for on behalf of so many requests at once, so that looking up where it is overlaps, too.
+const STRIDE: usize = 4;
+/// How many requests before a request runs the entries of its keys are asked for, at least; those that stand in a bucket
+/// behind another, half of it later.
+const ENTRY_DISTANCE: usize = 8;
+/// The same of the place of a member in its collection, and of the member itself.
+const PLACE_DISTANCE: usize = 12;
+const MEMBER_DISTANCE: usize = 8;
+/// How much earlier entries are asked for when requests name members, and the buckets of keys when there is a table for each
+/// slot to be found first.
+const ENTRIES_EARLIER: usize = 8;
+const BUCKETS_EARLIER: usize = 8;
 /// Keys of one request whose memory is asked for.
 const KEYS_PER_REQUEST: usize = 32;
 
@@ -45,6 +51,9 @@ struct AheadKey {
     hash: KeyHash,
     /// The hash of a member or field of what the key holds.
     member: Option<u64>,
+    /// It, or the member, may stand in a bucket behind another.
+    is_behind: bool,
+    is_member_behind: bool,
 }
 
 /// The requests of one client or several, one client's after another's.
@@ -53,13 +62,32 @@ pub struct Ahead {
     requests: Vec<Request>,
     spans: Vec<Span>,
     keys: Vec<AheadKey>,
-    /// The request up to which entries were asked for, and how many of the keys had their buckets and their entries asked
-    /// for, by `fetch`.
-    fetched: usize,
-    buckets: usize,
-    entries: usize,
+    /// The requests up to which `fetch` has asked for memory, step by step.
+    fetched: Fetched,
     /// Some of the keys come with a member.
     has_members: bool,
+}
+
+/// The first request of which this was not asked for yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fetched {
+    /// Anything at all is to be done again from this request on.
+    next: usize,
+    buckets: usize,
+    entries: usize,
+    entries_behind: usize,
+    places: usize,
+    members: usize,
+    members_behind: usize,
+}
+
+impl Fetched {
+    fn limit(&mut self, len: usize) {
+        let Fetched { next, buckets, entries, entries_behind, places, members, members_behind } = self;
+        for at in [next, buckets, entries, entries_behind, places, members, members_behind] {
+            *at = (*at).min(len);
+        }
+    }
 }
 
 impl Ahead {
@@ -74,9 +102,7 @@ impl Ahead {
             self.spans.truncate(first.spans.start);
             self.keys.truncate(first.keys.start);
             self.requests.truncate(len);
-            self.fetched = self.fetched.min(len);
-            self.buckets = self.buckets.min(self.keys.len());
-            self.entries = self.entries.min(self.keys.len());
+            self.fetched.limit(len);
         }
     }
 
@@ -121,23 +147,21 @@ impl Ahead {
         (commands, ks, db): (&CommandTable, &Keyspace, usize),
     ) -> Range<usize> {
         let first = self.requests.len();
-        // Requests in a row are often of one command.
-        let mut last: (&[u8], Option<CmdRef>) = (b"", None);
+        let mut short = ShortCommands::default();
+        // What the last one calls, if the name alone tells: a container's subcommand is told by its first argument.
+        let mut last = None;
         while pos < query.len() && self.requests.len() - first < count {
             let (spans, keys) = (self.spans.len(), self.keys.len());
-            let Some(consumed) = self.find(&query[pos..], parser, limits) else { break };
-            let text = &query[pos..pos + consumed];
-            let args = Args::new(text, &self.spans[spans..]);
-            let name = &text[self.spans[spans].start..][..self.spans[spans].len];
-            let cmd = if last.1.is_some() && is_same(name, last.0) {
-                last.1
+            let Some(consumed) = self.find(&query[pos..], &mut short, parser, limits) else { break };
+            let args = Args::new(&query[pos..pos + consumed], &self.spans[spans..]);
+            let cmd = if short.is_alike && last.is_some() {
+                last
             } else {
-                let cmd = match commands.resolve(name, args.get(1)) {
+                let cmd = match commands.resolve(args.at(0), args.get(1)) {
                     Resolved::Found(cmd) => Some(cmd),
                     Resolved::Unknown | Resolved::UnknownSub(_) => None,
                 };
-                // What a container runs depends on its first argument.
-                last = (name, cmd.filter(|c| !commands.has_to_do_with_subcommands(*c)));
+                last = cmd.filter(|c| !commands.has_to_do_with_subcommands(*c));
                 cmd
             };
             if let Some(cmd) = cmd {
@@ -146,7 +170,7 @@ impl Ahead {
                 for arg in command.keys.positions(args.len()).take(KEYS_PER_REQUEST) {
                     let hash = ks.hash(args.at(arg));
                     ks.prefetch(db, hash);
-                    self.keys.push(AheadKey { arg, db, hash, member });
+                    self.keys.push(AheadKey { arg, db, hash, member, is_behind: false, is_member_behind: false });
                 }
                 self.has_members |= member.is_some();
             }
@@ -159,13 +183,20 @@ impl Ahead {
 
     /// The length of the command in RESP that `query` begins with; its arguments are added to ours. `None`: there is none.
     #[inline]
-    fn find(&mut self, query: &[u8], parser: &mut RequestParser, limits: Limits) -> Option<usize> {
+    fn find<'b>(
+        &mut self,
+        query: &'b [u8],
+        short: &mut ShortCommands<'b>,
+        parser: &mut RequestParser,
+        limits: Limits,
+    ) -> Option<usize> {
         if !parser.in_multibulk()
             && !limits.unauthenticated
-            && let Some(consumed) = find_short(query, &mut self.spans)
+            && let Some(consumed) = short.find(query, &mut self.spans)
         {
             return Some(consumed);
         }
+        short.is_alike = false;
         match parser.parse(query, limits) {
             Ok(Parsed::Command { consumed }) => {
                 self.spans.extend_from_slice(parser.spans());
@@ -186,43 +217,57 @@ impl Ahead {
     /// follow soon. Not of all at once, as only a few memory accesses can be under way.
     #[inline]
     pub fn fetch(&mut self, index: usize, ks: &Keyspace) {
-        if index + FETCH_DISTANCE >= self.fetched && self.keys.len() > 1 {
-            self.fetch_entries(index, ks);
-        }
-        if self.has_members {
-            self.fetch_members(index, ks);
+        if index >= self.fetched.next && self.keys.len() > 1 {
+            self.fetch_more(index, ks);
         }
     }
 
-    fn fetch_entries(&mut self, index: usize, ks: &Keyspace) {
-        let ahead = FETCH_DISTANCE + FETCH_STRIDE;
+    fn fetch_more(&mut self, index: usize, ks: &Keyspace) {
+        let len = self.requests.len();
+        let up_to = |distance: usize| (index + STRIDE + distance).min(len);
+        let entry_distance = ENTRY_DISTANCE + if self.has_members { ENTRIES_EARLIER } else { 0 };
+        let mut fetched = self.fetched;
+        fetched.next = index + STRIDE;
         if ks.is_per_slot() {
-            let end = self.keys_until(index + 2 * ahead);
-            for key in &self.keys[self.buckets.min(end)..end] {
+            for key in self.keys_between(&mut fetched.buckets, up_to(entry_distance + BUCKETS_EARLIER)) {
                 ks.prefetch_bucket(key.db, key.hash);
             }
-            self.buckets = self.buckets.max(end);
         }
-        let end = self.keys_until(index + ahead);
-        for key in &self.keys[self.entries.min(end)..end] {
-            ks.prefetch_entry(key.db, key.hash);
+        for key in self.keys_between(&mut fetched.entries, up_to(entry_distance)) {
+            key.is_behind = ks.prefetch_entry(key.db, key.hash, Step::Item);
         }
-        self.entries = self.entries.max(end);
-        self.fetched = index + ahead;
-    }
-
-    /// The next two steps of `fetch`, for the members that requests name of collections.
-    fn fetch_members(&mut self, index: usize, ks: &Keyspace) {
-        for (distance, step) in [(MEMBER_DISTANCE, MemberStep::Bucket), (MEMBER_DISTANCE / 2, MemberStep::Item)] {
-            let Some(request) = self.requests.get(index + distance) else { continue };
-            if let [AheadKey { db, hash, member: Some(member), .. }] = self.keys[request.keys.clone()] {
-                ks.prefetch_member(db, hash, member, step);
+        for key in self.keys_between(&mut fetched.entries_behind, up_to(entry_distance / 2)) {
+            if key.is_behind {
+                ks.prefetch_entry(key.db, key.hash, Step::Behind);
             }
         }
+        if self.has_members {
+            for key in self.keys_between(&mut fetched.places, up_to(PLACE_DISTANCE)) {
+                key.prefetch_member(ks, Step::Bucket);
+            }
+            for key in self.keys_between(&mut fetched.members, up_to(MEMBER_DISTANCE)) {
+                key.is_member_behind = key.prefetch_member(ks, Step::Item);
+            }
+            for key in self.keys_between(&mut fetched.members_behind, up_to(MEMBER_DISTANCE / 2)) {
+                if key.is_member_behind {
+                    key.prefetch_member(ks, Step::Behind);
+                }
+            }
+        }
+        self.fetched = fetched;
     }
 
-    /// Where the keys of the requests up to `index` end.
-    fn keys_until(&self, index: usize) -> usize {
-        self.requests.get(index).map_or(self.keys.len(), |request| request.keys.end)
+    /// The keys of the requests from `from` up to `to`, which `from` becomes.
+    fn keys_between(&mut self, from: &mut usize, to: usize) -> &mut [AheadKey] {
+        let end = |requests: usize| requests.checked_sub(1).map_or(0, |last| self.requests[last].keys.end);
+        let keys = end(*from)..end(to.max(*from));
+        *from = to.max(*from);
+        &mut self.keys[keys]
+    }
+}
+
+impl AheadKey {
+    fn prefetch_member(&self, ks: &Keyspace, step: Step) -> bool {
+        self.member.is_some_and(|member| ks.prefetch_member(self.db, self.hash, member, step))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Entry;
 use crate::cluster::slots::{SLOT_COUNT, key_slot};
-use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Table, TableEntry, VacantEntry, prefetch};
+use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Step, Table, TableEntry, VacantEntry, prefetch};
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
@@ -158,7 +158,7 @@ impl Db {
     #[inline]
     pub fn prefetch(&self, hash: KeyHash) {
         match &self.tables {
-            Tables::One(t) => t.prefetch(hash.hash),
+            Tables::One(t) => _ = t.prefetch(hash.hash, Step::Bucket),
             Tables::PerSlot(slots) => {
                 if let Some(t) = &slots[hash.slot as usize] {
                     prefetch(&**t);
@@ -170,15 +170,15 @@ impl Db {
     /// In cluster mode, some time after `prefetch`: begins to bring the key's bucket near.
     pub fn prefetch_bucket(&self, hash: KeyHash) {
         if let Some(t) = self.table(hash) {
-            t.prefetch(hash.hash);
+            t.prefetch(hash.hash, Step::Bucket);
         }
     }
 
-    /// Some time after its bucket: begins to bring the key's entry near.
-    pub fn prefetch_entry(&self, hash: KeyHash) {
-        if let Some(t) = self.table(hash) {
-            t.prefetch_items(hash.hash);
-        }
+    /// Some time after its bucket: begins to bring the key's entry near. Whether there is anything to do for
+    /// [`Step::Behind`] after [`Step::Item`].
+    #[inline]
+    pub fn prefetch_entry(&self, hash: KeyHash, step: Step) -> bool {
+        self.table(hash).is_some_and(|t| t.prefetch(hash.hash, step))
     }
 
     /// An entry that may be the one of this hash, as far as can be told without comparing keys.

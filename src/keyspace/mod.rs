@@ -23,7 +23,7 @@ pub use effects::Effects;
 pub use object::{Entry, Object};
 
 use crate::structs::entry::{NewValue, OwnedValue, ValueRef};
-use crate::structs::table::HashSeed;
+use crate::structs::table::{HashSeed, Step};
 use effects::notify;
 use watch::WatchTable;
 
@@ -101,13 +101,6 @@ pub struct Keyspace {
     pub hashes: hashes::ExpectedKeys,
 }
 
-/// The two steps in which the memory of a member is brought near.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberStep {
-    Bucket,
-    Item,
-}
-
 impl Keyspace {
     /// `count` databases; with `per_slot`, tables by hash slot (cluster mode).
     pub fn new(count: usize, per_slot: bool, seed: HashSeed) -> Keyspace {
@@ -160,8 +153,9 @@ impl Keyspace {
         self.dbs[db].prefetch_bucket(hash);
     }
 
-    pub fn prefetch_entry(&self, db: usize, hash: KeyHash) {
-        self.dbs[db].prefetch_entry(hash);
+    #[inline]
+    pub fn prefetch_entry(&self, db: usize, hash: KeyHash, step: Step) -> bool {
+        self.dbs[db].prefetch_entry(hash, step)
     }
 
     /// The hash of a member or field of a collection.
@@ -169,19 +163,15 @@ impl Keyspace {
         self.seed.hash(member)
     }
 
-    /// Some time after the key's entry: begins to bring near where a member of its value stands, or is to stand.
-    pub fn prefetch_member(&self, db: usize, key: KeyHash, member: u64, step: MemberStep) {
-        let Some(ValueRef::Object(object)) = self.dbs[db].likely_entry(key).map(Entry::value) else { return };
-        let table = match object {
-            Object::Set(set) => set.members(),
-            Object::Hash(hash) => hash.fields(),
-            Object::Zset(zset) => return zset.prefetch(member, step == MemberStep::Item),
-            Object::List(_) | Object::Stream(_) => None,
-        };
-        match (table, step) {
-            (Some(table), MemberStep::Bucket) => table.prefetch(member),
-            (Some(table), MemberStep::Item) => table.prefetch_items(member),
-            (None, _) => {}
+    /// Some time after the key's entry: begins to bring near where a member of its value stands, or is to stand. As
+    /// [`Table::prefetch`](crate::structs::table::Table::prefetch).
+    pub fn prefetch_member(&self, db: usize, key: KeyHash, member: u64, step: Step) -> bool {
+        let Some(ValueRef::Object(object)) = self.dbs[db].likely_entry(key).map(Entry::value) else { return false };
+        match object {
+            Object::Set(set) => set.members().is_some_and(|table| table.prefetch(member, step)),
+            Object::Hash(hash) => hash.fields().is_some_and(|table| table.prefetch(member, step)),
+            Object::Zset(zset) => zset.prefetch(member, step),
+            Object::List(_) | Object::Stream(_) => false,
         }
     }
 

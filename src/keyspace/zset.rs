@@ -8,7 +8,7 @@ use crate::structs::listpack::{self, Item, Listpack, Pos};
 use crate::structs::numbers::{f64_text, f64_to_i64, parse_f64};
 pub use crate::structs::ordered::Update;
 use crate::structs::ordered::{self, OrderedSet};
-use crate::structs::table::HashSeed;
+use crate::structs::table::{HashSeed, Step};
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -203,11 +203,9 @@ impl Zset {
         }
     }
 
-    /// Begins to bring near the place of a member of this hash, or the member itself.
-    pub fn prefetch(&self, hash: u64, item: bool) {
-        if let Zset::Ordered(set) = self {
-            set.prefetch(hash, item);
-        }
+    /// Begins to bring near what a look-up of a member of this hash will touch; as `Table::prefetch`.
+    pub fn prefetch(&self, hash: u64, step: Step) -> bool {
+        matches!(self, Zset::Ordered(set) if set.prefetch(hash, step))
     }
 
     pub fn encoding_name(&self) -> &'static str {

@@ -3,7 +3,7 @@
 use std::ops::Index;
 
 /// Start and length of an argument within its buffer, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     pub start: usize,
     pub len: usize,

@@ -5,6 +5,7 @@
 //! Format: the Redis serialization protocol specification; limits and error texts as a 7.2 server has them.
 
 use super::args::{OwnedArgs, Span};
+use crate::structs::bytes::is_same;
 
 /// Arguments that there is room for after a command with more of them.
 const KEPT_ARGS: usize = 4096;
@@ -158,28 +159,59 @@ impl RequestParser {
     }
 }
 
-/// Finds a command at the start of `buf` that is whole, has few arguments, and short ones, as nearly all have: adds their
-/// places to `spans`, and gives the length of the command. `None`: it is for [`RequestParser::parse`] to say what it is;
-/// nothing was added. The limits on arguments are not looked at: those
-/// on their length are higher, and that on their number is for who may not run commands yet.
-#[inline]
-pub fn find_short(buf: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
-    let (count, mut pos) = match *buf.first_chunk::<5>()? {
-        [b'*', count @ b'1'..=b'9', b'\r', ..] => (count - b'0', 4),
-        [b'*', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _] => ((tens - b'0') * 10 + (ones - b'0'), 5),
-        _ => return None,
-    };
-    let first = spans.len();
-    spans.reserve(count as usize);
-    for _ in 0..count {
-        let Some((len, start)) = short_bulk(buf, pos).filter(|(len, start)| start + len + 2 <= buf.len()) else {
-            spans.truncate(first);
-            return None;
-        };
-        spans.push(Span { start, len });
-        pos = start + len + 2;
+/// Finds commands that are whole, have few arguments, and short ones, as nearly all have. Of those that follow each other
+/// many begin alike, as they call the same command: their beginning is only compared.
+#[derive(Debug, Default)]
+pub struct ShortCommands<'b> {
+    /// The array header and the first argument of the last command.
+    head: &'b [u8],
+    /// The number of arguments, and where the first of them is.
+    count: usize,
+    name: Span,
+    /// The last command began as the one before it.
+    pub is_alike: bool,
+}
+
+impl<'b> ShortCommands<'b> {
+    /// Finds the command at the start of `buf`: adds the places of its arguments to `spans`, and gives the length of the
+    /// command. `None`: it is for [`RequestParser::parse`] to say what it is; nothing was added. The limits on arguments are
+    /// not looked at: those on their length are higher, and that on their number is for who may not run commands yet.
+    #[inline]
+    pub fn find(&mut self, buf: &'b [u8], spans: &mut Vec<Span>) -> Option<usize> {
+        self.is_alike =
+            !self.head.is_empty() && buf.get(..self.head.len()).is_some_and(|head| is_same(head, self.head));
+        if !self.is_alike {
+            self.head = &[];
+            let (count, pos) = array_header(buf)?;
+            let (len, start) = short_bulk(buf, pos)?;
+            (self.count, self.name) = (count, Span { start, len });
+            self.head = buf.get(..start + len + 2)?;
+        }
+        let first = spans.len();
+        spans.reserve(self.count);
+        spans.push(self.name);
+        let mut pos = self.head.len();
+        for _ in 1..self.count {
+            let Some((len, start)) = short_bulk(buf, pos).filter(|(len, start)| start + len + 2 <= buf.len()) else {
+                spans.truncate(first);
+                return None;
+            };
+            spans.push(Span { start, len });
+            pos = start + len + 2;
+        }
+        Some(pos)
     }
-    Some(pos)
+}
+
+/// The number of arguments, less than 100, and where the first of them begins.
+fn array_header(buf: &[u8]) -> Option<(usize, usize)> {
+    match *buf.first_chunk::<5>()? {
+        [b'*', count @ b'1'..=b'9', b'\r', ..] => Some((usize::from(count - b'0'), 4)),
+        [b'*', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _] => {
+            Some((usize::from(tens - b'0') * 10 + usize::from(ones - b'0'), 5))
+        }
+        _ => None,
+    }
 }
 
 /// The length of a bulk string of less than 1,000 bytes whose header stands at `pos`, and where it begins.
@@ -391,6 +423,7 @@ mod tests {
             command in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..130), 1..30),
             cut in 0usize..3000,
             damage in proptest::option::of((0usize..40, any::<u8>())),
+            alike in any::<bool>(),
         ) {
             let mut buf = format!("*{}\r\n", command.len()).into_bytes();
             for word in &command {
@@ -399,13 +432,19 @@ mod tests {
                 buf.extend_from_slice(b"\r\n");
             }
             let whole = buf.len();
+            let whole_command = buf.clone();
             buf.extend_from_slice(b"*1\r\n");
             buf.truncate(if cut < 1500 { cut } else { buf.len() });
             if let Some((at, byte)) = damage && at < buf.len() {
                 buf[at] = byte;
             }
             let mut spans = vec![Span { start: 7, len: 7 }];
-            let found = find_short(&buf, &mut spans);
+            // One that begins alike was found before, or not.
+            let mut short = ShortCommands::default();
+            if alike {
+                short.find(&whole_command, &mut Vec::new());
+            }
+            let found = short.find(&buf, &mut spans);
             let mut parser = RequestParser::default();
             match found {
                 Some(consumed) => {

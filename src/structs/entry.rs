@@ -531,7 +531,12 @@ impl<B> Entry<B> {
 
     /// Makes the value an integer, in place when the block's size class allows.
     pub fn set_int(&mut self, value: i64) {
-        self.set_value(NewValue::Int(value));
+        let flags = self.flags();
+        if flags & KIND_MASK != KIND_INT {
+            return self.set_value(NewValue::Int(value));
+        }
+        // SAFETY: an integer stands there, and another takes its place.
+        unsafe { self.block.as_ptr().add(self.value_at(flags)).cast::<i64>().write_unaligned(value) }
     }
 
     /// Takes the old value out and puts another in its place. What lived outside the block, or was an object, is returned,

@@ -16,7 +16,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use super::table::{HashSeed, Table, TableEntry};
+use super::table::{HashSeed, Step, Table, TableEntry};
 use member::{Member, Ptr};
 use tree::Tree;
 
@@ -63,9 +63,9 @@ impl OrderedSet {
         self.table.stats()
     }
 
-    /// Begins to bring near the place of a member of this hash, or the member itself.
-    pub fn prefetch(&self, hash: u64, item: bool) {
-        if item { self.table.prefetch_items(hash) } else { self.table.prefetch(hash) }
+    /// Begins to bring near what a look-up of a member of this hash will touch; as [`Table::prefetch`].
+    pub fn prefetch(&self, hash: u64, step: Step) -> bool {
+        self.table.prefetch(hash, step)
     }
 
     pub fn score(&self, name: &[u8]) -> Option<f64> {

@@ -71,6 +71,17 @@ pub enum ResizePolicy {
     Forbid,
 }
 
+/// The steps in which memory is brought near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The bucket that a hash belongs to.
+    Bucket,
+    /// The items in it that may be the one, or else the bucket behind it.
+    Item,
+    /// The items in the bucket behind it.
+    Behind,
+}
+
 /// A table grows when it holds more than this many items a bucket.
 const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
@@ -255,26 +266,29 @@ impl<T: TableItem> Table<T> {
         Err(Some(ItemMut { table: self, spot }.remove()))
     }
 
-    /// Begins to bring the bucket of a hash into the cache.
-    pub fn prefetch(&self, hash: u64) {
-        self.head(hash).2.prefetch();
-    }
-
-    /// Begins to bring the items that a look-up of this hash will compare into the cache; worth its while some time
-    /// after [`Self::prefetch`].
-    pub fn prefetch_items(&self, hash: u64) {
+    /// Begins to bring what a look-up of this hash will touch into the cache, one step at a time with some time in between.
+    /// After [`Step::Item`]: whether there is anything to do for [`Step::Behind`].
+    #[inline]
+    pub fn prefetch(&self, hash: u64, step: Step) -> bool {
         let bucket = self.head(hash).2;
-        if bucket.is_none() {
-            return;
-        }
-        for place in bucket.matches(tag_of(hash)) {
-            let item = bucket.address(place);
-            prefetch(item);
-            // An item that begins within a line reaches into the next, as a rule.
-            if item.addr() % 64 != 0 {
-                prefetch(item.wrapping_add(64));
+        match step {
+            Step::Bucket => bucket.prefetch(),
+            Step::Item if !bucket.is_none() => {
+                if !bucket.prefetch_items(tag_of(hash)) {
+                    let behind = bucket.child();
+                    behind.prefetch();
+                    return !behind.is_none();
+                }
             }
+            Step::Behind if !bucket.is_none() => {
+                let behind = bucket.child();
+                if !behind.is_none() {
+                    behind.prefetch_items(tag_of(hash));
+                }
+            }
+            Step::Item | Step::Behind => {}
         }
+        false
     }
 
     /// An item whose hash may be this one, as far as can be told without looking at items.

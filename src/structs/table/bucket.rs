@@ -243,6 +243,24 @@ impl<T> Bucket<T> {
         prefetch(self.at);
     }
 
+    /// Begins to bring the items with this tag near. Whether there are any.
+    #[inline]
+    pub(super) fn prefetch_items(self, tag: u8) -> bool {
+        let mut any = false;
+        for place in self.matches(tag) {
+            if self.tag(place) == tag {
+                any = true;
+                let item = self.address(place);
+                prefetch(item);
+                // An item that begins within a line reaches into the next, as a rule.
+                if !item.addr().is_multiple_of(64) {
+                    prefetch(item.wrapping_add(64));
+                }
+            }
+        }
+        any
+    }
+
     pub(super) fn set_tagged(self, i: usize, tagged: bool) {
         self.set_meta(self.meta() & !(1 << i) | u8::from(tagged) << i);
     }
