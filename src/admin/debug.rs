@@ -62,6 +62,7 @@ impl Default for DebugState {
 
 impl Server {
     /// When values change their encoding, by the configuration of the moment.
+    #[inline]
     pub fn value_limits(&self) -> ValueLimits {
         ValueLimits {
             list: quicklist::Limits {

@@ -155,7 +155,7 @@ impl Db {
     }
 
     /// Begins to bring the memory near that says where a key is: its bucket, or in cluster mode the table of its slot.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, hash: KeyHash) {
         match &self.tables {
             Tables::One(t) => _ = t.prefetch(hash.hash, Step::Bucket),
@@ -176,7 +176,7 @@ impl Db {
 
     /// Some time after its bucket: begins to bring the key's entry near. Whether there is anything to do for
     /// [`Step::Behind`] after [`Step::Item`].
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_entry(&self, hash: KeyHash, step: Step) -> bool {
         self.table(hash).is_some_and(|t| t.prefetch(hash.hash, step))
     }

@@ -144,7 +144,7 @@ impl Keyspace {
     }
 
     /// See `Db`: the three steps in which the memory of a key is brought near.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, db: usize, hash: KeyHash) {
         self.dbs[db].prefetch(hash);
     }
@@ -153,7 +153,7 @@ impl Keyspace {
         self.dbs[db].prefetch_bucket(hash);
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_entry(&self, db: usize, hash: KeyHash, step: Step) -> bool {
         self.dbs[db].prefetch_entry(hash, step)
     }

@@ -206,6 +206,10 @@ fn back_len_len(len: usize) -> usize {
 /// Seven bits a byte, the highest first, all but the first byte marked: whoever comes from behind reads on while the
 /// mark is there.
 fn write_back_len(out: &mut [u8], len: usize) {
+    if let [short] = out {
+        *short = len as u8;
+        return;
+    }
     for (i, byte) in out.iter_mut().rev().enumerate() {
         *byte = (len >> (7 * i)) as u8 & 0x7f | 0x80;
     }

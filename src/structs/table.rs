@@ -268,7 +268,7 @@ impl<T: TableItem> Table<T> {
 
     /// Begins to bring what a look-up of this hash will touch into the cache, one step at a time with some time in between.
     /// After [`Step::Item`]: whether there is anything to do for [`Step::Behind`].
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, hash: u64, step: Step) -> bool {
         let bucket = self.head(hash).2;
         match step {
