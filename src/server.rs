@@ -234,15 +234,15 @@ impl Server {
     fn pause_us(&mut self, now_us: i64, timeout: &mut Duration) -> i64 {
         /// The poll counts milliseconds, which is too coarse for what waits for a sync to begin.
         const STEP_US: i64 = 150;
-        let most = self.cfg.loop_coalesce_usec.min(timeout.as_micros() as i64);
+        let gathers_until_us = self.gather_deadline_us().filter(|_| !timeout.is_zero());
+        let most = match gathers_until_us {
+            Some(_) => 0,
+            None => self.cfg.loop_coalesce_usec.min(timeout.as_micros() as i64),
+        };
         let pause_us = self.coalesce.pause_us(now_us, most);
-        match self.gather_deadline_us() {
-            Some(deadline_us) if !timeout.is_zero() => {
-                *timeout = Duration::ZERO;
-                (deadline_us - now_us).clamp(0, STEP_US)
-            }
-            _ => pause_us,
-        }
+        let Some(until_us) = gathers_until_us else { return pause_us };
+        *timeout = Duration::ZERO;
+        (until_us - now_us).clamp(0, STEP_US)
     }
 
     fn see_to_events(&mut self) {
