@@ -239,7 +239,7 @@ impl Server {
             Some(_) => 0,
             None => self.cfg.loop_coalesce_usec.min(timeout.as_micros() as i64),
         };
-        let pause_us = self.coalesce.pause_us(now_us, most);
+        let pause_us = self.coalesce.pause_us(now_us, self.stats.commands_processed, most);
         let Some(until_us) = gathers_until_us else { return pause_us };
         *timeout = Duration::ZERO;
         (until_us - now_us).clamp(0, STEP_US)

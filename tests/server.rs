@@ -92,6 +92,59 @@ fn info_has_the_fields_of_a_7_2_server() {
     assert_eq!(text(&mut c, &["INFO", "no-such-section"]), "");
 }
 
+/// What INFO commandstats says of a command: calls, rejected, failed.
+fn command_counts(c: &mut Connection, name: &str) -> [u64; 3] {
+    let stats = info(c, "commandstats");
+    let field = |key: &str| {
+        let fields = stats[&format!("cmdstat_{name}")].split(',');
+        fields.filter_map(|f| f.split_once('=')).find(|(k, _)| *k == key).map(|(_, v)| v.parse().unwrap()).unwrap()
+    };
+    [field("calls"), field("rejected_calls"), field("failed_calls")]
+}
+
+#[test]
+fn pipelined_commands_are_counted_one_by_one() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    text(&mut c, &["RPUSH", "list", "x"]);
+    text(&mut c, &["CONFIG", "RESETSTAT"]);
+    // Quick ones in a row, some of which fail, are refused, or are others.
+    let mut pipe = redis::pipe();
+    for i in 0..30 {
+        pipe.cmd("GET").arg("k");
+        if i % 10 == 3 {
+            pipe.cmd("GET").arg("list");
+            pipe.cmd("GET").arg("too").arg("many");
+            pipe.cmd("INCR").arg("n");
+        }
+    }
+    pipe.cmd("INFO").arg("commandstats");
+    pipe.cmd("PING");
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    stream.write_all(&pipe.get_packed_pipeline()).unwrap();
+    let (mut replies, mut piece) = (Vec::new(), [0; 4096]);
+    while !replies.ends_with(b"+PONG\r\n") {
+        let len = stream.read(&mut piece).unwrap();
+        assert!(len > 0, "the server closed");
+        replies.extend_from_slice(&piece[..len]);
+    }
+    let replies = String::from_utf8(replies).unwrap();
+    assert!(replies.contains("cmdstat_get:calls=33,"), "INFO counts what ran before it: {replies}");
+    assert_eq!(command_counts(&mut c, "get"), [33, 3, 3]);
+    assert_eq!(command_counts(&mut c, "incr"), [3, 0, 0]);
+    let latency = format!("{:?}", ask(&mut c, &["LATENCY", "HISTOGRAM", "get"]));
+    assert!(latency.contains("int(33)"), "{latency}");
+    // When every call is to be found in the slow log, every call is timed by itself.
+    text(&mut c, &["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+    text(&mut c, &["SLOWLOG", "RESET"]);
+    let mut pipe = redis::pipe();
+    (0..20).for_each(|_| {
+        pipe.cmd("GET").arg("k");
+    });
+    pipe.exec(&mut c).unwrap();
+    assert_eq!(text(&mut c, &["SLOWLOG", "LEN"]), "21");
+}
+
 #[test]
 fn clients_are_listed_named_and_killed() {
     let server = TestServer::start(&[]);

@@ -64,7 +64,16 @@ impl Server {
 
     pub(crate) fn count_call(&mut self, cmd: CmdRef, duration_us: i64, failed: bool) {
         let tracking = self.cfg.latency_tracking;
-        self.commands.stats_mut(cmd).count(duration_us.max(0) as u64, failed, tracking);
+        let stats = self.commands.stats_mut(cmd);
+        stats.count(1, duration_us.max(0) as u64, tracking);
+        stats.failed += u64::from(failed);
         self.stats.commands_processed += 1;
+    }
+
+    /// Counts calls that took this long together.
+    pub(crate) fn count_calls(&mut self, cmd: CmdRef, calls: u32, duration_us: i64) {
+        let tracking = self.cfg.latency_tracking;
+        self.commands.stats_mut(cmd).count(calls, duration_us.max(0) as u64, tracking);
+        self.stats.commands_processed += u64::from(calls);
     }
 }

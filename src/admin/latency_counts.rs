@@ -18,14 +18,20 @@ pub struct LatencyCounts {
 }
 
 impl LatencyCounts {
-    pub fn note(&mut self, us: u64) {
+    /// Counts `times` that took `us` microseconds each.
+    #[inline]
+    pub fn note(&mut self, us: u64, times: u32) {
         match self.usual.get_mut(us as usize) {
-            Some(count) if *count < u32::MAX => *count += 1,
-            _ => {
-                if let Some(histogram) = others(&mut self.others) {
-                    histogram.saturating_record(us.saturating_mul(1000).clamp(HISTOGRAM_NS.0, HISTOGRAM_NS.1));
-                }
-            }
+            Some(count) if *count <= u32::MAX - times => *count += times,
+            _ if times == 0 => {}
+            _ => self.note_unusual(us, times),
+        }
+    }
+
+    #[inline(never)]
+    fn note_unusual(&mut self, us: u64, times: u32) {
+        if let Some(histogram) = others(&mut self.others) {
+            histogram.saturating_record_n(us.saturating_mul(1000).clamp(HISTOGRAM_NS.0, HISTOGRAM_NS.1), times);
         }
     }
 
@@ -82,8 +88,9 @@ mod tests {
         let mut counts = LatencyCounts::default();
         assert!(counts.histogram().is_none());
         for us in [0, 3, 3, 7, 8, 900] {
-            counts.note(us);
+            counts.note(us, 1);
         }
+        counts.note(50, 0);
         let histogram = counts.histogram().unwrap();
         assert_eq!(histogram.len(), 6);
         assert!(histogram.equivalent(histogram.value_at_quantile(0.5), 3000));

@@ -87,7 +87,7 @@ impl Metrics {
             let us = (now_us - self.cycle_start_us).max(0) as u64;
             self.cycles += 1;
             self.cycles_us += us;
-            self.turns.note(us);
+            self.turns.note(us, 1);
             self.longest_cycle_us = self.longest_cycle_us.max(us);
             self.most_commands = self.most_commands.max(commands.saturating_sub(self.cycle_start_commands));
             self.cycle_start_us = 0;

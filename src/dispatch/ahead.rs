@@ -43,6 +43,14 @@ pub struct Request {
     keys: Range<usize>,
 }
 
+impl Request {
+    /// It is another call of this command, and none of a size that would make it slow.
+    #[inline]
+    pub fn is_light_call_of(&self, cmd: CmdRef, most: usize) -> bool {
+        self.cmd == Some(cmd) && self.consumed <= most
+    }
+}
+
 /// A key of a request: which argument it is, and its hash.
 #[derive(Debug)]
 struct AheadKey {

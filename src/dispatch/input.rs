@@ -25,6 +25,12 @@ const REPLY_MOVE_BYTES: usize = 8 * 1024;
 /// Replies of this size leave as soon as the client's requests have run, if they need not wait for anything: what was
 /// written last is sent while it is in the cache, and its memory takes the next client's replies. In bytes.
 const EARLY_WRITE_BYTES: usize = 4 * 1024;
+/// Calls of a quick command that are timed together, at most.
+const STRETCH_CALLS: u32 = 8;
+/// Requests and replies larger than this are timed by themselves, bytes.
+const LIGHT_BYTES: usize = 1024;
+/// Calls are timed one by one when those that take less than this are to be logged as slow, microseconds.
+const FINE_SLOW_US: i64 = 1_000;
 /// Room for an argument longer than this is made as soon as its length is known, in bytes.
 const BIG_ARG_BYTES: usize = 32 * 1024;
 
@@ -53,6 +59,15 @@ struct Taken {
     outer_push: Vec<u8>,
     /// All that the client is told in this run, and was told before, is durable.
     durable: bool,
+}
+
+/// Calls of one quick command that follow each other and are timed together: reading the clock takes longer than some of
+/// them do.
+#[derive(Debug, Default)]
+struct Stretch {
+    /// How many were not counted yet.
+    calls: u32,
+    since_us: i64,
 }
 
 impl Server {
@@ -137,10 +152,12 @@ impl Server {
         let others = ahead.mark();
         let mut share = COMMANDS_PER_TURN;
         let mut last_plain = None;
+        let mut stretch = Stretch::default();
         // The database of the client, while nothing keeps plain commands from being run right away.
         let mut plain_db = self.plain_db(id);
         out.borrows = plain_db.is_some() && self.may_send_at_once(id);
         *durable = self.may_tell_durable(id);
+        let times_stretches = !(0..FINE_SLOW_US).contains(&self.cfg.slowlog_log_slower_than);
         self.clock.tick_us();
         loop {
             if plain_db.is_none() {
@@ -175,11 +192,17 @@ impl Server {
                 let args = ahead.args(request, &query[*pos..]);
                 ahead.expect_keys(request, args, &mut self.ks);
                 if let (Some(db), Some(cmd)) = (plain_db, request.cmd)
-                    && let Some(run) = self.commands.get(cmd).plain
+                    && let command = self.commands.get(cmd)
+                    && let Some(run) = command.plain
                 {
                     last_plain = Some(cmd);
                     let before = out.buf.len();
-                    let usual = self.run_plain(id, db, (cmd, run), args, out);
+                    let goes_on = command.is_quick
+                        && times_stretches
+                        && request.consumed <= LIGHT_BYTES
+                        && !next.is_empty()
+                        && ahead.request(next.start).is_light_call_of(cmd, LIGHT_BYTES);
+                    let usual = self.run_plain(id, db, (cmd, run), args, out, (&mut stretch, goes_on));
                     *pos += request.consumed;
                     if *durable {
                         *durable = self.tells_only_durable(cmd, args);
@@ -390,7 +413,8 @@ impl Server {
     }
 
     /// Runs a plain command of a client for which `plain_db` gave its database. False: something besides its reply came
-    /// of it, and what holds for the client is to be looked at anew.
+    /// of it, and what holds for the client is to be looked at anew. `goes_on`: the next call may be timed together with
+    /// this one.
     fn run_plain(
         &mut self,
         id: ClientId,
@@ -398,16 +422,19 @@ impl Server {
         (cmd, run): (CmdRef, CommandFn),
         args: Args<'_>,
         out: &mut Reply,
+        (stretch, goes_on): (&mut Stretch, bool),
     ) -> bool {
         let command = self.commands.get(cmd);
         let row = command.row;
         if !command.accepts_arity(args.len()) {
+            self.count_stretch(cmd, stretch);
             self.run_resolved(id, cmd, args, out);
             return false;
         }
         if (self.cfg.maxmemory != 0 || self.ks.eviction.tight)
             && let Err(error) = self.check_memory(id, row, row.has(flag::DENYOOM), false)
         {
+            self.count_stretch(cmd, stretch);
             self.push_before_reply(out);
             self.reject(id, Some(cmd), error, out);
             return false;
@@ -416,11 +443,16 @@ impl Server {
         if self.bus.is_some()
             && let Err(error) = self.check_slot(id, cmd, args)
         {
+            self.count_stretch(cmd, stretch);
             self.reject(id, Some(cmd), error, out);
             return false;
         }
-        let start_us = self.clock.mono_us();
-        self.ks.now_ms = self.clock.ms();
+        if stretch.calls == 0 {
+            stretch.since_us = self.clock.mono_us();
+            self.ks.now_ms = self.clock.ms();
+        }
+        stretch.calls += 1;
+        let before = out.buf.len();
         let dirty_before = self.ks.effects.dirty;
         self.depth += 1;
         let result = run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args);
@@ -428,22 +460,40 @@ impl Server {
         let failed = result.is_err();
         if let Err(error) = result {
             self.write_error(out, &error);
-        }
-        let duration_us = self.clock.tick_us() - start_us;
-        self.admin.metrics.commands_us += duration_us.max(0) as u64;
-        self.count_call(cmd, duration_us, failed);
-        let slow_us = self.cfg.slowlog_log_slower_than;
-        if slow_us >= 0 && duration_us >= slow_us {
-            self.note_slow_command(id, cmd, args, duration_us);
+            self.commands.stats_mut(cmd).failed += 1;
         }
         let effects = &mut self.ks.effects;
         let is_quiet = effects.is_quiet() && self.ks.watch.dirty.is_empty();
-        if is_quiet && (!effects.has_sinks || (effects.dirty == dirty_before && effects.forced == 0)) {
+        let is_done = is_quiet && (!effects.has_sinks || (effects.dirty == dirty_before && effects.forced == 0));
+        if is_done {
             effects.forget_command();
-        } else {
+            let is_light = !failed && out.buf.len() - before <= LIGHT_BYTES && !out.has_lent();
+            if goes_on && is_light && stretch.calls < STRETCH_CALLS {
+                return true;
+            }
+        }
+        let duration_us = self.count_stretch(cmd, stretch);
+        let slow_us = self.cfg.slowlog_log_slower_than;
+        if slow_us >= 0 && duration_us >= slow_us {
+            // Which of several it was is not known. All but the last were light, however.
+            self.note_slow_command(id, cmd, args, duration_us);
+        }
+        if !is_done {
             self.end_plain(id, db, args, dirty_before);
         }
         is_quiet
+    }
+
+    /// Counts the calls of a stretch that is over, and gives how long it took, microseconds.
+    fn count_stretch(&mut self, cmd: CmdRef, stretch: &mut Stretch) -> i64 {
+        let calls = take(&mut stretch.calls);
+        if calls == 0 {
+            return 0;
+        }
+        let duration_us = (self.clock.tick_us() - stretch.since_us).max(0);
+        self.admin.metrics.commands_us += duration_us as u64;
+        self.count_calls(cmd, calls, duration_us);
+        duration_us
     }
 
     /// Sees to what a plain command left behind beside its reply.

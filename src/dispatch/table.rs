@@ -21,6 +21,8 @@ pub struct Registered {
     pub member: Option<MemberAt>,
     /// Its function, if it only works on data: it neither blocks, nor changes how the server treats commands.
     pub plain: Option<CommandFn>,
+    /// It takes no time worth telling, as long as its arguments and its reply are small.
+    pub is_quick: bool,
     /// The least and the largest number of arguments it takes, with its name.
     args: (usize, usize),
     pub stats: CommandStats,
@@ -102,13 +104,21 @@ pub struct CommandStats {
 }
 
 impl CommandStats {
-    /// Counts a call that took `us` microseconds; `tracking`: its latency is to be part of the histogram.
-    pub fn count(&mut self, us: u64, failed: bool, tracking: bool) {
-        self.calls += 1;
+    /// Counts `calls` calls that took `us` microseconds together; `tracking`: their latency is to be part of the histogram.
+    pub fn count(&mut self, calls: u32, us: u64, tracking: bool) {
+        self.calls += u64::from(calls);
         self.us += us;
-        self.failed += u64::from(failed);
-        if tracking {
-            self.latency.note(us);
+        if !tracking {
+            return;
+        }
+        match calls {
+            0 => {}
+            1 => self.latency.note(us, 1),
+            _ => {
+                let (each, longer) = (us / u64::from(calls), (us % u64::from(calls)) as u32);
+                self.latency.note(each, calls - longer);
+                self.latency.note(each + 1, longer);
+            }
         }
     }
 
@@ -155,6 +165,7 @@ impl CommandTable {
             keys: KeyRange::of(row),
             member: MemberAt::of(row),
             plain: row.run.filter(|_| is_plain(row)),
+            is_quick: row.has(flag::FAST) || row.complexity == "O(1)",
             args: row.arg_counts(),
             stats: CommandStats::default(),
         });

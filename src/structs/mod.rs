@@ -18,6 +18,7 @@ pub mod lzf;
 pub mod numbers;
 pub mod ordered;
 pub mod quicklist;
+pub mod sip;
 pub mod stream;
 pub mod table;
 pub mod ziplist;

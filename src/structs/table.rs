@@ -23,9 +23,8 @@
 
 use std::mem;
 
-use siphasher::sip::SipHasher13;
-
 use super::bytes::is_same;
+use super::sip::hash13;
 
 mod bucket;
 mod place;
@@ -55,7 +54,7 @@ impl HashSeed {
     /// SipHash-1-3 of `key`.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        SipHasher13::new_with_key(&self.0).hash(key)
+        hash13(&self.0, key)
     }
 }
 
@@ -273,13 +272,7 @@ impl<T: TableItem> Table<T> {
         let bucket = self.head(hash).2;
         match step {
             Step::Bucket => bucket.prefetch(),
-            Step::Item if !bucket.is_none() => {
-                if !bucket.prefetch_items(tag_of(hash)) {
-                    let behind = bucket.child();
-                    behind.prefetch();
-                    return !behind.is_none();
-                }
-            }
+            Step::Item if !bucket.is_none() => return bucket.prefetch_next(tag_of(hash)),
             Step::Behind if !bucket.is_none() => {
                 let behind = bucket.child();
                 if !behind.is_none() {

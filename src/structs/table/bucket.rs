@@ -243,22 +243,29 @@ impl<T> Bucket<T> {
         prefetch(self.at);
     }
 
-    /// Begins to bring the items with this tag near. Whether there are any.
+    /// Begins to bring near what a look-up in this bucket of an array touches next: the items with this tag or, if there are
+    /// none, the bucket behind it. Whether it is the latter. Which it is cannot be foreseen, so the usual way does not branch.
     #[inline]
-    pub(super) fn prefetch_items(self, tag: u8) -> bool {
-        let mut any = false;
-        for place in self.matches(tag) {
-            if self.tag(place) == tag {
-                any = true;
-                let item = self.address(place);
-                prefetch(item);
-                // An item that begins within a line reaches into the next, as a rule.
-                if !item.addr().is_multiple_of(64) {
-                    prefetch(item.wrapping_add(64));
-                }
-            }
+    pub(super) fn prefetch_next(self, tag: u8) -> bool {
+        /// What `matches` has for the last place, where a bucket behind another hangs.
+        const LAST: u64 = 1 << (8 * SLOTS - 1);
+        debug_assert_eq!(self.room(), SLOTS);
+        let mut places = self.matches(tag).0;
+        let next = self.address((places | LAST).trailing_zeros() as usize / 8).map_addr(|a| a & !LACKS);
+        prefetch_entry(next);
+        let is_behind = places == 0 && self.chained();
+        // Two items with one tag are rare.
+        places &= places.wrapping_sub(1);
+        if places != 0 {
+            Places(places).for_each(|place| prefetch_entry(self.address(place)));
         }
-        any
+        is_behind
+    }
+
+    /// Begins to bring the items with this tag near.
+    #[inline]
+    pub(super) fn prefetch_items(self, tag: u8) {
+        self.matches(tag).filter(|place| self.tag(*place) == tag).for_each(|place| prefetch_entry(self.address(place)));
     }
 
     pub(super) fn set_tagged(self, i: usize, tagged: bool) {
@@ -425,6 +432,13 @@ where
         }
         bucket = bucket.child();
     }
+}
+
+/// Begins to bring near what an item leads to: it reaches into a second line, as a rule, unless it begins with one.
+#[inline(always)]
+fn prefetch_entry(at: *const u8) {
+    prefetch(at);
+    prefetch(at.wrapping_add(63));
 }
 
 /// Begins to bring the cache line at `at` near.
