@@ -327,6 +327,25 @@ fn a_signalled_shutdown_can_be_called_off() {
 }
 
 #[test]
+fn a_signal_that_comes_while_the_first_aof_is_written_is_obeyed_then() {
+    let mut server = TestServer::start(&["--save", "", "--rdb-key-save-delay", "20000"]);
+    let mut c = server.connect();
+    (0..50).for_each(|i| assert_eq!(text(&mut c, &["SET", &format!("key:{i}"), "x"]), "OK"));
+    text(&mut c, &["CONFIG", "SET", "appendonly", "yes"]);
+    assert_eq!(info(&mut c, "persistence")["aof_rewrite_in_progress"], "1");
+    assert!(error(&mut c, &["SHUTDOWN"]).contains("Errors trying to SHUTDOWN"));
+    let pid = nix::unistd::Pid::from_raw(server.pid() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    wait_for(5, "the signal cannot be obeyed", || server.log().contains("going to exit when the AOF is written"));
+    assert_eq!(text(&mut c, &["SHUTDOWN", "ABORT"]), "OK");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(wait_exit(&mut server).code(), Some(0));
+    let log = server.log();
+    assert_eq!(log.matches("Writing initial AOF, can't exit.").count(), 3, "{log}");
+    assert!(server.dir.path().join("appendonlydir/appendonly.aof.1.base.rdb").exists());
+}
+
+#[test]
 fn a_crash_leaves_a_report_and_ends_by_its_signal() {
     let mut server = TestServer::start(DEBUG);
     let mut c = server.connect();

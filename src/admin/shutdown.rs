@@ -22,6 +22,8 @@ pub struct Shutdown {
     waiting: Option<(ShutdownFlags, i64)>,
     /// The last signal that asked for a shutdown since one was called off.
     last_signal: i32,
+    /// A signal that could not be obeyed while the first AOF was being written.
+    put_off: Option<i32>,
 }
 
 impl Shutdown {
@@ -45,6 +47,10 @@ impl Server {
             }
         } else if let Some(signal) = signals::stop_requested() {
             self.on_stop_signal(signal);
+        } else if !self.is_writing_first_aof()
+            && let Some(signal) = self.admin.shutdown.put_off.take()
+        {
+            self.on_stop_signal(signal);
         }
     }
 
@@ -56,8 +62,12 @@ impl Server {
         };
         self.begin_shutdown(flags);
         if self.exit.is_none() && self.admin.shutdown.waiting.is_none() {
-            // It failed, and the log says why: the next signal tries again.
+            // It failed, and the log says why: the next signal tries again, unless time alone helps.
             signals::forget_stop();
+            if self.is_writing_first_aof() {
+                log::info!("The server is going to exit when the AOF is written.");
+                self.admin.shutdown.put_off = Some(signal);
+            }
         }
     }
 
@@ -122,8 +132,9 @@ impl Server {
     pub fn abort_shutdown(&mut self) -> bool {
         if self.admin.shutdown.waiting.is_some() {
             self.cancel_shutdown();
-        } else if signals::stop_requested().is_some() {
+        } else if signals::stop_requested().is_some() || self.admin.shutdown.put_off.is_some() {
             signals::forget_stop();
+            self.admin.shutdown.put_off = None;
         } else {
             return false;
         }

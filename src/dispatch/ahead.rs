@@ -175,10 +175,15 @@ impl Ahead {
             if let Some(cmd) = cmd {
                 let command = commands.get(cmd);
                 let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
-                for arg in command.keys.positions(args.len()).take(KEYS_PER_REQUEST) {
+                let mut expect = |arg| {
                     let hash = ks.hash(args.at(arg));
                     ks.prefetch(db, hash);
                     self.keys.push(AheadKey { arg, db, hash, member, is_behind: false, is_member_behind: false });
+                };
+                if command.keys.is_first_argument(args.len()) {
+                    expect(1);
+                } else {
+                    command.keys.positions(args.len()).take(KEYS_PER_REQUEST).for_each(expect);
                 }
                 self.has_members |= member.is_some();
             }

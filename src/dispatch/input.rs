@@ -211,6 +211,8 @@ impl Server {
                         self.send_lent(id, out);
                     }
                     if !usual || is_chunk(&out.buf, before) {
+                        // The client may not go on.
+                        self.count_stretch(cmd, &mut stretch);
                         out.own_lent();
                         self.set_last_command(id, &mut last_plain);
                         self.finish_command(id, out);

@@ -78,6 +78,12 @@ impl KeyRange {
         }
     }
 
+    /// Whether of `argc` arguments the one behind the name is a key and no other is, as with most commands.
+    #[inline]
+    pub fn is_first_argument(self, argc: usize) -> bool {
+        (self.first, self.last) == (1, 1) && argc > 1
+    }
+
     /// The positions of the keys among `argc` arguments.
     pub fn positions(self, argc: usize) -> impl Iterator<Item = usize> {
         let last =

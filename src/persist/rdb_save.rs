@@ -255,7 +255,7 @@ impl Server {
             }
         }
         if let Some((ChildKind::Aof, _)) = child {
-            if self.persist.aof.state == super::state::AofState::WaitRewrite {
+            if self.is_writing_first_aof() {
                 if !force {
                     log::warn!("Writing initial AOF, can't exit.");
                     return false;
@@ -285,5 +285,11 @@ impl Server {
             }
         }
         true
+    }
+
+    /// The AOF was turned on and a child writes the data set that it begins with: ending now would leave none.
+    pub fn is_writing_first_aof(&self) -> bool {
+        let is_aof = self.persist.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof);
+        is_aof && self.persist.aof.state == super::state::AofState::WaitRewrite
     }
 }
