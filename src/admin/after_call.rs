@@ -63,11 +63,8 @@ impl Server {
     }
 
     pub(crate) fn count_call(&mut self, cmd: CmdRef, duration_us: i64, failed: bool) {
-        let tracking = self.cfg.latency_tracking;
-        let stats = self.commands.stats_mut(cmd);
-        stats.count(1, duration_us.max(0) as u64, tracking);
-        stats.failed += u64::from(failed);
-        self.stats.commands_processed += 1;
+        self.count_calls(cmd, 1, duration_us);
+        self.commands.stats_mut(cmd).failed += u64::from(failed);
     }
 
     /// Counts calls that took this long together.

@@ -211,7 +211,7 @@ impl Server {
                         self.send_lent(id, out);
                     }
                     if !usual || is_chunk(&out.buf, before) {
-                        // The client may not go on.
+                        // Nobody else would count the calls before if this one was refused, or if the client may not go on.
                         self.count_stretch(cmd, &mut stretch);
                         out.own_lent();
                         self.set_last_command(id, &mut last_plain);
@@ -429,14 +429,12 @@ impl Server {
         let command = self.commands.get(cmd);
         let row = command.row;
         if !command.accepts_arity(args.len()) {
-            self.count_stretch(cmd, stretch);
             self.run_resolved(id, cmd, args, out);
             return false;
         }
         if (self.cfg.maxmemory != 0 || self.ks.eviction.tight)
             && let Err(error) = self.check_memory(id, row, row.has(flag::DENYOOM), false)
         {
-            self.count_stretch(cmd, stretch);
             self.push_before_reply(out);
             self.reject(id, Some(cmd), error, out);
             return false;
@@ -445,7 +443,6 @@ impl Server {
         if self.bus.is_some()
             && let Err(error) = self.check_slot(id, cmd, args)
         {
-            self.count_stretch(cmd, stretch);
             self.reject(id, Some(cmd), error, out);
             return false;
         }
