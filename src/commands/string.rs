@@ -811,14 +811,14 @@ fn decrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn add(ctx: &mut Ctx<'_>, key: &[u8], by: i64) -> CmdResult {
-    let overflow = CmdError::of("ERR increment or decrement would overflow");
+    const OVERFLOW: CmdError = CmdError::of("ERR increment or decrement would overflow");
     let sum = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
         let old = match entry.value() {
             ValueRef::Int(n) => n,
             ValueRef::Str { bytes, .. } => parse_i64(bytes).ok_or(error::NOT_AN_INTEGER)?,
             ValueRef::Object(_) => return Err(error::WRONG_TYPE),
         };
-        let sum = old.checked_add(by).ok_or(overflow)?;
+        let Some(sum) = old.checked_add(by) else { return Err(OVERFLOW) };
         entry.set_int(sum);
         sum
     } else {

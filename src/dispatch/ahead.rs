@@ -4,9 +4,10 @@
 //! A request that was looked at has not begun: nothing is decided about it but where its arguments are. Whoever runs it
 //! looks it up by its place, and drops it when its client may not go on.
 
-use super::table::{CmdRef, CommandTable, Resolved};
+use super::table::{CmdRef, CommandTable};
 use crate::keyspace::{KeyHash, Keyspace};
 use crate::resp::{Args, Limits, Parsed, RequestParser, ShortCommands, Span};
+use crate::structs::bytes::is_same;
 use crate::structs::table::Step;
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ pub const BATCH: usize = 32;
 /// Clients whose input is read before the first of them is run.
 pub const CLIENTS: usize = 32;
 /// Memory is asked for on behalf of so many requests at once, so that looking up where it is overlaps, too.
-const STRIDE: usize = 4;
+const STRIDE: usize = 8;
 /// How many requests before a request runs the entries of its keys are asked for, at least; those that stand in a bucket
 /// behind another, half of it later.
 const ENTRY_DISTANCE: usize = 8;
@@ -37,18 +38,14 @@ const KEPT_SPANS: usize = 4096;
 pub struct Request {
     /// What it calls; `None` if there is no such command.
     pub cmd: Option<CmdRef>,
+    /// It calls the same as the one before it, unless that depends on its first argument.
+    is_alike: bool,
+    /// Its only key is that of a request before it, too, and was not added again.
+    is_key_shared: bool,
     /// Its length in the query buffer, bytes.
     pub consumed: usize,
     spans: Range<usize>,
     keys: Range<usize>,
-}
-
-impl Request {
-    /// It is another call of this command, and none of a size that would make it slow.
-    #[inline]
-    pub fn is_light_call_of(&self, cmd: CmdRef, most: usize) -> bool {
-        self.cmd == Some(cmd) && self.consumed <= most
-    }
 }
 
 /// A key of a request: which argument it is, and its hash.
@@ -108,7 +105,7 @@ impl Ahead {
     pub fn truncate(&mut self, len: usize) {
         if let Some(first) = self.requests.get(len) {
             self.spans.truncate(first.spans.start);
-            self.keys.truncate(first.keys.start);
+            self.keys.truncate(if first.is_key_shared { first.keys.end } else { first.keys.start });
             self.requests.truncate(len);
             self.fetched.limit(len);
         }
@@ -134,12 +131,23 @@ impl Ahead {
         Args::new(&buf[..request.consumed], &self.spans[request.spans.clone()])
     }
 
+    /// The arguments of the request before `index`, which is what `done`, the buffer up to where that begins, ends with.
+    pub fn args_before<'a>(&'a self, index: usize, done: &'a [u8]) -> Args<'a> {
+        let request = self.request(index - 1);
+        self.args(request, &done[done.len() - request.consumed..])
+    }
+
     /// Tells the keyspace the hashes of the keys of a request that is about to run.
-    #[inline]
+    #[inline(always)]
     pub fn expect_keys(&self, request: &Request, args: Args<'_>, ks: &mut Keyspace) {
-        ks.hashes.clear();
-        for key in &self.keys[request.keys.clone()] {
-            ks.hashes.expect(args.at(key.arg), key.hash);
+        #[inline(never)]
+        fn expect_several(keys: &[AheadKey], args: Args<'_>, ks: &mut Keyspace) {
+            ks.hashes.clear();
+            keys.iter().for_each(|key| ks.hashes.expect(args.at(key.arg), key.hash));
+        }
+        match &self.keys[request.keys.clone()] {
+            [key] => ks.hashes.expect_only(args.at(key.arg), key.hash),
+            keys => expect_several(keys, args, ks),
         }
     }
 
@@ -148,68 +156,51 @@ impl Ahead {
     pub fn look(
         &mut self,
         query: &[u8],
-        mut pos: usize,
+        pos: usize,
         parser: &mut RequestParser,
         limits: Limits,
         count: usize,
         (commands, ks, db): (&CommandTable, &Keyspace, usize),
     ) -> Range<usize> {
-        let first = self.requests.len();
-        let mut short = ShortCommands::default();
-        // What the last one calls, if the name alone tells: a container's subcommand is told by its first argument.
-        let mut last = None;
-        while pos < query.len() && self.requests.len() - first < count {
-            let (spans, keys) = (self.spans.len(), self.keys.len());
-            let Some(consumed) = self.find(&query[pos..], &mut short, parser, limits) else { break };
-            let args = Args::new(&query[pos..pos + consumed], &self.spans[spans..]);
-            let cmd = if short.is_alike && last.is_some() {
-                last
-            } else {
-                let cmd = match commands.resolve(args.at(0), args.get(1)) {
-                    Resolved::Found(cmd) => Some(cmd),
-                    Resolved::Unknown | Resolved::UnknownSub(_) => None,
-                };
-                last = cmd.filter(|c| !commands.has_to_do_with_subcommands(*c));
-                cmd
-            };
-            if let Some(cmd) = cmd {
-                let command = commands.get(cmd);
-                let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
-                let mut expect = |arg| {
-                    let hash = ks.hash(args.at(arg));
-                    ks.prefetch(db, hash);
-                    self.keys.push(AheadKey { arg, db, hash, member, is_behind: false, is_member_behind: false });
-                };
-                if command.keys.is_first_argument(args.len()) {
-                    expect(1);
-                } else {
-                    command.keys.positions(args.len()).take(KEYS_PER_REQUEST).for_each(expect);
-                }
-                self.has_members |= member.is_some();
-            }
-            let (spans, keys) = (spans..self.spans.len(), keys..self.keys.len());
-            self.requests.push(Request { cmd, consumed, spans, keys });
-            pos += consumed;
+        // One step for all before the next: each is small enough for what it works with to stay in registers.
+        let (first, first_key) = (self.requests.len(), self.keys.len());
+        self.find_requests(&query[pos..], parser, limits, count);
+        self.find_keys(first, &query[pos..], (commands, ks, db));
+        // At once, so that addresses are translated side by side, too.
+        for key in &self.keys[first_key..] {
+            ks.prefetch(key.db, key.hash);
         }
         first..self.requests.len()
     }
 
-    /// The length of the command in RESP that `query` begins with; its arguments are added to ours. `None`: there is none.
-    #[inline]
-    fn find<'b>(
-        &mut self,
-        query: &'b [u8],
-        short: &mut ShortCommands<'b>,
-        parser: &mut RequestParser,
-        limits: Limits,
-    ) -> Option<usize> {
-        if !parser.in_multibulk()
-            && !limits.unauthenticated
-            && let Some(consumed) = short.find(query, &mut self.spans)
-        {
-            return Some(consumed);
+    /// Adds the requests that `query` begins with.
+    #[inline(never)]
+    fn find_requests(&mut self, query: &[u8], parser: &mut RequestParser, limits: Limits, count: usize) {
+        let most = self.requests.len() + count;
+        let mut short = ShortCommands::default();
+        let mut rest = query;
+        while !rest.is_empty() && self.requests.len() < most {
+            let spans = self.spans.len();
+            let is_short = !parser.in_multibulk() && !limits.unauthenticated;
+            let consumed = match if is_short { short.find(rest, &mut self.spans) } else { None } {
+                Some(consumed) => consumed,
+                None => {
+                    short.is_alike = false;
+                    match self.find_any(rest, parser, limits) {
+                        Some(consumed) => consumed,
+                        None => break,
+                    }
+                }
+            };
+            let (is_alike, spans) = (short.is_alike, spans..self.spans.len());
+            self.requests.push(Request { cmd: None, is_alike, is_key_shared: false, consumed, spans, keys: 0..0 });
+            rest = &rest[consumed..];
         }
-        short.is_alike = false;
+    }
+
+    /// The length of the command in RESP that `query` begins with; its arguments are added to ours. `None`: there is none.
+    #[inline(never)]
+    fn find_any(&mut self, query: &[u8], parser: &mut RequestParser, limits: Limits) -> Option<usize> {
         match parser.parse(query, limits) {
             Ok(Parsed::Command { consumed }) => {
                 self.spans.extend_from_slice(parser.spans());
@@ -223,6 +214,56 @@ impl Ahead {
                 parser.reset();
                 None
             }
+        }
+    }
+
+    /// Finds what the requests from `first` on, with which `query` begins, call, and the hashes of their keys.
+    #[inline(never)]
+    fn find_keys(&mut self, first: usize, query: &[u8], (commands, ks, db): (&CommandTable, &Keyspace, usize)) {
+        let Ahead { requests, spans, keys, has_members, .. } = self;
+        let mut rest = query;
+        // What the last one calls, if the name alone tells: a container's subcommand is told by its first argument.
+        let mut last = None;
+        // The key that was added last, if it is all that its request names (none: an empty one); many in a row have one.
+        let (mut last_name, mut last_hash): (&[u8], KeyHash) = (b"", KeyHash::default());
+        for request in &mut requests[first..] {
+            let args = Args::new(&rest[..request.consumed], &spans[request.spans.clone()]);
+            rest = &rest[request.consumed..];
+            let first_key = keys.len();
+            request.keys = first_key..first_key;
+            let (cmd, command) = match last {
+                Some(last) if request.is_alike => last,
+                _ => {
+                    last = None;
+                    let Some(cmd) = commands.resolve_whole(args) else { continue };
+                    let found = (cmd, commands.get(cmd));
+                    if !commands.has_to_do_with_subcommands(cmd) {
+                        last = Some(found);
+                    }
+                    found
+                }
+            };
+            request.cmd = Some(cmd);
+            let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
+            *has_members |= member.is_some();
+            if command.keys.is_first_argument(args.len()) {
+                let name = args.at(1);
+                if !name.is_empty() && is_same(last_name, name) {
+                    if member.is_none() {
+                        request.keys.start -= 1;
+                        request.is_key_shared = true;
+                        continue;
+                    }
+                } else {
+                    (last_name, last_hash) = (name, ks.hash(name));
+                }
+                keys.push(AheadKey::new(1, db, last_hash, member));
+            } else {
+                last_name = b"";
+                let positions = command.keys.positions(args.len());
+                add_keys(keys, positions.map(|at| (at, args.at(at))), ks, db);
+            }
+            request.keys.end = keys.len();
         }
     }
 
@@ -255,17 +296,13 @@ impl Ahead {
             }
         }
         if self.has_members {
-            for key in self.keys_between(&mut fetched.places, up_to(PLACE_DISTANCE)) {
-                key.prefetch_member(ks, Step::Bucket);
-            }
-            for key in self.keys_between(&mut fetched.members, up_to(MEMBER_DISTANCE)) {
-                key.is_member_behind = key.prefetch_member(ks, Step::Item);
-            }
-            for key in self.keys_between(&mut fetched.members_behind, up_to(MEMBER_DISTANCE / 2)) {
-                if key.is_member_behind {
-                    key.prefetch_member(ks, Step::Behind);
-                }
-            }
+            prefetch_members(self.keys_between(&mut fetched.places, up_to(PLACE_DISTANCE)), ks, Step::Bucket);
+            prefetch_members(self.keys_between(&mut fetched.members, up_to(MEMBER_DISTANCE)), ks, Step::Item);
+            prefetch_members(
+                self.keys_between(&mut fetched.members_behind, up_to(MEMBER_DISTANCE / 2)),
+                ks,
+                Step::Behind,
+            );
         }
         self.fetched = fetched;
     }
@@ -280,7 +317,128 @@ impl Ahead {
 }
 
 impl AheadKey {
-    fn prefetch_member(&self, ks: &Keyspace, step: Step) -> bool {
-        self.member.is_some_and(|member| ks.prefetch_member(self.db, self.hash, member, step))
+    #[inline(always)]
+    fn new(arg: usize, db: usize, hash: KeyHash, member: Option<u64>) -> AheadKey {
+        AheadKey { arg, db, hash, member, is_behind: false, is_member_behind: false }
+    }
+}
+
+/// Adds the keys of a request that names none or several, each with the argument it is.
+#[inline(never)]
+fn add_keys<'a>(keys: &mut Vec<AheadKey>, of: impl Iterator<Item = (usize, &'a [u8])>, ks: &Keyspace, db: usize) {
+    keys.extend(of.take(KEYS_PER_REQUEST).map(|(arg, name)| AheadKey::new(arg, db, ks.hash(name), None)));
+}
+
+/// Begins to bring near where the members of these keys stand, or they themselves. What a key holds is only looked for once
+/// if several in a row are the same.
+fn prefetch_members(keys: &mut [AheadKey], ks: &Keyspace, step: Step) {
+    let mut last = None;
+    for key in keys {
+        let Some(member) = key.member.filter(|_| step != Step::Behind || key.is_member_behind) else { continue };
+        let object = match last {
+            Some((db, hash, object)) if (db, hash) == (key.db, key.hash) => object,
+            _ => ks.likely_object(key.db, key.hash),
+        };
+        last = Some((key.db, key.hash, object));
+        key.is_member_behind = object.is_some_and(|object| object.prefetch_member(member, step));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::structs::table::HashSeed;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits { max_bulk_len: 512 << 20, unauthenticated: false };
+
+    fn command(words: &[&str]) -> Vec<u8> {
+        let mut text = format!("*{}\r\n", words.len());
+        words.iter().for_each(|w| text += &format!("${}\r\n{w}\r\n", w.len()));
+        text.into_bytes()
+    }
+
+    /// A command: which one, and which keys and members it names.
+    fn any_command() -> impl Strategy<Value = Vec<String>> {
+        (0..12u8, 0..3u8, 0..3u8).prop_map(|(kind, a, b)| {
+            // Some are longer than what is found without the parser.
+            let long = "v".repeat(if b == 2 { 1_200 } else { 3 });
+            let key = |n: u8| if n == 2 { String::new() } else { format!("key:{n}") };
+            let words = match kind {
+                0..=2 => vec!["GET".into(), key(a)],
+                3 => vec!["set".into(), key(a), long],
+                4 => vec!["Get".into(), key(b)],
+                5 => vec!["SADD".into(), key(a), key(b)],
+                6 => vec!["MSET".into(), key(a), "1".into(), key(b), "2".into()],
+                7 => vec!["PING".into()],
+                8 => vec!["NOSUCH".into(), key(a)],
+                9 => vec!["CONFIG".into(), "GET".into(), "port".into()],
+                10 => vec!["CONFIG".into(), "NOSUCH".into()],
+                _ => vec!["LPUSH".into(), key(a), key(b)],
+            };
+            words
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_has_its_arguments_its_command_and_the_hashes_of_its_keys(
+            requests in prop::collection::vec(any_command(), 1..40),
+            batches in prop::collection::vec((1..20usize, 0..20usize), 1..20),
+            per_slot: bool,
+        ) {
+            let commands = CommandTable::new(crate::commands::ALL);
+            let mut ks = Keyspace::new(1, per_slot, HashSeed([7; 16]));
+            let words: Vec<Vec<&str>> = requests.iter().map(|r| r.iter().map(String::as_str).collect()).collect();
+            let query: Vec<u8> = words.iter().flat_map(|w| command(w)).collect();
+            let mut ahead = Ahead::default();
+            let mut parser = RequestParser::default();
+            let (mut done, mut pos) = (0, 0);
+            for (count, kept) in batches.into_iter().cycle().take(100) {
+                if done == words.len() {
+                    break;
+                }
+                let found = ahead.look(&query, pos, &mut parser, LIMITS, count, (&commands, &ks, 0));
+                prop_assert_eq!(found.len(), count.min(words.len() - done));
+                for index in found.clone() {
+                    ahead.fetch(index, &ks);
+                    let request = ahead.request(index);
+                    let args = ahead.args(request, &query[pos..]);
+                    let expected: Vec<&[u8]> = words[done].iter().map(|w| w.as_bytes()).collect();
+                    prop_assert_eq!(args.iter().collect::<Vec<_>>(), expected);
+                    prop_assert_eq!(request.cmd, commands.resolve_whole(args));
+                    ahead.expect_keys(request, args, &mut ks);
+                    if let Some(cmd) = request.cmd {
+                        for at in commands.get(cmd).keys.positions(args.len()) {
+                            prop_assert_eq!(ks.hashes.take(args.at(at)), Some(ks.hash(args.at(at))));
+                        }
+                    }
+                    (done, pos) = (done + 1, pos + request.consumed);
+                    prop_assert_eq!(ahead.args_before(index + 1, &query[..pos]).len(), words[done - 1].len());
+                }
+                // Another client's requests stay, and the rest is forgotten.
+                ahead.truncate(kept.min(ahead.mark()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_requests_share_outlives_those_that_are_forgotten() {
+        let commands = CommandTable::new(crate::commands::ALL);
+        let mut ks = Keyspace::new(1, false, HashSeed([7; 16]));
+        let query = command(&["GET", "key"]).repeat(4);
+        let mut ahead = Ahead::default();
+        ahead.look(&query, 0, &mut RequestParser::default(), LIMITS, 4, (&commands, &ks, 0));
+        assert_eq!(ahead.keys.len(), 1);
+        ahead.truncate(2);
+        for index in 0..2 {
+            let request = ahead.request(index);
+            let args = ahead.args(request, &query);
+            ks.hashes.clear();
+            ahead.expect_keys(request, args, &mut ks);
+            assert_eq!(ks.hashes.take(args.at(1)), Some(ks.hash(b"key")));
+        }
+        ahead.truncate(0);
+        assert!(ahead.keys.is_empty());
     }
 }

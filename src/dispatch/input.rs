@@ -2,11 +2,10 @@
 
 use super::admit::Admission;
 use super::ahead::{Ahead, BATCH, CLIENTS};
-use super::call::Ctx;
-use super::command::{CommandFn, Group, flag};
+use super::command::{Group, flag};
 use super::error::CmdError;
+use super::plain::Ended;
 use super::table::{CmdRef, Resolved};
-use crate::config::MemoryOrPercent;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
 use crate::server::Server;
@@ -21,21 +20,15 @@ const QUERY_KEEP_BYTES: usize = 1024 * 1024;
 /// Replies are set aside as chunks from this size on while a client's requests run, in bytes.
 const REPLY_CHUNK_BYTES: usize = 16 * 1024;
 /// From this size on they are set aside, too, when another reply like the last one would have to move them, in bytes.
-const REPLY_MOVE_BYTES: usize = 8 * 1024;
+pub(super) const REPLY_MOVE_BYTES: usize = 8 * 1024;
 /// Replies of this size leave as soon as the client's requests have run, if they need not wait for anything: what was
 /// written last is sent while it is in the cache, and its memory takes the next client's replies. In bytes.
 const EARLY_WRITE_BYTES: usize = 4 * 1024;
-/// Calls of a quick command that are timed together, at most.
-const STRETCH_CALLS: u32 = 8;
-/// Requests and replies larger than this are timed by themselves, bytes.
-const LIGHT_BYTES: usize = 1024;
-/// Calls are timed one by one when those that take less than this are to be logged as slow, microseconds.
-const FINE_SLOW_US: i64 = 1_000;
 /// Room for an argument longer than this is made as soon as its length is known, in bytes.
 const BIG_ARG_BYTES: usize = 32 * 1024;
 
 /// Whether replies are to be set aside; `before` is how many bytes there were without the last one.
-fn is_chunk(buf: &Vec<u8>, before: usize) -> bool {
+pub(super) fn is_chunk(buf: &Vec<u8>, before: usize) -> bool {
     let len = buf.len();
     len >= REPLY_MOVE_BYTES && (len >= REPLY_CHUNK_BYTES || buf.capacity() - len < len - before)
 }
@@ -48,26 +41,17 @@ enum Flow {
 }
 
 /// The buffers of a client whose requests run.
-struct Taken {
-    query: Vec<u8>,
+pub(super) struct Taken {
+    pub query: Vec<u8>,
     /// Where unprocessed input begins in `query`.
-    pos: usize,
+    pub pos: usize,
     parser: RequestParser,
-    out: Reply,
+    pub out: Reply,
     /// The client whose command the loop was in the middle of, and what waits to be pushed to that one.
     outer: Option<ClientId>,
     outer_push: Vec<u8>,
     /// All that the client is told in this run, and was told before, is durable.
-    durable: bool,
-}
-
-/// Calls of one quick command that follow each other and are timed together: reading the clock takes longer than some of
-/// them do.
-#[derive(Debug, Default)]
-struct Stretch {
-    /// How many were not counted yet.
-    calls: u32,
-    since_us: i64,
+    pub durable: bool,
 }
 
 impl Server {
@@ -148,31 +132,28 @@ impl Server {
         }
         c.ahead = 0;
         let Some(mut taken) = self.take_buffers(id) else { return };
-        let Taken { query, parser, out, pos, durable, .. } = &mut taken;
         let others = ahead.mark();
         let mut share = COMMANDS_PER_TURN;
         let mut last_plain = None;
-        let mut stretch = Stretch::default();
         // The database of the client, while nothing keeps plain commands from being run right away.
         let mut plain_db = self.plain_db(id);
-        out.borrows = plain_db.is_some() && self.may_send_at_once(id);
-        *durable = self.may_tell_durable(id);
-        let times_stretches = !(0..FINE_SLOW_US).contains(&self.cfg.slowlog_log_slower_than);
+        taken.out.borrows = plain_db.is_some() && self.may_send_at_once(id);
+        taken.durable = self.may_tell_durable(id);
         self.clock.tick_us();
         loop {
             if plain_db.is_none() {
-                out.stop_borrowing();
+                taken.out.stop_borrowing();
                 if self.may_process(id) == Flow::Stop {
                     break;
                 }
                 if let Some((cmd, args)) = self.clients.get_mut(id).and_then(|c| c.resume.take()) {
-                    self.run_resumed(id, cmd, args.as_args(), out);
-                    self.finish_command(id, out);
+                    self.run_resumed(id, cmd, args.as_args(), &mut taken.out);
+                    self.finish_command(id, &mut taken.out);
                     continue;
                 }
             }
             if next.is_empty() {
-                if *pos >= query.len() {
+                if taken.pos >= taken.query.len() {
                     break;
                 }
                 if share == 0 {
@@ -183,43 +164,40 @@ impl Server {
                 let limits = self.request_limits(id);
                 let db = plain_db.or_else(|| self.clients.get(id).map(|c| c.db)).unwrap_or(0);
                 let Server { commands, ks, .. } = self;
-                next = ahead.look(query, *pos, parser, limits, BATCH.min(share), (commands, ks, db));
+                next = ahead.look(
+                    &taken.query,
+                    taken.pos,
+                    &mut taken.parser,
+                    limits,
+                    BATCH.min(share),
+                    (commands, ks, db),
+                );
             }
+            if let Some(db) = plain_db
+                && !next.is_empty()
+                && let Some(cmd) = ahead.request(next.start).cmd
+                && let Some(run) = self.commands.get(cmd).plain
+            {
+                let first = next.start;
+                let ended = self.run_plain((id, db), (cmd, run), ahead, &mut next, &mut taken);
+                share = share.saturating_sub(next.start - first);
+                last_plain = Some(cmd);
+                if ended != Ended::Done {
+                    if taken.out.has_lent() {
+                        self.send_lent(id, &mut taken.out);
+                    }
+                    self.set_last_command(id, &mut last_plain);
+                    self.finish_command(id, &mut taken.out);
+                    plain_db = self.plain_db(id);
+                }
+                continue;
+            }
+            let Taken { query, parser, out, pos, durable, .. } = &mut taken;
             if let Some(index) = next.next() {
                 share = share.saturating_sub(1);
-                ahead.fetch(index, &self.ks);
                 let request = ahead.request(index);
                 let args = ahead.args(request, &query[*pos..]);
                 ahead.expect_keys(request, args, &mut self.ks);
-                if let (Some(db), Some(cmd)) = (plain_db, request.cmd)
-                    && let command = self.commands.get(cmd)
-                    && let Some(run) = command.plain
-                {
-                    last_plain = Some(cmd);
-                    let before = out.buf.len();
-                    let goes_on = command.is_quick
-                        && times_stretches
-                        && request.consumed <= LIGHT_BYTES
-                        && !next.is_empty()
-                        && ahead.request(next.start).is_light_call_of(cmd, LIGHT_BYTES);
-                    let usual = self.run_plain(id, db, (cmd, run), args, out, (&mut stretch, goes_on));
-                    *pos += request.consumed;
-                    if *durable {
-                        *durable = self.tells_only_durable(cmd, args);
-                    }
-                    if out.has_lent() && (!usual || out.is_full_of_lent()) {
-                        self.send_lent(id, out);
-                    }
-                    if !usual || is_chunk(&out.buf, before) {
-                        // Nobody else would count the calls before if this one was refused, or if the client may not go on.
-                        self.count_stretch(cmd, &mut stretch);
-                        out.own_lent();
-                        self.set_last_command(id, &mut last_plain);
-                        self.finish_command(id, out);
-                        plain_db = self.plain_db(id);
-                    }
-                    continue;
-                }
                 *durable = false;
                 out.stop_borrowing();
                 self.set_last_command(id, &mut last_plain);
@@ -275,7 +253,7 @@ impl Server {
         self.set_last_command(id, &mut last_plain);
         if !next.is_empty() {
             // They are found anew when the client may go on.
-            parser.reset();
+            taken.parser.reset();
         }
         ahead.truncate(others);
         if taken.out.has_lent() {
@@ -362,153 +340,6 @@ impl Server {
             self.stats.net_output_bytes += sent as u64;
             self.stats.writes_processed += 1;
         }
-    }
-
-    /// The database of a client whose plain commands may be run right away, without asking everyone who may have
-    /// something against it: nobody has.
-    fn plain_db(&mut self, id: ClientId) -> Option<usize> {
-        const NOT_PLAIN: ClientFlags = ClientFlags::REPLICA
-            .union(ClientFlags::MASTER)
-            .union(ClientFlags::MONITOR)
-            .union(ClientFlags::MULTI)
-            .union(ClientFlags::BLOCKED)
-            .union(ClientFlags::CLOSE_AFTER_REPLY)
-            .union(ClientFlags::CLOSE_ASAP)
-            .union(ClientFlags::ASKING)
-            .union(ClientFlags::PUBSUB)
-            .union(ClientFlags::REPLY_OFF)
-            .union(ClientFlags::REPLY_SKIP)
-            .union(ClientFlags::REPLY_SKIP_NEXT)
-            .union(ClientFlags::NO_TOUCH)
-            .union(ClientFlags::TRACKING)
-            .union(ClientFlags::AOF)
-            .union(ClientFlags::SCRIPT)
-            .union(ClientFlags::REPROCESSING);
-        let c = self.clients.get(id)?;
-        let is_plain = !c.is(NOT_PLAIN)
-            && c.conn.is_some()
-            && c.resume.is_none()
-            && (!self.auth_required || c.is(ClientFlags::AUTHENTICATED))
-            && self.acl.is_free(&c.user)
-            && self.is_undisturbed();
-        if !is_plain {
-            return None;
-        }
-        let db = c.db;
-        self.set_expire_policy(id);
-        Some(db)
-    }
-
-    /// Nothing about the server keeps commands of ordinary clients from being run.
-    fn is_undisturbed(&self) -> bool {
-        self.depth == 0
-            && self.clients.monitors.is_empty()
-            && self.pauses.kind().is_none()
-            && !self.is_loading()
-            && !self.repl.is_replica()
-            && self.cfg.min_replicas_to_write == 0
-            && self.cfg.latency_monitor_threshold == 0
-            && self.cfg.maxmemory_clients == MemoryOrPercent::Bytes(0)
-            && !self.admin.debug.enforce_reply_list
-            && self.disk_error().is_none()
-            && self.exit.is_none()
-    }
-
-    /// Runs a plain command of a client for which `plain_db` gave its database. False: something besides its reply came
-    /// of it, and what holds for the client is to be looked at anew. `goes_on`: the next call may be timed together with
-    /// this one.
-    fn run_plain(
-        &mut self,
-        id: ClientId,
-        db: usize,
-        (cmd, run): (CmdRef, CommandFn),
-        args: Args<'_>,
-        out: &mut Reply,
-        (stretch, goes_on): (&mut Stretch, bool),
-    ) -> bool {
-        let command = self.commands.get(cmd);
-        let row = command.row;
-        if !command.accepts_arity(args.len()) {
-            self.run_resolved(id, cmd, args, out);
-            return false;
-        }
-        if (self.cfg.maxmemory != 0 || self.ks.eviction.tight)
-            && let Err(error) = self.check_memory(id, row, row.has(flag::DENYOOM), false)
-        {
-            self.push_before_reply(out);
-            self.reject(id, Some(cmd), error, out);
-            return false;
-        }
-        self.push_before_reply(out);
-        if self.bus.is_some()
-            && let Err(error) = self.check_slot(id, cmd, args)
-        {
-            self.reject(id, Some(cmd), error, out);
-            return false;
-        }
-        if stretch.calls == 0 {
-            stretch.since_us = self.clock.mono_us();
-            self.ks.now_ms = self.clock.ms();
-        }
-        stretch.calls += 1;
-        let before = out.buf.len();
-        let dirty_before = self.ks.effects.dirty;
-        self.depth += 1;
-        let result = run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args);
-        self.depth -= 1;
-        let failed = result.is_err();
-        if let Err(error) = result {
-            self.write_error(out, &error);
-            self.commands.stats_mut(cmd).failed += 1;
-        }
-        let effects = &mut self.ks.effects;
-        let is_quiet = effects.is_quiet() && self.ks.watch.dirty.is_empty();
-        let is_done = is_quiet && (!effects.has_sinks || (effects.dirty == dirty_before && effects.forced == 0));
-        if is_done {
-            effects.forget_command();
-            let is_light = !failed && out.buf.len() - before <= LIGHT_BYTES && !out.has_lent();
-            if goes_on && is_light && stretch.calls < STRETCH_CALLS {
-                return true;
-            }
-        }
-        let duration_us = self.count_stretch(cmd, stretch);
-        let slow_us = self.cfg.slowlog_log_slower_than;
-        if slow_us >= 0 && duration_us >= slow_us {
-            // Which of several it was is not known. All but the last were light, however.
-            self.note_slow_command(id, cmd, args, duration_us);
-        }
-        if !is_done {
-            self.end_plain(id, db, args, dirty_before);
-        }
-        is_quiet
-    }
-
-    /// Counts the calls of a stretch that is over, and gives how long it took, microseconds.
-    fn count_stretch(&mut self, cmd: CmdRef, stretch: &mut Stretch) -> i64 {
-        let calls = take(&mut stretch.calls);
-        if calls == 0 {
-            return 0;
-        }
-        let duration_us = (self.clock.tick_us() - stretch.since_us).max(0);
-        self.admin.metrics.commands_us += duration_us as u64;
-        self.count_calls(cmd, calls, duration_us);
-        duration_us
-    }
-
-    /// Sees to what a plain command left behind beside its reply.
-    fn end_plain(&mut self, id: ClientId, db: usize, args: Args<'_>, dirty_before: u64) {
-        let old_offset = self.repl_offset();
-        self.propagate_call(db, args, self.ks.effects.dirty > dirty_before);
-        self.ks.effects.forget_command();
-        self.drain_effects();
-        let new_offset = self.repl_offset();
-        if new_offset != old_offset
-            && let Some(c) = self.clients.get_mut(id)
-        {
-            c.write_offset = new_offset;
-        }
-        self.serve_ready_keys();
-        self.clock.tick_us();
     }
 
     fn set_last_command(&mut self, id: ClientId, last: &mut Option<CmdRef>) {
@@ -650,7 +481,7 @@ impl Server {
     }
 
     /// What making room for a command had to tell its client comes before its reply.
-    fn push_before_reply(&mut self, out: &mut Reply) {
+    pub(super) fn push_before_reply(&mut self, out: &mut Reply) {
         if !self.clients.self_push.is_empty() {
             out.raw(&take(&mut self.clients.self_push));
         }

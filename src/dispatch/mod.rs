@@ -11,6 +11,7 @@ pub mod hooks;
 pub mod input;
 pub mod multi;
 pub mod pause;
+mod plain;
 pub mod propagate;
 pub mod table;
 

@@ -2,6 +2,7 @@
 
 use super::command::{Begin, Command, CommandFn, Find, Group, cat, flag};
 use crate::admin::latency_counts::LatencyCounts;
+use crate::resp::Args;
 use hdrhistogram::Histogram;
 
 /// A command or subcommand in the table; an index that also finds its statistics.
@@ -23,7 +24,6 @@ pub struct Registered {
     pub plain: Option<CommandFn>,
     /// It takes no time worth telling, as long as its arguments and its reply are small.
     pub is_quick: bool,
-    /// The least and the largest number of arguments it takes, with its name.
     args: (usize, usize),
     pub stats: CommandStats,
 }
@@ -140,10 +140,9 @@ pub struct CommandTable {
 }
 
 impl Registered {
-    /// As of its row.
-    #[inline]
-    pub fn accepts_arity(&self, argc: usize) -> bool {
-        self.args.0 <= argc && argc <= self.args.1
+    /// The least and the largest number of arguments it takes, with its name.
+    pub fn arg_counts(&self) -> (usize, usize) {
+        self.args
     }
 }
 
@@ -202,6 +201,15 @@ impl CommandTable {
                 None => Resolved::UnknownSub(cmd),
             },
             _ => Resolved::Found(cmd),
+        }
+    }
+
+    /// What these arguments, name first, call, if there is such a command.
+    #[inline(never)]
+    pub fn resolve_whole(&self, args: Args<'_>) -> Option<CmdRef> {
+        match self.resolve(args.get(0)?, args.get(1)) {
+            Resolved::Found(cmd) => Some(cmd),
+            Resolved::Unknown | Resolved::UnknownSub(_) => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 /// The hash of a key: what its table wants, and in cluster mode its hash slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyHash {
     pub hash: u64,
     pub slot: u16,
@@ -47,6 +47,14 @@ struct Counts {
     expires: usize,
 }
 
+impl Counts {
+    /// An entry was taken out of its table.
+    fn taken(&mut self, entry: &Entry) {
+        self.keys -= 1;
+        self.expires -= entry.has_expire() as usize;
+    }
+}
+
 /// An entry in its place in the table, for changing it.
 pub struct EntryMut<'a> {
     item: ItemMut<'a, Entry>,
@@ -64,8 +72,7 @@ impl EntryMut<'_> {
     /// Takes the entry out of its table.
     pub fn remove(self) -> Entry {
         let entry = self.item.remove();
-        self.counts.keys -= 1;
-        self.counts.expires -= entry.has_expire() as usize;
+        self.counts.taken(&entry);
         entry
     }
 }
@@ -197,6 +204,7 @@ impl Db {
     }
 
     /// As `get_mut` with `hash(key)` computed before.
+    #[inline]
     pub fn get_mut_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<EntryMut<'_>> {
         let table = match &mut self.tables {
             Tables::One(t) => t,
@@ -218,15 +226,29 @@ impl Db {
             Tables::One(t) => t,
             Tables::PerSlot(slots) => slots[hash.slot as usize].as_deref_mut().ok_or(None)?,
         };
-        table.get_or_take_hashed(hash.hash, key, stays).map_err(|taken| {
-            let entry = taken?;
-            self.counts.keys -= 1;
-            self.counts.expires -= entry.has_expire() as usize;
-            Some(entry)
-        })
+        table.get_or_take_hashed(hash.hash, key, stays).map_err(|taken| taken.inspect(|entry| self.counts.taken(entry)))
+    }
+
+    /// As `get_or_take_hashed`, with the entry for changing it.
+    #[inline(always)]
+    pub fn get_mut_or_take_hashed(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        stays: impl FnOnce(&mut Entry) -> bool,
+    ) -> Result<EntryMut<'_>, Option<Entry>> {
+        let table = match &mut self.tables {
+            Tables::One(t) => t,
+            Tables::PerSlot(slots) => slots[hash.slot as usize].as_deref_mut().ok_or(None)?,
+        };
+        match table.get_mut_or_take_hashed(hash.hash, key, stays) {
+            Ok(item) => Ok(EntryMut { item, counts: &mut self.counts }),
+            Err(taken) => Err(taken.inspect(|entry| self.counts.taken(entry))),
+        }
     }
 
     /// The key's place, to change what is there or to fill it; with `hash(key)` computed before.
+    #[inline]
     pub fn place(&mut self, hash: KeyHash, key: &[u8]) -> Place<'_> {
         let counts = &mut self.counts;
         let table = match &mut self.tables {

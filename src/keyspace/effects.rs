@@ -109,6 +109,7 @@ pub enum Garbage {
 
 impl Effects {
     /// Nothing has gathered but, perhaps, what the running command is to be propagated as.
+    #[inline]
     pub fn is_quiet(&self) -> bool {
         self.props.ops.is_empty()
             && self.events.is_empty()
@@ -117,6 +118,12 @@ impl Effects {
             && self.modified_keys.is_empty()
             && self.garbage.is_empty()
             && !self.flushed
+    }
+
+    /// The running command is to be propagated; `dirty_before` is what `dirty` was before it.
+    #[inline]
+    pub fn has_to_propagate(&self, dirty_before: u64) -> bool {
+        self.has_sinks && (self.dirty != dirty_before || self.forced != 0)
     }
 
     /// Forgets what the command that ran said about how it is to be propagated.
@@ -130,10 +137,16 @@ impl Effects {
     }
 
     /// Records an event if its class is asked for.
+    #[inline]
     pub fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
         if self.notify_flags & class != 0 && self.notify_flags & (notify::KEYSPACE | notify::KEYEVENT) != 0 {
-            self.events.push(KeyEvent { class, event, key: key.to_vec(), db });
+            self.add_event(class, event, key, db);
         }
+    }
+
+    #[cold]
+    fn add_event(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
+        self.events.push(KeyEvent { class, event, key: key.to_vec(), db });
     }
 
     /// Adds a command to propagate, behind what is there and before the running command's own.
@@ -162,13 +175,20 @@ impl Effects {
         self.replacement.get_or_insert_with(Vec::new).push(writer.buf);
     }
 
+    #[inline]
     pub fn modified(&mut self, key: &[u8], by_command: bool) {
         self.unsynced.note(key);
         if self.wants_modified {
-            self.modified_keys.push(ModifiedKey { key: key.to_vec(), by_command });
+            self.add_modified(key, by_command);
         }
     }
 
+    #[cold]
+    fn add_modified(&mut self, key: &[u8], by_command: bool) {
+        self.modified_keys.push(ModifiedKey { key: key.to_vec(), by_command });
+    }
+
+    #[inline]
     pub fn ready(&mut self, db: usize, key: &[u8]) {
         if self.wants_ready {
             self.ready_keys.push((db, key.to_vec()));
@@ -176,6 +196,7 @@ impl Effects {
     }
 
     /// A key was deleted, or something else took its place.
+    #[inline]
     pub fn gone(&mut self, db: usize, key: &[u8]) {
         if self.wants_gone {
             self.ready_keys.push((db, key.to_vec()));

@@ -45,6 +45,15 @@ impl ExpectedKeys {
         self.at = 0;
     }
 
+    /// Knows this key and no other.
+    #[inline]
+    pub fn expect_only(&mut self, key: &[u8], hash: KeyHash) {
+        if !self.rest.is_empty() {
+            self.clear();
+        }
+        self.first = ExpectedKey { start: key.as_ptr(), len: key.len(), hash };
+    }
+
     /// Adds a key with its hash; in the order in which the command will most likely ask.
     #[inline]
     pub fn expect(&mut self, key: &[u8], hash: KeyHash) {

@@ -163,15 +163,11 @@ impl Keyspace {
         self.seed.hash(member)
     }
 
-    /// Some time after the key's entry: begins to bring near where a member of its value stands, or is to stand. As
-    /// [`Table::prefetch`](crate::structs::table::Table::prefetch).
-    pub fn prefetch_member(&self, db: usize, key: KeyHash, member: u64, step: Step) -> bool {
-        let Some(ValueRef::Object(object)) = self.dbs[db].likely_entry(key).map(Entry::value) else { return false };
-        match object {
-            Object::Set(set) => set.members().is_some_and(|table| table.prefetch(member, step)),
-            Object::Hash(hash) => hash.fields().is_some_and(|table| table.prefetch(member, step)),
-            Object::Zset(zset) => zset.prefetch(member, step),
-            Object::List(_) | Object::Stream(_) => false,
+    /// What a key of this hash holds, if that is an object, as far as can be told without comparing keys.
+    pub fn likely_object(&self, db: usize, key: KeyHash) -> Option<&Object> {
+        match self.dbs[db].likely_entry(key)?.value() {
+            ValueRef::Object(object) => Some(object),
+            _ => None,
         }
     }
 
@@ -227,24 +223,29 @@ impl Keyspace {
 
     pub fn lookup(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
         let hash = self.known_hash(key);
-        let Keyspace { dbs, effects, stats, watch, .. } = self;
-        if let Some(mut entry) = dbs[db].get_mut_hashed(hash, key) {
+        let Keyspace { dbs, effects, stats, watch, access, .. } = self;
+        let mut is_shown = true;
+        let found = dbs[db].get_mut_or_take_hashed(hash, key, |entry| {
             let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
-            if !due || self.expire_policy == ExpirePolicy::Ignore {
-                if matches!(touch, Touch::Read | Touch::Look | Touch::Inspect) {
-                    stats.hits += 1;
-                }
-                if matches!(touch, Touch::Read | Touch::Write) && !self.no_touch {
-                    self.access.touch(&mut entry);
-                }
+            if due && self.expire_policy != ExpirePolicy::Ignore {
+                is_shown = false;
+                return !deletes_expired(self.expire_policy, touch);
+            }
+            if matches!(touch, Touch::Read | Touch::Write) && !self.no_touch {
+                access.touch(entry);
+            }
+            true
+        });
+        let counts = matches!(touch, Touch::Read | Touch::Look | Touch::Inspect);
+        match found {
+            Ok(entry) if is_shown => {
+                stats.hits += u64::from(counts);
                 return Some(entry);
             }
-            if deletes_expired(self.expire_policy, touch) {
-                let entry = entry.remove();
-                note_expired(effects, watch, stats, db, entry, self.lazy_expire);
-            }
+            Ok(_) | Err(None) => {}
+            Err(Some(entry)) => note_expired(effects, watch, stats, db, entry, self.lazy_expire),
         }
-        if matches!(touch, Touch::Read | Touch::Look | Touch::Inspect) {
+        if counts {
             stats.misses += 1;
             if touch != Touch::Inspect {
                 effects.notify(notify::KEY_MISS, "keymiss", key, db);
@@ -410,12 +411,18 @@ impl Keyspace {
     }
 
     /// To be called for every key whose value or time to live changed.
+    #[inline]
     pub fn signal_modified(&mut self, db: usize, key: &[u8]) {
         if !self.watch.is_empty() {
-            let present = self.dbs[db].get(key).is_some();
-            self.watch.touch(db, key, present);
+            self.touch_watched(db, key);
         }
         self.effects.modified(key, true);
+    }
+
+    #[inline(never)]
+    fn touch_watched(&mut self, db: usize, key: &[u8]) {
+        let present = self.dbs[db].get(key).is_some();
+        self.watch.touch(db, key, present);
     }
 
     /// Empties one database or all; gives the number of keys removed. Watchers of present keys are touched.

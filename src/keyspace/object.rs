@@ -7,6 +7,7 @@ use super::zset::{Zset, ZsetLimits};
 use crate::structs::entry::{NewValue, ValueRef};
 use crate::structs::quicklist;
 use crate::structs::stream::Stream;
+use crate::structs::table::Step;
 
 /// A key with its value in one allocation.
 pub type Entry = crate::structs::entry::Entry<Object>;
@@ -19,6 +20,19 @@ pub enum Object {
     Hash(Hash),
     Zset(Zset),
     Stream(Box<Stream>),
+}
+
+impl Object {
+    /// Some time after the key's entry: begins to bring near where a member or field of this hash stands, or is to stand, or
+    /// it itself; as [`Table::prefetch`](crate::structs::table::Table::prefetch).
+    pub fn prefetch_member(&self, member: u64, step: Step) -> bool {
+        match self {
+            Object::Set(set) => set.members().is_some_and(|table| table.prefetch(member, step)),
+            Object::Hash(hash) => hash.fields().is_some_and(|table| table.prefetch(member, step)),
+            Object::Zset(zset) => zset.prefetch(member, step),
+            Object::List(_) | Object::Stream(_) => false,
+        }
+    }
 }
 
 impl From<List> for NewValue<'static, Object> {
@@ -184,13 +198,19 @@ impl AccessClock {
         }
     }
 
+    #[inline]
     pub fn touch(&self, entry: &mut Entry) {
         if self.lfu {
-            let counter = self.lfu_bump(self.lfu_counter(entry.lru()));
-            entry.set_lru(self.minutes << 8 | counter);
+            self.touch_lfu(entry);
         } else if entry.lru() != self.lru {
             entry.set_lru(self.lru);
         }
+    }
+
+    #[inline(never)]
+    fn touch_lfu(&self, entry: &mut Entry) {
+        let counter = self.lfu_bump(self.lfu_counter(entry.lru()));
+        entry.set_lru(self.minutes << 8 | counter);
     }
 
     /// The counter after its decay by the minutes that have passed.

@@ -53,11 +53,17 @@ impl UnsyncedKeys {
     }
 
     /// A key changes.
+    #[inline]
     pub fn note(&mut self, key: &[u8]) {
         if self.wanted {
-            self.named += 1;
-            self.gathering.hashes.insert(self.hasher.hash_one(key));
+            self.add(key);
         }
+    }
+
+    #[inline(never)]
+    fn add(&mut self, key: &[u8]) {
+        self.named += 1;
+        self.gathering.hashes.insert(self.hasher.hash_one(key));
     }
 
     /// Any key may have changed.

@@ -23,6 +23,7 @@ impl<'a> Args<'a> {
         Args { buf, spans }
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.spans.len()
     }
@@ -31,11 +32,13 @@ impl<'a> Args<'a> {
         self.spans.is_empty()
     }
 
+    #[inline]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         self.spans.get(index).map(|s| &self.buf[s.start..s.start + s.len])
     }
 
     /// The argument, with the lifetime of the buffer rather than of this view.
+    #[inline(always)]
     pub fn at(&self, index: usize) -> &'a [u8] {
         let s = self.spans[index];
         &self.buf[s.start..s.start + s.len]
@@ -68,6 +71,7 @@ impl<'a> Args<'a> {
 
 impl Index<usize> for Args<'_> {
     type Output = [u8];
+    #[inline]
     fn index(&self, index: usize) -> &[u8] {
         self.at(index)
     }

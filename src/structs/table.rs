@@ -198,7 +198,7 @@ impl<T: TableItem> Table<T> {
         (array, index, of.bucket(index))
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, hash: u64, key: &[u8]) -> Option<Spot<T>> {
         let (array, index, mut bucket) = self.head(hash);
         let tag = tag_of(hash);
@@ -242,6 +242,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::get_mut`] with `hash(key)` computed before.
+    #[inline]
     pub fn get_mut_hashed(&mut self, hash: u64, key: &[u8]) -> Option<ItemMut<'_, T>> {
         let spot = self.find(hash, key)?;
         Some(ItemMut { table: self, spot })
@@ -249,18 +250,41 @@ impl<T: TableItem> Table<T> {
 
     /// The item, unless it is not to stay: then it is taken out, and given as the error. `stays` may change what the item
     /// holds, but neither its key nor [`TableItem::tagged`].
-    #[inline]
+    #[inline(always)]
     pub fn get_or_take_hashed(
         &mut self,
         hash: u64,
         key: &[u8],
         stays: impl FnOnce(&mut T) -> bool,
     ) -> Result<&T, Option<T>> {
+        let spot = self.find_or_take(hash, key, stays)?;
+        // SAFETY: a spot names a place that holds an item.
+        Ok(unsafe { spot.bucket.item(spot.place) })
+    }
+
+    /// As [`Self::get_or_take_hashed`], with the item for change.
+    #[inline(always)]
+    pub fn get_mut_or_take_hashed(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        stays: impl FnOnce(&mut T) -> bool,
+    ) -> Result<ItemMut<'_, T>, Option<T>> {
+        let spot = self.find_or_take(hash, key, stays)?;
+        Ok(ItemMut { table: self, spot })
+    }
+
+    #[inline(always)]
+    fn find_or_take(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        stays: impl FnOnce(&mut T) -> bool,
+    ) -> Result<Spot<T>, Option<T>> {
         let Some(spot) = self.find(hash, key) else { return Err(None) };
         // SAFETY: a spot names a place that holds an item; the table is exclusively ours.
-        let item = unsafe { spot.bucket.item_mut(spot.place) };
-        if stays(item) {
-            return Ok(item);
+        if stays(unsafe { spot.bucket.item_mut(spot.place) }) {
+            return Ok(spot);
         }
         Err(Some(ItemMut { table: self, spot }.remove()))
     }
@@ -302,6 +326,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::entry`] with `hash(key)` computed before.
+    #[inline]
     pub fn entry_hashed<'t>(&'t mut self, hash: u64, key: &[u8]) -> TableEntry<'t, T> {
         self.step();
         match self.find(hash, key) {
