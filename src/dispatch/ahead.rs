@@ -364,7 +364,7 @@ mod tests {
             // Some are longer than what is found without the parser.
             let long = "v".repeat(if b == 2 { 1_200 } else { 3 });
             let key = |n: u8| if n == 2 { String::new() } else { format!("key:{n}") };
-            let words = match kind {
+            match kind {
                 0..=2 => vec!["GET".into(), key(a)],
                 3 => vec!["set".into(), key(a), long],
                 4 => vec!["Get".into(), key(b)],
@@ -375,8 +375,7 @@ mod tests {
                 9 => vec!["CONFIG".into(), "GET".into(), "port".into()],
                 10 => vec!["CONFIG".into(), "NOSUCH".into()],
                 _ => vec!["LPUSH".into(), key(a), key(b)],
-            };
-            words
+            }
         })
     }
 
