@@ -2,7 +2,10 @@
 //!
 //! Clients that were answered after a sync mostly write again at once. If the next sync began with the first of them, the
 //! others would wait for it and for one more, and the disk work for two groups by turns. So it begins when as many wait as
-//! did before, when no more have come for a while, or when waiting has taken as long as a sync does.
+//! did before, when no more have come for a while, or when waiting has taken half as long again as a sync does.
+//!
+//! Looking who has come takes a turn of the loop each time. When all of them came last time, nobody looks before it is about
+//! as late as it was then.
 //!
 //! A state machine without I/O: it is told the time, microseconds of any clock that only goes forward.
 
@@ -13,6 +16,12 @@ const PATIENCE: [i64; 2] = [4, 16];
 const WAIT_MAX_US: i64 = 10_000;
 /// What it may take to answer a client and to hear from it again, beside the time of a sync, microseconds.
 const ROUND_US: i64 = 20;
+
+/// By so much earlier than last time it is first looked whether all have come, microseconds: if they have, it is tried a
+/// little earlier each time.
+const MARGIN_US: i64 = 24;
+/// Waiting takes at most so much of a sync's time.
+const MOST: (i64, i64) = (3, 2);
 
 #[derive(Debug, Default)]
 pub struct Gather {
@@ -28,14 +37,16 @@ pub struct Gather {
     gathered: usize,
     /// Most of those that were expected did not come.
     disappointed: bool,
+    /// How long after a sync all had come, last time; half of that after each time when they did not.
+    usual_us: i64,
 }
 
 impl Gather {
     /// A sync is done that so many clients waited for, or that others waited for while it was under way.
     pub fn expect(&mut self, clients: usize, sync_us: u64, now_us: i64) {
         let sync_us = (sync_us as i64).min(WAIT_MAX_US);
-        let disappointed = self.disappointed;
-        *self = Gather { expected: clients, done_us: now_us, sync_us, disappointed, ..Gather::default() };
+        let Gather { disappointed, usual_us, .. } = *self;
+        *self = Gather { expected: clients, done_us: now_us, sync_us, disappointed, usual_us, ..Gather::default() };
     }
 
     /// So many clients have changes that wait. Until when to wait for more before the next look; `None`: no longer.
@@ -49,17 +60,19 @@ impl Gather {
                 self.expected = 0;
                 return None;
             }
-            self.latest_us = now_us + self.sync_us;
+            self.latest_us = now_us + self.sync_us * MOST.0 / MOST.1;
         }
         if gathered > self.gathered {
             self.last_us = now_us;
             self.gathered = gathered;
         }
         let patience_us = self.sync_us / PATIENCE[usize::from(self.disappointed)];
-        let until_us = self.latest_us.min(self.last_us + patience_us);
+        let first_look_us = self.done_us + self.usual_us - MARGIN_US;
+        let until_us = self.latest_us.min(first_look_us.max(self.last_us + patience_us));
         if gathered < self.expected && now_us < until_us {
             return Some(until_us);
         }
+        self.usual_us = if gathered < self.expected { self.usual_us / 2 } else { now_us - self.done_us };
         self.disappointed = gathered * 4 < self.expected * 3;
         self.expected = 0;
         None
@@ -102,7 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn it_never_waits_longer_than_a_sync_takes() {
+    fn it_looks_again_when_all_had_come_the_last_time() {
+        let mut gather = after_sync(10);
+        assert_eq!(gather.wait_until(4, 1_000_050), Some(1_000_150));
+        assert_eq!(gather.wait_until(10, 1_000_150), None);
+        gather.expect(10, 400, 2_000_000);
+        assert_eq!(gather.wait_until(1, 2_000_010), Some(2_000_126), "a little earlier than then");
+        assert_eq!(gather.wait_until(10, 2_000_126), None);
+        gather.expect(10, 400, 3_000_000);
+        assert_eq!(gather.wait_until(1, 3_000_000), Some(3_000_102));
+        assert_eq!(gather.wait_until(9, 3_000_102), Some(3_000_202), "too early: one is missing");
+        assert_eq!(gather.wait_until(9, 3_000_202), None, "it does not come");
+        gather.expect(10, 400, 4_000_000);
+        assert_eq!(gather.wait_until(1, 4_000_000), Some(4_000_100), "half of it is less than a quarter of a sync");
+    }
+
+    #[test]
+    fn it_never_waits_longer_than_one_sync_and_a_half() {
         let mut gather = after_sync(1000);
         let mut now_us = 1_000_000;
         for n in 1.. {
@@ -111,7 +140,7 @@ mod tests {
             }
             now_us += 50;
         }
-        assert_eq!(now_us, 1_000_400);
+        assert_eq!(now_us, 1_000_600);
     }
 
     #[test]
