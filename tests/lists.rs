@@ -66,14 +66,22 @@ fn lists_survive_dump_snapshot_and_log() {
         TestServer::start(&["--appendonly", "yes", "--aof-use-rdb-preamble", "no", "--enable-debug-command", "yes"]);
     let c = &mut server.connect();
     let large = "y".repeat(20_000);
-    for i in 0..3000 {
-        let text = format!("element {i}");
-        run::<()>(c, &["RPUSH", "long", &text]);
+    // Long enough for nodes that are at rest.
+    for i in 0..120 {
+        let mut push = redis::cmd(if i % 3 == 0 { "LPUSH" } else { "RPUSH" });
+        push.arg("long");
+        (0..100).for_each(|j| _ = push.arg(format!("element {}", 100 * i + j)));
+        push.exec(c).unwrap();
     }
     run::<()>(c, &["RPUSH", "long", &large, "-17"]);
     run::<()>(c, &words("RPUSH short 1 two 3"));
     let digest: String = run(c, &words("DEBUG DIGEST"));
     let before = strings(c, "LRANGE long 0 -1");
+    for at in (0..before.len()).step_by(501) {
+        assert_eq!(run::<String>(c, &["LINDEX", "long", &at.to_string()]), before[at]);
+        let (from, to) = (at.saturating_sub(300), (at + 300).min(before.len() - 1));
+        assert_eq!(strings(c, &format!("LRANGE long {from} {to}")), before[from..=to]);
+    }
     let payload: Vec<u8> = run(c, &words("DUMP long"));
     redis::cmd("RESTORE").arg("copy").arg(0).arg(payload).query::<()>(c).unwrap();
     assert_eq!(strings(c, "LRANGE copy 0 -1"), before);

@@ -26,6 +26,7 @@ use super::entry::IntBuf;
 use super::numbers::parse_i64;
 
 mod block;
+pub mod dense;
 #[cfg(test)]
 mod tests;
 

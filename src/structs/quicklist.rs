@@ -3,14 +3,19 @@
 //! Both ends are cheap, the middle costs a walk over the nodes' counts and then within one node. What a node may hold is
 //! told by [`Limits`] with each change, so that a changed configuration applies from the next change on.
 //!
+//! Nodes a little away from both ends are at rest ([`Dense`]): they are smaller, and as full as they may be. Who goes through
+//! one backwards opens a copy, who changes one opens it in place, and it stays open.
+//!
 //! With [`Limits::compress_depth`] nodes away from both ends are LZF streams: whoever reads one opens a copy, whoever
 //! changes one opens it in place, and it is compressed again with the same change.
 //!
-//! Invariant: no node is empty, the counts of nodes and list are right, and the first and last node are not compressed.
+//! Invariant: no node is empty, the counts of nodes and list are right, and the first and last node are neither at rest nor
+//! compressed.
 
 use std::collections::VecDeque;
 use std::collections::vec_deque;
 
+use super::listpack::dense::{self, Dense};
 use super::listpack::{self, Item, Listpack, Pos};
 use super::lzf;
 
@@ -32,6 +37,9 @@ const MIN_SAVING: usize = 8;
 const MAX_FIRST_ROOM: usize = 2048 - LISTPACK_OVERHEAD;
 /// A row of at least so many nodes grows by a quarter, not by doubling.
 const MANY_NODES: usize = 16;
+
+/// So many nodes at an end are open, not at rest: clients that push and pop by turns open none again and again.
+const OPEN_NODES: usize = 2;
 
 /// How large nodes may become: `list-max-listpack-size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +74,12 @@ impl Limits {
         Some(SIZES[class.min(SIZES.len() - 1)])
     }
 
+    /// Bytes that nodes at rest may have, if there are to be such: not where nodes are compressed, and it is not worth it where
+    /// they hold few elements each.
+    fn max_dense_bytes(&self) -> Option<usize> {
+        if self.compress_depth == 0 { self.max_bytes() } else { None }
+    }
+
     fn max_count(&self) -> usize {
         self.fill.clamp(1, MAX_FILL) as usize
     }
@@ -93,17 +107,20 @@ pub enum Body {
 #[derive(Clone, Copy, Debug)]
 pub enum BodyView<'a> {
     Packed(&'a Listpack),
+    /// A listpack at rest.
+    Dense(&'a Dense),
     /// One element.
     Plain(&'a [u8]),
-    /// One of the two, compressed.
+    /// A listpack or one element, compressed.
     Lzf(&'a Lzf),
 }
 
 impl BodyView<'_> {
-    /// Bytes of the listpack or element, compressed or not.
+    /// Bytes of the listpack or element, at rest, compressed or neither.
     pub fn raw_len(&self) -> usize {
         match self {
             BodyView::Packed(list) => list.total_bytes(),
+            BodyView::Dense(dense) => dense.raw_len(),
             BodyView::Plain(bytes) => bytes.len(),
             BodyView::Lzf(lzf) => lzf.raw_len,
         }
@@ -112,7 +129,7 @@ impl BodyView<'_> {
     /// Whether it is one element that lies alone.
     pub fn is_plain(&self) -> bool {
         match self {
-            BodyView::Packed(_) => false,
+            BodyView::Packed(_) | BodyView::Dense(_) => false,
             BodyView::Plain(_) => true,
             BodyView::Lzf(lzf) => lzf.plain,
         }
@@ -122,6 +139,7 @@ impl BodyView<'_> {
     fn mem_bytes(&self) -> usize {
         match self {
             BodyView::Packed(list) => list.capacity(),
+            BodyView::Dense(dense) => dense.capacity(),
             BodyView::Plain(bytes) => size_of::<Plain>() + bytes.len(),
             BodyView::Lzf(lzf) => size_of::<Lzf>() + lzf.stream.len(),
         }
@@ -168,6 +186,10 @@ enum Node {
         incompressible: bool,
         plain: Box<Plain>,
     },
+    Dense {
+        count: u32,
+        dense: Dense,
+    },
     Lzf {
         count: u32,
         lzf: Box<Lzf>,
@@ -196,13 +218,19 @@ impl Node {
     /// The number of elements. That of a node which is about to go may be zero.
     fn count(&self) -> usize {
         match self {
-            Node::Packed { count, .. } | Node::Plain { count, .. } | Node::Lzf { count, .. } => *count as usize,
+            Node::Packed { count, .. }
+            | Node::Plain { count, .. }
+            | Node::Dense { count, .. }
+            | Node::Lzf { count, .. } => *count as usize,
         }
     }
 
     fn set_count(&mut self, new: usize) {
         match self {
-            Node::Packed { count, .. } | Node::Plain { count, .. } | Node::Lzf { count, .. } => *count = new as u32,
+            Node::Packed { count, .. }
+            | Node::Plain { count, .. }
+            | Node::Dense { count, .. }
+            | Node::Lzf { count, .. } => *count = new as u32,
         }
     }
 
@@ -210,6 +238,7 @@ impl Node {
         match self {
             Node::Packed { list, .. } => BodyView::Packed(list),
             Node::Plain { plain, .. } => BodyView::Plain(&plain.bytes),
+            Node::Dense { dense, .. } => BodyView::Dense(dense),
             Node::Lzf { lzf, .. } => BodyView::Lzf(lzf),
         }
     }
@@ -218,6 +247,7 @@ impl Node {
         match self {
             Node::Packed { list, .. } => Body::Packed(list),
             Node::Plain { plain, .. } => Body::Plain(plain.bytes.into_vec()),
+            Node::Dense { dense, .. } => Body::Packed(dense.open()),
             Node::Lzf { lzf, .. } => lzf.open(),
         }
     }
@@ -226,9 +256,33 @@ impl Node {
         matches!(self, Node::Lzf { .. })
     }
 
+    fn is_at_rest(&self) -> bool {
+        matches!(self, Node::Dense { .. })
+    }
+
     fn open(&mut self) {
-        if let Node::Lzf { count, lzf } = self {
-            *self = Node::counted(lzf.open(), *count);
+        match self {
+            Node::Dense { count, dense } => *self = Node::counted(Body::Packed(dense.open()), *count),
+            Node::Lzf { count, lzf } => *self = Node::counted(lzf.open(), *count),
+            Node::Packed { .. } | Node::Plain { .. } => {}
+        }
+    }
+
+    /// Puts it at rest, if it is a listpack.
+    fn rest(&mut self) {
+        if let Node::Packed { count, list, .. } = self {
+            *self = Node::Dense { count: *count, dense: Dense::of(list) };
+        }
+    }
+
+    /// Takes elements out of a node next to this, which is at rest; see [`Dense::take_in`].
+    fn take_in(&mut self, other: &mut Node, is_before: bool, most: usize) {
+        if let Node::Dense { count, dense } = self
+            && let Node::Packed { count: left, list, .. } = other
+        {
+            let taken = dense.take_in(list, is_before, most) as u32;
+            *count += taken;
+            *left -= taken;
         }
     }
 
@@ -244,16 +298,19 @@ impl Node {
                 *incompressible = false;
                 None
             }
-            Node::Lzf { .. } => unreachable!("it was opened"),
+            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it was opened"),
         }
     }
 
     fn compress(&mut self) {
+        if self.is_at_rest() {
+            self.open();
+        }
         let plain = matches!(self, Node::Plain { .. });
         let (bytes, incompressible) = match self {
             Node::Packed { list, incompressible, .. } => (list.as_bytes(), incompressible),
             Node::Plain { plain, incompressible, .. } => (&plain.bytes[..], incompressible),
-            Node::Lzf { .. } => return,
+            Node::Dense { .. } | Node::Lzf { .. } => return,
         };
         if *incompressible || bytes.len() < MIN_COMPRESS {
             return;
@@ -327,12 +384,16 @@ impl Node {
 
     /// Removes elements of this text; how many.
     fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
-        if self.is_compressed() {
+        if self.is_compressed() || self.is_at_rest() {
             let mut opened = self.clone();
             opened.open();
             let removed = opened.remove_matching(text, max, from_back);
             if removed > 0 {
-                opened.compress();
+                if self.is_at_rest() {
+                    opened.rest();
+                } else {
+                    opened.compress();
+                }
                 *self = opened;
             }
             return removed;
@@ -340,7 +401,7 @@ impl Node {
         let (removed, incompressible) = match self {
             Node::Packed { list, incompressible, .. } => (remove_matching(list, text, max, from_back), incompressible),
             Node::Plain { plain, incompressible, .. } => (usize::from(*plain.bytes == *text), incompressible),
-            Node::Lzf { .. } => unreachable!("it is not compressed"),
+            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it is open"),
         };
         if removed > 0 {
             *incompressible = false;
@@ -405,9 +466,56 @@ impl Quicklist {
         self.nodes.iter().map(Node::view)
     }
 
-    /// Compresses all nodes that should be.
+    /// Compresses all nodes that should be, or puts them at rest.
     pub fn compress(&mut self, limits: Limits) {
         self.settle(limits, 0..self.nodes.len());
+        self.rest_all(limits);
+    }
+
+    /// Puts the nodes away from the ends at rest.
+    fn rest_all(&mut self, limits: Limits) {
+        let Some(most) = limits.max_dense_bytes() else { return };
+        let inner = OPEN_NODES..self.nodes.len().saturating_sub(OPEN_NODES);
+        if inner.is_empty() {
+            return;
+        }
+        let mut nodes = VecDeque::with_capacity(self.nodes.len());
+        for (i, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
+            if inner.contains(&i) && is_worth_resting(&node, most) {
+                if let Some(last) = nodes.back_mut() {
+                    Node::take_in(last, &mut node, false, most);
+                }
+                node.rest();
+            }
+            if node.count() > 0 {
+                nodes.push_back(node);
+            }
+        }
+        nodes.shrink_to_fit();
+        self.nodes = nodes;
+    }
+
+    /// To be called when a node came to an end: puts the one at rest that is no longer near it, after it has filled the one
+    /// behind.
+    fn rest_behind(&mut self, at_front: bool, limits: Limits) {
+        let Some(most) = limits.max_dense_bytes() else { return };
+        let len = self.nodes.len();
+        if len <= 2 * OPEN_NODES {
+            return;
+        }
+        let (at, behind) =
+            if at_front { (OPEN_NODES, OPEN_NODES + 1) } else { (len - 1 - OPEN_NODES, len - 2 - OPEN_NODES) };
+        if !is_worth_resting(&self.nodes[at], most) {
+            return;
+        }
+        let mut node = std::mem::replace(&mut self.nodes[at], Node::new(Body::Packed(Listpack::new())));
+        self.nodes[behind].take_in(&mut node, at_front, most);
+        if node.count() == 0 {
+            self.nodes.remove(at);
+        } else {
+            node.rest();
+            self.nodes[at] = node;
+        }
     }
 
     /// To be called after a change of the nodes `changed`: those between others do not keep room that they do not use,
@@ -500,6 +608,7 @@ impl Quicklist {
             self.nodes.push_back(new)
         }
         self.settle(limits, 0..0);
+        self.rest_behind(at_front, limits);
     }
 
     /// Finds the place of an index that is inside the list, from the nearer end.
@@ -542,7 +651,9 @@ impl Quicklist {
             && let Some(pos) = list.seek(offset as i64)
         {
             let grown = list.total_bytes() + Item::of(text).encoded_len() - list.get(pos).encoded_len();
-            if !limits.is_plain(text) && (count == 1 || !limits.exceeds(grown, 1)) {
+            // A node that was at rest may have more bytes than one that never was.
+            let lens_behind = if limits.max_dense_bytes().is_some() { count } else { 0 };
+            if !limits.is_plain(text) && (count == 1 || !limits.exceeds(grown - lens_behind, 1)) {
                 list.replace(pos, text);
                 self.settle(limits, node..node + 1);
                 return true;
@@ -667,7 +778,7 @@ impl Quicklist {
                 pop_front(list, f)?
             }
             Node::Plain { plain, .. } => f(Item::Str(&plain.bytes)),
-            Node::Lzf { .. } => unreachable!("it was opened"),
+            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it was opened"),
         };
         let left = first.count() - 1;
         first.set_count(left);
@@ -689,7 +800,7 @@ impl Quicklist {
                 pop_back(list, f)?
             }
             Node::Plain { plain, .. } => f(Item::Str(&plain.bytes)),
-            Node::Lzf { .. } => unreachable!("it was opened"),
+            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it was opened"),
         };
         let left = last.count() - 1;
         last.set_count(left);
@@ -747,7 +858,7 @@ impl Quicklist {
     pub fn check_invariants(&self) {
         let mut len = 0;
         for end in [self.nodes.front(), self.nodes.back()].into_iter().flatten() {
-            assert!(!end.is_compressed(), "a compressed node at an end");
+            assert!(!end.is_compressed() && !end.is_at_rest(), "a node at an end that is not open");
         }
         for n in &self.nodes {
             assert!(n.count() > 0, "an empty node");
@@ -760,7 +871,7 @@ impl Quicklist {
                     assert_eq!(list.len(), n.count());
                 }
                 Node::Plain { .. } => assert_eq!(n.count(), 1),
-                Node::Lzf { .. } => panic!("compressed twice"),
+                Node::Dense { .. } | Node::Lzf { .. } => panic!("closed twice"),
             }
             len += n.count();
         }
@@ -813,6 +924,11 @@ pub fn remove_matching(list: &mut Listpack, text: &[u8], max: usize, from_back: 
     removed
 }
 
+/// Whether a node is a listpack that is large enough for putting it at rest to save something.
+fn is_worth_resting(node: &Node, most: usize) -> bool {
+    matches!(node, Node::Packed { list, .. } if list.total_bytes() > most / 2)
+}
+
 fn place_in(list: &Listpack, offset: usize) -> Option<Pos> {
     i64::try_from(offset).ok().and_then(|i| list.seek(i))
 }
@@ -822,7 +938,9 @@ enum Run<'a> {
     None,
     One(Option<&'a [u8]>),
     Many(listpack::Iter<'a>),
-    /// A copy of what is compressed in the list; `true`: it was shown.
+    /// Forwards.
+    Resting(dense::Iter<'a>),
+    /// A copy of what is closed in the list; `true`: it was shown.
     OpenedOne(Vec<u8>, bool),
     Opened(Listpack, Option<Pos>),
 }
@@ -833,18 +951,26 @@ impl<'a> Run<'a> {
         match body {
             BodyView::Packed(list) => Run::packed(list, offset, reverse),
             BodyView::Plain(bytes) => Run::One(Some(bytes)),
+            BodyView::Dense(dense) if reverse => Run::opened(dense.open(), offset, reverse),
+            BodyView::Dense(dense) => {
+                let mut items = dense.iter();
+                items.skip_elements(offset.unwrap_or(0));
+                Run::Resting(items)
+            }
             BodyView::Lzf(lzf) => match lzf.open() {
-                Body::Packed(list) => {
-                    let at = match offset {
-                        Some(offset) => place_in(&list, offset),
-                        None if reverse => list.last(),
-                        None => list.first(),
-                    };
-                    Run::Opened(list, at)
-                }
+                Body::Packed(list) => Run::opened(list, offset, reverse),
                 Body::Plain(bytes) => Run::OpenedOne(bytes, false),
             },
         }
+    }
+
+    fn opened(list: Listpack, offset: Option<usize>, reverse: bool) -> Run<'a> {
+        let at = match offset {
+            Some(offset) => place_in(&list, offset),
+            None if reverse => list.last(),
+            None => list.first(),
+        };
+        Run::Opened(list, at)
     }
 
     fn packed(list: &'a Listpack, offset: Option<usize>, reverse: bool) -> Run<'a> {
@@ -863,6 +989,7 @@ impl<'a> Run<'a> {
             Run::None => true,
             Run::One(bytes) => bytes.is_none(),
             Run::Many(items) => items.is_over(),
+            Run::Resting(items) => items.is_over(),
             Run::OpenedOne(_, shown) => *shown,
             Run::Opened(_, at) => at.is_none(),
         }
@@ -921,6 +1048,7 @@ impl<'a> Walk<'a> {
                     items.next()
                 }
             }
+            Run::Resting(items) => items.next(),
             Run::OpenedOne(bytes, shown) => {
                 *shown = true;
                 Some(Item::Str(bytes))
@@ -937,6 +1065,12 @@ impl<'a> Walk<'a> {
         loop {
             if let (Run::Many(items), false) = (&mut self.current, self.reverse) {
                 // The rest of a node in one go.
+                let left = self.left;
+                items.take(left).for_each(|item| {
+                    self.left -= 1;
+                    f(item);
+                });
+            } else if let Run::Resting(items) = &mut self.current {
                 let left = self.left;
                 items.take(left).for_each(|item| {
                     self.left -= 1;

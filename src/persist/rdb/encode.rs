@@ -193,6 +193,7 @@ pub fn put_value(
                 put_len(buf, if body.is_plain() { CONTAINER_PLAIN } else { CONTAINER_PACKED });
                 match body {
                     BodyView::Packed(list) => put_string(buf, list.as_bytes(), compress),
+                    BodyView::Dense(dense) => put_string(buf, dense.open().as_bytes(), compress),
                     BodyView::Plain(bytes) => put_string(buf, bytes, compress),
                     BodyView::Lzf(lzf) => {
                         put_lzf_header(buf, lzf.stream().len(), body.raw_len());
