@@ -384,6 +384,11 @@ impl Node {
 
     /// Removes elements of this text; how many.
     fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
+        if let Node::Dense { dense, .. } = self
+            && !dense.contains(text)
+        {
+            return 0;
+        }
         if self.is_compressed() || self.is_at_rest() {
             let mut opened = self.clone();
             opened.open();

@@ -142,6 +142,13 @@ impl Dense {
         count
     }
 
+    /// Whether an element's text is `text`.
+    pub fn contains(&self, text: &[u8]) -> bool {
+        let wanted = Item::of(text);
+        // An integer may be stored as a string in bytes from outside.
+        self.iter().any(|item| item == wanted || matches!(item, Item::Str(_)) && item.is(text))
+    }
+
     /// Length in bytes of a listpack of the same elements.
     pub fn raw_len(&self) -> usize {
         let head = self.block.bytes();
