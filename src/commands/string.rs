@@ -387,6 +387,7 @@ pub fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
 }
 
 /// Replies with the string at a key, or null. Whether the key is there.
+#[inline(always)]
 fn reply_value(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<bool, CmdError> {
     let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
         ctx.out.null();

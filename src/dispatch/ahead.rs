@@ -71,6 +71,9 @@ pub struct Ahead {
     fetched: Fetched,
     /// Some of the keys come with a member.
     has_members: bool,
+    /// The name that was looked up last, and what it calls, if that does not depend on arguments: it likely comes again.
+    last_name: Vec<u8>,
+    last_cmd: Option<CmdRef>,
 }
 
 /// The first request of which this was not asked for yet.
@@ -220,12 +223,14 @@ impl Ahead {
     /// Finds what the requests from `first` on, with which `query` begins, call, and the hashes of their keys.
     #[inline(never)]
     fn find_keys(&mut self, first: usize, query: &[u8], (commands, ks, db): (&CommandTable, &Keyspace, usize)) {
-        let Ahead { requests, spans, keys, has_members, .. } = self;
+        let Ahead { requests, spans, keys, has_members, last_name: last_word, last_cmd, .. } = self;
         let mut rest = query;
         // What the last one calls, if the name alone tells: a container's subcommand is told by its first argument.
         let mut last = None;
-        // The key that was added last, if it is all that its request names (none: an empty one); many in a row have one.
+        // The key that was added last, if it is all that its request names (none: an empty one). Many in a row have one, or
+        // each has another: after two that differ nobody compares them any more.
         let (mut last_name, mut last_hash): (&[u8], KeyHash) = (b"", KeyHash::default());
+        let mut may_share = true;
         for request in &mut requests[first..] {
             let args = Args::new(&rest[..request.consumed], &spans[request.spans.clone()]);
             rest = &rest[request.consumed..];
@@ -235,9 +240,18 @@ impl Ahead {
                 Some(last) if request.is_alike => last,
                 _ => {
                     last = None;
-                    let Some(cmd) = commands.resolve_whole(args) else { continue };
+                    let word = args.at(0);
+                    let cmd = match *last_cmd {
+                        Some(cmd) if is_same(word, last_word) => cmd,
+                        _ => {
+                            let Some(cmd) = commands.resolve_whole(args) else { continue };
+                            word.clone_into(last_word);
+                            *last_cmd = Some(cmd).filter(|cmd| !commands.has_to_do_with_subcommands(*cmd));
+                            cmd
+                        }
+                    };
                     let found = (cmd, commands.get(cmd));
-                    if !commands.has_to_do_with_subcommands(cmd) {
+                    if last_cmd.is_some() {
                         last = Some(found);
                     }
                     found
@@ -248,13 +262,14 @@ impl Ahead {
             *has_members |= member.is_some();
             if command.keys.is_first_argument(args.len()) {
                 let name = args.at(1);
-                if !name.is_empty() && is_same(last_name, name) {
+                if may_share && !name.is_empty() && is_same_key(last_name, name) {
                     if member.is_none() {
                         request.keys.start -= 1;
                         request.is_key_shared = true;
                         continue;
                     }
                 } else {
+                    may_share &= last_name.is_empty();
                     (last_name, last_hash) = (name, ks.hash(name));
                 }
                 keys.push(AheadKey::new(1, db, last_hash, member));
@@ -321,6 +336,12 @@ impl AheadKey {
     fn new(arg: usize, db: usize, hash: KeyHash, member: Option<u64>) -> AheadKey {
         AheadKey { arg, db, hash, member, is_behind: false, is_member_behind: false }
     }
+}
+
+/// Out of the way of those whose keys differ.
+#[inline(never)]
+fn is_same_key(a: &[u8], b: &[u8]) -> bool {
+    is_same(a, b)
 }
 
 /// Adds the keys of a request that names none or several, each with the argument it is.

@@ -135,7 +135,7 @@ impl Keyspace {
     }
 
     /// As `hash`, but it may be known.
-    #[inline]
+    #[inline(always)]
     fn known_hash(&mut self, key: &[u8]) -> KeyHash {
         match self.hashes.take(key) {
             Some(hash) => hash,

@@ -40,6 +40,25 @@ pub fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+/// Adds a piece of a string, `len` bytes from `at` on. A short one is copied with what stands behind it, if that much stands
+/// there and there is room for it already: finding out how to copy less would take longer.
+#[inline(always)]
+pub fn append_piece(buf: &mut Vec<u8>, string: &[u8], at: usize, len: usize) {
+    /// Bytes that are copied of a short one.
+    const WIDE: usize = 64;
+    if len <= WIDE && at <= string.len() && string.len() - at >= WIDE && buf.capacity() - buf.len() >= WIDE {
+        // SAFETY: there are `WIDE` bytes to copy, and room for as many behind those that are there, apart from the string;
+        // those that count are written.
+        unsafe {
+            let from = string.as_ptr().add(at).cast::<[u8; WIDE]>();
+            buf.as_mut_ptr().add(buf.len()).cast::<[u8; WIDE]>().write_unaligned(from.read_unaligned());
+            buf.set_len(buf.len() + len);
+        }
+    } else {
+        append(buf, &string[at..at + len]);
+    }
+}
+
 /// Adds a line of a kind and a number: `:12\r\n`.
 #[inline]
 pub fn append_line(buf: &mut Vec<u8>, kind: u8, n: i64) {
@@ -147,6 +166,18 @@ mod tests {
                 buf[6 + at] ^= 0x80;
                 assert!(!is_same(&text[..len], &buf[6..]), "{at} of {len}");
                 buf[6 + at] ^= 0x80;
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_every_length_are_added() {
+        let text: Vec<u8> = (0..150u8).collect();
+        for room in [0, 64, 200] {
+            for (at, len) in (0..=150).flat_map(|at| (0..=150 - at).map(move |len| (at, len))) {
+                let mut buf = Vec::with_capacity(room);
+                append_piece(&mut buf, &text, at, len);
+                assert_eq!(buf, text[at..at + len], "{len} from {at} on");
             }
         }
     }

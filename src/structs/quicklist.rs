@@ -260,7 +260,15 @@ impl Node {
         matches!(self, Node::Dense { .. })
     }
 
+    #[inline(always)]
     fn open(&mut self) {
+        if self.is_at_rest() || self.is_compressed() {
+            self.open_closed();
+        }
+    }
+
+    #[inline(never)]
+    fn open_closed(&mut self) {
         match self {
             Node::Dense { count, dense } => *self = Node::counted(Body::Packed(dense.open()), *count),
             Node::Lzf { count, lzf } => *self = Node::counted(lzf.open(), *count),

@@ -7,8 +7,8 @@
 //! Invariant: the bytes are always valid elements, as they come from a listpack.
 
 use super::block::Block;
-use super::{END, HEADER_LEN, Item, Listpack, Pos, UNKNOWN_COUNT, back_len_len, before, read_item, write_back_len};
-use crate::structs::bytes::append;
+use super::{END, HEADER_LEN, Item, Listpack, UNKNOWN_COUNT, back_len_len, before, read_item, write_back_len};
+use crate::structs::bytes::{append, append_piece};
 
 const HEAD_LEN: usize = 8;
 /// What a listpack has beside its elements.
@@ -27,12 +27,16 @@ impl std::fmt::Debug for Dense {
 }
 
 /// The length of the element at `at`, without the length behind it.
-#[inline]
+#[inline(always)]
 fn element_len(bytes: &[u8], at: usize) -> usize {
+    #[inline(never)]
+    fn of_any(bytes: &[u8], at: usize) -> usize {
+        read_item(bytes, at).expect("an element").1
+    }
     // Most are short strings.
     match bytes[at] {
         first @ 0x80..=0xbf => 1 + usize::from(first & 0x3f),
-        _ => read_item(bytes, at).expect("an element").1,
+        _ => of_any(bytes, at),
     }
 }
 
@@ -55,7 +59,7 @@ impl Builder {
         let mut at = 0;
         while at < elements.len() {
             let len = element_len(elements, at);
-            append(&mut self.bytes, &elements[at..at + len]);
+            append_piece(&mut self.bytes, elements, at, len);
             at += len + back_len_len(len);
         }
         self.raw_len += elements.len();
@@ -92,7 +96,7 @@ impl Dense {
         let mut at = 0;
         while at < elements.len() {
             let len = element_len(elements, at);
-            append(&mut bytes, &elements[at..at + len]);
+            append_piece(&mut bytes, elements, at, len);
             let mut back = [0; 5];
             let back = &mut back[..back_len_len(len)];
             write_back_len(back, len);
@@ -137,7 +141,7 @@ impl Dense {
                 builder.add_packed(&bytes[from..to]);
             }
             *self = builder.done();
-            list.remove_run(Pos(from), count);
+            list.splice(from, to, [&[]; 3], count, 0);
         }
         count
     }
