@@ -195,6 +195,7 @@ impl Server {
             let Taken { query, parser, out, pos, durable, .. } = &mut taken;
             if let Some(index) = next.next() {
                 share = share.saturating_sub(1);
+                ahead.fetch(index, &self.ks);
                 let request = ahead.request(index);
                 let args = ahead.args(request, &query[*pos..]);
                 ahead.expect_keys(request, args, &mut self.ks);
