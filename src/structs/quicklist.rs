@@ -3,8 +3,9 @@
 //! Both ends are cheap, the middle costs a walk over the nodes' counts and then within one node. What a node may hold is
 //! told by [`Limits`] with each change, so that a changed configuration applies from the next change on.
 //!
-//! Nodes a little away from both ends are at rest ([`Dense`]): they are smaller, and as full as they may be. Who goes through
-//! one backwards opens a copy, who changes one opens it in place, and it stays open.
+//! Nodes a little away from both ends are at rest ([`Dense`](super::listpack::dense::Dense)): they are smaller, and as full
+//! as they may be. Whoever goes through one backwards opens a copy, whoever changes one opens it in place, and it stays
+//! open.
 //!
 //! With [`Limits::compress_depth`] nodes away from both ends are LZF streams: whoever reads one opens a copy, whoever
 //! changes one opens it in place, and it is compressed again with the same change.
@@ -13,14 +14,16 @@
 //! compressed.
 
 use std::collections::VecDeque;
-use std::collections::vec_deque;
 
-use super::listpack::dense::{self, Dense};
-use super::listpack::{self, Item, Listpack, Pos};
-use super::lzf;
+use super::listpack::{Item, Listpack};
+use node::Node;
+pub use node::{Body, BodyView, Lzf};
+pub use walk::Walk;
 
+mod node;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 /// Bytes a node may have under the fill factors -1 to -5.
 const SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
@@ -30,14 +33,8 @@ const SAFE_SIZE: usize = 8192;
 const MAX_FILL: i32 = 1 << 15;
 /// Header and end of a listpack.
 const LISTPACK_OVERHEAD: usize = 7;
-/// Nodes of fewer bytes are not compressed, nor those where it saves no more than so many.
-const MIN_COMPRESS: usize = 48;
-const MIN_SAVING: usize = 8;
-/// Most room, bytes, that a new node at an end gets at once: it then comes to 8 kB in a few steps.
-const MAX_FIRST_ROOM: usize = 2048 - LISTPACK_OVERHEAD;
 /// A row of at least so many nodes grows by a quarter, not by doubling.
 const MANY_NODES: usize = 16;
-
 /// So many nodes at an end are open, not at rest: clients that push and pop by turns open none again and again.
 const OPEN_NODES: usize = 2;
 
@@ -92,344 +89,6 @@ impl Limits {
     /// As `is_plain`, for one that takes so many bytes in a listpack.
     fn is_plain_item(&self, text: &[u8], encoded_len: usize) -> bool {
         text.len() >= self.plain_from || self.exceeds(LISTPACK_OVERHEAD + encoded_len, 1)
-    }
-}
-
-/// Elements that lie together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
-    Packed(Listpack),
-    /// One element.
-    Plain(Vec<u8>),
-}
-
-/// What a node holds.
-#[derive(Clone, Copy, Debug)]
-pub enum BodyView<'a> {
-    Packed(&'a Listpack),
-    /// A listpack at rest.
-    Dense(&'a Dense),
-    /// One element.
-    Plain(&'a [u8]),
-    /// A listpack or one element, compressed.
-    Lzf(&'a Lzf),
-}
-
-impl BodyView<'_> {
-    /// Bytes of the listpack or element, at rest, compressed or neither.
-    pub fn raw_len(&self) -> usize {
-        match self {
-            BodyView::Packed(list) => list.total_bytes(),
-            BodyView::Dense(dense) => dense.raw_len(),
-            BodyView::Plain(bytes) => bytes.len(),
-            BodyView::Lzf(lzf) => lzf.raw_len,
-        }
-    }
-
-    /// Whether it is one element that lies alone.
-    pub fn is_plain(&self) -> bool {
-        match self {
-            BodyView::Packed(_) | BodyView::Dense(_) => false,
-            BodyView::Plain(_) => true,
-            BodyView::Lzf(lzf) => lzf.plain,
-        }
-    }
-
-    /// Bytes of memory it takes beside its node.
-    fn mem_bytes(&self) -> usize {
-        match self {
-            BodyView::Packed(list) => list.capacity(),
-            BodyView::Dense(dense) => dense.capacity(),
-            BodyView::Plain(bytes) => size_of::<Plain>() + bytes.len(),
-            BodyView::Lzf(lzf) => size_of::<Lzf>() + lzf.stream.len(),
-        }
-    }
-}
-
-/// One element that lies alone.
-#[derive(Clone, Debug)]
-struct Plain {
-    bytes: Box<[u8]>,
-}
-
-/// A compressed body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lzf {
-    stream: Box<[u8]>,
-    raw_len: usize,
-    plain: bool,
-}
-
-impl Lzf {
-    /// The LZF stream, which yields `BodyView::raw_len` bytes.
-    pub fn stream(&self) -> &[u8] {
-        &self.stream
-    }
-
-    fn open(&self) -> Body {
-        let bytes = lzf::decompress(&self.stream, self.raw_len).expect("a stream that was written here");
-        if self.plain { Body::Plain(bytes) } else { Body::Packed(Listpack::from_own_bytes(bytes)) }
-    }
-}
-
-/// A node: 16 bytes, as a long list has very many. What is compressed or lies alone may take a pointer more.
-#[derive(Clone, Debug)]
-enum Node {
-    /// `incompressible`: compressing it as it is did not save enough.
-    Packed {
-        count: u32,
-        incompressible: bool,
-        list: Listpack,
-    },
-    Plain {
-        count: u32,
-        incompressible: bool,
-        plain: Box<Plain>,
-    },
-    Dense {
-        count: u32,
-        dense: Dense,
-    },
-    Lzf {
-        count: u32,
-        lzf: Box<Lzf>,
-    },
-}
-
-impl Node {
-    fn new(body: Body) -> Node {
-        let count = match &body {
-            Body::Packed(list) => list.len(),
-            Body::Plain(_) => 1,
-        };
-        Node::counted(body, u32::try_from(count).expect("elements of a listpack"))
-    }
-
-    fn counted(body: Body, count: u32) -> Node {
-        match body {
-            Body::Packed(list) => Node::Packed { count, incompressible: false, list },
-            Body::Plain(bytes) => {
-                let plain = Box::new(Plain { bytes: bytes.into_boxed_slice() });
-                Node::Plain { count, incompressible: false, plain }
-            }
-        }
-    }
-
-    /// The number of elements. That of a node which is about to go may be zero.
-    fn count(&self) -> usize {
-        match self {
-            Node::Packed { count, .. }
-            | Node::Plain { count, .. }
-            | Node::Dense { count, .. }
-            | Node::Lzf { count, .. } => *count as usize,
-        }
-    }
-
-    fn set_count(&mut self, new: usize) {
-        match self {
-            Node::Packed { count, .. }
-            | Node::Plain { count, .. }
-            | Node::Dense { count, .. }
-            | Node::Lzf { count, .. } => *count = new as u32,
-        }
-    }
-
-    fn view(&self) -> BodyView<'_> {
-        match self {
-            Node::Packed { list, .. } => BodyView::Packed(list),
-            Node::Plain { plain, .. } => BodyView::Plain(&plain.bytes),
-            Node::Dense { dense, .. } => BodyView::Dense(dense),
-            Node::Lzf { lzf, .. } => BodyView::Lzf(lzf),
-        }
-    }
-
-    fn into_body(self) -> Body {
-        match self {
-            Node::Packed { list, .. } => Body::Packed(list),
-            Node::Plain { plain, .. } => Body::Plain(plain.bytes.into_vec()),
-            Node::Dense { dense, .. } => Body::Packed(dense.open()),
-            Node::Lzf { lzf, .. } => lzf.open(),
-        }
-    }
-
-    fn is_compressed(&self) -> bool {
-        matches!(self, Node::Lzf { .. })
-    }
-
-    fn is_at_rest(&self) -> bool {
-        matches!(self, Node::Dense { .. })
-    }
-
-    #[inline(always)]
-    fn open(&mut self) {
-        if self.is_at_rest() || self.is_compressed() {
-            self.open_closed();
-        }
-    }
-
-    #[inline(never)]
-    fn open_closed(&mut self) {
-        match self {
-            Node::Dense { count, dense } => *self = Node::counted(Body::Packed(dense.open()), *count),
-            Node::Lzf { count, lzf } => *self = Node::counted(lzf.open(), *count),
-            Node::Packed { .. } | Node::Plain { .. } => {}
-        }
-    }
-
-    /// Puts it at rest, if it is a listpack.
-    fn rest(&mut self) {
-        if let Node::Packed { count, list, .. } = self {
-            *self = Node::Dense { count: *count, dense: Dense::of(list) };
-        }
-    }
-
-    /// Takes elements out of a node next to this, which is at rest; see [`Dense::take_in`].
-    fn take_in(&mut self, other: &mut Node, is_before: bool, most: usize) {
-        if let Node::Dense { count, dense } = self
-            && let Node::Packed { count: left, list, .. } = other
-        {
-            let taken = dense.take_in(list, is_before, most) as u32;
-            *count += taken;
-            *left -= taken;
-        }
-    }
-
-    /// Opens it for a change; the listpack, if it is one.
-    fn edit(&mut self) -> Option<&mut Listpack> {
-        self.open();
-        match self {
-            Node::Packed { list, incompressible, .. } => {
-                *incompressible = false;
-                Some(list)
-            }
-            Node::Plain { incompressible, .. } => {
-                *incompressible = false;
-                None
-            }
-            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it was opened"),
-        }
-    }
-
-    fn compress(&mut self) {
-        if self.is_at_rest() {
-            self.open();
-        }
-        let plain = matches!(self, Node::Plain { .. });
-        let (bytes, incompressible) = match self {
-            Node::Packed { list, incompressible, .. } => (list.as_bytes(), incompressible),
-            Node::Plain { plain, incompressible, .. } => (&plain.bytes[..], incompressible),
-            Node::Dense { .. } | Node::Lzf { .. } => return,
-        };
-        if *incompressible || bytes.len() < MIN_COMPRESS {
-            return;
-        }
-        match lzf::compress(bytes, bytes.len() - MIN_SAVING - 1) {
-            Some(stream) => {
-                let lzf = Box::new(Lzf { stream: stream.into_boxed_slice(), raw_len: bytes.len(), plain });
-                *self = Node::Lzf { count: self.count() as u32, lzf };
-            }
-            None => *incompressible = true,
-        }
-    }
-
-    /// Gives back memory that is not in use.
-    fn shrink_to_fit(&mut self) {
-        if let Node::Packed { list, .. } = self {
-            list.shrink_to_fit();
-        }
-    }
-
-    /// A node of one element. `room`: bytes that others are expected to need.
-    fn of(text: &[u8], limits: Limits, room: usize) -> Node {
-        if limits.is_plain(text) {
-            return Node::new(Body::Plain(text.to_vec()));
-        }
-        let mut list = Listpack::with_capacity(room);
-        list.push_back(text);
-        Node::new(Body::Packed(list))
-    }
-
-    /// A node that goes on where this one, at an end, is full: it will likely get as many bytes.
-    fn following(&mut self, text: &[u8], limits: Limits) -> Node {
-        // What it has reserved is not going to be used.
-        self.shrink_to_fit();
-        Node::of(text, limits, (self.view().raw_len() / 4).min(MAX_FIRST_ROOM))
-    }
-
-    /// Adds an element at an end if there is room for it.
-    fn push(&mut self, text: &[u8], at_front: bool, limits: Limits) -> bool {
-        let item = Item::of(text);
-        let Some(list) = self.room_for(text, item, limits) else { return false };
-        if at_front {
-            list.push_item_front(item)
-        } else {
-            list.push_item(item)
-        };
-        self.set_count(self.count() + 1);
-        true
-    }
-
-    /// The listpack, if it has room for an element of this text, which is `item`.
-    fn room_for(&mut self, text: &[u8], item: Item<'_>, limits: Limits) -> Option<&mut Listpack> {
-        let count = self.count() + 1;
-        let list = self.edit()?;
-        let added = item.encoded_len();
-        let has_room = !limits.is_plain_item(text, added) && !limits.exceeds(list.total_bytes() + added, count);
-        has_room.then_some(list)
-    }
-
-    /// Removes `count` elements from `offset` on.
-    fn remove_range(&mut self, offset: usize, count: usize) {
-        self.set_count(self.count() - count);
-        let was_compressed = self.is_compressed();
-        if let Some(list) = self.edit() {
-            list.remove_range(offset as i64, count);
-        }
-        if was_compressed {
-            self.compress();
-        }
-    }
-
-    /// Removes elements of this text; how many.
-    fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
-        if let Node::Dense { dense, .. } = self
-            && !dense.contains(text)
-        {
-            return 0;
-        }
-        if self.is_compressed() || self.is_at_rest() {
-            let mut opened = self.clone();
-            opened.open();
-            let removed = opened.remove_matching(text, max, from_back);
-            if removed > 0 {
-                if self.is_at_rest() {
-                    opened.rest();
-                } else {
-                    opened.compress();
-                }
-                *self = opened;
-            }
-            return removed;
-        }
-        let (removed, incompressible) = match self {
-            Node::Packed { list, incompressible, .. } => (remove_matching(list, text, max, from_back), incompressible),
-            Node::Plain { plain, incompressible, .. } => (usize::from(*plain.bytes == *text), incompressible),
-            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it is open"),
-        };
-        if removed > 0 {
-            *incompressible = false;
-            self.set_count(self.count() - removed);
-        }
-        removed
-    }
-
-    /// Takes the elements from `offset` on into a node of their own.
-    fn split_off(&mut self, offset: usize) -> Node {
-        self.open();
-        let mut rest = self.clone();
-        rest.remove_range(0, offset);
-        self.remove_range(offset, self.count() - offset);
-        rest
     }
 }
 
@@ -494,7 +153,7 @@ impl Quicklist {
         }
         let mut nodes = VecDeque::with_capacity(self.nodes.len());
         for (i, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
-            if inner.contains(&i) && is_worth_resting(&node, most) {
+            if inner.contains(&i) && node.is_worth_resting(most) {
                 if let Some(last) = nodes.back_mut() {
                     Node::take_in(last, &mut node, false, most);
                 }
@@ -518,7 +177,7 @@ impl Quicklist {
         }
         let (at, behind) =
             if at_front { (OPEN_NODES, OPEN_NODES + 1) } else { (len - 1 - OPEN_NODES, len - 2 - OPEN_NODES) };
-        if !is_worth_resting(&self.nodes[at], most) {
+        if !self.nodes[at].is_worth_resting(most) {
             return;
         }
         let mut node = std::mem::replace(&mut self.nodes[at], Node::new(Body::Packed(Listpack::new())));
@@ -853,8 +512,7 @@ impl Quicklist {
             return Walk::nothing();
         }
         let Place { node, offset } = self.locate(index);
-        let current = Run::of(self.nodes[node].view(), Some(offset), false);
-        Walk { current, nodes: Some(self.nodes.range(node + 1..)), reverse: false, left: usize::MAX }
+        Walk::of(self.nodes[node].view(), offset, self.nodes.range(node + 1..), false)
     }
 
     /// The elements from an index on towards the beginning.
@@ -863,8 +521,7 @@ impl Quicklist {
             return Walk::nothing();
         }
         let Place { node, offset } = self.locate(index);
-        let current = Run::of(self.nodes[node].view(), Some(offset), true);
-        Walk { current, nodes: Some(self.nodes.range(..node)), reverse: true, left: usize::MAX }
+        Walk::of(self.nodes[node].view(), offset, self.nodes.range(..node), true)
     }
 
     /// Asserts what the file's head promises.
@@ -935,175 +592,4 @@ pub fn remove_matching(list: &mut Listpack, text: &[u8], max: usize, from_back: 
         }
     }
     removed
-}
-
-/// Whether a node is a listpack that is large enough for putting it at rest to save something.
-fn is_worth_resting(node: &Node, most: usize) -> bool {
-    matches!(node, Node::Packed { list, .. } if list.total_bytes() > most / 2)
-}
-
-fn place_in(list: &Listpack, offset: usize) -> Option<Pos> {
-    i64::try_from(offset).ok().and_then(|i| list.seek(i))
-}
-
-/// What is left of the node a walk is in.
-enum Run<'a> {
-    None,
-    One(Option<&'a [u8]>),
-    Many(listpack::Iter<'a>),
-    /// Forwards.
-    Resting(dense::Iter<'a>),
-    /// A copy of what is closed in the list; `true`: it was shown.
-    OpenedOne(Vec<u8>, bool),
-    Opened(Listpack, Option<Pos>),
-}
-
-impl<'a> Run<'a> {
-    /// The elements of a body from an offset on, or all of them.
-    fn of(body: BodyView<'a>, offset: Option<usize>, reverse: bool) -> Run<'a> {
-        match body {
-            BodyView::Packed(list) => Run::packed(list, offset, reverse),
-            BodyView::Plain(bytes) => Run::One(Some(bytes)),
-            BodyView::Dense(dense) if reverse => Run::opened(dense.open(), offset, reverse),
-            BodyView::Dense(dense) => {
-                let mut items = dense.iter();
-                items.skip_elements(offset.unwrap_or(0));
-                Run::Resting(items)
-            }
-            BodyView::Lzf(lzf) => match lzf.open() {
-                Body::Packed(list) => Run::opened(list, offset, reverse),
-                Body::Plain(bytes) => Run::OpenedOne(bytes, false),
-            },
-        }
-    }
-
-    fn opened(list: Listpack, offset: Option<usize>, reverse: bool) -> Run<'a> {
-        let at = match offset {
-            Some(offset) => place_in(&list, offset),
-            None if reverse => list.last(),
-            None => list.first(),
-        };
-        Run::Opened(list, at)
-    }
-
-    fn packed(list: &'a Listpack, offset: Option<usize>, reverse: bool) -> Run<'a> {
-        match offset {
-            None => Run::Many(list.iter()),
-            Some(offset) => match place_in(list, offset) {
-                Some(pos) if reverse => Run::Many(list.iter_to(pos)),
-                Some(pos) => Run::Many(list.iter_from(pos)),
-                None => Run::None,
-            },
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        match self {
-            Run::None => true,
-            Run::One(bytes) => bytes.is_none(),
-            Run::Many(items) => items.is_over(),
-            Run::Resting(items) => items.is_over(),
-            Run::OpenedOne(_, shown) => *shown,
-            Run::Opened(_, at) => at.is_none(),
-        }
-    }
-}
-
-/// Goes through elements in one direction. Not an iterator: an element may lie in the walk itself, so it goes with the
-/// next step.
-pub struct Walk<'a> {
-    current: Run<'a>,
-    /// The nodes that are still to come; `None` for a lone listpack.
-    nodes: Option<vec_deque::Iter<'a, Node>>,
-    reverse: bool,
-    /// Elements that are still to be shown.
-    left: usize,
-}
-
-impl<'a> Walk<'a> {
-    fn nothing() -> Walk<'a> {
-        Walk { current: Run::None, nodes: None, reverse: false, left: 0 }
-    }
-
-    /// The elements of a lone listpack from an index on towards the end.
-    pub fn packed(list: &'a Listpack, index: usize) -> Walk<'a> {
-        Walk { current: Run::packed(list, Some(index), false), nodes: None, reverse: false, left: usize::MAX }
-    }
-
-    /// The elements of a lone listpack from an index on towards the beginning.
-    pub fn packed_back(list: &'a Listpack, index: usize) -> Walk<'a> {
-        Walk { current: Run::packed(list, Some(index), true), nodes: None, reverse: true, left: usize::MAX }
-    }
-
-    /// Ends after so many elements.
-    pub fn take(self, count: usize) -> Walk<'a> {
-        Walk { left: self.left.min(count), ..self }
-    }
-
-    /// The next element.
-    pub fn step(&mut self) -> Option<Item<'_>> {
-        if self.left == 0 {
-            return None;
-        }
-        while self.current.is_over() {
-            let nodes = self.nodes.as_mut()?;
-            let node = if self.reverse { nodes.next_back() } else { nodes.next() };
-            self.current = Run::of(node?.view(), None, self.reverse);
-        }
-        self.left -= 1;
-        match &mut self.current {
-            Run::None => None,
-            Run::One(bytes) => bytes.take().map(Item::Str),
-            Run::Many(items) => {
-                if self.reverse {
-                    items.next_back()
-                } else {
-                    items.next()
-                }
-            }
-            Run::Resting(items) => items.next(),
-            Run::OpenedOne(bytes, shown) => {
-                *shown = true;
-                Some(Item::Str(bytes))
-            }
-            Run::Opened(list, at) => {
-                let pos = at.take()?;
-                *at = if self.reverse { list.prev(pos) } else { list.next(pos) };
-                Some(list.get(pos))
-            }
-        }
-    }
-
-    pub fn for_each(mut self, mut f: impl FnMut(Item<'_>)) {
-        loop {
-            if let (Run::Many(items), false) = (&mut self.current, self.reverse) {
-                // The rest of a node in one go.
-                let left = self.left;
-                items.take(left).for_each(|item| {
-                    self.left -= 1;
-                    f(item);
-                });
-            } else if let Run::Resting(items) = &mut self.current {
-                let left = self.left;
-                items.take(left).for_each(|item| {
-                    self.left -= 1;
-                    f(item);
-                });
-            }
-            let Some(item) = self.step() else { return };
-            f(item);
-        }
-    }
-
-    /// How many elements come before the next one that `f` is true for; the walk goes on behind that one.
-    pub fn position(&mut self, mut f: impl FnMut(Item<'_>) -> bool) -> Option<usize> {
-        let mut passed = 0;
-        while let Some(item) = self.step() {
-            if f(item) {
-                return Some(passed);
-            }
-            passed += 1;
-        }
-        None
-    }
 }

@@ -1,0 +1,355 @@
+//! The nodes of a list: a listpack, open or at rest, or an element that lies alone, either of them compressed or not.
+
+use super::{LISTPACK_OVERHEAD, Limits, remove_matching};
+use crate::structs::listpack::dense::Dense;
+use crate::structs::listpack::{Item, Listpack};
+use crate::structs::lzf;
+
+/// Nodes of fewer bytes are not compressed, nor those where it saves no more than so many.
+const MIN_COMPRESS: usize = 48;
+const MIN_SAVING: usize = 8;
+/// Most room, bytes, that a new node at an end gets at once: it then comes to 8 kB in a few steps.
+const MAX_FIRST_ROOM: usize = 2048 - LISTPACK_OVERHEAD;
+
+/// Elements that lie together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    Packed(Listpack),
+    /// One element.
+    Plain(Vec<u8>),
+}
+
+/// What a node holds.
+#[derive(Clone, Copy, Debug)]
+pub enum BodyView<'a> {
+    Packed(&'a Listpack),
+    /// A listpack at rest.
+    Dense(&'a Dense),
+    /// One element.
+    Plain(&'a [u8]),
+    /// A listpack or one element, compressed.
+    Lzf(&'a Lzf),
+}
+
+impl BodyView<'_> {
+    /// Bytes of the listpack or element, at rest, compressed or neither.
+    pub fn raw_len(&self) -> usize {
+        match self {
+            BodyView::Packed(list) => list.total_bytes(),
+            BodyView::Dense(dense) => dense.raw_len(),
+            BodyView::Plain(bytes) => bytes.len(),
+            BodyView::Lzf(lzf) => lzf.raw_len,
+        }
+    }
+
+    /// Whether it is one element that lies alone.
+    pub fn is_plain(&self) -> bool {
+        match self {
+            BodyView::Packed(_) | BodyView::Dense(_) => false,
+            BodyView::Plain(_) => true,
+            BodyView::Lzf(lzf) => lzf.plain,
+        }
+    }
+
+    /// Bytes of memory it takes beside its node.
+    pub(super) fn mem_bytes(&self) -> usize {
+        match self {
+            BodyView::Packed(list) => list.capacity(),
+            BodyView::Dense(dense) => dense.capacity(),
+            BodyView::Plain(bytes) => size_of::<Plain>() + bytes.len(),
+            BodyView::Lzf(lzf) => size_of::<Lzf>() + lzf.stream.len(),
+        }
+    }
+}
+
+/// One element that lies alone.
+#[derive(Clone, Debug)]
+pub(super) struct Plain {
+    pub bytes: Box<[u8]>,
+}
+
+/// A compressed body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lzf {
+    stream: Box<[u8]>,
+    raw_len: usize,
+    plain: bool,
+}
+
+impl Lzf {
+    /// The LZF stream, which yields `BodyView::raw_len` bytes.
+    pub fn stream(&self) -> &[u8] {
+        &self.stream
+    }
+
+    pub(super) fn open(&self) -> Body {
+        let bytes = lzf::decompress(&self.stream, self.raw_len).expect("a stream that was written here");
+        if self.plain { Body::Plain(bytes) } else { Body::Packed(Listpack::from_own_bytes(bytes)) }
+    }
+}
+
+/// A node: 16 bytes, as a long list has very many. What is compressed or lies alone may take a pointer more.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    /// `incompressible`: compressing it as it is did not save enough.
+    Packed {
+        count: u32,
+        incompressible: bool,
+        list: Listpack,
+    },
+    Plain {
+        count: u32,
+        incompressible: bool,
+        plain: Box<Plain>,
+    },
+    Dense {
+        count: u32,
+        dense: Dense,
+    },
+    Lzf {
+        count: u32,
+        lzf: Box<Lzf>,
+    },
+}
+
+impl Node {
+    pub(super) fn new(body: Body) -> Node {
+        let count = match &body {
+            Body::Packed(list) => list.len(),
+            Body::Plain(_) => 1,
+        };
+        Node::counted(body, u32::try_from(count).expect("elements of a listpack"))
+    }
+
+    pub(super) fn counted(body: Body, count: u32) -> Node {
+        match body {
+            Body::Packed(list) => Node::Packed { count, incompressible: false, list },
+            Body::Plain(bytes) => {
+                let plain = Box::new(Plain { bytes: bytes.into_boxed_slice() });
+                Node::Plain { count, incompressible: false, plain }
+            }
+        }
+    }
+
+    /// The number of elements. That of a node which is about to go may be zero.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Node::Packed { count, .. }
+            | Node::Plain { count, .. }
+            | Node::Dense { count, .. }
+            | Node::Lzf { count, .. } => *count as usize,
+        }
+    }
+
+    pub(super) fn set_count(&mut self, new: usize) {
+        match self {
+            Node::Packed { count, .. }
+            | Node::Plain { count, .. }
+            | Node::Dense { count, .. }
+            | Node::Lzf { count, .. } => *count = new as u32,
+        }
+    }
+
+    pub(super) fn view(&self) -> BodyView<'_> {
+        match self {
+            Node::Packed { list, .. } => BodyView::Packed(list),
+            Node::Plain { plain, .. } => BodyView::Plain(&plain.bytes),
+            Node::Dense { dense, .. } => BodyView::Dense(dense),
+            Node::Lzf { lzf, .. } => BodyView::Lzf(lzf),
+        }
+    }
+
+    pub(super) fn into_body(self) -> Body {
+        match self {
+            Node::Packed { list, .. } => Body::Packed(list),
+            Node::Plain { plain, .. } => Body::Plain(plain.bytes.into_vec()),
+            Node::Dense { dense, .. } => Body::Packed(dense.open()),
+            Node::Lzf { lzf, .. } => lzf.open(),
+        }
+    }
+
+    pub(super) fn is_compressed(&self) -> bool {
+        matches!(self, Node::Lzf { .. })
+    }
+
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self, Node::Dense { .. })
+    }
+
+    #[inline(always)]
+    pub(super) fn open(&mut self) {
+        if self.is_at_rest() || self.is_compressed() {
+            self.open_closed();
+        }
+    }
+
+    #[inline(never)]
+    fn open_closed(&mut self) {
+        match self {
+            Node::Dense { count, dense } => *self = Node::counted(Body::Packed(dense.open()), *count),
+            Node::Lzf { count, lzf } => *self = Node::counted(lzf.open(), *count),
+            Node::Packed { .. } | Node::Plain { .. } => {}
+        }
+    }
+
+    /// Puts it at rest, if it is a listpack.
+    pub(super) fn rest(&mut self) {
+        if let Node::Packed { count, list, .. } = self {
+            *self = Node::Dense { count: *count, dense: Dense::of(list) };
+        }
+    }
+
+    /// Whether it is a listpack that is large enough for putting it at rest to save something.
+    pub(super) fn is_worth_resting(&self, most: usize) -> bool {
+        matches!(self, Node::Packed { list, .. } if list.total_bytes() > most / 2)
+    }
+
+    /// Takes elements out of a node next to this, which is at rest; see [`Dense::take_in`].
+    pub(super) fn take_in(&mut self, other: &mut Node, is_before: bool, most: usize) {
+        if let Node::Dense { count, dense } = self
+            && let Node::Packed { count: left, list, .. } = other
+        {
+            let taken = dense.take_in(list, is_before, most) as u32;
+            *count += taken;
+            *left -= taken;
+        }
+    }
+
+    /// Opens it for a change; the listpack, if it is one.
+    pub(super) fn edit(&mut self) -> Option<&mut Listpack> {
+        self.open();
+        match self {
+            Node::Packed { list, incompressible, .. } => {
+                *incompressible = false;
+                Some(list)
+            }
+            Node::Plain { incompressible, .. } => {
+                *incompressible = false;
+                None
+            }
+            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it was opened"),
+        }
+    }
+
+    pub(super) fn compress(&mut self) {
+        if self.is_at_rest() {
+            self.open();
+        }
+        let plain = matches!(self, Node::Plain { .. });
+        let (bytes, incompressible) = match self {
+            Node::Packed { list, incompressible, .. } => (list.as_bytes(), incompressible),
+            Node::Plain { plain, incompressible, .. } => (&plain.bytes[..], incompressible),
+            Node::Dense { .. } | Node::Lzf { .. } => return,
+        };
+        if *incompressible || bytes.len() < MIN_COMPRESS {
+            return;
+        }
+        match lzf::compress(bytes, bytes.len() - MIN_SAVING - 1) {
+            Some(stream) => {
+                let lzf = Box::new(Lzf { stream: stream.into_boxed_slice(), raw_len: bytes.len(), plain });
+                *self = Node::Lzf { count: self.count() as u32, lzf };
+            }
+            None => *incompressible = true,
+        }
+    }
+
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink_to_fit(&mut self) {
+        if let Node::Packed { list, .. } = self {
+            list.shrink_to_fit();
+        }
+    }
+
+    /// A node of one element. `room`: bytes that others are expected to need.
+    pub(super) fn of(text: &[u8], limits: Limits, room: usize) -> Node {
+        if limits.is_plain(text) {
+            return Node::new(Body::Plain(text.to_vec()));
+        }
+        let mut list = Listpack::with_capacity(room);
+        list.push_back(text);
+        Node::new(Body::Packed(list))
+    }
+
+    /// A node that goes on where this one, at an end, is full: it will likely get as many bytes.
+    pub(super) fn following(&mut self, text: &[u8], limits: Limits) -> Node {
+        // What it has reserved is not going to be used.
+        self.shrink_to_fit();
+        Node::of(text, limits, (self.view().raw_len() / 4).min(MAX_FIRST_ROOM))
+    }
+
+    /// Adds an element at an end if there is room for it.
+    pub(super) fn push(&mut self, text: &[u8], at_front: bool, limits: Limits) -> bool {
+        let item = Item::of(text);
+        let Some(list) = self.room_for(text, item, limits) else { return false };
+        if at_front {
+            list.push_item_front(item)
+        } else {
+            list.push_item(item)
+        };
+        self.set_count(self.count() + 1);
+        true
+    }
+
+    /// The listpack, if it has room for an element of this text, which is `item`.
+    pub(super) fn room_for(&mut self, text: &[u8], item: Item<'_>, limits: Limits) -> Option<&mut Listpack> {
+        let count = self.count() + 1;
+        let list = self.edit()?;
+        let added = item.encoded_len();
+        let has_room = !limits.is_plain_item(text, added) && !limits.exceeds(list.total_bytes() + added, count);
+        has_room.then_some(list)
+    }
+
+    /// Removes `count` elements from `offset` on.
+    pub(super) fn remove_range(&mut self, offset: usize, count: usize) {
+        self.set_count(self.count() - count);
+        let was_compressed = self.is_compressed();
+        if let Some(list) = self.edit() {
+            list.remove_range(offset as i64, count);
+        }
+        if was_compressed {
+            self.compress();
+        }
+    }
+
+    /// Removes elements of this text; how many.
+    pub(super) fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
+        if let Node::Dense { dense, .. } = self
+            && !dense.contains(text)
+        {
+            return 0;
+        }
+        if self.is_compressed() || self.is_at_rest() {
+            let mut opened = self.clone();
+            opened.open();
+            let removed = opened.remove_matching(text, max, from_back);
+            if removed > 0 {
+                if self.is_at_rest() {
+                    opened.rest();
+                } else {
+                    opened.compress();
+                }
+                *self = opened;
+            }
+            return removed;
+        }
+        let (removed, incompressible) = match self {
+            Node::Packed { list, incompressible, .. } => (remove_matching(list, text, max, from_back), incompressible),
+            Node::Plain { plain, incompressible, .. } => (usize::from(*plain.bytes == *text), incompressible),
+            Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it is open"),
+        };
+        if removed > 0 {
+            *incompressible = false;
+            self.set_count(self.count() - removed);
+        }
+        removed
+    }
+
+    /// Takes the elements from `offset` on into a node of their own.
+    pub(super) fn split_off(&mut self, offset: usize) -> Node {
+        self.open();
+        let mut rest = self.clone();
+        rest.remove_range(0, offset);
+        self.remove_range(offset, self.count() - offset);
+        rest
+    }
+}
