@@ -72,8 +72,8 @@ pub struct Ahead {
     /// Some of the keys come with a member.
     has_members: bool,
     /// The name that was looked up last, and what it calls, if that does not depend on arguments: it likely comes again.
-    last_name: Vec<u8>,
-    last_cmd: Option<CmdRef>,
+    usual_word: Vec<u8>,
+    usual_cmd: Option<CmdRef>,
 }
 
 /// The first request of which this was not asked for yet.
@@ -223,7 +223,7 @@ impl Ahead {
     /// Finds what the requests from `first` on, with which `query` begins, call, and the hashes of their keys.
     #[inline(never)]
     fn find_keys(&mut self, first: usize, query: &[u8], (commands, ks, db): (&CommandTable, &Keyspace, usize)) {
-        let Ahead { requests, spans, keys, has_members, last_name: last_word, last_cmd, .. } = self;
+        let Ahead { requests, spans, keys, has_members, usual_word, usual_cmd, .. } = self;
         let mut rest = query;
         // What the last one calls, if the name alone tells: a container's subcommand is told by its first argument.
         let mut last = None;
@@ -241,17 +241,17 @@ impl Ahead {
                 _ => {
                     last = None;
                     let word = args.at(0);
-                    let cmd = match *last_cmd {
-                        Some(cmd) if is_same(word, last_word) => cmd,
+                    let cmd = match *usual_cmd {
+                        Some(cmd) if is_same(word, usual_word) => cmd,
                         _ => {
                             let Some(cmd) = commands.resolve_whole(args) else { continue };
-                            word.clone_into(last_word);
-                            *last_cmd = Some(cmd).filter(|cmd| !commands.has_to_do_with_subcommands(*cmd));
+                            word.clone_into(usual_word);
+                            *usual_cmd = Some(cmd).filter(|cmd| !commands.has_to_do_with_subcommands(*cmd));
                             cmd
                         }
                     };
                     let found = (cmd, commands.get(cmd));
-                    if last_cmd.is_some() {
+                    if usual_cmd.is_some() {
                         last = Some(found);
                     }
                     found

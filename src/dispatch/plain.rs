@@ -122,17 +122,13 @@ impl Server {
             }
             let args = ahead.args(request, &query[*pos..]);
             let is_small = request.consumed <= LIGHT_BYTES;
-            if !is_small && stretch.calls > 0 {
-                ctx.srv.end_stretch(id, cmd, ahead.args_before(next.start, &query[..*pos]), &mut stretch);
+            if !is_small {
+                ctx.srv.end_calls_before((id, cmd), ahead, next.start, &query[..*pos], &mut stretch);
             }
             ahead.expect_keys(request, args, &mut ctx.srv.ks);
-            let argc = args.len();
-            if (argc < least_args || argc > most_args || is_gated)
-                && !ctx.srv.admit_plain(id, cmd, args, (least_args..=most_args).contains(&argc), ctx.out)
-            {
-                if stretch.calls > 0 {
-                    ctx.srv.end_stretch(id, cmd, ahead.args_before(next.start, &query[..*pos]), &mut stretch);
-                }
+            let has_right_args = (least_args..=most_args).contains(&args.len());
+            if (!has_right_args || is_gated) && !ctx.srv.admit_plain(id, cmd, args, has_right_args, ctx.out) {
+                ctx.srv.end_calls_before((id, cmd), ahead, next.start, &query[..*pos], &mut stretch);
                 next.start += 1;
                 *pos += request.consumed;
                 *durable = *durable && ctx.srv.tells_only_durable(cmd, args);
@@ -182,10 +178,24 @@ impl Server {
                 break;
             }
         }
-        if stretch.calls > 0 {
-            ctx.srv.end_stretch(id, cmd, ahead.args_before(next.start, &query[..*pos]), &mut stretch);
-        }
+        ctx.srv.end_calls_before((id, cmd), ahead, next.start, &query[..*pos], &mut stretch);
         ended
+    }
+
+    /// Counts the calls of a stretch, if there are any, the last of which was that of the request before `index`; `done` is
+    /// the query buffer up to the end of that.
+    #[inline(always)]
+    fn end_calls_before(
+        &mut self,
+        (id, cmd): (ClientId, CmdRef),
+        ahead: &Ahead,
+        index: usize,
+        done: &[u8],
+        stretch: &mut Stretch,
+    ) {
+        if stretch.calls > 0 {
+            self.end_stretch(id, cmd, ahead.args_before(index, done), stretch);
+        }
     }
 
     /// Whether a plain command may be run where there is a limit on memory or a cluster, or the number of its arguments is

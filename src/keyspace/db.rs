@@ -38,6 +38,15 @@ impl Tables {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The table of this hash, if there is one.
+    #[inline(always)]
+    fn of_mut(&mut self, hash: KeyHash) -> Option<&mut Table<Entry>> {
+        match self {
+            Tables::One(t) => Some(t),
+            Tables::PerSlot(slots) => slots[hash.slot as usize].as_deref_mut(),
+        }
+    }
 }
 
 /// What a database counts beside its tables.
@@ -206,10 +215,7 @@ impl Db {
     /// As `get_mut` with `hash(key)` computed before.
     #[inline]
     pub fn get_mut_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<EntryMut<'_>> {
-        let table = match &mut self.tables {
-            Tables::One(t) => t,
-            Tables::PerSlot(slots) => slots[hash.slot as usize].as_mut()?,
-        };
+        let table = self.tables.of_mut(hash)?;
         table.get_mut_hashed(hash.hash, key).map(|item| EntryMut { item, counts: &mut self.counts })
     }
 
@@ -222,10 +228,7 @@ impl Db {
         key: &[u8],
         stays: impl FnOnce(&mut Entry) -> bool,
     ) -> Result<&Entry, Option<Entry>> {
-        let table = match &mut self.tables {
-            Tables::One(t) => t,
-            Tables::PerSlot(slots) => slots[hash.slot as usize].as_deref_mut().ok_or(None)?,
-        };
+        let table = self.tables.of_mut(hash).ok_or(None)?;
         table.get_or_take_hashed(hash.hash, key, stays).map_err(|taken| taken.inspect(|entry| self.counts.taken(entry)))
     }
 
@@ -237,10 +240,7 @@ impl Db {
         key: &[u8],
         stays: impl FnOnce(&mut Entry) -> bool,
     ) -> Result<EntryMut<'_>, Option<Entry>> {
-        let table = match &mut self.tables {
-            Tables::One(t) => t,
-            Tables::PerSlot(slots) => slots[hash.slot as usize].as_deref_mut().ok_or(None)?,
-        };
+        let table = self.tables.of_mut(hash).ok_or(None)?;
         match table.get_mut_or_take_hashed(hash.hash, key, stays) {
             Ok(item) => Ok(EntryMut { item, counts: &mut self.counts }),
             Err(taken) => Err(taken.inspect(|entry| self.counts.taken(entry))),
