@@ -303,11 +303,11 @@ impl Ahead {
             }
         }
         for key in self.keys_between(&mut fetched.entries, up_to(entry_distance)) {
-            key.is_behind = ks.prefetch_entry(key.db, key.hash, Step::Item);
+            key.is_behind = ks.prefetch_entry(key.db, &mut key.hash);
         }
         for key in self.keys_between(&mut fetched.entries_behind, up_to(entry_distance / 2)) {
             if key.is_behind {
-                ks.prefetch_entry(key.db, key.hash, Step::Behind);
+                ks.prefetch_entry_behind(key.db, key.hash);
             }
         }
         if self.has_members {

@@ -305,11 +305,16 @@ impl Server {
             c.out.clear();
         }
         let (waiting, ends) = (c.out.pending(), c.is(ClientFlags::CLOSE_AFTER_REPLY) && c.conn.is_some());
+        let is_short = waiting > 0 && c.out.chunk_count() == 0;
         if waiting >= EARLY_WRITE_BYTES && self.may_answer_at_once() {
             return self.write_now(id);
         }
         if waiting > 0 || ends {
             self.clients.want_write(id);
+        }
+        if is_short {
+            // What it costs is looked at when that was sent.
+            return;
         }
         self.check_output_limit(id);
         self.update_client_memory(id);

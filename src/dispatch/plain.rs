@@ -14,7 +14,7 @@ use std::mem::take;
 use std::ops::Range;
 
 /// Calls of a quick command that are timed together, at most.
-const STRETCH_CALLS: u32 = 8;
+const STRETCH_CALLS: u32 = 16;
 /// Requests and replies larger than this are timed by themselves, bytes.
 const LIGHT_BYTES: usize = 1024;
 /// Calls are timed one by one when those that take less than this are to be logged as slow, microseconds.

@@ -2,22 +2,26 @@
 
 use super::Entry;
 use crate::cluster::slots::{SLOT_COUNT, key_slot};
-use crate::structs::table::{HashSeed, ItemMut, ResizePolicy, Step, Table, TableEntry, VacantEntry, prefetch};
+use crate::structs::table::{HashSeed, Hint, ItemMut, ResizePolicy, Step, Table, TableEntry, VacantEntry, prefetch};
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-/// The hash of a key: what its table wants, and in cluster mode its hash slot.
+/// The hash of a key: what its table wants, and in cluster mode its hash slot; and where the key may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyHash {
     pub hash: u64,
+    pub(super) hint: Hint,
     pub slot: u16,
 }
 
 impl KeyHash {
+    /// That of no key.
+    pub const NONE: KeyHash = KeyHash { hash: 0, hint: Hint::NONE, slot: 0 };
+
     /// With one table a hash slot, or one for all.
     #[inline]
     pub fn of(seed: HashSeed, per_slot: bool, key: &[u8]) -> KeyHash {
-        KeyHash { hash: seed.hash(key), slot: if per_slot { key_slot(key) } else { 0 } }
+        KeyHash { hash: seed.hash(key), hint: Hint::NONE, slot: if per_slot { key_slot(key) } else { 0 } }
     }
 }
 
@@ -190,11 +194,21 @@ impl Db {
         }
     }
 
-    /// Some time after its bucket: begins to bring the key's entry near. Whether there is anything to do for
-    /// [`Step::Behind`] after [`Step::Item`].
+    /// Some time after its bucket: begins to bring the key's entry near, and notes where it stands. Whether there is anything
+    /// to do for `prefetch_entry_behind`.
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: KeyHash, step: Step) -> bool {
-        self.table(hash).is_some_and(|t| t.prefetch(hash.hash, step))
+    pub fn prefetch_entry(&self, hash: &mut KeyHash) -> bool {
+        let Some(table) = self.table(*hash) else { return false };
+        let (is_behind, hint) = table.prefetch_item(hash.hash);
+        hash.hint = hint;
+        is_behind
+    }
+
+    /// Some time later: begins to bring an entry near whose bucket hangs behind another.
+    pub fn prefetch_entry_behind(&self, hash: KeyHash) {
+        if let Some(t) = self.table(hash) {
+            t.prefetch(hash.hash, Step::Behind);
+        }
     }
 
     /// An entry that may be the one of this hash, as far as can be told without comparing keys.
@@ -229,7 +243,9 @@ impl Db {
         stays: impl FnOnce(&mut Entry) -> bool,
     ) -> Result<&Entry, Option<Entry>> {
         let table = self.tables.of_mut(hash).ok_or(None)?;
-        table.get_or_take_hashed(hash.hash, key, stays).map_err(|taken| taken.inspect(|entry| self.counts.taken(entry)))
+        table
+            .get_or_take_near((hash.hash, hash.hint), key, stays)
+            .map_err(|taken| taken.inspect(|entry| self.counts.taken(entry)))
     }
 
     /// As `get_or_take_hashed`, with the entry for changing it.
@@ -241,7 +257,7 @@ impl Db {
         stays: impl FnOnce(&mut Entry) -> bool,
     ) -> Result<EntryMut<'_>, Option<Entry>> {
         let table = self.tables.of_mut(hash).ok_or(None)?;
-        match table.get_mut_or_take_hashed(hash.hash, key, stays) {
+        match table.get_mut_or_take_near((hash.hash, hash.hint), key, stays) {
             Ok(item) => Ok(EntryMut { item, counts: &mut self.counts }),
             Err(taken) => Err(taken.inspect(|entry| self.counts.taken(entry))),
         }
@@ -258,7 +274,7 @@ impl Db {
                 slots[hash.slot as usize].get_or_insert_with(|| Box::new(Table::new(seed)))
             }
         };
-        match table.entry_hashed(hash.hash, key) {
+        match table.entry_near((hash.hash, hash.hint), key) {
             TableEntry::Occupied(e) => Place::Occupied(EntryMut { item: e.into_mut(), counts }),
             TableEntry::Vacant(place) => Place::Vacant(VacantPlace { place, counts }),
         }

@@ -111,13 +111,13 @@ impl Effects {
     /// Nothing has gathered but, perhaps, what the running command is to be propagated as.
     #[inline]
     pub fn is_quiet(&self) -> bool {
-        self.props.ops.is_empty()
-            && self.events.is_empty()
-            && self.ready_keys.is_empty()
-            && !self.any_ready
-            && self.modified_keys.is_empty()
-            && self.garbage.is_empty()
-            && !self.flushed
+        // At once, as it is asked after every command.
+        let gathered = self.props.ops.len()
+            | self.events.len()
+            | self.ready_keys.len()
+            | self.modified_keys.len()
+            | self.garbage.len();
+        gathered == 0 && !(self.any_ready | self.flushed)
     }
 
     /// The running command is to be propagated; `dirty_before` is what `dirty` was before it.

@@ -22,7 +22,7 @@ struct ExpectedKey {
 
 impl ExpectedKey {
     /// No key stands there.
-    const NONE: ExpectedKey = ExpectedKey { start: std::ptr::null(), len: 0, hash: KeyHash { hash: 0, slot: 0 } };
+    const NONE: ExpectedKey = ExpectedKey { start: std::ptr::null(), len: 0, hash: KeyHash::NONE };
 
     fn is(&self, key: &[u8]) -> bool {
         self.start == key.as_ptr() && self.len == key.len()
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn only_the_arguments_themselves_are_found() {
-        let hash = |hash| KeyHash { hash, slot: 0 };
+        let hash = |hash| KeyHash { hash, ..KeyHash::NONE };
         let buffer = b"first second third".to_vec();
         let (first, second, third) = (&buffer[..5], &buffer[6..12], &buffer[13..]);
         let mut keys = ExpectedKeys::default();

@@ -23,7 +23,7 @@ pub use effects::Effects;
 pub use object::{Entry, Object};
 
 use crate::structs::entry::{NewValue, OwnedValue, ValueRef};
-use crate::structs::table::{HashSeed, Step};
+use crate::structs::table::HashSeed;
 use effects::notify;
 use watch::WatchTable;
 
@@ -154,8 +154,12 @@ impl Keyspace {
     }
 
     #[inline(always)]
-    pub fn prefetch_entry(&self, db: usize, hash: KeyHash, step: Step) -> bool {
-        self.dbs[db].prefetch_entry(hash, step)
+    pub fn prefetch_entry(&self, db: usize, hash: &mut KeyHash) -> bool {
+        self.dbs[db].prefetch_entry(hash)
+    }
+
+    pub fn prefetch_entry_behind(&self, db: usize, hash: KeyHash) {
+        self.dbs[db].prefetch_entry_behind(hash);
     }
 
     /// The hash of a member or field of a collection.

@@ -52,9 +52,15 @@ impl Reactor {
         }
         let mut ready = std::mem::take(&mut self.ready);
         ready.clear();
-        let all = || self.events.iter().filter_map(to_ready);
-        ready.extend(all().filter(|r| r.source.is_urgent()));
-        ready.extend(all().filter(|r| !r.source.is_urgent()));
+        let mut any_urgent = false;
+        for event in &self.events {
+            let Some(event) = to_ready(event) else { continue };
+            any_urgent |= event.source.is_urgent();
+            ready.push(event);
+        }
+        if any_urgent {
+            ready.sort_by_key(|event| !event.source.is_urgent());
+        }
         Ok(ready)
     }
 

@@ -286,9 +286,7 @@ impl Server {
                     // The rest follows when it is durable.
                     c.flags.add(ClientFlags::PENDING_WRITE);
                     self.hold_output(id);
-                    return;
-                }
-                if sent >= WRITE_BYTES_PER_TURN && !c.out.is_empty() {
+                } else if sent >= WRITE_BYTES_PER_TURN && !c.out.is_empty() {
                     // The socket still takes bytes: no event will come.
                     self.clients.want_write(id);
                 } else if c.out.is_empty() && c.is(ClientFlags::CLOSE_AFTER_REPLY) {

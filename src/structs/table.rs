@@ -27,6 +27,7 @@ use super::bytes::is_same;
 use super::sip::hash13;
 
 mod bucket;
+mod hint;
 mod place;
 mod visit;
 
@@ -35,6 +36,8 @@ mod tests;
 
 pub use bucket::prefetch;
 use bucket::{Array, Bucket, CHILD_ROOMS, SEGMENT_LOG2, SLOTS, free_array, index_of, tag_of};
+pub use hint::Hint;
+use hint::Memory;
 pub use place::{ItemMut, OccupiedEntry, TableEntry, VacantEntry};
 pub use visit::Iter;
 
@@ -96,10 +99,9 @@ fn log2_for(len: usize) -> u32 {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two().ilog2()
 }
 
-/// Where an item is: array (0 or 1), bucket index, the bucket of its chain, the place in it.
+/// Where an item is: the bucket of its chain, the place in it, and the hash that leads there.
 struct Spot<T> {
-    array: usize,
-    index: usize,
+    hash: u64,
     bucket: Bucket<T>,
     place: usize,
 }
@@ -126,6 +128,7 @@ pub struct Table<T: TableItem> {
     seed: HashSeed,
     policy: ResizePolicy,
     paused: u32,
+    memory: Memory,
 }
 
 // SAFETY: a table owns its buckets and items and shares neither.
@@ -148,6 +151,7 @@ impl<T: TableItem> Table<T> {
             seed,
             policy: ResizePolicy::Allow,
             paused: 0,
+            memory: Memory::NONE,
         }
     }
 
@@ -200,13 +204,13 @@ impl<T: TableItem> Table<T> {
 
     #[inline(always)]
     fn find(&self, hash: u64, key: &[u8]) -> Option<Spot<T>> {
-        let (array, index, mut bucket) = self.head(hash);
+        let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
         while !bucket.is_none() {
             for place in bucket.matches(tag) {
                 // SAFETY: a place with a tag holds an item.
                 if bucket.tag(place) == tag && is_same(unsafe { bucket.item(place) }.key(), key) {
-                    return Some(Spot { array, index, bucket, place });
+                    return Some(Spot { hash, bucket, place });
                 }
             }
             bucket = bucket.child();
@@ -249,39 +253,39 @@ impl<T: TableItem> Table<T> {
     }
 
     /// The item, unless it is not to stay: then it is taken out, and given as the error. `stays` may change what the item
-    /// holds, but neither its key nor [`TableItem::tagged`].
+    /// holds, but neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
     #[inline(always)]
-    pub fn get_or_take_hashed(
+    pub fn get_or_take_near(
         &mut self,
-        hash: u64,
+        (hash, hint): (u64, Hint),
         key: &[u8],
         stays: impl FnOnce(&mut T) -> bool,
     ) -> Result<&T, Option<T>> {
-        let spot = self.find_or_take(hash, key, stays)?;
+        let spot = self.find_or_take((hash, hint), key, stays)?;
         // SAFETY: a spot names a place that holds an item.
         Ok(unsafe { spot.bucket.item(spot.place) })
     }
 
-    /// As [`Self::get_or_take_hashed`], with the item for change.
+    /// As [`Self::get_or_take_near`], with the item for change.
     #[inline(always)]
-    pub fn get_mut_or_take_hashed(
+    pub fn get_mut_or_take_near(
         &mut self,
-        hash: u64,
+        (hash, hint): (u64, Hint),
         key: &[u8],
         stays: impl FnOnce(&mut T) -> bool,
     ) -> Result<ItemMut<'_, T>, Option<T>> {
-        let spot = self.find_or_take(hash, key, stays)?;
+        let spot = self.find_or_take((hash, hint), key, stays)?;
         Ok(ItemMut { table: self, spot })
     }
 
     #[inline(always)]
     fn find_or_take(
         &mut self,
-        hash: u64,
+        (hash, hint): (u64, Hint),
         key: &[u8],
         stays: impl FnOnce(&mut T) -> bool,
     ) -> Result<Spot<T>, Option<T>> {
-        let Some(spot) = self.find(hash, key) else { return Err(None) };
+        let Some(spot) = self.find_near(hash, hint, key) else { return Err(None) };
         // SAFETY: a spot names a place that holds an item; the table is exclusively ours.
         if stays(unsafe { spot.bucket.item_mut(spot.place) }) {
             return Ok(spot);
@@ -296,7 +300,7 @@ impl<T: TableItem> Table<T> {
         let bucket = self.head(hash).2;
         match step {
             Step::Bucket => bucket.prefetch(),
-            Step::Item if !bucket.is_none() => return bucket.prefetch_next(tag_of(hash)),
+            Step::Item if !bucket.is_none() => return bucket.prefetch_next(tag_of(hash)).1,
             Step::Behind if !bucket.is_none() => {
                 let behind = bucket.child();
                 if !behind.is_none() {
@@ -326,10 +330,15 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::entry`] with `hash(key)` computed before.
-    #[inline]
     pub fn entry_hashed<'t>(&'t mut self, hash: u64, key: &[u8]) -> TableEntry<'t, T> {
+        self.entry_near((hash, Hint::NONE), key)
+    }
+
+    /// As [`Self::entry_hashed`], with where the item may be.
+    #[inline]
+    pub fn entry_near<'t>(&'t mut self, (hash, hint): (u64, Hint), key: &[u8]) -> TableEntry<'t, T> {
         self.step();
-        match self.find(hash, key) {
+        match self.find_near(hash, hint, key) {
             Some(spot) => TableEntry::Occupied(OccupiedEntry { item: ItemMut { table: self, spot } }),
             None => TableEntry::Vacant(VacantEntry { table: self, hash }),
         }
@@ -353,23 +362,23 @@ impl<T: TableItem> Table<T> {
     fn place(&mut self, hash: u64, item: T) -> Spot<T> {
         self.grow_if_full();
         let array = self.array_of(hash);
-        let index = self.arrays[array].index(hash);
         let tagged = item.tagged();
         self.len += 1;
         self.tagged += usize::from(tagged);
-        self.link(array, index, tag_of(hash), tagged, item)
+        self.link(array, hash, tagged, item)
     }
 
     /// Puts an item into a chain and counts it for the segment.
-    fn link(&mut self, array: usize, index: usize, tag: u8, tagged: bool, item: T) -> Spot<T> {
+    fn link(&mut self, array: usize, hash: u64, tagged: bool, item: T) -> Spot<T> {
         let of = &mut self.arrays[array];
+        let index = of.index(hash);
         let mut bucket = of.bucket_or_new(index);
         let mut parent = Bucket::NONE;
         *of.tagged_mut(index) += usize::from(tagged);
         loop {
             if let Some(place) = bucket.free_place() {
-                bucket.put(place, tag, tagged, item);
-                return Spot { array, index, bucket, place };
+                bucket.put(place, tag_of(hash), tagged, item);
+                return Spot { hash, bucket, place };
             }
             let child = bucket.child();
             if !child.is_none() {
@@ -407,7 +416,8 @@ impl<T: TableItem> Table<T> {
         let (_, tagged, item) = unsafe { spot.bucket.take(spot.place) };
         self.len -= 1;
         self.tagged -= usize::from(tagged);
-        *self.arrays[spot.array].tagged_mut(spot.index) -= usize::from(tagged);
+        let (array, index, head) = self.head(spot.hash);
+        *self.arrays[array].tagged_mut(index) -= usize::from(tagged);
 
         // Only the last bucket of a chain may have gaps.
         let mut parent = Bucket::NONE;
@@ -422,7 +432,6 @@ impl<T: TableItem> Table<T> {
             spot.bucket.put(spot.place, tag, tagged, moved);
         } else if self.children > 0 {
             // The end of the chain itself lost an item: find what it hangs on.
-            let head = self.arrays[spot.array].bucket(spot.index);
             if head != last {
                 parent = head;
                 while parent.child() != last {
@@ -492,7 +501,8 @@ impl<T: TableItem> Table<T> {
         let tagged = unsafe { bucket.item(spot.place) }.tagged();
         if tagged != bucket.is_tagged(spot.place) {
             bucket.set_tagged(spot.place, tagged);
-            let in_segment = self.arrays[spot.array].tagged_mut(spot.index);
+            let (array, index, _) = self.head(spot.hash);
+            let in_segment = self.arrays[array].tagged_mut(index);
             if tagged {
                 self.tagged += 1;
                 *in_segment += 1;
@@ -537,6 +547,7 @@ impl<T: TableItem> Table<T> {
     fn grow_if_full(&mut self) {
         if self.arrays[0].is_none() {
             self.arrays[0] = Array::new(0);
+            self.memory = Memory::next();
         }
         if self.is_rehashing() || self.policy == ResizePolicy::Forbid {
             return;
@@ -566,6 +577,7 @@ impl<T: TableItem> Table<T> {
         debug_assert!(!self.is_rehashing());
         if self.len == 0 {
             let old = mem::replace(&mut self.arrays[0], Array::new(log2));
+            self.memory = Memory::next();
             free_array(old, |_| unreachable!("an empty table has no items"));
             return;
         }
@@ -635,6 +647,7 @@ impl<T: TableItem> Table<T> {
         let done = first + span;
         if done.is_multiple_of(self.arrays[0].segment_buckets()) {
             self.arrays[0].free_segment((done - 1) >> SEGMENT_LOG2);
+            self.memory = Memory::next();
         }
         if self.moved == 1 << unit_log2 {
             self.arrays[0] = mem::replace(&mut self.arrays[1], Array::none());
@@ -654,10 +667,9 @@ impl<T: TableItem> Table<T> {
             }
             for place in bucket.occupied() {
                 // SAFETY: the place is occupied.
-                let (tag, tagged, item) = unsafe { bucket.take(place) };
+                let (_, tagged, item) = unsafe { bucket.take(place) };
                 let hash = self.seed.hash(item.key());
-                let to = self.arrays[1].index(hash);
-                self.link(1, to, tag, tagged, item);
+                self.link(1, hash, tagged, item);
                 tagged_items += usize::from(tagged);
             }
             let child = bucket.child();

@@ -243,23 +243,37 @@ impl<T> Bucket<T> {
         prefetch(self.at);
     }
 
+    /// A place of an array's bucket, as an address: that of the bucket, a cache line, and the number of the place in its
+    /// lowest bits.
+    pub(super) fn place_address(self, i: usize) -> *const u8 {
+        debug_assert!(i < SLOTS && self.room() == SLOTS);
+        self.at.cast::<u8>().map_addr(|a| a | i)
+    }
+
+    /// The place of this address.
+    pub(super) fn at_place(address: *const u8) -> (Bucket<T>, usize) {
+        let at = address.cast_mut().map_addr(|a| a & !LACKS).cast();
+        (Bucket { at, _of: PhantomData }, address.addr() & LACKS)
+    }
+
     /// Begins to bring near what a look-up in this bucket of an array touches next: the items with this tag or, if there are
-    /// none, the bucket behind it. Whether it is the latter. Which it is cannot be foreseen, so the usual way does not branch.
+    /// none, the bucket behind it. Where the first of them stands, or the last place, and whether it is the latter. Which it
+    /// is cannot be foreseen, so the usual way does not branch.
     #[inline]
-    pub(super) fn prefetch_next(self, tag: u8) -> bool {
+    pub(super) fn prefetch_next(self, tag: u8) -> (usize, bool) {
         /// What `matches` has for the last place, where a bucket behind another hangs.
         const LAST: u64 = 1 << (8 * SLOTS - 1);
         debug_assert_eq!(self.room(), SLOTS);
         let mut places = self.matches(tag).0;
-        let next = self.address((places | LAST).trailing_zeros() as usize / 8).map_addr(|a| a & !LACKS);
-        prefetch_entry(next);
+        let first = (places | LAST).trailing_zeros() as usize / 8;
+        prefetch_entry(self.address(first).map_addr(|a| a & !LACKS));
         let is_behind = places == 0 && self.chained();
         // Two items with one tag are rare.
         places &= places.wrapping_sub(1);
         if places != 0 {
             Places(places).for_each(|place| prefetch_entry(self.address(place)));
         }
-        is_behind
+        (first, is_behind)
     }
 
     /// Begins to bring the items with this tag near.

@@ -65,11 +65,18 @@ fn churn(
     grow: u32,
     space: usize,
 ) {
+    // Some of them are old by the time they are used.
+    let mut hints: HashMap<Vec<u8>, Hint> = HashMap::new();
     for step in 0..steps as u64 {
         let name = key(rng.usize(..space));
         let tagged = rng.u8(..4) == 0;
+        for _ in 0..2 {
+            let name = key(rng.usize(..space));
+            hints.insert(name.clone(), table.prefetch_item(table.hash(&name)).1);
+        }
+        let near = (table.hash(&name), hints.get(&name).copied().unwrap_or_default());
         if rng.u32(..100) < grow {
-            match table.entry(&name) {
+            match table.entry_near(near, &name) {
                 TableEntry::Occupied(mut entry) => {
                     let old = entry.replace(Item::new(&name, step, tagged));
                     assert_eq!(model.insert(name, (step, tagged)), Some((old.0.1, old.0.2)));
@@ -82,7 +89,18 @@ fn churn(
                 }
             }
         } else {
-            match rng.u8(..4) {
+            match rng.u8(..5) {
+                4 => {
+                    let stays = rng.bool();
+                    let got = match table.get_mut_or_take_near(near, &name, |_| stays) {
+                        Ok(item) => Some((item.0.1, item.0.2)),
+                        Err(taken) => taken.map(|item| (item.0.1, item.0.2)),
+                    };
+                    assert_eq!(got, model.get(&name).copied());
+                    if !stays {
+                        model.remove(&name);
+                    }
+                }
                 0 => {
                     if let Some(mut item) = table.get_mut(&name) {
                         item.0.2 = tagged;
@@ -111,6 +129,37 @@ fn churn(
             assert_eq!(got, model.get(&name).copied());
         }
     }
+}
+
+#[test]
+fn a_hint_is_only_taken_where_it_was_made_and_while_its_memory_is_there() {
+    let mut table = filled(100, 2);
+    let hash = table.hash(&key(7));
+    let (_, hint) = table.prefetch_item(hash);
+    let version = |table: &mut Table<Item>, hint, name: &[u8]| {
+        table.get_or_take_near((hash, hint), name, |_| true).ok().map(|item| item.0.1)
+    };
+    assert_eq!(hint.of, table.memory);
+    assert_eq!(version(&mut table, hint, &key(7)), Some(7));
+    // Another table, which has an item with the same key.
+    let mut other = filled(100, 2);
+    other.get_mut(&key(7)).expect("it is there").replace(Item::new(&key(7), 70, false));
+    assert_ne!(hint.of, other.memory);
+    assert_eq!(version(&mut other, hint, &key(7)), Some(70));
+    // The memory is gone, and the table filled again.
+    for n in 0..100 {
+        table.remove(&key(n));
+    }
+    while table.rehash_for(100) {}
+    for n in 0..100_000 {
+        table.insert_new(Item::new(&key(n), n as u64 + 1, false));
+    }
+    while table.rehash_for(100) {}
+    assert_ne!(hint.of, table.memory);
+    assert_eq!(version(&mut table, hint, &key(7)), Some(8));
+    assert_eq!(version(&mut table, hint, b"none"), None);
+    // An empty one has none.
+    assert_eq!(Table::<Item>::new(seed(1)).prefetch_item(hash).1, Hint::NONE);
 }
 
 fn compare(table: &Table<Item>, model: &HashMap<Vec<u8>, (u64, bool)>) {

@@ -1,0 +1,71 @@
+//! Where an item probably is: what looking ahead leaves for the look-up that follows.
+
+#![allow(unsafe_code)]
+
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::bucket::{Bucket, tag_of};
+use super::{Spot, Table, TableItem, is_same};
+
+/// The place of an array's bucket that held an item with the tag of a hash, or any place if none did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// See [`Bucket::place_address`].
+    at: *const u8,
+    /// The [`Memory`] of the table that it was found in.
+    pub(super) of: Memory,
+}
+
+impl Hint {
+    /// Nothing is known.
+    pub const NONE: Hint = Hint { at: ptr::null(), of: Memory(u32::MAX) };
+}
+
+impl Default for Hint {
+    fn default() -> Hint {
+        Hint::NONE
+    }
+}
+
+/// Which memory a table's arrays stand in: another one as soon as some of it was freed, and never that of another table.
+/// (They come again after four billion changes. A hint lives for less than a turn.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Memory(u32);
+
+impl Memory {
+    /// That of a table that has none, for which there are no hints.
+    pub(super) const NONE: Memory = Memory(0);
+
+    pub(super) fn next() -> Memory {
+        static USED: AtomicU32 = AtomicU32::new(0);
+        Memory(USED.fetch_add(1, Ordering::Relaxed) % (u32::MAX - 1) + 1)
+    }
+}
+
+impl<T: TableItem> Table<T> {
+    /// As [`Table::prefetch`] of [`super::Step::Item`], and where a look-up may look first.
+    #[inline(always)]
+    pub fn prefetch_item(&self, hash: u64) -> (bool, Hint) {
+        let bucket = self.head(hash).2;
+        if bucket.is_none() {
+            return (false, Hint::NONE);
+        }
+        let (place, is_behind) = bucket.prefetch_next(tag_of(hash));
+        (is_behind, Hint { at: bucket.place_address(place), of: self.memory })
+    }
+
+    /// As `find`, where the hint says first. Any hint will do.
+    #[inline(always)]
+    pub(super) fn find_near(&self, hash: u64, hint: Hint, key: &[u8]) -> Option<Spot<T>> {
+        if hint.of == self.memory {
+            let (bucket, place) = Bucket::<T>::at_place(hint.at);
+            // SAFETY: no memory of this table's arrays was freed since the hint was made, so the bucket is alive; a place
+            // with a tag holds an item.
+            if bucket.tag(place) == tag_of(hash) && is_same(unsafe { bucket.item(place) }.key(), key) {
+                return Some(Spot { hash, bucket, place });
+            }
+        }
+        self.find(hash, key)
+    }
+}
