@@ -127,7 +127,7 @@ pub struct Table<T: TableItem> {
     child_room: usize,
     seed: HashSeed,
     policy: ResizePolicy,
-    paused: u32,
+    paused: u16,
     memory: Memory,
 }
 
