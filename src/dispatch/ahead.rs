@@ -6,9 +6,10 @@
 
 use super::table::{CmdRef, CommandTable};
 use crate::keyspace::{KeyHash, Keyspace};
-use crate::resp::{Args, Limits, Parsed, RequestParser, ShortCommands, Span};
+use crate::resp::{Args, Limits, Parsed, RequestParser, ShortCommands, Span, count_of_form};
 use crate::structs::bytes::is_same;
 use crate::structs::table::Step;
+use std::mem::take;
 use std::ops::Range;
 
 /// Requests looked at before they run: about as many as there may be memory accesses under way, twice.
@@ -34,10 +35,12 @@ const KEYS_PER_REQUEST: usize = 32;
 const KEPT_SPANS: usize = 4096;
 
 /// A request that was found, in the order of its client's query buffer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// What it calls; `None` if there is no such command.
     pub cmd: Option<CmdRef>,
+    /// It is of the form of the one before it: its arguments are as many, and stand where those do.
+    pub follows: bool,
     /// It calls the same as the one before it, unless that depends on its first argument.
     is_alike: bool,
     /// Its only key is that of a request before it, too, and was not added again.
@@ -51,8 +54,8 @@ pub struct Request {
 /// A key of a request: which argument it is, and its hash.
 #[derive(Debug)]
 struct AheadKey {
-    arg: usize,
-    db: usize,
+    arg: u32,
+    db: u32,
     hash: KeyHash,
     /// The hash of a member or field of what the key holds.
     member: Option<u64>,
@@ -64,16 +67,29 @@ struct AheadKey {
 /// The requests of one client or several, one client's after another's.
 #[derive(Debug, Default)]
 pub struct Ahead {
+    pub found: Found,
+    pub keys: AheadKeys,
+    /// The name that was looked up last, and what it calls, if that does not depend on arguments: it likely comes again.
+    usual_word: Vec<u8>,
+    usual_cmd: Option<CmdRef>,
+}
+
+/// What was found in query buffers.
+#[derive(Debug, Default)]
+pub struct Found {
     requests: Vec<Request>,
+    /// Those of requests that follow one of their form are the same.
     spans: Vec<Span>,
+}
+
+/// The keys that requests name.
+#[derive(Debug, Default)]
+pub struct AheadKeys {
     keys: Vec<AheadKey>,
     /// The requests up to which `fetch` has asked for memory, step by step.
     fetched: Fetched,
     /// Some of the keys come with a member.
     has_members: bool,
-    /// The name that was looked up last, and what it calls, if that does not depend on arguments: it likely comes again.
-    usual_word: Vec<u8>,
-    usual_cmd: Option<CmdRef>,
 }
 
 /// The first request of which this was not asked for yet.
@@ -98,40 +114,22 @@ impl Fetched {
     }
 }
 
-impl Ahead {
-    /// Where the next request will stand.
-    pub fn mark(&self) -> usize {
-        self.requests.len()
-    }
-
-    /// Forgets the requests from `len` on.
-    pub fn truncate(&mut self, len: usize) {
-        if let Some(first) = self.requests.get(len) {
-            self.spans.truncate(first.spans.start);
-            self.keys.truncate(if first.is_key_shared { first.keys.end } else { first.keys.start });
-            self.requests.truncate(len);
-            self.fetched.limit(len);
-        }
-    }
-
-    /// Forgets all requests, and gives back the memory that an unusually long one took.
-    pub fn clear(&mut self) {
-        self.truncate(0);
-        self.has_members = false;
-        if self.spans.capacity() > KEPT_SPANS {
-            self.spans.shrink_to(KEPT_SPANS);
-        }
-    }
-
+impl Found {
     #[inline]
     pub fn request(&self, index: usize) -> &Request {
         &self.requests[index]
     }
 
+    /// Where the arguments of a request are in it.
+    #[inline]
+    pub fn spans(&self, request: &Request) -> &[Span] {
+        &self.spans[request.spans.clone()]
+    }
+
     /// The arguments of a request that stands at the beginning of `buf`.
     #[inline]
     pub fn args<'a>(&'a self, request: &Request, buf: &'a [u8]) -> Args<'a> {
-        Args::new(&buf[..request.consumed], &self.spans[request.spans.clone()])
+        Args::new(&buf[..request.consumed], self.spans(request))
     }
 
     /// The arguments of the request before `index`, which is what `done`, the buffer up to where that begins, ends with.
@@ -140,45 +138,9 @@ impl Ahead {
         self.args(request, &done[done.len() - request.consumed..])
     }
 
-    /// Tells the keyspace the hashes of the keys of a request that is about to run.
-    #[inline(always)]
-    pub fn expect_keys(&self, request: &Request, args: Args<'_>, ks: &mut Keyspace) {
-        #[inline(never)]
-        fn expect_several(keys: &[AheadKey], args: Args<'_>, ks: &mut Keyspace) {
-            ks.hashes.clear();
-            keys.iter().for_each(|key| ks.hashes.expect(args.at(key.arg), key.hash));
-        }
-        match &self.keys[request.keys.clone()] {
-            [key] => ks.hashes.expect_only(args.at(key.arg), key.hash),
-            keys => expect_several(keys, args, ks),
-        }
-    }
-
-    /// Finds up to `count` requests from `pos` on, and begins to fetch the places of their keys. It stops at what is no
-    /// whole command in RESP; the parser then stands where it found that, or is at a loss and was reset.
-    pub fn look(
-        &mut self,
-        query: &[u8],
-        pos: usize,
-        parser: &mut RequestParser,
-        limits: Limits,
-        count: usize,
-        (commands, ks, db): (&CommandTable, &Keyspace, usize),
-    ) -> Range<usize> {
-        // One step for all before the next: each is small enough for what it works with to stay in registers.
-        let (first, first_key) = (self.requests.len(), self.keys.len());
-        self.find_requests(&query[pos..], parser, limits, count);
-        self.find_keys(first, &query[pos..], (commands, ks, db));
-        // At once, so that addresses are translated side by side, too.
-        for key in &self.keys[first_key..] {
-            ks.prefetch(key.db, key.hash);
-        }
-        first..self.requests.len()
-    }
-
-    /// Adds the requests that `query` begins with.
+    /// Adds the requests that `query` begins with, up to `count`.
     #[inline(never)]
-    fn find_requests(&mut self, query: &[u8], parser: &mut RequestParser, limits: Limits, count: usize) {
+    fn find(&mut self, query: &[u8], parser: &mut RequestParser, limits: Limits, count: usize) {
         let most = self.requests.len() + count;
         let mut short = ShortCommands::default();
         let mut rest = query;
@@ -195,9 +157,23 @@ impl Ahead {
                     }
                 }
             };
-            let (is_alike, spans) = (short.is_alike, spans..self.spans.len());
-            self.requests.push(Request { cmd: None, is_alike, is_key_shared: false, consumed, spans, keys: 0..0 });
-            rest = &rest[consumed..];
+            let spans = spans..self.spans.len();
+            let (text, more) = rest.split_at(consumed);
+            let room = if is_short { most - self.requests.len() - 1 } else { 0 };
+            let followers = count_of_form(text, &self.spans[spans.clone()], more, room);
+            rest = &more[consumed * followers..];
+            let request = Request {
+                cmd: None,
+                follows: false,
+                is_alike: short.is_alike,
+                is_key_shared: false,
+                consumed,
+                spans,
+                keys: 0..0,
+            };
+            let follower = Request { follows: true, is_alike: true, ..request.clone() };
+            self.requests.push(request);
+            self.requests.extend(std::iter::repeat_n(follower, followers));
         }
     }
 
@@ -219,11 +195,64 @@ impl Ahead {
             }
         }
     }
+}
+
+impl Ahead {
+    /// Where the next request will stand.
+    pub fn mark(&self) -> usize {
+        self.found.requests.len()
+    }
+
+    /// Forgets the requests from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        let Found { requests, spans } = &mut self.found;
+        if let Some(first) = requests.get(len) {
+            spans.truncate(if first.follows { first.spans.end } else { first.spans.start });
+            self.keys.keys.truncate(if first.is_key_shared { first.keys.end } else { first.keys.start });
+            requests.truncate(len);
+            self.keys.fetched.limit(len);
+        }
+    }
+
+    /// Forgets all requests, and gives back the memory that an unusually long one took.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+        self.keys.has_members = false;
+        let spans = &mut self.found.spans;
+        if spans.capacity() > KEPT_SPANS {
+            spans.shrink_to(KEPT_SPANS);
+        }
+    }
+
+    /// Finds up to `count` requests from `pos` on, and begins to fetch the places of their keys. It stops at what is no
+    /// whole command in RESP; the parser then stands where it found that, or is at a loss and was reset.
+    pub fn look(
+        &mut self,
+        query: &[u8],
+        pos: usize,
+        parser: &mut RequestParser,
+        limits: Limits,
+        count: usize,
+        (commands, ks, db): (&CommandTable, &Keyspace, usize),
+    ) -> Range<usize> {
+        // One step for all before the next: each is small enough for what it works with to stay in registers.
+        let (first, first_key) = (self.mark(), self.keys.keys.len());
+        self.found.find(&query[pos..], parser, limits, count);
+        self.find_keys(first, &query[pos..], (commands, ks, db));
+        // At once, so that addresses are translated side by side, too.
+        ks.prefetch(db, self.keys.keys[first_key..].iter().map(|key| key.hash));
+        first..self.mark()
+    }
 
     /// Finds what the requests from `first` on, with which `query` begins, call, and the hashes of their keys.
     #[inline(never)]
     fn find_keys(&mut self, first: usize, query: &[u8], (commands, ks, db): (&CommandTable, &Keyspace, usize)) {
-        let Ahead { requests, spans, keys, has_members, usual_word, usual_cmd, .. } = self;
+        let Ahead {
+            found: Found { requests, spans },
+            keys: AheadKeys { keys, has_members, .. },
+            usual_word,
+            usual_cmd,
+        } = self;
         let mut rest = query;
         // What the last one calls, if the name alone tells: a container's subcommand is told by its first argument.
         let mut last = None;
@@ -231,100 +260,148 @@ impl Ahead {
         // each has another: after two that differ nobody compares them any more.
         let (mut last_name, mut last_hash): (&[u8], KeyHash) = (b"", KeyHash::default());
         let mut may_share = true;
-        for request in &mut requests[first..] {
-            let args = Args::new(&rest[..request.consumed], &spans[request.spans.clone()]);
-            rest = &rest[request.consumed..];
-            let first_key = keys.len();
-            request.keys = first_key..first_key;
-            let (cmd, command) = match last {
-                Some(last) if request.is_alike => last,
+        let mut requests = &mut requests[first..];
+        while let Some(lead) = requests.first() {
+            let (each, is_alike) = (lead.consumed, lead.is_alike);
+            let spans = &spans[lead.spans.clone()];
+            let args = Args::new(&rest[..each], spans);
+            let found = match last {
+                Some(_) if is_alike => last,
                 _ => {
-                    last = None;
                     let word = args.at(0);
                     let cmd = match *usual_cmd {
-                        Some(cmd) if is_same(word, usual_word) => cmd,
+                        Some(cmd) if is_same(word, usual_word) => Some(cmd),
                         _ => {
-                            let Some(cmd) = commands.resolve_whole(args) else { continue };
+                            let cmd = commands.resolve_whole(args);
                             word.clone_into(usual_word);
-                            *usual_cmd = Some(cmd).filter(|cmd| !commands.has_to_do_with_subcommands(*cmd));
+                            *usual_cmd = cmd.filter(|cmd| !commands.has_to_do_with_subcommands(*cmd));
                             cmd
                         }
                     };
-                    let found = (cmd, commands.get(cmd));
-                    if usual_cmd.is_some() {
-                        last = Some(found);
-                    }
+                    let found = cmd.map(|cmd| (cmd, commands.get(cmd)));
+                    last = found.filter(|_| usual_cmd.is_some());
                     found
                 }
             };
-            request.cmd = Some(cmd);
-            let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
-            *has_members |= member.is_some();
-            if command.keys.is_first_argument(args.len()) {
-                let name = args.at(1);
-                if may_share && !name.is_empty() && is_same_key(last_name, name) {
-                    if member.is_none() {
-                        request.keys.start -= 1;
-                        request.is_key_shared = true;
-                        continue;
+            // Those that follow call the same if the name alone tells.
+            let followers = match last {
+                Some(_) => requests[1..].iter().take_while(|request| request.follows).count(),
+                None => 0,
+            };
+            let (run, later) = take(&mut requests).split_at_mut(1 + followers);
+            requests = later;
+            let (texts, behind) = rest.split_at(each * run.len());
+            rest = behind;
+            let Some((cmd, command)) = found else {
+                run[0].keys = keys.len()..keys.len();
+                continue;
+            };
+            *has_members |= command.member.is_some();
+            let member = command.member.map(|m| spans[m.index(spans.len())]);
+            let of_run = run.iter_mut().zip(texts.chunks_exact(each));
+            if command.keys.is_first_argument(spans.len()) {
+                let name_at = spans[1];
+                let mut of_run = of_run;
+                for (request, text) in of_run.by_ref() {
+                    let name = name_at.of(text);
+                    let member = member.map(|at| ks.hash_member(at.of(text)));
+                    let next = keys.len();
+                    request.cmd = Some(cmd);
+                    if may_share && !name.is_empty() && is_same_key(last_name, name) {
+                        if member.is_none() {
+                            request.keys = next - 1..next;
+                            request.is_key_shared = true;
+                            continue;
+                        }
+                    } else {
+                        may_share &= last_name.is_empty();
+                        (last_name, last_hash) = (name, ks.hash(name));
                     }
-                } else {
-                    may_share &= last_name.is_empty();
-                    (last_name, last_hash) = (name, ks.hash(name));
+                    request.keys = next..next + 1;
+                    keys.push(AheadKey::new(1, db, last_hash, member));
+                    if !may_share && member.is_none() {
+                        break;
+                    }
                 }
-                keys.push(AheadKey::new(1, db, last_hash, member));
+                // Nothing but the key itself is to be found of those that are left, if any.
+                let mut next = keys.len();
+                keys.extend(of_run.map(|(request, text)| {
+                    request.cmd = Some(cmd);
+                    request.keys = next..next + 1;
+                    next += 1;
+                    AheadKey::new(1, db, ks.hash(name_at.of(text)), None)
+                }));
             } else {
                 last_name = b"";
-                let positions = command.keys.positions(args.len());
-                add_keys(keys, positions.map(|at| (at, args.at(at))), ks, db);
+                for (request, text) in of_run {
+                    let first_key = keys.len();
+                    let args = Args::new(text, spans);
+                    let positions = command.keys.positions(args.len());
+                    add_keys(keys, positions.map(|at| (at, args.at(at))), ks, db);
+                    request.cmd = Some(cmd);
+                    request.keys = first_key..keys.len();
+                }
             }
-            request.keys.end = keys.len();
+        }
+    }
+}
+
+impl AheadKeys {
+    /// Tells the keyspace the hashes of the keys of a request that is about to run.
+    #[inline(always)]
+    pub fn expect(&self, request: &Request, args: Args<'_>, ks: &mut Keyspace) {
+        #[inline(never)]
+        fn expect_several(keys: &[AheadKey], args: Args<'_>, ks: &mut Keyspace) {
+            ks.hashes.clear();
+            keys.iter().for_each(|key| ks.hashes.expect(args.at(key.arg as usize), key.hash));
+        }
+        match &self.keys[request.keys.clone()] {
+            [key] => ks.hashes.expect_only(args.at(key.arg as usize), key.hash),
+            keys => expect_several(keys, args, ks),
         }
     }
 
     /// Goes on with what `look` began, before request `index` runs: asks for the entries of the keys of the requests that
     /// follow soon. Not of all at once, as only a few memory accesses can be under way.
     #[inline]
-    pub fn fetch(&mut self, index: usize, ks: &Keyspace) {
+    pub fn fetch(&mut self, index: usize, found: &Found, ks: &Keyspace) {
         if index >= self.fetched.next && self.keys.len() > 1 {
-            self.fetch_more(index, ks);
+            self.fetch_more(index, &found.requests, ks);
         }
     }
 
-    fn fetch_more(&mut self, index: usize, ks: &Keyspace) {
-        let len = self.requests.len();
-        let up_to = |distance: usize| (index + STRIDE + distance).min(len);
+    fn fetch_more(&mut self, index: usize, requests: &[Request], ks: &Keyspace) {
+        let up_to = |distance: usize| (index + STRIDE + distance).min(requests.len());
         let entry_distance = ENTRY_DISTANCE + if self.has_members { ENTRIES_EARLIER } else { 0 };
         let mut fetched = self.fetched;
         fetched.next = index + STRIDE;
         if ks.is_per_slot() {
-            for key in self.keys_between(&mut fetched.buckets, up_to(entry_distance + BUCKETS_EARLIER)) {
-                ks.prefetch_bucket(key.db, key.hash);
+            for key in self.between(requests, &mut fetched.buckets, up_to(entry_distance + BUCKETS_EARLIER)) {
+                ks.prefetch_bucket(key.db as usize, key.hash);
             }
         }
-        for key in self.keys_between(&mut fetched.entries, up_to(entry_distance)) {
-            key.is_behind = ks.prefetch_entry(key.db, &mut key.hash);
+        for key in self.between(requests, &mut fetched.entries, up_to(entry_distance)) {
+            key.is_behind = ks.prefetch_entry(key.db as usize, &mut key.hash);
         }
-        for key in self.keys_between(&mut fetched.entries_behind, up_to(entry_distance / 2)) {
+        for key in self.between(requests, &mut fetched.entries_behind, up_to(entry_distance / 2)) {
             if key.is_behind {
-                ks.prefetch_entry_behind(key.db, key.hash);
+                ks.prefetch_entry_behind(key.db as usize, key.hash);
             }
         }
         if self.has_members {
-            prefetch_members(self.keys_between(&mut fetched.places, up_to(PLACE_DISTANCE)), ks, Step::Bucket);
-            prefetch_members(self.keys_between(&mut fetched.members, up_to(MEMBER_DISTANCE)), ks, Step::Item);
-            prefetch_members(
-                self.keys_between(&mut fetched.members_behind, up_to(MEMBER_DISTANCE / 2)),
-                ks,
-                Step::Behind,
-            );
+            let mut step = |from, distance, step| {
+                prefetch_members(self.between(requests, from, up_to(distance)), ks, step);
+            };
+            step(&mut fetched.places, PLACE_DISTANCE, Step::Bucket);
+            step(&mut fetched.members, MEMBER_DISTANCE, Step::Item);
+            step(&mut fetched.members_behind, MEMBER_DISTANCE / 2, Step::Behind);
         }
         self.fetched = fetched;
     }
 
     /// The keys of the requests from `from` up to `to`, which `from` becomes.
-    fn keys_between(&mut self, from: &mut usize, to: usize) -> &mut [AheadKey] {
-        let end = |requests: usize| requests.checked_sub(1).map_or(0, |last| self.requests[last].keys.end);
+    fn between(&mut self, requests: &[Request], from: &mut usize, to: usize) -> &mut [AheadKey] {
+        let end = |count: usize| count.checked_sub(1).map_or(0, |last| requests[last].keys.end);
         let keys = end(*from)..end(to.max(*from));
         *from = to.max(*from);
         &mut self.keys[keys]
@@ -334,7 +411,7 @@ impl Ahead {
 impl AheadKey {
     #[inline(always)]
     fn new(arg: usize, db: usize, hash: KeyHash, member: Option<u64>) -> AheadKey {
-        AheadKey { arg, db, hash, member, is_behind: false, is_member_behind: false }
+        AheadKey { arg: arg as u32, db: db as u32, hash, member, is_behind: false, is_member_behind: false }
     }
 }
 
@@ -358,7 +435,7 @@ fn prefetch_members(keys: &mut [AheadKey], ks: &Keyspace, step: Step) {
         let Some(member) = key.member.filter(|_| step != Step::Behind || key.is_member_behind) else { continue };
         let object = match last {
             Some((db, hash, object)) if (db, hash) == (key.db, key.hash) => object,
-            _ => ks.likely_object(key.db, key.hash),
+            _ => ks.likely_object(key.db as usize, key.hash),
         };
         last = Some((key.db, key.hash, object));
         key.is_member_behind = object.is_some_and(|object| object.prefetch_member(member, step));
@@ -393,7 +470,7 @@ mod tests {
                 6 => vec!["MSET".into(), key(a), "1".into(), key(b), "2".into()],
                 7 => vec!["PING".into()],
                 8 => vec!["NOSUCH".into(), key(a)],
-                9 => vec!["CONFIG".into(), "GET".into(), "port".into()],
+                9 => vec!["CONFIG".into(), ["GET", "SET", "NOS"][usize::from(a)].into(), "port".into()],
                 10 => vec!["CONFIG".into(), "NOSUCH".into()],
                 _ => vec!["LPUSH".into(), key(a), key(b)],
             }
@@ -421,20 +498,20 @@ mod tests {
                 let found = ahead.look(&query, pos, &mut parser, LIMITS, count, (&commands, &ks, 0));
                 prop_assert_eq!(found.len(), count.min(words.len() - done));
                 for index in found.clone() {
-                    ahead.fetch(index, &ks);
-                    let request = ahead.request(index);
-                    let args = ahead.args(request, &query[pos..]);
+                    ahead.keys.fetch(index, &ahead.found, &ks);
+                    let request = ahead.found.request(index);
+                    let args = ahead.found.args(request, &query[pos..]);
                     let expected: Vec<&[u8]> = words[done].iter().map(|w| w.as_bytes()).collect();
                     prop_assert_eq!(args.iter().collect::<Vec<_>>(), expected);
                     prop_assert_eq!(request.cmd, commands.resolve_whole(args));
-                    ahead.expect_keys(request, args, &mut ks);
+                    ahead.keys.expect(request, args, &mut ks);
                     if let Some(cmd) = request.cmd {
                         for at in commands.get(cmd).keys.positions(args.len()) {
                             prop_assert_eq!(ks.hashes.take(args.at(at)), Some(ks.hash(args.at(at))));
                         }
                     }
                     (done, pos) = (done + 1, pos + request.consumed);
-                    prop_assert_eq!(ahead.args_before(index + 1, &query[..pos]).len(), words[done - 1].len());
+                    prop_assert_eq!(ahead.found.args_before(index + 1, &query[..pos]).len(), words[done - 1].len());
                 }
                 // Another client's requests stay, and the rest is forgotten.
                 ahead.truncate(kept.min(ahead.mark()));
@@ -449,16 +526,16 @@ mod tests {
         let query = command(&["GET", "key"]).repeat(4);
         let mut ahead = Ahead::default();
         ahead.look(&query, 0, &mut RequestParser::default(), LIMITS, 4, (&commands, &ks, 0));
-        assert_eq!(ahead.keys.len(), 1);
+        assert_eq!(ahead.keys.keys.len(), 1);
         ahead.truncate(2);
         for index in 0..2 {
-            let request = ahead.request(index);
-            let args = ahead.args(request, &query);
+            let request = ahead.found.request(index);
+            let args = ahead.found.args(request, &query);
             ks.hashes.clear();
-            ahead.expect_keys(request, args, &mut ks);
+            ahead.keys.expect(request, args, &mut ks);
             assert_eq!(ks.hashes.take(args.at(1)), Some(ks.hash(b"key")));
         }
         ahead.truncate(0);
-        assert!(ahead.keys.is_empty());
+        assert!(ahead.keys.keys.is_empty());
     }
 }

@@ -175,7 +175,7 @@ impl Server {
             }
             if let Some(db) = plain_db
                 && !next.is_empty()
-                && let Some(cmd) = ahead.request(next.start).cmd
+                && let Some(cmd) = ahead.found.request(next.start).cmd
                 && let Some(run) = self.commands.get(cmd).plain
             {
                 let first = next.start;
@@ -195,10 +195,10 @@ impl Server {
             let Taken { query, parser, out, pos, durable, .. } = &mut taken;
             if let Some(index) = next.next() {
                 share = share.saturating_sub(1);
-                ahead.fetch(index, &self.ks);
-                let request = ahead.request(index);
-                let args = ahead.args(request, &query[*pos..]);
-                ahead.expect_keys(request, args, &mut self.ks);
+                ahead.keys.fetch(index, &ahead.found, &self.ks);
+                let request = ahead.found.request(index);
+                let args = ahead.found.args(request, &query[*pos..]);
+                ahead.keys.expect(request, args, &mut self.ks);
                 *durable = false;
                 out.stop_borrowing();
                 self.set_last_command(id, &mut last_plain);

@@ -1,7 +1,7 @@
 //! Plain calls: commands of ordinary clients that only work on data. Whatever might be said against them is asked for once,
 //! and then those of one command that follow each other are run in a loop that does nothing else.
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Found};
 use super::call::Ctx;
 use super::command::{CommandFn, flag};
 use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
@@ -114,21 +114,28 @@ impl Server {
         let mut stretch = Stretch::default();
         let mut ctx = Ctx { srv: self, out, client: id, db, cmd: row };
         let mut ended = Ended::Done;
+        let Ahead { found, keys, .. } = ahead;
+        let found = &*found;
+        // What holds for all requests of a form.
+        let (mut spans, mut has_right_args, mut is_small) = (&[][..], false, false);
         while next.start < next.end {
-            ahead.fetch(next.start, &ctx.srv.ks);
-            let request = ahead.request(next.start);
+            keys.fetch(next.start, found, &ctx.srv.ks);
+            let request = found.request(next.start);
             if request.cmd != Some(cmd) {
                 break;
             }
-            let args = ahead.args(request, &query[*pos..]);
-            let is_small = request.consumed <= LIGHT_BYTES;
-            if !is_small {
-                ctx.srv.end_calls_before((id, cmd), ahead, next.start, &query[..*pos], &mut stretch);
+            if !request.follows || spans.is_empty() {
+                spans = found.spans(request);
+                has_right_args = (least_args..=most_args).contains(&spans.len());
+                is_small = request.consumed <= LIGHT_BYTES;
             }
-            ahead.expect_keys(request, args, &mut ctx.srv.ks);
-            let has_right_args = (least_args..=most_args).contains(&args.len());
+            let args = Args::new(&query[*pos..][..request.consumed], spans);
+            if !is_small {
+                ctx.srv.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
+            }
+            keys.expect(request, args, &mut ctx.srv.ks);
             if (!has_right_args || is_gated) && !ctx.srv.admit_plain(id, cmd, args, has_right_args, ctx.out) {
-                ctx.srv.end_calls_before((id, cmd), ahead, next.start, &query[..*pos], &mut stretch);
+                ctx.srv.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
                 next.start += 1;
                 *pos += request.consumed;
                 *durable = *durable && ctx.srv.tells_only_durable(cmd, args);
@@ -178,7 +185,7 @@ impl Server {
                 break;
             }
         }
-        ctx.srv.end_calls_before((id, cmd), ahead, next.start, &query[..*pos], &mut stretch);
+        ctx.srv.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
         ended
     }
 
@@ -188,13 +195,13 @@ impl Server {
     fn end_calls_before(
         &mut self,
         (id, cmd): (ClientId, CmdRef),
-        ahead: &Ahead,
+        found: &Found,
         index: usize,
         done: &[u8],
         stretch: &mut Stretch,
     ) {
         if stretch.calls > 0 {
-            self.end_stretch(id, cmd, ahead.args_before(index, done), stretch);
+            self.end_stretch(id, cmd, found.args_before(index, done), stretch);
         }
     }
 

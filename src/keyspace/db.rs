@@ -174,15 +174,13 @@ impl Db {
         }
     }
 
-    /// Begins to bring the memory near that says where a key is: its bucket, or in cluster mode the table of its slot.
+    /// Begins to bring the memory near that says where keys are: their buckets, or in cluster mode the tables of their slots.
     #[inline(always)]
-    pub fn prefetch(&self, hash: KeyHash) {
+    pub fn prefetch(&self, hashes: impl Iterator<Item = KeyHash>) {
         match &self.tables {
-            Tables::One(t) => _ = t.prefetch(hash.hash, Step::Bucket),
+            Tables::One(t) => hashes.for_each(|hash| _ = t.prefetch(hash.hash, Step::Bucket)),
             Tables::PerSlot(slots) => {
-                if let Some(t) = &slots[hash.slot as usize] {
-                    prefetch(&**t);
-                }
+                hashes.filter_map(|hash| slots[hash.slot as usize].as_deref()).for_each(|t| prefetch(t));
             }
         }
     }

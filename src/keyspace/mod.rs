@@ -145,8 +145,8 @@ impl Keyspace {
 
     /// See `Db`: the three steps in which the memory of a key is brought near.
     #[inline(always)]
-    pub fn prefetch(&self, db: usize, hash: KeyHash) {
-        self.dbs[db].prefetch(hash);
+    pub fn prefetch(&self, db: usize, hashes: impl Iterator<Item = KeyHash>) {
+        self.dbs[db].prefetch(hashes);
     }
 
     pub fn prefetch_bucket(&self, db: usize, hash: KeyHash) {

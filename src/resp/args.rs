@@ -9,6 +9,14 @@ pub struct Span {
     pub len: usize,
 }
 
+impl Span {
+    /// The argument, in the buffer it is of.
+    #[inline(always)]
+    pub fn of(self, buf: &[u8]) -> &[u8] {
+        &buf[self.start..self.start + self.len]
+    }
+}
+
 /// The arguments of a command, name first. Copying it copies two slices.
 #[derive(Clone, Copy)]
 pub struct Args<'a> {
@@ -34,19 +42,18 @@ impl<'a> Args<'a> {
 
     #[inline]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
-        self.spans.get(index).map(|s| &self.buf[s.start..s.start + s.len])
+        self.spans.get(index).map(|s| s.of(self.buf))
     }
 
     /// The argument, with the lifetime of the buffer rather than of this view.
     #[inline(always)]
     pub fn at(&self, index: usize) -> &'a [u8] {
-        let s = self.spans[index];
-        &self.buf[s.start..s.start + s.len]
+        self.spans[index].of(self.buf)
     }
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + use<'a> {
         let buf = self.buf;
-        self.spans.iter().map(move |s| &buf[s.start..s.start + s.len])
+        self.spans.iter().map(move |s| s.of(buf))
     }
 
     /// The arguments from `index` on.

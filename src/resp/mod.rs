@@ -8,4 +8,4 @@ mod request;
 
 pub use args::{Args, OwnedArgs, Span};
 pub use reply::{Mark, Reply};
-pub use request::{Limits, Parsed, ProtocolError, RequestParser, ShortCommands, split_args};
+pub use request::{Limits, Parsed, ProtocolError, RequestParser, ShortCommands, count_of_form, split_args};

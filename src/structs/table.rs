@@ -300,14 +300,14 @@ impl<T: TableItem> Table<T> {
         let bucket = self.head(hash).2;
         match step {
             Step::Bucket => bucket.prefetch(),
-            Step::Item if !bucket.is_none() => return bucket.prefetch_next(tag_of(hash)).1,
+            Step::Item => return self.prefetch_item(hash).0,
             Step::Behind if !bucket.is_none() => {
                 let behind = bucket.child();
                 if !behind.is_none() {
                     behind.prefetch_items(tag_of(hash));
                 }
             }
-            Step::Item | Step::Behind => {}
+            Step::Behind => {}
         }
         false
     }
