@@ -14,7 +14,7 @@ use hexad::keyspace::set::{Set, SetLimits};
 use hexad::keyspace::zset::{Zset, ZsetLimits};
 use hexad::keyspace::{Entry, Object};
 use hexad::persist::load::new_value;
-use hexad::persist::rdb::{AuxInfo, Item, Reader, Writer, decode_dump, encode_dump};
+use hexad::persist::rdb::{AuxInfo, Item, Reader, Value, Writer, decode_dump, encode_dump};
 use hexad::persist::snapshot::value_view;
 use hexad::persist::{check_rdb, rdb};
 use hexad::structs::intset::Intset;
@@ -233,7 +233,10 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
         Digest::default().add_value(entry);
         let mut out = Vec::new();
         encode_dump(&mut out, value_view(entry), true);
-        decode_dump(&out, true, false).expect("what is written is read back");
+        let again = decode_dump(&out, true, false).expect("what is written is read back");
+        if let Some(Object::Damaged(damaged)) = entry.object() {
+            assert_eq!(again, Value::Damaged(damaged.clone()));
+        }
     };
     look(&entry);
     drop(Entry::new(b"copy", object::duplicate(&entry), None));
@@ -317,7 +320,7 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
 #[test]
 fn damaged_payloads() {
     let payloads = payloads();
-    let (mut used, mut refused) = (0, 0);
+    let (mut used, mut kept, mut refused) = (0, 0, 0);
     for_a_while(12_000, |rng| {
         let mut payload = payloads[rng.usize(..payloads.len())].clone();
         damage(&mut payload, rng);
@@ -327,6 +330,7 @@ fn damaged_payloads() {
         match decode_dump(&payload, true, rng.bool()) {
             Ok(value) => {
                 used += 1;
+                kept += u64::from(matches!(value, Value::Damaged(_)));
                 if let Some(value) = new_value(value, &limits) {
                     use_value(Entry::new(b"key", value, None), &limits, rng);
                 }
@@ -334,7 +338,7 @@ fn damaged_payloads() {
             Err(_) => refused += 1,
         }
     });
-    assert!(used > 100 && refused > 100, "{used} used, {refused} refused");
+    assert!(used > 100 && kept > 100 && refused > 100, "{used} used, {kept} of them damaged, {refused} refused");
 }
 
 #[test]

@@ -471,6 +471,105 @@ fn dump_restore_and_migrate() {
     assert_eq!(run::<i64>(&mut a, &["EXISTS", "m"]), 1);
 }
 
+/// A payload for RESTORE: a value in the layout of this number, and a footer with the right checksum.
+fn payload(layout: u8, value: &[u8]) -> Vec<u8> {
+    let mut payload = [&[layout], value, &[11, 0]].concat();
+    let checksum = hexad::structs::crc64::crc64(0, &payload);
+    payload.extend_from_slice(&checksum.to_le_bytes());
+    payload
+}
+
+#[test]
+fn damaged_values_are_kept_where_nobody_is_to_look_but_not_used() {
+    let mut server = TestServer::start(&[
+        "--appendonly",
+        "yes",
+        "--aof-use-rdb-preamble",
+        "no",
+        "--enable-debug-command",
+        "yes",
+        "--repl-diskless-sync-delay",
+        "0",
+    ]);
+    let c = &mut server.connect();
+    // Two elements; the length behind the second is wrong.
+    let listpack = b"\x0d\x0d\0\0\0\x02\0\x81f\x02\x81v\x09\xff";
+    // A stream of one such node: number of entries, last, first and highest deleted id, entries ever, no groups.
+    let stream = [&b"\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01"[..], listpack, b"\x01\x01\x01\x01\x01\0\0\x01\0"];
+    let values = [
+        ("hash", "HGET hash f", payload(16, listpack)),
+        ("zset", "ZSCORE zset f", payload(17, listpack)),
+        ("list", "LLEN list", payload(18, &[&b"\x02\x02"[..], listpack, b"\x01\x05plain"].concat())),
+        ("set", "SADD set f", payload(20, listpack)),
+        ("stream", "XLEN stream", payload(21, &stream.concat())),
+    ];
+    let restore = |c: &mut redis::Connection, key: &str, payload: &[u8]| {
+        redis::cmd("RESTORE").arg(key).arg(0).arg(payload).arg("REPLACE").query::<()>(c).map_err(|e| e.to_string())
+    };
+    for how in ["yes", "clients"] {
+        run::<()>(c, &["CONFIG", "SET", "sanitize-dump-payload", how]);
+        for (key, _, payload) in &values {
+            assert!(restore(c, key, payload).unwrap_err().contains("Bad data format"), "{key}");
+        }
+    }
+    run::<()>(c, &["CONFIG", "SET", "sanitize-dump-payload", "no"]);
+    for (key, _, payload) in &values {
+        restore(c, key, payload).expect(key);
+        assert!(
+            server.log().contains(&format!("The {key} of key '{key}' is damaged: wrong length behind an element."))
+        );
+        // One whose listpack claims another length than it has is refused in any case.
+        let mut bad = payload[..payload.len() - 10].to_vec();
+        let header = bad.windows(5).position(|bytes| bytes == b"\x0d\0\0\0\x02").expect("a header");
+        bad[header] += 1;
+        assert!(restore(c, "x", &self::payload(bad[0], &bad[1..])).is_err(), "{key}");
+    }
+    run::<()>(c, &["PEXPIRE", "hash", "1000000"]);
+    let check = |c: &mut redis::Connection| {
+        for (key, command, payload) in &values {
+            assert_eq!(&run::<Vec<u8>>(c, &["DUMP", key]), payload, "{key}");
+            assert_eq!(run::<String>(c, &["TYPE", key]), *key);
+            let words: Vec<&str> = command.split(' ').collect();
+            let error = |e: redis::RedisError| e.to_string();
+            let plain = try_run::<redis::Value>(c, &words).map_err(error).unwrap_err();
+            assert!(plain.contains("The value of the key is damaged"), "{plain}");
+            let script: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+            let script = format!("return redis.call({})", script.join(","));
+            let scripted = try_run::<redis::Value>(c, &["EVAL", &script, "0"]).map_err(error).unwrap_err();
+            assert!(scripted.contains("The value of the key is damaged"), "{scripted}");
+        }
+        assert!((1..=1_000_000).contains(&run::<i64>(c, &["PTTL", "hash"])));
+    };
+    check(c);
+    let digest: String = run(c, &["DEBUG", "DIGEST"]);
+    run::<()>(c, &["DEBUG", "RELOAD"]);
+    check(c);
+    assert_eq!(run::<String>(c, &["DEBUG", "DIGEST"]), digest);
+    let replica = TestServer::start(&["--replicaof", "127.0.0.1", &server.port.to_string()]);
+    wait_for(20, "the replica has it all", || {
+        try_run::<String>(&mut replica.connect(), &["TYPE", "stream"]).is_ok_and(|name| name == "stream")
+    });
+    assert_eq!(run::<Vec<u8>>(&mut replica.connect(), &["DUMP", "list"]), values[2].2);
+    run::<()>(c, &["BGREWRITEAOF"]);
+    wait_for(20, "the log is rewritten", || {
+        run::<String>(c, &["INFO", "persistence"]).contains("aof_rewrite_in_progress:0")
+    });
+    server.kill();
+    server.restart();
+    let c = &mut server.connect();
+    check(c);
+    assert_eq!(run::<i64>(c, &["COPY", "stream", "copy"]), 1);
+    run::<()>(c, &["RENAME", "copy", "moved"]);
+    assert_eq!(run::<Vec<u8>>(c, &["DUMP", "moved"]), values[4].2);
+    assert!(run::<i64>(c, &["MEMORY", "USAGE", "moved"]) > 0);
+    assert_eq!(run::<i64>(c, &["DEL", "moved", "hash"]), 2);
+    run::<()>(c, &["HSET", "hash", "f", "v"]);
+    run::<()>(c, &["SET", "list", "a string now"]);
+    assert_eq!(run::<String>(c, &["HGET", "hash", "f"]), "v");
+    let wrong = try_run::<()>(c, &["LLEN", "list"]).unwrap_err().to_string();
+    assert!(wrong.contains("WRONGTYPE"), "{wrong}");
+}
+
 #[test]
 fn the_checkers_run_under_their_names() {
     let mut server = TestServer::start(&["--appendonly", "yes"]);

@@ -147,6 +147,7 @@ pub fn table_stats(entry: &Entry) -> Option<String> {
         Object::Set(Set::Table(table)) | Object::Hash(Hash::Table(table)) => Some(table.stats()),
         Object::Zset(Zset::Ordered(set)) => Some(set.table_stats()),
         Object::Set(_) | Object::Hash(_) | Object::Zset(_) | Object::List(_) | Object::Stream(_) => None,
+        Object::Damaged(_) => None,
     }
 }
 

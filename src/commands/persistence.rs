@@ -6,7 +6,7 @@ use crate::config::SanitizeDumpPayload;
 use crate::net::ClientFlags;
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
-use crate::persist::rdb::{DumpError, decode_dump, encode_dump};
+use crate::persist::rdb::{DumpError, Value, decode_dump, encode_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
 
 pub const COMMANDS: &[Command] = &[
@@ -249,6 +249,14 @@ fn checks_deeply(ctx: &Ctx<'_>) -> bool {
     }
 }
 
+/// Reports a value that is taken in though it is broken.
+fn note_damage(ctx: &mut Ctx<'_>, key: &[u8], value: &Value) {
+    if let Value::Damaged(damaged) = value {
+        damaged.warn(key);
+        ctx.srv.ks.may_be_damaged = true;
+    }
+}
+
 fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = restore_options(args)?;
     let (db, key) = (ctx.db, &args[1]);
@@ -260,6 +268,7 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
     let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum, checks_deeply(ctx))
+        .inspect(|value| note_damage(ctx, key, value))
         .and_then(|v| new_value(v, &ctx.srv.value_limits()).ok_or(DumpError::Value))
         .map_err(|e| CmdError::text(format!("ERR {e}")))?;
     let deleted = options.replace && ctx.srv.ks.delete(db, key, ctx.srv.cfg.lazyfree_lazy_server_del);

@@ -321,7 +321,7 @@ fn elements(
             let from = if back { zset.len().saturating_sub(1) } else { 0 };
             zset.range(from, zset.len(), back).for_each(|(member, _)| add(member));
         }
-        Some(Object::Hash(_) | Object::Stream(_)) => return Err(error::WRONG_TYPE),
+        Some(Object::Hash(_) | Object::Stream(_) | Object::Damaged(_)) => return Err(error::WRONG_TYPE),
     }
     Ok(rows)
 }

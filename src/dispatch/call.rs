@@ -1,7 +1,7 @@
 //! Runs a command: its context, its statistics, and what is propagated for it.
 
 use super::command::Command;
-use super::error::CmdError;
+use super::error::{self, CmdError};
 use super::table::CmdRef;
 use crate::keyspace::effects::target;
 use crate::net::{Client, ClientFlags, ClientId};
@@ -75,7 +75,7 @@ impl Server {
 
         let failed = result.is_err();
         if let Err(error) = result {
-            self.write_error(out, &error);
+            self.write_call_error((cmd, args, db), out, error);
         }
         let duration_us = self.clock.tick_us() - start_us;
         self.after_call(id, cmd, args, duration_us, failed);
@@ -112,6 +112,26 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// As `write_error`, for what the call of a command came to.
+    pub(super) fn write_call_error(
+        &mut self,
+        (cmd, args, db): (CmdRef, Args<'_>, usize),
+        out: &mut Reply,
+        error: CmdError,
+    ) {
+        // To the commands, a damaged value is just not what they look for.
+        let is_damage = self.ks.may_be_damaged
+            && error == error::WRONG_TYPE
+            && self
+                .commands
+                .get(cmd)
+                .row
+                .keys_of(args)
+                .is_some_and(|keys| keys.iter().any(|key| self.ks.is_damaged(db, args.at(key.index))));
+        let error = if is_damage { error::DAMAGED } else { error };
+        self.write_error(out, &error);
     }
 
     /// Writes an error reply and counts it.

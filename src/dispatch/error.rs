@@ -41,6 +41,8 @@ impl fmt::Display for CmdError {
 
 pub const SYNTAX: CmdError = CmdError::of("ERR syntax error");
 pub const WRONG_TYPE: CmdError = CmdError::of("WRONGTYPE Operation against a key holding the wrong kind of value");
+pub const DAMAGED: CmdError =
+    CmdError::of("ERR The value of the key is damaged: it can be dumped, replaced or deleted, but not used");
 pub const NOT_AN_INTEGER: CmdError = CmdError::of("ERR value is not an integer or out of range");
 pub const NOT_A_FLOAT: CmdError = CmdError::of("ERR value is not a valid float");
 pub const NO_SUCH_KEY: CmdError = CmdError::of("ERR no such key");

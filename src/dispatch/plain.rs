@@ -158,7 +158,7 @@ impl Server {
             }
             let failed = result.is_err();
             if let Err(error) = result {
-                ctx.srv.write_error(ctx.out, &error);
+                ctx.srv.write_call_error((cmd, args, db), ctx.out, error);
                 ctx.srv.commands.stats_mut(cmd).failed += 1;
             }
             let ks = &mut ctx.srv.ks;

@@ -53,6 +53,7 @@ impl Digest {
             ValueRef::Object(Object::List(list)) => {
                 list.walk(0).for_each(|item| self.mix(item.bytes(&mut IntBuf::new())));
             }
+            ValueRef::Object(Object::Damaged(damaged)) => self.mix(&damaged.bytes),
             ValueRef::Object(Object::Stream(stream)) => {
                 for entry in stream.log.iter() {
                     self.mix(&entry.id.digest_text());

@@ -4,6 +4,7 @@
 //! keeps the access clock, wakes watchers and notes what is to be propagated. Sending all that on is `dispatch`'s.
 
 pub mod cron;
+pub mod damaged;
 pub mod db;
 pub mod digest;
 pub mod effects;
@@ -97,6 +98,8 @@ pub struct Keyspace {
     /// Of all tables.
     pub seed: HashSeed,
     per_slot: bool,
+    /// Damaged values were taken in at some time.
+    pub may_be_damaged: bool,
     /// Hashes of the running command's keys, as far as they were computed before it ran.
     pub hashes: hashes::ExpectedKeys,
 }
@@ -119,6 +122,7 @@ impl Keyspace {
             no_touch: false,
             seed,
             per_slot,
+            may_be_damaged: false,
             hashes: hashes::ExpectedKeys::default(),
         }
     }
@@ -173,6 +177,13 @@ impl Keyspace {
             ValueRef::Object(object) => Some(object),
             _ => None,
         }
+    }
+
+    /// Whether a key holds a value that is broken inside.
+    #[cold]
+    pub fn is_damaged(&self, db: usize, key: &[u8]) -> bool {
+        let value = self.dbs[db].get(key).and_then(|entry| entry.object());
+        matches!(value, Some(Object::Damaged(_)))
     }
 
     /// Whether an expire time has come.

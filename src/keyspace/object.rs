@@ -1,5 +1,6 @@
 //! Values: what a key can hold, how it is named outside, and its access clock.
 
+use super::damaged::Damaged;
 use super::hash::{Hash, HashLimits};
 use super::list::List;
 use super::set::{Set, SetLimits};
@@ -20,6 +21,7 @@ pub enum Object {
     Hash(Hash),
     Zset(Zset),
     Stream(Box<Stream>),
+    Damaged(Box<Damaged>),
 }
 
 impl Object {
@@ -30,7 +32,7 @@ impl Object {
             Object::Set(set) => set.members().is_some_and(|table| table.prefetch(member, step)),
             Object::Hash(hash) => hash.fields().is_some_and(|table| table.prefetch(member, step)),
             Object::Zset(zset) => zset.prefetch(member, step),
-            Object::List(_) | Object::Stream(_) => false,
+            Object::List(_) | Object::Stream(_) | Object::Damaged(_) => false,
         }
     }
 }
@@ -59,6 +61,12 @@ impl From<Zset> for NewValue<'static, Object> {
     }
 }
 
+impl From<Damaged> for NewValue<'static, Object> {
+    fn from(damaged: Damaged) -> NewValue<'static, Object> {
+        NewValue::Object(Object::Damaged(Box::new(damaged)))
+    }
+}
+
 impl From<Stream> for NewValue<'static, Object> {
     fn from(stream: Stream) -> NewValue<'static, Object> {
         NewValue::Object(Object::Stream(Box::new(stream)))
@@ -83,6 +91,7 @@ pub fn type_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::Hash(_)) => "hash",
         ValueRef::Object(Object::Zset(_)) => "zset",
         ValueRef::Object(Object::Stream(_)) => "stream",
+        ValueRef::Object(Object::Damaged(damaged)) => damaged.kind.type_name(),
     }
 }
 
@@ -95,6 +104,7 @@ pub fn type_number(entry: &Entry) -> u32 {
         ValueRef::Object(Object::Zset(_)) => 3,
         ValueRef::Object(Object::Hash(_)) => 4,
         ValueRef::Object(Object::Stream(_)) => 6,
+        ValueRef::Object(Object::Damaged(damaged)) => damaged.kind.type_number(),
     }
 }
 
@@ -112,6 +122,7 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
         ValueRef::Object(Object::Hash(hash)) => hash.encoding_name(),
         ValueRef::Object(Object::Zset(zset)) => zset.encoding_name(),
         ValueRef::Object(Object::Stream(_)) => "stream",
+        ValueRef::Object(Object::Damaged(damaged)) => damaged.kind.encoding_name(),
     }
 }
 
@@ -124,6 +135,7 @@ pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
         ValueRef::Object(Object::Hash(hash)) => hash.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Zset(zset)) => zset.mem_bytes_sampled(samples),
         ValueRef::Object(Object::Stream(stream)) => stream.mem_bytes_sampled(samples),
+        ValueRef::Object(Object::Damaged(damaged)) => damaged.mem_bytes(),
     }
 }
 
@@ -146,6 +158,7 @@ pub fn free_effort(entry: &Entry) -> usize {
         ValueRef::Object(Object::Hash(hash)) => hash.free_effort(),
         ValueRef::Object(Object::Zset(zset)) => zset.free_effort(),
         ValueRef::Object(Object::Stream(stream)) => stream.free_effort(),
+        ValueRef::Object(Object::Damaged(_)) => 1,
     }
 }
 

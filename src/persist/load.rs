@@ -125,6 +125,7 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
             zset.into()
         }
         Value::Stream(stream) => NewValue::Object(Object::Stream(stream)),
+        Value::Damaged(damaged) => NewValue::Object(Object::Damaged(damaged)),
         Value::Empty => return None,
     })
 }
@@ -268,6 +269,10 @@ impl Server {
                             if empty_keys <= 10 {
                                 log::info!("rdbLoadObject skipping empty key: {}", String::from_utf8_lossy(&item.key));
                             }
+                        }
+                        if let Value::Damaged(damaged) = &item.value {
+                            damaged.warn(&item.key);
+                            self.ks.may_be_damaged = true;
                         }
                         let Some(entry) = loaded_entry(&self.ks.access, item, &limits) else { continue };
                         if dbs[db].get(entry.key()).is_some() {

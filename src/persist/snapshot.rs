@@ -3,7 +3,7 @@
 //! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
 
 use super::child::Reporter;
-use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer};
+use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer, encode_dump};
 use super::stream_commands::put_stream_commands;
 use crate::config::MaxmemoryPolicy;
 use crate::keyspace::list::List;
@@ -92,6 +92,7 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
         ValueRef::Object(Object::Hash(hash)) => ValueView::Hash(hash),
         ValueRef::Object(Object::Zset(zset)) => ValueView::Zset(zset),
         ValueRef::Object(Object::Stream(stream)) => ValueView::Stream(stream),
+        ValueRef::Object(Object::Damaged(damaged)) => ValueView::Damaged(damaged),
     }
 }
 
@@ -222,6 +223,11 @@ impl Server {
                             }
                             Ok(())
                         })?;
+                    }
+                    ValueRef::Object(Object::Damaged(damaged)) => {
+                        let mut payload = Vec::new();
+                        encode_dump(&mut payload, ValueView::Damaged(damaged), false);
+                        put_command(&mut buf, &[b"RESTORE", entry.key(), b"0", &payload]);
                     }
                     ValueRef::Object(Object::List(list)) => {
                         put_list(&mut buf, &mut out, entry.key(), list)?;

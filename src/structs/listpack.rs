@@ -331,11 +331,23 @@ impl Listpack {
 
     /// Takes over bytes from outside after checking all of them.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Listpack, BadListpack> {
-        Listpack::check(&bytes)?;
-        Ok(Listpack { block: Block::from_vec(bytes) })
+        Listpack::from_bytes_or_back(bytes).map_err(|(bad, _)| bad)
     }
 
-    fn check(bytes: &[u8]) -> Result<(), BadListpack> {
+    /// As [`Self::from_bytes`]; gives the bytes back if they are none.
+    pub fn from_bytes_or_back(bytes: Vec<u8>) -> Result<Listpack, (BadListpack, Vec<u8>)> {
+        match Listpack::check(&bytes) {
+            Ok(()) => Ok(Listpack { block: Block::from_vec(bytes) }),
+            Err(bad) => Err((bad, bytes)),
+        }
+    }
+
+    /// Whether bytes begin and end as those of a listpack with elements do, whatever is in between.
+    pub fn is_framed(bytes: &[u8]) -> bool {
+        Listpack::check_frame(bytes).is_ok() && bytes[4..HEADER_LEN] != [0, 0]
+    }
+
+    fn check_frame(bytes: &[u8]) -> Result<(), BadListpack> {
         let bad = |offset, reason| Err(BadListpack { offset, reason });
         if bytes.len() < HEADER_LEN + 1 {
             return bad(0, "too short");
@@ -348,6 +360,13 @@ impl Listpack {
         if bytes[end] != END {
             return bad(end, "no end mark");
         }
+        Ok(())
+    }
+
+    fn check(bytes: &[u8]) -> Result<(), BadListpack> {
+        Listpack::check_frame(bytes)?;
+        let bad = |offset, reason| Err(BadListpack { offset, reason });
+        let end = bytes.len() - 1;
         let mut at = HEADER_LEN;
         let mut count = 0usize;
         while at < end {

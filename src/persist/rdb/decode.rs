@@ -6,7 +6,9 @@
 //! `Reader` pulls from any `BufRead` and stops exactly after the checksum, so that whatever follows in the source (the
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
 
+use super::encode::{CONTAINER_PACKED, CONTAINER_PLAIN, put_len, put_string};
 use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
+use crate::keyspace::damaged::{Damaged, Kind};
 use crate::keyspace::zset;
 use crate::structs::entry::IntBuf;
 use crate::structs::intset::Intset;
@@ -72,6 +74,8 @@ pub enum Value {
     /// The members of a sorted set with their scores, none of which is NaN, and no member twice.
     ScoredMembers(Vec<(Vec<u8>, f64)>),
     Stream(Box<Stream>),
+    /// One that is broken inside.
+    Damaged(Box<Damaged>),
     /// A collection without elements: no server stores one, old ones wrote them.
     Empty,
 }
@@ -120,8 +124,10 @@ pub struct Reader<S: BufRead> {
     crc: u64,
     checksum: bool,
     interval_bytes: u64,
-    /// Packed collections are searched for what stands there twice.
+    /// Packed collections are searched for what stands there twice, and refused if they are broken inside.
     deep: bool,
+    /// While a damaged value is read: its bytes.
+    recorded: Option<Vec<u8>>,
     version: Option<u32>,
     done: bool,
 }
@@ -129,11 +135,21 @@ pub struct Reader<S: BufRead> {
 impl<S: BufRead> Reader<S> {
     /// `checksum` false skips computing and checking it; `interval_bytes` 0 never calls the progress callback.
     pub fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
-        Reader { src, offset: 0, crc: 0, checksum, interval_bytes, deep: true, version: None, done: false }
+        Reader {
+            src,
+            offset: 0,
+            crc: 0,
+            checksum,
+            interval_bytes,
+            deep: true,
+            recorded: None,
+            version: None,
+            done: false,
+        }
     }
 
-    /// Whether packed collections are searched for elements that stand there twice. Whatever could not be walked safely
-    /// is refused in any case.
+    /// Whether packed collections are searched for elements that stand there twice, and values of which a listpack cannot be
+    /// walked refused, rather than taken as [`Damaged`]. What cannot be told from what follows it is refused in any case.
     pub fn deep(self, deep: bool) -> Reader<S> {
         Reader { deep, ..self }
     }
@@ -211,6 +227,9 @@ impl<S: BufRead> Cursor<'_, S> {
         }
         if self.r.checksum {
             self.r.crc = crc64::crc64(self.r.crc, out);
+        }
+        if let Some(recorded) = &mut self.r.recorded {
+            recorded.extend_from_slice(out);
         }
         let before = self.r.offset;
         self.r.offset += out.len() as u64;
@@ -447,13 +466,12 @@ impl<S: BufRead> Cursor<'_, S> {
                 let ints = Intset::from_bytes(bytes).map_err(|_| self.corrupt("Intset integrity check failed."))?;
                 Ok(if ints.is_empty() { Value::Empty } else { Value::Ints(ints) })
             }
-            ValueType::SetListpack => {
-                let list = self.listpack("Set listpack")?;
-                if self.r.deep {
-                    self.refuse_twice(list.iter(), "Set listpack")?;
+            ValueType::SetListpack => self.listpack(value_type, "Set listpack", |c, list, what| {
+                if c.r.deep {
+                    c.refuse_twice(list.iter(), what)?;
                 }
                 Ok(if list.is_empty() { Value::Empty } else { Value::PackedSet(list) })
-            }
+            }),
             ValueType::Hash => self.hash(),
             ValueType::HashZipmap => self.zipmap(),
             ValueType::HashZiplist => {
@@ -461,8 +479,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 self.packed_hash(list, true, "Hash ziplist")
             }
             ValueType::HashListpack => {
-                let list = self.listpack("Hash listpack")?;
-                self.packed_hash(list, self.r.deep, "Hash listpack")
+                self.listpack(value_type, "Hash listpack", |c, list, what| c.packed_hash(list, c.r.deep, what))
             }
             ValueType::Zset => self.zset(Self::text_double),
             ValueType::Zset2 => self.zset(|c| Ok(f64::from_le_bytes(c.array()?))),
@@ -471,11 +488,10 @@ impl<S: BufRead> Cursor<'_, S> {
                 self.packed_zset(list, true, "Zset ziplist")
             }
             ValueType::ZsetListpack => {
-                let list = self.listpack("Zset listpack")?;
-                self.packed_zset(list, self.r.deep, "Zset listpack")
+                self.listpack(value_type, "Zset listpack", |c, list, what| c.packed_zset(list, c.r.deep, what))
             }
             ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
-                self.stream(value_type).map(|stream| Value::Stream(Box::new(stream)))
+                self.stream(value_type)
             }
         }
     }
@@ -554,7 +570,7 @@ impl<S: BufRead> Cursor<'_, S> {
         }
     }
 
-    fn packed_zset(&mut self, list: Listpack, deep: bool, what: &str) -> Result<Value> {
+    fn packed_zset(&self, list: Listpack, deep: bool, what: &str) -> Result<Value> {
         if list.is_empty() {
             return Ok(Value::Empty);
         }
@@ -576,7 +592,7 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
     }
 
-    fn packed_hash(&mut self, list: Listpack, deep: bool, what: &str) -> Result<Value> {
+    fn packed_hash(&self, list: Listpack, deep: bool, what: &str) -> Result<Value> {
         if !list.len().is_multiple_of(2) {
             return Err(self.corrupt(format!("{what} integrity check failed.")));
         }
@@ -617,18 +633,23 @@ impl<S: BufRead> Cursor<'_, S> {
 
     /// A list of nodes: of ziplists, or (`with_containers`) of listpacks and elements that stand alone.
     fn quicklist(&mut self, with_containers: bool) -> Result<Value> {
-        const PLAIN: u64 = 1;
-        const PACKED: u64 = 2;
         let mut nodes = Vec::new();
-        for _ in 0..self.len()? {
-            let container = if with_containers { self.len()? } else { PACKED };
+        for left in (0..self.len()?).rev() {
+            let container = if with_containers { self.len()? } else { CONTAINER_PACKED };
             match container {
-                PLAIN => match self.string()?.into_bytes() {
+                CONTAINER_PLAIN => match self.string()?.into_bytes() {
                     bytes if bytes.is_empty() => return Err(self.err(ErrorKind::Eof)),
                     bytes => nodes.push(Body::Plain(bytes)),
                 },
-                PACKED => {
-                    let list = if with_containers { self.listpack("Listpack")? } else { self.ziplist("Ziplist")? };
+                CONTAINER_PACKED => {
+                    let list = if with_containers {
+                        match Listpack::from_bytes_or_back(self.string()?.into_bytes()) {
+                            Ok(list) => list,
+                            Err((bad, bytes)) => return self.damaged_list(&nodes, &bytes, left, bad.reason),
+                        }
+                    } else {
+                        self.ziplist("Ziplist")?
+                    };
                     // Redis, too, passes over empty nodes.
                     if !list.is_empty() {
                         nodes.push(Body::Packed(list));
@@ -640,10 +661,75 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(if nodes.is_empty() { Value::Empty } else { Value::List(nodes) })
     }
 
-    /// A string that is a listpack, of the value `what`.
-    fn listpack(&mut self, what: &str) -> Result<Listpack> {
-        let bytes = self.string()?.into_bytes();
-        Listpack::from_bytes(bytes).map_err(|_| self.corrupt(format!("{what} integrity check failed.")))
+    /// A list of which `nodes` were read, then a broken one, behind which `left` more follow.
+    fn damaged_list(&mut self, nodes: &[Body], broken: &[u8], left: u64, reason: &'static str) -> Result<Value> {
+        const REFUSAL: &str = "Listpack integrity check failed.";
+        if !self.keeps_damaged(broken) {
+            return Err(self.corrupt(REFUSAL));
+        }
+        let mut raw = Vec::new();
+        put_len(&mut raw, nodes.len() as u64 + 1 + left);
+        for node in nodes {
+            let (container, bytes) = match node {
+                Body::Packed(list) => (CONTAINER_PACKED, list.as_bytes()),
+                Body::Plain(bytes) => (CONTAINER_PLAIN, &bytes[..]),
+            };
+            put_len(&mut raw, container);
+            put_string(&mut raw, bytes, false);
+        }
+        put_len(&mut raw, CONTAINER_PACKED);
+        put_string(&mut raw, broken, false);
+        self.record(raw);
+        for _ in 0..left {
+            let is_packed = match self.len()? {
+                CONTAINER_PACKED => true,
+                CONTAINER_PLAIN => false,
+                _ => return Err(self.corrupt("Quicklist integrity check failed.")),
+            };
+            let bytes = self.string()?.into_bytes();
+            if is_packed && !Listpack::is_framed(&bytes) {
+                return Err(self.corrupt(REFUSAL));
+            }
+        }
+        Ok(self.recorded_value(ValueType::ListQuicklist2, reason))
+    }
+
+    /// Whether a listpack that cannot be walked is no reason to refuse the value it is of.
+    pub(super) fn keeps_damaged(&self, listpack: &[u8]) -> bool {
+        !self.r.deep && Listpack::is_framed(listpack)
+    }
+
+    /// Whether a stream is kept that contradicts itself.
+    pub(super) fn keeps_damaged_streams(&self) -> bool {
+        !self.r.deep
+    }
+
+    /// Begins to keep what is read of a damaged value, of which `before` was read.
+    pub(super) fn record(&mut self, before: Vec<u8>) {
+        self.r.recorded = Some(before);
+    }
+
+    /// Keeps a damaged value whose last byte was read.
+    pub(super) fn recorded_value(&mut self, layout: ValueType, flaw: &'static str) -> Value {
+        damaged(layout, self.r.recorded.take().unwrap_or_default(), flaw)
+    }
+
+    /// A value, `what`, that is one listpack, of which `value` makes it.
+    fn listpack(
+        &mut self,
+        layout: ValueType,
+        what: &str,
+        value: fn(&Self, Listpack, &str) -> Result<Value>,
+    ) -> Result<Value> {
+        match Listpack::from_bytes_or_back(self.string()?.into_bytes()) {
+            Ok(list) => value(self, list, what),
+            Err((bad, bytes)) if self.keeps_damaged(&bytes) => {
+                let mut raw = Vec::new();
+                put_string(&mut raw, &bytes, false);
+                Ok(damaged(layout, raw, bad.reason))
+            }
+            Err(_) => Err(self.corrupt(format!("{what} integrity check failed."))),
+        }
     }
 
     /// A string that is a ziplist, of the value `what`; as a listpack.
@@ -659,6 +745,17 @@ impl<S: BufRead> Cursor<'_, S> {
         }
         Ok(list)
     }
+}
+
+fn damaged(layout: ValueType, bytes: Vec<u8>, flaw: &'static str) -> Value {
+    let kind = match layout {
+        ValueType::SetListpack => Kind::Set,
+        ValueType::HashListpack => Kind::Hash,
+        ValueType::ZsetListpack => Kind::Zset,
+        ValueType::ListQuicklist2 => Kind::List,
+        _ => Kind::Stream,
+    };
+    Value::Damaged(Box::new(Damaged { kind, layout: layout as u8, bytes: bytes.into_boxed_slice(), flaw }))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::stream::put_stream;
 use super::{VERSION, ValueType, opcode};
+use crate::keyspace::damaged::Damaged;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
@@ -24,8 +25,8 @@ const ENC_INT32: u8 = 0xC2;
 const ENC_LZF: u8 = 0xC3;
 
 /// What a node of a list is: one element, or a listpack.
-const CONTAINER_PLAIN: u64 = 1;
-const CONTAINER_PACKED: u64 = 2;
+pub(super) const CONTAINER_PLAIN: u64 = 1;
+pub(super) const CONTAINER_PACKED: u64 = 2;
 
 /// Strings up to this length never shrink enough to be worth compressing.
 const COMPRESS_ABOVE: usize = 20;
@@ -122,6 +123,7 @@ pub enum ValueView<'a> {
     Hash(&'a Hash),
     Zset(&'a Zset),
     Stream(&'a Stream),
+    Damaged(&'a Damaged),
 }
 
 impl ValueView<'_> {
@@ -138,6 +140,7 @@ impl ValueView<'_> {
             ValueView::Zset(Zset::Packed(_)) => ValueType::ZsetListpack,
             ValueView::Zset(Zset::Ordered(_)) => ValueType::Zset2,
             ValueView::Stream(_) => ValueType::StreamListpacks3,
+            ValueView::Damaged(damaged) => ValueType::from_byte(damaged.layout).expect("a layout that was read"),
         }
     }
 }
@@ -182,6 +185,7 @@ pub fn put_value(
             }
         }
         ValueView::Stream(stream) => put_stream(buf, stream, compress, spill)?,
+        ValueView::Damaged(damaged) => buf.extend_from_slice(&damaged.bytes),
         ValueView::List(List::Packed(list)) => {
             put_len(buf, 1);
             put_len(buf, CONTAINER_PACKED);
@@ -344,7 +348,8 @@ impl<W: Write> Writer<W> {
             | ValueView::Set(_)
             | ValueView::Hash(_)
             | ValueView::Zset(_)
-            | ValueView::Stream(_) => {
+            | ValueView::Stream(_)
+            | ValueView::Damaged(_) => {
                 let mut buf = std::mem::take(&mut self.buf);
                 let compress = self.compress;
                 let put = put_value(&mut buf, value, compress, &mut |buf| {

@@ -4,7 +4,7 @@
 //! Three layouts are read: the oldest without first id, highest deleted id and counts of entries, the second without the
 //! times at which consumers were active. The newest is written.
 
-use super::decode::Cursor;
+use super::decode::{Cursor, Value};
 use super::encode::{put_len, put_string};
 use super::{Error, ValueType};
 use crate::structs::listpack::Listpack;
@@ -12,11 +12,18 @@ use crate::structs::stream::{Counters, Group, Log, Node, Pending, Stream, Stream
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 
+const EMPTY_NODE: &str = "Empty listpack inside stream";
+
 type Result<T> = std::result::Result<T, Error>;
 
 fn put_id(buf: &mut Vec<u8>, id: StreamId) {
     put_len(buf, id.ms);
     put_len(buf, id.seq);
+}
+
+fn put_node(buf: &mut Vec<u8>, id: StreamId, listpack: &[u8], compress: bool) {
+    put_string(buf, &id.to_bytes(), compress);
+    put_string(buf, listpack, compress);
 }
 
 /// Appends a stream. `spill` is called between its parts: it may take away what has gathered.
@@ -29,8 +36,7 @@ pub(super) fn put_stream(
     let log = &stream.log;
     put_len(buf, log.node_count() as u64);
     for node in log.nodes() {
-        put_string(buf, &node.id.to_bytes(), compress);
-        put_string(buf, node.as_bytes(), compress);
+        put_node(buf, node.id, node.as_bytes(), compress);
         spill(buf)?;
     }
     put_len(buf, log.len());
@@ -68,29 +74,101 @@ pub(super) fn put_stream(
 /// A pending entry whose owner is not read yet: time and number of deliveries.
 type Unowned = BTreeMap<StreamId, (i64, u64)>;
 
+/// The beginning of a stream of so many nodes, of which these are the first.
+fn nodes_before(count: u64, nodes: &[Node]) -> Vec<u8> {
+    let mut raw = Vec::new();
+    put_len(&mut raw, count);
+    nodes.iter().for_each(|node| put_node(&mut raw, node.id, node.as_bytes(), false));
+    raw
+}
+
+/// A node, and whether its entries are in order; or what is wrong with its bytes, and they.
+fn node_of(id: StreamId, bytes: Vec<u8>) -> std::result::Result<(Node, bool), (&'static str, Vec<u8>)> {
+    let list = Listpack::from_bytes_or_back(bytes).map_err(|(bad, bytes)| (bad.reason, bytes))?;
+    if list.is_empty() {
+        return Err((EMPTY_NODE, list.into_bytes()));
+    }
+    Node::from_listpack(id, list).map_err(|(bad, list)| (bad.0, list.into_bytes()))
+}
+
+/// A log of `len` entries; or what contradicts that, and its nodes.
+fn whole_log(
+    nodes: Vec<Node>,
+    in_order: bool,
+    counters: Counters,
+    len: u64,
+) -> std::result::Result<Log, (&'static str, Vec<Node>)> {
+    let log = Log::from_nodes(nodes, in_order, counters)?;
+    if log.len() == len {
+        Ok(log)
+    } else {
+        Err(("Stream length inconsistent with rax entries", log.nodes().cloned().collect()))
+    }
+}
+
 impl<S: BufRead> Cursor<'_, S> {
-    pub(super) fn stream(&mut self, layout: ValueType) -> Result<Stream> {
+    pub(super) fn stream(&mut self, layout: ValueType) -> Result<Value> {
         let with_counters = layout != ValueType::StreamListpacks;
         let (mut nodes, mut in_order) = (Vec::new(), true);
-        for _ in 0..self.len()? {
-            let (node, node_in_order) = self.stream_node()?;
-            nodes.push(node);
-            in_order &= node_in_order;
+        let mut flaw = None;
+        let node_count = self.len()?;
+        for _ in 0..node_count {
+            let (id, bytes) = self.stream_node()?;
+            if flaw.is_some() {
+                continue;
+            }
+            match node_of(id, bytes) {
+                Ok((node, node_in_order)) => {
+                    nodes.push(node);
+                    in_order &= node_in_order;
+                }
+                Err((reason, bytes)) => {
+                    if !self.keeps_damaged(&bytes) {
+                        let is_empty = reason == EMPTY_NODE;
+                        return Err(self.corrupt(if is_empty {
+                            reason
+                        } else {
+                            "Stream listpack integrity check failed."
+                        }));
+                    }
+                    let mut raw = nodes_before(node_count, &nodes);
+                    put_node(&mut raw, id, &bytes, false);
+                    self.record(raw);
+                    flaw = Some(reason);
+                }
+            }
         }
         let len = self.number()?;
         let mut counters = Counters { last_id: self.stream_id()?, ..Counters::default() };
+        let mut first_id = StreamId::MIN;
         if with_counters {
-            // The first id is that of the first entry that is not deleted, whatever is said here.
-            self.stream_id()?;
+            // What the first id is, the entries tell.
+            first_id = self.stream_id()?;
             counters.max_deleted_id = self.stream_id()?;
             counters.entries_added = self.number()?;
         } else {
             counters.entries_added = len;
         }
-        let log = Log::from_nodes(nodes, in_order, counters)
-            .map_err(|contradiction| self.corrupt(format!("Stream integrity check failed: {contradiction}")))?;
-        if log.len() != len {
-            return Err(self.corrupt("Stream length inconsistent with rax entries"));
+        let mut log = Log::default();
+        if flaw.is_none() {
+            match whole_log(nodes, in_order, counters, len) {
+                Ok(whole) => log = whole,
+                Err((contradiction, nodes)) => {
+                    if !self.keeps_damaged_streams() {
+                        return Err(self.corrupt(format!("Stream integrity check failed: {contradiction}")));
+                    }
+                    let mut raw = nodes_before(node_count, &nodes);
+                    put_len(&mut raw, len);
+                    put_id(&mut raw, counters.last_id);
+                    if with_counters {
+                        put_id(&mut raw, first_id);
+                        put_id(&mut raw, counters.max_deleted_id);
+                        put_len(&mut raw, counters.entries_added);
+                    }
+                    self.record(raw);
+                    flaw = Some(contradiction);
+                }
+            }
         }
         let mut groups = BTreeMap::new();
         for _ in 0..self.len()? {
@@ -105,7 +183,10 @@ impl<S: BufRead> Cursor<'_, S> {
                 return Err(self.corrupt(format!("Duplicated consumer group name {name}")));
             }
         }
-        Ok(Stream::from_parts(log, groups))
+        Ok(match flaw {
+            Some(flaw) => self.recorded_value(layout, flaw),
+            None => Value::Stream(Box::new(Stream::from_parts(log, groups))),
+        })
     }
 
     fn stream_id(&mut self) -> Result<StreamId> {
@@ -116,17 +197,12 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(StreamId::from_bytes(self.array()?))
     }
 
-    fn stream_node(&mut self) -> Result<(Node, bool)> {
+    /// The id of a node, and what should be its listpack.
+    fn stream_node(&mut self) -> Result<(StreamId, Vec<u8>)> {
         let Ok(id) = <[u8; 16]>::try_from(self.string()?.into_bytes()) else {
             return Err(self.corrupt("Stream node key entry is not the size of a stream ID"));
         };
-        let bytes = self.string()?.into_bytes();
-        let list = Listpack::from_bytes(bytes).map_err(|_| self.corrupt("Stream listpack integrity check failed."))?;
-        if list.is_empty() {
-            return Err(self.corrupt("Empty listpack inside stream"));
-        }
-        Node::from_listpack(StreamId::from_bytes(id), list)
-            .map_err(|_| self.corrupt("Stream listpack integrity check failed."))
+        Ok((StreamId::from_bytes(id), self.string()?.into_bytes()))
     }
 
     /// The pending entries of a group, and its consumers, one of whom each belongs to.

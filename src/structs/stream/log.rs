@@ -61,20 +61,22 @@ pub struct Log {
 
 impl Log {
     /// A log of nodes that were read from elsewhere. With `in_order`, the ids grow within each of them; where those of
-    /// deleted entries do not, these are left out. The error says what contradicts what.
-    pub fn from_nodes(nodes: Vec<Node>, in_order: bool, counters: Counters) -> Result<Log, &'static str> {
+    /// deleted entries do not, these are left out. The error says what contradicts what, and gives the
+    /// nodes back.
+    pub fn from_nodes(nodes: Vec<Node>, in_order: bool, counters: Counters) -> Result<Log, (&'static str, Vec<Node>)> {
         let grow = |nodes: &[Node]| nodes.windows(2).all(|pair| pair[0].last_id() < pair[1].id);
         let end = |nodes: &[Node]| nodes.last().map_or(StreamId::MIN, Node::last_id);
         let mut nodes = nodes;
         if !in_order || !grow(&nodes) || end(&nodes) > counters.last_id {
-            nodes = nodes.iter().filter_map(Node::compacted).collect();
-            nodes.sort_by_key(|node| node.id);
-            if !grow(&nodes) {
-                return Err("entries out of order");
+            let mut compacted: Vec<Node> = nodes.iter().filter_map(Node::compacted).collect();
+            compacted.sort_by_key(|node| node.id);
+            if !grow(&compacted) {
+                return Err(("entries out of order", nodes));
             }
-            if end(&nodes) > counters.last_id {
-                return Err("an entry beyond the last id");
+            if end(&compacted) > counters.last_id {
+                return Err(("an entry beyond the last id", nodes));
             }
+            nodes = compacted;
         }
         let mut log = Log { counters, ..Log::default() };
         for node in nodes {

@@ -134,9 +134,12 @@ impl Node {
 
     /// Checks that a listpack from outside is a node's. Also whether the ids of all entries grow: those of deleted ones
     /// need not, if the last id of the stream they are from was ever set back.
-    pub fn from_listpack(id: StreamId, list: Listpack) -> Result<(Node, bool), BadNode> {
-        let in_order = check(id, &list)?;
-        Ok((Node { id, list }, in_order))
+    /// One that is not comes back.
+    pub fn from_listpack(id: StreamId, list: Listpack) -> Result<(Node, bool), (BadNode, Listpack)> {
+        match check(id, &list) {
+            Ok(in_order) => Ok((Node { id, list }, in_order)),
+            Err(bad) => Err((bad, list)),
+        }
     }
 
     /// The node without the deleted entries; `None` if nothing is left.

@@ -1,0 +1,76 @@
+//! Values that came from outside with their insides broken, at a time when the server was told not to look
+//! (`sanitize-dump-payload`): a snapshot or a payload of RESTORE whose outer form is right, but of which a listpack cannot be
+//! gone through, or says what the rest contradicts.
+//!
+//! Redis takes such a value in and dies as soon as a command comes to the damage. Here it is kept byte for byte, so that
+//! nothing more of it is lost: it can be saved, dumped, copied, renamed, replicated, replaced and deleted, and any command
+//! that wants to look into it gets an error.
+
+/// What a damaged value would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    List,
+    Set,
+    Hash,
+    Zset,
+    Stream,
+}
+
+impl Kind {
+    /// The name TYPE prints.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Kind::List => "list",
+            Kind::Set => "set",
+            Kind::Hash => "hash",
+            Kind::Zset => "zset",
+            Kind::Stream => "stream",
+        }
+    }
+
+    /// The number of the type in digests and the like.
+    pub fn type_number(self) -> u32 {
+        match self {
+            Kind::List => 1,
+            Kind::Set => 2,
+            Kind::Zset => 3,
+            Kind::Hash => 4,
+            Kind::Stream => 6,
+        }
+    }
+
+    /// The name OBJECT ENCODING prints.
+    pub fn encoding_name(self) -> &'static str {
+        match self {
+            Kind::List => "quicklist",
+            Kind::Set | Kind::Hash | Kind::Zset => "listpack",
+            Kind::Stream => "stream",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    pub kind: Kind,
+    /// The number of its layout in snapshots.
+    pub layout: u8,
+    /// As it lies in a snapshot, behind that number.
+    pub bytes: Box<[u8]>,
+    /// What is wrong with it.
+    pub flaw: &'static str,
+}
+
+impl Damaged {
+    /// Reports a value that was taken in, under both headings that Redis has for data it finds broken: whoever watches its log
+    /// looks for these.
+    pub fn warn(&self, key: &[u8]) {
+        let (name, key, flaw) = (self.kind.type_name(), key.escape_ascii(), self.flaw);
+        log::warn!("=== ASSERTION FAILED ===");
+        log::warn!("Guru Meditation: The {name} of key '{key}' is damaged: {flaw}. It is kept, but cannot be used.");
+    }
+
+    /// Bytes of memory beside its pointer.
+    pub fn mem_bytes(&self) -> usize {
+        size_of::<Damaged>() + self.bytes.len()
+    }
+}
