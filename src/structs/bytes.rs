@@ -117,7 +117,7 @@ unsafe fn write_line(at: *mut u8, kind: u8, n: i64) -> *mut u8 {
 /// # Safety
 /// There must be room for all of `from` at `to`, apart from `from`.
 #[inline(always)]
-unsafe fn copy(from: &[u8], to: *mut u8) {
+pub(super) unsafe fn copy(from: &[u8], to: *mut u8) {
     /// Copies `N` bytes of the beginning and of the end.
     ///
     /// # Safety

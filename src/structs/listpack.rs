@@ -109,8 +109,25 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// Of short text: what stands before it in a listpack, it, and what stands behind it.
+    #[inline]
+    fn short_parts(&self) -> Option<(u8, &'a [u8], u8)> {
+        match *self {
+            Item::Str(text) if text.len() < 64 => Some((0x80 | text.len() as u8, text, text.len() as u8 + 1)),
+            _ => None,
+        }
+    }
+
     /// Bytes that the element takes in a listpack.
+    #[inline]
     pub fn encoded_len(&self) -> usize {
+        match self {
+            Item::Str(text) if text.len() < 64 => text.len() + 2,
+            _ => self.long_encoded_len(),
+        }
+    }
+
+    fn long_encoded_len(&self) -> usize {
         let len = self.encode_head(&mut [0; 9]) + self.body().len();
         len + back_len_len(len)
     }
@@ -549,22 +566,40 @@ impl Listpack {
 
     /// Adds an element at the end.
     pub fn push_back(&mut self, text: &[u8]) -> Pos {
-        self.insert_at(self.end(), Item::of(text))
+        self.push_item(Item::of(text))
     }
 
     /// Adds an element at the beginning.
     pub fn push_front(&mut self, text: &[u8]) -> Pos {
-        self.insert_at(HEADER_LEN, Item::of(text))
+        self.push_item_front(Item::of(text))
     }
 
     /// Adds an element of a known kind at the end; text that reads as an integer should come as one.
     pub fn push_item(&mut self, item: Item<'_>) -> Pos {
-        self.insert_at(self.end(), item)
+        let end = self.end();
+        if let Some(parts) = item.short_parts()
+            && self.block.add_back(parts, END)
+        {
+            self.count_one_more();
+            return Pos(end);
+        }
+        self.insert_at(end, item)
     }
 
     /// As [`Self::push_item`], at the beginning.
     pub fn push_item_front(&mut self, item: Item<'_>) -> Pos {
+        if let Some(parts) = item.short_parts()
+            && self.block.add_front::<HEADER_LEN>(parts)
+        {
+            self.count_one_more();
+            return Pos(HEADER_LEN);
+        }
         self.insert_at(HEADER_LEN, item)
+    }
+
+    fn count_one_more(&mut self) {
+        // One more than the largest count is the one that stands for an unknown one, and stays.
+        self.block.write(4, &self.count_field().saturating_add(1).to_le_bytes());
     }
 
     /// Adds elements of a known kind at the end.

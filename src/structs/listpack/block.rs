@@ -19,6 +19,7 @@
 use std::alloc::{self, Layout};
 use std::ptr::{self, NonNull};
 
+use crate::structs::bytes::copy;
 use crate::structs::{class_bytes, class_number, size_class};
 
 /// Bytes of the length at the beginning.
@@ -178,6 +179,54 @@ impl Block {
                 }
             }
         }
+    }
+
+    /// As `splice` of three parts before which `BEFORE` bytes stay at the front, for what is added most often: if there is room
+    /// before. Whether it was.
+    #[inline]
+    pub fn add_front<const BEFORE: usize>(&mut self, (head, text, back): (u8, &[u8], u8)) -> bool {
+        let (len, gap, added) = (self.len(), self.gap(), text.len() + 2);
+        let Ok(new_len) = u32::try_from(len + added) else { return false };
+        if len < GAP_FROM || gap < added {
+            return false;
+        }
+        assert!(LEN_BYTES <= BEFORE && BEFORE <= GAP_FROM);
+        let first = self.first();
+        // SAFETY: there are `BEFORE` bytes, as there are more than `GAP_FROM`, and room for `added` more before them, in a
+        // block of its own, as there is room; `text` is not in it.
+        unsafe {
+            let moved = first.sub(added);
+            moved.cast::<[u8; BEFORE]>().write(first.cast::<[u8; BEFORE]>().read());
+            moved.cast::<[u8; LEN_BYTES]>().write(new_len.to_le_bytes());
+            let at = moved.add(BEFORE);
+            at.write(head);
+            copy(text, at.add(1));
+            at.add(1 + text.len()).write(back);
+            self.word = word(moved, self.class(), gap - added);
+        }
+        true
+    }
+
+    /// As `splice` of three parts before the last byte, which is `end`, for what is added most often: if there is room behind.
+    /// Whether it was.
+    #[inline]
+    pub fn add_back(&mut self, (head, text, back): (u8, &[u8], u8), end: u8) -> bool {
+        let (len, added) = (self.len(), text.len() + 2);
+        let Ok(new_len) = u32::try_from(len + added) else { return false };
+        if self.class() == 0 || self.capacity() < self.gap() + len + added {
+            return false;
+        }
+        let first = self.first();
+        // SAFETY: there is the length, and the last byte, and room for `added` more behind it, in a block of its own; `text`
+        // is not in it.
+        unsafe {
+            first.cast::<[u8; LEN_BYTES]>().write(new_len.to_le_bytes());
+            let at = first.add(len - 1);
+            at.write(head);
+            copy(text, at.add(1));
+            at.add(1 + text.len()).cast::<[u8; 2]>().write([back, end]);
+        }
+        true
     }
 
     /// Makes the bytes `from..to` more by `added`, which are to be written next.

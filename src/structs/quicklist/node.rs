@@ -279,14 +279,21 @@ impl Node {
 
     /// Adds an element at an end if there is room for it.
     pub(super) fn push(&mut self, text: &[u8], at_front: bool, limits: Limits) -> bool {
+        self.open();
+        let Node::Packed { count, incompressible, list } = self else { return false };
         let item = Item::of(text);
-        let Some(list) = self.room_for(text, item, limits) else { return false };
+        if text.len() >= limits.plain_from
+            || limits.exceeds(list.total_bytes() + item.encoded_len(), *count as usize + 1)
+        {
+            return false;
+        }
+        *incompressible = false;
+        *count += 1;
         if at_front {
             list.push_item_front(item)
         } else {
             list.push_item(item)
         };
-        self.set_count(self.count() + 1);
         true
     }
 
