@@ -175,3 +175,30 @@ fn digests_know_contents_not_history() {
     run::<()>(c, &["EXPIRE", "a", "100"]);
     assert_ne!(digest(c), first);
 }
+
+#[test]
+fn room_of_a_large_value_that_was_deleted_counts_as_free_at_once() {
+    let server = TestServer::start(&[]);
+    let c = &mut server.connect();
+    for step in 0..100 {
+        let mut pipe = redis::pipe();
+        for n in 0..1000 {
+            pipe.cmd("HSET").arg("large").arg(format!("field:{step}:{n}")).arg("v".repeat(50)).ignore();
+        }
+        pipe.query::<()>(c).unwrap();
+    }
+    let value = "x".repeat(1000);
+    let limit = (info(c, "used_memory") - 1_000_000).to_string();
+    run::<()>(c, &["CONFIG", "SET", "maxmemory", &limit]);
+    let refused = try_run::<()>(c, &["SET", "k", &value]).unwrap_err().to_string();
+    assert!(refused.contains("OOM"), "{refused}");
+    let mut pipe = redis::pipe();
+    pipe.cmd("DEL").arg("large").ignore();
+    for n in 0..20 {
+        pipe.cmd("SET").arg(format!("k{n}")).arg(&value).ignore();
+    }
+    pipe.query::<()>(c).expect("there is room");
+    wait_for(10, "it is freed", || info(c, "used_memory") < 4_000_000);
+    // Nobody had asked for it to be freed aside.
+    assert_eq!(info(c, "lazyfreed_objects"), 0);
+}

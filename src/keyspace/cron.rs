@@ -170,14 +170,15 @@ impl Server {
         }
     }
 
-    /// Bytes over `maxmemory`, if any: without what serves replicas and the AOF, which goes away by itself.
+    /// Bytes over `maxmemory`, if any: without what serves replicas and the AOF, which goes away by itself, and what is being
+    /// freed.
     pub fn memory_to_free(&self) -> Option<usize> {
         let limit = usize::try_from(self.cfg.maxmemory).unwrap_or(usize::MAX);
         let used = alloc::used();
         if limit == 0 || used <= limit {
             return None;
         }
-        let counted = used.saturating_sub(self.memory_not_counted());
+        let counted = used.saturating_sub(self.memory_not_counted() + self.background.leaving_bytes());
         counted.checked_sub(limit).filter(|over| *over > 0)
     }
 
@@ -248,7 +249,12 @@ impl super::Keyspace {
     fn evict(&mut self, db: usize, key: &[u8], lazy: bool) -> isize {
         let before = alloc::used() as isize;
         let Some(entry) = self.dbs[db].remove(key) else { return 0 };
-        self.effects.free(entry, lazy);
+        if lazy {
+            self.effects.free(entry, lazy);
+        } else {
+            // The room is wanted now.
+            drop(entry);
+        }
         let freed = before - alloc::used() as isize;
         self.effects.gone(db, key);
         if !self.watch.is_empty() {

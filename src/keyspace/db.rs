@@ -43,6 +43,13 @@ impl Tables {
         self.len() == 0
     }
 
+    pub fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
+        match self {
+            Tables::One(t) => Box::new(t.iter()),
+            Tables::PerSlot(slots) => Box::new(slots.iter().flatten().flat_map(|t| t.iter())),
+        }
+    }
+
     /// The table of this hash, if there is one.
     #[inline(always)]
     fn of_mut(&mut self, hash: KeyHash) -> Option<&mut Table<Entry>> {
@@ -337,10 +344,7 @@ impl Db {
     }
 
     pub fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
-        match &self.tables {
-            Tables::One(t) => Box::new(t.iter()),
-            Tables::PerSlot(slots) => Box::new(slots.iter().flatten().flat_map(|t| t.iter())),
-        }
+        self.tables.iter()
     }
 
     /// One step of SCAN: calls `f` for the keys of a few buckets and gives the next cursor, 0 at the end. In cluster mode

@@ -97,7 +97,7 @@ pub struct Effects {
     /// Keys whose changes are not durable yet.
     pub unsynced: UnsyncedKeys,
     /// Values for the helper thread to free.
-    pub garbage: Vec<Garbage>,
+    pub garbage: Vec<Discarded>,
 }
 
 /// What the helper thread frees.
@@ -106,6 +106,22 @@ pub enum Garbage {
     Tables(Tables),
     Tracking(KeyTable),
 }
+
+/// Garbage with what is said of it.
+pub struct Discarded {
+    pub garbage: Garbage,
+    /// Somebody asked for it to be freed aside, so INFO counts it.
+    pub is_lazy: bool,
+    /// About how much memory comes free with it, bytes.
+    pub bytes: usize,
+}
+
+/// Freeing more allocations than this would hold the loop up for the better part of a millisecond.
+const LONG_FREE: usize = 4096;
+/// Values of which the size of all is guessed.
+const SAMPLED_VALUES: usize = 32;
+/// Elements of a value of which its size is guessed.
+const SAMPLED_ELEMENTS: usize = 5;
 
 impl Effects {
     /// Nothing has gathered but, perhaps, what the running command is to be propagated as.
@@ -203,16 +219,32 @@ impl Effects {
         }
     }
 
-    /// Frees an entry, on the helper thread when it is asked for and large enough to be worth it.
+    /// Frees an entry, on the helper thread when it is asked for and large enough to be worth it, or so large that the loop
+    /// would be held up.
     pub fn free(&mut self, entry: Entry, lazy: bool) {
-        if lazy && object::free_effort(&entry) > 64 {
-            self.garbage.push(Garbage::Entry(entry));
+        let effort = object::free_effort(&entry);
+        let is_lazy = lazy && effort > 64;
+        if is_lazy || effort > LONG_FREE {
+            let bytes = object::value_bytes_sampled(&entry, SAMPLED_ELEMENTS);
+            self.garbage.push(Discarded { garbage: Garbage::Entry(entry), is_lazy, bytes });
         }
     }
 
+    /// As `free`, of whole tables.
     pub fn free_tables(&mut self, tables: Tables, lazy: bool) {
-        if lazy {
-            self.garbage.push(Garbage::Tables(tables));
+        let is_long = || {
+            let mut effort = 0;
+            tables.len() > LONG_FREE
+                || tables.iter().any(|entry| {
+                    effort += object::free_effort(entry);
+                    effort > LONG_FREE
+                })
+        };
+        if lazy || is_long() {
+            let sampled = tables.iter().take(SAMPLED_VALUES);
+            let bytes = sampled.map(|entry| size_of::<usize>() + object::value_bytes_sampled(entry, SAMPLED_ELEMENTS));
+            let bytes = bytes.sum::<usize>() * (tables.len() / SAMPLED_VALUES).max(1);
+            self.garbage.push(Discarded { garbage: Garbage::Tables(tables), is_lazy: lazy, bytes });
         }
     }
 }
@@ -224,6 +256,61 @@ impl Garbage {
             Garbage::Entry(_) => 1,
             Garbage::Tables(t) => t.len(),
             Garbage::Tracking(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::Keyspace;
+    use crate::keyspace::hash::{Hash, HashLimits};
+    use crate::structs::entry::NewValue;
+    use crate::structs::table::HashSeed;
+
+    fn hash(fields: usize) -> Entry {
+        let limits = HashLimits { packed: 128, packed_value: 64, seed: HashSeed([3; 16]) };
+        let mut hash = Hash::new();
+        for n in 0..fields {
+            let field = format!("field {n}");
+            hash.will_grow([field.as_bytes(), b"value"].into_iter(), &limits);
+            hash.set(field.as_bytes(), b"value", &limits);
+        }
+        Entry::new(b"key", hash.into(), None)
+    }
+
+    #[test]
+    fn what_would_hold_the_loop_up_is_freed_aside_whether_asked_for_or_not() {
+        let mut effects = Effects::default();
+        let mut handed = |fields, lazy| {
+            effects.free(hash(fields), lazy);
+            effects.garbage.pop().map(|discarded| (discarded.is_lazy, discarded.bytes > fields * 5))
+        };
+        assert_eq!(handed(10, true), None);
+        assert_eq!(handed(200, false), None);
+        assert_eq!(handed(200, true), Some((true, true)));
+        assert_eq!(handed(LONG_FREE + 1, false), Some((false, true)));
+        assert_eq!(handed(LONG_FREE + 1, true), Some((true, true)));
+    }
+
+    #[test]
+    fn tables_of_many_keys_or_of_large_values_are_freed_aside() {
+        for per_slot in [false, true] {
+            let seed = HashSeed([3; 16]);
+            let flushed = |entries: Vec<Entry>| {
+                let mut ks = Keyspace::new(1, per_slot, seed);
+                entries.into_iter().for_each(|entry| ks.dbs[0].insert_new(entry));
+                let tables = ks.dbs[0].take_all();
+                ks.effects.free_tables(tables, false);
+                ks.effects.garbage.pop().map(|discarded| (discarded.is_lazy, discarded.garbage.objects()))
+            };
+            let strings = |count: usize| {
+                let value = |n: usize| Entry::new(format!("key:{n}").as_bytes(), NewValue::Int(n as i64), None);
+                (0..count).map(value).collect::<Vec<_>>()
+            };
+            assert_eq!(flushed(strings(100)), None);
+            assert_eq!(flushed(strings(LONG_FREE + 1)), Some((false, LONG_FREE + 1)));
+            assert_eq!(flushed(vec![hash(LONG_FREE + 1)]), Some((false, 1)));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A helper thread for work that must not hold up the loop: freeing large values, closing and syncing files.
 
 use super::process;
-use crate::keyspace::effects::Garbage;
+use crate::keyspace::effects::Discarded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -49,6 +49,8 @@ pub struct Background {
     pub fsync: Worker,
     lazy_free: Worker,
     freed: Arc<AtomicUsize>,
+    /// Bytes on their way out.
+    leaving: Arc<AtomicUsize>,
 }
 
 impl Background {
@@ -58,17 +60,26 @@ impl Background {
             fsync: Worker::new("bio_aof", cpus)?,
             lazy_free: Worker::new("bio_lazy_free", cpus)?,
             freed: Arc::default(),
+            leaving: Arc::default(),
         })
     }
 
     /// Frees values on the helper thread.
-    pub fn free(&self, garbage: Vec<Garbage>) {
-        let freed = self.freed.clone();
-        let count = garbage.iter().map(Garbage::objects).sum();
+    pub fn free(&self, discarded: Vec<Discarded>) {
+        let (freed, leaving) = (self.freed.clone(), self.leaving.clone());
+        let count = discarded.iter().filter(|d| d.is_lazy).map(|d| d.garbage.objects()).sum();
+        let bytes = discarded.iter().map(|d| d.bytes).sum();
+        leaving.fetch_add(bytes, Ordering::Relaxed);
         self.lazy_free.submit(move || {
-            drop(garbage);
+            drop(discarded);
             freed.fetch_add(count, Ordering::Relaxed);
+            leaving.fetch_sub(bytes, Ordering::Relaxed);
         });
+    }
+
+    /// About how much memory is handed over and not freed yet, bytes.
+    pub fn leaving_bytes(&self) -> usize {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Objects handed over and not freed yet, in batches (INFO's `lazyfree_pending_objects`).

@@ -10,7 +10,7 @@
 pub mod table;
 
 use crate::dispatch::command::{Command, flag, key};
-use crate::keyspace::effects::Garbage;
+use crate::keyspace::effects::{Discarded, Garbage};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, Reply};
 use crate::server::Server;
@@ -198,7 +198,7 @@ impl Server {
     fn drop_tracking_table(&mut self) {
         let table = std::mem::take(&mut self.tracking.table);
         if table.len() > SMALL_TABLE {
-            self.background.free(vec![Garbage::Tracking(table)]);
+            self.background.free(vec![Discarded { garbage: Garbage::Tracking(table), is_lazy: true, bytes: 0 }]);
         }
         self.ks.effects.wants_modified = self.tracking.is_needed();
     }
