@@ -249,14 +249,6 @@ fn checks_deeply(ctx: &Ctx<'_>) -> bool {
     }
 }
 
-/// Reports a value that is taken in though it is broken.
-fn note_damage(ctx: &mut Ctx<'_>, key: &[u8], value: &Value) {
-    if let Value::Damaged(damaged) = value {
-        damaged.warn(key);
-        ctx.srv.ks.may_be_damaged = true;
-    }
-}
-
 fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = restore_options(args)?;
     let (db, key) = (ctx.db, &args[1]);
@@ -268,7 +260,11 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
     let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum, checks_deeply(ctx))
-        .inspect(|value| note_damage(ctx, key, value))
+        .inspect(|value| {
+            if let Value::Damaged(damaged) = value {
+                ctx.srv.ks.note_damaged(key, damaged);
+            }
+        })
         .and_then(|v| new_value(v, &ctx.srv.value_limits()).ok_or(DumpError::Value))
         .map_err(|e| CmdError::text(format!("ERR {e}")))?;
     let deleted = options.replace && ctx.srv.ks.delete(db, key, ctx.srv.cfg.lazyfree_lazy_server_del);

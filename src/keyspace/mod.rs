@@ -179,6 +179,12 @@ impl Keyspace {
         }
     }
 
+    /// Reports a value that is taken in though it is broken inside.
+    pub fn note_damaged(&mut self, key: &[u8], damaged: &damaged::Damaged) {
+        damaged.warn(key);
+        self.may_be_damaged = true;
+    }
+
     /// Whether a key holds a value that is broken inside.
     #[cold]
     pub fn is_damaged(&self, db: usize, key: &[u8]) -> bool {

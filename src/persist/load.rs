@@ -259,6 +259,9 @@ impl Server {
                             self.feed_replicas(Some(db), &command);
                         }
                     } else {
+                        if let Value::Damaged(damaged) = &item.value {
+                            self.ks.note_damaged(&item.key, damaged);
+                        }
                         let dbs = match &mut target {
                             Some(dbs) => &mut **dbs,
                             None => &mut self.ks.dbs[..],
@@ -269,10 +272,6 @@ impl Server {
                             if empty_keys <= 10 {
                                 log::info!("rdbLoadObject skipping empty key: {}", String::from_utf8_lossy(&item.key));
                             }
-                        }
-                        if let Value::Damaged(damaged) = &item.value {
-                            damaged.warn(&item.key);
-                            self.ks.may_be_damaged = true;
                         }
                         let Some(entry) = loaded_entry(&self.ks.access, item, &limits) else { continue };
                         if dbs[db].get(entry.key()).is_some() {

@@ -83,12 +83,13 @@ impl Limits {
 
     /// Whether an element of this text gets a node of its own in any case.
     fn is_plain(&self, text: &[u8]) -> bool {
-        self.is_plain_item(text, Item::of(text).encoded_len())
+        !self.has_room(LISTPACK_OVERHEAD, 1, text, Item::of(text).encoded_len())
     }
 
-    /// As `is_plain`, for one that takes so many bytes in a listpack.
-    fn is_plain_item(&self, text: &[u8], encoded_len: usize) -> bool {
-        text.len() >= self.plain_from || self.exceeds(LISTPACK_OVERHEAD + encoded_len, 1)
+    /// Whether an element of this text, which takes `added` bytes, may be the `count`th of a node that has so many bytes.
+    #[inline]
+    fn has_room(&self, bytes: usize, count: usize, text: &[u8], added: usize) -> bool {
+        text.len() < self.plain_from && !self.exceeds(bytes + added, count)
     }
 }
 

@@ -282,9 +282,7 @@ impl Node {
         self.open();
         let Node::Packed { count, incompressible, list } = self else { return false };
         let item = Item::of(text);
-        if text.len() >= limits.plain_from
-            || limits.exceeds(list.total_bytes() + item.encoded_len(), *count as usize + 1)
-        {
+        if !limits.has_room(list.total_bytes(), *count as usize + 1, text, item.encoded_len()) {
             return false;
         }
         *incompressible = false;
@@ -301,9 +299,7 @@ impl Node {
     pub(super) fn room_for(&mut self, text: &[u8], item: Item<'_>, limits: Limits) -> Option<&mut Listpack> {
         let count = self.count() + 1;
         let list = self.edit()?;
-        let added = item.encoded_len();
-        let has_room = !limits.is_plain_item(text, added) && !limits.exceeds(list.total_bytes() + added, count);
-        has_room.then_some(list)
+        limits.has_room(list.total_bytes(), count, text, item.encoded_len()).then_some(list)
     }
 
     /// Removes `count` elements from `offset` on.
