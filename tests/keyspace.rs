@@ -202,3 +202,18 @@ fn room_of_a_large_value_that_was_deleted_counts_as_free_at_once() {
     // Nobody had asked for it to be freed aside.
     assert_eq!(info(c, "lazyfreed_objects"), 0);
 }
+
+#[test]
+fn pages_are_free_again_after_a_flush_that_the_helper_thread_did() {
+    let server = TestServer::start(&["--enable-debug-command", "yes", "--hz", "100"]);
+    let c = &mut server.connect();
+    for size in ["20", "100", "400"] {
+        run::<()>(c, &["DEBUG", "POPULATE", "50000", &format!("of{size}"), size]);
+    }
+    // The cron looks at the allocator's figures ten times a second.
+    wait_for(10, "it is seen", || info(c, "allocator_allocated") > 20_000_000);
+    run::<()>(c, &["FLUSHALL"]);
+    wait_for(10, "it is freed", || info(c, "allocator_allocated") < 4_000_000);
+    // Blocks that the thread kept for itself would hold a page each.
+    wait_for(10, "no pages are held", || info(c, "allocator_frag_bytes") < 2_000_000);
+}

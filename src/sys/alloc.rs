@@ -230,8 +230,12 @@ pub fn control_action(key: &[u8]) -> bool {
     let is_harmless =
         matches!(key, b"thread.tcache.flush" | b"thread.idle") || is_of_arena(b".purge") || is_of_arena(b".decay");
     let Some(key) = is_harmless.then(|| CString::new(key).ok()).flatten() else { return false };
+    act(&key)
+}
+
+fn act(key: &std::ffi::CStr) -> bool {
     let (nothing, no_len) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: the name is NUL-terminated; nothing is read or written. These actions return unused memory.
+    // SAFETY: the name is NUL-terminated; nothing is read or written. The callers' actions return unused memory.
     unsafe { tikv_jemalloc_sys::mallctl(key.as_ptr(), nothing, no_len, std::ptr::null_mut(), 0) == 0 }
 }
 
@@ -269,17 +273,14 @@ pub fn set_background_thread(on: bool) -> bool {
 
 /// Gives unused pages back to the system (MEMORY PURGE). False if the allocator refused.
 pub fn purge() -> bool {
-    // SAFETY: "arena.4096.purge" addresses all arenas (MALLCTL_ARENAS_ALL) and takes no value.
-    let code = unsafe {
-        tikv_jemalloc_sys::mallctl(
-            c"arena.4096.purge".as_ptr(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            0,
-        )
-    };
-    code == 0
+    // MALLCTL_ARENAS_ALL is 4096.
+    act(c"arena.4096.purge")
+}
+
+/// Gives back the free blocks that the calling thread keeps for its next allocations. A thread that only frees keeps some
+/// hundred of each size for nothing, and each may be the last of its slab.
+pub fn flush_thread_cache() {
+    act(c"thread.tcache.flush");
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A helper thread for work that must not hold up the loop: freeing large values, closing and syncing files.
 
-use super::process;
+use super::{alloc, process};
 use crate::keyspace::effects::Discarded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,6 +72,7 @@ impl Background {
         leaving.fetch_add(bytes, Ordering::Relaxed);
         self.lazy_free.submit(move || {
             drop(discarded);
+            alloc::flush_thread_cache();
             freed.fetch_add(count, Ordering::Relaxed);
             leaving.fetch_sub(bytes, Ordering::Relaxed);
         });
