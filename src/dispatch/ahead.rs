@@ -18,15 +18,16 @@ pub const BATCH: usize = 32;
 pub const CLIENTS: usize = 32;
 /// Memory is asked for on behalf of so many requests at once, so that looking up where it is overlaps, too.
 const STRIDE: usize = 8;
-/// How many requests before a request runs the entries of its keys are asked for, at least; those that stand in a bucket
-/// behind another, half of it later.
+/// How many requests before a request runs the entries of its keys are asked for, at least.
 const ENTRY_DISTANCE: usize = 8;
 /// The same of the place of a member in its collection, and of the member itself.
 const PLACE_DISTANCE: usize = 12;
 const MEMBER_DISTANCE: usize = 8;
-/// How much earlier entries are asked for when requests name members, and the buckets of keys when there is a table for each
-/// slot to be found first.
-const ENTRIES_EARLIER: usize = 8;
+/// How many requests later items are asked for that stand in a bucket behind another.
+const BEHIND_LATER: usize = 4;
+/// How much earlier entries are asked for when requests name members, which are looked for in what stands there, and the
+/// buckets of keys when there is a table for each slot to be found first.
+const ENTRIES_EARLIER: usize = 12;
 const BUCKETS_EARLIER: usize = 8;
 /// Keys of one request whose memory is asked for.
 const KEYS_PER_REQUEST: usize = 32;
@@ -383,7 +384,7 @@ impl AheadKeys {
         for key in self.between(requests, &mut fetched.entries, up_to(entry_distance)) {
             key.is_behind = ks.prefetch_entry(key.db as usize, &mut key.hash);
         }
-        for key in self.between(requests, &mut fetched.entries_behind, up_to(entry_distance / 2)) {
+        for key in self.between(requests, &mut fetched.entries_behind, up_to(entry_distance - BEHIND_LATER)) {
             if key.is_behind {
                 ks.prefetch_entry_behind(key.db as usize, key.hash);
             }
@@ -394,7 +395,7 @@ impl AheadKeys {
             };
             step(&mut fetched.places, PLACE_DISTANCE, Step::Bucket);
             step(&mut fetched.members, MEMBER_DISTANCE, Step::Item);
-            step(&mut fetched.members_behind, MEMBER_DISTANCE / 2, Step::Behind);
+            step(&mut fetched.members_behind, MEMBER_DISTANCE - BEHIND_LATER, Step::Behind);
         }
         self.fetched = fetched;
     }

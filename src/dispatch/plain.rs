@@ -129,7 +129,8 @@ impl Server {
                 has_right_args = (least_args..=most_args).contains(&spans.len());
                 is_small = request.consumed <= LIGHT_BYTES;
             }
-            let args = Args::new(&query[*pos..][..request.consumed], spans);
+            let text = &query[*pos..][..request.consumed];
+            let args = Args::new(text, spans);
             if !is_small {
                 ctx.srv.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
             }
@@ -149,7 +150,8 @@ impl Server {
             let before = ctx.out.buf.len();
             let dirty_before = ctx.srv.ks.effects.dirty;
             ctx.srv.depth += 1;
-            let result = run(&mut ctx, args);
+            // Of its own, so that it need not be copied from the one that others look at.
+            let result = run(&mut ctx, Args::new(text, spans));
             ctx.srv.depth -= 1;
             next.start += 1;
             *pos += request.consumed;

@@ -1,8 +1,11 @@
 //! One database: its keys in one table, or in one table a hash slot in cluster mode.
 
 use super::Entry;
+use super::object::Object;
 use crate::cluster::slots::{SLOT_COUNT, key_slot};
-use crate::structs::table::{HashSeed, Hint, ItemMut, ResizePolicy, Step, Table, TableEntry, VacantEntry, prefetch};
+use crate::structs::table::{
+    HashSeed, Hint, ItemMut, ResizePolicy, Step, Table, TableEntry, VacantEntry, Verdict, prefetch,
+};
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
@@ -216,9 +219,9 @@ impl Db {
         }
     }
 
-    /// An entry that may be the one of this hash, as far as can be told without comparing keys.
-    pub fn likely_entry(&self, hash: KeyHash) -> Option<&Entry> {
-        self.table(hash)?.likely(hash.hash)
+    /// An object whose key may be the one of this hash, as far as can be told without comparing keys.
+    pub fn likely_object(&self, hash: KeyHash) -> Option<&Object> {
+        self.table(hash)?.likely(hash.hash, Entry::object)
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
@@ -238,18 +241,18 @@ impl Db {
         table.get_mut_hashed(hash.hash, key).map(|item| EntryMut { item, counts: &mut self.counts })
     }
 
-    /// The entry, for looking at it, unless it is not to stay: then it is taken out, and given as the error. `stays` may
-    /// change its access clock.
+    /// The entry, for looking at it, if `judge` gives it; one that is taken out is given as the error. `judge` may change its
+    /// access clock.
     #[inline]
     pub fn get_or_take_hashed(
         &mut self,
         hash: KeyHash,
         key: &[u8],
-        stays: impl FnOnce(&mut Entry) -> bool,
+        judge: impl FnOnce(&mut Entry) -> Verdict,
     ) -> Result<&Entry, Option<Entry>> {
         let table = self.tables.of_mut(hash).ok_or(None)?;
         table
-            .get_or_take_near((hash.hash, hash.hint), key, stays)
+            .get_or_take_near((hash.hash, hash.hint), key, judge)
             .map_err(|taken| taken.inspect(|entry| self.counts.taken(entry)))
     }
 
@@ -259,10 +262,10 @@ impl Db {
         &mut self,
         hash: KeyHash,
         key: &[u8],
-        stays: impl FnOnce(&mut Entry) -> bool,
+        judge: impl FnOnce(&mut Entry) -> Verdict,
     ) -> Result<EntryMut<'_>, Option<Entry>> {
         let table = self.tables.of_mut(hash).ok_or(None)?;
-        match table.get_mut_or_take_near((hash.hash, hash.hint), key, stays) {
+        match table.get_mut_or_take_near((hash.hash, hash.hint), key, judge) {
             Ok(item) => Ok(EntryMut { item, counts: &mut self.counts }),
             Err(taken) => Err(taken.inspect(|entry| self.counts.taken(entry))),
         }

@@ -23,8 +23,8 @@ pub use db::{Db, EntryMut, KeyHash, Place};
 pub use effects::Effects;
 pub use object::{Entry, Object};
 
-use crate::structs::entry::{NewValue, OwnedValue, ValueRef};
-use crate::structs::table::HashSeed;
+use crate::structs::entry::{NewValue, OwnedValue};
+use crate::structs::table::{HashSeed, Verdict};
 use effects::notify;
 use watch::WatchTable;
 
@@ -173,10 +173,7 @@ impl Keyspace {
 
     /// What a key of this hash holds, if that is an object, as far as can be told without comparing keys.
     pub fn likely_object(&self, db: usize, key: KeyHash) -> Option<&Object> {
-        match self.dbs[db].likely_entry(key)?.value() {
-            ValueRef::Object(object) => Some(object),
-            _ => None,
-        }
+        self.dbs[db].likely_object(key)
     }
 
     /// Reports a value that is taken in though it is broken inside.
@@ -202,24 +199,23 @@ impl Keyspace {
     pub fn read(&mut self, db: usize, key: &[u8]) -> Option<&Entry> {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, access, .. } = self;
-        let mut is_shown = true;
         let found = dbs[db].get_or_take_hashed(hash, key, |entry| {
             let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
             if due && self.expire_policy != ExpirePolicy::Ignore {
-                is_shown = false;
-                return !deletes_expired(self.expire_policy, Touch::Read);
+                let goes = deletes_expired(self.expire_policy, Touch::Read);
+                return if goes { Verdict::Take } else { Verdict::Hide };
             }
             if !self.no_touch {
                 access.touch(entry);
             }
-            true
+            Verdict::Give
         });
         match found {
-            Ok(entry) if is_shown => {
+            Ok(entry) => {
                 stats.hits += 1;
                 return Some(entry);
             }
-            Ok(_) | Err(None) => {}
+            Err(None) => {}
             Err(Some(entry)) => note_expired(effects, watch, stats, db, entry, self.lazy_expire),
         }
         stats.misses += 1;
@@ -245,25 +241,24 @@ impl Keyspace {
     pub fn lookup(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, access, .. } = self;
-        let mut is_shown = true;
         let found = dbs[db].get_mut_or_take_hashed(hash, key, |entry| {
             let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
             if due && self.expire_policy != ExpirePolicy::Ignore {
-                is_shown = false;
-                return !deletes_expired(self.expire_policy, touch);
+                let goes = deletes_expired(self.expire_policy, touch);
+                return if goes { Verdict::Take } else { Verdict::Hide };
             }
             if matches!(touch, Touch::Read | Touch::Write) && !self.no_touch {
                 access.touch(entry);
             }
-            true
+            Verdict::Give
         });
         let counts = matches!(touch, Touch::Read | Touch::Look | Touch::Inspect);
         match found {
-            Ok(entry) if is_shown => {
+            Ok(entry) => {
                 stats.hits += u64::from(counts);
                 return Some(entry);
             }
-            Ok(_) | Err(None) => {}
+            Err(None) => {}
             Err(Some(entry)) => note_expired(effects, watch, stats, db, entry, self.lazy_expire),
         }
         if counts {

@@ -103,12 +103,50 @@ unsafe fn write_line(at: *mut u8, kind: u8, n: i64) -> *mut u8 {
             at.add(1).cast::<[u8; 4]>().write_unaligned([tens, ones, b'\r', b'\n']);
             return at.add(5);
         }
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(n).as_bytes();
-        copy(digits, at.add(1));
-        let end = at.add(1 + digits.len());
+        let mut digits = at.add(1);
+        if n < 0 {
+            digits.write(b'-');
+            digits = digits.add(1);
+        }
+        let end = write_digits(digits, n.unsigned_abs());
         end.cast::<[u8; 2]>().write_unaligned(*b"\r\n");
         end.add(2)
+    }
+}
+
+/// The digits of 0 to 99.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + n as u8 / 10, b'0' + n as u8 % 10];
+        n += 1;
+    }
+    pairs
+};
+
+/// Writes a number where it is to stand, and gives where it ends. Copying it there from elsewhere would be waiting for what
+/// was just written in smaller pieces.
+///
+/// # Safety
+/// There must be room for 20 bytes at `at`.
+#[inline(always)]
+unsafe fn write_digits(at: *mut u8, mut n: u64) -> *mut u8 {
+    let len = 1 + n.checked_ilog10().unwrap_or(0) as usize;
+    // SAFETY: of the caller; there are as many digits as the logarithm tells, and one or two of them are left at the end.
+    unsafe {
+        let mut left = at.add(len);
+        while n >= 100 {
+            left = left.sub(2);
+            left.cast::<[u8; 2]>().write_unaligned(PAIRS[(n % 100) as usize]);
+            n /= 100;
+        }
+        if n >= 10 {
+            at.cast::<[u8; 2]>().write_unaligned(PAIRS[n as usize]);
+        } else {
+            at.write(b'0' + n as u8);
+        }
+        at.add(len)
     }
 }
 
@@ -185,7 +223,7 @@ mod tests {
     proptest! {
         #[test]
         fn lines_and_bulk_strings_are_what_formatting_gives(
-            n in prop_oneof![-200i64..2000, any::<i64>()],
+            n in prop_oneof![-200i64..2000, any::<i64>(), (0..19u32, -2..2i64).prop_map(|(e, d)| 10i64.pow(e) + d)],
             len in 0usize..1500,
             room in 0usize..64,
         ) {

@@ -84,6 +84,16 @@ pub enum Step {
     Behind,
 }
 
+/// What a look-up does with the item that it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Give,
+    /// As if there were none.
+    Hide,
+    /// Take it out.
+    Take,
+}
+
 /// A table grows when it holds more than this many items a bucket.
 const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
@@ -252,16 +262,16 @@ impl<T: TableItem> Table<T> {
         Some(ItemMut { table: self, spot })
     }
 
-    /// The item, unless it is not to stay: then it is taken out, and given as the error. `stays` may change what the item
-    /// holds, but neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
+    /// The item, if `judge` gives it; one that is taken out is given as the error. `judge` may change what the item holds, but
+    /// neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
     #[inline(always)]
     pub fn get_or_take_near(
         &mut self,
         (hash, hint): (u64, Hint),
         key: &[u8],
-        stays: impl FnOnce(&mut T) -> bool,
+        judge: impl FnOnce(&mut T) -> Verdict,
     ) -> Result<&T, Option<T>> {
-        let spot = self.find_or_take((hash, hint), key, stays)?;
+        let spot = self.find_or_take((hash, hint), key, judge)?;
         // SAFETY: a spot names a place that holds an item.
         Ok(unsafe { spot.bucket.item(spot.place) })
     }
@@ -272,9 +282,9 @@ impl<T: TableItem> Table<T> {
         &mut self,
         (hash, hint): (u64, Hint),
         key: &[u8],
-        stays: impl FnOnce(&mut T) -> bool,
+        judge: impl FnOnce(&mut T) -> Verdict,
     ) -> Result<ItemMut<'_, T>, Option<T>> {
-        let spot = self.find_or_take((hash, hint), key, stays)?;
+        let spot = self.find_or_take((hash, hint), key, judge)?;
         Ok(ItemMut { table: self, spot })
     }
 
@@ -283,14 +293,15 @@ impl<T: TableItem> Table<T> {
         &mut self,
         (hash, hint): (u64, Hint),
         key: &[u8],
-        stays: impl FnOnce(&mut T) -> bool,
+        judge: impl FnOnce(&mut T) -> Verdict,
     ) -> Result<Spot<T>, Option<T>> {
         let Some(spot) = self.find_near(hash, hint, key) else { return Err(None) };
         // SAFETY: a spot names a place that holds an item; the table is exclusively ours.
-        if stays(unsafe { spot.bucket.item_mut(spot.place) }) {
-            return Ok(spot);
+        match judge(unsafe { spot.bucket.item_mut(spot.place) }) {
+            Verdict::Give => Ok(spot),
+            Verdict::Hide => Err(None),
+            Verdict::Take => Err(Some(ItemMut { table: self, spot }.remove())),
         }
-        Err(Some(ItemMut { table: self, spot }.remove()))
     }
 
     /// Begins to bring what a look-up of this hash will touch into the cache, one step at a time with some time in between.
@@ -312,16 +323,21 @@ impl<T: TableItem> Table<T> {
         false
     }
 
-    /// An item whose hash may be this one, as far as can be told without looking at items.
-    pub fn likely(&self, hash: u64) -> Option<&T> {
-        let bucket = self.head(hash).2;
-        if bucket.is_none() {
-            return None;
-        }
+    /// The first thing that `pick` makes of the items whose hash may be this one, as far as can be told without comparing keys.
+    pub fn likely<'t, R>(&'t self, hash: u64, pick: impl Fn(&'t T) -> Option<R>) -> Option<R> {
+        let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
-        let place = bucket.matches(tag).find(|place| bucket.tag(*place) == tag)?;
-        // SAFETY: a place with a tag holds an item.
-        Some(unsafe { bucket.item(place) })
+        while !bucket.is_none() {
+            for place in bucket.matches(tag).filter(|place| bucket.tag(*place) == tag) {
+                // SAFETY: a place with a tag holds an item, which lives for as long as the table is borrowed.
+                let picked = pick(unsafe { bucket.item(place) });
+                if picked.is_some() {
+                    return picked;
+                }
+            }
+            bucket = bucket.child();
+        }
+        None
     }
 
     /// The place of a key, to look at, fill or empty with one hash and one search.
@@ -495,21 +511,28 @@ impl<T: TableItem> Table<T> {
         drop(self.get_mut(key));
     }
 
-    fn refresh_tag(&mut self, spot: Spot<T>) {
-        let bucket = spot.bucket;
+    /// Notices what a change of an item did to [`TableItem::tagged`].
+    #[inline(always)]
+    fn refresh_tag(&mut self, Spot { hash, bucket, place }: Spot<T>) {
         // SAFETY: the spot names an item of this table.
-        let tagged = unsafe { bucket.item(spot.place) }.tagged();
-        if tagged != bucket.is_tagged(spot.place) {
-            bucket.set_tagged(spot.place, tagged);
-            let (array, index, _) = self.head(spot.hash);
-            let in_segment = self.arrays[array].tagged_mut(index);
-            if tagged {
-                self.tagged += 1;
-                *in_segment += 1;
-            } else {
-                self.tagged -= 1;
-                *in_segment -= 1;
-            }
+        let tagged = unsafe { bucket.item(place) }.tagged();
+        if tagged != bucket.is_tagged(place) {
+            bucket.set_tagged(place, tagged);
+            self.count_tagged(hash, tagged);
+        }
+    }
+
+    /// An item of this hash came to be tagged, or ceased to be.
+    #[inline(never)]
+    fn count_tagged(&mut self, hash: u64, tagged: bool) {
+        let (array, index, _) = self.head(hash);
+        let in_segment = self.arrays[array].tagged_mut(index);
+        if tagged {
+            self.tagged += 1;
+            *in_segment += 1;
+        } else {
+            self.tagged -= 1;
+            *in_segment -= 1;
         }
     }
 }

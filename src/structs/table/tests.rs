@@ -91,13 +91,15 @@ fn churn(
         } else {
             match rng.u8(..5) {
                 4 => {
-                    let stays = rng.bool();
-                    let got = match table.get_mut_or_take_near(near, &name, |_| stays) {
-                        Ok(item) => Some((item.0.1, item.0.2)),
-                        Err(taken) => taken.map(|item| (item.0.1, item.0.2)),
+                    let verdict = [Verdict::Give, Verdict::Hide, Verdict::Take][rng.usize(..3)];
+                    let got = match table.get_mut_or_take_near(near, &name, |_| verdict) {
+                        Ok(item) => (Some(Verdict::Give), Some((item.0.1, item.0.2))),
+                        Err(taken) => (None, taken.map(|item| (item.0.1, item.0.2))),
                     };
-                    assert_eq!(got, model.get(&name).copied());
-                    if !stays {
+                    let known = model.get(&name).copied();
+                    let given = known.map(|_| verdict).filter(|verdict| *verdict == Verdict::Give);
+                    assert_eq!(got, (given, known.filter(|_| verdict != Verdict::Hide)));
+                    if verdict == Verdict::Take {
                         model.remove(&name);
                     }
                 }
@@ -127,6 +129,9 @@ fn churn(
             let name = key(rng.usize(..space));
             let got = table.get(&name).map(|item| (item.0.1, item.0.2));
             assert_eq!(got, model.get(&name).copied());
+            // Wherever it stands, and whatever else it may seem to be.
+            let likely = table.likely(table.hash(&name), |item| (item.key() == name).then_some((item.0.1, item.0.2)));
+            assert_eq!(likely, got);
         }
     }
 }
@@ -137,7 +142,7 @@ fn a_hint_is_only_taken_where_it_was_made_and_while_its_memory_is_there() {
     let hash = table.hash(&key(7));
     let (_, hint) = table.prefetch_item(hash);
     let version = |table: &mut Table<Item>, hint, name: &[u8]| {
-        table.get_or_take_near((hash, hint), name, |_| true).ok().map(|item| item.0.1)
+        table.get_or_take_near((hash, hint), name, |_| Verdict::Give).ok().map(|item| item.0.1)
     };
     assert_eq!(hint.of, table.memory);
     assert_eq!(version(&mut table, hint, &key(7)), Some(7));
