@@ -297,8 +297,9 @@ impl Server {
         c.reply_peak = c.reply_peak.max(out.buf.len().min(c.out.buffer_size()));
         c.out.cur = out;
         c.out.roll();
-        if durable {
+        if durable && c.out.pending() > c.out.released() {
             c.out.release(c.out.end());
+            self.persist.gate.note_read(self.clock.mono_us());
         }
         if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) {
             // Nobody reads it, and its memory may be wanted before the turn ends.

@@ -34,10 +34,9 @@ pub struct Coalesce {
     /// Time that the loop slept in this window as nothing was to be done, and time that it paused, microseconds.
     idle_us: i64,
     paused_us: i64,
-    /// Reads and different clients in this window, and clients in the one before; reads in this turn.
+    /// Reads and different clients in this window; reads in this turn.
     reads: u32,
     clients: u32,
-    clients_before: u32,
     turn_reads: u32,
     /// Commands that had run, over all, when the last turn ended.
     commands: u64,
@@ -63,11 +62,6 @@ impl Coalesce {
         self.turn_reads = 0;
     }
 
-    /// How many clients sent something lately.
-    pub fn clients_at_work(&self) -> usize {
-        self.clients.max(self.clients_before) as usize
-    }
-
     /// At the end of a turn: how long to pause before the next, microseconds, `most` at most. `commands`: how many have run,
     /// over all.
     pub fn pause_us(&mut self, now_us: i64, commands: u64, most: i64) -> i64 {
@@ -76,7 +70,6 @@ impl Coalesce {
             self.pause_us = self.best_pause(now_us - self.since_us);
             self.since_us = now_us;
             self.window = self.window.wrapping_add(1);
-            self.clients_before = self.clients;
             (self.idle_us, self.paused_us, self.reads, self.clients) = (0, 0, 0, 0);
         }
         let pause_us = self.pause_us.min(most);

@@ -6,8 +6,8 @@
 //!
 //! A client that only read keys without such changes does not wait.
 //!
-//! Before the log is written, changes may wait a moment for others (`gather.rs`). When all clients that are at work wait
-//! for it anyway, a quick disk is synced by the loop itself.
+//! Before the log is written, changes may wait a moment for others (`gather.rs`). While nobody asks for what is durable, all
+//! clients wait for the sync anyway, and a quick disk is synced by the loop itself.
 //!
 //! Invariant: a byte is sent only if every command whose effects it may tell of has been synced, and after the bytes that
 //! its client was to get before. Links to replicas and the cluster bus are not kept back: a replica may be ahead of our
@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 const WORTH_HANDING_OVER_US: u64 = 150;
 /// As well one that syncs in less than this, microseconds, when nobody is there whom the loop could serve meanwhile.
 const WORTH_WAITING_US: u64 = 1_000;
+/// Somebody is there who was served so short a time ago, microseconds.
+const READERS_STAY_US: i64 = 100_000;
 
 /// What the syncing thread tells the loop.
 #[derive(Debug, Default)]
@@ -53,11 +55,18 @@ pub struct Gate {
     gather: Gather,
     /// Changes wait for others before they are written; until when.
     gathering_until_us: Option<i64>,
+    /// When a client was last told something that did not have to wait, monotonic microseconds.
+    read_us: Option<i64>,
 }
 
 impl Gate {
     fn is_syncing(&self) -> bool {
         self.shared.done.load(Ordering::Acquire) < self.started
+    }
+
+    /// A client is told something that does not have to wait.
+    pub fn note_read(&mut self, now_us: i64) {
+        self.read_us = Some(now_us);
     }
 }
 
@@ -180,10 +189,11 @@ impl Server {
 
     /// Whether the loop should sync the log itself, by what the last sync took and whom it would keep waiting.
     fn syncs_in_loop(&self) -> bool {
-        match self.persist.gate.shared.last_us.load(Ordering::Relaxed) {
+        let gate = &self.persist.gate;
+        match gate.shared.last_us.load(Ordering::Relaxed) {
             0..WORTH_HANDING_OVER_US => true,
             WORTH_HANDING_OVER_US..WORTH_WAITING_US => {
-                self.clients_waiting_for_sync() >= self.coalesce.clients_at_work()
+                gate.read_us.is_none_or(|at| self.clock.mono_us() - at >= READERS_STAY_US)
             }
             _ => false,
         }

@@ -4,6 +4,9 @@
 //! others would wait for it and for one more, and the disk work for two groups by turns. So it begins when as many wait as
 //! did before, when no more have come for a while, or when waiting has taken half as long again as a sync does.
 //!
+//! Clients that take much longer to come back than a sync takes are not waited for: two groups by turns then keep disk, server
+//! and clients at work side by side. Now and then it is tried again how long they take.
+//!
 //! Looking who has come takes a turn of the loop each time. When all of them came last time, nobody looks before it is about
 //! as late as it was then.
 //!
@@ -20,8 +23,10 @@ const ROUND_US: i64 = 20;
 /// By so much earlier than last time it is first looked whether all have come, microseconds: if they have, it is tried a
 /// little earlier each time.
 const MARGIN_US: i64 = 24;
-/// Waiting takes at most so much of a sync's time.
+/// Waiting takes at most so much of a sync's time. Clients that take longer are not waited for.
 const MOST: (i64, i64) = (3, 2);
+/// When nobody is waited for, clients are thought to come back sooner by this share each time.
+const DOUBT: i64 = 64;
 
 #[derive(Debug, Default)]
 pub struct Gather {
@@ -37,7 +42,8 @@ pub struct Gather {
     gathered: usize,
     /// Most of those that were expected did not come.
     disappointed: bool,
-    /// How long after a sync all had come, last time; half of that after each time when they did not.
+    /// How long after a sync all had come, last time; half of that after each time when no more of them came, and how long
+    /// they were waited for when that took too long.
     usual_us: i64,
 }
 
@@ -60,7 +66,13 @@ impl Gather {
                 self.expected = 0;
                 return None;
             }
-            self.latest_us = now_us + self.sync_us * MOST.0 / MOST.1;
+            let most_us = self.sync_us * MOST.0 / MOST.1;
+            if self.usual_us > most_us {
+                self.usual_us -= self.usual_us / DOUBT;
+                self.expected = 0;
+                return None;
+            }
+            self.latest_us = now_us + most_us;
         }
         if gathered > self.gathered {
             self.last_us = now_us;
@@ -72,7 +84,11 @@ impl Gather {
         if gathered < self.expected && now_us < until_us {
             return Some(until_us);
         }
-        self.usual_us = if gathered < self.expected { self.usual_us / 2 } else { now_us - self.done_us };
+        self.usual_us = if gathered >= self.expected || now_us >= self.latest_us {
+            now_us - self.done_us
+        } else {
+            self.usual_us / 2
+        };
         self.disappointed = gathered * 4 < self.expected * 3;
         self.expected = 0;
         None
@@ -141,6 +157,23 @@ mod tests {
             now_us += 50;
         }
         assert_eq!(now_us, 1_000_600);
+    }
+
+    #[test]
+    fn clients_that_take_longer_than_a_sync_are_rarely_waited_for() {
+        let mut gather = after_sync(10);
+        gather.wait_until(1, 1_000_100);
+        let mut now_us = 1_000_100;
+        while gather.wait_until(((now_us - 1_000_000) / 90) as usize, now_us).is_some() {
+            now_us += 90;
+        }
+        assert_eq!(now_us, 1_000_730, "by then seven had come, too late");
+        let waits = |gather: &mut Gather, n: i64| {
+            gather.expect(10, 400, n * 1_000_000);
+            gather.wait_until(1, n * 1_000_000 + 50).is_some()
+        };
+        let skipped = (2..200).take_while(|n| !waits(&mut gather, *n)).count();
+        assert!((10..30).contains(&skipped), "{skipped}");
     }
 
     #[test]
