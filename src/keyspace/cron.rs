@@ -249,12 +249,7 @@ impl super::Keyspace {
     fn evict(&mut self, db: usize, key: &[u8], lazy: bool) -> isize {
         let before = alloc::used() as isize;
         let Some(entry) = self.dbs[db].remove(key) else { return 0 };
-        if lazy {
-            self.effects.free(entry, lazy);
-        } else {
-            // The room is wanted now.
-            drop(entry);
-        }
+        self.effects.free_as_asked(entry, lazy);
         let freed = before - alloc::used() as isize;
         self.effects.gone(db, key);
         if !self.watch.is_empty() {

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a cycle ends within its budget and the time of a few dozen deletions.
 
-use super::{ExpirePolicy, Keyspace, note_expired};
+use super::{ExpirePolicy, Keyspace, note_expiry};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -169,7 +169,8 @@ impl Keyspace {
                     Some(at) if at < now => {
                         if let Some(entry) = self.dbs[db].remove(key) {
                             let Keyspace { effects, watch, stats, .. } = self;
-                            note_expired(effects, watch, stats, db, entry, self.lazy_expire);
+                            note_expiry(effects, watch, stats, db, &entry, self.lazy_expire);
+                            effects.free_as_asked(entry, self.lazy_expire);
                         }
                         *dbs &= !bit;
                     }

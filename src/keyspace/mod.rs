@@ -278,7 +278,8 @@ impl Keyspace {
     /// Removes a key whose time has come, with everything that goes with it.
     pub fn expire_now(&mut self, db: usize, key: &[u8]) {
         let Some(entry) = self.dbs[db].remove(key) else { return };
-        note_expired(&mut self.effects, &mut self.watch, &mut self.stats, db, entry, self.lazy_expire);
+        note_expiry(&mut self.effects, &mut self.watch, &mut self.stats, db, &entry, self.lazy_expire);
+        self.effects.free_as_asked(entry, self.lazy_expire);
     }
 
     /// Stores a value, in place of what is there. The time to live goes unless `keep_ttl`.
@@ -545,13 +546,26 @@ fn deletes_expired(policy: ExpirePolicy, touch: Touch) -> bool {
     }
 }
 
-/// Everything that goes with the removal of a key whose time has come.
+/// Everything that goes with the removal of a key whose time has come, with its value's.
 fn note_expired(
     effects: &mut Effects,
     watch: &mut WatchTable,
     stats: &mut KeyspaceStats,
     db: usize,
     entry: Entry,
+    lazy: bool,
+) {
+    note_expiry(effects, watch, stats, db, &entry, lazy);
+    effects.free(entry, lazy);
+}
+
+/// As `note_expired`, but the value is left.
+fn note_expiry(
+    effects: &mut Effects,
+    watch: &mut WatchTable,
+    stats: &mut KeyspaceStats,
+    db: usize,
+    entry: &Entry,
     lazy: bool,
 ) {
     let key = entry.key();
@@ -561,5 +575,4 @@ fn note_expired(
     effects.modified(key, false);
     effects.gone(db, key);
     stats.expired += 1;
-    effects.free(entry, lazy);
 }
