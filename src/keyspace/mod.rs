@@ -202,8 +202,7 @@ impl Keyspace {
         let found = dbs[db].get_or_take_hashed(hash, key, |entry| {
             let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
             if due && self.expire_policy != ExpirePolicy::Ignore {
-                let goes = deletes_expired(self.expire_policy, Touch::Read);
-                return if goes { Verdict::Take } else { Verdict::Hide };
+                return on_expired(self.expire_policy, Touch::Read);
             }
             if !self.no_touch {
                 access.touch(entry);
@@ -244,8 +243,7 @@ impl Keyspace {
         let found = dbs[db].get_mut_or_take_hashed(hash, key, |entry| {
             let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
             if due && self.expire_policy != ExpirePolicy::Ignore {
-                let goes = deletes_expired(self.expire_policy, touch);
-                return if goes { Verdict::Take } else { Verdict::Hide };
+                return on_expired(self.expire_policy, touch);
             }
             if matches!(touch, Touch::Read | Touch::Write) && !self.no_touch {
                 access.touch(entry);
@@ -544,6 +542,11 @@ fn deletes_expired(policy: ExpirePolicy, touch: Touch) -> bool {
         ExpirePolicy::DeleteOnWrite => touch == Touch::Write,
         ExpirePolicy::Hide | ExpirePolicy::Ignore => false,
     }
+}
+
+/// What a look-up does with a key whose time has come.
+fn on_expired(policy: ExpirePolicy, touch: Touch) -> Verdict {
+    if deletes_expired(policy, touch) { Verdict::Take } else { Verdict::Hide }
 }
 
 /// Everything that goes with the removal of a key whose time has come, with its value's.

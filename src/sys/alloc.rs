@@ -233,6 +233,7 @@ pub fn control_action(key: &[u8]) -> bool {
     act(&key)
 }
 
+/// Has the allocator do what takes no value. False: it refused.
 fn act(key: &std::ffi::CStr) -> bool {
     let (nothing, no_len) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: the name is NUL-terminated; nothing is read or written. The callers' actions return unused memory.
