@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS := redis-server redis-cli redis-benchmark
 LINKS := redis-sentinel redis-check-aof redis-check-rdb
 
-.PHONY: all build test bench install clean
+.PHONY: all build test lint check bench install clean
 
 all: build redis.conf
 
@@ -22,6 +22,14 @@ redis.conf:
 
 test:
 	$(CARGO) test --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# What CI does, from a clean checkout.
+check:
+	.ci/run
 
 bench: build
 	$(CARGO) bench --locked --bench structures
