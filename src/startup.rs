@@ -6,6 +6,7 @@
 
 mod memory_test;
 
+use crate::admin::{COMMIT, IS_DIRTY};
 use crate::config::{Config, ConfigError, Loaded, Supervised};
 use crate::dispatch::table::RenameError;
 use crate::persist;
@@ -235,7 +236,9 @@ Options are directives of the configuration file with their values, as in
 /// Names the version this server is compatible with, as tools read it, and its own.
 fn version_line() -> String {
     let (malloc, build) = (alloc::name(), crate::admin::build_id());
-    format!("Redis server v={REDIS_VERSION} sha=00000000:0 malloc={malloc} bits=64 build={build} hexad={HEXAD_VERSION}")
+    format!(
+        "Redis server v={REDIS_VERSION} sha={COMMIT}:{IS_DIRTY} malloc={malloc} bits=64 build={build} hexad={HEXAD_VERSION}"
+    )
 }
 
 /// A failure is only logged: the server runs all the same.
@@ -305,7 +308,8 @@ mod tests {
     #[test]
     fn the_version_names_both() {
         let line = super::version_line();
-        assert!(line.starts_with("Redis server v=7.2.6 sha=00000000:0 malloc=jemalloc-5"), "{line}");
+        let start = format!("Redis server v=7.2.6 sha={}:{} malloc=jemalloc-5", super::COMMIT, super::IS_DIRTY);
+        assert!(line.starts_with(&start), "{line}");
         assert!(line.ends_with(&format!("hexad={}", super::HEXAD_VERSION)));
     }
 }

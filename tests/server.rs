@@ -82,6 +82,8 @@ fn info_has_the_fields_of_a_7_2_server() {
             }
             // What commands ran, and with which errors, is another matter.
             None if section.ends_with("stats") && section != "Stats" => {}
+            // No C compiler built this: `rustc_version` tells what did.
+            None if line == "gcc_version" || line == "atomicvar_api" => {}
             None => assert!(ours.contains(&(section.clone(), line.to_string())), "{section} lacks {line}"),
         }
     }
@@ -357,7 +359,7 @@ fn a_crash_leaves_a_report_and_ends_by_its_signal() {
         "=== REDIS BUG REPORT START: Cut & paste starting from here ===",
         "Redis 7.2.6 crashed by signal: 11, si_code: ",
         "------ STACK TRACE ------",
-        "debugCommand",
+        "commands::debug",
         "------ INFO OUTPUT ------",
         "# Server",
         "------ CLIENT LIST OUTPUT ------",

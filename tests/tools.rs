@@ -325,8 +325,9 @@ fn a_benchmark_spreads_over_a_cluster() {
 
 /// Against a real Redis, as it takes a server with scripts and a debugger for them.
 #[test]
+#[cfg_attr(not(has_redis), ignore = "no redis-server is installed")]
 fn a_script_is_stepped_through() {
-    let Some(redis) = real_redis() else { return };
+    let redis = real_redis();
     let server = TestServer::start_binary(&redis, &[]);
     let script = server.dir.path().join("script.lua");
     fs::write(&script, "local a = redis.call('set', KEYS[1], ARGV[1])\nlocal b = 2\nreturn {a, b, ARGV[2]}\n").unwrap();

@@ -35,6 +35,17 @@ pub struct Admin {
     pub argv: Vec<OsString>,
 }
 
+/// The commit that this was built from, 8 hexadecimal digits; zeros where that is not known.
+pub const COMMIT: &str = match option_env!("HEXAD_COMMIT") {
+    Some(commit) => commit,
+    None => "00000000",
+};
+/// "1" if what was built differed from that commit.
+pub const IS_DIRTY: &str = match option_env!("HEXAD_DIRTY") {
+    Some(dirty) => dirty,
+    None => "0",
+};
+
 /// Names the build: 16 hexadecimal digits that differ between versions and targets.
 pub fn build_id() -> String {
     let text = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), " ", env!("CARGO_PKG_RUST_VERSION"));

@@ -259,11 +259,16 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ttl < 0 {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
+    let obeys = ctx.must_obey();
     let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum, checks_deeply(ctx))
-        .inspect(|value| {
-            if let Value::Damaged(damaged) = value {
+        .and_then(|value| match &value {
+            // What our master or the log has taken in is kept as it is there; nobody else can bring it.
+            Value::Damaged(damaged) if obeys => {
                 ctx.srv.ks.note_damaged(key, damaged);
+                Ok(value)
             }
+            Value::Damaged(_) => Err(DumpError::Value),
+            _ => Ok(value),
         })
         .and_then(|v| new_value(v, &ctx.srv.value_limits()).ok_or(DumpError::Value))
         .map_err(|e| CmdError::text(format!("ERR {e}")))?;

@@ -1,10 +1,9 @@
-//! Values that came from outside with their insides broken, at a time when the server was told not to look
-//! (`sanitize-dump-payload`): a snapshot or a payload of RESTORE whose outer form is right, but of which a listpack cannot be
-//! gone through, or says what the rest contradicts.
+//! Values of a data set whose insides are broken: in a snapshot whose outer form is right, a listpack cannot be gone
+//! through, or says what the rest contradicts.
 //!
-//! Redis takes such a value in and dies as soon as a command comes to the damage. Here it is kept byte for byte, so that
-//! nothing more of it is lost: it can be saved, dumped, copied, renamed, replicated, replaced and deleted, and any command
-//! that wants to look into it gets an error.
+//! Redis loads such a value and dies as soon as a command comes to the damage. Here it is kept byte for byte and the rest of
+//! the data is served: the value can be saved, copied, renamed, replicated, replaced and deleted, and any command that wants
+//! to look into it gets an error. RESTORE from a client refuses such a value.
 
 /// What a damaged value would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +60,10 @@ pub struct Damaged {
 }
 
 impl Damaged {
-    /// Reports a value that was taken in, under both headings that Redis has for data it finds broken: whoever watches its log
-    /// looks for these.
+    /// Reports a value that was taken in.
     pub fn warn(&self, key: &[u8]) {
         let (name, key, flaw) = (self.kind.type_name(), key.escape_ascii(), self.flaw);
-        log::warn!("=== ASSERTION FAILED ===");
-        log::warn!("Guru Meditation: The {name} of key '{key}' is damaged: {flaw}. It is kept, but cannot be used.");
+        log::warn!("The {name} of key '{key}' is damaged: {flaw}. It is kept, but cannot be used.");
     }
 
     /// Bytes of memory beside its pointer.

@@ -1,6 +1,7 @@
 //! INFO server: the process and its surroundings.
 
 use super::InfoText;
+use crate::admin::{COMMIT, IS_DIRTY};
 use crate::config::Named;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
 
@@ -8,17 +9,15 @@ pub fn write(srv: &Server, out: &mut InfoText) {
     out.field("redis_version", REDIS_VERSION);
     out.field("server_name", "hexad");
     out.field("hexad_version", HEXAD_VERSION);
-    out.field("redis_git_sha1", "00000000");
-    out.field("redis_git_dirty", 0);
+    out.field("redis_git_sha1", COMMIT);
+    out.field("redis_git_dirty", IS_DIRTY);
     out.field("redis_build_id", crate::admin::build_id());
     out.field("redis_mode", if srv.cfg.cluster_enabled { "cluster" } else { "standalone" });
     out.field("os", os());
     out.field("arch_bits", usize::BITS);
     out.field("monotonic_clock", "POSIX clock_gettime");
-    out.field("multiplexing_api", "epoll");
-    out.field("atomicvar_api", "c11-builtin");
-    // No C compiler built this, which is what zeros say.
-    out.field("gcc_version", "0.0.0");
+    out.field("multiplexing_api", if cfg!(target_os = "linux") { "epoll" } else { "kqueue" });
+    out.field("rustc_version", env!("HEXAD_RUSTC"));
     out.field("process_id", std::process::id());
     out.field("process_supervised", srv.cfg.supervised.name());
     out.field("run_id", &srv.run_id);
