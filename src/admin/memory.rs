@@ -26,7 +26,6 @@ pub struct MemorySamples {
 pub struct DbOverhead {
     pub db: usize,
     pub main: usize,
-    pub expires: usize,
 }
 
 /// Memory of the script room.
@@ -124,8 +123,8 @@ impl Server {
             ..Overhead::default()
         };
         for (i, db) in self.ks.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
-            // Keys with a time to live are marked in the one table, so there is no second one to pay for.
-            o.dbs.push(DbOverhead { db: i, main: db.table_bytes(), expires: 0 });
+            // Times to live and slots have no tables beside this one.
+            o.dbs.push(DbOverhead { db: i, main: db.table_bytes() });
             o.keys += db.len();
         }
         o.total = o.startup
@@ -136,7 +135,7 @@ impl Server {
             + o.aof_buffer
             + o.scripts.eval_cache
             + o.scripts.function_cache
-            + o.dbs.iter().map(|d| d.main + d.expires).sum::<usize>();
+            + o.dbs.iter().map(|d| d.main).sum::<usize>();
         o.dataset = used.saturating_sub(o.total);
         o
     }

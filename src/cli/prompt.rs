@@ -23,7 +23,7 @@ use super::format::OutputMode;
 use super::modes::debugger::{Debugger, PROMPT, Step};
 use super::options::leading_int;
 use super::quote::split_args;
-use super::session::{Failed, Session};
+use super::session::{Awaited, Failed, Session};
 use super::term::{InputLines, complain, is_color_term, put_now, say, stdout_is_tty};
 
 /// Commands kept in the history file.
@@ -165,26 +165,28 @@ fn wait_for_messages(session: &mut Session, input: &Input) {
             let (on, off) = if color { ("\x1b[1;90m", "\x1b[0m") } else { ("", "") };
             say!("{on}{info}{off}");
         }
-        let (message, key, interrupt) =
-            if input.has_line() { (false, true, false) } else { session.wait_message_or_input(5000) };
+        let awaited = if input.has_line() { Awaited::Input } else { session.wait_message_or_input(5000) };
         if show_info {
             put_now(b"\x1b[K");
         }
-        if interrupt {
-            session.take_interrupt();
-            session.pubsub = false;
-            if session.reconnect(false).is_err() {
-                exit(1);
-            }
-        } else if message {
-            if let Err(error) = session.show_reply(false) {
-                if let Some(error) = error {
-                    complain!("Error: {error}\n");
+        match awaited {
+            Awaited::Interrupt => {
+                session.take_interrupt();
+                session.pubsub = false;
+                if session.reconnect(false).is_err() {
+                    exit(1);
                 }
-                exit(1);
             }
-        } else if key {
-            break;
+            Awaited::Message => {
+                if let Err(error) = session.show_reply(false) {
+                    if let Some(error) = error {
+                        complain!("Error: {error}\n");
+                    }
+                    exit(1);
+                }
+            }
+            Awaited::Input => break,
+            Awaited::Nothing => {}
         }
     }
     if let Some(saved) = &saved {

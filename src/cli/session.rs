@@ -84,6 +84,18 @@ pub struct Session {
     help: Option<help::Help>,
 }
 
+/// What a wait in subscribed mode ended with. What comes first here is seen to first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Ctrl-C was pressed.
+    Interrupt,
+    /// The server sent something.
+    Message,
+    /// Something was typed.
+    Input,
+    Nothing,
+}
+
 /// Where a cluster sends a client.
 #[derive(Debug, PartialEq, Eq)]
 struct Redirection {
@@ -636,12 +648,11 @@ impl Session {
         }
     }
 
-    /// Waits in subscribed mode. The second flag says whether Ctrl-C was pressed, the first
-    /// whether the server sent something; neither means that there is input or that
-    /// `timeout_ms` passed.
-    pub fn wait_message_or_input(&mut self, timeout_ms: u16) -> (bool, bool, bool) {
+    /// Waits in subscribed mode, for `timeout_ms` at most.
+    pub fn wait_message_or_input(&mut self, timeout_ms: u16) -> Awaited {
         let Some(conn) = &self.conn else {
-            return (true, false, false);
+            // Reading tells that the connection is gone.
+            return Awaited::Message;
         };
         let stdin = std::io::stdin();
         let mut fds = vec![PollFd::new(conn.as_fd(), PollFlags::POLLIN), PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
@@ -649,10 +660,18 @@ impl Session {
             fds.push(PollFd::new(interrupts.as_fd(), PollFlags::POLLIN));
         }
         if poll(&mut fds, PollTimeout::from(timeout_ms)).is_err() {
-            return (false, false, false);
+            return Awaited::Nothing;
         }
         let ready = |at: usize| fds.get(at).is_some_and(|fd| fd.any().unwrap_or(false));
-        (ready(0), ready(1), ready(2))
+        if ready(2) {
+            Awaited::Interrupt
+        } else if ready(0) {
+            Awaited::Message
+        } else if ready(1) {
+            Awaited::Input
+        } else {
+            Awaited::Nothing
+        }
     }
 
     /// Prints messages that have already been read from the socket.

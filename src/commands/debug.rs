@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub const COMMANDS: &[Command] = &[Command {
     name: "debug",
-    run: Some(debugCommand),
+    run: Some(debug),
     arity: -2,
     flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD | flag::PROTECTED,
     group: Group::Server,
@@ -288,10 +288,7 @@ const SUBCOMMANDS: &[DebugSub] = &[
     },
 ];
 
-/// Operators and their tools look for this name in stack traces, so it is spelled as Redis spells it.
-#[allow(non_snake_case)]
-#[inline(never)]
-fn debugCommand(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+fn debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let name = args[1].to_ascii_lowercase();
     let all = || TABLES.iter().flat_map(|t| t.iter());
     if name == b"help" && args.len() == 2 {
@@ -354,7 +351,7 @@ fn htstats(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let db = int_arg(&args[2])?;
     let db = usize::try_from(db).ok().and_then(|db| ctx.srv.ks.dbs.get(db));
     let db = db.ok_or(CmdError::of("ERR Out of range database"))?;
-    let text = format!("[Dictionary HT]\n{}[Expires HT]\n{} of the keys are marked\n", db.stats(), db.expires_len());
+    let text = format!("[Dictionary HT]\n{}{} of the keys have a time to live\n", db.stats(), db.expires_len());
     ctx.out.verbatim("txt", text.as_bytes());
     Ok(())
 }
@@ -566,14 +563,9 @@ fn sdslen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let ValueRef::Str { bytes, .. } = entry.value() else {
         return Err(CmdError::of("ERR Not an sds encoded string."));
     };
+    // Key and value share one allocation.
     let (key_len, len, size) = (entry.key().len(), bytes.len(), entry.alloc_size());
-    // Key and value share one allocation; what neither uses is shown as the value's.
-    let spare = size.saturating_sub(key_len + len);
-    ctx.out.simple(&format!(
-        "key_sds_len:{key_len}, key_sds_avail:0, key_zmalloc: {key_len}, val_sds_len:{len}, val_sds_avail:{spare}, \
-         val_zmalloc: {}",
-        len + spare
-    ));
+    ctx.out.simple(&format!("key_sds_len:{key_len}, val_sds_len:{len}, zmalloc:{size}"));
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use super::debug::DebugSub;
 use super::int_arg;
 use super::prelude::*;
-use crate::config::MaxmemoryPolicy as Policy;
 use crate::keyspace::{EntryMut, Touch, digest, object};
 
 pub const COMMANDS: &[Command] = &[Command {
@@ -105,9 +104,6 @@ pub const MEMORY_USAGE: Command = Command {
     ..Command::ROW
 };
 
-/// Integers below this are shared between keys by Redis, which OBJECT REFCOUNT shows.
-const SHARED_INTEGERS: i64 = 10_000;
-
 /// The value that an OBJECT subcommand is about; without one it has already replied with null.
 fn looked_at<'a>(ctx: &'a mut Ctx<'_>, key: &[u8]) -> Option<EntryMut<'a>> {
     let entry = ctx.srv.ks.lookup(ctx.db, key, Touch::Inspect);
@@ -125,16 +121,9 @@ fn object_encoding(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn object_refcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let policy = ctx.srv.cfg.maxmemory_policy;
-    let own_clocks =
-        matches!(policy, Policy::AllkeysLru | Policy::AllkeysLfu | Policy::VolatileLru | Policy::VolatileLfu);
-    let shares = ctx.srv.cfg.maxmemory == 0 || !own_clocks;
-    let count = looked_at(ctx, &args[2]).map(|e| match e.value() {
-        ValueRef::Int(0..SHARED_INTEGERS) if shares => i64::from(i32::MAX),
-        _ => 1,
-    });
-    if let Some(count) = count {
-        ctx.out.int(count);
+    // Values lie in their keys' entries, so each has the one reference.
+    if looked_at(ctx, &args[2]).is_some() {
+        ctx.out.int(1);
     }
     Ok(())
 }

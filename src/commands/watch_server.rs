@@ -462,16 +462,9 @@ fn memory_stats(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     int(out, "functions.caches", o.scripts.function_cache as i64);
     for db in &o.dbs {
         out.bulk_str(&format!("db.{}", db.db));
-        out.map(3);
-        for (name, bytes) in [
-            ("overhead.hashtable.main", db.main),
-            ("overhead.hashtable.expires", db.expires),
-            // Slots have tables of their own.
-            ("overhead.hashtable.slot-to-keys", 0),
-        ] {
-            out.bulk_str(name);
-            out.int(bytes as i64);
-        }
+        out.map(1);
+        out.bulk_str("overhead.hashtable.main");
+        out.int(db.main as i64);
     }
     int(out, "overhead.total", o.total as i64);
     int(out, "keys.count", o.keys as i64);

@@ -249,7 +249,12 @@ impl super::Keyspace {
     fn evict(&mut self, db: usize, key: &[u8], lazy: bool) -> isize {
         let before = alloc::used() as isize;
         let Some(entry) = self.dbs[db].remove(key) else { return 0 };
-        self.effects.free_as_asked(entry, lazy);
+        // The room is wanted at once, so what is not to be freed lazily is freed here, however long it takes.
+        if lazy {
+            self.effects.free(entry, lazy);
+        } else {
+            drop(entry);
+        }
         let freed = before - alloc::used() as isize;
         self.effects.gone(db, key);
         if !self.watch.is_empty() {

@@ -230,14 +230,6 @@ impl Effects {
         }
     }
 
-    /// As `free`, but in the loop unless it was asked for otherwise, however long it takes: where the room is wanted at once,
-    /// or the time is measured as part of what is done.
-    pub fn free_as_asked(&mut self, entry: Entry, lazy: bool) {
-        if lazy {
-            self.free(entry, lazy);
-        }
-    }
-
     /// As `free`, of whole tables.
     pub fn free_tables(&mut self, tables: Tables, lazy: bool) {
         let is_long = || {
@@ -299,10 +291,6 @@ mod tests {
         assert_eq!(handed(200, true), Some((true, true)));
         assert_eq!(handed(LONG_FREE + 1, false), Some((false, true)));
         assert_eq!(handed(LONG_FREE + 1, true), Some((true, true)));
-        for lazy in [false, true] {
-            effects.free_as_asked(hash(LONG_FREE + 1), lazy);
-            assert_eq!(effects.garbage.pop().is_some(), lazy);
-        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A cycle walks the buckets that hold keys with a time to live and goes on for as long as it finds many stale ones and
 //! its budget lasts. How often it runs and whether it may are the cron's to say. Lazy expiry, at look-up, is in `mod`.
 //!
-//! Invariant: a cycle ends within its budget and the time of a few dozen deletions.
+//! Invariant: a cycle ends within its budget and the time of a few dozen deletions. Large values are freed on the helper
+//! thread.
 
 use super::{ExpirePolicy, Keyspace, note_expiry};
 use std::collections::HashMap;
@@ -170,7 +171,7 @@ impl Keyspace {
                         if let Some(entry) = self.dbs[db].remove(key) {
                             let Keyspace { effects, watch, stats, .. } = self;
                             note_expiry(effects, watch, stats, db, &entry, self.lazy_expire);
-                            effects.free_as_asked(entry, self.lazy_expire);
+                            effects.free(entry, self.lazy_expire);
                         }
                         *dbs &= !bit;
                     }

@@ -277,7 +277,7 @@ impl Keyspace {
     pub fn expire_now(&mut self, db: usize, key: &[u8]) {
         let Some(entry) = self.dbs[db].remove(key) else { return };
         note_expiry(&mut self.effects, &mut self.watch, &mut self.stats, db, &entry, self.lazy_expire);
-        self.effects.free_as_asked(entry, self.lazy_expire);
+        self.effects.free(entry, self.lazy_expire);
     }
 
     /// Stores a value, in place of what is there. The time to live goes unless `keep_ttl`.

@@ -114,7 +114,7 @@ impl Server {
         aof.buf.extend_from_slice(command);
     }
 
-    /// Whether the log or a replica wants to hear of commands.
+    /// Whether the log takes commands, or soon will.
     pub fn aof_wants_commands(&self) -> bool {
         self.persist.aof.state != AofState::Off && self.persist.loading.is_none()
     }

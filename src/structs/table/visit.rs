@@ -273,7 +273,7 @@ impl<T: TableItem> Table<T> {
                 out,
                 "Hash table {number} stats ({name}):\n table size: {}\n number of elements: {items}\n buckets: {}\n \
                  different slots: {used}\n max chain length: {longest}\n avg items a bucket: {:.02}\n Items a bucket distribution:\n",
-                array.buckets() * 8,
+                array.buckets() * SLOTS,
                 array.buckets(),
                 items as f64 / array.buckets() as f64,
             );
