@@ -121,21 +121,59 @@ fn listen_one(addr: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
         socket::setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
     socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
-    socket::listen(&fd, Backlog::new(backlog.clamp(0, Backlog::MAXCONN.into())).unwrap_or(Backlog::MAXCONN))?;
+    listen(&fd, backlog)?;
     Ok(TcpListener::from_std(std::net::TcpListener::from(fd)))
 }
 
 /// Listens on a unix socket, in place of whatever stood there; `perm` as for chmod, 0 leaves it.
 pub fn listen_unix(path: &str, perm: u32, backlog: i32) -> io::Result<Listener> {
+    let fd = bind_unix(path, perm)?;
+    listen(&fd, backlog)?;
+    let listener = std::os::unix::net::UnixListener::from(fd);
+    Ok(Listener::Unix(UnixListener::from_std(listener), path.to_string()))
+}
+
+/// Makes a unix socket with its permissions. Nobody can connect yet: there is no moment in which it takes connections from
+/// those whom the permissions keep out.
+fn bind_unix(path: &str, perm: u32) -> io::Result<OwnedFd> {
     use std::os::unix::fs::PermissionsExt;
     let _ = std::fs::remove_file(path);
     let fd =
         socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
     socket::bind(fd.as_raw_fd(), &socket::UnixAddr::new(path)?)?;
-    socket::listen(&fd, Backlog::new(backlog.clamp(0, Backlog::MAXCONN.into())).unwrap_or(Backlog::MAXCONN))?;
     if perm != 0 {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(perm))?;
     }
-    let listener = std::os::unix::net::UnixListener::from(fd);
-    Ok(Listener::Unix(UnixListener::from_std(listener), path.to_string()))
+    Ok(fd)
+}
+
+fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
+    socket::listen(fd, Backlog::new(backlog.clamp(0, Backlog::MAXCONN.into())).unwrap_or(Backlog::MAXCONN))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn nobody_connects_to_a_unix_socket_before_its_permissions_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let name = path.to_str().unwrap();
+        let fd = bind_unix(name, 0o600).unwrap();
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600, "with the permissions in place");
+        let refused = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "nobody gets in");
+        listen(&fd, 5).unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop(fd);
+        // The same in one go, in place of what stands there.
+        let _listener = listen_unix(name, 0o640, 5).unwrap();
+        assert_eq!(mode(), 0o640);
+        UnixStream::connect(&path).unwrap();
+    }
 }
