@@ -14,7 +14,6 @@ use crate::dispatch::ahead::Ahead;
 use crate::dispatch::blocked::Blocked;
 use crate::dispatch::pause::Pauses;
 use crate::keyspace::Keyspace;
-use crate::net::coalesce::Coalesce;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Clients, Reactor, Source};
@@ -78,8 +77,6 @@ pub struct Server {
     pub ahead: Ahead,
     /// Number of the last look-ahead over several clients.
     pub ahead_serial: u64,
-    /// When requests may gather.
-    pub coalesce: Coalesce,
     /// In-flight turns, more than one while a long operation serves others.
     nesting: usize,
     /// Events of the (outermost) turn, and how many of them were seen to.
@@ -131,7 +128,6 @@ impl Server {
             next_cron_ms: now_ms,
             ahead: Ahead::default(),
             ahead_serial: 0,
-            coalesce: Coalesce::default(),
             nesting: 0,
             events: Vec::new(),
             events_seen: 0,
@@ -199,13 +195,11 @@ impl Server {
         let mut timeout = at_most.unwrap_or_else(|| self.sleep_time());
         let now_us = self.clock.tick_us();
         self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
-        let pause_us = if at_most.is_none() { self.pause_us(now_us, &mut timeout) } else { 0 };
-        if pause_us > 0 {
-            std::thread::sleep(Duration::from_micros(pause_us as u64));
+        if at_most.is_none() && !timeout.is_zero() {
+            timeout = self.gather_changes(now_us, timeout);
         }
         let ready = self.reactor.poll(Some(timeout))?;
         self.clock.begin_turn();
-        self.coalesce.note_sleep(self.clock.mono_us() - now_us - pause_us);
         self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
         self.cluster_turn_begins();
@@ -230,19 +224,16 @@ impl Server {
         Ok(())
     }
 
-    /// How long to let requests gather before the loop looks for the next, microseconds.
-    fn pause_us(&mut self, now_us: i64, timeout: &mut Duration) -> i64 {
+    /// While changes wait for others before they are synced: sleeps for a step of that time. Gives how long the poll may.
+    fn gather_changes(&self, now_us: i64, timeout: Duration) -> Duration {
         /// The poll counts milliseconds, which is too coarse for what waits for a sync to begin.
         const STEP_US: i64 = 150;
-        let gathers_until_us = self.gather_deadline_us().filter(|_| !timeout.is_zero());
-        let most = match gathers_until_us {
-            Some(_) => 0,
-            None => self.cfg.loop_coalesce_usec.min(timeout.as_micros() as i64),
-        };
-        let pause_us = self.coalesce.pause_us(now_us, self.stats.commands_processed, most);
-        let Some(until_us) = gathers_until_us else { return pause_us };
-        *timeout = Duration::ZERO;
-        (until_us - now_us).clamp(0, STEP_US)
+        let Some(until_us) = self.gather_deadline_us() else { return timeout };
+        let step_us = (until_us - now_us).clamp(0, STEP_US);
+        if step_us > 0 {
+            std::thread::sleep(Duration::from_micros(step_us as u64));
+        }
+        Duration::ZERO
     }
 
     fn see_to_events(&mut self) {

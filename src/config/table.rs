@@ -282,8 +282,8 @@ directives! {
     "client-query-buffer-limit" => client_query_buffer_limit: u64 = 1 << 30, Memory(1 << 20, LONG_MAX), [], None;
     "io-threads" => io_threads: usize = 1, Int(1, 128), [IMMUTABLE, NO_EFFECT], None;
     "io-threads-do-reads" => io_threads_do_reads: bool = false, Bool, [IMMUTABLE, NO_EFFECT], None;
-    /// Longest time that requests may gather before the loop looks for them, microseconds; 0: none. Not in Redis.
-    "loop-coalesce-usec" => loop_coalesce_usec: i64 = 150, Int(0, 1000), [HIDDEN], None;
+    /// Not in Redis, and of no effect any more: the loop looks for requests at once. Files that have it still load.
+    "loop-coalesce-usec" => loop_coalesce_usec: i64 = 0, Int(0, 1000), [HIDDEN, NO_EFFECT], None;
     "maxclients" => maxclients: u32 = 10000, Int(1, UINT_MAX), [], Maxclients;
     "port" => port: u16 = 6379, Int(0, 65535), [], Port;
     "protected-mode" => protected_mode: bool = true, Bool, [], None;

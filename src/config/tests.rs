@@ -475,6 +475,16 @@ fn a_file_is_replaced_in_one_step() {
 }
 
 #[test]
+fn a_directive_of_our_own_that_is_gone_still_loads() {
+    let idle = |text: &str| {
+        let config = load(&["-"], text).unwrap().config;
+        TABLE.iter().filter(|row| row.is_idle(&config)).map(|row| row.name).collect::<Vec<_>>()
+    };
+    assert_eq!(idle("loop-coalesce-usec 150"), ["loop-coalesce-usec"]);
+    assert!(idle("loop-coalesce-usec 0").is_empty());
+}
+
+#[test]
 fn the_shipped_file_says_the_truth() {
     let text = include_str!("../../conf/redis.conf");
     let shipped = load(&["-"], text).unwrap().config;

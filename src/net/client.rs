@@ -146,8 +146,6 @@ pub struct Client {
     pub created_ms: i64,
     /// Wall clock of the last request, for `timeout` and `idle`.
     pub last_interaction_ms: i64,
-    /// When it was read last, for `Coalesce`.
-    pub read_window: u32,
     pub last_command: Option<&'static Command>,
     /// When the output passed the soft limit, monotonic ms.
     pub soft_limit_since_ms: Option<i64>,
@@ -198,7 +196,6 @@ impl Client {
             resume: None,
             created_ms: now_ms,
             last_interaction_ms: now_ms,
-            read_window: 0,
             last_command: None,
             soft_limit_since_ms: None,
             reply_peak: 0,

@@ -2,7 +2,6 @@
 
 pub mod client;
 pub mod clients;
-pub mod coalesce;
 pub mod conn;
 pub mod listener;
 pub mod output;

@@ -169,7 +169,6 @@ impl Server {
             }
             Ok(n) => {
                 c.last_interaction_ms = now_ms;
-                self.coalesce.note_read(&mut c.read_window);
                 let from_master = c.is(ClientFlags::MASTER);
                 self.stats.note_input(n, from_master);
                 self.stats.reads_processed += 1;

@@ -68,7 +68,6 @@ pub fn write(srv: &Server, out: &mut InfoText) {
         out.field(&format!("loop_turn_usec_{name}"), us);
     }
     out.field("loop_turn_usec_max", m.longest_cycle_us);
-    out.field("loop_pauses", srv.coalesce.pauses);
     srv.info_acl_stats(out);
 }
 
