@@ -277,12 +277,14 @@ fn error(what: &str) -> ProtocolError {
     ProtocolError(format!("Protocol error: {what}"))
 }
 
-/// Index of the `\r` that ends the line at `from`, once the byte after it is there too.
+/// Index of the `\r` that ends the line at `from`, once the byte after it is there too. A NUL hides what follows it: such a
+/// line never ends. (So it is in Redis, which looks for the end with C's string functions; whoever speaks another protocol to
+/// us, as TLS, is thus left without an answer rather than given an error for each line that his bytes happen to make.)
 fn line_end(buf: &[u8], from: usize, too_long: &str) -> Result<Option<usize>, ProtocolError> {
     let line = buf.get(from..).unwrap_or(&[]);
     // Length lines are short: looking at the first bytes beats a vector search set up for each of them.
-    let cr = line.iter().take(24).position(|b| *b == b'\r').or_else(|| memchr::memchr(b'\r', line));
-    match cr {
+    let end = line.iter().take(24).position(|b| matches!(b, b'\r' | 0)).or_else(|| memchr::memchr2(b'\r', 0, line));
+    match end.filter(|i| line[*i] == b'\r') {
         Some(i) if i + 1 < line.len() => Ok(Some(from + i)),
         None if line.len() > INLINE_MAX => Err(error(too_long)),
         _ => Ok(None),
@@ -309,7 +311,8 @@ fn parse_length(digits: &[u8]) -> Option<i64> {
 }
 
 fn parse_inline(buf: &[u8]) -> Result<Parsed, ProtocolError> {
-    let Some(newline) = memchr::memchr(b'\n', buf) else {
+    // A NUL hides the end, as in length lines.
+    let Some(newline) = memchr::memchr2(b'\n', 0, buf).filter(|i| buf[*i] == b'\n') else {
         if buf.len() > INLINE_MAX {
             return Err(error("too big inline request"));
         }
@@ -421,6 +424,25 @@ mod tests {
         let closed = Limits { unauthenticated: true, ..OPEN };
         let got = RequestParser::default().parse(b"*11\r\n", closed);
         assert_eq!(got, Err(ProtocolError("Protocol error: unauthenticated multibulk length".into())));
+    }
+
+    #[test]
+    fn a_nul_hides_the_end_of_a_line() {
+        for start in
+            [&b"ping\0"[..], b"\0", b"*1\0", b"*\0", b"*1\r\n$4\0", b"*1\r\n\0", b"*100000000000000000000000000\0"]
+        {
+            let mut p = RequestParser::default();
+            let line = [start, b"\r\nping\r\n*1\r\n$4\r\nping\r\n"].concat();
+            assert_eq!(p.parse(&line, OPEN), Ok(Parsed::Incomplete), "{start:?}");
+            let long = [&line[..], &[b'x'; INLINE_MAX]].concat();
+            assert!(p.parse(&long, OPEN).unwrap_err().0.starts_with("Protocol error: too big "), "{start:?}");
+        }
+        // Not that of one that has ended, and not in an argument.
+        let whole = b"*1\r\n$3\r\na\0b\r\n\0";
+        assert_eq!(RequestParser::default().parse(whole, OPEN), Ok(Parsed::Command { consumed: 13 }));
+        let args = split_args(b"ping").unwrap();
+        let inline = RequestParser::default().parse(b"ping\r\n\0", OPEN);
+        assert_eq!(inline, Ok(Parsed::Inline { consumed: 6, args }));
     }
 
     #[test]
