@@ -31,6 +31,8 @@ pub struct Admin {
     pub client_memory: client_memory::ClientMemory,
     pub shutdown: shutdown::Shutdown,
     pub debug: debug::DebugState,
+    /// When a request that looked like one of HTTP was logged last, wall clock seconds.
+    pub http_noted_s: i64,
     /// The command line, for DEBUG RESTART and the process title.
     pub argv: Vec<OsString>,
 }

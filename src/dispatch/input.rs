@@ -6,7 +6,7 @@ use super::command::{Group, flag};
 use super::error::CmdError;
 use super::plain::Ended;
 use super::table::{CmdRef, Resolved};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::{Client, ClientFlags, ClientId};
 use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
 use crate::server::Server;
 use std::mem::take;
@@ -401,6 +401,9 @@ impl Server {
             Resolved::Found(cmd) => self.run_resolved(id, cmd, args, out),
             Resolved::Unknown => {
                 self.forget_last_command(id);
+                if is_of_http(name) {
+                    return self.refuse_http(id);
+                }
                 let error = unknown_command(args);
                 self.reject(id, None, error, out);
             }
@@ -551,6 +554,28 @@ impl Server {
         }
     }
 
+    /// Somebody has a browser or the like send what we would take for commands: the client is closed without a reply.
+    fn refuse_http(&mut self, id: ClientId) {
+        /// Attempts are logged once in this time, seconds.
+        const LOG_EVERY_S: i64 = 60;
+        self.clients.close_later(id);
+        let now_s = self.clock.ms() / 1000;
+        let noted_s = &mut self.admin.http_noted_s;
+        if (now_s - *noted_s).abs() <= LOG_EVERY_S {
+            return;
+        }
+        *noted_s = now_s;
+        let from = match self.clients.get(id) {
+            Some(c) if c.is(ClientFlags::UNIX_SOCKET) => "Connection from /unixsocket:0 aborted".to_string(),
+            Some(Client { peer: Some(addr), .. }) => format!("Connection from {}:{} aborted", addr.ip(), addr.port()),
+            _ => "Connection aborted".to_string(),
+        };
+        log::warn!(
+            "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Redis. This is \
+             likely due to an attacker attempting to use Cross Protocol Scripting to compromise your Redis instance. {from}."
+        );
+    }
+
     fn refuse_protocol(&mut self, id: ClientId, text: &str, rest: &[u8], out: &mut Reply) {
         if !self.is_silent(id) {
             self.write_error(out, &CmdError::text(format!("ERR {text}")));
@@ -571,6 +596,11 @@ impl Server {
             log::debug!("{line}");
         }
     }
+}
+
+/// A word that lines of an HTTP request begin with which posts something.
+fn is_of_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// Drops what was processed, and memory that is not needed.
