@@ -115,6 +115,39 @@ fn without_cluster_mode_there_is_no_cluster() {
 }
 
 #[test]
+fn asking_holds_for_the_transaction_that_follows_and_for_nothing_else() {
+    let mut nodes = [Node::ours(), Node::ours()];
+    join(&mut nodes, false);
+    let ids: Vec<String> = nodes.iter_mut().map(Node::id).collect();
+    let [from, to] = &mut nodes;
+    // That of bar.
+    assert_eq!(to.text(&["CLUSTER", "SETSLOT", "5061", "IMPORTING", &ids[0]]), "OK");
+    assert_eq!(from.text(&["CLUSTER", "SETSLOT", "5061", "MIGRATING", &ids[1]]), "OK");
+    assert_eq!(from.text(&["GET", "bar"]), format!("ASK 5061 127.0.0.1:{}", to.server.port));
+    let moved = format!("MOVED 5061 127.0.0.1:{}", from.server.port);
+    let all = |to: &mut Node, requests: &[&[&str]]| requests.iter().map(|words| to.text(words)).collect::<Vec<_>>();
+    let (asking, get, set) = (&["ASKING"][..], &["GET", "bar"][..], &["SET", "bar", "1"][..]);
+    assert_eq!(all(to, &[asking, set, get]), ["OK", "OK", &moved], "for one request");
+    let transaction = all(to, &[asking, &["MULTI"], set, get, &["EXEC"], get]);
+    let done = "array([ok, bulk-string('\"1\"')])";
+    assert_eq!(transaction, ["OK", "OK", "QUEUED", "QUEUED", done, &moved]);
+    assert_eq!(all(to, &[asking, &["MULTI"], &["DISCARD"], get]), ["OK", "OK", "OK", &moved]);
+    // What is refused is a request, too.
+    for refused in [&["NOSUCH"][..], &["GET"], &["CLUSTER", "NOSUCH"], &["EXEC"]] {
+        assert_eq!(all(to, &[asking, refused, get])[2], moved, "{refused:?}");
+    }
+    assert_eq!(all(to, &[asking, &["ASKING", "x"], get])[2], "1", "this one asks as well");
+    // A command that waits for keys may still do so when they come.
+    let waiting = std::thread::spawn({
+        let mut conn = to.server.connect();
+        move || redis::pipe().cmd("ASKING").ignore().cmd("BLPOP").arg("{bar}l").arg(10).query::<Value>(&mut conn)
+    });
+    wait("it waits", 10, || to.text(&["INFO", "clients"]).contains("blocked_clients:1\r\n"));
+    assert_eq!(all(to, &[asking, &["RPUSH", "{bar}l", "a"]]), ["OK", "int(1)"]);
+    assert!(format!("{:?}", waiting.join().unwrap().unwrap()).contains("'\"a\"'"));
+}
+
+#[test]
 fn slots_are_served_moved_and_redirected() {
     let mut nodes = [Node::ours(), Node::ours(), Node::ours()];
     join(&mut nodes, false);

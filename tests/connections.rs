@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{TestServer, run};
+use common::{TestServer, run, wait_for};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -88,4 +88,97 @@ fn what_speaks_tls_is_left_waiting() {
     c.0.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     c.send(vec![b'x'; 70_000]);
     c.expect("-ERR Protocol error: too big inline request\r\n");
+}
+
+#[test]
+fn replies_are_skipped_for_one_request() {
+    let server = TestServer::start(&[]);
+    let pong = "+PONG\r\n";
+    let mut c = Raw::connect(&server);
+    for (lines, reply) in [
+        (&["CLIENT REPLY SKIP", "PING", "PING"][..], pong),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "PING", "PING"], pong),
+        // Whatever is sent counts: what is no command, what is refused, and nothing at all.
+        (&["CLIENT REPLY SKIP", "NOSUCH", "PING"], pong),
+        (&["CLIENT REPLY SKIP", "GET", "PING"], pong),
+        (&["CLIENT REPLY SKIP", "", "PING"], pong),
+        (&["CLIENT REPLY SKIP", "*0", "PING"], pong),
+        (&["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "PING", "CLIENT REPLY ON", "PING"], "+OK\r\n+PONG\r\n"),
+        (&["CLIENT REPLY OFF", "PING", "RESET", "PING"], "+RESET\r\n+PONG\r\n"),
+        // A command that waits is in the middle of its request until it has its answer.
+        (&["CLIENT REPLY SKIP", "BLPOP none 0.01", "PING"], pong),
+        (&["CLIENT REPLY SKIP", "WAIT 3 10", "PING"], pong),
+        (&["CLIENT REPLY OFF", "BLPOP none 0.01", "CLIENT REPLY ON"], "+OK\r\n"),
+    ] {
+        c.ask(lines, reply);
+    }
+}
+
+#[test]
+fn those_who_want_no_replies_get_none_when_others_release_them() {
+    let server = TestServer::start(&[]);
+    let mut other = server.connect();
+    let id = |c: &mut Raw| {
+        c.send("CLIENT ID\r\n");
+        let mut id = String::new();
+        let mut byte = [0];
+        while !id.ends_with("\r\n") {
+            c.0.read_exact(&mut byte).unwrap();
+            id.push(byte[0] as char);
+        }
+        id[1..].trim().to_string()
+    };
+    let blocked = |other: &mut redis::Connection| {
+        wait_for(10, "blocked", || run::<String>(other, &["INFO", "clients"]).contains("blocked_clients:1\r\n"));
+    };
+    for mode in ["SKIP", "OFF"] {
+        let mut c = Raw::connect(&server);
+        let number = id(&mut c);
+        for release in [&["RPUSH", "list", "a"][..], &["CLIENT", "UNBLOCK", &number, "ERROR"]] {
+            c.send(format!("CLIENT REPLY {mode}\r\nBLPOP list 0\r\n"));
+            blocked(&mut other);
+            assert_eq!(run::<i64>(&mut other, release), 1);
+            assert_eq!(run::<i64>(&mut other, &["EXISTS", "list"]), 0);
+            if mode == "OFF" {
+                c.ask(&["CLIENT REPLY ON"], "+OK\r\n");
+            } else {
+                c.ask(&[], "");
+            }
+        }
+    }
+    // What monitors are shown are replies, what subscribers are sent is not.
+    let mut monitor = Raw::connect(&server);
+    monitor.send("CLIENT REPLY OFF\r\nMONITOR\r\n");
+    wait_for(10, "it monitors", || run::<String>(&mut other, &["CLIENT", "LIST"]).contains(" flags=O "));
+    run::<()>(&mut other, &["ECHO", "unseen"]);
+    monitor.send("CLIENT REPLY ON\r\n");
+    monitor.expect("+OK\r\n");
+    let mut subscriber = Raw::connect(&server);
+    subscriber.send("CLIENT REPLY OFF\r\nSUBSCRIBE news\r\n");
+    subscriber.expect("*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    assert_eq!(run::<i64>(&mut other, &["PUBLISH", "news", "now"]), 1);
+    subscriber.expect("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$3\r\nnow\r\n");
+}
+
+#[test]
+fn transactions_that_cannot_succeed_keep_no_commands() {
+    let server = TestServer::start(&[]);
+    let mut other = server.connect();
+    let mut queued = |name: &str| {
+        let list: String = run(&mut other, &["CLIENT", "LIST"]);
+        let line = list.lines().find(|line| line.contains(&format!(" name={name} "))).unwrap().to_string();
+        let field = |name: &str| line.split(' ').find_map(|f| f.strip_prefix(name)).unwrap().to_string();
+        (field("multi="), field("multi-mem="))
+    };
+    let mut c = Raw::connect(&server);
+    c.send("CLIENT SETNAME refused\r\nMULTI\r\nSET a 1\r\nGET\r\nSET b 2\r\n");
+    c.expect("+OK\r\n+OK\r\n+QUEUED\r\n-ERR wrong number of arguments for 'get' command\r\n+QUEUED\r\n");
+    assert_eq!(queued("refused"), ("1".into(), "29".into()));
+    c.send("EXEC\r\n");
+    c.expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
+    c.send("CLIENT SETNAME changed\r\nWATCH k\r\nSET k 1\r\nMULTI\r\nSET a 1\r\n");
+    c.expect("+OK\r\n+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n");
+    assert_eq!(queued("changed"), ("0".into(), "0".into()));
+    c.send("EXEC\r\n");
+    c.expect("*-1\r\n");
 }

@@ -30,7 +30,7 @@ impl Server {
         }
         line.extend_from_slice(b"\r\n");
         for monitor in self.clients.monitors.clone() {
-            self.clients.push(monitor, &line);
+            self.clients.reply(monitor, &line);
             self.check_output_limit(monitor);
         }
     }

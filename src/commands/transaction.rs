@@ -111,6 +111,7 @@ fn exec(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.unwatch_all(id);
     let c = ctx.c_mut();
     let queued = c.multi.take();
+    let denied_before = c.is(ClientFlags::DENY_BLOCKING);
     c.flags.add(ClientFlags::DENY_BLOCKING);
     ctx.out.array(queued.len());
     for queued in &queued {
@@ -121,7 +122,7 @@ fn exec(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         ctx.srv.call(id, queued.cmd, queued.args.as_args(), ctx.out);
     }
     let c = ctx.c_mut();
-    c.flags.remove(ClientFlags::DENY_BLOCKING);
+    c.flags.set(ClientFlags::DENY_BLOCKING, denied_before);
     let (db, resp3) = (c.db, c.resp == 3);
     ctx.db = db;
     ctx.out.resp3 = resp3;

@@ -119,6 +119,11 @@ impl Server {
     /// Ends a client's wait and gives what it was; its input is gone on with later in the turn. Replying is the caller's.
     pub fn unblock(&mut self, id: ClientId) -> Option<Box<BlockState>> {
         let state = self.end_wait(id)?;
+        if state.kind != BlockKind::Postponed
+            && let Some(c) = self.clients.get_mut(id)
+        {
+            c.end_request(c.last_command);
+        }
         self.go_on_later(id);
         Some(state)
     }

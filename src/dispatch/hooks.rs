@@ -28,7 +28,7 @@ impl Server {
         if let BlockKind::Keys { .. } = kind {
             let mut reply = Reply::new(self.clients.get(id).is_some_and(|c| c.resp == 3));
             reply.null_array();
-            self.clients.push(id, &reply.buf);
+            self.clients.reply(id, &reply.buf);
         } else {
             self.repl_reply_on_timeout(id, &kind);
         }

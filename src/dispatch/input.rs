@@ -227,6 +227,9 @@ impl Server {
                 Ok(Parsed::Empty { consumed }) => {
                     *pos += consumed;
                     self.note_empty_request(id);
+                    if let Some(c) = self.clients.get_mut(id) {
+                        c.end_request(None);
+                    }
                     self.input_consumed(id, &query[*pos - consumed..*pos]);
                 }
                 Ok(Parsed::Inline { consumed, args }) => {
@@ -429,7 +432,9 @@ impl Server {
             Admission::Run => self.call_outermost(id, cmd, args, out),
             Admission::Queue => {
                 let flags = self.flags_of_call(self.commands.get(cmd).row, args);
-                if let Some(c) = self.clients.get_mut(id) {
+                let is_doomed = ClientFlags::DIRTY_CAS.union(ClientFlags::DIRTY_EXEC);
+                // What will not run need not be kept.
+                if let Some(c) = self.clients.get_mut(id).filter(|c| !c.is(is_doomed)) {
                     c.multi.queue(cmd, flags, args.to_owned());
                 }
                 if !self.is_silent(id) {
@@ -472,15 +477,6 @@ impl Server {
         if was_replica || (self.is_silent(id) && !pushes) {
             out.buf.truncate(mark);
         }
-        let Some(c) = self.clients.get_mut(id) else { return };
-        if c.tracking.is_some() {
-            self.end_caching(id, Some(row));
-        }
-        let Some(c) = self.clients.get_mut(id) else { return };
-        let asking_now = row.name == "asking";
-        if !asking_now && c.is(ClientFlags::ASKING) {
-            c.flags.remove(ClientFlags::ASKING);
-        }
         self.serve_ready_keys();
     }
 
@@ -505,11 +501,7 @@ impl Server {
         }
         let Some(c) = self.clients.get_mut(id) else { return };
         c.argv_bytes = 0;
-        c.flags.remove(ClientFlags::REPLY_SKIP);
-        if c.is(ClientFlags::REPLY_SKIP_NEXT) {
-            c.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
-            c.flags.add(ClientFlags::REPLY_SKIP);
-        }
+        c.end_request(c.last_command);
         let buffer_size = c.out.buffer_size();
         c.reply_peak = c.reply_peak.max(out.buf.len().min(buffer_size));
         if is_chunk(&out.buf, 0) || self.admin.debug.enforce_reply_list {
@@ -525,10 +517,6 @@ impl Server {
             self.commands.stats_mut(cmd).rejected += 1;
         }
         let mut error = error;
-        if self.is_anyone_tracking() {
-            let row = cmd.map(|cmd| self.commands.get(cmd).row);
-            self.end_caching(id, row);
-        }
         let Some(c) = self.clients.get_mut(id) else { return };
         if cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec") {
             self.discard_transaction(id);

@@ -26,7 +26,8 @@ pub struct MultiState {
 impl MultiState {
     pub fn queue(&mut self, cmd: CmdRef, flags: u32, args: OwnedArgs) {
         self.bytes += args.mem_bytes() + size_of::<Queued>();
-        self.arg_bytes += args.as_args().total_len();
+        // Each argument counts with the pointer that Redis keeps to it.
+        self.arg_bytes += args.as_args().total_len() + 8 * args.as_args().len();
         self.flags |= flags;
         self.lacking |= !flags;
         self.queued.push(Queued { cmd, args });
@@ -59,7 +60,7 @@ impl MultiState {
         std::mem::take(&mut self.watched)
     }
 
-    /// Bytes of the queued arguments themselves (CLIENT LIST's `multi-mem`).
+    /// Bytes of the queued arguments (CLIENT LIST's `multi-mem`).
     pub fn arg_bytes(&self) -> usize {
         self.arg_bytes
     }

@@ -48,7 +48,7 @@ client_flags! {
     CLOSE_ASAP = 8;
     UNIX_SOCKET = 9;
     READONLY = 10;
-    /// The next command may enter a slot being imported.
+    /// The next command, or the transaction it begins, may enter a slot being imported.
     ASKING = 11;
     PUBSUB = 12;
     REPLY_OFF = 13;
@@ -211,6 +211,27 @@ impl Client {
 
     pub fn is(&self, flag: ClientFlags) -> bool {
         self.flags.has(flag)
+    }
+
+    /// A request has run or was refused, and what lasts for one request ends: `row` is what it called, `None` if that is no
+    /// command. In a transaction the exceptions of ASKING and CLIENT CACHING hold up to EXEC. A client that is blocked is
+    /// still in the middle of its request.
+    pub fn end_request(&mut self, row: Option<&Command>) {
+        if self.is(ClientFlags::BLOCKED) {
+            return;
+        }
+        if !self.is(ClientFlags::MULTI) {
+            let name = row.map_or("", |row| row.name);
+            if name != "asking" {
+                self.flags.remove(ClientFlags::ASKING);
+            }
+            if let Some(tracking) = self.tracking.as_mut().filter(|_| !name.starts_with("client|")) {
+                tracking.caching = false;
+            }
+        }
+        let skips = self.is(ClientFlags::REPLY_SKIP_NEXT);
+        self.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
+        self.flags.set(ClientFlags::REPLY_SKIP, skips);
     }
 
     /// No more commands are taken from it.

@@ -141,6 +141,14 @@ impl Clients {
         }
     }
 
+    /// Sends a client what it asked for earlier, unless it wants no replies.
+    pub fn reply(&mut self, id: ClientId, bytes: &[u8]) {
+        let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP);
+        if self.get(id).is_some_and(|c| !c.is(silent)) {
+            self.push(id, bytes);
+        }
+    }
+
     /// Sends bytes to a client outside the reply of a command of its own. To the client whose command runs they follow
     /// the reply.
     pub fn push(&mut self, id: ClientId, bytes: &[u8]) {

@@ -79,11 +79,11 @@ impl Server {
         }
     }
 
-    /// Sends an error to a client outside of its own command, and counts it.
+    /// Sends an error to a client that waits for a reply, and counts it.
     pub fn reply_error_to(&mut self, id: ClientId, error: &CmdError) {
         let mut reply = crate::resp::Reply::default();
         self.write_error(&mut reply, error);
-        self.clients.push(id, &reply.buf);
+        self.clients.reply(id, &reply.buf);
     }
 }
 

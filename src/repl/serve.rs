@@ -388,7 +388,7 @@ impl Server {
                 }
                 _ => continue,
             }
-            self.clients.push(id, &reply.buf);
+            self.clients.reply(id, &reply.buf);
             self.count_unblocked(id, false);
             self.unblock(id);
         }
@@ -413,7 +413,7 @@ impl Server {
             }
             _ => return,
         }
-        self.clients.push(id, &reply.buf);
+        self.clients.reply(id, &reply.buf);
     }
 
     // ---- admission

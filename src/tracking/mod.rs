@@ -386,24 +386,6 @@ impl Server {
         self.send_own_invalidations();
         self.tracking.overfull = if self.tracking.table.len() > max { self.tracking.overfull + 1 } else { 0 };
     }
-
-    /// The exception that CLIENT CACHING made holds for one command or transaction; those about connections do not count.
-    pub fn end_caching(&mut self, id: ClientId, row: Option<&Command>) {
-        if row.is_some_and(|row| row.name.starts_with("client|")) {
-            return;
-        }
-        if let Some(c) = self.clients.get_mut(id)
-            && !c.is(ClientFlags::MULTI)
-            && let Some(state) = c.tracking.as_mut()
-        {
-            state.caching = false;
-        }
-    }
-
-    /// Some client tracks.
-    pub fn is_anyone_tracking(&self) -> bool {
-        self.tracking.clients > 0
-    }
 }
 
 fn key_array<'a>(keys: impl Iterator<Item = &'a Vec<u8>> + Clone) -> Vec<u8> {
