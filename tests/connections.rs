@@ -182,3 +182,20 @@ fn transactions_that_cannot_succeed_keep_no_commands() {
     c.send("EXEC\r\n");
     c.expect("*-1\r\n");
 }
+
+#[test]
+fn what_has_closed_is_gone_before_requests_that_were_sent_later_run() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    let clients = |c: &mut redis::Connection| run::<String>(c, &["CLIENT", "LIST"]).lines().count();
+    for _ in 0..300 {
+        drop(TcpStream::connect(("127.0.0.1", server.port)).unwrap());
+        assert_eq!(clients(&mut c), 1);
+    }
+    // What was sent before the end is run first.
+    for i in 0..100 {
+        Raw::connect(&server).send(format!("SET key:{i} x\r\n"));
+    }
+    wait_for(10, "they are gone", || clients(&mut c) == 1);
+    assert_eq!(run::<i64>(&mut c, &["DBSIZE"]), 100);
+}

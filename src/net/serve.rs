@@ -68,7 +68,7 @@ impl Server {
             return;
         }
         // Whoever connects as a rule has something to say at once.
-        self.clients.want_read(id);
+        self.take_input(id, false);
     }
 
     /// Protected mode refuses everyone from elsewhere while the default user has no password.
@@ -81,17 +81,23 @@ impl Server {
             self.clients.want_write(id);
         }
         if event.readable {
-            if self.is_nested_turn() {
-                // Within a long command: its look-ahead is under way.
-                return self.read_client(id, event.closed);
-            }
-            match self.read_some(id) {
-                ReadOutcome::Stopped => {}
-                outcome => self.clients.to_run.push((id, outcome == ReadOutcome::More || event.closed)),
-            }
-            if self.clients.to_run.len() >= ahead::CLIENTS {
-                self.run_inputs();
-            }
+            self.take_input(id, event.closed);
+        }
+    }
+
+    /// Reads what a client has sent, to be run with the input of others. Whoever turns out to be gone is gone before any of
+    /// that runs. `closed`: the peer closed its side.
+    fn take_input(&mut self, id: ClientId, closed: bool) {
+        if self.is_nested_turn() {
+            // Within a long command: its look-ahead is under way.
+            return self.read_client(id, closed);
+        }
+        match self.read_some(id) {
+            ReadOutcome::Stopped => {}
+            outcome => self.clients.to_run.push((id, outcome == ReadOutcome::More || closed)),
+        }
+        if self.clients.to_run.len() >= ahead::CLIENTS {
+            self.run_inputs();
         }
     }
 
@@ -164,7 +170,7 @@ impl Server {
         match conn.read_to_spare(&mut c.query) {
             Ok(0) => {
                 log::debug!("Client closed connection {}", self.describe_client(id));
-                self.clients.close_later(id);
+                self.close_now(id);
                 ReadOutcome::Stopped
             }
             Ok(n) => {
@@ -181,7 +187,7 @@ impl Server {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => ReadOutcome::More,
             Err(e) => {
                 log::debug!("Reading from client: {}", reason(&e));
-                self.clients.close_later(id);
+                self.close_now(id);
                 ReadOutcome::Stopped
             }
         }
@@ -193,7 +199,7 @@ impl Server {
         let Some(conn) = self.clients.get_mut(id).and_then(|c| c.conn.as_mut()) else { return ReadOutcome::Stopped };
         match conn.read(&mut scratch) {
             Ok(0) => {
-                self.clients.close_later(id);
+                self.close_now(id);
                 ReadOutcome::Stopped
             }
             Ok(_) => ReadOutcome::More,
