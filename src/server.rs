@@ -16,6 +16,7 @@ use crate::dispatch::pause::Pauses;
 use crate::keyspace::Keyspace;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
+use crate::net::serve::Unaccepted;
 use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
@@ -41,6 +42,7 @@ pub struct Server {
     pub clients: Clients,
     pub reactor: Reactor,
     pub listeners: Vec<Listener>,
+    pub unaccepted: Unaccepted,
     pub commands: CommandTable,
     pub stats: Stats,
     pub admin: Admin,
@@ -103,6 +105,7 @@ impl Server {
             clients: Clients::default(),
             reactor: Reactor::new()?,
             listeners: Vec::new(),
+            unaccepted: Unaccepted::default(),
             commands: CommandTable::new(commands::ALL),
             stats: Stats::default(),
             admin: Admin::default(),
@@ -160,6 +163,7 @@ impl Server {
             // The numbers of the old listeners are free once those are closed below.
             l.register(self.reactor.registry(), Source::Listener(i as u32).token())?;
         }
+        self.unaccepted.forget();
         for mut old in std::mem::replace(&mut self.listeners, opened) {
             let _ = old.deregister(self.reactor.registry());
         }
@@ -219,6 +223,7 @@ impl Server {
             self.reactor.recycle(std::mem::take(&mut self.events));
         }
         self.read_pending();
+        self.accept_rest();
         self.run_timers();
         self.nesting -= 1;
         Ok(())
@@ -261,6 +266,7 @@ impl Server {
         let busy = !self.clients.pending_reads.is_empty()
             || !self.clients.unblocked.is_empty()
             || !self.clients.closing.is_empty()
+            || self.unaccepted.is_due()
             || self.exit.is_some()
             || self.keyspace_is_busy();
         if busy {
@@ -344,6 +350,7 @@ impl Server {
         self.sample_memory();
         self.shutdown_cron();
         self.clients_cron();
+        self.retry_accepting();
         self.keyspace_cron();
         self.rooms_cron();
         self.drain_effects();

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{TestServer, run, wait_for};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -198,4 +199,69 @@ fn what_has_closed_is_gone_before_requests_that_were_sent_later_run() {
     }
     wait_for(10, "they are gone", || clients(&mut c) == 1);
     assert_eq!(run::<i64>(&mut c, &["DBSIZE"]), 100);
+}
+
+/// The smallest number that no open descriptor of a process has.
+fn first_free_descriptor(pid: u32) -> u64 {
+    let open: std::collections::BTreeSet<u64> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    (0..).find(|fd| !open.contains(fd)).unwrap()
+}
+
+/// Clock ticks of processor time that a process has used.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn without_descriptors_data_is_saved_and_clients_wait_their_turn() {
+    let server = TestServer::start(&["--appendonly", "yes"]);
+    let pid = server.pid();
+    let mut c = server.connect();
+    let mut crowd: Vec<Raw> = (0..20).map(|_| Raw::connect(&server)).collect();
+    crowd.iter_mut().for_each(|one| one.ask(&[], ""));
+    // All below the new limit are in use.
+    let limit = first_free_descriptor(pid);
+    let process = Pid::from_raw(pid as i32).unwrap();
+    let hard = getrlimit(Resource::Nofile).maximum;
+    prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(limit), maximum: hard }).unwrap();
+
+    let mut waiting: Vec<Raw> = (0..3).map(|_| Raw::connect(&server)).collect();
+    for one in &mut waiting {
+        one.send("SET k v\r\nECHO served\r\n");
+        one.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(one.0.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        one.0.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    }
+    let ticks = cpu_ticks(pid);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(cpu_ticks(pid) - ticks < 15, "the loop does not spin");
+
+    let info = |c: &mut redis::Connection| run::<String>(c, &["INFO", "persistence"]);
+    for _ in 0..2 {
+        run::<()>(&mut c, &["SAVE"]);
+        for start in ["BGSAVE", "BGREWRITEAOF"] {
+            run::<String>(&mut c, &[start]);
+            wait_for(10, "it is done", || {
+                let info = info(&mut c);
+                info.contains("rdb_bgsave_in_progress:0\r\n") && info.contains("aof_rewrite_in_progress:0\r\n")
+            });
+            for ok in ["rdb_last_bgsave_status:ok", "aof_last_bgrewrite_status:ok", "aof_last_write_status:ok"] {
+                assert!(info(&mut c).contains(ok), "{start}: {}", server.log());
+            }
+        }
+    }
+    assert_eq!(server.log().matches("Accepting client connection: Too many open files").count(), 1);
+    assert_eq!(run::<i64>(&mut c, &["EXISTS", "k"]), 0, "those who wait got none of what the saves had");
+
+    // Each that leaves lets one in.
+    for one in &mut waiting {
+        crowd.pop();
+        one.expect("+OK\r\n$6\r\nserved\r\n");
+    }
 }

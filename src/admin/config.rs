@@ -9,7 +9,7 @@ use crate::dispatch::admit::is_local;
 use crate::net::ClientId;
 use crate::net::listener::{self, Listener};
 use crate::server::Server;
-use crate::sys::{alloc, crash, log as log_sink, process, watchdog};
+use crate::sys::{alloc, crash, log as log_sink, process, reserve, watchdog};
 use std::io;
 
 /// Which of the three values of `oom-score-adj-values` holds for a process.
@@ -119,6 +119,7 @@ impl Server {
                 few.limit, few.needed
             )
         })?;
+        reserve::refill();
         self.ks.effects.notify_flags = self.cfg.notify_keyspace_events.0;
         self.apply_allocator_thread();
         if !process::set_collation(&self.cfg.locale_collate) {

@@ -2,6 +2,7 @@
 
 use crate::server::Server;
 use crate::sys::alloc;
+use crate::sys::reserve::open_in_need;
 
 /// Time between samples, ms.
 const SAMPLE_PERIOD_MS: i64 = 100;
@@ -164,7 +165,7 @@ impl Server {
 
 /// Bytes of the process in memory; 0 where the system does not say.
 pub fn resident_set() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm")
+    let pages = open_in_need(|| std::fs::read_to_string("/proc/self/statm"))
         .ok()
         .and_then(|text| text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok()));
     pages.unwrap_or(0) * page_size() as usize

@@ -21,6 +21,7 @@ use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
 use crate::net::{Conn, Source};
 use crate::server::Server;
+use crate::sys::reserve::open_in_need;
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 1000;
@@ -278,8 +279,8 @@ fn lock_file(path: &Path) -> Result<Flock<File>, String> {
 }
 
 fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result<Flock<File>, String> {
-    let file =
-        File::create(temporary).map_err(|e| format!("Could not open temp cluster config file: {}", reason(&e)))?;
+    let file = open_in_need(|| File::create(temporary))
+        .map_err(|e| format!("Could not open temp cluster config file: {}", reason(&e)))?;
     let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, e)| format!("Impossible to lock {}: {}", temporary.display(), e.desc()))?;
     lock.write_all(text).map_err(|e| format!("Failed after writing to tmp cluster config file: {}", reason(&e)))?;
@@ -290,7 +291,7 @@ fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result
         .map_err(|e| format!("Could not rename tmp cluster config file: {}", reason(&e)))?;
     if fsync {
         let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)
+        open_in_need(|| File::open(directory))
             .and_then(|d| d.sync_all())
             .map_err(|e| format!("Could not sync cluster config file dir: {}", reason(&e)))?;
     }

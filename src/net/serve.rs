@@ -6,6 +6,7 @@ use super::{ClientFlags, ClientId, Conn};
 use crate::dispatch::admit::is_local;
 use crate::dispatch::ahead;
 use crate::server::Server;
+use crate::sys::reserve;
 use std::io::{self, Read, Write};
 
 /// Connections accepted from one listener in one turn.
@@ -17,20 +18,70 @@ const READS_PER_TURN: usize = 16;
 /// Bytes written to one client in one turn, so that one large reply does not starve the others.
 const WRITE_BYTES_PER_TURN: usize = 1 << 20;
 
+/// Listeners, by their places in the list of them, at which connections may wait that no event will tell of.
+#[derive(Debug, Default)]
+pub struct Unaccepted {
+    /// They had more than their share of a turn.
+    next_turn: Vec<usize>,
+    /// There were no descriptors, or accepting failed for another reason that passes.
+    starved: Vec<usize>,
+    /// The log tells of that.
+    is_logged: bool,
+}
+
+impl Unaccepted {
+    pub fn is_due(&self) -> bool {
+        !self.next_turn.is_empty()
+    }
+
+    /// There may be descriptors again.
+    fn retry(&mut self) {
+        self.next_turn.append(&mut self.starved);
+    }
+
+    pub fn forget(&mut self) {
+        *self = Unaccepted::default();
+    }
+}
+
 impl Server {
     pub fn accept_clients(&mut self, listener: usize) {
+        // What was lent to a save comes back before clients get anything.
+        reserve::refill();
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(l) = self.listeners.get(listener) else { return };
             match l.accept() {
-                Ok(conn) => self.add_connection(conn),
+                Ok(conn) => {
+                    self.unaccepted.is_logged = false;
+                    self.add_connection(conn);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
-                    log::warn!("Accepting client connection: {}", reason(&e));
+                    if !std::mem::replace(&mut self.unaccepted.is_logged, true) {
+                        log::warn!("Accepting client connection: {}", reason(&e));
+                    }
+                    if !self.unaccepted.starved.contains(&listener) {
+                        self.unaccepted.starved.push(listener);
+                    }
                     return;
                 }
             }
         }
+        self.unaccepted.next_turn.push(listener);
+    }
+
+    /// Goes on accepting where connections may wait.
+    pub fn accept_rest(&mut self) {
+        for listener in std::mem::take(&mut self.unaccepted.next_turn) {
+            self.accept_clients(listener);
+        }
+    }
+
+    /// Tries again what failed for want of descriptors: by the cron, as others than clients have some, too.
+    pub fn retry_accepting(&mut self) {
+        reserve::refill();
+        self.unaccepted.retry();
     }
 
     fn add_connection(&mut self, mut conn: Conn) {
@@ -331,6 +382,7 @@ impl Server {
         self.clients.monitors.retain(|m| *m != id);
         if let Some(mut conn) = c.conn.take() {
             let _ = conn.deregister(self.reactor.registry());
+            self.unaccepted.retry();
             if !c.is(ClientFlags::REPLICA.union(ClientFlags::MASTER)) || c.is(ClientFlags::MONITOR) {
                 self.clients.connected = self.clients.connected.saturating_sub(1);
             }

@@ -6,7 +6,7 @@
 use crate::admin::config::ProcessClass;
 use crate::server::Server;
 use crate::sys::fork::{self, Ended, Side};
-use crate::sys::process;
+use crate::sys::{process, reserve};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -168,7 +168,8 @@ impl Server {
         if self.has_child() {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC)?;
+        let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
+        let (read, write) = reserve::open_in_need(|| Ok(nix::unistd::pipe2(flags)?))?;
         let start = Instant::now();
         match fork::fork_process()? {
             Side::Child => {

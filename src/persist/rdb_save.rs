@@ -5,6 +5,7 @@ use super::child::ChildKind;
 use super::snapshot::{FileSink, SnapshotOptions};
 use crate::server::Server;
 use crate::sys::fork::Ended;
+use crate::sys::reserve::open_in_need;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
@@ -34,7 +35,7 @@ impl Server {
         options: &SnapshotOptions,
         reporter: Option<&mut super::child::Reporter>,
     ) -> io::Result<()> {
-        let file = File::create(path).inspect_err(|e| {
+        let file = open_in_need(|| File::create(path)).inspect_err(|e| {
             log::warn!(
                 "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",
                 path.display(),

@@ -18,6 +18,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::reserve;
 use crate::config::{Config, LogLevel, SyslogFacility};
 
 /// What the server is, as log lines show it.
@@ -187,8 +188,9 @@ fn write(level: log::Level, line: &[u8], message: &[u8]) {
         let file = FILE.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         match file.as_ref() {
             Some(path) => {
-                let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-                let _ = opened.and_then(|mut file| file.write_all(line));
+                let mut options = std::fs::OpenOptions::new();
+                options.append(true).create(true);
+                let _ = reserve::open_in_need(|| options.open(path)).and_then(|mut file| file.write_all(line));
             }
             None => write_stdout(line),
         }

@@ -7,6 +7,7 @@ pub mod crash;
 pub mod fork;
 pub mod log;
 pub mod process;
+pub mod reserve;
 pub mod service;
 pub mod signals;
 pub mod symbols;

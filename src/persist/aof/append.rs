@@ -12,6 +12,7 @@ use crate::persist::child::ChildKind;
 use crate::persist::snapshot::put_command;
 use crate::persist::state::AofState;
 use crate::server::Server;
+use crate::sys::reserve::open_in_need;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -83,7 +84,7 @@ pub fn open_incr(path: &std::path::Path, truncate: bool) -> io::Result<File> {
     } else {
         options.append(true)
     };
-    options.open(path)
+    open_in_need(|| options.open(path))
 }
 
 impl Server {

@@ -5,6 +5,7 @@
 //! temporary file, fsync, rename, fsync of the directory; so a crash leaves the old log or the new one.
 
 use crate::config::words::{quote, split};
+use crate::sys::reserve::open_in_need;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
@@ -265,7 +266,7 @@ pub(crate) fn reason(e: &io::Error) -> String {
 /// Makes renames and new files in `dir` durable.
 pub(crate) fn fsync_dir(dir: &Path) -> io::Result<()> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)?.sync_all()
+    open_in_need(|| File::open(dir))?.sync_all()
 }
 
 impl AofDir {
@@ -320,12 +321,9 @@ impl AofDir {
         }
         let (name, temp_name) = (self.manifest_name(), self.temp_manifest_name());
         let (path, temp) = (self.path(&name), self.path(&temp_name));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(&temp)
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o644);
+        let mut file = open_in_need(|| options.open(&temp))
             .inspect_err(|e| log::warn!("Can't open the AOF manifest file {}: {}", shown(&temp_name), reason(e)))?;
         file.write_all(&manifest.format()).inspect_err(|e| {
             log::warn!("Error trying to write the temporary AOF manifest file {}: {}", shown(&temp_name), reason(e));

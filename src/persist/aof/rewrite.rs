@@ -10,6 +10,7 @@ use crate::persist::snapshot::{FileSink, SnapshotOptions};
 use crate::persist::state::AofState;
 use crate::server::Server;
 use crate::sys::fork::Ended;
+use crate::sys::reserve::open_in_need;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ impl Server {
 
     fn write_base_reporting(&self, path: &Path, reporter: Option<&mut crate::persist::child::Reporter>) -> bool {
         let temp = writer_temp(std::process::id());
-        let file = match File::create(&temp) {
+        let file = match open_in_need(|| File::create(&temp)) {
             Ok(file) => file,
             Err(e) => {
                 log::warn!("Opening the temp file for AOF rewrite in rewriteAppendOnlyFile(): {}", reason(&e));
