@@ -518,3 +518,26 @@ fn nonsense_from_a_master_does_no_harm() {
     run::<()>(&mut c, &["REPLICAOF", "NO", "ONE"]);
     run::<()>(&mut c, &["SET", "k", "v"]);
 }
+
+#[test]
+fn a_master_whose_stream_holds_lines_is_left() {
+    let r = start(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    follow(&r, listener.local_addr().expect("an address").port());
+    let (mut master, _) = listener.accept().expect("the replica");
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    master.write_all(format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$18\r\n").as_bytes()).unwrap();
+    // No keys, and no checksum.
+    master.write_all(b"REDIS0011\xff\0\0\0\0\0\0\0\0").unwrap();
+    let mut c = r.connect();
+    wait_for(10, "it follows", || run::<String>(&mut c, &["INFO", "replication"]).contains("master_link_status:up"));
+    master.write_all(b"\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n\r\nSET b 2\r\nSET c 3\r\n").unwrap();
+    wait_for(10, "it has left", || r.log().contains("Connection with master lost."));
+    assert!(
+        r.log().contains("WARNING: Receiving inline protocol from master, master stream corruption?"),
+        "{}",
+        r.log()
+    );
+    assert!(!r.log().contains("Caching the disconnected master state."));
+    assert_eq!(run::<i64>(&mut c, &["EXISTS", "a", "b", "c"]), 1);
+}

@@ -232,6 +232,16 @@ impl Server {
                     }
                     self.input_consumed(id, &query[*pos - consumed..*pos]);
                 }
+                Ok(Parsed::Inline { .. }) if self.clients.get(id).is_some_and(|c| c.is(ClientFlags::MASTER)) => {
+                    // Blank lines keep the link alive. More than that is no stream of commands any more.
+                    log::warn!(
+                        "WARNING: Receiving inline protocol from master, master stream corruption? Closing the master \
+                         connection and discarding the cached master."
+                    );
+                    self.refuse_protocol(id, "Master using the inline protocol. Desync?", &query[*pos..], out);
+                    *pos = query.len();
+                    break;
+                }
                 Ok(Parsed::Inline { consumed, args }) => {
                     share -= 1;
                     *durable = false;
