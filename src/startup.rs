@@ -108,7 +108,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     let config_file = config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let mut server = Server::new(config, config_file).map_err(|e| format!("Can't start the server: {e}"))?;
     rename_commands(&mut server)?;
-    server.load_users()?;
+    server.check_user_lines()?;
     server.apply_initial_config()?;
     if background || !server.cfg.pidfile.is_empty() {
         write_pid_file(&mut server.cfg);
@@ -116,6 +116,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     show_logo(&server.cfg);
     system_check::warn_of_backlog(server.cfg.tcp_backlog);
     refuse_modules(&server.cfg)?;
+    server.load_users()?;
     server.listen()?;
     let has_unix = !server.cfg.unixsocket.is_empty();
     if server.cfg.port == 0 && !has_unix {

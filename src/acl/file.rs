@@ -1,47 +1,41 @@
 //! Users in the configuration file and in the file that `aclfile` names.
 
 use super::Acl;
-use super::user::{Rules, User, join_selectors};
-use crate::config::{ConfigError, os_error, overwrite};
-use crate::resp::split_args;
+use super::user::{RuleError, Rules, User, has_blanks, join_selectors};
+use crate::config::{ConfigError, SourceLine, os_error, overwrite};
 use crate::server::Server;
 use std::path::Path;
 
-/// Reads `user NAME RULE...` lines; all mistakes are told at once, a line each.
+/// Reads `user NAME RULE...` lines; all mistakes are told at once. Words are parted by single spaces and nothing is quoted,
+/// as in Redis: no name, pattern or hash has a blank inside.
 fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, String> {
     let mut users: Vec<User> = Vec::new();
     let mut errors = String::new();
     for (i, line) in text.split(|b| *b == b'\n').enumerate() {
         let number = i + 1;
         let line = line.trim_ascii();
-        if line.is_empty() || line[0] == b'#' {
+        if line.is_empty() {
             continue;
         }
-        let Some(words) = split_args(line) else {
-            errors += &format!("{path}:{number}: unbalanced quotes in acl line. ");
-            continue;
-        };
-        let words: Vec<&[u8]> = words.as_args().iter().collect();
-        if words.len() < 2 || !words[0].eq_ignore_ascii_case(b"user") {
+        let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+        if words.len() < 2 || words[0] != b"user" {
             errors += &format!("{path}:{number} should start with user keyword followed by the username. ");
             continue;
         }
-        if words[1].iter().any(|b| b.is_ascii_whitespace() || *b == 0) {
-            errors += &format!(
-                "'{path}:{number}: username '{}' contains invalid characters. ",
-                String::from_utf8_lossy(words[1])
-            );
+        let name = words[1];
+        if has_blanks(name) {
+            let name = String::from_utf8_lossy(name);
+            errors += &format!("'{path}:{number}: username '{name}' contains invalid characters. ");
             continue;
         }
-        if users.iter().any(|u| u.name == words[1]) {
-            errors +=
-                &format!("WARNING: Duplicate user '{}' found on line {number}. ", String::from_utf8_lossy(words[1]));
+        if users.iter().any(|u| u.name == name) {
+            let name = String::from_utf8_lossy(name);
+            errors += &format!("WARNING: Duplicate user '{name}' found on line {number}. ");
             continue;
         }
-        match build(words[1], &words[2..], rules) {
-            Ok(user) => users.push(user),
-            Err(reason) => errors += &format!("{path}:{number}: {reason}. "),
-        }
+        let mut user = User::new(name, rules);
+        errors += &apply_line(&mut user, &words[2..], &format!("{path}:{number}"), rules);
+        users.push(user);
     }
     if errors.is_empty() {
         return Ok(users);
@@ -49,11 +43,78 @@ fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, S
     Err(format!("{errors}WARNING: ACL errors detected, no change to the previously active ACL rules was performed"))
 }
 
-fn build(name: &[u8], words: &[&[u8]], rules: Rules<'_>) -> Result<User, String> {
-    let words = join_selectors(words).map_err(|_| "Unmatched parenthesis in selector definition.".to_string())?;
-    let mut user = User::new(name, rules);
+/// Applies the rules of one line of a file, and tells what was wrong with them: every unknown command, as its name is no
+/// secret, and the first mistake of another kind.
+fn apply_line(user: &mut User, words: &[&[u8]], place: &str, rules: Rules<'_>) -> String {
+    let mut errors = String::new();
+    let words = match join_selectors(words) {
+        Ok(words) => words,
+        Err(_) => return format!("{place}: Unmatched parenthesis in selector definition."),
+    };
+    let mut other_mistake = false;
     for word in &words {
-        user.apply(word, rules).map_err(|e| e.text().to_string())?;
+        let word = word.trim_ascii();
+        match user.apply(word, rules) {
+            Ok(()) => {}
+            Err(e @ RuleError::UnknownCommand) => {
+                let word = String::from_utf8_lossy(word);
+                errors += &format!("{place}: Error in applying operation '{word}': {}. ", e.text());
+            }
+            Err(e) if !other_mistake => {
+                errors += &format!("{place}: {}. ", e.text());
+                other_mistake = true;
+            }
+            Err(_) => {}
+        }
+    }
+    errors
+}
+
+/// Looks a `user` line of the configuration over, except for the names of commands, which are looked at when the user is
+/// made. The word that the error names is Redis's choice: it counts rules where it means words.
+fn check_declaration(line: &SourceLine, earlier: &[SourceLine], rules: Rules<'_>) -> Result<(), ConfigError> {
+    let refuse = |at: usize, reason: &str| {
+        let word = if at == 0 { "user".into() } else { String::from_utf8_lossy(&line.words[at - 1]) };
+        Err(ConfigError::at(line, format!("Error in user declaration '{word}': {reason}")))
+    };
+    let name = &line.words[0];
+    if earlier.iter().any(|other| other.words[0] == *name) {
+        return refuse(1, "Duplicate user found. A user can only be defined once in config files");
+    }
+    let words = match line.rules() {
+        Ok(words) => words,
+        Err(at) => return refuse(at, "Wrong format"),
+    };
+    let mut user = User::new(name, rules);
+    for (at, word) in words.iter().enumerate() {
+        match user.apply(word, rules) {
+            Ok(()) | Err(RuleError::UnknownCommand) => {}
+            Err(e) => return refuse(at, e.text()),
+        }
+    }
+    Ok(())
+}
+
+impl SourceLine {
+    /// The rules of a `user` line, selectors in one piece; or the place of the parenthesis that is not closed.
+    fn rules(&self) -> Result<Vec<Vec<u8>>, usize> {
+        let words: Vec<&[u8]> = self.words.iter().skip(1).map(Vec::as_slice).collect();
+        join_selectors(&words)
+    }
+}
+
+/// The user a line of the configuration declares.
+fn declared_user(line: &SourceLine, rules: Rules<'_>) -> Result<User, String> {
+    let name = &line.words[0];
+    if has_blanks(name) {
+        return Err("Spaces not allowed in ACL usernames".into());
+    }
+    let mut user = User::new(name, rules);
+    for word in line.rules().unwrap_or_default() {
+        user.apply(&word, rules).map_err(|e| {
+            let (word, name) = (String::from_utf8_lossy(&word), String::from_utf8_lossy(name));
+            format!("Error loading ACL rule '{word}' for the user named '{name}': {}", e.text())
+        })?;
     }
     Ok(user)
 }
@@ -64,42 +125,42 @@ impl Server {
         Rules { commands: &self.commands, channels_open: open }
     }
 
-    /// Reads the users that the configuration or `aclfile` names, at start.
-    pub fn load_users(&mut self) -> Result<(), ConfigError> {
-        let mut acl = Acl::default();
-        for (i, line) in self.cfg.user.iter().enumerate() {
-            if self.cfg.user[..i].iter().any(|other| other.words[0] == line.words[0]) {
-                let name = String::from_utf8_lossy(&line.words[0]);
-                let reason = format!(
-                    "Error in user declaration '{name}': Duplicate user found. A user can only be defined once in config \
-                     files"
+    /// Looks at the `user` lines of the configuration: what is wrong with one of them is told as a mistake of that line.
+    pub fn check_user_lines(&self) -> Result<(), ConfigError> {
+        let lines = &self.cfg.user;
+        (0..lines.len()).try_for_each(|i| check_declaration(&lines[i], &lines[..i], self.acl_rules()))
+    }
+
+    /// Makes the users that the configuration or `aclfile` names, at start. `requirepass` is the default user's password
+    /// until one of the two says something else of that user; an `aclfile` always does. The error is the last line of the log.
+    pub fn load_users(&mut self) -> Result<(), String> {
+        let has_file = !self.cfg.aclfile.is_empty();
+        if has_file && !self.cfg.user.is_empty() {
+            return Err(
+                "Configuring Redis with users defined in redis.conf and at the same setting an ACL file path is \
+                        invalid. This setup is very likely to lead to configuration errors and security holes, please \
+                        define either an ACL file or declare users directly in your redis.conf, but not both."
+                    .into(),
+            );
+        }
+        self.acl = Acl::default();
+        self.acl.set_default_password(&self.cfg.requirepass);
+        for i in 0..self.cfg.user.len() {
+            let user = declared_user(&self.cfg.user[i], self.acl_rules()).map_err(|reason| {
+                log::warn!("{reason}");
+                "Critical error while loading ACLs. Exiting."
+            })?;
+            if !user.enabled {
+                log::info!(
+                    "The user '{}' is disabled (there is no 'on' modifier in the user description). Make sure this is not \
+                     a configuration error.",
+                    String::from_utf8_lossy(&user.name)
                 );
-                return Err(ConfigError::at(line, reason));
             }
-            let words: Vec<&[u8]> = line.words.iter().skip(1).map(Vec::as_slice).collect();
-            let user = build(&line.words[0], &words, self.acl_rules())
-                .map_err(|reason| ConfigError::at(line, format!("Error in user declaration: {reason}")))?;
-            acl.put(user);
+            self.acl.put(user);
         }
-        if !self.cfg.requirepass.is_empty() {
-            acl.set_default_password(self.cfg.requirepass.as_ref());
-        }
-        self.acl = acl;
-        if !self.cfg.aclfile.is_empty() {
-            let reason = if self.cfg.user.is_empty() {
-                self.load_acl_file().err()
-            } else {
-                Some(
-                    "Configuring Redis with users defined in redis.conf and at the same setting an ACL file path is \
-                     invalid. This setup is very likely to lead to configuration errors and security holes, please \
-                     define either an ACL file or declare users directly in your redis.conf, but not both."
-                        .to_string(),
-                )
-            };
-            if let Some(reason) = reason {
-                log::warn!("Aborting Redis startup because of ACL errors: {reason}");
-                return Err(ConfigError::Whole { reason: "The users could not be loaded; see the log.".into() });
-            }
+        if has_file {
+            self.load_acl_file().map_err(|reason| format!("Aborting Redis startup because of ACL errors: {reason}"))?;
         }
         self.acl_changed();
         Ok(())
@@ -134,6 +195,88 @@ impl Server {
 
     /// Every user as a line: its name and the rules that make it.
     pub fn acl_lines(&self) -> Vec<Vec<u8>> {
-        self.acl.users.values().map(|u| [u.name.as_slice(), b" ", &u.describe()].concat()).collect()
+        self.acl.users.values().map(user_line).collect()
+    }
+}
+
+/// A user's name and the rules that make it, with a space between words and none inside.
+fn user_line(user: &User) -> Vec<u8> {
+    [user.name.as_slice(), b" ", &user.describe()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Config};
+    use crate::dispatch::table::CommandTable;
+    use proptest::prelude::*;
+
+    /// Rules around text that tries to break out of them.
+    fn rule() -> impl Strategy<Value = Vec<u8>> {
+        let text = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..6),
+            "[a-c ()\"'\\\\\n\t\u{b}*#]{0,8}".prop_map(String::into_bytes),
+        ];
+        let plain = (prop::sample::select(&[">", "~", "%R~", "%W~", "&", "+get|", "-", "+", ""][..]), text.clone());
+        let plain = plain.prop_map(|(start, text)| [start.as_bytes(), &text].concat()).boxed();
+        let in_selector = (text, proptest::collection::vec(plain.clone(), 0..4))
+            .prop_map(|(text, rules)| [b"(", rules.join(&b' ').as_slice(), b" ~", &text, b" +@read)"].concat());
+        prop_oneof![
+            4 => plain,
+            1 => in_selector,
+            1 => prop::sample::select(&["on", "+@all", "-@write", "+config|get", "allkeys", "resetchannels"][..])
+                .prop_map(|rule| rule.as_bytes().to_vec()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn users_are_read_back_as_they_were_written(
+            name in prop_oneof![proptest::collection::vec(any::<u8>(), 0..5), "[a\"'\\\\#(]{0,4}".prop_map(String::into_bytes)],
+            words in proptest::collection::vec(rule(), 0..8),
+        ) {
+            prop_assume!(!has_blanks(&name));
+            let commands = CommandTable::new(crate::commands::ALL);
+            let rules = Rules { commands: &commands, channels_open: false };
+            let mut user = User::new(&name, rules);
+            for word in &words {
+                let mut changed = user.clone();
+                if changed.apply(word, rules).is_ok() {
+                    user = changed;
+                }
+            }
+            let line = user_line(&user);
+            let file = [b"user ", line.as_slice(), b"\n"].concat();
+            let read = parse_users(&file, "file", rules).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(read.len(), 1);
+            prop_assert_eq!(user_line(&read[0]), line.clone());
+
+            let text = config::rewrite(b"", &Config::default(), std::slice::from_ref(&line));
+            let found = text.split(|b| *b == b'\n').find(|line| line.starts_with(b"user "));
+            let mut found = config::words::split(found.unwrap()).unwrap();
+            found.remove(0);
+            let source = SourceLine { words: found, number: 1, text: Vec::new() };
+            prop_assert!(check_declaration(&source, &[], rules).is_ok());
+            let read = declared_user(&source, rules).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(user_line(&read), line);
+        }
+    }
+
+    #[test]
+    fn mistakes_in_a_file_are_all_told() {
+        let commands = CommandTable::new(crate::commands::ALL);
+        let rules = Rules { commands: &commands, channels_open: false };
+        let file = b"user b on foo bar\nuser c +nosuch -more\nuser b\nfoo\nuser d (+get\nuser a\tb\n";
+        assert_eq!(
+            parse_users(file, "f", rules).unwrap_err(),
+            "f:1: Syntax error. f:2: Error in applying operation '+nosuch': Unknown command or category name in ACL. f:2: Error \
+             in applying operation '-more': Unknown command or category name in ACL. WARNING: Duplicate user 'b' found on \
+             line 3. f:4 should start with user keyword followed by the username. f:5: Unmatched parenthesis in selector \
+             definition.'f:6: username 'a\tb' contains invalid characters. WARNING: ACL errors detected, no change to the \
+             previously active ACL rules was performed"
+        );
+        // Nothing is quoted in such a file.
+        let read = parse_users(b"user b ~\"x\" >a'b  on\r\n", "f", rules).unwrap();
+        assert!(read[0].accepts_password(b"a'b") && read[0].describe().ends_with(b" ~\"x\" resetchannels -@all"));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::dispatch::command::cat;
 use crate::dispatch::table::{CmdRef, CommandTable};
+use crate::resp::split_args;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
@@ -131,6 +132,7 @@ impl User {
     pub fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
         let word = rule.to_ascii_lowercase();
         match word.as_slice() {
+            b"" => {}
             b"on" => self.enabled = true,
             b"off" => self.enabled = false,
             b"nopass" => {
@@ -202,32 +204,38 @@ impl User {
     }
 }
 
+/// Whether there is a byte that separates words, or a NUL: such a name or pattern could not be read back from a file.
+pub fn has_blanks(text: &[u8]) -> bool {
+    text.iter().any(|b| matches!(b, 0 | b' ' | b'\t'..=b'\r'))
+}
+
 fn valid_hash(hash: &[u8]) -> Result<String, RuleError> {
     let good = hash.len() == 64 && hash.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if good { Ok(String::from_utf8_lossy(hash).into_owned()) } else { Err(RuleError::BadHash) }
 }
 
-/// Puts the words of a selector that was split at blanks together again. `None`: a parenthesis is not closed.
-pub fn join_selectors(words: &[&[u8]]) -> Result<Vec<Vec<u8>>, Vec<u8>> {
+/// Puts the words of selectors that were split at blanks together again. An error is the place of the word that opens a
+/// parenthesis which is not closed.
+pub fn join_selectors(words: &[&[u8]]) -> Result<Vec<Vec<u8>>, usize> {
     let mut out: Vec<Vec<u8>> = Vec::new();
-    let mut open: Option<Vec<u8>> = None;
-    for word in words {
+    let mut open: Option<(usize, Vec<u8>)> = None;
+    for (at, word) in words.iter().enumerate() {
         match open.take() {
-            None if word.first() == Some(&b'(') && word.last() != Some(&b')') => open = Some(word.to_vec()),
+            None if word.first() == Some(&b'(') && word.last() != Some(&b')') => open = Some((at, word.to_vec())),
             None => out.push(word.to_vec()),
-            Some(mut selector) => {
+            Some((start, mut selector)) => {
                 selector.push(b' ');
                 selector.extend_from_slice(word);
                 if word.last() == Some(&b')') {
                     out.push(selector);
                 } else {
-                    open = Some(selector);
+                    open = Some((start, selector));
                 }
             }
         }
     }
     match open {
-        Some(selector) => Err(selector),
+        Some((start, _)) => Err(start),
         None => Ok(out),
     }
 }
@@ -235,7 +243,12 @@ pub fn join_selectors(words: &[&[u8]]) -> Result<Vec<Vec<u8>>, Vec<u8>> {
 impl Selector {
     fn parse(text: &[u8], rules: Rules<'_>) -> Result<Selector, RuleError> {
         let mut selector = Selector { all_channels: rules.channels_open, ..Selector::default() };
-        for word in text.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty()) {
+        let words = split_args(text).ok_or(RuleError::Syntax)?;
+        for word in words.as_args().iter() {
+            // Written down and read again, a word at a time, such a word would end the selector or quote what follows.
+            if word.ends_with(b")") || word.iter().any(|b| matches!(b, b'"' | b'\'')) {
+                return Err(RuleError::Syntax);
+            }
             selector.apply(word, rules)?;
         }
         Ok(selector)
@@ -306,7 +319,7 @@ impl Selector {
         if self.all_keys {
             return Err(RuleError::KeysAfterAll);
         }
-        if pattern.iter().any(|b| b.is_ascii_whitespace() || *b == 0) {
+        if has_blanks(pattern) {
             return Err(RuleError::Syntax);
         }
         if pattern == b"*" && read && write {
@@ -324,7 +337,7 @@ impl Selector {
         if self.all_channels {
             return Err(RuleError::ChannelsAfterAll);
         }
-        if pattern.iter().any(|b| b.is_ascii_whitespace() || *b == 0) {
+        if has_blanks(pattern) {
             return Err(RuleError::Syntax);
         }
         if !self.channels.iter().any(|c| c == pattern) {
@@ -368,27 +381,38 @@ impl Selector {
         let table = rules.commands;
         let shown = String::from_utf8_lossy(name).to_ascii_lowercase();
         let Some((container, rest)) = shown.split_once('|') else {
-            let cmd = table.find(shown.as_bytes()).ok_or(RuleError::UnknownCommand)?;
+            let cmd = table.find_own(shown.as_bytes()).ok_or(RuleError::UnknownCommand)?;
             self.allow(cmd, allowed);
             let subs = table.get(cmd).subcommands.clone();
             subs.into_iter().for_each(|sub| self.allow(sub, allowed));
             self.show(allowed, &shown);
             return Ok(());
         };
-        let parent = table.find(container.as_bytes()).ok_or(RuleError::UnknownCommand)?;
+        let parent = table.find_own(container.as_bytes()).ok_or(RuleError::UnknownCommand)?;
         if let Some((sub, _)) = rest.split_once('|') {
             let known = table.find_sub(parent, sub.as_bytes()).is_some();
             return Err(if known { RuleError::FirstArgOfSubcommand } else { RuleError::UnknownCommand });
         }
         if let Some(sub) = table.find_sub(parent, rest.as_bytes()) {
             self.allow(sub, allowed);
+        } else if allowed && rest.is_empty() {
+            return Err(RuleError::Syntax);
         } else if !table.get(parent).subcommands.is_empty() {
             return Err(RuleError::UnknownCommand);
-        } else if !allowed || rest.is_empty() {
+        } else if !allowed {
             // A first argument can only be let in, not kept out.
-            return Err(if rest.is_empty() { RuleError::Syntax } else { RuleError::UnknownCommand });
-        } else if !self.allows(parent) {
-            self.first_args.entry(parent).or_default().push(rest.as_bytes().to_vec());
+            return Err(RuleError::UnknownCommand);
+        } else if has_blanks(rest.as_bytes()) {
+            // Written down, it would be read as several rules.
+            return Err(RuleError::Syntax);
+        } else {
+            log::warn!(
+                "Deprecation warning: Allowing a first arg of an otherwise blocked command is a misuse of ACL and may get \
+                 disabled in the future (offender: +{shown})"
+            );
+            if !self.allows(parent) {
+                self.first_args.entry(parent).or_default().push(rest.as_bytes().to_vec());
+            }
         }
         self.show(allowed, &shown);
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::prelude::*;
 use crate::acl::DEFAULT_USER;
-use crate::acl::user::{Selector, User, join_selectors};
+use crate::acl::user::{Selector, User, has_blanks, join_selectors};
 use crate::resp::Reply;
 
 pub const COMMANDS: &[Command] = &[Command {
@@ -234,15 +234,13 @@ fn describe_selector(out: &mut Reply, selector: &Selector) {
 
 fn acl_setuser(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let name = args.at(2);
-    if name.iter().any(|b| b.is_ascii_whitespace() || *b == 0) {
+    if has_blanks(name) {
         return Err(CmdError::of("ERR Usernames can't contain spaces or null characters"));
     }
     let words: Vec<&[u8]> = args.iter().skip(3).collect();
     let words = join_selectors(&words).map_err(|open| {
-        CmdError::text(format!(
-            "ERR Unmatched parenthesis in acl selector starting at '{}'.",
-            String::from_utf8_lossy(&open)
-        ))
+        let word = String::from_utf8_lossy(words[open]);
+        CmdError::text(format!("ERR Unmatched parenthesis in acl selector starting at '{word}'."))
     })?;
     // All rules or none: they are tried on a copy.
     let rules = ctx.srv.acl_rules();

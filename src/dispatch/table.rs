@@ -136,7 +136,10 @@ impl CommandStats {
 
 pub struct CommandTable {
     entries: Vec<Registered>,
+    /// What commands are called by.
     names: NameIndex,
+    /// Their own names, whatever `rename-command` made of them: what users' rules say.
+    own_names: NameIndex,
 }
 
 impl Registered {
@@ -148,7 +151,8 @@ impl Registered {
 
 impl CommandTable {
     pub fn new(groups: &[&'static [Command]]) -> CommandTable {
-        let mut table = CommandTable { entries: Vec::new(), names: NameIndex::default() };
+        let mut table =
+            CommandTable { entries: Vec::new(), names: NameIndex::default(), own_names: NameIndex::default() };
         for row in groups.iter().flat_map(|g| g.iter()) {
             let cmd = table.add(row, None);
             for sub in row.subcommands {
@@ -156,7 +160,8 @@ impl CommandTable {
                 table.entries[cmd.0 as usize].subcommands.push(sub);
             }
         }
-        table.names = NameIndex::build(&table.entries);
+        table.names = NameIndex::build(&table.entries, |entry| &entry.name);
+        table.own_names = NameIndex::build(&table.entries, |entry| entry.row.name);
         table
     }
 
@@ -179,7 +184,12 @@ impl CommandTable {
 
     /// The command of this name, whatever the case of its letters.
     pub fn find(&self, name: &[u8]) -> Option<CmdRef> {
-        self.names.find(&self.entries, name)
+        self.names.find(name, |cmd| &self.entries[cmd.0 as usize].name)
+    }
+
+    /// The command whose own name this is, whatever it is called by and whether it can be called or not.
+    pub fn find_own(&self, name: &[u8]) -> Option<CmdRef> {
+        self.own_names.find(name, |cmd| self.entries[cmd.0 as usize].row.name)
     }
 
     /// The subcommand of a container.
@@ -260,7 +270,7 @@ impl CommandTable {
             return Err(RenameError::NameTaken);
         }
         self.entries[cmd.0 as usize].name = to.to_string();
-        self.names = NameIndex::build(&self.entries);
+        self.names = NameIndex::build(&self.entries, |entry| &entry.name);
         Ok(())
     }
 }
@@ -295,11 +305,12 @@ struct NameIndex {
 }
 
 impl NameIndex {
-    fn build(entries: &[Registered]) -> NameIndex {
-        let named = || entries.iter().enumerate().filter(|(_, e)| e.parent.is_none() && !e.name.is_empty());
+    /// An index of what `name` calls the entries; those without a name are left out.
+    fn build(entries: &[Registered], name: impl Fn(&Registered) -> &str) -> NameIndex {
+        let named = || entries.iter().enumerate().filter(|(_, e)| e.parent.is_none() && !name(e).is_empty());
         let mut index = NameIndex { places: vec![None; (named().count() * 4).next_power_of_two().max(8)] };
         for (i, entry) in named() {
-            let mut at = index.start(entry.name.as_bytes());
+            let mut at = index.start(name(entry).as_bytes());
             while index.places[at].is_some() {
                 at = (at + 1) & (index.places.len() - 1);
             }
@@ -308,11 +319,12 @@ impl NameIndex {
         index
     }
 
-    fn find(&self, entries: &[Registered], name: &[u8]) -> Option<CmdRef> {
+    /// `name_of` is what the index was built with.
+    fn find<'a>(&self, name: &[u8], name_of: impl Fn(CmdRef) -> &'a str) -> Option<CmdRef> {
         let mut at = self.start(name);
         loop {
             let cmd = (*self.places.get(at)?)?;
-            if entries[cmd.0 as usize].name.as_bytes().eq_ignore_ascii_case(name) {
+            if name_of(cmd).as_bytes().eq_ignore_ascii_case(name) {
                 return Some(cmd);
             }
             at = (at + 1) & (self.places.len() - 1);
