@@ -257,3 +257,35 @@ fn rows_say_what_a_7_2_server_says() {
     }
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn key_specifications_have_their_notes() {
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for row in ALL.iter().flat_map(|group| group.iter()) {
+        found.extend(row.keys.iter().filter(|spec| !spec.notes.is_empty()).map(|spec| (row.name, spec.notes)));
+    }
+    found.sort();
+    let by = "For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key \
+              we sort";
+    let worst = "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE";
+    let worst_ro = "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS";
+    let expected = [
+        ("bitfield", "This command allows both access and modification of the key"),
+        ("eval", worst),
+        ("eval_ro", worst_ro),
+        ("fcall", worst),
+        ("fcall_ro", worst_ro),
+        ("getex", "RW and UPDATE because it changes the TTL"),
+        ("pfcount", "RW because it may change the internal representation of the key, and propagate to replicas"),
+        ("set", "RW and ACCESS due to the optional `GET` argument"),
+        ("sort", by),
+        (
+            "sort",
+            "For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in the argument \
+             array",
+        ),
+        ("sort_ro", by),
+        ("xadd", "UPDATE instead of INSERT because of the optional trimming feature"),
+    ];
+    assert_eq!(found, expected);
+}

@@ -39,7 +39,8 @@ pub const COMMANDS: &[Command] = &[
         arity: -2,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)],
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)
+            .notes("This command allows both access and modification of the key")],
         group: Group::Bitmap,
         since: "3.2.0",
         complexity: "O(1) for each operation.",

@@ -1,4 +1,5 @@
-//! COMMAND: what the rows say, in the forms clients and tools ask for.
+//! COMMAND: what the rows say, in the forms clients and tools ask for. Commands are found by the names they are called by
+//! and shown with their own, which `rename-command` does not change.
 
 use super::prelude::*;
 use crate::dispatch::CommandTable;
@@ -182,7 +183,7 @@ fn docs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     ctx.out.map(chosen.len());
     for cmd in chosen {
-        ctx.out.bulk_str(&full_name(table, cmd));
+        ctx.out.bulk_str(table.get(cmd).row.name);
         write_docs(table, cmd, ctx.out);
     }
     Ok(())
@@ -207,14 +208,14 @@ fn list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         table.refs().filter(named).filter(|cmd| table.get(*cmd).row.categories() & category != 0).collect()
     } else if is(3, "pattern") {
         let matches =
-            |cmd: &CmdRef| crate::structs::glob::matches_nocase(args.at(4), full_name(table, *cmd).as_bytes());
+            |cmd: &CmdRef| crate::structs::glob::matches_nocase(args.at(4), table.get(*cmd).row.name.as_bytes());
         table.refs().filter(named).filter(matches).collect()
     } else {
         return Err(error::SYNTAX);
     };
     ctx.out.array(chosen.len());
     for cmd in chosen {
-        ctx.out.bulk_str(&full_name(table, cmd));
+        ctx.out.bulk_str(table.get(cmd).row.name);
     }
     Ok(())
 }
@@ -232,7 +233,7 @@ fn keys_of(ctx: &mut Ctx<'_>, args: Args<'_>, with_flags: bool) -> CmdResult {
     let call = args.from(2);
     let row = match ctx.srv.commands.resolve(call.at(0), call.get(1)) {
         Resolved::Found(cmd) => ctx.srv.commands.get(cmd).row,
-        Resolved::Unknown | Resolved::UnknownSub(_) => {
+        Resolved::Unknown | Resolved::UnknownSub => {
             return Err(CmdError::of("ERR Invalid command specified"));
         }
     };
@@ -261,20 +262,11 @@ fn keys_of(ctx: &mut Ctx<'_>, args: Args<'_>, with_flags: bool) -> CmdResult {
     Ok(())
 }
 
-/// The name a command is called by, `container|sub` for a subcommand.
-fn full_name(table: &CommandTable, cmd: CmdRef) -> String {
-    let entry = table.get(cmd);
-    match entry.parent {
-        Some(parent) => format!("{}|{}", table.get(parent).name, entry.row.sub_name()),
-        None => entry.name.clone(),
-    }
-}
-
 fn write_info(table: &CommandTable, cmd: CmdRef, out: &mut Reply) {
     let Registered { row, subcommands, .. } = table.get(cmd);
     let (first, last, step) = row.legacy_range();
     out.array(10);
-    out.bulk_str(&full_name(table, cmd));
+    out.bulk_str(row.name);
     out.int(row.arity as i64);
     write_flags(row, out);
     out.int(first as i64);
@@ -327,7 +319,11 @@ fn write_key_spec(spec: &KeySpec, out: &mut Reply) {
         out.bulk_str(name);
         out.int(value);
     }
-    out.map(3);
+    out.map(if spec.notes.is_empty() { 3 } else { 4 });
+    if !spec.notes.is_empty() {
+        out.bulk(b"notes");
+        out.bulk_str(spec.notes);
+    }
     out.bulk(b"flags");
     write_key_flags(spec.flags, out);
     match spec.begin {
@@ -409,7 +405,7 @@ fn write_docs(table: &CommandTable, cmd: CmdRef, out: &mut Reply) {
         out.bulk(b"subcommands");
         out.map(subcommands.len());
         for sub in subcommands {
-            out.bulk_str(&full_name(table, *sub));
+            out.bulk_str(table.get(*sub).row.name);
             write_docs(table, *sub, out);
         }
         more += 1;

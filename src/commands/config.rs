@@ -124,9 +124,8 @@ fn resetstat(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn help(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    const LINES: [&str; 11] = [
-        "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    const LINES: &[&str] = &[
         "GET <pattern>",
         "    Return parameters matching the glob-like <pattern> and their values.",
         "SET <directive> <value>",
@@ -135,10 +134,6 @@ fn help(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         "    Reset statistics reported by the INFO command.",
         "REWRITE",
         "    Rewrite the configuration file.",
-        "HELP",
-        "    Print this help.",
     ];
-    ctx.out.array(LINES.len());
-    LINES.iter().for_each(|line| ctx.out.simple(line));
-    Ok(())
+    super::help(ctx, args, LINES)
 }

@@ -25,7 +25,8 @@ pub const COMMANDS: &[Command] = &[
         arity: -2,
         flags: flag::MAY_REPLICATE | flag::READONLY,
         acl: cat::HYPERLOGLOG,
-        keys: &[KeySpec::range(key::RW | key::ACCESS, 1, -1, 1)],
+        keys: &[KeySpec::range(key::RW | key::ACCESS, 1, -1, 1)
+            .notes("RW because it may change the internal representation of the key, and propagate to replicas")],
         group: Group::Hyperloglog,
         since: "2.8.9",
         complexity: "O(1) for one key, whose count is stored with it; O(N) where N is the number of keys for several.",

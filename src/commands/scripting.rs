@@ -11,8 +11,12 @@ pub(super) const CALL_FLAGS: u32 =
     flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE;
 pub(super) const CALL_RO_FLAGS: u32 =
     flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::READONLY | flag::SKIP_MONITOR | flag::STALE;
-pub(super) const CALL_KEYS: &[KeySpec] = &[counted_keys(key::RW | key::ACCESS | key::UPDATE)];
-pub(super) const CALL_RO_KEYS: &[KeySpec] = &[counted_keys(key::RO | key::ACCESS)];
+pub(super) const CALL_KEYS: &[KeySpec] =
+    &[KEYS.notes("We cannot tell how the keys will be used so we assume the worst, RW and UPDATE")];
+pub(super) const CALL_RO_KEYS: &[KeySpec] =
+    &[RO_KEYS.notes("We cannot tell how the keys will be used so we assume the worst, RO and ACCESS")];
+const KEYS: KeySpec = counted_keys(key::RW | key::ACCESS | key::UPDATE);
+const RO_KEYS: KeySpec = counted_keys(key::RO | key::ACCESS);
 
 const fn counted_keys(flags: u16) -> KeySpec {
     KeySpec::new(flags, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })
@@ -65,7 +69,7 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: CALL_FLAGS,
         acl: cat::SCRIPTING,
-        keys: CALL_KEYS,
+        keys: &[KEYS],
         group: Group::Scripting,
         since: "2.6.0",
         complexity: "Depends on the script.",
@@ -79,7 +83,7 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: CALL_RO_FLAGS,
         acl: cat::SCRIPTING,
-        keys: CALL_RO_KEYS,
+        keys: &[RO_KEYS],
         group: Group::Scripting,
         since: "7.0.0",
         complexity: "Depends on the script.",

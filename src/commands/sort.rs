@@ -28,6 +28,15 @@ const KEY: Arg = arg("key", ArgKind::Key).spec(0);
 const COMPLEXITY: &str = "O(N+M*log(M)) where N is the number of elements and M the number of those in the reply; O(N) \
                           without sorting.";
 
+/// The keys that BY and GET make of the elements.
+const BY_AND_GET: KeySpec = KeySpec::new(key::RO | key::ACCESS, Begin::Unknown, Find::Unknown).notes(
+    "For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key we sort",
+);
+/// The key that STORE names.
+const STORE: KeySpec = KeySpec::new(key::OW | key::UPDATE, Begin::Unknown, Find::Unknown).notes(
+    "For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in the argument array",
+);
+
 pub const COMMANDS: &[Command] = &[
     Command {
         name: "sort",
@@ -35,11 +44,7 @@ pub const COMMANDS: &[Command] = &[
         arity: -2,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET,
-        keys: &[
-            KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
-            KeySpec::new(key::RO | key::ACCESS, Begin::Unknown, Find::Unknown),
-            KeySpec::new(key::OW | key::UPDATE, Begin::Unknown, Find::Unknown),
-        ],
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), BY_AND_GET, STORE],
         get_keys: Some(sort_keys),
         group: Group::Generic,
         since: "1.0.0",
@@ -54,10 +59,7 @@ pub const COMMANDS: &[Command] = &[
         arity: -2,
         flags: flag::READONLY,
         acl: cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET,
-        keys: &[
-            KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
-            KeySpec::new(key::RO | key::ACCESS, Begin::Unknown, Find::Unknown),
-        ],
+        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), BY_AND_GET],
         get_keys: Some(sort_ro_keys),
         group: Group::Generic,
         since: "7.0.0",

@@ -31,7 +31,8 @@ pub const COMMANDS: &[Command] = &[
         arity: -5,
         flags: flag::DENYOOM | flag::FAST | flag::WRITE,
         acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
+        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)
+            .notes("UPDATE instead of INSERT because of the optional trimming feature")],
         group: Group::Stream,
         since: "5.0.0",
         complexity: "O(1) to add; O(N) to trim, where N is the number of entries removed.",

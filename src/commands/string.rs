@@ -86,7 +86,8 @@ pub const COMMANDS: &[Command] = &[
         arity: -2,
         flags: flag::FAST | flag::WRITE,
         acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)
+            .notes("RW and UPDATE because it changes the TTL")],
         group: Group::String,
         since: "6.2.0",
         complexity: "O(1)",
@@ -264,7 +265,8 @@ pub const COMMANDS: &[Command] = &[
         arity: -3,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)],
+        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)
+            .notes("RW and ACCESS due to the optional `GET` argument")],
         get_keys: Some(set_keys),
         group: Group::String,
         since: "1.0.0",

@@ -184,16 +184,23 @@ pub struct KeySpec {
     pub flags: u16,
     pub begin: Begin,
     pub find: Find,
+    /// What COMMAND says of it besides; empty: nothing.
+    pub notes: &'static str,
 }
 
 impl KeySpec {
     /// Keys by position: from argument `first` to `last` (relative to `first`, or negative from the end), every `step`.
     pub const fn range(flags: u16, first: usize, last: i32, step: i32) -> KeySpec {
-        KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last, step, limit: 0 } }
+        KeySpec::new(flags, Begin::Index(first), Find::Range { last, step, limit: 0 })
     }
 
     pub const fn new(flags: u16, begin: Begin, find: Find) -> KeySpec {
-        KeySpec { flags, begin, find }
+        KeySpec { flags, begin, find, notes: "" }
+    }
+
+    pub const fn notes(mut self, notes: &'static str) -> KeySpec {
+        self.notes = notes;
+        self
     }
 }
 
@@ -444,7 +451,7 @@ impl Command {
     }
 
     fn range_and_movable(&self) -> ((i32, i32, i32), bool) {
-        if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last, step, .. } }] = *self.keys {
+        if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last, step, .. }, .. }] = *self.keys {
             let first = first as i32;
             let last = if last >= 0 { first + last } else { last };
             return ((first, last, step), flags & key::INCOMPLETE != 0);
@@ -493,7 +500,7 @@ impl Command {
 
     /// Calls `f` for every key with its position, without allocating for the usual single range.
     pub fn each_key(&self, args: Args<'_>, mut f: impl FnMut(KeyPos)) -> bool {
-        if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last: 0, .. } }] = self.keys
+        if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last: 0, .. }, .. }] = self.keys
             && flags & (key::VARIABLE_FLAGS | key::INCOMPLETE) == 0
         {
             if *first >= args.len() {

@@ -420,10 +420,10 @@ impl Server {
                 let error = unknown_command(args);
                 self.reject(id, None, error, out);
             }
-            Resolved::UnknownSub(container) => {
+            Resolved::UnknownSub => {
                 self.forget_last_command(id);
                 let name = String::from_utf8_lossy(&args[1][..args[1].len().min(128)]).into_owned();
-                let parent = self.commands.get(container).row.name.to_ascii_uppercase();
+                let parent = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
                 let error = CmdError::text(format!("ERR unknown subcommand '{name}'. Try {parent} HELP."));
                 self.reject(id, None, error, out);
             }

@@ -208,7 +208,7 @@ impl CommandTable {
         match first_arg {
             Some(arg) if !entry.subcommands.is_empty() => match self.find_sub(cmd, arg) {
                 Some(sub) => Resolved::Found(sub),
-                None => Resolved::UnknownSub(cmd),
+                None => Resolved::UnknownSub,
             },
             _ => Resolved::Found(cmd),
         }
@@ -219,7 +219,7 @@ impl CommandTable {
     pub fn resolve_whole(&self, args: Args<'_>) -> Option<CmdRef> {
         match self.resolve(args.get(0)?, args.get(1)) {
             Resolved::Found(cmd) => Some(cmd),
-            Resolved::Unknown | Resolved::UnknownSub(_) => None,
+            Resolved::Unknown | Resolved::UnknownSub => None,
         }
     }
 
@@ -266,7 +266,7 @@ impl CommandTable {
     /// Renames a command, or takes its name away when `to` is empty.
     pub fn rename(&mut self, from: &str, to: &str) -> Result<(), RenameError> {
         let cmd = self.find(from.as_bytes()).ok_or(RenameError::NoSuchCommand)?;
-        if !to.is_empty() && self.find(to.as_bytes()).is_some() {
+        if !to.is_empty() && self.find(to.as_bytes()).is_some_and(|taken| taken != cmd) {
             return Err(RenameError::NameTaken);
         }
         self.entries[cmd.0 as usize].name = to.to_string();
@@ -295,7 +295,7 @@ pub enum Resolved {
     Found(CmdRef),
     Unknown,
     /// The container is there, the subcommand is not.
-    UnknownSub(CmdRef),
+    UnknownSub,
 }
 
 /// Open addressing over the names, hashed and compared without regard to case.

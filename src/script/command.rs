@@ -16,7 +16,7 @@ impl Server {
     pub(super) fn run_script_command(&mut self, args: Args<'_>, out: &mut Reply) -> Result<(), Vec<u8>> {
         let found = match self.commands.resolve(args.at(0), args.get(1)) {
             Resolved::Found(cmd) => Some(cmd),
-            Resolved::Unknown | Resolved::UnknownSub(_) => None,
+            Resolved::Unknown | Resolved::UnknownSub => None,
         };
         if let Err(text) = self.check_script_command(found, args) {
             if let Some(cmd) = found {

@@ -21,7 +21,6 @@ pub const COMMANDS: &[Command] = &[
         )],
         group: Group::Stream,
         since: "5.0.0",
-        complexity: "O(N) where N is the number of entries given; O(1) with a constant COUNT.",
         summary: "Gives the entries of streams that came after ids; waits until there are some.",
         args: &[
             arg("count", ArgKind::Integer).token("COUNT").optional(),
