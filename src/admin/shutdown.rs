@@ -111,7 +111,6 @@ impl Server {
         }
         self.flush_replica_output();
         self.close_listeners();
-        self.end_cluster();
         log::warn!("Redis is now ready to exit, bye bye...");
         self.exit = Some(0);
     }
@@ -156,10 +155,4 @@ impl Server {
         }
         self.unpause_clients(PausePurpose::Shutdown);
     }
-}
-
-/// What rooms do when the server ends.
-impl Server {
-    // cluster
-    pub fn end_cluster(&mut self) {}
 }

@@ -436,7 +436,8 @@ impl Filter<'_> {
             && self.laddr.is_none_or(|a| c.laddr().as_bytes() == a)
             && self.class.is_none_or(|class| ClientClass::of(c) == class)
             && self.number.is_none_or(|n| c.number == n)
-            && self.user.is_none_or(|u| c.user == u)
+            // What comes from our primary is nobody's.
+            && self.user.is_none_or(|u| c.user == u && !c.is(ClientFlags::MASTER))
             && self.skip != Some(c.id)
     }
 }
@@ -483,7 +484,7 @@ fn kill_filter<'a>(ctx: &Ctx<'_>, args: Args<'a>) -> Result<Filter<'a>, CmdError
         } else if is("laddr") {
             filter.laddr = Some(value);
         } else if is("user") {
-            if !ctx.srv.user_exists(value) {
+            if ctx.srv.acl.user(value).is_none() {
                 let mut text = b"ERR No such user '".to_vec();
                 text.extend_from_slice(value);
                 text.push(b'\'');
@@ -507,7 +508,7 @@ fn unblock(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(reason) if args.len() == 4 && reason.eq_ignore_ascii_case(b"timeout") => false,
         Some(reason) if args.len() == 4 && reason.eq_ignore_ascii_case(b"error") => true,
         Some(_) if args.len() == 4 => return Err(CmdError::of("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
-        Some(_) => return Err(CmdError::wrong_arity("client|unblock")),
+        Some(_) => return Err(super::unknown_subcommand(args)),
     };
     let number = int_arg(&args[2])?;
     let target = ctx.srv.clients.by_number(number as u64);
@@ -582,7 +583,7 @@ fn get_redirection(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 fn pause(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let kind = match args.get(3) {
         None => PauseKind::All,
-        Some(_) if args.len() > 4 => return Err(CmdError::wrong_arity("client|pause")),
+        Some(_) if args.len() > 4 => return Err(super::unknown_subcommand(args)),
         Some(mode) if mode.eq_ignore_ascii_case(b"write") => PauseKind::Write,
         Some(mode) if mode.eq_ignore_ascii_case(b"all") => PauseKind::All,
         Some(_) => return Err(CmdError::of("ERR CLIENT PAUSE mode must be WRITE or ALL")),

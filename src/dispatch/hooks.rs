@@ -51,8 +51,9 @@ impl Server {
         match source {
             Source::BusListener(_) | Source::BusLink(..) => self.on_bus_ready(source, event),
             Source::MasterLink => self.on_master_link_ready(event),
-            Source::Pipe(crate::repl::snapshot::PIPE_NUMBER) => self.on_snapshot_pipe_ready(event),
-            _ => {}
+            Source::Pipe(crate::repl::snapshot::PIPE_NUMBER) => self.on_snapshot_pipe_ready(),
+            // The loop has served these; no other pipe is watched.
+            Source::Listener(_) | Source::Client(_) | Source::Waker | Source::Pipe(_) => {}
         }
     }
     pub fn next_room_deadline_ms(&self) -> Option<i64> {
@@ -78,9 +79,5 @@ impl Server {
     }
     pub fn cluster_connections(&self) -> usize {
         self.cluster_link_count()
-    }
-    /// A user of this name exists.
-    pub fn user_exists(&self, name: &[u8]) -> bool {
-        name == b"default"
     }
 }

@@ -7,7 +7,6 @@
 
 use super::primary::{ReplicaState, RunningChild, SnapshotConfig, SnapshotPlan, SnapshotTarget};
 use crate::net::listener::reason;
-use crate::net::reactor::Ready;
 use crate::net::{ClientFlags, ClientId, Source};
 use crate::persist::child::ChildKind;
 use crate::persist::rdb::ReplInfo;
@@ -205,7 +204,7 @@ impl Server {
     // ---- the pipe
 
     /// The pipe has something to read.
-    pub fn on_snapshot_pipe_ready(&mut self, _event: Ready) {
+    pub fn on_snapshot_pipe_ready(&mut self) {
         self.pump_snapshot_pipe();
     }
 

@@ -100,7 +100,7 @@ impl Server {
     // cluster, repl
     fn info_migration_stats(&self, out: &mut InfoText) {
         out.field("migrate_cached_sockets", self.persist.migrate.len());
-        out.field("slave_expires_tracked_keys", 0);
+        out.field("slave_expires_tracked_keys", self.ks.expiry.own_of_replica.len());
     }
     // tracking
     fn info_tracking_stats(&self, out: &mut InfoText) {
