@@ -11,6 +11,7 @@ use crate::config::{Config, ConfigError, Loaded, Supervised};
 use crate::dispatch::table::RenameError;
 use crate::persist;
 use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
+use crate::sys::log::Role;
 use crate::sys::{alloc, crash, log as log_sink, process, service, signals, system_check};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -107,6 +108,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     crash::set_report(config.crash_log_enabled);
     let config_file = config.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let mut server = Server::new(config, config_file).map_err(|e| format!("Can't start the server: {e}"))?;
+    log_sink::set_role(if server.cfg.replicaof.is_some() { Role::Replica } else { Role::Primary });
     rename_commands(&mut server)?;
     server.check_user_lines()?;
     server.apply_initial_config()?;
@@ -119,7 +121,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     server.load_users()?;
     server.listen()?;
     let has_unix = !server.cfg.unixsocket.is_empty();
-    if server.cfg.port == 0 && !has_unix {
+    if server.listeners.is_empty() {
         return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
     server.open_cluster()?;

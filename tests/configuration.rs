@@ -19,10 +19,15 @@ struct Running {
 
 impl Running {
     fn start(options: &[&str]) -> Self {
+        Self::start_with("", options)
+    }
+
+    /// With these lines in its configuration file.
+    fn start_with(lines: &str, options: &[&str]) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("redis.conf"), format!("# kept\nport {port}\nbind 127.0.0.1\nlogfile log\n"))
-            .unwrap();
+        let text = format!("# kept\nport {port}\nbind 127.0.0.1\nlogfile log\n{lines}");
+        fs::write(dir.path().join("redis.conf"), text).unwrap();
         let child = spawn(&dir, options);
         let mut server = Self { child, dir, port };
         server.wait_ready();
@@ -58,7 +63,22 @@ impl Running {
     }
 
     fn ask_at(&self, port: u16, command: &[&str]) -> Result<redis::Value, String> {
-        let client = redis::Client::open(("127.0.0.1", port)).unwrap();
+        self.ask_of(redis::Client::open(("127.0.0.1", port)).unwrap(), command)
+    }
+
+    /// Asks as a user (empty: the default one) with this password.
+    fn ask_as(&self, user: &str, password: &str, command: &[&str]) -> Result<redis::Value, String> {
+        let address = format!("redis://{user}:{password}@127.0.0.1:{}/", self.port);
+        self.ask_of(redis::Client::open(address).unwrap(), command)
+    }
+
+    /// Whether the default user may come in with this password, and no other of these.
+    fn let_in(&self, password: &str, others: &[&str]) -> bool {
+        let knows = |password| self.ask(&["AUTH", password]).is_ok();
+        knows(password) && !others.iter().any(|other| knows(other))
+    }
+
+    fn ask_of(&self, client: redis::Client, command: &[&str]) -> Result<redis::Value, String> {
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(5)).map_err(|e| e.to_string())?;
         let mut query = redis::cmd(command[0]);
         query.arg(&command[1..]);
@@ -267,4 +287,166 @@ fn a_daemon_leaves_its_terminal() {
     signal(pid, "TERM");
     wait(|| !pid_file.exists() && !dir.path().join("socket").exists());
     wait(|| fs::read_to_string(&log).unwrap().contains("bye bye"));
+}
+
+#[test]
+fn what_is_said_of_the_default_user_decides_over_requirepass() {
+    const USER: &str = "user default on >other ~* &* +@all\n";
+    for lines in [format!("requirepass pw\n{USER}"), format!("{USER}requirepass pw\n")] {
+        let mut server = Running::start_with(&lines, &[]);
+        assert!(server.let_in("other", &["pw"]), "{lines}");
+        let admin = |server: &Running, password: &str, command: &[&str]| server.ask_as("", password, command).unwrap();
+        assert_eq!(
+            admin(&server, "other", &["CONFIG", "GET", "requirepass"]),
+            redis::Value::Array(vec![
+                redis::Value::BulkString(b"requirepass".to_vec()),
+                redis::Value::BulkString(b"pw".to_vec())
+            ])
+        );
+        // Set later, it is the password; written down, both say the same.
+        admin(&server, "other", &["CONFIG", "SET", "requirepass", "newer"]);
+        assert!(server.let_in("newer", &["pw", "other"]));
+        admin(&server, "newer", &["CONFIG", "REWRITE"]);
+        server.restart();
+        assert!(server.let_in("newer", &["pw", "other"]));
+        // A password that was revoked stays revoked.
+        admin(&server, "newer", &["ACL", "SETUSER", "default", "resetpass", ">last"]);
+        admin(&server, "last", &["CONFIG", "REWRITE"]);
+        server.restart();
+        assert!(server.let_in("last", &["pw", "other", "newer"]));
+    }
+    let server = Running::start_with("requirepass pw\nuser bob on >b ~* +@all\n", &[]);
+    assert!(server.let_in("pw", &["b"]));
+    let server = Running::start_with("requirepass pw\n", &["--user", "default", "on", ">x", "+@all"]);
+    assert!(server.let_in("x", &["pw"]));
+    let server = Running::start_with("requirepass pw\nuser default on nopass +@all\n", &[]);
+    assert!(server.ask(&["PING"]).is_ok());
+    let server = Running::start_with("requirepass pw\nrequirepass \"\"\n", &[]);
+    assert!(server.ask(&["PING"]).is_ok());
+}
+
+#[test]
+fn an_acl_file_decides_over_requirepass() {
+    let users = tempfile::NamedTempFile::new().unwrap();
+    fs::write(users.path(), "user default on >file ~* &* +@all\nuser bob on >b ~\"x\" +get\n").unwrap();
+    let lines = format!("requirepass pw\naclfile {}\n", users.path().display());
+    let mut server = Running::start_with(&lines, &[]);
+    assert!(server.let_in("file", &["pw"]));
+    server.ask_as("", "file", &["CONFIG", "SET", "requirepass", "set"]).unwrap();
+    assert!(server.let_in("set", &["file", "pw"]));
+    server.ask_as("", "set", &["ACL", "LOAD"]).unwrap();
+    assert!(server.let_in("file", &["set", "pw"]));
+    // Nothing is quoted in this file.
+    assert!(server.ask_as("bob", "b", &["GET", "\"x\""]).is_ok());
+    assert!(server.ask_as("bob", "b", &["GET", "x"]).is_err());
+    // A file that says nothing of the default user leaves it open, whatever the password.
+    fs::write(users.path(), "user bob on >b ~* +@all\n").unwrap();
+    server.restart();
+    assert!(server.ask(&["PING"]).is_ok());
+}
+
+#[test]
+fn users_that_make_no_sense_end_the_server() {
+    let told = |options: &[&str]| {
+        let output = refuse(&[&["--port", "0"], options].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.trim_end().lines().last().unwrap_or_default().to_owned()
+    };
+    let declared = |rules: &[&str]| told(&[&["--user", "bob"], rules].concat());
+    assert_eq!(declared(&["on", "foo"]), "Error in user declaration 'bob': Syntax error");
+    assert_eq!(declared(&["foo"]), "Error in user declaration 'user': Syntax error");
+    assert_eq!(declared(&["on", "(+get"]), "Error in user declaration 'bob': Wrong format");
+    assert_eq!(
+        declared(&["on", "<a"]),
+        "Error in user declaration 'bob': The password you are trying to remove from the user does not exist"
+    );
+    assert_eq!(
+        declared(&["on", "--user", "bob"]),
+        "Error in user declaration 'bob': Duplicate user found. A user can only be defined once in config files"
+    );
+    let logged = |options: &[&str]| {
+        let output = refuse(&[&["--port", "0"], options].concat());
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        let log = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<String> =
+            log.lines().map(|line| line.split_once(" # ").map_or("", |(_, text)| text).to_owned()).collect();
+        lines[lines.len().saturating_sub(2)..].to_vec()
+    };
+    const CRITICAL: &str = "Critical error while loading ACLs. Exiting.";
+    for name in ["bob on >x", "bob\tx", "bob\n", "bob\u{b}"] {
+        assert_eq!(logged(&["--user", name]), ["Spaces not allowed in ACL usernames", CRITICAL], "{name:?}");
+    }
+    assert_eq!(
+        logged(&["--user", "bob", "on", "+nosuch"]),
+        [
+            "Error loading ACL rule '+nosuch' for the user named 'bob': Unknown command or category name in ACL",
+            CRITICAL
+        ]
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    assert!(logged(&["--user", "bob", "--aclfile", path])[1].starts_with(
+        "Configuring Redis with users defined in redis.conf and at the same setting an ACL file path is invalid."
+    ));
+    fs::write(&file, "user bob on foo\n").unwrap();
+    assert_eq!(
+        logged(&["--aclfile", path])[1],
+        format!(
+            "Aborting Redis startup because of ACL errors: {path}:1: Syntax error. WARNING: ACL errors detected, no change \
+             to the previously active ACL rules was performed"
+        )
+    );
+}
+
+#[test]
+fn a_server_that_would_listen_nowhere_ends() {
+    for options in [&["--bind", ""][..], &["--bind"], &["--port", "0"]] {
+        let log = String::from_utf8(refuse(options).stdout).unwrap();
+        assert!(log.trim_end().ends_with("# Configured to not listen anywhere, exiting."), "{options:?} {log}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let server = Running::start(&["--bind", "", "--unixsocket", socket.to_str().unwrap()]);
+    assert!(socket.exists() && server.ask(&["PING"]).is_err());
+}
+
+#[test]
+fn a_renamed_command_keeps_its_own_name() {
+    let lines = "rename-command CONFIG XCONF\nrename-command FLUSHALL \"\"\nrename-command GET get\n\
+                 user bob on >x ~* +@all -flushall -config +config|get\n";
+    let server = Running::start_with(lines, &[]);
+    let names = |command: &[&str]| -> Vec<String> { redis::from_redis_value(&server.ask(command).unwrap()).unwrap() };
+    // Rules are about own names, and hold for the command whatever it is called by.
+    assert!(server.ask_as("bob", "x", &["XCONF", "GET", "maxmemory"]).is_ok());
+    assert_eq!(
+        server.ask_as("bob", "x", &["XCONF", "SET", "maxmemory", "0"]).unwrap_err(),
+        "NOPERM User bob has no permissions to run the 'config|set' command"
+    );
+    assert!(server.ask(&["ACL", "SETUSER", "eve", "+flushall", "+config|set"]).is_ok());
+    let unknown = server.ask(&["ACL", "SETUSER", "eve", "+xconf"]).unwrap_err();
+    assert!(unknown.contains("Unknown command or category name"), "{unknown}");
+    assert!(names(&["ACL", "CAT", "dangerous"]).contains(&"flushall".into()));
+    // It is found by what it is called by, and shown as what it is.
+    let info: Vec<redis::Value> =
+        redis::from_redis_value(&server.ask(&["COMMAND", "INFO", "xconf", "config", "flushall"]).unwrap()).unwrap();
+    let first: Vec<redis::Value> = redis::from_redis_value(&info[0]).unwrap();
+    assert_eq!(first[0], redis::Value::BulkString(b"config".to_vec()));
+    assert_eq!(info[1..], [redis::Value::Nil, redis::Value::Nil]);
+    assert_eq!(names(&["COMMAND", "LIST", "FILTERBY", "PATTERN", "config|s*"]), ["config|set"]);
+    let all = names(&["COMMAND", "LIST"]);
+    assert!(all.contains(&"config|get".into()) && all.contains(&"get".into()) && !all.contains(&"flushall".into()));
+    let stats: String = redis::from_redis_value(&server.ask(&["INFO", "commandstats"]).unwrap()).unwrap();
+    assert!(stats.contains("cmdstat_config|get:calls=1,"), "{stats}");
+    // Who types it finds help under the name that was typed.
+    assert_eq!(server.ask(&["xconf", "foo"]).unwrap_err(), "ERR unknown subcommand 'foo'. Try XCONF HELP.");
+    assert!(names(&["XCONF", "HELP"])[0].starts_with("XCONF <subcommand>"));
+    assert!(server.ask(&["FLUSHALL"]).unwrap_err().contains("unknown command"));
+}
+
+#[test]
+fn what_others_send_stays_in_its_line_of_the_log() {
+    let server = Running::start(&["--enable-debug-command", "local"]);
+    server.ask(&["DEBUG", "LOG", "one\n2:M # two\x1b[2J\0"]).unwrap();
+    let log = server.log();
+    assert!(log.contains(r"DEBUG LOG: one\n2:M # two\x1b[2J\x00"), "{log}");
 }

@@ -130,6 +130,7 @@ impl Server {
         // A score that cannot be set is in the log; Redis starts all the same.
         let _ = self.apply_oom_score();
         self.show_title();
+        self.apply_watchdog();
         Ok(())
     }
 

@@ -383,6 +383,46 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_announced_is_read_back(texts in proptest::collection::vec(prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..6),
+            "[a.:,=@ \n\"'%#-]{0,6}".prop_map(String::into_bytes),
+            "[a-z0-9.]{0,300}".prop_map(String::into_bytes),
+            Just(b"fe80::1%eth0".to_vec()),
+        ], 6)) {
+            use crate::config::{Config, SetContext, set_many};
+            let mut configured = Config::default();
+            let names = ["cluster-announce-ip", "cluster-announce-hostname", "cluster-announce-human-nodename"];
+            for (name, text) in names.iter().zip(&texts) {
+                // What is refused is not announced.
+                let context = SetContext { loading: false, protected_allowed: false };
+                let _ = set_many(&mut configured, &[(name.as_bytes(), text)], context);
+            }
+            let config = ClusterConfig {
+                announce_ip: configured.cluster_announce_ip,
+                announce_hostname: configured.cluster_announce_hostname,
+                announce_human_name: configured.cluster_announce_human_nodename,
+                ..ClusterConfig::default()
+            };
+            let mut cluster = Cluster::new(config.clone(), 1, 7);
+            cluster.apply_config(config.clone(), true);
+            // A peer that announces what the bus lets through.
+            let heard = super::super::wire::tests::heard(&texts[3], &texts[4], &texts[5]);
+            let mut peer = Node::new(NodeId::parse(B.as_bytes()).unwrap(), NodeId::parse(C.as_bytes()).unwrap(), NodeFlags::MASTER, 7);
+            if let Some((ip, hostname, human_name)) = &heard {
+                (peer.ip, peer.hostname, peer.human_name) = (ip.clone(), hostname.clone(), human_name.clone());
+            }
+            cluster.nodes.insert(peer);
+            let shown = |cluster: &Cluster| {
+                let mut all: Vec<_> = cluster.nodes.iter().map(|(_, n)| (n.id, n.ip.clone(), n.hostname.clone(), n.human_name.clone())).collect();
+                all.sort();
+                all
+            };
+            let text = cluster.nodes_conf();
+            let again = Cluster::from_nodes_conf(config, 2, 8, &text).map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
+            prop_assert_eq!(shown(&again), shown(&cluster));
+        }
+
+        #[test]
         fn nothing_in_a_file_panics(words in proptest::collection::vec(prop_oneof![
             Just(A.to_owned()), Just(B.to_owned()), Just("myself,master".into()), Just("slave".into()), Just("-".into()),
             Just("0".into()), Just("connected".into()), Just("1.1.1.1:1@2,h,tls-port=7".into()), Just("5-9".into()),

@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::node::{NodeFlags, NodeId};
 use super::slots::{SLOT_BYTES, SlotSet};
+use crate::config::is_node_name;
 
 /// Bytes of the header, which is also the shortest packet.
 pub const HEADER_LEN: usize = 2256;
@@ -636,15 +637,22 @@ fn address(b: &[u8], at: usize) -> Result<String, WireError> {
 
 /// A NUL-terminated name. Names that could not be written to nodes.conf and read back count as not announced.
 fn text(content: &[u8]) -> String {
-    let len = memchr::memchr(0, content).unwrap_or(content.len());
-    let ok = |c: &u8| c.is_ascii_alphanumeric() || b"-._/`".contains(c);
-    if content[..len].iter().all(ok) { String::from_utf8_lossy(&content[..len]).into_owned() } else { String::new() }
+    let name = &content[..memchr::memchr(0, content).unwrap_or(content.len())];
+    if is_node_name(name) { String::from_utf8_lossy(name).into_owned() } else { String::new() }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The address, host name and human name that a packet with these bytes in it tells of; `None`: it is refused.
+    pub(in super::super) fn heard(ip: &[u8], hostname: &[u8], human_name: &[u8]) -> Option<(String, String, String)> {
+        let mut field = [0; IP_LEN];
+        let len = ip.len().min(IP_LEN - 1);
+        field[..len].copy_from_slice(&ip[..len]);
+        Some((address(&field, 0).ok()?, text(hostname), text(human_name)))
+    }
 
     fn id(n: u8) -> NodeId {
         NodeId::parse(&[b'a' + n % 26; 40]).unwrap()

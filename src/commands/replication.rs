@@ -312,6 +312,9 @@ fn announce(ctx: &mut Ctx<'_>, option: &[u8], value: &[u8]) -> CmdResult {
                 value.len()
             )));
         }
+        if !crate::config::is_address(value) {
+            return Err(CmdError::of("ERR REPLCONF ip-address provided by replica instance is not an address"));
+        }
         repl.announcement_mut(client).ip = Some(value.to_vec());
     } else if is(option, "capa") {
         // What is not understood here is of no use.
@@ -458,12 +461,9 @@ fn wait(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn waitaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let local = int_arg(&args[1])?;
     if !(0..=1).contains(&local) {
-        return Err(CmdError::of("ERR value is out of range, must be between 0 and 1"));
+        return Err(CmdError::of("ERR value is out of range, value must between 0 and 1"));
     }
-    let replicas = int_arg(&args[2])?;
-    if replicas < 0 {
-        return Err(CmdError::of("ERR value is out of range, must be positive"));
-    }
+    let replicas = super::count_arg(&args[2])? as i64;
     let deadline_ms = deadline_arg(&args[3], ctx.now_ms())?;
     if ctx.srv.repl.is_replica() {
         return Err(CmdError::of(

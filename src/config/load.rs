@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::table::{Config, Kind, Row, flag};
 use super::types::SourceLine;
 use super::value::ValueError;
-use super::{MAX_HZ, MIN_HZ, REDIS_VERSION, lookup, os_error, words};
+use super::{MAX_HZ, MIN_BACKLOG_SIZE, MIN_HZ, REDIS_VERSION, lookup, os_error, words};
 
 /// How deep `include` may nest; a file that includes itself would otherwise exhaust the stack.
 const MAX_INCLUDE_DEPTH: usize = 64;
@@ -322,7 +322,7 @@ impl Loader {
             if values.len() != 1 {
                 return Err("wrong number of arguments".into());
             }
-            row.set(&mut self.config, values)?;
+            row.set_at_start(&mut self.config, values)?;
             if row.kind == Kind::Dir {
                 std::env::set_current_dir(&self.config.dir).map_err(|error| os_error(&error))?;
             }
@@ -377,6 +377,7 @@ impl Loader {
             config.databases = 1;
         }
         config.hz = config.hz.clamp(MIN_HZ, MAX_HZ);
+        config.repl_backlog_size = config.repl_backlog_size.max(MIN_BACKLOG_SIZE);
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ pub use rewrite::{overwrite, rewrite, rewrite_all};
 pub use set::{Change, SetContext, SetError, get, is_sensitive, set_many};
 pub use table::{Apply, Config, Kind, Row, TABLE, TextRule, flag};
 pub use types::*;
-pub use value::{Setting, TITLE_VARIABLES, ValueError, expand_title, parse_memory};
+pub use value::{Setting, TITLE_VARIABLES, ValueError, expand_title, is_address, is_node_name, parse_memory};
 
 /// The version of Redis this server is compatible with.
 pub const REDIS_VERSION: &str = "7.2.6";
@@ -28,6 +28,8 @@ pub const REDIS_VERSION: &str = "7.2.6";
 pub const MIN_HZ: i64 = 1;
 /// See [`MIN_HZ`].
 pub const MAX_HZ: i64 = 500;
+/// A smaller replication backlog is made this large, in bytes.
+pub const MIN_BACKLOG_SIZE: u64 = 16 << 10;
 
 /// Finds a directive by its name or an alias, without regard to case, and returns that name as the table spells it.
 pub fn lookup(name: &[u8]) -> Option<(&'static Row, &'static str)> {

@@ -3,14 +3,14 @@
 //! Invariant: a row's default passes its own checks, and its printed form reads back as the same value (tested).
 
 use super::types::*;
-use super::value::{Setting, ValueError};
+use super::value::{HOST_LEN, NODE_IP_LEN, Setting, ValueError};
 
 /// What a directive's words are read as. Bounds are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `yes` or `no`.
     Bool,
-    /// `no`; `yes` is refused with this reason.
+    /// `yes` or `no`; CONFIG SET refuses `yes` with this reason. At start it only has no effect.
     BoolNo(&'static str),
     /// A decimal integer.
     Int(i64, i64),
@@ -55,6 +55,8 @@ pub enum TextRule {
     Hostname,
     /// Characters that may stand in `nodes.conf`, or not set.
     Nodename,
+    /// An address or host name of at most so many characters, or not set.
+    Address(usize),
     /// A file name without directory.
     DbFilename,
     /// The same, not empty.
@@ -150,6 +152,12 @@ impl Row {
     /// Reads `words` into the field and says whether the value changed. On an error the field is untouched.
     pub fn set(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
         (self.field_mut)(config).set(self.kind, words)
+    }
+
+    /// The same at start, where what a running server refuses to turn on is taken: another server had it on.
+    pub fn set_at_start(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
+        let kind = if matches!(self.kind, Kind::BoolNo(_)) { Kind::Bool } else { self.kind };
+        (self.field_mut)(config).set(kind, words)
     }
 
     /// Whether this directive is set to something that has no effect.
@@ -398,7 +406,7 @@ directives! {
     "repl-diskless-sync-max-replicas" => repl_diskless_sync_max_replicas: i64 = 0, Int(0, INT_MAX), [], None;
     "repl-ping-replica-period" | "repl-ping-slave-period" => repl_ping_replica_period: i64 = 10, Int(1, INT_MAX), [], None;
     "repl-timeout" => repl_timeout: i64 = 60, Int(1, INT_MAX), [], None;
-    "replica-announce-ip" | "slave-announce-ip" => replica_announce_ip: String = String::new(), Text(Unset), [], None;
+    "replica-announce-ip" | "slave-announce-ip" => replica_announce_ip: String = String::new(), Text(Address(HOST_LEN)), [], None;
     "replica-announce-port" | "slave-announce-port" => replica_announce_port: u16 = 0, Int(0, 65535), [], None;
     "replica-announced" => replica_announced: bool = true, Bool, [], None;
     "replica-ignore-disk-write-errors" => replica_ignore_disk_write_errors: bool = false, Bool, [], None;
@@ -416,7 +424,7 @@ directives! {
     "cluster-announce-bus-port" => cluster_announce_bus_port: u16 = 0, Int(0, 65535), [], ClusterAnnouncePort;
     "cluster-announce-hostname" => cluster_announce_hostname: String = String::new(), Text(Hostname), [], ClusterAnnounceHostname;
     "cluster-announce-human-nodename" => cluster_announce_human_nodename: String = String::new(), Text(Nodename), [], ClusterAnnounceHumanNodename;
-    "cluster-announce-ip" => cluster_announce_ip: String = String::new(), Text(Unset), [], ClusterAnnounceIp;
+    "cluster-announce-ip" => cluster_announce_ip: String = String::new(), Text(Address(NODE_IP_LEN)), [], ClusterAnnounceIp;
     "cluster-announce-port" => cluster_announce_port: u16 = 0, Int(0, 65535), [], ClusterAnnouncePort;
     "cluster-announce-tls-port" => cluster_announce_tls_port: u16 = 0, Int(0, 65535), [], ClusterAnnouncePort;
     "cluster-config-file" => cluster_config_file: String = String::from("nodes.conf"), Text(Any), [IMMUTABLE], None;
@@ -445,7 +453,7 @@ directives! {
     "active-defrag-threshold-lower" => active_defrag_threshold_lower: i32 = 10, Int(0, 1000), [NO_EFFECT], None;
     "active-defrag-threshold-upper" => active_defrag_threshold_upper: i32 = 100, Int(0, 1000), [NO_EFFECT], None;
     "active-expire-effort" => active_expire_effort: i64 = 1, Int(1, 10), [], None;
-    "activedefrag" => activedefrag: bool = false, BoolNo(NO_DEFRAG), [], None;
+    "activedefrag" => activedefrag: bool = false, BoolNo(NO_DEFRAG), [NO_EFFECT], None;
     "lazyfree-lazy-eviction" => lazyfree_lazy_eviction: bool = false, Bool, [], None;
     "lazyfree-lazy-expire" => lazyfree_lazy_expire: bool = false, Bool, [], None;
     "lazyfree-lazy-server-del" => lazyfree_lazy_server_del: bool = false, Bool, [], None;

@@ -158,11 +158,7 @@ fn refused_lines_say_why() {
     for (line, expected) in [
         ("appendonly maybe", "argument must be 'yes' or 'no'"),
         ("activedefrag maybe", "argument must be 'yes' or 'no'"),
-        (
-            "activedefrag yes",
-            "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified Jemalloc like \
-             the one shipped by default with the Redis source distribution",
-        ),
+        ("cluster-announce-ip \"a b\"", "argument must be an address or a host name that is not too long"),
         ("port 65536", "argument must be between 0 and 65535 inclusive"),
         ("port -1", "argument must be between 0 and 65535 inclusive"),
         ("port 0x10", "argument couldn't be parsed into an integer"),
@@ -461,6 +457,83 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn texts_survive_a_rewrite(values in proptest::collection::vec(
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..8),
+            "[a\"'\\\\ \n\t#]{0,8}".prop_map(String::into_bytes),
+            Just(b"a.b-c".to_vec()),
+        ],
+        40,
+    )) {
+        let mut config = Config::default();
+        let is_text = |row: &&Row| matches!(row.kind, Kind::Text(_)) && row.name != "logfile";
+        for (row, value) in TABLE.iter().filter(is_text).zip(values.iter().cycle()) {
+            let _ = row.set(&mut config, &[value]);
+        }
+        let text = rewrite(b"", &config, &[]);
+        let mut again = Config::load(&[b"-".to_vec()], &mut text.as_slice()).map_err(|e| TestCaseError::fail(e.to_string()))?.config;
+        again.dir.clear();
+        prop_assert_eq!(again, config);
+    }
+}
+
+#[test]
+fn what_nodes_announce_can_be_written_down() {
+    let mut config = Config::default();
+    let mut is_taken = |name: &str, value: &[u8]| {
+        let context = SetContext { loading: false, protected_allowed: false };
+        set_many(&mut config, &[(name.as_bytes(), value)], context).is_ok()
+    };
+    let longest = "h".repeat(255);
+    for (name, value, taken) in [
+        ("cluster-announce-ip", "10.0.0.1", true),
+        ("cluster-announce-ip", "fe80::1%eth0", true),
+        ("cluster-announce-ip", "node-1.example", true),
+        ("cluster-announce-ip", "", true),
+        ("cluster-announce-ip", &longest[..45], true),
+        ("cluster-announce-ip", &longest[..46], false),
+        ("cluster-announce-hostname", &longest, true),
+        ("cluster-announce-human-nodename", &longest, true),
+        ("cluster-announce-human-nodename", "node_1/a", true),
+        ("replica-announce-ip", &longest, true),
+    ] {
+        assert_eq!(is_taken(name, value.as_bytes()), taken, "{name} {value}");
+    }
+    let too_long = "h".repeat(256);
+    for name in
+        ["cluster-announce-ip", "cluster-announce-hostname", "cluster-announce-human-nodename", "replica-announce-ip"]
+    {
+        for value in ["1.1.1.1\n", "\0", "a b", "a,b", "a=b", "a@b", "\"", "é", &too_long] {
+            assert!(!is_taken(name, value.as_bytes()), "{name} {value:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_turned_on_here_may_stand_in_a_file() {
+    let loaded = load(&["-"], "activedefrag yes").unwrap().config;
+    assert!(loaded.activedefrag && lookup(b"activedefrag").unwrap().0.is_idle(&loaded));
+    let refused = set(&mut Config::default(), &[("activedefrag", "yes")]).unwrap_err();
+    assert!(refused.contains("Active defragmentation cannot be enabled"), "{refused}");
+}
+
+#[test]
+fn numbers_come_in_any_form_of_the_c_library() {
+    let percentiles = |words: &str| {
+        let loaded = load(&["-"], &format!("latency-tracking-info-percentiles {words}"));
+        loaded.map(|loaded| print(&loaded.config, "latency-tracking-info-percentiles")).map_err(|_| ())
+    };
+    assert_eq!(percentiles("0x10 1e1 .5 50. +7 -0 99.999999").unwrap(), "16 10 0.5 50 7 -0 99.999999");
+    assert_eq!(percentiles("\"50 99\"").unwrap(), "50 99");
+    assert_eq!(percentiles("\"\"").unwrap(), "");
+    for wrong in ["nan", "100.1", "-1", "inf", "\" 50x\"", "1e400"] {
+        assert!(percentiles(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(print(&config(&["--repl-backlog-size", "1"]), "repl-backlog-size"), "16384");
 }
 
 #[test]

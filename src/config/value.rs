@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::table::{Kind, TextRule};
 use super::types::*;
+use crate::structs::numbers::parse_f64;
 
 /// Why a value was refused: the text Redis shows after "CONFIG SET failed" or in the startup error.
 pub type ValueError = Cow<'static, str>;
@@ -260,6 +261,24 @@ impl Setting for ShutdownOnSignal {
 /// The longest host name `cluster-announce-hostname` takes is one byte shorter.
 const HOSTNAME_LEN: usize = 256;
 
+/// The longest name a cluster node may announce, in bytes.
+const NODE_NAME_LEN: usize = 255;
+/// The longest address that packets of the cluster bus have room for.
+pub(super) const NODE_IP_LEN: usize = 45;
+/// The longest host name.
+pub(super) const HOST_LEN: usize = 255;
+
+/// Whether a name can stand in a line of CLUSTER NODES and `nodes.conf`, among commas, equals signs and blanks, and be read
+/// back; Redis takes more of them, some of which break its own file.
+pub fn is_node_name(name: &[u8]) -> bool {
+    name.len() <= NODE_NAME_LEN && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._/`".contains(b))
+}
+
+/// Whether this is made of what IP addresses, zones and host names are made of.
+pub fn is_address(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b".:-_%".contains(b))
+}
+
 fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
     let is_path = || word.iter().any(|b| matches!(b, b'/' | b'\\'));
     let refusal = match rule {
@@ -267,10 +286,12 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
         TextRule::Hostname if word.len() >= HOSTNAME_LEN => Some("Hostnames must be less than 256 characters"),
         TextRule::Hostname => (!word.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')))
             .then_some("Hostnames may only contain alphanumeric characters, hyphens or dots"),
-        TextRule::Nodename => word
-            .iter()
-            .any(|b| b"!#$%&()*+:;<>?@[]^{|}~".contains(b))
-            .then_some("Announced human node name contained invalid character"),
+        TextRule::Nodename if word.len() > NODE_NAME_LEN => {
+            Some("Announced human node names must be less than 256 characters")
+        }
+        TextRule::Nodename => (!is_node_name(word)).then_some("Announced human node name contained invalid character"),
+        TextRule::Address(longest) => (word.len() > longest || !is_address(word))
+            .then_some("argument must be an address or a host name that is not too long"),
         TextRule::DbFilename => is_path().then_some("dbfilename can't be a path, just a filename"),
         TextRule::AofFilename if word.is_empty() => Some("appendfilename can't be empty"),
         TextRule::AofFilename => is_path().then_some("appendfilename can't be a path, just a filename"),
@@ -520,11 +541,7 @@ impl Setting for Vec<f64> {
         words
             .iter()
             .map(|word| {
-                let value: f64 = std::str::from_utf8(word)
-                    .ok()
-                    .and_then(|word| word.parse().ok())
-                    .filter(|value: &f64| !value.is_nan())
-                    .ok_or("Invalid latency-tracking-info-percentiles parameters")?;
+                let value = parse_f64(word).ok_or("Invalid latency-tracking-info-percentiles parameters")?;
                 if (0.0..=100.0).contains(&value) {
                     Ok(value)
                 } else {

@@ -99,7 +99,10 @@ impl Server {
         let unix = self.cfg.unixsocket.clone();
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.is(ClientFlags::UNIX_SOCKET) {
+            log::debug!("Accepted connection to {unix}");
             c.path = Some(unix);
+        } else {
+            log::debug!("Accepted {}", c.addr());
         }
         // Those who came before a password was set stay welcome.
         c.flags.set(ClientFlags::AUTHENTICATED, !self.auth_required);

@@ -36,10 +36,10 @@ impl Server {
     /// Makes this server a replica of the one at `host` and `port`.
     pub fn set_master(&mut self, host: &str, port: u16) {
         let was_primary = !self.repl.is_replica();
-        self.repl.master.address = None;
+        self.name_master(None);
         self.drop_online_master();
         self.disconnect_blocked_clients();
-        self.repl.master.address = Some((host.to_owned(), port));
+        self.name_master(Some((host.to_owned(), port)));
         self.cancel_sync(false);
         if was_primary {
             self.discard_cached_master();
@@ -56,7 +56,7 @@ impl Server {
         if !self.repl.is_replica() {
             return;
         }
-        self.repl.master.address = None;
+        self.name_master(None);
         self.drop_online_master();
         self.discard_cached_master();
         self.cancel_sync(false);
@@ -71,11 +71,15 @@ impl Server {
         self.restart_aof_after_role_change();
     }
 
+    /// From here on the lines of the log are those of the role this makes.
+    fn name_master(&mut self, address: Option<(String, u16)>) {
+        self.repl.master.address = address;
+        self.show_log_role();
+    }
+
     fn role_changed(&mut self) {
         self.update_sinks();
         self.show_role();
-        // A score that cannot be set is in the log.
-        let _ = self.apply_oom_score();
     }
 
     /// A former primary may be able to continue with its successor: it knows where its own stream ends.

@@ -41,10 +41,14 @@ impl Server {
 
     /// The role as log lines, `replicaof` and the out-of-memory score show it.
     pub(super) fn show_role(&mut self) {
-        log_sink::set_role(if self.repl.is_replica() { log_sink::Role::Replica } else { log_sink::Role::Primary });
+        self.show_log_role();
         self.cfg.replicaof.clone_from(&self.repl.master.address);
         // A score that cannot be set is in the log.
         let _ = self.apply_oom_score();
+    }
+
+    pub(super) fn show_log_role(&self) {
+        log_sink::set_role(if self.repl.is_replica() { log_sink::Role::Replica } else { log_sink::Role::Primary });
     }
 
     /// Looks at the reply to a command that came over a link between servers: nobody reads it there.

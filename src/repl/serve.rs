@@ -574,9 +574,9 @@ impl Server {
 
     /// `repl-backlog-size` changed.
     pub fn resize_backlog(&mut self) {
-        let size = self.cfg.repl_backlog_size as usize;
+        self.cfg.repl_backlog_size = self.cfg.repl_backlog_size.max(crate::config::MIN_BACKLOG_SIZE);
         if let Some(backlog) = &mut self.repl.backlog {
-            backlog.resize(size);
+            backlog.resize(self.cfg.repl_backlog_size as usize);
         }
     }
 

@@ -37,7 +37,8 @@ static FILE: RwLock<Option<PathBuf>> = RwLock::new(None);
 /// The same path for the signal handler; null is standard output. Never freed, as a handler may be using it.
 static FILE_IN_HANDLER: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
 static TO_SYSLOG: AtomicBool = AtomicBool::new(false);
-static ROLE: AtomicU8 = AtomicU8::new(b'M');
+/// Until it is known what the server is, lines show what Redis shows then.
+static ROLE: AtomicU8 = AtomicU8::new(b'C');
 /// The process that is not a child.
 static MAIN_PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Seconds east of UTC when the main thread last looked.
@@ -151,7 +152,7 @@ pub fn from_signal_handler(level: log::Level, message: &[u8]) {
 }
 
 fn write_record(record: &log::Record<'_>) {
-    let message = record.args().to_string();
+    let message = printable(record.args().to_string());
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since_epoch.as_secs() as i64;
     let pid = std::process::id();
@@ -169,6 +170,30 @@ fn write_record(record: &log::Record<'_>) {
         mark(record.level()),
     );
     write(record.level(), line.as_bytes(), message.as_bytes());
+}
+
+/// The longest message, in bytes; the same in Redis.
+const MESSAGE_MAX: usize = 1023;
+
+/// Escapes what would break a line or reach a terminal as a command, and cuts what is too long: some of the text is what
+/// clients and peers sent.
+fn printable(mut message: String) -> String {
+    if message.contains(char::is_control) {
+        let mut out = String::with_capacity(message.len() + 16);
+        for c in message.chars() {
+            match c {
+                '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+                c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+                c => out.push(c),
+            }
+        }
+        message = out;
+    }
+    if message.len() > MESSAGE_MAX {
+        let end = (0..=MESSAGE_MAX).rev().find(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or(0));
+    }
+    message
 }
 
 /// How a line shows its level.
@@ -304,6 +329,14 @@ mod tests {
         ] {
             assert_eq!(date_and_time(seconds), expected);
         }
+    }
+
+    #[test]
+    fn text_of_others_stays_in_its_line() {
+        let shown = |text: &str| printable(text.to_owned());
+        assert_eq!(shown("name 'a\nb\r\t\x1b[2J\u{9b}\0\\n'"), r"name 'a\nb\r\t\x1b[2J\x9b\x00\n'");
+        assert_eq!(shown("déjà vu"), "déjà vu");
+        assert_eq!(shown(&"é".repeat(1000)), "é".repeat(511));
     }
 
     #[test]
