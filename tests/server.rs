@@ -169,6 +169,59 @@ fn clients_are_listed_named_and_killed() {
 }
 
 #[test]
+fn the_clients_of_a_user_are_killed() {
+    let server = TestServer::start(&["--user", "bob", "on", ">x", "+@all"]);
+    let mut c = server.connect();
+    let mut bob = server.connect();
+    ask(&mut bob, &["AUTH", "bob", "x"]).unwrap();
+    assert!(error(&mut c, &["CLIENT", "KILL", "USER", "eve"]).ends_with("ResponseError: No such user 'eve'"));
+    assert_eq!(ask(&mut c, &["CLIENT", "KILL", "USER", "bob"]).unwrap(), Value::Int(1));
+    assert!(ask(&mut bob, &["PING"]).is_err());
+    // The stream of a primary is no user's.
+    let replica = TestServer::start(&["--replicaof", "127.0.0.1", &server.port.to_string()]);
+    let mut r = replica.connect();
+    let is_up = |r: &mut Connection| info(r, "replication")["master_link_status"] == "up";
+    common::wait_for(20, "the replica follows", || is_up(&mut r));
+    assert_eq!(ask(&mut r, &["CLIENT", "KILL", "USER", "default"]).unwrap(), Value::Int(0));
+    assert_eq!(ask(&mut r, &["CLIENT", "KILL", "TYPE", "master"]).unwrap(), Value::Int(1));
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_in_redis_words() {
+    let server = TestServer::start(&["--enable-debug-command", "local"]);
+    let mut c = server.connect();
+    ask(&mut c, &["SET", "key", "1"]).unwrap();
+    let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for (command, expected) in [
+        (&["SELECT", "abc"][..], "ResponseError: value is not an integer or out of range"),
+        (
+            &["SELECT", "9999999999"],
+            "ResponseError: value is out of range, value must between -2147483648 and 2147483647",
+        ),
+        (&["SELECT", "99"], "ResponseError: DB index is out of range"),
+        (&["WAITAOF", "2", "0", "0"], "ResponseError: value is out of range, value must between 0 and 1"),
+        (&["WAITAOF", "0", "x", "0"], "ResponseError: value is out of range, must be positive"),
+        (&["MIGRATE", "127.0.0.1", &refused, "key", "0", "1000"], "IOERR: error or timeout writing to target instance"),
+        (&["DEBUG", "POPULATE", "x"], "ResponseError: value is out of range, must be positive"),
+        (
+            &["ACL", "GENPASS", "5", "5"],
+            "ResponseError: unknown subcommand or wrong number of arguments for 'GENPASS'. Try ACL HELP.",
+        ),
+        (
+            &["CLIENT", "UNBLOCK", "5", "ERROR", "x"],
+            "ResponseError: unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.",
+        ),
+    ] {
+        let error = error(&mut c, command);
+        assert!(error.ends_with(expected), "{command:?} {error}");
+    }
+    assert_eq!(text(&mut c, &["DEBUG", "STRINGMATCH-TEST"]), "Apparently Redis did not crash: test passed");
+    // A backlog has a least size.
+    ask(&mut c, &["CONFIG", "SET", "repl-backlog-size", "1kb"]).unwrap();
+    assert_eq!(info(&mut c, "replication")["repl_backlog_size"], "16384");
+}
+
+#[test]
 fn a_pause_holds_writes_back() {
     let server = TestServer::start(&[]);
     let mut c = server.connect();

@@ -302,6 +302,9 @@ fn acl_cat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn acl_genpass(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() > 3 {
+        return Err(super::unknown_subcommand(args));
+    }
     let bits = match args.get(2) {
         None => 256,
         Some(text) => super::int_arg(text)?,
@@ -341,6 +344,9 @@ fn acl_dryrun(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn acl_log(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() > 3 {
+        return Err(super::unknown_subcommand(args));
+    }
     let mut count = 10;
     if let Some(word) = args.get(2) {
         if word.eq_ignore_ascii_case(b"reset") {

@@ -132,8 +132,10 @@ fn echo(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn select(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let db =
-        int_arg(&args[1]).ok().filter(|n| i32::try_from(*n).is_ok()).ok_or(CmdError::of("ERR invalid DB index"))?;
+    let Ok(db) = i32::try_from(int_arg(&args[1])?) else {
+        let text = format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX);
+        return Err(CmdError::text(text));
+    };
     if ctx.srv.cfg.cluster_enabled && db != 0 {
         return Err(CmdError::of("ERR SELECT is not allowed in cluster mode"));
     }

@@ -334,8 +334,11 @@ fn migrate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         let mut cache = std::mem::take(&mut ctx.srv.persist.migrate);
         let taken = cache.take(request.host, request.port, request.timeout);
         ctx.srv.persist.migrate = cache;
-        let Ok(mut target) = taken else {
-            return Err(CmdError::of("IOERR error or timeout connecting to the client"));
+        let mut target = match taken {
+            Ok(target) => target,
+            // Redis does not wait for a connection and only hears of this when it writes.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || is_timeout(&e) => return Err(io_error(true)),
+            Err(_) => return Err(CmdError::of("IOERR error or timeout connecting to the client")),
         };
         let (restore, sent) = ctx.srv.migrate_payload(db, &request, &found);
         let outcome = exchange(&mut target, &request, &restore, &sent);

@@ -155,12 +155,10 @@ fn lolwut(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         int_arg(&rest[1])?;
         rest = rest.from(2);
     }
-    let shown = |i: usize, default: i64| match rest.get(i) {
-        Some(arg) => int_arg(arg).map(|n| n.clamp(1, 100)),
-        None => Ok(default),
-    };
-    let rows = shown(0, 6)?;
-    let columns = shown(1, 12)?;
+    // As in Redis, what is no number is no mistake.
+    let shown =
+        |i: usize, default: i64| rest.get(i).and_then(|arg| int_arg(arg).ok()).map_or(default, |n| n.clamp(1, 100));
+    let (rows, columns) = (shown(0, 6), shown(1, 12));
     let mut text = String::new();
     for row in 0..rows {
         let indent = if row % 2 == 0 { "" } else { "  " };
