@@ -80,6 +80,65 @@ fn users_do_what_they_may_and_nothing_else() {
     common::wait_for(10, "a removed user's connections are closed", || try_run::<()>(&mut c, &words("PING")).is_err());
 }
 
+/// Where options are given twice, or names are keywords, the key that is used is the key that is checked.
+#[test]
+fn the_keys_that_are_checked_are_those_that_are_used() {
+    let server = TestServer::start(&[]);
+    let mut admin = server.connect();
+    for line in [
+        "ACL SETUSER ann on >secret +@all resetkeys %R~src* %W~pub* ~STREAMS ~by",
+        "ACL SETUSER all on >secret +@all %R~* %W~pub*",
+        "GEOADD src 1 1 m",
+        "RPUSH src2 1",
+        "SET secret keep",
+        "PFADD hidden a",
+        "XADD private 1-1 pin 1234",
+        "XGROUP CREATE private g 0",
+    ] {
+        run::<redis::Value>(&mut admin, &words(line));
+    }
+    let mut ann = server.connect();
+    run::<()>(&mut ann, &words("AUTH ann secret"));
+    let error =
+        |c: &mut redis::Connection, line: &str| try_run::<redis::Value>(c, &words(line)).expect_err(line).to_string();
+    for (line, keys) in [
+        ("GEORADIUS src 1 1 10 km STORE pub1 STORE secret", "src secret"),
+        ("GEORADIUS src 1 1 10 km STORE pub1 STOREDIST secret", "src secret"),
+        ("GEORADIUS src 1 1 10 km COUNT 1 STORE STORE STORE secret", "src secret"),
+        ("GEORADIUSBYMEMBER src m 10 km STOREDIST pub1 STORE secret", "src secret"),
+        ("SORT src2 STORE by STORE secret", "src2 secret"),
+        ("SORT src2 STORE pub1 STORE secret", "src2 secret"),
+        ("SORT src2 BY nosort STORE limit STORE secret", "src2 secret"),
+        ("XREADGROUP NOACK GROUP g STREAMS STREAMS private >", "private"),
+        ("XREADGROUP GROUP STREAMS STREAMS STREAMS private >", "private"),
+        ("XREADGROUP GROUP streams c STREAMS STREAMS private > 0", "STREAMS private"),
+        ("XREAD COUNT 1 STREAMS STREAMS private 0 0", "STREAMS private"),
+        ("PFMERGE hidden", "hidden"),
+        ("PFMERGE by hidden", "by hidden"),
+    ] {
+        assert!(error(&mut ann, line).contains("No permissions to access a key"), "{line}");
+        let found: Vec<String> = run(&mut admin, &words(&format!("COMMAND GETKEYS {line}")));
+        assert_eq!(found.join(" "), keys, "{line}");
+        let told: String = run(&mut admin, &words(&format!("ACL DRYRUN ann {line}")));
+        assert!(told.contains("no permissions to access the"), "{line}: {told}");
+    }
+    assert_eq!(run::<String>(&mut admin, &words("GET secret")), "keep");
+    for line in ["GEORADIUS src 1 1 10 km STORE secret STORE pub1", "SORT src2 STORE secret STORE pub2", "PFMERGE by"] {
+        run::<redis::Value>(&mut ann, &words(line));
+    }
+    assert!(run::<bool>(&mut admin, &words("EXISTS pub1")));
+    // Patterns may lead to any key: whoever uses them has to be allowed to read all.
+    for line in ["SORT src2 BY w_*", "SORT src2 GET #", "SORT src2 GET secret*->f", "SORT_RO src2 GET secret*"] {
+        assert!(error(&mut ann, line).contains("denied due to insufficient ACL permissions"), "{line}");
+        let mut all = server.connect();
+        run::<()>(&mut all, &words("AUTH all secret"));
+        run::<redis::Value>(&mut all, &words(line));
+    }
+    let script = ["EVAL", "return redis.call('SORT', 'src2', 'GET', 'secret*')", "0"];
+    let denied = try_run::<redis::Value>(&mut ann, &script).unwrap_err().to_string();
+    assert!(denied.contains("insufficient ACL permissions"), "{denied}");
+}
+
 #[test]
 fn a_user_is_configured_once() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_redis-server"))

@@ -523,37 +523,51 @@ struct FieldOp {
     action: Action,
 }
 
+/// What stands at an argument of BITFIELD, and how many arguments it takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OpWord {
+    Overflow,
+    Get,
+    Set,
+    IncrBy,
+}
+
+impl OpWord {
+    /// `None`: an error. Both the command and who asks for its key read it here, so they agree about what it does.
+    fn at(args: Args<'_>, at: usize) -> Option<(OpWord, usize)> {
+        let words: [(&[u8], OpWord, usize); 4] = [
+            (b"OVERFLOW", OpWord::Overflow, 2),
+            (b"GET", OpWord::Get, 3),
+            (b"SET", OpWord::Set, 4),
+            (b"INCRBY", OpWord::IncrBy, 4),
+        ];
+        let (_, word, len) = words.into_iter().find(|(name, ..)| args[at].eq_ignore_ascii_case(name))?;
+        (at + len <= args.len()).then_some((word, len))
+    }
+}
+
 fn parse_ops(ctx: &Ctx<'_>, args: Args<'_>) -> Result<Vec<FieldOp>, CmdError> {
     let mut ops = Vec::new();
     let mut overflow = Overflow::Wrap;
     let mut i = 2;
     while i < args.len() {
-        let left = args.len() - i - 1;
-        let is = |name: &[u8]| args[i].eq_ignore_ascii_case(name);
-        if is(b"OVERFLOW") && left >= 1 {
+        let (word, len) = OpWord::at(args, i).ok_or(error::SYNTAX)?;
+        if word == OpWord::Overflow {
             let kinds: [(&[u8], Overflow); 3] =
                 [(b"WRAP", Overflow::Wrap), (b"SAT", Overflow::Saturate), (b"FAIL", Overflow::Fail)];
             let kind = kinds.into_iter().find(|(name, _)| args[i + 1].eq_ignore_ascii_case(name));
             overflow = kind.ok_or(CmdError::of("ERR Invalid OVERFLOW type specified"))?.1;
-            i += 2;
-            continue;
-        }
-        let writes = if is(b"GET") && left >= 2 {
-            false
-        } else if (is(b"SET") || is(b"INCRBY")) && left >= 3 {
-            true
         } else {
-            return Err(error::SYNTAX);
-        };
-        let field = Field::parse(&args[i + 1])?;
-        let offset = bit_offset(ctx, &args[i + 2], Some(field.width))?;
-        let action = match writes {
-            false => Action::Get,
-            true if is(b"SET") => Action::Set(int_arg(&args[i + 3])?),
-            true => Action::Add(int_arg(&args[i + 3])?),
-        };
-        ops.push(FieldOp { field, offset, overflow, action });
-        i += 3 + usize::from(writes);
+            let field = Field::parse(&args[i + 1])?;
+            let offset = bit_offset(ctx, &args[i + 2], Some(field.width))?;
+            let action = match word {
+                OpWord::Set => Action::Set(int_arg(&args[i + 3])?),
+                OpWord::IncrBy => Action::Add(int_arg(&args[i + 3])?),
+                OpWord::Get | OpWord::Overflow => Action::Get,
+            };
+            ops.push(FieldOp { field, offset, overflow, action });
+        }
+        i += len;
     }
     Ok(ops)
 }
@@ -622,25 +636,14 @@ fn run_ops(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     Ok(())
 }
 
-/// BITFIELD's variable key flags: it writes only with SET or INCRBY.
+/// BITFIELD's variable key flags: it reads the key only, unless one of the operations writes it. What is going to fail is taken for a write.
 fn bitfield_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
     let mut reads_only = true;
     let mut i = 2;
-    while i < args.len() {
-        let left = args.len() - i - 1;
-        let is = |name: &[u8]| args[i].eq_ignore_ascii_case(name);
-        if is(b"GET") && left >= 2 {
-            i += 3;
-        } else if (is(b"SET") || is(b"INCRBY")) && left >= 3 {
-            reads_only = false;
-            i += 4;
-        } else if is(b"OVERFLOW") && left >= 1 {
-            i += 2;
-        } else {
-            // It is going to fail; what it does to the key is anyone's guess.
-            reads_only = false;
-            i += 1;
-        }
+    while i < args.len() && reads_only {
+        let (word, len) = OpWord::at(args, i).unwrap_or((OpWord::Set, 1));
+        reads_only = matches!(word, OpWord::Get | OpWord::Overflow);
+        i += len;
     }
     let flags = if reads_only { key::RO | key::ACCESS } else { key::RW | key::ACCESS | key::UPDATE };
     Some(vec![KeyPos { index: 1, flags }])

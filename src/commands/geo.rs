@@ -3,6 +3,7 @@
 use super::prelude::*;
 use super::zset::{AddOptions, add, limits, score_arg, store, zset_of};
 use super::{int_arg, reply_item};
+use crate::dispatch::command::KeyPos;
 use crate::keyspace::zset::{Zset, sort_members};
 use crate::resp::{OwnedArgs, Reply};
 use crate::structs::geohash::{Point, Search, Shape};
@@ -104,6 +105,7 @@ pub const COMMANDS: &[Command] = &[
                 Find::Range { last: 0, step: 1, limit: 0 },
             ),
         ],
+        get_keys: Some(georadius_keys),
         group: Group::Geo,
         since: "3.2.0",
         complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
@@ -190,6 +192,7 @@ pub const COMMANDS: &[Command] = &[
                 Find::Range { last: 0, step: 1, limit: 0 },
             ),
         ],
+        get_keys: Some(georadiusbymember_keys),
         group: Group::Geo,
         since: "3.2.0",
         complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
@@ -522,6 +525,117 @@ enum Form {
     SearchStore,
 }
 
+impl Form {
+    /// The argument after the fixed ones.
+    fn options_at(self) -> usize {
+        match self {
+            Form::Radius { .. } => 6,
+            Form::ByMember { .. } => 5,
+            Form::Search => 2,
+            Form::SearchStore => 3,
+        }
+    }
+}
+
+/// An option, and at which argument its first value stands.
+#[derive(Clone, Copy)]
+enum Opt {
+    WithDist,
+    WithHash,
+    WithCoord,
+    Any,
+    Order(Order),
+    Count(usize),
+    /// Where to store, and whether the distances become scores.
+    Store {
+        at: usize,
+        distance: bool,
+    },
+    StoreDistance,
+    FromMember(usize),
+    FromLonLat(usize),
+    ByRadius(usize),
+    ByBox(usize),
+}
+
+/// The options of a call; an argument that is none is an error by itself. Both the command and who asks for its keys read
+/// them here, so they agree about which argument is what.
+struct Options<'a> {
+    args: Args<'a>,
+    form: Form,
+    next: usize,
+}
+
+impl<'a> Options<'a> {
+    fn of(args: Args<'a>, form: Form) -> Options<'a> {
+        Options { args, form, next: form.options_at() }
+    }
+}
+
+impl Iterator for Options<'_> {
+    type Item = Result<Opt, CmdError>;
+
+    fn next(&mut self) -> Option<Result<Opt, CmdError>> {
+        let (form, at) = (self.form, self.next + 1);
+        let word = self.args.get(self.next)?;
+        let behind = self.args.len() - at;
+        let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+        let may_store = matches!(form, Form::Radius { stores: true } | Form::ByMember { stores: true });
+        let searches = matches!(form, Form::Search | Form::SearchStore);
+        let (option, values) = if is(b"WITHDIST") {
+            (Opt::WithDist, 0)
+        } else if is(b"WITHHASH") {
+            (Opt::WithHash, 0)
+        } else if is(b"WITHCOORD") {
+            (Opt::WithCoord, 0)
+        } else if is(b"ANY") {
+            (Opt::Any, 0)
+        } else if is(b"ASC") {
+            (Opt::Order(Order::Nearest), 0)
+        } else if is(b"DESC") {
+            (Opt::Order(Order::Farthest), 0)
+        } else if is(b"COUNT") && behind >= 1 {
+            (Opt::Count(at), 1)
+        } else if may_store && behind >= 1 && (is(b"STORE") || is(b"STOREDIST")) {
+            (Opt::Store { at, distance: is(b"STOREDIST") }, 1)
+        } else if form == Form::SearchStore && is(b"STOREDIST") {
+            (Opt::StoreDistance, 0)
+        } else if searches && behind >= 1 && is(b"FROMMEMBER") {
+            (Opt::FromMember(at), 1)
+        } else if searches && behind >= 2 && is(b"FROMLONLAT") {
+            (Opt::FromLonLat(at), 2)
+        } else if searches && behind >= 2 && is(b"BYRADIUS") {
+            (Opt::ByRadius(at), 2)
+        } else if searches && behind >= 3 && is(b"BYBOX") {
+            (Opt::ByBox(at), 3)
+        } else {
+            self.next = at;
+            return Some(Err(error::SYNTAX));
+        };
+        self.next = at + values;
+        Some(Ok(option))
+    }
+}
+
+/// Where the places are and the key to store them in: of several, the last counts.
+fn stored_keys(args: Args<'_>, form: Form) -> Option<Vec<KeyPos>> {
+    let mut keys = vec![KeyPos { index: 1, flags: key::RO | key::ACCESS }];
+    let stores = Options::of(args, form).filter_map(|option| match option {
+        Ok(Opt::Store { at, .. }) => Some(at),
+        _ => None,
+    });
+    keys.extend(stores.last().map(|index| KeyPos { index, flags: key::OW | key::UPDATE }));
+    Some(keys)
+}
+
+fn georadius_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
+    stored_keys(args, Form::Radius { stores: true })
+}
+
+fn georadiusbymember_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
+    stored_keys(args, Form::ByMember { stores: true })
+}
+
 /// What a search wants.
 struct Request<'a> {
     /// `None`: there is no such key, so its member is nowhere.
@@ -562,80 +676,66 @@ impl<'a> Request<'a> {
             Some(zset) => place_of(Some(zset), name).map(Some).ok_or(NOT_A_PLACE),
             None => Ok(None),
         };
-        let (mut at, searches, may_store) = match form {
-            Form::Radius { stores } => {
+        let searches = matches!(form, Form::Search | Form::SearchStore);
+        match form {
+            Form::Radius { .. } => {
                 r.center = Some(point_arg(&args[2], &args[3])?);
                 r.shape = Some(radius_args(&args[4], &args[5])?);
-                (6, false, stores)
             }
-            Form::ByMember { stores } => {
+            Form::ByMember { .. } => {
                 r.center = member(&args[2])?;
                 if zset.is_some() {
                     r.shape = Some(radius_args(&args[3], &args[4])?);
                 }
-                (5, false, stores)
             }
-            Form::Search => (2, true, false),
-            Form::SearchStore => {
-                r.store = Some(args.at(1));
-                (3, true, false)
-            }
-        };
-        let mut shape_word: &[u8] = b"";
-        let mut center_word: &[u8] = b"";
-        while at < args.len() {
-            let word = args.at(at);
-            let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
-            let behind = args.len() - at - 1;
-            // A middle or shape may be given again, but not in another way.
-            let first_or = |before: &[u8], name: &[u8]| before.is_empty() || before == name;
-            if is(b"WITHDIST") {
-                r.with_distance = true;
-            } else if is(b"WITHHASH") {
-                r.with_hash = true;
-            } else if is(b"WITHCOORD") {
-                r.with_point = true;
-            } else if is(b"ANY") {
-                r.any = true;
-            } else if is(b"ASC") {
-                r.order = Order::Nearest;
-            } else if is(b"DESC") {
-                r.order = Order::Farthest;
-            } else if is(b"COUNT") && behind >= 1 {
-                let count = int_arg(&args[at + 1])?;
-                if count <= 0 {
-                    return Err(CmdError::of("ERR COUNT must be > 0"));
-                }
-                r.count = count as usize;
-                at += 1;
-            } else if may_store && behind >= 1 && (is(b"STORE") || is(b"STOREDIST")) {
-                r.store = Some(args.at(at + 1));
-                r.store_distance = is(b"STOREDIST");
-                at += 1;
-            } else if form == Form::SearchStore && is(b"STOREDIST") {
-                r.store_distance = true;
-            } else if searches && behind >= 1 && is(b"FROMMEMBER") && first_or(center_word, b"member") {
-                r.center = member(&args[at + 1])?;
-                center_word = b"member";
-                at += 1;
-            } else if searches && behind >= 2 && is(b"FROMLONLAT") && first_or(center_word, b"point") {
-                r.center = Some(point_arg(&args[at + 1], &args[at + 2])?);
-                center_word = b"point";
-                at += 2;
-            } else if searches && behind >= 2 && is(b"BYRADIUS") && first_or(shape_word, b"radius") {
-                r.shape = Some(radius_args(&args[at + 1], &args[at + 2])?);
-                shape_word = b"radius";
-                at += 2;
-            } else if searches && behind >= 3 && is(b"BYBOX") && first_or(shape_word, b"box") {
-                r.shape = Some(box_args(&args[at + 1], &args[at + 2], &args[at + 3])?);
-                shape_word = b"box";
-                at += 3;
-            } else {
-                return Err(error::SYNTAX);
-            }
-            at += 1;
+            Form::Search => {}
+            Form::SearchStore => r.store = Some(args.at(1)),
         }
-        r.has_center = !searches || !center_word.is_empty();
+        let mut shape_is_box = None;
+        let mut center_is_member = None;
+        // A middle or shape may be given again, but not in another way.
+        let same_as_before = |before: &mut Option<bool>, now: bool| match before.replace(now) {
+            Some(before) if before != now => Err(error::SYNTAX),
+            _ => Ok(()),
+        };
+        for option in Options::of(args, form) {
+            match option? {
+                Opt::WithDist => r.with_distance = true,
+                Opt::WithHash => r.with_hash = true,
+                Opt::WithCoord => r.with_point = true,
+                Opt::Any => r.any = true,
+                Opt::Order(order) => r.order = order,
+                Opt::Count(at) => {
+                    let count = int_arg(&args[at])?;
+                    if count <= 0 {
+                        return Err(CmdError::of("ERR COUNT must be > 0"));
+                    }
+                    r.count = count as usize;
+                }
+                Opt::Store { at, distance } => {
+                    r.store = Some(args.at(at));
+                    r.store_distance = distance;
+                }
+                Opt::StoreDistance => r.store_distance = true,
+                Opt::FromMember(at) => {
+                    same_as_before(&mut center_is_member, true)?;
+                    r.center = member(&args[at])?;
+                }
+                Opt::FromLonLat(at) => {
+                    same_as_before(&mut center_is_member, false)?;
+                    r.center = Some(point_arg(&args[at], &args[at + 1])?);
+                }
+                Opt::ByRadius(at) => {
+                    same_as_before(&mut shape_is_box, false)?;
+                    r.shape = Some(radius_args(&args[at], &args[at + 1])?);
+                }
+                Opt::ByBox(at) => {
+                    same_as_before(&mut shape_is_box, true)?;
+                    r.shape = Some(box_args(&args[at], &args[at + 1], &args[at + 2])?);
+                }
+            }
+        }
+        r.has_center = !searches || center_is_member.is_some();
         if r.store.is_some() && (r.with_distance || r.with_hash || r.with_point) {
             let what = if form == Form::SearchStore { "GEOSEARCHSTORE" } else { "STORE option in GEORADIUS" };
             return Err(CmdError::text(format!(
@@ -650,7 +750,7 @@ impl<'a> Request<'a> {
         if !r.has_center {
             return Err(missing("FROMMEMBER or FROMLONLAT"));
         }
-        if searches && shape_word.is_empty() {
+        if searches && shape_is_box.is_none() {
             return Err(missing("BYRADIUS and BYBOX"));
         }
         if r.any && r.count == 0 {

@@ -182,36 +182,75 @@ struct Request<'a> {
     keys: Vec<&'a [u8]>,
 }
 
+/// An option, and at which argument its first value stands.
+#[derive(Clone, Copy)]
+enum Opt {
+    Copy,
+    Replace,
+    Auth(usize),
+    /// The user; the password is the next.
+    Auth2(usize),
+    /// The first key; those after it are keys, too.
+    Keys(usize),
+}
+
+/// The options of a call; an argument that is none is an error by itself. Both the command and who asks for its keys read
+/// them here, so they agree about which argument is what.
+struct Options<'a> {
+    args: Args<'a>,
+    next: usize,
+}
+
+impl<'a> Options<'a> {
+    fn of(args: Args<'a>) -> Options<'a> {
+        Options { args, next: 6 }
+    }
+}
+
+impl Iterator for Options<'_> {
+    type Item = Result<Opt, CmdError>;
+
+    fn next(&mut self) -> Option<Result<Opt, CmdError>> {
+        let at = self.next + 1;
+        let option = self.args.get(self.next)?;
+        let left = self.args.len() - at;
+        let is = |name: &[u8]| option.eq_ignore_ascii_case(name);
+        let (option, values) = if is(b"copy") {
+            (Ok(Opt::Copy), 0)
+        } else if is(b"replace") {
+            (Ok(Opt::Replace), 0)
+        } else if is(b"auth") && left >= 1 {
+            (Ok(Opt::Auth(at)), 1)
+        } else if is(b"auth2") && left >= 2 {
+            (Ok(Opt::Auth2(at)), 2)
+        } else if is(b"keys") {
+            (Ok(Opt::Keys(at)), left)
+        } else {
+            (Err(error::SYNTAX), 0)
+        };
+        self.next = at + values;
+        Some(option)
+    }
+}
+
 fn parse<'a>(args: Args<'a>) -> Result<Request<'a>, CmdError> {
     let (mut copy, mut replace, mut username, mut password) = (false, false, None, None);
     let mut keys = vec![args.at(3)];
-    let mut at = 6;
-    while at < args.len() {
-        let left = args.len() - at - 1;
-        match &*args[at].to_ascii_lowercase() {
-            b"copy" => copy = true,
-            b"replace" => replace = true,
-            b"auth" if left >= 1 => {
-                password = Some(args.at(at + 1));
-                at += 1;
-            }
-            b"auth2" if left >= 2 => {
-                username = Some(args.at(at + 1));
-                password = Some(args.at(at + 2));
-                at += 2;
-            }
-            b"keys" => {
+    for option in Options::of(args) {
+        match option? {
+            Opt::Copy => copy = true,
+            Opt::Replace => replace = true,
+            Opt::Auth(at) => password = Some(args.at(at)),
+            Opt::Auth2(at) => (username, password) = (Some(args.at(at)), Some(args.at(at + 1))),
+            Opt::Keys(at) => {
                 if !args[3].is_empty() {
                     return Err(CmdError::of(
                         "ERR When using MIGRATE KEYS option, the key argument must be set to the empty string",
                     ));
                 }
-                keys = args.iter().skip(at + 1).collect();
-                break;
+                keys = args.from(at).iter().collect();
             }
-            _ => return Err(error::SYNTAX),
         }
-        at += 1;
     }
     let timeout_ms = int_arg(&args[5])?;
     let db = int_arg(&args[4])?;
@@ -219,23 +258,17 @@ fn parse<'a>(args: Args<'a>) -> Result<Request<'a>, CmdError> {
     Ok(Request { host: args.at(1), port: args.at(2), db, timeout, copy, replace, username, password, keys })
 }
 
-/// Positions of the keys: the third argument, or all behind KEYS.
+/// Positions of the keys: the third argument, or all after KEYS.
 fn migrate_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
     let flags = key::RW | key::ACCESS | key::DELETE;
-    let mut at = 6;
-    while at < args.len() {
-        match &*args[at].to_ascii_lowercase() {
-            b"auth" => at += 1,
-            b"auth2" => at += 2,
-            b"keys" if args[3].is_empty() => {
-                return Some((at + 1..args.len()).map(|index| KeyPos { index, flags }).collect());
-            }
-            b"keys" => return None,
-            _ => {}
-        }
-        at += 1;
+    let several = Options::of(args).find_map(|option| match option {
+        Ok(Opt::Keys(at)) => Some(at..args.len()),
+        _ => None,
+    });
+    match several {
+        Some(_) if !args[3].is_empty() => None,
+        keys => Some(keys.unwrap_or(3..4).map(|index| KeyPos { index, flags }).collect()),
     }
-    Some(vec![KeyPos { index: 3, flags }])
 }
 
 /// How the exchange with the target went.

@@ -77,21 +77,70 @@ fn sort_ro_keys(_: Args<'_>) -> Option<Vec<KeyPos>> {
 /// The key to sort and the one to store in: of several, the last counts.
 fn sort_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
     let mut keys = sort_ro_keys(args)?;
-    let mut store = None;
-    let mut i = 2;
-    while i < args.len() {
-        i += match args[i].to_ascii_lowercase().as_slice() {
-            b"limit" => 3,
-            b"get" | b"by" => 2,
-            b"store" if i + 1 < args.len() => {
-                store = Some(i + 1);
-                1
-            }
-            _ => 1,
-        };
-    }
-    keys.extend(store.map(|index| KeyPos { index, flags: key::OW | key::UPDATE }));
+    let stores = Options::of(args, true).filter_map(|option| match option {
+        Ok(Opt::Store(index)) => Some(index),
+        _ => None,
+    });
+    keys.extend(stores.last().map(|index| KeyPos { index, flags: key::OW | key::UPDATE }));
     Some(keys)
+}
+
+/// An option, and at which arguments its values stand.
+#[derive(Clone, Copy)]
+enum Opt {
+    Asc,
+    Desc,
+    Alpha,
+    /// The offset; the count is the next.
+    Limit(usize),
+    Store(usize),
+    By(usize),
+    Get(usize),
+}
+
+/// The options of a call; an argument that is none is an error by itself. Both the command and who asks for its keys read
+/// them here, so they agree about which argument is what.
+struct Options<'a> {
+    args: Args<'a>,
+    may_store: bool,
+    next: usize,
+}
+
+impl<'a> Options<'a> {
+    fn of(args: Args<'a>, may_store: bool) -> Options<'a> {
+        Options { args, may_store, next: 2 }
+    }
+}
+
+impl Iterator for Options<'_> {
+    type Item = Result<Opt, CmdError>;
+
+    fn next(&mut self) -> Option<Result<Opt, CmdError>> {
+        let at = self.next;
+        let word = self.args.get(at)?;
+        let left = self.args.len() - at - 1;
+        let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+        let (option, values) = if is(b"asc") {
+            (Opt::Asc, 0)
+        } else if is(b"desc") {
+            (Opt::Desc, 0)
+        } else if is(b"alpha") {
+            (Opt::Alpha, 0)
+        } else if is(b"limit") && left >= 2 {
+            (Opt::Limit(at + 1), 2)
+        } else if is(b"store") && self.may_store && left >= 1 {
+            (Opt::Store(at + 1), 1)
+        } else if is(b"by") && left >= 1 {
+            (Opt::By(at + 1), 1)
+        } else if is(b"get") && left >= 1 {
+            (Opt::Get(at + 1), 1)
+        } else {
+            self.next = at + 1;
+            return Some(Err(error::SYNTAX));
+        };
+        self.next = at + 1 + values;
+        Some(Ok(option))
+    }
 }
 
 /// Where a value comes from that belongs to an element.
@@ -155,40 +204,30 @@ impl<'a> Request<'a> {
             Ok(())
         };
         let mut request = Request::default();
-        let mut i = 2;
-        while i < args.len() {
-            let left = args.len() - i - 1;
-            match args[i].to_ascii_lowercase().as_slice() {
-                b"asc" => request.descending = false,
-                b"desc" => request.descending = true,
-                b"alpha" => request.alpha = true,
-                b"limit" if left >= 2 => {
-                    request.offset = int_arg(&args[i + 1])?;
-                    request.count = Some(int_arg(&args[i + 2])?);
-                    i += 2;
+        for option in Options::of(args, may_store) {
+            match option? {
+                Opt::Asc => request.descending = false,
+                Opt::Desc => request.descending = true,
+                Opt::Alpha => request.alpha = true,
+                Opt::Limit(at) => {
+                    request.offset = int_arg(&args[at])?;
+                    request.count = Some(int_arg(&args[at + 1])?);
                 }
-                b"store" if may_store && left >= 1 => {
-                    request.store = Some(args.at(i + 1));
-                    i += 1;
-                }
-                b"by" if left >= 1 => {
-                    let pattern = args.at(i + 1);
+                Opt::Store(at) => request.store = Some(args.at(at)),
+                Opt::By(at) => {
+                    let pattern = args.at(at);
                     if memchr::memchr(b'*', until_zero(pattern)).is_some() {
                         check("BY")?;
                     } else {
                         request.unsorted = true;
                     }
                     request.by = Some(Pattern::parse(pattern));
-                    i += 1;
                 }
-                b"get" if left >= 1 => {
+                Opt::Get(at) => {
                     check("GET")?;
-                    request.get.push(Pattern::parse(args.at(i + 1)));
-                    i += 1;
+                    request.get.push(Pattern::parse(args.at(at)));
                 }
-                _ => return Err(error::SYNTAX),
             }
-            i += 1;
         }
         Ok(request)
     }

@@ -12,7 +12,9 @@ use crate::structs::numbers::parse_i64;
 /// `ctx.out` unless it blocks or returns an error, and records what it changed in `ctx.srv.ks.effects`.
 pub type CommandFn = fn(&mut Ctx<'_>, Args<'_>) -> CmdResult;
 
-/// Finds the keys of a command whose key positions no specification can tell. Gives argument positions with flags.
+/// Finds the keys of a call: argument positions with flags. For commands of which a specification cannot tell where the keys
+/// stand or what is done with them. It goes by what the command itself reads its arguments with, so that both agree, whatever
+/// the arguments are; where the command will fail for them, it may give what it likes.
 pub type GetKeysFn = fn(Args<'_>) -> Option<Vec<KeyPos>>;
 
 /// Where a key stands in the arguments, and what the command does with it (`key` flags).
@@ -362,7 +364,9 @@ pub struct Command {
     pub flags: u32,
     /// Categories beyond those that the flags imply (`Command::categories` gives all).
     pub acl: u32,
+    /// Where the keys stand, as far as that can be said in general.
     pub keys: &'static [KeySpec],
+    /// Tells it exactly, in the place of `keys`.
     pub get_keys: Option<GetKeysFn>,
     pub group: Group,
     pub since: &'static str,
@@ -482,13 +486,7 @@ impl Command {
     /// The keys of a call with these arguments, in order. `None`: the arguments do not name keys as they should. What is
     /// no key but routed like one (shard channels) is among them, with the flag `NOT_KEY`.
     pub fn keys_of(&self, args: Args<'_>) -> Option<Vec<KeyPos>> {
-        let unknown = self.keys.iter().any(|s| {
-            matches!(s.begin, Begin::Unknown) || matches!(s.find, Find::Unknown) || s.flags & key::INCOMPLETE != 0
-        });
-        let variable = self.keys.iter().any(|s| s.flags & key::VARIABLE_FLAGS != 0);
-        if let Some(get_keys) = self.get_keys
-            && (self.keys.is_empty() || unknown || variable)
-        {
+        if let Some(get_keys) = self.get_keys {
             return get_keys(args);
         }
         let mut out = Vec::new();
@@ -501,7 +499,7 @@ impl Command {
     /// Calls `f` for every key with its position, without allocating for the usual single range.
     pub fn each_key(&self, args: Args<'_>, mut f: impl FnMut(KeyPos)) -> bool {
         if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last: 0, .. }, .. }] = self.keys
-            && flags & (key::VARIABLE_FLAGS | key::INCOMPLETE) == 0
+            && self.get_keys.is_none()
         {
             if *first >= args.len() {
                 return false;
@@ -551,6 +549,10 @@ impl KeySpec {
             }
             Find::Unknown => return None,
         };
+        // All arguments after the fixed ones, of which there need not be any.
+        if last == first - 1 && first == argc {
+            return Some(());
+        }
         if last >= argc || last < first || first >= argc {
             return None;
         }
@@ -587,6 +589,7 @@ mod tests {
     #[test]
     fn keys_are_found_by_every_kind_of_specification() {
         const ALL: &[KeySpec] = &[KeySpec::range(key::RO, 1, -1, 1)];
+        const TARGET_AND_SOURCES: &[KeySpec] = &[KeySpec::range(key::RW, 1, 0, 1), KeySpec::range(key::RO, 2, -1, 1)];
         const PAIRS: &[KeySpec] = &[KeySpec::range(key::OW, 1, -1, 2)];
         const STREAMS: &[KeySpec] =
             &[KeySpec::new(key::RO, Begin::Keyword("STREAMS", 1), Find::Range { last: -1, step: 1, limit: 2 })];
@@ -595,7 +598,10 @@ mod tests {
         const FROM_END: &[KeySpec] =
             &[KeySpec::new(key::RO, Begin::Keyword("KEYS", -2), Find::Range { last: -1, step: 1, limit: 0 })];
         assert_eq!(positions(ALL, "del a b"), Some(vec![1, 2]));
-        assert_eq!(positions(ALL, "del"), None);
+        assert_eq!(positions(ALL, "del"), Some(vec![]));
+        assert_eq!(positions(TARGET_AND_SOURCES, "pfmerge a"), Some(vec![1]));
+        assert_eq!(positions(TARGET_AND_SOURCES, "pfmerge a b"), Some(vec![1, 2]));
+        assert_eq!(positions(TARGET_AND_SOURCES, "pfmerge"), None);
         assert_eq!(positions(PAIRS, "mset a 1 b 2"), Some(vec![1, 3]));
         assert_eq!(positions(STREAMS, "xread count 1 streams a b 0 0"), Some(vec![4, 5]));
         assert_eq!(positions(STREAMS, "xread count 1"), Some(vec![]));

@@ -14,6 +14,8 @@ pub mod pause;
 mod plain;
 pub mod propagate;
 pub mod table;
+#[cfg(test)]
+mod touched_keys;
 
 pub use call::Ctx;
 pub use error::{CmdError, CmdResult};

@@ -225,6 +225,8 @@ impl Db {
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
+        #[cfg(test)]
+        super::touched::note_lookup(key);
         let hash = self.hash(key);
         self.table(hash)?.get_hashed(hash.hash, key)
     }
@@ -237,6 +239,8 @@ impl Db {
     /// As `get_mut` with `hash(key)` computed before.
     #[inline]
     pub fn get_mut_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<EntryMut<'_>> {
+        #[cfg(test)]
+        super::touched::note_lookup(key);
         let table = self.tables.of_mut(hash)?;
         table.get_mut_hashed(hash.hash, key).map(|item| EntryMut { item, counts: &mut self.counts })
     }
@@ -250,6 +254,8 @@ impl Db {
         key: &[u8],
         judge: impl FnOnce(&mut Entry) -> Verdict,
     ) -> Result<&Entry, Option<Entry>> {
+        #[cfg(test)]
+        super::touched::note_lookup(key);
         let table = self.tables.of_mut(hash).ok_or(None)?;
         table
             .get_or_take_near((hash.hash, hash.hint), key, judge)
@@ -264,6 +270,8 @@ impl Db {
         key: &[u8],
         judge: impl FnOnce(&mut Entry) -> Verdict,
     ) -> Result<EntryMut<'_>, Option<Entry>> {
+        #[cfg(test)]
+        super::touched::note_lookup(key);
         let table = self.tables.of_mut(hash).ok_or(None)?;
         match table.get_mut_or_take_near((hash.hash, hash.hint), key, judge) {
             Ok(item) => Ok(EntryMut { item, counts: &mut self.counts }),
@@ -274,6 +282,8 @@ impl Db {
     /// The key's place, to change what is there or to fill it; with `hash(key)` computed before.
     #[inline]
     pub fn place(&mut self, hash: KeyHash, key: &[u8]) -> Place<'_> {
+        #[cfg(test)]
+        super::touched::note_change(key);
         let counts = &mut self.counts;
         let table = match &mut self.tables {
             Tables::One(t) => t,
@@ -295,6 +305,8 @@ impl Db {
 
     /// As `insert_new` with the hash of its key computed before.
     pub fn insert_new_hashed(&mut self, hash: KeyHash, entry: Entry) {
+        #[cfg(test)]
+        super::touched::note_change(entry.key());
         self.counts.keys += 1;
         self.counts.expires += entry.has_expire() as usize;
         match &mut self.tables {
@@ -313,6 +325,8 @@ impl Db {
 
     /// As `remove` with `hash(key)` computed before.
     pub fn remove_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<Entry> {
+        #[cfg(test)]
+        super::touched::note_change(key);
         let entry = match &mut self.tables {
             Tables::One(t) => t.remove_hashed(hash.hash, key)?,
             Tables::PerSlot(slots) => {

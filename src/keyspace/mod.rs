@@ -15,6 +15,8 @@ pub mod hashes;
 pub mod list;
 pub mod object;
 pub mod set;
+#[cfg(test)]
+pub mod touched;
 pub mod unsynced;
 pub mod watch;
 pub mod zset;
@@ -428,6 +430,8 @@ impl Keyspace {
     /// To be called for every key whose value or time to live changed.
     #[inline]
     pub fn signal_modified(&mut self, db: usize, key: &[u8]) {
+        #[cfg(test)]
+        touched::note_change(key);
         if !self.watch.is_empty() {
             self.touch_watched(db, key);
         }

@@ -1,6 +1,7 @@
 //! XREAD and XREADGROUP: what came after an id, now or once it comes.
 
 use super::*;
+use crate::dispatch::command::KeyPos;
 use crate::keyspace::effects::{Effects, target};
 use crate::net::ClientFlags;
 use crate::resp::OwnedArgs;
@@ -19,6 +20,7 @@ pub const COMMANDS: &[Command] = &[
             Begin::Keyword("STREAMS", 1),
             Find::Range { last: -1, step: 1, limit: 2 },
         )],
+        get_keys: Some(stream_keys),
         group: Group::Stream,
         since: "5.0.0",
         summary: "Gives the entries of streams that came after ids; waits until there are some.",
@@ -42,6 +44,7 @@ pub const COMMANDS: &[Command] = &[
             Begin::Keyword("STREAMS", 4),
             Find::Range { last: -1, step: 1, limit: 2 },
         )],
+        get_keys: Some(stream_keys),
         group: Group::Stream,
         since: "5.0.0",
         complexity: "O(M) for each stream, where M is the number of entries given; O(1) with a constant COUNT.",
@@ -93,6 +96,69 @@ fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
     now_ms.checked_add(ms).map(Some).ok_or(CmdError::of("ERR timeout is out of range"))
 }
 
+/// An option, and at which argument its first value stands.
+#[derive(Clone, Copy)]
+enum Opt {
+    Block(usize),
+    Count(usize),
+    /// The group; the consumer is the next.
+    Group(usize),
+    NoAck,
+    /// The keys, and as many ids: `count` arguments.
+    Streams {
+        at: usize,
+        count: usize,
+    },
+}
+
+/// The options of a call up to its streams, or up to an argument that is none, which is an error. Both the command and who
+/// asks for its keys read them here, so they agree about which argument is what.
+struct Options<'a> {
+    args: Args<'a>,
+    next: usize,
+}
+
+impl<'a> Options<'a> {
+    fn of(args: Args<'a>) -> Options<'a> {
+        Options { args, next: 1 }
+    }
+}
+
+impl Iterator for Options<'_> {
+    type Item = Result<Opt, CmdError>;
+
+    fn next(&mut self) -> Option<Result<Opt, CmdError>> {
+        let at = self.next + 1;
+        let option = self.args.get(self.next)?;
+        let more = self.args.len() - at;
+        let is = |name: &[u8]| option.eq_ignore_ascii_case(name);
+        let (option, values) = if more > 0 && is(b"BLOCK") {
+            (Ok(Opt::Block(at)), 1)
+        } else if more > 0 && is(b"COUNT") {
+            (Ok(Opt::Count(at)), 1)
+        } else if more > 0 && is(b"STREAMS") {
+            (Ok(Opt::Streams { at, count: more }), more)
+        } else if more > 1 && is(b"GROUP") {
+            (Ok(Opt::Group(at)), 2)
+        } else if is(b"NOACK") {
+            (Ok(Opt::NoAck), 0)
+        } else {
+            (Err(error::SYNTAX), more)
+        };
+        self.next = at + values;
+        Some(option)
+    }
+}
+
+/// The streams of a call that names as many ids.
+fn stream_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
+    let streams = Options::of(args).find_map(|option| match option {
+        Ok(Opt::Streams { at, count }) if count.is_multiple_of(2) => Some(at..at + count / 2),
+        _ => None,
+    })?;
+    Some(streams.map(|index| KeyPos { index, flags: key::RO | key::ACCESS }).collect())
+}
+
 impl<'a> ReadOptions<'a> {
     fn parse(ctx: &Ctx<'_>, args: Args<'a>, for_group: bool) -> Result<ReadOptions<'a>, CmdError> {
         let mut o = ReadOptions {
@@ -104,53 +170,47 @@ impl<'a> ReadOptions<'a> {
             keys: args.between(0, 0),
             ids: args.between(0, 0),
         };
-        let mut i = 1;
-        while i < args.len() {
-            let option = args.at(i);
-            let more = args.len() - i - 1;
-            if more > 0 && option.eq_ignore_ascii_case(b"BLOCK") {
-                if ctx.c().is(ClientFlags::SCRIPT) {
-                    let mut text = b"ERR ".to_vec();
-                    text.extend_from_slice(until_nul(args.at(0)));
-                    text.extend_from_slice(b" command is not allowed with BLOCK option from scripts");
-                    return Err(CmdError::bytes(text));
+        for option in Options::of(args) {
+            match option? {
+                Opt::Block(at) => {
+                    if ctx.c().is(ClientFlags::SCRIPT) {
+                        let mut text = b"ERR ".to_vec();
+                        text.extend_from_slice(until_nul(args.at(0)));
+                        text.extend_from_slice(b" command is not allowed with BLOCK option from scripts");
+                        return Err(CmdError::bytes(text));
+                    }
+                    o.block = Some(timeout_arg(args.at(at), ctx.now_ms())?);
                 }
-                i += 1;
-                o.block = Some(timeout_arg(args.at(i), ctx.now_ms())?);
-            } else if more > 0 && option.eq_ignore_ascii_case(b"COUNT") {
-                i += 1;
-                o.count = int_arg(args.at(i))?.max(0) as u64;
-            } else if more > 0 && option.eq_ignore_ascii_case(b"STREAMS") {
-                if !more.is_multiple_of(2) {
-                    let (name, symbol) = (ctx.cmd.name, if for_group { '>' } else { '$' });
-                    return Err(CmdError::text(format!(
-                        "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{symbol}' must be \
-                         specified."
-                    )));
+                Opt::Count(at) => o.count = int_arg(args.at(at))?.max(0) as u64,
+                Opt::Streams { at, count } => {
+                    if !count.is_multiple_of(2) {
+                        let (name, symbol) = (ctx.cmd.name, if for_group { '>' } else { '$' });
+                        return Err(CmdError::text(format!(
+                            "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{symbol}' must be \
+                             specified."
+                        )));
+                    }
+                    o.keys_at = at;
+                    o.keys = args.between(at, at + count / 2);
+                    o.ids = args.from(at + count / 2);
                 }
-                o.keys_at = i + 1;
-                o.keys = args.between(i + 1, i + 1 + more / 2);
-                o.ids = args.from(i + 1 + more / 2);
-                break;
-            } else if more > 1 && option.eq_ignore_ascii_case(b"GROUP") {
-                if !for_group {
-                    return Err(CmdError::of(
-                        "ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.",
-                    ));
+                Opt::Group(at) => {
+                    if !for_group {
+                        return Err(CmdError::of(
+                            "ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.",
+                        ));
+                    }
+                    o.reader = Some(Reader { group: args.at(at), consumer: args.at(at + 1) });
                 }
-                o.reader = Some(Reader { group: args.at(i + 1), consumer: args.at(i + 2) });
-                i += 2;
-            } else if option.eq_ignore_ascii_case(b"NOACK") {
-                if !for_group {
-                    return Err(CmdError::of(
-                        "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.",
-                    ));
+                Opt::NoAck => {
+                    if !for_group {
+                        return Err(CmdError::of(
+                            "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.",
+                        ));
+                    }
+                    o.no_ack = true;
                 }
-                o.no_ack = true;
-            } else {
-                return Err(error::SYNTAX);
             }
-            i += 1;
         }
         if o.keys.is_empty() {
             return Err(error::SYNTAX);

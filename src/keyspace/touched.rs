@@ -1,0 +1,38 @@
+//! For tests: which keys were looked up and changed, to compare them with those that a command names.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// Names of keys.
+#[derive(Debug, Default)]
+pub struct Touched {
+    pub looked_up: BTreeSet<Vec<u8>>,
+    pub changed: BTreeSet<Vec<u8>>,
+}
+
+thread_local! {
+    static RECORD: RefCell<Option<Touched>> = const { RefCell::new(None) };
+}
+
+/// The keys that this thread touches while `f` runs.
+pub fn during(f: impl FnOnce()) -> Touched {
+    RECORD.set(Some(Touched::default()));
+    f();
+    RECORD.take().unwrap_or_default()
+}
+
+pub fn note_lookup(key: &[u8]) {
+    RECORD.with_borrow_mut(|record| {
+        if let Some(record) = record {
+            record.looked_up.insert(key.to_vec());
+        }
+    });
+}
+
+pub fn note_change(key: &[u8]) {
+    RECORD.with_borrow_mut(|record| {
+        if let Some(record) = record {
+            record.changed.insert(key.to_vec());
+        }
+    });
+}
