@@ -126,6 +126,10 @@ impl ClientMemory {
     }
 }
 
+/// Who has yet to authenticate may leave so much unread beyond the reply buffer: whoever connects could otherwise have the
+/// server store error replies without end.
+const UNAUTHENTICATED_BYTES: u64 = 1024;
+
 /// A reply below this size is always finished.
 const MIN_ROOM: usize = 64 * 1024;
 
@@ -138,6 +142,9 @@ fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
     };
     let limit = srv.cfg.client_output_buffer_limit[class];
     let used = srv.output_bytes(c) as u64;
+    if used > UNAUTHENTICATED_BYTES && srv.must_authenticate(c) {
+        return (true, c.soft_limit_since_ms);
+    }
     let mut hard_bytes = limit.hard_bytes;
     if class == OBUF_REPLICA && hard_bytes != 0 {
         // What the backlog holds anyway is no reason to lose a replica.
