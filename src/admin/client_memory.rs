@@ -3,6 +3,7 @@
 //!
 //! Invariant: `normal` and `pubsub` are the sums of `Client::mem_counted` over the clients counted as such.
 
+use super::memory::system_memory;
 use crate::config::{OBUF_NORMAL, OBUF_PUBSUB, OBUF_REPLICA};
 use crate::net::{Client, ClientFlags, ClientId};
 use crate::server::Server;
@@ -213,7 +214,11 @@ impl Server {
             ClientClass::Master | ClientClass::Replica => return usize::MAX,
         };
         match self.cfg.client_output_buffer_limit[class].hard_bytes {
-            0 => usize::MAX,
+            // A reply that leaves no room for anything else would end the server rather than the client.
+            0 => match usize::try_from(system_memory() / 4) {
+                Ok(room) if room > 0 => room,
+                _ => usize::MAX,
+            },
             // Twice the limit leaves no doubt that it is passed, however buffers are counted.
             hard => usize::try_from(hard).unwrap_or(usize::MAX).saturating_mul(2).max(MIN_ROOM),
         }

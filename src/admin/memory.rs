@@ -3,6 +3,7 @@
 use crate::server::Server;
 use crate::sys::alloc;
 use crate::sys::reserve::open_in_need;
+use std::sync::OnceLock;
 
 /// Time between samples, ms.
 const SAMPLE_PERIOD_MS: i64 = 100;
@@ -174,10 +175,12 @@ pub fn resident_set() -> usize {
 /// Bytes of memory in the machine.
 pub fn system_memory() -> u64 {
     use nix::unistd::{SysconfVar, sysconf};
-    match sysconf(SysconfVar::_PHYS_PAGES) {
+    // It is asked for before replies of unknown length, and does not change.
+    static BYTES: OnceLock<u64> = OnceLock::new();
+    *BYTES.get_or_init(|| match sysconf(SysconfVar::_PHYS_PAGES) {
         Ok(Some(pages)) => pages as u64 * page_size(),
         _ => 0,
-    }
+    })
 }
 
 fn page_size() -> u64 {
