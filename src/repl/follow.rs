@@ -221,6 +221,7 @@ impl Server {
         }
         match self.repl.master.state {
             LinkState::Connecting => self.finish_connecting(),
+            LinkState::Handshake | LinkState::Transfer if self.script_is_busy() => self.repl.master.held_back = true,
             LinkState::Handshake => {
                 if event.writable {
                     self.flush_link_outbox();
@@ -229,6 +230,13 @@ impl Server {
             }
             LinkState::Transfer => self.read_dataset(),
             LinkState::None | LinkState::Connect | LinkState::Connected => {}
+        }
+    }
+
+    /// Asks for what was held back to be told of again.
+    pub(super) fn release_master_link(&mut self) {
+        if std::mem::take(&mut self.repl.master.held_back) {
+            self.rearm_master_link();
         }
     }
 

@@ -144,6 +144,8 @@ pub struct MasterLink {
     pub keepalive: Option<OwnedFd>,
     /// A dataset is being loaded: nobody else reads the connection.
     pub loading: bool,
+    /// It sent something while a script ran, in the middle of which no dataset may be replaced; that is read afterwards.
+    pub held_back: bool,
     /// When a keepalive was last sent, in Unix seconds.
     pub keepalive_sent_s: i64,
 }

@@ -473,6 +473,7 @@ impl Server {
         }
         self.step_failover();
         self.repl.trim();
+        self.release_master_link();
     }
 
     /// Asks every replica to acknowledge at once.
