@@ -172,12 +172,12 @@ pub fn runs(value: &[u8]) -> impl Iterator<Item = (Run, usize)> + '_ {
     })
 }
 
-/// Calls `f` with the index of each run and the run, stopping where values go beyond the last register.
+/// Calls `f` with the index of each run and the run, up to one that goes beyond the last register.
 fn each_run(value: &[u8], mut f: impl FnMut(usize, Run)) -> Result<(), Corrupt> {
     let mut index = 0usize;
     for (run, _) in runs(value) {
-        if matches!(run, Run::Values { .. }) && index + run.count() > REGISTERS {
-            break;
+        if index + run.count() > REGISTERS {
+            return Err(Corrupt);
         }
         f(index, run);
         index += run.count();

@@ -84,7 +84,8 @@ pub fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
             END => break,
             LONG => {
                 at += 5;
-                little_u32(bytes.get(at - 4..)?)?
+                // A length that fits the short form has to have it: others look for what follows where that would end.
+                little_u32(bytes.get(at - 4..)?).filter(|len| *len >= usize::from(LONG))?
             }
             len => {
                 at += 1;
@@ -157,5 +158,8 @@ mod tests {
         for cut in 0..map.len() {
             assert!(read_zipmap(&map[..cut]).is_none());
         }
+        let long = [b"\x01\xfe\xfe\0\0\0", &[b'x'; 254][..], b"\x03\x00bar\xff"].concat();
+        assert_eq!(read_zipmap(&long).unwrap(), [&[b'x'; 254][..], b"bar"]);
+        assert_eq!(read_zipmap(b"\x01\xfe\x03\0\0\0foo\x03\x00bar\xff"), None);
     }
 }

@@ -82,6 +82,11 @@ fn runs_beyond_the_registers_are_found() {
     assert_eq!(count(&value), Err(Corrupt));
     assert_eq!(Union::default().merge(&value), Err(Corrupt));
     assert_eq!(make_dense(&mut value), Err(Corrupt));
+    // One run more than there are registers for.
+    let mut more = [&empty()[..HEADER_LEN], &[0xff; REGISTERS / 4 + 1]].concat();
+    assert_eq!(count(&more), Err(Corrupt));
+    assert_eq!(Union::default().merge(&more), Err(Corrupt));
+    assert_eq!(make_dense(&mut more), Err(Corrupt));
     let mut none = empty()[..HEADER_LEN].to_vec();
     assert_eq!(add(&mut none, b"a", MAX), Err(Corrupt));
     let full: Vec<u8> = [&empty_dense()[..HEADER_LEN], &vec![0xff; DENSE_LEN - HEADER_LEN]].concat();
