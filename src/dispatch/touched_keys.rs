@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 /// Calls of each command.
 const CALLS: usize = 600;
+/// Faults of a command that are shown.
+const SHOWN: usize = 3;
 
 /// Commands that do not run here: they end, stop or empty the server, fork, or change what it does with those after them.
 const NOT_RUN: &[&str] = &[
@@ -119,8 +121,10 @@ struct Calls {
     client: ClientId,
     /// A value as DUMP gives it.
     dump: Vec<u8>,
-    /// What the command at hand belongs to.
+    /// What the command at hand belongs to, its keywords, and how many of ten of its options are given.
     group: Group,
+    keywords: Vec<&'static str>,
+    options_of_ten: u8,
 }
 
 type Words = Vec<Vec<u8>>;
@@ -131,7 +135,15 @@ impl Calls {
         let client = server.clients.add(None, 0);
         let flags = ClientFlags::DENY_BLOCKING.union(ClientFlags::AUTHENTICATED);
         server.clients.get_mut(client).expect("it was added").flags.add(flags);
-        let mut calls = Calls { rng: Rng::with_seed(seed), server, client, dump: Vec::new(), group: Group::Generic };
+        let mut calls = Calls {
+            rng: Rng::with_seed(seed),
+            server,
+            client,
+            dump: Vec::new(),
+            group: Group::Generic,
+            keywords: Vec::new(),
+            options_of_ten: 0,
+        };
         calls.fill();
         calls.dump = calls.bulk_reply("DUMP list");
         calls
@@ -182,12 +194,23 @@ impl Calls {
             Group::Hyperloglog => &["hll"],
             _ => KEYS,
         };
-        if self.rng.bool() { self.one_of(fitting) } else { self.one_of(KEYS) }
+        match self.rng.u8(..8) {
+            0 if !self.keywords.is_empty() => self.keyword(),
+            1..=4 => self.one_of(fitting),
+            _ => self.one_of(KEYS),
+        }
+    }
+
+    fn keyword(&mut self) -> Vec<u8> {
+        let word = self.rng.choice(&self.keywords).copied().unwrap_or_default();
+        if self.rng.bool() { word.into() } else { word.to_ascii_lowercase().into_bytes() }
     }
 
     /// A call as the command describes it.
     fn call_of(&mut self, row: &Command) -> Words {
         self.group = row.group;
+        self.keywords = tokens(row.args);
+        self.options_of_ten = self.rng.choice([1, 5, 9]).expect("not empty");
         let mut words: Words = row.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
         self.add_all(row.args, &mut words);
         words
@@ -206,7 +229,7 @@ impl Calls {
     }
 
     fn add(&mut self, arg: &Arg, words: &mut Words) {
-        if arg.optional && self.rng.bool() {
+        if arg.optional && self.rng.u8(..10) >= self.options_of_ten {
             return;
         }
         let times = if arg.multiple { self.rng.usize(1..=3) } else { 1 };
@@ -232,6 +255,7 @@ impl Calls {
                         "id" | "last-id" => self.one_of(&["1-1", "0", "$", ">", "5-5"]),
                         "start" | "stop" | "end" | "min" | "max" => self.one_of(&["-", "+", "[a", "0", "1"]),
                         "min-idle-time" => self.one_of(&["0"]),
+                        _ if !self.keywords.is_empty() && self.rng.u8(..4) == 0 => self.keyword(),
                         _ => self.one_of(STRINGS),
                     };
                     words.push(word);
@@ -240,6 +264,7 @@ impl Calls {
                     let word = self.one_of(&["1", "0", "2", "3", "-1", "100"]);
                     words.push(word);
                 }
+                ArgKind::Double if arg.name.ends_with("itude") => words.push(b"1".to_vec()),
                 ArgKind::Double => {
                     let word = self.one_of(&["1", "0.5", "1000"]);
                     words.push(word);
@@ -262,19 +287,27 @@ impl Calls {
             }
             let from = self.rng.usize(fixed..len);
             let to = self.rng.usize(from + 1..=(from + 3).min(len));
-            match self.rng.u8(..6) {
-                0 | 1 => {
+            match self.rng.u8(..8) {
+                // An option once more, most likely with another value, where options begin, end or do not belong.
+                0..=2 => {
+                    let options: Vec<&Arg> = row.args.iter().filter(|arg| arg.optional).collect();
+                    if let Some(option) = self.rng.choice(options) {
+                        let mut piece = Words::new();
+                        self.add(&Arg { optional: false, ..*option }, &mut piece);
+                        let at = self.rng.choice([fixed, from, len, len]).expect("not empty");
+                        words.splice(at..at, piece);
+                    }
+                }
+                3 => {
                     let piece = words[from..to].to_vec();
                     words.extend(piece);
                 }
-                2 => words[from..].rotate_left(to - from),
-                3 => {
-                    let tokens = tokens(row.args);
-                    if !tokens.is_empty() {
-                        words.insert(from, self.one_of(&tokens));
-                    }
+                4 => words[from..].rotate_left(to - from),
+                5 => {
+                    let keyword = self.keyword();
+                    words.insert(from, keyword);
                 }
-                4 => words[from] = if self.rng.bool() { self.one_of(KEYS) } else { self.one_of(STRINGS) },
+                6 => words[from] = if self.rng.bool() { self.one_of(KEYS) } else { self.one_of(STRINGS) },
                 _ => drop(words.remove(from)),
             }
         }
@@ -337,7 +370,7 @@ fn a_call_touches_the_keys_that_admission_saw_and_no_others() {
         if row.run.is_none() || NOT_RUN.contains(&container) {
             continue;
         }
-        let (mut successes, mut with_keys) = (0, 0);
+        let (mut successes, mut with_keys, mut faults) = (0, 0, 0);
         for _ in 0..CALLS {
             let mut words = calls.call_of(row);
             calls.spoil(row, &mut words);
@@ -356,12 +389,16 @@ fn a_call_touches_the_keys_that_admission_saw_and_no_others() {
             let succeeded = !reply.starts_with(b"-");
             successes += usize::from(succeeded);
             with_keys += usize::from(succeeded && !(touched.looked_up.is_empty() && touched.changed.is_empty()));
-            if let Some(fault) = fault(row, args, &touched, succeeded) {
-                let line: Vec<_> = args.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect();
-                told.push(format!("{line:?} {fault}"));
-            }
             if !touched.changed.is_empty() || (succeeded && row.has(flag::WRITE)) {
                 calls.fill();
+            }
+            if let Some(fault) = fault(row, args, &touched, succeeded) {
+                faults += 1;
+                if faults > SHOWN {
+                    continue;
+                }
+                let line: Vec<_> = args.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+                told.push(format!("{line:?} {fault}"));
             }
         }
         let has_keys = row.keys.iter().any(|spec| spec.flags & key::NOT_KEY == 0);
@@ -370,5 +407,5 @@ fn a_call_touches_the_keys_that_admission_saw_and_no_others() {
         }
     }
     assert!(rare.is_empty(), "too few successful calls that touch keys: {rare:?}");
-    assert!(told.is_empty(), "{} calls:\n{}", told.len(), told[..told.len().min(60)].join("\n"));
+    assert!(told.is_empty(), "{}", told.join("\n"));
 }
