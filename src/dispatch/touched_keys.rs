@@ -10,10 +10,12 @@ use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
 use fastrand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Calls of each command.
-const CALLS: usize = 600;
+const CALLS: usize = 400;
+/// The same for commands whose specifications do not tell where their keys stand.
+const CALLS_OF_MOVABLE: usize = 6_000;
 /// Faults of a command that are shown.
 const SHOWN: usize = 3;
 
@@ -252,6 +254,7 @@ impl Calls {
                 ArgKind::String => {
                     let word = match arg.name {
                         "group" => self.one_of(&["STREAMS"]),
+                        "member" => self.one_of(&["a", "b", "1"]),
                         "id" | "last-id" => self.one_of(&["1-1", "0", "$", ">", "5-5"]),
                         "start" | "stop" | "end" | "min" | "max" => self.one_of(&["-", "+", "[a", "0", "1"]),
                         "min-idle-time" => self.one_of(&["0"]),
@@ -295,7 +298,7 @@ impl Calls {
                         let mut piece = Words::new();
                         self.add(&Arg { optional: false, ..*option }, &mut piece);
                         let at = self.rng.choice([fixed, from, len, len]).expect("not empty");
-                        words.splice(at..at, piece);
+                        drop(words.splice(at..at, piece));
                     }
                 }
                 3 => {
@@ -364,14 +367,14 @@ fn a_call_touches_the_keys_that_admission_saw_and_no_others() {
     let mut calls = Calls::new(7);
     let table = &calls.server.commands;
     let rows: Vec<(CmdRef, &'static Command)> = table.refs().map(|cmd| (cmd, table.get(cmd).row)).collect();
-    let (mut told, mut rare) = (Vec::new(), Vec::new());
+    let (mut told, mut rare, mut misled) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (cmd, row) in rows {
         let container = row.name.split('|').next().unwrap_or_default();
         if row.run.is_none() || NOT_RUN.contains(&container) {
             continue;
         }
         let (mut successes, mut with_keys, mut faults) = (0, 0, 0);
-        for _ in 0..CALLS {
+        for _ in 0..if row.get_keys.is_some() { CALLS_OF_MOVABLE } else { CALLS } {
             let mut words = calls.call_of(row);
             calls.spoil(row, &mut words);
             if row.name == "migrate" {
@@ -392,6 +395,11 @@ fn a_call_touches_the_keys_that_admission_saw_and_no_others() {
             if !touched.changed.is_empty() || (succeeded && row.has(flag::WRITE)) {
                 calls.fill();
             }
+            // Going by its specifications alone, a command of this kind is seen to touch other keys.
+            let specified = Command { get_keys: None, ..*row };
+            if row.get_keys.is_some() && fault(&specified, args, &touched, succeeded).is_some() {
+                misled.insert(row.name);
+            }
             if let Some(fault) = fault(row, args, &touched, succeeded) {
                 faults += 1;
                 if faults > SHOWN {
@@ -405,6 +413,9 @@ fn a_call_touches_the_keys_that_admission_saw_and_no_others() {
         if has_keys && !row.has(flag::NO_MANDATORY_KEYS) && !NEVER_SUCCEED.contains(&row.name) {
             rare.extend((with_keys < 5).then(|| format!("{}: {with_keys} of {successes}", row.name)));
         }
+    }
+    for name in ["georadius", "georadiusbymember", "xreadgroup", "sort"] {
+        assert!(misled.contains(name), "no call of {name} needs more than specifications");
     }
     assert!(rare.is_empty(), "too few successful calls that touch keys: {rare:?}");
     assert!(told.is_empty(), "{}", told.join("\n"));
