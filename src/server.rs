@@ -26,6 +26,7 @@ use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
 use crate::sys::process::OomScore;
+use crate::sys::resolve::Resolver;
 use crate::sys::watchdog;
 use crate::tracking::Tracking;
 use std::io;
@@ -41,6 +42,7 @@ pub struct Server {
     pub ks: Keyspace,
     pub clients: Clients,
     pub reactor: Reactor,
+    pub resolver: Resolver,
     pub listeners: Vec<Listener>,
     pub unaccepted: Unaccepted,
     pub commands: CommandTable,
@@ -97,13 +99,20 @@ impl Server {
         let now_ms = clock.ms();
         let persist = Persist::new(&cfg, now_ms / 1000);
         let background = Background::new(&cfg.bio_cpulist)?;
+        let reactor = Reactor::new()?;
+        let waker = reactor.waker();
+        let resolver = Resolver::new(move || {
+            // The loop looks again after its longest sleep at the latest.
+            let _ = waker.wake();
+        });
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
             cfg,
             clock,
             ks,
             clients: Clients::default(),
-            reactor: Reactor::new()?,
+            reactor,
+            resolver,
             listeners: Vec::new(),
             unaccepted: Unaccepted::default(),
             commands: CommandTable::new(commands::ALL),

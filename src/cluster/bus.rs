@@ -7,10 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::task::Poll;
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -20,6 +22,7 @@ use crate::dispatch::pause::{PauseKind, PausePurpose};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
 use crate::net::{Conn, Source};
+use crate::repl::follow::open_connection;
 use crate::server::Server;
 use crate::sys::reserve::open_in_need;
 
@@ -485,10 +488,17 @@ impl Server {
     }
 
     fn open_link(&mut self, bus: &mut Bus, link: LinkId, ip: &str, port: u16) {
-        let registry = self.reactor.registry();
-        let opened = crate::repl::follow::open_connection(ip, port, &self.cfg.bind_source_addr).and_then(|conn| {
+        let opened = match ip.parse::<IpAddr>() {
+            // While the address to connect from is looked up, the attempt fails, to be repeated soon.
+            Ok(_) => match self.connection_ends(ip, port) {
+                Poll::Ready(ends) => ends.and_then(|(target, source)| open_connection(target, source)),
+                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            },
+            Err(_) => Err(io::Error::other("not an IP address, and names of nodes are not looked up")),
+        };
+        let opened = opened.and_then(|conn| {
             conn.set_nodelay(true);
-            bus.add_peer(link, conn, false, registry)
+            bus.add_peer(link, conn, false, self.reactor.registry())
         });
         if let Err(e) = opened {
             log::trace!("Unable to connect to Cluster Node [{ip}]:{port} -> {}", reason(&e));

@@ -208,6 +208,9 @@ impl Cluster {
         if ip.is_empty() || header.bus_port == 0 {
             return;
         }
+        if !header.ip.is_empty() && header.ip != ip {
+            log::info!("A node says that it is at '{}', which is not an IP address: met at {ip}", header.ip);
+        }
         let id = NodeId::random(&mut self.rng);
         let key = self.add_node(id, NodeFlags::HANDSHAKE, env.now_ms);
         let node = &mut self.nodes[key];
@@ -303,8 +306,9 @@ impl Cluster {
         self.wake_at(env.now_ms);
     }
 
+    /// A name is no address: what the connection says counts then.
     fn announced_or_peer_ip(&self, link: LinkId, header: &Header) -> String {
-        if header.ip.is_empty() { self.links[&link].peer_ip.clone() } else { header.ip.clone() }
+        if super::is_address(&header.ip) { header.ip.clone() } else { self.links[&link].peer_ip.clone() }
     }
 
     /// Sorts the two ports of a packet: the first is of the kind the bus itself is.
@@ -351,7 +355,7 @@ impl Cluster {
         let node = &mut self.nodes[key];
         let elsewhere = !node.ip.eq_ignore_ascii_case(&g.ip)
             || (node.tcp_port, node.tls_port, node.bus_port) != (tcp, tls, g.bus_port);
-        if !node.healthy() && !bad && !g.flags.has(NodeFlags::NOADDR) && elsewhere {
+        if !node.healthy() && !bad && !g.flags.has(NodeFlags::NOADDR) && elsewhere && super::is_address(&g.ip) {
             node.ip = g.ip.clone();
             (node.tcp_port, node.tls_port, node.bus_port) = (tcp, tls, g.bus_port);
             node.flags.clear(NodeFlags::NOADDR);
@@ -365,6 +369,10 @@ impl Cluster {
     /// perhaps in another cluster.
     fn gossip_of_unknown(&mut self, g: &Gossip, env: &Env) {
         if g.ip.is_empty() || g.bus_port == 0 {
+            return;
+        }
+        if !super::is_address(&g.ip) {
+            log::debug!("Node {} is said to be at '{}', which is not an IP address: not looked up", g.id, g.ip);
             return;
         }
         let (tcp, tls) = self.plain_and_tls(g.port, g.second_port);
@@ -593,5 +601,28 @@ impl Cluster {
         out.extend(forgotten.map(|(id, until_s)| Extension::Forgotten(*id, (until_s - now_s) as u64)));
         out.push(Extension::ShardId(me.shard_id));
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ClusterConfig;
+    use super::*;
+
+    /// Anybody can send this; looking the name up would be the sender's to time.
+    #[test]
+    fn a_stranger_that_names_itself_is_met_where_it_came_from() {
+        let env = Env { now_ms: 1000, repl_offset: 0, data_age_ms: 0, replicating: false, keys_in_slot: &|_| 0 };
+        let stranger = Cluster::new(ClusterConfig::default(), 2, 1000);
+        for (says, met_at) in [("node.invalid", "10.0.0.9"), ("", "10.0.0.9"), ("10.0.0.8", "10.0.0.8"), ("::1", "::1")]
+        {
+            let mut c = Cluster::new(ClusterConfig::default(), 1, 1000);
+            let link = c.on_accept(1000, "10.0.0.9".into(), "10.0.0.1".into());
+            let header = Header { ip: says.into(), ..stranger.header(0, &env) };
+            let meet = Body::Ping { kind: PacketType::Meet, gossip: vec![], extensions: vec![] };
+            c.on_packet(link, &wire::encode(&header, &meet), &env);
+            let met: Vec<&str> = c.nodes.iter().filter(|(_, n)| n.in_handshake()).map(|(_, n)| n.ip.as_str()).collect();
+            assert_eq!(met, [met_at], "{says}");
+        }
     }
 }

@@ -249,6 +249,12 @@ pub enum Action {
     },
 }
 
+/// Whether a text is an IP address. Others, from peers or in `nodes.conf`, are not looked up: anybody can send them, and
+/// a name server may not answer.
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
+}
+
 #[derive(Clone, Debug)]
 struct Link {
     node: Option<NodeKey>,
@@ -413,7 +419,7 @@ impl Cluster {
 
     fn knows_master_address(&self) -> bool {
         let master = self.myself().replica_of.map(|m| &self.nodes[m]);
-        master.is_some_and(|m| !m.flags.has(NodeFlags::NOADDR) && !m.ip.is_empty())
+        master.is_some_and(|m| !m.flags.has(NodeFlags::NOADDR) && is_address(&m.ip))
     }
 
     /// Sizes of the packets that the next flush will hand over, one for each link they go to.

@@ -44,6 +44,7 @@ impl Cluster {
         loader.settle_shards();
         cluster.myself = me;
         cluster.remove_node(placeholder);
+        cluster.warn_of_names();
         cluster.actions.clear();
         cluster.dropped_channels = None;
         let flags = &mut cluster.nodes[me].flags;
@@ -59,6 +60,19 @@ impl Cluster {
         cluster.todo.state = true;
         cluster.apply_config(cluster.config.clone(), true);
         Ok(cluster)
+    }
+
+    /// Redis looks up a name that somebody wrote into the file, or announced, whenever it connects.
+    fn warn_of_names(&self) {
+        let named = |(key, n): &(NodeKey, &Node)| *key != self.myself && !n.ip.is_empty() && !super::is_address(&n.ip);
+        for (_, n) in self.nodes.iter().filter(named) {
+            log::warn!(
+                "Node {} is at '{}' by the cluster configuration file. That is not an IP address, and names are not looked \
+                 up: not connecting to it until it connects to this node.",
+                n.id,
+                n.ip
+            );
+        }
     }
 
     /// The text of the file.
@@ -290,6 +304,19 @@ mod tests {
         let cluster = Cluster::from_nodes_conf(ClusterConfig::default(), 1, 1_000_000, text)?;
         cluster.check_invariants();
         Ok(cluster)
+    }
+
+    #[test]
+    fn a_name_is_kept_but_nobody_replicates_from_it() {
+        let text = format!(
+            "{A} node-a.invalid:7000@17000 master - 0 0 1 connected 0-16383\n\
+             {B} :7001@17001 myself,slave {A} 0 0 1 connected\nvars currentEpoch 1 lastVoteEpoch 0\n"
+        );
+        let cluster = load(&text).unwrap();
+        assert_eq!(cluster.my_master_address(), None);
+        assert!(cluster.nodes_conf().contains("node-a.invalid:7000@17000"));
+        let cluster = load(&text.replace("node-a.invalid", "::1")).unwrap();
+        assert_eq!(cluster.my_master_address(), Some(("::1".into(), 7000)));
     }
 
     #[test]

@@ -302,6 +302,10 @@ impl Cluster {
 
     pub(super) fn replicate_from(&mut self, master: NodeKey) {
         let n = &self.nodes[master];
+        if !super::is_address(&n.ip) {
+            // It is tried again once its own packet has shown where it is.
+            return;
+        }
         let action =
             Action::SetReplicationMaster { ip: n.ip.clone(), port: n.client_port(self.config.tls_replication) };
         if self.actions.last() != Some(&action) {

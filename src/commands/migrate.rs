@@ -9,9 +9,10 @@ use crate::dispatch::command::KeyPos;
 use crate::persist::rdb::encode_dump;
 use crate::persist::snapshot::{put_command, value_view};
 use crate::server::Server;
+use crate::sys::resolve::Resolver;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 pub const COMMANDS: &[Command] = &[Command {
@@ -95,7 +96,8 @@ impl MigrateCache {
     }
 
     /// Takes the connection to a target, opening one if there is none.
-    fn take(&mut self, host: &[u8], port: &[u8], timeout: Duration) -> io::Result<Cached> {
+    /// A name is looked up, and connected to, within `timeout` in all.
+    fn take(&mut self, host: &[u8], port: &[u8], timeout: Duration, resolver: &mut Resolver) -> io::Result<Cached> {
         if let Some(cached) = self.targets.remove(&(host.to_vec(), port.to_vec())) {
             return Ok(cached);
         }
@@ -104,8 +106,13 @@ impl MigrateCache {
         let number = std::str::from_utf8(port).ok().and_then(|p| p.parse::<u16>().ok());
         let number = number.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for address in (name, number).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, timeout) {
+        let deadline = Instant::now() + timeout;
+        for address in resolver.addresses_within(name, timeout)? {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match TcpStream::connect_timeout(&SocketAddr::new(address, number), left) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     return Ok(Cached { stream: BufReader::new(stream), db: None, used_s: 0 });
@@ -365,7 +372,7 @@ fn migrate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut may_retry = true;
     loop {
         let mut cache = std::mem::take(&mut ctx.srv.persist.migrate);
-        let taken = cache.take(request.host, request.port, request.timeout);
+        let taken = cache.take(request.host, request.port, request.timeout, &mut ctx.srv.resolver);
         ctx.srv.persist.migrate = cache;
         let mut target = match taken {
             Ok(target) => target,

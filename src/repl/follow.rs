@@ -17,7 +17,8 @@ use crate::net::reactor::Ready;
 use crate::net::{ClientFlags, ClientId, Conn, Source};
 use crate::server::Server;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::task::Poll;
 
 /// Bytes asked for by one read of a dataset.
 const READ_BYTES: usize = 64 * 1024;
@@ -48,6 +49,7 @@ impl Server {
         self.role_changed();
         self.repl.master.state = LinkState::Connect;
         self.repl.master.retry_pause_ms = 0;
+        self.repl.master.looking_up = false;
         self.connect_again();
     }
 
@@ -125,7 +127,10 @@ impl Server {
     /// Starts connecting; what becomes of it is seen in [`on_master_link_ready`](Self::on_master_link_ready).
     pub(super) fn connect_to_master(&mut self) {
         let Some((host, port)) = self.repl.master.address.clone() else { return };
-        let connected = open_connection(&host, port, &self.cfg.bind_source_addr).and_then(|mut conn| {
+        let ends = self.connection_ends(&host, port);
+        self.repl.master.looking_up = ends.is_pending();
+        let Poll::Ready(ends) = ends else { return };
+        let connected = ends.and_then(|(target, source)| open_connection(target, source)).and_then(|mut conn| {
             conn.register(self.reactor.registry(), Source::MasterLink.token())?;
             Ok(conn)
         });
@@ -145,6 +150,32 @@ impl Server {
         }
     }
 
+    /// The address of a host, and the one to connect from if the configuration names one. Pending while a name is looked
+    /// up.
+    pub(crate) fn connection_ends(
+        &mut self,
+        host: &str,
+        port: u16,
+    ) -> Poll<io::Result<(SocketAddr, Option<SocketAddr>)>> {
+        let source = self.cfg.bind_source_addr.as_str();
+        let mut sources = if source.is_empty() { Poll::Ready(Ok(Vec::new())) } else { self.resolver.addresses(source) };
+        let targets = match self.resolver.addresses(host) {
+            Poll::Ready(Ok(targets)) => targets,
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+            Poll::Pending => return Poll::Pending,
+        };
+        let Poll::Ready(sources) = &mut sources else { return Poll::Pending };
+        let target = targets[0];
+        let ends = std::mem::replace(sources, Ok(Vec::new())).and_then(|sources| {
+            let same_family = sources.iter().find(|s| s.is_ipv4() == target.is_ipv4());
+            if same_family.is_none() && !source.is_empty() {
+                return Err(io::Error::from_raw_os_error(nix::libc::EADDRNOTAVAIL));
+            }
+            Ok((SocketAddr::new(target, port), same_family.map(|s| SocketAddr::new(*s, 0))))
+        });
+        Poll::Ready(ends)
+    }
+
     /// Plans the next attempt after a failed one: soon at first, as most failures are short (a master that restarts, or
     /// that has just lost its own), then after longer and longer pauses, and in the end with the periodic work alone.
     fn plan_retry(&mut self) {
@@ -162,6 +193,9 @@ impl Server {
 
     /// Makes the attempt that is due.
     pub fn repl_timers(&mut self) {
+        if self.repl.master.looking_up && !self.is_loading() {
+            self.go_on_connecting();
+        }
         let Some(due_ms) = self.repl.master.retry_at_ms else { return };
         if self.is_loading() || self.clock.ms() < due_ms {
             return;
@@ -169,9 +203,21 @@ impl Server {
         self.connect_again();
     }
 
+    /// Connects if the master's name has been looked up meanwhile.
+    fn go_on_connecting(&mut self) {
+        if self.repl.master.state == LinkState::Connect {
+            self.connect_to_master();
+        } else {
+            self.repl.master.looking_up = false;
+        }
+    }
+
     /// Connects, unless a connection is there or under way.
     fn connect_again(&mut self) {
         self.repl.master.retry_at_ms = None;
+        if self.repl.master.looking_up {
+            return self.go_on_connecting();
+        }
         if self.repl.master.state == LinkState::Connect
             && let Some((host, port)) = &self.repl.master.address
         {
@@ -745,17 +791,13 @@ fn write_received(transfer: &mut Transfer, data: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A connection being made to the first address of `host`, from `source` if it is given.
-pub(crate) fn open_connection(host: &str, port: u16, source: &str) -> io::Result<Conn> {
-    let no_address = || io::Error::from_raw_os_error(nix::libc::EADDRNOTAVAIL);
-    let target = (host, port).to_socket_addrs()?.next().ok_or_else(no_address)?;
-    if source.is_empty() {
+/// A connection being made to an address, from another one if it is given.
+pub(crate) fn open_connection(target: SocketAddr, source: Option<SocketAddr>) -> io::Result<Conn> {
+    let Some(source) = source else {
         return mio::net::TcpStream::connect(target).map(Conn::Tcp);
-    }
+    };
     use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
     use std::os::fd::{AsRawFd, OwnedFd};
-    let same_family = |addr: &SocketAddr| addr.is_ipv4() == target.is_ipv4();
-    let source = (source, 0u16).to_socket_addrs()?.find(same_family).ok_or_else(no_address)?;
     let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd: OwnedFd = socket::socket(family, SockType::Stream, flags, None)?;
@@ -766,4 +808,49 @@ pub(crate) fn open_connection(host: &str, port: u16, source: &str) -> io::Result
         Err(e) => return Err(e.into()),
     }
     Ok(Conn::Tcp(mio::net::TcpStream::from_std(std::net::TcpStream::from(fd))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::sys::resolve::Resolver;
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_name_that_takes_long_to_look_up_holds_up_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (release, held) = channel();
+        let (woken, wakes) = channel();
+        let held = Mutex::new(held);
+        let look_up = move |name: &str| {
+            assert_eq!(name, "master.invalid");
+            held.lock().unwrap().recv().unwrap()
+        };
+        let mut server = Server::new(Config::default(), String::new()).unwrap();
+        server.resolver = Resolver::with(look_up, move || woken.send(()).unwrap());
+        server.set_master("master.invalid", port);
+        for _ in 0..3 {
+            server.repl_timers();
+            server.connect_again();
+            assert!(server.repl.master.looking_up && server.repl.master.state == LinkState::Connect);
+        }
+        // It is not there: that is an attempt that failed, and the next one is planned.
+        release.send(Err(io::Error::other("no such name"))).unwrap();
+        wakes.recv().unwrap();
+        server.repl_timers();
+        assert!(!server.repl.master.looking_up && server.repl.master.retry_at_ms.is_some());
+        server.connect_again();
+        release.send(Ok(vec![listener.local_addr().unwrap().ip()])).unwrap();
+        wakes.recv().unwrap();
+        server.repl_timers();
+        assert!(matches!(server.repl.master.state, LinkState::Connecting | LinkState::Handshake));
+        // An address does not wait for what is looked up.
+        server.set_master("master.invalid", port);
+        server.set_master("127.0.0.1", port);
+        assert!(matches!(server.repl.master.state, LinkState::Connecting | LinkState::Handshake));
+    }
 }

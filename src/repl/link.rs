@@ -136,6 +136,8 @@ pub struct MasterLink {
     pub heard_s: i64,
     /// When the next attempt is due, if that is before the periodic work, in Unix milliseconds.
     pub retry_at_ms: Option<i64>,
+    /// The master's name is being looked up; the attempt goes on when the answer is there.
+    pub looking_up: bool,
     /// How long the next attempt waits after a failure, in milliseconds; 0: the last attempt went well.
     pub retry_pause_ms: i64,
     /// When the master last sent something before being online, in Unix seconds.

@@ -1,4 +1,4 @@
-//! The operating system: clock, signals, background threads, the allocator, the log sink.
+//! The operating system: clock, signals, background threads, host names, the allocator, the log sink.
 
 pub mod alloc;
 pub mod background;
@@ -8,6 +8,7 @@ pub mod fork;
 pub mod log;
 pub mod process;
 pub mod reserve;
+pub mod resolve;
 pub mod service;
 pub mod signals;
 pub mod symbols;
