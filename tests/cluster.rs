@@ -219,6 +219,25 @@ fn manual_failover_loses_no_write_and_takes_no_time() {
 }
 
 #[test]
+fn a_large_message_reaches_every_node_and_leaves_no_memory_behind() {
+    let mut nodes = [Node::ours(), Node::ours(), Node::ours()];
+    join(&mut nodes, false);
+    let mut listener = nodes[2].server.connect();
+    let mut listener = listener.as_pubsub();
+    listener.subscribe("news").unwrap();
+    for len in [1, 60_000, 5_000_000, 70_000] {
+        let message = "x".repeat(len);
+        nodes[0].text(&["PUBLISH", "news", &message]);
+        assert!(listener.get_message().unwrap().get_payload::<String>().unwrap() == message, "{len}");
+    }
+    for node in &mut nodes {
+        let info = node.text(&["INFO", "memory"]);
+        let links = info.lines().find_map(|l| l.strip_prefix("mem_cluster_links:")).unwrap();
+        assert!(links.trim().parse::<usize>().unwrap() < 150_000, "{links}");
+    }
+}
+
+#[test]
 fn nodes_conf_is_locked_and_survives_a_crash() {
     let mut node = Node::ours();
     let id = node.id();

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -30,9 +30,14 @@ use crate::sys::reserve::open_in_need;
 const ACCEPTS_PER_TURN: usize = 1000;
 /// Bytes asked for by one read, and reads from one link in one turn.
 const READ_BYTES: usize = 64 * 1024;
+/// The beginning of a packet is read on with into the room that all links share up to this size; a larger one gets room of
+/// its own, as it would be moved to and fro too often.
+const MOVED_BYTES: usize = 16 * 1024;
 const READS_PER_TURN: usize = 16;
 /// Bytes written to one link in one turn.
 const WRITE_BYTES_PER_TURN: usize = 64 * 1024 * 16;
+/// Packets handed to one write.
+const WRITE_PACKETS: usize = 16;
 /// What a packet in a send queue costs besides its bytes, by Redis's accounts: a list node and the block's header.
 const PACKET_OVERHEAD: usize = 24 + 16;
 /// What a link costs with both buffers empty, by the same accounts.
@@ -45,6 +50,7 @@ struct Peer {
     generation: u32,
     /// False until a connection we opened stands.
     connected: bool,
+    /// The beginning of a packet whose rest is to come; takes no memory while there is none.
     received: Vec<u8>,
     queue: VecDeque<Rc<[u8]>>,
     /// Bytes of the first packet in `queue` that are out.
@@ -80,6 +86,8 @@ pub struct Bus {
     next_generation: u32,
     /// Links that may hold more than was read of them in their turn.
     unread: Vec<(usize, u32)>,
+    /// What links are read into; empty in between.
+    scratch: Vec<u8>,
     /// Holding the file open holds the lock.
     lock: Flock<File>,
     path: PathBuf,
@@ -113,6 +121,7 @@ impl Bus {
             by_link: HashMap::new(),
             next_generation: 0,
             unread: Vec::new(),
+            scratch: Vec::new(),
             lock,
             path,
             clock_offset_ms,
@@ -149,7 +158,7 @@ impl Bus {
     /// Memory of all links, bytes.
     pub fn links_mem(&self) -> usize {
         let links: usize = self.peers.iter().map(|(_, p)| p.queue_mem() + LINK_OVERHEAD + p.received.capacity()).sum();
-        links + self.machine.unsent_packets().map(|len| len + PACKET_OVERHEAD).sum::<usize>()
+        links + self.scratch.capacity() + self.machine.unsent_packets().map(|len| len + PACKET_OVERHEAD).sum::<usize>()
     }
 
     /// The links of known nodes, for CLUSTER LINKS.
@@ -201,9 +210,11 @@ impl Bus {
         let peer = &mut self.peers[index];
         let mut budget = WRITE_BYTES_PER_TURN;
         while peer.connected && !peer.blocked && !peer.queue.is_empty() && budget > 0 {
-            let mut slices: Vec<IoSlice> = peer.queue.iter().take(16).map(|p| IoSlice::new(p)).collect();
+            let mut slices = [IoSlice::new(&[]); WRITE_PACKETS];
+            let waiting = peer.queue.len().min(WRITE_PACKETS);
+            slices.iter_mut().zip(&peer.queue).for_each(|(slice, packet)| *slice = IoSlice::new(packet));
             slices[0] = IoSlice::new(&peer.queue[0][peer.head_sent..]);
-            match peer.conn.write_vectored(&slices) {
+            match peer.conn.write_vectored(&slices[..waiting]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     budget = budget.saturating_sub(n);
@@ -218,6 +229,9 @@ impl Bus {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
+        }
+        if peer.queue.is_empty() && peer.queue.capacity() > WRITE_PACKETS {
+            peer.queue = VecDeque::new();
         }
         Ok(())
     }
@@ -299,6 +313,17 @@ fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result
             .map_err(|e| format!("Could not sync cluster config file dir: {}", reason(&e)))?;
     }
     Ok(lock)
+}
+
+/// What is left of a buffer, its first `taken` bytes being done with; in memory of its own, and no more than it needs, if
+/// the buffer is shared or much too large.
+fn rest_of(buffer: &mut Vec<u8>, taken: usize, is_shared: bool) -> Vec<u8> {
+    let left = buffer.len() - taken;
+    if is_shared || left <= MOVED_BYTES {
+        return buffer[taken..].to_vec();
+    }
+    buffer.drain(..taken);
+    std::mem::take(buffer)
 }
 
 impl Server {
@@ -602,20 +627,29 @@ impl Server {
         for _ in 0..READS_PER_TURN {
             let Some(peer) = bus.peer(index, generation).filter(|p| p.connected) else { return };
             let link = peer.link;
-            let old_len = peer.received.len();
-            peer.received.resize(old_len + READ_BYTES, 0);
-            let result = peer.conn.read(&mut peer.received[old_len..]);
-            peer.received.truncate(old_len + *result.as_ref().unwrap_or(&0));
+            let mut buffer = std::mem::take(&mut peer.received);
+            let is_shared = buffer.len() <= MOVED_BYTES;
+            if is_shared {
+                let rest = std::mem::replace(&mut buffer, std::mem::take(&mut bus.scratch));
+                buffer.extend_from_slice(&rest);
+            }
+            buffer.reserve(READ_BYTES);
+            let result = bus.peers[index].conn.read_to_spare(&mut buffer);
+            let taken = if matches!(result, Ok(1..)) { self.take_packets(bus, index, link, &buffer) } else { Some(0) };
+            if let (Some(taken), Some(peer)) = (taken, bus.peer(index, generation)) {
+                peer.received = rest_of(&mut buffer, taken, is_shared);
+            }
+            if is_shared {
+                buffer.clear();
+                bus.scratch = buffer;
+            }
             match result {
                 Ok(0) => {
                     log::trace!("I/O error reading from node link: connection closed");
                     return self.lose_link(bus, link);
                 }
-                Ok(_) => {
-                    if !self.take_packets(bus, index, link) {
-                        return;
-                    }
-                }
+                Ok(_) if taken.is_none() => return,
+                Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
@@ -627,9 +661,8 @@ impl Server {
         bus.unread.push((index, generation));
     }
 
-    /// False if the link is gone.
-    fn take_packets(&mut self, bus: &mut Bus, index: usize, link: LinkId) -> bool {
-        let received = std::mem::take(&mut bus.peers[index].received);
+    /// Hands over the whole packets among the bytes; how many bytes those are, `None` if the link is gone.
+    fn take_packets(&mut self, bus: &mut Bus, index: usize, link: LinkId, received: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
             match wire::packet_len(&received[at..]) {
@@ -638,7 +671,7 @@ impl Server {
                     self.with_bus(bus, |bus, env| bus.machine.on_packet(link, packet, env));
                     at += len;
                 }
-                Ok(_) => break,
+                Ok(_) => return Some(at),
                 Err(e) => {
                     let from = bus.peers[index].conn.peer();
                     match from {
@@ -649,7 +682,7 @@ impl Server {
                         None => log::warn!("{e}"),
                     }
                     self.lose_link(bus, link);
-                    return false;
+                    return None;
                 }
             }
         }
@@ -658,8 +691,6 @@ impl Server {
         if received.is_empty() && received.capacity() > READ_BYTES * 4 {
             received = Vec::new();
         }
-        bus.peers[index].received = received;
-        true
     }
 
     /// Deletes what is left in a slot that another node serves now; replicas and the AOF follow.
