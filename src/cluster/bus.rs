@@ -240,7 +240,8 @@ impl Bus {
 /// What the machine needs of the configuration.
 fn machine_config(cfg: &Config) -> ClusterConfig {
     ClusterConfig {
-        node_timeout_ms: cfg.cluster_node_timeout,
+        // So that sums and multiples of it are numbers, too: 35 years.
+        node_timeout_ms: cfg.cluster_node_timeout.min(1 << 40),
         ping_interval_ms: cfg.cluster_ping_interval,
         replica_validity_factor: cfg.cluster_replica_validity_factor,
         repl_ping_period_s: cfg.repl_ping_replica_period,

@@ -39,6 +39,7 @@ pub(super) enum CantFailover {
     WaitingDelay,
     Expired,
     WaitingVotes,
+    NoEpochLeft,
 }
 
 impl CantFailover {
@@ -51,6 +52,7 @@ impl CantFailover {
             }
             CantFailover::WaitingDelay => "Waiting the delay before I can start a new failover.",
             CantFailover::Expired => "Failover attempt expired.",
+            CantFailover::NoEpochLeft => "The current epoch is the greatest there can be.",
             CantFailover::WaitingVotes => "Waiting for votes, but majority still not reached.",
         }
     }
@@ -209,7 +211,9 @@ impl Cluster {
     }
 
     fn ask_for_votes(&mut self, master: NodeKey, env: &Env) {
-        self.current_epoch += 1;
+        if !self.begin_epoch() {
+            return self.log_cant_failover(CantFailover::NoEpochLeft, env);
+        }
         self.election.epoch = self.current_epoch;
         self.election.asked = true;
         self.election.asked_ms = env.now_ms;

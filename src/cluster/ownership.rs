@@ -263,10 +263,9 @@ impl Cluster {
             && node.is_master()
             && header.config_epoch == me.config_epoch
             && node.config_epoch == me.config_epoch;
-        if !collides || node.id <= me.id {
+        if !collides || node.id <= me.id || !self.begin_epoch() {
             return;
         }
-        self.current_epoch += 1;
         log::debug!(
             "WARNING: configEpoch collision with node {} ({}). configEpoch set to {}",
             self.nodes[key].id,
@@ -343,14 +342,23 @@ impl Cluster {
     pub(super) fn bump_epoch(&mut self) -> bool {
         let greatest = self.greatest_epoch();
         let me = &mut self.nodes[self.myself];
+        // The greatest number is shared rather than passed: a newer one there cannot be.
         if me.config_epoch != 0 && me.config_epoch == greatest {
             return false;
         }
-        self.current_epoch = greatest + 1;
+        self.current_epoch = greatest.saturating_add(1);
         me.config_epoch = self.current_epoch;
         log::info!("New configEpoch set to {}", self.current_epoch);
         self.save_synced();
         true
+    }
+
+    /// Raises the current epoch. False if it is the greatest number already: epochs come in packets, so somebody may say
+    /// so, and a number that begins anew from 0 would make the oldest claims win.
+    pub(super) fn begin_epoch(&mut self) -> bool {
+        let next = self.current_epoch.checked_add(1);
+        self.current_epoch = next.unwrap_or(self.current_epoch);
+        next.is_some()
     }
 
     /// The greatest epoch known.
