@@ -4,8 +4,12 @@ mod common;
 
 use common::{SERVER, TestServer, real_redis};
 use redis::{Connection, RedisResult, Value};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const TIMEOUT_MS: u64 = 1500;
@@ -204,6 +208,60 @@ fn a_killed_master_is_replaced_and_comes_back_as_replica() {
     assert_eq!(nodes[0].id(), victim, "it remembers who it is");
     wait("it follows its successor", 20, || nodes[0].text(&["CLUSTER", "NODES"]).contains("myself,slave"));
     wait("all is well", 20, || nodes.iter_mut().all(|n| !n.text(&["CLUSTER", "NODES"]).contains("fail")));
+}
+
+/// The others see it and it sees them, but nobody answers its pings: it cannot know that they still let it serve.
+#[test]
+fn a_master_stops_when_its_pings_are_not_answered() {
+    let mut nodes = [Node::ours(), Node::ours(), Node::ours()];
+    join(&mut nodes, false);
+    assert_eq!(nodes[0].text(&["SET", "bar", "1"]), "OK");
+    assert_eq!(nodes[0].text(&["DEBUG", "DROP-CLUSTER-PACKET-FILTER", "1"]), "OK");
+    let took = wait("it stops", 10, || nodes[0].text(&["SET", "bar", "2"]) == "CLUSTERDOWN The cluster is down");
+    assert!(took < Duration::from_millis(TIMEOUT_MS), "{took:?}");
+    assert_eq!(nodes[0].info("cluster_state"), "fail");
+    assert!(!nodes[0].text(&["CLUSTER", "NODES"]).contains("fail"), "it suspects nobody");
+    assert_eq!(nodes[0].text(&["DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-1"]), "OK");
+    wait("it goes on", 10, || nodes[0].text(&["SET", "bar", "3"]) == "OK");
+}
+
+/// It may have been stopped in the middle of a turn, with requests at hand.
+#[test]
+fn a_master_that_stood_still_acknowledges_nothing() {
+    let mut nodes: Vec<Node> = (0..6).map(|_| Node::ours()).collect();
+    join(&mut nodes, true);
+    let pid = nix::unistd::Pid::from_raw(nodes[0].server.pid() as i32);
+    let done = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..2)
+        .map(|_| {
+            let (done, stream) = (done.clone(), TcpStream::connect(("127.0.0.1", nodes[0].server.port)).unwrap());
+            std::thread::spawn(move || {
+                let requests = "SET bar x\r\n".repeat(2000);
+                let (mut replies, mut stream) = (BufReader::new(stream.try_clone().unwrap()), stream);
+                let mut last = Instant::now();
+                while !done.load(Ordering::Relaxed) && stream.write_all(requests.as_bytes()).is_ok() {
+                    let mut line = String::new();
+                    for _ in 0..2000 {
+                        line.clear();
+                        if replies.read_line(&mut line).is_ok() && line.starts_with("+OK") {
+                            last = Instant::now();
+                        }
+                    }
+                }
+                last
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(300));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    wait("the replica took over", 20, || nodes[3].text(&["SET", "{bar}2", "x"]) == "OK");
+    let taken_over = Instant::now();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    wait("it follows its successor", 20, || nodes[0].text(&["CLUSTER", "NODES"]).contains("myself,slave"));
+    done.store(true, Ordering::Relaxed);
+    for writer in writers {
+        assert!(writer.join().unwrap() < taken_over, "it took a write after its replica did");
+    }
 }
 
 #[test]

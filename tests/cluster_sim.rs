@@ -3,7 +3,11 @@
 //! Every node is the real state machine. The network is made of connections as TCP gives them (ordered; broken, refused
 //! or stalled rather than lossy) with random delays, one-way and two-way partitions, and now and then a packet that is
 //! lost all the same. Nodes crash, also in the middle of carrying out what the machine asked for, restart from the
-//! `nodes.conf` they wrote, and stand still for a while. After every step the promises of the protocol are checked.
+//! `nodes.conf` they wrote, and stand still for a while; their clocks may go at different rates. After every step the
+//! promises of the protocol are checked.
+//!
+//! Every node has clients, on either side of a partition, that write all the time. A node that stands still counts as one
+//! in a long turn: its clients are served by what it knew, and by the clock.
 //!
 //! `HEXAD_SIM_SEEDS` sets how many seeds are tried, `HEXAD_SIM_SEED` the first one; a failure names its seed.
 
@@ -58,6 +62,9 @@ struct SimNode {
     links: BTreeMap<LinkId, ConnNo>,
     wake: u64,
     paused: bool,
+    /// How fast its clock goes, and since when.
+    rate: f64,
+    rated_ms: i64,
     /// Clients are held back until then: nothing is written.
     clients_held_ms: i64,
     /// Dies after carrying out so many more actions.
@@ -92,6 +99,8 @@ struct Sim {
     heard: HashMap<(NodeNo, NodeId), i64>,
     votes: HashMap<(NodeId, u64), NodeNo>,
     claims: BTreeMap<u64, Vec<(NodeId, SlotSet)>>,
+    /// Until then an operator's order excuses two masters of one slot.
+    forced_until_ms: i64,
     steps: u64,
 }
 
@@ -125,6 +134,7 @@ impl Sim {
             heard: HashMap::new(),
             votes: HashMap::new(),
             claims: BTreeMap::new(),
+            forced_until_ms: 0,
             steps: 0,
         };
         let count = masters * (1 + replicas);
@@ -144,6 +154,8 @@ impl Sim {
                 links: BTreeMap::new(),
                 wake: 0,
                 paused: false,
+                rate: 1.0,
+                rated_ms: START_MS,
                 clients_held_ms: 0,
                 doomed: None,
                 offset: 1,
@@ -174,6 +186,19 @@ impl Sim {
         sim
     }
 
+    /// A node's own time.
+    fn local_ms(&self, no: NodeNo) -> i64 {
+        let node = &self.nodes[no];
+        node.rated_ms + ((self.now - node.rated_ms) as f64 * node.rate) as i64
+    }
+
+    /// Whether a client's write to this node's slots is accepted now.
+    fn takes_writes(&self, no: NodeNo) -> bool {
+        let (node, now) = (&self.nodes[no], self.local_ms(no));
+        let Some(c) = &node.cluster else { return false };
+        c.myself().is_voter() && c.state_ok() && c.holds_lease(now) && node.clients_held_ms <= now
+    }
+
     fn alive(&self) -> impl Iterator<Item = (NodeNo, &Cluster)> {
         self.nodes.iter().enumerate().filter_map(|(no, n)| n.cluster.as_ref().map(|c| (no, c)))
     }
@@ -202,14 +227,14 @@ impl Sim {
     // ---- a node's turn ----
 
     fn step(&mut self, no: NodeNo, work: impl FnOnce(&mut Cluster, &Env)) {
-        let now = self.now;
+        let now = self.local_ms(no);
         let node = &mut self.nodes[no];
         let Some(mut cluster) = node.cluster.take() else { return };
         let keys = |_| 0;
         let env = Env {
             now_ms: now,
             repl_offset: node.offset,
-            data_age_ms: now - node.repl_heard_ms,
+            data_age_ms: self.now - node.repl_heard_ms,
             replicating: node.repl_from.is_some(),
             keys_in_slot: &keys,
         };
@@ -223,7 +248,9 @@ impl Sim {
         if self.nodes[no].cluster.is_some() {
             self.nodes[no].wake += 1;
             let wake = self.nodes[no].wake;
-            self.at(due.max(now + 1), Event::Wake(no, wake));
+            let node = &self.nodes[no];
+            let due = node.rated_ms + ((due - node.rated_ms) as f64 / node.rate).ceil() as i64;
+            self.at(due.max(self.now + 1), Event::Wake(no, wake));
             self.check(no);
         }
     }
@@ -323,7 +350,7 @@ impl Sim {
         if self.nodes[no].cluster.is_some() {
             return;
         }
-        let (now, seed) = (self.now, self.rng.u64(..));
+        let (now, seed) = (self.local_ms(no), self.rng.u64(..));
         let node = &mut self.nodes[no];
         let cluster = Cluster::from_nodes_conf(node.config.clone(), seed, now, &node.conf).expect("what a node wrote");
         assert!(cluster.last_vote_epoch() >= node.last_vote_epoch, "a vote was forgotten over a restart");
@@ -331,7 +358,7 @@ impl Sim {
         // Nothing is promised of this one: what others said is not written down.
         node.current_epoch = 0;
         node.repl_from = None;
-        node.repl_heard_ms = now;
+        node.repl_heard_ms = self.now;
         node.suspects = cluster.nodes().iter().filter(|(_, n)| n.timed_out()).map(|(_, n)| n.id).collect();
         node.cluster = Some(cluster);
         self.step(no, |_, _| ());
@@ -416,8 +443,8 @@ impl Sim {
             self.after(ms, Event::Hangup(no, 0));
             return;
         }
-        let now = self.now;
-        let accepted = self.nodes[to].cluster.as_mut().unwrap().on_accept(now, ip_of(from), ip_of(to));
+        let (now, local) = (self.now, self.local_ms(to));
+        let accepted = self.nodes[to].cluster.as_mut().unwrap().on_accept(local, ip_of(from), ip_of(to));
         self.nodes[to].links.insert(accepted, no);
         let conn = self.conns.get_mut(&no).unwrap();
         conn.links[1] = Some(accepted);
@@ -469,8 +496,7 @@ impl Sim {
                 continue;
             }
             if c.myself().is_master() {
-                let writes = c.state_ok() && self.nodes[no].clients_held_ms <= self.now;
-                self.nodes[no].offset += i64::from(writes);
+                self.nodes[no].offset += i64::from(self.takes_writes(no));
             } else if let Some(from) = self.nodes[no].repl_from.as_deref().and_then(no_of) {
                 let up = self.nodes[from].cluster.as_ref().is_some_and(|m| m.myself().is_master())
                     && !self.nodes[from].paused
@@ -557,6 +583,9 @@ impl Sim {
             _ => {
                 let mode = [FailoverMode::Coordinated, FailoverMode::Force][self.rng.usize(0..2)];
                 if !self.nodes[no].paused {
+                    if mode == FailoverMode::Force {
+                        self.forced_until_ms = self.now + 20_000;
+                    }
                     self.step(no, |c, env| drop(c.failover(mode, env)));
                 }
             }
@@ -631,7 +660,7 @@ impl Sim {
             let is_new = !node.suspects.contains(&n.id);
             if let Some(heard) = self.heard.get(&(no, n.id)).filter(|_| is_new) {
                 assert!(
-                    now - heard >= timeout,
+                    (now - heard) as f64 * node.rate >= timeout as f64 - 1.0,
                     "seed {seed}: {} suspects {} {} ms after it was heard of",
                     me.id,
                     n.id,
@@ -642,8 +671,19 @@ impl Sim {
 
         // A master without majority stops accepting.
         if let (Some(cut), true, true) = (node.cut_ms, me.is_master(), c.state_ok()) {
-            let bound = timeout + SLACK_MS;
+            let bound = (timeout as f64 / node.rate) as i64 + SLACK_MS;
             assert!(now - cut <= bound, "seed {seed}: {} accepts {} ms into a minority", me.id, now - cut);
+        }
+
+        // No slot is served by two masters at one time.
+        if self.takes_writes(no) && now >= self.forced_until_ms {
+            for (other, c) in self.alive().filter(|(other, _)| *other != no && self.takes_writes(*other)) {
+                let both = me.slots.iter().find(|s| c.myself().slots.contains(*s));
+                if let Some(slot) = both {
+                    self.dump();
+                    panic!("seed {seed}: nodes {no} and {other} take writes for slot {slot} at {} ms", now - START_MS);
+                }
+            }
         }
 
         // No slot is served by two masters in one epoch, not even at different times.
@@ -779,6 +819,77 @@ fn a_master_that_stood_still_does_not_accept_when_it_wakes() {
     sim.step(1, |_, _| ());
     sim.settle();
     assert!(sim.cluster(1).myself().is_replica());
+}
+
+/// Partitions of all kinds, and standing still, one after the other, with clocks that differ.
+#[test]
+fn a_master_stops_before_its_replica_takes_over() {
+    for seed in seeds(4) {
+        let timeout = [1000, 2000, 5000][seed as usize % 3];
+        let masters = 3 + seed as usize % 3;
+        let mut sim = Sim::new(seed, masters, 1 + seed as usize % 2, timeout);
+        for node in &mut sim.nodes {
+            (node.rate, node.rated_ms) = (1.0 + (sim.rng.f64() - 0.5) * 0.06, sim.now);
+        }
+        sim.run_for(2000);
+        let (mut promoted, mut least) = (0, i64::MAX);
+        for _ in 0..8 {
+            sim.latency_ms = 0..[3, 20, 50][sim.rng.usize(0..3)];
+            let count = sim.nodes.len();
+            let voters: Vec<NodeNo> = (0..count).filter(|no| sim.cluster(*no).myself().is_voter()).collect();
+            let old = voters[sim.rng.usize(0..voters.len())];
+            let slot = sim.cluster(old).myself().slots.iter().next().unwrap();
+            // Alone, with some others, or cut off from some only; in both directions or in one.
+            let company = [0.0, 0.0, 0.3, 0.5][sim.rng.usize(0..4)];
+            let inside: Vec<NodeNo> = (0..count).filter(|no| *no == old || sim.rng.f64() < company).collect();
+            let leaky = if sim.rng.u32(0..3) == 0 { 0.3 } else { 0.0 };
+            let directions = sim.rng.u32(1..=3).max(sim.rng.u32(1..=3));
+            let stands_still = sim.rng.u32(0..3) == 0;
+            let fault = sim.next_fault;
+            sim.next_fault += 1;
+            if stands_still {
+                sim.nodes[old].paused = true;
+            } else {
+                for a in 0..count {
+                    for b in 0..count {
+                        if inside.contains(&a) == inside.contains(&b) || sim.rng.f64() < leaky {
+                            continue;
+                        }
+                        if directions & if inside.contains(&a) { 1 } else { 2 } != 0 {
+                            sim.blocked.insert((a, b), fault);
+                        }
+                    }
+                }
+                sim.note_cuts();
+            }
+            let end = sim.now + sim.rng.i64(timeout / 2..timeout * 5);
+            let mut last_write = sim.now;
+            let mut first_write = None;
+            while sim.now < end {
+                sim.run_for(5);
+                if sim.takes_writes(old) {
+                    last_write = sim.now;
+                }
+                let heir = (0..count)
+                    .find(|no| *no != old && sim.takes_writes(*no) && sim.cluster(*no).myself().slots.contains(slot));
+                if heir.is_some() {
+                    first_write = first_write.or(Some(sim.now));
+                }
+            }
+            if let Some(first) = first_write {
+                promoted += 1;
+                least = least.min(first - last_write);
+            }
+            sim.blocked.clear();
+            sim.note_cuts();
+            if stands_still {
+                sim.nodes[old].paused = false;
+                sim.step(old, |_, _| ());
+            }
+            sim.settle();
+        }
+        println!("seed {seed}: {promoted} promoted, the least margin {least} ms of a node timeout of {timeout}");
+    }
 }
 
 #[test]

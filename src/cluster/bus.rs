@@ -21,7 +21,7 @@ use crate::config::{ClusterPreferredEndpointType, Config};
 use crate::dispatch::pause::{PauseKind, PausePurpose};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
-use crate::net::{Conn, Source};
+use crate::net::{ClientFlags, ClientId, Conn, Source};
 use crate::repl::follow::open_connection;
 use crate::server::Server;
 use crate::sys::reserve::open_in_need;
@@ -88,6 +88,9 @@ pub struct Bus {
     unread: Vec<(usize, u32)>,
     /// What links are read into; empty in between.
     scratch: Vec<u8>,
+    /// Whether this node might serve when replies last left, and its replication offset then.
+    leased: bool,
+    told_offset: i64,
     /// Holding the file open holds the lock.
     lock: Flock<File>,
     path: PathBuf,
@@ -122,6 +125,8 @@ impl Bus {
             next_generation: 0,
             unread: Vec::new(),
             scratch: Vec::new(),
+            leased: false,
+            told_offset: 0,
             lock,
             path,
             clock_offset_ms,
@@ -148,6 +153,11 @@ impl Bus {
                 Err(reason)
             }
         }
+    }
+
+    /// The machine's time at a time of the monotonic clock, microseconds.
+    pub fn machine_ms(&self, mono_us: i64) -> i64 {
+        self.clock_offset_ms + mono_us / 1000
     }
 
     /// Descriptors a child process must not keep: ports and the lock, so that a successor of a killed parent can start.
@@ -388,7 +398,7 @@ impl Server {
     fn with_bus<R>(&self, bus: &mut Bus, f: impl FnOnce(&mut Bus, &Env) -> R) -> R {
         let db = &self.ks.dbs[0];
         let env = Env {
-            now_ms: bus.clock_offset_ms + self.clock.mono_ms(),
+            now_ms: bus.machine_ms(self.clock.mono_us()),
             repl_offset: self.announced_offset(),
             data_age_ms: self.replication_data_age_ms(),
             replicating: self.is_replica(),
@@ -627,6 +637,8 @@ impl Server {
     fn read_link(&mut self, bus: &mut Bus, index: usize, generation: u32) {
         for _ in 0..READS_PER_TURN {
             let Some(peer) = bus.peer(index, generation).filter(|p| p.connected) else { return };
+            // What is read was sent before this, however long the turn has taken.
+            self.clock.tick_us();
             let link = peer.link;
             let mut buffer = std::mem::take(&mut peer.received);
             let is_shared = buffer.len() <= MOVED_BYTES;
@@ -687,10 +699,25 @@ impl Server {
                 }
             }
         }
-        let mut received = received;
-        received.drain(..at);
-        if received.is_empty() && received.capacity() > READ_BYTES * 4 {
-            received = Vec::new();
+    }
+
+    /// Whether a client must not be told any more that its write took place: the lease has ended since replies last left, in a
+    /// turn that took long or because this process stood still. The clock is read anew.
+    pub fn is_reply_late(&self, id: ClientId) -> bool {
+        let Some(bus) = self.bus.as_ref().filter(|bus| bus.leased) else { return false };
+        if bus.machine.holds_lease(bus.machine_ms(self.clock.fresh_us())) {
+            return false;
+        }
+        let links = ClientFlags::REPLICA.union(ClientFlags::MASTER);
+        self.clients.get(id).is_some_and(|c| c.write_offset > bus.told_offset && !c.is(links))
+    }
+
+    /// To be called when replies have left.
+    pub fn note_replies_left(&mut self) {
+        let (offset, mono_us) = (self.repl_offset(), self.clock.fresh_us());
+        if let Some(bus) = &mut self.bus {
+            bus.leased = bus.machine.holds_lease(bus.machine_ms(mono_us));
+            bus.told_offset = offset;
         }
     }
 

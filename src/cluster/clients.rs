@@ -20,7 +20,8 @@ impl Server {
 
     /// The same, with the slot of the keys if there are any.
     pub fn cluster_route(&self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<Option<Slot>, Refusal> {
-        let (Some(machine), Some(client)) = (self.cluster(), self.clients.get(id)) else { return Ok(None) };
+        let (Some(bus), Some(client)) = (&self.bus, self.clients.get(id)) else { return Ok(None) };
+        let machine = &bus.machine;
         let row = self.commands.get(cmd).row;
         let is_exec = row.name == "exec";
         if is_exec && !client.is(ClientFlags::MULTI) {
@@ -53,12 +54,16 @@ impl Server {
                 }
             });
         }
+        let writes = flags & flag::WRITE != 0;
+        // The turn may have begun long ago, and this process may not have run since.
+        let mono_us = if writes { self.clock.fresh_us() } else { self.clock.mono_us() };
         let request = Request {
-            writes: flags & flag::WRITE != 0,
+            writes,
             shard_channels,
             migrate: row.name == "migrate",
             asking: client.is(ClientFlags::ASKING) || row.flags & flag::ASKING != 0,
             readonly: client.is(ClientFlags::READONLY),
+            now_ms: bus.machine_ms(mono_us),
         };
         routing.decide(&request)
     }

@@ -1,7 +1,7 @@
 //! How a replica becomes master: by the votes of a majority of the masters with slots.
 //!
 //! What protects: a master votes once an epoch, persisted before it answers; only for a replica whose master it holds
-//! for failed (or a manual failover); not for two replicas of one master within two node timeouts; not against a newer owner
+//! for failed (or a manual failover) and has promised nothing to any more (see `lease`); not for two replicas of one master within two node timeouts; not against a newer owner
 //! of a slot. A replica counts each voter once, and only votes given in the epoch of its election. Replicas with less
 //! data wait longer.
 //!
@@ -67,6 +67,8 @@ pub(super) struct Election {
     /// Whether votes were asked for.
     asked: bool,
     asked_ms: i64,
+    /// When they were first asked for in this epoch.
+    first_asked_ms: i64,
     epoch: u64,
     votes: BTreeSet<NodeId>,
     /// Another replica asked for votes in the same epoch or a later one: ours may be gone.
@@ -81,7 +83,7 @@ impl Cluster {
     pub(super) fn advance_election(&mut self, env: &Env) {
         let now = env.now_ms;
         let timeout = self.config.node_timeout_ms;
-        let manual = self.manual.can_start;
+        let manual = self.manual.may_win(now);
         let Some(master) = self.myself().replica_of.filter(|_| self.is_replica()) else {
             self.cant_failover = CantFailover::No;
             return;
@@ -217,6 +219,7 @@ impl Cluster {
         self.election.epoch = self.current_epoch;
         self.election.asked = true;
         self.election.asked_ms = env.now_ms;
+        self.election.first_asked_ms = env.now_ms;
         self.election.contended = false;
         self.election.votes.clear();
         let patience = CONTENTION_MS << self.election.retries.min(5);
@@ -261,12 +264,13 @@ impl Cluster {
         self.wake_at(env.now_ms + self.repeat_after_ms());
     }
 
-    pub(super) fn on_vote(&mut self, sender: NodeKey, header: &Header) {
+    pub(super) fn on_vote(&mut self, sender: NodeKey, header: &Header, env: &Env) {
         let n = &self.nodes[sender];
         // The epoch in the header is the one the vote was given in.
         if n.is_voter() && self.election.asked && header.current_epoch == self.election.epoch {
             self.election.votes.insert(n.id);
             self.todo.failover = true;
+            self.take_in_grant(sender, self.election.first_asked_ms, env);
         }
     }
 
@@ -278,6 +282,8 @@ impl Cluster {
             me.config_epoch = epoch;
             log::info!("configEpoch set to {epoch} after successful failover");
         }
+        // The lease is what the votes amount to.
+        self.lease_end_ms = 0;
         self.replace_my_master(env);
     }
 
@@ -347,6 +353,16 @@ impl Cluster {
             log::warn!("Failover auth denied to {who}: its master is up");
             return;
         }
+        if let Some(left_ms) = self.promise_lasts_ms(master, env).filter(|_| !forced) {
+            log::warn!("Failover auth denied to {who}: its master may serve for {left_ms} milliseconds more");
+            return;
+        }
+        if !forced && !self.may_vote(env) {
+            log::warn!(
+                "Failover auth denied to {who}: I may have been replaced myself, or have only just been elected"
+            );
+            return;
+        }
         // The same replica may ask again in a newer epoch: it has no more than one vote of ours in either.
         let pause = self.config.node_timeout_ms * 2;
         let since_vote = env.now_ms - self.nodes[master].voted_ms;
@@ -373,10 +389,126 @@ impl Cluster {
         self.last_vote_epoch = self.current_epoch;
         self.nodes[master].voted_ms = env.now_ms;
         self.nodes[master].voted_for = Some(self.nodes[candidate].id);
+        self.nodes[master].voted_epoch = self.last_vote_epoch;
+        self.nodes[candidate].promised_ms = env.now_ms;
+        // It just spoke, and a replica is back at once.
+        self.nodes[candidate].flags.clear(NodeFlags::PFAIL);
+        if self.nodes[candidate].failed() {
+            self.clear_failure_if_possible(candidate, env);
+        }
         self.save_synced();
-        if let Some(link) = self.nodes[candidate].link {
+        // A candidate that has just come back is not connected to yet: a vote that it never heard of would be lost, as there
+        // is one an epoch. It is answered where it asked then.
+        let node = &self.nodes[candidate];
+        if let Some(link) = node.link.or(node.inbound) {
             self.send(link, &Body::AuthAck, 0, env);
         }
         log::info!("Failover auth granted to {who} for epoch {}", self.current_epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, ClusterConfig, wire};
+    use super::*;
+
+    const START_MS: i64 = 1_000_000;
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    const C: &str = "cccccccccccccccccccccccccccccccccccccccc";
+    const D: &str = "dddddddddddddddddddddddddddddddddddddddd";
+
+    /// The node `me` of three masters, of which the first failed, and a replica of that one.
+    fn cluster(me: &str, current_epoch: u64) -> Cluster {
+        let text: String = [
+            (A, "master,fail - 0 0 1 connected 0-5460"),
+            (B, "master - 0 0 2 connected 5461-10922"),
+            (C, "master - 0 0 3 connected 10923-16383"),
+            (D, &format!("slave {A} 0 0 1 connected")),
+        ]
+        .iter()
+        .map(|(id, rest)| format!("{id} 127.0.0.1:7000@17000 {}{rest}\n", if *id == me { "myself," } else { "" }))
+        .collect();
+        let text = format!("{text}vars currentEpoch {current_epoch} lastVoteEpoch 1\n");
+        let config = ClusterConfig { node_timeout_ms: 2000, ..ClusterConfig::default() };
+        Cluster::from_nodes_conf(config, 1, START_MS, &text).unwrap()
+    }
+
+    fn env(now_ms: i64) -> Env<'static> {
+        Env { now_ms, repl_offset: 1, data_age_ms: 0, replicating: true, keys_in_slot: &|_| 0 }
+    }
+
+    fn sent(actions: &[Action], kind: wire::PacketType) -> bool {
+        let is_kind = |a: &Action| matches!(a, Action::Send { packet, .. } if wire::packet_type(packet) == kind as u16);
+        actions.iter().any(is_kind)
+    }
+
+    /// The request of the replica for the vote of the master, at this time.
+    fn request(voter: &mut Cluster, now_ms: i64, mflags: u8) -> bool {
+        let replica = voter.nodes.find(&NodeId::parse(D.as_bytes()).unwrap()).unwrap();
+        voter.connect(replica, now_ms);
+        voter.lease_end_ms = i64::MAX;
+        let epoch = voter.current_epoch + 1;
+        let link = voter.on_accept(now_ms, "127.0.0.1".into(), "127.0.0.1".into());
+        let mut header = cluster(D, epoch).header(mflags, &env(now_ms));
+        header.current_epoch = epoch;
+        voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
+        sent(&voter.flush(&env(now_ms)), wire::PacketType::AuthAck)
+    }
+
+    #[test]
+    fn a_voter_keeps_its_promise() {
+        // What it may have promised before it started counts for a node timeout.
+        let mut voter = cluster(B, 5);
+        assert!(!request(&mut voter, START_MS + 2000, 0));
+        assert!(request(&mut voter, START_MS + 2001, 0));
+        // What it promises since then, too, unless an operator wants it.
+        let promised_ms = START_MS + 8000;
+        for (later_ms, mflags, votes) in [(2000, 0, false), (2001, 0, true), (500, MFLAG_FORCE_ACK, true)] {
+            let mut voter = cluster(B, 5);
+            let master = voter.nodes.find(&NodeId::parse(A.as_bytes()).unwrap()).unwrap();
+            voter.nodes[master].flags.clear(NodeFlags::FAIL);
+            let link = voter.on_accept(promised_ms, "127.0.0.1".into(), "127.0.0.1".into());
+            let ping = wire::Body::Ping { kind: wire::PacketType::Ping, gossip: vec![], extensions: vec![] };
+            voter.on_packet(link, &wire::encode(&cluster(A, 5).header(0, &env(promised_ms)), &ping), &env(promised_ms));
+            voter.nodes[master].flags.set(NodeFlags::FAIL);
+            assert_eq!(request(&mut voter, promised_ms + later_ms, mflags), votes, "{later_ms}");
+        }
+        // Who has just been elected does not vote.
+        let mut voter = cluster(B, 5);
+        voter.elected_ms = START_MS + 5000;
+        assert!(!request(&mut voter, START_MS + 7000, 0));
+        assert!(request(&mut voter, START_MS + 7001, 0));
+    }
+
+    #[test]
+    fn the_greatest_epoch_neither_wraps_nor_panics() {
+        for (epoch, begins) in [(u64::MAX - 1, true), (u64::MAX, false)] {
+            let mut replica = cluster(D, epoch);
+            let mut asked = false;
+            for now_ms in (START_MS..START_MS + 20_000).step_by(50) {
+                replica.tick(&env(now_ms));
+                replica.flush(&env(now_ms));
+                asked |= replica.election.asked;
+                assert!(replica.current_epoch() >= epoch);
+            }
+            assert_eq!((asked, replica.current_epoch()), (begins, u64::MAX));
+        }
+        let mut master = cluster(B, u64::MAX);
+        assert_eq!(master.bump_my_epoch(), (true, u64::MAX));
+        assert_eq!(master.bump_my_epoch(), (false, u64::MAX));
+        // Somebody else has it, too, and says so in every packet, whatever else that says.
+        let link = master.on_accept(START_MS, "127.0.0.1".into(), "127.0.0.1".into());
+        let mut header = cluster(C, u64::MAX).header(0, &env(START_MS));
+        (header.config_epoch, header.offset) = (u64::MAX, u64::MAX);
+        for kind in [wire::PacketType::Ping, wire::PacketType::Pong, wire::PacketType::Meet] {
+            let ping = wire::Body::Ping { kind, gossip: vec![], extensions: vec![] };
+            for _ in 0..2 {
+                master.on_packet(link, &wire::encode(&header, &ping), &env(START_MS));
+                master.tick(&env(START_MS));
+                master.flush(&env(START_MS));
+            }
+        }
+        assert_eq!((master.current_epoch(), master.myself().config_epoch), (u64::MAX, u64::MAX));
     }
 }

@@ -89,7 +89,13 @@ impl Cluster {
         let quiet = env.now_ms - node.pong_received_ms > self.ping_interval_ms(key);
         // The replica of a manual failover waits for our paused offset.
         let for_failover = self.is_master() && self.manual.paused && self.manual.replica == Some(key);
-        if (node.ping_sent_ms == 0 && quiet) || for_failover {
+        // What others tell of a master spares us no ping: its grant is for us alone.
+        let (quarter, pinged_ago) = (self.config.node_timeout_ms / 4, env.now_ms - node.pinged_ms);
+        let grants = self.is_master() && node.is_master();
+        let grant_due = grants && pinged_ago >= self.ping_interval_ms(key).min(quarter);
+        // It spoke since, so the answer was lost, as DEBUG can do: that is not to be the end of it.
+        let lost = grants && pinged_ago >= quarter && node.data_received_ms > node.pinged_ms;
+        if (node.ping_sent_ms == 0 && (quiet || grant_due)) || lost || for_failover {
             let waiting_since = node.ping_sent_ms;
             self.send_ping(link, PacketType::Ping, env);
             if waiting_since != 0 {
@@ -225,6 +231,9 @@ impl Cluster {
         let Some(key) = self.nodes.find(&id) else {
             return;
         };
+        if key == self.myself {
+            self.forget_grants(env);
+        }
         if self.nodes[key].flags.has_any(NodeFlags::FAIL | NodeFlags::MYSELF) {
             return;
         }
@@ -238,9 +247,10 @@ impl Cluster {
     }
 
     /// A failed node answers again. Replicas and masters without slots are back at once; a master with slots only once it
-    /// is clear that nobody took them over.
+    /// is clear that nobody took them over: not while we do not know how an election ended in which we voted.
     pub(super) fn clear_failure_if_possible(&mut self, key: NodeKey, env: &Env) {
         let undo_after = self.config.node_timeout_ms * FAIL_UNDO;
+        let undecided = self.vote_is_open(key);
         let node = &mut self.nodes[key];
         if node.is_replica() || node.slot_count == 0 {
             log::info!(
@@ -249,7 +259,7 @@ impl Cluster {
                 node.human_name,
                 if node.is_replica() { "replica" } else { "master without slots" }
             );
-        } else if node.is_master() && env.now_ms - node.fail_time_ms > undo_after {
+        } else if node.is_master() && env.now_ms - node.fail_time_ms > undo_after && !undecided {
             log::info!(
                 "Clear FAIL state for node {} ({}): is reachable again and nobody is serving its slots after some time.",
                 node.id,
@@ -287,7 +297,13 @@ impl Cluster {
         if !majority {
             self.minority_ms = now;
         }
-        let ok = covered && majority && heard >= self.quorum();
+        self.renew_lease(now);
+        let leased = self.holds_lease(now);
+        if !leased && self.state_ok {
+            // Those who grant know best who serves; the shortest delay is for Redis, which tells it on another link.
+            self.minority_ms = self.minority_ms.max(now - self.rejoin_delay_ms() + REJOIN_DELAY_MS.start());
+        }
+        let ok = covered && majority && leased && heard >= self.quorum();
         if ok == self.state_ok {
             return;
         }

@@ -74,7 +74,7 @@ impl Cluster {
             }
             Body::AuthAck => {
                 if let Some(sender) = sender {
-                    self.on_vote(sender, &header);
+                    self.on_vote(sender, &header, env);
                 }
             }
             Body::Update { config_epoch, node, slots } => {
@@ -153,7 +153,7 @@ impl Cluster {
             if sender.is_none() && kind == PacketType::Meet {
                 self.greet_back(link, header, env);
             }
-            self.send_ping(link, PacketType::Pong, env);
+            self.answer_ping(link, sender, header, env);
         }
         if !self.links[&link].inbound && !self.settle_outbound(link, sender, header, env) {
             return;
@@ -175,6 +175,7 @@ impl Cluster {
             }
         }
         if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
+            self.take_in_answer(link, key, self.is_doubted(gossip), env);
             self.pong_arrived(key, env);
         }
         let Some(key) = sender else { return };
@@ -334,6 +335,7 @@ impl Cluster {
 
     fn gossip_of_known(&mut self, reporter: NodeKey, key: NodeKey, g: &Gossip, env: &Env) {
         let bad = g.flags.has_any(NodeFlags::PFAIL | NodeFlags::FAIL);
+        self.note_opinion(key, reporter, g.flags.has(NodeFlags::FAIL));
         if self.nodes[reporter].is_master() {
             if bad {
                 self.add_fail_report(key, reporter, env);
@@ -434,14 +436,19 @@ impl Cluster {
         let Some(l) = self.links.get(&link) else {
             return;
         };
-        if let (PacketType::Ping, false, Some(key)) = (kind, l.inbound, l.node) {
+        let (inbound, key) = (l.inbound, l.node);
+        if let (PacketType::Ping | PacketType::Meet, false) = (kind, inbound) {
+            self.links.get_mut(&link).expect("it is there").pings.push_back(env.now_ms);
+        }
+        if let (PacketType::Ping, false, Some(key)) = (kind, inbound, key) {
             self.nodes[key].ping_sent_ms = env.now_ms;
+            self.nodes[key].pinged_ms = env.now_ms;
         }
         let gossip = self.gossip_section(true);
         self.send_ping_body(link, kind, gossip, env);
     }
 
-    fn send_ping_body(&mut self, link: LinkId, kind: PacketType, gossip: Vec<Gossip>, env: &Env) {
+    pub(super) fn send_ping_body(&mut self, link: LinkId, kind: PacketType, gossip: Vec<Gossip>, env: &Env) {
         let extensions = self.extensions(env);
         self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
     }
@@ -520,7 +527,7 @@ impl Cluster {
         }
     }
 
-    fn header(&self, mflags: u8, env: &Env) -> Header {
+    pub(super) fn header(&self, mflags: u8, env: &Env) -> Header {
         let me = self.myself();
         // A replica speaks for its master's slots; the flags say that it does not own them.
         let owner = me.replica_of.map_or(me, |m| &self.nodes[m]);
@@ -546,7 +553,7 @@ impl Cluster {
 
     /// A tenth of the nodes, at least three, chosen at random if `others`; and every node we cannot reach, so that
     /// failures are known soon.
-    fn gossip_section(&mut self, others: bool) -> Vec<Gossip> {
+    pub(super) fn gossip_section(&mut self, others: bool) -> Vec<Gossip> {
         let mut out = Vec::new();
         if others {
             let eligible = |(key, n): &(NodeKey, &Node)| {
@@ -565,13 +572,15 @@ impl Cluster {
         let suspects = self
             .nodes
             .iter()
-            .filter(|(_, n)| n.timed_out() && !n.flags.has_any(NodeFlags::HANDSHAKE | NodeFlags::NOADDR))
+            .filter(|(_, n)| !n.flags.has_any(NodeFlags::HANDSHAKE | NodeFlags::NOADDR))
+            // Those in doubt: others' leases must not rest on somebody who may have been replaced.
+            .filter(|(key, n)| n.timed_out() || (n.failed() && n.voted_for.is_some() && self.vote_is_open(*key)))
             .map(|(key, _)| self.gossip_entry(key));
         out.extend(suspects.take(usize::from(u16::MAX) - 1000));
         out
     }
 
-    fn gossip_entry(&self, key: NodeKey) -> Gossip {
+    pub(super) fn gossip_entry(&self, key: NodeKey) -> Gossip {
         let n = &self.nodes[key];
         let (port, second_port) =
             if self.config.tls_cluster { (n.tls_port, n.tcp_port) } else { (n.tcp_port, n.tls_port) };

@@ -10,6 +10,8 @@ use super::{Action, Cluster, Env, LinkId};
 
 /// How long a manual failover may take.
 const TIMEOUT_MS: i64 = 5000;
+/// The master holds its clients back for so much longer than its replica may try: its clock may go faster.
+const HOLD_LONGER_MS: i64 = 500;
 /// A master that has not answered is asked again: it may not have known yet that we are its replica, or had no link.
 const ASK_AGAIN_MS: i64 = 500;
 /// The master's clients are held back for this many timeouts at most.
@@ -35,6 +37,11 @@ pub(super) struct ManualFailover {
 }
 
 impl ManualFailover {
+    /// Whether votes may be asked for, and counted. Later the master's clients may write again.
+    pub(super) fn may_win(&self, now_ms: i64) -> bool {
+        self.can_start && self.ends_ms.is_some_and(|ends_ms| now_ms <= ends_ms)
+    }
+
     pub(super) fn in_progress(&self) -> bool {
         self.ends_ms.is_some()
     }
@@ -82,12 +89,14 @@ impl Cluster {
             return;
         }
         if self.manual.paused && self.manual.replica == Some(sender) {
-            // It asks again. The clients stay held back, so the offset that it was told is still final.
+            // It asks again, perhaps in another attempt. The clients stay held back, so the offset that it was told is still
+            // final.
+            self.hold_clients(env);
             self.send_ping(link, PacketType::Ping, env);
             return;
         }
         self.reset_manual_failover();
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
+        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
         self.manual.replica = Some(sender);
         // Clients that are served later in this turn still write.
         self.manual.announce = Some(link);
@@ -98,10 +107,15 @@ impl Cluster {
     /// At the end of the turn in which a replica asked: holds clients back and tells it the offset, which is final now.
     pub(super) fn pause_for_failover(&mut self, env: &Env) {
         let Some(link) = self.manual.announce.take() else { return };
-        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
+        self.hold_clients(env);
         self.manual.paused = true;
         // The replica waits for nothing else.
         self.send_ping(link, PacketType::Ping, env);
+    }
+
+    fn hold_clients(&mut self, env: &Env) {
+        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
+        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
     }
 
     /// On the replica: does this packet tell at which offset the master paused?

@@ -19,7 +19,7 @@
 //! of the rest of the server.
 //!
 //! Files: `wire` (packets), `node` and `slots` (tables), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
-//! state), `election` (votes), `manual` (manual failover), `migration` (of replicas), `ownership` (who owns slots),
+//! state), `lease` (a master's right to serve), `election` (votes), `manual` (manual failover), `migration` (of replicas), `ownership` (who owns slots),
 //! `admin` (what CLUSTER subcommands change), `describe` (what they show), `nodes_conf` (the file), `routing` (clients).
 
 mod admin;
@@ -29,6 +29,7 @@ mod describe;
 mod election;
 mod failure;
 mod gossip;
+mod lease;
 mod manual;
 mod migration;
 pub mod node;
@@ -38,7 +39,7 @@ pub mod routing;
 pub mod slots;
 pub mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 pub use admin::{AdminError, FailoverMode, SetSlot};
@@ -263,6 +264,8 @@ struct Link {
     created_ms: i64,
     peer_ip: String,
     local_ip: String,
+    /// When the pings that wait for their pongs were sent. Pongs come in the same order.
+    pings: VecDeque<i64>,
 }
 
 /// What is put off to the end of the turn.
@@ -323,6 +326,10 @@ pub struct Cluster {
     minority_ms: i64,
     /// After this process stood still: voters count as reached only once heard of since. 0 if it did not.
     awake_ms: i64,
+    /// See [`Cluster::lease_end_ms`]; `i64::MAX` for no end.
+    lease_end_ms: i64,
+    /// When we last took our master's place.
+    elected_ms: i64,
     stats: Stats,
     drop_filter: Option<u16>,
 }
@@ -364,6 +371,8 @@ impl Cluster {
             started_ms: None,
             minority_ms: 0,
             awake_ms: 0,
+            lease_end_ms: i64::MAX,
+            elected_ms: 0,
             stats: Stats::default(),
             drop_filter: None,
         };
@@ -500,7 +509,15 @@ impl Cluster {
     /// The server accepted a bus connection.
     pub fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
         let id = self.new_link_id();
-        let link = Link { node: None, inbound: true, connected: true, created_ms: now_ms, peer_ip, local_ip };
+        let link = Link {
+            node: None,
+            inbound: true,
+            connected: true,
+            created_ms: now_ms,
+            peer_ip,
+            local_ip,
+            pings: VecDeque::new(),
+        };
         self.links.insert(id, link);
         id
     }
@@ -593,6 +610,7 @@ impl Cluster {
                 created_ms: now_ms,
                 peer_ip: ip.clone(),
                 local_ip: String::new(),
+                pings: VecDeque::new(),
             },
         );
         self.actions.push(Action::Connect { link, ip, port });
@@ -614,6 +632,7 @@ impl Cluster {
         self.unbind_all(key);
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
+            n.failed_by.retain(|voter| *voter != key);
             n.replicas.retain(|r| *r != key);
             if n.replica_of == Some(key) {
                 n.replica_of = None;
@@ -677,13 +696,19 @@ impl Cluster {
         self.wake_at(now_ms);
     }
 
+    /// How long the machine sleeps at most: not so long that grants are renewed late.
+    fn tick_ms(&self) -> i64 {
+        TICK_MS.min(self.term_ms() / 16)
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, env: &Env) {
         if env.now_ms < self.next_due_ms {
             return;
         }
-        self.next_due_ms = env.now_ms + TICK_MS;
+        self.next_due_ms = env.now_ms + self.tick_ms();
         self.watch_nodes(env);
+        self.watch_lease(env);
 
         if let (false, Some(master), true) = (env.replicating, self.myself().replica_of, self.knows_master_address()) {
             self.replicate_from(master);

@@ -208,6 +208,16 @@ pub struct Node {
     pub voted_ms: i64,
     /// Which replica of this master that was.
     pub voted_for: Option<NodeId>,
+    /// The epoch of that vote.
+    pub voted_epoch: u64,
+    /// When we sent the latest ping that it answered with a grant (see `lease`).
+    pub granted_ms: i64,
+    /// Who holds it for failed, by the latest gossip of each about it.
+    pub failed_by: Vec<NodeKey>,
+    /// When we last gave it a grant.
+    pub promised_ms: i64,
+    /// When we last sent it a ping on our link.
+    pub pinged_ms: i64,
     /// When `repl_offset` was last announced.
     pub repl_offset_ms: i64,
     /// Since when this master has had no working replica, 0 if it has one.
@@ -255,6 +265,11 @@ impl Node {
             fail_time_ms: 0,
             voted_ms: 0,
             voted_for: None,
+            voted_epoch: 0,
+            granted_ms: 0,
+            failed_by: Vec::new(),
+            promised_ms: 0,
+            pinged_ms: 0,
             repl_offset_ms: 0,
             orphaned_ms: 0,
             connect_ms: 0,

@@ -58,6 +58,7 @@ impl Cluster {
         cluster.current_epoch = cluster.greatest_epoch();
         cluster.todo = Default::default();
         cluster.todo.state = true;
+        cluster.lease_end_ms = 0;
         cluster.apply_config(cluster.config.clone(), true);
         Ok(cluster)
     }

@@ -143,11 +143,7 @@ impl Cluster {
         }
         // A slot somebody else owns by a greater epoch: tell the sender. One such owner at a time is enough, the sender's
         // next packet brings the next.
-        let newer = header.slots.iter().find_map(|slot| {
-            let owner = self.claimed_owner(slot)?;
-            (owner != key && self.nodes[owner].config_epoch > header.config_epoch).then_some(owner)
-        });
-        if let Some(owner) = newer {
+        if let Some(owner) = self.newer_owner(key, header) {
             log::debug!(
                 "Node {} has old slots configuration, sending an UPDATE message about {}",
                 self.nodes[key].id,
@@ -155,6 +151,17 @@ impl Cluster {
             );
             self.send_update(key, owner, env);
         }
+    }
+
+    /// Who owns, by a greater epoch, a slot that the sender claims for itself or its master.
+    pub(super) fn newer_owner(&self, key: NodeKey, header: &Header) -> Option<NodeKey> {
+        if self.nodes[key].slots == header.slots {
+            return None;
+        }
+        header.slots.iter().find_map(|slot| {
+            let owner = self.claimed_owner(slot)?;
+            (owner != key && self.nodes[owner].config_epoch > header.config_epoch).then_some(owner)
+        })
     }
 
     fn send_update(&mut self, to: NodeKey, about: NodeKey, env: &Env) {
@@ -324,6 +331,7 @@ impl Cluster {
             self.unbind(slot);
             self.bind(slot, self.myself);
         }
+        self.elected_ms = env.now_ms;
         self.update_state(env);
         self.save_synced();
         // At once, and before anything else hears of it by a detour.

@@ -17,6 +17,8 @@ pub struct Request {
     pub asking: bool,
     /// The client said READONLY.
     pub readonly: bool,
+    /// The machine's time, read now if it writes.
+    pub now_ms: i64,
 }
 
 /// Why this node does not serve a request.
@@ -89,7 +91,7 @@ impl<'k> Routing<'_, 'k> {
         }
         let Some((_, slot, owner)) = self.first else { return Ok(None) };
         let machine = self.machine;
-        if !machine.state_ok {
+        if !machine.state_ok || !machine.holds_lease(request.now_ms) {
             let config = &machine.config;
             match request.shard_channels {
                 true if !config.allow_pubsubshard_when_down => return Err(Refusal::Down),
@@ -199,6 +201,7 @@ mod tests {
         c.flush(&env(1000));
         c.tick(&env(9000));
         c.flush(&env(9000));
+        (c.state_ok, c.lease_end_ms) = (true, 10_000);
         assert!(c.find(theirs.as_bytes()).is_some());
         c
     }

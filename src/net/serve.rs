@@ -301,7 +301,12 @@ impl Server {
         // The stream leaves first: whoever has a reply in hand may ask a replica next.
         self.want_replica_writes();
         let stream = std::mem::take(&mut self.clients.pending_writes);
+        let is_node = self.bus.is_some();
         for id in stream.into_iter().chain(ids.drain(..)) {
+            if is_node && self.is_reply_late(id) {
+                // What became of the write is for the new master to say.
+                self.clients.close_later(id);
+            }
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
                 if gated {
@@ -310,6 +315,9 @@ impl Server {
                     self.write_now(id);
                 }
             }
+        }
+        if is_node {
+            self.note_replies_left();
         }
         // The room serves the next turn, too. Those who are to be written to again have come meanwhile.
         ids.append(&mut self.clients.pending_writes);

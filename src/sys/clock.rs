@@ -144,6 +144,13 @@ impl Clock {
         self.mono_us
     }
 
+    /// Reads the monotonic clock without keeping what it says: for whom the time of the last read may be too old.
+    #[inline]
+    pub fn fresh_us(&self) -> i64 {
+        let now_us = self.counter.as_ref().and_then(Counter::us);
+        now_us.unwrap_or_else(|| self.origin.elapsed().as_micros() as i64).max(self.mono_us)
+    }
+
     /// The monotonic clock as last read, microseconds.
     pub fn mono_us(&self) -> i64 {
         self.mono_us
