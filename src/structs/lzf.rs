@@ -5,6 +5,11 @@
 //! byte behind them the distance back less one. Any stream that LibLZF writes can be read here and the other way round;
 //! which matches the writer finds is its own business.
 
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::ops::Range;
+
 /// Why a stream cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LzfError {
@@ -32,68 +37,191 @@ const MAX_LITERAL: usize = 32;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 2 + 7 + 255;
 const MAX_DISTANCE: usize = 1 << 13;
-const HASH_BITS: u32 = 14;
+/// The table of places has so many, as a power of two, for the longest strings and for the shortest.
+const MAX_HASH_BITS: u32 = 14;
+const MIN_HASH_BITS: u32 = 8;
+/// After so many bytes without a match (as a power of two) the search takes one more byte a step.
+const PATIENCE: u32 = 6;
+
+thread_local! {
+    /// What compressing needs, kept from one string to the next: clearing it takes longer than compressing a short string.
+    static COMPRESSOR: RefCell<Compressor> = const { RefCell::new(Compressor::new()) };
+}
+
+/// Appends the compressed form of `input` to `out` and says true; or, if that does not make it at most `max_len` bytes
+/// long, leaves `out` as it was and says false.
+pub fn compress_into(input: &[u8], max_len: usize, out: &mut Vec<u8>) -> bool {
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.compress_into(input, max_len, out))
+}
 
 /// Compresses `input`, or returns `None` if that does not make it at most `max_len` bytes long.
 pub fn compress(input: &[u8], max_len: usize) -> Option<Vec<u8>> {
-    // Positions plus one of the last occurrence of three bytes; 32 bits each, as strings are below 4 GiB.
-    if u32::try_from(input.len()).is_err() {
+    let mut out = Vec::new();
+    compress_into(input, max_len, &mut out).then_some(out)
+}
+
+/// Where three bytes were seen last, by their hash. Positions are counted through all strings that were compressed, so that
+/// those of earlier strings lie out of reach of a copy and the table need not be cleared between them.
+struct Compressor {
+    /// Empty until first used.
+    seen: Vec<u32>,
+    /// The position of the next string's first byte.
+    base: u32,
+}
+
+impl Compressor {
+    const fn new() -> Compressor {
+        Compressor { seen: Vec::new(), base: 0 }
+    }
+
+    /// The positions of a string of `len` bytes begin at the one returned. `None` for strings of 4 GiB and more.
+    fn claim(&mut self, len: usize) -> Option<u32> {
+        // What lies between two strings is further than a copy reaches.
+        let room = u32::try_from(len).ok()?.checked_add(MAX_DISTANCE as u32)?;
+        if self.seen.is_empty() || self.base.checked_add(room).is_none() {
+            self.seen.clear();
+            self.seen.resize(1 << MAX_HASH_BITS, 0);
+            // Places that were never filled are out of reach, too.
+            self.base = MAX_DISTANCE as u32 + 1;
+        }
+        let base = self.base;
+        self.base = base.checked_add(room)?;
+        Some(base)
+    }
+
+    fn compress_into(&mut self, input: &[u8], max_len: usize, out: &mut Vec<u8>) -> bool {
+        let Some(base) = self.claim(input.len()) else { return false };
+        // Short strings use so few places that they stay in the nearest cache.
+        let bits = (usize::BITS - input.len().leading_zeros() + 1).clamp(MIN_HASH_BITS, MAX_HASH_BITS);
+        let seen = &mut self.seen[..1 << bits];
+        let hash = |four: u32| ((four << 8).wrapping_mul(0x9e37_79b1) >> (32 - bits)) as usize;
+        let mut packed = Packed::new(out, max_len.min(input.len() + input.len() / MAX_LITERAL + 1));
+        let mut literal_from = 0;
+        let mut at = 0;
+        let mut misses = 0usize;
+        while let Some(four) = four_at(input, at) {
+            let here = base + at as u32;
+            let place = &mut seen[hash(four)];
+            let distance = here.wrapping_sub(*place) as usize;
+            *place = here;
+            // One test of both, as false alarms are frequent and a processor cannot foresee them.
+            let then = four_at(input, at - distance.min(at)).unwrap_or(!four);
+            if usize::from((then ^ four) << 8 != 0) | usize::from(distance > MAX_DISTANCE) != 0 {
+                misses += 1;
+                at += 1 + (misses >> PATIENCE);
+                continue;
+            }
+            // A long step may have passed over the beginning.
+            let mut from = at;
+            while from > literal_from && from > distance && input[from - 1] == input[from - 1 - distance] {
+                from -= 1;
+            }
+            let len = common_len(input, from, distance, at - from + MIN_MATCH);
+            if !packed.literals(input, literal_from..from) || !packed.copy(distance, len) {
+                return false;
+            }
+            // Remember the match's last positions too: what follows often begins there.
+            let end = from + len;
+            for inside in end - 2..end {
+                if let Some(four) = four_at(input, inside) {
+                    seen[hash(four)] = base + inside as u32;
+                }
+            }
+            misses = misses.saturating_sub(8 * len);
+            at = end;
+            literal_from = end;
+        }
+        packed.literals(input, literal_from..input.len()) && packed.finish()
+    }
+}
+
+/// The four bytes from `at` on, the first one lowest.
+#[inline(always)]
+fn four_at(input: &[u8], at: usize) -> Option<u32> {
+    if at + 4 > input.len() {
         return None;
     }
-    let mut seen = vec![0u32; 1 << HASH_BITS];
-    let mut out = Vec::with_capacity(max_len.min(input.len()));
-    let mut literal_from = 0;
-    let mut at = 0;
-    while at + MIN_MATCH <= input.len() {
-        let slot = hash(&input[at..]);
-        let candidate = std::mem::replace(&mut seen[slot], at as u32 + 1) as usize;
-        let distance = if candidate == 0 { usize::MAX } else { at + 1 - candidate };
-        if distance > MAX_DISTANCE || input[at - distance..][..MIN_MATCH] != input[at..][..MIN_MATCH] {
-            at += 1;
-            continue;
+    // SAFETY: four bytes from `at` on are within the slice.
+    Some(u32::from_le(unsafe { input.as_ptr().add(at).cast::<u32>().read_unaligned() }))
+}
+
+/// How many bytes from `at` on are those `distance` before them, `known` of which are; at most [`MAX_MATCH`].
+fn common_len(input: &[u8], at: usize, distance: usize, known: usize) -> usize {
+    let longest = MAX_MATCH.min(input.len() - at);
+    let (now, then) = (&input[at..at + longest], &input[at - distance..at - distance + longest]);
+    let mut len = known.min(longest);
+    while let (Some(a), Some(b)) = (now[len..].first_chunk(), then[len..].first_chunk()) {
+        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differ != 0 {
+            return len + differ.trailing_zeros() as usize / 8;
         }
-        let longest = MAX_MATCH.min(input.len() - at);
-        let len = MIN_MATCH
-            + input[at + MIN_MATCH..at + longest]
-                .iter()
-                .zip(&input[at + MIN_MATCH - distance..])
-                .take_while(|(a, b)| a == b)
-                .count();
-        put_literals(&mut out, &input[literal_from..at]);
+        len += 8;
+    }
+    len + now[len..].iter().zip(&then[len..]).take_while(|(a, b)| a == b).count()
+}
+
+/// A stream that is being written behind what is in a vector, which has room for it: `max_len` bytes and some to spare.
+struct Packed<'o> {
+    out: &'o mut Vec<u8>,
+    len: usize,
+    max_len: usize,
+}
+
+impl Packed<'_> {
+    fn new(out: &mut Vec<u8>, max_len: usize) -> Packed<'_> {
+        out.reserve(max_len + 1 + MAX_LITERAL);
+        Packed { out, len: 0, max_len }
+    }
+
+    /// Writes bytes of which the first `len` count. False when it becomes too long.
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, bytes: &[u8; N], len: usize) -> bool {
+        const { assert!(N <= MAX_LITERAL + 1) };
+        if len > N || len > self.max_len - self.len {
+            return false;
+        }
+        // SAFETY: the vector has room for `max_len` bytes, of which no more than `len` were written, and those to spare.
+        unsafe {
+            let end = self.out.as_mut_ptr().add(self.out.len() + self.len);
+            end.cast::<[u8; N]>().write(*bytes);
+        }
+        self.len += len;
+        true
+    }
+
+    /// Writes a part of `input` as it is. False when it becomes too long.
+    fn literals(&mut self, input: &[u8], mut range: Range<usize>) -> bool {
+        while !range.is_empty() {
+            let here = range.len().min(MAX_LITERAL);
+            let mut run = [0; MAX_LITERAL + 1];
+            run[0] = here as u8 - 1;
+            match input[range.start..].first_chunk::<MAX_LITERAL>() {
+                Some(bytes) => run[1..].copy_from_slice(bytes),
+                None => run[1..=here].copy_from_slice(&input[range.start..range.start + here]),
+            }
+            if !self.put(&run, here + 1) {
+                return false;
+            }
+            range.start += here;
+        }
+        true
+    }
+
+    /// False when it becomes too long.
+    fn copy(&mut self, distance: usize, len: usize) -> bool {
         let (code, back) = (len - 2, distance - 1);
         if code < 7 {
-            out.push((code << 5 | back >> 8) as u8);
+            self.put(&[(code << 5 | back >> 8) as u8, back as u8], 2)
         } else {
-            out.push((7 << 5 | back >> 8) as u8);
-            out.push((code - 7) as u8);
+            self.put(&[(7 << 5 | back >> 8) as u8, (code - 7) as u8, back as u8], 3)
         }
-        out.push(back as u8);
-        if out.len() > max_len {
-            return None;
-        }
-        // Remember the match's last positions too: what follows often begins there.
-        let end = at + len;
-        for inside in end - 2..end {
-            if inside + MIN_MATCH <= input.len() {
-                seen[hash(&input[inside..])] = inside as u32 + 1;
-            }
-        }
-        at = end;
-        literal_from = at;
     }
-    put_literals(&mut out, &input[literal_from..]);
-    (out.len() <= max_len).then_some(out)
-}
 
-fn hash(bytes: &[u8]) -> usize {
-    let three = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]);
-    (three.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize
-}
-
-fn put_literals(out: &mut Vec<u8>, literals: &[u8]) {
-    for run in literals.chunks(MAX_LITERAL) {
-        out.push(run.len() as u8 - 1);
-        out.extend_from_slice(run);
+    /// Lets the vector have what was written.
+    fn finish(self) -> bool {
+        // SAFETY: `put` wrote so many bytes behind the vector's end, within its capacity.
+        unsafe { self.out.set_len(self.out.len() + self.len) };
+        true
     }
 }
 
@@ -103,7 +231,7 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
     if len > stream.len().saturating_mul(MAX_MATCH) {
         return Err(LzfError::BadLength);
     }
-    let mut out = Vec::with_capacity(len);
+    let mut out = Unpacked { out: Vec::with_capacity(len), len };
     let mut at = 0;
     let byte = |at: usize| stream.get(at).copied().map(usize::from).ok_or(LzfError::Truncated(at));
     while at < stream.len() {
@@ -111,12 +239,13 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
         let control = byte(at)?;
         at += 1;
         if control < MAX_LITERAL {
-            let run = stream.get(at..at + control + 1).ok_or(LzfError::Truncated(start))?;
-            at += run.len();
-            if out.len() + run.len() > len {
-                return Err(LzfError::BadLength);
+            let run = control + 1;
+            let literals = &stream[at..];
+            if run > literals.len() {
+                return Err(LzfError::Truncated(start));
             }
-            out.extend_from_slice(run);
+            out.literals(literals, run)?;
+            at += run;
             continue;
         }
         let mut count = (control >> 5) + 2;
@@ -126,20 +255,72 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
         }
         let distance = ((control & 31) << 8 | byte(at)?) + 1;
         at += 1;
-        let from = out.len().checked_sub(distance).ok_or(LzfError::BadDistance(start))?;
-        if out.len() + count > len {
-            return Err(LzfError::BadLength);
+        if distance > out.out.len() {
+            return Err(LzfError::BadDistance(start));
         }
-        if distance >= count {
-            out.extend_from_within(from..from + count);
-        } else {
-            // The copy runs into what it writes.
-            for i in from..from + count {
-                out.push(out[i]);
-            }
-        }
+        out.copy(distance, count)?;
     }
-    if out.len() == len { Ok(out) } else { Err(LzfError::BadLength) }
+    if out.out.len() == len { Ok(out.out) } else { Err(LzfError::BadLength) }
+}
+
+/// What a stream has yielded so far, in a vector with room for the `len` bytes that it promises.
+struct Unpacked {
+    out: Vec<u8>,
+    len: usize,
+}
+
+impl Unpacked {
+    /// Bytes that are written at a time where there is room for them, however few are wanted.
+    const STEP: usize = 16;
+
+    /// Whether `count` bytes fit, and whether so many whole steps do.
+    fn room(&self, count: usize) -> Result<bool, LzfError> {
+        let left = self.len - self.out.len();
+        if count > left { Err(LzfError::BadLength) } else { Ok(count.next_multiple_of(Self::STEP) <= left) }
+    }
+
+    /// Appends the first `count` of these bytes, of which there are as many; not more than [`MAX_LITERAL`].
+    fn literals(&mut self, bytes: &[u8], count: usize) -> Result<(), LzfError> {
+        if !self.room(count)? || bytes.len() < MAX_LITERAL {
+            self.out.extend_from_slice(&bytes[..count]);
+            return Ok(());
+        }
+        let from = bytes.as_ptr();
+        // SAFETY: the vector has room for `count` rounded up to whole steps, that is for one of them or two; there are as
+        // many bytes to read; `count` bytes are set then.
+        unsafe {
+            let end = self.out.as_mut_ptr().add(self.out.len());
+            end.copy_from_nonoverlapping(from, Self::STEP);
+            if count > Self::STEP {
+                end.add(Self::STEP).copy_from_nonoverlapping(from.add(Self::STEP), Self::STEP);
+            }
+            self.out.set_len(self.out.len() + count);
+        }
+        Ok(())
+    }
+
+    /// Appends `count` bytes that stand `distance` before the end, where there are some; the copy may run into what it writes.
+    fn copy(&mut self, distance: usize, count: usize) -> Result<(), LzfError> {
+        let from = self.out.len() - distance;
+        if self.room(count)? && distance >= Self::STEP {
+            // SAFETY: the vector has room for `count` rounded up to whole steps. A step reads bytes that were written
+            // before it, as they lie no less than a step back.
+            unsafe {
+                let (from, end) = (self.out.as_ptr().add(from), self.out.as_mut_ptr().add(self.out.len()));
+                for at in (0..count).step_by(Self::STEP) {
+                    end.add(at).copy_from_nonoverlapping(from.add(at), Self::STEP);
+                }
+                self.out.set_len(self.out.len() + count);
+            }
+        } else if distance == 1 {
+            self.out.resize(self.out.len() + count, self.out[from]);
+        } else if distance >= count {
+            self.out.extend_from_within(from..from + count);
+        } else {
+            (from..from + count).for_each(|i| self.out.push(self.out[i]));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -154,12 +335,59 @@ mod tests {
         packed.len()
     }
 
+    fn noise(len: usize) -> Vec<u8> {
+        let mut rng = fastrand::Rng::with_seed(7);
+        (0..len).map(|_| rng.u8(..)).collect()
+    }
+
     #[test]
     fn repetition_shrinks() {
         assert!(there_and_back(&[b'a'; 10_000]) < 200);
         assert!(there_and_back(&b"the quick brown fox ".repeat(100)) < 100);
         assert_eq!(compress(b"abcdefgh", 8), None);
         assert_eq!(compress(&[0; 100], 20).map(|packed| packed.len() <= 20), Some(true));
+    }
+
+    #[test]
+    fn strings_know_nothing_of_those_before_them() {
+        let text = noise(4000).repeat(3);
+        let mut compressor = Compressor::new();
+        let mut packed = |input: &[u8], base: Option<u32>| {
+            compressor.base = base.unwrap_or(compressor.base);
+            let mut out = b"kept".to_vec();
+            assert!(compressor.compress_into(input, usize::MAX, &mut out));
+            assert_eq!(decompress(&out[4..], input.len()).as_deref(), Ok(input));
+            out.split_off(4)
+        };
+        let first = packed(&text, None);
+        assert!(first.len() < text.len() / 2);
+        // The same again, within reach if positions were not counted on; and where the count comes to its end.
+        assert_eq!(packed(&text, None), first);
+        for left in [0, 1, 4, 8192, 8193, 10_000, 20_191, 20_192, 20_193, 30_000] {
+            assert_eq!(packed(&text, Some(u32::MAX - left)), first, "{left} left");
+        }
+    }
+
+    #[test]
+    fn what_does_not_shrink_leaves_nothing_behind() {
+        let noise = noise(5000);
+        for len in [1, 3, 20, 31, 32, 33, 100, 5000] {
+            let mut out = b"kept".to_vec();
+            assert!(!compress_into(&noise[..len], len.saturating_sub(4), &mut out), "{len}");
+            assert_eq!(out, b"kept");
+        }
+        // Long noise does not hide what can be compressed behind it.
+        let then = [&noise[..], &[b'a'; 3000]].concat();
+        assert!(there_and_back(&then) < 5300);
+    }
+
+    #[test]
+    fn the_limit_is_kept_to_the_byte() {
+        let input = b"abcabcabcabcabcabc-0123456789-abcabcabc-0123456789-".repeat(9);
+        let len = there_and_back(&input);
+        for limit in 0..len + 3 {
+            assert_eq!(compress(&input, limit).map(|packed| packed.len()), (limit >= len).then_some(len), "{limit}");
+        }
     }
 
     #[test]

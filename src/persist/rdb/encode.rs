@@ -33,18 +33,33 @@ const COMPRESS_ABOVE: usize = 20;
 /// The writer's buffer goes to the sink at this size; longer strings go there directly.
 const FLUSH_AT: usize = 64 * 1024;
 
-/// Appends a length: 1, 2, 5 or 9 bytes, network byte order.
+/// A length: 1, 2, 5 or 9 bytes, network byte order; the bytes, and how many they are.
+fn len_bytes(len: u64) -> ([u8; 9], usize) {
+    let mut bytes = [0; 9];
+    if len < 1 << 6 {
+        bytes[0] = len as u8;
+        (bytes, 1)
+    } else if len < 1 << 14 {
+        bytes[..2].copy_from_slice(&[LEN_14 | (len >> 8) as u8, len as u8]);
+        (bytes, 2)
+    } else if let Ok(len) = u32::try_from(len) {
+        bytes[0] = LEN_32;
+        bytes[1..5].copy_from_slice(&len.to_be_bytes());
+        (bytes, 5)
+    } else {
+        bytes[0] = LEN_64;
+        bytes[1..].copy_from_slice(&len.to_be_bytes());
+        (bytes, 9)
+    }
+}
+
+/// Appends a length.
 pub fn put_len(buf: &mut Vec<u8>, len: u64) {
     if len < 1 << 6 {
         buf.push(len as u8);
-    } else if len < 1 << 14 {
-        buf.extend_from_slice(&[LEN_14 | (len >> 8) as u8, len as u8]);
-    } else if let Ok(len) = u32::try_from(len) {
-        buf.push(LEN_32);
-        buf.extend_from_slice(&len.to_be_bytes());
     } else {
-        buf.push(LEN_64);
-        buf.extend_from_slice(&len.to_be_bytes());
+        let (bytes, n) = len_bytes(len);
+        buf.extend_from_slice(&bytes[..n]);
     }
 }
 
@@ -86,12 +101,30 @@ fn canonical_i32(s: &[u8]) -> Option<i64> {
     std::str::from_utf8(s).ok()?.parse::<i32>().ok().map(i64::from)
 }
 
-/// The compressed form of `s` when it saves at least the four bytes that make it worthwhile.
-fn compressed(s: &[u8], compress: bool) -> Option<Vec<u8>> {
-    if !compress || s.len() <= COMPRESS_ABOVE {
-        return None;
+/// Appends the compressed form of `s` if that saves at least the four bytes that make it worthwhile; false, and nothing
+/// appended, if not.
+fn put_compressed(buf: &mut Vec<u8>, s: &[u8]) -> bool {
+    if s.len() <= COMPRESS_ABOVE {
+        return false;
     }
-    lzf::compress(s, s.len() - 4)
+    let start = buf.len();
+    // The length of what comes out stands before it; most often that takes as many bytes as the greatest it may be.
+    let most = s.len() - 4;
+    put_lzf_header(buf, most, s.len());
+    let body = buf.len();
+    if !lzf::compress_into(s, most, buf) {
+        buf.truncate(start);
+        return false;
+    }
+    let reserved = len_bytes(most as u64).1;
+    let (bytes, n) = len_bytes((buf.len() - body) as u64);
+    let place = start + 1..start + 1 + reserved;
+    if n == reserved {
+        buf[place].copy_from_slice(&bytes[..n]);
+    } else {
+        buf.splice(place, bytes[..n].iter().copied());
+    }
+    true
 }
 
 fn put_lzf_header(buf: &mut Vec<u8>, compressed_len: usize, len: usize) {
@@ -104,10 +137,7 @@ fn put_lzf_header(buf: &mut Vec<u8>, compressed_len: usize, len: usize) {
 pub fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
     if let Some(v) = canonical_i32(s) {
         put_small_int(buf, v);
-    } else if let Some(packed) = compressed(s, compress) {
-        put_lzf_header(buf, packed.len(), s.len());
-        buf.extend_from_slice(&packed);
-    } else {
+    } else if !compress || !put_compressed(buf, s) {
         put_len(buf, s.len() as u64);
         buf.extend_from_slice(s);
     }
@@ -371,16 +401,12 @@ impl<W: Write> Writer<W> {
             put_string(&mut self.buf, s, self.compress);
             return self.flush_if_full();
         }
-        match compressed(s, self.compress) {
-            Some(packed) => {
-                put_lzf_header(&mut self.buf, packed.len(), s.len());
-                self.write_through(&packed)
-            }
-            None => {
-                put_len(&mut self.buf, s.len() as u64);
-                self.write_through(s)
-            }
+        let mut packed = Vec::new();
+        if self.compress && put_compressed(&mut packed, s) {
+            return self.write_through(&packed);
         }
+        put_len(&mut self.buf, s.len() as u64);
+        self.write_through(s)
     }
 
     /// End opcode and checksum; returns the flushed sink.
@@ -435,6 +461,19 @@ mod tests {
         let mut buf = Vec::new();
         put_int_string(&mut buf, i64::MIN);
         assert_eq!(&buf[1..], b"-9223372036854775808");
+    }
+
+    #[test]
+    fn the_length_of_what_was_compressed_takes_its_shortest_form() {
+        // Of 68 bytes up to 64 may come out, of 16388 up to 16384: lengths that take a byte or three more.
+        for (len, header) in [(60, 3), (67, 4), (68, 4), (100, 4), (1000, 4), (16387, 8), (16388, 8), (70_000, 8)] {
+            let bytes = string(&vec![b'a'; len]);
+            assert_eq!(bytes[0], ENC_LZF, "{len}");
+            let mut want = Vec::new();
+            put_lzf_header(&mut want, bytes.len() - header, len);
+            assert_eq!((&bytes[..header], want.len()), (&want[..], header), "{len}");
+            assert_eq!(lzf::decompress(&bytes[header..], len).unwrap(), vec![b'a'; len]);
+        }
     }
 
     #[test]
