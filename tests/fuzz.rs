@@ -271,7 +271,7 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
                     1 => drop(set.remove(&text)),
                     _ => drop(set.pop_random()),
                 }
-                set.scan(0, &mut |_| ());
+                set.scan(0, 10, &mut |_| ());
                 set.random();
                 assert!(set.iter().count() == set.len());
             }
@@ -284,7 +284,7 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
                     1 => drop(hash.remove(&text)),
                     _ => drop(hash.get(&text)),
                 }
-                hash.scan(0, &mut |_, _| ());
+                hash.scan(0, 10, &mut |_, _| ());
                 hash.random();
                 assert!(hash.iter().count() == hash.len());
             }
@@ -295,7 +295,7 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
                     _ => drop(zset.set(&text, f64::from(rng.i8(..)), &limits.zset)),
                 }
                 zset.rank(&text);
-                zset.scan(0, &mut |_, _| ());
+                zset.scan(0, 10, &mut |_, _| ());
                 zset.random();
                 zset.partition_point(|score, _| score < 1.0);
                 assert!(zset.range(zset.len().wrapping_sub(1), zset.len(), true).count() == zset.len());

@@ -104,6 +104,59 @@ fn scan_meets_every_key() {
     assert!(none.is_empty());
 }
 
+/// Pages of one scan: how many elements each has.
+fn pages(c: &mut Connection, command: &[&str], count: usize, width: usize) -> Vec<usize> {
+    let (mut cursor, mut pages, count) = ("0".to_owned(), Vec::new(), count.to_string());
+    let mut seen = BTreeSet::new();
+    loop {
+        let args = [command, &[&cursor, "COUNT", &count]].concat();
+        let (next, page): (String, Vec<String>) = run(c, &args);
+        pages.push(page.len() / width);
+        seen.extend(page.into_iter().step_by(width));
+        if next == "0" {
+            assert_eq!(seen.len(), pages.iter().sum::<usize>(), "met once while nothing changes");
+            return pages;
+        }
+        cursor = next.parse::<u64>().expect("an unsigned number").to_string();
+    }
+}
+
+#[test]
+fn count_bounds_a_page_of_a_scan() {
+    for mode in [&[][..], &["--cluster-enabled", "yes"]] {
+        let server = TestServer::start(mode);
+        let c = &mut server.connect();
+        if !mode.is_empty() {
+            let _: String = run(c, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+            wait_for(20, "the cluster is up", || run::<String>(c, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+        }
+        let tag = if mode.is_empty() { "" } else { "{t}" };
+        for i in 0..7 {
+            let _: String = run(c, &["SET", &format!("{tag}{i}"), "v"]);
+        }
+        let few = pages(c, &["SCAN"], 4, 1);
+        assert!(few.len() > 1 && few.iter().sum::<usize>() == 7, "{few:?}");
+        for i in 0..1000 {
+            let name = format!("{tag}member that is too long for a small encoding, of which there are many: {i}");
+            let _: i64 = run(c, &["SADD", &format!("{tag}s"), &name]);
+            let _: i64 = run(c, &["HSET", &format!("{tag}h"), &name, "v"]);
+            let _: i64 = run(c, &["ZADD", &format!("{tag}z"), "1", &name]);
+        }
+        for (command, width) in [("SSCAN", 1), ("HSCAN", 2), ("ZSCAN", 2)] {
+            for count in [1, 10, 100] {
+                let key = format!("{tag}{}", command[..1].to_lowercase());
+                let got = pages(c, &[command, &key], count, width);
+                assert_eq!(got.iter().sum::<usize>(), 1000);
+                assert!(got.iter().all(|page| *page <= count + 2 + count / 16), "{command} COUNT {count}: {got:?}");
+                assert!(got.len() <= 1000 / count + 1, "{command} COUNT {count}: {got:?}");
+            }
+        }
+        // A small one comes at once.
+        let _: i64 = run(c, &["SADD", &format!("{tag}i"), "1", "2", "3", "4", "5"]);
+        assert_eq!(pages(c, &["SSCAN", &format!("{tag}i")], 2, 1), [5]);
+    }
+}
+
 #[test]
 fn databases_are_apart() {
     let server = TestServer::start(&[]);

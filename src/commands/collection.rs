@@ -121,6 +121,11 @@ pub struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// How many elements are still to be looked at.
+    pub fn wanted(&self) -> usize {
+        usize::try_from(self.options.count - self.looked_at).unwrap_or(0).max(1)
+    }
+
     /// Looks at an element. If its name matches it is part of the reply, and what else is told of it can be added there.
     pub fn look_at(&mut self, name: Item<'_>) -> Option<&mut Reply> {
         self.looked_at += 1;

@@ -539,7 +539,7 @@ fn hscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     let step = hash.map(|hash| {
         move |cursor, found: &mut Found<'_>| {
-            hash.scan(cursor, &mut |field, value| {
+            hash.scan(cursor, found.wanted(), &mut |field, value| {
                 if let Some(reply) = found.look_at(field) {
                     reply_item(reply, value);
                 }

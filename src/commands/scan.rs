@@ -137,7 +137,8 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     // Buckets without keys end the call, too, but not as soon.
     let mut calls = options.count.saturating_mul(10);
     loop {
-        cursor = ks.dbs[ctx.db].scan(cursor, |entry| {
+        let wanted = usize::try_from(options.count - looked_at).unwrap_or(0).max(1);
+        cursor = ks.dbs[ctx.db].scan(cursor, wanted, |entry| {
             looked_at += 1;
             if !options.matches(entry.key()) {
                 return;
@@ -171,7 +172,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ks.stats.misses += type_name.is_some() as u64;
     }
     ctx.out.array(2);
-    ctx.out.bulk_int(cursor as i64);
+    ctx.out.bulk(cursor.to_string().as_bytes());
     ctx.out.array(count);
     ctx.out.raw(&found.buf);
     Ok(())

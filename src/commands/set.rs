@@ -548,7 +548,7 @@ fn sscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
     let step = set.map(|set| {
         move |cursor, found: &mut Found<'_>| {
-            set.scan(cursor, &mut |member| {
+            set.scan(cursor, found.wanted(), &mut |member| {
                 found.look_at(member);
             })
         }

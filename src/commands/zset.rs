@@ -813,7 +813,7 @@ fn zscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         // Large ones have their scores printed with all digits, small ones as they are stored.
         let text: fn(f64) -> NumText = if matches!(zset, Zset::Ordered(_)) { f64_text_g17 } else { f64_text };
         move |cursor, found: &mut Found<'_>| {
-            zset.scan(cursor, &mut |member, score| {
+            zset.scan(cursor, found.wanted(), &mut |member, score| {
                 if let Some(reply) = found.look_at(member) {
                     reply.bulk(&text(score));
                 }

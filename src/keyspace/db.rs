@@ -364,12 +364,12 @@ impl Db {
         self.tables.iter()
     }
 
-    /// One step of SCAN: calls `f` for the keys of a few buckets and gives the next cursor, 0 at the end. In cluster mode
-    /// the slot stands in the low bits of the cursor.
-    pub fn scan(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
+    /// One step of SCAN: calls `f` for some keys, about `most` at most, and gives the next cursor, 0 at the end. In
+    /// cluster mode the slot stands in the low bits of the cursor.
+    pub fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
-            Tables::One(t) => t.scan(cursor, &mut f),
-            Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::len, |t, c| t.scan(c, &mut f)),
+            Tables::One(t) => t.scan_page(cursor, most, &mut f),
+            Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::len, |t, c| t.scan_page(c, most, &mut f)),
         }
     }
 

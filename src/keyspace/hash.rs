@@ -245,14 +245,15 @@ impl Hash {
         }
     }
 
-    /// One step of HSCAN: calls `f` for some fields and gives the next cursor, 0 at the end. Small hashes are done in one.
-    pub fn scan(&self, cursor: u64, f: &mut dyn FnMut(Item<'_>, Item<'_>)) -> u64 {
+    /// One step of HSCAN: calls `f` for some fields, about `most` at most, and gives the next cursor, 0 at the end.
+    /// Small hashes are done in one.
+    pub fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, Item<'_>)) -> u64 {
         match self {
             Hash::Packed(_) => {
                 self.iter().for_each(|(field, value)| f(field, value));
                 0
             }
-            Hash::Table(table) => table.scan(cursor, |e| f(Item::Str(e.key()), Item::Str(value_of(e)))),
+            Hash::Table(table) => table.scan_page(cursor, most, |e| f(Item::Str(e.key()), Item::Str(value_of(e)))),
         }
     }
 }

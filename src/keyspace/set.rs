@@ -278,14 +278,15 @@ impl Set {
         Some(text)
     }
 
-    /// One step of SSCAN: calls `f` for some members and gives the next cursor, 0 at the end. Small sets are done in one.
-    pub fn scan(&self, cursor: u64, f: &mut dyn FnMut(Item<'_>)) -> u64 {
+    /// One step of SSCAN: calls `f` for some members, about `most` at most, and gives the next cursor, 0 at the end.
+    /// Small sets are done in one.
+    pub fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>)) -> u64 {
         match self {
             Set::Ints(_) | Set::Packed(_) => {
                 self.iter().for_each(f);
                 0
             }
-            Set::Table(table) => table.scan(cursor, |m| f(Item::Str(m.key()))),
+            Set::Table(table) => table.scan_page(cursor, most, |m| f(Item::Str(m.key()))),
         }
     }
 }

@@ -371,14 +371,15 @@ impl Zset {
         self.range(fastrand::usize(..len), 1, false).next()
     }
 
-    /// One step of ZSCAN: calls `f` for some members and gives the next cursor, 0 at the end. Small ones are done in one.
-    pub fn scan(&self, cursor: u64, f: &mut dyn FnMut(Item<'_>, f64)) -> u64 {
+    /// One step of ZSCAN: calls `f` for some members, about `most` at most, and gives the next cursor, 0 at the end.
+    /// Small ones are done in one.
+    pub fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, f64)) -> u64 {
         match self {
             Zset::Packed(_) => {
                 self.iter().for_each(|(member, score)| f(member, score));
                 0
             }
-            Zset::Ordered(set) => set.scan(cursor, |member, score| f(Item::Str(member), score)),
+            Zset::Ordered(set) => set.scan(cursor, most, |member, score| f(Item::Str(member), score)),
         }
     }
 }

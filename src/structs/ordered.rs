@@ -144,10 +144,10 @@ impl OrderedSet {
         self.table.shrink_if_sparse();
     }
 
-    /// One step over all members in no order: calls `f` for some and gives the next cursor, 0 at the end. Members present
+    /// One step over all members in no order: calls `f` for some, about `most` at most, and gives the next cursor, 0 at the end. Members present
     /// throughout are met.
-    pub fn scan(&self, cursor: u64, mut f: impl FnMut(&[u8], f64)) -> u64 {
-        self.table.scan(cursor, |member| f(member.name(), member.score()))
+    pub fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&[u8], f64)) -> u64 {
+        self.table.scan_page(cursor, most, |member| f(member.name(), member.score()))
     }
 
     /// Bytes of memory; those of the members an estimate from so many of them.

@@ -126,7 +126,7 @@ fn many_members_in_any_order() {
         let mut seen = std::collections::HashSet::new();
         let mut cursor = 0;
         loop {
-            cursor = set.scan(cursor, |name, _| {
+            cursor = set.scan(cursor, 10, |name, _| {
                 seen.insert(name.to_vec());
             });
             if cursor == 0 {

@@ -43,12 +43,26 @@ fn filled(len: usize, tagged_each: usize) -> Table<Item> {
     table
 }
 
-/// Goes over the whole table with one cursor; `between` may change it after every call.
-fn scan_all(table: &mut Table<Item>, mut between: impl FnMut(&mut Table<Item>)) -> HashMap<Vec<u8>, usize> {
+/// Goes over the whole table with one cursor, in pages of about `most` items; `between` may change it after every call.
+fn scan_all(
+    table: &mut Table<Item>,
+    most: usize,
+    mut between: impl FnMut(&mut Table<Item>),
+) -> HashMap<Vec<u8>, usize> {
     let mut seen = HashMap::new();
     let mut cursor = 0;
     loop {
-        cursor = table.scan(cursor, |item| *seen.entry(item.key().to_vec()).or_insert(0) += 1);
+        let mut page = 0;
+        let mut see = |item: &Item| {
+            page += 1;
+            *seen.entry(item.key().to_vec()).or_insert(0) += 1;
+        };
+        cursor = match most {
+            usize::MAX => table.scan(cursor, &mut see),
+            _ => table.scan_page(cursor, most, &mut see),
+        };
+        assert!(page <= most.saturating_add(2 + most / 16), "{page} items for {most}");
+        assert!(cursor < 1 << 50);
         if cursor == 0 {
             return seen;
         }
@@ -242,16 +256,19 @@ fn a_table_of_many_segments_grows_and_shrinks() {
 #[test]
 fn a_scan_meets_each_item_once_when_nothing_changes() {
     for len in [0, 1, 7, 8, 100, 5_000, 40_000] {
-        let mut table = filled(len, 2);
-        let seen = scan_all(&mut table, |_| {});
-        assert_eq!(seen.len(), len);
-        assert!(seen.values().all(|count| *count == 1));
+        for most in [1, 2, 4, 7, 100, usize::MAX] {
+            let mut table = filled(len, 2);
+            let seen = scan_all(&mut table, most, |_| {});
+            assert_eq!(seen.len(), len);
+            assert!(seen.values().all(|count| *count == 1));
+        }
     }
 }
 
 #[test]
 fn a_scan_meets_what_stays_whatever_else_changes() {
-    for round in 0..24 {
+    for round in 0..36 {
+        let most = [usize::MAX, 1, 3][round as usize / 12];
         let mut rng = Rng::with_seed(round);
         let start = [10, 200, 3_000, 12_000][round as usize % 4];
         let mut table = filled(start, 5);
@@ -263,7 +280,7 @@ fn a_scan_meets_what_stays_whatever_else_changes() {
         let calls = table.arrays[0].buckets();
         let per_call = (start * 8 / calls).max(1);
         let mut call = 0;
-        let seen = scan_all(&mut table, |table| {
+        let seen = scan_all(&mut table, most, |table| {
             call += 1;
             let growing = mode == 0 || (mode == 2 && (call / 50) % 2 == 0);
             for _ in 0..rng.usize(..=per_call) {
@@ -295,9 +312,11 @@ fn a_scan_survives_any_cursor() {
     let mut rng = Rng::with_seed(1);
     for _ in 0..10_000 {
         table.scan(rng.u64(..), |_| {});
+        table.scan_page(rng.u64(..), 1 + rng.usize(..4), |_| {});
         table.scan_tagged(rng.u64(..), |_| {});
     }
     table.scan(u64::MAX, |_| {});
+    table.scan_page(u64::MAX, 1, |_| {});
     table.scan_tagged(u64::MAX, |_| {});
 }
 

@@ -34,6 +34,43 @@ impl<T: TableItem> Table<T> {
         next.map_or(0, u64::reverse_bits)
     }
 
+    /// As [`Self::scan`], but of a range with more than about `most` items, at least 1, only so many, in order of hash: the
+    /// cursor then tells where in the range to go on. Its highest 14 bits are 0 if those of the cursors before were.
+    pub fn scan_page(&self, cursor: u64, most: usize, mut f: impl FnMut(&T)) -> u64 {
+        /// Lowest bits of a position that stay 0, so that cursors have room for what else they are to tell.
+        const FREE_BITS: u32 = 14;
+        if self.len == 0 {
+            return 0;
+        }
+        // A few more are less trouble than parting a range.
+        let most = most.saturating_add(2 + most / 16);
+        let position = cursor.reverse_bits();
+        let (array, index, bucket) = self.head(position);
+        let next = self.range_at(position).1.map_or(0, u64::reverse_bits);
+        let begins = (index as u128) << (64 - self.arrays[array].log2) == u128::from(position);
+        let mut count = 0;
+        for_each(bucket, |_: &T, _| count += 1);
+        if begins && count <= most {
+            for_each(bucket, |item, _| f(item));
+            return next;
+        }
+        let mut items = Vec::with_capacity(count);
+        for_each(bucket, |item: &T, _| items.push((self.hash(item.key()), item)));
+        items.retain(|(hash, _)| *hash >= position);
+        items.sort_unstable_by_key(|(hash, _)| *hash);
+        // Between two hashes, the position with the fewest bits, for short cursors.
+        let part = |at: usize| {
+            let (before, after) = (items[at - 1].0, items[at].0);
+            let differ = (before ^ after).checked_ilog2()?;
+            (differ >= FREE_BITS).then_some(after >> differ << differ)
+        };
+        let first = most.min(items.len());
+        let cut = (first..items.len()).find_map(|at| Some((at, part(at)?)));
+        let (shown, next) = cut.map_or((items.len(), next), |(at, position)| (at, position.reverse_bits()));
+        items[..shown].iter().for_each(|(_, item)| f(item));
+        next
+    }
+
     /// As [`Self::scan`] for tagged items alone. Goes on until it met some or passed a good many buckets without any.
     pub fn scan_tagged(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
         /// Buckets without tagged items that one call looks at.
