@@ -65,6 +65,23 @@ impl Intset {
         Ok(set)
     }
 
+    /// As [`Self::from_bytes`], but integers out of order are put in order, and those that are there twice once.
+    pub fn from_unordered(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
+        match Intset::from_bytes(bytes.clone()) {
+            Err(BadIntset::Order(_)) => {
+                let width = usize::from(bytes[0]);
+                let mut values: Vec<i64> = bytes[HEADER_LEN..].chunks_exact(width).filter_map(read).collect();
+                values.sort_unstable();
+                values.dedup();
+                let mut ordered = bytes[..4].to_vec();
+                ordered.extend_from_slice(&(values.len() as u32).to_le_bytes());
+                values.iter().for_each(|value| ordered.extend_from_slice(&value.to_le_bytes()[..width]));
+                Intset::from_bytes(ordered)
+            }
+            whole_or_not => whole_or_not,
+        }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -463,7 +463,8 @@ impl<S: BufRead> Cursor<'_, S> {
             ValueType::Set => self.set(),
             ValueType::SetIntset => {
                 let bytes = self.string()?.into_bytes();
-                let ints = Intset::from_bytes(bytes).map_err(|_| self.corrupt("Intset integrity check failed."))?;
+                let read = if self.r.deep { Intset::from_bytes } else { Intset::from_unordered };
+                let ints = read(bytes).map_err(|_| self.corrupt("Intset integrity check failed."))?;
                 Ok(if ints.is_empty() { Value::Empty } else { Value::Ints(ints) })
             }
             ValueType::SetListpack => self.listpack(value_type, "Set listpack", |c, list, what| {
@@ -699,9 +700,9 @@ impl<S: BufRead> Cursor<'_, S> {
         !self.r.deep && Listpack::is_framed(listpack)
     }
 
-    /// Whether a stream is kept that contradicts itself.
-    pub(super) fn keeps_damaged_streams(&self) -> bool {
-        !self.r.deep
+    /// Whether what contradicts itself is refused rather than taken as well as can be.
+    pub(super) fn is_deep(&self) -> bool {
+        self.r.deep
     }
 
     /// Begins to keep what is read of a damaged value, of which `before` was read.
@@ -898,6 +899,93 @@ mod tests {
             assert_eq!(read(bytes).unwrap_err().kind.to_string(), reason);
         }
         assert!(matches!(read(b"\x03\x01k\x01\x01a\x01x").unwrap_err().kind, ErrorKind::Eof));
+    }
+
+    /// A stream of one entry, recorded as `len`, with one group; `groups` is what comes behind its last id.
+    fn stream(len: u8, group: &[u8]) -> Vec<u8> {
+        let mut list = Listpack::new();
+        let head = [Packed::Int(1), Packed::Int(0), Packed::Int(1), Packed::Str(b"f"), Packed::Int(0)];
+        let entry = [Packed::Int(2), Packed::Int(0), Packed::Int(0), Packed::Str(b"v"), Packed::Int(4)];
+        list.push_items(head.into_iter().chain(entry));
+        let mut bytes = b"REDIS0009\x0f\x01k\x01".to_vec();
+        put_string(&mut bytes, &ID, false);
+        put_string(&mut bytes, list.as_bytes(), false);
+        bytes.extend_from_slice(&[len, 7, 0, 1, 1, b'g', 7, 0]);
+        bytes.extend_from_slice(group);
+        bytes.push(opcode::EOF);
+        bytes.extend_from_slice(&[0; 8]);
+        bytes
+    }
+
+    /// Of the entry of that stream: 7-0.
+    const ID: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    fn read_shallow(bytes: &[u8]) -> Result<Value> {
+        let mut r = Reader::new(bytes, true, 0).deep(false);
+        loop {
+            if let Item::Key(key) = r.next_item(&mut |_| ControlFlow::Continue(()))? {
+                return Ok(key.value);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_keeps_the_length_that_was_recorded() {
+        for len in [0, 1, 3] {
+            let bytes = stream(len, &[0, 0]);
+            for read in [read_shallow(&bytes), read_all(&bytes).map(|items| keys(items).remove(0).value)] {
+                let Ok(Value::Stream(read)) = read else { panic!("{read:?}") };
+                assert_eq!((read.log.len(), read.log.iter().count()), (u64::from(len), 1));
+                // And it is written as it was read.
+                let mut w = Writer::new(Vec::new(), true, true);
+                w.key(b"k", ValueView::Stream(&read)).unwrap();
+                let again = [&b"REDIS0011"[..], &w.finish().unwrap()].concat();
+                let mut r = Reader::new(&again[..], false, 0);
+                let item = r.next_item(&mut |_| ControlFlow::Continue(())).unwrap();
+                assert_eq!(keys(vec![item])[0].value, Value::Stream(read));
+            }
+        }
+        // A length and no node to have it.
+        assert!(read_shallow(b"REDIS0009\x0f\x01k\x00\x02\x07\x00\x00\xff").is_err());
+    }
+
+    #[test]
+    fn a_pending_entry_of_two_consumers_is_the_later_ones_and_without_one_it_is_nobodys() {
+        let group = |owners: &[&[u8]]| {
+            let mut bytes = [&[1][..], &ID, &[9; 8], &[1], &[owners.len() as u8]].concat();
+            for owner in owners {
+                bytes.extend_from_slice(owner);
+                bytes.extend_from_slice(&[9; 8]);
+                bytes.push(1);
+                bytes.extend_from_slice(&ID);
+            }
+            bytes
+        };
+        let Ok(Value::Stream(read)) = read_shallow(&stream(1, &group(&[b"\x01a", b"\x01b"]))) else { panic!() };
+        let read_group = read.groups().next().unwrap().1;
+        read_group.check_invariants();
+        let counts: Vec<_> = read_group.consumers().map(|c| (c.name(), c.pending_len())).collect();
+        assert_eq!(counts, [(&b"a"[..], 0), (b"b", 1)]);
+        let Ok(Value::Stream(read)) = read_shallow(&stream(1, &group(&[]))) else { panic!() };
+        assert_eq!(read.groups().next().unwrap().1.pending_len(), 0);
+        assert!(read_all(&stream(1, &group(&[]))).is_err());
+    }
+
+    #[test]
+    fn an_intset_out_of_order_is_put_in_order_unless_it_is_to_be_refused() {
+        let ints = |values: &[u8]| {
+            let mut bytes = b"REDIS0009\x0b\x01k".to_vec();
+            let pairs = values.iter().flat_map(|value| [*value, 0]);
+            let header = [2, 0, 0, 0, values.len() as u8, 0, 0, 0];
+            put_string(&mut bytes, &header.into_iter().chain(pairs).collect::<Vec<_>>(), false);
+            bytes.push(opcode::EOF);
+            bytes.extend_from_slice(&[0; 8]);
+            bytes
+        };
+        let Ok(Value::Ints(read)) = read_shallow(&ints(&[3, 1, 2, 3])) else { panic!() };
+        assert_eq!(read.iter().collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(read_all(&ints(&[3, 1, 2, 3])).is_err());
+        assert!(read_all(&ints(&[1, 2, 3])).is_ok());
     }
 
     #[test]

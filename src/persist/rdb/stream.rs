@@ -91,21 +91,6 @@ fn node_of(id: StreamId, bytes: Vec<u8>) -> std::result::Result<(Node, bool), (&
     Node::from_listpack(id, list).map_err(|(bad, list)| (bad.0, list.into_bytes()))
 }
 
-/// A log of `len` entries; or what contradicts that, and its nodes.
-fn whole_log(
-    nodes: Vec<Node>,
-    in_order: bool,
-    counters: Counters,
-    len: u64,
-) -> std::result::Result<Log, (&'static str, Vec<Node>)> {
-    let log = Log::from_nodes(nodes, in_order, counters)?;
-    if log.len() == len {
-        Ok(log)
-    } else {
-        Err(("Stream length inconsistent with rax entries", log.nodes().cloned().collect()))
-    }
-}
-
 impl<S: BufRead> Cursor<'_, S> {
     pub(super) fn stream(&mut self, layout: ValueType) -> Result<Value> {
         let with_counters = layout != ValueType::StreamListpacks;
@@ -151,10 +136,13 @@ impl<S: BufRead> Cursor<'_, S> {
         }
         let mut log = Log::default();
         if flaw.is_none() {
-            match whole_log(nodes, in_order, counters, len) {
+            if nodes.is_empty() && len > 0 {
+                return Err(self.corrupt("Stream length inconsistent with rax entries"));
+            }
+            match Log::from_nodes(nodes, in_order, counters, len) {
                 Ok(whole) => log = whole,
                 Err((contradiction, nodes)) => {
-                    if !self.keeps_damaged_streams() {
+                    if self.is_deep() {
                         return Err(self.corrupt(format!("Stream integrity check failed: {contradiction}")));
                     }
                     let mut raw = nodes_before(node_count, &nodes);
@@ -228,14 +216,29 @@ impl<S: BufRead> Cursor<'_, S> {
             group.consumer_mut(owner).active_ms = active_ms;
             for _ in 0..self.len()? {
                 let id = self.raw_stream_id()?;
-                let Some((time_ms, deliveries)) = unowned.remove(&id) else {
-                    return Err(self.corrupt("Consumer entry not found in group global PEL"));
+                let pending = match unowned.remove(&id) {
+                    Some((time_ms, deliveries)) => Pending { time_ms, deliveries, owner },
+                    // Versions there were that left an entry with whom it was taken from: the later one has it.
+                    None => match group.pending(id) {
+                        Some(before) if before.owner != owner => Pending { owner, ..*before },
+                        Some(_) => {
+                            return Err(self.corrupt("Duplicated consumer PEL entry  loading a stream consumer group"));
+                        }
+                        None => return Err(self.corrupt("Consumer entry not found in group global PEL")),
+                    },
                 };
-                group.assign(id, Pending { time_ms, deliveries, owner });
+                group.assign(id, pending);
             }
         }
         if !unowned.is_empty() {
-            return Err(self.corrupt("Stream CG PEL entry without consumer"));
+            if self.is_deep() {
+                return Err(self.corrupt("Stream CG PEL entry without consumer"));
+            }
+            // Nobody could ask for them by name, and nobody would get them again.
+            log::warn!(
+                "{} pending entries of a stream's consumer group belong to no consumer: left out",
+                unowned.len()
+            );
         }
         Ok(())
     }

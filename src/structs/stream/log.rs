@@ -3,8 +3,9 @@
 //! Deleting an entry marks it; its bytes go with its node, when nothing in it lives any more. Nodes are begun, trimmed
 //! and dropped at the moments at which a 7.2 server does it, since replicas and payloads show them.
 //!
-//! Invariant: the length is that of the live entries, the first id is the first live one's (0-0 without any), and no
-//! entry is beyond the last id.
+//! Invariant: the length is that of the live entries, but for a constant difference where it was recorded as another (early
+//! versions of Redis 5 miscounted, and a 7.2 server goes on from what they wrote); the first id is the first live one's
+//! (0-0 without any), and no entry is beyond the last id.
 
 use super::id::StreamId;
 use super::node::{Entry, Head, Node};
@@ -54,16 +55,23 @@ pub struct Trim {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     nodes: Nodes,
-    len: u64,
+    live: u64,
+    /// By how much the length is told to be greater than `live`.
+    miscount: i64,
     first_id: StreamId,
     pub counters: Counters,
 }
 
 impl Log {
-    /// A log of nodes that were read from elsewhere. With `in_order`, the ids grow within each of them; where those of
+    /// A log of nodes that were read from elsewhere, recorded as `len` entries. With `in_order`, the ids grow within each of them; where those of
     /// deleted entries do not, these are left out. The error says what contradicts what, and gives the
     /// nodes back.
-    pub fn from_nodes(nodes: Vec<Node>, in_order: bool, counters: Counters) -> Result<Log, (&'static str, Vec<Node>)> {
+    pub fn from_nodes(
+        nodes: Vec<Node>,
+        in_order: bool,
+        counters: Counters,
+        len: u64,
+    ) -> Result<Log, (&'static str, Vec<Node>)> {
         let grow = |nodes: &[Node]| nodes.windows(2).all(|pair| pair[0].last_id() < pair[1].id);
         let end = |nodes: &[Node]| nodes.last().map_or(StreamId::MIN, Node::last_id);
         let mut nodes = nodes;
@@ -80,9 +88,10 @@ impl Log {
         }
         let mut log = Log { counters, ..Log::default() };
         for node in nodes {
-            log.len += node.counts().0;
+            log.live += node.counts().0;
             log.nodes.push(node);
         }
+        log.miscount = len.wrapping_sub(log.live) as i64;
         log.first_id = log.first_live();
         Ok(log)
     }
@@ -104,11 +113,11 @@ impl Log {
     }
 
     pub fn len(&self) -> u64 {
-        self.len
+        self.live.saturating_add_signed(self.miscount)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     pub fn node_count(&self) -> usize {
@@ -164,10 +173,10 @@ impl Log {
         if !appended {
             self.nodes.push(Node::new(id, count, fields, capacity));
         }
-        self.len += 1;
+        self.live += 1;
         self.counters.entries_added = self.counters.entries_added.wrapping_add(1);
         self.counters.last_id = id;
-        if self.len == 1 {
+        if self.live == 1 {
             self.first_id = id;
         }
     }
@@ -246,7 +255,7 @@ impl Log {
                     node.mark_deleted(&entry);
                     node.count_deleted(1);
                 }
-                self.len -= 1;
+                self.live -= 1;
                 return true;
             }
             next = node.behind(&entry);
@@ -259,7 +268,7 @@ impl Log {
         let mut deleted = 0;
         while let Some(at) = self.nodes.first() {
             if let TrimBy::Len(len) = trim.by
-                && self.len <= len
+                && self.len() <= len
             {
                 break;
             }
@@ -269,12 +278,12 @@ impl Log {
                 break;
             }
             let whole = match trim.by {
-                TrimBy::Len(len) => self.len - live >= len,
+                TrimBy::Len(len) => self.len().checked_sub(live).is_some_and(|left| left >= len),
                 TrimBy::MinId(id) => node.last_id() < id,
             };
             if whole {
                 self.nodes.remove(at);
-                self.len -= live;
+                self.live -= live;
                 deleted += live;
                 continue;
             }
@@ -291,6 +300,7 @@ impl Log {
 
     /// Marks entries of a node as deleted, up to where trimming ends.
     fn trim_within(&mut self, at: At, by: TrimBy) -> u64 {
+        let before = self.len();
         let node = self.nodes.get_mut(at);
         let head = node.head();
         let mut deleted = 0;
@@ -298,7 +308,7 @@ impl Log {
         while let Some(place) = next {
             let entry = node.entry_at(&head, place);
             let stop = match by {
-                TrimBy::Len(len) => self.len - deleted <= len,
+                TrimBy::Len(len) => before.saturating_sub(deleted) <= len,
                 TrimBy::MinId(id) => entry.id >= id,
             };
             if stop {
@@ -311,14 +321,14 @@ impl Log {
             }
         }
         node.count_deleted(deleted);
-        self.len -= deleted;
+        self.live -= deleted;
         deleted
     }
 
     /// Whether an entry that was deleted one by one may be among those from `start` on.
     pub fn has_deleted_from(&self, start: StreamId) -> bool {
         let deleted = self.counters.max_deleted_id;
-        self.len > 0 && deleted != StreamId::MIN && self.first_id <= deleted && start <= deleted
+        !self.is_empty() && deleted != StreamId::MIN && self.first_id <= deleted && start <= deleted
     }
 
     /// How many entries were ever added up to this id, it included; `None` where that cannot be told.
@@ -327,14 +337,14 @@ impl Log {
         if entries_added == 0 {
             return Some(0);
         }
-        if id == last_id || (self.len == 0 && id < last_id) {
+        if id == last_id || (self.is_empty() && id < last_id) {
             return Some(entries_added);
         }
         if id > last_id {
             return None;
         }
         let no_holes = max_deleted_id == StreamId::MIN || max_deleted_id < self.first_id;
-        let before_first = entries_added.wrapping_sub(self.len);
+        let before_first = entries_added.wrapping_sub(self.len());
         match id.cmp(&self.first_id) {
             std::cmp::Ordering::Less if no_holes => Some(before_first),
             std::cmp::Ordering::Equal if no_holes => Some(before_first.wrapping_add(1)),
@@ -363,8 +373,8 @@ impl Log {
     pub fn check_invariants(&self) {
         self.nodes.check_invariants();
         self.nodes.iter().for_each(Node::check_invariants);
-        assert_eq!(self.nodes.iter().map(|n| n.counts().0).sum::<u64>(), self.len);
-        assert_eq!(self.iter().count() as u64, self.len);
+        assert_eq!(self.nodes.iter().map(|n| n.counts().0).sum::<u64>(), self.live);
+        assert_eq!(self.iter().count() as u64, self.live);
         assert_eq!(self.first_live(), self.first_id);
         assert!(self.nodes.iter().all(|n| n.last_id() <= self.counters.last_id));
     }

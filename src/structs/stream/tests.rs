@@ -59,7 +59,7 @@ fn reloaded(log: &Log) -> Log {
         assert!(in_order);
         node
     });
-    Log::from_nodes(nodes.collect(), true, log.counters).unwrap()
+    Log::from_nodes(nodes.collect(), true, log.counters, log.len()).unwrap()
 }
 
 fn trim(log: &mut Log, model: &mut Vec<Plain>, wanted: usize, trim: Trim) {
@@ -216,7 +216,7 @@ proptest! {
         list.push_items(items.iter().map(|item| item.map_or(Item::Str(b"x"), Item::Int)));
         if let Ok((node, in_order)) = Node::from_listpack(StreamId::new(5, 5), list) {
             let counters = Counters { last_id: StreamId::MAX, ..Counters::default() };
-            if let Ok(log) = Log::from_nodes(vec![node], in_order, counters) {
+            if let Ok(log) = Log::from_nodes(vec![node], in_order, counters, 1) {
                 log.check_invariants();
                 prop_assert_eq!(log.iter().count(), log.range_back(StreamId::MIN, StreamId::MAX).count());
             }
@@ -301,7 +301,7 @@ fn last_ids_may_be_set_back_before_deleted_entries() {
     let (node, in_order) = Node::from_listpack(StreamId::new(8, 0), list).unwrap();
     assert!(!in_order);
     let counters = Counters { last_id: StreamId::new(9, 5), ..Counters::default() };
-    let mixed = Log::from_nodes(nodes.into_iter().chain([node]).collect(), in_order, counters).unwrap();
+    let mixed = Log::from_nodes(nodes.into_iter().chain([node]).collect(), in_order, counters, 8).unwrap();
     mixed.check_invariants();
     assert_eq!((mixed.len(), mixed.last_live()), (8, Some(StreamId::new(9, 5))));
     log.set_last_id(StreamId::new(3, 0));
@@ -310,4 +310,45 @@ fn last_ids_may_be_set_back_before_deleted_entries() {
     assert_eq!(log.iter().map(|e| e.id.ms).collect::<Vec<_>>(), [2, 3, 3]);
     assert_eq!(log.delete(&[StreamId::new(3, 1)]), 1);
     log.check_invariants();
+}
+
+#[test]
+fn a_recorded_length_that_is_wrong_stays_as_far_off() {
+    let limits = Limits { node_bytes: 4096, node_entries: 3 };
+    let one = [(b"f".to_vec(), b"v".to_vec())];
+    let mut seven = Log::default();
+    for ms in 1..=7 {
+        append(&mut seven, StreamId::new(ms, 0), &one, limits);
+    }
+    let recorded_as = |len| {
+        let log = Log::from_nodes(seven.nodes().cloned().collect(), true, seven.counters, len).unwrap();
+        assert_eq!((log.len(), log.iter().count()), (len, 7));
+        log
+    };
+    let by_len = |len| Trim { by: TrimBy::Len(len), approx: false, limit: 0 };
+    // Too high by two: trimming to a length takes as many entries as the length says.
+    let mut log = recorded_as(9);
+    append(&mut log, StreamId::new(8, 0), &one, limits);
+    assert_eq!((log.delete(&[StreamId::new(8, 0), StreamId::new(8, 0)]), log.len()), (1, 9));
+    assert_eq!((log.trim(by_len(5)), log.len(), log.iter().count()), (4, 5, 3));
+    assert_eq!(log.first_id(), StreamId::new(5, 0));
+    assert_eq!((log.trim(by_len(0)), log.len(), log.iter().count()), (3, 2, 0));
+    assert_eq!(log.first_id(), StreamId::MIN);
+    append(&mut log, StreamId::new(9, 0), &one, limits);
+    assert_eq!((log.len(), log.first_id()), (3, StreamId::new(9, 0)));
+    log.check_invariants();
+    // Too low: it does not fall below zero, and all entries stay within reach.
+    for recorded in [0, 2] {
+        let mut log = recorded_as(recorded);
+        assert_eq!((log.trim(by_len(recorded)), log.iter().count()), (0, 7));
+        assert_eq!(log.delete(&(1..=6).map(|ms| StreamId::new(ms, 0)).collect::<Vec<_>>()), 6);
+        assert_eq!((log.len(), log.iter().count()), (0, 1));
+        append(&mut log, StreamId::new(9, 0), &one, limits);
+        assert_eq!(log.trim(Trim { by: TrimBy::MinId(StreamId::MAX), approx: true, limit: 0 }), 2);
+        assert_eq!((log.len(), log.iter().count()), (0, 0));
+        log.check_invariants();
+    }
+    // Less than nothing, as counting below zero leaves it.
+    let below = Log::from_nodes(seven.nodes().cloned().collect(), true, seven.counters, u64::MAX).unwrap();
+    assert_eq!((below.len(), below.iter().count()), (0, 7));
 }
