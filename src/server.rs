@@ -63,6 +63,9 @@ pub struct Server {
     pub script: Scripting,
     /// Nested calls: above 0 within a transaction or script.
     pub depth: usize,
+    /// What TIME says within a transaction or script: the wall clock when it began, and of a script that others are served
+    /// beside, when that was last done. Microseconds.
+    pub unit_us: i64,
     /// The default user has a password.
     pub auth_required: bool,
     /// 40 hex digits that name this run.
@@ -130,6 +133,7 @@ impl Server {
             acl: Acl::default(),
             script: Scripting::default(),
             depth: 0,
+            unit_us: 0,
             run_id: random_hex_40(),
             started_ms: now_ms,
             executable,

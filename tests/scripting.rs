@@ -104,6 +104,28 @@ fn slow_scripts_are_killed_unless_they_wrote() {
 }
 
 #[test]
+fn time_stands_still_in_transactions_and_in_scripts_until_they_are_busy() {
+    let server = TestServer::start(&["--busy-reply-threshold", "100", "--enable-debug-command", "yes"]);
+    let c = &mut server.connect();
+    let micros = |t: &(i64, i64)| t.0 * 1_000_000 + t.1;
+    let mut pipe = redis::pipe();
+    pipe.atomic().cmd("TIME").cmd("DEBUG").arg("SLEEP").arg("0.02").ignore().cmd("TIME");
+    let (first, second): ((i64, i64), (i64, i64)) = pipe.query(c).unwrap();
+    assert_eq!(first, second);
+    let now: (i64, i64) = run(c, &["TIME"]);
+    assert!(micros(&now) >= micros(&first) + 20_000, "{now:?} {first:?}");
+    // A script that nobody is served beside sees one time.
+    let twice = "local a = redis.call('time') for i = 1, 300000 do end local b = redis.call('time') return a[1] == b[1] and a[2] == b[2]";
+    run::<()>(c, &["CONFIG", "SET", "busy-reply-threshold", "60000"]);
+    assert_eq!(eval::<i64>(c, twice), 1);
+    // One that takes longer than the threshold sees it go on, so that it may wait for it.
+    run::<()>(c, &["CONFIG", "SET", "busy-reply-threshold", "50"]);
+    let wait = "local a = redis.call('time')[1] while redis.call('time')[1] - a < 1 do end return 'over'";
+    c.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(eval::<String>(c, wait), "over");
+}
+
+#[test]
 fn requests_that_came_together_with_a_slow_script_are_answered() {
     let server = TestServer::start(&["--busy-reply-threshold", "20", "--enable-debug-command", "yes"]);
     let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();

@@ -88,9 +88,12 @@ fn info(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn time(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.srv.clock.tick_us();
-    // To a script, time stands still.
-    let us = ctx.srv.script.running.as_ref().map_or(ctx.srv.clock.us(), |r| r.time_us);
+    // Within a transaction or a script time stands still.
+    if ctx.srv.depth == 1 {
+        ctx.srv.clock.tick_us();
+        ctx.srv.unit_us = ctx.srv.clock.us();
+    }
+    let us = ctx.srv.unit_us;
     ctx.out.array(2);
     ctx.out.bulk_int(us / 1_000_000);
     ctx.out.bulk_int(us % 1_000_000);

@@ -61,7 +61,8 @@ impl Server {
         let outermost = self.depth == 0;
         let start_us = self.clock.tick_us();
         if outermost {
-            self.ks.now_ms = self.clock.ms();
+            self.unit_us = self.clock.us();
+            self.ks.now_ms = self.unit_us / 1000;
         }
         let Some(db) = self.clients.get(id).map(|c| c.db) else { return };
         let dirty_before = self.ks.effects.dirty;

@@ -85,7 +85,7 @@ impl Server {
             running.busy = true;
             running.command = command.to_owned();
         }
-        // The script's view of time and keys stays as it is.
+        // Time moves on for TIME, so that a script that waits for it ends. Its view of keys stays as it is.
         let (now_ms, policy, no_touch) = (self.ks.now_ms, self.ks.expire_policy, self.ks.no_touch);
         let out_of_memory = self.ks.eviction.out_of_memory;
         self.serve_pending();
@@ -93,6 +93,7 @@ impl Server {
         self.ks.expire_policy = policy;
         self.ks.no_touch = no_touch;
         self.ks.eviction.out_of_memory = out_of_memory;
+        self.unit_us = self.clock.us();
         self.exit.is_none() && self.script.running.as_ref().is_some_and(|r| !r.killed)
     }
 

@@ -26,8 +26,6 @@ pub struct Running {
     pub name: Rc<[u8]>,
     /// Monotonic, microseconds.
     pub start_us: i64,
-    /// The wall clock when it started, microseconds.
-    pub time_us: i64,
     pub read_only: bool,
     pub allow_oom: bool,
     pub allow_cross_slot: bool,
@@ -111,7 +109,6 @@ impl Server {
             kind: script.kind,
             name: script.name.clone(),
             start_us: self.clock.mono_us(),
-            time_us: self.clock.us(),
             read_only: script.read_only || (!compat && has(flags::NO_WRITES)),
             allow_oom: !compat && has(flags::ALLOW_OOM),
             allow_cross_slot: compat || has(flags::ALLOW_CROSS_SLOT),
