@@ -59,21 +59,6 @@ fn errors_say_where_they_happened() {
 }
 
 #[test]
-fn finalizers_do_no_harm() {
-    let server = TestServer::start(&[]);
-    let c = &mut server.connect();
-    let script =
-        "for i = 1, 100 do getmetatable(newproxy(true)).__gc = function() redis.call('ping') error('x') end end
-                  for i = 1, 100000 do local t = {} end return 1";
-    for _ in 0..20 {
-        // Whether the script or what comes after it is hit, an answer comes.
-        let _ = try_run::<redis::Value>(c, &["EVAL", script, "0"]);
-    }
-    run::<()>(c, &["SCRIPT", "FLUSH"]);
-    assert_eq!(run::<String>(c, &["PING"]), "PONG");
-}
-
-#[test]
 fn slow_scripts_are_killed_unless_they_wrote() {
     let server = TestServer::start(&["--busy-reply-threshold", "20"]);
     let mut slow = server.connect();

@@ -97,6 +97,11 @@ impl OwnedArgs {
         self.buf.extend_from_slice(arg);
     }
 
+    /// Makes room for so many bytes of arguments; false if there is no memory for them.
+    pub fn try_reserve(&mut self, bytes: usize) -> bool {
+        self.buf.try_reserve(bytes).is_ok()
+    }
+
     /// Takes all arguments out and keeps the memory.
     pub fn clear(&mut self) {
         self.buf.clear();

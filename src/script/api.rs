@@ -4,6 +4,7 @@
 
 use super::convert;
 use super::engine::{Bridge, Kind, push_bytes, push_error, string_at};
+use super::memory::REFUSED;
 use crate::server::REDIS_VERSION;
 use crate::structs::numbers::{f64_text_grisu, f64_to_i64};
 use mlua::ffi::{self, lua_State};
@@ -12,6 +13,13 @@ use std::ffi::{CStr, c_int};
 
 /// `REDIS_VERSION_NUM`: a byte for each part of the version.
 const REDIS_VERSION_NUM: f64 = 0x0007_0206 as f64;
+
+/// The longest command that a script can call, bytes: as long as a client's may be by default.
+const ARGS_MAX: usize = 1 << 30;
+/// From an argument of this length on all are measured before any is taken, bytes.
+const LONG_ARG: usize = 4096;
+/// The longest line that a script can write to the log, bytes.
+const LOG_LINE_MAX: usize = 1 << 20;
 
 type Function = unsafe extern "C-unwind" fn(*mut lua_State) -> c_int;
 
@@ -236,8 +244,16 @@ unsafe fn take_args(state: *mut lua_State, args: &mut crate::resp::OwnedArgs) ->
         if count == 0 {
             return Err(b"Please specify at least one argument for this redis lib call");
         }
+        let mut has_room = false;
         for index in 1..=count {
             if let Some(text) = string_at(state, index) {
+                if text.len() > LONG_ARG && !has_room {
+                    let rest: usize = (index..=count).map(|i| string_at(state, i).map_or(0, <[u8]>::len)).sum();
+                    has_room = rest <= ARGS_MAX && args.try_reserve(rest);
+                    if !has_room {
+                        return Err(REFUSED);
+                    }
+                }
                 args.push(text);
             } else if ffi::lua_type(state, index) == ffi::LUA_TNUMBER {
                 let number = ffi::lua_tonumber(state, index);
@@ -303,7 +319,7 @@ unsafe fn write_log(state: *mut lua_State, level: i64, count: c_int) {
             if index > 2 {
                 line.push(b' ');
             }
-            line.extend_from_slice(text);
+            line.extend_from_slice(&text[..text.len().min(LOG_LINE_MAX.saturating_sub(line.len()))]);
         }
     }
     let level = match level {

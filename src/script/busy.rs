@@ -4,7 +4,7 @@
 //! While a script is busy no timer runs and nothing of the keyspace moves: to the script it is as if nobody was there.
 #![allow(unsafe_code)]
 
-use super::engine::{Kind, push_error};
+use super::engine::{Bridge, Kind, push_error};
 use super::run::Running;
 use super::sandbox;
 use crate::dispatch::error::{CmdError, CmdResult};
@@ -22,24 +22,62 @@ const BUSY_SCRIPT: CmdError =
 const BUSY_FUNCTION: CmdError =
     CmdError::of("BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.");
 
-/// What Lua calls every so often while a script runs.
+const KILLED: &[u8] = b"Script killed by user with SCRIPT KILL...";
+const LOAD_TIMED_OUT: &[u8] = b"FUNCTION LOAD timeout";
+
+/// What Lua calls every so many instructions, in coroutines as well: they have the hooks of who made them.
 pub(super) unsafe extern "C-unwind" fn on_instructions(state: *mut lua_State, _: *mut lua_Debug) {
-    // SAFETY: `run` sets the hook after it entered the bridge, and takes it away before it leaves. Nothing is left to drop
-    // when the error is raised.
+    // SAFETY: the engine sets the hook. Commands of scripts run no instructions, so none is running. Nothing is left to
+    // drop when the error is raised.
     unsafe {
         let bridge = sandbox::bridge(state);
-        let Some(server) = bridge.server() else { return };
-        let command = bridge.command.get();
-        let command = if command.is_null() { Args::new(&[], &[]) } else { *command };
-        if server.script_goes_on(command) {
-            return;
+        if !goes_on(bridge) {
+            raise_end(state, bridge);
         }
-        // From now on at every line, so that the script cannot catch it and go on.
-        ffi::lua_sethook(state, Some(on_instructions), ffi::LUA_MASKLINE, 0);
-        log::info!("Lua script killed by user with SCRIPT KILL.");
+    }
+}
+
+/// Looks at the clock, and serves others if the script has run for long. False: it is to end.
+///
+/// # Safety
+/// As [`Bridge::server`]: no command of the script is running.
+pub(super) unsafe fn goes_on(bridge: &Bridge) -> bool {
+    if bridge.ended.get().is_some() {
+        return false;
+    }
+    // SAFETY: a library that loads, and the server, stay where they are while Lua runs.
+    let end = unsafe {
+        let command = bridge.command.get();
+        if let Some(loading) = bridge.loading.get().as_ref() {
+            match loading.timeout {
+                Some(timeout) if loading.start.elapsed() > timeout => LOAD_TIMED_OUT,
+                _ => return true,
+            }
+        } else {
+            let Some(server) = bridge.server() else { return true };
+            // The debugger has its own way to stop a script.
+            let command = if command.is_null() { Args::new(&[], &[]) } else { *command };
+            if server.script.debugger.is_active() || server.script_goes_on(command) {
+                return true;
+            }
+            log::info!("Lua script killed by user with SCRIPT KILL.");
+            KILLED
+        }
+    };
+    bridge.ended.set(Some(end));
+    false
+}
+
+/// Raises the error that ends a script which is not to go on.
+///
+/// # Safety
+/// Called by Lua, with nothing to drop.
+pub(super) unsafe fn raise_end(state: *mut lua_State, bridge: &Bridge) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe {
         ffi::lua_checkstack(state, 6);
-        push_error(state, b"Script killed by user with SCRIPT KILL...");
-        ffi::lua_error(state);
+        push_error(state, bridge.ended.get().unwrap_or(KILLED));
+        ffi::lua_error(state)
     }
 }
 
@@ -69,6 +107,9 @@ impl Server {
         let elapsed_ms = self.script_duration_ms();
         let threshold_ms = self.cfg.busy_reply_threshold;
         let Some(running) = self.script.running.as_mut() else { return true };
+        if threshold_ms <= 0 {
+            return true;
+        }
         if !running.busy {
             if elapsed_ms < threshold_ms {
                 return true;

@@ -238,11 +238,36 @@ pub(super) struct Answer<'a> {
     pub out: &'a mut Reply,
     /// The script asked for RESP3: booleans are booleans.
     pub resp3: bool,
+    /// How long `out` may become, bytes.
+    pub limit: usize,
+    /// It would have become longer, or there was no memory for it: it is not whole.
+    pub full: bool,
     /// Codes of errors in the reply; `None` of those that the statistics know.
     pub errors: &'a mut Vec<Option<Vec<u8>>>,
 }
 
+/// The longest reply that a script can give, bytes. Its value may hold the same string many times.
+pub(super) const ANSWER_MAX: usize = 1 << 30;
+
 impl Answer<'_> {
+    /// Whether a text of this length, and what goes around it, can be written.
+    fn has_room(&mut self, len: usize) -> bool {
+        /// More than the digits, marks and line breaks of any value.
+        const AROUND: usize = 64;
+        let buf = &mut self.out.buf;
+        if len + AROUND > buf.capacity() - buf.len() {
+            self.full |= buf.len() + len > self.limit || buf.try_reserve(len + AROUND).is_err();
+        }
+        !self.full
+    }
+
+    /// The text of the string on top if it can be written, otherwise nothing.
+    unsafe fn text<'t>(&mut self, state: *mut lua_State) -> &'t [u8] {
+        // SAFETY: see `write`.
+        let text = unsafe { string_at(state, -1) }.unwrap_or_default();
+        if self.has_room(text.len()) { text } else { b"" }
+    }
+
     /// Writes the value on top as a reply and takes it off the stack.
     ///
     /// # Safety
@@ -255,8 +280,14 @@ impl Answer<'_> {
                 self.errors.push(Some(b"ERR".to_vec()));
                 return ffi::lua_pop(state, 1);
             }
+            if !self.has_room(0) {
+                return ffi::lua_pop(state, 1);
+            }
             match ffi::lua_type(state, -1) {
-                ffi::LUA_TSTRING => self.out.bulk(string_at(state, -1).unwrap_or_default()),
+                ffi::LUA_TSTRING => {
+                    let text = self.text(state);
+                    self.out.bulk(text);
+                }
                 ffi::LUA_TBOOLEAN => match (self.resp3, ffi::lua_toboolean(state, -1) != 0) {
                     (true, value) => self.out.boolean(value),
                     (false, true) => self.out.int(1),
@@ -280,7 +311,7 @@ impl Answer<'_> {
             }
             ffi::lua_pop(state, 1);
             if field(state, b"ok") == ffi::LUA_TSTRING {
-                let text = string_at(state, -1).unwrap_or_default();
+                let text = self.text(state);
                 // As C has it, a NUL ends it.
                 let len = memchr::memchr(0, text).unwrap_or(text.len());
                 self.out.buf.push(b'+');
@@ -294,7 +325,7 @@ impl Answer<'_> {
             }
             ffi::lua_pop(state, 1);
             if field(state, b"big_number") == ffi::LUA_TSTRING {
-                let digits = string_at(state, -1).unwrap_or_default();
+                let digits = self.text(state);
                 if self.out.resp3 {
                     self.out.buf.push(b'(');
                     self.write_line(digits);
@@ -314,7 +345,8 @@ impl Answer<'_> {
                     let format = string_at(state, -3).unwrap_or_default();
                     let format: String =
                         (0..3).map(|i| format.get(i).filter(|b| b.is_ascii()).map_or(' ', |b| *b as char)).collect();
-                    self.out.verbatim(&format, string_at(state, -1).unwrap_or_default());
+                    let text = self.text(state);
+                    self.out.verbatim(&format, text);
                     return ffi::lua_pop(state, 3);
                 }
                 ffi::lua_pop(state, 2);
@@ -349,6 +381,10 @@ impl Answer<'_> {
                     self.write(state);
                 }
                 len += 1;
+                if self.full {
+                    ffi::lua_pop(state, 1);
+                    break;
+                }
             }
             if is_map { self.out.close_map(mark, len) } else { self.out.close_set(mark, len) }
         }
@@ -367,6 +403,9 @@ impl Answer<'_> {
                 }
                 self.write(state);
                 len += 1;
+                if self.full {
+                    break;
+                }
             }
             self.out.close_array(mark, len);
         }
@@ -377,6 +416,9 @@ impl Answer<'_> {
         // SAFETY: see `write`.
         unsafe { read_error(state, &mut error) };
         let text = error.text.unwrap_or_default();
+        if !self.has_room(text.len()) {
+            return;
+        }
         self.out.error(&text);
         let len = memchr::memchr(b' ', &text).unwrap_or(text.len());
         self.errors.push((!error.counted).then(|| text[..len].to_vec()));

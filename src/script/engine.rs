@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use super::library::Loading;
-use super::{api, sandbox};
+use super::{api, busy, load, memory, run, sandbox};
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
 use mlua::ffi::{self, lua_State};
@@ -33,6 +33,12 @@ pub struct Bridge {
     pub(super) loading: Cell<*mut Loading>,
     /// A command of the script runs.
     pub(super) in_call: Cell<bool>,
+    /// What the script, or the program of the library, is to end with: from then on nothing of it goes on.
+    pub(super) ended: Cell<Option<&'static [u8]>>,
+    /// Bytes of large blocks that were asked for since the clock was last looked at for their sake.
+    pub(super) large_bytes: Cell<usize>,
+    /// Coroutines that were made.
+    pub(super) coroutines: Cell<u32>,
     /// State of `math.random`.
     pub(super) random: Cell<u64>,
     /// Arguments of the command that runs the script, while it runs.
@@ -59,6 +65,7 @@ impl Bridge {
     pub(super) unsafe fn enter(&self, server: *mut Server) -> Entered<'_> {
         self.server.set(server);
         self.in_call.set(false);
+        self.ended.set(None);
         Entered(self)
     }
 
@@ -120,12 +127,20 @@ impl Drop for FunctionRef {
     }
 }
 
+/// Registry numbers of what every run needs.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers {
+    /// The table of globals that scripts see.
+    pub globals: c_int,
+    pub handler: c_int,
+    /// The protected part of a run: there is no memory to be had outside of it.
+    pub entry: c_int,
+}
+
 pub struct Engine {
     state: *mut lua_State,
     bridge: Box<Bridge>,
-    /// Registry numbers of the table of globals, and of the error handler.
-    globals: c_int,
-    pub(super) handler: c_int,
+    pub(super) numbers: Numbers,
     /// Runs since the collector was last given a push.
     runs: u32,
 }
@@ -139,6 +154,9 @@ impl Engine {
             server: Cell::new(std::ptr::null_mut()),
             loading: Cell::new(std::ptr::null_mut()),
             in_call: Cell::new(false),
+            ended: Cell::new(None),
+            large_bytes: Cell::new(0),
+            coroutines: Cell::new(0),
             random: Cell::new(api::RANDOM_START),
             command: Cell::new(std::ptr::null()),
             scratch: UnsafeCell::default(),
@@ -147,10 +165,15 @@ impl Engine {
         // SAFETY: a fresh state, closed when the engine is dropped; the bridge outlives it. Nothing that is done to it here
         // raises an error but for want of memory, which ends the process.
         unsafe {
-            let state = ffi::luaL_newstate();
+            let state = ffi::lua_newstate(memory::allocate, std::ptr::from_ref(&*bridge).cast_mut().cast());
             assert!(!state.is_null(), "no memory for an interpreter");
+            ffi::lua_atpanic(state, on_panic);
             let (globals, handler) = sandbox::build(state, &*bridge, kind);
-            Engine { state, bridge, globals, handler, runs: 0 }
+            ffi::lua_pushcfunction(state, run::entry);
+            let entry = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+            let engine = Engine { state, bridge, numbers: Numbers { globals, handler, entry }, runs: 0 };
+            engine.set_hook();
+            engine
         }
     }
 
@@ -162,23 +185,29 @@ impl Engine {
         &*self.bridge
     }
 
+    /// From now on the clock is looked at every so many instructions, in coroutines that are made as well.
+    pub(super) fn set_hook(&self) {
+        // SAFETY: the hook's own; the state is live.
+        unsafe {
+            ffi::lua_sethook(self.state, Some(busy::on_instructions), ffi::LUA_MASKCOUNT, busy::INSTRUCTIONS);
+        }
+    }
+
     /// Compiles a chunk; `Err` is what the compiler says.
     pub fn load(&mut self, code: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         self.release();
         let state = self.state;
-        // SAFETY: the stack is as it was before in the end; loading catches its errors.
+        let mut chunk = Chunk { code, name, globals: self.numbers.globals, id: None };
+        // SAFETY: `chunk` outlives the call, which catches errors; the stack is as it was before in the end.
         unsafe {
-            // A script may have given its thread other globals.
-            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.globals.into());
-            ffi::lua_replace(state, ffi::LUA_GLOBALSINDEX);
-            if load_text(state, code, name) != ffi::LUA_OK {
+            if ffi::lua_cpcall(state, compile, std::ptr::from_mut(&mut chunk).cast()) != ffi::LUA_OK {
                 let message = string_at(state, -1).unwrap_or_default().to_vec();
                 ffi::lua_pop(state, 1);
                 return Err(message);
             }
-            let id = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
-            Ok(self.bridge.function(id))
         }
+        let id = chunk.id.ok_or_else(|| memory::REFUSED.to_vec())?;
+        Ok(self.bridge.function(id))
     }
 
     /// Drops functions that nobody owns any more.
@@ -220,20 +249,45 @@ impl Drop for Engine {
     }
 }
 
-/// Compiles program text, never the compiled form, which could do anything. Leaves the function or a message.
+/// What is compiled on behalf of a caller outside of Lua.
+struct Chunk<'a> {
+    code: &'a [u8],
+    name: &'a CStr,
+    globals: c_int,
+    id: Option<c_int>,
+}
+
+unsafe extern "C-unwind" fn compile(state: *mut lua_State) -> c_int {
+    // SAFETY: `Engine::load` gives a chunk. Nothing with a destructor is here.
+    unsafe {
+        let chunk = &mut *ffi::lua_touserdata(state, 1).cast::<Chunk>();
+        reset_globals(state, chunk.globals);
+        if load::text(state, chunk.code, chunk.name) != ffi::LUA_OK {
+            ffi::lua_error(state);
+        }
+        chunk.id = Some(ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX));
+        0
+    }
+}
+
+/// Gives a thread the globals that scripts see: one may have given it others.
 ///
 /// # Safety
-/// The state is live and has room for a value.
-pub(super) unsafe fn load_text(state: *mut lua_State, code: &[u8], name: &CStr) -> c_int {
-    let text: Vec<u8>;
-    let mut code = code;
-    if code.first() == Some(&ffi::LUA_SIGNATURE[0]) {
-        // With a blank before it the parser takes it for text, and says what is wrong with it.
-        text = [b" ", code].concat();
-        code = &text;
+/// The state is live, with room for a value.
+pub(super) unsafe fn reset_globals(state: *mut lua_State, globals: c_int) {
+    // SAFETY: the number is that of the table.
+    unsafe {
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, globals.into());
+        ffi::lua_replace(state, ffi::LUA_GLOBALSINDEX);
     }
-    // SAFETY: errors come back as a status; the buffer lives long enough.
-    unsafe { ffi::luaL_loadbuffer(state, code.as_ptr().cast(), code.len(), name.as_ptr()) }
+}
+
+/// Lua cannot go on after an error that nothing protects from.
+unsafe extern "C-unwind" fn on_panic(state: *mut lua_State) -> c_int {
+    // SAFETY: the error is on top.
+    let text = unsafe { string_at(state, -1) }.unwrap_or_default();
+    log::error!("The interpreter of scripts failed: {}", String::from_utf8_lossy(text));
+    std::process::abort()
 }
 
 /// The bytes of a string at an index; `None` for what is no string.

@@ -5,8 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::debugger::Next;
-use super::engine::{Bridge, load_text, push_bytes, push_error, string_at};
-use super::sandbox;
+use super::engine::{Bridge, push_bytes, push_error, string_at};
+use super::{load, sandbox};
 use crate::admin::monitor::append_quoted;
 use mlua::ffi::{self, lua_Debug, lua_State};
 use std::ffi::{CStr, c_int};
@@ -212,10 +212,10 @@ unsafe fn evaluate(state: *mut lua_State, bridge: &Bridge, code: &[u8]) {
     // SAFETY: see `converse`; loading and the call catch their errors.
     unsafe {
         ffi::lua_checkstack(state, 4);
-        let mut status = load_text(state, &[b"return ", code].concat(), c"@ldb_eval");
+        let mut status = load::text(state, &[b"return ", code].concat(), c"@ldb_eval");
         if status != ffi::LUA_OK {
             ffi::lua_pop(state, 1);
-            status = load_text(state, code, c"@ldb_eval");
+            status = load::text(state, code, c"@ldb_eval");
         }
         if status == ffi::LUA_OK {
             status = ffi::lua_pcall(state, 0, 1, 0);

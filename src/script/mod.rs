@@ -13,10 +13,13 @@ pub mod run;
 pub mod scripts;
 
 mod api;
+mod base;
 mod command;
 mod convert;
 mod engine;
 mod inspect;
+mod load;
+mod memory;
 mod register;
 mod sandbox;
 
@@ -85,7 +88,10 @@ impl Scripting {
     /// Forgets all EVAL scripts, with the interpreter they ran in.
     pub fn flush_scripts(&mut self) {
         self.cache.clear();
-        self.eval = Engine::new(Kind::Eval);
+        // One that is in use stays.
+        if self.running.is_none() {
+            self.eval = Engine::new(Kind::Eval);
+        }
     }
 
     /// Loads a library and gives its name. `limited`: its program may only run for a while.

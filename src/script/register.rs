@@ -3,13 +3,11 @@
 
 use super::engine::{Bridge, Engine, push_error, string_at};
 use super::library::{BAD_NAME, Function, Loading};
+use super::memory::REFUSED;
 use super::{api, convert, flags, sandbox};
-use mlua::ffi::{self, lua_Debug, lua_State};
+use mlua::ffi::{self, lua_State};
 use std::ffi::c_int;
 use std::time::{Duration, Instant};
-
-/// Instructions between two looks at the clock.
-const INSTRUCTIONS: c_int = 100_000;
 
 /// Pushes the table `redis` of loading libraries.
 ///
@@ -31,43 +29,54 @@ impl Engine {
         let compiled = compiled.map_err(|message| [b"Error compiling function: ", &message[..]].concat())?;
         let state = self.state();
         let mut loading = Loading { functions: Vec::new(), start: Instant::now(), timeout };
-        let mut error = convert::ScriptError::default();
-        // SAFETY: `loading` outlives the call, after which the bridge forgets it. What runs is protected.
-        let failed = unsafe {
+        let mut program = Program { code: compiled.id, failed: false, error: Default::default() };
+        // SAFETY: `loading` and `program` outlive the call, after which the bridge forgets the one. What runs is
+        // protected, and setting the globals right again needs no memory.
+        let status = unsafe {
             let bridge = &*self.bridge();
-            sandbox::set_loading(state, true);
+            bridge.ended.set(None);
             bridge.loading.set(&mut loading);
-            ffi::lua_sethook(state, Some(on_instructions), ffi::LUA_MASKCOUNT, INSTRUCTIONS);
-            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, compiled.id.into());
-            let failed = ffi::lua_pcall(state, 0, 0, 0) != ffi::LUA_OK;
-            if failed {
-                convert::read_error(state, &mut error);
+            let status = ffi::lua_cpcall(state, run_program, std::ptr::from_mut(&mut program).cast());
+            if status != ffi::LUA_OK {
                 ffi::lua_pop(state, 1);
             }
-            ffi::lua_sethook(state, None, 0, 0);
             bridge.loading.set(std::ptr::null_mut());
             sandbox::set_loading(state, false);
-            failed
+            status
         };
-        if failed {
-            return Err([b"Error registering functions: ", &error.text.unwrap_or_default()[..]].concat());
+        if status != ffi::LUA_OK {
+            program.failed = true;
+            program.error.text = Some([b"ERR ", REFUSED].concat());
+        }
+        if program.failed {
+            return Err([b"Error registering functions: ", &program.error.text.unwrap_or_default()[..]].concat());
         }
         Ok(loading.functions)
     }
 }
 
-unsafe extern "C-unwind" fn on_instructions(state: *mut lua_State, _: *mut lua_Debug) {
-    // SAFETY: the hook is set only while a library loads; nothing is left to drop when the error is raised.
+/// The program of a library. It lies below the protected call.
+struct Program {
+    /// Registry number of its function.
+    code: c_int,
+    failed: bool,
+    error: convert::ScriptError,
+}
+
+unsafe extern "C-unwind" fn run_program(state: *mut lua_State) -> c_int {
+    // SAFETY: `load_library` gives a program; whatever is not plain data lies in it.
     unsafe {
-        let bridge = sandbox::bridge(state);
-        let Some(loading) = bridge.loading.get().as_ref() else { return };
-        if loading.timeout.is_some_and(|timeout| loading.start.elapsed() > timeout) {
-            // From now on at every line, so that the library cannot catch it.
-            ffi::lua_sethook(state, Some(on_instructions), ffi::LUA_MASKLINE, 0);
-            ffi::lua_checkstack(state, 6);
-            push_error(state, b"FUNCTION LOAD timeout");
-            ffi::lua_error(state);
+        let program = &mut *ffi::lua_touserdata(state, 1).cast::<Program>();
+        sandbox::set_loading(state, true);
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, program.code.into());
+        program.failed = ffi::lua_pcall(state, 0, 0, 0) != ffi::LUA_OK;
+        if program.failed {
+            if let Some(text) = sandbox::bridge(state).ended.get() {
+                push_error(state, text);
+            }
+            convert::read_error(state, &mut program.error);
         }
+        0
     }
 }
 
@@ -99,9 +108,11 @@ unsafe fn register(state: *mut lua_State) -> Result<(), &'static [u8]> {
     // `luaL_ref` may raise, for want of memory.
     unsafe {
         let bridge = api::bridge(state);
-        let Some(loading) = bridge.loading.get().as_mut() else {
+        // Who looks at the clock looks there, too: no reference is kept.
+        let loading = bridge.loading.get();
+        if loading.is_null() {
             return Err(b"redis.register_function can only be called on FUNCTION LOAD command");
-        };
+        }
         let wanted = match ffi::lua_gettop(state) {
             1 => named(state)?,
             2 => positional(state)?,
@@ -112,13 +123,13 @@ unsafe fn register(state: *mut lua_State) -> Result<(), &'static [u8]> {
         if !flags::is_valid_name(&name) {
             return Err(BAD_NAME);
         }
-        if loading.functions.iter().any(|f| *f.name == name[..]) {
+        if (*loading).functions.iter().any(|f| *f.name == name[..]) {
             return Err(b"Function already exists in the library");
         }
         ffi::lua_pushvalue(state, callback);
         let id = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
         let code = bridge.function(id);
-        loading.functions.push(Function {
+        (*loading).functions.push(Function {
             name: name.into(),
             description: wanted.description,
             flags: wanted.flags,

@@ -1,8 +1,9 @@
 //! Running a script: what is checked before it starts, its call, and its reply.
 #![allow(unsafe_code)]
 
-use super::convert::{self, Answer, ScriptError};
-use super::engine::{Engine, Kind, push_bytes};
+use super::convert::{self, ANSWER_MAX, Answer, ScriptError};
+use super::engine::{Engine, Kind, Numbers, push_bytes, push_error, reset_globals};
+use super::memory::REFUSED;
 use super::{busy, flags, inspect, sandbox};
 use crate::cluster::slots::{Slot, key_slot};
 use crate::dispatch::call::Ctx;
@@ -61,12 +62,15 @@ pub struct Script<'a> {
     pub key_count: usize,
 }
 
+/// Memory that is kept for the reply when what was written of one is taken back, bytes.
+const KEPT_REPLY: usize = 64 * 1024;
+
 /// What the protected part of a run works on. It lies below that part, so that an error leaves it whole.
 struct Frame<'a> {
     script: &'a Script<'a>,
     server: *mut Server,
     out: &'a mut Reply,
-    handler: c_int,
+    numbers: Numbers,
     push_collector: bool,
     failure: Option<Failure>,
     /// See `Answer`.
@@ -209,15 +213,14 @@ fn for_scripts(error: &CmdError) -> CmdError {
 fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
     let mark = ctx.out.buf.len();
     let is_debugged = script.kind == Kind::Eval && ctx.srv.script.debugger.is_active();
-    let has_hook = is_debugged || ctx.srv.cfg.busy_reply_threshold > 0;
     let engine = ctx.srv.script.engine(script.kind);
-    let (state, bridge, handler) = (engine.state(), engine.bridge(), engine.handler);
+    let (state, bridge, numbers) = (engine.state(), engine.bridge(), engine.numbers);
     let push_collector = engine.collector_is_due();
     let mut frame = Frame {
         script,
         server: &mut *ctx.srv,
         out: ctx.out,
-        handler,
+        numbers,
         push_collector,
         failure: None,
         errors: Vec::new(),
@@ -232,23 +235,24 @@ fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
         if is_debugged {
             let mask = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
             ffi::lua_sethook(state, Some(inspect::on_line), mask, busy::INSTRUCTIONS);
-        } else if has_hook {
-            ffi::lua_sethook(state, Some(busy::on_instructions), ffi::LUA_MASKCOUNT, busy::INSTRUCTIONS);
         }
-        ffi::lua_pushcfunction(state, entry);
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, numbers.entry.into());
         ffi::lua_pushlightuserdata(state, std::ptr::from_mut(&mut frame).cast());
         let status = ffi::lua_pcall(state, 1, 0, 0);
-        if has_hook {
-            ffi::lua_sethook(state, None, 0, 0);
-        }
         (*bridge).command.set(std::ptr::null());
         ffi::lua_settop(state, top);
         status
     };
     let Frame { failure, errors, .. } = frame;
-    if status != ffi::LUA_OK {
-        // Only a finalizer, or want of memory, stops `entry` itself.
+    if is_debugged {
+        ctx.srv.script.engine(script.kind).set_hook();
+    }
+    if status != ffi::LUA_OK || failure.is_some() {
         ctx.out.buf.truncate(mark);
+        ctx.out.buf.shrink_to(mark + KEPT_REPLY);
+    }
+    if status != ffi::LUA_OK {
+        // Only want of memory stops `entry` itself.
         return Err(failed_run(&script.name, b"execution failure"));
     }
     match failure {
@@ -305,14 +309,18 @@ fn failed_run(name: &[u8], text: &[u8]) -> CmdError {
 }
 
 /// The protected part of a run: everything that may raise an error of Lua's.
-unsafe extern "C-unwind" fn entry(state: *mut lua_State) -> c_int {
+///
+/// # Safety
+/// Its argument is a pointer to a frame.
+pub(super) unsafe extern "C-unwind" fn entry(state: *mut lua_State) -> c_int {
     // SAFETY: `execute` calls it with a frame, to which nobody else has access meanwhile. Whatever is not plain data lies
     // in the frame.
     unsafe {
         let frame = &mut *ffi::lua_touserdata(state, 1).cast::<Frame>();
         let script = frame.script;
         ffi::lua_settop(state, 0);
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, frame.handler.into());
+        reset_globals(state, frame.numbers.globals);
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, frame.numbers.handler.into());
         ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, script.code.into());
         let values = script.command.from(3);
         let keys = values.between(0, script.key_count);
@@ -331,10 +339,21 @@ unsafe extern "C-unwind" fn entry(state: *mut lua_State) -> c_int {
             }
         };
         let status = ffi::lua_pcall(state, count, 1, 1);
+        if let Some(text) = sandbox::bridge(state).ended.get()
+            && ffi::lua_type(state, -1) != ffi::LUA_TTABLE
+        {
+            // What ended it was that no memory was granted any more.
+            push_error(state, text);
+        }
         if status == ffi::LUA_OK {
             // Within a script it could be said which protocol is meant.
             let resp3 = (*frame.server).script.running.as_ref().is_some_and(|r| r.resp3);
-            Answer { out: frame.out, resp3, errors: &mut frame.errors }.write(state);
+            let limit = frame.out.buf.len() + ANSWER_MAX;
+            let mut answer = Answer { out: frame.out, resp3, limit, full: false, errors: &mut frame.errors };
+            answer.write(state);
+            if answer.full {
+                frame.failure = Some(Failure::Other(Some(REFUSED.to_vec())));
+            }
         } else if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
             let mut error = ScriptError::default();
             convert::read_error(state, &mut error);
@@ -343,7 +362,13 @@ unsafe extern "C-unwind" fn entry(state: *mut lua_State) -> c_int {
             let text = super::engine::string_at(state, -1).map(<[u8]>::to_vec);
             frame.failure = Some(Failure::Other(text));
         }
-        if frame.push_collector {
+        if let Some(Failure::Other(Some(text))) = &frame.failure
+            && text == REFUSED
+        {
+            // What the script had is what others need.
+            ffi::lua_settop(state, 0);
+            ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0);
+        } else if frame.push_collector {
             Engine::push_collector(state);
         }
         0

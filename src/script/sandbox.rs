@@ -8,7 +8,8 @@
 #![allow(unsafe_code)]
 
 use super::api;
-use super::engine::{Bridge, Kind, load_text, push_bytes, string_at};
+use super::base;
+use super::engine::{Bridge, Kind, push_bytes};
 use super::lib;
 use super::register;
 use mlua::ffi::{self, lua_State};
@@ -31,8 +32,6 @@ fn key(of: &'static u8) -> *const c_void {
     std::ptr::from_ref(of).cast()
 }
 
-/// Functions of Lua's base library that scripts are not to have.
-const REMOVED: &[&CStr] = &[c"dofile", c"loadfile", c"print"];
 /// Lua's own libraries that scripts have.
 const LUA_TABLES: &[&CStr] = &[c"string", c"math", c"table", c"coroutine"];
 const READ_ONLY: &CStr = c"Attempt to modify a readonly table";
@@ -63,10 +62,6 @@ pub(super) unsafe fn build(state: *mut lua_State, bridge: *const Bridge, kind: K
         let globals = ffi::lua_gettop(state);
         ffi::lua_pushvalue(state, globals);
         ffi::lua_rawsetp(state, registry, key(&REAL_GLOBALS));
-        for name in REMOVED {
-            ffi::lua_pushnil(state);
-            ffi::lua_setfield(state, globals, name.as_ptr());
-        }
         make_shield(state);
         open_libraries(state, globals);
         replace_functions(state, globals, bridge);
@@ -381,18 +376,7 @@ unsafe fn replace_functions(state: *mut lua_State, globals: c_int, bridge: *cons
         ffi::lua_getfield(state, globals, c"next".as_ptr());
         ffi::lua_pushcclosure(state, pairs, 1);
         ffi::lua_setfield(state, globals, c"pairs".as_ptr());
-        for (name, function) in
-            [(c"pcall", protected_call as ffi::lua_CFunction), (c"load", load_pieces), (c"loadstring", load_string)]
-        {
-            ffi::lua_pushcfunction(state, function);
-            ffi::lua_setfield(state, globals, name.as_ptr());
-        }
-        ffi::lua_getfield(state, globals, c"table".as_ptr());
-        // The others that write do nothing to a table without elements, as a guard is.
-        ffi::lua_getfield(state, -1, c"insert".as_ptr());
-        ffi::lua_pushcclosure(state, keep_guard, 1);
-        ffi::lua_setfield(state, -2, c"insert".as_ptr());
-        ffi::lua_pop(state, 1);
+        base::replace(state, globals, bridge);
         ffi::lua_getfield(state, globals, c"math".as_ptr());
         api::set_random(state, bridge);
         ffi::lua_pop(state, 1);
@@ -401,8 +385,11 @@ unsafe fn replace_functions(state: *mut lua_State, globals: c_int, bridge: *cons
 
 /// Calls the C function in the first upvalue as if it had been called in our place: arguments, results and the name in
 /// errors are its own. It must have no upvalues.
-unsafe fn go_on(state: *mut lua_State) -> c_int {
-    // SAFETY: `replace_functions` put a C function there.
+///
+/// # Safety
+/// Called by Lua, from a closure with such an upvalue.
+pub(super) unsafe fn go_on(state: *mut lua_State) -> c_int {
+    // SAFETY: as the caller promises.
     unsafe {
         match ffi::lua_tocfunction(state, ffi::lua_upvalueindex(1)) {
             Some(function) => function(state),
@@ -411,13 +398,24 @@ unsafe fn go_on(state: *mut lua_State) -> c_int {
     }
 }
 
-unsafe extern "C-unwind" fn keep_guard(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua; nothing to drop.
+/// Raises an error if the first argument is a guard.
+///
+/// # Safety
+/// Called by Lua, with nothing to drop.
+pub(super) unsafe fn refuse_guard(state: *mut lua_State) {
+    // SAFETY: as the caller promises.
     unsafe {
         if push_guarded(state, 1) {
             push_bytes(state, READ_ONLY.to_bytes());
             ffi::lua_error(state);
         }
+    }
+}
+
+unsafe extern "C-unwind" fn keep_guard(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua; nothing to drop.
+    unsafe {
+        refuse_guard(state);
         go_on(state)
     }
 }
@@ -440,97 +438,5 @@ unsafe extern "C-unwind" fn pairs(state: *mut lua_State) -> c_int {
         ffi::lua_pushvalue(state, 1);
         ffi::lua_pushnil(state);
         3
-    }
-}
-
-/// `pcall`: of an error that is a table, the text alone comes back.
-unsafe extern "C-unwind" fn protected_call(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua; nothing to drop.
-    unsafe {
-        if ffi::lua_gettop(state) == 0 {
-            // What Redis calls then is the place of the result.
-            ffi::lua_pushboolean(state, 0);
-            push_bytes(state, b"attempt to call a boolean value");
-            return 2;
-        }
-        let args = ffi::lua_gettop(state) - 1;
-        let failed = ffi::lua_pcall(state, args, ffi::LUA_MULTRET, 0) != ffi::LUA_OK;
-        if failed && ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
-            ffi::lua_checkstack(state, 2);
-            push_bytes(state, b"err");
-            ffi::lua_rawget(state, -2);
-            if ffi::lua_isstring(state, -1) != 0 {
-                ffi::lua_replace(state, -2);
-            } else {
-                ffi::lua_pop(state, 1);
-            }
-        }
-        if ffi::lua_checkstack(state, 1) == 0 {
-            return ffi::luaL_error(state, c"stack overflow".as_ptr());
-        }
-        ffi::lua_pushboolean(state, !failed as c_int);
-        ffi::lua_insert(state, 1);
-        ffi::lua_gettop(state)
-    }
-}
-
-/// Leaves what loading gave: the function, or nil and a message.
-unsafe fn loaded(state: *mut lua_State, status: c_int) -> c_int {
-    // SAFETY: a value is on top.
-    unsafe {
-        if status == ffi::LUA_OK {
-            return 1;
-        }
-        ffi::lua_pushnil(state);
-        ffi::lua_insert(state, -2);
-        2
-    }
-}
-
-unsafe extern "C-unwind" fn load_string(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua; the strings stay on the stack, and nothing with a destructor is left when an error is raised.
-    unsafe {
-        let mut len = 0;
-        let code = ffi::luaL_checklstring(state, 1, &mut len);
-        let name = CStr::from_ptr(ffi::luaL_optlstring(state, 2, code, std::ptr::null_mut()));
-        let code = std::slice::from_raw_parts(code.cast(), len);
-        let status = load_text(state, code, name);
-        loaded(state, status)
-    }
-}
-
-/// `load`: the pieces are put together before they are compiled, so that it shows what they are.
-unsafe extern "C-unwind" fn load_pieces(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua. What calls the script's function is protected; the pieces are joined on the stack.
-    unsafe {
-        ffi::luaL_checktype(state, 1, ffi::LUA_TFUNCTION);
-        let name = CStr::from_ptr(ffi::luaL_optlstring(state, 2, c"=(load)".as_ptr(), std::ptr::null_mut()));
-        // The name's string is to stay where it is.
-        ffi::lua_settop(state, 3);
-        push_bytes(state, b"");
-        loop {
-            ffi::lua_pushvalue(state, 1);
-            let status = ffi::lua_pcall(state, 0, 1, 0);
-            if status != ffi::LUA_OK {
-                return loaded(state, status);
-            }
-            match ffi::lua_type(state, -1) {
-                ffi::LUA_TNIL => break,
-                ffi::LUA_TSTRING | ffi::LUA_TNUMBER => {
-                    if ffi::lua_objlen(state, -1) == 0 {
-                        break;
-                    }
-                    ffi::lua_concat(state, 2);
-                }
-                _ => {
-                    push_bytes(state, b"reader function must return a string");
-                    return loaded(state, ffi::LUA_ERRRUN);
-                }
-            }
-        }
-        ffi::lua_pop(state, 1);
-        let code = string_at(state, -1).unwrap_or_default();
-        let status = load_text(state, code, name);
-        loaded(state, status)
     }
 }

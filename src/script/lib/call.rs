@@ -3,7 +3,7 @@
 //!
 //! Invariant: Lua raises errors (out of memory, a table that cannot grow) by leaving the frames above it without running
 //! destructors. So nothing with a destructor lives in a library function across a call that may allocate: buffers live in
-//! a [`Work`], which the collector owns, and a [`Fault`] is plain bytes. All `unsafe` code of the libraries is here; what
+//! the library's [`Work`], which the collector owns, and a [`Fault`] is plain bytes. All `unsafe` code of the libraries is here; what
 //! the functions do with their arguments is in the files beside this one.
 #![allow(unsafe_code)]
 
@@ -12,6 +12,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::fmt::{self, Write as _};
 use std::marker::PhantomData;
 
+use super::buffer::{Buffer, Full};
 use mlua::ffi;
 
 /// What a library function leaves: how many values on the top of the stack are its results.
@@ -36,6 +37,8 @@ pub struct Fault {
 
 #[derive(Clone, Copy)]
 enum Kind {
+    /// Lua's own error for want of memory, which has no position.
+    Memory,
     /// Prefixed with the position of the call.
     Error,
     /// "bad argument #n to 'function' (...)".
@@ -77,6 +80,12 @@ impl Fault {
     }
 }
 
+impl From<Full> for Fault {
+    fn from(_: Full) -> Fault {
+        Fault::new(Kind::Memory, format_args!("not enough memory"))
+    }
+}
+
 impl fmt::Write for Fault {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let start = usize::from(self.len);
@@ -101,13 +110,22 @@ pub enum Type {
     Other,
 }
 
-/// Where a function keeps what needs a destructor. The collector drops it if an error takes the function's frame away.
+/// Where functions keep what needs a destructor: each library has one, which the collector owns. No function runs while
+/// another does, as none calls code of a script.
 #[derive(Default)]
 pub struct Work {
     /// What is written or decoded.
-    pub out: Vec<u8>,
+    pub out: Buffer,
     /// The containers that are open: what each means is the library's own.
     pub open: Vec<Open>,
+}
+
+impl Work {
+    fn clear(&mut self) {
+        self.out.clear();
+        // Lua's stack bounds it: it is never large.
+        self.open.clear();
+    }
 }
 
 /// A container that is being walked through or built.
@@ -129,7 +147,7 @@ pub struct Call<'a> {
 
 const UPVALUE_FUNCTION: c_int = ffi::lua_upvalueindex(1);
 const UPVALUE_SETTINGS: c_int = ffi::lua_upvalueindex(2);
-const UPVALUE_WORK_META: c_int = ffi::lua_upvalueindex(3);
+const UPVALUE_WORK: c_int = ffi::lua_upvalueindex(3);
 
 impl<'a> Call<'a> {
     /// How many values there are: arguments, and what was pushed.
@@ -350,19 +368,14 @@ impl<'a> Call<'a> {
         unsafe { ffi::lua_setfield(self.state, -2, name.as_ptr()) }
     }
 
-    /// Pushes a place for what needs a destructor. It lives as long as it stays on the stack, which is until the function
-    /// ends: nothing below what a function has at its start is popped.
+    /// The place for what needs a destructor, empty. To be asked for once by a function.
+    #[allow(clippy::mut_from_ref)]
     pub fn work(self) -> &'a mut Work {
-        // SAFETY: the memory is of the right size and alignment (Lua aligns for doubles and pointers), initialised before
-        // the metatable with the destructor is set, and nobody else knows it.
-        unsafe {
-            const { assert!(align_of::<Work>() <= align_of::<f64>()) };
-            let work = ffi::lua_newuserdata(self.state, size_of::<Work>()).cast::<Work>();
-            work.write(Work::default());
-            ffi::lua_pushvalue(self.state, UPVALUE_WORK_META);
-            ffi::lua_setmetatable(self.state, -2);
-            &mut *work
-        }
+        // SAFETY: `push_module` put a `Work` there, which the function keeps alive. Nobody else uses it: no other function
+        // of a library runs meanwhile, and this one asks once.
+        let work = unsafe { &mut *ffi::lua_touserdata(self.state, UPVALUE_WORK).cast::<Work>() };
+        work.clear();
+        work
     }
 
     /// The settings that the functions of a module share.
@@ -418,10 +431,11 @@ pub fn leading_number(text: &[u8]) -> (f64, usize) {
 /// Pushes a table with the functions of a library. With settings, they share a copy of them.
 pub fn push_module<T: Settings>(call: Call<'_>, functions: &[(&CStr, Native)], settings: Option<T>) {
     let state = call.state;
-    // SAFETY: five slots are used at most, which `reserve` and every fresh function have. `Cell<T>` is plain data without
-    // a destructor, aligned as Lua aligns userdata.
+    // SAFETY: seven slots are used at most, which `reserve` and every fresh function have. `Cell<T>` is plain data without
+    // a destructor; it and `Work` are aligned as Lua aligns userdata. The work is initialised before the metatable with
+    // its destructor is set.
     unsafe {
-        const { assert!(align_of::<Cell<T>>() <= align_of::<f64>()) };
+        const { assert!(align_of::<Cell<T>>() <= align_of::<f64>() && align_of::<Work>() <= align_of::<f64>()) };
         const { assert!(!std::mem::needs_drop::<T>()) };
         ffi::lua_createtable(state, 0, functions.len() as c_int);
         match settings {
@@ -430,9 +444,11 @@ pub fn push_module<T: Settings>(call: Call<'_>, functions: &[(&CStr, Native)], s
                 ffi::lua_newuserdata(state, size_of::<Cell<T>>()).cast::<Cell<T>>().write(Cell::new(settings));
             }
         }
+        ffi::lua_newuserdata(state, size_of::<Work>()).cast::<Work>().write(Work::default());
         ffi::lua_createtable(state, 0, 1);
         ffi::lua_pushcclosure(state, drop_work, 0);
         ffi::lua_setfield(state, -2, c"__gc".as_ptr());
+        ffi::lua_setmetatable(state, -2);
         for &(name, function) in functions {
             ffi::lua_pushlightuserdata(state, function as *mut c_void);
             ffi::lua_pushvalue(state, -3);
@@ -462,7 +478,9 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let function = ffi::lua_touserdata(state, UPVALUE_FUNCTION);
         let function = std::mem::transmute::<*mut c_void, Native>(function);
-        let fault = match function(Call { state, life: PhantomData }) {
+        let answer = function(Call { state, life: PhantomData });
+        (*ffi::lua_touserdata(state, UPVALUE_WORK).cast::<Work>()).clear();
+        let fault = match answer {
             Ok(count) => return count as c_int,
             Err(fault) => fault,
         };
@@ -473,6 +491,10 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
         match fault.kind {
             Kind::Argument(index) => ffi::luaL_argerror(state, index, text),
             Kind::Type(index) => ffi::luaL_typerror(state, index, text),
+            Kind::Memory => {
+                ffi::lua_pushlstring_(state, text, fault.len.into());
+                ffi::lua_error(state)
+            }
             Kind::Error => {
                 ffi::luaL_where(state, 1);
                 ffi::lua_pushlstring_(state, text, fault.len.into());

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 
+use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native, Open, Settings, Type, Work};
 
 /// Makes the library's table, with settings of its own.
@@ -195,31 +196,30 @@ fn encode(call: Call<'_>) -> Answer {
             }
         };
         if !more {
-            work.out.push(if open.map { b'}' } else { b']' });
+            work.out.push(if open.map { b'}' } else { b']' })?;
             work.open.pop();
             call.pop(1);
             continue;
         }
         open.done += 1;
         if !first {
-            work.out.push(b',');
+            work.out.push(b',')?;
         }
         if open.map {
             match call.type_of(-2) {
                 Type::Number => {
-                    work.out.push(b'"');
+                    work.out.push(b'"')?;
                     write_number(call, -2, &options, &mut work.out)?;
-                    work.out.push(b'"');
+                    work.out.push(b'"')?;
                 }
-                Type::String => write_string(call.bytes(-2), &mut work.out),
+                Type::String => write_string(call.bytes(-2), &mut work.out)?,
                 _ => return Err(cannot(call, -2, "table key must be a number or string")),
             }
-            work.out.push(b':');
+            work.out.push(b':')?;
         }
         begin_value(call, &options, work)?;
     }
-    call.push_bytes(&work.out);
-    *work = Work::default();
+    call.push_bytes(work.out.as_bytes());
     Ok(1)
 }
 
@@ -230,11 +230,11 @@ fn cannot(call: Call<'_>, index: isize, reason: &str) -> Fault {
 /// Writes the value on top and takes it off the stack; of a table only the opening, and the table stays.
 fn begin_value(call: Call<'_>, options: &Options, work: &mut Work) -> Result<(), Fault> {
     match call.type_of(-1) {
-        Type::String => write_string(call.bytes(-1), &mut work.out),
+        Type::String => write_string(call.bytes(-1), &mut work.out)?,
         Type::Number => write_number(call, -1, options, &mut work.out)?,
-        Type::Boolean => work.out.extend_from_slice(if call.boolean(-1) { b"true" } else { b"false" }),
-        Type::Nil => work.out.extend_from_slice(b"null"),
-        Type::LightUserData if call.is_null(-1) => work.out.extend_from_slice(b"null"),
+        Type::Boolean => work.out.extend(if call.boolean(-1) { b"true" } else { b"false" })?,
+        Type::Nil => work.out.extend(b"null")?,
+        Type::LightUserData if call.is_null(-1) => work.out.extend(b"null")?,
         Type::Table => {
             let depth = work.open.len() + 1;
             if depth > options.encode_max_depth as usize || !call.reserve(3) {
@@ -242,9 +242,9 @@ fn begin_value(call: Call<'_>, options: &Options, work: &mut Work) -> Result<(),
             }
             let len = array_length(call, options)?;
             match len {
-                Some(_) => work.out.push(b'['),
+                Some(_) => work.out.push(b'[')?,
                 None => {
-                    work.out.push(b'{');
+                    work.out.push(b'{')?;
                     call.push_nil();
                 }
             }
@@ -282,11 +282,10 @@ fn array_length(call: Call<'_>, options: &Options) -> Result<Option<usize>, Faul
     Ok(if sparse || max <= 0 { None } else { Some(max as usize) })
 }
 
-fn write_number(call: Call<'_>, index: isize, options: &Options, out: &mut Vec<u8>) -> Result<(), Fault> {
+fn write_number(call: Call<'_>, index: isize, options: &Options, out: &mut Buffer) -> Result<(), Fault> {
     let value = call.to_number(index);
     if value.is_finite() {
-        write_digits(value, options.precision as usize, out);
-        return Ok(());
+        return Ok(write_digits(value, options.precision as usize, out)?);
     }
     let text: &[u8] = match options.encode_invalid {
         0 => return Err(cannot(call, index, "must not be NaN or Inf")),
@@ -295,19 +294,17 @@ fn write_number(call: Call<'_>, index: isize, options: &Options, out: &mut Vec<u
         _ if value < 0.0 => b"-inf",
         _ => b"inf",
     };
-    out.extend_from_slice(text);
-    Ok(())
+    Ok(out.extend(text)?)
 }
 
 /// A finite double with so many significant digits at most, as `%g` of C writes it.
-fn write_digits(value: f64, precision: usize, out: &mut Vec<u8>) {
+fn write_digits(value: f64, precision: usize, out: &mut Buffer) -> Result<(), Full> {
     if value.abs() < 1e14
         && value.abs() < 10f64.powi(precision as i32)
         && value.trunc() == value
         && (value != 0.0 || value.is_sign_positive())
     {
-        out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
-        return;
+        return out.extend(itoa::Buffer::new().format(value as i64).as_bytes());
     }
     let text = format!("{:.*e}", precision - 1, value.abs());
     let (digits, exponent) = text.split_once('e').expect("an exponent was asked for");
@@ -316,37 +313,40 @@ fn write_digits(value: f64, precision: usize, out: &mut Vec<u8>) {
     let kept = digits.trim_end_matches('0').len().max(1);
     let digits = &digits.as_bytes()[..kept];
     if value.is_sign_negative() {
-        out.push(b'-');
+        out.push(b'-')?;
     }
     if exponent < -4 || exponent >= precision as i32 {
-        out.push(digits[0]);
+        out.push(digits[0])?;
         if kept > 1 {
-            out.push(b'.');
-            out.extend_from_slice(&digits[1..]);
+            out.push(b'.')?;
+            out.extend(&digits[1..])?;
         }
-        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+        out.extend(if exponent < 0 { b"e-" } else { b"e+" })?;
         if exponent.abs() < 10 {
-            out.push(b'0');
+            out.push(b'0')?;
         }
-        out.extend_from_slice(itoa::Buffer::new().format(exponent.abs()).as_bytes());
+        out.extend(itoa::Buffer::new().format(exponent.abs()).as_bytes())?;
     } else if exponent < 0 {
-        out.extend_from_slice(b"0.");
-        out.extend(std::iter::repeat_n(b'0', (-exponent - 1) as usize));
-        out.extend_from_slice(digits);
+        out.extend(b"0.")?;
+        out.extend(&b"000"[..(-exponent - 1) as usize])?;
+        out.extend(digits)?;
     } else {
         let whole = exponent as usize + 1;
-        out.extend_from_slice(&digits[..kept.min(whole)]);
-        out.extend(std::iter::repeat_n(b'0', whole.saturating_sub(kept)));
+        out.extend(&digits[..kept.min(whole)])?;
+        for _ in kept..whole {
+            out.push(b'0')?;
+        }
         if kept > whole {
-            out.push(b'.');
-            out.extend_from_slice(&digits[whole..]);
+            out.push(b'.')?;
+            out.extend(&digits[whole..])?;
         }
     }
+    Ok(())
 }
 
-fn write_string(text: &[u8], out: &mut Vec<u8>) {
+fn write_string(text: &[u8], out: &mut Buffer) -> Result<(), Full> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
+    out.push(b'"')?;
     let mut plain = 0;
     for (at, &byte) in text.iter().enumerate() {
         let short = match byte {
@@ -359,22 +359,15 @@ fn write_string(text: &[u8], out: &mut Vec<u8>) {
             0..0x20 | 0x7f => 0,
             _ => continue,
         };
-        out.extend_from_slice(&text[plain..at]);
+        out.extend(&text[plain..at])?;
         plain = at + 1;
         match short {
-            0 => out.extend_from_slice(&[
-                b'\\',
-                b'u',
-                b'0',
-                b'0',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]),
-            short => out.extend_from_slice(&[b'\\', short]),
+            0 => out.extend(&[b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]])?,
+            short => out.extend(&[b'\\', short])?,
         }
     }
-    out.extend_from_slice(&text[plain..]);
-    out.push(b'"');
+    out.extend(&text[plain..])?;
+    out.push(b'"')
 }
 
 /// A token of JSON text.
@@ -586,6 +579,8 @@ fn decode(call: Call<'_>) -> Answer {
         return Err(Fault::error(format_args!("JSON parser does not support UTF-16 or UTF-32")));
     }
     let Work { out, open } = call.work();
+    // What is decoded is never longer than its text.
+    let out = out.to_fill(text.len())?;
     let text = &text[..memchr::memchr(0, text).unwrap_or(text.len())];
     let mut reader = Reader { text, at: 0, token_at: 0, invalid_numbers: options.decode_invalid == ON };
     let mut token = reader.next(out);
@@ -623,8 +618,6 @@ fn decode(call: Call<'_>) -> Answer {
                 if token != Token::End {
                     return Err(reader.expected("the end", token));
                 }
-                *out = Vec::new();
-                *open = Vec::new();
                 return Ok(1);
             };
             container.done += 1;

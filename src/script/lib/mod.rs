@@ -4,6 +4,7 @@
 //! Formats: RFC 8259 (JSON), the MessagePack specification (without extension types, as Redis's library).
 
 pub mod bit;
+mod buffer;
 mod call;
 pub mod json;
 pub mod msgpack;

@@ -2,6 +2,7 @@
 //!
 //! Packing nests 16 tables deep, deeper ones become nil. Unpacking does not recurse; Lua's stack bounds it.
 
+use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native, Open, Type, Work};
 
 /// Makes the library's table.
@@ -36,26 +37,25 @@ fn pack(call: Call<'_>) -> Answer {
         call.push_copy(index as isize);
         pack_value(call, &mut work.out, 0)?;
     }
-    call.push_bytes(&work.out);
-    *work = Work::default();
+    call.push_bytes(work.out.as_bytes());
     Ok(1)
 }
 
 /// Appends the value on top and takes it off the stack. Recurses as deep as tables may nest.
-fn pack_value(call: Call<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Fault> {
+fn pack_value(call: Call<'_>, out: &mut Buffer, depth: usize) -> Result<(), Fault> {
     match call.type_of(-1) {
         Type::String => {
             let text = call.bytes(-1);
-            head(out, text.len(), Some((0xa0, 32)), &[0xd9, 0xda, 0xdb]);
-            out.extend_from_slice(text);
+            head(out, text.len(), Some((0xa0, 32)), &[0xd9, 0xda, 0xdb])?;
+            out.extend(text)?;
         }
-        Type::Boolean => out.push(if call.boolean(-1) { 0xc3 } else { 0xc2 }),
-        Type::Number => pack_number(call.to_number(-1), out),
+        Type::Boolean => out.push(if call.boolean(-1) { 0xc3 } else { 0xc2 })?,
+        Type::Number => pack_number(call.to_number(-1), out)?,
         Type::Table if depth < NESTING_MAX => match is_array(call)? {
             true => pack_array(call, out, depth)?,
             false => pack_map(call, out, depth)?,
         },
-        _ => out.push(0xc0),
+        _ => out.push(0xc0)?,
     }
     call.pop(1);
     Ok(())
@@ -63,41 +63,38 @@ fn pack_value(call: Call<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Fau
 
 /// Appends the head of a string or container of so many bytes or elements: within one byte with `short` (its tag and the
 /// first length too long for it), or one of `tags`, the last three of those for lengths of 1, 2 and 4 bytes.
-fn head(out: &mut Vec<u8>, len: usize, short: Option<(u8, usize)>, tags: &[u8]) {
+fn head(out: &mut Buffer, len: usize, short: Option<(u8, usize)>, tags: &[u8]) -> Result<(), Full> {
     let &[.., wide, widest] = tags else { unreachable!("two tags at least") };
     match short {
         Some((tag, end)) if len < end => out.push(tag | len as u8),
-        _ if tags.len() == 3 && len <= 0xff => out.extend_from_slice(&[tags[0], len as u8]),
+        _ if tags.len() == 3 && len <= 0xff => out.extend(&[tags[0], len as u8]),
         _ if len <= 0xffff => {
-            out.push(wide);
-            out.extend_from_slice(&(len as u16).to_be_bytes());
+            out.push(wide)?;
+            out.extend(&(len as u16).to_be_bytes())
         }
         _ => {
-            out.push(widest);
-            out.extend_from_slice(&(len as u32).to_be_bytes());
+            out.push(widest)?;
+            out.extend(&(len as u32).to_be_bytes())
         }
     }
 }
 
-fn pack_number(value: f64, out: &mut Vec<u8>) {
+fn pack_number(value: f64, out: &mut Buffer) -> Result<(), Full> {
     let whole = call::truncate(value);
     if whole as f64 == value && value.is_finite() {
-        pack_integer(whole, out);
+        pack_integer(whole, out)
     } else if f64::from(value as f32) == value {
-        out.push(0xca);
-        out.extend_from_slice(&(value as f32).to_be_bytes());
+        out.push(0xca)?;
+        out.extend(&(value as f32).to_be_bytes())
     } else {
-        out.push(0xcb);
-        out.extend_from_slice(&value.to_be_bytes());
+        out.push(0xcb)?;
+        out.extend(&value.to_be_bytes())
     }
 }
 
-fn pack_integer(value: i64, out: &mut Vec<u8>) {
+fn pack_integer(value: i64, out: &mut Buffer) -> Result<(), Full> {
     let (tag, width) = match value {
-        -32..=127 => {
-            out.push(value as u8);
-            return;
-        }
+        -32..=127 => return out.push(value as u8),
         128..=0xff => (0xcc, 1),
         0x100..=0xffff => (0xcd, 2),
         0x1_0000..=0xffff_ffff => (0xce, 4),
@@ -107,8 +104,8 @@ fn pack_integer(value: i64, out: &mut Vec<u8>) {
         -0x8000_0000..-0x8000 => (0xd2, 4),
         ..-0x8000_0000 => (0xd3, 8),
     };
-    out.push(tag);
-    out.extend_from_slice(&value.to_be_bytes()[8 - width..]);
+    out.push(tag)?;
+    out.extend(&value.to_be_bytes()[8 - width..])
 }
 
 /// Whether the keys of the table on top are exactly the numbers from 1 on.
@@ -129,9 +126,9 @@ fn is_array(call: Call<'_>) -> Result<bool, Fault> {
     Ok(max == count)
 }
 
-fn pack_array(call: Call<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Fault> {
+fn pack_array(call: Call<'_>, out: &mut Buffer, depth: usize) -> Result<(), Fault> {
     let len = call.length();
-    head(out, len, Some((0x90, 16)), &[0xdc, 0xdd]);
+    head(out, len, Some((0x90, 16)), &[0xdc, 0xdd])?;
     call.need(1, "in function mp_encode_lua_table_as_array")?;
     for index in 1..=len {
         call.element(index as i32);
@@ -140,7 +137,7 @@ fn pack_array(call: Call<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Fau
     Ok(())
 }
 
-fn pack_map(call: Call<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Fault> {
+fn pack_map(call: Call<'_>, out: &mut Buffer, depth: usize) -> Result<(), Fault> {
     call.need(3, "in function mp_encode_lua_table_as_map")?;
     let mut len = 0;
     call.push_nil();
@@ -148,7 +145,7 @@ fn pack_map(call: Call<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Fault
         call.pop(1);
         len += 1;
     }
-    head(out, len, Some((0x80, 16)), &[0xde, 0xdf]);
+    head(out, len, Some((0x80, 16)), &[0xde, 0xdf])?;
     call.push_nil();
     while call.next() {
         call.push_copy(-2);
@@ -212,7 +209,6 @@ fn unpack_some(call: Call<'_>, limit: i64, offset: i64) -> Answer {
         call.insert(first + 1);
         results += 1;
     }
-    *open = Vec::new();
     Ok(results)
 }
 
@@ -388,10 +384,7 @@ mod tests {
                 "cmsgpack.unpack_limit('abc')",
                 "test:1: bad argument #2 to 'unpack_limit' (number expected, got no value)",
             ),
-            (
-                "cmsgpack.unpack(('\\145'):rep(100000))",
-                "test:1: stack overflow (too many return values at once; use unpack_one or unpack_limit instead.)",
-            ),
+            ("cmsgpack.unpack(('\\145'):rep(100000))", "test:1: stack overflow (in function mp_decode_to_lua_array)"),
         ] {
             assert_eq!(eval(code), error, "{code}");
         }

@@ -1,5 +1,6 @@
 //! `struct`: values to and from the bytes of C structures, after a format of letters.
 
+use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native};
 
 /// Makes the library's table.
@@ -125,18 +126,18 @@ fn pack(call: Call<'_>) -> Answer {
         arg - 1
     };
     while let Some(item) = format.next(out.len())? {
-        out.resize(out.len() + item.padding, 0);
+        out.pad(item.padding)?;
         let little_endian = format.little_endian;
         match item.letter {
             b'b' | b'B' | b'h' | b'H' | b'l' | b'L' | b'T' | b'i' | b'I' => {
                 let value = call.number_arg(next_arg())?;
                 let mut bytes = [0; INTEGER_MAX];
                 bytes[..8].copy_from_slice(&call::truncate_to_u64(value).to_le_bytes());
-                append(out, &mut bytes[..item.size], little_endian);
+                append(out, &mut bytes[..item.size], little_endian)?;
             }
-            b'x' => out.push(0),
-            b'f' => append(out, &mut (call.number_arg(next_arg())? as f32).to_le_bytes(), little_endian),
-            b'd' => append(out, &mut call.number_arg(next_arg())?.to_le_bytes(), little_endian),
+            b'x' => out.push(0)?,
+            b'f' => append(out, &mut (call.number_arg(next_arg())? as f32).to_le_bytes(), little_endian)?,
+            b'd' => append(out, &mut call.number_arg(next_arg())?.to_le_bytes(), little_endian)?,
             b'c' | b's' => {
                 let index = next_arg();
                 let text = call.string_arg(index)?;
@@ -144,25 +145,24 @@ fn pack(call: Call<'_>) -> Answer {
                 if text.len() < size {
                     return Err(Fault::argument(index + 1, format_args!("string too short")));
                 }
-                out.extend_from_slice(&text[..size]);
+                out.extend(&text[..size])?;
                 if item.letter == b's' {
-                    out.push(0);
+                    out.push(0)?;
                 }
             }
             letter => format.control(letter)?,
         }
     }
-    call.push_bytes(out);
-    *out = Vec::new();
+    call.push_bytes(out.as_bytes());
     Ok(1)
 }
 
 /// Appends bytes given with the lowest first.
-fn append(out: &mut Vec<u8>, bytes: &mut [u8], little_endian: bool) {
+fn append(out: &mut Buffer, bytes: &mut [u8], little_endian: bool) -> Result<(), Full> {
     if !little_endian {
         bytes.reverse();
     }
-    out.extend_from_slice(bytes);
+    out.extend(bytes)
 }
 
 /// The lowest 8 bytes of an integer, the lowest first.
