@@ -296,6 +296,165 @@ fn latency_events_are_noted() {
     assert!(format!("{histogram:?}").contains("histogram_usec"), "{histogram:?}");
 }
 
+/// A connection with a number that CLIENT UNBLOCK takes.
+struct Waiter {
+    link: TcpStream,
+    id: String,
+}
+
+impl Waiter {
+    fn new(server: &TestServer) -> Waiter {
+        let link = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        link.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut waiter = Waiter { link, id: String::new() };
+        waiter.send("CLIENT ID");
+        waiter.id = waiter.line()[1..].to_string();
+        waiter
+    }
+
+    /// Sends an inline command.
+    fn send(&mut self, command: &str) {
+        self.link.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+    }
+
+    /// Reads a line of a reply, byte by byte so that nothing after it is lost; what there is if the connection ends.
+    fn line(&mut self) -> String {
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while !line.ends_with(b"\r\n") && self.link.read(&mut byte).unwrap() == 1 {
+            line.push(byte[0]);
+        }
+        String::from_utf8_lossy(&line).trim_end().to_string()
+    }
+}
+
+/// What INFO commandstats says of a command: calls, microseconds, rejected calls, failed calls.
+fn command_stats(c: &mut Connection, name: &str) -> [u64; 4] {
+    let stats = info(c, "commandstats");
+    let Some(row) = stats.get(&format!("cmdstat_{name}")) else { return [0; 4] };
+    ["calls", "usec", "rejected_calls", "failed_calls"].map(|field| {
+        let value = row.split(',').find_map(|f| f.strip_prefix(&format!("{field}="))).expect("a field of the row");
+        value.parse().expect("a number")
+    })
+}
+
+/// How long the clients below wait, and what a command may take to run, in microseconds.
+const WAITED_US: u64 = 600_000;
+const RUN_US: u64 = 500_000;
+
+#[test]
+fn time_spent_waiting_is_no_run_time() {
+    let limits = ["--slowlog-log-slower-than", "500000", "--latency-monitor-threshold", "500"];
+    let server = TestServer::start(&limits);
+    let mut c = server.connect();
+    text(&mut c, &["XGROUP", "CREATE", "s", "g", "$", "MKSTREAM"]);
+    text(&mut c, &["ACL", "SETUSER", "u", "on", "nopass", "+@all", "~*"]);
+    let mut clients: Vec<Waiter> = (0..9).map(|_| Waiter::new(&server)).collect();
+    let [late, timeout, failed, gone, served, wait, waitaof, refused, demoted] = &mut clients[..] else { panic!() };
+    refused.send("AUTH u x");
+    assert_eq!(refused.line(), "+OK");
+    text(&mut c, &["CONFIG", "RESETSTAT"]);
+    late.send("BLPOP none 0.6");
+    timeout.send("BZPOPMIN none 0");
+    failed.send("BLMOVE none other LEFT LEFT 0");
+    gone.send("XREADGROUP GROUP g c BLOCK 0 STREAMS s >");
+    served.send("BRPOP none l 0");
+    wait.send("WAIT 1 600");
+    waitaof.send("WAITAOF 0 1 600");
+    refused.send("BLMPOP 0 1 m LEFT");
+    demoted.send("XREAD BLOCK 0 STREAMS t $");
+    wait_for(10, "all are blocked", || info(&mut c, "clients")["blocked_clients"] == "9");
+    assert_eq!(info(&mut c, "clients")["total_blocking_keys"], "5");
+    std::thread::sleep(Duration::from_micros(WAITED_US));
+    assert_eq!(late.line(), "*-1");
+    text(&mut c, &["CLIENT", "UNBLOCK", &timeout.id]);
+    assert_eq!(timeout.line(), "*-1");
+    text(&mut c, &["CLIENT", "UNBLOCK", &failed.id, "ERROR"]);
+    assert!(failed.line().starts_with("-UNBLOCKED client unblocked via CLIENT UNBLOCK"));
+    text(&mut c, &["DEL", "s"]);
+    assert!(gone.line().starts_with("-NOGROUP"));
+    text(&mut c, &["RPUSH", "l", "x"]);
+    assert_eq!(served.line(), "*2");
+    assert_eq!(wait.line(), ":0");
+    assert_eq!(waitaof.line(), "*2");
+    text(&mut c, &["ACL", "SETUSER", "u", "-blmpop"]);
+    text(&mut c, &["RPUSH", "m", "x"]);
+    assert!(refused.line().starts_with("-NOPERM"));
+    text(&mut c, &["REPLICAOF", "127.0.0.1", "1"]);
+    assert!(demoted.line().starts_with("-UNBLOCKED force unblock"));
+
+    for (name, calls, rejected, failed) in [
+        ("blpop", 1, 0, 0),
+        ("bzpopmin", 1, 0, 0),
+        ("blmove", 1, 0, 1),
+        ("xreadgroup", 1, 0, 1),
+        ("brpop", 1, 0, 0),
+        ("wait", 1, 0, 0),
+        ("waitaof", 1, 0, 0),
+        ("blmpop", 0, 1, 0),
+        ("xread", 1, 0, 1),
+    ] {
+        let [c, us, r, f] = command_stats(&mut c, name);
+        assert_eq!((c, r, f), (calls, rejected, failed), "{name}");
+        assert!(us < RUN_US, "{name} took {us} us");
+    }
+    assert_eq!(info(&mut c, "errorstats").len(), 3);
+    assert_eq!(info(&mut c, "clients")["blocked_clients"], "0");
+    assert_eq!(text(&mut c, &["SLOWLOG", "LEN"]), "0");
+    assert_eq!(ask(&mut c, &["LATENCY", "LATEST"]), Ok(Value::Array(vec![])));
+    for (name, percentiles) in info(&mut c, "latencystats") {
+        let worst: f64 = percentiles.rsplit('=').next().and_then(|p| p.parse().ok()).expect("a number");
+        assert!(worst < RUN_US as f64, "{name}: {percentiles}");
+    }
+}
+
+#[test]
+fn a_refused_command_that_waited_leaves_nothing_to_the_next() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    text(&mut c, &["ACL", "SETUSER", "u", "on", "nopass", "+@all", "~*"]);
+    let mut waiter = Waiter::new(&server);
+    waiter.send("AUTH u x");
+    assert_eq!(waiter.line(), "+OK");
+    waiter.send("BLPOP l 0");
+    wait_for(10, "it is blocked", || info(&mut c, "clients")["blocked_clients"] == "1");
+    text(&mut c, &["ACL", "SETUSER", "u", "-blpop"]);
+    text(&mut c, &["RPUSH", "l", "x"]);
+    assert!(waiter.line().starts_with("-NOPERM"));
+    let mut monitor = Waiter::new(&server);
+    monitor.send("MONITOR");
+    assert_eq!(monitor.line(), "+OK");
+    // Monitors see a command when it blocks and not when it runs again: this one has not blocked.
+    waiter.send("LLEN l");
+    assert_eq!(waiter.line(), ":1");
+    assert!(monitor.line().ends_with(r#""LLEN" "l""#));
+    assert_eq!(command_stats(&mut c, "llen")[0], 1);
+    assert_eq!(command_stats(&mut c, "blpop")[0], 0);
+}
+
+#[test]
+fn a_shutdown_that_is_called_off_has_failed() {
+    let primary = TestServer::start(&["--shutdown-timeout", "600"]);
+    let replica = TestServer::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]);
+    let mut c = primary.connect();
+    wait_for(20, "the replica is in step", || text(&mut c, &["WAIT", "1", "1"]) == "1");
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, &replica.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    };
+    signal("-STOP");
+    text(&mut c, &["SET", "k", "v"]);
+    let mut waiter = Waiter::new(&primary);
+    waiter.send("SHUTDOWN NOSAVE");
+    wait_for(10, "it waits", || info(&mut c, "clients")["blocked_clients"] == "1");
+    std::thread::sleep(Duration::from_micros(WAITED_US));
+    text(&mut c, &["SHUTDOWN", "ABORT"]);
+    signal("-CONT");
+    assert!(waiter.line().starts_with("-ERR Errors trying to SHUTDOWN"));
+    let [calls, us, _, failed] = command_stats(&mut c, "shutdown");
+    assert_eq!((calls, failed), (2, 1));
+    assert!(us < RUN_US, "{us} us");
+}
+
 #[test]
 fn monitors_see_commands_in_order() {
     let server = TestServer::start(&[]);

@@ -1,7 +1,8 @@
 //! What is noted about every command that ran: statistics, latency, the slow log, MONITOR.
 //!
-//! A command that blocked its client is counted when the client is released: by its next run if it is run again, else by
-//! `count_unblocked`.
+//! A command that blocked its client is counted once it is answered: by its next run if it is run again, else by
+//! `count_answered`. Its time is what its runs took; how long its client waited between and after them is no part of it. One
+//! that is refused when it is to run again, or whose client goes away, is not counted as a call.
 
 use crate::dispatch::CmdRef;
 use crate::dispatch::command::flag;
@@ -16,8 +17,6 @@ pub struct BlockedCall {
     args: OwnedArgs,
     /// Time spent running it so far, microseconds.
     spent_us: i64,
-    /// When it blocked, monotonic microseconds.
-    since_us: i64,
 }
 
 impl Server {
@@ -28,14 +27,13 @@ impl Server {
         if self.depth == 0 {
             self.admin.metrics.commands_us += duration_us.max(0) as u64;
         }
-        let since_us = self.clock.mono_us();
         let earlier = match self.clients.get_mut(id) {
             Some(c) => {
                 let earlier = c.blocked_call.take();
                 if c.is(ClientFlags::BLOCKED) {
                     let first = earlier.is_none();
                     let spent_us = earlier.map_or(0, |e| e.spent_us) + duration_us;
-                    c.blocked_call = Some(Box::new(BlockedCall { cmd, args: args.to_owned(), spent_us, since_us }));
+                    c.blocked_call = Some(Box::new(BlockedCall { cmd, args: args.to_owned(), spent_us }));
                     if first {
                         self.feed_monitors(id, row, args);
                     }
@@ -54,12 +52,11 @@ impl Server {
         self.count_call(cmd, duration_us, failed);
     }
 
-    /// Counts the command of a client that is released without running it again.
-    pub fn count_unblocked(&mut self, id: ClientId, failed: bool) {
+    /// Counts the command of a client that is answered without running it again.
+    pub(crate) fn count_answered(&mut self, id: ClientId, failed: bool) {
         let Some(call) = self.clients.get_mut(id).and_then(|c| c.blocked_call.take()) else { return };
-        let duration_us = call.spent_us + (self.clock.mono_us() - call.since_us).max(0);
-        self.note_slow_command(id, call.cmd, call.args.as_args(), duration_us);
-        self.count_call(call.cmd, duration_us, failed);
+        self.note_slow_command(id, call.cmd, call.args.as_args(), call.spent_us);
+        self.count_call(call.cmd, call.spent_us, failed);
     }
 
     pub(crate) fn count_call(&mut self, cmd: CmdRef, duration_us: i64, failed: bool) {

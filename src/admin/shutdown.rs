@@ -5,7 +5,7 @@
 
 use crate::config::{ShutdownOnSignal, Supervised};
 use crate::dispatch::CmdError;
-use crate::dispatch::blocked::BlockKind;
+use crate::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::dispatch::pause::{PauseKind, PausePurpose};
 use crate::server::Server;
 use crate::sys::{service, signals};
@@ -150,7 +150,7 @@ impl Server {
                 self.clients.get(id).and_then(|c| c.block.as_ref()).is_some_and(|b| b.kind == BlockKind::Shutdown);
             if is_ours {
                 self.reply_error_to(id, &FAILED);
-                self.unblock(id);
+                self.unblock(id, WaitEnd::Failed);
             }
         }
         self.unpause_clients(PausePurpose::Shutdown);

@@ -4,7 +4,7 @@ use super::connection::valid_client_text;
 use super::int_arg;
 use super::prelude::*;
 use crate::admin::client_memory::ClientClass;
-use crate::dispatch::blocked::BlockKind;
+use crate::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::dispatch::pause::{PauseKind, PausePurpose};
 use crate::net::{Client, ClientFlags, ClientId};
 
@@ -517,13 +517,14 @@ fn unblock(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         // Those two wait for something other than what a command of theirs asked for.
         (_, None | Some(BlockKind::Postponed | BlockKind::Shutdown)) | (None, _) => ctx.out.int(0),
         (Some(id), Some(kind)) => {
-            if with_error {
+            let end = if with_error {
                 ctx.srv.reply_error_to(id, &CmdError::of("UNBLOCKED client unblocked via CLIENT UNBLOCK"));
+                WaitEnd::Failed
             } else {
                 ctx.srv.reply_on_timeout(id, kind);
-            }
-            ctx.srv.count_unblocked(id, with_error);
-            ctx.srv.unblock(id);
+                WaitEnd::Answered
+            };
+            ctx.srv.unblock(id, end);
             ctx.out.int(1);
         }
     }

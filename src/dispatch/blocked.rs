@@ -35,6 +35,17 @@ pub struct BlockState {
     pub command: Option<(CmdRef, OwnedArgs)>,
 }
 
+/// How a client's wait ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitEnd {
+    /// The command was answered.
+    Answered,
+    /// The command was answered with an error.
+    Failed,
+    /// The command is to run now.
+    Runs,
+}
+
 /// All blocked clients, and those with a deadline in its order.
 #[derive(Debug, Default)]
 pub struct Blocked {
@@ -117,9 +128,14 @@ impl Server {
     }
 
     /// Ends a client's wait and gives what it was; its input is gone on with later in the turn. Replying is the caller's.
-    pub fn unblock(&mut self, id: ClientId) -> Option<Box<BlockState>> {
+    pub fn unblock(&mut self, id: ClientId, end: WaitEnd) -> Option<Box<BlockState>> {
         let state = self.end_wait(id)?;
-        if state.kind != BlockKind::Postponed
+        match end {
+            WaitEnd::Answered => self.count_answered(id, false),
+            WaitEnd::Failed => self.count_answered(id, true),
+            WaitEnd::Runs => {}
+        }
+        if end != WaitEnd::Runs
             && let Some(c) = self.clients.get_mut(id)
         {
             c.end_request(c.last_command);
@@ -264,8 +280,7 @@ impl Server {
             let Err(error) = self.check_slot(id, cmd, args.as_args()) else { continue };
             if matches!(error.code(), b"MOVED" | b"CLUSTERDOWN") {
                 self.reply_error_to(id, &error);
-                self.count_unblocked(id, true);
-                self.unblock(id);
+                self.unblock(id, WaitEnd::Failed);
             }
         }
     }
@@ -298,8 +313,7 @@ impl Server {
                 continue;
             };
             self.reply_on_timeout(id, kind);
-            self.count_unblocked(id, false);
-            self.unblock(id);
+            self.unblock(id, WaitEnd::Answered);
         }
     }
 }

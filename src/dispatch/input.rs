@@ -528,6 +528,8 @@ impl Server {
         }
         let mut error = error;
         let Some(c) = self.clients.get_mut(id) else { return };
+        // It may have waited before, but it does not run again.
+        c.blocked_call = None;
         if cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec") {
             self.discard_transaction(id);
             if matches!(error.code(), b"MOVED" | b"ASK" | b"CROSSSLOT" | b"TRYAGAIN" | b"CLUSTERDOWN") {

@@ -1,6 +1,6 @@
 //! Pausing clients: CLIENT PAUSE, failovers and the shutdown hold back commands, each for a time of its own.
 
-use super::blocked::{BlockKind, BlockState};
+use super::blocked::{BlockKind, BlockState, WaitEnd};
 use super::table::CmdRef;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Args;
@@ -88,7 +88,7 @@ impl Server {
     fn release_postponed(&mut self) {
         // Those still held back by another pause are put off again when they are tried.
         for id in std::mem::take(&mut self.postponed) {
-            let Some(state) = self.unblock(id) else { continue };
+            let Some(state) = self.unblock(id, WaitEnd::Runs) else { continue };
             if let (Some(c), Some(command)) = (self.clients.get_mut(id), state.command) {
                 c.flags.add(ClientFlags::REPROCESSING);
                 c.resume = Some(command);

@@ -4,7 +4,7 @@ use super::failover::FailoverState;
 use super::link::LinkState;
 use crate::config::PropagationErrorBehavior;
 use crate::dispatch::CmdError;
-use crate::dispatch::blocked::BlockKind;
+use crate::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::net::{Client, ClientFlags, ClientId};
 use crate::server::Server;
 use crate::sys::log as log_sink;
@@ -189,8 +189,7 @@ impl Server {
         );
         for id in self.blocked.clients.clone() {
             self.reply_error_to(id, &GONE);
-            self.count_unblocked(id, true);
-            self.unblock(id);
+            self.unblock(id, WaitEnd::Failed);
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
             }

@@ -10,7 +10,7 @@ use super::handshake::command;
 use super::history::PsyncDecision;
 use super::primary::{self, FullSyncStep, Replica, ReplicaState};
 use super::state::{Attached, InfoContext};
-use crate::dispatch::blocked::BlockKind;
+use crate::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::dispatch::pause::PausePurpose;
 use crate::dispatch::{CmdError, error};
 use crate::net::listener::reason;
@@ -368,6 +368,7 @@ impl Server {
         self.repl.waiters = waiting.iter().map(|(id, _)| *id).collect();
         for (id, kind) in waiting {
             let mut reply = Reply::default();
+            let mut end = WaitEnd::Answered;
             match kind {
                 BlockKind::Wait { offset, replicas } => {
                     let acked = primary::count_acks(self.repl.records(), offset) as i64;
@@ -378,6 +379,7 @@ impl Server {
                 }
                 BlockKind::WaitAof { local, .. } if local > 0 && !self.cfg.appendonly => {
                     self.write_error(&mut reply, &WAITAOF_NO_AOF);
+                    end = WaitEnd::Failed;
                 }
                 BlockKind::WaitAof { offset, local, replicas } => {
                     let (on_disk, acked) = self.aof_acks(offset);
@@ -389,8 +391,7 @@ impl Server {
                 _ => continue,
             }
             self.clients.reply(id, &reply.buf);
-            self.count_unblocked(id, false);
-            self.unblock(id);
+            self.unblock(id, end);
         }
     }
 
