@@ -276,7 +276,9 @@ impl Server {
 
     /// How long the loop may sleep: not at all with work left over, else until the next thing is due.
     fn sleep_time(&mut self) -> Duration {
+        // Whoever is still to be written to had its share of bytes, and its socket takes more: no event will come.
         let busy = !self.clients.pending_reads.is_empty()
+            || !self.clients.pending_writes.is_empty()
             || !self.clients.unblocked.is_empty()
             || !self.clients.closing.is_empty()
             || self.unaccepted.is_due()

@@ -479,6 +479,25 @@ fn monitors_see_commands_in_order() {
 }
 
 #[test]
+fn large_replies_do_not_wait_for_the_cron() {
+    let server = TestServer::start(&["--hz", "1"]);
+    let mut c = server.connect();
+    let mut reader = Waiter::new(&server);
+    let text_len = 16_000_000;
+    text(&mut c, &["SETRANGE", "k", &(text_len - 1).to_string(), "x"]);
+    let began = std::time::Instant::now();
+    // One is sent from where it lies, the other is made.
+    reader.send("GET k");
+    reader.send("EVAL \"return redis.call('GET','k')\" 0");
+    for _ in 0..2 {
+        assert_eq!(reader.line(), format!("${text_len}"));
+        reader.link.read_exact(&mut vec![0; text_len]).unwrap();
+        assert_eq!(reader.line(), "");
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
 fn commands_describe_themselves() {
     let server = TestServer::start(&[]);
     let mut c = server.connect();
