@@ -106,6 +106,16 @@ fn in_background(server: &TestServer, command: &str) -> thread::JoinHandle<redis
     thread::spawn(move || run(&mut c, &words(&command)))
 }
 
+/// The same of a command that may fail.
+fn in_background_or_error(
+    server: &TestServer,
+    command: &str,
+) -> thread::JoinHandle<Result<redis::Value, redis::RedisError>> {
+    let mut c = server.connect();
+    let command = command.to_owned();
+    thread::spawn(move || try_run(&mut c, &words(&command)))
+}
+
 fn wait_blocked(c: &mut redis::Connection, count: usize) {
     let wanted = format!("blocked_clients:{count}\r\n");
     wait_for(10, &wanted, || run::<String>(c, &words("INFO clients")).contains(&wanted));
@@ -137,6 +147,43 @@ fn waiting_clients_are_served_in_the_order_they_came() {
     assert_eq!(rest, ["b", "c"]);
     assert_eq!(run::<i64>(c, &words("EXISTS k")), 0);
     wait_blocked(c, 0);
+}
+
+#[test]
+fn who_waits_for_a_key_is_woken_by_what_it_waits_for() {
+    let server = TestServer::start(&[]);
+    let c = &mut server.connect();
+    let mut waiting = Vec::new();
+    for command in ["BLPOP k k other 0", "BZPOPMIN k 0", "BLPOP k 0"] {
+        waiting.push(in_background(&server, command));
+        wait_blocked(c, waiting.len());
+    }
+    run::<()>(c, &words("XGROUP CREATE k g $ MKSTREAM"));
+    let reader = in_background_or_error(&server, "XREADGROUP GROUP g me BLOCK 0 STREAMS k >");
+    wait_blocked(c, 4);
+    // The stream's reader alone is told that the stream is gone; nobody waits for a string.
+    run::<()>(c, &words("SET k text"));
+    assert_eq!(reader.join().expect("a thread").expect_err("no stream").code(), Some("WRONGTYPE"));
+    wait_blocked(c, 3);
+    run::<()>(c, &words("DEL k"));
+    // A sorted set for one that came later than those who wait for lists.
+    run::<()>(c, &words("ZADD k 1 member"));
+    wait_blocked(c, 2);
+    // What a database brings along with it wakes, too, and the first who came is served first.
+    run::<()>(c, &words("SELECT 1"));
+    run::<()>(c, &words("RPUSH k a"));
+    run::<()>(c, &words("SWAPDB 0 1"));
+    wait_blocked(c, 1);
+    run::<()>(c, &words("SELECT 0"));
+    run::<()>(c, &words("RPUSH k b"));
+    wait_blocked(c, 0);
+    let told: Vec<Vec<String>> = waiting
+        .into_iter()
+        .map(|waiting| redis::from_redis_value(&waiting.join().expect("a thread")).expect("strings"))
+        .collect();
+    assert_eq!(told, [vec!["k", "a"], vec!["k", "member", "1"], vec!["k", "b"]]);
+    let info: String = run(c, &words("INFO clients"));
+    assert!(info.contains("total_blocking_keys:0\r\ntotal_blocking_keys_on_nokey:0\r\n"), "{info}");
 }
 
 #[test]

@@ -8,7 +8,11 @@ use crate::keyspace::object;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
+
+/// The types of values that clients wait for.
+const WAITED_FOR: [&str; 3] = ["list", "zset", "stream"];
 
 /// What a blocked client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +26,8 @@ pub enum BlockKind {
     /// SHUTDOWN waits for replicas.
     Shutdown,
     /// One of these keys is to come to hold a value of this type.
-    /// `or_gone`: or it is to go away, or to come to hold another type.
-    Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str, or_gone: bool },
+    /// `or_gone`: or it is to go away, or to come to hold another type. `ticket`: when it came; `Server::block` gives it.
+    Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str, or_gone: bool, ticket: u64 },
 }
 
 #[derive(Debug)]
@@ -51,8 +55,10 @@ pub enum WaitEnd {
 pub struct Blocked {
     pub clients: BTreeSet<ClientId>,
     deadlines: BTreeSet<(i64, ClientId)>,
-    /// Who waits for a key, by database and key, in the order they came.
-    waiting: HashMap<usize, HashMap<Vec<u8>, VecDeque<ClientId>>>,
+    /// Who waits for a key, by database, key and ticket.
+    waiting: HashMap<usize, HashMap<Vec<u8>, BTreeMap<u64, ClientId>>>,
+    /// The ticket given last: who blocks later has a higher one.
+    last_ticket: u64,
     /// Number of clients that wait for keys to go away, too.
     for_gone: usize,
     /// The client whose command is being run again, with the deadline it came with.
@@ -72,22 +78,21 @@ impl Blocked {
         self.waiting.values().map(HashMap::len).sum()
     }
 
-    fn add_waiting(&mut self, id: ClientId, db: usize, keys: &[Vec<u8>]) {
+    fn add_waiting(&mut self, id: ClientId, db: usize, keys: &[Vec<u8>]) -> u64 {
+        self.last_ticket += 1;
         let of_db = self.waiting.entry(db).or_default();
         for key in keys {
-            let queue = of_db.entry(key.clone()).or_default();
             // The same key may be named twice.
-            if !queue.contains(&id) {
-                queue.push_back(id);
-            }
+            of_db.entry(key.clone()).or_default().insert(self.last_ticket, id);
         }
+        self.last_ticket
     }
 
-    fn remove_waiting(&mut self, id: ClientId, db: usize, keys: &[Vec<u8>]) {
+    fn remove_waiting(&mut self, ticket: u64, db: usize, keys: &[Vec<u8>]) {
         let Some(of_db) = self.waiting.get_mut(&db) else { return };
         for key in keys {
             let Some(queue) = of_db.get_mut(key) else { continue };
-            queue.retain(|c| *c != id);
+            queue.remove(&ticket);
             if queue.is_empty() {
                 of_db.remove(key);
             }
@@ -97,8 +102,20 @@ impl Blocked {
         }
     }
 
-    fn waiting_for(&self, db: usize, key: &[u8]) -> Vec<ClientId> {
-        self.waiting.get(&db).and_then(|keys| keys.get(key)).map_or(Vec::new(), |q| q.iter().copied().collect())
+    /// Those who wait for a key and hold one of these tickets, in the order they came.
+    fn waiting_for(
+        &self,
+        db: usize,
+        key: &[u8],
+        tickets: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = (u64, ClientId)> + use<'_> {
+        let queue = self.waiting.get(&db).and_then(|keys| keys.get(key));
+        queue.into_iter().flat_map(move |queue| queue.range(tickets.clone())).map(|(ticket, id)| (*ticket, *id))
+    }
+
+    /// Clients wait for keys to go away, too.
+    pub fn any_for_gone(&self) -> bool {
+        self.for_gone > 0
     }
 
     /// Number of clients that wait with a deadline (INFO's `clients_in_timeout_table`).
@@ -109,14 +126,14 @@ impl Blocked {
 
 impl Server {
     /// Blocks a client. Its command returns without a reply.
-    pub fn block(&mut self, id: ClientId, state: BlockState) {
+    pub fn block(&mut self, id: ClientId, mut state: BlockState) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.flags.add(ClientFlags::BLOCKED);
         if let Some(at) = state.deadline_ms {
             self.blocked.deadlines.insert((at, id));
         }
-        if let BlockKind::Keys { db, keys, or_gone, .. } = &state.kind {
-            self.blocked.add_waiting(id, *db, keys);
+        if let BlockKind::Keys { db, keys, or_gone, ticket, .. } = &mut state.kind {
+            *ticket = self.blocked.add_waiting(id, *db, keys);
             self.ks.effects.wants_ready = true;
             self.blocked.for_gone += usize::from(*or_gone);
             self.ks.effects.wants_gone = self.blocked.for_gone > 0;
@@ -191,7 +208,7 @@ impl Server {
             Some((resumed, deadline)) if resumed == id => deadline,
             _ => deadline_ms,
         };
-        let kind = BlockKind::Keys { db, keys: keys.map(<[u8]>::to_vec).collect(), wanted, or_gone };
+        let kind = BlockKind::Keys { db, keys: keys.map(<[u8]>::to_vec).collect(), wanted, or_gone, ticket: 0 };
         self.block(id, BlockState { kind, deadline_ms, command: Some((cmd, args.to_owned())) });
     }
 
@@ -207,8 +224,11 @@ impl Server {
         loop {
             let mut ready = std::mem::take(&mut self.ks.effects.ready_keys);
             if std::mem::take(&mut self.ks.effects.any_ready) {
-                let waiting = self.blocked.waiting.iter();
-                ready.extend(waiting.flat_map(|(db, keys)| keys.keys().map(|key| (*db, key.clone()))));
+                let for_gone = self.blocked.any_for_gone();
+                for (db, keys) in &self.blocked.waiting {
+                    let is_there = |key: &&Vec<u8>| for_gone || self.ks.dbs[*db].get(key).is_some();
+                    ready.extend(keys.keys().filter(is_there).map(|key| (*db, key.clone())));
+                }
             }
             if ready.is_empty() {
                 break;
@@ -226,15 +246,26 @@ impl Server {
     fn serve_key(&mut self, db: usize, key: &[u8]) {
         self.clock.tick_us();
         self.ks.now_ms = self.clock.ms();
-        for id in self.blocked.waiting_for(db, key) {
-            let Some(c) = self.clients.get(id) else { continue };
-            let Some(BlockKind::Keys { wanted, or_gone, .. }) = c.block.as_ref().map(|b| &b.kind) else { continue };
+        // Whoever blocks again meanwhile waits for the next time.
+        let (mut next, last) = (0, self.blocked.last_ticket);
+        while next <= last {
             // A key whose time came while the unit ran wakes nobody; it is left for whoever looks it up.
             let alive = self.ks.dbs[db].get(key).filter(|e| !e.expire_ms().is_some_and(|t| self.ks.is_past(t)));
-            let holds = alive.map(object::type_name);
-            if (holds == Some(*wanted) || *or_gone) && !c.is_closing() && self.clients.current != Some(id) {
-                self.resume_blocked(id);
+            let holds = alive.map(object::type_name).filter(|holds| WAITED_FOR.contains(holds));
+            if holds.is_none() && !self.blocked.any_for_gone() {
+                return;
             }
+            let is_served = |id: &ClientId| {
+                let Some(c) = self.clients.get(*id) else { return false };
+                let Some(BlockKind::Keys { wanted, or_gone, .. }) = c.block.as_ref().map(|b| &b.kind) else {
+                    return false;
+                };
+                (holds == Some(*wanted) || *or_gone) && !c.is_closing() && self.clients.current != Some(*id)
+            };
+            let first = self.blocked.waiting_for(db, key, next..=last).find(|(_, id)| is_served(id));
+            let Some((ticket, id)) = first else { return };
+            next = ticket + 1;
+            self.resume_blocked(id);
         }
     }
 
@@ -288,8 +319,8 @@ impl Server {
     /// Takes a client that goes away off the lists.
     pub fn forget_block(&mut self, id: ClientId, state: &BlockState) {
         self.blocked.clients.remove(&id);
-        if let BlockKind::Keys { db, keys, or_gone, .. } = &state.kind {
-            self.blocked.remove_waiting(id, *db, keys);
+        if let BlockKind::Keys { db, keys, or_gone, ticket, .. } = &state.kind {
+            self.blocked.remove_waiting(*ticket, *db, keys);
             self.blocked.for_gone -= usize::from(*or_gone);
             self.ks.effects.wants_gone = self.blocked.for_gone > 0;
             self.ks.effects.wants_ready = !self.blocked.waiting.is_empty();
