@@ -5,46 +5,70 @@ use crate::net::{Client, ClientFlags, ClientId};
 use crate::pubsub::Kind;
 use crate::server::Server;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::os::fd::AsRawFd;
 
 /// Letters of the `flags` field, in its order.
-const LETTERS: &[(ClientFlags, char)] = &[
-    (ClientFlags::MASTER, 'M'),
-    (ClientFlags::PUBSUB, 'P'),
-    (ClientFlags::MULTI, 'x'),
-    (ClientFlags::BLOCKED, 'b'),
-    (ClientFlags::TRACKING, 't'),
-    (ClientFlags::DIRTY_CAS, 'd'),
-    (ClientFlags::CLOSE_AFTER_REPLY, 'c'),
-    (ClientFlags::UNBLOCKED, 'u'),
-    (ClientFlags::CLOSE_ASAP, 'A'),
-    (ClientFlags::UNIX_SOCKET, 'U'),
-    (ClientFlags::READONLY, 'r'),
-    (ClientFlags::NO_EVICT, 'e'),
-    (ClientFlags::NO_TOUCH, 'T'),
+const LETTERS: &[(ClientFlags, u8)] = &[
+    (ClientFlags::MASTER, b'M'),
+    (ClientFlags::PUBSUB, b'P'),
+    (ClientFlags::MULTI, b'x'),
+    (ClientFlags::BLOCKED, b'b'),
+    (ClientFlags::TRACKING, b't'),
+    (ClientFlags::DIRTY_CAS, b'd'),
+    (ClientFlags::CLOSE_AFTER_REPLY, b'c'),
+    (ClientFlags::UNBLOCKED, b'u'),
+    (ClientFlags::CLOSE_ASAP, b'A'),
+    (ClientFlags::UNIX_SOCKET, b'U'),
+    (ClientFlags::READONLY, b'r'),
+    (ClientFlags::NO_EVICT, b'e'),
+    (ClientFlags::NO_TOUCH, b'T'),
 ];
 
-fn flags(c: &Client) -> String {
-    let mut text = String::new();
+/// What a line takes, about, in bytes.
+const LINE_BYTES: usize = 400;
+
+/// A line in the making.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    fn text(&mut self, name: &str, value: &[u8]) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(value);
+    }
+
+    fn number(&mut self, value: i64) {
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn int(&mut self, name: &str, value: i64) {
+        self.text(name, b"");
+        self.number(value);
+    }
+
+    fn size(&mut self, name: &str, value: usize) {
+        self.int(name, value as i64);
+    }
+}
+
+fn write_flags(c: &Client, out: &mut Vec<u8>) {
+    let start = out.len();
     if c.is(ClientFlags::MONITOR) {
-        text.push('O');
+        out.push(b'O');
     } else if c.is(ClientFlags::REPLICA) {
-        text.push('S');
+        out.push(b'S');
     }
     for (flag, letter) in LETTERS.iter().filter(|(flag, _)| c.is(*flag)) {
-        text.push(*letter);
+        out.push(*letter);
         if *flag == ClientFlags::TRACKING
             && let Some(tracking) = &c.tracking
         {
-            text.push_str(if tracking.broken_redirect { "R" } else { "" });
-            text.push_str(if tracking.bcast { "B" } else { "" });
+            out.extend_from_slice(if tracking.broken_redirect { b"R" } else { b"" });
+            out.extend_from_slice(if tracking.bcast { b"B" } else { b"" });
         }
     }
-    if text.is_empty() {
-        text.push('N');
+    if out.len() == start {
+        out.push(b'N');
     }
-    text
 }
 
 /// What the loop waits for on the client's behalf.
@@ -65,67 +89,61 @@ impl Server {
 
     /// The line about a client, without a line break.
     pub fn client_line(&self, c: &Client) -> String {
+        let mut line = Vec::with_capacity(LINE_BYTES);
+        self.write_client_line(c, &mut line);
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
+    /// Appends the line about a client, without a line break.
+    pub fn write_client_line(&self, c: &Client, out: &mut Vec<u8>) {
         let now = self.clock.ms();
-        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut s = String::with_capacity(400);
-        let _ = write!(s, "id={} addr={} laddr={}", c.number, c.addr(), c.laddr());
-        match &c.conn {
-            Some(conn) => {
-                let _ = write!(s, " fd={}", conn.as_raw_fd());
-            }
-            None => s.push_str(" fd=-1"),
-        }
-        let _ = write!(
-            s,
-            " name={} age={} idle={} flags={} db={}",
-            lossy(&c.name),
-            (now / 1000 - c.created_ms / 1000).max(0),
-            (now / 1000 - c.last_interaction_ms / 1000).max(0),
-            flags(c),
-            c.db
-        );
+        let mut line = Line(out);
+        line.0.extend_from_slice(b"id=");
+        line.number(c.number as i64);
+        line.text(" addr=", b"");
+        c.write_addr(line.0);
+        line.text(" laddr=", b"");
+        c.write_laddr(line.0);
+        line.int(" fd=", c.conn.as_ref().map_or(-1, |conn| i64::from(conn.as_raw_fd())));
+        line.text(" name=", &c.name);
+        line.int(" age=", (now / 1000 - c.created_ms / 1000).max(0));
+        line.int(" idle=", (now / 1000 - c.last_interaction_ms / 1000).max(0));
+        line.text(" flags=", b"");
+        write_flags(c, line.0);
+        line.size(" db=", c.db);
         let (channels, patterns, shard_channels) = self.subscription_counts(c);
-        let multi = if c.is(ClientFlags::MULTI) { c.multi.queued.len() as i64 } else { -1 };
+        line.size(" sub=", channels);
+        line.size(" psub=", patterns);
+        line.size(" ssub=", shard_channels);
+        line.int(" multi=", if c.is(ClientFlags::MULTI) { c.multi.queued.len() as i64 } else { -1 });
         let (query_len, query_cap, arg_bytes) = c.shown_query();
-        let _ = write!(
-            s,
-            " sub={channels} psub={patterns} ssub={shard_channels} multi={multi} qbuf={query_len} qbuf-free={}",
-            query_cap - query_len
-        );
-        let output = self.output_bytes(c);
-        let _ = write!(
-            s,
-            " argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={output} tot-mem={}",
-            arg_bytes,
-            c.multi.arg_bytes(),
-            c.out.buffer_size(),
-            c.reply_peak,
-            c.out.cur_len(),
-            c.out.chunk_count(),
-            c.mem_bytes(),
-        );
-        let _ = write!(
-            s,
-            " events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
-            events(c),
-            c.last_command.map_or("NULL", |row| row.name),
-            lossy(&c.user),
-            self.tracking_redirection(c),
-            c.resp,
-            lossy(&c.lib_name),
-            lossy(&c.lib_ver)
-        );
-        s
+        line.size(" qbuf=", query_len);
+        line.size(" qbuf-free=", query_cap - query_len);
+        line.size(" argv-mem=", arg_bytes);
+        line.size(" multi-mem=", c.multi.arg_bytes());
+        line.size(" rbs=", c.out.buffer_size());
+        line.size(" rbp=", c.reply_peak);
+        line.size(" obl=", c.out.cur_len());
+        line.size(" oll=", c.out.chunk_count());
+        line.size(" omem=", self.output_bytes(c));
+        line.size(" tot-mem=", c.mem_bytes());
+        line.text(" events=", events(c).as_bytes());
+        line.text(" cmd=", c.last_command.map_or("NULL", |row| row.name).as_bytes());
+        line.text(" user=", &c.user);
+        line.int(" redir=", self.tracking_redirection(c));
+        line.int(" resp=", i64::from(c.resp));
+        line.text(" lib-name=", &c.lib_name);
+        line.text(" lib-ver=", &c.lib_ver);
     }
 
     /// Lines of all clients that `keep` keeps, in the order of their ids.
-    pub fn client_lines(&self, mut keep: impl FnMut(&Client) -> bool) -> String {
+    pub fn client_lines(&self, mut keep: impl FnMut(&Client) -> bool) -> Vec<u8> {
         let mut chosen: Vec<&Client> = self.clients.iter().filter(|c| c.conn.is_some() && keep(c)).collect();
         chosen.sort_unstable_by_key(|c| c.number);
-        let mut text = String::new();
+        let mut text = Vec::with_capacity(chosen.len() * LINE_BYTES);
         for c in chosen {
-            text += &self.client_line(c);
-            text.push('\n');
+            self.write_client_line(c, &mut text);
+            text.push(b'\n');
         }
         text
     }
@@ -145,6 +163,9 @@ impl Server {
     }
     /// Keys that clients wait for, and those among them whose disappearance releases clients.
     pub fn blocking_key_counts(&self) -> (usize, usize) {
+        if !self.blocked.any_for_gone() {
+            return (self.blocked.key_count(), 0);
+        }
         let mut for_gone = BTreeSet::new();
         for id in &self.blocked.clients {
             let state = self.clients.get(*id).and_then(|c| c.block.as_ref());

@@ -6,7 +6,9 @@ use super::prelude::*;
 use crate::admin::client_memory::ClientClass;
 use crate::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::dispatch::pause::{PauseKind, PausePurpose};
+use crate::net::client::shown_addr;
 use crate::net::{Client, ClientFlags, ClientId};
+use std::net::SocketAddr;
 
 pub const COMMANDS: &[Command] = &[Command {
     name: "client",
@@ -336,8 +338,10 @@ fn id(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let line = ctx.srv.client_line(ctx.c()) + "\n";
-    ctx.out.verbatim("txt", line.as_bytes());
+    let mut line = Vec::new();
+    ctx.srv.write_client_line(ctx.c(), &mut line);
+    line.push(b'\n');
+    ctx.out.verbatim("txt", &line);
     Ok(())
 }
 
@@ -349,19 +353,19 @@ fn list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         let class = class_arg(&args[3])?;
         ctx.srv.client_lines(|c| ClientClass::of(c) == class)
     } else if args.len() > 3 && is(2, "id") {
-        let mut text = String::new();
+        let mut text = Vec::new();
         for arg in args.iter().skip(3) {
             let number = int_arg(arg).map_err(|_| CmdError::of("ERR Invalid client ID"))?;
             if let Some(c) = ctx.srv.clients.by_number(number as u64).and_then(|id| ctx.srv.clients.get(id)) {
-                text += &ctx.srv.client_line(c);
-                text.push('\n');
+                ctx.srv.write_client_line(c, &mut text);
+                text.push(b'\n');
             }
         }
         text
     } else {
         return Err(error::SYNTAX);
     };
-    ctx.out.verbatim("txt", text.as_bytes());
+    ctx.out.verbatim("txt", &text);
     Ok(())
 }
 
@@ -419,11 +423,36 @@ fn no_touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+/// An address as CLIENT LIST shows it, and what it means if it is that of a socket.
+#[derive(Clone, Copy)]
+struct Address<'a> {
+    text: &'a [u8],
+    socket: Option<SocketAddr>,
+}
+
+impl<'a> Address<'a> {
+    fn new(text: &'a [u8]) -> Address<'a> {
+        // Only what we would write so ourselves means a socket: an address has one text.
+        let socket = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        let socket = socket.filter(|socket| shown_addr(Some(*socket), None).as_bytes() == text);
+        Address { text, socket }
+    }
+
+    /// Whether it is that of a client with this socket address, or else with what `shown` gives.
+    fn is_of(&self, socket: Option<SocketAddr>, shown: impl Fn() -> String) -> bool {
+        match (socket, self.socket) {
+            (Some(SocketAddr::V4(theirs)), Some(SocketAddr::V4(ours))) => theirs == ours,
+            (Some(SocketAddr::V4(_)), _) => false,
+            _ => shown().as_bytes() == self.text,
+        }
+    }
+}
+
 /// What CLIENT KILL looks for.
 #[derive(Default)]
 struct Filter<'a> {
-    addr: Option<&'a [u8]>,
-    laddr: Option<&'a [u8]>,
+    addr: Option<Address<'a>>,
+    laddr: Option<Address<'a>>,
     class: Option<ClientClass>,
     number: Option<u64>,
     user: Option<&'a [u8]>,
@@ -432,8 +461,8 @@ struct Filter<'a> {
 
 impl Filter<'_> {
     fn matches(&self, c: &Client) -> bool {
-        self.addr.is_none_or(|a| c.addr().as_bytes() == a)
-            && self.laddr.is_none_or(|a| c.laddr().as_bytes() == a)
+        self.addr.is_none_or(|a| a.is_of(c.peer, || c.addr()))
+            && self.laddr.is_none_or(|a| a.is_of(c.local, || c.laddr()))
             && self.class.is_none_or(|class| ClientClass::of(c) == class)
             && self.number.is_none_or(|n| c.number == n)
             // What comes from our primary is nobody's.
@@ -446,7 +475,7 @@ fn kill(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let by_address = args.len() == 3;
     let filter = if by_address {
         // This form may close the connection it came by.
-        Filter { addr: args.get(2), ..Filter::default() }
+        Filter { addr: args.get(2).map(Address::new), ..Filter::default() }
     } else {
         kill_filter(ctx, args)?
     };
@@ -480,9 +509,9 @@ fn kill_filter<'a>(ctx: &Ctx<'_>, args: Args<'a>) -> Result<Filter<'a>, CmdError
         } else if is("type") {
             filter.class = Some(class_arg(value)?);
         } else if is("addr") {
-            filter.addr = Some(value);
+            filter.addr = Some(Address::new(value));
         } else if is("laddr") {
-            filter.laddr = Some(value);
+            filter.laddr = Some(Address::new(value));
         } else if is("user") {
             if ctx.srv.acl.user(value).is_none() {
                 let mut text = b"ERR No such user '".to_vec();
@@ -603,4 +632,27 @@ fn unpause(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.unpause_clients(PausePurpose::ClientCommand);
     ctx.out.ok();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_that_of_the_client_that_is_shown_so() {
+        let is = |text: &str, socket: Option<&str>, path: Option<&str>| {
+            let socket = socket.map(|s| s.parse().unwrap());
+            Address::new(text.as_bytes()).is_of(socket, || shown_addr(socket, path))
+        };
+        assert!(is("127.0.0.1:80", Some("127.0.0.1:80"), None));
+        assert!(!is("127.0.0.1:81", Some("127.0.0.1:80"), None));
+        assert!(!is("127.0.0.1:080", Some("127.0.0.1:80"), None));
+        assert!(is("[::1]:80", Some("[::1]:80"), None));
+        assert!(!is("[0::1]:80", Some("[::1]:80"), None));
+        assert!(!is("127.0.0.1:80", Some("[::1]:80"), None));
+        assert!(!is("[::1]:80", Some("127.0.0.1:80"), None));
+        assert!(is("/run/redis.sock:0", None, Some("/run/redis.sock")));
+        assert!(!is("127.0.0.1:80", None, Some("/run/redis.sock")));
+        assert!(is("?:0", None, None));
+    }
 }

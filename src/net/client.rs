@@ -241,11 +241,21 @@ impl Client {
 
     /// `ip:port`, or `path:0` of a unix socket.
     pub fn addr(&self) -> String {
-        format_addr(self.peer, self.path.as_deref())
+        shown_addr(self.peer, self.path.as_deref())
     }
 
     pub fn laddr(&self) -> String {
-        format_addr(self.local, self.path.as_deref())
+        shown_addr(self.local, self.path.as_deref())
+    }
+
+    /// Appends what `addr` gives.
+    pub fn write_addr(&self, out: &mut Vec<u8>) {
+        write_addr(self.peer, self.path.as_deref(), out);
+    }
+
+    /// Appends what `laddr` gives.
+    pub fn write_laddr(&self, out: &mut Vec<u8>) {
+        write_addr(self.local, self.path.as_deref(), out);
     }
 
     /// Length and capacity of the query buffer, wherever it is.
@@ -279,11 +289,28 @@ impl Client {
     }
 }
 
-fn format_addr(addr: Option<SocketAddr>, path: Option<&str>) -> String {
+/// An address as clients are shown it: `ip:port`, or `path:0` of a unix socket.
+pub fn shown_addr(addr: Option<SocketAddr>, path: Option<&str>) -> String {
+    let mut text = Vec::new();
+    write_addr(addr, path, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn write_addr(addr: Option<SocketAddr>, path: Option<&str>, out: &mut Vec<u8>) {
     match (addr, path) {
-        (Some(SocketAddr::V4(a)), _) => a.to_string(),
-        (Some(SocketAddr::V6(a)), _) => format!("[{}]:{}", a.ip(), a.port()),
-        (None, Some(path)) => format!("{path}:0"),
-        (None, None) => "?:0".into(),
+        (Some(SocketAddr::V4(a)), _) => {
+            let mut number = itoa::Buffer::new();
+            for (i, octet) in a.ip().octets().into_iter().enumerate() {
+                out.extend_from_slice(if i > 0 { b"." } else { b"" });
+                out.extend_from_slice(number.format(octet).as_bytes());
+            }
+            out.push(b':');
+            out.extend_from_slice(number.format(a.port()).as_bytes());
+        }
+        (Some(SocketAddr::V6(a)), _) => out.extend_from_slice(format!("[{}]:{}", a.ip(), a.port()).as_bytes()),
+        (None, path) => {
+            out.extend_from_slice(path.unwrap_or("?").as_bytes());
+            out.extend_from_slice(b":0");
+        }
     }
 }
