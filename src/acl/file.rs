@@ -4,12 +4,14 @@ use super::Acl;
 use super::user::{RuleError, Rules, User, has_blanks, join_selectors};
 use crate::config::{ConfigError, SourceLine, os_error, overwrite};
 use crate::server::Server;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Reads `user NAME RULE...` lines; all mistakes are told at once. Words are parted by single spaces and nothing is quoted,
 /// as in Redis: no name, pattern or hash has a blank inside.
 fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, String> {
     let mut users: Vec<User> = Vec::new();
+    let mut names = HashSet::new();
     let mut errors = String::new();
     for (i, line) in text.split(|b| *b == b'\n').enumerate() {
         let number = i + 1;
@@ -28,13 +30,14 @@ fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, S
             errors += &format!("'{path}:{number}: username '{name}' contains invalid characters. ");
             continue;
         }
-        if users.iter().any(|u| u.name == name) {
+        if names.contains(name) {
             let name = String::from_utf8_lossy(name);
             errors += &format!("WARNING: Duplicate user '{name}' found on line {number}. ");
             continue;
         }
         let mut user = User::new(name, rules);
         errors += &apply_line(&mut user, &words[2..], &format!("{path}:{number}"), rules);
+        names.insert(name.to_vec());
         users.push(user);
     }
     if errors.is_empty() {
@@ -185,9 +188,9 @@ impl Server {
     /// Writes all users to `aclfile`.
     pub fn save_acl_file(&self) -> std::io::Result<()> {
         let mut text = Vec::new();
-        for line in self.acl_lines() {
+        for user in self.acl.users.values() {
             text.extend_from_slice(b"user ");
-            text.extend_from_slice(&line);
+            user.write_line(&mut text);
             text.push(b'\n');
         }
         overwrite(Path::new(&self.cfg.aclfile), &text)
@@ -201,7 +204,9 @@ impl Server {
 
 /// A user's name and the rules that make it, with a space between words and none inside.
 fn user_line(user: &User) -> Vec<u8> {
-    [user.name.as_slice(), b" ", &user.describe()].concat()
+    let mut line = Vec::with_capacity(128);
+    user.write_line(&mut line);
+    line
 }
 
 #[cfg(test)]
@@ -277,6 +282,6 @@ mod tests {
         );
         // Nothing is quoted in such a file.
         let read = parse_users(b"user b ~\"x\" >a'b  on\r\n", "f", rules).unwrap();
-        assert!(read[0].accepts_password(b"a'b") && read[0].describe().ends_with(b" ~\"x\" resetchannels -@all"));
+        assert!(read[0].accepts_password(b"a'b") && user_line(&read[0]).ends_with(b" ~\"x\" resetchannels -@all"));
     }
 }

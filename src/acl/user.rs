@@ -28,13 +28,45 @@ pub struct Selector {
     /// Commands not in `differing` are allowed.
     all_commands: bool,
     /// Commands whose permission is not that of `all_commands`.
-    differing: HashMap<CmdRef, bool>,
+    differing: CommandSet,
     /// First arguments with which a command is allowed that is not allowed otherwise.
     pub first_args: HashMap<CmdRef, Vec<Vec<u8>>>,
     /// The command rules behind `+@all` or `-@all`, as they are shown.
     rules: Vec<String>,
     pub keys: Vec<KeyPattern>,
     pub channels: Vec<Vec<u8>>,
+}
+
+/// A set of commands, as bits by their numbers in the table.
+#[derive(Clone, Debug, Default)]
+struct CommandSet {
+    words: Vec<u64>,
+}
+
+impl CommandSet {
+    fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    fn clear(&mut self) {
+        self.words.clear();
+    }
+
+    fn contains(&self, cmd: CmdRef) -> bool {
+        self.words.get(usize::from(cmd.0 / 64)).is_some_and(|word| word >> (cmd.0 % 64) & 1 == 1)
+    }
+
+    fn set(&mut self, cmd: CmdRef, is_in: bool) {
+        let (at, bit) = (usize::from(cmd.0 / 64), 1 << (cmd.0 % 64));
+        if self.words.len() <= at {
+            self.words.resize(at + 1, 0);
+        }
+        if is_in {
+            self.words[at] |= bit;
+        } else {
+            self.words[at] &= !bit;
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +120,9 @@ pub struct Rules<'a> {
 
 /// SHA-256 in lower-case hexadecimal.
 pub fn password_hash(password: &[u8]) -> String {
-    Sha256::digest(password).iter().map(|b| format!("{b:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    Sha256::digest(password).iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 impl User {
@@ -183,24 +217,28 @@ impl User {
         flags
     }
 
-    /// The rules that make this user, as ACL LIST shows them behind its name.
-    pub fn describe(&self) -> Vec<u8> {
-        let mut out = self.flags().join(" ").into_bytes();
+    /// Appends the user as a line: its name and the rules that make it.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.name);
+        out.push(b' ');
+        self.write_rules(out);
+    }
+
+    /// Appends the rules that make this user, as ACL LIST shows them after its name.
+    fn write_rules(&self, out: &mut Vec<u8>) {
+        for (i, flag) in self.flags().into_iter().enumerate() {
+            out.extend_from_slice(if i > 0 { b" " } else { b"" });
+            out.extend_from_slice(flag.as_bytes());
+        }
         for p in &self.passwords {
-            out.extend_from_slice(format!(" #{p}").as_bytes());
+            out.extend_from_slice(b" #");
+            out.extend_from_slice(p.as_bytes());
         }
         for (i, selector) in self.selectors.iter().enumerate() {
-            out.push(b' ');
-            let text = selector.describe();
-            if i == 0 {
-                out.extend_from_slice(&text);
-            } else {
-                out.push(b'(');
-                out.extend_from_slice(&text);
-                out.push(b')');
-            }
+            out.extend_from_slice(if i > 0 { b" (" } else { b" " });
+            selector.write_rules(out);
+            out.extend_from_slice(if i > 0 { b")" } else { b"" });
         }
-        out
     }
 }
 
@@ -255,11 +293,11 @@ impl Selector {
     }
 
     pub fn is_unrestricted(&self) -> bool {
-        self.all_keys && self.all_channels && self.all_commands && self.differing.values().all(|allowed| *allowed)
+        self.all_keys && self.all_channels && self.all_commands && self.differing.is_empty()
     }
 
     pub fn allows(&self, cmd: CmdRef) -> bool {
-        self.differing.get(&cmd).copied().unwrap_or(self.all_commands)
+        self.differing.contains(cmd) != self.all_commands
     }
 
     fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
@@ -354,12 +392,10 @@ impl Selector {
     }
 
     fn allow(&mut self, cmd: CmdRef, allowed: bool) {
-        if allowed == self.all_commands {
-            self.differing.remove(&cmd);
-        } else {
-            self.differing.insert(cmd, allowed);
+        self.differing.set(cmd, allowed != self.all_commands);
+        if !self.first_args.is_empty() {
+            self.first_args.remove(&cmd);
         }
-        self.first_args.remove(&cmd);
     }
 
     fn category(&mut self, allowed: bool, name: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
@@ -420,14 +456,14 @@ impl Selector {
 
     /// Notes a rule to be shown, in place of those it makes void.
     fn show(&mut self, allowed: bool, name: &str) {
-        let sub_prefix = format!("{name}|");
-        self.rules.retain(|r| r[1..] != *name && !r[1..].starts_with(&sub_prefix));
+        let is_void = |rule: &str| rule.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('|'));
+        self.rules.retain(|rule| !is_void(&rule[1..]));
         self.rules.push(format!("{}{name}", if allowed { '+' } else { '-' }));
     }
 
     /// The command rules, as ACL GETUSER shows them.
     pub fn describe_commands(&self) -> String {
-        let mut out = String::from(if self.all_commands { "+@all" } else { "-@all" });
+        let mut out = String::from(self.base_rule());
         self.rules.iter().for_each(|r| {
             out.push(' ');
             out.push_str(r);
@@ -435,44 +471,68 @@ impl Selector {
         out
     }
 
+    fn base_rule(&self) -> &'static str {
+        if self.all_commands { "+@all" } else { "-@all" }
+    }
+
     pub fn describe_keys(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_keys(&mut out);
+        without_last(out)
+    }
+
+    /// Appends the key patterns, each with a blank after it.
+    fn write_keys(&self, out: &mut Vec<u8>) {
         if self.all_keys {
-            return b"~*".to_vec();
+            out.extend_from_slice(b"~* ");
         }
-        let shown = self.keys.iter().map(|k| {
-            let kind: &[u8] = match (k.read, k.write) {
+        for k in &self.keys {
+            out.extend_from_slice(match (k.read, k.write) {
                 (true, true) => b"~",
                 (true, false) => b"%R~",
                 (false, _) => b"%W~",
-            };
-            [kind, &k.pattern].concat()
-        });
-        shown.collect::<Vec<_>>().join(&b' ')
+            });
+            out.extend_from_slice(&k.pattern);
+            out.push(b' ');
+        }
     }
 
     pub fn describe_channels(&self) -> Vec<u8> {
-        if self.all_channels {
-            return b"&*".to_vec();
-        }
-        self.channels.iter().map(|c| [b"&", c.as_slice()].concat()).collect::<Vec<_>>().join(&b' ')
+        let mut out = Vec::new();
+        self.write_channels(&mut out);
+        without_last(out)
     }
 
-    fn describe(&self) -> Vec<u8> {
-        let mut parts = Vec::new();
-        let keys = self.describe_keys();
-        if !keys.is_empty() {
-            parts.push(keys);
+    /// Appends the channel patterns, each with a blank after it.
+    fn write_channels(&self, out: &mut Vec<u8>) {
+        if self.all_channels {
+            out.extend_from_slice(b"&* ");
         }
-        if !self.all_channels {
-            parts.push(b"resetchannels".to_vec());
+        for c in &self.channels {
+            out.push(b'&');
+            out.extend_from_slice(c);
+            out.push(b' ');
         }
-        let channels = self.describe_channels();
-        if !channels.is_empty() {
-            parts.push(channels);
-        }
-        parts.push(self.describe_commands().into_bytes());
-        parts.join(&b' ')
     }
+
+    fn write_rules(&self, out: &mut Vec<u8>) {
+        self.write_keys(out);
+        if !self.all_channels {
+            out.extend_from_slice(b"resetchannels ");
+        }
+        self.write_channels(out);
+        out.extend_from_slice(self.base_rule().as_bytes());
+        for rule in &self.rules {
+            out.push(b' ');
+            out.extend_from_slice(rule.as_bytes());
+        }
+    }
+}
+
+/// Without the blank at the end.
+fn without_last(mut text: Vec<u8>) -> Vec<u8> {
+    text.pop();
+    text
 }
 
 #[cfg(test)]
@@ -487,16 +547,37 @@ mod tests {
         Ok(user)
     }
 
+    fn rules(user: &User) -> String {
+        let mut text = Vec::new();
+        user.write_rules(&mut text);
+        String::from_utf8(text).unwrap()
+    }
+
     fn shown(line: &[&str]) -> String {
-        String::from_utf8(user(line).unwrap().describe()).unwrap()
+        rules(&user(line).unwrap())
+    }
+
+    #[test]
+    fn a_set_of_commands_holds_what_was_put_in_last() {
+        let mut set = CommandSet::default();
+        assert!(set.is_empty() && !set.contains(CmdRef(0)) && !set.contains(CmdRef(u16::MAX)));
+        let numbers = [0, 1, 63, 64, 65, 300];
+        numbers.iter().for_each(|n| set.set(CmdRef(*n), true));
+        for n in 0..400 {
+            assert_eq!(set.contains(CmdRef(n)), numbers.contains(&n), "{n}");
+        }
+        numbers.iter().for_each(|n| set.set(CmdRef(*n), false));
+        assert!(set.is_empty());
+    }
+
+    #[test]
+    fn passwords_are_kept_as_their_sums() {
+        assert_eq!(password_hash(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]
     fn users_are_shown_as_they_were_written() {
-        assert_eq!(
-            String::from_utf8(User::free_default().describe()).unwrap(),
-            "on nopass sanitize-payload ~* &* +@all"
-        );
+        assert_eq!(rules(&User::free_default()), "on nopass sanitize-payload ~* &* +@all");
         assert_eq!(
             shown(&["on", "~a*", "%R~b", "&ch", "+@read", "-get", "+config|get"]),
             "on sanitize-payload ~a* %R~b resetchannels &ch -@all +@read -get +config|get"

@@ -192,9 +192,15 @@ fn acl_users(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn acl_list(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let lines = ctx.srv.acl_lines();
-    ctx.out.array(lines.len());
-    lines.iter().for_each(|line| ctx.out.bulk(&[b"user ", line.as_slice()].concat()));
+    let Ctx { srv, out, .. } = ctx;
+    out.array(srv.acl.users.len());
+    let mut line = Vec::new();
+    for user in srv.acl.users.values() {
+        line.clear();
+        line.extend_from_slice(b"user ");
+        user.write_line(&mut line);
+        out.bulk(&line);
+    }
     Ok(())
 }
 
