@@ -3,7 +3,7 @@
 use super::prelude::*;
 use crate::keyspace::effects::target;
 use crate::net::ClientFlags;
-use crate::pubsub::{Kind, subscription_push};
+use crate::pubsub::{Kind, Name, subscription_push};
 use crate::structs::glob;
 
 pub const COMMANDS: &[Command] = &[
@@ -233,22 +233,24 @@ fn sunsubscribe(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// From the named ones, or from all there are; with none at all, one push says so.
 fn unsubscribe_from(ctx: &mut Ctx<'_>, args: Args<'_>, kind: Kind) -> CmdResult {
-    let names: Vec<Vec<u8>> = if args.len() > 1 {
-        args.iter().skip(1).map(<[u8]>::to_vec).collect()
-    } else {
-        ctx.c().subscriptions.iter().flat_map(|s| s.names(kind)).cloned().collect()
-    };
     let verb = kind.verbs().1;
+    if args.len() > 1 {
+        args.iter().skip(1).for_each(|name| unsubscribe_from_one(ctx, kind, name));
+        return Ok(());
+    }
+    let names: Vec<Name> = ctx.c().subscriptions.iter().flat_map(|s| s.names(kind)).cloned().collect();
     if names.is_empty() {
         let count = subscription_count(ctx, kind);
         subscription_push(ctx.out, verb, None, count);
     }
-    for name in names {
-        ctx.srv.unsubscribe(ctx.client, kind, &name);
-        let count = subscription_count(ctx, kind);
-        subscription_push(ctx.out, verb, Some(&name), count);
-    }
+    names.iter().for_each(|name| unsubscribe_from_one(ctx, kind, name));
     Ok(())
+}
+
+fn unsubscribe_from_one(ctx: &mut Ctx<'_>, kind: Kind, name: &[u8]) {
+    ctx.srv.unsubscribe(ctx.client, kind, name);
+    let count = subscription_count(ctx, kind);
+    subscription_push(ctx.out, kind.verbs().1, Some(name), count);
 }
 
 fn subscription_count(ctx: &Ctx<'_>, kind: Kind) -> usize {

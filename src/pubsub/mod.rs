@@ -9,7 +9,8 @@ use crate::net::{ClientFlags, ClientId};
 use crate::resp::Reply;
 use crate::server::Server;
 use crate::structs::glob;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// The three kinds of subscription, each with a namespace of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +33,13 @@ impl Kind {
     }
 }
 
+/// The name of a channel or a pattern, which its listeners share.
+pub type Name = Arc<[u8]>;
+
 /// Who listens, by name.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    names: HashMap<Vec<u8>, Vec<ClientId>>,
+    names: HashMap<Name, Vec<ClientId>>,
 }
 
 impl Listeners {
@@ -43,7 +47,7 @@ impl Listeners {
         self.names.get(name).map_or(&[], Vec::as_slice)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &Vec<u8>> {
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
         self.names.keys()
     }
 
@@ -56,15 +60,16 @@ impl Listeners {
         self.names.is_empty()
     }
 
-    fn add(&mut self, name: &[u8], client: ClientId) {
-        self.names.entry(name.to_vec()).or_default().push(client);
+    fn add(&mut self, name: Name, client: ClientId) {
+        self.names.entry(name).or_default().push(client);
     }
 
     fn remove(&mut self, name: &[u8], client: ClientId) {
-        let Some(clients) = self.names.get_mut(name) else { return };
+        // Many names have one listener: to take them out and put the others back looks them up once.
+        let Some((name, mut clients)) = self.names.remove_entry(name) else { return };
         clients.retain(|c| *c != client);
-        if clients.is_empty() {
-            self.names.remove(name);
+        if !clients.is_empty() {
+            self.names.insert(name, clients);
         }
     }
 }
@@ -97,13 +102,13 @@ impl PubSub {
 /// What one client listens to.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    channels: BTreeSet<Vec<u8>>,
-    patterns: BTreeSet<Vec<u8>>,
-    shards: BTreeSet<Vec<u8>>,
+    channels: HashSet<Name>,
+    patterns: HashSet<Name>,
+    shards: HashSet<Name>,
 }
 
 impl Subscriptions {
-    pub fn names(&self, kind: Kind) -> &BTreeSet<Vec<u8>> {
+    pub fn names(&self, kind: Kind) -> &HashSet<Name> {
         match kind {
             Kind::Channel => &self.channels,
             Kind::Pattern => &self.patterns,
@@ -111,7 +116,7 @@ impl Subscriptions {
         }
     }
 
-    fn names_mut(&mut self, kind: Kind) -> &mut BTreeSet<Vec<u8>> {
+    fn names_mut(&mut self, kind: Kind) -> &mut HashSet<Name> {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
@@ -134,7 +139,7 @@ impl Subscriptions {
     /// Memory of the entries, in bytes, without that of long names: this is asked after every command.
     pub fn mem_bytes(&self) -> usize {
         const SHORT_NAME: usize = 16;
-        Kind::ALL.iter().map(|k| self.names(*k).len() * (size_of::<Vec<u8>>() + SHORT_NAME)).sum()
+        Kind::ALL.iter().map(|k| self.names(*k).len() * (size_of::<Name>() + SHORT_NAME)).sum()
     }
 }
 
@@ -168,9 +173,12 @@ impl Server {
     pub fn subscribe(&mut self, id: ClientId, kind: Kind, name: &[u8]) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
         c.flags.add(ClientFlags::PUBSUB);
-        let fresh = c.subscriptions.get_or_insert_default().names_mut(kind).insert(name.to_vec());
+        let mine = c.subscriptions.get_or_insert_default().names_mut(kind);
+        let listeners = self.pubsub.listeners_mut(kind);
+        let name = listeners.names.get_key_value(name).map_or_else(|| Name::from(name), |(name, _)| name.clone());
+        let fresh = mine.insert(name.clone());
         if fresh {
-            self.pubsub.listeners_mut(kind).add(name, id);
+            listeners.add(name, id);
         }
         fresh
     }
@@ -209,8 +217,7 @@ impl Server {
         if sharded || self.pubsub.patterns.is_empty() {
             return receivers;
         }
-        let matching: Vec<Vec<u8>> =
-            self.pubsub.patterns.names().filter(|p| glob::matches(p, channel)).cloned().collect();
+        let matching: Vec<Name> = self.pubsub.patterns.names().filter(|p| glob::matches(p, channel)).cloned().collect();
         for pattern in matching {
             receivers += self.send_to_all(Kind::Pattern, &pattern, &[b"pmessage", &pattern, channel, payload]);
         }
@@ -245,7 +252,7 @@ impl Server {
 
     /// Ends the subscriptions to sharded channels of slots that this node no longer serves, and tells the subscribers.
     pub fn unsubscribe_slots(&mut self, moved: &dyn Fn(u16) -> bool) {
-        let gone: Vec<Vec<u8>> = self.pubsub.shards.names().filter(|name| moved(key_slot(name))).cloned().collect();
+        let gone: Vec<Name> = self.pubsub.shards.names().filter(|name| moved(key_slot(name))).cloned().collect();
         for name in gone {
             for id in self.pubsub.shards.of(&name).to_vec() {
                 self.unsubscribe(id, Kind::Shard, &name);
