@@ -29,7 +29,8 @@ impl Server {
             append_quoted(&mut line, arg);
         }
         line.extend_from_slice(b"\r\n");
-        for monitor in self.clients.monitors.clone() {
+        for at in 0..self.clients.monitors.len() {
+            let monitor = self.clients.monitors[at];
             self.clients.reply(monitor, &line);
             self.check_output_limit(monitor);
         }

@@ -563,9 +563,10 @@ fn getkeysinslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !(0..SLOT_COUNT as i64).contains(&slot) || count < 0 {
         return Err(CmdError::of("ERR Invalid slot or number of keys"));
     }
-    let keys = ctx.srv.ks.dbs[0].slot_keys(slot as Slot, usize::try_from(count).unwrap_or(usize::MAX));
-    ctx.out.array(keys.len());
-    keys.iter().for_each(|key| ctx.out.bulk(key));
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let db = &ctx.srv.ks.dbs[0];
+    ctx.out.array(count.min(db.slot_len(slot as Slot)));
+    db.slot_entries(slot as Slot).take(count).for_each(|entry| ctx.out.bulk(entry.key()));
     Ok(())
 }
 

@@ -464,12 +464,16 @@ impl Db {
 
     /// Up to `count` keys of a hash slot.
     pub fn slot_keys(&self, slot: u16, count: usize) -> Vec<Vec<u8>> {
-        match &self.tables {
-            Tables::One(_) => Vec::new(),
-            Tables::PerSlot(slots) => {
-                slots[slot as usize].iter().flat_map(|t| t.iter()).take(count).map(|e| e.key().to_vec()).collect()
-            }
-        }
+        self.slot_entries(slot).take(count).map(|e| e.key().to_vec()).collect()
+    }
+
+    /// The entries of a slot; none without tables a slot.
+    pub fn slot_entries(&self, slot: u16) -> impl Iterator<Item = &Entry> {
+        let table = match &self.tables {
+            Tables::One(_) => None,
+            Tables::PerSlot(slots) => slots[slot as usize].as_ref(),
+        };
+        table.into_iter().flat_map(|t| t.iter())
     }
 
     /// Moves buckets of tables that are being resized, until `deadline`; forgets the tables of slots that hold nothing.

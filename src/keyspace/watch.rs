@@ -19,7 +19,7 @@ type Watchers = HashMap<Vec<u8>, Vec<(ClientId, bool)>>;
 #[derive(Default)]
 pub struct WatchTable {
     /// By database.
-    keys: HashMap<usize, Watchers>,
+    keys: Vec<Watchers>,
     count: usize,
     /// Clients whose transactions must fail, until `dispatch` marks them.
     pub dirty: Vec<ClientId>,
@@ -27,19 +27,23 @@ pub struct WatchTable {
 
 impl WatchTable {
     pub fn add(&mut self, client: ClientId, watched: &WatchedKey) {
-        let clients = self.keys.entry(watched.db).or_default().entry(watched.key.clone()).or_default();
+        if self.keys.len() <= watched.db {
+            self.keys.resize_with(watched.db + 1, Watchers::new);
+        }
+        let clients = self.keys[watched.db].entry(watched.key.clone()).or_default();
         clients.push((client, watched.was_expired));
         self.count += 1;
     }
 
     pub fn remove(&mut self, client: ClientId, watched: &WatchedKey) {
-        let Some(keys) = self.keys.get_mut(&watched.db) else { return };
-        let Some(clients) = keys.get_mut(&watched.key) else { return };
+        let Some(keys) = self.keys.get_mut(watched.db) else { return };
+        // Nearly all keys are watched by one client: to take them out and put the others back looks them up once.
+        let Some((key, mut clients)) = keys.remove_entry(&watched.key) else { return };
         let before = clients.len();
         clients.retain(|(c, _)| *c != client);
         self.count -= before - clients.len();
-        if clients.is_empty() {
-            keys.remove(&watched.key);
+        if !clients.is_empty() {
+            keys.insert(key, clients);
         }
     }
 
@@ -58,7 +62,7 @@ impl WatchTable {
         if self.count == 0 {
             return;
         }
-        let Some(clients) = self.keys.get_mut(&db).and_then(|k| k.get_mut(key)) else { return };
+        let Some(clients) = self.keys.get_mut(db).and_then(|k| k.get_mut(key)) else { return };
         for (client, was_expired) in clients {
             if *was_expired && !present {
                 *was_expired = false;
@@ -74,7 +78,7 @@ impl WatchTable {
         if self.count == 0 {
             return;
         }
-        let Some(keys) = self.keys.get_mut(&db) else { return };
+        let Some(keys) = self.keys.get_mut(db) else { return };
         for (key, clients) in keys {
             let was_there = old.get(key).is_some();
             let comes = replacement.and_then(|r| r.get(key));
@@ -95,7 +99,7 @@ impl WatchTable {
 
     /// Whether the key had expired by the time the client began to watch it, and nothing was seen of it since.
     pub fn was_expired(&self, client: ClientId, watched: &WatchedKey) -> bool {
-        let clients = self.keys.get(&watched.db).and_then(|k| k.get(&watched.key));
+        let clients = self.keys.get(watched.db).and_then(|k| k.get(&watched.key));
         clients.is_some_and(|c| c.iter().any(|(id, was_expired)| *id == client && *was_expired))
     }
 }

@@ -135,7 +135,9 @@ impl Output {
     /// Adds bytes behind everything that is there.
     pub fn append(&mut self, bytes: &[u8]) {
         self.cur.raw(bytes);
-        self.roll();
+        if self.cur.buf.len() > self.buffer_size {
+            self.roll();
+        }
     }
 
     /// Drops everything unsent.

@@ -386,6 +386,16 @@ impl Server {
         self.send_own_invalidations();
         self.tracking.overfull = if self.tracking.table.len() > max { self.tracking.overfull + 1 } else { 0 };
     }
+
+    /// Number of clients that track.
+    pub fn tracking_clients(&self) -> usize {
+        self.tracking.clients
+    }
+
+    /// Some client tracks.
+    pub fn is_anyone_tracking(&self) -> bool {
+        self.tracking.clients > 0
+    }
 }
 
 fn key_array<'a>(keys: impl Iterator<Item = &'a Vec<u8>> + Clone) -> Vec<u8> {

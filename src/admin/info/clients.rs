@@ -17,7 +17,7 @@ pub fn write(srv: &Server, out: &mut InfoText) {
     out.field("client_recent_max_input_buffer", largest_input);
     out.field("client_recent_max_output_buffer", largest_output);
     out.field("blocked_clients", srv.blocked.clients.len() + srv.postponed.len());
-    out.field("tracking_clients", srv.clients.iter().filter(|c| c.is(ClientFlags::TRACKING)).count());
+    out.field("tracking_clients", srv.tracking_clients());
     out.field("clients_in_timeout_table", srv.blocked.deadline_count());
     let (keys, keys_on_nokey) = srv.blocking_key_counts();
     out.field("total_blocking_keys", keys);
