@@ -50,6 +50,41 @@ fn sorting() {
 }
 
 #[test]
+fn a_page_of_the_own_order() {
+    let server = TestServer::start(&[]);
+    let c = &mut server.connect();
+    let numbers: Vec<String> = (0..5000).map(|i| i.to_string()).collect();
+    for i in &numbers {
+        run::<()>(c, &["RPUSH", "l", i]);
+        run::<()>(c, &["ZADD", "z", i, i]);
+        run::<()>(c, &["SADD", "s", i]);
+    }
+    run::<()>(c, &words("RPUSH short 0 1 2 3"));
+    run::<()>(c, &words("ZADD zshort 0 0 1 1 2 2 3 3"));
+    for (key, last) in [("l", 4999), ("z", 4999), ("short", 3), ("zshort", 3)] {
+        let sort = |c: &mut _, rest: &str| list(c, &format!("SORT {key} BY nosort {rest}"));
+        assert_eq!(sort(c, "LIMIT 0 2"), "0 1");
+        assert_eq!(sort(c, "LIMIT -5 2"), "0 1");
+        assert_eq!(sort(c, "LIMIT 2 0"), "");
+        assert_eq!(sort(c, &format!("LIMIT {} 9", last - 1)), format!("{} {last}", last - 1));
+        assert_eq!(sort(c, &format!("LIMIT {} 9", last + 1)), "");
+        assert_eq!(sort(c, "DESC LIMIT 1 2"), format!("{} {}", last - 1, last - 2));
+        assert_eq!(sort(c, &format!("DESC LIMIT {last} 2")), "0");
+        assert_eq!(sort(c, "DESC LIMIT 1 2 GET #"), format!("{} {}", last - 1, last - 2));
+        assert_eq!(sort(c, &format!("LIMIT {} -1", last - 2)), format!("{} {} {last}", last - 2, last - 1));
+    }
+    let all: Vec<String> = run(c, &words("SMEMBERS s"));
+    assert_eq!(run::<Vec<String>>(c, &words("SORT s BY nosort LIMIT 3000 20")), all[3000..3020]);
+    assert_eq!(run::<i64>(c, &words("SORT l BY nosort LIMIT 2500 1000 STORE d")), 1000);
+    assert_eq!(run::<Vec<String>>(c, &words("LRANGE d 0 -1")), numbers[2500..3500]);
+    // What is stored of a set, or told to a script, does not depend on chance.
+    assert_eq!(run::<i64>(c, &words("SORT s BY nosort LIMIT 0 3 STORE d")), 3);
+    assert_eq!(list(c, "LRANGE d 0 -1"), "0 1 10");
+    let script = "return redis.call('SORT', KEYS[1], 'BY', 'nosort', 'LIMIT', 1, 2)";
+    assert_eq!(run::<Vec<String>>(c, &["EVAL", script, "1", "s"]), ["1", "10"]);
+}
+
+#[test]
 fn sorting_by_other_keys_asks_for_the_right_to_read_all() {
     let server = TestServer::start(&[]);
     let c = &mut server.connect();

@@ -11,6 +11,8 @@ use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Quicklist;
 use crate::sys::process::{collate, collates_bytes};
 use std::cmp::Ordering;
+use std::ffi::CStr;
+use std::ops::Range;
 
 const LIMIT: Arg = arg("limit", ArgKind::Block)
     .token("LIMIT")
@@ -233,14 +235,14 @@ impl<'a> Request<'a> {
     }
 
     /// The elements of `len` that are asked for, by their places in the order.
-    fn range(&self, len: usize) -> std::ops::Range<usize> {
+    fn range(&self, len: usize) -> Range<usize> {
         let start = usize::try_from(self.offset).unwrap_or(0);
         let count = self.count.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
         start.min(len)..start.saturating_add(count).min(len).max(start.min(len))
     }
 }
 
-/// Strings one behind the other.
+/// Strings one after the other, each with a zero byte after it.
 #[derive(Default)]
 struct Strings {
     bytes: Vec<u8>,
@@ -256,22 +258,28 @@ impl Strings {
     fn add(&mut self, text: &[u8]) -> Span {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(text);
+        self.bytes.push(0);
         Span { start, len: text.len() }
     }
 
     fn get(&self, span: Span) -> &[u8] {
         &self.bytes[span.start..span.start + span.len]
     }
+
+    /// The text up to its first zero byte.
+    fn get_c(&self, span: Span) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes[span.start..=span.start + span.len]).unwrap_or_default()
+    }
 }
 
 /// An element on its way to its place.
+#[derive(Clone, Copy)]
 struct Row {
     element: Span,
+    /// Not a number until it is known.
     score: f64,
     /// What it is sorted by, when that is another text.
     by: Option<Span>,
-    /// Its place before sorting: equal ones keep their order.
-    place: usize,
 }
 
 fn sort(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -286,12 +294,12 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, may_store: bool) -> CmdResult {
     let mut request = Request::parse(ctx, args, may_store)?;
     let mut texts = Strings::default();
     let mut rows = elements(ctx, &args[1], &mut request, &mut texts)?;
-    let range = request.range(rows.len());
     if !request.unsorted {
+        let range = request.range(rows.len());
         weigh(ctx, &request, &mut texts, &mut rows)?;
-        order(&request, &texts, &mut rows, range.clone());
+        rows = in_order(&request, &texts, &rows, range);
     }
-    let rows = &rows[range];
+    let rows = &rows[..];
     let results = rows.len() * request.get.len().max(1);
     match request.store {
         None => {
@@ -329,8 +337,8 @@ fn store(ctx: &mut Ctx<'_>, key: &[u8], list: List, len: usize) {
     ctx.out.int(len as i64);
 }
 
-/// The elements of the value in their own order. Where that order is chance and the result must not be, sorts by the
-/// text.
+/// The elements of the value in their own order: all of them, or those asked for where that order stays. Where it is chance
+/// and the result must not be, sorts by the text.
 fn elements(
     ctx: &mut Ctx<'_>,
     key: &[u8],
@@ -338,31 +346,38 @@ fn elements(
     texts: &mut Strings,
 ) -> Result<Vec<Row>, CmdError> {
     let in_script = ctx.c().is(ClientFlags::SCRIPT);
-    let mut rows = Vec::new();
-    let mut add = |item: Item<'_>| {
-        let element = texts.add(item.bytes(&mut IntBuf::new()));
-        rows.push(Row { element, score: 0.0, by: None, place: rows.len() });
-    };
     let entry = ctx.srv.ks.read(ctx.db, key);
-    match entry.as_ref().map(|e| object_of(e)).transpose()? {
-        None => {}
-        Some(Object::List(list)) if request.unsorted && request.descending => {
-            list.walk_back(list.len() - 1).for_each(add);
+    let Some(object) = entry.as_ref().map(|e| object_of(e)).transpose()? else { return Ok(Vec::new()) };
+    if matches!(object, Object::Set(_)) && request.unsorted && (request.store.is_some() || in_script) {
+        (request.unsorted, request.by) = (false, None);
+        request.alpha = true;
+    }
+    let len = match object {
+        Object::List(list) => list.len(),
+        Object::Set(set) => set.len(),
+        Object::Zset(zset) => zset.len(),
+        Object::Hash(_) | Object::Stream(_) | Object::Damaged(_) => return Err(error::WRONG_TYPE),
+    };
+    let range = if request.unsorted { request.range(len) } else { 0..len };
+    let mut rows = Vec::with_capacity(range.len());
+    if range.is_empty() {
+        return Ok(rows);
+    }
+    let back = request.unsorted && request.descending;
+    let add = |item: Item<'_>| {
+        let element = texts.add(item.bytes(&mut IntBuf::new()));
+        let score = if let Item::Int(n) = item { n as f64 } else { f64::NAN };
+        rows.push(Row { element, score, by: None });
+    };
+    match object {
+        Object::List(list) if back => list.walk_back(len - 1 - range.start).take(range.len()).for_each(add),
+        Object::List(list) => list.walk(range.start).take(range.len()).for_each(add),
+        Object::Set(set) => set.iter().skip(range.start).take(range.len()).for_each(add),
+        Object::Zset(zset) => {
+            let from = if back { len - 1 - range.start } else { range.start };
+            zset.range(from, range.len(), back).map(|(member, _)| member).for_each(add);
         }
-        Some(Object::List(list)) => list.walk(0).for_each(add),
-        Some(Object::Set(set)) => {
-            if request.unsorted && (request.store.is_some() || in_script) {
-                (request.unsorted, request.by) = (false, None);
-                request.alpha = true;
-            }
-            set.iter().for_each(&mut add);
-        }
-        Some(Object::Zset(zset)) => {
-            let back = request.unsorted && request.descending;
-            let from = if back { zset.len().saturating_sub(1) } else { 0 };
-            zset.range(from, zset.len(), back).for_each(|(member, _)| add(member));
-        }
-        Some(Object::Hash(_) | Object::Stream(_) | Object::Damaged(_)) => return Err(error::WRONG_TYPE),
+        Object::Hash(_) | Object::Stream(_) | Object::Damaged(_) => {}
     }
     Ok(rows)
 }
@@ -377,8 +392,10 @@ fn weigh(ctx: &mut Ctx<'_>, request: &Request<'_>, texts: &mut Strings, rows: &m
     let mut found = Vec::new();
     for row in rows {
         let text = match request.by {
+            None if request.alpha || !row.score.is_nan() => continue,
             None => texts.get(row.element),
             Some(pattern) => {
+                row.score = 0.0;
                 if !value_of(ctx, pattern, texts.get(row.element), &mut found) {
                     continue;
                 }
@@ -410,49 +427,77 @@ fn score_of(text: &[u8]) -> Option<f64> {
     parse_f64(&text[blanks..])
 }
 
-/// Brings the rows of `range` into their places.
-fn order(request: &Request<'_>, texts: &Strings, rows: &mut [Row], range: std::ops::Range<usize>) {
+/// The first bytes of a text as a number that is ordered as they are.
+fn first_bytes(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let len = text.len().min(8);
+    bytes[..len].copy_from_slice(&text[..len]);
+    u64::from_be_bytes(bytes)
+}
+
+/// A number that is ordered as a score is, the two zeros being one.
+fn ordered_bits(score: f64) -> u64 {
+    let bits = (score + 0.0).to_bits();
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+}
+
+/// The rows of `range` when all are in order.
+fn in_order(request: &Request<'_>, texts: &Strings, rows: &[Row], range: Range<usize>) -> Vec<Row> {
+    if range.is_empty() {
+        return Vec::new();
+    }
+    let text_of = |row: &Row| if request.by.is_none() { Some(row.element) } else { row.by };
     // What is stored must not depend on the locale.
     let (stored, by_bytes) = (request.store.is_some(), collates_bytes());
-    let compare_texts = |a: &[u8], b: &[u8]| match (stored, by_bytes) {
-        (true, _) => a.cmp(b),
-        (false, true) => until_zero(a).cmp(until_zero(b)),
-        (false, false) => collate(a, b),
+    let compare_texts = |a: Span, b: Span| match (stored, by_bytes) {
+        (true, _) => texts.get(a).cmp(texts.get(b)),
+        (false, true) => until_zero(texts.get(a)).cmp(until_zero(texts.get(b))),
+        (false, false) => collate(texts.get_c(a), texts.get_c(b)),
     };
-    let compare = |a: &Row, b: &Row| {
-        let by_value = if !request.alpha {
-            let by_score = a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal);
-            by_score.then_with(|| texts.get(a.element).cmp(texts.get(b.element)))
-        } else if request.by.is_none() {
-            compare_texts(texts.get(a.element), texts.get(b.element))
-        } else {
-            match (a.by, b.by) {
-                (Some(a), Some(b)) => compare_texts(texts.get(a), texts.get(b)),
+    // What settles most comparisons stands beside the row's number, so that they seldom reach for the row.
+    let first = |row: &Row| match text_of(row) {
+        _ if !request.alpha => ordered_bits(row.score),
+        Some(text) if stored => first_bytes(texts.get(text)),
+        Some(text) if by_bytes => first_bytes(until_zero(texts.get(text))),
+        _ => 0,
+    };
+    let mut places: Vec<(u64, usize)> = rows.iter().map(first).zip(0..).collect();
+    let compare = |a: &(u64, usize), b: &(u64, usize)| {
+        let by_value = a.0.cmp(&b.0).then_with(|| {
+            let (a, b) = (&rows[a.1], &rows[b.1]);
+            if !request.alpha {
+                return texts.get(a.element).cmp(texts.get(b.element));
+            }
+            match (text_of(a), text_of(b)) {
+                (Some(a), Some(b)) => compare_texts(a, b),
                 (a, b) => a.is_some().cmp(&b.is_some()),
             }
-        };
+        });
         let directed = if request.descending { by_value.reverse() } else { by_value };
-        directed.then(a.place.cmp(&b.place))
+        // Equal ones keep their order.
+        directed.then(a.1.cmp(&b.1))
     };
-    if range.is_empty() {
-        return;
-    }
-    // Those before and behind the range need not be in order.
-    let rows = match range.start {
-        0 => rows,
+    sort_range(&mut places, range, compare).iter().map(|(_, place)| rows[*place]).collect()
+}
+
+/// Brings those of `range` into their places, which must not be empty; the others come to be before and after it.
+fn sort_range<T>(items: &mut [T], range: Range<usize>, compare: impl Fn(&T, &T) -> Ordering) -> &[T] {
+    let items = match range.start {
+        0 => items,
         start => {
-            rows.select_nth_unstable_by(start, compare);
-            &mut rows[start..]
+            items.select_nth_unstable_by(start, &compare);
+            &mut items[start..]
         }
     };
-    let rows = match range.len() {
-        len if len < rows.len() => {
-            rows.select_nth_unstable_by(len, compare);
-            &mut rows[..len]
+    let items = match range.len() {
+        len if len < items.len() => {
+            items.select_nth_unstable_by(len, &compare);
+            &mut items[..len]
         }
-        _ => rows,
+        _ => items,
     };
-    rows.sort_unstable_by(compare);
+    items.sort_unstable_by(&compare);
+    items
 }
 
 /// Gives the result for each row, or the results when there are several patterns, to `emit`.
@@ -503,4 +548,54 @@ fn value_of(ctx: &mut Ctx<'_>, pattern: Pattern<'_>, element: &[u8], found: &mut
     };
     found.extend_from_slice(text.unwrap_or_default());
     text.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_part_of_the_order_agrees_with_sorting_all(
+            elements in proptest::collection::vec("(-?[0-3](\\.5)?|[a-c\\x00]{0,10})", 0..60),
+            alpha in any::<bool>(),
+            descending in any::<bool>(),
+            stored in any::<bool>(),
+            offset in -1i64..70,
+            count in -1i64..70,
+        ) {
+            let store = stored.then_some(&b"there"[..]);
+            let request = Request { alpha, descending, store, offset, count: Some(count), ..Request::default() };
+            let mut texts = Strings::default();
+            let number = |text: &str| text.parse::<f64>().unwrap_or(7.0);
+            let rows = elements.iter().map(|text| Row {
+                element: texts.add(text.as_bytes()),
+                score: number(text),
+                by: None,
+            });
+            let rows: Vec<Row> = rows.collect();
+            let mut model = elements.clone();
+            model.sort_by(|a, b| {
+                let order = match (alpha, stored) {
+                    (false, _) => number(a).total_cmp(&number(b)).then(a.cmp(b)),
+                    (true, true) => a.cmp(b),
+                    (true, false) => a.split('\0').next().cmp(&b.split('\0').next()),
+                };
+                if descending { order.reverse() } else { order }
+            });
+            let range = request.range(rows.len());
+            let got: Vec<&[u8]> =
+                in_order(&request, &texts, &rows, range.clone()).iter().map(|row| texts.get(row.element)).collect();
+            let expected: Vec<&[u8]> = model[range].iter().map(|text| text.as_bytes()).collect();
+            prop_assert_eq!(got, expected);
+        }
+    }
+
+    #[test]
+    fn numbers_are_ordered_as_their_scores() {
+        let scores = [f64::NEG_INFINITY, -1e300, -1.0, -1e-300, 0.0, 1e-300, 1.0, 1e300, f64::INFINITY];
+        assert!(scores.windows(2).all(|pair| ordered_bits(pair[0]) < ordered_bits(pair[1])));
+        assert_eq!(ordered_bits(-0.0), ordered_bits(0.0));
+    }
 }

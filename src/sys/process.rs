@@ -205,24 +205,19 @@ pub fn set_collation(locale: &str) -> bool {
     !unsafe { libc::setlocale(libc::LC_COLLATE, locale.as_ptr()) }.is_null()
 }
 
-/// Whether the order of the locale is that of the bytes.
+/// Whether the order of the locale is that of the bytes: that of code points is, in UTF-8.
 pub fn collates_bytes() -> bool {
     // SAFETY: without a name setlocale only tells the one in use, as a string that lives until it is changed, which
     // the calling thread alone does.
     let name = unsafe {
         let name = libc::setlocale(libc::LC_COLLATE, ptr::null());
-        if name.is_null() { c"C" } else { std::ffi::CStr::from_ptr(name) }
+        if name.is_null() { c"C" } else { CStr::from_ptr(name) }
     };
-    matches!(name.to_bytes(), b"C" | b"POSIX")
+    matches!(name.to_bytes(), b"C" | b"POSIX" | b"C.UTF-8" | b"C.utf8")
 }
 
-/// Compares strings up to their first zero byte in the order of the locale.
-pub fn collate(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
-    let until_zero = |text: &[u8]| {
-        let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
-        CString::new(&text[..end]).unwrap_or_default()
-    };
-    let (a, b) = (until_zero(a), until_zero(b));
+/// Compares strings in the order of the locale.
+pub fn collate(a: &CStr, b: &CStr) -> std::cmp::Ordering {
     // SAFETY: both are strings with a zero at their end.
     unsafe { libc::strcoll(a.as_ptr(), b.as_ptr()) }.cmp(&0)
 }
