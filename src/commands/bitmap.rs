@@ -4,7 +4,9 @@ use super::int_arg;
 use super::prelude::*;
 use crate::dispatch::command::KeyPos;
 use crate::keyspace::{Entry, Ttl};
+use crate::structs::entry::{INLINE_MAX_LEN, ValueRef};
 use crate::structs::numbers::parse_i64;
+use std::borrow::Cow;
 
 pub const COMMANDS: &[Command] = &[
     Command {
@@ -297,12 +299,22 @@ fn count_bits(text: &[u8], start: u64, end: u64) -> u64 {
     words + u64::from(ends + rest.iter().map(|b| b.count_ones()).sum::<u32>())
 }
 
+/// The first byte that is not `byte`.
+fn find_other(text: &[u8], byte: u8) -> Option<usize> {
+    // Chunks are told as a whole, which takes no branch within one.
+    let (chunks, rest) = text.as_chunks::<64>();
+    let is_other = |chunk: &[u8; 64]| chunk.iter().fold(0, |all, b| all | (b ^ byte)) != 0;
+    let chunk = chunks.iter().position(is_other);
+    let (from, within) = chunk.map_or((text.len() - rest.len(), rest), |i| (i * 64, &chunks[i][..]));
+    within.iter().position(|b| *b != byte).map(|at| from + at)
+}
+
 /// The first bit from `start` to `end`, both included, that is `bit`.
 fn find_bit(text: &[u8], bit: bool, start: u64, end: u64) -> Option<u64> {
     // What is looked for becomes a bit that is set.
     let flip = if bit { 0 } else { 0xff };
     let (first, last) = ((start >> 3) as usize, (end >> 3) as usize);
-    let byte = |i: usize| {
+    let found = |i: usize| {
         let mut byte = text[i] ^ flip;
         if i == first {
             byte &= 0xff >> (start & 7);
@@ -310,22 +322,11 @@ fn find_bit(text: &[u8], bit: bool, start: u64, end: u64) -> Option<u64> {
         if i == last {
             byte &= 0xff << (7 - (end & 7));
         }
-        byte
+        (byte != 0).then(|| i as u64 * 8 + u64::from(byte.leading_zeros()))
     };
-    let mut i = first;
-    while i <= last {
-        // Far from both ends, eight bytes at once.
-        if i > first && i + 8 <= last && text[i..i + 8].iter().all(|b| *b == flip) {
-            i += 8;
-            continue;
-        }
-        let found = byte(i);
-        if found != 0 {
-            return Some(i as u64 * 8 + u64::from(found.leading_zeros()));
-        }
-        i += 1;
-    }
-    None
+    found(first)
+        .or_else(|| find_other(text.get(first + 1..last)?, flip).and_then(|i| found(first + 1 + i)))
+        .or_else(|| found(last))
 }
 
 fn bitcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -386,46 +387,86 @@ fn bitpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// Makes one byte of the result of two bytes.
-type Combine = fn(u8, u8) -> u8;
+/// What BITOP does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    And,
+    Or,
+    Xor,
+    Not,
+}
+
+impl Operation {
+    fn parse(name: &[u8]) -> Option<Operation> {
+        let named: [(&[u8], Operation); 4] =
+            [(b"AND", Operation::And), (b"OR", Operation::Or), (b"XOR", Operation::Xor), (b"NOT", Operation::Not)];
+        named.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, operation)| operation)
+    }
+
+    /// The strings put together; shorter ones go on with zeros.
+    fn combine(self, texts: &[Cow<'_, [u8]>]) -> Vec<u8> {
+        /// What is worked on at one time, bytes: it and its sources stay in the nearest cache.
+        const STEP: usize = 8 * 1024;
+        let len = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        let Some((first, others)) = texts.split_first() else { return Vec::new() };
+        let mut result = Vec::with_capacity(len);
+        for start in (0..len).step_by(STEP) {
+            let end = len.min(start + STEP);
+            let part = |text: &'_ Cow<'_, [u8]>| start.min(text.len())..end.min(text.len());
+            result.extend_from_slice(&first[part(first)]);
+            result.resize(end, 0);
+            let done = &mut result[start..];
+            if self == Operation::Not {
+                done.iter_mut().for_each(|byte| *byte = !*byte);
+            }
+            for text in others {
+                let text = &text[part(text)];
+                let both = done.iter_mut().zip(text);
+                match self {
+                    Operation::Or => both.for_each(|(byte, other)| *byte |= other),
+                    Operation::Xor => both.for_each(|(byte, other)| *byte ^= other),
+                    Operation::And => {
+                        both.for_each(|(byte, other)| *byte &= other);
+                        done[text.len()..].fill(0);
+                    }
+                    Operation::Not => {}
+                }
+            }
+        }
+        result
+    }
+}
 
 fn bitop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let operations: [(&[u8], Combine); 4] =
-        [(b"AND", |a, b| a & b), (b"OR", |a, b| a | b), (b"XOR", |a, b| a ^ b), (b"NOT", |a, _| !a)];
-    let (name, combine) =
-        operations.into_iter().find(|(name, _)| args[1].eq_ignore_ascii_case(name)).ok_or(error::SYNTAX)?;
-    if name == b"NOT" && args.len() != 4 {
+    let operation = Operation::parse(&args[1]).ok_or(error::SYNTAX)?;
+    if operation == Operation::Not && args.len() != 4 {
         return Err(CmdError::of("ERR BITOP NOT must be called with a single source key."));
     }
     let target = &args[2];
     let sources = args.from(3);
+    let mut there = Vec::with_capacity(sources.len());
     for key in sources.iter() {
-        if let Some(entry) = ctx.srv.ks.read(ctx.db, key) {
+        let entry = ctx.srv.ks.read(ctx.db, key);
+        there.push(entry.is_some());
+        if let Some(entry) = entry {
             string_of(entry, &mut IntBuf::new())?;
         }
     }
-    let mut len = 0;
-    let mut result: Option<Vec<u8>> = None;
-    for key in sources.iter() {
-        let entry = ctx.srv.ks.peek(ctx.db, key);
-        let mut int = IntBuf::new();
-        let text = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()?.unwrap_or_default();
-        len = len.max(text.len());
-        match &mut result {
-            None => result = Some(if name == b"NOT" { text.iter().map(|b| !b).collect() } else { text.to_vec() }),
-            Some(result) => {
-                // The shorter one goes on with zeros.
-                result.resize(len, 0);
-                let (both, alone) = result.split_at_mut(text.len());
-                both.iter_mut().zip(text).for_each(|(r, t)| *r = combine(*r, *t));
-                alone.iter_mut().for_each(|r| *r = combine(*r, 0));
-            }
-        }
-    }
+    let db = &ctx.srv.ks.dbs[ctx.db];
+    let text_of = |(key, there): (&[u8], bool)| match db.get(key).filter(|_| there).map(|entry| entry.value()) {
+        Some(ValueRef::Str { bytes, .. }) => Cow::Borrowed(bytes),
+        Some(ValueRef::Int(n)) => Cow::Owned(n.to_string().into_bytes()),
+        Some(ValueRef::Object(_)) | None => Cow::Borrowed(&b""[..]),
+    };
+    let texts: Vec<Cow<'_, [u8]>> = sources.iter().zip(there).map(text_of).collect();
+    let result = operation.combine(&texts);
+    let len = result.len();
     let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
     let ks = &mut ctx.srv.ks;
     if len > 0 {
-        ks.store(ctx.db, target, NewValue::RawStr(&result.unwrap_or_default()), Ttl::Clear);
+        // A long one is `raw` in any case.
+        let value = if len > INLINE_MAX_LEN { NewValue::OwnedStr(result) } else { NewValue::RawStr(&result) };
+        ks.store(ctx.db, target, value, Ttl::Clear);
         ks.effects.notify(notify::STRING, "set", target, ctx.db);
         ctx.dirty(1);
     } else if ks.delete(ctx.db, target, lazy) {
@@ -657,10 +698,15 @@ mod tests {
     proptest! {
         #[test]
         fn counting_and_finding_agree_with_bit_by_bit(
-            text in proptest::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 1..60),
+            text in proptest::collection::vec(prop_oneof![8 => Just(0u8), 8 => Just(0xff), 1 => any::<u8>()], 1..60),
+            run in (0usize..400, any::<bool>(), any::<prop::sample::Index>()),
             a in any::<prop::sample::Index>(),
             b in any::<prop::sample::Index>(),
         ) {
+            // A long run of one byte somewhere.
+            let (run, ones, at) = run;
+            let at = at.index(text.len());
+            let text = [&text[..at], &vec![if ones { 0xff } else { 0 }; run], &text[at..]].concat();
             let bits = text.len() as u64 * 8;
             let (a, b) = (a.index(bits as usize) as u64, b.index(bits as usize) as u64);
             let (start, end) = (a.min(b), a.max(b));
@@ -668,6 +714,27 @@ mod tests {
             prop_assert_eq!(count_bits(&text, start, end), (start..=end).filter(set).count() as u64);
             prop_assert_eq!(find_bit(&text, true, start, end), (start..=end).find(set));
             prop_assert_eq!(find_bit(&text, false, start, end), (start..=end).find(|i| !set(i)));
+        }
+
+        #[test]
+        fn strings_are_combined_as_byte_by_byte(
+            lens in proptest::collection::vec(0usize..20_000, 1..4),
+            seed in any::<u64>(),
+        ) {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let texts: Vec<Cow<'_, [u8]>> =
+                lens.iter().map(|len| Cow::Owned((0..*len).map(|_| rng.u8(..)).collect())).collect();
+            let len = *lens.iter().max().unwrap();
+            for (operation, combine) in [
+                (Operation::And, (|a, b| a & b) as fn(u8, u8) -> u8),
+                (Operation::Or, |a, b| a | b),
+                (Operation::Xor, |a, b| a ^ b),
+            ] {
+                let at = |i: usize| texts.iter().map(|t| t.get(i).copied().unwrap_or(0)).reduce(combine).unwrap();
+                prop_assert_eq!(operation.combine(&texts), (0..len).map(at).collect::<Vec<u8>>());
+            }
+            let negated: Vec<u8> = texts[0].iter().map(|b| !b).collect();
+            prop_assert_eq!(Operation::Not.combine(&texts[..1]), negated);
         }
 
         #[test]
