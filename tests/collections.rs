@@ -64,6 +64,66 @@ fn sets() {
 }
 
 #[test]
+fn any_part_of_a_set_is_popped() {
+    let mut server = TestServer::start(&["--appendonly", "yes"]);
+    let c = &mut server.connect();
+    let all: Vec<String> = (0..2000).map(|i| format!("m{i}")).collect();
+    let mut left = BTreeMap::new();
+    // Of a large set of which nearly all goes, what stays is small again.
+    for (name, from, count, encoding) in [
+        ("few", &all[..], 10, "hashtable"),
+        ("half", &all[..], 1000, "hashtable"),
+        ("most", &all[..], 1990, "listpack"),
+        ("packed", &all[..100], 60, "listpack"),
+    ] {
+        let add: Vec<&str> = ["SADD", name].into_iter().chain(from.iter().map(String::as_str)).collect();
+        run::<()>(c, &add);
+        let popped = members(c, &format!("SPOP {name} {count}"));
+        let stays = members(c, &format!("SMEMBERS {name}"));
+        assert_eq!((popped.len(), stays.len()), (count, from.len() - count), "{name}");
+        assert!(popped.is_disjoint(&stays), "{name}");
+        assert_eq!(popped.union(&stays).cloned().collect::<BTreeSet<_>>(), from.iter().cloned().collect());
+        assert_eq!(text(c, &format!("OBJECT ENCODING {name}")), encoding, "{name}");
+        left.insert(name, stays);
+    }
+    run::<()>(c, &words("SADD ints 1 2 3 4 5 70000"));
+    let popped = members(c, "SPOP ints 4");
+    let stays = members(c, "SMEMBERS ints");
+    assert!(popped.len() == 4 && stays.len() == 2 && popped.is_disjoint(&stays));
+    left.insert("ints", stays);
+    // What was popped is gone from the log, too.
+    server.restart();
+    let c = &mut server.connect();
+    for (name, stays) in left {
+        assert_eq!(members(c, &format!("SMEMBERS {name}")), stays, "{name}");
+    }
+}
+
+#[test]
+fn members_are_drawn_again_and_again() {
+    let server = TestServer::start(&[]);
+    let c = &mut server.connect();
+    run::<()>(c, &words("SADD ints 1 2 3"));
+    run::<()>(c, &words("SADD texts a b c"));
+    run::<()>(c, &words("HSET hash a 1 b 2 c 3"));
+    run::<()>(c, &words("ZADD zset 1 a 2 b 3 c"));
+    let pairs: BTreeSet<(String, i64)> = [("a", 1), ("b", 2), ("c", 3)].map(|(a, n)| (a.to_string(), n)).into();
+    for count in [2, 100] {
+        for (command, all) in [("SRANDMEMBER ints", "1 2 3"), ("SRANDMEMBER texts", "a b c")] {
+            let drawn: Vec<String> = run(c, &words(&format!("{command} -{count}")));
+            assert_eq!(drawn.len(), count);
+            assert!(drawn.iter().cloned().collect::<BTreeSet<_>>().is_subset(&set_of(all)));
+        }
+        for command in [format!("HRANDFIELD hash -{count} WITHVALUES"), format!("ZRANDMEMBER zset -{count} WITHSCORES")]
+        {
+            let drawn: Vec<(String, i64)> = run(c, &words(&command));
+            assert_eq!(drawn.len(), count, "{command}");
+            assert!(drawn.into_iter().collect::<BTreeSet<_>>().is_subset(&pairs), "{command}");
+        }
+    }
+}
+
+#[test]
 fn large_collections_are_gone_through_once() {
     let server = TestServer::start(&[]);
     let c = &mut server.connect();

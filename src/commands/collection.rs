@@ -112,6 +112,25 @@ pub fn choose<K: Hash + Eq, T>(
     taken.map(|(_, element)| element).collect()
 }
 
+/// `count` elements at random, each as likely as any other every time, shown to `f` until it says false; none when there are
+/// none. Whether it never did. `all`: the elements, where going through them takes no longer than a few draws.
+pub fn draw_many<T: Copy>(
+    count: usize,
+    all: Option<impl Iterator<Item = T>>,
+    draw: impl Fn() -> Option<T>,
+    f: impl FnMut(T) -> bool,
+) -> bool {
+    /// So many draws from a packed value take longer than going through it.
+    const FEW: usize = 3;
+    match all {
+        Some(all) if count > FEW => {
+            let all: Vec<T> = all.collect();
+            (0..count).filter_map(|_| all.get(fastrand::usize(..all.len().max(1))).copied()).all(f)
+        }
+        _ => (0..count).filter_map(|_| draw()).all(f),
+    }
+}
+
 /// What one call of SSCAN, HSCAN or ZSCAN finds.
 pub struct Found<'a> {
     options: ScanOptions<'a>,
@@ -174,6 +193,29 @@ pub fn scan_elements(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_element_is_drawn_now_and_then() {
+        for (count, packed) in [(0, true), (2, true), (200, true), (200, false)] {
+            let mut seen = [0; 10];
+            for _ in 0..500 {
+                let mut drawn = 0;
+                let finished = draw_many(
+                    count,
+                    packed.then_some(0..10),
+                    || Some(fastrand::usize(..10)),
+                    |n| {
+                        seen[n] += 1;
+                        drawn += 1;
+                        drawn < 150
+                    },
+                );
+                assert_eq!((finished, drawn), (count < 150, count.min(150)));
+            }
+            assert!(count == 0 || seen.iter().all(|n| *n > 0), "{seen:?}");
+        }
+        assert!(draw_many(5, Some(0..0), || Some(1), |_| panic!("there is nothing")));
+    }
 
     #[test]
     fn what_is_chosen_differs_and_everything_is_chosen_now_and_then() {

@@ -1,6 +1,6 @@
 //! Hash commands.
 
-use super::collection::{Found, choose, elements_removed, scan_elements};
+use super::collection::{Found, choose, draw_many, elements_removed, scan_elements};
 use super::prelude::*;
 use super::scan::cursor_arg;
 use super::{int_arg, random_count_arg, reply_item};
@@ -516,7 +516,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         out.buf.len() <= room
     };
     let finished = if count < 0 {
-        (0..wanted).filter_map(|_| hash.random()).all(reply)
+        draw_many(wanted, matches!(hash, Hash::Packed(_)).then(|| hash.iter()), || hash.random(), reply)
     } else {
         random_fields(hash, wanted).into_iter().all(reply)
     };

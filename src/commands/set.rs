@@ -1,11 +1,11 @@
 //! Set commands.
 
-use super::collection::{Found, choose, elements_removed, scan_elements};
+use super::collection::{Found, choose, draw_many, elements_removed, scan_elements};
 use super::prelude::*;
 use super::scan::cursor_arg;
 use super::{bounded_arg, count_arg, random_count_arg, reply_item};
 use crate::keyspace::effects::target;
-use crate::keyspace::set::{Set, SetLimits};
+use crate::keyspace::set::{Popped, Set, SetLimits};
 use crate::keyspace::{Entry, Object};
 use crate::resp::Reply;
 use crate::structs::listpack::Item;
@@ -457,6 +457,7 @@ fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
 fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
     /// Members that one propagated command removes.
     const BATCH: usize = 1024;
+    let limits = limits(ctx);
     let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
         ctx.out.set(0);
         return Ok(());
@@ -479,18 +480,27 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
         ctx.dirty(len as u64);
         return Ok(());
     }
-    let popped: Vec<Vec<u8>> = std::iter::from_fn(|| set.pop_random()).take(count).collect();
+    let popped = set.pop_several(count, &limits);
     let is_empty = set.is_empty();
     drop(entry);
     ctx.out.set(popped.len());
-    popped.iter().for_each(|m| ctx.out.bulk(m));
-    for batch in popped.chunks(BATCH) {
-        let mut command: Vec<&[u8]> = vec![b"SREM", key];
-        command.extend(batch.iter().map(Vec::as_slice));
-        ctx.srv.ks.effects.propagate_now(ctx.db, &command);
+    popped.iter().for_each(|m| reply_item(ctx.out, m));
+    if ctx.srv.ks.effects.has_sinks {
+        let members: Vec<Item<'_>> = popped.iter().collect();
+        for batch in members.chunks(BATCH) {
+            let mut ints: Vec<IntBuf> = batch.iter().map(|_| IntBuf::new()).collect();
+            let mut command: Vec<&[u8]> = vec![b"SREM", key];
+            command.extend(batch.iter().zip(&mut ints).map(|(member, int)| member.bytes(int)));
+            ctx.srv.ks.effects.propagate_now(ctx.db, &command);
+        }
+    }
+    let count = popped.len();
+    if let Popped::Set(set) = popped {
+        let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
+        ctx.srv.ks.effects.free(Entry::new(b"", set.into(), None), lazy);
     }
     ctx.srv.ks.effects.prevented = target::ALL;
-    members_removed(ctx, key, "spop", popped.len(), is_empty);
+    members_removed(ctx, key, "spop", count, is_empty);
     Ok(())
 }
 
@@ -525,7 +535,7 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.out.buf.len() <= room
     };
     let finished = if count < 0 {
-        (0..wanted).filter_map(|_| set.random()).all(reply)
+        draw_many(wanted, (!matches!(set, Set::Table(_))).then(|| set.iter()), || set.random(), reply)
     } else {
         random_members(set, wanted).into_iter().all(reply)
     };

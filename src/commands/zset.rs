@@ -1,7 +1,7 @@
 //! Sorted set commands: members, scores and ranks, and what waits for sorted sets to have members. Ranges and joins have
 //! files of their own.
 
-use super::collection::{Found, MultiPop, choose, elements_removed, scan_elements, wait_for_keys};
+use super::collection::{Found, MultiPop, choose, draw_many, elements_removed, scan_elements, wait_for_keys};
 use super::list::timeout_arg;
 use super::prelude::*;
 use super::scan::cursor_arg;
@@ -775,22 +775,25 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     let wanted = count.unsigned_abs() as usize;
     let out = &mut *ctx.out;
-    let mut over = false;
+    let mut finished = true;
     if count < 0 {
         members_header(out, wanted, with_scores);
-        for (member, score) in (0..wanted).filter_map(|_| zset.random()) {
-            reply_member(out, member, score, with_scores);
-            over = out.buf.len() > room;
-            if over {
-                break;
-            }
-        }
+        let all = matches!(zset, Zset::Packed(_)).then(|| zset.iter());
+        finished = draw_many(
+            wanted,
+            all,
+            || zset.random(),
+            |(member, score)| {
+                reply_member(out, member, score, with_scores);
+                out.buf.len() <= room
+            },
+        );
     } else {
         let members = random_members(zset, wanted.min(zset.len()));
         members_header(out, members.len(), with_scores);
         members.into_iter().for_each(|(member, score)| reply_member(out, member, score, with_scores));
     }
-    if over {
+    if !finished {
         ctx.srv.close_over_limit(ctx.client);
     }
     Ok(())

@@ -76,15 +76,19 @@ impl Hash {
 
     fn make_table(&mut self, limits: &HashLimits) {
         if !matches!(self, Hash::Table(_)) {
-            *self = Hash::table(limits.seed, self.iter(), self.len() + 1);
+            self.make_table_for(self.len() + 1, limits);
         }
+    }
+
+    fn make_table_for(&mut self, len: usize, limits: &HashLimits) {
+        *self = Hash::table(limits.seed, self.iter(), len);
     }
 
     /// To be called before fields and values are set.
     pub fn will_grow<'a>(&mut self, added: impl ExactSizeIterator<Item = &'a [u8]>, limits: &HashLimits) {
         let Hash::Packed(list) = self else { return };
         if added.len() / 2 > limits.packed {
-            return self.make_table(limits);
+            return self.make_table_for(self.len() + added.len() / 2, limits);
         }
         let mut bytes = 0;
         for text in added {

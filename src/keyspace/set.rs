@@ -23,6 +23,29 @@ pub struct SetLimits {
     pub seed: HashSeed,
 }
 
+/// Members that were taken out of a set.
+pub enum Popped {
+    Few(Vec<Member>),
+    /// What was the set, but for those that stay.
+    Set(Set),
+}
+
+impl Popped {
+    pub fn len(&self) -> usize {
+        match self {
+            Popped::Few(members) => members.len(),
+            Popped::Set(set) => set.len(),
+        }
+    }
+
+    pub fn iter(&self) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
+        match self {
+            Popped::Few(members) => Box::new(members.iter().map(|m| Item::Str(m.key()))),
+            Popped::Set(set) => set.iter(),
+        }
+    }
+}
+
 pub enum Set {
     Ints(Intset),
     Packed(Listpack),
@@ -57,7 +80,9 @@ impl Set {
         } else if count <= limits.packed {
             Set::Packed(Listpack::new())
         } else {
-            Set::Table(Box::new(Table::new(limits.seed)))
+            let mut table = Table::new(limits.seed);
+            table.reserve(count);
+            Set::Table(Box::new(table))
         }
     }
 
@@ -82,8 +107,12 @@ impl Set {
 
     fn make_table(&mut self, limits: &SetLimits) {
         if !matches!(self, Set::Table(_)) {
-            *self = Set::table(limits.seed, self.iter(), self.len() + 1);
+            self.make_table_for(self.len() + 1, limits);
         }
+    }
+
+    fn make_table_for(&mut self, len: usize, limits: &SetLimits) {
+        *self = Set::table(limits.seed, self.iter(), len);
     }
 
     /// To be called before `count` members are added: many at once are not added one by one to a listpack.
@@ -94,7 +123,7 @@ impl Set {
             Set::Table(_) => false,
         };
         if too_many {
-            self.make_table(limits);
+            self.make_table_for(self.len() + count, limits);
         }
     }
 
@@ -278,6 +307,69 @@ impl Set {
         Some(text)
     }
 
+    /// Removes so many members at random, fewer than there are. Nearly all of a large set leave together, and the set that
+    /// stays behind begins anew in the encoding that suits it.
+    pub fn pop_several(&mut self, count: usize, limits: &SetLimits) -> Popped {
+        /// A set of which at most one in so many stays is left behind rather than emptied.
+        const LEFT_BEHIND: usize = 5;
+        /// Above this part of the members, drawing one after the other takes longer than going through all.
+        const PART: usize = 3;
+        let len = self.len();
+        // Whether the next of the members is one of `wanted`, each of which is as likely as the others.
+        let picking = |mut wanted: usize| {
+            let mut passed = 0;
+            move || {
+                let taken = fastrand::usize(..len - passed) < wanted;
+                passed += 1;
+                wanted -= usize::from(taken);
+                taken
+            }
+        };
+        match self {
+            Set::Ints(ints) => {
+                let mut popped = ints.clone();
+                let mut pick = picking(count);
+                let taken: Vec<bool> = (0..len).map(|_| pick()).collect();
+                let is_taken = |wanted: bool| {
+                    let mut taken = taken.iter();
+                    move |_| taken.next() == Some(&wanted)
+                };
+                popped.retain(is_taken(true));
+                ints.retain(is_taken(false));
+                Popped::Set(Set::Ints(popped))
+            }
+            Set::Packed(list) => {
+                let mut pick = picking(count);
+                let (mut kept, mut popped) = (Listpack::new(), Listpack::new());
+                for item in list.iter() {
+                    let list = if pick() { &mut popped } else { &mut kept };
+                    match item {
+                        Item::Int(n) => drop(list.push_int(n)),
+                        Item::Str(text) => drop(list.push_back(text)),
+                    }
+                }
+                *list = kept;
+                Popped::Set(Set::Packed(popped))
+            }
+            Set::Table(table) => {
+                let remaining = len - count;
+                if remaining * LEFT_BEHIND <= count {
+                    let mut kept = Set::Packed(Listpack::new());
+                    for member in pop_from(table, remaining) {
+                        kept.add(member.key(), limits);
+                    }
+                    return Popped::Set(std::mem::replace(self, kept));
+                }
+                if count * PART < len {
+                    return Popped::Few(pop_from(table, count));
+                }
+                let mut pick = picking(count);
+                let names: Vec<Vec<u8>> = table.iter().filter(|_| pick()).map(|m| m.key().to_vec()).collect();
+                Popped::Few(table.take_several(names.iter().map(Vec::as_slice)))
+            }
+        }
+    }
+
     /// One step of SSCAN: calls `f` for some members, about `most` at most, and gives the next cursor, 0 at the end.
     /// Small sets are done in one.
     pub fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>)) -> u64 {
@@ -297,6 +389,18 @@ impl Default for Set {
     }
 }
 
+/// Takes members out at random, one after the other.
+fn pop_from(table: &mut Table<Member>, count: usize) -> Vec<Member> {
+    let mut rng = fastrand::Rng::new();
+    let mut name = Vec::new();
+    let next = || {
+        name.clear();
+        name.extend_from_slice(table.random(&mut rng)?.key());
+        table.remove(&name)
+    };
+    std::iter::from_fn(next).take(count).collect()
+}
+
 fn find(list: &Listpack, text: &[u8]) -> bool {
     list.first().is_some_and(|first| list.find(first, text, 0).is_some())
 }
@@ -313,6 +417,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn each_member_is_popped_as_often_as_the_others() {
+        for (packed, count) in [(0, 2), (0, 5), (0, 9), (20, 5)] {
+            for prefix in ["", "m"] {
+                let limits = SetLimits { ints: packed, packed, packed_value: 4, seed: HashSeed([7; 16]) };
+                let mut seen = [0u32; 10];
+                for _ in 0..2000 {
+                    let mut set = Set::new();
+                    for i in 0..10 {
+                        set.add(format!("{prefix}{i}").as_bytes(), &limits);
+                    }
+                    for member in set.pop_several(count, &limits).iter() {
+                        seen[usize::from(member.to_vec().last().unwrap() - b'0')] += 1;
+                    }
+                }
+                let expected = 200 * count as u32;
+                assert!(seen.iter().all(|n| n.abs_diff(expected) < expected / 4), "{packed} {count}: {seen:?}");
+            }
+        }
+    }
 
     fn text() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![3 => (-20i64..20).prop_map(|n| n.to_string().into_bytes()), 1 => "[a-d]{1,6}".prop_map(String::into_bytes)]
@@ -345,6 +470,38 @@ mod tests {
                 prop_assert!(model.remove(&text));
             }
             prop_assert!(model.is_empty());
+        }
+
+        #[test]
+        fn several_are_popped_and_the_others_stay(
+            members in proptest::collection::btree_set(prop_oneof![
+                (-300i64..300).prop_map(|n| n.to_string().into_bytes()),
+                "[a-d]{1,3}".prop_map(String::into_bytes),
+            ], 2..300),
+            ints_only in any::<bool>(),
+            packed in prop_oneof![Just(0usize), Just(100), Just(1000)],
+            part in any::<prop::sample::Index>(),
+        ) {
+            let limits = SetLimits { ints: packed, packed, packed_value: 4, seed: HashSeed([7; 16]) };
+            let members: BTreeSet<Vec<u8>> =
+                members.into_iter().filter(|m| !ints_only || parse_i64(m).is_some()).collect();
+            prop_assume!(members.len() > 1);
+            let mut set = Set::new();
+            for member in &members {
+                set.add(member, &limits);
+            }
+            let was_table = set.members().is_some();
+            let count = part.index(members.len() - 1) + 1;
+            let popped = set.pop_several(count, &limits);
+            prop_assert_eq!((popped.len(), set.len()), (count, members.len() - count));
+            let out: BTreeSet<Vec<u8>> = popped.iter().map(|m| m.to_vec()).collect();
+            let left: BTreeSet<Vec<u8>> = set.iter().map(|m| m.to_vec()).collect();
+            prop_assert_eq!((out.len(), left.len()), (count, members.len() - count));
+            prop_assert!(left.iter().all(|m| set.contains(m) && !out.contains(m)));
+            prop_assert_eq!(out.union(&left).cloned().collect::<BTreeSet<_>>(), members);
+            // Of a table of which most goes, what stays is packed again where it may be.
+            let stays_table = was_table && (left.len() * 5 > count || left.len() > packed);
+            prop_assert_eq!(set.members().is_some(), stays_table || was_table && packed == 0);
         }
     }
 }

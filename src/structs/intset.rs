@@ -160,6 +160,20 @@ impl Intset {
         true
     }
 
+    /// Keeps the integers that `f` is true for, which sees them in ascending order.
+    pub fn retain(&mut self, mut f: impl FnMut(i64) -> bool) {
+        let width = self.width();
+        let mut to = HEADER_LEN;
+        for from in (HEADER_LEN..self.bytes.len()).step_by(width) {
+            if read(&self.bytes[from..from + width]).is_some_and(&mut f) {
+                self.bytes.copy_within(from..from + width, to);
+                to += width;
+            }
+        }
+        self.bytes.truncate(to);
+        self.write_count();
+    }
+
     /// Removes an integer. Whether it was there.
     pub fn remove(&mut self, value: i64) -> bool {
         if width_of(value) > self.width() {

@@ -488,6 +488,13 @@ impl<T: TableItem> Table<T> {
         removed
     }
 
+    /// As [`Self::remove_several`]; gives what there was.
+    pub fn take_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<T> {
+        let taken = keys.filter_map(|key| self.remove_unshrunk(self.hash(key), key)).collect();
+        self.shrink_if_sparse();
+        taken
+    }
+
     fn remove_unshrunk(&mut self, hash: u64, key: &[u8]) -> Option<T> {
         self.step();
         let spot = self.find(hash, key)?;
