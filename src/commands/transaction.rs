@@ -140,11 +140,11 @@ fn watch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !ctx.c().is(ClientFlags::DIRTY_CAS) {
         for key in args.iter().skip(1) {
             let (db, id) = (ctx.db, ctx.client);
-            let was_expired = ctx.srv.is_key_expired(db, key);
-            let watched = WatchedKey { db, key: key.to_vec(), was_expired };
-            if ctx.c().multi.watched.iter().any(|w| w.db == db && w.key == key) {
+            if ctx.srv.ks.watch.is_watched_by(id, db, key) {
                 continue;
             }
+            let was_expired = ctx.srv.is_key_expired(db, key);
+            let watched = WatchedKey { db, key: key.to_vec(), was_expired };
             ctx.srv.ks.watch.add(id, &watched);
             ctx.c_mut().multi.watch(watched);
         }
@@ -174,7 +174,7 @@ impl Server {
     pub fn unwatch_all(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         for watched in c.multi.take_watched() {
-            self.ks.watch.remove(id, &watched);
+            self.ks.watch.remove(id, watched);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Db;
 use crate::net::ClientId;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// A watched key of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,16 +36,21 @@ impl WatchTable {
         self.count += 1;
     }
 
-    pub fn remove(&mut self, client: ClientId, watched: &WatchedKey) {
+    pub fn remove(&mut self, client: ClientId, watched: WatchedKey) {
         let Some(keys) = self.keys.get_mut(watched.db) else { return };
-        // Nearly all keys are watched by one client: to take them out and put the others back looks them up once.
-        let Some((key, mut clients)) = keys.remove_entry(&watched.key) else { return };
-        let before = clients.len();
-        clients.retain(|(c, _)| *c != client);
-        self.count -= before - clients.len();
-        if !clients.is_empty() {
-            keys.insert(key, clients);
+        let Entry::Occupied(mut clients) = keys.entry(watched.key) else { return };
+        let before = clients.get().len();
+        clients.get_mut().retain(|(c, _)| *c != client);
+        self.count -= before - clients.get().len();
+        if clients.get().is_empty() {
+            clients.remove();
         }
+    }
+
+    /// Whether the client watches the key already.
+    pub fn is_watched_by(&self, client: ClientId, db: usize, key: &[u8]) -> bool {
+        let clients = self.keys.get(db).and_then(|keys| keys.get(key));
+        clients.is_some_and(|clients| clients.iter().any(|(c, _)| *c == client))
     }
 
     /// Number of watched keys, over all clients.
