@@ -105,7 +105,8 @@ impl Log {
             match self.nodes.get(at).compacted() {
                 Some(node) => {
                     assert!(node.last_id() <= id, "no entry is beyond the last id");
-                    *self.nodes.get_mut(at) = node;
+                    self.nodes.remove(at);
+                    self.nodes.push(node);
                 }
                 None => self.nodes.remove(at),
             }
@@ -352,10 +353,9 @@ impl Log {
         }
     }
 
-    /// Number of nodes that a radix tree over the ids of our nodes has: what clients are told of the index's size. Walks
-    /// over all of them.
+    /// Number of nodes that a radix tree over the ids of our nodes has: what clients are told of the index's size.
     pub fn radix_node_count(&self) -> usize {
-        radix_nodes(self.nodes.iter().map(|n| n.id.to_bytes()))
+        self.nodes.radix_len()
     }
 
     /// Bytes of memory beside itself; of a long log an estimate from so many nodes (0: all of them).
@@ -378,49 +378,6 @@ impl Log {
         assert_eq!(self.first_live(), self.first_id);
         assert!(self.nodes.iter().all(|n| n.last_id() <= self.counters.last_id));
     }
-}
-
-/// Number of nodes of a radix tree with these keys, which are sorted: one a key, one where keys part, and one for each
-/// stretch of bytes between those.
-fn radix_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
-    const LEN: usize = 16;
-    // Depths at which the last key parts from ones before, from the root down.
-    let mut forks: Vec<usize> = Vec::new();
-    let mut nodes = 0;
-    let mut last: Option<[u8; 16]> = None;
-    // A stretch lies between a fork (with the byte that leads on from it) and what is below.
-    let stretch = |above: Option<usize>, below: usize| usize::from(below > above.map_or(0, |d| d + 1));
-    for key in keys {
-        if let Some(last) = last {
-            let shared = last.iter().zip(&key).take_while(|(a, b)| a == b).count();
-            // What is below the new fork is complete.
-            let mut below = LEN;
-            while let Some(&deepest) = forks.last()
-                && deepest > shared
-            {
-                nodes += 1 + stretch(Some(deepest), below);
-                below = deepest;
-                forks.pop();
-            }
-            if forks.last() == Some(&shared) {
-                nodes += stretch(Some(shared), below);
-            } else {
-                nodes += stretch(Some(shared), below);
-                forks.push(shared);
-            }
-        }
-        nodes += 1;
-        last = Some(key);
-    }
-    if last.is_none() {
-        return 1;
-    }
-    let mut below = LEN;
-    while let Some(deepest) = forks.pop() {
-        nodes += 1 + stretch(Some(deepest), below);
-        below = deepest;
-    }
-    nodes + stretch(None, below)
 }
 
 /// Live entries of a log, in either direction.

@@ -1,6 +1,6 @@
 //! The nodes of a log, found by id: in chunks, so that one may go from anywhere without moving all behind it.
 //!
-//! Invariant: nodes are ordered by their ids, and no chunk is empty.
+//! Invariant: nodes are ordered by their ids, no chunk is empty, and the size of the radix tree is right.
 
 use super::id::StreamId;
 use super::node::Node;
@@ -16,6 +16,26 @@ pub(super) type At = (usize, usize);
 pub(super) struct Nodes {
     chunks: VecDeque<VecDeque<Node>>,
     len: usize,
+    /// Nodes of a radix tree over the ids, unless it is empty: what clients are told of.
+    radix_len: usize,
+}
+
+/// Bytes of an id as a key.
+const KEY_LEN: usize = 16;
+
+fn key_of(id: StreamId) -> u128 {
+    u128::from_be_bytes(id.to_bytes())
+}
+
+/// Bytes that two different keys have in common at their beginning.
+fn shared(a: u128, b: u128) -> usize {
+    ((a ^ b).leading_zeros() / 8) as usize
+}
+
+/// Nodes that a radix tree has for the bytes between a fork (with the byte that leads on from it) or its root, and what is
+/// below: one, if there are any.
+fn stretch(above: Option<usize>, below: usize) -> usize {
+    usize::from(below > above.map_or(0, |depth| depth + 1))
 }
 
 impl Nodes {
@@ -87,9 +107,11 @@ impl Nodes {
             }
         }
         self.len += 1;
+        self.radix_len += self.last().map_or(0, |at| self.radix_share(at));
     }
 
     pub fn remove(&mut self, at: At) {
+        self.radix_len -= self.radix_share(at);
         self.len -= 1;
         self.chunks[at.0].remove(at.1);
         let left = self.chunks[at.0].len();
@@ -99,6 +121,46 @@ impl Nodes {
             let mut behind = self.chunks.remove(at.0 + 1).unwrap_or_default();
             self.chunks[at.0].append(&mut behind);
         }
+    }
+
+    /// Number of nodes of a radix tree over the ids.
+    pub fn radix_len(&self) -> usize {
+        // A root alone.
+        self.radix_len.max(1)
+    }
+
+    /// How many nodes of the radix tree are there for the sake of this one's id: its leaf, and the fork where it parts from
+    /// those that it has most in common with, unless others part there, too.
+    fn radix_share(&self, at: At) -> usize {
+        let key_at = |at: At| key_of(self.get(at).id);
+        let key = key_at(at);
+        let (before, behind) = (self.prev(at), self.next(at));
+        let depths = [before, behind].map(|neighbour| neighbour.map(|at| shared(key_at(at), key)));
+        let [depth_before, depth_behind] = depths;
+        let Some(fork) = depth_before.max(depth_behind) else { return 1 + stretch(None, KEY_LEN) };
+        let leaf = 1 + stretch(Some(fork), KEY_LEN);
+        if depth_before == depth_behind {
+            return leaf;
+        }
+        // The others below the fork are all on one side.
+        let rest = u128::MAX >> (8 * fork);
+        let group = if depth_before < depth_behind {
+            behind.zip(self.floor(StreamId::from_bytes((key | rest).to_be_bytes())))
+        } else {
+            let first =
+                (key & !rest).checked_sub(1).and_then(|key| self.floor(StreamId::from_bytes(key.to_be_bytes())));
+            first.map_or_else(|| self.first(), |at| self.next(at)).zip(before)
+        };
+        let Some((first, last)) = group else { return leaf };
+        let (low, high) = (key_at(first), key_at(last));
+        let below = if first == last { KEY_LEN } else { shared(low, high) };
+        if below == fork {
+            return leaf;
+        }
+        let above_low = if depth_before < depth_behind { before } else { self.prev(first) };
+        let above_high = if depth_before < depth_behind { self.next(last) } else { behind };
+        let above = above_low.map(|at| shared(key_at(at), low)).max(above_high.map(|at| shared(key_at(at), high)));
+        leaf + 1 + stretch(above, fork) + stretch(Some(fork), below) - stretch(above, below)
     }
 
     /// Bytes of the chunks themselves.
@@ -111,5 +173,79 @@ impl Nodes {
         assert_eq!(self.iter().count(), self.len);
         assert!(self.chunks.iter().all(|c| !c.is_empty() && c.len() <= CHUNK));
         assert!(self.iter().zip(self.iter().skip(1)).all(|(a, b)| a.last_id() < b.id));
+        assert_eq!(self.radix_len(), radix_nodes(self.iter().map(|n| n.id.to_bytes())));
+    }
+}
+
+/// Counts the nodes of a radix tree with these keys, which are sorted: one a key, one where keys part, and one for each
+/// stretch of bytes between those.
+fn radix_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
+    const LEN: usize = 16;
+    // Depths at which the last key parts from ones before, from the root down.
+    let mut forks: Vec<usize> = Vec::new();
+    let mut nodes = 0;
+    let mut last: Option<[u8; 16]> = None;
+    // A stretch lies between a fork (with the byte that leads on from it) and what is below.
+    let stretch = |above: Option<usize>, below: usize| usize::from(below > above.map_or(0, |d| d + 1));
+    for key in keys {
+        if let Some(last) = last {
+            let shared = last.iter().zip(&key).take_while(|(a, b)| a == b).count();
+            // What is below the new fork is complete.
+            let mut below = LEN;
+            while let Some(&deepest) = forks.last()
+                && deepest > shared
+            {
+                nodes += 1 + stretch(Some(deepest), below);
+                below = deepest;
+                forks.pop();
+            }
+            if forks.last() == Some(&shared) {
+                nodes += stretch(Some(shared), below);
+            } else {
+                nodes += stretch(Some(shared), below);
+                forks.push(shared);
+            }
+        }
+        nodes += 1;
+        last = Some(key);
+    }
+    if last.is_none() {
+        return 1;
+    }
+    let mut below = LEN;
+    while let Some(deepest) = forks.pop() {
+        nodes += 1 + stretch(Some(deepest), below);
+        below = deepest;
+    }
+    nodes + stretch(None, below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_size_of_the_radix_tree_follows_what_comes_and_goes(
+            ids in proptest::collection::btree_set((0u64..4, prop_oneof![0u64..6, 250u64..260, Just(70_000)]), 0..40),
+            scattered in any::<bool>(),
+            removed in proptest::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
+            let mut nodes = Nodes::default();
+            for (ms, seq) in ids {
+                let ms = if scattered { ms * 0x0101_0000_0101 } else { ms };
+                nodes.push(Node::new(StreamId { ms, seq: seq + 1 }, 1, [(&b"f"[..], &b"v"[..])].into_iter(), 0));
+                nodes.check_invariants();
+            }
+            for index in removed {
+                let Some(mut at) = nodes.first() else { break };
+                for _ in 0..index.index(nodes.len()) {
+                    at = nodes.next(at).unwrap();
+                }
+                nodes.remove(at);
+                nodes.check_invariants();
+            }
+        }
     }
 }
