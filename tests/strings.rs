@@ -284,3 +284,61 @@ fn long_values_arrive_as_they_were_when_they_were_read() {
         }
     }
 }
+
+#[test]
+fn parts_of_long_values_arrive_as_they_were() {
+    let server = TestServer::start(&[]);
+    let c = &mut server.connect();
+    let value: String = (0..100_000).map(|i| char::from(b'a' + (i % 23) as u8)).collect();
+    run::<()>(c, &["SET", "long", &value]);
+    // The value changes and goes after parts of it were read, in one go.
+    let (first, _, second, _, third): (String, i64, String, i64, Option<String>) = redis::pipe()
+        .cmd("GETRANGE")
+        .arg(&["long", "5", "-7"])
+        .cmd("SETRANGE")
+        .arg(&["long", "10", "XYZ"])
+        .cmd("GETRANGE")
+        .arg(&["long", "8", "50007"])
+        .cmd("DEL")
+        .arg("long")
+        .cmd("GET")
+        .arg("long")
+        .query(c)
+        .unwrap();
+    assert_eq!(first, value[5..value.len() - 6]);
+    assert_eq!(second, format!("{}XYZ{}", &value[8..10], &value[13..50008]));
+    assert_eq!(third, None);
+    // A long value keeps its text, its time and its encoding under another name.
+    run::<()>(c, &["SET", "long", &value, "EX", "100"]);
+    run::<()>(c, &["RENAME", "long", "other"]);
+    assert_eq!(text(c, &["GET", "other"]), Some(value));
+    assert_eq!(run::<i64>(c, &["TTL", "other"]), 100);
+    run::<()>(c, &["APPEND", "short", "x"]);
+    run::<()>(c, &["APPEND", "short", "y"]);
+    run::<()>(c, &["RENAME", "short", "other"]);
+    assert_eq!(text(c, &["OBJECT", "ENCODING", "other"]).as_deref(), Some("raw"));
+}
+
+#[test]
+fn strings_of_any_kind_are_combined() {
+    let server = TestServer::start(&[]);
+    let c = &mut server.connect();
+    run::<()>(c, &["SET", "n", "1234"]);
+    run::<()>(c, &["SET", "text", "\x7f\x7f\x7f\x7f\x7f\x7f"]);
+    for (command, expected) in [
+        ("BITOP AND d n text none", "\0\0\0\0\0\0"),
+        ("BITOP AND d n text", "1234\0\0"),
+        ("BITOP OR d n none", "1234"),
+        ("BITOP XOR d n text", "NMLK\x7f\x7f"),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        assert_eq!(run::<i64>(c, &words), expected.len() as i64, "{command}");
+        assert_eq!(text(c, &["GET", "d"]).as_deref(), Some(expected), "{command}");
+        assert_eq!(text(c, &["OBJECT", "ENCODING", "d"]).as_deref(), Some("raw"));
+    }
+    assert_eq!(run::<i64>(c, &["BITOP", "OR", "d", "none", "nothing"]), 0);
+    assert_eq!(text(c, &["GET", "d"]), None);
+    run::<()>(c, &["RPUSH", "list", "x"]);
+    assert!(error(c, &["BITOP", "OR", "d", "n", "list"]).starts_with("WRONGTYPE"));
+    assert!(error(c, &["BITOP", "NAND", "d", "n"]).contains("syntax error"));
+}

@@ -457,8 +457,11 @@ fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     let mut int = IntBuf::new();
     let text = string_of(entry, &mut int)?;
-    let part = range_of(text.len(), start, end).map_or(&b""[..], |r| &text[r]);
-    ctx.out.bulk(part);
+    let range = range_of(text.len(), start, end).unwrap_or(0..0);
+    match entry.lend().filter(|_| ctx.out.borrows(range.len())) {
+        Some(lent) => ctx.out.bulk_lent(lent.part(range)),
+        None => ctx.out.bulk(&text[range]),
+    }
     Ok(())
 }
 

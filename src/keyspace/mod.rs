@@ -383,13 +383,7 @@ impl Keyspace {
     pub fn move_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
         let Some(old) = self.dbs[from.0].remove(from.1) else { return };
         self.effects.gone(from.0, from.1);
-        let (expire_ms, lru) = (old.expire_ms(), old.lru());
-        let entry = match old.take_value() {
-            OwnedValue::Str { bytes, raw: true } => Entry::new(to.1, NewValue::RawStr(&bytes), expire_ms),
-            value => Entry::new(to.1, value.into(), expire_ms),
-        };
-        entry.set_lru(lru);
-        self.add_entry(to.0, entry);
+        self.add_entry(to.0, old.with_key(to.1));
         self.signal_modified(from.0, from.1);
         self.signal_modified(to.0, to.1);
     }

@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,6 +34,15 @@ impl Lent {
     pub(super) unsafe fn new(bytes: &[u8]) -> Lent {
         LOANS.fetch_add(1, Ordering::AcqRel);
         Lent { at: NonNull::from(bytes).cast(), len: bytes.len() }
+    }
+}
+
+impl Lent {
+    /// A loan of some of the bytes alone.
+    pub fn part(mut self, range: Range<usize>) -> Lent {
+        let part = &self[range];
+        (self.at, self.len) = (NonNull::from(part).cast(), part.len());
+        self
     }
 }
 
@@ -102,5 +111,7 @@ mod tests {
         bury(changed);
         assert!(lent.iter().all(|b| *b == 7));
         assert!(!buried().is_empty());
+        let part = lent.part(10..4000);
+        assert_eq!((part.len(), part[0]), (3990, 7));
     }
 }
