@@ -401,11 +401,16 @@ def generic():
     ]
     for name in ("noise", "l", "lbig", "set", "iset", "h", "z", "x", "xg", "hp", "zp", "sp", "intset", "lp"):
         small = name.endswith("p") or name == "intset"
-        rows += [Row(f"COPY {name} tmp REPLACE", times=20 if small else 1), Row(f"DUMP {name}", times=20 if small else 1), Row("RESTORE tmp 0", [dump(name), "REPLACE"], title=f"RESTORE tmp 0 (DUMP {name}) REPLACE", times=20 if small else 1),
-                 Row(f"MEMORY USAGE {name}", times=50), Row(f"MEMORY USAGE {name} SAMPLES 0"),
-                 Row(f"OBJECT ENCODING {name}", times=100)],
+        times = 20 if small else 1
+        rows += [
+            Row(f"COPY {name} tmp REPLACE", times=times), Row(f"DUMP {name}", times=times),
+            Row("RESTORE tmp 0", [dump(name), "REPLACE"], title=f"RESTORE tmp 0 (DUMP {name}) REPLACE", times=times),
+            Row(f"MEMORY USAGE {name}", times=50), Row(f"MEMORY USAGE {name} SAMPLES 0"),
+            Row(f"OBJECT ENCODING {name}", times=100),
+        ]
         if not small:
-            rows += [Row("DEL tmp", prep=copy(name), title=f"DEL (a copy of {name})"), Row("UNLINK tmp", prep=copy(name), title=f"UNLINK (a copy of {name})")]
+            rows += [Row("DEL tmp", prep=copy(name), title=f"DEL (a copy of {name})"),
+                     Row("UNLINK tmp", prep=copy(name), title=f"UNLINK (a copy of {name})")]
     for command, more in (("EXPIRE", "1000"), ("PEXPIRE", "1000000"), ("EXPIREAT", "99999999999"), ("PEXPIREAT", "99999999999999")):
         rows.append(Row(command, title=f"{command} of 10,000 keys", prep=expiring, many=[[command.encode(), k, more.encode()] for k in items("tmp", ARGS)]))
     for command in ("TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME", "PERSIST"):
@@ -429,9 +434,9 @@ def others():
     fill_slow = ["CONFIG SET slowlog-log-slower-than 0", "MGET s:00000001 s:00000002", [b"MGET"] + items("s", 1000), "CONFIG SET slowlog-log-slower-than -1"]
     return [
         Row("ECHO", [RANDOM]), Row("PING", [RANDOM]), Row("AUTH default", [RANDOM[:1000]], times=10),
-        Row("HELLO 2 SETNAME", [b"n" * 100_000]), Row("CLIENT SETNAME", [b"n" * 100_000]),
-        Row("CLIENT GETNAME", prep=[[b"CLIENT", b"SETNAME", b"n" * 100_000]]),
-        Row("CLIENT SETINFO LIB-NAME", [b"n" * 100_000]),
+        Row("HELLO 3 SETNAME", [b"n" * 100_000], resp3=True), Row("CLIENT SETNAME", [b"n" * 100_000], resp3=True),
+        Row("CLIENT GETNAME", resp3=True, prep=[[b"CLIENT", b"SETNAME", b"n" * 100_000]]),
+        Row("CLIENT SETINFO LIB-NAME", [b"n" * 100_000], resp3=True),
         Row("CLIENT LIST", times=20), Row("CLIENT LIST ID", list(range(1, ARGS))), Row("CLIENT INFO", times=50),
         Row("CLIENT TRACKING ON BCAST", [x for i in range(300) for x in (b"PREFIX", b"prefix:%08d" % i)], prep=["CLIENT TRACKING OFF"], resp3=True),
         Row("CLIENT TRACKINGINFO", prep=["CLIENT TRACKING OFF", [b"CLIENT", b"TRACKING", b"ON", b"BCAST"] + [x for i in range(300) for x in (b"PREFIX", b"prefix:%08d" % i)]], resp3=True),
