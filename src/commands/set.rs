@@ -483,7 +483,7 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
     let popped = set.pop_several(count, &limits);
     let is_empty = set.is_empty();
     drop(entry);
-    ctx.out.set(popped.len());
+    ctx.out.set(popped.count());
     popped.iter().for_each(|m| reply_item(ctx.out, m));
     if ctx.srv.ks.effects.has_sinks {
         let members: Vec<Item<'_>> = popped.iter().collect();
@@ -494,7 +494,7 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
             ctx.srv.ks.effects.propagate_now(ctx.db, &command);
         }
     }
-    let count = popped.len();
+    let count = popped.count();
     if let Popped::Set(set) = popped {
         let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
         ctx.srv.ks.effects.free(Entry::new(b"", set.into(), None), lazy);

@@ -31,7 +31,8 @@ pub enum Popped {
 }
 
 impl Popped {
-    pub fn len(&self) -> usize {
+    /// Number of them.
+    pub fn count(&self) -> usize {
         match self {
             Popped::Few(members) => members.len(),
             Popped::Set(set) => set.len(),
@@ -493,7 +494,7 @@ mod tests {
             let was_table = set.members().is_some();
             let count = part.index(members.len() - 1) + 1;
             let popped = set.pop_several(count, &limits);
-            prop_assert_eq!((popped.len(), set.len()), (count, members.len() - count));
+            prop_assert_eq!((popped.count(), set.len()), (count, members.len() - count));
             let out: BTreeSet<Vec<u8>> = popped.iter().map(|m| m.to_vec()).collect();
             let left: BTreeSet<Vec<u8>> = set.iter().map(|m| m.to_vec()).collect();
             prop_assert_eq!((out.len(), left.len()), (count, members.len() - count));
