@@ -668,6 +668,8 @@ fn index_range(len: usize, start: i64, stop: i64) -> Option<(usize, usize)> {
 }
 
 fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    /// What goes around a bulk string of some hundred bytes, bytes.
+    const BULK_OVERHEAD: usize = 8;
     let (start, stop) = (int_arg(&args[2])?, int_arg(&args[3])?);
     let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
         ctx.out.array(0);
@@ -679,6 +681,12 @@ fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     ctx.out.array(count);
+    if let List::Quick(quick) = list
+        && count > list.len() / 2
+    {
+        // A reply that grows as it is written is moved again and again. It takes about as much as what it tells of.
+        ctx.out.buf.reserve(quick.mem_bytes() + count * BULK_OVERHEAD);
+    }
     list.walk(start).take(count).for_each(|item| reply_item(ctx.out, item));
     Ok(())
 }

@@ -322,3 +322,36 @@ fn nodes_deep_inside_are_compressed() {
     assert_eq!(texts(list.walk(0)).len(), list.len());
     assert!(bytes > 0);
 }
+
+#[test]
+fn positions_are_those_of_the_elements() {
+    let limits = Limits { fill: -1, plain_from: 1 << 30, compress_depth: 0 };
+    let mut list = Quicklist::new();
+    (0..5000).for_each(|i| list.push_back(format!("element {}", i % 701).as_bytes(), limits));
+    list.compress(limits);
+    assert!(resting(&list) > 0);
+    let mut packed = Listpack::new();
+    for i in 0..50 {
+        packed.push_back(if i % 7 == 3 { b"element 5" } else { b"another" });
+    }
+    for which in 0..4 {
+        let walk = || match which {
+            0 => list.walk(17),
+            1 => list.walk_back(4321),
+            2 => Walk::packed(&packed, 2),
+            _ => Walk::packed_back(&packed, 44),
+        };
+        for most in [0, 1, 5, 40, 3000, usize::MAX] {
+            let all = texts(walk().take(most));
+            let expected: Vec<usize> = (0..all.len()).filter(|i| all[*i] == b"element 5").collect();
+            let mut walk = walk().take(most);
+            let mut passed = 0;
+            let next = || {
+                let at = passed + walk.position(|item| item.is(b"element 5"))?;
+                passed = at + 1;
+                Some(at)
+            };
+            assert_eq!(std::iter::from_fn(next).collect::<Vec<_>>(), expected);
+        }
+    }
+}

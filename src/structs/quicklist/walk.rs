@@ -72,6 +72,18 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Goes on behind the next element that `f` is true for; whether there is one. `left` is counted down.
+fn position_in<'a>(
+    items: &mut impl Iterator<Item = Item<'a>>,
+    left: &mut usize,
+    f: &mut impl FnMut(Item<'_>) -> bool,
+) -> bool {
+    items.take(*left).any(|item| {
+        *left -= 1;
+        f(item)
+    })
+}
+
 /// Goes through elements in one direction. Not an iterator: an element may lie in the walk itself, so it goes with the
 /// next step.
 pub struct Walk<'a> {
@@ -166,13 +178,17 @@ impl<'a> Walk<'a> {
 
     /// How many elements come before the next one that `f` is true for; the walk goes on behind that one.
     pub fn position(&mut self, mut f: impl FnMut(Item<'_>) -> bool) -> Option<usize> {
-        let mut passed = 0;
-        while let Some(item) = self.step() {
-            if f(item) {
-                return Some(passed);
+        let before = self.left;
+        loop {
+            // The rest of a node in one go.
+            let found = match &mut self.current {
+                Run::Many(items) if !self.reverse => position_in(items, &mut self.left, &mut f),
+                Run::Resting(items) => position_in(items, &mut self.left, &mut f),
+                _ => false,
+            };
+            if found || f(self.step()?) {
+                return Some(before - self.left - 1);
             }
-            passed += 1;
         }
-        None
     }
 }
