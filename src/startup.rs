@@ -22,6 +22,7 @@ const DEFAULT_PID_FILE: &str = "/var/run/redis.pid";
 /// Runs the server; gives the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
     log_sink::start();
+    alloc::keep_large_blocks();
     process::collect_title_space();
     let argv = args.clone();
     let mut args: Vec<Vec<u8>> = args.into_iter().map(OsString::into_vec).collect();

@@ -14,6 +14,12 @@ pub struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// What the allocator is told at start: see [`keep_large_blocks`].
+// SAFETY: the allocator reads the symbol of this name as a pointer to a C string, which this is.
+#[unsafe(export_name = "malloc_conf")]
+#[used]
+pub static OPTIONS: &[u8; 21] = b"oversize_threshold:0\0";
+
 /// Bytes allocated, over all threads, as far as they have reported.
 static USED: AtomicIsize = AtomicIsize::new(0);
 /// The largest value `peak` has seen.
@@ -272,6 +278,16 @@ pub fn set_background_thread(on: bool) -> bool {
     code == 0
 }
 
+/// Has freed blocks of 8 MiB and more wait for the next of their kind, as all others do (ten seconds, `dirty_decay_ms`). By
+/// itself the allocator gives them back to the system at once, so that each large argument, value and reply is brought in page
+/// by page anew, which takes longer than all else that is done with it. Called first of all.
+pub fn keep_large_blocks() {
+    // The first arena, the main thread's, is made before the option is looked at.
+    if control_int(b"arena.0.oversize_threshold", Some(i64::MAX)).is_none() {
+        log::debug!("The allocator does not know of large blocks");
+    }
+}
+
 /// Gives unused pages back to the system (MEMORY PURGE). False if the allocator refused.
 pub fn purge() -> bool {
     // MALLCTL_ARENAS_ALL is 4096.
@@ -312,6 +328,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn large_blocks_are_kept_for_the_next() {
+        assert_eq!(control_int(b"opt.oversize_threshold", None), Some(0));
+        keep_large_blocks();
+        assert_eq!(control_int(b"arena.0.oversize_threshold", None), Some(i64::MAX));
     }
 
     #[test]
