@@ -141,6 +141,24 @@ mod tests {
     }
 
     #[test]
+    fn each_watcher_is_known_until_it_stops() {
+        let mut table = WatchTable::default();
+        let other = ClientId { index: 2, generation: 0 };
+        let watched = |db| WatchedKey { db, key: b"k".to_vec(), was_expired: false };
+        table.add(CLIENT, &watched(0));
+        table.add(other, &watched(0));
+        table.add(CLIENT, &watched(1));
+        assert!(table.is_watched_by(CLIENT, 0, b"k") && table.is_watched_by(other, 0, b"k"));
+        assert!(!table.is_watched_by(other, 1, b"k") && !table.is_watched_by(CLIENT, 0, b"other"));
+        table.remove(CLIENT, watched(0));
+        assert!(!table.is_watched_by(CLIENT, 0, b"k") && table.is_watched_by(other, 0, b"k"));
+        table.remove(other, watched(0));
+        table.remove(CLIENT, watched(1));
+        table.remove(CLIENT, watched(1));
+        assert!(table.is_empty());
+    }
+
+    #[test]
     fn a_live_key_may_not_go() {
         let mut ks = watching(Some(None));
         ks.delete(0, b"k", false);
