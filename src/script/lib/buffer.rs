@@ -70,7 +70,7 @@ impl Buffer {
     }
 
     /// The bytes themselves, with room for `len`, for what cannot become longer.
-    pub fn to_fill(&mut self, len: usize) -> Result<&mut Vec<u8>, Full> {
+    pub fn with_room(&mut self, len: usize) -> Result<&mut Vec<u8>, Full> {
         self.bytes.clear();
         if len > self.bytes.capacity() {
             self.grow(len)?;
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(buffer.pad(STRING_MAX), Ok(()));
         assert_eq!((buffer.push(1), buffer.extend(b"x"), buffer.pad(1)), (Err(Full), Err(Full), Err(Full)));
         assert_eq!((buffer.extend(b""), buffer.len()), (Ok(()), STRING_MAX));
-        assert_eq!(buffer.to_fill(STRING_MAX + 1).err(), Some(Full));
+        assert_eq!(buffer.with_room(STRING_MAX + 1).err(), Some(Full));
         buffer.clear();
         assert_eq!((buffer.bytes.capacity(), buffer.push(1)), (0, Ok(())));
         assert_eq!(buffer.as_bytes(), [1]);

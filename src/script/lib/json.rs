@@ -580,7 +580,7 @@ fn decode(call: Call<'_>) -> Answer {
     }
     let Work { out, open } = call.work();
     // What is decoded is never longer than its text.
-    let out = out.to_fill(text.len())?;
+    let out = out.with_room(text.len())?;
     let text = &text[..memchr::memchr(0, text).unwrap_or(text.len())];
     let mut reader = Reader { text, at: 0, token_at: 0, invalid_numbers: options.decode_invalid == ON };
     let mut token = reader.next(out);
