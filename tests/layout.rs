@@ -55,3 +55,22 @@ fn every_file_says_what_it_owns() {
         assert!(text.starts_with("//!"), "{} opens without a description", path.display());
     }
 }
+
+/// Names of tests and files that the documents give are there to be found.
+#[test]
+fn documents_name_tests_that_exist() {
+    let code: String = all("src").iter().chain(&all("tests")).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in ["docs/ADVISORIES.md", "docs/ADVISORIES-LUA.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let quoted = || text.split('`').skip(1).step_by(2);
+        for path in quoted().filter(|quoted| quoted.ends_with(".rs")) {
+            assert!(root.join(path).is_file(), "{document}: {path}");
+        }
+        // Long names in small letters are those of tests.
+        let is_test = |name: &&str| name.len() > 20 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        for name in quoted().filter(is_test) {
+            assert!(code.contains(&format!("fn {name}(")), "{document}: {name}");
+        }
+    }
+}
