@@ -1,7 +1,6 @@
 //! Every command as its row describes it, compared with what a 7.2 server says of it.
 
-use hexad::commands::ALL;
-use hexad::dispatch::command::{Arg, Begin, Command, Find, KeySpec, cat, flag, key};
+use hexad::catalog::row::{Arg, Begin, Command, Find, KeySpec, cat, flag, key};
 use std::collections::BTreeMap;
 
 /// A value of the facts file.
@@ -236,8 +235,7 @@ fn facts() -> BTreeMap<String, Json> {
 fn rows_say_what_a_7_2_server_says() {
     let facts = facts();
     let mut wrong = Vec::new();
-    let rows = ALL.iter().flat_map(|group| group.iter());
-    for row in rows.flat_map(|row| std::iter::once(row).chain(row.subcommands)) {
+    for row in hexad::server::commands::table().0.all().map(|command| command.row) {
         let Some(Json::Map(theirs)) = facts.get(row.name) else {
             wrong.push(format!("{}: not known there", row.name));
             continue;
@@ -261,7 +259,7 @@ fn rows_say_what_a_7_2_server_says() {
 #[test]
 fn key_specifications_have_their_notes() {
     let mut found: Vec<(&str, &str)> = Vec::new();
-    for row in ALL.iter().flat_map(|group| group.iter()) {
+    for row in hexad::server::commands::table().0.top_level().map(|command| command.row) {
         found.extend(row.keys.iter().filter(|spec| !spec.notes.is_empty()).map(|spec| (row.name, spec.notes)));
     }
     found.sort();

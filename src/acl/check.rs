@@ -2,10 +2,10 @@
 
 use super::user::{Selector, User};
 use super::{Acl, DEFAULT_USER};
-use crate::dispatch::CmdError;
-use crate::dispatch::command::{Group, KeyPos, key};
-use crate::dispatch::table::{CmdRef, CommandTable};
-use crate::net::{ClientFlags, ClientId};
+use crate::catalog::CmdError;
+use crate::catalog::row::{Group, KeyPos, key};
+use crate::catalog::table::{CmdRef, CommandTable};
+use crate::net::{Client, ClientFlags, ClientId};
 use crate::pubsub::Kind;
 use crate::resp::Args;
 use crate::server::Server;
@@ -131,6 +131,17 @@ impl Acl {
     }
 }
 
+impl Acl {
+    /// Whether a client may read every key with the command that these arguments call.
+    pub fn reads_all_keys(&self, commands: &CommandTable, c: &Client, args: Args<'_>) -> bool {
+        if c.is(ClientFlags::MASTER.union(ClientFlags::AOF)) || (self.default_is_free && c.user == DEFAULT_USER) {
+            return true;
+        }
+        let Some(cmd) = commands.find(&args[0]) else { return false };
+        self.user(&c.user).is_some_and(|u| u.reads_all_keys(commands, cmd, args))
+    }
+}
+
 impl Server {
     /// Refuses what the client's user may not do, and logs it.
     pub fn check_acl(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
@@ -155,16 +166,6 @@ impl Server {
         };
         self.log_acl(id, denied.reason(), context, object, &user);
         Err(CmdError::text(format!("NOPERM {}", denied.text(&user, name, false))))
-    }
-
-    /// Whether a client's user may run a command with every key there is to read, not only those in the arguments.
-    pub fn reads_all_keys(&self, id: ClientId, args: Args<'_>) -> bool {
-        let Some(c) = self.clients.get(id) else { return true };
-        if c.is(ClientFlags::MASTER.union(ClientFlags::AOF)) || (self.acl.default_is_free && c.user == DEFAULT_USER) {
-            return true;
-        }
-        let Some(cmd) = self.commands.find(&args[0]) else { return false };
-        self.acl.user(&c.user).is_some_and(|u| u.reads_all_keys(&self.commands, cmd, args))
     }
 
     /// A queued command is checked again when it runs: the user may have changed since.

@@ -212,8 +212,8 @@ fn user_line(user: &User) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use crate::config::{self, Config};
-    use crate::dispatch::table::CommandTable;
     use proptest::prelude::*;
 
     /// Rules around text that tries to break out of them.
@@ -241,7 +241,7 @@ mod tests {
             words in proptest::collection::vec(rule(), 0..8),
         ) {
             prop_assume!(!has_blanks(&name));
-            let commands = CommandTable::new(crate::commands::ALL);
+            let commands = crate::server::commands::table().0;
             let rules = Rules { commands: &commands, channels_open: false };
             let mut user = User::new(&name, rules);
             for word in &words {
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn mistakes_in_a_file_are_all_told() {
-        let commands = CommandTable::new(crate::commands::ALL);
+        let commands = crate::server::commands::table().0;
         let rules = Rules { commands: &commands, channels_open: false };
         let file = b"user b on foo bar\nuser c +nosuch -more\nuser b\nfoo\nuser d (+get\nuser a\tb\n";
         assert_eq!(

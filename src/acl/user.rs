@@ -1,7 +1,7 @@
 //! A user and the rules it is written in.
 
-use crate::dispatch::command::cat;
-use crate::dispatch::table::{CmdRef, CommandTable};
+use crate::catalog::row::cat;
+use crate::catalog::table::{CmdRef, CommandTable};
 use crate::resp::split_args;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -540,7 +540,7 @@ mod tests {
     use super::*;
 
     fn user(line: &[&str]) -> Result<User, RuleError> {
-        let commands = CommandTable::new(crate::commands::ALL);
+        let commands = crate::server::commands::table().0;
         let rules = Rules { commands: &commands, channels_open: false };
         let mut user = User::new(b"u", rules);
         line.iter().try_for_each(|r| user.apply(r.as_bytes(), rules))?;

@@ -4,8 +4,8 @@
 //! `count_answered`. Its time is what its runs took; how long its client waited between and after them is no part of it. One
 //! that is refused when it is to run again, or whose client goes away, is not counted as a call.
 
-use crate::dispatch::CmdRef;
-use crate::dispatch::command::flag;
+use crate::catalog::CmdRef;
+use crate::catalog::row::flag;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, OwnedArgs};
 use crate::server::Server;

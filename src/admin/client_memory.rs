@@ -4,7 +4,7 @@
 //! Invariant: `normal` and `pubsub` are the sums of `Client::mem_counted` over the clients counted as such.
 
 use super::memory::system_memory;
-use crate::config::{OBUF_NORMAL, OBUF_PUBSUB, OBUF_REPLICA};
+use crate::config::{Config, OBUF_NORMAL, OBUF_PUBSUB, OBUF_REPLICA};
 use crate::net::{Client, ClientFlags, ClientId};
 use crate::server::Server;
 
@@ -163,6 +163,28 @@ fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
     }
 }
 
+/// Bytes that a reply to a client may have before its hard limit ends the client: one that is longer need not be finished,
+/// but the client has to be closed with `close_over_limit`.
+pub fn reply_room(c: &Client, cfg: &Config) -> usize {
+    if c.conn.is_none() {
+        return usize::MAX;
+    }
+    let class = match ClientClass::of(c) {
+        ClientClass::Normal => OBUF_NORMAL,
+        ClientClass::Pubsub => OBUF_PUBSUB,
+        ClientClass::Master | ClientClass::Replica => return usize::MAX,
+    };
+    match cfg.client_output_buffer_limit[class].hard_bytes {
+        // A reply that leaves no room for anything else would end the server rather than the client.
+        0 => match usize::try_from(system_memory() / 4) {
+            Ok(room) if room > 0 => room,
+            _ => usize::MAX,
+        },
+        // Twice the limit leaves no doubt that it is passed, however buffers are counted.
+        hard => usize::try_from(hard).unwrap_or(usize::MAX).saturating_mul(2).max(MIN_ROOM),
+    }
+}
+
 impl Server {
     /// Bytes that wait to be sent to a client beyond its reply buffer, with what holds them.
     pub fn output_bytes(&self, c: &Client) -> usize {
@@ -202,26 +224,6 @@ impl Server {
         );
         self.clients.close_later(id);
         self.stats.client_output_buffer_limit_disconnections += 1;
-    }
-
-    /// Bytes that a reply to a client may have before its hard limit ends the client: one that is longer need not be
-    /// finished, but the client has to be closed with `close_over_limit`.
-    pub fn reply_room(&self, id: ClientId) -> usize {
-        let Some(c) = self.clients.get(id).filter(|c| c.conn.is_some()) else { return usize::MAX };
-        let class = match ClientClass::of(c) {
-            ClientClass::Normal => OBUF_NORMAL,
-            ClientClass::Pubsub => OBUF_PUBSUB,
-            ClientClass::Master | ClientClass::Replica => return usize::MAX,
-        };
-        match self.cfg.client_output_buffer_limit[class].hard_bytes {
-            // A reply that leaves no room for anything else would end the server rather than the client.
-            0 => match usize::try_from(system_memory() / 4) {
-                Ok(room) if room > 0 => room,
-                _ => usize::MAX,
-            },
-            // Twice the limit leaves no doubt that it is passed, however buffers are counted.
-            hard => usize::try_from(hard).unwrap_or(usize::MAX).saturating_mul(2).max(MIN_ROOM),
-        }
     }
 
     /// Counts a client's memory anew; to be called where it can have changed much.

@@ -2,17 +2,17 @@
 
 use crate::keyspace::Entry;
 use crate::keyspace::Object;
-use crate::keyspace::hash::{Hash, HashLimits};
+use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
-use crate::keyspace::set::{Set, SetLimits};
-use crate::keyspace::zset::{Zset, ZsetLimits};
+use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
 use crate::persist::rdb::put_value;
 use crate::persist::snapshot::value_view;
 use crate::server::Server;
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::listpack::{Item, Listpack};
-use crate::structs::quicklist::{self, BodyView, Quicklist};
+use crate::structs::quicklist::{BodyView, Quicklist};
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
@@ -33,14 +33,7 @@ pub struct DebugState {
     pub dict_resizing: bool,
     /// Start again in place of ending, after this time.
     pub restart: Option<Duration>,
-    /// List elements of at least so many bytes lie alone.
-    pub packed_threshold: usize,
 }
-
-/// Elements from this size on lie alone when nothing else is set, bytes.
-const PACKED_THRESHOLD: usize = 1 << 30;
-/// The largest size that may be set: well within what a listpack can hold.
-const PACKED_THRESHOLD_MAX: usize = (1 << 32) - (1 << 20);
 
 /// How long the largest fill of a reply buffer counts when nothing else is set, ms.
 pub const REPLY_BUFFER_PEAK_RESET_MS: i64 = 5000;
@@ -55,49 +48,11 @@ impl Default for DebugState {
             enforce_reply_list: false,
             dict_resizing: true,
             restart: None,
-            packed_threshold: PACKED_THRESHOLD,
         }
     }
 }
 
 impl Server {
-    /// When values change their encoding, by the configuration of the moment.
-    #[inline]
-    pub fn value_limits(&self) -> ValueLimits {
-        ValueLimits {
-            list: quicklist::Limits {
-                fill: self.cfg.list_max_listpack_size,
-                plain_from: self.admin.debug.packed_threshold,
-                compress_depth: self.cfg.list_compress_depth,
-            },
-            set: SetLimits {
-                ints: self.cfg.set_max_intset_entries.min(1 << 30),
-                packed: self.cfg.set_max_listpack_entries,
-                packed_value: self.cfg.set_max_listpack_value,
-                seed: self.ks.seed,
-            },
-            hash: HashLimits {
-                packed: self.cfg.hash_max_listpack_entries,
-                packed_value: self.cfg.hash_max_listpack_value,
-                seed: self.ks.seed,
-            },
-            zset: ZsetLimits {
-                packed: self.cfg.zset_max_listpack_entries,
-                packed_value: self.cfg.zset_max_listpack_value,
-                seed: self.ks.seed,
-            },
-        }
-    }
-
-    /// DEBUG QUICKLIST-PACKED-THRESHOLD; 0 stands for the default. False when it is too large.
-    pub fn set_packed_threshold(&mut self, bytes: usize) -> bool {
-        let valid = bytes <= PACKED_THRESHOLD_MAX;
-        if valid {
-            self.admin.debug.packed_threshold = if bytes == 0 { PACKED_THRESHOLD } else { bytes };
-        }
-        valid
-    }
-
     /// Starts the program again in place of this process: gracefully means with configuration and data saved. Nothing
     /// happens, but for lines in the log, if that cannot work.
     pub fn restart(&mut self, delay: Duration, gracefully: bool) {

@@ -1,6 +1,6 @@
 //! Rates: what INFO shows per second, sampled by the cron and averaged over the last samples; and the time of loop cycles.
 
-use super::latency_counts::LatencyCounts;
+use crate::catalog::latency_counts::LatencyCounts;
 use crate::server::Server;
 
 /// Samples a rate is averaged over.

@@ -10,7 +10,6 @@ pub mod debug;
 pub mod doctor;
 pub mod info;
 pub mod latency;
-pub mod latency_counts;
 pub mod memory;
 pub mod metrics;
 pub mod monitor;

@@ -1,7 +1,7 @@
 //! MONITOR: shows every command to those who ask.
 
 use super::redact::redacted;
-use crate::dispatch::command::{Command, flag};
+use crate::catalog::row::{Command, flag};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Args;
 use crate::server::Server;

@@ -1,6 +1,6 @@
 //! Arguments that must not be shown: the slow log and MONITOR see `(redacted)` in their place.
 
-use crate::dispatch::command::Command;
+use crate::catalog::row::Command;
 use crate::resp::{Args, OwnedArgs};
 
 const REDACTED: &[u8] = b"(redacted)";

@@ -3,11 +3,11 @@
 //! While a shutdown waits for replicas, writes are paused and the clients that asked are blocked. The rooms that have
 //! something to bring to an end do it in the functions at the bottom.
 
+use crate::catalog::CmdError;
 use crate::config::{ShutdownOnSignal, Supervised};
-use crate::dispatch::CmdError;
-use crate::dispatch::blocked::{BlockKind, WaitEnd};
-use crate::dispatch::pause::{PauseKind, PausePurpose};
 use crate::server::Server;
+use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
+use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use crate::sys::{service, signals};
 
 /// How to shut down; all false: save if there are save points, wait for replicas.

@@ -1,7 +1,7 @@
 //! The slow log: commands that took longer than `slowlog-log-slower-than`, the newest first.
 
-use crate::dispatch::CmdRef;
-use crate::dispatch::command::flag;
+use crate::catalog::CmdRef;
+use crate::catalog::row::flag;
 use crate::net::ClientId;
 use crate::resp::{Args, Reply};
 use crate::server::Server;

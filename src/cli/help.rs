@@ -6,9 +6,9 @@
 
 use super::connection::Connection;
 use super::term::put;
-use crate::commands;
-use crate::dispatch::command::{Arg, ArgKind, Command};
+use crate::catalog::row::{Arg, ArgKind, Command};
 use crate::resp::reply_reader::Reply;
+use crate::server::commands;
 
 /// The commands of one server. Empty when the server would not tell.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +64,7 @@ impl Help {
             help.add_commands(&docs, &[]);
         }
         if help.entries.is_empty() {
-            commands::ALL.iter().flat_map(|rows| rows.iter()).for_each(|row| help.add_row(row));
+            commands::table().0.top_level().for_each(|command| help.add_row(command.row));
         }
         help.entries.sort_by(|a, b| a.words.cmp(&b.words));
         help

@@ -18,12 +18,12 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint, wire};
 use crate::config::{ClusterPreferredEndpointType, Config};
-use crate::dispatch::pause::{PauseKind, PausePurpose};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
 use crate::net::{ClientFlags, ClientId, Conn, Source};
 use crate::repl::follow::open_connection;
 use crate::server::Server;
+use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use crate::sys::reserve::open_in_need;
 
 /// Connections accepted in one turn.
@@ -486,12 +486,12 @@ impl Server {
                 break;
             }
             // Carrying out one thing may bring about another: a connection refused at once, an answer to be sent.
-            self.carry_out(&mut bus, actions);
+            self.act(&mut bus, actions);
         }
         self.bus = Some(bus);
     }
 
-    fn carry_out(&mut self, bus: &mut Bus, actions: Vec<Action>) {
+    fn act(&mut self, bus: &mut Bus, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::SaveConfig { fsync } => {

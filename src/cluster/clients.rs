@@ -2,9 +2,9 @@
 
 use super::routing::{Refusal, Request};
 use super::slots::{Slot, SlotSet};
-use crate::dispatch::CmdError;
-use crate::dispatch::command::flag;
-use crate::dispatch::table::CmdRef;
+use crate::catalog::CmdError;
+use crate::catalog::row::flag;
+use crate::catalog::table::CmdRef;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Args;
 use crate::server::Server;

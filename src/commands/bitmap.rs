@@ -2,13 +2,13 @@
 
 use super::int_arg;
 use super::prelude::*;
-use crate::dispatch::command::KeyPos;
+use crate::catalog::row::KeyPos;
 use crate::keyspace::{Entry, Ttl};
 use crate::structs::entry::{INLINE_MAX_LEN, ValueRef};
 use crate::structs::numbers::parse_i64;
 use std::borrow::Cow;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "bitcount",
         run: Some(bitcount),
@@ -191,10 +191,10 @@ fn bit_offset(ctx: &Ctx<'_>, arg: &[u8], width: Option<u32>) -> Result<u64, CmdE
         ([b'#', rest @ ..], Some(width)) => parse_i64(rest).and_then(|n| n.checked_mul(i64::from(width))),
         _ => parse_i64(arg),
     };
-    let max_bytes = ctx.srv.cfg.proto_max_bulk_len;
+    let max_bytes = ctx.cfg.proto_max_bulk_len;
     parsed
         .and_then(|n| u64::try_from(n).ok())
-        .filter(|n| ctx.must_obey() || n >> 3 < max_bytes)
+        .filter(|n| ctx.session.must_obey() || n >> 3 < max_bytes)
         .ok_or(CmdError::of("ERR bit offset is not an integer or out of range"))
 }
 
@@ -206,7 +206,7 @@ fn with_room<R>(
     f: impl FnOnce(&mut [u8], bool) -> R,
 ) -> Result<R, CmdError> {
     let len = (last_bit >> 3) as usize + 1;
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     let mut grew = false;
     if let Some(entry) = ks.write(ctx.db, key) {
         string_of(&entry, &mut IntBuf::new())?;
@@ -224,8 +224,8 @@ fn with_room<R>(
 }
 
 fn changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
-    ctx.srv.ks.signal_modified(ctx.db, key);
-    ctx.srv.ks.effects.notify(notify::STRING, "setbit", key, ctx.db);
+    ctx.ks.signal_modified(ctx.db, key);
+    ctx.ks.effects.notify(notify::STRING, "setbit", key, ctx.db);
     ctx.dirty(changes);
 }
 
@@ -249,7 +249,7 @@ fn setbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn getbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let offset = bit_offset(ctx, &args[2], None)?;
-    let bit = match ctx.srv.ks.read(ctx.db, &args[1]) {
+    let bit = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => bit_at(string_of(entry, &mut IntBuf::new())?, offset),
         None => 0,
     };
@@ -330,7 +330,7 @@ fn find_bit(text: &[u8], bit: bool, start: u64, end: u64) -> Option<u64> {
 }
 
 fn bitcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let mut int = IntBuf::new();
     let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else {
         ctx.out.int(0);
@@ -359,7 +359,7 @@ fn bitpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         1 => true,
         _ => return Err(CmdError::of("ERR The bit argument must be 1 or 0.")),
     };
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let mut int = IntBuf::new();
     let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else {
         // What is not there is zeros without end.
@@ -446,13 +446,13 @@ fn bitop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let sources = args.from(3);
     let mut there = Vec::with_capacity(sources.len());
     for key in sources.iter() {
-        let entry = ctx.srv.ks.read(ctx.db, key);
+        let entry = ctx.ks.read(ctx.db, key);
         there.push(entry.is_some());
         if let Some(entry) = entry {
             string_of(entry, &mut IntBuf::new())?;
         }
     }
-    let db = &ctx.srv.ks.dbs[ctx.db];
+    let db = &ctx.ks.dbs[ctx.db];
     let text_of = |(key, there): (&[u8], bool)| match db.get(key).filter(|_| there).map(|entry| entry.value()) {
         Some(ValueRef::Str { bytes, .. }) => Cow::Borrowed(bytes),
         Some(ValueRef::Int(n)) => Cow::Owned(n.to_string().into_bytes()),
@@ -461,8 +461,8 @@ fn bitop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let texts: Vec<Cow<'_, [u8]>> = sources.iter().zip(there).map(text_of).collect();
     let result = operation.combine(&texts);
     let len = result.len();
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
     if len > 0 {
         // A long one is `raw` in any case.
         let value = if len > INLINE_MAX_LEN { NewValue::OwnedStr(result) } else { NewValue::RawStr(&result) };
@@ -630,7 +630,7 @@ fn run_ops(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
         .map(|op| op.offset + u64::from(op.field.width) - 1)
         .max();
     let Some(last_bit) = last_written else {
-        let entry = ctx.srv.ks.read(ctx.db, key);
+        let entry = ctx.ks.read(ctx.db, key);
         let mut int = IntBuf::new();
         let text = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()?.unwrap_or_default();
         ctx.out.array(ops.len());

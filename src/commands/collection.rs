@@ -17,8 +17,8 @@ pub fn elements_removed(
     count: usize,
     is_empty: bool,
 ) {
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
     ks.effects.notify(class, event, key, ctx.db);
     if is_empty {
         ks.delete(ctx.db, key, lazy);
@@ -63,17 +63,11 @@ impl<'a, E> MultiPop<'a, E> {
 }
 
 /// Has the client wait until one of the keys holds a value of the type `wanted`; one that may not wait gets "no array".
-pub fn wait_for_keys(
-    ctx: &mut Ctx<'_>,
-    args: Args<'_>,
-    keys: Args<'_>,
-    wanted: &'static str,
-    deadline_ms: Option<i64>,
-) {
-    if ctx.deny_blocking() {
+pub fn wait_for_keys(ctx: &mut Ctx<'_>, keys: Args<'_>, wanted: &'static str, deadline_ms: Option<i64>) {
+    if ctx.session.denies_blocking() {
         ctx.out.null_array();
     } else {
-        ctx.srv.block_for_keys(ctx.client, args, keys.iter(), wanted, deadline_ms);
+        ctx.wait(keys.iter(), wanted, deadline_ms);
     }
 }
 

@@ -3,10 +3,9 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::keyspace::Touch;
-use crate::server::Server;
 use crate::structs::numbers::i64_text;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "expire",
         run: Some(expire),
@@ -237,8 +236,8 @@ impl Conditions {
 }
 
 /// Whether a key set to expire at this time is rather deleted at once. Replicas and the AOF's reader wait for the DEL.
-pub fn at_is_past(srv: &Server, at: i64) -> bool {
-    at <= srv.ks.now_ms && !srv.is_loading() && !srv.is_replica()
+pub fn at_is_past(ctx: &Ctx<'_>, at: i64) -> bool {
+    at <= ctx.now_ms() && !ctx.session.keeps_past_keys()
 }
 
 fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResult {
@@ -248,9 +247,9 @@ fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResu
         .checked_mul(unit)
         .and_then(|ms| ms.checked_add(base))
         .ok_or_else(|| CmdError::text(format!("ERR invalid expire time in '{}' command", ctx.cmd.name)))?;
-    let is_past = at_is_past(ctx.srv, at);
-    let lazy = ctx.srv.cfg.lazyfree_lazy_expire;
-    let ks = &mut ctx.srv.ks;
+    let is_past = at_is_past(ctx, at);
+    let lazy = ctx.cfg.lazyfree_lazy_expire;
+    let ks = &mut ctx.ks;
     let Some(mut entry) = ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
@@ -308,7 +307,7 @@ fn to_seconds(ms: i64) -> i64 {
 /// Replies with a form of the expire time, -1 when there is none and -2 when there is no key.
 fn reply_time(ctx: &mut Ctx<'_>, args: Args<'_>, form: impl Fn(i64, i64) -> i64) -> CmdResult {
     let now = ctx.now_ms();
-    let entry = ctx.srv.ks.lookup(ctx.db, &args[1], Touch::Look);
+    let entry = ctx.ks.lookup(ctx.db, &args[1], Touch::Look);
     ctx.out.int(match entry.map(|e| e.expire_ms()) {
         None => -2,
         Some(None) => -1,
@@ -320,15 +319,15 @@ fn reply_time(ctx: &mut Ctx<'_>, args: Args<'_>, form: impl Fn(i64, i64) -> i64)
 fn persist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
     let mut removed = false;
-    if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key)
+    if let Some(mut entry) = ctx.ks.write(ctx.db, key)
         && entry.has_expire()
     {
         entry.set_expire(None);
         removed = true;
     }
     if removed {
-        ctx.srv.ks.signal_modified(ctx.db, key);
-        ctx.srv.ks.effects.notify(notify::GENERIC, "persist", key, ctx.db);
+        ctx.ks.signal_modified(ctx.db, key);
+        ctx.ks.effects.notify(notify::GENERIC, "persist", key, ctx.db);
         ctx.dirty(1);
     }
     ctx.out.int(removed as i64);

@@ -5,7 +5,7 @@ use super::prelude::*;
 use crate::keyspace::effects::target;
 use crate::keyspace::{Touch, object};
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "del",
         run: Some(del),
@@ -235,11 +235,11 @@ fn i32_arg(arg: &[u8]) -> Result<i32, CmdError> {
 
 /// The number of a database that is there.
 fn db_arg(ctx: &Ctx<'_>, n: i32) -> Result<usize, CmdError> {
-    usize::try_from(n).ok().filter(|n| *n < ctx.srv.ks.dbs.len()).ok_or(CmdError::of("ERR DB index is out of range"))
+    usize::try_from(n).ok().filter(|n| *n < ctx.ks.dbs.len()).ok_or(CmdError::of("ERR DB index is out of range"))
 }
 
 fn del(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let lazy = ctx.srv.cfg.lazyfree_lazy_user_del;
+    let lazy = ctx.cfg.lazyfree_lazy_user_del;
     delete_keys(ctx, args, lazy)
 }
 
@@ -250,8 +250,8 @@ fn unlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn delete_keys(ctx: &mut Ctx<'_>, args: Args<'_>, lazy: bool) -> CmdResult {
     let mut deleted = 0;
     for key in args.from(1).iter() {
-        if ctx.srv.ks.delete_unexpired(ctx.db, key, lazy) {
-            ctx.srv.ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        if ctx.ks.delete_unexpired(ctx.db, key, lazy) {
+            ctx.ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
             deleted += 1;
         }
     }
@@ -266,21 +266,21 @@ fn exists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     // CLIENT NO-TOUCH does not hold for the command whose purpose it is.
-    let no_touch = std::mem::take(&mut ctx.srv.ks.no_touch);
+    let no_touch = std::mem::take(&mut ctx.ks.no_touch);
     let done = count_found(ctx, args, Touch::Read);
-    ctx.srv.ks.no_touch = no_touch;
+    ctx.ks.no_touch = no_touch;
     done
 }
 
 fn count_found(ctx: &mut Ctx<'_>, args: Args<'_>, touch: Touch) -> CmdResult {
-    let (ks, db) = (&mut ctx.srv.ks, ctx.db);
+    let (ks, db) = (&mut ctx.ks, ctx.db);
     let found = args.from(1).iter().filter(|key| ks.lookup(db, key, touch).is_some()).count();
     ctx.out.int(found as i64);
     Ok(())
 }
 
 fn type_of(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.lookup(ctx.db, &args[1], Touch::Look);
+    let entry = ctx.ks.lookup(ctx.db, &args[1], Touch::Look);
     ctx.out.simple(entry.map_or("none", |e| object::type_name(&e)));
     Ok(())
 }
@@ -309,8 +309,8 @@ enum Renamed {
 
 fn rename_key(ctx: &mut Ctx<'_>, args: Args<'_>, replace: bool) -> Result<Renamed, CmdError> {
     let (from, to, db) = (&args[1], &args[2], ctx.db);
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
     if ks.write(db, from).is_none() {
         return Err(error::NO_SUCH_KEY);
     }
@@ -331,7 +331,7 @@ fn rename_key(ctx: &mut Ctx<'_>, args: Args<'_>, replace: bool) -> Result<Rename
 }
 
 fn move_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if ctx.srv.cfg.cluster_enabled {
+    if ctx.cfg.cluster_enabled {
         return Err(CmdError::of("ERR MOVE is not allowed in cluster mode"));
     }
     let to = db_arg(ctx, i32_arg(&args[2])?)?;
@@ -339,7 +339,7 @@ fn move_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if to == from {
         return Err(error::SAME_OBJECT);
     }
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     if ks.write(from, key).is_none() || ks.write(to, key).is_some() {
         ctx.out.int(0);
         return Ok(());
@@ -362,7 +362,7 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             replace = true;
         } else if args[i].eq_ignore_ascii_case(b"DB") && i + 1 < args.len() {
             let n = i32_arg(&args[i + 1])?;
-            if ctx.srv.cfg.cluster_enabled && n > 0 && n < ctx.srv.cfg.databases as i32 {
+            if ctx.cfg.cluster_enabled && n > 0 && n < ctx.cfg.databases as i32 {
                 return Err(CmdError::of("ERR Copying to another database is not allowed in cluster mode"));
             }
             to_db = db_arg(ctx, n)?;
@@ -375,8 +375,8 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if to_db == ctx.db && from == to {
         return Err(error::SAME_OBJECT);
     }
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
     if ks.read(ctx.db, from).is_none() {
         ctx.out.int(0);
         return Ok(());
@@ -398,12 +398,12 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 /// Keys that a command came across and that had expired have nothing to do with each other: their deletions go out one by
 /// one, unless they are part of a transaction or script.
 pub fn unwrap_deletions(ctx: &mut Ctx<'_>) {
-    ctx.srv.ks.effects.no_multi = ctx.srv.depth == 1;
+    ctx.ks.effects.no_multi = ctx.session.is_outermost();
 }
 
 fn randomkey(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     unwrap_deletions(ctx);
-    match ctx.srv.ks.random_key(ctx.db) {
+    match ctx.ks.random_key(ctx.db) {
         Some(key) => ctx.out.bulk(&key),
         None => ctx.out.null(),
     }
@@ -411,14 +411,14 @@ fn randomkey(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn dbsize(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.srv.ks.dbs[ctx.db].len() as i64);
+    ctx.out.int(ctx.ks.dbs[ctx.db].len() as i64);
     Ok(())
 }
 
 /// Whether a flush leaves the freeing to the background.
 fn flush_is_lazy(ctx: &Ctx<'_>, args: Args<'_>) -> Result<bool, CmdError> {
     match args.get(1) {
-        None => Ok(ctx.srv.cfg.lazyfree_lazy_user_flush),
+        None => Ok(ctx.cfg.lazyfree_lazy_user_flush),
         Some(how) if args.len() == 2 && how.eq_ignore_ascii_case(b"SYNC") => Ok(false),
         Some(how) if args.len() == 2 && how.eq_ignore_ascii_case(b"ASYNC") => Ok(true),
         Some(_) => Err(error::SYNTAX),
@@ -435,26 +435,26 @@ fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let lazy = flush_is_lazy(ctx, args)?;
     flush(ctx, None, lazy);
-    ctx.srv.after_flush_all();
+    *ctx.want = Some(Want::Flushed);
     Ok(())
 }
 
 fn flush(ctx: &mut Ctx<'_>, db: Option<usize>, lazy: bool) {
-    let removed = ctx.srv.ks.flush(db, lazy);
+    let removed = ctx.ks.flush(db, lazy);
     ctx.dirty(removed as u64);
     // Replicas may hold what we do not: they flush even when there was nothing here.
-    ctx.srv.ks.effects.forced |= target::ALL;
+    ctx.ks.effects.forced |= target::ALL;
     ctx.out.ok();
 }
 
 fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if ctx.srv.cfg.cluster_enabled {
+    if ctx.cfg.cluster_enabled {
         return Err(CmdError::of("ERR SWAPDB is not allowed in cluster mode"));
     }
     let a = i32_arg(&args[1]).map_err(|_| CmdError::of("ERR invalid first DB index"))?;
     let b = i32_arg(&args[2]).map_err(|_| CmdError::of("ERR invalid second DB index"))?;
     let (a, b) = (db_arg(ctx, a)?, db_arg(ctx, b)?);
-    ctx.srv.ks.swap(a, b);
+    ctx.ks.swap(a, b);
     ctx.dirty(1);
     ctx.out.ok();
     Ok(())

@@ -3,14 +3,14 @@
 use super::prelude::*;
 use super::zset::{AddOptions, add, limits, score_arg, store, zset_of};
 use super::{int_arg, reply_item};
-use crate::dispatch::command::KeyPos;
+use crate::catalog::row::KeyPos;
 use crate::keyspace::zset::{Zset, sort_members};
 use crate::resp::{OwnedArgs, Reply};
 use crate::structs::geohash::{Point, Search, Shape};
 use crate::structs::listpack::Item;
 use crate::structs::numbers::{f64_text_fixed, parse_f64};
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "geoadd",
         run: Some(geoadd),
@@ -453,7 +453,7 @@ fn geoadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     // Elsewhere positions are scores already.
     let command: Vec<&[u8]> =
         std::iter::once(&b"zadd"[..]).chain(args.between(1, at).iter()).chain(pairs.iter()).collect();
-    ctx.srv.ks.effects.replace_with(&command);
+    ctx.ks.effects.replace_with(&command);
     Ok(())
 }
 
@@ -462,7 +462,7 @@ fn place_of(zset: Option<&Zset>, member: &[u8]) -> Option<Point> {
 }
 
 fn geopos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let members = args.from(2);
     ctx.out.array(members.len());
@@ -476,7 +476,7 @@ fn geopos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn geohash(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let members = args.from(2);
     ctx.out.array(members.len());
@@ -495,7 +495,7 @@ fn geodist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         5 => unit_arg(&args[4])?,
         _ => return Err(error::SYNTAX),
     };
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     match (place_of(zset, &args[2]), place_of(zset, &args[3])) {
         (Some(from), Some(to)) => reply_distance(ctx.out, from.distance(to) / unit),
@@ -847,7 +847,7 @@ fn geosearchstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn search(ctx: &mut Ctx<'_>, args: Args<'_>, form: Form) -> CmdResult {
     let source = if form == Form::SearchStore { args.at(2) } else { args.at(1) };
     let limits = limits(ctx);
-    let entry = ctx.srv.ks.read(ctx.db, source);
+    let entry = ctx.ks.read(ctx.db, source);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let request = Request::parse(args, zset, form)?;
     let (found, unit) = zset.map_or((Vec::new(), 1.0), |zset| request.run(zset));

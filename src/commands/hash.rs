@@ -11,7 +11,7 @@ use crate::structs::listpack::Item;
 use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::parse_i64;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "hdel",
         run: Some(hdel),
@@ -278,12 +278,12 @@ fn hash_mut(entry: &mut Entry) -> Result<&mut Hash, CmdError> {
 }
 
 fn limits(ctx: &Ctx<'_>) -> HashLimits {
-    ctx.srv.value_limits().hash
+    ctx.limits().hash
 }
 
 /// Changes the hash at a key, which is created when it is not there.
 fn change<R>(ctx: &mut Ctx<'_>, key: &[u8], f: impl FnOnce(&mut Hash) -> Result<R, CmdError>) -> Result<R, CmdError> {
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     if let Some(mut entry) = ks.write(ctx.db, key) {
         return f(hash_mut(&mut entry)?);
     }
@@ -294,8 +294,8 @@ fn change<R>(ctx: &mut Ctx<'_>, key: &[u8], f: impl FnOnce(&mut Hash) -> Result<
 }
 
 fn changed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
-    ctx.srv.ks.signal_modified(ctx.db, key);
-    ctx.srv.ks.effects.notify(notify::HASH, event, key, ctx.db);
+    ctx.ks.signal_modified(ctx.db, key);
+    ctx.ks.effects.notify(notify::HASH, event, key, ctx.db);
     ctx.dirty(count as u64);
 }
 
@@ -383,13 +383,13 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     changed(ctx, &args[1], "hincrbyfloat", 1);
     ctx.out.bulk(text.as_bytes());
     // The result travels, not the sum: other machines may round in another way.
-    ctx.srv.ks.effects.replace_with(&[b"HSET", &args[1], &args[2], text.as_bytes()]);
+    ctx.ks.effects.replace_with(&[b"HSET", &args[1], &args[2], text.as_bytes()]);
     Ok(())
 }
 
 fn hdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -412,14 +412,14 @@ fn reply_value(out: &mut Reply, value: Option<Item<'_>>) {
 }
 
 fn hget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     reply_value(ctx.out, hash.and_then(|h| h.get(&args[2])));
     Ok(())
 }
 
 fn hmget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     let fields = args.from(2);
     ctx.out.array(fields.len());
@@ -428,28 +428,28 @@ fn hmget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn hexists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     ctx.out.int(hash.is_some_and(|h| h.contains(&args[2])) as i64);
     Ok(())
 }
 
 fn hstrlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     ctx.out.int(hash.and_then(|h| h.get(&args[2])).map_or(0, |v| v.text_len()) as i64);
     Ok(())
 }
 
 fn hlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     ctx.out.int(hash.map_or(0, Hash::len) as i64);
     Ok(())
 }
 
 fn hkeys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     ctx.out.array(hash.map_or(0, Hash::len));
     hash.iter().flat_map(|h| h.iter()).for_each(|(field, _)| reply_item(ctx.out, field));
@@ -457,7 +457,7 @@ fn hkeys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn hvals(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     ctx.out.array(hash.map_or(0, Hash::len));
     hash.iter().flat_map(|h| h.iter()).for_each(|(_, value)| reply_item(ctx.out, value));
@@ -465,7 +465,7 @@ fn hvals(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn hgetall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     ctx.out.map(hash.map_or(0, Hash::len));
     hash.iter().flat_map(|h| h.iter()).for_each(|(field, value)| {
@@ -486,8 +486,8 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if with_values && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
         return Err(CmdError::of("ERR value is out of range"));
     }
-    let room = ctx.srv.reply_room(ctx.client);
-    let mut entry = ctx.srv.ks.read_mut(ctx.db, &args[1]);
+    let room = ctx.session.reply_room();
+    let mut entry = ctx.ks.read_mut(ctx.db, &args[1]);
     if let Some(entry) = &mut entry {
         hash_mut(entry)?.move_on();
     }
@@ -522,7 +522,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     drop(entry);
     if !finished {
-        ctx.srv.close_over_limit(ctx.client);
+        ctx.close_client();
     }
     Ok(())
 }
@@ -535,7 +535,7 @@ fn random_fields(hash: &Hash, count: usize) -> Vec<(Item<'_>, Item<'_>)> {
 
 fn hscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let cursor = cursor_arg(&args[2])?;
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
     let step = hash.map(|hash| {
         move |cursor, found: &mut Found<'_>| {

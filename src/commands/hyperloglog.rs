@@ -4,7 +4,7 @@ use super::prelude::*;
 use crate::keyspace::Entry;
 use crate::structs::hll::{self, Corrupt, Encoding, Run};
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "pfadd",
         run: Some(pfadd),
@@ -97,24 +97,24 @@ fn hll_of(entry: &Entry) -> Result<(&[u8], Encoding), CmdError> {
 
 /// Notes that a HyperLogLog has changed.
 fn changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
-    ctx.srv.ks.signal_modified(ctx.db, key);
-    ctx.srv.ks.effects.notify(notify::STRING, "pfadd", key, ctx.db);
+    ctx.ks.signal_modified(ctx.db, key);
+    ctx.ks.effects.notify(notify::STRING, "pfadd", key, ctx.db);
     ctx.dirty(changes);
 }
 
 fn pfadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let sparse_max = ctx.srv.cfg.hll_sparse_max_bytes;
+    let sparse_max = ctx.cfg.hll_sparse_max_bytes;
     let mut added = 0;
-    let is_new = match ctx.srv.ks.write(ctx.db, key) {
+    let is_new = match ctx.ks.write(ctx.db, key) {
         Some(entry) => hll_of(&entry).map(|_| false)?,
         None => true,
     };
     if is_new {
-        ctx.srv.ks.insert(ctx.db, key, NewValue::RawStr(&hll::empty()), None);
+        ctx.ks.insert(ctx.db, key, NewValue::RawStr(&hll::empty()), None);
         added += 1;
     }
-    if let Some(mut entry) = ctx.srv.ks.dbs[ctx.db].get_mut(key)
+    if let Some(mut entry) = ctx.ks.dbs[ctx.db].get_mut(key)
         && let Some(mut value) = entry.make_raw_mut()
     {
         for element in args.from(2).iter() {
@@ -139,7 +139,7 @@ fn pfcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// The count of one key, which is stored with it when it is not there yet: a change, although this is a read.
 fn count_one(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<u64, CmdError> {
-    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else { return Ok(0) };
+    let Some(mut entry) = ctx.ks.read_mut(ctx.db, key) else { return Ok(0) };
     hll_of(&entry)?;
     let Some(value) = entry.str_bytes_mut() else { return Err(NOT_HLL) };
     if let Some(count) = hll::cached_count(value) {
@@ -148,7 +148,7 @@ fn count_one(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<u64, CmdError> {
     let count = hll::count(value).map_err(corrupt)?;
     hll::set_cached_count(value, count);
     drop(entry);
-    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.ks.signal_modified(ctx.db, key);
     ctx.dirty(1);
     Ok(count)
 }
@@ -158,7 +158,7 @@ fn union_of(ctx: &mut Ctx<'_>, keys: Args<'_>) -> Result<(hll::Union, bool), Cmd
     let mut union = hll::Union::default();
     let mut dense = false;
     for key in keys.iter() {
-        let Some(entry) = ctx.srv.ks.read(ctx.db, key) else { continue };
+        let Some(entry) = ctx.ks.read(ctx.db, key) else { continue };
         let (value, encoding) = hll_of(entry)?;
         dense |= encoding == Encoding::Dense;
         union.merge(value).map_err(corrupt)?;
@@ -168,12 +168,12 @@ fn union_of(ctx: &mut Ctx<'_>, keys: Args<'_>) -> Result<(hll::Union, bool), Cmd
 
 fn pfmerge(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let sparse_max = ctx.srv.cfg.hll_sparse_max_bytes;
+    let sparse_max = ctx.cfg.hll_sparse_max_bytes;
     let (union, dense) = union_of(ctx, args.from(1))?;
-    if ctx.srv.ks.write(ctx.db, key).is_none() {
-        ctx.srv.ks.insert(ctx.db, key, NewValue::RawStr(&hll::empty()), None);
+    if ctx.ks.write(ctx.db, key).is_none() {
+        ctx.ks.insert(ctx.db, key, NewValue::RawStr(&hll::empty()), None);
     }
-    if let Some(mut entry) = ctx.srv.ks.dbs[ctx.db].get_mut(key)
+    if let Some(mut entry) = ctx.ks.dbs[ctx.db].get_mut(key)
         && let Some(mut value) = entry.make_raw_mut()
     {
         if dense {
@@ -191,7 +191,7 @@ fn pfmerge(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn pfdebug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let name = args[1].to_ascii_lowercase();
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, &args[2]) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, &args[2]) else {
         return Err(CmdError::of("ERR The specified key does not exist"));
     };
     let encoding = hll_of(&entry)?.1;
@@ -243,7 +243,7 @@ fn pfdebug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn pfselftest(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     test_registers()?;
-    test_estimates(ctx.srv.cfg.hll_sparse_max_bytes)?;
+    test_estimates(ctx.cfg.hll_sparse_max_bytes)?;
     ctx.out.ok();
     Ok(())
 }

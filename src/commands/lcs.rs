@@ -42,7 +42,7 @@ impl Options {
 pub fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     const NOT_STRINGS: CmdError = CmdError::of("ERR The specified keys must contain string values");
     // Both keys are looked up before either is complained about.
-    let mut text_at = |key: &[u8]| match ctx.srv.ks.read(ctx.db, key) {
+    let mut text_at = |key: &[u8]| match ctx.ks.read(ctx.db, key) {
         None => Some(Vec::new()),
         Some(entry) => entry.value_bytes(&mut IntBuf::new()).map(<[u8]>::to_vec),
     };
@@ -53,7 +53,7 @@ pub fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if a.len() >= u32::MAX as usize - 1 || b.len() >= u32::MAX as usize - 1 {
         return Err(CmdError::of("ERR String too long for LCS"));
     }
-    if table_bytes > ctx.srv.cfg.proto_max_bulk_len {
+    if table_bytes > ctx.cfg.proto_max_bulk_len {
         return Err(CmdError::of("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"));
     }
     let table = Table::new(&a, &b)

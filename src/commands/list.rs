@@ -10,7 +10,7 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Limits;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "blmove",
         run: Some(blmove),
@@ -416,7 +416,7 @@ fn list_mut(entry: &mut Entry) -> Result<&mut List, CmdError> {
 }
 
 fn limits(ctx: &Ctx<'_>) -> Limits {
-    ctx.srv.value_limits().list
+    ctx.limits().list
 }
 
 fn end_arg(arg: &[u8]) -> Result<End, CmdError> {
@@ -484,7 +484,7 @@ fn push(ctx: &mut Ctx<'_>, args: Args<'_>, end: End, only_existing: bool) -> Cmd
         added.iter().for_each(|text| list.push(end, text, limits));
         list.len()
     };
-    let len = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+    let len = if let Some(mut entry) = ctx.ks.write(ctx.db, key) {
         add_to(list_mut(&mut entry)?)
     } else if only_existing {
         ctx.out.int(0);
@@ -492,11 +492,11 @@ fn push(ctx: &mut Ctx<'_>, args: Args<'_>, end: End, only_existing: bool) -> Cmd
     } else {
         let mut list = List::new();
         let len = add_to(&mut list);
-        ctx.srv.ks.insert(ctx.db, key, list.into(), None);
+        ctx.ks.insert(ctx.db, key, list.into(), None);
         len
     };
-    ctx.srv.ks.signal_modified(ctx.db, key);
-    ctx.srv.ks.effects.notify(notify::LIST, push_event(end), key, ctx.db);
+    ctx.ks.signal_modified(ctx.db, key);
+    ctx.ks.effects.notify(notify::LIST, push_event(end), key, ctx.db);
     ctx.dirty(added.len() as u64);
     ctx.out.int(len as i64);
     Ok(())
@@ -530,7 +530,7 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
         None => None,
     };
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         if count.is_some() {
             ctx.out.null_array()
         } else {
@@ -575,7 +575,7 @@ fn take_range(out: &mut Reply, list: &mut List, end: End, count: usize) -> usize
 }
 
 fn llen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
+    let len = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => list_of(entry)?.len(),
         None => 0,
     };
@@ -584,7 +584,7 @@ fn llen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn lindex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         ctx.out.null();
         return Ok(());
     };
@@ -599,7 +599,7 @@ fn lindex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn lset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let (key, text) = (&args[1], &args[3]);
-    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(error::NO_SUCH_KEY)?;
+    let mut entry = ctx.ks.write(ctx.db, key).ok_or(error::NO_SUCH_KEY)?;
     let list = list_mut(&mut entry)?;
     let index = int_arg(&args[2])?;
     list.will_grow(text.len(), 1, limits);
@@ -607,8 +607,8 @@ fn lset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     list.set(index, text, limits);
     list.did_shrink(limits);
     drop(entry);
-    ctx.srv.ks.signal_modified(ctx.db, key);
-    ctx.srv.ks.effects.notify(notify::LIST, "lset", key, ctx.db);
+    ctx.ks.signal_modified(ctx.db, key);
+    ctx.ks.effects.notify(notify::LIST, "lset", key, ctx.db);
     ctx.dirty(1);
     ctx.out.ok();
     Ok(())
@@ -621,7 +621,7 @@ fn linsert(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !after && !args[2].eq_ignore_ascii_case(b"BEFORE") {
         return Err(error::SYNTAX);
     }
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -635,8 +635,8 @@ fn linsert(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     list.insert(at + usize::from(after), text, limits);
     let len = list.len();
     drop(entry);
-    ctx.srv.ks.signal_modified(ctx.db, key);
-    ctx.srv.ks.effects.notify(notify::LIST, "linsert", key, ctx.db);
+    ctx.ks.signal_modified(ctx.db, key);
+    ctx.ks.effects.notify(notify::LIST, "linsert", key, ctx.db);
     ctx.dirty(1);
     ctx.out.int(len as i64);
     Ok(())
@@ -671,7 +671,7 @@ fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     /// What goes around a bulk string of some hundred bytes, bytes.
     const BULK_OVERHEAD: usize = 8;
     let (start, stop) = (int_arg(&args[2])?, int_arg(&args[3])?);
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         ctx.out.array(0);
         return Ok(());
     };
@@ -695,7 +695,7 @@ fn ltrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let (start, stop) = (int_arg(&args[2])?, int_arg(&args[3])?);
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.ok();
         return Ok(());
     };
@@ -715,7 +715,7 @@ fn lrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let (key, text) = (&args[1], &args[3]);
     let count = int_arg(&args[2])?;
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -761,7 +761,7 @@ fn lpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         i += 2;
     }
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         if count.is_some() {
             ctx.out.array(0)
         } else {
@@ -823,7 +823,7 @@ fn move_or_null(ctx: &mut Ctx<'_>, args: Args<'_>, from: End, to: End) -> CmdRes
 /// Moves an element between lists and replies with it. False if there is none.
 fn move_element(ctx: &mut Ctx<'_>, source: &[u8], target: &[u8], from: End, to: End) -> Result<bool, CmdError> {
     let limits = limits(ctx);
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     let Some(entry) = ks.write(ctx.db, source) else { return Ok(false) };
     list_of(&entry)?;
     drop(entry);
@@ -864,7 +864,7 @@ fn move_element(ctx: &mut Ctx<'_>, source: &[u8], target: &[u8], from: End, to: 
 fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
     let limits = limits(ctx);
     for key in keys.iter() {
-        let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else { continue };
+        let Some(mut entry) = ctx.ks.write(ctx.db, key) else { continue };
         let list = list_mut(&mut entry)?;
         ctx.out.array(2);
         ctx.out.bulk(key);
@@ -878,7 +878,7 @@ fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) 
         let is_empty = is_used_up(list, limits);
         drop(entry);
         elements_removed(ctx, key, pop_event(end), taken, is_empty);
-        let effects = &mut ctx.srv.ks.effects;
+        let effects = &mut ctx.ks.effects;
         match count {
             Some(_) => effects.replace_with(&[pop_command(end), key, IntBuf::new().format(taken as i64)]),
             None => effects.replace_with(&[pop_command(end), key]),
@@ -899,7 +899,7 @@ fn lmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn blmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let what = MultiPop::parse(args, 2, end_arg)?;
     let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
-    pop_or_wait(ctx, args, what.keys, what.end, Some(what.count), deadline_ms)
+    pop_or_wait(ctx, what.keys, what.end, Some(what.count), deadline_ms)
 }
 
 fn blpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -913,19 +913,18 @@ fn brpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn blocking_pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     let last = args.len() - 1;
     let deadline_ms = timeout_arg(&args[last], ctx.now_ms())?;
-    pop_or_wait(ctx, args, args.between(1, last), end, None, deadline_ms)
+    pop_or_wait(ctx, args.between(1, last), end, None, deadline_ms)
 }
 
 fn pop_or_wait(
     ctx: &mut Ctx<'_>,
-    args: Args<'_>,
     keys: Args<'_>,
     end: End,
     count: Option<usize>,
     deadline_ms: Option<i64>,
 ) -> CmdResult {
     if !pop_first(ctx, keys, end, count)? {
-        wait_for_keys(ctx, args, keys, LIST, deadline_ms);
+        wait_for_keys(ctx, keys, LIST, deadline_ms);
     }
     Ok(())
 }
@@ -934,7 +933,7 @@ fn blmove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (from, to) = (end_arg(&args[3])?, end_arg(&args[4])?);
     let deadline_ms = timeout_arg(&args[5], ctx.now_ms())?;
     if move_or_wait(ctx, args, from, to, deadline_ms)? {
-        ctx.srv.ks.effects.replace_with(&[b"LMOVE", &args[1], &args[2], &args[3], &args[4]]);
+        ctx.ks.effects.replace_with(&[b"LMOVE", &args[1], &args[2], &args[3], &args[4]]);
     }
     Ok(())
 }
@@ -942,7 +941,7 @@ fn blmove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn brpoplpush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let deadline_ms = timeout_arg(&args[3], ctx.now_ms())?;
     if move_or_wait(ctx, args, End::Tail, End::Head, deadline_ms)? {
-        ctx.srv.ks.effects.replace_with(&[b"RPOPLPUSH", &args[1], &args[2]]);
+        ctx.ks.effects.replace_with(&[b"RPOPLPUSH", &args[1], &args[2]]);
     }
     Ok(())
 }
@@ -959,10 +958,10 @@ fn move_or_wait(
     if move_element(ctx, source, target, from, to)? {
         return Ok(true);
     }
-    if ctx.deny_blocking() {
+    if ctx.session.denies_blocking() {
         ctx.out.null();
     } else {
-        ctx.srv.block_for_keys(ctx.client, args, std::iter::once(source), LIST, deadline_ms);
+        ctx.wait([source], LIST, deadline_ms);
     }
     Ok(false)
 }

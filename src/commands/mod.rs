@@ -1,70 +1,43 @@
-//! The commands, one file a family. Each file holds the rows that describe its commands and, below them, their functions.
+//! The commands that work on data, one file a family. Each file holds the rows that describe its commands and, below them,
+//! their functions. They see the keyspace, the configuration, whom they run for and their reply, see [`context`].
 
-pub mod acl;
 pub mod bitmap;
-pub mod client;
-pub mod client_tracking;
-pub mod cluster;
 pub mod collection;
-pub mod command;
-pub mod config;
-pub mod connection;
-pub mod debug;
+pub mod context;
 pub mod expire;
-pub mod function;
 pub mod generic;
 pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 pub mod lcs;
 pub mod list;
-pub mod migrate;
-pub mod module;
 pub mod object;
-pub mod persistence;
-pub mod pubsub;
-pub mod replication;
 pub mod scan;
-pub mod scripting;
-pub mod server;
 pub mod set;
 pub mod sort;
 pub mod stream;
 pub mod string;
-pub mod transaction;
-pub mod watch_server;
 pub mod zset;
 pub mod zset_join;
 pub mod zset_range;
 
-use crate::dispatch::command::Command;
+use crate::catalog::row::Command;
+use context::DataFn;
+
+/// The row of a command that works on data.
+pub type DataCommand = Command<DataFn>;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
-pub const ALL: &[&[Command]] = &[
+pub const ALL: &[&[DataCommand]] = &[
     bitmap::COMMANDS,
-    cluster::COMMANDS,
-    client::COMMANDS,
-    acl::COMMANDS,
-    command::COMMANDS,
-    config::COMMANDS,
-    connection::COMMANDS,
-    debug::COMMANDS,
     expire::COMMANDS,
-    function::COMMANDS,
     generic::COMMANDS,
     geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
-    migrate::COMMANDS,
-    module::COMMANDS,
     object::COMMANDS,
-    persistence::COMMANDS,
-    pubsub::COMMANDS,
-    replication::COMMANDS,
     scan::COMMANDS,
-    scripting::COMMANDS,
-    server::COMMANDS,
     set::COMMANDS,
     sort::COMMANDS,
     stream::COMMANDS,
@@ -72,8 +45,6 @@ pub const ALL: &[&[Command]] = &[
     stream::info::COMMANDS,
     stream::read::COMMANDS,
     string::COMMANDS,
-    transaction::COMMANDS,
-    watch_server::COMMANDS,
     zset::COMMANDS,
     zset_join::COMMANDS,
     zset_range::COMMANDS,
@@ -81,33 +52,34 @@ pub const ALL: &[&[Command]] = &[
 
 /// What the rows of every family use.
 pub mod prelude {
-    pub use crate::dispatch::call::Ctx;
-    pub use crate::dispatch::command::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
-    pub use crate::dispatch::error::{self, CmdError, CmdResult};
+    pub use super::DataCommand;
+    pub use super::context::{Ctx, Wait, Want};
+    pub use crate::catalog::error::{self, CmdError, CmdResult};
+    pub use crate::catalog::row::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
     pub use crate::keyspace::effects::notify;
     pub use crate::resp::Args;
     pub use crate::structs::entry::{IntBuf, NewValue, ValueRef};
 }
 
 /// An argument as a 64-bit integer, or the usual error.
-pub fn int_arg(arg: &[u8]) -> Result<i64, crate::dispatch::CmdError> {
-    crate::structs::numbers::parse_i64(arg).ok_or(crate::dispatch::error::NOT_AN_INTEGER)
+pub fn int_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
+    crate::structs::numbers::parse_i64(arg).ok_or(crate::catalog::error::NOT_AN_INTEGER)
 }
 
 /// An integer of at least `min`, or the error `message` whatever is wrong with it.
-pub fn bounded_arg(arg: &[u8], min: i64, message: &'static str) -> Result<i64, crate::dispatch::CmdError> {
-    int_arg(arg).ok().filter(|n| *n >= min).ok_or(crate::dispatch::CmdError::of(message))
+pub fn bounded_arg(arg: &[u8], min: i64, message: &'static str) -> Result<i64, crate::catalog::CmdError> {
+    int_arg(arg).ok().filter(|n| *n >= min).ok_or(crate::catalog::CmdError::of(message))
 }
 
 /// A number of things to take.
-pub fn count_arg(arg: &[u8]) -> Result<usize, crate::dispatch::CmdError> {
+pub fn count_arg(arg: &[u8]) -> Result<usize, crate::catalog::CmdError> {
     bounded_arg(arg, 0, "ERR value is out of range, must be positive").map(|n| n as usize)
 }
 
 /// A number of things to choose at random; below 0 the same ones may be chosen again.
-pub fn random_count_arg(arg: &[u8]) -> Result<i64, crate::dispatch::CmdError> {
+pub fn random_count_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
     match int_arg(arg)? {
-        i64::MIN => Err(crate::dispatch::CmdError::text(format!(
+        i64::MIN => Err(crate::catalog::CmdError::text(format!(
             "ERR value is out of range, value must between {} and {}",
             -i64::MAX,
             i64::MAX
@@ -125,22 +97,22 @@ pub fn reply_item(out: &mut crate::resp::Reply, item: crate::structs::listpack::
 }
 
 /// Writes the reply of a container's HELP: `lines` between the usual first and last ones.
-pub fn help(ctx: &mut prelude::Ctx<'_>, args: crate::resp::Args<'_>, lines: &[&str]) -> crate::dispatch::CmdResult {
+pub fn help(out: &mut crate::resp::Reply, args: crate::resp::Args<'_>, lines: &[&str]) -> crate::catalog::CmdResult {
     let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-    ctx.out.array(lines.len() + 3);
-    ctx.out.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    lines.iter().for_each(|line| ctx.out.simple(line));
-    ctx.out.simple("HELP");
-    ctx.out.simple("    Print this help.");
+    out.array(lines.len() + 3);
+    out.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| out.simple(line));
+    out.simple("HELP");
+    out.simple("    Print this help.");
     Ok(())
 }
 
 /// The error of commands that look at their subcommands themselves.
-pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::dispatch::CmdError {
+pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::catalog::CmdError {
     let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
     text.extend_from_slice(&args[1][..args[1].len().min(128)]);
     text.extend_from_slice(b"'. Try ");
     text.extend_from_slice(&args[0].to_ascii_uppercase());
     text.extend_from_slice(b" HELP.");
-    crate::dispatch::CmdError::bytes(text)
+    crate::catalog::CmdError::bytes(text)
 }

@@ -1,11 +1,9 @@
 //! Looking into values: OBJECT, and the parts of MEMORY and DEBUG that are about them.
 
-use super::debug::DebugSub;
-use super::int_arg;
 use super::prelude::*;
-use crate::keyspace::{EntryMut, Touch, digest, object};
+use crate::keyspace::{EntryMut, Touch, object};
 
-pub const COMMANDS: &[Command] = &[Command {
+pub const COMMANDS: &[DataCommand] = &[Command {
     name: "object",
     arity: -2,
     group: Group::Generic,
@@ -89,24 +87,9 @@ pub const COMMANDS: &[Command] = &[Command {
     ..Command::ROW
 }];
 
-/// MEMORY USAGE, a part of the MEMORY container.
-pub const MEMORY_USAGE: Command = Command {
-    name: "memory|usage",
-    run: Some(memory_usage),
-    arity: -3,
-    flags: flag::READONLY,
-    keys: &[KeySpec::range(key::RO, 2, 0, 1)],
-    group: Group::Server,
-    since: "4.0.0",
-    complexity: "O(N) where N is the number of elements looked at.",
-    summary: "Estimates the memory that a key takes, in bytes.",
-    args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).token("SAMPLES").optional()],
-    ..Command::ROW
-};
-
 /// The value that an OBJECT subcommand is about; without one it has already replied with null.
 fn looked_at<'a>(ctx: &'a mut Ctx<'_>, key: &[u8]) -> Option<EntryMut<'a>> {
-    let entry = ctx.srv.ks.lookup(ctx.db, key, Touch::Inspect);
+    let entry = ctx.ks.lookup(ctx.db, key, Touch::Inspect);
     if entry.is_none() {
         ctx.out.null();
     }
@@ -130,31 +113,31 @@ fn object_refcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn object_idletime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let Some(field) = looked_at(ctx, &args[2]).map(|e| e.lru()) else { return Ok(()) };
-    if ctx.srv.cfg.maxmemory_policy.is_lfu() {
+    if ctx.cfg.maxmemory_policy.is_lfu() {
         return Err(CmdError::of(
             "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
              policies at runtime LRU and LFU data will take some time to adjust.",
         ));
     }
-    ctx.out.int(ctx.srv.ks.access.idle_seconds(field) as i64);
+    ctx.out.int(ctx.ks.access.idle_seconds(field) as i64);
     Ok(())
 }
 
 fn object_freq(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let Some(field) = looked_at(ctx, &args[2]).map(|e| e.lru()) else { return Ok(()) };
-    if !ctx.srv.cfg.maxmemory_policy.is_lfu() {
+    if !ctx.cfg.maxmemory_policy.is_lfu() {
         return Err(CmdError::of(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
              between policies at runtime LRU and LFU data will take some time to adjust.",
         ));
     }
-    ctx.out.int(ctx.srv.ks.access.lfu_counter(field) as i64);
+    ctx.out.int(ctx.ks.access.lfu_counter(field) as i64);
     Ok(())
 }
 
 fn object_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     super::help(
-        ctx,
+        ctx.out,
         args,
         &[
             "ENCODING <key>",
@@ -172,57 +155,3 @@ fn object_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ],
     )
 }
-
-fn memory_usage(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let mut samples = 5;
-    let mut i = 3;
-    while i < args.len() {
-        if !args[i].eq_ignore_ascii_case(b"SAMPLES") || i + 1 >= args.len() {
-            return Err(error::SYNTAX);
-        }
-        samples = int_arg(&args[i + 1])?;
-        if samples < 0 {
-            return Err(error::SYNTAX);
-        }
-        i += 2;
-    }
-    let samples = if samples == 0 { usize::MAX } else { samples as usize };
-    match ctx.srv.ks.dbs[ctx.db].get(&args[2]) {
-        Some(entry) => {
-            // A place in a table that is three quarters full comes on top.
-            let bytes = entry.alloc_size() + object::value_bytes_sampled(entry, samples) + 12;
-            ctx.out.int(bytes as i64);
-        }
-        None => ctx.out.null(),
-    }
-    Ok(())
-}
-
-/// Subcommands of DEBUG about the data.
-pub const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
-    DebugSub {
-        name: "digest",
-        args: 0..=0,
-        run: |ctx, _| {
-            let digest = ctx.srv.ks.digest();
-            ctx.out.simple(&digest.to_string());
-            Ok(())
-        },
-        help: &["DIGEST", "    Show a digest of all data, which is the same for the same data."],
-    },
-    DebugSub {
-        name: "digest-value",
-        args: 0..=usize::MAX,
-        run: |ctx, args| {
-            let keys = args.from(2);
-            ctx.out.array(keys.len());
-            for key in keys.iter() {
-                // A key that has expired is looked into as well.
-                let found = ctx.srv.ks.dbs[ctx.db].get(key).map(digest::value_digest);
-                ctx.out.simple(&found.unwrap_or_default().to_string());
-            }
-            Ok(())
-        },
-        help: &["DIGEST-VALUE <key> [<key> ...]", "    Show a digest of the value of each key."],
-    },
-];

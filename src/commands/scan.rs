@@ -6,7 +6,7 @@ use crate::keyspace::object;
 use crate::resp::Reply;
 use crate::structs::glob;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "keys",
         run: Some(keys),
@@ -45,13 +45,13 @@ pub const COMMANDS: &[Command] = &[
 
 fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let pattern = &args[1];
-    let room = ctx.srv.reply_room(ctx.client);
+    let room = ctx.session.reply_room();
     let mut over = false;
     let mark = ctx.out.open();
     let mut found = 0;
-    for entry in ctx.srv.ks.dbs[ctx.db].iter() {
+    for entry in ctx.ks.dbs[ctx.db].iter() {
         let matches = pattern == b"*" || glob::matches(pattern, entry.key());
-        if matches && !entry.expire_ms().is_some_and(|t| ctx.srv.ks.is_past(t)) {
+        if matches && !entry.expire_ms().is_some_and(|t| ctx.ks.is_past(t)) {
             ctx.out.bulk(entry.key());
             found += 1;
             over = ctx.out.buf.len() > room;
@@ -62,7 +62,7 @@ fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     ctx.out.close_array(mark, found);
     if over {
-        ctx.srv.close_over_limit(ctx.client);
+        ctx.close_client();
     }
     Ok(())
 }
@@ -133,7 +133,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut found = Reply::default();
     let (mut count, mut looked_at, mut hits) = (0, 0, 0);
     let mut expired = Vec::new();
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     // Buckets without keys end the call, too, but not as soon.
     let mut calls = options.count.saturating_mul(10);
     loop {
@@ -165,7 +165,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !expired.is_empty() {
         super::generic::unwrap_deletions(ctx);
     }
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     for key in expired {
         // Looking deletes what the policy lets us delete.
         ks.exists(ctx.db, &key);

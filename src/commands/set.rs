@@ -11,7 +11,7 @@ use crate::resp::Reply;
 use crate::structs::listpack::Item;
 use std::collections::HashSet;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "sadd",
         run: Some(sadd),
@@ -294,7 +294,7 @@ fn set_mut(entry: &mut Entry) -> Result<&mut Set, CmdError> {
 }
 
 fn limits(ctx: &Ctx<'_>) -> SetLimits {
-    ctx.srv.value_limits().set
+    ctx.limits().set
 }
 
 fn sadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -302,19 +302,19 @@ fn sadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
     let members = args.from(2);
     let add_to = |set: &mut Set| members.iter().filter(|m| set.add(m, &limits)).count();
-    let added = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+    let added = if let Some(mut entry) = ctx.ks.write(ctx.db, key) {
         let set = set_mut(&mut entry)?;
         set.will_grow(members.len(), &limits);
         add_to(set)
     } else {
         let mut set = Set::for_members(members.at(0), members.len(), &limits);
         let added = add_to(&mut set);
-        ctx.srv.ks.insert(ctx.db, key, set.into(), None);
+        ctx.ks.insert(ctx.db, key, set.into(), None);
         added
     };
     if added > 0 {
-        ctx.srv.ks.signal_modified(ctx.db, key);
-        ctx.srv.ks.effects.notify(notify::SET, "sadd", key, ctx.db);
+        ctx.ks.signal_modified(ctx.db, key);
+        ctx.ks.effects.notify(notify::SET, "sadd", key, ctx.db);
     }
     ctx.dirty(added as u64);
     ctx.out.int(added as i64);
@@ -327,7 +327,7 @@ fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: us
 
 fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -345,7 +345,7 @@ fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let (source, target, member) = (&args[1], &args[2], &args[3]);
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     let source_is = ks.write(ctx.db, source).map(|e| set_of(&e).map(|s| s.contains(member)));
     let target_is = ks.write(ctx.db, target).map(|e| set_of(&e).map(drop));
     let Some(has_member) = source_is else {
@@ -365,7 +365,7 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         is_empty = set.is_empty();
     }
     members_removed(ctx, source, "srem", 1, is_empty);
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     let added = if target_is_there && let Some(mut entry) = ks.dbs[ctx.db].get_mut(target) {
         set_mut(&mut entry)?.add(member, &limits)
     } else {
@@ -384,7 +384,7 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn scard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
+    let len = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => set_of(entry)?.len(),
         None => 0,
     };
@@ -393,7 +393,7 @@ fn scard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn sismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let found = match ctx.srv.ks.read(ctx.db, &args[1]) {
+    let found = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => set_of(entry)?.contains(&args[2]),
         None => false,
     };
@@ -402,7 +402,7 @@ fn sismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn smismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
     let members = args.from(2);
     ctx.out.array(members.len());
@@ -411,7 +411,7 @@ fn smismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn smembers(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     match entry.as_ref().map(|e| set_of(e)).transpose()? {
         Some(set) => reply_set(ctx.out, set),
         None => ctx.out.set(0),
@@ -436,7 +436,7 @@ fn spop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.null();
         return Ok(());
     };
@@ -448,7 +448,7 @@ fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
     let is_empty = set.is_empty();
     drop(entry);
     // Chance falls in another way elsewhere.
-    ctx.srv.ks.effects.replace_with(&[b"SREM", key, &member]);
+    ctx.ks.effects.replace_with(&[b"SREM", key, &member]);
     ctx.out.bulk(&member);
     members_removed(ctx, key, "spop", 1, is_empty);
     Ok(())
@@ -458,7 +458,7 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
     /// Members that one propagated command removes.
     const BATCH: usize = 1024;
     let limits = limits(ctx);
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.set(0);
         return Ok(());
     };
@@ -471,8 +471,8 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
     if count >= len {
         reply_set(ctx.out, set);
         drop(entry);
-        let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-        let ks = &mut ctx.srv.ks;
+        let lazy = ctx.cfg.lazyfree_lazy_server_del;
+        let ks = &mut ctx.ks;
         ks.effects.notify(notify::SET, "spop", key, ctx.db);
         ks.delete(ctx.db, key, lazy);
         ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
@@ -485,21 +485,21 @@ fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
     drop(entry);
     ctx.out.set(popped.count());
     popped.iter().for_each(|m| reply_item(ctx.out, m));
-    if ctx.srv.ks.effects.has_sinks {
+    if ctx.ks.effects.has_sinks {
         let members: Vec<Item<'_>> = popped.iter().collect();
         for batch in members.chunks(BATCH) {
             let mut ints: Vec<IntBuf> = batch.iter().map(|_| IntBuf::new()).collect();
             let mut command: Vec<&[u8]> = vec![b"SREM", key];
             command.extend(batch.iter().zip(&mut ints).map(|(member, int)| member.bytes(int)));
-            ctx.srv.ks.effects.propagate_now(ctx.db, &command);
+            ctx.ks.effects.propagate_now(ctx.db, &command);
         }
     }
     let count = popped.count();
     if let Popped::Set(set) = popped {
-        let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-        ctx.srv.ks.effects.free(Entry::new(b"", set.into(), None), lazy);
+        let lazy = ctx.cfg.lazyfree_lazy_server_del;
+        ctx.ks.effects.free(Entry::new(b"", set.into(), None), lazy);
     }
-    ctx.srv.ks.effects.prevented = target::ALL;
+    ctx.ks.effects.prevented = target::ALL;
     members_removed(ctx, key, "spop", count, is_empty);
     Ok(())
 }
@@ -510,8 +510,8 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         3 => Some(random_count_arg(&args[2])?),
         _ => return Err(error::SYNTAX),
     };
-    let room = ctx.srv.reply_room(ctx.client);
-    let mut entry = ctx.srv.ks.read_mut(ctx.db, &args[1]);
+    let room = ctx.session.reply_room();
+    let mut entry = ctx.ks.read_mut(ctx.db, &args[1]);
     if let Some(entry) = &mut entry {
         set_mut(entry)?.move_on();
     }
@@ -541,7 +541,7 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     drop(entry);
     if !finished {
-        ctx.srv.close_over_limit(ctx.client);
+        ctx.close_client();
     }
     Ok(())
 }
@@ -554,7 +554,7 @@ fn random_members(set: &Set, count: usize) -> Vec<Item<'_>> {
 
 fn sscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let cursor = cursor_arg(&args[2])?;
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let set = entry.as_ref().map(|e| set_of(e)).transpose()?;
     let step = set.map(|set| {
         move |cursor, found: &mut Found<'_>| {
@@ -579,7 +579,7 @@ fn sets_of<'s>(ctx: &'s mut Ctx<'_>, keys: Args<'_>) -> Result<Vec<Option<&'s Se
     let db = ctx.db;
     let mut there = Vec::with_capacity(keys.len());
     for key in keys.iter() {
-        match ctx.srv.ks.read(db, key) {
+        match ctx.ks.read(db, key) {
             Some(entry) => {
                 set_of(entry)?;
                 there.push(true);
@@ -587,7 +587,7 @@ fn sets_of<'s>(ctx: &'s mut Ctx<'_>, keys: Args<'_>) -> Result<Vec<Option<&'s Se
             None => there.push(false),
         }
     }
-    let ks = &ctx.srv.ks;
+    let ks = &ctx.ks;
     let found =
         |(key, there): (&[u8], bool)| if there { ks.dbs[db].get(key).and_then(|e| set_of(e).ok()) } else { None };
     Ok(keys.iter().zip(there).map(found).collect())
@@ -720,8 +720,8 @@ fn store_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, event: &'static st
         true
     });
     let len = joined.len();
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
     if len > 0 {
         ks.set(ctx.db, key, joined.into(), false);
         ks.effects.notify(notify::SET, event, key, ctx.db);

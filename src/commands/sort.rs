@@ -2,10 +2,9 @@
 
 use super::int_arg;
 use super::prelude::*;
-use crate::dispatch::command::KeyPos;
+use crate::catalog::row::KeyPos;
 use crate::keyspace::list::{End, List};
 use crate::keyspace::{Entry, Object};
-use crate::net::ClientFlags;
 use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Quicklist;
@@ -39,7 +38,7 @@ const STORE: KeySpec = KeySpec::new(key::OW | key::UPDATE, Begin::Unknown, Find:
     "For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in the argument array",
 );
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "sort",
         run: Some(sort),
@@ -195,9 +194,9 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     fn parse(ctx: &Ctx<'_>, args: Args<'a>, may_store: bool) -> Result<Request<'a>, CmdError> {
         let denied = |option: &str, why: &str| CmdError::text(format!("ERR {option} option of SORT denied {why}"));
-        let all_keys = std::cell::LazyCell::new(|| ctx.srv.reads_all_keys(ctx.client, args));
+        let all_keys = std::cell::LazyCell::new(|| ctx.session.reads_all_keys(args));
         let check = |option: &str| {
-            if ctx.srv.cfg.cluster_enabled {
+            if ctx.cfg.cluster_enabled {
                 return Err(denied(option, "in Cluster mode."));
             }
             if !*all_keys {
@@ -310,7 +309,7 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, may_store: bool) -> CmdResult {
             });
         }
         Some(key) => {
-            let limits = ctx.srv.value_limits().list;
+            let limits = ctx.limits().list;
             let mut list = List::Quick(Box::new(Quicklist::new()));
             results_of(ctx, &request, &texts, rows, |_, result| {
                 list.push(End::Tail, result.unwrap_or_default(), limits);
@@ -324,8 +323,8 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, may_store: bool) -> CmdResult {
 
 /// Puts the result in its place; nothing when it is empty.
 fn store(ctx: &mut Ctx<'_>, key: &[u8], list: List, len: usize) {
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
     if len > 0 {
         ks.set(ctx.db, key, list.into(), false);
         ks.effects.notify(notify::LIST, "sortstore", key, ctx.db);
@@ -345,8 +344,8 @@ fn elements(
     request: &mut Request<'_>,
     texts: &mut Strings,
 ) -> Result<Vec<Row>, CmdError> {
-    let in_script = ctx.c().is(ClientFlags::SCRIPT);
-    let entry = ctx.srv.ks.read(ctx.db, key);
+    let in_script = ctx.session.is_script();
+    let entry = ctx.ks.read(ctx.db, key);
     let Some(object) = entry.as_ref().map(|e| object_of(e)).transpose()? else { return Ok(Vec::new()) };
     if matches!(object, Object::Set(_)) && request.unsorted && (request.store.is_some() || in_script) {
         (request.unsorted, request.by) = (false, None);
@@ -533,7 +532,7 @@ fn value_of(ctx: &mut Ctx<'_>, pattern: Pattern<'_>, element: &[u8], found: &mut
         Pattern::Key { before, after, field } => (before, after, field),
     };
     let key = [before, element, after].concat();
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &key) else { return false };
+    let Some(entry) = ctx.ks.read(ctx.db, &key) else { return false };
     let mut int = IntBuf::new();
     let text = match (field, entry.object()) {
         (None, None) => entry.value_bytes(&mut int),

@@ -24,7 +24,7 @@ const TRIM: &[Arg] = &[
     arg("count", ArgKind::Integer).token("LIMIT").since("6.2.0").optional(),
 ];
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "xadd",
         run: Some(xadd),
@@ -181,8 +181,8 @@ fn stream_mut(entry: &mut Entry) -> Result<&mut Stream, CmdError> {
 
 fn limits(ctx: &Ctx<'_>) -> Limits {
     Limits {
-        node_bytes: usize::try_from(ctx.srv.cfg.stream_node_max_bytes).unwrap_or(usize::MAX),
-        node_entries: u64::try_from(ctx.srv.cfg.stream_node_max_entries).unwrap_or(0),
+        node_bytes: usize::try_from(ctx.cfg.stream_node_max_bytes).unwrap_or(usize::MAX),
+        node_entries: u64::try_from(ctx.cfg.stream_node_max_entries).unwrap_or(0),
     }
 }
 
@@ -372,18 +372,18 @@ impl AddOptions {
             }
             // Without a strategy, LIMIT 0 is still no good unless the command comes from where all is obeyed.
             return match limit {
-                Some(_) if !ctx.must_obey() => Err(LIMIT_WITHOUT_APPROX),
+                Some(_) if !ctx.session.must_obey() => Err(LIMIT_WITHOUT_APPROX),
                 _ => Ok(()),
             };
         };
         // What comes from the master was made exact there.
-        if ctx.must_obey() {
+        if ctx.session.must_obey() {
             return Ok(());
         }
         trim.limit = match limit {
             Some(_) if !trim.approx => return Err(LIMIT_WITHOUT_APPROX),
             Some(limit) => limit,
-            None if trim.approx => match ctx.srv.cfg.stream_node_max_entries.checked_mul(100) {
+            None if trim.approx => match ctx.cfg.stream_node_max_entries.checked_mul(100) {
                 Some(limit @ 1..) => limit.min(1_000_000) as u64,
                 _ => 10_000,
             },
@@ -424,14 +424,14 @@ fn xadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let now_ms = u64::try_from(ctx.now_ms()).unwrap_or(0);
     let key = &args[1];
-    let has_sinks = ctx.srv.ks.effects.has_sinks;
+    let has_sinks = ctx.ks.effects.has_sinks;
     let add = |stream: &mut Stream| add_entry(stream, &options, pairs, now_ms, limits, has_sinks);
-    let (added, is_new) = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+    let (added, is_new) = if let Some(mut entry) = ctx.ks.write(ctx.db, key) {
         (add(stream_mut(&mut entry)?)?, false)
     } else if options.create {
         let mut stream = Stream::new();
         let added = add(&mut stream)?;
-        ctx.srv.ks.insert(ctx.db, key, stream.into(), None);
+        ctx.ks.insert(ctx.db, key, stream.into(), None);
         (added, true)
     } else {
         ctx.out.null();
@@ -439,7 +439,7 @@ fn xadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     let id = added.id.text();
     ctx.out.bulk(&id);
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     ks.signal_modified(ctx.db, key);
     ks.effects.notify(notify::STREAM, "xadd", key, ctx.db);
     if added.trimmed > 0 {
@@ -504,7 +504,7 @@ fn add_entry(
 fn xtrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = AddOptions::parse(ctx, args, false)?;
     let key = &args[1];
-    let (Some(trim), Some(mut entry)) = (options.trim, ctx.srv.ks.write(ctx.db, key)) else {
+    let (Some(trim), Some(mut entry)) = (options.trim, ctx.ks.write(ctx.db, key)) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -513,7 +513,7 @@ fn xtrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let threshold = trim.approx.then(|| exact_threshold(stream, &trim));
     drop(entry);
     if removed > 0 {
-        let ks = &mut ctx.srv.ks;
+        let ks = &mut ctx.ks;
         ks.effects.notify(notify::STREAM, "xtrim", key, ctx.db);
         if let Some(threshold) = &threshold {
             let mut command: Vec<&[u8]> = args.iter().collect();
@@ -530,7 +530,7 @@ fn xtrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn xdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -539,8 +539,8 @@ fn xdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let deleted = stream.log.delete(&ids);
     drop(entry);
     if deleted > 0 {
-        ctx.srv.ks.signal_modified(ctx.db, key);
-        ctx.srv.ks.effects.notify(notify::STREAM, "xdel", key, ctx.db);
+        ctx.ks.signal_modified(ctx.db, key);
+        ctx.ks.effects.notify(notify::STREAM, "xdel", key, ctx.db);
         ctx.dirty(deleted);
     }
     ctx.out.int(deleted as i64);
@@ -548,7 +548,7 @@ fn xdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn xlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
+    let len = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => stream_of(entry)?.log.len(),
         None => 0,
     };
@@ -576,7 +576,7 @@ fn range(ctx: &mut Ctx<'_>, args: Args<'_>, back: bool) -> CmdResult {
         }
         i += 2;
     }
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         ctx.out.array(0);
         return Ok(());
     };
@@ -614,7 +614,7 @@ fn xsetid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         i += 2;
     }
     let key = &args[1];
-    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(error::NO_SUCH_KEY)?;
+    let mut entry = ctx.ks.write(ctx.db, key).ok_or(error::NO_SUCH_KEY)?;
     let log = &mut stream_mut(&mut entry)?.log;
     if id < log.counters.max_deleted_id {
         return Err(CmdError::of("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id"));
@@ -639,6 +639,6 @@ fn xsetid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     drop(entry);
     ctx.out.ok();
     ctx.dirty(1);
-    ctx.srv.ks.effects.notify(notify::STREAM, "xsetid", key, ctx.db);
+    ctx.ks.effects.notify(notify::STREAM, "xsetid", key, ctx.db);
     Ok(())
 }

@@ -3,13 +3,13 @@
 use super::expire::at_is_past;
 use super::int_arg;
 use super::prelude::*;
-use crate::dispatch::command::KeyPos;
+use crate::catalog::row::KeyPos;
 use crate::keyspace::{Entry, Object, Ttl};
 use crate::resp::Reply;
 use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::{i64_text, parse_i64};
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "append",
         run: Some(append),
@@ -381,8 +381,8 @@ fn string_of<'a>(entry: &'a Entry, int: &'a mut IntBuf) -> Result<&'a [u8], CmdE
 
 /// Refuses a string that would become longer than `proto-max-bulk-len`. Masters and the AOF are not questioned.
 pub fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
-    let fits = len.checked_add(added).is_some_and(|total| total as u64 <= ctx.srv.cfg.proto_max_bulk_len);
-    if fits || ctx.must_obey() {
+    let fits = len.checked_add(added).is_some_and(|total| total as u64 <= ctx.cfg.proto_max_bulk_len);
+    if fits || ctx.session.must_obey() {
         return Ok(());
     }
     Err(CmdError::of("ERR string exceeds maximum allowed size (proto-max-bulk-len)"))
@@ -391,7 +391,7 @@ pub fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
 /// Replies with the string at a key, or null. Whether the key is there.
 #[inline(always)]
 fn reply_value(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<bool, CmdError> {
-    let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+    let Some(entry) = ctx.ks.read(ctx.db, key) else {
         ctx.out.null();
         return Ok(false);
     };
@@ -415,7 +415,7 @@ fn reply_string(out: &mut Reply, entry: &Entry, bytes: &[u8]) {
 
 /// Notes that a string command changed a key.
 fn changed(ctx: &mut Ctx<'_>, event: &'static str, key: &[u8]) {
-    ctx.srv.ks.effects.notify(notify::STRING, event, key, ctx.db);
+    ctx.ks.effects.notify(notify::STRING, event, key, ctx.db);
     ctx.dirty(1);
 }
 
@@ -426,7 +426,7 @@ fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.out.array(args.len() - 1);
     for key in args.from(1).iter() {
-        let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+        let Some(entry) = ctx.ks.read(ctx.db, key) else {
             ctx.out.null();
             continue;
         };
@@ -440,7 +440,7 @@ fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn strlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -451,7 +451,7 @@ fn strlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (start, end) = (int_arg(&args[2])?, int_arg(&args[3])?);
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         ctx.out.bulk(b"");
         return Ok(());
     };
@@ -569,7 +569,7 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if options.get {
         reply_value(ctx, &args[1])?;
     }
-    if (options.nx || options.xx) && ctx.srv.ks.write(ctx.db, &args[1]).is_some() == options.nx {
+    if (options.nx || options.xx) && ctx.ks.write(ctx.db, &args[1]).is_some() == options.nx {
         if !options.get {
             ctx.out.null();
         }
@@ -593,7 +593,7 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
                     .filter(|(i, a)| *i < 3 || !a.eq_ignore_ascii_case(b"GET"))
                     .map(|(_, a)| a)
                     .collect();
-                ctx.srv.ks.effects.replace_with(&kept);
+                ctx.ks.effects.replace_with(&kept);
             }
         }
     }
@@ -605,17 +605,17 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// Stores a string with the events that go with it.
 fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], ttl: Ttl) {
-    ctx.srv.ks.store(ctx.db, key, value_of(value), ttl);
+    ctx.ks.store(ctx.db, key, value_of(value), ttl);
     changed(ctx, "set", key);
     if let Ttl::At(_) = ttl {
-        ctx.srv.ks.note_own_expire(ctx.db, key);
-        ctx.srv.ks.effects.notify(notify::GENERIC, "expire", key, ctx.db);
+        ctx.ks.note_own_expire(ctx.db, key);
+        ctx.ks.effects.notify(notify::GENERIC, "expire", key, ctx.db);
     }
 }
 
 /// Has a SET propagated with its expire time as an absolute one: replicas and the AOF are read later.
 fn propagate_with_expire(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], at: i64) {
-    ctx.srv.ks.effects.replace_with(&[b"SET", key, value, b"PXAT", i64_text(at).as_bytes()]);
+    ctx.ks.effects.replace_with(&[b"SET", key, value, b"PXAT", i64_text(at).as_bytes()]);
 }
 
 /// SET's variable key flags: with GET it reads the key, otherwise it only overwrites it.
@@ -626,7 +626,7 @@ fn set_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
 }
 
 fn setnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let there = ctx.srv.ks.write(ctx.db, &args[1]).is_some();
+    let there = ctx.ks.write(ctx.db, &args[1]).is_some();
     if !there {
         store(ctx, &args[1], &args[2], Ttl::Clear);
     }
@@ -653,14 +653,14 @@ fn set_for(ctx: &mut Ctx<'_>, args: Args<'_>, form: TimeForm) -> CmdResult {
 fn getset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     reply_value(ctx, &args[1])?;
     store(ctx, &args[1], &args[2], Ttl::Clear);
-    ctx.srv.ks.effects.replace_with(&[b"SET", &args[1], &args[2]]);
+    ctx.ks.effects.replace_with(&[b"SET", &args[1], &args[2]]);
     Ok(())
 }
 
 fn getdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if reply_value(ctx, &args[1])? && ctx.srv.ks.delete(ctx.db, &args[1], false) {
-        ctx.srv.ks.effects.replace_with(&[b"DEL", &args[1]]);
-        ctx.srv.ks.effects.notify(notify::GENERIC, "del", &args[1], ctx.db);
+    if reply_value(ctx, &args[1])? && ctx.ks.delete(ctx.db, &args[1], false) {
+        ctx.ks.effects.replace_with(&[b"DEL", &args[1]]);
+        ctx.ks.effects.notify(notify::GENERIC, "del", &args[1], ctx.db);
         ctx.dirty(1);
     }
     Ok(())
@@ -669,7 +669,7 @@ fn getdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = Options::parse(args, 2, false)?;
     let key = &args[1];
-    let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+    let Some(entry) = ctx.ks.read(ctx.db, key) else {
         ctx.out.null();
         return Ok(());
     };
@@ -680,9 +680,9 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some((text, form)) => Some((expire_time(ctx, text, form)?, form.absolute)),
         None => None,
     };
-    let is_past = expire.is_some_and(|(at, absolute)| absolute && at_is_past(ctx.srv, at));
-    let lazy = ctx.srv.cfg.lazyfree_lazy_expire;
-    let ks = &mut ctx.srv.ks;
+    let is_past = expire.is_some_and(|(at, absolute)| absolute && at_is_past(ctx, at));
+    let lazy = ctx.cfg.lazyfree_lazy_expire;
+    let ks = &mut ctx.ks;
     let Some(mut entry) = ks.peek(ctx.db, key) else { return Ok(()) };
     match entry.value() {
         ValueRef::Int(n) => ctx.out.bulk_int(n),
@@ -711,8 +711,8 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         None => return Ok(()),
     };
-    ctx.srv.ks.signal_modified(ctx.db, key);
-    ctx.srv.ks.effects.notify(notify::GENERIC, event, key, ctx.db);
+    ctx.ks.signal_modified(ctx.db, key);
+    ctx.ks.effects.notify(notify::GENERIC, event, key, ctx.db);
     ctx.dirty(1);
     Ok(())
 }
@@ -730,7 +730,7 @@ fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if args.len().is_multiple_of(2) {
         return Err(CmdError::wrong_arity("msetnx"));
     }
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     if args.from(1).iter().step_by(2).any(|key| ks.write(ctx.db, key).is_some()) {
         ctx.out.int(0);
         return Ok(());
@@ -748,14 +748,14 @@ fn store_pairs(ctx: &mut Ctx<'_>, args: Args<'_>) {
 
 fn append(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, added) = (&args[1], &args[2]);
-    let Some(entry) = ctx.srv.ks.write(ctx.db, key) else {
-        ctx.srv.ks.insert(ctx.db, key, value_of(added), None);
+    let Some(entry) = ctx.ks.write(ctx.db, key) else {
+        ctx.ks.insert(ctx.db, key, value_of(added), None);
         return finish_resize(ctx, "append", key, added.len());
     };
     let len = string_of(&entry, &mut IntBuf::new())?.len();
     drop(entry);
     check_string_len(ctx, len, added.len())?;
-    if let Some(mut entry) = ctx.srv.ks.peek(ctx.db, key)
+    if let Some(mut entry) = ctx.ks.peek(ctx.db, key)
         && let Some(mut text) = entry.make_raw_mut()
     {
         text.append(added);
@@ -767,7 +767,7 @@ fn setrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, part) = (&args[1], &args[3]);
     let offset = int_arg(&args[2])?;
     let offset = usize::try_from(offset).map_err(|_| CmdError::of("ERR offset is out of range"))?;
-    let old_len = match ctx.srv.ks.write(ctx.db, key) {
+    let old_len = match ctx.ks.write(ctx.db, key) {
         Some(entry) => Some(string_of(&entry, &mut IntBuf::new())?.len()),
         None => None,
     };
@@ -778,10 +778,10 @@ fn setrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     check_string_len(ctx, offset, part.len())?;
     let end = offset + part.len();
     if old_len.is_none() {
-        ctx.srv.ks.insert(ctx.db, key, NewValue::RawStr(b""), None);
+        ctx.ks.insert(ctx.db, key, NewValue::RawStr(b""), None);
     }
     let mut len = 0;
-    if let Some(mut entry) = ctx.srv.ks.peek(ctx.db, key)
+    if let Some(mut entry) = ctx.ks.peek(ctx.db, key)
         && let Some(mut text) = entry.make_raw_mut()
     {
         text.grow_zeroed(end);
@@ -793,7 +793,7 @@ fn setrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// Signals the change and replies with the new length.
 fn finish_resize(ctx: &mut Ctx<'_>, event: &'static str, key: &[u8], len: usize) -> CmdResult {
-    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.ks.signal_modified(ctx.db, key);
     changed(ctx, event, key);
     ctx.out.int(len as i64);
     Ok(())
@@ -818,7 +818,7 @@ fn decrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn add(ctx: &mut Ctx<'_>, key: &[u8], by: i64) -> CmdResult {
     const OVERFLOW: CmdError = CmdError::of("ERR increment or decrement would overflow");
-    let sum = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+    let sum = if let Some(mut entry) = ctx.ks.write(ctx.db, key) {
         let old = match entry.value() {
             ValueRef::Int(n) => n,
             ValueRef::Str { bytes, .. } => parse_i64(bytes).ok_or(error::NOT_AN_INTEGER)?,
@@ -828,10 +828,10 @@ fn add(ctx: &mut Ctx<'_>, key: &[u8], by: i64) -> CmdResult {
         entry.set_int(sum);
         sum
     } else {
-        ctx.srv.ks.insert(ctx.db, key, NewValue::Int(by), None);
+        ctx.ks.insert(ctx.db, key, NewValue::Int(by), None);
         by
     };
-    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.ks.signal_modified(ctx.db, key);
     changed(ctx, "incrby", key);
     ctx.out.int(sum);
     Ok(())
@@ -839,7 +839,7 @@ fn add(ctx: &mut Ctx<'_>, key: &[u8], by: i64) -> CmdResult {
 
 fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let text = if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+    let text = if let Some(mut entry) = ctx.ks.write(ctx.db, key) {
         let old = match entry.value() {
             ValueRef::Int(n) => LongDouble::from_i64(n),
             ValueRef::Str { bytes, .. } => LongDouble::parse(bytes).ok_or(error::NOT_A_FLOAT)?,
@@ -850,14 +850,14 @@ fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         text
     } else {
         let text = float_sum(LongDouble::from_i64(0), &args[2])?;
-        ctx.srv.ks.insert(ctx.db, key, NewValue::Str(text.as_bytes()), None);
+        ctx.ks.insert(ctx.db, key, NewValue::Str(text.as_bytes()), None);
         text
     };
-    ctx.srv.ks.signal_modified(ctx.db, key);
+    ctx.ks.signal_modified(ctx.db, key);
     changed(ctx, "incrbyfloat", key);
     ctx.out.bulk(text.as_bytes());
     // The result travels, not the sum: other machines may round in another way.
-    ctx.srv.ks.effects.replace_with(&[b"SET", key, text.as_bytes(), b"KEEPTTL"]);
+    ctx.ks.effects.replace_with(&[b"SET", key, text.as_bytes(), b"KEEPTTL"]);
     Ok(())
 }
 

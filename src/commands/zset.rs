@@ -12,7 +12,7 @@ use crate::resp::Reply;
 use crate::structs::listpack::Item;
 use crate::structs::numbers::{NumText, f64_text, f64_text_g17, parse_f64};
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "bzmpop",
         run: Some(bzmpop),
@@ -318,7 +318,7 @@ pub fn zset_mut(entry: &mut Entry) -> Result<&mut Zset, CmdError> {
 }
 
 pub fn limits(ctx: &Ctx<'_>) -> ZsetLimits {
-    ctx.srv.value_limits().zset
+    ctx.limits().zset
 }
 
 pub fn score_arg(arg: &[u8]) -> Result<f64, CmdError> {
@@ -344,8 +344,8 @@ pub fn reply_member(out: &mut Reply, member: Item<'_>, score: f64, with_scores: 
 /// Stores a sorted set that was made of others, or deletes the key if it is empty, and replies with its size.
 pub fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static str) {
     let len = zset.len();
-    let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.srv.ks;
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
     if len > 0 {
         ks.set(ctx.db, key, zset.into(), false);
         ks.effects.notify(notify::ZSET, event, key, ctx.db);
@@ -445,7 +445,7 @@ pub fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOptions) 
         (pairs.at(i), score)
     });
     let limits = limits(ctx);
-    let ks = &mut ctx.srv.ks;
+    let ks = &mut ctx.ks;
     let result = if let Some(mut entry) = ks.write(ctx.db, key) {
         let zset = zset_mut(&mut entry)?;
         zset.will_grow(pairs.len() / 2, &limits);
@@ -460,8 +460,8 @@ pub fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOptions) 
     };
     let Added { added, changed, score } = result;
     if added + changed > 0 {
-        ctx.srv.ks.signal_modified(ctx.db, key);
-        ctx.srv.ks.effects.notify(notify::ZSET, if incr { "zincr" } else { "zadd" }, key, ctx.db);
+        ctx.ks.signal_modified(ctx.db, key);
+        ctx.ks.effects.notify(notify::ZSET, if incr { "zincr" } else { "zadd" }, key, ctx.db);
         ctx.dirty((added + changed) as u64);
     }
     match score {
@@ -507,7 +507,7 @@ fn add_members<'a>(
 
 fn zrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -523,7 +523,7 @@ fn zrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn zcard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let len = match ctx.srv.ks.read(ctx.db, &args[1]) {
+    let len = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => zset_of(entry)?.len(),
         None => 0,
     };
@@ -539,14 +539,14 @@ fn reply_score(out: &mut Reply, score: Option<f64>) {
 }
 
 fn zscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     reply_score(ctx.out, zset.and_then(|z| z.score(&args[2])));
     Ok(())
 }
 
 fn zmscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let members = args.from(2);
     ctx.out.array(members.len());
@@ -569,7 +569,7 @@ fn rank(ctx: &mut Ctx<'_>, args: Args<'_>, from_end: bool) -> CmdResult {
         (4, _) => return Err(error::SYNTAX),
         _ => return Err(CmdError::wrong_arity(ctx.cmd.name)),
     };
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let found = zset.and_then(|z| z.rank(&args[2]).map(|(rank, score)| (z.len(), rank, score)));
     match found {
@@ -642,7 +642,7 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     }
     let count = args.get(2).map(count_arg).transpose()?;
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.array(0);
         return Ok(());
     };
@@ -672,7 +672,7 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
 /// Without a count one member is taken, and stands in the reply as itself.
 fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
     for key in keys.iter() {
-        let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else { continue };
+        let Some(mut entry) = ctx.ks.write(ctx.db, key) else { continue };
         let zset = zset_mut(&mut entry)?;
         let out = &mut *ctx.out;
         match count {
@@ -696,7 +696,7 @@ fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) 
         let is_empty = zset.is_empty();
         drop(entry);
         members_removed(ctx, key, end.event(), taken, is_empty);
-        let effects = &mut ctx.srv.ks.effects;
+        let effects = &mut ctx.ks.effects;
         match count {
             Some(_) => effects.replace_with(&[end.command(), key, IntBuf::new().format(taken as i64)]),
             None => effects.replace_with(&[end.command(), key]),
@@ -717,7 +717,7 @@ fn zmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn bzmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let what = MultiPop::parse(args, 2, End::parse)?;
     let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
-    pop_or_wait(ctx, args, what.keys, what.end, Some(what.count), deadline_ms)
+    pop_or_wait(ctx, what.keys, what.end, Some(what.count), deadline_ms)
 }
 
 fn bzpopmin(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -731,19 +731,18 @@ fn bzpopmax(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn blocking_pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     let last = args.len() - 1;
     let deadline_ms = timeout_arg(&args[last], ctx.now_ms())?;
-    pop_or_wait(ctx, args, args.between(1, last), end, None, deadline_ms)
+    pop_or_wait(ctx, args.between(1, last), end, None, deadline_ms)
 }
 
 fn pop_or_wait(
     ctx: &mut Ctx<'_>,
-    args: Args<'_>,
     keys: Args<'_>,
     end: End,
     count: Option<usize>,
     deadline_ms: Option<i64>,
 ) -> CmdResult {
     if !pop_first(ctx, keys, end, count)? {
-        wait_for_keys(ctx, args, keys, ZSET, deadline_ms);
+        wait_for_keys(ctx, keys, ZSET, deadline_ms);
     }
     Ok(())
 }
@@ -759,8 +758,8 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if with_scores && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
         return Err(CmdError::of("ERR value is out of range"));
     }
-    let room = ctx.srv.reply_room(ctx.client);
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let room = ctx.session.reply_room();
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let Some(count) = count else {
         match zset.and_then(Zset::random) {
@@ -794,7 +793,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         members.into_iter().for_each(|(member, score)| reply_member(out, member, score, with_scores));
     }
     if !finished {
-        ctx.srv.close_over_limit(ctx.client);
+        ctx.close_client();
     }
     Ok(())
 }
@@ -810,7 +809,7 @@ fn random_members(zset: &Zset, count: usize) -> Vec<(Item<'_>, f64)> {
 
 fn zscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let cursor = cursor_arg(&args[2])?;
-    let entry = ctx.srv.ks.read(ctx.db, &args[1]);
+    let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let step = zset.map(|zset| {
         // Large ones have their scores printed with all digits, small ones as they are stored.

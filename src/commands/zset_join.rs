@@ -10,7 +10,7 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use std::collections::HashMap;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "zdiff",
         run: Some(zdiff),
@@ -409,12 +409,12 @@ fn join(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, to: Outcome) -> CmdResult 
     // All are looked up as one, so that what an expired one leaves behind is done.
     let mut is_there = Vec::with_capacity(count);
     for key in keys.iter() {
-        let entry = ctx.srv.ks.read(ctx.db, key);
+        let entry = ctx.ks.read(ctx.db, key);
         is_there.push(entry.as_ref().map(|e| Source::of(e).map(drop)).transpose()?.is_some());
     }
     let options = Options::parse(args, keys_at + count, count, how, to)?;
     let limits = limits(ctx);
-    let db = &ctx.srv.ks.dbs[ctx.db];
+    let db = &ctx.ks.dbs[ctx.db];
     let mut sources: Vec<(Source<'_>, f64)> = Vec::with_capacity(count);
     for ((key, is_there), weight) in keys.iter().zip(is_there).zip(&options.weights) {
         let entry = if is_there { db.get(key) } else { None };

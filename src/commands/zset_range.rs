@@ -6,7 +6,7 @@ use super::zset::{limits, members_header, members_removed, reply_member, store, 
 use crate::keyspace::zset::{Range, Zset};
 use crate::structs::numbers::parse_f64;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "zcount",
         run: Some(zcount),
@@ -495,7 +495,7 @@ fn zrevrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn range(ctx: &mut Ctx<'_>, args: Args<'_>, by: Option<By>, back: Option<bool>) -> CmdResult {
     let query = Query::parse(args, 1, by, back, false)?;
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         ctx.out.array(0);
         return Ok(());
     };
@@ -509,7 +509,7 @@ fn zrangestore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let query = Query::parse(args, 2, None, None, true)?;
     let limits = limits(ctx);
     let mut stored = Zset::new();
-    if let Some(entry) = ctx.srv.ks.read(ctx.db, &args[2]) {
+    if let Some(entry) = ctx.ks.read(ctx.db, &args[2]) {
         let (count, members) = query.run(zset_of(entry)?);
         let announced = if matches!(query.bounds, Bounds::Rank(..)) { count } else { 0 };
         stored = Zset::for_members(announced, 0, &limits);
@@ -531,7 +531,7 @@ fn zlexcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn count(ctx: &mut Ctx<'_>, args: Args<'_>, by: By) -> CmdResult {
     let bounds = Bounds::parse(by, args.at(2), args.at(3))?;
-    let count = match ctx.srv.ks.read(ctx.db, &args[1]) {
+    let count = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => bounds.in_zset(zset_of(entry)?, false).1,
         None => 0,
     };
@@ -554,7 +554,7 @@ fn zremrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn remove_range(ctx: &mut Ctx<'_>, args: Args<'_>, by: By, event: &'static str) -> CmdResult {
     let bounds = Bounds::parse(by, args.at(2), args.at(3))?;
     let key = &args[1];
-    let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) else {
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -570,8 +570,8 @@ fn remove_range(ctx: &mut Ctx<'_>, args: Args<'_>, by: By, event: &'static str) 
     } else {
         // All of it: as a whole it can be freed elsewhere.
         drop(entry);
-        let lazy = ctx.srv.cfg.lazyfree_lazy_server_del;
-        let ks = &mut ctx.srv.ks;
+        let lazy = ctx.cfg.lazyfree_lazy_server_del;
+        let ks = &mut ctx.ks;
         ks.effects.notify(notify::ZSET, event, key, ctx.db);
         ks.delete(ctx.db, key, lazy);
         ks.effects.notify(notify::GENERIC, "del", key, ctx.db);

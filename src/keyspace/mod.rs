@@ -97,6 +97,8 @@ pub struct Keyspace {
     pub eviction: evict::Eviction,
     /// CLIENT NO-TOUCH of the running client, or a child process at work.
     pub no_touch: bool,
+    /// List elements of at least so many bytes lie alone.
+    pub packed_threshold: usize,
     /// Of all tables.
     pub seed: HashSeed,
     per_slot: bool,
@@ -122,6 +124,7 @@ impl Keyspace {
             expiry: expire::ActiveExpiry::default(),
             eviction: evict::Eviction::default(),
             no_touch: false,
+            packed_threshold: object::PACKED_THRESHOLD,
             seed,
             per_slot,
             may_be_damaged: false,

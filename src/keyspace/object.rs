@@ -1,10 +1,12 @@
 //! Values: what a key can hold, how it is named outside, and its access clock.
 
+use super::Keyspace;
 use super::damaged::Damaged;
 use super::hash::{Hash, HashLimits};
 use super::list::List;
 use super::set::{Set, SetLimits};
 use super::zset::{Zset, ZsetLimits};
+use crate::config::Config;
 use crate::structs::entry::{NewValue, ValueRef};
 use crate::structs::quicklist;
 use crate::structs::stream::Stream;
@@ -80,6 +82,49 @@ pub struct ValueLimits {
     pub set: SetLimits,
     pub hash: HashLimits,
     pub zset: ZsetLimits,
+}
+
+/// List elements from this size on lie alone when nothing else is set, bytes.
+pub const PACKED_THRESHOLD: usize = 1 << 30;
+/// The largest size that may be set: well within what a listpack can hold.
+const PACKED_THRESHOLD_MAX: usize = (1 << 32) - (1 << 20);
+
+impl ValueLimits {
+    /// By the configuration of the moment.
+    #[inline]
+    pub fn of(cfg: &Config, ks: &Keyspace) -> ValueLimits {
+        ValueLimits {
+            list: quicklist::Limits {
+                fill: cfg.list_max_listpack_size,
+                plain_from: ks.packed_threshold,
+                compress_depth: cfg.list_compress_depth,
+            },
+            set: SetLimits {
+                ints: cfg.set_max_intset_entries.min(1 << 30),
+                packed: cfg.set_max_listpack_entries,
+                packed_value: cfg.set_max_listpack_value,
+                seed: ks.seed,
+            },
+            hash: HashLimits {
+                packed: cfg.hash_max_listpack_entries,
+                packed_value: cfg.hash_max_listpack_value,
+                seed: ks.seed,
+            },
+            zset: ZsetLimits {
+                packed: cfg.zset_max_listpack_entries,
+                packed_value: cfg.zset_max_listpack_value,
+                seed: ks.seed,
+            },
+        }
+    }
+}
+
+/// The size from which on list elements lie alone that DEBUG asks for, 0 standing for the usual one; `None`: too large.
+pub fn packed_threshold(bytes: usize) -> Option<usize> {
+    match bytes {
+        0 => Some(PACKED_THRESHOLD),
+        _ => (bytes <= PACKED_THRESHOLD_MAX).then_some(bytes),
+    }
 }
 
 /// The name TYPE prints.

@@ -1,12 +1,12 @@
 //! A client: its connection, what it has sent and not yet been answered, and what it is in the middle of.
 
 use super::{Conn, Output};
-use crate::dispatch::blocked::BlockState;
-use crate::dispatch::command::Command;
-use crate::dispatch::multi::MultiState;
-use crate::dispatch::table::CmdRef;
+use crate::catalog::row::Command;
+use crate::catalog::table::CmdRef;
 use crate::pubsub::Subscriptions;
 use crate::resp::{OwnedArgs, RequestParser};
+use crate::server::dispatch::blocked::BlockState;
+use crate::server::dispatch::multi::MultiState;
 use crate::tracking::ClientTracking;
 use std::net::SocketAddr;
 

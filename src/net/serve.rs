@@ -3,9 +3,9 @@
 use super::listener::reason;
 use super::reactor::Ready;
 use super::{ClientFlags, ClientId, Conn};
-use crate::dispatch::admit::is_local;
-use crate::dispatch::ahead;
 use crate::server::Server;
+use crate::server::dispatch::admit::is_local;
+use crate::server::dispatch::ahead;
 use crate::sys::reserve;
 use std::io::{self, Read, Write};
 

@@ -3,7 +3,7 @@
 
 use super::output::{MAX_BUFFER_BYTES, MIN_BUFFER_BYTES};
 use super::{Client, ClientFlags, ClientId};
-use crate::dispatch::CmdError;
+use crate::catalog::CmdError;
 use crate::server::Server;
 
 /// Fewest clients looked at in one cron run.

@@ -15,8 +15,8 @@
 
 use super::aof::manifest::reason;
 use super::gather::Gather;
-use crate::dispatch::CmdRef;
-use crate::dispatch::command::flag;
+use crate::catalog::CmdRef;
+use crate::catalog::row::flag;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Args;
 use crate::server::Server;

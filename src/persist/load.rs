@@ -172,8 +172,8 @@ impl Server {
     }
 
     /// A command that does not say it may run while loading runs nevertheless when the old data is still served.
-    pub fn loading_allows(&self, row: &crate::dispatch::command::Command) -> bool {
-        use crate::dispatch::command::flag;
+    pub fn loading_allows(&self, row: &crate::catalog::row::Command) -> bool {
+        use crate::catalog::row::flag;
         self.persist.loading.as_ref().is_some_and(|l| l.is_async) && !row.has(flag::NO_ASYNC_LOADING)
     }
 
@@ -212,7 +212,7 @@ impl Server {
         let mut repl = LoadedRepl::default();
         let mut db = 0;
         let now_ms = self.clock.ms();
-        let limits = self.value_limits();
+        let limits = ValueLimits::of(&self.cfg, &self.ks);
         let mut empty_keys = 0u64;
         let mut served_us = self.clock.tick_us();
         loop {

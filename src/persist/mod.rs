@@ -10,7 +10,6 @@ pub mod aof;
 pub mod check_aof;
 pub mod check_rdb;
 pub mod child;
-pub mod debug;
 pub mod gate;
 mod gather;
 mod info;

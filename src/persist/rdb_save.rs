@@ -215,7 +215,7 @@ impl Server {
         }
         if self.every_ms(1000) {
             let now_s = self.now_s();
-            self.persist.migrate.close_idle(now_s);
+            self.migrate.close_idle(now_s);
         }
         if self.persist.aof.rewrite_scheduled && !self.has_child() && !self.aof_rewrite_is_limited() {
             self.start_bgrewrite();

@@ -4,7 +4,6 @@ use super::aof::append::FsyncShared;
 use super::aof::{AofDir, Manifest};
 use super::child::{Child, ChildKind, ChildStats};
 use super::gate::Gate;
-use crate::commands::migrate::MigrateCache;
 use crate::config::Config;
 use std::fs::File;
 use std::path::PathBuf;
@@ -129,8 +128,6 @@ pub struct Persist {
     pub child: Option<Child>,
     pub child_stats: ChildStats,
     pub loading: Option<Loading>,
-    /// Connections MIGRATE keeps.
-    pub migrate: MigrateCache,
     /// When a write that was obeyed despite a failing disk was last logged.
     pub ignored_disk_error_ms: i64,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION.
@@ -192,7 +189,6 @@ impl Persist {
             child: None,
             child_stats: ChildStats::default(),
             loading: None,
-            migrate: MigrateCache::default(),
             ignored_disk_error_ms: 0,
             skip_checksum: false,
             aof_flush_sleep_us: 0,

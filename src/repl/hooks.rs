@@ -2,11 +2,11 @@
 
 use super::failover::FailoverState;
 use super::link::LinkState;
+use crate::catalog::CmdError;
 use crate::config::PropagationErrorBehavior;
-use crate::dispatch::CmdError;
-use crate::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::net::{Client, ClientFlags, ClientId};
 use crate::server::Server;
+use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::sys::log as log_sink;
 
 /// Bytes of the stream logged when a command from the master fails.

@@ -10,13 +10,13 @@ use super::handshake::command;
 use super::history::PsyncDecision;
 use super::primary::{self, FullSyncStep, Replica, ReplicaState};
 use super::state::{Attached, InfoContext};
-use crate::dispatch::blocked::{BlockKind, WaitEnd};
-use crate::dispatch::pause::PausePurpose;
-use crate::dispatch::{CmdError, error};
+use crate::catalog::{CmdError, error};
 use crate::net::listener::reason;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Reply;
 use crate::server::Server;
+use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
+use crate::server::dispatch::pause::PausePurpose;
 use std::io;
 
 /// Bytes of the stream written to one replica in one turn.

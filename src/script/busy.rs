@@ -7,7 +7,7 @@
 use super::engine::{Bridge, Kind, push_error};
 use super::run::Running;
 use super::sandbox;
-use crate::dispatch::error::{CmdError, CmdResult};
+use crate::catalog::error::{CmdError, CmdResult};
 use crate::net::ClientFlags;
 use crate::resp::Args;
 use crate::server::Server;

@@ -1,10 +1,10 @@
 //! Commands that scripts call: what keeps one from running, in the order Redis checks it, and its call.
 
 use crate::acl::check::Denied;
+use crate::catalog::error;
+use crate::catalog::row::{Command, flag};
+use crate::catalog::table::{CmdRef, Resolved};
 use crate::cluster::routing::Refusal;
-use crate::dispatch::command::{Command, flag};
-use crate::dispatch::error;
-use crate::dispatch::table::{CmdRef, Resolved};
 use crate::keyspace::effects::target;
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, Reply};

@@ -5,11 +5,11 @@
 //! else meanwhile. Commands and texts are those of redis-cli's debugger.
 
 use crate::admin::monitor::append_quoted;
-use crate::dispatch::call::Ctx;
-use crate::dispatch::error::{CmdError, CmdResult};
+use crate::catalog::error::{CmdError, CmdResult};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::dispatch::call::Ctx;
 use crate::sys::{fork, signals};
 use nix::unistd::Pid;
 use std::fs::File;

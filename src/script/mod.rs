@@ -27,7 +27,7 @@ pub use api::sha1_text;
 pub use engine::{Engine, Kind};
 
 use crate::admin::memory::ScriptMemory;
-use crate::dispatch::command::{Command, cat, flag};
+use crate::catalog::row::{Command, cat, flag};
 use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;

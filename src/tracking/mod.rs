@@ -9,7 +9,7 @@
 
 pub mod table;
 
-use crate::dispatch::command::{Command, flag, key};
+use crate::catalog::row::{Command, flag, key};
 use crate::keyspace::effects::{Discarded, Garbage};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, Reply};

@@ -1,7 +1,7 @@
 //! INFO commandstats and latencystats: calls, time and latency percentiles by command.
 
 use super::InfoText;
-use crate::dispatch::table::Registered;
+use crate::catalog::table::Registered;
 use crate::server::Server;
 use crate::structs::numbers::f64_text;
 

@@ -99,7 +99,7 @@ impl Server {
     }
     // cluster, repl
     fn info_migration_stats(&self, out: &mut InfoText) {
-        out.field("migrate_cached_sockets", self.persist.migrate.len());
+        out.field("migrate_cached_sockets", self.migrate.len());
         out.field("slave_expires_tracked_keys", self.ks.expiry.own_of_replica.len());
     }
     // tracking

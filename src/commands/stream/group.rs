@@ -6,7 +6,7 @@ use crate::commands::{help, unknown_subcommand};
 use crate::keyspace::effects::target;
 use crate::structs::stream::{ConsumerId, Group as ConsumerGroup, Pending};
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "xack",
         run: Some(xack),
@@ -252,7 +252,7 @@ pub(super) fn find_or_create(group: &mut ConsumerGroup, name: &[u8], now_ms: i64
 /// What goes with a new consumer.
 pub(super) fn consumer_created(ctx: &mut Ctx<'_>, key: &[u8]) {
     ctx.dirty(1);
-    ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-createconsumer", key, ctx.db);
+    ctx.ks.effects.notify(notify::STREAM, "xgroup-createconsumer", key, ctx.db);
 }
 
 fn ids_of(args: Args<'_>) -> Result<Vec<StreamId>, CmdError> {
@@ -260,7 +260,7 @@ fn ids_of(args: Args<'_>) -> Result<Vec<StreamId>, CmdError> {
 }
 
 fn xack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, &args[1]) else {
+    let Some(mut entry) = ctx.ks.read_mut(ctx.db, &args[1]) else {
         ctx.out.int(0);
         return Ok(());
     };
@@ -343,8 +343,8 @@ impl ClaimOptions {
 fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, group_name) = (&args[1], &args[2]);
     let now_ms = ctx.now_ms();
-    let has_sinks = ctx.srv.ks.effects.has_sinks;
-    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else {
+    let has_sinks = ctx.ks.effects.has_sinks;
+    let Some(mut entry) = ctx.ks.read_mut(ctx.db, key) else {
         return Err(no_group_in(key, group_name, ""));
     };
     let Some((log, group)) = stream_mut(&mut entry)?.group_mut(group_name) else {
@@ -405,7 +405,7 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if created {
         consumer_created(ctx, key);
     }
-    let effects = &mut ctx.srv.ks.effects;
+    let effects = &mut ctx.ks.effects;
     claims.iter().for_each(|claim| claim.propagate(effects, ctx.db, key, group_name));
     if tell_last_id {
         propagate_group_id(effects, ctx.db, key, group_name, last_id, entries_read);
@@ -440,8 +440,8 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let (key, group_name) = (&args[1], &args[2]);
     let now_ms = ctx.now_ms();
-    let has_sinks = ctx.srv.ks.effects.has_sinks;
-    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else {
+    let has_sinks = ctx.ks.effects.has_sinks;
+    let Some(mut entry) = ctx.ks.read_mut(ctx.db, key) else {
         return Err(no_group_in(key, group_name, ""));
     };
     let Some((log, group)) = stream_mut(&mut entry)?.group_mut(group_name) else {
@@ -500,7 +500,7 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if created {
         consumer_created(ctx, key);
     }
-    let effects = &mut ctx.srv.ks.effects;
+    let effects = &mut ctx.ks.effects;
     claims.iter().for_each(|claim| claim.propagate(effects, ctx.db, key, group_name));
     effects.prevented = target::ALL;
     ctx.dirty((given + deleted.len()) as u64);
@@ -527,7 +527,7 @@ fn xpending(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let (key, group_name) = (&args[1], &args[2]);
     let now_ms = ctx.now_ms();
-    let Some(entry) = ctx.srv.ks.read(ctx.db, key) else {
+    let Some(entry) = ctx.ks.read(ctx.db, key) else {
         return Err(no_group_in(key, group_name, ""));
     };
     let Some(group) = stream_of(entry)?.group(group_name) else {
@@ -645,7 +645,7 @@ fn xgroup_create(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entries_read = options.entries_read.unwrap_or(-1);
     let id_behind = |last: StreamId| if &args[4] == b"$" { Ok(last) } else { strict_id_arg(&args[4], 0) };
     let max_args = 8;
-    if let Some(mut entry) = ctx.srv.ks.write(ctx.db, key) {
+    if let Some(mut entry) = ctx.ks.write(ctx.db, key) {
         let stream = stream_mut(&mut entry)?;
         if args.len() > max_args {
             return Err(unknown_subcommand(args));
@@ -663,19 +663,19 @@ fn xgroup_create(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         let mut stream = Stream::new();
         stream.create_group(name, id_behind(StreamId::MIN)?, entries_read);
-        ctx.srv.ks.insert(ctx.db, key, stream.into(), None);
-        ctx.srv.ks.signal_modified(ctx.db, key);
+        ctx.ks.insert(ctx.db, key, stream.into(), None);
+        ctx.ks.signal_modified(ctx.db, key);
     }
     ctx.out.ok();
     ctx.dirty(1);
-    ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-create", key, ctx.db);
+    ctx.ks.effects.notify(notify::STREAM, "xgroup-create", key, ctx.db);
     Ok(())
 }
 
 fn xgroup_setid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = GroupOptions::parse(args, false)?;
     let (key, name) = (&args[2], &args[3]);
-    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let mut entry = ctx.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
     let Some((log, group)) = stream_mut(&mut entry)?.group_mut(name) else {
         return Err(no_group_of(key, name));
     };
@@ -687,18 +687,18 @@ fn xgroup_setid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     drop(entry);
     ctx.out.ok();
     ctx.dirty(1);
-    ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-setid", key, ctx.db);
+    ctx.ks.effects.notify(notify::STREAM, "xgroup-setid", key, ctx.db);
     Ok(())
 }
 
 fn xgroup_destroy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, name) = (&args[2], &args[3]);
-    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let mut entry = ctx.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
     let destroyed = stream_mut(&mut entry)?.destroy_group(name);
     drop(entry);
     if destroyed {
         ctx.dirty(1);
-        let effects = &mut ctx.srv.ks.effects;
+        let effects = &mut ctx.ks.effects;
         effects.notify(notify::STREAM, "xgroup-destroy", key, ctx.db);
         // Who waits for new entries on the group's behalf is to learn that it is gone.
         effects.ready(ctx.db, key);
@@ -710,7 +710,7 @@ fn xgroup_destroy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn xgroup_createconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, name) = (&args[2], &args[3]);
     let now_ms = ctx.now_ms();
-    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let mut entry = ctx.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
     let Some((_, group)) = stream_mut(&mut entry)?.group_mut(name) else {
         return Err(no_group_of(key, name));
     };
@@ -725,7 +725,7 @@ fn xgroup_createconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn xgroup_delconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, name) = (&args[2], &args[3]);
-    let mut entry = ctx.srv.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
+    let mut entry = ctx.ks.write(ctx.db, key).ok_or(NEEDS_KEY)?;
     let Some((_, group)) = stream_mut(&mut entry)?.group_mut(name) else {
         return Err(no_group_of(key, name));
     };
@@ -733,7 +733,7 @@ fn xgroup_delconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     drop(entry);
     if pending.is_some() {
         ctx.dirty(1);
-        ctx.srv.ks.effects.notify(notify::STREAM, "xgroup-delconsumer", key, ctx.db);
+        ctx.ks.effects.notify(notify::STREAM, "xgroup-delconsumer", key, ctx.db);
     }
     ctx.out.int(pending.unwrap_or(0) as i64);
     Ok(())
@@ -741,7 +741,7 @@ fn xgroup_delconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn xgroup_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     help(
-        ctx,
+        ctx.out,
         args,
         &[
             "CREATE <key> <groupname> <id|$> [option]",

@@ -4,7 +4,7 @@ use super::*;
 use crate::commands::{help, unknown_subcommand};
 use crate::structs::stream::Group as ConsumerGroup;
 
-pub const COMMANDS: &[Command] = &[Command {
+pub const COMMANDS: &[DataCommand] = &[Command {
     name: "xinfo",
     arity: -2,
     group: Group::Stream,
@@ -85,7 +85,7 @@ const FULL_COUNT: u64 = 10;
 
 fn xinfo_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     help(
-        ctx,
+        ctx.out,
         args,
         &[
             "CONSUMERS <key> <groupname>",
@@ -100,7 +100,7 @@ fn xinfo_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn xinfo_consumers(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let now_ms = ctx.now_ms();
-    let entry = ctx.srv.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
+    let entry = ctx.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
     let group = stream_of(entry)?.group(&args[3]).ok_or_else(|| group::no_group_of(&args[2], &args[3]))?;
     ctx.out.array(group.consumer_count());
     for consumer in group.consumers() {
@@ -121,7 +121,7 @@ fn xinfo_consumers(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn xinfo_groups(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
+    let entry = ctx.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
     let stream = stream_of(entry)?;
     ctx.out.array(stream.group_count());
     for (name, group) in stream.groups() {
@@ -154,7 +154,7 @@ fn reply_progress(out: &mut Reply, stream: &Stream, group: &ConsumerGroup) {
 }
 
 fn xinfo_stream(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let entry = ctx.srv.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
+    let entry = ctx.ks.read(ctx.db, &args[2]).ok_or(error::NO_SUCH_KEY)?;
     let stream = stream_of(entry)?;
     let full = match args.len() {
         3 => None,

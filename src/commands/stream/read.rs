@@ -1,14 +1,13 @@
 //! XREAD and XREADGROUP: what came after an id, now or once it comes.
 
 use super::*;
-use crate::dispatch::command::KeyPos;
+use crate::catalog::row::KeyPos;
 use crate::keyspace::effects::{Effects, target};
-use crate::net::ClientFlags;
 use crate::resp::OwnedArgs;
 use crate::structs::stream::{ConsumerId, Group as ConsumerGroup, Log, Pending};
 use std::sync::Arc;
 
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[DataCommand] = &[
     Command {
         name: "xread",
         run: Some(xread),
@@ -173,7 +172,7 @@ impl<'a> ReadOptions<'a> {
         for option in Options::of(args) {
             match option? {
                 Opt::Block(at) => {
-                    if ctx.c().is(ClientFlags::SCRIPT) {
+                    if ctx.session.is_script() {
                         let mut text = b"ERR ".to_vec();
                         text.extend_from_slice(until_nul(args.at(0)));
                         text.extend_from_slice(b" command is not allowed with BLOCK option from scripts");
@@ -233,14 +232,14 @@ enum From {
 
 fn xread(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let read = read(ctx, args, false);
-    ctx.srv.ks.effects.prevented = target::ALL;
+    ctx.ks.effects.prevented = target::ALL;
     read
 }
 
 /// What it delivered is propagated piece by piece, so never the command itself.
 fn xreadgroup(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let read = read(ctx, args, true);
-    ctx.srv.ks.effects.prevented = target::ALL;
+    ctx.ks.effects.prevented = target::ALL;
     read
 }
 
@@ -272,7 +271,7 @@ fn read(ctx: &mut Ctx<'_>, args: Args<'_>, for_group: bool) -> CmdResult {
         ctx.out.null_array();
         return Ok(());
     };
-    if ctx.deny_blocking() {
+    if ctx.session.denies_blocking() {
         ctx.out.null_array();
         return Ok(());
     }
@@ -291,12 +290,13 @@ fn wait(ctx: &mut Ctx<'_>, args: Args<'_>, options: &ReadOptions<'_>, places: &[
         }
     }
     let or_gone = options.reader.is_some();
-    ctx.srv.block_for_keys_or_gone(ctx.client, settled.as_args(), options.keys.iter(), STREAM, deadline_ms, or_gone);
+    let keys = options.keys.iter().map(<[u8]>::to_vec).collect();
+    *ctx.want = Some(Want::Wait(Wait { keys, wanted: STREAM, or_gone, deadline_ms, args: Some(settled) }));
 }
 
 /// What an id argument stands for; of a group, that it is there.
 fn place_of(ctx: &mut Ctx<'_>, key: &[u8], id: &[u8], reader: Option<Reader<'_>>) -> Result<From, CmdError> {
-    let entry = ctx.srv.ks.read(ctx.db, key);
+    let entry = ctx.ks.read(ctx.db, key);
     let stream = match &entry {
         Some(entry) => Some(stream_of(entry)?),
         None => None,
@@ -334,7 +334,7 @@ fn begin_stream(out: &mut Reply, key: &[u8]) {
 
 /// Whether there was something behind the id.
 fn read_plainly(ctx: &mut Ctx<'_>, key: &[u8], from: From, count: u64) -> Result<bool, CmdError> {
-    let Some(entry) = ctx.srv.ks.read(ctx.db, key) else { return Ok(false) };
+    let Some(entry) = ctx.ks.read(ctx.db, key) else { return Ok(false) };
     let log = &stream_of(entry)?.log;
     let From::After(id) = from else { return Ok(false) };
     if log.last_live().is_none_or(|last| last <= id) {
@@ -355,8 +355,8 @@ fn read_for_group(
     options: &ReadOptions<'_>,
 ) -> Result<bool, CmdError> {
     let now_ms = ctx.now_ms();
-    let has_sinks = ctx.srv.ks.effects.has_sinks;
-    let Some(mut entry) = ctx.srv.ks.read_mut(ctx.db, key) else { return Ok(false) };
+    let has_sinks = ctx.ks.effects.has_sinks;
+    let Some(mut entry) = ctx.ks.read_mut(ctx.db, key) else { return Ok(false) };
     let Some((log, group)) = stream_mut(&mut entry)?.group_mut(reader.group) else { return Ok(false) };
     let (consumer, created) = group::find_or_create(group, reader.consumer, now_ms);
     let mut claims = Vec::new();
@@ -388,10 +388,10 @@ fn read_for_group(
         group::consumer_created(ctx, key);
         if options.no_ack {
             let command = [&b"XGROUP"[..], b"CREATECONSUMER", key, reader.group, reader.consumer];
-            ctx.srv.ks.effects.propagate_now(ctx.db, &command);
+            ctx.ks.effects.propagate_now(ctx.db, &command);
         }
     }
-    let effects = &mut ctx.srv.ks.effects;
+    let effects = &mut ctx.ks.effects;
     claims.iter().for_each(|claim| claim.propagate(effects, ctx.db, key, reader.group));
     if let Some((last_id, entries_read)) = skipped_to {
         propagate_group_id(effects, ctx.db, key, reader.group, last_id, entries_read);

@@ -4,9 +4,9 @@
 //! step syncs it, so whoever has a reply has the write on disk. A command stays in the buffer until it is written.
 
 use super::manifest::{reason, shown};
+use crate::catalog::error::CmdError;
+use crate::catalog::row::Command;
 use crate::config::AppendFsync;
-use crate::dispatch::command::Command;
-use crate::dispatch::error::CmdError;
 use crate::persist::Logged;
 use crate::persist::child::ChildKind;
 use crate::persist::snapshot::put_command;

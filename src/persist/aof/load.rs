@@ -5,7 +5,7 @@
 
 use super::manifest::{reason, shown};
 use super::reader::{AofReader, ReadError, Record, ValidUpTo};
-use crate::dispatch::table::Resolved;
+use crate::catalog::table::Resolved;
 use crate::net::{ClientFlags, ClientId};
 use crate::persist::load::{LoadOptions, Origin};
 use crate::persist::snapshot::debug_delay;
@@ -268,16 +268,12 @@ impl Server {
             }
             return true;
         }
-        let Some(run) = row.run else { return true };
         let mut out = Reply::default();
-        self.depth += 1;
         let outer = self.clients.current.replace(client);
         let policy = std::mem::replace(&mut self.ks.expire_policy, crate::keyspace::ExpirePolicy::Ignore);
-        let mut ctx = crate::dispatch::Ctx { srv: self, out: &mut out, client, db, cmd: row };
-        let result = run(&mut ctx, args);
+        let result = self.run_function((client, db), cmd, args, &mut out);
         self.ks.expire_policy = policy;
         self.clients.current = outer;
-        self.depth -= 1;
         if let Err(error) = result {
             log::warn!(
                 "== CRITICAL == This server is sending an error to its AOF-loading-client: '{error}' after processing \

@@ -1,0 +1,946 @@
+//! CLUSTER, READONLY, READWRITE and ASKING: arguments and replies. What the subcommands do is in `cluster::admin`, what they
+//! show in `cluster::describe`.
+
+use super::debug::DebugSub;
+use super::int_arg;
+use super::prelude::*;
+use crate::cluster::node::NodeKey;
+use crate::cluster::slots::{SLOT_COUNT, Slot, key_slot};
+use crate::cluster::{AdminError, Cluster, Endpoint, Env, FailoverMode, PreferredEndpoint, SetSlot};
+use crate::net::ClientFlags;
+use crate::resp::Reply;
+
+const DISABLED: CmdError = CmdError::of("ERR This instance has cluster support disabled");
+const BAD_SLOT: CmdError = CmdError::of("ERR Invalid or out of range slot");
+
+pub const COMMANDS: &[ServerCommand] = &[
+    Command {
+        name: "cluster",
+        arity: -2,
+        group: Group::Cluster,
+        since: "3.0.0",
+        complexity: "Depends on the subcommand.",
+        summary: "A container for Redis Cluster commands.",
+        subcommands: &[
+            Command {
+                name: "cluster|addslots",
+                run: Some(addslots),
+                arity: -3,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of slots named.",
+                summary: "Makes this node the owner of unassigned slots.",
+                args: &[arg("slot", ArgKind::Integer).multiple()],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|addslotsrange",
+                run: Some(addslotsrange),
+                arity: -4,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of slots in the ranges.",
+                summary: "Makes this node the owner of ranges of unassigned slots.",
+                args: &[arg("range", ArgKind::Block)
+                    .multiple()
+                    .of(&[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)])],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|bumpepoch",
+                run: Some(bumpepoch),
+                arity: 2,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Gives this node a config epoch greater than all others.",
+                tips: &["nondeterministic_output"],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|count-failure-reports",
+                run: Some(count_failure_reports),
+                arity: 3,
+                flags: flag::ADMIN | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of reports.",
+                summary: "Counts the masters that lately reported a node as unreachable.",
+                tips: &["nondeterministic_output"],
+                args: &[arg("node-id", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|countkeysinslot",
+                run: Some(countkeysinslot),
+                arity: 3,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Counts the keys this node holds in a slot.",
+                args: &[arg("slot", ArgKind::Integer)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|delslots",
+                run: Some(delslots),
+                arity: -3,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of slots named.",
+                summary: "Takes slots from their owner, in the eyes of this node.",
+                args: &[arg("slot", ArgKind::Integer).multiple()],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|delslotsrange",
+                run: Some(delslotsrange),
+                arity: -4,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of slots in the ranges.",
+                summary: "Takes ranges of slots from their owner, in the eyes of this node.",
+                args: &[arg("range", ArgKind::Block)
+                    .multiple()
+                    .of(&[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)])],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|failover",
+                run: Some(failover),
+                arity: -2,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Makes a replica take the place of its master.",
+                args: &[arg("options", ArgKind::OneOf).optional().of(&[
+                    arg("force", ArgKind::PureToken).token("FORCE"),
+                    arg("takeover", ArgKind::PureToken).token("TAKEOVER"),
+                ])],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|flushslots",
+                run: Some(flushslots),
+                arity: 2,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Makes this node give up all its slots.",
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|forget",
+                run: Some(forget),
+                arity: 3,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Removes a node from the table of nodes and keeps it out for a minute.",
+                args: &[arg("node-id", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|getkeysinslot",
+                run: Some(getkeysinslot),
+                arity: 4,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of keys asked for.",
+                summary: "Lists keys this node holds in a slot.",
+                tips: &["nondeterministic_output"],
+                args: &[arg("slot", ArgKind::Integer), arg("count", ArgKind::Integer)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|help",
+                run: Some(help),
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "5.0.0",
+                complexity: "O(1)",
+                summary: "Describes the subcommands.",
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|info",
+                run: Some(info),
+                arity: 2,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Shows the state of the cluster in this node's eyes.",
+                tips: &["nondeterministic_output"],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|keyslot",
+                run: Some(keyslot),
+                arity: 3,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the length of the key.",
+                summary: "Computes the slot of a key.",
+                args: &[arg("key", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|links",
+                run: Some(links),
+                arity: 2,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of nodes.",
+                summary: "Lists the connections of the cluster bus.",
+                tips: &["nondeterministic_output"],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|meet",
+                run: Some(meet),
+                arity: -4,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Introduces this node to a node of another cluster, joining the two.",
+                history: &["4.0.0"],
+                args: &[
+                    arg("ip", ArgKind::String),
+                    arg("port", ArgKind::Integer),
+                    arg("cluster-bus-port", ArgKind::Integer).since("4.0.0").optional(),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|myid",
+                run: Some(myid),
+                arity: 2,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Gives the id of this node.",
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|myshardid",
+                run: Some(myshardid),
+                arity: 2,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "7.2.0",
+                complexity: "O(1)",
+                summary: "Gives the id of the shard of this node.",
+                tips: &["nondeterministic_output"],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|nodes",
+                run: Some(nodes),
+                arity: 2,
+                flags: flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of nodes.",
+                summary: "Shows the table of nodes, in the format of nodes.conf.",
+                tips: &["nondeterministic_output"],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|replicas",
+                run: Some(replicas_of),
+                arity: 3,
+                flags: flag::ADMIN | flag::STALE,
+                group: Group::Cluster,
+                since: "5.0.0",
+                complexity: "O(N) where N is the number of replicas.",
+                summary: "Lists the replicas of a master.",
+                tips: &["nondeterministic_output"],
+                args: &[arg("node-id", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|replicate",
+                run: Some(replicate),
+                arity: 3,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Makes this node a replica of a master.",
+                args: &[arg("node-id", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|reset",
+                run: Some(reset),
+                arity: -2,
+                flags: flag::ADMIN | flag::NOSCRIPT | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of nodes; a replica's keys are deleted as well.",
+                summary: "Makes this node forget the cluster.",
+                args: &[arg("reset-type", ArgKind::OneOf).optional().of(&[
+                    arg("hard", ArgKind::PureToken).token("HARD"),
+                    arg("soft", ArgKind::PureToken).token("SOFT"),
+                ])],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|saveconfig",
+                run: Some(saveconfig),
+                arity: 2,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Writes nodes.conf to disk.",
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|set-config-epoch",
+                run: Some(set_config_epoch),
+                arity: 3,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Sets the config epoch of a node that knows no other.",
+                args: &[arg("config-epoch", ArgKind::Integer)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|setslot",
+                run: Some(setslot),
+                arity: -4,
+                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(1)",
+                summary: "Sets the owner of a slot, or where it is moving.",
+                args: &[
+                    arg("slot", ArgKind::Integer),
+                    arg("subcommand", ArgKind::OneOf).of(&[
+                        arg("importing", ArgKind::String).display("node-id").token("IMPORTING"),
+                        arg("migrating", ArgKind::String).display("node-id").token("MIGRATING"),
+                        arg("node", ArgKind::String).display("node-id").token("NODE"),
+                        arg("stable", ArgKind::PureToken).token("STABLE"),
+                    ]),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|shards",
+                run: Some(shards),
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of nodes.",
+                summary: "Lists the shards with their slots and nodes.",
+                tips: &["nondeterministic_output"],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|slaves",
+                run: Some(replicas_of),
+                arity: 3,
+                flags: flag::ADMIN | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of replicas.",
+                summary: "Lists the replicas of a master.",
+                tips: &["nondeterministic_output"],
+                deprecated: Some(("5.0.0", "`CLUSTER REPLICAS`")),
+                args: &[arg("node-id", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "cluster|slots",
+                run: Some(slots),
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                group: Group::Cluster,
+                since: "3.0.0",
+                complexity: "O(N) where N is the number of nodes.",
+                summary: "Lists the ranges of slots with the nodes that serve them.",
+                tips: &["nondeterministic_output"],
+                history: &["4.0.0", "7.0.0"],
+                deprecated: Some(("7.0.0", "`CLUSTER SHARDS`")),
+                ..Command::ROW
+            },
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "readonly",
+        run: Some(readonly),
+        arity: 1,
+        flags: flag::FAST | flag::LOADING | flag::STALE,
+        acl: cat::CONNECTION,
+        group: Group::Cluster,
+        since: "3.0.0",
+        complexity: "O(1)",
+        summary: "Lets this connection read from a replica.",
+        ..Command::ROW
+    },
+    Command {
+        name: "readwrite",
+        run: Some(readwrite),
+        arity: 1,
+        flags: flag::FAST | flag::LOADING | flag::STALE,
+        acl: cat::CONNECTION,
+        group: Group::Cluster,
+        since: "3.0.0",
+        complexity: "O(1)",
+        summary: "Ends what READONLY began.",
+        ..Command::ROW
+    },
+    Command {
+        name: "asking",
+        run: Some(asking),
+        arity: 1,
+        flags: flag::FAST,
+        acl: cat::CONNECTION,
+        group: Group::Cluster,
+        since: "3.0.0",
+        complexity: "O(1)",
+        summary: "Lets the next command into a slot that is being imported.",
+        ..Command::ROW
+    },
+];
+
+impl From<AdminError> for CmdError {
+    fn from(error: AdminError) -> CmdError {
+        CmdError::text(format!("ERR {error}"))
+    }
+}
+
+/// Lets the machine work; an error outside cluster mode.
+fn machine<R>(ctx: &mut Ctx<'_>, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Result<R, CmdError> {
+    ctx.srv.with_cluster(f).ok_or(DISABLED)
+}
+
+/// The machine, for showing something.
+fn view<'a>(ctx: &'a Ctx<'_>) -> Result<&'a Cluster, CmdError> {
+    ctx.srv.cluster().ok_or(DISABLED)
+}
+
+fn wrong_args(args: Args<'_>) -> CmdError {
+    let sub = String::from_utf8_lossy(&args[1][..args[1].len().min(128)]).into_owned();
+    CmdError::text(format!("ERR unknown subcommand or wrong number of arguments for '{sub}'. Try CLUSTER HELP."))
+}
+
+fn slot_arg(arg: &[u8]) -> Result<Slot, CmdError> {
+    let slot = int_arg(arg).ok().filter(|n| (0..SLOT_COUNT as i64).contains(n));
+    slot.map(|n| n as Slot).ok_or(BAD_SLOT)
+}
+
+fn has_keys(ctx: &Ctx<'_>) -> bool {
+    !ctx.srv.ks.dbs[0].is_empty()
+}
+
+/// What a change of roles brings about (another master, an empty data set) is there when the command has returned.
+fn apply_now(ctx: &mut Ctx<'_>) {
+    ctx.srv.cluster_before_sleep();
+    ctx.out.ok();
+}
+
+// ---- slots ----
+
+fn single_slots(args: Args<'_>) -> Result<Vec<(Slot, Slot)>, CmdError> {
+    args.iter().skip(2).map(|arg| slot_arg(arg).map(|slot| (slot, slot))).collect()
+}
+
+fn slot_ranges(args: Args<'_>, name: &str) -> Result<Vec<(Slot, Slot)>, CmdError> {
+    if args.len() % 2 == 1 {
+        return Err(CmdError::wrong_arity(name));
+    }
+    let mut out = Vec::new();
+    for i in (2..args.len()).step_by(2) {
+        let (first, last) = (slot_arg(&args[i])?, slot_arg(&args[i + 1])?);
+        if first > last {
+            return Err(CmdError::text(format!(
+                "ERR start slot number {first} is greater than end slot number {last}"
+            )));
+        }
+        out.push((first, last));
+    }
+    Ok(out)
+}
+
+fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let slots = single_slots(args)?;
+    machine(ctx, |m, _| m.add_slots(&slots))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn addslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let slots = slot_ranges(args, "cluster|addslotsrange")?;
+    machine(ctx, |m, _| m.add_slots(&slots))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn delslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let slots = single_slots(args)?;
+    machine(ctx, |m, _| m.del_slots(&slots))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn delslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let slots = slot_ranges(args, "cluster|delslotsrange")?;
+    machine(ctx, |m, _| m.del_slots(&slots))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn flushslots(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let has_keys = has_keys(ctx);
+    machine(ctx, |m, _| m.flush_slots(has_keys))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn setslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?.check_set_slot_allowed()?;
+    let slot = slot_arg(&args[2])?;
+    let action = args[3].to_ascii_lowercase();
+    let what = match (action.as_slice(), args.len()) {
+        (b"migrating", 5) => SetSlot::Migrating(&args[4]),
+        (b"importing", 5) => SetSlot::Importing(&args[4]),
+        (b"node", 5) => SetSlot::Node(&args[4]),
+        (b"stable", 4) => SetSlot::Stable,
+        _ => {
+            return Err(CmdError::of("ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP"));
+        }
+    };
+    machine(ctx, |m, env| m.set_slot(slot, what, env))??;
+    apply_now(ctx);
+    Ok(())
+}
+
+fn keyslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    ctx.out.int(i64::from(key_slot(&args[2])));
+    Ok(())
+}
+
+fn countkeysinslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let slot = int_arg(&args[2])?;
+    if !(0..SLOT_COUNT as i64).contains(&slot) {
+        return Err(CmdError::of("ERR Invalid slot"));
+    }
+    ctx.out.int(ctx.srv.ks.dbs[0].slot_len(slot as Slot) as i64);
+    Ok(())
+}
+
+fn getkeysinslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let (slot, count) = (int_arg(&args[2])?, int_arg(&args[3])?);
+    if !(0..SLOT_COUNT as i64).contains(&slot) || count < 0 {
+        return Err(CmdError::of("ERR Invalid slot or number of keys"));
+    }
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let db = &ctx.srv.ks.dbs[0];
+    ctx.out.array(count.min(db.slot_len(slot as Slot)));
+    db.slot_entries(slot as Slot).take(count).for_each(|entry| ctx.out.bulk(entry.key()));
+    Ok(())
+}
+
+// ---- nodes ----
+
+fn meet(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    if args.len() > 5 {
+        return Err(wrong_args(args));
+    }
+    let port_arg = |what: &str, arg: &[u8]| {
+        let text = String::from_utf8_lossy(arg).into_owned();
+        int_arg(arg).map_err(|_| CmdError::text(format!("ERR Invalid {what} port specified: {text}")))
+    };
+    let port = port_arg("base", &args[3])?;
+    let bus_port = match args.get(4) {
+        Some(arg) => port_arg("bus", arg)?,
+        None => port.saturating_add(i64::from(crate::cluster::BUS_PORT_OFFSET)),
+    };
+    machine(ctx, |m, env| m.meet(&args[2], port, bus_port, env))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn forget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    machine(ctx, |m, env| m.forget(&args[2], env))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let has_keys = has_keys(ctx);
+    machine(ctx, |m, _| m.replicate(&args[2], has_keys))??;
+    apply_now(ctx);
+    Ok(())
+}
+
+fn failover(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let mode = match (args.get(2).map(|arg| arg.to_ascii_lowercase()).as_deref(), args.len()) {
+        (None, _) => FailoverMode::Coordinated,
+        (Some(b"force"), 3) => FailoverMode::Force,
+        (Some(b"takeover"), 3) => FailoverMode::Takeover,
+        (Some(_), 3) => return Err(error::SYNTAX),
+        _ => return Err(wrong_args(args)),
+    };
+    machine(ctx, |m, env| m.failover(mode, env))??;
+    apply_now(ctx);
+    Ok(())
+}
+
+fn reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let hard = match (args.get(2).map(|arg| arg.to_ascii_lowercase()).as_deref(), args.len()) {
+        (None, _) | (Some(b"soft"), 3) => false,
+        (Some(b"hard"), 3) => true,
+        (Some(_), 3) => return Err(error::SYNTAX),
+        _ => return Err(wrong_args(args)),
+    };
+    let has_keys = has_keys(ctx);
+    machine(ctx, |m, _| m.reset(hard, has_keys))??;
+    apply_now(ctx);
+    Ok(())
+}
+
+fn bumpepoch(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let (bumped, epoch) = machine(ctx, |m, _| m.bump_my_epoch())?;
+    ctx.out.simple(&format!("{} {epoch}", if bumped { "BUMPED" } else { "STILL" }));
+    Ok(())
+}
+
+fn set_config_epoch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let epoch = int_arg(&args[2])?;
+    machine(ctx, |m, _| m.set_config_epoch(epoch))??;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn count_failure_reports(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let count = machine(ctx, |m, env| m.count_failure_reports(&args[2], env))??;
+    ctx.out.int(count as i64);
+    Ok(())
+}
+
+fn saveconfig(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let bus = ctx.srv.bus.as_mut().ok_or(DISABLED)?;
+    bus.save(true).map_err(|reason| CmdError::text(format!("ERR error saving the cluster node config: {reason}")))?;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn myid(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let id = view(ctx)?.myself().id;
+    ctx.out.bulk(id.as_bytes());
+    Ok(())
+}
+
+fn myshardid(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let id = view(ctx)?.myself().shard_id;
+    ctx.out.bulk(id.as_bytes());
+    Ok(())
+}
+
+fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let text = view(ctx)?.describe_info();
+    ctx.out.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+fn nodes(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let machine = view(ctx)?;
+    let text = machine.describe_nodes(machine.config().tls_cluster);
+    ctx.out.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+fn replicas_of(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let machine = view(ctx)?;
+    let tls = machine.config().tls_cluster;
+    let lines: Vec<String> =
+        machine.replicas_of(&args[2])?.iter().map(|key| machine.describe_node(*key, tls, false)).collect();
+    ctx.out.array(lines.len());
+    lines.iter().for_each(|line| ctx.out.bulk_str(line));
+    Ok(())
+}
+
+fn slots(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let mut out = Reply::new(ctx.out.resp3);
+    machine(ctx, |m, env| {
+        let ranges = m.slot_ranges(env);
+        out.array(ranges.len());
+        for range in ranges {
+            out.array(2 + range.nodes.len());
+            out.int(i64::from(range.first));
+            out.int(i64::from(range.last));
+            range.nodes.iter().for_each(|key| reply_slot_node(&mut out, m, *key));
+        }
+    })?;
+    ctx.out.raw(&out.buf);
+    Ok(())
+}
+
+/// A node in CLUSTER SLOTS: preferred endpoint, port, id, and what else it is known by.
+fn reply_slot_node(out: &mut Reply, m: &Cluster, key: NodeKey) {
+    let node = m.node(key);
+    out.array(4);
+    match m.endpoint(node) {
+        Endpoint::Known(address) => out.bulk_str(address),
+        Endpoint::SameAddress => out.null(),
+    }
+    out.int(i64::from(node.client_port(m.config().tls_cluster)));
+    out.bulk(node.id.as_bytes());
+    let preferred = m.config().preferred_endpoint;
+    let with_ip = preferred != PreferredEndpoint::Ip;
+    let with_hostname = preferred != PreferredEndpoint::Hostname && !node.hostname.is_empty();
+    out.map(usize::from(with_ip) + usize::from(with_hostname));
+    if with_ip {
+        out.bulk(b"ip");
+        out.bulk_str(&node.ip);
+    }
+    if with_hostname {
+        out.bulk(b"hostname");
+        out.bulk_str(&node.hostname);
+    }
+}
+
+fn shards(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let mut out = Reply::new(ctx.out.resp3);
+    machine(ctx, |m, env| {
+        let shards = m.shards();
+        out.array(shards.len());
+        for shard in shards {
+            out.map(2);
+            out.bulk(b"slots");
+            out.array(shard.ranges.len() * 2);
+            for (first, last) in shard.ranges {
+                out.int(i64::from(first));
+                out.int(i64::from(last));
+            }
+            out.bulk(b"nodes");
+            out.array(shard.nodes.len());
+            shard.nodes.iter().for_each(|key| reply_shard_node(&mut out, m, *key, env));
+        }
+    })?;
+    ctx.out.raw(&out.buf);
+    Ok(())
+}
+
+fn reply_shard_node(out: &mut Reply, m: &Cluster, key: NodeKey, env: &Env) {
+    let node = m.node(key);
+    let mark = out.open();
+    let mut fields = 0;
+    let mut field = |out: &mut Reply, name: &str, value: Result<&[u8], i64>| {
+        out.bulk_str(name);
+        match value {
+            Ok(text) => out.bulk(text),
+            Err(number) => out.int(number),
+        }
+        fields += 1;
+    };
+    field(out, "id", Ok(node.id.as_bytes()));
+    if node.tcp_port != 0 {
+        field(out, "port", Err(i64::from(node.tcp_port)));
+    }
+    if node.tls_port != 0 {
+        field(out, "tls-port", Err(i64::from(node.tls_port)));
+    }
+    field(out, "ip", Ok(node.ip.as_bytes()));
+    let endpoint = match m.endpoint(node) {
+        Endpoint::Known(address) => address,
+        Endpoint::SameAddress => "",
+    };
+    field(out, "endpoint", Ok(endpoint.as_bytes()));
+    if !node.hostname.is_empty() {
+        field(out, "hostname", Ok(node.hostname.as_bytes()));
+    }
+    field(out, "role", Ok(if node.is_replica() { b"replica" } else { b"master" }));
+    field(out, "replication-offset", Err(m.offset_of(key, env)));
+    field(out, "health", Ok(m.health(key, env).as_bytes()));
+    out.close_map(mark, fields);
+}
+
+fn links(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let bus = ctx.srv.bus.as_ref().ok_or(DISABLED)?;
+    let views = bus.links();
+    ctx.out.array(views.len());
+    for view in views {
+        let (node, inbound) = bus.machine.link_peer(view.link).unwrap_or((None, false));
+        ctx.out.map(6);
+        ctx.out.bulk(b"direction");
+        ctx.out.bulk(if inbound { b"from" } else { b"to" });
+        ctx.out.bulk(b"node");
+        ctx.out.bulk_str(node.map_or("", |key| bus.machine.node(key).id.as_str()));
+        ctx.out.bulk(b"create-time");
+        ctx.out.int(bus.machine.link_created_ms(view.link).unwrap_or(0));
+        ctx.out.bulk(b"events");
+        ctx.out.bulk(if view.writing { b"rw" } else { b"r" });
+        for name in ["send-buffer-allocated", "send-buffer-used"] {
+            ctx.out.bulk_str(name);
+            ctx.out.int(view.queue_mem as i64);
+        }
+    }
+    Ok(())
+}
+
+fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    super::help(ctx.out, args, HELP)
+}
+
+const HELP: &[&str] = &[
+    "ADDSLOTS <slot> [<slot> ...]",
+    "    Make this node the owner of unassigned slots.",
+    "ADDSLOTSRANGE <start slot> <end slot> [<start slot> <end slot> ...]",
+    "    Make this node the owner of all slots from <start slot> to <end slot>.",
+    "BUMPEPOCH",
+    "    Take a config epoch greater than all others.",
+    "COUNT-FAILURE-REPORTS <node-id>",
+    "    Return how many masters report <node-id> as unreachable.",
+    "COUNTKEYSINSLOT <slot>",
+    "    Return the number of keys in <slot>.",
+    "DELSLOTS <slot> [<slot> ...]",
+    "    Make slots unassigned in the eyes of this node.",
+    "DELSLOTSRANGE <start slot> <end slot> [<start slot> <end slot> ...]",
+    "    Make all slots from <start slot> to <end slot> unassigned in the eyes of this node.",
+    "FAILOVER [FORCE|TAKEOVER]",
+    "    Make this replica take the place of its master.",
+    "FORGET <node-id>",
+    "    Remove a node from the table of nodes.",
+    "GETKEYSINSLOT <slot> <count>",
+    "    Return names of keys that this node holds in a slot.",
+    "FLUSHSLOTS",
+    "    Give up all slots of this node.",
+    "INFO",
+    "    Return the state of the cluster.",
+    "KEYSLOT <key>",
+    "    Return the hash slot of <key>.",
+    "MEET <ip> <port> [<bus-port>]",
+    "    Join the cluster of the node at that address.",
+    "MYID",
+    "    Return the id of this node.",
+    "MYSHARDID",
+    "    Return the id of the shard of this node.",
+    "NODES",
+    "    Return the table of nodes, a line a node:",
+    "    <id> <ip:port@bus-port[,hostname]> <flags> <master> <pings> <pongs> <epoch> <link> <slot> ...",
+    "REPLICATE <node-id>",
+    "    Make this node a replica of <node-id>.",
+    "RESET [HARD|SOFT]",
+    "    Make this node forget the cluster (default: soft).",
+    "SET-CONFIG-EPOCH <epoch>",
+    "    Set the config epoch of a node that is alone.",
+    "SETSLOT <slot> (IMPORTING <node-id>|MIGRATING <node-id>|STABLE|NODE <node-id>)",
+    "    Set the owner of a slot, or where it is moving.",
+    "REPLICAS <node-id>",
+    "    Return the replicas of <node-id>.",
+    "SAVECONFIG",
+    "    Write nodes.conf to disk.",
+    "SLOTS",
+    "    Return the ranges of slots: start, end, and address, port and id of master and replicas.",
+    "SHARDS",
+    "    Return the shards with their slots and nodes.",
+    "LINKS",
+    "    Return the connections between this node and others, a map of attributes each.",
+];
+
+/// DEBUG subcommands that break the bus on purpose.
+pub const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
+    DebugSub {
+        name: "clusterlink",
+        args: 3..=3,
+        run: debug_clusterlink,
+        help: &["CLUSTERLINK KILL <to|from|all> <node-id>", "    Close the bus connections to or from a node."],
+    },
+    DebugSub {
+        name: "drop-cluster-packet-filter",
+        args: 1..=1,
+        run: debug_drop_filter,
+        help: &["DROP-CLUSTER-PACKET-FILTER <packet-type>", "    Drop bus packets of this type; -1 drops none."],
+    },
+];
+
+fn debug_clusterlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if !args[2].eq_ignore_ascii_case(b"kill") {
+        return Err(CmdError::of(
+            "ERR unknown subcommand or wrong number of arguments for 'CLUSTERLINK'. Try DEBUG HELP.",
+        ));
+    }
+    if ctx.srv.bus.is_none() {
+        return Err(CmdError::of("ERR Debug option only available for cluster mode enabled setup!"));
+    }
+    let (to, from) = match args[3].to_ascii_lowercase().as_slice() {
+        b"to" => (true, false),
+        b"from" => (false, true),
+        b"all" => (true, true),
+        _ => {
+            let direction = String::from_utf8_lossy(&args[3]).into_owned();
+            return Err(CmdError::text(format!("ERR Unknown direction {direction}")));
+        }
+    };
+    ctx.srv.kill_cluster_links(&args[4], to, from).map_err(|reason| CmdError::text(format!("ERR {reason}")))?;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn debug_drop_filter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let number = int_arg(&args[2])?;
+    if let Some(bus) = &mut ctx.srv.bus {
+        bus.machine.set_drop_filter(u16::try_from(number).ok());
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+// ---- what a connection asks for ----
+
+fn readonly(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    ctx.c_mut().flags.add(ClientFlags::READONLY);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn readwrite(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    ctx.c_mut().flags.remove(ClientFlags::READONLY);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn asking(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    ctx.c_mut().flags.add(ClientFlags::ASKING);
+    ctx.out.ok();
+    Ok(())
+}

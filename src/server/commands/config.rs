@@ -1,0 +1,139 @@
+//! CONFIG: showing, changing and keeping the configuration.
+
+use super::prelude::*;
+use crate::config::{self, os_error};
+use crate::structs::glob;
+
+pub const COMMANDS: &[ServerCommand] = &[Command {
+    name: "config",
+    arity: -2,
+    group: Group::Server,
+    since: "2.0.0",
+    complexity: "Depends on subcommand.",
+    summary: "Groups the commands that show and change the configuration.",
+    subcommands: &[
+        Command {
+            name: "config|get",
+            run: Some(get),
+            arity: -3,
+            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
+            group: Group::Server,
+            since: "2.0.0",
+            complexity: "O(N) for N parameters given.",
+            summary: "Shows the values of directives.",
+            history: &["7.0.0"],
+            args: &[arg("parameter", ArgKind::String).multiple()],
+            ..Command::ROW
+        },
+        Command {
+            name: "config|help",
+            run: Some(help),
+            arity: 2,
+            flags: flag::LOADING | flag::STALE,
+            group: Group::Server,
+            since: "5.0.0",
+            complexity: "O(1)",
+            summary: "Describes the subcommands.",
+            ..Command::ROW
+        },
+        Command {
+            name: "config|resetstat",
+            run: Some(resetstat),
+            arity: 2,
+            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
+            group: Group::Server,
+            since: "2.0.0",
+            complexity: "O(1)",
+            summary: "Sets statistics back to zero.",
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            ..Command::ROW
+        },
+        Command {
+            name: "config|rewrite",
+            run: Some(rewrite),
+            arity: 2,
+            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
+            group: Group::Server,
+            since: "2.8.0",
+            complexity: "O(1)",
+            summary: "Writes the values in use back into the configuration file.",
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            ..Command::ROW
+        },
+        Command {
+            name: "config|set",
+            run: Some(set),
+            arity: -4,
+            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
+            group: Group::Server,
+            since: "2.0.0",
+            complexity: "O(N) for N parameters given.",
+            summary: "Changes directives, all of them or none.",
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            history: &["7.0.0"],
+            args: &[arg("data", ArgKind::Block)
+                .multiple()
+                .of(&[arg("parameter", ArgKind::String), arg("value", ArgKind::String)])],
+            ..Command::ROW
+        },
+    ],
+    ..Command::ROW
+}];
+
+fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let patterns: Vec<&[u8]> = args.from(2).iter().collect();
+    let found = config::get(&ctx.srv.cfg, &patterns, glob::matches_nocase);
+    ctx.out.map(found.len());
+    for (name, value) in found {
+        ctx.out.bulk(&name);
+        ctx.out.bulk(&value);
+    }
+    Ok(())
+}
+
+fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let words: Vec<&[u8]> = args.from(2).iter().collect();
+    if !words.len().is_multiple_of(2) {
+        return Err(error::SYNTAX);
+    }
+    let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    ctx.srv.set_config(ctx.client, &pairs)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn rewrite(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    match ctx.srv.rewrite_config() {
+        None => Err(CmdError::of("ERR The server is running without a config file")),
+        Some(Ok(())) => {
+            log::info!("CONFIG REWRITE executed with success.");
+            ctx.out.ok();
+            Ok(())
+        }
+        Some(Err(error)) => {
+            let reason = os_error(&error);
+            log::warn!("CONFIG REWRITE failed: {reason}");
+            Err(CmdError::text(format!("ERR Rewriting config file: {reason}")))
+        }
+    }
+}
+
+fn resetstat(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    ctx.srv.reset_stats();
+    ctx.out.ok();
+    Ok(())
+}
+
+fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    const LINES: &[&str] = &[
+        "GET <pattern>",
+        "    Return parameters matching the glob-like <pattern> and their values.",
+        "SET <directive> <value>",
+        "    Set the configuration <directive> to <value>.",
+        "RESETSTAT",
+        "    Reset statistics reported by the INFO command.",
+        "REWRITE",
+        "    Rewrite the configuration file.",
+    ];
+    super::help(ctx.out, args, LINES)
+}

@@ -1,0 +1,104 @@
+//! Subcommands of DEBUG about the data set and its files.
+
+use super::debug::DebugSub;
+use super::int_arg;
+use super::prelude::*;
+use crate::keyspace::effects::target;
+
+pub const SUBCOMMANDS: &[DebugSub] = &[
+    DebugSub {
+        name: "aof-flush-sleep",
+        args: 1..=1,
+        run: aof_flush_sleep,
+        help: &["AOF-FLUSH-SLEEP <microsec>", "    Sleep before each write of the append-only log."],
+    },
+    DebugSub {
+        name: "aof-sync-sleep",
+        args: 1..=1,
+        run: aof_sync_sleep,
+        help: &[
+            "AOF-SYNC-SLEEP <microsec>",
+            "    Sleep before each sync of the append-only log with 'appendfsync always', as if the disk were slow.",
+        ],
+    },
+    DebugSub {
+        name: "loadaof",
+        args: 0..=0,
+        run: load_aof,
+        help: &["LOADAOF", "    Write the append-only log out, forget all data, and load it again from the log."],
+    },
+    DebugSub {
+        name: "reload",
+        args: 0..=3,
+        run: reload,
+        help: &[
+            "RELOAD [option ...]",
+            "    Save a snapshot, forget all data, and load it again from the snapshot. Options:",
+            "    * MERGE: keys in the snapshot replace keys that are there.",
+            "    * NOFLUSH: forget nothing before loading.",
+            "    * NOSAVE: load the snapshot that is there.",
+        ],
+    },
+    DebugSub {
+        name: "set-skip-checksum-validation",
+        args: 1..=1,
+        run: skip_checksum,
+        help: &[
+            "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
+            "    Check the checksums of snapshots and RESTORE payloads, or not.",
+        ],
+    },
+];
+
+fn aof_flush_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let us = int_arg(&args[2])?;
+    ctx.srv.persist.aof_flush_sleep_us = us.max(0) as u64;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn aof_sync_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let us = int_arg(&args[2])?;
+    ctx.srv.persist.aof.sync_sleep_us = us.max(0) as u64;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn load_aof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let loaded = ctx.srv.debug_load_aof();
+    stay_out_of_the_log(ctx);
+    loaded.map_err(CmdError::of)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (mut save, mut flush, mut merge) = (true, true, false);
+    for option in args.iter().skip(2) {
+        match &*option.to_ascii_lowercase() {
+            b"merge" => merge = true,
+            b"noflush" => flush = false,
+            b"nosave" => save = false,
+            _ => {
+                return Err(CmdError::of("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."));
+            }
+        }
+    }
+    let loaded = ctx.srv.debug_reload(save, flush, merge);
+    stay_out_of_the_log(ctx);
+    loaded.map_err(CmdError::of)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+/// What was loaded counts as changes, but the command that had it loaded is nothing to run again.
+fn stay_out_of_the_log(ctx: &mut Ctx<'_>) {
+    ctx.srv.ks.effects.dirty = 0;
+    ctx.srv.ks.effects.prevented |= target::ALL;
+}
+
+fn skip_checksum(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    ctx.srv.persist.skip_checksum = int_arg(&args[2])? != 0;
+    ctx.out.ok();
+    Ok(())
+}

@@ -1,0 +1,405 @@
+//! FCALL and FUNCTION. Libraries and running their functions are `script`'s.
+
+use super::prelude::*;
+use super::scripting::{
+    CALL_FLAGS, CALL_KEYS, CALL_RO_FLAGS, CALL_RO_KEYS, call_args, check_key_count, show_first, with_err,
+};
+use crate::script::library::RestorePolicy;
+use crate::script::{Kind, flags, run};
+use crate::structs::glob;
+use crate::structs::numbers::parse_i64;
+
+const FCALL_ARGS: &[Arg] = &call_args("function");
+
+pub const COMMANDS: &[ServerCommand] = &[
+    Command {
+        name: "fcall",
+        run: Some(fcall),
+        arity: -3,
+        flags: CALL_FLAGS,
+        acl: cat::SCRIPTING,
+        keys: CALL_KEYS,
+        group: Group::Scripting,
+        since: "7.0.0",
+        complexity: "Depends on the function.",
+        summary: "Runs a function.",
+        args: FCALL_ARGS,
+        ..Command::ROW
+    },
+    Command {
+        name: "fcall_ro",
+        run: Some(fcall_ro),
+        arity: -3,
+        flags: CALL_RO_FLAGS,
+        acl: cat::SCRIPTING,
+        keys: CALL_RO_KEYS,
+        group: Group::Scripting,
+        since: "7.0.0",
+        complexity: "Depends on the function.",
+        summary: "Runs a function that only reads.",
+        args: FCALL_ARGS,
+        ..Command::ROW
+    },
+    Command {
+        name: "function",
+        arity: -2,
+        group: Group::Scripting,
+        since: "7.0.0",
+        complexity: "Depends on subcommand.",
+        summary: "A container for commands about functions.",
+        subcommands: &[
+            Command {
+                name: "function|delete",
+                run: Some(function_delete),
+                arity: 3,
+                flags: flag::NOSCRIPT | flag::WRITE,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(1)",
+                summary: "Deletes a library and its functions.",
+                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+                args: &[arg("library-name", ArgKind::String)],
+                ..Command::ROW
+            },
+            Command {
+                name: "function|dump",
+                run: Some(function_dump),
+                arity: 2,
+                flags: flag::NOSCRIPT,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of functions",
+                summary: "Gives all libraries in serialized form.",
+                ..Command::ROW
+            },
+            Command {
+                name: "function|flush",
+                run: Some(function_flush),
+                arity: -2,
+                flags: flag::NOSCRIPT | flag::WRITE,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of functions deleted",
+                summary: "Deletes all libraries.",
+                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+                args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
+                    arg("async", ArgKind::PureToken).token("ASYNC"),
+                    arg("sync", ArgKind::PureToken).token("SYNC"),
+                ])],
+                ..Command::ROW
+            },
+            Command {
+                name: "function|help",
+                run: Some(function_help),
+                arity: 2,
+                flags: flag::LOADING | flag::STALE,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(1)",
+                summary: "Shows what the subcommands do.",
+                ..Command::ROW
+            },
+            Command {
+                name: "function|kill",
+                run: Some(function_kill),
+                arity: 2,
+                flags: flag::ALLOW_BUSY | flag::NOSCRIPT,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(1)",
+                summary: "Ends the function that is running.",
+                tips: &["request_policy:all_shards", "response_policy:one_succeeded"],
+                ..Command::ROW
+            },
+            Command {
+                name: "function|list",
+                run: Some(function_list),
+                arity: -2,
+                flags: flag::NOSCRIPT,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of functions",
+                summary: "Lists the libraries and their functions.",
+                tips: &["nondeterministic_output_order"],
+                args: &[
+                    arg("library-name-pattern", ArgKind::String).token("LIBRARYNAME").optional(),
+                    arg("withcode", ArgKind::PureToken).token("WITHCODE").optional(),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "function|load",
+                run: Some(function_load),
+                arity: -3,
+                flags: flag::DENYOOM | flag::NOSCRIPT | flag::WRITE,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(1), besides compiling and running its program",
+                summary: "Creates a library.",
+                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+                args: &[
+                    arg("replace", ArgKind::PureToken).token("REPLACE").optional(),
+                    arg("function-code", ArgKind::String),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "function|restore",
+                run: Some(function_restore),
+                arity: -3,
+                flags: flag::DENYOOM | flag::NOSCRIPT | flag::WRITE,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(N) where N is the number of functions in the payload",
+                summary: "Restores libraries from their serialized form.",
+                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+                args: &[
+                    arg("serialized-value", ArgKind::String),
+                    arg("policy", ArgKind::OneOf).optional().of(&[
+                        arg("flush", ArgKind::PureToken).token("FLUSH"),
+                        arg("append", ArgKind::PureToken).token("APPEND"),
+                        arg("replace", ArgKind::PureToken).token("REPLACE"),
+                    ]),
+                ],
+                ..Command::ROW
+            },
+            Command {
+                name: "function|stats",
+                run: Some(function_stats),
+                arity: 2,
+                flags: flag::ALLOW_BUSY | flag::NOSCRIPT,
+                acl: cat::SCRIPTING,
+                group: Group::Scripting,
+                since: "7.0.0",
+                complexity: "O(1)",
+                summary: "Tells which function is running, and how many there are.",
+                tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
+                ..Command::ROW
+            },
+        ],
+        ..Command::ROW
+    },
+];
+
+fn fcall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    run_function(ctx, args, false)
+}
+
+fn fcall_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    run_function(ctx, args, true)
+}
+
+fn run_function(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
+    show_first(ctx, args);
+    let function = ctx.srv.script.libraries.function(args.at(1)).cloned();
+    let function = function.ok_or(CmdError::of("ERR Function not found"))?;
+    let count = parse_i64(args.at(2)).ok_or(CmdError::of("ERR Bad number of keys provided"))?;
+    let key_count = check_key_count(count, args)?;
+    run::run(ctx, &function.to_run(read_only, args, key_count))
+}
+
+fn function_load(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let mut replace = false;
+    for option in args.between(2, args.len() - 1).iter() {
+        if !option.eq_ignore_ascii_case(b"replace") {
+            return Err(CmdError::bytes([b"ERR Unknown option given: ", option].concat()));
+        }
+        replace = true;
+    }
+    let limited = !ctx.must_obey();
+    let name = ctx.srv.script.load_library(args.at(args.len() - 1), replace, limited).map_err(with_err)?;
+    ctx.dirty(1);
+    ctx.out.bulk(&name);
+    Ok(())
+}
+
+fn function_delete(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if !ctx.srv.script.libraries.delete(args.at(2)) {
+        return Err(CmdError::of("ERR Library not found"));
+    }
+    ctx.dirty(1);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn function_flush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() > 3 {
+        return Err(super::unknown_subcommand(args));
+    }
+    let mode_is = |word: &[u8]| args.get(2).is_some_and(|m| m.eq_ignore_ascii_case(word));
+    if args.len() == 3 && !mode_is(b"sync") && !mode_is(b"async") {
+        return Err(CmdError::of("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
+    }
+    ctx.srv.script.libraries.clear();
+    ctx.dirty(1);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn function_dump(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let payload = ctx.srv.script.libraries.dump(ctx.srv.cfg.rdbcompression);
+    ctx.out.bulk(&payload);
+    Ok(())
+}
+
+fn function_restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() > 4 {
+        return Err(super::unknown_subcommand(args));
+    }
+    let policy = match args.get(3).map(<[u8]>::to_ascii_lowercase).as_deref() {
+        None | Some(b"append") => RestorePolicy::Append,
+        Some(b"replace") => RestorePolicy::Replace,
+        Some(b"flush") => RestorePolicy::Flush,
+        Some(_) => {
+            return Err(CmdError::of(
+                "ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.",
+            ));
+        }
+    };
+    let skip_checksum = ctx.srv.persist.skip_checksum;
+    ctx.srv.script.restore_libraries(args.at(2), policy, skip_checksum).map_err(with_err)?;
+    ctx.dirty(1);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn function_list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let (mut with_code, mut pattern) = (false, None);
+    let mut rest = args.iter().skip(2);
+    while let Some(option) = rest.next() {
+        if !with_code && option.eq_ignore_ascii_case(b"withcode") {
+            with_code = true;
+        } else if pattern.is_none() && option.eq_ignore_ascii_case(b"libraryname") {
+            pattern = Some(rest.next().ok_or(CmdError::of("ERR library name argument was not given"))?);
+        } else {
+            return Err(CmdError::bytes([b"ERR Unknown argument ", option].concat()));
+        }
+    }
+    let is_wanted = |name: &[u8]| pattern.is_none_or(|p| glob::matches_nocase(p, name));
+    let (srv, out) = (&*ctx.srv, &mut *ctx.out);
+    let libraries: Vec<_> = srv.script.libraries.iter().filter(|l| is_wanted(&l.name)).collect();
+    out.array(libraries.len());
+    for library in libraries {
+        out.map(if with_code { 4 } else { 3 });
+        out.bulk_str("library_name");
+        out.bulk(&library.name);
+        out.bulk_str("engine");
+        out.bulk_str("LUA");
+        out.bulk_str("functions");
+        out.array(library.functions.len());
+        for function in &library.functions {
+            out.map(3);
+            out.bulk_str("name");
+            out.bulk(&function.name);
+            out.bulk_str("description");
+            match &function.description {
+                Some(text) => out.bulk(text),
+                None => out.null(),
+            }
+            out.bulk_str("flags");
+            let names = flags::NAMES.iter().filter(|(flag, _)| function.flags & flag != 0);
+            out.set(names.clone().count());
+            names.for_each(|(_, name)| out.simple(name));
+        }
+        if with_code {
+            out.bulk_str("library_code");
+            out.bulk(&library.code);
+        }
+    }
+    Ok(())
+}
+
+fn function_stats(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let (srv, out) = (&*ctx.srv, &mut *ctx.out);
+    let running = srv.script.running.as_ref();
+    if running.is_some_and(|r| r.kind == Kind::Eval)
+        && let Some(error) = srv.script_busy_error()
+    {
+        return Err(error);
+    }
+    out.map(2);
+    out.bulk_str("running_script");
+    match running {
+        None => out.null(),
+        Some(running) => {
+            let command = running.command.as_args();
+            out.map(3);
+            out.bulk_str("name");
+            out.bulk(&running.name);
+            out.bulk_str("command");
+            out.array(command.len());
+            command.iter().for_each(|arg| out.bulk(arg));
+            out.bulk_str("duration_ms");
+            out.int(srv.script_duration_ms());
+        }
+    }
+    out.bulk_str("engines");
+    out.map(1);
+    out.bulk_str("LUA");
+    out.map(2);
+    out.bulk_str("libraries_count");
+    out.int(srv.script.libraries.iter().len() as i64);
+    out.bulk_str("functions_count");
+    out.int(srv.script.libraries.function_count() as i64);
+    Ok(())
+}
+
+fn function_kill(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    ctx.srv.kill_script(Kind::Function)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn function_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    super::help(
+        ctx.out,
+        args,
+        &[
+            "LOAD [REPLACE] <FUNCTION CODE>",
+            "    Create a new library with the given library name and code.",
+            "DELETE <LIBRARY NAME>",
+            "    Delete the given library.",
+            "LIST [LIBRARYNAME PATTERN] [WITHCODE]",
+            "    Return general information on all the libraries:",
+            "    * Library name",
+            "    * The engine used to run the Library",
+            "    * Library description",
+            "    * Functions list",
+            "    * Library code (if WITHCODE is given)",
+            "    It also possible to get only function that matches a pattern using LIBRARYNAME argument.",
+            "STATS",
+            "    Return information about the current function running:",
+            "    * Function name",
+            "    * Command used to run the function",
+            "    * Duration in MS that the function is running",
+            "    If no function is running, return nil",
+            "    In addition, returns a list of available engines.",
+            "KILL",
+            "    Kill the current running function.",
+            "FLUSH [ASYNC|SYNC]",
+            "    Delete all the libraries.",
+            "    When called without the optional mode argument, the behavior is determined by the",
+            "    lazyfree-lazy-user-flush configuration directive. Valid modes are:",
+            "    * ASYNC: Asynchronously flush the libraries.",
+            "    * SYNC: Synchronously flush the libraries.",
+            "DUMP",
+            "    Return a serialized payload representing the current libraries, can be restored using FUNCTION RESTORE command",
+            "RESTORE <PAYLOAD> [FLUSH|APPEND|REPLACE]",
+            "    Restore the libraries represented by the given payload, it is possible to give a restore policy to",
+            "    control how to handle existing libraries (default APPEND):",
+            "    * FLUSH: delete all existing libraries.",
+            "    * APPEND: appends the restored libraries to the existing libraries. On collision, abort.",
+            "    * REPLACE: appends the restored libraries to the existing libraries, On collision, replace the old",
+            "      libraries with the new libraries (notice that even on this option there is a chance of failure",
+            "      in case of functions name collision with another library).",
+        ],
+    )
+}

@@ -1,0 +1,487 @@
+//! Replication commands: REPLICAOF, SLAVEOF, ROLE, FAILOVER, WAIT and WAITAOF for operators and clients; PSYNC, SYNC and
+//! REPLCONF between servers.
+
+use super::int_arg;
+use super::prelude::*;
+use crate::net::ClientFlags;
+use crate::repl::failover::{FailoverState, Target};
+use crate::repl::link::LinkState;
+use crate::repl::primary::{self, ReplicaState};
+use crate::repl::serve::{WAITAOF_NO_AOF, write_aof_acks};
+use crate::server::dispatch::blocked::{BlockKind, BlockState};
+use crate::server::dispatch::pause::{PauseKind, PausePurpose};
+
+/// A replica's announced address is shorter than this, in bytes.
+const MAX_HOST_LEN: usize = 256;
+
+const REPLICAOF: ServerCommand = Command {
+    name: "replicaof",
+    run: Some(replicaof),
+    arity: 3,
+    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::STALE,
+    group: Group::Server,
+    since: "5.0.0",
+    complexity: "O(1)",
+    summary: "Makes the server a replica of another one, or a master.",
+    args: &[arg("args", ArgKind::OneOf).of(&[
+        arg("host-port", ArgKind::Block).of(&[arg("host", ArgKind::String), arg("port", ArgKind::Integer)]),
+        arg("no-one", ArgKind::Block)
+            .of(&[arg("no", ArgKind::PureToken).token("NO"), arg("one", ArgKind::PureToken).token("ONE")]),
+    ])],
+    ..Command::ROW
+};
+
+const SYNC: ServerCommand = Command {
+    name: "sync",
+    run: Some(sync),
+    arity: 1,
+    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NO_MULTI | flag::NOSCRIPT,
+    group: Group::Server,
+    since: "1.0.0",
+    summary: "Replication: asks for the dataset and the stream behind it.",
+    ..Command::ROW
+};
+
+pub const COMMANDS: &[ServerCommand] = &[
+    REPLICAOF,
+    Command { name: "slaveof", since: "1.0.0", deprecated: Some(("5.0.0", "`REPLICAOF`")), ..REPLICAOF },
+    Command {
+        name: "role",
+        run: Some(role),
+        arity: 1,
+        flags: flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SENTINEL,
+        acl: cat::ADMIN | cat::DANGEROUS,
+        group: Group::Server,
+        since: "2.8.12",
+        complexity: "O(1)",
+        summary: "Tells the server's role in replication.",
+        ..Command::ROW
+    },
+    SYNC,
+    Command {
+        name: "psync",
+        run: Some(psync),
+        arity: -3,
+        since: "2.8.0",
+        summary: "Replication: asks for the stream from an offset on.",
+        args: &[arg("replicationid", ArgKind::String), arg("offset", ArgKind::Integer)],
+        ..SYNC
+    },
+    Command {
+        name: "replconf",
+        run: Some(replconf),
+        arity: -1,
+        flags: flag::ADMIN | flag::ALLOW_BUSY | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD,
+        group: Group::Server,
+        since: "3.0.0",
+        complexity: "O(1)",
+        summary: "Replication: what servers tell each other about the stream.",
+        ..Command::ROW
+    },
+    Command {
+        name: "failover",
+        run: Some(failover),
+        arity: -1,
+        flags: flag::ADMIN | flag::NOSCRIPT | flag::STALE,
+        group: Group::Server,
+        since: "6.2.0",
+        complexity: "O(1)",
+        summary: "Exchanges roles with a replica once it has everything.",
+        args: &[
+            arg("target", ArgKind::Block).token("TO").optional().of(&[
+                arg("host", ArgKind::String),
+                arg("port", ArgKind::Integer),
+                arg("force", ArgKind::PureToken).token("FORCE").optional(),
+            ]),
+            arg("abort", ArgKind::PureToken).token("ABORT").optional(),
+            arg("milliseconds", ArgKind::Integer).token("TIMEOUT").optional(),
+        ],
+        ..Command::ROW
+    },
+    Command {
+        name: "wait",
+        run: Some(wait),
+        arity: 3,
+        acl: cat::CONNECTION,
+        group: Group::Generic,
+        since: "3.0.0",
+        complexity: "O(1)",
+        summary: "Waits until replicas have processed this connection's writes.",
+        tips: &["request_policy:all_shards", "response_policy:agg_min"],
+        args: &[arg("numreplicas", ArgKind::Integer), arg("timeout", ArgKind::Integer)],
+        ..Command::ROW
+    },
+    Command {
+        name: "waitaof",
+        run: Some(waitaof),
+        arity: 4,
+        flags: flag::NOSCRIPT,
+        acl: cat::CONNECTION,
+        group: Group::Generic,
+        since: "7.2.0",
+        complexity: "O(1)",
+        summary: "Waits until this connection's writes are on disk, here or on replicas.",
+        tips: &["request_policy:all_shards", "response_policy:agg_min"],
+        args: &[
+            arg("numlocal", ArgKind::Integer),
+            arg("numreplicas", ArgKind::Integer),
+            arg("timeout", ArgKind::Integer),
+        ],
+        ..Command::ROW
+    },
+];
+
+fn is(arg: &[u8], word: &str) -> bool {
+    arg.eq_ignore_ascii_case(word.as_bytes())
+}
+
+fn lossy(arg: &[u8]) -> String {
+    String::from_utf8_lossy(arg).into_owned()
+}
+
+fn replicaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.cfg.cluster_enabled {
+        return Err(CmdError::of("ERR REPLICAOF not allowed in cluster mode."));
+    }
+    if ctx.srv.repl.failover.state() != FailoverState::None {
+        return Err(CmdError::of("ERR REPLICAOF not allowed while failing over."));
+    }
+    if is(&args[1], "no") && is(&args[2], "one") {
+        if ctx.srv.repl.is_replica() {
+            ctx.srv.unset_master();
+            let who = ctx.srv.describe_client(ctx.client);
+            log::info!("MASTER MODE enabled (user request from '{who}')");
+        }
+        ctx.out.ok();
+        return Ok(());
+    }
+    if ctx.c().is(ClientFlags::REPLICA) {
+        return Err(CmdError::of("ERR Command is not valid when client is a replica."));
+    }
+    let port = int_arg(&args[2]).ok().and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or(CmdError::of("ERR Invalid master port"))?;
+    let host = lossy(&args[1]);
+    if let Some((current, current_port)) = &ctx.srv.repl.master.address
+        && current.eq_ignore_ascii_case(&host)
+        && *current_port == port
+    {
+        log::info!(
+            "REPLICAOF would result into synchronization with the master we are already connected with. No operation \
+             performed."
+        );
+        ctx.out.simple("OK Already connected to specified master");
+        return Ok(());
+    }
+    ctx.srv.set_master(&host, port);
+    let who = ctx.srv.describe_client(ctx.client);
+    log::info!("REPLICAOF {host}:{port} enabled (user request from '{who}')");
+    ctx.out.ok();
+    Ok(())
+}
+
+fn role(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    let repl = &ctx.srv.repl;
+    if let Some((host, port)) = &repl.master.address {
+        ctx.out.array(5);
+        ctx.out.bulk(b"slave");
+        ctx.out.bulk(host.as_bytes());
+        ctx.out.int(i64::from(*port));
+        ctx.out.bulk_str(repl.master.state.name());
+        ctx.out.int(repl.master.online.as_ref().map_or(-1, |online| online.applied));
+        return Ok(());
+    }
+    let online: Vec<_> = repl
+        .replicas
+        .iter()
+        .filter(|attached| attached.replica.state == ReplicaState::Online)
+        .filter_map(|attached| Some((attached.ip()?, &attached.replica)))
+        .collect();
+    ctx.out.array(3);
+    ctx.out.bulk(b"master");
+    ctx.out.int(repl.history.offset);
+    ctx.out.array(online.len());
+    for (ip, replica) in online {
+        ctx.out.array(3);
+        ctx.out.bulk(ip.as_bytes());
+        ctx.out.bulk_int(replica.announced.listening_port);
+        ctx.out.bulk_int(replica.ack_offset);
+    }
+    Ok(())
+}
+
+fn sync(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    if ctx.c().is(ClientFlags::REPLICA) {
+        return Ok(());
+    }
+    may_synchronize(ctx)?;
+    ctx.srv.synchronize(ctx.client, None, ctx.out);
+    Ok(())
+}
+
+fn psync(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.c().is(ClientFlags::REPLICA) {
+        return Ok(());
+    }
+    if args.get(3).is_some_and(|arg| is(arg, "failover")) {
+        take_over(ctx, &args[1])?;
+    }
+    may_synchronize(ctx)?;
+    let offset = int_arg(&args[2]).inspect_err(|_| {
+        let name = ctx.srv.replica_name(ctx.client);
+        log::warn!("Replica {name} asks for synchronization but with a wrong offset");
+    })?;
+    ctx.srv.synchronize(ctx.client, Some((&args[1], offset)), ctx.out);
+    Ok(())
+}
+
+/// The master asks this replica to become the master.
+fn take_over(ctx: &mut Ctx<'_>, asked_id: &[u8]) -> CmdResult {
+    log::info!("Failover request received for replid {}.", lossy(asked_id));
+    if !ctx.srv.repl.is_replica() {
+        return Err(CmdError::of("ERR PSYNC FAILOVER can't be sent to a master."));
+    }
+    if !ctx.srv.repl.history.id.matches(asked_id) {
+        return Err(CmdError::of("ERR PSYNC FAILOVER replid must match my replid."));
+    }
+    ctx.srv.unset_master();
+    let who = ctx.srv.describe_client(ctx.client);
+    log::info!("MASTER MODE enabled (failover request from '{who}')");
+    Ok(())
+}
+
+/// What keeps a client from becoming a replica now.
+fn may_synchronize(ctx: &mut Ctx<'_>) -> CmdResult {
+    let repl = &ctx.srv.repl;
+    if repl.failover.state() != FailoverState::None {
+        return Err(CmdError::of("NOMASTERLINK Can't SYNC while failing over"));
+    }
+    if repl.is_replica() && repl.master.state != LinkState::Connected {
+        return Err(CmdError::of("NOMASTERLINK Can't SYNC while not connected with my master"));
+    }
+    // What is waiting would end up in the middle of the dataset.
+    if !ctx.out.buf.is_empty() || !ctx.c().out.is_empty() {
+        return Err(CmdError::of("ERR SYNC and PSYNC are invalid with pending output"));
+    }
+    let announced = ctx.srv.repl.announcement_mut(ctx.client);
+    if announced.requirements.any() && !announced.capabilities.eof {
+        return Err(CmdError::of("ERR Filtered replica requires EOF capability"));
+    }
+    log::info!("Replica {} asks for synchronization", ctx.srv.replica_name(ctx.client));
+    Ok(())
+}
+
+fn replconf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len().is_multiple_of(2) {
+        return Err(error::SYNTAX);
+    }
+    for at in (1..args.len()).step_by(2) {
+        let (option, value) = (args.at(at), args.at(at + 1));
+        if is(option, "ack") {
+            // Acknowledgements get no reply, not even when they are wrong.
+            let fsynced = match (args.get(at + 2), args.get(at + 3)) {
+                (Some(word), Some(offset)) if is(word, "fack") => int_arg(offset).ok(),
+                _ => None,
+            };
+            if let Ok(processed) = int_arg(value)
+                && ctx.c().is(ClientFlags::REPLICA)
+            {
+                ctx.srv.acknowledge(ctx.client, processed, fsynced);
+            }
+            return Ok(());
+        }
+        if is(option, "getack") {
+            ctx.srv.acknowledge_to_master();
+            return Ok(());
+        }
+        announce(ctx, option, value)?;
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+/// A future replica tells something about itself.
+fn announce(ctx: &mut Ctx<'_>, option: &[u8], value: &[u8]) -> CmdResult {
+    let client = ctx.client;
+    let repl = &mut ctx.srv.repl;
+    if is(option, "listening-port") {
+        repl.announcement_mut(client).listening_port = int_arg(value)?;
+    } else if is(option, "ip-address") {
+        if value.len() >= MAX_HOST_LEN {
+            return Err(CmdError::text(format!(
+                "ERR REPLCONF ip-address provided by replica instance is too long: {} bytes",
+                value.len()
+            )));
+        }
+        if !crate::config::is_address(value) {
+            return Err(CmdError::of("ERR REPLCONF ip-address provided by replica instance is not an address"));
+        }
+        repl.announcement_mut(client).ip = Some(value.to_vec());
+    } else if is(option, "capa") {
+        // What is not understood here is of no use.
+        let capabilities = &mut repl.announcement_mut(client).capabilities;
+        capabilities.eof |= is(value, "eof");
+        capabilities.psync2 |= is(value, "psync2");
+    } else if is(option, "rdb-only") {
+        let wanted = int_arg(value)?;
+        if !(0..=1).contains(&wanted) {
+            return Err(CmdError::of("ERR value is out of range, must be between 0 and 1"));
+        }
+        repl.announcement_mut(client).rdb_only = wanted == 1;
+    } else if is(option, "rdb-filter-only") {
+        let filters = crate::config::words::split(value).ok_or(CmdError::of("ERR Missing rdb-filter-only values"))?;
+        let requirements = &mut repl.announcement_mut(client).requirements;
+        requirements.exclude_data = true;
+        requirements.exclude_functions = true;
+        for filter in filters {
+            if !is(&filter, "functions") {
+                return Err(CmdError::text(format!("ERR Unsupported rdb-filter-only option: {}", lossy(&filter))));
+            }
+            requirements.exclude_functions = false;
+        }
+    } else {
+        return Err(CmdError::text(format!("ERR Unrecognized REPLCONF option: {}", lossy(option))));
+    }
+    Ok(())
+}
+
+/// What FAILOVER asks for.
+struct FailoverRequest {
+    timeout_ms: i64,
+    target: Option<Target>,
+    force: bool,
+}
+
+impl FailoverRequest {
+    fn parse(args: Args<'_>) -> Result<Self, CmdError> {
+        let mut request = FailoverRequest { timeout_ms: 0, target: None, force: false };
+        let mut at = 1;
+        while at < args.len() {
+            if is(&args[at], "timeout") && at + 1 < args.len() && request.timeout_ms == 0 {
+                request.timeout_ms = int_arg(&args[at + 1])?;
+                if request.timeout_ms <= 0 {
+                    return Err(CmdError::of("ERR FAILOVER timeout must be greater than 0"));
+                }
+                at += 2;
+            } else if is(&args[at], "to") && at + 2 < args.len() && request.target.is_none() {
+                let port = int_arg(&args[at + 2])?;
+                request.target = Some(Target { host: lossy(&args[at + 1]), port });
+                at += 3;
+            } else if is(&args[at], "force") && !request.force {
+                request.force = true;
+                at += 1;
+            } else {
+                return Err(error::SYNTAX);
+            }
+        }
+        Ok(request)
+    }
+}
+
+fn failover(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.cfg.cluster_enabled {
+        return Err(CmdError::of("ERR FAILOVER not allowed in cluster mode. Use CLUSTER FAILOVER command instead."));
+    }
+    if args.len() == 2 && is(&args[1], "abort") {
+        if ctx.srv.repl.failover.state() == FailoverState::None {
+            return Err(CmdError::of("ERR No failover in progress."));
+        }
+        ctx.srv.abort_failover("Failover manually aborted");
+        ctx.out.ok();
+        return Ok(());
+    }
+    let FailoverRequest { timeout_ms, target, force } = FailoverRequest::parse(args)?;
+    let repl = &ctx.srv.repl;
+    if repl.failover.state() != FailoverState::None {
+        return Err(CmdError::of("ERR FAILOVER already in progress."));
+    }
+    if repl.is_replica() {
+        return Err(CmdError::of("ERR FAILOVER is not valid when server is a replica."));
+    }
+    if repl.replicas.is_empty() {
+        return Err(CmdError::of("ERR FAILOVER requires connected replicas."));
+    }
+    if force && (timeout_ms == 0 || target.is_none()) {
+        return Err(CmdError::of("ERR FAILOVER with force option requires both a timeout and target HOST and IP."));
+    }
+    if let Some(target) = &target {
+        let found = repl.replicas.iter().find(|attached| {
+            attached.replica.announced.listening_port == target.port
+                && attached.ip().is_some_and(|ip| ip.eq_ignore_ascii_case(&target.host))
+        });
+        match found {
+            None => return Err(CmdError::of("ERR FAILOVER target HOST and PORT is not a replica.")),
+            Some(attached) if attached.replica.state != ReplicaState::Online => {
+                return Err(CmdError::of("ERR FAILOVER target replica is not online."));
+            }
+            Some(_) => {}
+        }
+    }
+    let deadline_ms = (timeout_ms > 0).then(|| ctx.now_ms().saturating_add(timeout_ms) as u64);
+    ctx.srv.repl.failover.request(target, deadline_ms, force).emit();
+    ctx.srv.pause_clients(PausePurpose::Failover, PauseKind::Write, i64::MAX);
+    ctx.out.ok();
+    Ok(())
+}
+
+/// A timeout in milliseconds as a deadline; `None`: none.
+fn deadline_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
+    let timeout_ms = int_arg(arg).map_err(|_| CmdError::of("ERR timeout is not an integer or out of range"))?;
+    match timeout_ms {
+        ..0 => Err(CmdError::of("ERR timeout is negative")),
+        0 => Ok(None),
+        _ => match now_ms.checked_add(timeout_ms) {
+            Some(deadline_ms) => Ok(Some(deadline_ms)),
+            None => Err(CmdError::of("ERR timeout is out of range")),
+        },
+    }
+}
+
+fn wait(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.repl.is_replica() {
+        return Err(CmdError::of(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is \
+             configured to be writable (which is not the default) writes to replicas are just local and are not \
+             propagated.",
+        ));
+    }
+    let replicas = int_arg(&args[1])?;
+    let deadline_ms = deadline_arg(&args[2], ctx.now_ms())?;
+    let offset = ctx.c().write_offset;
+    let acked = primary::count_acks(ctx.srv.repl.records(), offset) as i64;
+    if acked >= replicas || ctx.deny_blocking() {
+        ctx.out.int(acked);
+        return Ok(());
+    }
+    let kind = BlockKind::Wait { offset, replicas };
+    ctx.srv.block(ctx.client, BlockState { kind, deadline_ms, command: None });
+    ctx.srv.wait_for_acks(ctx.client);
+    Ok(())
+}
+
+fn waitaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let local = int_arg(&args[1])?;
+    if !(0..=1).contains(&local) {
+        return Err(CmdError::of("ERR value is out of range, value must between 0 and 1"));
+    }
+    let replicas = super::count_arg(&args[2])? as i64;
+    let deadline_ms = deadline_arg(&args[3], ctx.now_ms())?;
+    if ctx.srv.repl.is_replica() {
+        return Err(CmdError::of(
+            "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just \
+             local and are not propagated.",
+        ));
+    }
+    if local > 0 && !ctx.srv.cfg.appendonly {
+        return Err(WAITAOF_NO_AOF);
+    }
+    let offset = ctx.c().write_offset;
+    let (on_disk, acked) = ctx.srv.aof_acks(offset);
+    if (on_disk >= local && acked >= replicas) || ctx.deny_blocking() {
+        write_aof_acks(ctx.out, on_disk, acked);
+        return Ok(());
+    }
+    let kind = BlockKind::WaitAof { offset, local, replicas };
+    ctx.srv.block(ctx.client, BlockState { kind, deadline_ms, command: None });
+    ctx.srv.wait_for_acks(ctx.client);
+    Ok(())
+}

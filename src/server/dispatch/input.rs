@@ -1,0 +1,637 @@
+//! From bytes read to commands run: the loop over a client's query buffer.
+
+use super::admit::Admission;
+use super::ahead::{Ahead, BATCH, CLIENTS};
+use super::call::Run;
+use super::plain::Ended;
+use crate::catalog::error::CmdError;
+use crate::catalog::row::{Group, flag};
+use crate::catalog::table::{CmdRef, Resolved};
+use crate::net::{Client, ClientFlags, ClientId};
+use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
+use crate::server::Server;
+use std::mem::take;
+use std::ops::Range;
+
+/// Commands one client may run before others get their turn.
+const COMMANDS_PER_TURN: usize = 1000;
+/// Query buffers larger than this give their memory back as soon as they are empty; the cron looks after the others. In
+/// bytes.
+const QUERY_KEEP_BYTES: usize = 1024 * 1024;
+/// Replies are set aside as chunks from this size on while a client's requests run, in bytes.
+const REPLY_CHUNK_BYTES: usize = 16 * 1024;
+/// From this size on they are set aside, too, when another reply like the last one would have to move them, in bytes.
+pub(super) const REPLY_MOVE_BYTES: usize = 8 * 1024;
+/// Replies of this size leave as soon as the client's requests have run, if they need not wait for anything: what was
+/// written last is sent while it is in the cache, and its memory takes the next client's replies. In bytes.
+const EARLY_WRITE_BYTES: usize = 4 * 1024;
+/// Room for an argument longer than this is made as soon as its length is known, in bytes.
+const BIG_ARG_BYTES: usize = 32 * 1024;
+
+/// Whether replies are to be set aside; `before` is how many bytes there were without the last one.
+pub(super) fn is_chunk(buf: &Vec<u8>, before: usize) -> bool {
+    let len = buf.len();
+    len >= REPLY_MOVE_BYTES && (len >= REPLY_CHUNK_BYTES || buf.capacity() - len < len - before)
+}
+
+/// Whether the client's next command may run.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Go,
+    Stop,
+}
+
+/// The buffers of a client whose requests run.
+pub(super) struct Taken {
+    pub query: Vec<u8>,
+    /// Where unprocessed input begins in `query`.
+    pub pos: usize,
+    parser: RequestParser,
+    pub out: Reply,
+    /// The client whose command the loop was in the middle of, and what waits to be pushed to that one.
+    outer: Option<ClientId>,
+    outer_push: Vec<u8>,
+    /// All that the client is told in this run, and was told before, is durable.
+    pub durable: bool,
+}
+
+impl Server {
+    /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most: group by group, as many clients
+    /// in each as it takes for `BATCH` requests. Those are found, and the memory of their keys is asked for, before any of
+    /// them runs.
+    pub fn process_batch(&mut self) {
+        self.clients.batch_at = 0;
+        let count = self.clients.batch.len();
+        if count < 2 {
+            return self.process_rest_of_batch();
+        }
+        let mut ahead = take(&mut self.ahead);
+        let mut ends = [0; CLIENTS];
+        let mut group = 0..0;
+        while group.end < count {
+            self.ahead_serial += 1;
+            let serial = self.ahead_serial;
+            group.start = group.end;
+            while group.end < count && ahead.mark() < BATCH {
+                let room = BATCH - ahead.mark();
+                self.look_ahead(self.clients.batch[group.end], &mut ahead, room, serial);
+                ends[group.end] = ahead.mark();
+                group.end += 1;
+            }
+            let mut start = 0;
+            for at in group.clone() {
+                self.clients.batch_at = at + 1;
+                self.run_input(self.clients.batch[at], &mut ahead, start..ends[at], serial);
+                start = ends[at];
+            }
+            ahead.clear();
+        }
+        self.ahead = ahead;
+    }
+
+    /// Runs the input of those of the batch who have not begun. Within a long command these are the clients that were to have
+    /// their turn after the one whose command it is.
+    pub fn process_rest_of_batch(&mut self) {
+        while let Some(id) = self.clients.batch.get(self.clients.batch_at).copied() {
+            self.clients.batch_at += 1;
+            self.process_input(id);
+        }
+    }
+
+    /// Runs the commands that stand in a client's query buffer, until it is used up, the client blocks or closes, or its
+    /// share of the turn is over.
+    pub fn process_input(&mut self, id: ClientId) {
+        let mut ahead = take(&mut self.ahead);
+        self.run_input(id, &mut ahead, 0..0, 0);
+        ahead.clear();
+        self.ahead = ahead;
+    }
+
+    /// Finds requests of a client that may run them now, under a serial number.
+    fn look_ahead(&mut self, id: ClientId, ahead: &mut Ahead, count: usize, serial: u64) {
+        let limits = self.request_limits(id);
+        let Server { clients, commands, ks, .. } = self;
+        let Some(c) = clients.get_mut(id) else { return };
+        if c.is_closing() || c.is(ClientFlags::BLOCKED) || c.resume.is_some() || c.ahead != 0 {
+            return;
+        }
+        let found = ahead.look(&c.query, c.query_pos, &mut c.parser, limits, count, (commands, ks, c.db));
+        if !found.is_empty() {
+            c.ahead = serial;
+        }
+    }
+
+    /// `next`: requests at the beginning of the unprocessed input that were found before, under this serial number.
+    fn run_input(&mut self, id: ClientId, ahead: &mut Ahead, mut next: Range<usize>, serial: u64) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if c.ahead != serial || next.is_empty() {
+            // Somebody else ran the requests that were found, or is about to, and we run them first.
+            next = 0..0;
+            if c.ahead != 0 {
+                c.parser.reset();
+            }
+        }
+        c.ahead = 0;
+        let Some(mut taken) = self.take_buffers(id) else { return };
+        let others = ahead.mark();
+        let mut share = COMMANDS_PER_TURN;
+        let mut last_plain = None;
+        // The database of the client, while nothing keeps plain commands from being run right away.
+        let mut plain_db = self.plain_db(id);
+        taken.out.borrows = plain_db.is_some() && self.may_send_at_once(id);
+        taken.durable = self.may_tell_durable(id);
+        self.clock.tick_us();
+        loop {
+            if plain_db.is_none() {
+                taken.out.stop_borrowing();
+                if self.may_process(id) == Flow::Stop {
+                    break;
+                }
+                if let Some((cmd, args)) = self.clients.get_mut(id).and_then(|c| c.resume.take()) {
+                    self.run_resumed(id, cmd, args.as_args(), &mut taken.out);
+                    self.finish_command(id, &mut taken.out);
+                    continue;
+                }
+            }
+            if next.is_empty() {
+                if taken.pos >= taken.query.len() {
+                    break;
+                }
+                if share == 0 {
+                    self.clients.want_read(id);
+                    break;
+                }
+                ahead.truncate(others);
+                let limits = self.request_limits(id);
+                let db = plain_db.or_else(|| self.clients.get(id).map(|c| c.db)).unwrap_or(0);
+                let Server { commands, ks, .. } = self;
+                next = ahead.look(
+                    &taken.query,
+                    taken.pos,
+                    &mut taken.parser,
+                    limits,
+                    BATCH.min(share),
+                    (commands, ks, db),
+                );
+            }
+            if let Some(db) = plain_db
+                && !next.is_empty()
+                && let Some(cmd) = ahead.found.request(next.start).cmd
+                && let Run::Plain(run) = self.functions[cmd.0 as usize]
+            {
+                let first = next.start;
+                let ended = self.run_plain((id, db), (cmd, run), ahead, &mut next, &mut taken);
+                share = share.saturating_sub(next.start - first);
+                last_plain = Some(cmd);
+                if ended != Ended::Done {
+                    if taken.out.has_lent() {
+                        self.send_lent(id, &mut taken.out);
+                    }
+                    self.set_last_command(id, &mut last_plain);
+                    self.finish_command(id, &mut taken.out);
+                    plain_db = self.plain_db(id);
+                }
+                continue;
+            }
+            let Taken { query, parser, out, pos, durable, .. } = &mut taken;
+            if let Some(index) = next.next() {
+                share = share.saturating_sub(1);
+                ahead.keys.fetch(index, &ahead.found, &self.ks);
+                let request = ahead.found.request(index);
+                let args = ahead.found.args(request, &query[*pos..]);
+                ahead.keys.expect(request, args, &mut self.ks);
+                *durable = false;
+                out.stop_borrowing();
+                self.set_last_command(id, &mut last_plain);
+                match request.cmd {
+                    Some(cmd) => self.run_resolved(id, cmd, args, out),
+                    None => self.run_request(id, args, out),
+                }
+                self.ks.hashes.clear();
+                if self.is_held_back(id) {
+                    next.start -= 1;
+                    break;
+                }
+                *pos += request.consumed;
+                self.finish_command(id, out);
+                self.input_consumed(id, &query[*pos - request.consumed..*pos]);
+                plain_db = self.plain_db(id);
+                continue;
+            }
+            // What is no whole command in RESP.
+            out.stop_borrowing();
+            let limits = self.request_limits(id);
+            match parser.parse(&query[*pos..], limits) {
+                Ok(Parsed::Incomplete) => break,
+                // Found once more, by look-ahead.
+                Ok(Parsed::Command { .. }) => parser.reset(),
+                Ok(Parsed::Empty { consumed }) => {
+                    *pos += consumed;
+                    self.note_empty_request(id);
+                    if let Some(c) = self.clients.get_mut(id) {
+                        c.end_request(None);
+                    }
+                    self.input_consumed(id, &query[*pos - consumed..*pos]);
+                }
+                Ok(Parsed::Inline { .. }) if self.clients.get(id).is_some_and(|c| c.is(ClientFlags::MASTER)) => {
+                    // Blank lines keep the link alive. More than that is no stream of commands any more.
+                    log::warn!(
+                        "WARNING: Receiving inline protocol from master, master stream corruption? Closing the master \
+                         connection and discarding the cached master."
+                    );
+                    self.refuse_protocol(id, "Master using the inline protocol. Desync?", &query[*pos..], out);
+                    *pos = query.len();
+                    break;
+                }
+                Ok(Parsed::Inline { consumed, args }) => {
+                    share -= 1;
+                    *durable = false;
+                    self.set_last_command(id, &mut last_plain);
+                    self.run_request(id, args.as_args(), out);
+                    if self.is_held_back(id) {
+                        break;
+                    }
+                    *pos += consumed;
+                    self.finish_command(id, out);
+                    self.input_consumed(id, &query[*pos - consumed..*pos]);
+                    plain_db = self.plain_db(id);
+                }
+                Err(error) => {
+                    *durable = false;
+                    self.refuse_protocol(id, &error.0, &query[*pos..], out);
+                    *pos = query.len();
+                    break;
+                }
+            }
+        }
+        self.ks.hashes.clear();
+        self.set_last_command(id, &mut last_plain);
+        if !next.is_empty() {
+            // They are found anew when the client may go on.
+            taken.parser.reset();
+        }
+        ahead.truncate(others);
+        if taken.out.has_lent() {
+            self.send_lent(id, &mut taken.out);
+        }
+        taken.out.stop_borrowing();
+        self.put_buffers_back(id, taken);
+    }
+
+    /// Takes a client's buffers out of it, for as long as its requests run.
+    fn take_buffers(&mut self, id: ClientId) -> Option<Taken> {
+        let c = self.clients.get_mut(id)?;
+        let query = take(&mut c.query);
+        c.taken_query = (query.len(), query.capacity());
+        c.query_peak = c.query_peak.max(query.len());
+        let (parser, out, pos) = (take(&mut c.parser), c.out.take_cur(), take(&mut c.query_pos));
+        // A long operation may serve other clients from within a command: what is pushed to that command's client waits.
+        let outer = self.clients.current.replace(id);
+        let outer_push = take(&mut self.clients.self_push);
+        Some(Taken { query, pos, parser, out, outer, outer_push, durable: false })
+    }
+
+    fn put_buffers_back(&mut self, id: ClientId, taken: Taken) {
+        let Taken { mut query, mut pos, mut parser, mut out, outer, outer_push, durable } = taken;
+        self.clients.current = outer;
+        let push = std::mem::replace(&mut self.clients.self_push, outer_push);
+        give_back_input(&mut query, &mut pos, &mut parser);
+        if let Some(wanted) = parser.wanted_len().filter(|n| *n > BIG_ARG_BYTES) {
+            query.reserve_exact((pos + wanted).saturating_sub(query.len()));
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.taken_query = (0, 0);
+        // Nothing is read into the buffer while commands run, so what was taken is what there is.
+        c.query = query;
+        c.query_pos = pos;
+        c.parser = parser;
+        out.raw(&push);
+        let pushed_meanwhile = take(&mut c.out.cur.buf);
+        out.raw(&pushed_meanwhile);
+        c.reply_peak = c.reply_peak.max(out.buf.len().min(c.out.buffer_size()));
+        c.out.cur = out;
+        c.out.roll();
+        if durable && c.out.pending() > c.out.released() {
+            c.out.release(c.out.end());
+            self.persist.gate.note_read(self.clock.mono_us());
+        }
+        if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) {
+            // Nobody reads it, and its memory may be wanted before the turn ends.
+            c.out.clear();
+        }
+        let (waiting, ends) = (c.out.pending(), c.is(ClientFlags::CLOSE_AFTER_REPLY) && c.conn.is_some());
+        let is_short = waiting > 0 && c.out.chunk_count() == 0;
+        if waiting >= EARLY_WRITE_BYTES && self.may_answer_at_once() {
+            return self.write_now(id);
+        }
+        if waiting > 0 || ends {
+            self.clients.want_write(id);
+        }
+        if is_short {
+            // What it costs is looked at when that was sent.
+            return;
+        }
+        self.check_output_limit(id);
+        self.update_client_memory(id);
+    }
+
+    /// Whether replies may be sent now rather than at the end of the turn: nothing that ran in it has to reach a disk or a
+    /// replica first.
+    fn may_answer_at_once(&self) -> bool {
+        !self.is_nested_turn() && self.is_all_written() && !self.has_replicas()
+    }
+
+    /// Whether what the client is told can be sent as soon as it is known, as nothing is to go before.
+    fn may_send_at_once(&self, id: ClientId) -> bool {
+        self.may_answer_at_once()
+            && self.clients.self_push.is_empty()
+            && self.clients.get(id).is_some_and(|c| c.out.is_empty() && c.conn.is_some() && !c.is_closing())
+    }
+
+    /// Sends a reply that strings were lent to, as far as the client takes it now, and ends the loans.
+    fn send_lent(&mut self, id: ClientId, out: &mut Reply) {
+        if !self.may_send_at_once(id) {
+            return out.own_lent();
+        }
+        let Some(c) = self.clients.get_mut(id) else { return out.own_lent() };
+        let Some(conn) = c.conn.as_mut() else { return out.own_lent() };
+        // What cannot be sent now waits as any reply does, and a lasting error shows when it is sent.
+        if let Ok(sent) = out.send_lent(|slices| conn.write_vectored(slices)) {
+            c.out.note_sent(sent);
+            self.stats.net_output_bytes += sent as u64;
+            self.stats.writes_processed += 1;
+        }
+    }
+
+    fn set_last_command(&mut self, id: ClientId, last: &mut Option<CmdRef>) {
+        if let Some(cmd) = last.take()
+            && let Some(c) = self.clients.get_mut(id)
+        {
+            c.last_command = Some(self.commands.get(cmd).row);
+        }
+    }
+
+    /// What the client sent last is no command.
+    fn forget_last_command(&mut self, id: ClientId) {
+        if let Some(c) = self.clients.get_mut(id) {
+            c.last_command = None;
+        }
+    }
+
+    /// Whether the request was put off by a pause: then it stays in the query buffer, as if it had just arrived, and is
+    /// read again when the pause is over. For our master's stream it does not count as applied until then.
+    fn is_held_back(&mut self, id: ClientId) -> bool {
+        use super::blocked::BlockKind;
+        match self.clients.get_mut(id).and_then(|c| c.block.as_mut()) {
+            Some(block) if block.kind == BlockKind::Postponed => {
+                block.command = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn may_process(&self, id: ClientId) -> Flow {
+        let Some(c) = self.clients.get(id) else { return Flow::Stop };
+        if c.is_closing() || c.is(ClientFlags::BLOCKED) {
+            return Flow::Stop;
+        }
+        // What the master sends is not refused: it waits until the script is over.
+        if c.is(ClientFlags::MASTER) && self.script_is_busy() {
+            return Flow::Stop;
+        }
+        Flow::Go
+    }
+
+    fn request_limits(&self, id: ClientId) -> Limits {
+        let unauthenticated = self.clients.get(id).is_some_and(|c| self.must_authenticate(c));
+        Limits { max_bulk_len: self.cfg.proto_max_bulk_len as i64, unauthenticated }
+    }
+
+    /// Looks the command up, admits it, and runs, queues, postpones or refuses it.
+    pub fn run_request(&mut self, id: ClientId, args: Args<'_>, out: &mut Reply) {
+        let Some(name) = args.get(0) else { return };
+        match self.commands.resolve(name, args.get(1)) {
+            Resolved::Found(cmd) => self.run_resolved(id, cmd, args, out),
+            Resolved::Unknown => {
+                self.forget_last_command(id);
+                if is_of_http(name) {
+                    return self.refuse_http(id);
+                }
+                let error = unknown_command(args);
+                self.reject(id, None, error, out);
+            }
+            Resolved::UnknownSub => {
+                self.forget_last_command(id);
+                let name = String::from_utf8_lossy(&args[1][..args[1].len().min(128)]).into_owned();
+                let parent = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+                let error = CmdError::text(format!("ERR unknown subcommand '{name}'. Try {parent} HELP."));
+                self.reject(id, None, error, out);
+            }
+        }
+    }
+
+    pub(super) fn run_resolved(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
+        // What is refused is, too, what the client sent last.
+        let row = self.commands.get(cmd).row;
+        if let Some(c) = self.clients.get_mut(id) {
+            c.last_command = Some(row);
+        }
+        let admission = self.admit(id, cmd, args);
+        self.push_before_reply(out);
+        match admission {
+            Admission::Run => self.call_outermost(id, cmd, args, out),
+            Admission::Queue => {
+                let flags = self.flags_of_call(self.commands.get(cmd).row, args);
+                let is_doomed = ClientFlags::DIRTY_CAS.union(ClientFlags::DIRTY_EXEC);
+                // What will not run need not be kept.
+                if let Some(c) = self.clients.get_mut(id).filter(|c| !c.is(is_doomed)) {
+                    c.multi.queue(cmd, flags, args.to_owned());
+                }
+                if !self.is_silent(id) {
+                    out.simple("QUEUED");
+                }
+            }
+            Admission::Postpone => self.postpone(id, cmd, args),
+            Admission::Reject(error) => self.reject(id, Some(cmd), error, out),
+        }
+    }
+
+    /// A command that waited is admitted anew: things may have changed.
+    fn run_resumed(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
+        self.run_resolved(id, cmd, args, out);
+        if let Some(c) = self.clients.get_mut(id) {
+            c.flags.remove(ClientFlags::REPROCESSING);
+        }
+    }
+
+    fn call_outermost(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
+        let row = self.commands.get(cmd).row;
+        if let Some(c) = self.clients.get_mut(id) {
+            c.argv_bytes = args.total_len();
+            self.ks.no_touch = c.is(ClientFlags::NO_TOUCH);
+        }
+        let mark = out.buf.len();
+        self.set_expire_policy(id);
+        let old_offset = self.repl_offset();
+        let was_replica = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::REPLICA));
+        self.call(id, cmd, args, out);
+        self.drain_effects();
+        self.check_link_reply(id, was_replica, &out.buf[mark..]);
+        let new_offset = self.repl_offset();
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if new_offset != old_offset {
+            c.write_offset = new_offset;
+        }
+        // What subscribing answers are pushes: they come even when replies are off.
+        let pushes = row.has(flag::PUBSUB) && row.group == Group::Pubsub && row.name.ends_with("subscribe");
+        if was_replica || (self.is_silent(id) && !pushes) {
+            out.buf.truncate(mark);
+        }
+        self.serve_ready_keys();
+    }
+
+    /// Nobody reads the replies of this client: it asked for none, or it is another server or no client at all.
+    fn is_silent(&self, id: ClientId) -> bool {
+        let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP).union(ClientFlags::MASTER);
+        self.clients.get(id).is_none_or(|c| c.is(silent) || c.conn.is_none())
+    }
+
+    /// What making room for a command had to tell its client comes before its reply.
+    pub(super) fn push_before_reply(&mut self, out: &mut Reply) {
+        if !self.clients.self_push.is_empty() {
+            out.raw(&take(&mut self.clients.self_push));
+        }
+    }
+
+    /// Per-command flags that end with the command.
+    pub(super) fn finish_command(&mut self, id: ClientId, out: &mut Reply) {
+        if !self.clients.self_push.is_empty() {
+            let push = take(&mut self.clients.self_push);
+            out.raw(&push);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.argv_bytes = 0;
+        c.end_request(c.last_command);
+        let buffer_size = c.out.buffer_size();
+        c.reply_peak = c.reply_peak.max(out.buf.len().min(buffer_size));
+        if is_chunk(&out.buf, 0) || self.admin.debug.enforce_reply_list {
+            c.out.set_aside(out, 1);
+            self.check_output_limit(id);
+            self.update_client_memory(id);
+        }
+    }
+
+    /// Refuses a command: the reply, the statistics, and the transaction it would have been part of.
+    pub fn reject(&mut self, id: ClientId, cmd: Option<CmdRef>, error: CmdError, out: &mut Reply) {
+        if let Some(cmd) = cmd {
+            self.commands.stats_mut(cmd).rejected += 1;
+        }
+        let mut error = error;
+        let Some(c) = self.clients.get_mut(id) else { return };
+        // It may have waited before, but it does not run again.
+        c.blocked_call = None;
+        if cmd.is_some_and(|cmd| self.commands.get(cmd).row.name == "exec") {
+            self.discard_transaction(id);
+            if matches!(error.code(), b"MOVED" | b"ASK" | b"CROSSSLOT" | b"TRYAGAIN" | b"CLUSTERDOWN") {
+                // Clients follow a redirection only if they see it as it is.
+                return self.write_error(out, &error);
+            }
+            let reason = String::from_utf8_lossy(error.0.strip_prefix(b"ERR ").unwrap_or(&error.0)).into_owned();
+            error = CmdError::text(format!("EXECABORT Transaction discarded because of: {reason}"));
+        } else if c.is(ClientFlags::MULTI) {
+            c.flags.add(ClientFlags::DIRTY_EXEC);
+        }
+        let link = ClientFlags::MASTER.union(ClientFlags::AOF).union(ClientFlags::REPLICA);
+        if self.clients.get(id).is_some_and(|c| c.is(link)) {
+            self.stats.count_error(error.code());
+            let was_replica = true;
+            return self.check_link_reply(id, was_replica, format!("-{error}").as_bytes());
+        }
+        if self.is_silent(id) {
+            self.stats.count_error(error.code());
+        } else {
+            self.write_error(out, &error);
+        }
+    }
+
+    /// Somebody has a browser or the like send what we would take for commands: the client is closed without a reply.
+    fn refuse_http(&mut self, id: ClientId) {
+        /// Attempts are logged once in this time, seconds.
+        const LOG_EVERY_S: i64 = 60;
+        self.clients.close_later(id);
+        let now_s = self.clock.ms() / 1000;
+        let noted_s = &mut self.admin.http_noted_s;
+        if (now_s - *noted_s).abs() <= LOG_EVERY_S {
+            return;
+        }
+        *noted_s = now_s;
+        let from = match self.clients.get(id) {
+            Some(c) if c.is(ClientFlags::UNIX_SOCKET) => "Connection from /unixsocket:0 aborted".to_string(),
+            Some(Client { peer: Some(addr), .. }) => format!("Connection from {}:{} aborted", addr.ip(), addr.port()),
+            _ => "Connection aborted".to_string(),
+        };
+        log::warn!(
+            "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Redis. This is \
+             likely due to an attacker attempting to use Cross Protocol Scripting to compromise your Redis instance. {from}."
+        );
+    }
+
+    fn refuse_protocol(&mut self, id: ClientId, text: &str, rest: &[u8], out: &mut Reply) {
+        if !self.is_silent(id) {
+            self.write_error(out, &CmdError::text(format!("ERR {text}")));
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
+        c.flags.add(ClientFlags::PROTOCOL_ERROR);
+        let from_master = c.is(ClientFlags::MASTER);
+        let shown: String =
+            rest.iter().take(128).map(|b| if b.is_ascii_graphic() || *b == b' ' { *b as char } else { '.' }).collect();
+        let info = self.describe_client(id);
+        let line =
+            format!("Protocol error ({text}) from client: {info}. Query buffer during protocol error: '{shown}'");
+        if from_master {
+            log::warn!("{line}");
+            self.clients.close_later(id);
+        } else {
+            log::debug!("{line}");
+        }
+    }
+}
+
+/// A word that lines of an HTTP request begin with which posts something.
+fn is_of_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// Drops what was processed, and memory that is not needed.
+fn give_back_input(query: &mut Vec<u8>, pos: &mut usize, parser: &mut RequestParser) {
+    if *pos >= query.len() {
+        query.clear();
+        *pos = 0;
+        if query.capacity() > QUERY_KEEP_BYTES && !parser.in_multibulk() {
+            *query = Vec::new();
+        }
+    } else if *pos > 0 {
+        query.drain(..*pos);
+        *pos = 0;
+    }
+}
+
+fn unknown_command(args: Args<'_>) -> CmdError {
+    let mut text = b"ERR unknown command '".to_vec();
+    text.extend_from_slice(&args[0][..args[0].len().min(128)]);
+    text.extend_from_slice(b"', with args beginning with: ");
+    let mut room = 128usize;
+    for arg in args.iter().skip(1) {
+        if room == 0 {
+            break;
+        }
+        let shown = &arg[..arg.len().min(room)];
+        text.push(b'\'');
+        text.extend_from_slice(shown);
+        text.extend_from_slice(b"' ");
+        room = room.saturating_sub(shown.len() + 3);
+    }
+    CmdError::bytes(text)
+}

@@ -1,0 +1,98 @@
+//! Pausing clients: CLIENT PAUSE, failovers and the shutdown hold back commands, each for a time of its own.
+
+use super::blocked::{BlockKind, BlockState, WaitEnd};
+use crate::catalog::table::CmdRef;
+use crate::net::{ClientFlags, ClientId};
+use crate::resp::Args;
+use crate::server::Server;
+
+/// Who asked for the pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PausePurpose {
+    ClientCommand,
+    Shutdown,
+    Failover,
+}
+
+/// What is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PauseKind {
+    /// Commands that may write.
+    Write,
+    All,
+}
+
+#[derive(Debug, Default)]
+pub struct Pauses {
+    active: Vec<(PausePurpose, PauseKind, i64)>,
+}
+
+impl Pauses {
+    /// The strongest pause in force.
+    pub fn kind(&self) -> Option<PauseKind> {
+        self.active.iter().map(|(_, kind, _)| *kind).max()
+    }
+
+    /// When the last one ends, wall clock ms.
+    pub fn end_ms(&self) -> Option<i64> {
+        self.active.iter().map(|(.., end)| *end).max()
+    }
+
+    pub fn has(&self, purpose: PausePurpose) -> bool {
+        self.active.iter().any(|(p, ..)| *p == purpose)
+    }
+}
+
+impl Server {
+    /// Starts or replaces the pause of this purpose; CLIENT PAUSE never shortens or weakens one that is in force.
+    pub fn pause_clients(&mut self, purpose: PausePurpose, kind: PauseKind, end_ms: i64) {
+        let old = self.pauses.active.iter().find(|(p, ..)| *p == purpose).copied();
+        let (kind, end_ms) = match old {
+            Some((_, old_kind, old_end)) if purpose == PausePurpose::ClientCommand => {
+                (kind.max(old_kind), end_ms.max(old_end))
+            }
+            _ => (kind, end_ms),
+        };
+        self.pauses.active.retain(|(p, ..)| *p != purpose);
+        self.pauses.active.push((purpose, kind, end_ms));
+    }
+
+    /// Ends the pause of this purpose; commands that were held back run later in the turn.
+    pub fn unpause_clients(&mut self, purpose: PausePurpose) {
+        self.pauses.active.retain(|(p, ..)| *p != purpose);
+        self.release_postponed();
+    }
+
+    /// Ends pauses whose time is over.
+    pub fn expire_pauses(&mut self) {
+        let now = self.clock.ms();
+        let before = self.pauses.active.len();
+        self.pauses.active.retain(|(.., end)| *end > now);
+        if self.pauses.active.len() != before {
+            self.release_postponed();
+        }
+    }
+
+    /// Whether a write is held back now: expiry and eviction stand still, too.
+    pub fn writes_paused(&self) -> bool {
+        self.pauses.kind().is_some()
+    }
+
+    /// Holds a command back until the pause ends.
+    pub fn postpone(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) {
+        let command = Some((cmd, args.to_owned()));
+        self.block(id, BlockState { kind: BlockKind::Postponed, deadline_ms: None, command });
+        self.postponed.push(id);
+    }
+
+    fn release_postponed(&mut self) {
+        // Those still held back by another pause are put off again when they are tried.
+        for id in std::mem::take(&mut self.postponed) {
+            let Some(state) = self.unblock(id, WaitEnd::Runs) else { continue };
+            if let (Some(c), Some(command)) = (self.clients.get_mut(id), state.command) {
+                c.flags.add(ClientFlags::REPROCESSING);
+                c.resume = Some(command);
+            }
+        }
+    }
+}

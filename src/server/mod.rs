@@ -1,0 +1,414 @@
+//! The server: the rooms' states side by side, start-up, and the order of work in the loop.
+//!
+//! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
+//! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
+
+pub mod commands;
+pub mod dispatch;
+pub mod startup;
+
+use crate::acl::Acl;
+use crate::admin::Admin;
+use crate::admin::stats::Stats;
+use crate::catalog::CommandTable;
+use crate::cluster::bus::Bus;
+use crate::config::Config;
+use crate::keyspace::Keyspace;
+use crate::net::listener::{self, Listener};
+use crate::net::reactor::Ready;
+use crate::net::serve::Unaccepted;
+use crate::net::{ClientId, Clients, Reactor, Source};
+use crate::persist::Persist;
+use crate::pubsub::PubSub;
+use crate::repl::Repl;
+use crate::script::Scripting;
+use crate::structs::table::HashSeed;
+use crate::sys::background::Background;
+use crate::sys::clock::Clock;
+use crate::sys::process::OomScore;
+use crate::sys::resolve::Resolver;
+use crate::sys::watchdog;
+use crate::tracking::Tracking;
+use commands::migrate::MigrateCache;
+use dispatch::ahead::Ahead;
+use dispatch::blocked::Blocked;
+use dispatch::call::Run;
+use dispatch::pause::Pauses;
+use std::io;
+use std::time::Duration;
+
+/// The version of Redis this server is compatible with, and its own.
+pub const REDIS_VERSION: &str = "7.2.6";
+pub const HEXAD_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub struct Server {
+    pub cfg: Config,
+    pub clock: Clock,
+    pub ks: Keyspace,
+    pub clients: Clients,
+    pub reactor: Reactor,
+    pub resolver: Resolver,
+    pub listeners: Vec<Listener>,
+    pub unaccepted: Unaccepted,
+    pub commands: CommandTable,
+    /// What the commands of the table run.
+    pub functions: Vec<Run>,
+    pub stats: Stats,
+    pub admin: Admin,
+    pub background: Background,
+    pub persist: Persist,
+    /// Connections that MIGRATE keeps.
+    pub migrate: MigrateCache,
+    pub blocked: Blocked,
+    pub pauses: Pauses,
+    /// The cluster, in cluster mode.
+    pub bus: Option<Box<Bus>>,
+    pub repl: Repl,
+    /// Clients whose commands a pause holds back, in order.
+    pub postponed: Vec<ClientId>,
+    pub pubsub: PubSub,
+    pub tracking: Tracking,
+    pub acl: Acl,
+    pub script: Scripting,
+    /// Nested calls: above 0 within a transaction or script.
+    pub depth: usize,
+    /// What TIME says within a transaction or script: the wall clock when it began, and of a script that others are served
+    /// beside, when that was last done. Microseconds.
+    pub unit_us: i64,
+    /// The default user has a password.
+    pub auth_required: bool,
+    /// 40 hex digits that name this run.
+    pub run_id: String,
+    pub started_ms: i64,
+    /// Absolute paths of the executable and the configuration file (empty: none).
+    pub executable: String,
+    pub config_file: String,
+    pub oom_score: OomScore,
+    /// Set when the loop is to end, with the exit code.
+    pub exit: Option<i32>,
+    /// Number of cron runs.
+    pub cron_loops: u64,
+    next_cron_ms: i64,
+    /// Requests that were found before they run; taken out while they do.
+    pub ahead: Ahead,
+    /// Number of the last look-ahead over several clients.
+    pub ahead_serial: u64,
+    /// In-flight turns, more than one while a long operation serves others.
+    nesting: usize,
+    /// Events of the (outermost) turn, and how many of them were seen to.
+    events: Vec<Ready>,
+    events_seen: usize,
+}
+
+impl Server {
+    pub fn new(cfg: Config, config_file: String) -> io::Result<Server> {
+        let clock = Clock::new();
+        let mut seed = [0u8; 16];
+        random_bytes(&mut seed);
+        let ks =
+            Keyspace::new(if cfg.cluster_enabled { 1 } else { cfg.databases }, cfg.cluster_enabled, HashSeed(seed));
+        let executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
+        let now_ms = clock.ms();
+        let persist = Persist::new(&cfg, now_ms / 1000);
+        let background = Background::new(&cfg.bio_cpulist)?;
+        let reactor = Reactor::new()?;
+        let waker = reactor.waker();
+        let resolver = Resolver::new(move || {
+            // The loop looks again after its longest sleep at the latest.
+            let _ = waker.wake();
+        });
+        let (table, functions) = commands::table();
+        let mut server = Server {
+            auth_required: !cfg.requirepass.is_empty(),
+            cfg,
+            clock,
+            ks,
+            clients: Clients::default(),
+            reactor,
+            resolver,
+            listeners: Vec::new(),
+            unaccepted: Unaccepted::default(),
+            commands: table,
+            functions,
+            stats: Stats::default(),
+            admin: Admin::default(),
+            background,
+            persist,
+            migrate: MigrateCache::default(),
+            blocked: Blocked::default(),
+            pauses: Pauses::default(),
+            bus: None,
+            repl: Repl::new(now_ms / 1000),
+            postponed: Vec::new(),
+            pubsub: PubSub::default(),
+            tracking: Tracking::default(),
+            acl: Acl::default(),
+            script: Scripting::default(),
+            depth: 0,
+            unit_us: 0,
+            run_id: random_hex_40(),
+            started_ms: now_ms,
+            executable,
+            config_file,
+            oom_score: OomScore::default(),
+            exit: None,
+            cron_loops: 0,
+            next_cron_ms: now_ms,
+            ahead: Ahead::default(),
+            ahead_serial: 0,
+            nesting: 0,
+            events: Vec::new(),
+            events_seen: 0,
+        };
+        server.start_as_configured();
+        server.update_access_clock();
+        Ok(server)
+    }
+
+    /// Opens the listeners that the configuration asks for.
+    pub fn listen(&mut self) -> Result<(), String> {
+        let mut opened = Vec::new();
+        if self.cfg.port != 0 {
+            let bound = listener::listen_tcp(&self.cfg.bind, self.cfg.port, self.cfg.tcp_backlog)
+                .map_err(|_| format!("Failed listening on port {} (tcp), aborting.", self.cfg.port))?;
+            opened.extend(bound);
+        }
+        if !self.cfg.unixsocket.is_empty() {
+            let l = listener::listen_unix(&self.cfg.unixsocket, self.cfg.unixsocketperm, self.cfg.tcp_backlog)
+                .map_err(|e| format!("Failed opening Unix socket: bind: {}", listener::reason(&e)))?;
+            opened.push(l);
+        }
+        self.set_listeners(opened)
+            .map_err(|e| format!("Failed to watch the listening sockets: {}", listener::reason(&e)))
+    }
+
+    /// Puts new listeners in place of the old ones.
+    pub fn set_listeners(&mut self, mut opened: Vec<Listener>) -> io::Result<()> {
+        for (i, l) in opened.iter_mut().enumerate() {
+            // The numbers of the old listeners are free once those are closed below.
+            l.register(self.reactor.registry(), Source::Listener(i as u32).token())?;
+        }
+        self.unaccepted.forget();
+        for mut old in std::mem::replace(&mut self.listeners, opened) {
+            let _ = old.deregister(self.reactor.registry());
+        }
+        Ok(())
+    }
+
+    /// Runs until something sets `exit`; gives the exit code.
+    pub fn run(&mut self) -> i32 {
+        let _told_of_in_a_crash = crate::sys::crash::tell_of(self);
+        loop {
+            if let Err(e) = self.turn(None) {
+                log::warn!("The event loop failed: {}", listener::reason(&e));
+                return 1;
+            }
+            if let Some(code) = self.exit {
+                self.flush_aof();
+                return code;
+            }
+        }
+    }
+
+    /// Serves what is ready and comes back at once: called from within long operations (loading).
+    pub fn serve_pending(&mut self) {
+        if let Err(e) = self.turn(Some(Duration::ZERO)) {
+            log::warn!("The event loop failed: {}", listener::reason(&e));
+        }
+    }
+
+    /// One turn of the loop. `at_most`: how long to sleep, otherwise until something is due.
+    fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        self.nesting += 1;
+        self.before_sleep();
+        let mut timeout = at_most.unwrap_or_else(|| self.sleep_time());
+        let now_us = self.clock.tick_us();
+        self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
+        if at_most.is_none() && !timeout.is_zero() {
+            timeout = self.gather_changes(now_us, timeout);
+        }
+        let ready = self.reactor.poll(Some(timeout))?;
+        self.clock.begin_turn();
+        self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
+        self.update_access_clock();
+        self.cluster_turn_begins();
+        if self.is_nested_turn() {
+            // What the turn around this one has yet to do would otherwise wait for the end of its long command.
+            self.see_to_events();
+            self.process_rest_of_batch();
+            for event in &ready {
+                self.on_ready(*event);
+            }
+            self.reactor.recycle(ready);
+        } else {
+            self.events = ready;
+            self.events_seen = 0;
+            self.see_to_events();
+            self.run_inputs();
+            self.reactor.recycle(std::mem::take(&mut self.events));
+        }
+        self.read_pending();
+        self.accept_rest();
+        self.run_timers();
+        self.nesting -= 1;
+        Ok(())
+    }
+
+    /// While changes wait for others before they are synced: sleeps for a step of that time. Gives how long the poll may.
+    fn gather_changes(&self, now_us: i64, timeout: Duration) -> Duration {
+        /// The poll counts milliseconds, which is too coarse for what waits for a sync to begin.
+        const STEP_US: i64 = 150;
+        let Some(until_us) = self.gather_deadline_us() else { return timeout };
+        let step_us = (until_us - now_us).clamp(0, STEP_US);
+        if step_us > 0 {
+            std::thread::sleep(Duration::from_micros(step_us as u64));
+        }
+        Duration::ZERO
+    }
+
+    fn see_to_events(&mut self) {
+        while let Some(event) = self.events.get(self.events_seen).copied() {
+            self.events_seen += 1;
+            self.on_ready(event);
+        }
+    }
+
+    /// True within a turn that was started from within another one.
+    pub fn is_nested_turn(&self) -> bool {
+        self.nesting > 1
+    }
+
+    fn on_ready(&mut self, event: Ready) {
+        match event.source {
+            Source::Listener(i) => self.accept_clients(i as usize),
+            Source::Client(id) => self.on_client_ready(id, event),
+            other => self.on_room_ready(other, event),
+        }
+    }
+
+    /// How long the loop may sleep: not at all with work left over, else until the next thing is due.
+    fn sleep_time(&mut self) -> Duration {
+        // Whoever is still to be written to had its share of bytes, and its socket takes more: no event will come.
+        let busy = !self.clients.pending_reads.is_empty()
+            || !self.clients.pending_writes.is_empty()
+            || !self.clients.unblocked.is_empty()
+            || !self.clients.closing.is_empty()
+            || self.unaccepted.is_due()
+            || self.exit.is_some()
+            || self.keyspace_is_busy();
+        if busy {
+            return Duration::ZERO;
+        }
+        let now = self.clock.ms();
+        let due = [
+            Some(self.next_cron_ms),
+            self.blocked.next_deadline_ms(),
+            self.pauses.end_ms(),
+            self.next_room_deadline_ms(),
+        ];
+        let next = due.into_iter().flatten().min().unwrap_or(now + 100);
+        Duration::from_millis((next - now).clamp(0, 1000) as u64)
+    }
+
+    fn before_sleep(&mut self) {
+        if self.script_is_busy() {
+            // It is in the middle of something: nothing but bytes moves.
+            self.flush_aof();
+            self.write_pending();
+            return self.free_closing();
+        }
+        self.process_unblocked();
+        self.keyspace_before_sleep();
+        self.rooms_before_sleep();
+        self.drain_effects();
+        self.serve_ready_keys();
+        self.broadcast_invalidations();
+        // What was executed reaches the disk first, if it is to: then replies may leave.
+        self.flush_aof();
+        self.write_pending();
+        self.free_closing();
+        self.evict_clients();
+        self.free_closing();
+    }
+
+    fn run_timers(&mut self) {
+        if self.script_is_busy() {
+            return;
+        }
+        self.expire_blocked();
+        self.expire_pauses();
+        self.rooms_timers();
+        let now = self.clock.ms();
+        if now >= self.next_cron_ms || now + 10_000 < self.next_cron_ms {
+            if !self.admin.debug.pause_cron {
+                self.cron_loops += 1;
+                let start_us = self.clock.tick_us();
+                self.cron();
+                self.admin.metrics.cron_us += (self.clock.tick_us() - start_us).max(0) as u64;
+            }
+            self.next_cron_ms = now + 1000 / self.hz();
+        }
+    }
+
+    /// Cron runs a second: `hz`, more with many clients when `dynamic-hz` is on.
+    pub fn hz(&self) -> i64 {
+        let mut hz = self.cfg.hz;
+        if self.cfg.dynamic_hz {
+            while self.clients.len() as i64 / hz > 200 && hz < 500 {
+                hz *= 2;
+            }
+        }
+        hz.clamp(1, 500)
+    }
+
+    /// True about every `ms` milliseconds, when asked once a cron run.
+    pub fn every_ms(&self, ms: i64) -> bool {
+        let period = 1000 / self.hz();
+        ms <= period || self.cron_loops.is_multiple_of((ms / period).max(1) as u64)
+    }
+
+    fn cron(&mut self) {
+        self.update_access_clock();
+        if self.cfg.watchdog_period > 0 {
+            watchdog::schedule(self.cfg.watchdog_period);
+            watchdog::report();
+        }
+        self.sample_rates();
+        self.sample_memory();
+        self.shutdown_cron();
+        self.clients_cron();
+        self.retry_accepting();
+        self.keyspace_cron();
+        self.rooms_cron();
+        self.drain_effects();
+    }
+
+    /// Gives the keyspace the clock and policy that keys' access fields follow.
+    pub fn update_access_clock(&mut self) {
+        use crate::config::MaxmemoryPolicy as P;
+        let access = &mut self.ks.access;
+        access.set_time(self.clock.ms());
+        access.lfu = matches!(self.cfg.maxmemory_policy, P::AllkeysLfu | P::VolatileLfu);
+        access.lfu_log_factor = self.cfg.lfu_log_factor as u32;
+        access.lfu_decay_minutes = self.cfg.lfu_decay_time as u32;
+        self.ks.lazy_expire = self.cfg.lazyfree_lazy_expire;
+        self.ks.lazy_server_del = self.cfg.lazyfree_lazy_server_del;
+        self.ks.now_ms = self.clock.ms();
+    }
+}
+
+/// Fills a buffer from the system's random source; the clock helps out if it is missing.
+pub fn random_bytes(out: &mut [u8]) {
+    use std::io::Read;
+    let ok = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(out)).is_ok();
+    if !ok {
+        out.iter_mut().for_each(|b| *b = fastrand::u8(..));
+    }
+}
+
+/// 40 random hexadecimal digits: run ids, replication ids, node ids.
+pub fn random_hex_40() -> String {
+    let mut bytes = [0u8; 20];
+    random_bytes(&mut bytes);
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
