@@ -1,15 +1,12 @@
 //! Users in the configuration file and in the file that `aclfile` names.
 
-use super::Acl;
 use super::user::{RuleError, Rules, User, has_blanks, join_selectors};
-use crate::config::{ConfigError, SourceLine, os_error, overwrite};
-use crate::server::Server;
+use crate::config::{ConfigError, SourceLine};
 use std::collections::HashSet;
-use std::path::Path;
 
 /// Reads `user NAME RULE...` lines; all mistakes are told at once. Words are parted by single spaces and nothing is quoted,
 /// as in Redis: no name, pattern or hash has a blank inside.
-fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, String> {
+pub fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, String> {
     let mut users: Vec<User> = Vec::new();
     let mut names = HashSet::new();
     let mut errors = String::new();
@@ -75,7 +72,7 @@ fn apply_line(user: &mut User, words: &[&[u8]], place: &str, rules: Rules<'_>) -
 
 /// Looks a `user` line of the configuration over, except for the names of commands, which are looked at when the user is
 /// made. The word that the error names is Redis's choice: it counts rules where it means words.
-fn check_declaration(line: &SourceLine, earlier: &[SourceLine], rules: Rules<'_>) -> Result<(), ConfigError> {
+pub fn check_declaration(line: &SourceLine, earlier: &[SourceLine], rules: Rules<'_>) -> Result<(), ConfigError> {
     let refuse = |at: usize, reason: &str| {
         let word = if at == 0 { "user".into() } else { String::from_utf8_lossy(&line.words[at - 1]) };
         Err(ConfigError::at(line, format!("Error in user declaration '{word}': {reason}")))
@@ -107,7 +104,7 @@ impl SourceLine {
 }
 
 /// The user a line of the configuration declares.
-fn declared_user(line: &SourceLine, rules: Rules<'_>) -> Result<User, String> {
+pub fn declared_user(line: &SourceLine, rules: Rules<'_>) -> Result<User, String> {
     let name = &line.words[0];
     if has_blanks(name) {
         return Err("Spaces not allowed in ACL usernames".into());
@@ -122,88 +119,8 @@ fn declared_user(line: &SourceLine, rules: Rules<'_>) -> Result<User, String> {
     Ok(user)
 }
 
-impl Server {
-    pub fn acl_rules(&self) -> Rules<'_> {
-        let open = self.cfg.acl_pubsub_default == crate::config::AclPubsubDefault::Allchannels;
-        Rules { commands: &self.commands, channels_open: open }
-    }
-
-    /// Looks at the `user` lines of the configuration: what is wrong with one of them is told as a mistake of that line.
-    pub fn check_user_lines(&self) -> Result<(), ConfigError> {
-        let lines = &self.cfg.user;
-        (0..lines.len()).try_for_each(|i| check_declaration(&lines[i], &lines[..i], self.acl_rules()))
-    }
-
-    /// Makes the users that the configuration or `aclfile` names, at start. `requirepass` is the default user's password
-    /// until one of the two says something else of that user; an `aclfile` always does. The error is the last line of the log.
-    pub fn load_users(&mut self) -> Result<(), String> {
-        let has_file = !self.cfg.aclfile.is_empty();
-        if has_file && !self.cfg.user.is_empty() {
-            return Err(
-                "Configuring Redis with users defined in redis.conf and at the same setting an ACL file path is \
-                        invalid. This setup is very likely to lead to configuration errors and security holes, please \
-                        define either an ACL file or declare users directly in your redis.conf, but not both."
-                    .into(),
-            );
-        }
-        self.acl = Acl::default();
-        self.acl.set_default_password(&self.cfg.requirepass);
-        for i in 0..self.cfg.user.len() {
-            let user = declared_user(&self.cfg.user[i], self.acl_rules()).map_err(|reason| {
-                log::warn!("{reason}");
-                "Critical error while loading ACLs. Exiting."
-            })?;
-            if !user.enabled {
-                log::info!(
-                    "The user '{}' is disabled (there is no 'on' modifier in the user description). Make sure this is not \
-                     a configuration error.",
-                    String::from_utf8_lossy(&user.name)
-                );
-            }
-            self.acl.put(user);
-        }
-        if has_file {
-            self.load_acl_file().map_err(|reason| format!("Aborting Redis startup because of ACL errors: {reason}"))?;
-        }
-        self.acl_changed();
-        Ok(())
-    }
-
-    /// Reads `aclfile` and puts its users in place of all there are; whoever is one of them has to come back. On an error
-    /// nothing changes.
-    pub fn load_acl_file(&mut self) -> Result<(), String> {
-        let path = self.cfg.aclfile.clone();
-        let text =
-            std::fs::read(&path).map_err(|e| format!("Error loading ACLs, opening file '{path}': {}", os_error(&e)))?;
-        let users = parse_users(&text, &path, self.acl_rules())?;
-        let mut acl = Acl { log: std::mem::take(&mut self.acl.log), ..Acl::default() };
-        users.into_iter().for_each(|u| acl.put(u));
-        self.acl = acl;
-        self.acl_changed();
-        self.close_clients_of_users();
-        self.close_forbidden_clients();
-        Ok(())
-    }
-
-    /// Writes all users to `aclfile`.
-    pub fn save_acl_file(&self) -> std::io::Result<()> {
-        let mut text = Vec::new();
-        for user in self.acl.users.values() {
-            text.extend_from_slice(b"user ");
-            user.write_line(&mut text);
-            text.push(b'\n');
-        }
-        overwrite(Path::new(&self.cfg.aclfile), &text)
-    }
-
-    /// Every user as a line: its name and the rules that make it.
-    pub fn acl_lines(&self) -> Vec<Vec<u8>> {
-        self.acl.users.values().map(user_line).collect()
-    }
-}
-
 /// A user's name and the rules that make it, with a space between words and none inside.
-fn user_line(user: &User) -> Vec<u8> {
+pub fn user_line(user: &User) -> Vec<u8> {
     let mut line = Vec::with_capacity(128);
     user.write_line(&mut line);
     line

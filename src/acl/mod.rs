@@ -24,7 +24,7 @@ pub struct Acl {
     pub users: BTreeMap<Vec<u8>, User>,
     pub log: log::AclLog,
     /// The default user may do everything: the common case, which needs no look-up.
-    default_is_free: bool,
+    pub default_is_free: bool,
 }
 
 impl Default for Acl {

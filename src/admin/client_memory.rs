@@ -5,14 +5,14 @@
 
 use super::memory::system_memory;
 use crate::config::{Config, OBUF_NORMAL, OBUF_PUBSUB, OBUF_REPLICA};
-use crate::net::{Client, ClientFlags, ClientId};
+use crate::net::{Client, ClientFlags};
 use crate::server::Server;
 
 /// Seconds the largest buffers are remembered.
 const PEAK_SLOTS: usize = 8;
 /// Clients are evicted by size class, the largest first: powers of two between these.
-const MIN_CLASS: u32 = 15;
-const MAX_CLASS: u32 = 33;
+pub const MIN_CLASS: u32 = 15;
+pub const MAX_CLASS: u32 = 33;
 
 /// How a client is treated by limits and filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -135,7 +135,7 @@ const UNAUTHENTICATED_BYTES: u64 = 1024;
 const MIN_ROOM: usize = 64 * 1024;
 
 /// Why a client's output is too much.
-fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
+pub fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
     let class = match ClientClass::of(c) {
         ClientClass::Normal | ClientClass::Master => OBUF_NORMAL,
         ClientClass::Replica => OBUF_REPLICA,
@@ -185,105 +185,12 @@ pub fn reply_room(c: &Client, cfg: &Config) -> usize {
     }
 }
 
-impl Server {
-    /// Bytes that wait to be sent to a client beyond its reply buffer, with what holds them.
-    pub fn output_bytes(&self, c: &Client) -> usize {
-        match ClientClass::of(c) {
-            ClientClass::Replica => self.replica_output_bytes(c),
-            _ => c.out.chunk_mem(),
-        }
-    }
-
-    /// Closes a client whose output passed its class's limit. True if it did.
-    pub fn check_output_limit(&mut self, id: ClientId) -> bool {
-        let now_ms = self.clock.mono_ms();
-        let Some(c) = self.clients.get(id) else { return false };
-        let class = ClientClass::of(c);
-        let has_output = c.out.chunk_count() > 0 || class == ClientClass::Replica || c.soft_limit_since_ms.is_some();
-        if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) || !has_output {
-            return false;
-        }
-        let (over, since) = over_limit(self, c, now_ms);
-        if over {
-            self.close_over_limit(id);
-        }
-        if let Some(c) = self.clients.get_mut(id) {
-            c.soft_limit_since_ms = since;
-            if over {
-                self.admin.client_memory.update(c);
-            }
-        }
-        over
-    }
-
-    /// Closes a client because of its output limit.
-    pub fn close_over_limit(&mut self, id: ClientId) {
-        log::warn!(
-            "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
-            self.describe_client(id)
-        );
-        self.clients.close_later(id);
-        self.stats.client_output_buffer_limit_disconnections += 1;
-    }
-
-    /// Counts a client's memory anew; to be called where it can have changed much.
-    pub fn update_client_memory(&mut self, id: ClientId) {
-        if let Some(c) = self.clients.get_mut(id) {
-            self.admin.client_memory.update(c);
-        }
-    }
-
-    /// Closes the largest clients while all of them cost more than `maxmemory-clients`.
-    pub fn evict_clients(&mut self) {
-        let limit = self.cfg.maxmemory_clients.bytes(self.cfg.maxmemory) as usize;
-        if limit == 0 || self.admin.client_memory.evictable_bytes() < limit {
-            return;
-        }
-        let mut candidates: Vec<(u32, u64, ClientId)> =
-            self.clients.iter().filter(|c| may_evict(c)).map(|c| (size_class(c), c.number, c.id)).collect();
-        candidates.sort_unstable_by_key(|(class, number, _)| (std::cmp::Reverse(*class), *number));
-        for (.., id) in candidates {
-            if self.admin.client_memory.evictable_bytes() < limit {
-                return;
-            }
-            log::info!("Evicting client: {}", self.describe_client(id));
-            self.stats.evicted_clients += 1;
-            self.close_now(id);
-        }
-        if self.admin.client_memory.evictable_bytes() >= limit {
-            log::warn!("Over client maxmemory after evicting all evictable clients");
-        }
-    }
-}
-
-impl Server {
-    /// Clients and their memory by size class, for people; `None` while clients are not evicted.
-    pub fn client_eviction_classes(&self) -> Option<String> {
-        use std::fmt::Write;
-        if self.cfg.maxmemory_clients.bytes(self.cfg.maxmemory) == 0 {
-            return None;
-        }
-        let mut text = String::new();
-        for class in MIN_CLASS..=MAX_CLASS {
-            let members = || self.clients.iter().filter(|c| may_evict(c) && size_class(c) == class);
-            let low = if class == MIN_CLASS { 0 } else { 1u64 << (class - 1) };
-            let _ = match class {
-                MAX_CLASS => write!(text, "bucket {low:10}+            : "),
-                _ => write!(text, "bucket {low:10} - {:10}: ", (1u64 << class) - 1),
-            };
-            let bytes: usize = members().map(|c| c.mem_counted.bytes).sum();
-            let _ = writeln!(text, "tot-mem: {bytes:10}, clients: {}", members().count());
-        }
-        Some(text)
-    }
-}
-
 /// The class of a client among those that may be evicted: the number of bits of its size, within limits.
-fn size_class(c: &Client) -> u32 {
+pub fn size_class(c: &Client) -> u32 {
     (usize::BITS - c.mem_counted.bytes.leading_zeros()).clamp(MIN_CLASS, MAX_CLASS)
 }
 
-fn may_evict(c: &Client) -> bool {
+pub fn may_evict(c: &Client) -> bool {
     c.conn.is_some()
         && !c.is(ClientFlags::NO_EVICT.union(ClientFlags::CLOSE_ASAP))
         && matches!(ClientClass::of(c), ClientClass::Normal | ClientClass::Pubsub)

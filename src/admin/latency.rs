@@ -1,6 +1,5 @@
 //! Latency events: for each kind of event that held up the loop, the worst of each second it happened in.
 
-use crate::server::Server;
 use std::collections::BTreeMap;
 
 /// Samples kept of an event.
@@ -32,7 +31,7 @@ impl Series {
         self.samples.back().copied()
     }
 
-    fn add(&mut self, time: i64, latency: u32) {
+    pub fn add(&mut self, time: i64, latency: u32) {
         self.max = self.max.max(latency);
         match self.samples.back_mut() {
             Some(last) if last.time == time => last.latency = last.latency.max(latency),
@@ -145,18 +144,6 @@ impl LatencyMonitor {
     /// Forgets an event; false if there was nothing to forget.
     pub fn reset(&mut self, name: &str) -> bool {
         self.events.remove(name).is_some()
-    }
-}
-
-impl Server {
-    /// Notes how long something took if that is long enough for `latency-monitor-threshold`.
-    pub fn note_latency(&mut self, event: &'static str, latency_ms: i64) {
-        let threshold = self.cfg.latency_monitor_threshold;
-        if threshold != 0 && latency_ms >= threshold {
-            let time = self.clock.us() / 1_000_000;
-            let latency = latency_ms.clamp(0, u32::MAX as i64) as u32;
-            self.admin.latency.events.entry(event).or_default().add(time, latency);
-        }
     }
 }
 

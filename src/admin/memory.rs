@@ -1,12 +1,10 @@
 //! Where the memory goes: samples of the process's and the allocator's figures, and what is overhead rather than data.
 
-use crate::server::Server;
-use crate::sys::alloc;
 use crate::sys::reserve::open_in_need;
 use std::sync::OnceLock;
 
 /// Time between samples, ms.
-const SAMPLE_PERIOD_MS: i64 = 100;
+pub const SAMPLE_PERIOD_MS: i64 = 100;
 
 /// Figures taken together by the cron, in bytes: asking for them is too slow for every INFO.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,85 +80,6 @@ impl Overhead {
 
     pub fn bytes_per_key(&self) -> usize {
         self.net().checked_div(self.keys).unwrap_or(0)
-    }
-}
-
-impl Server {
-    /// Takes the samples when they are due; called by the cron.
-    pub fn sample_memory(&mut self) {
-        alloc::peak();
-        if self.every_ms(SAMPLE_PERIOD_MS) {
-            self.sample_memory_now();
-        }
-    }
-
-    /// Takes `used_memory` as what an empty server costs.
-    pub fn note_initial_memory(&mut self) {
-        self.admin.memory.startup = alloc::used();
-        self.sample_memory_now();
-    }
-
-    fn sample_memory_now(&mut self) {
-        let (allocated, active, resident) = alloc::jemalloc_stats();
-        let m = &mut self.admin.memory;
-        m.rss = resident_set();
-        m.used = alloc::used();
-        m.allocated = allocated;
-        m.active = active;
-        m.resident = resident;
-    }
-
-    /// Sums up what is known to be overhead.
-    pub fn memory_overhead(&self) -> Overhead {
-        let used = alloc::used();
-        let mut o = Overhead {
-            used,
-            peak: alloc::peak(),
-            startup: self.admin.memory.startup,
-            replication: self.replication_memory(),
-            clients: self.admin.client_memory.normal_bytes(),
-            cluster_links: self.cluster_link_memory(),
-            aof_buffer: self.aof_buffer_memory(),
-            scripts: self.script_memory(),
-            ..Overhead::default()
-        };
-        for (i, db) in self.ks.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
-            // Times to live and slots have no tables beside this one.
-            o.dbs.push(DbOverhead { db: i, main: db.table_bytes() });
-            o.keys += db.len();
-        }
-        o.total = o.startup
-            + o.replication.backlog
-            + o.replication.replicas
-            + o.clients
-            + o.cluster_links
-            + o.aof_buffer
-            + o.scripts.eval_cache
-            + o.scripts.function_cache
-            + o.dbs.iter().map(|d| d.main).sum::<usize>();
-        o.dataset = used.saturating_sub(o.total);
-        o
-    }
-}
-
-/// Memory of rooms that are asked for it.
-impl Server {
-    // repl
-    pub fn replication_memory(&self) -> ReplicationMemory {
-        let memory = self.repl.memory();
-        ReplicationMemory { backlog: memory.backlog, replicas: memory.replicas, buffers: memory.total }
-    }
-    // cluster
-    pub fn cluster_link_memory(&self) -> usize {
-        self.bus.as_ref().map_or(0, |bus| bus.links_mem())
-    }
-    // persist
-    pub fn aof_buffer_memory(&self) -> usize {
-        self.persist.aof.buf.capacity()
-    }
-    /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
-    pub fn memory_not_counted(&self) -> usize {
-        self.aof_buffer_memory() + self.repl.memory_not_counted()
     }
 }
 

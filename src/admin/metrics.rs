@@ -1,12 +1,11 @@
 //! Rates: what INFO shows per second, sampled by the cron and averaged over the last samples; and the time of loop cycles.
 
 use crate::catalog::latency_counts::LatencyCounts;
-use crate::server::Server;
 
 /// Samples a rate is averaged over.
 const SAMPLES: usize = 16;
 /// Time between samples, ms.
-const SAMPLE_PERIOD_MS: i64 = 100;
+pub const SAMPLE_PERIOD_MS: i64 = 100;
 
 /// What is sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub enum Rate {
 const RATES: usize = Rate::CycleTime as usize + 1;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Samples {
+pub struct Samples {
     samples: [i64; SAMPLES],
     next: usize,
     last_value: i64,
@@ -35,7 +34,7 @@ struct Samples {
 
 impl Samples {
     /// `factor` times the change of `value` by the change of `base`.
-    fn note(&mut self, value: i64, base: i64, factor: i64) {
+    pub fn note(&mut self, value: i64, base: i64, factor: i64) {
         if self.last_base > 0 {
             let elapsed = base - self.last_base;
             let change = value - self.last_value;
@@ -49,7 +48,7 @@ impl Samples {
 
 #[derive(Debug, Default)]
 pub struct Metrics {
-    rates: [Samples; RATES],
+    pub rates: [Samples; RATES],
     /// Turns of the loop.
     pub cycles: u64,
     /// Time spent in turns, sleep excluded, microseconds.
@@ -98,29 +97,6 @@ impl Metrics {
     pub fn reset(&mut self) {
         let cycle_start_us = self.cycle_start_us;
         *self = Metrics { cycle_start_us, ..Metrics::default() };
-    }
-}
-
-impl Server {
-    /// Takes the samples when they are due; called by the cron.
-    pub fn sample_rates(&mut self) {
-        if !self.every_ms(SAMPLE_PERIOD_MS) {
-            return;
-        }
-        let (s, m) = (&self.stats, &mut self.admin.metrics);
-        let now_us = self.clock.mono_us().max(1);
-        let (cycles, cycles_us) = (m.cycles as i64, m.cycles_us as i64);
-        for (rate, value) in [
-            (Rate::Commands, s.commands_processed as i64),
-            (Rate::NetInput, (s.net_input_bytes + s.net_repl_input_bytes) as i64),
-            (Rate::NetOutput, (s.net_output_bytes + s.net_repl_output_bytes) as i64),
-            (Rate::ReplInput, s.net_repl_input_bytes as i64),
-            (Rate::ReplOutput, s.net_repl_output_bytes as i64),
-            (Rate::Cycles, cycles),
-        ] {
-            m.rates[rate as usize].note(value, now_us, 1_000_000);
-        }
-        m.rates[Rate::CycleTime as usize].note(cycles_us, cycles, 1);
     }
 }
 

@@ -1,18 +1,12 @@
 //! What operators see and do: INFO and the counters behind it, MONITOR, the slow log, latency events, client listings,
 //! the shutdown, the crash report. The commands themselves are in `commands/`; a room's own figures come from that room.
 
-pub mod after_call;
-pub mod client_line;
 pub mod client_memory;
-pub mod config;
 pub mod crash;
 pub mod debug;
-pub mod doctor;
-pub mod info;
 pub mod latency;
 pub mod memory;
 pub mod metrics;
-pub mod monitor;
 pub mod redact;
 pub mod shutdown;
 pub mod slowlog;

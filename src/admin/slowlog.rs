@@ -1,10 +1,6 @@
 //! The slow log: commands that took longer than `slowlog-log-slower-than`, the newest first.
 
-use crate::catalog::CmdRef;
-use crate::catalog::row::flag;
-use crate::net::ClientId;
-use crate::resp::{Args, Reply};
-use crate::server::Server;
+use crate::resp::Reply;
 use std::collections::VecDeque;
 
 /// Arguments kept of a command, the last of which may say how many are left out.
@@ -14,19 +10,19 @@ const MAX_ARG_BYTES: usize = 128;
 
 #[derive(Debug)]
 pub struct SlowEntry {
-    id: i64,
+    pub id: i64,
     /// Seconds since 1970.
-    time: i64,
-    duration_us: i64,
-    args: Vec<Vec<u8>>,
-    peer: String,
-    name: Vec<u8>,
+    pub time: i64,
+    pub duration_us: i64,
+    pub args: Vec<Vec<u8>>,
+    pub peer: String,
+    pub name: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 pub struct SlowLog {
-    entries: VecDeque<SlowEntry>,
-    next_id: i64,
+    pub entries: VecDeque<SlowEntry>,
+    pub next_id: i64,
 }
 
 impl SlowLog {
@@ -65,7 +61,7 @@ impl SlowLog {
 }
 
 /// The arguments as they are kept: few, short, and without secrets.
-fn kept_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+pub fn kept_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let count = args.len();
     let shown = if count > MAX_ARGS { MAX_ARGS - 1 } else { count };
     let mut kept: Vec<Vec<u8>> = args
@@ -83,38 +79,6 @@ fn kept_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> 
         kept.push(format!("... ({} more arguments)", count - shown).into_bytes());
     }
     kept
-}
-
-impl Server {
-    /// Notes the command if it was slow.
-    pub fn note_slow_command(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64) {
-        let limit = self.cfg.slowlog_log_slower_than;
-        if limit < 0 {
-            return;
-        }
-        self.admin.slowlog.trim(self.cfg.slowlog_max_len);
-        if duration_us < limit || self.cfg.slowlog_max_len == 0 {
-            return;
-        }
-        let row = self.commands.get(cmd).row;
-        if row.has(flag::SKIP_SLOWLOG) {
-            return;
-        }
-        let Some(c) = self.clients.get(id) else { return };
-        let args = crate::admin::redact::redacted(row, args);
-        let log = &mut self.admin.slowlog;
-        let entry = SlowEntry {
-            id: log.next_id,
-            time: self.clock.us() / 1_000_000,
-            duration_us,
-            args: kept_args(args.iter()),
-            peer: c.addr(),
-            name: c.name.clone(),
-        };
-        log.next_id += 1;
-        log.entries.push_front(entry);
-        log.trim(self.cfg.slowlog_max_len);
-    }
 }
 
 #[cfg(test)]

@@ -23,8 +23,6 @@
 //! `admin` (what CLUSTER subcommands change), `describe` (what they show), `nodes_conf` (the file), `routing` (clients).
 
 mod admin;
-pub mod bus;
-mod clients;
 mod describe;
 mod election;
 mod failure;

@@ -3,7 +3,6 @@
 //! A command never touches a database's table itself: it goes through `Keyspace`, which expires lazily, counts hits,
 //! keeps the access clock, wakes watchers and notes what is to be propagated. Sending all that on is `dispatch`'s.
 
-pub mod cron;
 pub mod damaged;
 pub mod db;
 pub mod digest;

@@ -161,7 +161,7 @@ pub struct Client {
     /// The largest fill of the query buffer since the cron last looked.
     pub query_peak: usize,
     /// The command that blocks the client, for its statistics.
-    pub blocked_call: Option<Box<crate::admin::after_call::BlockedCall>>,
+    pub blocked_call: Option<Box<crate::server::admin::after_call::BlockedCall>>,
     /// What the client counts for in the sums over all clients.
     pub mem_counted: crate::admin::client_memory::Counted,
 }

@@ -6,7 +6,6 @@ pub mod conn;
 pub mod listener;
 pub mod output;
 pub mod reactor;
-pub mod serve;
 pub mod token;
 pub mod upkeep;
 

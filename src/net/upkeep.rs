@@ -1,13 +1,11 @@
 //! Upkeep of clients by the cron, a part of them each time and all of them about once a second: idle ones are closed,
 //! buffers follow what is used of them, memory is counted.
 
+use super::Client;
 use super::output::{MAX_BUFFER_BYTES, MIN_BUFFER_BYTES};
-use super::{Client, ClientFlags, ClientId};
-use crate::catalog::CmdError;
-use crate::server::Server;
 
 /// Fewest clients looked at in one cron run.
-const MIN_CLIENTS_PER_RUN: usize = 5;
+pub const MIN_CLIENTS_PER_RUN: usize = 5;
 /// Unused room of a query buffer that is left alone, bytes.
 const QUERY_SPARE_BYTES: usize = 4 * 1024;
 /// Query buffers up to this size shrink only when their client is idle, bytes.
@@ -15,79 +13,7 @@ const QUERY_BIG_BYTES: usize = 32 * 1024;
 /// A client is idle after this, seconds.
 const IDLE_SECONDS: i64 = 2;
 
-impl Server {
-    /// Looks after the next clients in turn.
-    pub fn clients_cron(&mut self) {
-        let now_ms = self.clock.ms();
-        self.admin.client_memory.begin_second(now_ms);
-        let count = self.clients.len();
-        let share = (count / self.hz() as usize).max(MIN_CLIENTS_PER_RUN).min(count);
-        for id in self.clients.next_in_turn(share) {
-            if self.is_idle_too_long(id, now_ms) {
-                log::debug!("Closing idle client");
-                self.clients.close_later(id);
-                continue;
-            }
-            self.fit_buffers(id, now_ms);
-            self.update_client_memory(id);
-            self.check_output_limit(id);
-        }
-    }
-
-    fn is_idle_too_long(&self, id: ClientId, now_ms: i64) -> bool {
-        let exempt =
-            ClientFlags::REPLICA.union(ClientFlags::MASTER).union(ClientFlags::BLOCKED).union(ClientFlags::PUBSUB);
-        let limit = self.cfg.timeout;
-        self.clients.get(id).is_some_and(|c| {
-            limit > 0 && c.conn.is_some() && !c.is(exempt) && now_ms / 1000 - c.last_interaction_ms / 1000 > limit
-        })
-    }
-
-    fn fit_buffers(&mut self, id: ClientId, now_ms: i64) {
-        let debug = &self.admin.debug;
-        let (resizing, reset_ms) = (debug.reply_buffer_resizing, debug.reply_buffer_peak_reset_ms);
-        let Some(c) = self.clients.get_mut(id) else { return };
-        fit_query_buffer(c, now_ms);
-        if resizing {
-            match fit_reply_buffer(c, now_ms, reset_ms) {
-                Some(Fit::Shrunk) => self.stats.reply_buffer_shrinks += 1,
-                Some(Fit::Grown) => self.stats.reply_buffer_expands += 1,
-                None => {}
-            }
-        }
-        let Some(c) = self.clients.get(id) else { return };
-        let (input, output) = (c.query_room().1 + c.argv_bytes, self.output_bytes(c));
-        self.admin.client_memory.note_peaks(now_ms, input, output);
-    }
-
-    /// Closes a client on behalf of another one.
-    pub fn kill_client(&mut self, id: ClientId) {
-        if let Some(c) = self.clients.get_mut(id) {
-            c.flags.add(ClientFlags::KILLED);
-        }
-        self.close_now(id);
-    }
-
-    /// Closes a client at once where that can be, at the end of the turn otherwise. It counts for nothing from now on.
-    pub fn close_now(&mut self, id: ClientId) {
-        // Within a long command of some client, that client and those above it must stay.
-        if self.clients.current == Some(id) || self.is_nested_turn() {
-            self.clients.close_later(id);
-            self.update_client_memory(id);
-        } else {
-            self.free_client(id);
-        }
-    }
-
-    /// Sends an error to a client that waits for a reply, and counts it.
-    pub fn reply_error_to(&mut self, id: ClientId, error: &CmdError) {
-        let mut reply = crate::resp::Reply::default();
-        self.write_error(&mut reply, error);
-        self.clients.reply(id, &reply.buf);
-    }
-}
-
-fn fit_query_buffer(c: &mut Client, now_ms: i64) {
+pub fn fit_query_buffer(c: &mut Client, now_ms: i64) {
     let wanted = c.parser.wanted_len().map_or(0, |n| c.query_pos + n);
     let capacity = c.query.capacity();
     if capacity - c.query.len() > QUERY_SPARE_BYTES {
@@ -101,12 +27,12 @@ fn fit_query_buffer(c: &mut Client, now_ms: i64) {
     c.query_peak = c.query.len().max(wanted);
 }
 
-enum Fit {
+pub enum Fit {
     Shrunk,
     Grown,
 }
 
-fn fit_reply_buffer(c: &mut Client, now_ms: i64, reset_ms: i64) -> Option<Fit> {
+pub fn fit_reply_buffer(c: &mut Client, now_ms: i64, reset_ms: i64) -> Option<Fit> {
     let size = c.out.buffer_size();
     let (new, fit) = if size / 2 >= MIN_BUFFER_BYTES && c.reply_peak < size / 2 {
         (MIN_BUFFER_BYTES.max(c.reply_peak + 1), Some(Fit::Shrunk))
@@ -128,6 +54,7 @@ fn fit_reply_buffer(c: &mut Client, now_ms: i64, reset_ms: i64) -> Option<Fit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::ClientId;
 
     fn client() -> Client {
         Client::new(ClientId { index: 0, generation: 0 }, 1, None, 0)

@@ -3,14 +3,10 @@
 //! The child sees the server as it was at the fork and never touches a socket or the event loop; it reports through a
 //! pipe and through its exit code.
 
-use crate::admin::config::ProcessClass;
-use crate::server::Server;
-use crate::sys::fork::{self, Ended, Side};
-use crate::sys::{process, reserve};
-use nix::sys::signal::{Signal, kill};
+use crate::sys::fork::{self};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::time::Instant;
 
 /// What a child does.
@@ -26,14 +22,14 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// Name in log lines about its memory.
-    fn label(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             ChildKind::RdbDisk | ChildKind::RdbSocket => "RDB",
             ChildKind::Aof => "AOF rewrite",
         }
     }
 
-    fn process_name(self) -> &'static str {
+    pub fn process_name(self) -> &'static str {
         match self {
             ChildKind::RdbDisk => "redis-rdb-bgsave",
             ChildKind::RdbSocket => "redis-rdb-to-slaves",
@@ -51,8 +47,8 @@ impl ChildKind {
 pub struct Child {
     pub pid: Pid,
     pub kind: ChildKind,
-    info: File,
-    partial: Vec<u8>,
+    pub info: File,
+    pub partial: Vec<u8>,
 }
 
 /// Figures about forks and the child at work, for INFO.
@@ -71,7 +67,7 @@ pub struct ChildStats {
 }
 
 /// One report: kind (0 progress, 1 last), keys written, memory copied.
-const REPORT_LEN: usize = 24;
+pub const REPORT_LEN: usize = 24;
 
 /// The child's end of the pipe.
 pub struct Reporter {
@@ -87,7 +83,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    fn new(pipe: File, label: &'static str) -> Reporter {
+    pub fn new(pipe: File, label: &'static str) -> Reporter {
         Reporter {
             pipe,
             label,
@@ -112,7 +108,7 @@ impl Reporter {
         }
     }
 
-    fn send(&mut self, last: bool, keys: u64) {
+    pub fn send(&mut self, last: bool, keys: u64) {
         // Measuring takes long in a large process, so it is done for at most a hundredth of the time.
         const DUTY: u128 = 100;
         let due = self.cow_at.is_none_or(|at| at.elapsed().as_micros() > self.cow_cost_us * DUTY);
@@ -147,179 +143,5 @@ impl Reporter {
             log::warn!("Child failed reporting info to parent, exiting. {}", super::aof::manifest::reason(&e));
             fork::exit_child(1);
         }
-    }
-}
-
-impl Server {
-    pub fn has_child(&self) -> bool {
-        self.persist.child.is_some()
-    }
-
-    pub fn child_kind(&self) -> Option<ChildKind> {
-        self.persist.child.as_ref().map(|c| c.kind)
-    }
-
-    /// Forks. `work` runs in the child and says whether it succeeded, which becomes the exit code.
-    pub fn fork_child(
-        &mut self,
-        kind: ChildKind,
-        work: impl FnOnce(&mut Server, &mut Reporter) -> bool,
-    ) -> io::Result<Pid> {
-        if self.has_child() {
-            return Err(io::Error::from_raw_os_error(libc::EEXIST));
-        }
-        let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
-        let (read, write) = reserve::open_in_need(|| Ok(nix::unistd::pipe2(flags)?))?;
-        let start = Instant::now();
-        match fork::fork_process()? {
-            Side::Child => {
-                drop(read);
-                fork::reset_child_signals();
-                self.appear_as_child(kind);
-                self.release_in_child();
-                let mut reporter = Reporter::new(File::from(write), kind.label());
-                let ok = work(self, &mut reporter);
-                if ok {
-                    reporter.send(true, 0);
-                }
-                fork::exit_child(i32::from(!ok));
-            }
-            Side::Parent(pid) => {
-                let stats = &mut self.persist.child_stats;
-                stats.total_forks += 1;
-                let fork_us = start.elapsed().as_micros() as u64;
-                stats.latest_fork_us = fork_us;
-                stats.cow_peak = 0;
-                stats.cow_bytes = 0;
-                stats.cow_at = None;
-                stats.keys_processed = 0;
-                stats.keys_total = self.ks.dbs.iter().map(|db| db.len() as u64).sum();
-                self.persist.child = Some(Child { pid, kind, info: File::from(read), partial: Vec::new() });
-                self.set_avoid_resize(true);
-                self.note_latency("fork", fork_us as i64 / 1000);
-                Ok(pid)
-            }
-        }
-    }
-
-    /// Gives the child its title, its processors and its out-of-memory score. A score that cannot be set is in the log.
-    fn appear_as_child(&mut self, kind: ChildKind) {
-        fork::set_process_name(kind.process_name());
-        self.show_title_of(kind.process_name());
-        process::set_cpu_affinity(match kind {
-            ChildKind::RdbDisk | ChildKind::RdbSocket => &self.cfg.bgsave_cpulist,
-            ChildKind::Aof => &self.cfg.aof_rewrite_cpulist,
-        });
-        let _ = self.set_oom_score(ProcessClass::Child);
-    }
-
-    /// What a child must not keep: ports, so that a successor of a killed parent can listen.
-    pub(crate) fn release_in_child(&mut self) {
-        for listener in &self.listeners {
-            // The parent's descriptors stay open; nothing here uses the child's again.
-            let _ = nix::unistd::close(listener.raw_fd());
-        }
-        for fd in self.bus.iter().flat_map(|bus| bus.descriptors()) {
-            let _ = nix::unistd::close(fd);
-        }
-    }
-
-    /// While a child shares our memory, resizing tables would copy it.
-    fn set_avoid_resize(&mut self, avoid: bool) {
-        let avoid = avoid || !self.admin.debug.dict_resizing;
-        for db in &mut self.ks.dbs {
-            db.set_avoid_resize(avoid);
-        }
-    }
-
-    /// Takes in what the child has reported.
-    pub fn receive_child_info(&mut self) {
-        let Some(child) = &mut self.persist.child else { return };
-        let mut buf = [0; 64 * REPORT_LEN];
-        // The pipe does not block; its end and its emptiness both end the reading.
-        while let Ok(n @ 1..) = child.info.read(&mut buf) {
-            child.partial.extend_from_slice(&buf[..n]);
-        }
-        let whole = child.partial.len() / REPORT_LEN * REPORT_LEN;
-        let reports: Vec<u8> = child.partial.drain(..whole).collect();
-        let kind = child.kind;
-        let stats = &mut self.persist.child_stats;
-        for report in reports.chunks_exact(REPORT_LEN) {
-            let number = |at: usize| report[at..at + 8].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
-            let (keys, cow) = (number(8), number(16));
-            stats.cow_peak = stats.cow_peak.max(cow);
-            match (report[0], kind) {
-                (0, _) => {
-                    stats.cow_bytes = cow;
-                    stats.cow_at = Some(Instant::now());
-                    stats.keys_processed = keys;
-                }
-                (_, ChildKind::Aof) => stats.aof_last_cow_bytes = stats.cow_peak,
-                (_, ChildKind::RdbDisk | ChildKind::RdbSocket) => stats.rdb_last_cow_bytes = stats.cow_peak,
-            }
-        }
-    }
-
-    /// Deals with the child's end if it has come.
-    pub fn check_child_done(&mut self) {
-        let Some(child) = &self.persist.child else { return };
-        let pid = child.pid;
-        match fork::reap(pid, false) {
-            Ok(None) => {}
-            Ok(Some(ended)) => self.child_done(ended),
-            Err(e) => {
-                log::warn!("waitpid() returned an error: {}. child_pid = {pid}", e.desc());
-                self.forget_child();
-            }
-        }
-    }
-
-    fn child_done(&mut self, ended: Ended) {
-        let Some(child) = &self.persist.child else { return };
-        let (pid, kind) = (child.pid, child.kind);
-        if ended == Ended::Exit(0) {
-            self.receive_child_info();
-        }
-        // The handlers may want to fork anew, so the child is forgotten first.
-        self.forget_child();
-        match kind {
-            ChildKind::RdbDisk | ChildKind::RdbSocket => self.bgsave_done(kind, pid, ended),
-            ChildKind::Aof => self.bgrewrite_done(pid, ended),
-        }
-    }
-
-    fn forget_child(&mut self) {
-        self.persist.child = None;
-        let stats = &mut self.persist.child_stats;
-        stats.cow_bytes = 0;
-        stats.cow_at = None;
-        stats.keys_processed = 0;
-        stats.keys_total = 0;
-        self.set_avoid_resize(false);
-    }
-
-    /// Ends a snapshot child; its end is dealt with like any other, by `check_child_done`.
-    pub fn kill_rdb_child(&mut self) {
-        if let Some(child) = &self.persist.child
-            && child.kind.is_rdb()
-        {
-            let _ = kill(child.pid, Signal::SIGUSR1);
-        }
-    }
-
-    /// Ends a rewrite of the log and waits for it.
-    pub fn kill_aof_child(&mut self) {
-        let Some(child) = &self.persist.child else { return };
-        if child.kind != ChildKind::Aof {
-            return;
-        }
-        let pid = child.pid;
-        log::info!("Killing running AOF rewrite child: {pid}");
-        if kill(pid, Signal::SIGUSR1).is_ok() {
-            let _ = fork::reap(pid, true);
-        }
-        self.remove_aof_temp_files(pid);
-        self.forget_child();
-        self.persist.aof.rewrite_start_s = None;
     }
 }

@@ -11,14 +11,12 @@ pub mod check_aof;
 pub mod check_rdb;
 pub mod child;
 pub mod gate;
-mod gather;
-mod info;
+pub mod gather;
 pub mod load;
 pub mod rdb;
-mod rdb_save;
 pub mod snapshot;
 pub mod state;
-mod stream_commands;
+pub mod stream_commands;
 
 pub use state::Persist;
 

@@ -2,25 +2,20 @@
 //!
 //! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
 
-use super::child::Reporter;
-use super::rdb::{AUTOSYNC_BYTES, AuxInfo, ReplInfo, ValueView, Writer, encode_dump};
-use super::stream_commands::put_stream_commands;
-use crate::config::MaxmemoryPolicy;
+use super::rdb::{AUTOSYNC_BYTES, ReplInfo, ValueView};
 use crate::keyspace::list::List;
 use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
-use crate::server::{REDIS_VERSION, Server};
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::listpack::Item;
 use crate::structs::numbers::f64_text_grisu;
-use crate::sys::alloc;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Commands gather up to this size before they are passed on, bytes.
-const FLUSH_AT: usize = 64 * 1024;
+pub const FLUSH_AT: usize = 64 * 1024;
 
 /// What goes into a snapshot.
 #[derive(Debug, Clone, Default)]
@@ -110,155 +105,15 @@ pub fn debug_delay(us: i64) {
     }
 }
 
-fn now_s() -> i64 {
+pub fn now_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
-}
-
-impl Server {
-    /// Writes a snapshot to `out` and returns it flushed. `reporter` hears of progress.
-    pub fn write_snapshot<W: Write>(
-        &self,
-        out: W,
-        options: &SnapshotOptions,
-        mut reporter: Option<&mut Reporter>,
-    ) -> io::Result<W> {
-        let mut writer = Writer::new(out, self.cfg.rdbchecksum, self.cfg.rdbcompression);
-        writer.header(&AuxInfo {
-            redis_version: REDIS_VERSION,
-            ctime_s: now_s(),
-            used_memory: alloc::used() as u64,
-            repl: options.repl.as_ref(),
-            aof_base: options.aof_base,
-        })?;
-        if !options.exclude_functions {
-            for library in self.script.libraries.iter() {
-                writer.function(&library.code)?;
-            }
-        }
-        if options.exclude_data {
-            return writer.finish();
-        }
-        use MaxmemoryPolicy as P;
-        let policy = self.cfg.maxmemory_policy;
-        let with_idle = matches!(policy, P::AllkeysLru | P::VolatileLru);
-        let with_freq = matches!(policy, P::AllkeysLfu | P::VolatileLfu);
-        let mut keys = 0;
-        for (number, db) in self.ks.dbs.iter().enumerate() {
-            if db.is_empty() {
-                continue;
-            }
-            writer.select_db(number as u64, db.len() as u64, db.expires_len() as u64)?;
-            for entry in db.iter() {
-                if let Some(at_ms) = entry.expire_ms() {
-                    writer.expire_ms(at_ms);
-                }
-                if with_idle {
-                    writer.idle(u64::from(self.ks.access.idle_seconds(entry.lru())));
-                }
-                if with_freq {
-                    writer.freq(self.ks.access.lfu_counter(entry.lru()) as u8);
-                }
-                writer.key(entry.key(), value_view(entry))?;
-                keys += 1;
-                if let Some(reporter) = reporter.as_deref_mut() {
-                    reporter.key_done(keys);
-                }
-                debug_delay(self.cfg.rdb_key_save_delay);
-            }
-        }
-        writer.finish()
-    }
-
-    /// Writes a snapshot whose end a reader of a stream can tell: `$EOF:`, 40 random hex digits and a line end before it,
-    /// the digits again behind it.
-    pub fn write_framed_snapshot<W: Write>(
-        &self,
-        mut out: W,
-        options: &SnapshotOptions,
-        reporter: Option<&mut Reporter>,
-    ) -> io::Result<W> {
-        let mark = crate::server::random_hex_40();
-        write!(out, "$EOF:{mark}\r\n")?;
-        let mut out = self.write_snapshot(out, options, reporter)?;
-        out.write_all(mark.as_bytes())?;
-        out.flush()?;
-        Ok(out)
-    }
-
-    /// Writes the commands that make the data set.
-    pub fn write_commands<W: Write>(&self, mut out: W, mut reporter: Option<&mut Reporter>) -> io::Result<W> {
-        let mut buf = Vec::with_capacity(FLUSH_AT + 4096);
-        if self.cfg.aof_timestamp_enabled {
-            write!(buf, "#TS:{}\r\n", now_s())?;
-        }
-        for library in self.script.libraries.iter() {
-            put_command(&mut buf, &[b"FUNCTION", b"LOAD", &library.code]);
-        }
-        let mut keys = 0;
-        for (number, db) in self.ks.dbs.iter().enumerate() {
-            if db.is_empty() {
-                continue;
-            }
-            put_command(&mut buf, &[b"SELECT", number.to_string().as_bytes()]);
-            for entry in db.iter() {
-                match entry.value() {
-                    ValueRef::Int(v) => {
-                        put_command(&mut buf, &[b"SET", entry.key(), itoa::Buffer::new().format(v).as_bytes()]);
-                    }
-                    ValueRef::Str { bytes, .. } => put_command(&mut buf, &[b"SET", entry.key(), bytes]),
-                    ValueRef::Object(Object::Set(set)) => {
-                        put_collection(&mut buf, &mut out, b"SADD", entry.key(), set.iter(), set.len(), 1)?;
-                    }
-                    ValueRef::Object(Object::Hash(hash)) => {
-                        let items = hash.iter().flat_map(|(field, value)| [field, value]);
-                        put_collection(&mut buf, &mut out, b"HMSET", entry.key(), items, hash.len(), 2)?;
-                    }
-                    ValueRef::Object(Object::Zset(zset)) => put_zset(&mut buf, &mut out, entry.key(), zset)?,
-                    ValueRef::Object(Object::Stream(stream)) => {
-                        put_stream_commands(entry.key(), stream, &mut |command| {
-                            put_command(&mut buf, command);
-                            if buf.len() >= FLUSH_AT {
-                                out.write_all(&buf)?;
-                                buf.clear();
-                            }
-                            Ok(())
-                        })?;
-                    }
-                    ValueRef::Object(Object::Damaged(damaged)) => {
-                        let mut payload = Vec::new();
-                        encode_dump(&mut payload, ValueView::Damaged(damaged), false);
-                        put_command(&mut buf, &[b"RESTORE", entry.key(), b"0", &payload]);
-                    }
-                    ValueRef::Object(Object::List(list)) => {
-                        put_list(&mut buf, &mut out, entry.key(), list)?;
-                    }
-                }
-                if let Some(at_ms) = entry.expire_ms() {
-                    let at_ms = at_ms.to_string();
-                    put_command(&mut buf, &[b"PEXPIREAT", entry.key(), at_ms.as_bytes()]);
-                }
-                if buf.len() >= FLUSH_AT {
-                    out.write_all(&buf)?;
-                    buf.clear();
-                }
-                keys += 1;
-                if let Some(reporter) = reporter.as_deref_mut() {
-                    reporter.key_done(keys);
-                }
-                debug_delay(self.cfg.rdb_key_save_delay);
-            }
-        }
-        out.write_all(&buf)?;
-        out.flush()?;
-        Ok(out)
-    }
 }
 
 /// Elements that one command of a rewritten log adds, as far as they are told apart (pairs count once).
 const ITEMS_PER_COMMAND: usize = 64;
 
 /// Appends the commands that make a collection of `len` times `width` items, and passes on what has gathered.
-fn put_collection<'a, W: Write>(
+pub fn put_collection<'a, W: Write>(
     buf: &mut Vec<u8>,
     out: &mut W,
     verb: &[u8],
@@ -284,7 +139,7 @@ fn put_collection<'a, W: Write>(
 }
 
 /// As `put_collection` for a list.
-fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
+pub fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
     let mut walk = list.walk(0);
     let mut left = list.len();
     while left > 0 {
@@ -306,7 +161,7 @@ fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -
 }
 
 /// Appends the commands that make a sorted set, and passes on what has gathered.
-fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
+pub fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
     let mut members = zset.iter();
     let mut left = zset.len();
     while left > 0 {

@@ -3,12 +3,8 @@
 //! Invariant: a client stands in a channel's list exactly when the channel stands in the client's own set, and carries the
 //! `PUBSUB` flag exactly while it has any subscription. Sending messages to other nodes is the cluster's.
 
-use crate::cluster::slots::key_slot;
-use crate::keyspace::effects::{KeyEvent, notify};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::Reply;
-use crate::server::Server;
-use crate::structs::glob;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -39,7 +35,7 @@ pub type Name = Arc<[u8]>;
 /// Who listens, by name.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    names: HashMap<Name, Vec<ClientId>>,
+    pub names: HashMap<Name, Vec<ClientId>>,
 }
 
 impl Listeners {
@@ -60,11 +56,11 @@ impl Listeners {
         self.names.is_empty()
     }
 
-    fn add(&mut self, name: Name, client: ClientId) {
+    pub fn add(&mut self, name: Name, client: ClientId) {
         self.names.entry(name).or_default().push(client);
     }
 
-    fn remove(&mut self, name: &[u8], client: ClientId) {
+    pub fn remove(&mut self, name: &[u8], client: ClientId) {
         // Many names have one listener: to take them out and put the others back looks them up once.
         let Some((name, mut clients)) = self.names.remove_entry(name) else { return };
         clients.retain(|c| *c != client);
@@ -77,8 +73,8 @@ impl Listeners {
 #[derive(Debug, Default)]
 pub struct PubSub {
     channels: Listeners,
-    patterns: Listeners,
-    shards: Listeners,
+    pub patterns: Listeners,
+    pub shards: Listeners,
 }
 
 impl PubSub {
@@ -90,7 +86,7 @@ impl PubSub {
         }
     }
 
-    fn listeners_mut(&mut self, kind: Kind) -> &mut Listeners {
+    pub fn listeners_mut(&mut self, kind: Kind) -> &mut Listeners {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
@@ -116,7 +112,7 @@ impl Subscriptions {
         }
     }
 
-    fn names_mut(&mut self, kind: Kind) -> &mut HashSet<Name> {
+    pub fn names_mut(&mut self, kind: Kind) -> &mut HashSet<Name> {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
@@ -144,7 +140,7 @@ impl Subscriptions {
 }
 
 /// A message as subscribers get it.
-fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
+pub fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Reply::new(resp3);
     out.push(parts.len());
     parts.iter().for_each(|p| out.bulk(p));
@@ -152,117 +148,19 @@ fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The same message in the two protocols, each made when first needed.
-struct Message<'a> {
+pub struct Message<'a> {
     parts: &'a [&'a [u8]],
     made: [Option<Vec<u8>>; 2],
 }
 
 impl<'a> Message<'a> {
-    fn new(parts: &'a [&'a [u8]]) -> Message<'a> {
+    pub fn new(parts: &'a [&'a [u8]]) -> Message<'a> {
         Message { parts, made: [None, None] }
     }
 
-    fn bytes(&mut self, resp3: bool) -> &[u8] {
+    pub fn bytes(&mut self, resp3: bool) -> &[u8] {
         let parts = self.parts;
         self.made[resp3 as usize].get_or_insert_with(|| message(resp3, parts))
-    }
-}
-
-impl Server {
-    /// Adds a subscription; false if it was there.
-    pub fn subscribe(&mut self, id: ClientId, kind: Kind, name: &[u8]) -> bool {
-        let Some(c) = self.clients.get_mut(id) else { return false };
-        c.flags.add(ClientFlags::PUBSUB);
-        let mine = c.subscriptions.get_or_insert_default().names_mut(kind);
-        let listeners = self.pubsub.listeners_mut(kind);
-        let name = listeners.names.get_key_value(name).map_or_else(|| Name::from(name), |(name, _)| name.clone());
-        let fresh = mine.insert(name.clone());
-        if fresh {
-            listeners.add(name, id);
-        }
-        fresh
-    }
-
-    /// Ends a subscription; false if there was none.
-    pub fn unsubscribe(&mut self, id: ClientId, kind: Kind, name: &[u8]) -> bool {
-        let Some(c) = self.clients.get_mut(id) else { return false };
-        let Some(mine) = c.subscriptions.as_mut() else { return false };
-        let there = mine.names_mut(kind).remove(name);
-        if mine.is_empty() {
-            c.subscriptions = None;
-            c.flags.remove(ClientFlags::PUBSUB);
-        }
-        if there {
-            self.pubsub.listeners_mut(kind).remove(name, id);
-        }
-        there
-    }
-
-    /// Ends all of a client's subscriptions without a word.
-    pub fn unsubscribe_all(&mut self, id: ClientId) {
-        let Some(mine) = self.clients.get_mut(id).and_then(|c| c.subscriptions.take()) else { return };
-        if let Some(c) = self.clients.get_mut(id) {
-            c.flags.remove(ClientFlags::PUBSUB);
-        }
-        for kind in Kind::ALL {
-            mine.names(kind).iter().for_each(|name| self.pubsub.listeners_mut(kind).remove(name, id));
-        }
-    }
-
-    /// Delivers a message to the subscribers of this server; gives their number.
-    pub fn deliver(&mut self, sharded: bool, channel: &[u8], payload: &[u8]) -> usize {
-        let kind = if sharded { Kind::Shard } else { Kind::Channel };
-        let verb: &[u8] = if sharded { b"smessage" } else { b"message" };
-        let mut receivers = self.send_to_all(kind, channel, &[verb, channel, payload]);
-        if sharded || self.pubsub.patterns.is_empty() {
-            return receivers;
-        }
-        let matching: Vec<Name> = self.pubsub.patterns.names().filter(|p| glob::matches(p, channel)).cloned().collect();
-        for pattern in matching {
-            receivers += self.send_to_all(Kind::Pattern, &pattern, &[b"pmessage", &pattern, channel, payload]);
-        }
-        receivers
-    }
-
-    fn send_to_all(&mut self, kind: Kind, name: &[u8], parts: &[&[u8]]) -> usize {
-        let clients = self.pubsub.listeners(kind).of(name).to_vec();
-        let mut message = Message::new(parts);
-        for id in &clients {
-            let Some(resp3) = self.clients.get(*id).map(|c| c.resp == 3) else { continue };
-            self.clients.push(*id, message.bytes(resp3));
-            self.check_output_limit(*id);
-        }
-        clients.len()
-    }
-
-    /// Publishes the keyspace events that commands left.
-    pub fn publish_key_events(&mut self) {
-        for KeyEvent { event, key, db, .. } in std::mem::take(&mut self.ks.effects.events) {
-            let flags = self.ks.effects.notify_flags;
-            if flags & notify::KEYSPACE != 0 {
-                let channel = [format!("__keyspace@{db}__:").as_bytes(), &key].concat();
-                self.deliver(false, &channel, event.as_bytes());
-            }
-            if flags & notify::KEYEVENT != 0 {
-                let channel = format!("__keyevent@{db}__:{event}");
-                self.deliver(false, channel.as_bytes(), &key);
-            }
-        }
-    }
-
-    /// Ends the subscriptions to sharded channels of slots that this node no longer serves, and tells the subscribers.
-    pub fn unsubscribe_slots(&mut self, moved: &dyn Fn(u16) -> bool) {
-        let gone: Vec<Name> = self.pubsub.shards.names().filter(|name| moved(key_slot(name))).cloned().collect();
-        for name in gone {
-            for id in self.pubsub.shards.of(&name).to_vec() {
-                self.unsubscribe(id, Kind::Shard, &name);
-                let Some(c) = self.clients.get(id) else { continue };
-                let left = c.subscriptions.as_ref().map_or(0, |s| s.count_for(Kind::Shard));
-                let mut out = Reply::new(c.resp == 3);
-                subscription_push(&mut out, Kind::Shard.verbs().1, Some(&name), left);
-                self.clients.push(id, &out.buf);
-            }
-        }
     }
 }
 

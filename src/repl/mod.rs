@@ -11,14 +11,10 @@
 pub mod backlog;
 pub mod bulk;
 pub mod failover;
-pub mod follow;
 pub mod handshake;
 pub mod history;
-pub mod hooks;
 pub mod link;
-pub mod load;
 pub mod primary;
-pub mod serve;
 pub mod snapshot;
 pub mod state;
 

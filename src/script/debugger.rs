@@ -4,11 +4,11 @@
 //! session runs in a forked child, whose changes are lost with it, or in the server itself (`SYNC`), which serves nobody
 //! else meanwhile. Commands and texts are those of redis-cli's debugger.
 
-use crate::admin::monitor::append_quoted;
 use crate::catalog::error::{CmdError, CmdResult};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::admin::monitor::append_quoted;
 use crate::server::dispatch::call::Ctx;
 use crate::sys::{fork, signals};
 use nix::unistd::Pid;

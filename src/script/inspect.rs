@@ -7,7 +7,7 @@
 use super::debugger::Next;
 use super::engine::{Bridge, push_bytes, push_error, string_at};
 use super::{load, sandbox};
-use crate::admin::monitor::append_quoted;
+use crate::server::admin::monitor::append_quoted;
 use mlua::ffi::{self, lua_Debug, lua_State};
 use std::ffi::{CStr, c_int};
 

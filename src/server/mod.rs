@@ -3,25 +3,34 @@
 //! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
 //! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
 
+pub mod acl;
+pub mod admin;
+pub mod cluster;
 pub mod commands;
 pub mod dispatch;
+pub mod keyspace;
+pub mod net;
+pub mod persist;
+pub mod pubsub;
+pub mod repl;
 pub mod startup;
+pub mod tracking;
 
 use crate::acl::Acl;
 use crate::admin::Admin;
 use crate::admin::stats::Stats;
 use crate::catalog::CommandTable;
-use crate::cluster::bus::Bus;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
-use crate::net::serve::Unaccepted;
 use crate::net::{ClientId, Clients, Reactor, Source};
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
 use crate::repl::Repl;
 use crate::script::Scripting;
+use crate::server::cluster::bus::Bus;
+use crate::server::net::serve::Unaccepted;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;

@@ -4,10 +4,8 @@
 //! manifest names them; files it does not name do not belong to the log.
 
 pub mod append;
-pub mod load;
 pub mod manifest;
 pub mod reader;
-mod rewrite;
 
 pub use manifest::{AofDir, AofFile, Manifest, ManifestError};
 pub use reader::{AofReader, ReadError, Record};

@@ -7,9 +7,9 @@ use crate::net::ClientFlags;
 use crate::repl::failover::{FailoverState, Target};
 use crate::repl::link::LinkState;
 use crate::repl::primary::{self, ReplicaState};
-use crate::repl::serve::{WAITAOF_NO_AOF, write_aof_acks};
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
+use crate::server::repl::serve::{WAITAOF_NO_AOF, write_aof_acks};
 
 /// A replica's announced address is shorter than this, in bytes.
 const MAX_HOST_LEN: usize = 256;

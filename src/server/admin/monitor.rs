@@ -1,6 +1,6 @@
 //! MONITOR: shows every command to those who ask.
 
-use super::redact::redacted;
+use crate::admin::redact::redacted;
 use crate::catalog::row::{Command, flag};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Args;

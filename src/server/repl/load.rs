@@ -1,17 +1,17 @@
 //! A dataset from the master on its way into memory: from the file it was received into, or straight from the link.
 //!
 //! Loading holds up the loop but for what `persist` serves meanwhile; the link's connection is not read by anyone else
-//! during that time ([`MasterLink::loading`](super::link::MasterLink::loading)).
+//! during that time ([`MasterLink::loading`](crate::repl::link::MasterLink::loading)).
 
-use super::bulk::{Framing, MARK_LEN};
-use super::history::ReplId;
-use super::link::TempFile;
 use crate::config::{ReplDisklessLoad, os_error};
 use crate::keyspace::Db;
 use crate::net::Conn;
 use crate::persist::child::ChildKind;
 use crate::persist::load::{LoadOptions, LoadedRepl, Origin};
 use crate::persist::state::AofState;
+use crate::repl::bulk::{Framing, MARK_LEN};
+use crate::repl::history::ReplId;
+use crate::repl::link::TempFile;
 use crate::server::Server;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::fs::File;

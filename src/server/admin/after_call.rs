@@ -4,6 +4,7 @@
 //! `count_answered`. Its time is what its runs took; how long its client waited between and after them is no part of it. One
 //! that is refused when it is to run again, or whose client goes away, is not counted as a call.
 
+use crate::admin::slowlog::{SlowEntry, kept_args};
 use crate::catalog::CmdRef;
 use crate::catalog::row::flag;
 use crate::net::{ClientFlags, ClientId};
@@ -69,5 +70,45 @@ impl Server {
         let tracking = self.cfg.latency_tracking;
         self.commands.stats_mut(cmd).count(calls, duration_us.max(0) as u64, tracking);
         self.stats.commands_processed += u64::from(calls);
+    }
+
+    /// Notes how long something took if that is long enough for `latency-monitor-threshold`.
+    pub fn note_latency(&mut self, event: &'static str, latency_ms: i64) {
+        let threshold = self.cfg.latency_monitor_threshold;
+        if threshold != 0 && latency_ms >= threshold {
+            let time = self.clock.us() / 1_000_000;
+            let latency = latency_ms.clamp(0, u32::MAX as i64) as u32;
+            self.admin.latency.events.entry(event).or_default().add(time, latency);
+        }
+    }
+
+    /// Notes the command if it was slow.
+    pub fn note_slow_command(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64) {
+        let limit = self.cfg.slowlog_log_slower_than;
+        if limit < 0 {
+            return;
+        }
+        self.admin.slowlog.trim(self.cfg.slowlog_max_len);
+        if duration_us < limit || self.cfg.slowlog_max_len == 0 {
+            return;
+        }
+        let row = self.commands.get(cmd).row;
+        if row.has(flag::SKIP_SLOWLOG) {
+            return;
+        }
+        let Some(c) = self.clients.get(id) else { return };
+        let args = crate::admin::redact::redacted(row, args);
+        let log = &mut self.admin.slowlog;
+        let entry = SlowEntry {
+            id: log.next_id,
+            time: self.clock.us() / 1_000_000,
+            duration_us,
+            args: kept_args(args.iter()),
+            peer: c.addr(),
+            name: c.name.clone(),
+        };
+        log.next_id += 1;
+        log.entries.push_front(entry);
+        log.trim(self.cfg.slowlog_max_len);
     }
 }

@@ -4,15 +4,15 @@
 //! what this room puts there), then the snapshot file, then the shared stream from its cursor on, strictly in this order.
 //! How a snapshot is made and how it reaches replicas is in `snapshot`.
 
-use super::LogLine;
-use super::failover::{Candidate, FailoverState, FailoverStep, Target};
-use super::handshake::command;
-use super::history::PsyncDecision;
-use super::primary::{self, FullSyncStep, Replica, ReplicaState};
-use super::state::{Attached, InfoContext};
 use crate::catalog::{CmdError, error};
 use crate::net::listener::reason;
 use crate::net::{ClientFlags, ClientId};
+use crate::repl::LogLine;
+use crate::repl::failover::{Candidate, FailoverState, FailoverStep, Target};
+use crate::repl::handshake::command;
+use crate::repl::history::PsyncDecision;
+use crate::repl::primary::{self, FullSyncStep, Replica, ReplicaState};
+use crate::repl::state::{Attached, InfoContext};
 use crate::resp::Reply;
 use crate::server::Server;
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
@@ -181,7 +181,7 @@ impl Server {
         }
     }
 
-    fn share_snapshot(&mut self, id: ClientId, cursor: Option<super::backlog::CursorId>, offset: i64) {
+    fn share_snapshot(&mut self, id: ClientId, cursor: Option<crate::repl::backlog::CursorId>, offset: i64) {
         if let (Some(backlog), Some(other)) = (&mut self.repl.backlog, cursor) {
             let copy = backlog.copy_cursor(other);
             match self.repl.replicas.iter_mut().find(|attached| attached.client == id) {
@@ -437,7 +437,7 @@ impl Server {
     /// Whether clients get no data now, since it may be stale.
     pub fn serves_nothing_stale(&self) -> bool {
         self.repl.is_replica()
-            && self.repl.master.state != super::link::LinkState::Connected
+            && self.repl.master.state != crate::repl::link::LinkState::Connected
             && !self.cfg.replica_serve_stale_data
     }
 

@@ -1,20 +1,20 @@
 //! Towards the master: connecting, introducing this server, receiving the dataset, and following the stream.
 //!
-//! The link's state is in [`MasterLink`](super::link::MasterLink); this file moves it, with sockets and files. Once the
+//! The link's state is in [`MasterLink`](crate::repl::link::MasterLink); this file moves it, with sockets and files. Once the
 //! stream is followed, the master is a client with the MASTER flag: its commands run like any other's, and the bytes of
 //! those that took effect are handed on to this server's own replicas unchanged. How a received dataset is put into
 //! memory is in `load`.
 
-use super::bulk::{BulkEvent, BulkReader, Framing};
-use super::failover::FailoverState;
-use super::handshake::{Action, Handshake, HandshakeConfig, Outcome, command};
-use super::history::ReplId;
-use super::link::{CachedMaster, LinkState, OnlineMaster, TempFile, Transfer};
-use super::{LogLine, link};
 use crate::config::{ReplDisklessLoad, os_error};
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientFlags, ClientId, Conn, Source};
+use crate::repl::bulk::{BulkEvent, BulkReader, Framing};
+use crate::repl::failover::FailoverState;
+use crate::repl::handshake::{Action, Handshake, HandshakeConfig, Outcome, command};
+use crate::repl::history::ReplId;
+use crate::repl::link::{CachedMaster, LinkState, OnlineMaster, TempFile, Transfer};
+use crate::repl::{LogLine, link};
 use crate::server::Server;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

@@ -1,10 +1,10 @@
 //! What the rest of the server asks of the cluster: may this request be served here, who hears a published message.
 
-use super::routing::{Refusal, Request};
-use super::slots::{Slot, SlotSet};
 use crate::catalog::CmdError;
 use crate::catalog::row::flag;
 use crate::catalog::table::CmdRef;
+use crate::cluster::routing::{Refusal, Request};
+use crate::cluster::slots::{Slot, SlotSet};
 use crate::net::{ClientFlags, ClientId};
 use crate::resp::Args;
 use crate::server::Server;

@@ -1,8 +1,8 @@
 //! Snapshots into `dbfilename`: SAVE, BGSAVE, save points, and what is done when a child has written one.
 
-use super::aof::manifest::{fsync_dir, reason};
-use super::child::ChildKind;
-use super::snapshot::{FileSink, SnapshotOptions};
+use crate::persist::aof::manifest::{fsync_dir, reason};
+use crate::persist::child::ChildKind;
+use crate::persist::snapshot::{FileSink, SnapshotOptions};
 use crate::server::Server;
 use crate::sys::fork::Ended;
 use crate::sys::reserve::open_in_need;
@@ -33,7 +33,7 @@ impl Server {
         &self,
         path: &Path,
         options: &SnapshotOptions,
-        reporter: Option<&mut super::child::Reporter>,
+        reporter: Option<&mut crate::persist::child::Reporter>,
     ) -> io::Result<()> {
         let file = open_in_need(|| File::create(path)).inspect_err(|e| {
             log::warn!(
@@ -53,7 +53,11 @@ impl Server {
     }
 
     /// Writes a snapshot and puts it in place of `dbfilename`. True when it is there and durable; failures are logged.
-    fn save_and_rename(&self, options: &SnapshotOptions, reporter: Option<&mut super::child::Reporter>) -> bool {
+    fn save_and_rename(
+        &self,
+        options: &SnapshotOptions,
+        reporter: Option<&mut crate::persist::child::Reporter>,
+    ) -> bool {
         let temp = temp_name(std::process::id());
         let temp = Path::new(&temp);
         let target = Path::new(&self.cfg.dbfilename);
@@ -266,7 +270,7 @@ impl Server {
             log::warn!("There is a child rewriting the AOF. Killing it!");
             self.kill_aof_child();
         }
-        if self.persist.aof.state != super::state::AofState::Off {
+        if self.persist.aof.state != crate::persist::state::AofState::Off {
             log::info!("Calling fsync() on the AOF file.");
             self.flush_aof_now();
             if let Some(file) = &self.persist.aof.file
@@ -291,6 +295,6 @@ impl Server {
     /// The AOF was turned on and a child writes the data set that it begins with: ending now would leave none.
     pub fn is_writing_first_aof(&self) -> bool {
         let is_aof = self.persist.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof);
-        is_aof && self.persist.aof.state == super::state::AofState::WaitRewrite
+        is_aof && self.persist.aof.state == crate::persist::state::AofState::WaitRewrite
     }
 }

@@ -1,6 +1,6 @@
 //! The Persistence section of INFO. Field names and formats are Redis 7.2's.
 
-use super::state::AofState;
+use crate::persist::state::AofState;
 use crate::server::Server;
 use std::fmt::Write;
 

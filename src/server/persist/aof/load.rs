@@ -3,10 +3,10 @@
 //! Commands run for a client without a connection. Every file but the last must be whole; the last may end in the middle
 //! of a command (the machine went down while it was written), and is then cut there if `aof-load-truncated` says so.
 
-use super::manifest::{reason, shown};
-use super::reader::{AofReader, ReadError, Record, ValidUpTo};
 use crate::catalog::table::Resolved;
 use crate::net::{ClientFlags, ClientId};
+use crate::persist::aof::manifest::{reason, shown};
+use crate::persist::aof::reader::{AofReader, ReadError, Record, ValidUpTo};
 use crate::persist::load::{LoadOptions, Origin};
 use crate::persist::snapshot::debug_delay;
 use crate::resp::{OwnedArgs, Reply};

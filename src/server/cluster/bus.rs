@@ -16,14 +16,14 @@ use std::task::Poll;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint, wire};
+use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint, wire};
 use crate::config::{ClusterPreferredEndpointType, Config};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
 use crate::net::{ClientFlags, ClientId, Conn, Source};
-use crate::repl::follow::open_connection;
 use crate::server::Server;
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
+use crate::server::repl::follow::open_connection;
 use crate::sys::reserve::open_in_need;
 
 /// Connections accepted in one turn.
@@ -345,7 +345,7 @@ impl Server {
             return Ok(());
         }
         let port = if self.cfg.tls_cluster { self.cfg.tls_port } else { self.cfg.port };
-        if self.cfg.cluster_port == 0 && port > 65535 - super::BUS_PORT_OFFSET {
+        if self.cfg.cluster_port == 0 && port > 65535 - crate::cluster::BUS_PORT_OFFSET {
             return Err(
                 "Redis port number too high. Cluster communication port is 10,000 port numbers higher than your \
                         Redis port. Your Redis port number must be 55535 or less."
@@ -722,7 +722,7 @@ impl Server {
     }
 
     /// Deletes what is left in a slot that another node serves now; replicas and the AOF follow.
-    fn delete_slot(&mut self, slot: super::slots::Slot) {
+    fn delete_slot(&mut self, slot: crate::cluster::slots::Slot) {
         let count = self.ks.dbs[0].slot_len(slot);
         for key in self.ks.dbs[0].slot_keys(slot, count) {
             if self.ks.delete(0, &key, self.cfg.lazyfree_lazy_server_del) {

@@ -1,8 +1,8 @@
 //! Serving clients: accepting, reading, writing, closing.
 
-use super::listener::reason;
-use super::reactor::Ready;
-use super::{ClientFlags, ClientId, Conn};
+use crate::net::listener::reason;
+use crate::net::reactor::Ready;
+use crate::net::{ClientFlags, ClientId, Conn};
 use crate::server::Server;
 use crate::server::dispatch::admit::is_local;
 use crate::server::dispatch::ahead;
@@ -107,7 +107,7 @@ impl Server {
         // Those who came before a password was set stay welcome.
         c.flags.set(ClientFlags::AUTHENTICATED, !self.auth_required);
         let registered =
-            c.conn.as_mut().map(|s| s.register(self.reactor.registry(), super::Source::Client(id).token()));
+            c.conn.as_mut().map(|s| s.register(self.reactor.registry(), crate::net::Source::Client(id).token()));
         if let Some(Err(e)) = registered {
             log::warn!("Error registering the event for the new client: {}", reason(&e));
             self.clients.close_later(id);

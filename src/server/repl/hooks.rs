@@ -1,10 +1,10 @@
 //! What the rest of the server asks of replication: before and after commands, as clients come and go, and in time.
 
-use super::failover::FailoverState;
-use super::link::LinkState;
 use crate::catalog::CmdError;
 use crate::config::PropagationErrorBehavior;
 use crate::net::{Client, ClientFlags, ClientId};
+use crate::repl::failover::FailoverState;
+use crate::repl::link::LinkState;
 use crate::server::Server;
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::sys::log as log_sink;

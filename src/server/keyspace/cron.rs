@@ -2,12 +2,12 @@
 //!
 //! What takes long is cut into slices that fit between two looks at the sockets.
 
-use super::ExpirePolicy;
-use super::effects::notify;
-use super::evict::Evicted;
-use super::expire::Effort;
 use crate::catalog::error::{self, CmdError};
 use crate::catalog::row::Command;
+use crate::keyspace::ExpirePolicy;
+use crate::keyspace::effects::notify;
+use crate::keyspace::evict::Evicted;
+use crate::keyspace::expire::Effort;
 use crate::net::{ClientFlags, ClientId};
 use crate::server::Server;
 use crate::sys::alloc;
@@ -243,7 +243,7 @@ impl Server {
     }
 }
 
-impl super::Keyspace {
+impl crate::keyspace::Keyspace {
     /// Deletes a key to make room, with everything that goes with it. Gives the bytes that came free: what is noted about
     /// the key for others, and soon sent and gone, does not count against them, or long keys would never make room.
     fn evict(&mut self, db: usize, key: &[u8], lazy: bool) -> isize {

@@ -3,8 +3,8 @@
 //!
 //! Each step leaves a manifest on disk whose files make up the whole data set.
 
-use super::append::open_incr;
-use super::manifest::{reason, shown};
+use crate::persist::aof::append::open_incr;
+use crate::persist::aof::manifest::{reason, shown};
 use crate::persist::child::ChildKind;
 use crate::persist::snapshot::{FileSink, SnapshotOptions};
 use crate::persist::state::AofState;
@@ -27,7 +27,7 @@ fn writer_temp(pid: u32) -> PathBuf {
 
 impl Server {
     /// Writes a base into `path`, by way of a temporary file. False when it failed, which is logged.
-    pub(in crate::persist) fn write_base(&self, path: &Path) -> bool {
+    pub(crate) fn write_base(&self, path: &Path) -> bool {
         self.write_base_reporting(path, None)
     }
 
@@ -145,7 +145,7 @@ impl Server {
         true
     }
 
-    pub(in crate::persist) fn bgrewrite_done(&mut self, pid: Pid, ended: Ended) {
+    pub(crate) fn bgrewrite_done(&mut self, pid: Pid, ended: Ended) {
         let start = Instant::now();
         match ended {
             Ended::Exit(0) => {
@@ -263,14 +263,14 @@ impl Server {
         let _ = dir.persist(&mut self.persist.aof.manifest);
     }
 
-    pub(in crate::persist) fn remove_aof_temp_files(&self, pid: Pid) {
+    pub(crate) fn remove_aof_temp_files(&self, pid: Pid) {
         let pid = pid.as_raw() as u32;
         self.unlink_in_background(&child_temp(pid));
         self.unlink_in_background(&writer_temp(pid));
     }
 
     /// Whether repeated failures keep an automatic rewrite from starting now.
-    pub(in crate::persist) fn aof_rewrite_is_limited(&mut self) -> bool {
+    pub(crate) fn aof_rewrite_is_limited(&mut self) -> bool {
         let now_s = self.now_s();
         let aof = &mut self.persist.aof;
         let (limited, began) = aof.limit.is_limited(aof.consecutive_failures, now_s);
@@ -283,7 +283,7 @@ impl Server {
     }
 
     /// Starts a rewrite when the log has grown by the configured percentage.
-    pub(in crate::persist) fn check_aof_growth(&mut self) {
+    pub(crate) fn check_aof_growth(&mut self) {
         let aof = &self.persist.aof;
         let percentage = self.cfg.auto_aof_rewrite_percentage;
         if aof.state != AofState::On

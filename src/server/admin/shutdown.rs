@@ -1,0 +1,130 @@
+//! The end of the server: asked for by SHUTDOWN or a signal, put off until replicas have caught up, called off, finished.
+//!
+//! While a shutdown waits for replicas, writes are paused and the clients that asked are blocked. The rooms that have
+//! something to bring to an end do it in the functions at the bottom.
+
+use crate::admin::shutdown::{FAILED, Shutdown, ShutdownFlags};
+use crate::config::Supervised;
+use crate::server::Server;
+use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
+use crate::server::dispatch::pause::{PauseKind, PausePurpose};
+use crate::sys::{service, signals};
+
+impl Server {
+    /// Looks at what signals asked for and at a shutdown that waits; called by the cron.
+    pub fn shutdown_cron(&mut self) {
+        if let Some((flags, at)) = self.admin.shutdown.waiting {
+            if self.clock.ms() >= at || self.replicas_caught_up() {
+                self.finish_shutdown(flags);
+            }
+        } else if let Some(signal) = signals::stop_requested() {
+            self.on_stop_signal(signal);
+        } else if !self.is_writing_first_aof()
+            && let Some(signal) = self.admin.shutdown.put_off.take()
+        {
+            self.on_stop_signal(signal);
+        }
+    }
+
+    fn on_stop_signal(&mut self, signal: i32) {
+        self.admin.shutdown.last_signal = signal;
+        let flags = match signal {
+            libc::SIGINT => self.cfg.shutdown_on_sigint,
+            _ => self.cfg.shutdown_on_sigterm,
+        };
+        self.begin_shutdown(flags);
+        if self.exit.is_none() && self.admin.shutdown.waiting.is_none() {
+            // It failed, and the log says why: the next signal tries again, unless time alone helps.
+            signals::forget_stop();
+            if self.is_writing_first_aof() {
+                log::info!("The server is going to exit when the AOF is written.");
+                self.admin.shutdown.put_off = Some(signal);
+            }
+        }
+    }
+
+    /// Shuts down, at once or when replicas have caught up. A shutdown that waits already goes its way.
+    pub fn begin_shutdown(&mut self, mut flags: ShutdownFlags) {
+        if self.admin.shutdown.waiting.is_some() {
+            return;
+        }
+        if self.is_loading() {
+            // Half of a data set must not replace the whole one on disk.
+            flags.save = false;
+            flags.nosave = true;
+        }
+        log::info!("User requested shutdown...");
+        if self.cfg.supervised == Supervised::Systemd {
+            service::tell_systemd_stopping();
+        }
+        if !flags.now && self.cfg.shutdown_timeout != 0 && !self.replicas_caught_up() {
+            let at = self.clock.ms() + self.cfg.shutdown_timeout * 1000;
+            self.admin.shutdown.waiting = Some((flags, at));
+            self.ask_replicas_for_offsets();
+            self.pause_clients(PausePurpose::Shutdown, PauseKind::Write, i64::MAX);
+            log::info!("Waiting for replicas before shutting down.");
+            return;
+        }
+        self.finish_shutdown(flags);
+    }
+
+    /// Ends everything and sets the exit code, unless data would be lost: then the server goes on.
+    fn finish_shutdown(&mut self, flags: ShutdownFlags) {
+        self.kill_debug_sessions();
+        self.log_lagging_replicas();
+        if !self.persist_shutdown(flags.save, flags.nosave, flags.force) {
+            log::warn!("Errors trying to shut down the server. Check the logs for more information.");
+            self.cancel_shutdown();
+            return;
+        }
+        if !self.cfg.pidfile.is_empty() {
+            log::info!("Removing the pid file.");
+            let _ = std::fs::remove_file(&self.cfg.pidfile);
+        }
+        self.flush_replica_output();
+        self.close_listeners();
+        log::warn!("Redis is now ready to exit, bye bye...");
+        self.exit = Some(0);
+    }
+
+    fn close_listeners(&mut self) {
+        for mut listener in std::mem::take(&mut self.listeners) {
+            let _ = listener.deregister(self.reactor.registry());
+        }
+        if !self.cfg.unixsocket.is_empty() {
+            log::info!("Removing the unix socket file.");
+            if std::fs::remove_file(&self.cfg.unixsocket).is_err() {
+                log::warn!("Error removing the unix socket file: {}", std::io::Error::last_os_error());
+            }
+        }
+    }
+
+    /// Calls a shutdown off that a signal asked for or that waits for replicas. False: there is none.
+    pub fn abort_shutdown(&mut self) -> bool {
+        if self.admin.shutdown.waiting.is_some() {
+            self.cancel_shutdown();
+        } else if signals::stop_requested().is_some() || self.admin.shutdown.put_off.is_some() {
+            signals::forget_stop();
+            self.admin.shutdown.put_off = None;
+        } else {
+            return false;
+        }
+        log::info!("Shutdown manually aborted.");
+        true
+    }
+
+    fn cancel_shutdown(&mut self) {
+        self.admin.shutdown = Shutdown::default();
+        signals::forget_stop();
+        let waiting: Vec<_> = self.blocked.clients.iter().copied().collect();
+        for id in waiting {
+            let is_ours =
+                self.clients.get(id).and_then(|c| c.block.as_ref()).is_some_and(|b| b.kind == BlockKind::Shutdown);
+            if is_ours {
+                self.reply_error_to(id, &FAILED);
+                self.unblock(id, WaitEnd::Failed);
+            }
+        }
+        self.unpause_clients(PausePurpose::Shutdown);
+    }
+}

@@ -1,0 +1,3 @@
+//! What the loop does for the keyspace.
+
+pub mod cron;

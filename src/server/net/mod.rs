@@ -1,0 +1,4 @@
+//! Accepting, reading, writing and closing client connections.
+
+pub mod serve;
+pub mod upkeep;

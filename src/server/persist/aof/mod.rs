@@ -1,0 +1,5 @@
+//! The append-only log as the server drives it.
+
+pub mod append;
+pub mod load;
+pub mod rewrite;
