@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use hexad::cluster::node::{NodeFlags, NodeId};
-use hexad::cluster::slots::{SLOT_COUNT, Slot, SlotSet};
 use hexad::cluster::wire::{self, PacketType};
 use hexad::cluster::{Action, Cluster, ClusterConfig, Env, FailoverMode, LinkId};
+use hexad::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 
 const START_MS: i64 = 1_700_000_000_000;
 /// Later than a deadline the machine may be by: its tick, and the latency of a packet.

@@ -4,7 +4,6 @@ use super::user::{Selector, User};
 use super::{Acl, DEFAULT_USER};
 use crate::catalog::row::{Group, KeyPos, key};
 use crate::catalog::table::{CmdRef, CommandTable};
-use crate::net::{Client, ClientFlags};
 use crate::resp::Args;
 use crate::structs::glob;
 
@@ -121,20 +120,18 @@ impl Acl {
 
     /// Whether a user of this name may run this. A user that is gone may nothing.
     pub fn check(&self, user: &[u8], commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
-        if self.default_is_free && user == DEFAULT_USER {
+        if self.is_free(user) {
             return Ok(());
         }
         self.user(user).map_or(Err(Denied::Command), |u| u.check(commands, cmd, args))
     }
-}
 
-impl Acl {
-    /// Whether a client may read every key with the command that these arguments call.
-    pub fn reads_all_keys(&self, commands: &CommandTable, c: &Client, args: Args<'_>) -> bool {
-        if c.is(ClientFlags::MASTER.union(ClientFlags::AOF)) || (self.default_is_free && c.user == DEFAULT_USER) {
+    /// Whether a user of this name may read every key with the command that these arguments call.
+    pub fn reads_all_keys(&self, user: &[u8], commands: &CommandTable, args: Args<'_>) -> bool {
+        if self.is_free(user) {
             return true;
         }
         let Some(cmd) = commands.find(&args[0]) else { return false };
-        self.user(&c.user).is_some_and(|u| u.reads_all_keys(commands, cmd, args))
+        self.user(user).is_some_and(|u| u.reads_all_keys(commands, cmd, args))
     }
 }

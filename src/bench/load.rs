@@ -139,7 +139,7 @@ pub fn hold_idle(options: &Options, nodes: &[Target]) -> Result<(), String> {
                 Ok(n) if chunk[0] == b'-' => return Err(server_error(&chunk[..n])),
                 Ok(_) => {}
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Err(format!("Error: {}", crate::config::os_error(&e))),
+                Err(e) => return Err(format!("Error: {}", crate::sys::os_error(&e))),
             }
         }
     }
@@ -287,7 +287,7 @@ impl<'a> Driver<'a> {
                 Ok(n) => client.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(format!("Writing to socket: {}", crate::config::os_error(&e))),
+                Err(e) => return Err(format!("Writing to socket: {}", crate::sys::os_error(&e))),
             }
         }
         Ok(())
@@ -335,7 +335,7 @@ impl<'a> Driver<'a> {
                 Ok(n) => client.input.extend_from_slice(&self.chunk[..n]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(format!("Error: {}", crate::config::os_error(&e))),
+                Err(e) => return Err(format!("Error: {}", crate::sys::os_error(&e))),
             }
         }
         let latency = client.since.elapsed().as_micros() as u64;

@@ -1,6 +1,6 @@
 //! The command line of redis-benchmark.
 
-use crate::server::REDIS_VERSION;
+use crate::sys::build::REDIS_VERSION;
 use std::path::PathBuf;
 
 /// Threads beyond this are more than any load needs.

@@ -1,10 +1,10 @@
 //! Questions asked of the server before a run: where the masters of a cluster are, and what its configuration says.
 
 use super::options::Options;
-use crate::cluster::slots::{SLOT_COUNT, key_slot};
 use crate::net::Conn;
 use crate::resp::Reply as Writer;
 use crate::resp::reply_reader::{Reply, ReplyReader};
+use crate::structs::slots::{SLOT_COUNT, key_slot};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;

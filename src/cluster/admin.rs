@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::gossip::BLACKLIST_TTL_S;
 use super::node::{NodeFlags, NodeId, NodeKey};
-use super::slots::{SLOT_COUNT, Slot};
 use super::{Action, Cluster, Env};
+use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// Why a subcommand was refused; the text of the error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]

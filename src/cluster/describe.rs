@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::node::{Node, NodeId, NodeKey};
-use super::slots::{SLOT_COUNT, Slot};
 use super::wire::PacketType;
 use super::{Cluster, Env, PreferredEndpoint};
+use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// How clients are told to reach a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

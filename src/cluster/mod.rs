@@ -34,18 +34,17 @@ pub mod node;
 pub mod nodes_conf;
 mod ownership;
 pub mod routing;
-pub mod slots;
 pub mod wire;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
+use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 pub use admin::{AdminError, FailoverMode, SetSlot};
 pub use describe::{Endpoint, ShardView, SlotRangeView};
 use election::Election;
 use manual::ManualFailover;
 use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
-use slots::{SLOT_COUNT, Slot, SlotSet};
 
 /// How far the bus port is above the client port unless configured.
 pub const BUS_PORT_OFFSET: u16 = 10000;

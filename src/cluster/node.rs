@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::LinkId;
-use super::slots::SlotSet;
+use crate::structs::slots::SlotSet;
 
 /// The name of a node or shard: 40 characters of `a-z0-9` (Redis writes hex).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,8 +8,8 @@
 use std::fmt;
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
-use super::slots::{SLOT_COUNT, Slot};
 use super::{BUS_PORT_OFFSET, Cluster, ClusterConfig};
+use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

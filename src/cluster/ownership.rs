@@ -4,9 +4,9 @@
 //! config epoch wins. A master that loses its last slot follows the winner.
 
 use super::node::{NodeFlags, NodeId, NodeKey};
-use super::slots::{SLOT_COUNT, Slot, SlotSet};
 use super::wire::{Body, Header};
 use super::{Action, Cluster, Env};
+use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 
 impl Cluster {
     // ---- binding ----

@@ -1,8 +1,8 @@
 //! Which node serves a request: this one, another (MOVED, ASK), or none.
 
 use super::node::NodeKey;
-use super::slots::{Slot, key_slot};
 use super::{Cluster, Endpoint};
+use crate::structs::slots::{Slot, key_slot};
 
 /// What routing must know of a command, or of all commands of a transaction together.
 #[derive(Clone, Copy, Debug, Default)]

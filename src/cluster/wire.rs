@@ -7,8 +7,8 @@
 use std::fmt;
 
 use super::node::{NodeFlags, NodeId};
-use super::slots::{SLOT_BYTES, SlotSet};
 use crate::config::is_node_name;
+use crate::structs::slots::{SLOT_BYTES, SlotSet};
 
 /// Bytes of the header, which is also the shortest packet.
 pub const HEADER_LEN: usize = 2256;

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use super::table::{Config, Kind, Row, flag};
 use super::types::SourceLine;
 use super::value::ValueError;
-use super::{MAX_HZ, MIN_BACKLOG_SIZE, MIN_HZ, REDIS_VERSION, lookup, os_error, words};
+use super::{MAX_HZ, MIN_BACKLOG_SIZE, MIN_HZ, lookup, words};
+use crate::sys::build::REDIS_VERSION;
+use crate::sys::os_error;
 
 /// How deep `include` may nest; a file that includes itself would otherwise exhaust the stack.
 const MAX_INCLUDE_DEPTH: usize = 64;

@@ -21,9 +21,6 @@ pub use table::{Apply, Config, Kind, Row, TABLE, TextRule, flag};
 pub use types::*;
 pub use value::{Setting, TITLE_VARIABLES, ValueError, expand_title, is_address, is_node_name, parse_memory};
 
-/// The version of Redis this server is compatible with.
-pub const REDIS_VERSION: &str = "7.2.6";
-
 /// The range `hz` is brought into.
 pub const MIN_HZ: i64 = 1;
 /// See [`MIN_HZ`].
@@ -39,13 +36,4 @@ pub fn lookup(name: &[u8]) -> Option<(&'static Row, &'static str)> {
             .find(|known| known.as_bytes().eq_ignore_ascii_case(name))
             .map(|known| (row, *known))
     })
-}
-
-/// The system's text for an error, as `strerror` gives it.
-pub fn os_error(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
 }

@@ -1,6 +1,10 @@
 //! The values a directive can have: enumerations with the names Redis gives them, and the small records of the
 //! directives that take several words. How each is read and printed is in `value`.
 
+pub use crate::sys::log::{LogLevel, SyslogFacility};
+pub use crate::sys::process::OomScoreAdj;
+pub use crate::sys::service::Supervised;
+
 /// An enumeration whose variants are spelled in the configuration. `NAMES` is in the order error texts list them; a
 /// variant may occur twice (an old spelling), the first is the one printed.
 pub trait Named: Copy + PartialEq + 'static {
@@ -13,6 +17,14 @@ pub trait Named: Copy + PartialEq + 'static {
     }
 }
 
+macro_rules! names {
+    ($type:ident $($name:literal => $value:ident),+ $(,)?) => {
+        impl Named for $type {
+            const NAMES: &'static [(&'static str, Self)] = &[$(($name, $type::$value)),+];
+        }
+    };
+}
+
 macro_rules! named {
     ($(#[$meta:meta])* $type:ident { $($variant:ident),+ $(,)? } $($name:literal => $value:ident),+ $(,)?) => {
         $(#[$meta])*
@@ -20,9 +32,7 @@ macro_rules! named {
         #[allow(missing_docs)]
         pub enum $type { $($variant),+ }
 
-        impl Named for $type {
-            const NAMES: &'static [(&'static str, Self)] = &[$(($name, $type::$value)),+];
-        }
+        names! { $type $($name => $value),+ }
     };
 }
 
@@ -53,22 +63,19 @@ impl MaxmemoryPolicy {
     }
 }
 
-named! {
-    /// The syslog facility messages are sent with.
-    SyslogFacility { User, Local0, Local1, Local2, Local3, Local4, Local5, Local6, Local7 }
+names! {
+    SyslogFacility
     "user" => User, "local0" => Local0, "local1" => Local1, "local2" => Local2, "local3" => Local3,
     "local4" => Local4, "local5" => Local5, "local6" => Local6, "local7" => Local7,
 }
 
-named! {
-    /// The least important messages that are still logged.
-    LogLevel { Debug, Verbose, Notice, Warning, Nothing }
+names! {
+    LogLevel
     "debug" => Debug, "verbose" => Verbose, "notice" => Notice, "warning" => Warning, "nothing" => Nothing,
 }
 
-named! {
-    /// Which service manager started the server and wants to be told when it is ready.
-    Supervised { Upstart, Systemd, Auto, No }
+names! {
+    Supervised
     "upstart" => Upstart, "systemd" => Systemd, "auto" => Auto, "no" => No,
 }
 
@@ -90,9 +97,8 @@ named! {
     "no" => No, "yes" => Yes, "optional" => Optional,
 }
 
-named! {
-    /// Whether and how `/proc/self/oom_score_adj` is managed.
-    OomScoreAdj { No, Relative, Absolute }
+names! {
+    OomScoreAdj
     "no" => No, "yes" => Relative, "relative" => Relative, "absolute" => Absolute,
 }
 

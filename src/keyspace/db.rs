@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::object::Object;
-use crate::cluster::slots::{SLOT_COUNT, key_slot};
+use crate::structs::slots::{SLOT_COUNT, key_slot};
 use crate::structs::table::{
     HashSeed, Hint, ItemMut, ResizePolicy, Step, Table, TableEntry, VacantEntry, Verdict, prefetch,
 };

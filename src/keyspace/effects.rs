@@ -3,7 +3,7 @@
 use super::unsynced::UnsyncedKeys;
 use super::{Entry, db::Tables, object};
 use crate::resp::Reply;
-use crate::tracking::table::KeyTable;
+use crate::sys::background::Discarded;
 
 /// Classes of keyspace events, the flags of `notify-keyspace-events`.
 pub mod notify {
@@ -98,22 +98,6 @@ pub struct Effects {
     pub unsynced: UnsyncedKeys,
     /// Values for the helper thread to free.
     pub garbage: Vec<Discarded>,
-}
-
-/// What the helper thread frees.
-pub enum Garbage {
-    Entry(Entry),
-    Tables(Tables),
-    Tracking(KeyTable),
-}
-
-/// Garbage with what is said of it.
-pub struct Discarded {
-    pub garbage: Garbage,
-    /// Somebody asked for it to be freed aside, so INFO counts it.
-    pub is_lazy: bool,
-    /// About how much memory comes free with it, bytes.
-    pub bytes: usize,
 }
 
 /// Freeing more allocations than this would hold the loop up for the better part of a millisecond.
@@ -226,7 +210,7 @@ impl Effects {
         let is_lazy = lazy && effort > 64;
         if is_lazy || effort > LONG_FREE {
             let bytes = object::value_bytes_sampled(&entry, SAMPLED_ELEMENTS);
-            self.garbage.push(Discarded { garbage: Garbage::Entry(entry), is_lazy, bytes });
+            self.garbage.push(Discarded { counted: usize::from(is_lazy), bytes, garbage: Box::new(entry) });
         }
     }
 
@@ -244,18 +228,8 @@ impl Effects {
             let sampled = tables.iter().take(SAMPLED_VALUES);
             let bytes = sampled.map(|entry| size_of::<usize>() + object::value_bytes_sampled(entry, SAMPLED_ELEMENTS));
             let bytes = bytes.sum::<usize>() * (tables.len() / SAMPLED_VALUES).max(1);
-            self.garbage.push(Discarded { garbage: Garbage::Tables(tables), is_lazy: lazy, bytes });
-        }
-    }
-}
-
-impl Garbage {
-    /// Number of keys it was, as INFO counts them.
-    pub fn objects(&self) -> usize {
-        match self {
-            Garbage::Entry(_) => 1,
-            Garbage::Tables(t) => t.len(),
-            Garbage::Tracking(_) => 0,
+            let counted = if lazy { tables.len() } else { 0 };
+            self.garbage.push(Discarded { counted, bytes, garbage: Box::new(tables) });
         }
     }
 }
@@ -284,33 +258,35 @@ mod tests {
         let mut effects = Effects::default();
         let mut handed = |fields, lazy| {
             effects.free(hash(fields), lazy);
-            effects.garbage.pop().map(|discarded| (discarded.is_lazy, discarded.bytes > fields * 5))
+            effects.garbage.pop().map(|discarded| (discarded.counted, discarded.bytes > fields * 5))
         };
         assert_eq!(handed(10, true), None);
         assert_eq!(handed(200, false), None);
-        assert_eq!(handed(200, true), Some((true, true)));
-        assert_eq!(handed(LONG_FREE + 1, false), Some((false, true)));
-        assert_eq!(handed(LONG_FREE + 1, true), Some((true, true)));
+        assert_eq!(handed(200, true), Some((1, true)));
+        assert_eq!(handed(LONG_FREE + 1, false), Some((0, true)));
+        assert_eq!(handed(LONG_FREE + 1, true), Some((1, true)));
     }
 
     #[test]
     fn tables_of_many_keys_or_of_large_values_are_freed_aside() {
         for per_slot in [false, true] {
             let seed = HashSeed([3; 16]);
-            let flushed = |entries: Vec<Entry>| {
+            let flushed = |entries: Vec<Entry>, lazy| {
                 let mut ks = Keyspace::new(1, per_slot, seed);
                 entries.into_iter().for_each(|entry| ks.dbs[0].insert_new(entry));
                 let tables = ks.dbs[0].take_all();
-                ks.effects.free_tables(tables, false);
-                ks.effects.garbage.pop().map(|discarded| (discarded.is_lazy, discarded.garbage.objects()))
+                ks.effects.free_tables(tables, lazy);
+                ks.effects.garbage.pop().map(|discarded| discarded.counted)
             };
             let strings = |count: usize| {
                 let value = |n: usize| Entry::new(format!("key:{n}").as_bytes(), NewValue::Int(n as i64), None);
                 (0..count).map(value).collect::<Vec<_>>()
             };
-            assert_eq!(flushed(strings(100)), None);
-            assert_eq!(flushed(strings(LONG_FREE + 1)), Some((false, LONG_FREE + 1)));
-            assert_eq!(flushed(vec![hash(LONG_FREE + 1)]), Some((false, 1)));
+            assert_eq!(flushed(strings(100), false), None);
+            assert_eq!(flushed(strings(100), true), Some(100));
+            // Nobody asked for these, so they do not count.
+            assert_eq!(flushed(strings(LONG_FREE + 1), false), Some(0));
+            assert_eq!(flushed(vec![hash(LONG_FREE + 1)], false), Some(0));
         }
     }
 }

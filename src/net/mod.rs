@@ -1,17 +1,15 @@
-//! The edge: the reactor, listeners, connections, clients and their output.
+//! The edge: the reactor, listeners, connections, and the links over them with what came in and what is to go out. Nothing
+//! here knows what the bytes mean to whom.
 
-pub mod client;
-pub mod clients;
 pub mod conn;
+pub mod link;
 pub mod listener;
 pub mod output;
 pub mod reactor;
 pub mod token;
-pub mod upkeep;
 
-pub use client::{Client, ClientFlags, ClientId};
-pub use clients::Clients;
 pub use conn::Conn;
+pub use link::Link;
 pub use output::Output;
 pub use reactor::Reactor;
-pub use token::Source;
+pub use token::{ClientId, Source};

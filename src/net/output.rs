@@ -168,6 +168,11 @@ impl Output {
         self.safe_until = self.safe_until.max(until);
     }
 
+    /// Everything there is so far may be sent.
+    pub fn release_all(&mut self) {
+        self.release(self.end());
+    }
+
     /// Number of pending bytes that were released.
     pub fn released(&self) -> usize {
         self.safe_until.saturating_sub(self.sent_total) as usize

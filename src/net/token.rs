@@ -1,7 +1,13 @@
 //! What a readiness event is about, packed into mio's token.
 
-use super::ClientId;
 use mio::Token;
+
+/// Names a client. Stale ids (the client is gone) find nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId {
+    pub index: u32,
+    pub generation: u32,
+}
 
 /// The owner of a registered descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

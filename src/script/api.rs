@@ -5,8 +5,8 @@
 use super::convert;
 use super::engine::{Bridge, Kind, push_bytes, push_error, string_at};
 use super::memory::REFUSED;
-use crate::server::REDIS_VERSION;
 use crate::structs::numbers::{f64_text_grisu, f64_to_i64};
+use crate::sys::build::REDIS_VERSION;
 use mlua::ffi::{self, lua_State};
 use sha1::{Digest, Sha1};
 use std::ffi::{CStr, c_int};

@@ -8,9 +8,9 @@ use super::engine::{Bridge, Kind, push_error};
 use super::run::Running;
 use super::sandbox;
 use crate::catalog::error::{CmdError, CmdResult};
-use crate::net::ClientFlags;
 use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use mlua::ffi::{self, lua_Debug, lua_State};
 use std::ffi::c_int;
 

@@ -6,9 +6,10 @@ use crate::catalog::row::{Command, flag};
 use crate::catalog::table::{CmdRef, Resolved};
 use crate::cluster::routing::Refusal;
 use crate::keyspace::effects::target;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 impl Server {
     /// Runs a command of the script. `Err`: it was refused, and the statistics know; the text begins with `-` and a code,

@@ -5,10 +5,11 @@
 //! else meanwhile. Commands and texts are those of redis-cli's debugger.
 
 use crate::catalog::error::{CmdError, CmdResult};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::server::admin::monitor::append_quoted;
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::call::Ctx;
 use crate::sys::{fork, signals};
 use nix::unistd::Pid;

@@ -6,12 +6,13 @@ use super::engine::{Engine, Kind, Numbers, push_bytes, push_error, reset_globals
 use super::memory::REFUSED;
 use super::{busy, flags, inspect, sandbox};
 use crate::catalog::error::{self, CmdError, CmdResult};
-use crate::cluster::slots::{Slot, key_slot};
 use crate::keyspace::effects::target;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::call::Ctx;
+use crate::structs::slots::{Slot, key_slot};
 use mlua::ffi::{self, lua_State};
 use std::ffi::c_int;
 use std::rc::Rc;

@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod admin;
+pub mod clients;
 pub mod cluster;
 pub mod commands;
 pub mod dispatch;
@@ -24,11 +25,12 @@ use crate::config::Config;
 use crate::keyspace::Keyspace;
 use crate::net::listener::{self, Listener};
 use crate::net::reactor::Ready;
-use crate::net::{ClientId, Clients, Reactor, Source};
+use crate::net::{ClientId, Reactor, Source};
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
 use crate::repl::Repl;
 use crate::script::Scripting;
+use crate::server::clients::Clients;
 use crate::server::cluster::bus::Bus;
 use crate::server::net::serve::Unaccepted;
 use crate::structs::table::HashSeed;
@@ -38,6 +40,7 @@ use crate::sys::process::OomScore;
 use crate::sys::resolve::Resolver;
 use crate::sys::watchdog;
 use crate::tracking::Tracking;
+use admin::client_memory::ClientMemory;
 use commands::migrate::MigrateCache;
 use dispatch::ahead::Ahead;
 use dispatch::blocked::Blocked;
@@ -46,15 +49,12 @@ use dispatch::pause::Pauses;
 use std::io;
 use std::time::Duration;
 
-/// The version of Redis this server is compatible with, and its own.
-pub const REDIS_VERSION: &str = "7.2.6";
-pub const HEXAD_VERSION: &str = env!("CARGO_PKG_VERSION");
-
 pub struct Server {
     pub cfg: Config,
     pub clock: Clock,
     pub ks: Keyspace,
     pub clients: Clients,
+    pub client_memory: ClientMemory,
     pub reactor: Reactor,
     pub resolver: Resolver,
     pub listeners: Vec<Listener>,
@@ -133,6 +133,7 @@ impl Server {
             clock,
             ks,
             clients: Clients::default(),
+            client_memory: ClientMemory::default(),
             reactor,
             resolver,
             listeners: Vec::new(),

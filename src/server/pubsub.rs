@@ -3,13 +3,14 @@
 //! Invariant: a client stands in a channel's list exactly when the channel stands in the client's own set, and carries the
 //! `PUBSUB` flag exactly while it has any subscription. Sending messages to other nodes is the cluster's.
 
-use crate::cluster::slots::key_slot;
 use crate::keyspace::effects::{KeyEvent, notify};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::pubsub::{Kind, Message, Name, subscription_push};
 use crate::resp::Reply;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::structs::glob;
+use crate::structs::slots::key_slot;
 
 impl Server {
     /// Adds a subscription; false if it was there.

@@ -6,11 +6,12 @@
 
 mod memory_test;
 
-use crate::admin::{COMMIT, IS_DIRTY};
 use crate::catalog::table::RenameError;
 use crate::config::{Config, ConfigError, Loaded, Supervised};
 use crate::persist;
-use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
+use crate::server::Server;
+use crate::sys::build::{COMMIT, IS_DIRTY};
+use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 use crate::sys::log::Role;
 use crate::sys::{alloc, crash, log as log_sink, process, service, signals, system_check};
 use std::ffi::OsString;
@@ -37,7 +38,8 @@ pub fn main(args: Vec<OsString>) -> i32 {
             return 1;
         }
     };
-    log_sink::configure(&config);
+    let syslog = config.syslog_enabled.then_some((&*config.syslog_ident, config.syslog_facility));
+    log_sink::configure(config.loglevel, &config.logfile, syslog);
     notices.iter().for_each(|(level, text)| log::log!(*level, "{text}"));
     system_check::warn(config.disable_thp);
 
@@ -49,7 +51,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
     }
     log::info!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
     log::info!(
-        "Redis version={REDIS_VERSION}, bits=64, commit=00000000, modified=0, pid={}, just started",
+        "Redis version={REDIS_VERSION}, bits=64, commit={COMMIT}, modified={IS_DIRTY}, pid={}, just started",
         std::process::id()
     );
     if args.is_empty() {
@@ -239,7 +241,7 @@ Options are directives of the configuration file with their values, as in
 
 /// Names the version this server is compatible with, as tools read it, and its own.
 fn version_line() -> String {
-    let (malloc, build) = (alloc::name(), crate::admin::build_id());
+    let (malloc, build) = (alloc::name(), crate::sys::build::build_id());
     format!(
         "Redis server v={REDIS_VERSION} sha={COMMIT}:{IS_DIRTY} malloc={malloc} bits=64 build={build} hexad={HEXAD_VERSION}"
     )
@@ -251,7 +253,7 @@ fn write_pid_file(cfg: &mut Config) {
         cfg.pidfile = DEFAULT_PID_FILE.into();
     }
     if let Err(error) = std::fs::write(&cfg.pidfile, format!("{}\n", std::process::id())) {
-        log::warn!("Failed to write PID file: {}", crate::config::os_error(&error));
+        log::warn!("Failed to write PID file: {}", crate::sys::os_error(&error));
     }
 }
 
@@ -268,7 +270,7 @@ fn show_logo(cfg: &Config) {
     }
     let pid = std::process::id();
     let facts = [
-        format!("Redis {REDIS_VERSION} (00000000/0) 64 bit"),
+        format!("Redis {REDIS_VERSION} ({COMMIT}/{IS_DIRTY}) 64 bit"),
         format!("Hexad {HEXAD_VERSION}"),
         String::new(),
         format!("Running in {mode} mode"),

@@ -8,10 +8,11 @@
 //! clients by their numbers and outlives them: that a client is gone is found out when it is to be told something.
 
 use crate::catalog::row::{Command, flag, key};
-use crate::keyspace::effects::{Discarded, Garbage};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
+use crate::sys::background::Discarded;
 use crate::tracking::{CHANNEL, Change, EFFORT, SMALL_TABLE, Wish, key_array};
 
 impl Server {
@@ -68,7 +69,7 @@ impl Server {
     fn drop_tracking_table(&mut self) {
         let table = std::mem::take(&mut self.tracking.table);
         if table.len() > SMALL_TABLE {
-            self.background.free(vec![Discarded { garbage: Garbage::Tracking(table), is_lazy: true, bytes: 0 }]);
+            self.background.free(vec![Discarded { counted: 0, bytes: 0, garbage: Box::new(table) }]);
         }
         self.ks.effects.wants_modified = self.tracking.is_needed();
     }

@@ -19,6 +19,7 @@ pub mod numbers;
 pub mod ordered;
 pub mod quicklist;
 pub mod sip;
+pub mod slots;
 pub mod stream;
 pub mod table;
 pub mod ziplist;

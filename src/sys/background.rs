@@ -1,13 +1,21 @@
 //! A helper thread for work that must not hold up the loop: freeing large values, closing and syncing files.
 
 use super::{alloc, process};
-use crate::keyspace::effects::Discarded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// What the helper thread frees, with what is said of it.
+pub struct Discarded {
+    /// Keys that somebody asked to have freed aside: INFO counts them.
+    pub counted: usize,
+    /// About how much memory comes free with it, bytes.
+    pub bytes: usize,
+    pub garbage: Box<dyn Send>,
+}
 
 /// Work in order, on one thread.
 pub struct Worker {
@@ -67,7 +75,7 @@ impl Background {
     /// Frees values on the helper thread.
     pub fn free(&self, discarded: Vec<Discarded>) {
         let (freed, leaving) = (self.freed.clone(), self.leaving.clone());
-        let count = discarded.iter().filter(|d| d.is_lazy).map(|d| d.garbage.objects()).sum();
+        let count = discarded.iter().map(|d| d.counted).sum();
         let bytes = discarded.iter().map(|d| d.bytes).sum();
         leaving.fetch_add(bytes, Ordering::Relaxed);
         self.lazy_free.submit(move || {

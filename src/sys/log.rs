@@ -19,7 +19,30 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, O
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::reserve;
-use crate::config::{Config, LogLevel, SyslogFacility};
+
+/// The syslog facility messages are sent with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyslogFacility {
+    User,
+    Local0,
+    Local1,
+    Local2,
+    Local3,
+    Local4,
+    Local5,
+    Local6,
+    Local7,
+}
+
+/// The least important messages that are still logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Debug,
+    Verbose,
+    Notice,
+    Warning,
+    Nothing,
+}
 
 /// What the server is, as log lines show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,15 +96,16 @@ pub fn set_main_process() {
     IS_MAIN_THREAD.set(true);
 }
 
-/// Logs as the configuration says: level, file and syslog. To be called by the main thread.
-pub fn configure(config: &Config) {
-    set_level(config.loglevel);
-    let path = (!config.logfile.is_empty()).then(|| PathBuf::from(&config.logfile));
+/// Logs to this file (an empty name: to standard output), and with `syslog` under that name and facility to syslog as well.
+/// To be called by the main thread.
+pub fn configure(level: LogLevel, file: &str, syslog: Option<(&str, SyslogFacility)>) {
+    set_level(level);
+    let path = (!file.is_empty()).then(|| PathBuf::from(file));
     let in_handler = path.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
     FILE_IN_HANDLER.store(in_handler.map_or(ptr::null_mut(), CString::into_raw), Ordering::Release);
     *FILE.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = path;
-    if config.syslog_enabled && !TO_SYSLOG.load(Ordering::Relaxed) {
-        open_syslog(&config.syslog_ident, config.syslog_facility);
+    if let Some((name, facility)) = syslog.filter(|_| !TO_SYSLOG.load(Ordering::Relaxed)) {
+        open_syslog(name, facility);
     }
 }
 
@@ -344,9 +368,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         start();
-        let mut config = Config { logfile: path.to_str().unwrap().to_owned(), ..Config::default() };
-        config.loglevel = LogLevel::Verbose;
-        configure(&config);
+        configure(LogLevel::Verbose, path.to_str().unwrap(), None);
         set_role(Role::Replica);
         log::info!("first");
         std::fs::rename(&path, dir.path().join("log.1")).unwrap();
@@ -358,7 +380,7 @@ mod tests {
         from_signal_handler(log::Level::Warn, b"signal");
         let first = std::fs::read_to_string(dir.path().join("log.1")).unwrap_or_default();
         let rest = std::fs::read_to_string(&path).unwrap();
-        configure(&Config::default());
+        configure(LogLevel::Notice, "", None);
         let pid = std::process::id();
         let first = first.lines().find(|line| line.ends_with(" * first")).unwrap();
         let time = first.strip_prefix(&format!("{pid}:S ")).unwrap().strip_suffix(" * first").unwrap();
@@ -378,12 +400,12 @@ mod tests {
     fn cost_of_a_line() {
         let dir = tempfile::tempdir().unwrap();
         start();
-        configure(&Config { logfile: dir.path().join("log").to_str().unwrap().to_owned(), ..Config::default() });
+        configure(LogLevel::Notice, dir.path().join("log").to_str().unwrap(), None);
         let begin = std::time::Instant::now();
         for _ in 0..100_000 {
             log::info!("a line of usual length, as 10000 others");
         }
         println!("{:?} a line", begin.elapsed() / 100_000);
-        configure(&Config::default());
+        configure(LogLevel::Notice, "", None);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod alloc;
 pub mod background;
+pub mod build;
 pub mod clock;
 pub mod crash;
 pub mod fork;
@@ -15,3 +16,12 @@ pub mod symbols;
 pub mod system_check;
 pub mod terminal;
 pub mod watchdog;
+
+/// The system's text for an error, as `strerror` gives it.
+pub fn os_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

@@ -11,7 +11,15 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::{OomScoreAdj, os_error};
+use super::os_error;
+
+/// Whether and how `/proc/self/oom_score_adj` is managed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OomScoreAdj {
+    No,
+    Relative,
+    Absolute,
+}
 
 const OOM_SCORE_FILE: &str = "/proc/self/oom_score_adj";
 

@@ -1,10 +1,18 @@
 //! Living under a service manager or as a daemon.
 #![allow(unsafe_code)]
 
-use crate::config::Supervised;
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use sd_notify::NotifyState;
+
+/// Which service manager started the server and wants to be told when it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supervised {
+    Upstart,
+    Systemd,
+    Auto,
+    No,
+}
 
 /// Tells the service manager that the server is starting. Gives the manager that answers for this process, if any.
 /// To be called before there are other threads.

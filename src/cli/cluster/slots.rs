@@ -1,9 +1,9 @@
 //! Slots as the cluster manager counts and prints them.
 
-pub use crate::cluster::slots::{SlotSet, key_slot};
+pub use crate::structs::slots::{SlotSet, key_slot};
 
 /// Number of hash slots of a cluster.
-pub const SLOTS: u16 = crate::cluster::slots::SLOT_COUNT as u16;
+pub const SLOTS: u16 = crate::structs::slots::SLOT_COUNT as u16;
 
 /// How many slots a set holds.
 pub fn count(slots: &SlotSet) -> u16 {

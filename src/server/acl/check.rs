@@ -5,10 +5,11 @@ use crate::acl::check::Denied;
 use crate::acl::user::User;
 use crate::catalog::CmdError;
 use crate::catalog::table::CmdRef;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::pubsub::Kind;
 use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 impl Server {
     /// Refuses what the client's user may not do, and logs it.

@@ -3,8 +3,9 @@
 use crate::acl::Acl;
 use crate::acl::file::{check_declaration, declared_user, parse_users, user_line};
 use crate::acl::user::Rules;
-use crate::config::{ConfigError, os_error, overwrite};
+use crate::config::{ConfigError, overwrite};
 use crate::server::Server;
+use crate::sys::os_error;
 use std::path::Path;
 
 impl Server {

@@ -7,9 +7,10 @@
 use crate::admin::slowlog::{SlowEntry, kept_args};
 use crate::catalog::CmdRef;
 use crate::catalog::row::flag;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 /// A command whose client it blocked.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! A client in one line, as CLIENT LIST and the log show it.
 
-use crate::net::{Client, ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::pubsub::Kind;
 use crate::server::Server;
+use crate::server::clients::{Client, ClientFlags};
 use crate::server::dispatch::blocked::BlockKind;
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;

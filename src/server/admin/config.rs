@@ -4,11 +4,12 @@
 //! Invariant: a directive whose change could not be applied has its old value, and that value is applied.
 
 use crate::catalog::CmdError;
-use crate::config::{self, Apply, Config, OomScoreAdj, ProtectedAction, SetContext, SetError, os_error};
+use crate::config::{self, Apply, Config, OomScoreAdj, ProtectedAction, SetContext, SetError};
 use crate::net::ClientId;
 use crate::net::listener::{self, Listener};
 use crate::server::Server;
 use crate::server::dispatch::admit::is_local;
+use crate::sys::os_error;
 use crate::sys::{alloc, crash, log as log_sink, process, reserve, watchdog};
 use std::io;
 

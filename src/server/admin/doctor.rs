@@ -1,7 +1,7 @@
 //! What the figures mean, in words: LATENCY DOCTOR and MEMORY DOCTOR.
 
-use crate::net::ClientFlags;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use std::fmt::Write;
 
 /// What can be done about latency.
@@ -141,7 +141,8 @@ impl Server {
         let much_more = |of: usize, than: usize, ratio: f64| {
             of as f64 / than.max(1) as f64 > ratio && of.saturating_sub(than) > 10 * MEGABYTE
         };
-        let is_replica = |c: &&crate::net::Client| c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR);
+        let is_replica =
+            |c: &&crate::server::clients::Client| c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR);
         let replicas = self.clients.iter().filter(is_replica).count();
         let clients = self.clients.len().saturating_sub(replicas).max(1);
         let mut found: Vec<&str> = Vec::new();

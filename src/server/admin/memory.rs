@@ -37,7 +37,7 @@ impl Server {
             peak: alloc::peak(),
             startup: self.admin.memory.startup,
             replication: self.replication_memory(),
-            clients: self.admin.client_memory.normal_bytes(),
+            clients: self.client_memory.normal_bytes(),
             cluster_links: self.cluster_link_memory(),
             aof_buffer: self.aof_buffer_memory(),
             scripts: self.script_memory(),

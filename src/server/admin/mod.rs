@@ -4,6 +4,7 @@ pub mod after_call;
 pub mod client_line;
 pub mod client_memory;
 pub mod config;
+pub mod crash;
 pub mod debug;
 pub mod doctor;
 pub mod info;

@@ -2,9 +2,10 @@
 
 use crate::admin::redact::redacted;
 use crate::catalog::row::{Command, flag};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 impl Server {
     /// Sends a line about a command that ran to every monitor. A command that is run again is shown once.

@@ -20,8 +20,9 @@ use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpo
 use crate::config::{ClusterPreferredEndpointType, Config};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
-use crate::net::{ClientFlags, ClientId, Conn, Source};
+use crate::net::{ClientId, Conn, Source};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use crate::server::repl::follow::open_connection;
 use crate::sys::reserve::open_in_need;
@@ -722,7 +723,7 @@ impl Server {
     }
 
     /// Deletes what is left in a slot that another node serves now; replicas and the AOF follow.
-    fn delete_slot(&mut self, slot: crate::cluster::slots::Slot) {
+    fn delete_slot(&mut self, slot: crate::structs::slots::Slot) {
         let count = self.ks.dbs[0].slot_len(slot);
         for key in self.ks.dbs[0].slot_keys(slot, count) {
             if self.ks.delete(0, &key, self.cfg.lazyfree_lazy_server_del) {

@@ -4,10 +4,11 @@ use crate::catalog::CmdError;
 use crate::catalog::row::flag;
 use crate::catalog::table::CmdRef;
 use crate::cluster::routing::{Refusal, Request};
-use crate::cluster::slots::{Slot, SlotSet};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
+use crate::structs::slots::{Slot, SlotSet};
 
 /// Commands whose keys are sharded channels.
 const ON_SHARD_CHANNELS: [&str; 3] = ["ssubscribe", "sunsubscribe", "spublish"];

@@ -414,7 +414,7 @@ fn acl_load(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 fn acl_save(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     has_acl_file(ctx)?;
     if let Err(e) = ctx.srv.save_acl_file() {
-        log::warn!("The ACL file could not be written: {}", crate::config::os_error(&e));
+        log::warn!("The ACL file could not be written: {}", crate::sys::os_error(&e));
         return Err(CmdError::of(
             "ERR There was an error trying to save the ACLs. Please check the server logs for more information",
         ));

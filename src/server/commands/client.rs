@@ -3,9 +3,10 @@
 use super::connection::valid_client_text;
 use super::int_arg;
 use super::prelude::*;
-use crate::admin::client_memory::ClientClass;
-use crate::net::client::shown_addr;
-use crate::net::{Client, ClientFlags, ClientId};
+use crate::net::ClientId;
+use crate::net::link::shown_addr;
+use crate::server::admin::client_memory::ClientClass;
+use crate::server::clients::{Client, ClientFlags};
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use std::net::SocketAddr;

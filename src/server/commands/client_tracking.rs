@@ -3,7 +3,7 @@
 
 use super::int_arg;
 use super::prelude::*;
-use crate::net::ClientFlags;
+use crate::server::clients::ClientFlags;
 use crate::tracking::{ClientTracking, Wish};
 
 pub const CACHING: ServerCommand = Command {

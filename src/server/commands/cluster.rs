@@ -5,10 +5,10 @@ use super::debug::DebugSub;
 use super::int_arg;
 use super::prelude::*;
 use crate::cluster::node::NodeKey;
-use crate::cluster::slots::{SLOT_COUNT, Slot, key_slot};
 use crate::cluster::{AdminError, Cluster, Endpoint, Env, FailoverMode, PreferredEndpoint, SetSlot};
-use crate::net::ClientFlags;
 use crate::resp::Reply;
+use crate::server::clients::ClientFlags;
+use crate::structs::slots::{SLOT_COUNT, Slot, key_slot};
 
 const DISABLED: CmdError = CmdError::of("ERR This instance has cluster support disabled");
 const BAD_SLOT: CmdError = CmdError::of("ERR Invalid or out of range slot");

@@ -1,8 +1,9 @@
 //! CONFIG: showing, changing and keeping the configuration.
 
 use super::prelude::*;
-use crate::config::{self, os_error};
+use crate::config;
 use crate::structs::glob;
+use crate::sys::os_error;
 
 pub const COMMANDS: &[ServerCommand] = &[Command {
     name: "config",

@@ -3,8 +3,8 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::acl::DEFAULT_USER;
-use crate::net::ClientFlags;
-use crate::server::{HEXAD_VERSION, REDIS_VERSION};
+use crate::server::clients::ClientFlags;
+use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
 pub const COMMANDS: &[ServerCommand] = &[
     Command {

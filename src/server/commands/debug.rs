@@ -2,6 +2,7 @@
 //!
 //! A subcommand is a row of a table; a room with subcommands of its own adds its table to `TABLES`.
 
+use super::debug_values;
 use super::int_arg;
 use super::prelude::*;
 use crate::admin::debug::REPLY_BUFFER_PEAK_RESET_MS;
@@ -76,7 +77,7 @@ const SUBCOMMANDS: &[DebugSub] = &[
                 Ok(())
             }
             Some(Err(e)) => {
-                Err(CmdError::text(format!("ERR CONFIG-REWRITE-FORCE-ALL failed: {}", crate::config::os_error(&e))))
+                Err(CmdError::text(format!("ERR CONFIG-REWRITE-FORCE-ALL failed: {}", crate::sys::os_error(&e))))
             }
             None => Err(CmdError::of("ERR CONFIG-REWRITE-FORCE-ALL failed: No such file or directory")),
         },
@@ -386,7 +387,7 @@ fn htstats(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn htstats_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.srv.ks.dbs[ctx.db].get(&args[2]).ok_or(error::NO_SUCH_KEY)?;
-    let text = crate::admin::debug::table_stats(entry)
+    let text = debug_values::table_stats(entry)
         .ok_or(CmdError::of("ERR The value stored at the specified key is not represented using an hash table"))?;
     ctx.out.verbatim("txt", text.as_bytes());
     Ok(())
@@ -406,16 +407,14 @@ fn print(text: &str) {
 }
 
 fn listpack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    use crate::admin::debug;
     let entry = ctx.srv.ks.dbs[ctx.db].get(&args[2]).ok_or(error::NO_SUCH_KEY)?;
-    let list = debug::listpack_of(entry).ok_or(CmdError::of("ERR Not a listpack encoded object."))?;
-    print(&debug::listpack_text(list));
+    let list = debug_values::listpack_of(entry).ok_or(CmdError::of("ERR Not a listpack encoded object."))?;
+    print(&debug_values::listpack_text(list));
     ctx.out.simple("Listpack structure printed on stdout");
     Ok(())
 }
 
 fn quicklist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    use crate::admin::debug;
     use crate::keyspace::{Object, list::List};
     let full = args.get(3).is_some_and(switch);
     let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
@@ -423,7 +422,7 @@ fn quicklist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let Some(Object::List(List::Quick(list))) = entry.object() else {
         return Err(CmdError::of("ERR Not a quicklist encoded object."));
     };
-    print(&debug::quicklist_text(list, &limits, full));
+    print(&debug_values::quicklist_text(list, &limits, full));
     ctx.out.simple("Quicklist structure printed on stdout");
     Ok(())
 }
@@ -456,7 +455,6 @@ fn mallctl_str(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    use crate::admin::debug;
     use crate::keyspace::object;
     let srv = &ctx.srv;
     let entry = srv.ks.dbs[ctx.db].get(&args[2]).ok_or(error::NO_SUCH_KEY)?;
@@ -465,10 +463,10 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}{}",
         entry.key().as_ptr(),
         object::encoding_name(entry),
-        debug::serialized_len(entry),
+        debug_values::serialized_len(entry),
         entry.lru(),
         if access.lfu { 0 } else { access.idle_seconds(entry.lru()) },
-        debug::object_details(entry, &ValueLimits::of(&srv.cfg, &srv.ks)),
+        debug_values::object_details(entry, &ValueLimits::of(&srv.cfg, &srv.ks)),
     );
     ctx.out.simple(&text);
     Ok(())
@@ -640,7 +638,7 @@ fn struct_size(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         usize::BITS,
         size_of::<Entry>(),
         size_of::<Object>(),
-        size_of::<crate::net::Client>(),
+        size_of::<crate::server::clients::Client>(),
         size_of::<Command>(),
     ));
     Ok(())

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod debug_persist;
+pub mod debug_values;
 pub mod function;
 pub mod migrate;
 pub mod module;

@@ -4,11 +4,11 @@ use super::int_arg;
 use super::prelude::*;
 use crate::config::SanitizeDumpPayload;
 use crate::keyspace::object::ValueLimits;
-use crate::net::ClientFlags;
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
 use crate::persist::rdb::{DumpError, Value, decode_dump, encode_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
+use crate::server::clients::ClientFlags;
 
 pub const COMMANDS: &[ServerCommand] = &[
     Command {

@@ -2,8 +2,8 @@
 
 use super::prelude::*;
 use crate::keyspace::effects::target;
-use crate::net::ClientFlags;
 use crate::pubsub::{Kind, Name, subscription_push};
+use crate::server::clients::ClientFlags;
 use crate::structs::glob;
 
 pub const COMMANDS: &[ServerCommand] = &[

@@ -3,10 +3,10 @@
 
 use super::int_arg;
 use super::prelude::*;
-use crate::net::ClientFlags;
 use crate::repl::failover::{FailoverState, Target};
 use crate::repl::link::LinkState;
 use crate::repl::primary::{self, ReplicaState};
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use crate::server::repl::serve::{WAITAOF_NO_AOF, write_aof_acks};

@@ -3,9 +3,9 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::admin::shutdown::ShutdownFlags;
-use crate::net::ClientFlags;
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
-use crate::server::{HEXAD_VERSION, REDIS_VERSION};
+use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
 pub const COMMANDS: &[ServerCommand] = &[
     Command {

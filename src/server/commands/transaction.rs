@@ -3,8 +3,9 @@
 use super::prelude::*;
 use crate::keyspace::effects::target;
 use crate::keyspace::watch::WatchedKey;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 pub const COMMANDS: &[ServerCommand] = &[
     Command {

@@ -5,9 +5,10 @@ use crate::catalog::error::{self, CmdError};
 use crate::catalog::row::{Command, flag};
 use crate::catalog::table::CmdRef;
 use crate::config::ProtectedAction;
-use crate::net::{Client, ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::{Client, ClientFlags};
 
 /// What becomes of a command.
 #[derive(Debug)]

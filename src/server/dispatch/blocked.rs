@@ -6,9 +6,10 @@
 use crate::catalog::table::{CmdRef, Resolved};
 use crate::commands::context::Wait;
 use crate::keyspace::object;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 

@@ -7,9 +7,10 @@ use super::plain::Ended;
 use crate::catalog::error::CmdError;
 use crate::catalog::row::{Group, flag};
 use crate::catalog::table::{CmdRef, Resolved};
-use crate::net::{Client, ClientFlags, ClientId};
+use crate::net::{ClientId, Link};
 use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
 use crate::server::Server;
+use crate::server::clients::{Client, ClientFlags};
 use std::mem::take;
 use std::ops::Range;
 
@@ -115,7 +116,8 @@ impl Server {
         if c.is_closing() || c.is(ClientFlags::BLOCKED) || c.resume.is_some() || c.ahead != 0 {
             return;
         }
-        let found = ahead.look(&c.query, c.query_pos, &mut c.parser, limits, count, (commands, ks, c.db));
+        let found =
+            ahead.look(&c.link.query, c.link.query_pos, &mut c.link.parser, limits, count, (commands, ks, c.db));
         if !found.is_empty() {
             c.ahead = serial;
         }
@@ -312,7 +314,7 @@ impl Server {
         c.out.cur = out;
         c.out.roll();
         if durable && c.out.pending() > c.out.released() {
-            c.out.release(c.out.end());
+            c.out.release_all();
             self.persist.gate.note_read(self.clock.mono_us());
         }
         if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) {
@@ -568,7 +570,9 @@ impl Server {
         *noted_s = now_s;
         let from = match self.clients.get(id) {
             Some(c) if c.is(ClientFlags::UNIX_SOCKET) => "Connection from /unixsocket:0 aborted".to_string(),
-            Some(Client { peer: Some(addr), .. }) => format!("Connection from {}:{} aborted", addr.ip(), addr.port()),
+            Some(Client { link: Link { peer: Some(addr), .. }, .. }) => {
+                format!("Connection from {}:{} aborted", addr.ip(), addr.port())
+            }
             _ => "Connection aborted".to_string(),
         };
         log::warn!(

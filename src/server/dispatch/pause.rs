@@ -2,9 +2,10 @@
 
 use super::blocked::{BlockKind, BlockState, WaitEnd};
 use crate::catalog::table::CmdRef;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 /// Who asked for the pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,10 @@ use crate::catalog::row::flag;
 use crate::catalog::table::CmdRef;
 use crate::commands::context::DataFn;
 use crate::config::MemoryOrPercent;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use std::mem::take;
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
 //! Drains what commands changed: to the AOF, the replicas, watchers and whoever waits.
 
 use crate::keyspace::effects::{PropOp, target};
-use crate::net::ClientFlags;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 impl Server {
     /// To be called at the end of a unit of execution: a command, a transaction, a script, a cron step. Several commands

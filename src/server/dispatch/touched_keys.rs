@@ -6,9 +6,10 @@ use crate::catalog::row::{Arg, ArgKind, Command, Group, flag, key};
 use crate::catalog::table::CmdRef;
 use crate::config::Config;
 use crate::keyspace::touched::{self, Touched};
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 

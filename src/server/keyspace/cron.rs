@@ -8,8 +8,9 @@ use crate::keyspace::ExpirePolicy;
 use crate::keyspace::effects::notify;
 use crate::keyspace::evict::Evicted;
 use crate::keyspace::expire::Effort;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::sys::alloc;
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,9 @@
 
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
-use crate::net::{ClientFlags, ClientId, Conn};
+use crate::net::{ClientId, Conn, Link};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::admit::is_local;
 use crate::server::dispatch::ahead;
 use crate::sys::reserve;
@@ -219,9 +220,9 @@ impl Server {
                 c.query.reserve(room);
             }
         }
-        let Some(conn) = c.conn.as_mut() else { return ReadOutcome::Stopped };
-        let room = c.query.capacity() - old_len;
-        match conn.read_to_spare(&mut c.query) {
+        let Link { conn: Some(conn), query, .. } = &mut c.link else { return ReadOutcome::Stopped };
+        let room = query.capacity() - old_len;
+        match conn.read_to_spare(query) {
             Ok(0) => {
                 log::debug!("Client closed connection {}", self.describe_client(id));
                 self.close_now(id);
@@ -327,7 +328,7 @@ impl Server {
     /// Sends a client what it has waiting, which nothing holds back.
     pub fn write_now(&mut self, id: ClientId) {
         if let Some(c) = self.clients.get_mut(id) {
-            c.out.release(c.out.end());
+            c.out.release_all();
             self.write_client(id, false);
         }
     }
@@ -341,10 +342,10 @@ impl Server {
         if c.is(ClientFlags::REPLICA) {
             return self.write_replica(id);
         }
-        let Some(conn) = c.conn.as_mut() else { return };
+        let Link { conn: Some(conn), out, .. } = &mut c.link else { return };
         // Over the memory limit, a large backlog is worth sending in one go.
-        let limit = WRITE_BYTES_PER_TURN.min(c.out.released());
-        match c.out.write_to(limit, |slices| conn.write_vectored(slices)) {
+        let limit = WRITE_BYTES_PER_TURN.min(out.released());
+        match out.write_to(limit, |slices| conn.write_vectored(slices)) {
             Ok(sent) => {
                 c.out.settle();
                 self.stats.net_output_bytes += sent as u64;
@@ -386,7 +387,7 @@ impl Server {
         self.discard_transaction(id);
         self.unwatch_all(id);
         let Some(mut c) = self.clients.remove(id) else { return };
-        self.admin.client_memory.forget(&mut c);
+        self.client_memory.forget(&mut c);
         if let Some(state) = c.block.take() {
             self.forget_block(id, &state);
         }

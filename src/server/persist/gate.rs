@@ -15,10 +15,11 @@
 
 use crate::catalog::CmdRef;
 use crate::catalog::row::flag;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::persist::gate::{READERS_STAY_US, WORTH_HANDING_OVER_US, WORTH_WAITING_US, fail, sleep};
 use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 

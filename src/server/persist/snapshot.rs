@@ -10,9 +10,10 @@ use crate::persist::snapshot::{
     FLUSH_AT, SnapshotOptions, debug_delay, now_s, put_collection, put_command, put_list, put_zset, value_view,
 };
 use crate::persist::stream_commands::put_stream_commands;
-use crate::server::{REDIS_VERSION, Server};
+use crate::server::Server;
 use crate::structs::entry::ValueRef;
 use crate::sys::alloc;
+use crate::sys::build::REDIS_VERSION;
 use std::io::{self, Write};
 
 impl Server {

@@ -5,10 +5,10 @@
 //! those that took effect are handed on to this server's own replicas unchanged. How a received dataset is put into
 //! memory is in `load`.
 
-use crate::config::{ReplDisklessLoad, os_error};
+use crate::config::ReplDisklessLoad;
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
-use crate::net::{ClientFlags, ClientId, Conn, Source};
+use crate::net::{ClientId, Conn, Source};
 use crate::repl::bulk::{BulkEvent, BulkReader, Framing};
 use crate::repl::failover::FailoverState;
 use crate::repl::handshake::{Action, Handshake, HandshakeConfig, Outcome, command};
@@ -16,6 +16,8 @@ use crate::repl::history::ReplId;
 use crate::repl::link::{CachedMaster, LinkState, OnlineMaster, TempFile, Transfer};
 use crate::repl::{LogLine, link};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
+use crate::sys::os_error;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::task::Poll;

@@ -2,10 +2,11 @@
 
 use crate::catalog::CmdError;
 use crate::config::PropagationErrorBehavior;
-use crate::net::{Client, ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::repl::failover::FailoverState;
 use crate::repl::link::LinkState;
 use crate::server::Server;
+use crate::server::clients::{Client, ClientFlags};
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::sys::log as log_sink;
 

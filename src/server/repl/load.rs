@@ -3,7 +3,7 @@
 //! Loading holds up the loop but for what `persist` serves meanwhile; the link's connection is not read by anyone else
 //! during that time ([`MasterLink::loading`](crate::repl::link::MasterLink::loading)).
 
-use crate::config::{ReplDisklessLoad, os_error};
+use crate::config::ReplDisklessLoad;
 use crate::keyspace::Db;
 use crate::net::Conn;
 use crate::persist::child::ChildKind;
@@ -13,6 +13,7 @@ use crate::repl::bulk::{Framing, MARK_LEN};
 use crate::repl::history::ReplId;
 use crate::repl::link::TempFile;
 use crate::server::Server;
+use crate::sys::os_error;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::fs::File;
 use std::io::{self, BufRead, Read};

@@ -5,8 +5,8 @@
 //! How a snapshot is made and how it reaches replicas is in `snapshot`.
 
 use crate::catalog::{CmdError, error};
+use crate::net::ClientId;
 use crate::net::listener::reason;
-use crate::net::{ClientFlags, ClientId};
 use crate::repl::LogLine;
 use crate::repl::failover::{Candidate, FailoverState, FailoverStep, Target};
 use crate::repl::handshake::command;
@@ -15,6 +15,7 @@ use crate::repl::primary::{self, FullSyncStep, Replica, ReplicaState};
 use crate::repl::state::{Attached, InfoContext};
 use crate::resp::Reply;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::server::dispatch::pause::PausePurpose;
 use std::io;
@@ -283,9 +284,9 @@ impl Server {
         if c.is(ClientFlags::CLOSE_ASAP) {
             return Ok(()); // It is to come back and see what became of its place in the stream.
         }
-        let Some(conn) = c.conn.as_mut() else { return Ok(()) };
-        if !c.out.is_empty() {
-            let sent = c.out.write_to(usize::MAX, |slices| conn.write_vectored(slices))?;
+        let Some(conn) = c.link.conn.as_mut() else { return Ok(()) };
+        if !c.link.out.is_empty() {
+            let sent = c.link.out.write_to(usize::MAX, |slices| conn.write_vectored(slices))?;
             self.stats.net_repl_output_bytes += sent as u64;
             if !c.out.is_empty() {
                 return Ok(());

@@ -6,7 +6,7 @@
 //! been read, so that "child gone" always means "transfer over".
 
 use crate::net::listener::reason;
-use crate::net::{ClientFlags, ClientId, Source};
+use crate::net::{ClientId, Source};
 use crate::persist::child::ChildKind;
 use crate::persist::rdb::ReplInfo;
 use crate::persist::snapshot::SnapshotOptions;
@@ -15,6 +15,7 @@ use crate::repl::snapshot::{
     FILE_BYTES_PER_TURN, PIECE_BYTES, PIPE_BYTES_PER_TURN, PIPE_NUMBER, PipeTarget, SnapshotFile, SnapshotPipe,
 };
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::fs::File;
@@ -244,10 +245,10 @@ impl Server {
         let Some(pipe) = &mut self.repl.pipe else { return Ok(()) };
         let Some(target) = pipe.targets.iter_mut().find(|target| target.client == id) else { return Ok(()) };
         let Some(c) = self.clients.get_mut(id) else { return Ok(()) };
-        let Some(conn) = c.conn.as_mut() else { return Ok(()) };
-        c.out.write_to(usize::MAX, |slices| conn.write_vectored(slices))?;
+        let Some(conn) = c.link.conn.as_mut() else { return Ok(()) };
+        c.link.out.write_to(usize::MAX, |slices| conn.write_vectored(slices))?;
         let mut progress = false;
-        while c.out.is_empty() && target.sent < pipe.piece.len() {
+        while c.link.out.is_empty() && target.sent < pipe.piece.len() {
             match conn.write(&pipe.piece[target.sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {

@@ -1,8 +1,8 @@
 //! INFO clients.
 
 use super::InfoText;
-use crate::net::ClientFlags;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 
 pub fn write(srv: &Server, out: &mut InfoText) {
     let connected = srv
@@ -10,7 +10,7 @@ pub fn write(srv: &Server, out: &mut InfoText) {
         .iter()
         .filter(|c| c.conn.is_some() && (!c.is(ClientFlags::REPLICA) || c.is(ClientFlags::MONITOR)))
         .count();
-    let (largest_input, largest_output) = srv.admin.client_memory.recent_peaks();
+    let (largest_input, largest_output) = srv.client_memory.recent_peaks();
     out.field("connected_clients", connected);
     out.field("cluster_connections", srv.cluster_connections());
     out.field("maxclients", srv.cfg.maxclients);

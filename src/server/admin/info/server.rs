@@ -1,9 +1,10 @@
 //! INFO server: the process and its surroundings.
 
 use super::InfoText;
-use crate::admin::{COMMIT, IS_DIRTY};
 use crate::config::Named;
-use crate::server::{HEXAD_VERSION, REDIS_VERSION, Server};
+use crate::server::Server;
+use crate::sys::build::{COMMIT, IS_DIRTY};
+use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
 pub fn write(srv: &Server, out: &mut InfoText) {
     out.field("redis_version", REDIS_VERSION);
@@ -11,7 +12,7 @@ pub fn write(srv: &Server, out: &mut InfoText) {
     out.field("hexad_version", HEXAD_VERSION);
     out.field("redis_git_sha1", COMMIT);
     out.field("redis_git_dirty", IS_DIRTY);
-    out.field("redis_build_id", crate::admin::build_id());
+    out.field("redis_build_id", crate::sys::build::build_id());
     out.field("redis_mode", if srv.cfg.cluster_enabled { "cluster" } else { "standalone" });
     out.field("os", os());
     out.field("arch_bits", usize::BITS);

@@ -4,13 +4,14 @@
 //! of a command (the machine went down while it was written), and is then cut there if `aof-load-truncated` says so.
 
 use crate::catalog::table::Resolved;
-use crate::net::{ClientFlags, ClientId};
+use crate::net::ClientId;
 use crate::persist::aof::manifest::{reason, shown};
 use crate::persist::aof::reader::{AofReader, ReadError, Record, ValidUpTo};
 use crate::persist::load::{LoadOptions, Origin};
 use crate::persist::snapshot::debug_delay;
 use crate::resp::{OwnedArgs, Reply};
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;

@@ -1,21 +1,14 @@
-//! A client: its connection, what it has sent and not yet been answered, and what it is in the middle of.
+//! A client: the session above a link, who it is and what it is in the middle of. It is its link, too, with something above.
 
-use super::{Conn, Output};
 use crate::catalog::row::Command;
 use crate::catalog::table::CmdRef;
+use crate::net::{ClientId, Link};
 use crate::pubsub::Subscriptions;
-use crate::resp::{OwnedArgs, RequestParser};
+use crate::resp::OwnedArgs;
 use crate::server::dispatch::blocked::BlockState;
 use crate::server::dispatch::multi::MultiState;
 use crate::tracking::ClientTracking;
-use std::net::SocketAddr;
-
-/// Names a client. Stale ids (the client is gone) find nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId {
-    pub index: u32,
-    pub generation: u32,
-}
+use std::ops::{Deref, DerefMut};
 
 /// A set of client flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,20 +108,10 @@ pub struct Client {
     pub id: ClientId,
     /// The id that clients see, counted from 1 and never reused.
     pub number: u64,
-    /// `None`: commands that come from within.
-    pub conn: Option<Conn>,
-    pub peer: Option<SocketAddr>,
-    pub local: Option<SocketAddr>,
-    /// What CLIENT LIST prints when the connection has no socket address: the unix socket's path.
-    pub path: Option<String>,
+    pub link: Link,
     pub flags: ClientFlags,
-    pub query: Vec<u8>,
-    /// Where unprocessed input begins in `query`.
-    pub query_pos: usize,
-    pub parser: RequestParser,
     /// The look-ahead that holds requests of this client; 0: none does.
     pub ahead: u64,
-    pub out: Output,
     pub db: usize,
     pub name: Vec<u8>,
     pub lib_name: Vec<u8>,
@@ -154,35 +137,36 @@ pub struct Client {
     pub reply_peak_at_ms: i64,
     /// Replication offset of the last write this client made, for WAIT and WAITAOF.
     pub write_offset: i64,
-    /// Bytes of the request being run that stand in the query buffer (CLIENT LIST's `argv-mem`).
-    pub argv_bytes: usize,
-    /// While requests run, the query buffer is in their hands: its length and capacity then.
-    pub taken_query: (usize, usize),
-    /// The largest fill of the query buffer since the cron last looked.
-    pub query_peak: usize,
     /// The command that blocks the client, for its statistics.
     pub blocked_call: Option<Box<crate::server::admin::after_call::BlockedCall>>,
     /// What the client counts for in the sums over all clients.
-    pub mem_counted: crate::admin::client_memory::Counted,
+    pub mem_counted: crate::server::admin::client_memory::Counted,
+}
+
+impl Deref for Client {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Link {
+        &mut self.link
+    }
 }
 
 impl Client {
-    pub fn new(id: ClientId, number: u64, conn: Option<Conn>, now_ms: i64) -> Client {
+    pub fn new(id: ClientId, number: u64, link: Link, now_ms: i64) -> Client {
         let mut flags = ClientFlags::default();
-        flags.set(ClientFlags::UNIX_SOCKET, conn.as_ref().is_some_and(Conn::is_unix));
+        flags.set(ClientFlags::UNIX_SOCKET, link.is_unix());
         Client {
             id,
             number,
-            peer: conn.as_ref().and_then(Conn::peer),
-            local: conn.as_ref().and_then(Conn::local),
-            path: None,
-            conn,
+            link,
             flags,
-            query: Vec::new(),
-            query_pos: 0,
-            parser: RequestParser::default(),
             ahead: 0,
-            out: Output::default(),
             db: 0,
             name: Vec::new(),
             lib_name: Vec::new(),
@@ -201,9 +185,6 @@ impl Client {
             reply_peak: 0,
             reply_peak_at_ms: now_ms,
             write_offset: 0,
-            argv_bytes: 0,
-            taken_query: (0, 0),
-            query_peak: 0,
             blocked_call: None,
             mem_counted: Default::default(),
         }
@@ -239,78 +220,14 @@ impl Client {
         self.is(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY))
     }
 
-    /// `ip:port`, or `path:0` of a unix socket.
-    pub fn addr(&self) -> String {
-        shown_addr(self.peer, self.path.as_deref())
-    }
-
-    pub fn laddr(&self) -> String {
-        shown_addr(self.local, self.path.as_deref())
-    }
-
-    /// Appends what `addr` gives.
-    pub fn write_addr(&self, out: &mut Vec<u8>) {
-        write_addr(self.peer, self.path.as_deref(), out);
-    }
-
-    /// Appends what `laddr` gives.
-    pub fn write_laddr(&self, out: &mut Vec<u8>) {
-        write_addr(self.local, self.path.as_deref(), out);
-    }
-
-    /// Length and capacity of the query buffer, wherever it is.
-    pub fn query_room(&self) -> (usize, usize) {
-        if self.taken_query.1 > 0 { self.taken_query } else { (self.query.len(), self.query.capacity()) }
-    }
-
-    /// The same as CLIENT LIST shows it, and bytes of arguments: what stands before a large argument that is still coming
-    /// in belongs to the arguments.
-    pub fn shown_query(&self) -> (usize, usize, usize) {
-        let (len, capacity) = self.query_room();
-        let before = match self.parser.big_arg_start() {
-            Some(start) if self.taken_query.1 == 0 => (self.query_pos + start).min(len),
-            _ => 0,
-        };
-        let args = if before > 0 { self.parser.spans().iter().map(|s| s.len).sum() } else { self.argv_bytes };
-        (len - before, capacity - before, args)
-    }
-
     /// Memory the client costs, in bytes.
     pub fn mem_bytes(&self) -> usize {
         size_of::<Client>()
-            + self.query_room().1
-            + self.argv_bytes
-            + self.out.mem_bytes()
+            + self.link.mem_bytes()
             + self.name.capacity()
             + self.multi.mem_bytes()
             + self.subscriptions.as_ref().map_or(0, |s| s.mem_bytes())
             + self.tracking.as_ref().map_or(0, |t| t.mem_bytes())
             + self.resume.as_ref().map_or(0, |(_, args)| args.mem_bytes())
-    }
-}
-
-/// An address as clients are shown it: `ip:port`, or `path:0` of a unix socket.
-pub fn shown_addr(addr: Option<SocketAddr>, path: Option<&str>) -> String {
-    let mut text = Vec::new();
-    write_addr(addr, path, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
-}
-
-fn write_addr(addr: Option<SocketAddr>, path: Option<&str>, out: &mut Vec<u8>) {
-    match (addr, path) {
-        (Some(SocketAddr::V4(a)), _) => {
-            let mut number = itoa::Buffer::new();
-            for (i, octet) in a.ip().octets().into_iter().enumerate() {
-                out.extend_from_slice(if i > 0 { b"." } else { b"" });
-                out.extend_from_slice(number.format(octet).as_bytes());
-            }
-            out.push(b':');
-            out.extend_from_slice(number.format(a.port()).as_bytes());
-        }
-        (Some(SocketAddr::V6(a)), _) => out.extend_from_slice(format!("[{}]:{}", a.ip(), a.port()).as_bytes()),
-        (None, path) => {
-            out.extend_from_slice(path.unwrap_or("?").as_bytes());
-            out.extend_from_slice(b":0");
-        }
     }
 }

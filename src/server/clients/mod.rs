@@ -3,7 +3,11 @@
 //! Nothing outside holds a reference to a client. Closing only marks: the loop frees at the end of the turn, so that code
 //! that runs for a client never loses it underneath.
 
-use super::{Client, ClientFlags, ClientId, Conn};
+pub mod client;
+
+pub use client::{Client, ClientFlags};
+
+use crate::net::{ClientId, Conn, Link};
 use slab::Slab;
 use std::collections::HashMap;
 
@@ -45,7 +49,7 @@ impl Clients {
         }
         let id = ClientId { index: index as u32, generation: self.generations[index] };
         self.next_number += 1;
-        slot.insert(Box::new(Client::new(id, self.next_number, conn, now_ms)));
+        slot.insert(Box::new(Client::new(id, self.next_number, Link::new(conn), now_ms)));
         self.by_number.insert(self.next_number, id);
         id
     }
