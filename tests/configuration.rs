@@ -233,6 +233,9 @@ fn the_server_listens_where_it_is_told() {
     assert!(server.ask(&["PING"]).is_err());
     server.ask_at(other, &["PING"]).unwrap();
     assert_eq!(server.title(), format!("{SERVER} 127.0.0.1:{other}"));
+    // The address of a name is found out; here it is in a local file.
+    server.ask_at(other, &["CONFIG", "SET", "bind", "localhost"]).unwrap();
+    server.ask_at(other, &["CONFIG", "SET", "bind", "127.0.0.1"]).unwrap();
     server.ask_at(other, &["CONFIG", "SET", "proc-title-template", "a {title} {port}"]).unwrap();
     assert_eq!(server.title(), format!("a {SERVER} {other}"));
     // The unix socket is not touched by it.

@@ -4,8 +4,9 @@ use super::Conn;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 #[derive(Debug)]
@@ -54,16 +55,51 @@ pub struct ListenError {
     pub error: io::Error,
 }
 
+/// The addresses of host names among those of `bind`.
+pub type BindNames = HashMap<String, IpAddr>;
+
+/// A word of `bind`, and whether it may be absent, as a leading `-` says.
+fn without_mark(word: &str) -> (&str, bool) {
+    word.strip_prefix('-').map_or((word, false), |rest| (rest, true))
+}
+
+/// The host names among the words of `bind`: they have to be looked up before anything can listen there.
+pub fn names_to_look_up(bind: &[String]) -> impl Iterator<Item = &str> {
+    bind.iter().map(|word| without_mark(word).0).filter(|name| socket_address(name, 0).is_none())
+}
+
+/// Of a name's addresses the one to listen on: Redis listens on IPv4 then.
+pub fn address_to_bind(found: &[IpAddr]) -> Option<IpAddr> {
+    found.iter().find(|a| a.is_ipv4()).or(found.first()).copied()
+}
+
+/// What needs no look-up: `*`, `::*` and addresses, with a zone or without.
+fn socket_address(text: &str, port: u16) -> Option<SocketAddr> {
+    match text {
+        "*" => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)),
+        "::*" => Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)),
+        _ => match text.split_once('%') {
+            None => text.parse().ok().map(|address| SocketAddr::new(address, port)),
+            Some((address, zone)) => {
+                let index = zone.parse().ok().or_else(|| nix::net::if_::if_nametoindex(zone).ok())?;
+                Some(SocketAddrV6::new(address.parse().ok()?, port, 0, index).into())
+            }
+        },
+    }
+}
+
 /// Listens on every address of `bind` (`*` and `::*` mean all of IPv4 and of IPv6; a leading `-` makes an address that is
-/// not there no error). No listener at all is an error too.
-pub fn listen_tcp(bind: &[String], port: u16, backlog: i32) -> Result<Vec<Listener>, ListenError> {
+/// not there no error). No listener at all is an error too. Nothing is looked up: where host names are is in `names`.
+pub fn listen_tcp(bind: &[String], port: u16, backlog: i32, names: &BindNames) -> Result<Vec<Listener>, ListenError> {
     let mut out = Vec::new();
-    for name in bind {
-        let (optional, addr) = match name.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, name.as_str()),
+    for word in bind {
+        let (addr, optional) = without_mark(word);
+        let at = socket_address(addr, port).or_else(|| names.get(addr).map(|found| SocketAddr::new(*found, port)));
+        let listening = match at {
+            Some(at) => listen_one(at, backlog),
+            None => Err(io::Error::other("Name or service not known")),
         };
-        match listen_one(addr, port, backlog) {
+        match listening {
             Ok(l) => out.push(Listener::Tcp(l)),
             Err(error) => {
                 let at_bind =
@@ -105,14 +141,7 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-fn listen_one(addr: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
-    let addr = match addr {
-        "*" => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-        "::*" => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
-        name => {
-            (name, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))?
-        }
-    };
+fn listen_one(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd: OwnedFd = socket::socket(family, SockType::Stream, flags, None)?;

@@ -23,7 +23,7 @@ use crate::admin::stats::Stats;
 use crate::catalog::CommandTable;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
-use crate::net::listener::{self, Listener};
+use crate::net::listener::{self, BindNames, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Reactor, Source};
 use crate::persist::Persist;
@@ -49,6 +49,9 @@ use dispatch::pause::Pauses;
 use std::io;
 use std::time::Duration;
 
+/// How long a starting server waits for the address of a host name to listen on.
+const LONGEST_LOOK_UP: Duration = Duration::from_secs(60);
+
 pub struct Server {
     pub cfg: Config,
     pub clock: Clock,
@@ -58,6 +61,8 @@ pub struct Server {
     pub reactor: Reactor,
     pub resolver: Resolver,
     pub listeners: Vec<Listener>,
+    /// Where the host names of `bind` are.
+    pub bind_names: BindNames,
     pub unaccepted: Unaccepted,
     pub commands: CommandTable,
     /// What the commands of the table run.
@@ -137,6 +142,7 @@ impl Server {
             reactor,
             resolver,
             listeners: Vec::new(),
+            bind_names: BindNames::new(),
             unaccepted: Unaccepted::default(),
             commands: table,
             functions,
@@ -178,8 +184,15 @@ impl Server {
     /// Opens the listeners that the configuration asks for.
     pub fn listen(&mut self) -> Result<(), String> {
         let mut opened = Vec::new();
+        // Nobody is served yet, so nobody is held up.
+        for name in listener::names_to_look_up(&self.cfg.bind) {
+            match self.resolver.addresses_within(name, LONGEST_LOOK_UP) {
+                Ok(found) => self.bind_names.extend(listener::address_to_bind(&found).map(|at| (name.to_owned(), at))),
+                Err(e) => log::warn!("Could not look up the bind address {name}: {}", listener::reason(&e)),
+            }
+        }
         if self.cfg.port != 0 {
-            let bound = listener::listen_tcp(&self.cfg.bind, self.cfg.port, self.cfg.tcp_backlog)
+            let bound = listener::listen_tcp(&self.cfg.bind, self.cfg.port, self.cfg.tcp_backlog, &self.bind_names)
                 .map_err(|_| format!("Failed listening on port {} (tcp), aborting.", self.cfg.port))?;
             opened.extend(bound);
         }

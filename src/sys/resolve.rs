@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::task::Poll;
 use std::thread;
@@ -30,6 +31,7 @@ pub struct Resolver {
     /// Ends the sleep of the loop.
     wake: Arc<dyn Fn() + Send + Sync>,
     names: HashMap<String, Entry>,
+    answered: Arc<AtomicBool>,
 }
 
 impl Resolver {
@@ -43,7 +45,7 @@ impl Resolver {
         look_up: impl Fn(&str) -> Answer + Send + Sync + 'static,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Resolver {
-        Resolver { look_up: Arc::new(look_up), wake: Arc::new(wake), names: HashMap::new() }
+        Resolver { look_up: Arc::new(look_up), wake: Arc::new(wake), names: HashMap::new(), answered: Arc::default() }
     }
 
     /// The addresses of a name, at least one. Pending while they are looked up: ask again after the wake. A failure is told
@@ -66,7 +68,12 @@ impl Resolver {
         }
     }
 
-    /// The same for whoever has to have it now: waits at most `patience`. A look-up that takes longer goes on, for the next
+    /// Whether there was an answer since this was last asked.
+    pub fn take_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire) && self.answered.swap(false, Ordering::AcqRel)
+    }
+
+    /// The same as [`addresses`](Resolver::addresses) for whoever has to have it now: waits at most `patience`. A look-up that takes longer goes on, for the next
     /// who asks.
     pub fn addresses_within(&mut self, name: &str, patience: Duration) -> Answer {
         if let Poll::Ready(answer) = self.addresses(name) {
@@ -102,11 +109,13 @@ impl Resolver {
             return Err(io::Error::other("Too many host names are being looked up"));
         }
         let (sender, answer) = channel();
-        let (look_up, wake, asked) = (self.look_up.clone(), self.wake.clone(), name.to_owned());
+        let (look_up, wake, answered) = (self.look_up.clone(), self.wake.clone(), self.answered.clone());
+        let asked = name.to_owned();
         thread::Builder::new().name("name_lookup".into()).spawn(move || {
             let found = look_up(&asked);
             // Nobody may be interested any more.
             let _ = sender.send(found);
+            answered.store(true, Ordering::Release);
             wake();
         })?;
         self.names.insert(name.to_owned(), Entry::UnderWay(answer));

@@ -12,6 +12,12 @@ use crate::server::dispatch::admit::is_local;
 use crate::sys::os_error;
 use crate::sys::{alloc, crash, log as log_sink, process, reserve, watchdog};
 use std::io;
+use std::task::Poll;
+use std::time::Duration;
+
+const CANNOT_BIND: &str = "Failed to bind to specified addresses.";
+/// What a transaction may wait for a host name, which holds up everybody: one in a local file is there by then.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// Which of the three values of `oom-score-adj-values` holds for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +31,26 @@ pub enum ProcessClass {
 type Rewrite = fn(&[u8], &Config, &[Vec<u8>]) -> Vec<u8>;
 
 impl Server {
-    /// CONFIG SET: changes all of the directives or none.
-    pub fn set_config(&mut self, id: ClientId, pairs: &[(&[u8], &[u8])]) -> Result<(), CmdError> {
+    /// CONFIG SET: changes all of the directives or none. Pending, and nothing changed, while host names are looked up:
+    /// to be tried again when [`Resolver::take_answered`](crate::sys::resolve::Resolver::take_answered) says so. Who cannot
+    /// wait (`may_wait`) is refused unless they are known at once.
+    pub fn set_config(&mut self, id: ClientId, pairs: &[(&[u8], &[u8])], may_wait: bool) -> Poll<Result<(), CmdError>> {
         let context = SetContext { loading: self.is_loading(), protected_allowed: self.may_set_protected(id) };
         let refuse = |error: SetError| CmdError::bytes(error.reply());
-        let change = config::set_many(&mut self.cfg, pairs, context).map_err(refuse)?;
+        let change = config::set_many(&mut self.cfg, pairs, context).map_err(refuse);
+        let change = match change {
+            Ok(change) => change,
+            Err(refused) => return Poll::Ready(Err(refused)),
+        };
+        if change.apply.iter().any(|(apply, _)| *apply == Apply::Bind) {
+            let looked_up = self.look_up_bind(may_wait);
+            if looked_up != Poll::Ready(Ok(())) {
+                change.roll_back(&mut self.cfg);
+                let failed =
+                    |reason: &str| refuse(SetError::Failed { name: "bind".into(), reason: reason.to_owned().into() });
+                return looked_up.map_err(failed);
+            }
+        }
         for (apply, name) in change.apply.clone() {
             let Err(reason) = self.apply_config(apply) else { continue };
             log::warn!(
@@ -40,12 +61,35 @@ impl Server {
                     log::warn!("Failed applying restored failed CONFIG SET command: {reason}");
                 }
             }
-            return Err(refuse(SetError::Failed { name: name.into(), reason: reason.into() }));
+            return Poll::Ready(Err(refuse(SetError::Failed { name: name.into(), reason: reason.into() })));
         }
         let set = pairs.iter().filter_map(|(name, _)| config::lookup(name));
         set.filter(|(row, _)| row.is_idle(&self.cfg)).for_each(|(_, name)| log_idle(name));
         self.cluster_config_changed();
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    /// Finds out where the host names of `bind` are.
+    fn look_up_bind(&mut self, may_wait: bool) -> Poll<Result<(), &'static str>> {
+        let mut pending = false;
+        for name in listener::names_to_look_up(&self.cfg.bind) {
+            let found = match self.resolver.addresses(name) {
+                Poll::Pending if may_wait => {
+                    pending = true;
+                    continue;
+                }
+                Poll::Pending => self.resolver.addresses_within(name, BRIEFLY),
+                Poll::Ready(found) => found,
+            };
+            match found.map(|found| listener::address_to_bind(&found)) {
+                Ok(at) => self.bind_names.extend(at.map(|at| (name.to_owned(), at))),
+                Err(e) => {
+                    log::warn!("Could not look up the bind address {name}: {}", listener::reason(&e));
+                    return Poll::Ready(Err(CANNOT_BIND));
+                }
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     fn may_set_protected(&self, id: ClientId) -> bool {
@@ -71,7 +115,7 @@ impl Server {
             Apply::AofAutoGc => self.remove_aof_history(),
             Apply::Appendfsync => self.apply_appendfsync(),
             Apply::Appendonly => self.apply_appendonly()?,
-            Apply::Bind => self.listen_again().map_err(|()| "Failed to bind to specified addresses.")?,
+            Apply::Bind => self.listen_again().map_err(|()| CANNOT_BIND)?,
             Apply::CrashLog => crash::set_report(self.cfg.crash_log_enabled),
             Apply::Dir => change_directory(&mut self.cfg)?,
             Apply::Hz => self.cfg.hz = self.cfg.hz.clamp(config::MIN_HZ, config::MAX_HZ),
@@ -145,7 +189,7 @@ impl Server {
         self.listeners = kept;
         let opened = match self.cfg.port {
             0 => Ok(Vec::new()),
-            port => listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog),
+            port => listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog, &self.bind_names),
         };
         let opened = opened.map_err(|_| ());
         // The sockets that stay change their numbers too, so they are registered anew in either case.
@@ -313,4 +357,53 @@ fn refuse_tls(cfg: &Config) -> Result<(), String> {
     }
     log::warn!("TLS is not available in this server: tls-port has to be 0, tls-replication and tls-cluster no.");
     Err("Unable to update TLS configuration. Check server logs.".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::resolve::Resolver;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn bind_names_are_looked_up_beside_the_loop() {
+        let (release, held) = channel();
+        let (woken, wakes) = channel();
+        let held = Mutex::new(held);
+        let look_up = move |name: &str| {
+            assert_eq!(name, "home.invalid");
+            held.lock().unwrap().recv().unwrap()
+        };
+        let config = Config { bind: vec!["127.0.0.1".into()], port: 0, ..Config::default() };
+        let mut server = Server::new(config, String::new()).unwrap();
+        server.resolver = Resolver::with(look_up, move || woken.send(()).unwrap());
+        let nobody = ClientId { index: 0, generation: 0 };
+        let pairs: [(&[u8], &[u8]); 2] = [(b"hz", b"50"), (b"bind", b"-home.invalid ::1")];
+        let (hz, bind) = (server.cfg.hz, server.cfg.bind.clone());
+        for _ in 0..2 {
+            assert!(server.set_config(nobody, &pairs, true).is_pending());
+            assert!(!server.resolver.take_answered());
+        }
+        // A transaction does not wait.
+        assert!(matches!(server.set_config(nobody, &pairs, false), Poll::Ready(Err(_))));
+        assert_eq!((server.cfg.hz, &server.cfg.bind), (hz, &bind));
+        // Not known: all stays as it was.
+        release.send(Err(io::Error::other("no such name"))).unwrap();
+        wakes.recv().unwrap();
+        assert!(server.resolver.take_answered() && !server.resolver.take_answered());
+        assert!(matches!(server.set_config(nobody, &pairs, true), Poll::Ready(Err(_))));
+        assert_eq!((server.cfg.hz, &server.cfg.bind), (hz, &bind));
+        // Of several addresses, one of IPv4 is taken.
+        assert!(server.set_config(nobody, &pairs, true).is_pending());
+        let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        release.send(Ok(vec![IpAddr::V6(Ipv6Addr::LOCALHOST), here])).unwrap();
+        wakes.recv().unwrap();
+        assert!(matches!(server.set_config(nobody, &pairs, true), Poll::Ready(Ok(()))));
+        assert_eq!((server.cfg.hz, server.cfg.bind.len()), (50, 2));
+        assert_eq!(server.bind_names["home.invalid"], here);
+        // Other tests watch how much memory this process uses.
+        std::mem::forget(server);
+    }
 }

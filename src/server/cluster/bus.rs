@@ -362,7 +362,7 @@ impl Server {
         let offset = now_ms - self.clock.mono_ms();
         let mut bus = Box::new(Bus::open(&self.cfg, now_ms, offset, u64::from_ne_bytes(seed))?);
         let port = bus.machine.config().listen_port();
-        bus.listeners = listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog)
+        bus.listeners = listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog, &self.bind_names)
             .map_err(|_| format!("Failed listening on port {port} (cluster), aborting."))?;
         if let Some((ip, port)) = bus.machine.my_master_address() {
             self.start_as_replica_of(ip, port);

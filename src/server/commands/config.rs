@@ -4,6 +4,7 @@ use super::prelude::*;
 use crate::config;
 use crate::structs::glob;
 use crate::sys::os_error;
+use std::task::Poll;
 
 pub const COMMANDS: &[ServerCommand] = &[Command {
     name: "config",
@@ -98,8 +99,14 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(error::SYNTAX);
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    ctx.srv.set_config(ctx.client, &pairs)?;
-    ctx.out.ok();
+    let may_wait = !ctx.deny_blocking();
+    match ctx.srv.set_config(ctx.client, &pairs, may_wait) {
+        Poll::Ready(done) => {
+            done?;
+            ctx.out.ok();
+        }
+        Poll::Pending => ctx.srv.postpone_this(ctx.client, args),
+    }
     Ok(())
 }
 

@@ -66,6 +66,7 @@ impl Server {
     pub fn rooms_timers(&mut self) {
         self.cluster_timers();
         self.repl_timers();
+        self.names_were_looked_up();
     }
     pub fn rooms_cron(&mut self) {
         self.repl_cron();

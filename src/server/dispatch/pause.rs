@@ -1,7 +1,7 @@
 //! Pausing clients: CLIENT PAUSE, failovers and the shutdown hold back commands, each for a time of its own.
 
 use super::blocked::{BlockKind, BlockState, WaitEnd};
-use crate::catalog::table::CmdRef;
+use crate::catalog::table::{CmdRef, Resolved};
 use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
@@ -84,6 +84,19 @@ impl Server {
         let command = Some((cmd, args.to_owned()));
         self.block(id, BlockState { kind: BlockKind::Postponed, deadline_ms: None, command });
         self.postponed.push(id);
+    }
+
+    /// Puts off the command that a client is running, which has done nothing yet, until it is to be tried again.
+    pub fn postpone_this(&mut self, id: ClientId, args: Args<'_>) {
+        let Resolved::Found(cmd) = self.commands.resolve(args.at(0), args.get(1)) else { return };
+        self.postpone(id, cmd, args);
+    }
+
+    /// Has commands tried again that wait for host names.
+    pub fn names_were_looked_up(&mut self) {
+        if self.resolver.take_answered() {
+            self.release_postponed();
+        }
     }
 
     fn release_postponed(&mut self) {
