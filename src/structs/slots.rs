@@ -104,6 +104,18 @@ impl SlotSet {
         out
     }
 
+    /// The first slot that is in the other set, too.
+    pub fn first_common(&self, other: &SlotSet) -> Option<Slot> {
+        let both = self.words().zip(other.words()).map(|(a, b)| a & b);
+        let (at, both) = both.enumerate().find(|(_, both)| *both != 0)?;
+        Some((at * 64) as Slot + both.trailing_zeros() as Slot)
+    }
+
+    /// 64 slots each, the first in the lowest bit.
+    fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word))
+    }
+
     /// The slots, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         self.0.iter().enumerate().filter(|(_, b)| **b != 0).flat_map(|(i, &byte)| {
@@ -114,10 +126,17 @@ impl SlotSet {
     /// The slots as inclusive ranges, ascending and maximal.
     pub fn ranges(&self) -> Vec<(Slot, Slot)> {
         let mut out: Vec<(Slot, Slot)> = Vec::new();
-        for slot in self.iter() {
-            match out.last_mut() {
-                Some((_, end)) if *end + 1 == slot => *end = slot,
-                _ => out.push((slot, slot)),
+        for (at, mut word) in self.words().enumerate() {
+            while word != 0 {
+                let skipped = word.trailing_zeros();
+                let run = (word >> skipped).trailing_ones();
+                let first = (at * 64) as Slot + skipped as Slot;
+                let last = first + (run - 1) as Slot;
+                match out.last_mut() {
+                    Some((_, end)) if *end + 1 == first => *end = last,
+                    _ => out.push((first, last)),
+                }
+                word &= !(u64::MAX >> (64 - run) << skipped);
             }
         }
         out
@@ -165,8 +184,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_set(slots in proptest::collection::btree_set(0u16..16384, 0..300)) {
+        fn behaves_as_a_set(
+            slots in proptest::collection::btree_set(0u16..16384, 0..300),
+            others in proptest::collection::btree_set(0u16..16384, 0..300),
+            (first, count) in (0u16..16000, 0u16..300),
+        ) {
+            let slots: std::collections::BTreeSet<Slot> = slots.into_iter().chain(first..first + count).collect();
             let s: SlotSet = slots.iter().copied().collect();
+            let t: SlotSet = others.iter().copied().collect();
+            prop_assert_eq!(s.first_common(&t), slots.intersection(&others).next().copied());
             prop_assert_eq!(s.iter().collect::<Vec<_>>(), slots.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(s.len(), slots.len());
             let from_ranges: SlotSet = s.ranges().into_iter().flat_map(|(a, b)| a..=b).collect();
