@@ -23,6 +23,8 @@ use hexad::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 const START_MS: i64 = 1_700_000_000_000;
 /// Later than a deadline the machine may be by: its tick, and the latency of a packet.
 const SLACK_MS: i64 = 300;
+/// Leases count no less.
+const SHORTEST_TERM_MS: i64 = 500;
 
 type NodeNo = usize;
 type ConnNo = u64;
@@ -671,15 +673,14 @@ impl Sim {
 
         // A master without majority stops accepting.
         if let (Some(cut), true, true) = (node.cut_ms, me.is_master(), c.state_ok()) {
-            let bound = (timeout as f64 / node.rate) as i64 + SLACK_MS;
+            let bound = (timeout.max(SHORTEST_TERM_MS) as f64 / node.rate) as i64 + SLACK_MS;
             assert!(now - cut <= bound, "seed {seed}: {} accepts {} ms into a minority", me.id, now - cut);
         }
 
         // No slot is served by two masters at one time.
         if self.takes_writes(no) && now >= self.forced_until_ms {
             for (other, c) in self.alive().filter(|(other, _)| *other != no && self.takes_writes(*other)) {
-                let both = me.slots.iter().find(|s| c.myself().slots.contains(*s));
-                if let Some(slot) = both {
+                if let Some(slot) = me.slots.first_common(&c.myself().slots) {
                     self.dump();
                     panic!("seed {seed}: nodes {no} and {other} take writes for slot {slot} at {} ms", now - START_MS);
                 }
@@ -694,7 +695,7 @@ impl Sim {
             let slots = me.slots.clone();
             let claims = self.claims.entry(epoch).or_default();
             for (other, theirs) in claims.iter().filter(|(other, _)| *other != id) {
-                let both = slots.iter().find(|s| theirs.contains(*s));
+                let both = slots.first_common(theirs);
                 assert!(both.is_none(), "seed {seed}: {id} and {other} serve slot {both:?} in epoch {epoch}");
             }
             match claims.iter_mut().find(|(other, _)| *other == id) {
@@ -822,73 +823,88 @@ fn a_master_that_stood_still_does_not_accept_when_it_wakes() {
 }
 
 /// Partitions of all kinds, and standing still, one after the other, with clocks that differ.
+fn part_and_stand_still(seed: u64, timeout: i64) {
+    let masters = 3 + seed as usize % 3;
+    let mut sim = Sim::new(seed, masters, 1 + seed as usize % 2, timeout);
+    for node in &mut sim.nodes {
+        (node.rate, node.rated_ms) = (1.0 + (sim.rng.f64() - 0.5) * 0.06, sim.now);
+    }
+    sim.run_for(2000);
+    let (mut promoted, mut least) = (0, i64::MAX);
+    for _ in 0..8 {
+        sim.latency_ms = 0..[3, 20, 50][sim.rng.usize(0..3)];
+        let count = sim.nodes.len();
+        let voters: Vec<NodeNo> = (0..count).filter(|no| sim.cluster(*no).myself().is_voter()).collect();
+        let old = voters[sim.rng.usize(0..voters.len())];
+        let slot = sim.cluster(old).myself().slots.iter().next().unwrap();
+        // Alone, with some others, or cut off from some only; in both directions or in one.
+        let company = [0.0, 0.0, 0.3, 0.5][sim.rng.usize(0..4)];
+        let inside: Vec<NodeNo> = (0..count).filter(|no| *no == old || sim.rng.f64() < company).collect();
+        let leaky = if sim.rng.u32(0..3) == 0 { 0.3 } else { 0.0 };
+        let directions = sim.rng.u32(1..=3).max(sim.rng.u32(1..=3));
+        let stands_still = sim.rng.u32(0..3) == 0;
+        let fault = sim.next_fault;
+        sim.next_fault += 1;
+        if stands_still {
+            sim.nodes[old].paused = true;
+        } else {
+            for a in 0..count {
+                for b in 0..count {
+                    if inside.contains(&a) == inside.contains(&b) || sim.rng.f64() < leaky {
+                        continue;
+                    }
+                    if directions & if inside.contains(&a) { 1 } else { 2 } != 0 {
+                        sim.blocked.insert((a, b), fault);
+                    }
+                }
+            }
+            sim.note_cuts();
+        }
+        let end = sim.now + sim.rng.i64(timeout / 2..timeout.max(500) * 5);
+        let mut last_write = sim.now;
+        let mut first_write = None;
+        while sim.now < end {
+            sim.run_for(5);
+            if sim.takes_writes(old) {
+                last_write = sim.now;
+            }
+            let heir = (0..count)
+                .find(|no| *no != old && sim.takes_writes(*no) && sim.cluster(*no).myself().slots.contains(slot));
+            if heir.is_some() {
+                first_write = first_write.or(Some(sim.now));
+            }
+        }
+        if let Some(first) = first_write {
+            promoted += 1;
+            least = least.min(first - last_write);
+        }
+        sim.blocked.clear();
+        sim.note_cuts();
+        if stands_still {
+            sim.nodes[old].paused = false;
+            sim.step(old, |_, _| ());
+        }
+        // A node timeout of that order leaves no time for an answer.
+        if timeout < 500 {
+            sim.latency_ms = 0..3;
+        }
+        sim.settle();
+    }
+    println!("seed {seed}: {promoted} promoted, the least margin {least} ms of a node timeout of {timeout}");
+}
+
 #[test]
 fn a_master_stops_before_its_replica_takes_over() {
     for seed in seeds(4) {
-        let timeout = [1000, 2000, 5000][seed as usize % 3];
-        let masters = 3 + seed as usize % 3;
-        let mut sim = Sim::new(seed, masters, 1 + seed as usize % 2, timeout);
-        for node in &mut sim.nodes {
-            (node.rate, node.rated_ms) = (1.0 + (sim.rng.f64() - 0.5) * 0.06, sim.now);
-        }
-        sim.run_for(2000);
-        let (mut promoted, mut least) = (0, i64::MAX);
-        for _ in 0..8 {
-            sim.latency_ms = 0..[3, 20, 50][sim.rng.usize(0..3)];
-            let count = sim.nodes.len();
-            let voters: Vec<NodeNo> = (0..count).filter(|no| sim.cluster(*no).myself().is_voter()).collect();
-            let old = voters[sim.rng.usize(0..voters.len())];
-            let slot = sim.cluster(old).myself().slots.iter().next().unwrap();
-            // Alone, with some others, or cut off from some only; in both directions or in one.
-            let company = [0.0, 0.0, 0.3, 0.5][sim.rng.usize(0..4)];
-            let inside: Vec<NodeNo> = (0..count).filter(|no| *no == old || sim.rng.f64() < company).collect();
-            let leaky = if sim.rng.u32(0..3) == 0 { 0.3 } else { 0.0 };
-            let directions = sim.rng.u32(1..=3).max(sim.rng.u32(1..=3));
-            let stands_still = sim.rng.u32(0..3) == 0;
-            let fault = sim.next_fault;
-            sim.next_fault += 1;
-            if stands_still {
-                sim.nodes[old].paused = true;
-            } else {
-                for a in 0..count {
-                    for b in 0..count {
-                        if inside.contains(&a) == inside.contains(&b) || sim.rng.f64() < leaky {
-                            continue;
-                        }
-                        if directions & if inside.contains(&a) { 1 } else { 2 } != 0 {
-                            sim.blocked.insert((a, b), fault);
-                        }
-                    }
-                }
-                sim.note_cuts();
-            }
-            let end = sim.now + sim.rng.i64(timeout / 2..timeout * 5);
-            let mut last_write = sim.now;
-            let mut first_write = None;
-            while sim.now < end {
-                sim.run_for(5);
-                if sim.takes_writes(old) {
-                    last_write = sim.now;
-                }
-                let heir = (0..count)
-                    .find(|no| *no != old && sim.takes_writes(*no) && sim.cluster(*no).myself().slots.contains(slot));
-                if heir.is_some() {
-                    first_write = first_write.or(Some(sim.now));
-                }
-            }
-            if let Some(first) = first_write {
-                promoted += 1;
-                least = least.min(first - last_write);
-            }
-            sim.blocked.clear();
-            sim.note_cuts();
-            if stands_still {
-                sim.nodes[old].paused = false;
-                sim.step(old, |_, _| ());
-            }
-            sim.settle();
-        }
-        println!("seed {seed}: {promoted} promoted, the least margin {least} ms of a node timeout of {timeout}");
+        part_and_stand_still(seed, [1000, 2000, 5000][seed as usize % 3]);
+    }
+}
+
+/// Leases and promises count half a second then, suspicions the time that is configured.
+#[test]
+fn a_master_stops_in_time_however_short_the_node_timeout() {
+    for seed in seeds(4) {
+        part_and_stand_still(seed, [400, 150, 50, 10][seed as usize % 4]);
     }
 }
 
@@ -909,6 +925,30 @@ fn who_stands_still_for_less_than_the_timeout_is_never_suspected() {
         sim.nodes[1].paused = false;
         sim.run_for(5000);
         assert!(sim.cluster(1).myself().is_master(), "seed {seed}");
+    }
+}
+
+/// As DEBUG can do. The node goes on hearing of the others, and they of it.
+#[test]
+fn answers_that_are_lost_for_long_are_got_over() {
+    for seed in seeds(3) {
+        for lost in [PacketType::Ping, PacketType::Pong] {
+            for no in [0, 3] {
+                let timeout = 1000;
+                let mut sim = Sim::new(seed, 3, 1, timeout);
+                sim.nodes[no].cluster.as_mut().unwrap().set_drop_filter(Some(lost as u16));
+                sim.run_for(10 * timeout);
+                sim.nodes[no].cluster.as_mut().unwrap().set_drop_filter(None);
+                let ms = sim.settle();
+                assert!(ms <= 3 * timeout, "seed {seed}: {ms} ms after {lost:?} was lost on node {no}");
+                // And it stays so.
+                let end = sim.now + 5 * timeout;
+                while sim.now < end {
+                    sim.run_for(20);
+                    assert!(sim.is_settled(), "seed {seed}: after {lost:?} was lost on node {no}");
+                }
+            }
+        }
     }
 }
 

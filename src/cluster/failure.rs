@@ -75,8 +75,10 @@ impl Cluster {
         let age = now - l.created_ms;
         let unanswered = node.ping_sent_ms != 0 && now - node.ping_sent_ms > timeout / 4;
         let silent = now - node.data_received_ms > timeout / 2;
-        // A connection on which nothing comes may be broken although the node is fine: try another, once a timeout.
-        if (l.connected && age > timeout && unanswered && silent) || (!l.connected && age > timeout / 2) {
+        // A connection on which nothing comes may be broken although the node is fine: try another, once a timeout. So is
+        // one that lost answers: the later ones would be taken for those to earlier pings for ever.
+        let behind = l.pings.front().is_some_and(|sent_ms| now - sent_ms > self.term_ms() * 3 / 4);
+        if (l.connected && age > timeout && (behind || (unanswered && silent))) || (!l.connected && age > timeout / 2) {
             self.close_link(link);
         }
     }
@@ -93,9 +95,12 @@ impl Cluster {
         let (quarter, pinged_ago) = (self.config.node_timeout_ms / 4, env.now_ms - node.pinged_ms);
         let grants = self.is_master() && node.is_master();
         let grant_due = grants && pinged_ago >= self.ping_interval_ms(key).min(quarter);
-        // It spoke since, so the answer was lost, as DEBUG can do: that is not to be the end of it.
-        let lost = grants && pinged_ago >= quarter && node.data_received_ms > node.pinged_ms;
-        if (node.ping_sent_ms == 0 && (quiet || grant_due)) || lost || for_failover {
+        // It spoke since, so the ping or its answer was lost, as DEBUG can do: that is not to be the end of it, as whoever
+        // speaks for itself keeps the connection, and a failure of it is only taken back when it answers.
+        let lost = node.data_received_ms > node.pinged_ms;
+        // Nor is a grant to wait for an answer that takes its time: the next one would count from later by as much.
+        let again = node.ping_sent_ms != 0 && pinged_ago >= quarter && (grants || lost);
+        if (node.ping_sent_ms == 0 && (quiet || grant_due)) || again || for_failover {
             let waiting_since = node.ping_sent_ms;
             self.send_ping(link, PacketType::Ping, env);
             if waiting_since != 0 {
@@ -300,6 +305,10 @@ impl Cluster {
         self.renew_lease(now);
         let leased = self.holds_lease(now);
         if !leased && self.state_ok {
+            log::warn!(
+                "No majority of masters answered what was sent in the last {} milliseconds: not accepting queries.",
+                self.lease_ms()
+            );
             // Those who grant know best who serves; the shortest delay is for Redis, which tells it on another link.
             self.minority_ms = self.minority_ms.max(now - self.rejoin_delay_ms() + REJOIN_DELAY_MS.start());
         }

@@ -78,7 +78,7 @@ impl Cluster {
         self.config.node_timeout_ms.max(SHORTEST_TERM_MS)
     }
 
-    fn lease_ms(&self) -> i64 {
+    pub(super) fn lease_ms(&self) -> i64 {
         self.term_ms() * LEASE / 8
     }
 
