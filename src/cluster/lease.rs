@@ -10,8 +10,8 @@
 //!   a process that stood still in the middle of one, ends with the lease. It is looked at again before a reply leaves: a
 //!   write that was not acknowledged in time is not acknowledged at all, and its client's connection closed.
 //! - Who answers with a grant promises not to vote for a replica of that master, unless an operator demands it, for a
-//!   whole node timeout (half a second at least). Who voted for a replica, or holds the master for failed, or knows a newer owner of its slots,
-//!   gives no grant. A vote is a grant to the replica that gets it.
+//!   whole node timeout (half a second at least). Who voted for a replica, or holds the master for failed, or knows that
+//!   one of its replicas owns its slots, gives no grant. A vote is a grant to the replica that gets it.
 //!
 //! # Why that is enough
 //!
@@ -201,7 +201,27 @@ impl Cluster {
     }
 
     fn grants_to(&self, key: NodeKey, header: &Header) -> bool {
-        self.nodes[key].healthy() && !self.vote_is_open(key) && self.newer_owner(key, header).is_none()
+        self.nodes[key].healthy() && !self.vote_is_open(key) && !self.was_replaced(key, header)
+    }
+
+    /// Whether this master, which claims to serve these slots, has been replaced and does not know it: somebody of its shard,
+    /// where its replicas are, or whom we voted for, owns some of them by a greater epoch; or nothing is left of what it
+    /// claims. That others own some is what it looks like for a moment when slots are moved, and no reason to stop it.
+    fn was_replaced(&self, key: NodeKey, header: &Header) -> bool {
+        let n = &self.nodes[key];
+        if n.slots == header.slots {
+            return false;
+        }
+        let mut left = 0;
+        for slot in header.slots.iter() {
+            let owner = self.claimed_owner(slot).filter(|owner| *owner != key);
+            match owner.map(|owner| &self.nodes[owner]).filter(|owner| owner.config_epoch > header.config_epoch) {
+                Some(owner) if owner.shard_id == n.shard_id || n.voted_for == Some(owner.id) => return true,
+                Some(_) => {}
+                None => left += 1,
+            }
+        }
+        left == 0 && !header.slots.is_empty()
     }
 
     /// Whether our promise still binds us not to vote for a replica of this master; if so, for how many milliseconds. What we

@@ -154,7 +154,7 @@ impl Cluster {
     }
 
     /// Who owns, by a greater epoch, a slot that the sender claims for itself or its master.
-    pub(super) fn newer_owner(&self, key: NodeKey, header: &Header) -> Option<NodeKey> {
+    fn newer_owner(&self, key: NodeKey, header: &Header) -> Option<NodeKey> {
         if self.nodes[key].slots == header.slots {
             return None;
         }
