@@ -14,7 +14,8 @@ use super::{Cluster, Env, LinkId, RECONNECT_MS};
 const REPORT_VALIDITY: i64 = 2;
 /// How often a master with slots is pinged within a node timeout.
 const PINGS_A_TIMEOUT: i64 = 16;
-/// The least time between two pings for each node of the cluster.
+/// Between two pings of one master to another there is at least this much for each pair of them, so that all of them
+/// together send a limited number.
 const PING_SPACING_MS: i64 = 4;
 /// A failed master that still has its slots and answers again is taken back after this many node timeouts.
 const FAIL_UNDO: i64 = 2;
@@ -24,14 +25,16 @@ const WRITABLE_DELAY_MS: i64 = 2000;
 const REJOIN_DELAY_MS: std::ops::RangeInclusive<i64> = 500..=5000;
 
 impl Cluster {
-    /// How long a node may be quiet before it is pinged. Masters with slots are asked often, as their absence counts
-    /// from the first ping they do not answer; in a large cluster less often, so that the pings of all to all stay few.
+    /// How long a node may be quiet before it is pinged. Masters with slots ask each other often, as the absence of one
+    /// counts from the first ping that it does not answer; in a large cluster less often, so that the pings of all to all
+    /// stay few. What others think of it decides nothing.
     fn ping_interval_ms(&self, key: NodeKey) -> i64 {
         let quarter = self.config.node_timeout_ms / 4;
         match self.config.ping_interval_ms {
-            0 if self.nodes[key].is_voter() => (self.config.node_timeout_ms / PINGS_A_TIMEOUT)
-                .max(self.nodes.len() as i64 * PING_SPACING_MS)
-                .min(quarter),
+            0 if self.nodes[key].is_voter() && self.myself().is_voter() => {
+                let pairs = (self.size * self.size) as i64;
+                (self.config.node_timeout_ms / PINGS_A_TIMEOUT).max(pairs * PING_SPACING_MS).min(quarter)
+            }
             0 => quarter,
             configured => configured,
         }
