@@ -5,29 +5,36 @@
 
 /// Whether `text` matches `pattern`, bytes compared as they are.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    glob(pattern, text, false)
+    glob::<false>(pattern, text)
 }
 
 /// Whether `text` matches `pattern`, ASCII letters in either case.
 pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
-    glob(pattern, text, true)
+    glob::<true>(pattern, text)
 }
 
-fn fold(byte: u8, nocase: bool) -> u8 {
-    if nocase { byte.to_ascii_lowercase() } else { byte }
+#[inline]
+fn fold<const NOCASE: bool>(byte: u8) -> u8 {
+    if NOCASE { byte.to_ascii_lowercase() } else { byte }
 }
 
 /// A pattern that gets through more stars than this matches nothing.
 const MAX_STARS: usize = 1000;
 
-fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
+fn glob<const NOCASE: bool>(pattern: &[u8], text: &[u8]) -> bool {
     // Not even a star matches an empty text: that is how Redis 7.2 has it.
     if text.is_empty() {
         return pattern.is_empty();
     }
+    // Most texts that do not match differ from the plain bytes that most patterns begin with.
+    let is_plain = |byte: u8| !matches!(byte, b'*' | b'?' | b'[' | b'\\');
+    let alike = |(want, got): &(&u8, &u8)| is_plain(**want) && fold::<NOCASE>(**want) == fold::<NOCASE>(**got);
+    let mut p = pattern.iter().zip(text).take_while(alike).count();
+    if p < text.len() && pattern.get(p).is_none_or(|byte| is_plain(*byte)) {
+        return false;
+    }
+    let mut t = p;
     let mut stars = 0;
-    let mut p = 0;
-    let mut t = 0;
     // The last star: what stands behind it, and where the text that it has not swallowed begins.
     let mut star: Option<(usize, usize)> = None;
     loop {
@@ -48,7 +55,7 @@ fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
         if t == text.len() {
             return p == pattern.len();
         }
-        let step = if p < pattern.len() { one(&pattern[p..], text[t], nocase) } else { None };
+        let step = if p < pattern.len() { one::<NOCASE>(&pattern[p..], text[t]) } else { None };
         match (step, star) {
             (Some(len), _) => {
                 p += len;
@@ -65,37 +72,37 @@ fn glob(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
 }
 
 /// Matches one byte against the element that `pattern` begins with. The element's length, or `None`.
-fn one(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
-    let folded = fold(byte, nocase);
+fn one<const NOCASE: bool>(pattern: &[u8], byte: u8) -> Option<usize> {
+    let folded = fold::<NOCASE>(byte);
     match pattern[0] {
         b'?' => Some(1),
         b'[' => {
-            let (hit, len) = class(pattern, byte, nocase);
+            let (hit, len) = class::<NOCASE>(pattern, byte);
             hit.then_some(len)
         }
-        b'\\' if pattern.len() >= 2 => (fold(pattern[1], nocase) == folded).then_some(2),
-        plain => (fold(plain, nocase) == folded).then_some(1),
+        b'\\' if pattern.len() >= 2 => (fold::<NOCASE>(pattern[1]) == folded).then_some(2),
+        plain => (fold::<NOCASE>(plain) == folded).then_some(1),
     }
 }
 
 /// What a byte counts as in a range: signed, but folded it is unsigned (except for the one that C takes for EOF).
-fn order(byte: u8, nocase: bool) -> i32 {
+fn order<const NOCASE: bool>(byte: u8) -> i32 {
     match byte {
         0xff => -1,
-        byte if nocase => i32::from(byte.to_ascii_lowercase()),
+        byte if NOCASE => i32::from(byte.to_ascii_lowercase()),
         byte => i32::from(byte as i8),
     }
 }
 
 /// Matches a byte against a class. Whether it is in it, and the class's length. A class that is not closed ends with the
 /// pattern.
-fn class(pattern: &[u8], byte: u8, nocase: bool) -> (bool, usize) {
+fn class<const NOCASE: bool>(pattern: &[u8], byte: u8) -> (bool, usize) {
     let mut i = 1;
     let not = pattern.get(i) == Some(&b'^');
     if not {
         i += 1;
     }
-    let folded = fold(byte, nocase);
+    let folded = fold::<NOCASE>(byte);
     let mut hit = false;
     loop {
         match &pattern[i.min(pattern.len())..] {
@@ -107,12 +114,12 @@ fn class(pattern: &[u8], byte: u8, nocase: bool) -> (bool, usize) {
             [b']', ..] => return (hit != not, i + 1),
             [from, b'-', to, ..] => {
                 let (from, to) = (*from as i8, *to as i8);
-                let range = order(from.min(to) as u8, nocase)..=order(from.max(to) as u8, nocase);
-                hit |= range.contains(&order(byte, nocase));
+                let range = order::<NOCASE>(from.min(to) as u8)..=order::<NOCASE>(from.max(to) as u8);
+                hit |= range.contains(&order::<NOCASE>(byte));
                 i += 3;
             }
             [plain, ..] => {
-                hit |= fold(*plain, nocase) == folded;
+                hit |= fold::<NOCASE>(*plain) == folded;
                 i += 1;
             }
         }
