@@ -56,10 +56,6 @@ impl Listeners {
         self.names.is_empty()
     }
 
-    pub fn add(&mut self, name: Name, client: ClientId) {
-        self.names.entry(name).or_default().push(client);
-    }
-
     pub fn remove(&mut self, name: &[u8], client: ClientId) {
         // Many names have one listener: to take them out and put the others back looks them up once.
         let Some((name, mut clients)) = self.names.remove_entry(name) else { return };
@@ -141,7 +137,10 @@ impl Subscriptions {
 
 /// A message as subscribers get it.
 pub fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
+    // What stands before and after a part takes less than this.
+    const AROUND: usize = 24;
     let mut out = Reply::new(resp3);
+    out.buf.reserve(AROUND + parts.iter().map(|p| p.len() + AROUND).sum::<usize>());
     out.push(parts.len());
     parts.iter().for_each(|p| out.bulk(p));
     out.buf

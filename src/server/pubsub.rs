@@ -18,11 +18,11 @@ impl Server {
         let Some(c) = self.clients.get_mut(id) else { return false };
         c.flags.add(ClientFlags::PUBSUB);
         let mine = c.subscriptions.get_or_insert_default().names_mut(kind);
-        let listeners = self.pubsub.listeners_mut(kind);
-        let name = listeners.names.get_key_value(name).map_or_else(|| Name::from(name), |(name, _)| name.clone());
-        let fresh = mine.insert(name.clone());
+        // One look-up finds the name that others share and the place of the listener.
+        let listeners = self.pubsub.listeners_mut(kind).names.entry(Name::from(name));
+        let fresh = mine.insert(listeners.key().clone());
         if fresh {
-            listeners.add(name, id);
+            listeners.or_default().push(id);
         }
         fresh
     }
@@ -57,26 +57,35 @@ impl Server {
     pub fn deliver(&mut self, sharded: bool, channel: &[u8], payload: &[u8]) -> usize {
         let kind = if sharded { Kind::Shard } else { Kind::Channel };
         let verb: &[u8] = if sharded { b"smessage" } else { b"message" };
-        let mut receivers = self.send_to_all(kind, channel, &[verb, channel, payload]);
+        let mut listeners = self.pubsub.listeners(kind).of(channel).to_vec();
+        self.send_to_all(&listeners, &[verb, channel, payload]);
+        let mut receivers = listeners.len();
         if sharded || self.pubsub.patterns.is_empty() {
             return receivers;
         }
-        let matching: Vec<Name> = self.pubsub.patterns.names().filter(|p| glob::matches(p, channel)).cloned().collect();
-        for pattern in matching {
-            receivers += self.send_to_all(Kind::Pattern, &pattern, &[b"pmessage", &pattern, channel, payload]);
+        // The patterns that match, each with where its listeners end among all of theirs.
+        listeners.clear();
+        let mut matching = Vec::new();
+        for (pattern, clients) in self.pubsub.patterns.names.iter().filter(|(p, _)| glob::matches(p, channel)) {
+            listeners.extend_from_slice(clients);
+            matching.push((pattern.clone(), listeners.len()));
+        }
+        receivers += listeners.len();
+        let mut start = 0;
+        for (pattern, end) in matching {
+            self.send_to_all(&listeners[start..end], &[b"pmessage", &pattern, channel, payload]);
+            start = end;
         }
         receivers
     }
 
-    fn send_to_all(&mut self, kind: Kind, name: &[u8], parts: &[&[u8]]) -> usize {
-        let clients = self.pubsub.listeners(kind).of(name).to_vec();
+    fn send_to_all(&mut self, clients: &[ClientId], parts: &[&[u8]]) {
         let mut message = Message::new(parts);
-        for id in &clients {
+        for id in clients {
             let Some(resp3) = self.clients.get(*id).map(|c| c.resp == 3) else { continue };
             self.clients.push(*id, message.bytes(resp3));
             self.check_output_limit(*id);
         }
-        clients.len()
     }
 
     /// Publishes the keyspace events that commands left.
