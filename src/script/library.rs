@@ -7,7 +7,7 @@ use super::engine::{Engine, FunctionRef};
 use super::flags;
 use crate::persist::rdb;
 use crate::structs::crc64;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub struct Library {
 /// A library whose program runs: what it has registered so far.
 pub struct Loading {
     pub functions: Vec<Function>,
+    /// Their names.
+    pub(super) names: HashSet<Rc<[u8]>>,
     pub(super) start: Instant,
     pub(super) timeout: Option<Duration>,
 }

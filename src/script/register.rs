@@ -6,7 +6,9 @@ use super::library::{BAD_NAME, Function, Loading};
 use super::memory::REFUSED;
 use super::{api, convert, flags, sandbox};
 use mlua::ffi::{self, lua_State};
+use std::collections::HashSet;
 use std::ffi::c_int;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Pushes the table `redis` of loading libraries.
@@ -28,7 +30,7 @@ impl Engine {
         let compiled = self.load(code, c"@user_function");
         let compiled = compiled.map_err(|message| [b"Error compiling function: ", &message[..]].concat())?;
         let state = self.state();
-        let mut loading = Loading { functions: Vec::new(), start: Instant::now(), timeout };
+        let mut loading = Loading { functions: Vec::new(), names: HashSet::new(), start: Instant::now(), timeout };
         let mut program = Program { code: compiled.id, failed: false, error: Default::default() };
         // SAFETY: `loading` and `program` outlive the call, after which the bridge forgets the one. What runs is
         // protected, and setting the globals right again needs no memory.
@@ -123,18 +125,15 @@ unsafe fn register(state: *mut lua_State) -> Result<(), &'static [u8]> {
         if !flags::is_valid_name(&name) {
             return Err(BAD_NAME);
         }
-        if (*loading).functions.iter().any(|f| *f.name == name[..]) {
+        let name: Rc<[u8]> = name.into();
+        if (*loading).names.contains(&name) {
             return Err(b"Function already exists in the library");
         }
         ffi::lua_pushvalue(state, callback);
         let id = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
         let code = bridge.function(id);
-        (*loading).functions.push(Function {
-            name: name.into(),
-            description: wanted.description,
-            flags: wanted.flags,
-            code,
-        });
+        (*loading).names.insert(name.clone());
+        (*loading).functions.push(Function { name, description: wanted.description, flags: wanted.flags, code });
         Ok(())
     }
 }

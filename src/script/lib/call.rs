@@ -142,6 +142,8 @@ pub struct Open {
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
     state: *mut ffi::lua_State,
+    /// The library's; null while it is opened.
+    work: *mut Work,
     life: PhantomData<&'a ()>,
 }
 
@@ -242,8 +244,10 @@ impl<'a> Call<'a> {
 
     /// An argument that must be a number or read as one.
     pub fn number_arg(self, index: usize) -> Result<f64, Fault> {
-        match self.is_number(index as isize) {
-            true => Ok(self.to_number(index as isize)),
+        // Nearly all are numbers, and few of them are 0.
+        let number = self.to_number(index as isize);
+        match number != 0.0 || self.is_number(index as isize) {
+            true => Ok(number),
             false => Err(Fault::not_of_type(index, "number")),
         }
     }
@@ -263,15 +267,16 @@ impl<'a> Call<'a> {
 
     /// An argument that must be a string; a number becomes one, in its place.
     pub fn string_arg(self, index: usize) -> Result<&'a [u8], Fault> {
-        match self.type_of(index as isize) {
-            Type::String => {}
-            // SAFETY: an argument, which may be converted in its place.
-            Type::Number => unsafe {
-                ffi::lua_tolstring(self.state, index as c_int, std::ptr::null_mut());
-            },
-            _ => return Err(Fault::not_of_type(index, "string")),
+        let mut len = 0;
+        // SAFETY: an argument, which may be converted in its place, and nothing else than a number is; the collector does
+        // not move strings, and it stays reachable.
+        unsafe {
+            let data = ffi::lua_tolstring(self.state, index as c_int, &mut len);
+            match data.is_null() {
+                true => Err(Fault::not_of_type(index, "string")),
+                false => Ok(std::slice::from_raw_parts(data.cast(), len)),
+            }
         }
-        Ok(self.bytes(index as isize))
     }
 
     pub fn push_nil(self) {
@@ -371,9 +376,9 @@ impl<'a> Call<'a> {
     /// The place for what needs a destructor, empty. To be asked for once by a function.
     #[allow(clippy::mut_from_ref)]
     pub fn work(self) -> &'a mut Work {
-        // SAFETY: `push_module` put a `Work` there, which the function keeps alive. Nobody else uses it: no other function
+        // SAFETY: `enter` put the function's `Work` there, which the function keeps alive. Nobody else uses it: no other function
         // of a library runs meanwhile, and this one asks once.
-        let work = unsafe { &mut *ffi::lua_touserdata(self.state, UPVALUE_WORK).cast::<Work>() };
+        let work = unsafe { self.work.as_mut().expect("a function of a library") };
         work.clear();
         work
     }
@@ -466,7 +471,7 @@ pub fn open(lua: &mlua::Lua, push: fn(Call<'_>)) -> mlua::Result<mlua::Table> {
     unsafe {
         lua.exec_raw((), |state| {
             ffi::luaL_checkstack_(state, 12, c"a library".as_ptr());
-            push(Call { state, life: PhantomData });
+            push(Call { state, work: std::ptr::null_mut(), life: PhantomData });
         })
     }
 }
@@ -478,8 +483,9 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let function = ffi::lua_touserdata(state, UPVALUE_FUNCTION);
         let function = std::mem::transmute::<*mut c_void, Native>(function);
-        let answer = function(Call { state, life: PhantomData });
-        (*ffi::lua_touserdata(state, UPVALUE_WORK).cast::<Work>()).clear();
+        let work = ffi::lua_touserdata(state, UPVALUE_WORK).cast::<Work>();
+        let answer = function(Call { state, work, life: PhantomData });
+        (*work).clear();
         let fault = match answer {
             Ok(count) => return count as c_int,
             Err(fault) => fault,

@@ -35,13 +35,16 @@ struct Item {
 
 impl<'a> Format<'a> {
     fn new(text: &'a [u8]) -> Format<'a> {
-        let end = memchr::memchr(0, text).unwrap_or(text.len());
-        Format { rest: &text[..end], little_endian: cfg!(target_endian = "little"), align: 1 }
+        Format { rest: text, little_endian: cfg!(target_endian = "little"), align: 1 }
     }
 
     /// The next letter, at a position in the structure.
+    #[inline]
     fn next(&mut self, position: usize) -> Result<Option<Item>, Fault> {
-        let Some((&letter, rest)) = self.rest.split_first() else { return Ok(None) };
+        // A NUL ends it, too.
+        let Some((&letter, rest)) = self.rest.split_first().filter(|(letter, _)| **letter != 0) else {
+            return Ok(None);
+        };
         self.rest = rest;
         let size = match letter {
             b'b' | b'B' | b'x' => 1,
@@ -131,9 +134,18 @@ fn pack(call: Call<'_>) -> Answer {
         match item.letter {
             b'b' | b'B' | b'h' | b'H' | b'l' | b'L' | b'T' | b'i' | b'I' => {
                 let value = call.number_arg(next_arg())?;
-                let mut bytes = [0; INTEGER_MAX];
-                bytes[..8].copy_from_slice(&call::truncate_to_u64(value).to_le_bytes());
-                append(out, &mut bytes[..item.size], little_endian)?;
+                let value = call::truncate_to_u64(value);
+                match item.size {
+                    1 => out.push(value as u8)?,
+                    2 => append(out, &mut (value as u16).to_le_bytes(), little_endian)?,
+                    4 => append(out, &mut (value as u32).to_le_bytes(), little_endian)?,
+                    8 => append(out, &mut value.to_le_bytes(), little_endian)?,
+                    size => {
+                        let mut bytes = [0; INTEGER_MAX];
+                        bytes[..8].copy_from_slice(&value.to_le_bytes());
+                        append(out, &mut bytes[..size], little_endian)?;
+                    }
+                }
             }
             b'x' => out.push(0)?,
             b'f' => append(out, &mut (call.number_arg(next_arg())? as f32).to_le_bytes(), little_endian)?,
@@ -158,6 +170,7 @@ fn pack(call: Call<'_>) -> Answer {
 }
 
 /// Appends bytes given with the lowest first.
+#[inline]
 fn append(out: &mut Buffer, bytes: &mut [u8], little_endian: bool) -> Result<(), Full> {
     if !little_endian {
         bytes.reverse();
