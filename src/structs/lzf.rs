@@ -176,7 +176,7 @@ impl Packed<'_> {
     /// Writes bytes of which the first `len` count. False when it becomes too long.
     #[inline(always)]
     fn put<const N: usize>(&mut self, bytes: &[u8; N], len: usize) -> bool {
-        const { assert!(N <= MAX_LITERAL + 1) };
+        const { assert!(N <= MAX_LITERAL) };
         if len > N || len > self.max_len - self.len {
             return false;
         }
@@ -193,18 +193,41 @@ impl Packed<'_> {
     fn literals(&mut self, input: &[u8], mut range: Range<usize>) -> bool {
         while !range.is_empty() {
             let here = range.len().min(MAX_LITERAL);
-            let mut run = [0; MAX_LITERAL + 1];
-            run[0] = here as u8 - 1;
-            match input[range.start..].first_chunk::<MAX_LITERAL>() {
-                Some(bytes) => run[1..].copy_from_slice(bytes),
-                None => run[1..=here].copy_from_slice(&input[range.start..range.start + here]),
-            }
-            if !self.put(&run, here + 1) {
+            let fits = match input[range.start..].first_chunk() {
+                Some(bytes) => self.put_literals(bytes, here),
+                None => self.put_last_literals(&input[range.start..range.start + here]),
+            };
+            if !fits {
                 return false;
             }
             range.start += here;
         }
         true
+    }
+
+    /// Writes a run of the first `count` of these bytes. False when it becomes too long.
+    #[inline(always)]
+    fn put_literals(&mut self, bytes: &[u8; MAX_LITERAL], count: usize) -> bool {
+        debug_assert!((1..=MAX_LITERAL).contains(&count));
+        if count + 1 > self.max_len - self.len {
+            return false;
+        }
+        // SAFETY: as in `put`: one byte more than a run has is to spare.
+        unsafe {
+            let end = self.out.as_mut_ptr().add(self.out.len() + self.len);
+            end.write(count as u8 - 1);
+            end.add(1).cast::<[u8; MAX_LITERAL]>().write(*bytes);
+        }
+        self.len += count + 1;
+        true
+    }
+
+    /// The same at the end of the input, behind which nothing may be read.
+    #[inline(never)]
+    fn put_last_literals(&mut self, bytes: &[u8]) -> bool {
+        let mut run = [0; MAX_LITERAL];
+        run[..bytes.len()].copy_from_slice(bytes);
+        self.put_literals(&run, bytes.len())
     }
 
     /// False when it becomes too long.
