@@ -162,6 +162,11 @@ impl Server {
     pub fn tracking_redirection(&self, c: &Client) -> i64 {
         c.tracking.as_ref().map_or(-1, |t| t.redirect as i64)
     }
+    // repl
+    /// Clients with a connection that are no replicas; the link to our master is one.
+    pub fn clients_but_replicas(&self) -> usize {
+        self.clients.connected + usize::from(self.repl.master.online.is_some())
+    }
     /// Keys that clients wait for, and those among them whose disappearance releases clients.
     pub fn blocking_key_counts(&self) -> (usize, usize) {
         if !self.blocked.any_for_gone() {

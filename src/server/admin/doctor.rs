@@ -141,10 +141,8 @@ impl Server {
         let much_more = |of: usize, than: usize, ratio: f64| {
             of as f64 / than.max(1) as f64 > ratio && of.saturating_sub(than) > 10 * MEGABYTE
         };
-        let is_replica =
-            |c: &&crate::server::clients::Client| c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR);
-        let replicas = self.clients.iter().filter(is_replica).count();
-        let clients = self.clients.len().saturating_sub(replicas).max(1);
+        let replicas = self.repl.replicas.len();
+        let clients = self.clients_but_replicas().max(1);
         let mut found: Vec<&str> = Vec::new();
         if o.peak as f64 / o.used.max(1) as f64 > 1.5 {
             found.push(

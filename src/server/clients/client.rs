@@ -103,13 +103,15 @@ impl ClientFlags {
     }
 }
 
+/// Laid out as it is declared: what those who look at all clients ask for stands in its first cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Client {
     pub id: ClientId,
     /// The id that clients see, counted from 1 and never reused.
     pub number: u64,
-    pub link: Link,
     pub flags: ClientFlags,
+    pub link: Link,
     /// The look-ahead that holds requests of this client; 0: none does.
     pub ahead: u64,
     pub db: usize,

@@ -480,8 +480,18 @@ fn kill(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     } else {
         kill_filter(ctx, args)?
     };
-    let found: Vec<ClientId> =
-        ctx.srv.clients.iter().filter(|c| c.conn.is_some() && filter.matches(c)).map(|c| c.id).collect();
+    let clients = &ctx.srv.clients;
+    let is_meant = |c: &&Client| filter.matches(c) && c.conn.is_some();
+    let found: Vec<ClientId> = match filter.number {
+        Some(number) => clients
+            .by_number(number)
+            .and_then(|id| clients.get(id))
+            .filter(is_meant)
+            .map(|c| c.id)
+            .into_iter()
+            .collect(),
+        None => clients.iter().filter(is_meant).map(|c| c.id).collect(),
+    };
     for id in &found {
         if *id == ctx.client {
             ctx.c_mut().flags.add(ClientFlags::CLOSE_AFTER_REPLY);

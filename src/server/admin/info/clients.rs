@@ -5,13 +5,8 @@ use crate::server::Server;
 use crate::server::clients::ClientFlags;
 
 pub fn write(srv: &Server, out: &mut InfoText) {
-    let connected = srv
-        .clients
-        .iter()
-        .filter(|c| c.conn.is_some() && (!c.is(ClientFlags::REPLICA) || c.is(ClientFlags::MONITOR)))
-        .count();
     let (largest_input, largest_output) = srv.client_memory.recent_peaks();
-    out.field("connected_clients", connected);
+    out.field("connected_clients", srv.clients_but_replicas());
     out.field("cluster_connections", srv.cluster_connections());
     out.field("maxclients", srv.cfg.maxclients);
     out.field("client_recent_max_input_buffer", largest_input);
