@@ -12,7 +12,7 @@ const USUAL_US: usize = 8;
 /// How often something took how long.
 #[derive(Debug, Default)]
 pub struct LatencyCounts {
-    usual: [u32; USUAL_US],
+    usual: [u64; USUAL_US],
     /// The others, in nanoseconds; made when there is the first.
     others: Option<Box<Histogram<u32>>>,
 }
@@ -22,9 +22,9 @@ impl LatencyCounts {
     #[inline]
     pub fn note(&mut self, us: u64, times: u32) {
         match self.usual.get_mut(us as usize) {
-            Some(count) if *count <= u32::MAX - times => *count += times,
-            _ if times == 0 => {}
-            _ => self.note_unusual(us, times),
+            Some(count) => *count += u64::from(times),
+            None if times == 0 => {}
+            None => self.note_unusual(us, times),
         }
     }
 
@@ -43,10 +43,51 @@ impl LatencyCounts {
         }
         let histogram = others(&mut all)?;
         for (us, count) in self.usual.iter().enumerate() {
-            histogram.saturating_record_n((us as u64 * 1000).max(HISTOGRAM_NS.0), *count);
+            let count = u32::try_from(*count).unwrap_or(u32::MAX);
+            histogram.saturating_record_n((us as u64 * 1000).max(HISTOGRAM_NS.0), count);
         }
         all.map(|all| *all)
     }
+
+    /// For each of some percentages, the nanoseconds that so many percent of all do not exceed, as the histogram has it;
+    /// `None` if nothing was noted.
+    pub fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
+        let others = self.others.as_deref();
+        let all = self.usual.iter().sum::<u64>() + others.map_or(0, Histogram::len);
+        if all == 0 {
+            return None;
+        }
+        let rank = |percent: f64| ((percent.min(100.0) / 100.0 * all as f64).ceil() as u64).max(1);
+        let mut found: Vec<(u64, Option<u64>)> = percents.iter().map(|percent| (rank(*percent), None)).collect();
+        let mut so_far = 0;
+        // Those that one more class of values reaches. True when none is left.
+        let mut reach = |count: u64, (low, high): (u64, u64)| {
+            so_far += count;
+            for ((rank, value), percent) in found.iter_mut().zip(percents) {
+                if value.is_none() && *rank <= so_far {
+                    *value = Some(if *percent == 0.0 { low } else { high });
+                }
+            }
+            found.iter().all(|(_, value)| value.is_some())
+        };
+        let usual = self.usual.iter().enumerate().filter(|(_, count)| **count > 0);
+        let mut classes = usual.map(|(us, count)| (*count, class(us as u64 * 1000))).chain(
+            others
+                .into_iter()
+                .flat_map(|o| o.iter_recorded())
+                .map(|step| (u64::from(step.count_at_value()), class(step.value_iterated_to()))),
+        );
+        classes.any(|(count, values)| reach(count, values));
+        Some(found.into_iter().map(|(_, value)| value.unwrap_or(0)).collect())
+    }
+}
+
+/// The least and the largest of the nanoseconds that a histogram does not tell from these: of two significant digits it
+/// keeps eight bits.
+fn class(ns: u64) -> (u64, u64) {
+    let ns = ns.max(HISTOGRAM_NS.0);
+    let rest = (1 << (u64::BITS - ns.leading_zeros()).saturating_sub(8)) - 1;
+    (ns & !rest, ns | rest)
 }
 
 fn others(histogram: &mut Option<Box<Histogram<u32>>>) -> Option<&mut Histogram<u32>> {
@@ -82,6 +123,7 @@ pub fn write_histogram(out: &mut Reply, histogram: &Histogram<u32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn short_and_long_ones_are_counted_together() {
@@ -95,5 +137,22 @@ mod tests {
         assert_eq!(histogram.len(), 6);
         assert!(histogram.equivalent(histogram.value_at_quantile(0.5), 3000));
         assert!(histogram.equivalent(histogram.max(), 900_000));
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_are_those_of_the_histogram(
+            counts in proptest::collection::vec((0u64..3_000_000, 1u32..50), 1..30),
+            short in proptest::collection::vec((0u64..12, 1u32..50), 0..10),
+            percents in proptest::collection::vec(0.0..101.0f64, 0..5),
+        ) {
+            let mut all = LatencyCounts::default();
+            prop_assert_eq!(all.percentiles(&percents), None);
+            counts.iter().chain(&short).for_each(|(us, times)| all.note(*us, *times));
+            let histogram = all.histogram().unwrap();
+            let percents = [&percents[..], &[0.0, 50.0, 99.9, 100.0]].concat();
+            let expected: Vec<u64> = percents.iter().map(|p| histogram.value_at_percentile(*p)).collect();
+            prop_assert_eq!(all.percentiles(&percents), Some(expected));
+        }
     }
 }

@@ -126,6 +126,11 @@ impl CommandStats {
         }
     }
 
+    /// As `LatencyCounts::percentiles`, of the latencies.
+    pub fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
+        self.latency.percentiles(percents)
+    }
+
     /// The distribution of latencies in nanoseconds, if any was noted.
     pub fn histogram(&self) -> Option<Histogram<u32>> {
         self.latency.histogram()

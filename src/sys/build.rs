@@ -1,5 +1,7 @@
 //! What was built: versions, and the source it was built from.
 
+use std::sync::OnceLock;
+
 /// The version of Redis this server is compatible with.
 pub const REDIS_VERSION: &str = "7.2.6";
 /// The version of the project itself.
@@ -17,7 +19,13 @@ pub const IS_DIRTY: &str = match option_env!("HEXAD_DIRTY") {
 };
 
 /// Names the build: 16 hexadecimal digits that differ between versions and targets.
-pub fn build_id() -> String {
+pub fn build_id() -> &'static str {
+    // INFO asks for it.
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(sum_of_build)
+}
+
+fn sum_of_build() -> String {
     let text = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), " ", env!("CARGO_PKG_RUST_VERSION"));
     let target = format!("{text} {} {}", std::env::consts::ARCH, std::env::consts::OS);
     format!("{:016x}", crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(target.as_bytes()))

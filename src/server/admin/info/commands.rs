@@ -4,6 +4,7 @@ use super::InfoText;
 use crate::catalog::table::Registered;
 use crate::server::Server;
 use crate::structs::numbers::f64_text;
+use std::fmt::Write;
 
 /// Commands with each container's subcommands behind it, with the names that are shown for them.
 /// Our own names hold nothing that would break a line.
@@ -32,17 +33,15 @@ pub fn write_latency(srv: &Server, out: &mut InfoText) {
     if !srv.cfg.latency_tracking {
         return;
     }
+    let percents = &srv.cfg.latency_tracking_info_percentiles;
+    let labels: Vec<String> =
+        percents.iter().map(|p| format!("p{}", String::from_utf8_lossy(f64_text(*p).as_bytes()))).collect();
     for (name, entry) in with_names(srv) {
-        let Some(histogram) = entry.stats.histogram() else { continue };
-        let percentiles: Vec<String> = srv
-            .cfg
-            .latency_tracking_info_percentiles
-            .iter()
-            .map(|p| {
-                let us = histogram.value_at_percentile(*p) as f64 / 1000.0;
-                format!("p{}={us:.3}", String::from_utf8_lossy(f64_text(*p).as_bytes()))
-            })
-            .collect();
-        out.field(&format!("latency_percentiles_usec_{name}"), percentiles.join(","));
+        let Some(values) = entry.stats.percentiles(percents) else { continue };
+        let mut text = String::new();
+        for (label, ns) in labels.iter().zip(values) {
+            let _ = write!(text, "{}{label}={}.{:03}", if text.is_empty() { "" } else { "," }, ns / 1000, ns % 1000);
+        }
+        out.field(&format!("latency_percentiles_usec_{name}"), text);
     }
 }

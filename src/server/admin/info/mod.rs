@@ -34,7 +34,10 @@ impl InfoText {
 
     /// One line `name:value`.
     pub fn field(&mut self, name: &str, value: impl Display) {
-        let _ = write!(self.text, "{name}:{value}\r\n");
+        self.text.push_str(name);
+        self.text.push(':');
+        let _ = write!(self.text, "{value}");
+        self.text.push_str("\r\n");
     }
 
     /// Whole lines, each with its CR LF.
@@ -98,7 +101,8 @@ impl Server {
         let given = |name: &str| names.clone().any(|n| n.eq_ignore_ascii_case(name.as_bytes()));
         let all = given("all") || given("everything");
         let defaults = given("default") || names.clone().next().is_none();
-        let mut out = InfoText::default();
+        // What the sections without arguments take, about.
+        let mut out = InfoText { text: String::with_capacity(8192) };
         for section in SECTIONS {
             if (all && section.part_of <= Part::All)
                 || (defaults && section.part_of == Part::Default)

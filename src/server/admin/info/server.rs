@@ -3,8 +3,8 @@
 use super::InfoText;
 use crate::config::Named;
 use crate::server::Server;
-use crate::sys::build::{COMMIT, IS_DIRTY};
-use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
+use crate::sys::build::{COMMIT, HEXAD_VERSION, IS_DIRTY, REDIS_VERSION};
+use std::sync::OnceLock;
 
 pub fn write(srv: &Server, out: &mut InfoText) {
     out.field("redis_version", REDIS_VERSION);
@@ -14,7 +14,8 @@ pub fn write(srv: &Server, out: &mut InfoText) {
     out.field("redis_git_dirty", IS_DIRTY);
     out.field("redis_build_id", crate::sys::build::build_id());
     out.field("redis_mode", if srv.cfg.cluster_enabled { "cluster" } else { "standalone" });
-    out.field("os", os());
+    static OS: OnceLock<String> = OnceLock::new();
+    out.field("os", OS.get_or_init(os));
     out.field("arch_bits", usize::BITS);
     out.field("monotonic_clock", "POSIX clock_gettime");
     out.field("multiplexing_api", if cfg!(target_os = "linux") { "epoll" } else { "kqueue" });

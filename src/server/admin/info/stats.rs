@@ -62,10 +62,9 @@ pub fn write(srv: &Server, out: &mut InfoText) {
     out.field("eventloop_duration_cmd_sum", m.commands_us);
     out.field("instantaneous_eventloop_cycles_per_sec", m.rate(Rate::Cycles));
     out.field("instantaneous_eventloop_duration_usec", m.rate(Rate::CycleTime));
-    let turns = m.turns.histogram();
-    for (name, percentile) in [("p50", 50.0), ("p99", 99.0), ("p999", 99.9)] {
-        let us = turns.as_ref().map_or(0, |turns| turns.value_at_percentile(percentile) / 1000);
-        out.field(&format!("loop_turn_usec_{name}"), us);
+    let turns = m.turns.percentiles(&[50.0, 99.0, 99.9]).unwrap_or(vec![0; 3]);
+    for (name, ns) in ["loop_turn_usec_p50", "loop_turn_usec_p99", "loop_turn_usec_p999"].into_iter().zip(turns) {
+        out.field(name, ns / 1000);
     }
     out.field("loop_turn_usec_max", m.longest_cycle_us);
     srv.info_acl_stats(out);
