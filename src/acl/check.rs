@@ -7,12 +7,31 @@ use crate::catalog::table::{CmdRef, CommandTable};
 use crate::resp::Args;
 use crate::structs::glob;
 
-/// What a user was refused. When every selector refuses, the one that came farthest says what.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a user was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
     Command,
     Key(Vec<u8>),
     Channel(Vec<u8>),
+}
+
+/// What a selector refuses, keys and channels by the places of their arguments. When every selector refuses, the one that
+/// came farthest says what: to its last check, and there to the last argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Refusal {
+    Command,
+    Key(usize),
+    Channel(usize),
+}
+
+impl Refusal {
+    fn of(self, args: Args<'_>) -> Denied {
+        match self {
+            Refusal::Command => Denied::Command,
+            Refusal::Key(at) => Denied::Key(args[at].to_vec()),
+            Refusal::Channel(at) => Denied::Channel(args[at].to_vec()),
+        }
+    }
 }
 
 impl Denied {
@@ -44,14 +63,14 @@ impl Denied {
 
 impl User {
     pub fn check(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
-        let mut worst = None;
+        let mut worst = Refusal::Command;
         for selector in &self.selectors {
             match selector.check(commands, cmd, args) {
                 Ok(()) => return Ok(()),
-                Err(denied) => worst = worst.max(Some(denied)),
+                Err(refusal) => worst = worst.max(refusal),
             }
         }
-        Err(worst.unwrap_or(Denied::Command))
+        Err(worst.of(args))
     }
 }
 
@@ -64,24 +83,24 @@ impl User {
 }
 
 impl Selector {
-    fn check(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
+    fn check(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Refusal> {
         let row = commands.get(cmd).row;
         if !self.allows(cmd) && row.name != "auth" && row.name != "hello" {
             let first = args.get(1).unwrap_or_default();
             let let_in = self.first_args.get(&cmd).is_some_and(|a| a.iter().any(|a| a.eq_ignore_ascii_case(first)));
             if !let_in {
-                return Err(Denied::Command);
+                return Err(Refusal::Command);
             }
         }
         if !self.all_keys {
             let mut refused = None;
             row.each_key(args, |k: KeyPos| {
                 if refused.is_none() && k.flags & key::NOT_KEY == 0 && !self.allows_key(&args[k.index], k.flags) {
-                    refused = Some(args[k.index].to_vec());
+                    refused = Some(k.index);
                 }
             });
-            if let Some(key) = refused {
-                return Err(Denied::Key(key));
+            if let Some(at) = refused {
+                return Err(Refusal::Key(at));
             }
         }
         if !self.all_channels && row.group == Group::Pubsub {
@@ -91,10 +110,10 @@ impl Selector {
                 "psubscribe" => (1..args.len(), true),
                 _ => (0..0, false),
             };
-            for name in names.filter_map(|i| args.get(i)) {
-                if !self.allows_channel(name, is_pattern) {
-                    return Err(Denied::Channel(name.to_vec()));
-                }
+            let refused =
+                names.into_iter().find(|at| args.get(*at).is_some_and(|n| !self.allows_channel(n, is_pattern)));
+            if let Some(at) = refused {
+                return Err(Refusal::Channel(at));
             }
         }
         Ok(())
@@ -133,5 +152,32 @@ impl Acl {
         }
         let Some(cmd) = commands.find(&args[0]) else { return false };
         self.user(user).is_some_and(|u| u.reads_all_keys(commands, cmd, args))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::user::Rules;
+    use super::*;
+    use crate::resp::OwnedArgs;
+
+    #[test]
+    fn of_several_refusals_the_one_that_came_farthest_is_told() {
+        let commands = crate::server::commands::table().0;
+        let rules = Rules { commands: &commands, channels_open: false };
+        let refused = |rights: &[&str], words: &[&str]| {
+            let mut user = User::new(b"u", rules);
+            rights.iter().for_each(|right| user.apply(right.as_bytes(), rules).unwrap());
+            let args = OwnedArgs::from_iter(words.iter().map(|word| word.as_bytes()));
+            user.check(&commands, commands.find(words[0].as_bytes()).unwrap(), args.as_args()).err()
+        };
+        let key = |name: &str| Some(Denied::Key(name.into()));
+        assert_eq!(refused(&["+mget", "~k*"], &["mget", "k1", "k2"]), None);
+        assert_eq!(refused(&["+get", "~k*"], &["mget", "k1"]), Some(Denied::Command));
+        assert_eq!(refused(&["+get", "~k*", "(+mget ~a*)"], &["mget", "k1"]), key("k1"));
+        assert_eq!(refused(&["+mget", "~a*", "(+mget ~k*)"], &["mget", "k1", "a1"]), key("a1"));
+        assert_eq!(refused(&["+mget", "~k*", "(+mget ~a*)"], &["mget", "k1", "a1"]), key("a1"));
+        let channel = Some(Denied::Channel(b"d".to_vec()));
+        assert_eq!(refused(&["+subscribe", "&c", "(+subscribe &x)"], &["subscribe", "c", "d"]), channel);
     }
 }

@@ -56,6 +56,16 @@ impl CommandSet {
         self.words.get(usize::from(cmd.0 / 64)).is_some_and(|word| word >> (cmd.0 % 64) & 1 == 1)
     }
 
+    /// Puts in or takes out all of a set that is given as such bits.
+    fn set_all(&mut self, words: &[u64], is_in: bool) {
+        if self.words.len() < words.len() {
+            self.words.resize(words.len(), 0);
+        }
+        for (word, other) in self.words.iter_mut().zip(words) {
+            *word = if is_in { *word | other } else { *word & !other };
+        }
+    }
+
     fn set(&mut self, cmd: CmdRef, is_in: bool) {
         let (at, bit) = (usize::from(cmd.0 / 64), 1 << (cmd.0 % 64));
         if self.words.len() <= at {
@@ -403,12 +413,9 @@ impl Selector {
             .iter()
             .find(|(_, n)| n.as_bytes().eq_ignore_ascii_case(name))
             .ok_or(RuleError::UnknownCommand)?;
-        let count = rules.commands.all().count();
-        for cmd in (0..count).map(|i| CmdRef(i as u16)) {
-            if rules.commands.get(cmd).row.categories() & bit != 0 {
-                self.allow(cmd, allowed);
-            }
-        }
+        let commands = CommandSet { words: rules.commands.in_category(*bit).to_vec() };
+        self.differing.set_all(&commands.words, allowed != self.all_commands);
+        self.first_args.retain(|cmd, _| !commands.contains(*cmd));
         self.show(allowed, &format!("@{name}"));
         Ok(())
     }
@@ -568,6 +575,30 @@ mod tests {
         }
         numbers.iter().for_each(|n| set.set(CmdRef(*n), false));
         assert!(set.is_empty());
+        set.set(CmdRef(3), true);
+        set.set_all(&[0b110, 0, 1], true);
+        let held: Vec<u16> = (0..400).filter(|n| set.contains(CmdRef(*n))).collect();
+        assert_eq!(held, [1, 2, 3, 128]);
+        set.set_all(&[0b1010], false);
+        let held: Vec<u16> = (0..400).filter(|n| set.contains(CmdRef(*n))).collect();
+        assert_eq!(held, [2, 128]);
+    }
+
+    #[test]
+    fn a_category_is_all_of_its_commands() {
+        let commands = CommandTable::new(crate::commands::ALL);
+        for (bit, name) in cat::NAMES {
+            let some = user(&[&format!("+@{name}")]).unwrap();
+            let all_but = user(&["+@all", &format!("-@{name}")]).unwrap();
+            for cmd in commands.refs() {
+                let is_in = commands.get(cmd).row.categories() & bit != 0;
+                assert_eq!(some.selectors[0].allows(cmd), is_in, "{name} {}", commands.get(cmd).row.name);
+                assert_eq!(all_but.selectors[0].allows(cmd), !is_in, "{name} {}", commands.get(cmd).row.name);
+            }
+        }
+        let with_first_arg = |rules: &[&str]| user(rules).unwrap().selectors[0].first_args.len();
+        assert_eq!((with_first_arg(&["+select|0"]), with_first_arg(&["+select|0", "-@connection"])), (1, 0));
+        assert_eq!(with_first_arg(&["+select|0", "-@hash"]), 1);
     }
 
     #[test]

@@ -143,6 +143,8 @@ pub struct CommandTable {
     names: NameIndex,
     /// Their own names, whatever `rename-command` made of them: what users' rules say.
     own_names: NameIndex,
+    /// The commands in each category, by the category's bit, as bits by their numbers.
+    categories: Vec<Vec<u64>>,
 }
 
 impl Registered {
@@ -155,8 +157,12 @@ impl Registered {
 impl CommandTable {
     /// A table of these rows, in this order, each before its subcommands.
     pub fn new(rows: impl IntoIterator<Item = &'static Command>) -> CommandTable {
-        let mut table =
-            CommandTable { entries: Vec::new(), names: NameIndex::default(), own_names: NameIndex::default() };
+        let mut table = CommandTable {
+            entries: Vec::new(),
+            names: NameIndex::default(),
+            own_names: NameIndex::default(),
+            categories: vec![Vec::new(); u32::BITS as usize],
+        };
         for row in rows {
             let cmd = table.add(row, None);
             for sub in row.subcommands {
@@ -166,6 +172,14 @@ impl CommandTable {
         }
         table.names = NameIndex::build(&table.entries, |entry| &entry.name);
         table.own_names = NameIndex::build(&table.entries, |entry| entry.row.name);
+        for (i, entry) in table.entries.iter().enumerate() {
+            let of_entry = entry.row.categories();
+            let of_bits = table.categories.iter_mut().enumerate().filter(|(bit, _)| of_entry >> bit & 1 == 1);
+            for (_, commands) in of_bits {
+                commands.resize(commands.len().max(i / 64 + 1), 0);
+                commands[i / 64] |= 1 << (i % 64);
+            }
+        }
         table
     }
 
@@ -246,6 +260,11 @@ impl CommandTable {
 
     pub fn stats_mut(&mut self, cmd: CmdRef) -> &mut CommandStats {
         &mut self.entries[cmd.0 as usize].stats
+    }
+
+    /// The commands of a category, given its bit, as bits by their numbers.
+    pub fn in_category(&self, bit: u32) -> &[u64] {
+        self.categories.get(bit.trailing_zeros() as usize).map_or(&[], Vec::as_slice)
     }
 
     /// The commands that are no subcommands.

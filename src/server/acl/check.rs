@@ -9,7 +9,7 @@ use crate::net::ClientId;
 use crate::pubsub::Kind;
 use crate::resp::Args;
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
+use crate::server::clients::{Client, ClientFlags};
 
 impl Server {
     /// Refuses what the client's user may not do, and logs it.
@@ -59,9 +59,12 @@ impl Server {
     }
 
     /// Closes the clients of users that are gone, and subscribers of channels that their users may not hear any more.
-    pub fn close_forbidden_clients(&mut self) {
+    /// With a name, only that user's clients are looked at.
+    pub fn close_forbidden_clients(&mut self, changed: Option<&[u8]>) {
         let mut closing = Vec::new();
-        for c in self.clients.iter().filter(|c| c.conn.is_some() && !c.is(ClientFlags::MASTER)) {
+        let is_looked_at =
+            |c: &&Client| changed.is_none_or(|user| c.user == user) && c.conn.is_some() && !c.is(ClientFlags::MASTER);
+        for c in self.clients.iter().filter(is_looked_at) {
             let hears_all = |u: &User| {
                 let Some(mine) = &c.subscriptions else { return true };
                 let allowed = |name: &[u8], pattern| u.selectors.iter().any(|s| s.allows_channel(name, pattern));

@@ -67,7 +67,7 @@ impl Server {
         self.acl = acl;
         self.acl_changed();
         self.close_clients_of_users();
-        self.close_forbidden_clients();
+        self.close_forbidden_clients(None);
         Ok(())
     }
 

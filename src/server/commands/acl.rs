@@ -262,7 +262,7 @@ fn acl_setuser(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     ctx.srv.acl.put(user);
     ctx.srv.acl_changed();
-    ctx.srv.close_forbidden_clients();
+    ctx.srv.close_forbidden_clients(Some(name));
     ctx.out.ok();
     Ok(())
 }
@@ -278,7 +278,7 @@ fn acl_deluser(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         deleted += ctx.srv.acl.users.remove(name).is_some() as i64;
     }
     if deleted > 0 {
-        ctx.srv.close_forbidden_clients();
+        ctx.srv.close_forbidden_clients(None);
     }
     ctx.out.int(deleted);
     Ok(())
@@ -323,9 +323,9 @@ fn acl_genpass(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let digits = (bits as usize).div_ceil(4);
     let mut bytes = vec![0u8; digits.div_ceil(2)];
     crate::server::random_bytes(&mut bytes);
-    let mut text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    text.truncate(digits);
-    ctx.out.bulk_str(&text);
+    let halves = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
+    let text: Vec<u8> = halves.map(|half| b"0123456789abcdef"[usize::from(half)]).take(digits).collect();
+    ctx.out.bulk(&text);
     Ok(())
 }
 
