@@ -233,7 +233,7 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
         Digest::default().add_value(entry);
         let mut out = Vec::new();
         encode_dump(&mut out, value_view(entry), true);
-        let again = decode_dump(&out, true, false).expect("what is written is read back");
+        let again = decode_dump(&out, true, false, limits).expect("what is written is read back");
         if let Some(Object::Damaged(damaged)) = entry.object() {
             assert_eq!(again, Value::Damaged(damaged.clone()));
         }
@@ -327,7 +327,7 @@ fn damaged_payloads() {
         let payload = with_footer(payload);
         let _shown = OnPanic(&payload);
         let limits = limits(rng);
-        match decode_dump(&payload, true, rng.bool()) {
+        match decode_dump(&payload, true, rng.bool(), &limits) {
             Ok(value) => {
                 used += 1;
                 kept += u64::from(matches!(value, Value::Damaged(_)));
@@ -348,7 +348,7 @@ fn sound_payloads_are_taken() {
         let _shown = OnPanic(&payload);
         let mut rng = Rng::with_seed(1);
         let limits = limits(&mut rng);
-        let value = decode_dump(&payload, true, true).expect("a sound payload");
+        let value = decode_dump(&payload, true, true, &limits).expect("a sound payload");
         use_value(Entry::new(b"key", new_value(value, &limits).expect("not empty"), None), &limits, &mut rng);
     }
 }
@@ -399,8 +399,8 @@ fn damaged_snapshots() {
         let mut bytes = sound.clone();
         damage(&mut bytes, rng);
         let _shown = OnPanic(&bytes);
-        let mut reader = Reader::new(&bytes[..], false, 1000).deep(rng.bool());
         let limits = limits(rng);
+        let mut reader = Reader::new(&bytes[..], false, 1000).deep(rng.bool()).limits(&limits);
         while let Ok(item) = reader.next_item(&mut |_| ControlFlow::Continue(())) {
             match item {
                 Item::Key(key) => {

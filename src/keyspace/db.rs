@@ -298,6 +298,13 @@ impl Db {
         }
     }
 
+    /// Makes room for `len` keys in all, where they share a table.
+    pub fn reserve(&mut self, len: usize) {
+        if let Tables::One(t) = &mut self.tables {
+            t.reserve(len);
+        }
+    }
+
     /// Adds an entry whose key is known to be absent.
     pub fn insert_new(&mut self, entry: Entry) {
         self.insert_new_hashed(self.hash(entry.key()), entry);

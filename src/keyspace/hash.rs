@@ -28,6 +28,17 @@ impl fmt::Debug for Hash {
     }
 }
 
+impl PartialEq for Hash {
+    /// Whether both have the same fields with the same values, however they are kept.
+    fn eq(&self, other: &Hash) -> bool {
+        let mut buf = IntBuf::new();
+        self.len() == other.len()
+            && self.iter().all(|(field, value)| {
+                other.get(field.bytes(&mut buf)).is_some_and(|there| there.to_vec() == value.to_vec())
+            })
+    }
+}
+
 impl Clone for Hash {
     fn clone(&self) -> Hash {
         match self {
@@ -59,6 +70,18 @@ fn value_of(field: &Member) -> &[u8] {
 impl Hash {
     pub fn new() -> Hash {
         Hash::Packed(Listpack::new())
+    }
+
+    /// An empty hash for about so many fields.
+    pub fn for_fields(count: usize, limits: &HashLimits) -> Hash {
+        if count > limits.packed { Hash::table(limits.seed, std::iter::empty(), count) } else { Hash::new() }
+    }
+
+    /// Makes room for `len` fields in all, if it is a table.
+    pub fn reserve(&mut self, len: usize) {
+        if let Hash::Table(table) = self {
+            table.reserve(len);
+        }
     }
 
     fn table<'a>(seed: HashSeed, pairs: impl Iterator<Item = (Item<'a>, Item<'a>)>, len: usize) -> Hash {

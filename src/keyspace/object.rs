@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::structs::entry::{NewValue, ValueRef};
 use crate::structs::quicklist;
 use crate::structs::stream::Stream;
-use crate::structs::table::Step;
+use crate::structs::table::{HashSeed, Step};
 
 /// A key with its value in one allocation.
 pub type Entry = crate::structs::entry::Entry<Object>;
@@ -115,6 +115,20 @@ impl ValueLimits {
                 packed_value: cfg.zset_max_listpack_value,
                 seed: ks.seed,
             },
+        }
+    }
+}
+
+impl Default for ValueLimits {
+    /// As without any configuration; the tables of each such value are seeded at random.
+    fn default() -> ValueLimits {
+        let seed = HashSeed(fastrand::u128(..).to_ne_bytes());
+        let (packed, packed_value) = (128, 64);
+        ValueLimits {
+            list: quicklist::Limits { fill: -2, plain_from: PACKED_THRESHOLD, compress_depth: 0 },
+            set: SetLimits { ints: 512, packed, packed_value, seed },
+            hash: HashLimits { packed, packed_value, seed },
+            zset: ZsetLimits { packed, packed_value, seed },
         }
     }
 }

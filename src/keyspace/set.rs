@@ -59,6 +59,13 @@ impl fmt::Debug for Set {
     }
 }
 
+impl PartialEq for Set {
+    /// Whether both have the same members, however they are kept.
+    fn eq(&self, other: &Set) -> bool {
+        self.len() == other.len() && self.iter().all(|member| other.contains_item(member))
+    }
+}
+
 impl Clone for Set {
     fn clone(&self) -> Set {
         match self {
@@ -84,6 +91,13 @@ impl Set {
             let mut table = Table::new(limits.seed);
             table.reserve(count);
             Set::Table(Box::new(table))
+        }
+    }
+
+    /// Makes room for `len` members in all, if it is a table.
+    pub fn reserve(&mut self, len: usize) {
+        if let Set::Table(table) = self {
+            table.reserve(len);
         }
     }
 

@@ -33,6 +33,14 @@ impl fmt::Debug for Zset {
     }
 }
 
+impl PartialEq for Zset {
+    /// Whether both have the same members with the same scores, however they are kept.
+    fn eq(&self, other: &Zset) -> bool {
+        let all = |zset: &Zset| zset.iter().map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>();
+        self.len() == other.len() && all(self) == all(other)
+    }
+}
+
 impl Clone for Zset {
     fn clone(&self) -> Zset {
         match self {
@@ -161,6 +169,13 @@ impl Zset {
             set.make_ordered(len, limits);
         }
         set
+    }
+
+    /// Makes room for `len` members in all, if it is a large one.
+    pub fn reserve(&mut self, len: usize) {
+        if let Zset::Ordered(set) = self {
+            set.reserve(len);
+        }
     }
 
     /// Of members in order.

@@ -3,16 +3,16 @@
 //! Clients are served between keys, and inside long values, each `loading-process-events-interval-bytes`, and while a slow
 //! source makes one wait; commands that need the data are answered with LOADING.
 
-use super::rdb::{Error, KeyItem, StringValue, Value};
+use super::rdb::{Error, KeyItem, Reader, StringValue, Value};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
-use crate::keyspace::object::ValueLimits;
+use crate::keyspace::object::{AccessClock, ValueLimits};
 use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
-use crate::structs::entry::NewValue;
+use crate::structs::entry::{INLINE_MAX_LEN, NewValue};
 use crate::structs::numbers::parse_i64;
-use std::io::{self};
+use std::io::{self, BufRead};
 use std::path::Path;
 
 /// Longest text that can be an integer.
@@ -64,11 +64,13 @@ pub enum Origin<'a> {
 pub fn string_value(value: StringValue) -> NewValue<'static, Object> {
     match value {
         StringValue::Int(v) => NewValue::Int(v),
-        StringValue::Bytes(bytes) => match parse_i64(&bytes) {
-            Some(v) if bytes.len() <= MAX_INT_LEN => NewValue::Int(v),
-            _ => NewValue::OwnedStr(bytes),
-        },
+        StringValue::Bytes(bytes) => integer(&bytes).map_or_else(|| NewValue::OwnedStr(bytes), NewValue::Int),
     }
+}
+
+/// The integer that a text is stored as.
+fn integer(text: &[u8]) -> Option<i64> {
+    if text.len() <= MAX_INT_LEN { parse_i64(text) } else { None }
 }
 
 /// A value that was read, as the entry takes it. Each type joins here.
@@ -79,14 +81,7 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
         Value::List(nodes) => List::from_bodies(nodes, limits.list).into(),
         Value::Ints(ints) => fitted_set(Set::Ints(ints), limits).into(),
         Value::PackedSet(list) => fitted_set(Set::Packed(list), limits).into(),
-        Value::Members(members) => {
-            let mut set = Set::new();
-            set.will_grow(members.len(), &limits.set);
-            for member in &members {
-                set.add(member, &limits.set);
-            }
-            set.into()
-        }
+        Value::Set(set) => set.into(),
         Value::PackedHash(list) => {
             let mut hash = Hash::Packed(list);
             let len = hash.len();
@@ -94,27 +89,13 @@ pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static,
             warn_of_lost("Hash", len, hash.len());
             hash.into()
         }
-        Value::Fields(fields) => {
-            let mut hash = Hash::new();
-            hash.will_grow(fields.iter().flat_map(|(f, v)| [&f[..], v]).collect::<Vec<_>>().into_iter(), &limits.hash);
-            for (field, value) in &fields {
-                hash.set(field, value, &limits.hash);
-            }
-            hash.into()
-        }
+        Value::Hash(hash) => hash.into(),
         Value::PackedZset(list) => {
             let mut zset = Zset::Packed(list);
             zset.fit(&limits.zset);
             zset.into()
         }
-        Value::ScoredMembers(members) => {
-            let longest = members.iter().map(|(m, _)| m.len()).max().unwrap_or(0);
-            let mut zset = Zset::for_members(members.len(), longest, &limits.zset);
-            for (member, score) in &members {
-                zset.set(member, *score, &limits.zset);
-            }
-            zset.into()
-        }
+        Value::Zset(zset) => zset.into(),
         Value::Stream(stream) => NewValue::Object(Object::Stream(stream)),
         Value::Damaged(damaged) => NewValue::Object(Object::Damaged(damaged)),
         Value::Empty => return None,
@@ -141,15 +122,26 @@ pub fn parse_number(text: &[u8]) -> Option<i64> {
 
 /// The entry of a key that was read, with the access clock it had.
 /// `None`: it is empty, which no key may be.
-pub fn loaded_entry(
-    access: &crate::keyspace::object::AccessClock,
+pub fn loaded_entry<S: BufRead>(
+    access: &AccessClock,
     item: KeyItem,
     limits: &ValueLimits,
+    reader: &mut Reader<S>,
 ) -> Option<Entry> {
-    let value = new_value(item.value, limits)?;
-    let mut entry = Entry::new(&item.key, value, item.expire_ms);
+    let KeyItem { key, value, expire_ms, idle_s, freq } = item;
+    let mut entry = match value {
+        // The entry has a place for a short string, whose memory serves again.
+        Value::String(StringValue::Bytes(bytes)) if bytes.len() <= INLINE_MAX_LEN => {
+            let value = integer(&bytes).map_or(NewValue::Str(&bytes), NewValue::Int);
+            let entry = Entry::new(&key, value, expire_ms);
+            reader.reuse_value(bytes);
+            entry
+        }
+        value => Entry::new(&key, new_value(value, limits)?, expire_ms),
+    };
+    reader.reuse_key(key);
     access.init(&mut entry);
-    access.restore(&mut entry, item.idle_s, item.freq);
+    access.restore(&mut entry, idle_s, freq);
     Some(entry)
 }
 

@@ -45,30 +45,34 @@ impl Intset {
 
     /// Takes over bytes from outside after checking all of them.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
+        Intset::from_bytes_or_back(bytes).map_err(|(bad, _)| bad)
+    }
+
+    fn from_bytes_or_back(bytes: Vec<u8>) -> Result<Intset, (BadIntset, Vec<u8>)> {
         let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-            return Err(BadIntset::Header);
+            return Err((BadIntset::Header, bytes));
         };
         let [a, b, c, d, e, f, g, h] = *header;
         let width = u32::from_le_bytes([a, b, c, d]) as usize;
         let count = u32::from_le_bytes([e, f, g, h]) as usize;
         if !matches!(width, 2 | 4 | 8) || count.checked_mul(width) != Some(rest.len()) {
-            return Err(BadIntset::Header);
+            return Err((BadIntset::Header, bytes));
         }
-        let set = Intset { bytes };
-        let mut before = None;
-        for (index, value) in set.iter().enumerate() {
-            if before.is_some_and(|before| before >= value) {
-                return Err(BadIntset::Order(index));
-            }
-            before = Some(value);
+        let out_of_order = match width {
+            2 => out_of_order(rest, |bytes| i64::from(i16::from_le_bytes(bytes))),
+            4 => out_of_order(rest, |bytes| i64::from(i32::from_le_bytes(bytes))),
+            _ => out_of_order(rest, i64::from_le_bytes),
+        };
+        match out_of_order {
+            None => Ok(Intset { bytes }),
+            Some(index) => Err((BadIntset::Order(index), bytes)),
         }
-        Ok(set)
     }
 
     /// As [`Self::from_bytes`], but integers out of order are put in order, and those that are there twice once.
     pub fn from_unordered(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
-        match Intset::from_bytes(bytes.clone()) {
-            Err(BadIntset::Order(_)) => {
+        match Intset::from_bytes_or_back(bytes) {
+            Err((BadIntset::Order(_), bytes)) => {
                 let width = usize::from(bytes[0]);
                 let mut values: Vec<i64> = bytes[HEADER_LEN..].chunks_exact(width).filter_map(read).collect();
                 values.sort_unstable();
@@ -78,7 +82,7 @@ impl Intset {
                 values.iter().for_each(|value| ordered.extend_from_slice(&value.to_le_bytes()[..width]));
                 Intset::from_bytes(ordered)
             }
-            whole_or_not => whole_or_not,
+            whole_or_not => whole_or_not.map_err(|(bad, _)| bad),
         }
     }
 
@@ -208,6 +212,11 @@ impl Intset {
     pub fn check_invariants(&self) {
         assert_eq!(Intset::from_bytes(self.bytes.clone()).as_ref(), Ok(self));
     }
+}
+
+/// The index of the first integer that is not greater than the one before it.
+fn out_of_order<const WIDTH: usize>(bytes: &[u8], read: impl Fn([u8; WIDTH]) -> i64) -> Option<usize> {
+    bytes.as_chunks().0.windows(2).position(|pair| read(pair[0]) >= read(pair[1])).map(|before| before + 1)
 }
 
 fn width_of(value: i64) -> usize {

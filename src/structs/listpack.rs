@@ -247,6 +247,27 @@ fn read_back_len(bytes: &[u8], end: usize) -> Option<(usize, usize)> {
     None
 }
 
+/// Of the elements that begin with a byte: the length of encoding and value, where the byte alone tells it; else 0. None of
+/// these lengths takes more than one byte behind its element.
+const SHORT_LEN: [u8; 256] = {
+    let mut lens = [0; 256];
+    let mut first = 0;
+    while first < 256 {
+        lens[first] = match first {
+            0..=0x7f => 1,
+            0x80..=0xbf => 1 + (first as u8 & 0x3f),
+            0xc0..=0xdf => 2,
+            0xf1 => 3,
+            0xf2 => 4,
+            0xf3 => 5,
+            0xf4 => 9,
+            _ => 0,
+        };
+        first += 1;
+    }
+    lens
+};
+
 /// Reads the element at `at`: it, and the length of encoding and value.
 fn read_item(bytes: &[u8], at: usize) -> Option<(Item<'_>, usize)> {
     let rest = bytes.get(at..)?;
@@ -387,6 +408,12 @@ impl Listpack {
         let mut at = HEADER_LEN;
         let mut count = 0usize;
         while at < end {
+            let short = usize::from(SHORT_LEN[usize::from(bytes[at])]);
+            if short != 0 && at + short < end && usize::from(bytes[at + short]) == short {
+                count += 1;
+                at += short + 1;
+                continue;
+            }
             let Some((_, len)) = read_item(&bytes[..end], at) else {
                 return bad(at, "broken element");
             };

@@ -250,16 +250,34 @@ impl Packed<'_> {
 
 /// Decompresses a stream that must yield exactly `len` bytes.
 pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
-    // A stream yields at most 88 bytes for each of its own: a longer promise is not worth the memory.
-    if len > stream.len().saturating_mul(MAX_MATCH) {
-        return Err(LzfError::BadLength);
-    }
-    let mut out = Unpacked { out: Vec::with_capacity(len), len };
+    let mut out = Vec::new();
+    check_promise(stream, len)?;
+    out.reserve_exact(len);
+    unpack(stream, len, &mut out)?;
+    Ok(out)
+}
+
+/// As [`decompress`], with the bytes in a vector that is used again and again: its room grows as it must, with some to spare.
+/// What was in it is gone either way.
+pub fn decompress_into(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
+    out.clear();
+    check_promise(stream, len)?;
+    out.reserve(len + MAX_LITERAL);
+    unpack(stream, len, out)
+}
+
+/// A stream yields at most 88 bytes for each of its own: a longer promise is not worth the memory.
+fn check_promise(stream: &[u8], len: usize) -> Result<(), LzfError> {
+    if len > stream.len().saturating_mul(MAX_MATCH) { Err(LzfError::BadLength) } else { Ok(()) }
+}
+
+/// Decompresses into an empty vector with room for `len` bytes, which must be what there is.
+fn unpack(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
+    debug_assert!(out.is_empty() && out.capacity() >= len);
+    let mut unpacked = Unpacked { to: out.as_mut_ptr(), at: 0, len, room: out.capacity() };
     let mut at = 0;
-    let byte = |at: usize| stream.get(at).copied().map(usize::from).ok_or(LzfError::Truncated(at));
-    while at < stream.len() {
-        let start = at;
-        let control = byte(at)?;
+    while let Some(control) = stream.get(at) {
+        let (start, control) = (at, usize::from(*control));
         at += 1;
         if control < MAX_LITERAL {
             let run = control + 1;
@@ -267,81 +285,123 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
             if run > literals.len() {
                 return Err(LzfError::Truncated(start));
             }
-            out.literals(literals, run)?;
+            unpacked.literals(literals, run)?;
             at += run;
             continue;
         }
         let mut count = (control >> 5) + 2;
+        let Some(mut back) = stream.get(at) else { return Err(LzfError::Truncated(at)) };
+        at += 1;
         if count == 7 + 2 {
-            count += byte(at)?;
+            count += usize::from(*back);
+            let Some(behind) = stream.get(at) else { return Err(LzfError::Truncated(at)) };
+            back = behind;
             at += 1;
         }
-        let distance = ((control & 31) << 8 | byte(at)?) + 1;
-        at += 1;
-        if distance > out.out.len() {
+        let distance = ((control & 31) << 8 | usize::from(*back)) + 1;
+        if distance > unpacked.at {
             return Err(LzfError::BadDistance(start));
         }
-        out.copy(distance, count)?;
+        // SAFETY: so many bytes were written before.
+        unsafe { unpacked.copy(distance, count)? };
     }
-    if out.out.len() == len { Ok(out.out) } else { Err(LzfError::BadLength) }
+    if unpacked.at != len {
+        return Err(LzfError::BadLength);
+    }
+    // SAFETY: so many bytes were written.
+    unsafe { out.set_len(len) };
+    Ok(())
 }
 
-/// What a stream has yielded so far, in a vector with room for the `len` bytes that it promises.
+/// Copies at least `count` bytes, not none, in whole steps.
+///
+/// # Safety
+/// There must be room for them. What is read must be there when its step comes, a step before what it writes or more.
+#[inline(always)]
+unsafe fn steps<const STEP: usize>(from: *const u8, to: *mut u8, count: usize) {
+    let mut done = 0;
+    loop {
+        // SAFETY: the caller's promise.
+        unsafe { to.add(done).copy_from_nonoverlapping(from.add(done), STEP) };
+        done += STEP;
+        if done >= count {
+            return;
+        }
+    }
+}
+
+/// What a stream has yielded so far, `at` bytes of the `len` that it promises, and where: there is `room` for as many or more.
 struct Unpacked {
-    out: Vec<u8>,
+    to: *mut u8,
+    at: usize,
     len: usize,
+    room: usize,
 }
 
 impl Unpacked {
-    /// Bytes that are written at a time where there is room for them, however few are wanted.
+    /// Bytes that are written at a time where there is room for them, however few are wanted; and where those that are copied
+    /// stand nearer.
     const STEP: usize = 16;
+    const SHORT_STEP: usize = 8;
 
-    /// Whether `count` bytes fit, and whether so many whole steps do.
-    fn room(&self, count: usize) -> Result<bool, LzfError> {
-        let left = self.len - self.out.len();
-        if count > left { Err(LzfError::BadLength) } else { Ok(count.next_multiple_of(Self::STEP) <= left) }
+    /// Where the next bytes go, if `count` of them are still promised.
+    fn next(&self, count: usize) -> Result<*mut u8, LzfError> {
+        if count > self.len - self.at {
+            return Err(LzfError::BadLength);
+        }
+        // SAFETY: not beyond the room, which is for `len` bytes at least.
+        Ok(unsafe { self.to.add(self.at) })
     }
 
     /// Appends the first `count` of these bytes, of which there are as many; not more than [`MAX_LITERAL`].
+    #[inline(always)]
     fn literals(&mut self, bytes: &[u8], count: usize) -> Result<(), LzfError> {
-        if !self.room(count)? || bytes.len() < MAX_LITERAL {
-            self.out.extend_from_slice(&bytes[..count]);
-            return Ok(());
-        }
-        let from = bytes.as_ptr();
-        // SAFETY: the vector has room for `count` rounded up to whole steps, that is for one of them or two; there are as
-        // many bytes to read; `count` bytes are set then.
+        let to = self.next(count)?;
+        // SAFETY: there is room for `count` bytes, or for as many as are copied; and as many to read. What is read is apart
+        // from what is written.
         unsafe {
-            let end = self.out.as_mut_ptr().add(self.out.len());
-            end.copy_from_nonoverlapping(from, Self::STEP);
-            if count > Self::STEP {
-                end.add(Self::STEP).copy_from_nonoverlapping(from.add(Self::STEP), Self::STEP);
+            match bytes.first_chunk::<MAX_LITERAL>() {
+                Some(bytes) if self.room - self.at >= MAX_LITERAL => to.cast::<[u8; MAX_LITERAL]>().write(*bytes),
+                _ => to.copy_from_nonoverlapping(bytes.as_ptr(), count),
             }
-            self.out.set_len(self.out.len() + count);
         }
+        self.at += count;
         Ok(())
     }
 
-    /// Appends `count` bytes that stand `distance` before the end, where there are some; the copy may run into what it writes.
-    fn copy(&mut self, distance: usize, count: usize) -> Result<(), LzfError> {
-        let from = self.out.len() - distance;
-        if self.room(count)? && distance >= Self::STEP {
-            // SAFETY: the vector has room for `count` rounded up to whole steps. A step reads bytes that were written
-            // before it, as they lie no less than a step back.
-            unsafe {
-                let (from, end) = (self.out.as_ptr().add(from), self.out.as_mut_ptr().add(self.out.len()));
-                for at in (0..count).step_by(Self::STEP) {
-                    end.add(at).copy_from_nonoverlapping(from.add(at), Self::STEP);
+    /// Appends `count` bytes that stand `distance` before the end; the copy may run into what it writes.
+    ///
+    /// # Safety
+    /// So many bytes must have been written.
+    #[inline(always)]
+    unsafe fn copy(&mut self, distance: usize, count: usize) -> Result<(), LzfError> {
+        let to = self.next(count)?;
+        let room = self.room - self.at;
+        // SAFETY: what is read was written before, here or by the caller's promise. There is room for `count` bytes, and for
+        // whole steps where they are taken; a step reads what lies at least a step before what it writes.
+        unsafe {
+            let from = to.sub(distance);
+            if distance >= Self::STEP && count.next_multiple_of(Self::STEP) <= room {
+                steps::<{ Self::STEP }>(from, to, count);
+            } else if distance >= Self::SHORT_STEP && count.next_multiple_of(Self::SHORT_STEP) <= room {
+                steps::<{ Self::SHORT_STEP }>(from, to, count);
+            } else if distance == 1 {
+                to.write_bytes(from.read(), count);
+            } else if distance >= count {
+                to.copy_from_nonoverlapping(from, count);
+            } else {
+                // What was written so far repeats itself, so that each round copies twice as much.
+                let mut done = 0;
+                let mut width = distance;
+                while done < count {
+                    let here = width.min(count - done);
+                    to.add(done).copy_from_nonoverlapping(from, here);
+                    done += here;
+                    width += here;
                 }
-                self.out.set_len(self.out.len() + count);
             }
-        } else if distance == 1 {
-            self.out.resize(self.out.len() + count, self.out[from]);
-        } else if distance >= count {
-            self.out.extend_from_within(from..from + count);
-        } else {
-            (from..from + count).for_each(|i| self.out.push(self.out[i]));
         }
+        self.at += count;
         Ok(())
     }
 }
@@ -355,6 +415,9 @@ mod tests {
     fn there_and_back(input: &[u8]) -> usize {
         let packed = compress(input, usize::MAX).expect("no limit");
         assert_eq!(decompress(&packed, input.len()).as_deref(), Ok(input));
+        let mut again = b"what was there before".to_vec();
+        assert_eq!(decompress_into(&packed, input.len(), &mut again), Ok(()));
+        assert_eq!(again, input);
         packed.len()
     }
 
@@ -414,6 +477,45 @@ mod tests {
     }
 
     #[test]
+    fn copies_of_every_distance_and_length_are_read() {
+        let before: Vec<u8> = (0..40u8).collect();
+        for distance in 1..=before.len() {
+            for count in 3..300 {
+                let mut stream = vec![31];
+                stream.extend_from_slice(&before[..32]);
+                stream.push(7);
+                stream.extend_from_slice(&before[32..]);
+                let mut left: usize = count;
+                while left >= 3 {
+                    let here = if left <= MAX_MATCH { left } else { MAX_MATCH - 3 };
+                    match here - 2 {
+                        code @ ..7 => stream.extend_from_slice(&[(code << 5) as u8, distance as u8 - 1]),
+                        code => stream.extend_from_slice(&[7 << 5, (code - 7) as u8, distance as u8 - 1]),
+                    }
+                    left -= here;
+                }
+                let mut want = before.clone();
+                for _ in 0..count - left {
+                    want.push(want[want.len() - distance]);
+                }
+                let mut again = Vec::new();
+                for spare in [0, 1, 40] {
+                    again.reserve_exact(want.len() + spare);
+                    assert_eq!(
+                        decompress_into(&stream, want.len(), &mut again),
+                        Ok(()),
+                        "{count} from {distance} back"
+                    );
+                    assert_eq!(again, want);
+                }
+                assert_eq!(decompress(&stream, want.len()), Ok(want.clone()), "{count} from {distance} back");
+                assert_eq!(decompress(&stream, want.len() - 1), Err(LzfError::BadLength));
+                assert_eq!(decompress(&stream, want.len() + 1), Err(LzfError::BadLength));
+            }
+        }
+    }
+
+    #[test]
     fn a_stream_of_liblzf_is_read() {
         // "aaaaaaaaaaaaaaaaaaaa" as LibLZF 3.6 writes it: a literal, a copy of 18 from one back, a literal.
         let stream = [0x01, b'a', b'a', 0xe0, 0x07, 0x00, 0x01, b'a', b'a'];
@@ -443,7 +545,9 @@ mod tests {
 
         #[test]
         fn no_stream_panics(stream in any::<Vec<u8>>(), len in 0usize..5_000) {
-            let _ = decompress(&stream, len);
+            let read = decompress(&stream, len);
+            let mut again = Vec::new();
+            prop_assert_eq!(decompress_into(&stream, len, &mut again).map(|()| again), read);
         }
     }
 }

@@ -3,14 +3,21 @@
 //! Invariant: memory is taken only for bytes that have arrived (a length in the file never sizes an allocation by
 //! itself), and every refusal is an `Error` with the offset where the source stood.
 //!
+//! What stands in the source's buffer is read there and consumed only when all of it was, or when somebody else is to go on:
+//! the checksum is then computed over all of it at once.
+//!
 //! `Reader` pulls from any `BufRead` and stops exactly after the checksum, so that whatever follows in the source (the
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
 
 use super::encode::{CONTAINER_PACKED, CONTAINER_PLAIN, put_len, put_string};
 use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
 use crate::keyspace::damaged::{Damaged, Kind};
-use crate::keyspace::zset;
-use crate::structs::entry::IntBuf;
+use crate::keyspace::hash::Hash;
+use crate::keyspace::object::ValueLimits;
+use crate::keyspace::set::Set;
+use crate::keyspace::zset::{self, Update, Zset};
+use crate::structs::bytes::append;
+use crate::structs::entry::{INLINE_MAX_LEN, IntBuf};
 use crate::structs::intset::Intset;
 use crate::structs::listpack::{Item as Packed, Listpack};
 use crate::structs::numbers::parse_f64;
@@ -32,7 +39,7 @@ const ENC_LZF: u64 = 3;
 const LZF_MAX_RATIO: u64 = 264 / 2;
 /// Elements that stand one by one are gathered in nodes of this size, bytes.
 const NODE_BYTES: usize = 8192;
-/// A string is read in pieces of at most this size, each checked for the source's end before the next is allocated.
+/// Room that is made for a string whose bytes are not there yet is no more than this, or as much as has come.
 const CHUNK: usize = 1 << 20;
 
 /// A string as it lies in the file.
@@ -63,16 +70,16 @@ pub enum Value {
     Ints(Intset),
     /// A set in a listpack.
     PackedSet(Listpack),
-    /// The members of a set, none of them twice.
-    Members(Vec<Vec<u8>>),
+    /// A set whose members stood there one by one, none of them twice.
+    Set(Set),
     /// A hash in a listpack: fields and values by turns.
     PackedHash(Listpack),
-    /// Fields and values, no field twice.
-    Fields(Vec<(Vec<u8>, Vec<u8>)>),
+    /// A hash whose fields and values stood there one by one, no field twice.
+    Hash(Hash),
     /// A sorted set in a listpack: members and scores by turns, in order.
     PackedZset(Listpack),
-    /// The members of a sorted set with their scores, none of which is NaN, and no member twice.
-    ScoredMembers(Vec<(Vec<u8>, f64)>),
+    /// A sorted set whose members stood there one by one with their scores, none of which is NaN, and no member twice.
+    Zset(Zset),
     Stream(Box<Stream>),
     /// One that is broken inside.
     Damaged(Box<Damaged>),
@@ -121,13 +128,23 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 pub struct Reader<S: BufRead> {
     src: S,
     offset: u64,
+    /// Bytes at the beginning of the source's buffer that were read, but neither consumed nor counted in `crc` yet.
+    taken: usize,
     crc: u64,
     checksum: bool,
     interval_bytes: u64,
+    /// The offset at which progress is to be told next.
+    progress_at: u64,
     /// Packed collections are searched for what stands there twice, and refused if they are broken inside.
     deep: bool,
+    /// By which collections get their encoding.
+    limits: ValueLimits,
     /// While a damaged value is read: its bytes.
     recorded: Option<Vec<u8>>,
+    /// Memory for keys, and for strings that are copied to where they stay; `scratch` for one that is looked at meanwhile.
+    spare_key: Vec<u8>,
+    spare_value: Vec<u8>,
+    scratch: [Vec<u8>; 2],
     version: Option<u32>,
     done: bool,
 }
@@ -138,11 +155,17 @@ impl<S: BufRead> Reader<S> {
         Reader {
             src,
             offset: 0,
+            taken: 0,
             crc: 0,
             checksum,
             interval_bytes,
+            progress_at: if interval_bytes == 0 { u64::MAX } else { interval_bytes },
             deep: true,
+            limits: ValueLimits::default(),
             recorded: None,
+            spare_key: Vec::new(),
+            spare_value: Vec::new(),
+            scratch: Default::default(),
             version: None,
             done: false,
         }
@@ -154,19 +177,50 @@ impl<S: BufRead> Reader<S> {
         Reader { deep, ..self }
     }
 
+    /// With the limits by which collections get their encoding, where it is not the one they had when they were written.
+    pub fn limits(self, limits: &ValueLimits) -> Reader<S> {
+        Reader { limits: *limits, ..self }
+    }
+
     /// Bytes read so far.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The source, standing after the last byte read.
-    pub fn into_source(self) -> S {
+    pub fn into_source(mut self) -> S {
+        self.settle();
         self.src
     }
 
     /// The source, standing after the last byte read.
     pub fn source_mut(&mut self) -> &mut S {
+        self.settle();
         &mut self.src
+    }
+
+    /// Gives back the memory of a key that was copied to where it stays, for the next one.
+    pub fn reuse_key(&mut self, key: Vec<u8>) {
+        self.spare_key = key;
+    }
+
+    /// As [`Self::reuse_key`], of a string value.
+    pub fn reuse_value(&mut self, value: Vec<u8>) {
+        self.spare_value = value;
+    }
+
+    /// Consumes what was read, and counts it in the checksum.
+    fn settle(&mut self) {
+        let taken = std::mem::take(&mut self.taken);
+        if taken == 0 {
+            return;
+        }
+        if self.checksum
+            && let Ok(buffer) = self.src.fill_buf()
+        {
+            self.crc = crc64::crc64(self.crc, &buffer[..taken]);
+        }
+        self.src.consume(taken);
     }
 
     /// The next item. The first call also reads the magic. After `End` there is nothing more to ask for.
@@ -179,6 +233,39 @@ impl<S: BufRead> Reader<S> {
 
     pub(crate) fn cursor<'a>(&'a mut self, progress: Progress<'a>) -> Cursor<'a, S> {
         Cursor { r: self, progress }
+    }
+}
+
+/// How large a table is made for elements that are still to come: never more than so many times what came already, whatever
+/// number was announced.
+pub struct Ahead {
+    count: u64,
+    made: u64,
+}
+
+impl Ahead {
+    /// Less than a table shrinks at.
+    const TIMES: u64 = 8;
+    const FIRST: u64 = 1024;
+
+    /// Of so many elements.
+    pub fn new(count: u64) -> Ahead {
+        Ahead { count, made: count.min(Ahead::FIRST) }
+    }
+
+    /// What to make room for before the first one.
+    pub fn first(&self) -> usize {
+        self.made as usize
+    }
+
+    /// What to make room for before the next one, when `len` have come; most often that was done.
+    #[inline]
+    pub fn next(&mut self, len: u64) -> Option<usize> {
+        if len < self.made || self.made == self.count {
+            return None;
+        }
+        self.made = self.count.min(len.saturating_mul(Ahead::TIMES)).max(len);
+        Some(self.made as usize)
     }
 }
 
@@ -209,45 +296,122 @@ impl<S: BufRead> Cursor<'_, S> {
         self.err(ErrorKind::Corrupt(reason.into()))
     }
 
-    /// Fills `out`. The offset moves only when all of it was there.
+    /// What is left of the source's buffer, which is filled again when there is nothing. Never empty.
     #[track_caller]
-    fn exact(&mut self, out: &mut [u8]) -> Result<()> {
-        let mut filled = 0;
-        while filled < out.len() {
-            let available = match self.r.src.fill_buf() {
-                Ok([]) => return Err(self.err(ErrorKind::Eof)),
-                Ok(available) => available,
+    #[inline]
+    fn rest(&mut self) -> Result<&[u8]> {
+        loop {
+            let len = match self.r.src.fill_buf() {
+                Ok(buffer) => buffer.len(),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(self.err(ErrorKind::Io(e))),
             };
-            let n = available.len().min(out.len() - filled);
-            out[filled..filled + n].copy_from_slice(&available[..n]);
-            self.r.src.consume(n);
-            filled += n;
+            if len > self.r.taken {
+                break;
+            }
+            if len == 0 {
+                return Err(self.err(ErrorKind::Eof));
+            }
+            self.r.settle();
         }
-        if self.r.checksum {
-            self.r.crc = crc64::crc64(self.r.crc, out);
+        let taken = self.r.taken;
+        match self.r.src.fill_buf() {
+            Ok(buffer) => Ok(&buffer[taken..]),
+            Err(e) => Err(Error::new(self.r.offset, ErrorKind::Io(e))),
         }
-        if let Some(recorded) = &mut self.r.recorded {
-            recorded.extend_from_slice(out);
+    }
+
+    /// The next `len` bytes, if all of them stand in the source's buffer. They are not taken yet.
+    #[inline]
+    fn at_hand(&mut self, len: usize) -> Option<&[u8]> {
+        let taken = self.r.taken;
+        // Asking an empty source would make it wait, which `rest` sees to. Progress is told in the middle of long strings.
+        if taken == 0 || len > CHUNK {
+            return None;
         }
-        let before = self.r.offset;
-        self.r.offset += out.len() as u64;
+        match self.r.src.fill_buf() {
+            Ok(buffer) => buffer.get(taken..)?.get(..len),
+            Err(_) => None,
+        }
+    }
+
+    /// Takes so many bytes of what `rest` gave.
+    #[track_caller]
+    #[inline]
+    fn take(&mut self, count: usize) -> Result<()> {
+        if self.r.recorded.is_some() {
+            self.note_recorded(count);
+        }
+        self.r.taken += count;
+        self.r.offset += count as u64;
+        if self.r.offset >= self.r.progress_at {
+            return self.tell_progress();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn note_recorded(&mut self, count: usize) {
+        let taken = self.r.taken;
+        if let (Some(recorded), Ok(buffer)) = (&mut self.r.recorded, self.r.src.fill_buf()) {
+            recorded.extend_from_slice(&buffer[taken..taken + count]);
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn tell_progress(&mut self) -> Result<()> {
         let step = self.r.interval_bytes;
-        if step != 0 && before / step != self.r.offset / step && (self.progress)(self.r.offset).is_break() {
+        self.r.progress_at = (self.r.offset / step + 1).saturating_mul(step);
+        if (self.progress)(self.r.offset).is_break() {
             return Err(self.err(ErrorKind::Aborted));
         }
         Ok(())
     }
 
+    /// Shows `f` the next `len` bytes, piece by piece. The offset moves only when all of them were there.
     #[track_caller]
+    fn pieces(&mut self, len: usize, mut f: impl FnMut(&[u8])) -> Result<()> {
+        let start = self.r.offset;
+        let mut left = len;
+        while left > 0 {
+            let until_progress = usize::try_from(self.r.progress_at - self.r.offset).unwrap_or(usize::MAX);
+            let rest = match self.rest() {
+                Ok(rest) => rest,
+                Err(e) => {
+                    self.r.offset = start;
+                    return Err(Error { offset: start, ..e });
+                }
+            };
+            let here = rest.len().min(left).min(until_progress);
+            f(&rest[..here]);
+            self.take(here)?;
+            left -= here;
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        if let Some(bytes) = self.at_hand(N)
+            && let Some(bytes) = bytes.first_chunk::<N>()
+        {
+            let bytes = *bytes;
+            self.take(N)?;
+            return Ok(bytes);
+        }
         let mut out = [0; N];
-        self.exact(&mut out)?;
+        let mut filled = 0;
+        self.pieces(N, |piece| {
+            out[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+        })?;
         Ok(out)
     }
 
     #[track_caller]
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8> {
         Ok(self.array::<1>()?[0])
     }
@@ -255,35 +419,38 @@ impl<S: BufRead> Cursor<'_, S> {
     /// `len` raw bytes.
     #[track_caller]
     pub(crate) fn bytes(&mut self, len: u64) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.bytes_into(len, &mut out)?;
+        Ok(out)
+    }
+
+    /// As `bytes`, in place of what is in `out`.
+    #[track_caller]
+    fn bytes_into(&mut self, len: u64, out: &mut Vec<u8>) -> Result<()> {
         let Ok(len) = usize::try_from(len) else {
             return Err(self.err(ErrorKind::Eof));
         };
-        let start = self.r.offset;
-        let mut out = Vec::new();
-        while out.len() < len {
-            let at = out.len();
-            let n = (len - at).min(CHUNK);
-            if out.capacity() - at < n {
-                // Doubling, but never past what was asked for.
-                out.reserve_exact(at.max(n).min(len - at));
-            }
-            out.resize(at + n, 0);
-            if let Err(mut e) = self.exact(&mut out[at..]) {
-                e.offset = start;
-                return Err(e);
-            }
+        out.clear();
+        if let Some(bytes) = self.at_hand(len) {
+            append(out, bytes);
+            return self.take(len);
         }
-        Ok(out)
+        self.pieces(len, |piece| {
+            if out.capacity() - out.len() < piece.len() {
+                // Doubling, but never past what was asked for.
+                out.reserve_exact(out.len().max(CHUNK).min(len - out.len()));
+            }
+            out.extend_from_slice(piece);
+        })
     }
 
     /// Reads and forgets `len` bytes.
     #[track_caller]
     pub(crate) fn skip(&mut self, mut len: u64) -> Result<()> {
-        let mut scratch = [0; 4096];
         while len > 0 {
-            let n = len.min(scratch.len() as u64) as usize;
-            self.exact(&mut scratch[..n])?;
-            len -= n as u64;
+            let here = len.min(1 << 30);
+            self.pieces(here as usize, |_| {})?;
+            len -= here;
         }
         Ok(())
     }
@@ -325,27 +492,95 @@ impl<S: BufRead> Cursor<'_, S> {
 
     #[track_caller]
     pub(crate) fn string(&mut self) -> Result<StringValue> {
+        self.string_with(Vec::new())
+    }
+
+    /// A string, in memory that was used before if it is one that is copied to where it stays.
+    #[track_caller]
+    fn string_with(&mut self, spare: Vec<u8>) -> Result<StringValue> {
+        let reuses = |len: u64| len <= INLINE_MAX_LEN as u64;
         Ok(match self.len_or_encoding()? {
-            Len::Plain(n) => StringValue::Bytes(self.bytes(n)?),
-            Len::Encoded(ENC_INT8) => StringValue::Int(i64::from(self.byte()? as i8)),
-            Len::Encoded(ENC_INT16) => StringValue::Int(i64::from(i16::from_le_bytes(self.array()?))),
-            Len::Encoded(ENC_INT32) => StringValue::Int(i64::from(i32::from_le_bytes(self.array()?))),
+            Len::Plain(n) => {
+                let mut out = if reuses(n) { spare } else { Vec::new() };
+                self.bytes_into(n, &mut out)?;
+                StringValue::Bytes(out)
+            }
             Len::Encoded(ENC_LZF) => {
-                let packed_len = self.len()?;
-                let len = self.len()?;
-                let packed = self.bytes(packed_len)?;
-                if len > packed_len.saturating_mul(LZF_MAX_RATIO) {
-                    return Err(self.corrupt("Invalid LZF compressed string"));
-                }
-                match lzf::decompress(&packed, len as usize) {
-                    Ok(bytes) => StringValue::Bytes(bytes),
-                    Err(_) => return Err(self.corrupt("Invalid LZF compressed string")),
-                }
+                let (packed_len, len) = (self.len()?, self.len()?);
+                let mut out = if reuses(len) { spare } else { Vec::new() };
+                self.lzf_into(packed_len, len, &mut out)?;
+                StringValue::Bytes(out)
+            }
+            Len::Encoded(n) => StringValue::Int(self.int(n)?),
+        })
+    }
+
+    /// An integer in one of the encodings.
+    #[track_caller]
+    fn int(&mut self, encoding: u64) -> Result<i64> {
+        Ok(match encoding {
+            ENC_INT8 => i64::from(self.byte()? as i8),
+            ENC_INT16 => i64::from(i16::from_le_bytes(self.array()?)),
+            ENC_INT32 => i64::from(i32::from_le_bytes(self.array()?)),
+            n => return Err(self.corrupt(format!("Unknown RDB string encoding type {n}"))),
+        })
+    }
+
+    /// A compressed string, in place of what is in `out`.
+    #[track_caller]
+    fn lzf_into(&mut self, packed_len: u64, len: u64, out: &mut Vec<u8>) -> Result<()> {
+        const BROKEN: &str = "Invalid LZF compressed string";
+        let is_possible = len <= packed_len.saturating_mul(LZF_MAX_RATIO);
+        let unpack = |packed: &[u8], out: &mut Vec<u8>| {
+            if !is_possible {
+                return false;
+            }
+            if out.capacity() > 0 {
+                return lzf::decompress_into(packed, len as usize, out).is_ok();
+            }
+            lzf::decompress(packed, len as usize).map(|unpacked| *out = unpacked).is_ok()
+        };
+        if let Ok(packed_len) = usize::try_from(packed_len)
+            && let Some(packed) = self.at_hand(packed_len)
+        {
+            let done = unpack(packed, out);
+            self.take(packed_len)?;
+            return if done { Ok(()) } else { Err(self.corrupt(BROKEN)) };
+        }
+        let packed = self.bytes(packed_len)?;
+        if unpack(&packed, out) { Ok(()) } else { Err(self.corrupt(BROKEN)) }
+    }
+
+    /// The bytes of a string, integers as decimal text, in place of what is in `out`.
+    #[track_caller]
+    fn text_into(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        match self.len_or_encoding()? {
+            Len::Plain(n) => self.bytes_into(n, out),
+            Len::Encoded(ENC_LZF) => {
+                let (packed_len, len) = (self.len()?, self.len()?);
+                self.lzf_into(packed_len, len, out)
             }
             Len::Encoded(n) => {
-                return Err(self.corrupt(format!("Unknown RDB string encoding type {n}")));
+                let value = self.int(n)?;
+                out.clear();
+                out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+                Ok(())
             }
-        })
+        }
+    }
+
+    /// Calls `f` with the memory for texts that are copied to where they stay.
+    fn with_scratch<T>(&mut self, f: impl FnOnce(&mut Self, &mut [Vec<u8>; 2]) -> Result<T>) -> Result<T> {
+        let mut scratch = std::mem::take(&mut self.r.scratch);
+        let result = f(self, &mut scratch);
+        for text in &mut scratch {
+            // A long one was an exception.
+            if text.capacity() > CHUNK {
+                *text = Vec::new();
+            }
+        }
+        self.r.scratch = scratch;
+        result
     }
 
     /// Magic and version.
@@ -400,7 +635,8 @@ impl<S: BufRead> Cursor<'_, S> {
                     let Some(value_type) = ValueType::from_byte(byte) else {
                         return Err(self.err(ErrorKind::UnknownType(byte)));
                     };
-                    let key = self.string()?.into_bytes();
+                    let mut key = std::mem::take(&mut self.r.spare_key);
+                    self.text_into(&mut key)?;
                     let value = self.value(value_type)?;
                     return Ok(Item::Key(KeyItem { key, value, expire_ms, idle_s, freq }));
                 }
@@ -430,6 +666,7 @@ impl<S: BufRead> Cursor<'_, S> {
 
     /// Reads and checks the checksum of everything before it. True when there is none to check.
     pub(crate) fn checksum(&mut self) -> Result<bool> {
+        self.r.settle();
         let expected = self.r.crc;
         let got = u64::from_le_bytes(self.array()?);
         if self.r.checksum && got != 0 && got != expected {
@@ -450,7 +687,10 @@ impl<S: BufRead> Cursor<'_, S> {
     /// Reads a value of the given layout. Each type the server can hold has its arm here.
     pub(crate) fn value(&mut self, value_type: ValueType) -> Result<Value> {
         match value_type {
-            ValueType::String => Ok(Value::String(self.string()?)),
+            ValueType::String => {
+                let spare = std::mem::take(&mut self.r.spare_value);
+                Ok(Value::String(self.string_with(spare)?))
+            }
             ValueType::ModulePreGa => Err(self.corrupt("Pre-release module format not supported")),
             ValueType::Module2 => {
                 let name = module_name(self.len()?);
@@ -514,48 +754,79 @@ impl<S: BufRead> Cursor<'_, S> {
     }
 
     fn set(&mut self) -> Result<Value> {
-        let mut members = Vec::new();
-        let mut seen = HashSet::new();
-        for _ in 0..self.len()? {
-            let member = self.string()?.into_bytes();
-            if !seen.insert(member.clone()) {
-                return Err(self.corrupt("Duplicate set members detected"));
-            }
-            members.push(member);
+        let count = self.len()?;
+        if count == 0 {
+            return Ok(Value::Empty);
         }
-        Ok(if members.is_empty() { Value::Empty } else { Value::Members(members) })
+        let limits = self.r.limits.set;
+        self.with_scratch(|c, [member, _]| {
+            let mut ahead = Ahead::new(count);
+            let mut set = Set::new();
+            for i in 0..count {
+                c.text_into(member)?;
+                if i == 0 {
+                    set = Set::for_members(member, ahead.first(), &limits);
+                } else if let Some(len) = ahead.next(i) {
+                    set.reserve(len);
+                }
+                if !set.add(member, &limits) {
+                    return Err(c.corrupt("Duplicate set members detected"));
+                }
+            }
+            Ok(Value::Set(set))
+        })
     }
 
     fn hash(&mut self) -> Result<Value> {
-        let mut fields = Vec::new();
-        let mut seen = HashSet::new();
-        for _ in 0..self.len()? {
-            let field = self.string()?.into_bytes();
-            let value = self.string()?.into_bytes();
-            if !seen.insert(field.clone()) {
-                return Err(self.corrupt("Duplicate hash fields detected"));
-            }
-            fields.push((field, value));
+        let count = self.len()?;
+        if count == 0 {
+            return Ok(Value::Empty);
         }
-        Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
+        let limits = self.r.limits.hash;
+        self.with_scratch(|c, [field, value]| {
+            let mut ahead = Ahead::new(count);
+            let mut hash = Hash::for_fields(ahead.first(), &limits);
+            for i in 0..count {
+                if let Some(len) = ahead.next(i) {
+                    hash.reserve(len);
+                }
+                c.text_into(field)?;
+                c.text_into(value)?;
+                if !hash.set(field, value, &limits) {
+                    return Err(c.corrupt("Duplicate hash fields detected"));
+                }
+            }
+            Ok(Value::Hash(hash))
+        })
     }
 
     /// Members with scores that `score` reads.
     fn zset(&mut self, score: fn(&mut Self) -> Result<f64>) -> Result<Value> {
-        let mut members = Vec::new();
-        let mut seen = HashSet::new();
-        for _ in 0..self.len()? {
-            let member = self.string()?.into_bytes();
-            let score = score(self)?;
-            if score.is_nan() {
-                return Err(self.corrupt("Zset with NAN score detected"));
-            }
-            if !seen.insert(member.clone()) {
-                return Err(self.corrupt("Duplicate zset fields detected"));
-            }
-            members.push((member, score));
+        let count = self.len()?;
+        if count == 0 {
+            return Ok(Value::Empty);
         }
-        Ok(if members.is_empty() { Value::Empty } else { Value::ScoredMembers(members) })
+        let limits = self.r.limits.zset;
+        self.with_scratch(|c, [member, _]| {
+            let mut ahead = Ahead::new(count);
+            let mut zset = Zset::new();
+            for i in 0..count {
+                c.text_into(member)?;
+                if i == 0 {
+                    zset = Zset::for_members(ahead.first(), member.len(), &limits);
+                } else if let Some(len) = ahead.next(i) {
+                    zset.reserve(len);
+                }
+                let score = score(c)?;
+                if score.is_nan() {
+                    return Err(c.corrupt("Zset with NAN score detected"));
+                }
+                if zset.set(member, score, &limits) != Update::Added {
+                    return Err(c.corrupt("Duplicate zset fields detected"));
+                }
+            }
+            Ok(Value::Zset(zset))
+        })
     }
 
     /// A score as text: one length byte, of which the three highest values stand for NaN and the infinities.
@@ -588,9 +859,12 @@ impl<S: BufRead> Cursor<'_, S> {
             return Err(self.corrupt("Zipmap integrity check failed."));
         };
         self.refuse_twice(strings.iter().step_by(2).map(|text| Packed::Str(text)), "Hash zipmap")?;
-        let (pairs, _) = strings.as_chunks::<2>();
-        let fields: Vec<_> = pairs.iter().map(|[field, value]| (field.to_vec(), value.to_vec())).collect();
-        Ok(if fields.is_empty() { Value::Empty } else { Value::Fields(fields) })
+        let mut hash = Hash::new();
+        hash.will_grow(strings.iter().copied(), &self.r.limits.hash);
+        for [field, value] in strings.as_chunks::<2>().0 {
+            hash.set(field, value, &self.r.limits.hash);
+        }
+        Ok(if hash.is_empty() { Value::Empty } else { Value::Hash(hash) })
     }
 
     fn packed_hash(&self, list: Listpack, deep: bool, what: &str) -> Result<Value> {
@@ -884,7 +1158,9 @@ mod tests {
         let read = |bytes: &[u8]| read_all(&[b"REDIS0003", bytes, b"\xFF"].concat());
         let value = |bytes: &[u8]| keys(read(bytes).unwrap()).remove(0).value;
         let scored = |members: &[(&str, f64)]| {
-            Value::ScoredMembers(members.iter().map(|(m, s)| (m.as_bytes().to_vec(), *s)).collect())
+            let (mut zset, limits) = (Zset::new(), ValueLimits::default().zset);
+            members.iter().for_each(|(member, score)| _ = zset.set(member.as_bytes(), *score, &limits));
+            Value::Zset(zset)
         };
         let (one, inf) = (1f64.to_le_bytes(), f64::NEG_INFINITY);
         assert_eq!(value(b"\x03\x01k\x02\x01a\x031.5\x01b\xFF"), scored(&[("a", 1.5), ("b", inf)]));

@@ -4,6 +4,7 @@
 use super::decode::{Reader, Value};
 use super::encode::{ValueView, put_value};
 use super::{VERSION, ValueType, opcode};
+use crate::keyspace::object::ValueLimits;
 use crate::structs::crc64;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -48,18 +49,17 @@ pub fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], D
     if u32::from(version) > VERSION {
         return Err(DumpError::Footer);
     }
-    let crc = crc64::crc64(0, &payload[..payload.len() - 8]).to_le_bytes();
-    if !skip_checksum && footer[2..] != crc {
+    if !skip_checksum && footer[2..] != crc64::crc64(0, &payload[..payload.len() - 8]).to_le_bytes() {
         return Err(DumpError::Footer);
     }
     Ok(body)
 }
 
 /// Checks a payload and reads its value. `deep` also looks for what stands twice in packed collections.
-pub fn decode_dump(payload: &[u8], skip_checksum: bool, deep: bool) -> Result<Value, DumpError> {
+pub fn decode_dump(payload: &[u8], skip_checksum: bool, deep: bool, limits: &ValueLimits) -> Result<Value, DumpError> {
     check_dump_footer(payload, skip_checksum)?;
     // The whole payload is the source: as in Redis, a short value may run into the footer and fail there.
-    let mut reader = Reader::new(payload, false, 0).deep(deep);
+    let mut reader = Reader::new(payload, false, 0).deep(deep).limits(limits);
     let mut go_on = |_| ControlFlow::Continue(());
     let mut cursor = reader.cursor(&mut go_on);
     let refused = |e: super::Error| {
@@ -97,6 +97,10 @@ mod tests {
     use super::super::StringValue;
     use super::*;
 
+    fn decode(payload: &[u8], skip_checksum: bool, deep: bool) -> Result<Value, DumpError> {
+        decode_dump(payload, skip_checksum, deep, &ValueLimits::default())
+    }
+
     /// `SET foo 10; DUMP foo` of a 7.2 server.
     const TEN: &[u8] = b"\x00\xc0\n\x0b\x00\x07\x40\xea\x36\xf3\x31\x8a\x32";
 
@@ -112,30 +116,30 @@ mod tests {
                 ValueView::Str(s) => s.to_vec(),
                 _ => unreachable!("only strings are tried"),
             };
-            let Ok(Value::String(got)) = decode_dump(payload, false, true) else { panic!("{value:?}") };
+            let Ok(Value::String(got)) = decode(payload, false, true) else { panic!("{value:?}") };
             assert_eq!(got.into_bytes(), want);
             for i in 0..payload.len() {
                 let mut bad = payload.to_vec();
                 bad[i] ^= 0x40;
-                assert_eq!(decode_dump(&bad, false, true), Err(DumpError::Footer));
+                assert_eq!(decode(&bad, false, true), Err(DumpError::Footer));
             }
         }
     }
 
     #[test]
     fn refusals() {
-        assert_eq!(decode_dump(b"", false, true), Err(DumpError::Footer));
-        assert_eq!(decode_dump(b"123456789", false, true), Err(DumpError::Footer));
+        assert_eq!(decode(b"", false, true), Err(DumpError::Footer));
+        assert_eq!(decode(b"123456789", false, true), Err(DumpError::Footer));
         let mut newer = b"\x00\x01a".to_vec();
         newer.extend_from_slice(&12u16.to_le_bytes());
         let crc = crc64::crc64(0, &newer);
         newer.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode_dump(&newer, false, true), Err(DumpError::Footer));
+        assert_eq!(decode(&newer, false, true), Err(DumpError::Footer));
         let mut unknown = b"\x08\x01a".to_vec();
         unknown.extend_from_slice(&11u16.to_le_bytes());
         let crc = crc64::crc64(0, &unknown);
         unknown.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode_dump(&unknown, false, true), Err(DumpError::Value));
+        assert_eq!(decode(&unknown, false, true), Err(DumpError::Value));
     }
 
     #[test]
@@ -143,6 +147,6 @@ mod tests {
         let mut out = Vec::new();
         encode_dump(&mut out, ValueView::Int(10), true);
         assert_eq!(out, TEN);
-        assert_eq!(decode_dump(TEN, false, true), Ok(Value::String(StringValue::Int(10))));
+        assert_eq!(decode(TEN, false, true), Ok(Value::String(StringValue::Int(10))));
     }
 }

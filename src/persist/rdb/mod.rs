@@ -14,7 +14,7 @@ mod error;
 mod skip;
 mod stream;
 
-pub use decode::{Item, KeyItem, Reader, StringValue, Value};
+pub use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
 pub use dump::{DumpError, check_dump_footer, decode_dump, encode_dump, read_functions};
 pub use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_int_string, put_len, put_string, put_value};
 pub use error::{Error, ErrorKind};

@@ -261,7 +261,8 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
     let obeys = ctx.must_obey();
-    let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum, checks_deeply(ctx))
+    let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
+    let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum, checks_deeply(ctx), &limits)
         .and_then(|value| match &value {
             // What our master or the log has taken in is kept as it is there; nobody else can bring it.
             Value::Damaged(damaged) if obeys => {
@@ -271,7 +272,7 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             Value::Damaged(_) => Err(DumpError::Value),
             _ => Ok(value),
         })
-        .and_then(|v| new_value(v, &ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks)).ok_or(DumpError::Value))
+        .and_then(|v| new_value(v, &limits).ok_or(DumpError::Value))
         .map_err(|e| CmdError::text(format!("ERR {e}")))?;
     let deleted = options.replace && ctx.srv.ks.delete(db, key, ctx.srv.cfg.lazyfree_lazy_server_del);
     let expire_ms = match (ttl, options.absolute_ttl) {

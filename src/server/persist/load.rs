@@ -4,13 +4,13 @@
 //! source makes one wait; commands that need the data are answered with LOADING.
 
 use crate::config::SanitizeDumpPayload;
-use crate::keyspace::Db;
 use crate::keyspace::object::ValueLimits;
+use crate::keyspace::{Db, Place};
 use crate::persist::aof::manifest::reason;
 use crate::persist::load::{
     LoadError, LoadOptions, LoadedRepl, Origin, SERVE_AFTER_US, alloc_peak, loaded_entry, parse_number,
 };
-use crate::persist::rdb::{Error, ErrorKind, Item, Reader, Value};
+use crate::persist::rdb::{Ahead, Error, ErrorKind, Item, Reader, Value};
 use crate::persist::snapshot::{debug_delay, put_command};
 use crate::persist::state::Loading;
 use crate::persist::{Logged, check_rdb};
@@ -82,10 +82,12 @@ impl Server {
         let checksum = self.cfg.rdbchecksum && !self.persist.skip_checksum;
         let mut reader =
             Reader::new(source, checksum, interval).deep(self.cfg.sanitize_dump_payload == SanitizeDumpPayload::Yes);
+        let limits = ValueLimits::of(&self.cfg, &self.ks);
+        reader = reader.limits(&limits);
         let mut repl = LoadedRepl::default();
         let mut db = 0;
         let now_ms = self.clock.ms();
-        let limits = ValueLimits::of(&self.cfg, &self.ks);
+        let mut ahead = Ahead::new(0);
         let mut empty_keys = 0u64;
         let mut served_us = self.clock.tick_us();
         loop {
@@ -118,9 +120,9 @@ impl Server {
                         std::process::exit(1);
                     }
                     db = number as usize;
+                    ahead = Ahead::new(0);
                 }
-                // Tables grow as they fill; a number in a file is no reason to take memory.
-                Item::ResizeDb { .. } => {}
+                Item::ResizeDb { keys, .. } => ahead = Ahead::new(keys),
                 Item::Key(item) => {
                     let expired = item.expire_ms.is_some_and(|at| at < now_ms);
                     if expired && !options.keep_expired {
@@ -139,16 +141,28 @@ impl Server {
                             Some(dbs) => &mut **dbs,
                             None => &mut self.ks.dbs[..],
                         };
-                        if item.value == Value::Empty {
+                        if matches!(item.value, Value::Empty) {
                             // Old versions could come to have such keys; a few are worth a line each.
                             empty_keys += 1;
                             if empty_keys <= 10 {
                                 log::info!("rdbLoadObject skipping empty key: {}", String::from_utf8_lossy(&item.key));
                             }
                         }
-                        let Some(entry) = loaded_entry(&self.ks.access, item, &limits) else { continue };
-                        if dbs[db].get(entry.key()).is_some() {
-                            if !options.allow_duplicates {
+                        let Some(entry) = loaded_entry(&self.ks.access, item, &limits, &mut reader) else { continue };
+                        if let Some(len) = ahead.next(dbs[db].len() as u64) {
+                            dbs[db].reserve(len);
+                        }
+                        let hash = dbs[db].hash(entry.key());
+                        let replacing = match dbs[db].place(hash, entry.key()) {
+                            Place::Vacant(place) => {
+                                place.insert(entry);
+                                None
+                            }
+                            Place::Occupied(old) if options.allow_duplicates => {
+                                drop(old.remove());
+                                Some(entry)
+                            }
+                            Place::Occupied(_) => {
                                 let key = String::from_utf8_lossy(entry.key());
                                 log::warn!("RDB has duplicated key '{key}' in DB {db}");
                                 return Err(Error::new(
@@ -156,9 +170,10 @@ impl Server {
                                     ErrorKind::Corrupt("Duplicated key found in RDB file".into()),
                                 ));
                             }
-                            dbs[db].remove(entry.key());
+                        };
+                        if let Some(entry) = replacing {
+                            dbs[db].insert_new_hashed(hash, entry);
                         }
-                        dbs[db].insert_new(entry);
                         self.persist.rdb.loaded_keys += 1;
                     }
                     debug_delay(self.cfg.key_load_delay);
