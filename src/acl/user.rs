@@ -586,7 +586,7 @@ mod tests {
 
     #[test]
     fn a_category_is_all_of_its_commands() {
-        let commands = CommandTable::new(crate::commands::ALL);
+        let commands = crate::server::commands::table().0;
         for (bit, name) in cat::NAMES {
             let some = user(&[&format!("+@{name}")]).unwrap();
             let all_but = user(&["+@all", &format!("-@{name}")]).unwrap();

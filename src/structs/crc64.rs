@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn long_strings_of_every_length_agree_with_the_tables() {
-        let bytes: Vec<u8> = (0..700u32).map(|i| (i * i >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..700u32).map(|i| ((i * i) >> 3) as u8).collect();
         for len in 0..bytes.len() {
             for crc in [0, 1, u64::MAX, 0xe9c6_d914_c4b8_d9ca] {
                 assert_eq!(crc64(crc, &bytes[..len]), by_tables(crc, &bytes[..len]), "{len}");

@@ -201,7 +201,10 @@ impl<S: BufRead> Reader<S> {
 
     /// Gives back the memory of a key that was copied to where it stays, for the next one.
     pub fn reuse_key(&mut self, key: Vec<u8>) {
-        self.spare_key = key;
+        // A long one was an exception.
+        if key.capacity() <= CHUNK {
+            self.spare_key = key;
+        }
     }
 
     /// As [`Self::reuse_key`], of a string value.
@@ -792,6 +795,7 @@ impl<S: BufRead> Cursor<'_, S> {
                 }
                 c.text_into(field)?;
                 c.text_into(value)?;
+                hash.will_grow([&field[..], value].into_iter(), &limits);
                 if !hash.set(field, value, &limits) {
                     return Err(c.corrupt("Duplicate hash fields detected"));
                 }
@@ -1175,6 +1179,76 @@ mod tests {
             assert_eq!(read(bytes).unwrap_err().kind.to_string(), reason);
         }
         assert!(matches!(read(b"\x03\x01k\x01\x01a\x01x").unwrap_err().kind, ErrorKind::Eof));
+    }
+
+    #[test]
+    fn nothing_stands_twice_in_sets_and_hashes() {
+        let read = |bytes: &[u8]| read_all(&[b"REDIS0003", bytes, b"\xFF"].concat());
+        for (kind, what, element) in [(2, "set members", &b"\x01a"[..]), (4, "hash fields", b"\x01a\x01b")] {
+            let refusal = format!("Duplicate {what} detected");
+            let twice = [&[kind][..], b"\x01k\x02", element, element].concat();
+            assert_eq!(read(&twice).unwrap_err().kind.to_string(), refusal);
+            // The same in one that is large.
+            let mut large = [kind, 1, b'k', 0x43, 0xE9].to_vec();
+            for n in 0..1000u32 {
+                put_string(&mut large, format!("member {n}").as_bytes(), false);
+                if kind == 4 {
+                    put_string(&mut large, b"value", false);
+                }
+            }
+            assert_eq!(read(&[&large[..], element].concat()).map(|items| items.len()).unwrap(), 2);
+            let again = if kind == 4 { &b"\x08member 7\x01b"[..] } else { b"\x08member 7" };
+            assert_eq!(read(&[&large[..], again].concat()).unwrap_err().kind.to_string(), refusal);
+        }
+    }
+
+    #[test]
+    fn collections_that_stood_there_one_by_one_have_the_encoding_that_suits_them() {
+        let value = |bytes: &[u8]| keys(read_all(&[b"REDIS0003", bytes, b"\xFF"].concat()).unwrap()).remove(0).value;
+        let long = [&b"\x40\x41"[..], &[b'x'; 65]].concat();
+        assert!(matches!(value(b"\x02\x01k\x02\xC0\x05\xC0\x07"), Value::Set(Set::Ints(_))));
+        assert!(matches!(value(b"\x02\x01k\x02\xC0\x05\x01a"), Value::Set(Set::Packed(_))));
+        assert!(matches!(value(&[&b"\x02\x01k\x02\xC0\x05"[..], &long[..]].concat()), Value::Set(Set::Table(_))));
+        assert!(matches!(value(b"\x04\x01k\x01\x01a\xC0\x05"), Value::Hash(Hash::Packed(_))));
+        let Value::Hash(hash) = value(&[&b"\x04\x01k\x02\x01a\xC0\x05\x01b"[..], &long[..]].concat()) else { panic!() };
+        assert_eq!((hash.encoding_name(), hash.len()), ("hashtable", 2));
+        assert_eq!(hash.get(b"a").map(|item| item.to_vec()), Some(b"5".to_vec()));
+        assert_eq!(hash.get(b"b").map(|item| item.to_vec()), Some(vec![b'x'; 65]));
+        let score = 1.5f64.to_le_bytes();
+        let Value::Zset(zset) = value(&[&b"\x05\x01k\x01"[..], &long[..], &score].concat()) else { panic!() };
+        assert_eq!((zset.encoding_name(), zset.score(&[b'x'; 65])), ("skiplist", Some(1.5)));
+    }
+
+    #[test]
+    fn an_announced_number_makes_no_more_room_than_came_already_calls_for() {
+        let mut ahead = Ahead::new(u64::MAX);
+        assert_eq!(ahead.first(), 1024);
+        assert_eq!([0, 1023].map(|len| ahead.next(len)), [None, None]);
+        assert_eq!(ahead.next(1024), Some(8192));
+        assert_eq!(ahead.next(1025), None);
+        assert_eq!(ahead.next(8192), Some(65536));
+        let mut ahead = Ahead::new(3000);
+        assert_eq!(ahead.next(1024), Some(3000));
+        assert_eq!([2999, 3000, 3001].map(|len| ahead.next(len)), [None; 3]);
+        assert_eq!(Ahead::new(5).first(), 5);
+    }
+
+    #[test]
+    fn a_source_that_gives_a_byte_at_a_time_is_read_as_any_other() {
+        let bytes = [&sample()[..], b"*1\r\n"].concat();
+        for room in [1, 2, 7, 300] {
+            let mut r = Reader::new(io::BufReader::with_capacity(room, &bytes[..]), true, 100);
+            let mut items = Vec::new();
+            while !matches!(items.last(), Some(Item::End { .. })) {
+                items.push(r.next_item(&mut |_| ControlFlow::Continue(())).unwrap());
+                // Whoever asks for the source finds it after what was read.
+                r.source_mut();
+            }
+            assert_eq!(items, read_all(&sample()).unwrap());
+            let mut behind = Vec::new();
+            io::Read::read_to_end(&mut r.into_source(), &mut behind).unwrap();
+            assert_eq!(behind, b"*1\r\n");
+        }
     }
 
     /// A stream of one entry, recorded as `len`, with one group; `groups` is what comes behind its last id.

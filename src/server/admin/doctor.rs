@@ -1,7 +1,6 @@
 //! What the figures mean, in words: LATENCY DOCTOR and MEMORY DOCTOR.
 
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
 use std::fmt::Write;
 
 /// What can be done about latency.

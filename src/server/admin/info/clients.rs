@@ -2,7 +2,6 @@
 
 use super::InfoText;
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
 
 pub fn write(srv: &Server, out: &mut InfoText) {
     let (largest_input, largest_output) = srv.client_memory.recent_peaks();
