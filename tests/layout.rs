@@ -21,20 +21,76 @@ fn all(dir: &str) -> Vec<PathBuf> {
     out
 }
 
-/// `structs` and `resp` import nothing of the project but each other's and their own.
+/// The rooms, from the top of the house to its floor: what stands on one line may use what stands on lines below.
+const FLOORS: &[&[&str]] = &[
+    &["bin"],
+    &["cli", "bench"],
+    &["server"],
+    &["commands", "script"],
+    &["cluster", "repl", "persist", "pubsub", "tracking", "acl", "admin"],
+    &["keyspace"],
+    &["net"],
+    &["catalog"],
+    &["config"],
+    &["sys"],
+    &["resp"],
+    &["structs"],
+];
+/// What may be used on the same floor: user and used.
+const BESIDE: &[(&str, &str)] = &[("bench", "cli")];
+
+fn floor_of(room: &str) -> usize {
+    FLOORS.iter().position(|rooms| rooms.contains(&room)).unwrap_or_else(|| panic!("{room} stands on no floor"))
+}
+
+/// The rooms that a line of code names.
+fn named_rooms(line: &str) -> Vec<&str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    line.match_indices("crate::")
+        .flat_map(|(at, path)| {
+            let rest = &line[at + path.len()..];
+            match rest.strip_prefix('{') {
+                Some(list) => list.split(", ").map(|part| part.split(|c| !is_name(c)).next().unwrap()).collect(),
+                None => vec![rest.split(|c| !is_name(c)).next().unwrap()],
+            }
+        })
+        .collect()
+}
+
+/// Arrows run downwards. Unit tests alone may look up: to the table of all commands, say.
 #[test]
-fn leaves_import_no_rooms() {
-    for leaf in ["src/structs", "src/resp"] {
-        for path in all(leaf) {
-            for line in fs::read_to_string(&path).unwrap().lines() {
-                let foreign = line.match_indices("crate::").any(|(i, _)| {
-                    let rest = &line[i + 7..];
-                    !rest.starts_with("structs") && !rest.starts_with("resp")
-                });
-                assert!(!foreign, "{}: {line}", path.display());
+fn rooms_use_only_what_is_below_them() {
+    let mut wrong = Vec::new();
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in all("src") {
+        let shown = path.strip_prefix(&src).unwrap().display().to_string();
+        let room = shown.split(['/', '.']).next().unwrap();
+        if room == "lib" || shown.ends_with("tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for used in named_rooms(line) {
+                let is_below = floor_of(used) > floor_of(room) || used == room;
+                if !is_below && !BESIDE.contains(&(room, used)) {
+                    wrong.push(format!("{shown}: {line}"));
+                }
+            }
+            // Whoever could call anything could not be read, tested or changed alone.
+            if line.starts_with("impl Server") && room != "server" {
+                wrong.push(format!("{shown}: {line}"));
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn rooms_are_found_in_lines() {
+    assert_eq!(named_rooms("use crate::{config, net::ClientId};"), ["config", "net"]);
+    assert_eq!(named_rooms("let a = crate::net::a(crate::sys::b);"), ["net", "sys"]);
+    assert!(named_rooms("use std::net;").is_empty());
 }
 
 /// Unsafe code is in `structs`, `sys` and the script interface only.

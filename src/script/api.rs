@@ -191,13 +191,13 @@ unsafe fn run_command(state: *mut lua_State, raises: bool) -> End {
         ffi::lua_settop(state, 0);
         bridge.in_call.set(true);
         scratch.reply.buf.clear();
-        let is_logged = server.script.debugger.logs_steps();
+        let is_logged = server.scripting().debugger.logs_steps();
         if is_logged {
-            server.script.debugger.log_command(scratch.args.as_args());
+            server.scripting().debugger.log_command(scratch.args.as_args());
         }
         let result = server.run_script_command(scratch.args.as_args(), &mut scratch.reply);
         if is_logged {
-            log_result(&mut server.script.debugger, &result, &scratch.reply.buf);
+            log_result(&mut server.scripting().debugger, &result, &scratch.reply.buf);
         }
         ffi::lua_checkstack(state, 8);
         let done = match result {
@@ -358,7 +358,9 @@ unsafe extern "C-unwind" fn set_repl(state: *mut lua_State) -> c_int {
         if !(0..=3).contains(&targets) {
             return raise(state, b"Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.");
         }
-        server.set_script_targets(targets as u8);
+        if let Some(running) = server.scripting().running.as_mut() {
+            running.targets = targets as u8;
+        }
         0
     }
 }
@@ -431,7 +433,7 @@ unsafe extern "C-unwind" fn status_reply(state: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn breakpoint(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua; nothing to drop.
     unsafe {
-        let debugger = bridge(state).server().map(|s| &mut s.script.debugger).filter(|d| d.is_active());
+        let debugger = bridge(state).server().map(|s| &mut s.scripting().debugger).filter(|d| d.is_active());
         let is_active = debugger.map(|d| d.asked = true).is_some();
         ffi::lua_pushboolean(state, is_active as c_int);
     }
@@ -447,7 +449,8 @@ unsafe extern "C-unwind" fn debug(state: *mut lua_State) -> c_int {
 unsafe fn log_debug(state: *mut lua_State) {
     // SAFETY: called from a function that Lua calls; showing values does not change them.
     unsafe {
-        let Some(debugger) = bridge(state).server().map(|s| &mut s.script.debugger).filter(|d| d.is_active()) else {
+        let Some(debugger) = bridge(state).server().map(|s| &mut s.scripting().debugger).filter(|d| d.is_active())
+        else {
             return;
         };
         let mut line = format!("<debug> line {}: ", debugger.line).into_bytes();

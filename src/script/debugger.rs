@@ -4,18 +4,11 @@
 //! session runs in a forked child, whose changes are lost with it, or in the server itself (`SYNC`), which serves nobody
 //! else meanwhile. Commands and texts are those of redis-cli's debugger.
 
-use crate::catalog::error::{CmdError, CmdResult};
-use crate::net::ClientId;
 use crate::resp::{Args, Reply};
-use crate::server::Server;
-use crate::server::admin::monitor::append_quoted;
-use crate::server::clients::ClientFlags;
-use crate::server::dispatch::call::Ctx;
-use crate::sys::{fork, signals};
+use crate::structs::bytes::append_quoted;
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Breakpoints there may be.
@@ -24,25 +17,25 @@ const MAX_BREAKPOINTS: usize = 64;
 const DEFAULT_MAX_LEN: usize = 256;
 /// Bytes of a command that is not whole yet.
 const MAX_COMMAND_BYTES: usize = 1 << 20;
-const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The debugger's state; without a connection there is no session.
 #[derive(Debug, Default)]
 pub struct Debugger {
-    conn: Option<File>,
+    pub conn: Option<File>,
     /// Stop at the next line.
     pub(super) step: bool,
     /// `redis.breakpoint()` was called.
     pub(super) asked: bool,
     pub(super) line: i64,
     breakpoints: Vec<i64>,
-    source: Vec<Vec<u8>>,
+    pub source: Vec<Vec<u8>>,
     logs: Vec<Vec<u8>>,
     input: Vec<u8>,
     max_len: usize,
     hinted: bool,
     /// Forked sessions.
-    children: Vec<Pid>,
+    pub children: Vec<Pid>,
 }
 
 /// What became of waiting for a command.
@@ -55,6 +48,12 @@ pub(super) enum Next {
 }
 
 impl Debugger {
+    /// Makes ready for a session, which stops at the first line.
+    pub fn begin(&mut self) {
+        let children = std::mem::take(&mut self.children);
+        *self = Debugger { step: true, max_len: DEFAULT_MAX_LEN, children, ..Debugger::default() };
+    }
+
     /// A session is on.
     pub fn is_active(&self) -> bool {
         self.conn.is_some()
@@ -65,7 +64,7 @@ impl Debugger {
         self.is_active() && self.step
     }
 
-    pub(super) fn log(&mut self, entry: impl Into<Vec<u8>>) {
+    pub fn log(&mut self, entry: impl Into<Vec<u8>>) {
         self.logs.push(entry.into());
     }
 
@@ -103,7 +102,7 @@ impl Debugger {
     }
 
     /// Sends what was logged, as an array of statuses.
-    pub(super) fn send_logs(&mut self) {
+    pub fn send_logs(&mut self) {
         let mut reply = Reply::default();
         reply.array(self.logs.len());
         for entry in self.logs.drain(..) {
@@ -372,117 +371,6 @@ fn describe<'a>(out: &mut Vec<u8>, reply: &'a [u8]) -> &'a [u8] {
     }
     out.extend_from_slice(close.as_bytes());
     rest
-}
-
-impl Server {
-    /// SCRIPT DEBUG YES and SYNC.
-    pub fn enable_debugging(&mut self, id: ClientId, sync: bool) {
-        if let Some(c) = self.clients.get_mut(id) {
-            c.flags.add(ClientFlags::SCRIPT_DEBUG);
-            if sync {
-                c.flags.add(ClientFlags::SCRIPT_DEBUG_SYNC);
-            }
-        }
-        let children = std::mem::take(&mut self.script.debugger.children);
-        self.script.debugger = Debugger { step: true, max_len: DEFAULT_MAX_LEN, children, ..Debugger::default() };
-    }
-
-    /// SCRIPT DEBUG NO.
-    pub fn disable_debugging(&mut self, id: ClientId) {
-        if let Some(c) = self.clients.get_mut(id) {
-            c.flags.remove(ClientFlags::SCRIPT_DEBUG.union(ClientFlags::SCRIPT_DEBUG_SYNC));
-        }
-    }
-
-    /// Takes note of forked sessions that ended.
-    pub fn reap_debug_sessions(&mut self) {
-        self.script.debugger.children.retain(|pid| matches!(fork::reap(*pid, false), Ok(None)));
-    }
-
-    /// Ends forked sessions.
-    pub fn kill_debug_sessions(&mut self) {
-        for pid in self.script.debugger.children.drain(..) {
-            log::info!("Killing debugging session {pid}");
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-}
-
-/// Runs a script under the debugger: `run` does what EVAL does.
-pub fn debug(ctx: &mut Ctx<'_>, args: Args<'_>, run: impl FnOnce(&mut Ctx<'_>) -> CmdResult) -> CmdResult {
-    let id = ctx.client;
-    let is_forked = !ctx.c().is(ClientFlags::SCRIPT_DEBUG_SYNC);
-    if is_forked {
-        match fork::fork_process() {
-            Err(e) => {
-                ctx.srv.disable_debugging(id);
-                let reason = crate::net::listener::reason(&e);
-                return Err(CmdError::text(format!("ERR Fork() failed: can't run EVAL in debugging mode: {reason}")));
-            }
-            Ok(fork::Side::Parent(pid)) => {
-                // The connection is the child's now.
-                ctx.srv.script.debugger.children.push(pid);
-                ctx.srv.disable_debugging(id);
-                ctx.srv.clients.close_later(id);
-                return Ok(());
-            }
-            Ok(fork::Side::Child) => {
-                signals::ignore_stop();
-                ctx.srv.release_in_child();
-                log::info!("Redis forked for debugging eval");
-            }
-        }
-    } else {
-        log::info!("Redis synchronous debugging eval session started");
-    }
-    let mark = ctx.out.buf.len();
-    ctx.srv.open_session(id, args.at(1));
-    let result = run(ctx);
-    let debugger = &mut ctx.srv.script.debugger;
-    debugger.log("<endsession>");
-    debugger.send_logs();
-    let conn = debugger.conn.take();
-    debugger.source.clear();
-    if is_forked {
-        if let Err(error) = result {
-            ctx.out.error(&error.0);
-        }
-        let _ = conn.map(|mut conn| conn.write_all(&ctx.out.buf[mark..]));
-        log::info!("Lua debugging session child exiting");
-        fork::exit_child(0);
-    }
-    if let Some(conn) = conn {
-        block_connection(&conn, false);
-    }
-    log::info!("Redis synchronous debugging eval session ended");
-    // The end of the connection is the end of the session.
-    ctx.c_mut().flags.add(ClientFlags::CLOSE_AFTER_REPLY);
-    result
-}
-
-impl Server {
-    fn open_session(&mut self, id: ClientId, script: &[u8]) {
-        let conn = self.clients.get(id).and_then(|c| c.conn.as_ref());
-        let conn = conn.and_then(|conn| conn.as_fd().try_clone_to_owned().ok()).map(File::from);
-        if let Some(conn) = &conn {
-            block_connection(conn, true);
-        }
-        let end = script.iter().rposition(|b| !matches!(b, b'\r' | b'\n')).map_or(0, |i| i + 1);
-        let debugger = &mut self.script.debugger;
-        debugger.conn = conn;
-        debugger.source = script[..end].split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
-    }
-}
-
-/// Makes a connection block, with a limit for sending, or takes that back.
-fn block_connection(conn: &File, block: bool) {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    use nix::sys::socket::{setsockopt, sockopt};
-    use nix::sys::time::TimeVal;
-    let flags = fcntl(conn, FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_truncate);
-    let _ = fcntl(conn, FcntlArg::F_SETFL(if block { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK }));
-    let timeout = if block { SEND_TIMEOUT.as_secs() as i64 } else { 0 };
-    let _ = setsockopt(conn, sockopt::SendTimeout, &TimeVal::new(timeout, 0));
 }
 
 #[cfg(test)]

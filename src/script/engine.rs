@@ -9,13 +9,14 @@
 //! protected call.
 #![allow(unsafe_code)]
 
+use super::host::Host;
 use super::library::Loading;
 use super::{api, busy, load, memory, run, sandbox};
 use crate::resp::{Args, OwnedArgs, Reply};
-use crate::server::Server;
 use mlua::ffi::{self, lua_State};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// Which scripts an interpreter runs.
@@ -28,7 +29,7 @@ pub enum Kind {
 /// What functions called by Lua work with.
 pub struct Bridge {
     /// The server, while a script runs.
-    server: Cell<*mut Server>,
+    server: Cell<Option<NonNull<dyn Host>>>,
     /// The library being loaded, if one is.
     pub(super) loading: Cell<*mut Loading>,
     /// A command of the script runs.
@@ -62,8 +63,8 @@ impl Bridge {
     ///
     /// # Safety
     /// `server` is valid for as long, and nobody else uses it except through the bridge while Lua runs.
-    pub(super) unsafe fn enter(&self, server: *mut Server) -> Entered<'_> {
-        self.server.set(server);
+    pub(super) unsafe fn enter(&self, server: NonNull<dyn Host>) -> Entered<'_> {
+        self.server.set(Some(server));
         self.in_call.set(false);
         self.ended.set(None);
         Entered(self)
@@ -74,9 +75,9 @@ impl Bridge {
     /// # Safety
     /// The reference is not kept beyond the next return to Lua, and there is no other one.
     #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn server(&self) -> Option<&mut Server> {
+    pub(super) unsafe fn server(&self) -> Option<&mut (dyn Host + 'static)> {
         // SAFETY: `enter` was told so.
-        unsafe { self.server.get().as_mut() }
+        unsafe { self.server.get().map(|mut server| server.as_mut()) }
     }
 
     /// # Safety
@@ -110,7 +111,7 @@ pub(super) struct Entered<'a>(&'a Bridge);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.0.server.set(std::ptr::null_mut());
+        self.0.server.set(None);
     }
 }
 
@@ -151,7 +152,7 @@ const GC_PERIOD: u32 = 50;
 impl Engine {
     pub fn new(kind: Kind) -> Engine {
         let bridge = Box::new(Bridge {
-            server: Cell::new(std::ptr::null_mut()),
+            server: Cell::new(None),
             loading: Cell::new(std::ptr::null_mut()),
             in_call: Cell::new(false),
             ended: Cell::new(None),

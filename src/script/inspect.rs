@@ -7,7 +7,7 @@
 use super::debugger::Next;
 use super::engine::{Bridge, push_bytes, push_error, string_at};
 use super::{load, sandbox};
-use crate::server::admin::monitor::append_quoted;
+use crate::structs::bytes::append_quoted;
 use mlua::ffi::{self, lua_Debug, lua_State};
 use std::ffi::{CStr, c_int};
 
@@ -39,11 +39,11 @@ unsafe fn stop(state: *mut lua_State, at: *mut lua_Debug, bridge: &Bridge) -> Op
         let is_script = CStr::from_ptr((*at).short_src.as_ptr()).to_bytes().starts_with(b"user_script");
         let server = bridge.server()?;
         let elapsed_ms = server.script_duration_ms();
-        let threshold_ms = match server.cfg.busy_reply_threshold {
+        let threshold_ms = match server.busy_reply_threshold_ms() {
             0 => DEFAULT_THRESHOLD_MS,
             threshold => threshold,
         };
-        let debugger = &mut server.script.debugger;
+        let debugger = &mut server.scripting().debugger;
         debugger.line = line;
         let at_breakpoint = debugger.is_breakpoint(line) || debugger.asked;
         if !is_script {
@@ -78,8 +78,8 @@ unsafe fn stop(state: *mut lua_State, at: *mut lua_Debug, bridge: &Bridge) -> Op
             Told::Fail(text) => Some(text),
         };
         let server = bridge.server()?;
-        let now_us = server.clock.tick_us();
-        if let Some(running) = server.script.running.as_mut() {
+        let now_us = server.tick_us();
+        if let Some(running) = server.scripting().running.as_mut() {
             running.start_us = now_us;
         }
         error
@@ -98,7 +98,7 @@ unsafe fn converse(state: *mut lua_State, bridge: &Bridge) -> Told {
     unsafe {
         loop {
             let Some(server) = bridge.server() else { return Told::Gone };
-            let debugger = &mut server.script.debugger;
+            let debugger = &mut server.scripting().debugger;
             let args = match debugger.next_command() {
                 Next::Command(args) => args,
                 Next::Gone => return Told::Gone,
@@ -126,7 +126,7 @@ unsafe fn converse(state: *mut lua_State, bridge: &Bridge) -> Told {
                 _ => debugger.log("<error> Unknown Redis Lua debugger command or wrong number of arguments."),
             }
             if let Some(server) = bridge.server() {
-                server.script.debugger.send_logs();
+                server.scripting().debugger.send_logs();
             }
         }
     }
@@ -140,7 +140,7 @@ unsafe fn log_top(state: *mut lua_State, bridge: &Bridge, prefix: &str) {
         append_value(&mut line, state, ffi::lua_gettop(state), 0);
         ffi::lua_pop(state, 1);
         if let Some(server) = bridge.server() {
-            server.script.debugger.log_value(line);
+            server.scripting().debugger.log_value(line);
         }
     }
 }
@@ -148,7 +148,7 @@ unsafe fn log_top(state: *mut lua_State, bridge: &Bridge, prefix: &str) {
 unsafe fn log(bridge: &Bridge, line: impl Into<Vec<u8>>) {
     // SAFETY: see `converse`.
     if let Some(server) = unsafe { bridge.server() } {
-        server.script.debugger.log(line);
+        server.scripting().debugger.log(line);
     }
 }
 
@@ -250,7 +250,7 @@ unsafe fn call_redis(state: *mut lua_State, bridge: &Bridge, args: &[Vec<u8>]) {
 unsafe fn set_step(bridge: &Bridge, step: bool) {
     // SAFETY: see `converse`.
     if let Some(server) = unsafe { bridge.server() } {
-        server.script.debugger.step = step;
+        server.scripting().debugger.step = step;
     }
 }
 
@@ -268,8 +268,8 @@ unsafe fn trace(state: *mut lua_State, bridge: &Bridge) {
                     true => "top level".into(),
                     false => CStr::from_ptr(at.name).to_string_lossy(),
                 };
-                server.script.debugger.log(format!("{word} {name}:"));
-                server.script.debugger.log_line(at.currentline.into());
+                server.scripting().debugger.log(format!("{word} {name}:"));
+                server.scripting().debugger.log_line(at.currentline.into());
             }
             level += 1;
         }

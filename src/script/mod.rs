@@ -7,6 +7,7 @@
 pub mod busy;
 pub mod debugger;
 pub mod flags;
+pub mod host;
 pub mod lib;
 pub mod library;
 pub mod run;
@@ -14,7 +15,6 @@ pub mod scripts;
 
 mod api;
 mod base;
-mod command;
 mod convert;
 mod engine;
 mod inspect;
@@ -25,12 +25,10 @@ mod sandbox;
 
 pub use api::sha1_text;
 pub use engine::{Engine, Kind};
+pub use host::Host;
 
-use crate::admin::memory::ScriptMemory;
-use crate::catalog::row::{Command, cat, flag};
 use crate::net::ClientId;
 use crate::resp::Args;
-use crate::server::Server;
 use library::{Function, Libraries, RestorePolicy};
 use run::Running;
 use scripts::Cache;
@@ -42,15 +40,15 @@ const LOAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The room's state.
 pub struct Scripting {
-    eval: Engine,
-    functions: Engine,
+    pub eval: Engine,
+    pub functions: Engine,
     pub cache: Cache,
     pub libraries: Libraries,
     /// Libraries of a data set that is being loaded beside the one that is served.
     pub aside: Option<Libraries>,
     pub running: Option<Running>,
     /// The client that commands of scripts run as.
-    client: Option<ClientId>,
+    pub client: Option<ClientId>,
     pub debugger: debugger::Debugger,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may call what is not for scripts.
     pub deny_disabled: bool,
@@ -73,7 +71,7 @@ impl Default for Scripting {
 }
 
 impl Scripting {
-    fn engine(&mut self, kind: Kind) -> &mut Engine {
+    pub fn engine(&mut self, kind: Kind) -> &mut Engine {
         match kind {
             Kind::Eval => &mut self.eval,
             Kind::Function => &mut self.functions,
@@ -128,62 +126,5 @@ impl Function {
     pub fn to_run<'a>(&self, read_only: bool, command: Args<'a>, key_count: usize) -> run::Script<'a> {
         let (name, code) = (self.name.clone(), self.code.id);
         run::Script { kind: Kind::Function, name, flags: self.flags, read_only, code, command, key_count }
-    }
-}
-
-impl Server {
-    /// Who called the script that runs, if one does.
-    pub fn script_caller(&self) -> Option<ClientId> {
-        self.script.running.as_ref().map(|r| r.caller)
-    }
-
-    /// The client that commands of this one are run for: for that of scripts, who called the script.
-    pub fn caller_behind(&self, id: ClientId) -> ClientId {
-        match &self.script.running {
-            Some(running) if running.client == id => running.caller,
-            _ => id,
-        }
-    }
-
-    /// The flags of a command as its arguments make them: those that run scripts do what the script says it does.
-    pub fn flags_of_call(&self, row: &Command, args: Args<'_>) -> u32 {
-        if row.acl & cat::SCRIPTING == 0 {
-            return row.flags;
-        }
-        let script_flags = match row.name {
-            "eval" | "eval_ro" => args.get(1).and_then(|body| match self.script.cache.by_body(body) {
-                Some(script) => Some(script.flags),
-                None => flags::of_script(body).ok().map(|(flags, _)| flags),
-            }),
-            "evalsha" | "evalsha_ro" => args.get(1).and_then(|s| self.script.cache.by_sha(s)).map(|s| s.flags),
-            "fcall" | "fcall_ro" => args.get(1).and_then(|n| self.script.libraries.function(n)).map(|f| f.flags),
-            _ => return row.flags,
-        };
-        let Some(script_flags) = script_flags.filter(|f| f & flags::COMPAT == 0) else { return row.flags };
-        let mut all = row.flags & !(flag::STALE | flag::DENYOOM | flag::WRITE | flag::MAY_REPLICATE);
-        if script_flags & (flags::ALLOW_OOM | flags::NO_WRITES) == 0 {
-            all |= flag::DENYOOM;
-        }
-        if script_flags & flags::NO_WRITES == 0 {
-            all |= flag::WRITE;
-        }
-        if script_flags & flags::ALLOW_STALE != 0 {
-            all |= flag::STALE;
-        }
-        all
-    }
-
-    /// What INFO and MEMORY say of scripts.
-    pub fn script_memory(&self) -> ScriptMemory {
-        let script = &self.script;
-        ScriptMemory {
-            vm_eval: script.eval.memory(),
-            vm_functions: script.functions.memory(),
-            eval_cache: script.cache.memory(),
-            function_cache: script.libraries.memory(),
-            cached_scripts: script.cache.len(),
-            functions: script.libraries.function_count(),
-            libraries: script.libraries.iter().len(),
-        }
     }
 }

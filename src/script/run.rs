@@ -3,18 +3,16 @@
 
 use super::convert::{self, ANSWER_MAX, Answer, ScriptError};
 use super::engine::{Engine, Kind, Numbers, push_bytes, push_error, reset_globals};
+use super::host::Host;
 use super::memory::REFUSED;
-use super::{busy, flags, inspect, sandbox};
-use crate::catalog::error::{self, CmdError, CmdResult};
-use crate::keyspace::effects::target;
+use super::{busy, inspect, sandbox};
+use crate::catalog::CmdError;
 use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs, Reply};
-use crate::server::Server;
-use crate::server::clients::ClientFlags;
-use crate::server::dispatch::call::Ctx;
-use crate::structs::slots::{Slot, key_slot};
+use crate::structs::slots::Slot;
 use mlua::ffi::{self, lua_State};
 use std::ffi::c_int;
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// The script that runs.
@@ -69,7 +67,7 @@ const KEPT_REPLY: usize = 64 * 1024;
 /// What the protected part of a run works on. It lies below that part, so that an error leaves it whole.
 struct Frame<'a> {
     script: &'a Script<'a>,
-    server: *mut Server,
+    host: NonNull<dyn Host>,
     out: &'a mut Reply,
     numbers: Numbers,
     push_collector: bool,
@@ -84,143 +82,26 @@ enum Failure {
     Other(Option<Vec<u8>>),
 }
 
-/// Checks whether a script may start here and now, then runs it. Its reply, or an error, is written.
-pub fn run(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
-    let running = ctx.srv.prepare_script(ctx.client, script)?;
-    ctx.srv.script.running = Some(running);
-    let result = execute(ctx, script);
-    ctx.srv.end_script();
-    result
+/// What a script came to.
+pub enum Outcome {
+    /// Its value was written. Of each error in it the code, where a command of the script gave it.
+    Value(Vec<Option<Vec<u8>>>),
+    Failed(CmdError),
+    /// It failed with an error that is counted already.
+    Counted(Vec<u8>),
 }
 
-impl Server {
-    fn prepare_script(&mut self, caller: ClientId, script: &Script<'_>) -> Result<Running, CmdError> {
-        let obeyed = self.clients.get(caller).is_none_or(|c| c.is(ClientFlags::MASTER.union(ClientFlags::AOF)));
-        let has = |flag: u32| script.flags & flag != 0;
-        let compat = has(flags::COMPAT);
-        if compat {
-            if self.serves_nothing_stale() {
-                return Err(error::MASTER_DOWN);
-            }
-        } else {
-            self.check_script_flags(script, obeyed)?;
-        }
-        let client = self.script_client(caller);
-        let keys = script.command.from(3);
-        let slot = (self.bus.is_some() && script.key_count > 0).then(|| keys.get(0).map(key_slot)).flatten();
-        Ok(Running {
-            caller,
-            client,
-            kind: script.kind,
-            name: script.name.clone(),
-            start_us: self.clock.mono_us(),
-            read_only: script.read_only || (!compat && has(flags::NO_WRITES)),
-            allow_oom: !compat && has(flags::ALLOW_OOM),
-            allow_cross_slot: compat || has(flags::ALLOW_CROSS_SLOT),
-            obeyed,
-            wrote: false,
-            busy: false,
-            killed: false,
-            targets: target::ALL,
-            resp3: false,
-            slot,
-            command: OwnedArgs::default(),
-        })
-    }
-
-    /// What a script that says what it does may be refused for.
-    fn check_script_flags(&mut self, script: &Script<'_>, obeyed: bool) -> Result<(), CmdError> {
-        let has = |flag: u32| script.flags & flag != 0;
-        if has(flags::NO_CLUSTER) && self.bus.is_some() {
-            return Err(CmdError::of("ERR Can not run script on cluster, 'no-cluster' flag is set."));
-        }
-        if !has(flags::ALLOW_STALE) && self.serves_nothing_stale() {
-            return Err(CmdError::of(
-                "MASTERDOWN Link with MASTER is down, replica-serve-stale-data is set to 'no' and 'allow-stale' flag is \
-                 not set on the script.",
-            ));
-        }
-        if !has(flags::NO_WRITES) {
-            if self.is_read_only_replica() && !obeyed {
-                return Err(CmdError::of("READONLY Can not run script with write flag on readonly replica"));
-            }
-            if !obeyed && let Some(error) = self.disk_error() {
-                return Err(for_scripts(&error));
-            }
-            if script.read_only {
-                return Err(CmdError::of("ERR Can not execute a script with write flag using *_ro command."));
-            }
-            self.check_good_replicas(true)?;
-        }
-        let needs_memory = !has(flags::ALLOW_OOM) && !has(flags::NO_WRITES);
-        if needs_memory && self.cfg.maxmemory != 0 && self.ks.eviction.out_of_memory {
-            return Err(CmdError::of(
-                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-            ));
-        }
-        Ok(())
-    }
-
-    /// The client that the commands of scripts run as, made to look like the caller.
-    fn script_client(&mut self, caller: ClientId) -> ClientId {
-        let id = match self.script.client {
-            Some(id) => id,
-            None => {
-                let id = self.clients.add(None, self.clock.ms());
-                let c = self.clients.get_mut(id).expect("just added");
-                c.flags.add(ClientFlags::SCRIPT.union(ClientFlags::DENY_BLOCKING).union(ClientFlags::AUTHENTICATED));
-                self.script.client = Some(id);
-                id
-            }
-        };
-        let (Some(caller), Some(c)) = (self.clients.get(caller), self.clients.get(id)) else { return id };
-        let db = caller.db;
-        let user = (caller.user != c.user).then(|| caller.user.clone());
-        if let Some(c) = self.clients.get_mut(id) {
-            c.db = db;
-            c.resp = 2;
-            if let Some(user) = user {
-                c.user = user;
-            }
-        }
-        id
-    }
-
-    fn end_script(&mut self) {
-        self.ks.effects.withheld = 0;
-        // Its commands speak for themselves; what goes around them is added where they are sent on.
-        self.ks.effects.prevented = target::ALL;
-        if let Some(running) = self.script.running.take().filter(|r| r.busy) {
-            self.end_busy(&running);
-        }
-    }
-}
-
-/// As the error of commands, for scripts that may write.
-fn for_scripts(error: &CmdError) -> CmdError {
-    let text = error.to_string();
-    match text.strip_prefix("MISCONF Errors writing to the AOF file: ") {
-        None => CmdError::of(
-            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Writable \
-             scripts are blocked. Use 'no-writes' flag for read only scripts.",
-        ),
-        Some(reason) => CmdError::text(format!(
-            "MISCONF Redis is configured to persist data to AOF, but it's currently unable to persist to disk. Writable \
-             scripts are blocked. Use 'no-writes' flag for read only scripts. AOF error: {reason}"
-        )),
-    }
-}
-
-fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
-    let mark = ctx.out.buf.len();
-    let is_debugged = script.kind == Kind::Eval && ctx.srv.script.debugger.is_active();
-    let engine = ctx.srv.script.engine(script.kind);
+/// Runs a script that `host` lets start: it is `running` there.
+pub fn execute(host: &mut (dyn Host + 'static), out: &mut Reply, script: &Script<'_>) -> Outcome {
+    let mark = out.buf.len();
+    let is_debugged = script.kind == Kind::Eval && host.scripting().debugger.is_active();
+    let engine = host.scripting().engine(script.kind);
     let (state, bridge, numbers) = (engine.state(), engine.bridge(), engine.numbers);
     let push_collector = engine.collector_is_due();
     let mut frame = Frame {
         script,
-        server: &mut *ctx.srv,
-        out: ctx.out,
+        host: NonNull::from(&mut *host),
+        out: &mut *out,
         numbers,
         push_collector,
         failure: None,
@@ -230,7 +111,7 @@ fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
     // runs (SCRIPT FLUSH is refused within scripts and while one is busy). Until the end of the block the server is used
     // through the bridge only. `entry` gets a frame that outlives it.
     let status = unsafe {
-        let _entered = (*bridge).enter(frame.server);
+        let _entered = (*bridge).enter(frame.host);
         (*bridge).command.set(std::ptr::from_ref(&script.command).cast());
         let top = ffi::lua_gettop(state);
         if is_debugged {
@@ -246,19 +127,21 @@ fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
     };
     let Frame { failure, errors, .. } = frame;
     if is_debugged {
-        ctx.srv.script.engine(script.kind).set_hook();
+        host.scripting().engine(script.kind).set_hook();
     }
     if status != ffi::LUA_OK || failure.is_some() {
-        ctx.out.buf.truncate(mark);
-        ctx.out.buf.shrink_to(mark + KEPT_REPLY);
+        out.buf.truncate(mark);
+        out.buf.shrink_to(mark + KEPT_REPLY);
     }
     if status != ffi::LUA_OK {
         // Only want of memory stops `entry` itself.
-        return Err(failed_run(&script.name, b"execution failure"));
+        return Outcome::Failed(failed_run(&script.name, b"execution failure"));
     }
     match failure {
-        None => reply(ctx, mark, errors),
-        Some(Failure::Other(text)) => Err(failed_run(&script.name, text.as_deref().unwrap_or(b"execution failure"))),
+        None => Outcome::Value(errors),
+        Some(Failure::Other(text)) => {
+            Outcome::Failed(failed_run(&script.name, text.as_deref().unwrap_or(b"execution failure")))
+        }
         Some(Failure::Error(error)) => {
             let mut text = error.text.unwrap_or_else(|| b"ERR unknown error".to_vec());
             if let (Some(source), Some(line)) = (error.source, error.line) {
@@ -266,42 +149,8 @@ fn execute(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
                     text.extend_from_slice(part);
                 }
             }
-            if error.counted {
-                ctx.out.error(&text);
-                count_failed(ctx, 1);
-                return Ok(());
-            }
-            Err(CmdError::bytes(text))
+            if error.counted { Outcome::Counted(text) } else { Outcome::Failed(CmdError::bytes(text)) }
         }
-    }
-}
-
-/// The script's value has been written; errors in it are yet to be counted.
-fn reply(ctx: &mut Ctx<'_>, mark: usize, errors: Vec<Option<Vec<u8>>>) -> CmdResult {
-    if let ([Some(_)], Some(b'-')) = (&errors[..], ctx.out.buf.get(mark)) {
-        // It is an error as a whole: the call failed.
-        let text = ctx.out.buf[mark + 1..].strip_suffix(b"\r\n").unwrap_or_default().to_vec();
-        ctx.out.buf.truncate(mark);
-        return Err(CmdError::bytes(text));
-    }
-    // As Redis counts: each error that a command of the script gave, and the others together.
-    let own = errors.iter().flatten().count();
-    count_failed(ctx, errors.len() - own + own.min(1));
-    for code in errors.iter().flatten() {
-        ctx.srv.stats.count_error(code);
-    }
-    Ok(())
-}
-
-/// Counts failed calls of the command that runs the script, beyond what an error it returns does.
-fn count_failed(ctx: &mut Ctx<'_>, times: usize) {
-    if times == 0 {
-        return;
-    }
-    let commands = &mut ctx.srv.commands;
-    let this = commands.refs().find(|r| std::ptr::eq(commands.get(*r).row, ctx.cmd));
-    if let Some(cmd) = this {
-        commands.stats_mut(cmd).failed += times as u64;
     }
 }
 
@@ -348,7 +197,7 @@ pub(super) unsafe extern "C-unwind" fn entry(state: *mut lua_State) -> c_int {
         }
         if status == ffi::LUA_OK {
             // Within a script it could be said which protocol is meant.
-            let resp3 = (*frame.server).script.running.as_ref().is_some_and(|r| r.resp3);
+            let resp3 = frame.host.as_mut().scripting().running.as_ref().is_some_and(|r| r.resp3);
             let limit = frame.out.buf.len() + ANSWER_MAX;
             let mut answer = Answer { out: frame.out, resp3, limit, full: false, errors: &mut frame.errors };
             answer.write(state);

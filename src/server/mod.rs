@@ -14,6 +14,7 @@ pub mod net;
 pub mod persist;
 pub mod pubsub;
 pub mod repl;
+pub mod script;
 pub mod startup;
 pub mod tracking;
 

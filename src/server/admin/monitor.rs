@@ -6,6 +6,7 @@ use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
+use crate::structs::bytes::append_quoted;
 
 impl Server {
     /// Sends a line about a command that ran to every monitor. A command that is run again is shown once.
@@ -36,22 +37,4 @@ impl Server {
             self.check_output_limit(monitor);
         }
     }
-}
-
-/// Appends bytes as a quoted string with escapes, readable as a line of redis-cli.
-pub fn append_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'"');
-    for b in bytes {
-        match b {
-            b'\\' | b'"' => out.extend_from_slice(&[b'\\', *b]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            7 => out.extend_from_slice(b"\\a"),
-            8 => out.extend_from_slice(b"\\b"),
-            0x20..=0x7e => out.push(*b),
-            other => out.extend_from_slice(format!("\\x{other:02x}").as_bytes()),
-        }
-    }
-    out.push(b'"');
 }

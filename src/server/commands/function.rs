@@ -5,7 +5,8 @@ use super::scripting::{
     CALL_FLAGS, CALL_KEYS, CALL_RO_FLAGS, CALL_RO_KEYS, call_args, check_key_count, show_first, with_err,
 };
 use crate::script::library::RestorePolicy;
-use crate::script::{Kind, flags, run};
+use crate::script::{Host, Kind, flags};
+use crate::server::script::run;
 use crate::structs::glob;
 use crate::structs::numbers::parse_i64;
 

@@ -1,9 +1,10 @@
 //! EVAL and its like, and SCRIPT. Running scripts is `script`'s.
 
 use super::prelude::*;
+use crate::script::Kind;
 use crate::script::scripts::Script;
-use crate::script::{Kind, debugger, run};
 use crate::server::clients::ClientFlags;
+use crate::server::script::{debugger, run};
 use std::rc::Rc;
 
 /// What commands that run Lua have in common: flags, keys behind their count, and the arguments behind the first.

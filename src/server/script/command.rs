@@ -14,7 +14,7 @@ use crate::server::clients::ClientFlags;
 impl Server {
     /// Runs a command of the script. `Err`: it was refused, and the statistics know; the text begins with `-` and a code,
     /// or has none.
-    pub(super) fn run_script_command(&mut self, args: Args<'_>, out: &mut Reply) -> Result<(), Vec<u8>> {
+    pub(super) fn call_from_script(&mut self, args: Args<'_>, out: &mut Reply) -> Result<(), Vec<u8>> {
         let found = match self.commands.resolve(args.at(0), args.get(1)) {
             Resolved::Found(cmd) => Some(cmd),
             Resolved::Unknown | Resolved::UnknownSub => None,
@@ -126,27 +126,11 @@ impl Server {
     }
 
     /// Whether the caller's user may run a command; `None`: there is no such command.
-    pub(super) fn script_caller_may(&self, args: Args<'_>) -> Option<bool> {
+    pub(super) fn caller_may(&self, args: Args<'_>) -> Option<bool> {
         let Resolved::Found(cmd) = self.commands.resolve(args.at(0), args.get(1)) else { return None };
         let running = self.script.running.as_ref()?;
         let Some(caller) = self.clients.get(running.caller) else { return Some(true) };
         Some(self.acl.check(&caller.user, &self.commands, cmd, args).is_ok())
-    }
-
-    pub(super) fn set_script_protocol(&mut self, resp3: bool) {
-        if let Some(running) = self.script.running.as_mut() {
-            running.resp3 = resp3;
-            let id = running.client;
-            if let Some(c) = self.clients.get_mut(id) {
-                c.resp = if resp3 { 3 } else { 2 };
-            }
-        }
-    }
-
-    pub(super) fn set_script_targets(&mut self, targets: u8) {
-        if let Some(running) = self.script.running.as_mut() {
-            running.targets = targets;
-        }
     }
 }
 
