@@ -1,6 +1,6 @@
 //! Hexad: a drop-in Redis server and Redis Cluster. The way of a request: `net` reads bytes, `resp` finds the arguments in
-//! place, `dispatch` admits and calls, a function in `commands` works on the `keyspace` and writes its reply, and what
-//! changed is propagated to `persist` and `repl` before replies leave.
+//! place, `server` admits and calls, a function in `commands` works on the `keyspace` and writes its reply, and what
+//! changed is propagated to `persist` and `repl` before replies leave. Which room may use which is in `docs/ARCHITECTURE.md`.
 
 pub mod acl;
 pub mod admin;

@@ -397,6 +397,11 @@ impl<F> Command<F> {
         subcommands: &[],
     };
 
+    /// The name without its container: `set` of `config|set`.
+    pub fn sub_name(&self) -> &'static str {
+        self.name.rsplit('|').next().unwrap_or(self.name)
+    }
+
     /// These rows without their functions. They are there for good, as rows are: to be called once for each table.
     pub fn described(rows: &'static [Command<F>]) -> &'static [Command] {
         let described = |row: &Command<F>| Command {
@@ -445,11 +450,6 @@ impl Command {
             c |= cat::BLOCKING;
         }
         c | if self.has(flag::FAST) { cat::FAST } else { cat::SLOW }
-    }
-
-    /// The name without its container: `set` of `config|set`.
-    pub fn sub_name(&self) -> &'static str {
-        self.name.rsplit('|').next().unwrap_or(self.name)
     }
 
     /// The least and the largest number of arguments, with the name.

@@ -693,6 +693,7 @@ fn bitfield_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::bare::Bare;
     use proptest::prelude::*;
 
     proptest! {
@@ -768,5 +769,13 @@ mod tests {
         assert_eq!(u8.fit(256, Overflow::Fail), None);
         let i64_field = Field { signed: true, width: 64 };
         assert_eq!(i64_field.fit(i128::from(i64::MAX) + 1, Overflow::Wrap), Some(i64::MIN));
+    }
+
+    #[test]
+    fn bits_are_set_and_counted() {
+        let mut bare = Bare::new();
+        assert_eq!((bare.run("setbit k 7 1"), bare.run("setbit k 7 1"), bare.changes()), (":0".into(), ":1".into(), 2));
+        assert_eq!((bare.run("bitcount k"), bare.run("bitpos k 1")), (":1".into(), ":7".into()));
+        assert_eq!(bare.run("setbit k 4294967296 1"), "-ERR bit offset is not an integer or out of range");
     }
 }

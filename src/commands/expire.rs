@@ -333,3 +333,23 @@ fn persist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.out.int(removed as i64);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn a_time_that_is_past_deletes_unless_others_decide_over_that() {
+        let mut bare = Bare::new();
+        bare.run("set k v");
+        assert_eq!((bare.run("expire k 10"), bare.run("pttl k")), (":1".into(), ":10000".into()));
+        bare.ks.now_ms += 10_001;
+        assert_eq!((bare.run("get k"), bare.run("ttl k")), ("$-1".into(), ":-2".into()));
+        bare.run("set k v");
+        bare.caller.keeps_past_keys = true;
+        assert_eq!((bare.run("pexpireat k 1"), bare.run("expiretime k")), (":1".into(), ":-2".into()));
+        bare.caller.keeps_past_keys = false;
+        bare.run("set k v");
+        assert_eq!((bare.run("pexpireat k 1"), bare.run("exists k")), (":1".into(), ":0".into()));
+    }
+}

@@ -459,3 +459,20 @@ fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.out.ok();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn keys_are_renamed_copied_and_flushed() {
+        let mut bare = Bare::new();
+        bare.run("set a 1");
+        assert_eq!((bare.run("rename a b"), bare.run("rename a b")), ("+OK".into(), "-ERR no such key".into()));
+        assert_eq!((bare.run("copy b c"), bare.run("del b c d")), (":1".into(), ":2".into()));
+        bare.run("set a 1");
+        assert_eq!((bare.run("flushall"), bare.want.take()), ("+OK".into(), Some(Want::Flushed)));
+        assert_eq!(bare.run("dbsize"), ":0");
+    }
+}

@@ -865,3 +865,17 @@ fn search(ctx: &mut Ctx<'_>, args: Args<'_>, form: Form) -> CmdResult {
     store(ctx, target, stored, event);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn places_are_found_by_their_distance() {
+        let mut bare = Bare::new();
+        assert_eq!(bare.run("geoadd g 13.361389 38.115556 Palermo 15.087269 37.502669 Catania"), ":2");
+        assert_eq!(bare.run("geodist g Palermo Catania km"), "$8 166.2742");
+        assert_eq!(bare.run("geosearch g fromlonlat 15 37 byradius 100 km"), "*1 $7 Catania");
+        assert_eq!(bare.run("geoadd g 200 0 x"), "-ERR invalid longitude,latitude pair 200.000000,0.000000");
+    }
+}

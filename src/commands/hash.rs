@@ -548,3 +548,18 @@ fn hscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     });
     scan_elements(ctx.out, args, cursor, 2, step)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn fields_are_set_counted_and_removed() {
+        let mut bare = Bare::new();
+        assert_eq!((bare.run("hset h a 1 b 2"), bare.changes()), (":2".into(), 2));
+        assert_eq!((bare.run("hset h a 3"), bare.run("hget h a")), (":0".into(), "$1 3".into()));
+        assert_eq!(bare.run("hincrbyfloat h b 0.5"), "$3 2.5");
+        assert_eq!((bare.run("hdel h a b c"), bare.run("exists h")), (":2".into(), ":0".into()));
+        assert_eq!(bare.run("hset h a"), "-ERR wrong number of arguments for 'hset' command");
+    }
+}

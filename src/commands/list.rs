@@ -965,3 +965,29 @@ fn move_or_wait(
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn who_finds_no_element_waits_unless_that_is_denied() {
+        let mut bare = Bare::new();
+        assert_eq!(bare.run("blpop a b 0"), "");
+        let wait = Wait {
+            keys: vec![b"a".to_vec(), b"b".to_vec()],
+            wanted: LIST,
+            or_gone: false,
+            deadline_ms: None,
+            args: None,
+        };
+        assert_eq!(bare.want, Some(Want::Wait(wait)));
+        bare.caller.denies_blocking = true;
+        assert_eq!((bare.run("blpop a b 0"), bare.want.take()), ("*-1".into(), None));
+        assert_eq!(bare.run("rpush b 1 2 3"), ":3");
+        assert_eq!(bare.run("blpop a b 0"), "*2 $1 b $1 1");
+        assert_eq!(bare.run("lrange b 0 -1"), "*2 $1 2 $1 3");
+        assert_eq!(bare.changes(), 4);
+    }
+}

@@ -1,6 +1,8 @@
 //! The commands that work on data, one file a family. Each file holds the rows that describe its commands and, below them,
 //! their functions. They see the keyspace, the configuration, whom they run for and their reply, see [`context`].
 
+#[cfg(test)]
+mod bare;
 pub mod bitmap;
 pub mod collection;
 pub mod context;

@@ -155,3 +155,20 @@ fn object_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ],
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn values_tell_their_encodings() {
+        let mut bare = Bare::new();
+        bare.run("mset n 5 s text");
+        assert_eq!(
+            (bare.run("object encoding n"), bare.run("object encoding s")),
+            ("$3 int".into(), "$6 embstr".into())
+        );
+        assert_eq!((bare.run("object refcount n"), bare.run("object encoding none")), (":1".into(), "$-1".into()));
+        assert!(bare.run("object freq n").starts_with("-ERR An LFU maxmemory policy is not selected"));
+    }
+}

@@ -181,6 +181,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::bare::Bare;
 
     #[test]
     fn cursors_are_read_as_strtoul_does() {
@@ -197,5 +198,14 @@ mod tests {
         for text in [&b"-"[..], b" 1", b"1 ", b"18446744073709551616", b"x"] {
             assert!(cursor_arg(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn keys_are_listed_by_pattern_and_page_by_page() {
+        let mut bare = Bare::new();
+        bare.run("mset one 1 two 2 three 3");
+        assert_eq!(bare.run("keys o*"), "*1 $3 one");
+        assert_eq!(bare.run("scan 0 match t*o count 100"), "*2 $1 0 *1 $3 two");
+        assert_eq!(bare.run("scan x"), "-ERR invalid cursor");
     }
 }

@@ -733,3 +733,27 @@ fn store_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, event: &'static st
     ctx.out.int(len as i64);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn members_come_and_go() {
+        let mut bare = Bare::new();
+        assert_eq!((bare.run("sadd s 1 2 2"), bare.changes()), (":2".into(), 2));
+        assert_eq!(bare.run("object encoding s"), "$6 intset");
+        assert_eq!((bare.run("srem s 1 9"), bare.run("smembers s")), (":1".into(), "*1 $1 2".into()));
+        assert_eq!((bare.run("spop s"), bare.run("exists s")), ("$1 2".into(), ":0".into()));
+    }
+
+    #[test]
+    fn a_reply_beyond_the_output_limit_ends_the_client() {
+        let mut bare = Bare::new();
+        bare.run("sadd s a b c");
+        bare.caller.reply_room = 100;
+        bare.run("srandmember s -1000000");
+        assert_eq!(bare.want, Some(Want::Close));
+    }
+}

@@ -552,6 +552,7 @@ fn value_of(ctx: &mut Ctx<'_>, pattern: Pattern<'_>, element: &[u8], found: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::bare::Bare;
     use proptest::prelude::*;
 
     proptest! {
@@ -596,5 +597,16 @@ mod tests {
         let scores = [f64::NEG_INFINITY, -1e300, -1.0, -1e-300, 0.0, 1e-300, 1.0, 1e300, f64::INFINITY];
         assert!(scores.windows(2).all(|pair| ordered_bits(pair[0]) < ordered_bits(pair[1])));
         assert_eq!(ordered_bits(-0.0), ordered_bits(0.0));
+    }
+
+    #[test]
+    fn elements_are_sorted_by_what_is_asked_for() {
+        let mut bare = Bare::new();
+        bare.run("rpush l 3 10 2");
+        assert_eq!(bare.run("sort l"), "*3 $1 2 $1 3 $2 10");
+        assert_eq!(bare.run("sort l alpha desc limit 0 2"), "*2 $1 3 $1 2");
+        bare.run("mset w3 1 w10 0 w2 2");
+        assert_eq!(bare.run("sort l by w* get #"), "*3 $2 10 $1 3 $1 2");
+        assert_eq!((bare.run("sort l store to"), bare.run("llen to")), (":3".into(), ":3".into()));
     }
 }

@@ -642,3 +642,21 @@ fn xsetid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.ks.effects.notify(notify::STREAM, "xsetid", key, ctx.db);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn entries_are_added_and_read_by_their_ids() {
+        let mut bare = Bare::new();
+        assert_eq!(bare.run("xadd s 5-1 f v"), "$3 5-1");
+        assert_eq!(
+            bare.run("xadd s 5-1 f v"),
+            "-ERR The ID specified in XADD is equal or smaller than the target stream top item"
+        );
+        assert_eq!((bare.run("xadd s * f v"), bare.run("xlen s")), ("$15 1700000000000-0".into(), ":2".into()));
+        assert_eq!(bare.run("xrange s - 9 "), "-ERR syntax error");
+        assert_eq!(bare.run("xdel s 5-1 5-2"), ":1");
+    }
+}

@@ -868,3 +868,20 @@ fn float_sum(old: LongDouble, by: &[u8]) -> Result<String, CmdError> {
     }
     Ok(sum.to_human())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn values_are_set_read_and_counted() {
+        let mut bare = Bare::new();
+        assert_eq!(bare.run("set k 5"), "+OK");
+        assert_eq!((bare.run("incrby k 37"), bare.run("get k")), (":42".into(), "$2 42".into()));
+        assert_eq!((bare.run("append k x"), bare.run("incr k")), (":3".into(), format!("-{}", error::NOT_AN_INTEGER)));
+        assert_eq!(bare.changes(), 3);
+        assert_eq!((bare.run("get none"), bare.changes()), ("$-1".into(), 0));
+        assert_eq!(bare.run("set k v px 0"), "-ERR invalid expire time in 'set' command");
+    }
+}

@@ -824,3 +824,18 @@ fn zscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     });
     scan_elements(ctx.out, args, cursor, 2, step)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn scores_decide_the_order() {
+        let mut bare = Bare::new();
+        assert_eq!(bare.run("zadd z 2 b 1 a 3 c"), ":3");
+        assert_eq!(bare.run("zrange z 0 -1"), "*3 $1 a $1 b $1 c");
+        assert_eq!((bare.run("zadd z gt ch 1 c 9 a"), bare.run("zrank z a")), (":1".into(), ":2".into()));
+        assert_eq!((bare.run("zpopmin z"), bare.changes()), ("*2 $1 b $1 2".into(), 5));
+        assert_eq!(bare.run("zadd z nan a"), "-ERR value is not a valid float");
+    }
+}
