@@ -1,4 +1,4 @@
-//! Users in the configuration file and in the file that `aclfile` names.
+//! Users as lines of the configuration file and of the file that `aclfile` names: reading and checking them.
 
 use super::user::{RuleError, Rules, User, has_blanks, join_selectors};
 use crate::config::{ConfigError, SourceLine};

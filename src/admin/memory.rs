@@ -1,4 +1,4 @@
-//! Where the memory goes: samples of the process's and the allocator's figures, and what is overhead rather than data.
+//! Samples of the process's and the allocator's memory, and what scripts take.
 
 use crate::sys::reserve::open_in_need;
 use std::sync::OnceLock;

@@ -1,7 +1,4 @@
-//! The end of the server: asked for by SHUTDOWN or a signal, put off until replicas have caught up, called off, finished.
-//!
-//! While a shutdown waits for replicas, writes are paused and the clients that asked are blocked. The rooms that have
-//! something to bring to an end do it in the functions at the bottom.
+//! A shutdown under way: how it was asked for, who waits for it, until when it is put off.
 
 use crate::catalog::CmdError;
 use crate::config::ShutdownOnSignal;

@@ -131,6 +131,12 @@ impl Keyspace {
         }
     }
 
+    /// Commands have left nothing to be seen to but, perhaps, what the running one is to be propagated as.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.effects.is_quiet() && self.watch.dirty.is_empty()
+    }
+
     /// Cluster mode: one table a hash slot.
     pub fn is_per_slot(&self) -> bool {
         self.per_slot

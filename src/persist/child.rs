@@ -1,7 +1,4 @@
-//! The child process at work, of which there is at most one: forking it, what it reports while it runs, and its end.
-//!
-//! The child sees the server as it was at the fork and never touches a socket or the event loop; it reports through a
-//! pipe and through its exit code.
+//! The child process at work, as its parent knows it, and the pipe through which it reports.
 
 use crate::sys::fork::{self};
 use nix::unistd::Pid;

@@ -1,17 +1,5 @@
-//! Keeps replies back until what they tell is on disk, with `appendfsync always`.
-//!
-//! The log is written once a turn and synced on the helper thread, while the loop goes on reading and executing. Until
-//! the sync is done no reply leaves that was produced after the written commands: not those to the commands themselves,
-//! and not those of readers who may have seen their effects. What is executed meanwhile is covered by the next sync.
-//!
-//! A client that only read keys without such changes does not wait.
-//!
-//! Before the log is written, changes may wait a moment for others (`gather.rs`). While nobody asks for what is durable, all
-//! clients wait for the sync anyway, and a quick disk is synced by the loop itself.
-//!
-//! Invariant: a byte is sent only if every command whose effects it may tell of has been synced, and after the bytes that
-//! its client was to get before. Links to replicas and the cluster bus are not kept back: a replica may be ahead of our
-//! disk, as nobody was told of it.
+//! Who is kept back until what they are told is on disk, with `appendfsync always`, and the sync they wait for. When that
+//! begins and ends is in `server/persist/gate.rs`.
 
 use super::aof::manifest::reason;
 use super::gather::Gather;

@@ -1,7 +1,4 @@
-//! Loading a data set: snapshots from a file or a socket, and what goes on meanwhile.
-//!
-//! Clients are served between keys, and inside long values, each `loading-process-events-interval-bytes`, and while a slow
-//! source makes one wait; commands that need the data are answered with LOADING.
+//! What was read of a data set, as the keyspace takes it: values, entries, and what goes with a load.
 
 use super::rdb::{Error, KeyItem, Reader, StringValue, Value};
 use crate::keyspace::hash::Hash;

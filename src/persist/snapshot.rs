@@ -1,6 +1,4 @@
-//! Writing the data set: as a snapshot or as commands, to a file or to any other sink.
-//!
-//! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
+//! Values as snapshots and as commands: how each is shown to the encoder, and the commands that make it anew.
 
 use super::rdb::{AUTOSYNC_BYTES, ReplInfo, ValueView};
 use crate::keyspace::list::List;

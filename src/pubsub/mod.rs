@@ -1,7 +1,4 @@
-//! Pub/sub: who listens to which channel, pattern and sharded channel, and the delivery of messages and keyspace events.
-//!
-//! Invariant: a client stands in a channel's list exactly when the channel stands in the client's own set, and carries the
-//! `PUBSUB` flag exactly while it has any subscription. Sending messages to other nodes is the cluster's.
+//! Pub/sub: who listens to which channel, pattern and sharded channel, and messages as subscribers get them.
 
 use crate::net::ClientId;
 use crate::resp::Reply;

@@ -1,9 +1,5 @@
-//! How a snapshot reaches replicas: from the dump file, or streamed by a child through a pipe.
-//!
-//! Disk: the child writes the dump file; when it is done every waiting replica gets `$<length>` and the file. Sockets:
-//! the child writes into a pipe, and this process hands every piece to all replicas that take part before it reads the
-//! next one, so that the slowest sets the pace and nothing piles up. The child stays until its end of the transfer has
-//! been read, so that "child gone" always means "transfer over".
+//! What a transfer of a snapshot to replicas keeps: the file being sent, or the pipe from the child and who takes part.
+//! How it goes is in `server/repl/snapshot.rs`.
 
 use crate::net::ClientId;
 use std::fs::File;

@@ -1,7 +1,4 @@
-//! Scripts that take long: after `busy-reply-threshold` other clients are served, if only to be told so, and may kill the
-//! script unless it has written.
-//!
-//! While a script is busy no timer runs and nothing of the keyspace moves: to the script it is as if nobody was there.
+//! The hook that looks at the clock while Lua runs, and ends what is to go no further.
 #![allow(unsafe_code)]
 
 use super::engine::{Bridge, push_error};

@@ -1,4 +1,4 @@
-//! Pub/sub: who listens to which channel, pattern and sharded channel, and the delivery of messages and keyspace events.
+//! Subscribing, unsubscribing, and the delivery of messages and keyspace events.
 //!
 //! Invariant: a client stands in a channel's list exactly when the channel stands in the client's own set, and carries the
 //! `PUBSUB` flag exactly while it has any subscription. Sending messages to other nodes is the cluster's.

@@ -1,11 +1,7 @@
-//! Client-side caching: which keys clients may hold in caches of their own, and telling them when those change.
-//!
-//! A client in the ordinary mode is remembered for every key it reads, and told once when the key changes. A client in
-//! broadcasting mode is told of all changed keys with a prefix, once a turn of the loop.
+//! Client-side caching as the server drives it: noting what calls read, and telling clients what changed.
 //!
 //! Invariant: changes enter the table in the order in which commands made and read them, so a change never cancels a later
-//! read; `Effects::wants_modified` is on exactly while somebody tracks or the table holds something. The table names
-//! clients by their numbers and outlives them: that a client is gone is found out when it is to be told something.
+//! read; `Effects::wants_modified` is on exactly while somebody tracks or the table holds something.
 
 use crate::catalog::row::{Command, flag, key};
 use crate::net::ClientId;

@@ -1,11 +1,8 @@
-//! Client-side caching: which keys clients may hold in caches of their own, and telling them when those change.
+//! Client-side caching: which keys clients may hold in caches of their own.
 //!
 //! A client in the ordinary mode is remembered for every key it reads, and told once when the key changes. A client in
-//! broadcasting mode is told of all changed keys with a prefix, once a turn of the loop.
-//!
-//! Invariant: changes enter the table in the order in which commands made and read them, so a change never cancels a later
-//! read; `Effects::wants_modified` is on exactly while somebody tracks or the table holds something. The table names
-//! clients by their numbers and outlives them: that a client is gone is found out when it is to be told something.
+//! broadcasting mode is told of all changed keys with a prefix, once a turn of the loop. The table names clients by their
+//! numbers and outlives them: that a client is gone is found out when it is to be told something.
 
 pub mod table;
 

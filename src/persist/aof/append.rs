@@ -1,7 +1,4 @@
-//! Writing the append-only log: what is fed to it, when it is written, when it is synced, and what follows from errors.
-//!
-//! Commands collect in a buffer that is written once a turn, before replies leave. With `appendfsync always` the same
-//! step syncs it, so whoever has a reply has the write on disk. A command stays in the buffer until it is written.
+//! What the append-only log's writer shares with the thread that syncs, and writing to its file.
 
 use super::manifest::reason;
 use crate::sys::reserve::open_in_need;

@@ -1,4 +1,4 @@
-//! Whether a user may run a command with these arguments.
+//! Refusing what a client's user may not do, the log of that, and what follows for clients when users change.
 
 use crate::acl::DEFAULT_USER;
 use crate::acl::check::Denied;

@@ -1,4 +1,4 @@
-//! Users in the configuration file and in the file that `aclfile` names.
+//! Where the users come from at start and at ACL LOAD, and where ACL SAVE puts them.
 
 use crate::acl::Acl;
 use crate::acl::file::{check_declaration, declared_user, parse_users, user_line};

@@ -1,4 +1,4 @@
-//! Where the memory goes: samples of the process's and the allocator's figures, and what is overhead rather than data.
+//! Where the memory goes: takes the samples, and tells what is overhead rather than data.
 
 use crate::admin::memory::{DbOverhead, Overhead, ReplicationMemory, SAMPLE_PERIOD_MS, resident_set};
 use crate::server::Server;

@@ -52,6 +52,14 @@ pub struct Request {
     keys: Range<usize>,
 }
 
+impl Request {
+    /// It calls the same as the one before it, which is given, in the same form.
+    #[inline]
+    pub fn continues(&self, before: &Request) -> bool {
+        self.follows && self.cmd == before.cmd
+    }
+}
+
 /// A key of a request: which argument it is, and its hash.
 #[derive(Debug)]
 struct AheadKey {

@@ -95,11 +95,11 @@ fn denies_blocking(c: &Client) -> bool {
 }
 
 /// What data commands may ask of the client that they run for.
-struct Caller<'a> {
-    id: ClientId,
-    depth: usize,
-    clients: &'a Clients,
-    rooms: (&'a Acl, &'a CommandTable, &'a Config, &'a Persist, &'a Repl),
+pub(super) struct Caller<'a> {
+    pub(super) id: ClientId,
+    pub(super) depth: usize,
+    pub(super) clients: &'a Clients,
+    pub(super) rooms: (&'a Acl, &'a CommandTable, &'a Config, &'a Persist, &'a Repl),
 }
 
 impl Caller<'_> {
@@ -194,7 +194,11 @@ impl Server {
             Run::Server(run) => run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args),
             Run::Plain(run) | Run::Data(run) => {
                 let mut want = None;
-                let result = self.run_data((id, db), (row, run), args, out, &mut want);
+                let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
+                let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
+                let ks = &mut self.ks;
+                let mut ctx = data::Ctx { ks, cfg: &self.cfg, out, session: &caller, want: &mut want, db, cmd: row };
+                let result = run(&mut ctx, args);
                 if let Some(want) = want {
                     self.carry_out(want, id, args);
                 }
@@ -203,21 +207,6 @@ impl Server {
         };
         self.depth -= 1;
         result
-    }
-
-    /// Runs the function of a data command.
-    #[inline(always)]
-    pub(super) fn run_data(
-        &mut self,
-        (id, db): (ClientId, usize),
-        (cmd, run): (&'static Command, DataFn),
-        args: Args<'_>,
-        out: &mut Reply,
-        want: &mut Option<Want>,
-    ) -> CmdResult {
-        let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
-        let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
-        run(&mut data::Ctx { ks: &mut self.ks, cfg: &self.cfg, out, session: &caller, want, db, cmd }, args)
     }
 
     /// Does what a data command had no means to do itself.

@@ -1,14 +1,16 @@
 //! Plain calls: commands of ordinary clients that only work on data. Whatever might be said against them is asked for once,
 //! and then those of one command that follow each other are run in a loop that does nothing else.
 
-use super::ahead::{Ahead, Found};
+use super::ahead::{Ahead, AheadKeys, Found};
+use super::call::Caller;
 use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
-use crate::catalog::row::flag;
+use crate::catalog::CmdResult;
+use crate::catalog::row::{Command, flag};
 use crate::catalog::table::CmdRef;
-use crate::commands::context::DataFn;
+use crate::commands::context::{self as data, DataFn, Want};
 use crate::config::MemoryOrPercent;
 use crate::net::ClientId;
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, Reply, Span};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use std::mem::take;
@@ -39,6 +41,24 @@ struct Stretch {
     /// How many were not counted yet.
     calls: u32,
     since_us: i64,
+}
+
+/// Requests of one form, of which `most` may be run in one go.
+struct Several<'a> {
+    found: &'a Found,
+    query: &'a [u8],
+    spans: &'a [Span],
+    most: u32,
+}
+
+/// What calls that were run in one go came to: the last of them, as all others left nothing but their replies.
+struct Ran {
+    calls: u32,
+    result: CmdResult,
+    want: Option<Want>,
+    /// The length of the reply buffer, and `dirty`, before the last.
+    before: usize,
+    dirty_before: u64,
 }
 
 impl Server {
@@ -129,8 +149,7 @@ impl Server {
                 has_right_args = (least_args..=most_args).contains(&spans.len());
                 is_small = request.consumed <= LIGHT_BYTES;
             }
-            let text = &query[*pos..][..request.consumed];
-            let args = Args::new(text, spans);
+            let args = Args::new(&query[*pos..][..request.consumed], spans);
             if !is_small {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
             }
@@ -146,16 +165,12 @@ impl Server {
                 stretch.since_us = self.clock.mono_us();
                 self.ks.now_ms = self.clock.ms();
             }
-            stretch.calls += 1;
-            let before = out.buf.len();
-            let dirty_before = self.ks.effects.dirty;
-            self.depth += 1;
-            let mut want = None;
-            // Of its own, so that it need not be copied from the one that others look at.
-            let result = self.run_data((id, db), (row, run), Args::new(text, spans), out, &mut want);
-            self.depth -= 1;
-            next.start += 1;
-            *pos += request.consumed;
+            let most = if is_gated || *durable { 1 } else { most_calls - stretch.calls };
+            let several = Several { found, query, spans, most };
+            let ran = self.run_several((id, db), (row, run), several, keys, next, pos, out);
+            let Ran { calls, result, want, before, dirty_before } = ran;
+            stretch.calls += calls;
+            let args = found.args_before(next.start, &query[..*pos]);
             if *durable {
                 *durable = self.tells_only_durable(cmd, args);
             }
@@ -165,7 +180,7 @@ impl Server {
                 self.commands.stats_mut(cmd).failed += 1;
             }
             let ks = &mut self.ks;
-            let is_quiet = ks.effects.is_quiet() && ks.watch.dirty.is_empty();
+            let is_quiet = ks.is_quiet();
             let is_done = is_quiet && want.is_none() && !ks.effects.has_to_propagate(dirty_before);
             if is_done {
                 ks.effects.forget_command();
@@ -195,6 +210,57 @@ impl Server {
         }
         self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
         ended
+    }
+
+    /// Runs the call of the request `next` begins with, whose keys are expected, and those that follow it in the same form, as
+    /// long as nothing came of the last one but a small reply.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn run_several(
+        &mut self,
+        (id, db): (ClientId, usize),
+        (row, run): (&'static Command, DataFn),
+        Several { found, query, spans, most }: Several<'_>,
+        keys: &mut AheadKeys,
+        next: &mut Range<usize>,
+        pos: &mut usize,
+        out: &mut Reply,
+    ) -> Ran {
+        self.depth += 1;
+        let (mut want, mut calls) = (None, 0);
+        let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
+        let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
+        let mut ctx =
+            data::Ctx { ks: &mut self.ks, cfg: &self.cfg, out, session: &caller, want: &mut want, db, cmd: row };
+        let (result, before, dirty_before) = loop {
+            let request = found.request(next.start);
+            let before = ctx.out.buf.len();
+            let dirty_before = ctx.ks.effects.dirty;
+            let result = run(&mut ctx, Args::new(&query[*pos..][..request.consumed], spans));
+            calls += 1;
+            next.start += 1;
+            *pos += request.consumed;
+            let len = ctx.out.buf.len();
+            let is_light = result.is_ok()
+                && calls < most
+                && request.consumed <= LIGHT_BYTES
+                && len - before <= LIGHT_BYTES
+                && len < REPLY_MOVE_BYTES
+                && !ctx.out.has_lent()
+                && ctx.ks.is_quiet()
+                && ctx.want.is_none()
+                && !ctx.ks.effects.has_to_propagate(dirty_before);
+            let is_next_alike = || next.start < next.end && found.request(next.start).continues(request);
+            if !is_light || !is_next_alike() {
+                break (result, before, dirty_before);
+            }
+            ctx.ks.effects.forget_command();
+            keys.fetch(next.start, found, ctx.ks);
+            let request = found.request(next.start);
+            keys.expect(request, Args::new(&query[*pos..][..request.consumed], spans), ctx.ks);
+        };
+        self.depth -= 1;
+        Ran { calls, result, want, before, dirty_before }
     }
 
     /// Counts the calls of a stretch, if there are any, the last of which was that of the request before `index`; `done` is
