@@ -101,8 +101,8 @@ impl Server {
         let given = |name: &str| names.clone().any(|n| n.eq_ignore_ascii_case(name.as_bytes()));
         let all = given("all") || given("everything");
         let defaults = given("default") || names.clone().next().is_none();
-        // What the sections without arguments take, about.
-        let mut out = InfoText { text: String::with_capacity(8192) };
+        // It grows as it is written: room for all of it would be part of the memory that it tells of.
+        let mut out = InfoText::default();
         for section in SECTIONS {
             if (all && section.part_of <= Part::All)
                 || (defaults && section.part_of == Part::Default)
