@@ -22,8 +22,8 @@ pub enum Source {
     BusLink(u32, u32),
     /// The connection to our master before it becomes a client.
     MasterLink,
-    /// A pipe from a child process or a helper thread.
-    Pipe(u32),
+    /// The pipe from the child that writes a snapshot for replicas.
+    SnapshotPipe,
     /// Wakes the loop from another thread.
     Waker,
 }
@@ -40,7 +40,7 @@ impl Source {
             Source::BusListener(i) => (2, 0, i),
             Source::BusLink(i, generation) => (3, generation, i),
             Source::MasterLink => (4, 0, 0),
-            Source::Pipe(i) => (5, 0, i),
+            Source::SnapshotPipe => (5, 0, 0),
             Source::Waker => (6, 0, 0),
         };
         Token(((kind as u64) << KIND_SHIFT | (generation as u64 & GEN_MASK) << GEN_SHIFT | index as u64) as usize)
@@ -57,7 +57,7 @@ impl Source {
             2 => Source::BusListener(index),
             3 => Source::BusLink(index, generation),
             4 => Source::MasterLink,
-            5 => Source::Pipe(index),
+            5 => Source::SnapshotPipe,
             6 => Source::Waker,
             _ => return None,
         })
@@ -80,7 +80,7 @@ mod tests {
             Source::Client(ClientId { index: u32::MAX, generation: 77 }),
             Source::BusLink(5, 9),
             Source::MasterLink,
-            Source::Pipe(2),
+            Source::SnapshotPipe,
             Source::Waker,
         ] {
             assert_eq!(Source::of(s.token()), Some(s));

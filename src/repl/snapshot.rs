@@ -5,8 +5,6 @@ use crate::net::ClientId;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// The pipe's number among the pipes of the poll.
-pub const PIPE_NUMBER: u32 = 0;
 /// Bytes of a file or of the pipe handed on at once.
 pub const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a file sent to one replica in one turn.

@@ -306,7 +306,12 @@ impl Server {
         match event.source {
             Source::Listener(i) => self.accept_clients(i as usize),
             Source::Client(id) => self.on_client_ready(id, event),
-            other => self.on_room_ready(other, event),
+            Source::BusListener(i) => self.on_bus_listener_ready(i),
+            Source::BusLink(index, generation) => self.on_bus_link_ready((index, generation), event),
+            Source::MasterLink => self.on_master_link_ready(event),
+            Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
+            // That the poll ended is all there is to it.
+            Source::Waker => {}
         }
     }
 
@@ -328,7 +333,8 @@ impl Server {
             Some(self.next_cron_ms),
             self.blocked.next_deadline_ms(),
             self.pauses.end_ms(),
-            self.next_room_deadline_ms(),
+            self.cluster_deadline_ms(),
+            self.repl_deadline_ms(),
         ];
         let next = due.into_iter().flatten().min().unwrap_or(now + 100);
         Duration::from_millis((next - now).clamp(0, 1000) as u64)
@@ -343,7 +349,8 @@ impl Server {
         }
         self.process_unblocked();
         self.keyspace_before_sleep();
-        self.rooms_before_sleep();
+        self.cluster_before_sleep();
+        self.repl_before_sleep();
         self.drain_effects();
         self.serve_ready_keys();
         self.broadcast_invalidations();
@@ -361,7 +368,8 @@ impl Server {
         }
         self.expire_blocked();
         self.expire_pauses();
-        self.rooms_timers();
+        self.cluster_timers();
+        self.repl_timers();
         let now = self.clock.ms();
         if now >= self.next_cron_ms || now + 10_000 < self.next_cron_ms {
             if !self.admin.debug.pause_cron {
@@ -403,7 +411,14 @@ impl Server {
         self.clients_cron();
         self.retry_accepting();
         self.keyspace_cron();
-        self.rooms_cron();
+        self.repl_cron();
+        self.persist_cron();
+        self.reap_debug_sessions();
+        self.limit_tracking_table();
+        self.cluster_cron();
+        if self.bus.is_some() && self.every_ms(1000) {
+            self.redirect_blocked();
+        }
         self.drain_effects();
     }
 

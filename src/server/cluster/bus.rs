@@ -564,14 +564,17 @@ impl Server {
         self.with_bus(bus, |bus, env| bus.machine.on_link_closed(link, env));
     }
 
-    /// A bus socket is ready.
-    pub fn on_bus_ready(&mut self, source: Source, event: Ready) {
+    /// A listener of the bus has connections.
+    pub fn on_bus_listener_ready(&mut self, listener: u32) {
         let Some(mut bus) = self.bus.take() else { return };
-        match source {
-            Source::BusListener(i) => self.accept_links(&mut bus, i as usize),
-            Source::BusLink(index, generation) => self.on_link_ready(&mut bus, index as usize, generation, event),
-            _ => {}
-        }
+        self.accept_links(&mut bus, listener as usize);
+        self.bus = Some(bus);
+    }
+
+    /// The socket of a link is ready.
+    pub fn on_bus_link_ready(&mut self, (index, generation): (u32, u32), event: Ready) {
+        let Some(mut bus) = self.bus.take() else { return };
+        self.on_link_ready(&mut bus, index as usize, generation, event);
         self.bus = Some(bus);
     }
 

@@ -117,4 +117,12 @@ impl Server {
     pub(super) fn drop_shard_channels(&mut self, slots: &SlotSet) {
         self.unsubscribe_slots(&|slot| slots.contains(slot));
     }
+
+    /// Refuses a call in cluster mode whose keys this node does not serve.
+    pub fn check_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
+        if self.bus.is_none() {
+            return Ok(());
+        }
+        self.check_cluster_slot(id, cmd, args)
+    }
 }

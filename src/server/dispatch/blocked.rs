@@ -330,4 +330,15 @@ impl Server {
             self.unblock(id, WaitEnd::Answered);
         }
     }
+
+    /// Answers a client that is waited for no longer.
+    pub fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
+        if let BlockKind::Keys { .. } = kind {
+            let mut reply = Reply::new(self.clients.get(id).is_some_and(|c| c.resp == 3));
+            reply.null_array();
+            self.clients.reply(id, &reply.buf);
+        } else {
+            self.repl_reply_on_timeout(id, &kind);
+        }
+    }
 }

@@ -5,7 +5,6 @@ pub mod admit;
 pub mod ahead;
 pub mod blocked;
 pub mod call;
-pub mod hooks;
 pub mod input;
 pub mod multi;
 pub mod pause;

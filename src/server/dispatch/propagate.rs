@@ -62,4 +62,9 @@ impl Server {
             self.feed_replicas(db, command);
         }
     }
+
+    /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
+    pub fn update_sinks(&mut self) {
+        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
+    }
 }

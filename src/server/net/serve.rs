@@ -86,7 +86,7 @@ impl Server {
     }
 
     fn add_connection(&mut self, mut conn: Conn) {
-        if self.clients.connected + self.cluster_connections() >= self.cfg.maxclients as usize {
+        if self.clients.connected + self.cluster_link_count() >= self.cfg.maxclients as usize {
             // The socket's buffer takes a line as short as this.
             let _ = conn.write(b"-ERR max number of clients reached\r\n");
             self.stats.rejected_connections += 1;
@@ -383,7 +383,9 @@ impl Server {
             self.clients.closing.push(id);
             return;
         }
-        self.before_free(id);
+        self.repl_before_free(id);
+        self.unsubscribe_all(id);
+        self.forget_tracking(id);
         self.discard_transaction(id);
         self.unwatch_all(id);
         let Some(mut c) = self.clients.remove(id) else { return };

@@ -297,4 +297,12 @@ impl Server {
         let is_aof = self.persist.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof);
         is_aof && self.persist.aof.state == crate::persist::state::AofState::WaitRewrite
     }
+
+    /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
+    pub fn after_flush_all(&mut self) {
+        self.kill_rdb_child();
+        if !self.cfg.save.is_empty() {
+            self.save_rdb(false);
+        }
+    }
 }

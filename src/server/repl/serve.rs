@@ -514,7 +514,7 @@ impl Server {
 
     /// A PING would move the offset that a planned change of roles waits for.
     fn stream_must_stand_still(&self) -> bool {
-        let planned = self.repl.failover.has_deadline() || self.cluster_manual_failover_in_progress();
+        let planned = self.repl.failover.has_deadline() || self.cluster_manual_failover();
         planned && self.writes_paused()
     }
 

@@ -12,7 +12,7 @@ use crate::persist::rdb::ReplInfo;
 use crate::persist::snapshot::SnapshotOptions;
 use crate::repl::primary::{ReplicaState, RunningChild, SnapshotConfig, SnapshotPlan, SnapshotTarget};
 use crate::repl::snapshot::{
-    FILE_BYTES_PER_TURN, PIECE_BYTES, PIPE_BYTES_PER_TURN, PIPE_NUMBER, PipeTarget, SnapshotFile, SnapshotPipe,
+    FILE_BYTES_PER_TURN, PIECE_BYTES, PIPE_BYTES_PER_TURN, PipeTarget, SnapshotFile, SnapshotPipe,
 };
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
@@ -153,7 +153,7 @@ impl Server {
         let parents_ends = [data_read.as_raw_fd(), exit_write.as_raw_fd()];
         self.start_rdb_to_pipe(options, File::from(data_write), File::from(exit_read), parents_ends)?;
         let both = Interest::READABLE;
-        let token = Source::Pipe(PIPE_NUMBER).token();
+        let token = Source::SnapshotPipe.token();
         if let Err(e) = self.reactor.registry().register(&mut SourceFd(&data_read.as_raw_fd()), token, both) {
             self.kill_rdb_child();
             return Err(e);
@@ -179,7 +179,7 @@ impl Server {
             let Some(reader) = &mut pipe.reader else { return };
             if total >= PIPE_BYTES_PER_TURN {
                 // The edge is used up: ask to be told again.
-                let token = Source::Pipe(PIPE_NUMBER).token();
+                let token = Source::SnapshotPipe.token();
                 let fd = reader.as_raw_fd();
                 if self.reactor.registry().reregister(&mut SourceFd(&fd), token, Interest::READABLE).is_ok() {
                     return;

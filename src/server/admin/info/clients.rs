@@ -6,7 +6,7 @@ use crate::server::Server;
 pub fn write(srv: &Server, out: &mut InfoText) {
     let (largest_input, largest_output) = srv.client_memory.recent_peaks();
     out.field("connected_clients", srv.clients_but_replicas());
-    out.field("cluster_connections", srv.cluster_connections());
+    out.field("cluster_connections", srv.cluster_link_count());
     out.field("maxclients", srv.cfg.maxclients);
     out.field("client_recent_max_input_buffer", largest_input);
     out.field("client_recent_max_output_buffer", largest_output);
