@@ -370,6 +370,7 @@ impl Server {
         self.expire_pauses();
         self.cluster_timers();
         self.repl_timers();
+        self.names_were_looked_up();
         let now = self.clock.ms();
         if now >= self.next_cron_ms || now + 10_000 < self.next_cron_ms {
             if !self.admin.debug.pause_cron {
