@@ -100,14 +100,10 @@ impl Output {
 
     /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes behind everything that is there.
     pub fn set_aside(&mut self, cur: &mut Reply, at_least: usize) {
-        if cur.buf.len() >= at_least {
-            self.set_aside_for(cur, self.buffer_size);
+        if cur.buf.len() < at_least {
+            return;
         }
-    }
-
-    /// Makes a chunk of what is in `cur`, and room for `next` bytes in its place.
-    fn set_aside_for(&mut self, cur: &mut Reply, next: usize) {
-        let full = std::mem::replace(&mut cur.buf, Vec::with_capacity(next));
+        let full = std::mem::replace(&mut cur.buf, Vec::with_capacity(self.buffer_size));
         self.chunk_bytes += full.len();
         self.chunk_capacity += full.capacity();
         self.chunks.push_back(full);
@@ -138,23 +134,10 @@ impl Output {
 
     /// Adds bytes behind everything that is there.
     pub fn append(&mut self, bytes: &[u8]) {
-        if self.cur.buf.len() + bytes.len() > self.buffer_size {
-            return self.append_much(bytes);
-        }
         self.cur.raw(bytes);
-    }
-
-    /// Who is sent more than its reply buffer takes is likely to be sent more yet: chunks of a good size, which do not move
-    /// while they fill.
-    fn append_much(&mut self, bytes: &[u8]) {
-        let mut cur = std::mem::take(&mut self.cur);
-        let waiting = cur.buf.len();
-        if waiting > 0 && waiting + bytes.len() > cur.buf.capacity().max(self.buffer_size) {
-            self.set_aside_for(&mut cur, KEPT_BYTES.max(bytes.len()));
+        if self.cur.buf.len() > self.buffer_size {
+            self.roll();
         }
-        cur.raw(bytes);
-        self.set_aside(&mut cur, MAX_BUFFER_BYTES + 1);
-        self.cur = cur;
     }
 
     /// Drops everything unsent.
@@ -315,18 +298,6 @@ mod tests {
         assert_eq!(out.released(), 0);
         out.release(out.end());
         assert_eq!(take(&mut out, 9), b"x");
-    }
-
-    #[test]
-    fn what_does_not_fit_the_buffer_goes_into_few_chunks() {
-        let mut out = Output::default();
-        (0..200).for_each(|_| out.append(&[7; 100]));
-        assert_eq!((out.pending(), out.chunk_count()), (20_000, 5));
-        assert!(out.mem_bytes() < 26_000, "{}", out.mem_bytes());
-        // What is larger by far has a chunk of its own at once, where it counts.
-        out.append(&[7; 100_000]);
-        assert_eq!(out.chunk_count(), 7);
-        assert!(out.chunk_mem() > 120_000);
     }
 
     proptest! {
