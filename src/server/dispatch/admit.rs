@@ -1,5 +1,7 @@
-//! Admission: everything that can keep a command from running, in the order Redis checks it.
+//! Admission: what becomes of a command in view of everything that can keep it from running.
 
+use super::call::must_obey;
+use super::obstacle::{Obstacle, Obstacles};
 use super::pause::PauseKind;
 use crate::catalog::error::{self, CmdError};
 use crate::catalog::row::{Command, flag};
@@ -12,104 +14,156 @@ use crate::server::clients::{Client, ClientFlags};
 
 /// What becomes of a command.
 #[derive(Debug)]
-pub enum Admission {
+pub(crate) enum Admission {
     Run,
     /// Added to the client's transaction.
     Queue,
     /// Held back by a pause.
     Postpone,
+    /// Nobody is there any more who called it.
+    Drop,
     Reject(CmdError),
 }
 
 /// Commands that a transaction runs rather than queues.
 const IN_MULTI: &[&str] = &["exec", "discard", "multi", "watch", "quit", "reset"];
 
+/// A command that a client calls, and what it counts as.
+pub(super) struct Call<'a> {
+    cmd: CmdRef,
+    row: &'static Command,
+    args: Args<'a>,
+    /// A queued transaction counts as what its commands do: flags that some of them has, and that some of them lacks.
+    flags: u32,
+    lacking: u32,
+    in_multi: bool,
+    /// It comes from our master or from the log.
+    obeyed: bool,
+}
+
+impl Call<'_> {
+    fn is_write(&self) -> bool {
+        self.flags & flag::WRITE != 0
+    }
+
+    fn may_replicate(&self) -> bool {
+        self.flags & (flag::WRITE | flag::MAY_REPLICATE) != 0
+    }
+}
+
 impl Server {
-    pub fn admit(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Admission {
-        match self.check(id, cmd, args) {
-            Ok(admission) => admission,
-            Err(error) => Admission::Reject(error),
+    pub(crate) fn admit(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Admission {
+        let Some(c) = self.clients.get(id) else { return Admission::Run };
+        let obstacles = self.obstacles(c) | Obstacles::OF_CALL;
+        let call = self.call_of(c, cmd, args);
+        self.overcome(obstacles, id, &call)
+    }
+
+    pub(super) fn call_of<'a>(&self, c: &Client, cmd: CmdRef, args: Args<'a>) -> Call<'a> {
+        let row = self.commands.get(cmd).row;
+        let own_flags = self.flags_of_call(row, args);
+        let is_exec = row.name == "exec";
+        Call {
+            cmd,
+            row,
+            args,
+            flags: if is_exec { row.flags | c.multi.flags } else { own_flags },
+            lacking: !own_flags | if is_exec { c.multi.lacking } else { 0 },
+            in_multi: c.is(ClientFlags::MULTI),
+            obeyed: must_obey(c),
         }
     }
 
-    fn check(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<Admission, CmdError> {
-        let row = self.commands.get(cmd).row;
-        let Some(c) = self.clients.get(id) else { return Ok(Admission::Run) };
-        if !row.accepts_arity(args.len()) || (row.run.is_none() && args.len() < 2) {
-            return Err(CmdError::wrong_arity(row.name));
+    /// Meets the obstacles that may stand against a call, until one does.
+    pub(super) fn overcome(&mut self, obstacles: Obstacles, id: ClientId, call: &Call<'_>) -> Admission {
+        for obstacle in obstacles.iter() {
+            match self.meet(obstacle, id, call) {
+                Admission::Run => {}
+                stopped => return stopped,
+            }
         }
-        self.check_protected(c, row)?;
-        let in_multi = c.is(ClientFlags::MULTI);
-        let obeyed = c.is(ClientFlags::MASTER.union(ClientFlags::AOF));
+        Admission::Run
+    }
 
-        // A queued transaction counts as what its commands do.
-        let own_flags = self.flags_of_call(row, args);
-        let flags = if row.name == "exec" { row.flags | c.multi.flags } else { own_flags };
-        let is_write = flags & flag::WRITE != 0;
-        let may_replicate = flags & (flag::WRITE | flag::MAY_REPLICATE) != 0;
-        let denies_oom = flags & flag::DENYOOM != 0;
-        let lacking = !own_flags | if row.name == "exec" { c.multi.lacking } else { 0 };
-        let denies_stale = lacking & flag::STALE != 0;
-        let denies_loading = lacking & flag::LOADING != 0;
-
-        if self.must_authenticate(c) && !row.has(flag::NO_AUTH) {
-            return Err(error::NO_AUTH);
-        }
-        if in_multi && row.has(flag::NO_MULTI) {
-            return Err(CmdError::of("ERR Command not allowed inside a transaction"));
-        }
-        if !obeyed {
-            self.check_acl(id, cmd, args)?;
-            self.check_slot(id, cmd, args)?;
-        }
-        self.evict_clients();
-        if self.clients.get(id).is_none_or(|c| c.is(ClientFlags::CLOSE_ASAP)) {
-            return Err(CmdError::of("ERR the client was evicted"));
-        }
-        let memory = self.check_memory(id, row, denies_oom, in_multi);
-        self.limit_tracking_table();
-        memory?;
-        if !obeyed {
-            self.check_disk(row, is_write)?;
-            self.check_good_replicas(is_write)?;
-        } else if is_write {
-            self.obey_despite_disk();
-        }
-        let c = self.clients.get(id).expect("checked above");
-        if is_write && !obeyed && self.is_read_only_replica() {
-            return Err(error::READONLY);
-        }
-        if c.is(ClientFlags::PUBSUB) && c.resp == 2 && !allowed_while_subscribed(row) {
-            return Err(CmdError::text(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-                row.name
-            )));
-        }
-        if denies_stale && self.serves_nothing_stale() {
-            return Err(error::MASTER_DOWN);
-        }
-        if denies_loading && self.is_loading() && !c.is(ClientFlags::AOF) && !self.loading_allows(row) {
-            return Err(error::LOADING);
-        }
-        if !row.has(flag::ALLOW_BUSY)
-            && let Some(error) = self.script_busy_error()
-        {
-            return Err(error);
-        }
-        if c.is(ClientFlags::REPLICA) && flags & (flag::WRITE | flag::READONLY) != 0 {
-            return Err(CmdError::of("ERR Replica can't interact with the keyspace"));
-        }
-        if let Some(kind) = self.pauses.kind()
-            && !c.is(ClientFlags::REPLICA)
-            && (kind == PauseKind::All || may_replicate)
-            && c.conn.is_some()
-        {
-            return Ok(Admission::Postpone);
-        }
-        if in_multi && !IN_MULTI.contains(&row.name) {
-            return Ok(Admission::Queue);
-        }
-        Ok(Admission::Run)
+    /// What becomes of a call in view of one obstacle that may stand against it.
+    fn meet(&mut self, obstacle: Obstacle, id: ClientId, call: &Call<'_>) -> Admission {
+        use Obstacle as O;
+        let Call { cmd, row, args, .. } = *call;
+        let Some(c) = self.clients.get(id) else { return Admission::Drop };
+        let error = match obstacle {
+            O::Blocked | O::BusyForMaster | O::Closing => return Admission::Drop,
+            O::Arity => {
+                let is_wrong = !row.accepts_arity(args.len()) || (row.run.is_none() && args.len() < 2);
+                is_wrong.then(|| CmdError::wrong_arity(row.name))
+            }
+            O::Protected => self.check_protected(c, row).err(),
+            O::NoAuth => (!row.has(flag::NO_AUTH)).then_some(error::NO_AUTH),
+            O::NoMulti => {
+                row.has(flag::NO_MULTI).then_some(CmdError::of("ERR Command not allowed inside a transaction"))
+            }
+            O::Acl => self.check_acl(id, cmd, args).err(),
+            O::Slot => self.check_slot(id, cmd, args).err(),
+            O::ClientMemory => {
+                self.evict_clients();
+                if self.clients.get(id).is_none_or(|c| c.is(ClientFlags::CLOSE_ASAP)) {
+                    return Admission::Drop;
+                }
+                None
+            }
+            O::Memory => self.check_memory(id, row, call.flags & flag::DENYOOM != 0, call.in_multi).err(),
+            O::TrackingTable => {
+                self.limit_tracking_table();
+                None
+            }
+            O::Disk if call.obeyed => {
+                if call.is_write() {
+                    self.obey_despite_disk();
+                }
+                None
+            }
+            O::Disk => self.check_disk(row, call.is_write()).err(),
+            O::GoodReplicas => self.check_good_replicas(call.is_write()).err(),
+            O::ReadOnly => call.is_write().then_some(error::READONLY),
+            O::Subscribed => {
+                let is_limited = c.resp == 2 && !allowed_while_subscribed(row);
+                is_limited.then(|| CmdError::text(format!(
+                    "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                     this context",
+                    row.name
+                )))
+            }
+            O::Stale => (call.lacking & flag::STALE != 0).then_some(error::MASTER_DOWN),
+            O::Loading => {
+                let is_denied = call.lacking & flag::LOADING != 0 && !self.loading_allows(row);
+                is_denied.then_some(error::LOADING)
+            }
+            O::Busy if row.has(flag::ALLOW_BUSY) => None,
+            O::Busy => self.script_busy_error(),
+            O::ReplicaLink => {
+                let is_of_keys = call.may_replicate() || call.flags & flag::READONLY != 0;
+                is_of_keys.then_some(CmdError::of("ERR Replica can't interact with the keyspace"))
+            }
+            O::Paused => {
+                let is_paused = self.pauses.kind() == Some(PauseKind::All) || call.may_replicate();
+                if is_paused && !c.is(ClientFlags::REPLICA) && c.conn.is_some() {
+                    return Admission::Postpone;
+                }
+                None
+            }
+            O::Multi if !IN_MULTI.contains(&row.name) => return Admission::Queue,
+            O::Multi => None,
+            // The whole call sees to these.
+            O::Resumed
+            | O::Unheard
+            | O::Asking
+            | O::Tracking
+            | O::Monitored
+            | O::Timed
+            | O::Nested
+            | O::Ending
+            | O::Debugged => None,
+        };
+        error.map_or(Admission::Run, Admission::Reject)
     }
 
     /// Whether the client has yet to authenticate.

@@ -86,7 +86,8 @@ impl Ctx<'_> {
     }
 }
 
-fn must_obey(c: &Client) -> bool {
+/// What the client sends is obeyed: it is our master, or stands for the log being loaded.
+pub(crate) fn must_obey(c: &Client) -> bool {
     c.is(ClientFlags::MASTER.union(ClientFlags::AOF))
 }
 
@@ -145,9 +146,10 @@ impl Server {
     /// Runs an admitted command with the reply going to `out`. Nested calls (EXEC, scripts) come back here.
     pub fn call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
         let row = self.commands.get(cmd).row;
-        let outermost = self.depth == 0;
-        let start_us = self.clock.tick_us();
-        if outermost {
+        // What the log being loaded calls is no work for clients, and the time it sees stands still.
+        let is_of_log = self.is_loading() && self.clients.current.is_some_and(|id| self.is_of_log(id));
+        let start_us = if is_of_log { 0 } else { self.clock.tick_us() };
+        if self.depth == 0 && !is_of_log {
             self.unit_us = self.clock.us();
             self.ks.now_ms = self.unit_us / 1000;
         }
@@ -163,8 +165,10 @@ impl Server {
         if let Err(error) = result {
             self.write_call_error((cmd, args, db), out, error);
         }
-        let duration_us = self.clock.tick_us() - start_us;
-        self.after_call(id, cmd, args, duration_us, failed);
+        if !is_of_log {
+            let duration_us = self.clock.tick_us() - start_us;
+            self.after_call(id, cmd, args, duration_us, failed);
+        }
 
         // A transaction is propagated as the commands it ran, which have done so themselves.
         if row.name != "exec" {
@@ -179,14 +183,22 @@ impl Server {
         effects.prevented = prevented;
     }
 
+    /// The client stands for the log being loaded.
+    fn is_of_log(&self, id: ClientId) -> bool {
+        self.clients.get(id).is_some_and(|c| c.is(ClientFlags::AOF))
+    }
+
+    /// Runs or queues a command of the log being loaded, for the client that stands for it.
+    pub(crate) fn run_of_log(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) {
+        let outer = self.clients.current.replace(id);
+        let policy = self.ks.expire_policy;
+        self.run_resolved(id, cmd, args, &mut Reply::default());
+        self.ks.expire_policy = policy;
+        self.clients.current = outer;
+    }
+
     /// Runs the function of a command for a client with this database, and carries out what it wants besides its reply.
-    pub fn run_function(
-        &mut self,
-        (id, db): (ClientId, usize),
-        cmd: CmdRef,
-        args: Args<'_>,
-        out: &mut Reply,
-    ) -> CmdResult {
+    fn run_function(&mut self, (id, db): (ClientId, usize), cmd: CmdRef, args: Args<'_>, out: &mut Reply) -> CmdResult {
         let row = self.commands.get(cmd).row;
         self.depth += 1;
         let result = match self.functions[cmd.0 as usize] {

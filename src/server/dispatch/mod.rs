@@ -7,6 +7,7 @@ pub mod blocked;
 pub mod call;
 pub mod input;
 pub mod multi;
+mod obstacle;
 pub mod pause;
 mod plain;
 pub mod propagate;

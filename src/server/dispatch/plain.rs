@@ -1,18 +1,18 @@
 //! Plain calls: commands of ordinary clients that only work on data. Whatever might be said against them is asked for once,
 //! and then those of one command that follow each other are run in a loop that does nothing else.
 
+use super::admit::Admission;
 use super::ahead::{Ahead, AheadKeys, Found};
 use super::call::Caller;
 use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
+use super::obstacle::Obstacles;
 use crate::catalog::CmdResult;
-use crate::catalog::row::{Command, flag};
+use crate::catalog::row::Command;
 use crate::catalog::table::CmdRef;
 use crate::commands::context::{self as data, DataFn, Want};
-use crate::config::MemoryOrPercent;
 use crate::net::ClientId;
 use crate::resp::{Args, Reply, Span};
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
 use std::mem::take;
 use std::ops::Range;
 
@@ -32,6 +32,13 @@ pub(super) enum Ended {
     Full,
     /// Something besides the last reply came of a call: what holds for the client is to be looked at anew.
     Disturbed,
+}
+
+/// Plain commands of a client may be run in its database, if what is to be asked before each call lets them.
+#[derive(Clone, Copy)]
+pub(super) struct PlainCalls {
+    pub(super) db: usize,
+    asked: Obstacles,
 }
 
 /// Calls of one quick command that follow each other and are timed together: reading the clock takes longer than some of
@@ -62,62 +69,25 @@ struct Ran {
 }
 
 impl Server {
-    /// The database of a client whose plain commands may be run right away, without asking everyone who may have
-    /// something against it: nobody has.
-    pub(super) fn plain_db(&mut self, id: ClientId) -> Option<usize> {
-        const NOT_PLAIN: ClientFlags = ClientFlags::REPLICA
-            .union(ClientFlags::MASTER)
-            .union(ClientFlags::MONITOR)
-            .union(ClientFlags::MULTI)
-            .union(ClientFlags::BLOCKED)
-            .union(ClientFlags::CLOSE_AFTER_REPLY)
-            .union(ClientFlags::CLOSE_ASAP)
-            .union(ClientFlags::ASKING)
-            .union(ClientFlags::PUBSUB)
-            .union(ClientFlags::REPLY_OFF)
-            .union(ClientFlags::REPLY_SKIP)
-            .union(ClientFlags::REPLY_SKIP_NEXT)
-            .union(ClientFlags::NO_TOUCH)
-            .union(ClientFlags::TRACKING)
-            .union(ClientFlags::AOF)
-            .union(ClientFlags::SCRIPT)
-            .union(ClientFlags::REPROCESSING);
+    /// How plain commands of a client may be run right away, without asking for each what stands against it: nothing does, but
+    /// for what is asked before each call.
+    pub(super) fn plain_calls(&mut self, id: ClientId) -> Option<PlainCalls> {
         let c = self.clients.get(id)?;
-        let is_plain = !c.is(NOT_PLAIN)
-            && c.conn.is_some()
-            && c.resume.is_none()
-            && (!self.auth_required || c.is(ClientFlags::AUTHENTICATED))
-            && self.acl.is_free(&c.user)
-            && self.is_undisturbed();
-        if !is_plain {
+        let obstacles = self.obstacles(c);
+        if !obstacles.lets_plain_calls_run() {
             return None;
         }
-        let db = c.db;
+        let calls = PlainCalls { db: c.db, asked: obstacles.of_each_call() };
         self.set_expire_policy(id);
-        Some(db)
-    }
-
-    /// Nothing about the server keeps commands of ordinary clients from being run.
-    fn is_undisturbed(&self) -> bool {
-        self.depth == 0
-            && self.clients.monitors.is_empty()
-            && self.pauses.kind().is_none()
-            && !self.is_loading()
-            && !self.repl.is_replica()
-            && self.cfg.min_replicas_to_write == 0
-            && self.cfg.latency_monitor_threshold == 0
-            && self.cfg.maxmemory_clients == MemoryOrPercent::Bytes(0)
-            && !self.admin.debug.enforce_reply_list
-            && self.disk_error().is_none()
-            && self.exit.is_none()
+        Some(calls)
     }
 
     /// Runs calls of a plain command: those at the beginning of `next`, of which there is one at least, for a client of which
-    /// `plain_db` gave the database. Takes out of `next` what was run.
+    /// `plain_calls` said how. Takes out of `next` what was run.
     #[inline(never)]
     pub(super) fn run_plain(
         &mut self,
-        (id, db): (ClientId, usize),
+        (id, PlainCalls { db, asked }): (ClientId, PlainCalls),
         (cmd, run): (CmdRef, DataFn),
         ahead: &mut Ahead,
         next: &mut Range<usize>,
@@ -130,7 +100,7 @@ impl Server {
         let (least_args, most_args) = command.arg_counts();
         let is_timed_finely = (0..FINE_SLOW_US).contains(&self.cfg.slowlog_log_slower_than);
         let most_calls = if command.is_quick && !is_timed_finely { STRETCH_CALLS } else { 1 };
-        let is_gated = self.cfg.maxmemory != 0 || self.ks.eviction.tight || self.bus.is_some();
+        let is_gated = !asked.is_empty();
         self.push_before_reply(out);
         let mut stretch = Stretch::default();
         let mut ended = Ended::Done;
@@ -154,7 +124,7 @@ impl Server {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
             }
             keys.expect(request, args, &mut self.ks);
-            if (!has_right_args || is_gated) && !self.admit_plain(id, cmd, args, has_right_args, out) {
+            if (!has_right_args || is_gated) && !self.admit_plain(id, cmd, args, has_right_args.then_some(asked), out) {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
                 next.start += 1;
                 *pos += request.consumed;
@@ -279,25 +249,28 @@ impl Server {
         }
     }
 
-    /// Whether a plain command may be run where there is a limit on memory or a cluster, or the number of its arguments is
-    /// not `allowed`. Otherwise it was refused.
+    /// Whether a plain call may be run, in view of what is asked before each; `None`: the number of its arguments is wrong.
+    /// Otherwise it was refused.
     #[inline(never)]
-    fn admit_plain(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, allowed: bool, out: &mut Reply) -> bool {
-        if !allowed {
+    fn admit_plain(
+        &mut self,
+        id: ClientId,
+        cmd: CmdRef,
+        args: Args<'_>,
+        asked: Option<Obstacles>,
+        out: &mut Reply,
+    ) -> bool {
+        let (Some(asked), Some(c)) = (asked, self.clients.get(id)) else {
             self.run_resolved(id, cmd, args, out);
             return false;
-        }
-        let row = self.commands.get(cmd).row;
-        let memory = if self.cfg.maxmemory != 0 || self.ks.eviction.tight {
-            self.check_memory(id, row, row.has(flag::DENYOOM), false)
-        } else {
-            Ok(())
         };
+        let call = self.call_of(c, cmd, args);
+        let admission = self.overcome(asked, id, &call);
         self.push_before_reply(out);
-        match memory.and_then(|()| self.check_slot(id, cmd, args)) {
-            Ok(()) => true,
-            Err(error) => {
-                self.reject(id, Some(cmd), error, out);
+        match admission {
+            Admission::Run => true,
+            other => {
+                self.carry_out_admission(other, id, cmd, args, out);
                 false
             }
         }
