@@ -265,19 +265,6 @@ impl<T: TableItem> Table<T> {
     /// The item, if `judge` gives it; one that is taken out is given as the error. `judge` may change what the item holds, but
     /// neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
     #[inline(always)]
-    pub fn get_or_take_near(
-        &mut self,
-        (hash, hint): (u64, Hint),
-        key: &[u8],
-        judge: impl FnOnce(&mut T) -> Verdict,
-    ) -> Result<&T, Option<T>> {
-        let spot = self.find_or_take((hash, hint), key, judge)?;
-        // SAFETY: a spot names a place that holds an item.
-        Ok(unsafe { spot.bucket.item(spot.place) })
-    }
-
-    /// As [`Self::get_or_take_near`], with the item for change.
-    #[inline(always)]
     pub fn get_mut_or_take_near(
         &mut self,
         (hash, hint): (u64, Hint),
