@@ -96,11 +96,11 @@ fn denies_blocking(c: &Client) -> bool {
 }
 
 /// What data commands may ask of the client that they run for.
-pub(super) struct Caller<'a> {
-    pub(super) id: ClientId,
-    pub(super) depth: usize,
-    pub(super) clients: &'a Clients,
-    pub(super) rooms: (&'a Acl, &'a CommandTable, &'a Config, &'a Persist, &'a Repl),
+struct Caller<'a> {
+    id: ClientId,
+    depth: usize,
+    clients: &'a Clients,
+    rooms: (&'a Acl, &'a CommandTable, &'a Config, &'a Persist, &'a Repl),
 }
 
 impl Caller<'_> {
@@ -205,12 +205,7 @@ impl Server {
             Run::Nothing => Err(CmdError::wrong_arity(row.name)),
             Run::Server(run) => run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args),
             Run::Plain(run) | Run::Data(run) => {
-                let mut want = None;
-                let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
-                let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
-                let ks = &mut self.ks;
-                let mut ctx = data::Ctx { ks, cfg: &self.cfg, out, session: &caller, want: &mut want, db, cmd: row };
-                let result = run(&mut ctx, args);
+                let (result, want) = self.with_data((id, db), row, out, |ctx| run(ctx, args));
                 if let Some(want) = want {
                     self.carry_out(want, id, args);
                 }
@@ -219,6 +214,24 @@ impl Server {
         };
         self.depth -= 1;
         result
+    }
+
+    /// Has calls of a data command made with what they work on. Gives, too, what the last of them wants done that it had no
+    /// means to do itself.
+    #[inline(always)]
+    pub(super) fn with_data<R>(
+        &mut self,
+        (id, db): (ClientId, usize),
+        cmd: &'static Command,
+        out: &mut Reply,
+        calls: impl FnOnce(&mut data::Ctx<'_>) -> R,
+    ) -> (R, Option<Want>) {
+        let mut want = None;
+        let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
+        let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
+        let (ks, cfg, session) = (&mut self.ks, &self.cfg, &caller);
+        let result = calls(&mut data::Ctx { ks, cfg, out, session, want: &mut want, db, cmd });
+        (result, want)
     }
 
     /// Does what a data command had no means to do itself.

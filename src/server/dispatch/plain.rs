@@ -3,13 +3,12 @@
 
 use super::admit::Admission;
 use super::ahead::{Ahead, AheadKeys, Found};
-use super::call::Caller;
 use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
 use super::obstacle::Obstacles;
 use crate::catalog::CmdResult;
 use crate::catalog::row::Command;
 use crate::catalog::table::CmdRef;
-use crate::commands::context::{self as data, DataFn, Want};
+use crate::commands::context::{DataFn, Want};
 use crate::net::ClientId;
 use crate::resp::{Args, Reply, Span};
 use crate::server::Server;
@@ -197,38 +196,36 @@ impl Server {
         out: &mut Reply,
     ) -> Ran {
         self.depth += 1;
-        let (mut want, mut calls) = (None, 0);
-        let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
-        let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
-        let mut ctx =
-            data::Ctx { ks: &mut self.ks, cfg: &self.cfg, out, session: &caller, want: &mut want, db, cmd: row };
-        let (result, before, dirty_before) = loop {
-            let request = found.request(next.start);
-            let before = ctx.out.buf.len();
-            let dirty_before = ctx.ks.effects.dirty;
-            let result = run(&mut ctx, Args::new(&query[*pos..][..request.consumed], spans));
-            calls += 1;
-            next.start += 1;
-            *pos += request.consumed;
-            let len = ctx.out.buf.len();
-            let is_light = result.is_ok()
-                && calls < most
-                && request.consumed <= LIGHT_BYTES
-                && len - before <= LIGHT_BYTES
-                && len < REPLY_MOVE_BYTES
-                && !ctx.out.has_lent()
-                && ctx.ks.is_quiet()
-                && ctx.want.is_none()
-                && !ctx.ks.effects.has_to_propagate(dirty_before);
-            let is_next_alike = || next.start < next.end && found.request(next.start).continues(request);
-            if !is_light || !is_next_alike() {
-                break (result, before, dirty_before);
+        let mut calls = 0;
+        let ((result, before, dirty_before), want) = self.with_data((id, db), row, out, |ctx| {
+            loop {
+                let request = found.request(next.start);
+                let before = ctx.out.buf.len();
+                let dirty_before = ctx.ks.effects.dirty;
+                let result = run(ctx, Args::new(&query[*pos..][..request.consumed], spans));
+                calls += 1;
+                next.start += 1;
+                *pos += request.consumed;
+                let len = ctx.out.buf.len();
+                let is_light = result.is_ok()
+                    && calls < most
+                    && request.consumed <= LIGHT_BYTES
+                    && len - before <= LIGHT_BYTES
+                    && len < REPLY_MOVE_BYTES
+                    && !ctx.out.has_lent()
+                    && ctx.ks.is_quiet()
+                    && ctx.want.is_none()
+                    && !ctx.ks.effects.has_to_propagate(dirty_before);
+                let is_next_alike = || next.start < next.end && found.request(next.start).continues(request);
+                if !is_light || !is_next_alike() {
+                    break (result, before, dirty_before);
+                }
+                ctx.ks.effects.forget_command();
+                keys.fetch(next.start, found, ctx.ks);
+                let request = found.request(next.start);
+                keys.expect(request, Args::new(&query[*pos..][..request.consumed], spans), ctx.ks);
             }
-            ctx.ks.effects.forget_command();
-            keys.fetch(next.start, found, ctx.ks);
-            let request = found.request(next.start);
-            keys.expect(request, Args::new(&query[*pos..][..request.consumed], spans), ctx.ks);
-        };
+        });
         self.depth -= 1;
         Ran { calls, result, want, before, dirty_before }
     }
