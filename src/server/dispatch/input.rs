@@ -75,13 +75,12 @@ impl Server {
     /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most: group by group, as many clients
     /// in each as it takes for `BATCH` requests. Those are found, and the memory of their keys is asked for, before any of
     /// them runs.
-    pub fn process_batch(&mut self) {
+    pub fn process_batch(&mut self, ahead: &mut Ahead) {
         self.clients.batch_at = 0;
         let count = self.clients.batch.len();
         if count < 2 {
-            return self.process_rest_of_batch();
+            return self.process_rest_of_batch(ahead);
         }
-        let mut ahead = take(&mut self.ahead);
         let mut ends = [0; CLIENTS];
         let mut group = 0..0;
         while group.end < count {
@@ -90,37 +89,34 @@ impl Server {
             group.start = group.end;
             while group.end < count && ahead.mark() < BATCH {
                 let room = BATCH - ahead.mark();
-                self.look_ahead(self.clients.batch[group.end], &mut ahead, room, serial);
+                self.look_ahead(self.clients.batch[group.end], ahead, room, serial);
                 ends[group.end] = ahead.mark();
                 group.end += 1;
             }
             let mut start = 0;
             for at in group.clone() {
                 self.clients.batch_at = at + 1;
-                self.run_input(self.clients.batch[at], &mut ahead, start..ends[at], serial);
+                self.run_input(self.clients.batch[at], ahead, start..ends[at], serial);
                 start = ends[at];
             }
             ahead.clear();
         }
-        self.ahead = ahead;
     }
 
     /// Runs the input of those of the batch who have not begun. Within a long command these are the clients that were to have
     /// their turn after the one whose command it is.
-    pub fn process_rest_of_batch(&mut self) {
+    pub fn process_rest_of_batch(&mut self, ahead: &mut Ahead) {
         while let Some(id) = self.clients.batch.get(self.clients.batch_at).copied() {
             self.clients.batch_at += 1;
-            self.process_input(id);
+            self.process_input(ahead, id);
         }
     }
 
     /// Runs the commands that stand in a client's query buffer, until it is used up, the client blocks or closes, or its
     /// share of the turn is over.
-    pub fn process_input(&mut self, id: ClientId) {
-        let mut ahead = take(&mut self.ahead);
-        self.run_input(id, &mut ahead, 0..0, 0);
+    pub fn process_input(&mut self, ahead: &mut Ahead, id: ClientId) {
+        self.run_input(id, ahead, 0..0, 0);
         ahead.clear();
-        self.ahead = ahead;
     }
 
     /// Finds requests of a client that may run them now, under a serial number.
