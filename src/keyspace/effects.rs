@@ -68,7 +68,7 @@ pub struct Effects {
     /// Changes since the last save, as INFO's `rdb_changes_since_last_save`.
     pub dirty: u64,
     pub props: PropQueue,
-    /// Some sink takes propagated commands (AOF on, or a backlog exists).
+    /// Some sink takes propagated commands (AOF on, or a backlog exists), as was found out when this began.
     pub has_sinks: bool,
     /// What the running command is to be propagated as, in place of its own arguments: bytes of one command each.
     pub replacement: Option<Vec<Vec<u8>>>,

@@ -727,6 +727,7 @@ impl Server {
 
     /// Deletes what is left in a slot that another node serves now; replicas and the AOF follow.
     fn delete_slot(&mut self, slot: crate::structs::slots::Slot) {
+        self.begin_effects();
         let count = self.ks.dbs[0].slot_len(slot);
         for key in self.ks.dbs[0].slot_keys(slot, count) {
             if self.ks.delete(0, &key, self.cfg.lazyfree_lazy_server_del) {

@@ -200,6 +200,7 @@ impl Server {
     /// Runs the function of a command for a client with this database, and carries out what it wants besides its reply.
     fn run_function(&mut self, (id, db): (ClientId, usize), cmd: CmdRef, args: Args<'_>, out: &mut Reply) -> CmdResult {
         let row = self.commands.get(cmd).row;
+        self.begin_effects();
         self.depth += 1;
         let result = match self.functions[cmd.0 as usize] {
             Run::Nothing => Err(CmdError::wrong_arity(row.name)),

@@ -78,6 +78,7 @@ impl Server {
         }
         let calls = PlainCalls { db: c.db, asked: obstacles.of_each_call() };
         self.set_expire_policy(id);
+        self.begin_effects();
         Some(calls)
     }
 
