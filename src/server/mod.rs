@@ -125,11 +125,6 @@ impl Server {
         let persist = Persist::new(&cfg, now_ms / 1000);
         let background = Background::new(&cfg.bio_cpulist)?;
         let reactor = Reactor::new()?;
-        let waker = reactor.waker();
-        let resolver = Resolver::new(move || {
-            // The loop looks again after its longest sleep at the latest.
-            let _ = waker.wake();
-        });
         let (table, functions) = commands::table();
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
@@ -138,8 +133,8 @@ impl Server {
             ks,
             clients: Clients::default(),
             client_memory: ClientMemory::default(),
+            resolver: resolver_waking(&reactor),
             reactor,
-            resolver,
             listeners: Vec::new(),
             bind_names: BindNames::new(),
             unaccepted: Unaccepted::default(),
@@ -433,6 +428,15 @@ impl Server {
         self.ks.lazy_server_del = self.cfg.lazyfree_lazy_server_del;
         self.ks.now_ms = self.clock.ms();
     }
+}
+
+/// A resolver that wakes the loop when it has answers.
+fn resolver_waking(reactor: &Reactor) -> Resolver {
+    let waker = reactor.waker();
+    Resolver::new(move || {
+        // The loop looks again after its longest sleep at the latest.
+        let _ = waker.wake();
+    })
 }
 
 /// Fills a buffer from the system's random source; the clock helps out if it is missing.

@@ -138,43 +138,14 @@ impl Server {
             let most = if is_gated || *durable { 1 } else { most_calls - stretch.calls };
             let several = Several { found, query, spans, most };
             let ran = self.run_several((id, db), (row, run), several, keys, next, pos, out);
-            let Ran { calls, result, want, before, dirty_before } = ran;
-            stretch.calls += calls;
+            stretch.calls += ran.calls;
             let args = found.args_before(next.start, &query[..*pos]);
             if *durable {
                 *durable = self.tells_only_durable(cmd, args);
             }
-            let failed = result.is_err();
-            if let Err(error) = result {
-                self.write_call_error((cmd, args, db), out, error);
-                self.commands.stats_mut(cmd).failed += 1;
-            }
-            let ks = &mut self.ks;
-            let is_quiet = ks.is_quiet();
-            let is_done = is_quiet && want.is_none() && !ks.effects.has_to_propagate(dirty_before);
-            if is_done {
-                ks.effects.forget_command();
-                let len = out.buf.len();
-                let is_light = is_small && !failed && len - before <= LIGHT_BYTES && !out.has_lent();
-                if is_light && stretch.calls < most_calls && len < REPLY_MOVE_BYTES {
-                    continue;
-                }
-            }
-            self.end_stretch(id, cmd, args, &mut stretch);
-            if !is_done {
-                self.end_plain(id, db, args, dirty_before);
-            }
-            if let Some(want) = want {
-                self.carry_out(want, id, args);
-                ended = Ended::Disturbed;
-                break;
-            }
-            if !is_quiet {
-                ended = Ended::Disturbed;
-                break;
-            }
-            if is_chunk(&out.buf, before) || out.is_full_of_lent() {
-                ended = Ended::Full;
+            let room = if is_small { most_calls } else { 0 };
+            if let Some(why) = self.end_several((id, db, cmd), args, ran, room, &mut stretch, out) {
+                ended = why;
                 break;
             }
         }
@@ -229,6 +200,48 @@ impl Server {
         });
         self.depth -= 1;
         Ran { calls, result, want, before, dirty_before }
+    }
+
+    /// Sees to what calls left behind that were run in one go; `args` are those of the last, and as long as there are less than
+    /// `room` in the stretch they may go uncounted. Gives why no more are to be run, if so.
+    #[inline(always)]
+    fn end_several(
+        &mut self,
+        (id, db, cmd): (ClientId, usize, CmdRef),
+        args: Args<'_>,
+        Ran { result, want, before, dirty_before, .. }: Ran,
+        room: u32,
+        stretch: &mut Stretch,
+        out: &mut Reply,
+    ) -> Option<Ended> {
+        let failed = result.is_err();
+        if let Err(error) = result {
+            self.write_call_error((cmd, args, db), out, error);
+            self.commands.stats_mut(cmd).failed += 1;
+        }
+        let ks = &mut self.ks;
+        let is_quiet = ks.is_quiet();
+        let is_done = is_quiet && want.is_none() && !ks.effects.has_to_propagate(dirty_before);
+        if is_done {
+            ks.effects.forget_command();
+            let len = out.buf.len();
+            let is_light = !failed && len - before <= LIGHT_BYTES && !out.has_lent();
+            if is_light && stretch.calls < room && len < REPLY_MOVE_BYTES {
+                return None;
+            }
+        }
+        self.end_stretch(id, cmd, args, stretch);
+        if !is_done {
+            self.end_plain(id, db, args, dirty_before);
+        }
+        if let Some(want) = want {
+            self.carry_out(want, id, args);
+            return Some(Ended::Disturbed);
+        }
+        if !is_quiet {
+            return Some(Ended::Disturbed);
+        }
+        (is_chunk(&out.buf, before) || out.is_full_of_lent()).then_some(Ended::Full)
     }
 
     /// Counts the calls of a stretch, if there are any, the last of which was that of the request before `index`; `done` is
