@@ -49,6 +49,21 @@ impl Call<'_> {
     fn may_replicate(&self) -> bool {
         self.flags & (flag::WRITE | flag::MAY_REPLICATE) != 0
     }
+
+    fn is_of_keys(&self) -> bool {
+        self.may_replicate() || self.flags & flag::READONLY != 0
+    }
+
+    /// It makes no sense while the data is not there.
+    fn needs_data(&self) -> bool {
+        self.lacking & flag::LOADING != 0
+    }
+
+    fn wrong_arity(&self) -> Option<CmdError> {
+        let (row, args) = (self.row, self.args);
+        let is_wrong = !row.accepts_arity(args.len()) || (row.run.is_none() && args.len() < 2);
+        is_wrong.then(|| CmdError::wrong_arity(row.name))
+    }
 }
 
 impl Server {
@@ -92,10 +107,7 @@ impl Server {
         let Some(c) = self.clients.get(id) else { return Admission::Drop };
         let error = match obstacle {
             O::Blocked | O::BusyForMaster | O::Closing => return Admission::Drop,
-            O::Arity => {
-                let is_wrong = !row.accepts_arity(args.len()) || (row.run.is_none() && args.len() < 2);
-                is_wrong.then(|| CmdError::wrong_arity(row.name))
-            }
+            O::Arity => call.wrong_arity(),
             O::Protected => self.check_protected(c, row).err(),
             O::NoAuth => (!row.has(flag::NO_AUTH)).then_some(error::NO_AUTH),
             O::NoMulti => {
@@ -105,51 +117,27 @@ impl Server {
             O::Slot => self.check_slot(id, cmd, args).err(),
             O::ClientMemory => {
                 self.evict_clients();
-                if self.clients.get(id).is_none_or(|c| c.is(ClientFlags::CLOSE_ASAP)) {
-                    return Admission::Drop;
+                match self.clients.get(id) {
+                    Some(c) if !c.is(ClientFlags::CLOSE_ASAP) => None,
+                    _ => return Admission::Drop,
                 }
-                None
             }
             O::Memory => self.check_memory(id, row, call.flags & flag::DENYOOM != 0, call.in_multi).err(),
             O::TrackingTable => {
                 self.limit_tracking_table();
                 None
             }
-            O::Disk if call.obeyed => {
-                if call.is_write() {
-                    self.obey_despite_disk();
-                }
-                None
-            }
-            O::Disk => self.check_disk(row, call.is_write()).err(),
+            O::Disk => self.disk_refuses(call),
             O::GoodReplicas => self.check_good_replicas(call.is_write()).err(),
             O::ReadOnly => call.is_write().then_some(error::READONLY),
-            O::Subscribed => {
-                let is_limited = c.resp == 2 && !allowed_while_subscribed(row);
-                is_limited.then(|| CmdError::text(format!(
-                    "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
-                     this context",
-                    row.name
-                )))
-            }
+            O::Subscribed => (c.resp == 2).then(|| not_while_subscribed(row)).flatten(),
             O::Stale => (call.lacking & flag::STALE != 0).then_some(error::MASTER_DOWN),
-            O::Loading => {
-                let is_denied = call.lacking & flag::LOADING != 0 && !self.loading_allows(row);
-                is_denied.then_some(error::LOADING)
-            }
+            O::Loading => call.needs_data().then(|| self.loading_refuses(row)).flatten(),
             O::Busy if row.has(flag::ALLOW_BUSY) => None,
             O::Busy => self.script_busy_error(),
-            O::ReplicaLink => {
-                let is_of_keys = call.may_replicate() || call.flags & flag::READONLY != 0;
-                is_of_keys.then_some(CmdError::of("ERR Replica can't interact with the keyspace"))
-            }
-            O::Paused => {
-                let is_paused = self.pauses.kind() == Some(PauseKind::All) || call.may_replicate();
-                if is_paused && !c.is(ClientFlags::REPLICA) && c.conn.is_some() {
-                    return Admission::Postpone;
-                }
-                None
-            }
+            O::ReplicaLink => call.is_of_keys().then_some(CmdError::of("ERR Replica can't interact with the keyspace")),
+            O::Paused if self.is_held_back_by_pause(c, call) => return Admission::Postpone,
+            O::Paused => None,
             O::Multi if !IN_MULTI.contains(&row.name) => return Admission::Queue,
             O::Multi => None,
             // The whole call sees to these.
@@ -164,6 +152,26 @@ impl Server {
             | O::Debugged => None,
         };
         error.map_or(Admission::Run, Admission::Reject)
+    }
+
+    /// What is to be obeyed cannot be refused.
+    fn disk_refuses(&mut self, call: &Call<'_>) -> Option<CmdError> {
+        if !call.obeyed {
+            return self.check_disk(call.row, call.is_write()).err();
+        }
+        if call.is_write() {
+            self.obey_despite_disk();
+        }
+        None
+    }
+
+    fn loading_refuses(&self, row: &Command) -> Option<CmdError> {
+        (!self.loading_allows(row)).then_some(error::LOADING)
+    }
+
+    fn is_held_back_by_pause(&self, c: &Client, call: &Call<'_>) -> bool {
+        let is_paused = self.pauses.kind() == Some(PauseKind::All) || call.may_replicate();
+        is_paused && !c.is(ClientFlags::REPLICA) && c.conn.is_some()
     }
 
     /// Whether the client has yet to authenticate.
@@ -201,8 +209,9 @@ pub fn is_local(c: &Client) -> bool {
     c.is(ClientFlags::UNIX_SOCKET) || c.peer.is_some_and(|a| a.ip().is_loopback())
 }
 
-fn allowed_while_subscribed(row: &Command) -> bool {
-    matches!(
+/// Why a subscriber that speaks RESP2 may not call this.
+fn not_while_subscribed(row: &Command) -> Option<CmdError> {
+    let is_allowed = matches!(
         row.name,
         "ping"
             | "subscribe"
@@ -213,5 +222,12 @@ fn allowed_while_subscribed(row: &Command) -> bool {
             | "punsubscribe"
             | "quit"
             | "reset"
-    )
+    );
+    let text = || {
+        CmdError::text(format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            row.name
+        ))
+    };
+    (!is_allowed).then(text)
 }

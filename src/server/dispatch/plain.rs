@@ -103,7 +103,6 @@ impl Server {
         let is_gated = !asked.is_empty();
         self.push_before_reply(out);
         let mut stretch = Stretch::default();
-        let mut ended = Ended::Done;
         let Ahead { found, keys, .. } = ahead;
         let found = &*found;
         // What holds for all requests of a form.
@@ -131,10 +130,7 @@ impl Server {
                 *durable = *durable && self.tells_only_durable(cmd, args);
                 return Ended::Disturbed;
             }
-            if stretch.calls == 0 {
-                stretch.since_us = self.clock.mono_us();
-                self.ks.now_ms = self.clock.ms();
-            }
+            self.begin_calls(&mut stretch);
             let most = if is_gated || *durable { 1 } else { most_calls - stretch.calls };
             let several = Several { found, query, spans, most };
             let ran = self.run_several((id, db), (row, run), several, keys, next, pos, out);
@@ -145,12 +141,19 @@ impl Server {
             }
             let room = if is_small { most_calls } else { 0 };
             if let Some(why) = self.end_several((id, db, cmd), args, ran, room, &mut stretch, out) {
-                ended = why;
-                break;
+                return why;
             }
         }
         self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
-        ended
+        Ended::Done
+    }
+
+    #[inline(always)]
+    fn begin_calls(&mut self, stretch: &mut Stretch) {
+        if stretch.calls == 0 {
+            stretch.since_us = self.clock.mono_us();
+            self.ks.now_ms = self.clock.ms();
+        }
     }
 
     /// Runs the call of the request `next` begins with, whose keys are expected, and those that follow it in the same form, as
