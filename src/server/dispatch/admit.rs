@@ -175,7 +175,7 @@ impl Server {
     }
 
     /// Whether the client has yet to authenticate.
-    pub fn must_authenticate(&self, c: &Client) -> bool {
+    pub(crate) fn must_authenticate(&self, c: &Client) -> bool {
         self.auth_required && !c.is(ClientFlags::AUTHENTICATED) && c.conn.is_some() && !c.is(ClientFlags::MASTER)
     }
 
@@ -205,7 +205,7 @@ impl Server {
 }
 
 /// The client connects from this machine.
-pub fn is_local(c: &Client) -> bool {
+pub(crate) fn is_local(c: &Client) -> bool {
     c.is(ClientFlags::UNIX_SOCKET) || c.peer.is_some_and(|a| a.ip().is_loopback())
 }
 

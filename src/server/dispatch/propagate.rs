@@ -7,7 +7,7 @@ use crate::server::clients::ClientFlags;
 impl Server {
     /// To be called at the end of a unit of execution: a command, a transaction, a script, a cron step. Several commands
     /// of one unit reach the sinks wrapped in MULTI and EXEC.
-    pub fn drain_effects(&mut self) {
+    pub(crate) fn drain_effects(&mut self) {
         if self.depth > 0 {
             return;
         }
