@@ -171,7 +171,7 @@ impl Server {
 
     fn is_held_back_by_pause(&self, c: &Client, call: &Call<'_>) -> bool {
         let is_paused = self.pauses.kind() == Some(PauseKind::All) || call.may_replicate();
-        is_paused && !c.is(ClientFlags::REPLICA) && c.conn.is_some()
+        is_paused && !c.is(ClientFlags::REPLICA.union(ClientFlags::MONITOR)) && c.conn.is_some()
     }
 
     /// Whether the client has yet to authenticate.

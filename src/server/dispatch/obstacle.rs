@@ -147,6 +147,7 @@ const OF_FLAGS: &[(ClientFlags, Obstacle)] = &[
     (ClientFlags::MULTI, Obstacle::NoMulti),
     (ClientFlags::PUBSUB, Obstacle::Subscribed),
     (ClientFlags::REPLICA, Obstacle::ReplicaLink),
+    (ClientFlags::MONITOR, Obstacle::ReplicaLink),
     (ClientFlags::MULTI, Obstacle::Multi),
     (ClientFlags::REPROCESSING, Obstacle::Resumed),
     (ClientFlags::REPLY_OFF, Obstacle::Unheard),
