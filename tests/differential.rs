@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{TestServer, real_redis, run};
+use common::{TestServer, real_redis, run, wait_for};
 use fastrand::Rng;
 use redis::Value;
 use std::fmt::Write as _;
@@ -523,7 +523,12 @@ fn compare_ways(seed: u64, commands: usize, more: &[&str]) {
     assert_eq!(counts[0], counts[1], "seed {seed}, {more:?}");
     let [a, b]: [String; 2] = connections.each_mut().map(|c| run(c, &["DEBUG", "DIGEST"]));
     assert_eq!(a, b, "seed {seed}, {more:?}");
-    // What was answered has been written to the log.
+    // A sync that takes long holds writing to the log up, though not the replies.
+    for c in &mut connections {
+        let is_written =
+            |c: &mut redis::Connection| run::<String>(c, &["INFO", "persistence"]).contains("aof_buffer_length:0\r");
+        wait_for(20, "the log is written", || is_written(c));
+    }
     let [a, b] = servers.each_ref().map(logged);
     assert!(a.len() > commands, "{a}");
     let differs = a.lines().zip(b.lines()).position(|(a, b)| a != b);

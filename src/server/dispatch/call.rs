@@ -192,7 +192,13 @@ impl Server {
     pub(crate) fn run_of_log(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) {
         let outer = self.clients.current.replace(id);
         let policy = self.ks.expire_policy;
-        self.run_resolved(id, cmd, args, &mut Reply::default());
+        // Nobody reads the reply: its room is that of the one before.
+        let mut out = self.clients.get_mut(id).map(|c| c.out.take_cur()).unwrap_or_default();
+        self.run_resolved(id, cmd, args, &mut out);
+        if let Some(c) = self.clients.get_mut(id) {
+            out.buf.clear();
+            c.out.cur = out;
+        }
         self.ks.expire_policy = policy;
         self.clients.current = outer;
     }

@@ -170,6 +170,18 @@ const FLAGS: ClientFlags = {
     flags
 };
 
+/// What each flag stands for, by its bit.
+const OF_BIT: [Obstacles; u64::BITS as usize] = {
+    let mut all = [Obstacles(0); u64::BITS as usize];
+    let mut at = 0;
+    while at < OF_FLAGS.len() {
+        let bit = OF_FLAGS[at].0.bits().trailing_zeros() as usize;
+        all[bit] = all[bit].or(Obstacles::of(&[OF_FLAGS[at].1]));
+        at += 1;
+    }
+    all
+};
+
 /// A set of obstacles, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Obstacles(u32);
@@ -186,7 +198,7 @@ impl Obstacles {
     /// What does not hold for the stream of our master, which is obeyed.
     const NOT_FOR_MASTER: Obstacles =
         Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl, Obstacle::Slot, Obstacle::GoodReplicas, Obstacle::ReadOnly]);
-    /// Nor does this hold for the log being loaded. What has come to be logged is not refused for what the server has become
+    /// Nor does this hold for the log being loaded, nor anything else of the server. What has come to be logged is not refused for what the server has become
     /// since.
     const NOT_FOR_LOG: Obstacles = Obstacles::NOT_FOR_MASTER.or(Obstacles::of(&[
         Obstacle::Protected,
@@ -287,12 +299,13 @@ impl Server {
     /// What may stand against a command of the client, whichever it calls.
     #[inline]
     pub(super) fn obstacles(&self, c: &Client) -> Obstacles {
-        (self.obstacles_of_client(c) | self.obstacles_of_server()) & Obstacles::against(c)
+        let of_server = if c.is(ClientFlags::AOF) { Obstacles::default() } else { self.obstacles_of_server() };
+        (self.obstacles_of_client(c) | of_server) & Obstacles::against(c)
     }
 
-    /// Whether requests are taken from the client's buffer now.
+    /// Whether requests are taken from the client's buffer now. Its flags tell.
     pub(super) fn takes_requests(&self, c: &Client) -> bool {
-        (self.obstacles_of_client(c) & Obstacles::BEFORE_REQUESTS).is_empty()
+        (self.obstacles_of_flags(c) & Obstacles::BEFORE_REQUESTS).is_empty()
     }
 
     #[inline]
@@ -307,9 +320,13 @@ impl Server {
 
     #[inline(never)]
     fn obstacles_of_flags(&self, c: &Client) -> Obstacles {
-        let mut set = Obstacles::default();
-        for (flags, obstacle) in OF_FLAGS {
-            set.add_if(*obstacle, c.is(*flags) && (*obstacle != Obstacle::BusyForMaster || self.script_is_busy()));
+        let (mut set, mut bits) = (Obstacles::default(), c.flags.bits() & FLAGS.bits());
+        while bits != 0 {
+            set = set | OF_BIT[bits.trailing_zeros() as usize];
+            bits &= bits - 1;
+        }
+        if !self.script_is_busy() {
+            set.0 &= !Obstacles::of(&[Obstacle::BusyForMaster]).0;
         }
         set
     }
