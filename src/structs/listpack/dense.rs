@@ -18,7 +18,7 @@ const LISTPACK_OVERHEAD: usize = HEADER_LEN + 1;
 
 /// A row of elements that is rarely changed. One pointer large.
 #[derive(Clone)]
-pub struct Dense {
+pub(crate) struct Dense {
     block: Block,
 }
 
@@ -104,14 +104,14 @@ impl Builder {
 
 impl Dense {
     /// The elements of a listpack.
-    pub fn of(list: &Listpack) -> Dense {
+    pub(crate) fn of(list: &Listpack) -> Dense {
         let mut builder = Builder::with_capacity(HEAD_LEN + list.total_bytes());
         builder.add_packed(&list.as_bytes()[HEADER_LEN..list.end()], usize::MAX);
         builder.done()
     }
 
     /// The listpack of these elements.
-    pub fn open(&self) -> Listpack {
+    pub(crate) fn open(&self) -> Listpack {
         let mut bytes = Vec::with_capacity(self.raw_len());
         let mut count = 0;
         bytes.extend_from_slice(&(self.raw_len() as u32).to_le_bytes());
@@ -140,7 +140,7 @@ impl Dense {
 
     /// Takes elements out of a listpack that stands before this, or behind it: from the near end of it, as many as there are
     /// or as fit so that `most` bytes are not exceeded. How many.
-    pub fn take_in(&mut self, list: &mut Listpack, is_before: bool, most: usize) -> usize {
+    pub(crate) fn take_in(&mut self, list: &mut Listpack, is_before: bool, most: usize) -> usize {
         let room = most.saturating_sub(self.block.len());
         let bytes = list.as_bytes();
         let (start, end) = (HEADER_LEN, list.end());
@@ -175,20 +175,20 @@ impl Dense {
     }
 
     /// Whether an element's text is `text`.
-    pub fn contains(&self, text: &[u8]) -> bool {
+    pub(crate) fn contains(&self, text: &[u8]) -> bool {
         let wanted = Item::of(text);
         // An integer may be stored as a string in bytes from outside.
         self.iter().any(|item| item == wanted || matches!(item, Item::Str(_)) && item.is(text))
     }
 
     /// Length in bytes of a listpack of the same elements.
-    pub fn raw_len(&self) -> usize {
+    pub(crate) fn raw_len(&self) -> usize {
         let head = self.block.bytes();
         u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize
     }
 
     /// Bytes allocated.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.block.capacity()
     }
 
@@ -197,25 +197,25 @@ impl Dense {
     }
 
     /// The elements, from the first on.
-    pub fn iter(&self) -> Iter<'_> {
+    pub(crate) fn iter(&self) -> Iter<'_> {
         Iter { rest: self.elements() }
     }
 }
 
 /// Puts the elements of listpacks that follow each other at rest, in blocks as full as they may be.
-pub struct Filler {
+pub(crate) struct Filler {
     /// Bytes that a block may have if its elements are of several listpacks.
     most: usize,
     last: Option<Builder>,
 }
 
 impl Filler {
-    pub fn new(most: usize) -> Filler {
+    pub(crate) fn new(most: usize) -> Filler {
         Filler { most, last: None }
     }
 
     /// Adds the elements of a listpack. `full` gets the block that has no room for more, and how many elements are in it.
-    pub fn add(&mut self, list: &Listpack, full: impl FnOnce(Dense, u32)) {
+    pub(crate) fn add(&mut self, list: &Listpack, full: impl FnOnce(Dense, u32)) {
         let elements = &list.as_bytes()[HEADER_LEN..list.end()];
         let taken = self.last.as_mut().map_or(0, |last| last.add_packed(elements, self.most));
         if taken == elements.len() {
@@ -230,7 +230,7 @@ impl Filler {
     }
 
     /// The last block, if there is one.
-    pub fn finish(&mut self) -> Option<(Dense, u32)> {
+    pub(crate) fn finish(&mut self) -> Option<(Dense, u32)> {
         let last = self.last.take()?;
         let count = last.count;
         Some((last.done(), count))
@@ -239,18 +239,18 @@ impl Filler {
 
 /// The elements of a [`Dense`], forwards.
 #[derive(Clone)]
-pub struct Iter<'a> {
+pub(crate) struct Iter<'a> {
     rest: &'a [u8],
 }
 
 impl Iter<'_> {
     /// Whether no element is left.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Goes past elements without looking at them.
-    pub fn skip_elements(&mut self, count: usize) {
+    pub(crate) fn skip_elements(&mut self, count: usize) {
         for _ in 0..count {
             self.rest = &self.rest[element_len(self.rest, 0)..];
         }
@@ -358,7 +358,7 @@ mod tests {
                 if is_before { list.iter().chain(dense.iter()).collect() } else { dense.iter().chain(list.iter()).collect() };
             let (a, b) = if is_before { (&outer, &inner) } else { (&inner, &outer) };
             let expected: Vec<Vec<u8>> = a.iter().chain(b).cloned().collect();
-            prop_assert_eq!(all.iter().map(Item::to_vec).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(all.iter().map(|item| item.to_vec()).collect::<Vec<_>>(), expected);
             prop_assert_eq!(dense.open().total_bytes(), dense.raw_len());
         }
     }
