@@ -580,7 +580,8 @@ pub(super) fn free_array<T>(mut array: Array<T>, mut f: impl FnMut(T)) {
             continue;
         }
         for i in 0..count {
-            // SAFETY: the segment has so many buckets; every item is read out once, every child freed once.
+            // SAFETY: the segment has so many buckets, none of which is freed yet; every item is read out once, every child freed
+            // once. What is only brought near is read as addresses.
             unsafe {
                 if i + AHEAD < count {
                     let next = Bucket::<T> { at: buckets.add(i + AHEAD).cast(), _of: PhantomData };
