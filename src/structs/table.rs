@@ -93,6 +93,9 @@ pub(crate) enum Verdict {
     Take,
 }
 
+/// So many keys are looked up together by those who have many.
+pub(crate) const TOGETHER: usize = 16;
+
 /// A table grows when it holds more than this many items a bucket.
 const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
@@ -299,6 +302,19 @@ impl<T: TableItem> Table<T> {
             Step::Behind => {}
         }
         false
+    }
+
+    /// The hashes of some keys, at most [`TOGETHER`]. What look-ups of them will touch is on its way for all of them.
+    pub(crate) fn hash_together(&self, keys: &[Vec<u8>]) -> [u64; TOGETHER] {
+        let mut hashes = [0; TOGETHER];
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(key);
+            self.prefetch(*hash, Step::Bucket);
+        }
+        for hash in hashes.iter().take(keys.len()) {
+            self.prefetch(*hash, Step::Item);
+        }
+        hashes
     }
 
     /// The first thing that `pick` makes of the items whose hash may be this one, as far as can be told without comparing keys.
