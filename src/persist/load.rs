@@ -1,6 +1,6 @@
 //! What was read of a data set, as the keyspace takes it: values, entries, and what goes with a load.
 
-use super::rdb::{Error, KeyItem, Reader, StringValue, Value};
+use super::rdb::{KeyItem, Reader, StringValue, Value};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::object::{AccessClock, ValueLimits};
@@ -9,14 +9,10 @@ use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
 use crate::structs::entry::{INLINE_MAX_LEN, NewValue};
 use crate::structs::numbers::parse_i64;
-use std::io::{self, BufRead};
-use std::path::Path;
+use std::io::BufRead;
 
 /// Longest text that can be an integer.
 const MAX_INT_LEN: usize = 20;
-
-/// Clients wait no longer than this for data that trickle in, in microseconds.
-pub const SERVE_AFTER_US: i64 = 300_000;
 
 /// How a snapshot is to be taken in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,24 +33,6 @@ pub struct LoadedRepl {
     /// 40 hex digits.
     pub id: Option<Vec<u8>>,
     pub offset: Option<i64>,
-}
-
-/// Why a snapshot was not loaded.
-#[derive(Debug)]
-pub enum LoadError {
-    /// There is no such file.
-    NotFound,
-    /// It cannot be opened; logged.
-    Open(io::Error),
-    /// It cannot be read or used; logged by `log_load_error`.
-    Rdb(Error),
-}
-
-/// Where a snapshot came from, which decides what an error means.
-#[derive(Debug, Clone, Copy)]
-pub enum Origin<'a> {
-    File(&'a Path),
-    Socket,
 }
 
 /// A string as the entry takes it: an integer where its text is one.
@@ -140,8 +118,4 @@ pub fn loaded_entry<S: BufRead>(
     access.init(&mut entry);
     access.restore(&mut entry, idle_s, freq);
     Some(entry)
-}
-
-pub fn alloc_peak() {
-    crate::sys::alloc::peak();
 }

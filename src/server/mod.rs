@@ -1,7 +1,7 @@
 //! The server: the rooms' states side by side, start-up, and the order of work in the loop.
 //!
-//! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
-//! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
+//! One turn: what is due before sleeping (propagation, the AOF, then replies), a slice of the data set being loaded, the
+//! poll, the cluster bus and replication links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
 
 pub mod acl;
 pub mod admin;
@@ -34,6 +34,7 @@ use crate::script::Scripting;
 use crate::server::clients::Clients;
 use crate::server::cluster::bus::Bus;
 use crate::server::net::serve::Unaccepted;
+use crate::server::persist::load::Loader;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -108,7 +109,9 @@ pub struct Server {
     pub ahead: Ahead,
     /// Number of the last look-ahead over several clients.
     pub ahead_serial: u64,
-    /// In-flight turns, more than one while a long operation serves others.
+    /// The data set being loaded.
+    pub(crate) loader: Option<Box<Loader>>,
+    /// In-flight turns, more than one while a script serves others.
     nesting: usize,
     /// Events of the (outermost) turn, and how many of them were seen to.
     events: Vec<Ready>,
@@ -173,6 +176,7 @@ impl Server {
             next_cron_ms: now_ms,
             ahead: Ahead::default(),
             ahead_serial: 0,
+            loader: None,
             nesting: 0,
             events: Vec::new(),
             events_seen: 0,
@@ -223,18 +227,18 @@ impl Server {
     pub fn run(&mut self) -> i32 {
         let _told_of_in_a_crash = crate::sys::crash::tell_of(self);
         loop {
-            if let Err(e) = self.turn(None) {
-                log::warn!("The event loop failed: {}", listener::reason(&e));
-                return 1;
-            }
             if let Some(code) = self.exit {
                 self.flush_aof();
                 return code;
             }
+            if let Err(e) = self.turn(None) {
+                log::warn!("The event loop failed: {}", listener::reason(&e));
+                return 1;
+            }
         }
     }
 
-    /// Serves what is ready and comes back at once: called from within long operations (loading).
+    /// Serves what is ready and comes back at once: called from within long scripts.
     pub fn serve_pending(&mut self) {
         if let Err(e) = self.turn(Some(Duration::ZERO)) {
             log::warn!("The event loop failed: {}", listener::reason(&e));
@@ -245,7 +249,13 @@ impl Server {
     fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         self.nesting += 1;
         self.before_sleep();
-        let mut timeout = at_most.unwrap_or_else(|| self.sleep_time());
+        let was_loaded = self.loader.is_some() && !self.is_nested_turn() && self.go_on_loading();
+        let mut timeout = match at_most {
+            Some(timeout) => timeout,
+            // The end of a load leaves things to do before sleeping.
+            None if was_loaded => Duration::ZERO,
+            None => self.sleep_time(),
+        };
         let now_us = self.clock.tick_us();
         self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
         if at_most.is_none() && !timeout.is_zero() {
@@ -308,6 +318,7 @@ impl Server {
             Source::Client(id) => self.on_client_ready(id, event),
             Source::BusListener(i) => self.on_bus_listener_ready(i),
             Source::BusLink(index, generation) => self.on_bus_link_ready((index, generation), event),
+            Source::MasterLink if self.master_link_feeds() => {}
             Source::MasterLink => self.on_master_link_ready(event),
             Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
             // That the poll ended is all there is to it.
@@ -324,7 +335,8 @@ impl Server {
             || !self.clients.closing.is_empty()
             || self.unaccepted.is_due()
             || self.exit.is_some()
-            || self.keyspace_is_busy();
+            || self.keyspace_is_busy()
+            || self.load_can_go_on();
         if busy {
             return Duration::ZERO;
         }

@@ -4,6 +4,7 @@
 //! manifest names them; files it does not name do not belong to the log.
 
 pub mod append;
+pub(crate) mod load;
 pub mod manifest;
 pub mod reader;
 

@@ -10,7 +10,7 @@
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
 
 use super::encode::{CONTAINER_PACKED, CONTAINER_PLAIN, put_len, put_string};
-use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
+use super::{Error, ErrorKind, Source, VERSION, ValueType, module_name, opcode};
 use crate::keyspace::damaged::{Damaged, Kind};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::object::ValueLimits;
@@ -236,6 +236,34 @@ impl<S: BufRead> Reader<S> {
 
     pub(crate) fn cursor<'a>(&'a mut self, progress: Progress<'a>) -> Cursor<'a, S> {
         Cursor { r: self, progress }
+    }
+}
+
+/// Where a reader stands between two items.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    offset: u64,
+    taken: usize,
+    crc: u64,
+    version: Option<u32>,
+}
+
+impl<S: Source> Reader<S> {
+    /// Where it stands, to come back to from within the next item.
+    #[inline]
+    pub(crate) fn place(&mut self) -> Standing {
+        self.src.keep();
+        Standing { offset: self.offset, taken: self.taken, crc: self.crc, version: self.version }
+    }
+
+    /// Goes back to where it stood, if its source can.
+    pub(crate) fn go_back(&mut self, to: Standing) -> bool {
+        let can = self.src.go_back();
+        if can {
+            (self.offset, self.taken, self.crc, self.version) = (to.offset, to.taken, to.crc, to.version);
+            self.recorded = None;
+        }
+        can
     }
 }
 

@@ -12,12 +12,14 @@ mod dump;
 mod encode;
 mod error;
 mod skip;
+mod source;
 mod stream;
 
 pub use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
 pub use dump::{DumpError, check_dump_footer, decode_dump, encode_dump, read_functions};
 pub use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_int_string, put_len, put_string, put_value};
 pub use error::{Error, ErrorKind};
+pub(crate) use source::Source;
 
 /// Version this server writes, and the highest it reads.
 pub const VERSION: u32 = 11;
