@@ -16,6 +16,7 @@ pub mod gather;
 pub mod load;
 pub(crate) mod loading;
 pub mod rdb;
+pub(crate) mod saves;
 pub mod snapshot;
 pub mod state;
 pub mod stream_commands;

@@ -91,8 +91,7 @@ impl Server {
     /// Begins a load. `is_async` when the databases being filled are not those being served.
     pub(crate) fn begin_load(&mut self, what: What, then: Then, total_bytes: u64, is_async: bool) {
         self.persist.loading = Some(Loading { is_async, start_s: self.now_s(), total_bytes, ..Loading::default() });
-        self.persist.rdb.loaded_keys = 0;
-        self.persist.rdb.loaded_expired = 0;
+        self.persist.last_load = Counts::default();
         crate::sys::signals::set_loading(true);
         self.update_sinks();
         self.loader = Some(Box::new(Loader { what, then }));
@@ -215,8 +214,7 @@ impl Server {
             loading.loaded_bytes = loaded_bytes;
             loading.rdb_used_mem = counts.used_mem;
         }
-        self.persist.rdb.loaded_keys = counts.keys;
-        self.persist.rdb.loaded_expired = counts.expired;
+        self.persist.last_load = counts;
     }
 
     /// Does what a snapshot, read up to `offset`, asks for.
@@ -287,7 +285,7 @@ impl Server {
         if loaded.is_ok() {
             self.persist.aof.current_size = load.total_bytes();
             // What the last rewrite left is not recorded anywhere; the base is the part of it that is known.
-            self.persist.aof.rewrite_base_size = load.base_bytes();
+            self.persist.aof.rewrites.set_base_bytes(load.base_bytes());
         }
         Some(loaded.map(|()| LoadedRepl::default()))
     }

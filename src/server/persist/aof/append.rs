@@ -81,7 +81,7 @@ impl Server {
         self.background.fsync.pending() > 0
     }
 
-    fn write_aof(&mut self, force: bool, answering: bool) {
+    pub(crate) fn write_aof(&mut self, force: bool, answering: bool) {
         let now_s = self.now_s();
         let policy = self.cfg.appendfsync;
         if self.is_gate_syncing() {
@@ -222,17 +222,6 @@ impl Server {
         }
     }
 
-    /// Retries what had to wait.
-    pub(crate) fn aof_cron(&mut self) {
-        let aof = &self.persist.aof;
-        if aof.state == AofState::Off {
-            return;
-        }
-        if aof.postponed_since_s.is_some() || (!aof.last_write_ok && self.every_ms(1000)) {
-            self.write_aof(false, false);
-        }
-    }
-
     /// Waits until the syncing thread has nothing left.
     pub fn drain_aof_syncs(&self) {
         while self.is_aof_syncing() {
@@ -269,7 +258,7 @@ impl Server {
         }
         aof.selected_db = None;
         aof.state = AofState::Off;
-        aof.rewrite_scheduled = false;
+        aof.rewrites.unschedule();
         aof.incr_size = 0;
         aof.incr_synced = 0;
         aof.fsynced_reploff = None;
@@ -287,13 +276,13 @@ impl Server {
         self.persist.aof.state = AofState::WaitRewrite;
         let kind = self.child_kind();
         if kind.is_some_and(|k| k != ChildKind::Aof) {
-            self.persist.aof.rewrite_scheduled = true;
+            self.persist.aof.rewrites.schedule();
             log::info!(
                 "AOF was enabled but there is already another background operation. An AOF background was scheduled to \
                  start when possible."
             );
         } else if in_exec {
-            self.persist.aof.rewrite_scheduled = true;
+            self.persist.aof.rewrites.schedule();
             log::info!("AOF was enabled during a transaction. An AOF background was scheduled to start when possible.");
         } else {
             if kind == Some(ChildKind::Aof) {
@@ -371,7 +360,7 @@ impl Server {
     /// Why writes are refused, if they are: the last snapshot failed, or the log cannot be written.
     pub fn disk_error(&self) -> Option<CmdError> {
         let aof = &self.persist.aof;
-        if self.cfg.stop_writes_on_bgsave_error && !self.cfg.save.is_empty() && !self.persist.rdb.last_bgsave_ok {
+        if self.cfg.stop_writes_on_bgsave_error && !self.cfg.save.is_empty() && !self.persist.saves.is_ok() {
             return Some(CmdError::of(
                 "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
                  Commands that may modify the data set are disabled, because this instance is configured to report \
