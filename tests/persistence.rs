@@ -349,6 +349,7 @@ fn clients_are_served_while_a_data_set_is_loaded() {
         run::<()>(&mut c, &["SET", &format!("key:{i}"), "value"]);
     }
     run::<()>(&mut c, &["CONFIG", "SET", "key-load-delay", "1000"]);
+    run::<()>(&mut c, &["CONFIG", "SET", "watchdog-period", "500"]);
     for load in [&["DEBUG", "RELOAD"][..], &["DEBUG", "LOADAOF"]] {
         let (slowest, seen) = watch_load(&server, load);
         assert!(slowest < Duration::from_millis(200), "{load:?}: {slowest:?}");
@@ -356,6 +357,8 @@ fn clients_are_served_while_a_data_set_is_loaded() {
         assert_eq!(run::<i64>(&mut c, &["DBSIZE"]), 1000);
         assert_eq!(run::<String>(&mut c, &["GET", "key:999"]), "value");
     }
+    // As in Redis, a load counts as one piece of work.
+    assert!(server.log().contains("--- WATCHDOG TIMER EXPIRED ---"));
     assert!(server.log().contains("DB reloaded by DEBUG RELOAD"));
     assert!(server.log().contains("Append Only File loaded by DEBUG LOADAOF"));
 }

@@ -330,9 +330,8 @@ impl Persist {
             _ if self.loading.is_some() => None,
             Stage::Child => self.child.is_some().then_some(Action::LookAtChild),
             Stage::Log => {
-                let aof = &self.aof;
-                let waits = aof.postponed_since_s.is_some() || (!aof.last_write_ok && env.is_new_second);
-                (aof.state != AofState::Off && waits).then_some(Action::RetryLog)
+                let waits = self.aof.writing.is_retried(env.is_new_second);
+                (self.aof.state != AofState::Off && waits).then_some(Action::RetryLog)
             }
             // One child at a time.
             _ if self.child.is_some() => None,

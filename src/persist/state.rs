@@ -1,6 +1,7 @@
 //! What persistence keeps in memory.
 
 use super::aof::append::FsyncShared;
+use super::aof::writing::Writing;
 use super::aof::{AofDir, Manifest};
 use super::child::{Child, ChildKind, ChildStats};
 use super::gate::Gate;
@@ -10,6 +11,7 @@ use crate::config::Config;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Whether commands go to the append-only log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,26 +30,11 @@ pub struct Aof {
     pub manifest: Manifest,
     /// The increment being written; shared with the thread that syncs it.
     pub file: Option<Arc<File>>,
-    /// Commands not written yet.
-    pub buf: Vec<u8>,
-    /// Database the log has selected, `None` when the next command must say.
-    pub selected_db: Option<usize>,
+    pub(crate) writing: Writing,
     /// Bytes of all files of the log.
     pub current_size: u64,
-    /// Bytes of the increment being written, and how many of them were given to a sync.
-    pub incr_size: u64,
-    pub incr_synced: u64,
-    pub last_fsync_s: i64,
     /// How long to sleep before each sync with `appendfsync always`: DEBUG AOF-SYNC-SLEEP.
     pub sync_sleep_us: u64,
-    /// Since when a write waits for a slow sync.
-    pub postponed_since_s: Option<i64>,
-    pub delayed_fsync: u64,
-    pub last_write_ok: bool,
-    pub last_write_errno: i32,
-    pub last_error_log_s: i64,
-    /// The second the last `#TS:` line told.
-    pub timestamp_s: i64,
     pub(crate) rewrites: Rewrites,
     /// Replication offset that is on disk; `None` while the log is off.
     pub fsynced_reploff: Option<i64>,
@@ -99,19 +86,9 @@ impl Persist {
                 },
                 manifest: Manifest::default(),
                 file: None,
-                buf: Vec::new(),
-                selected_db: None,
+                writing: Writing::new(now_s),
                 current_size: 0,
-                incr_size: 0,
-                incr_synced: 0,
-                last_fsync_s: now_s,
                 sync_sleep_us: 0,
-                postponed_since_s: None,
-                delayed_fsync: 0,
-                last_write_ok: true,
-                last_write_errno: 0,
-                last_error_log_s: 0,
-                timestamp_s: 0,
                 rewrites: Rewrites::default(),
                 fsynced_reploff: cfg.appendonly.then_some(0),
                 shared: Arc::new(FsyncShared::default()),
@@ -137,5 +114,55 @@ impl Persist {
     /// The log is being rewritten.
     pub fn is_rewriting(&self) -> bool {
         self.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof)
+    }
+
+    /// Why writes are refused, if they are.
+    #[inline]
+    pub(crate) fn refusal(&self, cfg: &Config) -> Option<Refusal> {
+        if cfg.stop_writes_on_bgsave_error && !cfg.save.is_empty() && !self.saves.is_ok() {
+            return Some(Refusal::Snapshot);
+        }
+        match self.aof.state {
+            AofState::Off => None,
+            _ if !self.aof.writing.is_ok() => Some(Refusal::Log { errno: self.aof.writing.errno() }),
+            _ if !self.aof.shared.is_ok() => {
+                Some(Refusal::Log { errno: self.aof.shared.errno.load(Ordering::Acquire) })
+            }
+            AofState::On | AofState::WaitRewrite => None,
+        }
+    }
+}
+
+/// Why writes are refused: what they change could not be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The last snapshot failed.
+    Snapshot,
+    /// The log cannot be written or synced.
+    Log { errno: i32 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SavePoint;
+
+    #[test]
+    fn writes_are_refused_while_the_disk_fails() {
+        let save = vec![SavePoint { seconds: 1, changes: 1 }];
+        let mut cfg = Config { save, appendonly: true, ..Config::default() };
+        let mut persist = Persist::new(&cfg, 1000);
+        assert_eq!(persist.refusal(&cfg), None);
+        persist.aof.writing.failed(0, Some(libc::EIO), 1000);
+        assert_eq!(persist.refusal(&cfg), Some(Refusal::Log { errno: libc::EIO }));
+        persist.aof.writing.wrote_all();
+        assert_eq!(persist.refusal(&cfg), None);
+        persist.saves.not_started();
+        assert_eq!(persist.refusal(&cfg), Some(Refusal::Snapshot));
+        cfg.stop_writes_on_bgsave_error = false;
+        assert_eq!(persist.refusal(&cfg), None);
+        cfg.stop_writes_on_bgsave_error = true;
+        persist.saves.saved(1001);
+        assert_eq!(persist.refusal(&cfg), None);
     }
 }

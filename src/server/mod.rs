@@ -415,7 +415,10 @@ impl Server {
     fn cron(&mut self) {
         self.update_access_clock();
         if self.cfg.watchdog_period > 0 {
-            watchdog::schedule(self.cfg.watchdog_period);
+            // As in Redis, a load counts as one piece of work.
+            if !self.is_loading() {
+                watchdog::schedule(self.cfg.watchdog_period);
+            }
             watchdog::report();
         }
         self.sample_rates();

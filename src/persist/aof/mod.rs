@@ -7,6 +7,7 @@ pub mod append;
 pub(crate) mod load;
 pub mod manifest;
 pub mod reader;
+pub(crate) mod writing;
 
 pub use manifest::{AofDir, AofFile, Manifest, ManifestError};
 pub use reader::{AofReader, ReadError, Record};

@@ -52,7 +52,7 @@ impl Server {
         line("aof_last_bgrewrite_status", &ok_or_err(aof.rewrites.is_ok()));
         line("aof_rewrites", &aof.rewrites.count());
         line("aof_rewrites_consecutive_failures", &aof.rewrites.failures());
-        line("aof_last_write_status", &ok_or_err(aof.last_write_ok && aof.shared.is_ok()));
+        line("aof_last_write_status", &ok_or_err(aof.writing.is_ok() && aof.shared.is_ok()));
         line("aof_last_cow_size", &child.aof_last_cow_bytes);
         line("module_fork_in_progress", &0);
         line("module_fork_last_cow_size", &0);
@@ -60,9 +60,9 @@ impl Server {
             line("aof_current_size", &aof.current_size);
             line("aof_base_size", &aof.rewrites.base_bytes());
             line("aof_pending_rewrite", &u8::from(aof.rewrites.is_scheduled()));
-            line("aof_buffer_length", &aof.buf.len());
+            line("aof_buffer_length", &aof.writing.buf().len());
             line("aof_pending_bio_fsync", &self.background.fsync.pending());
-            line("aof_delayed_fsync", &aof.delayed_fsync);
+            line("aof_delayed_fsync", &aof.writing.delayed());
         }
         if let Some(loading) = &p.loading {
             let (loaded, total) = (loading.loaded_bytes, loading.total_bytes);

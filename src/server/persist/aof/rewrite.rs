@@ -70,7 +70,7 @@ impl Server {
             return false;
         }
         // The new increment begins with a SELECT.
-        self.persist.aof.selected_db = None;
+        self.persist.aof.writing.select_anew();
         self.flush_aof_now();
         if !self.open_next_incr() {
             self.persist.aof.rewrites.not_started();
@@ -137,8 +137,7 @@ impl Server {
         self.retire_aof_file();
         let aof = &mut self.persist.aof;
         aof.file = Some(Arc::new(file));
-        aof.incr_size = 0;
-        aof.incr_synced = 0;
+        aof.writing.begin_increment(0);
         if let Some(manifest) = manifest {
             aof.manifest = manifest;
         }
@@ -179,7 +178,7 @@ impl Server {
         let aof = &mut self.persist.aof;
         aof.rewrites.child_ended(now_s);
         if aof.state == AofState::WaitRewrite {
-            aof.buf = Vec::new();
+            aof.writing.drop_buf();
             // The next attempt begins with a snapshot that has what this increment had.
             aof.rewrites.schedule();
             let temp = aof.dir.temp_incr_name();
@@ -235,7 +234,7 @@ impl Server {
         let aof = &mut self.persist.aof;
         aof.manifest = manifest;
         if aof.state != AofState::Off {
-            aof.current_size = dir.file_size(&base).unwrap_or(0) + aof.incr_size;
+            aof.current_size = dir.file_size(&base).unwrap_or(0) + aof.writing.size();
             aof.rewrites.set_base_bytes(aof.current_size);
         }
         self.remove_aof_history();
