@@ -16,27 +16,27 @@ const MAX_INT_LEN: usize = 20;
 
 /// How a snapshot is to be taken in.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LoadOptions {
+pub(crate) struct LoadOptions {
     /// A key that is there already is replaced; otherwise it is an error.
-    pub allow_duplicates: bool,
+    pub(crate) allow_duplicates: bool,
     /// Keys whose time has come are kept: whoever wrote the snapshot will delete them (a primary, or the log that
     /// follows).
-    pub keep_expired: bool,
+    pub(crate) keep_expired: bool,
     /// The replication history hears of keys that are left out because their time has come.
-    pub feed_replicas: bool,
+    pub(crate) feed_replicas: bool,
 }
 
 /// Replication position found in a snapshot. Complete or useless.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LoadedRepl {
-    pub stream_db: Option<i64>,
+pub(crate) struct LoadedRepl {
+    pub(crate) stream_db: Option<i64>,
     /// 40 hex digits.
-    pub id: Option<Vec<u8>>,
-    pub offset: Option<i64>,
+    pub(crate) id: Option<Vec<u8>>,
+    pub(crate) offset: Option<i64>,
 }
 
 /// A string as the entry takes it: an integer where its text is one.
-pub fn string_value(value: StringValue) -> NewValue<'static, Object> {
+pub(crate) fn string_value(value: StringValue) -> NewValue<'static, Object> {
     match value {
         StringValue::Int(v) => NewValue::Int(v),
         StringValue::Bytes(bytes) => integer(&bytes).map_or_else(|| NewValue::OwnedStr(bytes), NewValue::Int),
@@ -50,7 +50,7 @@ fn integer(text: &[u8]) -> Option<i64> {
 
 /// A value that was read, as the entry takes it. Each type joins here.
 /// `None`: it is empty, which no key may be.
-pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static, Object>> {
+pub(crate) fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static, Object>> {
     Some(match value {
         Value::String(s) => string_value(s),
         Value::List(nodes) => List::from_bodies(nodes, limits.list).into(),
@@ -91,13 +91,13 @@ fn warn_of_lost(what: &str, before: usize, after: usize) {
     }
 }
 
-pub fn parse_number(text: &[u8]) -> Option<i64> {
+pub(crate) fn parse_number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
 /// The entry of a key that was read, with the access clock it had.
 /// `None`: it is empty, which no key may be.
-pub fn loaded_entry<S: BufRead>(
+pub(crate) fn loaded_entry<S: BufRead>(
     access: &AccessClock,
     item: KeyItem,
     limits: &ValueLimits,

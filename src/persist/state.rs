@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 /// Whether commands go to the append-only log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AofState {
+pub(crate) enum AofState {
     Off,
     On,
     /// Just switched on: the first rewrite has to end before the log is complete.
@@ -24,59 +24,57 @@ pub enum AofState {
 
 /// The append-only log.
 #[derive(Debug)]
-pub struct Aof {
-    pub state: AofState,
-    pub dir: AofDir,
-    pub manifest: Manifest,
+pub(crate) struct Aof {
+    pub(crate) state: AofState,
+    pub(crate) dir: AofDir,
+    pub(crate) manifest: Manifest,
     /// The increment being written; shared with the thread that syncs it.
-    pub file: Option<Arc<File>>,
+    pub(crate) file: Option<Arc<File>>,
     pub(crate) writing: Writing,
     /// Bytes of all files of the log.
-    pub current_size: u64,
+    pub(crate) current_size: u64,
     /// How long to sleep before each sync with `appendfsync always`: DEBUG AOF-SYNC-SLEEP.
-    pub sync_sleep_us: u64,
+    pub(crate) sync_sleep_us: u64,
     pub(crate) rewrites: Rewrites,
     /// Replication offset that is on disk; `None` while the log is off.
-    pub fsynced_reploff: Option<i64>,
-    pub shared: Arc<FsyncShared>,
+    pub(crate) fsynced_reploff: Option<i64>,
+    pub(crate) shared: Arc<FsyncShared>,
 }
 
 /// A data set being loaded.
 #[derive(Debug, Clone, Default)]
-pub struct Loading {
+pub(crate) struct Loading {
     /// Into databases set aside, while the old ones are still served.
-    pub is_async: bool,
-    pub start_s: i64,
+    pub(crate) is_async: bool,
+    pub(crate) start_s: i64,
     /// 0 when it is not known.
-    pub total_bytes: u64,
-    pub loaded_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) loaded_bytes: u64,
     /// Memory the data set took where it was saved.
-    pub rdb_used_mem: u64,
+    pub(crate) rdb_used_mem: u64,
 }
 
 /// The room's state.
 #[derive(Debug)]
-pub struct Persist {
-    pub aof: Aof,
+pub(crate) struct Persist {
+    pub(crate) aof: Aof,
     pub(crate) saves: Saves,
     /// Of the last load.
     pub(crate) last_load: Counts,
-    pub gate: Gate,
-    pub child: Option<Child>,
-    pub child_stats: ChildStats,
-    pub loading: Option<Loading>,
+    pub(crate) gate: Gate,
+    pub(crate) child: Option<Child>,
+    pub(crate) child_stats: ChildStats,
+    pub(crate) loading: Option<Loading>,
     /// When a write that was obeyed despite a failing disk was last logged.
-    pub ignored_disk_error_ms: i64,
+    pub(crate) ignored_disk_error_ms: i64,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION.
-    pub skip_checksum: bool,
+    pub(crate) skip_checksum: bool,
     /// DEBUG AOF-FLUSH-SLEEP, microseconds.
-    pub aof_flush_sleep_us: u64,
-    /// When it was last logged that a command of the master could not be written.
-    pub ignored_disk_error_log_ms: i64,
+    pub(crate) aof_flush_sleep_us: u64,
 }
 
 impl Persist {
-    pub fn new(cfg: &Config, now_s: i64) -> Persist {
+    pub(crate) fn new(cfg: &Config, now_s: i64) -> Persist {
         Persist {
             aof: Aof {
                 state: if cfg.appendonly { AofState::On } else { AofState::Off },
@@ -102,17 +100,16 @@ impl Persist {
             ignored_disk_error_ms: 0,
             skip_checksum: false,
             aof_flush_sleep_us: 0,
-            ignored_disk_error_log_ms: 0,
         }
     }
 
     /// A snapshot child is at work.
-    pub fn is_saving(&self) -> bool {
+    pub(crate) fn is_saving(&self) -> bool {
         self.child.as_ref().is_some_and(|c| c.kind.is_rdb())
     }
 
     /// The log is being rewritten.
-    pub fn is_rewriting(&self) -> bool {
+    pub(crate) fn is_rewriting(&self) -> bool {
         self.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof)
     }
 

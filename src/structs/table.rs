@@ -17,7 +17,7 @@
 //!   between. Cursors go out with their bits reversed, which makes them small numbers.
 //!
 //! Invariants: [`Table::check_invariants`] lists them. Left to others: when a child process makes resizing dear (they
-//! set [`ResizePolicy`]), and calling [`Table::rehash_for`] when there is time.
+//! set [`ResizePolicy`]), and calling [`Table::rehash_step`] when there is time.
 
 #![allow(unsafe_code)]
 
@@ -34,12 +34,11 @@ mod visit;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::prefetch;
+pub(crate) use bucket::prefetch;
 use bucket::{Array, Bucket, CHILD_ROOMS, SEGMENT_LOG2, SLOTS, free_array, index_of, tag_of};
-pub use hint::Hint;
+pub(crate) use hint::Hint;
 use hint::Memory;
 pub use place::{ItemMut, OccupiedEntry, TableEntry, VacantEntry};
-pub use visit::Iter;
 
 /// What a table holds: an owned pointer of 8 bytes that leads to its key.
 pub trait TableItem {
@@ -56,14 +55,14 @@ pub struct HashSeed(pub [u8; 16]);
 impl HashSeed {
     /// SipHash-1-3 of `key`.
     #[inline]
-    pub fn hash(&self, key: &[u8]) -> u64 {
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         hash13(&self.0, key)
     }
 }
 
 /// Whether a table may resize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ResizePolicy {
+pub(crate) enum ResizePolicy {
     #[default]
     Allow,
     /// A child process shares the memory: touch as little as possible, and grow only when the table is overfull by
@@ -75,7 +74,7 @@ pub enum ResizePolicy {
 
 /// The steps in which memory is brought near.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// The bucket that a hash belongs to.
     Bucket,
     /// The items in it that may be the one, or else the bucket behind it.
@@ -86,7 +85,7 @@ pub enum Step {
 
 /// What a look-up does with the item that it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Give,
     /// As if there were none.
     Hide,
@@ -97,7 +96,7 @@ pub enum Verdict {
 /// A table grows when it holds more than this many items a bucket.
 const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
-pub const FORCE_RATIO: usize = 5;
+pub(crate) const FORCE_RATIO: usize = 5;
 /// A table shrinks when it holds fewer items than one for this many places.
 const SHRINK_SPARSITY: usize = 10;
 /// The largest factor, as a power of two, by which one resize changes the size of a table that holds items: it bounds
@@ -137,7 +136,6 @@ pub struct Table<T: TableItem> {
     child_room: usize,
     seed: HashSeed,
     policy: ResizePolicy,
-    paused: u16,
     memory: Memory,
 }
 
@@ -160,34 +158,33 @@ impl<T: TableItem> Table<T> {
             child_room: 0,
             seed,
             policy: ResizePolicy::Allow,
-            paused: 0,
             memory: Memory::NONE,
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Items whose [`TableItem::tagged`] is true.
-    pub fn tagged_len(&self) -> usize {
+    pub(crate) fn tagged_len(&self) -> usize {
         self.tagged
     }
 
-    pub fn seed(&self) -> HashSeed {
+    pub(crate) fn seed(&self) -> HashSeed {
         self.seed
     }
 
     /// The hash that this table's `*_hashed` functions want.
-    pub fn hash(&self, key: &[u8]) -> u64 {
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         self.seed.hash(key)
     }
 
-    pub fn is_rehashing(&self) -> bool {
+    pub(crate) fn is_rehashing(&self) -> bool {
         !self.arrays[1].is_none()
     }
 
@@ -228,7 +225,7 @@ impl<T: TableItem> Table<T> {
         None
     }
 
-    pub fn contains(&self, key: &[u8]) -> bool {
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
         self.get(key).is_some()
     }
 
@@ -240,24 +237,15 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::get`] with `hash(key)` computed before.
-    pub fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&T> {
+    pub(crate) fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&T> {
         let spot = self.find(hash, key)?;
         // SAFETY: a spot names a place that holds an item.
         Some(unsafe { spot.bucket.item(spot.place) })
     }
 
-    /// The item for change. What the change does to [`TableItem::tagged`] is noticed when the guard is dropped; the key
-    /// must not change.
-    pub fn get_mut(&mut self, key: &[u8]) -> Option<ItemMut<'_, T>> {
-        if self.len == 0 {
-            return None;
-        }
-        self.get_mut_hashed(self.hash(key), key)
-    }
-
     /// As [`Self::get_mut`] with `hash(key)` computed before.
     #[inline]
-    pub fn get_mut_hashed(&mut self, hash: u64, key: &[u8]) -> Option<ItemMut<'_, T>> {
+    pub(crate) fn get_mut_hashed(&mut self, hash: u64, key: &[u8]) -> Option<ItemMut<'_, T>> {
         let spot = self.find(hash, key)?;
         Some(ItemMut { table: self, spot })
     }
@@ -265,7 +253,7 @@ impl<T: TableItem> Table<T> {
     /// The item, if `judge` gives it; one that is taken out is given as the error. `judge` may change what the item holds, but
     /// neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
     #[inline(always)]
-    pub fn get_or_take_near(
+    pub(crate) fn get_or_take_near(
         &mut self,
         (hash, hint): (u64, Hint),
         key: &[u8],
@@ -278,7 +266,7 @@ impl<T: TableItem> Table<T> {
 
     /// As [`Self::get_or_take_near`], with the item for change.
     #[inline(always)]
-    pub fn get_mut_or_take_near(
+    pub(crate) fn get_mut_or_take_near(
         &mut self,
         (hash, hint): (u64, Hint),
         key: &[u8],
@@ -307,7 +295,7 @@ impl<T: TableItem> Table<T> {
     /// Begins to bring what a look-up of this hash will touch into the cache, one step at a time with some time in between.
     /// After [`Step::Item`]: whether there is anything to do for [`Step::Behind`].
     #[inline(always)]
-    pub fn prefetch(&self, hash: u64, step: Step) -> bool {
+    pub(crate) fn prefetch(&self, hash: u64, step: Step) -> bool {
         let bucket = self.head(hash).2;
         match step {
             Step::Bucket => bucket.prefetch(),
@@ -324,7 +312,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// The first thing that `pick` makes of the items whose hash may be this one, as far as can be told without comparing keys.
-    pub fn likely<'t, R>(&'t self, hash: u64, pick: impl Fn(&'t T) -> Option<R>) -> Option<R> {
+    pub(crate) fn likely<'t, R>(&'t self, hash: u64, pick: impl Fn(&'t T) -> Option<R>) -> Option<R> {
         let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
         while !bucket.is_none() {
@@ -346,13 +334,13 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::entry`] with `hash(key)` computed before.
-    pub fn entry_hashed<'t>(&'t mut self, hash: u64, key: &[u8]) -> TableEntry<'t, T> {
+    pub(crate) fn entry_hashed<'t>(&'t mut self, hash: u64, key: &[u8]) -> TableEntry<'t, T> {
         self.entry_near((hash, Hint::NONE), key)
     }
 
     /// As [`Self::entry_hashed`], with where the item may be.
     #[inline]
-    pub fn entry_near<'t>(&'t mut self, (hash, hint): (u64, Hint), key: &[u8]) -> TableEntry<'t, T> {
+    pub(crate) fn entry_near<'t>(&'t mut self, (hash, hint): (u64, Hint), key: &[u8]) -> TableEntry<'t, T> {
         self.step();
         match self.find_near(hash, hint, key) {
             Some(spot) => TableEntry::Occupied(OccupiedEntry { item: ItemMut { table: self, spot } }),
@@ -369,7 +357,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::insert_new`] with `hash(key)` computed before.
-    pub fn insert_new_hashed(&mut self, hash: u64, item: T) {
+    pub(crate) fn insert_new_hashed(&mut self, hash: u64, item: T) {
         self.step();
         debug_assert_eq!(hash, self.hash(item.key()));
         self.place(hash, item);
@@ -467,7 +455,7 @@ impl<T: TableItem> Table<T> {
         item
     }
 
-    pub fn remove(&mut self, key: &[u8]) -> Option<T> {
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<T> {
         if self.len == 0 {
             return None;
         }
@@ -475,21 +463,21 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::remove`] with `hash(key)` computed before.
-    pub fn remove_hashed(&mut self, hash: u64, key: &[u8]) -> Option<T> {
+    pub(crate) fn remove_hashed(&mut self, hash: u64, key: &[u8]) -> Option<T> {
         let item = self.remove_unshrunk(hash, key)?;
         self.shrink_if_sparse();
         Some(item)
     }
 
     /// Removes several items, and then has the table resized once, to what is left. Returns how many there were.
-    pub fn remove_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+    pub(crate) fn remove_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
         let removed = keys.filter(|key| self.remove_unshrunk(self.hash(key), key).is_some()).count();
         self.shrink_if_sparse();
         removed
     }
 
     /// As [`Self::remove_several`]; gives what there was.
-    pub fn take_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<T> {
+    pub(crate) fn take_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<T> {
         let taken = keys.filter_map(|key| self.remove_unshrunk(self.hash(key), key)).collect();
         self.shrink_if_sparse();
         taken
@@ -499,23 +487,6 @@ impl<T: TableItem> Table<T> {
         self.step();
         let spot = self.find(hash, key)?;
         Some(self.unlink(spot))
-    }
-
-    /// Drops every item and all memory, here and now.
-    pub fn clear(&mut self) {
-        drop(self.take());
-    }
-
-    /// Leaves an empty table behind and returns all there was, for instance to be dropped on another thread.
-    pub fn take(&mut self) -> Table<T> {
-        let mut empty = Table::new(self.seed);
-        empty.policy = self.policy;
-        mem::replace(self, empty)
-    }
-
-    /// Notices a change of [`TableItem::tagged`] that was made behind the table's back.
-    pub fn update_tag(&mut self, key: &[u8]) {
-        drop(self.get_mut(key));
     }
 
     /// Notices what a change of an item did to [`TableItem::tagged`].
@@ -546,27 +517,12 @@ impl<T: TableItem> Table<T> {
 
 /// Resizing.
 impl<T: TableItem> Table<T> {
-    pub fn set_resize_policy(&mut self, policy: ResizePolicy) {
+    pub(crate) fn set_resize_policy(&mut self, policy: ResizePolicy) {
         self.policy = policy;
     }
 
-    /// Whether a child process makes resizing dear: [`ResizePolicy::Avoid`] or [`ResizePolicy::Allow`].
-    pub fn set_avoid_resize(&mut self, avoid: bool) {
-        self.policy = if avoid { ResizePolicy::Avoid } else { ResizePolicy::Allow };
-    }
-
-    /// Stops moving buckets until [`Self::resume_rehash`] was called as often.
-    pub fn pause_rehash(&mut self) {
-        self.paused += 1;
-    }
-
-    pub fn resume_rehash(&mut self) {
-        debug_assert!(self.paused > 0);
-        self.paused = self.paused.saturating_sub(1);
-    }
-
     /// Makes room for `len` items in all, as far as one resize may go.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         let wanted = log2_for(len);
         if self.is_rehashing() || (!self.arrays[0].is_none() && wanted <= self.arrays[0].log2) {
             return;
@@ -592,7 +548,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Begins to shrink a table that holds few items for its size. Removing does so by itself when the policy allows.
-    pub fn shrink_if_sparse(&mut self) {
+    pub(crate) fn shrink_if_sparse(&mut self) {
         if self.policy != ResizePolicy::Allow || self.is_rehashing() || self.arrays[0].is_none() {
             return;
         }
@@ -621,7 +577,7 @@ impl<T: TableItem> Table<T> {
 
     /// Whether moving buckets is allowed now.
     fn may_rehash(&self) -> bool {
-        if !self.is_rehashing() || self.paused > 0 {
+        if !self.is_rehashing() {
             return false;
         }
         match self.policy {
@@ -642,7 +598,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Moves at most `ranges` ranges of the table. Returns whether there is more to move (and moving is allowed).
-    pub fn rehash_step(&mut self, ranges: usize) -> bool {
+    pub(crate) fn rehash_step(&mut self, ranges: usize) -> bool {
         for _ in 0..ranges {
             if !self.may_rehash() {
                 return false;
@@ -650,19 +606,6 @@ impl<T: TableItem> Table<T> {
             self.move_range();
         }
         self.may_rehash()
-    }
-
-    /// Moves about `buckets` buckets. Returns whether there is more to do; a finished resize that is followed by another
-    /// counts as more.
-    pub fn rehash_for(&mut self, buckets: usize) -> bool {
-        if !self.is_rehashing() {
-            self.shrink_if_sparse();
-            if !self.is_rehashing() {
-                return false;
-            }
-        }
-        let span = 1 << (self.arrays[0].log2 - self.unit_log2());
-        self.rehash_step(buckets.div_ceil(span).max(1))
     }
 
     fn move_range(&mut self) {

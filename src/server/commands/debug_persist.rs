@@ -7,7 +7,7 @@ use crate::catalog::error;
 use crate::keyspace::effects::target;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
 
-pub const SUBCOMMANDS: &[DebugSub] = &[
+pub(crate) const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
         name: "aof-flush-sleep",
         args: 1..=1,

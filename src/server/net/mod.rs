@@ -1,4 +1,4 @@
 //! Accepting, reading, writing and closing client connections.
 
-pub mod serve;
-pub mod upkeep;
+pub(crate) mod serve;
+pub(crate) mod upkeep;

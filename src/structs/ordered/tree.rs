@@ -288,6 +288,7 @@ impl Tree {
     }
 
     /// Asserts the file head's invariants but for the order, and adds all members to `found`.
+    #[cfg(test)]
     pub(super) fn check_invariants(&self, found: &mut Vec<Ptr>) {
         fn check(node: &Node, is_root: bool, depth: usize, leaves_at: &mut Option<usize>, found: &mut Vec<Ptr>) {
             match node {

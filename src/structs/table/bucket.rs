@@ -18,6 +18,7 @@ pub(super) const TAG_BYTES: u64 = 0x00ff_ffff_ffff_ffff;
 pub(super) const LOW_BITS: u64 = 0x0001_0101_0101_0101;
 pub(super) const HIGH_BITS: u64 = 0x0080_8080_8080_8080;
 pub(super) const CHAINED: u8 = 0x80;
+#[cfg(test)]
 pub(super) const TAGGED_MASK: u8 = 0x7f;
 
 /// Places of a bucket that hangs behind a full one: as few as it takes.
@@ -177,6 +178,7 @@ impl<T> Bucket<T> {
         self.occupied_mask().count_ones() as usize
     }
 
+    #[cfg(test)]
     pub(super) fn tagged_count(self) -> usize {
         (self.meta() & TAGGED_MASK).count_ones() as usize
     }
@@ -456,7 +458,7 @@ fn prefetch_entry(at: *const u8) {
 }
 
 /// Begins to bring the cache line at `at` near.
-pub fn prefetch<P>(at: *const P) {
+pub(crate) fn prefetch<P>(at: *const P) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is harmless.
     unsafe {

@@ -10,7 +10,7 @@ use super::{Spot, Table, TableItem, is_same};
 
 /// The place of an array's bucket that held an item with the tag of a hash, or any place if none did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hint {
+pub(crate) struct Hint {
     /// See [`Bucket::place_address`].
     at: *const u8,
     /// The [`Memory`] of the table that it was found in.
@@ -19,7 +19,7 @@ pub struct Hint {
 
 impl Hint {
     /// Nothing is known.
-    pub const NONE: Hint = Hint { at: ptr::null(), of: Memory(u32::MAX) };
+    pub(crate) const NONE: Hint = Hint { at: ptr::null(), of: Memory(u32::MAX) };
 }
 
 impl Default for Hint {
@@ -46,7 +46,7 @@ impl Memory {
 impl<T: TableItem> Table<T> {
     /// As [`Table::prefetch`] of [`super::Step::Item`], and where a look-up may look first.
     #[inline(always)]
-    pub fn prefetch_item(&self, hash: u64) -> (bool, Hint) {
+    pub(crate) fn prefetch_item(&self, hash: u64) -> (bool, Hint) {
         let bucket = self.head(hash).2;
         if bucket.is_none() {
             return (false, Hint::NONE);

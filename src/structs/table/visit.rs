@@ -5,13 +5,13 @@
 use std::fmt::Write as _;
 use std::mem;
 
-use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, tag_of};
+use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each};
 use super::{Table, TableItem};
 
 /// Visiting.
 impl<T: TableItem> Table<T> {
     /// Every item, in order of hash.
-    pub fn iter(&self) -> Iter<'_, T> {
+    pub(crate) fn iter(&self) -> Iter<'_, T> {
         Iter { table: self, position: Some(0), bucket: Bucket::NONE, places: Places(0), left: self.len }
     }
 
@@ -25,7 +25,7 @@ impl<T: TableItem> Table<T> {
 
     /// Emits the items around `cursor` (0 to begin) and returns the cursor to go on with, 0 at the end. Every item that
     /// is there from the first call to the last is emitted at least once, whatever happens in between.
-    pub fn scan(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
         if self.len == 0 {
             return 0;
         }
@@ -36,7 +36,7 @@ impl<T: TableItem> Table<T> {
 
     /// As [`Self::scan`], but of a range with more than about `most` items, at least 1, only so many, in order of hash: the
     /// cursor then tells where in the range to go on. Its highest 14 bits are 0 if those of the cursors before were.
-    pub fn scan_page(&self, cursor: u64, most: usize, mut f: impl FnMut(&T)) -> u64 {
+    pub(crate) fn scan_page(&self, cursor: u64, most: usize, mut f: impl FnMut(&T)) -> u64 {
         /// Lowest bits of a position that stay 0, so that cursors have room for what else they are to tell.
         const FREE_BITS: u32 = 14;
         if self.len == 0 {
@@ -72,7 +72,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::scan`] for tagged items alone. Goes on until it met some or passed a good many buckets without any.
-    pub fn scan_tagged(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
+    pub(crate) fn scan_tagged(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
         /// Buckets without tagged items that one call looks at.
         const MAX_BARREN: usize = 128;
         if self.tagged == 0 {
@@ -119,7 +119,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// An item, each as likely as any other; `None` when the table is empty.
-    pub fn random(&self, rng: &mut fastrand::Rng) -> Option<&T> {
+    pub(crate) fn random(&self, rng: &mut fastrand::Rng) -> Option<&T> {
         if self.is_lopsided() && self.is_countable() && self.len > 0 {
             return self.iter().nth(rng.usize(..self.len));
         }
@@ -127,7 +127,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// A tagged item, each about as likely as any other; `None` when there is none.
-    pub fn random_tagged(&self, rng: &mut fastrand::Rng) -> Option<&T> {
+    pub(crate) fn random_tagged(&self, rng: &mut fastrand::Rng) -> Option<&T> {
         self.pick(rng, self.tagged, |tagged| tagged)
     }
 
@@ -213,58 +213,8 @@ impl<T: TableItem> Table<T> {
         candidates == self.tagged && self.tagged < self.len
     }
 
-    /// Shows up to `n` items from about a random position on to `f`: quick, not fair; for eviction. Returns how many.
-    pub fn sample<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
-        self.sample_where(n, rng, false, f)
-    }
-
-    /// As [`Self::sample`] for tagged items alone.
-    pub fn sample_tagged<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
-        self.sample_where(n, rng, true, f)
-    }
-
-    fn sample_where<'t>(
-        &'t self,
-        n: usize,
-        rng: &mut fastrand::Rng,
-        tagged_only: bool,
-        mut f: impl FnMut(&'t T),
-    ) -> usize {
-        let n = n.min(if tagged_only { self.tagged } else { self.len });
-        if n == 0 {
-            return 0;
-        }
-        let mut count = 0;
-        let mut position = rng.u64(..);
-        // Once around the whole table at most.
-        let mut wrapped = false;
-        let start = position;
-        while count < n && !(wrapped && position >= start) {
-            let next = if tagged_only { self.next_tagged_segment(position) } else { Some(position) };
-            let next = next.and_then(|at| {
-                let (bucket, next) = self.range_at(at);
-                for_each(bucket, |item, tagged| {
-                    if count < n && (tagged || !tagged_only) {
-                        count += 1;
-                        f(item);
-                    }
-                });
-                next
-            });
-            match next {
-                Some(next) => position = next,
-                None if wrapped => break,
-                None => {
-                    wrapped = true;
-                    position = 0;
-                }
-            }
-        }
-        count
-    }
-
     /// The bytes of memory of the table itself, without its items.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         let arrays: usize = self
             .arrays
             .iter()
@@ -277,13 +227,8 @@ impl<T: TableItem> Table<T> {
         arrays + (self.children + self.child_room) * mem::size_of::<u64>()
     }
 
-    /// Places for items in the table, in both arrays while it is being resized.
-    pub fn capacity(&self) -> usize {
-        (self.arrays[0].buckets() + self.arrays[1].buckets()) * SLOTS
-    }
-
     /// A text about sizes and chain lengths, for DEBUG HTSTATS.
-    pub fn stats(&self) -> String {
+    pub(crate) fn stats(&self) -> String {
         let mut out = String::new();
         if self.is_empty() {
             out.push_str("No stats available for empty dictionaries\n");
@@ -324,7 +269,8 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Asserts everything the table relies on; reads every item.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         let mut len = 0;
         let mut tagged_len = 0;
         let mut children = 0;
@@ -364,7 +310,7 @@ impl<T: TableItem> Table<T> {
                         // SAFETY: places with a tag hold items.
                         let item = unsafe { here.item(place) };
                         let hash = self.hash(item.key());
-                        assert_eq!(here.tag(place), tag_of(hash), "hash byte");
+                        assert_eq!(here.tag(place), super::bucket::tag_of(hash), "hash byte");
                         assert_eq!(array.index(hash), index, "bucket");
                         assert_eq!(self.array_of(hash), number, "array");
                         assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
