@@ -214,13 +214,15 @@ impl<T: TableItem> Table<T> {
         let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
         while !bucket.is_none() {
-            for place in bucket.matches(tag) {
-                // SAFETY: a place with a tag holds an item.
-                if bucket.tag(place) == tag && is_same(unsafe { bucket.item(place) }.key(), key) {
-                    return Some(Spot { hash, bucket, place });
+            // SAFETY: the buckets of a chain are alive while the table is borrowed; a place with a tag holds an item.
+            unsafe {
+                for place in bucket.matches(tag) {
+                    if bucket.tag(place) == tag && is_same(bucket.item(place).key(), key) {
+                        return Some(Spot { hash, bucket, place });
+                    }
                 }
+                bucket = bucket.child();
             }
-            bucket = bucket.child();
         }
         None
     }
@@ -252,19 +254,6 @@ impl<T: TableItem> Table<T> {
 
     /// The item, if `judge` gives it; one that is taken out is given as the error. `judge` may change what the item holds, but
     /// neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
-    #[inline(always)]
-    pub(crate) fn get_or_take_near(
-        &mut self,
-        (hash, hint): (u64, Hint),
-        key: &[u8],
-        judge: impl FnOnce(&mut T) -> Verdict,
-    ) -> Result<&T, Option<T>> {
-        let spot = self.find_or_take((hash, hint), key, judge)?;
-        // SAFETY: a spot names a place that holds an item.
-        Ok(unsafe { spot.bucket.item(spot.place) })
-    }
-
-    /// As [`Self::get_or_take_near`], with the item for change.
     #[inline(always)]
     pub(crate) fn get_mut_or_take_near(
         &mut self,
@@ -300,12 +289,13 @@ impl<T: TableItem> Table<T> {
         match step {
             Step::Bucket => bucket.prefetch(),
             Step::Item => return self.prefetch_item(hash).0,
-            Step::Behind if !bucket.is_none() => {
+            // SAFETY: the buckets of a chain are alive while the table is borrowed.
+            Step::Behind if !bucket.is_none() => unsafe {
                 let behind = bucket.child();
                 if !behind.is_none() {
                     behind.prefetch_items(tag_of(hash));
                 }
-            }
+            },
             Step::Behind => {}
         }
         false
@@ -316,14 +306,17 @@ impl<T: TableItem> Table<T> {
         let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
         while !bucket.is_none() {
-            for place in bucket.matches(tag).filter(|place| bucket.tag(*place) == tag) {
-                // SAFETY: a place with a tag holds an item, which lives for as long as the table is borrowed.
-                let picked = pick(unsafe { bucket.item(place) });
-                if picked.is_some() {
-                    return picked;
+            // SAFETY: the buckets of a chain are alive, and the items in them stay, for as long as the table is borrowed; a
+            // place with a tag holds an item.
+            unsafe {
+                for place in bucket.matches(tag).filter(|place| bucket.tag(*place) == tag) {
+                    let picked = pick(bucket.item(place));
+                    if picked.is_some() {
+                        return picked;
+                    }
                 }
+                bucket = bucket.child();
             }
-            bucket = bucket.child();
         }
         None
     }
@@ -379,38 +372,44 @@ impl<T: TableItem> Table<T> {
         let mut bucket = of.bucket_or_new(index);
         let mut parent = Bucket::NONE;
         *of.tagged_mut(index) += usize::from(tagged);
-        loop {
-            if let Some(place) = bucket.free_place() {
-                bucket.put(place, tag_of(hash), tagged, item);
-                return Spot { hash, bucket, place };
-            }
-            let child = bucket.child();
-            if !child.is_none() {
-                (parent, bucket) = (bucket, child);
-            } else if bucket.room() < SLOTS {
-                self.child_room -= bucket.room();
-                // SAFETY: only children have fewer places, and nothing but their parents points to them.
-                bucket = unsafe { bucket.grown() };
-                self.child_room += bucket.room();
-                parent.set_child(bucket);
-            } else {
-                let child = Bucket::new_child(CHILD_ROOMS[0]);
-                self.children += 1;
-                self.child_room += child.room();
-                // SAFETY: a full bucket has an item in its last place, which moves to the child.
-                let (tag, tagged, last) = unsafe { bucket.take(SLOTS - 1) };
-                child.put(0, tag, tagged, last);
-                bucket.set_child(child);
-                (parent, bucket) = (bucket, child);
+        // SAFETY: the buckets of a chain are alive, and the table is ours. Only children have fewer places than `SLOTS`, and
+        // nothing but their parents points to them, which have all. A full bucket without a child has an item in its last
+        // place; it moves to the child, whose places are free.
+        unsafe {
+            loop {
+                if let Some(place) = bucket.free_place() {
+                    bucket.put(place, tag_of(hash), tagged, item);
+                    return Spot { hash, bucket, place };
+                }
+                let child = bucket.child();
+                if !child.is_none() {
+                    (parent, bucket) = (bucket, child);
+                } else if bucket.room() < SLOTS {
+                    self.child_room -= bucket.room();
+                    bucket = bucket.grown();
+                    self.child_room += bucket.room();
+                    parent.set_child(bucket);
+                } else {
+                    let child = Bucket::new_child(CHILD_ROOMS[0]);
+                    self.children += 1;
+                    self.child_room += child.room();
+                    let (tag, tagged, last) = bucket.take(SLOTS - 1);
+                    child.put(0, tag, tagged, last);
+                    bucket.set_child(child);
+                    (parent, bucket) = (bucket, child);
+                }
             }
         }
     }
 
-    /// Frees a child whose items were taken out and that nothing points to any more.
-    fn free_child(&mut self, child: Bucket<T>) {
+    /// Frees a child.
+    ///
+    /// # Safety
+    /// It must be a child of this table whose items were taken out and that nothing points to any more.
+    unsafe fn free_child(&mut self, child: Bucket<T>) {
         self.children -= 1;
         self.child_room -= child.room();
-        // SAFETY: the caller has just made sure of that.
+        // SAFETY: the caller's promise.
         unsafe { child.free_child() }
     }
 
@@ -426,31 +425,33 @@ impl<T: TableItem> Table<T> {
         // Only the last bucket of a chain may have gaps.
         let mut parent = Bucket::NONE;
         let mut last = spot.bucket;
-        while last.chained() {
-            (parent, last) = (last, last.child());
-        }
-        if last != spot.bucket {
-            let from = last.occupied().next().expect("a child is never empty");
-            // SAFETY: the place is occupied.
-            let (tag, tagged, moved) = unsafe { last.take(from) };
-            spot.bucket.put(spot.place, tag, tagged, moved);
-        } else if self.children > 0 {
-            // The end of the chain itself lost an item: find what it hangs on.
-            if head != last {
-                parent = head;
-                while parent.child() != last {
-                    parent = parent.child();
+        // SAFETY: the buckets of a chain are alive, and the table is ours. Occupied places hold items; the spot's place holds
+        // none any more. The last place of a parent is free once it has no child, and then nothing points to that.
+        unsafe {
+            while last.chained() {
+                (parent, last) = (last, last.child());
+            }
+            if last != spot.bucket {
+                let from = last.occupied().next().expect("a child is never empty");
+                let (tag, tagged, moved) = last.take(from);
+                spot.bucket.put(spot.place, tag, tagged, moved);
+            } else if self.children > 0 {
+                // The end of the chain itself lost an item: find what it hangs on.
+                if head != last {
+                    parent = head;
+                    while parent.child() != last {
+                        parent = parent.child();
+                    }
                 }
             }
-        }
-        if !parent.is_none() && last.count() <= 1 {
-            parent.clear_child();
-            if let Some(from) = last.occupied().next() {
-                // SAFETY: the place is occupied.
-                let (tag, tagged, moved) = unsafe { last.take(from) };
-                parent.put(SLOTS - 1, tag, tagged, moved);
+            if !parent.is_none() && last.count() <= 1 {
+                parent.clear_child();
+                if let Some(from) = last.occupied().next() {
+                    let (tag, tagged, moved) = last.take(from);
+                    parent.put(SLOTS - 1, tag, tagged, moved);
+                }
+                self.free_child(last);
             }
-            self.free_child(last);
         }
         item
     }
@@ -492,11 +493,13 @@ impl<T: TableItem> Table<T> {
     /// Notices what a change of an item did to [`TableItem::tagged`].
     #[inline(always)]
     fn refresh_tag(&mut self, Spot { hash, bucket, place }: Spot<T>) {
-        // SAFETY: the spot names an item of this table.
-        let tagged = unsafe { bucket.item(place) }.tagged();
-        if tagged != bucket.is_tagged(place) {
-            bucket.set_tagged(place, tagged);
-            self.count_tagged(hash, tagged);
+        // SAFETY: the spot names an item of this table, which is ours.
+        unsafe {
+            let tagged = bucket.item(place).tagged();
+            if tagged != bucket.is_tagged(place) {
+                bucket.set_tagged(place, tagged);
+                self.count_tagged(hash, tagged);
+            }
         }
     }
 
@@ -635,22 +638,25 @@ impl<T: TableItem> Table<T> {
         let mut bucket = head;
         let mut tagged_items = 0;
         while !bucket.is_none() {
-            for place in bucket.occupied() {
-                prefetch(bucket.address(place));
+            // SAFETY: the buckets of a chain are alive, and the table is ours; nothing is added to this chain meanwhile.
+            // Occupied places hold items. A child that is left behind is empty, and what pointed to it is cleared or gone.
+            unsafe {
+                for place in bucket.occupied() {
+                    prefetch(bucket.address(place));
+                }
+                for place in bucket.occupied() {
+                    let (_, tagged, item) = bucket.take(place);
+                    let hash = self.seed.hash(item.key());
+                    self.link(1, hash, tagged, item);
+                    tagged_items += usize::from(tagged);
+                }
+                let child = bucket.child();
+                bucket.clear_child();
+                if bucket != head {
+                    self.free_child(bucket);
+                }
+                bucket = child;
             }
-            for place in bucket.occupied() {
-                // SAFETY: the place is occupied.
-                let (_, tagged, item) = unsafe { bucket.take(place) };
-                let hash = self.seed.hash(item.key());
-                self.link(1, hash, tagged, item);
-                tagged_items += usize::from(tagged);
-            }
-            let child = bucket.child();
-            bucket.clear_child();
-            if bucket != head {
-                self.free_child(bucket);
-            }
-            bucket = child;
         }
         tagged_items
     }

@@ -93,7 +93,6 @@ impl Server {
         self.persist.loading = Some(Loading { is_async, start_s: self.now_s(), total_bytes, ..Loading::default() });
         self.persist.last_load = Counts::default();
         crate::sys::signals::set_loading(true);
-        self.update_sinks();
         self.loader = Some(Box::new(Loader { what, then }));
     }
 
@@ -102,7 +101,6 @@ impl Server {
         crate::sys::signals::set_loading(false);
         self.clock.sync();
         self.update_access_clock();
-        self.update_sinks();
     }
 
     pub(crate) fn is_loading(&self) -> bool {

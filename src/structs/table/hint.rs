@@ -51,7 +51,8 @@ impl<T: TableItem> Table<T> {
         if bucket.is_none() {
             return (false, Hint::NONE);
         }
-        let (place, is_behind) = bucket.prefetch_next(tag_of(hash));
+        // SAFETY: an array's bucket has all places, and is alive while the table is borrowed.
+        let (place, is_behind) = unsafe { bucket.prefetch_next(tag_of(hash)) };
         (is_behind, Hint { at: bucket.place_address(place), of: self.memory })
     }
 
@@ -62,8 +63,10 @@ impl<T: TableItem> Table<T> {
             let (bucket, place) = Bucket::<T>::at_place(hint.at);
             // SAFETY: no memory of this table's arrays was freed since the hint was made, so the bucket is alive; a place
             // with a tag holds an item.
-            if bucket.tag(place) == tag_of(hash) && is_same(unsafe { bucket.item(place) }.key(), key) {
-                return Some(Spot { hash, bucket, place });
+            unsafe {
+                if bucket.tag(place) == tag_of(hash) && is_same(bucket.item(place).key(), key) {
+                    return Some(Spot { hash, bucket, place });
+                }
             }
         }
         self.find(hash, key)

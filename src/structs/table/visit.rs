@@ -23,15 +23,21 @@ impl<T: TableItem> Table<T> {
         (bucket, (next != 0).then_some(next))
     }
 
+    /// Calls `f` for each item in the chain of a hash, with whether it is tagged.
+    fn for_each_at<'t>(&'t self, position: u64, f: impl FnMut(&'t T, bool)) {
+        // SAFETY: the first bucket for a hash is none or alive, and the table is borrowed.
+        unsafe { for_each(self.head(position).2, f) }
+    }
+
     /// Emits the items around `cursor` (0 to begin) and returns the cursor to go on with, 0 at the end. Every item that
     /// is there from the first call to the last is emitted at least once, whatever happens in between.
     pub(crate) fn scan(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
         if self.len == 0 {
             return 0;
         }
-        let (bucket, next) = self.range_at(cursor.reverse_bits());
-        for_each(bucket, |item, _| f(item));
-        next.map_or(0, u64::reverse_bits)
+        let position = cursor.reverse_bits();
+        self.for_each_at(position, |item, _| f(item));
+        self.range_at(position).1.map_or(0, u64::reverse_bits)
     }
 
     /// As [`Self::scan`], but of a range with more than about `most` items, at least 1, only so many, in order of hash: the
@@ -45,17 +51,17 @@ impl<T: TableItem> Table<T> {
         // A few more are less trouble than parting a range.
         let most = most.saturating_add(2 + most / 16);
         let position = cursor.reverse_bits();
-        let (array, index, bucket) = self.head(position);
+        let (array, index, _) = self.head(position);
         let next = self.range_at(position).1.map_or(0, u64::reverse_bits);
         let begins = (index as u128) << (64 - self.arrays[array].log2) == u128::from(position);
         let mut count = 0;
-        for_each(bucket, |_: &T, _| count += 1);
+        self.for_each_at(position, |_, _| count += 1);
         if begins && count <= most {
-            for_each(bucket, |item, _| f(item));
+            self.for_each_at(position, |item, _| f(item));
             return next;
         }
         let mut items = Vec::with_capacity(count);
-        for_each(bucket, |item: &T, _| items.push((self.hash(item.key()), item)));
+        self.for_each_at(position, |item, _| items.push((self.hash(item.key()), item)));
         items.retain(|(hash, _)| *hash >= position);
         items.sort_unstable_by_key(|(hash, _)| *hash);
         // Between two hashes, the position with the fewest bits, for short cursors.
@@ -83,15 +89,14 @@ impl<T: TableItem> Table<T> {
             let Some(at) = self.next_tagged_segment(position) else {
                 return 0;
             };
-            let (bucket, next) = self.range_at(at);
             let mut met = false;
-            for_each(bucket, |item, tagged| {
+            self.for_each_at(at, |item, tagged| {
                 if tagged {
                     met = true;
                     f(item);
                 }
             });
-            match next {
+            match self.range_at(at).1 {
                 None => return 0,
                 Some(next) if met => return next.reverse_bits(),
                 Some(next) => position = next,
@@ -158,11 +163,11 @@ impl<T: TableItem> Table<T> {
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
-            let (array, _, bucket) = self.head(position);
+            let (array, _, _) = self.head(position);
             let width = 1 << (fine - self.arrays[array].log2);
             let mut lot = rng.usize(..lots * width);
             let mut found = None;
-            for_each(bucket, |item, _| {
+            self.for_each_at(position, |item, _| {
                 if lot == 0 && found.is_none() {
                     found = Some(item);
                 } else {
@@ -190,9 +195,8 @@ impl<T: TableItem> Table<T> {
                         None => break,
                     }
                 }
-                let (bucket, next) = self.range_at(position);
                 let mut seen = 0;
-                for_each(bucket, |item, tagged| {
+                self.for_each_at(position, |item, tagged| {
                     if wanted(tagged) {
                         seen += 1;
                         if rng.usize(..seen) == 0 {
@@ -200,7 +204,7 @@ impl<T: TableItem> Table<T> {
                         }
                     }
                 });
-                match next {
+                match self.range_at(position).1 {
                     Some(next) => position = next,
                     None => break,
                 }
@@ -244,7 +248,8 @@ impl<T: TableItem> Table<T> {
             let mut lengths = [0usize; 64];
             for index in 0..array.buckets() {
                 let mut here = 0;
-                for_each(array.bucket(index), |_: &T, _| here += 1);
+                // SAFETY: an array's buckets are none or alive, and the table is borrowed.
+                unsafe { for_each(array.bucket(index), |_: &T, _| here += 1) };
                 items += here;
                 used += usize::from(here > 0);
                 longest = longest.max(here);
@@ -286,39 +291,41 @@ impl<T: TableItem> Table<T> {
                 let head = array.bucket(index);
                 let mut bucket = head;
                 while !bucket.is_none() {
-                    let here = bucket;
-                    if here != head {
-                        children += 1;
-                        child_room += here.room();
-                        assert!(here.count() >= 2 || here.chained(), "a child of one item");
-                    } else {
-                        assert_eq!(here.room(), SLOTS);
-                    }
-                    assert!(here.count() <= here.room());
-                    if here.chained() {
-                        assert_eq!(here.room(), SLOTS, "something behind a small bucket");
-                        assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
-                        assert_eq!(here.tag(SLOTS - 1), 0);
-                        assert!(!here.is_tagged(SLOTS - 1));
-                    }
-                    assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
-                    for place in 0..SLOTS {
-                        if here.tag(place) == 0 {
-                            assert!(!here.is_tagged(place), "a tag bit without an item");
-                            continue;
+                    // SAFETY: the buckets of a chain are alive while the table is borrowed; places with a tag hold items.
+                    unsafe {
+                        let here = bucket;
+                        if here != head {
+                            children += 1;
+                            child_room += here.room();
+                            assert!(here.count() >= 2 || here.chained(), "a child of one item");
+                        } else {
+                            assert_eq!(here.room(), SLOTS);
                         }
-                        // SAFETY: places with a tag hold items.
-                        let item = unsafe { here.item(place) };
-                        let hash = self.hash(item.key());
-                        assert_eq!(here.tag(place), super::bucket::tag_of(hash), "hash byte");
-                        assert_eq!(array.index(hash), index, "bucket");
-                        assert_eq!(self.array_of(hash), number, "array");
-                        assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
-                        len += 1;
-                        tagged_len += usize::from(item.tagged());
-                        in_segments[index >> SEGMENT_LOG2] += usize::from(item.tagged());
+                        assert!(here.count() <= here.room());
+                        if here.chained() {
+                            assert_eq!(here.room(), SLOTS, "something behind a small bucket");
+                            assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
+                            assert_eq!(here.tag(SLOTS - 1), 0);
+                            assert!(!here.is_tagged(SLOTS - 1));
+                        }
+                        assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
+                        for place in 0..SLOTS {
+                            if here.tag(place) == 0 {
+                                assert!(!here.is_tagged(place), "a tag bit without an item");
+                                continue;
+                            }
+                            let item = here.item(place);
+                            let hash = self.hash(item.key());
+                            assert_eq!(here.tag(place), super::bucket::tag_of(hash), "hash byte");
+                            assert_eq!(array.index(hash), index, "bucket");
+                            assert_eq!(self.array_of(hash), number, "array");
+                            assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
+                            len += 1;
+                            tagged_len += usize::from(item.tagged());
+                            in_segments[index >> SEGMENT_LOG2] += usize::from(item.tagged());
+                        }
+                        bucket = here.child();
                     }
-                    bucket = here.child();
                 }
             }
             for (segment, tagged) in array.segments.iter().zip(in_segments) {
@@ -349,21 +356,23 @@ impl<'t, T: TableItem> Iterator for Iter<'t, T> {
             return None;
         }
         loop {
-            if let Some(place) = self.places.next() {
-                self.left -= 1;
-                // SAFETY: the table is borrowed, so its buckets and items stay; places with a tag hold items.
-                return Some(unsafe { self.bucket.item(place) });
-            }
-            if !self.bucket.is_none() {
-                self.bucket = self.bucket.child();
-            }
-            if self.bucket.is_none() {
-                let (bucket, next) = self.table.range_at(self.position?);
-                self.bucket = bucket;
-                self.position = next;
-            }
-            if !self.bucket.is_none() {
-                self.places = self.bucket.occupied();
+            // SAFETY: the table is borrowed, so its buckets and items stay; places with a tag hold items.
+            unsafe {
+                if let Some(place) = self.places.next() {
+                    self.left -= 1;
+                    return Some(self.bucket.item(place));
+                }
+                if !self.bucket.is_none() {
+                    self.bucket = self.bucket.child();
+                }
+                if self.bucket.is_none() {
+                    let (bucket, next) = self.table.range_at(self.position?);
+                    self.bucket = bucket;
+                    self.position = next;
+                }
+                if !self.bucket.is_none() {
+                    self.places = self.bucket.occupied();
+                }
             }
         }
     }

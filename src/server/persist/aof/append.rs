@@ -222,7 +222,6 @@ impl Server {
         aof.writing.drop_buf();
         aof.shared.set_reploff(0);
         self.kill_aof_child();
-        self.update_sinks();
     }
 
     /// `appendonly` was set to `yes`. False when the rewrite that has to come first cannot be started.
@@ -269,7 +268,6 @@ impl Server {
         if aof.writing.forgive() {
             log::warn!("AOF reopen, just ignore the last error.");
         }
-        self.update_sinks();
         true
     }
 
@@ -355,7 +353,6 @@ impl Server {
         aof.writing.begin_increment(dir.file_size(&name).unwrap_or(0));
         let verb = if had_incr { "Opening" } else { "Creating" };
         log::info!("{verb} AOF incr file {} on server start", shown(&name));
-        self.update_sinks();
         Ok(())
     }
 }
