@@ -344,3 +344,28 @@ fn beside_redis() {
         });
     }
 }
+
+#[test]
+fn the_bus_answers_while_a_replica_loads() {
+    let mut nodes = [Node::ours(), Node::ours()];
+    join(&mut nodes, true);
+    let [master, replica] = &mut nodes;
+    for (name, value) in [("repl-diskless-sync-delay", "0"), ("repl-diskless-sync", "yes")] {
+        assert_eq!(master.text(&["CONFIG", "SET", name, value]), "OK");
+    }
+    assert_eq!(master.text(&["DEBUG", "POPULATE", "4000"]), "OK");
+    // Longer than a node may keep silent.
+    assert_eq!(replica.text(&["CONFIG", "SET", "key-load-delay", "1000"]), "OK");
+    assert_eq!(master.text(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    master.call(&["CLIENT", "KILL", "TYPE", "replica"]).unwrap();
+    let is_loading = |node: &mut Node| node.text(&["INFO", "persistence"]).contains("\r\nloading:1");
+    wait("the replica loads", 10, || is_loading(replica));
+    let took = wait("the replica has loaded", 60, || {
+        let known = master.text(&["CLUSTER", "NODES"]);
+        assert!(!known.contains("fail"), "{known}");
+        !is_loading(replica)
+    });
+    assert!(took > Duration::from_millis(2 * TIMEOUT_MS), "{took:?}");
+    wait("the replica follows", 10, || replica.text(&["INFO", "replication"]).contains("master_link_status:up"));
+    assert_eq!(replica.text(&["DBSIZE"]), "int(4000)");
+}

@@ -320,6 +320,97 @@ fn clients_are_told_that_the_server_is_loading() {
     child.wait().unwrap();
 }
 
+/// What others see while `load` is carried out: how long PING took at most, and how often the server said that it loads.
+fn watch_load(server: &TestServer, load: &[&str]) -> (Duration, usize) {
+    std::thread::scope(|scope| {
+        let loads = scope.spawn(|| run::<String>(&mut server.connect(), load));
+        let mut c = server.connect();
+        let (mut slowest, mut seen) = (Duration::ZERO, 0);
+        while !loads.is_finished() {
+            slowest = slowest.max(took(|| drop(try_run::<String>(&mut c, &["PING"]))));
+            let info = run::<String>(&mut c, &["INFO", "persistence"]);
+            if info.contains("\r\nloading:1") {
+                if seen == 0 {
+                    assert!(try_run::<()>(&mut c, &["DEBUG", "RELOAD"]).unwrap_err().to_string().contains("loading"));
+                }
+                assert!(info.contains("\r\nloading_loaded_bytes:"), "{info}");
+                seen += usize::from(
+                    try_run::<String>(&mut c, &["GET", "key:0"]).is_err_and(|e| e.to_string().contains("loading")),
+                );
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(loads.join().unwrap(), "OK");
+        (slowest, seen)
+    })
+}
+
+#[test]
+fn clients_are_served_while_a_data_set_is_loaded() {
+    let options = ["--enable-debug-command", "yes", "--appendonly", "yes", "--aof-use-rdb-preamble", "no"];
+    let server = TestServer::start(&options);
+    let mut c = server.connect();
+    for i in 0..1000 {
+        run::<()>(&mut c, &["SET", &format!("key:{i}"), "value"]);
+    }
+    run::<()>(&mut c, &["CONFIG", "SET", "key-load-delay", "1000"]);
+    run::<()>(&mut c, &["CONFIG", "SET", "watchdog-period", "500"]);
+    for load in [&["DEBUG", "RELOAD"][..], &["DEBUG", "LOADAOF"]] {
+        let (slowest, seen) = watch_load(&server, load);
+        assert!(slowest < Duration::from_millis(200), "{load:?}: {slowest:?}");
+        assert!(seen > 20, "{load:?}: {seen}");
+        assert_eq!(run::<i64>(&mut c, &["DBSIZE"]), 1000);
+        assert_eq!(run::<String>(&mut c, &["GET", "key:999"]), "value");
+    }
+    // As in Redis, a load counts as one piece of work.
+    assert!(server.log().contains("--- WATCHDOG TIMER EXPIRED ---"));
+    assert!(server.log().contains("DB reloaded by DEBUG RELOAD"));
+    assert!(server.log().contains("Append Only File loaded by DEBUG LOADAOF"));
+}
+
+#[test]
+fn a_transaction_loads_before_its_next_command() {
+    let server = TestServer::start(&["--enable-debug-command", "yes", "--appendonly", "yes"]);
+    let mut c = server.connect();
+    run::<()>(&mut c, &["SET", "k", "v"]);
+    let mut transaction = redis::pipe();
+    transaction.atomic().cmd("DEBUG").arg("RELOAD").cmd("GET").arg("k").cmd("DEBUG").arg("LOADAOF").cmd("DBSIZE");
+    let replies: (String, String, String, i64) = transaction.query(&mut c).unwrap();
+    assert_eq!(replies, ("OK".into(), "v".into(), "OK".into(), 1));
+}
+
+#[test]
+fn a_client_that_leaves_does_not_stop_what_it_had_loaded() {
+    let server = TestServer::start(&["--enable-debug-command", "yes", "--key-load-delay", "1000"]);
+    let mut c = server.connect();
+    for i in 0..500 {
+        run::<()>(&mut c, &["SET", &format!("key:{i}"), "value"]);
+    }
+    let mut leaving = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    leaving.write_all(b"DEBUG RELOAD\r\n").unwrap();
+    wait_for(10, "it loads", || run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\nloading:1"));
+    drop(leaving);
+    wait_for(10, "it has loaded", || run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\nloading:0"));
+    assert_eq!(run::<i64>(&mut c, &["DBSIZE"]), 500);
+}
+
+#[test]
+fn a_server_told_to_stop_while_it_loads_stops() {
+    let server = TestServer::start(&["--enable-debug-command", "yes", "--save", "1 1", "--key-load-delay", "1000"]);
+    let mut c = server.connect();
+    for i in 0..2000 {
+        run::<()>(&mut c, &["SET", &format!("key:{i}"), "value"]);
+    }
+    let mut other = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    other.write_all(b"DEBUG RELOAD\r\n").unwrap();
+    wait_for(10, "it loads", || run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\nloading:1"));
+    let took = took(|| drop(try_run::<()>(&mut c, &["SHUTDOWN"])));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // Half of the data set did not replace the whole one.
+    let check = Command::new(SERVER).arg("--check-rdb").arg(server.dir.path().join("dump.rdb")).output().unwrap();
+    assert!(String::from_utf8_lossy(&check.stdout).contains("[info] 2000 keys read"), "{check:?}");
+}
+
 /// Rounds of killing the server under load; `HEXAD_CRASH_ROUNDS` asks for more than the usual few.
 #[test]
 fn no_acknowledged_write_is_lost() {

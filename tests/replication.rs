@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const QUICK: &[&str] = &["--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0"];
 
@@ -540,4 +540,89 @@ fn a_master_whose_stream_holds_lines_is_left() {
     );
     assert!(!r.log().contains("Caching the disconnected master state."));
     assert_eq!(run::<i64>(&mut c, &["EXISTS", "a", "b", "c"]), 1);
+}
+
+/// The longest that an answer to PING, be it that the server loads, takes within `time`.
+fn slowest_ping(c: &mut Connection, time: Duration) -> Duration {
+    let (start, mut slowest) = (Instant::now(), Duration::ZERO);
+    while start.elapsed() < time {
+        let asked = Instant::now();
+        let _ = try_run::<String>(c, &["PING"]);
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    slowest
+}
+
+#[test]
+fn a_master_that_falls_silent_within_a_dataset_holds_up_nobody() {
+    let r = start(&["--repl-diskless-load", "swapdb"]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    follow(&r, listener.local_addr().expect("an address").port());
+    let (mut master, _) = listener.accept().expect("the replica");
+    let (id, mark) = ("0123456789abcdef0123456789abcdef01234567", "m".repeat(40));
+    master.write_all(format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$EOF:{mark}\r\n").as_bytes()).unwrap();
+    let value = "v".repeat(50);
+    let mut rdb = b"REDIS0011\xfe\0".to_vec();
+    for key in [b'a', b'b'] {
+        rdb.extend([0, 1, key, value.len() as u8]);
+        rdb.extend(value.as_bytes());
+    }
+    rdb.extend(b"\xff\0\0\0\0\0\0\0\0");
+    rdb.extend(mark.as_bytes());
+    // Up to the middle of the second value.
+    let (first, rest) = rdb.split_at(100);
+    master.write_all(first).unwrap();
+    let mut c = r.connect();
+    wait_for(10, "it loads", || run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\nloading:1"));
+    let slowest = slowest_ping(&mut c, Duration::from_secs(1));
+    assert!(slowest < Duration::from_millis(150), "{slowest:?}");
+    assert!(try_run::<String>(&mut c, &["GET", "a"]).unwrap_err().to_string().contains("loading"));
+    for byte in rest {
+        master.write_all(&[*byte]).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    wait_for(10, "it follows", || run::<String>(&mut c, &["INFO", "replication"]).contains("master_link_status:up"));
+    assert_eq!(run::<Vec<String>>(&mut c, &["MGET", "a", "b"]), [value.clone(), value]);
+    master.write_all(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n").unwrap();
+    wait_for(10, "the stream arrives", || run::<String>(&mut c, &["GET", "a"]) == "1");
+}
+
+#[test]
+fn a_master_lost_within_a_dataset_leaves_the_old_one() {
+    let r = start(&["--repl-diskless-load", "swapdb", "--replica-read-only", "no"]);
+    let mut c = r.connect();
+    run::<()>(&mut c, &["SET", "old", "v"]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    follow(&r, listener.local_addr().expect("an address").port());
+    let (mut master, _) = listener.accept().expect("the replica");
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    master.write_all(format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$1000\r\n").as_bytes()).unwrap();
+    master.write_all(b"REDIS0011\xfe\0\0\x01a\x01b\0\x01c").unwrap();
+    wait_for(10, "it loads", || run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\nloading:1"));
+    drop(master);
+    wait_for(10, "it gives up", || r.log().contains("Discarding temporary DB in background"));
+    assert!(r.log().contains("assuming connection error, resuming operation."), "{}", r.log());
+    // It tries again.
+    listener.accept().expect("the replica");
+    wait_for(10, "it serves", || try_run::<i64>(&mut c, &["EXISTS", "old", "a"]).is_ok());
+    assert_eq!(run::<i64>(&mut c, &["EXISTS", "old", "a"]), 1);
+}
+
+#[test]
+fn a_stream_right_after_a_short_dataset_is_followed() {
+    for load in ["disabled", "swapdb"] {
+        let r = start(&["--repl-diskless-load", load]);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        follow(&r, listener.local_addr().expect("an address").port());
+        let (mut master, _) = listener.accept().expect("the replica");
+        let id = "0123456789abcdef0123456789abcdef01234567";
+        let mut all = format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$18\r\n").into_bytes();
+        all.extend(b"REDIS0011\xff\0\0\0\0\0\0\0\0*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n");
+        master.write_all(&all).unwrap();
+        let mut c = r.connect();
+        wait_for(10, "the stream arrives", || {
+            try_run::<Option<String>>(&mut c, &["GET", "a"]).is_ok_and(|value| value.as_deref() == Some("1"))
+        });
+    }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Admin {
     pub(crate) http_noted_s: i64,
     /// The command line, for DEBUG RESTART and the process title.
     pub(crate) argv: Vec<OsString>,
+    /// Systemd started this server, and is to be told when it is ready.
+    pub(crate) under_systemd: bool,
 }
 
 /// Bytes as people read them: `512B`, `1.50M`, ...

@@ -10,13 +10,9 @@ use crate::keyspace::{Entry, Object};
 use crate::structs::entry::{INLINE_MAX_LEN, NewValue};
 use crate::structs::numbers::parse_i64;
 use std::io::BufRead;
-use std::path::Path;
 
 /// Longest text that can be an integer.
 const MAX_INT_LEN: usize = 20;
-
-/// Clients wait no longer than this for data that trickle in, in microseconds.
-pub(crate) const SERVE_AFTER_US: i64 = 300_000;
 
 /// How a snapshot is to be taken in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,24 +33,6 @@ pub(crate) struct LoadedRepl {
     /// 40 hex digits.
     pub(crate) id: Option<Vec<u8>>,
     pub(crate) offset: Option<i64>,
-}
-
-/// Why a snapshot was not loaded.
-#[derive(Debug)]
-pub(crate) enum LoadError {
-    /// There is no such file.
-    NotFound,
-    /// It cannot be opened; logged.
-    Open,
-    /// It cannot be read or used; logged by `log_load_error`.
-    Rdb,
-}
-
-/// Where a snapshot came from, which decides what an error means.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Origin<'a> {
-    File(&'a Path),
-    Socket,
 }
 
 /// A string as the entry takes it: an integer where its text is one.
@@ -140,8 +118,4 @@ pub(crate) fn loaded_entry<S: BufRead>(
     access.init(&mut entry);
     access.restore(&mut entry, idle_s, freq);
     Some(entry)
-}
-
-pub(crate) fn alloc_peak() {
-    crate::sys::alloc::peak();
 }

@@ -1,7 +1,7 @@
 //! Persistence: what the data set looks like on disk, and how it gets there and back.
 //!
 //! `rdb` is the snapshot format (also the payload of DUMP, of full synchronisation and of an AOF base file), `aof` the
-//! append-only log and its manifest, `snapshot`, `rdb_save` and `load` take the data set there and back, `child` is the
+//! append-only log and its manifest, `snapshot` and `rdb_save` take the data set there, `loading` and `feed` back, `child` is the
 //! process that does so in the background; `check_aof` and `check_rdb` are the two offline checkers.
 //!
 //! Invariant: nothing read from disk or from a socket can panic the process; damage is a typed error with an offset.
@@ -10,12 +10,15 @@ pub(crate) mod aof;
 pub(crate) mod check_aof;
 pub(crate) mod check_rdb;
 pub(crate) mod child;
+pub(crate) mod feed;
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod gate;
 pub(crate) mod gather;
 pub(crate) mod load;
+pub(crate) mod loading;
 pub(crate) mod rdb;
+pub(crate) mod saves;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod stream_commands;

@@ -1,13 +1,17 @@
 //! What persistence keeps in memory.
 
 use super::aof::append::FsyncShared;
+use super::aof::writing::Writing;
 use super::aof::{AofDir, Manifest};
 use super::child::{Child, ChildKind, ChildStats};
 use super::gate::Gate;
+use super::loading::Counts;
+use super::saves::{Rewrites, Saves};
 use crate::config::Config;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Whether commands go to the append-only log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,84 +30,15 @@ pub(crate) struct Aof {
     pub(crate) manifest: Manifest,
     /// The increment being written; shared with the thread that syncs it.
     pub(crate) file: Option<Arc<File>>,
-    /// Commands not written yet.
-    pub(crate) buf: Vec<u8>,
-    /// Database the log has selected, `None` when the next command must say.
-    pub(crate) selected_db: Option<usize>,
+    pub(crate) writing: Writing,
     /// Bytes of all files of the log.
     pub(crate) current_size: u64,
-    /// Bytes of the increment being written, and how many of them were given to a sync.
-    pub(crate) incr_size: u64,
-    pub(crate) incr_synced: u64,
-    /// Bytes of the log after its last rewrite.
-    pub(crate) rewrite_base_size: u64,
-    pub(crate) last_fsync_s: i64,
     /// How long to sleep before each sync with `appendfsync always`: DEBUG AOF-SYNC-SLEEP.
     pub(crate) sync_sleep_us: u64,
-    /// Since when a write waits for a slow sync.
-    pub(crate) postponed_since_s: Option<i64>,
-    pub(crate) delayed_fsync: u64,
-    pub(crate) last_write_ok: bool,
-    pub(crate) last_write_errno: i32,
-    pub(crate) last_error_log_s: i64,
-    pub(crate) rewrite_scheduled: bool,
-    pub(crate) last_rewrite_ok: bool,
-    pub(crate) rewrites: u64,
-    pub(crate) consecutive_failures: u64,
-    pub(crate) rewrite_start_s: Option<i64>,
-    pub(crate) rewrite_last_s: Option<i64>,
-    /// The second the last `#TS:` line told.
-    pub(crate) timestamp_s: i64,
-    pub(crate) limit: RewriteLimit,
+    pub(crate) rewrites: Rewrites,
     /// Replication offset that is on disk; `None` while the log is off.
     pub(crate) fsynced_reploff: Option<i64>,
     pub(crate) shared: Arc<FsyncShared>,
-}
-
-/// Keeps failing rewrites from leaving a file behind every second: after three in a row the next waits a minute, then
-/// two, four, up to an hour.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct RewriteLimit {
-    delay_minutes: i64,
-    next_s: i64,
-}
-
-impl RewriteLimit {
-    const FAILURES: u64 = 3;
-    const MAX_MINUTES: i64 = 60;
-
-    /// Whether an automatic rewrite has to wait. `Some(minutes)` in the second place when a wait begins.
-    pub(crate) fn is_limited(&mut self, failures: u64, now_s: i64) -> (bool, Option<i64>) {
-        if failures < Self::FAILURES {
-            *self = RewriteLimit::default();
-            return (false, None);
-        }
-        if self.next_s != 0 {
-            if now_s < self.next_s {
-                return (true, None);
-            }
-            self.next_s = 0;
-            return (false, None);
-        }
-        self.delay_minutes = (self.delay_minutes * 2).clamp(1, Self::MAX_MINUTES);
-        self.next_s = now_s + self.delay_minutes * 60;
-        (true, Some(self.delay_minutes))
-    }
-}
-
-/// Snapshots.
-#[derive(Debug)]
-pub(crate) struct Rdb {
-    pub(crate) last_save_s: i64,
-    pub(crate) last_bgsave_ok: bool,
-    pub(crate) last_bgsave_try_s: i64,
-    pub(crate) bgsave_scheduled: bool,
-    pub(crate) dirty_before_bgsave: u64,
-    pub(crate) save_start_s: Option<i64>,
-    pub(crate) save_last_s: Option<i64>,
-    pub(crate) saves: u64,
-    pub(crate) loaded_keys: u64,
-    pub(crate) loaded_expired: u64,
 }
 
 /// A data set being loaded.
@@ -123,7 +58,9 @@ pub(crate) struct Loading {
 #[derive(Debug)]
 pub(crate) struct Persist {
     pub(crate) aof: Aof,
-    pub(crate) rdb: Rdb,
+    pub(crate) saves: Saves,
+    /// Of the last load.
+    pub(crate) last_load: Counts,
     pub(crate) gate: Gate,
     pub(crate) child: Option<Child>,
     pub(crate) child_stats: ChildStats,
@@ -147,42 +84,15 @@ impl Persist {
                 },
                 manifest: Manifest::default(),
                 file: None,
-                buf: Vec::new(),
-                selected_db: None,
+                writing: Writing::new(now_s),
                 current_size: 0,
-                incr_size: 0,
-                incr_synced: 0,
-                rewrite_base_size: 0,
-                last_fsync_s: now_s,
                 sync_sleep_us: 0,
-                postponed_since_s: None,
-                delayed_fsync: 0,
-                last_write_ok: true,
-                last_write_errno: 0,
-                last_error_log_s: 0,
-                rewrite_scheduled: false,
-                last_rewrite_ok: true,
-                rewrites: 0,
-                consecutive_failures: 0,
-                rewrite_start_s: None,
-                rewrite_last_s: None,
-                timestamp_s: 0,
-                limit: RewriteLimit::default(),
+                rewrites: Rewrites::default(),
                 fsynced_reploff: cfg.appendonly.then_some(0),
                 shared: Arc::new(FsyncShared::default()),
             },
-            rdb: Rdb {
-                last_save_s: now_s,
-                last_bgsave_ok: true,
-                last_bgsave_try_s: 0,
-                bgsave_scheduled: false,
-                dirty_before_bgsave: 0,
-                save_start_s: None,
-                save_last_s: None,
-                saves: 0,
-                loaded_keys: 0,
-                loaded_expired: 0,
-            },
+            saves: Saves::new(now_s),
+            last_load: Counts::default(),
             gate: Gate::default(),
             child: None,
             child_stats: ChildStats::default(),
@@ -202,24 +112,54 @@ impl Persist {
     pub(crate) fn is_rewriting(&self) -> bool {
         self.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof)
     }
+
+    /// Why writes are refused, if they are.
+    #[inline]
+    pub(crate) fn refusal(&self, cfg: &Config) -> Option<Refusal> {
+        if cfg.stop_writes_on_bgsave_error && !cfg.save.is_empty() && !self.saves.is_ok() {
+            return Some(Refusal::Snapshot);
+        }
+        match self.aof.state {
+            AofState::Off => None,
+            _ if !self.aof.writing.is_ok() => Some(Refusal::Log { errno: self.aof.writing.errno() }),
+            _ if !self.aof.shared.is_ok() => {
+                Some(Refusal::Log { errno: self.aof.shared.errno.load(Ordering::Acquire) })
+            }
+            AofState::On | AofState::WaitRewrite => None,
+        }
+    }
+}
+
+/// Why writes are refused: what they change could not be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The last snapshot failed.
+    Snapshot,
+    /// The log cannot be written or synced.
+    Log { errno: i32 },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SavePoint;
 
     #[test]
-    fn failing_rewrites_wait_longer_and_longer() {
-        let mut limit = RewriteLimit::default();
-        assert_eq!(limit.is_limited(2, 0), (false, None));
-        let mut now = 1000;
-        for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(limit.is_limited(3, now), (true, Some(minutes)));
-            assert_eq!(limit.is_limited(3, now + minutes * 60 - 1), (true, None));
-            now += minutes * 60;
-            assert_eq!(limit.is_limited(3, now), (false, None));
-        }
-        assert_eq!(limit.is_limited(0, now), (false, None));
-        assert_eq!(limit.is_limited(3, now), (true, Some(1)));
+    fn writes_are_refused_while_the_disk_fails() {
+        let save = vec![SavePoint { seconds: 1, changes: 1 }];
+        let mut cfg = Config { save, appendonly: true, ..Config::default() };
+        let mut persist = Persist::new(&cfg, 1000);
+        assert_eq!(persist.refusal(&cfg), None);
+        persist.aof.writing.failed(0, Some(libc::EIO), 1000);
+        assert_eq!(persist.refusal(&cfg), Some(Refusal::Log { errno: libc::EIO }));
+        persist.aof.writing.wrote_all();
+        assert_eq!(persist.refusal(&cfg), None);
+        persist.saves.not_started();
+        assert_eq!(persist.refusal(&cfg), Some(Refusal::Snapshot));
+        cfg.stop_writes_on_bgsave_error = false;
+        assert_eq!(persist.refusal(&cfg), None);
+        cfg.stop_writes_on_bgsave_error = true;
+        persist.saves.saved(1001);
+        assert_eq!(persist.refusal(&cfg), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The server: the rooms' states side by side, start-up, and the order of work in the loop.
 //!
-//! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
-//! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
+//! One turn: what is due before sleeping (propagation, the AOF, then replies), a slice of the data set being loaded, the
+//! poll, the cluster bus and replication links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
 
 pub(crate) mod acl;
 pub(crate) mod admin;
@@ -34,6 +34,7 @@ use crate::script::Scripting;
 use crate::server::clients::Clients;
 use crate::server::cluster::bus::Bus;
 use crate::server::net::serve::Unaccepted;
+use crate::server::persist::load::Loader;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -106,7 +107,9 @@ pub(crate) struct Server {
     next_cron_ms: i64,
     /// Number of the last look-ahead over several clients.
     pub(crate) ahead_serial: u64,
-    /// In-flight turns, more than one while a long operation serves others.
+    /// The data set being loaded.
+    pub(crate) loader: Option<Box<Loader>>,
+    /// In-flight turns, more than one while a script serves others.
     nesting: usize,
     /// Events of the (outermost) turn, and how many of them were seen to.
     events: Vec<Ready>,
@@ -165,6 +168,7 @@ impl Server {
             cron_loops: 0,
             next_cron_ms: now_ms,
             ahead_serial: 0,
+            loader: None,
             nesting: 0,
             events: Vec::new(),
             events_seen: 0,
@@ -216,18 +220,18 @@ impl Server {
         let _told_of_in_a_crash = crate::sys::crash::tell_of(self);
         let mut ahead = Ahead::default();
         loop {
-            if let Err(e) = self.turn(&mut ahead, None) {
-                log::warn!("The event loop failed: {}", listener::reason(&e));
-                return 1;
-            }
             if let Some(code) = self.exit {
                 self.flush_aof();
                 return code;
             }
+            if let Err(e) = self.turn(&mut ahead, None) {
+                log::warn!("The event loop failed: {}", listener::reason(&e));
+                return 1;
+            }
         }
     }
 
-    /// Serves what is ready and comes back at once: called from within long operations (loading).
+    /// Serves what is ready and comes back at once: called from within long scripts.
     pub(crate) fn serve_pending(&mut self) {
         if let Err(e) = self.turn(&mut Ahead::default(), Some(Duration::ZERO)) {
             log::warn!("The event loop failed: {}", listener::reason(&e));
@@ -238,7 +242,13 @@ impl Server {
     fn turn(&mut self, ahead: &mut Ahead, at_most: Option<Duration>) -> io::Result<()> {
         self.nesting += 1;
         self.before_sleep(ahead);
-        let mut timeout = at_most.unwrap_or_else(|| self.sleep_time());
+        let was_loaded = self.loader.is_some() && !self.is_nested_turn() && self.go_on_loading();
+        let mut timeout = match at_most {
+            Some(timeout) => timeout,
+            // The end of a load leaves things to do before sleeping.
+            None if was_loaded => Duration::ZERO,
+            None => self.sleep_time(),
+        };
         let now_us = self.clock.tick_us();
         self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
         if at_most.is_none() && !timeout.is_zero() {
@@ -301,6 +311,7 @@ impl Server {
             Source::Client(id) => self.on_client_ready(ahead, id, event),
             Source::BusListener(i) => self.on_bus_listener_ready(i),
             Source::BusLink(index, generation) => self.on_bus_link_ready((index, generation), event),
+            Source::MasterLink if self.master_link_feeds() => {}
             Source::MasterLink => self.on_master_link_ready(event),
             Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
             // That the poll ended is all there is to it.
@@ -317,7 +328,8 @@ impl Server {
             || !self.clients.closing.is_empty()
             || self.unaccepted.is_due()
             || self.exit.is_some()
-            || self.keyspace_is_busy();
+            || self.keyspace_is_busy()
+            || self.load_can_go_on();
         if busy {
             return Duration::ZERO;
         }
@@ -396,7 +408,10 @@ impl Server {
     fn cron(&mut self) {
         self.update_access_clock();
         if self.cfg.watchdog_period > 0 {
-            watchdog::schedule(self.cfg.watchdog_period);
+            // As in Redis, a load counts as one piece of work.
+            if !self.is_loading() {
+                watchdog::schedule(self.cfg.watchdog_period);
+            }
             watchdog::report();
         }
         self.sample_rates();

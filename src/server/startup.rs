@@ -65,19 +65,18 @@ pub fn main(args: Vec<OsString>) -> i32 {
     match start(config, background) {
         Ok(mut server) => {
             server.admin.argv = argv;
-            if supervised == Some(Supervised::Systemd) {
-                tell_ready(&server);
-            }
+            server.admin.under_systemd = supervised == Some(Supervised::Systemd);
+            server.load_at_start();
             let code = server.run();
             server.restart_if_asked();
             code
         }
-        Err(error) => {
-            match error {
-                StartError::Config(error) => error.report(),
-                StartError::Other(reason) => log::warn!("{reason}"),
-                StartError::Told => {}
-            }
+        Err(StartError::Config(error)) => {
+            error.report();
+            1
+        }
+        Err(StartError::Other(reason)) => {
+            log::warn!("{reason}");
             1
         }
     }
@@ -89,8 +88,6 @@ enum StartError {
     Config(ConfigError),
     /// The last line of the log.
     Other(String),
-    /// The log has it already.
-    Told,
 }
 
 impl From<String> for StartError {
@@ -105,7 +102,7 @@ impl From<ConfigError> for StartError {
     }
 }
 
-/// Everything between a configuration and the loop.
+/// Everything between a configuration and the data set.
 fn start(config: Config, background: bool) -> Result<Server, StartError> {
     signals::install().map_err(|e| format!("Can't install signal handlers: {}", e.desc()))?;
     crash::set_report(config.crash_log_enabled);
@@ -123,31 +120,42 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     refuse_modules(&server.cfg)?;
     server.load_users()?;
     server.listen()?;
-    let has_unix = !server.cfg.unixsocket.is_empty();
     if server.listeners.is_empty() {
         return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
     server.open_cluster()?;
     log::info!("Server initialized");
     server.note_initial_memory();
-    server.load_at_start().map_err(|_| StartError::Told)?;
-    server.start_cluster()?;
-    if server.cfg.port != 0 {
-        log::info!("Ready to accept connections tcp");
-    }
-    if has_unix {
-        log::info!("Ready to accept connections unix");
-    }
-    if (1..1 << 20).contains(&server.cfg.maxmemory) {
-        log::warn!(
-            "WARNING: You specified a maxmemory value that is less than 1MB (current value is {} bytes). Are you sure this \
-             is what you really want?",
-            server.cfg.maxmemory
-        );
-    }
-    process::set_cpu_affinity(&server.cfg.server_cpulist);
-    process::sleep_exactly();
     Ok(server)
+}
+
+impl Server {
+    /// What remains to be done when the data set is loaded. What fails is logged and ends the server.
+    pub(crate) fn finish_start(&mut self) {
+        if let Err(reason) = self.start_cluster() {
+            log::warn!("{reason}");
+            self.exit = Some(1);
+            return;
+        }
+        if self.cfg.port != 0 {
+            log::info!("Ready to accept connections tcp");
+        }
+        if !self.cfg.unixsocket.is_empty() {
+            log::info!("Ready to accept connections unix");
+        }
+        if (1..1 << 20).contains(&self.cfg.maxmemory) {
+            log::warn!(
+                "WARNING: You specified a maxmemory value that is less than 1MB (current value is {} bytes). Are you sure \
+                 this is what you really want?",
+                self.cfg.maxmemory
+            );
+        }
+        process::set_cpu_affinity(&self.cfg.server_cpulist);
+        process::sleep_exactly();
+        if self.admin.under_systemd {
+            tell_ready(self);
+        }
+    }
 }
 
 /// Carries the `rename-command` lines out.

@@ -7,13 +7,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
-/// Seconds between two log lines about failing writes.
-pub(crate) const ERROR_LOG_S: i64 = 30;
-/// A write waits this long, seconds, for a sync that is under way.
-pub(crate) const POSTPONE_S: i64 = 2;
-/// A buffer larger than this is not kept for the next turn.
-pub(crate) const KEEP_BUF_BYTES: usize = 1 << 20;
-
 /// What the syncing thread tells the loop.
 #[derive(Debug)]
 pub(crate) struct FsyncShared {

@@ -4,7 +4,9 @@
 //! manifest names them; files it does not name do not belong to the log.
 
 pub(crate) mod append;
+pub(crate) mod load;
 pub(crate) mod manifest;
 pub(crate) mod reader;
+pub(crate) mod writing;
 
 pub(crate) use manifest::{AofDir, Manifest};

@@ -9,7 +9,7 @@
 //! `Reader` pulls from any `BufRead` and stops exactly after the checksum, so that whatever follows in the source (the
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
 
-use super::{Error, ErrorKind, VERSION, ValueType, module_name, opcode};
+use super::{Error, ErrorKind, Source, VERSION, ValueType, module_name, opcode};
 use crate::keyspace::damaged::Damaged;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::object::ValueLimits;
@@ -237,6 +237,34 @@ impl<S: BufRead> Reader<S> {
 
     pub(crate) fn cursor<'a>(&'a mut self, progress: Progress<'a>) -> Cursor<'a, S> {
         Cursor { r: self, progress }
+    }
+}
+
+/// Where a reader stands between two items.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    offset: u64,
+    taken: usize,
+    crc: u64,
+    version: Option<u32>,
+}
+
+impl<S: Source> Reader<S> {
+    /// Where it stands, to come back to from within the next item.
+    #[inline]
+    pub(crate) fn place(&mut self) -> Standing {
+        self.src.keep();
+        Standing { offset: self.offset, taken: self.taken, crc: self.crc, version: self.version }
+    }
+
+    /// Goes back to where it stood, if its source can.
+    pub(crate) fn go_back(&mut self, to: Standing) -> bool {
+        let can = self.src.go_back();
+        if can {
+            (self.offset, self.taken, self.crc, self.version) = (to.offset, to.taken, to.crc, to.version);
+            self.recorded = None;
+        }
+        can
     }
 }
 

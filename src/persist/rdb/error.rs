@@ -41,6 +41,11 @@ impl Error {
         Error { offset, kind, at: Location::caller() }
     }
 
+    /// Whether nothing is wrong but that there are no more bytes for the moment.
+    pub(crate) fn is_starved(&self) -> bool {
+        matches!(&self.kind, ErrorKind::Io(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Whether the bytes are wrong, as opposed to missing: a broken link may be retried, damage may not.
     pub(crate) fn is_corruption(&self) -> bool {
         match self.kind {

@@ -12,12 +12,14 @@ mod dump;
 mod encode;
 mod error;
 mod skip;
+mod source;
 mod stream;
 
 pub(crate) use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
 pub(crate) use dump::{DumpError, check_dump_footer, decode_dump, encode_dump, read_functions};
 pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_value};
 pub(crate) use error::{Error, ErrorKind};
+pub(crate) use source::Source;
 
 /// Version this server writes, and the highest it reads.
 pub(crate) const VERSION: u32 = 11;

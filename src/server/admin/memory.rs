@@ -75,7 +75,7 @@ impl Server {
     }
     // persist
     pub(crate) fn aof_buffer_memory(&self) -> usize {
-        self.persist.aof.buf.capacity()
+        self.persist.aof.writing.buf_capacity()
     }
     /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
     pub(crate) fn memory_not_counted(&self) -> usize {

@@ -554,8 +554,8 @@ fn unblock(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let target = ctx.srv.clients.by_number(number as u64);
     let kind = target.and_then(|id| ctx.srv.clients.get(id)).and_then(|c| c.block.as_ref()).map(|b| b.kind.clone());
     match (target, kind) {
-        // Those two wait for something other than what a command of theirs asked for.
-        (_, None | Some(BlockKind::Postponed | BlockKind::Shutdown)) | (None, _) => ctx.out.int(0),
+        // Those wait for something that nobody else can give them.
+        (_, None | Some(BlockKind::Postponed | BlockKind::Shutdown | BlockKind::Loading)) | (None, _) => ctx.out.int(0),
         (Some(id), Some(kind)) => {
             let end = if with_error {
                 ctx.srv.reply_error_to(id, &CmdError::of("UNBLOCKED client unblocked via CLIENT UNBLOCK"));

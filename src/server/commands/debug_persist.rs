@@ -3,7 +3,9 @@
 use super::debug::DebugSub;
 use super::int_arg;
 use super::prelude::*;
+use crate::catalog::error;
 use crate::keyspace::effects::target;
+use crate::server::dispatch::blocked::{BlockKind, BlockState};
 
 pub(crate) const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
@@ -65,14 +67,20 @@ fn aof_sync_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn load_aof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let loaded = ctx.srv.debug_load_aof();
+    check_no_load(ctx)?;
+    let begun = ctx.srv.begin_load_aof(ctx.client);
     stay_out_of_the_log(ctx);
-    loaded.map_err(CmdError::of)?;
-    ctx.out.ok();
-    Ok(())
+    begun.map_err(CmdError::of)?;
+    wait_for_load(ctx)
+}
+
+/// One load after the other.
+fn check_no_load(ctx: &Ctx<'_>) -> CmdResult {
+    if ctx.srv.is_loading() { Err(error::LOADING) } else { Ok(()) }
 }
 
 fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    check_no_load(ctx)?;
     let (mut save, mut flush, mut merge) = (true, true, false);
     for option in args.iter().skip(2) {
         match &*option.to_ascii_lowercase() {
@@ -84,10 +92,20 @@ fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             }
         }
     }
-    let loaded = ctx.srv.debug_reload(save, flush, merge);
+    let begun = ctx.srv.begin_reload(ctx.client, (save, flush, merge));
     stay_out_of_the_log(ctx);
-    loaded.map_err(CmdError::of)?;
-    ctx.out.ok();
+    begun.map_err(CmdError::of)?;
+    wait_for_load(ctx)
+}
+
+/// Others are served while the client waits for what is being loaded, unless it is in the middle of a transaction.
+fn wait_for_load(ctx: &mut Ctx<'_>) -> CmdResult {
+    if !ctx.srv.is_loading() || ctx.deny_blocking() {
+        ctx.srv.load_to_the_end().map_err(CmdError::of)?;
+        ctx.out.ok();
+        return Ok(());
+    }
+    ctx.srv.block(ctx.client, BlockState { kind: BlockKind::Loading, deadline_ms: None, command: None });
     Ok(())
 }
 

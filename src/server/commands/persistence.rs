@@ -130,7 +130,7 @@ fn save(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     if ctx.srv.persist.is_saving() {
         return Err(BGSAVE_RUNNING);
     }
-    ctx.srv.persist.rdb.saves += 1;
+    ctx.srv.persist.saves.count_one();
     if !ctx.srv.save_rdb(false) {
         return Err(FAILED);
     }
@@ -154,7 +154,7 @@ fn bgsave(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
                  schedule a BGSAVE whenever possible.",
             ));
         }
-        ctx.srv.persist.rdb.bgsave_scheduled = true;
+        ctx.srv.persist.saves.schedule();
         ctx.out.simple("Background saving scheduled");
         return Ok(());
     }
@@ -167,7 +167,7 @@ fn bgsave(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn lastsave(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.srv.persist.rdb.last_save_s);
+    ctx.out.int(ctx.srv.persist.saves.last_save_s());
     Ok(())
 }
 
@@ -176,10 +176,7 @@ fn bgrewriteaof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR Background append only file rewriting already in progress"));
     }
     if ctx.srv.has_child() || in_exec(ctx) {
-        let aof = &mut ctx.srv.persist.aof;
-        aof.rewrite_scheduled = true;
-        // Whoever asks by hand does not have to wait for earlier failures to be forgotten.
-        aof.consecutive_failures = 0;
+        ctx.srv.persist.aof.rewrites.schedule_now();
         ctx.out.simple("Background append only file rewriting scheduled");
     } else if ctx.srv.start_bgrewrite() {
         ctx.out.simple("Background append only file rewriting started");

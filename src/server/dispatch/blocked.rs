@@ -27,6 +27,8 @@ pub(crate) enum BlockKind {
     WaitAof { offset: i64, local: i64, replicas: i64 },
     /// SHUTDOWN waits for replicas.
     Shutdown,
+    /// DEBUG RELOAD and DEBUG LOADAOF wait for the data set.
+    Loading,
     /// One of these keys is to come to hold a value of this type.
     /// `or_gone`: or it is to go away, or to come to hold another type. `ticket`: when it came; `Server::block` gives it.
     Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str, or_gone: bool, ticket: u64 },

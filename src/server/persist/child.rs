@@ -184,6 +184,6 @@ impl Server {
         }
         self.remove_aof_temp_files(pid);
         self.forget_child();
-        self.persist.aof.rewrite_start_s = None;
+        self.persist.aof.rewrites.stopped();
     }
 }

@@ -26,7 +26,7 @@ use std::time::Instant;
 impl Server {
     /// Whether all that was executed has gone to the AOF, if it is to, and is as durable as it has to be.
     pub(crate) fn is_all_written(&self) -> bool {
-        self.persist.aof.buf.is_empty() && !self.is_output_gated()
+        self.persist.aof.writing.buf().is_empty() && !self.is_output_gated()
     }
 
     /// Whether replies have to wait for a sync, but for those that tell only of what is durable.
@@ -79,7 +79,7 @@ impl Server {
     /// Keeps a client's output back.
     pub(crate) fn hold_output(&mut self, id: ClientId) {
         // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
-        if self.persist.aof.buf.is_empty()
+        if self.persist.aof.writing.buf().is_empty()
             && let Some(c) = self.clients.get(id)
         {
             self.persist.gate.covered.push((id, c.out.end()));
@@ -113,8 +113,7 @@ impl Server {
             }
         }
         if covers > 0 {
-            let aof = &mut self.persist.aof;
-            aof.incr_synced = aof.incr_synced.max(covers.min(aof.incr_size));
+            self.persist.aof.writing.synced_to(covers);
             let us = self.persist.gate.shared.last_us.load(Ordering::Relaxed);
             self.note_sync(self.persist.gate.held.len(), us);
         }
@@ -158,7 +157,7 @@ impl Server {
         let offset = self.repl_offset();
         let aof = &mut self.persist.aof;
         let Some(file) = aof.file.clone() else { return };
-        aof.last_fsync_s = now_s;
+        aof.writing.note_sync(now_s);
         let sleep_us = aof.sync_sleep_us;
         self.ks.effects.unsynced.sync_begins();
         if self.syncs_in_loop() {
@@ -170,13 +169,13 @@ impl Server {
             let us = start.elapsed().as_micros() as u64;
             let (aof, gate) = (&mut self.persist.aof, &mut self.persist.gate);
             gate.shared.last_us.store(us, Ordering::Relaxed);
-            aof.incr_synced = aof.incr_size;
+            aof.writing.synced_to(u64::MAX);
             aof.shared.set_reploff(offset);
             self.stop_holding();
             return self.note_sync(self.clients.pending_writes.len(), us);
         }
         let (aof, gate) = (&mut self.persist.aof, &mut self.persist.gate);
-        gate.covers = aof.incr_size;
+        gate.covers = aof.writing.size();
         gate.started += 1;
         let waiting = self.clients.pending_writes.iter().chain(&gate.held);
         let ends = waiting.filter_map(|id| self.clients.get(*id).map(|c| (*id, c.out.end())));

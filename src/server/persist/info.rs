@@ -13,7 +13,8 @@ impl Server {
     pub(crate) fn info_persistence(&self) -> String {
         let now_s = self.now_s();
         let p = &self.persist;
-        let (aof, rdb, child) = (&p.aof, &p.rdb, &p.child_stats);
+        let (aof, saves, child) = (&p.aof, &p.saves, &p.child_stats);
+        let ((save_start, save_took), (rewrite_start, rewrite_took)) = (saves.times_s(), aof.rewrites.times_s());
         let is_async = p.loading.as_ref().is_some_and(|l| l.is_async);
         let fork_perc = match child.keys_total {
             0 => 0.0,
@@ -35,33 +36,33 @@ impl Server {
         line("current_save_keys_total", &child.keys_total);
         line("rdb_changes_since_last_save", &self.ks.effects.dirty);
         line("rdb_bgsave_in_progress", &u8::from(p.is_saving()));
-        line("rdb_last_save_time", &rdb.last_save_s);
-        line("rdb_last_bgsave_status", &ok_or_err(rdb.last_bgsave_ok));
-        line("rdb_last_bgsave_time_sec", &rdb.save_last_s.unwrap_or(-1));
-        line("rdb_current_bgsave_time_sec", &since(p.is_saving(), rdb.save_start_s));
-        line("rdb_saves", &rdb.saves);
+        line("rdb_last_save_time", &saves.last_save_s());
+        line("rdb_last_bgsave_status", &ok_or_err(saves.is_ok()));
+        line("rdb_last_bgsave_time_sec", &save_took.unwrap_or(-1));
+        line("rdb_current_bgsave_time_sec", &since(p.is_saving(), save_start));
+        line("rdb_saves", &saves.count());
         line("rdb_last_cow_size", &child.rdb_last_cow_bytes);
-        line("rdb_last_load_keys_expired", &rdb.loaded_expired);
-        line("rdb_last_load_keys_loaded", &rdb.loaded_keys);
+        line("rdb_last_load_keys_expired", &p.last_load.expired);
+        line("rdb_last_load_keys_loaded", &p.last_load.keys);
         line("aof_enabled", &u8::from(aof.state != AofState::Off));
         line("aof_rewrite_in_progress", &u8::from(p.is_rewriting()));
-        line("aof_rewrite_scheduled", &u8::from(aof.rewrite_scheduled));
-        line("aof_last_rewrite_time_sec", &aof.rewrite_last_s.unwrap_or(-1));
-        line("aof_current_rewrite_time_sec", &since(p.is_rewriting(), aof.rewrite_start_s));
-        line("aof_last_bgrewrite_status", &ok_or_err(aof.last_rewrite_ok));
-        line("aof_rewrites", &aof.rewrites);
-        line("aof_rewrites_consecutive_failures", &aof.consecutive_failures);
-        line("aof_last_write_status", &ok_or_err(aof.last_write_ok && aof.shared.is_ok()));
+        line("aof_rewrite_scheduled", &u8::from(aof.rewrites.is_scheduled()));
+        line("aof_last_rewrite_time_sec", &rewrite_took.unwrap_or(-1));
+        line("aof_current_rewrite_time_sec", &since(p.is_rewriting(), rewrite_start));
+        line("aof_last_bgrewrite_status", &ok_or_err(aof.rewrites.is_ok()));
+        line("aof_rewrites", &aof.rewrites.count());
+        line("aof_rewrites_consecutive_failures", &aof.rewrites.failures());
+        line("aof_last_write_status", &ok_or_err(aof.writing.is_ok() && aof.shared.is_ok()));
         line("aof_last_cow_size", &child.aof_last_cow_bytes);
         line("module_fork_in_progress", &0);
         line("module_fork_last_cow_size", &0);
         if self.cfg.appendonly {
             line("aof_current_size", &aof.current_size);
-            line("aof_base_size", &aof.rewrite_base_size);
-            line("aof_pending_rewrite", &u8::from(aof.rewrite_scheduled));
-            line("aof_buffer_length", &aof.buf.len());
+            line("aof_base_size", &aof.rewrites.base_bytes());
+            line("aof_pending_rewrite", &u8::from(aof.rewrites.is_scheduled()));
+            line("aof_buffer_length", &aof.writing.buf().len());
             line("aof_pending_bio_fsync", &self.background.fsync.pending());
-            line("aof_delayed_fsync", &aof.delayed_fsync);
+            line("aof_delayed_fsync", &aof.writing.delayed());
         }
         if let Some(loading) = &p.loading {
             let (loaded, total) = (loading.loaded_bytes, loading.total_bytes);

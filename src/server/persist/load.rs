@@ -1,37 +1,102 @@
-//! Loading a data set: snapshots from a file or a socket, and what goes on meanwhile.
+//! Loading a data set: what carries out the loads of `persist`, a slice in each turn of the loop.
 //!
-//! Clients are served between keys, and inside long values, each `loading-process-events-interval-bytes`, and while a slow
-//! source makes one wait; commands that need the data are answered with LOADING.
+//! While a load is under way the loop goes on as ever; commands that need the data are answered with LOADING. What was
+//! loaded for goes on at its end (`after_load`): the server starts to serve, a client that asked for it gets its reply, a
+//! replica follows its primary's stream.
 
-use crate::config::SanitizeDumpPayload;
-use crate::keyspace::object::ValueLimits;
-use crate::keyspace::{Db, Place};
+use crate::catalog::error::CmdError;
+use crate::keyspace::{Db, ExpirePolicy};
+use crate::net::ClientId;
+use crate::persist::aof::load::{AofLoad, NoLoad};
 use crate::persist::aof::manifest::reason;
-use crate::persist::load::{
-    LoadError, LoadOptions, LoadedRepl, Origin, SERVE_AFTER_US, alloc_peak, loaded_entry, parse_number,
-};
-use crate::persist::rdb::{Ahead, Error, ErrorKind, Item, Reader, Value};
-use crate::persist::snapshot::{debug_delay, put_command};
-use crate::persist::state::Loading;
+use crate::persist::load::{LoadOptions, LoadedRepl};
+use crate::persist::loading::{Asks, Counts, Env, How, SLICE_TIME, Slice, SnapshotLoad, Step};
+use crate::persist::rdb::{Error, ErrorKind};
+use crate::persist::snapshot::{drop_page_cache, put_command};
+use crate::persist::state::{AofState, Loading};
 use crate::persist::{Logged, check_rdb};
 use crate::server::Server;
+use crate::server::dispatch::blocked::WaitEnd;
+use crate::server::repl::load::{LinkLoad, SyncLoad};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::ops::ControlFlow;
-use std::path::Path;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// A load under way.
+pub(crate) struct Loader {
+    pub(crate) what: What,
+    pub(crate) then: Then,
+}
+
+/// What is loaded.
+pub(crate) enum What {
+    Snapshot { load: Box<SnapshotLoad<BufReader<File>>>, path: PathBuf },
+    Aof { load: Box<AofLoad>, client: ClientId, now_ms: i64 },
+    Link(Box<LinkLoad>),
+}
+
+/// What it is loaded for.
+pub(crate) enum Then {
+    /// To begin serving.
+    Start { since: Instant },
+    /// A command waits for it.
+    Command { command: LoadCommand, client: ClientId },
+    /// To follow a primary.
+    Sync(Box<SyncLoad>),
+}
+
+/// The commands that load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoadCommand {
+    /// DEBUG RELOAD.
+    Reload,
+    /// DEBUG LOADAOF.
+    LoadAof,
+}
+
+impl LoadCommand {
+    /// The error reply.
+    fn failure(self) -> &'static str {
+        match self {
+            LoadCommand::Reload => "ERR Error trying to load the RDB dump, check server logs.",
+            LoadCommand::LoadAof => "ERR Error trying to load the AOF files, check server logs.",
+        }
+    }
+}
+
+/// Where a snapshot came from, which decides what an error means.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    File(&'a Path),
+    /// A file that a command, which reports the error, has loaded.
+    FileOfCommand,
+    Socket,
+}
+
+/// How a load ends. What failed is logged.
+pub(crate) type Loaded = Result<LoadedRepl, Logged>;
+
+/// Why a snapshot file cannot be loaded.
+pub(crate) enum NotOpened {
+    /// There is none.
+    Missing,
+    /// Logged.
+    Failed,
+}
+
 impl Server {
-    /// Marks the beginning. `is_async` when the databases being filled are not those being served.
-    pub(crate) fn start_loading(&mut self, total_bytes: u64, is_async: bool) {
-        let loading = Loading { is_async, start_s: self.now_s(), total_bytes, ..Loading::default() };
-        self.persist.loading = Some(loading);
-        self.persist.rdb.loaded_keys = 0;
-        self.persist.rdb.loaded_expired = 0;
+    // ---- one slice after the other
+
+    /// Begins a load. `is_async` when the databases being filled are not those being served.
+    pub(crate) fn begin_load(&mut self, what: What, then: Then, total_bytes: u64, is_async: bool) {
+        self.persist.loading = Some(Loading { is_async, start_s: self.now_s(), total_bytes, ..Loading::default() });
+        self.persist.last_load = Counts::default();
         crate::sys::signals::set_loading(true);
+        self.loader = Some(Box::new(Loader { what, then }));
     }
 
-    pub(crate) fn stop_loading(&mut self) {
+    fn stop_loading(&mut self) {
         self.persist.loading = None;
         crate::sys::signals::set_loading(false);
         self.clock.sync();
@@ -48,312 +113,286 @@ impl Server {
         self.persist.loading.as_ref().is_some_and(|l| l.is_async) && !row.has(flag::NO_ASYNC_LOADING)
     }
 
-    /// Notes how far loading has come and serves whoever waits. `Break` when the server has been told to stop.
-    pub(crate) fn loading_progress(&mut self, loaded_bytes: u64) -> ControlFlow<()> {
-        if let Some(loading) = &mut self.persist.loading {
-            loading.loaded_bytes = loaded_bytes;
-        }
-        alloc_peak();
-        self.serve_while_loading();
-        if self.exit.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    pub(super) fn serve_while_loading(&mut self) {
-        // Time stands still for the data set being loaded, but not for the clients.
-        let now_ms = self.ks.now_ms;
-        self.serve_pending();
-        self.repl_while_loading();
-        self.ks.now_ms = now_ms;
-    }
-
-    /// Reads a snapshot into the databases, or into `target` when they are to be swapped in later. Nothing is flushed
-    /// before. `has_data` is given for a source that is slower than a disk: it waits a little for data and says whether
-    /// there are any (or will never be). The caller marks beginning and end, and logs an error with `log_load_error`.
-    pub(crate) fn load_snapshot<S: BufRead>(
-        &mut self,
-        source: S,
-        options: LoadOptions,
-        mut target: Option<&mut [Db]>,
-        has_data: Option<fn(&mut S) -> bool>,
-    ) -> Result<(LoadedRepl, S), Error> {
-        let interval = self.cfg.loading_process_events_interval_bytes.max(0) as u64;
-        let checksum = self.cfg.rdbchecksum && !self.persist.skip_checksum;
-        let mut reader =
-            Reader::new(source, checksum, interval).deep(self.cfg.sanitize_dump_payload == SanitizeDumpPayload::Yes);
-        let limits = ValueLimits::of(&self.cfg, &self.ks);
-        reader = reader.limits(&limits);
-        let mut repl = LoadedRepl::default();
-        let mut db = 0;
-        let now_ms = self.clock.ms();
-        let mut ahead = Ahead::new(0);
-        let mut empty_keys = 0u64;
-        let mut served_us = self.clock.tick_us();
-        loop {
-            if let Some(has_data) = has_data
-                && interval > 0
-            {
-                while !has_data(reader.source_mut()) || self.clock.tick_us() - served_us > SERVE_AFTER_US {
-                    if self.loading_progress(reader.offset()).is_break() {
-                        return Err(Error::new(reader.offset(), ErrorKind::Aborted));
-                    }
-                    served_us = self.clock.tick_us();
-                }
-            }
-            let item = reader.next_item(&mut |offset| self.loading_progress(offset))?;
-            match item {
-                Item::Aux { key, value } => self.note_aux(&key, &value, &mut repl),
-                Item::Function(code) => {
-                    if let Err(e) = self.script.load_library(&code, options.allow_duplicates, false) {
-                        log::warn!("Failed creating function, {}", String::from_utf8_lossy(&e));
-                        return Err(Error::new(reader.offset(), ErrorKind::Eof));
-                    }
-                }
-                Item::SelectDb(number) => {
-                    if number >= self.ks.dbs.len() as u64 {
-                        log::warn!(
-                            "FATAL: Data file was created with a Redis server configured to handle more than {} \
-                             databases. Exiting\n",
-                            self.ks.dbs.len()
-                        );
-                        std::process::exit(1);
-                    }
-                    db = number as usize;
-                    ahead = Ahead::new(0);
-                }
-                Item::ResizeDb { keys, .. } => ahead = Ahead::new(keys),
-                Item::Key(item) => {
-                    let expired = item.expire_ms.is_some_and(|at| at < now_ms);
-                    if expired && !options.keep_expired {
-                        self.persist.rdb.loaded_expired += 1;
-                        if options.feed_replicas {
-                            let verb: &[u8] = if self.cfg.lazyfree_lazy_expire { b"UNLINK" } else { b"DEL" };
-                            let mut command = Vec::new();
-                            put_command(&mut command, &[verb, &item.key]);
-                            self.feed_replicas(Some(db), &command);
-                        }
-                    } else {
-                        if let Value::Damaged(damaged) = &item.value {
-                            self.ks.note_damaged(&item.key, damaged);
-                        }
-                        let dbs = match &mut target {
-                            Some(dbs) => &mut **dbs,
-                            None => &mut self.ks.dbs[..],
-                        };
-                        if matches!(item.value, Value::Empty) {
-                            // Old versions could come to have such keys; a few are worth a line each.
-                            empty_keys += 1;
-                            if empty_keys <= 10 {
-                                log::info!("rdbLoadObject skipping empty key: {}", String::from_utf8_lossy(&item.key));
-                            }
-                        }
-                        let Some(entry) = loaded_entry(&self.ks.access, item, &limits, &mut reader) else { continue };
-                        if let Some(len) = ahead.next(dbs[db].len() as u64) {
-                            dbs[db].reserve(len);
-                        }
-                        let hash = dbs[db].hash(entry.key());
-                        let replacing = match dbs[db].place(hash, entry.key()) {
-                            Place::Vacant(place) => {
-                                place.insert(entry);
-                                None
-                            }
-                            Place::Occupied(old) if options.allow_duplicates => {
-                                drop(old.remove());
-                                Some(entry)
-                            }
-                            Place::Occupied(_) => {
-                                let key = String::from_utf8_lossy(entry.key());
-                                log::warn!("RDB has duplicated key '{key}' in DB {db}");
-                                return Err(Error::new(
-                                    reader.offset(),
-                                    ErrorKind::Corrupt("Duplicated key found in RDB file".into()),
-                                ));
-                            }
-                        };
-                        if let Some(entry) = replacing {
-                            dbs[db].insert_new_hashed(hash, entry);
-                        }
-                        self.persist.rdb.loaded_keys += 1;
-                    }
-                    debug_delay(self.cfg.key_load_delay);
-                }
-                Item::End { checksum_disabled } => {
-                    if checksum_disabled {
-                        log::info!("RDB file was saved with checksum disabled: no check performed.");
-                    }
-                    let (loaded, expired) = (self.persist.rdb.loaded_keys, self.persist.rdb.loaded_expired);
-                    if empty_keys > 0 {
-                        log::info!(
-                            "Done loading RDB, keys loaded: {loaded}, keys expired: {expired}, empty keys skipped: {empty_keys}."
-                        );
-                    } else {
-                        log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}.");
-                    }
-                    return Ok((repl, reader.into_source()));
-                }
-            }
+    /// Whether the load under way can go on without waiting for anything.
+    pub(crate) fn load_can_go_on(&mut self) -> bool {
+        match self.loader.as_deref_mut() {
+            None => false,
+            Some(Loader { what: What::Snapshot { .. } | What::Aof { .. }, .. }) => true,
+            Some(Loader { what: What::Link(link), .. }) => link.can_go_on(),
         }
     }
 
-    fn note_aux(&mut self, key: &[u8], value: &[u8], repl: &mut LoadedRepl) {
-        let text = String::from_utf8_lossy(value);
-        if key.first() == Some(&b'%') {
-            log::info!("RDB '{}': {text}", String::from_utf8_lossy(key));
-            return;
-        }
-        match &*key.to_ascii_lowercase() {
-            b"repl-stream-db" => repl.stream_db = parse_number(value),
-            b"repl-id" if value.len() == 40 => repl.id = Some(value.to_vec()),
-            b"repl-offset" => repl.offset = parse_number(value),
-            b"redis-ver" => log::info!("Loading RDB produced by version {text}"),
-            b"ctime" => {
-                let age = self.now_s() - parse_number(value).unwrap_or(0);
-                log::info!("RDB age {} seconds", age.max(0));
-            }
-            b"used-mem" => {
-                let bytes = parse_number(value).unwrap_or(0).max(0);
-                log::info!("RDB memory usage when created {:.2} Mb", bytes as f64 / (1024.0 * 1024.0));
-                if let Some(loading) = &mut self.persist.loading {
-                    loading.rdb_used_mem = bytes as u64;
-                }
-            }
-            b"aof-preamble" if parse_number(value).is_some_and(|n| n != 0) => log::info!("RDB has an AOF tail"),
-            b"aof-base" if parse_number(value).is_some_and(|n| n != 0) => log::info!("RDB is base AOF"),
-            b"repl-id" | b"aof-preamble" | b"aof-base" | b"redis-bits" | b"lua" => {}
-            _ => log::trace!("Unrecognized RDB AUX field: '{}'", String::from_utf8_lossy(key)),
-        }
-    }
-
-    /// Logs why a snapshot could not be loaded. For one from a file also prints a check of it. True when the server has to
-    /// end: the file is what it lives on, or the bytes are damaged rather than missing.
-    pub(crate) fn log_load_error(&self, error: &Error, origin: Origin<'_>) -> bool {
-        match &error.kind {
-            ErrorKind::Signature | ErrorKind::Version(_) => {
-                log::warn!("{}", error.kind);
-                return false;
-            }
-            ErrorKind::Module { aux: true, .. } => {
-                log::warn!("{}", error.kind);
-                return true;
-            }
-            ErrorKind::Aborted => return false,
-            ErrorKind::Checksum { expected, got } => {
-                log::warn!("Wrong RDB checksum expected: ({expected:x}) but got ({got:x}). Aborting now.");
-            }
-            ErrorKind::Eof | ErrorKind::Io(_) => {
-                log::warn!("Short read or OOM loading DB. Unrecoverable error, aborting now.");
-            }
-            ErrorKind::Corrupt(_) | ErrorKind::UnknownType(_) | ErrorKind::Module { .. } => {}
-        }
-        if self.depth > 0 && matches!(origin, Origin::File(_)) {
-            // Within a command, which reports it.
-            log::debug!("{error}");
+    /// Goes on with the load under way, for a slice. Whether that was the end of it.
+    pub(crate) fn go_on_loading(&mut self) -> bool {
+        if self.exit.is_some() {
             return false;
         }
-        match origin {
-            Origin::Socket if error.is_corruption() => {
-                log::warn!("{error}. Failure loading rdb format");
-                log::warn!("Terminating server after rdb file reading failure.");
-                true
-            }
-            Origin::Socket => {
-                log::warn!(
-                    "{error}. Failure loading rdb format from socket, assuming connection error, resuming operation."
-                );
-                false
-            }
-            Origin::File(path) => {
-                log::warn!("{error}");
-                // The report is for whoever looks at the console; the log has the reason already.
-                let _ = check_rdb::check_file(path, &mut io::stdout().lock());
-                true
-            }
-        }
+        let Some((loader, loaded)) = self.step_load() else { return false };
+        self.after_load(*loader, loaded);
+        true
     }
 
-    /// Loads a snapshot file. Errors are logged; one that leaves the data set in pieces ends the process.
-    pub(crate) fn load_rdb_file(&mut self, path: &Path, options: LoadOptions) -> Result<LoadedRepl, LoadError> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(LoadError::NotFound),
-            Err(e) => {
-                log::warn!("Fatal error: can't open the RDB file {} for reading: {}", path.display(), reason(&e));
-                return Err(LoadError::Open);
+    /// Loads for a command whose client cannot wait: nobody is served meanwhile. `Err` is the text of the reply.
+    pub(crate) fn load_to_the_end(&mut self) -> Result<(), &'static str> {
+        while self.loader.is_some() {
+            let Some((loader, loaded)) = self.step_load() else { continue };
+            if let Then::Command { command, .. } = loader.then {
+                return self.after_load_command(command, loaded);
             }
-        };
-        let size = file.metadata().map_or(0, |m| m.len());
-        self.start_loading(size, false);
-        let result = self.load_snapshot(BufReader::with_capacity(1 << 18, file), options, None, None);
-        self.stop_loading();
-        match result {
-            Ok((repl, source)) => {
-                let file = source.into_inner();
-                self.background.files.submit(move || crate::persist::snapshot::drop_page_cache(&file));
-                Ok(repl)
-            }
-            Err(e) => {
-                if self.log_load_error(&e, Origin::File(path)) {
-                    std::process::exit(1);
-                }
-                Err(LoadError::Rdb)
-            }
-        }
-    }
-
-    /// Loads the data set when the server starts and opens the log. `Err` ends the server.
-    pub(crate) fn load_at_start(&mut self) -> Result<(), Logged> {
-        self.persist.aof.manifest = self.persist.aof.dir.load_manifest().map_err(|e| {
-            e.log_fatal();
-            Logged
-        })?;
-        self.load_data_from_disk()?;
-        if self.exit.is_none() {
-            self.open_aof_on_start()?;
-            self.remove_aof_history();
         }
         Ok(())
     }
 
-    fn load_data_from_disk(&mut self) -> Result<(), Logged> {
-        use crate::persist::state::AofState;
-        let start = Instant::now();
-        if self.persist.aof.state == AofState::On {
-            let loaded = self.load_aof_files();
-            return match loaded {
-                // Told to stop: the rest of the data is not wanted.
-                _ if self.exit.is_some() => Ok(()),
-                crate::server::persist::aof::load::AofLoaded::Failed => Err(Logged),
-                crate::server::persist::aof::load::AofLoaded::Nothing => Ok(()),
-                crate::server::persist::aof::load::AofLoaded::Empty
-                | crate::server::persist::aof::load::AofLoaded::Loaded => {
-                    log::info!("DB loaded from append only file: {:.3} seconds", start.elapsed().as_secs_f64());
-                    Ok(())
+    fn step_load(&mut self) -> Option<(Box<Loader>, Loaded)> {
+        let mut loader = self.loader.take()?;
+        let Loader { what, then } = &mut *loader;
+        let loaded = match (what, then) {
+            (_, Then::Sync(_)) if !self.is_sync_loading() => Some(Err(Logged)),
+            (What::Snapshot { load, path }, then) => self.step_snapshot(load, path, then),
+            (What::Aof { load, client, now_ms }, then) => {
+                self.step_aof(load, (*client, *now_ms), matches!(then, Then::Command { .. }))
+            }
+            (What::Link(link), Then::Sync(sync)) => self.step_link(link, sync.aside.as_deref_mut()),
+            (What::Link(_), Then::Start { .. } | Then::Command { .. }) => Some(Err(Logged)),
+        };
+        crate::sys::alloc::peak();
+        self.repl_while_loading();
+        let Some(loaded) = loaded else {
+            self.loader = Some(loader);
+            return None;
+        };
+        self.stop_loading();
+        Some((loader, loaded))
+    }
+
+    fn after_load(&mut self, loader: Loader, loaded: Loaded) {
+        let is_log = match loader.what {
+            What::Aof { .. } => true,
+            What::Link(_) => false,
+            What::Snapshot { load, .. } => {
+                let file = load.into_source().into_inner();
+                self.background.files.submit(move || drop_page_cache(&file));
+                false
+            }
+        };
+        match loader.then {
+            Then::Start { since } => self.after_load_at_start(since, is_log, loaded),
+            Then::Sync(sync) => self.after_sync_load(*sync, loaded),
+            Then::Command { command, client } => match self.after_load_command(command, loaded) {
+                Ok(()) => {
+                    self.clients.reply(client, b"+OK\r\n");
+                    self.unblock(client, WaitEnd::Answered);
                 }
+                Err(text) => {
+                    self.reply_error_to(client, &CmdError::of(text));
+                    self.unblock(client, WaitEnd::Failed);
+                }
+            },
+        }
+    }
+
+    // ---- parts of a slice
+
+    /// What may be done now, of a load that has come to `offset`.
+    pub(crate) fn load_slice(&self, offset: u64) -> Slice {
+        let bytes = self.cfg.loading_process_events_interval_bytes.max(0) as u64;
+        Slice::new(offset, bytes, SLICE_TIME)
+    }
+
+    pub(crate) fn load_env<'a>(&'a mut self, aside: Option<&'a mut [Db]>) -> Env<'a> {
+        Env { now_s: self.clock.ms() / 1000, delay_us: self.cfg.key_load_delay, ks: &mut self.ks, aside }
+    }
+
+    pub(crate) fn how_to_load(&self, options: LoadOptions) -> How {
+        How::new(options, &self.cfg, &self.ks, self.persist.skip_checksum, self.clock.ms())
+    }
+
+    pub(crate) fn note_load_progress(&mut self, loaded_bytes: u64, counts: Counts) {
+        if let Some(loading) = &mut self.persist.loading {
+            loading.loaded_bytes = loaded_bytes;
+            loading.rdb_used_mem = counts.used_mem;
+        }
+        self.persist.last_load = counts;
+    }
+
+    /// Does what a snapshot, read up to `offset`, asks for.
+    pub(crate) fn answer_load(&mut self, asks: Asks, allow_duplicates: bool, offset: u64) -> Result<(), Error> {
+        match asks {
+            Asks::Library(code) => {
+                self.script.load_library(&code, allow_duplicates, false).map_err(|e| {
+                    log::warn!("Failed creating function, {}", String::from_utf8_lossy(&e));
+                    Error::new(offset, ErrorKind::Eof)
+                })?;
+            }
+            Asks::Expired { db, key } => {
+                let verb: &[u8] = if self.cfg.lazyfree_lazy_expire { b"UNLINK" } else { b"DEL" };
+                let mut command = Vec::new();
+                put_command(&mut command, &[verb, &key]);
+                self.feed_replicas(Some(db), &command);
+            }
+            Asks::NoSuchDb => {
+                log::warn!(
+                    "FATAL: Data file was created with a Redis server configured to handle more than {} databases. \
+                     Exiting\n",
+                    self.ks.dbs.len()
+                );
+                std::process::exit(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn step_snapshot(
+        &mut self,
+        load: &mut SnapshotLoad<BufReader<File>>,
+        path: &Path,
+        then: &mut Then,
+    ) -> Option<Loaded> {
+        let mut slice = self.load_slice(load.offset());
+        let failed = loop {
+            let step = load.step(&mut self.load_env(None), &mut slice);
+            self.note_load_progress(load.offset(), load.counts());
+            let asks = match step {
+                Ok(Step::Pause | Step::Starved) => return None,
+                Ok(Step::Done(position)) => return Some(Ok(position)),
+                Ok(Step::Asks(asks)) => asks,
+                Err(e) => break e,
             };
+            if let Err(e) = self.answer_load(asks, load.options().allow_duplicates, load.offset()) {
+                break e;
+            }
+        };
+        let of_command = matches!(then, Then::Command { .. });
+        let origin = if of_command { Origin::FileOfCommand } else { Origin::File(path) };
+        if log_load_error(&failed, origin) {
+            std::process::exit(1);
+        }
+        Some(Err(Logged))
+    }
+
+    /// Time stands still for the commands of the log, and no key expires.
+    fn step_aof(&mut self, load: &mut AofLoad, (client, now_ms): (ClientId, i64), of_command: bool) -> Option<Loaded> {
+        let policy = std::mem::replace(&mut self.ks.expire_policy, ExpirePolicy::Ignore);
+        let real_now_ms = std::mem::replace(&mut self.ks.now_ms, now_ms);
+        let ended = self.replay_slice(load, client, of_command);
+        self.ks.expire_policy = policy;
+        self.ks.now_ms = real_now_ms;
+        self.note_load_progress(load.loaded_bytes(), load.counts());
+        let loaded = ended?;
+        self.drop_aof_client(client);
+        if loaded.is_ok() {
+            self.persist.aof.current_size = load.total_bytes();
+            // What the last rewrite left is not recorded anywhere; the base is the part of it that is known.
+            self.persist.aof.rewrites.set_base_bytes(load.base_bytes());
+        }
+        Some(loaded.map(|()| LoadedRepl::default()))
+    }
+
+    // ---- files
+
+    /// Opens a snapshot file to be loaded, and gives its size, too.
+    pub(crate) fn open_snapshot(&self, path: PathBuf, options: LoadOptions) -> Result<(What, u64), NotOpened> {
+        let file = File::open(&path).map_err(|e| {
+            if e.kind() == io::ErrorKind::NotFound {
+                return NotOpened::Missing;
+            }
+            log::warn!("Fatal error: can't open the RDB file {} for reading: {}", path.display(), reason(&e));
+            NotOpened::Failed
+        })?;
+        let size = file.metadata().map_or(0, |m| m.len());
+        let source = BufReader::with_capacity(1 << 18, file);
+        let load = Box::new(SnapshotLoad::new(source, &self.how_to_load(options)));
+        Ok((What::Snapshot { load, path }, size))
+    }
+
+    /// Begins to load the files that the manifest names; or says how that ended at once.
+    fn begin_aof_load(&mut self, then: Then) -> Result<(), NoLoad> {
+        let dir = self.persist.aof.dir.clone();
+        if dir.needs_upgrade(&self.persist.aof.manifest) && dir.upgrade(&mut self.persist.aof.manifest).is_err() {
+            std::process::exit(1);
+        }
+        let how = self.how_to_load(LoadOptions { keep_expired: true, ..LoadOptions::default() });
+        let load = Box::new(AofLoad::new(&dir, &self.persist.aof.manifest, how)?);
+        let total = load.total_bytes();
+        let client = self.add_aof_client();
+        let now_ms = self.ks.now_ms;
+        self.begin_load(What::Aof { load, client, now_ms }, then, total, false);
+        Ok(())
+    }
+
+    // ---- at start
+
+    /// Begins to load the data set when the server starts. What comes afterwards is done by `after_load_at_start`, at once if
+    /// there is nothing to load.
+    pub(crate) fn load_at_start(&mut self) {
+        let since = Instant::now();
+        match self.persist.aof.dir.load_manifest() {
+            Ok(manifest) => self.persist.aof.manifest = manifest,
+            Err(e) => {
+                e.log_fatal();
+                self.exit = Some(1);
+                return;
+            }
+        }
+        if self.persist.aof.state == AofState::On {
+            match self.begin_aof_load(Then::Start { since }) {
+                Ok(()) => {}
+                Err(NoLoad::Failed) => self.exit = Some(1),
+                Err(NoLoad::Missing) => self.begin_serving(),
+                Err(NoLoad::Empty) => self.after_load_at_start(since, true, Ok(LoadedRepl::default())),
+            }
+            return;
         }
         let replica = self.is_replica();
         let options = LoadOptions { keep_expired: replica, feed_replicas: !replica, ..LoadOptions::default() };
         self.repl_before_startup_load();
-        let path = Path::new(&self.cfg.dbfilename).to_path_buf();
-        match self.load_rdb_file(&path, options) {
-            Ok(repl) => {
-                log::info!("DB loaded from disk: {:.3} seconds", start.elapsed().as_secs_f64());
-                self.repl_after_startup_load(Some(repl));
-                Ok(())
-            }
-            Err(LoadError::NotFound) => {
+        match self.open_snapshot(PathBuf::from(&self.cfg.dbfilename), options) {
+            Ok((what, size)) => self.begin_load(what, Then::Start { since }, size, false),
+            Err(NotOpened::Missing) => {
                 self.repl_after_startup_load(None);
-                Ok(())
+                self.begin_serving();
             }
-            Err(_) if self.exit.is_some() => Ok(()),
-            Err(_) => {
-                log::warn!("Fatal error loading the DB, check server logs. Exiting.");
-                Err(Logged)
-            }
+            Err(NotOpened::Failed) => self.after_load_at_start(since, false, Err(Logged)),
         }
     }
 
-    /// DEBUG RELOAD: `save`, then `flush`, then load. `Err` is the text of the reply.
-    pub(crate) fn debug_reload(&mut self, save: bool, flush: bool, merge: bool) -> Result<(), &'static str> {
+    fn after_load_at_start(&mut self, since: Instant, is_log: bool, loaded: Loaded) {
+        let seconds = since.elapsed().as_secs_f64();
+        match loaded {
+            Ok(_) if is_log => log::info!("DB loaded from append only file: {seconds:.3} seconds"),
+            Ok(position) => {
+                log::info!("DB loaded from disk: {seconds:.3} seconds");
+                self.repl_after_startup_load(Some(position));
+            }
+            Err(Logged) => {
+                if !is_log {
+                    log::warn!("Fatal error loading the DB, check server logs. Exiting.");
+                }
+                self.exit = Some(1);
+                return;
+            }
+        }
+        self.begin_serving();
+    }
+
+    /// The data set is there: opens the log, and the doors. What fails is logged and ends the server.
+    fn begin_serving(&mut self) {
+        if self.open_aof_on_start().is_err() {
+            self.exit = Some(1);
+            return;
+        }
+        self.remove_aof_history();
+        self.finish_start();
+    }
+
+    // ---- for commands
+
+    /// DEBUG RELOAD: `save`, then `flush`, then begin to load. `Err` is the text of the reply.
+    pub(crate) fn begin_reload(
+        &mut self,
+        client: ClientId,
+        (save, flush, merge): (bool, bool, bool),
+    ) -> Result<(), &'static str> {
         if save && !self.save_rdb(false) {
             return Err("ERR");
         }
@@ -363,15 +402,15 @@ impl Server {
         }
         let options =
             LoadOptions { allow_duplicates: merge, keep_expired: self.is_replica(), ..LoadOptions::default() };
-        let path = Path::new(&self.cfg.dbfilename).to_path_buf();
-        self.load_rdb_file(&path, options).map_err(|_| "ERR Error trying to load the RDB dump, check server logs.")?;
-        log::info!("DB reloaded by DEBUG RELOAD");
+        let command = LoadCommand::Reload;
+        let opened = self.open_snapshot(PathBuf::from(&self.cfg.dbfilename), options);
+        let (what, size) = opened.map_err(|_| command.failure())?;
+        self.begin_load(what, Then::Command { command, client }, size, false);
         Ok(())
     }
 
-    /// DEBUG LOADAOF. `Err` is the text of the reply.
-    pub(crate) fn debug_load_aof(&mut self) -> Result<(), &'static str> {
-        const FAILED: &str = "ERR Error trying to load the AOF files, check server logs.";
+    /// DEBUG LOADAOF: begins it. `Err` is the text of the reply.
+    pub(crate) fn begin_load_aof(&mut self, client: ClientId) -> Result<(), &'static str> {
         self.flush_aof_now();
         self.ks.flush(None, false);
         self.script.libraries.clear();
@@ -383,16 +422,69 @@ impl Server {
             }
         };
         self.remove_aof_history();
-        match self.load_aof_files() {
-            crate::server::persist::aof::load::AofLoaded::Loaded
-            | crate::server::persist::aof::load::AofLoaded::Empty => {
-                // Nothing of this is to be propagated.
-                self.ks.effects.dirty = 0;
-                log::info!("Append Only File loaded by DEBUG LOADAOF");
-                Ok(())
-            }
-            crate::server::persist::aof::load::AofLoaded::Nothing
-            | crate::server::persist::aof::load::AofLoaded::Failed => Err(FAILED),
+        let command = LoadCommand::LoadAof;
+        match self.begin_aof_load(Then::Command { command, client }) {
+            Ok(()) => Ok(()),
+            Err(NoLoad::Empty) => self.after_load_command(command, Ok(LoadedRepl::default())),
+            Err(NoLoad::Missing | NoLoad::Failed) => Err(command.failure()),
+        }
+    }
+
+    /// `Err` is the text of the reply.
+    fn after_load_command(&mut self, command: LoadCommand, loaded: Loaded) -> Result<(), &'static str> {
+        // Nothing of this is to be propagated.
+        self.ks.effects.dirty = 0;
+        loaded.map_err(|Logged| command.failure())?;
+        match command {
+            LoadCommand::Reload => log::info!("DB reloaded by DEBUG RELOAD"),
+            LoadCommand::LoadAof => log::info!("Append Only File loaded by DEBUG LOADAOF"),
+        }
+        Ok(())
+    }
+}
+
+/// Logs why a snapshot could not be loaded. For one from a file also prints a check of it. True when the server has to
+/// end: the file is what it lives on, or the bytes are damaged rather than missing.
+pub(crate) fn log_load_error(error: &Error, origin: Origin<'_>) -> bool {
+    match &error.kind {
+        ErrorKind::Signature | ErrorKind::Version(_) => {
+            log::warn!("{}", error.kind);
+            return false;
+        }
+        ErrorKind::Module { aux: true, .. } => {
+            log::warn!("{}", error.kind);
+            return true;
+        }
+        ErrorKind::Aborted => return false,
+        ErrorKind::Checksum { expected, got } => {
+            log::warn!("Wrong RDB checksum expected: ({expected:x}) but got ({got:x}). Aborting now.");
+        }
+        ErrorKind::Eof | ErrorKind::Io(_) => {
+            log::warn!("Short read or OOM loading DB. Unrecoverable error, aborting now.");
+        }
+        ErrorKind::Corrupt(_) | ErrorKind::UnknownType(_) | ErrorKind::Module { .. } => {}
+    }
+    match origin {
+        Origin::Socket if error.is_corruption() => {
+            log::warn!("{error}. Failure loading rdb format");
+            log::warn!("Terminating server after rdb file reading failure.");
+            true
+        }
+        Origin::Socket => {
+            log::warn!(
+                "{error}. Failure loading rdb format from socket, assuming connection error, resuming operation."
+            );
+            false
+        }
+        Origin::FileOfCommand => {
+            log::debug!("{error}");
+            false
+        }
+        Origin::File(path) => {
+            log::warn!("{error}");
+            // The report is for whoever looks at the console; the log has the reason already.
+            let _ = check_rdb::check_file(path, &mut io::stdout().lock());
+            true
         }
     }
 }

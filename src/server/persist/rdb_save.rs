@@ -2,6 +2,7 @@
 
 use crate::persist::aof::manifest::{fsync_dir, reason};
 use crate::persist::child::ChildKind;
+use crate::persist::saves::{Action, Env, SaveEnd, Stage};
 use crate::persist::snapshot::{FileSink, SnapshotOptions};
 use crate::server::Server;
 use crate::sys::fork::Ended;
@@ -11,9 +12,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
-
-/// After a failed background save the next automatic one waits this long.
-const RETRY_DELAY_S: i64 = 5;
 
 fn temp_name(pid: u32) -> String {
     format!("temp-{pid}.rdb")
@@ -90,8 +88,8 @@ impl Server {
             return false;
         }
         self.ks.effects.dirty = 0;
-        self.persist.rdb.last_save_s = self.now_s();
-        self.persist.rdb.last_bgsave_ok = true;
+        let now_s = self.now_s();
+        self.persist.saves.saved(now_s);
         true
     }
 
@@ -100,20 +98,18 @@ impl Server {
         if self.has_child() {
             return false;
         }
-        let rdb = &mut self.persist.rdb;
-        rdb.saves += 1;
-        rdb.dirty_before_bgsave = self.ks.effects.dirty;
-        rdb.last_bgsave_try_s = self.clock.ms() / 1000;
+        let now_s = self.now_s();
+        self.persist.saves.attempt(self.ks.effects.dirty, now_s);
         let forked =
             self.fork_child(ChildKind::RdbDisk, |server, reporter| server.save_and_rename(&options, Some(reporter)));
         match forked {
             Ok(pid) => {
                 log::info!("Background saving started by pid {pid}");
-                self.persist.rdb.save_start_s = Some(self.now_s());
+                self.persist.saves.started(now_s);
                 true
             }
             Err(e) => {
-                self.persist.rdb.last_bgsave_ok = false;
+                self.persist.saves.not_started();
                 log::warn!("Can't save in background: fork: {}", reason(&e));
                 false
             }
@@ -146,38 +142,39 @@ impl Server {
             })
             .inspect_err(|e| log::warn!("Can't save in background: fork: {}", reason(e)))?;
         log::info!("Background RDB transfer started by pid {pid}");
-        self.persist.rdb.save_start_s = Some(self.now_s());
+        let now_s = self.now_s();
+        self.persist.saves.started(now_s);
         Ok(pid)
     }
 
     pub(super) fn bgsave_done(&mut self, kind: ChildKind, pid: Pid, ended: Ended) {
-        let rdb = &mut self.persist.rdb;
-        match (kind, ended) {
+        let end = match (kind, ended) {
             (ChildKind::RdbDisk, Ended::Exit(0)) => {
                 log::info!("Background saving terminated with success");
-                self.ks.effects.dirty = self.ks.effects.dirty.saturating_sub(rdb.dirty_before_bgsave);
-                rdb.last_save_s = self.clock.ms() / 1000;
-                rdb.last_bgsave_ok = true;
+                SaveEnd::Done
             }
             (ChildKind::RdbDisk, Ended::Exit(_)) => {
                 log::warn!("Background saving error");
-                rdb.last_bgsave_ok = false;
+                SaveEnd::Failed
             }
             (ChildKind::RdbDisk, Ended::Signal(signal)) => {
                 log::warn!("Background saving terminated by signal {signal}");
-                // SIGUSR1 is how we end a child ourselves, which is no failure.
-                if signal != libc::SIGUSR1 {
-                    rdb.last_bgsave_ok = false;
-                }
                 self.remove_rdb_temp_file(pid);
+                // This is how we end a child ourselves, which is no failure.
+                if signal == libc::SIGUSR1 { SaveEnd::Stopped } else { SaveEnd::Failed }
             }
-            (_, Ended::Exit(0)) => log::info!("Background RDB transfer terminated with success"),
-            (_, Ended::Exit(_)) => log::warn!("Background transfer error"),
-            (_, Ended::Signal(signal)) => log::warn!("Background transfer terminated by signal {signal}"),
-        }
+            (_, ended) => {
+                match ended {
+                    Ended::Exit(0) => log::info!("Background RDB transfer terminated with success"),
+                    Ended::Exit(_) => log::warn!("Background transfer error"),
+                    Ended::Signal(signal) => log::warn!("Background transfer terminated by signal {signal}"),
+                }
+                SaveEnd::Transfer
+            }
+        };
         let now_s = self.now_s();
-        let rdb = &mut self.persist.rdb;
-        rdb.save_last_s = rdb.save_start_s.take().map(|start| now_s - start);
+        let saved = self.persist.saves.child_ended(end, now_s);
+        self.ks.effects.dirty = self.ks.effects.dirty.saturating_sub(saved);
         self.repl_bgsave_done(kind, ended == Ended::Exit(0));
     }
 
@@ -195,55 +192,57 @@ impl Server {
         }
     }
 
-    /// Starts a save when a save point is reached.
-    fn check_save_points(&mut self) {
+    /// What persistence does at every cron run.
+    pub(crate) fn persist_cron(&mut self) {
+        if self.is_loading() {
+            return;
+        }
+        let is_new_second = self.every_ms(1000);
         let now_s = self.now_s();
-        let rdb = &self.persist.rdb;
-        let may_retry = rdb.last_bgsave_ok || now_s - rdb.last_bgsave_try_s > RETRY_DELAY_S;
-        let dirty = self.ks.effects.dirty;
-        let since = now_s - rdb.last_save_s;
-        let reached = self.cfg.save.iter().find(|p| dirty >= p.changes as u64 && since > p.seconds);
-        if let Some(point) = reached
-            && may_retry
-        {
-            log::info!("{} changes in {} seconds. Saving...", point.changes, point.seconds);
-            let options = SnapshotOptions { repl: self.repl_info(), ..SnapshotOptions::default() };
-            self.start_bgsave(options);
+        if is_new_second {
+            self.migrate.close_idle(now_s);
+        }
+        for stage in Stage::ALL {
+            let env = Env { now_s, dirty: self.ks.effects.dirty, cfg: &self.cfg, is_new_second };
+            if let Some(action) = self.persist.due(stage, &env) {
+                self.carry_out_save(action, is_new_second);
+            }
         }
     }
 
-    /// What persistence does at every cron run.
-    pub(crate) fn persist_cron(&mut self) {
-        if self.persist.loading.is_some() {
-            return;
-        }
-        if self.every_ms(1000) {
-            let now_s = self.now_s();
-            self.migrate.close_idle(now_s);
-        }
-        if self.persist.aof.rewrite_scheduled && !self.has_child() && !self.aof_rewrite_is_limited() {
-            self.start_bgrewrite();
-        }
-        if self.has_child() {
-            if self.every_ms(1000) {
-                self.receive_child_info();
+    fn carry_out_save(&mut self, action: Action, is_new_second: bool) {
+        match action {
+            Action::SaveAtPoint { changes, seconds } => {
+                log::info!("{changes} changes in {seconds} seconds. Saving...");
+                self.start_bgsave(self.snapshot_options());
             }
-            self.check_child_done();
-        } else {
-            self.check_save_points();
-            self.check_aof_growth();
-        }
-        self.aof_cron();
-        if self.persist.rdb.bgsave_scheduled && !self.has_child() {
-            let now_s = self.now_s();
-            let rdb = &self.persist.rdb;
-            if rdb.last_bgsave_ok || now_s - rdb.last_bgsave_try_s > RETRY_DELAY_S {
-                let options = SnapshotOptions { repl: self.repl_info(), ..SnapshotOptions::default() };
-                if self.start_bgsave(options) {
-                    self.persist.rdb.bgsave_scheduled = false;
+            Action::SaveAsScheduled => {
+                if self.start_bgsave(self.snapshot_options()) {
+                    self.persist.saves.unschedule();
                 }
             }
+            Action::RewriteAtGrowth { percent } => {
+                log::info!("Starting automatic rewriting of AOF on {percent}% growth");
+                self.start_bgrewrite();
+            }
+            Action::RewriteAsScheduled => {
+                self.start_bgrewrite();
+            }
+            Action::SayRewritesWait { minutes } => log::warn!(
+                "Background AOF rewrite has repeatedly failed and triggered the limit, will retry in {minutes} minutes"
+            ),
+            Action::LookAtChild => {
+                if is_new_second {
+                    self.receive_child_info();
+                }
+                self.check_child_done();
+            }
+            Action::RetryLog => self.write_aof(false, false),
         }
+    }
+
+    fn snapshot_options(&self) -> SnapshotOptions {
+        SnapshotOptions { repl: self.repl_info(), ..SnapshotOptions::default() }
     }
 
     /// Ends children, writes out the log and, if it is to be, a last snapshot. False when stopping now would lose data

@@ -1,118 +1,54 @@
 //! A dataset from the master on its way into memory: from the file it was received into, or straight from the link.
 //!
-//! Loading holds up the loop but for what `persist` serves meanwhile; the link's connection is not read by anyone else
-//! during that time ([`MasterLink::loading`](crate::repl::link::MasterLink::loading)).
+//! The load itself goes on in slices (`server::persist::load`). Meanwhile the link's connection is read by nobody else
+//! ([`MasterLink::loading`](crate::repl::link::MasterLink::loading)), and not waited for: the poll tells when there is more.
 
 use crate::config::ReplDisklessLoad;
 use crate::keyspace::Db;
-use crate::net::Conn;
+use crate::persist::Logged;
 use crate::persist::child::ChildKind;
-use crate::persist::load::{LoadOptions, LoadedRepl, Origin};
+use crate::persist::feed::{FeedError, FeedLoad, FeedStep};
+use crate::persist::load::{LoadOptions, LoadedRepl};
 use crate::persist::state::AofState;
-use crate::repl::bulk::{Framing, MARK_LEN};
+use crate::repl::bulk::Framing;
 use crate::repl::history::ReplId;
-use crate::repl::link::TempFile;
+use crate::repl::link::{LinkState, TempFile};
 use crate::server::Server;
+use crate::server::persist::load::{Loaded, Loader, NotOpened, Origin, Then, What, log_load_error};
 use crate::sys::os_error;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes read off the link at once.
-const BUFFER_BYTES: usize = 256 * 1024;
-/// How long the link is waited for at once while a dataset comes off it; in between, others are served.
-const WAIT: Duration = Duration::from_millis(300);
 /// How often switching the AOF on again is tried, a second apart.
 const AOF_TRIES: u32 = 10;
 
-/// The link's connection as a source that waits for data.
-struct LinkSource {
-    conn: Conn,
-    buffer: Vec<u8>,
-    at: usize,
-    /// Bytes that may still be read off the connection.
-    left: u64,
-    total: u64,
-    /// How long the master may be silent, and since when it is.
-    timeout: Duration,
+/// What goes with the load of a dataset from the master.
+pub(crate) struct SyncLoad {
+    /// The stream that follows it: history and offset.
+    from: Option<(ReplId, i64)>,
+    framing: Option<Framing>,
+    /// What followed it on the link and was read already.
+    rest: Vec<u8>,
+    /// Where it is loaded beside the one being served.
+    pub(crate) aside: Option<Vec<Db>>,
+    /// It is in this file.
+    file: Option<PathBuf>,
+}
+
+/// The load of a dataset as it comes off the link.
+pub(crate) struct LinkLoad {
+    feed: FeedLoad,
+    /// There may be something to read.
+    readable: bool,
     silent_since: Instant,
 }
 
-impl LinkSource {
-    /// Waits up to `at_most` for something to read. Whether there is something; an end or an error counts.
-    fn poll(&self, at_most: Duration) -> io::Result<bool> {
-        let mut fds = [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)];
-        let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
-        match nix::poll::poll(&mut fds, at_most) {
-            Ok(ready) => Ok(ready > 0),
-            Err(nix::errno::Errno::EINTR) => Ok(true),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// Waits until there is something to read, or the master was silent for too long.
-    fn wait(&self) -> io::Result<()> {
-        match self.poll(self.timeout.saturating_sub(self.silent_since.elapsed()))? {
-            true => Ok(()),
-            false => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    /// Waits a little. Whether reading will not have to wait, or waited long enough to fail.
-    fn has_data(&mut self) -> bool {
-        self.at < self.buffer.len()
-            || self.left == 0
-            || self.poll(WAIT).unwrap_or(true)
-            || self.silent_since.elapsed() >= self.timeout
-    }
-
-    fn refill(&mut self) -> io::Result<()> {
-        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(BUFFER_BYTES);
-        self.at = 0;
-        self.buffer.resize(room, 0);
-        loop {
-            match self.conn.read(&mut self.buffer) {
-                Ok(count) => {
-                    self.buffer.truncate(count);
-                    self.silent_since = Instant::now();
-                    self.left -= count as u64;
-                    self.total += count as u64;
-                    return Ok(());
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait().inspect_err(|_| self.buffer.clear())?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    self.buffer.clear();
-                    return Err(e);
-                }
-            }
-        }
-    }
-}
-
-impl Read for LinkSource {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(out.len());
-        out[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for LinkSource {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.buffer.len() && self.left > 0 {
-            self.refill()?;
-        }
-        Ok(&self.buffer[self.at..])
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.at += count;
+impl LinkLoad {
+    pub(crate) fn can_go_on(&mut self) -> bool {
+        self.readable || self.feed.may_go_on(Instant::now())
     }
 }
 
@@ -120,7 +56,7 @@ impl BufRead for LinkSource {
 const AS_REPLICA: LoadOptions = LoadOptions { allow_duplicates: false, keep_expired: true, feed_replicas: false };
 
 impl Server {
-    /// Loads the file that was received; `rest` is what followed it on the link.
+    /// Begins to load the file that was received; `rest` is what followed it on the link.
     pub(super) fn load_received_file(&mut self, rest: &[u8]) {
         let Some(transfer) = &mut self.repl.master.transfer else { return };
         let (from, framing, file) = (transfer.from, transfer.framing, transfer.file.take());
@@ -137,50 +73,23 @@ impl Server {
         self.prepare_for_dataset();
         self.flush_for_dataset();
         log::info!("MASTER <-> REPLICA sync: Loading DB in memory");
-        let path = Path::new(&self.cfg.dbfilename).to_path_buf();
+        let path = PathBuf::from(&self.cfg.dbfilename);
         if let Err(line) = install_file(file, &path) {
             log::warn!("{line}");
             self.cancel_sync(true);
             return;
         }
         self.repl.master.loading = true;
-        let loaded = self.load_rdb_file(&path, AS_REPLICA);
-        self.repl.master.loading = false;
-        if self.cfg.rdb_del_sync_files && self.keeps_nothing_on_disk() {
-            log::info!("Removing the RDB file obtained from the master. This replica has persistence disabled");
-            self.unlink_in_background(&path);
-        }
-        if self.exit.is_some() {
-            return;
-        }
-        match loaded {
-            Ok(position) => self.finish_full_sync(from, stream_db(&position), framing, rest),
-            Err(_) => {
-                log::warn!("Failed trying to load the MASTER synchronization DB from disk, check server logs.");
-                self.cancel_sync(true);
-            }
+        let sync = SyncLoad { from, framing, rest: rest.to_vec(), aside: None, file: Some(path.clone()) };
+        match self.open_snapshot(path, AS_REPLICA) {
+            Ok((what, size)) => self.begin_load(what, Then::Sync(Box::new(sync)), size, false),
+            Err(NotOpened::Missing | NotOpened::Failed) => self.after_sync_load(sync, Err(Logged)),
         }
     }
 
-    /// Loads the dataset as it comes off the link; `rest` is what of it was read already.
+    /// Begins to load the dataset as it comes off the link; `rest` is what of it was read already.
     pub(super) fn load_from_master_link(&mut self, framing: Framing, rest: &[u8]) {
-        let link = &mut self.repl.master;
-        let Some(from) = link.transfer.as_ref().map(|transfer| transfer.from) else { return };
-        let Some(conn) = link.conn.take() else { return };
-        let total = match framing {
-            Framing::Length(length) => length,
-            Framing::Mark(_) => u64::MAX,
-        };
-        let source = LinkSource {
-            conn,
-            buffer: rest.to_vec(),
-            at: 0,
-            left: total.saturating_sub(rest.len() as u64),
-            total: 0,
-            timeout: Duration::from_secs(self.cfg.repl_timeout.max(0) as u64),
-            silent_since: Instant::now(),
-        };
-        self.repl.master.keepalive = source.conn.as_fd().try_clone_to_owned().ok();
+        let Some(from) = self.repl.master.transfer.as_ref().map(|transfer| transfer.from) else { return };
         self.prepare_for_dataset();
         let swap = self.cfg.repl_diskless_load == ReplDisklessLoad::Swapdb;
         if !swap {
@@ -189,31 +98,100 @@ impl Server {
         log::info!("MASTER <-> REPLICA sync: Loading DB in memory");
         // The old dataset may be served meanwhile if it is an earlier state of the same history.
         let is_async = swap && from.is_some_and(|(id, _)| id == self.repl.history.id);
-        let mut aside: Option<Vec<Db>> = swap.then(|| self.ks.dbs.iter().map(Db::empty_like).collect());
+        let aside = swap.then(|| self.ks.dbs.iter().map(Db::empty_like).collect());
         self.script.aside = swap.then(Default::default);
-        self.start_loading(if let Framing::Length(length) = framing { length } else { 0 }, is_async);
-        self.repl.master.loading = true;
-        let loaded = self.load_marked(source, framing, aside.as_deref_mut());
-        self.repl.master.loading = false;
-        self.stop_loading();
-        if self.exit.is_some() {
-            return;
-        }
-        let Some((position, conn)) = loaded else {
-            self.cancel_sync(true);
-            match aside {
-                Some(aside) => {
-                    self.script.aside = None;
-                    self.free_databases(aside);
-                    log::info!("MASTER <-> REPLICA sync: Discarding temporary DB in background");
-                }
-                // Half a dataset is none.
-                None => drop(self.ks.flush(None, self.cfg.replica_lazy_flush)),
-            }
-            return;
+        let (length, mark) = match framing {
+            Framing::Length(length) => (Some(length), None),
+            Framing::Mark(mark) => (None, Some(mark.to_vec())),
         };
-        self.repl.master.conn = Some(conn);
-        if let Some(aside) = aside {
+        let mut feed = FeedLoad::new(&self.how_to_load(AS_REPLICA), length, mark);
+        let taken = feed.take(rest);
+        let link = LinkLoad { feed, readable: true, silent_since: Instant::now() };
+        let sync = SyncLoad { from, framing: Some(framing), rest: rest[taken..].to_vec(), aside, file: None };
+        self.repl.master.loading = true;
+        self.begin_load(What::Link(Box::new(link)), Then::Sync(Box::new(sync)), length.unwrap_or(0), is_async);
+    }
+
+    /// Whether the load under way still is for the master it was begun for: that may have been taken from us.
+    pub(crate) fn is_sync_loading(&self) -> bool {
+        let link = &self.repl.master;
+        link.loading && link.state == LinkState::Transfer && link.transfer.is_some()
+    }
+
+    /// The link's connection is ready for something while a dataset is loaded.
+    pub(crate) fn master_link_feeds(&mut self) -> bool {
+        match self.loader.as_deref_mut() {
+            Some(Loader { what: What::Link(link), .. }) => {
+                link.readable = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Goes on with the load of what comes off the link, for a slice. Never waits.
+    pub(crate) fn step_link(&mut self, link: &mut LinkLoad, mut aside: Option<&mut [Db]>) -> Option<Loaded> {
+        let mut slice = self.load_slice(link.feed.snapshot().offset());
+        loop {
+            if link.feed.may_go_on(Instant::now()) {
+                let step = link.feed.step(&mut self.load_env(aside.as_deref_mut()), &mut slice);
+                let snapshot = link.feed.snapshot();
+                let (offset, duplicates) = (snapshot.offset(), snapshot.options().allow_duplicates);
+                self.note_load_progress(offset, snapshot.counts());
+                match step {
+                    Ok(FeedStep::Starved) => {}
+                    Ok(FeedStep::Pause) => return None,
+                    Ok(FeedStep::Done(position)) => return Some(Ok(position)),
+                    Ok(FeedStep::Asks(asks)) => {
+                        if let Err(e) = self.answer_load(asks, duplicates, offset) {
+                            return Some(refuse_dataset(&FeedError::Snapshot(e)));
+                        }
+                        continue;
+                    }
+                    Err(e) => return Some(refuse_dataset(&e)),
+                }
+            }
+            if slice.is_late() || !link.readable {
+                self.check_silence(link);
+                return None;
+            }
+            let Some(conn) = &mut self.repl.master.conn else { return Some(Err(Logged)) };
+            match link.feed.receive(|room| conn.read(room)) {
+                Ok(count) => {
+                    link.silent_since = Instant::now();
+                    // After the end there is no more to be told.
+                    link.readable = count > 0;
+                    self.stats.note_input(count, true);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => link.readable = false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => link.feed.fail(e.kind()),
+            }
+        }
+    }
+
+    /// Ends the load when the master has been silent for too long.
+    fn check_silence(&self, link: &mut LinkLoad) {
+        let timeout = Duration::from_secs(self.cfg.repl_timeout.max(0) as u64);
+        if !link.readable && link.silent_since.elapsed() >= timeout {
+            link.feed.fail(io::ErrorKind::TimedOut);
+        }
+    }
+
+    /// The dataset is in memory, or could not be loaded, which is logged.
+    pub(crate) fn after_sync_load(&mut self, sync: SyncLoad, loaded: Loaded) {
+        let is_ours = self.is_sync_loading();
+        let from_link = sync.file.is_none();
+        self.repl.master.loading = false;
+        if let Some(path) = &sync.file
+            && self.cfg.rdb_del_sync_files
+            && self.keeps_nothing_on_disk()
+        {
+            log::info!("Removing the RDB file obtained from the master. This replica has persistence disabled");
+            self.unlink_in_background(path);
+        }
+        let Ok(position) = loaded else { return self.drop_half_dataset(sync, is_ours) };
+        if let Some(aside) = sync.aside {
             self.adopt_new_dataset();
             log::info!("MASTER <-> REPLICA sync: Swapping active DB with loaded DB");
             let old = self.swap_in(aside);
@@ -221,37 +199,31 @@ impl Server {
             self.free_databases(old);
             log::info!("MASTER <-> REPLICA sync: Discarding old DB in background");
         }
-        // Nothing was saved on the way.
-        self.ks.effects.dirty += 1;
-        self.finish_full_sync(from, stream_db(&position), Some(framing), &[]);
+        if from_link {
+            // Nothing was saved on the way.
+            self.ks.effects.dirty += 1;
+        }
+        self.finish_full_sync(sync.from, stream_db(&position), sync.framing, &sync.rest);
     }
 
-    /// Loads from the link and checks the end mark. Gives the connection back; `None`, logged, when it is of no use.
-    fn load_marked(
-        &mut self,
-        source: LinkSource,
-        framing: Framing,
-        target: Option<&mut [Db]>,
-    ) -> Option<(LoadedRepl, Conn)> {
-        let (position, mut source) = match self.load_snapshot(source, AS_REPLICA, target, Some(LinkSource::has_data)) {
-            Ok(loaded) => loaded,
-            Err(e) => {
-                if self.log_load_error(&e, Origin::Socket) {
-                    std::process::exit(1);
-                }
-                log::warn!("Failed trying to load the MASTER synchronization DB from socket, check server logs.");
-                return None;
-            }
-        };
-        let mut found = [0; MARK_LEN];
-        if let Framing::Mark(mark) = framing
-            && (source.read_exact(&mut found).is_err() || found != mark)
-        {
-            log::warn!("Replication stream EOF marker is broken");
-            return None;
+    /// Half a dataset is none. `is_ours`: the master that it came from still is ours, and is asked again.
+    fn drop_half_dataset(&mut self, sync: SyncLoad, is_ours: bool) {
+        if is_ours {
+            let from = if sync.file.is_some() { "disk" } else { "socket" };
+            log::warn!("Failed trying to load the MASTER synchronization DB from {from}, check server logs.");
+            self.cancel_sync(true);
         }
-        self.stats.note_input(source.total as usize, true);
-        Some((position, source.conn))
+        match sync.aside {
+            Some(aside) => {
+                self.script.aside = None;
+                self.free_databases(aside);
+                log::info!("MASTER <-> REPLICA sync: Discarding temporary DB in background");
+            }
+            None => drop(self.ks.flush(None, self.cfg.replica_lazy_flush)),
+        }
+        // What another master sent meanwhile was not looked at.
+        self.repl.master.held_back |= !is_ours;
+        self.release_master_link();
     }
 
     /// Nothing may write files of the dataset that is about to go.
@@ -353,6 +325,19 @@ impl Server {
             self.restart_aof_after_sync();
         }
     }
+}
+
+/// Logs why what came off the link is of no use. Ends the process if the bytes are damaged.
+fn refuse_dataset(error: &FeedError) -> Loaded {
+    match error {
+        FeedError::Mark => log::warn!("Replication stream EOF marker is broken"),
+        FeedError::Snapshot(e) => {
+            if log_load_error(e, Origin::Socket) {
+                std::process::exit(1);
+            }
+        }
+    }
+    Err(Logged)
 }
 
 fn stream_db(position: &LoadedRepl) -> usize {

@@ -7,16 +7,15 @@ use crate::catalog::error::CmdError;
 use crate::catalog::row::Command;
 use crate::config::AppendFsync;
 use crate::persist::Logged;
-use crate::persist::aof::append::{ERROR_LOG_S, KEEP_BUF_BYTES, POSTPONE_S, open_incr, write_most};
+use crate::persist::aof::append::{open_incr, write_most};
 use crate::persist::aof::manifest::{reason, shown};
+use crate::persist::aof::writing::{Due, Failure, SyncHow, WriteEnv};
 use crate::persist::child::ChildKind;
-use crate::persist::snapshot::put_command;
-use crate::persist::state::AofState;
+use crate::persist::state::{AofState, Refusal};
 use crate::server::Server;
 use std::fs::File;
 use std::io::{self};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 impl Server {
@@ -34,17 +33,7 @@ impl Server {
         if !takes {
             return;
         }
-        if self.cfg.aof_timestamp_enabled && aof.timestamp_s < now_s {
-            aof.timestamp_s = now_s;
-            aof.buf.extend_from_slice(format!("#TS:{now_s}\r\n").as_bytes());
-        }
-        if let Some(db) = db
-            && aof.selected_db != Some(db)
-        {
-            put_command(&mut aof.buf, &[b"SELECT", itoa::Buffer::new().format(db).as_bytes()]);
-            aof.selected_db = Some(db);
-        }
-        aof.buf.extend_from_slice(command);
+        aof.writing.feed(db, command, self.cfg.aof_timestamp_enabled, now_s);
     }
 
     /// Whether the log takes commands, or soon will.
@@ -81,60 +70,53 @@ impl Server {
         self.background.fsync.pending() > 0
     }
 
-    fn write_aof(&mut self, force: bool, answering: bool) {
-        let now_s = self.now_s();
-        let policy = self.cfg.appendfsync;
+    pub(crate) fn write_aof(&mut self, forced: bool, answering: bool) {
         if self.is_gate_syncing() {
             // What comes meanwhile is written and synced together, next.
             return;
         }
-        if self.persist.aof.buf.is_empty() {
-            self.sync_aof_if_due(policy, now_s);
+        let env = self.write_env(forced);
+        if !self.persist.aof.writing.buf().is_empty()
+            && self.awaits_more_changes(env.policy == AppendFsync::Always && !forced, answering)
+        {
             return;
         }
-        if self.awaits_more_changes(policy == AppendFsync::Always && !force, answering) {
-            return;
-        }
-        let syncing = policy == AppendFsync::Everysec && self.is_aof_syncing();
-        if syncing && !force {
-            let aof = &mut self.persist.aof;
-            // A write would only wait for the disk like the sync does, and the clients with it.
-            let since = *aof.postponed_since_s.get_or_insert(now_s);
-            if now_s - since < POSTPONE_S {
-                return;
-            }
-            aof.delayed_fsync += 1;
-            log::info!(
+        match self.persist.aof.writing.due(&env) {
+            Due::Wait => return,
+            Due::Sync => return self.sync_aof_if_due(&env),
+            Due::Write => {}
+            Due::WriteDespiteSync => log::info!(
                 "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF buffer without waiting for \
                  fsync to complete, this may slow down Redis."
-            );
+            ),
         }
         if self.persist.aof_flush_sleep_us > 0 {
             std::thread::sleep(Duration::from_micros(self.persist.aof_flush_sleep_us));
         }
-        let aof = &mut self.persist.aof;
-        aof.postponed_since_s = None;
-        let Some(file) = aof.file.clone() else { return };
+        let Some(file) = self.persist.aof.file.clone() else { return };
         let began = Instant::now();
-        let (written, error) = write_most(&file, &aof.buf);
+        let (written, error) = write_most(&file, self.persist.aof.writing.buf());
         self.note_aof_write_latency(began.elapsed());
         let aof = &mut self.persist.aof;
-        if written < aof.buf.len() {
-            self.on_aof_write_error(&file, written, error, policy, now_s);
-            return;
+        if written < aof.writing.buf().len() {
+            return self.on_aof_write_error(&file, written, error, &env);
         }
-        if !aof.last_write_ok {
+        let (count, is_solved) = aof.writing.wrote_all();
+        aof.current_size += count;
+        if is_solved {
             log::info!("AOF write error looks solved, Redis can write again.");
-            aof.last_write_ok = true;
         }
-        aof.current_size += written as u64;
-        aof.incr_size += written as u64;
-        if aof.buf.capacity() > KEEP_BUF_BYTES {
-            aof.buf = Vec::new();
-        } else {
-            aof.buf.clear();
+        self.sync_aof_if_due(&env);
+    }
+
+    fn write_env(&self, forced: bool) -> WriteEnv {
+        WriteEnv {
+            now_s: self.now_s(),
+            policy: self.cfg.appendfsync,
+            forced,
+            syncing: self.is_aof_syncing(),
+            spares_disk: self.cfg.no_appendfsync_on_rewrite && self.has_child(),
         }
-        self.sync_aof_if_due(policy, now_s);
     }
 
     /// A slow write counts twice: by what may have slowed it down, and as such.
@@ -151,85 +133,49 @@ impl Server {
         self.note_latency("aof-write", ms);
     }
 
-    fn on_aof_write_error(
-        &mut self,
-        file: &File,
-        mut written: usize,
-        error: Option<io::Error>,
-        policy: AppendFsync,
-        now_s: i64,
-    ) {
-        let aof = &mut self.persist.aof;
-        let may_log = now_s - aof.last_error_log_s > ERROR_LOG_S;
-        if may_log {
-            aof.last_error_log_s = now_s;
-        }
-        aof.last_write_errno = error.as_ref().and_then(io::Error::raw_os_error).unwrap_or(libc::ENOSPC);
-        if written == 0 {
-            if may_log && let Some(e) = &error {
-                log::warn!("Error writing to the AOF file: {}", reason(e));
-            }
-        } else {
-            if may_log {
-                let expected = aof.buf.len();
+    fn on_aof_write_error(&mut self, file: &File, mut written: usize, error: Option<io::Error>, env: &WriteEnv) {
+        let writing = &mut self.persist.aof.writing;
+        let errno = error.as_ref().and_then(io::Error::raw_os_error);
+        let Failure { may_say, is_short } = writing.failed(written, errno, env.now_s);
+        if is_short {
+            if may_say {
+                let expected = writing.buf().len();
                 log::warn!("Short write while writing to the AOF file: (nwritten={written}, expected={expected})");
             }
-            aof.last_write_errno = libc::ENOSPC;
-            match file.set_len(aof.incr_size) {
+            match file.set_len(writing.size()) {
                 Ok(()) => written = 0,
-                Err(e) if may_log => log::warn!(
+                Err(e) if may_say => log::warn!(
                     "Could not remove short write from the append-only file.  Redis may refuse to load the AOF the next \
                      time it starts.  ftruncate: {}",
                     reason(&e)
                 ),
                 Err(_) => {}
             }
+        } else if may_say && let Some(e) = &error {
+            log::warn!("Error writing to the AOF file: {}", reason(e));
         }
-        if policy == AppendFsync::Always {
+        if env.policy == AppendFsync::Always {
             // Replies of this turn are in the output buffers already, and what they tell cannot be taken back.
             log::warn!("Can't recover from AOF write error when the AOF fsync policy is 'always'. Exiting...");
             std::process::exit(1);
         }
-        aof.last_write_ok = false;
-        aof.current_size += written as u64;
-        aof.incr_size += written as u64;
-        aof.buf.drain(..written);
+        writing.keep(written);
+        self.persist.aof.current_size += written as u64;
     }
 
-    fn sync_aof_if_due(&mut self, policy: AppendFsync, now_s: i64) {
-        let busy_child = self.cfg.no_appendfsync_on_rewrite && self.has_child();
+    fn sync_aof_if_due(&mut self, env: &WriteEnv) {
         let offset = self.repl_offset();
-        let syncing = self.is_aof_syncing();
+        // Writing may have taken as long as the sync that was under way.
+        let env = WriteEnv { syncing: self.is_aof_syncing(), ..*env };
         let aof = &mut self.persist.aof;
         let Some(file) = aof.file.clone() else { return };
-        if aof.incr_synced == aof.incr_size || busy_child {
-            return;
-        }
-        match policy {
-            AppendFsync::No => {}
-            AppendFsync::Always => self.sync_behind_gate(),
-            AppendFsync::Everysec => {
-                if now_s <= aof.last_fsync_s {
-                    return;
-                }
-                if !syncing {
-                    let shared = aof.shared.clone();
-                    self.background.fsync.submit(move || shared.sync(&file, offset));
-                    aof.incr_synced = aof.incr_size;
-                }
-                aof.last_fsync_s = now_s;
+        match aof.writing.sync_due(&env) {
+            None => {}
+            Some(SyncHow::BehindGate) => self.sync_behind_gate(),
+            Some(SyncHow::Aside) => {
+                let shared = aof.shared.clone();
+                self.background.fsync.submit(move || shared.sync(&file, offset));
             }
-        }
-    }
-
-    /// Retries what had to wait.
-    pub(crate) fn aof_cron(&mut self) {
-        let aof = &self.persist.aof;
-        if aof.state == AofState::Off {
-            return;
-        }
-        if aof.postponed_since_s.is_some() || (!aof.last_write_ok && self.every_ms(1000)) {
-            self.write_aof(false, false);
         }
     }
 
@@ -249,7 +195,8 @@ impl Server {
                 shared.sync(&file, offset);
                 drop(file);
             });
-            self.persist.aof.last_fsync_s = self.now_s();
+            let now_s = self.now_s();
+            self.persist.aof.writing.note_sync(now_s);
         }
     }
 
@@ -263,17 +210,16 @@ impl Server {
         let aof = &mut self.persist.aof;
         if let Some(file) = aof.file.take() {
             match file.sync_data() {
-                Ok(()) => aof.last_fsync_s = now_s,
+                Ok(()) => aof.writing.note_sync(now_s),
                 Err(e) => log::warn!("Fail to fsync the AOF file: {}", reason(&e)),
             }
         }
-        aof.selected_db = None;
+        aof.writing.select_anew();
         aof.state = AofState::Off;
-        aof.rewrite_scheduled = false;
-        aof.incr_size = 0;
-        aof.incr_synced = 0;
+        aof.rewrites.unschedule();
+        aof.writing.begin_increment(0);
         aof.fsynced_reploff = None;
-        aof.buf = Vec::new();
+        aof.writing.drop_buf();
         aof.shared.set_reploff(0);
         self.kill_aof_child();
     }
@@ -286,13 +232,13 @@ impl Server {
         self.persist.aof.state = AofState::WaitRewrite;
         let kind = self.child_kind();
         if kind.is_some_and(|k| k != ChildKind::Aof) {
-            self.persist.aof.rewrite_scheduled = true;
+            self.persist.aof.rewrites.schedule();
             log::info!(
                 "AOF was enabled but there is already another background operation. An AOF background was scheduled to \
                  start when possible."
             );
         } else if in_exec {
-            self.persist.aof.rewrite_scheduled = true;
+            self.persist.aof.rewrites.schedule();
             log::info!("AOF was enabled during a transaction. An AOF background was scheduled to start when possible.");
         } else {
             if kind == Some(ChildKind::Aof) {
@@ -314,14 +260,13 @@ impl Server {
         }
         let now_s = self.now_s();
         let aof = &mut self.persist.aof;
-        aof.last_fsync_s = now_s;
+        aof.writing.note_sync(now_s);
         if !aof.shared.is_ok() {
             log::warn!("AOF reopen, just ignore the AOF fsync error in bio job");
             aof.shared.forgive();
         }
-        if !aof.last_write_ok {
+        if aof.writing.forgive() {
             log::warn!("AOF reopen, just ignore the last error.");
-            aof.last_write_ok = true;
         }
         true
     }
@@ -368,23 +313,18 @@ impl Server {
 
     /// Why writes are refused, if they are: the last snapshot failed, or the log cannot be written.
     pub(crate) fn disk_error(&self) -> Option<CmdError> {
-        let aof = &self.persist.aof;
-        if self.cfg.stop_writes_on_bgsave_error && !self.cfg.save.is_empty() && !self.persist.rdb.last_bgsave_ok {
-            return Some(CmdError::of(
+        Some(match self.persist.refusal(&self.cfg)? {
+            Refusal::Snapshot => CmdError::of(
                 "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
                  Commands that may modify the data set are disabled, because this instance is configured to report \
                  errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the \
                  Redis logs for details about the RDB error.",
-            ));
-        }
-        let errno = match aof.state {
-            AofState::Off => return None,
-            _ if !aof.last_write_ok => aof.last_write_errno,
-            _ if !aof.shared.is_ok() => aof.shared.errno.load(Ordering::Acquire),
-            _ => return None,
-        };
-        let text = nix::errno::Errno::from_raw(errno).desc();
-        Some(CmdError::text(format!("MISCONF Errors writing to the AOF file: {text}")))
+            ),
+            Refusal::Log { errno } => {
+                let text = nix::errno::Errno::from_raw(errno).desc();
+                CmdError::text(format!("MISCONF Errors writing to the AOF file: {text}"))
+            }
+        })
     }
 
     /// At the start, after loading: a base if there is nothing yet, and the increment to write to. `Err` ends the server.
@@ -410,8 +350,7 @@ impl Server {
         dir.persist(&mut self.persist.aof.manifest).map_err(|_| Logged)?;
         let aof = &mut self.persist.aof;
         aof.file = Some(Arc::new(file));
-        aof.incr_size = dir.file_size(&name).unwrap_or(0);
-        aof.incr_synced = aof.incr_size;
+        aof.writing.begin_increment(dir.file_size(&name).unwrap_or(0));
         let verb = if had_incr { "Opening" } else { "Creating" };
         log::info!("{verb} AOF incr file {} on server start", shown(&name));
         Ok(())

@@ -66,14 +66,14 @@ impl Server {
             return false;
         }
         if self.persist.aof.dir.create().is_err() {
-            self.persist.aof.last_rewrite_ok = false;
+            self.persist.aof.rewrites.not_started();
             return false;
         }
         // The new increment begins with a SELECT.
-        self.persist.aof.selected_db = None;
+        self.persist.aof.writing.select_anew();
         self.flush_aof_now();
         if !self.open_next_incr() {
-            self.persist.aof.last_rewrite_ok = false;
+            self.persist.aof.rewrites.not_started();
             return false;
         }
         if self.persist.aof.state == AofState::WaitRewrite {
@@ -83,7 +83,7 @@ impl Server {
             self.persist.aof.shared.set_reploff(offset);
             self.persist.aof.fsynced_reploff = Some(0);
         }
-        self.persist.aof.rewrites += 1;
+        self.persist.aof.rewrites.count_one();
         let forked = self.fork_child(ChildKind::Aof, |server, reporter| {
             let temp = child_temp(std::process::id());
             let ok = server.write_base_reporting(&temp, Some(reporter));
@@ -95,12 +95,12 @@ impl Server {
         match forked {
             Ok(pid) => {
                 log::info!("Background append only file rewriting started by pid {pid}");
-                self.persist.aof.rewrite_scheduled = false;
-                self.persist.aof.rewrite_start_s = Some(self.now_s());
+                let now_s = self.now_s();
+                self.persist.aof.rewrites.started(now_s);
                 true
             }
             Err(e) => {
-                self.persist.aof.last_rewrite_ok = false;
+                self.persist.aof.rewrites.not_started();
                 log::warn!("Can't rewrite append only file in background: fork: {}", reason(&e));
                 false
             }
@@ -137,8 +137,7 @@ impl Server {
         self.retire_aof_file();
         let aof = &mut self.persist.aof;
         aof.file = Some(Arc::new(file));
-        aof.incr_size = 0;
-        aof.incr_synced = 0;
+        aof.writing.begin_increment(0);
         if let Some(manifest) = manifest {
             aof.manifest = manifest;
         }
@@ -151,7 +150,7 @@ impl Server {
             Ended::Exit(0) => {
                 log::info!("Background AOF rewrite terminated with success");
                 let ok = self.install_rewrite(pid);
-                self.note_rewrite(ok);
+                self.persist.aof.rewrites.note(ok);
                 if ok {
                     log::info!("Background AOF rewrite finished successfully");
                     let aof = &mut self.persist.aof;
@@ -163,13 +162,13 @@ impl Server {
                 }
             }
             Ended::Exit(_) => {
-                self.note_rewrite(false);
+                self.persist.aof.rewrites.note(false);
                 log::warn!("Background AOF rewrite terminated with error");
             }
             Ended::Signal(signal) => {
                 // SIGUSR1 is how we end a child ourselves, which is no failure.
                 if signal != libc::SIGUSR1 {
-                    self.note_rewrite(false);
+                    self.persist.aof.rewrites.note(false);
                 }
                 log::warn!("Background AOF rewrite terminated by signal {signal}");
             }
@@ -177,22 +176,16 @@ impl Server {
         self.remove_aof_temp_files(pid);
         let now_s = self.now_s();
         let aof = &mut self.persist.aof;
-        aof.rewrite_last_s = aof.rewrite_start_s.take().map(|start| now_s - start);
+        aof.rewrites.child_ended(now_s);
         if aof.state == AofState::WaitRewrite {
-            aof.buf = Vec::new();
+            aof.writing.drop_buf();
             // The next attempt begins with a snapshot that has what this increment had.
-            aof.rewrite_scheduled = true;
+            aof.rewrites.schedule();
             let temp = aof.dir.temp_incr_name();
             log::info!("Removing the temp incr aof file {} in the background", shown(&temp));
             let path = aof.dir.path(&temp);
             self.unlink_in_background(&path);
         }
-    }
-
-    fn note_rewrite(&mut self, ok: bool) {
-        let aof = &mut self.persist.aof;
-        aof.last_rewrite_ok = ok;
-        aof.consecutive_failures = if ok { 0 } else { aof.consecutive_failures + 1 };
     }
 
     /// Makes what the child wrote the base of the log. False when that failed, which is logged and leaves the log as it
@@ -241,8 +234,8 @@ impl Server {
         let aof = &mut self.persist.aof;
         aof.manifest = manifest;
         if aof.state != AofState::Off {
-            aof.current_size = dir.file_size(&base).unwrap_or(0) + aof.incr_size;
-            aof.rewrite_base_size = aof.current_size;
+            aof.current_size = dir.file_size(&base).unwrap_or(0) + aof.writing.size();
+            aof.rewrites.set_base_bytes(aof.current_size);
         }
         self.remove_aof_history();
         true
@@ -267,37 +260,5 @@ impl Server {
         let pid = pid.as_raw() as u32;
         self.unlink_in_background(&child_temp(pid));
         self.unlink_in_background(&writer_temp(pid));
-    }
-
-    /// Whether repeated failures keep an automatic rewrite from starting now.
-    pub(crate) fn aof_rewrite_is_limited(&mut self) -> bool {
-        let now_s = self.now_s();
-        let aof = &mut self.persist.aof;
-        let (limited, began) = aof.limit.is_limited(aof.consecutive_failures, now_s);
-        if let Some(minutes) = began {
-            log::warn!(
-                "Background AOF rewrite has repeatedly failed and triggered the limit, will retry in {minutes} minutes"
-            );
-        }
-        limited
-    }
-
-    /// Starts a rewrite when the log has grown by the configured percentage.
-    pub(crate) fn check_aof_growth(&mut self) {
-        let aof = &self.persist.aof;
-        let percentage = self.cfg.auto_aof_rewrite_percentage;
-        if aof.state != AofState::On
-            || self.has_child()
-            || percentage == 0
-            || aof.current_size <= self.cfg.auto_aof_rewrite_min_size
-        {
-            return;
-        }
-        let base = aof.rewrite_base_size.max(1);
-        let growth = (u128::from(aof.current_size) * 100 / u128::from(base)) as i64 - 100;
-        if growth >= percentage && !self.aof_rewrite_is_limited() {
-            log::info!("Starting automatic rewriting of AOF on {growth}% growth");
-            self.start_bgrewrite();
-        }
     }
 }
