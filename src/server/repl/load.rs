@@ -1,17 +1,16 @@
 //! A dataset from the master on its way into memory: from the file it was received into, or straight from the link.
 //!
 //! Loading holds up the loop but for what `persist` serves meanwhile; the link's connection is not read by anyone else
-//! during that time ([`MasterLink::loading`](crate::repl::link::MasterLink::loading)).
+//! during that time ([`ReplIo::is_loading`](super::ReplIo::is_loading)).
 
+use super::follow::TempFile;
 use crate::config::ReplDisklessLoad;
 use crate::keyspace::Db;
 use crate::net::Conn;
 use crate::persist::child::ChildKind;
 use crate::persist::load::{LoadOptions, LoadedRepl, Origin};
 use crate::persist::state::AofState;
-use crate::repl::bulk::{Framing, MARK_LEN};
-use crate::repl::history::ReplId;
-use crate::repl::link::TempFile;
+use crate::repl::{Framing, MARK_LEN, Repl, ReplId};
 use crate::server::Server;
 use crate::sys::os_error;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -122,9 +121,7 @@ const AS_REPLICA: LoadOptions = LoadOptions { allow_duplicates: false, keep_expi
 impl Server {
     /// Loads the file that was received; `rest` is what followed it on the link.
     pub(super) fn load_received_file(&mut self, rest: &[u8]) {
-        let Some(transfer) = &mut self.repl.master.transfer else { return };
-        let (from, framing, file) = (transfer.from, transfer.framing, transfer.file.take());
-        let Some(file) = file else { return };
+        let Some(file) = self.repl_io.master.file.take() else { return };
         if let Some(ChildKind::RdbDisk | ChildKind::RdbSocket) = self.child_kind()
             && let Some(child) = &self.persist.child
         {
@@ -140,12 +137,12 @@ impl Server {
         let path = Path::new(&self.cfg.dbfilename).to_path_buf();
         if let Err(line) = install_file(file, &path) {
             log::warn!("{line}");
-            self.cancel_sync(true);
+            self.restart_sync();
             return;
         }
-        self.repl.master.loading = true;
+        self.repl_io.loading = true;
         let loaded = self.load_rdb_file(&path, AS_REPLICA);
-        self.repl.master.loading = false;
+        self.repl_io.loading = false;
         if self.cfg.rdb_del_sync_files && self.keeps_nothing_on_disk() {
             log::info!("Removing the RDB file obtained from the master. This replica has persistence disabled");
             self.unlink_in_background(&path);
@@ -154,19 +151,18 @@ impl Server {
             return;
         }
         match loaded {
-            Ok(position) => self.finish_full_sync(from, stream_db(&position), framing, rest),
+            Ok(position) => self.finish_full_sync(stream_db(&position), rest),
             Err(_) => {
                 log::warn!("Failed trying to load the MASTER synchronization DB from disk, check server logs.");
-                self.cancel_sync(true);
+                self.restart_sync();
             }
         }
     }
 
     /// Loads the dataset as it comes off the link; `rest` is what of it was read already.
     pub(super) fn load_from_master_link(&mut self, framing: Framing, rest: &[u8]) {
-        let link = &mut self.repl.master;
-        let Some(from) = link.transfer.as_ref().map(|transfer| transfer.from) else { return };
-        let Some(conn) = link.conn.take() else { return };
+        let link = self.repl_io.master.link;
+        let Some(conn) = self.repl_io.master.conn.take() else { return };
         let total = match framing {
             Framing::Length(length) => length,
             Framing::Mark(_) => u64::MAX,
@@ -180,7 +176,7 @@ impl Server {
             timeout: Duration::from_secs(self.cfg.repl_timeout.max(0) as u64),
             silent_since: Instant::now(),
         };
-        self.repl.master.keepalive = source.conn.as_fd().try_clone_to_owned().ok();
+        self.repl_io.master.keepalive = source.conn.as_fd().try_clone_to_owned().ok();
         self.prepare_for_dataset();
         let swap = self.cfg.repl_diskless_load == ReplDisklessLoad::Swapdb;
         if !swap {
@@ -188,19 +184,20 @@ impl Server {
         }
         log::info!("MASTER <-> REPLICA sync: Loading DB in memory");
         // The old dataset may be served meanwhile if it is an earlier state of the same history.
-        let is_async = swap && from.is_some_and(|(id, _)| id == self.repl.history.id);
+        let is_async = swap && self.repl.receives_own_history();
         let mut aside: Option<Vec<Db>> = swap.then(|| self.ks.dbs.iter().map(Db::empty_like).collect());
         self.script.aside = swap.then(Default::default);
         self.start_loading(if let Framing::Length(length) = framing { length } else { 0 }, is_async);
-        self.repl.master.loading = true;
+        self.repl_io.loading = true;
         let loaded = self.load_marked(source, framing, aside.as_deref_mut());
-        self.repl.master.loading = false;
+        self.repl_io.loading = false;
         self.stop_loading();
         if self.exit.is_some() {
             return;
         }
-        let Some((position, conn)) = loaded else {
-            self.cancel_sync(true);
+        // Another master may have been chosen meanwhile.
+        let Some((position, conn)) = loaded.filter(|_| self.repl.is_current(link)) else {
+            self.restart_sync();
             match aside {
                 Some(aside) => {
                     self.script.aside = None;
@@ -212,7 +209,7 @@ impl Server {
             }
             return;
         };
-        self.repl.master.conn = Some(conn);
+        self.repl_io.master.conn = Some(conn);
         if let Some(aside) = aside {
             self.adopt_new_dataset();
             log::info!("MASTER <-> REPLICA sync: Swapping active DB with loaded DB");
@@ -223,7 +220,7 @@ impl Server {
         }
         // Nothing was saved on the way.
         self.ks.effects.dirty += 1;
-        self.finish_full_sync(from, stream_db(&position), Some(framing), &[]);
+        self.finish_full_sync(stream_db(&position), &[]);
     }
 
     /// Loads from the link and checks the end mark. Gives the connection back; `None`, logged, when it is of no use.
@@ -260,8 +257,8 @@ impl Server {
             self.stop_aof();
         }
         self.kill_rdb_child();
-        if let Some(conn) = &self.repl.master.conn {
-            self.repl.master.keepalive = conn.as_fd().try_clone_to_owned().ok();
+        if let Some(conn) = &self.repl_io.master.conn {
+            self.repl_io.master.keepalive = conn.as_fd().try_clone_to_owned().ok();
         }
     }
 
@@ -289,14 +286,11 @@ impl Server {
 
     /// While a dataset is loaded: shows the master that this server is alive.
     pub(crate) fn repl_while_loading(&mut self) {
-        if !self.repl.master.loading {
+        if !self.repl_io.loading {
             return;
         }
         let loaded = self.persist.loading.as_ref().map(|loading| loading.loaded_bytes);
-        if let (Some(loaded), Some(transfer)) = (loaded, &mut self.repl.master.transfer) {
-            transfer.read = transfer.read.max(loaded);
-        }
-        self.repl.master.last_io_s = self.now_s();
+        self.repl.note_loaded(loaded, self.now_s());
         self.keep_master_link_alive();
     }
 
@@ -304,9 +298,7 @@ impl Server {
 
     /// A primary's replicas may continue with what it loads, so keys that go while loading are part of the stream.
     pub(crate) fn repl_before_startup_load(&mut self) {
-        if !self.repl.is_replica() && self.repl.backlog.is_none() {
-            self.repl.create_backlog(self.cfg.repl_backlog_size as usize);
-        }
+        self.with_repl(Repl::before_startup_load);
     }
 
     /// Goes on with the history the dataset was saved with, if it tells.
@@ -319,8 +311,7 @@ impl Server {
         match position {
             Some((id, offset, db)) => self.restore_history(id, offset, db),
             // Without a past there is nothing that a backlog would be good for.
-            None if self.repl.backlog.is_some() => self.drop_backlog(),
-            None => {}
+            None => self.with_repl(|repl, _| repl.drop_backlog()),
         }
     }
 
