@@ -4,7 +4,7 @@
 //! attached replicas, the link to a master of its own, and the planned change of roles. [`Repl`] is fed events (bytes of
 //! the master's link, what became of a connection, a file or a child, what replicas ask and acknowledge, the time) with
 //! an [`Env`] that describes the rest of the server, and answers with an ordered list of [`Action`]s. So a primary and
-//! its replicas run in one process over simulated links.
+//! its replicas run in one process over simulated links; see `sim`.
 //!
 //! The contract with the caller:
 //!
@@ -34,6 +34,8 @@ mod info;
 mod link;
 mod primary;
 mod serve;
+#[cfg(test)]
+mod sim;
 mod stream;
 mod wait;
 
