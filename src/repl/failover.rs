@@ -72,6 +72,16 @@ impl Failover {
         self.state
     }
 
+    /// Whether the plan waits for a replica to catch up.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.state == FailoverState::WaitForSync
+    }
+
+    /// Whether the target was asked to take over.
+    pub(crate) fn is_in_progress(&self) -> bool {
+        self.state == FailoverState::InProgress
+    }
+
     /// Whether the plan has a time limit.
     pub(crate) fn has_deadline(&self) -> bool {
         self.deadline_ms.is_some()

@@ -1,166 +1,155 @@
 //! The state of the link to this server's master: where the master is, how far the link has come, and what is known of
-//! the master's stream.
+//! the master's stream. What moves between the states is in `follow`.
 //!
-//! Invariants: without an address there is no link; a connection belongs to the link until the synchronization is done
-//! and to a client from then on; at most one of "online" and "cached" holds the stream's position. What moves between the
-//! states is in `follow`.
+//! Invariants: without an address the link is idle; a connection belongs to the link until the synchronization is done
+//! and to a client from then on; while the stream is followed there is no cached position.
 
+use super::LinkId;
 use super::bulk::{BulkReader, Framing};
 use super::handshake::Handshake;
 use super::history::ReplId;
-use crate::net::{ClientId, Conn};
+use crate::net::ClientId;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 /// How far the link has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum LinkState {
+#[derive(Debug, Default)]
+pub(super) enum LinkState {
     /// This server follows nobody.
     #[default]
-    None,
+    Idle,
     /// To be connected.
     Connect,
     /// The connection is being made.
     Connecting,
     /// Introducing itself, up to the answer to PSYNC.
-    Handshake,
+    Handshake(Handshake),
     /// Receiving the dataset.
-    Transfer,
+    Transfer(Transfer),
     /// Following the stream.
-    Connected,
+    Connected(OnlineMaster),
 }
 
 impl LinkState {
     /// The name ROLE shows.
-    pub(crate) fn name(self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
-            LinkState::None => "none",
+            LinkState::Idle => "none",
             LinkState::Connect => "connect",
             LinkState::Connecting => "connecting",
-            LinkState::Handshake => "handshake",
-            LinkState::Transfer => "sync",
-            LinkState::Connected => "connected",
+            LinkState::Handshake(_) => "handshake",
+            LinkState::Transfer(_) => "sync",
+            LinkState::Connected(_) => "connected",
         }
     }
 }
 
 /// Position in a master's stream, kept to continue from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CachedMaster {
+pub(super) struct CachedMaster {
     /// History of the stream.
-    pub(crate) id: ReplId,
+    pub(super) id: ReplId,
     /// Newest byte that was processed.
-    pub(crate) offset: i64,
+    pub(super) offset: i64,
     /// Database the stream has selected.
-    pub(crate) db: usize,
+    pub(super) db: usize,
 }
 
 /// The master while its stream is followed.
 #[derive(Debug)]
-pub(crate) struct OnlineMaster {
-    /// The client that runs its commands.
-    pub(crate) client: ClientId,
+pub(super) struct OnlineMaster {
+    /// The client that runs its commands; `None` until it is there.
+    pub(super) client: Option<ClientId>,
     /// History of the stream; `None` for a master that knows no PSYNC.
-    pub(crate) id: Option<ReplId>,
+    pub(super) id: Option<ReplId>,
     /// Newest byte that was processed; bytes of an open transaction are not.
-    pub(crate) applied: i64,
+    pub(super) applied: i64,
     /// Newest byte that was read.
-    pub(crate) read: i64,
+    pub(super) read: i64,
     /// Bytes of commands that were taken from the stream but do not count yet (an open transaction, a paused command).
-    pub(crate) unapplied: Vec<u8>,
+    pub(super) unapplied: Vec<u8>,
     /// When it last sent something, in Unix seconds.
-    pub(crate) last_io_s: i64,
+    pub(super) last_io_s: i64,
 }
 
 /// A dataset being received.
 #[derive(Debug)]
-pub(crate) struct Transfer {
+pub(super) struct Transfer {
     /// Finds its end.
-    pub(crate) reader: BulkReader,
+    pub(super) reader: BulkReader,
     /// Its delimiter, once known.
-    pub(crate) framing: Option<Framing>,
+    pub(super) framing: Option<Framing>,
     /// The stream that follows it: history and offset.
-    pub(crate) from: Option<(ReplId, i64)>,
+    pub(super) from: Option<(ReplId, i64)>,
     /// Bytes received.
-    pub(crate) read: u64,
-    /// Where it is written to; `None` when it goes straight to the parser.
-    pub(crate) file: Option<TempFile>,
-}
-
-/// A file that is removed unless it is kept.
-#[derive(Debug)]
-pub(crate) struct TempFile {
-    /// Open for writing.
-    pub(crate) file: File,
-    /// Where it is.
-    pub(crate) path: PathBuf,
-    /// So many bytes were handed to the disk.
-    pub(crate) synced: u64,
-    /// It has been moved to where it belongs.
-    pub(crate) kept: bool,
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        if !self.kept {
-            // Nothing depends on the removal.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+    pub(super) read: u64,
+    /// It is received into a file, not straight into the parser.
+    pub(super) to_file: bool,
 }
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub(crate) struct MasterLink {
+pub(super) struct MasterLink {
     /// Host and port; `None` when this server is a primary.
-    pub(crate) address: Option<(String, u16)>,
+    pub(super) address: Option<(String, u16)>,
     /// How far the link has come.
-    pub(crate) state: LinkState,
-    /// The connection until it becomes a client's.
-    pub(crate) conn: Option<Conn>,
-    /// Bytes the connection did not take yet.
-    pub(crate) outbox: Vec<u8>,
-    /// The introduction, while it goes on.
-    pub(crate) handshake: Option<Handshake>,
-    /// The dataset, while it is received.
-    pub(crate) transfer: Option<Transfer>,
-    /// The master, while its stream is followed.
-    pub(crate) online: Option<OnlineMaster>,
-    /// Where its stream was left.
-    pub(crate) cached: Option<CachedMaster>,
+    pub(super) state: LinkState,
+    /// The connection, or the newest attempt at one.
+    pub(super) link: LinkId,
+    /// Where the master's stream was left.
+    pub(super) cached: Option<CachedMaster>,
     /// Since when the link is down, in Unix seconds; 0: it never was up.
-    pub(crate) down_since_s: i64,
+    pub(super) down_since_s: i64,
     /// When the master was last heard of on the link that was lost, in Unix seconds.
-    pub(crate) heard_s: i64,
+    pub(super) heard_s: i64,
     /// When the next attempt is due, if that is before the periodic work, in Unix milliseconds.
-    pub(crate) retry_at_ms: Option<i64>,
+    pub(super) retry_at_ms: Option<i64>,
     /// The master's name is being looked up; the attempt goes on when the answer is there.
-    pub(crate) looking_up: bool,
+    pub(super) looking_up: bool,
     /// How long the next attempt waits after a failure, in milliseconds; 0: the last attempt went well.
-    pub(crate) retry_pause_ms: i64,
+    pub(super) retry_pause_ms: i64,
     /// When the master last sent something before being online, in Unix seconds.
-    pub(crate) last_io_s: i64,
-    /// The connection again, to show being alive while a dataset is loaded.
-    pub(crate) keepalive: Option<OwnedFd>,
-    /// A dataset is being loaded: nobody else reads the connection.
-    pub(crate) loading: bool,
-    /// It sent something while a script ran, in the middle of which no dataset may be replaced; that is read afterwards.
-    pub(crate) held_back: bool,
-    /// When a keepalive was last sent, in Unix seconds.
-    pub(crate) keepalive_sent_s: i64,
+    pub(super) last_io_s: i64,
 }
 
 impl MasterLink {
+    /// A number for what comes now: whatever went before is over.
+    pub(super) fn renumber(&mut self) -> LinkId {
+        self.link.0 += 1;
+        self.link
+    }
+
+    /// The master, while its stream is followed.
+    pub(super) fn online(&self) -> Option<&OnlineMaster> {
+        match &self.state {
+            LinkState::Connected(online) => Some(online),
+            _ => None,
+        }
+    }
+
+    /// See [`online`](Self::online).
+    pub(super) fn online_mut(&mut self) -> Option<&mut OnlineMaster> {
+        match &mut self.state {
+            LinkState::Connected(online) => Some(online),
+            _ => None,
+        }
+    }
+
+    /// The dataset that is being received.
+    pub(super) fn transfer(&self) -> Option<&Transfer> {
+        match &self.state {
+            LinkState::Transfer(transfer) => Some(transfer),
+            _ => None,
+        }
+    }
+
     /// Offset of the newest byte of the master's stream that was processed, if any is known.
-    pub(crate) fn applied_offset(&self) -> Option<i64> {
-        self.online.as_ref().map(|online| online.applied).or(self.cached.map(|cached| cached.offset))
+    pub(super) fn applied_offset(&self) -> Option<i64> {
+        self.online().map(|online| online.applied).or(self.cached.map(|cached| cached.offset))
     }
 
     /// Bytes received and expected of the dataset being received.
-    pub(crate) fn progress(&self) -> Option<(u64, i64)> {
-        let transfer = self.transfer.as_ref()?;
+    pub(super) fn progress(&self) -> Option<(u64, i64)> {
+        let transfer = self.transfer()?;
         let expected = match transfer.framing {
             Some(Framing::Length(length)) => i64::try_from(length).unwrap_or(i64::MAX),
             Some(Framing::Mark(_)) => 0,
@@ -170,21 +159,21 @@ impl MasterLink {
     }
 
     /// INFO's lines about the link.
-    pub(crate) fn info(&self, out: &mut String, now_s: i64) {
+    pub(super) fn info(&self, out: &mut String, now_s: i64) {
         let Some((host, port)) = &self.address else { return };
-        let (applied, read) = match (&self.online, &self.cached) {
+        let (applied, read) = match (self.online(), &self.cached) {
             (Some(online), _) => (online.applied, online.read),
             (None, Some(cached)) => (cached.offset, cached.offset),
             (None, None) => (1, 1),
         };
-        let up = self.state == LinkState::Connected;
-        let last_io = self.online.as_ref().map_or(-1, |online| now_s - online.last_io_s);
+        let up = self.online().is_some();
+        let last_io = self.online().map_or(-1, |online| now_s - online.last_io_s);
         let _ = write!(
             out,
             "master_host:{host}\r\nmaster_port:{port}\r\nmaster_link_status:{}\r\nmaster_last_io_seconds_ago:{last_io}\r\n\
              master_sync_in_progress:{}\r\nslave_read_repl_offset:{read}\r\nslave_repl_offset:{applied}\r\n",
             if up { "up" } else { "down" },
-            u8::from(self.state == LinkState::Transfer),
+            u8::from(self.transfer().is_some()),
         );
         if let Some((read, expected)) = self.progress() {
             let read = read as i64;

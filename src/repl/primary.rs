@@ -358,18 +358,6 @@ pub(crate) fn good_replicas<'a>(replicas: impl IntoIterator<Item = &'a Replica>,
     replicas.into_iter().filter(good).count()
 }
 
-/// How many online replicas have processed `offset`.
-pub(crate) fn count_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
-    let acked = |replica: &&Replica| replica.state == ReplicaState::Online && replica.ack_offset >= offset;
-    replicas.into_iter().filter(acked).count()
-}
-
-/// How many online replicas have `offset` on disk.
-pub(crate) fn count_aof_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
-    let acked = |replica: &&Replica| replica.state == ReplicaState::Online && replica.aof_ack_offset >= offset;
-    replicas.into_iter().filter(acked).count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -455,8 +443,6 @@ mod tests {
         replicas[0].acknowledge(90, None, 21);
         replicas[1].acknowledge(80, None, 5);
         replicas[2].acknowledge(100, Some(100), 21);
-        assert_eq!((count_acks(&replicas, 80), count_acks(&replicas, 100)), (2, 1));
-        assert_eq!((count_aof_acks(&replicas, 50), count_aof_acks(&replicas, 51)), (1, 0));
         assert_eq!((good_replicas(&replicas, 10, 22), good_replicas(&replicas, 30, 22)), (1, 2));
         assert!(replicas[1].timed_out(false, 66, 60, "r").is_some());
         assert!(replicas[0].timed_out(false, 66, 60, "r").is_none());

@@ -35,6 +35,7 @@ use crate::server::clients::Clients;
 use crate::server::cluster::bus::Bus;
 use crate::server::net::serve::Unaccepted;
 use crate::server::persist::load::Loader;
+use crate::server::repl::ReplIo;
 use crate::structs::table::HashSeed;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
@@ -80,6 +81,7 @@ pub(crate) struct Server {
     /// The cluster, in cluster mode.
     pub(crate) bus: Option<Box<Bus>>,
     pub(crate) repl: Repl,
+    pub(crate) repl_io: ReplIo,
     /// Clients whose commands a pause holds back, in order.
     pub(crate) postponed: Vec<ClientId>,
     pub(crate) pubsub: PubSub,
@@ -152,6 +154,7 @@ impl Server {
             pauses: Pauses::default(),
             bus: None,
             repl: Repl::new(now_ms / 1000),
+            repl_io: ReplIo::default(),
             postponed: Vec::new(),
             pubsub: PubSub::default(),
             tracking: Tracking::default(),

@@ -165,7 +165,7 @@ impl Server {
     // repl
     /// Clients with a connection that are no replicas; the link to our master is one.
     pub(crate) fn clients_but_replicas(&self) -> usize {
-        self.clients.connected + usize::from(self.repl.master.online.is_some())
+        self.clients.connected + usize::from(self.repl.master_client().is_some())
     }
     /// Keys that clients wait for, and those among them whose disappearance releases clients.
     pub(crate) fn blocking_key_counts(&self) -> (usize, usize) {

@@ -115,7 +115,7 @@ impl Server {
             | Apply::ClusterAnnounceIp
             | Apply::ClusterAnnouncePort
             | Apply::ClusterFlags => {}
-            Apply::GoodReplicas => self.refresh_good_replicas(),
+            Apply::GoodReplicas => self.with_repl(|repl, env| repl.refresh_good_replicas(env)),
             Apply::ReplBacklogSize => self.resize_backlog(),
             Apply::AofAutoGc => self.remove_aof_history(),
             Apply::Appendfsync => self.apply_appendfsync(),
@@ -320,7 +320,7 @@ impl Server {
     pub(crate) fn reset_stats(&mut self) {
         self.stats = Default::default();
         self.ks.stats = Default::default();
-        self.repl.stats = Default::default();
+        self.repl.reset_stats();
         self.background.reset_lazy_freed();
         self.admin.metrics.reset();
         for command in self.commands.all_mut() {

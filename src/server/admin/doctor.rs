@@ -140,7 +140,7 @@ impl Server {
         let much_more = |of: usize, than: usize, ratio: f64| {
             of as f64 / than.max(1) as f64 > ratio && of.saturating_sub(than) > 10 * MEGABYTE
         };
-        let replicas = self.repl.replicas.len();
+        let replicas = self.repl.replica_count();
         let clients = self.clients_but_replicas().max(1);
         let mut found: Vec<&str> = Vec::new();
         if o.peak as f64 / o.used.max(1) as f64 > 1.5 {

@@ -14,7 +14,7 @@ impl Server {
     /// Looks at what signals asked for and at a shutdown that waits; called by the cron.
     pub(crate) fn shutdown_cron(&mut self) {
         if let Some((flags, at)) = self.admin.shutdown.waiting {
-            if self.clock.ms() >= at || self.replicas_caught_up() {
+            if self.clock.ms() >= at || self.repl.all_in_sync() {
                 self.finish_shutdown(flags);
             }
         } else if let Some(signal) = signals::stop_requested() {
@@ -57,7 +57,7 @@ impl Server {
         if self.cfg.supervised == Supervised::Systemd {
             service::tell_systemd_stopping();
         }
-        if !flags.now && self.cfg.shutdown_timeout != 0 && !self.replicas_caught_up() {
+        if !flags.now && self.cfg.shutdown_timeout != 0 && !self.repl.all_in_sync() {
             let at = self.clock.ms() + self.cfg.shutdown_timeout * 1000;
             self.admin.shutdown.waiting = Some((flags, at));
             self.ask_replicas_for_offsets();
@@ -81,7 +81,7 @@ impl Server {
             log::info!("Removing the pid file.");
             let _ = std::fs::remove_file(&self.cfg.pidfile);
         }
-        self.flush_replica_output();
+        self.flush_replicas();
         self.close_listeners();
         log::warn!("Redis is now ready to exit, bye bye...");
         self.exit = Some(0);

@@ -88,20 +88,12 @@ impl Server {
     /// The offset this node announces: for a replica what it has processed of its master's stream, 0 while it has no data of
     /// that master (clients are not sent to it then).
     pub(super) fn announced_offset(&self) -> i64 {
-        if !self.repl.is_replica() {
-            return self.repl_offset();
-        }
-        self.repl.master.applied_offset().unwrap_or(0).max(0)
+        if self.repl.is_replica() { self.repl.replica_offset() } else { self.repl.offset() }
     }
 
     /// For a replica: how long ago its master was last heard of on the replication link, or that link was lost, ms.
     pub(super) fn replication_data_age_ms(&self) -> i64 {
-        let now_s = self.clock.ms() / 1000;
-        let master = &self.repl.master;
-        // A link that was lost is noticed later than it was last heard on.
-        let lost_s = if master.down_since_s == 0 { 0 } else { master.down_since_s.min(master.heard_s) };
-        let since_s = master.online.as_ref().map_or(lost_s, |online| online.last_io_s);
-        (now_s - since_s).max(0) * 1000
+        self.repl.data_age_s(self.now_s()) * 1000
     }
 
     /// A manual failover is under way.

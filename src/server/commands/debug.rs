@@ -354,7 +354,7 @@ fn not_negative(arg: &[u8]) -> Result<usize, CmdError> {
 }
 
 fn change_repl_id(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.srv.change_replication_ids();
+    ctx.srv.with_repl(|repl, _| repl.change_ids());
     ctx.out.ok();
     Ok(())
 }

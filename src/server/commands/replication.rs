@@ -3,13 +3,10 @@
 
 use super::int_arg;
 use super::prelude::*;
-use crate::repl::failover::{FailoverState, Target};
-use crate::repl::link::LinkState;
-use crate::repl::primary::{self, ReplicaState};
+use crate::repl::{Awaited, RoleView, Target};
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
-use crate::server::dispatch::pause::{PauseKind, PausePurpose};
-use crate::server::repl::serve::{WAITAOF_NO_AOF, write_aof_acks};
+use crate::server::repl::serve::{WAITAOF_NO_AOF, write_wait_answer};
 
 /// A replica's announced address is shorter than this, in bytes.
 const MAX_HOST_LEN: usize = 256;
@@ -143,7 +140,7 @@ fn replicaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ctx.srv.cfg.cluster_enabled {
         return Err(CmdError::of("ERR REPLICAOF not allowed in cluster mode."));
     }
-    if ctx.srv.repl.failover.state() != FailoverState::None {
+    if ctx.srv.repl.is_failing_over() {
         return Err(CmdError::of("ERR REPLICAOF not allowed while failing over."));
     }
     if is(&args[1], "no") && is(&args[2], "one") {
@@ -161,7 +158,7 @@ fn replicaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let port = int_arg(&args[2]).ok().and_then(|port| u16::try_from(port).ok());
     let port = port.ok_or(CmdError::of("ERR Invalid master port"))?;
     let host = lossy(&args[1]);
-    if let Some((current, current_port)) = &ctx.srv.repl.master.address
+    if let Some((current, current_port)) = ctx.srv.repl.master_address()
         && current.eq_ignore_ascii_case(&host)
         && *current_port == port
     {
@@ -180,31 +177,27 @@ fn replicaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn role(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let repl = &ctx.srv.repl;
-    if let Some((host, port)) = &repl.master.address {
-        ctx.out.array(5);
-        ctx.out.bulk(b"slave");
-        ctx.out.bulk(host.as_bytes());
-        ctx.out.int(i64::from(*port));
-        ctx.out.bulk_str(repl.master.state.name());
-        ctx.out.int(repl.master.online.as_ref().map_or(-1, |online| online.applied));
-        return Ok(());
-    }
-    let online: Vec<_> = repl
-        .replicas
-        .iter()
-        .filter(|attached| attached.replica.state == ReplicaState::Online)
-        .filter_map(|attached| Some((attached.ip()?, &attached.replica)))
-        .collect();
-    ctx.out.array(3);
-    ctx.out.bulk(b"master");
-    ctx.out.int(repl.history.offset);
-    ctx.out.array(online.len());
-    for (ip, replica) in online {
-        ctx.out.array(3);
-        ctx.out.bulk(ip.as_bytes());
-        ctx.out.bulk_int(replica.announced.listening_port);
-        ctx.out.bulk_int(replica.ack_offset);
+    match ctx.srv.repl.role() {
+        RoleView::Replica { host, port, state, applied } => {
+            ctx.out.array(5);
+            ctx.out.bulk(b"slave");
+            ctx.out.bulk(host.as_bytes());
+            ctx.out.int(i64::from(port));
+            ctx.out.bulk_str(state);
+            ctx.out.int(applied);
+        }
+        RoleView::Primary { offset, replicas } => {
+            ctx.out.array(3);
+            ctx.out.bulk(b"master");
+            ctx.out.int(offset);
+            ctx.out.array(replicas.len());
+            for (ip, port, acknowledged) in replicas {
+                ctx.out.array(3);
+                ctx.out.bulk(ip.as_bytes());
+                ctx.out.bulk_int(port);
+                ctx.out.bulk_int(acknowledged);
+            }
+        }
     }
     Ok(())
 }
@@ -237,12 +230,7 @@ fn psync(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 /// The master asks this replica to become the master.
 fn take_over(ctx: &mut Ctx<'_>, asked_id: &[u8]) -> CmdResult {
     log::info!("Failover request received for replid {}.", lossy(asked_id));
-    if !ctx.srv.repl.is_replica() {
-        return Err(CmdError::of("ERR PSYNC FAILOVER can't be sent to a master."));
-    }
-    if !ctx.srv.repl.history.id.matches(asked_id) {
-        return Err(CmdError::of("ERR PSYNC FAILOVER replid must match my replid."));
-    }
+    ctx.srv.repl.may_take_over(asked_id)?;
     ctx.srv.unset_master();
     let who = ctx.srv.describe_client(ctx.client);
     log::info!("MASTER MODE enabled (failover request from '{who}')");
@@ -251,13 +239,7 @@ fn take_over(ctx: &mut Ctx<'_>, asked_id: &[u8]) -> CmdResult {
 
 /// What keeps a client from becoming a replica now.
 fn may_synchronize(ctx: &mut Ctx<'_>) -> CmdResult {
-    let repl = &ctx.srv.repl;
-    if repl.failover.state() != FailoverState::None {
-        return Err(CmdError::of("NOMASTERLINK Can't SYNC while failing over"));
-    }
-    if repl.is_replica() && repl.master.state != LinkState::Connected {
-        return Err(CmdError::of("NOMASTERLINK Can't SYNC while not connected with my master"));
-    }
+    ctx.srv.repl.may_synchronize()?;
     // What is waiting would end up in the middle of the dataset.
     if !ctx.out.buf.is_empty() || !ctx.c().out.is_empty() {
         return Err(CmdError::of("ERR SYNC and PSYNC are invalid with pending output"));
@@ -382,43 +364,15 @@ fn failover(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR FAILOVER not allowed in cluster mode. Use CLUSTER FAILOVER command instead."));
     }
     if args.len() == 2 && is(&args[1], "abort") {
-        if ctx.srv.repl.failover.state() == FailoverState::None {
+        if !ctx.srv.repl.is_failing_over() {
             return Err(CmdError::of("ERR No failover in progress."));
         }
-        ctx.srv.abort_failover("Failover manually aborted");
+        ctx.srv.with_repl(|repl, env| repl.abort_failover("Failover manually aborted", env));
         ctx.out.ok();
         return Ok(());
     }
     let FailoverRequest { timeout_ms, target, force } = FailoverRequest::parse(args)?;
-    let repl = &ctx.srv.repl;
-    if repl.failover.state() != FailoverState::None {
-        return Err(CmdError::of("ERR FAILOVER already in progress."));
-    }
-    if repl.is_replica() {
-        return Err(CmdError::of("ERR FAILOVER is not valid when server is a replica."));
-    }
-    if repl.replicas.is_empty() {
-        return Err(CmdError::of("ERR FAILOVER requires connected replicas."));
-    }
-    if force && (timeout_ms == 0 || target.is_none()) {
-        return Err(CmdError::of("ERR FAILOVER with force option requires both a timeout and target HOST and IP."));
-    }
-    if let Some(target) = &target {
-        let found = repl.replicas.iter().find(|attached| {
-            attached.replica.announced.listening_port == target.port
-                && attached.ip().is_some_and(|ip| ip.eq_ignore_ascii_case(&target.host))
-        });
-        match found {
-            None => return Err(CmdError::of("ERR FAILOVER target HOST and PORT is not a replica.")),
-            Some(attached) if attached.replica.state != ReplicaState::Online => {
-                return Err(CmdError::of("ERR FAILOVER target replica is not online."));
-            }
-            Some(_) => {}
-        }
-    }
-    let deadline_ms = (timeout_ms > 0).then(|| ctx.now_ms().saturating_add(timeout_ms) as u64);
-    ctx.srv.repl.failover.request(target, deadline_ms, force).emit();
-    ctx.srv.pause_clients(PausePurpose::Failover, PauseKind::Write, i64::MAX);
+    ctx.srv.with_repl(|repl, env| repl.request_failover(target, timeout_ms, force, env))?;
     ctx.out.ok();
     Ok(())
 }
@@ -447,12 +401,16 @@ fn wait(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let replicas = int_arg(&args[1])?;
     let deadline_ms = deadline_arg(&args[2], ctx.now_ms())?;
     let offset = ctx.c().write_offset;
-    let acked = primary::count_acks(ctx.srv.repl.records(), offset) as i64;
-    if acked >= replicas || ctx.deny_blocking() {
-        ctx.out.int(acked);
+    wait_for(ctx, BlockKind::Wait { offset, replicas }, Awaited::Acks { offset, replicas }, deadline_ms)
+}
+
+/// Answers at once if what is waited for is there, or the client may not be blocked.
+fn wait_for(ctx: &mut Ctx<'_>, kind: BlockKind, awaited: Awaited, deadline_ms: Option<i64>) -> CmdResult {
+    let answer = ctx.srv.wait_answer(awaited);
+    if answer.meets(awaited) || ctx.deny_blocking() {
+        write_wait_answer(ctx.out, answer);
         return Ok(());
     }
-    let kind = BlockKind::Wait { offset, replicas };
     ctx.srv.block(ctx.client, BlockState { kind, deadline_ms, command: None });
     ctx.srv.wait_for_acks(ctx.client);
     Ok(())
@@ -475,13 +433,6 @@ fn waitaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(WAITAOF_NO_AOF);
     }
     let offset = ctx.c().write_offset;
-    let (on_disk, acked) = ctx.srv.aof_acks(offset);
-    if (on_disk >= local && acked >= replicas) || ctx.deny_blocking() {
-        write_aof_acks(ctx.out, on_disk, acked);
-        return Ok(());
-    }
     let kind = BlockKind::WaitAof { offset, local, replicas };
-    ctx.srv.block(ctx.client, BlockState { kind, deadline_ms, command: None });
-    ctx.srv.wait_for_acks(ctx.client);
-    Ok(())
+    wait_for(ctx, kind, Awaited::Disk { offset, local, replicas }, deadline_ms)
 }

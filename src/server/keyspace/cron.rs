@@ -222,7 +222,7 @@ impl Server {
             evicted += 1;
             if evicted.is_multiple_of(16) {
                 // The deletions pile up for the replicas otherwise, and with them memory.
-                self.flush_replica_output();
+                self.flush_replicas();
                 if lazy && self.memory_to_free().is_none() {
                     break;
                 }

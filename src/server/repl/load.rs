@@ -1,8 +1,9 @@
 //! A dataset from the master on its way into memory: from the file it was received into, or straight from the link.
 //!
 //! The load itself goes on in slices (`server::persist::load`). Meanwhile the link's connection is read by nobody else
-//! ([`MasterLink::loading`](crate::repl::link::MasterLink::loading)), and not waited for: the poll tells when there is more.
+//! ([`ReplIo::is_loading`](super::ReplIo::is_loading)), and not waited for: the poll tells when there is more.
 
+use super::follow::TempFile;
 use crate::config::ReplDisklessLoad;
 use crate::keyspace::Db;
 use crate::persist::Logged;
@@ -10,9 +11,7 @@ use crate::persist::child::ChildKind;
 use crate::persist::feed::{FeedError, FeedLoad, FeedStep};
 use crate::persist::load::{LoadOptions, LoadedRepl};
 use crate::persist::state::AofState;
-use crate::repl::bulk::Framing;
-use crate::repl::history::ReplId;
-use crate::repl::link::{LinkState, TempFile};
+use crate::repl::{Framing, Repl, ReplId};
 use crate::server::Server;
 use crate::server::persist::load::{Loaded, Loader, NotOpened, Origin, Then, What, log_load_error};
 use crate::sys::os_error;
@@ -27,9 +26,6 @@ const AOF_TRIES: u32 = 10;
 
 /// What goes with the load of a dataset from the master.
 pub(crate) struct SyncLoad {
-    /// The stream that follows it: history and offset.
-    from: Option<(ReplId, i64)>,
-    framing: Option<Framing>,
     /// What followed it on the link and was read already.
     rest: Vec<u8>,
     /// Where it is loaded beside the one being served.
@@ -58,9 +54,8 @@ const AS_REPLICA: LoadOptions = LoadOptions { allow_duplicates: false, keep_expi
 impl Server {
     /// Begins to load the file that was received; `rest` is what followed it on the link.
     pub(super) fn load_received_file(&mut self, rest: &[u8]) {
-        let Some(transfer) = &mut self.repl.master.transfer else { return };
-        let (from, framing, file) = (transfer.from, transfer.framing, transfer.file.take());
-        let Some(file) = file else { return };
+        let link = self.repl_io.master.link;
+        let Some(file) = self.repl_io.master.file.take() else { return };
         if let Some(ChildKind::RdbDisk | ChildKind::RdbSocket) = self.child_kind()
             && let Some(child) = &self.persist.child
         {
@@ -76,11 +71,11 @@ impl Server {
         let path = PathBuf::from(&self.cfg.dbfilename);
         if let Err(line) = install_file(file, &path) {
             log::warn!("{line}");
-            self.cancel_sync(true);
+            self.restart_sync();
             return;
         }
-        self.repl.master.loading = true;
-        let sync = SyncLoad { from, framing, rest: rest.to_vec(), aside: None, file: Some(path.clone()) };
+        self.repl_io.loading = Some(link);
+        let sync = SyncLoad { rest: rest.to_vec(), aside: None, file: Some(path.clone()) };
         match self.open_snapshot(path, AS_REPLICA) {
             Ok((what, size)) => self.begin_load(what, Then::Sync(Box::new(sync)), size, false),
             Err(NotOpened::Missing | NotOpened::Failed) => self.after_sync_load(sync, Err(Logged)),
@@ -89,7 +84,7 @@ impl Server {
 
     /// Begins to load the dataset as it comes off the link; `rest` is what of it was read already.
     pub(super) fn load_from_master_link(&mut self, framing: Framing, rest: &[u8]) {
-        let Some(from) = self.repl.master.transfer.as_ref().map(|transfer| transfer.from) else { return };
+        let link = self.repl_io.master.link;
         self.prepare_for_dataset();
         let swap = self.cfg.repl_diskless_load == ReplDisklessLoad::Swapdb;
         if !swap {
@@ -97,7 +92,7 @@ impl Server {
         }
         log::info!("MASTER <-> REPLICA sync: Loading DB in memory");
         // The old dataset may be served meanwhile if it is an earlier state of the same history.
-        let is_async = swap && from.is_some_and(|(id, _)| id == self.repl.history.id);
+        let is_async = swap && self.repl.receives_own_history();
         let aside = swap.then(|| self.ks.dbs.iter().map(Db::empty_like).collect());
         self.script.aside = swap.then(Default::default);
         let (length, mark) = match framing {
@@ -106,16 +101,15 @@ impl Server {
         };
         let mut feed = FeedLoad::new(&self.how_to_load(AS_REPLICA), length, mark);
         let taken = feed.take(rest);
-        let link = LinkLoad { feed, readable: true, silent_since: Instant::now() };
-        let sync = SyncLoad { from, framing: Some(framing), rest: rest[taken..].to_vec(), aside, file: None };
-        self.repl.master.loading = true;
-        self.begin_load(What::Link(Box::new(link)), Then::Sync(Box::new(sync)), length.unwrap_or(0), is_async);
+        let load = LinkLoad { feed, readable: true, silent_since: Instant::now() };
+        let sync = SyncLoad { rest: rest[taken..].to_vec(), aside, file: None };
+        self.repl_io.loading = Some(link);
+        self.begin_load(What::Link(Box::new(load)), Then::Sync(Box::new(sync)), length.unwrap_or(0), is_async);
     }
 
     /// Whether the load under way still is for the master it was begun for: that may have been taken from us.
     pub(crate) fn is_sync_loading(&self) -> bool {
-        let link = &self.repl.master;
-        link.loading && link.state == LinkState::Transfer && link.transfer.is_some()
+        self.repl_io.loading.is_some_and(|link| self.repl.is_current(link))
     }
 
     /// The link's connection is ready for something while a dataset is loaded.
@@ -155,7 +149,7 @@ impl Server {
                 self.check_silence(link);
                 return None;
             }
-            let Some(conn) = &mut self.repl.master.conn else { return Some(Err(Logged)) };
+            let Some(conn) = &mut self.repl_io.master.conn else { return Some(Err(Logged)) };
             match link.feed.receive(|room| conn.read(room)) {
                 Ok(count) => {
                     link.silent_since = Instant::now();
@@ -182,7 +176,7 @@ impl Server {
     pub(crate) fn after_sync_load(&mut self, sync: SyncLoad, loaded: Loaded) {
         let is_ours = self.is_sync_loading();
         let from_link = sync.file.is_none();
-        self.repl.master.loading = false;
+        self.repl_io.loading = None;
         if let Some(path) = &sync.file
             && self.cfg.rdb_del_sync_files
             && self.keeps_nothing_on_disk()
@@ -203,7 +197,7 @@ impl Server {
             // Nothing was saved on the way.
             self.ks.effects.dirty += 1;
         }
-        self.finish_full_sync(sync.from, stream_db(&position), sync.framing, &sync.rest);
+        self.finish_full_sync(stream_db(&position), &sync.rest);
     }
 
     /// Half a dataset is none. `is_ours`: the master that it came from still is ours, and is asked again.
@@ -211,7 +205,7 @@ impl Server {
         if is_ours {
             let from = if sync.file.is_some() { "disk" } else { "socket" };
             log::warn!("Failed trying to load the MASTER synchronization DB from {from}, check server logs.");
-            self.cancel_sync(true);
+            self.restart_sync();
         }
         match sync.aside {
             Some(aside) => {
@@ -222,7 +216,7 @@ impl Server {
             None => drop(self.ks.flush(None, self.cfg.replica_lazy_flush)),
         }
         // What another master sent meanwhile was not looked at.
-        self.repl.master.held_back |= !is_ours;
+        self.repl_io.master.held_back |= !is_ours;
         self.release_master_link();
     }
 
@@ -232,8 +226,8 @@ impl Server {
             self.stop_aof();
         }
         self.kill_rdb_child();
-        if let Some(conn) = &self.repl.master.conn {
-            self.repl.master.keepalive = conn.as_fd().try_clone_to_owned().ok();
+        if let Some(conn) = &self.repl_io.master.conn {
+            self.repl_io.master.keepalive = conn.as_fd().try_clone_to_owned().ok();
         }
     }
 
@@ -261,14 +255,11 @@ impl Server {
 
     /// While a dataset is loaded: shows the master that this server is alive.
     pub(crate) fn repl_while_loading(&mut self) {
-        if !self.repl.master.loading {
+        if self.repl_io.loading.is_none() {
             return;
         }
         let loaded = self.persist.loading.as_ref().map(|loading| loading.loaded_bytes);
-        if let (Some(loaded), Some(transfer)) = (loaded, &mut self.repl.master.transfer) {
-            transfer.read = transfer.read.max(loaded);
-        }
-        self.repl.master.last_io_s = self.now_s();
+        self.repl.note_loaded(loaded, self.now_s());
         self.keep_master_link_alive();
     }
 
@@ -276,9 +267,7 @@ impl Server {
 
     /// A primary's replicas may continue with what it loads, so keys that go while loading are part of the stream.
     pub(crate) fn repl_before_startup_load(&mut self) {
-        if !self.repl.is_replica() && self.repl.backlog.is_none() {
-            self.repl.create_backlog(self.cfg.repl_backlog_size as usize);
-        }
+        self.with_repl(Repl::before_startup_load);
     }
 
     /// Goes on with the history the dataset was saved with, if it tells.
@@ -291,8 +280,7 @@ impl Server {
         match position {
             Some((id, offset, db)) => self.restore_history(id, offset, db),
             // Without a past there is nothing that a backlog would be good for.
-            None if self.repl.backlog.is_some() => self.drop_backlog(),
-            None => {}
+            None => self.with_repl(|repl, _| repl.drop_backlog()),
         }
     }
 

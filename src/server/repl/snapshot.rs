@@ -10,10 +10,7 @@ use crate::net::{ClientId, Source};
 use crate::persist::child::ChildKind;
 use crate::persist::rdb::ReplInfo;
 use crate::persist::snapshot::SnapshotOptions;
-use crate::repl::primary::{ReplicaState, RunningChild, SnapshotConfig, SnapshotPlan, SnapshotTarget};
-use crate::repl::snapshot::{
-    FILE_BYTES_PER_TURN, PIECE_BYTES, PIPE_BYTES_PER_TURN, PipeTarget, SnapshotFile, SnapshotPipe,
-};
+use crate::repl::{Position, SnapshotStart, SnapshotTarget};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use mio::Interest;
@@ -23,117 +20,82 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+/// Bytes of a file or of the pipe handed on at once.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes of a file sent to one replica in one turn.
+const FILE_BYTES_PER_TURN: usize = 4 << 20;
+/// Bytes taken from the pipe in one turn.
+const PIPE_BYTES_PER_TURN: usize = 4 << 20;
+
+/// The dump file on its way to a replica.
+#[derive(Debug)]
+pub(super) struct SnapshotFile {
+    client: ClientId,
+    file: File,
+    size: u64,
+    sent: u64,
+}
+
+/// A replica that a streamed snapshot goes to.
+#[derive(Debug)]
+struct PipeTarget {
+    client: ClientId,
+    /// Bytes of the current piece it has got.
+    sent: usize,
+}
+
+/// A streamed snapshot on its way to replicas.
+#[derive(Debug)]
+pub(super) struct SnapshotPipe {
+    /// Where the child writes to; `None` once its end was read.
+    reader: Option<File>,
+    /// Closing it lets the child go.
+    release: Option<OwnedFd>,
+    /// What was read last.
+    piece: Vec<u8>,
+    targets: Vec<PipeTarget>,
+}
+
+impl SnapshotPipe {
+    /// Some replica has not got all of the current piece.
+    fn is_held_up(&self) -> bool {
+        self.targets.iter().any(|target| target.sent < self.piece.len())
+    }
+}
+
 impl Server {
-    pub(super) fn snapshot_config(&self) -> SnapshotConfig {
-        SnapshotConfig {
-            diskless: self.cfg.repl_diskless_sync,
-            delay_s: self.cfg.repl_diskless_sync_delay,
-            max_replicas: self.cfg.repl_diskless_sync_max_replicas as usize,
-        }
-    }
-
-    pub(super) fn running_child(&self) -> RunningChild {
-        match self.child_kind() {
-            None => RunningChild::None,
-            Some(ChildKind::RdbDisk) => RunningChild::SnapshotToDisk,
-            Some(ChildKind::RdbSocket) => RunningChild::SnapshotToSockets,
-            Some(ChildKind::Aof) => RunningChild::Other,
-        }
-    }
-
     /// The position a snapshot taken now corresponds to, to be stored in it; `None` while there is none to speak of.
     pub(crate) fn repl_info(&self) -> Option<ReplInfo> {
-        let repl = &self.repl;
-        let stream_db = if !repl.is_replica() {
-            repl.backlog.as_ref()?;
-            // Whatever was selected: before the next command of the stream comes a SELECT if need be.
-            repl.stream_db.unwrap_or(0)
-        } else if let Some(online) = &repl.master.online {
-            self.clients.get(online.client)?.db
-        } else {
-            repl.master.cached?.db
-        };
-        Some(ReplInfo {
-            stream_db: stream_db as i64,
-            id: repl.history.id.as_bytes().to_vec(),
-            offset: repl.history.offset,
-        })
+        self.repl.position(self.master_session()).map(repl_info)
     }
 
-    /// Starts the snapshot `plan` asks for, for all replicas that wait for one like it. If that fails they are refused.
-    pub(super) fn start_snapshot_for_replicas(&mut self, plan: SnapshotPlan) {
-        let to = match plan.target {
-            SnapshotTarget::Disk => "disk",
-            SnapshotTarget::Sockets => "replicas sockets",
-        };
-        log::info!("Starting BGSAVE for SYNC with target: {to}");
-        let Some(position) = self.repl_info() else {
-            log::warn!(
-                "BGSAVE for replication: replication information not available, can't generate the RDB file right now. \
-                 Try later."
-            );
-            return self.refuse_waiting_replicas();
-        };
+    /// Starts the child that makes a snapshot for replicas.
+    pub(super) fn start_snapshot_for_replicas(&mut self, start: SnapshotStart) {
         let options = SnapshotOptions {
-            repl: Some(position),
-            exclude_data: plan.requirements.exclude_data,
-            exclude_functions: plan.requirements.exclude_functions,
+            repl: Some(repl_info(start.position)),
+            exclude_data: start.exclude_data,
+            exclude_functions: start.exclude_functions,
             ..SnapshotOptions::default()
         };
-        let waiting: Vec<ClientId> = self
-            .repl
-            .replicas
-            .iter()
-            .filter(|attached| {
-                attached.replica.state == ReplicaState::WaitBgsaveStart
-                    && attached.replica.announced.requirements == plan.requirements
-            })
-            .map(|attached| attached.client)
-            .collect();
-        let started = match plan.target {
+        let started = match start.target {
             SnapshotTarget::Disk => self.start_bgsave(options),
-            SnapshotTarget::Sockets => self.start_snapshot_pipe(options, &waiting),
+            SnapshotTarget::Sockets => self.start_snapshot_pipe(options, &start.waiting),
         };
-        if !started {
-            return self.refuse_waiting_replicas();
-        }
-        if plan.target == SnapshotTarget::Disk && self.cfg.rdb_del_sync_files {
-            self.repl.dump_is_for_replicas = true;
-        }
-        let offset = self.repl.history.offset;
-        for id in waiting {
-            self.setup_full_resync(id, offset);
-        }
-    }
-
-    fn refuse_waiting_replicas(&mut self) {
-        log::warn!("BGSAVE for replication failed");
-        let waiting: Vec<ClientId> = self
-            .repl
-            .replicas
-            .iter()
-            .filter(|attached| attached.replica.state == ReplicaState::WaitBgsaveStart)
-            .map(|attached| attached.client)
-            .collect();
-        for id in waiting {
-            self.repl.replicas.retain(|attached| attached.client != id);
-            self.clients.push(id, b"-ERR BGSAVE failed, replication can't continue\r\n");
-            if let Some(c) = self.clients.get_mut(id) {
-                c.flags.remove(ClientFlags::REPLICA);
-                c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
-                self.clients.connected += 1;
-            }
+        if started {
+            self.with_repl(|repl, env| repl.on_snapshot_started(start, env));
+        } else {
+            self.with_repl(|repl, _| repl.on_snapshot_refused());
         }
     }
 
     fn start_snapshot_pipe(&mut self, options: SnapshotOptions, waiting: &[ClientId]) -> bool {
-        if self.has_child() || self.repl.pipe.is_some() {
+        if self.has_child() || self.repl_io.pipe.is_some() {
             return false;
         }
         match self.open_snapshot_pipe(options) {
             Ok((reader, release)) => {
                 let targets = waiting.iter().map(|client| PipeTarget { client: *client, sent: 0 }).collect();
-                self.repl.pipe =
+                self.repl_io.pipe =
                     Some(SnapshotPipe { reader: Some(reader), release: Some(release), piece: Vec::new(), targets });
                 true
             }
@@ -172,7 +134,7 @@ impl Server {
     fn pump_snapshot_pipe(&mut self) {
         let mut total = 0;
         loop {
-            let Some(pipe) = &mut self.repl.pipe else { return };
+            let Some(pipe) = &mut self.repl_io.pipe else { return };
             if pipe.is_held_up() {
                 return;
             }
@@ -218,7 +180,7 @@ impl Server {
                     self.clients.close_later(id);
                 }
             }
-            if self.repl.pipe.as_ref().is_some_and(|pipe| pipe.targets.is_empty()) {
+            if self.repl_io.pipe.as_ref().is_some_and(|pipe| pipe.targets.is_empty()) {
                 log::warn!("Diskless rdb transfer, last replica dropped, killing fork child.");
                 self.kill_rdb_child();
                 return self.end_snapshot_reading();
@@ -228,7 +190,7 @@ impl Server {
 
     /// Stops reading and lets the child go; what follows from that comes with its end.
     fn end_snapshot_reading(&mut self) {
-        let Some(pipe) = &mut self.repl.pipe else { return };
+        let Some(pipe) = &mut self.repl_io.pipe else { return };
         if let Some(reader) = pipe.reader.take() {
             // Closing takes it out of the poll as well.
             let _ = self.reactor.registry().deregister(&mut SourceFd(&reader.as_raw_fd()));
@@ -242,7 +204,7 @@ impl Server {
         if self.clients.current == Some(id) {
             return Ok(()); // Its replies are elsewhere while its command runs.
         }
-        let Some(pipe) = &mut self.repl.pipe else { return Ok(()) };
+        let Some(pipe) = &mut self.repl_io.pipe else { return Ok(()) };
         let Some(target) = pipe.targets.iter_mut().find(|target| target.client == id) else { return Ok(()) };
         let Some(c) = self.clients.get_mut(id) else { return Ok(()) };
         let Some(conn) = c.link.conn.as_mut() else { return Ok(()) };
@@ -261,21 +223,14 @@ impl Server {
                 Err(e) => return Err(e),
             }
         }
-        let done = target.sent == pipe.piece.len();
-        if let Some(attached) = self.repl.replica_of_mut(id) {
-            let since = &mut attached.replica.partial_write_since_s;
-            if done {
-                *since = None;
-            } else if progress || since.is_none() {
-                *since = Some(now_s);
-            }
-        }
+        let is_whole = target.sent == pipe.piece.len();
+        self.repl.note_piece(id, is_whole, progress, now_s);
         Ok(())
     }
 
     /// A replica's socket takes bytes again while a streamed snapshot is on its way to it.
     pub(super) fn write_snapshot_piece(&mut self, id: ClientId) -> io::Result<()> {
-        let Some(pipe) = &self.repl.pipe else { return Ok(()) };
+        let Some(pipe) = &self.repl_io.pipe else { return Ok(()) };
         if !pipe.targets.iter().any(|target| target.client == id && target.sent < pipe.piece.len()) {
             return Ok(());
         }
@@ -285,89 +240,61 @@ impl Server {
     }
 
     fn leave_pipe(&mut self, id: ClientId) {
-        if let Some(pipe) = &mut self.repl.pipe {
+        if let Some(pipe) = &mut self.repl_io.pipe {
             pipe.targets.retain(|target| target.client != id);
         }
     }
 
-    /// A replica in this state went away: a snapshot made for it alone is made for nobody.
-    pub(super) fn replica_left_snapshot(&mut self, id: ClientId, state: ReplicaState) {
-        let took_part = self.repl.pipe.as_ref().is_some_and(|pipe| pipe.targets.iter().any(|t| t.client == id));
-        if took_part {
+    /// A replica that a snapshot was on its way to went away.
+    pub(super) fn leave_snapshot(&mut self, id: ClientId) {
+        self.drop_snapshot_file(id);
+        if self.repl_io.pipe.as_ref().is_some_and(|pipe| pipe.targets.iter().any(|target| target.client == id)) {
             self.leave_pipe(id);
             // The others may have waited for this one; if there are none, reading on finds that out.
             self.pump_snapshot_pipe();
-        }
-        let others_wait = self.repl.records().any(|replica| replica.state == ReplicaState::WaitBgsaveEnd);
-        if state == ReplicaState::WaitBgsaveEnd
-            && !others_wait
-            && self.cfg.save.is_empty()
-            && self.child_kind() == Some(ChildKind::RdbDisk)
-        {
-            self.kill_rdb_child();
         }
     }
 
     // ---- the end of the child
 
-    /// A snapshot child has ended: replicas that waited for it go on, or are dropped if it failed.
+    /// A snapshot child has ended.
     pub(crate) fn repl_bgsave_done(&mut self, kind: ChildKind, ok: bool) {
-        if kind == ChildKind::RdbSocket {
+        let target = if kind == ChildKind::RdbSocket { SnapshotTarget::Sockets } else { SnapshotTarget::Disk };
+        if target == SnapshotTarget::Sockets {
             self.end_snapshot_reading();
-            self.repl.pipe = None;
+            self.repl_io.pipe = None;
         }
-        let waiting: Vec<ClientId> = self
-            .repl
-            .replicas
-            .iter()
-            .filter(|attached| attached.replica.state == ReplicaState::WaitBgsaveEnd)
-            .map(|attached| attached.client)
-            .collect();
-        for id in waiting {
-            if !ok {
-                log::warn!("SYNC failed. BGSAVE child returned an error");
-                self.clients.close_later(id);
-            } else if kind == ChildKind::RdbSocket {
-                self.snapshot_was_streamed(id);
-            } else if let Err(e) = self.begin_sending_file(id) {
-                log::warn!("SYNC failed. Can't open/stat DB after BGSAVE: {}", reason(&e));
-                self.clients.close_later(id);
+        self.with_repl(|repl, env| repl.on_snapshot_ended(target, ok, env));
+    }
+
+    // ---- the dump file
+
+    /// Opens the dump file for a replica that is to get it.
+    pub(super) fn begin_sending_file(&mut self, id: ClientId) {
+        let opened = File::open(&self.cfg.dbfilename).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((size, file)) => {
+                self.repl_io.files.push(SnapshotFile { client: id, file, size, sent: 0 });
+                self.with_repl(|repl, _| repl.on_file_opened(id, size));
             }
-        }
-        self.start_due_snapshot();
-    }
-
-    fn snapshot_was_streamed(&mut self, id: ClientId) {
-        let Some(attached) = self.repl.replica_of_mut(id) else { return };
-        log::info!(
-            "Streamed RDB transfer with replica {} succeeded (socket). Waiting for REPLCONF ACK from replica to enable \
-             streaming",
-            attached.name()
-        );
-        // The replica finds the end mark by nothing following it: the stream waits until it says that it has it.
-        attached.replica.stream_waits_for_ack = true;
-        if !self.put_replica_online(id) {
-            self.clients.close_later(id);
+            Err(e) => self.with_repl(|repl, _| repl.on_file_failed(id, &reason(&e))),
         }
     }
 
-    fn begin_sending_file(&mut self, id: ClientId) -> io::Result<()> {
-        let file = File::open(&self.cfg.dbfilename)?;
-        let size = file.metadata()?.len();
-        let Some(attached) = self.repl.replica_of_mut(id) else { return Ok(()) };
-        attached.replica.state = ReplicaState::SendBulk;
-        attached.file = Some(SnapshotFile { file, size, sent: 0 });
-        self.clients.push(id, format!("${size}\r\n").as_bytes());
-        Ok(())
+    /// Closing a file that was removed gives its blocks back, which takes long for a large one.
+    fn drop_snapshot_file(&mut self, id: ClientId) {
+        if let Some(at) = self.repl_io.files.iter().position(|snapshot| snapshot.client == id) {
+            let done = self.repl_io.files.swap_remove(at);
+            self.background.files.submit(move || drop(done));
+        }
     }
 
     /// Sends a replica the file it is to get, if any. Returns whether there is nothing left of it.
     pub(super) fn send_snapshot_file(&mut self, id: ClientId) -> io::Result<bool> {
         let Some(conn) = self.clients.get_mut(id).and_then(|c| c.conn.as_mut()) else { return Ok(false) };
-        let Some(attached) = self.repl.replicas.iter_mut().find(|attached| attached.client == id) else {
-            return Ok(false);
+        let Some(snapshot) = self.repl_io.files.iter_mut().find(|snapshot| snapshot.client == id) else {
+            return Ok(true);
         };
-        let Some(snapshot) = &mut attached.file else { return Ok(true) };
         let mut piece = vec![0u8; PIECE_BYTES];
         let mut total = 0;
         while snapshot.sent < snapshot.size {
@@ -396,31 +323,18 @@ impl Server {
                 }
             }
         }
-        if let Some(done) = attached.file.take() {
-            self.background.files.submit(move || drop(done));
-        }
-        if !self.put_replica_online(id) {
-            self.clients.close_later(id);
-            return Ok(false);
-        }
-        Ok(true)
+        self.drop_snapshot_file(id);
+        self.with_repl(|repl, env| repl.on_snapshot_sent(id, env));
+        // One that wanted no more than the snapshot is to be closed.
+        Ok(self.clients.get(id).is_some_and(|c| !c.is(ClientFlags::CLOSE_ASAP)))
     }
 
-    /// Removes the dump file in a server that keeps none for itself, once no replica needs it.
+    /// Removes the dump file if it is there.
     pub(super) fn remove_dump_made_for_replicas(&mut self) {
-        if !self.cfg.rdb_del_sync_files {
-            self.repl.dump_is_for_replicas = false;
-            return;
-        }
-        let needed = self.repl.records().any(|replica| replica.state.needs_snapshot());
-        if !self.repl.dump_is_for_replicas || !self.keeps_nothing_on_disk() || needed {
-            return;
-        }
-        let path = std::path::Path::new(&self.cfg.dbfilename);
+        let path = std::path::PathBuf::from(&self.cfg.dbfilename);
         if path.symlink_metadata().is_ok() {
-            self.repl.dump_is_for_replicas = false;
-            log::info!("Removing the RDB file used to feed replicas in a persistence-less instance");
-            self.unlink_in_background(path);
+            self.with_repl(|repl, _| repl.on_dump_removed());
+            self.unlink_in_background(&path);
         }
     }
 
@@ -428,4 +342,8 @@ impl Server {
     pub(super) fn keeps_nothing_on_disk(&self) -> bool {
         self.cfg.save.is_empty() && !self.cfg.appendonly
     }
+}
+
+fn repl_info(position: Position) -> ReplInfo {
+    ReplInfo { stream_db: position.db as i64, id: position.id.as_bytes().to_vec(), offset: position.offset }
 }

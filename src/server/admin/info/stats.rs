@@ -74,7 +74,7 @@ pub(crate) fn write(srv: &Server, out: &mut InfoText) {
 impl Server {
     // repl
     fn info_sync_stats(&self, out: &mut InfoText) {
-        let stats = &self.repl.stats;
+        let stats = self.repl.stats();
         out.field("sync_full", stats.sync_full);
         out.field("sync_partial_ok", stats.sync_partial_ok);
         out.field("sync_partial_err", stats.sync_partial_err);
