@@ -210,8 +210,8 @@ impl Server {
         let link = self.repl_io.master.link;
         let mut buffer = vec![0u8; READ_BYTES];
         let mut total = 0;
-        // What was read may have ended the link, or made it a client's.
-        while self.repl_io.master.link == link {
+        // What was read may have ended the link, made it a client's, or begun a dataset that is read by whoever loads it.
+        while self.repl_io.master.link == link && !self.repl_io.is_loading() {
             if total >= READ_BYTES_PER_TURN {
                 // The edge is used up: ask to be told again.
                 return self.rearm_master_link();
