@@ -6,9 +6,11 @@ pub mod link;
 pub mod listener;
 pub mod output;
 pub mod reactor;
+pub(crate) mod tls;
 pub mod token;
 
 pub use conn::Conn;
+pub(crate) use conn::Secured;
 pub use link::Link;
 pub use output::Output;
 pub use reactor::Reactor;

@@ -135,6 +135,9 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     if server.cfg.port != 0 {
         log::info!("Ready to accept connections tcp");
     }
+    if server.cfg.tls_port != 0 {
+        log::info!("Ready to accept connections tls");
+    }
     if has_unix {
         log::info!("Ready to accept connections unix");
     }

@@ -12,3 +12,4 @@ pub mod memory;
 pub mod monitor;
 pub mod rates;
 pub mod shutdown;
+pub(crate) mod tls;

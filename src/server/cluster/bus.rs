@@ -20,7 +20,7 @@ use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpo
 use crate::config::{ClusterPreferredEndpointType, Config};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
-use crate::net::{ClientId, Conn, Source};
+use crate::net::{ClientId, Conn, Secured, Source};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
@@ -528,7 +528,9 @@ impl Server {
         let opened = match ip.parse::<IpAddr>() {
             // While the address to connect from is looked up, the attempt fails, to be repeated soon.
             Ok(_) => match self.connection_ends(ip, port) {
-                Poll::Ready(ends) => ends.and_then(|(target, source)| open_connection(target, source)),
+                Poll::Ready(ends) => ends
+                    .and_then(|(target, source)| open_connection(target, source))
+                    .and_then(|conn| self.secure(conn, self.cfg.tls_cluster)),
                 Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
             },
             Err(_) => Err(io::Error::other("not an IP address, and names of nodes are not looked up")),
@@ -594,34 +596,56 @@ impl Server {
                 // The other side tries again.
                 continue;
             }
-            let (Some(peer), Some(local)) = (conn.peer(), conn.local()) else { continue };
-            log::debug!("Accepting cluster node connection from {}:{}", peer.ip(), peer.port());
-            conn.set_nodelay(true);
-            conn.set_keepalive(self.cfg.cluster_node_timeout / 1000 * 2);
-            let now_ms = bus.clock_offset_ms + self.clock.mono_ms();
-            let link = bus.machine.on_accept(now_ms, peer.ip().to_string(), local.ip().to_string());
-            if let Err(e) = bus.add_peer(link, conn, true, self.reactor.registry()) {
-                log::debug!("Error accepting cluster node connection: {}", reason(&e));
-                self.lose_link(bus, link);
+            if self.cfg.tls_cluster {
+                self.begin_handshake(conn, Secured::Bus);
+            } else {
+                self.add_link(bus, conn);
             }
+        }
+    }
+
+    /// A connection of another node has its handshake done.
+    pub(crate) fn add_bus_connection(&mut self, mut conn: Conn) {
+        let _ = conn.deregister(self.reactor.registry());
+        let Some(mut bus) = self.bus.take() else { return };
+        self.add_link(&mut bus, conn);
+        self.bus = Some(bus);
+    }
+
+    fn add_link(&mut self, bus: &mut Bus, conn: Conn) {
+        let (Some(peer), Some(local)) = (conn.peer(), conn.local()) else { return };
+        log::debug!("Accepting cluster node connection from {}:{}", peer.ip(), peer.port());
+        conn.set_nodelay(true);
+        conn.set_keepalive(self.cfg.cluster_node_timeout / 1000 * 2);
+        let now_ms = bus.clock_offset_ms + self.clock.mono_ms();
+        let link = bus.machine.on_accept(now_ms, peer.ip().to_string(), local.ip().to_string());
+        if let Err(e) = bus.add_peer(link, conn, true, self.reactor.registry()) {
+            log::debug!("Error accepting cluster node connection: {}", reason(&e));
+            return self.lose_link(bus, link);
+        }
+        // What came along with the end of a handshake is told of by no event.
+        let index = bus.by_link[&link];
+        if bus.peers[index].conn.holds_more() {
+            let generation = bus.peers[index].generation;
+            bus.unread.push((index, generation));
         }
     }
 
     fn on_link_ready(&mut self, bus: &mut Bus, index: usize, generation: u32, event: Ready) {
         let Some(peer) = bus.peer(index, generation) else { return };
-        if !peer.connected && (event.writable || event.closed) {
-            let failed = peer.conn.take_error().ok().flatten();
+        if !peer.connected {
+            let connected = peer.conn.finish_connecting();
             let (link, local) = (peer.link, peer.conn.local());
-            if failed.is_some() || event.closed && peer.conn.peer().is_none() {
+            if connected.is_err() || event.closed && peer.conn.peer().is_none() {
                 if let Some((Some(key), _)) = bus.machine.link_peer(link) {
                     let node = bus.machine.node(key);
-                    let why = failed.map_or_else(|| "connection closed".into(), |e| reason(&e));
+                    let why = connected.map_or_else(|e| reason(&e), |_| "connection closed".into());
                     log::debug!("Connection with Node {} at {}:{} failed: {why}", node.id, node.ip, node.bus_port);
                 }
                 return self.lose_link(bus, link);
             }
-            if peer.conn.peer().is_none() {
-                // Woken for nothing.
+            if !matches!(connected, Ok(true)) {
+                // Woken for nothing, or the handshake goes on.
                 return;
             }
             bus.peers[index].connected = true;

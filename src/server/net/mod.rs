@@ -1,4 +1,5 @@
 //! Accepting, reading, writing and closing client connections.
 
+pub(crate) mod handshakes;
 pub mod serve;
 pub mod upkeep;

@@ -132,7 +132,8 @@ impl Server {
         let ends = self.connection_ends(&host, port);
         self.repl.master.looking_up = ends.is_pending();
         let Poll::Ready(ends) = ends else { return };
-        let connected = ends.and_then(|(target, source)| open_connection(target, source)).and_then(|mut conn| {
+        let connected = ends.and_then(|(target, source)| open_connection(target, source)).and_then(|conn| {
+            let mut conn = self.secure(conn, self.cfg.tls_replication)?;
             conn.register(self.reactor.registry(), Source::MasterLink.token())?;
             Ok(conn)
         });
@@ -289,13 +290,14 @@ impl Server {
     }
 
     fn finish_connecting(&mut self) {
-        let Some(conn) = &self.repl.master.conn else { return };
-        if let Ok(Some(e)) | Err(e) = conn.take_error() {
-            log::warn!("Error condition on socket for SYNC: {}", reason(&e));
-            return self.fail_master_link();
-        }
-        if conn.peer().is_none() {
-            return; // Not yet.
+        let Some(conn) = &mut self.repl.master.conn else { return };
+        match conn.finish_connecting() {
+            Ok(true) => {}
+            Ok(false) => return, // Not yet.
+            Err(e) => {
+                log::warn!("Error condition on socket for SYNC: {}", reason(&e));
+                return self.fail_master_link();
+            }
         }
         let config = self.handshake_config();
         let (handshake, actions) = Handshake::start(config, self.clock.ms() as u64);
@@ -310,7 +312,11 @@ impl Server {
         HandshakeConfig {
             user: given(&self.cfg.masteruser),
             password: given(&self.cfg.masterauth),
-            listening_port: if announced_port != 0 { announced_port } else { self.cfg.port },
+            listening_port: match announced_port {
+                0 if self.cfg.tls_replication && self.cfg.tls_port != 0 => self.cfg.tls_port,
+                0 => self.cfg.port,
+                port => port,
+            },
             announce_ip: (!self.cfg.replica_announce_ip.is_empty()).then(|| self.cfg.replica_announce_ip.clone()),
             resume: self.repl.master.cached.map(|cached| (cached.id, cached.offset + 1)),
             failover: self.repl.failover.state() == FailoverState::InProgress,
@@ -501,7 +507,7 @@ impl Server {
             if self.repl.master.state != LinkState::Transfer {
                 return;
             }
-            if total >= READ_BYTES_PER_TURN {
+            if total >= READ_BYTES_PER_TURN && !self.repl.master.conn.as_ref().is_some_and(Conn::holds_text) {
                 // The edge is used up: ask to be told again.
                 self.rearm_master_link();
                 return;
@@ -778,10 +784,13 @@ impl Server {
         if link.keepalive_sent_s == now_s {
             return;
         }
+        // One byte either goes or does not; nothing depends on it.
         if let Some(fd) = &link.keepalive {
             link.keepalive_sent_s = now_s;
-            // One byte either goes or does not; nothing depends on it.
             let _ = nix::unistd::write(fd, b"\n");
+        } else if let Some(conn) = link.conn.as_mut().filter(|conn| conn.is_tls()) {
+            link.keepalive_sent_s = now_s;
+            let _ = conn.write(b"\n");
         }
     }
 }

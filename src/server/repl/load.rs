@@ -16,8 +16,8 @@ use crate::server::Server;
 use crate::sys::os_error;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::fs::File;
-use std::io::{self, BufRead, Read};
-use std::os::fd::AsFd;
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,15 @@ use std::time::{Duration, Instant};
 const BUFFER_BYTES: usize = 256 * 1024;
 /// How long the link is waited for at once while a dataset comes off it; in between, others are served.
 const WAIT: Duration = Duration::from_millis(300);
+/// How often the master is shown that this server is alive.
+const KEEPALIVE: Duration = Duration::from_secs(1);
 /// How often switching the AOF on again is tried, a second apart.
 const AOF_TRIES: u32 = 10;
+
+/// The connection again, to be written to beside whoever reads it; bytes by themselves mean nothing under TLS.
+fn keepalive_of(conn: &Conn) -> Option<OwnedFd> {
+    if conn.is_tls() { None } else { conn.as_fd().try_clone_to_owned().ok() }
+}
 
 /// The link's connection as a source that waits for data.
 struct LinkSource {
@@ -39,11 +46,16 @@ struct LinkSource {
     /// How long the master may be silent, and since when it is.
     timeout: Duration,
     silent_since: Instant,
+    /// When the master was last shown that this server is alive: under TLS nobody else can write to it.
+    told_at: Instant,
 }
 
 impl LinkSource {
     /// Waits up to `at_most` for something to read. Whether there is something; an end or an error counts.
     fn poll(&self, at_most: Duration) -> io::Result<bool> {
+        if self.conn.holds_more() {
+            return Ok(true);
+        }
         let mut fds = [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)];
         let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
         match nix::poll::poll(&mut fds, at_most) {
@@ -63,6 +75,11 @@ impl LinkSource {
 
     /// Waits a little. Whether reading will not have to wait, or waited long enough to fail.
     fn has_data(&mut self) -> bool {
+        if self.conn.is_tls() && self.told_at.elapsed() >= KEEPALIVE {
+            self.told_at = Instant::now();
+            // One byte either goes or does not; nothing depends on it.
+            let _ = self.conn.write(b"\n");
+        }
         self.at < self.buffer.len()
             || self.left == 0
             || self.poll(WAIT).unwrap_or(true)
@@ -179,8 +196,9 @@ impl Server {
             total: 0,
             timeout: Duration::from_secs(self.cfg.repl_timeout.max(0) as u64),
             silent_since: Instant::now(),
+            told_at: Instant::now(),
         };
-        self.repl.master.keepalive = source.conn.as_fd().try_clone_to_owned().ok();
+        self.repl.master.keepalive = keepalive_of(&source.conn);
         self.prepare_for_dataset();
         let swap = self.cfg.repl_diskless_load == ReplDisklessLoad::Swapdb;
         if !swap {
@@ -261,7 +279,7 @@ impl Server {
         }
         self.kill_rdb_child();
         if let Some(conn) = &self.repl.master.conn {
-            self.repl.master.keepalive = conn.as_fd().try_clone_to_owned().ok();
+            self.repl.master.keepalive = keepalive_of(conn);
         }
     }
 
