@@ -235,7 +235,7 @@ fn facts() -> BTreeMap<String, Json> {
 fn rows_say_what_a_7_2_server_says() {
     let facts = facts();
     let mut wrong = Vec::new();
-    for row in hexad::server::commands::table().0.all().map(|command| command.row) {
+    for row in hexad::server::commands::rows().all().map(|command| command.row) {
         let Some(Json::Map(theirs)) = facts.get(row.name) else {
             wrong.push(format!("{}: not known there", row.name));
             continue;
@@ -259,7 +259,7 @@ fn rows_say_what_a_7_2_server_says() {
 #[test]
 fn key_specifications_have_their_notes() {
     let mut found: Vec<(&str, &str)> = Vec::new();
-    for row in hexad::server::commands::table().0.top_level().map(|command| command.row) {
+    for row in hexad::server::commands::rows().top_level().map(|command| command.row) {
         found.extend(row.keys.iter().filter(|spec| !spec.notes.is_empty()).map(|spec| (row.name, spec.notes)));
     }
     found.sort();

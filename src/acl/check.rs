@@ -9,7 +9,7 @@ use crate::structs::glob;
 
 /// What a user was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     Command,
     Key(Vec<u8>),
     Channel(Vec<u8>),
@@ -36,7 +36,7 @@ impl Refusal {
 
 impl Denied {
     /// The reason ACL LOG shows.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Denied::Command => "command",
             Denied::Key(_) => "key",
@@ -45,7 +45,7 @@ impl Denied {
     }
 
     /// The text of the error; `verbose` names the key or channel.
-    pub fn text(&self, user: &[u8], command: &str, verbose: bool) -> String {
+    pub(crate) fn text(&self, user: &[u8], command: &str, verbose: bool) -> String {
         let user = String::from_utf8_lossy(user);
         match self {
             Denied::Command => format!("User {user} has no permissions to run the '{command}' command"),
@@ -62,7 +62,7 @@ impl Denied {
 }
 
 impl User {
-    pub fn check(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
+    pub(crate) fn check(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
         let mut worst = Refusal::Command;
         for selector in &self.selectors {
             match selector.check(commands, cmd, args) {
@@ -126,19 +126,25 @@ impl Selector {
     }
 
     /// A pattern to subscribe to must be one of the patterns, to the letter.
-    pub fn allows_channel(&self, name: &[u8], is_pattern: bool) -> bool {
+    pub(crate) fn allows_channel(&self, name: &[u8], is_pattern: bool) -> bool {
         self.all_channels || self.channels.iter().any(|p| if is_pattern { p == name } else { glob::matches(p, name) })
     }
 }
 
 impl Acl {
     /// A user of this name may do everything: nothing needs to be checked.
-    pub fn is_free(&self, user: &[u8]) -> bool {
+    pub(crate) fn is_free(&self, user: &[u8]) -> bool {
         self.default_is_free && user == DEFAULT_USER
     }
 
     /// Whether a user of this name may run this. A user that is gone may nothing.
-    pub fn check(&self, user: &[u8], commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> Result<(), Denied> {
+    pub(crate) fn check(
+        &self,
+        user: &[u8],
+        commands: &CommandTable,
+        cmd: CmdRef,
+        args: Args<'_>,
+    ) -> Result<(), Denied> {
         if self.is_free(user) {
             return Ok(());
         }
@@ -146,7 +152,7 @@ impl Acl {
     }
 
     /// Whether a user of this name may read every key with the command that these arguments call.
-    pub fn reads_all_keys(&self, user: &[u8], commands: &CommandTable, args: Args<'_>) -> bool {
+    pub(crate) fn reads_all_keys(&self, user: &[u8], commands: &CommandTable, args: Args<'_>) -> bool {
         if self.is_free(user) {
             return true;
         }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 /// Reads `user NAME RULE...` lines; all mistakes are told at once. Words are parted by single spaces and nothing is quoted,
 /// as in Redis: no name, pattern or hash has a blank inside.
-pub fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, String> {
+pub(crate) fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, String> {
     let mut users: Vec<User> = Vec::new();
     let mut names = HashSet::new();
     let mut errors = String::new();
@@ -72,7 +72,11 @@ fn apply_line(user: &mut User, words: &[&[u8]], place: &str, rules: Rules<'_>) -
 
 /// Looks a `user` line of the configuration over, except for the names of commands, which are looked at when the user is
 /// made. The word that the error names is Redis's choice: it counts rules where it means words.
-pub fn check_declaration(line: &SourceLine, earlier: &[SourceLine], rules: Rules<'_>) -> Result<(), ConfigError> {
+pub(crate) fn check_declaration(
+    line: &SourceLine,
+    earlier: &[SourceLine],
+    rules: Rules<'_>,
+) -> Result<(), ConfigError> {
     let refuse = |at: usize, reason: &str| {
         let word = if at == 0 { "user".into() } else { String::from_utf8_lossy(&line.words[at - 1]) };
         Err(ConfigError::at(line, format!("Error in user declaration '{word}': {reason}")))
@@ -104,7 +108,7 @@ impl SourceLine {
 }
 
 /// The user a line of the configuration declares.
-pub fn declared_user(line: &SourceLine, rules: Rules<'_>) -> Result<User, String> {
+pub(crate) fn declared_user(line: &SourceLine, rules: Rules<'_>) -> Result<User, String> {
     let name = &line.words[0];
     if has_blanks(name) {
         return Err("Spaces not allowed in ACL usernames".into());
@@ -120,7 +124,7 @@ pub fn declared_user(line: &SourceLine, rules: Rules<'_>) -> Result<User, String
 }
 
 /// A user's name and the rules that make it, with a space between words and none inside.
-pub fn user_line(user: &User) -> Vec<u8> {
+pub(crate) fn user_line(user: &User) -> Vec<u8> {
     let mut line = Vec::with_capacity(128);
     user.write_line(&mut line);
     line

@@ -8,27 +8,27 @@ const GROUPING_MS: i64 = 60_000;
 const LOOK_BACK: usize = 10;
 
 #[derive(Clone, Debug)]
-pub struct Entry {
-    pub count: u64,
-    pub reason: &'static str,
-    pub context: String,
-    pub object: Vec<u8>,
-    pub user: Vec<u8>,
-    pub client_info: String,
-    pub id: u64,
-    pub created_ms: i64,
-    pub updated_ms: i64,
+pub(crate) struct Entry {
+    pub(crate) count: u64,
+    pub(crate) reason: &'static str,
+    pub(crate) context: String,
+    pub(crate) object: Vec<u8>,
+    pub(crate) user: Vec<u8>,
+    pub(crate) client_info: String,
+    pub(crate) id: u64,
+    pub(crate) created_ms: i64,
+    pub(crate) updated_ms: i64,
 }
 
 #[derive(Debug, Default)]
-pub struct AclLog {
+pub(crate) struct AclLog {
     /// The latest first.
-    pub entries: VecDeque<Entry>,
+    pub(crate) entries: VecDeque<Entry>,
     next_id: u64,
 }
 
 impl AclLog {
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         reason: &'static str,
         context: &str,

@@ -8,23 +8,22 @@
 //! Invariant: the user `default` is always there. Rules as documented at
 //! <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>.
 
-pub mod check;
-pub mod file;
-pub mod log;
-pub mod user;
+pub(crate) mod check;
+pub(crate) mod file;
+pub(crate) mod log;
+pub(crate) mod user;
 
-pub use check::Denied;
-pub use user::{Rules, User};
+pub(crate) use user::User;
 
 use std::collections::BTreeMap;
 
-pub const DEFAULT_USER: &[u8] = b"default";
+pub(crate) const DEFAULT_USER: &[u8] = b"default";
 
-pub struct Acl {
-    pub users: BTreeMap<Vec<u8>, User>,
-    pub log: log::AclLog,
+pub(crate) struct Acl {
+    pub(crate) users: BTreeMap<Vec<u8>, User>,
+    pub(crate) log: log::AclLog,
     /// The default user may do everything: the common case, which needs no look-up.
-    pub default_is_free: bool,
+    pub(crate) default_is_free: bool,
 }
 
 impl Default for Acl {
@@ -36,12 +35,12 @@ impl Default for Acl {
 }
 
 impl Acl {
-    pub fn user(&self, name: &[u8]) -> Option<&User> {
+    pub(crate) fn user(&self, name: &[u8]) -> Option<&User> {
         self.users.get(name)
     }
 
     /// Adds a user, or puts it in the place of the one of its name.
-    pub fn put(&mut self, user: User) {
+    pub(crate) fn put(&mut self, user: User) {
         if user.name == DEFAULT_USER {
             self.default_is_free = user.is_unrestricted();
         }
@@ -49,12 +48,12 @@ impl Acl {
     }
 
     /// Whoever connects may do something without giving a password.
-    pub fn admits_anyone(&self) -> bool {
+    pub(crate) fn admits_anyone(&self) -> bool {
         self.user(DEFAULT_USER).is_some_and(|u| u.nopass && u.enabled)
     }
 
     /// Gives the default user this password, or none when it is empty (`requirepass`).
-    pub fn set_default_password(&mut self, password: &[u8]) {
+    pub(crate) fn set_default_password(&mut self, password: &[u8]) {
         let Some(user) = self.users.get_mut(DEFAULT_USER) else { return };
         user.passwords.clear();
         user.nopass = password.is_empty();

@@ -7,34 +7,34 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
 #[derive(Clone, Debug)]
-pub struct User {
-    pub name: Vec<u8>,
-    pub enabled: bool,
+pub(crate) struct User {
+    pub(crate) name: Vec<u8>,
+    pub(crate) enabled: bool,
     /// Any password will do.
-    pub nopass: bool,
+    pub(crate) nopass: bool,
     /// Payloads of RESTORE are checked in depth, whatever the configuration says for others.
-    pub sanitize_payload: bool,
+    pub(crate) sanitize_payload: bool,
     /// SHA-256 sums in lower-case hexadecimal, in the order they were given.
-    pub passwords: Vec<String>,
+    pub(crate) passwords: Vec<String>,
     /// The user's own permissions first, then its selectors: a command runs if one of them allows all of it.
-    pub selectors: Vec<Selector>,
+    pub(crate) selectors: Vec<Selector>,
 }
 
 /// A set of commands with the keys and channels they may touch.
 #[derive(Clone, Debug, Default)]
-pub struct Selector {
-    pub all_keys: bool,
-    pub all_channels: bool,
+pub(crate) struct Selector {
+    pub(crate) all_keys: bool,
+    pub(crate) all_channels: bool,
     /// Commands not in `differing` are allowed.
     all_commands: bool,
     /// Commands whose permission is not that of `all_commands`.
     differing: CommandSet,
     /// First arguments with which a command is allowed that is not allowed otherwise.
-    pub first_args: HashMap<CmdRef, Vec<Vec<u8>>>,
+    pub(crate) first_args: HashMap<CmdRef, Vec<Vec<u8>>>,
     /// The command rules behind `+@all` or `-@all`, as they are shown.
     rules: Vec<String>,
-    pub keys: Vec<KeyPattern>,
-    pub channels: Vec<Vec<u8>>,
+    pub(crate) keys: Vec<KeyPattern>,
+    pub(crate) channels: Vec<Vec<u8>>,
 }
 
 /// A set of commands, as bits by their numbers in the table.
@@ -80,15 +80,15 @@ impl CommandSet {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPattern {
-    pub pattern: Vec<u8>,
-    pub read: bool,
-    pub write: bool,
+pub(crate) struct KeyPattern {
+    pub(crate) pattern: Vec<u8>,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
 }
 
 /// Why a rule is refused, in Redis's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuleError {
+pub(crate) enum RuleError {
     UnknownCommand,
     Syntax,
     KeysAfterAll,
@@ -99,7 +99,7 @@ pub enum RuleError {
 }
 
 impl RuleError {
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             RuleError::UnknownCommand => "Unknown command or category name in ACL",
             RuleError::Syntax => "Syntax error",
@@ -122,14 +122,14 @@ impl RuleError {
 
 /// What rules are read with: the commands there are, and what a new selector may hear.
 #[derive(Clone, Copy)]
-pub struct Rules<'a> {
-    pub commands: &'a CommandTable,
+pub(crate) struct Rules<'a> {
+    pub(crate) commands: &'a CommandTable,
     /// `acl-pubsub-default allchannels`
-    pub channels_open: bool,
+    pub(crate) channels_open: bool,
 }
 
 /// SHA-256 in lower-case hexadecimal.
-pub fn password_hash(password: &[u8]) -> String {
+pub(crate) fn password_hash(password: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
     Sha256::digest(password).iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
@@ -137,7 +137,7 @@ pub fn password_hash(password: &[u8]) -> String {
 
 impl User {
     /// A user as ACL SETUSER begins with: off, without passwords and permissions.
-    pub fn new(name: &[u8], rules: Rules<'_>) -> User {
+    pub(crate) fn new(name: &[u8], rules: Rules<'_>) -> User {
         User {
             name: name.to_vec(),
             enabled: false,
@@ -149,7 +149,7 @@ impl User {
     }
 
     /// The default user of a server that says nothing of users: everybody may do everything.
-    pub fn free_default() -> User {
+    pub(crate) fn free_default() -> User {
         let free = Selector { all_keys: true, all_channels: true, all_commands: true, ..Selector::default() };
         User {
             name: super::DEFAULT_USER.to_vec(),
@@ -161,11 +161,11 @@ impl User {
         }
     }
 
-    pub fn is_unrestricted(&self) -> bool {
+    pub(crate) fn is_unrestricted(&self) -> bool {
         self.selectors.iter().any(Selector::is_unrestricted)
     }
 
-    pub fn accepts_password(&self, password: &[u8]) -> bool {
+    pub(crate) fn accepts_password(&self, password: &[u8]) -> bool {
         let hash = password_hash(password);
         // All are looked at to the end: the time says nothing of how near a guess was.
         let same = |p: &String| p.bytes().zip(hash.bytes()).fold(0, |d, (a, b)| d | (a ^ b)) == 0;
@@ -173,7 +173,7 @@ impl User {
     }
 
     /// Carries out one rule.
-    pub fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
+    pub(crate) fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
         let word = rule.to_ascii_lowercase();
         match word.as_slice() {
             b"" => {}
@@ -218,7 +218,7 @@ impl User {
     }
 
     /// The flags ACL GETUSER lists.
-    pub fn flags(&self) -> Vec<&'static str> {
+    pub(crate) fn flags(&self) -> Vec<&'static str> {
         let mut flags = vec![if self.enabled { "on" } else { "off" }];
         if self.nopass {
             flags.push("nopass");
@@ -228,7 +228,7 @@ impl User {
     }
 
     /// Appends the user as a line: its name and the rules that make it.
-    pub fn write_line(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_line(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.name);
         out.push(b' ');
         self.write_rules(out);
@@ -253,7 +253,7 @@ impl User {
 }
 
 /// Whether there is a byte that separates words, or a NUL: such a name or pattern could not be read back from a file.
-pub fn has_blanks(text: &[u8]) -> bool {
+pub(crate) fn has_blanks(text: &[u8]) -> bool {
     text.iter().any(|b| matches!(b, 0 | b' ' | b'\t'..=b'\r'))
 }
 
@@ -264,7 +264,7 @@ fn valid_hash(hash: &[u8]) -> Result<String, RuleError> {
 
 /// Puts the words of selectors that were split at blanks together again. An error is the place of the word that opens a
 /// parenthesis which is not closed.
-pub fn join_selectors(words: &[&[u8]]) -> Result<Vec<Vec<u8>>, usize> {
+pub(crate) fn join_selectors(words: &[&[u8]]) -> Result<Vec<Vec<u8>>, usize> {
     let mut out: Vec<Vec<u8>> = Vec::new();
     let mut open: Option<(usize, Vec<u8>)> = None;
     for (at, word) in words.iter().enumerate() {
@@ -302,11 +302,11 @@ impl Selector {
         Ok(selector)
     }
 
-    pub fn is_unrestricted(&self) -> bool {
+    pub(crate) fn is_unrestricted(&self) -> bool {
         self.all_keys && self.all_channels && self.all_commands && self.differing.is_empty()
     }
 
-    pub fn allows(&self, cmd: CmdRef) -> bool {
+    pub(crate) fn allows(&self, cmd: CmdRef) -> bool {
         self.differing.contains(cmd) != self.all_commands
     }
 
@@ -469,7 +469,7 @@ impl Selector {
     }
 
     /// The command rules, as ACL GETUSER shows them.
-    pub fn describe_commands(&self) -> String {
+    pub(crate) fn describe_commands(&self) -> String {
         let mut out = String::from(self.base_rule());
         self.rules.iter().for_each(|r| {
             out.push(' ');
@@ -482,7 +482,7 @@ impl Selector {
         if self.all_commands { "+@all" } else { "-@all" }
     }
 
-    pub fn describe_keys(&self) -> Vec<u8> {
+    pub(crate) fn describe_keys(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.write_keys(&mut out);
         without_last(out)
@@ -504,7 +504,7 @@ impl Selector {
         }
     }
 
-    pub fn describe_channels(&self) -> Vec<u8> {
+    pub(crate) fn describe_channels(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.write_channels(&mut out);
         without_last(out)

@@ -4,25 +4,25 @@ use std::time::Duration;
 
 /// What DEBUG has changed.
 #[derive(Debug)]
-pub struct DebugState {
+pub(crate) struct DebugState {
     /// Expired keys are looked for in the background.
-    pub active_expire: bool,
+    pub(crate) active_expire: bool,
     /// The cron does nothing.
-    pub pause_cron: bool,
+    pub(crate) pause_cron: bool,
     /// Reply buffers follow what clients need.
-    pub reply_buffer_resizing: bool,
+    pub(crate) reply_buffer_resizing: bool,
     /// How long the largest fill of a reply buffer counts, ms; negative: for ever.
-    pub reply_buffer_peak_reset_ms: i64,
+    pub(crate) reply_buffer_peak_reset_ms: i64,
     /// Client listings stay with each client that asks for them (`CLIENT-ENFORCE-REPLY-LIST`).
-    pub enforce_reply_list: bool,
+    pub(crate) enforce_reply_list: bool,
     /// Tables may be resized.
-    pub dict_resizing: bool,
+    pub(crate) dict_resizing: bool,
     /// Start again in place of ending, after this time.
-    pub restart: Option<Duration>,
+    pub(crate) restart: Option<Duration>,
 }
 
 /// How long the largest fill of a reply buffer counts when nothing else is set, ms.
-pub const REPLY_BUFFER_PEAK_RESET_MS: i64 = 5000;
+pub(crate) const REPLY_BUFFER_PEAK_RESET_MS: i64 = 5000;
 
 impl Default for DebugState {
     fn default() -> DebugState {

@@ -7,31 +7,31 @@ const SAMPLES: usize = 160;
 
 /// The worst of one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Seconds since 1970.
-    pub time: i64,
+    pub(crate) time: i64,
     /// Milliseconds.
-    pub latency: u32,
+    pub(crate) latency: u32,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Series {
+pub(crate) struct Series {
     /// Oldest first.
     samples: std::collections::VecDeque<Sample>,
     /// The worst ever, ms.
-    pub max: u32,
+    pub(crate) max: u32,
 }
 
 impl Series {
-    pub fn samples(&self) -> impl ExactSizeIterator<Item = &Sample> {
+    pub(crate) fn samples(&self) -> impl ExactSizeIterator<Item = &Sample> {
         self.samples.iter()
     }
 
-    pub fn last(&self) -> Option<Sample> {
+    pub(crate) fn last(&self) -> Option<Sample> {
         self.samples.back().copied()
     }
 
-    pub fn add(&mut self, time: i64, latency: u32) {
+    pub(crate) fn add(&mut self, time: i64, latency: u32) {
         self.max = self.max.max(latency);
         match self.samples.back_mut() {
             Some(last) if last.time == time => last.latency = last.latency.max(latency),
@@ -47,20 +47,20 @@ impl Series {
 
 /// What the samples of an event say, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    pub all_time_high: u32,
-    pub avg: u32,
-    pub min: u32,
-    pub max: u32,
+pub(crate) struct Summary {
+    pub(crate) all_time_high: u32,
+    pub(crate) avg: u32,
+    pub(crate) min: u32,
+    pub(crate) max: u32,
     /// Mean absolute deviation from the average.
-    pub mad: u32,
-    pub samples: u32,
+    pub(crate) mad: u32,
+    pub(crate) samples: u32,
     /// Seconds since the oldest sample.
-    pub period: i64,
+    pub(crate) period: i64,
 }
 
 impl Series {
-    pub fn summary(&self, now: i64) -> Summary {
+    pub(crate) fn summary(&self, now: i64) -> Summary {
         let n = self.samples.len() as u64;
         if n == 0 {
             return Summary { all_time_high: self.max, ..Summary::default() };
@@ -85,7 +85,7 @@ const GRAPH_ROWS: u64 = 4;
 
 impl Series {
     /// A bar for each sample, and below it how long ago it was.
-    pub fn graph(&self, name: &str, now: i64) -> String {
+    pub(crate) fn graph(&self, name: &str, now: i64) -> String {
         let low = self.samples.iter().map(|s| s.latency).min().unwrap_or(0);
         let high = self.samples.iter().map(|s| s.latency).max().unwrap_or(0);
         let mut text = format!("{name} - high {high} ms, low {low} ms (all time high {} ms)\n", self.max);
@@ -136,16 +136,11 @@ fn ago(seconds: i64) -> String {
 }
 
 #[derive(Debug, Default)]
-pub struct LatencyMonitor {
-    pub events: BTreeMap<&'static str, Series>,
+pub(crate) struct LatencyMonitor {
+    pub(crate) events: BTreeMap<&'static str, Series>,
 }
 
-impl LatencyMonitor {
-    /// Forgets an event; false if there was nothing to forget.
-    pub fn reset(&mut self, name: &str) -> bool {
-        self.events.remove(name).is_some()
-    }
-}
+impl LatencyMonitor {}
 
 #[cfg(test)]
 mod tests {

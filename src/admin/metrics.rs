@@ -5,11 +5,11 @@ use crate::catalog::latency_counts::LatencyCounts;
 /// Samples a rate is averaged over.
 const SAMPLES: usize = 16;
 /// Time between samples, ms.
-pub const SAMPLE_PERIOD_MS: i64 = 100;
+pub(crate) const SAMPLE_PERIOD_MS: i64 = 100;
 
 /// What is sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rate {
+pub(crate) enum Rate {
     Commands,
     /// Bytes a second, replication included.
     NetInput,
@@ -25,7 +25,7 @@ pub enum Rate {
 const RATES: usize = Rate::CycleTime as usize + 1;
 
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Samples {
+pub(crate) struct Samples {
     samples: [i64; SAMPLES],
     next: usize,
     last_value: i64,
@@ -34,7 +34,7 @@ pub struct Samples {
 
 impl Samples {
     /// `factor` times the change of `value` by the change of `base`.
-    pub fn note(&mut self, value: i64, base: i64, factor: i64) {
+    pub(crate) fn note(&mut self, value: i64, base: i64, factor: i64) {
         if self.last_base > 0 {
             let elapsed = base - self.last_base;
             let change = value - self.last_value;
@@ -47,22 +47,22 @@ impl Samples {
 }
 
 #[derive(Debug, Default)]
-pub struct Metrics {
-    pub rates: [Samples; RATES],
+pub(crate) struct Metrics {
+    pub(crate) rates: [Samples; RATES],
     /// Turns of the loop.
-    pub cycles: u64,
+    pub(crate) cycles: u64,
     /// Time spent in turns, sleep excluded, microseconds.
-    pub cycles_us: u64,
+    pub(crate) cycles_us: u64,
     /// Time spent in commands, microseconds.
-    pub commands_us: u64,
+    pub(crate) commands_us: u64,
     /// How long turns took.
-    pub turns: LatencyCounts,
+    pub(crate) turns: LatencyCounts,
     /// The longest turn, microseconds, and the most commands in one.
-    pub longest_cycle_us: u64,
-    pub most_commands: u64,
+    pub(crate) longest_cycle_us: u64,
+    pub(crate) most_commands: u64,
     /// Time spent on writing the AOF, and in the cron, microseconds.
-    pub aof_us: u64,
-    pub cron_us: u64,
+    pub(crate) aof_us: u64,
+    pub(crate) cron_us: u64,
     cycle_start_us: i64,
     /// `commands_processed` when the turn began.
     cycle_start_commands: u64,
@@ -70,18 +70,18 @@ pub struct Metrics {
 
 impl Metrics {
     /// The mean of the last samples.
-    pub fn rate(&self, rate: Rate) -> i64 {
+    pub(crate) fn rate(&self, rate: Rate) -> i64 {
         self.rates[rate as usize].samples.iter().sum::<i64>() / SAMPLES as i64
     }
 
     /// The loop woke up.
-    pub fn begin_cycle(&mut self, now_us: i64, commands: u64) {
+    pub(crate) fn begin_cycle(&mut self, now_us: i64, commands: u64) {
         self.cycle_start_us = now_us;
         self.cycle_start_commands = commands;
     }
 
     /// The loop is about to sleep.
-    pub fn end_cycle(&mut self, now_us: i64, commands: u64) {
+    pub(crate) fn end_cycle(&mut self, now_us: i64, commands: u64) {
         if self.cycle_start_us != 0 {
             let us = (now_us - self.cycle_start_us).max(0) as u64;
             self.cycles += 1;
@@ -94,7 +94,7 @@ impl Metrics {
     }
 
     /// Forgets rates and sums (CONFIG RESETSTAT).
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         let cycle_start_us = self.cycle_start_us;
         *self = Metrics { cycle_start_us, ..Metrics::default() };
     }

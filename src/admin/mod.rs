@@ -1,34 +1,34 @@
 //! What operators see and do: INFO and the counters behind it, MONITOR, the slow log, latency events, client listings,
 //! the shutdown, the crash report. The commands themselves are in `commands/`; a room's own figures come from that room.
 
-pub mod debug;
-pub mod latency;
-pub mod memory;
-pub mod metrics;
-pub mod redact;
-pub mod shutdown;
-pub mod slowlog;
-pub mod stats;
+pub(crate) mod debug;
+pub(crate) mod latency;
+pub(crate) mod memory;
+pub(crate) mod metrics;
+pub(crate) mod redact;
+pub(crate) mod shutdown;
+pub(crate) mod slowlog;
+pub(crate) mod stats;
 
 use std::ffi::OsString;
 
 /// The state of this room.
 #[derive(Debug, Default)]
-pub struct Admin {
-    pub slowlog: slowlog::SlowLog,
-    pub latency: latency::LatencyMonitor,
-    pub metrics: metrics::Metrics,
-    pub memory: memory::MemorySamples,
-    pub shutdown: shutdown::Shutdown,
-    pub debug: debug::DebugState,
+pub(crate) struct Admin {
+    pub(crate) slowlog: slowlog::SlowLog,
+    pub(crate) latency: latency::LatencyMonitor,
+    pub(crate) metrics: metrics::Metrics,
+    pub(crate) memory: memory::MemorySamples,
+    pub(crate) shutdown: shutdown::Shutdown,
+    pub(crate) debug: debug::DebugState,
     /// When a request that looked like one of HTTP was logged last, wall clock seconds.
-    pub http_noted_s: i64,
+    pub(crate) http_noted_s: i64,
     /// The command line, for DEBUG RESTART and the process title.
-    pub argv: Vec<OsString>,
+    pub(crate) argv: Vec<OsString>,
 }
 
 /// Bytes as people read them: `512B`, `1.50M`, ...
-pub fn human_bytes(n: u64) -> String {
+pub(crate) fn human_bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["K", "M", "G", "T", "P"];
     if n < 1024 {
         return format!("{n}B");

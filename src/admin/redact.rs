@@ -48,7 +48,7 @@ fn secrets(row: &Command, args: Args<'_>) -> Vec<usize> {
 }
 
 /// The arguments with secrets taken out.
-pub fn redacted<'a>(row: &Command, args: Args<'a>) -> Redacted<'a> {
+pub(crate) fn redacted<'a>(row: &Command, args: Args<'a>) -> Redacted<'a> {
     let secrets = secrets(row, args);
     if secrets.is_empty() {
         return Redacted::Plain(args);
@@ -61,13 +61,13 @@ pub fn redacted<'a>(row: &Command, args: Args<'a>) -> Redacted<'a> {
 }
 
 /// Arguments that may be shown.
-pub enum Redacted<'a> {
+pub(crate) enum Redacted<'a> {
     Plain(Args<'a>),
     Changed(OwnedArgs),
 }
 
 impl Redacted<'_> {
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
         match self {
             Redacted::Plain(args) => args.iter(),
             Redacted::Changed(args) => args.as_args().iter(),

@@ -4,29 +4,24 @@ use crate::catalog::CmdError;
 use crate::config::ShutdownOnSignal;
 
 /// How to shut down; all false: save if there are save points, wait for replicas.
-pub type ShutdownFlags = ShutdownOnSignal;
+pub(crate) type ShutdownFlags = ShutdownOnSignal;
 
 /// The answer to those whose SHUTDOWN came to nothing.
-pub const FAILED: CmdError = CmdError::of("ERR Errors trying to SHUTDOWN. Check logs.");
+pub(crate) const FAILED: CmdError = CmdError::of("ERR Errors trying to SHUTDOWN. Check logs.");
 
 #[derive(Debug, Default)]
-pub struct Shutdown {
+pub(crate) struct Shutdown {
     /// A shutdown that waits for replicas: how, and until when at most (wall clock ms).
-    pub waiting: Option<(ShutdownFlags, i64)>,
+    pub(crate) waiting: Option<(ShutdownFlags, i64)>,
     /// The last signal that asked for a shutdown since one was called off.
-    pub last_signal: i32,
+    pub(crate) last_signal: i32,
     /// A signal that could not be obeyed while the first AOF was being written.
-    pub put_off: Option<i32>,
+    pub(crate) put_off: Option<i32>,
 }
 
 impl Shutdown {
     /// When the shutdown that waits goes on even so, wall clock ms.
-    pub fn deadline_ms(&self) -> Option<i64> {
+    pub(crate) fn deadline_ms(&self) -> Option<i64> {
         self.waiting.map(|(_, at)| at)
-    }
-
-    /// The signal that asked for the shutdown, 0 if it was SHUTDOWN.
-    pub fn last_signal(&self) -> i32 {
-        self.last_signal
     }
 }

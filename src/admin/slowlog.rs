@@ -9,42 +9,38 @@ const MAX_ARGS: usize = 32;
 const MAX_ARG_BYTES: usize = 128;
 
 #[derive(Debug)]
-pub struct SlowEntry {
-    pub id: i64,
+pub(crate) struct SlowEntry {
+    pub(crate) id: i64,
     /// Seconds since 1970.
-    pub time: i64,
-    pub duration_us: i64,
-    pub args: Vec<Vec<u8>>,
-    pub peer: String,
-    pub name: Vec<u8>,
+    pub(crate) time: i64,
+    pub(crate) duration_us: i64,
+    pub(crate) args: Vec<Vec<u8>>,
+    pub(crate) peer: String,
+    pub(crate) name: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
-pub struct SlowLog {
-    pub entries: VecDeque<SlowEntry>,
-    pub next_id: i64,
+pub(crate) struct SlowLog {
+    pub(crate) entries: VecDeque<SlowEntry>,
+    pub(crate) next_id: i64,
 }
 
 impl SlowLog {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.entries.clear();
     }
 
     /// Keeps at most `max` entries.
-    pub fn trim(&mut self, max: usize) {
+    pub(crate) fn trim(&mut self, max: usize) {
         self.entries.truncate(max);
     }
 
     /// The newest `count` entries, as SLOWLOG GET gives them.
-    pub fn write(&self, count: usize, out: &mut Reply) {
+    pub(crate) fn write(&self, count: usize, out: &mut Reply) {
         let count = count.min(self.entries.len());
         out.array(count);
         for entry in self.entries.iter().take(count) {
@@ -61,7 +57,7 @@ impl SlowLog {
 }
 
 /// The arguments as they are kept: few, short, and without secrets.
-pub fn kept_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+pub(crate) fn kept_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let count = args.len();
     let shown = if count > MAX_ARGS { MAX_ARGS - 1 } else { count };
     let mut kept: Vec<Vec<u8>> = args

@@ -6,34 +6,34 @@ use std::collections::BTreeMap;
 const MAX_ERROR_CODES: usize = 128;
 
 #[derive(Debug, Default)]
-pub struct Stats {
-    pub connections_received: u64,
-    pub rejected_connections: u64,
-    pub commands_processed: u64,
-    pub net_input_bytes: u64,
-    pub net_output_bytes: u64,
-    pub net_repl_input_bytes: u64,
-    pub net_repl_output_bytes: u64,
-    pub total_error_replies: u64,
-    pub client_query_buffer_limit_disconnections: u64,
-    pub client_output_buffer_limit_disconnections: u64,
-    pub evicted_clients: u64,
+pub(crate) struct Stats {
+    pub(crate) connections_received: u64,
+    pub(crate) rejected_connections: u64,
+    pub(crate) commands_processed: u64,
+    pub(crate) net_input_bytes: u64,
+    pub(crate) net_output_bytes: u64,
+    pub(crate) net_repl_input_bytes: u64,
+    pub(crate) net_repl_output_bytes: u64,
+    pub(crate) total_error_replies: u64,
+    pub(crate) client_query_buffer_limit_disconnections: u64,
+    pub(crate) client_output_buffer_limit_disconnections: u64,
+    pub(crate) evicted_clients: u64,
     /// Error replies to our master or the AOF: nobody expects any there.
-    pub unexpected_error_replies: u64,
-    pub dump_payload_sanitizations: u64,
-    pub reads_processed: u64,
-    pub writes_processed: u64,
-    pub reply_buffer_shrinks: u64,
-    pub reply_buffer_expands: u64,
-    pub acl_denied_auth: u64,
-    pub acl_denied_cmd: u64,
-    pub acl_denied_key: u64,
-    pub acl_denied_channel: u64,
-    pub errors: BTreeMap<Vec<u8>, u64>,
+    pub(crate) unexpected_error_replies: u64,
+    pub(crate) dump_payload_sanitizations: u64,
+    pub(crate) reads_processed: u64,
+    pub(crate) writes_processed: u64,
+    pub(crate) reply_buffer_shrinks: u64,
+    pub(crate) reply_buffer_expands: u64,
+    pub(crate) acl_denied_auth: u64,
+    pub(crate) acl_denied_cmd: u64,
+    pub(crate) acl_denied_key: u64,
+    pub(crate) acl_denied_channel: u64,
+    pub(crate) errors: BTreeMap<Vec<u8>, u64>,
 }
 
 impl Stats {
-    pub fn count_error(&mut self, code: &[u8]) {
+    pub(crate) fn count_error(&mut self, code: &[u8]) {
         self.total_error_replies += 1;
         if let Some(n) = self.errors.get_mut(code) {
             *n += 1;
@@ -42,7 +42,7 @@ impl Stats {
         }
     }
 
-    pub fn note_input(&mut self, bytes: usize, from_master: bool) {
+    pub(crate) fn note_input(&mut self, bytes: usize, from_master: bool) {
         if from_master {
             self.net_repl_input_bytes += bytes as u64;
         } else {

@@ -25,15 +25,15 @@ const SLOTS_AGAIN: Duration = Duration::from_millis(100);
 const CLUSTER_DOWN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run measured.
-pub struct Outcome {
-    pub requests: u64,
-    pub seconds: f64,
+pub(crate) struct Outcome {
+    pub(crate) requests: u64,
+    pub(crate) seconds: f64,
     /// Latencies in microseconds, one for each request; those of one pipeline are the same.
-    pub latencies: Histogram<u64>,
+    pub(crate) latencies: Histogram<u64>,
 }
 
 impl Outcome {
-    pub fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.requests as f64 / self.seconds.max(1e-9)
     }
 }
@@ -60,7 +60,7 @@ struct Routes {
     asked: Option<Instant>,
 }
 
-pub fn run(options: &Options, nodes: &[Target], workload: &Workload) -> Result<Outcome, String> {
+pub(crate) fn run(options: &Options, nodes: &[Target], workload: &Workload) -> Result<Outcome, String> {
     let shared = Shared {
         options,
         nodes,
@@ -116,7 +116,7 @@ pub fn run(options: &Options, nodes: &[Target], workload: &Workload) -> Result<O
 }
 
 /// Opens the connections and leaves them alone until the program is stopped or the server has enough of one.
-pub fn hold_idle(options: &Options, nodes: &[Target]) -> Result<(), String> {
+pub(crate) fn hold_idle(options: &Options, nodes: &[Target]) -> Result<(), String> {
     let mut poll = Poll::new().map_err(|e| e.to_string())?;
     let mut connections = Vec::new();
     for i in 0..options.clients {

@@ -5,47 +5,47 @@ use crate::sys::build::REDIS_VERSION;
 use std::path::PathBuf;
 
 /// Threads beyond this are more than any load needs.
-pub const MAX_THREADS: usize = 500;
+pub(crate) const MAX_THREADS: usize = 500;
 
 #[derive(Clone, Debug)]
-pub struct Options {
-    pub host: String,
-    pub port: u16,
-    pub socket: Option<PathBuf>,
+pub(crate) struct Options {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) is_tls: bool,
     pub(crate) tls_options: ToolOptions,
-    pub user: Option<Vec<u8>>,
-    pub password: Option<Vec<u8>>,
-    pub db: usize,
-    pub resp3: bool,
-    pub clients: usize,
-    pub requests: u64,
+    pub(crate) user: Option<Vec<u8>>,
+    pub(crate) password: Option<Vec<u8>>,
+    pub(crate) db: usize,
+    pub(crate) resp3: bool,
+    pub(crate) clients: usize,
+    pub(crate) requests: u64,
     /// Bytes of a value.
-    pub data_size: usize,
+    pub(crate) data_size: usize,
     /// Keys, members and fields are drawn from this many; 0 leaves the placeholder alone.
-    pub keyspace: u64,
-    pub pipeline: usize,
-    pub keep_alive: bool,
-    pub threads: usize,
-    pub cluster: bool,
-    pub quiet: bool,
-    pub csv: bool,
+    pub(crate) keyspace: u64,
+    pub(crate) pipeline: usize,
+    pub(crate) keep_alive: bool,
+    pub(crate) threads: usize,
+    pub(crate) cluster: bool,
+    pub(crate) quiet: bool,
+    pub(crate) csv: bool,
     /// Decimals of latencies in the distribution.
-    pub precision: usize,
-    pub endless: bool,
-    pub idle: bool,
+    pub(crate) precision: usize,
+    pub(crate) endless: bool,
+    pub(crate) idle: bool,
     /// Says that errors shall be shown, which they always are.
-    pub show_errors: bool,
+    pub(crate) show_errors: bool,
     /// CLIENT TRACKING on every connection.
-    pub tracking: bool,
+    pub(crate) tracking: bool,
     /// Of the random numbers; the time if not given.
-    pub seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Names of the tests to run, lower case; `None`: all.
-    pub tests: Option<Vec<String>>,
+    pub(crate) tests: Option<Vec<String>>,
     /// A command of the user's own.
-    pub command: Vec<Vec<u8>>,
+    pub(crate) command: Vec<Vec<u8>>,
     /// The last word of it came from standard input, and is no part of its title.
-    pub stdin_last: bool,
+    pub(crate) stdin_last: bool,
 }
 
 impl Default for Options {
@@ -90,7 +90,7 @@ impl Options {
     }
 }
 
-pub enum Parsed {
+pub(crate) enum Parsed {
     Run(Box<Options>),
     /// Printed on standard output, and that is all.
     Say(String),
@@ -100,7 +100,7 @@ pub enum Parsed {
     Wrong(String),
 }
 
-pub fn parse(args: Vec<Vec<u8>>) -> Parsed {
+pub(crate) fn parse(args: Vec<Vec<u8>>) -> Parsed {
     match read(args) {
         Ok(parsed) => parsed,
         Err(Mistake::Option(name)) => {

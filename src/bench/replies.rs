@@ -7,7 +7,7 @@ const MAX_DEPTH: usize = 32;
 
 /// What stands at the start of a buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     Incomplete,
     /// A reply of this many bytes; whether it is an error.
     Reply {
@@ -22,7 +22,7 @@ pub enum Found {
 }
 
 /// Looks at one reply.
-pub fn next(buf: &[u8]) -> Found {
+pub(crate) fn next(buf: &[u8]) -> Found {
     match end_of(buf, 0, 0) {
         Ok(Some(len)) if buf[0] == b'>' => Found::Push { len },
         Ok(Some(len)) => Found::Reply { len, is_error: matches!(buf[0], b'-' | b'!') },

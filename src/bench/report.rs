@@ -7,7 +7,7 @@ use super::workload::Workload;
 use hdrhistogram::Histogram;
 
 /// Said once before the tests.
-pub fn announce(options: &Options, nodes: &[Target]) {
+pub(crate) fn announce(options: &Options, nodes: &[Target]) {
     if options.cluster {
         println!("Cluster has {} master nodes:\n", nodes.len());
         for (i, node) in nodes.iter().enumerate() {
@@ -24,7 +24,7 @@ pub fn announce(options: &Options, nodes: &[Target]) {
     }
 }
 
-pub fn print(options: &Options, nodes: &[Target], workload: &Workload, result: &Outcome) {
+pub(crate) fn print(options: &Options, nodes: &[Target], workload: &Workload, result: &Outcome) {
     if options.csv {
         let figures: Vec<String> =
             std::iter::once(format!("{:.2}", result.per_second())).chain(summary(&result.latencies)).collect();

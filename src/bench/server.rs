@@ -12,26 +12,26 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 /// Hash tags by node: those of the slots that it serves.
-pub type Tags = Vec<Vec<[u8; 3]>>;
+pub(crate) type Tags = Vec<Vec<[u8; 3]>>;
 
 /// A server to put load on.
 #[derive(Clone, Debug)]
-pub struct Target {
-    pub host: String,
-    pub port: u16,
-    pub socket: Option<PathBuf>,
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) socket: Option<PathBuf>,
     /// Its name in the cluster.
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Hash tags of its slots, in a cluster.
-    pub tags: Vec<[u8; 3]>,
+    pub(crate) tags: Vec<[u8; 3]>,
     /// What CONFIG says of `save` and `appendonly`, where it says anything.
-    pub save: Option<String>,
-    pub appendonly: Option<String>,
+    pub(crate) save: Option<String>,
+    pub(crate) appendonly: Option<String>,
 }
 
 impl Target {
     /// `host:port`, or the socket's path.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match &self.socket {
             Some(path) => path.display().to_string(),
             None => format!("{}:{}", self.host, self.port),
@@ -39,7 +39,7 @@ impl Target {
     }
 
     /// A non-blocking connection; under TLS the handshake is yet to come.
-    pub fn connect(&self, options: &Options) -> io::Result<Conn> {
+    pub(crate) fn connect(&self, options: &Options) -> io::Result<Conn> {
         match &self.socket {
             Some(path) => {
                 let s = UnixStream::connect(path)?;
@@ -92,7 +92,7 @@ impl Target {
 }
 
 /// What every connection says first: credentials, protocol, database. Gives the bytes and the number of replies.
-pub fn greeting(options: &Options) -> (Vec<u8>, usize) {
+pub(crate) fn greeting(options: &Options) -> (Vec<u8>, usize) {
     let mut out = Writer::default();
     let mut replies = 0;
     let mut say = |words: &[&[u8]]| {
@@ -145,7 +145,7 @@ fn ask_on(mut stream: impl Read + Write, options: &Options, words: &[&[u8]]) -> 
 }
 
 /// The servers to load: the one that was named, or the masters of its cluster.
-pub fn targets(options: &Options) -> Result<Vec<Target>, String> {
+pub(crate) fn targets(options: &Options) -> Result<Vec<Target>, String> {
     let named = Target {
         host: options.host.clone(),
         port: options.port,
@@ -206,7 +206,7 @@ fn masters(options: &Options, seed: &Target) -> Result<Vec<Target>, String> {
 }
 
 /// The tags of these nodes as the first of them that answers sees the cluster now.
-pub fn current_tags(options: &Options, nodes: &[Target]) -> Result<Tags, String> {
+pub(crate) fn current_tags(options: &Options, nodes: &[Target]) -> Result<Tags, String> {
     let mut failure = String::new();
     for node in nodes {
         match masters(options, node) {

@@ -11,14 +11,14 @@ const TAG: &[u8] = b"{tag}";
 
 /// One test: a request sent again and again.
 #[derive(Clone, Debug)]
-pub struct Workload {
-    pub title: String,
+pub(crate) struct Workload {
+    pub(crate) title: String,
     /// One request as it goes over the wire, placeholders in place.
-    pub request: Vec<u8>,
+    pub(crate) request: Vec<u8>,
     /// Where random numbers go.
-    pub random_at: Vec<usize>,
+    pub(crate) random_at: Vec<usize>,
     /// Where hash tags go; each is as long as `{tag}`.
-    pub tag_at: Vec<usize>,
+    pub(crate) tag_at: Vec<usize>,
 }
 
 /// Name for `-t`, title, request words; `{data}` stands for the value.
@@ -58,7 +58,7 @@ const MSET: [&str; 21] = {
 };
 
 /// The tests that `-t` lets through, in their usual order.
-pub fn standard(options: &Options) -> Vec<Workload> {
+pub(crate) fn standard(options: &Options) -> Vec<Workload> {
     let wanted = |name: &str| match &options.tests {
         None => true,
         Some(tests) => tests.iter().any(|t| {
@@ -99,7 +99,7 @@ fn data(len: usize) -> Vec<u8> {
 
 impl Workload {
     /// The command given on the command line.
-    pub fn of_command(options: &Options) -> Workload {
+    pub(crate) fn of_command(options: &Options) -> Workload {
         let titled = options.command.len() - usize::from(options.stdin_last);
         let title = String::from_utf8_lossy(&options.command[..titled].join(&b' ')).into_owned();
         Workload::of_words(&title, &options.command, options)
@@ -120,7 +120,7 @@ impl Workload {
     }
 
     /// Writes fresh numbers and tags into a copy of the request.
-    pub fn freshen(&self, copy: &mut [u8], keyspace: u64, rng: &mut fastrand::Rng, tags: &[[u8; 3]]) {
+    pub(crate) fn freshen(&self, copy: &mut [u8], keyspace: u64, rng: &mut fastrand::Rng, tags: &[[u8; 3]]) {
         for at in &self.random_at {
             let mut n = rng.u64(..keyspace.max(1));
             for digit in copy[*at..at + PLACEHOLDER.len()].iter_mut().rev() {

@@ -11,7 +11,7 @@ const USUAL_US: usize = 8;
 
 /// How often something took how long.
 #[derive(Debug, Default)]
-pub struct LatencyCounts {
+pub(crate) struct LatencyCounts {
     usual: [u64; USUAL_US],
     /// The others, in nanoseconds; made when there is the first.
     others: Option<Box<Histogram<u32>>>,
@@ -20,7 +20,7 @@ pub struct LatencyCounts {
 impl LatencyCounts {
     /// Counts `times` that took `us` microseconds each.
     #[inline]
-    pub fn note(&mut self, us: u64, times: u32) {
+    pub(crate) fn note(&mut self, us: u64, times: u32) {
         match self.usual.get_mut(us as usize) {
             Some(count) => *count += u64::from(times),
             None if times == 0 => {}
@@ -36,7 +36,7 @@ impl LatencyCounts {
     }
 
     /// The distribution in nanoseconds, if any was noted.
-    pub fn histogram(&self) -> Option<Histogram<u32>> {
+    pub(crate) fn histogram(&self) -> Option<Histogram<u32>> {
         let mut all = self.others.clone();
         if self.usual.iter().all(|n| *n == 0) {
             return all.map(|all| *all);
@@ -51,7 +51,7 @@ impl LatencyCounts {
 
     /// For each of some percentages, the nanoseconds that so many percent of all do not exceed, as the histogram has it;
     /// `None` if nothing was noted.
-    pub fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
+    pub(crate) fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
         let others = self.others.as_deref();
         let all = self.usual.iter().sum::<u64>() + others.map_or(0, Histogram::len);
         if all == 0 {
@@ -100,7 +100,7 @@ fn others(histogram: &mut Option<Box<Histogram<u32>>>) -> Option<&mut Histogram<
 
 /// Writes a distribution as LATENCY HISTOGRAM shows it: the count, and for powers of two of a microsecond, as far as there
 /// is anything new to say, how many took no longer.
-pub fn write_histogram(out: &mut Reply, histogram: &Histogram<u32>) {
+pub(crate) fn write_histogram(out: &mut Reply, histogram: &Histogram<u32>) {
     out.map(2);
     out.bulk(b"calls");
     out.int(histogram.len() as i64);

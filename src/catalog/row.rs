@@ -9,41 +9,38 @@ use crate::structs::numbers::parse_i64;
 /// Finds the keys of a call: argument positions with flags. For commands of which a specification cannot tell where the keys
 /// stand or what is done with them. It goes by what the command itself reads its arguments with, so that both agree, whatever
 /// the arguments are; where the command will fail for them, it may give what it likes.
-pub type GetKeysFn = fn(Args<'_>) -> Option<Vec<KeyPos>>;
+pub(crate) type GetKeysFn = fn(Args<'_>) -> Option<Vec<KeyPos>>;
 
 /// Where a key stands in the arguments, and what the command does with it (`key` flags).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyPos {
-    pub index: usize,
-    pub flags: u16,
+pub(crate) struct KeyPos {
+    pub(crate) index: usize,
+    pub(crate) flags: u16,
 }
 
 /// Command flags, one bit each.
 pub mod flag {
-    pub const WRITE: u32 = 1 << 0;
-    pub const READONLY: u32 = 1 << 1;
-    pub const DENYOOM: u32 = 1 << 2;
-    pub const ADMIN: u32 = 1 << 3;
-    pub const PUBSUB: u32 = 1 << 4;
-    pub const NOSCRIPT: u32 = 1 << 5;
-    pub const BLOCKING: u32 = 1 << 6;
-    pub const LOADING: u32 = 1 << 7;
-    pub const STALE: u32 = 1 << 8;
-    pub const SKIP_MONITOR: u32 = 1 << 9;
-    pub const SKIP_SLOWLOG: u32 = 1 << 10;
-    pub const ASKING: u32 = 1 << 11;
-    pub const FAST: u32 = 1 << 12;
-    pub const NO_AUTH: u32 = 1 << 13;
-    pub const MAY_REPLICATE: u32 = 1 << 14;
-    pub const NO_MANDATORY_KEYS: u32 = 1 << 15;
-    pub const PROTECTED: u32 = 1 << 16;
-    pub const NO_ASYNC_LOADING: u32 = 1 << 17;
-    pub const NO_MULTI: u32 = 1 << 18;
-    pub const ALLOW_BUSY: u32 = 1 << 19;
-    pub const SENTINEL: u32 = 1 << 20;
-    pub const ONLY_SENTINEL: u32 = 1 << 21;
-    /// Key flags depend on the arguments (SET with GET, BITFIELD).
-    pub const TOUCHES_ARBITRARY_KEYS: u32 = 1 << 22;
+    pub(crate) const WRITE: u32 = 1 << 0;
+    pub(crate) const READONLY: u32 = 1 << 1;
+    pub(crate) const DENYOOM: u32 = 1 << 2;
+    pub(crate) const ADMIN: u32 = 1 << 3;
+    pub(crate) const PUBSUB: u32 = 1 << 4;
+    pub(crate) const NOSCRIPT: u32 = 1 << 5;
+    pub(crate) const BLOCKING: u32 = 1 << 6;
+    pub(crate) const LOADING: u32 = 1 << 7;
+    pub(crate) const STALE: u32 = 1 << 8;
+    pub(crate) const SKIP_MONITOR: u32 = 1 << 9;
+    pub(crate) const SKIP_SLOWLOG: u32 = 1 << 10;
+    pub(crate) const ASKING: u32 = 1 << 11;
+    pub(crate) const FAST: u32 = 1 << 12;
+    pub(crate) const NO_AUTH: u32 = 1 << 13;
+    pub(crate) const MAY_REPLICATE: u32 = 1 << 14;
+    pub(crate) const NO_MANDATORY_KEYS: u32 = 1 << 15;
+    pub(crate) const PROTECTED: u32 = 1 << 16;
+    pub(crate) const NO_ASYNC_LOADING: u32 = 1 << 17;
+    pub(crate) const NO_MULTI: u32 = 1 << 18;
+    pub(crate) const ALLOW_BUSY: u32 = 1 << 19;
+    pub(crate) const SENTINEL: u32 = 1 << 20;
     /// Documentation flag `syscmd`: an internal command.
     pub const SYSCMD: u32 = 1 << 23;
 
@@ -72,27 +69,27 @@ pub mod flag {
 
 /// ACL categories, one bit each.
 pub mod cat {
-    pub const KEYSPACE: u32 = 1 << 0;
-    pub const READ: u32 = 1 << 1;
-    pub const WRITE: u32 = 1 << 2;
-    pub const SET: u32 = 1 << 3;
-    pub const SORTEDSET: u32 = 1 << 4;
-    pub const LIST: u32 = 1 << 5;
-    pub const HASH: u32 = 1 << 6;
-    pub const STRING: u32 = 1 << 7;
-    pub const BITMAP: u32 = 1 << 8;
-    pub const HYPERLOGLOG: u32 = 1 << 9;
-    pub const GEO: u32 = 1 << 10;
-    pub const STREAM: u32 = 1 << 11;
-    pub const PUBSUB: u32 = 1 << 12;
-    pub const ADMIN: u32 = 1 << 13;
-    pub const FAST: u32 = 1 << 14;
-    pub const SLOW: u32 = 1 << 15;
-    pub const BLOCKING: u32 = 1 << 16;
-    pub const DANGEROUS: u32 = 1 << 17;
-    pub const CONNECTION: u32 = 1 << 18;
-    pub const TRANSACTION: u32 = 1 << 19;
-    pub const SCRIPTING: u32 = 1 << 20;
+    pub(crate) const KEYSPACE: u32 = 1 << 0;
+    pub(crate) const READ: u32 = 1 << 1;
+    pub(crate) const WRITE: u32 = 1 << 2;
+    pub(crate) const SET: u32 = 1 << 3;
+    pub(crate) const SORTEDSET: u32 = 1 << 4;
+    pub(crate) const LIST: u32 = 1 << 5;
+    pub(crate) const HASH: u32 = 1 << 6;
+    pub(crate) const STRING: u32 = 1 << 7;
+    pub(crate) const BITMAP: u32 = 1 << 8;
+    pub(crate) const HYPERLOGLOG: u32 = 1 << 9;
+    pub(crate) const GEO: u32 = 1 << 10;
+    pub(crate) const STREAM: u32 = 1 << 11;
+    pub(crate) const PUBSUB: u32 = 1 << 12;
+    pub(crate) const ADMIN: u32 = 1 << 13;
+    pub(crate) const FAST: u32 = 1 << 14;
+    pub(crate) const SLOW: u32 = 1 << 15;
+    pub(crate) const BLOCKING: u32 = 1 << 16;
+    pub(crate) const DANGEROUS: u32 = 1 << 17;
+    pub(crate) const CONNECTION: u32 = 1 << 18;
+    pub(crate) const TRANSACTION: u32 = 1 << 19;
+    pub(crate) const SCRIPTING: u32 = 1 << 20;
 
     pub const NAMES: &[(u32, &str)] = &[
         (KEYSPACE, "keyspace"),
@@ -121,17 +118,17 @@ pub mod cat {
 
 /// Key flags: how the command uses a key.
 pub mod key {
-    pub const RO: u16 = 1 << 0;
-    pub const RW: u16 = 1 << 1;
-    pub const OW: u16 = 1 << 2;
-    pub const RM: u16 = 1 << 3;
-    pub const ACCESS: u16 = 1 << 4;
-    pub const UPDATE: u16 = 1 << 5;
-    pub const INSERT: u16 = 1 << 6;
-    pub const DELETE: u16 = 1 << 7;
-    pub const NOT_KEY: u16 = 1 << 8;
-    pub const INCOMPLETE: u16 = 1 << 9;
-    pub const VARIABLE_FLAGS: u16 = 1 << 10;
+    pub(crate) const RO: u16 = 1 << 0;
+    pub(crate) const RW: u16 = 1 << 1;
+    pub(crate) const OW: u16 = 1 << 2;
+    pub(crate) const RM: u16 = 1 << 3;
+    pub(crate) const ACCESS: u16 = 1 << 4;
+    pub(crate) const UPDATE: u16 = 1 << 5;
+    pub(crate) const INSERT: u16 = 1 << 6;
+    pub(crate) const DELETE: u16 = 1 << 7;
+    pub(crate) const NOT_KEY: u16 = 1 << 8;
+    pub(crate) const INCOMPLETE: u16 = 1 << 9;
+    pub(crate) const VARIABLE_FLAGS: u16 = 1 << 10;
 
     pub const NAMES: &[(u16, &str)] = &[
         (RO, "RO"),
@@ -186,15 +183,15 @@ pub struct KeySpec {
 
 impl KeySpec {
     /// Keys by position: from argument `first` to `last` (relative to `first`, or negative from the end), every `step`.
-    pub const fn range(flags: u16, first: usize, last: i32, step: i32) -> KeySpec {
+    pub(crate) const fn range(flags: u16, first: usize, last: i32, step: i32) -> KeySpec {
         KeySpec::new(flags, Begin::Index(first), Find::Range { last, step, limit: 0 })
     }
 
-    pub const fn new(flags: u16, begin: Begin, find: Find) -> KeySpec {
+    pub(crate) const fn new(flags: u16, begin: Begin, find: Find) -> KeySpec {
         KeySpec { flags, begin, find, notes: "" }
     }
 
-    pub const fn notes(mut self, notes: &'static str) -> KeySpec {
+    pub(crate) const fn notes(mut self, notes: &'static str) -> KeySpec {
         self.notes = notes;
         self
     }
@@ -215,7 +212,6 @@ pub enum Group {
     Scripting,
     Hyperloglog,
     Cluster,
-    Sentinel,
     Geo,
     Stream,
     Bitmap,
@@ -237,7 +233,6 @@ impl Group {
             Group::Scripting => "scripting",
             Group::Hyperloglog => "hyperloglog",
             Group::Cluster => "cluster",
-            Group::Sentinel => "sentinel",
             Group::Geo => "geo",
             Group::Stream => "stream",
             Group::Bitmap => "bitmap",
@@ -280,7 +275,7 @@ pub struct Arg {
     pub name: &'static str,
     pub kind: ArgKind,
     /// What is shown in its place, if not the name.
-    pub display: Option<&'static str>,
+    pub(crate) display: Option<&'static str>,
     pub token: Option<&'static str>,
     pub key_spec: Option<u8>,
     pub since: Option<&'static str>,
@@ -292,7 +287,7 @@ pub struct Arg {
 }
 
 /// Starts the description of an argument; the methods below refine it.
-pub const fn arg(name: &'static str, kind: ArgKind) -> Arg {
+pub(crate) const fn arg(name: &'static str, kind: ArgKind) -> Arg {
     Arg {
         name,
         kind,
@@ -309,39 +304,39 @@ pub const fn arg(name: &'static str, kind: ArgKind) -> Arg {
 }
 
 impl Arg {
-    pub const fn token(mut self, token: &'static str) -> Arg {
+    pub(crate) const fn token(mut self, token: &'static str) -> Arg {
         self.token = Some(token);
         self
     }
-    pub const fn display(mut self, text: &'static str) -> Arg {
+    pub(crate) const fn display(mut self, text: &'static str) -> Arg {
         self.display = Some(text);
         self
     }
-    pub const fn spec(mut self, index: u8) -> Arg {
+    pub(crate) const fn spec(mut self, index: u8) -> Arg {
         self.key_spec = Some(index);
         self
     }
-    pub const fn since(mut self, version: &'static str) -> Arg {
+    pub(crate) const fn since(mut self, version: &'static str) -> Arg {
         self.since = Some(version);
         self
     }
-    pub const fn deprecated_since(mut self, version: &'static str) -> Arg {
+    pub(crate) const fn deprecated_since(mut self, version: &'static str) -> Arg {
         self.deprecated_since = Some(version);
         self
     }
-    pub const fn optional(mut self) -> Arg {
+    pub(crate) const fn optional(mut self) -> Arg {
         self.optional = true;
         self
     }
-    pub const fn multiple(mut self) -> Arg {
+    pub(crate) const fn multiple(mut self) -> Arg {
         self.multiple = true;
         self
     }
-    pub const fn multiple_token(mut self) -> Arg {
+    pub(crate) const fn multiple_token(mut self) -> Arg {
         self.multiple_token = true;
         self
     }
-    pub const fn of(mut self, args: &'static [Arg]) -> Arg {
+    pub(crate) const fn of(mut self, args: &'static [Arg]) -> Arg {
         self.args = args;
         self
     }
@@ -353,19 +348,19 @@ impl Arg {
 pub struct Command<F: 'static = ()> {
     pub name: &'static str,
     /// `None` for a container that is nothing without a subcommand.
-    pub run: Option<F>,
+    pub(crate) run: Option<F>,
     /// Number of arguments with the name; negative: at least that many.
     pub arity: i32,
     pub flags: u32,
     /// Categories beyond those that the flags imply (`Command::categories` gives all).
-    pub acl: u32,
+    pub(crate) acl: u32,
     /// Where the keys stand, as far as that can be said in general.
     pub keys: &'static [KeySpec],
     /// Tells it exactly, in the place of `keys`.
-    pub get_keys: Option<GetKeysFn>,
+    pub(crate) get_keys: Option<GetKeysFn>,
     pub group: Group,
     pub since: &'static str,
-    pub complexity: &'static str,
+    pub(crate) complexity: &'static str,
     pub summary: &'static str,
     pub tips: &'static [&'static str],
     /// Versions that changed the command.
@@ -373,12 +368,12 @@ pub struct Command<F: 'static = ()> {
     /// Since when it is deprecated, and by what it is replaced.
     pub deprecated: Option<(&'static str, &'static str)>,
     pub args: &'static [Arg],
-    pub subcommands: &'static [Command<F>],
+    pub(crate) subcommands: &'static [Command<F>],
 }
 
 impl<F> Command<F> {
     /// What a row leaves out.
-    pub const ROW: Command<F> = Command {
+    pub(crate) const ROW: Command<F> = Command {
         name: "",
         run: None,
         arity: 0,
@@ -398,12 +393,12 @@ impl<F> Command<F> {
     };
 
     /// The name without its container: `set` of `config|set`.
-    pub fn sub_name(&self) -> &'static str {
+    pub(crate) fn sub_name(&self) -> &'static str {
         self.name.rsplit('|').next().unwrap_or(self.name)
     }
 
     /// These rows without their functions. They are there for good, as rows are: to be called once for each table.
-    pub fn described(rows: &'static [Command<F>]) -> &'static [Command] {
+    pub(crate) fn described(rows: &'static [Command<F>]) -> &'static [Command] {
         let described = |row: &Command<F>| Command {
             name: row.name,
             run: row.run.as_ref().map(|_| ()),
@@ -453,12 +448,12 @@ impl Command {
     }
 
     /// The least and the largest number of arguments, with the name.
-    pub fn arg_counts(&self) -> (usize, usize) {
+    pub(crate) fn arg_counts(&self) -> (usize, usize) {
         let least = self.arity.unsigned_abs() as usize;
         (least, if self.arity >= 0 { least } else { usize::MAX })
     }
 
-    pub fn accepts_arity(&self, argc: usize) -> bool {
+    pub(crate) fn accepts_arity(&self, argc: usize) -> bool {
         let (least, largest) = self.arg_counts();
         (least..=largest).contains(&argc)
     }
@@ -505,7 +500,7 @@ impl Command {
 
     /// The keys of a call with these arguments, in order. `None`: the arguments do not name keys as they should. What is
     /// no key but routed like one (shard channels) is among them, with the flag `NOT_KEY`.
-    pub fn keys_of(&self, args: Args<'_>) -> Option<Vec<KeyPos>> {
+    pub(crate) fn keys_of(&self, args: Args<'_>) -> Option<Vec<KeyPos>> {
         if let Some(get_keys) = self.get_keys {
             return get_keys(args);
         }
@@ -517,7 +512,7 @@ impl Command {
     }
 
     /// Calls `f` for every key with its position, without allocating for the usual single range.
-    pub fn each_key(&self, args: Args<'_>, mut f: impl FnMut(KeyPos)) -> bool {
+    pub(crate) fn each_key(&self, args: Args<'_>, mut f: impl FnMut(KeyPos)) -> bool {
         if let [KeySpec { flags, begin: Begin::Index(first), find: Find::Range { last: 0, .. }, .. }] = self.keys
             && self.get_keys.is_none()
         {

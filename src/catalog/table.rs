@@ -7,28 +7,28 @@ use hdrhistogram::Histogram;
 
 /// A command or subcommand in the table; an index that also finds its statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CmdRef(pub u16);
+pub(crate) struct CmdRef(pub(crate) u16);
 
 #[derive(Debug)]
 pub struct Registered {
     pub row: &'static Command,
     /// The name it is called by: `rename-command` may have changed it.
-    pub name: String,
-    pub parent: Option<CmdRef>,
-    pub subcommands: Vec<CmdRef>,
+    pub(crate) name: String,
+    pub(crate) parent: Option<CmdRef>,
+    pub(crate) subcommands: Vec<CmdRef>,
     /// Where its keys stand, if that is as simple as it usually is.
-    pub keys: KeyRange,
+    pub(crate) keys: KeyRange,
     /// Where it names a member or field of what its only key holds, if it does.
-    pub member: Option<MemberAt>,
+    pub(crate) member: Option<MemberAt>,
     /// It takes no time worth telling, as long as its arguments and its reply are small.
-    pub is_quick: bool,
+    pub(crate) is_quick: bool,
     args: (usize, usize),
-    pub stats: CommandStats,
+    pub(crate) stats: CommandStats,
 }
 
 /// Which argument is the first member or field (where there are several, the others follow it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberAt {
+pub(crate) enum MemberAt {
     BehindKey,
     End,
 }
@@ -46,7 +46,7 @@ impl MemberAt {
         }
     }
 
-    pub fn index(self, argc: usize) -> usize {
+    pub(crate) fn index(self, argc: usize) -> usize {
         match self {
             MemberAt::BehindKey => 2.min(argc - 1),
             MemberAt::End => argc - 1,
@@ -57,7 +57,7 @@ impl MemberAt {
 /// The arguments that are keys: from `first` to `last` (negative: counted from the end), each `step`th. None if `first`
 /// is 0.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct KeyRange {
+pub(crate) struct KeyRange {
     first: u16,
     last: i16,
     step: u16,
@@ -78,12 +78,12 @@ impl KeyRange {
 
     /// Whether of `argc` arguments the one behind the name is a key and no other is, as with most commands.
     #[inline]
-    pub fn is_first_argument(self, argc: usize) -> bool {
+    pub(crate) fn is_first_argument(self, argc: usize) -> bool {
         (self.first, self.last) == (1, 1) && argc > 1
     }
 
     /// The positions of the keys among `argc` arguments.
-    pub fn positions(self, argc: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn positions(self, argc: usize) -> impl Iterator<Item = usize> {
         let last =
             if self.last >= 0 { self.last as usize } else { (argc as isize + self.last as isize).max(0) as usize };
         let end = if self.first == 0 { 0 } else { (last + 1).min(argc) };
@@ -99,17 +99,17 @@ impl KeyRange {
 
 /// Statistics of a command, as INFO commandstats has them.
 #[derive(Debug, Default)]
-pub struct CommandStats {
-    pub calls: u64,
-    pub us: u64,
-    pub rejected: u64,
-    pub failed: u64,
+pub(crate) struct CommandStats {
+    pub(crate) calls: u64,
+    pub(crate) us: u64,
+    pub(crate) rejected: u64,
+    pub(crate) failed: u64,
     latency: LatencyCounts,
 }
 
 impl CommandStats {
     /// Counts `calls` calls that took `us` microseconds together; `tracking`: their latency is to be part of the histogram.
-    pub fn count(&mut self, calls: u32, us: u64, tracking: bool) {
+    pub(crate) fn count(&mut self, calls: u32, us: u64, tracking: bool) {
         self.calls += u64::from(calls);
         self.us += us;
         if !tracking {
@@ -127,12 +127,12 @@ impl CommandStats {
     }
 
     /// As `LatencyCounts::percentiles`, of the latencies.
-    pub fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
+    pub(crate) fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
         self.latency.percentiles(percents)
     }
 
     /// The distribution of latencies in nanoseconds, if any was noted.
-    pub fn histogram(&self) -> Option<Histogram<u32>> {
+    pub(crate) fn histogram(&self) -> Option<Histogram<u32>> {
         self.latency.histogram()
     }
 }
@@ -149,14 +149,14 @@ pub struct CommandTable {
 
 impl Registered {
     /// The least and the largest number of arguments it takes, with its name.
-    pub fn arg_counts(&self) -> (usize, usize) {
+    pub(crate) fn arg_counts(&self) -> (usize, usize) {
         self.args
     }
 }
 
 impl CommandTable {
     /// A table of these rows, in this order, each before its subcommands.
-    pub fn new(rows: impl IntoIterator<Item = &'static Command>) -> CommandTable {
+    pub(crate) fn new(rows: impl IntoIterator<Item = &'static Command>) -> CommandTable {
         let mut table = CommandTable {
             entries: Vec::new(),
             names: NameIndex::default(),
@@ -200,17 +200,17 @@ impl CommandTable {
     }
 
     /// The command of this name, whatever the case of its letters.
-    pub fn find(&self, name: &[u8]) -> Option<CmdRef> {
+    pub(crate) fn find(&self, name: &[u8]) -> Option<CmdRef> {
         self.names.find(name, |cmd| &self.entries[cmd.0 as usize].name)
     }
 
     /// The command whose own name this is, whatever it is called by and whether it can be called or not.
-    pub fn find_own(&self, name: &[u8]) -> Option<CmdRef> {
+    pub(crate) fn find_own(&self, name: &[u8]) -> Option<CmdRef> {
         self.own_names.find(name, |cmd| self.entries[cmd.0 as usize].row.name)
     }
 
     /// The subcommand of a container.
-    pub fn find_sub(&self, container: CmdRef, name: &[u8]) -> Option<CmdRef> {
+    pub(crate) fn find_sub(&self, container: CmdRef, name: &[u8]) -> Option<CmdRef> {
         self.get(container)
             .subcommands
             .iter()
@@ -219,7 +219,7 @@ impl CommandTable {
     }
 
     /// What a call with this name and first argument runs: the subcommand where there are subcommands.
-    pub fn resolve(&self, name: &[u8], first_arg: Option<&[u8]>) -> Resolved {
+    pub(crate) fn resolve(&self, name: &[u8], first_arg: Option<&[u8]>) -> Resolved {
         let Some(cmd) = self.find(name) else { return Resolved::Unknown };
         let entry = self.get(cmd);
         match first_arg {
@@ -233,7 +233,7 @@ impl CommandTable {
 
     /// What these arguments, name first, call, if there is such a command.
     #[inline(never)]
-    pub fn resolve_whole(&self, args: Args<'_>) -> Option<CmdRef> {
+    pub(crate) fn resolve_whole(&self, args: Args<'_>) -> Option<CmdRef> {
         match self.resolve(args.get(0)?, args.get(1)) {
             Resolved::Found(cmd) => Some(cmd),
             Resolved::Unknown | Resolved::UnknownSub => None,
@@ -241,7 +241,7 @@ impl CommandTable {
     }
 
     /// A command by its full name, `config|set`.
-    pub fn find_full(&self, name: &[u8]) -> Option<CmdRef> {
+    pub(crate) fn find_full(&self, name: &[u8]) -> Option<CmdRef> {
         match memchr::memchr(b'|', name) {
             Some(bar) => self.find_sub(self.find(&name[..bar])?, &name[bar + 1..]),
             None => self.find(name),
@@ -249,21 +249,21 @@ impl CommandTable {
     }
 
     /// It is a subcommand or has some: its name alone does not say what is run.
-    pub fn has_to_do_with_subcommands(&self, cmd: CmdRef) -> bool {
+    pub(crate) fn has_to_do_with_subcommands(&self, cmd: CmdRef) -> bool {
         let entry = self.get(cmd);
         entry.parent.is_some() || !entry.subcommands.is_empty()
     }
 
-    pub fn get(&self, cmd: CmdRef) -> &Registered {
+    pub(crate) fn get(&self, cmd: CmdRef) -> &Registered {
         &self.entries[cmd.0 as usize]
     }
 
-    pub fn stats_mut(&mut self, cmd: CmdRef) -> &mut CommandStats {
+    pub(crate) fn stats_mut(&mut self, cmd: CmdRef) -> &mut CommandStats {
         &mut self.entries[cmd.0 as usize].stats
     }
 
     /// The commands of a category, given its bit, as bits by their numbers.
-    pub fn in_category(&self, bit: u32) -> &[u64] {
+    pub(crate) fn in_category(&self, bit: u32) -> &[u64] {
         self.categories.get(bit.trailing_zeros() as usize).map_or(&[], Vec::as_slice)
     }
 
@@ -273,7 +273,7 @@ impl CommandTable {
     }
 
     /// All commands, containers before their subcommands.
-    pub fn refs(&self) -> impl Iterator<Item = CmdRef> + use<> {
+    pub(crate) fn refs(&self) -> impl Iterator<Item = CmdRef> + use<> {
         (0..self.entries.len() as u16).map(CmdRef)
     }
 
@@ -281,12 +281,12 @@ impl CommandTable {
         self.entries.iter()
     }
 
-    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Registered> {
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Registered> {
         self.entries.iter_mut()
     }
 
     /// Renames a command, or takes its name away when `to` is empty.
-    pub fn rename(&mut self, from: &str, to: &str) -> Result<(), RenameError> {
+    pub(crate) fn rename(&mut self, from: &str, to: &str) -> Result<(), RenameError> {
         let cmd = self.find(from.as_bytes()).ok_or(RenameError::NoSuchCommand)?;
         if !to.is_empty() && self.find(to.as_bytes()).is_some_and(|taken| taken != cmd) {
             return Err(RenameError::NameTaken);
@@ -299,13 +299,13 @@ impl CommandTable {
 
 /// What `rename-command` can get wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RenameError {
+pub(crate) enum RenameError {
     NoSuchCommand,
     NameTaken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolved {
+pub(crate) enum Resolved {
     Found(CmdRef),
     Unknown,
     /// The container is there, the subcommand is not.

@@ -22,7 +22,7 @@ const KEEPALIVE_S: u32 = 15;
 
 /// Why a connection can not be used any further.
 #[derive(Debug)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// The socket reported an error.
     Io(io::Error),
     /// The server closed the connection.
@@ -33,7 +33,7 @@ pub enum LinkError {
 
 impl LinkError {
     /// Whether connecting again may help: the peer went away, rather than talked nonsense.
-    pub fn is_disconnect(&self) -> bool {
+    pub(crate) fn is_disconnect(&self) -> bool {
         match self {
             LinkError::Closed => true,
             LinkError::Io(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
@@ -65,7 +65,7 @@ impl From<ReplyError> for LinkError {
 }
 
 /// An I/O error in the words of the C library, without Rust's error number.
-pub fn describe(error: &io::Error) -> String {
+pub(crate) fn describe(error: &io::Error) -> String {
     if let Some(code) = error.raw_os_error() {
         return Errno::from_raw(code).desc().to_string();
     }
@@ -77,7 +77,7 @@ pub fn describe(error: &io::Error) -> String {
 }
 
 /// A command in the form servers read: an array of bulk strings.
-pub fn encode_command<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
+pub(crate) fn encode_command<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
     let payload: usize = args.iter().map(|a| a.as_ref().len() + 16).sum();
     let mut out = Vec::with_capacity(payload + 16);
     let _ = write!(out, "*{}\r\n", args.len());
@@ -110,7 +110,7 @@ trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
 /// See the module description.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     reader: ReplyReader,
 }
@@ -146,27 +146,27 @@ impl Connection {
     }
 
     /// Connects to a Unix domain socket.
-    pub fn unix(path: &std::path::Path) -> io::Result<Connection> {
+    pub(crate) fn unix(path: &std::path::Path) -> io::Result<Connection> {
         Ok(Connection { stream: Stream::Unix(UnixStream::connect(path)?), reader: ReplyReader::new() })
     }
 
     /// Sends bytes as they are.
-    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         Ok(self.stream.inner().write_all(bytes)?)
     }
 
     /// Sends one command.
-    pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), LinkError> {
+    pub(crate) fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), LinkError> {
         self.send_raw(&encode_command(args))
     }
 
     /// A reply that has already arrived.
-    pub fn buffered(&mut self) -> Result<Option<Reply>, LinkError> {
+    pub(crate) fn buffered(&mut self) -> Result<Option<Reply>, LinkError> {
         Ok(self.reader.next_reply()?)
     }
 
     /// Reads once from the socket into the parser.
-    pub fn fill(&mut self) -> Result<(), LinkError> {
+    pub(crate) fn fill(&mut self) -> Result<(), LinkError> {
         let mut chunk = [0u8; 16 * 1024];
         loop {
             match self.read_some(&mut chunk) {
@@ -195,7 +195,7 @@ impl Connection {
     }
 
     /// Waits for the next reply.
-    pub fn read(&mut self) -> Result<Reply, LinkError> {
+    pub(crate) fn read(&mut self) -> Result<Reply, LinkError> {
         loop {
             if let Some(reply) = self.buffered()? {
                 return Ok(reply);
@@ -205,7 +205,7 @@ impl Connection {
     }
 
     /// Sends a command and waits for its reply, dropping push messages that come first.
-    pub fn command<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, LinkError> {
+    pub(crate) fn command<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, LinkError> {
         self.send(args)?;
         loop {
             match self.read()? {
@@ -216,13 +216,13 @@ impl Connection {
     }
 
     /// [`Connection::command`] on the words of a line, for commands without odd characters.
-    pub fn words(&mut self, line: &str) -> Result<Reply, LinkError> {
+    pub(crate) fn words(&mut self, line: &str) -> Result<Reply, LinkError> {
         let args: Vec<&str> = line.split(' ').collect();
         self.command(&args)
     }
 
     /// Reads raw bytes, those first that the parser had not consumed.
-    pub fn read_raw(&mut self, chunk: &mut [u8]) -> Result<usize, LinkError> {
+    pub(crate) fn read_raw(&mut self, chunk: &mut [u8]) -> Result<usize, LinkError> {
         let rest = self.reader.take_rest();
         if rest.is_empty() {
             return self.read_some(chunk);
@@ -234,7 +234,7 @@ impl Connection {
     }
 
     /// Switches the socket between blocking and non-blocking.
-    pub fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
+    pub(crate) fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tls(s) => s.set_nonblocking(nonblocking),
             Stream::Tcp(s) => s.set_nonblocking(nonblocking),
@@ -243,7 +243,7 @@ impl Connection {
     }
 
     /// Writes what the socket takes now.
-    pub fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.inner().write(bytes)
     }
 }

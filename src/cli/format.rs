@@ -7,7 +7,7 @@ use crate::resp::reply_reader::Reply;
 
 /// How replies are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputMode {
+pub(crate) enum OutputMode {
     /// For people: types, quotes, numbered elements.
     Standard,
     /// The bytes of the reply, for pipes.
@@ -22,11 +22,11 @@ pub enum OutputMode {
 
 /// What separates things in raw output.
 #[derive(Debug, Clone)]
-pub struct Delimiters {
+pub(crate) struct Delimiters {
     /// Between the elements of one reply (`-d`).
-    pub element: Vec<u8>,
+    pub(crate) element: Vec<u8>,
     /// After every reply (`-D`).
-    pub reply: Vec<u8>,
+    pub(crate) reply: Vec<u8>,
 }
 
 impl Default for Delimiters {
@@ -37,7 +37,7 @@ impl Default for Delimiters {
 
 /// The whole text to print for a reply. `verbatim` replies (INFO and its kind) are printed
 /// as they came, whatever the mode.
-pub fn render(reply: &Reply, mode: OutputMode, verbatim: bool, delimiters: &Delimiters) -> Vec<u8> {
+pub(crate) fn render(reply: &Reply, mode: OutputMode, verbatim: bool, delimiters: &Delimiters) -> Vec<u8> {
     let mut out = Vec::new();
     if verbatim {
         raw(reply, &delimiters.element, &mut out);
@@ -62,7 +62,7 @@ pub fn render(reply: &Reply, mode: OutputMode, verbatim: bool, delimiters: &Deli
 }
 
 /// A RESP3 invalidation message on a terminal, or `None` for any other reply.
-pub fn invalidation(reply: &Reply) -> Option<Vec<u8>> {
+pub(crate) fn invalidation(reply: &Reply) -> Option<Vec<u8>> {
     let Reply::Push(items) = reply else {
         return None;
     };
@@ -87,7 +87,7 @@ pub fn invalidation(reply: &Reply) -> Option<Vec<u8>> {
 
 /// The terminal layout. Every reply ends in a newline; `indent` is what precedes the lines
 /// of a nested reply, except its first.
-pub fn standard(reply: &Reply, indent: &str, out: &mut Vec<u8>) {
+pub(crate) fn standard(reply: &Reply, indent: &str, out: &mut Vec<u8>) {
     let put = |out: &mut Vec<u8>, head: &str, text: &[u8]| {
         out.extend_from_slice(head.as_bytes());
         out.extend_from_slice(text);
@@ -162,7 +162,7 @@ fn spans_lines(reply: &Reply) -> bool {
 }
 
 /// The bytes of a reply, elements joined by `delimiter`.
-pub fn raw(reply: &Reply, delimiter: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn raw(reply: &Reply, delimiter: &[u8], out: &mut Vec<u8>) {
     match reply {
         Reply::Nil => {}
         Reply::Error(text) => {

@@ -12,7 +12,7 @@ use crate::server::commands;
 
 /// The commands of one server. Empty when the server would not tell.
 #[derive(Debug, Clone, Default)]
-pub struct Help {
+pub(crate) struct Help {
     entries: Vec<Entry>,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Kind {
 
 impl Help {
     /// Asks the server; where it does not answer, what a server of this version knows.
-    pub fn load(conn: Option<&mut Connection>) -> Help {
+    pub(crate) fn load(conn: Option<&mut Connection>) -> Help {
         let mut help = Help::default();
         if let Some(Ok(docs)) = conn.map(|conn| conn.words("COMMAND DOCS")) {
             help.add_commands(&docs, &[]);
@@ -109,7 +109,7 @@ impl Help {
     }
 
     /// `help`, `help @group` or `help command`.
-    pub fn print(&self, topic: &[Vec<u8>]) {
+    pub(crate) fn print(&self, topic: &[Vec<u8>]) {
         put(self.describe(topic).as_bytes());
     }
 
@@ -134,7 +134,7 @@ impl Help {
     }
 
     /// Lines that begin like this one.
-    pub fn completions(&self, line: &str) -> Vec<String> {
+    pub(crate) fn completions(&self, line: &str) -> Vec<String> {
         let lower = line.to_lowercase();
         let (lead, rest) = match lower.strip_prefix("help ") {
             Some(rest) => {
@@ -158,7 +158,7 @@ impl Help {
     }
 
     /// The arguments that are still to be typed after `line`.
-    pub fn hint(&self, line: &[u8]) -> Option<String> {
+    pub(crate) fn hint(&self, line: &[u8]) -> Option<String> {
         let mut words: Vec<String> = super::quote::split_args(line)
             .ok()?
             .iter()

@@ -30,7 +30,7 @@ use term::complain;
 pub(crate) use connection::describe as describe_error;
 
 /// The Redis version whose behaviour this is.
-pub const COMPATIBLE_VERSION: &str = "7.2.6";
+pub(crate) const COMPATIBLE_VERSION: &str = "7.2.6";
 
 /// The whole program: reads the process's arguments and returns its exit code.
 pub fn main() -> i32 {

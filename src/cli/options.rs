@@ -14,7 +14,7 @@ use crate::net::tls::ToolOptions;
 
 /// Which protocol to ask the server for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// What a fresh connection speaks, RESP2.
     Default,
     /// RESP2, whatever else would suggest RESP3 (`-2`).
@@ -27,7 +27,7 @@ pub enum Protocol {
 
 /// What to do instead of running a command or prompting for them.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// `--latency`
     Latency,
     /// `--latency-history`
@@ -60,76 +60,76 @@ pub enum Mode {
 
 /// Everything the command line says. Defaults are those of redis-cli 7.2.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Host name or address.
-    pub host: String,
+    pub(crate) host: String,
     /// TCP port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Unix socket path, instead of host and port.
-    pub socket: Option<Vec<u8>>,
+    pub(crate) socket: Option<Vec<u8>>,
     /// How long a connection may take to be made; as long as the system lets it if not given.
-    pub connect_timeout: Option<Duration>,
+    pub(crate) connect_timeout: Option<Duration>,
     /// Speak TLS.
     pub(crate) is_tls: bool,
     /// How, if so.
     pub(crate) tls_options: ToolOptions,
     /// Password.
-    pub auth: Option<Vec<u8>>,
+    pub(crate) auth: Option<Vec<u8>>,
     /// ACL user.
-    pub user: Option<Vec<u8>>,
+    pub(crate) user: Option<Vec<u8>>,
     /// Ask for the password.
-    pub askpass: bool,
+    pub(crate) askpass: bool,
     /// Database to select.
-    pub db: i64,
+    pub(crate) db: i64,
     /// Times to run the command; negative for ever.
-    pub repeat: i64,
+    pub(crate) repeat: i64,
     /// Pause between runs, in microseconds.
-    pub interval_us: u64,
+    pub(crate) interval_us: u64,
     /// Protocol version.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// Read the last argument from standard input.
-    pub stdin_last: bool,
+    pub(crate) stdin_last: bool,
     /// Replace this argument by standard input.
-    pub stdin_tag: Option<Vec<u8>>,
+    pub(crate) stdin_tag: Option<Vec<u8>>,
     /// Output layout, where not given by what standard output is.
-    pub output: Option<OutputMode>,
+    pub(crate) output: Option<OutputMode>,
     /// Separators of raw output.
-    pub delimiters: Delimiters,
+    pub(crate) delimiters: Delimiters,
     /// Follow redirections of a cluster.
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Exit with an error code when a command fails.
-    pub fail_on_error: bool,
+    pub(crate) fail_on_error: bool,
     /// Arguments are quoted strings.
-    pub quoted_input: bool,
+    pub(crate) quoted_input: bool,
     /// Do not warn about passwords in the process list.
-    pub no_auth_warning: bool,
+    pub(crate) no_auth_warning: bool,
     /// More output.
-    pub verbose: bool,
+    pub(crate) verbose: bool,
     /// Print RESP3 push messages.
-    pub show_pushes: Option<bool>,
+    pub(crate) show_pushes: Option<bool>,
     /// Special modes.
-    pub mode: Option<Mode>,
+    pub(crate) mode: Option<Mode>,
     /// Pattern of `--scan` and its relatives.
-    pub pattern: Option<Vec<u8>>,
+    pub(crate) pattern: Option<Vec<u8>>,
     /// COUNT of `--scan` and its relatives.
-    pub count: i64,
+    pub(crate) count: i64,
     /// Seconds to wait for the last reply in `--pipe` mode; 0 for ever.
-    pub pipe_timeout_s: u64,
+    pub(crate) pipe_timeout_s: u64,
     /// Lua file to run.
-    pub eval: Option<Vec<u8>>,
+    pub(crate) eval: Option<Vec<u8>>,
     /// Debug that file.
-    pub debugger: Option<debugger::Kind>,
+    pub(crate) debugger: Option<debugger::Kind>,
     /// A file of hints to check, or one input to show the hint of.
-    pub hint_test: Option<HintTest>,
+    pub(crate) hint_test: Option<HintTest>,
     /// Subcommand of `--cluster` with its arguments.
-    pub cluster: Option<Vec<Vec<u8>>>,
+    pub(crate) cluster: Option<Vec<Vec<u8>>>,
     /// Options of the cluster manager.
-    pub cluster_options: ClusterOptions,
+    pub(crate) cluster_options: ClusterOptions,
 }
 
 /// `--test_hint` and `--test_hint_file`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum HintTest {
+pub(crate) enum HintTest {
     /// Show the hint for this input.
     Input(Vec<u8>),
     /// Check inputs and hints listed in this file.
@@ -184,7 +184,7 @@ impl Options {
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Parsed {
+pub(crate) enum Parsed {
     /// Run with these options and this command.
     Run(Box<Options>, Vec<Vec<u8>>),
     /// Print the help and exit with this code.
@@ -215,7 +215,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The leading integer of a text as C's `atoi` reads it: junk is 0.
-pub fn leading_int(bytes: &[u8]) -> i64 {
+pub(crate) fn leading_int(bytes: &[u8]) -> i64 {
     let text = text(bytes);
     let text = text.trim_start();
     let end = text
@@ -452,7 +452,7 @@ static FLAGS: &[Flag] = &[
 ];
 
 /// Reads the command line, without the program's name.
-pub fn parse(args: Vec<Vec<u8>>) -> Parsed {
+pub(crate) fn parse(args: Vec<Vec<u8>>) -> Parsed {
     let mut options = Options::default();
     let mut at = 0;
     let mut weights_seen = false;
@@ -540,7 +540,7 @@ fn take_words(args: &[Vec<u8>], at: &mut usize) -> Vec<Vec<u8>> {
 }
 
 /// The text of `--help`.
-pub fn usage(version: &str) -> String {
+pub(crate) fn usage(version: &str) -> String {
     const COLUMN: usize = 21;
     let mut out = format!("redis-cli {version}\n\nUsage: redis-cli [OPTIONS] [cmd [arg [arg ...]]]\n");
     let mut row = |head: String, help: &str| {

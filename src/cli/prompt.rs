@@ -34,7 +34,7 @@ const SLOW_COMMAND_MS: u128 = 500;
 
 /// Steps through a script until it has ended, then goes on as [`run`] does. Returns 1 if the script can not be started,
 /// or the link breaks.
-pub fn debug(session: &mut Session, debugger: &Debugger) -> i32 {
+pub(crate) fn debug(session: &mut Session, debugger: &Debugger) -> i32 {
     session.output = OutputMode::Standard;
     let mut input = Input::open(session);
     let mut step = debugger.start(session);
@@ -53,7 +53,7 @@ pub fn debug(session: &mut Session, debugger: &Debugger) -> i32 {
 }
 
 /// Reads and runs commands until the input ends. Never returns.
-pub fn run(session: &mut Session) -> ! {
+pub(crate) fn run(session: &mut Session) -> ! {
     let input = Input::open(session);
     read_commands(session, input)
 }

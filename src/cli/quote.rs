@@ -5,16 +5,16 @@
 
 /// The line can not be split: a quote is open, or text follows a closing quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unbalanced;
+pub(crate) struct Unbalanced;
 
 /// Splits a line into arguments.
-pub fn split_args(line: &[u8]) -> Result<Vec<Vec<u8>>, Unbalanced> {
+pub(crate) fn split_args(line: &[u8]) -> Result<Vec<Vec<u8>>, Unbalanced> {
     let args = crate::resp::split_args(line).ok_or(Unbalanced)?;
     Ok(args.as_args().iter().map(<[u8]>::to_vec).collect())
 }
 
 /// Reads text that must be exactly one argument.
-pub fn unquote(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     let mut args = split_args(text).ok()?;
     match args.len() {
         1 => args.pop(),
@@ -23,7 +23,7 @@ pub fn unquote(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Appends `text` in double quotes, with everything escaped that is not printable ASCII.
-pub fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     for &byte in text {
         match byte {
@@ -41,7 +41,7 @@ pub fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// [`push_quoted`] into a new buffer.
-pub fn quoted(text: &[u8]) -> Vec<u8> {
+pub(crate) fn quoted(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 2);
     push_quoted(&mut out, text);
     out

@@ -39,7 +39,7 @@ enum Pushes {
 
 /// The command could not be carried out; the reason has been printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failed;
+pub(crate) struct Failed;
 
 enum Broken {
     Link(LinkError),
@@ -54,21 +54,21 @@ impl From<LinkError> for Broken {
 }
 
 /// See the module description.
-pub struct Session {
+pub(crate) struct Session {
     /// What the command line said.
-    pub opts: Options,
+    pub(crate) opts: Options,
     /// Where the next connection goes.
-    pub host: String,
+    pub(crate) host: String,
     /// See `host`.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The connection, if there is one.
-    pub conn: Option<Connection>,
+    pub(crate) conn: Option<Connection>,
     /// Whether a person (or a script in their place) types commands.
-    pub interactive: bool,
+    pub(crate) interactive: bool,
     /// Messages of subscriptions may come at any time.
-    pub pubsub: bool,
+    pub(crate) pubsub: bool,
     /// How replies are printed.
-    pub output: OutputMode,
+    pub(crate) output: OutputMode,
     wanted_db: i64,
     db: i64,
     in_multi: bool,
@@ -86,7 +86,7 @@ pub struct Session {
 
 /// What a wait in subscribed mode ended with. What comes first here is seen to first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaited {
+pub(crate) enum Awaited {
     /// Ctrl-C was pressed.
     Interrupt,
     /// The server sent something.
@@ -149,7 +149,7 @@ fn is_pubsub_message(reply: &Reply, resp3: bool) -> bool {
 
 impl Session {
     /// A session that is not connected yet.
-    pub fn new(opts: Options) -> Session {
+    pub(crate) fn new(opts: Options) -> Session {
         let tty = stdout_is_tty();
         let default_output = if tty { OutputMode::Standard } else { OutputMode::Raw };
         Session {
@@ -177,13 +177,13 @@ impl Session {
     }
 
     /// From now on Ctrl-C ends streaming rather than the process.
-    pub fn make_interactive(&mut self) {
+    pub(crate) fn make_interactive(&mut self) {
         self.interactive = true;
         self.catch_interrupts();
     }
 
     /// From now on Ctrl-C is told by [`Session::interrupted`] and its like.
-    pub fn catch_interrupts(&mut self) {
+    pub(crate) fn catch_interrupts(&mut self) {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
         if signals.thread_block().is_ok() {
@@ -193,7 +193,7 @@ impl Session {
 
     /// Whether Ctrl-C waits to be asked for. Where nobody would ask (connecting, reading a
     /// line), it means what it means to any program.
-    pub fn hold_interrupts(&self, hold: bool) {
+    pub(crate) fn hold_interrupts(&self, hold: bool) {
         if self.interrupts.is_none() {
             return;
         }
@@ -203,7 +203,7 @@ impl Session {
     }
 
     /// What stands before the cursor.
-    pub fn prompt(&self) -> String {
+    pub(crate) fn prompt(&self) -> String {
         if self.conn.is_none() {
             return "not connected> ".into();
         }
@@ -226,7 +226,7 @@ impl Session {
     }
 
     /// Connects unless connected, and prepares the connection: login, database, protocol.
-    pub fn connect(&mut self, quiet: bool) -> Result<(), Failed> {
+    pub(crate) fn connect(&mut self, quiet: bool) -> Result<(), Failed> {
         if self.conn.is_some() {
             return Ok(());
         }
@@ -234,7 +234,7 @@ impl Session {
     }
 
     /// Connects anew.
-    pub fn reconnect(&mut self, quiet: bool) -> Result<(), Failed> {
+    pub(crate) fn reconnect(&mut self, quiet: bool) -> Result<(), Failed> {
         // A fresh connection knows nothing of what the last one had been told, however that ended.
         self.conn = None;
         self.db = 0;
@@ -269,7 +269,7 @@ impl Session {
     }
 
     /// Runs a command of the session itself, whose reply is not printed.
-    pub fn internal(&mut self, args: &[&[u8]]) -> Result<Reply, Failed> {
+    pub(crate) fn internal(&mut self, args: &[&[u8]]) -> Result<Reply, Failed> {
         let conn = self.conn.as_mut().ok_or(Failed)?;
         conn.command(args).map_err(|_| {
             complain!("\nI/O error\n");
@@ -330,13 +330,13 @@ impl Session {
     }
 
     /// Runs a command as often as the options say.
-    pub fn issue(&mut self, args: &[Vec<u8>]) -> Result<(), Failed> {
+    pub(crate) fn issue(&mut self, args: &[Vec<u8>]) -> Result<(), Failed> {
         let repeat = self.opts.repeat;
         self.issue_repeatedly(args, repeat)
     }
 
     /// Runs a command so many times, on whichever node of a cluster wants it.
-    pub fn issue_repeatedly(&mut self, args: &[Vec<u8>], repeat: i64) -> Result<(), Failed> {
+    pub(crate) fn issue_repeatedly(&mut self, args: &[Vec<u8>], repeat: i64) -> Result<(), Failed> {
         let Some(command) = args.first() else {
             return Ok(());
         };
@@ -386,7 +386,7 @@ impl Session {
     }
 
     /// What the prompt knows about commands, asked from the server once.
-    pub fn help(&mut self) -> &help::Help {
+    pub(crate) fn help(&mut self) -> &help::Help {
         if self.help.is_none() {
             self.help = Some(help::Help::load(self.conn.as_mut()));
         }
@@ -530,7 +530,7 @@ impl Session {
     ///
     /// `None` means that no reply came and none will, in an orderly way: the server shut
     /// down as asked, or Ctrl-C ended the stream and the connection is new.
-    pub fn show_reply(&mut self, verbatim: bool) -> Result<Option<Reply>, Option<LinkError>> {
+    pub(crate) fn show_reply(&mut self, verbatim: bool) -> Result<Option<Reply>, Option<LinkError>> {
         let reply = match self.receive() {
             Ok(reply) => reply,
             Err(Broken::Interrupted) => {
@@ -631,7 +631,7 @@ impl Session {
     }
 
     /// Whether Ctrl-C has been pressed.
-    pub fn interrupted(&mut self) -> bool {
+    pub(crate) fn interrupted(&mut self) -> bool {
         let Some(interrupts) = &self.interrupts else { return false };
         let mut fds = [PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
         let pressed = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0);
@@ -642,14 +642,14 @@ impl Session {
     }
 
     /// Consumes a pending Ctrl-C.
-    pub fn take_interrupt(&mut self) {
+    pub(crate) fn take_interrupt(&mut self) {
         if let Some(interrupts) = &mut self.interrupts {
             let _ = interrupts.read_signal();
         }
     }
 
     /// Waits in subscribed mode, for `timeout_ms` at most.
-    pub fn wait_message_or_input(&mut self, timeout_ms: u16) -> Awaited {
+    pub(crate) fn wait_message_or_input(&mut self, timeout_ms: u16) -> Awaited {
         let Some(conn) = &self.conn else {
             // Reading tells that the connection is gone.
             return Awaited::Message;
@@ -675,7 +675,7 @@ impl Session {
     }
 
     /// Prints messages that have already been read from the socket.
-    pub fn show_buffered(&mut self) {
+    pub(crate) fn show_buffered(&mut self) {
         while let Some(conn) = self.conn.as_mut() {
             match conn.buffered() {
                 Ok(Some(reply)) => put_now(&render(&reply, self.output, false, &self.opts.delimiters)),

@@ -15,28 +15,28 @@ thread_local! {
 }
 
 /// Writes to standard output. A closed pipe ends the process as the signal would have.
-pub fn put(bytes: &[u8]) {
+pub(crate) fn put(bytes: &[u8]) {
     clear_status();
     let mut out = io::stdout().lock();
     finish(out.write_all(bytes));
 }
 
 /// Writes to standard output and flushes.
-pub fn put_now(bytes: &[u8]) {
+pub(crate) fn put_now(bytes: &[u8]) {
     put(bytes);
     finish(io::stdout().lock().flush());
 }
 
 /// Shows a line that stays until something else is printed, or another one is shown. It must not be wider than the
 /// terminal.
-pub fn show_status(line: &str) {
+pub(crate) fn show_status(line: &str) {
     let mut out = io::stdout().lock();
     finish(out.write_all(CLEAR_LINE).and_then(|()| out.write_all(line.as_bytes())).and_then(|()| out.flush()));
     STATUS_SHOWN.set(true);
 }
 
 /// Takes the status line away.
-pub fn clear_status() {
+pub(crate) fn clear_status() {
     if STATUS_SHOWN.replace(false) {
         let mut out = io::stdout().lock();
         finish(out.write_all(CLEAR_LINE).and_then(|()| out.flush()));
@@ -44,18 +44,18 @@ pub fn clear_status() {
 }
 
 /// Columns and rows of the terminal.
-pub fn size() -> (usize, usize) {
+pub(crate) fn size() -> (usize, usize) {
     let (columns, rows) = crate::sys::terminal::size(io::stdout()).unwrap_or((80, 24));
     (columns.into(), rows.into())
 }
 
 /// Writes formatted text to standard output and flushes; see [`say!`].
-pub fn put_fmt(text: fmt::Arguments<'_>) {
+pub(crate) fn put_fmt(text: fmt::Arguments<'_>) {
     put_now(text.to_string().as_bytes());
 }
 
 /// Writes formatted text to standard error.
-pub fn complain_fmt(text: fmt::Arguments<'_>) {
+pub(crate) fn complain_fmt(text: fmt::Arguments<'_>) {
     clear_status();
     let _ = io::stdout().lock().flush();
     let _ = io::stderr().lock().write_fmt(text);
@@ -80,13 +80,13 @@ macro_rules! complain {
 pub(crate) use {complain, say};
 
 /// Whether output goes to a person. `FAKETTY` says so where no terminal is at hand.
-pub fn stdout_is_tty() -> bool {
+pub(crate) fn stdout_is_tty() -> bool {
     io::stdout().is_terminal() || std::env::var_os("FAKETTY").is_some()
 }
 
 /// Whether the terminal understands the colour sequences of xterm, and the user has nothing against colours
 /// (<https://no-color.org>).
-pub fn is_color_term() -> bool {
+pub(crate) fn is_color_term() -> bool {
     const COLORED: [&str; 7] = ["xterm", "color", "screen", "tmux", "rxvt", "linux", "alacritty"];
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !unwanted && std::env::var("TERM").is_ok_and(|term| COLORED.iter().any(|name| term.contains(name)))
@@ -95,19 +95,19 @@ pub fn is_color_term() -> bool {
 /// Lines of standard input for callers that also poll it: what was read ahead is visible
 /// here rather than hidden in a library buffer.
 #[derive(Default)]
-pub struct InputLines {
+pub(crate) struct InputLines {
     pending: VecDeque<u8>,
     ended: bool,
 }
 
 impl InputLines {
     /// Whether a line (or the end) can be had without reading.
-    pub fn has_line(&self) -> bool {
+    pub(crate) fn has_line(&self) -> bool {
         self.pending.contains(&b'\n')
     }
 
     /// The next line without its newline, or `None` at the end of input.
-    pub fn next_line(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn next_line(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(at) = self.pending.iter().position(|b| *b == b'\n') {
                 let mut line: Vec<u8> = self.pending.drain(..=at).collect();
@@ -135,7 +135,7 @@ impl InputLines {
 }
 
 /// All of standard input.
-pub fn read_stdin() -> Vec<u8> {
+pub(crate) fn read_stdin() -> Vec<u8> {
     let mut all = Vec::new();
     if let Err(error) = io::stdin().lock().read_to_end(&mut all) {
         complain!("Reading from standard input: {error}\n");
@@ -146,7 +146,7 @@ pub fn read_stdin() -> Vec<u8> {
 
 /// Asks for a secret without showing it: on a terminal every character is masked by nothing
 /// at all, elsewhere the first line of input is taken.
-pub fn ask_secret(question: &str) -> Vec<u8> {
+pub(crate) fn ask_secret(question: &str) -> Vec<u8> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     let stdin = io::stdin();
     let saved = tcgetattr(&stdin).ok();

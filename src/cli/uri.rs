@@ -3,7 +3,7 @@
 use super::options::{Options, leading_int};
 
 /// Puts what a URI says into the options.
-pub fn apply(options: &mut Options, uri: &[u8]) -> Result<(), String> {
+pub(crate) fn apply(options: &mut Options, uri: &[u8]) -> Result<(), String> {
     let uri = String::from_utf8_lossy(uri).into_owned();
     let lower = uri.to_ascii_lowercase();
     let scheme = ["redis://", "rediss://"].into_iter().find(|scheme| lower.starts_with(scheme));

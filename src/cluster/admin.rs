@@ -11,7 +11,7 @@ use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// Why a subcommand was refused; the text of the error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminError(pub String);
+pub(crate) struct AdminError(pub(crate) String);
 
 impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,7 +29,7 @@ fn refuse<T>(text: impl Into<String>) -> Result<T> {
 
 /// How CLUSTER FAILOVER goes about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FailoverMode {
+pub(crate) enum FailoverMode {
     /// With the master's help, losing nothing.
     Coordinated,
     /// Without the master, but with votes.
@@ -40,7 +40,7 @@ pub enum FailoverMode {
 
 /// What CLUSTER SETSLOT sets. Ids are as the client wrote them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SetSlot<'a> {
+pub(crate) enum SetSlot<'a> {
     /// Keys that are missing are asked of this node.
     Migrating(&'a [u8]),
     /// Clients that say ASKING are served.
@@ -57,7 +57,7 @@ fn text(bytes: &[u8]) -> String {
 
 impl Cluster {
     /// The node a client names.
-    pub fn find(&self, id: &[u8]) -> Option<NodeKey> {
+    pub(crate) fn find(&self, id: &[u8]) -> Option<NodeKey> {
         self.nodes.find(&NodeId::parse(id)?)
     }
 
@@ -66,7 +66,7 @@ impl Cluster {
     }
 
     /// CLUSTER MEET. Meeting an address twice at a time is one meeting.
-    pub fn meet(&mut self, ip: &[u8], port: i64, bus_port: i64, env: &Env) -> Result {
+    pub(crate) fn meet(&mut self, ip: &[u8], port: i64, bus_port: i64, env: &Env) -> Result {
         let address = std::str::from_utf8(ip).ok().and_then(|ip| ip.parse::<IpAddr>().ok());
         let in_range = |p: i64| u16::try_from(p).ok().filter(|p| *p != 0);
         let (Some(address), Some(port), Some(bus_port)) = (address, in_range(port), in_range(bus_port)) else {
@@ -95,7 +95,7 @@ impl Cluster {
     }
 
     /// CLUSTER ADDSLOTS and ADDSLOTSRANGE: the slots of all ranges become ours, or none.
-    pub fn add_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
+    pub(crate) fn add_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
         for slot in self.check_slots(ranges, false)? {
             self.importing.remove(&slot);
             self.bind(slot, self.myself);
@@ -105,7 +105,7 @@ impl Cluster {
     }
 
     /// CLUSTER DELSLOTS and DELSLOTSRANGE: the slots of all ranges become nobody's, or none.
-    pub fn del_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
+    pub(crate) fn del_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
         for slot in self.check_slots(ranges, true)? {
             self.importing.remove(&slot);
             self.unbind(slot);
@@ -130,7 +130,7 @@ impl Cluster {
     }
 
     /// CLUSTER FLUSHSLOTS: this node gives up its slots.
-    pub fn flush_slots(&mut self, has_keys: bool) -> Result {
+    pub(crate) fn flush_slots(&mut self, has_keys: bool) -> Result {
         if has_keys {
             return refuse("DB must be empty to perform CLUSTER FLUSHSLOTS.");
         }
@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     /// CLUSTER SETSLOT.
-    pub fn set_slot(&mut self, slot: Slot, what: SetSlot<'_>, env: &Env) -> Result {
+    pub(crate) fn set_slot(&mut self, slot: Slot, what: SetSlot<'_>, env: &Env) -> Result {
         let mine = self.owner[usize::from(slot)] == Some(self.myself);
         match what {
             SetSlot::Migrating(id) => {
@@ -171,7 +171,7 @@ impl Cluster {
     }
 
     /// SETSLOT is for masters only; checked before its other arguments are.
-    pub fn check_set_slot_allowed(&self) -> Result {
+    pub(crate) fn check_set_slot_allowed(&self) -> Result {
         if self.is_replica() { refuse("Please use SETSLOT only with masters.") } else { Ok(()) }
     }
 
@@ -210,13 +210,13 @@ impl Cluster {
     }
 
     /// CLUSTER BUMPEPOCH: our epoch, and whether it is a new one.
-    pub fn bump_my_epoch(&mut self) -> (bool, u64) {
+    pub(crate) fn bump_my_epoch(&mut self) -> (bool, u64) {
         let bumped = self.bump_epoch();
         (bumped, self.myself().config_epoch)
     }
 
     /// CLUSTER FORGET.
-    pub fn forget(&mut self, id: &[u8], env: &Env) -> Result {
+    pub(crate) fn forget(&mut self, id: &[u8], env: &Env) -> Result {
         let Some(key) = self.find(id) else {
             // Somebody else may have been told before, and told us.
             let told = NodeId::parse(id).is_some_and(|id| self.is_blacklisted(&id, env));
@@ -236,7 +236,7 @@ impl Cluster {
     }
 
     /// CLUSTER REPLICATE.
-    pub fn replicate(&mut self, id: &[u8], has_keys: bool) -> Result {
+    pub(crate) fn replicate(&mut self, id: &[u8], has_keys: bool) -> Result {
         let key = self.known(id, "Unknown node")?;
         if key == self.myself {
             return refuse("Can't replicate myself");
@@ -253,7 +253,7 @@ impl Cluster {
     }
 
     /// CLUSTER REPLICAS: the replicas of a master.
-    pub fn replicas_of(&self, id: &[u8]) -> Result<&[NodeKey]> {
+    pub(crate) fn replicas_of(&self, id: &[u8]) -> Result<&[NodeKey]> {
         let key = self.known(id, "Unknown node")?;
         if self.nodes[key].is_replica() {
             return refuse("The specified node is not a master");
@@ -262,13 +262,13 @@ impl Cluster {
     }
 
     /// CLUSTER COUNT-FAILURE-REPORTS.
-    pub fn count_failure_reports(&mut self, id: &[u8], env: &Env) -> Result<usize> {
+    pub(crate) fn count_failure_reports(&mut self, id: &[u8], env: &Env) -> Result<usize> {
         let key = self.known(id, "Unknown node")?;
         Ok(self.fail_report_count(key, env))
     }
 
     /// CLUSTER FAILOVER.
-    pub fn failover(&mut self, mode: FailoverMode, env: &Env) -> Result {
+    pub(crate) fn failover(&mut self, mode: FailoverMode, env: &Env) -> Result {
         if self.is_master() {
             return refuse("You should send CLUSTER FAILOVER to a replica");
         }
@@ -298,7 +298,7 @@ impl Cluster {
     }
 
     /// CLUSTER SET-CONFIG-EPOCH, for a node that is alone and fresh.
-    pub fn set_config_epoch(&mut self, epoch: i64) -> Result {
+    pub(crate) fn set_config_epoch(&mut self, epoch: i64) -> Result {
         let Ok(epoch) = u64::try_from(epoch) else {
             return refuse(format!("Invalid config epoch specified: {epoch}"));
         };
@@ -316,7 +316,7 @@ impl Cluster {
     }
 
     /// CLUSTER RESET: forget everybody; a hard one also takes a new identity.
-    pub fn reset(&mut self, hard: bool, has_keys: bool) -> Result {
+    pub(crate) fn reset(&mut self, hard: bool, has_keys: bool) -> Result {
         if self.is_master() && has_keys {
             return refuse("CLUSTER RESET can't be called with master nodes containing keys");
         }

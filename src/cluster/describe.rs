@@ -10,7 +10,7 @@ use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// How clients are told to reach a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Endpoint<'a> {
+pub(crate) enum Endpoint<'a> {
     /// By this address or name.
     Known(&'a str),
     /// By the address they used so far (a null in CLUSTER SLOTS, nothing before the port in a redirection).
@@ -19,27 +19,27 @@ pub enum Endpoint<'a> {
 
 /// A row of CLUSTER SLOTS.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SlotRangeView {
+pub(crate) struct SlotRangeView {
     /// First slot.
-    pub first: Slot,
+    pub(crate) first: Slot,
     /// Last slot.
-    pub last: Slot,
+    pub(crate) last: Slot,
     /// The owner, then the replicas that can be read from.
-    pub nodes: Vec<NodeKey>,
+    pub(crate) nodes: Vec<NodeKey>,
 }
 
 /// An element of CLUSTER SHARDS.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ShardView {
+pub(crate) struct ShardView {
     /// The master's slots as inclusive ranges.
-    pub ranges: Vec<(Slot, Slot)>,
+    pub(crate) ranges: Vec<(Slot, Slot)>,
     /// Master and replicas.
-    pub nodes: Vec<NodeKey>,
+    pub(crate) nodes: Vec<NodeKey>,
 }
 
 impl Cluster {
     /// CLUSTER NODES. `tls` chooses which client port is shown.
-    pub fn describe_nodes(&self, tls: bool) -> String {
+    pub(crate) fn describe_nodes(&self, tls: bool) -> String {
         let mut out = String::with_capacity(self.nodes.len() * 140);
         for (key, _) in self.nodes.iter() {
             out.push_str(&self.describe_node(key, tls, false));
@@ -49,7 +49,7 @@ impl Cluster {
     }
 
     /// One line of CLUSTER NODES, or of nodes.conf if `for_file`, without newline.
-    pub fn describe_node(&self, key: NodeKey, tls: bool, for_file: bool) -> String {
+    pub(crate) fn describe_node(&self, key: NodeKey, tls: bool, for_file: bool) -> String {
         let node = &self.nodes[key];
         let mut out = String::new();
         let w = &mut out;
@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// CLUSTER INFO.
-    pub fn describe_info(&self) -> String {
+    pub(crate) fn describe_info(&self) -> String {
         let (mut assigned, mut good, mut pfail, mut fail) = (0, 0, 0, 0);
         for key in self.owner.iter().flatten() {
             let node = &self.nodes[*key];
@@ -135,7 +135,7 @@ impl Cluster {
     }
 
     /// CLUSTER SLOTS.
-    pub fn slot_ranges(&self, env: &Env) -> Vec<SlotRangeView> {
+    pub(crate) fn slot_ranges(&self, env: &Env) -> Vec<SlotRangeView> {
         let mut out: Vec<SlotRangeView> = Vec::new();
         let mut previous = None;
         for slot in 0..SLOT_COUNT as Slot {
@@ -163,13 +163,13 @@ impl Cluster {
     }
 
     /// The replication offset of a node.
-    pub fn offset_of(&self, key: NodeKey, env: &Env) -> i64 {
+    pub(crate) fn offset_of(&self, key: NodeKey, env: &Env) -> i64 {
         // Our own is not kept in the table.
         if key == self.myself { env.repl_offset } else { self.nodes[key].repl_offset }
     }
 
     /// CLUSTER SHARDS.
-    pub fn shards(&self) -> Vec<ShardView> {
+    pub(crate) fn shards(&self) -> Vec<ShardView> {
         let mut by_shard: BTreeMap<NodeId, Vec<NodeKey>> = BTreeMap::new();
         for (key, node) in self.nodes.iter().filter(|(_, n)| !n.in_handshake()) {
             by_shard.entry(node.shard_id).or_default().push(key);
@@ -185,7 +185,7 @@ impl Cluster {
     }
 
     /// What CLUSTER SHARDS calls the health of a node.
-    pub fn health(&self, key: NodeKey, env: &Env) -> &'static str {
+    pub(crate) fn health(&self, key: NodeKey, env: &Env) -> &'static str {
         let node = &self.nodes[key];
         if node.failed() {
             "fail"
@@ -197,7 +197,7 @@ impl Cluster {
     }
 
     /// How clients are told to reach a node, as configured.
-    pub fn endpoint<'a>(&self, node: &'a Node) -> Endpoint<'a> {
+    pub(crate) fn endpoint<'a>(&self, node: &'a Node) -> Endpoint<'a> {
         match self.config.preferred_endpoint {
             PreferredEndpoint::Ip => Endpoint::Known(&node.ip),
             PreferredEndpoint::Hostname if node.hostname.is_empty() => Endpoint::Known("?"),

@@ -16,7 +16,7 @@ const CLOCK_SKEW_MS: i64 = 500;
 
 impl Cluster {
     /// Takes in one whole packet (see [`wire::packet_len`]) that came on `link`.
-    pub fn on_packet(&mut self, link: LinkId, bytes: &[u8], env: &Env) {
+    pub(crate) fn on_packet(&mut self, link: LinkId, bytes: &[u8], env: &Env) {
         if !self.links.contains_key(&link) {
             return;
         }
@@ -518,7 +518,7 @@ impl Cluster {
     }
 
     /// Sends a published message to the cluster, or to the nodes of our shard.
-    pub fn publish(&mut self, sharded: bool, channel: &[u8], message: &[u8], env: &Env) {
+    pub(crate) fn publish(&mut self, sharded: bool, channel: &[u8], message: &[u8], env: &Env) {
         let shard = self.myself().shard_id;
         let links: Vec<LinkId> =
             self.reachable().filter(|(_, n)| !sharded || n.shard_id == shard).filter_map(|(_, n)| n.link).collect();

@@ -64,13 +64,8 @@ impl Cluster {
     /// Whether this node may serve its slots at this time: always if it is no master with slots, which serves nothing of its
     /// own, and if it is the only one.
     #[inline]
-    pub fn holds_lease(&self, now_ms: i64) -> bool {
+    pub(crate) fn holds_lease(&self, now_ms: i64) -> bool {
         now_ms < self.lease_end_ms
-    }
-
-    /// When the right to serve ends unless it is renewed.
-    pub fn lease_end_ms(&self) -> i64 {
-        self.lease_end_ms
     }
 
     /// The node timeout as far as leases and promises go.

@@ -15,12 +15,12 @@
 //!
 //! Time is milliseconds since the Unix epoch from a clock that never jumps.
 //!
-//! The server's side is in `bus` (sockets and files) and `clients` (requests and messages), the only files here that know
-//! of the rest of the server.
+//! The server's side is `server/cluster/`: sockets and files, requests and messages.
 //!
 //! Files: `wire` (packets), `node` and `slots` (tables), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
-//! state), `lease` (a master's right to serve), `election` (votes), `manual` (manual failover), `migration` (of replicas), `ownership` (who owns slots),
-//! `admin` (what CLUSTER subcommands change), `describe` (what they show), `nodes_conf` (the file), `routing` (clients).
+//! state), `lease` (a master's right to serve), `election` (votes), `manual` (manual failover), `migration` (of replicas),
+//! `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show), `nodes_conf` (the
+//! file), `routing` (clients), `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;
@@ -30,24 +30,26 @@ mod gossip;
 mod lease;
 mod manual;
 mod migration;
-pub mod node;
-pub mod nodes_conf;
+pub(crate) mod node;
+pub(crate) mod nodes_conf;
 mod ownership;
-pub mod routing;
-pub mod wire;
+pub(crate) mod routing;
+#[cfg(test)]
+mod sim;
+pub(crate) mod wire;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
-pub use admin::{AdminError, FailoverMode, SetSlot};
-pub use describe::{Endpoint, ShardView, SlotRangeView};
+pub(crate) use admin::{AdminError, FailoverMode, SetSlot};
+pub(crate) use describe::Endpoint;
 use election::Election;
 use manual::ManualFailover;
 use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
 
 /// How far the bus port is above the client port unless configured.
-pub const BUS_PORT_OFFSET: u16 = 10000;
+pub(crate) const BUS_PORT_OFFSET: u16 = 10000;
 /// The longest the machine sleeps.
 const TICK_MS: i64 = 100;
 /// Between attempts to connect to a node.
@@ -55,11 +57,11 @@ const RECONNECT_MS: i64 = 100;
 
 /// A bus connection. The machine numbers the links it opens and those the server accepts; no number is used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LinkId(pub u64);
+pub(crate) struct LinkId(pub(crate) u64);
 
 /// Which address clients are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum PreferredEndpoint {
+pub(crate) enum PreferredEndpoint {
     /// The IP address.
     #[default]
     Ip,
@@ -71,51 +73,51 @@ pub enum PreferredEndpoint {
 
 /// The configuration the machine needs. Names and units are those of redis.conf.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClusterConfig {
+pub(crate) struct ClusterConfig {
     /// `cluster-node-timeout`
-    pub node_timeout_ms: i64,
+    pub(crate) node_timeout_ms: i64,
     /// `cluster-ping-interval`, 0 for a quarter of the node timeout
-    pub ping_interval_ms: i64,
+    pub(crate) ping_interval_ms: i64,
     /// `cluster-replica-validity-factor`
-    pub replica_validity_factor: i64,
+    pub(crate) replica_validity_factor: i64,
     /// `repl-ping-replica-period`
-    pub repl_ping_period_s: i64,
+    pub(crate) repl_ping_period_s: i64,
     /// `cluster-migration-barrier`
-    pub migration_barrier: usize,
+    pub(crate) migration_barrier: usize,
     /// `cluster-allow-replica-migration`
-    pub allow_replica_migration: bool,
+    pub(crate) allow_replica_migration: bool,
     /// `cluster-require-full-coverage`
-    pub require_full_coverage: bool,
+    pub(crate) require_full_coverage: bool,
     /// `cluster-allow-reads-when-down`
-    pub allow_reads_when_down: bool,
+    pub(crate) allow_reads_when_down: bool,
     /// `cluster-allow-pubsubshard-when-down`
-    pub allow_pubsubshard_when_down: bool,
+    pub(crate) allow_pubsubshard_when_down: bool,
     /// `cluster-replica-no-failover`
-    pub replica_no_failover: bool,
+    pub(crate) replica_no_failover: bool,
     /// `cluster-announce-ip`, empty for none
-    pub announce_ip: String,
+    pub(crate) announce_ip: String,
     /// `cluster-announce-hostname`, empty for none
-    pub announce_hostname: String,
+    pub(crate) announce_hostname: String,
     /// `cluster-announce-human-nodename`, empty for none
-    pub announce_human_name: String,
+    pub(crate) announce_human_name: String,
     /// `cluster-announce-port`, 0 for none
-    pub announce_port: u16,
+    pub(crate) announce_port: u16,
     /// `cluster-announce-tls-port`, 0 for none
-    pub announce_tls_port: u16,
+    pub(crate) announce_tls_port: u16,
     /// `cluster-announce-bus-port`, 0 for none
-    pub announce_bus_port: u16,
+    pub(crate) announce_bus_port: u16,
     /// `port`
-    pub port: u16,
+    pub(crate) port: u16,
     /// `tls-port`
-    pub tls_port: u16,
+    pub(crate) tls_port: u16,
     /// `cluster-port`, 0 for the client port + 10000
-    pub bus_port: u16,
+    pub(crate) bus_port: u16,
     /// `tls-cluster`
-    pub tls_cluster: bool,
+    pub(crate) tls_cluster: bool,
     /// `tls-replication`
-    pub tls_replication: bool,
+    pub(crate) tls_replication: bool,
     /// `cluster-preferred-endpoint-type`
-    pub preferred_endpoint: PreferredEndpoint,
+    pub(crate) preferred_endpoint: PreferredEndpoint,
 }
 
 impl Default for ClusterConfig {
@@ -149,7 +151,7 @@ impl Default for ClusterConfig {
 
 impl ClusterConfig {
     /// The port the bus listens on.
-    pub fn listen_port(&self) -> u16 {
+    pub(crate) fn listen_port(&self) -> u16 {
         match self.bus_port {
             0 => self.default_client_port().wrapping_add(BUS_PORT_OFFSET),
             port => port,
@@ -172,22 +174,22 @@ impl ClusterConfig {
 }
 
 /// What the machine must know of the server at a call.
-pub struct Env<'a> {
+pub(crate) struct Env<'a> {
     /// The time.
-    pub now_ms: i64,
+    pub(crate) now_ms: i64,
     /// Bytes of replication stream: produced, for a master; processed, for a replica.
-    pub repl_offset: i64,
+    pub(crate) repl_offset: i64,
     /// For a replica: how long ago its master was last heard on the replication link, or since when that link is down.
-    pub data_age_ms: i64,
+    pub(crate) data_age_ms: i64,
     /// Whether the server has a replication master set.
-    pub replicating: bool,
+    pub(crate) replicating: bool,
     /// Keys in a slot.
-    pub keys_in_slot: &'a dyn Fn(Slot) -> u64,
+    pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
 }
 
 /// What the caller is to do, in order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Write [`Cluster::nodes_conf`] to the file, to disk if `fsync`. If that fails the server must not go on.
     SaveConfig {
         /// Whether it must survive a power loss.
@@ -278,17 +280,17 @@ struct Todo {
 
 /// Counters of CLUSTER INFO.
 #[derive(Clone, Debug, Default)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Packets sent, by type.
-    pub sent: [u64; wire::TYPE_COUNT],
+    pub(crate) sent: [u64; wire::TYPE_COUNT],
     /// Packets received, by type.
-    pub received: [u64; wire::TYPE_COUNT],
+    pub(crate) received: [u64; wire::TYPE_COUNT],
     /// Links closed because their send buffer grew beyond the limit.
-    pub links_buffer_limit_exceeded: u64,
+    pub(crate) links_buffer_limit_exceeded: u64,
 }
 
 /// One node's view of the cluster. See the module's description for the contract.
-pub struct Cluster {
+pub(crate) struct Cluster {
     config: ClusterConfig,
     rng: fastrand::Rng,
     nodes: NodeTable,
@@ -333,7 +335,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// A node that belongs to no cluster yet. The first `flush` saves it.
-    pub fn new(config: ClusterConfig, seed: u64, now_ms: i64) -> Cluster {
+    pub(crate) fn new(config: ClusterConfig, seed: u64, now_ms: i64) -> Cluster {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut nodes = NodeTable::default();
         let (id, shard) = (NodeId::random(&mut rng), NodeId::random(&mut rng));
@@ -378,12 +380,12 @@ impl Cluster {
     }
 
     /// The configuration in use.
-    pub fn config(&self) -> &ClusterConfig {
+    pub(crate) fn config(&self) -> &ClusterConfig {
         &self.config
     }
 
     /// Takes a changed configuration: what this node announces and how it behaves follow at once.
-    pub fn set_config(&mut self, config: ClusterConfig) {
+    pub(crate) fn set_config(&mut self, config: ClusterConfig) {
         self.apply_config(config, false);
     }
 
@@ -413,12 +415,12 @@ impl Cluster {
     // ---- what the server asks in passing ----
 
     /// This node.
-    pub fn myself(&self) -> &Node {
+    pub(crate) fn myself(&self) -> &Node {
         &self.nodes[self.myself]
     }
 
     /// Where to replicate from, if this is a replica and the address is known.
-    pub fn my_master_address(&self) -> Option<(String, u16)> {
+    pub(crate) fn my_master_address(&self) -> Option<(String, u16)> {
         let master = &self.nodes[self.myself().replica_of?];
         self.knows_master_address().then(|| (master.ip.clone(), master.client_port(self.config.tls_replication)))
     }
@@ -429,7 +431,7 @@ impl Cluster {
     }
 
     /// Sizes of the packets that the next flush will hand over, one for each link they go to.
-    pub fn unsent_packets(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn unsent_packets(&self) -> impl Iterator<Item = usize> + '_ {
         self.actions.iter().filter_map(|action| match action {
             Action::Send { packet, .. } => Some(packet.len()),
             _ => None,
@@ -437,74 +439,68 @@ impl Cluster {
     }
 
     /// All nodes.
-    pub fn nodes(&self) -> &NodeTable {
+    pub(crate) fn nodes(&self) -> &NodeTable {
         &self.nodes
     }
 
     /// The node with that key.
-    pub fn node(&self, key: NodeKey) -> &Node {
+    pub(crate) fn node(&self, key: NodeKey) -> &Node {
         &self.nodes[key]
     }
 
     /// This node's key.
-    pub fn my_key(&self) -> NodeKey {
+    #[cfg(test)]
+    pub(crate) fn my_key(&self) -> NodeKey {
         self.myself
     }
 
     /// Whether the cluster is up in this node's eyes.
-    pub fn state_ok(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn state_ok(&self) -> bool {
         self.state_ok
     }
 
     /// The newest epoch seen.
-    pub fn current_epoch(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn current_epoch(&self) -> u64 {
         self.current_epoch
     }
 
     /// The epoch of the last vote given.
-    pub fn last_vote_epoch(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn last_vote_epoch(&self) -> u64 {
         self.last_vote_epoch
     }
 
-    /// Masters with at least one slot.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
     /// Who owns a slot.
-    pub fn owner_of(&self, slot: Slot) -> Option<NodeKey> {
+    pub(crate) fn owner_of(&self, slot: Slot) -> Option<NodeKey> {
         self.owner[usize::from(slot)]
     }
 
-    /// Counters.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
     /// The node at the other end of a link and whether that node opened it.
-    pub fn link_peer(&self, link: LinkId) -> Option<(Option<NodeKey>, bool)> {
+    pub(crate) fn link_peer(&self, link: LinkId) -> Option<(Option<NodeKey>, bool)> {
         self.links.get(&link).map(|l| (l.node, l.inbound))
     }
 
     /// When a link was opened or accepted.
-    pub fn link_created_ms(&self, link: LinkId) -> Option<i64> {
+    pub(crate) fn link_created_ms(&self, link: LinkId) -> Option<i64> {
         self.links.get(&link).map(|l| l.created_ms)
     }
 
     /// Whether a manual failover is under way, on either side.
-    pub fn manual_failover_in_progress(&self) -> bool {
+    pub(crate) fn manual_failover_in_progress(&self) -> bool {
         self.manual.in_progress()
     }
 
     /// Sets or lifts DEBUG's packet filter: packets of that type are dropped.
-    pub fn set_drop_filter(&mut self, packet_type: Option<u16>) {
+    pub(crate) fn set_drop_filter(&mut self, packet_type: Option<u16>) {
         self.drop_filter = packet_type;
     }
 
     // ---- links ----
 
     /// The server accepted a bus connection.
-    pub fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
+    pub(crate) fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
         let id = self.new_link_id();
         let link = Link {
             node: None,
@@ -520,7 +516,7 @@ impl Cluster {
     }
 
     /// A connection asked for by [`Action::Connect`] stands.
-    pub fn on_link_connected(&mut self, link: LinkId, local_ip: String, env: &Env) {
+    pub(crate) fn on_link_connected(&mut self, link: LinkId, local_ip: String, env: &Env) {
         let Some(l) = self.links.get_mut(&link) else {
             return;
         };
@@ -540,7 +536,7 @@ impl Cluster {
     }
 
     /// A connection broke, was refused, or its peer spoke nonsense.
-    pub fn on_link_closed(&mut self, link: LinkId, env: &Env) {
+    pub(crate) fn on_link_closed(&mut self, link: LinkId, env: &Env) {
         let Some(key) = self.unlink(link) else { return };
         let node = &mut self.nodes[key];
         if node.link.is_none() && node.ping_sent_ms == 0 {
@@ -552,7 +548,7 @@ impl Cluster {
     }
 
     /// The send buffer of a link grew beyond the limit: the link is closed, as the peer does not keep up.
-    pub fn on_link_over_limit(&mut self, link: LinkId, used: u64, env: &Env) {
+    pub(crate) fn on_link_over_limit(&mut self, link: LinkId, used: u64, env: &Env) {
         let Some(l) = self.links.get(&link) else {
             return;
         };
@@ -666,14 +662,14 @@ impl Cluster {
     }
 
     /// When [`Cluster::tick`] has something to do; the caller must not sleep longer.
-    pub fn next_deadline_ms(&self) -> i64 {
+    pub(crate) fn next_deadline_ms(&self) -> i64 {
         self.next_due_ms
     }
 
     /// To be called first in every turn: finds out if this process was held up. A master that was away for long may have
     /// been replaced, so it must not accept anything before others had a chance to say so. They count from when they last
     /// heard of it, so that may have been after less than a node timeout.
-    pub fn turn_begins(&mut self, now_ms: i64) {
+    pub(crate) fn turn_begins(&mut self, now_ms: i64) {
         let gap = now_ms - self.last_turn_ms;
         self.last_turn_ms = now_ms;
         let timeout = self.config.node_timeout_ms;
@@ -699,7 +695,7 @@ impl Cluster {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, env: &Env) {
+    pub(crate) fn tick(&mut self, env: &Env) {
         if env.now_ms < self.next_due_ms {
             return;
         }
@@ -722,7 +718,7 @@ impl Cluster {
     }
 
     /// Ends the turn: decides what was put off and hands over everything that is to be done, in order.
-    pub fn flush(&mut self, env: &Env) -> Vec<Action> {
+    pub(crate) fn flush(&mut self, env: &Env) -> Vec<Action> {
         self.pause_for_failover(env);
         if self.manual.waits_for_offset() {
             self.advance_manual_failover(env);
@@ -761,7 +757,8 @@ impl Cluster {
     }
 
     /// Panics unless the tables agree with each other. For tests and simulations.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         let mut counts: HashMap<NodeKey, usize> = HashMap::new();
         for (slot, owner) in self.owner.iter().enumerate() {
             if let Some(key) = owner {

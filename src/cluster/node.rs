@@ -11,30 +11,30 @@ use crate::structs::slots::SlotSet;
 
 /// The name of a node or shard: 40 characters of `a-z0-9` (Redis writes hex).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId([u8; NodeId::LEN]);
+pub(crate) struct NodeId([u8; NodeId::LEN]);
 
 impl NodeId {
     /// Characters of an id.
-    pub const LEN: usize = 40;
+    pub(crate) const LEN: usize = 40;
 
     /// Reads an id; `None` unless it is 40 characters of `a-z0-9`.
-    pub fn parse(text: &[u8]) -> Option<NodeId> {
+    pub(crate) fn parse(text: &[u8]) -> Option<NodeId> {
         let bytes: [u8; Self::LEN] = text.try_into().ok()?;
         bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).then_some(NodeId(bytes))
     }
 
     /// A new random id.
-    pub fn random(rng: &mut fastrand::Rng) -> NodeId {
+    pub(crate) fn random(rng: &mut fastrand::Rng) -> NodeId {
         NodeId(std::array::from_fn(|_| b"0123456789abcdef"[rng.usize(..16)]))
     }
 
     /// The characters.
-    pub fn as_bytes(&self) -> &[u8; Self::LEN] {
+    pub(crate) fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
 
     /// The characters as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an id is ASCII")
     }
 }
@@ -53,33 +53,33 @@ impl fmt::Debug for NodeId {
 
 /// A set of node flags, with the numbers they have on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct NodeFlags(u16);
+pub(crate) struct NodeFlags(u16);
 
 impl NodeFlags {
     /// A master.
-    pub const MASTER: NodeFlags = NodeFlags(1);
+    pub(crate) const MASTER: NodeFlags = NodeFlags(1);
     /// A replica.
-    pub const REPLICA: NodeFlags = NodeFlags(2);
+    pub(crate) const REPLICA: NodeFlags = NodeFlags(2);
     /// We cannot reach it; others have not agreed.
-    pub const PFAIL: NodeFlags = NodeFlags(4);
+    pub(crate) const PFAIL: NodeFlags = NodeFlags(4);
     /// A majority agreed that it cannot be reached.
-    pub const FAIL: NodeFlags = NodeFlags(8);
+    pub(crate) const FAIL: NodeFlags = NodeFlags(8);
     /// This node.
-    pub const MYSELF: NodeFlags = NodeFlags(16);
+    pub(crate) const MYSELF: NodeFlags = NodeFlags(16);
     /// Its id is not known yet: the one in the table is made up.
-    pub const HANDSHAKE: NodeFlags = NodeFlags(32);
+    pub(crate) const HANDSHAKE: NodeFlags = NodeFlags(32);
     /// Its address is not known.
-    pub const NOADDR: NodeFlags = NodeFlags(64);
+    pub(crate) const NOADDR: NodeFlags = NodeFlags(64);
     /// Greet it with MEET.
-    pub const MEET: NodeFlags = NodeFlags(128);
+    pub(crate) const MEET: NodeFlags = NodeFlags(128);
     /// A master that replicas of other masters may migrate to.
-    pub const MIGRATE_TO: NodeFlags = NodeFlags(256);
+    pub(crate) const MIGRATE_TO: NodeFlags = NodeFlags(256);
     /// A replica that will not start an election.
-    pub const NOFAILOVER: NodeFlags = NodeFlags(512);
+    pub(crate) const NOFAILOVER: NodeFlags = NodeFlags(512);
 
     /// What a third node may tell us of a node we do not know. That *we* cannot reach it (PFAIL) or that it is us is not
     /// for others to say.
-    pub const GOSSIPED: NodeFlags = NodeFlags(1 | 2 | 8 | 64 | 256 | 512);
+    pub(crate) const GOSSIPED: NodeFlags = NodeFlags(1 | 2 | 8 | 64 | 256 | 512);
 
     const NAMES: [(NodeFlags, &'static str); 8] = [
         (NodeFlags::MYSELF, "myself"),
@@ -93,47 +93,47 @@ impl NodeFlags {
     ];
 
     /// From the bits on the wire, all of which are kept.
-    pub fn from_bits(bits: u16) -> Self {
+    pub(crate) fn from_bits(bits: u16) -> Self {
         NodeFlags(bits)
     }
 
     /// The bits on the wire.
-    pub fn bits(self) -> u16 {
+    pub(crate) fn bits(self) -> u16 {
         self.0
     }
 
     /// Whether all of `other` are set.
-    pub fn has(self, other: NodeFlags) -> bool {
+    pub(crate) fn has(self, other: NodeFlags) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Whether one of `other` is set.
-    pub fn has_any(self, other: NodeFlags) -> bool {
+    pub(crate) fn has_any(self, other: NodeFlags) -> bool {
         self.0 & other.0 != 0
     }
 
     /// Sets `other`.
-    pub fn set(&mut self, other: NodeFlags) {
+    pub(crate) fn set(&mut self, other: NodeFlags) {
         self.0 |= other.0;
     }
 
     /// Clears `other`.
-    pub fn clear(&mut self, other: NodeFlags) {
+    pub(crate) fn clear(&mut self, other: NodeFlags) {
         self.0 &= !other.0;
     }
 
     /// Sets or clears `other`.
-    pub fn assign(&mut self, other: NodeFlags, on: bool) {
+    pub(crate) fn assign(&mut self, other: NodeFlags, on: bool) {
         if on { self.set(other) } else { self.clear(other) }
     }
 
     /// The flags that are in both.
-    pub fn only(self, other: NodeFlags) -> NodeFlags {
+    pub(crate) fn only(self, other: NodeFlags) -> NodeFlags {
         NodeFlags(self.0 & other.0)
     }
 
     /// The flag that nodes.conf calls `name`, in any case. `noflags` is the empty set.
-    pub fn parse_name(name: &str) -> Option<NodeFlags> {
+    pub(crate) fn parse_name(name: &str) -> Option<NodeFlags> {
         if name.eq_ignore_ascii_case("noflags") {
             return Some(NodeFlags::default());
         }
@@ -173,82 +173,82 @@ impl fmt::Debug for NodeFlags {
 
 /// Where a node is in the table. Valid until the node is removed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct NodeKey(std::num::NonZeroU32);
+pub(crate) struct NodeKey(std::num::NonZeroU32);
 
 /// A node and what we know of it. Times are milliseconds of the machine's clock, 0 meaning never.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// Its name; made up while in handshake.
-    pub id: NodeId,
+    pub(crate) id: NodeId,
     /// The shard it belongs to.
-    pub shard_id: NodeId,
+    pub(crate) shard_id: NodeId,
     /// What it is.
-    pub flags: NodeFlags,
+    pub(crate) flags: NodeFlags,
     /// The newest config epoch it announced.
-    pub config_epoch: u64,
+    pub(crate) config_epoch: u64,
     /// The slots bound to it. `Cluster::owner` says the same from the other side.
-    pub slots: SlotSet,
+    pub(crate) slots: SlotSet,
     /// `slots.len()`, kept.
-    pub slot_count: usize,
+    pub(crate) slot_count: usize,
     /// Its replicas, if it is a master.
-    pub replicas: Vec<NodeKey>,
+    pub(crate) replicas: Vec<NodeKey>,
     /// Its master, if it is a replica and we know that master.
-    pub replica_of: Option<NodeKey>,
+    pub(crate) replica_of: Option<NodeKey>,
     /// When it entered the table.
-    pub created_ms: i64,
+    pub(crate) created_ms: i64,
     /// Since when a ping waits for its pong, 0 if none does.
-    pub ping_sent_ms: i64,
+    pub(crate) ping_sent_ms: i64,
     /// When its last pong came, to us or, as gossip has it, to others.
-    pub pong_received_ms: i64,
+    pub(crate) pong_received_ms: i64,
     /// When anything last came from it.
-    pub data_received_ms: i64,
+    pub(crate) data_received_ms: i64,
     /// When FAIL was set.
-    pub fail_time_ms: i64,
+    pub(crate) fail_time_ms: i64,
     /// When we last voted for a replica of this master.
-    pub voted_ms: i64,
+    pub(crate) voted_ms: i64,
     /// Which replica of this master that was.
-    pub voted_for: Option<NodeId>,
+    pub(crate) voted_for: Option<NodeId>,
     /// The epoch of that vote.
-    pub voted_epoch: u64,
+    pub(crate) voted_epoch: u64,
     /// When we sent the latest ping that it answered with a grant (see `lease`).
-    pub granted_ms: i64,
+    pub(crate) granted_ms: i64,
     /// Who holds it for failed, by the latest gossip of each about it.
-    pub failed_by: Vec<NodeKey>,
+    pub(crate) failed_by: Vec<NodeKey>,
     /// When we last gave it a grant.
-    pub promised_ms: i64,
+    pub(crate) promised_ms: i64,
     /// When we last sent it a ping on our link.
-    pub pinged_ms: i64,
+    pub(crate) pinged_ms: i64,
     /// When `repl_offset` was last announced.
-    pub repl_offset_ms: i64,
+    pub(crate) repl_offset_ms: i64,
     /// Since when this master has had no working replica, 0 if it has one.
-    pub orphaned_ms: i64,
+    pub(crate) orphaned_ms: i64,
     /// When a connection to it was last attempted.
-    pub connect_ms: i64,
+    pub(crate) connect_ms: i64,
     /// Its replication offset as last announced.
-    pub repl_offset: i64,
+    pub(crate) repl_offset: i64,
     /// Its address; empty when not known.
-    pub ip: String,
+    pub(crate) ip: String,
     /// Its announced host name; empty for none.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// Its announced name for people; empty for none.
-    pub human_name: String,
+    pub(crate) human_name: String,
     /// Its plain client port, 0 for none.
-    pub tcp_port: u16,
+    pub(crate) tcp_port: u16,
     /// Its TLS client port, 0 for none.
-    pub tls_port: u16,
+    pub(crate) tls_port: u16,
     /// Its bus port.
-    pub bus_port: u16,
+    pub(crate) bus_port: u16,
     /// The link we opened to it.
-    pub link: Option<LinkId>,
+    pub(crate) link: Option<LinkId>,
     /// The link it opened to us.
-    pub inbound: Option<LinkId>,
+    pub(crate) inbound: Option<LinkId>,
     /// Who told us that it cannot be reached, and when last.
-    pub fail_reports: Vec<(NodeKey, i64)>,
+    pub(crate) fail_reports: Vec<(NodeKey, i64)>,
 }
 
 impl Node {
     /// A node of which only id, shard and flags are known.
-    pub fn new(id: NodeId, shard_id: NodeId, flags: NodeFlags, now_ms: i64) -> Node {
+    pub(crate) fn new(id: NodeId, shard_id: NodeId, flags: NodeFlags, now_ms: i64) -> Node {
         Node {
             id,
             shard_id,
@@ -287,61 +287,61 @@ impl Node {
     }
 
     /// Is it a master?
-    pub fn is_master(&self) -> bool {
+    pub(crate) fn is_master(&self) -> bool {
         self.flags.has(NodeFlags::MASTER)
     }
 
     /// Is it a replica?
-    pub fn is_replica(&self) -> bool {
+    pub(crate) fn is_replica(&self) -> bool {
         self.flags.has(NodeFlags::REPLICA)
     }
 
     /// Is it a master with slots, that is, one whose vote counts?
-    pub fn is_voter(&self) -> bool {
+    pub(crate) fn is_voter(&self) -> bool {
         self.is_master() && self.slot_count > 0
     }
 
     /// Has a majority agreed that it cannot be reached?
-    pub fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         self.flags.has(NodeFlags::FAIL)
     }
 
     /// Do we fail to reach it?
-    pub fn timed_out(&self) -> bool {
+    pub(crate) fn timed_out(&self) -> bool {
         self.flags.has(NodeFlags::PFAIL)
     }
 
     /// Neither PFAIL nor FAIL.
-    pub fn healthy(&self) -> bool {
+    pub(crate) fn healthy(&self) -> bool {
         !self.flags.has_any(NodeFlags::PFAIL | NodeFlags::FAIL)
     }
 
     /// Is it known by a made up id?
-    pub fn in_handshake(&self) -> bool {
+    pub(crate) fn in_handshake(&self) -> bool {
         self.flags.has(NodeFlags::HANDSHAKE)
     }
 
     /// The client port that belongs to the kind of connection asked for.
-    pub fn client_port(&self, tls: bool) -> u16 {
+    pub(crate) fn client_port(&self, tls: bool) -> u16 {
         if tls { self.tls_port } else { self.tcp_port }
     }
 
     /// When there was last a sign of life from it, our own or by gossip.
-    pub fn last_alive_ms(&self) -> i64 {
+    pub(crate) fn last_alive_ms(&self) -> i64 {
         self.data_received_ms.max(self.pong_received_ms)
     }
 }
 
 /// All known nodes, by key and by id.
 #[derive(Clone, Debug, Default)]
-pub struct NodeTable {
+pub(crate) struct NodeTable {
     nodes: slab::Slab<Node>,
     by_id: BTreeMap<NodeId, NodeKey>,
 }
 
 impl NodeTable {
     /// Adds a node. Panics if its id is taken.
-    pub fn insert(&mut self, node: Node) -> NodeKey {
+    pub(crate) fn insert(&mut self, node: Node) -> NodeKey {
         let id = node.id;
         let index = u32::try_from(self.nodes.insert(node) + 1).expect("fewer than 2^32 nodes");
         let key = NodeKey(std::num::NonZeroU32::new(index).expect("one was added"));
@@ -350,46 +350,41 @@ impl NodeTable {
     }
 
     /// Takes a node out.
-    pub fn remove(&mut self, key: NodeKey) -> Node {
+    pub(crate) fn remove(&mut self, key: NodeKey) -> Node {
         let node = self.nodes.remove(Self::index(key));
         self.by_id.remove(&node.id);
         node
     }
 
     /// Gives a node another id. Panics if that is taken.
-    pub fn rename(&mut self, key: NodeKey, id: NodeId) {
+    pub(crate) fn rename(&mut self, key: NodeKey, id: NodeId) {
         let old = std::mem::replace(&mut self[key].id, id);
         self.by_id.remove(&old);
         assert!(self.by_id.insert(id, key).is_none(), "node {id} is already in the table");
     }
 
     /// The node called `id`.
-    pub fn find(&self, id: &NodeId) -> Option<NodeKey> {
+    pub(crate) fn find(&self, id: &NodeId) -> Option<NodeKey> {
         self.by_id.get(id).copied()
     }
 
     /// How many nodes are known, this one included.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Never true once the machine is built.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
     /// The keys, in order of id.
-    pub fn keys(&self) -> Vec<NodeKey> {
+    pub(crate) fn keys(&self) -> Vec<NodeKey> {
         self.by_id.values().copied().collect()
     }
 
     /// The nodes, in order of id.
-    pub fn iter(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
         self.by_id.values().map(|&key| (key, &self[key]))
     }
 
     /// Calls `f` with every node, in no particular order.
-    pub fn for_each_mut(&mut self, mut f: impl FnMut(&mut Node)) {
+    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut Node)) {
         self.nodes.iter_mut().for_each(|(_, node)| f(node));
     }
 

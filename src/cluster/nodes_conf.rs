@@ -13,13 +13,13 @@ use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfError {
+pub(crate) struct ConfError {
     /// The line, from 1; 0 if the file as a whole is wrong.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What is wrong.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// The text of the line.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl fmt::Display for ConfError {
@@ -32,7 +32,12 @@ impl std::error::Error for ConfError {}
 
 impl Cluster {
     /// The node that a file describes. `text` must not be empty: for an empty file start with [`Cluster::new`].
-    pub fn from_nodes_conf(config: ClusterConfig, seed: u64, now_ms: i64, text: &str) -> Result<Cluster, ConfError> {
+    pub(crate) fn from_nodes_conf(
+        config: ClusterConfig,
+        seed: u64,
+        now_ms: i64,
+        text: &str,
+    ) -> Result<Cluster, ConfError> {
         let mut cluster = Cluster::new(config, seed, now_ms);
         let placeholder = cluster.myself;
         let mut loader = Loader { cluster: &mut cluster, me: None, now_ms };
@@ -77,7 +82,7 @@ impl Cluster {
     }
 
     /// The text of the file.
-    pub fn nodes_conf(&self) -> String {
+    pub(crate) fn nodes_conf(&self) -> String {
         let mut out = String::with_capacity(self.nodes.len() * 160);
         for (key, node) in self.nodes.iter() {
             if node.in_handshake() {

@@ -376,7 +376,7 @@ impl Cluster {
 
     /// After loading the data set: keys in slots that are nobody's make them ours; keys in slots of others mark those as
     /// being imported, so that an operator can sort them out.
-    pub fn adopt_loaded_keys(&mut self, env: &Env) {
+    pub(crate) fn adopt_loaded_keys(&mut self, env: &Env) {
         if self.is_replica() {
             return;
         }

@@ -6,24 +6,24 @@ use crate::structs::slots::{Slot, key_slot};
 
 /// What routing must know of a command, or of all commands of a transaction together.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Request {
+pub(crate) struct Request {
     /// It may write (for EXEC: one of the queued commands may).
-    pub writes: bool,
+    pub(crate) writes: bool,
     /// SSUBSCRIBE, SUNSUBSCRIBE or SPUBLISH: keys are channels.
-    pub shard_channels: bool,
+    pub(crate) shard_channels: bool,
     /// MIGRATE.
-    pub migrate: bool,
+    pub(crate) migrate: bool,
     /// The client said ASKING, or the command implies it (RESTORE-ASKING).
-    pub asking: bool,
+    pub(crate) asking: bool,
     /// The client said READONLY.
-    pub readonly: bool,
+    pub(crate) readonly: bool,
     /// The machine's time, read now if it writes.
-    pub now_ms: i64,
+    pub(crate) now_ms: i64,
 }
 
 /// Why this node does not serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The keys are of different slots.
     CrossSlot,
     /// Several keys of a slot that is moving, of which some are here.
@@ -41,7 +41,7 @@ pub enum Refusal {
 }
 
 /// A decision under way: the keys of a request are shown to it one by one, then it decides.
-pub struct Routing<'m, 'k> {
+pub(crate) struct Routing<'m, 'k> {
     machine: &'m Cluster,
     shard_channels: bool,
     first: Option<(&'k [u8], Slot, NodeKey)>,
@@ -55,7 +55,7 @@ pub struct Routing<'m, 'k> {
 
 impl<'k> Routing<'_, 'k> {
     /// Shows a key. `exists` says whether it is in the keyspace; it is asked only while its slot moves.
-    pub fn key(&mut self, key: &'k [u8], exists: impl FnOnce(&[u8]) -> bool) {
+    pub(crate) fn key(&mut self, key: &'k [u8], exists: impl FnOnce(&[u8]) -> bool) {
         if self.refusal.is_some() {
             return;
         }
@@ -85,7 +85,7 @@ impl<'k> Routing<'_, 'k> {
     }
 
     /// Decides. `Ok` carries the slot, or `None` if no key was shown.
-    pub fn decide(self, request: &Request) -> Result<Option<Slot>, Refusal> {
+    pub(crate) fn decide(self, request: &Request) -> Result<Option<Slot>, Refusal> {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
@@ -124,7 +124,7 @@ impl<'k> Routing<'_, 'k> {
 
 impl Cluster {
     /// Begins to decide about a request. `shard_channels`: its keys are channels.
-    pub fn routing<'k>(&self, shard_channels: bool) -> Routing<'_, 'k> {
+    pub(crate) fn routing<'k>(&self, shard_channels: bool) -> Routing<'_, 'k> {
         Routing {
             machine: self,
             shard_channels,
@@ -138,23 +138,8 @@ impl Cluster {
         }
     }
 
-    /// Must a client that is blocked on `key` be sent away? `readonly` if it said READONLY and only reads.
-    pub fn route_blocked(&self, key: &[u8], readonly: bool) -> Result<(), Refusal> {
-        if !self.state_ok {
-            return Err(Refusal::Down);
-        }
-        let slot = key_slot(key);
-        let owner = self.owner_of(slot);
-        let reads_of_master =
-            readonly && self.myself().is_replica() && owner.is_some() && self.myself().replica_of == owner;
-        if owner == Some(self.myself) || reads_of_master || self.importing.contains_key(&slot) {
-            return Ok(());
-        }
-        Err(owner.map_or(Refusal::Unbound, |key| Refusal::Moved(slot, key)))
-    }
-
     /// The error reply for a refusal, with its code but without the leading `-`. `tls` chooses the port.
-    pub fn refusal_text(&self, refusal: Refusal, tls: bool) -> String {
+    pub(crate) fn refusal_text(&self, refusal: Refusal, tls: bool) -> String {
         let redirect = |word: &str, slot: Slot, key: NodeKey| {
             let node = self.node(key);
             let address = match self.endpoint(node) {

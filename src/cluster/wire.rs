@@ -11,12 +11,12 @@ use crate::config::is_node_name;
 use crate::structs::slots::{SLOT_BYTES, SlotSet};
 
 /// Bytes of the header, which is also the shortest packet.
-pub const HEADER_LEN: usize = 2256;
+pub(crate) const HEADER_LEN: usize = 2256;
 /// Bytes before the length of a packet is known.
-pub const PREFIX_LEN: usize = 8;
+pub(crate) const PREFIX_LEN: usize = 8;
 /// The most bytes a packet may have. Redis sets no bound; this one only keeps a broken peer from making us reserve
 /// memory without end (a published message is at most 512 MiB).
-pub const MAX_PACKET_LEN: usize = 600 * 1024 * 1024;
+pub(crate) const MAX_PACKET_LEN: usize = 600 * 1024 * 1024;
 
 const SIGNATURE: &[u8; 4] = b"RCmb";
 const VERSION: u16 = 1;
@@ -45,19 +45,19 @@ const AT_STATE: usize = 2252;
 const AT_MFLAGS: usize = 2253;
 
 /// First message flag: the sender, a master, has paused its clients for a manual failover.
-pub const MFLAG_PAUSED: u8 = 1;
+pub(crate) const MFLAG_PAUSED: u8 = 1;
 /// First message flag: vote although the master is up (manual failover).
-pub const MFLAG_FORCE_ACK: u8 = 1 << 1;
+pub(crate) const MFLAG_FORCE_ACK: u8 = 1 << 1;
 /// First message flag: ping extensions follow the gossip section.
-pub const MFLAG_EXTENSIONS: u8 = 1 << 2;
+pub(crate) const MFLAG_EXTENSIONS: u8 = 1 << 2;
 
 /// How many packet types there are.
-pub const TYPE_COUNT: usize = 11;
+pub(crate) const TYPE_COUNT: usize = 11;
 
 /// The type of a packet, with its number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
-pub enum PacketType {
+pub(crate) enum PacketType {
     /// Are you there? Answered by a PONG.
     Ping = 0,
     /// The answer, also broadcast unasked to spread news.
@@ -84,7 +84,7 @@ pub enum PacketType {
 
 impl PacketType {
     /// All types, in the order of their numbers.
-    pub const ALL: [PacketType; TYPE_COUNT] = [
+    pub(crate) const ALL: [PacketType; TYPE_COUNT] = [
         PacketType::Ping,
         PacketType::Pong,
         PacketType::Meet,
@@ -99,7 +99,7 @@ impl PacketType {
     ];
 
     /// The name CLUSTER INFO and log lines use.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             PacketType::Ping => "ping",
             PacketType::Pong => "pong",
@@ -116,66 +116,66 @@ impl PacketType {
     }
 
     /// The type with number `number`.
-    pub fn from_number(number: u16) -> Option<PacketType> {
+    pub(crate) fn from_number(number: u16) -> Option<PacketType> {
         Self::ALL.get(usize::from(number)).copied()
     }
 }
 
 /// What every packet says of its sender.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Header {
+pub(crate) struct Header {
     /// The port clients use (the TLS one when the bus itself is TLS).
-    pub port: u16,
+    pub(crate) port: u16,
     /// The other client port, 0 if there is none.
-    pub second_port: u16,
+    pub(crate) second_port: u16,
     /// The bus port.
-    pub bus_port: u16,
+    pub(crate) bus_port: u16,
     /// The sender's idea of the cluster's epoch.
-    pub current_epoch: u64,
+    pub(crate) current_epoch: u64,
     /// The config epoch of the sender, or of its master if it is a replica.
-    pub config_epoch: u64,
+    pub(crate) config_epoch: u64,
     /// Replication offset: written by a master, processed by a replica.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Who sends.
-    pub sender: NodeId,
+    pub(crate) sender: NodeId,
     /// Slots of the sender, or of its master if it is a replica.
-    pub slots: SlotSet,
+    pub(crate) slots: SlotSet,
     /// The sender's master.
-    pub replica_of: Option<NodeId>,
+    pub(crate) replica_of: Option<NodeId>,
     /// The announced address; empty when the receiver is to take the socket's.
-    pub ip: String,
+    pub(crate) ip: String,
     /// The sender's flags.
-    pub flags: NodeFlags,
+    pub(crate) flags: NodeFlags,
     /// Whether the cluster is up in the sender's eyes.
-    pub state_ok: bool,
+    pub(crate) state_ok: bool,
     /// `MFLAG_*` bits of the first flag byte.
-    pub mflags: u8,
+    pub(crate) mflags: u8,
 }
 
 /// What a PING, PONG or MEET tells of a third node.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gossip {
+pub(crate) struct Gossip {
     /// The node.
-    pub id: NodeId,
+    pub(crate) id: NodeId,
     /// When the sender last pinged it, unix seconds.
-    pub ping_sent_s: u32,
+    pub(crate) ping_sent_s: u32,
     /// When the sender last had its pong, unix seconds.
-    pub pong_received_s: u32,
+    pub(crate) pong_received_s: u32,
     /// Its address.
-    pub ip: String,
+    pub(crate) ip: String,
     /// Its client port (see [`Header::port`]).
-    pub port: u16,
+    pub(crate) port: u16,
     /// Its bus port.
-    pub bus_port: u16,
+    pub(crate) bus_port: u16,
     /// Its flags in the sender's eyes.
-    pub flags: NodeFlags,
+    pub(crate) flags: NodeFlags,
     /// Its other client port.
-    pub second_port: u16,
+    pub(crate) second_port: u16,
 }
 
 /// Additions to a PING, PONG or MEET. A type we do not know is kept by its number only.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Extension {
+pub(crate) enum Extension {
     /// The announced host name.
     Hostname(String),
     /// The announced name for people.
@@ -190,7 +190,7 @@ pub enum Extension {
 
 /// What follows the header.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Body<'a> {
+pub(crate) enum Body<'a> {
     /// PING, PONG or MEET, which differ by type only.
     Ping {
         /// Which of the three.
@@ -241,16 +241,16 @@ pub enum Body<'a> {
 
 /// A whole packet.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// About the sender.
-    pub header: Header,
+    pub(crate) header: Header,
     /// The rest.
-    pub body: Body<'a>,
+    pub(crate) body: Body<'a>,
 }
 
 /// Why bytes are no packet we accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WireError {
+pub(crate) enum WireError {
     /// The first four bytes are not `RCmb`, or the length cannot be one. The stream is lost.
     BadPrefix,
     /// Fewer bytes than the header says, or more.
@@ -325,7 +325,7 @@ impl fmt::Display for WireError {
 impl std::error::Error for WireError {}
 
 /// The length of the packet that starts with `bytes`, `None` while fewer than [`PREFIX_LEN`] bytes are there.
-pub fn packet_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
+pub(crate) fn packet_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
     if bytes.len() < PREFIX_LEN {
         // A wrong signature shows before the length does.
         let n = bytes.len().min(SIGNATURE.len());
@@ -339,12 +339,12 @@ pub fn packet_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
 }
 
 /// The number of the type of a packet that [`packet_len`] accepts; for statistics before anything is believed.
-pub fn packet_type(bytes: &[u8]) -> u16 {
+pub(crate) fn packet_type(bytes: &[u8]) -> u16 {
     if bytes.len() < HEADER_LEN { u16::MAX } else { be16(bytes, AT_TYPE) }
 }
 
 /// Reads one whole packet.
-pub fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
     // 0: not even its length is there.
     let said = packet_len(bytes)?.unwrap_or(0);
     let number = packet_type(bytes);
@@ -494,7 +494,7 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
 /// Writes a packet. Extensions of unknown type are not written.
 ///
 /// Panics if the content does not fit its length fields (more than 65,535 gossip entries, a message beyond 4 GiB).
-pub fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
+pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
     let mut out = vec![0u8; HEADER_LEN];
     let mut mflags = header.mflags & !MFLAG_EXTENSIONS;
     let (packet_type, count, extension_count) = match body {

@@ -8,20 +8,20 @@ use crate::resp::{Args, OwnedArgs, Reply};
 use crate::structs::table::HashSeed;
 
 /// What commands run against.
-pub struct Bare {
-    pub ks: Keyspace,
-    pub cfg: Config,
-    pub caller: Caller,
+pub(crate) struct Bare {
+    pub(crate) ks: Keyspace,
+    pub(crate) cfg: Config,
+    pub(crate) caller: Caller,
     /// What the last command had done besides its reply.
-    pub want: Option<Want>,
+    pub(crate) want: Option<Want>,
 }
 
 /// Whom they run for.
-pub struct Caller {
-    pub must_obey: bool,
-    pub denies_blocking: bool,
-    pub keeps_past_keys: bool,
-    pub reply_room: usize,
+pub(crate) struct Caller {
+    pub(crate) must_obey: bool,
+    pub(crate) denies_blocking: bool,
+    pub(crate) keeps_past_keys: bool,
+    pub(crate) reply_room: usize,
 }
 
 impl Session for Caller {
@@ -49,7 +49,7 @@ impl Session for Caller {
 }
 
 impl Bare {
-    pub fn new() -> Bare {
+    pub(crate) fn new() -> Bare {
         let caller =
             Caller { must_obey: false, denies_blocking: false, keeps_past_keys: false, reply_room: usize::MAX };
         let mut ks = Keyspace::new(16, false, HashSeed([7; 16]));
@@ -58,7 +58,7 @@ impl Bare {
     }
 
     /// Runs a command given as words, and gives its reply: lines are separated by blanks, an error begins with `-`.
-    pub fn run(&mut self, line: &str) -> String {
+    pub(crate) fn run(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split(' ').collect();
         let (function, row) = find(words[0], words.get(1).copied());
         let args = OwnedArgs::from_iter(words.iter().map(|word| word.as_bytes()));
@@ -80,7 +80,7 @@ impl Bare {
     }
 
     /// How many changes were counted since this was last asked.
-    pub fn changes(&mut self) -> u64 {
+    pub(crate) fn changes(&mut self) -> u64 {
         std::mem::take(&mut self.ks.effects.dirty)
     }
 }

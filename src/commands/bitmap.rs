@@ -8,7 +8,7 @@ use crate::structs::entry::{INLINE_MAX_LEN, ValueRef};
 use crate::structs::numbers::parse_i64;
 use std::borrow::Cow;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "bitcount",
         run: Some(bitcount),

@@ -10,7 +10,7 @@ use std::hash::Hash;
 
 /// What goes with `count` elements having been taken out of a key's value: the event, and the end of the key with the
 /// last of them (`is_empty`).
-pub fn elements_removed(
+pub(crate) fn elements_removed(
     ctx: &mut Ctx<'_>,
     key: &[u8],
     (class, event): (u32, &'static str),
@@ -30,15 +30,15 @@ pub fn elements_removed(
 }
 
 /// What LMPOP, ZMPOP and their blocking kin are to take: from the first key that has something, at which end, how much.
-pub struct MultiPop<'a, E> {
-    pub keys: Args<'a>,
-    pub end: E,
-    pub count: usize,
+pub(crate) struct MultiPop<'a, E> {
+    pub(crate) keys: Args<'a>,
+    pub(crate) end: E,
+    pub(crate) count: usize,
 }
 
 impl<'a, E> MultiPop<'a, E> {
     /// `at`: where the number of keys stands. `end` reads the word behind the keys.
-    pub fn parse(
+    pub(crate) fn parse(
         args: Args<'a>,
         at: usize,
         end: impl FnOnce(&[u8]) -> Result<E, CmdError>,
@@ -63,7 +63,7 @@ impl<'a, E> MultiPop<'a, E> {
 }
 
 /// Has the client wait until one of the keys holds a value of the type `wanted`; one that may not wait gets "no array".
-pub fn wait_for_keys(ctx: &mut Ctx<'_>, keys: Args<'_>, wanted: &'static str, deadline_ms: Option<i64>) {
+pub(crate) fn wait_for_keys(ctx: &mut Ctx<'_>, keys: Args<'_>, wanted: &'static str, deadline_ms: Option<i64>) {
     if ctx.session.denies_blocking() {
         ctx.out.null_array();
     } else {
@@ -73,7 +73,7 @@ pub fn wait_for_keys(ctx: &mut Ctx<'_>, keys: Args<'_>, wanted: &'static str, de
 
 /// `count` different elements at random, no more than the `len` that there are. `draw` gives one at random with what
 /// tells it from the others; `None` where going through `all` is cheap enough.
-pub fn choose<K: Hash + Eq, T>(
+pub(crate) fn choose<K: Hash + Eq, T>(
     count: usize,
     len: usize,
     all: impl Iterator<Item = T>,
@@ -108,7 +108,7 @@ pub fn choose<K: Hash + Eq, T>(
 
 /// `count` elements at random, each as likely as any other every time, shown to `f` until it says false; none when there are
 /// none. Whether it never did. `all`: the elements, where going through them takes no longer than a few draws.
-pub fn draw_many<T: Copy>(
+pub(crate) fn draw_many<T: Copy>(
     count: usize,
     all: Option<impl Iterator<Item = T>>,
     draw: impl Fn() -> Option<T>,
@@ -126,7 +126,7 @@ pub fn draw_many<T: Copy>(
 }
 
 /// What one call of SSCAN, HSCAN or ZSCAN finds.
-pub struct Found<'a> {
+pub(crate) struct Found<'a> {
     options: ScanOptions<'a>,
     reply: Reply,
     matches: usize,
@@ -135,12 +135,12 @@ pub struct Found<'a> {
 
 impl Found<'_> {
     /// How many elements are still to be looked at.
-    pub fn wanted(&self) -> usize {
+    pub(crate) fn wanted(&self) -> usize {
         usize::try_from(self.options.count - self.looked_at).unwrap_or(0).max(1)
     }
 
     /// Looks at an element. If its name matches it is part of the reply, and what else is told of it can be added there.
-    pub fn look_at(&mut self, name: Item<'_>) -> Option<&mut Reply> {
+    pub(crate) fn look_at(&mut self, name: Item<'_>) -> Option<&mut Reply> {
         self.looked_at += 1;
         if !self.options.matches(name.bytes(&mut IntBuf::new())) {
             return None;
@@ -153,7 +153,7 @@ impl Found<'_> {
 
 /// Goes on from `cursor` until enough elements were looked at, and replies with `width` things for each that matches.
 /// `step` shows some elements and gives the next cursor; without one, there is no value.
-pub fn scan_elements(
+pub(crate) fn scan_elements(
     out: &mut Reply,
     args: Args<'_>,
     mut cursor: u64,

@@ -10,22 +10,22 @@ use crate::resp::{Args, OwnedArgs, Reply};
 
 /// The function of a data command: reads its arguments (the name included, as argument 0), writes exactly one reply to
 /// `ctx.out` unless it waits or returns an error, and records what it changed in `ctx.ks.effects`.
-pub type DataFn = fn(&mut Ctx<'_>, Args<'_>) -> CmdResult;
+pub(crate) type DataFn = fn(&mut Ctx<'_>, Args<'_>) -> CmdResult;
 
-pub struct Ctx<'a> {
-    pub ks: &'a mut Keyspace,
-    pub cfg: &'a Config,
-    pub out: &'a mut Reply,
-    pub session: &'a dyn Session,
+pub(crate) struct Ctx<'a> {
+    pub(crate) ks: &'a mut Keyspace,
+    pub(crate) cfg: &'a Config,
+    pub(crate) out: &'a mut Reply,
+    pub(crate) session: &'a dyn Session,
     /// What is to be done when the command has run.
-    pub want: &'a mut Option<Want>,
+    pub(crate) want: &'a mut Option<Want>,
     /// The client's database, as SELECT last set it.
-    pub db: usize,
-    pub cmd: &'static Command,
+    pub(crate) db: usize,
+    pub(crate) cmd: &'static Command,
 }
 
 /// What a command may ask of whom it runs for.
-pub trait Session {
+pub(crate) trait Session {
     /// The command comes from our master or from the AOF: it is obeyed, whatever it would be from a client.
     fn must_obey(&self) -> bool;
     /// The client may not be blocked: it is in a transaction, in a script, or no client at all.
@@ -45,7 +45,7 @@ pub trait Session {
 
 /// What a data command has the server do when it has run.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Want {
+pub(crate) enum Want {
     /// The client waits and has no reply yet.
     Wait(Wait),
     /// The client is closed, since its reply passes the output limit.
@@ -56,37 +56,37 @@ pub enum Want {
 
 /// Until when, and then with what a client's command runs again.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wait {
-    pub keys: Vec<Vec<u8>>,
+pub(crate) struct Wait {
+    pub(crate) keys: Vec<Vec<u8>>,
     /// The type that one of the keys is to hold.
-    pub wanted: &'static str,
+    pub(crate) wanted: &'static str,
     /// Also when one of the keys goes away or something else takes its place.
-    pub or_gone: bool,
+    pub(crate) or_gone: bool,
     /// Wall clock; `None`: never.
-    pub deadline_ms: Option<i64>,
+    pub(crate) deadline_ms: Option<i64>,
     /// The arguments to run with, if not those of the call.
-    pub args: Option<OwnedArgs>,
+    pub(crate) args: Option<OwnedArgs>,
 }
 
 impl Ctx<'_> {
     /// Counts a change: the command is propagated.
-    pub fn dirty(&mut self, changes: u64) {
+    pub(crate) fn dirty(&mut self, changes: u64) {
         self.ks.effects.dirty += changes;
     }
 
     /// The wall clock the command sees, ms.
-    pub fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         self.ks.now_ms
     }
 
     /// When values change their encoding, by the configuration of the moment.
     #[inline]
-    pub fn limits(&self) -> ValueLimits {
+    pub(crate) fn limits(&self) -> ValueLimits {
         ValueLimits::of(self.cfg, self.ks)
     }
 
     /// Has the client wait until one of the keys holds a value of the type `wanted`.
-    pub fn wait<'k>(
+    pub(crate) fn wait<'k>(
         &mut self,
         keys: impl IntoIterator<Item = &'k [u8]>,
         wanted: &'static str,
@@ -97,7 +97,7 @@ impl Ctx<'_> {
     }
 
     /// The reply became longer than `reply_room`.
-    pub fn close_client(&mut self) {
+    pub(crate) fn close_client(&mut self) {
         *self.want = Some(Want::Close);
     }
 }

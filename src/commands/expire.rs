@@ -5,7 +5,7 @@ use super::prelude::*;
 use crate::keyspace::Touch;
 use crate::structs::numbers::i64_text;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "expire",
         run: Some(expire),
@@ -236,7 +236,7 @@ impl Conditions {
 }
 
 /// Whether a key set to expire at this time is rather deleted at once. Replicas and the AOF's reader wait for the DEL.
-pub fn at_is_past(ctx: &Ctx<'_>, at: i64) -> bool {
+pub(crate) fn at_is_past(ctx: &Ctx<'_>, at: i64) -> bool {
     at <= ctx.now_ms() && !ctx.session.keeps_past_keys()
 }
 

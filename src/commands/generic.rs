@@ -5,7 +5,7 @@ use super::prelude::*;
 use crate::keyspace::effects::target;
 use crate::keyspace::{Touch, object};
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "del",
         run: Some(del),
@@ -397,7 +397,7 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// Keys that a command came across and that had expired have nothing to do with each other: their deletions go out one by
 /// one, unless they are part of a transaction or script.
-pub fn unwrap_deletions(ctx: &mut Ctx<'_>) {
+pub(crate) fn unwrap_deletions(ctx: &mut Ctx<'_>) {
     ctx.ks.effects.no_multi = ctx.session.is_outermost();
 }
 

@@ -10,7 +10,7 @@ use crate::structs::geohash::{Point, Search, Shape};
 use crate::structs::listpack::Item;
 use crate::structs::numbers::{f64_text_fixed, parse_f64};
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "geoadd",
         run: Some(geoadd),

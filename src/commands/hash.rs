@@ -11,7 +11,7 @@ use crate::structs::listpack::Item;
 use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::parse_i64;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "hdel",
         run: Some(hdel),

@@ -4,7 +4,7 @@ use super::prelude::*;
 use crate::keyspace::Entry;
 use crate::structs::hll::{self, Corrupt, Encoding, Run};
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "pfadd",
         run: Some(pfadd),

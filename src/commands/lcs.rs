@@ -39,7 +39,7 @@ impl Options {
     }
 }
 
-pub fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+pub(crate) fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     const NOT_STRINGS: CmdError = CmdError::of("ERR The specified keys must contain string values");
     // Both keys are looked up before either is complained about.
     let mut text_at = |key: &[u8]| match ctx.ks.read(ctx.db, key) {

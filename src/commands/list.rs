@@ -10,7 +10,7 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Limits;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "blmove",
         run: Some(blmove),
@@ -430,7 +430,7 @@ fn end_arg(arg: &[u8]) -> Result<End, CmdError> {
 }
 
 /// A timeout in seconds with a fraction, as the time when it is over, ms; `None` for 0, which is never.
-pub fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
+pub(crate) fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
     const TOO_LARGE: CmdError = CmdError::of("ERR timeout is out of range");
     let invalid = CmdError::of("ERR timeout is not a float or out of range");
     let ms = (parse_f64(arg).ok_or(invalid)? * 1000.0).ceil();

@@ -3,34 +3,34 @@
 
 #[cfg(test)]
 mod bare;
-pub mod bitmap;
-pub mod collection;
-pub mod context;
-pub mod expire;
-pub mod generic;
-pub mod geo;
-pub mod hash;
-pub mod hyperloglog;
-pub mod lcs;
-pub mod list;
-pub mod object;
-pub mod scan;
-pub mod set;
-pub mod sort;
-pub mod stream;
-pub mod string;
-pub mod zset;
-pub mod zset_join;
-pub mod zset_range;
+pub(crate) mod bitmap;
+pub(crate) mod collection;
+pub(crate) mod context;
+pub(crate) mod expire;
+pub(crate) mod generic;
+pub(crate) mod geo;
+pub(crate) mod hash;
+pub(crate) mod hyperloglog;
+pub(crate) mod lcs;
+pub(crate) mod list;
+pub(crate) mod object;
+pub(crate) mod scan;
+pub(crate) mod set;
+pub(crate) mod sort;
+pub(crate) mod stream;
+pub(crate) mod string;
+pub(crate) mod zset;
+pub(crate) mod zset_join;
+pub(crate) mod zset_range;
 
 use crate::catalog::row::Command;
 use context::DataFn;
 
 /// The row of a command that works on data.
-pub type DataCommand = Command<DataFn>;
+pub(crate) type DataCommand = Command<DataFn>;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
-pub const ALL: &[&[DataCommand]] = &[
+pub(crate) const ALL: &[&[DataCommand]] = &[
     bitmap::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
@@ -53,33 +53,33 @@ pub const ALL: &[&[DataCommand]] = &[
 ];
 
 /// What the rows of every family use.
-pub mod prelude {
-    pub use super::DataCommand;
-    pub use super::context::{Ctx, Wait, Want};
-    pub use crate::catalog::error::{self, CmdError, CmdResult};
-    pub use crate::catalog::row::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
-    pub use crate::keyspace::effects::notify;
-    pub use crate::resp::Args;
-    pub use crate::structs::entry::{IntBuf, NewValue, ValueRef};
+pub(crate) mod prelude {
+    pub(crate) use super::DataCommand;
+    pub(crate) use super::context::{Ctx, Wait, Want};
+    pub(crate) use crate::catalog::error::{self, CmdError, CmdResult};
+    pub(crate) use crate::catalog::row::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
+    pub(crate) use crate::keyspace::effects::notify;
+    pub(crate) use crate::resp::Args;
+    pub(crate) use crate::structs::entry::{IntBuf, NewValue, ValueRef};
 }
 
 /// An argument as a 64-bit integer, or the usual error.
-pub fn int_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
+pub(crate) fn int_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
     crate::structs::numbers::parse_i64(arg).ok_or(crate::catalog::error::NOT_AN_INTEGER)
 }
 
 /// An integer of at least `min`, or the error `message` whatever is wrong with it.
-pub fn bounded_arg(arg: &[u8], min: i64, message: &'static str) -> Result<i64, crate::catalog::CmdError> {
+pub(crate) fn bounded_arg(arg: &[u8], min: i64, message: &'static str) -> Result<i64, crate::catalog::CmdError> {
     int_arg(arg).ok().filter(|n| *n >= min).ok_or(crate::catalog::CmdError::of(message))
 }
 
 /// A number of things to take.
-pub fn count_arg(arg: &[u8]) -> Result<usize, crate::catalog::CmdError> {
+pub(crate) fn count_arg(arg: &[u8]) -> Result<usize, crate::catalog::CmdError> {
     bounded_arg(arg, 0, "ERR value is out of range, must be positive").map(|n| n as usize)
 }
 
 /// A number of things to choose at random; below 0 the same ones may be chosen again.
-pub fn random_count_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
+pub(crate) fn random_count_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
     match int_arg(arg)? {
         i64::MIN => Err(crate::catalog::CmdError::text(format!(
             "ERR value is out of range, value must between {} and {}",
@@ -91,7 +91,7 @@ pub fn random_count_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
 }
 
 /// Replies with an element of a collection.
-pub fn reply_item(out: &mut crate::resp::Reply, item: crate::structs::listpack::Item<'_>) {
+pub(crate) fn reply_item(out: &mut crate::resp::Reply, item: crate::structs::listpack::Item<'_>) {
     match item {
         crate::structs::listpack::Item::Int(n) => out.bulk_int(n),
         crate::structs::listpack::Item::Str(bytes) => out.bulk(bytes),
@@ -99,7 +99,11 @@ pub fn reply_item(out: &mut crate::resp::Reply, item: crate::structs::listpack::
 }
 
 /// Writes the reply of a container's HELP: `lines` between the usual first and last ones.
-pub fn help(out: &mut crate::resp::Reply, args: crate::resp::Args<'_>, lines: &[&str]) -> crate::catalog::CmdResult {
+pub(crate) fn help(
+    out: &mut crate::resp::Reply,
+    args: crate::resp::Args<'_>,
+    lines: &[&str],
+) -> crate::catalog::CmdResult {
     let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
     out.array(lines.len() + 3);
     out.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
@@ -110,7 +114,7 @@ pub fn help(out: &mut crate::resp::Reply, args: crate::resp::Args<'_>, lines: &[
 }
 
 /// The error of commands that look at their subcommands themselves.
-pub fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::catalog::CmdError {
+pub(crate) fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::catalog::CmdError {
     let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
     text.extend_from_slice(&args[1][..args[1].len().min(128)]);
     text.extend_from_slice(b"'. Try ");

@@ -3,7 +3,7 @@
 use super::prelude::*;
 use crate::keyspace::{EntryMut, Touch, object};
 
-pub const COMMANDS: &[DataCommand] = &[Command {
+pub(crate) const COMMANDS: &[DataCommand] = &[Command {
     name: "object",
     arity: -2,
     group: Group::Generic,

@@ -6,7 +6,7 @@ use crate::keyspace::object;
 use crate::resp::Reply;
 use crate::structs::glob;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "keys",
         run: Some(keys),
@@ -69,17 +69,17 @@ fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// The options of SCAN and its kin.
 #[derive(Clone, Copy, Debug)]
-pub struct ScanOptions<'a> {
+pub(crate) struct ScanOptions<'a> {
     /// `None`: everything matches.
-    pub pattern: Option<&'a [u8]>,
+    pub(crate) pattern: Option<&'a [u8]>,
     /// Elements to look at in one call, at least 1.
-    pub count: i64,
-    pub type_name: Option<&'a [u8]>,
+    pub(crate) count: i64,
+    pub(crate) type_name: Option<&'a [u8]>,
 }
 
 impl<'a> ScanOptions<'a> {
     /// Reads the options from argument `from` on; TYPE only where whole keys are looked for.
-    pub fn parse(args: Args<'a>, from: usize, of_keys: bool) -> Result<ScanOptions<'a>, CmdError> {
+    pub(crate) fn parse(args: Args<'a>, from: usize, of_keys: bool) -> Result<ScanOptions<'a>, CmdError> {
         let mut o = ScanOptions { pattern: None, count: 10, type_name: None };
         let mut i = from;
         while i < args.len() {
@@ -102,13 +102,13 @@ impl<'a> ScanOptions<'a> {
         Ok(o)
     }
 
-    pub fn matches(&self, text: &[u8]) -> bool {
+    pub(crate) fn matches(&self, text: &[u8]) -> bool {
         self.pattern.is_none_or(|p| glob::matches(p, text))
     }
 }
 
 /// A cursor as C's `strtoul` reads it: a sign is accepted, and nothing at all is 0.
-pub fn cursor_arg(text: &[u8]) -> Result<u64, CmdError> {
+pub(crate) fn cursor_arg(text: &[u8]) -> Result<u64, CmdError> {
     const INVALID: CmdError = CmdError::of("ERR invalid cursor");
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),

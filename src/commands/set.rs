@@ -11,7 +11,7 @@ use crate::resp::Reply;
 use crate::structs::listpack::Item;
 use std::collections::HashSet;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "sadd",
         run: Some(sadd),

@@ -38,7 +38,7 @@ const STORE: KeySpec = KeySpec::new(key::OW | key::UPDATE, Begin::Unknown, Find:
     "For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in the argument array",
 );
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "sort",
         run: Some(sort),

@@ -1,9 +1,9 @@
 //! Stream commands on the log itself: adding, trimming, deleting, ranges. Beside it `read` holds XREAD and XREADGROUP,
 //! `group` what is done to groups and pending entries, `info` what is told about them.
 
-pub mod group;
-pub mod info;
-pub mod read;
+pub(crate) mod group;
+pub(crate) mod info;
+pub(crate) mod read;
 
 use super::prelude::*;
 use super::{int_arg, reply_item};
@@ -24,7 +24,7 @@ const TRIM: &[Arg] = &[
     arg("count", ArgKind::Integer).token("LIMIT").since("6.2.0").optional(),
 ];
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "xadd",
         run: Some(xadd),

@@ -9,7 +9,7 @@ use crate::resp::Reply;
 use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::{i64_text, parse_i64};
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "append",
         run: Some(append),
@@ -380,7 +380,7 @@ fn string_of<'a>(entry: &'a Entry, int: &'a mut IntBuf) -> Result<&'a [u8], CmdE
 }
 
 /// Refuses a string that would become longer than `proto-max-bulk-len`. Masters and the AOF are not questioned.
-pub fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
+pub(crate) fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
     let fits = len.checked_add(added).is_some_and(|total| total as u64 <= ctx.cfg.proto_max_bulk_len);
     if fits || ctx.session.must_obey() {
         return Ok(());

@@ -12,7 +12,7 @@ use crate::resp::Reply;
 use crate::structs::listpack::Item;
 use crate::structs::numbers::{NumText, f64_text, f64_text_g17, parse_f64};
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "bzmpop",
         run: Some(bzmpop),
@@ -303,35 +303,35 @@ pub const COMMANDS: &[DataCommand] = &[
 /// The type that blocking commands wait for.
 const ZSET: &str = "zset";
 
-pub fn zset_of(entry: &Entry) -> Result<&Zset, CmdError> {
+pub(crate) fn zset_of(entry: &Entry) -> Result<&Zset, CmdError> {
     match entry.object() {
         Some(Object::Zset(zset)) => Ok(zset),
         _ => Err(error::WRONG_TYPE),
     }
 }
 
-pub fn zset_mut(entry: &mut Entry) -> Result<&mut Zset, CmdError> {
+pub(crate) fn zset_mut(entry: &mut Entry) -> Result<&mut Zset, CmdError> {
     match entry.object_mut() {
         Some(Object::Zset(zset)) => Ok(zset),
         _ => Err(error::WRONG_TYPE),
     }
 }
 
-pub fn limits(ctx: &Ctx<'_>) -> ZsetLimits {
+pub(crate) fn limits(ctx: &Ctx<'_>) -> ZsetLimits {
     ctx.limits().zset
 }
 
-pub fn score_arg(arg: &[u8]) -> Result<f64, CmdError> {
+pub(crate) fn score_arg(arg: &[u8]) -> Result<f64, CmdError> {
     parse_f64(arg).ok_or(error::NOT_A_FLOAT)
 }
 
 /// Replies with members that `with_scores` or not make pairs: the header of such an array.
-pub fn members_header(out: &mut Reply, count: usize, with_scores: bool) {
+pub(crate) fn members_header(out: &mut Reply, count: usize, with_scores: bool) {
     out.array(if with_scores && !out.resp3 { count * 2 } else { count });
 }
 
 /// One of the members announced with [`members_header`].
-pub fn reply_member(out: &mut Reply, member: Item<'_>, score: f64, with_scores: bool) {
+pub(crate) fn reply_member(out: &mut Reply, member: Item<'_>, score: f64, with_scores: bool) {
     if with_scores && out.resp3 {
         out.array(2);
     }
@@ -342,7 +342,7 @@ pub fn reply_member(out: &mut Reply, member: Item<'_>, score: f64, with_scores: 
 }
 
 /// Stores a sorted set that was made of others, or deletes the key if it is empty, and replies with its size.
-pub fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static str) {
+pub(crate) fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static str) {
     let len = zset.len();
     let lazy = ctx.cfg.lazyfree_lazy_server_del;
     let ks = &mut ctx.ks;
@@ -358,23 +358,23 @@ pub fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static str) {
 }
 
 /// What goes with members having been taken out of a sorted set.
-pub fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
+pub(crate) fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
     elements_removed(ctx, key, (notify::ZSET, event), count, is_empty);
 }
 
 /// The options of ZADD.
 #[derive(Clone, Copy, Default)]
-pub struct AddOptions {
+pub(crate) struct AddOptions {
     /// Only add (NX), or only change what is there (XX).
-    pub nx: bool,
-    pub xx: bool,
+    pub(crate) nx: bool,
+    pub(crate) xx: bool,
     /// Only raise (GT) or lower (LT) scores that are there.
-    pub gt: bool,
-    pub lt: bool,
+    pub(crate) gt: bool,
+    pub(crate) lt: bool,
     /// Reply with the number of changed members, too.
-    pub ch: bool,
+    pub(crate) ch: bool,
     /// Add to the score, and reply with it.
-    pub incr: bool,
+    pub(crate) incr: bool,
 }
 
 impl AddOptions {
@@ -422,7 +422,7 @@ fn zincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 /// Adds members, given as scores and members by turns, and replies as ZADD does.
-pub fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOptions) -> CmdResult {
+pub(crate) fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOptions) -> CmdResult {
     let AddOptions { nx, xx, gt, lt, ch, incr } = options;
     if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
         return Err(error::SYNTAX);

@@ -10,7 +10,7 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use std::collections::HashMap;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "zdiff",
         run: Some(zdiff),

@@ -6,7 +6,7 @@ use super::zset::{limits, members_header, members_removed, reply_member, store, 
 use crate::keyspace::zset::{Range, Zset};
 use crate::structs::numbers::parse_f64;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "zcount",
         run: Some(zcount),

@@ -24,16 +24,16 @@ const TOLERATED: [&[u8]; 3] = [b"list-max-ziplist-entries", b"list-max-ziplist-v
 
 /// What reading the configuration led to.
 #[derive(Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The values.
-    pub config: Config,
+    pub(crate) config: Config,
     /// What should be said about it, once there is a log.
-    pub notices: Vec<(log::Level, String)>,
+    pub(crate) notices: Vec<(log::Level, String)>,
 }
 
 /// Why the configuration was refused. The process ends with status 1 for each of these.
 #[derive(Debug)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// A file cannot be read. Redis tells the log.
     Open {
         /// As it was named.
@@ -59,12 +59,12 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// Refuses a line that another room has to understand.
-    pub fn at(line: &SourceLine, reason: impl Into<ValueError>) -> Self {
+    pub(crate) fn at(line: &SourceLine, reason: impl Into<ValueError>) -> Self {
         Self::Line { number: line.number, text: line.text.clone(), reason: reason.into() }
     }
 
     /// Tells standard error or the log, where Redis tells it.
-    pub fn report(&self) {
+    pub(crate) fn report(&self) {
         match self {
             Self::Open { .. } => log::warn!("{self}"),
             Self::Line { .. } | Self::Whole { .. } => eprint!("{self}"),
@@ -97,7 +97,7 @@ impl Config {
     /// file unless it starts with `-`, and a single `-` at either end means to read `stdin` after the file.
     ///
     /// A `dir` line changes the working directory when it is read, so that later relative paths are found from there.
-    pub fn load(args: &[Vec<u8>], stdin: &mut dyn Read) -> Result<Loaded, ConfigError> {
+    pub(crate) fn load(args: &[Vec<u8>], stdin: &mut dyn Read) -> Result<Loaded, ConfigError> {
         let command_line = CommandLine::read(args);
         let mut loader = Loader { config: Config::default(), notices: Vec::new(), save_seen: false };
         let mut content = Vec::new();

@@ -12,24 +12,24 @@ mod table;
 mod tests;
 mod types;
 mod value;
-pub mod words;
+pub(crate) mod words;
 
-pub use load::{ConfigError, Loaded};
-pub use rewrite::{overwrite, rewrite, rewrite_all};
-pub use set::{Change, SetContext, SetError, get, is_sensitive, set_many};
-pub use table::{Apply, Config, Kind, Row, TABLE, TextRule, flag};
-pub use types::*;
-pub use value::{Setting, TITLE_VARIABLES, ValueError, expand_title, is_address, is_node_name, parse_memory};
+pub(crate) use load::{ConfigError, Loaded};
+pub(crate) use rewrite::{overwrite, rewrite, rewrite_all};
+pub(crate) use set::{SetContext, SetError, get, is_sensitive, set_many};
+pub(crate) use table::{Apply, Config, Row, TABLE};
+pub(crate) use types::*;
+pub(crate) use value::{expand_title, is_address, is_node_name, parse_memory};
 
 /// The range `hz` is brought into.
-pub const MIN_HZ: i64 = 1;
+pub(crate) const MIN_HZ: i64 = 1;
 /// See [`MIN_HZ`].
-pub const MAX_HZ: i64 = 500;
+pub(crate) const MAX_HZ: i64 = 500;
 /// A smaller replication backlog is made this large, in bytes.
-pub const MIN_BACKLOG_SIZE: u64 = 16 << 10;
+pub(crate) const MIN_BACKLOG_SIZE: u64 = 16 << 10;
 
 /// Finds a directive by its name or an alias, without regard to case, and returns that name as the table spells it.
-pub fn lookup(name: &[u8]) -> Option<(&'static Row, &'static str)> {
+pub(crate) fn lookup(name: &[u8]) -> Option<(&'static Row, &'static str)> {
     TABLE.iter().find_map(|row| {
         std::iter::once(&row.name)
             .chain(row.aliases)

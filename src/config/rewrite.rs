@@ -22,12 +22,12 @@ const FILE_ONLY: [&[u8]; 5] = [b"include", b"rename-command", b"user", b"loadmod
 
 /// The new content of a configuration file. `users` are the words of a `user` line for each ACL user (name and rules) with
 /// a space between them, none inside; they are written unless users live in an `aclfile`.
-pub fn rewrite(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn rewrite(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
     rewrite_into(File::read(old), config, users)
 }
 
 /// The same with a line for every directive that has a value, default or not: for DEBUG CONFIG-REWRITE-FORCE-ALL.
-pub fn rewrite_all(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn rewrite_all(old: &[u8], config: &Config, users: &[Vec<u8>]) -> Vec<u8> {
     rewrite_into(File { takes_defaults: true, ..File::read(old) }, config, users)
 }
 
@@ -246,7 +246,7 @@ fn directive(line: &[u8]) -> Option<String> {
 }
 
 /// Replaces a file in one step: either the old or the whole new content is there, also after a power loss.
-pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary_name = name.to_owned();
     temporary_name.push(format!(".{}-{:08x}", std::process::id(), fastrand::u32(..)));

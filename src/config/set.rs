@@ -8,26 +8,26 @@ use super::value::ValueError;
 
 /// Circumstances that decide whether a directive may be set.
 #[derive(Clone, Copy, Debug)]
-pub struct SetContext {
+pub(crate) struct SetContext {
     /// The data set is being loaded.
-    pub loading: bool,
+    pub(crate) loading: bool,
     /// `enable-protected-configs` lets this client set protected directives.
-    pub protected_allowed: bool,
+    pub(crate) protected_allowed: bool,
 }
 
 /// Directives that were set, and how they were before.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     /// What has to be applied, each once, with the directive it is related to. Applying stops at the first failure, which
     /// is answered with [`SetError::Failed`] after [`Change::roll_back`].
-    pub apply: Vec<(Apply, &'static str)>,
+    pub(crate) apply: Vec<(Apply, &'static str)>,
     rows: Vec<&'static Row>,
     before: Box<Config>,
 }
 
 impl Change {
     /// Puts the old values back. Whatever was in `apply` has to be applied again.
-    pub fn roll_back(self, config: &mut Config) -> Vec<Apply> {
+    pub(crate) fn roll_back(self, config: &mut Config) -> Vec<Apply> {
         for row in &self.rows {
             row.copy(config, &self.before);
         }
@@ -43,7 +43,7 @@ impl fmt::Debug for Row {
 
 /// Why CONFIG SET was refused; nothing was changed.
 #[derive(Debug, PartialEq)]
-pub enum SetError {
+pub(crate) enum SetError {
     /// No such directive; its name as it was given.
     Unknown(Vec<u8>),
     /// One of them cannot be set while loading.
@@ -59,7 +59,7 @@ pub enum SetError {
 
 impl SetError {
     /// The error reply, without the leading `-`.
-    pub fn reply(&self) -> Vec<u8> {
+    pub(crate) fn reply(&self) -> Vec<u8> {
         match self {
             Self::Unknown(name) => {
                 [b"ERR Unknown option or number of arguments for CONFIG SET - '", name.as_slice(), b"'"].concat()
@@ -74,7 +74,7 @@ impl SetError {
 }
 
 /// Sets all of `pairs` (name and value), or none of them.
-pub fn set_many(config: &mut Config, pairs: &[(&[u8], &[u8])], context: SetContext) -> Result<Change, SetError> {
+pub(crate) fn set_many(config: &mut Config, pairs: &[(&[u8], &[u8])], context: SetContext) -> Result<Change, SetError> {
     let found = find_all(pairs, context)?;
     let before = Box::new(config.clone());
     let mut change = Change { apply: Vec::new(), rows: found.iter().map(|(row, _)| *row).collect(), before };
@@ -127,13 +127,17 @@ fn find_all(pairs: &[(&[u8], &[u8])], context: SetContext) -> Result<Vec<(&'stat
 }
 
 /// Whether the value of this directive must not be shown in logs.
-pub fn is_sensitive(name: &[u8]) -> bool {
+pub(crate) fn is_sensitive(name: &[u8]) -> bool {
     lookup(name).is_some_and(|(row, _)| row.has(flag::SENSITIVE))
 }
 
 /// The names and values CONFIG GET answers for some patterns, each name once. `matches(pattern, name)` is Redis's glob
 /// without regard to case. A name that is given without a pattern is answered as it was spelled, hidden or not.
-pub fn get(config: &Config, patterns: &[&[u8]], matches: impl Fn(&[u8], &[u8]) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn get(
+    config: &Config,
+    patterns: &[&[u8]],
+    matches: impl Fn(&[u8], &[u8]) -> bool,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let is_new =
         |found: &[(Vec<u8>, Vec<u8>)], name: &[u8]| !found.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));

@@ -7,7 +7,7 @@ use super::value::{HOST_LEN, NODE_IP_LEN, Setting, ValueError};
 
 /// What a directive's words are read as. Bounds are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `yes` or `no`.
     Bool,
     /// `yes` or `no`; CONFIG SET refuses `yes` with this reason. At start it only has no effect.
@@ -46,7 +46,7 @@ pub enum Kind {
 
 /// What a string has to satisfy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextRule {
+pub(crate) enum TextRule {
     /// Anything.
     Any,
     /// Anything; the empty string means "not set", which is also how it is written into a file: not at all.
@@ -68,28 +68,28 @@ pub enum TextRule {
 }
 
 /// Properties of a directive; a set of these bits.
-pub mod flag {
+pub(crate) mod flag {
     /// Cannot be changed by CONFIG SET.
-    pub const IMMUTABLE: u16 = 1;
+    pub(crate) const IMMUTABLE: u16 = 1;
     /// The value must not appear in logs or the slow log.
-    pub const SENSITIVE: u16 = 2;
+    pub(crate) const SENSITIVE: u16 = 2;
     /// CONFIG GET shows it only when asked by its full name.
-    pub const HIDDEN: u16 = 4;
+    pub(crate) const HIDDEN: u16 = 4;
     /// Takes several words; CONFIG SET splits its value.
-    pub const MULTI_ARG: u16 = 8;
+    pub(crate) const MULTI_ARG: u16 = 8;
     /// CONFIG SET is refused while the data set is loaded.
-    pub const DENY_LOADING: u16 = 16;
+    pub(crate) const DENY_LOADING: u16 = 16;
     /// CONFIG SET needs `enable-protected-configs`.
-    pub const PROTECTED: u16 = 32;
+    pub(crate) const PROTECTED: u16 = 32;
     /// CONFIG SET applies it even if the value is the same.
-    pub const VOLATILE: u16 = 64;
+    pub(crate) const VOLATILE: u16 = 64;
     /// Accepted and kept, but without effect in this server.
-    pub const NO_EFFECT: u16 = 128;
+    pub(crate) const NO_EFFECT: u16 = 128;
 }
 
 /// What has to happen in the server after CONFIG SET changed a directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Apply {
+pub(crate) enum Apply {
     /// Nothing: whoever uses the value looks it up in [`Config`] each time.
     None,
     AofAutoGc,
@@ -123,55 +123,55 @@ pub enum Apply {
 }
 
 /// One directive.
-pub struct Row {
+pub(crate) struct Row {
     /// Its name in lower case.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Other accepted names (the spelling of older versions).
-    pub aliases: &'static [&'static str],
+    pub(crate) aliases: &'static [&'static str],
     /// What its words are read as.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Bits of [`flag`].
-    pub flags: u16,
+    pub(crate) flags: u16,
     /// What applies a change.
-    pub apply: Apply,
+    pub(crate) apply: Apply,
     field: fn(&Config) -> &dyn Slot,
     field_mut: fn(&mut Config) -> &mut dyn Slot,
 }
 
 impl Row {
     /// Whether a bit of [`flag`] is set.
-    pub fn has(&self, flag: u16) -> bool {
+    pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
     /// The value as CONFIG GET prints it.
-    pub fn print(&self, config: &Config) -> Vec<u8> {
+    pub(crate) fn print(&self, config: &Config) -> Vec<u8> {
         (self.field)(config).print(self.kind)
     }
 
     /// Reads `words` into the field and says whether the value changed. On an error the field is untouched.
-    pub fn set(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
+    pub(crate) fn set(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
         (self.field_mut)(config).set(self.kind, words)
     }
 
     /// The same at start, where what a running server refuses to turn on is taken: another server had it on.
-    pub fn set_at_start(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
+    pub(crate) fn set_at_start(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
         let kind = if matches!(self.kind, Kind::BoolNo(_)) { Kind::Bool } else { self.kind };
         (self.field_mut)(config).set(kind, words)
     }
 
     /// Whether this directive is set to something that has no effect.
-    pub fn is_idle(&self, config: &Config) -> bool {
+    pub(crate) fn is_idle(&self, config: &Config) -> bool {
         self.has(flag::NO_EFFECT) && !self.same(config, &Config::default())
     }
 
     /// Copies this directive's value from another configuration.
-    pub fn copy(&self, to: &mut Config, from: &Config) {
+    pub(crate) fn copy(&self, to: &mut Config, from: &Config) {
         (self.field_mut)(to).copy_from((self.field)(from));
     }
 
     /// Whether two configurations agree in this directive.
-    pub fn same(&self, a: &Config, b: &Config) -> bool {
+    pub(crate) fn same(&self, a: &Config, b: &Config) -> bool {
         (self.field)(a).same((self.field)(b))
     }
 }
@@ -236,19 +236,19 @@ macro_rules! directives {
         /// Every directive's value. A field is named like its directive, with `_` for `-`; what a value means is in
         /// `conf/redis.conf`. An empty string is "not set".
         #[derive(Clone, Debug, PartialEq)]
-        pub struct Config {
-            $($(#[$doc])* pub $field: $type,)*
+        pub(crate) struct Config {
+            $($(#[$doc])* pub(crate) $field: $type,)*
             /// The absolute path of the file this was read from, if any; CONFIG REWRITE writes there.
-            pub config_file: Option<std::path::PathBuf>,
+            pub(crate) config_file: Option<std::path::PathBuf>,
             /// `rename-command` lines: old and new name (empty: the command is removed). The command table is not
             /// this room's, so whoever renames checks the names and reports through `ConfigError::at`.
-            pub rename_command: Vec<SourceLine>,
+            pub(crate) rename_command: Vec<SourceLine>,
             /// `user` lines: name and ACL rules, to be checked by the ACL in the same way.
-            pub user: Vec<SourceLine>,
+            pub(crate) user: Vec<SourceLine>,
             /// `loadmodule` lines: path and arguments.
-            pub loadmodule: Vec<SourceLine>,
+            pub(crate) loadmodule: Vec<SourceLine>,
             /// Lines whose name has a dot: directives of modules, with their values.
-            pub module_config: Vec<SourceLine>,
+            pub(crate) module_config: Vec<SourceLine>,
         }
 
         impl Default for Config {
@@ -265,7 +265,7 @@ macro_rules! directives {
         }
 
         /// Every directive that has a value of its own, in the order of this file.
-        pub static TABLE: &[Row] = {
+        pub(crate) static TABLE: &[Row] = {
             use Kind::*;
             use TextRule::*;
             use flag::*;

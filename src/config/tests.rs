@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::set::Change;
+use super::table::{Kind, flag};
 use super::*;
 
 /// What a 7.2 server said about itself. Its command line set these, so they say nothing about defaults.

@@ -1,13 +1,13 @@
 //! The values a directive can have: enumerations with the names Redis gives them, and the small records of the
 //! directives that take several words. How each is read and printed is in `value`.
 
-pub use crate::sys::log::{LogLevel, SyslogFacility};
-pub use crate::sys::process::OomScoreAdj;
-pub use crate::sys::service::Supervised;
+pub(crate) use crate::sys::log::{LogLevel, SyslogFacility};
+pub(crate) use crate::sys::process::OomScoreAdj;
+pub(crate) use crate::sys::service::Supervised;
 
 /// An enumeration whose variants are spelled in the configuration. `NAMES` is in the order error texts list them; a
 /// variant may occur twice (an old spelling), the first is the one printed.
-pub trait Named: Copy + PartialEq + 'static {
+pub(crate) trait Named: Copy + PartialEq + 'static {
     /// Every accepted spelling with its value.
     const NAMES: &'static [(&'static str, Self)];
 
@@ -30,7 +30,7 @@ macro_rules! named {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs)]
-        pub enum $type { $($variant),+ }
+        pub(crate) enum $type { $($variant),+ }
 
         names! { $type $($name => $value),+ }
     };
@@ -48,18 +48,8 @@ named! {
 
 impl MaxmemoryPolicy {
     /// Whether objects keep an LFU counter instead of an LRU clock.
-    pub fn is_lfu(self) -> bool {
+    pub(crate) fn is_lfu(self) -> bool {
         matches!(self, Self::VolatileLfu | Self::AllkeysLfu)
-    }
-
-    /// Whether the policy orders keys by last access.
-    pub fn is_lru(self) -> bool {
-        matches!(self, Self::VolatileLru | Self::AllkeysLru)
-    }
-
-    /// Whether every key is a candidate, not only keys that have an expire.
-    pub fn is_allkeys(self) -> bool {
-        matches!(self, Self::AllkeysLru | Self::AllkeysLfu | Self::AllkeysRandom)
     }
 }
 
@@ -134,47 +124,47 @@ named! {
 
 /// How the server shuts down on a signal. All false is `default`: save if there are save points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShutdownOnSignal {
+pub(crate) struct ShutdownOnSignal {
     /// Save even without save points.
-    pub save: bool,
+    pub(crate) save: bool,
     /// Do not save.
-    pub nosave: bool,
+    pub(crate) nosave: bool,
     /// Do not wait for replicas.
-    pub now: bool,
+    pub(crate) now: bool,
     /// Ignore errors that would keep the server alive.
-    pub force: bool,
+    pub(crate) force: bool,
 }
 
 /// Save when at least `changes` writes happened within `seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SavePoint {
+pub(crate) struct SavePoint {
     /// The time since the last save.
-    pub seconds: i64,
+    pub(crate) seconds: i64,
     /// The writes since the last save.
-    pub changes: i64,
+    pub(crate) changes: i64,
 }
 
 /// Limits of the output buffer of one class of clients; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ObufLimit {
+pub(crate) struct ObufLimit {
     /// Close at once when the buffer is larger.
-    pub hard_bytes: u64,
+    pub(crate) hard_bytes: u64,
     /// Close when the buffer stays larger for `soft_seconds`.
-    pub soft_bytes: u64,
+    pub(crate) soft_bytes: u64,
     /// How long `soft_bytes` may be exceeded.
-    pub soft_seconds: i64,
+    pub(crate) soft_seconds: i64,
 }
 
 /// Index of each class of clients in `Config::client_output_buffer_limit`.
-pub const OBUF_NORMAL: usize = 0;
+pub(crate) const OBUF_NORMAL: usize = 0;
 /// See [`OBUF_NORMAL`].
-pub const OBUF_REPLICA: usize = 1;
+pub(crate) const OBUF_REPLICA: usize = 1;
 /// See [`OBUF_NORMAL`].
-pub const OBUF_PUBSUB: usize = 2;
+pub(crate) const OBUF_PUBSUB: usize = 2;
 
 /// An amount of memory, absolute or a percentage of `maxmemory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryOrPercent {
+pub(crate) enum MemoryOrPercent {
     /// Bytes; 0 is no limit.
     Bytes(u64),
     /// Percent of `maxmemory`, 0 to 100.
@@ -183,7 +173,7 @@ pub enum MemoryOrPercent {
 
 impl MemoryOrPercent {
     /// The limit in bytes under a given `maxmemory`; 0 is no limit.
-    pub fn bytes(self, maxmemory: u64) -> u64 {
+    pub(crate) fn bytes(self, maxmemory: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => (u128::from(maxmemory) * u128::from(percent) / 100) as u64,
@@ -193,26 +183,26 @@ impl MemoryOrPercent {
 
 /// The set of keyspace events that are published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NotifyFlags(pub u32);
+pub(crate) struct NotifyFlags(pub(crate) u32);
 
 #[allow(missing_docs)]
 impl NotifyFlags {
-    pub const KEYSPACE: Self = Self(1 << 0); // K
-    pub const KEYEVENT: Self = Self(1 << 1); // E
-    pub const GENERIC: Self = Self(1 << 2); // g
-    pub const STRING: Self = Self(1 << 3); // $
-    pub const LIST: Self = Self(1 << 4); // l
-    pub const SET: Self = Self(1 << 5); // s
-    pub const HASH: Self = Self(1 << 6); // h
-    pub const ZSET: Self = Self(1 << 7); // z
-    pub const EXPIRED: Self = Self(1 << 8); // x
-    pub const EVICTED: Self = Self(1 << 9); // e
-    pub const STREAM: Self = Self(1 << 10); // t
-    pub const KEY_MISS: Self = Self(1 << 11); // m, not part of A
-    pub const MODULE: Self = Self(1 << 13); // d
-    pub const NEW: Self = Self(1 << 14); // n, not part of A
+    pub(crate) const KEYSPACE: Self = Self(1 << 0); // K
+    pub(crate) const KEYEVENT: Self = Self(1 << 1); // E
+    pub(crate) const GENERIC: Self = Self(1 << 2); // g
+    pub(crate) const STRING: Self = Self(1 << 3); // $
+    pub(crate) const LIST: Self = Self(1 << 4); // l
+    pub(crate) const SET: Self = Self(1 << 5); // s
+    pub(crate) const HASH: Self = Self(1 << 6); // h
+    pub(crate) const ZSET: Self = Self(1 << 7); // z
+    pub(crate) const EXPIRED: Self = Self(1 << 8); // x
+    pub(crate) const EVICTED: Self = Self(1 << 9); // e
+    pub(crate) const STREAM: Self = Self(1 << 10); // t
+    pub(crate) const KEY_MISS: Self = Self(1 << 11); // m, not part of A
+    pub(crate) const MODULE: Self = Self(1 << 13); // d
+    pub(crate) const NEW: Self = Self(1 << 14); // n, not part of A
     /// The classes `A` stands for.
-    pub const ALL: Self = Self(
+    pub(crate) const ALL: Self = Self(
         Self::GENERIC.0
             | Self::STRING.0
             | Self::LIST.0
@@ -226,18 +216,8 @@ impl NotifyFlags {
     );
 
     /// Whether every flag of `other` is set.
-    pub fn contains(self, other: Self) -> bool {
+    pub(crate) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
-    }
-
-    /// Whether any flag of `other` is set.
-    pub fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Whether nothing is published.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
     }
 }
 
@@ -251,11 +231,11 @@ impl std::ops::BitOr for NotifyFlags {
 
 /// A line of the configuration that another room has to understand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceLine {
+pub(crate) struct SourceLine {
     /// The words after the directive's name.
-    pub words: Vec<Vec<u8>>,
+    pub(crate) words: Vec<Vec<u8>>,
     /// Its number in the file it stands in, from 1.
-    pub number: usize,
+    pub(crate) number: usize,
     /// The line as written, without blanks around it.
-    pub text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
 }

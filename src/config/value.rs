@@ -8,10 +8,10 @@ use super::types::*;
 use crate::structs::numbers::parse_f64;
 
 /// Why a value was refused: the text Redis shows after "CONFIG SET failed" or in the startup error.
-pub type ValueError = Cow<'static, str>;
+pub(crate) type ValueError = Cow<'static, str>;
 
 /// A type a directive can have.
-pub trait Setting: Clone + PartialEq + 'static {
+pub(crate) trait Setting: Clone + PartialEq + 'static {
     /// Reads the value from a directive's words. `self` is the value so far, for directives that change only a part.
     fn parse(&self, kind: Kind, words: &[&[u8]]) -> Result<Self, ValueError>;
 
@@ -88,7 +88,7 @@ fn lenient_int(word: &[u8]) -> Option<i64> {
 
 /// An amount of memory: digits and an optional unit in any case. `k`, `m`, `g` are powers of 1000; `kb`, `mb`, `gb` powers
 /// of 1024. Wraps around like Redis where the product exceeds 64 bits.
-pub fn parse_memory(word: &[u8]) -> Option<u64> {
+pub(crate) fn parse_memory(word: &[u8]) -> Option<u64> {
     let split = word.iter().position(|b| !b.is_ascii_digit()).unwrap_or(word.len());
     let (digits, unit) = word.split_at(split);
     let multiplier: u64 = match unit.to_ascii_lowercase().as_slice() {
@@ -270,12 +270,12 @@ pub(super) const HOST_LEN: usize = 255;
 
 /// Whether a name can stand in a line of CLUSTER NODES and `nodes.conf`, among commas, equals signs and blanks, and be read
 /// back; Redis takes more of them, some of which break its own file.
-pub fn is_node_name(name: &[u8]) -> bool {
+pub(crate) fn is_node_name(name: &[u8]) -> bool {
     name.len() <= NODE_NAME_LEN && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._/`".contains(b))
 }
 
 /// Whether this is made of what IP addresses, zones and host names are made of.
-pub fn is_address(text: &[u8]) -> bool {
+pub(crate) fn is_address(text: &[u8]) -> bool {
     text.iter().all(|b| b.is_ascii_alphanumeric() || b".:-_%".contains(b))
 }
 
@@ -308,11 +308,11 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
 }
 
 /// The variables `proc-title-template` may contain.
-pub const TITLE_VARIABLES: [&str; 7] =
+pub(crate) const TITLE_VARIABLES: [&str; 7] =
     ["title", "listen-addr", "server-mode", "port", "tls-port", "unixsocket", "config-file"];
 
 /// Puts values in place of `{variable}`; `{{` is a brace. `None`: a variable has no value, or no end.
-pub fn expand_title(template: &str, value: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub(crate) fn expand_title(template: &str, value: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut title = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {

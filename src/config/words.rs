@@ -5,7 +5,7 @@
 
 /// Splits a line at blanks. `"..."` understands `\xHH`, `\n`, `\r`, `\t`, `\b`, `\a` and an escaped character; `'...'` only `\'`.
 /// A closing quote must be followed by a blank or the end. `None`: quotes are not balanced.
-pub fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {
@@ -111,7 +111,7 @@ fn hex_digit(digit: u8) -> u8 {
 }
 
 /// The word in double quotes, with everything escaped that is not printable ASCII.
-pub fn quote(word: &[u8]) -> Vec<u8> {
+pub(crate) fn quote(word: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(word.len() + 2);
     quoted.push(b'"');
     for byte in word {

@@ -7,7 +7,7 @@
 
 /// What a damaged value would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     List,
     Set,
     Hash,
@@ -17,7 +17,7 @@ pub enum Kind {
 
 impl Kind {
     /// The name TYPE prints.
-    pub fn type_name(self) -> &'static str {
+    pub(crate) fn type_name(self) -> &'static str {
         match self {
             Kind::List => "list",
             Kind::Set => "set",
@@ -28,7 +28,7 @@ impl Kind {
     }
 
     /// The number of the type in digests and the like.
-    pub fn type_number(self) -> u32 {
+    pub(crate) fn type_number(self) -> u32 {
         match self {
             Kind::List => 1,
             Kind::Set => 2,
@@ -39,7 +39,7 @@ impl Kind {
     }
 
     /// The name OBJECT ENCODING prints.
-    pub fn encoding_name(self) -> &'static str {
+    pub(crate) fn encoding_name(self) -> &'static str {
         match self {
             Kind::List => "quicklist",
             Kind::Set | Kind::Hash | Kind::Zset => "listpack",
@@ -49,25 +49,25 @@ impl Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged {
-    pub kind: Kind,
+pub(crate) struct Damaged {
+    pub(crate) kind: Kind,
     /// The number of its layout in snapshots.
-    pub layout: u8,
+    pub(crate) layout: u8,
     /// As it lies in a snapshot, behind that number.
-    pub bytes: Box<[u8]>,
+    pub(crate) bytes: Box<[u8]>,
     /// What is wrong with it.
-    pub flaw: &'static str,
+    pub(crate) flaw: &'static str,
 }
 
 impl Damaged {
     /// Reports a value that was taken in.
-    pub fn warn(&self, key: &[u8]) {
+    pub(crate) fn warn(&self, key: &[u8]) {
         let (name, key, flaw) = (self.kind.type_name(), key.escape_ascii(), self.flaw);
         log::warn!("The {name} of key '{key}' is damaged: {flaw}. It is kept, but cannot be used.");
     }
 
     /// Bytes of memory beside its pointer.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         size_of::<Damaged>() + self.bytes.len()
     }
 }

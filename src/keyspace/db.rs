@@ -11,42 +11,38 @@ use std::time::Instant;
 
 /// The hash of a key: what its table wants, and in cluster mode its hash slot; and where the key may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyHash {
-    pub hash: u64,
+pub(crate) struct KeyHash {
+    pub(crate) hash: u64,
     pub(super) hint: Hint,
-    pub slot: u16,
+    pub(crate) slot: u16,
 }
 
 impl KeyHash {
     /// That of no key.
-    pub const NONE: KeyHash = KeyHash { hash: 0, hint: Hint::NONE, slot: 0 };
+    pub(crate) const NONE: KeyHash = KeyHash { hash: 0, hint: Hint::NONE, slot: 0 };
 
     /// With one table a hash slot, or one for all.
     #[inline]
-    pub fn of(seed: HashSeed, per_slot: bool, key: &[u8]) -> KeyHash {
+    pub(crate) fn of(seed: HashSeed, per_slot: bool, key: &[u8]) -> KeyHash {
         KeyHash { hash: seed.hash(key), hint: Hint::NONE, slot: if per_slot { key_slot(key) } else { 0 } }
     }
 }
 
 /// The tables of a database, all of them at once: what a flush takes out.
-pub enum Tables {
+pub(crate) enum Tables {
     One(Box<Table<Entry>>),
     PerSlot(Box<[Option<Box<Table<Entry>>>]>),
 }
 
 impl Tables {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Tables::One(t) => t.len(),
             Tables::PerSlot(slots) => slots.iter().flatten().map(|t| t.len()).sum(),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
         match self {
             Tables::One(t) => Box::new(t.iter()),
             Tables::PerSlot(slots) => Box::new(slots.iter().flatten().flat_map(|t| t.iter())),
@@ -79,21 +75,21 @@ impl Counts {
 }
 
 /// An entry in its place in the table, for changing it.
-pub struct EntryMut<'a> {
+pub(crate) struct EntryMut<'a> {
     item: ItemMut<'a, Entry>,
     counts: &'a mut Counts,
 }
 
 impl EntryMut<'_> {
     /// Sets or removes the expire time, and keeps the database's count of them.
-    pub fn set_expire(&mut self, expire_ms: Option<i64>) {
+    pub(crate) fn set_expire(&mut self, expire_ms: Option<i64>) {
         let had = self.item.has_expire();
         self.item.set_expire(expire_ms);
         self.counts.expires = self.counts.expires + expire_ms.is_some() as usize - had as usize;
     }
 
     /// Takes the entry out of its table.
-    pub fn remove(self) -> Entry {
+    pub(crate) fn remove(self) -> Entry {
         let entry = self.item.remove();
         self.counts.taken(&entry);
         entry
@@ -115,65 +111,65 @@ impl DerefMut for EntryMut<'_> {
 }
 
 /// The place of a key, found with one search.
-pub enum Place<'a> {
+pub(crate) enum Place<'a> {
     Occupied(EntryMut<'a>),
     Vacant(VacantPlace<'a>),
 }
 
 /// The place of a key that is not there.
-pub struct VacantPlace<'a> {
+pub(crate) struct VacantPlace<'a> {
     place: VacantEntry<'a, Entry>,
     counts: &'a mut Counts,
 }
 
 impl VacantPlace<'_> {
     /// Adds an entry, whose key must be the one that was looked for.
-    pub fn insert(self, entry: Entry) {
+    pub(crate) fn insert(self, entry: Entry) {
         self.counts.keys += 1;
         self.counts.expires += entry.has_expire() as usize;
         self.place.insert(entry);
     }
 }
 
-pub struct Db {
+pub(crate) struct Db {
     tables: Tables,
     seed: HashSeed,
     counts: Counts,
     /// Mean time to live of the keys that active expiry looked at, ms.
-    pub avg_ttl_ms: i64,
+    pub(crate) avg_ttl_ms: i64,
     /// Where active expiry goes on.
-    pub expire_cursor: u64,
+    pub(crate) expire_cursor: u64,
 }
 
 impl Db {
-    pub fn new(per_slot: bool, seed: HashSeed) -> Db {
+    pub(crate) fn new(per_slot: bool, seed: HashSeed) -> Db {
         Db { tables: empty_tables(per_slot, seed), seed, counts: Counts::default(), avg_ttl_ms: 0, expire_cursor: 0 }
     }
 
     /// An empty database of the same layout.
-    pub fn empty_like(other: &Db) -> Db {
+    pub(crate) fn empty_like(other: &Db) -> Db {
         Db::new(other.is_per_slot(), other.seed)
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.counts.keys
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.counts.keys == 0
     }
 
     /// Number of keys with a time to live.
-    pub fn expires_len(&self) -> usize {
+    pub(crate) fn expires_len(&self) -> usize {
         self.counts.expires
     }
 
-    pub fn is_per_slot(&self) -> bool {
+    pub(crate) fn is_per_slot(&self) -> bool {
         matches!(self.tables, Tables::PerSlot(_))
     }
 
     /// The hash of a key, for the functions that want it with the key.
-    pub fn hash(&self, key: &[u8]) -> KeyHash {
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         KeyHash::of(self.seed, self.is_per_slot(), key)
     }
 
@@ -186,7 +182,7 @@ impl Db {
 
     /// Begins to bring the memory near that says where keys are: their buckets, or in cluster mode the tables of their slots.
     #[inline(always)]
-    pub fn prefetch(&self, hashes: impl Iterator<Item = KeyHash>) {
+    pub(crate) fn prefetch(&self, hashes: impl Iterator<Item = KeyHash>) {
         match &self.tables {
             Tables::One(t) => hashes.for_each(|hash| _ = t.prefetch(hash.hash, Step::Bucket)),
             Tables::PerSlot(slots) => {
@@ -196,7 +192,7 @@ impl Db {
     }
 
     /// In cluster mode, some time after `prefetch`: begins to bring the key's bucket near.
-    pub fn prefetch_bucket(&self, hash: KeyHash) {
+    pub(crate) fn prefetch_bucket(&self, hash: KeyHash) {
         if let Some(t) = self.table(hash) {
             t.prefetch(hash.hash, Step::Bucket);
         }
@@ -205,7 +201,7 @@ impl Db {
     /// Some time after its bucket: begins to bring the key's entry near, and notes where it stands. Whether there is anything
     /// to do for `prefetch_entry_behind`.
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: &mut KeyHash) -> bool {
+    pub(crate) fn prefetch_entry(&self, hash: &mut KeyHash) -> bool {
         let Some(table) = self.table(*hash) else { return false };
         let (is_behind, hint) = table.prefetch_item(hash.hash);
         hash.hint = hint;
@@ -213,18 +209,18 @@ impl Db {
     }
 
     /// Some time later: begins to bring an entry near whose bucket hangs behind another.
-    pub fn prefetch_entry_behind(&self, hash: KeyHash) {
+    pub(crate) fn prefetch_entry_behind(&self, hash: KeyHash) {
         if let Some(t) = self.table(hash) {
             t.prefetch(hash.hash, Step::Behind);
         }
     }
 
     /// An object whose key may be the one of this hash, as far as can be told without comparing keys.
-    pub fn likely_object(&self, hash: KeyHash) -> Option<&Object> {
+    pub(crate) fn likely_object(&self, hash: KeyHash) -> Option<&Object> {
         self.table(hash)?.likely(hash.hash, Entry::object)
     }
 
-    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
         #[cfg(test)]
         super::touched::note_lookup(key);
         let hash = self.hash(key);
@@ -232,13 +228,13 @@ impl Db {
     }
 
     /// The entry, for changing it.
-    pub fn get_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
+    pub(crate) fn get_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
         self.get_mut_hashed(self.hash(key), key)
     }
 
     /// As `get_mut` with `hash(key)` computed before.
     #[inline]
-    pub fn get_mut_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<EntryMut<'_>> {
+    pub(crate) fn get_mut_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<EntryMut<'_>> {
         #[cfg(test)]
         super::touched::note_lookup(key);
         let table = self.tables.of_mut(hash)?;
@@ -248,7 +244,7 @@ impl Db {
     /// The entry, for looking at it, if `judge` gives it; one that is taken out is given as the error. `judge` may change its
     /// access clock.
     #[inline]
-    pub fn get_or_take_hashed(
+    pub(crate) fn get_or_take_hashed(
         &mut self,
         hash: KeyHash,
         key: &[u8],
@@ -264,7 +260,7 @@ impl Db {
 
     /// As `get_or_take_hashed`, with the entry for changing it.
     #[inline(always)]
-    pub fn get_mut_or_take_hashed(
+    pub(crate) fn get_mut_or_take_hashed(
         &mut self,
         hash: KeyHash,
         key: &[u8],
@@ -281,7 +277,7 @@ impl Db {
 
     /// The key's place, to change what is there or to fill it; with `hash(key)` computed before.
     #[inline]
-    pub fn place(&mut self, hash: KeyHash, key: &[u8]) -> Place<'_> {
+    pub(crate) fn place(&mut self, hash: KeyHash, key: &[u8]) -> Place<'_> {
         #[cfg(test)]
         super::touched::note_change(key);
         let counts = &mut self.counts;
@@ -299,19 +295,19 @@ impl Db {
     }
 
     /// Makes room for `len` keys in all, where they share a table.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         if let Tables::One(t) = &mut self.tables {
             t.reserve(len);
         }
     }
 
     /// Adds an entry whose key is known to be absent.
-    pub fn insert_new(&mut self, entry: Entry) {
+    pub(crate) fn insert_new(&mut self, entry: Entry) {
         self.insert_new_hashed(self.hash(entry.key()), entry);
     }
 
     /// As `insert_new` with the hash of its key computed before.
-    pub fn insert_new_hashed(&mut self, hash: KeyHash, entry: Entry) {
+    pub(crate) fn insert_new_hashed(&mut self, hash: KeyHash, entry: Entry) {
         #[cfg(test)]
         super::touched::note_change(entry.key());
         self.counts.keys += 1;
@@ -326,12 +322,12 @@ impl Db {
         }
     }
 
-    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         self.remove_hashed(self.hash(key), key)
     }
 
     /// As `remove` with `hash(key)` computed before.
-    pub fn remove_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<Entry> {
+    pub(crate) fn remove_hashed(&mut self, hash: KeyHash, key: &[u8]) -> Option<Entry> {
         #[cfg(test)]
         super::touched::note_change(key);
         let entry = match &mut self.tables {
@@ -351,15 +347,8 @@ impl Db {
         Some(entry)
     }
 
-    /// Sets or removes a key's expire time; nothing if the key is absent.
-    pub fn set_expire(&mut self, key: &[u8], expire_ms: Option<i64>) {
-        if let Some(mut entry) = self.get_mut(key) {
-            entry.set_expire(expire_ms);
-        }
-    }
-
     /// Takes everything out and leaves the database empty.
-    pub fn take_all(&mut self) -> Tables {
+    pub(crate) fn take_all(&mut self) -> Tables {
         self.counts = Counts::default();
         self.avg_ttl_ms = 0;
         self.expire_cursor = 0;
@@ -367,13 +356,13 @@ impl Db {
         std::mem::replace(&mut self.tables, empty)
     }
 
-    pub fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
         self.tables.iter()
     }
 
     /// One step of SCAN: calls `f` for some keys, about `most` at most, and gives the next cursor, 0 at the end. In
     /// cluster mode the slot stands in the low bits of the cursor.
-    pub fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
             Tables::One(t) => t.scan_page(cursor, most, &mut f),
             Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::len, |t, c| t.scan_page(c, most, &mut f)),
@@ -381,7 +370,7 @@ impl Db {
     }
 
     /// As `scan`, over keys with a time to live only.
-    pub fn scan_expiring(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
+    pub(crate) fn scan_expiring(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
             Tables::One(t) => t.scan_tagged(cursor, &mut f),
             Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::tagged_len, |t, c| t.scan_tagged(c, &mut f)),
@@ -389,12 +378,12 @@ impl Db {
     }
 
     /// A key at random, each with about the same chance.
-    pub fn random(&self) -> Option<&Entry> {
+    pub(crate) fn random(&self) -> Option<&Entry> {
         self.random_table(|t| t.len())?.random(&mut fastrand::Rng::new())
     }
 
     /// A key with a time to live at random.
-    pub fn random_expiring(&self) -> Option<&Entry> {
+    pub(crate) fn random_expiring(&self) -> Option<&Entry> {
         self.random_table(|t| t.tagged_len())?.random_tagged(&mut fastrand::Rng::new())
     }
 
@@ -419,7 +408,7 @@ impl Db {
     }
 
     /// Looks at about `count` keys (`expiring`: with a time to live) that stand together at a random place.
-    pub fn sample(&self, count: usize, expiring: bool, mut f: impl FnMut(&Entry)) {
+    pub(crate) fn sample(&self, count: usize, expiring: bool, mut f: impl FnMut(&Entry)) {
         let mut seen = 0;
         // A table with few keys is met more than once rather than searched for long.
         for _ in 0..count.saturating_mul(2) {
@@ -462,7 +451,7 @@ impl Db {
     }
 
     /// Number of keys in a hash slot, in cluster mode.
-    pub fn slot_len(&self, slot: u16) -> usize {
+    pub(crate) fn slot_len(&self, slot: u16) -> usize {
         match &self.tables {
             Tables::One(_) => 0,
             Tables::PerSlot(slots) => slots[slot as usize].as_ref().map_or(0, |t| t.len()),
@@ -470,12 +459,12 @@ impl Db {
     }
 
     /// Up to `count` keys of a hash slot.
-    pub fn slot_keys(&self, slot: u16, count: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn slot_keys(&self, slot: u16, count: usize) -> Vec<Vec<u8>> {
         self.slot_entries(slot).take(count).map(|e| e.key().to_vec()).collect()
     }
 
     /// The entries of a slot; none without tables a slot.
-    pub fn slot_entries(&self, slot: u16) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn slot_entries(&self, slot: u16) -> impl Iterator<Item = &Entry> {
         let table = match &self.tables {
             Tables::One(_) => None,
             Tables::PerSlot(slots) => slots[slot as usize].as_ref(),
@@ -484,7 +473,7 @@ impl Db {
     }
 
     /// Moves buckets of tables that are being resized, until `deadline`; forgets the tables of slots that hold nothing.
-    pub fn rehash(&mut self, deadline: Instant) {
+    pub(crate) fn rehash(&mut self, deadline: Instant) {
         let step = |t: &mut Table<Entry>| while t.is_rehashing() && Instant::now() < deadline && t.rehash_step(100) {};
         match &mut self.tables {
             Tables::One(t) => step(t),
@@ -501,7 +490,7 @@ impl Db {
     }
 
     /// While a child process shares our memory, tables are resized only when they must be.
-    pub fn set_avoid_resize(&mut self, avoid: bool) {
+    pub(crate) fn set_avoid_resize(&mut self, avoid: bool) {
         let policy = if avoid { ResizePolicy::Avoid } else { ResizePolicy::Allow };
         match &mut self.tables {
             Tables::One(t) => t.set_resize_policy(policy),
@@ -510,7 +499,7 @@ impl Db {
     }
 
     /// Memory of the tables themselves, in bytes.
-    pub fn table_bytes(&self) -> usize {
+    pub(crate) fn table_bytes(&self) -> usize {
         match &self.tables {
             Tables::One(t) => t.mem_bytes(),
             Tables::PerSlot(slots) => {
@@ -520,7 +509,7 @@ impl Db {
     }
 
     /// Text about the tables, for DEBUG HTSTATS.
-    pub fn stats(&self) -> String {
+    pub(crate) fn stats(&self) -> String {
         match &self.tables {
             Tables::One(t) => t.stats(),
             Tables::PerSlot(slots) => {

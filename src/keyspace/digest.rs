@@ -11,22 +11,22 @@ use sha1::{Digest as _, Sha1};
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Digest(pub [u8; 20]);
+pub(crate) struct Digest(pub(crate) [u8; 20]);
 
 impl Digest {
     /// Adds bytes whose order among the others does not matter.
-    pub fn fold(&mut self, bytes: &[u8]) {
+    pub(crate) fn fold(&mut self, bytes: &[u8]) {
         self.0.iter_mut().zip(Sha1::digest(bytes)).for_each(|(d, h)| *d ^= h);
     }
 
     /// Adds bytes that come after what was added before.
-    pub fn mix(&mut self, bytes: &[u8]) {
+    pub(crate) fn mix(&mut self, bytes: &[u8]) {
         self.fold(bytes);
         self.0 = Sha1::digest(self.0).into();
     }
 
     /// Adds a value: its type, its contents, and whether it has a time to live.
-    pub fn add_value(&mut self, entry: &Entry) {
+    pub(crate) fn add_value(&mut self, entry: &Entry) {
         self.mix(&object::type_number(entry).to_be_bytes());
         match entry.value() {
             ValueRef::Int(n) => self.mix(IntBuf::new().format(n)),
@@ -77,7 +77,7 @@ impl fmt::Display for Digest {
 }
 
 /// The digest of one value, as DEBUG DIGEST-VALUE has it: without its key.
-pub fn value_digest(entry: &Entry) -> Digest {
+pub(crate) fn value_digest(entry: &Entry) -> Digest {
     let mut digest = Digest::default();
     digest.add_value(entry);
     digest
@@ -85,7 +85,7 @@ pub fn value_digest(entry: &Entry) -> Digest {
 
 impl Keyspace {
     /// The digest of all databases.
-    pub fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         let mut all = Digest::default();
         for (number, db) in self.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
             all.mix(&(number as u32).to_be_bytes());

@@ -6,98 +6,96 @@ use crate::resp::Reply;
 use crate::sys::background::Discarded;
 
 /// Classes of keyspace events, the flags of `notify-keyspace-events`.
-pub mod notify {
-    pub const KEYSPACE: u32 = 1 << 0;
-    pub const KEYEVENT: u32 = 1 << 1;
-    pub const GENERIC: u32 = 1 << 2;
-    pub const STRING: u32 = 1 << 3;
-    pub const LIST: u32 = 1 << 4;
-    pub const SET: u32 = 1 << 5;
-    pub const HASH: u32 = 1 << 6;
-    pub const ZSET: u32 = 1 << 7;
-    pub const EXPIRED: u32 = 1 << 8;
-    pub const EVICTED: u32 = 1 << 9;
-    pub const STREAM: u32 = 1 << 10;
-    pub const KEY_MISS: u32 = 1 << 11;
-    pub const MODULE: u32 = 1 << 13;
-    pub const NEW: u32 = 1 << 14;
+pub(crate) mod notify {
+    pub(crate) const KEYSPACE: u32 = 1 << 0;
+    pub(crate) const KEYEVENT: u32 = 1 << 1;
+    pub(crate) const GENERIC: u32 = 1 << 2;
+    pub(crate) const STRING: u32 = 1 << 3;
+    pub(crate) const LIST: u32 = 1 << 4;
+    pub(crate) const SET: u32 = 1 << 5;
+    pub(crate) const HASH: u32 = 1 << 6;
+    pub(crate) const ZSET: u32 = 1 << 7;
+    pub(crate) const EXPIRED: u32 = 1 << 8;
+    pub(crate) const EVICTED: u32 = 1 << 9;
+    pub(crate) const STREAM: u32 = 1 << 10;
+    pub(crate) const KEY_MISS: u32 = 1 << 11;
+    pub(crate) const NEW: u32 = 1 << 14;
 }
 
 /// Where a propagated command goes.
-pub mod target {
-    pub const AOF: u8 = 1;
-    pub const REPLICAS: u8 = 2;
-    pub const ALL: u8 = AOF | REPLICAS;
+pub(crate) mod target {
+    pub(crate) const AOF: u8 = 1;
+    pub(crate) const REPLICAS: u8 = 2;
+    pub(crate) const ALL: u8 = AOF | REPLICAS;
 }
 
 /// One command to propagate: its bytes in `PropQueue::bytes`.
 #[derive(Clone, Debug)]
-pub struct PropOp {
-    pub db: usize,
-    pub targets: u8,
-    pub start: usize,
-    pub end: usize,
+pub(crate) struct PropOp {
+    pub(crate) db: usize,
+    pub(crate) targets: u8,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 /// Commands to propagate, already in the form of the replication stream.
 #[derive(Debug, Default)]
-pub struct PropQueue {
-    pub bytes: Vec<u8>,
-    pub ops: Vec<PropOp>,
+pub(crate) struct PropQueue {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) ops: Vec<PropOp>,
 }
 
 /// A keyspace event to publish.
 #[derive(Clone, Debug)]
-pub struct KeyEvent {
-    pub class: u32,
-    pub event: &'static str,
-    pub key: Vec<u8>,
-    pub db: usize,
+pub(crate) struct KeyEvent {
+    pub(crate) event: &'static str,
+    pub(crate) key: Vec<u8>,
+    pub(crate) db: usize,
 }
 
 /// A key that changed, whatever its database.
 #[derive(Clone, Debug)]
-pub struct ModifiedKey {
-    pub key: Vec<u8>,
+pub(crate) struct ModifiedKey {
+    pub(crate) key: Vec<u8>,
     /// By a command, rather than because its time came or room was needed.
-    pub by_command: bool,
+    pub(crate) by_command: bool,
 }
 
 #[derive(Default)]
-pub struct Effects {
+pub(crate) struct Effects {
     /// Changes since the last save, as INFO's `rdb_changes_since_last_save`.
-    pub dirty: u64,
-    pub props: PropQueue,
+    pub(crate) dirty: u64,
+    pub(crate) props: PropQueue,
     /// Some sink takes propagated commands (AOF on, or a backlog exists).
-    pub has_sinks: bool,
+    pub(crate) has_sinks: bool,
     /// What the running command is to be propagated as, in place of its own arguments: bytes of one command each.
-    pub replacement: Option<Vec<Vec<u8>>>,
+    pub(crate) replacement: Option<Vec<Vec<u8>>>,
     /// Targets the running command is kept from, or sent to even though it changed nothing.
-    pub prevented: u8,
-    pub forced: u8,
+    pub(crate) prevented: u8,
+    pub(crate) forced: u8,
     /// Targets that the commands of the running script are kept from (`redis.set_repl`).
-    pub withheld: u8,
+    pub(crate) withheld: u8,
     /// More than one command of one unit goes without MULTI around it (expiry and eviction cycles).
-    pub no_multi: bool,
-    pub events: Vec<KeyEvent>,
+    pub(crate) no_multi: bool,
+    pub(crate) events: Vec<KeyEvent>,
     /// `notify-keyspace-events`.
-    pub notify_flags: u32,
+    pub(crate) notify_flags: u32,
     /// Keys that came to hold something while clients wait for keys.
-    pub ready_keys: Vec<(usize, Vec<u8>)>,
-    pub wants_ready: bool,
+    pub(crate) ready_keys: Vec<(usize, Vec<u8>)>,
+    pub(crate) wants_ready: bool,
     /// Some client is to learn, too, that a key it waits for went away.
-    pub wants_gone: bool,
+    pub(crate) wants_gone: bool,
     /// Any key may have come to hold something: databases were exchanged.
-    pub any_ready: bool,
+    pub(crate) any_ready: bool,
     /// Keys changed, while some client tracks keys.
-    pub modified_keys: Vec<ModifiedKey>,
-    pub wants_modified: bool,
+    pub(crate) modified_keys: Vec<ModifiedKey>,
+    pub(crate) wants_modified: bool,
     /// Whole databases were emptied, while some client tracks keys.
-    pub flushed: bool,
+    pub(crate) flushed: bool,
     /// Keys whose changes are not durable yet.
-    pub unsynced: UnsyncedKeys,
+    pub(crate) unsynced: UnsyncedKeys,
     /// Values for the helper thread to free.
-    pub garbage: Vec<Discarded>,
+    pub(crate) garbage: Vec<Discarded>,
 }
 
 /// Freeing more allocations than this would hold the loop up for the better part of a millisecond.
@@ -110,7 +108,7 @@ const SAMPLED_ELEMENTS: usize = 5;
 impl Effects {
     /// Nothing has gathered but, perhaps, what the running command is to be propagated as.
     #[inline]
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         // At once, as it is asked after every command.
         let gathered = self.props.ops.len()
             | self.events.len()
@@ -122,13 +120,13 @@ impl Effects {
 
     /// The running command is to be propagated; `dirty_before` is what `dirty` was before it.
     #[inline]
-    pub fn has_to_propagate(&self, dirty_before: u64) -> bool {
+    pub(crate) fn has_to_propagate(&self, dirty_before: u64) -> bool {
         self.has_sinks && (self.dirty != dirty_before || self.forced != 0)
     }
 
     /// Forgets what the command that ran said about how it is to be propagated.
     #[inline]
-    pub fn forget_command(&mut self) {
+    pub(crate) fn forget_command(&mut self) {
         if self.replacement.is_some() {
             self.replacement = None;
         }
@@ -138,23 +136,23 @@ impl Effects {
 
     /// Records an event if its class is asked for.
     #[inline]
-    pub fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
+    pub(crate) fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
         if self.notify_flags & class != 0 && self.notify_flags & (notify::KEYSPACE | notify::KEYEVENT) != 0 {
-            self.add_event(class, event, key, db);
+            self.add_event(event, key, db);
         }
     }
 
     #[cold]
-    fn add_event(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
-        self.events.push(KeyEvent { class, event, key: key.to_vec(), db });
+    fn add_event(&mut self, event: &'static str, key: &[u8], db: usize) {
+        self.events.push(KeyEvent { event, key: key.to_vec(), db });
     }
 
     /// Adds a command to propagate, behind what is there and before the running command's own.
-    pub fn propagate_now(&mut self, db: usize, args: &[&[u8]]) {
+    pub(crate) fn propagate_now(&mut self, db: usize, args: &[&[u8]]) {
         self.propagate(db, target::ALL, args.iter().copied());
     }
 
-    pub fn propagate<'a>(&mut self, db: usize, targets: u8, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    pub(crate) fn propagate<'a>(&mut self, db: usize, targets: u8, args: impl ExactSizeIterator<Item = &'a [u8]>) {
         if !self.has_sinks {
             return;
         }
@@ -166,7 +164,7 @@ impl Effects {
     }
 
     /// The running command is propagated as this one; may be called several times for several commands.
-    pub fn replace_with(&mut self, args: &[&[u8]]) {
+    pub(crate) fn replace_with(&mut self, args: &[&[u8]]) {
         if !self.has_sinks {
             return;
         }
@@ -176,7 +174,7 @@ impl Effects {
     }
 
     #[inline]
-    pub fn modified(&mut self, key: &[u8], by_command: bool) {
+    pub(crate) fn modified(&mut self, key: &[u8], by_command: bool) {
         self.unsynced.note(key);
         if self.wants_modified {
             self.add_modified(key, by_command);
@@ -189,7 +187,7 @@ impl Effects {
     }
 
     #[inline]
-    pub fn ready(&mut self, db: usize, key: &[u8]) {
+    pub(crate) fn ready(&mut self, db: usize, key: &[u8]) {
         if self.wants_ready {
             self.ready_keys.push((db, key.to_vec()));
         }
@@ -197,7 +195,7 @@ impl Effects {
 
     /// A key was deleted, or something else took its place.
     #[inline]
-    pub fn gone(&mut self, db: usize, key: &[u8]) {
+    pub(crate) fn gone(&mut self, db: usize, key: &[u8]) {
         if self.wants_gone {
             self.ready_keys.push((db, key.to_vec()));
         }
@@ -205,7 +203,7 @@ impl Effects {
 
     /// Frees an entry, on the helper thread when it is asked for and large enough to be worth it, or so large that the loop
     /// would be held up.
-    pub fn free(&mut self, entry: Entry, lazy: bool) {
+    pub(crate) fn free(&mut self, entry: Entry, lazy: bool) {
         let effort = object::free_effort(&entry);
         let is_lazy = lazy && effort > 64;
         if is_lazy || effort > LONG_FREE {
@@ -215,7 +213,7 @@ impl Effects {
     }
 
     /// As `free`, of whole tables.
-    pub fn free_tables(&mut self, tables: Tables, lazy: bool) {
+    pub(crate) fn free_tables(&mut self, tables: Tables, lazy: bool) {
         let is_long = || {
             let mut effort = 0;
             tables.len() > LONG_FREE

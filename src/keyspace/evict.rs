@@ -22,7 +22,7 @@ struct Candidate {
 
 /// What has become of an attempt to get below the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evicted {
+pub(crate) enum Evicted {
     /// Below the limit, or there is none to speak of.
     Enough,
     /// The time for one attempt is over; the loop goes on with it.
@@ -33,31 +33,31 @@ pub enum Evicted {
 
 /// Where eviction stands.
 #[derive(Debug, Default)]
-pub struct Eviction {
+pub(crate) struct Eviction {
     /// The best candidate last.
     pool: Vec<Candidate>,
     pool_policy: Option<Policy>,
     next_db: usize,
     /// An attempt ran out of time: the loop goes on.
-    pub running: bool,
+    pub(crate) running: bool,
     /// Since when memory is over the limit.
-    pub exceeded_since: Option<Instant>,
-    pub exceeded_total_us: u64,
+    pub(crate) exceeded_since: Option<Instant>,
+    pub(crate) exceeded_total_us: u64,
     /// Memory is so close to the limit that tables had better not grow.
-    pub tight: bool,
+    pub(crate) tight: bool,
     /// Memory was over the limit, with nothing left to evict, before the running command: what scripts are told.
-    pub out_of_memory: bool,
+    pub(crate) out_of_memory: bool,
 }
 
 impl Eviction {
     /// How long memory has been over the limit, µs: in all, and this time.
-    pub fn exceeded_us(&self) -> (u64, u64) {
+    pub(crate) fn exceeded_us(&self) -> (u64, u64) {
         let current = self.exceeded_since.map_or(0, |s| s.elapsed().as_micros() as u64);
         (self.exceeded_total_us + current, current)
     }
 
     /// Notes the outcome of an attempt.
-    pub fn note(&mut self, outcome: Evicted) {
+    pub(crate) fn note(&mut self, outcome: Evicted) {
         match (outcome, self.exceeded_since) {
             (Evicted::Enough, Some(since)) => {
                 self.exceeded_total_us += since.elapsed().as_micros() as u64;
@@ -89,7 +89,7 @@ fn is_volatile(policy: Policy) -> bool {
 
 impl Keyspace {
     /// The key to evict next, and its database. `None`: there is nothing to evict.
-    pub fn choose_victim(&mut self, policy: Policy, samples: usize) -> Option<(usize, Vec<u8>)> {
+    pub(crate) fn choose_victim(&mut self, policy: Policy, samples: usize) -> Option<(usize, Vec<u8>)> {
         match policy {
             Policy::Noeviction => None,
             Policy::AllkeysRandom | Policy::VolatileRandom => self.random_victim(is_volatile(policy)),

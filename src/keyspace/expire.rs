@@ -23,17 +23,17 @@ const SLOW_PERCENT: u64 = 25;
 
 /// How hard active expiry tries, from `active-expire-effort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effort {
-    pub keys_per_round: usize,
-    pub acceptable_stale_percent: usize,
-    pub fast_budget: Duration,
+pub(crate) struct Effort {
+    pub(crate) keys_per_round: usize,
+    pub(crate) acceptable_stale_percent: usize,
+    pub(crate) fast_budget: Duration,
     /// Share of the processor for slow cycles, percent.
-    pub slow_percent: u64,
+    pub(crate) slow_percent: u64,
 }
 
 impl Effort {
     /// `effort`: 1 to 10.
-    pub fn new(effort: i64) -> Effort {
+    pub(crate) fn new(effort: i64) -> Effort {
         let more = effort.clamp(1, 10) as usize - 1;
         Effort {
             keys_per_round: KEYS_PER_ROUND + KEYS_PER_ROUND / 4 * more,
@@ -46,16 +46,16 @@ impl Effort {
 
 /// Where active expiry stands.
 #[derive(Debug, Default)]
-pub struct ActiveExpiry {
+pub(crate) struct ActiveExpiry {
     next_db: usize,
     /// The last cycle ended because its budget was used up.
-    pub out_of_time: bool,
-    pub last_fast: Option<Instant>,
+    pub(crate) out_of_time: bool,
+    pub(crate) last_fast: Option<Instant>,
     /// What is left of the slow cycles' budget until the next cron run.
-    pub slow_budget: Duration,
+    pub(crate) slow_budget: Duration,
     /// Keys that clients of a writable replica gave a time to live, with one bit for each of their databases: the master
     /// knows nothing of them and will not delete them.
-    pub own_of_replica: HashMap<Vec<u8>, u64>,
+    pub(crate) own_of_replica: HashMap<Vec<u8>, u64>,
 }
 
 /// What a round found.
@@ -71,7 +71,7 @@ struct Round {
 
 impl Keyspace {
     /// Expires keys for at most `budget`. Deletions are left in the effects, to be sent on one by one.
-    pub fn expire_cycle(&mut self, effort: Effort, budget: Duration) {
+    pub(crate) fn expire_cycle(&mut self, effort: Effort, budget: Duration) {
         let start = Instant::now();
         let dbs = if self.expiry.out_of_time { self.dbs.len() } else { self.dbs.len().min(DBS_PER_CYCLE) };
         self.expiry.out_of_time = false;
@@ -144,14 +144,14 @@ impl Keyspace {
     }
 
     /// Notes a time to live that a client of a writable replica set.
-    pub fn note_own_expire(&mut self, db: usize, key: &[u8]) {
+    pub(crate) fn note_own_expire(&mut self, db: usize, key: &[u8]) {
         if self.expire_policy == ExpirePolicy::DeleteOnWrite && db < 64 {
             *self.expiry.own_of_replica.entry(key.to_vec()).or_default() |= 1 << db;
         }
     }
 
     /// The cycle of a replica: over the keys that are its own. Nothing is propagated but to its own log and replicas.
-    pub fn expire_own_of_replica(&mut self, budget: Duration) {
+    pub(crate) fn expire_own_of_replica(&mut self, budget: Duration) {
         let start = Instant::now();
         let now = self.now_ms;
         let mut own = std::mem::take(&mut self.expiry.own_of_replica);

@@ -9,15 +9,15 @@ use std::fmt;
 
 /// How large a hash in a listpack may be: `hash-max-listpack-*`.
 #[derive(Clone, Copy, Debug)]
-pub struct HashLimits {
-    pub packed: usize,
+pub(crate) struct HashLimits {
+    pub(crate) packed: usize,
     /// Longest field or value in a listpack, bytes.
-    pub packed_value: usize,
+    pub(crate) packed_value: usize,
     /// Of the tables of large ones.
-    pub seed: HashSeed,
+    pub(crate) seed: HashSeed,
 }
 
-pub enum Hash {
+pub(crate) enum Hash {
     Packed(Listpack),
     Table(Box<Table<Member>>),
 }
@@ -68,17 +68,17 @@ fn value_of(field: &Member) -> &[u8] {
 }
 
 impl Hash {
-    pub fn new() -> Hash {
+    pub(crate) fn new() -> Hash {
         Hash::Packed(Listpack::new())
     }
 
     /// An empty hash for about so many fields.
-    pub fn for_fields(count: usize, limits: &HashLimits) -> Hash {
+    pub(crate) fn for_fields(count: usize, limits: &HashLimits) -> Hash {
         if count > limits.packed { Hash::table(limits.seed, std::iter::empty(), count) } else { Hash::new() }
     }
 
     /// Makes room for `len` fields in all, if it is a table.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         if let Hash::Table(table) = self {
             table.reserve(len);
         }
@@ -108,7 +108,7 @@ impl Hash {
     }
 
     /// To be called before fields and values are set.
-    pub fn will_grow<'a>(&mut self, added: impl ExactSizeIterator<Item = &'a [u8]>, limits: &HashLimits) {
+    pub(crate) fn will_grow<'a>(&mut self, added: impl ExactSizeIterator<Item = &'a [u8]>, limits: &HashLimits) {
         let Hash::Packed(list) = self else { return };
         if added.len() / 2 > limits.packed {
             return self.make_table_for(self.len() + added.len() / 2, limits);
@@ -126,7 +126,7 @@ impl Hash {
     }
 
     /// Makes a hash that came from elsewhere a table if it has more fields than a listpack may have here.
-    pub fn fit(&mut self, limits: &HashLimits) {
+    pub(crate) fn fit(&mut self, limits: &HashLimits) {
         if let Hash::Packed(list) = self
             && list.len() / 2 > limits.packed
         {
@@ -135,7 +135,7 @@ impl Hash {
     }
 
     /// A share of a resize of its table, if one is under way: a hash that is only read comes to its end of it, too.
-    pub fn move_on(&mut self) {
+    pub(crate) fn move_on(&mut self) {
         if let Hash::Table(table) = self
             && table.is_rehashing()
         {
@@ -144,14 +144,14 @@ impl Hash {
     }
 
     /// The table of its fields, if it is one.
-    pub fn fields(&self) -> Option<&Table<Member>> {
+    pub(crate) fn fields(&self) -> Option<&Table<Member>> {
         match self {
             Hash::Table(table) => Some(table),
             Hash::Packed(_) => None,
         }
     }
 
-    pub fn encoding_name(&self) -> &'static str {
+    pub(crate) fn encoding_name(&self) -> &'static str {
         match self {
             Hash::Packed(_) => "listpack",
             Hash::Table(_) => "hashtable",
@@ -159,19 +159,19 @@ impl Hash {
     }
 
     /// Number of fields.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Hash::Packed(list) => list.len() / 2,
             Hash::Table(table) => table.len(),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Number of allocations worth counting when it is freed.
-    pub fn free_effort(&self) -> usize {
+    pub(crate) fn free_effort(&self) -> usize {
         match self {
             Hash::Packed(_) => 1,
             Hash::Table(table) => table.len(),
@@ -179,14 +179,14 @@ impl Hash {
     }
 
     /// Bytes of memory beside itself, of a large hash an estimate from so many fields.
-    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             Hash::Packed(list) => list.capacity(),
             Hash::Table(table) => table_bytes(table, samples),
         }
     }
 
-    pub fn get(&self, field: &[u8]) -> Option<Item<'_>> {
+    pub(crate) fn get(&self, field: &[u8]) -> Option<Item<'_>> {
         match self {
             Hash::Packed(list) => {
                 let value = list.next(find(list, field)?)?;
@@ -196,7 +196,7 @@ impl Hash {
         }
     }
 
-    pub fn contains(&self, field: &[u8]) -> bool {
+    pub(crate) fn contains(&self, field: &[u8]) -> bool {
         match self {
             Hash::Packed(list) => find(list, field).is_some(),
             Hash::Table(table) => table.contains(field),
@@ -204,7 +204,7 @@ impl Hash {
     }
 
     /// Sets a field. Whether it is new.
-    pub fn set(&mut self, field: &[u8], value: &[u8], limits: &HashLimits) -> bool {
+    pub(crate) fn set(&mut self, field: &[u8], value: &[u8], limits: &HashLimits) -> bool {
         if field.len() > limits.packed_value || value.len() > limits.packed_value {
             self.make_table(limits);
         }
@@ -233,7 +233,7 @@ impl Hash {
     }
 
     /// Removes a field. Whether it was there.
-    pub fn remove(&mut self, field: &[u8]) -> bool {
+    pub(crate) fn remove(&mut self, field: &[u8]) -> bool {
         match self {
             Hash::Packed(list) => match find(list, field) {
                 Some(pos) => {
@@ -247,7 +247,7 @@ impl Hash {
     }
 
     /// Fields with their values.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = (Item<'_>, Item<'_>)> + '_> {
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = (Item<'_>, Item<'_>)> + '_> {
         match self {
             Hash::Packed(list) => {
                 let mut items = list.iter();
@@ -258,7 +258,7 @@ impl Hash {
     }
 
     /// A field with its value, each as likely as any other.
-    pub fn random(&self) -> Option<(Item<'_>, Item<'_>)> {
+    pub(crate) fn random(&self) -> Option<(Item<'_>, Item<'_>)> {
         match self {
             Hash::Packed(list) => {
                 let len = list.len() / 2;
@@ -274,7 +274,7 @@ impl Hash {
 
     /// One step of HSCAN: calls `f` for some fields, about `most` at most, and gives the next cursor, 0 at the end.
     /// Small hashes are done in one.
-    pub fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, Item<'_>)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, Item<'_>)) -> u64 {
         match self {
             Hash::Packed(_) => {
                 self.iter().for_each(|(field, value)| f(field, value));

@@ -5,7 +5,7 @@ use super::KeyHash;
 /// Keys of the running command. A key is known by where it stands, so only the very argument that was hashed is found;
 /// what they hold is only to be trusted for as long as those arguments stay where they are: until `clear`.
 #[derive(Debug)]
-pub struct ExpectedKeys {
+pub(crate) struct ExpectedKeys {
     /// The first, or only, one.
     first: ExpectedKey,
     rest: Vec<ExpectedKey>,
@@ -37,7 +37,7 @@ impl Default for ExpectedKeys {
 
 impl ExpectedKeys {
     #[inline]
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.first = ExpectedKey::NONE;
         if !self.rest.is_empty() {
             self.rest.clear();
@@ -47,7 +47,7 @@ impl ExpectedKeys {
 
     /// Knows this key and no other.
     #[inline]
-    pub fn expect_only(&mut self, key: &[u8], hash: KeyHash) {
+    pub(crate) fn expect_only(&mut self, key: &[u8], hash: KeyHash) {
         if !self.rest.is_empty() {
             self.clear();
         }
@@ -56,7 +56,7 @@ impl ExpectedKeys {
 
     /// Adds a key with its hash; in the order in which the command will most likely ask.
     #[inline]
-    pub fn expect(&mut self, key: &[u8], hash: KeyHash) {
+    pub(crate) fn expect(&mut self, key: &[u8], hash: KeyHash) {
         let expected = ExpectedKey { start: key.as_ptr(), len: key.len(), hash };
         if self.first.start.is_null() {
             self.first = expected;
@@ -67,7 +67,7 @@ impl ExpectedKeys {
 
     /// The hash of a key, if it is the first, or the one found last or the next to it.
     #[inline]
-    pub fn take(&mut self, key: &[u8]) -> Option<KeyHash> {
+    pub(crate) fn take(&mut self, key: &[u8]) -> Option<KeyHash> {
         if self.first.is(key) {
             return Some(self.first.hash);
         }

@@ -6,13 +6,13 @@ use crate::structs::quicklist::{self, Body, BodyView, Limits, Quicklist, Walk};
 
 /// An end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Head,
     Tail,
 }
 
 #[derive(Clone, Debug)]
-pub enum List {
+pub(crate) enum List {
     Packed(Listpack),
     Quick(Box<Quicklist>),
 }
@@ -24,12 +24,12 @@ impl Default for List {
 }
 
 impl List {
-    pub fn new() -> List {
+    pub(crate) fn new() -> List {
         List::Packed(Listpack::new())
     }
 
     /// A list of these elements, in the encoding that its size calls for.
-    pub fn from_bodies(bodies: Vec<Body>, limits: Limits) -> List {
+    pub(crate) fn from_bodies(bodies: Vec<Body>, limits: Limits) -> List {
         let mut list = Quicklist::from_bodies(bodies);
         list.compress(limits);
         let mut list = List::Quick(Box::new(list));
@@ -37,21 +37,21 @@ impl List {
         list
     }
 
-    pub fn encoding_name(&self) -> &'static str {
+    pub(crate) fn encoding_name(&self) -> &'static str {
         match self {
             List::Packed(_) => "listpack",
             List::Quick(_) => "quicklist",
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             List::Packed(list) => list.len(),
             List::Quick(list) => list.len(),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             List::Packed(list) => list.is_empty(),
             List::Quick(list) => list.is_empty(),
@@ -59,7 +59,7 @@ impl List {
     }
 
     /// Number of allocations worth counting when it is freed.
-    pub fn free_effort(&self) -> usize {
+    pub(crate) fn free_effort(&self) -> usize {
         match self {
             List::Packed(_) => 1,
             List::Quick(list) => list.node_count(),
@@ -67,7 +67,7 @@ impl List {
     }
 
     /// Bytes of memory beside itself, of a long list an estimate from so many nodes.
-    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             List::Packed(list) => list.capacity(),
             List::Quick(list) => size_of::<Quicklist>() + list.mem_bytes_sampled(samples),
@@ -75,7 +75,7 @@ impl List {
     }
 
     /// To be called before elements of `bytes` together are added (or put in the place of others).
-    pub fn will_grow(&mut self, bytes: usize, count: usize, limits: Limits) {
+    pub(crate) fn will_grow(&mut self, bytes: usize, count: usize, limits: Limits) {
         if let List::Packed(list) = self
             && limits.exceeds(list.total_bytes() + bytes, list.len() + count)
         {
@@ -85,12 +85,12 @@ impl List {
     }
 
     /// To be called after elements were removed or replaced.
-    pub fn did_shrink(&mut self, limits: Limits) {
+    pub(crate) fn did_shrink(&mut self, limits: Limits) {
         self.try_pack(limits, true);
     }
 
     /// To be called on a new list that was filled.
-    pub fn fit(&mut self, limits: Limits) {
+    pub(crate) fn fit(&mut self, limits: Limits) {
         self.try_pack(limits, false);
     }
 
@@ -106,7 +106,7 @@ impl List {
     }
 
     /// Adds an element; see `will_grow`.
-    pub fn push(&mut self, end: End, text: &[u8], limits: Limits) {
+    pub(crate) fn push(&mut self, end: End, text: &[u8], limits: Limits) {
         match (self, end) {
             (List::Packed(list), End::Head) => drop(list.push_front(text)),
             (List::Packed(list), End::Tail) => drop(list.push_back(text)),
@@ -116,7 +116,7 @@ impl List {
     }
 
     /// Removes the element at an end and shows it to `f`.
-    pub fn pop<R>(&mut self, end: End, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+    pub(crate) fn pop<R>(&mut self, end: End, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match (self, end) {
             (List::Packed(list), End::Head) => quicklist::pop_front(list, f),
             (List::Packed(list), End::Tail) => quicklist::pop_back(list, f),
@@ -126,14 +126,14 @@ impl List {
     }
 
     /// The index from the beginning of one that may count from the end.
-    pub fn index(&self, index: i64) -> Option<usize> {
+    pub(crate) fn index(&self, index: i64) -> Option<usize> {
         let len = self.len();
         let from_start = if index < 0 { index.checked_add_unsigned(len as u64)? } else { index };
         usize::try_from(from_start).ok().filter(|i| *i < len)
     }
 
     /// Shows the element of an index to `f`.
-    pub fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+    pub(crate) fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match self {
             List::Packed(list) => i64::try_from(index).ok().and_then(|i| list.seek(i)).map(|pos| f(list.get(pos))),
             List::Quick(list) => list.get(index, f),
@@ -141,7 +141,7 @@ impl List {
     }
 
     /// Puts another element in the place of one. False if there is no such index. See `will_grow`.
-    pub fn set(&mut self, index: usize, text: &[u8], limits: Limits) -> bool {
+    pub(crate) fn set(&mut self, index: usize, text: &[u8], limits: Limits) -> bool {
         match self {
             List::Packed(list) => match i64::try_from(index).ok().and_then(|i| list.seek(i)) {
                 Some(pos) => {
@@ -155,7 +155,7 @@ impl List {
     }
 
     /// Adds an element before the one of an index, or at the end. See `will_grow`.
-    pub fn insert(&mut self, index: usize, text: &[u8], limits: Limits) {
+    pub(crate) fn insert(&mut self, index: usize, text: &[u8], limits: Limits) {
         match self {
             List::Packed(list) => match i64::try_from(index).ok().and_then(|i| list.seek(i)) {
                 Some(pos) => drop(list.insert_before(pos, text)),
@@ -166,7 +166,7 @@ impl List {
     }
 
     /// Removes up to `count` elements from an index on.
-    pub fn remove_range(&mut self, start: usize, count: usize) {
+    pub(crate) fn remove_range(&mut self, start: usize, count: usize) {
         match self {
             List::Packed(list) => drop(i64::try_from(start).map(|i| list.remove_range(i, count))),
             List::Quick(list) => list.remove_range(start, count),
@@ -174,7 +174,7 @@ impl List {
     }
 
     /// Removes up to `max` elements of this text, the first ones or, `from_back`, the last ones. How many.
-    pub fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
+    pub(crate) fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
         match self {
             List::Packed(list) => quicklist::remove_matching(list, text, max, from_back),
             List::Quick(list) => list.remove_matching(text, max, from_back),
@@ -182,7 +182,7 @@ impl List {
     }
 
     /// The elements from an index on towards the end.
-    pub fn walk(&self, index: usize) -> Walk<'_> {
+    pub(crate) fn walk(&self, index: usize) -> Walk<'_> {
         match self {
             List::Packed(list) => Walk::packed(list, index),
             List::Quick(list) => list.walk(index),
@@ -190,7 +190,7 @@ impl List {
     }
 
     /// The elements from an index on towards the beginning.
-    pub fn walk_back(&self, index: usize) -> Walk<'_> {
+    pub(crate) fn walk_back(&self, index: usize) -> Walk<'_> {
         match self {
             List::Packed(list) => Walk::packed_back(list, index),
             List::Quick(list) => list.walk_back(index),

@@ -3,35 +3,35 @@
 //! A command never touches a database's table itself: it goes through `Keyspace`, which expires lazily, counts hits,
 //! keeps the access clock, wakes watchers and notes what is to be propagated. Sending all that on is `dispatch`'s.
 
-pub mod damaged;
-pub mod db;
-pub mod digest;
-pub mod effects;
-pub mod evict;
-pub mod expire;
-pub mod hash;
-pub mod hashes;
-pub mod list;
-pub mod object;
-pub mod set;
+pub(crate) mod damaged;
+pub(crate) mod db;
+pub(crate) mod digest;
+pub(crate) mod effects;
+pub(crate) mod evict;
+pub(crate) mod expire;
+pub(crate) mod hash;
+pub(crate) mod hashes;
+pub(crate) mod list;
+pub(crate) mod object;
+pub(crate) mod set;
 #[cfg(test)]
-pub mod touched;
-pub mod unsynced;
-pub mod watch;
-pub mod zset;
+pub(crate) mod touched;
+pub(crate) mod unsynced;
+pub(crate) mod watch;
+pub(crate) mod zset;
 
-pub use db::{Db, EntryMut, KeyHash, Place};
-pub use effects::Effects;
-pub use object::{Entry, Object};
+pub(crate) use db::{Db, EntryMut, KeyHash, Place};
+pub(crate) use effects::Effects;
+pub(crate) use object::{Entry, Object};
 
-use crate::structs::entry::{NewValue, OwnedValue};
+use crate::structs::entry::NewValue;
 use crate::structs::table::{HashSeed, Verdict};
 use effects::notify;
 use watch::WatchTable;
 
 /// How a lookup treats a key whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpirePolicy {
+pub(crate) enum ExpirePolicy {
     /// It is deleted, and the deletion propagated.
     Delete,
     /// Reads do not see it, but leave the deletion to the master; writes delete it (writable replicas).
@@ -44,19 +44,19 @@ pub enum ExpirePolicy {
 
 /// Counters of lookups and expiry, as INFO stats has them.
 #[derive(Debug, Default, Clone)]
-pub struct KeyspaceStats {
-    pub hits: u64,
-    pub misses: u64,
-    pub expired: u64,
-    pub evicted: u64,
-    pub expire_cycle_cpu_us: u64,
-    pub expired_stale_perc: f64,
-    pub expired_time_cap_reached: u64,
+pub(crate) struct KeyspaceStats {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) expired: u64,
+    pub(crate) evicted: u64,
+    pub(crate) expire_cycle_cpu_us: u64,
+    pub(crate) expired_stale_perc: f64,
+    pub(crate) expired_time_cap_reached: u64,
 }
 
 /// What a lookup counts and touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touch {
+pub(crate) enum Touch {
     /// A read by a client: counts a hit or a miss and moves the access clock.
     Read,
     /// A read that counts but is no access of the value (EXISTS, TYPE, TTL).
@@ -71,45 +71,45 @@ pub enum Touch {
 
 /// What storing a value does to the key's time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
+pub(crate) enum Ttl {
     Clear,
     Keep,
     /// Absolute, ms.
     At(i64),
 }
 
-pub struct Keyspace {
-    pub dbs: Vec<Db>,
-    pub effects: Effects,
-    pub stats: KeyspaceStats,
-    pub watch: WatchTable,
+pub(crate) struct Keyspace {
+    pub(crate) dbs: Vec<Db>,
+    pub(crate) effects: Effects,
+    pub(crate) stats: KeyspaceStats,
+    pub(crate) watch: WatchTable,
     /// Wall clock the running command sees, ms since 1970. One value for the whole of a command, transaction or script.
-    pub now_ms: i64,
-    pub expire_policy: ExpirePolicy,
+    pub(crate) now_ms: i64,
+    pub(crate) expire_policy: ExpirePolicy,
     /// LRU clock or LFU counter update to give to touched keys; see `object::touch`.
-    pub access: object::AccessClock,
+    pub(crate) access: object::AccessClock,
     /// Deleting an expired key propagates UNLINK rather than DEL, and frees on the helper thread.
-    pub lazy_expire: bool,
+    pub(crate) lazy_expire: bool,
     /// What a new value takes the place of is freed on the helper thread.
-    pub lazy_server_del: bool,
-    pub expiry: expire::ActiveExpiry,
-    pub eviction: evict::Eviction,
+    pub(crate) lazy_server_del: bool,
+    pub(crate) expiry: expire::ActiveExpiry,
+    pub(crate) eviction: evict::Eviction,
     /// CLIENT NO-TOUCH of the running client, or a child process at work.
-    pub no_touch: bool,
+    pub(crate) no_touch: bool,
     /// List elements of at least so many bytes lie alone.
-    pub packed_threshold: usize,
+    pub(crate) packed_threshold: usize,
     /// Of all tables.
-    pub seed: HashSeed,
+    pub(crate) seed: HashSeed,
     per_slot: bool,
     /// Damaged values were taken in at some time.
-    pub may_be_damaged: bool,
+    pub(crate) may_be_damaged: bool,
     /// Hashes of the running command's keys, as far as they were computed before it ran.
-    pub hashes: hashes::ExpectedKeys,
+    pub(crate) hashes: hashes::ExpectedKeys,
 }
 
 impl Keyspace {
     /// `count` databases; with `per_slot`, tables by hash slot (cluster mode).
-    pub fn new(count: usize, per_slot: bool, seed: HashSeed) -> Keyspace {
+    pub(crate) fn new(count: usize, per_slot: bool, seed: HashSeed) -> Keyspace {
         Keyspace {
             dbs: (0..count).map(|_| Db::new(per_slot, seed)).collect(),
             effects: Effects::default(),
@@ -133,18 +133,18 @@ impl Keyspace {
 
     /// Commands have left nothing to be seen to but, perhaps, what the running one is to be propagated as.
     #[inline]
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.effects.is_quiet() && self.watch.dirty.is_empty()
     }
 
     /// Cluster mode: one table a hash slot.
-    pub fn is_per_slot(&self) -> bool {
+    pub(crate) fn is_per_slot(&self) -> bool {
         self.per_slot
     }
 
     /// The hash of a key, whatever its database.
     #[inline]
-    pub fn hash(&self, key: &[u8]) -> KeyHash {
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         KeyHash::of(self.seed, self.per_slot, key)
     }
 
@@ -159,54 +159,54 @@ impl Keyspace {
 
     /// See `Db`: the three steps in which the memory of a key is brought near.
     #[inline(always)]
-    pub fn prefetch(&self, db: usize, hashes: impl Iterator<Item = KeyHash>) {
+    pub(crate) fn prefetch(&self, db: usize, hashes: impl Iterator<Item = KeyHash>) {
         self.dbs[db].prefetch(hashes);
     }
 
-    pub fn prefetch_bucket(&self, db: usize, hash: KeyHash) {
+    pub(crate) fn prefetch_bucket(&self, db: usize, hash: KeyHash) {
         self.dbs[db].prefetch_bucket(hash);
     }
 
     #[inline(always)]
-    pub fn prefetch_entry(&self, db: usize, hash: &mut KeyHash) -> bool {
+    pub(crate) fn prefetch_entry(&self, db: usize, hash: &mut KeyHash) -> bool {
         self.dbs[db].prefetch_entry(hash)
     }
 
-    pub fn prefetch_entry_behind(&self, db: usize, hash: KeyHash) {
+    pub(crate) fn prefetch_entry_behind(&self, db: usize, hash: KeyHash) {
         self.dbs[db].prefetch_entry_behind(hash);
     }
 
     /// The hash of a member or field of a collection.
-    pub fn hash_member(&self, member: &[u8]) -> u64 {
+    pub(crate) fn hash_member(&self, member: &[u8]) -> u64 {
         self.seed.hash(member)
     }
 
     /// What a key of this hash holds, if that is an object, as far as can be told without comparing keys.
-    pub fn likely_object(&self, db: usize, key: KeyHash) -> Option<&Object> {
+    pub(crate) fn likely_object(&self, db: usize, key: KeyHash) -> Option<&Object> {
         self.dbs[db].likely_object(key)
     }
 
     /// Reports a value that is taken in though it is broken inside.
-    pub fn note_damaged(&mut self, key: &[u8], damaged: &damaged::Damaged) {
+    pub(crate) fn note_damaged(&mut self, key: &[u8], damaged: &damaged::Damaged) {
         damaged.warn(key);
         self.may_be_damaged = true;
     }
 
     /// Whether a key holds a value that is broken inside.
     #[cold]
-    pub fn is_damaged(&self, db: usize, key: &[u8]) -> bool {
+    pub(crate) fn is_damaged(&self, db: usize, key: &[u8]) -> bool {
         let value = self.dbs[db].get(key).and_then(|entry| entry.object());
         matches!(value, Some(Object::Damaged(_)))
     }
 
     /// Whether an expire time has come.
-    pub fn is_past(&self, expire_ms: i64) -> bool {
+    pub(crate) fn is_past(&self, expire_ms: i64) -> bool {
         self.expire_policy != ExpirePolicy::Ignore && expire_ms < self.now_ms
     }
 
     /// Looks a key up for a client that reads it.
     #[inline]
-    pub fn read(&mut self, db: usize, key: &[u8]) -> Option<&Entry> {
+    pub(crate) fn read(&mut self, db: usize, key: &[u8]) -> Option<&Entry> {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, access, .. } = self;
         let found = dbs[db].get_or_take_hashed(hash, key, |entry| {
@@ -233,21 +233,21 @@ impl Keyspace {
     }
 
     /// As `read`, for what a read itself changes: a count kept with the value, how far a group has read.
-    pub fn read_mut(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
+    pub(crate) fn read_mut(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
         self.lookup(db, key, Touch::Read)
     }
 
     /// Looks a key up for changing it.
-    pub fn write(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
+    pub(crate) fn write(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
         self.lookup(db, key, Touch::Write)
     }
 
     /// Looks a key up without a trace; an expired one is still removed.
-    pub fn peek(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
+    pub(crate) fn peek(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
         self.lookup(db, key, Touch::None)
     }
 
-    pub fn lookup(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
+    pub(crate) fn lookup(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, access, .. } = self;
         let found = dbs[db].get_mut_or_take_hashed(hash, key, |entry| {
@@ -279,24 +279,24 @@ impl Keyspace {
     }
 
     /// Whether the key is there, without a trace.
-    pub fn exists(&mut self, db: usize, key: &[u8]) -> bool {
+    pub(crate) fn exists(&mut self, db: usize, key: &[u8]) -> bool {
         self.peek(db, key).is_some()
     }
 
     /// Removes a key whose time has come, with everything that goes with it.
-    pub fn expire_now(&mut self, db: usize, key: &[u8]) {
+    pub(crate) fn expire_now(&mut self, db: usize, key: &[u8]) {
         let Some(entry) = self.dbs[db].remove(key) else { return };
         note_expiry(&mut self.effects, &mut self.watch, &mut self.stats, db, &entry, self.lazy_expire);
         self.effects.free(entry, self.lazy_expire);
     }
 
     /// Stores a value, in place of what is there. The time to live goes unless `keep_ttl`.
-    pub fn set(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, keep_ttl: bool) {
+    pub(crate) fn set(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, keep_ttl: bool) {
         self.store(db, key, value, if keep_ttl { Ttl::Keep } else { Ttl::Clear });
     }
 
     /// Stores a value, in place of what is there, with one search for the key.
-    pub fn store(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, ttl: Ttl) {
+    pub(crate) fn store(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, ttl: Ttl) {
         let rule = ExpiryRule {
             gone_before: if self.expire_policy == ExpirePolicy::Ignore { i64::MIN } else { self.now_ms },
             deletes: deletes_expired(self.expire_policy, Touch::Write),
@@ -334,7 +334,7 @@ impl Keyspace {
     }
 
     /// Adds a key that is known to be absent. Does not signal the change: see `signal_modified`.
-    pub fn insert(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, expire_ms: Option<i64>) {
+    pub(crate) fn insert(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, expire_ms: Option<i64>) {
         let mut entry = Entry::new(key, value, expire_ms);
         self.access.init(&mut entry);
         let hash = self.known_hash(key);
@@ -343,17 +343,9 @@ impl Keyspace {
         self.effects.ready(db, key);
     }
 
-    /// Removes a key and gives its value back.
-    pub fn take(&mut self, db: usize, key: &[u8]) -> Option<(OwnedValue<Object>, Option<i64>)> {
-        let entry = self.dbs[db].remove(key)?;
-        self.effects.gone(db, key);
-        let expire = entry.expire_ms();
-        Some((entry.take_value(), expire))
-    }
-
     /// Deletes a key; `lazy` frees its value on the helper thread when that is worth it. The change is signalled; the
     /// event and the count of changes are the caller's.
-    pub fn delete(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
+    pub(crate) fn delete(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
         let hash = self.known_hash(key);
         let Some(entry) = self.dbs[db].remove_hashed(hash, key) else { return false };
         self.effects.gone(db, key);
@@ -363,7 +355,7 @@ impl Keyspace {
     }
 
     /// As `delete`, but a key whose time has come is expired rather than deleted where the policy lets us.
-    pub fn delete_unexpired(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
+    pub(crate) fn delete_unexpired(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, .. } = self;
         let Some(entry) = dbs[db].get_mut_hashed(hash, key) else { return false };
@@ -380,7 +372,7 @@ impl Keyspace {
     }
 
     /// Removes a key that something else takes the place of; signals nothing.
-    pub fn remove(&mut self, db: usize, key: &[u8], lazy: bool) {
+    pub(crate) fn remove(&mut self, db: usize, key: &[u8], lazy: bool) {
         if let Some(entry) = self.dbs[db].remove(key) {
             self.effects.gone(db, key);
             self.effects.free(entry, lazy);
@@ -388,7 +380,7 @@ impl Keyspace {
     }
 
     /// Moves a value with its time to live and access field to a key that is absent.
-    pub fn move_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
+    pub(crate) fn move_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
         let Some(old) = self.dbs[from.0].remove(from.1) else { return };
         self.effects.gone(from.0, from.1);
         self.add_entry(to.0, old.with_key(to.1));
@@ -397,7 +389,7 @@ impl Keyspace {
     }
 
     /// Copies a value with its time to live to a key that is absent.
-    pub fn copy_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
+    pub(crate) fn copy_key(&mut self, from: (usize, &[u8]), to: (usize, &[u8])) {
         let Some(old) = self.dbs[from.0].get(from.1) else { return };
         let mut entry = Entry::new(to.1, object::duplicate(old), old.expire_ms());
         self.access.init(&mut entry);
@@ -412,7 +404,7 @@ impl Keyspace {
     }
 
     /// A key at random that has not expired.
-    pub fn random_key(&mut self, db: usize) -> Option<Vec<u8>> {
+    pub(crate) fn random_key(&mut self, db: usize) -> Option<Vec<u8>> {
         // Where expired keys stay, there may be nothing else: then one of them has to do.
         let mut tries = 100;
         loop {
@@ -424,14 +416,9 @@ impl Keyspace {
         }
     }
 
-    /// Sets or removes the expire time of a key that is there.
-    pub fn set_expire(&mut self, db: usize, key: &[u8], expire_ms: Option<i64>) {
-        self.dbs[db].set_expire(key, expire_ms);
-    }
-
     /// To be called for every key whose value or time to live changed.
     #[inline]
-    pub fn signal_modified(&mut self, db: usize, key: &[u8]) {
+    pub(crate) fn signal_modified(&mut self, db: usize, key: &[u8]) {
         #[cfg(test)]
         touched::note_change(key);
         if !self.watch.is_empty() {
@@ -447,7 +434,7 @@ impl Keyspace {
     }
 
     /// Empties one database or all; gives the number of keys removed. Watchers of present keys are touched.
-    pub fn flush(&mut self, db: Option<usize>, lazy: bool) -> usize {
+    pub(crate) fn flush(&mut self, db: Option<usize>, lazy: bool) -> usize {
         let range = match db {
             Some(d) => d..d + 1,
             None => 0..self.dbs.len(),
@@ -466,7 +453,7 @@ impl Keyspace {
     }
 
     /// Exchanges the contents of two databases.
-    pub fn swap(&mut self, a: usize, b: usize) {
+    pub(crate) fn swap(&mut self, a: usize, b: usize) {
         if a == b {
             return;
         }
@@ -478,7 +465,7 @@ impl Keyspace {
         self.effects.unsynced.note_all();
     }
 
-    pub fn total_keys(&self) -> usize {
+    pub(crate) fn total_keys(&self) -> usize {
         self.dbs.iter().map(Db::len).sum()
     }
 }

@@ -13,11 +13,11 @@ use crate::structs::stream::Stream;
 use crate::structs::table::{HashSeed, Step};
 
 /// A key with its value in one allocation.
-pub type Entry = crate::structs::entry::Entry<Object>;
+pub(crate) type Entry = crate::structs::entry::Entry<Object>;
 
 /// Values that live outside their entry. Strings and integers do not: they are part of it.
 #[derive(Clone, Debug)]
-pub enum Object {
+pub(crate) enum Object {
     List(List),
     Set(Set),
     Hash(Hash),
@@ -29,7 +29,7 @@ pub enum Object {
 impl Object {
     /// Some time after the key's entry: begins to bring near where a member or field of this hash stands, or is to stand, or
     /// it itself; as [`Table::prefetch`](crate::structs::table::Table::prefetch).
-    pub fn prefetch_member(&self, member: u64, step: Step) -> bool {
+    pub(crate) fn prefetch_member(&self, member: u64, step: Step) -> bool {
         match self {
             Object::Set(set) => set.members().is_some_and(|table| table.prefetch(member, step)),
             Object::Hash(hash) => hash.fields().is_some_and(|table| table.prefetch(member, step)),
@@ -77,22 +77,22 @@ impl From<Stream> for NewValue<'static, Object> {
 
 /// When values change their encoding: what the configuration says about it.
 #[derive(Clone, Copy, Debug)]
-pub struct ValueLimits {
-    pub list: quicklist::Limits,
-    pub set: SetLimits,
-    pub hash: HashLimits,
-    pub zset: ZsetLimits,
+pub(crate) struct ValueLimits {
+    pub(crate) list: quicklist::Limits,
+    pub(crate) set: SetLimits,
+    pub(crate) hash: HashLimits,
+    pub(crate) zset: ZsetLimits,
 }
 
 /// List elements from this size on lie alone when nothing else is set, bytes.
-pub const PACKED_THRESHOLD: usize = 1 << 30;
+pub(crate) const PACKED_THRESHOLD: usize = 1 << 30;
 /// The largest size that may be set: well within what a listpack can hold.
 const PACKED_THRESHOLD_MAX: usize = (1 << 32) - (1 << 20);
 
 impl ValueLimits {
     /// By the configuration of the moment.
     #[inline]
-    pub fn of(cfg: &Config, ks: &Keyspace) -> ValueLimits {
+    pub(crate) fn of(cfg: &Config, ks: &Keyspace) -> ValueLimits {
         ValueLimits {
             list: quicklist::Limits {
                 fill: cfg.list_max_listpack_size,
@@ -134,7 +134,7 @@ impl Default for ValueLimits {
 }
 
 /// The size from which on list elements lie alone that DEBUG asks for, 0 standing for the usual one; `None`: too large.
-pub fn packed_threshold(bytes: usize) -> Option<usize> {
+pub(crate) fn packed_threshold(bytes: usize) -> Option<usize> {
     match bytes {
         0 => Some(PACKED_THRESHOLD),
         _ => (bytes <= PACKED_THRESHOLD_MAX).then_some(bytes),
@@ -142,7 +142,7 @@ pub fn packed_threshold(bytes: usize) -> Option<usize> {
 }
 
 /// The name TYPE prints.
-pub fn type_name(entry: &Entry) -> &'static str {
+pub(crate) fn type_name(entry: &Entry) -> &'static str {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => "string",
         ValueRef::Object(Object::List(_)) => "list",
@@ -155,7 +155,7 @@ pub fn type_name(entry: &Entry) -> &'static str {
 }
 
 /// The number of the type in digests and the like.
-pub fn type_number(entry: &Entry) -> u32 {
+pub(crate) fn type_number(entry: &Entry) -> u32 {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
         ValueRef::Object(Object::List(_)) => 1,
@@ -168,10 +168,10 @@ pub fn type_number(entry: &Entry) -> u32 {
 }
 
 /// Longest string that OBJECT ENCODING calls `embstr`, bytes.
-pub const EMBSTR_MAX: usize = 44;
+pub(crate) const EMBSTR_MAX: usize = 44;
 
 /// The name OBJECT ENCODING prints.
-pub fn encoding_name(entry: &Entry) -> &'static str {
+pub(crate) fn encoding_name(entry: &Entry) -> &'static str {
     match entry.value() {
         ValueRef::Int(_) => "int",
         ValueRef::Str { bytes, raw: false } if bytes.len() <= EMBSTR_MAX => "embstr",
@@ -186,7 +186,7 @@ pub fn encoding_name(entry: &Entry) -> &'static str {
 }
 
 /// Memory of a value beyond its entry's own allocations, bytes; of large ones an estimate from this many elements.
-pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
+pub(crate) fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
         ValueRef::Object(Object::List(list)) => list.mem_bytes_sampled(samples),
@@ -199,7 +199,7 @@ pub fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
 }
 
 /// A copy of the value, for another entry.
-pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
+pub(crate) fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
     match entry.value() {
         ValueRef::Int(n) => NewValue::Int(n),
         ValueRef::Str { bytes, raw: true } => NewValue::RawStr(bytes),
@@ -209,7 +209,7 @@ pub fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
 }
 
 /// Whether freeing the value is work worth handing to the helper thread.
-pub fn free_effort(entry: &Entry) -> usize {
+pub(crate) fn free_effort(entry: &Entry) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 1,
         ValueRef::Object(Object::List(list)) => list.free_effort(),
@@ -222,35 +222,35 @@ pub fn free_effort(entry: &Entry) -> usize {
 }
 
 /// Value a new key's LFU counter begins with.
-pub const LFU_INIT: u32 = 5;
+pub(crate) const LFU_INIT: u32 = 5;
 
 /// Keeps the 24-bit access field of entries: seconds of the LRU clock, or minutes and a logarithmic counter for LFU.
 /// Format of the field: <https://redis.io/docs/latest/develop/reference/eviction/>.
 #[derive(Debug, Default, Clone)]
-pub struct AccessClock {
+pub(crate) struct AccessClock {
     /// `maxmemory-policy` is one of the LFU ones.
-    pub lfu: bool,
+    pub(crate) lfu: bool,
     /// LRU clock, seconds modulo 2^24.
-    pub lru: u32,
+    pub(crate) lru: u32,
     /// Minutes modulo 2^16.
-    pub minutes: u32,
-    pub lfu_log_factor: u32,
-    pub lfu_decay_minutes: u32,
+    pub(crate) minutes: u32,
+    pub(crate) lfu_log_factor: u32,
+    pub(crate) lfu_decay_minutes: u32,
 }
 
 impl AccessClock {
     /// Sets the clock from the wall time.
-    pub fn set_time(&mut self, now_ms: i64) {
+    pub(crate) fn set_time(&mut self, now_ms: i64) {
         self.lru = (now_ms / 1000) as u32 & 0xff_ffff;
         self.minutes = (now_ms / 60_000) as u32 & 0xffff;
     }
 
-    pub fn init(&self, entry: &mut Entry) {
+    pub(crate) fn init(&self, entry: &mut Entry) {
         entry.set_lru(if self.lfu { self.minutes << 8 | LFU_INIT } else { self.lru });
     }
 
     /// An overwritten key keeps its frequency and its clock moves on.
-    pub fn reset(&self, entry: &mut Entry) {
+    pub(crate) fn reset(&self, entry: &mut Entry) {
         if !self.lfu {
             entry.set_lru(self.lru);
         }
@@ -258,7 +258,7 @@ impl AccessClock {
 
     /// Gives an entry the idle time or frequency that came with it from elsewhere, as far as the policy in force can use
     /// it.
-    pub fn restore(&self, entry: &mut Entry, idle_s: Option<u64>, freq: Option<u8>) {
+    pub(crate) fn restore(&self, entry: &mut Entry, idle_s: Option<u64>, freq: Option<u8>) {
         if self.lfu {
             if let Some(freq) = freq {
                 entry.set_lru(self.minutes << 8 | u32::from(freq));
@@ -271,7 +271,7 @@ impl AccessClock {
     }
 
     #[inline]
-    pub fn touch(&self, entry: &mut Entry) {
+    pub(crate) fn touch(&self, entry: &mut Entry) {
         if self.lfu {
             self.touch_lfu(entry);
         } else if entry.lru() != self.lru {
@@ -286,7 +286,7 @@ impl AccessClock {
     }
 
     /// The counter after its decay by the minutes that have passed.
-    pub fn lfu_counter(&self, field: u32) -> u32 {
+    pub(crate) fn lfu_counter(&self, field: u32) -> u32 {
         let counter = field & 0xff;
         if self.lfu_decay_minutes == 0 {
             return counter;
@@ -306,7 +306,7 @@ impl AccessClock {
     }
 
     /// Seconds since the last access by an LRU field.
-    pub fn idle_seconds(&self, field: u32) -> u32 {
+    pub(crate) fn idle_seconds(&self, field: u32) -> u32 {
         self.lru.wrapping_sub(field) & 0xff_ffff
     }
 }

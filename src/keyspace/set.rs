@@ -10,21 +10,21 @@ use std::convert::Infallible;
 use std::fmt;
 
 /// A member of a large set, or a field with its value of a large hash.
-pub type Member = Entry<Infallible>;
+pub(crate) type Member = Entry<Infallible>;
 
 /// How large a set of each encoding may be: `set-max-*`.
 #[derive(Clone, Copy, Debug)]
-pub struct SetLimits {
-    pub ints: usize,
-    pub packed: usize,
+pub(crate) struct SetLimits {
+    pub(crate) ints: usize,
+    pub(crate) packed: usize,
     /// Longest member in a listpack, bytes.
-    pub packed_value: usize,
+    pub(crate) packed_value: usize,
     /// Of the tables of large ones.
-    pub seed: HashSeed,
+    pub(crate) seed: HashSeed,
 }
 
 /// Members that were taken out of a set.
-pub enum Popped {
+pub(crate) enum Popped {
     Few(Vec<Member>),
     /// What was the set, but for those that stay.
     Set(Set),
@@ -32,14 +32,14 @@ pub enum Popped {
 
 impl Popped {
     /// Number of them.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         match self {
             Popped::Few(members) => members.len(),
             Popped::Set(set) => set.len(),
         }
     }
 
-    pub fn iter(&self) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
         match self {
             Popped::Few(members) => Box::new(members.iter().map(|m| Item::Str(m.key()))),
             Popped::Set(set) => set.iter(),
@@ -47,7 +47,7 @@ impl Popped {
     }
 }
 
-pub enum Set {
+pub(crate) enum Set {
     Ints(Intset),
     Packed(Listpack),
     Table(Box<Table<Member>>),
@@ -82,7 +82,7 @@ fn member(text: &[u8]) -> Member {
 
 impl Set {
     /// An empty set that starts in the encoding that suits its first member and the number to come.
-    pub fn for_members(first: &[u8], count: usize, limits: &SetLimits) -> Set {
+    pub(crate) fn for_members(first: &[u8], count: usize, limits: &SetLimits) -> Set {
         if parse_i64(first).is_some() && count <= limits.ints {
             Set::Ints(Intset::new())
         } else if count <= limits.packed {
@@ -95,14 +95,14 @@ impl Set {
     }
 
     /// Makes room for `len` members in all, if it is a table.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         if let Set::Table(table) = self {
             table.reserve(len);
         }
     }
 
     /// An empty set of integers, which becomes what its members call for.
-    pub fn new() -> Set {
+    pub(crate) fn new() -> Set {
         Set::Ints(Intset::new())
     }
 
@@ -131,7 +131,7 @@ impl Set {
     }
 
     /// To be called before `count` members are added: many at once are not added one by one to a listpack.
-    pub fn will_grow(&mut self, count: usize, limits: &SetLimits) {
+    pub(crate) fn will_grow(&mut self, count: usize, limits: &SetLimits) {
         let too_many = match self {
             Set::Ints(_) => count > limits.ints,
             Set::Packed(_) => count > limits.packed,
@@ -143,7 +143,7 @@ impl Set {
     }
 
     /// Makes a set that came from elsewhere a table if it has more members than its encoding may have here.
-    pub fn fit(&mut self, limits: &SetLimits) {
+    pub(crate) fn fit(&mut self, limits: &SetLimits) {
         let too_many = match self {
             Set::Ints(ints) => ints.len() > limits.ints,
             Set::Packed(list) => list.len() > limits.packed,
@@ -155,7 +155,7 @@ impl Set {
     }
 
     /// A share of a resize of its table, if one is under way: a set that is only read comes to its end of it, too.
-    pub fn move_on(&mut self) {
+    pub(crate) fn move_on(&mut self) {
         if let Set::Table(table) = self
             && table.is_rehashing()
         {
@@ -164,14 +164,14 @@ impl Set {
     }
 
     /// The table of its members, if it is one.
-    pub fn members(&self) -> Option<&Table<Member>> {
+    pub(crate) fn members(&self) -> Option<&Table<Member>> {
         match self {
             Set::Table(table) => Some(table),
             Set::Ints(_) | Set::Packed(_) => None,
         }
     }
 
-    pub fn encoding_name(&self) -> &'static str {
+    pub(crate) fn encoding_name(&self) -> &'static str {
         match self {
             Set::Ints(_) => "intset",
             Set::Packed(_) => "listpack",
@@ -179,7 +179,7 @@ impl Set {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Set::Ints(ints) => ints.len(),
             Set::Packed(list) => list.len(),
@@ -187,12 +187,12 @@ impl Set {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Number of allocations worth counting when it is freed.
-    pub fn free_effort(&self) -> usize {
+    pub(crate) fn free_effort(&self) -> usize {
         match self {
             Set::Ints(_) | Set::Packed(_) => 1,
             Set::Table(table) => table.len(),
@@ -200,7 +200,7 @@ impl Set {
     }
 
     /// Bytes of memory beside itself, of a large set an estimate from so many members.
-    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             Set::Ints(ints) => ints.as_bytes().len(),
             Set::Packed(list) => list.capacity(),
@@ -209,7 +209,7 @@ impl Set {
     }
 
     /// Adds a member. Whether it was not there yet.
-    pub fn add(&mut self, text: &[u8], limits: &SetLimits) -> bool {
+    pub(crate) fn add(&mut self, text: &[u8], limits: &SetLimits) -> bool {
         match self {
             Set::Ints(ints) => {
                 if let Some(n) = parse_i64(text) {
@@ -257,7 +257,7 @@ impl Set {
     }
 
     /// Removes a member. Whether it was there.
-    pub fn remove(&mut self, text: &[u8]) -> bool {
+    pub(crate) fn remove(&mut self, text: &[u8]) -> bool {
         match self {
             Set::Ints(ints) => parse_i64(text).is_some_and(|n| ints.remove(n)),
             Set::Packed(list) => match list.first().and_then(|first| list.find(first, text, 0)) {
@@ -272,14 +272,14 @@ impl Set {
     }
 
     /// Removes several members. Returns how many were there.
-    pub fn remove_several<'m>(&mut self, members: impl Iterator<Item = &'m [u8]>) -> usize {
+    pub(crate) fn remove_several<'m>(&mut self, members: impl Iterator<Item = &'m [u8]>) -> usize {
         match self {
             Set::Table(table) => table.remove_several(members),
             Set::Ints(_) | Set::Packed(_) => members.filter(|member| self.remove(member)).count(),
         }
     }
 
-    pub fn contains(&self, text: &[u8]) -> bool {
+    pub(crate) fn contains(&self, text: &[u8]) -> bool {
         match self {
             Set::Ints(ints) => parse_i64(text).is_some_and(|n| ints.contains(n)),
             Set::Packed(list) => find(list, text),
@@ -287,14 +287,14 @@ impl Set {
         }
     }
 
-    pub fn contains_item(&self, item: Item<'_>) -> bool {
+    pub(crate) fn contains_item(&self, item: Item<'_>) -> bool {
         match (self, item) {
             (Set::Ints(ints), Item::Int(n)) => ints.contains(n),
             _ => self.contains(item.bytes(&mut Default::default())),
         }
     }
 
-    pub fn iter(&self) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
         match self {
             Set::Ints(ints) => Box::new(ints.iter().map(Item::Int)),
             Set::Packed(list) => Box::new(list.iter()),
@@ -303,7 +303,7 @@ impl Set {
     }
 
     /// A member, each as likely as any other.
-    pub fn random(&self) -> Option<Item<'_>> {
+    pub(crate) fn random(&self) -> Option<Item<'_>> {
         let len = self.len();
         if len == 0 {
             return None;
@@ -316,7 +316,7 @@ impl Set {
     }
 
     /// Removes a member at random.
-    pub fn pop_random(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn pop_random(&mut self) -> Option<Vec<u8>> {
         let text = self.random()?.to_vec();
         self.remove(&text);
         Some(text)
@@ -324,7 +324,7 @@ impl Set {
 
     /// Removes so many members at random, fewer than there are. Nearly all of a large set leave together, and the set that
     /// stays behind begins anew in the encoding that suits it.
-    pub fn pop_several(&mut self, count: usize, limits: &SetLimits) -> Popped {
+    pub(crate) fn pop_several(&mut self, count: usize, limits: &SetLimits) -> Popped {
         /// A set of which at most one in so many stays is left behind rather than emptied.
         const LEFT_BEHIND: usize = 5;
         /// Above this part of the members, drawing one after the other takes longer than going through all.
@@ -387,7 +387,7 @@ impl Set {
 
     /// One step of SSCAN: calls `f` for some members, about `most` at most, and gives the next cursor, 0 at the end.
     /// Small sets are done in one.
-    pub fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>)) -> u64 {
         match self {
             Set::Ints(_) | Set::Packed(_) => {
                 self.iter().for_each(f);
@@ -421,7 +421,7 @@ fn find(list: &Listpack, text: &[u8]) -> bool {
 }
 
 /// Bytes of a table and its items, from so many of them.
-pub fn table_bytes(table: &Table<Member>, samples: usize) -> usize {
+pub(crate) fn table_bytes(table: &Table<Member>, samples: usize) -> usize {
     let samples = samples.clamp(1, table.len().max(1));
     let sampled: usize = table.iter().take(samples).map(Entry::alloc_size).sum();
     size_of::<Table<Member>>() + table.mem_bytes() + sampled / samples * table.len()

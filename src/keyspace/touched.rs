@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 /// Names of keys.
 #[derive(Debug, Default)]
-pub struct Touched {
-    pub looked_up: BTreeSet<Vec<u8>>,
-    pub changed: BTreeSet<Vec<u8>>,
+pub(crate) struct Touched {
+    pub(crate) looked_up: BTreeSet<Vec<u8>>,
+    pub(crate) changed: BTreeSet<Vec<u8>>,
 }
 
 thread_local! {
@@ -15,13 +15,13 @@ thread_local! {
 }
 
 /// The keys that this thread touches while `f` runs.
-pub fn during(f: impl FnOnce()) -> Touched {
+pub(crate) fn during(f: impl FnOnce()) -> Touched {
     RECORD.set(Some(Touched::default()));
     f();
     RECORD.take().unwrap_or_default()
 }
 
-pub fn note_lookup(key: &[u8]) {
+pub(crate) fn note_lookup(key: &[u8]) {
     RECORD.with_borrow_mut(|record| {
         if let Some(record) = record {
             record.looked_up.insert(key.to_vec());
@@ -29,7 +29,7 @@ pub fn note_lookup(key: &[u8]) {
     });
 }
 
-pub fn note_change(key: &[u8]) {
+pub(crate) fn note_change(key: &[u8]) {
     RECORD.with_borrow_mut(|record| {
         if let Some(record) = record {
             record.changed.insert(key.to_vec());

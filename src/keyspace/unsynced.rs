@@ -24,7 +24,7 @@ impl Generation {
 }
 
 #[derive(Debug, Default)]
-pub struct UnsyncedKeys {
+pub(crate) struct UnsyncedKeys {
     wanted: bool,
     hasher: RandomState,
     /// Since the last sync began.
@@ -37,12 +37,12 @@ pub struct UnsyncedKeys {
 }
 
 impl UnsyncedKeys {
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.wanted
     }
 
     /// Begins or ends keeping book. What changed before it began is not known.
-    pub fn set_wanted(&mut self, wanted: bool) {
+    pub(crate) fn set_wanted(&mut self, wanted: bool) {
         if wanted != self.wanted {
             self.wanted = wanted;
             self.gathering.clear();
@@ -54,7 +54,7 @@ impl UnsyncedKeys {
 
     /// A key changes.
     #[inline]
-    pub fn note(&mut self, key: &[u8]) {
+    pub(crate) fn note(&mut self, key: &[u8]) {
         if self.wanted {
             self.add(key);
         }
@@ -67,12 +67,12 @@ impl UnsyncedKeys {
     }
 
     /// Any key may have changed.
-    pub fn note_all(&mut self) {
+    pub(crate) fn note_all(&mut self) {
         self.gathering.all = true;
     }
 
     /// A command goes to the log. If no key was named for it, it may have changed any.
-    pub fn command_propagated(&mut self) {
+    pub(crate) fn command_propagated(&mut self) {
         if self.named == self.named_before {
             self.note_all();
         }
@@ -80,18 +80,18 @@ impl UnsyncedKeys {
     }
 
     /// A sync begins that covers everything so far.
-    pub fn sync_begins(&mut self) {
+    pub(crate) fn sync_begins(&mut self) {
         std::mem::swap(&mut self.gathering, &mut self.syncing);
         self.gathering.clear();
     }
 
     /// The sync that began last is done.
-    pub fn sync_done(&mut self) {
+    pub(crate) fn sync_done(&mut self) {
         self.syncing.clear();
     }
 
     /// Whether the key may have changes that are not durable.
-    pub fn contains(&self, key: &[u8]) -> bool {
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
         let generations = [&self.gathering, &self.syncing];
         if generations.iter().any(|g| g.all) {
             return true;

@@ -7,27 +7,27 @@ use std::collections::hash_map::Entry;
 
 /// A watched key of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchedKey {
-    pub db: usize,
-    pub key: Vec<u8>,
+pub(crate) struct WatchedKey {
+    pub(crate) db: usize,
+    pub(crate) key: Vec<u8>,
     /// It was there but past its time when WATCH was called: its removal changes nothing for the watcher.
-    pub was_expired: bool,
+    pub(crate) was_expired: bool,
 }
 
 /// Who watches a key, and whether it had expired by then.
 type Watchers = HashMap<Vec<u8>, Vec<(ClientId, bool)>>;
 
 #[derive(Default)]
-pub struct WatchTable {
+pub(crate) struct WatchTable {
     /// By database.
     keys: Vec<Watchers>,
     count: usize,
     /// Clients whose transactions must fail, until `dispatch` marks them.
-    pub dirty: Vec<ClientId>,
+    pub(crate) dirty: Vec<ClientId>,
 }
 
 impl WatchTable {
-    pub fn add(&mut self, client: ClientId, watched: &WatchedKey) {
+    pub(crate) fn add(&mut self, client: ClientId, watched: &WatchedKey) {
         if self.keys.len() <= watched.db {
             self.keys.resize_with(watched.db + 1, Watchers::new);
         }
@@ -36,7 +36,7 @@ impl WatchTable {
         self.count += 1;
     }
 
-    pub fn remove(&mut self, client: ClientId, watched: WatchedKey) {
+    pub(crate) fn remove(&mut self, client: ClientId, watched: WatchedKey) {
         let Some(keys) = self.keys.get_mut(watched.db) else { return };
         let Entry::Occupied(mut clients) = keys.entry(watched.key) else { return };
         let before = clients.get().len();
@@ -48,23 +48,18 @@ impl WatchTable {
     }
 
     /// Whether the client watches the key already.
-    pub fn is_watched_by(&self, client: ClientId, db: usize, key: &[u8]) -> bool {
+    pub(crate) fn is_watched_by(&self, client: ClientId, db: usize, key: &[u8]) -> bool {
         let clients = self.keys.get(db).and_then(|keys| keys.get(key));
         clients.is_some_and(|clients| clients.iter().any(|(c, _)| *c == client))
     }
 
-    /// Number of watched keys, over all clients.
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// A key changed; `present`: it is there now. Nothing changed for who watched a key that had expired by then, when
     /// all that happened is that it was deleted.
-    pub fn touch(&mut self, db: usize, key: &[u8], present: bool) {
+    pub(crate) fn touch(&mut self, db: usize, key: &[u8], present: bool) {
         if self.count == 0 {
             return;
         }
@@ -80,7 +75,7 @@ impl WatchTable {
 
     /// All of a database goes (`replacement`: and another takes its place): keys that are in either are changed, but for
     /// those that were expired, or not there, and still are.
-    pub fn touch_flushed(&mut self, db: usize, old: &Db, replacement: Option<&Db>, now_ms: i64) {
+    pub(crate) fn touch_flushed(&mut self, db: usize, old: &Db, replacement: Option<&Db>, now_ms: i64) {
         if self.count == 0 {
             return;
         }
@@ -104,7 +99,7 @@ impl WatchTable {
     }
 
     /// Whether the key had expired by the time the client began to watch it, and nothing was seen of it since.
-    pub fn was_expired(&self, client: ClientId, watched: &WatchedKey) -> bool {
+    pub(crate) fn was_expired(&self, client: ClientId, watched: &WatchedKey) -> bool {
         let clients = self.keys.get(watched.db).and_then(|k| k.get(&watched.key));
         clients.is_some_and(|c| c.iter().any(|(id, was_expired)| *id == client && *was_expired))
     }

@@ -6,7 +6,7 @@
 use crate::structs::entry::IntBuf;
 use crate::structs::listpack::{self, Item, Listpack, Pos};
 use crate::structs::numbers::{f64_text, f64_to_i64, parse_f64};
-pub use crate::structs::ordered::Update;
+pub(crate) use crate::structs::ordered::Update;
 use crate::structs::ordered::{self, OrderedSet};
 use crate::structs::table::{HashSeed, Step};
 use std::cmp::Ordering;
@@ -14,15 +14,15 @@ use std::fmt;
 
 /// How large a sorted set in a listpack may be: `zset-max-listpack-*`.
 #[derive(Clone, Copy, Debug)]
-pub struct ZsetLimits {
-    pub packed: usize,
+pub(crate) struct ZsetLimits {
+    pub(crate) packed: usize,
     /// Longest member in a listpack, bytes.
-    pub packed_value: usize,
+    pub(crate) packed_value: usize,
     /// Of the tables of large ones.
-    pub seed: HashSeed,
+    pub(crate) seed: HashSeed,
 }
 
-pub enum Zset {
+pub(crate) enum Zset {
     Packed(Listpack),
     Ordered(Box<OrderedSet>),
 }
@@ -123,7 +123,7 @@ fn push_score(list: &mut Listpack, score: f64) {
 
 /// Members and scores by turns from elsewhere, put in order if they are not. `None`: they are something else. Whether a
 /// member is there twice is not looked at.
-pub fn checked(list: Listpack) -> Option<Listpack> {
+pub(crate) fn checked(list: Listpack) -> Option<Listpack> {
     let mut in_order = true;
     let mut last: Option<(Item<'_>, f64)> = None;
     let mut items = list.iter();
@@ -153,17 +153,17 @@ fn in_order_of((a, a_score): &(Item<'_>, f64), (b, b_score): &(Item<'_>, f64)) -
 }
 
 /// Puts members in the order of a sorted set.
-pub fn sort_members(members: &mut [(Item<'_>, f64)]) {
+pub(crate) fn sort_members(members: &mut [(Item<'_>, f64)]) {
     members.sort_unstable_by(in_order_of);
 }
 
 impl Zset {
-    pub fn new() -> Zset {
+    pub(crate) fn new() -> Zset {
         Zset::Packed(Listpack::new())
     }
 
     /// An empty sorted set for about so many members, of which the first has so many bytes.
-    pub fn for_members(len: usize, first_len: usize, limits: &ZsetLimits) -> Zset {
+    pub(crate) fn for_members(len: usize, first_len: usize, limits: &ZsetLimits) -> Zset {
         let mut set = Zset::new();
         if len > limits.packed || first_len > limits.packed_value {
             set.make_ordered(len, limits);
@@ -172,14 +172,14 @@ impl Zset {
     }
 
     /// Makes room for `len` members in all, if it is a large one.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         if let Zset::Ordered(set) = self {
             set.reserve(len);
         }
     }
 
     /// Of members in order.
-    pub fn from_sorted(members: &[(Item<'_>, f64)], limits: &ZsetLimits) -> Zset {
+    pub(crate) fn from_sorted(members: &[(Item<'_>, f64)], limits: &ZsetLimits) -> Zset {
         let mut list = Listpack::new();
         let mut int = IntBuf::new();
         let is_small = members.len() <= limits.packed
@@ -205,25 +205,25 @@ impl Zset {
     }
 
     /// To be called before so many members are added.
-    pub fn will_grow(&mut self, added: usize, limits: &ZsetLimits) {
+    pub(crate) fn will_grow(&mut self, added: usize, limits: &ZsetLimits) {
         if added > limits.packed {
             self.make_ordered(added, limits);
         }
     }
 
     /// Makes a sorted set that came from elsewhere large if it has more members than a listpack may have here.
-    pub fn fit(&mut self, limits: &ZsetLimits) {
+    pub(crate) fn fit(&mut self, limits: &ZsetLimits) {
         if self.len() > limits.packed {
             self.make_ordered(self.len(), limits);
         }
     }
 
     /// Begins to bring near what a look-up of a member of this hash will touch; as `Table::prefetch`.
-    pub fn prefetch(&self, hash: u64, step: Step) -> bool {
+    pub(crate) fn prefetch(&self, hash: u64, step: Step) -> bool {
         matches!(self, Zset::Ordered(set) if set.prefetch(hash, step))
     }
 
-    pub fn encoding_name(&self) -> &'static str {
+    pub(crate) fn encoding_name(&self) -> &'static str {
         match self {
             Zset::Packed(_) => "listpack",
             Zset::Ordered(_) => "skiplist",
@@ -231,14 +231,14 @@ impl Zset {
     }
 
     /// Number of members.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Zset::Packed(list) => list.len() / 2,
             Zset::Ordered(set) => set.len(),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             Zset::Packed(list) => list.is_empty(),
             Zset::Ordered(set) => set.is_empty(),
@@ -246,7 +246,7 @@ impl Zset {
     }
 
     /// Number of allocations worth counting when it is freed.
-    pub fn free_effort(&self) -> usize {
+    pub(crate) fn free_effort(&self) -> usize {
         match self {
             Zset::Packed(_) => 1,
             Zset::Ordered(set) => set.len(),
@@ -254,14 +254,14 @@ impl Zset {
     }
 
     /// Bytes of memory beside itself, of a large one an estimate from so many members.
-    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             Zset::Packed(list) => list.capacity(),
             Zset::Ordered(set) => set.mem_bytes(samples),
         }
     }
 
-    pub fn score(&self, member: &[u8]) -> Option<f64> {
+    pub(crate) fn score(&self, member: &[u8]) -> Option<f64> {
         match self {
             Zset::Packed(list) => find(list, member).map(|pos| score_at(list, pos)),
             Zset::Ordered(set) => set.score(member),
@@ -270,7 +270,7 @@ impl Zset {
 
     /// Shows the score of a member (`None`: it is not there) to `decide` and gives it the score that comes back, if one
     /// does. It must not be NaN.
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         member: &[u8],
         limits: &ZsetLimits,
@@ -299,12 +299,12 @@ impl Zset {
     }
 
     /// Gives a member a score.
-    pub fn set(&mut self, member: &[u8], score: f64, limits: &ZsetLimits) -> Update {
+    pub(crate) fn set(&mut self, member: &[u8], score: f64, limits: &ZsetLimits) -> Update {
         self.update(member, limits, |_| Some(score))
     }
 
     /// Removes a member; its score.
-    pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
+    pub(crate) fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match self {
             Zset::Packed(list) => {
                 let pos = find(list, member)?;
@@ -317,7 +317,7 @@ impl Zset {
     }
 
     /// The rank of a member, 0 being the lowest, and its score.
-    pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
+    pub(crate) fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
         match self {
             Zset::Packed(_) => {
                 let wanted = Item::of(member);
@@ -329,7 +329,7 @@ impl Zset {
     }
 
     /// The number of members for which `before` is true. They must be the lowest ones.
-    pub fn partition_point(&self, before: impl Fn(f64, &[u8]) -> bool) -> usize {
+    pub(crate) fn partition_point(&self, before: impl Fn(f64, &[u8]) -> bool) -> usize {
         match self {
             Zset::Packed(_) => {
                 let mut int = IntBuf::new();
@@ -340,7 +340,7 @@ impl Zset {
     }
 
     /// Up to `count` members from rank `from` on, upwards or (`back`) downwards.
-    pub fn range(&self, from: usize, count: usize, back: bool) -> Range<'_> {
+    pub(crate) fn range(&self, from: usize, count: usize, back: bool) -> Range<'_> {
         match self {
             Zset::Packed(list) => {
                 let index = |i: usize| i64::try_from(i).ok().and_then(|i| list.seek(i));
@@ -356,7 +356,7 @@ impl Zset {
     }
 
     /// All members with their scores, in order.
-    pub fn iter(&self) -> Range<'_> {
+    pub(crate) fn iter(&self) -> Range<'_> {
         match self {
             Zset::Packed(list) => Range::Packed { items: list.iter(), left: usize::MAX, back: false },
             Zset::Ordered(set) => Range::Ordered(set.range(0, usize::MAX, false)),
@@ -364,7 +364,7 @@ impl Zset {
     }
 
     /// Removes up to `count` members from rank `from` on and shows each to `f` before it goes, the lowest first.
-    pub fn remove_range(&mut self, from: usize, count: usize, f: &mut dyn FnMut(Item<'_>, f64)) {
+    pub(crate) fn remove_range(&mut self, from: usize, count: usize, f: &mut dyn FnMut(Item<'_>, f64)) {
         match self {
             Zset::Packed(_) => {
                 self.range(from, count, false).for_each(|(member, score)| f(member, score));
@@ -378,7 +378,7 @@ impl Zset {
     }
 
     /// A member with its score, each as likely as any other.
-    pub fn random(&self) -> Option<(Item<'_>, f64)> {
+    pub(crate) fn random(&self) -> Option<(Item<'_>, f64)> {
         let len = self.len();
         if len == 0 {
             return None;
@@ -388,7 +388,7 @@ impl Zset {
 
     /// One step of ZSCAN: calls `f` for some members, about `most` at most, and gives the next cursor, 0 at the end.
     /// Small ones are done in one.
-    pub fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, f64)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, f64)) -> u64 {
         match self {
             Zset::Packed(_) => {
                 self.iter().for_each(|(member, score)| f(member, score));
@@ -400,7 +400,7 @@ impl Zset {
 }
 
 /// Members in order, with their scores.
-pub enum Range<'a> {
+pub(crate) enum Range<'a> {
     Packed { items: listpack::Iter<'a>, left: usize, back: bool },
     Ordered(ordered::Range<'a>),
 }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 #[derive(Debug)]
-pub enum Conn {
+pub(crate) enum Conn {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsConn>),
@@ -29,7 +29,7 @@ pub(crate) enum Secured {
 }
 
 #[derive(Debug)]
-pub struct TlsConn {
+pub(crate) struct TlsConn {
     tcp: TcpStream,
     session: Session,
 }
@@ -42,7 +42,7 @@ impl Drop for TlsConn {
 
 impl Conn {
     /// Registers for both directions at once; readiness is edge-triggered, so this is done once in a connection's life.
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
             Conn::Tcp(s) => registry.register(s, token, both),
@@ -52,7 +52,7 @@ impl Conn {
     }
 
     /// Moves the registration to another owner.
-    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
             Conn::Tcp(s) => registry.reregister(s, token, both),
@@ -61,7 +61,7 @@ impl Conn {
         }
     }
 
-    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match self {
             Conn::Tcp(s) => registry.deregister(s),
             Conn::Unix(s) => registry.deregister(s),
@@ -69,7 +69,7 @@ impl Conn {
         }
     }
 
-    pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         // Sending one piece is cheaper than sending a list of one.
         if let [one] = slices {
             return self.write(one);
@@ -130,11 +130,11 @@ impl Conn {
         }
     }
 
-    pub fn is_unix(&self) -> bool {
+    pub(crate) fn is_unix(&self) -> bool {
         matches!(self, Conn::Unix(_))
     }
 
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
         match self {
             Conn::Tcp(s) => s.peer_addr().ok().map(unmapped),
             Conn::Tls(t) => t.tcp.peer_addr().ok().map(unmapped),
@@ -142,7 +142,7 @@ impl Conn {
         }
     }
 
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
         match self {
             Conn::Tcp(s) => s.local_addr().ok().map(unmapped),
             Conn::Tls(t) => t.tcp.local_addr().ok().map(unmapped),
@@ -151,7 +151,7 @@ impl Conn {
     }
 
     /// The error a non-blocking connect ended with, if any.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
         match self {
             Conn::Tcp(s) => s.take_error(),
             Conn::Unix(s) => s.take_error(),
@@ -159,7 +159,7 @@ impl Conn {
         }
     }
 
-    pub fn set_nodelay(&self, on: bool) {
+    pub(crate) fn set_nodelay(&self, on: bool) {
         // A peer that is gone already shows at the next read.
         let _ = match self {
             Conn::Tcp(s) => s.set_nodelay(on),
@@ -169,7 +169,7 @@ impl Conn {
     }
 
     /// `seconds` = 0 leaves keepalive off.
-    pub fn set_keepalive(&self, seconds: i64) {
+    pub(crate) fn set_keepalive(&self, seconds: i64) {
         use nix::sys::socket::{setsockopt, sockopt};
         if seconds <= 0 || self.is_unix() {
             return;
@@ -189,7 +189,7 @@ fn unmapped(addr: SocketAddr) -> SocketAddr {
 
 impl Conn {
     /// Reads into the room that `buf` has behind its bytes; there must be some. The number of bytes, 0 at the end.
-    pub fn read_to_spare(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+    pub(crate) fn read_to_spare(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
         if let Conn::Tls(t) = self {
             let room = buf.capacity() - buf.len();
             return t.session.read(t.tcp.as_fd(), room, &mut |piece| buf.extend_from_slice(piece));

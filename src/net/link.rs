@@ -6,28 +6,28 @@ use crate::resp::RequestParser;
 use std::net::SocketAddr;
 
 #[derive(Debug, Default)]
-pub struct Link {
+pub(crate) struct Link {
     /// `None`: requests that come from within.
-    pub conn: Option<Conn>,
-    pub peer: Option<SocketAddr>,
-    pub local: Option<SocketAddr>,
+    pub(crate) conn: Option<Conn>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     /// What is shown when the connection has no socket address: the unix socket's path.
-    pub path: Option<String>,
-    pub query: Vec<u8>,
+    pub(crate) path: Option<String>,
+    pub(crate) query: Vec<u8>,
     /// Where unprocessed input begins in `query`.
-    pub query_pos: usize,
-    pub parser: RequestParser,
+    pub(crate) query_pos: usize,
+    pub(crate) parser: RequestParser,
     /// The largest fill of the query buffer since the cron last looked.
-    pub query_peak: usize,
+    pub(crate) query_peak: usize,
     /// While requests run, the query buffer is in their hands: its length and capacity then.
-    pub taken_query: (usize, usize),
+    pub(crate) taken_query: (usize, usize),
     /// Bytes of the request being run that stand in the query buffer (CLIENT LIST's `argv-mem`).
-    pub argv_bytes: usize,
-    pub out: Output,
+    pub(crate) argv_bytes: usize,
+    pub(crate) out: Output,
 }
 
 impl Link {
-    pub fn new(conn: Option<Conn>) -> Link {
+    pub(crate) fn new(conn: Option<Conn>) -> Link {
         Link {
             peer: conn.as_ref().and_then(Conn::peer),
             local: conn.as_ref().and_then(Conn::local),
@@ -36,37 +36,37 @@ impl Link {
         }
     }
 
-    pub fn is_unix(&self) -> bool {
+    pub(crate) fn is_unix(&self) -> bool {
         self.conn.as_ref().is_some_and(Conn::is_unix)
     }
 
     /// `ip:port`, or `path:0` of a unix socket.
-    pub fn addr(&self) -> String {
+    pub(crate) fn addr(&self) -> String {
         shown_addr(self.peer, self.path.as_deref())
     }
 
-    pub fn laddr(&self) -> String {
+    pub(crate) fn laddr(&self) -> String {
         shown_addr(self.local, self.path.as_deref())
     }
 
     /// Appends what `addr` gives.
-    pub fn write_addr(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_addr(&self, out: &mut Vec<u8>) {
         write_addr(self.peer, self.path.as_deref(), out);
     }
 
     /// Appends what `laddr` gives.
-    pub fn write_laddr(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_laddr(&self, out: &mut Vec<u8>) {
         write_addr(self.local, self.path.as_deref(), out);
     }
 
     /// Length and capacity of the query buffer, wherever it is.
-    pub fn query_room(&self) -> (usize, usize) {
+    pub(crate) fn query_room(&self) -> (usize, usize) {
         if self.taken_query.1 > 0 { self.taken_query } else { (self.query.len(), self.query.capacity()) }
     }
 
     /// The same as CLIENT LIST shows it, and bytes of arguments: what stands before a large argument that is still coming
     /// in belongs to the arguments.
-    pub fn shown_query(&self) -> (usize, usize, usize) {
+    pub(crate) fn shown_query(&self) -> (usize, usize, usize) {
         let (len, capacity) = self.query_room();
         let before = match self.parser.big_arg_start() {
             Some(start) if self.taken_query.1 == 0 => (self.query_pos + start).min(len),
@@ -77,13 +77,13 @@ impl Link {
     }
 
     /// Memory of its buffers, in bytes.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         self.query_room().1 + self.argv_bytes + self.out.mem_bytes()
     }
 }
 
 /// An address as clients are shown it: `ip:port`, or `path:0` of a unix socket.
-pub fn shown_addr(addr: Option<SocketAddr>, path: Option<&str>) -> String {
+pub(crate) fn shown_addr(addr: Option<SocketAddr>, path: Option<&str>) -> String {
     let mut text = Vec::new();
     write_addr(addr, path, &mut text);
     String::from_utf8_lossy(&text).into_owned()

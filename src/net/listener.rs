@@ -10,33 +10,33 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     Tcp(TcpListener),
     /// Whoever connects is to begin with a handshake.
     Tls(TcpListener),
-    Unix(UnixListener, String),
+    Unix(UnixListener),
 }
 
 impl Listener {
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Listener::Tcp(l) | Listener::Tls(l) => registry.register(l, token, Interest::READABLE),
-            Listener::Unix(l, _) => registry.register(l, token, Interest::READABLE),
+            Listener::Unix(l) => registry.register(l, token, Interest::READABLE),
         }
     }
 
-    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match self {
             Listener::Tcp(l) | Listener::Tls(l) => registry.deregister(l),
-            Listener::Unix(l, _) => registry.deregister(l),
+            Listener::Unix(l) => registry.deregister(l),
         }
     }
 
     /// The descriptor, for a child process that gives the port up.
-    pub fn raw_fd(&self) -> std::os::fd::RawFd {
+    pub(crate) fn raw_fd(&self) -> std::os::fd::RawFd {
         match self {
             Listener::Tcp(l) | Listener::Tls(l) => l.as_raw_fd(),
-            Listener::Unix(l, _) => l.as_raw_fd(),
+            Listener::Unix(l) => l.as_raw_fd(),
         }
     }
 
@@ -53,24 +53,16 @@ impl Listener {
     }
 
     /// A connection as it comes, without TLS; `WouldBlock` when nobody waits.
-    pub fn accept(&self) -> io::Result<Conn> {
+    pub(crate) fn accept(&self) -> io::Result<Conn> {
         match self {
             Listener::Tcp(l) | Listener::Tls(l) => l.accept().map(|(s, _)| Conn::Tcp(s)),
-            Listener::Unix(l, _) => l.accept().map(|(s, _)| Conn::Unix(s)),
+            Listener::Unix(l) => l.accept().map(|(s, _)| Conn::Unix(s)),
         }
     }
 }
 
-/// Why the server could not listen, in the words of the log line.
-#[derive(Debug)]
-pub struct ListenError {
-    pub addr: String,
-    pub port: u16,
-    pub error: io::Error,
-}
-
 /// The addresses of host names among those of `bind`.
-pub type BindNames = HashMap<String, IpAddr>;
+pub(crate) type BindNames = HashMap<String, IpAddr>;
 
 /// A word of `bind`, and whether it may be absent, as a leading `-` says.
 fn without_mark(word: &str) -> (&str, bool) {
@@ -78,12 +70,12 @@ fn without_mark(word: &str) -> (&str, bool) {
 }
 
 /// The host names among the words of `bind`: they have to be looked up before anything can listen there.
-pub fn names_to_look_up(bind: &[String]) -> impl Iterator<Item = &str> {
+pub(crate) fn names_to_look_up(bind: &[String]) -> impl Iterator<Item = &str> {
     bind.iter().map(|word| without_mark(word).0).filter(|name| socket_address(name, 0).is_none())
 }
 
 /// Of a name's addresses the one to listen on: Redis listens on IPv4 then.
-pub fn address_to_bind(found: &[IpAddr]) -> Option<IpAddr> {
+pub(crate) fn address_to_bind(found: &[IpAddr]) -> Option<IpAddr> {
     found.iter().find(|a| a.is_ipv4()).or(found.first()).copied()
 }
 
@@ -104,7 +96,7 @@ fn socket_address(text: &str, port: u16) -> Option<SocketAddr> {
 
 /// Listens on every address of `bind` (`*` and `::*` mean all of IPv4 and of IPv6; a leading `-` makes an address that is
 /// not there no error). No listener at all is an error too. Nothing is looked up: where host names are is in `names`.
-pub fn listen_tcp(bind: &[String], port: u16, backlog: i32, names: &BindNames) -> Result<Vec<Listener>, ListenError> {
+pub(crate) fn listen_tcp(bind: &[String], port: u16, backlog: i32, names: &BindNames) -> io::Result<Vec<Listener>> {
     let mut out = Vec::new();
     for word in bind {
         let (addr, optional) = without_mark(word);
@@ -137,7 +129,7 @@ pub fn listen_tcp(bind: &[String], port: u16, backlog: i32, names: &BindNames) -
                 if optional && absent {
                     continue;
                 }
-                return Err(ListenError { addr: addr.to_string(), port, error });
+                return Err(error);
             }
         }
     }
@@ -145,7 +137,7 @@ pub fn listen_tcp(bind: &[String], port: u16, backlog: i32, names: &BindNames) -
 }
 
 /// The system's words for an error, without Rust's suffix.
-pub fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
         None => {
@@ -169,11 +161,11 @@ fn listen_one(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
 }
 
 /// Listens on a unix socket, in place of whatever stood there; `perm` as for chmod, 0 leaves it.
-pub fn listen_unix(path: &str, perm: u32, backlog: i32) -> io::Result<Listener> {
+pub(crate) fn listen_unix(path: &str, perm: u32, backlog: i32) -> io::Result<Listener> {
     let fd = bind_unix(path, perm)?;
     listen(&fd, backlog)?;
     let listener = std::os::unix::net::UnixListener::from(fd);
-    Ok(Listener::Unix(UnixListener::from_std(listener), path.to_string()))
+    Ok(Listener::Unix(UnixListener::from_std(listener)))
 }
 
 /// Makes a unix socket with its permissions. Nobody can connect yet: there is no moment in which it takes connections from

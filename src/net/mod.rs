@@ -1,17 +1,17 @@
 //! The edge: the reactor, listeners, connections, and the links over them with what came in and what is to go out. Nothing
 //! here knows what the bytes mean to whom.
 
-pub mod conn;
-pub mod link;
-pub mod listener;
-pub mod output;
-pub mod reactor;
+pub(crate) mod conn;
+pub(crate) mod link;
+pub(crate) mod listener;
+pub(crate) mod output;
+pub(crate) mod reactor;
 pub(crate) mod tls;
-pub mod token;
+pub(crate) mod token;
 
-pub use conn::Conn;
+pub(crate) use conn::Conn;
 pub(crate) use conn::Secured;
-pub use link::Link;
-pub use output::Output;
-pub use reactor::Reactor;
-pub use token::{ClientId, Source};
+pub(crate) use link::Link;
+pub(crate) use output::Output;
+pub(crate) use reactor::Reactor;
+pub(crate) use token::{ClientId, Source};

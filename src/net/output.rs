@@ -5,20 +5,20 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 /// Smallest and largest size of a reply buffer, bytes.
-pub const MIN_BUFFER_BYTES: usize = 1024;
-pub const MAX_BUFFER_BYTES: usize = 16 * 1024;
+pub(crate) const MIN_BUFFER_BYTES: usize = 1024;
+pub(crate) const MAX_BUFFER_BYTES: usize = 16 * 1024;
 /// An empty reply buffer larger than this is given back, bytes: the next large reply, whoever's it is, is then written into
 /// memory that is still in the cache.
 const KEPT_BYTES: usize = 4 * 1024;
 const MAX_SLICES: usize = 64;
 
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     chunks: VecDeque<Vec<u8>>,
     /// How many of the last chunks still have the room they were written in: see `settle`.
     unsettled: usize,
     /// Where commands write; taken out while one runs.
-    pub cur: Reply,
+    pub(crate) cur: Reply,
     /// Bytes of the first slice that have been sent.
     sent: usize,
     /// Bytes in `chunks`.
@@ -52,54 +52,54 @@ impl Default for Output {
 
 impl Output {
     /// Bytes yet to be sent.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.chunk_bytes + self.cur.buf.len() - self.sent
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pending() == 0
     }
 
     /// Number of full chunks, for CLIENT LIST's `oll`.
-    pub fn chunk_count(&self) -> usize {
+    pub(crate) fn chunk_count(&self) -> usize {
         self.chunks.len()
     }
 
     /// Bytes in the buffer being written, for CLIENT LIST's `obl`.
-    pub fn cur_len(&self) -> usize {
+    pub(crate) fn cur_len(&self) -> usize {
         self.cur.buf.len()
     }
 
     /// Memory held, in bytes.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         self.chunk_mem() + self.cur.buf.capacity().max(self.buffer_size)
     }
 
     /// Memory of the full chunks, in bytes: what output buffer limits look at.
-    pub fn chunk_mem(&self) -> usize {
+    pub(crate) fn chunk_mem(&self) -> usize {
         self.chunk_capacity + self.chunks.len() * size_of::<Vec<u8>>()
     }
 
     /// Size of the buffer replies are written into, in bytes.
-    pub fn buffer_size(&self) -> usize {
+    pub(crate) fn buffer_size(&self) -> usize {
         self.buffer_size
     }
 
     /// Gives the reply buffer another size. What waits in it stays.
-    pub fn resize(&mut self, bytes: usize) {
+    pub(crate) fn resize(&mut self, bytes: usize) {
         self.buffer_size = bytes;
         self.cur.buf.shrink_to(bytes);
     }
 
     /// Sets a large reply aside, so that it never moves again while it waits to be sent.
-    pub fn roll(&mut self) {
+    pub(crate) fn roll(&mut self) {
         let mut cur = std::mem::take(&mut self.cur);
         self.set_aside(&mut cur, self.buffer_size + 1);
         self.cur = cur;
     }
 
     /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes behind everything that is there.
-    pub fn set_aside(&mut self, cur: &mut Reply, at_least: usize) {
+    pub(crate) fn set_aside(&mut self, cur: &mut Reply, at_least: usize) {
         if cur.buf.len() < at_least {
             return;
         }
@@ -112,7 +112,7 @@ impl Output {
 
     /// What is there now could not be sent at once and may wait for long: room that chunks do not use is given back if it
     /// is much. (Most chunks leave with the turn that wrote them, and moving their bytes would be for nothing.)
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let first = self.chunks.len().saturating_sub(std::mem::take(&mut self.unsettled));
         for chunk in self.chunks.range_mut(first..) {
             if chunk.capacity() - chunk.len() > chunk.len() / 2 {
@@ -124,7 +124,7 @@ impl Output {
     }
 
     /// Takes `cur` out for commands to write into, with room for what the client usually gets.
-    pub fn take_cur(&mut self) -> Reply {
+    pub(crate) fn take_cur(&mut self) -> Reply {
         let mut cur = std::mem::take(&mut self.cur);
         if cur.buf.capacity() == 0 && self.buffer_size > KEPT_BYTES {
             cur.buf.reserve_exact(self.buffer_size);
@@ -133,7 +133,7 @@ impl Output {
     }
 
     /// Adds bytes behind everything that is there.
-    pub fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.cur.raw(bytes);
         if self.cur.buf.len() > self.buffer_size {
             self.roll();
@@ -141,7 +141,7 @@ impl Output {
     }
 
     /// Drops everything unsent.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         let resp3 = self.cur.resp3;
         *self = Output {
             cur: Reply::new(resp3),
@@ -153,33 +153,33 @@ impl Output {
     }
 
     /// Bytes were sent that never stood here, as nothing did.
-    pub fn note_sent(&mut self, bytes: usize) {
+    pub(crate) fn note_sent(&mut self, bytes: usize) {
         debug_assert!(self.is_empty());
         self.sent_total += bytes as u64;
     }
 
     /// Where the output ends, counted from the client's first byte.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.sent_total + self.pending() as u64
     }
 
     /// Everything up to here may be sent, whatever is still on its way to the disk.
-    pub fn release(&mut self, until: u64) {
+    pub(crate) fn release(&mut self, until: u64) {
         self.safe_until = self.safe_until.max(until);
     }
 
     /// Everything there is so far may be sent.
-    pub fn release_all(&mut self) {
+    pub(crate) fn release_all(&mut self) {
         self.release(self.end());
     }
 
     /// Number of pending bytes that were released.
-    pub fn released(&self) -> usize {
+    pub(crate) fn released(&self) -> usize {
         self.safe_until.saturating_sub(self.sent_total) as usize
     }
 
     /// Writes as much as the peer takes, `limit` bytes at most. Gives the bytes sent; `WouldBlock` is not an error here.
-    pub fn write_to(
+    pub(crate) fn write_to(
         &mut self,
         limit: usize,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 /// One readiness event.
 #[derive(Clone, Copy, Debug)]
-pub struct Ready {
-    pub source: Source,
-    pub readable: bool,
-    pub writable: bool,
+pub(crate) struct Ready {
+    pub(crate) source: Source,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
     /// The peer closed its side, or the descriptor failed: read until the end shows.
-    pub closed: bool,
+    pub(crate) closed: bool,
 }
 
-pub struct Reactor {
+pub(crate) struct Reactor {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
@@ -26,24 +26,24 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    pub fn new() -> io::Result<Reactor> {
+    pub(crate) fn new() -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
         Ok(Reactor { poll, events: Events::with_capacity(1024), waker, ready: Vec::new() })
     }
 
-    pub fn registry(&self) -> &mio::Registry {
+    pub(crate) fn registry(&self) -> &mio::Registry {
         self.poll.registry()
     }
 
     /// Lets another thread end the sleep of the loop.
-    pub fn waker(&self) -> Arc<Waker> {
+    pub(crate) fn waker(&self) -> Arc<Waker> {
         self.waker.clone()
     }
 
     /// Sleeps until something is ready, at most `timeout`. The events are given urgent ones first, and the vector is
     /// handed out for the turn: give it back with `recycle`.
-    pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Ready>> {
+    pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Ready>> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // A signal: its flag is looked at by the loop.
@@ -64,7 +64,7 @@ impl Reactor {
         Ok(ready)
     }
 
-    pub fn recycle(&mut self, ready: Vec<Ready>) {
+    pub(crate) fn recycle(&mut self, ready: Vec<Ready>) {
         self.ready = ready;
     }
 }

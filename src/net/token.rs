@@ -4,14 +4,14 @@ use mio::Token;
 
 /// Names a client. Stale ids (the client is gone) find nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId {
-    pub index: u32,
-    pub generation: u32,
+pub(crate) struct ClientId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
 }
 
 /// The owner of a registered descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub(crate) enum Source {
     /// A client listener, by its place in the list of listeners.
     Listener(u32),
     /// A client connection.
@@ -35,7 +35,7 @@ const GEN_SHIFT: u32 = 32;
 const GEN_MASK: u64 = (1 << 28) - 1;
 
 impl Source {
-    pub fn token(self) -> Token {
+    pub(crate) fn token(self) -> Token {
         let (kind, generation, index) = match self {
             Source::Listener(i) => (0, 0, i),
             Source::Client(id) => (1, id.generation, id.index),
@@ -50,7 +50,7 @@ impl Source {
     }
 
     /// `None` for a token that `token` never made.
-    pub fn of(token: Token) -> Option<Source> {
+    pub(crate) fn of(token: Token) -> Option<Source> {
         let bits = token.0 as u64;
         let index = bits as u32;
         let generation = (bits >> GEN_SHIFT & GEN_MASK) as u32;
@@ -68,7 +68,7 @@ impl Source {
     }
 
     /// The bus and the replication links are served before clients in every turn.
-    pub fn is_urgent(self) -> bool {
+    pub(crate) fn is_urgent(self) -> bool {
         !matches!(self, Source::Listener(_) | Source::Client(_) | Source::Handshake(..))
     }
 }

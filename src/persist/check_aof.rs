@@ -405,7 +405,7 @@ impl Checker<'_> {
 use std::os::unix::ffi::OsStrExt;
 
 /// The tool over the given streams. `args[0]` is its name. Returns the exit code.
-pub fn run(args: &[String], input: &mut dyn BufRead, out: &mut dyn Write) -> i32 {
+pub(crate) fn run(args: &[String], input: &mut dyn BufRead, out: &mut dyn Write) -> i32 {
     let mut checker = Checker { out, input, fix: false, to_timestamp: None, line: 1, error: None };
     let path = match args {
         [_, path] => path,
@@ -450,7 +450,7 @@ pub fn run(args: &[String], input: &mut dyn BufRead, out: &mut dyn Write) -> i32
 }
 
 /// The tool. `args[0]` is its name. Returns the exit code.
-pub fn main(args: &[String]) -> i32 {
+pub(crate) fn main(args: &[String]) -> i32 {
     run(args, &mut io::stdin().lock(), &mut io::stdout().lock())
 }
 

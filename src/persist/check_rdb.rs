@@ -44,7 +44,7 @@ impl Doing {
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Sound,
     /// Reported, the caller goes on.
     Bad,
@@ -62,7 +62,7 @@ struct State {
 }
 
 /// Checks the snapshot `source` stands at. Afterwards a sound one's source stands behind it.
-pub fn check<S: BufRead>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
+pub(crate) fn check<S: BufRead>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let mut reader = Reader::new(source, true, 0);
     let mut state = State { doing: Doing::Start, key: None, key_type: None, keys: 0, expires: 0, already_expired: 0 };
@@ -205,7 +205,7 @@ fn walk<S: BufRead>(
 }
 
 /// Checks a file and writes the report; false when it is not sound or cannot be opened.
-pub fn check_file(path: &Path, out: &mut dyn Write) -> io::Result<bool> {
+pub(crate) fn check_file(path: &Path, out: &mut dyn Write) -> io::Result<bool> {
     let Ok(file) = File::open(path) else {
         writeln!(out, "[offset 0] Checking RDB file {}", path.display())?;
         return Ok(false);
@@ -218,7 +218,7 @@ pub fn check_file(path: &Path, out: &mut dyn Write) -> io::Result<bool> {
 }
 
 /// The tool. `args[0]` is its name; `version` what `--version` prints. Returns the exit code.
-pub fn main(args: &[String], version: &str) -> i32 {
+pub(crate) fn main(args: &[String], version: &str) -> i32 {
     let mut out = io::stdout().lock();
     let result = match args {
         [_, flag] if flag == "-v" || flag == "--version" => writeln!(out, "redis-check-rdb {version}").map(|()| true),

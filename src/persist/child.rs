@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// What a child does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChildKind {
+pub(crate) enum ChildKind {
     /// A snapshot into a file (BGSAVE).
     RdbDisk,
     /// A snapshot into a pipe whose other end feeds replicas.
@@ -19,14 +19,14 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// Name in log lines about its memory.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             ChildKind::RdbDisk | ChildKind::RdbSocket => "RDB",
             ChildKind::Aof => "AOF rewrite",
         }
     }
 
-    pub fn process_name(self) -> &'static str {
+    pub(crate) fn process_name(self) -> &'static str {
         match self {
             ChildKind::RdbDisk => "redis-rdb-bgsave",
             ChildKind::RdbSocket => "redis-rdb-to-slaves",
@@ -34,40 +34,40 @@ impl ChildKind {
         }
     }
 
-    pub fn is_rdb(self) -> bool {
+    pub(crate) fn is_rdb(self) -> bool {
         matches!(self, ChildKind::RdbDisk | ChildKind::RdbSocket)
     }
 }
 
 /// The parent's view of its child.
 #[derive(Debug)]
-pub struct Child {
-    pub pid: Pid,
-    pub kind: ChildKind,
-    pub info: File,
-    pub partial: Vec<u8>,
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) kind: ChildKind,
+    pub(crate) info: File,
+    pub(crate) partial: Vec<u8>,
 }
 
 /// Figures about forks and the child at work, for INFO.
 #[derive(Debug, Clone, Default)]
-pub struct ChildStats {
-    pub total_forks: u64,
-    pub latest_fork_us: u64,
-    pub cow_peak: u64,
-    pub cow_bytes: u64,
+pub(crate) struct ChildStats {
+    pub(crate) total_forks: u64,
+    pub(crate) latest_fork_us: u64,
+    pub(crate) cow_peak: u64,
+    pub(crate) cow_bytes: u64,
     /// When `cow_bytes` was measured.
-    pub cow_at: Option<Instant>,
-    pub keys_processed: u64,
-    pub keys_total: u64,
-    pub rdb_last_cow_bytes: u64,
-    pub aof_last_cow_bytes: u64,
+    pub(crate) cow_at: Option<Instant>,
+    pub(crate) keys_processed: u64,
+    pub(crate) keys_total: u64,
+    pub(crate) rdb_last_cow_bytes: u64,
+    pub(crate) aof_last_cow_bytes: u64,
 }
 
 /// One report: kind (0 progress, 1 last), keys written, memory copied.
-pub const REPORT_LEN: usize = 24;
+pub(crate) const REPORT_LEN: usize = 24;
 
 /// The child's end of the pipe.
-pub struct Reporter {
+pub(crate) struct Reporter {
     pipe: File,
     label: &'static str,
     cow: u64,
@@ -80,7 +80,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(pipe: File, label: &'static str) -> Reporter {
+    pub(crate) fn new(pipe: File, label: &'static str) -> Reporter {
         Reporter {
             pipe,
             label,
@@ -95,7 +95,7 @@ impl Reporter {
     }
 
     /// To be called for each key written; reports about once a second.
-    pub fn key_done(&mut self, keys: u64) {
+    pub(crate) fn key_done(&mut self, keys: u64) {
         if keys & 1023 != 1 {
             return;
         }
@@ -105,7 +105,7 @@ impl Reporter {
         }
     }
 
-    pub fn send(&mut self, last: bool, keys: u64) {
+    pub(crate) fn send(&mut self, last: bool, keys: u64) {
         // Measuring takes long in a large process, so it is done for at most a hundredth of the time.
         const DUTY: u128 = 100;
         let due = self.cow_at.is_none_or(|at| at.elapsed().as_micros() > self.cow_cost_us * DUTY);

@@ -29,7 +29,7 @@ const MOST: (i64, i64) = (3, 2);
 const DOUBT: i64 = 64;
 
 #[derive(Debug, Default)]
-pub struct Gather {
+pub(crate) struct Gather {
     /// How many clients may come back; 0: nobody is waited for.
     expected: usize,
     /// When the sync was done that they waited for, and how long it took.
@@ -49,14 +49,14 @@ pub struct Gather {
 
 impl Gather {
     /// A sync is done that so many clients waited for, or that others waited for while it was under way.
-    pub fn expect(&mut self, clients: usize, sync_us: u64, now_us: i64) {
+    pub(crate) fn expect(&mut self, clients: usize, sync_us: u64, now_us: i64) {
         let sync_us = (sync_us as i64).min(WAIT_MAX_US);
         let Gather { disappointed, usual_us, .. } = *self;
         *self = Gather { expected: clients, done_us: now_us, sync_us, disappointed, usual_us, ..Gather::default() };
     }
 
     /// So many clients have changes that wait. Until when to wait for more before the next look; `None`: no longer.
-    pub fn wait_until(&mut self, gathered: usize, now_us: i64) -> Option<i64> {
+    pub(crate) fn wait_until(&mut self, gathered: usize, now_us: i64) -> Option<i64> {
         if self.expected == 0 {
             return None;
         }

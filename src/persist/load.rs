@@ -1,6 +1,6 @@
 //! What was read of a data set, as the keyspace takes it: values, entries, and what goes with a load.
 
-use super::rdb::{Error, KeyItem, Reader, StringValue, Value};
+use super::rdb::{KeyItem, Reader, StringValue, Value};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::object::{AccessClock, ValueLimits};
@@ -9,56 +9,56 @@ use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
 use crate::structs::entry::{INLINE_MAX_LEN, NewValue};
 use crate::structs::numbers::parse_i64;
-use std::io::{self, BufRead};
+use std::io::BufRead;
 use std::path::Path;
 
 /// Longest text that can be an integer.
 const MAX_INT_LEN: usize = 20;
 
 /// Clients wait no longer than this for data that trickle in, in microseconds.
-pub const SERVE_AFTER_US: i64 = 300_000;
+pub(crate) const SERVE_AFTER_US: i64 = 300_000;
 
 /// How a snapshot is to be taken in.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LoadOptions {
+pub(crate) struct LoadOptions {
     /// A key that is there already is replaced; otherwise it is an error.
-    pub allow_duplicates: bool,
+    pub(crate) allow_duplicates: bool,
     /// Keys whose time has come are kept: whoever wrote the snapshot will delete them (a primary, or the log that
     /// follows).
-    pub keep_expired: bool,
+    pub(crate) keep_expired: bool,
     /// The replication history hears of keys that are left out because their time has come.
-    pub feed_replicas: bool,
+    pub(crate) feed_replicas: bool,
 }
 
 /// Replication position found in a snapshot. Complete or useless.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LoadedRepl {
-    pub stream_db: Option<i64>,
+pub(crate) struct LoadedRepl {
+    pub(crate) stream_db: Option<i64>,
     /// 40 hex digits.
-    pub id: Option<Vec<u8>>,
-    pub offset: Option<i64>,
+    pub(crate) id: Option<Vec<u8>>,
+    pub(crate) offset: Option<i64>,
 }
 
 /// Why a snapshot was not loaded.
 #[derive(Debug)]
-pub enum LoadError {
+pub(crate) enum LoadError {
     /// There is no such file.
     NotFound,
     /// It cannot be opened; logged.
-    Open(io::Error),
+    Open,
     /// It cannot be read or used; logged by `log_load_error`.
-    Rdb(Error),
+    Rdb,
 }
 
 /// Where a snapshot came from, which decides what an error means.
 #[derive(Debug, Clone, Copy)]
-pub enum Origin<'a> {
+pub(crate) enum Origin<'a> {
     File(&'a Path),
     Socket,
 }
 
 /// A string as the entry takes it: an integer where its text is one.
-pub fn string_value(value: StringValue) -> NewValue<'static, Object> {
+pub(crate) fn string_value(value: StringValue) -> NewValue<'static, Object> {
     match value {
         StringValue::Int(v) => NewValue::Int(v),
         StringValue::Bytes(bytes) => integer(&bytes).map_or_else(|| NewValue::OwnedStr(bytes), NewValue::Int),
@@ -72,7 +72,7 @@ fn integer(text: &[u8]) -> Option<i64> {
 
 /// A value that was read, as the entry takes it. Each type joins here.
 /// `None`: it is empty, which no key may be.
-pub fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static, Object>> {
+pub(crate) fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static, Object>> {
     Some(match value {
         Value::String(s) => string_value(s),
         Value::List(nodes) => List::from_bodies(nodes, limits.list).into(),
@@ -113,13 +113,13 @@ fn warn_of_lost(what: &str, before: usize, after: usize) {
     }
 }
 
-pub fn parse_number(text: &[u8]) -> Option<i64> {
+pub(crate) fn parse_number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
 /// The entry of a key that was read, with the access clock it had.
 /// `None`: it is empty, which no key may be.
-pub fn loaded_entry<S: BufRead>(
+pub(crate) fn loaded_entry<S: BufRead>(
     access: &AccessClock,
     item: KeyItem,
     limits: &ValueLimits,
@@ -142,6 +142,6 @@ pub fn loaded_entry<S: BufRead>(
     Some(entry)
 }
 
-pub fn alloc_peak() {
+pub(crate) fn alloc_peak() {
     crate::sys::alloc::peak();
 }

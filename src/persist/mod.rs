@@ -6,20 +6,22 @@
 //!
 //! Invariant: nothing read from disk or from a socket can panic the process; damage is a typed error with an offset.
 
-pub mod aof;
-pub mod check_aof;
-pub mod check_rdb;
-pub mod child;
-pub mod gate;
-pub mod gather;
-pub mod load;
-pub mod rdb;
-pub mod snapshot;
-pub mod state;
-pub mod stream_commands;
+pub(crate) mod aof;
+pub(crate) mod check_aof;
+pub(crate) mod check_rdb;
+pub(crate) mod child;
+#[cfg(test)]
+mod fuzz;
+pub(crate) mod gate;
+pub(crate) mod gather;
+pub(crate) mod load;
+pub(crate) mod rdb;
+pub(crate) mod snapshot;
+pub(crate) mod state;
+pub(crate) mod stream_commands;
 
-pub use state::Persist;
+pub(crate) use state::Persist;
 
 /// Something failed, and the log says what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Logged;
+pub(crate) struct Logged;

@@ -13,36 +13,36 @@ use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Commands gather up to this size before they are passed on, bytes.
-pub const FLUSH_AT: usize = 64 * 1024;
+pub(crate) const FLUSH_AT: usize = 64 * 1024;
 
 /// What goes into a snapshot.
 #[derive(Debug, Clone, Default)]
-pub struct SnapshotOptions {
+pub(crate) struct SnapshotOptions {
     /// It is the base of an append-only log.
-    pub aof_base: bool,
+    pub(crate) aof_base: bool,
     /// Replication position to store in it.
-    pub repl: Option<ReplInfo>,
+    pub(crate) repl: Option<ReplInfo>,
     /// Function libraries only.
-    pub exclude_data: bool,
-    pub exclude_functions: bool,
+    pub(crate) exclude_data: bool,
+    pub(crate) exclude_functions: bool,
     /// The file will be read again soon: its pages are worth keeping.
-    pub keep_cache: bool,
+    pub(crate) keep_cache: bool,
 }
 
 /// A file which is pushed to the disk as it grows, so that the sync at its end does not stall everyone else.
-pub struct FileSink {
+pub(crate) struct FileSink {
     file: File,
     auto_sync: bool,
     unsynced: u64,
 }
 
 impl FileSink {
-    pub fn new(file: File, auto_sync: bool) -> FileSink {
+    pub(crate) fn new(file: File, auto_sync: bool) -> FileSink {
         FileSink { file, auto_sync, unsynced: 0 }
     }
 
     /// Makes everything durable. Unless `keep_cache`, its pages make room for others: it will not be read soon.
-    pub fn finish(self, keep_cache: bool) -> io::Result<()> {
+    pub(crate) fn finish(self, keep_cache: bool) -> io::Result<()> {
         self.file.sync_all()?;
         if !keep_cache {
             drop_page_cache(self.file.as_fd());
@@ -52,7 +52,7 @@ impl FileSink {
 }
 
 /// Tells the system that a file's pages will not be needed. Only a hint: a failure is worth a line and nothing else.
-pub fn drop_page_cache(fd: impl AsFd) {
+pub(crate) fn drop_page_cache(fd: impl AsFd) {
     use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
     if let Err(e) = posix_fadvise(fd, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
         log::info!("Unable to reclaim page cache: {}", e.desc());
@@ -76,7 +76,7 @@ impl Write for FileSink {
 }
 
 /// A value in the form the snapshot writer takes.
-pub fn value_view(entry: &Entry) -> ValueView<'_> {
+pub(crate) fn value_view(entry: &Entry) -> ValueView<'_> {
     match entry.value() {
         ValueRef::Int(v) => ValueView::Int(v),
         ValueRef::Str { bytes, .. } => ValueView::Str(bytes),
@@ -91,7 +91,7 @@ pub fn value_view(entry: &Entry) -> ValueView<'_> {
 
 /// `rdb-key-save-delay` and `key-load-delay`: microseconds to sleep after each key. A negative number asks for one
 /// microsecond at every so-manieth key on average, since the shortest sleep is longer than that.
-pub fn debug_delay(us: i64) {
+pub(crate) fn debug_delay(us: i64) {
     match us {
         0 => {}
         1.. => std::thread::sleep(Duration::from_micros(us.unsigned_abs())),
@@ -103,7 +103,7 @@ pub fn debug_delay(us: i64) {
     }
 }
 
-pub fn now_s() -> i64 {
+pub(crate) fn now_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
@@ -111,7 +111,7 @@ pub fn now_s() -> i64 {
 const ITEMS_PER_COMMAND: usize = 64;
 
 /// Appends the commands that make a collection of `len` times `width` items, and passes on what has gathered.
-pub fn put_collection<'a, W: Write>(
+pub(crate) fn put_collection<'a, W: Write>(
     buf: &mut Vec<u8>,
     out: &mut W,
     verb: &[u8],
@@ -137,7 +137,7 @@ pub fn put_collection<'a, W: Write>(
 }
 
 /// As `put_collection` for a list.
-pub fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
+pub(crate) fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
     let mut walk = list.walk(0);
     let mut left = list.len();
     while left > 0 {
@@ -159,7 +159,7 @@ pub fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &Lis
 }
 
 /// Appends the commands that make a sorted set, and passes on what has gathered.
-pub fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
+pub(crate) fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
     let mut members = zset.iter();
     let mut left = zset.len();
     while left > 0 {
@@ -195,7 +195,7 @@ fn put_arg(buf: &mut Vec<u8>, arg: &[u8]) {
 }
 
 /// Appends a command in the form of the request protocol.
-pub fn put_command(buf: &mut Vec<u8>, args: &[&[u8]]) {
+pub(crate) fn put_command(buf: &mut Vec<u8>, args: &[&[u8]]) {
     put_header(buf, args.len());
     args.iter().for_each(|arg| put_arg(buf, arg));
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Whether commands go to the append-only log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AofState {
+pub(crate) enum AofState {
     Off,
     On,
     /// Just switched on: the first rewrite has to end before the log is complete.
@@ -20,50 +20,50 @@ pub enum AofState {
 
 /// The append-only log.
 #[derive(Debug)]
-pub struct Aof {
-    pub state: AofState,
-    pub dir: AofDir,
-    pub manifest: Manifest,
+pub(crate) struct Aof {
+    pub(crate) state: AofState,
+    pub(crate) dir: AofDir,
+    pub(crate) manifest: Manifest,
     /// The increment being written; shared with the thread that syncs it.
-    pub file: Option<Arc<File>>,
+    pub(crate) file: Option<Arc<File>>,
     /// Commands not written yet.
-    pub buf: Vec<u8>,
+    pub(crate) buf: Vec<u8>,
     /// Database the log has selected, `None` when the next command must say.
-    pub selected_db: Option<usize>,
+    pub(crate) selected_db: Option<usize>,
     /// Bytes of all files of the log.
-    pub current_size: u64,
+    pub(crate) current_size: u64,
     /// Bytes of the increment being written, and how many of them were given to a sync.
-    pub incr_size: u64,
-    pub incr_synced: u64,
+    pub(crate) incr_size: u64,
+    pub(crate) incr_synced: u64,
     /// Bytes of the log after its last rewrite.
-    pub rewrite_base_size: u64,
-    pub last_fsync_s: i64,
+    pub(crate) rewrite_base_size: u64,
+    pub(crate) last_fsync_s: i64,
     /// How long to sleep before each sync with `appendfsync always`: DEBUG AOF-SYNC-SLEEP.
-    pub sync_sleep_us: u64,
+    pub(crate) sync_sleep_us: u64,
     /// Since when a write waits for a slow sync.
-    pub postponed_since_s: Option<i64>,
-    pub delayed_fsync: u64,
-    pub last_write_ok: bool,
-    pub last_write_errno: i32,
-    pub last_error_log_s: i64,
-    pub rewrite_scheduled: bool,
-    pub last_rewrite_ok: bool,
-    pub rewrites: u64,
-    pub consecutive_failures: u64,
-    pub rewrite_start_s: Option<i64>,
-    pub rewrite_last_s: Option<i64>,
+    pub(crate) postponed_since_s: Option<i64>,
+    pub(crate) delayed_fsync: u64,
+    pub(crate) last_write_ok: bool,
+    pub(crate) last_write_errno: i32,
+    pub(crate) last_error_log_s: i64,
+    pub(crate) rewrite_scheduled: bool,
+    pub(crate) last_rewrite_ok: bool,
+    pub(crate) rewrites: u64,
+    pub(crate) consecutive_failures: u64,
+    pub(crate) rewrite_start_s: Option<i64>,
+    pub(crate) rewrite_last_s: Option<i64>,
     /// The second the last `#TS:` line told.
-    pub timestamp_s: i64,
-    pub limit: RewriteLimit,
+    pub(crate) timestamp_s: i64,
+    pub(crate) limit: RewriteLimit,
     /// Replication offset that is on disk; `None` while the log is off.
-    pub fsynced_reploff: Option<i64>,
-    pub shared: Arc<FsyncShared>,
+    pub(crate) fsynced_reploff: Option<i64>,
+    pub(crate) shared: Arc<FsyncShared>,
 }
 
 /// Keeps failing rewrites from leaving a file behind every second: after three in a row the next waits a minute, then
 /// two, four, up to an hour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RewriteLimit {
+pub(crate) struct RewriteLimit {
     delay_minutes: i64,
     next_s: i64,
 }
@@ -73,7 +73,7 @@ impl RewriteLimit {
     const MAX_MINUTES: i64 = 60;
 
     /// Whether an automatic rewrite has to wait. `Some(minutes)` in the second place when a wait begins.
-    pub fn is_limited(&mut self, failures: u64, now_s: i64) -> (bool, Option<i64>) {
+    pub(crate) fn is_limited(&mut self, failures: u64, now_s: i64) -> (bool, Option<i64>) {
         if failures < Self::FAILURES {
             *self = RewriteLimit::default();
             return (false, None);
@@ -93,53 +93,51 @@ impl RewriteLimit {
 
 /// Snapshots.
 #[derive(Debug)]
-pub struct Rdb {
-    pub last_save_s: i64,
-    pub last_bgsave_ok: bool,
-    pub last_bgsave_try_s: i64,
-    pub bgsave_scheduled: bool,
-    pub dirty_before_bgsave: u64,
-    pub save_start_s: Option<i64>,
-    pub save_last_s: Option<i64>,
-    pub saves: u64,
-    pub loaded_keys: u64,
-    pub loaded_expired: u64,
+pub(crate) struct Rdb {
+    pub(crate) last_save_s: i64,
+    pub(crate) last_bgsave_ok: bool,
+    pub(crate) last_bgsave_try_s: i64,
+    pub(crate) bgsave_scheduled: bool,
+    pub(crate) dirty_before_bgsave: u64,
+    pub(crate) save_start_s: Option<i64>,
+    pub(crate) save_last_s: Option<i64>,
+    pub(crate) saves: u64,
+    pub(crate) loaded_keys: u64,
+    pub(crate) loaded_expired: u64,
 }
 
 /// A data set being loaded.
 #[derive(Debug, Clone, Default)]
-pub struct Loading {
+pub(crate) struct Loading {
     /// Into databases set aside, while the old ones are still served.
-    pub is_async: bool,
-    pub start_s: i64,
+    pub(crate) is_async: bool,
+    pub(crate) start_s: i64,
     /// 0 when it is not known.
-    pub total_bytes: u64,
-    pub loaded_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) loaded_bytes: u64,
     /// Memory the data set took where it was saved.
-    pub rdb_used_mem: u64,
+    pub(crate) rdb_used_mem: u64,
 }
 
 /// The room's state.
 #[derive(Debug)]
-pub struct Persist {
-    pub aof: Aof,
-    pub rdb: Rdb,
-    pub gate: Gate,
-    pub child: Option<Child>,
-    pub child_stats: ChildStats,
-    pub loading: Option<Loading>,
+pub(crate) struct Persist {
+    pub(crate) aof: Aof,
+    pub(crate) rdb: Rdb,
+    pub(crate) gate: Gate,
+    pub(crate) child: Option<Child>,
+    pub(crate) child_stats: ChildStats,
+    pub(crate) loading: Option<Loading>,
     /// When a write that was obeyed despite a failing disk was last logged.
-    pub ignored_disk_error_ms: i64,
+    pub(crate) ignored_disk_error_ms: i64,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION.
-    pub skip_checksum: bool,
+    pub(crate) skip_checksum: bool,
     /// DEBUG AOF-FLUSH-SLEEP, microseconds.
-    pub aof_flush_sleep_us: u64,
-    /// When it was last logged that a command of the master could not be written.
-    pub ignored_disk_error_log_ms: i64,
+    pub(crate) aof_flush_sleep_us: u64,
 }
 
 impl Persist {
-    pub fn new(cfg: &Config, now_s: i64) -> Persist {
+    pub(crate) fn new(cfg: &Config, now_s: i64) -> Persist {
         Persist {
             aof: Aof {
                 state: if cfg.appendonly { AofState::On } else { AofState::Off },
@@ -192,17 +190,16 @@ impl Persist {
             ignored_disk_error_ms: 0,
             skip_checksum: false,
             aof_flush_sleep_us: 0,
-            ignored_disk_error_log_ms: 0,
         }
     }
 
     /// A snapshot child is at work.
-    pub fn is_saving(&self) -> bool {
+    pub(crate) fn is_saving(&self) -> bool {
         self.child.as_ref().is_some_and(|c| c.kind.is_rdb())
     }
 
     /// The log is being rewritten.
-    pub fn is_rewriting(&self) -> bool {
+    pub(crate) fn is_rewriting(&self) -> bool {
         self.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof)
     }
 }

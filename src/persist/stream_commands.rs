@@ -5,7 +5,7 @@ use crate::structs::stream::{Group, Stream, StreamId};
 use std::io;
 
 /// Gives the commands that make the stream to `put`, one by one.
-pub fn put_stream_commands(
+pub(crate) fn put_stream_commands(
     key: &[u8],
     stream: &Stream,
     put: &mut dyn FnMut(&[&[u8]]) -> io::Result<()>,

@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 /// The three kinds of subscription, each with a namespace of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Channel,
     Pattern,
     Shard,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
+    pub(crate) const ALL: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
 
     /// What the pushes about subscribing and unsubscribing are called.
-    pub fn verbs(self) -> (&'static [u8], &'static [u8]) {
+    pub(crate) fn verbs(self) -> (&'static [u8], &'static [u8]) {
         match self {
             Kind::Channel => (b"subscribe", b"unsubscribe"),
             Kind::Pattern => (b"psubscribe", b"punsubscribe"),
@@ -27,33 +27,33 @@ impl Kind {
 }
 
 /// The name of a channel or a pattern, which its listeners share.
-pub type Name = Arc<[u8]>;
+pub(crate) type Name = Arc<[u8]>;
 
 /// Who listens, by name.
 #[derive(Debug, Default)]
-pub struct Listeners {
-    pub names: HashMap<Name, Vec<ClientId>>,
+pub(crate) struct Listeners {
+    pub(crate) names: HashMap<Name, Vec<ClientId>>,
 }
 
 impl Listeners {
-    pub fn of(&self, name: &[u8]) -> &[ClientId] {
+    pub(crate) fn of(&self, name: &[u8]) -> &[ClientId] {
         self.names.get(name).map_or(&[], Vec::as_slice)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &Name> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         self.names.keys()
     }
 
     /// Names with at least one listener.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.names.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    pub fn remove(&mut self, name: &[u8], client: ClientId) {
+    pub(crate) fn remove(&mut self, name: &[u8], client: ClientId) {
         // Many names have one listener: to take them out and put the others back looks them up once.
         let Some((name, mut clients)) = self.names.remove_entry(name) else { return };
         clients.retain(|c| *c != client);
@@ -64,14 +64,14 @@ impl Listeners {
 }
 
 #[derive(Debug, Default)]
-pub struct PubSub {
+pub(crate) struct PubSub {
     channels: Listeners,
-    pub patterns: Listeners,
-    pub shards: Listeners,
+    pub(crate) patterns: Listeners,
+    pub(crate) shards: Listeners,
 }
 
 impl PubSub {
-    pub fn listeners(&self, kind: Kind) -> &Listeners {
+    pub(crate) fn listeners(&self, kind: Kind) -> &Listeners {
         match kind {
             Kind::Channel => &self.channels,
             Kind::Pattern => &self.patterns,
@@ -79,7 +79,7 @@ impl PubSub {
         }
     }
 
-    pub fn listeners_mut(&mut self, kind: Kind) -> &mut Listeners {
+    pub(crate) fn listeners_mut(&mut self, kind: Kind) -> &mut Listeners {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
@@ -90,14 +90,14 @@ impl PubSub {
 
 /// What one client listens to.
 #[derive(Debug, Default)]
-pub struct Subscriptions {
+pub(crate) struct Subscriptions {
     channels: HashSet<Name>,
     patterns: HashSet<Name>,
     shards: HashSet<Name>,
 }
 
 impl Subscriptions {
-    pub fn names(&self, kind: Kind) -> &HashSet<Name> {
+    pub(crate) fn names(&self, kind: Kind) -> &HashSet<Name> {
         match kind {
             Kind::Channel => &self.channels,
             Kind::Pattern => &self.patterns,
@@ -105,7 +105,7 @@ impl Subscriptions {
         }
     }
 
-    pub fn names_mut(&mut self, kind: Kind) -> &mut HashSet<Name> {
+    pub(crate) fn names_mut(&mut self, kind: Kind) -> &mut HashSet<Name> {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
@@ -113,12 +113,12 @@ impl Subscriptions {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         Kind::ALL.iter().all(|k| self.names(*k).is_empty())
     }
 
     /// The number that pushes about this kind carry: sharded channels count apart from channels and patterns.
-    pub fn count_for(&self, kind: Kind) -> usize {
+    pub(crate) fn count_for(&self, kind: Kind) -> usize {
         match kind {
             Kind::Channel | Kind::Pattern => self.channels.len() + self.patterns.len(),
             Kind::Shard => self.shards.len(),
@@ -126,14 +126,14 @@ impl Subscriptions {
     }
 
     /// Memory of the entries, in bytes, without that of long names: this is asked after every command.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         const SHORT_NAME: usize = 16;
         Kind::ALL.iter().map(|k| self.names(*k).len() * (size_of::<Name>() + SHORT_NAME)).sum()
     }
 }
 
 /// A message as subscribers get it.
-pub fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
     // What stands before and after a part takes less than this.
     const AROUND: usize = 24;
     let mut out = Reply::new(resp3);
@@ -144,24 +144,24 @@ pub fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The same message in the two protocols, each made when first needed.
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     parts: &'a [&'a [u8]],
     made: [Option<Vec<u8>>; 2],
 }
 
 impl<'a> Message<'a> {
-    pub fn new(parts: &'a [&'a [u8]]) -> Message<'a> {
+    pub(crate) fn new(parts: &'a [&'a [u8]]) -> Message<'a> {
         Message { parts, made: [None, None] }
     }
 
-    pub fn bytes(&mut self, resp3: bool) -> &[u8] {
+    pub(crate) fn bytes(&mut self, resp3: bool) -> &[u8] {
         let parts = self.parts;
         self.made[resp3 as usize].get_or_insert_with(|| message(resp3, parts))
     }
 }
 
 /// The push that confirms a change of subscriptions.
-pub fn subscription_push(out: &mut Reply, verb: &[u8], name: Option<&[u8]>, count: usize) {
+pub(crate) fn subscription_push(out: &mut Reply, verb: &[u8], name: Option<&[u8]>, count: usize) {
     out.push(3);
     out.bulk(verb);
     match name {

@@ -13,11 +13,11 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 /// Smallest block, and smallest backlog size a server accepts, in bytes.
-pub const MIN_BLOCK_BYTES: usize = 16 * 1024;
+pub(crate) const MIN_BLOCK_BYTES: usize = 16 * 1024;
 /// How many blocks one append gives back at most, so that a freed laggard does not stall a write.
-pub const TRIM_BLOCKS_PER_APPEND: usize = 64;
+pub(crate) const TRIM_BLOCKS_PER_APPEND: usize = 64;
 /// How many blocks the periodic trim gives back at most.
-pub const TRIM_BLOCKS_PER_CRON: usize = 10 * TRIM_BLOCKS_PER_APPEND;
+pub(crate) const TRIM_BLOCKS_PER_CRON: usize = 10 * TRIM_BLOCKS_PER_APPEND;
 
 /// A run of replicated bytes. It never grows past the capacity it was made with.
 #[derive(Debug)]
@@ -39,22 +39,22 @@ impl Block {
 
 /// Names a reader of the backlog. It stays valid until removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CursorId(usize);
+pub(crate) struct CursorId(usize);
 
 /// How the buffer's memory is told apart in reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BacklogMemory {
+pub(crate) struct BacklogMemory {
     /// Everything the buffer holds, in bytes (`mem_total_replication_buffers`).
-    pub total: usize,
+    pub(crate) total: usize,
     /// The part within the configured backlog size (`mem_replication_backlog`).
-    pub backlog: usize,
+    pub(crate) backlog: usize,
     /// What replicas that lag cost beyond that (`mem_clients_slaves`).
-    pub replicas: usize,
+    pub(crate) replicas: usize,
 }
 
 /// The shared replication buffer. See the module's description.
 #[derive(Debug)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     blocks: VecDeque<Block>,
     /// Offset the next appended byte gets.
     end: i64,
@@ -67,7 +67,7 @@ pub struct Backlog {
 
 impl Backlog {
     /// An empty backlog of `size` bytes whose first byte will have the offset `next_offset`.
-    pub fn new(size: usize, next_offset: i64) -> Self {
+    pub(crate) fn new(size: usize, next_offset: i64) -> Self {
         Backlog {
             blocks: VecDeque::new(),
             end: next_offset,
@@ -78,33 +78,34 @@ impl Backlog {
     }
 
     /// Offset of the oldest byte still held; equals [`end_offset`](Self::end_offset) when empty.
-    pub fn first_offset(&self) -> i64 {
+    pub(crate) fn first_offset(&self) -> i64 {
         self.blocks.front().map_or(self.end, |block| block.first)
     }
 
     /// Offset the next appended byte gets: one past the newest byte.
-    pub fn end_offset(&self) -> i64 {
+    pub(crate) fn end_offset(&self) -> i64 {
         self.end
     }
 
     /// How many bytes are held.
-    pub fn history_len(&self) -> u64 {
+    pub(crate) fn history_len(&self) -> u64 {
         (self.end - self.first_offset()) as u64
     }
 
     /// The configured size in bytes.
-    pub fn size(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
     /// Whether a reader that has everything before `offset` can continue from here.
-    pub fn can_continue_from(&self, offset: i64) -> bool {
+    pub(crate) fn can_continue_from(&self, offset: i64) -> bool {
         (self.first_offset()..=self.end).contains(&offset)
     }
 
     /// Appends bytes to the stream and returns how many blocks were started. Output limits of replicas need a look only
     /// when that is not zero.
-    pub fn append(&mut self, mut bytes: &[u8]) -> usize {
+    pub(crate) fn append(&mut self, mut bytes: &[u8]) -> usize {
         let mut started = 0;
         while !bytes.is_empty() {
             let room = self.blocks.back().map_or(0, |block| block.bytes.capacity() - block.bytes.len());
@@ -135,7 +136,7 @@ impl Backlog {
     }
 
     /// Gives back up to `max_blocks` blocks that neither the configured size nor a cursor needs; returns how many went.
-    pub fn trim(&mut self, max_blocks: usize) -> usize {
+    pub(crate) fn trim(&mut self, max_blocks: usize) -> usize {
         let needed_from = self.cursors.iter().map(|(_, offset)| *offset).min().unwrap_or(self.end);
         let mut trimmed = 0;
         while trimmed < max_blocks && self.blocks.len() > 1 {
@@ -152,13 +153,13 @@ impl Backlog {
     }
 
     /// Changes the configured size. The newest bytes stay; what no longer fits goes by and by.
-    pub fn resize(&mut self, size: usize) {
+    pub(crate) fn resize(&mut self, size: usize) {
         self.size = size.max(MIN_BLOCK_BYTES);
         self.trim(TRIM_BLOCKS_PER_APPEND);
     }
 
     /// Moves every offset by `delta`: what was recorded before the true offset was known now follows it.
-    pub fn rebase(&mut self, delta: i64) {
+    pub(crate) fn rebase(&mut self, delta: i64) {
         self.end += delta;
         for block in &mut self.blocks {
             block.first += delta;
@@ -169,39 +170,34 @@ impl Backlog {
     }
 
     /// Adds a reader whose next byte is at `offset`, or `None` when the backlog cannot continue from there.
-    pub fn add_cursor(&mut self, offset: i64) -> Option<CursorId> {
+    pub(crate) fn add_cursor(&mut self, offset: i64) -> Option<CursorId> {
         self.can_continue_from(offset).then(|| CursorId(self.cursors.insert(offset)))
     }
 
     /// Adds a reader at the same place as another one.
-    pub fn copy_cursor(&mut self, other: CursorId) -> CursorId {
+    pub(crate) fn copy_cursor(&mut self, other: CursorId) -> CursorId {
         let offset = self.cursors[other.0];
         CursorId(self.cursors.insert(offset))
     }
 
     /// Forgets a reader.
-    pub fn remove_cursor(&mut self, cursor: CursorId) {
+    pub(crate) fn remove_cursor(&mut self, cursor: CursorId) {
         self.cursors.remove(cursor.0);
         self.trim(TRIM_BLOCKS_PER_APPEND);
     }
 
     /// Offset of the next byte a reader needs.
-    pub fn cursor_offset(&self, cursor: CursorId) -> i64 {
+    pub(crate) fn cursor_offset(&self, cursor: CursorId) -> i64 {
         self.cursors[cursor.0]
     }
 
-    /// How many readers there are.
-    pub fn cursor_count(&self) -> usize {
-        self.cursors.len()
-    }
-
     /// How many bytes a reader has still to take.
-    pub fn pending(&self, cursor: CursorId) -> u64 {
+    pub(crate) fn pending(&self, cursor: CursorId) -> u64 {
         (self.end - self.cursors[cursor.0]) as u64
     }
 
     /// Bytes of all blocks from this reader's own on: what its output buffer limit counts.
-    pub fn held_by(&self, cursor: CursorId) -> usize {
+    pub(crate) fn held_by(&self, cursor: CursorId) -> usize {
         let offset = self.cursors[cursor.0];
         match (self.blocks.get(self.block_index(offset)), self.blocks.back()) {
             (Some(own), Some(last)) => (last.first - own.first) as usize + last.memory(),
@@ -213,7 +209,7 @@ impl Backlog {
     ///
     /// # Panics
     /// When that is more than [`pending`](Self::pending).
-    pub fn advance(&mut self, cursor: CursorId, count: usize) {
+    pub(crate) fn advance(&mut self, cursor: CursorId, count: usize) {
         let offset = &mut self.cursors[cursor.0];
         assert!(count as i64 <= self.end - *offset, "a replica took more than there is");
         *offset += count as i64;
@@ -221,7 +217,7 @@ impl Backlog {
 
     /// The bytes from `offset` on, at most `max_bytes` in at most `max_slices` pieces, for one vectored write. Empty when
     /// the backlog does not hold `offset`.
-    pub fn slices_from(&self, offset: i64, max_slices: usize, max_bytes: usize) -> Vec<IoSlice<'_>> {
+    pub(crate) fn slices_from(&self, offset: i64, max_slices: usize, max_bytes: usize) -> Vec<IoSlice<'_>> {
         let mut slices = Vec::new();
         if offset < self.first_offset() || offset >= self.end {
             return slices;
@@ -247,19 +243,19 @@ impl Backlog {
     }
 
     /// The newest `count` bytes (or fewer), for the log when a stream looks broken.
-    pub fn latest(&self, count: usize) -> Vec<u8> {
+    pub(crate) fn latest(&self, count: usize) -> Vec<u8> {
         let from = self.first_offset().max(self.end - count as i64);
         self.slices_from(from, usize::MAX, usize::MAX).iter().flat_map(|slice| slice.iter().copied()).collect()
     }
 
     /// Memory figures; `replicas` says whether any replica is attached.
-    pub fn memory(&self, replicas: bool) -> BacklogMemory {
+    pub(crate) fn memory(&self, replicas: bool) -> BacklogMemory {
         let within = if replicas { self.memory.min(self.size) } else { self.memory };
         BacklogMemory { total: self.memory, backlog: within, replicas: self.memory - within }
     }
 
     /// Memory beyond what the configured size explains, in bytes. It shrinks on its own, so eviction does not count it.
-    pub fn memory_beyond_size(&self) -> usize {
+    pub(crate) fn memory_beyond_size(&self) -> usize {
         let blocks = self.size / MIN_BLOCK_BYTES + 1;
         self.memory.saturating_sub(self.size + blocks * size_of::<Block>())
     }
@@ -268,7 +264,8 @@ impl Backlog {
     ///
     /// # Panics
     /// When one does not hold.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         let mut expected = self.first_offset();
         for block in &self.blocks {
             assert_eq!(block.first, expected, "blocks are contiguous");

@@ -5,13 +5,13 @@
 //! the caller's business.
 
 /// Length of the random end mark of a streamed transfer.
-pub const MARK_LEN: usize = 40;
+pub(crate) const MARK_LEN: usize = 40;
 /// Longest header line that is accepted, in bytes.
 const MAX_HEADER: usize = 1024;
 
 /// How the dataset is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// So many bytes.
     Length(u64),
     /// Everything up to this mark; nothing follows the mark until the replica has acknowledged.
@@ -20,7 +20,7 @@ pub enum Framing {
 
 /// What a piece of the link's bytes turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub enum BulkEvent<'a> {
+pub(crate) enum BulkEvent<'a> {
     /// An empty line: the master is alive and still preparing.
     Keepalive,
     /// The header arrived.
@@ -35,7 +35,7 @@ pub enum BulkEvent<'a> {
 
 /// Why a header was refused. The text is what Redis logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BulkError {
+pub(crate) enum BulkError {
     /// The master sent an error instead.
     Aborted(String),
     /// Not a bulk header.
@@ -70,7 +70,7 @@ enum State {
 
 /// Reads one dataset off the link.
 #[derive(Debug)]
-pub struct BulkReader {
+pub(crate) struct BulkReader {
     state: State,
 }
 
@@ -82,13 +82,8 @@ impl Default for BulkReader {
 
 impl BulkReader {
     /// Waits for a header.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         BulkReader { state: State::Header(Vec::new()) }
-    }
-
-    /// Whether the dataset is complete.
-    pub fn ended(&self) -> bool {
-        matches!(self.state, State::Ended)
     }
 
     /// Takes bytes off the front of `input` and says what they are, or `None` when more bytes are needed. After
@@ -96,7 +91,7 @@ impl BulkReader {
     ///
     /// # Errors
     /// When what comes is no dataset; the link is of no use then.
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<BulkEvent<'a>>, BulkError> {
+    pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<BulkEvent<'a>>, BulkError> {
         match &mut self.state {
             State::Header(line) => {
                 let (taken, complete) = match memchr::memchr(b'\n', input) {

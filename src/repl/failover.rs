@@ -7,25 +7,25 @@ use super::LogLine;
 
 /// A replica's address as its primary shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Address.
-    pub host: String,
+    pub(crate) host: String,
     /// Port its clients use.
-    pub port: i64,
+    pub(crate) port: i64,
 }
 
 /// A replica as the plan sees it.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Where it is; `None` when its address cannot be told.
-    pub target: Option<Target>,
+    pub(crate) target: Option<Target>,
     /// What it has acknowledged.
-    pub ack_offset: i64,
+    pub(crate) ack_offset: i64,
 }
 
 /// How far the plan has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FailoverState {
+pub(crate) enum FailoverState {
     /// There is none.
     #[default]
     None,
@@ -37,7 +37,7 @@ pub enum FailoverState {
 
 impl FailoverState {
     /// The name INFO shows.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             FailoverState::None => "no-failover",
             FailoverState::WaitForSync => "waiting-for-sync",
@@ -48,7 +48,7 @@ impl FailoverState {
 
 /// What the caller has to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FailoverStep {
+pub(crate) enum FailoverStep {
     /// Nothing yet.
     Wait,
     /// Become a replica of this one, asking it to take over.
@@ -59,7 +59,7 @@ pub enum FailoverStep {
 
 /// The plan. See the module's description.
 #[derive(Debug, Clone, Default)]
-pub struct Failover {
+pub(crate) struct Failover {
     state: FailoverState,
     target: Option<Target>,
     deadline_ms: Option<u64>,
@@ -68,17 +68,17 @@ pub struct Failover {
 
 impl Failover {
     /// How far it has come.
-    pub fn state(&self) -> FailoverState {
+    pub(crate) fn state(&self) -> FailoverState {
         self.state
     }
 
     /// Whether the plan has a time limit.
-    pub fn has_deadline(&self) -> bool {
+    pub(crate) fn has_deadline(&self) -> bool {
         self.deadline_ms.is_some()
     }
 
     /// Starts waiting for `target` (or for any replica) until `deadline_ms`.
-    pub fn request(&mut self, target: Option<Target>, deadline_ms: Option<u64>, force: bool) -> LogLine {
+    pub(crate) fn request(&mut self, target: Option<Target>, deadline_ms: Option<u64>, force: bool) -> LogLine {
         let line = match &target {
             Some(target) => format!("FAILOVER requested to {}:{}.", target.host, target.port),
             None => "FAILOVER requested to any replica.".to_owned(),
@@ -88,7 +88,7 @@ impl Failover {
     }
 
     /// The periodic step: has a replica everything up to `offset`, or is it too late?
-    pub fn tick(&mut self, replicas: &[Candidate], offset: i64, now_ms: u64) -> (FailoverStep, Option<LogLine>) {
+    pub(crate) fn tick(&mut self, replicas: &[Candidate], offset: i64, now_ms: u64) -> (FailoverStep, Option<LogLine>) {
         if self.state != FailoverState::WaitForSync {
             return (FailoverStep::Wait, None);
         }
@@ -123,7 +123,7 @@ impl Failover {
     }
 
     /// Ends the plan without a change, for this reason.
-    pub fn abort(&mut self, reason: &str) -> (FailoverStep, Option<LogLine>) {
+    pub(crate) fn abort(&mut self, reason: &str) -> (FailoverStep, Option<LogLine>) {
         if self.state == FailoverState::None {
             return (FailoverStep::Wait, None);
         }
@@ -137,7 +137,7 @@ impl Failover {
     }
 
     /// The target took over (or the plan does not matter any more). The caller lets paused writes go on.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Failover::default();
     }
 }

@@ -13,24 +13,24 @@ const MAX_LINE: usize = 64 * 1024;
 
 /// What the replica tells its master about itself.
 #[derive(Debug, Clone, Default)]
-pub struct HandshakeConfig {
+pub(crate) struct HandshakeConfig {
     /// `masteruser`; used only with a password.
-    pub user: Option<Vec<u8>>,
+    pub(crate) user: Option<Vec<u8>>,
     /// `masterauth`.
-    pub password: Option<Vec<u8>>,
+    pub(crate) password: Option<Vec<u8>>,
     /// Port to announce: `replica-announce-port`, else the port clients use.
-    pub listening_port: u16,
+    pub(crate) listening_port: u16,
     /// `replica-announce-ip`.
-    pub announce_ip: Option<String>,
+    pub(crate) announce_ip: Option<String>,
     /// The history to continue: the id, and the offset of the next byte wanted.
-    pub resume: Option<(ReplId, i64)>,
+    pub(crate) resume: Option<(ReplId, i64)>,
     /// Whether the PSYNC asks the other side to take over as the master.
-    pub failover: bool,
+    pub(crate) failover: bool,
 }
 
 /// What the master was last asked, and so what the next reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// PING.
     Ping,
     /// AUTH.
@@ -49,7 +49,7 @@ pub enum Step {
 
 /// How the handshake ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Partial resynchronization: the stream follows. The master names its id unless it is very old.
     Continue { id: Option<ReplId> },
     /// A dataset follows, belonging to this history; `None` when the master's answer was not understood.
@@ -63,7 +63,7 @@ pub enum Outcome {
 
 /// What to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Write these bytes to the master.
     Send(Vec<u8>),
     /// Log this.
@@ -74,7 +74,7 @@ pub enum Action {
 
 /// The handshake. See the module's description.
 #[derive(Debug)]
-pub struct Handshake {
+pub(crate) struct Handshake {
     config: HandshakeConfig,
     step: Step,
     line: Vec<u8>,
@@ -83,7 +83,7 @@ pub struct Handshake {
 
 impl Handshake {
     /// The connection is up: pings the master and introduces this server.
-    pub fn start(config: HandshakeConfig, now_ms: u64) -> (Self, Vec<Action>) {
+    pub(crate) fn start(config: HandshakeConfig, now_ms: u64) -> (Self, Vec<Action>) {
         let handshake = Handshake { config, step: Step::Ping, line: Vec::new(), last_io_ms: now_ms };
         let fired = Action::Log(LogLine::notice("Non blocking connect for SYNC fired the event."));
         let introduction = Action::Send(handshake.introduction());
@@ -91,18 +91,14 @@ impl Handshake {
     }
 
     /// Which reply is awaited.
-    pub fn step(&self) -> Step {
+    #[cfg(test)]
+    pub(crate) fn step(&self) -> Step {
         self.step
-    }
-
-    /// When the master last said something, in milliseconds.
-    pub fn last_io_ms(&self) -> u64 {
-        self.last_io_ms
     }
 
     /// Takes bytes from the master. Returns how many of them were used and what to do; all are used unless the handshake
     /// is over.
-    pub fn receive(&mut self, bytes: &[u8], now_ms: u64) -> (usize, Vec<Action>) {
+    pub(crate) fn receive(&mut self, bytes: &[u8], now_ms: u64) -> (usize, Vec<Action>) {
         let mut actions = Vec::new();
         let mut used = 0;
         while self.step != Step::Over && used < bytes.len() {
@@ -128,7 +124,7 @@ impl Handshake {
     }
 
     /// The connection ended or failed for this `reason`.
-    pub fn disconnected(&mut self, reason: &str) -> Vec<Action> {
+    pub(crate) fn disconnected(&mut self, reason: &str) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.step != Step::Over {
             self.no_response(reason, &mut actions);
@@ -137,7 +133,7 @@ impl Handshake {
     }
 
     /// Whether the master has been silent for more than `timeout_ms`, with the line to log.
-    pub fn timed_out(&self, now_ms: u64, timeout_ms: u64) -> Option<LogLine> {
+    pub(crate) fn timed_out(&self, now_ms: u64, timeout_ms: u64) -> Option<LogLine> {
         let silent = self.step != Step::Over && now_ms.saturating_sub(self.last_io_ms) > timeout_ms;
         silent.then(|| LogLine::warning("Timeout connecting to the MASTER..."))
     }
@@ -297,7 +293,7 @@ fn parse_full_resync(rest: &[u8]) -> Option<(ReplId, i64)> {
 }
 
 /// A command as an array of bulk strings, the way links between servers speak.
-pub fn command(arguments: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn command(arguments: &[&[u8]]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", arguments.len()).into_bytes();
     for argument in arguments {
         out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());

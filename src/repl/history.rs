@@ -9,39 +9,39 @@ use super::backlog::Backlog;
 use std::fmt;
 
 /// Length of a replication id in hexadecimal digits.
-pub const REPL_ID_LEN: usize = 40;
+pub(crate) const REPL_ID_LEN: usize = 40;
 
 /// A replication id: 40 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ReplId([u8; REPL_ID_LEN]);
+pub(crate) struct ReplId([u8; REPL_ID_LEN]);
 
 impl ReplId {
     /// The id that stands for "none": all zeros.
-    pub const NONE: ReplId = ReplId([b'0'; REPL_ID_LEN]);
+    pub(crate) const NONE: ReplId = ReplId([b'0'; REPL_ID_LEN]);
 
     /// A new random id.
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         ReplId(std::array::from_fn(|_| b"0123456789abcdef"[fastrand::usize(..16)]))
     }
 
     /// The id in `bytes`, or `None` unless they are 40 printable bytes. A peer's id is opaque: it need not be hexadecimal.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id: [u8; REPL_ID_LEN] = bytes.try_into().ok()?;
         id.iter().all(u8::is_ascii_graphic).then_some(ReplId(id))
     }
 
     /// The digits.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// The digits as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an id is ASCII")
     }
 
     /// Whether a peer means this id; case does not matter.
-    pub fn matches(&self, asked: &[u8]) -> bool {
+    pub(crate) fn matches(&self, asked: &[u8]) -> bool {
         self.0.eq_ignore_ascii_case(asked)
     }
 }
@@ -60,20 +60,20 @@ impl fmt::Debug for ReplId {
 
 /// The replication history of this server's dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct History {
+pub(crate) struct History {
     /// The current id (`master_replid`).
-    pub id: ReplId,
+    pub(crate) id: ReplId,
     /// The id before the last promotion (`master_replid2`).
-    pub second_id: ReplId,
+    pub(crate) second_id: ReplId,
     /// A request under the second id is served up to this offset, included; -1 when there is none.
-    pub second_offset: i64,
+    pub(crate) second_offset: i64,
     /// Offset of the newest byte of the stream (`master_repl_offset`).
-    pub offset: i64,
+    pub(crate) offset: i64,
 }
 
 /// What to answer a PSYNC.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PsyncDecision {
+pub(crate) enum PsyncDecision {
     /// Continue from this offset.
     Partial { offset: i64, backlog_bytes: u64 },
     /// The whole dataset is needed. `refused` says that a continuation was asked for (it counts as a failed partial
@@ -89,24 +89,24 @@ impl Default for History {
 
 impl History {
     /// A new history under a random id.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         History { id: ReplId::random(), second_id: ReplId::NONE, second_offset: -1, offset: 0 }
     }
 
     /// Starts a history that no one can continue.
-    pub fn start_new(&mut self) {
+    pub(crate) fn start_new(&mut self) {
         self.id = ReplId::random();
         self.clear_second();
     }
 
     /// Forgets the second id.
-    pub fn clear_second(&mut self) {
+    pub(crate) fn clear_second(&mut self) {
         self.second_id = ReplId::NONE;
         self.second_offset = -1;
     }
 
     /// A replica became a master: the id so far becomes the second one, valid up to the next byte, and a new one starts.
-    pub fn shift(&mut self) -> LogLine {
+    pub(crate) fn shift(&mut self) -> LogLine {
         self.shift_to(ReplId::random());
         LogLine::notice(format!(
             "Setting secondary replication ID to {}, valid up to offset: {}. New replication ID is {}",
@@ -116,14 +116,14 @@ impl History {
 
     /// The master this replica continues with goes by another id now: the old one stays good for what is common. The
     /// offset is that of the next byte, which is the first one a reader of the old history may ask for.
-    pub fn shift_to(&mut self, id: ReplId) {
+    pub(crate) fn shift_to(&mut self, id: ReplId) {
         self.second_id = self.id;
         self.second_offset = self.offset + 1;
         self.id = id;
     }
 
     /// Decides a PSYNC for `asked_id` from `asked_offset` on by a replica called `name`.
-    pub fn decide_psync(
+    pub(crate) fn decide_psync(
         &self,
         backlog: Option<&Backlog>,
         asked_id: &[u8],

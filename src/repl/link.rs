@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 /// How far the link has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LinkState {
+pub(crate) enum LinkState {
     /// This server follows nobody.
     #[default]
     None,
@@ -34,7 +34,7 @@ pub enum LinkState {
 
 impl LinkState {
     /// The name ROLE shows.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             LinkState::None => "none",
             LinkState::Connect => "connect",
@@ -48,58 +48,58 @@ impl LinkState {
 
 /// Position in a master's stream, kept to continue from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CachedMaster {
+pub(crate) struct CachedMaster {
     /// History of the stream.
-    pub id: ReplId,
+    pub(crate) id: ReplId,
     /// Newest byte that was processed.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// Database the stream has selected.
-    pub db: usize,
+    pub(crate) db: usize,
 }
 
 /// The master while its stream is followed.
 #[derive(Debug)]
-pub struct OnlineMaster {
+pub(crate) struct OnlineMaster {
     /// The client that runs its commands.
-    pub client: ClientId,
+    pub(crate) client: ClientId,
     /// History of the stream; `None` for a master that knows no PSYNC.
-    pub id: Option<ReplId>,
+    pub(crate) id: Option<ReplId>,
     /// Newest byte that was processed; bytes of an open transaction are not.
-    pub applied: i64,
+    pub(crate) applied: i64,
     /// Newest byte that was read.
-    pub read: i64,
+    pub(crate) read: i64,
     /// Bytes of commands that were taken from the stream but do not count yet (an open transaction, a paused command).
-    pub unapplied: Vec<u8>,
+    pub(crate) unapplied: Vec<u8>,
     /// When it last sent something, in Unix seconds.
-    pub last_io_s: i64,
+    pub(crate) last_io_s: i64,
 }
 
 /// A dataset being received.
 #[derive(Debug)]
-pub struct Transfer {
+pub(crate) struct Transfer {
     /// Finds its end.
-    pub reader: BulkReader,
+    pub(crate) reader: BulkReader,
     /// Its delimiter, once known.
-    pub framing: Option<Framing>,
+    pub(crate) framing: Option<Framing>,
     /// The stream that follows it: history and offset.
-    pub from: Option<(ReplId, i64)>,
+    pub(crate) from: Option<(ReplId, i64)>,
     /// Bytes received.
-    pub read: u64,
+    pub(crate) read: u64,
     /// Where it is written to; `None` when it goes straight to the parser.
-    pub file: Option<TempFile>,
+    pub(crate) file: Option<TempFile>,
 }
 
 /// A file that is removed unless it is kept.
 #[derive(Debug)]
-pub struct TempFile {
+pub(crate) struct TempFile {
     /// Open for writing.
-    pub file: File,
+    pub(crate) file: File,
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// So many bytes were handed to the disk.
-    pub synced: u64,
+    pub(crate) synced: u64,
     /// It has been moved to where it belongs.
-    pub kept: bool,
+    pub(crate) kept: bool,
 }
 
 impl Drop for TempFile {
@@ -113,53 +113,53 @@ impl Drop for TempFile {
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub struct MasterLink {
+pub(crate) struct MasterLink {
     /// Host and port; `None` when this server is a primary.
-    pub address: Option<(String, u16)>,
+    pub(crate) address: Option<(String, u16)>,
     /// How far the link has come.
-    pub state: LinkState,
+    pub(crate) state: LinkState,
     /// The connection until it becomes a client's.
-    pub conn: Option<Conn>,
+    pub(crate) conn: Option<Conn>,
     /// Bytes the connection did not take yet.
-    pub outbox: Vec<u8>,
+    pub(crate) outbox: Vec<u8>,
     /// The introduction, while it goes on.
-    pub handshake: Option<Handshake>,
+    pub(crate) handshake: Option<Handshake>,
     /// The dataset, while it is received.
-    pub transfer: Option<Transfer>,
+    pub(crate) transfer: Option<Transfer>,
     /// The master, while its stream is followed.
-    pub online: Option<OnlineMaster>,
+    pub(crate) online: Option<OnlineMaster>,
     /// Where its stream was left.
-    pub cached: Option<CachedMaster>,
+    pub(crate) cached: Option<CachedMaster>,
     /// Since when the link is down, in Unix seconds; 0: it never was up.
-    pub down_since_s: i64,
+    pub(crate) down_since_s: i64,
     /// When the master was last heard of on the link that was lost, in Unix seconds.
-    pub heard_s: i64,
+    pub(crate) heard_s: i64,
     /// When the next attempt is due, if that is before the periodic work, in Unix milliseconds.
-    pub retry_at_ms: Option<i64>,
+    pub(crate) retry_at_ms: Option<i64>,
     /// The master's name is being looked up; the attempt goes on when the answer is there.
-    pub looking_up: bool,
+    pub(crate) looking_up: bool,
     /// How long the next attempt waits after a failure, in milliseconds; 0: the last attempt went well.
-    pub retry_pause_ms: i64,
+    pub(crate) retry_pause_ms: i64,
     /// When the master last sent something before being online, in Unix seconds.
-    pub last_io_s: i64,
+    pub(crate) last_io_s: i64,
     /// The connection again, to show being alive while a dataset is loaded.
-    pub keepalive: Option<OwnedFd>,
+    pub(crate) keepalive: Option<OwnedFd>,
     /// A dataset is being loaded: nobody else reads the connection.
-    pub loading: bool,
+    pub(crate) loading: bool,
     /// It sent something while a script ran, in the middle of which no dataset may be replaced; that is read afterwards.
-    pub held_back: bool,
+    pub(crate) held_back: bool,
     /// When a keepalive was last sent, in Unix seconds.
-    pub keepalive_sent_s: i64,
+    pub(crate) keepalive_sent_s: i64,
 }
 
 impl MasterLink {
     /// Offset of the newest byte of the master's stream that was processed, if any is known.
-    pub fn applied_offset(&self) -> Option<i64> {
+    pub(crate) fn applied_offset(&self) -> Option<i64> {
         self.online.as_ref().map(|online| online.applied).or(self.cached.map(|cached| cached.offset))
     }
 
     /// Bytes received and expected of the dataset being received.
-    pub fn progress(&self) -> Option<(u64, i64)> {
+    pub(crate) fn progress(&self) -> Option<(u64, i64)> {
         let transfer = self.transfer.as_ref()?;
         let expected = match transfer.framing {
             Some(Framing::Length(length)) => i64::try_from(length).unwrap_or(i64::MAX),
@@ -170,7 +170,7 @@ impl MasterLink {
     }
 
     /// INFO's lines about the link.
-    pub fn info(&self, out: &mut String, now_s: i64) {
+    pub(crate) fn info(&self, out: &mut String, now_s: i64) {
         let Some((host, port)) = &self.address else { return };
         let (applied, read) = match (&self.online, &self.cached) {
             (Some(online), _) => (online.applied, online.read),

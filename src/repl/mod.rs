@@ -8,43 +8,43 @@
 //! Leaves to others: what a command is (`dispatch`), how an RDB is written or read
 //! (`persist`), and sockets (`net`).
 
-pub mod backlog;
-pub mod bulk;
-pub mod failover;
-pub mod handshake;
-pub mod history;
-pub mod link;
-pub mod primary;
-pub mod snapshot;
-pub mod state;
+pub(crate) mod backlog;
+pub(crate) mod bulk;
+pub(crate) mod failover;
+pub(crate) mod handshake;
+pub(crate) mod history;
+pub(crate) mod link;
+pub(crate) mod primary;
+pub(crate) mod snapshot;
+pub(crate) mod state;
 
-pub use state::Repl;
+pub(crate) use state::Repl;
 
 /// A line the server should log, decided by a part that does no logging itself.
 ///
 /// The level follows the project's mapping: `Warn` is Redis's warning (`#`), `Info` its notice (`*`), `Debug` its
 /// verbose (`-`) and `Trace` its debug (`.`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
+pub(crate) struct LogLine {
     /// How important the line is.
-    pub level: log::Level,
+    pub(crate) level: log::Level,
     /// The text, without a line end.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl LogLine {
     /// A line at Redis's notice level.
-    pub fn notice(text: impl Into<String>) -> Self {
+    pub(crate) fn notice(text: impl Into<String>) -> Self {
         LogLine { level: log::Level::Info, text: text.into() }
     }
 
     /// A line at Redis's warning level.
-    pub fn warning(text: impl Into<String>) -> Self {
+    pub(crate) fn warning(text: impl Into<String>) -> Self {
         LogLine { level: log::Level::Warn, text: text.into() }
     }
 
     /// Hands the line to the log.
-    pub fn emit(&self) {
+    pub(crate) fn emit(&self) {
         log::log!(self.level, "{}", self.text);
     }
 }

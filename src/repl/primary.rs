@@ -9,44 +9,44 @@ use super::backlog::CursorId;
 
 /// What a replica understands, as it announced with `REPLCONF capa`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Capabilities {
+pub(crate) struct Capabilities {
     /// A dataset delimited by an end mark.
-    pub eof: bool,
+    pub(crate) eof: bool,
     /// `+CONTINUE <id>`.
-    pub psync2: bool,
+    pub(crate) psync2: bool,
 }
 
 impl Capabilities {
     /// What both understand.
-    pub fn and(self, other: Capabilities) -> Capabilities {
+    pub(crate) fn and(self, other: Capabilities) -> Capabilities {
         Capabilities { eof: self.eof && other.eof, psync2: self.psync2 && other.psync2 }
     }
 
     /// Whether everything `other` understands is understood here too.
-    pub fn include(self, other: Capabilities) -> bool {
+    pub(crate) fn include(self, other: Capabilities) -> bool {
         (self.eof || !other.eof) && (self.psync2 || !other.psync2)
     }
 }
 
 /// What a replica wants left out of its snapshot (`REPLCONF rdb-filter-only`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Requirements {
+pub(crate) struct Requirements {
     /// No keys.
-    pub exclude_data: bool,
+    pub(crate) exclude_data: bool,
     /// No functions.
-    pub exclude_functions: bool,
+    pub(crate) exclude_functions: bool,
 }
 
 impl Requirements {
     /// Whether anything is left out: such a snapshot must not become the dump file.
-    pub fn any(self) -> bool {
+    pub(crate) fn any(self) -> bool {
         self.exclude_data || self.exclude_functions
     }
 }
 
 /// How far a replica's synchronization has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplicaState {
+pub(crate) enum ReplicaState {
     /// Needs a snapshot that was not started yet.
     WaitBgsaveStart,
     /// The snapshot is being made; the stream is kept for it from that point on.
@@ -61,7 +61,7 @@ pub enum ReplicaState {
 
 impl ReplicaState {
     /// The name INFO shows; a replica without one is not shown.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             ReplicaState::WaitBgsaveStart | ReplicaState::WaitBgsaveEnd => "wait_bgsave",
             ReplicaState::SendBulk => "send_bulk",
@@ -71,7 +71,7 @@ impl ReplicaState {
     }
 
     /// Whether the replica has still to get the whole snapshot.
-    pub fn needs_snapshot(self) -> bool {
+    pub(crate) fn needs_snapshot(self) -> bool {
         match self {
             ReplicaState::WaitBgsaveStart | ReplicaState::WaitBgsaveEnd | ReplicaState::SendBulk => true,
             ReplicaState::Online | ReplicaState::RdbTransmitted => false,
@@ -81,22 +81,22 @@ impl ReplicaState {
 
 /// What a connection says about itself with REPLCONF before it becomes a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Announcement {
+pub(crate) struct Announcement {
     /// Port its clients use; 0 when not told.
-    pub listening_port: i64,
+    pub(crate) listening_port: i64,
     /// Address to show instead of the connection's.
-    pub ip: Option<Vec<u8>>,
+    pub(crate) ip: Option<Vec<u8>>,
     /// What it understands.
-    pub capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
     /// What is to be left out.
-    pub requirements: Requirements,
+    pub(crate) requirements: Requirements,
     /// Only a snapshot is wanted, no stream.
-    pub rdb_only: bool,
+    pub(crate) rdb_only: bool,
 }
 
 impl Announcement {
     /// How logs call the replica: its address and the port its clients use.
-    pub fn name(&self, peer_ip: Option<&str>, client_id: u64) -> String {
+    pub(crate) fn name(&self, peer_ip: Option<&str>, client_id: u64) -> String {
         let ip = match (&self.ip, peer_ip) {
             (Some(ip), _) => String::from_utf8_lossy(ip).into_owned(),
             (None, Some(ip)) => ip.to_owned(),
@@ -112,34 +112,34 @@ impl Announcement {
 
 /// An attached replica.
 #[derive(Debug, Clone)]
-pub struct Replica {
+pub(crate) struct Replica {
     /// What it told about itself.
-    pub announced: Announcement,
+    pub(crate) announced: Announcement,
     /// How far its synchronization has come.
-    pub state: ReplicaState,
+    pub(crate) state: ReplicaState,
     /// It came with SYNC: it does not acknowledge.
-    pub pre_psync: bool,
+    pub(crate) pre_psync: bool,
     /// Its place in the stream; `None` until it is to be fed.
-    pub cursor: Option<CursorId>,
+    pub(crate) cursor: Option<CursorId>,
     /// Offset of the stream its snapshot corresponds to.
-    pub snapshot_offset: i64,
+    pub(crate) snapshot_offset: i64,
     /// The stream waits until the replica has acknowledged the end of a streamed snapshot.
-    pub stream_waits_for_ack: bool,
+    pub(crate) stream_waits_for_ack: bool,
     /// Newest offset it has processed.
-    pub ack_offset: i64,
+    pub(crate) ack_offset: i64,
     /// Newest offset it has on disk.
-    pub aof_ack_offset: i64,
+    pub(crate) aof_ack_offset: i64,
     /// When it last acknowledged, in Unix seconds.
-    pub ack_time_s: i64,
+    pub(crate) ack_time_s: i64,
     /// When it asked for synchronization, in Unix seconds.
-    pub waiting_since_s: i64,
+    pub(crate) waiting_since_s: i64,
     /// Since when a piece of a streamed snapshot could not be written out, in Unix seconds.
-    pub partial_write_since_s: Option<i64>,
+    pub(crate) partial_write_since_s: Option<i64>,
 }
 
 impl Replica {
     /// A replica that asks for a snapshot.
-    pub fn waiting(announced: Announcement, pre_psync: bool, now_s: i64) -> Self {
+    pub(crate) fn waiting(announced: Announcement, pre_psync: bool, now_s: i64) -> Self {
         Replica {
             announced,
             state: ReplicaState::WaitBgsaveStart,
@@ -156,7 +156,7 @@ impl Replica {
     }
 
     /// A replica that continues from `cursor`.
-    pub fn continuing(announced: Announcement, cursor: CursorId, now_s: i64) -> Self {
+    pub(crate) fn continuing(announced: Announcement, cursor: CursorId, now_s: i64) -> Self {
         Replica {
             state: ReplicaState::Online,
             cursor: Some(cursor),
@@ -165,18 +165,13 @@ impl Replica {
         }
     }
 
-    /// Whether the stream is kept for this replica.
-    pub fn is_fed(&self) -> bool {
-        !self.announced.rdb_only && self.state != ReplicaState::WaitBgsaveStart
-    }
-
     /// Whether bytes of the stream may be written to its connection now.
-    pub fn may_stream(&self) -> bool {
+    pub(crate) fn may_stream(&self) -> bool {
         self.state == ReplicaState::Online && !self.stream_waits_for_ack
     }
 
     /// Notes `REPLCONF ACK <processed> [FACK <fsynced>]`. Offsets never go back.
-    pub fn acknowledge(&mut self, processed: i64, fsynced: Option<i64>, now_s: i64) {
+    pub(crate) fn acknowledge(&mut self, processed: i64, fsynced: Option<i64>, now_s: i64) {
         self.ack_offset = self.ack_offset.max(processed);
         if let Some(fsynced) = fsynced {
             self.aof_ack_offset = self.aof_ack_offset.max(fsynced);
@@ -185,13 +180,19 @@ impl Replica {
     }
 
     /// Seconds since the last acknowledgement, as reported: 0 for a replica that is not online yet.
-    pub fn lag_s(&self, now_s: i64) -> i64 {
+    pub(crate) fn lag_s(&self, now_s: i64) -> i64 {
         if self.state == ReplicaState::Online { now_s - self.ack_time_s } else { 0 }
     }
 
     /// Whether the replica has been silent (or a streamed snapshot stuck) for more than `timeout_s`; `name` is for the
     /// line to log.
-    pub fn timed_out(&self, streaming_snapshot: bool, now_s: i64, timeout_s: i64, name: &str) -> Option<LogLine> {
+    pub(crate) fn timed_out(
+        &self,
+        streaming_snapshot: bool,
+        now_s: i64,
+        timeout_s: i64,
+        name: &str,
+    ) -> Option<LogLine> {
         match self.state {
             ReplicaState::Online if !self.pre_psync && now_s - self.ack_time_s > timeout_s => {
                 Some(LogLine::warning(format!("Disconnecting timedout replica (streaming sync): {name}")))
@@ -208,7 +209,7 @@ impl Replica {
 
 /// Where a snapshot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SnapshotTarget {
+pub(crate) enum SnapshotTarget {
     /// The dump file, then from there to the replicas.
     Disk,
     /// Straight to the replicas that wait now.
@@ -217,29 +218,29 @@ pub enum SnapshotTarget {
 
 /// A snapshot to start, for every waiting replica with exactly these requirements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SnapshotPlan {
+pub(crate) struct SnapshotPlan {
     /// What all of them understand.
-    pub capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
     /// What is left out.
-    pub requirements: Requirements,
+    pub(crate) requirements: Requirements,
     /// Where it goes.
-    pub target: SnapshotTarget,
+    pub(crate) target: SnapshotTarget,
 }
 
 /// `repl-diskless-sync` and its companions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SnapshotConfig {
+pub(crate) struct SnapshotConfig {
     /// Stream to sockets when the replicas understand it.
-    pub diskless: bool,
+    pub(crate) diskless: bool,
     /// How long to wait for more replicas first, in seconds.
-    pub delay_s: i64,
+    pub(crate) delay_s: i64,
     /// Start at once when so many wait; 0 is no limit.
-    pub max_replicas: usize,
+    pub(crate) max_replicas: usize,
 }
 
 /// The snapshot child that is running, as far as replication cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunningChild {
+pub(crate) enum RunningChild {
     /// No child.
     None,
     /// A snapshot to disk.
@@ -252,7 +253,7 @@ pub enum RunningChild {
 
 /// What to do about a replica that just asked for a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FullSyncStep {
+pub(crate) enum FullSyncStep {
     /// Share the running snapshot with this replica (an index in the list given), from its place in the stream.
     Share { with: usize },
     /// Start a snapshot now.
@@ -263,7 +264,7 @@ pub enum FullSyncStep {
 
 /// Where a snapshot for replicas with these properties goes. A filtered one is always streamed, so that it does not
 /// replace the dump file.
-pub fn snapshot_target(
+pub(crate) fn snapshot_target(
     config: SnapshotConfig,
     capabilities: Capabilities,
     requirements: Requirements,
@@ -276,7 +277,7 @@ pub fn snapshot_target(
 }
 
 /// Decides how `newcomer`, which waits for a snapshot, gets one; `others` are the replicas before it.
-pub fn on_full_sync_request(
+pub(crate) fn on_full_sync_request(
     newcomer: &Replica,
     others: &[&Replica],
     child: RunningChild,
@@ -327,7 +328,7 @@ pub fn on_full_sync_request(
 }
 
 /// The periodic decision: whether waiting replicas are due for a snapshot. Call it only while no child runs.
-pub fn due_snapshot<'a>(
+pub(crate) fn due_snapshot<'a>(
     replicas: impl IntoIterator<Item = &'a Replica>,
     config: SnapshotConfig,
     now_s: i64,
@@ -352,19 +353,19 @@ pub fn due_snapshot<'a>(
 }
 
 /// How many replicas are online and have acknowledged within `max_lag_s` seconds (`min-replicas-max-lag`).
-pub fn good_replicas<'a>(replicas: impl IntoIterator<Item = &'a Replica>, max_lag_s: i64, now_s: i64) -> usize {
+pub(crate) fn good_replicas<'a>(replicas: impl IntoIterator<Item = &'a Replica>, max_lag_s: i64, now_s: i64) -> usize {
     let good = |replica: &&Replica| replica.state == ReplicaState::Online && replica.lag_s(now_s) <= max_lag_s;
     replicas.into_iter().filter(good).count()
 }
 
 /// How many online replicas have processed `offset`.
-pub fn count_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
+pub(crate) fn count_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
     let acked = |replica: &&Replica| replica.state == ReplicaState::Online && replica.ack_offset >= offset;
     replicas.into_iter().filter(acked).count()
 }
 
 /// How many online replicas have `offset` on disk.
-pub fn count_aof_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
+pub(crate) fn count_aof_acks<'a>(replicas: impl IntoIterator<Item = &'a Replica>, offset: i64) -> usize {
     let acked = |replica: &&Replica| replica.state == ReplicaState::Online && replica.aof_ack_offset >= offset;
     replicas.into_iter().filter(acked).count()
 }

@@ -6,43 +6,43 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 /// Bytes of a file or of the pipe handed on at once.
-pub const PIECE_BYTES: usize = 64 * 1024;
+pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a file sent to one replica in one turn.
-pub const FILE_BYTES_PER_TURN: usize = 4 << 20;
+pub(crate) const FILE_BYTES_PER_TURN: usize = 4 << 20;
 /// Bytes taken from the pipe in one turn.
-pub const PIPE_BYTES_PER_TURN: usize = 4 << 20;
+pub(crate) const PIPE_BYTES_PER_TURN: usize = 4 << 20;
 
 /// The dump file on its way to a replica.
 #[derive(Debug)]
-pub struct SnapshotFile {
-    pub file: File,
-    pub size: u64,
-    pub sent: u64,
+pub(crate) struct SnapshotFile {
+    pub(crate) file: File,
+    pub(crate) size: u64,
+    pub(crate) sent: u64,
 }
 
 /// A replica that a streamed snapshot goes to.
 #[derive(Debug)]
-pub struct PipeTarget {
-    pub client: ClientId,
+pub(crate) struct PipeTarget {
+    pub(crate) client: ClientId,
     /// Bytes of the current piece it has got.
-    pub sent: usize,
+    pub(crate) sent: usize,
 }
 
 /// A streamed snapshot on its way to replicas.
 #[derive(Debug)]
-pub struct SnapshotPipe {
+pub(crate) struct SnapshotPipe {
     /// Where the child writes to; `None` once its end was read.
-    pub reader: Option<File>,
+    pub(crate) reader: Option<File>,
     /// Closing it lets the child go.
-    pub release: Option<OwnedFd>,
+    pub(crate) release: Option<OwnedFd>,
     /// What was read last.
-    pub piece: Vec<u8>,
-    pub targets: Vec<PipeTarget>,
+    pub(crate) piece: Vec<u8>,
+    pub(crate) targets: Vec<PipeTarget>,
 }
 
 impl SnapshotPipe {
     /// Some replica has not got all of the current piece.
-    pub fn is_held_up(&self) -> bool {
+    pub(crate) fn is_held_up(&self) -> bool {
         self.targets.iter().any(|target| target.sent < self.piece.len())
     }
 }

@@ -15,29 +15,29 @@ use std::fmt::Write as _;
 
 /// A replica and the client it came as.
 #[derive(Debug)]
-pub struct Attached {
+pub(crate) struct Attached {
     /// The client.
-    pub client: ClientId,
+    pub(crate) client: ClientId,
     /// The client's number, for logs.
-    pub number: u64,
+    pub(crate) number: u64,
     /// Address of the connection.
-    pub peer_ip: Option<String>,
+    pub(crate) peer_ip: Option<String>,
     /// What is known about the replica.
-    pub replica: Replica,
+    pub(crate) replica: Replica,
     /// The snapshot file being sent.
-    pub file: Option<SnapshotFile>,
+    pub(crate) file: Option<SnapshotFile>,
     /// Its socket takes nothing more: wait until it says so.
-    pub stalled: bool,
+    pub(crate) stalled: bool,
 }
 
 impl Attached {
     /// How logs call it.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.replica.announced.name(self.peer_ip.as_deref(), self.number)
     }
 
     /// The address INFO and ROLE show.
-    pub fn ip(&self) -> Option<String> {
+    pub(crate) fn ip(&self) -> Option<String> {
         match &self.replica.announced.ip {
             Some(ip) => Some(String::from_utf8_lossy(ip).into_owned()),
             None => self.peer_ip.clone(),
@@ -47,72 +47,72 @@ impl Attached {
 
 /// Counters INFO reports.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ReplStats {
+pub(crate) struct ReplStats {
     /// Full synchronizations asked for.
-    pub sync_full: u64,
+    pub(crate) sync_full: u64,
     /// Partial ones served.
-    pub sync_partial_ok: u64,
+    pub(crate) sync_partial_ok: u64,
     /// Partial ones asked for and refused.
-    pub sync_partial_err: u64,
+    pub(crate) sync_partial_err: u64,
 }
 
 /// The room's state.
 #[derive(Debug)]
-pub struct Repl {
+pub(crate) struct Repl {
     /// Ids and offsets.
-    pub history: History,
+    pub(crate) history: History,
     /// The stream; `None` until someone needs it.
-    pub backlog: Option<Backlog>,
+    pub(crate) backlog: Option<Backlog>,
     /// Database the stream has selected; `None`: the next command is to select one.
-    pub stream_db: Option<usize>,
+    pub(crate) stream_db: Option<usize>,
     /// Attached replicas, in the order they came.
-    pub replicas: Vec<Attached>,
+    pub(crate) replicas: Vec<Attached>,
     /// What clients announced with REPLCONF and have not used yet.
-    pub announced: Vec<(ClientId, Announcement)>,
+    pub(crate) announced: Vec<(ClientId, Announcement)>,
     /// Since when there are no replicas, in Unix seconds.
-    pub no_replicas_since_s: i64,
+    pub(crate) no_replicas_since_s: i64,
     /// Replicas that count for `min-replicas-to-write`.
-    pub good_replicas: usize,
+    pub(crate) good_replicas: usize,
     /// The stream has grown by a block since replicas' limits were last looked at.
     output_grew: bool,
     /// Clients in WAIT and WAITAOF, and some that no longer are.
-    pub waiters: Vec<ClientId>,
+    pub(crate) waiters: Vec<ClientId>,
     /// Ask all replicas for an acknowledgement before the loop sleeps.
-    pub want_acks: bool,
+    pub(crate) want_acks: bool,
     /// The dump file was written only for replicas, and is to be removed when they have it.
-    pub dump_is_for_replicas: bool,
+    pub(crate) dump_is_for_replicas: bool,
     /// How often the periodic work ran.
-    pub cron_loops: u64,
+    pub(crate) cron_loops: u64,
     /// The snapshot being streamed to replicas.
-    pub pipe: Option<SnapshotPipe>,
+    pub(crate) pipe: Option<SnapshotPipe>,
     /// The link to our master.
-    pub master: MasterLink,
+    pub(crate) master: MasterLink,
     /// The planned change of roles.
-    pub failover: Failover,
+    pub(crate) failover: Failover,
     /// Counters.
-    pub stats: ReplStats,
+    pub(crate) stats: ReplStats,
 }
 
 /// What INFO's replication section needs from elsewhere.
 #[derive(Debug, Clone, Copy)]
-pub struct InfoContext {
+pub(crate) struct InfoContext {
     /// Unix time in seconds.
-    pub now_s: i64,
+    pub(crate) now_s: i64,
     /// `replica-priority`.
-    pub priority: i64,
+    pub(crate) priority: i64,
     /// `replica-read-only`.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// `replica-announced`.
-    pub announced: bool,
+    pub(crate) announced: bool,
     /// `min-replicas-to-write` and `min-replicas-max-lag` are both in use.
-    pub counts_good: bool,
+    pub(crate) counts_good: bool,
     /// `repl-backlog-size` in bytes.
-    pub backlog_size: u64,
+    pub(crate) backlog_size: u64,
 }
 
 impl Repl {
     /// A server that starts as a primary without replicas.
-    pub fn new(now_s: i64) -> Self {
+    pub(crate) fn new(now_s: i64) -> Self {
         Repl {
             history: History::new(),
             backlog: None,
@@ -135,32 +135,32 @@ impl Repl {
     }
 
     /// Whether this server is a replica.
-    pub fn is_replica(&self) -> bool {
+    pub(crate) fn is_replica(&self) -> bool {
         self.master.address.is_some()
     }
 
     /// Whether a command that changed something has to be turned into stream bytes.
-    pub fn takes_stream(&self) -> bool {
+    pub(crate) fn takes_stream(&self) -> bool {
         self.backlog.is_some() && !self.is_replica()
     }
 
     /// The attached replica of this client.
-    pub fn replica_of(&self, client: ClientId) -> Option<&Attached> {
+    pub(crate) fn replica_of(&self, client: ClientId) -> Option<&Attached> {
         self.replicas.iter().find(|attached| attached.client == client)
     }
 
     /// See [`replica_of`](Self::replica_of).
-    pub fn replica_of_mut(&mut self, client: ClientId) -> Option<&mut Attached> {
+    pub(crate) fn replica_of_mut(&mut self, client: ClientId) -> Option<&mut Attached> {
         self.replicas.iter_mut().find(|attached| attached.client == client)
     }
 
     /// The records of all replicas.
-    pub fn records(&self) -> impl Iterator<Item = &Replica> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().map(|attached| &attached.replica)
     }
 
     /// What a client has announced so far, to be changed.
-    pub fn announcement_mut(&mut self, client: ClientId) -> &mut Announcement {
+    pub(crate) fn announcement_mut(&mut self, client: ClientId) -> &mut Announcement {
         if let Some(at) = self.replicas.iter().position(|attached| attached.client == client) {
             return &mut self.replicas[at].replica.announced;
         }
@@ -175,7 +175,7 @@ impl Repl {
     }
 
     /// Takes what a client has announced; it becomes part of its replica record.
-    pub fn take_announcement(&mut self, client: ClientId) -> Announcement {
+    pub(crate) fn take_announcement(&mut self, client: ClientId) -> Announcement {
         match self.announced.iter().position(|(id, _)| *id == client) {
             Some(at) => self.announced.swap_remove(at).1,
             None => Announcement::default(),
@@ -183,20 +183,20 @@ impl Repl {
     }
 
     /// Starts keeping a backlog of `size` bytes.
-    pub fn create_backlog(&mut self, size: usize) {
+    pub(crate) fn create_backlog(&mut self, size: usize) {
         assert!(self.backlog.is_none(), "there is one already");
         self.backlog = Some(Backlog::new(size, self.history.offset + 1));
     }
 
     /// Gives the backlog up; the caller may free it elsewhere.
-    pub fn take_backlog(&mut self) -> Option<Backlog> {
+    pub(crate) fn take_backlog(&mut self) -> Option<Backlog> {
         assert!(self.replicas.is_empty(), "replicas read from the backlog");
         self.backlog.take()
     }
 
     /// Adds a command to the stream as a primary; `db` is `None` for commands that concern no database. Does nothing on
     /// a replica: it hands its master's stream on unchanged.
-    pub fn feed(&mut self, db: Option<usize>, command: &[u8]) {
+    pub(crate) fn feed(&mut self, db: Option<usize>, command: &[u8]) {
         if self.is_replica() {
             return;
         }
@@ -216,7 +216,7 @@ impl Repl {
     }
 
     /// Adds bytes to the stream as they are.
-    pub fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         if let Some(backlog) = &mut self.backlog {
             self.output_grew |= backlog.append(bytes) > 0;
             self.history.offset += bytes.len() as i64;
@@ -225,12 +225,12 @@ impl Repl {
     }
 
     /// Whether the stream has grown by a block since the last call.
-    pub fn take_output_grew(&mut self) -> bool {
+    pub(crate) fn take_output_grew(&mut self) -> bool {
         std::mem::take(&mut self.output_grew)
     }
 
     /// Whether a replica has bytes waiting that may be written.
-    pub fn has_output(&self, attached: &Attached) -> bool {
+    pub(crate) fn has_output(&self, attached: &Attached) -> bool {
         match (&self.backlog, attached.replica.cursor) {
             (Some(backlog), Some(cursor)) => attached.replica.may_stream() && backlog.pending(cursor) > 0,
             _ => false,
@@ -238,7 +238,7 @@ impl Repl {
     }
 
     /// Memory a replica's lag keeps, in bytes.
-    pub fn output_memory(&self, attached: &Attached) -> usize {
+    pub(crate) fn output_memory(&self, attached: &Attached) -> usize {
         match (&self.backlog, attached.replica.cursor) {
             (Some(backlog), Some(cursor)) => backlog.held_by(cursor),
             _ => 0,
@@ -246,39 +246,34 @@ impl Repl {
     }
 
     /// Memory figures of the shared buffer.
-    pub fn memory(&self) -> BacklogMemory {
+    pub(crate) fn memory(&self) -> BacklogMemory {
         self.backlog.as_ref().map_or_else(BacklogMemory::default, |backlog| backlog.memory(!self.replicas.is_empty()))
     }
 
     /// Memory of the shared buffer that eviction does not count, since it goes by itself.
-    pub fn memory_not_counted(&self) -> usize {
+    pub(crate) fn memory_not_counted(&self) -> usize {
         self.backlog.as_ref().map_or(0, Backlog::memory_beyond_size)
     }
 
     /// Gives history back that is no longer needed.
-    pub fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         if let Some(backlog) = &mut self.backlog {
             backlog.trim(TRIM_BLOCKS_PER_CRON);
         }
     }
 
     /// Counts the good replicas anew; 0 as limit for the lag means nobody cares.
-    pub fn refresh_good_replicas(&mut self, max_lag_s: i64, now_s: i64) {
+    pub(crate) fn refresh_good_replicas(&mut self, max_lag_s: i64, now_s: i64) {
         self.good_replicas = primary::good_replicas(self.records(), max_lag_s, now_s);
     }
 
-    /// Offset of the stream this server has processed as a replica; 0 when it is none.
-    pub fn replica_offset(&self) -> i64 {
-        if self.is_replica() { self.master.applied_offset().unwrap_or(0).max(0) } else { 0 }
-    }
-
     /// Whether all replicas have everything, so that a shutdown loses nothing.
-    pub fn all_in_sync(&self) -> bool {
+    pub(crate) fn all_in_sync(&self) -> bool {
         self.records().all(|replica| replica.ack_offset == self.history.offset)
     }
 
     /// The lines a shutdown logs about replicas, in order.
-    pub fn shutdown_report(&self, now_s: i64) -> Vec<String> {
+    pub(crate) fn shutdown_report(&self, now_s: i64) -> Vec<String> {
         let mut lines = Vec::new();
         let mut lagging = 0;
         for attached in &self.replicas {
@@ -302,7 +297,7 @@ impl Repl {
     }
 
     /// INFO's replication section, without its title.
-    pub fn info(&self, context: InfoContext) -> String {
+    pub(crate) fn info(&self, context: InfoContext) -> String {
         let mut out = String::new();
         let _ = writeln!(out, "role:{}\r", if self.is_replica() { "slave" } else { "master" });
         if self.is_replica() {

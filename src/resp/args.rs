@@ -5,73 +5,73 @@ use std::ops::Index;
 /// Start and length of an argument within its buffer, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    pub start: usize,
-    pub len: usize,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
 }
 
 impl Span {
     /// The argument, in the buffer it is of.
     #[inline(always)]
-    pub fn of(self, buf: &[u8]) -> &[u8] {
+    pub(crate) fn of(self, buf: &[u8]) -> &[u8] {
         &buf[self.start..self.start + self.len]
     }
 }
 
 /// The arguments of a command, name first. Copying it copies two slices.
 #[derive(Clone, Copy)]
-pub struct Args<'a> {
+pub(crate) struct Args<'a> {
     buf: &'a [u8],
     spans: &'a [Span],
 }
 
 impl<'a> Args<'a> {
     /// `spans` lie within `buf`.
-    pub fn new(buf: &'a [u8], spans: &'a [Span]) -> Args<'a> {
+    pub(crate) fn new(buf: &'a [u8], spans: &'a [Span]) -> Args<'a> {
         debug_assert!(spans.iter().all(|s| s.start + s.len <= buf.len()));
         Args { buf, spans }
     }
 
     #[inline]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.spans.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
     #[inline]
-    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+    pub(crate) fn get(&self, index: usize) -> Option<&'a [u8]> {
         self.spans.get(index).map(|s| s.of(self.buf))
     }
 
     /// The argument, with the lifetime of the buffer rather than of this view.
     #[inline(always)]
-    pub fn at(&self, index: usize) -> &'a [u8] {
+    pub(crate) fn at(&self, index: usize) -> &'a [u8] {
         self.spans[index].of(self.buf)
     }
 
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + use<'a> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + use<'a> {
         let buf = self.buf;
         self.spans.iter().map(move |s| s.of(buf))
     }
 
     /// The arguments from `index` on.
-    pub fn from(&self, index: usize) -> Args<'a> {
+    pub(crate) fn from(&self, index: usize) -> Args<'a> {
         Args { buf: self.buf, spans: self.spans.get(index..).unwrap_or(&[]) }
     }
 
     /// The arguments from `start` up to `end`, which is not included.
-    pub fn between(&self, start: usize, end: usize) -> Args<'a> {
+    pub(crate) fn between(&self, start: usize, end: usize) -> Args<'a> {
         Args { buf: self.buf, spans: self.spans.get(start..end).unwrap_or(&[]) }
     }
 
     /// Sum of the arguments' lengths, in bytes.
-    pub fn total_len(&self) -> usize {
+    pub(crate) fn total_len(&self) -> usize {
         self.spans.iter().map(|s| s.len).sum()
     }
 
-    pub fn to_owned(&self) -> OwnedArgs {
+    pub(crate) fn to_owned(self) -> OwnedArgs {
         OwnedArgs::from_iter(self.iter())
     }
 }
@@ -92,28 +92,28 @@ pub struct OwnedArgs {
 }
 
 impl OwnedArgs {
-    pub fn push(&mut self, arg: &[u8]) {
+    pub(crate) fn push(&mut self, arg: &[u8]) {
         self.spans.push(Span { start: self.buf.len(), len: arg.len() });
         self.buf.extend_from_slice(arg);
     }
 
     /// Makes room for so many bytes of arguments; false if there is no memory for them.
-    pub fn try_reserve(&mut self, bytes: usize) -> bool {
+    pub(crate) fn try_reserve(&mut self, bytes: usize) -> bool {
         self.buf.try_reserve(bytes).is_ok()
     }
 
     /// Takes all arguments out and keeps the memory.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.buf.clear();
         self.spans.clear();
     }
 
-    pub fn as_args(&self) -> Args<'_> {
+    pub(crate) fn as_args(&self) -> Args<'_> {
         Args { buf: &self.buf, spans: &self.spans }
     }
 
     /// Bytes held, for memory accounting.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         self.buf.capacity() + self.spans.capacity() * size_of::<Span>()
     }
 }

@@ -3,9 +3,10 @@
 
 mod args;
 mod reply;
-pub mod reply_reader;
+pub(crate) mod reply_reader;
 mod request;
 
-pub use args::{Args, OwnedArgs, Span};
+pub(crate) use args::Args;
+pub use args::{OwnedArgs, Span};
 pub use reply::{Mark, Reply};
 pub use request::{Limits, Parsed, ProtocolError, RequestParser, ShortCommands, count_of_form, split_args};

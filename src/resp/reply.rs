@@ -16,9 +16,9 @@ pub struct Mark(usize);
 #[derive(Debug, Default)]
 pub struct Reply {
     pub buf: Vec<u8>,
-    pub resp3: bool,
+    pub(crate) resp3: bool,
     /// Long strings may be lent to this reply, as they will be sent before long.
-    pub borrows: bool,
+    pub(crate) borrows: bool,
     /// What was lent, and before which byte of `buf` it stands.
     lent: Vec<(usize, Lent)>,
 }
@@ -35,38 +35,38 @@ impl Reply {
     }
 
     /// Goes on in a buffer, in RESP2.
-    pub fn over(buf: Vec<u8>) -> Reply {
+    pub(crate) fn over(buf: Vec<u8>) -> Reply {
         Reply { buf, ..Reply::default() }
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
     }
 
-    pub fn ok(&mut self) {
+    pub(crate) fn ok(&mut self) {
         self.raw(b"+OK\r\n");
     }
 
     /// A status without line breaks.
-    pub fn simple(&mut self, text: &str) {
+    pub(crate) fn simple(&mut self, text: &str) {
         self.simple_bytes(text.as_bytes());
     }
 
-    pub fn simple_bytes(&mut self, text: &[u8]) {
+    pub(crate) fn simple_bytes(&mut self, text: &[u8]) {
         self.buf.push(b'+');
         self.raw(text);
         self.crlf();
     }
 
     /// An error; `text` begins with its code (`ERR ...`). Line breaks in it become blanks.
-    pub fn error(&mut self, text: &[u8]) {
+    pub(crate) fn error(&mut self, text: &[u8]) {
         self.buf.push(b'-');
         let text = text.strip_suffix(b"\r\n").unwrap_or(text);
         self.buf.extend(text.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
         self.crlf();
     }
 
-    pub fn int(&mut self, n: i64) {
+    pub(crate) fn int(&mut self, n: i64) {
         // The commonest replies of all.
         match n {
             0 => self.raw(b":0\r\n"),
@@ -76,7 +76,7 @@ impl Reply {
     }
 
     /// A boolean; an integer in RESP2.
-    pub fn boolean(&mut self, value: bool) {
+    pub(crate) fn boolean(&mut self, value: bool) {
         match (self.resp3, value) {
             (true, true) => self.raw(b"#t\r\n"),
             (true, false) => self.raw(b"#f\r\n"),
@@ -89,23 +89,23 @@ impl Reply {
     }
 
     /// Whether a string of this length is to be lent rather than copied.
-    pub fn borrows(&self, len: usize) -> bool {
+    pub(crate) fn borrows(&self, len: usize) -> bool {
         self.borrows && len >= MIN_LENT_BYTES && self.lent.len() < MAX_LENT
     }
 
     /// A bulk string that was lent.
-    pub fn bulk_lent(&mut self, text: Lent) {
+    pub(crate) fn bulk_lent(&mut self, text: Lent) {
         self.prefixed(b'$', text.len() as i64);
         self.lent.push((self.buf.len(), text));
         self.crlf();
     }
 
-    pub fn has_lent(&self) -> bool {
+    pub(crate) fn has_lent(&self) -> bool {
         !self.lent.is_empty()
     }
 
     /// Whether what was lent should be sent before more is.
-    pub fn is_full_of_lent(&self) -> bool {
+    pub(crate) fn is_full_of_lent(&self) -> bool {
         self.lent.len() >= MAX_LENT || self.lent.iter().map(|(_, text)| text.len()).sum::<usize>() >= MAX_LENT_BYTES
     }
 
@@ -118,7 +118,7 @@ impl Reply {
     }
 
     /// Offers all of it to `write`, once, and ends the loans: what was not taken is copied. The number of bytes taken.
-    pub fn send_lent(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+    pub(crate) fn send_lent(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); 2 * MAX_LENT + 1];
         let mut count = 0;
         for part in self.parts().filter(|part| !part.is_empty()) {
@@ -131,14 +131,14 @@ impl Reply {
     }
 
     /// Ends the loans by copying what was lent.
-    pub fn own_lent(&mut self) {
+    pub(crate) fn own_lent(&mut self) {
         if self.has_lent() {
             self.keep_from(0);
         }
     }
 
     /// What follows is no longer sent before long: ends the loans, and takes no more.
-    pub fn stop_borrowing(&mut self) {
+    pub(crate) fn stop_borrowing(&mut self) {
         self.own_lent();
         self.borrows = false;
     }
@@ -160,18 +160,18 @@ impl Reply {
         self.lent.clear();
     }
 
-    pub fn bulk_str(&mut self, text: &str) {
+    pub(crate) fn bulk_str(&mut self, text: &str) {
         self.bulk(text.as_bytes());
     }
 
     /// An integer as a bulk string.
-    pub fn bulk_int(&mut self, n: i64) {
+    pub(crate) fn bulk_int(&mut self, n: i64) {
         let mut text = itoa::Buffer::new();
         self.bulk(text.format(n).as_bytes());
     }
 
     /// A string with a hint of its format (three letters); a bulk string in RESP2.
-    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+    pub(crate) fn verbatim(&mut self, format: &str, text: &[u8]) {
         if !self.resp3 {
             return self.bulk(text);
         }
@@ -183,7 +183,7 @@ impl Reply {
     }
 
     /// A double already printed as Redis prints it; a bulk string in RESP2.
-    pub fn double_text(&mut self, text: &str) {
+    pub(crate) fn double_text(&mut self, text: &str) {
         if self.resp3 {
             self.buf.push(b',');
             self.raw(text.as_bytes());
@@ -194,7 +194,7 @@ impl Reply {
     }
 
     /// A double; a bulk string in RESP2.
-    pub fn double(&mut self, value: f64) {
+    pub(crate) fn double(&mut self, value: f64) {
         let text = f64_text(value);
         if self.resp3 {
             self.buf.push(b',');
@@ -206,7 +206,7 @@ impl Reply {
     }
 
     /// A number too large for an integer reply; a bulk string in RESP2.
-    pub fn big_number(&mut self, digits: &str) {
+    pub(crate) fn big_number(&mut self, digits: &str) {
         if self.resp3 {
             self.buf.push(b'(');
             self.raw(digits.as_bytes());
@@ -217,49 +217,49 @@ impl Reply {
     }
 
     /// "No value": `_` in RESP3, a null bulk string in RESP2.
-    pub fn null(&mut self) {
+    pub(crate) fn null(&mut self) {
         if self.resp3 { self.raw(b"_\r\n") } else { self.raw(b"$-1\r\n") }
     }
 
     /// "No array": `_` in RESP3, a null array in RESP2.
-    pub fn null_array(&mut self) {
+    pub(crate) fn null_array(&mut self) {
         if self.resp3 { self.raw(b"_\r\n") } else { self.raw(b"*-1\r\n") }
     }
 
-    pub fn array(&mut self, len: usize) {
+    pub(crate) fn array(&mut self, len: usize) {
         self.prefixed(b'*', len as i64);
     }
 
     /// A map of `len` pairs; a flat array in RESP2.
-    pub fn map(&mut self, len: usize) {
+    pub(crate) fn map(&mut self, len: usize) {
         if self.resp3 { self.prefixed(b'%', len as i64) } else { self.prefixed(b'*', len as i64 * 2) }
     }
 
-    pub fn set(&mut self, len: usize) {
+    pub(crate) fn set(&mut self, len: usize) {
         self.prefixed(if self.resp3 { b'~' } else { b'*' }, len as i64);
     }
 
     /// An out-of-band push; an array in RESP2.
-    pub fn push(&mut self, len: usize) {
+    pub(crate) fn push(&mut self, len: usize) {
         self.prefixed(if self.resp3 { b'>' } else { b'*' }, len as i64);
     }
 
     /// Begins an aggregate whose length is not known yet; end it with `close_array`, `close_map` or `close_set`.
     /// Aggregates that are open at the same time close in the reverse order.
-    pub fn open(&mut self) -> Mark {
+    pub(crate) fn open(&mut self) -> Mark {
         Mark(self.buf.len())
     }
 
-    pub fn close_array(&mut self, mark: Mark, len: usize) {
+    pub(crate) fn close_array(&mut self, mark: Mark, len: usize) {
         self.close(mark, b'*', len);
     }
 
     /// `len` pairs were written since `mark`.
-    pub fn close_map(&mut self, mark: Mark, len: usize) {
+    pub(crate) fn close_map(&mut self, mark: Mark, len: usize) {
         if self.resp3 { self.close(mark, b'%', len) } else { self.close(mark, b'*', len * 2) }
     }
 
-    pub fn close_set(&mut self, mark: Mark, len: usize) {
+    pub(crate) fn close_set(&mut self, mark: Mark, len: usize) {
         self.close(mark, if self.resp3 { b'~' } else { b'*' }, len);
     }
 
@@ -285,7 +285,7 @@ impl Reply {
     }
 
     /// A command as a client would send it: the form of the replication stream and the AOF.
-    pub fn command<'a>(&mut self, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    pub(crate) fn command<'a>(&mut self, args: impl ExactSizeIterator<Item = &'a [u8]>) {
         self.prefixed(b'*', args.len() as i64);
         args.for_each(|a| self.bulk(a));
     }

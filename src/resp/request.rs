@@ -29,7 +29,7 @@ pub struct Limits {
 
 /// Why a request cannot be understood. The text is what follows `-ERR ` in the reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProtocolError(pub String);
+pub struct ProtocolError(pub(crate) String);
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -62,17 +62,17 @@ impl RequestParser {
     }
 
     /// True in the middle of an array of bulk strings.
-    pub fn in_multibulk(&self) -> bool {
+    pub(crate) fn in_multibulk(&self) -> bool {
         self.missing > 0
     }
 
     /// Where the argument being read begins, from the start of the command, if it is a large one.
-    pub fn big_arg_start(&self) -> Option<usize> {
+    pub(crate) fn big_arg_start(&self) -> Option<usize> {
         self.bulk_len.filter(|n| *n >= BIG_ARG).map(|_| self.pos)
     }
 
     /// Bytes the argument being read will occupy from the start of the command, when that is known: room worth reserving.
-    pub fn wanted_len(&self) -> Option<usize> {
+    pub(crate) fn wanted_len(&self) -> Option<usize> {
         self.bulk_len.map(|n| self.pos + n + 2)
     }
 
@@ -170,7 +170,7 @@ pub struct ShortCommands<'b> {
     count: usize,
     name: Span,
     /// The last command began as the one before it.
-    pub is_alike: bool,
+    pub(crate) is_alike: bool,
 }
 
 impl<'b> ShortCommands<'b> {
@@ -178,7 +178,7 @@ impl<'b> ShortCommands<'b> {
     /// command. `None`: it is for [`RequestParser::parse`] to say what it is; nothing was added. The limits on arguments are
     /// not looked at: those on their length are higher, and that on their number is for who may not run commands yet.
     #[inline]
-    pub fn find(&mut self, buf: &'b [u8], spans: &mut Vec<Span>) -> Option<usize> {
+    pub(crate) fn find(&mut self, buf: &'b [u8], spans: &mut Vec<Span>) -> Option<usize> {
         self.is_alike =
             !self.head.is_empty() && buf.get(..self.head.len()).is_some_and(|head| is_same(head, self.head));
         if !self.is_alike {

@@ -378,7 +378,7 @@ unsafe extern "C-unwind" fn sha1_hex(state: *mut lua_State) -> c_int {
 }
 
 /// The SHA1 of something as 40 hexadecimal digits.
-pub fn sha1_text(bytes: &[u8]) -> [u8; 40] {
+pub(crate) fn sha1_text(bytes: &[u8]) -> [u8; 40] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut out = [0; 40];
     for (pair, byte) in out.chunks_exact_mut(2).zip(Sha1::digest(bytes)) {
@@ -471,7 +471,7 @@ unsafe extern "C-unwind" fn replicate_commands(state: *mut lua_State) -> c_int {
 }
 
 /// Where the random numbers begin: the sequence is that of `lrand48`, whose 48 bits are `x -> x * A + C`.
-pub const RANDOM_START: u64 = 0x1234_ABCD_330E;
+pub(crate) const RANDOM_START: u64 = 0x1234_ABCD_330E;
 const RANDOM_A: u64 = 0x5_DEEC_E66D;
 const RANDOM_C: u64 = 0xB;
 const RANDOM_MASK: u64 = (1 << 48) - 1;

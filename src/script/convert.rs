@@ -182,11 +182,11 @@ unsafe fn set_text(state: *mut lua_State, name: &[u8], text: &[u8]) {
 #[derive(Debug, Default)]
 pub(super) struct ScriptError {
     /// Code and text; `None` if there was no such thing.
-    pub text: Option<Vec<u8>>,
-    pub source: Option<Vec<u8>>,
-    pub line: Option<Vec<u8>>,
+    pub(crate) text: Option<Vec<u8>>,
+    pub(crate) source: Option<Vec<u8>>,
+    pub(crate) line: Option<Vec<u8>>,
     /// The statistics have counted it.
-    pub counted: bool,
+    pub(crate) counted: bool,
 }
 
 /// Reads the error on top, which stays. Metamethods are not asked.
@@ -235,15 +235,15 @@ unsafe fn text_at(state: *mut lua_State) -> Vec<u8> {
 
 /// How a value becomes a reply.
 pub(super) struct Answer<'a> {
-    pub out: &'a mut Reply,
+    pub(crate) out: &'a mut Reply,
     /// The script asked for RESP3: booleans are booleans.
-    pub resp3: bool,
+    pub(crate) resp3: bool,
     /// How long `out` may become, bytes.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// It would have become longer, or there was no memory for it: it is not whole.
-    pub full: bool,
+    pub(crate) full: bool,
     /// Codes of errors in the reply; `None` of those that the statistics know.
-    pub errors: &'a mut Vec<Option<Vec<u8>>>,
+    pub(crate) errors: &'a mut Vec<Option<Vec<u8>>>,
 }
 
 /// The longest reply that a script can give, bytes. Its value may hold the same string many times.

@@ -17,25 +17,25 @@ const MAX_BREAKPOINTS: usize = 64;
 const DEFAULT_MAX_LEN: usize = 256;
 /// Bytes of a command that is not whole yet.
 const MAX_COMMAND_BYTES: usize = 1 << 20;
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The debugger's state; without a connection there is no session.
 #[derive(Debug, Default)]
-pub struct Debugger {
-    pub conn: Option<File>,
+pub(crate) struct Debugger {
+    pub(crate) conn: Option<File>,
     /// Stop at the next line.
     pub(super) step: bool,
     /// `redis.breakpoint()` was called.
     pub(super) asked: bool,
     pub(super) line: i64,
     breakpoints: Vec<i64>,
-    pub source: Vec<Vec<u8>>,
+    pub(crate) source: Vec<Vec<u8>>,
     logs: Vec<Vec<u8>>,
     input: Vec<u8>,
     max_len: usize,
     hinted: bool,
     /// Forked sessions.
-    pub children: Vec<Pid>,
+    pub(crate) children: Vec<Pid>,
 }
 
 /// What became of waiting for a command.
@@ -49,13 +49,13 @@ pub(super) enum Next {
 
 impl Debugger {
     /// Makes ready for a session, which stops at the first line.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         let children = std::mem::take(&mut self.children);
         *self = Debugger { step: true, max_len: DEFAULT_MAX_LEN, children, ..Debugger::default() };
     }
 
     /// A session is on.
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.conn.is_some()
     }
 
@@ -64,7 +64,7 @@ impl Debugger {
         self.is_active() && self.step
     }
 
-    pub fn log(&mut self, entry: impl Into<Vec<u8>>) {
+    pub(crate) fn log(&mut self, entry: impl Into<Vec<u8>>) {
         self.logs.push(entry.into());
     }
 
@@ -102,7 +102,7 @@ impl Debugger {
     }
 
     /// Sends what was logged, as an array of statuses.
-    pub fn send_logs(&mut self) {
+    pub(crate) fn send_logs(&mut self) {
         let mut reply = Reply::default();
         reply.array(self.logs.len());
         for entry in self.logs.drain(..) {

@@ -21,13 +21,13 @@ use std::rc::Rc;
 
 /// Which scripts an interpreter runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Eval,
     Function,
 }
 
 /// What functions called by Lua work with.
-pub struct Bridge {
+pub(crate) struct Bridge {
     /// The server, while a script runs.
     server: Cell<Option<NonNull<dyn Host>>>,
     /// The library being loaded, if one is.
@@ -51,8 +51,8 @@ pub struct Bridge {
 /// Buffers of `redis.call`, kept from call to call.
 #[derive(Default)]
 pub(super) struct Scratch {
-    pub args: OwnedArgs,
-    pub reply: Reply,
+    pub(crate) args: OwnedArgs,
+    pub(crate) reply: Reply,
 }
 
 /// Scratch memory beyond this is given back after a call, bytes.
@@ -117,7 +117,7 @@ impl Drop for Entered<'_> {
 
 /// A function in the registry of a state; released with the last of its owners.
 #[derive(Debug)]
-pub struct FunctionRef {
+pub(crate) struct FunctionRef {
     pub(super) id: c_int,
     unref: Rc<RefCell<Vec<c_int>>>,
 }
@@ -132,13 +132,13 @@ impl Drop for FunctionRef {
 #[derive(Clone, Copy)]
 pub(super) struct Numbers {
     /// The table of globals that scripts see.
-    pub globals: c_int,
-    pub handler: c_int,
+    pub(crate) globals: c_int,
+    pub(crate) handler: c_int,
     /// The protected part of a run: there is no memory to be had outside of it.
-    pub entry: c_int,
+    pub(crate) entry: c_int,
 }
 
-pub struct Engine {
+pub(crate) struct Engine {
     state: *mut lua_State,
     bridge: Box<Bridge>,
     pub(super) numbers: Numbers,
@@ -150,7 +150,7 @@ pub struct Engine {
 const GC_PERIOD: u32 = 50;
 
 impl Engine {
-    pub fn new(kind: Kind) -> Engine {
+    pub(crate) fn new(kind: Kind) -> Engine {
         let bridge = Box::new(Bridge {
             server: Cell::new(None),
             loading: Cell::new(std::ptr::null_mut()),
@@ -195,7 +195,7 @@ impl Engine {
     }
 
     /// Compiles a chunk; `Err` is what the compiler says.
-    pub fn load(&mut self, code: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
+    pub(crate) fn load(&mut self, code: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         self.release();
         let state = self.state;
         let mut chunk = Chunk { code, name, globals: self.numbers.globals, id: None };
@@ -220,7 +220,7 @@ impl Engine {
     }
 
     /// Memory of the interpreter, bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         // SAFETY: asks for a figure.
         unsafe { ffi::lua_gc(self.state, ffi::LUA_GCCOUNT, 0) as usize * 1024 }
     }

@@ -5,16 +5,16 @@
 use crate::config::words;
 
 /// Script flags, one bit each.
-pub const NO_WRITES: u32 = 1 << 0;
-pub const ALLOW_OOM: u32 = 1 << 1;
-pub const ALLOW_STALE: u32 = 1 << 2;
-pub const NO_CLUSTER: u32 = 1 << 3;
-pub const ALLOW_CROSS_SLOT: u32 = 1 << 4;
+pub(crate) const NO_WRITES: u32 = 1 << 0;
+pub(crate) const ALLOW_OOM: u32 = 1 << 1;
+pub(crate) const ALLOW_STALE: u32 = 1 << 2;
+pub(crate) const NO_CLUSTER: u32 = 1 << 3;
+pub(crate) const ALLOW_CROSS_SLOT: u32 = 1 << 4;
 /// A script without a first line of this kind: it is treated as before there were flags.
-pub const COMPAT: u32 = 1 << 5;
+pub(crate) const COMPAT: u32 = 1 << 5;
 
 /// The flags that scripts can set, by the names that FUNCTION LIST shows, in its order.
-pub const NAMES: &[(u32, &str)] = &[
+pub(crate) const NAMES: &[(u32, &str)] = &[
     (NO_WRITES, "no-writes"),
     (ALLOW_OOM, "allow-oom"),
     (ALLOW_STALE, "allow-stale"),
@@ -24,7 +24,7 @@ pub const NAMES: &[(u32, &str)] = &[
 
 /// Flags of an EVAL script, and the length of the line they stand in. That line is not part of the program, its line
 /// break is, so that line numbers stay.
-pub fn of_script(body: &[u8]) -> Result<(u32, usize), Vec<u8>> {
+pub(crate) fn of_script(body: &[u8]) -> Result<(u32, usize), Vec<u8>> {
     if !body.starts_with(b"#!") {
         return Ok((COMPAT, 0));
     }
@@ -54,15 +54,15 @@ pub fn of_script(body: &[u8]) -> Result<(u32, usize), Vec<u8>> {
 
 /// What the first line of a library says.
 #[derive(Debug, PartialEq, Eq)]
-pub struct LibraryHead {
-    pub name: Vec<u8>,
-    pub engine: Vec<u8>,
+pub(crate) struct LibraryHead {
+    pub(crate) name: Vec<u8>,
+    pub(crate) engine: Vec<u8>,
     /// Length of the line, without its line break.
-    pub len: usize,
+    pub(crate) len: usize,
 }
 
 /// Reads the first line of a library: `#!lua name=mylib`.
-pub fn of_library(code: &[u8]) -> Result<LibraryHead, Vec<u8>> {
+pub(crate) fn of_library(code: &[u8]) -> Result<LibraryHead, Vec<u8>> {
     if !code.starts_with(b"#!") {
         return Err(b"Missing library metadata".to_vec());
     }
@@ -85,7 +85,7 @@ pub fn of_library(code: &[u8]) -> Result<LibraryHead, Vec<u8>> {
 }
 
 /// Names of libraries and functions: letters, digits and underscores.
-pub fn is_valid_name(name: &[u8]) -> bool {
+pub(crate) fn is_valid_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 

@@ -3,7 +3,7 @@
 use super::Scripting;
 use crate::resp::{Args, Reply};
 
-pub trait Host {
+pub(crate) trait Host {
     /// The state of this room, which the server keeps.
     fn scripting(&mut self) -> &mut Scripting;
 

@@ -12,26 +12,26 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
-pub struct Function {
-    pub name: Rc<[u8]>,
-    pub description: Option<Vec<u8>>,
+pub(crate) struct Function {
+    pub(crate) name: Rc<[u8]>,
+    pub(crate) description: Option<Vec<u8>>,
     /// As in `flags`.
-    pub flags: u32,
+    pub(crate) flags: u32,
     pub(super) code: FunctionRef,
 }
 
 #[derive(Debug)]
-pub struct Library {
-    pub name: Vec<u8>,
+pub(crate) struct Library {
+    pub(crate) name: Vec<u8>,
     /// The whole source, with the first line.
-    pub code: Vec<u8>,
+    pub(crate) code: Vec<u8>,
     /// In the order of their names.
-    pub functions: Vec<Rc<Function>>,
+    pub(crate) functions: Vec<Rc<Function>>,
 }
 
 /// A library whose program runs: what it has registered so far.
-pub struct Loading {
-    pub functions: Vec<Function>,
+pub(crate) struct Loading {
+    pub(crate) functions: Vec<Function>,
     /// Their names.
     pub(super) names: HashSet<Rc<[u8]>>,
     pub(super) start: Instant,
@@ -40,40 +40,40 @@ pub struct Loading {
 
 /// What becomes of libraries that are there when others are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestorePolicy {
+pub(crate) enum RestorePolicy {
     Flush,
     Append,
     Replace,
 }
 
 #[derive(Debug, Default)]
-pub struct Libraries {
+pub(crate) struct Libraries {
     libraries: BTreeMap<Vec<u8>, Library>,
     functions: HashMap<Vec<u8>, Rc<Function>>,
 }
 
 impl Libraries {
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Library> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Library> {
         self.libraries.values()
     }
 
-    pub fn function_count(&self) -> usize {
+    pub(crate) fn function_count(&self) -> usize {
         self.functions.len()
     }
 
-    pub fn function(&self, name: &[u8]) -> Option<&Rc<Function>> {
+    pub(crate) fn function(&self, name: &[u8]) -> Option<&Rc<Function>> {
         if name.iter().any(u8::is_ascii_uppercase) {
             return self.functions.get(&name.to_ascii_lowercase());
         }
         self.functions.get(name)
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Libraries::default();
     }
 
     /// Compiles and adds a library, and gives its name. `timeout`: how long its program may run.
-    pub fn load(
+    pub(crate) fn load(
         &mut self,
         engine: &mut Engine,
         code: &[u8],
@@ -109,7 +109,7 @@ impl Libraries {
     }
 
     /// Removes a library; false if there is none of this name.
-    pub fn delete(&mut self, name: &[u8]) -> bool {
+    pub(crate) fn delete(&mut self, name: &[u8]) -> bool {
         self.unlink(name).is_some()
     }
 
@@ -133,7 +133,7 @@ impl Libraries {
     }
 
     /// Adds all libraries of another set, or none if something stands in the way.
-    pub fn join(&mut self, other: Libraries, replace: bool) -> Result<(), Vec<u8>> {
+    pub(crate) fn join(&mut self, other: Libraries, replace: bool) -> Result<(), Vec<u8>> {
         if !replace && let Some(name) = other.libraries.keys().find(|name| self.libraries.contains_key(*name)) {
             return Err([b"Library ", &name[..], b" already exists"].concat());
         }
@@ -148,7 +148,7 @@ impl Libraries {
     }
 
     /// All libraries as FUNCTION DUMP gives them: as in a snapshot, with version and checksum behind them.
-    pub fn dump(&self, compress: bool) -> Vec<u8> {
+    pub(crate) fn dump(&self, compress: bool) -> Vec<u8> {
         let mut out = Vec::new();
         for library in self.iter() {
             out.push(rdb::opcode::FUNCTION2);
@@ -161,7 +161,7 @@ impl Libraries {
     }
 
     /// Reads what `dump` gave.
-    pub fn restore(engine: &mut Engine, payload: &[u8], skip_checksum: bool) -> Result<Libraries, Vec<u8>> {
+    pub(crate) fn restore(engine: &mut Engine, payload: &[u8], skip_checksum: bool) -> Result<Libraries, Vec<u8>> {
         let refused = b"DUMP payload version or checksum are wrong";
         let body = rdb::check_dump_footer(payload, skip_checksum).map_err(|_| refused.to_vec())?;
         let sources = rdb::read_functions(body).map_err(<[u8]>::to_vec)?;
@@ -173,7 +173,7 @@ impl Libraries {
     }
 
     /// Memory of names and sources, bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let of_function = |f: &Rc<Function>| {
             size_of::<Function>() + 2 * f.name.len() + f.description.as_ref().map_or(0, Vec::capacity)
         };

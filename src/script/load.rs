@@ -13,7 +13,7 @@ use mlua::ffi::{self, lua_State};
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// The longest program, bytes. The compiler counts brackets and lines in 32 bits.
-pub const SOURCE_MAX: usize = 64 << 20;
+pub(crate) const SOURCE_MAX: usize = 64 << 20;
 const TOO_LONG: &CStr = c"the program is too long";
 
 /// So many pieces are read between two looks at the clock: the function that gives them may be one of Lua's own, in which

@@ -14,7 +14,7 @@ use super::engine::Bridge;
 use std::ffi::c_void;
 
 /// The longest string that scripts can make, bytes: as long as the longest that clients can store by default.
-pub const STRING_MAX: usize = 512 << 20;
+pub(crate) const STRING_MAX: usize = 512 << 20;
 /// What Lua says when memory is refused.
 pub(super) const REFUSED: &[u8] = b"not enough memory";
 

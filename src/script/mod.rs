@@ -4,14 +4,14 @@
 //! connection; what it changes gathers in the effects until the command that runs it is over, as with a transaction. What
 //! Lua itself does not bring is in `lib`; the commands are in `commands/scripting` and `commands/function`.
 
-pub mod busy;
-pub mod debugger;
-pub mod flags;
-pub mod host;
-pub mod lib;
-pub mod library;
-pub mod run;
-pub mod scripts;
+pub(crate) mod busy;
+pub(crate) mod debugger;
+pub(crate) mod flags;
+pub(crate) mod host;
+pub(crate) mod lib;
+pub(crate) mod library;
+pub(crate) mod run;
+pub(crate) mod scripts;
 
 mod api;
 mod base;
@@ -23,9 +23,8 @@ mod memory;
 mod register;
 mod sandbox;
 
-pub use api::sha1_text;
-pub use engine::{Engine, Kind};
-pub use host::Host;
+pub(crate) use engine::{Engine, Kind};
+pub(crate) use host::Host;
 
 use crate::net::ClientId;
 use crate::resp::Args;
@@ -39,19 +38,19 @@ use std::time::Duration;
 const LOAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The room's state.
-pub struct Scripting {
-    pub eval: Engine,
-    pub functions: Engine,
-    pub cache: Cache,
-    pub libraries: Libraries,
+pub(crate) struct Scripting {
+    pub(crate) eval: Engine,
+    pub(crate) functions: Engine,
+    pub(crate) cache: Cache,
+    pub(crate) libraries: Libraries,
     /// Libraries of a data set that is being loaded beside the one that is served.
-    pub aside: Option<Libraries>,
-    pub running: Option<Running>,
+    pub(crate) aside: Option<Libraries>,
+    pub(crate) running: Option<Running>,
     /// The client that commands of scripts run as.
-    pub client: Option<ClientId>,
-    pub debugger: debugger::Debugger,
+    pub(crate) client: Option<ClientId>,
+    pub(crate) debugger: debugger::Debugger,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may call what is not for scripts.
-    pub deny_disabled: bool,
+    pub(crate) deny_disabled: bool,
 }
 
 impl Default for Scripting {
@@ -71,7 +70,7 @@ impl Default for Scripting {
 }
 
 impl Scripting {
-    pub fn engine(&mut self, kind: Kind) -> &mut Engine {
+    pub(crate) fn engine(&mut self, kind: Kind) -> &mut Engine {
         match kind {
             Kind::Eval => &mut self.eval,
             Kind::Function => &mut self.functions,
@@ -79,12 +78,12 @@ impl Scripting {
     }
 
     /// The script of this text, compiled if it is new. `Err` is the text of the reply, without `ERR`.
-    pub fn load_script(&mut self, body: &[u8]) -> Result<Rc<scripts::Script>, Vec<u8>> {
+    pub(crate) fn load_script(&mut self, body: &[u8]) -> Result<Rc<scripts::Script>, Vec<u8>> {
         self.cache.load(&mut self.eval, body)
     }
 
     /// Forgets all EVAL scripts, with the interpreter they ran in.
-    pub fn flush_scripts(&mut self) {
+    pub(crate) fn flush_scripts(&mut self) {
         self.cache.clear();
         // One that is in use stays.
         if self.running.is_none() {
@@ -93,13 +92,13 @@ impl Scripting {
     }
 
     /// Loads a library and gives its name. `limited`: its program may only run for a while.
-    pub fn load_library(&mut self, code: &[u8], replace: bool, limited: bool) -> Result<Vec<u8>, Vec<u8>> {
+    pub(crate) fn load_library(&mut self, code: &[u8], replace: bool, limited: bool) -> Result<Vec<u8>, Vec<u8>> {
         let libraries = self.aside.as_mut().unwrap_or(&mut self.libraries);
         libraries.load(&mut self.functions, code, replace, limited.then_some(LOAD_TIMEOUT))
     }
 
     /// Restores what FUNCTION DUMP gave.
-    pub fn restore_libraries(
+    pub(crate) fn restore_libraries(
         &mut self,
         payload: &[u8],
         policy: RestorePolicy,
@@ -116,14 +115,14 @@ impl Scripting {
 
 /// Numbers of the code of scripts in their interpreters.
 impl scripts::Script {
-    pub fn to_run<'a>(&self, read_only: bool, command: Args<'a>, key_count: usize) -> run::Script<'a> {
+    pub(crate) fn to_run<'a>(&self, read_only: bool, command: Args<'a>, key_count: usize) -> run::Script<'a> {
         let name = self.sha.clone();
         run::Script { kind: Kind::Eval, name, flags: self.flags, read_only, code: self.code.id, command, key_count }
     }
 }
 
 impl Function {
-    pub fn to_run<'a>(&self, read_only: bool, command: Args<'a>, key_count: usize) -> run::Script<'a> {
+    pub(crate) fn to_run<'a>(&self, read_only: bool, command: Args<'a>, key_count: usize) -> run::Script<'a> {
         let (name, code) = (self.name.clone(), self.code.id);
         run::Script { kind: Kind::Function, name, flags: self.flags, read_only, code, command, key_count }
     }

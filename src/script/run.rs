@@ -17,48 +17,48 @@ use std::rc::Rc;
 
 /// The script that runs.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     /// Who called it, and the client that its commands run as.
-    pub caller: ClientId,
-    pub client: ClientId,
-    pub kind: Kind,
+    pub(crate) caller: ClientId,
+    pub(crate) client: ClientId,
+    pub(crate) kind: Kind,
     /// SHA1 of the script, or name of the function.
-    pub name: Rc<[u8]>,
+    pub(crate) name: Rc<[u8]>,
     /// Monotonic, microseconds.
-    pub start_us: i64,
-    pub read_only: bool,
-    pub allow_oom: bool,
-    pub allow_cross_slot: bool,
+    pub(crate) start_us: i64,
+    pub(crate) read_only: bool,
+    pub(crate) allow_oom: bool,
+    pub(crate) allow_cross_slot: bool,
     /// It came from our master or the log: it is not refused what others are.
-    pub obeyed: bool,
+    pub(crate) obeyed: bool,
     /// A command that writes was called.
-    pub wrote: bool,
+    pub(crate) wrote: bool,
     /// It has run for longer than `busy-reply-threshold`: others are served meanwhile.
-    pub busy: bool,
-    pub killed: bool,
+    pub(crate) busy: bool,
+    pub(crate) killed: bool,
     /// Where its commands are propagated to.
-    pub targets: u8,
+    pub(crate) targets: u8,
     /// Its commands reply in RESP3.
-    pub resp3: bool,
+    pub(crate) resp3: bool,
     /// Cluster mode: the slot its keys are of, as far as any was named.
-    pub slot: Option<Slot>,
+    pub(crate) slot: Option<Slot>,
     /// The command that runs it; filled in when it is busy.
-    pub command: OwnedArgs,
+    pub(crate) command: OwnedArgs,
 }
 
 /// A script about to run.
-pub struct Script<'a> {
-    pub kind: Kind,
-    pub name: Rc<[u8]>,
+pub(crate) struct Script<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) name: Rc<[u8]>,
     /// As in `flags`.
-    pub flags: u32,
+    pub(crate) flags: u32,
     /// It was called by a command that only reads.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// Number of the function in the registry.
     pub(super) code: c_int,
     /// The command that runs it: keys and arguments stand behind three others.
-    pub command: Args<'a>,
-    pub key_count: usize,
+    pub(crate) command: Args<'a>,
+    pub(crate) key_count: usize,
 }
 
 /// Memory that is kept for the reply when what was written of one is taken back, bytes.
@@ -83,7 +83,7 @@ enum Failure {
 }
 
 /// What a script came to.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Its value was written. Of each error in it the code, where a command of the script gave it.
     Value(Vec<Option<Vec<u8>>>),
     Failed(CmdError),
@@ -92,7 +92,7 @@ pub enum Outcome {
 }
 
 /// Runs a script that `host` lets start: it is `running` there.
-pub fn execute(host: &mut (dyn Host + 'static), out: &mut Reply, script: &Script<'_>) -> Outcome {
+pub(crate) fn execute(host: &mut (dyn Host + 'static), out: &mut Reply, script: &Script<'_>) -> Outcome {
     let mark = out.buf.len();
     let is_debugged = script.kind == Kind::Eval && host.scripting().debugger.is_active();
     let engine = host.scripting().engine(script.kind);

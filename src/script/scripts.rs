@@ -9,17 +9,18 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     /// SHA1 of the text, 40 lower-case hexadecimal digits.
-    pub sha: Rc<[u8]>,
-    pub body: Vec<u8>,
+    pub(crate) sha: Rc<[u8]>,
+    pub(crate) body: Vec<u8>,
     /// As in `flags`.
-    pub flags: u32,
+    pub(crate) flags: u32,
     pub(super) code: FunctionRef,
 }
 
 impl Script {
-    pub fn name(&self) -> &str {
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &str {
         std::str::from_utf8(&self.sha).expect("hexadecimal digits")
     }
 }
@@ -49,43 +50,39 @@ impl Hash for ByBody {
 }
 
 #[derive(Debug, Default)]
-pub struct Cache {
+pub(crate) struct Cache {
     by_sha: HashMap<[u8; 40], Rc<Script>>,
     by_body: HashSet<ByBody>,
     bytes: usize,
 }
 
 impl Cache {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_sha.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.by_sha.is_empty()
-    }
-
     /// Memory of the texts and what goes with them, bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.bytes
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Cache::default();
     }
 
-    pub fn by_body(&self, body: &[u8]) -> Option<&Rc<Script>> {
+    pub(crate) fn by_body(&self, body: &[u8]) -> Option<&Rc<Script>> {
         self.by_body.get(body).map(|s| &s.0)
     }
 
     /// By its SHA1, whatever the case of the digits.
-    pub fn by_sha(&self, sha: &[u8]) -> Option<&Rc<Script>> {
+    pub(crate) fn by_sha(&self, sha: &[u8]) -> Option<&Rc<Script>> {
         let mut sha: [u8; 40] = sha.try_into().ok()?;
         sha.make_ascii_lowercase();
         self.by_sha.get(&sha)
     }
 
     /// The script of this text, compiled now if it is new. `Err` is the text of the reply, without `ERR`.
-    pub fn load(&mut self, engine: &mut Engine, body: &[u8]) -> Result<Rc<Script>, Vec<u8>> {
+    pub(crate) fn load(&mut self, engine: &mut Engine, body: &[u8]) -> Result<Rc<Script>, Vec<u8>> {
         if let Some(script) = self.by_body(body) {
             return Ok(script.clone());
         }

@@ -3,20 +3,20 @@
 //! One turn: what is due before sleeping (propagation, the AOF, then replies), the poll, the cluster bus and replication
 //! links, clients, timers. Order matters in `before_sleep`: nothing leaves before it is as durable as was asked for.
 
-pub mod acl;
-pub mod admin;
-pub mod clients;
-pub mod cluster;
+pub(crate) mod acl;
+pub(crate) mod admin;
+pub(crate) mod clients;
+pub(crate) mod cluster;
 pub mod commands;
-pub mod dispatch;
-pub mod keyspace;
-pub mod net;
-pub mod persist;
-pub mod pubsub;
-pub mod repl;
-pub mod script;
+pub(crate) mod dispatch;
+pub(crate) mod keyspace;
+pub(crate) mod net;
+pub(crate) mod persist;
+pub(crate) mod pubsub;
+pub(crate) mod repl;
+pub(crate) mod script;
 pub mod startup;
-pub mod tracking;
+pub(crate) mod tracking;
 
 use crate::acl::Acl;
 use crate::admin::Admin;
@@ -55,63 +55,63 @@ use std::time::Duration;
 /// How long a starting server waits for the address of a host name to listen on.
 const LONGEST_LOOK_UP: Duration = Duration::from_secs(60);
 
-pub struct Server {
-    pub cfg: Config,
-    pub clock: Clock,
-    pub ks: Keyspace,
-    pub clients: Clients,
-    pub client_memory: ClientMemory,
-    pub reactor: Reactor,
-    pub resolver: Resolver,
-    pub listeners: Vec<Listener>,
+pub(crate) struct Server {
+    pub(crate) cfg: Config,
+    pub(crate) clock: Clock,
+    pub(crate) ks: Keyspace,
+    pub(crate) clients: Clients,
+    pub(crate) client_memory: ClientMemory,
+    pub(crate) reactor: Reactor,
+    pub(crate) resolver: Resolver,
+    pub(crate) listeners: Vec<Listener>,
     /// Where the host names of `bind` are.
-    pub bind_names: BindNames,
-    pub unaccepted: Unaccepted,
+    pub(crate) bind_names: BindNames,
+    pub(crate) unaccepted: Unaccepted,
     pub(crate) tls: Tls,
     pub(crate) handshakes: Handshakes,
-    pub commands: CommandTable,
+    pub(crate) commands: CommandTable,
     /// What the commands of the table run.
-    pub functions: Vec<Run>,
-    pub stats: Stats,
-    pub admin: Admin,
-    pub background: Background,
-    pub persist: Persist,
+    pub(crate) functions: Vec<Run>,
+    pub(crate) stats: Stats,
+    pub(crate) admin: Admin,
+    pub(crate) background: Background,
+    pub(crate) persist: Persist,
     /// Connections that MIGRATE keeps.
-    pub migrate: MigrateCache,
-    pub blocked: Blocked,
-    pub pauses: Pauses,
+    pub(crate) migrate: MigrateCache,
+    pub(crate) blocked: Blocked,
+    pub(crate) pauses: Pauses,
     /// The cluster, in cluster mode.
-    pub bus: Option<Box<Bus>>,
-    pub repl: Repl,
+    pub(crate) bus: Option<Box<Bus>>,
+    pub(crate) repl: Repl,
     /// Clients whose commands a pause holds back, in order.
-    pub postponed: Vec<ClientId>,
-    pub pubsub: PubSub,
-    pub tracking: Tracking,
-    pub acl: Acl,
-    pub script: Scripting,
+    pub(crate) postponed: Vec<ClientId>,
+    pub(crate) pubsub: PubSub,
+    pub(crate) tracking: Tracking,
+    pub(crate) acl: Acl,
+    pub(crate) script: Scripting,
     /// Nested calls: above 0 within a transaction or script.
-    pub depth: usize,
+    pub(crate) depth: usize,
     /// What TIME says within a transaction or script: the wall clock when it began, and of a script that others are served
     /// beside, when that was last done. Microseconds.
-    pub unit_us: i64,
+    pub(crate) unit_us: i64,
     /// The default user has a password.
-    pub auth_required: bool,
+    pub(crate) auth_required: bool,
     /// 40 hex digits that name this run.
-    pub run_id: String,
-    pub started_ms: i64,
+    pub(crate) run_id: String,
+    pub(crate) started_ms: i64,
     /// Absolute paths of the executable and the configuration file (empty: none).
-    pub executable: String,
-    pub config_file: String,
-    pub oom_score: OomScore,
+    pub(crate) executable: String,
+    pub(crate) config_file: String,
+    pub(crate) oom_score: OomScore,
     /// Set when the loop is to end, with the exit code.
-    pub exit: Option<i32>,
+    pub(crate) exit: Option<i32>,
     /// Number of cron runs.
-    pub cron_loops: u64,
+    pub(crate) cron_loops: u64,
     next_cron_ms: i64,
     /// Requests that were found before they run; taken out while they do.
-    pub ahead: Ahead,
+    pub(crate) ahead: Ahead,
     /// Number of the last look-ahead over several clients.
-    pub ahead_serial: u64,
+    pub(crate) ahead_serial: u64,
     /// In-flight turns, more than one while a long operation serves others.
     nesting: usize,
     /// Events of the (outermost) turn, and how many of them were seen to.
@@ -120,7 +120,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(cfg: Config, config_file: String) -> io::Result<Server> {
+    pub(crate) fn new(cfg: Config, config_file: String) -> io::Result<Server> {
         let clock = Clock::new();
         let mut seed = [0u8; 16];
         random_bytes(&mut seed);
@@ -189,7 +189,7 @@ impl Server {
     }
 
     /// Opens the listeners that the configuration asks for.
-    pub fn listen(&mut self) -> Result<(), String> {
+    pub(crate) fn listen(&mut self) -> Result<(), String> {
         let mut opened = Vec::new();
         // Nobody is served yet, so nobody is held up.
         for name in listener::names_to_look_up(&self.cfg.bind) {
@@ -222,7 +222,7 @@ impl Server {
     }
 
     /// Puts new listeners in place of the old ones.
-    pub fn set_listeners(&mut self, mut opened: Vec<Listener>) -> io::Result<()> {
+    pub(crate) fn set_listeners(&mut self, mut opened: Vec<Listener>) -> io::Result<()> {
         for (i, l) in opened.iter_mut().enumerate() {
             // The numbers of the old listeners are free once those are closed below.
             l.register(self.reactor.registry(), Source::Listener(i as u32).token())?;
@@ -235,7 +235,7 @@ impl Server {
     }
 
     /// Runs until something sets `exit`; gives the exit code.
-    pub fn run(&mut self) -> i32 {
+    pub(crate) fn run(&mut self) -> i32 {
         let _told_of_in_a_crash = crate::sys::crash::tell_of(self);
         loop {
             if let Err(e) = self.turn(None) {
@@ -250,7 +250,7 @@ impl Server {
     }
 
     /// Serves what is ready and comes back at once: called from within long operations (loading).
-    pub fn serve_pending(&mut self) {
+    pub(crate) fn serve_pending(&mut self) {
         if let Err(e) = self.turn(Some(Duration::ZERO)) {
             log::warn!("The event loop failed: {}", listener::reason(&e));
         }
@@ -314,7 +314,7 @@ impl Server {
     }
 
     /// True within a turn that was started from within another one.
-    pub fn is_nested_turn(&self) -> bool {
+    pub(crate) fn is_nested_turn(&self) -> bool {
         self.nesting > 1
     }
 
@@ -402,7 +402,7 @@ impl Server {
     }
 
     /// Cron runs a second: `hz`, more with many clients when `dynamic-hz` is on.
-    pub fn hz(&self) -> i64 {
+    pub(crate) fn hz(&self) -> i64 {
         let mut hz = self.cfg.hz;
         if self.cfg.dynamic_hz {
             while self.clients.len() as i64 / hz > 200 && hz < 500 {
@@ -413,7 +413,7 @@ impl Server {
     }
 
     /// True about every `ms` milliseconds, when asked once a cron run.
-    pub fn every_ms(&self, ms: i64) -> bool {
+    pub(crate) fn every_ms(&self, ms: i64) -> bool {
         let period = 1000 / self.hz();
         ms <= period || self.cron_loops.is_multiple_of((ms / period).max(1) as u64)
     }
@@ -444,7 +444,7 @@ impl Server {
     }
 
     /// Gives the keyspace the clock and policy that keys' access fields follow.
-    pub fn update_access_clock(&mut self) {
+    pub(crate) fn update_access_clock(&mut self) {
         use crate::config::MaxmemoryPolicy as P;
         let access = &mut self.ks.access;
         access.set_time(self.clock.ms());
@@ -458,7 +458,7 @@ impl Server {
 }
 
 /// Fills a buffer from the system's random source; the clock helps out if it is missing.
-pub fn random_bytes(out: &mut [u8]) {
+pub(crate) fn random_bytes(out: &mut [u8]) {
     use std::io::Read;
     let ok = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(out)).is_ok();
     if !ok {
@@ -467,7 +467,7 @@ pub fn random_bytes(out: &mut [u8]) {
 }
 
 /// 40 random hexadecimal digits: run ids, replication ids, node ids.
-pub fn random_hex_40() -> String {
+pub(crate) fn random_hex_40() -> String {
     let mut bytes = [0u8; 20];
     random_bytes(&mut bytes);
     bytes.iter().map(|b| format!("{b:02x}")).collect()

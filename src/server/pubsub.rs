@@ -14,7 +14,7 @@ use crate::structs::slots::key_slot;
 
 impl Server {
     /// Adds a subscription; false if it was there.
-    pub fn subscribe(&mut self, id: ClientId, kind: Kind, name: &[u8]) -> bool {
+    pub(crate) fn subscribe(&mut self, id: ClientId, kind: Kind, name: &[u8]) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
         c.flags.add(ClientFlags::PUBSUB);
         let mine = c.subscriptions.get_or_insert_default().names_mut(kind);
@@ -28,7 +28,7 @@ impl Server {
     }
 
     /// Ends a subscription; false if there was none.
-    pub fn unsubscribe(&mut self, id: ClientId, kind: Kind, name: &[u8]) -> bool {
+    pub(crate) fn unsubscribe(&mut self, id: ClientId, kind: Kind, name: &[u8]) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
         let Some(mine) = c.subscriptions.as_mut() else { return false };
         let there = mine.names_mut(kind).remove(name);
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// Ends all of a client's subscriptions without a word.
-    pub fn unsubscribe_all(&mut self, id: ClientId) {
+    pub(crate) fn unsubscribe_all(&mut self, id: ClientId) {
         let Some(mine) = self.clients.get_mut(id).and_then(|c| c.subscriptions.take()) else { return };
         if let Some(c) = self.clients.get_mut(id) {
             c.flags.remove(ClientFlags::PUBSUB);
@@ -54,7 +54,7 @@ impl Server {
     }
 
     /// Delivers a message to the subscribers of this server; gives their number.
-    pub fn deliver(&mut self, sharded: bool, channel: &[u8], payload: &[u8]) -> usize {
+    pub(crate) fn deliver(&mut self, sharded: bool, channel: &[u8], payload: &[u8]) -> usize {
         let kind = if sharded { Kind::Shard } else { Kind::Channel };
         let verb: &[u8] = if sharded { b"smessage" } else { b"message" };
         let mut listeners = self.pubsub.listeners(kind).of(channel).to_vec();
@@ -89,8 +89,8 @@ impl Server {
     }
 
     /// Publishes the keyspace events that commands left.
-    pub fn publish_key_events(&mut self) {
-        for KeyEvent { event, key, db, .. } in std::mem::take(&mut self.ks.effects.events) {
+    pub(crate) fn publish_key_events(&mut self) {
+        for KeyEvent { event, key, db } in std::mem::take(&mut self.ks.effects.events) {
             let flags = self.ks.effects.notify_flags;
             if flags & notify::KEYSPACE != 0 {
                 let channel = [format!("__keyspace@{db}__:").as_bytes(), &key].concat();
@@ -104,7 +104,7 @@ impl Server {
     }
 
     /// Ends the subscriptions to sharded channels of slots that this node no longer serves, and tells the subscribers.
-    pub fn unsubscribe_slots(&mut self, moved: &dyn Fn(u16) -> bool) {
+    pub(crate) fn unsubscribe_slots(&mut self, moved: &dyn Fn(u16) -> bool) {
         let gone: Vec<Name> = self.pubsub.shards.names().filter(|name| moved(key_slot(name))).cloned().collect();
         for name in gone {
             for id in self.pubsub.shards.of(&name).to_vec() {

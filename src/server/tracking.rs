@@ -13,7 +13,7 @@ use crate::tracking::{CHANNEL, Change, EFFORT, SMALL_TABLE, Wish, key_array};
 
 impl Server {
     /// Begins to track for a client, or changes how that is done. What it asks for has been checked.
-    pub fn start_tracking(&mut self, id: ClientId, wish: &Wish<'_>) {
+    pub(crate) fn start_tracking(&mut self, id: ClientId, wish: &Wish<'_>) {
         let Some(c) = self.clients.get_mut(id) else { return };
         if !c.is(ClientFlags::TRACKING) {
             c.flags.add(ClientFlags::TRACKING);
@@ -38,7 +38,7 @@ impl Server {
     }
 
     /// Ends tracking for a client. What is in the table for it stays: it may come back.
-    pub fn stop_tracking(&mut self, id: ClientId) {
+    pub(crate) fn stop_tracking(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         let Some(state) = c.tracking.take() else { return };
         c.flags.remove(ClientFlags::TRACKING);
@@ -50,7 +50,7 @@ impl Server {
     }
 
     /// A client goes away for good.
-    pub fn forget_tracking(&mut self, id: ClientId) {
+    pub(crate) fn forget_tracking(&mut self, id: ClientId) {
         self.stop_tracking(id);
         if !self.clients.get(id).is_some_and(|c| c.is(ClientFlags::HAS_TRACKED)) {
             return;
@@ -72,7 +72,7 @@ impl Server {
 
     /// Takes note of what a command changed, and then of the keys it read. Called after each command, nested ones too,
     /// while `wants_modified`.
-    pub fn track_call(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
+    pub(crate) fn track_call(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
         self.track_changes(Some(id));
         // The keys are those of the command that runs, the client is the one outside that caused it. Of scripts only the
         // commands they run count.
@@ -91,7 +91,7 @@ impl Server {
     }
 
     /// Takes note of what changed so far, `by` a client or by nobody in particular, and tells those who cache it.
-    pub fn track_changes(&mut self, by: Option<ClientId>) {
+    pub(crate) fn track_changes(&mut self, by: Option<ClientId>) {
         let effects = &mut self.ks.effects;
         if effects.modified_keys.is_empty() && !effects.flushed {
             return;
@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// Tells the client whose command ran what it changed itself, in the protocol that it speaks by now.
-    pub fn send_own_invalidations(&mut self) {
+    pub(crate) fn send_own_invalidations(&mut self) {
         let pending = std::mem::take(&mut self.tracking.pending);
         let Some(id) = self.clients.current else { return };
         for key in &pending {
@@ -210,7 +210,7 @@ impl Server {
     }
 
     /// Tells the clients in broadcasting mode what changed in this turn of the loop.
-    pub fn broadcast_invalidations(&mut self) {
+    pub(crate) fn broadcast_invalidations(&mut self) {
         if self.tracking.prefixes.is_empty() {
             return;
         }
@@ -236,7 +236,7 @@ impl Server {
     }
 
     /// Keeps the table within `tracking-table-max-keys`: clients are told to forget keys as if those had changed.
-    pub fn limit_tracking_table(&mut self) {
+    pub(crate) fn limit_tracking_table(&mut self) {
         let max = self.cfg.tracking_table_max_keys;
         if self.tracking.clients == 0 || max == 0 {
             return;
@@ -255,12 +255,7 @@ impl Server {
     }
 
     /// Number of clients that track.
-    pub fn tracking_clients(&self) -> usize {
+    pub(crate) fn tracking_clients(&self) -> usize {
         self.tracking.clients
-    }
-
-    /// Some client tracks.
-    pub fn is_anyone_tracking(&self) -> bool {
-        self.tracking.clients > 0
     }
 }

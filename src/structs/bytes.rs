@@ -12,7 +12,7 @@ const BULK_ROOM: usize = 32;
 
 /// Whether two strings are the same.
 #[inline(always)]
-pub fn is_same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
     #[inline(always)]
     fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
         Some((text.first_chunk()?, text.last_chunk()?))
@@ -31,7 +31,7 @@ pub fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 /// Adds a string to the end.
 #[inline]
-pub fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
     buf.reserve(bytes.len());
     // SAFETY: there is room for the bytes behind those that are there, and they are apart from it.
     unsafe {
@@ -43,7 +43,7 @@ pub fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
 /// Adds a piece of a string, `len` bytes from `at` on. A short one is copied with what stands behind it, if that much stands
 /// there and there is room for it already: finding out how to copy less would take longer.
 #[inline(always)]
-pub fn append_piece(buf: &mut Vec<u8>, string: &[u8], at: usize, len: usize) {
+pub(crate) fn append_piece(buf: &mut Vec<u8>, string: &[u8], at: usize, len: usize) {
     /// Bytes that are copied of a short one.
     const WIDE: usize = 64;
     if len <= WIDE && at <= string.len() && string.len() - at >= WIDE && buf.capacity() - buf.len() >= WIDE {
@@ -61,7 +61,7 @@ pub fn append_piece(buf: &mut Vec<u8>, string: &[u8], at: usize, len: usize) {
 
 /// Adds a line of a kind and a number: `:12\r\n`.
 #[inline]
-pub fn append_line(buf: &mut Vec<u8>, kind: u8, n: i64) {
+pub(crate) fn append_line(buf: &mut Vec<u8>, kind: u8, n: i64) {
     buf.reserve(BULK_ROOM);
     // SAFETY: a kind, at most 20 characters of a number and a line end fit into the room.
     unsafe {
@@ -72,7 +72,7 @@ pub fn append_line(buf: &mut Vec<u8>, kind: u8, n: i64) {
 
 /// Adds a string as RESP has it, with its length before it and a line end behind it: `$3\r\nfoo\r\n`.
 #[inline]
-pub fn append_bulk(buf: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn append_bulk(buf: &mut Vec<u8>, bytes: &[u8]) {
     buf.reserve(bytes.len() + BULK_ROOM);
     // SAFETY: the line takes 23 bytes at most, and behind the string there is room for a line end; the string is apart
     // from the buffer.
@@ -187,7 +187,7 @@ pub(super) unsafe fn copy(from: &[u8], to: *mut u8) {
 }
 
 /// Appends bytes as a quoted string with escapes, readable as a line of redis-cli.
-pub fn append_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn append_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     for b in bytes {
         match b {

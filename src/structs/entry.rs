@@ -29,14 +29,14 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 use super::lend::{self, Lent};
+use super::size_class;
 use super::table::TableItem;
-use super::{FreeJob, size_class};
 
 /// The longest string that OBJECT ENCODING calls `embstr`.
-pub const EMBSTR_MAX_LEN: usize = 44;
+pub(crate) const EMBSTR_MAX_LEN: usize = 44;
 /// The longest string kept inside the block. A longer one has an allocation of its own, so that rewriting the key's
 /// expire or replacing the value does not copy it.
-pub const INLINE_MAX_LEN: usize = 1024;
+pub(crate) const INLINE_MAX_LEN: usize = 1024;
 
 const HEADER_LEN: usize = 4;
 const EXPIRE_LEN: usize = 8;
@@ -73,7 +73,7 @@ pub enum NewValue<'a, B> {
 
 /// A value looked at in place.
 #[derive(Debug)]
-pub enum ValueRef<'a, B> {
+pub(crate) enum ValueRef<'a, B> {
     Int(i64),
     /// `raw` is what OBJECT ENCODING tells: `raw` or `embstr`.
     Str {
@@ -93,23 +93,23 @@ impl<B> Copy for ValueRef<'_, B> {}
 
 /// A value taken out of its entry.
 #[derive(Debug)]
-pub enum OwnedValue<B> {
+pub(crate) enum OwnedValue<B> {
     Int(i64),
-    Str { bytes: Vec<u8>, raw: bool },
+    Str(Vec<u8>),
     Object(B),
 }
 
 /// Room for the decimal text of any `i64`.
 #[derive(Default)]
-pub struct IntBuf(itoa::Buffer);
+pub(crate) struct IntBuf(itoa::Buffer);
 
 impl IntBuf {
-    pub fn new() -> IntBuf {
+    pub(crate) fn new() -> IntBuf {
         IntBuf::default()
     }
 
     /// The decimal text of `value`.
-    pub fn format(&mut self, value: i64) -> &[u8] {
+    pub(crate) fn format(&mut self, value: i64) -> &[u8] {
         self.0.format(value).as_bytes()
     }
 }
@@ -238,7 +238,7 @@ impl<B> From<OwnedValue<B>> for NewValue<'static, B> {
     fn from(value: OwnedValue<B>) -> Self {
         match value {
             OwnedValue::Int(value) => NewValue::Int(value),
-            OwnedValue::Str { bytes, .. } => NewValue::OwnedStr(bytes),
+            OwnedValue::Str(bytes) => NewValue::OwnedStr(bytes),
             OwnedValue::Object(object) => NewValue::Object(object),
         }
     }
@@ -359,14 +359,14 @@ impl<B> Entry<B> {
         value_at + self.value_len(flags, value_at)
     }
 
-    pub fn key(&self) -> &[u8] {
+    pub(crate) fn key(&self) -> &[u8] {
         let (at, len) = self.key_span(self.flags());
         // SAFETY: the key's bytes lie within the block and live as long as it.
         unsafe { std::slice::from_raw_parts(self.block.as_ptr().add(at), len) }
     }
 
     /// When the key expires, in milliseconds since the epoch.
-    pub fn expire_ms(&self) -> Option<i64> {
+    pub(crate) fn expire_ms(&self) -> Option<i64> {
         if self.flags() & HAS_EXPIRE == 0 {
             return None;
         }
@@ -379,7 +379,7 @@ impl<B> Entry<B> {
     }
 
     /// Sets or clears the expire. Moves the block only when it then needs another size class.
-    pub fn set_expire(&mut self, expire_ms: Option<i64>) {
+    pub(crate) fn set_expire(&mut self, expire_ms: Option<i64>) {
         let flags = self.flags();
         let had = flags & HAS_EXPIRE != 0;
         if had != expire_ms.is_some() {
@@ -416,18 +416,18 @@ impl<B> Entry<B> {
     }
 
     /// The 24 bits of access clock (LRU time, or LFU time and counter).
-    pub fn lru(&self) -> u32 {
+    pub(crate) fn lru(&self) -> u32 {
         self.header() >> 8
     }
 
     /// Sets the clock; bits above 24 are dropped. Takes `&self` so that a read can record the access.
-    pub fn set_lru(&self, lru: u32) {
+    pub(crate) fn set_lru(&self, lru: u32) {
         let header = lru << 8 | self.header() & 0xff;
         // SAFETY: no reference ever covers the header, and an entry is not `Sync`, so nobody reads it meanwhile.
         unsafe { self.block.as_ptr().cast::<u32>().write(header) }
     }
 
-    pub fn value(&self) -> ValueRef<'_, B> {
+    pub(crate) fn value(&self) -> ValueRef<'_, B> {
         let flags = self.flags();
         let value_at = self.value_at(flags);
         // SAFETY: the kind says what stands at the value's place; the bytes and the object live as long as the entry.
@@ -453,7 +453,7 @@ impl<B> Entry<B> {
     }
 
     /// The bytes of a string value, an integer as its decimal text; `None` for an object.
-    pub fn value_bytes<'a>(&'a self, int: &'a mut IntBuf) -> Option<&'a [u8]> {
+    pub(crate) fn value_bytes<'a>(&'a self, int: &'a mut IntBuf) -> Option<&'a [u8]> {
         match self.value() {
             ValueRef::Int(value) => Some(int.format(value)),
             ValueRef::Str { bytes, .. } => Some(bytes),
@@ -462,7 +462,7 @@ impl<B> Entry<B> {
     }
 
     /// Lends the bytes of a long string, one that has an allocation of its own.
-    pub fn lend(&self) -> Option<Lent> {
+    pub(crate) fn lend(&self) -> Option<Lent> {
         match self.value() {
             // SAFETY: long strings are freed by `bury` and changed after `for_change` alone.
             ValueRef::Str { bytes, .. } if self.flags() & KIND_MASK == KIND_HEAP => Some(unsafe { Lent::new(bytes) }),
@@ -470,14 +470,14 @@ impl<B> Entry<B> {
         }
     }
 
-    pub fn object(&self) -> Option<&B> {
+    pub(crate) fn object(&self) -> Option<&B> {
         match self.value() {
             ValueRef::Object(object) => Some(object),
             _ => None,
         }
     }
 
-    pub fn object_mut(&mut self) -> Option<&mut B> {
+    pub(crate) fn object_mut(&mut self) -> Option<&mut B> {
         let flags = self.flags();
         if flags & KIND_MASK != KIND_OBJECT {
             return None;
@@ -491,7 +491,7 @@ impl<B> Entry<B> {
 
     /// The bytes of a stored string for change without growth (SETBIT, SETRANGE inside the value), which marks it
     /// `raw`. `None` for an integer or an object.
-    pub fn str_bytes_mut(&mut self) -> Option<&mut [u8]> {
+    pub(crate) fn str_bytes_mut(&mut self) -> Option<&mut [u8]> {
         let flags = self.flags();
         let value_at = self.value_at(flags);
         // SAFETY: as in `value`, by the only path.
@@ -524,13 +524,13 @@ impl<B> Entry<B> {
         let (payload, raw) = value.into_payload();
         let old = self.detach_value(payload, raw);
         match old {
-            Some(OwnedValue::Str { bytes, .. }) => lend::bury(bytes),
+            Some(OwnedValue::Str(bytes)) => lend::bury(bytes),
             object => drop(object),
         }
     }
 
     /// Makes the value an integer, in place when the block's size class allows.
-    pub fn set_int(&mut self, value: i64) {
+    pub(crate) fn set_int(&mut self, value: i64) {
         let flags = self.flags();
         if flags & KIND_MASK != KIND_INT {
             return self.set_value(NewValue::Int(value));
@@ -551,7 +551,7 @@ impl<B> Entry<B> {
         // SAFETY: an out-of-line value is read out exactly once, before its place is overwritten.
         let out = unsafe {
             match flags & KIND_MASK {
-                KIND_HEAP => Some(OwnedValue::Str { bytes: read_heap(old.add(value_at)), raw: true }),
+                KIND_HEAP => Some(OwnedValue::Str(read_heap(old.add(value_at)))),
                 KIND_OBJECT => Some(OwnedValue::Object(old.add(object_at::<B>(value_at)).cast::<B>().read())),
                 _ => None,
             }
@@ -573,7 +573,7 @@ impl<B> Entry<B> {
 
     /// The string value as a growable vector, marked `raw`; an integer becomes its decimal text first. The vector goes
     /// back into the entry when the guard is dropped. `None` for an object.
-    pub fn make_raw_mut(&mut self) -> Option<StrMut<'_, B>> {
+    pub(crate) fn make_raw_mut(&mut self) -> Option<StrMut<'_, B>> {
         let text = match self.value() {
             ValueRef::Object(_) => return None,
             ValueRef::Int(value) => itoa::Buffer::new().format(value).as_bytes().to_vec(),
@@ -583,32 +583,30 @@ impl<B> Entry<B> {
         // The entry holds an empty vector while the guard has the real one, so that a leaked guard only leaks memory.
         let old = self.detach_value(Payload::Heap(Vec::new()), true);
         let bytes = match old {
-            Some(OwnedValue::Str { bytes, .. }) => lend::for_change(bytes),
+            Some(OwnedValue::Str(bytes)) => lend::for_change(bytes),
             _ => text,
         };
         Some(StrMut { entry: self, bytes })
     }
 
     /// The value, freeing the key.
-    pub fn take_value(mut self) -> OwnedValue<B> {
-        let taken = match self.value() {
+    pub(crate) fn take_value(mut self) -> OwnedValue<B> {
+        match self.value() {
             ValueRef::Int(value) => return OwnedValue::Int(value),
-            ValueRef::Str { bytes, raw } if self.flags() & KIND_MASK == KIND_INLINE => {
-                return OwnedValue::Str { bytes: bytes.to_vec(), raw };
+            ValueRef::Str { bytes, .. } if self.flags() & KIND_MASK == KIND_INLINE => {
+                return OwnedValue::Str(bytes.to_vec());
             }
-            ValueRef::Str { raw, .. } => Some(raw),
-            ValueRef::Object(_) => None,
-        };
-        let out = self.detach_value(Payload::Int(0), false);
-        match (out, taken) {
-            (Some(OwnedValue::Str { bytes, .. }), Some(raw)) => OwnedValue::Str { bytes: lend::for_change(bytes), raw },
-            (Some(value), _) => value,
-            (None, _) => unreachable!("an out-of-line value was there"),
+            ValueRef::Str { .. } | ValueRef::Object(_) => {}
+        }
+        match self.detach_value(Payload::Int(0), false) {
+            Some(OwnedValue::Str(bytes)) => OwnedValue::Str(lend::for_change(bytes)),
+            Some(value) => value,
+            None => unreachable!("an out-of-line value was there"),
         }
     }
 
     /// The same value, expire and clock under another key (RENAME).
-    pub fn with_key(self, key: &[u8]) -> Entry<B> {
+    pub(crate) fn with_key(self, key: &[u8]) -> Entry<B> {
         let expire_ms = self.expire_ms();
         let lru = self.lru();
         let raw = self.flags() & RAW != 0;
@@ -620,7 +618,7 @@ impl<B> Entry<B> {
         }
         let payload = match self.take_value() {
             OwnedValue::Int(value) => Payload::Int(value),
-            OwnedValue::Str { bytes, .. } => Payload::Heap(bytes),
+            OwnedValue::Str(bytes) => Payload::Heap(bytes),
             OwnedValue::Object(object) => Payload::Object(object),
         };
         Entry::build(key, expire_ms, lru, raw, payload)
@@ -628,7 +626,7 @@ impl<B> Entry<B> {
 
     /// The bytes of memory the entry takes from the allocator, its out-of-line string included. What an object holds outside
     /// the block is its own to tell.
-    pub fn alloc_size(&self) -> usize {
+    pub(crate) fn alloc_size(&self) -> usize {
         let block = size_class(self.used_len());
         let flags = self.flags();
         match flags & KIND_MASK {
@@ -645,7 +643,8 @@ impl<B> Entry<B> {
     }
 
     /// Asserts what the file's head promises.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         let flags = self.flags();
         assert_eq!(flags & 0b1100_0000, 0, "unknown flags");
         let (_, key_len) = self.key_span(flags);
@@ -661,13 +660,6 @@ impl<B> Entry<B> {
         if matches!(flags & KIND_MASK, KIND_INT | KIND_OBJECT) {
             assert_eq!(flags & RAW, 0);
         }
-    }
-}
-
-impl<B: Send + 'static> Entry<B> {
-    /// The entry as something to drop elsewhere.
-    pub fn into_free_job(self) -> FreeJob {
-        Box::new(self)
     }
 }
 
@@ -741,7 +733,7 @@ impl<B: std::fmt::Debug> std::fmt::Debug for Entry<B> {
 }
 
 /// An entry's string while it is being changed.
-pub struct StrMut<'a, B> {
+pub(crate) struct StrMut<'a, B> {
     entry: &'a mut Entry<B>,
     bytes: Vec<u8>,
 }
@@ -752,7 +744,7 @@ impl<B> StrMut<'_, B> {
 
     /// Makes room for `additional` bytes more, with slack for the growth to come: as much again as the new length, but
     /// not more than 1 MiB.
-    pub fn reserve_slack(&mut self, additional: usize) {
+    pub(crate) fn reserve_slack(&mut self, additional: usize) {
         let needed = self.bytes.len() + additional;
         if needed > self.bytes.capacity() {
             let wanted = size_class(needed + needed.min(Self::MAX_SLACK));
@@ -761,13 +753,13 @@ impl<B> StrMut<'_, B> {
     }
 
     /// Adds bytes at the end.
-    pub fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.reserve_slack(bytes.len());
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Grows to `len` bytes with zeros; never shrinks.
-    pub fn grow_zeroed(&mut self, len: usize) {
+    pub(crate) fn grow_zeroed(&mut self, len: usize) {
         if len > self.bytes.len() {
             if self.bytes.is_empty() {
                 // Fresh zeroed pages cost nothing until they are touched: SETBIT far out stays quick.

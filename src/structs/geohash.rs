@@ -19,28 +19,28 @@ const MERCATOR_MAX: f64 = 20_037_726.37;
 
 const ALPHABET: &[u8; 32] = b"0123456789bcdefghjkmnpqrstuvwxyz";
 /// Characters of a textual geohash; 52 bits fill ten of them, the last is always 0.
-pub const TEXT_LEN: usize = 11;
+pub(crate) const TEXT_LEN: usize = 11;
 
 /// A position in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
-    pub lon: f64,
-    pub lat: f64,
+pub(crate) struct Point {
+    pub(crate) lon: f64,
+    pub(crate) lat: f64,
 }
 
 impl Point {
     /// Whether the position lies in the grid.
-    pub fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.lon.abs() <= LON_MAX && self.lat.abs() <= LAT_MAX
     }
 
     /// The score of the cell the position is in.
-    pub fn score(&self) -> u64 {
+    pub(crate) fn score(&self) -> u64 {
         Cell::around(*self, STEP_MAX, LAT_MAX).number()
     }
 
     /// The middle of the cell with a score, whatever the score is.
-    pub fn of_score(score: f64) -> Point {
+    pub(crate) fn of_score(score: f64) -> Point {
         let area = Cell::of_number(cell_number(score), STEP_MAX).area();
         Point {
             lon: ((area.west + area.east) / 2.0).clamp(-LON_MAX, LON_MAX),
@@ -49,7 +49,7 @@ impl Point {
     }
 
     /// The textual geohash.
-    pub fn text(&self) -> [u8; TEXT_LEN] {
+    pub(crate) fn text(&self) -> [u8; TEXT_LEN] {
         const POLE: f64 = 90.0;
         let number = Cell::around(*self, STEP_MAX, POLE).number();
         let mut text = [ALPHABET[0]; TEXT_LEN];
@@ -60,7 +60,7 @@ impl Point {
     }
 
     /// The distance to another position, metres.
-    pub fn distance(&self, other: Point) -> f64 {
+    pub(crate) fn distance(&self, other: Point) -> f64 {
         let across = ((radians(other.lon) - radians(self.lon)) / 2.0).sin();
         if across == 0.0 {
             return self.lat_distance(other);
@@ -191,21 +191,21 @@ impl Cell {
 
 /// What is looked for: everything in a circle or a box, sizes in metres.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Shape {
+pub(crate) enum Shape {
     Circle { radius: f64 },
     Box { width: f64, height: f64 },
 }
 
 /// A shape around a position.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Search {
-    pub center: Point,
-    pub shape: Shape,
+pub(crate) struct Search {
+    pub(crate) center: Point,
+    pub(crate) shape: Shape,
 }
 
 impl Search {
     /// The distance of a position from the middle if it lies within the shape, metres.
-    pub fn distance(&self, at: Point) -> Option<f64> {
+    pub(crate) fn distance(&self, at: Point) -> Option<f64> {
         match self.shape {
             Shape::Circle { radius } => Some(self.center.distance(at)).filter(|d| *d <= radius),
             Shape::Box { width, height } => {
@@ -251,7 +251,7 @@ impl Search {
 
     /// Ranges of scores that hold every position of the shape, each with its first score and the first behind it. The
     /// middle comes first, then the neighbours in a fixed order; none comes twice.
-    pub fn score_ranges(&self) -> Vec<(f64, f64)> {
+    pub(crate) fn score_ranges(&self) -> Vec<(f64, f64)> {
         let bounds = self.bounds();
         let mut cell = Cell::around(self.center, self.step(), LAT_MAX);
         // Near the edge of its cell the shape may reach beyond the neighbours.

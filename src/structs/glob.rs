@@ -9,7 +9,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// Whether `text` matches `pattern`, ASCII letters in either case.
-pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
     glob::<true>(pattern, text)
 }
 

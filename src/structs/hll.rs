@@ -21,18 +21,18 @@ mod tests;
 const INDEX_BITS: u32 = 14;
 /// Bits of the hash that are left for the run of zeros.
 const RUN_BITS: u32 = 64 - INDEX_BITS;
-pub const REGISTERS: usize = 1 << INDEX_BITS;
+pub(crate) const REGISTERS: usize = 1 << INDEX_BITS;
 /// Highest value a register can hold.
-pub const REGISTER_MAX: u8 = 63;
+pub(crate) const REGISTER_MAX: u8 = 63;
 const HASH_SEED: u64 = 0xadc8_3b19;
 
-pub const HEADER_LEN: usize = 16;
+pub(crate) const HEADER_LEN: usize = 16;
 const MAGIC: &[u8; 4] = b"HYLL";
 const ENCODING_AT: usize = 4;
 const CACHE_AT: usize = 8;
 const STALE: u8 = 1 << 7;
 /// Length of a dense value.
-pub const DENSE_LEN: usize = HEADER_LEN + REGISTERS * 6 / 8;
+pub(crate) const DENSE_LEN: usize = HEADER_LEN + REGISTERS * 6 / 8;
 
 const ZERO_MAX: usize = 64;
 const LONG_ZERO_MAX: usize = REGISTERS;
@@ -42,14 +42,14 @@ const VALUE_RUN_MAX: usize = 4;
 const JOIN_SCAN: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub(crate) enum Encoding {
     Dense,
     Sparse,
 }
 
 /// The runs of a sparse value do not describe 16384 registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Corrupt;
+pub(crate) struct Corrupt;
 
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +60,7 @@ impl fmt::Display for Corrupt {
 impl std::error::Error for Corrupt {}
 
 /// How a value is encoded; `None` for a string that is no HyperLogLog. All else here takes only strings that pass.
-pub fn encoding(value: &[u8]) -> Option<Encoding> {
+pub(crate) fn encoding(value: &[u8]) -> Option<Encoding> {
     if value.len() < HEADER_LEN || !value.starts_with(MAGIC) {
         return None;
     }
@@ -72,14 +72,14 @@ pub fn encoding(value: &[u8]) -> Option<Encoding> {
 }
 
 /// A value that has seen nothing.
-pub fn empty() -> Vec<u8> {
+pub(crate) fn empty() -> Vec<u8> {
     let mut value = header(Encoding::Sparse);
     Run::Zeros(REGISTERS).put(&mut value);
     value
 }
 
 /// A dense value that has seen nothing.
-pub fn empty_dense() -> Vec<u8> {
+pub(crate) fn empty_dense() -> Vec<u8> {
     let mut value = header(Encoding::Dense);
     value.resize(DENSE_LEN, 0);
     value
@@ -93,24 +93,24 @@ fn header(encoding: Encoding) -> Vec<u8> {
 }
 
 /// The count as it was last stored, unless the value has changed since.
-pub fn cached_count(value: &[u8]) -> Option<u64> {
+pub(crate) fn cached_count(value: &[u8]) -> Option<u64> {
     let count = u64::from_le_bytes(*value[CACHE_AT..].first_chunk()?);
     (value[HEADER_LEN - 1] & STALE == 0).then_some(count)
 }
 
 /// Stores the count.
-pub fn set_cached_count(value: &mut [u8], count: u64) {
+pub(crate) fn set_cached_count(value: &mut [u8], count: u64) {
     value[CACHE_AT..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
 }
 
 /// Marks the stored count out of date.
-pub fn forget_count(value: &mut [u8]) {
+pub(crate) fn forget_count(value: &mut [u8]) {
     value[HEADER_LEN - 1] |= STALE;
 }
 
 /// Registers of one value in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Run {
+pub(crate) enum Run {
     Zeros(usize),
     Values { value: u8, count: usize },
 }
@@ -162,7 +162,7 @@ impl Run {
 }
 
 /// The runs of a sparse value, as they are, with the bytes each takes (2 for the long form of zeros).
-pub fn runs(value: &[u8]) -> impl Iterator<Item = (Run, usize)> + '_ {
+pub(crate) fn runs(value: &[u8]) -> impl Iterator<Item = (Run, usize)> + '_ {
     let runs = value.get(HEADER_LEN..).unwrap_or_default();
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -204,17 +204,17 @@ fn dense_put(registers: &mut [u8], index: usize, value: u8) {
 }
 
 /// A register of a dense value.
-pub fn dense_register(value: &[u8], index: usize) -> u8 {
+pub(crate) fn dense_register(value: &[u8], index: usize) -> u8 {
     dense_get(&value[HEADER_LEN..], index)
 }
 
 /// Sets a register of a dense value, whatever it was before.
-pub fn set_dense_register(value: &mut [u8], index: usize, register: u8) {
+pub(crate) fn set_dense_register(value: &mut [u8], index: usize, register: u8) {
     dense_put(&mut value[HEADER_LEN..], index, register & REGISTER_MAX);
 }
 
 /// Makes a value dense. The cached count stays.
-pub fn make_dense(value: &mut Vec<u8>) -> Result<(), Corrupt> {
+pub(crate) fn make_dense(value: &mut Vec<u8>) -> Result<(), Corrupt> {
     if value[ENCODING_AT] == 0 {
         return Ok(());
     }
@@ -233,7 +233,7 @@ pub fn make_dense(value: &mut Vec<u8>) -> Result<(), Corrupt> {
 
 /// Counts an element. True when that changed a register. A sparse value that would need more than `sparse_max_bytes`
 /// becomes dense.
-pub fn add(value: &mut Vec<u8>, element: &[u8], sparse_max_bytes: usize) -> Result<bool, Corrupt> {
+pub(crate) fn add(value: &mut Vec<u8>, element: &[u8], sparse_max_bytes: usize) -> Result<bool, Corrupt> {
     let (index, register) = locate(element);
     raise(value, index, register, sparse_max_bytes)
 }
@@ -246,7 +246,7 @@ fn locate(element: &[u8]) -> (usize, u8) {
 }
 
 /// Raises a register to a value. True when it was lower.
-pub fn raise(value: &mut Vec<u8>, index: usize, register: u8, sparse_max_bytes: usize) -> Result<bool, Corrupt> {
+pub(crate) fn raise(value: &mut Vec<u8>, index: usize, register: u8, sparse_max_bytes: usize) -> Result<bool, Corrupt> {
     if value[ENCODING_AT] != 0 {
         match raise_sparse(value, index, register, sparse_max_bytes)? {
             Some(raised) => return Ok(raised),
@@ -340,7 +340,7 @@ fn join_runs(value: &mut Vec<u8>, mut at: usize) {
 
 /// The registers of several values together: each the highest of theirs.
 #[derive(Clone)]
-pub struct Union {
+pub(crate) struct Union {
     registers: Box<[u8; REGISTERS]>,
 }
 
@@ -351,7 +351,7 @@ impl Default for Union {
 }
 
 impl Union {
-    pub fn merge(&mut self, value: &[u8]) -> Result<(), Corrupt> {
+    pub(crate) fn merge(&mut self, value: &[u8]) -> Result<(), Corrupt> {
         if value[ENCODING_AT] != 0 {
             return each_run(value, |index, run| {
                 if run.value() > 0 {
@@ -367,11 +367,11 @@ impl Union {
     }
 
     /// The registers that are not zero.
-    pub fn set_registers(&self) -> impl Iterator<Item = (usize, u8)> + '_ {
+    pub(crate) fn set_registers(&self) -> impl Iterator<Item = (usize, u8)> + '_ {
         self.registers.iter().copied().enumerate().filter(|(_, r)| *r != 0)
     }
 
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         let mut histogram = Histogram::default();
         self.registers.iter().for_each(|r| histogram.add(*r, 1));
         histogram.estimate()
@@ -385,7 +385,7 @@ fn unpack(packed: &[u8]) -> [u8; 4] {
 }
 
 /// Estimates how many different elements a value has seen.
-pub fn count(value: &[u8]) -> Result<u64, Corrupt> {
+pub(crate) fn count(value: &[u8]) -> Result<u64, Corrupt> {
     let mut histogram = Histogram::default();
     if value[ENCODING_AT] == 0 {
         for packed in value[HEADER_LEN..].chunks_exact(3) {

@@ -6,7 +6,7 @@
 
 /// Why bytes are no intset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadIntset {
+pub(crate) enum BadIntset {
     /// The width is none of 2, 4, 8, or the count does not fit the length.
     Header,
     /// The integer of this index is not above the one before it.
@@ -28,7 +28,7 @@ const HEADER_LEN: usize = 8;
 
 /// A sorted set of integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intset {
+pub(crate) struct Intset {
     bytes: Vec<u8>,
 }
 
@@ -39,12 +39,12 @@ impl Default for Intset {
 }
 
 impl Intset {
-    pub fn new() -> Intset {
+    pub(crate) fn new() -> Intset {
         Intset { bytes: vec![2, 0, 0, 0, 0, 0, 0, 0] }
     }
 
     /// Takes over bytes from outside after checking all of them.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
         Intset::from_bytes_or_back(bytes).map_err(|(bad, _)| bad)
     }
 
@@ -70,7 +70,7 @@ impl Intset {
     }
 
     /// As [`Self::from_bytes`], but integers out of order are put in order, and those that are there twice once.
-    pub fn from_unordered(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
+    pub(crate) fn from_unordered(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
         match Intset::from_bytes_or_back(bytes) {
             Err((BadIntset::Order(_), bytes)) => {
                 let width = usize::from(bytes[0]);
@@ -86,43 +86,39 @@ impl Intset {
         }
     }
 
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
     }
 
     fn width(&self) -> usize {
         usize::from(self.bytes[0])
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         (self.bytes.len() - HEADER_LEN) / self.width()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.len() == HEADER_LEN
     }
 
     /// The integer of an index in ascending order.
-    pub fn get(&self, index: usize) -> Option<i64> {
+    pub(crate) fn get(&self, index: usize) -> Option<i64> {
         let width = self.width();
         let at = HEADER_LEN + index.checked_mul(width)?;
         read(self.bytes.get(at..at + width)?)
     }
 
-    pub fn first(&self) -> Option<i64> {
+    pub(crate) fn first(&self) -> Option<i64> {
         self.get(0)
     }
 
-    pub fn last(&self) -> Option<i64> {
+    pub(crate) fn last(&self) -> Option<i64> {
         self.get(self.len().checked_sub(1)?)
     }
 
     /// In ascending order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator + '_ {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator + '_ {
         self.bytes[HEADER_LEN..].chunks_exact(self.width()).map(|bytes| read(bytes).expect("a whole integer"))
     }
 
@@ -144,12 +140,12 @@ impl Intset {
         Err(low)
     }
 
-    pub fn contains(&self, value: i64) -> bool {
+    pub(crate) fn contains(&self, value: i64) -> bool {
         width_of(value) <= self.width() && self.search(value).is_ok()
     }
 
     /// Adds an integer. Whether it was not there yet.
-    pub fn insert(&mut self, value: i64) -> bool {
+    pub(crate) fn insert(&mut self, value: i64) -> bool {
         let width = width_of(value);
         if width > self.width() {
             self.widen(width);
@@ -165,7 +161,7 @@ impl Intset {
     }
 
     /// Keeps the integers that `f` is true for, which sees them in ascending order.
-    pub fn retain(&mut self, mut f: impl FnMut(i64) -> bool) {
+    pub(crate) fn retain(&mut self, mut f: impl FnMut(i64) -> bool) {
         let width = self.width();
         let mut to = HEADER_LEN;
         for from in (HEADER_LEN..self.bytes.len()).step_by(width) {
@@ -179,7 +175,7 @@ impl Intset {
     }
 
     /// Removes an integer. Whether it was there.
-    pub fn remove(&mut self, value: i64) -> bool {
+    pub(crate) fn remove(&mut self, value: i64) -> bool {
         if width_of(value) > self.width() {
             return false;
         }
@@ -209,7 +205,8 @@ impl Intset {
     }
 
     /// Asserts that the bytes are a valid intset.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         assert_eq!(Intset::from_bytes(self.bytes.clone()).as_ref(), Ok(self));
     }
 }

@@ -21,7 +21,7 @@ static ANY_BURIED: AtomicBool = AtomicBool::new(false);
 
 /// Bytes of a string that stay as they are until this is dropped. It stays on its thread.
 #[derive(Debug)]
-pub struct Lent {
+pub(crate) struct Lent {
     at: NonNull<u8>,
     len: usize,
 }
@@ -39,7 +39,7 @@ impl Lent {
 
 impl Lent {
     /// A loan of some of the bytes alone.
-    pub fn part(mut self, range: Range<usize>) -> Lent {
+    pub(crate) fn part(mut self, range: Range<usize>) -> Lent {
         let part = &self[range];
         (self.at, self.len) = (NonNull::from(part).cast(), part.len());
         self

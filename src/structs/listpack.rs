@@ -26,7 +26,7 @@ use super::entry::IntBuf;
 use super::numbers::parse_i64;
 
 mod block;
-pub mod dense;
+pub(crate) mod dense;
 #[cfg(test)]
 mod tests;
 
@@ -37,14 +37,14 @@ const UNKNOWN_COUNT: u16 = u16::MAX;
 /// Integers have at most this many characters.
 const MAX_INT_LEN: usize = 20;
 /// A listpack must not grow beyond this: its length field is 32 bits wide, and copying it should stay bearable.
-pub const MAX_SAFE_LEN: usize = 1 << 30;
+pub(crate) const MAX_SAFE_LEN: usize = 1 << 30;
 
 /// Why bytes are no listpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadListpack {
+pub(crate) struct BadListpack {
     /// Where, in bytes from the beginning.
-    pub offset: usize,
-    pub reason: &'static str,
+    pub(crate) offset: usize,
+    pub(crate) reason: &'static str,
 }
 
 impl fmt::Display for BadListpack {
@@ -64,7 +64,7 @@ pub enum Item<'a> {
 
 impl<'a> Item<'a> {
     /// What `text` is stored as.
-    pub fn of(text: &'a [u8]) -> Item<'a> {
+    pub(crate) fn of(text: &'a [u8]) -> Item<'a> {
         if text.len() <= MAX_INT_LEN
             && let Some(value) = parse_i64(text)
         {
@@ -74,7 +74,7 @@ impl<'a> Item<'a> {
     }
 
     /// The element's text; an integer's is written to `int`.
-    pub fn bytes<'b>(&self, int: &'b mut IntBuf) -> &'b [u8]
+    pub(crate) fn bytes<'b>(&self, int: &'b mut IntBuf) -> &'b [u8]
     where
         'a: 'b,
     {
@@ -84,17 +84,17 @@ impl<'a> Item<'a> {
         }
     }
 
-    pub fn to_vec(&self) -> Vec<u8> {
+    pub(crate) fn to_vec(self) -> Vec<u8> {
         self.bytes(&mut IntBuf::new()).to_vec()
     }
 
     /// The length of the element's text.
-    pub fn text_len(&self) -> usize {
+    pub(crate) fn text_len(&self) -> usize {
         self.bytes(&mut IntBuf::new()).len()
     }
 
     /// Whether the element's text is `text`.
-    pub fn is(&self, text: &[u8]) -> bool {
+    pub(crate) fn is(&self, text: &[u8]) -> bool {
         match self {
             Item::Str(bytes) => *bytes == text,
             Item::Int(_) => *self == Item::of(text),
@@ -102,7 +102,7 @@ impl<'a> Item<'a> {
     }
 
     /// The element as an integer, if its text is one.
-    pub fn as_i64(&self) -> Option<i64> {
+    pub(crate) fn as_i64(&self) -> Option<i64> {
         match self {
             Item::Int(value) => Some(*value),
             Item::Str(bytes) => parse_i64(bytes),
@@ -120,7 +120,7 @@ impl<'a> Item<'a> {
 
     /// Bytes that the element takes in a listpack.
     #[inline]
-    pub fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         match self {
             Item::Str(text) if text.len() < 64 => text.len() + 2,
             _ => self.long_encoded_len(),
@@ -360,7 +360,7 @@ impl Listpack {
     }
 
     /// An empty listpack with room for `elements` bytes of encoded elements.
-    pub fn with_capacity(elements: usize) -> Listpack {
+    pub(crate) fn with_capacity(elements: usize) -> Listpack {
         match elements {
             0 => Listpack::new(),
             _ => Listpack { block: Block::with_room(HEADER_LEN + elements + 1) },
@@ -368,12 +368,13 @@ impl Listpack {
     }
 
     /// Takes over bytes from outside after checking all of them.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Listpack, BadListpack> {
+    #[cfg(test)]
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Listpack, BadListpack> {
         Listpack::from_bytes_or_back(bytes).map_err(|(bad, _)| bad)
     }
 
     /// As [`Self::from_bytes`]; gives the bytes back if they are none.
-    pub fn from_bytes_or_back(bytes: Vec<u8>) -> Result<Listpack, (BadListpack, Vec<u8>)> {
+    pub(crate) fn from_bytes_or_back(bytes: Vec<u8>) -> Result<Listpack, (BadListpack, Vec<u8>)> {
         match Listpack::check(&bytes) {
             Ok(()) => Ok(Listpack { block: Block::from_vec(bytes) }),
             Err(bad) => Err((bad, bytes)),
@@ -381,7 +382,7 @@ impl Listpack {
     }
 
     /// Whether bytes begin and end as those of a listpack with elements do, whatever is in between.
-    pub fn is_framed(bytes: &[u8]) -> bool {
+    pub(crate) fn is_framed(bytes: &[u8]) -> bool {
         Listpack::check_frame(bytes).is_ok() && bytes[4..HEADER_LEN] != [0, 0]
     }
 
@@ -438,11 +439,11 @@ impl Listpack {
     }
 
     #[inline]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.block.bytes()
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.block.into_vec()
     }
 
@@ -452,17 +453,17 @@ impl Listpack {
     }
 
     /// Bytes allocated.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.block.capacity()
     }
 
     /// Gives back memory that is not in use.
-    pub fn shrink_to_fit(&mut self) {
+    pub(crate) fn shrink_to_fit(&mut self) {
         self.block.shrink();
     }
 
     /// Whether `additional` more bytes of elements keep it within [`MAX_SAFE_LEN`].
-    pub fn safe_to_add(&self, additional: usize) -> bool {
+    pub(crate) fn safe_to_add(&self, additional: usize) -> bool {
         self.total_bytes().saturating_add(additional) <= MAX_SAFE_LEN
     }
 
@@ -472,14 +473,14 @@ impl Listpack {
     }
 
     /// The number of elements; beyond 65534 it walks over all of them.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self.count_field() {
             UNKNOWN_COUNT => self.iter().count(),
             count => usize::from(count),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.total_bytes() == HEADER_LEN + 1
     }
 
@@ -493,29 +494,29 @@ impl Listpack {
         parse(self.as_bytes(), pos.0).1
     }
 
-    pub fn first(&self) -> Option<Pos> {
+    pub(crate) fn first(&self) -> Option<Pos> {
         (!self.is_empty()).then_some(Pos(HEADER_LEN))
     }
 
-    pub fn last(&self) -> Option<Pos> {
+    pub(crate) fn last(&self) -> Option<Pos> {
         (!self.is_empty()).then(|| Pos(before(self.as_bytes(), self.end())))
     }
 
-    pub fn next(&self, pos: Pos) -> Option<Pos> {
+    pub(crate) fn next(&self, pos: Pos) -> Option<Pos> {
         let next = self.behind(pos);
         (next < self.end()).then_some(Pos(next))
     }
 
-    pub fn prev(&self, pos: Pos) -> Option<Pos> {
+    pub(crate) fn prev(&self, pos: Pos) -> Option<Pos> {
         (pos.0 > HEADER_LEN).then(|| Pos(before(self.as_bytes(), pos.0)))
     }
 
-    pub fn get(&self, pos: Pos) -> Item<'_> {
+    pub(crate) fn get(&self, pos: Pos) -> Item<'_> {
         parse(self.as_bytes(), pos.0).0
     }
 
     /// The place of an index; negative ones count from the end, -1 being the last. Walks from the nearer end.
-    pub fn seek(&self, index: i64) -> Option<Pos> {
+    pub(crate) fn seek(&self, index: i64) -> Option<Pos> {
         let (mut from_end, mut steps) =
             if index < 0 { (true, index.unsigned_abs() - 1) } else { (false, index.unsigned_abs()) };
         if self.count_field() != UNKNOWN_COUNT {
@@ -536,23 +537,23 @@ impl Listpack {
     }
 
     /// All elements, from either end.
-    pub fn iter(&self) -> Iter<'_> {
+    pub(crate) fn iter(&self) -> Iter<'_> {
         Iter { bytes: self.as_bytes(), front: HEADER_LEN, back: self.end() }
     }
 
     /// The elements from a place on.
-    pub fn iter_from(&self, pos: Pos) -> Iter<'_> {
+    pub(crate) fn iter_from(&self, pos: Pos) -> Iter<'_> {
         Iter { bytes: self.as_bytes(), front: pos.0, back: self.end() }
     }
 
     /// The elements up to a place, that one included.
-    pub fn iter_to(&self, pos: Pos) -> Iter<'_> {
+    pub(crate) fn iter_to(&self, pos: Pos) -> Iter<'_> {
         Iter { bytes: self.as_bytes(), front: HEADER_LEN, back: self.behind(pos) }
     }
 
     /// The first element from `from` on whose text is `text`, looking at one element, then skipping `skip` (1 to look
     /// at the fields of field-value pairs only).
-    pub fn find(&self, from: Pos, text: &[u8], skip: usize) -> Option<Pos> {
+    pub(crate) fn find(&self, from: Pos, text: &[u8], skip: usize) -> Option<Pos> {
         let wanted = Item::of(text);
         let bytes = self.as_bytes();
         let end = bytes.len() - 1;
@@ -597,12 +598,12 @@ impl Listpack {
     }
 
     /// Adds an element at the beginning.
-    pub fn push_front(&mut self, text: &[u8]) -> Pos {
+    pub(crate) fn push_front(&mut self, text: &[u8]) -> Pos {
         self.push_item_front(Item::of(text))
     }
 
     /// Adds an element of a known kind at the end; text that reads as an integer should come as one.
-    pub fn push_item(&mut self, item: Item<'_>) -> Pos {
+    pub(crate) fn push_item(&mut self, item: Item<'_>) -> Pos {
         let end = self.end();
         if let Some(parts) = item.short_parts()
             && self.block.add_back(parts, END)
@@ -614,7 +615,7 @@ impl Listpack {
     }
 
     /// As [`Self::push_item`], at the beginning.
-    pub fn push_item_front(&mut self, item: Item<'_>) -> Pos {
+    pub(crate) fn push_item_front(&mut self, item: Item<'_>) -> Pos {
         if let Some(parts) = item.short_parts()
             && self.block.add_front::<HEADER_LEN>(parts)
         {
@@ -630,34 +631,34 @@ impl Listpack {
     }
 
     /// Adds elements of a known kind at the end.
-    pub fn push_items<'a>(&mut self, items: impl IntoIterator<Item = Item<'a>>) {
+    pub(crate) fn push_items<'a>(&mut self, items: impl IntoIterator<Item = Item<'a>>) {
         for item in items {
             self.push_item(item);
         }
     }
 
     /// Adds an integer at the end.
-    pub fn push_int(&mut self, value: i64) -> Pos {
+    pub(crate) fn push_int(&mut self, value: i64) -> Pos {
         self.insert_at(self.end(), Item::Int(value))
     }
 
     /// Adds an element before another; the place of the new one.
-    pub fn insert_before(&mut self, pos: Pos, text: &[u8]) -> Pos {
+    pub(crate) fn insert_before(&mut self, pos: Pos, text: &[u8]) -> Pos {
         self.insert_at(pos.0, Item::of(text))
     }
 
     /// Adds an element behind another; the place of the new one.
-    pub fn insert_after(&mut self, pos: Pos, text: &[u8]) -> Pos {
+    pub(crate) fn insert_after(&mut self, pos: Pos, text: &[u8]) -> Pos {
         self.insert_at(self.behind(pos), Item::of(text))
     }
 
     /// Puts another element in an element's place, which stays the same.
-    pub fn replace(&mut self, pos: Pos, text: &[u8]) {
+    pub(crate) fn replace(&mut self, pos: Pos, text: &[u8]) {
         self.replace_item(pos, Item::of(text));
     }
 
     /// As [`Self::replace`] with an integer.
-    pub fn replace_int(&mut self, pos: Pos, value: i64) {
+    pub(crate) fn replace_int(&mut self, pos: Pos, value: i64) {
         self.replace_item(pos, Item::Int(value));
     }
 
@@ -666,12 +667,12 @@ impl Listpack {
     }
 
     /// Removes an element; the place of the one behind it.
-    pub fn remove(&mut self, pos: Pos) -> Option<Pos> {
+    pub(crate) fn remove(&mut self, pos: Pos) -> Option<Pos> {
         self.remove_run(pos, 1)
     }
 
     /// Removes up to `count` elements from a place on; the place of the one behind them.
-    pub fn remove_run(&mut self, pos: Pos, count: usize) -> Option<Pos> {
+    pub(crate) fn remove_run(&mut self, pos: Pos, count: usize) -> Option<Pos> {
         let mut to = pos.0;
         let mut removed = 0;
         while removed < count && to < self.end() {
@@ -683,7 +684,7 @@ impl Listpack {
     }
 
     /// Removes up to `count` elements from an index on (negative: from the end). How many.
-    pub fn remove_range(&mut self, index: i64, count: usize) -> usize {
+    pub(crate) fn remove_range(&mut self, index: i64, count: usize) -> usize {
         let Some(pos) = self.seek(index) else {
             return 0;
         };
@@ -693,19 +694,15 @@ impl Listpack {
     }
 
     /// Adds all elements of another listpack at the end.
-    pub fn append(&mut self, other: &Listpack) {
+    pub(crate) fn append(&mut self, other: &Listpack) {
         let elements = &other.as_bytes()[HEADER_LEN..other.end()];
         let end = self.end();
         self.splice(end, end, [elements, &[], &[]], 0, other.len());
     }
 
-    /// Removes everything.
-    pub fn clear(&mut self) {
-        *self = Listpack::new();
-    }
-
     /// Asserts that the bytes are a valid listpack, and what is known of their memory is right.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         self.block.check_invariants();
         if let Err(bad) = Listpack::check(self.as_bytes()) {
             panic!("{bad}");
@@ -723,12 +720,12 @@ pub struct Iter<'a> {
 
 impl Iter<'_> {
     /// The place of the element that comes next from the front.
-    pub fn place(&self) -> Option<Pos> {
+    pub(crate) fn place(&self) -> Option<Pos> {
         (self.front < self.back).then_some(Pos(self.front))
     }
 
     /// Whether no element is left.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.front >= self.back
     }
 }

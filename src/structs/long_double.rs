@@ -8,7 +8,7 @@ use super::numbers::Syntax;
 
 /// A number of the x87 extended format.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LongDouble(X87DoubleExtended);
+pub(crate) struct LongDouble(X87DoubleExtended);
 
 /// Texts of this length and more are refused unread.
 const MAX_TEXT_LEN: usize = 5 * 1024;
@@ -19,7 +19,7 @@ const MANTISSA_BITS: i32 = 64;
 
 impl LongDouble {
     /// Reads a number by the rules of [`super::numbers::parse_f64`].
-    pub fn parse(text: &[u8]) -> Option<LongDouble> {
+    pub(crate) fn parse(text: &[u8]) -> Option<LongDouble> {
         if text.len() >= MAX_TEXT_LEN {
             return None;
         }
@@ -51,20 +51,20 @@ impl LongDouble {
         Some(LongDouble(if negative { -magnitude } else { magnitude }))
     }
 
-    pub fn from_i64(value: i64) -> LongDouble {
+    pub(crate) fn from_i64(value: i64) -> LongDouble {
         LongDouble(X87DoubleExtended::from_i128(i128::from(value)).value)
     }
 
-    pub fn is_nan(self) -> bool {
+    pub(crate) fn is_nan(self) -> bool {
         self.0.is_nan()
     }
 
-    pub fn is_infinite(self) -> bool {
+    pub(crate) fn is_infinite(self) -> bool {
         self.0.is_infinite()
     }
 
     /// The text for people: 17 digits behind the point, then trailing zeros (and a lonely point) cut off; `-0` is `0`.
-    pub fn to_human(self) -> String {
+    pub(crate) fn to_human(self) -> String {
         if self.is_nan() {
             return "nan".into();
         }

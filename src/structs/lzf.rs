@@ -50,7 +50,7 @@ thread_local! {
 
 /// Appends the compressed form of `input` to `out` and says true; or, if that does not make it at most `max_len` bytes
 /// long, leaves `out` as it was and says false.
-pub fn compress_into(input: &[u8], max_len: usize, out: &mut Vec<u8>) -> bool {
+pub(crate) fn compress_into(input: &[u8], max_len: usize, out: &mut Vec<u8>) -> bool {
     COMPRESSOR.with_borrow_mut(|compressor| compressor.compress_into(input, max_len, out))
 }
 
@@ -259,7 +259,7 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
 
 /// As [`decompress`], with the bytes in a vector that is used again and again: its room grows as it must, with some to spare.
 /// What was in it is gone either way.
-pub fn decompress_into(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
+pub(crate) fn decompress_into(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
     out.clear();
     check_promise(stream, len)?;
     out.reserve(len + MAX_LITERAL);

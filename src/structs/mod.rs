@@ -3,37 +3,34 @@
 //! A leaf: nothing here knows the server, its clock or its configuration. Every structure owns its memory, checks bytes
 //! that come from outside, and offers `check_invariants` where an internal promise could break.
 
-pub mod bytes;
+pub(crate) mod bytes;
 pub mod crc64;
 pub mod entry;
-pub mod geohash;
+pub(crate) mod geohash;
 pub mod glob;
 mod grisu;
-pub mod hll;
-pub mod intset;
-pub mod lend;
+pub(crate) mod hll;
+pub(crate) mod intset;
+pub(crate) mod lend;
 pub mod listpack;
-pub mod long_double;
+pub(crate) mod long_double;
 pub mod lzf;
-pub mod numbers;
+pub(crate) mod numbers;
 pub mod ordered;
-pub mod quicklist;
-pub mod sip;
-pub mod slots;
-pub mod stream;
+pub(crate) mod quicklist;
+pub(crate) mod sip;
+pub(crate) mod slots;
+pub(crate) mod stream;
 pub mod table;
-pub mod ziplist;
-
-/// Something whose memory can be given back later, on whichever thread drops it.
-pub type FreeJob = Box<dyn Send>;
+pub(crate) mod ziplist;
 
 /// The step of the allocator's small size classes, as it was configured when it was built.
-pub const QUANTUM: usize = 8;
+pub(crate) const QUANTUM: usize = 8;
 
 /// The number of bytes the allocator really hands out for a request of `size` bytes: jemalloc's size classes (eight
 /// steps of [`QUANTUM`], then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the
 /// class is also the capacity it can use in place.
-pub const fn size_class(size: usize) -> usize {
+pub(crate) const fn size_class(size: usize) -> usize {
     if size <= 8 {
         8
     } else if size <= 8 * QUANTUM {
@@ -44,7 +41,7 @@ pub const fn size_class(size: usize) -> usize {
 }
 
 /// The number of a size class, given its bytes: from 1 on, below 128 for all that have at most 8 GiB.
-pub const fn class_number(class: usize) -> usize {
+pub(crate) const fn class_number(class: usize) -> usize {
     if class <= 8 * QUANTUM {
         class / QUANTUM
     } else {
@@ -56,7 +53,7 @@ pub const fn class_number(class: usize) -> usize {
 
 /// The bytes of the size class of a number; 0 has none.
 #[inline]
-pub const fn class_bytes(number: usize) -> usize {
+pub(crate) const fn class_bytes(number: usize) -> usize {
     if number <= 8 {
         number * QUANTUM
     } else {

@@ -4,11 +4,10 @@
 //! same numbers. Units of memory (`100mb`) are the configuration's business.
 
 use super::grisu;
-pub use super::long_double::LongDouble;
 
 /// A short text on the stack.
 #[derive(Clone, Copy)]
-pub struct NumText {
+pub(crate) struct NumText {
     bytes: [u8; 48],
     len: usize,
 }
@@ -33,7 +32,7 @@ impl NumText {
         self.len += count;
     }
 
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
@@ -53,7 +52,7 @@ impl std::fmt::Display for NumText {
 }
 
 /// The decimal text of an integer.
-pub fn i64_text(value: i64) -> NumText {
+pub(crate) fn i64_text(value: i64) -> NumText {
     let mut out = NumText::new();
     out.extend(itoa::Buffer::new().format(value).as_bytes());
     out
@@ -61,7 +60,7 @@ pub fn i64_text(value: i64) -> NumText {
 
 /// The text of a double in replies and in stored scores: a whole number plainly where it fits an integer, else the
 /// digits of Grisu2; `inf`, `-inf`, `nan`, `-0`.
-pub fn f64_text(value: f64) -> NumText {
+pub(crate) fn f64_text(value: f64) -> NumText {
     if value.is_nan() {
         return f64_text_grisu(f64::NAN.copysign(1.0));
     }
@@ -73,7 +72,7 @@ pub fn f64_text(value: f64) -> NumText {
 
 /// As [`f64_text`] without the case of whole numbers, which differs for large ones, and with the sign of a NaN: what RDB
 /// files, the AOF's ZADD and numbers in scripts use.
-pub fn f64_text_grisu(value: f64) -> NumText {
+pub(crate) fn f64_text_grisu(value: f64) -> NumText {
     let mut out = NumText::new();
     if value == 0.0 || !value.is_finite() {
         if value.is_sign_negative() {
@@ -92,14 +91,14 @@ pub fn f64_text_grisu(value: f64) -> NumText {
 }
 
 /// The integer that a double is, if it is one and lies between -2^62 and 2^62.
-pub fn f64_to_i64(value: f64) -> Option<i64> {
+pub(crate) fn f64_to_i64(value: f64) -> Option<i64> {
     const LIMIT: f64 = (1u64 << 62) as f64;
     let whole = value as i64;
     (value.abs() <= LIMIT && whole as f64 == value).then_some(whole)
 }
 
 /// A double the way `%.17g` prints it (scores in ZSCAN).
-pub fn f64_text_g17(value: f64) -> NumText {
+pub(crate) fn f64_text_g17(value: f64) -> NumText {
     const PRECISION: i32 = 17;
     let mut out = NumText::new();
     if value == 0.0 || !value.is_finite() {
@@ -147,7 +146,7 @@ pub fn f64_text_g17(value: f64) -> NumText {
 
 /// A double with exactly `digits` (1 to 17) digits behind the point, scaled and rounded as doubles are (distances of
 /// GEO commands have 4).
-pub fn f64_text_fixed(value: f64, digits: u32) -> NumText {
+pub(crate) fn f64_text_fixed(value: f64, digits: u32) -> NumText {
     let scale = 10u64.pow(digits);
     let scaled = (value * scale as f64).round_ties_even() as i64;
     let mut out = NumText::new();
@@ -165,7 +164,7 @@ pub fn f64_text_fixed(value: f64, digits: u32) -> NumText {
 }
 
 /// Reads a decimal `i64` the strict way: no spaces, no `+`, no leading zeros, nothing behind it.
-pub fn parse_i64(text: &[u8]) -> Option<i64> {
+pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
@@ -191,7 +190,7 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
 
 /// Reads a double as commands do: what `strtod` accepts (decimal or hexadecimal, `inf`, `infinity`, a sign), all of the
 /// text, no space before it, not a NaN, and neither too large nor too small to hold.
-pub fn parse_f64(text: &[u8]) -> Option<f64> {
+pub(crate) fn parse_f64(text: &[u8]) -> Option<f64> {
     let (negative, rest) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),

@@ -42,33 +42,33 @@ impl OrderedSet {
     }
 
     /// Makes room for `len` members in all.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         self.table.reserve(len);
     }
 
-    pub fn seed(&self) -> HashSeed {
+    pub(crate) fn seed(&self) -> HashSeed {
         self.table.seed()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
     /// The shape of the table of names, for DEBUG HTSTATS.
-    pub fn table_stats(&self) -> String {
+    pub(crate) fn table_stats(&self) -> String {
         self.table.stats()
     }
 
     /// Begins to bring near what a look-up of a member of this hash will touch; as [`Table::prefetch`].
-    pub fn prefetch(&self, hash: u64, step: Step) -> bool {
+    pub(crate) fn prefetch(&self, hash: u64, step: Step) -> bool {
         self.table.prefetch(hash, step)
     }
 
-    pub fn score(&self, name: &[u8]) -> Option<f64> {
+    pub(crate) fn score(&self, name: &[u8]) -> Option<f64> {
         self.table.get(name).map(Member::score)
     }
 
@@ -99,7 +99,7 @@ impl OrderedSet {
     }
 
     /// Removes a member; its score.
-    pub fn remove(&mut self, name: &[u8]) -> Option<f64> {
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<f64> {
         let TableEntry::Occupied(place) = self.table.entry(name) else { return None };
         let at = place.get().ptr();
         // SAFETY: the table holds the member, and so does the tree.
@@ -116,13 +116,13 @@ impl OrderedSet {
     }
 
     /// The number of members for which `before` is true. They must be the lowest ones.
-    pub fn partition_point(&self, before: impl Fn(f64, &[u8]) -> bool) -> usize {
+    pub(crate) fn partition_point(&self, before: impl Fn(f64, &[u8]) -> bool) -> usize {
         // SAFETY: the table keeps every member of the tree alive.
         self.tree.partition_point(|at| before(unsafe { at.score() }, unsafe { at.name() }))
     }
 
     /// Up to `count` members from rank `from` on, upwards or (`back`) downwards.
-    pub fn range(&self, from: usize, count: usize, back: bool) -> Range<'_> {
+    pub(crate) fn range(&self, from: usize, count: usize, back: bool) -> Range<'_> {
         let len = self.len();
         let left =
             if back { count.min(if from < len { from + 1 } else { 0 }) } else { count.min(len.saturating_sub(from)) };
@@ -130,7 +130,7 @@ impl OrderedSet {
     }
 
     /// Removes up to `count` members from rank `from` on and shows each to `f` before it goes.
-    pub fn remove_range(&mut self, from: usize, count: usize, mut f: impl FnMut(&[u8], f64)) {
+    pub(crate) fn remove_range(&mut self, from: usize, count: usize, mut f: impl FnMut(&[u8], f64)) {
         let mut left = count.min(self.len().saturating_sub(from));
         while left > 0 {
             let table = &mut self.table;
@@ -146,19 +146,20 @@ impl OrderedSet {
 
     /// One step over all members in no order: calls `f` for some, about `most` at most, and gives the next cursor, 0 at the end. Members present
     /// throughout are met.
-    pub fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&[u8], f64)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&[u8], f64)) -> u64 {
         self.table.scan_page(cursor, most, |member| f(member.name(), member.score()))
     }
 
     /// Bytes of memory; those of the members an estimate from so many of them.
-    pub fn mem_bytes(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes(&self, samples: usize) -> usize {
         let samples = samples.clamp(1, self.len().max(1));
         let sampled: usize = self.table.iter().take(samples).map(Member::alloc_size).sum();
         size_of::<OrderedSet>() + self.table.mem_bytes() + self.tree.mem_bytes() + sampled / samples * self.len()
     }
 
     /// Asserts everything the set relies on; reads every member.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         self.table.check_invariants();
         let mut in_tree = Vec::new();
         self.tree.check_invariants(&mut in_tree);
@@ -173,7 +174,7 @@ impl OrderedSet {
 }
 
 /// Members in order, with their scores.
-pub struct Range<'a> {
+pub(crate) struct Range<'a> {
     tree: &'a Tree,
     /// Rank of the next member.
     next: usize,

@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 
 use super::listpack::{Item, Listpack};
 use node::Node;
-pub use node::{Body, BodyView, Lzf};
-pub use walk::Walk;
+pub(crate) use node::{Body, BodyView};
+pub(crate) use walk::Walk;
 
 mod node;
 #[cfg(test)]
@@ -40,18 +40,18 @@ const OPEN_NODES: usize = 2;
 
 /// How large nodes may become: `list-max-listpack-size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// At most so many elements; below 0, a size class from -1 (4 kB) to -5 (64 kB).
-    pub fill: i32,
+    pub(crate) fill: i32,
     /// Elements of at least so many bytes never share a node with others.
-    pub plain_from: usize,
+    pub(crate) plain_from: usize,
     /// `list-compress-depth`: nodes farther than this from both ends are compressed; 0 compresses none.
-    pub compress_depth: usize,
+    pub(crate) compress_depth: usize,
 }
 
 impl Limits {
     /// Whether a node of this size has more than is allowed.
-    pub fn exceeds(&self, bytes: usize, count: usize) -> bool {
+    pub(crate) fn exceeds(&self, bytes: usize, count: usize) -> bool {
         match self.max_bytes() {
             Some(max) => bytes > max,
             None => bytes > SAFE_SIZE || count > self.max_count(),
@@ -59,7 +59,7 @@ impl Limits {
     }
 
     /// Whether a node of this size has more than half of what is allowed.
-    pub fn exceeds_half(&self, bytes: usize, count: usize) -> bool {
+    pub(crate) fn exceeds_half(&self, bytes: usize, count: usize) -> bool {
         match self.max_bytes() {
             Some(max) => bytes > max / 2,
             None => bytes > SAFE_SIZE || count > self.max_count() / 2,
@@ -102,18 +102,18 @@ struct Place {
 
 /// A list. See the file's head.
 #[derive(Clone, Debug, Default)]
-pub struct Quicklist {
+pub(crate) struct Quicklist {
     nodes: VecDeque<Node>,
     len: usize,
 }
 
 impl Quicklist {
-    pub fn new() -> Quicklist {
+    pub(crate) fn new() -> Quicklist {
         Quicklist::default()
     }
 
     /// A list of these elements, in order. Empty listpacks are left out.
-    pub fn from_bodies(bodies: impl IntoIterator<Item = Body>) -> Quicklist {
+    pub(crate) fn from_bodies(bodies: impl IntoIterator<Item = Body>) -> Quicklist {
         let mut nodes: VecDeque<Node> = bodies.into_iter().map(Node::new).filter(|n| n.count() > 0).collect();
         nodes.shrink_to_fit();
         let len = nodes.iter().map(Node::count).sum();
@@ -122,25 +122,25 @@ impl Quicklist {
         list
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub fn node_count(&self) -> usize {
+    pub(crate) fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
     /// What the nodes hold, in order.
-    pub fn bodies(&self) -> impl ExactSizeIterator<Item = BodyView<'_>> {
+    pub(crate) fn bodies(&self) -> impl ExactSizeIterator<Item = BodyView<'_>> {
         self.nodes.iter().map(Node::view)
     }
 
     /// Compresses all nodes that should be, or puts them at rest.
-    pub fn compress(&mut self, limits: Limits) {
+    pub(crate) fn compress(&mut self, limits: Limits) {
         self.settle(limits, 0..self.nodes.len());
         self.rest_all(limits);
     }
@@ -225,22 +225,22 @@ impl Quicklist {
     }
 
     /// The elements as one listpack when they lie in one node.
-    pub fn single(&self) -> Option<BodyView<'_>> {
+    pub(crate) fn single(&self) -> Option<BodyView<'_>> {
         if self.nodes.len() == 1 { self.nodes.front().map(Node::view) } else { None }
     }
 
     /// The elements of a list that has one node.
-    pub fn into_single(mut self) -> Option<Body> {
+    pub(crate) fn into_single(mut self) -> Option<Body> {
         if self.nodes.len() == 1 { self.nodes.pop_front().map(Node::into_body) } else { None }
     }
 
     /// Bytes of memory the list takes beside itself.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>() + self.bodies().map(|body| body.mem_bytes()).sum::<usize>()
     }
 
     /// As `mem_bytes`, from so many nodes at the beginning.
-    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         let sampled = samples.clamp(1, self.nodes.len().max(1));
         let bytes: usize = self.bodies().take(sampled).map(|body| body.mem_bytes()).sum();
         self.nodes.capacity() * size_of::<Node>() + bytes / sampled * self.nodes.len()
@@ -254,11 +254,11 @@ impl Quicklist {
         }
     }
 
-    pub fn push_back(&mut self, text: &[u8], limits: Limits) {
+    pub(crate) fn push_back(&mut self, text: &[u8], limits: Limits) {
         self.push(text, false, limits);
     }
 
-    pub fn push_front(&mut self, text: &[u8], limits: Limits) {
+    pub(crate) fn push_front(&mut self, text: &[u8], limits: Limits) {
         self.push(text, true, limits);
     }
 
@@ -308,12 +308,12 @@ impl Quicklist {
     }
 
     /// Shows the element of an index to `f`.
-    pub fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+    pub(crate) fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         self.walk(index).step().map(f)
     }
 
     /// Puts another element in the place of one. False if there is no such index.
-    pub fn set(&mut self, index: usize, text: &[u8], limits: Limits) -> bool {
+    pub(crate) fn set(&mut self, index: usize, text: &[u8], limits: Limits) -> bool {
         if index >= self.len {
             return false;
         }
@@ -345,7 +345,7 @@ impl Quicklist {
     }
 
     /// Adds an element before the one of an index, or at the end.
-    pub fn insert(&mut self, index: usize, text: &[u8], limits: Limits) {
+    pub(crate) fn insert(&mut self, index: usize, text: &[u8], limits: Limits) {
         if index == 0 {
             return self.push_front(text, limits);
         }
@@ -415,7 +415,7 @@ impl Quicklist {
     }
 
     /// Removes up to `count` elements from an index on.
-    pub fn remove_range(&mut self, start: usize, count: usize) {
+    pub(crate) fn remove_range(&mut self, start: usize, count: usize) {
         let count = count.min(self.len.saturating_sub(start));
         if count == 0 {
             return;
@@ -442,7 +442,7 @@ impl Quicklist {
     }
 
     /// Removes the first element and shows it to `f`.
-    pub fn pop_front<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+    pub(crate) fn pop_front<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let first = self.nodes.front_mut()?;
         first.open();
         let shown = match first {
@@ -464,7 +464,7 @@ impl Quicklist {
     }
 
     /// Removes the last element and shows it to `f`.
-    pub fn pop_back<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+    pub(crate) fn pop_back<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let last = self.nodes.back_mut()?;
         last.open();
         let shown = match last {
@@ -486,7 +486,7 @@ impl Quicklist {
     }
 
     /// Removes up to `max` elements of this text, the first ones or, `from_back`, the last ones. How many.
-    pub fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
+    pub(crate) fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
         let mut removed = 0;
         let mut emptied = false;
         for i in 0..self.nodes.len() {
@@ -508,7 +508,7 @@ impl Quicklist {
     }
 
     /// The elements from an index on towards the end.
-    pub fn walk(&self, index: usize) -> Walk<'_> {
+    pub(crate) fn walk(&self, index: usize) -> Walk<'_> {
         if index >= self.len {
             return Walk::nothing();
         }
@@ -517,7 +517,7 @@ impl Quicklist {
     }
 
     /// The elements from an index on towards the beginning.
-    pub fn walk_back(&self, index: usize) -> Walk<'_> {
+    pub(crate) fn walk_back(&self, index: usize) -> Walk<'_> {
         if index >= self.len {
             return Walk::nothing();
         }
@@ -526,7 +526,8 @@ impl Quicklist {
     }
 
     /// Asserts what the file's head promises.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         let mut len = 0;
         for end in [self.nodes.front(), self.nodes.back()].into_iter().flatten() {
             assert!(!end.is_compressed() && !end.is_at_rest(), "a node at an end that is not open");
@@ -551,7 +552,7 @@ impl Quicklist {
 }
 
 /// Removes the first element of a listpack and shows it to `f`.
-pub fn pop_front<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+pub(crate) fn pop_front<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
     let pos = list.first()?;
     let shown = f(list.get(pos));
     list.remove(pos);
@@ -559,7 +560,7 @@ pub fn pop_front<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Optio
 }
 
 /// Removes the last element of a listpack and shows it to `f`.
-pub fn pop_back<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+pub(crate) fn pop_back<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
     let pos = list.last()?;
     let shown = f(list.get(pos));
     list.remove(pos);
@@ -567,7 +568,7 @@ pub fn pop_back<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option
 }
 
 /// Removes up to `max` elements of this text from a listpack, from either end. How many.
-pub fn remove_matching(list: &mut Listpack, text: &[u8], max: usize, from_back: bool) -> usize {
+pub(crate) fn remove_matching(list: &mut Listpack, text: &[u8], max: usize, from_back: bool) -> usize {
     let wanted = Item::of(text);
     let mut removed = 0;
     if !from_back {

@@ -41,7 +41,7 @@ impl State {
 
 /// The hash of `text` under a key of 16 bytes.
 #[inline]
-pub fn hash13(key: &[u8; 16], text: &[u8]) -> u64 {
+pub(crate) fn hash13(key: &[u8; 16], text: &[u8]) -> u64 {
     let (words, _) = key.as_chunks::<8>();
     let mut state = State::new([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]);
     let (words, rest) = text.as_chunks::<8>();

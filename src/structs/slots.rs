@@ -6,15 +6,15 @@
 use crc16::{State, XMODEM};
 
 /// How many hash slots a cluster has.
-pub const SLOT_COUNT: usize = 16384;
+pub(crate) const SLOT_COUNT: usize = 16384;
 /// Bytes of a slot bitmap.
-pub const SLOT_BYTES: usize = SLOT_COUNT / 8;
+pub(crate) const SLOT_BYTES: usize = SLOT_COUNT / 8;
 
 /// A hash slot, always below [`SLOT_COUNT`].
-pub type Slot = u16;
+pub(crate) type Slot = u16;
 
 /// The slot of `key`: CRC16 (XMODEM) of the key, or of its hash tag when it has a non-empty `{tag}`.
-pub fn key_slot(key: &[u8]) -> Slot {
+pub(crate) fn key_slot(key: &[u8]) -> Slot {
     State::<XMODEM>::calculate(hash_tag(key)) & (SLOT_COUNT as u16 - 1)
 }
 
@@ -32,7 +32,7 @@ fn hash_tag(key: &[u8]) -> &[u8] {
 
 /// A set of slots in the byte order of the bus.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SlotSet(Box<[u8; SLOT_BYTES]>);
+pub(crate) struct SlotSet(Box<[u8; SLOT_BYTES]>);
 
 impl Default for SlotSet {
     fn default() -> Self {
@@ -48,22 +48,22 @@ impl std::fmt::Debug for SlotSet {
 
 impl SlotSet {
     /// A set from the bytes of a packet.
-    pub fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
+    pub(crate) fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
         SlotSet(Box::new(*bytes))
     }
 
     /// The bytes as they travel.
-    pub fn as_bytes(&self) -> &[u8; SLOT_BYTES] {
+    pub(crate) fn as_bytes(&self) -> &[u8; SLOT_BYTES] {
         &self.0
     }
 
     /// Whether `slot` is in the set.
-    pub fn contains(&self, slot: Slot) -> bool {
+    pub(crate) fn contains(&self, slot: Slot) -> bool {
         self.0[usize::from(slot) / 8] & (1 << (slot % 8)) != 0
     }
 
     /// Adds `slot`; true if it was not there.
-    pub fn insert(&mut self, slot: Slot) -> bool {
+    pub(crate) fn insert(&mut self, slot: Slot) -> bool {
         let byte = &mut self.0[usize::from(slot) / 8];
         let bit = 1 << (slot % 8);
         let new = *byte & bit == 0;
@@ -72,7 +72,7 @@ impl SlotSet {
     }
 
     /// Takes `slot` out; true if it was there.
-    pub fn remove(&mut self, slot: Slot) -> bool {
+    pub(crate) fn remove(&mut self, slot: Slot) -> bool {
         let byte = &mut self.0[usize::from(slot) / 8];
         let bit = 1 << (slot % 8);
         let was = *byte & bit != 0;
@@ -80,23 +80,18 @@ impl SlotSet {
         was
     }
 
-    /// Empties the set.
-    pub fn clear(&mut self) {
-        self.0.fill(0);
-    }
-
     /// How many slots are in the set.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.iter().map(|b| b.count_ones() as usize).sum()
     }
 
     /// Whether the set has no slot.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(|&b| b == 0)
     }
 
     /// The set without the slots of `other`.
-    pub fn without(&self, other: &SlotSet) -> SlotSet {
+    pub(crate) fn without(&self, other: &SlotSet) -> SlotSet {
         let mut out = self.clone();
         for (a, b) in out.0.iter_mut().zip(other.0.iter()) {
             *a &= !b;
@@ -105,7 +100,8 @@ impl SlotSet {
     }
 
     /// The first slot that is in the other set, too.
-    pub fn first_common(&self, other: &SlotSet) -> Option<Slot> {
+    #[cfg(test)]
+    pub(crate) fn first_common(&self, other: &SlotSet) -> Option<Slot> {
         let both = self.words().zip(other.words()).map(|(a, b)| a & b);
         let (at, both) = both.enumerate().find(|(_, both)| *both != 0)?;
         Some((at * 64) as Slot + both.trailing_zeros() as Slot)
@@ -117,14 +113,14 @@ impl SlotSet {
     }
 
     /// The slots, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         self.0.iter().enumerate().filter(|(_, b)| **b != 0).flat_map(|(i, &byte)| {
             (0..8u16).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| i as u16 * 8 + bit)
         })
     }
 
     /// The slots as inclusive ranges, ascending and maximal.
-    pub fn ranges(&self) -> Vec<(Slot, Slot)> {
+    pub(crate) fn ranges(&self) -> Vec<(Slot, Slot)> {
         let mut out: Vec<(Slot, Slot)> = Vec::new();
         for (at, mut word) in self.words().enumerate() {
             while word != 0 {

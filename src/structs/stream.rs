@@ -14,41 +14,41 @@ mod nodes;
 #[cfg(test)]
 mod tests;
 
-pub use group::{Consumer, ConsumerId, Group, Pending};
-pub use id::{IdText, StreamId};
-pub use log::{Counters, Limits, Log, Range, Trim, TrimBy};
-pub use node::{BadNode, Entry, Fields, Node};
+pub(crate) use group::{ConsumerId, Group, Pending};
+pub(crate) use id::StreamId;
+pub(crate) use log::{Counters, Limits, Log, Trim, TrimBy};
+pub(crate) use node::{Entry, Node};
 
 use std::collections::BTreeMap;
 
 /// A stream: its log, and its groups by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stream {
-    pub log: Log,
+pub(crate) struct Stream {
+    pub(crate) log: Log,
     groups: BTreeMap<Box<[u8]>, Group>,
 }
 
 impl Stream {
-    pub fn new() -> Stream {
+    pub(crate) fn new() -> Stream {
         Stream::default()
     }
 
     /// A stream of a log and groups that were read from elsewhere.
-    pub fn from_parts(log: Log, groups: BTreeMap<Box<[u8]>, Group>) -> Stream {
+    pub(crate) fn from_parts(log: Log, groups: BTreeMap<Box<[u8]>, Group>) -> Stream {
         Stream { log, groups }
     }
 
-    pub fn group(&self, name: &[u8]) -> Option<&Group> {
+    pub(crate) fn group(&self, name: &[u8]) -> Option<&Group> {
         self.groups.get(name)
     }
 
     /// The log beside a group of it, for delivering from one to the other.
-    pub fn group_mut(&mut self, name: &[u8]) -> Option<(&Log, &mut Group)> {
+    pub(crate) fn group_mut(&mut self, name: &[u8]) -> Option<(&Log, &mut Group)> {
         self.groups.get_mut(name).map(|group| (&self.log, group))
     }
 
     /// Adds a group. False if there is one of this name.
-    pub fn create_group(&mut self, name: &[u8], last_id: StreamId, entries_read: i64) -> bool {
+    pub(crate) fn create_group(&mut self, name: &[u8], last_id: StreamId, entries_read: i64) -> bool {
         if self.groups.contains_key(name) {
             return false;
         }
@@ -57,21 +57,21 @@ impl Stream {
     }
 
     /// Removes a group with all that was pending in it.
-    pub fn destroy_group(&mut self, name: &[u8]) -> bool {
+    pub(crate) fn destroy_group(&mut self, name: &[u8]) -> bool {
         self.groups.remove(name).is_some()
     }
 
-    pub fn group_count(&self) -> usize {
+    pub(crate) fn group_count(&self) -> usize {
         self.groups.len()
     }
 
     /// The groups, in the order of their names' bytes.
-    pub fn groups(&self) -> impl Iterator<Item = (&[u8], &Group)> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&[u8], &Group)> {
         self.groups.iter().map(|(name, group)| (&name[..], group))
     }
 
     /// How many entries the group has not read yet; `None` where deleted ones make that uncertain.
-    pub fn lag(&self, group: &Group) -> Option<i64> {
+    pub(crate) fn lag(&self, group: &Group) -> Option<i64> {
         let added = self.log.counters.entries_added as i64;
         if added == 0 {
             return Some(0);
@@ -85,19 +85,20 @@ impl Stream {
     }
 
     /// Number of allocations worth counting when it is freed.
-    pub fn free_effort(&self) -> usize {
+    pub(crate) fn free_effort(&self) -> usize {
         let pending = self.groups.values().next().map_or(0, Group::pending_len);
         self.log.node_count() + self.groups.len() * (1 + pending)
     }
 
     /// Bytes of memory, itself included; of a long log an estimate from so many nodes (0: all of them).
-    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         let groups = self.groups.iter().map(|(name, group)| name.len() + group.mem_bytes());
         size_of::<Stream>() + self.log.mem_bytes_sampled(samples) + groups.sum::<usize>()
     }
 
     /// Asserts what the file's head promises.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         self.log.check_invariants();
         self.groups.values().for_each(Group::check_invariants);
     }

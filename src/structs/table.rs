@@ -17,7 +17,7 @@
 //!   between. Cursors go out with their bits reversed, which makes them small numbers.
 //!
 //! Invariants: [`Table::check_invariants`] lists them. Left to others: when a child process makes resizing dear (they
-//! set [`ResizePolicy`]), and calling [`Table::rehash_for`] when there is time.
+//! set [`ResizePolicy`]), and calling [`Table::rehash_step`] when there is time.
 
 #![allow(unsafe_code)]
 
@@ -34,12 +34,11 @@ mod visit;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::prefetch;
+pub(crate) use bucket::prefetch;
 use bucket::{Array, Bucket, CHILD_ROOMS, SEGMENT_LOG2, SLOTS, free_array, index_of, tag_of};
-pub use hint::Hint;
+pub(crate) use hint::Hint;
 use hint::Memory;
 pub use place::{ItemMut, OccupiedEntry, TableEntry, VacantEntry};
-pub use visit::Iter;
 
 /// What a table holds: an owned pointer of 8 bytes that leads to its key.
 pub trait TableItem {
@@ -56,14 +55,14 @@ pub struct HashSeed(pub [u8; 16]);
 impl HashSeed {
     /// SipHash-1-3 of `key`.
     #[inline]
-    pub fn hash(&self, key: &[u8]) -> u64 {
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         hash13(&self.0, key)
     }
 }
 
 /// Whether a table may resize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ResizePolicy {
+pub(crate) enum ResizePolicy {
     #[default]
     Allow,
     /// A child process shares the memory: touch as little as possible, and grow only when the table is overfull by
@@ -75,7 +74,7 @@ pub enum ResizePolicy {
 
 /// The steps in which memory is brought near.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// The bucket that a hash belongs to.
     Bucket,
     /// The items in it that may be the one, or else the bucket behind it.
@@ -86,7 +85,7 @@ pub enum Step {
 
 /// What a look-up does with the item that it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Give,
     /// As if there were none.
     Hide,
@@ -97,7 +96,7 @@ pub enum Verdict {
 /// A table grows when it holds more than this many items a bucket.
 const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
-pub const FORCE_RATIO: usize = 5;
+pub(crate) const FORCE_RATIO: usize = 5;
 /// A table shrinks when it holds fewer items than one for this many places.
 const SHRINK_SPARSITY: usize = 10;
 /// The largest factor, as a power of two, by which one resize changes the size of a table that holds items: it bounds
@@ -137,7 +136,6 @@ pub struct Table<T: TableItem> {
     child_room: usize,
     seed: HashSeed,
     policy: ResizePolicy,
-    paused: u16,
     memory: Memory,
 }
 
@@ -160,34 +158,33 @@ impl<T: TableItem> Table<T> {
             child_room: 0,
             seed,
             policy: ResizePolicy::Allow,
-            paused: 0,
             memory: Memory::NONE,
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Items whose [`TableItem::tagged`] is true.
-    pub fn tagged_len(&self) -> usize {
+    pub(crate) fn tagged_len(&self) -> usize {
         self.tagged
     }
 
-    pub fn seed(&self) -> HashSeed {
+    pub(crate) fn seed(&self) -> HashSeed {
         self.seed
     }
 
     /// The hash that this table's `*_hashed` functions want.
-    pub fn hash(&self, key: &[u8]) -> u64 {
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         self.seed.hash(key)
     }
 
-    pub fn is_rehashing(&self) -> bool {
+    pub(crate) fn is_rehashing(&self) -> bool {
         !self.arrays[1].is_none()
     }
 
@@ -217,18 +214,20 @@ impl<T: TableItem> Table<T> {
         let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
         while !bucket.is_none() {
-            for place in bucket.matches(tag) {
-                // SAFETY: a place with a tag holds an item.
-                if bucket.tag(place) == tag && is_same(unsafe { bucket.item(place) }.key(), key) {
-                    return Some(Spot { hash, bucket, place });
+            // SAFETY: the buckets of a chain are alive while the table is borrowed; a place with a tag holds an item.
+            unsafe {
+                for place in bucket.matches(tag) {
+                    if bucket.tag(place) == tag && is_same(bucket.item(place).key(), key) {
+                        return Some(Spot { hash, bucket, place });
+                    }
                 }
+                bucket = bucket.child();
             }
-            bucket = bucket.child();
         }
         None
     }
 
-    pub fn contains(&self, key: &[u8]) -> bool {
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
         self.get(key).is_some()
     }
 
@@ -240,24 +239,15 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::get`] with `hash(key)` computed before.
-    pub fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&T> {
+    pub(crate) fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&T> {
         let spot = self.find(hash, key)?;
         // SAFETY: a spot names a place that holds an item.
         Some(unsafe { spot.bucket.item(spot.place) })
     }
 
-    /// The item for change. What the change does to [`TableItem::tagged`] is noticed when the guard is dropped; the key
-    /// must not change.
-    pub fn get_mut(&mut self, key: &[u8]) -> Option<ItemMut<'_, T>> {
-        if self.len == 0 {
-            return None;
-        }
-        self.get_mut_hashed(self.hash(key), key)
-    }
-
     /// As [`Self::get_mut`] with `hash(key)` computed before.
     #[inline]
-    pub fn get_mut_hashed(&mut self, hash: u64, key: &[u8]) -> Option<ItemMut<'_, T>> {
+    pub(crate) fn get_mut_hashed(&mut self, hash: u64, key: &[u8]) -> Option<ItemMut<'_, T>> {
         let spot = self.find(hash, key)?;
         Some(ItemMut { table: self, spot })
     }
@@ -265,7 +255,7 @@ impl<T: TableItem> Table<T> {
     /// The item, if `judge` gives it; one that is taken out is given as the error. `judge` may change what the item holds, but
     /// neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
     #[inline(always)]
-    pub fn get_or_take_near(
+    pub(crate) fn get_or_take_near(
         &mut self,
         (hash, hint): (u64, Hint),
         key: &[u8],
@@ -278,7 +268,7 @@ impl<T: TableItem> Table<T> {
 
     /// As [`Self::get_or_take_near`], with the item for change.
     #[inline(always)]
-    pub fn get_mut_or_take_near(
+    pub(crate) fn get_mut_or_take_near(
         &mut self,
         (hash, hint): (u64, Hint),
         key: &[u8],
@@ -307,35 +297,39 @@ impl<T: TableItem> Table<T> {
     /// Begins to bring what a look-up of this hash will touch into the cache, one step at a time with some time in between.
     /// After [`Step::Item`]: whether there is anything to do for [`Step::Behind`].
     #[inline(always)]
-    pub fn prefetch(&self, hash: u64, step: Step) -> bool {
+    pub(crate) fn prefetch(&self, hash: u64, step: Step) -> bool {
         let bucket = self.head(hash).2;
         match step {
             Step::Bucket => bucket.prefetch(),
             Step::Item => return self.prefetch_item(hash).0,
-            Step::Behind if !bucket.is_none() => {
+            // SAFETY: the buckets of a chain are alive while the table is borrowed.
+            Step::Behind if !bucket.is_none() => unsafe {
                 let behind = bucket.child();
                 if !behind.is_none() {
                     behind.prefetch_items(tag_of(hash));
                 }
-            }
+            },
             Step::Behind => {}
         }
         false
     }
 
     /// The first thing that `pick` makes of the items whose hash may be this one, as far as can be told without comparing keys.
-    pub fn likely<'t, R>(&'t self, hash: u64, pick: impl Fn(&'t T) -> Option<R>) -> Option<R> {
+    pub(crate) fn likely<'t, R>(&'t self, hash: u64, pick: impl Fn(&'t T) -> Option<R>) -> Option<R> {
         let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
         while !bucket.is_none() {
-            for place in bucket.matches(tag).filter(|place| bucket.tag(*place) == tag) {
-                // SAFETY: a place with a tag holds an item, which lives for as long as the table is borrowed.
-                let picked = pick(unsafe { bucket.item(place) });
-                if picked.is_some() {
-                    return picked;
+            // SAFETY: the buckets of a chain are alive, and the items in them stay, for as long as the table is borrowed; a
+            // place with a tag holds an item.
+            unsafe {
+                for place in bucket.matches(tag).filter(|place| bucket.tag(*place) == tag) {
+                    let picked = pick(bucket.item(place));
+                    if picked.is_some() {
+                        return picked;
+                    }
                 }
+                bucket = bucket.child();
             }
-            bucket = bucket.child();
         }
         None
     }
@@ -346,13 +340,13 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::entry`] with `hash(key)` computed before.
-    pub fn entry_hashed<'t>(&'t mut self, hash: u64, key: &[u8]) -> TableEntry<'t, T> {
+    pub(crate) fn entry_hashed<'t>(&'t mut self, hash: u64, key: &[u8]) -> TableEntry<'t, T> {
         self.entry_near((hash, Hint::NONE), key)
     }
 
     /// As [`Self::entry_hashed`], with where the item may be.
     #[inline]
-    pub fn entry_near<'t>(&'t mut self, (hash, hint): (u64, Hint), key: &[u8]) -> TableEntry<'t, T> {
+    pub(crate) fn entry_near<'t>(&'t mut self, (hash, hint): (u64, Hint), key: &[u8]) -> TableEntry<'t, T> {
         self.step();
         match self.find_near(hash, hint, key) {
             Some(spot) => TableEntry::Occupied(OccupiedEntry { item: ItemMut { table: self, spot } }),
@@ -369,7 +363,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::insert_new`] with `hash(key)` computed before.
-    pub fn insert_new_hashed(&mut self, hash: u64, item: T) {
+    pub(crate) fn insert_new_hashed(&mut self, hash: u64, item: T) {
         self.step();
         debug_assert_eq!(hash, self.hash(item.key()));
         self.place(hash, item);
@@ -391,38 +385,44 @@ impl<T: TableItem> Table<T> {
         let mut bucket = of.bucket_or_new(index);
         let mut parent = Bucket::NONE;
         *of.tagged_mut(index) += usize::from(tagged);
-        loop {
-            if let Some(place) = bucket.free_place() {
-                bucket.put(place, tag_of(hash), tagged, item);
-                return Spot { hash, bucket, place };
-            }
-            let child = bucket.child();
-            if !child.is_none() {
-                (parent, bucket) = (bucket, child);
-            } else if bucket.room() < SLOTS {
-                self.child_room -= bucket.room();
-                // SAFETY: only children have fewer places, and nothing but their parents points to them.
-                bucket = unsafe { bucket.grown() };
-                self.child_room += bucket.room();
-                parent.set_child(bucket);
-            } else {
-                let child = Bucket::new_child(CHILD_ROOMS[0]);
-                self.children += 1;
-                self.child_room += child.room();
-                // SAFETY: a full bucket has an item in its last place, which moves to the child.
-                let (tag, tagged, last) = unsafe { bucket.take(SLOTS - 1) };
-                child.put(0, tag, tagged, last);
-                bucket.set_child(child);
-                (parent, bucket) = (bucket, child);
+        // SAFETY: the buckets of a chain are alive, and the table is ours. Only children have fewer places than `SLOTS`, and
+        // nothing but their parents points to them, which have all. A full bucket without a child has an item in its last
+        // place; it moves to the child, whose places are free.
+        unsafe {
+            loop {
+                if let Some(place) = bucket.free_place() {
+                    bucket.put(place, tag_of(hash), tagged, item);
+                    return Spot { hash, bucket, place };
+                }
+                let child = bucket.child();
+                if !child.is_none() {
+                    (parent, bucket) = (bucket, child);
+                } else if bucket.room() < SLOTS {
+                    self.child_room -= bucket.room();
+                    bucket = bucket.grown();
+                    self.child_room += bucket.room();
+                    parent.set_child(bucket);
+                } else {
+                    let child = Bucket::new_child(CHILD_ROOMS[0]);
+                    self.children += 1;
+                    self.child_room += child.room();
+                    let (tag, tagged, last) = bucket.take(SLOTS - 1);
+                    child.put(0, tag, tagged, last);
+                    bucket.set_child(child);
+                    (parent, bucket) = (bucket, child);
+                }
             }
         }
     }
 
-    /// Frees a child whose items were taken out and that nothing points to any more.
-    fn free_child(&mut self, child: Bucket<T>) {
+    /// Frees a child.
+    ///
+    /// # Safety
+    /// It must be a child of this table whose items were taken out and that nothing points to any more.
+    unsafe fn free_child(&mut self, child: Bucket<T>) {
         self.children -= 1;
         self.child_room -= child.room();
-        // SAFETY: the caller has just made sure of that.
+        // SAFETY: the caller's promise.
         unsafe { child.free_child() }
     }
 
@@ -438,36 +438,38 @@ impl<T: TableItem> Table<T> {
         // Only the last bucket of a chain may have gaps.
         let mut parent = Bucket::NONE;
         let mut last = spot.bucket;
-        while last.chained() {
-            (parent, last) = (last, last.child());
-        }
-        if last != spot.bucket {
-            let from = last.occupied().next().expect("a child is never empty");
-            // SAFETY: the place is occupied.
-            let (tag, tagged, moved) = unsafe { last.take(from) };
-            spot.bucket.put(spot.place, tag, tagged, moved);
-        } else if self.children > 0 {
-            // The end of the chain itself lost an item: find what it hangs on.
-            if head != last {
-                parent = head;
-                while parent.child() != last {
-                    parent = parent.child();
+        // SAFETY: the buckets of a chain are alive, and the table is ours. Occupied places hold items; the spot's place holds
+        // none any more. The last place of a parent is free once it has no child, and then nothing points to that.
+        unsafe {
+            while last.chained() {
+                (parent, last) = (last, last.child());
+            }
+            if last != spot.bucket {
+                let from = last.occupied().next().expect("a child is never empty");
+                let (tag, tagged, moved) = last.take(from);
+                spot.bucket.put(spot.place, tag, tagged, moved);
+            } else if self.children > 0 {
+                // The end of the chain itself lost an item: find what it hangs on.
+                if head != last {
+                    parent = head;
+                    while parent.child() != last {
+                        parent = parent.child();
+                    }
                 }
             }
-        }
-        if !parent.is_none() && last.count() <= 1 {
-            parent.clear_child();
-            if let Some(from) = last.occupied().next() {
-                // SAFETY: the place is occupied.
-                let (tag, tagged, moved) = unsafe { last.take(from) };
-                parent.put(SLOTS - 1, tag, tagged, moved);
+            if !parent.is_none() && last.count() <= 1 {
+                parent.clear_child();
+                if let Some(from) = last.occupied().next() {
+                    let (tag, tagged, moved) = last.take(from);
+                    parent.put(SLOTS - 1, tag, tagged, moved);
+                }
+                self.free_child(last);
             }
-            self.free_child(last);
         }
         item
     }
 
-    pub fn remove(&mut self, key: &[u8]) -> Option<T> {
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<T> {
         if self.len == 0 {
             return None;
         }
@@ -475,21 +477,21 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::remove`] with `hash(key)` computed before.
-    pub fn remove_hashed(&mut self, hash: u64, key: &[u8]) -> Option<T> {
+    pub(crate) fn remove_hashed(&mut self, hash: u64, key: &[u8]) -> Option<T> {
         let item = self.remove_unshrunk(hash, key)?;
         self.shrink_if_sparse();
         Some(item)
     }
 
     /// Removes several items, and then has the table resized once, to what is left. Returns how many there were.
-    pub fn remove_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+    pub(crate) fn remove_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
         let removed = keys.filter(|key| self.remove_unshrunk(self.hash(key), key).is_some()).count();
         self.shrink_if_sparse();
         removed
     }
 
     /// As [`Self::remove_several`]; gives what there was.
-    pub fn take_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<T> {
+    pub(crate) fn take_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<T> {
         let taken = keys.filter_map(|key| self.remove_unshrunk(self.hash(key), key)).collect();
         self.shrink_if_sparse();
         taken
@@ -501,31 +503,16 @@ impl<T: TableItem> Table<T> {
         Some(self.unlink(spot))
     }
 
-    /// Drops every item and all memory, here and now.
-    pub fn clear(&mut self) {
-        drop(self.take());
-    }
-
-    /// Leaves an empty table behind and returns all there was, for instance to be dropped on another thread.
-    pub fn take(&mut self) -> Table<T> {
-        let mut empty = Table::new(self.seed);
-        empty.policy = self.policy;
-        mem::replace(self, empty)
-    }
-
-    /// Notices a change of [`TableItem::tagged`] that was made behind the table's back.
-    pub fn update_tag(&mut self, key: &[u8]) {
-        drop(self.get_mut(key));
-    }
-
     /// Notices what a change of an item did to [`TableItem::tagged`].
     #[inline(always)]
     fn refresh_tag(&mut self, Spot { hash, bucket, place }: Spot<T>) {
-        // SAFETY: the spot names an item of this table.
-        let tagged = unsafe { bucket.item(place) }.tagged();
-        if tagged != bucket.is_tagged(place) {
-            bucket.set_tagged(place, tagged);
-            self.count_tagged(hash, tagged);
+        // SAFETY: the spot names an item of this table, which is ours.
+        unsafe {
+            let tagged = bucket.item(place).tagged();
+            if tagged != bucket.is_tagged(place) {
+                bucket.set_tagged(place, tagged);
+                self.count_tagged(hash, tagged);
+            }
         }
     }
 
@@ -546,27 +533,12 @@ impl<T: TableItem> Table<T> {
 
 /// Resizing.
 impl<T: TableItem> Table<T> {
-    pub fn set_resize_policy(&mut self, policy: ResizePolicy) {
+    pub(crate) fn set_resize_policy(&mut self, policy: ResizePolicy) {
         self.policy = policy;
     }
 
-    /// Whether a child process makes resizing dear: [`ResizePolicy::Avoid`] or [`ResizePolicy::Allow`].
-    pub fn set_avoid_resize(&mut self, avoid: bool) {
-        self.policy = if avoid { ResizePolicy::Avoid } else { ResizePolicy::Allow };
-    }
-
-    /// Stops moving buckets until [`Self::resume_rehash`] was called as often.
-    pub fn pause_rehash(&mut self) {
-        self.paused += 1;
-    }
-
-    pub fn resume_rehash(&mut self) {
-        debug_assert!(self.paused > 0);
-        self.paused = self.paused.saturating_sub(1);
-    }
-
     /// Makes room for `len` items in all, as far as one resize may go.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         let wanted = log2_for(len);
         if self.is_rehashing() || (!self.arrays[0].is_none() && wanted <= self.arrays[0].log2) {
             return;
@@ -592,7 +564,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Begins to shrink a table that holds few items for its size. Removing does so by itself when the policy allows.
-    pub fn shrink_if_sparse(&mut self) {
+    pub(crate) fn shrink_if_sparse(&mut self) {
         if self.policy != ResizePolicy::Allow || self.is_rehashing() || self.arrays[0].is_none() {
             return;
         }
@@ -621,7 +593,7 @@ impl<T: TableItem> Table<T> {
 
     /// Whether moving buckets is allowed now.
     fn may_rehash(&self) -> bool {
-        if !self.is_rehashing() || self.paused > 0 {
+        if !self.is_rehashing() {
             return false;
         }
         match self.policy {
@@ -642,7 +614,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Moves at most `ranges` ranges of the table. Returns whether there is more to move (and moving is allowed).
-    pub fn rehash_step(&mut self, ranges: usize) -> bool {
+    pub(crate) fn rehash_step(&mut self, ranges: usize) -> bool {
         for _ in 0..ranges {
             if !self.may_rehash() {
                 return false;
@@ -650,19 +622,6 @@ impl<T: TableItem> Table<T> {
             self.move_range();
         }
         self.may_rehash()
-    }
-
-    /// Moves about `buckets` buckets. Returns whether there is more to do; a finished resize that is followed by another
-    /// counts as more.
-    pub fn rehash_for(&mut self, buckets: usize) -> bool {
-        if !self.is_rehashing() {
-            self.shrink_if_sparse();
-            if !self.is_rehashing() {
-                return false;
-            }
-        }
-        let span = 1 << (self.arrays[0].log2 - self.unit_log2());
-        self.rehash_step(buckets.div_ceil(span).max(1))
     }
 
     fn move_range(&mut self) {
@@ -692,22 +651,25 @@ impl<T: TableItem> Table<T> {
         let mut bucket = head;
         let mut tagged_items = 0;
         while !bucket.is_none() {
-            for place in bucket.occupied() {
-                prefetch(bucket.address(place));
+            // SAFETY: the buckets of a chain are alive, and the table is ours; nothing is added to this chain meanwhile.
+            // Occupied places hold items. A child that is left behind is empty, and what pointed to it is cleared or gone.
+            unsafe {
+                for place in bucket.occupied() {
+                    prefetch(bucket.address(place));
+                }
+                for place in bucket.occupied() {
+                    let (_, tagged, item) = bucket.take(place);
+                    let hash = self.seed.hash(item.key());
+                    self.link(1, hash, tagged, item);
+                    tagged_items += usize::from(tagged);
+                }
+                let child = bucket.child();
+                bucket.clear_child();
+                if bucket != head {
+                    self.free_child(bucket);
+                }
+                bucket = child;
             }
-            for place in bucket.occupied() {
-                // SAFETY: the place is occupied.
-                let (_, tagged, item) = unsafe { bucket.take(place) };
-                let hash = self.seed.hash(item.key());
-                self.link(1, hash, tagged, item);
-                tagged_items += usize::from(tagged);
-            }
-            let child = bucket.child();
-            bucket.clear_child();
-            if bucket != head {
-                self.free_child(bucket);
-            }
-            bucket = child;
         }
         tagged_items
     }

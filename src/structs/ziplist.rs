@@ -46,7 +46,7 @@ fn read_value(bytes: &[u8]) -> Option<(Item<'_>, usize)> {
 }
 
 /// The elements of a ziplist; `None` if it is none.
-pub fn read_ziplist(bytes: &[u8]) -> Option<Vec<Item<'_>>> {
+pub(crate) fn read_ziplist(bytes: &[u8]) -> Option<Vec<Item<'_>>> {
     let total = little_u32(bytes)?;
     let tail = little_u32(bytes.get(4..)?)?;
     let claimed = u16::from_le_bytes(bytes.get(8..10)?.try_into().ok()?);
@@ -75,7 +75,7 @@ pub fn read_ziplist(bytes: &[u8]) -> Option<Vec<Item<'_>>> {
 }
 
 /// Keys and values of a zipmap by turns; `None` if it is none, or has none.
-pub fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+pub(crate) fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     let claimed = *bytes.first().filter(|count| **count > 0)?;
     let mut at = 1;
     let mut strings = Vec::new();

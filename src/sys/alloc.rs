@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use tikv_jemallocator::Jemalloc;
 
 /// jemalloc behind a counter: `used_memory` is the sum of the size classes handed out, as Redis counts it.
-pub struct Counting;
+pub(crate) struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -18,7 +18,7 @@ static ALLOCATOR: Counting = Counting;
 // SAFETY: the allocator reads the symbol of this name as a pointer to a C string, which this is.
 #[unsafe(export_name = "malloc_conf")]
 #[used]
-pub static OPTIONS: &[u8; 21] = b"oversize_threshold:0\0";
+pub(crate) static OPTIONS: &[u8; 21] = b"oversize_threshold:0\0";
 
 /// Bytes allocated, over all threads, as far as they have reported.
 static USED: AtomicIsize = AtomicIsize::new(0);
@@ -114,22 +114,18 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Bytes allocated now (INFO's `used_memory`).
-pub fn used() -> usize {
+pub(crate) fn used() -> usize {
     let local = LOCAL.try_with(Cell::get).unwrap_or(0);
     (USED.load(Ordering::Relaxed) + local).max(0) as usize
 }
 
 /// Notes the peak and gives it, bytes. Called by the cron.
-pub fn peak() -> usize {
+pub(crate) fn peak() -> usize {
     PEAK.fetch_max(used(), Ordering::Relaxed).max(used())
 }
 
-pub fn reset_peak() {
-    PEAK.store(used(), Ordering::Relaxed);
-}
-
 /// jemalloc's own figures: allocated, active and resident bytes.
-pub fn jemalloc_stats() -> (usize, usize, usize) {
+pub(crate) fn jemalloc_stats() -> (usize, usize, usize) {
     (read_stat(c"stats.allocated"), read_stat(c"stats.active"), read_stat(c"stats.resident"))
 }
 
@@ -153,14 +149,14 @@ fn read_stat(name: &std::ffi::CStr) -> usize {
 }
 
 /// The allocator's name with its version (INFO's `mem_allocator`).
-pub fn name() -> String {
+pub(crate) fn name() -> String {
     let version = control_text(b"version", None).unwrap_or_default();
     let version = String::from_utf8_lossy(&version).into_owned();
     format!("jemalloc-{}", version.split('-').next().unwrap_or_default())
 }
 
 /// Reads an integer of the allocator and sets it if a new one is given (DEBUG MALLCTL). `None`: there is no such integer.
-pub fn control_int(key: &[u8], new: Option<i64>) -> Option<i64> {
+pub(crate) fn control_int(key: &[u8], new: Option<i64>) -> Option<i64> {
     let key = CString::new(key).ok()?;
     let mut value: i64 = 0;
     let mut new = new;
@@ -212,7 +208,7 @@ const TEXT_KEYS: [&[u8]; 11] = [
 ];
 
 /// Reads a text of the allocator (DEBUG MALLCTL-STR). `None`: there is no such text, or it cannot be set.
-pub fn control_text(key: &[u8], new: Option<&[u8]>) -> Option<Vec<u8>> {
+pub(crate) fn control_text(key: &[u8], new: Option<&[u8]>) -> Option<Vec<u8>> {
     if !TEXT_KEYS.contains(&key) || new.is_some() {
         return None;
     }
@@ -228,7 +224,7 @@ pub fn control_text(key: &[u8], new: Option<&[u8]>) -> Option<Vec<u8>> {
 
 /// Has the allocator do something that takes no value (DEBUG MALLCTL-STR with `VOID`). False: there is no such thing, or it
 /// is none that leaves memory in use alone.
-pub fn control_action(key: &[u8]) -> bool {
+pub(crate) fn control_action(key: &[u8]) -> bool {
     let is_of_arena = |verb: &[u8]| {
         let arena = key.strip_prefix(b"arena.").and_then(|rest| rest.strip_suffix(verb));
         arena.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit))
@@ -252,7 +248,7 @@ unsafe extern "C" fn append_report(out: *mut libc::c_void, text: *const libc::c_
 }
 
 /// The allocator's own report about itself (MEMORY MALLOC-STATS).
-pub fn report() -> Vec<u8> {
+pub(crate) fn report() -> Vec<u8> {
     let mut text: Vec<u8> = Vec::with_capacity(64 * 1024);
     // SAFETY: the callback gets the vector back, which outlives the call; it may allocate, as the allocator holds no lock
     // while it calls.
@@ -263,7 +259,7 @@ pub fn report() -> Vec<u8> {
 }
 
 /// Lets the allocator return unused memory in a thread of its own, or not. False if it refused.
-pub fn set_background_thread(on: bool) -> bool {
+pub(crate) fn set_background_thread(on: bool) -> bool {
     let mut on = on;
     // SAFETY: "background_thread" takes one bool, which is what it gets; nothing is asked for.
     let code = unsafe {
@@ -281,7 +277,7 @@ pub fn set_background_thread(on: bool) -> bool {
 /// Has freed blocks of 8 MiB and more wait for the next of their kind, as all others do (ten seconds, `dirty_decay_ms`). By
 /// itself the allocator gives them back to the system at once, so that each large argument, value and reply is brought in page
 /// by page anew, which takes longer than all else that is done with it. Called first of all.
-pub fn keep_large_blocks() {
+pub(crate) fn keep_large_blocks() {
     // The first arena, the main thread's, is made before the option is looked at.
     if control_int(b"arena.0.oversize_threshold", Some(i64::MAX)).is_none() {
         log::debug!("The allocator does not know of large blocks");
@@ -289,14 +285,14 @@ pub fn keep_large_blocks() {
 }
 
 /// Gives unused pages back to the system (MEMORY PURGE). False if the allocator refused.
-pub fn purge() -> bool {
+pub(crate) fn purge() -> bool {
     // MALLCTL_ARENAS_ALL is 4096.
     act(c"arena.4096.purge")
 }
 
 /// Gives back the free blocks that the calling thread keeps for its next allocations. A thread that only frees keeps some
 /// hundred of each size for nothing, and each may be the last of its slab.
-pub fn flush_thread_cache() {
+pub(crate) fn flush_thread_cache() {
     act(c"thread.tcache.flush");
 }
 

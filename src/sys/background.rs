@@ -9,23 +9,24 @@ use std::thread;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// What the helper thread frees, with what is said of it.
-pub struct Discarded {
+pub(crate) struct Discarded {
     /// Keys that somebody asked to have freed aside: INFO counts them.
-    pub counted: usize,
+    pub(crate) counted: usize,
     /// About how much memory comes free with it, bytes.
-    pub bytes: usize,
-    pub garbage: Box<dyn Send>,
+    pub(crate) bytes: usize,
+    #[expect(dead_code, reason = "all that is wanted of it is that it is dropped there")]
+    pub(crate) garbage: Box<dyn Send>,
 }
 
 /// Work in order, on one thread.
-pub struct Worker {
+pub(crate) struct Worker {
     sender: Sender<Job>,
     pending: Arc<AtomicUsize>,
 }
 
 impl Worker {
     /// A thread of this name that keeps to some processors (see [`process::set_cpu_affinity`]).
-    pub fn new(name: &str, cpus: &str) -> std::io::Result<Worker> {
+    pub(crate) fn new(name: &str, cpus: &str) -> std::io::Result<Worker> {
         let (sender, jobs) = channel::<Job>();
         let pending = Arc::new(AtomicUsize::new(0));
         let done = pending.clone();
@@ -40,21 +41,21 @@ impl Worker {
         Ok(Worker { sender, pending })
     }
 
-    pub fn submit(&self, job: impl FnOnce() + Send + 'static) {
+    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         self.pending.fetch_add(1, Ordering::Acquire);
         // The thread ends only with the process.
         let _ = self.sender.send(Box::new(job));
     }
 
     /// Jobs that are waiting or running.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.pending.load(Ordering::Acquire)
     }
 }
 
-pub struct Background {
-    pub files: Worker,
-    pub fsync: Worker,
+pub(crate) struct Background {
+    pub(crate) files: Worker,
+    pub(crate) fsync: Worker,
     lazy_free: Worker,
     freed: Arc<AtomicUsize>,
     /// Bytes on their way out.
@@ -62,7 +63,7 @@ pub struct Background {
 }
 
 impl Background {
-    pub fn new(cpus: &str) -> std::io::Result<Background> {
+    pub(crate) fn new(cpus: &str) -> std::io::Result<Background> {
         Ok(Background {
             files: Worker::new("bio_close_file", cpus)?,
             fsync: Worker::new("bio_aof", cpus)?,
@@ -73,7 +74,7 @@ impl Background {
     }
 
     /// Frees values on the helper thread.
-    pub fn free(&self, discarded: Vec<Discarded>) {
+    pub(crate) fn free(&self, discarded: Vec<Discarded>) {
         let (freed, leaving) = (self.freed.clone(), self.leaving.clone());
         let count = discarded.iter().map(|d| d.counted).sum();
         let bytes = discarded.iter().map(|d| d.bytes).sum();
@@ -87,21 +88,21 @@ impl Background {
     }
 
     /// About how much memory is handed over and not freed yet, bytes.
-    pub fn leaving_bytes(&self) -> usize {
+    pub(crate) fn leaving_bytes(&self) -> usize {
         self.leaving.load(Ordering::Relaxed)
     }
 
     /// Objects handed over and not freed yet, in batches (INFO's `lazyfree_pending_objects`).
-    pub fn lazy_free_pending(&self) -> usize {
+    pub(crate) fn lazy_free_pending(&self) -> usize {
         self.lazy_free.pending()
     }
 
     /// Objects freed so far (INFO's `lazyfreed_objects`).
-    pub fn lazy_freed(&self) -> usize {
+    pub(crate) fn lazy_freed(&self) -> usize {
         self.freed.load(Ordering::Relaxed)
     }
 
-    pub fn reset_lazy_freed(&self) {
+    pub(crate) fn reset_lazy_freed(&self) {
         self.freed.store(0, Ordering::Relaxed);
     }
 }

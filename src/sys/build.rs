@@ -3,23 +3,23 @@
 use std::sync::OnceLock;
 
 /// The version of Redis this server is compatible with.
-pub const REDIS_VERSION: &str = "7.2.6";
+pub(crate) const REDIS_VERSION: &str = "7.2.6";
 /// The version of the project itself.
-pub const HEXAD_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const HEXAD_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit that this was built from, 8 hexadecimal digits; zeros where that is not known.
-pub const COMMIT: &str = match option_env!("HEXAD_COMMIT") {
+pub(crate) const COMMIT: &str = match option_env!("HEXAD_COMMIT") {
     Some(commit) => commit,
     None => "00000000",
 };
 /// "1" if what was built differed from that commit.
-pub const IS_DIRTY: &str = match option_env!("HEXAD_DIRTY") {
+pub(crate) const IS_DIRTY: &str = match option_env!("HEXAD_DIRTY") {
     Some(dirty) => dirty,
     None => "0",
 };
 
 /// Names the build: 16 hexadecimal digits that differ between versions and targets.
-pub fn build_id() -> &'static str {
+pub(crate) fn build_id() -> &'static str {
     // INFO asks for it.
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(sum_of_build)

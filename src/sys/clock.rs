@@ -9,7 +9,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, Clone)]
-pub struct Clock {
+pub(crate) struct Clock {
     origin: Instant,
     /// Monotonic microseconds since `origin`, at the last read.
     mono_us: i64,
@@ -74,14 +74,14 @@ mod counter {
     use std::arch::x86_64::{__cpuid, _rdtsc};
 
     /// The processor says that its counter neither stops nor changes its rate.
-    pub fn is_steady() -> bool {
+    pub(crate) fn is_steady() -> bool {
         // The leaf of advanced power management, and its bit for an invariant time stamp counter.
         const LEAF: u32 = 0x8000_0007;
         __cpuid(0x8000_0000).eax >= LEAF && __cpuid(LEAF).edx & 1 << 8 != 0
     }
 
     #[inline]
-    pub fn read() -> u64 {
+    pub(crate) fn read() -> u64 {
         // SAFETY: every processor of this architecture has the instruction.
         unsafe { _rdtsc() }
     }
@@ -89,11 +89,11 @@ mod counter {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod counter {
-    pub fn is_steady() -> bool {
+    pub(crate) fn is_steady() -> bool {
         false
     }
 
-    pub fn read() -> u64 {
+    pub(crate) fn read() -> u64 {
         0
     }
 }
@@ -105,7 +105,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    pub fn new() -> Clock {
+    pub(crate) fn new() -> Clock {
         let mut clock =
             Clock { origin: Instant::now(), mono_us: 0, offset_us: 0, counter: Counter::new(0), synced_us: i64::MIN };
         clock.sync();
@@ -114,7 +114,7 @@ impl Clock {
 
     /// Reads the time, at the beginning of a turn. The system's clocks are only asked when they have not been for a while:
     /// in short turns the counter tells it as well.
-    pub fn begin_turn(&mut self) {
+    pub(crate) fn begin_turn(&mut self) {
         if self.counter.as_ref().and_then(Counter::us).is_none_or(|us| us.saturating_sub(self.synced_us) > SYNC_US) {
             self.sync();
         } else {
@@ -123,7 +123,7 @@ impl Clock {
     }
 
     /// Reads all clocks.
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         self.mono_us = (self.origin.elapsed().as_micros() as i64).max(self.mono_us);
         if let Some(counter) = &mut self.counter {
             counter.set_right(self.mono_us);
@@ -135,7 +135,7 @@ impl Clock {
 
     /// Reads the monotonic clock and gives it, in microseconds since an arbitrary start.
     #[inline]
-    pub fn tick_us(&mut self) -> i64 {
+    pub(crate) fn tick_us(&mut self) -> i64 {
         let now_us = match self.counter.as_ref().and_then(Counter::us) {
             Some(us) => us,
             None => self.origin.elapsed().as_micros() as i64,
@@ -146,28 +146,28 @@ impl Clock {
 
     /// Reads the monotonic clock without keeping what it says: for whom the time of the last read may be too old.
     #[inline]
-    pub fn fresh_us(&self) -> i64 {
+    pub(crate) fn fresh_us(&self) -> i64 {
         let now_us = self.counter.as_ref().and_then(Counter::us);
         now_us.unwrap_or_else(|| self.origin.elapsed().as_micros() as i64).max(self.mono_us)
     }
 
     /// The monotonic clock as last read, microseconds.
-    pub fn mono_us(&self) -> i64 {
+    pub(crate) fn mono_us(&self) -> i64 {
         self.mono_us
     }
 
     /// The monotonic clock as last read, milliseconds.
-    pub fn mono_ms(&self) -> i64 {
+    pub(crate) fn mono_ms(&self) -> i64 {
         self.mono_us / 1000
     }
 
     /// The wall clock as last read, microseconds since 1970.
-    pub fn us(&self) -> i64 {
+    pub(crate) fn us(&self) -> i64 {
         self.mono_us + self.offset_us
     }
 
     /// The wall clock as last read, milliseconds since 1970.
-    pub fn ms(&self) -> i64 {
+    pub(crate) fn ms(&self) -> i64 {
         self.us() / 1000
     }
 }

@@ -27,7 +27,7 @@ static IS_ON: AtomicBool = AtomicBool::new(false);
 static PREPARED: Once = Once::new();
 
 /// What the report tells of beside the crash itself.
-pub trait CrashDetails {
+pub(crate) trait CrashDetails {
     /// Writes the parts of the report, each with its heading.
     fn crash_details(&self, write: &mut dyn FnMut(&str));
 }
@@ -38,7 +38,7 @@ static SUBJECT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static WRITE_DETAILS: AtomicUsize = AtomicUsize::new(0);
 
 /// Adds the details of `subject` to a report until the guard goes.
-pub fn tell_of<T: CrashDetails>(subject: &T) -> Telling {
+pub(crate) fn tell_of<T: CrashDetails>(subject: &T) -> Telling {
     fn write_details<T: CrashDetails>(subject: *const ()) {
         // SAFETY: the pointer was made from a reference to a T, and the guard takes it away before the T goes. The crash
         // may have left it in any state, and it may be in the middle of a change: a second fault then ends the process,
@@ -52,7 +52,7 @@ pub fn tell_of<T: CrashDetails>(subject: &T) -> Telling {
 }
 
 /// Ends the telling when it goes.
-pub struct Telling(());
+pub(crate) struct Telling(());
 
 impl Drop for Telling {
     fn drop(&mut self) {
@@ -71,7 +71,7 @@ fn write_details() {
 }
 
 /// Turns reports on or off (`crash-log-enabled`). To be called by the main thread.
-pub fn set_report(on: bool) {
+pub(crate) fn set_report(on: bool) {
     IS_ON.store(on, Ordering::Relaxed);
     if on {
         PREPARED.call_once(|| {
@@ -94,7 +94,7 @@ pub fn set_report(on: bool) {
 }
 
 /// Crashes on purpose: DEBUG SEGFAULT.
-pub fn segfault() -> ! {
+pub(crate) fn segfault() -> ! {
     // SAFETY: this is not sound, which is what it is for: the write faults, and abort follows if it did not.
     unsafe { ptr::without_provenance_mut::<u8>(0x40).write_volatile(b'x') };
     std::process::abort()

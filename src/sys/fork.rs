@@ -6,14 +6,14 @@ use nix::unistd::{ForkResult, Pid, fork};
 use std::io;
 
 /// Which side of the fork this is.
-pub enum Side {
+pub(crate) enum Side {
     Parent(Pid),
     Child,
 }
 
 /// Forks. The child has this thread only: it must not wait for the others, must not return into the event loop, and
 /// ends with [`exit_child`].
-pub fn fork_process() -> io::Result<Side> {
+pub(crate) fn fork_process() -> io::Result<Side> {
     // SAFETY: the child goes on with one thread. What it uses of the process is safe then: the allocator resets its locks
     // in the child (jemalloc registers atfork handlers), and the log's lock is held by other threads only for the time
     // of one line that is written by none of our helper threads while they hold anything else.
@@ -24,13 +24,13 @@ pub fn fork_process() -> io::Result<Side> {
 }
 
 /// Ends a forked child without running what the parent would run at its end.
-pub fn exit_child(code: i32) -> ! {
+pub(crate) fn exit_child(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
 }
 
 /// Gives the signals that the server handles their default action, so that SIGUSR1 ends the child.
-pub fn reset_child_signals() {
+pub(crate) fn reset_child_signals() {
     // SAFETY: SIG_DFL is a valid disposition, and no other thread exists in the child.
     unsafe {
         libc::signal(libc::SIGUSR1, libc::SIG_DFL);
@@ -38,7 +38,7 @@ pub fn reset_child_signals() {
 }
 
 /// Shows the child under another name in `ps` and `top`; 15 bytes of it.
-pub fn set_process_name(name: &str) {
+pub(crate) fn set_process_name(name: &str) {
     let mut buf = [0u8; 16];
     let n = name.len().min(15);
     buf[..n].copy_from_slice(&name.as_bytes()[..n]);
@@ -50,13 +50,13 @@ pub fn set_process_name(name: &str) {
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     Exit(i32),
     Signal(i32),
 }
 
 /// The child that ended, if one did. With `block`, waits for it.
-pub fn reap(pid: Pid, block: bool) -> nix::Result<Option<Ended>> {
+pub(crate) fn reap(pid: Pid, block: bool) -> nix::Result<Option<Ended>> {
     let flags = if block { WaitPidFlag::empty() } else { WaitPidFlag::WNOHANG };
     loop {
         return match waitpid(pid, Some(flags)) {
@@ -72,7 +72,7 @@ pub fn reap(pid: Pid, block: bool) -> nix::Result<Option<Ended>> {
 }
 
 /// Memory of this process that is its own and differs from what it was forked with, bytes.
-pub fn private_dirty_bytes() -> u64 {
+pub(crate) fn private_dirty_bytes() -> u64 {
     let text = match std::fs::read_to_string("/proc/self/smaps_rollup") {
         Ok(text) => text,
         // Older kernels have only the long form.

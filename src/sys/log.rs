@@ -22,7 +22,7 @@ use super::reserve;
 
 /// The syslog facility messages are sent with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyslogFacility {
+pub(crate) enum SyslogFacility {
     User,
     Local0,
     Local1,
@@ -36,7 +36,7 @@ pub enum SyslogFacility {
 
 /// The least important messages that are still logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     Debug,
     Verbose,
     Notice,
@@ -46,13 +46,11 @@ pub enum LogLevel {
 
 /// What the server is, as log lines show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// A primary.
     Primary,
     /// A replica.
     Replica,
-    /// A Sentinel.
-    Sentinel,
 }
 
 /// Where lines go besides syslog: standard output if there is no path.
@@ -73,7 +71,7 @@ thread_local! {
 
 /// Starts logging to standard output at the default level. To be called by the main thread before anything is logged; a
 /// second call does nothing but take this process and thread for the main one.
-pub fn start() {
+pub(crate) fn start() {
     set_main_process();
     let logger = env_logger::Builder::new()
         // Only what this project says is part of a Redis log.
@@ -91,14 +89,14 @@ pub fn start() {
 }
 
 /// Takes the calling process and thread for the main one: after daemonizing, where both change.
-pub fn set_main_process() {
+pub(crate) fn set_main_process() {
     MAIN_PROCESS.store(std::process::id(), Ordering::Relaxed);
     IS_MAIN_THREAD.set(true);
 }
 
 /// Logs to this file (an empty name: to standard output), and with `syslog` under that name and facility to syslog as well.
 /// To be called by the main thread.
-pub fn configure(level: LogLevel, file: &str, syslog: Option<(&str, SyslogFacility)>) {
+pub(crate) fn configure(level: LogLevel, file: &str, syslog: Option<(&str, SyslogFacility)>) {
     set_level(level);
     let path = (!file.is_empty()).then(|| PathBuf::from(file));
     let in_handler = path.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
@@ -110,7 +108,7 @@ pub fn configure(level: LogLevel, file: &str, syslog: Option<(&str, SyslogFacili
 }
 
 /// The least important messages that are logged.
-pub fn set_level(level: LogLevel) {
+pub(crate) fn set_level(level: LogLevel) {
     log::set_max_level(match level {
         LogLevel::Debug => log::LevelFilter::Trace,
         LogLevel::Verbose => log::LevelFilter::Debug,
@@ -121,24 +119,23 @@ pub fn set_level(level: LogLevel) {
 }
 
 /// The role the following lines show.
-pub fn set_role(role: Role) {
+pub(crate) fn set_role(role: Role) {
     let letter = match role {
         Role::Primary => b'M',
         Role::Replica => b'S',
-        Role::Sentinel => b'X',
     };
     ROLE.store(letter, Ordering::Relaxed);
 }
 
 /// Writes text as it is, without time and level: the logo, crash reports.
-pub fn raw(level: log::Level, text: &[u8]) {
+pub(crate) fn raw(level: log::Level, text: &[u8]) {
     if level <= log::max_level() {
         write(level, text, text);
     }
 }
 
 /// Writes a line from a signal handler. Async-signal-safe: no allocation, no lock.
-pub fn from_signal_handler(level: log::Level, message: &[u8]) {
+pub(crate) fn from_signal_handler(level: log::Level, message: &[u8]) {
     if level > log::max_level() {
         return;
     }

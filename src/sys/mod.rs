@@ -1,24 +1,24 @@
 //! The operating system: clock, signals, background threads, host names, the allocator, the log sink.
 
-pub mod alloc;
-pub mod background;
-pub mod build;
-pub mod clock;
-pub mod crash;
-pub mod fork;
-pub mod log;
-pub mod process;
-pub mod reserve;
-pub mod resolve;
-pub mod service;
-pub mod signals;
-pub mod symbols;
-pub mod system_check;
-pub mod terminal;
-pub mod watchdog;
+pub(crate) mod alloc;
+pub(crate) mod background;
+pub(crate) mod build;
+pub(crate) mod clock;
+pub(crate) mod crash;
+pub(crate) mod fork;
+pub(crate) mod log;
+pub(crate) mod process;
+pub(crate) mod reserve;
+pub(crate) mod resolve;
+pub(crate) mod service;
+pub(crate) mod signals;
+pub(crate) mod symbols;
+pub(crate) mod system_check;
+pub(crate) mod terminal;
+pub(crate) mod watchdog;
 
 /// The system's text for an error, as `strerror` gives it.
-pub fn os_error(error: &std::io::Error) -> String {
+pub(crate) fn os_error(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
         Some(end) => text[..end].to_owned(),

@@ -15,7 +15,7 @@ use super::os_error;
 
 /// Whether and how `/proc/self/oom_score_adj` is managed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OomScoreAdj {
+pub(crate) enum OomScoreAdj {
     No,
     Relative,
     Absolute,
@@ -25,14 +25,14 @@ const OOM_SCORE_FILE: &str = "/proc/self/oom_score_adj";
 
 /// The out-of-memory score of this process. A change is undone when the feature is turned off.
 #[derive(Debug, Default)]
-pub struct OomScore {
+pub(crate) struct OomScore {
     /// The score the server was started with, once it was changed.
     inherited: Option<i32>,
 }
 
 impl OomScore {
     /// Sets the score to `value`, absolute or on top of the inherited one. What fails is logged.
-    pub fn set(&mut self, mode: OomScoreAdj, value: i32) -> io::Result<()> {
+    pub(crate) fn set(&mut self, mode: OomScoreAdj, value: i32) -> io::Result<()> {
         let score = match (mode, self.inherited) {
             (OomScoreAdj::No, None) => return Ok(()),
             (OomScoreAdj::No, Some(inherited)) => {
@@ -63,20 +63,20 @@ fn read_oom_score() -> io::Result<i32> {
 }
 
 /// Descriptors the server needs besides those of clients: listeners, files, links.
-pub const RESERVED_FILES: u64 = 32;
+pub(crate) const RESERVED_FILES: u64 = 32;
 
 /// The limit of open files is so low that there is nothing left for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooFewFiles {
+pub(crate) struct TooFewFiles {
     /// The limit there is.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// The limit that was asked for.
-    pub needed: u64,
+    pub(crate) needed: u64,
 }
 
 /// Raises the limit of open files for `maxclients` clients as far as the system allows, and returns how many clients it
 /// is enough for. Less than asked for is logged, as is a raised limit.
-pub fn raise_open_files(maxclients: u32) -> Result<u32, TooFewFiles> {
+pub(crate) fn raise_open_files(maxclients: u32) -> Result<u32, TooFewFiles> {
     let needed = u64::from(maxclients) + RESERVED_FILES;
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
@@ -137,7 +137,7 @@ static REMEMBER_ARGUMENTS: extern "C" fn(c_int, *const *const c_char, *const *co
 
 /// Takes the memory of the arguments for the title and moves the environment elsewhere. To be called once, before there
 /// are other threads and after the arguments were read: `std::env::args` shows the title afterwards.
-pub fn collect_title_space() {
+pub(crate) fn collect_title_space() {
     let argv = ARGV.load(Ordering::Relaxed);
     if argv.is_null() || !TITLE.load(Ordering::Relaxed).is_null() {
         return;
@@ -184,13 +184,13 @@ unsafe extern "C" {
 }
 
 /// The name the program was called by, before there was a title.
-pub fn program() -> &'static str {
+pub(crate) fn program() -> &'static str {
     PROGRAM.get().map_or("redis-server", String::as_str)
 }
 
 /// Shows `title` in process lists, cut to the space there is. False: there is none. For the main thread (and for a child
 /// process).
-pub fn set_title(title: &[u8]) -> bool {
+pub(crate) fn set_title(title: &[u8]) -> bool {
     let start = TITLE.load(Ordering::Acquire);
     let len = TITLE_LEN.load(Ordering::Relaxed);
     if start.is_null() || len == 0 {
@@ -206,7 +206,7 @@ pub fn set_title(title: &[u8]) -> bool {
 }
 
 /// Takes the order of strings from a locale, "" from the environment. False: there is no such locale.
-pub fn set_collation(locale: &str) -> bool {
+pub(crate) fn set_collation(locale: &str) -> bool {
     let Ok(locale) = CString::new(locale) else { return false };
     // SAFETY: setlocale copies the name; it is called before there are threads that compare strings by locale, or by the
     // main thread, the only one that does.
@@ -214,7 +214,7 @@ pub fn set_collation(locale: &str) -> bool {
 }
 
 /// Whether the order of the locale is that of the bytes: that of code points is, in UTF-8.
-pub fn collates_bytes() -> bool {
+pub(crate) fn collates_bytes() -> bool {
     // SAFETY: without a name setlocale only tells the one in use, as a string that lives until it is changed, which
     // the calling thread alone does.
     let name = unsafe {
@@ -225,26 +225,26 @@ pub fn collates_bytes() -> bool {
 }
 
 /// Compares strings in the order of the locale.
-pub fn collate(a: &CStr, b: &CStr) -> std::cmp::Ordering {
+pub(crate) fn collate(a: &CStr, b: &CStr) -> std::cmp::Ordering {
     // SAFETY: both are strings with a zero at their end.
     unsafe { libc::strcoll(a.as_ptr(), b.as_ptr()) }.cmp(&0)
 }
 
 /// Turns transparent huge pages off for this process.
-pub fn disable_huge_pages() -> bool {
+pub(crate) fn disable_huge_pages() -> bool {
     // SAFETY: this option of prctl takes plain numbers.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 }
 }
 
 /// Lets short sleeps of the calling thread, and of threads it will start, end when they should: the kernel would otherwise
 /// put them off by up to 50 microseconds to serve several at once.
-pub fn sleep_exactly() {
+pub(crate) fn sleep_exactly() {
     // A kernel that refuses leaves sleeps as they were.
     let _ = nix::sys::prctl::set_timerslack(1);
 }
 
 /// Keeps the calling thread, and threads it will start, on some processors: `0,2-5` or `0-6:2`. An empty list means all.
-pub fn set_cpu_affinity(list: &str) {
+pub(crate) fn set_cpu_affinity(list: &str) {
     if list.is_empty() {
         return;
     }

@@ -15,13 +15,13 @@ const COUNT: usize = 6;
 static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// There are no more descriptors, in this process or at all.
-pub fn is_exhausted(error: &io::Error) -> bool {
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Opens something, with descriptors of the reserve if there are no others. `open` may run several times; the error is that
 /// of its last run.
-pub fn open_in_need<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn open_in_need<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         let error = match open() {
             Err(error) if is_exhausted(&error) => error,
@@ -34,7 +34,7 @@ pub fn open_in_need<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T>
 }
 
 /// Fills the reserve as far as there are descriptors.
-pub fn refill() {
+pub(crate) fn refill() {
     let Ok(mut held) = HELD.try_lock() else { return };
     while held.len() < COUNT {
         match File::open("/dev/null") {

@@ -26,7 +26,7 @@ enum Entry {
 }
 
 /// See the module's description.
-pub struct Resolver {
+pub(crate) struct Resolver {
     look_up: Arc<dyn Fn(&str) -> Answer + Send + Sync>,
     /// Ends the sleep of the loop.
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -36,12 +36,12 @@ pub struct Resolver {
 
 impl Resolver {
     /// One that asks the system, and calls `wake` when an answer is there.
-    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Resolver {
+    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Resolver {
         Resolver::with(ask_the_system, wake)
     }
 
     /// One that asks `look_up`, which may take its time.
-    pub fn with(
+    pub(crate) fn with(
         look_up: impl Fn(&str) -> Answer + Send + Sync + 'static,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Resolver {
@@ -50,7 +50,7 @@ impl Resolver {
 
     /// The addresses of a name, at least one. Pending while they are looked up: ask again after the wake. A failure is told
     /// once; whoever asks after that starts anew.
-    pub fn addresses(&mut self, name: &str) -> Poll<Answer> {
+    pub(crate) fn addresses(&mut self, name: &str) -> Poll<Answer> {
         if let Ok(address) = name.parse() {
             return Poll::Ready(Ok(vec![address]));
         }
@@ -69,13 +69,13 @@ impl Resolver {
     }
 
     /// Whether there was an answer since this was last asked.
-    pub fn take_answered(&self) -> bool {
+    pub(crate) fn take_answered(&self) -> bool {
         self.answered.load(Ordering::Acquire) && self.answered.swap(false, Ordering::AcqRel)
     }
 
     /// The same as [`addresses`](Resolver::addresses) for whoever has to have it now: waits at most `patience`. A look-up that takes longer goes on, for the next
     /// who asks.
-    pub fn addresses_within(&mut self, name: &str, patience: Duration) -> Answer {
+    pub(crate) fn addresses_within(&mut self, name: &str, patience: Duration) -> Answer {
         if let Poll::Ready(answer) = self.addresses(name) {
             return answer;
         }

@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 
 /// Which service manager started the server and wants to be told when it is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Supervised {
+pub(crate) enum Supervised {
     Upstart,
     Systemd,
     Auto,
@@ -16,7 +16,7 @@ pub enum Supervised {
 
 /// Tells the service manager that the server is starting. Gives the manager that answers for this process, if any.
 /// To be called before there are other threads.
-pub fn announce(mode: Supervised) -> Option<Supervised> {
+pub(crate) fn announce(mode: Supervised) -> Option<Supervised> {
     let has = |name: &str| std::env::var_os(name).is_some();
     let mode = match mode {
         Supervised::Auto if has("UPSTART_JOB") => {
@@ -62,17 +62,17 @@ pub fn announce(mode: Supervised) -> Option<Supervised> {
 }
 
 /// Gives systemd a line of status. False, with a line in the log: it did not work.
-pub fn tell_systemd(status: &str) -> bool {
+pub(crate) fn tell_systemd(status: &str) -> bool {
     notify(&[NotifyState::Status(status.trim_end())])
 }
 
 /// Tells systemd that the server accepts connections.
-pub fn tell_systemd_ready() -> bool {
+pub(crate) fn tell_systemd_ready() -> bool {
     notify(&[NotifyState::Ready])
 }
 
 /// Tells systemd that the server is about to end.
-pub fn tell_systemd_stopping() -> bool {
+pub(crate) fn tell_systemd_stopping() -> bool {
     notify(&[NotifyState::Stopping])
 }
 
@@ -85,7 +85,7 @@ fn notify(states: &[NotifyState<'_>]) -> bool {
 }
 
 /// Goes on in a child process without terminal; the calling process ends. To be called before there are other threads.
-pub fn daemonize() -> nix::Result<()> {
+pub(crate) fn daemonize() -> nix::Result<()> {
     // SAFETY: there is one thread, so the child may do anything.
     if let ForkResult::Parent { .. } = unsafe { fork()? } {
         std::process::exit(0);

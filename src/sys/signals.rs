@@ -40,7 +40,7 @@ fn remove_temp_snapshot() {
 }
 
 /// Installs the handlers for SIGTERM and SIGINT and ignores SIGHUP and SIGPIPE.
-pub fn install() -> nix::Result<()> {
+pub(crate) fn install() -> nix::Result<()> {
     let stop = SigAction::new(SigHandler::Handler(on_stop), SaFlags::empty(), SigSet::empty());
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does only what is allowed in a signal handler.
@@ -54,14 +54,14 @@ pub fn install() -> nix::Result<()> {
 }
 
 /// For a child that is not to end with its parent: signals that ask to stop are ignored.
-pub fn ignore_stop() {
+pub(crate) fn ignore_stop() {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: ignoring a signal runs no code.
     let _ = unsafe { sigaction(Signal::SIGTERM, &ignore).and_then(|_| sigaction(Signal::SIGINT, &ignore)) };
 }
 
 /// The signal that asked for the stop.
-pub fn stop_requested() -> Option<i32> {
+pub(crate) fn stop_requested() -> Option<i32> {
     match STOP.load(Ordering::Relaxed) {
         0 => None,
         signal => Some(signal),
@@ -69,11 +69,11 @@ pub fn stop_requested() -> Option<i32> {
 }
 
 /// Calls the stop off that a signal asked for.
-pub fn forget_stop() {
+pub(crate) fn forget_stop() {
     STOP.store(0, Ordering::Relaxed);
 }
 
 /// Says whether the data set is being loaded, for the line a signal logs.
-pub fn set_loading(loading: bool) {
+pub(crate) fn set_loading(loading: bool) {
     LOADING.store(loading, Ordering::Relaxed);
 }

@@ -7,7 +7,7 @@ use std::fs;
 
 /// Functions by address.
 #[derive(Debug, Default)]
-pub struct Symbols {
+pub(crate) struct Symbols {
     /// Where the program was loaded.
     base: usize,
     /// Start, length and name as the linker knows it, by start.
@@ -16,7 +16,7 @@ pub struct Symbols {
 
 impl Symbols {
     /// Reads the running program's file. Without a symbol table in it there are no names.
-    pub fn of_this_program() -> Symbols {
+    pub(crate) fn of_this_program() -> Symbols {
         let Ok(file) = fs::read("/proc/self/exe") else { return Symbols::default() };
         let functions = functions(&file).unwrap_or_default();
         // A program that is not position-independent has absolute addresses in its table.
@@ -25,7 +25,7 @@ impl Symbols {
     }
 
     /// The function an address lies in, and how far into it.
-    pub fn name(&self, address: usize) -> Option<(String, usize)> {
+    pub(crate) fn name(&self, address: usize) -> Option<(String, usize)> {
         let address = address.checked_sub(self.base)?;
         let after = self.functions.partition_point(|(start, ..)| *start <= address);
         let (start, len, name) = self.functions.get(after.checked_sub(1)?)?;

@@ -16,7 +16,7 @@ type Check = (&'static str, fn() -> Option<Result<(), String>>);
 const CHECKS: [Check; 3] = [("slow-clocksource", clock_source), ("overcommit", overcommit), ("THP", huge_pages)];
 
 /// Warns of settings, after turning huge pages off for this process if `disable_thp` and that is enough.
-pub fn warn(disable_thp: bool) {
+pub(crate) fn warn(disable_thp: bool) {
     if let Some(Err(reason)) = overcommit() {
         log::warn!("WARNING {reason}");
     }
@@ -28,7 +28,7 @@ pub fn warn(disable_thp: bool) {
 }
 
 /// Warns if the system keeps fewer connections waiting than the server asks for.
-pub fn warn_of_backlog(tcp_backlog: i32) {
+pub(crate) fn warn_of_backlog(tcp_backlog: i32) {
     let limit: Option<i32> = read("/proc/sys/net/core/somaxconn").and_then(|text| text.parse().ok());
     if let Some(limit @ 1..) = limit
         && limit < tcp_backlog
@@ -41,7 +41,7 @@ pub fn warn_of_backlog(tcp_backlog: i32) {
 }
 
 /// Prints the result of every check. True: nothing is wrong.
-pub fn print() -> bool {
+pub(crate) fn print() -> bool {
     let mut is_good = true;
     for (name, check) in CHECKS {
         match check() {

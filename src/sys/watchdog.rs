@@ -51,7 +51,7 @@ extern "C" fn on_alarm(_signal: libc::c_int) {
 }
 
 /// Sets the watchdog to go off after so many milliseconds, unless it is set again before; 0 turns it off.
-pub fn set(after_ms: i64) {
+pub(crate) fn set(after_ms: i64) {
     if after_ms > 0 {
         // The first call loads the unwinder, which a handler must not do.
         note_frames();
@@ -69,7 +69,7 @@ pub fn set(after_ms: i64) {
 }
 
 /// Winds the watchdog up again. The cron does so each time.
-pub fn schedule(after_ms: i64) {
+pub(crate) fn schedule(after_ms: i64) {
     let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let value = libc::timeval { tv_sec: after_ms / 1000, tv_usec: after_ms % 1000 * 1000 };
     let timer = libc::itimerval { it_interval: none, it_value: value };
@@ -78,7 +78,7 @@ pub fn schedule(after_ms: i64) {
 }
 
 /// If the watchdog has gone off: where the loop was then, in the log.
-pub fn report() {
+pub(crate) fn report() {
     let count = COUNT.swap(0, Ordering::Acquire);
     if count == 0 {
         return;

@@ -4,7 +4,7 @@
 //! broadcasting mode is told of all changed keys with a prefix, once a turn of the loop. The table names clients by their
 //! numbers and outlives them: that a client is gone is found out when it is to be told something.
 
-pub mod table;
+pub(crate) mod table;
 
 use crate::net::ClientId;
 use crate::resp::Reply;
@@ -12,91 +12,91 @@ use std::collections::{BTreeMap, BTreeSet};
 use table::KeyTable;
 
 /// Where subscribers of the older protocol get invalidation messages.
-pub const CHANNEL: &[u8] = b"__redis__:invalidate";
+pub(crate) const CHANNEL: &[u8] = b"__redis__:invalidate";
 /// Keys taken out of a table that is too full, in one go; as many more with every go that was not enough.
-pub const EFFORT: usize = 100;
+pub(crate) const EFFORT: usize = 100;
 /// A table of so many keys is freed at once.
-pub const SMALL_TABLE: usize = 64;
+pub(crate) const SMALL_TABLE: usize = 64;
 
 /// How a client asked for its keys to be tracked.
 #[derive(Debug, Default)]
-pub struct ClientTracking {
+pub(crate) struct ClientTracking {
     /// Number of the client that gets the messages; 0: the client itself.
-    pub redirect: u64,
-    pub bcast: bool,
-    pub optin: bool,
-    pub optout: bool,
-    pub noloop: bool,
+    pub(crate) redirect: u64,
+    pub(crate) bcast: bool,
+    pub(crate) optin: bool,
+    pub(crate) optout: bool,
+    pub(crate) noloop: bool,
     /// CLIENT CACHING was sent: the next command is the exception to `optin` or `optout`.
-    pub caching: bool,
+    pub(crate) caching: bool,
     /// The client that is to get the messages is gone.
-    pub broken_redirect: bool,
+    pub(crate) broken_redirect: bool,
     /// Those of broadcasting mode.
-    pub prefixes: BTreeSet<Vec<u8>>,
+    pub(crate) prefixes: BTreeSet<Vec<u8>>,
 }
 
 impl ClientTracking {
     /// Memory, in bytes.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         size_of::<ClientTracking>() + self.prefixes.iter().map(|p| size_of::<Vec<u8>>() + p.capacity()).sum::<usize>()
     }
 }
 
 /// What CLIENT TRACKING on asks for.
 #[derive(Debug, Default)]
-pub struct Wish<'a> {
-    pub redirect: u64,
-    pub bcast: bool,
-    pub optin: bool,
-    pub optout: bool,
-    pub noloop: bool,
-    pub prefixes: Vec<&'a [u8]>,
+pub(crate) struct Wish<'a> {
+    pub(crate) redirect: u64,
+    pub(crate) bcast: bool,
+    pub(crate) optin: bool,
+    pub(crate) optout: bool,
+    pub(crate) noloop: bool,
+    pub(crate) prefixes: Vec<&'a [u8]>,
 }
 
 /// The clients that want to know about keys with a prefix.
 #[derive(Debug, Default)]
-pub struct Prefix {
-    pub clients: BTreeSet<ClientId>,
+pub(crate) struct Prefix {
+    pub(crate) clients: BTreeSet<ClientId>,
     /// Keys changed since the last broadcast, with the client that changed each last, if it was one.
-    pub changed: BTreeMap<Vec<u8>, Option<ClientId>>,
+    pub(crate) changed: BTreeMap<Vec<u8>, Option<ClientId>>,
 }
 
 #[derive(Debug, Default)]
-pub struct Tracking {
+pub(crate) struct Tracking {
     /// Clients that track.
-    pub clients: usize,
+    pub(crate) clients: usize,
     /// Connected clients that do or did: what they read once may still be in the table.
-    pub veterans: usize,
-    pub table: KeyTable,
-    pub prefixes: BTreeMap<Vec<u8>, Prefix>,
+    pub(crate) veterans: usize,
+    pub(crate) table: KeyTable,
+    pub(crate) prefixes: BTreeMap<Vec<u8>, Prefix>,
     /// Number of prefixes of each length.
     lengths: BTreeMap<usize, usize>,
     /// How often in a row the table could not be brought below its limit.
-    pub overfull: usize,
+    pub(crate) overfull: usize,
     /// What the client whose command runs is to be told after its reply; no key: that everything may have changed.
-    pub pending: Vec<Option<Vec<u8>>>,
+    pub(crate) pending: Vec<Option<Vec<u8>>>,
 }
 
 impl Tracking {
     /// Keys in the invalidation table.
-    pub fn total_keys(&self) -> usize {
+    pub(crate) fn total_keys(&self) -> usize {
         self.table.len()
     }
 
     /// Pairs of a key and a client in it.
-    pub fn total_items(&self) -> usize {
+    pub(crate) fn total_items(&self) -> usize {
         self.table.items()
     }
 
-    pub fn total_prefixes(&self) -> usize {
+    pub(crate) fn total_prefixes(&self) -> usize {
         self.prefixes.len()
     }
 
-    pub fn is_needed(&self) -> bool {
+    pub(crate) fn is_needed(&self) -> bool {
         self.clients > 0 || !self.table.is_empty()
     }
 
-    pub fn join(&mut self, prefix: &[u8], client: ClientId) {
+    pub(crate) fn join(&mut self, prefix: &[u8], client: ClientId) {
         let state = self.prefixes.entry(prefix.to_vec()).or_insert_with(|| {
             *self.lengths.entry(prefix.len()).or_default() += 1;
             Prefix::default()
@@ -104,7 +104,7 @@ impl Tracking {
         state.clients.insert(client);
     }
 
-    pub fn leave(&mut self, prefix: &[u8], client: ClientId) {
+    pub(crate) fn leave(&mut self, prefix: &[u8], client: ClientId) {
         let Some(state) = self.prefixes.get_mut(prefix) else { return };
         state.clients.remove(&client);
         if state.clients.is_empty() {
@@ -119,7 +119,7 @@ impl Tracking {
     }
 
     /// Notes a change for those who want to know about prefixes.
-    pub fn note_change(&mut self, key: &[u8], by: Option<ClientId>) {
+    pub(crate) fn note_change(&mut self, key: &[u8], by: Option<ClientId>) {
         for &len in self.lengths.keys().take_while(|len| **len <= key.len()) {
             if let Some(state) = self.prefixes.get_mut(&key[..len]) {
                 state.changed.insert(key.to_vec(), by);
@@ -130,7 +130,7 @@ impl Tracking {
 
 /// What a message says.
 #[derive(Clone, Copy)]
-pub enum Change<'a> {
+pub(crate) enum Change<'a> {
     Key(&'a [u8]),
     /// These keys, as an array in the protocol.
     Keys(&'a [u8]),
@@ -138,7 +138,7 @@ pub enum Change<'a> {
     All,
 }
 
-pub fn key_array<'a>(keys: impl Iterator<Item = &'a Vec<u8>> + Clone) -> Vec<u8> {
+pub(crate) fn key_array<'a>(keys: impl Iterator<Item = &'a Vec<u8>> + Clone) -> Vec<u8> {
     let mut out = Reply::default();
     out.array(keys.clone().count());
     keys.for_each(|key| out.bulk(key));

@@ -66,7 +66,7 @@ struct Shard {
 
 /// Keys and the clients that hold them.
 #[derive(Debug, Default)]
-pub struct KeyTable {
+pub(crate) struct KeyTable {
     shards: Vec<Shard>,
     spread: RandomState,
     keys: usize,
@@ -75,21 +75,21 @@ pub struct KeyTable {
 
 impl KeyTable {
     /// Number of keys.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.keys
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys == 0
     }
 
     /// Number of pairs of a key and a client.
-    pub fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         self.items
     }
 
     /// Notes that a client holds a key.
-    pub fn add(&mut self, key: &[u8], number: u64) {
+    pub(crate) fn add(&mut self, key: &[u8], number: u64) {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
         }
@@ -109,7 +109,7 @@ impl KeyTable {
     }
 
     /// Forgets a key and gives the clients that held it.
-    pub fn take(&mut self, key: &[u8]) -> Vec<u64> {
+    pub(crate) fn take(&mut self, key: &[u8]) -> Vec<u64> {
         if self.keys == 0 {
             return Vec::new();
         }
@@ -126,7 +126,7 @@ impl KeyTable {
     }
 
     /// A key at random.
-    pub fn random(&self) -> Option<Arc<[u8]>> {
+    pub(crate) fn random(&self) -> Option<Arc<[u8]>> {
         if self.keys == 0 {
             return None;
         }

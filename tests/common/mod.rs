@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Our server and client, as cargo built them for this test run.
-pub const SERVER: &str = env!("CARGO_BIN_EXE_redis-server");
-pub const CLI: &str = env!("CARGO_BIN_EXE_redis-cli");
+pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_redis-server");
+pub(crate) const CLI: &str = env!("CARGO_BIN_EXE_redis-cli");
 
 /// A running server.
-pub struct TestServer {
-    pub port: u16,
-    pub dir: TempDir,
-    pub child: Child,
+pub(crate) struct TestServer {
+    pub(crate) port: u16,
+    pub(crate) dir: TempDir,
+    pub(crate) child: Child,
     binary: PathBuf,
     args: Vec<String>,
 }
@@ -26,7 +26,7 @@ pub struct TestServer {
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 /// A port that is free now, as is the cluster bus port that goes with it. Never the same twice in one test process.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let start = 10_000 + (std::process::id() % 120) as u16 * 100;
         let n = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
@@ -39,7 +39,7 @@ pub fn free_port() -> u16 {
 }
 
 /// A real redis-server. Tests that need one are ignored where the build found none (`cfg(has_redis)`).
-pub fn real_redis() -> PathBuf {
+pub(crate) fn real_redis() -> PathBuf {
     let named = std::env::var_os("REAL_REDIS_SERVER").map(PathBuf::from);
     let candidates = named.into_iter().chain(["/usr/bin/redis-server".into(), "/usr/local/bin/redis-server".into()]);
     candidates.into_iter().find(|path| path.exists()).expect("the redis-server that the build found")
@@ -47,11 +47,11 @@ pub fn real_redis() -> PathBuf {
 
 impl TestServer {
     /// Our server, with these options behind the usual ones.
-    pub fn start(options: &[&str]) -> TestServer {
+    pub(crate) fn start(options: &[&str]) -> TestServer {
         TestServer::start_binary(Path::new(SERVER), options)
     }
 
-    pub fn start_binary(binary: &Path, options: &[&str]) -> TestServer {
+    pub(crate) fn start_binary(binary: &Path, options: &[&str]) -> TestServer {
         // A process that another thread is about to start holds our looking for a free port open for a moment.
         const TAKEN: &str = "Address already in use";
         loop {
@@ -88,30 +88,30 @@ impl TestServer {
     }
 
     /// Starts the server again, with the same options and data.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.binary, &self.args);
         self.wait_ready().unwrap_or_else(|log| panic!("{log}"));
     }
 
     /// Ends the process at once, as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
     }
 
-    pub fn client(&self) -> redis::Client {
+    pub(crate) fn client(&self) -> redis::Client {
         redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).expect("a valid address")
     }
 
-    pub fn connect(&self) -> redis::Connection {
+    pub(crate) fn connect(&self) -> redis::Connection {
         self.client().get_connection().expect("a connection")
     }
 
@@ -159,7 +159,7 @@ impl Drop for TestServer {
 }
 
 /// Asks again until the condition holds; panics with `what` after `seconds`.
-pub fn wait_for(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while !condition() {
         assert!(Instant::now() < deadline, "no success in {seconds} s: {what}");
@@ -168,11 +168,11 @@ pub fn wait_for(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Sends a command given as words and panics on an error reply.
-pub fn run<T: redis::FromRedisValue>(c: &mut redis::Connection, words: &[&str]) -> T {
+pub(crate) fn run<T: redis::FromRedisValue>(c: &mut redis::Connection, words: &[&str]) -> T {
     try_run(c, words).unwrap_or_else(|e| panic!("{words:?}: {e}"))
 }
 
-pub fn try_run<T: redis::FromRedisValue>(c: &mut redis::Connection, words: &[&str]) -> redis::RedisResult<T> {
+pub(crate) fn try_run<T: redis::FromRedisValue>(c: &mut redis::Connection, words: &[&str]) -> redis::RedisResult<T> {
     let mut cmd = redis::cmd(words[0]);
     for word in &words[1..] {
         cmd.arg(word);

@@ -6,18 +6,18 @@ use super::slots::{self, SLOTS};
 use super::view::View;
 use super::{Manager, Outcome, Stop, err, fix, info, ok};
 
-pub fn check(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn check(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let mut view = manager.load(args)?;
     let _ = view.show_summary();
     if examine(manager, &mut view, false)? { Ok(()) } else { Err(Stop) }
 }
 
-pub fn fix(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn fix(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     manager.fix = true;
     check(manager, args)
 }
 
-pub fn info(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn info(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let mut view = manager.load(args)?;
     let _ = view.show_summary();
     Ok(())
@@ -25,7 +25,7 @@ pub fn info(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
 
 /// Looks for everything that can be wrong, and repairs it where the manager is to. True when
 /// all is well; problems are noted in the view.
-pub fn examine(manager: &mut Manager, view: &mut View, quiet: bool) -> Outcome<bool> {
+pub(crate) fn examine(manager: &mut Manager, view: &mut View, quiet: bool) -> Outcome<bool> {
     info!(">>> Performing Cluster Check (using node {})\n", view.nodes[0].address());
     if !quiet {
         view.show();

@@ -8,7 +8,7 @@ use crate::cli::options::leading_int;
 use crate::cli::term::{complain, put_now};
 use crate::resp::reply_reader::Reply;
 
-pub fn call(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn call(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let (host, port) = host_argument(&args[..1])?;
     let command = &args[1..];
     let mut view = View::load(&manager.opts, &host, port)?;
@@ -47,7 +47,7 @@ pub fn call(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     Ok(())
 }
 
-pub fn set_timeout(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn set_timeout(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let (host, port) = host_argument(&args[..1])?;
     let timeout_ms = leading_int(&args[1]);
     if timeout_ms < 100 {

@@ -9,7 +9,7 @@ use crate::cli::term::{complain, say};
 /// Replicas that do not know their master yet are told again this often.
 const REPLICATE_ATTEMPTS: usize = 10;
 
-pub fn create(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn create(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let mut nodes = Vec::new();
     for arg in args {
         nodes.push(empty_node(manager, &String::from_utf8_lossy(arg))?);

@@ -87,7 +87,7 @@ fn addresses(view: &View, nodes: &[usize]) -> String {
 }
 
 /// For each of these slots a node that it is open at, which is where its keys are to be taken from.
-pub fn keyholders(view: &View, slots: impl Iterator<Item = u16>) -> Vec<(usize, u16)> {
+pub(crate) fn keyholders(view: &View, slots: impl Iterator<Item = u16>) -> Vec<(usize, u16)> {
     let holds = |open: &[(u16, String)], slot: u16| open.iter().any(|(other, _)| *other == slot);
     slots
         .filter_map(|slot| {
@@ -99,7 +99,7 @@ pub fn keyholders(view: &View, slots: impl Iterator<Item = u16>) -> Vec<(usize, 
 }
 
 /// Closes a slot that some node has as migrating or importing.
-pub fn open_slot(manager: &Manager, view: &mut View, slot: u16) -> Outcome {
+pub(crate) fn open_slot(manager: &Manager, view: &mut View, slot: u16) -> Outcome {
     require_all_masters(manager, view, "open slots");
     info!(">>> Fixing open slot {slot}\n");
     let masters = view.masters();
@@ -272,7 +272,7 @@ fn not_handled(view: &View, slot: u16, owner: usize, migrating: &[usize], import
 }
 
 /// Finds owners for slots that have none; returns for how many it did.
-pub fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Outcome<usize> {
+pub(crate) fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Outcome<usize> {
     require_all_masters(manager, view, "slots coverage");
     info!(">>> Fixing slots coverage...\n");
     let masters = view.masters();
@@ -354,7 +354,7 @@ fn unite(manager: &Manager, view: &mut View, slot: u16, holders: &[usize]) -> Ou
 }
 
 /// Settles a slot that several masters claim.
-pub fn contested_slot(manager: &Manager, view: &mut View, slot: u16, owners: &[usize]) -> Outcome {
+pub(crate) fn contested_slot(manager: &Manager, view: &mut View, slot: u16, owners: &[usize]) -> Outcome {
     info!(">>> Fixing multiple owners for slot {slot}...\n");
     let owner = with_most_keys(view, owners, slot)?.unwrap_or(owners[0]);
     info!(">>> Setting slot {slot} owner: {}\n", view.nodes[owner].address());

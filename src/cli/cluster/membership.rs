@@ -5,7 +5,7 @@ use super::view::View;
 use super::{Manager, Outcome, Stop, check, err, host_argument, info, ok};
 use crate::cli::term::say;
 
-pub fn add_node(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn add_node(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let (known_host, known_port) = host_argument(&args[1..])?;
     let (host, port) = host_argument(&args[..1])?;
     info!(">>> Adding node {host}:{port} to cluster {known_host}:{known_port}\n");
@@ -87,7 +87,7 @@ fn copy_functions(from: &mut Node, to: &mut Node) -> Outcome {
     })
 }
 
-pub fn del_node(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn del_node(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let (host, port) = host_argument(&args[..1])?;
     let id = String::from_utf8_lossy(&args[1]).into_owned();
     info!(">>> Removing node {id} from cluster {host}:{port}\n");

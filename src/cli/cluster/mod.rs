@@ -40,51 +40,51 @@ type Outcome<T = ()> = Result<T, Stop>;
 
 /// The options whose names begin with `--cluster-`.
 #[derive(Debug, Clone)]
-pub struct ClusterOptions {
+pub(crate) struct ClusterOptions {
     /// Replicas of every master.
-    pub replicas: usize,
+    pub(crate) replicas: usize,
     /// The master of a node that is added as a replica.
-    pub master_id: Option<String>,
+    pub(crate) master_id: Option<String>,
     /// Node IDs to take slots from, or the address to import from.
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
     /// Node ID that gets the slots.
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
     /// ACL user at the instance to import from.
-    pub from_user: Option<Vec<u8>>,
+    pub(crate) from_user: Option<Vec<u8>>,
     /// Password at the instance to import from.
-    pub from_pass: Option<Vec<u8>>,
+    pub(crate) from_pass: Option<Vec<u8>>,
     /// Ask for that password.
-    pub from_askpass: bool,
+    pub(crate) from_askpass: bool,
     /// `node=weight` pairs.
-    pub weights: Vec<String>,
+    pub(crate) weights: Vec<String>,
     /// Number of slots to move; 0 asks.
-    pub slots: i64,
+    pub(crate) slots: i64,
     /// Timeout of a MIGRATE call.
-    pub timeout_ms: i64,
+    pub(crate) timeout_ms: i64,
     /// Keys moved by one MIGRATE call.
-    pub pipeline: i64,
+    pub(crate) pipeline: i64,
     /// Percentage of imbalance that is tolerated.
-    pub threshold: f64,
+    pub(crate) threshold: f64,
     /// Answer yes.
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Show the moves of a rebalance and make none.
-    pub simulate: bool,
+    pub(crate) simulate: bool,
     /// Overwrite keys at the target.
-    pub replace: bool,
+    pub(crate) replace: bool,
     /// Leave imported keys at the source.
-    pub copy: bool,
+    pub(crate) copy: bool,
     /// Add the node as a replica.
-    pub slave: bool,
+    pub(crate) slave: bool,
     /// Give slots to masters that have none.
-    pub use_empty_masters: bool,
+    pub(crate) use_empty_masters: bool,
     /// Look for slots with more than one owner.
-    pub search_multiple_owners: bool,
+    pub(crate) search_multiple_owners: bool,
     /// Repair even though masters can not be reached.
-    pub fix_with_unreachable_masters: bool,
+    pub(crate) fix_with_unreachable_masters: bool,
     /// Call masters only.
-    pub only_masters: bool,
+    pub(crate) only_masters: bool,
     /// Call replicas only.
-    pub only_replicas: bool,
+    pub(crate) only_replicas: bool,
 }
 
 impl Default for ClusterOptions {
@@ -179,7 +179,7 @@ static SUBCOMMANDS: &[Subcommand] = &[
 ];
 
 /// Runs `--cluster` with its words and returns the exit code.
-pub fn run(opts: Options, words: Vec<Vec<u8>>) -> i32 {
+pub(crate) fn run(opts: Options, words: Vec<Vec<u8>>) -> i32 {
     let name = words.first().map(Vec::as_slice).unwrap_or_default();
     let args = words.get(1..).unwrap_or_default();
     let Some(subcommand) = SUBCOMMANDS.iter().find(|s| s.name.as_bytes() == name) else {

@@ -24,17 +24,17 @@ const JOINING: Duration = Duration::from_secs(5);
 
 /// How to move a slot.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct MoveOptions {
+pub(crate) struct MoveOptions {
     /// Print a dot for every key.
-    pub dots: bool,
+    pub(crate) dots: bool,
     /// Move keys only and leave the configuration of the nodes alone.
-    pub cold: bool,
+    pub(crate) cold: bool,
     /// Print nothing else.
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// Moves a slot with its keys, and updates the view.
-pub fn move_slot(
+pub(crate) fn move_slot(
     manager: &Manager,
     view: &mut View,
     source: usize,
@@ -91,7 +91,7 @@ fn tell_owner(view: &mut View, source: usize, target: usize, slot: u16) -> Resul
 }
 
 /// [`move_slot`] that complains.
-pub fn must_move_slot(
+pub(crate) fn must_move_slot(
     manager: &Manager,
     view: &mut View,
     source: usize,
@@ -169,7 +169,7 @@ fn migrate(
 }
 
 /// The arguments by which MIGRATE logs in at the target.
-pub fn push_login<'a>(opts: &'a crate::cli::options::Options, args: &mut Vec<&'a [u8]>) {
+pub(crate) fn push_login<'a>(opts: &'a crate::cli::options::Options, args: &mut Vec<&'a [u8]>) {
     let Some(password) = &opts.auth else { return };
     match &opts.user {
         Some(user) => args.extend([&b"AUTH2"[..], user, password]),
@@ -231,7 +231,7 @@ fn resolve(
 }
 
 /// Whether the node knows an owner of the slot.
-pub fn is_served(node: &mut Node, slot: u16) -> Result<bool, NodeError> {
+pub(crate) fn is_served(node: &mut Node, slot: u16) -> Result<bool, NodeError> {
     let reply = node.words("CLUSTER SLOTS")?;
     let number = |part: &Reply| part.integer().unwrap_or(-1);
     Ok(reply.elements().unwrap_or_default().iter().filter_map(Reply::elements).any(|range| match range {

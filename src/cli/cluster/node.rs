@@ -16,7 +16,7 @@ const BUS_PORT_OFFSET: u16 = 10_000;
 
 /// Why a node did not do what it was asked.
 #[derive(Debug)]
-pub enum NodeError {
+pub(crate) enum NodeError {
     /// It replied with an error.
     Refused(String),
     /// The connection broke.
@@ -33,31 +33,31 @@ impl fmt::Display for NodeError {
 }
 
 /// See the module description.
-pub struct Node {
+pub(crate) struct Node {
     /// Host as given by the user or by the cluster.
-    pub host: String,
+    pub(crate) host: String,
     /// Port for clients.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Port of the cluster bus.
-    pub bus_port: u16,
+    pub(crate) bus_port: u16,
     /// Node ID.
-    pub id: String,
+    pub(crate) id: String,
     /// Flags as CLUSTER NODES lists them.
-    pub flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
     /// The master this node replicates, or shall replicate.
-    pub master: Option<String>,
+    pub(crate) master: Option<String>,
     /// Config epoch.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Slots it serves, or shall serve.
-    pub slots: SlotSet,
+    pub(crate) slots: SlotSet,
     /// Slots it gives away, and to whom.
-    pub migrating: Vec<(u16, String)>,
+    pub(crate) migrating: Vec<(u16, String)>,
     /// Slots it takes over, and from whom.
-    pub importing: Vec<(u16, String)>,
+    pub(crate) importing: Vec<(u16, String)>,
     /// How many replicas of it the cluster has.
-    pub replicas: usize,
+    pub(crate) replicas: usize,
     /// `slots` or `master` hold a plan the node has not been told of.
-    pub planned: bool,
+    pub(crate) planned: bool,
     conn: Option<Connection>,
 }
 
@@ -72,7 +72,7 @@ fn login(opts: &Options) -> Option<Vec<&[u8]>> {
 
 impl Node {
     /// A node at an address, of which nothing is known.
-    pub fn new(host: &str, port: u16) -> Node {
+    pub(crate) fn new(host: &str, port: u16) -> Node {
         Node {
             host: host.to_string(),
             port,
@@ -91,28 +91,28 @@ impl Node {
     }
 
     /// `host:port`
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
     /// Whether CLUSTER NODES calls it a replica.
-    pub fn is_replica(&self) -> bool {
+    pub(crate) fn is_replica(&self) -> bool {
         self.flags.iter().any(|flag| flag == "slave")
     }
 
     /// Whether the bus is where it is by default, so that CLUSTER MEET need not name it.
-    pub fn has_default_bus_port(&self) -> bool {
+    pub(crate) fn has_default_bus_port(&self) -> bool {
         self.bus_port == 0 || self.bus_port == self.port.wrapping_add(BUS_PORT_OFFSET)
     }
 
     /// Connects and logs in, and says only whether it could.
-    pub fn connect_quietly(&mut self, opts: &Options) -> bool {
+    pub(crate) fn connect_quietly(&mut self, opts: &Options) -> bool {
         self.conn = Connection::tcp(&self.host, self.port, opts.connect_timeout, opts.tls()).ok();
         self.conn.is_some() && login(opts).is_none_or(|args| self.call(&args).is_ok())
     }
 
     /// Connects and logs in; complains if that fails.
-    pub fn connect(&mut self, opts: &Options) -> Outcome {
+    pub(crate) fn connect(&mut self, opts: &Options) -> Outcome {
         match Connection::tcp(&self.host, self.port, opts.connect_timeout, opts.tls()) {
             Ok(conn) => self.conn = Some(conn),
             Err(error) => {
@@ -127,19 +127,19 @@ impl Node {
     }
 
     /// Sends a command and returns any reply but an error.
-    pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, NodeError> {
+    pub(crate) fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, NodeError> {
         self.send(args)?;
         self.receive()
     }
 
     /// Sends a command, whose reply [`Node::receive`] will return.
-    pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), NodeError> {
+    pub(crate) fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), NodeError> {
         let conn = self.conn.as_mut().ok_or(NodeError::Link(LinkError::Closed))?;
         conn.send(args).map_err(|error| self.lose(error))
     }
 
     /// The reply to the oldest command without one.
-    pub fn receive(&mut self) -> Result<Reply, NodeError> {
+    pub(crate) fn receive(&mut self) -> Result<Reply, NodeError> {
         let conn = self.conn.as_mut().ok_or(NodeError::Link(LinkError::Closed))?;
         match conn.read() {
             Ok(Reply::Error(text)) => Err(NodeError::Refused(String::from_utf8_lossy(&text).into_owned())),
@@ -154,7 +154,7 @@ impl Node {
     }
 
     /// Sends commands at once and returns their replies, errors among them; fewer if the link broke.
-    pub fn pipeline<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> Vec<Reply> {
+    pub(crate) fn pipeline<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> Vec<Reply> {
         let bytes: Vec<u8> = commands.iter().flat_map(|command| encode_command(command)).collect();
         let mut replies = Vec::with_capacity(commands.len());
         let Some(conn) = self.conn.as_mut() else { return replies };
@@ -172,23 +172,23 @@ impl Node {
     }
 
     /// [`Node::call`] on the words of a line.
-    pub fn words(&mut self, line: &str) -> Result<Reply, NodeError> {
+    pub(crate) fn words(&mut self, line: &str) -> Result<Reply, NodeError> {
         let args: Vec<&str> = line.split(' ').collect();
         self.call(&args)
     }
 
     /// [`Node::call`] that complains about failures.
-    pub fn must<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Outcome<Reply> {
+    pub(crate) fn must<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Outcome<Reply> {
         self.call(args).map_err(|error| self.complain(&error))
     }
 
     /// [`Node::words`] that complains about failures.
-    pub fn must_words(&mut self, line: &str) -> Outcome<Reply> {
+    pub(crate) fn must_words(&mut self, line: &str) -> Outcome<Reply> {
         self.words(line).map_err(|error| self.complain(&error))
     }
 
     /// Tells what went wrong with this node.
-    pub fn complain(&self, error: &NodeError) -> Stop {
+    pub(crate) fn complain(&self, error: &NodeError) -> Stop {
         match error {
             NodeError::Refused(text) => {
                 err!("Node {} replied with error:\n{text}\n", self.address())
@@ -199,17 +199,17 @@ impl Node {
     }
 
     /// Takes the connection for a use that ends it.
-    pub fn take_connection(&mut self) -> Option<Connection> {
+    pub(crate) fn take_connection(&mut self) -> Option<Connection> {
         self.conn.take()
     }
 
     /// Whether there is a connection.
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.conn.is_some()
     }
 
     /// Complains unless the node runs in cluster mode.
-    pub fn require_cluster_mode(&mut self) -> Outcome {
+    pub(crate) fn require_cluster_mode(&mut self) -> Outcome {
         let reason = match self.words("INFO") {
             Err(error) => error.to_string(),
             Ok(reply) => {
@@ -225,7 +225,7 @@ impl Node {
     }
 
     /// Complains unless the node is alone and without keys.
-    pub fn require_empty(&mut self) -> Outcome {
+    pub(crate) fn require_empty(&mut self) -> Outcome {
         let empty = self.words("INFO").and_then(|info| {
             let text = info.text_lossy();
             if text.contains("\ndb0:") {
@@ -245,7 +245,7 @@ impl Node {
     }
 
     /// The cluster as this node sees it.
-    pub fn cluster_nodes(&mut self) -> Outcome<Vec<NodeLine>> {
+    pub(crate) fn cluster_nodes(&mut self) -> Outcome<Vec<NodeLine>> {
         let reply = self.must_words("CLUSTER NODES")?;
         nodes_text::parse(&reply.text_lossy()).ok_or_else(|| {
             complain!("Error: invalid CLUSTER NODES reply\n");
@@ -254,7 +254,7 @@ impl Node {
     }
 
     /// Learns about itself and returns what it says about the others.
-    pub fn load(&mut self) -> Outcome<Vec<NodeLine>> {
+    pub(crate) fn load(&mut self) -> Outcome<Vec<NodeLine>> {
         let (own, others): (Vec<_>, Vec<_>) = self.cluster_nodes()?.into_iter().partition(|line| line.is("myself"));
         let Some(own) = own.into_iter().next() else {
             complain!("Error: invalid CLUSTER NODES reply\n");
@@ -273,28 +273,28 @@ impl Node {
     }
 
     /// CLUSTER SETSLOT with a state that names another node: IMPORTING, MIGRATING or NODE.
-    pub fn set_slot(&mut self, slot: u16, state: &str, node_id: &str) -> Result<(), NodeError> {
+    pub(crate) fn set_slot(&mut self, slot: u16, state: &str, node_id: &str) -> Result<(), NodeError> {
         self.words(&format!("CLUSTER SETSLOT {slot} {state} {node_id}")).map(drop)
     }
 
     /// [`Node::set_slot`] that complains.
-    pub fn must_set_slot(&mut self, slot: u16, state: &str, node_id: &str) -> Outcome {
+    pub(crate) fn must_set_slot(&mut self, slot: u16, state: &str, node_id: &str) -> Outcome {
         self.set_slot(slot, state, node_id).map_err(|error| self.complain(&error))
     }
 
     /// Closes a slot that was open.
-    pub fn close_slot(&mut self, slot: u16) -> Outcome {
+    pub(crate) fn close_slot(&mut self, slot: u16) -> Outcome {
         self.must_words(&format!("CLUSTER SETSLOT {slot} STABLE")).map(drop)
     }
 
     /// Keys of a slot at this node.
-    pub fn count_keys(&mut self, slot: u16) -> Outcome<i64> {
+    pub(crate) fn count_keys(&mut self, slot: u16) -> Outcome<i64> {
         let reply = self.must_words(&format!("CLUSTER COUNTKEYSINSLOT {slot}"))?;
         Ok(reply.integer().unwrap_or(0))
     }
 
     /// The text that `check` and `create` show for a node.
-    pub fn describe(&self, indent: usize) -> String {
+    pub(crate) fn describe(&self, indent: usize) -> String {
         let lead = " ".repeat(indent);
         let role = if self.is_replica() { "S" } else { "M" };
         let mut text = if self.planned && self.master.is_some() {
@@ -319,7 +319,7 @@ impl Node {
     }
 
     /// The flags that say something about the node rather than about who was asked.
-    pub fn flags_without_myself(&self) -> Vec<&str> {
+    pub(crate) fn flags_without_myself(&self) -> Vec<&str> {
         self.flags.iter().map(String::as_str).filter(|flag| *flag != "myself").collect()
     }
 }

@@ -5,42 +5,42 @@ use super::slots::{SLOTS, SlotSet};
 
 /// One line of CLUSTER NODES.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct NodeLine {
+pub(crate) struct NodeLine {
     /// Node ID, 40 hex digits.
-    pub id: String,
+    pub(crate) id: String,
     /// Host as the cluster knows it; empty when it does not.
-    pub host: String,
+    pub(crate) host: String,
     /// Port for clients.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Port of the cluster bus.
-    pub bus_port: u16,
+    pub(crate) bus_port: u16,
     /// The address as it stands there.
-    pub address: String,
+    pub(crate) address: String,
     /// `myself`, `master`, `fail` and so on.
-    pub flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
     /// The master of a replica.
-    pub master: Option<String>,
+    pub(crate) master: Option<String>,
     /// Config epoch.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Whether the link to the node is up.
-    pub connected: bool,
+    pub(crate) connected: bool,
     /// Slots it serves.
-    pub slots: SlotSet,
+    pub(crate) slots: SlotSet,
     /// Slots it gives away, and to whom.
-    pub migrating: Vec<(u16, String)>,
+    pub(crate) migrating: Vec<(u16, String)>,
     /// Slots it takes over, and from whom.
-    pub importing: Vec<(u16, String)>,
+    pub(crate) importing: Vec<(u16, String)>,
 }
 
 impl NodeLine {
     /// Whether the line carries this flag.
-    pub fn is(&self, flag: &str) -> bool {
+    pub(crate) fn is(&self, flag: &str) -> bool {
         self.flags.iter().any(|f| f == flag)
     }
 }
 
 /// Reads the reply of CLUSTER NODES. `None` when a line can not be understood.
-pub fn parse(text: &str) -> Option<Vec<NodeLine>> {
+pub(crate) fn parse(text: &str) -> Option<Vec<NodeLine>> {
     text.lines().filter(|line| !line.is_empty()).map(parse_line).collect()
 }
 
@@ -93,11 +93,11 @@ fn slot_number(text: &str) -> Option<u16> {
 }
 
 /// The nodes that serve slots, by ID, with the ranges each serves.
-pub type Signature = Vec<(String, Vec<(u16, u16)>)>;
+pub(crate) type Signature = Vec<(String, Vec<(u16, u16)>)>;
 
 /// Who serves what, in a form that is the same wherever views agree. `None` when no slot is
 /// assigned at all.
-pub fn signature(nodes: &[NodeLine]) -> Option<Signature> {
+pub(crate) fn signature(nodes: &[NodeLine]) -> Option<Signature> {
     let mut owners: Vec<_> =
         nodes.iter().filter(|node| !node.slots.is_empty()).map(|node| (node.id.clone(), node.slots.ranges())).collect();
     owners.sort();

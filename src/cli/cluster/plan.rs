@@ -7,13 +7,13 @@ use super::slots::{SLOTS, SlotSet};
 
 /// Where the nodes of a new cluster stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Masters with the first and last slot of each.
-    pub masters: Vec<(usize, (u16, u16))>,
+    pub(crate) masters: Vec<(usize, (u16, u16))>,
     /// Replicas with the master of each, in the order in which they were assigned.
-    pub replicas: Vec<(usize, usize)>,
+    pub(crate) replicas: Vec<(usize, usize)>,
     /// How many of `replicas` were asked for; the others are spare nodes put to use.
-    pub regular: usize,
+    pub(crate) regular: usize,
 }
 
 /// Takes nodes from every host in turn, so that neighbours stand on different hosts.
@@ -43,7 +43,7 @@ fn share(index: usize, count: usize) -> (u16, u16) {
 
 /// Lays out a cluster on nodes of which the hosts are known: masters on as many hosts as
 /// there are, replicas away from their masters where that can be had at once.
-pub fn layout(hosts: &[&str], replicas_each: usize) -> Layout {
+pub(crate) fn layout(hosts: &[&str], replicas_each: usize) -> Layout {
     let order = interleave(hosts);
     let count = hosts.len() / (replicas_each + 1);
     let (masters, rest) = order.split_at(count);
@@ -77,7 +77,7 @@ pub fn layout(hosts: &[&str], replicas_each: usize) -> Layout {
 
 /// Weight of a replica that stands on the host of its master: it outweighs any number of
 /// replicas of one master that share a host.
-pub const SAME_HOST_AS_MASTER: u64 = 10_000;
+pub(crate) const SAME_HOST_AS_MASTER: u64 = 10_000;
 
 /// Swaps tried for every node.
 const SWAPS_PER_NODE: usize = 2000;
@@ -140,13 +140,13 @@ impl Placement {
 }
 
 /// How badly replicas are placed; 0 is perfect.
-pub fn affinity(hosts: &[&str], replicas: &[(usize, usize)]) -> u64 {
+pub(crate) fn affinity(hosts: &[&str], replicas: &[(usize, usize)]) -> u64 {
     Placement::new(hosts, replicas).score
 }
 
 /// Swaps masters of replicas until no replica shares a host with its master or with another
 /// replica of it, as far as that is possible. Returns the score that is left.
-pub fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &mut fastrand::Rng) -> u64 {
+pub(crate) fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &mut fastrand::Rng) -> u64 {
     let mut placement = Placement::new(hosts, replicas);
     let single_host = hosts.windows(2).all(|pair| pair[0] == pair[1]);
     if single_host || replicas.len() < 2 {
@@ -177,7 +177,7 @@ pub fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &
 
 /// Which slots leave which source, if `count` slots are to move: every source gives in
 /// proportion to what it has, the largest rounding up.
-pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
+pub(crate) fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.sort_by_key(|source| std::cmp::Reverse(sources[*source].len()));
     let total: usize = sources.iter().map(|slots| slots.len()).sum();
@@ -214,15 +214,15 @@ pub fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
 
 /// What a rebalance finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Balance {
+pub(crate) struct Balance {
     /// Slots every node has too many (positive) or too few. The sum is 0.
-    pub surplus: Vec<i64>,
+    pub(crate) surplus: Vec<i64>,
     /// Whether any node is out of balance by more than the threshold.
-    pub over_threshold: bool,
+    pub(crate) over_threshold: bool,
 }
 
 /// Compares what nodes have with what their weights entitle them to.
-pub fn balance(slots: &[u16], weights: &[f32], threshold_percent: f64) -> Balance {
+pub(crate) fn balance(slots: &[u16], weights: &[f32], threshold_percent: f64) -> Balance {
     let total_weight: f32 = weights.iter().sum();
     let mut over_threshold = false;
     let mut surplus = Vec::with_capacity(slots.len());
@@ -258,24 +258,24 @@ pub fn balance(slots: &[u16], weights: &[f32], threshold_percent: f64) -> Balanc
 
 /// One step of a rebalance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Move {
+pub(crate) struct Move {
     /// Who gives.
-    pub source: usize,
+    pub(crate) source: usize,
     /// Who takes.
-    pub target: usize,
+    pub(crate) target: usize,
     /// How many slots.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 /// The order of nodes from those that lack most to those that have most to give.
-pub fn by_surplus(surplus: &[i64]) -> Vec<usize> {
+pub(crate) fn by_surplus(surplus: &[i64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..surplus.len()).collect();
     order.sort_by_key(|node| surplus[*node]);
     order
 }
 
 /// Pairs those who have too much with those who have too little.
-pub fn moves(surplus: &[i64]) -> Vec<Move> {
+pub(crate) fn moves(surplus: &[i64]) -> Vec<Move> {
     let mut left = surplus.to_vec();
     let order = by_surplus(surplus);
     let mut moves = Vec::new();

@@ -18,14 +18,14 @@ const BAR_COLUMNS: usize = 24;
 
 /// What is being moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Work {
-    pub slots: u64,
-    pub keys: u64,
+pub(crate) struct Work {
+    pub(crate) slots: u64,
+    pub(crate) keys: u64,
 }
 
 /// See the module description. The default shows nothing.
 #[derive(Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     live: Option<Live>,
 }
 
@@ -41,7 +41,7 @@ struct Live {
 
 impl Progress {
     /// Begins to show, if standard output is a terminal.
-    pub fn begin(title: &'static str, total: Work) -> Progress {
+    pub(crate) fn begin(title: &'static str, total: Work) -> Progress {
         if !std::io::stdout().is_terminal() || (total.slots == 0 && total.keys == 0) {
             return Progress::default();
         }
@@ -51,12 +51,12 @@ impl Progress {
     }
 
     /// Whether there is a line to look at instead of a log to read.
-    pub fn is_shown(&self) -> bool {
+    pub(crate) fn is_shown(&self) -> bool {
         self.live.is_some()
     }
 
     /// Names where things go now.
-    pub fn route(&mut self, source: &str, target: &str) {
+    pub(crate) fn route(&mut self, source: &str, target: &str) {
         if let Some(live) = &mut self.live {
             live.route = format!("{source} -> {target}");
             live.draw(false);
@@ -64,7 +64,7 @@ impl Progress {
     }
 
     /// Counts keys that have arrived.
-    pub fn moved(&mut self, keys: u64, bytes: u64) {
+    pub(crate) fn moved(&mut self, keys: u64, bytes: u64) {
         if let Some(live) = &mut self.live {
             live.done.keys += keys;
             live.bytes += bytes;
@@ -73,7 +73,7 @@ impl Progress {
     }
 
     /// Counts a slot that has a new owner.
-    pub fn slot_done(&mut self) {
+    pub(crate) fn slot_done(&mut self) {
         if let Some(live) = &mut self.live {
             live.done.slots += 1;
             live.draw(false);
@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// Leaves the last state of the line on the screen.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if let Some(mut live) = self.live.take() {
             live.draw(true);
             let line = live.line(term::size().0);
@@ -153,20 +153,20 @@ fn clock(seconds: f64) -> String {
 }
 
 /// Keys of these slots at a node, 0 where it would not tell.
-pub fn count_keys(node: &mut Node, slots: &[u16]) -> u64 {
+pub(crate) fn count_keys(node: &mut Node, slots: &[u16]) -> u64 {
     let asked: Vec<Vec<String>> =
         slots.iter().map(|slot| vec!["CLUSTER".to_string(), "COUNTKEYSINSLOT".to_string(), slot.to_string()]).collect();
     node.pipeline(&asked).iter().map(unsigned).sum()
 }
 
 /// Bytes of these keys at a node, 0 where it would not tell.
-pub fn weigh_keys(node: &mut Node, keys: &[Vec<u8>]) -> u64 {
+pub(crate) fn weigh_keys(node: &mut Node, keys: &[Vec<u8>]) -> u64 {
     let asked: Vec<Vec<&[u8]>> = keys.iter().map(|key| vec![&b"MEMORY"[..], b"USAGE", key]).collect();
     node.pipeline(&asked).iter().map(unsigned).sum()
 }
 
 /// What a reply counts.
-pub fn unsigned(reply: &Reply) -> u64 {
+pub(crate) fn unsigned(reply: &Reply) -> u64 {
     reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
 }
 

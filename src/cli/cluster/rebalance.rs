@@ -6,7 +6,7 @@ use super::view::View;
 use super::{Manager, Outcome, Stop, caution, check, err, info, plan};
 use crate::cli::term::say;
 
-pub fn rebalance(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn rebalance(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let mut view = manager.load(args)?;
     let weights = weights(manager, &view)?;
     let involved: Vec<usize> = view

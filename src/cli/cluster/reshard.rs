@@ -7,7 +7,7 @@ use super::{Manager, Outcome, Stop, check, err, plan};
 use crate::cli::options::leading_int;
 use crate::cli::term::{complain, say};
 
-pub fn reshard(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn reshard(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let mut view = manager.load(args)?;
     let _ = check::examine(manager, &mut view, false)?;
     if !view.errors.is_empty() {

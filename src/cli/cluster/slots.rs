@@ -1,17 +1,17 @@
 //! Slots as the cluster manager counts and prints them.
 
-pub use crate::structs::slots::{SlotSet, key_slot};
+pub(crate) use crate::structs::slots::{SlotSet, key_slot};
 
 /// Number of hash slots of a cluster.
-pub const SLOTS: u16 = crate::structs::slots::SLOT_COUNT as u16;
+pub(crate) const SLOTS: u16 = crate::structs::slots::SLOT_COUNT as u16;
 
 /// How many slots a set holds.
-pub fn count(slots: &SlotSet) -> u16 {
+pub(crate) fn count(slots: &SlotSet) -> u16 {
     u16::try_from(slots.len()).unwrap_or(SLOTS)
 }
 
 /// A set as text: `[0-5460],[6000]`.
-pub fn text(slots: &SlotSet) -> String {
+pub(crate) fn text(slots: &SlotSet) -> String {
     let ranges = slots.ranges().into_iter().map(|(first, last)| match first == last {
         true => format!("[{first}]"),
         false => format!("[{first}-{last}]"),

@@ -17,7 +17,7 @@ use crate::resp::reply_reader::Reply;
 /// Keys that one SCAN call of an import looks at.
 const SCAN_COUNT: &str = "1000";
 
-pub fn import(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn import(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let (host, port) = host_argument(args)?;
     let Some(from) = manager.options().from.clone() else {
         complain!("[ERR] Option '--cluster-from' is required for subcommand 'import'.\n");
@@ -138,7 +138,7 @@ impl Source {
     }
 }
 
-pub fn backup(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn backup(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let mut view = manager.load(&args[..1])?;
     let healthy = check::examine(manager, &mut view, false)?;
     let errors = if healthy { 0 } else { view.errors.len() };

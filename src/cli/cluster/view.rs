@@ -19,23 +19,23 @@ const JOIN_POLL: Duration = Duration::from_millis(100);
 const JOIN_REPORT_AFTER_S: f64 = 15.0;
 
 /// See the module description.
-pub struct View {
+pub(crate) struct View {
     /// The nodes; the first is the one the user named.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Masters that could not be asked.
-    pub unreachable_masters: usize,
+    pub(crate) unreachable_masters: usize,
     /// Problems found so far.
-    pub errors: Vec<String>,
+    pub(crate) errors: Vec<String>,
 }
 
 impl View {
     /// A view of nodes that are known already.
-    pub fn of(nodes: Vec<Node>) -> View {
+    pub(crate) fn of(nodes: Vec<Node>) -> View {
         View { nodes, unreachable_masters: 0, errors: Vec::new() }
     }
 
     /// Asks one node for the others and every node for itself.
-    pub fn load(opts: &Options, host: &str, port: u16) -> Outcome<View> {
+    pub(crate) fn load(opts: &Options, host: &str, port: u16) -> Outcome<View> {
         let mut first = Node::new(host, port);
         first.connect(opts)?;
         first.require_cluster_mode()?;
@@ -66,17 +66,17 @@ impl View {
     }
 
     /// The node with this ID.
-    pub fn find(&self, id: &str) -> Option<usize> {
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.id.eq_ignore_ascii_case(id))
     }
 
     /// The nodes that are masters.
-    pub fn masters(&self) -> Vec<usize> {
+    pub(crate) fn masters(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_replica()).collect()
     }
 
     /// The master with the fewest replicas, other than `except`.
-    pub fn least_replicated_master(&self, except: Option<usize>) -> Option<usize> {
+    pub(crate) fn least_replicated_master(&self, except: Option<usize>) -> Option<usize> {
         self.masters().into_iter().filter(|at| Some(*at) != except).min_by_key(|at| self.nodes[*at].replicas)
     }
 
@@ -84,32 +84,32 @@ impl View {
     ///
     /// # Panics
     /// When both indices are the same.
-    pub fn pair(&mut self, a: usize, b: usize) -> (&mut Node, &mut Node) {
+    pub(crate) fn pair(&mut self, a: usize, b: usize) -> (&mut Node, &mut Node) {
         assert_ne!(a, b);
         let (low, high) = self.nodes.split_at_mut(a.max(b));
         if a < b { (&mut low[a], &mut high[0]) } else { (&mut high[0], &mut low[b]) }
     }
 
     /// Notes a problem and tells it.
-    pub fn problem(&mut self, text: String) {
+    pub(crate) fn problem(&mut self, text: String) {
         err!("{text}\n");
         self.errors.push(text);
     }
 
     /// The slots somebody serves.
-    pub fn covered(&self) -> SlotSet {
+    pub(crate) fn covered(&self) -> SlotSet {
         self.nodes.iter().flat_map(|node| node.slots.iter()).collect()
     }
 
     /// Prints every node.
-    pub fn show(&self) {
+    pub(crate) fn show(&self) {
         for node in &self.nodes {
             say!("{}\n", node.describe(0));
         }
     }
 
     /// Prints keys, slots and replicas of every master.
-    pub fn show_summary(&mut self) -> Outcome {
+    pub(crate) fn show_summary(&mut self) -> Outcome {
         let mut total = 0;
         let masters = self.masters();
         for at in &masters {
@@ -131,7 +131,7 @@ impl View {
     }
 
     /// Whether all nodes agree on who serves what.
-    pub fn is_consistent(&mut self) -> bool {
+    pub(crate) fn is_consistent(&mut self) -> bool {
         self.nodes.len() <= 1 || self.agreed_views().is_some()
     }
 
@@ -164,7 +164,7 @@ impl View {
     }
 
     /// Waits until the nodes have joined, a dot a second.
-    pub fn wait_join(&mut self) {
+    pub(crate) fn wait_join(&mut self) {
         say!("Waiting for the cluster to join\n");
         let report_after = Duration::from_secs_f64(JOIN_REPORT_AFTER_S + self.nodes.len() as f64 * 0.15);
         let mut next_dot = Instant::now();
@@ -217,7 +217,7 @@ impl View {
     }
 
     /// Introduces the node at `newcomer` to the one at `known`.
-    pub fn meet(&mut self, newcomer: usize, known: usize) -> Outcome<Reply> {
+    pub(crate) fn meet(&mut self, newcomer: usize, known: usize) -> Outcome<Reply> {
         let known = &self.nodes[known];
         // CLUSTER MEET takes addresses only, users may have given a name.
         let address = (known.host.as_str(), known.port).to_socket_addrs().ok().and_then(|mut found| found.next());

@@ -28,7 +28,7 @@ const CONNECT_WAIT: Duration = Duration::from_millis(500);
 const HEADING: &str =
     "  NODE                   ID        SLOTS       KEYS        OFFSET       LAG     OPS/S    MEMORY  CLIENTS  STATE";
 
-pub fn watch(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
+pub(crate) fn watch(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let (host, port) = host_argument(args)?;
     let mut opts = manager.opts.clone();
     opts.connect_timeout = opts.connect_timeout.or(Some(CONNECT_WAIT));

@@ -12,11 +12,11 @@ use crate::cli::term::{complain, is_color_term, put_now, say, stdout_is_tty};
 use crate::resp::reply_reader::Reply;
 
 /// What stands before the cursor while a script is stopped.
-pub const PROMPT: &str = "lua debugger> ";
+pub(crate) const PROMPT: &str = "lua debugger> ";
 
 /// How a script is debugged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// In a copy of the server, whose changes are lost.
     Forked,
     /// In the server itself, which serves nobody else meanwhile.
@@ -25,7 +25,7 @@ pub enum Kind {
 
 /// What a line of input led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// The script waits for the next command.
     Stopped,
     /// The script has ended.
@@ -33,19 +33,19 @@ pub enum Step {
 }
 
 /// One script under the debugger.
-pub struct Debugger {
+pub(crate) struct Debugger {
     kind: Kind,
     command: Vec<Vec<u8>>,
 }
 
 impl Debugger {
     /// A debugger for a script in a file, with its keys and arguments.
-    pub fn new(kind: Kind, file: &[u8], words: &[Vec<u8>]) -> Result<Debugger, Failed> {
+    pub(crate) fn new(kind: Kind, file: &[u8], words: &[Vec<u8>]) -> Result<Debugger, Failed> {
         Ok(Debugger { kind, command: eval::read_command(file, words)? })
     }
 
     /// Starts the script, on a fresh connection, up to its first line.
-    pub fn start(&self, session: &mut Session) -> Result<Step, Failed> {
+    pub(crate) fn start(&self, session: &mut Session) -> Result<Step, Failed> {
         session.reconnect(false)?;
         let mode: &[u8] = if self.kind == Kind::Sync { b"SYNC" } else { b"YES" };
         if let Some(reason) = session.internal(&[b"SCRIPT", b"DEBUG", mode])?.error() {
@@ -68,7 +68,7 @@ impl Debugger {
     }
 
     /// Hands a line to the debugger. Lines that can not be split are complained about here.
-    pub fn execute(&self, session: &mut Session, line: &[u8]) -> Result<Step, Failed> {
+    pub(crate) fn execute(&self, session: &mut Session, line: &[u8]) -> Result<Step, Failed> {
         let Some(args) = arguments(line) else {
             say!("Invalid argument(s)\n");
             return Ok(Step::Stopped);

@@ -5,13 +5,13 @@ use crate::cli::session::{Failed, Session};
 use crate::cli::term::complain;
 
 /// Sends the script with its keys and arguments, which a lone comma parts.
-pub fn run(session: &mut Session, file: &[u8], words: &[Vec<u8>]) -> i32 {
+pub(crate) fn run(session: &mut Session, file: &[u8], words: &[Vec<u8>]) -> i32 {
     let done = read_command(file, words).and_then(|command| session.issue(&command));
     i32::from(done.is_err())
 }
 
 /// The EVAL of a script in a file. A file that can not be read is complained about here.
-pub fn read_command(file: &[u8], words: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Failed> {
+pub(crate) fn read_command(file: &[u8], words: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Failed> {
     let name = String::from_utf8_lossy(file).into_owned();
     match std::fs::read(&name) {
         Ok(script) => Ok(command(script, words)),

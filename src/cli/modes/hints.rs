@@ -8,7 +8,7 @@ use crate::cli::session::Session;
 use crate::cli::term::{complain, say};
 
 /// Shows one hint, or checks a file of them.
-pub fn run(session: &mut Session, test: HintTest) -> i32 {
+pub(crate) fn run(session: &mut Session, test: HintTest) -> i32 {
     let quiet = true;
     let _ = session.connect(quiet);
     match test {

@@ -47,7 +47,7 @@ impl Tally {
 }
 
 /// Finds the key with the most elements of every type.
-pub fn big_keys(session: &mut Session) -> i32 {
+pub(crate) fn big_keys(session: &mut Session) -> i32 {
     survey(session, None, |kind, key| {
         let measure = MEASURES.iter().find(|measure| measure.kind == kind)?;
         let mut args: Vec<Vec<u8>> = measure.command.iter().map(|w| w.as_bytes().to_vec()).collect();
@@ -57,7 +57,7 @@ pub fn big_keys(session: &mut Session) -> i32 {
 }
 
 /// Finds the key that takes most memory of every type.
-pub fn memory_keys(session: &mut Session, samples: Option<u64>) -> i32 {
+pub(crate) fn memory_keys(session: &mut Session, samples: Option<u64>) -> i32 {
     survey(session, Some("bytes"), |_, key| {
         let mut args = vec![b"MEMORY".to_vec(), b"USAGE".to_vec(), key.to_vec()];
         if let Some(samples) = samples.filter(|n| *n > 0) {
@@ -171,7 +171,7 @@ fn survey(session: &mut Session, unit: Option<&'static str>, ask: impl Fn(&str, 
 }
 
 /// Finds the keys with the highest LFU counters.
-pub fn hot_keys(session: &mut Session) -> i32 {
+pub(crate) fn hot_keys(session: &mut Session) -> i32 {
     announce("hot");
     let mut hottest: Vec<(u64, Vec<u8>)> = Vec::new();
     let sampled = walk(session, |session, keys, percent| {

@@ -11,7 +11,7 @@ const SAMPLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How the samples are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lines {
+pub(crate) enum Lines {
     /// One line, for ever.
     Single,
     /// A new line every interval.
@@ -51,7 +51,7 @@ impl Samples {
 }
 
 /// Samples the time of a PING for ever, or for one interval when nobody watches.
-pub fn sample(session: &mut Session, lines: Lines) -> i32 {
+pub(crate) fn sample(session: &mut Session, lines: Lines) -> i32 {
     let default = match (lines, session.output) {
         (Lines::History, OutputMode::Standard) => Duration::from_secs(15),
         _ => Duration::from_secs(1),
@@ -93,7 +93,7 @@ pub fn sample(session: &mut Session, lines: Lines) -> i32 {
 }
 
 /// How long this process is kept from running when it does nothing but run.
-pub fn intrinsic(seconds: u64) -> i32 {
+pub(crate) fn intrinsic(seconds: u64) -> i32 {
     if seconds == 0 {
         complain!("The test needs a duration in seconds.\n");
         return 1;

@@ -17,7 +17,7 @@ const PIPELINE: usize = 250;
 const SKEW: f64 = 6.2;
 
 /// Runs for ever; ends with 1 when the link or a command fails.
-pub fn run(session: &mut Session, keys: u64) -> i32 {
+pub(crate) fn run(session: &mut Session, keys: u64) -> i32 {
     let mut rng = fastrand::Rng::new();
     loop {
         let started = Instant::now();

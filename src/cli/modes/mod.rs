@@ -1,22 +1,22 @@
 //! What redis-cli does besides running commands: one file a mode or family of modes.
 
-pub mod debugger;
-pub mod eval;
-pub mod hints;
-pub mod keys;
-pub mod latency;
-pub mod lru;
-pub mod pipe;
-pub mod replica;
-pub mod scan;
-pub mod spectrum;
-pub mod stat;
+pub(crate) mod debugger;
+pub(crate) mod eval;
+pub(crate) mod hints;
+pub(crate) mod keys;
+pub(crate) mod latency;
+pub(crate) mod lru;
+pub(crate) mod pipe;
+pub(crate) mod replica;
+pub(crate) mod scan;
+pub(crate) mod spectrum;
+pub(crate) mod stat;
 
 use super::options::Mode;
 use super::session::Session;
 
 /// Runs a mode on a connected session and returns the exit code.
-pub fn run(session: &mut Session, mode: Mode) -> i32 {
+pub(crate) fn run(session: &mut Session, mode: Mode) -> i32 {
     match mode {
         Mode::Latency => latency::sample(session, latency::Lines::Single),
         Mode::LatencyHistory => latency::sample(session, latency::Lines::History),
@@ -36,12 +36,12 @@ pub fn run(session: &mut Session, mode: Mode) -> i32 {
 }
 
 /// The number after `name:` in the text of INFO or CLUSTER INFO.
-pub fn info_number(info: &[u8], name: &str) -> Option<i64> {
+pub(crate) fn info_number(info: &[u8], name: &str) -> Option<i64> {
     info_field(info, name).map(|value| super::options::leading_int(value.as_bytes()))
 }
 
 /// The text after `name:` in the text of INFO or CLUSTER INFO.
-pub fn info_field(info: &[u8], name: &str) -> Option<String> {
+pub(crate) fn info_field(info: &[u8], name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(info);
     text.lines().find_map(|line| {
         let (field, value) = line.trim_end().split_once(':')?;

@@ -18,7 +18,7 @@ use crate::resp::reply_reader::Reply;
 const WRITE_SHARE: usize = 128 * 1024;
 
 /// Transfers everything and returns 1 if any command failed.
-pub fn run(session: &mut Session) -> i32 {
+pub(crate) fn run(session: &mut Session) -> i32 {
     let timeout = Duration::from_secs(session.opts.pipe_timeout_s);
     let Some(conn) = session.conn.as_mut() else {
         return 1;

@@ -27,7 +27,7 @@ enum Start {
 }
 
 /// Streams the commands of the master until the link breaks.
-pub fn run(session: &mut Session) -> i32 {
+pub(crate) fn run(session: &mut Session) -> i32 {
     if replconf(session, "capa", "eof").is_err() || replconf(session, "rdb-filter-only", "").is_err() {
         return 1;
     }
@@ -38,7 +38,7 @@ pub fn run(session: &mut Session) -> i32 {
 
 /// Follows a master: skips the snapshot and prints the commands. With `ask` unset, a SYNC or
 /// PSYNC has already been sent.
-pub fn follow(session: &mut Session, ask: bool) {
+pub(crate) fn follow(session: &mut Session, ask: bool) {
     let Some(conn) = session.conn.as_mut() else {
         return;
     };
@@ -85,7 +85,7 @@ pub fn follow(session: &mut Session, ask: bool) {
 }
 
 /// Fetches a snapshot into a file.
-pub fn fetch_rdb(session: &mut Session, file: &[u8], functions_only: bool) -> i32 {
+pub(crate) fn fetch_rdb(session: &mut Session, file: &[u8], functions_only: bool) -> i32 {
     if replconf(session, "capa", "eof").is_err() || replconf(session, "rdb-only", "1").is_err() {
         return 1;
     }
@@ -106,7 +106,7 @@ pub fn fetch_rdb(session: &mut Session, file: &[u8], functions_only: bool) -> i3
 }
 
 /// Asks a master for a snapshot and writes it to a file, or to standard output for `-`.
-pub fn save_snapshot(mut conn: Connection, path: &str) -> Result<(), String> {
+pub(crate) fn save_snapshot(mut conn: Connection, path: &str) -> Result<(), String> {
     let Start::Full(payload) = begin(&mut conn, true)? else {
         return Err("The master sent no snapshot".into());
     };

@@ -9,7 +9,7 @@ use crate::cli::session::Session;
 use crate::cli::term::{complain, put};
 
 /// Prints every key on a line of its own.
-pub fn run(session: &mut Session) -> i32 {
+pub(crate) fn run(session: &mut Session) -> i32 {
     let quoted = session.output == OutputMode::Standard;
     let mut cursor = b"0".to_vec();
     loop {
@@ -32,7 +32,7 @@ pub fn run(session: &mut Session) -> i32 {
 }
 
 /// One SCAN call: moves the cursor and returns the keys. A failure ends the program.
-pub fn page(session: &mut Session, cursor: &mut Vec<u8>) -> Vec<Vec<u8>> {
+pub(crate) fn page(session: &mut Session, cursor: &mut Vec<u8>) -> Vec<Vec<u8>> {
     let count = session.opts.count.to_string();
     let mut args: Vec<&[u8]> = vec![b"SCAN", cursor];
     let pattern = session.opts.pattern.clone();
@@ -56,7 +56,7 @@ pub fn page(session: &mut Session, cursor: &mut Vec<u8>) -> Vec<Vec<u8>> {
 }
 
 /// The pause that `-i` asks for.
-pub fn pause(session: &Session) {
+pub(crate) fn pause(session: &Session) {
     if session.opts.interval_us > 0 {
         std::thread::sleep(Duration::from_micros(session.opts.interval_us));
     }

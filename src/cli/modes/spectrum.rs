@@ -25,7 +25,7 @@ const LINES_A_PAGE: usize = 40;
 const SAMPLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Samples until the program is stopped.
-pub fn run(session: &mut Session) -> i32 {
+pub(crate) fn run(session: &mut Session) -> i32 {
     let interval = match session.opts.interval_us {
         0 => Duration::from_secs(1),
         us => Duration::from_micros(us),

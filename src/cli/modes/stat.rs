@@ -15,7 +15,7 @@ keys       mem      clients blocked requests            connections
 ";
 
 /// Prints lines until the program is stopped; connects again when the link breaks.
-pub fn run(session: &mut Session) -> i32 {
+pub(crate) fn run(session: &mut Session) -> i32 {
     if session.opts.interval_us == 0 {
         session.opts.interval_us = 1_000_000;
     }
@@ -86,7 +86,7 @@ fn row(info: &[u8], requests: &mut Option<i64>) -> String {
 }
 
 /// A size with a unit: `512B`, `1.50K`, `2.00M`, `3.25G`.
-pub fn human_bytes(n: i64) -> String {
+pub(crate) fn human_bytes(n: i64) -> String {
     let sign = if n < 0 { "-" } else { "" };
     let n = n.unsigned_abs();
     if n < 1024 {

@@ -6,7 +6,7 @@ use crate::commands::{help, unknown_subcommand};
 use crate::keyspace::effects::target;
 use crate::structs::stream::{ConsumerId, Group as ConsumerGroup, Pending};
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "xack",
         run: Some(xack),

@@ -4,7 +4,7 @@ use super::*;
 use crate::commands::{help, unknown_subcommand};
 use crate::structs::stream::Group as ConsumerGroup;
 
-pub const COMMANDS: &[DataCommand] = &[Command {
+pub(crate) const COMMANDS: &[DataCommand] = &[Command {
     name: "xinfo",
     arity: -2,
     group: Group::Stream,

@@ -7,7 +7,7 @@ use crate::resp::OwnedArgs;
 use crate::structs::stream::{ConsumerId, Group as ConsumerGroup, Log, Pending};
 use std::sync::Arc;
 
-pub const COMMANDS: &[DataCommand] = &[
+pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "xread",
         run: Some(xread),

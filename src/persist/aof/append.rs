@@ -8,17 +8,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 /// Seconds between two log lines about failing writes.
-pub const ERROR_LOG_S: i64 = 30;
+pub(crate) const ERROR_LOG_S: i64 = 30;
 /// A write waits this long, seconds, for a sync that is under way.
-pub const POSTPONE_S: i64 = 2;
+pub(crate) const POSTPONE_S: i64 = 2;
 /// A buffer larger than this is not kept for the next turn.
-pub const KEEP_BUF_BYTES: usize = 1 << 20;
+pub(crate) const KEEP_BUF_BYTES: usize = 1 << 20;
 
 /// What the syncing thread tells the loop.
 #[derive(Debug)]
-pub struct FsyncShared {
+pub(crate) struct FsyncShared {
     ok: AtomicBool,
-    pub errno: AtomicI32,
+    pub(crate) errno: AtomicI32,
     /// Replication offset that the last sync has put on disk.
     reploff: AtomicI64,
 }
@@ -30,23 +30,23 @@ impl Default for FsyncShared {
 }
 
 impl FsyncShared {
-    pub fn is_ok(&self) -> bool {
+    pub(crate) fn is_ok(&self) -> bool {
         self.ok.load(Ordering::Acquire)
     }
 
-    pub fn forgive(&self) {
+    pub(crate) fn forgive(&self) {
         self.ok.store(true, Ordering::Release);
     }
 
-    pub fn reploff(&self) -> i64 {
+    pub(crate) fn reploff(&self) -> i64 {
         self.reploff.load(Ordering::Acquire)
     }
 
-    pub fn set_reploff(&self, offset: i64) {
+    pub(crate) fn set_reploff(&self, offset: i64) {
         self.reploff.store(offset, Ordering::Release);
     }
 
-    pub fn sync(&self, file: &File, offset: i64) {
+    pub(crate) fn sync(&self, file: &File, offset: i64) {
         match file.sync_data() {
             Ok(()) => {
                 self.ok.store(true, Ordering::Release);
@@ -63,7 +63,7 @@ impl FsyncShared {
 }
 
 /// Opens an increment for appending. `truncate` for a new one.
-pub fn open_incr(path: &std::path::Path, truncate: bool) -> io::Result<File> {
+pub(crate) fn open_incr(path: &std::path::Path, truncate: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).mode(0o644);
     if truncate {
@@ -75,7 +75,7 @@ pub fn open_incr(path: &std::path::Path, truncate: bool) -> io::Result<File> {
 }
 
 /// Writes as much as the file takes; the number of bytes, and why it was not all.
-pub fn write_most(mut file: &File, bytes: &[u8]) -> (usize, Option<io::Error>) {
+pub(crate) fn write_most(mut file: &File, bytes: &[u8]) -> (usize, Option<io::Error>) {
     let mut written = 0;
     while written < bytes.len() {
         match file.write(&bytes[written..]) {

@@ -18,33 +18,33 @@ const MAX_LINE: usize = 1024;
 
 /// One file of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AofFile {
+pub(crate) struct AofFile {
     /// Name inside the directory.
-    pub name: Vec<u8>,
-    pub seq: i64,
+    pub(crate) name: Vec<u8>,
+    pub(crate) seq: i64,
 }
 
 /// Which files make up the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Manifest {
-    pub base: Option<AofFile>,
-    pub history: Vec<AofFile>,
+pub(crate) struct Manifest {
+    pub(crate) base: Option<AofFile>,
+    pub(crate) history: Vec<AofFile>,
     /// Oldest first; the last one is written to.
-    pub incr: Vec<AofFile>,
+    pub(crate) incr: Vec<AofFile>,
     /// Highest sequence number given to a base file.
-    pub base_seq: i64,
+    pub(crate) base_seq: i64,
     /// Highest sequence number given to an increment.
-    pub incr_seq: i64,
+    pub(crate) incr_seq: i64,
     /// Differs from what is on disk.
-    pub dirty: bool,
+    pub(crate) dirty: bool,
 }
 
 /// A manifest that cannot be used. The server logs it with `log_fatal` and exits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestError {
+pub(crate) struct ManifestError {
     /// Number and text of the offending line.
-    pub line: Option<(usize, Vec<u8>)>,
-    pub reason: String,
+    pub(crate) line: Option<(usize, Vec<u8>)>,
+    pub(crate) reason: String,
 }
 
 impl ManifestError {
@@ -53,7 +53,7 @@ impl ManifestError {
     }
 
     /// The lines Redis logs, one after the other.
-    pub fn messages(&self) -> Vec<String> {
+    pub(crate) fn messages(&self) -> Vec<String> {
         let mut out = vec!["\n*** FATAL AOF MANIFEST FILE ERROR ***\n".to_owned()];
         if let Some((number, text)) = &self.line {
             out.push(format!("Reading the manifest file, at line {number}\n"));
@@ -63,7 +63,7 @@ impl ManifestError {
         out
     }
 
-    pub fn log_fatal(&self) {
+    pub(crate) fn log_fatal(&self) {
         for message in self.messages() {
             log::warn!("{message}");
         }
@@ -80,17 +80,17 @@ impl std::error::Error for ManifestError {}
 
 impl Manifest {
     /// Nothing to load: neither base nor increments.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.base.is_none() && self.incr.is_empty()
     }
 
     /// Files to load, in order.
-    pub fn live_files(&self) -> impl Iterator<Item = &AofFile> {
+    pub(crate) fn live_files(&self) -> impl Iterator<Item = &AofFile> {
         self.base.iter().chain(&self.incr)
     }
 
     /// Reads the text of a manifest.
-    pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
         if text.is_empty() {
             return Err(ManifestError::new("Found an empty AOF manifest"));
         }
@@ -163,7 +163,7 @@ impl Manifest {
     }
 
     /// The text of the manifest.
-    pub fn format(&self) -> Vec<u8> {
+    pub(crate) fn format(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let base = self.base.iter().map(|f| (f, 'b'));
         let history = self.history.iter().map(|f| (f, 'h'));
@@ -182,7 +182,7 @@ impl Manifest {
 
     /// Puts a new base in place of the old one, which becomes history. `rdb` says in which format it is. Returns its
     /// name.
-    pub fn new_base(&mut self, append_filename: &[u8], rdb: bool) -> Vec<u8> {
+    pub(crate) fn new_base(&mut self, append_filename: &[u8], rdb: bool) -> Vec<u8> {
         if let Some(old) = self.base.take() {
             self.history.insert(0, old);
         }
@@ -195,7 +195,7 @@ impl Manifest {
     }
 
     /// Adds an increment and returns its name.
-    pub fn new_incr(&mut self, append_filename: &[u8]) -> Vec<u8> {
+    pub(crate) fn new_incr(&mut self, append_filename: &[u8]) -> Vec<u8> {
         self.incr_seq += 1;
         let name = [append_filename, format!(".{}.incr.aof", self.incr_seq).as_bytes()].concat();
         self.incr.push(AofFile { name: name.clone(), seq: self.incr_seq });
@@ -204,7 +204,7 @@ impl Manifest {
     }
 
     /// Name of the increment to write to, a new one if there is none.
-    pub fn last_incr(&mut self, append_filename: &[u8]) -> Vec<u8> {
+    pub(crate) fn last_incr(&mut self, append_filename: &[u8]) -> Vec<u8> {
         match self.incr.last() {
             Some(file) => file.name.clone(),
             None => self.new_incr(append_filename),
@@ -212,7 +212,7 @@ impl Manifest {
     }
 
     /// After a rewrite: the increments it covers become history. `keep_last` keeps the one being written to.
-    pub fn retire_incr(&mut self, keep_last: bool) {
+    pub(crate) fn retire_incr(&mut self, keep_last: bool) {
         if self.incr.is_empty() {
             return;
         }
@@ -245,9 +245,9 @@ fn leading_integer(word: &[u8]) -> i64 {
 
 /// Where the log lies: `appenddirname` (relative to the working directory) and `appendfilename`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AofDir {
-    pub dirname: PathBuf,
-    pub filename: Vec<u8>,
+pub(crate) struct AofDir {
+    pub(crate) dirname: PathBuf,
+    pub(crate) filename: Vec<u8>,
 }
 
 /// A name as it goes into a log line.
@@ -270,11 +270,11 @@ pub(crate) fn fsync_dir(dir: &Path) -> io::Result<()> {
 }
 
 impl AofDir {
-    pub fn path(&self, name: &[u8]) -> PathBuf {
+    pub(crate) fn path(&self, name: &[u8]) -> PathBuf {
         self.dirname.join(OsStr::from_bytes(name))
     }
 
-    pub fn manifest_name(&self) -> Vec<u8> {
+    pub(crate) fn manifest_name(&self) -> Vec<u8> {
         [&self.filename, &b".manifest"[..]].concat()
     }
 
@@ -283,12 +283,12 @@ impl AofDir {
     }
 
     /// The increment written while the log's first rewrite runs, before it has a place in the manifest.
-    pub fn temp_incr_name(&self) -> Vec<u8> {
+    pub(crate) fn temp_incr_name(&self) -> Vec<u8> {
         [&b"temp-"[..], &self.filename, b".incr"].concat()
     }
 
     /// Reads the manifest; without a directory or a manifest in it the log is empty.
-    pub fn load_manifest(&self) -> Result<Manifest, ManifestError> {
+    pub(crate) fn load_manifest(&self) -> Result<Manifest, ManifestError> {
         if !self.dirname.is_dir() {
             log::trace!("The AOF directory {} doesn't exist", self.dirname.display());
             return Ok(Manifest::default());
@@ -303,7 +303,7 @@ impl AofDir {
     }
 
     /// Creates the directory unless it is there.
-    pub fn create(&self) -> io::Result<()> {
+    pub(crate) fn create(&self) -> io::Result<()> {
         match fs::DirBuilder::new().create(&self.dirname) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.dirname.is_dir() => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
@@ -315,7 +315,7 @@ impl AofDir {
     }
 
     /// Replaces the manifest on disk if this one differs. Failures are logged; the old manifest then still stands.
-    pub fn persist(&self, manifest: &mut Manifest) -> io::Result<()> {
+    pub(crate) fn persist(&self, manifest: &mut Manifest) -> io::Result<()> {
         if !manifest.dirty {
             return Ok(());
         }
@@ -346,7 +346,7 @@ impl AofDir {
 
     /// Whether a single-file log of before version 7 lies in the working directory and is to become the base: there is
     /// no directory, or nothing in it, or an earlier move was interrupted before its last step.
-    pub fn needs_upgrade(&self, manifest: &Manifest) -> bool {
+    pub(crate) fn needs_upgrade(&self, manifest: &Manifest) -> bool {
         if !Path::new(OsStr::from_bytes(&self.filename)).exists() {
             return false;
         }
@@ -358,7 +358,7 @@ impl AofDir {
 
     /// Makes the old single-file log the base: directory, manifest, and last the move of the file, so that an
     /// interruption at any point is picked up by the next start. Failures are logged.
-    pub fn upgrade(&self, manifest: &mut Manifest) -> io::Result<()> {
+    pub(crate) fn upgrade(&self, manifest: &mut Manifest) -> io::Result<()> {
         self.create()?;
         manifest.base = Some(AofFile { name: self.filename.clone(), seq: 1 });
         manifest.base_seq = 1;
@@ -382,7 +382,7 @@ impl AofDir {
     }
 
     /// Size of a file of the log; a failure is logged.
-    pub fn file_size(&self, name: &[u8]) -> io::Result<u64> {
+    pub(crate) fn file_size(&self, name: &[u8]) -> io::Result<u64> {
         fs::metadata(self.path(name)).map(|m| m.len()).inspect_err(|e| {
             log::warn!("Unable to obtain the AOF file {} length. stat: {}", shown(name), reason(e));
         })
@@ -390,7 +390,7 @@ impl AofDir {
 }
 
 /// Reads a manifest file.
-pub fn read_manifest(path: &Path) -> Result<Manifest, ManifestError> {
+pub(crate) fn read_manifest(path: &Path) -> Result<Manifest, ManifestError> {
     let text = fs::read(path).map_err(|e| {
         log::warn!("Fatal error: can't open the AOF manifest file {} for reading: {}", path.display(), reason(&e));
         ManifestError::new("Read AOF manifest failed")

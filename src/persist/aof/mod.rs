@@ -3,9 +3,8 @@
 //! Since Redis 7 the log is several files: at most one base (a snapshot, or commands), then increments in order. The
 //! manifest names them; files it does not name do not belong to the log.
 
-pub mod append;
-pub mod manifest;
-pub mod reader;
+pub(crate) mod append;
+pub(crate) mod manifest;
+pub(crate) mod reader;
 
-pub use manifest::{AofDir, AofFile, Manifest, ManifestError};
-pub use reader::{AofReader, ReadError, Record};
+pub(crate) use manifest::{AofDir, Manifest};

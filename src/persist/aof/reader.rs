@@ -17,7 +17,7 @@ const ARGS_AHEAD: usize = 1024;
 
 /// Why reading stopped.
 #[derive(Debug)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The file ends inside a record.
     Truncated,
     /// The bytes are not the format's.
@@ -27,7 +27,7 @@ pub enum ReadError {
 
 /// What was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Record {
+pub(crate) enum Record {
     /// A command; its arguments are `AofReader::args`.
     Command,
     /// A line starting with `#`.
@@ -37,7 +37,7 @@ pub enum Record {
 }
 
 /// Pulls records out of an append-only file.
-pub struct AofReader<S: BufRead> {
+pub(crate) struct AofReader<S: BufRead> {
     src: S,
     offset: u64,
     line: Vec<u8>,
@@ -47,27 +47,22 @@ pub struct AofReader<S: BufRead> {
 
 impl<S: BufRead> AofReader<S> {
     /// `offset` is where the source stands in its file.
-    pub fn new(src: S, offset: u64) -> AofReader<S> {
+    pub(crate) fn new(src: S, offset: u64) -> AofReader<S> {
         AofReader { src, offset, line: Vec::new(), bytes: Vec::new(), args: Vec::new() }
     }
 
     /// Position in the file, after what was read last.
-    pub fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Number of arguments of the command read last, its name included.
-    pub fn arg_count(&self) -> usize {
-        self.args.len()
-    }
-
     /// Arguments of the command read last; at least one.
-    pub fn args(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub(crate) fn args(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.args.iter().map(|r| &self.bytes[r.clone()])
     }
 
     /// Reads the next record.
-    pub fn next_record(&mut self) -> Result<Record, ReadError> {
+    pub(crate) fn next_record(&mut self) -> Result<Record, ReadError> {
         if !self.read_line()? {
             return Ok(Record::End);
         }
@@ -168,23 +163,23 @@ impl<S: BufRead> AofReader<S> {
 
 /// Which part of a file being replayed is good: where its tail has to be cut if it turns out to be damaged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ValidUpTo {
+pub(crate) struct ValidUpTo {
     /// End of the last command replayed.
-    pub command: u64,
+    pub(crate) command: u64,
     /// The same, before the MULTI that is open.
-    pub before_multi: u64,
+    pub(crate) before_multi: u64,
 }
 
 impl ValidUpTo {
     /// A command named `name` was read.
-    pub fn on_command(&mut self, name: &[u8]) {
+    pub(crate) fn on_command(&mut self, name: &[u8]) {
         if name.eq_ignore_ascii_case(b"multi") {
             self.before_multi = self.command;
         }
     }
 
     /// The command that was read has been run; `offset` is where it ended.
-    pub fn on_done(&mut self, offset: u64) {
+    pub(crate) fn on_done(&mut self, offset: u64) {
         self.command = offset;
     }
 }

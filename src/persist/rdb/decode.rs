@@ -44,7 +44,7 @@ const CHUNK: usize = 1 << 20;
 
 /// A string as it lies in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StringValue {
+pub(crate) enum StringValue {
     /// Stored in one of the integer encodings.
     Int(i64),
     Bytes(Vec<u8>),
@@ -52,7 +52,7 @@ pub enum StringValue {
 
 impl StringValue {
     /// The string's bytes, integers as decimal text.
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         match self {
             StringValue::Int(v) => itoa::Buffer::new().format(v).as_bytes().to_vec(),
             StringValue::Bytes(b) => b,
@@ -62,7 +62,7 @@ impl StringValue {
 
 /// A value that was read.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     String(StringValue),
     /// The nodes of a list; at least one element is in them.
     List(Vec<Body>),
@@ -89,18 +89,18 @@ pub enum Value {
 
 /// A key with what the opcodes before it said.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KeyItem {
-    pub key: Vec<u8>,
-    pub value: Value,
+pub(crate) struct KeyItem {
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Value,
     /// Unix time, milliseconds.
-    pub expire_ms: Option<i64>,
-    pub idle_s: Option<u64>,
-    pub freq: Option<u8>,
+    pub(crate) expire_ms: Option<i64>,
+    pub(crate) idle_s: Option<u64>,
+    pub(crate) freq: Option<u8>,
 }
 
 /// One step through a snapshot.
 #[derive(Debug, PartialEq)]
-pub enum Item {
+pub(crate) enum Item {
     Aux {
         key: Vec<u8>,
         value: Vec<u8>,
@@ -122,10 +122,10 @@ pub enum Item {
 
 /// Called with the offset each time `interval_bytes` more were read, also in the middle of a long string. `Break`
 /// abandons the reading.
-pub type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 /// Pulls items out of a source.
-pub struct Reader<S: BufRead> {
+pub(crate) struct Reader<S: BufRead> {
     src: S,
     offset: u64,
     /// Bytes at the beginning of the source's buffer that were read, but neither consumed nor counted in `crc` yet.
@@ -151,7 +151,7 @@ pub struct Reader<S: BufRead> {
 
 impl<S: BufRead> Reader<S> {
     /// `checksum` false skips computing and checking it; `interval_bytes` 0 never calls the progress callback.
-    pub fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
+    pub(crate) fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
         Reader {
             src,
             offset: 0,
@@ -173,34 +173,34 @@ impl<S: BufRead> Reader<S> {
 
     /// Whether packed collections are searched for elements that stand there twice, and values of which a listpack cannot be
     /// walked refused, rather than taken as [`Damaged`]. What cannot be told from what follows it is refused in any case.
-    pub fn deep(self, deep: bool) -> Reader<S> {
+    pub(crate) fn deep(self, deep: bool) -> Reader<S> {
         Reader { deep, ..self }
     }
 
     /// With the limits by which collections get their encoding, where it is not the one they had when they were written.
-    pub fn limits(self, limits: &ValueLimits) -> Reader<S> {
+    pub(crate) fn limits(self, limits: &ValueLimits) -> Reader<S> {
         Reader { limits: *limits, ..self }
     }
 
     /// Bytes read so far.
-    pub fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The source, standing after the last byte read.
-    pub fn into_source(mut self) -> S {
+    pub(crate) fn into_source(mut self) -> S {
         self.settle();
         self.src
     }
 
     /// The source, standing after the last byte read.
-    pub fn source_mut(&mut self) -> &mut S {
+    pub(crate) fn source_mut(&mut self) -> &mut S {
         self.settle();
         &mut self.src
     }
 
     /// Gives back the memory of a key that was copied to where it stays, for the next one.
-    pub fn reuse_key(&mut self, key: Vec<u8>) {
+    pub(crate) fn reuse_key(&mut self, key: Vec<u8>) {
         // A long one was an exception.
         if key.capacity() <= CHUNK {
             self.spare_key = key;
@@ -208,7 +208,7 @@ impl<S: BufRead> Reader<S> {
     }
 
     /// As [`Self::reuse_key`], of a string value.
-    pub fn reuse_value(&mut self, value: Vec<u8>) {
+    pub(crate) fn reuse_value(&mut self, value: Vec<u8>) {
         self.spare_value = value;
     }
 
@@ -227,7 +227,7 @@ impl<S: BufRead> Reader<S> {
     }
 
     /// The next item. The first call also reads the magic. After `End` there is nothing more to ask for.
-    pub fn next_item(&mut self, progress: Progress<'_>) -> Result<Item> {
+    pub(crate) fn next_item(&mut self, progress: Progress<'_>) -> Result<Item> {
         assert!(!self.done, "a finished snapshot has no next item");
         let item = Cursor { r: self, progress }.item()?;
         self.done = matches!(item, Item::End { .. });
@@ -241,7 +241,7 @@ impl<S: BufRead> Reader<S> {
 
 /// How large a table is made for elements that are still to come: never more than so many times what came already, whatever
 /// number was announced.
-pub struct Ahead {
+pub(crate) struct Ahead {
     count: u64,
     made: u64,
 }
@@ -252,18 +252,18 @@ impl Ahead {
     const FIRST: u64 = 1024;
 
     /// Of so many elements.
-    pub fn new(count: u64) -> Ahead {
+    pub(crate) fn new(count: u64) -> Ahead {
         Ahead { count, made: count.min(Ahead::FIRST) }
     }
 
     /// What to make room for before the first one.
-    pub fn first(&self) -> usize {
+    pub(crate) fn first(&self) -> usize {
         self.made as usize
     }
 
     /// What to make room for before the next one, when `len` have come; most often that was done.
     #[inline]
-    pub fn next(&mut self, len: u64) -> Option<usize> {
+    pub(crate) fn next(&mut self, len: u64) -> Option<usize> {
         if len < self.made || self.made == self.count {
             return None;
         }

@@ -13,7 +13,7 @@ const FOOTER_LEN: usize = 10;
 
 /// Why a payload was refused; displayed as the reply's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DumpError {
+pub(crate) enum DumpError {
     /// Too short, from a newer version, or damaged on its way.
     Footer,
     /// Intact, but not a value this server can hold.
@@ -32,7 +32,7 @@ impl fmt::Display for DumpError {
 impl std::error::Error for DumpError {}
 
 /// Appends the payload of `value` to `out`.
-pub fn encode_dump(out: &mut Vec<u8>, value: ValueView<'_>, compress: bool) {
+pub(crate) fn encode_dump(out: &mut Vec<u8>, value: ValueView<'_>, compress: bool) {
     let start = out.len();
     out.push(value.value_type() as u8);
     // Nothing is taken out of the buffer on the way, so nothing can fail.
@@ -43,7 +43,7 @@ pub fn encode_dump(out: &mut Vec<u8>, value: ValueView<'_>, compress: bool) {
 }
 
 /// Checks version and, unless `skip_checksum`, checksum; returns what lies before them.
-pub fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], DumpError> {
+pub(crate) fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], DumpError> {
     let (body, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
     let version = u16::from_le_bytes([footer[0], footer[1]]);
     if u32::from(version) > VERSION {
@@ -56,7 +56,12 @@ pub fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], D
 }
 
 /// Checks a payload and reads its value. `deep` also looks for what stands twice in packed collections.
-pub fn decode_dump(payload: &[u8], skip_checksum: bool, deep: bool, limits: &ValueLimits) -> Result<Value, DumpError> {
+pub(crate) fn decode_dump(
+    payload: &[u8],
+    skip_checksum: bool,
+    deep: bool,
+    limits: &ValueLimits,
+) -> Result<Value, DumpError> {
     check_dump_footer(payload, skip_checksum)?;
     // The whole payload is the source: as in Redis, a short value may run into the footer and fail there.
     let mut reader = Reader::new(payload, false, 0).deep(deep).limits(limits);
@@ -75,7 +80,7 @@ pub fn decode_dump(payload: &[u8], skip_checksum: bool, deep: bool, limits: &Val
 }
 
 /// The sources in what FUNCTION DUMP gave, without its footer. `Err` is the text of RESTORE's reply.
-pub fn read_functions(body: &[u8]) -> Result<Vec<Vec<u8>>, &'static [u8]> {
+pub(crate) fn read_functions(body: &[u8]) -> Result<Vec<Vec<u8>>, &'static [u8]> {
     let mut reader = Reader::new(body, false, 0);
     let mut go_on = |_| ControlFlow::Continue(());
     let mut cursor = reader.cursor(&mut go_on);

@@ -54,7 +54,7 @@ fn len_bytes(len: u64) -> ([u8; 9], usize) {
 }
 
 /// Appends a length.
-pub fn put_len(buf: &mut Vec<u8>, len: u64) {
+pub(crate) fn put_len(buf: &mut Vec<u8>, len: u64) {
     if len < 1 << 6 {
         buf.push(len as u8);
     } else {
@@ -80,7 +80,7 @@ fn put_small_int(buf: &mut Vec<u8>, value: i64) -> bool {
 }
 
 /// Appends an integer as a string value: encoded when it fits 32 bits, else its decimal text.
-pub fn put_int_string(buf: &mut Vec<u8>, value: i64) {
+pub(crate) fn put_int_string(buf: &mut Vec<u8>, value: i64) {
     if !put_small_int(buf, value) {
         let mut text = itoa::Buffer::new();
         let text = text.format(value).as_bytes();
@@ -134,7 +134,7 @@ fn put_lzf_header(buf: &mut Vec<u8>, compressed_len: usize, len: usize) {
 }
 
 /// Appends a string in its shortest form: integer, LZF (when `compress`), or length and bytes.
-pub fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
+pub(crate) fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
     if let Some(v) = canonical_i32(s) {
         put_small_int(buf, v);
     } else if !compress || !put_compressed(buf, s) {
@@ -145,7 +145,7 @@ pub fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
 
 /// A value to write. Every type the server can hold has its variant here, and its arm in the `match`es below.
 #[derive(Debug, Clone, Copy)]
-pub enum ValueView<'a> {
+pub(crate) enum ValueView<'a> {
     Int(i64),
     Str(&'a [u8]),
     List(&'a List),
@@ -158,7 +158,7 @@ pub enum ValueView<'a> {
 
 impl ValueView<'_> {
     /// The layout the value is written in.
-    pub fn value_type(&self) -> ValueType {
+    pub(crate) fn value_type(&self) -> ValueType {
         match self {
             ValueView::Int(_) | ValueView::Str(_) => ValueType::String,
             ValueView::List(_) => ValueType::ListQuicklist2,
@@ -177,7 +177,7 @@ impl ValueView<'_> {
 
 /// Appends a value without its type byte. Within collections `spill` is called between elements: it may take away what
 /// has gathered in the buffer.
-pub fn put_value(
+pub(crate) fn put_value(
     buf: &mut Vec<u8>,
     value: ValueView<'_>,
     compress: bool,
@@ -243,27 +243,27 @@ pub fn put_value(
 
 /// Replication position stored with a snapshot, so that a restarted server can continue its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplInfo {
+pub(crate) struct ReplInfo {
     /// Database the stream has selected.
-    pub stream_db: i64,
+    pub(crate) stream_db: i64,
     /// 40 hex digits.
-    pub id: Vec<u8>,
-    pub offset: i64,
+    pub(crate) id: Vec<u8>,
+    pub(crate) offset: i64,
 }
 
 /// What the AUX fields at the head of a snapshot say.
 #[derive(Debug, Clone)]
-pub struct AuxInfo<'a> {
-    pub redis_version: &'a str,
-    pub ctime_s: i64,
-    pub used_memory: u64,
-    pub repl: Option<&'a ReplInfo>,
+pub(crate) struct AuxInfo<'a> {
+    pub(crate) redis_version: &'a str,
+    pub(crate) ctime_s: i64,
+    pub(crate) used_memory: u64,
+    pub(crate) repl: Option<&'a ReplInfo>,
     /// The snapshot is the base file of an AOF.
-    pub aof_base: bool,
+    pub(crate) aof_base: bool,
 }
 
 /// Streams a snapshot to `out`.
-pub struct Writer<W: Write> {
+pub(crate) struct Writer<W: Write> {
     out: W,
     buf: Vec<u8>,
     crc: u64,
@@ -274,13 +274,8 @@ pub struct Writer<W: Write> {
 
 impl<W: Write> Writer<W> {
     /// `checksum` false writes a zero checksum, which readers do not verify; `compress` allows LZF.
-    pub fn new(out: W, checksum: bool, compress: bool) -> Writer<W> {
+    pub(crate) fn new(out: W, checksum: bool, compress: bool) -> Writer<W> {
         Writer { out, buf: Vec::with_capacity(FLUSH_AT + 4096), crc: 0, checksum, compress, flushed: 0 }
-    }
-
-    /// Bytes written so far, buffered ones included.
-    pub fn written(&self) -> u64 {
-        self.flushed + self.buf.len() as u64
     }
 
     fn flush_buf(&mut self) -> io::Result<()> {
@@ -308,7 +303,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Magic and AUX fields.
-    pub fn header(&mut self, info: &AuxInfo<'_>) -> io::Result<()> {
+    pub(crate) fn header(&mut self, info: &AuxInfo<'_>) -> io::Result<()> {
         write!(self.buf, "REDIS{VERSION:04}")?;
         self.aux(b"redis-ver", info.redis_version.as_bytes())?;
         self.aux_int(b"redis-bits", i64::from(usize::BITS))?;
@@ -322,7 +317,7 @@ impl<W: Write> Writer<W> {
         self.aux_int(b"aof-base", i64::from(info.aof_base))
     }
 
-    pub fn aux(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(crate) fn aux(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.buf.push(opcode::AUX);
         put_string(&mut self.buf, key, self.compress);
         put_string(&mut self.buf, value, self.compress);
@@ -335,13 +330,13 @@ impl<W: Write> Writer<W> {
     }
 
     /// One function library, by its source code.
-    pub fn function(&mut self, code: &[u8]) -> io::Result<()> {
+    pub(crate) fn function(&mut self, code: &[u8]) -> io::Result<()> {
         self.buf.push(opcode::FUNCTION2);
         self.string(code)
     }
 
     /// Opens a database: its number, its keys and how many of them expire.
-    pub fn select_db(&mut self, db: u64, keys: u64, expires: u64) -> io::Result<()> {
+    pub(crate) fn select_db(&mut self, db: u64, keys: u64, expires: u64) -> io::Result<()> {
         self.buf.push(opcode::SELECTDB);
         put_len(&mut self.buf, db);
         self.buf.push(opcode::RESIZEDB);
@@ -351,24 +346,24 @@ impl<W: Write> Writer<W> {
     }
 
     /// Idle time of the next key, in seconds.
-    pub fn idle(&mut self, idle_s: u64) {
+    pub(crate) fn idle(&mut self, idle_s: u64) {
         self.buf.push(opcode::IDLE);
         put_len(&mut self.buf, idle_s);
     }
 
     /// LFU counter of the next key.
-    pub fn freq(&mut self, freq: u8) {
+    pub(crate) fn freq(&mut self, freq: u8) {
         self.buf.extend_from_slice(&[opcode::FREQ, freq]);
     }
 
     /// Expire time of the next key, unix milliseconds. Comes before `idle` and `freq`.
-    pub fn expire_ms(&mut self, at_ms: i64) {
+    pub(crate) fn expire_ms(&mut self, at_ms: i64) {
         self.buf.push(opcode::EXPIRETIME_MS);
         self.buf.extend_from_slice(&at_ms.to_le_bytes());
     }
 
     /// A key and its value.
-    pub fn key(&mut self, key: &[u8], value: ValueView<'_>) -> io::Result<()> {
+    pub(crate) fn key(&mut self, key: &[u8], value: ValueView<'_>) -> io::Result<()> {
         self.buf.push(value.value_type() as u8);
         self.string(key)?;
         match value {
@@ -410,7 +405,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// End opcode and checksum; returns the flushed sink.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         self.buf.push(opcode::EOF);
         self.flush_buf()?;
         let crc = if self.checksum { self.crc } else { 0 };

@@ -6,15 +6,15 @@ use std::panic::Location;
 
 /// A failed read. `offset` counts bytes from the magic; a primitive that was cut short is not counted.
 #[derive(Debug)]
-pub struct Error {
-    pub offset: u64,
-    pub kind: ErrorKind,
+pub(crate) struct Error {
+    pub(crate) offset: u64,
+    pub(crate) kind: ErrorKind,
     /// The reading function that gave up; the log line names it.
-    pub at: &'static Location<'static>,
+    pub(crate) at: &'static Location<'static>,
 }
 
 #[derive(Debug)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// The source failed.
     Io(io::Error),
     /// The source ended inside the snapshot.
@@ -42,7 +42,7 @@ impl Error {
     }
 
     /// Whether the bytes are wrong, as opposed to missing: a broken link may be retried, damage may not.
-    pub fn is_corruption(&self) -> bool {
+    pub(crate) fn is_corruption(&self) -> bool {
         match self.kind {
             ErrorKind::Io(_) | ErrorKind::Eof | ErrorKind::Aborted => false,
             ErrorKind::Signature

@@ -14,37 +14,35 @@ mod error;
 mod skip;
 mod stream;
 
-pub use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
-pub use dump::{DumpError, check_dump_footer, decode_dump, encode_dump, read_functions};
-pub use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_int_string, put_len, put_string, put_value};
-pub use error::{Error, ErrorKind};
+pub(crate) use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
+pub(crate) use dump::{DumpError, check_dump_footer, decode_dump, encode_dump, read_functions};
+pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_value};
+pub(crate) use error::{Error, ErrorKind};
 
 /// Version this server writes, and the highest it reads.
-pub const VERSION: u32 = 11;
-/// Length of the random hex mark which frames a snapshot of unknown length on a replication link.
-pub const EOF_MARK_LEN: usize = 40;
+pub(crate) const VERSION: u32 = 11;
 /// A file being written is pushed to the disk each time this many bytes were added, so that the final fsync is short.
-pub const AUTOSYNC_BYTES: u64 = 4 * 1024 * 1024;
+pub(crate) const AUTOSYNC_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Opcodes which are not value types.
 pub(crate) mod opcode {
-    pub const FUNCTION2: u8 = 245;
-    pub const FUNCTION_PRE_GA: u8 = 246;
-    pub const MODULE_AUX: u8 = 247;
-    pub const IDLE: u8 = 248;
-    pub const FREQ: u8 = 249;
-    pub const AUX: u8 = 250;
-    pub const RESIZEDB: u8 = 251;
-    pub const EXPIRETIME_MS: u8 = 252;
-    pub const EXPIRETIME: u8 = 253;
-    pub const SELECTDB: u8 = 254;
-    pub const EOF: u8 = 255;
+    pub(crate) const FUNCTION2: u8 = 245;
+    pub(crate) const FUNCTION_PRE_GA: u8 = 246;
+    pub(crate) const MODULE_AUX: u8 = 247;
+    pub(crate) const IDLE: u8 = 248;
+    pub(crate) const FREQ: u8 = 249;
+    pub(crate) const AUX: u8 = 250;
+    pub(crate) const RESIZEDB: u8 = 251;
+    pub(crate) const EXPIRETIME_MS: u8 = 252;
+    pub(crate) const EXPIRETIME: u8 = 253;
+    pub(crate) const SELECTDB: u8 = 254;
+    pub(crate) const EOF: u8 = 255;
 }
 
 /// How a value is laid out in the file. The numbers are the format's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum ValueType {
+pub(crate) enum ValueType {
     String = 0,
     List = 1,
     Set = 2,
@@ -74,7 +72,7 @@ pub enum ValueType {
 
 impl ValueType {
     /// The type a byte of the file stands for; `None` for opcodes and unassigned numbers.
-    pub fn from_byte(byte: u8) -> Option<ValueType> {
+    pub(crate) fn from_byte(byte: u8) -> Option<ValueType> {
         use ValueType::*;
         const ALL: [Option<ValueType>; 22] = [
             Some(String),
@@ -104,7 +102,7 @@ impl ValueType {
     }
 
     /// The name `redis-check-rdb` prints.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             ValueType::String => "string",
             ValueType::List => "list-linked",
@@ -133,7 +131,7 @@ impl ValueType {
 
 /// The nine characters a 64-bit module id spells, six bits each, the most significant first. The low ten bits are the
 /// module's encoding version.
-pub fn module_name(id: u64) -> String {
+pub(crate) fn module_name(id: u64) -> String {
     const CHARSET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     (0..9).map(|i| char::from(CHARSET[(id >> (10 + 6 * (8 - i)) & 63) as usize])).collect()
 }

@@ -5,10 +5,10 @@ use crate::script::memory::STRING_MAX;
 
 /// No more bytes may be written, or there is no memory for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub(crate) struct Full;
 
 #[derive(Default)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
 }
 
@@ -18,16 +18,16 @@ const KEPT: usize = 64 * 1024;
 const FIRST: usize = 256;
 
 impl Buffer {
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     #[inline]
-    pub fn push(&mut self, byte: u8) -> Result<(), Full> {
+    pub(crate) fn push(&mut self, byte: u8) -> Result<(), Full> {
         if self.bytes.len() == self.bytes.capacity() {
             self.grow(1)?;
         }
@@ -36,7 +36,7 @@ impl Buffer {
     }
 
     #[inline]
-    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), Full> {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) -> Result<(), Full> {
         if bytes.len() > self.bytes.capacity() - self.bytes.len() {
             self.grow(bytes.len())?;
         }
@@ -45,7 +45,7 @@ impl Buffer {
     }
 
     /// Appends zeros.
-    pub fn pad(&mut self, len: usize) -> Result<(), Full> {
+    pub(crate) fn pad(&mut self, len: usize) -> Result<(), Full> {
         if len > self.bytes.capacity() - self.bytes.len() {
             self.grow(len)?;
         }
@@ -62,7 +62,7 @@ impl Buffer {
     }
 
     /// Forgets what is there, and memory that an unusually large result took.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > KEPT {
             self.bytes = Vec::new();
@@ -70,7 +70,7 @@ impl Buffer {
     }
 
     /// The bytes themselves, with room for `len`, for what cannot become longer.
-    pub fn with_room(&mut self, len: usize) -> Result<&mut Vec<u8>, Full> {
+    pub(crate) fn with_room(&mut self, len: usize) -> Result<&mut Vec<u8>, Full> {
         self.bytes.clear();
         if len > self.bytes.capacity() {
             self.grow(len)?;

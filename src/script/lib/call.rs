@@ -16,10 +16,10 @@ use super::buffer::{Buffer, Full};
 use mlua::ffi;
 
 /// What a library function leaves: how many values on the top of the stack are its results.
-pub type Answer = Result<usize, Fault>;
+pub(crate) type Answer = Result<usize, Fault>;
 
 /// A library function.
-pub type Native = fn(Call<'_>) -> Answer;
+pub(crate) type Native = fn(Call<'_>) -> Answer;
 
 /// The most slots of the stack that one function may use.
 const STACK_MAX: usize = 8000;
@@ -28,7 +28,7 @@ const MESSAGE_MAX: usize = 104;
 
 /// An error on its way to the script.
 #[derive(Clone, Copy)]
-pub struct Fault {
+pub(crate) struct Fault {
     kind: Kind,
     len: u8,
     /// One more than a message may be long, for the NUL behind it.
@@ -56,17 +56,17 @@ impl Fault {
     }
 
     /// An error with the position of the call before it.
-    pub fn error(text: fmt::Arguments<'_>) -> Fault {
+    pub(crate) fn error(text: fmt::Arguments<'_>) -> Fault {
         Fault::new(Kind::Error, text)
     }
 
     /// An error that names an argument, counted from 1, and says what is wrong with it.
-    pub fn argument(index: usize, text: fmt::Arguments<'_>) -> Fault {
+    pub(crate) fn argument(index: usize, text: fmt::Arguments<'_>) -> Fault {
         Fault::new(Kind::Argument(index as c_int), text)
     }
 
     /// The fault with one more byte of text, which may be any.
-    pub fn with_byte(mut self, byte: u8) -> Fault {
+    pub(crate) fn with_byte(mut self, byte: u8) -> Fault {
         if usize::from(self.len) < MESSAGE_MAX {
             self.text[usize::from(self.len)] = byte;
             self.len += 1;
@@ -75,7 +75,7 @@ impl Fault {
     }
 
     /// The argument is not of the type of that name.
-    pub fn not_of_type(index: usize, name: &str) -> Fault {
+    pub(crate) fn not_of_type(index: usize, name: &str) -> Fault {
         Fault::new(Kind::Type(index as c_int), format_args!("{name}"))
     }
 }
@@ -98,7 +98,7 @@ impl fmt::Write for Fault {
 
 /// What a value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Type {
+pub(crate) enum Type {
     None,
     Nil,
     Boolean,
@@ -113,11 +113,11 @@ pub enum Type {
 /// Where functions keep what needs a destructor: each library has one, which the collector owns. No function runs while
 /// another does, as none calls code of a script.
 #[derive(Default)]
-pub struct Work {
+pub(crate) struct Work {
     /// What is written or decoded.
-    pub out: Buffer,
+    pub(crate) out: Buffer,
     /// The containers that are open: what each means is the library's own.
-    pub open: Vec<Open>,
+    pub(crate) open: Vec<Open>,
 }
 
 impl Work {
@@ -130,17 +130,17 @@ impl Work {
 
 /// A container that is being walked through or built.
 #[derive(Clone, Copy, Debug)]
-pub struct Open {
-    pub map: bool,
+pub(crate) struct Open {
+    pub(crate) map: bool,
     /// Elements or pairs done.
-    pub done: usize,
+    pub(crate) done: usize,
     /// Elements or pairs that there are, where that is known.
-    pub len: usize,
+    pub(crate) len: usize,
 }
 
 /// A call from a script. Indexes count from 1 at the first argument, or from -1 at the top of the stack.
 #[derive(Clone, Copy)]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     state: *mut ffi::lua_State,
     /// The library's; null while it is opened.
     work: *mut Work,
@@ -153,38 +153,38 @@ const UPVALUE_WORK: c_int = ffi::lua_upvalueindex(3);
 
 impl<'a> Call<'a> {
     /// How many values there are: arguments, and what was pushed.
-    pub fn top(self) -> usize {
+    pub(crate) fn top(self) -> usize {
         // SAFETY: the state is live while its function runs; so below.
         unsafe { ffi::lua_gettop(self.state) as usize }
     }
 
-    pub fn set_top(self, top: usize) {
+    pub(crate) fn set_top(self, top: usize) {
         assert!(top <= self.top() + 1, "only nil for an absent argument is added");
         // SAFETY: at most one slot is added, and a function starts with more.
         unsafe { ffi::lua_settop(self.state, top as c_int) }
     }
 
-    pub fn pop(self, count: usize) {
+    pub(crate) fn pop(self, count: usize) {
         assert!(count <= self.top());
         // SAFETY: there are that many values.
         unsafe { ffi::lua_pop(self.state, count as c_int) }
     }
 
     /// Whether `slots` more values fit; they do afterwards.
-    pub fn reserve(self, slots: usize) -> bool {
+    pub(crate) fn reserve(self, slots: usize) -> bool {
         // SAFETY: growing the stack is always allowed.
         slots <= STACK_MAX && unsafe { ffi::lua_checkstack(self.state, slots as c_int) != 0 }
     }
 
     /// As [`reserve`](Call::reserve), with the error that Lua's own check raises.
-    pub fn need(self, slots: usize, what: &str) -> Result<(), Fault> {
+    pub(crate) fn need(self, slots: usize, what: &str) -> Result<(), Fault> {
         match self.reserve(slots) {
             true => Ok(()),
             false => Err(Fault::error(format_args!("stack overflow ({what})"))),
         }
     }
 
-    pub fn type_of(self, index: isize) -> Type {
+    pub(crate) fn type_of(self, index: isize) -> Type {
         // SAFETY: the type of any acceptable index may be asked for, that of an absent one too.
         match unsafe { ffi::lua_type(self.state, index as c_int) } {
             ffi::LUA_TNONE => Type::None,
@@ -199,7 +199,7 @@ impl<'a> Call<'a> {
     }
 
     /// Lua's name of the type.
-    pub fn type_name(self, index: isize) -> &'static str {
+    pub(crate) fn type_name(self, index: isize) -> &'static str {
         // SAFETY: Lua's names of types are static C strings in ASCII.
         unsafe {
             let kind = ffi::lua_type(self.state, index as c_int);
@@ -207,32 +207,32 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub fn boolean(self, index: isize) -> bool {
+    pub(crate) fn boolean(self, index: isize) -> bool {
         // SAFETY: any acceptable index may be asked for.
         unsafe { ffi::lua_toboolean(self.state, index as c_int) != 0 }
     }
 
     /// Whether this is the light userdata that stands for null.
-    pub fn is_null(self, index: isize) -> bool {
+    pub(crate) fn is_null(self, index: isize) -> bool {
         // SAFETY: any acceptable index may be asked for.
         self.type_of(index) == Type::LightUserData
             && unsafe { ffi::lua_touserdata(self.state, index as c_int).is_null() }
     }
 
     /// A number, or a string that reads as one; 0 for anything else.
-    pub fn to_number(self, index: isize) -> f64 {
+    pub(crate) fn to_number(self, index: isize) -> f64 {
         // SAFETY: any acceptable index may be asked for.
         unsafe { ffi::lua_tonumber(self.state, index as c_int) }
     }
 
     /// Whether this is a number or a string that reads as one.
-    pub fn is_number(self, index: isize) -> bool {
+    pub(crate) fn is_number(self, index: isize) -> bool {
         // SAFETY: any acceptable index may be asked for.
         unsafe { ffi::lua_isnumber(self.state, index as c_int) != 0 }
     }
 
     /// The bytes of a string, which must be one and stay on the stack. There is a NUL behind them.
-    pub fn bytes(self, index: isize) -> &'a [u8] {
+    pub(crate) fn bytes(self, index: isize) -> &'a [u8] {
         assert_eq!(self.type_of(index), Type::String);
         let mut len = 0;
         // SAFETY: it is a string, so nothing is converted; the collector does not move strings, and it stays reachable.
@@ -243,7 +243,7 @@ impl<'a> Call<'a> {
     }
 
     /// An argument that must be a number or read as one.
-    pub fn number_arg(self, index: usize) -> Result<f64, Fault> {
+    pub(crate) fn number_arg(self, index: usize) -> Result<f64, Fault> {
         // Nearly all are numbers, and few of them are 0.
         let number = self.to_number(index as isize);
         match number != 0.0 || self.is_number(index as isize) {
@@ -253,12 +253,12 @@ impl<'a> Call<'a> {
     }
 
     /// As [`number_arg`](Call::number_arg), without its fraction.
-    pub fn integer_arg(self, index: usize) -> Result<i64, Fault> {
+    pub(crate) fn integer_arg(self, index: usize) -> Result<i64, Fault> {
         Ok(truncate(self.number_arg(index)?))
     }
 
     /// As [`integer_arg`](Call::integer_arg), of an argument that may be missing or nil.
-    pub fn integer_arg_or(self, index: usize, default: i64) -> Result<i64, Fault> {
+    pub(crate) fn integer_arg_or(self, index: usize, default: i64) -> Result<i64, Fault> {
         match self.type_of(index as isize) {
             Type::None | Type::Nil => Ok(default),
             _ => self.integer_arg(index),
@@ -266,7 +266,7 @@ impl<'a> Call<'a> {
     }
 
     /// An argument that must be a string; a number becomes one, in its place.
-    pub fn string_arg(self, index: usize) -> Result<&'a [u8], Fault> {
+    pub(crate) fn string_arg(self, index: usize) -> Result<&'a [u8], Fault> {
         let mut len = 0;
         // SAFETY: an argument, which may be converted in its place, and nothing else than a number is; the collector does
         // not move strings, and it stays reachable.
@@ -279,45 +279,45 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub fn push_nil(self) {
+    pub(crate) fn push_nil(self) {
         // SAFETY: the caller has reserved a slot; so in all that push.
         unsafe { ffi::lua_pushnil(self.state) }
     }
 
-    pub fn push_boolean(self, value: bool) {
+    pub(crate) fn push_boolean(self, value: bool) {
         // SAFETY: see `push_nil`.
         unsafe { ffi::lua_pushboolean(self.state, value as c_int) }
     }
 
-    pub fn push_number(self, value: f64) {
+    pub(crate) fn push_number(self, value: f64) {
         // SAFETY: see `push_nil`.
         unsafe { ffi::lua_pushnumber(self.state, value) }
     }
 
-    pub fn push_bytes(self, value: &[u8]) {
+    pub(crate) fn push_bytes(self, value: &[u8]) {
         // SAFETY: see `push_nil`; Lua copies the bytes.
         unsafe { ffi::lua_pushlstring_(self.state, value.as_ptr().cast(), value.len()) }
     }
 
     /// Pushes the light userdata that stands for null.
-    pub fn push_null(self) {
+    pub(crate) fn push_null(self) {
         // SAFETY: see `push_nil`.
         unsafe { ffi::lua_pushlightuserdata(self.state, std::ptr::null_mut()) }
     }
 
-    pub fn push_table(self) {
+    pub(crate) fn push_table(self) {
         // SAFETY: see `push_nil`.
         unsafe { ffi::lua_createtable(self.state, 0, 0) }
     }
 
-    pub fn push_copy(self, index: isize) {
+    pub(crate) fn push_copy(self, index: isize) {
         assert_ne!(self.type_of(index), Type::None);
         // SAFETY: there is such a value; see `push_nil`.
         unsafe { ffi::lua_pushvalue(self.state, index as c_int) }
     }
 
     /// Moves the value on top to `index`, and what was there one up.
-    pub fn insert(self, index: usize) {
+    pub(crate) fn insert(self, index: usize) {
         assert!((1..=self.top()).contains(&index));
         // SAFETY: there is such a place.
         unsafe { ffi::lua_insert(self.state, index as c_int) }
@@ -325,28 +325,28 @@ impl<'a> Call<'a> {
 
     /// Takes a key off the stack and pushes the next key and value of the table under it; nothing at the end. The key
     /// must be nil or one of the table's.
-    pub fn next(self) -> bool {
+    pub(crate) fn next(self) -> bool {
         assert_eq!(self.type_of(-2), Type::Table);
         // SAFETY: a table is there; a foreign key is an error of Lua's, no undefined behaviour.
         unsafe { ffi::lua_next(self.state, -2) != 0 }
     }
 
     /// Pushes an element of the table on top.
-    pub fn element(self, index: i32) {
+    pub(crate) fn element(self, index: i32) {
         assert_eq!(self.type_of(-1), Type::Table);
         // SAFETY: a table is there; see `push_nil`.
         unsafe { ffi::lua_rawgeti_(self.state, -1, index) }
     }
 
     /// The border of the table on top.
-    pub fn length(self) -> usize {
+    pub(crate) fn length(self) -> usize {
         assert_eq!(self.type_of(-1), Type::Table);
         // SAFETY: a table is there.
         unsafe { ffi::lua_objlen(self.state, -1) }
     }
 
     /// Takes a value off the stack and makes it an element of the table under it.
-    pub fn set_element(self, index: i32) {
+    pub(crate) fn set_element(self, index: i32) {
         assert_eq!(self.type_of(-2), Type::Table);
         // SAFETY: a table is there.
         unsafe { ffi::lua_rawseti_(self.state, -2, index) }
@@ -354,20 +354,20 @@ impl<'a> Call<'a> {
 
     /// Takes a value and the key under it off the stack and puts them into the table under both. Lua raises an error for
     /// a key that is nil or not a number.
-    pub fn set_pair(self) {
+    pub(crate) fn set_pair(self) {
         assert_eq!(self.type_of(-3), Type::Table);
         // SAFETY: a table is there.
         unsafe { ffi::lua_rawset(self.state, -3) }
     }
 
     /// Sets a field of the table on top to a string.
-    pub fn set_text(self, name: &CStr, value: &[u8]) {
+    pub(crate) fn set_text(self, name: &CStr, value: &[u8]) {
         self.push_bytes(value);
         self.set_field(name);
     }
 
     /// Takes a value off the stack and makes it a field of the table under it.
-    pub fn set_field(self, name: &CStr) {
+    pub(crate) fn set_field(self, name: &CStr) {
         assert_eq!(self.type_of(-2), Type::Table);
         // SAFETY: a table is there.
         unsafe { ffi::lua_setfield(self.state, -2, name.as_ptr()) }
@@ -375,7 +375,7 @@ impl<'a> Call<'a> {
 
     /// The place for what needs a destructor, empty. To be asked for once by a function.
     #[allow(clippy::mut_from_ref)]
-    pub fn work(self) -> &'a mut Work {
+    pub(crate) fn work(self) -> &'a mut Work {
         // SAFETY: `enter` put the function's `Work` there, which the function keeps alive. Nobody else uses it: no other function
         // of a library runs meanwhile, and this one asks once.
         let work = unsafe { self.work.as_mut().expect("a function of a library") };
@@ -384,7 +384,7 @@ impl<'a> Call<'a> {
     }
 
     /// The settings that the functions of a module share.
-    pub fn settings<T: Settings>(self) -> &'a Cell<T> {
+    pub(crate) fn settings<T: Settings>(self) -> &'a Cell<T> {
         // SAFETY: `open` put a `Cell<T>` there for the functions of this library, and the function keeps it alive. `T` is
         // plain data.
         unsafe {
@@ -396,21 +396,21 @@ impl<'a> Call<'a> {
 }
 
 /// Plain settings, of which a module has one copy.
-pub trait Settings: Copy + 'static {}
+pub(crate) trait Settings: Copy + 'static {}
 
 /// A double as C makes a 64-bit integer of it on the machines that Redis runs on: the lowest one if it does not fit.
-pub fn truncate(value: f64) -> i64 {
+pub(crate) fn truncate(value: f64) -> i64 {
     if value >= -(2f64.powi(63)) && value < 2f64.powi(63) { value as i64 } else { i64::MIN }
 }
 
 /// As [`truncate`], to 32 bits.
-pub fn truncate_to_i32(value: f64) -> i32 {
+pub(crate) fn truncate_to_i32(value: f64) -> i32 {
     let whole = value.trunc();
     if whole >= i32::MIN as f64 && whole <= i32::MAX as f64 { whole as i32 } else { i32::MIN }
 }
 
 /// As [`truncate`], to an unsigned integer.
-pub fn truncate_to_u64(value: f64) -> u64 {
+pub(crate) fn truncate_to_u64(value: f64) -> u64 {
     if value < 0.0 {
         truncate(value) as u64
     } else if value < 2f64.powi(64) {
@@ -424,7 +424,7 @@ pub fn truncate_to_u64(value: f64) -> u64 {
 
 /// The number that `text`, behind which there is a NUL, starts with, as C reads one (also hexadecimal, infinite or not a
 /// number), and how long it is: 0 if there is none.
-pub fn leading_number(text: &[u8]) -> (f64, usize) {
+pub(crate) fn leading_number(text: &[u8]) -> (f64, usize) {
     let mut end = std::ptr::null_mut();
     // SAFETY: the callers pass the end of a Lua string, behind which there is a NUL; `strtod` reads no further.
     unsafe {
@@ -434,7 +434,7 @@ pub fn leading_number(text: &[u8]) -> (f64, usize) {
 }
 
 /// Pushes a table with the functions of a library. With settings, they share a copy of them.
-pub fn push_module<T: Settings>(call: Call<'_>, functions: &[(&CStr, Native)], settings: Option<T>) {
+pub(crate) fn push_module<T: Settings>(call: Call<'_>, functions: &[(&CStr, Native)], settings: Option<T>) {
     let state = call.state;
     // SAFETY: seven slots are used at most, which `reserve` and every fresh function have. `Cell<T>` is plain data without
     // a destructor; it and `Work` are aligned as Lua aligns userdata. The work is initialised before the metatable with
@@ -466,7 +466,7 @@ pub fn push_module<T: Settings>(call: Call<'_>, functions: &[(&CStr, Native)], s
 }
 
 /// Makes a module with `push`, which leaves a table on the stack.
-pub fn open(lua: &mlua::Lua, push: fn(Call<'_>)) -> mlua::Result<mlua::Table> {
+pub(crate) fn open(lua: &mlua::Lua, push: fn(Call<'_>)) -> mlua::Result<mlua::Table> {
     // SAFETY: runs protected; `push` leaves one value and has no destructors to run.
     unsafe {
         lua.exec_raw((), |state| {

@@ -9,7 +9,7 @@ use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native, Open, Settings, Type, Work};
 
 /// Makes the library's table, with settings of its own.
-pub fn register(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
+pub(crate) fn register(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
     call::open(lua, push)
 }
 

@@ -3,17 +3,17 @@
 //!
 //! Formats: RFC 8259 (JSON), the MessagePack specification (without extension types, as Redis's library).
 
-pub mod bit;
+pub(crate) mod bit;
 mod buffer;
 mod call;
-pub mod json;
-pub mod msgpack;
-pub mod pack;
+pub(crate) mod json;
+pub(crate) mod msgpack;
+pub(crate) mod pack;
 
 #[cfg(test)]
 mod tests {
     /// What an expression gives, or the text of its error, with a library as a global.
-    pub fn eval(name: &str, register: fn(&mlua::Lua) -> mlua::Result<mlua::Table>, code: &str) -> String {
+    pub(crate) fn eval(name: &str, register: fn(&mlua::Lua) -> mlua::Result<mlua::Table>, code: &str) -> String {
         let lua = mlua::Lua::new();
         lua.globals().set(name, register(&lua).unwrap()).unwrap();
         // In one line, which is the one that errors name.

@@ -6,7 +6,7 @@ use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native, Open, Type, Work};
 
 /// Makes the library's table.
-pub fn register(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
+pub(crate) fn register(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
     call::open(lua, |call| {
         call::push_module::<()>(call, FUNCTIONS, None);
         call.set_text(c"_NAME", b"cmsgpack");

@@ -4,7 +4,7 @@ use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native};
 
 /// Makes the library's table.
-pub fn register(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
+pub(crate) fn register(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
     call::open(lua, |call| call::push_module::<()>(call, FUNCTIONS, None))
 }
 

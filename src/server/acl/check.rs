@@ -13,7 +13,7 @@ use crate::server::clients::{Client, ClientFlags};
 
 impl Server {
     /// Refuses what the client's user may not do, and logs it.
-    pub fn check_acl(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
+    pub(crate) fn check_acl(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
         let in_multi = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::MULTI));
         self.check_acl_in(id, cmd, args, if in_multi { "multi" } else { "toplevel" })
     }
@@ -38,7 +38,7 @@ impl Server {
     }
 
     /// A queued command is checked again when it runs: the user may have changed since.
-    pub fn recheck_queued(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Option<CmdError> {
+    pub(crate) fn recheck_queued(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Option<CmdError> {
         let obeyed = self.clients.get(id).is_none_or(|c| c.is(ClientFlags::MASTER.union(ClientFlags::AOF)));
         if obeyed {
             return None;
@@ -46,7 +46,7 @@ impl Server {
         self.check_acl_in(id, cmd, args, "multi").err()
     }
 
-    pub fn log_acl(&mut self, id: ClientId, reason: &'static str, context: &str, object: Vec<u8>, user: &[u8]) {
+    pub(crate) fn log_acl(&mut self, id: ClientId, reason: &'static str, context: &str, object: Vec<u8>, user: &[u8]) {
         match reason {
             "auth" => self.stats.acl_denied_auth += 1,
             "command" => self.stats.acl_denied_cmd += 1,
@@ -60,7 +60,7 @@ impl Server {
 
     /// Closes the clients of users that are gone, and subscribers of channels that their users may not hear any more.
     /// With a name, only that user's clients are looked at.
-    pub fn close_forbidden_clients(&mut self, changed: Option<&[u8]>) {
+    pub(crate) fn close_forbidden_clients(&mut self, changed: Option<&[u8]>) {
         let mut closing = Vec::new();
         let is_looked_at =
             |c: &&Client| changed.is_none_or(|user| c.user == user) && c.conn.is_some() && !c.is(ClientFlags::MASTER);
@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// Closes the clients of all users but the default one: their users were made anew.
-    pub fn close_clients_of_users(&mut self) {
+    pub(crate) fn close_clients_of_users(&mut self) {
         let named = self.clients.iter().filter(|c| c.conn.is_some() && !c.is(ClientFlags::MASTER));
         let closing = named.filter(|c| c.user != DEFAULT_USER).map(|c| c.id).collect();
         self.close_authenticated(closing);
@@ -100,7 +100,7 @@ impl Server {
     }
 
     /// To be called after users or the default user's password changed.
-    pub fn acl_changed(&mut self) {
+    pub(crate) fn acl_changed(&mut self) {
         self.auth_required = !self.acl.admits_anyone();
     }
 }

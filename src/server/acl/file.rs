@@ -9,20 +9,20 @@ use crate::sys::os_error;
 use std::path::Path;
 
 impl Server {
-    pub fn acl_rules(&self) -> Rules<'_> {
+    pub(crate) fn acl_rules(&self) -> Rules<'_> {
         let open = self.cfg.acl_pubsub_default == crate::config::AclPubsubDefault::Allchannels;
         Rules { commands: &self.commands, channels_open: open }
     }
 
     /// Looks at the `user` lines of the configuration: what is wrong with one of them is told as a mistake of that line.
-    pub fn check_user_lines(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check_user_lines(&self) -> Result<(), ConfigError> {
         let lines = &self.cfg.user;
         (0..lines.len()).try_for_each(|i| check_declaration(&lines[i], &lines[..i], self.acl_rules()))
     }
 
     /// Makes the users that the configuration or `aclfile` names, at start. `requirepass` is the default user's password
     /// until one of the two says something else of that user; an `aclfile` always does. The error is the last line of the log.
-    pub fn load_users(&mut self) -> Result<(), String> {
+    pub(crate) fn load_users(&mut self) -> Result<(), String> {
         let has_file = !self.cfg.aclfile.is_empty();
         if has_file && !self.cfg.user.is_empty() {
             return Err(
@@ -57,7 +57,7 @@ impl Server {
 
     /// Reads `aclfile` and puts its users in place of all there are; whoever is one of them has to come back. On an error
     /// nothing changes.
-    pub fn load_acl_file(&mut self) -> Result<(), String> {
+    pub(crate) fn load_acl_file(&mut self) -> Result<(), String> {
         let path = self.cfg.aclfile.clone();
         let text =
             std::fs::read(&path).map_err(|e| format!("Error loading ACLs, opening file '{path}': {}", os_error(&e)))?;
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// Writes all users to `aclfile`.
-    pub fn save_acl_file(&self) -> std::io::Result<()> {
+    pub(crate) fn save_acl_file(&self) -> std::io::Result<()> {
         let mut text = Vec::new();
         for user in self.acl.users.values() {
             text.extend_from_slice(b"user ");
@@ -83,7 +83,7 @@ impl Server {
     }
 
     /// Every user as a line: its name and the rules that make it.
-    pub fn acl_lines(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn acl_lines(&self) -> Vec<Vec<u8>> {
         self.acl.users.values().map(user_line).collect()
     }
 }

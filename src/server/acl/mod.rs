@@ -1,4 +1,4 @@
 //! Whether users may do what they ask, and where users are read from.
 
-pub mod check;
-pub mod file;
+pub(crate) mod check;
+pub(crate) mod file;

@@ -14,7 +14,7 @@ use crate::server::clients::ClientFlags;
 
 /// A command whose client it blocked.
 #[derive(Debug)]
-pub struct BlockedCall {
+pub(crate) struct BlockedCall {
     cmd: CmdRef,
     args: OwnedArgs,
     /// Time spent running it so far, microseconds.
@@ -23,7 +23,7 @@ pub struct BlockedCall {
 
 impl Server {
     /// Notes a command that ran for `duration_us`. `failed`: its reply is an error.
-    pub fn after_call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64, failed: bool) {
+    pub(crate) fn after_call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64, failed: bool) {
         let row = self.commands.get(cmd).row;
         self.note_latency(if row.has(flag::FAST) { "fast-command" } else { "command" }, duration_us / 1000);
         if self.depth == 0 {
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// Notes how long something took if that is long enough for `latency-monitor-threshold`.
-    pub fn note_latency(&mut self, event: &'static str, latency_ms: i64) {
+    pub(crate) fn note_latency(&mut self, event: &'static str, latency_ms: i64) {
         let threshold = self.cfg.latency_monitor_threshold;
         if threshold != 0 && latency_ms >= threshold {
             let time = self.clock.us() / 1_000_000;
@@ -84,7 +84,7 @@ impl Server {
     }
 
     /// Notes the command if it was slow.
-    pub fn note_slow_command(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64) {
+    pub(crate) fn note_slow_command(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, duration_us: i64) {
         let limit = self.cfg.slowlog_log_slower_than;
         if limit < 0 {
             return;

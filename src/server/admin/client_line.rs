@@ -84,19 +84,19 @@ fn events(c: &Client) -> &'static str {
 
 impl Server {
     /// The line about a client; empty if it is gone.
-    pub fn describe_client(&self, id: ClientId) -> String {
+    pub(crate) fn describe_client(&self, id: ClientId) -> String {
         self.clients.get(id).map(|c| self.client_line(c)).unwrap_or_default()
     }
 
     /// The line about a client, without a line break.
-    pub fn client_line(&self, c: &Client) -> String {
+    pub(crate) fn client_line(&self, c: &Client) -> String {
         let mut line = Vec::with_capacity(LINE_BYTES);
         self.write_client_line(c, &mut line);
         String::from_utf8_lossy(&line).into_owned()
     }
 
     /// Appends the line about a client, without a line break.
-    pub fn write_client_line(&self, c: &Client, out: &mut Vec<u8>) {
+    pub(crate) fn write_client_line(&self, c: &Client, out: &mut Vec<u8>) {
         let now = self.clock.ms();
         let mut line = Line(out);
         line.0.extend_from_slice(b"id=");
@@ -138,7 +138,7 @@ impl Server {
     }
 
     /// Lines of all clients that `keep` keeps, in the order of their ids.
-    pub fn client_lines(&self, mut keep: impl FnMut(&Client) -> bool) -> Vec<u8> {
+    pub(crate) fn client_lines(&self, mut keep: impl FnMut(&Client) -> bool) -> Vec<u8> {
         let mut chosen: Vec<&Client> = self.clients.iter().filter(|c| c.conn.is_some() && keep(c)).collect();
         chosen.sort_unstable_by_key(|c| c.number);
         let mut text = Vec::with_capacity(chosen.len() * LINE_BYTES);
@@ -159,16 +159,16 @@ impl Server {
         })
     }
     // tracking
-    pub fn tracking_redirection(&self, c: &Client) -> i64 {
+    pub(crate) fn tracking_redirection(&self, c: &Client) -> i64 {
         c.tracking.as_ref().map_or(-1, |t| t.redirect as i64)
     }
     // repl
     /// Clients with a connection that are no replicas; the link to our master is one.
-    pub fn clients_but_replicas(&self) -> usize {
+    pub(crate) fn clients_but_replicas(&self) -> usize {
         self.clients.connected + usize::from(self.repl.master.online.is_some())
     }
     /// Keys that clients wait for, and those among them whose disappearance releases clients.
-    pub fn blocking_key_counts(&self) -> (usize, usize) {
+    pub(crate) fn blocking_key_counts(&self) -> (usize, usize) {
         if !self.blocked.any_for_gone() {
             return (self.blocked.key_count(), 0);
         }

@@ -12,12 +12,12 @@ use crate::server::clients::{Client, ClientFlags};
 /// Seconds the largest buffers are remembered.
 const PEAK_SLOTS: usize = 8;
 /// Clients are evicted by size class, the largest first: powers of two between these.
-pub const MIN_CLASS: u32 = 15;
-pub const MAX_CLASS: u32 = 33;
+pub(crate) const MIN_CLASS: u32 = 15;
+pub(crate) const MAX_CLASS: u32 = 33;
 
 /// How a client is treated by limits and filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ClientClass {
+pub(crate) enum ClientClass {
     #[default]
     Normal,
     Replica,
@@ -26,7 +26,7 @@ pub enum ClientClass {
 }
 
 impl ClientClass {
-    pub fn of(c: &Client) -> ClientClass {
+    pub(crate) fn of(c: &Client) -> ClientClass {
         if c.is(ClientFlags::MASTER) {
             ClientClass::Master
         } else if c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR) {
@@ -40,7 +40,7 @@ impl ClientClass {
     }
 
     /// The class of this name in CLIENT LIST and KILL.
-    pub fn by_name(name: &[u8]) -> Option<ClientClass> {
+    pub(crate) fn by_name(name: &[u8]) -> Option<ClientClass> {
         let is = |n: &str| name.eq_ignore_ascii_case(n.as_bytes());
         if is("normal") {
             Some(ClientClass::Normal)
@@ -58,13 +58,13 @@ impl ClientClass {
 
 /// What is counted for a client now.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counted {
-    pub bytes: usize,
+pub(crate) struct Counted {
+    pub(crate) bytes: usize,
     class: ClientClass,
 }
 
 #[derive(Debug, Default)]
-pub struct ClientMemory {
+pub(crate) struct ClientMemory {
     normal: usize,
     pubsub: usize,
     master: usize,
@@ -83,7 +83,7 @@ impl ClientMemory {
     }
 
     /// Counts a client as it is now in place of what was counted before.
-    pub fn update(&mut self, c: &mut Client) {
+    pub(crate) fn update(&mut self, c: &mut Client) {
         let old = c.mem_counted;
         let sum = self.sum_mut(old.class);
         *sum = sum.saturating_sub(old.bytes);
@@ -94,36 +94,36 @@ impl ClientMemory {
     }
 
     /// Takes a client off the sums.
-    pub fn forget(&mut self, c: &mut Client) {
+    pub(crate) fn forget(&mut self, c: &mut Client) {
         let old = std::mem::take(&mut c.mem_counted);
         let sum = self.sum_mut(old.class);
         *sum = sum.saturating_sub(old.bytes);
     }
 
     /// Memory of clients that are not replicas, in bytes.
-    pub fn normal_bytes(&self) -> usize {
+    pub(crate) fn normal_bytes(&self) -> usize {
         self.normal + self.pubsub + self.master
     }
 
     /// What `maxmemory-clients` limits, in bytes.
-    pub fn evictable_bytes(&self) -> usize {
+    pub(crate) fn evictable_bytes(&self) -> usize {
         self.normal + self.pubsub
     }
 
     /// Begins the next second of the peaks; called by the cron.
-    pub fn begin_second(&mut self, now_ms: i64) {
+    pub(crate) fn begin_second(&mut self, now_ms: i64) {
         let next = (now_ms / 1000 + 1) as usize % PEAK_SLOTS;
         self.peaks[next] = (0, 0);
     }
 
     /// Notes the sizes of a client's buffers.
-    pub fn note_peaks(&mut self, now_ms: i64, input: usize, output: usize) {
+    pub(crate) fn note_peaks(&mut self, now_ms: i64, input: usize, output: usize) {
         let slot = &mut self.peaks[(now_ms / 1000) as usize % PEAK_SLOTS];
         *slot = (slot.0.max(input), slot.1.max(output));
     }
 
     /// The largest input and output buffers of the last seconds, in bytes.
-    pub fn recent_peaks(&self) -> (usize, usize) {
+    pub(crate) fn recent_peaks(&self) -> (usize, usize) {
         self.peaks.iter().fold((0, 0), |(i, o), p| (i.max(p.0), o.max(p.1)))
     }
 }
@@ -136,7 +136,7 @@ const UNAUTHENTICATED_BYTES: u64 = 1024;
 const MIN_ROOM: usize = 64 * 1024;
 
 /// Why a client's output is too much.
-pub fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
+pub(crate) fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) {
     let class = match ClientClass::of(c) {
         ClientClass::Normal | ClientClass::Master => OBUF_NORMAL,
         ClientClass::Replica => OBUF_REPLICA,
@@ -166,7 +166,7 @@ pub fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option<i64>) 
 
 /// Bytes that a reply to a client may have before its hard limit ends the client: one that is longer need not be finished,
 /// but the client has to be closed with `close_over_limit`.
-pub fn reply_room(c: &Client, cfg: &Config) -> usize {
+pub(crate) fn reply_room(c: &Client, cfg: &Config) -> usize {
     if c.conn.is_none() {
         return usize::MAX;
     }
@@ -187,11 +187,11 @@ pub fn reply_room(c: &Client, cfg: &Config) -> usize {
 }
 
 /// The class of a client among those that may be evicted: the number of bits of its size, within limits.
-pub fn size_class(c: &Client) -> u32 {
+pub(crate) fn size_class(c: &Client) -> u32 {
     (usize::BITS - c.mem_counted.bytes.leading_zeros()).clamp(MIN_CLASS, MAX_CLASS)
 }
 
-pub fn may_evict(c: &Client) -> bool {
+pub(crate) fn may_evict(c: &Client) -> bool {
     c.conn.is_some()
         && !c.is(ClientFlags::NO_EVICT.union(ClientFlags::CLOSE_ASAP))
         && matches!(ClientClass::of(c), ClientClass::Normal | ClientClass::Pubsub)
@@ -199,7 +199,7 @@ pub fn may_evict(c: &Client) -> bool {
 
 impl Server {
     /// Bytes that wait to be sent to a client beyond its reply buffer, with what holds them.
-    pub fn output_bytes(&self, c: &Client) -> usize {
+    pub(crate) fn output_bytes(&self, c: &Client) -> usize {
         match ClientClass::of(c) {
             ClientClass::Replica => self.replica_output_bytes(c),
             _ => c.out.chunk_mem(),
@@ -207,7 +207,7 @@ impl Server {
     }
 
     /// Closes a client whose output passed its class's limit. True if it did.
-    pub fn check_output_limit(&mut self, id: ClientId) -> bool {
+    pub(crate) fn check_output_limit(&mut self, id: ClientId) -> bool {
         let now_ms = self.clock.mono_ms();
         let Some(c) = self.clients.get(id) else { return false };
         let class = ClientClass::of(c);
@@ -229,7 +229,7 @@ impl Server {
     }
 
     /// Closes a client because of its output limit.
-    pub fn close_over_limit(&mut self, id: ClientId) {
+    pub(crate) fn close_over_limit(&mut self, id: ClientId) {
         log::warn!(
             "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
             self.describe_client(id)
@@ -239,14 +239,14 @@ impl Server {
     }
 
     /// Counts a client's memory anew; to be called where it can have changed much.
-    pub fn update_client_memory(&mut self, id: ClientId) {
+    pub(crate) fn update_client_memory(&mut self, id: ClientId) {
         if let Some(c) = self.clients.get_mut(id) {
             self.client_memory.update(c);
         }
     }
 
     /// Closes the largest clients while all of them cost more than `maxmemory-clients`.
-    pub fn evict_clients(&mut self) {
+    pub(crate) fn evict_clients(&mut self) {
         let limit = self.cfg.maxmemory_clients.bytes(self.cfg.maxmemory) as usize;
         if limit == 0 || self.client_memory.evictable_bytes() < limit {
             return;
@@ -270,7 +270,7 @@ impl Server {
 
 impl Server {
     /// Clients and their memory by size class, for people; `None` while clients are not evicted.
-    pub fn client_eviction_classes(&self) -> Option<String> {
+    pub(crate) fn client_eviction_classes(&self) -> Option<String> {
         use std::fmt::Write;
         if self.cfg.maxmemory_clients.bytes(self.cfg.maxmemory) == 0 {
             return None;

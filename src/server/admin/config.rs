@@ -23,7 +23,7 @@ const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// Which of the three values of `oom-score-adj-values` holds for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProcessClass {
+pub(crate) enum ProcessClass {
     Primary,
     Replica,
     Child,
@@ -36,7 +36,12 @@ impl Server {
     /// CONFIG SET: changes all of the directives or none. Pending, and nothing changed, while host names are looked up:
     /// to be tried again when [`Resolver::take_answered`](crate::sys::resolve::Resolver::take_answered) says so. Who cannot
     /// wait (`may_wait`) is refused unless they are known at once.
-    pub fn set_config(&mut self, id: ClientId, pairs: &[(&[u8], &[u8])], may_wait: bool) -> Poll<Result<(), CmdError>> {
+    pub(crate) fn set_config(
+        &mut self,
+        id: ClientId,
+        pairs: &[(&[u8], &[u8])],
+        may_wait: bool,
+    ) -> Poll<Result<(), CmdError>> {
         let context = SetContext { loading: self.is_loading(), protected_allowed: self.may_set_protected(id) };
         let refuse = |error: SetError| CmdError::bytes(error.reply());
         let change = config::set_many(&mut self.cfg, pairs, context).map_err(refuse);
@@ -160,7 +165,7 @@ impl Server {
     }
 
     /// What of the configuration has to be done once, before the server listens.
-    pub fn apply_initial_config(&mut self) -> Result<(), String> {
+    pub(crate) fn apply_initial_config(&mut self) -> Result<(), String> {
         self.apply_tls().map_err(|reason| format!("Failed to configure TLS: {reason}"))?;
         self.cfg.maxclients = process::raise_open_files(self.cfg.maxclients).map_err(|few| {
             format!(
@@ -241,13 +246,13 @@ impl Server {
     }
 
     /// Sets the out-of-memory score of this process for its present role.
-    pub fn apply_oom_score(&mut self) -> io::Result<()> {
+    pub(crate) fn apply_oom_score(&mut self) -> io::Result<()> {
         let class = if self.cfg.replicaof.is_some() { ProcessClass::Replica } else { ProcessClass::Primary };
         self.set_oom_score(class)
     }
 
     /// Sets the out-of-memory score of the calling process: in a child process, for [`ProcessClass::Child`].
-    pub fn set_oom_score(&mut self, class: ProcessClass) -> io::Result<()> {
+    pub(crate) fn set_oom_score(&mut self, class: ProcessClass) -> io::Result<()> {
         let [primary, replica, child] = self.cfg.oom_score_adj_values;
         let value = match class {
             ProcessClass::Primary => primary,
@@ -258,12 +263,12 @@ impl Server {
     }
 
     /// Shows in process lists what this process is.
-    pub fn show_title(&self) {
+    pub(crate) fn show_title(&self) {
         self.show_title_of(process::program());
     }
 
     /// Shows in process lists what a child process does, such as `redis-rdb-bgsave`.
-    pub fn show_title_of(&self, title: &str) {
+    pub(crate) fn show_title_of(&self, title: &str) {
         if !self.cfg.set_proc_title {
             return;
         }
@@ -296,12 +301,12 @@ impl Server {
     }
 
     /// Writes the values in use back into the configuration file; `None` if there is none.
-    pub fn rewrite_config(&self) -> Option<io::Result<()>> {
+    pub(crate) fn rewrite_config(&self) -> Option<io::Result<()>> {
         self.rewrite_config_with(config::rewrite)
     }
 
     /// The same with a line for every directive: DEBUG CONFIG-REWRITE-FORCE-ALL.
-    pub fn rewrite_whole_config(&self) -> Option<io::Result<()>> {
+    pub(crate) fn rewrite_whole_config(&self) -> Option<io::Result<()>> {
         self.rewrite_config_with(config::rewrite_all)
     }
 
@@ -316,7 +321,7 @@ impl Server {
     }
 
     /// CONFIG RESETSTAT.
-    pub fn reset_stats(&mut self) {
+    pub(crate) fn reset_stats(&mut self) {
         self.stats = Default::default();
         self.ks.stats = Default::default();
         self.repl.stats = Default::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 impl Server {
     /// Starts the program again in place of this process: gracefully means with configuration and data saved. Nothing
     /// happens, but for lines in the log, if that cannot work.
-    pub fn restart(&mut self, delay: Duration, gracefully: bool) {
+    pub(crate) fn restart(&mut self, delay: Duration, gracefully: bool) {
         use nix::unistd::{AccessFlags, access};
         if let Err(e) = access(self.executable.as_str(), AccessFlags::X_OK) {
             log::warn!("Can't restart: this process has no permissions to execute {}: {}", self.executable, e.desc());
@@ -31,7 +31,7 @@ impl Server {
     }
 
     /// After the loop: becomes the restarted server if a restart was asked for. Comes back otherwise.
-    pub fn restart_if_asked(self) {
+    pub(crate) fn restart_if_asked(self) {
         let Some(delay) = self.admin.debug.restart else { return };
         let mut argv = self.admin.argv.clone().into_iter();
         let name = argv.next();

@@ -92,7 +92,7 @@ impl Advice {
 
 impl Server {
     /// LATENCY DOCTOR.
-    pub fn latency_report(&self) -> String {
+    pub(crate) fn latency_report(&self) -> String {
         let events = &self.admin.latency.events;
         if events.is_empty() {
             return match self.cfg.latency_monitor_threshold {
@@ -130,7 +130,7 @@ impl Server {
     }
 
     /// MEMORY DOCTOR.
-    pub fn memory_report(&self) -> String {
+    pub(crate) fn memory_report(&self) -> String {
         const MEGABYTE: usize = 1 << 20;
         let o = self.memory_overhead();
         let s = &self.admin.memory;

@@ -6,7 +6,7 @@ use crate::sys::alloc;
 
 impl Server {
     /// Takes the samples when they are due; called by the cron.
-    pub fn sample_memory(&mut self) {
+    pub(crate) fn sample_memory(&mut self) {
         alloc::peak();
         if self.every_ms(SAMPLE_PERIOD_MS) {
             self.sample_memory_now();
@@ -14,7 +14,7 @@ impl Server {
     }
 
     /// Takes `used_memory` as what an empty server costs.
-    pub fn note_initial_memory(&mut self) {
+    pub(crate) fn note_initial_memory(&mut self) {
         self.admin.memory.startup = alloc::used();
         self.sample_memory_now();
     }
@@ -30,7 +30,7 @@ impl Server {
     }
 
     /// Sums up what is known to be overhead.
-    pub fn memory_overhead(&self) -> Overhead {
+    pub(crate) fn memory_overhead(&self) -> Overhead {
         let used = alloc::used();
         let mut o = Overhead {
             used,
@@ -65,20 +65,20 @@ impl Server {
 /// Memory of rooms that are asked for it.
 impl Server {
     // repl
-    pub fn replication_memory(&self) -> ReplicationMemory {
+    pub(crate) fn replication_memory(&self) -> ReplicationMemory {
         let memory = self.repl.memory();
         ReplicationMemory { backlog: memory.backlog, replicas: memory.replicas, buffers: memory.total }
     }
     // cluster
-    pub fn cluster_link_memory(&self) -> usize {
+    pub(crate) fn cluster_link_memory(&self) -> usize {
         self.bus.as_ref().map_or(0, |bus| bus.links_mem())
     }
     // persist
-    pub fn aof_buffer_memory(&self) -> usize {
+    pub(crate) fn aof_buffer_memory(&self) -> usize {
         self.persist.aof.buf.capacity()
     }
     /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
-    pub fn memory_not_counted(&self) -> usize {
+    pub(crate) fn memory_not_counted(&self) -> usize {
         self.aof_buffer_memory() + self.repl.memory_not_counted()
     }
 }

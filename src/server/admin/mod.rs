@@ -1,15 +1,15 @@
 //! What operators see and do of the whole server: INFO, MONITOR, listings of clients, the slow log, the shutdown.
 
-pub mod after_call;
-pub mod client_line;
-pub mod client_memory;
-pub mod config;
-pub mod crash;
-pub mod debug;
-pub mod doctor;
-pub mod info;
-pub mod memory;
-pub mod monitor;
-pub mod rates;
-pub mod shutdown;
+pub(crate) mod after_call;
+pub(crate) mod client_line;
+pub(crate) mod client_memory;
+pub(crate) mod config;
+pub(crate) mod crash;
+pub(crate) mod debug;
+pub(crate) mod doctor;
+pub(crate) mod info;
+pub(crate) mod memory;
+pub(crate) mod monitor;
+pub(crate) mod rates;
+pub(crate) mod shutdown;
 pub(crate) mod tls;

@@ -10,14 +10,14 @@ use crate::structs::bytes::append_quoted;
 
 impl Server {
     /// Sends a line about a command that ran to every monitor. A command that is run again is shown once.
-    pub fn feed_monitors(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
+    pub(crate) fn feed_monitors(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
         if !row.has(flag::SKIP_MONITOR | flag::ADMIN) {
             self.show_to_monitors(id, row, args);
         }
     }
 
     /// The same of commands that see to it themselves.
-    pub fn show_to_monitors(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
+    pub(crate) fn show_to_monitors(&mut self, id: ClientId, row: &Command, args: Args<'_>) {
         if self.clients.monitors.is_empty() || self.is_loading() {
             return;
         }

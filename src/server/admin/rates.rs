@@ -5,7 +5,7 @@ use crate::server::Server;
 
 impl Server {
     /// Takes the samples when they are due; called by the cron.
-    pub fn sample_rates(&mut self) {
+    pub(crate) fn sample_rates(&mut self) {
         if !self.every_ms(SAMPLE_PERIOD_MS) {
             return;
         }

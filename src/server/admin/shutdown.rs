@@ -12,7 +12,7 @@ use crate::sys::{service, signals};
 
 impl Server {
     /// Looks at what signals asked for and at a shutdown that waits; called by the cron.
-    pub fn shutdown_cron(&mut self) {
+    pub(crate) fn shutdown_cron(&mut self) {
         if let Some((flags, at)) = self.admin.shutdown.waiting {
             if self.clock.ms() >= at || self.replicas_caught_up() {
                 self.finish_shutdown(flags);
@@ -44,7 +44,7 @@ impl Server {
     }
 
     /// Shuts down, at once or when replicas have caught up. A shutdown that waits already goes its way.
-    pub fn begin_shutdown(&mut self, mut flags: ShutdownFlags) {
+    pub(crate) fn begin_shutdown(&mut self, mut flags: ShutdownFlags) {
         if self.admin.shutdown.waiting.is_some() {
             return;
         }
@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// Calls a shutdown off that a signal asked for or that waits for replicas. False: there is none.
-    pub fn abort_shutdown(&mut self) -> bool {
+    pub(crate) fn abort_shutdown(&mut self) -> bool {
         if self.admin.shutdown.waiting.is_some() {
             self.cancel_shutdown();
         } else if signals::stop_requested().is_some() || self.admin.shutdown.put_off.is_some() {

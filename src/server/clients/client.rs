@@ -12,12 +12,12 @@ use std::ops::{Deref, DerefMut};
 
 /// A set of client flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientFlags(u64);
+pub(crate) struct ClientFlags(u64);
 
 macro_rules! client_flags {
     ($($(#[$doc:meta])* $name:ident = $bit:expr;)*) => {
         impl ClientFlags {
-            $($(#[$doc])* pub const $name: ClientFlags = ClientFlags(1 << $bit);)*
+            $($(#[$doc])* pub(crate) const $name: ClientFlags = ClientFlags(1 << $bit);)*
         }
     };
 }
@@ -65,16 +65,10 @@ client_flags! {
     PROTOCOL_ERROR = 24;
     /// Was released and has input to go on with.
     UNBLOCKED = 25;
-    /// Peer closed its side or the socket failed.
-    BROKEN = 26;
     /// Runs a command put off by CLIENT PAUSE.
     REPROCESSING = 27;
     /// Blocked clients are not released in the middle of it (EXEC, scripts).
     DENY_BLOCKING = 28;
-    /// REPLICA client made by MONITOR or still in handshake before REPLCONF.
-    PRE_PSYNC = 29;
-    /// A replica of a version that understands no PSYNC.
-    OLD_REPLICA = 30;
     /// `CLIENT KILL` and the like: close even though it is the one running.
     KILLED = 31;
     /// Tracks keys or did so once.
@@ -86,19 +80,19 @@ client_flags! {
 }
 
 impl ClientFlags {
-    pub fn has(self, other: ClientFlags) -> bool {
+    pub(crate) fn has(self, other: ClientFlags) -> bool {
         self.0 & other.0 != 0
     }
-    pub fn add(&mut self, other: ClientFlags) {
+    pub(crate) fn add(&mut self, other: ClientFlags) {
         self.0 |= other.0;
     }
-    pub fn remove(&mut self, other: ClientFlags) {
+    pub(crate) fn remove(&mut self, other: ClientFlags) {
         self.0 &= !other.0;
     }
-    pub const fn union(self, other: ClientFlags) -> ClientFlags {
+    pub(crate) const fn union(self, other: ClientFlags) -> ClientFlags {
         ClientFlags(self.0 | other.0)
     }
-    pub fn set(&mut self, other: ClientFlags, on: bool) {
+    pub(crate) fn set(&mut self, other: ClientFlags, on: bool) {
         if on { self.add(other) } else { self.remove(other) }
     }
 }
@@ -106,43 +100,43 @@ impl ClientFlags {
 /// Laid out as it is declared: what those who look at all clients ask for stands in its first cache lines.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Client {
-    pub id: ClientId,
+pub(crate) struct Client {
+    pub(crate) id: ClientId,
     /// The id that clients see, counted from 1 and never reused.
-    pub number: u64,
-    pub flags: ClientFlags,
-    pub link: Link,
+    pub(crate) number: u64,
+    pub(crate) flags: ClientFlags,
+    pub(crate) link: Link,
     /// The look-ahead that holds requests of this client; 0: none does.
-    pub ahead: u64,
-    pub db: usize,
-    pub name: Vec<u8>,
-    pub lib_name: Vec<u8>,
-    pub lib_ver: Vec<u8>,
+    pub(crate) ahead: u64,
+    pub(crate) db: usize,
+    pub(crate) name: Vec<u8>,
+    pub(crate) lib_name: Vec<u8>,
+    pub(crate) lib_ver: Vec<u8>,
     /// 2 or 3.
-    pub resp: u8,
-    pub user: Vec<u8>,
-    pub multi: MultiState,
-    pub subscriptions: Option<Box<Subscriptions>>,
+    pub(crate) resp: u8,
+    pub(crate) user: Vec<u8>,
+    pub(crate) multi: MultiState,
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// How its keys are tracked; there exactly with the flag `TRACKING`.
-    pub tracking: Option<Box<ClientTracking>>,
-    pub block: Option<Box<BlockState>>,
+    pub(crate) tracking: Option<Box<ClientTracking>>,
+    pub(crate) block: Option<Box<BlockState>>,
     /// A command to run before the input is gone on with: one that was held back.
-    pub resume: Option<(CmdRef, OwnedArgs)>,
-    pub created_ms: i64,
+    pub(crate) resume: Option<(CmdRef, OwnedArgs)>,
+    pub(crate) created_ms: i64,
     /// Wall clock of the last request, for `timeout` and `idle`.
-    pub last_interaction_ms: i64,
-    pub last_command: Option<&'static Command>,
+    pub(crate) last_interaction_ms: i64,
+    pub(crate) last_command: Option<&'static Command>,
     /// When the output passed the soft limit, monotonic ms.
-    pub soft_limit_since_ms: Option<i64>,
+    pub(crate) soft_limit_since_ms: Option<i64>,
     /// Largest reply buffer fill of late, and when it was noted (CLIENT LIST's `rbp`).
-    pub reply_peak: usize,
-    pub reply_peak_at_ms: i64,
+    pub(crate) reply_peak: usize,
+    pub(crate) reply_peak_at_ms: i64,
     /// Replication offset of the last write this client made, for WAIT and WAITAOF.
-    pub write_offset: i64,
+    pub(crate) write_offset: i64,
     /// The command that blocks the client, for its statistics.
-    pub blocked_call: Option<Box<crate::server::admin::after_call::BlockedCall>>,
+    pub(crate) blocked_call: Option<Box<crate::server::admin::after_call::BlockedCall>>,
     /// What the client counts for in the sums over all clients.
-    pub mem_counted: crate::server::admin::client_memory::Counted,
+    pub(crate) mem_counted: crate::server::admin::client_memory::Counted,
 }
 
 impl Deref for Client {
@@ -160,7 +154,7 @@ impl DerefMut for Client {
 }
 
 impl Client {
-    pub fn new(id: ClientId, number: u64, link: Link, now_ms: i64) -> Client {
+    pub(crate) fn new(id: ClientId, number: u64, link: Link, now_ms: i64) -> Client {
         let mut flags = ClientFlags::default();
         flags.set(ClientFlags::UNIX_SOCKET, link.is_unix());
         Client {
@@ -192,14 +186,14 @@ impl Client {
         }
     }
 
-    pub fn is(&self, flag: ClientFlags) -> bool {
+    pub(crate) fn is(&self, flag: ClientFlags) -> bool {
         self.flags.has(flag)
     }
 
     /// A request has run or was refused, and what lasts for one request ends: `row` is what it called, `None` if that is no
     /// command. In a transaction the exceptions of ASKING and CLIENT CACHING hold up to EXEC. A client that is blocked is
     /// still in the middle of its request.
-    pub fn end_request(&mut self, row: Option<&Command>) {
+    pub(crate) fn end_request(&mut self, row: Option<&Command>) {
         if self.is(ClientFlags::BLOCKED) {
             return;
         }
@@ -218,12 +212,12 @@ impl Client {
     }
 
     /// No more commands are taken from it.
-    pub fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.is(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY))
     }
 
     /// Memory the client costs, in bytes.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         size_of::<Client>()
             + self.link.mem_bytes()
             + self.name.capacity()

@@ -3,45 +3,45 @@
 //! Nothing outside holds a reference to a client. Closing only marks: the loop frees at the end of the turn, so that code
 //! that runs for a client never loses it underneath.
 
-pub mod client;
+pub(crate) mod client;
 
-pub use client::{Client, ClientFlags};
+pub(crate) use client::{Client, ClientFlags};
 
 use crate::net::{ClientId, Conn, Link};
 use slab::Slab;
 use std::collections::HashMap;
 
 #[derive(Default)]
-pub struct Clients {
+pub(crate) struct Clients {
     slab: Slab<Box<Client>>,
     generations: Vec<u32>,
     by_number: HashMap<u64, ClientId>,
     next_number: u64,
     /// Clients whose input was read and waits to be run; with what is left to do about their sockets.
-    pub to_run: Vec<(ClientId, bool)>,
+    pub(crate) to_run: Vec<(ClientId, bool)>,
     /// Clients whose input is being run, and how many of them have begun with it.
-    pub batch: Vec<ClientId>,
-    pub batch_at: usize,
+    pub(crate) batch: Vec<ClientId>,
+    pub(crate) batch_at: usize,
     /// Clients with bytes to send.
-    pub pending_writes: Vec<ClientId>,
+    pub(crate) pending_writes: Vec<ClientId>,
     /// Clients whose sockets may hold more than was read.
-    pub pending_reads: Vec<ClientId>,
+    pub(crate) pending_reads: Vec<ClientId>,
     /// Clients that were released from blocking and have input to go on with.
-    pub unblocked: Vec<ClientId>,
+    pub(crate) unblocked: Vec<ClientId>,
     /// Clients to free at the end of the turn.
-    pub closing: Vec<ClientId>,
-    pub monitors: Vec<ClientId>,
+    pub(crate) closing: Vec<ClientId>,
+    pub(crate) monitors: Vec<ClientId>,
     /// The client whose command runs: its reply buffer is taken, so pushes to it wait in `self_push`.
-    pub current: Option<ClientId>,
-    pub self_push: Vec<u8>,
+    pub(crate) current: Option<ClientId>,
+    pub(crate) self_push: Vec<u8>,
     /// Clients with a connection that are neither replicas nor our master.
-    pub connected: usize,
+    pub(crate) connected: usize,
     /// Where `next_in_turn` goes on.
     turn: usize,
 }
 
 impl Clients {
-    pub fn add(&mut self, conn: Option<Conn>, now_ms: i64) -> ClientId {
+    pub(crate) fn add(&mut self, conn: Option<Conn>, now_ms: i64) -> ClientId {
         let slot = self.slab.vacant_entry();
         let index = slot.key();
         if self.generations.len() <= index {
@@ -54,37 +54,24 @@ impl Clients {
         id
     }
 
-    pub fn get(&self, id: ClientId) -> Option<&Client> {
+    pub(crate) fn get(&self, id: ClientId) -> Option<&Client> {
         self.slab.get(id.index as usize).map(|c| &**c).filter(|c| c.id == id)
     }
 
-    pub fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+    pub(crate) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
         self.slab.get_mut(id.index as usize).map(|c| &mut **c).filter(|c| c.id == id)
     }
 
-    pub fn by_number(&self, number: u64) -> Option<ClientId> {
+    pub(crate) fn by_number(&self, number: u64) -> Option<ClientId> {
         self.by_number.get(&number).copied()
     }
 
-    /// The number the next client will get.
-    pub fn last_number(&self) -> u64 {
-        self.next_number
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Client> {
         self.slab.iter().map(|(_, c)| &**c)
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
-        self.slab.iter_mut().map(|(_, c)| &mut **c)
-    }
-
-    pub fn ids(&self) -> Vec<ClientId> {
-        self.slab.iter().map(|(_, c)| c.id).collect()
-    }
-
     /// The next `count` clients, so that all get their turn if this is called again and again.
-    pub fn next_in_turn(&mut self, count: usize) -> Vec<ClientId> {
+    pub(crate) fn next_in_turn(&mut self, count: usize) -> Vec<ClientId> {
         let end = self.slab.capacity();
         let mut ids = Vec::with_capacity(count);
         for _ in 0..end {
@@ -97,16 +84,12 @@ impl Clients {
         ids
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.slab.is_empty()
-    }
-
     /// Takes the client out for good.
-    pub fn remove(&mut self, id: ClientId) -> Option<Box<Client>> {
+    pub(crate) fn remove(&mut self, id: ClientId) -> Option<Box<Client>> {
         self.get(id)?;
         let client = self.slab.remove(id.index as usize);
         let generation = &mut self.generations[id.index as usize];
@@ -116,7 +99,7 @@ impl Clients {
     }
 
     /// Frees the client at the end of the turn; it takes no more commands.
-    pub fn close_later(&mut self, id: ClientId) {
+    pub(crate) fn close_later(&mut self, id: ClientId) {
         if let Some(c) = self.get_mut(id)
             && !c.is(ClientFlags::CLOSE_ASAP)
         {
@@ -126,7 +109,7 @@ impl Clients {
     }
 
     /// Puts the client on the list of those with bytes to send.
-    pub fn want_write(&mut self, id: ClientId) {
+    pub(crate) fn want_write(&mut self, id: ClientId) {
         if let Some(c) = self.get_mut(id)
             && !c.is(ClientFlags::PENDING_WRITE)
         {
@@ -136,7 +119,7 @@ impl Clients {
     }
 
     /// Puts the client on the list of those whose sockets may hold more.
-    pub fn want_read(&mut self, id: ClientId) {
+    pub(crate) fn want_read(&mut self, id: ClientId) {
         if let Some(c) = self.get_mut(id)
             && !c.is(ClientFlags::PENDING_READ)
         {
@@ -146,7 +129,7 @@ impl Clients {
     }
 
     /// Sends a client what it asked for earlier, unless it wants no replies.
-    pub fn reply(&mut self, id: ClientId, bytes: &[u8]) {
+    pub(crate) fn reply(&mut self, id: ClientId, bytes: &[u8]) {
         let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP);
         if self.get(id).is_some_and(|c| !c.is(silent)) {
             self.push(id, bytes);
@@ -155,7 +138,7 @@ impl Clients {
 
     /// Sends bytes to a client outside the reply of a command of its own. To the client whose command runs they follow
     /// the reply.
-    pub fn push(&mut self, id: ClientId, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, id: ClientId, bytes: &[u8]) {
         if self.current == Some(id) {
             self.self_push.extend_from_slice(bytes);
             return;

@@ -68,19 +68,19 @@ impl Peer {
 }
 
 /// What CLUSTER LINKS shows of a link.
-pub struct LinkView {
+pub(crate) struct LinkView {
     /// The link.
-    pub link: LinkId,
+    pub(crate) link: LinkId,
     /// Whether bytes wait to be sent.
-    pub writing: bool,
+    pub(crate) writing: bool,
     /// Memory of the send queue, bytes.
-    pub queue_mem: usize,
+    pub(crate) queue_mem: usize,
 }
 
 /// The cluster of a server that runs in cluster mode.
-pub struct Bus {
+pub(crate) struct Bus {
     /// The machine.
-    pub machine: Cluster,
+    pub(crate) machine: Cluster,
     listeners: Vec<Listener>,
     peers: slab::Slab<Peer>,
     by_link: HashMap<LinkId, usize>,
@@ -140,7 +140,7 @@ impl Bus {
     }
 
     /// Puts a new file in place of the old one, whole or not at all.
-    pub fn save(&mut self, fsync: bool) -> Result<(), String> {
+    pub(crate) fn save(&mut self, fsync: bool) -> Result<(), String> {
         self.saves += 1;
         let temporary = PathBuf::from(format!("{}.tmp-{}-{}", self.path.display(), std::process::id(), self.saves));
         let text = self.machine.nodes_conf();
@@ -157,23 +157,23 @@ impl Bus {
     }
 
     /// The machine's time at a time of the monotonic clock, microseconds.
-    pub fn machine_ms(&self, mono_us: i64) -> i64 {
+    pub(crate) fn machine_ms(&self, mono_us: i64) -> i64 {
         self.clock_offset_ms + mono_us / 1000
     }
 
     /// Descriptors a child process must not keep: ports and the lock, so that a successor of a killed parent can start.
-    pub fn descriptors(&self) -> Vec<RawFd> {
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         self.listeners.iter().map(Listener::raw_fd).chain([self.lock.as_raw_fd()]).collect()
     }
 
     /// Memory of all links, bytes.
-    pub fn links_mem(&self) -> usize {
+    pub(crate) fn links_mem(&self) -> usize {
         let links: usize = self.peers.iter().map(|(_, p)| p.queue_mem() + LINK_OVERHEAD + p.received.capacity()).sum();
         links + self.scratch.capacity() + self.machine.unsent_packets().map(|len| len + PACKET_OVERHEAD).sum::<usize>()
     }
 
     /// The links of known nodes, for CLUSTER LINKS.
-    pub fn links(&self) -> Vec<LinkView> {
+    pub(crate) fn links(&self) -> Vec<LinkView> {
         let links = self.machine.nodes().iter().flat_map(|(_, n)| [n.link, n.inbound]).flatten();
         links
             .map(|link| {
@@ -341,7 +341,7 @@ fn rest_of(buffer: &mut Vec<u8>, taken: usize, is_shared: bool) -> Vec<u8> {
 impl Server {
     /// In cluster mode: takes up `nodes.conf` and the bus port. To be called before data is loaded; nobody is answered
     /// until [`Server::start_cluster`].
-    pub fn open_cluster(&mut self) -> Result<(), String> {
+    pub(crate) fn open_cluster(&mut self) -> Result<(), String> {
         if !self.cfg.cluster_enabled {
             return Ok(());
         }
@@ -373,7 +373,7 @@ impl Server {
 
     /// In cluster mode: sees to keys in slots of others, and takes part in the cluster. To be called once the data is
     /// loaded.
-    pub fn start_cluster(&mut self) -> Result<(), String> {
+    pub(crate) fn start_cluster(&mut self) -> Result<(), String> {
         self.with_cluster(|machine, env| machine.adopt_loaded_keys(env));
         let Some(bus) = &mut self.bus else { return Ok(()) };
         for (i, l) in bus.listeners.iter_mut().enumerate() {
@@ -384,12 +384,12 @@ impl Server {
     }
 
     /// The machine, for reading.
-    pub fn cluster(&self) -> Option<&Cluster> {
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
         self.bus.as_ref().map(|bus| &bus.machine)
     }
 
     /// Lets the machine work with what it must know of the server. `None` outside cluster mode.
-    pub fn with_cluster<R>(&mut self, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Option<R> {
+    pub(crate) fn with_cluster<R>(&mut self, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Option<R> {
         let mut bus = self.bus.take()?;
         let result = self.with_bus(&mut bus, |bus, env| f(&mut bus.machine, env));
         self.bus = Some(bus);
@@ -409,7 +409,7 @@ impl Server {
     }
 
     /// To be called when the loop wakes, before anything is served.
-    pub fn cluster_turn_begins(&mut self) {
+    pub(crate) fn cluster_turn_begins(&mut self) {
         let now_ms = self.clock.mono_ms();
         if let Some(bus) = &mut self.bus {
             bus.machine.turn_begins(bus.clock_offset_ms + now_ms);
@@ -417,7 +417,7 @@ impl Server {
     }
 
     /// To be called when the configuration may have changed.
-    pub fn cluster_config_changed(&mut self) {
+    pub(crate) fn cluster_config_changed(&mut self) {
         if let Some(bus) = &mut self.bus {
             let config = machine_config(&self.cfg);
             if *bus.machine.config() != config {
@@ -427,7 +427,7 @@ impl Server {
     }
 
     /// When the cluster has something to do, wall clock.
-    pub fn cluster_deadline_ms(&self) -> Option<i64> {
+    pub(crate) fn cluster_deadline_ms(&self) -> Option<i64> {
         let bus = self.bus.as_ref().filter(|_| !self.loads_own_data())?;
         if !bus.unread.is_empty() {
             return Some(0);
@@ -443,7 +443,7 @@ impl Server {
     }
 
     /// Does what is due.
-    pub fn cluster_timers(&mut self) {
+    pub(crate) fn cluster_timers(&mut self) {
         if self.loads_own_data() {
             return;
         }
@@ -456,7 +456,7 @@ impl Server {
     }
 
     /// Ten times a second: what is not worth a deadline.
-    pub fn cluster_cron(&mut self) {
+    pub(crate) fn cluster_cron(&mut self) {
         self.cluster_config_changed();
         let limit = self.cfg.cluster_link_sendbuf_limit;
         let Some(mut bus) = self.bus.take() else { return };
@@ -475,7 +475,7 @@ impl Server {
     }
 
     /// Ends the machine's turn and does what it asks for.
-    pub fn cluster_before_sleep(&mut self) {
+    pub(crate) fn cluster_before_sleep(&mut self) {
         if self.cluster_manual_failover() {
             // The offset that the machine tells must be that of all that was executed.
             self.drain_effects();
@@ -567,14 +567,14 @@ impl Server {
     }
 
     /// A listener of the bus has connections.
-    pub fn on_bus_listener_ready(&mut self, listener: u32) {
+    pub(crate) fn on_bus_listener_ready(&mut self, listener: u32) {
         let Some(mut bus) = self.bus.take() else { return };
         self.accept_links(&mut bus, listener as usize);
         self.bus = Some(bus);
     }
 
     /// The socket of a link is ready.
-    pub fn on_bus_link_ready(&mut self, (index, generation): (u32, u32), event: Ready) {
+    pub(crate) fn on_bus_link_ready(&mut self, (index, generation): (u32, u32), event: Ready) {
         let Some(mut bus) = self.bus.take() else { return };
         self.on_link_ready(&mut bus, index as usize, generation, event);
         self.bus = Some(bus);
@@ -731,7 +731,7 @@ impl Server {
 
     /// Whether a client must not be told any more that its write took place: the lease has ended since replies last left, in a
     /// turn that took long or because this process stood still. The clock is read anew.
-    pub fn is_reply_late(&self, id: ClientId) -> bool {
+    pub(crate) fn is_reply_late(&self, id: ClientId) -> bool {
         let Some(bus) = self.bus.as_ref().filter(|bus| bus.leased) else { return false };
         if bus.machine.holds_lease(bus.machine_ms(self.clock.fresh_us())) {
             return false;
@@ -741,7 +741,7 @@ impl Server {
     }
 
     /// To be called when replies have left.
-    pub fn note_replies_left(&mut self) {
+    pub(crate) fn note_replies_left(&mut self) {
         let (offset, mono_us) = (self.repl_offset(), self.clock.fresh_us());
         if let Some(bus) = &mut self.bus {
             bus.leased = bus.machine.holds_lease(bus.machine_ms(mono_us));
@@ -763,7 +763,7 @@ impl Server {
     }
 
     /// Closes links to or from a node, as DEBUG CLUSTERLINK KILL asks.
-    pub fn kill_cluster_links(&mut self, id: &[u8], to: bool, from: bool) -> Result<(), String> {
+    pub(crate) fn kill_cluster_links(&mut self, id: &[u8], to: bool, from: bool) -> Result<(), String> {
         let Some(mut bus) = self.bus.take() else { return Ok(()) };
         let result = match bus.machine.find(id) {
             None => Err(format!("Unknown node {}", String::from_utf8_lossy(id))),

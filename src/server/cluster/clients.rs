@@ -15,12 +15,12 @@ const ON_SHARD_CHANNELS: [&str; 3] = ["ssubscribe", "sunsubscribe", "spublish"];
 
 impl Server {
     /// In cluster mode: is this the node to serve the command? For EXEC, all that was queued counts.
-    pub fn check_cluster_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
+    pub(crate) fn check_cluster_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
         self.cluster_route(id, cmd, args).map(|_| ()).map_err(|refusal| self.cluster_refusal(refusal))
     }
 
     /// The same, with the slot of the keys if there are any.
-    pub fn cluster_route(&self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<Option<Slot>, Refusal> {
+    pub(crate) fn cluster_route(&self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<Option<Slot>, Refusal> {
         let (Some(bus), Some(client)) = (&self.bus, self.clients.get(id)) else { return Ok(None) };
         let machine = &bus.machine;
         let row = self.commands.get(cmd).row;
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// The error reply for a refusal.
-    pub fn cluster_refusal(&self, refusal: Refusal) -> CmdError {
+    pub(crate) fn cluster_refusal(&self, refusal: Refusal) -> CmdError {
         CmdError::text(self.cluster().map(|m| m.refusal_text(refusal, self.names_tls_ports())).unwrap_or_default())
     }
 
@@ -80,18 +80,13 @@ impl Server {
         asking.map_or(self.cfg.tls_cluster, Conn::is_tls)
     }
 
-    /// Must a client that is blocked on `key` be sent away, as the slot is served elsewhere or nowhere?
-    pub fn cluster_redirect_blocked(&self, key: &[u8], readonly: bool) -> Option<CmdError> {
-        self.cluster()?.route_blocked(key, readonly).err().map(|refusal| self.cluster_refusal(refusal))
-    }
-
     /// Sends a published message to the cluster (or to our shard). Nothing outside cluster mode.
-    pub fn cluster_publish(&mut self, sharded: bool, channel: &[u8], message: &[u8]) {
+    pub(crate) fn cluster_publish(&mut self, sharded: bool, channel: &[u8], message: &[u8]) {
         self.with_cluster(|machine, env| machine.publish(sharded, channel, message, env));
     }
 
     /// How many connections the bus may take.
-    pub fn cluster_link_count(&self) -> usize {
+    pub(crate) fn cluster_link_count(&self) -> usize {
         self.cluster().map_or(0, |m| (m.nodes().len() - 1) * 2)
     }
 
@@ -115,7 +110,7 @@ impl Server {
     }
 
     /// A manual failover is under way.
-    pub fn cluster_manual_failover(&self) -> bool {
+    pub(crate) fn cluster_manual_failover(&self) -> bool {
         self.cluster().is_some_and(|m| m.manual_failover_in_progress())
     }
 
@@ -125,7 +120,7 @@ impl Server {
     }
 
     /// Refuses a call in cluster mode whose keys this node does not serve.
-    pub fn check_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
+    pub(crate) fn check_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
         if self.bus.is_none() {
             return Ok(());
         }

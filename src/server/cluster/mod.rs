@@ -1,4 +1,4 @@
 //! The cluster bus as the server drives it: links, timers, what the state machine wants done, and what clients ask of it.
 
-pub mod bus;
-pub mod clients;
+pub(crate) mod bus;
+pub(crate) mod clients;

@@ -5,7 +5,7 @@ use crate::acl::DEFAULT_USER;
 use crate::acl::user::{Selector, User, has_blanks, join_selectors};
 use crate::resp::Reply;
 
-pub const COMMANDS: &[ServerCommand] = &[Command {
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "acl",
     arity: -2,
     group: Group::Server,

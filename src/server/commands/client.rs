@@ -11,7 +11,7 @@ use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use std::net::SocketAddr;
 
-pub const COMMANDS: &[ServerCommand] = &[Command {
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "client",
     arity: -2,
     group: Group::Connection,

@@ -6,7 +6,7 @@ use super::prelude::*;
 use crate::server::clients::ClientFlags;
 use crate::tracking::{ClientTracking, Wish};
 
-pub const CACHING: ServerCommand = Command {
+pub(crate) const CACHING: ServerCommand = Command {
     name: "client|caching",
     run: Some(caching),
     arity: 3,
@@ -21,7 +21,7 @@ pub const CACHING: ServerCommand = Command {
     ..Command::ROW
 };
 
-pub const TRACKING: ServerCommand = Command {
+pub(crate) const TRACKING: ServerCommand = Command {
     name: "client|tracking",
     run: Some(tracking),
     arity: -3,
@@ -44,7 +44,7 @@ pub const TRACKING: ServerCommand = Command {
     ..Command::ROW
 };
 
-pub const TRACKING_INFO: ServerCommand = Command {
+pub(crate) const TRACKING_INFO: ServerCommand = Command {
     name: "client|trackinginfo",
     run: Some(tracking_info),
     arity: 2,

@@ -13,7 +13,7 @@ use crate::structs::slots::{SLOT_COUNT, Slot, key_slot};
 const DISABLED: CmdError = CmdError::of("ERR This instance has cluster support disabled");
 const BAD_SLOT: CmdError = CmdError::of("ERR Invalid or out of range slot");
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "cluster",
         arity: -2,
@@ -876,7 +876,7 @@ const HELP: &[&str] = &[
 ];
 
 /// DEBUG subcommands that break the bus on purpose.
-pub const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
+pub(crate) const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
         name: "clusterlink",
         args: 3..=3,

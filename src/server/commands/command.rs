@@ -6,7 +6,7 @@ use crate::catalog::CommandTable;
 use crate::catalog::table::{CmdRef, Registered};
 use crate::resp::Reply;
 
-pub const COMMANDS: &[ServerCommand] = &[Command {
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "command",
     run: Some(command),
     arity: -1,

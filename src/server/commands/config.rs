@@ -6,7 +6,7 @@ use crate::structs::glob;
 use crate::sys::os_error;
 use std::task::Poll;
 
-pub const COMMANDS: &[ServerCommand] = &[Command {
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "config",
     arity: -2,
     group: Group::Server,

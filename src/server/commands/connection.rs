@@ -6,7 +6,7 @@ use crate::acl::DEFAULT_USER;
 use crate::server::clients::ClientFlags;
 use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "ping",
         run: Some(ping),
@@ -256,7 +256,7 @@ fn hello(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 /// Names and library names that clients give themselves: printable, without blanks.
-pub fn valid_client_text(text: &[u8]) -> bool {
+pub(crate) fn valid_client_text(text: &[u8]) -> bool {
     text.iter().all(|b| (b'!'..=b'~').contains(b))
 }
 

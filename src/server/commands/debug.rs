@@ -12,7 +12,7 @@ use crate::server::dispatch::call::ServerFn;
 use crate::sys::{alloc, crash};
 use std::time::Duration;
 
-pub const COMMANDS: &[ServerCommand] = &[Command {
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "debug",
     run: Some(debug),
     arity: -2,
@@ -25,15 +25,15 @@ pub const COMMANDS: &[ServerCommand] = &[Command {
 }];
 
 /// A subcommand of DEBUG.
-pub struct DebugSub {
+pub(crate) struct DebugSub {
     /// Lower case.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Fewest and most arguments behind the name.
-    pub args: std::ops::RangeInclusive<usize>,
+    pub(crate) args: std::ops::RangeInclusive<usize>,
     /// Gets the whole command: its own arguments begin at 2.
-    pub run: ServerFn,
+    pub(crate) run: ServerFn,
     /// Lines of DEBUG HELP: the form, then what it does, indented.
-    pub help: &'static [&'static str],
+    pub(crate) help: &'static [&'static str],
 }
 
 /// As many arguments as there are.

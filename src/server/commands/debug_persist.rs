@@ -5,7 +5,7 @@ use super::int_arg;
 use super::prelude::*;
 use crate::keyspace::effects::target;
 
-pub const SUBCOMMANDS: &[DebugSub] = &[
+pub(crate) const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {
         name: "aof-flush-sleep",
         args: 1..=1,

@@ -14,7 +14,7 @@ use crate::structs::listpack::{Item, Listpack};
 use crate::structs::quicklist::{BodyView, Quicklist};
 
 /// The shape of the hash table that is a key's value; `None`: it is none.
-pub fn table_stats(entry: &Entry) -> Option<String> {
+pub(crate) fn table_stats(entry: &Entry) -> Option<String> {
     match entry.object()? {
         Object::Set(Set::Table(table)) | Object::Hash(Hash::Table(table)) => Some(table.stats()),
         Object::Zset(Zset::Ordered(set)) => Some(set.table_stats()),
@@ -24,7 +24,7 @@ pub fn table_stats(entry: &Entry) -> Option<String> {
 }
 
 /// What DEBUG OBJECT adds about the value's structure.
-pub fn object_details(entry: &Entry, limits: &ValueLimits) -> String {
+pub(crate) fn object_details(entry: &Entry, limits: &ValueLimits) -> String {
     let Some(Object::List(List::Quick(list))) = entry.object() else { return String::new() };
     let raw: usize = list.bodies().map(|body| body.raw_len()).sum();
     format!(
@@ -37,7 +37,7 @@ pub fn object_details(entry: &Entry, limits: &ValueLimits) -> String {
 }
 
 /// The listpack that is a key's value; `None`: it is none.
-pub fn listpack_of(entry: &Entry) -> Option<&Listpack> {
+pub(crate) fn listpack_of(entry: &Entry) -> Option<&Listpack> {
     match entry.object()? {
         Object::List(List::Packed(list))
         | Object::Set(Set::Packed(list))
@@ -48,7 +48,7 @@ pub fn listpack_of(entry: &Entry) -> Option<&Listpack> {
 }
 
 /// Text about a listpack: its size and its elements, one a line.
-pub fn listpack_text(list: &Listpack) -> String {
+pub(crate) fn listpack_text(list: &Listpack) -> String {
     let mut text = format!("{{total bytes {}}} {{num entries {}}}\n", list.total_bytes(), list.len());
     for (i, item) in list.iter().enumerate() {
         let kind = if matches!(item, Item::Int(_)) { "int" } else { "str" };
@@ -59,7 +59,7 @@ pub fn listpack_text(list: &Listpack) -> String {
 }
 
 /// Text about a quicklist: its nodes, and what is in them when `full`.
-pub fn quicklist_text(list: &Quicklist, limits: &ValueLimits, full: bool) -> String {
+pub(crate) fn quicklist_text(list: &Quicklist, limits: &ValueLimits, full: bool) -> String {
     let mut text = format!(
         "{{count : {}}}\n{{len : {}}}\n{{fill : {}}}\n{{compress : {}}}\n",
         list.len(),
@@ -85,7 +85,7 @@ pub fn quicklist_text(list: &Quicklist, limits: &ValueLimits, full: bool) -> Str
 }
 
 /// Length of the value in a snapshot, in bytes, uncompressed.
-pub fn serialized_len(entry: &Entry) -> usize {
+pub(crate) fn serialized_len(entry: &Entry) -> usize {
     if entry.object().is_some() {
         let (mut buf, mut passed) = (Vec::new(), 0);
         // Nothing is written anywhere, so nothing can fail.

@@ -12,7 +12,7 @@ use crate::structs::numbers::parse_i64;
 
 const FCALL_ARGS: &[Arg] = &call_args("function");
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "fcall",
         run: Some(fcall),

@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub const COMMANDS: &[ServerCommand] = &[Command {
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "migrate",
     run: Some(migrate),
     arity: -6,
@@ -119,21 +119,17 @@ impl Write for Stream {
 
 /// Connections by host and port.
 #[derive(Debug, Default)]
-pub struct MigrateCache {
+pub(crate) struct MigrateCache {
     targets: HashMap<(Vec<u8>, Vec<u8>), Cached>,
 }
 
 impl MigrateCache {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.targets.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
-    }
-
     /// Closes what has not been used of late.
-    pub fn close_idle(&mut self, now_s: i64) {
+    pub(crate) fn close_idle(&mut self, now_s: i64) {
         self.targets.retain(|_, cached| now_s - cached.used_s <= CACHE_TTL_S);
     }
 

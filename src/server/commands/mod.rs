@@ -1,26 +1,26 @@
 //! The commands that drive the server, one file a family. Each file holds the rows that describe its commands and, below
 //! them, their functions, which may reach every room.
 
-pub mod acl;
-pub mod client;
-pub mod client_tracking;
-pub mod cluster;
-pub mod command;
-pub mod config;
-pub mod connection;
-pub mod debug;
-pub mod debug_persist;
-pub mod debug_values;
-pub mod function;
-pub mod migrate;
-pub mod module;
-pub mod persistence;
-pub mod pubsub;
-pub mod replication;
-pub mod scripting;
-pub mod server;
-pub mod transaction;
-pub mod watch_server;
+pub(crate) mod acl;
+pub(crate) mod client;
+pub(crate) mod client_tracking;
+pub(crate) mod cluster;
+pub(crate) mod command;
+pub(crate) mod config;
+pub(crate) mod connection;
+pub(crate) mod debug;
+pub(crate) mod debug_persist;
+pub(crate) mod debug_values;
+pub(crate) mod function;
+pub(crate) mod migrate;
+pub(crate) mod module;
+pub(crate) mod persistence;
+pub(crate) mod pubsub;
+pub(crate) mod replication;
+pub(crate) mod scripting;
+pub(crate) mod server;
+pub(crate) mod transaction;
+pub(crate) mod watch_server;
 
 use super::dispatch::call::{Run, ServerFn};
 use crate::catalog::CommandTable;
@@ -28,13 +28,13 @@ use crate::catalog::row::Command;
 use crate::commands as data;
 use std::iter::once;
 
-pub use crate::commands::{bounded_arg, count_arg, help, int_arg, unknown_subcommand};
+pub(crate) use crate::commands::{count_arg, help, int_arg, unknown_subcommand};
 
 /// The row of a command that drives the server.
-pub type ServerCommand = Command<ServerFn>;
+pub(crate) type ServerCommand = Command<ServerFn>;
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
-pub const ALL: &[&[ServerCommand]] = &[
+pub(crate) const ALL: &[&[ServerCommand]] = &[
     acl::COMMANDS,
     client::COMMANDS,
     cluster::COMMANDS,
@@ -54,8 +54,13 @@ pub const ALL: &[&[ServerCommand]] = &[
     watch_server::COMMANDS,
 ];
 
+/// What is known of all commands.
+pub fn rows() -> CommandTable {
+    table().0
+}
+
 /// The table of all commands, and the function of each.
-pub fn table() -> (CommandTable, Vec<Run>) {
+pub(crate) fn table() -> (CommandTable, Vec<Run>) {
     let (mut rows, mut functions) = (Vec::new(), Vec::new());
     add(data::ALL, Run::data, &mut rows, &mut functions);
     add(ALL, |_, run| Run::Server(run), &mut rows, &mut functions);
@@ -80,12 +85,12 @@ fn add<F: Copy>(
 }
 
 /// What the rows of every family use.
-pub mod prelude {
-    pub use super::ServerCommand;
-    pub use crate::catalog::error::{self, CmdError, CmdResult};
-    pub use crate::catalog::row::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
-    pub use crate::keyspace::effects::notify;
-    pub use crate::resp::Args;
-    pub use crate::server::dispatch::call::Ctx;
-    pub use crate::structs::entry::{IntBuf, NewValue, ValueRef};
+pub(crate) mod prelude {
+    pub(crate) use super::ServerCommand;
+    pub(crate) use crate::catalog::error::{self, CmdError, CmdResult};
+    pub(crate) use crate::catalog::row::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
+    pub(crate) use crate::keyspace::effects::notify;
+    pub(crate) use crate::resp::Args;
+    pub(crate) use crate::server::dispatch::call::Ctx;
+    pub(crate) use crate::structs::entry::{NewValue, ValueRef};
 }

@@ -3,7 +3,7 @@
 
 use super::prelude::*;
 
-pub const COMMANDS: &[ServerCommand] = &[Command {
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "module",
     arity: -2,
     group: Group::Server,

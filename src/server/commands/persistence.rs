@@ -10,7 +10,7 @@ use crate::persist::rdb::{DumpError, Value, decode_dump, encode_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
 use crate::server::clients::ClientFlags;
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "save",
         run: Some(save),

@@ -6,7 +6,7 @@ use crate::pubsub::{Kind, Name, subscription_push};
 use crate::server::clients::ClientFlags;
 use crate::structs::glob;
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "publish",
         run: Some(publish),

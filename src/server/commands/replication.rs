@@ -42,7 +42,7 @@ const SYNC: ServerCommand = Command {
     ..Command::ROW
 };
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     REPLICAOF,
     Command { name: "slaveof", since: "1.0.0", deprecated: Some(("5.0.0", "`REPLICAOF`")), ..REPLICAOF },
     Command {

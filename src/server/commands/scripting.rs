@@ -36,7 +36,7 @@ pub(super) const fn call_args(first: &'static str) -> [Arg; 4] {
 const EVAL_ARGS: &[Arg] = &call_args("script");
 const EVALSHA_ARGS: &[Arg] = &call_args("sha1");
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "eval",
         run: Some(eval),

@@ -7,7 +7,7 @@ use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
 use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "info",
         run: Some(info),

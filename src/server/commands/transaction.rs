@@ -7,7 +7,7 @@ use crate::net::ClientId;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "multi",
         run: Some(multi),
@@ -163,7 +163,7 @@ fn unwatch(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 
 impl Server {
     /// Leaves the transaction without running it, and stops watching.
-    pub fn discard_transaction(&mut self, id: ClientId) {
+    pub(crate) fn discard_transaction(&mut self, id: ClientId) {
         if let Some(c) = self.clients.get_mut(id) {
             c.multi.take();
             c.flags.remove(ClientFlags::MULTI.union(ClientFlags::DIRTY_CAS).union(ClientFlags::DIRTY_EXEC));
@@ -172,7 +172,7 @@ impl Server {
     }
 
     /// Stops watching all keys of a client.
-    pub fn unwatch_all(&mut self, id: ClientId) {
+    pub(crate) fn unwatch_all(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         for watched in c.multi.take_watched() {
             self.ks.watch.remove(id, watched);

@@ -9,7 +9,7 @@ use crate::keyspace::object;
 use crate::structs::numbers::f64_text;
 use crate::sys::alloc;
 
-pub const COMMANDS: &[ServerCommand] = &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
         name: "slowlog",
         arity: -2,

@@ -12,7 +12,7 @@ use crate::server::clients::{Client, ClientFlags};
 
 /// What becomes of a command.
 #[derive(Debug)]
-pub enum Admission {
+pub(crate) enum Admission {
     Run,
     /// Added to the client's transaction.
     Queue,
@@ -25,7 +25,7 @@ pub enum Admission {
 const IN_MULTI: &[&str] = &["exec", "discard", "multi", "watch", "quit", "reset"];
 
 impl Server {
-    pub fn admit(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Admission {
+    pub(crate) fn admit(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Admission {
         match self.check(id, cmd, args) {
             Ok(admission) => admission,
             Err(error) => Admission::Reject(error),
@@ -113,7 +113,7 @@ impl Server {
     }
 
     /// Whether the client has yet to authenticate.
-    pub fn must_authenticate(&self, c: &Client) -> bool {
+    pub(crate) fn must_authenticate(&self, c: &Client) -> bool {
         self.auth_required && !c.is(ClientFlags::AUTHENTICATED) && c.conn.is_some() && !c.is(ClientFlags::MASTER)
     }
 
@@ -143,7 +143,7 @@ impl Server {
 }
 
 /// The client connects from this machine.
-pub fn is_local(c: &Client) -> bool {
+pub(crate) fn is_local(c: &Client) -> bool {
     c.is(ClientFlags::UNIX_SOCKET) || c.peer.is_some_and(|a| a.ip().is_loopback())
 }
 

@@ -13,9 +13,9 @@ use std::mem::take;
 use std::ops::Range;
 
 /// Requests looked at before they run: about as many as there may be memory accesses under way, twice.
-pub const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 /// Clients whose input is read before the first of them is run.
-pub const CLIENTS: usize = 32;
+pub(crate) const CLIENTS: usize = 32;
 /// Memory is asked for on behalf of so many requests at once, so that looking up where it is overlaps, too.
 const STRIDE: usize = 8;
 /// How many requests before a request runs the entries of its keys are asked for, at least.
@@ -37,17 +37,17 @@ const KEPT_SPANS: usize = 4096;
 
 /// A request that was found, in the order of its client's query buffer.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// What it calls; `None` if there is no such command.
-    pub cmd: Option<CmdRef>,
+    pub(crate) cmd: Option<CmdRef>,
     /// It is of the form of the one before it: its arguments are as many, and stand where those do.
-    pub follows: bool,
+    pub(crate) follows: bool,
     /// It calls the same as the one before it, unless that depends on its first argument.
     is_alike: bool,
     /// Its only key is that of a request before it, too, and was not added again.
     is_key_shared: bool,
     /// Its length in the query buffer, bytes.
-    pub consumed: usize,
+    pub(crate) consumed: usize,
     spans: Range<usize>,
     keys: Range<usize>,
 }
@@ -55,7 +55,7 @@ pub struct Request {
 impl Request {
     /// It calls the same as the one before it, which is given, in the same form.
     #[inline]
-    pub fn continues(&self, before: &Request) -> bool {
+    pub(crate) fn continues(&self, before: &Request) -> bool {
         self.follows && self.cmd == before.cmd
     }
 }
@@ -75,9 +75,9 @@ struct AheadKey {
 
 /// The requests of one client or several, one client's after another's.
 #[derive(Debug, Default)]
-pub struct Ahead {
-    pub found: Found,
-    pub keys: AheadKeys,
+pub(crate) struct Ahead {
+    pub(crate) found: Found,
+    pub(crate) keys: AheadKeys,
     /// The name that was looked up last, and what it calls, if that does not depend on arguments: it likely comes again.
     usual_word: Vec<u8>,
     usual_cmd: Option<CmdRef>,
@@ -85,7 +85,7 @@ pub struct Ahead {
 
 /// What was found in query buffers.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     requests: Vec<Request>,
     /// Those of requests that follow one of their form are the same.
     spans: Vec<Span>,
@@ -93,7 +93,7 @@ pub struct Found {
 
 /// The keys that requests name.
 #[derive(Debug, Default)]
-pub struct AheadKeys {
+pub(crate) struct AheadKeys {
     keys: Vec<AheadKey>,
     /// The requests up to which `fetch` has asked for memory, step by step.
     fetched: Fetched,
@@ -125,24 +125,24 @@ impl Fetched {
 
 impl Found {
     #[inline]
-    pub fn request(&self, index: usize) -> &Request {
+    pub(crate) fn request(&self, index: usize) -> &Request {
         &self.requests[index]
     }
 
     /// Where the arguments of a request are in it.
     #[inline]
-    pub fn spans(&self, request: &Request) -> &[Span] {
+    pub(crate) fn spans(&self, request: &Request) -> &[Span] {
         &self.spans[request.spans.clone()]
     }
 
     /// The arguments of a request that stands at the beginning of `buf`.
     #[inline]
-    pub fn args<'a>(&'a self, request: &Request, buf: &'a [u8]) -> Args<'a> {
+    pub(crate) fn args<'a>(&'a self, request: &Request, buf: &'a [u8]) -> Args<'a> {
         Args::new(&buf[..request.consumed], self.spans(request))
     }
 
     /// The arguments of the request before `index`, which is what `done`, the buffer up to where that begins, ends with.
-    pub fn args_before<'a>(&'a self, index: usize, done: &'a [u8]) -> Args<'a> {
+    pub(crate) fn args_before<'a>(&'a self, index: usize, done: &'a [u8]) -> Args<'a> {
         let request = self.request(index - 1);
         self.args(request, &done[done.len() - request.consumed..])
     }
@@ -208,12 +208,12 @@ impl Found {
 
 impl Ahead {
     /// Where the next request will stand.
-    pub fn mark(&self) -> usize {
+    pub(crate) fn mark(&self) -> usize {
         self.found.requests.len()
     }
 
     /// Forgets the requests from `len` on.
-    pub fn truncate(&mut self, len: usize) {
+    pub(crate) fn truncate(&mut self, len: usize) {
         let Found { requests, spans } = &mut self.found;
         if let Some(first) = requests.get(len) {
             spans.truncate(if first.follows { first.spans.end } else { first.spans.start });
@@ -224,7 +224,7 @@ impl Ahead {
     }
 
     /// Forgets all requests, and gives back the memory that an unusually long one took.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.truncate(0);
         self.keys.has_members = false;
         let spans = &mut self.found.spans;
@@ -235,7 +235,7 @@ impl Ahead {
 
     /// Finds up to `count` requests from `pos` on, and begins to fetch the places of their keys. It stops at what is no
     /// whole command in RESP; the parser then stands where it found that, or is at a loss and was reset.
-    pub fn look(
+    pub(crate) fn look(
         &mut self,
         query: &[u8],
         pos: usize,
@@ -358,7 +358,7 @@ impl Ahead {
 impl AheadKeys {
     /// Tells the keyspace the hashes of the keys of a request that is about to run.
     #[inline(always)]
-    pub fn expect(&self, request: &Request, args: Args<'_>, ks: &mut Keyspace) {
+    pub(crate) fn expect(&self, request: &Request, args: Args<'_>, ks: &mut Keyspace) {
         #[inline(never)]
         fn expect_several(keys: &[AheadKey], args: Args<'_>, ks: &mut Keyspace) {
             ks.hashes.clear();
@@ -373,7 +373,7 @@ impl AheadKeys {
     /// Goes on with what `look` began, before request `index` runs: asks for the entries of the keys of the requests that
     /// follow soon. Not of all at once, as only a few memory accesses can be under way.
     #[inline]
-    pub fn fetch(&mut self, index: usize, found: &Found, ks: &Keyspace) {
+    pub(crate) fn fetch(&mut self, index: usize, found: &Found, ks: &Keyspace) {
         if index >= self.fetched.next && self.keys.len() > 1 {
             self.fetch_more(index, &found.requests, ks);
         }

@@ -18,7 +18,7 @@ const WAITED_FOR: [&str; 3] = ["list", "zset", "stream"];
 
 /// What a blocked client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BlockKind {
+pub(crate) enum BlockKind {
     /// CLIENT PAUSE, a failover or a shutdown holds the command; it runs afterwards.
     Postponed,
     /// WAIT: replicas that acknowledge an offset.
@@ -33,17 +33,17 @@ pub enum BlockKind {
 }
 
 #[derive(Debug)]
-pub struct BlockState {
-    pub kind: BlockKind,
+pub(crate) struct BlockState {
+    pub(crate) kind: BlockKind,
     /// Wall clock ms; `None`: for ever.
-    pub deadline_ms: Option<i64>,
+    pub(crate) deadline_ms: Option<i64>,
     /// The command to run again on release, where that is how it goes on.
-    pub command: Option<(CmdRef, OwnedArgs)>,
+    pub(crate) command: Option<(CmdRef, OwnedArgs)>,
 }
 
 /// How a client's wait ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitEnd {
+pub(crate) enum WaitEnd {
     /// The command was answered.
     Answered,
     /// The command was answered with an error.
@@ -54,8 +54,8 @@ pub enum WaitEnd {
 
 /// All blocked clients, and those with a deadline in its order.
 #[derive(Debug, Default)]
-pub struct Blocked {
-    pub clients: BTreeSet<ClientId>,
+pub(crate) struct Blocked {
+    pub(crate) clients: BTreeSet<ClientId>,
     deadlines: BTreeSet<(i64, ClientId)>,
     /// Who waits for a key, by database, key and ticket.
     waiting: HashMap<usize, HashMap<Vec<u8>, BTreeMap<u64, ClientId>>>,
@@ -71,12 +71,12 @@ pub struct Blocked {
 
 impl Blocked {
     /// When the earliest deadline is over, wall clock ms.
-    pub fn next_deadline_ms(&self) -> Option<i64> {
+    pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
         self.deadlines.first().map(|(at, _)| *at + 1)
     }
 
     /// Number of keys that clients wait for.
-    pub fn key_count(&self) -> usize {
+    pub(crate) fn key_count(&self) -> usize {
         self.waiting.values().map(HashMap::len).sum()
     }
 
@@ -116,19 +116,19 @@ impl Blocked {
     }
 
     /// Clients wait for keys to go away, too.
-    pub fn any_for_gone(&self) -> bool {
+    pub(crate) fn any_for_gone(&self) -> bool {
         self.for_gone > 0
     }
 
     /// Number of clients that wait with a deadline (INFO's `clients_in_timeout_table`).
-    pub fn deadline_count(&self) -> usize {
+    pub(crate) fn deadline_count(&self) -> usize {
         self.deadlines.len()
     }
 }
 
 impl Server {
     /// Blocks a client. Its command returns without a reply.
-    pub fn block(&mut self, id: ClientId, mut state: BlockState) {
+    pub(crate) fn block(&mut self, id: ClientId, mut state: BlockState) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.flags.add(ClientFlags::BLOCKED);
         if let Some(at) = state.deadline_ms {
@@ -147,7 +147,7 @@ impl Server {
     }
 
     /// Ends a client's wait and gives what it was; its input is gone on with later in the turn. Replying is the caller's.
-    pub fn unblock(&mut self, id: ClientId, end: WaitEnd) -> Option<Box<BlockState>> {
+    pub(crate) fn unblock(&mut self, id: ClientId, end: WaitEnd) -> Option<Box<BlockState>> {
         let state = self.end_wait(id)?;
         match end {
             WaitEnd::Answered => self.count_answered(id, false),
@@ -181,7 +181,7 @@ impl Server {
     }
 
     /// Has a client wait for keys that its command, called with `args`, found empty.
-    pub fn block_for_keys(&mut self, id: ClientId, args: Args<'_>, wait: Wait) {
+    pub(crate) fn block_for_keys(&mut self, id: ClientId, args: Args<'_>, wait: Wait) {
         let Some(db) = self.clients.get(id).map(|c| c.db) else { return };
         let Resolved::Found(cmd) = self.commands.resolve(args.at(0), args.get(1)) else { return };
         // A command that waits again goes on waiting until its first deadline.
@@ -197,7 +197,7 @@ impl Server {
 
     /// Serves the clients that wait for keys which hold something by now, in the order they came. To be called after
     /// each unit of execution.
-    pub fn serve_ready_keys(&mut self) {
+    pub(crate) fn serve_ready_keys(&mut self) {
         let effects = &self.ks.effects;
         if self.depth > 0 || self.blocked.serving || (effects.ready_keys.is_empty() && !effects.any_ready) {
             return;
@@ -286,7 +286,7 @@ impl Server {
     }
 
     /// In cluster mode, releases clients that wait for keys of slots which are no longer ours.
-    pub fn redirect_blocked(&mut self) {
+    pub(crate) fn redirect_blocked(&mut self) {
         for id in self.blocked.clients.clone() {
             let Some(state) = self.clients.get(id).and_then(|c| c.block.as_ref()) else { continue };
             let (BlockKind::Keys { .. }, Some((cmd, args))) = (&state.kind, &state.command) else { continue };
@@ -300,7 +300,7 @@ impl Server {
     }
 
     /// Takes a client that goes away off the lists.
-    pub fn forget_block(&mut self, id: ClientId, state: &BlockState) {
+    pub(crate) fn forget_block(&mut self, id: ClientId, state: &BlockState) {
         self.blocked.clients.remove(&id);
         if let BlockKind::Keys { db, keys, or_gone, ticket, .. } = &state.kind {
             self.blocked.remove_waiting(*ticket, *db, keys);
@@ -315,7 +315,7 @@ impl Server {
     }
 
     /// Releases the clients whose deadline has come, each with the reply its command gives then.
-    pub fn expire_blocked(&mut self) {
+    pub(crate) fn expire_blocked(&mut self) {
         let now = self.clock.ms();
         while let Some((at, id)) = self.blocked.deadlines.first().copied() {
             // The clock shows whole milliseconds: only the next one is sure to be late enough.
@@ -332,7 +332,7 @@ impl Server {
     }
 
     /// Answers a client that is waited for no longer.
-    pub fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
+    pub(crate) fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
         if let BlockKind::Keys { .. } = kind {
             let mut reply = Reply::new(self.clients.get(id).is_some_and(|c| c.resp == 3));
             reply.null_array();

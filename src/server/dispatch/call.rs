@@ -19,11 +19,11 @@ use crate::server::clients::{Client, ClientFlags, Clients};
 /// The function of a command that drives the server: reads its arguments (the name included, as argument 0), writes
 /// exactly one reply to `ctx.out` unless it blocks or returns an error, and records what it changed in
 /// `ctx.srv.ks.effects`.
-pub type ServerFn = fn(&mut Ctx<'_>, Args<'_>) -> CmdResult;
+pub(crate) type ServerFn = fn(&mut Ctx<'_>, Args<'_>) -> CmdResult;
 
 /// The functions of the commands in a table.
 #[derive(Clone, Copy, Debug)]
-pub enum Run {
+pub(crate) enum Run {
     /// A container, which is nothing without a subcommand.
     Nothing,
     /// Of a data command that neither blocks nor changes how the server treats commands.
@@ -34,7 +34,7 @@ pub enum Run {
 
 impl Run {
     /// How the function of a data command is run.
-    pub fn data(row: &Command, run: DataFn) -> Run {
+    pub(crate) fn data(row: &Command, run: DataFn) -> Run {
         let other = flag::ADMIN | flag::PUBSUB | flag::BLOCKING | flag::NO_AUTH | flag::ASKING | flag::PROTECTED;
         let is_plain = row.has(flag::WRITE | flag::READONLY)
             && !row.name.contains('|')
@@ -46,42 +46,42 @@ impl Run {
 
 /// What a command that drives the server works with. The reply buffer is the client's, taken out for as long as the command
 /// runs.
-pub struct Ctx<'a> {
-    pub srv: &'a mut Server,
-    pub out: &'a mut Reply,
-    pub client: ClientId,
+pub(crate) struct Ctx<'a> {
+    pub(crate) srv: &'a mut Server,
+    pub(crate) out: &'a mut Reply,
+    pub(crate) client: ClientId,
     /// The client's database, as SELECT last set it.
-    pub db: usize,
-    pub cmd: &'static Command,
+    pub(crate) db: usize,
+    pub(crate) cmd: &'static Command,
 }
 
 impl Ctx<'_> {
     /// The client the command runs for. It cannot go away while its command runs.
-    pub fn c(&self) -> &Client {
+    pub(crate) fn c(&self) -> &Client {
         self.srv.clients.get(self.client).expect("the running client is in the slab")
     }
 
-    pub fn c_mut(&mut self) -> &mut Client {
+    pub(crate) fn c_mut(&mut self) -> &mut Client {
         self.srv.clients.get_mut(self.client).expect("the running client is in the slab")
     }
 
     /// Counts a change: the command is propagated.
-    pub fn dirty(&mut self, changes: u64) {
+    pub(crate) fn dirty(&mut self, changes: u64) {
         self.srv.ks.effects.dirty += changes;
     }
 
     /// See [`Session::must_obey`].
-    pub fn must_obey(&self) -> bool {
+    pub(crate) fn must_obey(&self) -> bool {
         must_obey(self.c())
     }
 
     /// See [`Session::denies_blocking`].
-    pub fn deny_blocking(&self) -> bool {
+    pub(crate) fn deny_blocking(&self) -> bool {
         denies_blocking(self.c())
     }
 
     /// The wall clock the command sees, ms.
-    pub fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         self.srv.ks.now_ms
     }
 }
@@ -143,7 +143,7 @@ impl Session for Caller<'_> {
 
 impl Server {
     /// Runs an admitted command with the reply going to `out`. Nested calls (EXEC, scripts) come back here.
-    pub fn call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
+    pub(crate) fn call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
         let row = self.commands.get(cmd).row;
         let outermost = self.depth == 0;
         let start_us = self.clock.tick_us();
@@ -180,7 +180,7 @@ impl Server {
     }
 
     /// Runs the function of a command for a client with this database, and carries out what it wants besides its reply.
-    pub fn run_function(
+    pub(crate) fn run_function(
         &mut self,
         (id, db): (ClientId, usize),
         cmd: CmdRef,
@@ -261,7 +261,7 @@ impl Server {
     }
 
     /// Writes an error reply and counts it.
-    pub fn write_error(&mut self, out: &mut Reply, error: &CmdError) {
+    pub(crate) fn write_error(&mut self, out: &mut Reply, error: &CmdError) {
         out.error(&error.0);
         self.stats.count_error(error.code());
     }

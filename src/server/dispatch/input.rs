@@ -44,23 +44,23 @@ enum Flow {
 
 /// The buffers of a client whose requests run.
 pub(super) struct Taken {
-    pub query: Vec<u8>,
+    pub(crate) query: Vec<u8>,
     /// Where unprocessed input begins in `query`.
-    pub pos: usize,
+    pub(crate) pos: usize,
     parser: RequestParser,
-    pub out: Reply,
+    pub(crate) out: Reply,
     /// The client whose command the loop was in the middle of, and what waits to be pushed to that one.
     outer: Option<ClientId>,
     outer_push: Vec<u8>,
     /// All that the client is told in this run, and was told before, is durable.
-    pub durable: bool,
+    pub(crate) durable: bool,
 }
 
 impl Server {
     /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most: group by group, as many clients
     /// in each as it takes for `BATCH` requests. Those are found, and the memory of their keys is asked for, before any of
     /// them runs.
-    pub fn process_batch(&mut self) {
+    pub(crate) fn process_batch(&mut self) {
         self.clients.batch_at = 0;
         let count = self.clients.batch.len();
         if count < 2 {
@@ -92,7 +92,7 @@ impl Server {
 
     /// Runs the input of those of the batch who have not begun. Within a long command these are the clients that were to have
     /// their turn after the one whose command it is.
-    pub fn process_rest_of_batch(&mut self) {
+    pub(crate) fn process_rest_of_batch(&mut self) {
         while let Some(id) = self.clients.batch.get(self.clients.batch_at).copied() {
             self.clients.batch_at += 1;
             self.process_input(id);
@@ -101,7 +101,7 @@ impl Server {
 
     /// Runs the commands that stand in a client's query buffer, until it is used up, the client blocks or closes, or its
     /// share of the turn is over.
-    pub fn process_input(&mut self, id: ClientId) {
+    pub(crate) fn process_input(&mut self, id: ClientId) {
         let mut ahead = take(&mut self.ahead);
         self.run_input(id, &mut ahead, 0..0, 0);
         ahead.clear();
@@ -411,7 +411,7 @@ impl Server {
     }
 
     /// Looks the command up, admits it, and runs, queues, postpones or refuses it.
-    pub fn run_request(&mut self, id: ClientId, args: Args<'_>, out: &mut Reply) {
+    pub(crate) fn run_request(&mut self, id: ClientId, args: Args<'_>, out: &mut Reply) {
         let Some(name) = args.get(0) else { return };
         match self.commands.resolve(name, args.get(1)) {
             Resolved::Found(cmd) => self.run_resolved(id, cmd, args, out),
@@ -525,7 +525,7 @@ impl Server {
     }
 
     /// Refuses a command: the reply, the statistics, and the transaction it would have been part of.
-    pub fn reject(&mut self, id: ClientId, cmd: Option<CmdRef>, error: CmdError, out: &mut Reply) {
+    pub(crate) fn reject(&mut self, id: ClientId, cmd: Option<CmdRef>, error: CmdError, out: &mut Reply) {
         if let Some(cmd) = cmd {
             self.commands.stats_mut(cmd).rejected += 1;
         }

@@ -1,16 +1,14 @@
 //! From a parsed request to its reply and its consequences: the command table, admission, the call, transactions, blocked
 //! and paused clients, propagation.
 
-pub mod admit;
-pub mod ahead;
-pub mod blocked;
-pub mod call;
-pub mod input;
-pub mod multi;
-pub mod pause;
+pub(crate) mod admit;
+pub(crate) mod ahead;
+pub(crate) mod blocked;
+pub(crate) mod call;
+pub(crate) mod input;
+pub(crate) mod multi;
+pub(crate) mod pause;
 mod plain;
-pub mod propagate;
+pub(crate) mod propagate;
 #[cfg(test)]
 mod touched_keys;
-
-pub use call::Ctx;

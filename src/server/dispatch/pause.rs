@@ -9,7 +9,7 @@ use crate::server::clients::ClientFlags;
 
 /// Who asked for the pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PausePurpose {
+pub(crate) enum PausePurpose {
     ClientCommand,
     Shutdown,
     Failover,
@@ -17,36 +17,32 @@ pub enum PausePurpose {
 
 /// What is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PauseKind {
+pub(crate) enum PauseKind {
     /// Commands that may write.
     Write,
     All,
 }
 
 #[derive(Debug, Default)]
-pub struct Pauses {
+pub(crate) struct Pauses {
     active: Vec<(PausePurpose, PauseKind, i64)>,
 }
 
 impl Pauses {
     /// The strongest pause in force.
-    pub fn kind(&self) -> Option<PauseKind> {
+    pub(crate) fn kind(&self) -> Option<PauseKind> {
         self.active.iter().map(|(_, kind, _)| *kind).max()
     }
 
     /// When the last one ends, wall clock ms.
-    pub fn end_ms(&self) -> Option<i64> {
+    pub(crate) fn end_ms(&self) -> Option<i64> {
         self.active.iter().map(|(.., end)| *end).max()
-    }
-
-    pub fn has(&self, purpose: PausePurpose) -> bool {
-        self.active.iter().any(|(p, ..)| *p == purpose)
     }
 }
 
 impl Server {
     /// Starts or replaces the pause of this purpose; CLIENT PAUSE never shortens or weakens one that is in force.
-    pub fn pause_clients(&mut self, purpose: PausePurpose, kind: PauseKind, end_ms: i64) {
+    pub(crate) fn pause_clients(&mut self, purpose: PausePurpose, kind: PauseKind, end_ms: i64) {
         let old = self.pauses.active.iter().find(|(p, ..)| *p == purpose).copied();
         let (kind, end_ms) = match old {
             Some((_, old_kind, old_end)) if purpose == PausePurpose::ClientCommand => {
@@ -59,13 +55,13 @@ impl Server {
     }
 
     /// Ends the pause of this purpose; commands that were held back run later in the turn.
-    pub fn unpause_clients(&mut self, purpose: PausePurpose) {
+    pub(crate) fn unpause_clients(&mut self, purpose: PausePurpose) {
         self.pauses.active.retain(|(p, ..)| *p != purpose);
         self.release_postponed();
     }
 
     /// Ends pauses whose time is over.
-    pub fn expire_pauses(&mut self) {
+    pub(crate) fn expire_pauses(&mut self) {
         let now = self.clock.ms();
         let before = self.pauses.active.len();
         self.pauses.active.retain(|(.., end)| *end > now);
@@ -75,25 +71,25 @@ impl Server {
     }
 
     /// Whether a write is held back now: expiry and eviction stand still, too.
-    pub fn writes_paused(&self) -> bool {
+    pub(crate) fn writes_paused(&self) -> bool {
         self.pauses.kind().is_some()
     }
 
     /// Holds a command back until the pause ends.
-    pub fn postpone(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) {
+    pub(crate) fn postpone(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) {
         let command = Some((cmd, args.to_owned()));
         self.block(id, BlockState { kind: BlockKind::Postponed, deadline_ms: None, command });
         self.postponed.push(id);
     }
 
     /// Puts off the command that a client is running, which has done nothing yet, until it is to be tried again.
-    pub fn postpone_this(&mut self, id: ClientId, args: Args<'_>) {
+    pub(crate) fn postpone_this(&mut self, id: ClientId, args: Args<'_>) {
         let Resolved::Found(cmd) = self.commands.resolve(args.at(0), args.get(1)) else { return };
         self.postpone(id, cmd, args);
     }
 
     /// Has commands tried again that wait for host names.
-    pub fn names_were_looked_up(&mut self) {
+    pub(crate) fn names_were_looked_up(&mut self) {
         if self.resolver.take_answered() {
             self.release_postponed();
         }

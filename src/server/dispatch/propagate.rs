@@ -7,7 +7,7 @@ use crate::server::clients::ClientFlags;
 impl Server {
     /// To be called at the end of a unit of execution: a command, a transaction, a script, a cron step. Several commands
     /// of one unit reach the sinks wrapped in MULTI and EXEC.
-    pub fn drain_effects(&mut self) {
+    pub(crate) fn drain_effects(&mut self) {
         if self.depth > 0 {
             return;
         }
@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
-    pub fn update_sinks(&mut self) {
+    pub(crate) fn update_sinks(&mut self) {
         self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
     }
 }

@@ -23,7 +23,7 @@ const END_TRANSACTION: &[&str] = &["exec", "discard", "quit", "reset"];
 
 impl Server {
     /// Sets how the lookups of this client treat expired keys, and whether they count as accesses.
-    pub fn set_expire_policy(&mut self, id: ClientId) {
+    pub(crate) fn set_expire_policy(&mut self, id: ClientId) {
         let Some(c) = self.clients.get(id) else { return };
         // While a child process saves, every touched page would be copied.
         let no_touch = c.is(ClientFlags::NO_TOUCH) || self.has_child();
@@ -46,7 +46,7 @@ impl Server {
     }
 
     /// Once a cron run: active expiry gets its budget, tables go on being resized.
-    pub fn keyspace_cron(&mut self) {
+    pub(crate) fn keyspace_cron(&mut self) {
         if self.depth > 0 {
             // Within a long command: its view of the data and of the time stays as it is.
             return;
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// Before the loop sleeps: the rest of what the cron began, and a fast cycle where many keys are stale.
-    pub fn keyspace_before_sleep(&mut self) {
+    pub(crate) fn keyspace_before_sleep(&mut self) {
         self.expire_slice(false);
         if self.ks.eviction.running {
             self.perform_evictions();
@@ -78,7 +78,7 @@ impl Server {
     }
 
     /// Work is left that cannot wait for the next cron run.
-    pub fn keyspace_is_busy(&self) -> bool {
+    pub(crate) fn keyspace_is_busy(&self) -> bool {
         self.ks.eviction.running || self.expire_cycle_is_under_way()
     }
 
@@ -131,7 +131,7 @@ impl Server {
     }
 
     /// Makes room before a command, or refuses one that needs more memory when there is none.
-    pub fn check_memory(
+    pub(crate) fn check_memory(
         &mut self,
         id: ClientId,
         row: &Command,
@@ -173,7 +173,7 @@ impl Server {
 
     /// Bytes over `maxmemory`, if any: without what serves replicas and the AOF, which goes away by itself, and what is being
     /// freed.
-    pub fn memory_to_free(&self) -> Option<usize> {
+    pub(crate) fn memory_to_free(&self) -> Option<usize> {
         let limit = usize::try_from(self.cfg.maxmemory).unwrap_or(usize::MAX);
         let used = alloc::used();
         if limit == 0 || used <= limit {
@@ -184,7 +184,7 @@ impl Server {
     }
 
     /// Evicts keys until memory is below the limit, the time for it is over, or nothing is left to evict.
-    pub fn perform_evictions(&mut self) -> Evicted {
+    pub(crate) fn perform_evictions(&mut self) -> Evicted {
         self.ks.eviction.running = false;
         if self.depth > 0
             || self.is_loading()

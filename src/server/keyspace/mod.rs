@@ -1,3 +1,3 @@
 //! What the loop does for the keyspace.
 
-pub mod cron;
+pub(crate) mod cron;

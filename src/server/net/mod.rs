@@ -1,5 +1,5 @@
 //! Accepting, reading, writing and closing client connections.
 
 pub(crate) mod handshakes;
-pub mod serve;
-pub mod upkeep;
+pub(crate) mod serve;
+pub(crate) mod upkeep;

@@ -21,7 +21,7 @@ const WRITE_BYTES_PER_TURN: usize = 1 << 20;
 
 /// Listeners, by their places in the list of them, at which connections may wait that no event will tell of.
 #[derive(Debug, Default)]
-pub struct Unaccepted {
+pub(crate) struct Unaccepted {
     /// They had more than their share of a turn.
     next_turn: Vec<usize>,
     /// There were no descriptors, or accepting failed for another reason that passes.
@@ -31,7 +31,7 @@ pub struct Unaccepted {
 }
 
 impl Unaccepted {
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         !self.next_turn.is_empty()
     }
 
@@ -40,13 +40,13 @@ impl Unaccepted {
         self.next_turn.append(&mut self.starved);
     }
 
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         *self = Unaccepted::default();
     }
 }
 
 impl Server {
-    pub fn accept_clients(&mut self, listener: usize) {
+    pub(crate) fn accept_clients(&mut self, listener: usize) {
         // What was lent to a save comes back before clients get anything.
         reserve::refill();
         for _ in 0..ACCEPTS_PER_TURN {
@@ -81,14 +81,14 @@ impl Server {
     }
 
     /// Goes on accepting where connections may wait.
-    pub fn accept_rest(&mut self) {
+    pub(crate) fn accept_rest(&mut self) {
         for listener in std::mem::take(&mut self.unaccepted.next_turn) {
             self.accept_clients(listener);
         }
     }
 
     /// Tries again what failed for want of descriptors: by the cron, as others than clients have some, too.
-    pub fn retry_accepting(&mut self) {
+    pub(crate) fn retry_accepting(&mut self) {
         reserve::refill();
         self.unaccepted.retry();
     }
@@ -147,7 +147,7 @@ impl Server {
         self.cfg.protected_mode && !self.auth_required && self.clients.get(id).is_some_and(|c| !is_local(c))
     }
 
-    pub fn on_client_ready(&mut self, id: ClientId, event: Ready) {
+    pub(crate) fn on_client_ready(&mut self, id: ClientId, event: Ready) {
         if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
             self.clients.want_write(id);
         }
@@ -173,7 +173,7 @@ impl Server {
     }
 
     /// Runs the input of the clients that were read.
-    pub fn run_inputs(&mut self) {
+    pub(crate) fn run_inputs(&mut self) {
         let mut read = std::mem::take(&mut self.clients.to_run);
         if read.is_empty() {
             return;
@@ -297,7 +297,7 @@ impl Server {
     }
 
     /// Looks again at clients whose sockets or buffers held more than their share of the last turn.
-    pub fn read_pending(&mut self) {
+    pub(crate) fn read_pending(&mut self) {
         for id in std::mem::take(&mut self.clients.pending_reads) {
             let Some(c) = self.clients.get_mut(id) else { continue };
             c.flags.remove(ClientFlags::PENDING_READ);
@@ -309,7 +309,7 @@ impl Server {
     }
 
     /// Goes on with clients that were released from blocking.
-    pub fn process_unblocked(&mut self) {
+    pub(crate) fn process_unblocked(&mut self) {
         for id in std::mem::take(&mut self.clients.unblocked) {
             let Some(c) = self.clients.get_mut(id) else { continue };
             c.flags.remove(ClientFlags::UNBLOCKED);
@@ -318,7 +318,7 @@ impl Server {
     }
 
     /// Sends what clients have waiting.
-    pub fn write_pending(&mut self) {
+    pub(crate) fn write_pending(&mut self) {
         let gated = self.is_output_gated();
         let mut ids = std::mem::take(&mut self.clients.pending_writes);
         // The stream leaves first: whoever has a reply in hand may ask a replica next.
@@ -348,7 +348,7 @@ impl Server {
     }
 
     /// Sends a client what it has waiting, which nothing holds back.
-    pub fn write_now(&mut self, id: ClientId) {
+    pub(crate) fn write_now(&mut self, id: ClientId) {
         if let Some(c) = self.clients.get_mut(id) {
             c.out.release_all();
             self.write_client(id, false);
@@ -393,14 +393,14 @@ impl Server {
     }
 
     /// Frees clients marked for it.
-    pub fn free_closing(&mut self) {
+    pub(crate) fn free_closing(&mut self) {
         for id in std::mem::take(&mut self.clients.closing) {
             self.free_client(id);
         }
     }
 
     /// Takes a client away at once. Never for the client whose command runs.
-    pub fn free_client(&mut self, id: ClientId) {
+    pub(crate) fn free_client(&mut self, id: ClientId) {
         if self.clients.current == Some(id) {
             self.clients.closing.push(id);
             return;

@@ -18,7 +18,7 @@ const IDLE_SECONDS: i64 = 2;
 
 impl Server {
     /// Looks after the next clients in turn.
-    pub fn clients_cron(&mut self) {
+    pub(crate) fn clients_cron(&mut self) {
         let now_ms = self.clock.ms();
         self.client_memory.begin_second(now_ms);
         let count = self.clients.len();
@@ -62,7 +62,7 @@ impl Server {
     }
 
     /// Closes a client on behalf of another one.
-    pub fn kill_client(&mut self, id: ClientId) {
+    pub(crate) fn kill_client(&mut self, id: ClientId) {
         if let Some(c) = self.clients.get_mut(id) {
             c.flags.add(ClientFlags::KILLED);
         }
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// Closes a client at once where that can be, at the end of the turn otherwise. It counts for nothing from now on.
-    pub fn close_now(&mut self, id: ClientId) {
+    pub(crate) fn close_now(&mut self, id: ClientId) {
         // Within a long command of some client, that client and those above it must stay.
         if self.clients.current == Some(id) || self.is_nested_turn() {
             self.clients.close_later(id);
@@ -81,7 +81,7 @@ impl Server {
     }
 
     /// Sends an error to a client that waits for a reply, and counts it.
-    pub fn reply_error_to(&mut self, id: ClientId, error: &CmdError) {
+    pub(crate) fn reply_error_to(&mut self, id: ClientId, error: &CmdError) {
         let mut reply = crate::resp::Reply::default();
         self.write_error(&mut reply, error);
         self.clients.reply(id, &reply.buf);

@@ -15,16 +15,16 @@ use std::io::{self, Read};
 use std::time::Instant;
 
 impl Server {
-    pub fn has_child(&self) -> bool {
+    pub(crate) fn has_child(&self) -> bool {
         self.persist.child.is_some()
     }
 
-    pub fn child_kind(&self) -> Option<ChildKind> {
+    pub(crate) fn child_kind(&self) -> Option<ChildKind> {
         self.persist.child.as_ref().map(|c| c.kind)
     }
 
     /// Forks. `work` runs in the child and says whether it succeeded, which becomes the exit code.
-    pub fn fork_child(
+    pub(crate) fn fork_child(
         &mut self,
         kind: ChildKind,
         work: impl FnOnce(&mut Server, &mut Reporter) -> bool,
@@ -97,7 +97,7 @@ impl Server {
     }
 
     /// Takes in what the child has reported.
-    pub fn receive_child_info(&mut self) {
+    pub(crate) fn receive_child_info(&mut self) {
         let Some(child) = &mut self.persist.child else { return };
         let mut buf = [0; 64 * REPORT_LEN];
         // The pipe does not block; its end and its emptiness both end the reading.
@@ -125,7 +125,7 @@ impl Server {
     }
 
     /// Deals with the child's end if it has come.
-    pub fn check_child_done(&mut self) {
+    pub(crate) fn check_child_done(&mut self) {
         let Some(child) = &self.persist.child else { return };
         let pid = child.pid;
         match fork::reap(pid, false) {
@@ -163,7 +163,7 @@ impl Server {
     }
 
     /// Ends a snapshot child; its end is dealt with like any other, by `check_child_done`.
-    pub fn kill_rdb_child(&mut self) {
+    pub(crate) fn kill_rdb_child(&mut self) {
         if let Some(child) = &self.persist.child
             && child.kind.is_rdb()
         {
@@ -172,7 +172,7 @@ impl Server {
     }
 
     /// Ends a rewrite of the log and waits for it.
-    pub fn kill_aof_child(&mut self) {
+    pub(crate) fn kill_aof_child(&mut self) {
         let Some(child) = &self.persist.child else { return };
         if child.kind != ChildKind::Aof {
             return;

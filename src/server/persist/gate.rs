@@ -25,17 +25,17 @@ use std::time::Instant;
 
 impl Server {
     /// Whether all that was executed has gone to the AOF, if it is to, and is as durable as it has to be.
-    pub fn is_all_written(&self) -> bool {
+    pub(crate) fn is_all_written(&self) -> bool {
         self.persist.aof.buf.is_empty() && !self.is_output_gated()
     }
 
     /// Whether replies have to wait for a sync, but for those that tell only of what is durable.
-    pub fn is_output_gated(&self) -> bool {
+    pub(crate) fn is_output_gated(&self) -> bool {
         self.persist.gate.is_syncing() || self.persist.gate.gathering_until_us.is_some()
     }
 
     /// When the log is to be written though nothing happens, monotonic microseconds.
-    pub fn gather_deadline_us(&self) -> Option<i64> {
+    pub(crate) fn gather_deadline_us(&self) -> Option<i64> {
         self.persist.gate.gathering_until_us
     }
 
@@ -61,13 +61,13 @@ impl Server {
 
     /// Whether all that a client is about to be told may be durable, as far as what it was told before goes. False if that
     /// is not kept book of, as nothing is held back.
-    pub fn may_tell_durable(&self, id: ClientId) -> bool {
+    pub(crate) fn may_tell_durable(&self, id: ClientId) -> bool {
         self.ks.effects.unsynced.is_wanted()
             && self.clients.get(id).is_some_and(|c| c.out.released() >= c.out.pending())
     }
 
     /// Whether the reply to this command tells only of keys whose changes are all on disk.
-    pub fn tells_only_durable(&self, cmd: CmdRef, args: Args<'_>) -> bool {
+    pub(crate) fn tells_only_durable(&self, cmd: CmdRef, args: Args<'_>) -> bool {
         let command = self.commands.get(cmd);
         let mut keys = command.keys.positions(args.len()).peekable();
         command.row.has(flag::READONLY)
@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// Keeps a client's output back.
-    pub fn hold_output(&mut self, id: ClientId) {
+    pub(crate) fn hold_output(&mut self, id: ClientId) {
         // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
         if self.persist.aof.buf.is_empty()
             && let Some(c) = self.clients.get(id)

@@ -10,7 +10,7 @@ fn ok_or_err(ok: bool) -> &'static str {
 
 impl Server {
     /// The section with its heading; lines end with CR LF.
-    pub fn info_persistence(&self) -> String {
+    pub(crate) fn info_persistence(&self) -> String {
         let now_s = self.now_s();
         let p = &self.persist;
         let (aof, rdb, child) = (&p.aof, &p.rdb, &p.child_stats);

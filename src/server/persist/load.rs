@@ -23,7 +23,7 @@ use std::time::Instant;
 
 impl Server {
     /// Marks the beginning. `is_async` when the databases being filled are not those being served.
-    pub fn start_loading(&mut self, total_bytes: u64, is_async: bool) {
+    pub(crate) fn start_loading(&mut self, total_bytes: u64, is_async: bool) {
         let loading = Loading { is_async, start_s: self.now_s(), total_bytes, ..Loading::default() };
         self.persist.loading = Some(loading);
         self.persist.rdb.loaded_keys = 0;
@@ -32,7 +32,7 @@ impl Server {
         self.update_sinks();
     }
 
-    pub fn stop_loading(&mut self) {
+    pub(crate) fn stop_loading(&mut self) {
         self.persist.loading = None;
         crate::sys::signals::set_loading(false);
         self.clock.sync();
@@ -40,18 +40,18 @@ impl Server {
         self.update_sinks();
     }
 
-    pub fn is_loading(&self) -> bool {
+    pub(crate) fn is_loading(&self) -> bool {
         self.persist.loading.is_some()
     }
 
     /// A command that does not say it may run while loading runs nevertheless when the old data is still served.
-    pub fn loading_allows(&self, row: &crate::catalog::row::Command) -> bool {
+    pub(crate) fn loading_allows(&self, row: &crate::catalog::row::Command) -> bool {
         use crate::catalog::row::flag;
         self.persist.loading.as_ref().is_some_and(|l| l.is_async) && !row.has(flag::NO_ASYNC_LOADING)
     }
 
     /// Notes how far loading has come and serves whoever waits. `Break` when the server has been told to stop.
-    pub fn loading_progress(&mut self, loaded_bytes: u64) -> ControlFlow<()> {
+    pub(crate) fn loading_progress(&mut self, loaded_bytes: u64) -> ControlFlow<()> {
         if let Some(loading) = &mut self.persist.loading {
             loading.loaded_bytes = loaded_bytes;
         }
@@ -71,7 +71,7 @@ impl Server {
     /// Reads a snapshot into the databases, or into `target` when they are to be swapped in later. Nothing is flushed
     /// before. `has_data` is given for a source that is slower than a disk: it waits a little for data and says whether
     /// there are any (or will never be). The caller marks beginning and end, and logs an error with `log_load_error`.
-    pub fn load_snapshot<S: BufRead>(
+    pub(crate) fn load_snapshot<S: BufRead>(
         &mut self,
         source: S,
         options: LoadOptions,
@@ -227,7 +227,7 @@ impl Server {
 
     /// Logs why a snapshot could not be loaded. For one from a file also prints a check of it. True when the server has to
     /// end: the file is what it lives on, or the bytes are damaged rather than missing.
-    pub fn log_load_error(&self, error: &Error, origin: Origin<'_>) -> bool {
+    pub(crate) fn log_load_error(&self, error: &Error, origin: Origin<'_>) -> bool {
         match &error.kind {
             ErrorKind::Signature | ErrorKind::Version(_) => {
                 log::warn!("{}", error.kind);
@@ -273,13 +273,13 @@ impl Server {
     }
 
     /// Loads a snapshot file. Errors are logged; one that leaves the data set in pieces ends the process.
-    pub fn load_rdb_file(&mut self, path: &Path, options: LoadOptions) -> Result<LoadedRepl, LoadError> {
+    pub(crate) fn load_rdb_file(&mut self, path: &Path, options: LoadOptions) -> Result<LoadedRepl, LoadError> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(LoadError::NotFound),
             Err(e) => {
                 log::warn!("Fatal error: can't open the RDB file {} for reading: {}", path.display(), reason(&e));
-                return Err(LoadError::Open(e));
+                return Err(LoadError::Open);
             }
         };
         let size = file.metadata().map_or(0, |m| m.len());
@@ -296,13 +296,13 @@ impl Server {
                 if self.log_load_error(&e, Origin::File(path)) {
                     std::process::exit(1);
                 }
-                Err(LoadError::Rdb(e))
+                Err(LoadError::Rdb)
             }
         }
     }
 
     /// Loads the data set when the server starts and opens the log. `Err` ends the server.
-    pub fn load_at_start(&mut self) -> Result<(), Logged> {
+    pub(crate) fn load_at_start(&mut self) -> Result<(), Logged> {
         self.persist.aof.manifest = self.persist.aof.dir.load_manifest().map_err(|e| {
             e.log_fatal();
             Logged
@@ -355,7 +355,7 @@ impl Server {
     }
 
     /// DEBUG RELOAD: `save`, then `flush`, then load. `Err` is the text of the reply.
-    pub fn debug_reload(&mut self, save: bool, flush: bool, merge: bool) -> Result<(), &'static str> {
+    pub(crate) fn debug_reload(&mut self, save: bool, flush: bool, merge: bool) -> Result<(), &'static str> {
         if save && !self.save_rdb(false) {
             return Err("ERR");
         }
@@ -372,7 +372,7 @@ impl Server {
     }
 
     /// DEBUG LOADAOF. `Err` is the text of the reply.
-    pub fn debug_load_aof(&mut self) -> Result<(), &'static str> {
+    pub(crate) fn debug_load_aof(&mut self) -> Result<(), &'static str> {
         const FAILED: &str = "ERR Error trying to load the AOF files, check server logs.";
         self.flush_aof_now();
         self.ks.flush(None, false);

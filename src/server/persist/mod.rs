@@ -1,9 +1,9 @@
 //! Saving, loading and the log as the server drives them: children, files, syncs, and what waits for them.
 
-pub mod aof;
-pub mod child;
-pub mod gate;
-pub mod info;
-pub mod load;
-pub mod rdb_save;
-pub mod snapshot;
+pub(crate) mod aof;
+pub(crate) mod child;
+pub(crate) mod gate;
+pub(crate) mod info;
+pub(crate) mod load;
+pub(crate) mod rdb_save;
+pub(crate) mod snapshot;

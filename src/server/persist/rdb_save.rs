@@ -24,7 +24,7 @@ fn working_directory() -> String {
 }
 
 impl Server {
-    pub fn now_s(&self) -> i64 {
+    pub(crate) fn now_s(&self) -> i64 {
         self.clock.ms() / 1000
     }
 
@@ -84,7 +84,7 @@ impl Server {
     }
 
     /// Saves in the foreground. `keep_cache` when the file will be read again soon.
-    pub fn save_rdb(&mut self, keep_cache: bool) -> bool {
+    pub(crate) fn save_rdb(&mut self, keep_cache: bool) -> bool {
         let options = SnapshotOptions { repl: self.repl_info(), keep_cache, ..SnapshotOptions::default() };
         if !self.save_and_rename(&options, None) {
             return false;
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Starts saving in the background; false when it could not be started.
-    pub fn start_bgsave(&mut self, options: SnapshotOptions) -> bool {
+    pub(crate) fn start_bgsave(&mut self, options: SnapshotOptions) -> bool {
         if self.has_child() {
             return false;
         }
@@ -123,7 +123,7 @@ impl Server {
     /// Starts a child that writes a snapshot, framed by an end mark, into a pipe. The caller keeps the reading end, and
     /// closes `exit_pipe`'s writing end when the child may go: until then it stays, so that its end is not taken for the
     /// end of the transfer. `parents_ends` are the ends of both pipes that stay with the parent.
-    pub fn start_rdb_to_pipe(
+    pub(crate) fn start_rdb_to_pipe(
         &mut self,
         options: SnapshotOptions,
         pipe: File,
@@ -213,7 +213,7 @@ impl Server {
     }
 
     /// What persistence does at every cron run.
-    pub fn persist_cron(&mut self) {
+    pub(crate) fn persist_cron(&mut self) {
         if self.persist.loading.is_some() {
             return;
         }
@@ -248,7 +248,7 @@ impl Server {
 
     /// Ends children, writes out the log and, if it is to be, a last snapshot. False when stopping now would lose data
     /// that could be kept; with `force` it is never false.
-    pub fn persist_shutdown(&mut self, save: bool, nosave: bool, force: bool) -> bool {
+    pub(crate) fn persist_shutdown(&mut self, save: bool, nosave: bool, force: bool) -> bool {
         let child = self.persist.child.as_ref().map(|c| (c.kind, c.pid));
         if let Some((kind, pid)) = child
             && kind.is_rdb()
@@ -293,13 +293,13 @@ impl Server {
     }
 
     /// The AOF was turned on and a child writes the data set that it begins with: ending now would leave none.
-    pub fn is_writing_first_aof(&self) -> bool {
+    pub(crate) fn is_writing_first_aof(&self) -> bool {
         let is_aof = self.persist.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof);
         is_aof && self.persist.aof.state == crate::persist::state::AofState::WaitRewrite
     }
 
     /// FLUSHALL emptied everything: a save under way is of no use, and the file of the last one is to say so.
-    pub fn after_flush_all(&mut self) {
+    pub(crate) fn after_flush_all(&mut self) {
         self.kill_rdb_child();
         if !self.cfg.save.is_empty() {
             self.save_rdb(false);

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 
 impl Server {
     /// Writes a snapshot to `out` and returns it flushed. `reporter` hears of progress.
-    pub fn write_snapshot<W: Write>(
+    pub(crate) fn write_snapshot<W: Write>(
         &self,
         out: W,
         options: &SnapshotOptions,
@@ -73,7 +73,7 @@ impl Server {
 
     /// Writes a snapshot whose end a reader of a stream can tell: `$EOF:`, 40 random hex digits and a line end before it,
     /// the digits again behind it.
-    pub fn write_framed_snapshot<W: Write>(
+    pub(crate) fn write_framed_snapshot<W: Write>(
         &self,
         mut out: W,
         options: &SnapshotOptions,
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// Writes the commands that make the data set.
-    pub fn write_commands<W: Write>(&self, mut out: W, mut reporter: Option<&mut Reporter>) -> io::Result<W> {
+    pub(crate) fn write_commands<W: Write>(&self, mut out: W, mut reporter: Option<&mut Reporter>) -> io::Result<W> {
         let mut buf = Vec::with_capacity(FLUSH_AT + 4096);
         if self.cfg.aof_timestamp_enabled {
             write!(buf, "#TS:{}\r\n", now_s())?;

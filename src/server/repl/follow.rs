@@ -37,7 +37,7 @@ impl Server {
     // ---- choosing a master
 
     /// Makes this server a replica of the one at `host` and `port`.
-    pub fn set_master(&mut self, host: &str, port: u16) {
+    pub(crate) fn set_master(&mut self, host: &str, port: u16) {
         let was_primary = !self.repl.is_replica();
         self.name_master(None);
         self.drop_online_master();
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Makes this server a primary. Its replicas may continue with it under the id they know.
-    pub fn unset_master(&mut self) {
+    pub(crate) fn unset_master(&mut self) {
         if !self.repl.is_replica() {
             return;
         }
@@ -98,7 +98,7 @@ impl Server {
 
     /// Uses the history a dataset was saved with: the stream it stands at can be continued by a replica, and as a second
     /// history by a primary's replicas.
-    pub fn restore_history(&mut self, id: ReplId, offset: i64, stream_db: usize) {
+    pub(crate) fn restore_history(&mut self, id: ReplId, offset: i64, stream_db: usize) {
         if self.repl.is_replica() {
             self.repl.history.id = id;
             self.repl.history.offset = offset;
@@ -190,12 +190,12 @@ impl Server {
     }
 
     /// When the next attempt to reach the master is due, if that is before the periodic work.
-    pub fn repl_deadline_ms(&self) -> Option<i64> {
+    pub(crate) fn repl_deadline_ms(&self) -> Option<i64> {
         self.repl.master.retry_at_ms
     }
 
     /// Makes the attempt that is due.
-    pub fn repl_timers(&mut self) {
+    pub(crate) fn repl_timers(&mut self) {
         if self.repl.master.looking_up && !self.is_loading() {
             self.go_on_connecting();
         }
@@ -264,7 +264,7 @@ impl Server {
     }
 
     /// The link's connection is ready for something.
-    pub fn on_master_link_ready(&mut self, event: Ready) {
+    pub(crate) fn on_master_link_ready(&mut self, event: Ready) {
         if self.repl.master.loading {
             return;
         }
@@ -657,7 +657,7 @@ impl Server {
     // ---- following the stream
 
     /// So many bytes of the stream were read.
-    pub fn note_master_read(&mut self, bytes: usize) {
+    pub(crate) fn note_master_read(&mut self, bytes: usize) {
         let now_s = self.now_s();
         if let Some(online) = &mut self.repl.master.online {
             online.read += bytes as i64;
@@ -667,7 +667,7 @@ impl Server {
 
     /// The client's request that consisted of `bytes` was processed. For the master's this moves the offset and feeds our
     /// own replicas, unless the command has yet to take effect.
-    pub fn input_consumed(&mut self, id: ClientId, bytes: &[u8]) {
+    pub(crate) fn input_consumed(&mut self, id: ClientId, bytes: &[u8]) {
         let Some(c) = self.clients.get(id) else { return };
         if !c.is(ClientFlags::MASTER) {
             return;
@@ -694,7 +694,7 @@ impl Server {
     }
 
     /// Tells the master how far its stream was processed.
-    pub fn acknowledge_to_master(&mut self) {
+    pub(crate) fn acknowledge_to_master(&mut self) {
         let Some(online) = &self.repl.master.online else { return };
         let client = online.client;
         let applied = online.applied.to_string();
@@ -778,7 +778,7 @@ impl Server {
     }
 
     /// Shows the master that this server is alive while it is busy with a dataset; at most once a second.
-    pub fn keep_master_link_alive(&mut self) {
+    pub(crate) fn keep_master_link_alive(&mut self) {
         let now_s = self.now_s();
         let link = &mut self.repl.master;
         if link.keepalive_sent_s == now_s {

@@ -15,12 +15,12 @@ const SHOWN_STREAM_BYTES: usize = 256;
 
 impl Server {
     /// Whether this server is a replica.
-    pub fn is_replica(&self) -> bool {
+    pub(crate) fn is_replica(&self) -> bool {
         self.repl.is_replica()
     }
 
     /// Takes the role the configuration asks for; before anything is loaded.
-    pub fn start_as_configured(&mut self) {
+    pub(crate) fn start_as_configured(&mut self) {
         if let Some(address) = self.cfg.replicaof.clone() {
             self.begin_as_replica_of(address);
         }
@@ -28,7 +28,7 @@ impl Server {
     }
 
     /// Takes the role of a replica of that server; before anything is loaded.
-    pub fn start_as_replica_of(&mut self, host: String, port: u16) {
+    pub(crate) fn start_as_replica_of(&mut self, host: String, port: u16) {
         self.begin_as_replica_of((host, port));
         self.show_role();
     }
@@ -53,7 +53,7 @@ impl Server {
     }
 
     /// Looks at the reply to a command that came over a link between servers: nobody reads it there.
-    pub fn check_link_reply(&mut self, id: ClientId, was_replica: bool, reply: &[u8]) {
+    pub(crate) fn check_link_reply(&mut self, id: ClientId, was_replica: bool, reply: &[u8]) {
         let Some(c) = self.clients.get(id) else { return };
         if reply.is_empty() {
             return;
@@ -73,47 +73,47 @@ impl Server {
         }
     }
 
-    pub fn has_replicas(&self) -> bool {
+    pub(crate) fn has_replicas(&self) -> bool {
         !self.repl.replicas.is_empty()
     }
 
     /// Every replica has acknowledged all of the stream.
-    pub fn replicas_caught_up(&self) -> bool {
+    pub(crate) fn replicas_caught_up(&self) -> bool {
         self.repl.all_in_sync()
     }
 
     /// Asks replicas for their offsets, so that a wait for them ends soon.
-    pub fn ask_replicas_for_offsets(&mut self) {
+    pub(crate) fn ask_replicas_for_offsets(&mut self) {
         if !self.writes_paused() {
             self.ask_for_acks();
         }
     }
 
     /// Says which replicas have not caught up when the server ends.
-    pub fn log_lagging_replicas(&self) {
+    pub(crate) fn log_lagging_replicas(&self) {
         for line in self.repl.shutdown_report(self.now_s()) {
             log::info!("{line}");
         }
     }
 
     /// Sends replicas what can be sent without waiting.
-    pub fn flush_replica_output(&mut self) {
+    pub(crate) fn flush_replica_output(&mut self) {
         self.flush_replicas();
     }
 
     /// Bytes of the shared stream that a replica's lag holds.
-    pub fn replica_output_bytes(&self, c: &Client) -> usize {
+    pub(crate) fn replica_output_bytes(&self, c: &Client) -> usize {
         self.repl.replica_of(c.id).map_or(0, |attached| self.repl.output_memory(attached))
     }
 
     /// Gives this server's history a new name, so that replicas have to start over.
-    pub fn change_replication_ids(&mut self) {
+    pub(crate) fn change_replication_ids(&mut self) {
         log::info!("Changing replication IDs after receiving DEBUG change-repl-id");
         self.repl.history.start_new();
     }
 
     /// An empty line from a replica shows that it is alive.
-    pub fn note_empty_request(&mut self, id: ClientId) {
+    pub(crate) fn note_empty_request(&mut self, id: ClientId) {
         let now_s = self.now_s();
         if let Some(attached) = self.repl.replica_of_mut(id) {
             attached.replica.ack_time_s = now_s;
@@ -122,7 +122,7 @@ impl Server {
 
     /// A command that another server sent (our master, a replica, the AOF) failed. Nobody reads the reply, but it hints
     /// at datasets that differ.
-    pub fn note_internal_error(&mut self, id: ClientId, error: &CmdError) {
+    pub(crate) fn note_internal_error(&mut self, id: ClientId, error: &CmdError) {
         let Some(c) = self.clients.get(id) else { return };
         let (from, to) = if c.is(ClientFlags::AOF) {
             ("server", "AOF-loading-client")
@@ -158,13 +158,13 @@ impl Server {
     }
 
     /// A client is about to go.
-    pub fn repl_before_free(&mut self, id: ClientId) {
+    pub(crate) fn repl_before_free(&mut self, id: ClientId) {
         self.master_client_lost(id);
         self.detach_replica(id);
     }
 
     /// What a client that waited in vain is told, if it waited for replication. Returns whether it did.
-    pub fn repl_reply_on_timeout(&mut self, id: ClientId, kind: &BlockKind) -> bool {
+    pub(crate) fn repl_reply_on_timeout(&mut self, id: ClientId, kind: &BlockKind) -> bool {
         let waited = matches!(kind, BlockKind::Wait { .. } | BlockKind::WaitAof { .. });
         if waited {
             self.reply_to_late_wait(id, kind);
@@ -173,7 +173,7 @@ impl Server {
     }
 
     /// The periodic work; to be called at every cron run.
-    pub fn repl_cron(&mut self) {
+    pub(crate) fn repl_cron(&mut self) {
         // A change of roles is pursued faster.
         let period_ms = if self.repl.failover.state() == FailoverState::None { 1000 } else { 100 };
         if self.is_loading() || !self.every_ms(period_ms) {

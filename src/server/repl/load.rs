@@ -306,7 +306,7 @@ impl Server {
     }
 
     /// While a dataset is loaded: shows the master that this server is alive.
-    pub fn repl_while_loading(&mut self) {
+    pub(crate) fn repl_while_loading(&mut self) {
         if !self.repl.master.loading {
             return;
         }
@@ -321,7 +321,7 @@ impl Server {
     // ---- the dataset this server starts with
 
     /// A primary's replicas may continue with what it loads, so keys that go while loading are part of the stream.
-    pub fn repl_before_startup_load(&mut self) {
+    pub(crate) fn repl_before_startup_load(&mut self) {
         if !self.repl.is_replica() && self.repl.backlog.is_none() {
             self.repl.create_backlog(self.cfg.repl_backlog_size as usize);
             self.update_sinks();
@@ -329,7 +329,7 @@ impl Server {
     }
 
     /// Goes on with the history the dataset was saved with, if it tells.
-    pub fn repl_after_startup_load(&mut self, found: Option<LoadedRepl>) {
+    pub(crate) fn repl_after_startup_load(&mut self, found: Option<LoadedRepl>) {
         let position = found.and_then(|found| {
             let id = ReplId::from_bytes(&found.id?)?;
             let db = usize::try_from(found.stream_db?).ok().filter(|db| *db < self.ks.dbs.len())?;

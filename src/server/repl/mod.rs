@@ -1,7 +1,7 @@
 //! Replication as the server drives it: the link to the primary, the replicas, the snapshots between them.
 
-pub mod follow;
-pub mod hooks;
-pub mod load;
-pub mod serve;
-pub mod snapshot;
+pub(crate) mod follow;
+pub(crate) mod hooks;
+pub(crate) mod load;
+pub(crate) mod serve;
+pub(crate) mod snapshot;

@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// Closes the connections of all replicas: they come back and see what changed.
-    pub fn disconnect_replicas(&mut self) {
+    pub(crate) fn disconnect_replicas(&mut self) {
         let ids: Vec<ClientId> = self.repl.replicas.iter().map(|attached| attached.client).collect();
         for id in ids {
             // The record goes at once, so that nothing of a new history reaches this connection.
@@ -233,13 +233,13 @@ impl Server {
     // ---- output
 
     /// Gives one command to the stream.
-    pub fn feed_replicas(&mut self, db: Option<usize>, command: &[u8]) {
+    pub(crate) fn feed_replicas(&mut self, db: Option<usize>, command: &[u8]) {
         self.repl.feed(db, command);
         self.limit_replica_output();
     }
 
     /// Gives a command that concerns no database to the stream.
-    pub fn feed_replicas_plain(&mut self, arguments: &[&[u8]]) {
+    pub(crate) fn feed_replicas_plain(&mut self, arguments: &[&[u8]]) {
         self.repl.feed(None, &command(arguments));
         self.limit_replica_output();
     }
@@ -269,7 +269,7 @@ impl Server {
     }
 
     /// Sends a replica what it has waiting: replies, the snapshot file, the stream.
-    pub fn write_replica(&mut self, id: ClientId) {
+    pub(crate) fn write_replica(&mut self, id: ClientId) {
         if let Err(e) = self.try_write_replica(id) {
             log::debug!("Error writing to client: {}", reason(&e));
             self.clients.close_later(id);
@@ -336,7 +336,7 @@ impl Server {
 
     /// Tries to send all replicas everything now: before evicting, so that what waits for them does not count against
     /// the memory limit longer than needed.
-    pub fn flush_replicas(&mut self) {
+    pub(crate) fn flush_replicas(&mut self) {
         let ready = self.repl.replicas.iter().filter(|a| !a.stalled && self.repl.has_output(a)).map(|a| a.client);
         let ready: Vec<ClientId> = ready.collect();
         for id in ready {
@@ -353,7 +353,7 @@ impl Server {
     }
 
     /// Releases clients in WAIT and WAITAOF that have what they wait for.
-    pub fn serve_waiting_for_acks(&mut self) {
+    pub(crate) fn serve_waiting_for_acks(&mut self) {
         if self.repl.waiters.is_empty() {
             return;
         }
@@ -421,7 +421,7 @@ impl Server {
     // ---- admission
 
     /// Writes need enough good replicas, if any are asked for.
-    pub fn check_good_replicas(&mut self, is_write: bool) -> Result<(), CmdError> {
+    pub(crate) fn check_good_replicas(&mut self, is_write: bool) -> Result<(), CmdError> {
         let needed = self.cfg.min_replicas_to_write;
         let counts = needed > 0 && self.cfg.min_replicas_max_lag > 0 && !self.repl.is_replica();
         if is_write && counts && (self.repl.good_replicas as i64) < needed {
@@ -431,19 +431,19 @@ impl Server {
     }
 
     /// Whether clients may not write here.
-    pub fn is_read_only_replica(&self) -> bool {
+    pub(crate) fn is_read_only_replica(&self) -> bool {
         self.repl.is_replica() && self.cfg.replica_read_only
     }
 
     /// Whether clients get no data now, since it may be stale.
-    pub fn serves_nothing_stale(&self) -> bool {
+    pub(crate) fn serves_nothing_stale(&self) -> bool {
         self.repl.is_replica()
             && self.repl.master.state != crate::repl::link::LinkState::Connected
             && !self.cfg.replica_serve_stale_data
     }
 
     /// Offset of the newest byte of the stream.
-    pub fn repl_offset(&self) -> i64 {
+    pub(crate) fn repl_offset(&self) -> i64 {
         self.repl.history.offset
     }
 
@@ -453,7 +453,7 @@ impl Server {
     }
 
     /// INFO's replication section, without its title.
-    pub fn replication_info(&self) -> String {
+    pub(crate) fn replication_info(&self) -> String {
         self.repl.info(InfoContext {
             now_s: self.now_s(),
             priority: self.cfg.replica_priority,
@@ -467,7 +467,7 @@ impl Server {
     // ---- every turn and every second
 
     /// Before the loop sleeps: asks for acknowledgements, moves a failover on, serves waiters.
-    pub fn repl_before_sleep(&mut self) {
+    pub(crate) fn repl_before_sleep(&mut self) {
         self.serve_waiting_for_acks();
         if self.repl.want_acks && !self.writes_paused() {
             self.ask_for_acks();
@@ -479,7 +479,7 @@ impl Server {
     }
 
     /// Asks every replica to acknowledge at once.
-    pub fn ask_for_acks(&mut self) {
+    pub(crate) fn ask_for_acks(&mut self) {
         if !self.repl.replicas.is_empty() {
             self.feed_replicas_plain(&[b"REPLCONF", b"GETACK", b"*"]);
         }
@@ -576,7 +576,7 @@ impl Server {
     }
 
     /// `repl-backlog-size` changed.
-    pub fn resize_backlog(&mut self) {
+    pub(crate) fn resize_backlog(&mut self) {
         self.cfg.repl_backlog_size = self.cfg.repl_backlog_size.max(crate::config::MIN_BACKLOG_SIZE);
         if let Some(backlog) = &mut self.repl.backlog {
             backlog.resize(self.cfg.repl_backlog_size as usize);

@@ -42,7 +42,7 @@ impl Server {
     }
 
     /// The position a snapshot taken now corresponds to, to be stored in it; `None` while there is none to speak of.
-    pub fn repl_info(&self) -> Option<ReplInfo> {
+    pub(crate) fn repl_info(&self) -> Option<ReplInfo> {
         let repl = &self.repl;
         let stream_db = if !repl.is_replica() {
             repl.backlog.as_ref()?;
@@ -164,7 +164,7 @@ impl Server {
     // ---- the pipe
 
     /// The pipe has something to read.
-    pub fn on_snapshot_pipe_ready(&mut self) {
+    pub(crate) fn on_snapshot_pipe_ready(&mut self) {
         self.pump_snapshot_pipe();
     }
 
@@ -311,7 +311,7 @@ impl Server {
     // ---- the end of the child
 
     /// A snapshot child has ended: replicas that waited for it go on, or are dropped if it failed.
-    pub fn repl_bgsave_done(&mut self, kind: ChildKind, ok: bool) {
+    pub(crate) fn repl_bgsave_done(&mut self, kind: ChildKind, ok: bool) {
         if kind == ChildKind::RdbSocket {
             self.end_snapshot_reading();
             self.repl.pipe = None;

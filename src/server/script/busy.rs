@@ -17,12 +17,12 @@ const BUSY_FUNCTION: CmdError =
 
 impl Server {
     /// A script runs that others need not wait for.
-    pub fn script_is_busy(&self) -> bool {
+    pub(crate) fn script_is_busy(&self) -> bool {
         self.script.running.as_ref().is_some_and(|r| r.busy)
     }
 
     /// What others are told while a script is busy.
-    pub fn script_busy_error(&self) -> Option<CmdError> {
+    pub(crate) fn script_busy_error(&self) -> Option<CmdError> {
         let running = self.script.running.as_ref().filter(|r| r.busy)?;
         Some(match running.kind {
             Kind::Eval => BUSY_SCRIPT,
@@ -84,7 +84,7 @@ impl Server {
     }
 
     /// SCRIPT KILL and FUNCTION KILL.
-    pub fn kill_script(&mut self, kind: Kind) -> CmdResult {
+    pub(crate) fn kill_script(&mut self, kind: Kind) -> CmdResult {
         let Some(running) = self.script.running.as_mut() else {
             return Err(CmdError::of("NOTBUSY No scripts in execution right now."));
         };

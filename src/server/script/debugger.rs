@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 
 /// Runs a script under the debugger: `run` does what EVAL does.
-pub fn debug(ctx: &mut Ctx<'_>, args: Args<'_>, run: impl FnOnce(&mut Ctx<'_>) -> CmdResult) -> CmdResult {
+pub(crate) fn debug(ctx: &mut Ctx<'_>, args: Args<'_>, run: impl FnOnce(&mut Ctx<'_>) -> CmdResult) -> CmdResult {
     let id = ctx.client;
     let is_forked = !ctx.c().is(ClientFlags::SCRIPT_DEBUG_SYNC);
     if is_forked {
@@ -66,7 +66,7 @@ pub fn debug(ctx: &mut Ctx<'_>, args: Args<'_>, run: impl FnOnce(&mut Ctx<'_>) -
 
 impl Server {
     /// SCRIPT DEBUG YES and SYNC.
-    pub fn enable_debugging(&mut self, id: ClientId, sync: bool) {
+    pub(crate) fn enable_debugging(&mut self, id: ClientId, sync: bool) {
         if let Some(c) = self.clients.get_mut(id) {
             c.flags.add(ClientFlags::SCRIPT_DEBUG);
             if sync {
@@ -77,19 +77,19 @@ impl Server {
     }
 
     /// SCRIPT DEBUG NO.
-    pub fn disable_debugging(&mut self, id: ClientId) {
+    pub(crate) fn disable_debugging(&mut self, id: ClientId) {
         if let Some(c) = self.clients.get_mut(id) {
             c.flags.remove(ClientFlags::SCRIPT_DEBUG.union(ClientFlags::SCRIPT_DEBUG_SYNC));
         }
     }
 
     /// Takes note of forked sessions that ended.
-    pub fn reap_debug_sessions(&mut self) {
+    pub(crate) fn reap_debug_sessions(&mut self) {
         self.script.debugger.children.retain(|pid| matches!(fork::reap(*pid, false), Ok(None)));
     }
 
     /// Ends forked sessions.
-    pub fn kill_debug_sessions(&mut self) {
+    pub(crate) fn kill_debug_sessions(&mut self) {
         for pid in self.script.debugger.children.drain(..) {
             log::info!("Killing debugging session {pid}");
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);

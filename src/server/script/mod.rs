@@ -1,9 +1,9 @@
 //! Scripts as the server runs them: what they may do, how long they may run, what their commands come to.
 
-pub mod busy;
-pub mod command;
-pub mod debugger;
-pub mod run;
+pub(crate) mod busy;
+pub(crate) mod command;
+pub(crate) mod debugger;
+pub(crate) mod run;
 
 use crate::admin::memory::ScriptMemory;
 use crate::catalog::row::{Command, cat, flag};
@@ -53,13 +53,8 @@ impl Host for Server {
 }
 
 impl Server {
-    /// Who called the script that runs, if one does.
-    pub fn script_caller(&self) -> Option<ClientId> {
-        self.script.running.as_ref().map(|r| r.caller)
-    }
-
     /// The client that commands of this one are run for: for that of scripts, who called the script.
-    pub fn caller_behind(&self, id: ClientId) -> ClientId {
+    pub(crate) fn caller_behind(&self, id: ClientId) -> ClientId {
         match &self.script.running {
             Some(running) if running.client == id => running.caller,
             _ => id,
@@ -67,7 +62,7 @@ impl Server {
     }
 
     /// The flags of a command as its arguments make them: those that run scripts do what the script says it does.
-    pub fn flags_of_call(&self, row: &Command, args: Args<'_>) -> u32 {
+    pub(crate) fn flags_of_call(&self, row: &Command, args: Args<'_>) -> u32 {
         if row.acl & cat::SCRIPTING == 0 {
             return row.flags;
         }
@@ -95,7 +90,7 @@ impl Server {
     }
 
     /// What INFO and MEMORY say of scripts.
-    pub fn script_memory(&self) -> ScriptMemory {
+    pub(crate) fn script_memory(&self) -> ScriptMemory {
         let script = &self.script;
         ScriptMemory {
             vm_eval: script.eval.memory(),

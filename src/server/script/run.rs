@@ -12,7 +12,7 @@ use crate::server::dispatch::call::Ctx;
 use crate::structs::slots::key_slot;
 
 /// Checks whether a script may start here and now, then runs it. Its reply, or an error, is written.
-pub fn run(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
+pub(crate) fn run(ctx: &mut Ctx<'_>, script: &Script<'_>) -> CmdResult {
     let running = ctx.srv.prepare_script(ctx.client, script)?;
     ctx.srv.script.running = Some(running);
     let mark = ctx.out.buf.len();

@@ -6,7 +6,7 @@ use std::hint::black_box;
 const PASSES: usize = 50;
 
 /// Tests so many megabytes; gives the exit code.
-pub fn run(megabytes: &str) -> i32 {
+pub(crate) fn run(megabytes: &str) -> i32 {
     let Some(megabytes) = megabytes.parse::<usize>().ok().filter(|m| *m > 0) else {
         eprintln!("The amount of memory must be a number of megabytes.");
         return 1;

@@ -53,7 +53,7 @@ unsafe impl Sync for Block {}
 
 impl Block {
     /// The empty listpack; takes no memory.
-    pub fn empty() -> Block {
+    pub(crate) fn empty() -> Block {
         Block { word: NonNull::from(&EMPTY).cast() }
     }
 
@@ -67,12 +67,12 @@ impl Block {
     }
 
     /// The empty listpack in a block of at least `room` bytes.
-    pub fn with_room(room: usize) -> Block {
+    pub(crate) fn with_room(room: usize) -> Block {
         Block::copied(&EMPTY, room)
     }
 
     /// Takes over a vector whose first bytes are its length.
-    pub fn from_vec(mut bytes: Vec<u8>) -> Block {
+    pub(crate) fn from_vec(mut bytes: Vec<u8>) -> Block {
         let len = bytes.first_chunk().map(|len| u32::from_le_bytes(*len) as usize);
         assert_eq!(len, Some(bytes.len()), "the length that bytes begin with");
         let class = size_class(bytes.len());
@@ -89,7 +89,7 @@ impl Block {
         Block { word: word(first, class_number(class), 0) }
     }
 
-    pub fn into_vec(self) -> Vec<u8> {
+    pub(crate) fn into_vec(self) -> Vec<u8> {
         if self.class() == 0 || self.gap() > 0 {
             return self.bytes().to_vec();
         }
@@ -114,7 +114,7 @@ impl Block {
 
     /// Bytes allocated.
     #[inline]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         class_bytes(self.class())
     }
 
@@ -137,21 +137,21 @@ impl Block {
     }
 
     #[inline]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         // SAFETY: there always are at least as many bytes as the length takes.
         let len = unsafe { self.first().cast::<[u8; LEN_BYTES]>().read() };
         u32::from_le_bytes(len) as usize
     }
 
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: so many bytes were written there, and nobody changes them while this is borrowed.
         unsafe { std::slice::from_raw_parts(self.first(), self.len()) }
     }
 
     /// Overwrites bytes, but not the length.
     #[inline]
-    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, at: usize, bytes: &[u8]) {
         assert!(self.class() != 0 && at >= LEN_BYTES && at <= self.len() && bytes.len() <= self.len() - at);
         // SAFETY: all of it is within the bytes of a block of its own, which `bytes` cannot be in.
         unsafe { put(self.first().add(at), bytes) };
@@ -159,7 +159,7 @@ impl Block {
 
     /// Puts `parts`, one behind the other, in the place of the bytes `from..to`. The shorter side of the others is moved.
     #[inline]
-    pub fn splice(&mut self, from: usize, to: usize, parts: [&[u8]; 3]) {
+    pub(crate) fn splice(&mut self, from: usize, to: usize, parts: [&[u8]; 3]) {
         let len = self.len();
         assert!(LEN_BYTES <= from && from <= to && to <= len, "bytes outside of a listpack");
         let (old, new) = (to - from, parts[0].len() + parts[1].len() + parts[2].len());
@@ -184,7 +184,7 @@ impl Block {
     /// As `splice` of three parts before which `BEFORE` bytes stay at the front, for what is added most often: if there is room
     /// before. Whether it was.
     #[inline]
-    pub fn add_front<const BEFORE: usize>(&mut self, (head, text, back): (u8, &[u8], u8)) -> bool {
+    pub(crate) fn add_front<const BEFORE: usize>(&mut self, (head, text, back): (u8, &[u8], u8)) -> bool {
         let (len, gap, added) = (self.len(), self.gap(), text.len() + 2);
         let Ok(new_len) = u32::try_from(len + added) else { return false };
         if len < GAP_FROM || gap < added {
@@ -210,7 +210,7 @@ impl Block {
     /// As `splice` of three parts before the last byte, which is `end`, for what is added most often: if there is room behind.
     /// Whether it was.
     #[inline]
-    pub fn add_back(&mut self, (head, text, back): (u8, &[u8], u8), end: u8) -> bool {
+    pub(crate) fn add_back(&mut self, (head, text, back): (u8, &[u8], u8), end: u8) -> bool {
         let (len, added) = (self.len(), text.len() + 2);
         let Ok(new_len) = u32::try_from(len + added) else { return false };
         if self.class() == 0 || self.capacity() < self.gap() + len + added {
@@ -349,7 +349,7 @@ impl Block {
     }
 
     /// Gives back room that a smaller block would not have.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         let new_capacity = size_class(self.len());
         if new_capacity >= self.capacity() {
             return;
@@ -362,7 +362,8 @@ impl Block {
     }
 
     /// Asserts what the file's head promises.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         let (len, gap, capacity) = (self.len(), self.gap(), self.capacity());
         if self.class() == 0 {
             assert_eq!((self.bytes(), gap), (&EMPTY[..], 0), "no block, but not empty");

@@ -16,7 +16,7 @@ const LISTPACK_OVERHEAD: usize = HEADER_LEN + 1;
 
 /// A row of elements that is rarely changed. One pointer large.
 #[derive(Clone)]
-pub struct Dense {
+pub(crate) struct Dense {
     block: Block,
 }
 
@@ -80,14 +80,14 @@ impl Builder {
 
 impl Dense {
     /// The elements of a listpack.
-    pub fn of(list: &Listpack) -> Dense {
+    pub(crate) fn of(list: &Listpack) -> Dense {
         let mut builder = Builder::with_capacity(HEAD_LEN + list.total_bytes());
         builder.add_packed(&list.as_bytes()[HEADER_LEN..list.end()]);
         builder.done()
     }
 
     /// The listpack of these elements.
-    pub fn open(&self) -> Listpack {
+    pub(crate) fn open(&self) -> Listpack {
         let mut bytes = Vec::with_capacity(self.raw_len());
         let mut count = 0;
         bytes.extend_from_slice(&(self.raw_len() as u32).to_le_bytes());
@@ -112,7 +112,7 @@ impl Dense {
 
     /// Takes elements out of a listpack that stands before this, or behind it: from the near end of it, as many as there are
     /// or as fit so that `most` bytes are not exceeded. How many.
-    pub fn take_in(&mut self, list: &mut Listpack, is_before: bool, most: usize) -> usize {
+    pub(crate) fn take_in(&mut self, list: &mut Listpack, is_before: bool, most: usize) -> usize {
         let room = most.saturating_sub(self.block.len());
         let bytes = list.as_bytes();
         let (start, end) = (HEADER_LEN, list.end());
@@ -147,20 +147,20 @@ impl Dense {
     }
 
     /// Whether an element's text is `text`.
-    pub fn contains(&self, text: &[u8]) -> bool {
+    pub(crate) fn contains(&self, text: &[u8]) -> bool {
         let wanted = Item::of(text);
         // An integer may be stored as a string in bytes from outside.
         self.iter().any(|item| item == wanted || matches!(item, Item::Str(_)) && item.is(text))
     }
 
     /// Length in bytes of a listpack of the same elements.
-    pub fn raw_len(&self) -> usize {
+    pub(crate) fn raw_len(&self) -> usize {
         let head = self.block.bytes();
         u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize
     }
 
     /// Bytes allocated.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.block.capacity()
     }
 
@@ -169,25 +169,25 @@ impl Dense {
     }
 
     /// The elements, from the first on.
-    pub fn iter(&self) -> Iter<'_> {
+    pub(crate) fn iter(&self) -> Iter<'_> {
         Iter { rest: self.elements() }
     }
 }
 
 /// The elements of a [`Dense`], forwards.
 #[derive(Clone)]
-pub struct Iter<'a> {
+pub(crate) struct Iter<'a> {
     rest: &'a [u8],
 }
 
 impl Iter<'_> {
     /// Whether no element is left.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Goes past elements without looking at them.
-    pub fn skip_elements(&mut self, count: usize) {
+    pub(crate) fn skip_elements(&mut self, count: usize) {
         for _ in 0..count {
             self.rest = &self.rest[element_len(self.rest, 0)..];
         }
@@ -271,7 +271,7 @@ mod tests {
                 if is_before { list.iter().chain(dense.iter()).collect() } else { dense.iter().chain(list.iter()).collect() };
             let (a, b) = if is_before { (&outer, &inner) } else { (&inner, &outer) };
             let expected: Vec<Vec<u8>> = a.iter().chain(b).cloned().collect();
-            prop_assert_eq!(all.iter().map(Item::to_vec).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(all.iter().map(|item| item.to_vec()).collect::<Vec<_>>(), expected);
             prop_assert_eq!(dense.open().total_bytes(), dense.raw_len());
         }
     }

@@ -55,7 +55,7 @@ fn bytes_are_those_of_the_format() {
     list.push_back(&[b'x'; 200]);
     assert_eq!(list.as_bytes()[6..8], [0xe0, 200]);
     assert_eq!(list.as_bytes()[208..], [0x01, 0x80 | (202 & 0x7f), 0xff]);
-    list.clear();
+    let mut list = Listpack::new();
     list.push_back(&[b'x'; 5000]);
     assert_eq!(list.as_bytes()[6..11], [0xf0, 0x88, 0x13, 0, 0]);
     assert_eq!(list.as_bytes()[5011..], [0x27, 0x80 | 0x0d, 0xff]);
@@ -123,7 +123,6 @@ fn nothing_changes_an_empty_one() {
     list.push_items([]);
     list.shrink_to_fit();
     assert_eq!((list.remove_range(0, 1), list.remove_range(-1, 1)), (0, 0));
-    list.clear();
     compare(&list, &[]);
     compare(&list.clone(), &[]);
     assert_eq!(list.capacity(), 0);

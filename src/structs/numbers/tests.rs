@@ -6,6 +6,7 @@ use std::ffi::CString;
 
 use proptest::prelude::*;
 
+use super::super::long_double::LongDouble;
 use super::*;
 
 #[test]

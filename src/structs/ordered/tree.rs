@@ -288,6 +288,7 @@ impl Tree {
     }
 
     /// Asserts the file head's invariants but for the order, and adds all members to `found`.
+    #[cfg(test)]
     pub(super) fn check_invariants(&self, found: &mut Vec<Ptr>) {
         fn check(node: &Node, is_root: bool, depth: usize, leaves_at: &mut Option<usize>, found: &mut Vec<Ptr>) {
             match node {
@@ -335,24 +336,25 @@ struct Edges {
 /// # Safety
 /// All members must be alive. `node` must not be full.
 unsafe fn insert(node: &mut Node, key: Key<'_>, at: Ptr, edges: Edges) {
-    // SAFETY: the caller's promise, here and below.
     match node {
         Node::Leaf(leaf) => {
+            // SAFETY: all members are alive, by the caller's promise.
             let index = unsafe { key.index_in(leaf.items()) };
             leaf.insert(index, at);
         }
-        Node::Branch(kids) => {
-            let mut index = unsafe { key.kid_of(kids) };
+        // SAFETY: all members are alive, by the caller's promise, and a child has room before it is asked to take one.
+        Node::Branch(kids) => unsafe {
+            let mut index = key.kid_of(kids);
             if kids[index].node.is_full() {
-                unsafe { make_room(kids, index, key, edges) };
-                index = unsafe { key.kid_of(kids) };
+                make_room(kids, index, key, edges);
+                index = key.kid_of(kids);
             }
             let edges = Edges { low: edges.low && index == 0, high: edges.high && index + 1 == kids.len() };
             let kid = &mut kids[index];
-            unsafe { insert(&mut kid.node, key, at, edges) };
+            insert(&mut kid.node, key, at, edges);
             kid.count += 1;
-            unsafe { kid.refresh() };
-        }
+            kid.refresh();
+        },
     }
 }
 
@@ -451,18 +453,19 @@ unsafe fn give(kids: &mut [Kid], from: usize, to: usize) -> bool {
 /// # Safety
 /// All members must be alive, and `at` be one of them with this key.
 unsafe fn remove(node: &mut Node, key: Key<'_>, at: Ptr) {
-    // SAFETY: the caller's promise, here and below.
     match node {
         Node::Leaf(leaf) => {
+            // SAFETY: all members are alive, by the caller's promise.
             let index = unsafe { key.index_in(leaf.items()) } - 1;
             assert!(leaf.items()[index] == at, "a member that is looked for is in its place");
             leaf.remove(index, 1);
         }
-        Node::Branch(kids) => {
-            let index = unsafe { key.kid_of(kids) };
-            unsafe { remove(&mut kids[index].node, key, at) };
-            unsafe { after_removal(kids, index, 1) };
-        }
+        // SAFETY: all members are alive, by the caller's promise, which holds for the child that has this key.
+        Node::Branch(kids) => unsafe {
+            let index = key.kid_of(kids);
+            remove(&mut kids[index].node, key, at);
+            after_removal(kids, index, 1);
+        },
     }
 }
 
@@ -538,14 +541,16 @@ unsafe fn move_within_leaf(node: &Node, key: Key<'_>, at: Ptr, score: f64) -> bo
     let mut node = node;
     loop {
         match node {
-            // SAFETY: the caller's promise, here and below.
+            // SAFETY: all members are alive, by the caller's promise.
             Node::Branch(kids) => node = &kids[unsafe { key.kid_of(kids) }].node,
             Node::Leaf(leaf) => {
                 let items = leaf.items();
+                // SAFETY: as above.
                 let index = unsafe { key.index_in(items) } - 1;
                 let (Some(before), Some(after)) = (index.checked_sub(1).map(|i| items[i]), items.get(index + 1)) else {
                     return false;
                 };
+                // SAFETY: as above, and nobody else has the tree.
                 unsafe {
                     let to = (score, key.name);
                     let stays = (before.score(), before.name()) < to && to < (after.score(), after.name());

@@ -13,7 +13,7 @@ const MAX_FIRST_ROOM: usize = 2048 - LISTPACK_OVERHEAD;
 
 /// Elements that lie together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
+pub(crate) enum Body {
     Packed(Listpack),
     /// One element.
     Plain(Vec<u8>),
@@ -21,7 +21,7 @@ pub enum Body {
 
 /// What a node holds.
 #[derive(Clone, Copy, Debug)]
-pub enum BodyView<'a> {
+pub(crate) enum BodyView<'a> {
     Packed(&'a Listpack),
     /// A listpack at rest.
     Dense(&'a Dense),
@@ -33,7 +33,7 @@ pub enum BodyView<'a> {
 
 impl BodyView<'_> {
     /// Bytes of the listpack or element, at rest, compressed or neither.
-    pub fn raw_len(&self) -> usize {
+    pub(crate) fn raw_len(&self) -> usize {
         match self {
             BodyView::Packed(list) => list.total_bytes(),
             BodyView::Dense(dense) => dense.raw_len(),
@@ -43,7 +43,7 @@ impl BodyView<'_> {
     }
 
     /// Whether it is one element that lies alone.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         match self {
             BodyView::Packed(_) | BodyView::Dense(_) => false,
             BodyView::Plain(_) => true,
@@ -65,12 +65,12 @@ impl BodyView<'_> {
 /// One element that lies alone.
 #[derive(Clone, Debug)]
 pub(super) struct Plain {
-    pub bytes: Box<[u8]>,
+    pub(crate) bytes: Box<[u8]>,
 }
 
 /// A compressed body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lzf {
+pub(crate) struct Lzf {
     stream: Box<[u8]>,
     raw_len: usize,
     plain: bool,
@@ -78,7 +78,7 @@ pub struct Lzf {
 
 impl Lzf {
     /// The LZF stream, which yields `BodyView::raw_len` bytes.
-    pub fn stream(&self) -> &[u8] {
+    pub(crate) fn stream(&self) -> &[u8] {
         &self.stream
     }
 

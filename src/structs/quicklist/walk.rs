@@ -86,7 +86,7 @@ fn position_in<'a>(
 
 /// Goes through elements in one direction. Not an iterator: an element may lie in the walk itself, so it goes with the
 /// next step.
-pub struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     current: Run<'a>,
     /// The nodes that are still to come; `None` for a lone listpack.
     nodes: Option<vec_deque::Iter<'a, Node>>,
@@ -107,22 +107,22 @@ impl<'a> Walk<'a> {
     }
 
     /// The elements of a lone listpack from an index on towards the end.
-    pub fn packed(list: &'a Listpack, index: usize) -> Walk<'a> {
+    pub(crate) fn packed(list: &'a Listpack, index: usize) -> Walk<'a> {
         Walk { current: Run::packed(list, Some(index), false), nodes: None, reverse: false, left: usize::MAX }
     }
 
     /// The elements of a lone listpack from an index on towards the beginning.
-    pub fn packed_back(list: &'a Listpack, index: usize) -> Walk<'a> {
+    pub(crate) fn packed_back(list: &'a Listpack, index: usize) -> Walk<'a> {
         Walk { current: Run::packed(list, Some(index), true), nodes: None, reverse: true, left: usize::MAX }
     }
 
     /// Ends after so many elements.
-    pub fn take(self, count: usize) -> Walk<'a> {
+    pub(crate) fn take(self, count: usize) -> Walk<'a> {
         Walk { left: self.left.min(count), ..self }
     }
 
     /// The next element.
-    pub fn step(&mut self) -> Option<Item<'_>> {
+    pub(crate) fn step(&mut self) -> Option<Item<'_>> {
         if self.left == 0 {
             return None;
         }
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub fn for_each(mut self, mut f: impl FnMut(Item<'_>)) {
+    pub(crate) fn for_each(mut self, mut f: impl FnMut(Item<'_>)) {
         loop {
             if let (Run::Many(items), false) = (&mut self.current, self.reverse) {
                 // The rest of a node in one go.
@@ -177,7 +177,7 @@ impl<'a> Walk<'a> {
     }
 
     /// How many elements come before the next one that `f` is true for; the walk goes on behind that one.
-    pub fn position(&mut self, mut f: impl FnMut(Item<'_>) -> bool) -> Option<usize> {
+    pub(crate) fn position(&mut self, mut f: impl FnMut(Item<'_>) -> bool) -> Option<usize> {
         let before = self.left;
         loop {
             // The rest of a node in one go.

@@ -11,54 +11,54 @@ use std::sync::Arc;
 
 /// Names a consumer within its group for as long as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsumerId(u32);
+pub(crate) struct ConsumerId(u32);
 
 /// An entry that was delivered and not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// When it was delivered last, unix ms.
-    pub time_ms: i64,
+    pub(crate) time_ms: i64,
     /// How often it was delivered.
-    pub deliveries: u64,
-    pub owner: ConsumerId,
+    pub(crate) deliveries: u64,
+    pub(crate) owner: ConsumerId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Consumer {
+pub(crate) struct Consumer {
     name: Arc<[u8]>,
     /// When it last asked for something, unix ms.
-    pub seen_ms: i64,
+    pub(crate) seen_ms: i64,
     /// When it last got something, unix ms; -1: never.
-    pub active_ms: i64,
+    pub(crate) active_ms: i64,
     pending: BTreeSet<StreamId>,
 }
 
 impl Consumer {
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.name
     }
 
     /// The name for whoever outlives the consumer.
-    pub fn shared_name(&self) -> Arc<[u8]> {
+    pub(crate) fn shared_name(&self) -> Arc<[u8]> {
         self.name.clone()
     }
 
-    pub fn pending_len(&self) -> usize {
+    pub(crate) fn pending_len(&self) -> usize {
         self.pending.len()
     }
 
     /// The ids of its pending entries from one on.
-    pub fn pending_from(&self, from: StreamId) -> impl Iterator<Item = StreamId> {
+    pub(crate) fn pending_from(&self, from: StreamId) -> impl Iterator<Item = StreamId> {
         self.pending.range(from..).copied()
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Group {
+pub(crate) struct Group {
     /// The last entry that was delivered to the group.
-    pub last_id: StreamId,
+    pub(crate) last_id: StreamId,
     /// How many entries up to that one were ever added to the stream; -1: not known.
-    pub entries_read: i64,
+    pub(crate) entries_read: i64,
     pending: BTreeMap<StreamId, Pending>,
     consumers: Slab<Consumer>,
     names: BTreeMap<Arc<[u8]>, ConsumerId>,
@@ -80,24 +80,24 @@ impl PartialEq for Group {
 impl Eq for Group {}
 
 impl Group {
-    pub fn new(last_id: StreamId, entries_read: i64) -> Group {
+    pub(crate) fn new(last_id: StreamId, entries_read: i64) -> Group {
         Group { last_id, entries_read, pending: BTreeMap::new(), consumers: Slab::new(), names: BTreeMap::new() }
     }
 
-    pub fn find_consumer(&self, name: &[u8]) -> Option<ConsumerId> {
+    pub(crate) fn find_consumer(&self, name: &[u8]) -> Option<ConsumerId> {
         self.names.get(name).copied()
     }
 
-    pub fn consumer(&self, id: ConsumerId) -> &Consumer {
+    pub(crate) fn consumer(&self, id: ConsumerId) -> &Consumer {
         &self.consumers[id.0 as usize]
     }
 
-    pub fn consumer_mut(&mut self, id: ConsumerId) -> &mut Consumer {
+    pub(crate) fn consumer_mut(&mut self, id: ConsumerId) -> &mut Consumer {
         &mut self.consumers[id.0 as usize]
     }
 
     /// Adds a consumer; `None` if there is one of this name.
-    pub fn create_consumer(&mut self, name: &[u8], now_ms: i64) -> Option<ConsumerId> {
+    pub(crate) fn create_consumer(&mut self, name: &[u8], now_ms: i64) -> Option<ConsumerId> {
         if self.names.contains_key(name) {
             return None;
         }
@@ -109,7 +109,7 @@ impl Group {
     }
 
     /// Removes a consumer with its pending entries, and gives their number.
-    pub fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
+    pub(crate) fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let id = self.names.remove(name)?;
         let consumer = self.consumers.remove(id.0 as usize);
         for entry in &consumer.pending {
@@ -118,31 +118,31 @@ impl Group {
         Some(consumer.pending.len())
     }
 
-    pub fn consumer_count(&self) -> usize {
+    pub(crate) fn consumer_count(&self) -> usize {
         self.names.len()
     }
 
     /// The consumers, in the order of their names' bytes.
-    pub fn consumers(&self) -> impl Iterator<Item = &Consumer> {
+    pub(crate) fn consumers(&self) -> impl Iterator<Item = &Consumer> {
         self.names.values().map(|id| self.consumer(*id))
     }
 
-    pub fn pending_len(&self) -> usize {
+    pub(crate) fn pending_len(&self) -> usize {
         self.pending.len()
     }
 
-    pub fn pending(&self, id: StreamId) -> Option<&Pending> {
+    pub(crate) fn pending(&self, id: StreamId) -> Option<&Pending> {
         self.pending.get(&id)
     }
 
     /// The pending entries from an id on.
-    pub fn pending_from(&self, from: StreamId) -> impl DoubleEndedIterator<Item = (StreamId, &Pending)> {
+    pub(crate) fn pending_from(&self, from: StreamId) -> impl DoubleEndedIterator<Item = (StreamId, &Pending)> {
         let range: RangeFrom<StreamId> = from..;
         self.pending.range(range).map(|(id, p)| (*id, p))
     }
 
     /// Notes another delivery to whom the entry belongs.
-    pub fn redeliver(&mut self, id: StreamId, now_ms: i64) {
+    pub(crate) fn redeliver(&mut self, id: StreamId, now_ms: i64) {
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.time_ms = now_ms;
             pending.deliveries = pending.deliveries.wrapping_add(1);
@@ -150,7 +150,7 @@ impl Group {
     }
 
     /// Makes an entry a pending one of `pending.owner`'s, whoever had it before.
-    pub fn assign(&mut self, id: StreamId, pending: Pending) {
+    pub(crate) fn assign(&mut self, id: StreamId, pending: Pending) {
         if let Some(before) = self.pending.insert(id, pending) {
             if before.owner == pending.owner {
                 return;
@@ -161,14 +161,14 @@ impl Group {
     }
 
     /// Takes an entry off the pending ones. False if it was none.
-    pub fn acknowledge(&mut self, id: StreamId) -> bool {
+    pub(crate) fn acknowledge(&mut self, id: StreamId) -> bool {
         let Some(pending) = self.pending.remove(&id) else { return false };
         self.consumer_mut(pending.owner).pending.remove(&id);
         true
     }
 
     /// Bytes of memory beside itself, an estimate.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         // Trees fill their nodes by two thirds, more or less.
         let tree = |len: usize, item: usize| len * item * 3 / 2;
         let consumers = self.consumers().map(|c| c.name.len() + tree(c.pending.len(), size_of::<StreamId>()));
@@ -179,7 +179,8 @@ impl Group {
             + consumers.sum::<usize>()
     }
 
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         assert_eq!(self.names.len(), self.consumers.len());
         assert!(self.names.iter().all(|(name, id)| *name == self.consumer(*id).name));
         assert_eq!(self.consumers().map(|c| c.pending.len()).sum::<usize>(), self.pending.len());

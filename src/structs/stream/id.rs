@@ -5,23 +5,23 @@ use std::ops::Deref;
 
 /// An entry's id. Ids are ordered by their time, then by their sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId {
+pub(crate) struct StreamId {
     /// Unix time, ms, as a rule.
-    pub ms: u64,
-    pub seq: u64,
+    pub(crate) ms: u64,
+    pub(crate) seq: u64,
 }
 
 impl StreamId {
     /// `0-0`, which no entry has.
-    pub const MIN: StreamId = StreamId { ms: 0, seq: 0 };
-    pub const MAX: StreamId = StreamId { ms: u64::MAX, seq: u64::MAX };
+    pub(crate) const MIN: StreamId = StreamId { ms: 0, seq: 0 };
+    pub(crate) const MAX: StreamId = StreamId { ms: u64::MAX, seq: u64::MAX };
 
-    pub const fn new(ms: u64, seq: u64) -> StreamId {
+    pub(crate) const fn new(ms: u64, seq: u64) -> StreamId {
         StreamId { ms, seq }
     }
 
     /// The id right behind; `None` behind the last one.
-    pub fn next(self) -> Option<StreamId> {
+    pub(crate) fn next(self) -> Option<StreamId> {
         match self.seq.checked_add(1) {
             Some(seq) => Some(StreamId { ms: self.ms, seq }),
             None => Some(StreamId { ms: self.ms.checked_add(1)?, seq: 0 }),
@@ -29,7 +29,7 @@ impl StreamId {
     }
 
     /// The id right before; `None` before the first one.
-    pub fn prev(self) -> Option<StreamId> {
+    pub(crate) fn prev(self) -> Option<StreamId> {
         match self.seq.checked_sub(1) {
             Some(seq) => Some(StreamId { ms: self.ms, seq }),
             None => Some(StreamId { ms: self.ms.checked_sub(1)?, seq: u64::MAX }),
@@ -37,11 +37,11 @@ impl StreamId {
     }
 
     /// Both numbers in network byte order: the form of RDB files, whose bytes are ordered as the ids are.
-    pub fn to_bytes(self) -> [u8; 16] {
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.ms) << 64 | u128::from(self.seq)).to_be_bytes()
     }
 
-    pub fn from_bytes(bytes: [u8; 16]) -> StreamId {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> StreamId {
         let both = u128::from_be_bytes(bytes);
         StreamId { ms: (both >> 64) as u64, seq: both as u64 }
     }
@@ -57,12 +57,12 @@ impl StreamId {
     }
 
     /// The id as clients see it: `ms-seq`.
-    pub fn text(self) -> IdText {
+    pub(crate) fn text(self) -> IdText {
         self.text_with(b'-')
     }
 
     /// The id as digests take it: `ms.seq`.
-    pub fn digest_text(self) -> IdText {
+    pub(crate) fn digest_text(self) -> IdText {
         self.text_with(b'.')
     }
 }
@@ -74,7 +74,7 @@ impl fmt::Display for StreamId {
 }
 
 /// An id's text, in place.
-pub struct IdText {
+pub(crate) struct IdText {
     bytes: [u8; 41],
     len: usize,
 }

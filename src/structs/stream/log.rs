@@ -19,24 +19,24 @@ const PREALLOC_MAX: usize = 4096;
 
 /// How large a node may become: `stream-node-max-bytes` and `stream-node-max-entries`; 0 stands for no limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub node_bytes: usize,
-    pub node_entries: u64,
+pub(crate) struct Limits {
+    pub(crate) node_bytes: usize,
+    pub(crate) node_entries: u64,
 }
 
 /// What a stream remembers beside its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub last_id: StreamId,
+pub(crate) struct Counters {
+    pub(crate) last_id: StreamId,
     /// Highest id that XDEL ever removed.
-    pub max_deleted_id: StreamId,
+    pub(crate) max_deleted_id: StreamId,
     /// Entries that were ever added.
-    pub entries_added: u64,
+    pub(crate) entries_added: u64,
 }
 
 /// What trimming leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrimBy {
+pub(crate) enum TrimBy {
     /// So many entries, the newest.
     Len(u64),
     /// Entries from this id on.
@@ -44,29 +44,29 @@ pub enum TrimBy {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Trim {
-    pub by: TrimBy,
+pub(crate) struct Trim {
+    pub(crate) by: TrimBy,
     /// Only whole nodes go.
-    pub approx: bool,
+    pub(crate) approx: bool,
     /// Most entries to remove; 0: any number.
-    pub limit: u64,
+    pub(crate) limit: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Log {
+pub(crate) struct Log {
     nodes: Nodes,
     live: u64,
     /// By how much the length is told to be greater than `live`.
     miscount: i64,
     first_id: StreamId,
-    pub counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 impl Log {
     /// A log of nodes that were read from elsewhere, recorded as `len` entries. With `in_order`, the ids grow within each of them; where those of
     /// deleted entries do not, these are left out. The error says what contradicts what, and gives the
     /// nodes back.
-    pub fn from_nodes(
+    pub(crate) fn from_nodes(
         nodes: Vec<Node>,
         in_order: bool,
         counters: Counters,
@@ -97,7 +97,7 @@ impl Log {
     }
 
     /// Sets the last id, which no entry may be beyond. Deleted ones that are leave their places.
-    pub fn set_last_id(&mut self, id: StreamId) {
+    pub(crate) fn set_last_id(&mut self, id: StreamId) {
         self.counters.last_id = id;
         while let Some(at) = self.nodes.last()
             && self.nodes.get(at).last_id() > id
@@ -113,39 +113,39 @@ impl Log {
         }
     }
 
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.live.saturating_add_signed(self.miscount)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    pub fn node_count(&self) -> usize {
+    pub(crate) fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter()
     }
 
-    pub fn last_id(&self) -> StreamId {
+    pub(crate) fn last_id(&self) -> StreamId {
         self.counters.last_id
     }
 
     /// The first entry's id; 0-0 when there is none.
-    pub fn first_id(&self) -> StreamId {
+    pub(crate) fn first_id(&self) -> StreamId {
         self.first_id
     }
 
     /// The id for an entry added at this time; `None` when there is none left.
-    pub fn next_id(&self, now_ms: u64) -> Option<StreamId> {
+    pub(crate) fn next_id(&self, now_ms: u64) -> Option<StreamId> {
         let last = self.counters.last_id;
         if now_ms > last.ms { Some(StreamId::new(now_ms, 0)) } else { last.next() }
     }
 
     /// Adds an entry of `count` fields, `bytes` long together, at the end. Its id is beyond the last one.
-    pub fn append<'a, F>(&mut self, id: StreamId, count: usize, bytes: usize, fields: F, limits: Limits)
+    pub(crate) fn append<'a, F>(&mut self, id: StreamId, count: usize, bytes: usize, fields: F, limits: Limits)
     where
         F: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -183,30 +183,31 @@ impl Log {
     }
 
     /// The live entries from `start` to `end`, both included.
-    pub fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
+    pub(crate) fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::new(self, start, end, false)
     }
 
     /// As [`Self::range`], from `end` to `start`.
-    pub fn range_back(&self, start: StreamId, end: StreamId) -> Range<'_> {
+    pub(crate) fn range_back(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::new(self, start, end, true)
     }
 
     /// All live entries.
-    pub fn iter(&self) -> Range<'_> {
+    pub(crate) fn iter(&self) -> Range<'_> {
         self.range(StreamId::MIN, StreamId::MAX)
     }
 
-    pub fn get(&self, id: StreamId) -> Option<Entry<'_>> {
+    pub(crate) fn get(&self, id: StreamId) -> Option<Entry<'_>> {
         self.range(id, id).next()
     }
 
-    pub fn contains(&self, id: StreamId) -> bool {
+    #[cfg(test)]
+    pub(crate) fn contains(&self, id: StreamId) -> bool {
         self.get(id).is_some()
     }
 
     /// The id of the last live entry.
-    pub fn last_live(&self) -> Option<StreamId> {
+    pub(crate) fn last_live(&self) -> Option<StreamId> {
         self.range_back(StreamId::MIN, StreamId::MAX).next().map(|e| e.id)
     }
 
@@ -215,7 +216,7 @@ impl Log {
     }
 
     /// The id of the first entry that still takes space, be it deleted; the last id of all without any.
-    pub fn first_stored(&self) -> StreamId {
+    pub(crate) fn first_stored(&self) -> StreamId {
         let Some(at) = self.nodes.first() else { return StreamId::MAX };
         let node = self.nodes.get(at);
         let head = node.head();
@@ -223,7 +224,7 @@ impl Log {
     }
 
     /// Deletes the entries of these ids. How many there were.
-    pub fn delete(&mut self, ids: &[StreamId]) -> u64 {
+    pub(crate) fn delete(&mut self, ids: &[StreamId]) -> u64 {
         let mut deleted = 0;
         let mut first_gone = false;
         for id in ids {
@@ -265,7 +266,7 @@ impl Log {
     }
 
     /// Removes entries from the beginning. How many.
-    pub fn trim(&mut self, trim: Trim) -> u64 {
+    pub(crate) fn trim(&mut self, trim: Trim) -> u64 {
         let mut deleted = 0;
         while let Some(at) = self.nodes.first() {
             if let TrimBy::Len(len) = trim.by
@@ -327,13 +328,13 @@ impl Log {
     }
 
     /// Whether an entry that was deleted one by one may be among those from `start` on.
-    pub fn has_deleted_from(&self, start: StreamId) -> bool {
+    pub(crate) fn has_deleted_from(&self, start: StreamId) -> bool {
         let deleted = self.counters.max_deleted_id;
         !self.is_empty() && deleted != StreamId::MIN && self.first_id <= deleted && start <= deleted
     }
 
     /// How many entries were ever added up to this id, it included; `None` where that cannot be told.
-    pub fn added_up_to(&self, id: StreamId) -> Option<u64> {
+    pub(crate) fn added_up_to(&self, id: StreamId) -> Option<u64> {
         let Counters { last_id, max_deleted_id, entries_added } = self.counters;
         if entries_added == 0 {
             return Some(0);
@@ -354,12 +355,12 @@ impl Log {
     }
 
     /// Number of nodes that a radix tree over the ids of our nodes has: what clients are told of the index's size.
-    pub fn radix_node_count(&self) -> usize {
+    pub(crate) fn radix_node_count(&self) -> usize {
         self.nodes.radix_len()
     }
 
     /// Bytes of memory beside itself; of a long log an estimate from so many nodes (0: all of them).
-    pub fn mem_bytes_sampled(&self, samples: usize) -> usize {
+    pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         let samples = if samples == 0 { usize::MAX } else { samples };
         let looked_at = self.nodes.len().min(samples);
         let sum: usize = self.nodes.iter().take(looked_at).map(Node::capacity).sum();
@@ -370,7 +371,8 @@ impl Log {
         self.nodes.mem_bytes() + of_nodes
     }
 
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         self.nodes.check_invariants();
         self.nodes.iter().for_each(Node::check_invariants);
         assert_eq!(self.nodes.iter().map(|n| n.counts().0).sum::<u64>(), self.live);
@@ -382,7 +384,7 @@ impl Log {
 
 /// Live entries of a log, in either direction.
 #[derive(Clone)]
-pub struct Range<'a> {
+pub(crate) struct Range<'a> {
     log: &'a Log,
     /// The node it is in, with what its head says.
     node: Option<(At, Head)>,

@@ -24,7 +24,7 @@ const ENTRY_HEAD: usize = 3;
 
 /// Why a listpack is no node of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadNode(pub &'static str);
+pub(crate) struct BadNode(pub(crate) &'static str);
 
 impl fmt::Display for BadNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,30 +36,30 @@ impl std::error::Error for BadNode {}
 
 /// Some entries one behind the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
+pub(crate) struct Node {
     /// What the ids of its entries are counted from: the first one's when the node was begun.
-    pub id: StreamId,
+    pub(crate) id: StreamId,
     list: Listpack,
 }
 
 /// What a node says about itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    pub live: u64,
+    pub(crate) live: u64,
     /// Number of names.
     names: usize,
     /// The first name, or what is behind the names if there are none.
     names_at: Pos,
     /// The first entry.
-    pub entries_at: Option<Pos>,
+    pub(crate) entries_at: Option<Pos>,
 }
 
 /// An entry in its node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
-    pub id: StreamId,
+    pub(crate) id: StreamId,
     /// Where the entry begins.
-    pub at: Pos,
+    pub(crate) at: Pos,
     flags: i64,
     fields: usize,
     /// The first element of fields and values.
@@ -67,7 +67,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub fn is_deleted(&self) -> bool {
+    pub(crate) fn is_deleted(&self) -> bool {
         self.flags & DELETED != 0
     }
 
@@ -135,7 +135,7 @@ impl Node {
     /// Checks that a listpack from outside is a node's. Also whether the ids of all entries grow: those of deleted ones
     /// need not, if the last id of the stream they are from was ever set back.
     /// One that is not comes back.
-    pub fn from_listpack(id: StreamId, list: Listpack) -> Result<(Node, bool), (BadNode, Listpack)> {
+    pub(crate) fn from_listpack(id: StreamId, list: Listpack) -> Result<(Node, bool), (BadNode, Listpack)> {
         match check(id, &list) {
             Ok(in_order) => Ok((Node { id, list }, in_order)),
             Err(bad) => Err((bad, list)),
@@ -165,7 +165,7 @@ impl Node {
     }
 
     /// The bytes that a snapshot holds.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.list.as_bytes()
     }
 
@@ -183,7 +183,7 @@ impl Node {
     }
 
     /// Live and deleted entries.
-    pub fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         let mut items = self.list.iter();
         (int(&mut items) as u64, int(&mut items) as u64)
     }
@@ -257,6 +257,7 @@ impl Node {
         self.list.replace_int(second, (deleted + count) as i64);
     }
 
+    #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         self.list.check_invariants();
         assert_eq!(check(self.id, &self.list), Ok(true));
@@ -331,8 +332,8 @@ fn check(id: StreamId, list: &Listpack) -> Result<bool, BadNode> {
 
 /// An entry of a stream.
 #[derive(Clone, Copy)]
-pub struct Entry<'a> {
-    pub id: StreamId,
+pub(crate) struct Entry<'a> {
+    pub(crate) id: StreamId,
     len: usize,
     /// The head's names, if they are the entry's.
     names: Option<Pos>,
@@ -342,17 +343,12 @@ pub struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Number of fields.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no fields, which only entries from elsewhere can have.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Names and values.
-    pub fn fields(&self) -> Fields<'a> {
+    pub(crate) fn fields(&self) -> Fields<'a> {
         let names = self.names.map(|at| self.list.iter_from(at));
         Fields { names, items: self.list.iter_from(self.body), left: self.len }
     }
@@ -367,7 +363,7 @@ impl fmt::Debug for Entry<'_> {
 
 /// The fields of an entry: names with values.
 #[derive(Clone)]
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     names: Option<Iter<'a>>,
     items: Iter<'a>,
     left: usize,

@@ -39,32 +39,32 @@ fn stretch(above: Option<usize>, below: usize) -> usize {
 }
 
 impl Nodes {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn get(&self, at: At) -> &Node {
+    pub(crate) fn get(&self, at: At) -> &Node {
         &self.chunks[at.0][at.1]
     }
 
-    pub fn get_mut(&mut self, at: At) -> &mut Node {
+    pub(crate) fn get_mut(&mut self, at: At) -> &mut Node {
         &mut self.chunks[at.0][at.1]
     }
 
-    pub fn first(&self) -> Option<At> {
+    pub(crate) fn first(&self) -> Option<At> {
         (self.len > 0).then_some((0, 0))
     }
 
-    pub fn last(&self) -> Option<At> {
+    pub(crate) fn last(&self) -> Option<At> {
         let chunk = self.chunks.len().checked_sub(1)?;
         Some((chunk, self.chunks[chunk].len() - 1))
     }
 
-    pub fn last_mut(&mut self) -> Option<&mut Node> {
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Node> {
         self.chunks.back_mut()?.back_mut()
     }
 
-    pub fn next(&self, at: At) -> Option<At> {
+    pub(crate) fn next(&self, at: At) -> Option<At> {
         if at.1 + 1 < self.chunks[at.0].len() {
             Some((at.0, at.1 + 1))
         } else {
@@ -72,7 +72,7 @@ impl Nodes {
         }
     }
 
-    pub fn prev(&self, at: At) -> Option<At> {
+    pub(crate) fn prev(&self, at: At) -> Option<At> {
         match at {
             (0, 0) => None,
             (chunk, 0) => Some((chunk - 1, self.chunks[chunk - 1].len() - 1)),
@@ -81,18 +81,18 @@ impl Nodes {
     }
 
     /// The last node whose id is not beyond this one: the only one which the entry of that id can be in.
-    pub fn floor(&self, id: StreamId) -> Option<At> {
+    pub(crate) fn floor(&self, id: StreamId) -> Option<At> {
         let chunk = self.chunks.partition_point(|c| c[0].id <= id).checked_sub(1)?;
         let index = self.chunks[chunk].partition_point(|n| n.id <= id).checked_sub(1)?;
         Some((chunk, index))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
         self.chunks.iter().flatten()
     }
 
     /// Adds a node behind all others.
-    pub fn push(&mut self, node: Node) {
+    pub(crate) fn push(&mut self, node: Node) {
         match self.chunks.back_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push_back(node),
             _ => {
@@ -110,7 +110,7 @@ impl Nodes {
         self.radix_len += self.last().map_or(0, |at| self.radix_share(at));
     }
 
-    pub fn remove(&mut self, at: At) {
+    pub(crate) fn remove(&mut self, at: At) {
         self.radix_len -= self.radix_share(at);
         self.len -= 1;
         self.chunks[at.0].remove(at.1);
@@ -124,7 +124,7 @@ impl Nodes {
     }
 
     /// Number of nodes of a radix tree over the ids.
-    pub fn radix_len(&self) -> usize {
+    pub(crate) fn radix_len(&self) -> usize {
         // A root alone.
         self.radix_len.max(1)
     }
@@ -164,12 +164,13 @@ impl Nodes {
     }
 
     /// Bytes of the chunks themselves.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         let chunks = self.chunks.iter().map(|c| c.capacity() * size_of::<Node>());
         self.chunks.capacity() * size_of::<VecDeque<Node>>() + chunks.sum::<usize>()
     }
 
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         assert_eq!(self.iter().count(), self.len);
         assert!(self.chunks.iter().all(|c| !c.is_empty() && c.len() <= CHUNK));
         assert!(self.iter().zip(self.iter().skip(1)).all(|(a, b)| a.last_id() < b.id));
@@ -179,6 +180,7 @@ impl Nodes {
 
 /// Counts the nodes of a radix tree with these keys, which are sorted: one a key, one where keys part, and one for each
 /// stretch of bytes between those.
+#[cfg(test)]
 fn radix_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
     const LEN: usize = 16;
     // Depths at which the last key parts from ones before, from the root down.

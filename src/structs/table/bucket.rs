@@ -18,6 +18,7 @@ pub(super) const TAG_BYTES: u64 = 0x00ff_ffff_ffff_ffff;
 pub(super) const LOW_BITS: u64 = 0x0001_0101_0101_0101;
 pub(super) const HIGH_BITS: u64 = 0x0080_8080_8080_8080;
 pub(super) const CHAINED: u8 = 0x80;
+#[cfg(test)]
 pub(super) const TAGGED_MASK: u8 = 0x7f;
 
 /// Places of a bucket that hangs behind a full one: as few as it takes.
@@ -39,8 +40,9 @@ struct Head {
 /// Where a bucket is, if there is one, and how many places it has: those of an array have `SLOTS`, those that hang behind
 /// others may have fewer. The low bits of the address say how many fewer.
 ///
-/// One that is not none points to a bucket that is alive: whoever holds a `Bucket` over a change of the table must know that
-/// the change does not free it. Changes through it need the table exclusively.
+/// It is a mere address, and any may be made. A bucket is *alive* if it is not none and its memory belongs to the table: those
+/// that an [`Array`] gives and those behind them are, until a change of the table frees them. What looks into a bucket relies
+/// on that, and is unsafe.
 pub(super) struct Bucket<T> {
     at: *mut Head,
     _of: PhantomData<*mut T>,
@@ -129,112 +131,176 @@ impl<T> Bucket<T> {
     }
 
     /// Where a place is, whether or not it holds an item.
-    fn place(self, i: usize) -> *mut T {
+    ///
+    /// # Safety
+    /// The bucket must be alive and have a place `i`.
+    unsafe fn place(self, i: usize) -> *mut T {
         debug_assert!(i < self.room());
-        // SAFETY: the places follow the head, and callers name one that there is.
+        // SAFETY: the bucket is alive, and its places follow the head.
         unsafe { self.head().add(1).cast::<T>().add(i) }
     }
 
-    pub(super) fn word(self) -> u64 {
-        // SAFETY: the tags and the flags are the first eight bytes of the (aligned) bucket; any bytes are a word.
+    /// The tags and the flags.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    unsafe fn word(self) -> u64 {
+        // SAFETY: the bucket is alive, and begins with eight aligned bytes; any bytes are a word.
         u64::from_le(unsafe { self.head().cast::<u64>().read() })
     }
 
     /// The places whose tag is `tag` (and now and then one more, which need not even exist: the caller compares tags, then
     /// keys).
-    pub(super) fn matches(self, tag: u8) -> Places {
-        let x = (self.word() & TAG_BYTES) ^ (LOW_BITS * u64::from(tag));
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    #[inline(always)]
+    pub(super) unsafe fn matches(self, tag: u8) -> Places {
+        // SAFETY: the bucket is alive.
+        let x = (unsafe { self.word() } & TAG_BYTES) ^ (LOW_BITS * u64::from(tag));
         Places(x.wrapping_sub(LOW_BITS) & !x & HIGH_BITS)
     }
 
-    pub(super) fn tag(self, i: usize) -> u8 {
-        // SAFETY: the head is alive.
+    /// The tag of a place, 0 if it holds no item.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    pub(super) unsafe fn tag(self, i: usize) -> u8 {
+        // SAFETY: the bucket is alive.
         unsafe { (*self.head()).tags[i] }
     }
 
-    fn meta(self) -> u8 {
-        // SAFETY: as above.
+    /// # Safety
+    /// The bucket must be alive.
+    unsafe fn meta(self) -> u8 {
+        // SAFETY: the bucket is alive.
         unsafe { (*self.head()).meta }
     }
 
-    fn set_meta(self, meta: u8) {
-        // SAFETY: as above.
+    /// # Safety
+    /// The bucket must be alive, and the table be held exclusively.
+    unsafe fn set_meta(self, meta: u8) {
+        // SAFETY: the bucket is alive and ours.
         unsafe { (*self.head()).meta = meta }
     }
 
     /// A bit for each place that holds an item; exact.
-    pub(super) fn occupied_mask(self) -> u64 {
-        let word = self.word() & TAG_BYTES;
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    unsafe fn occupied_mask(self) -> u64 {
+        // SAFETY: the bucket is alive.
+        let word = unsafe { self.word() } & TAG_BYTES;
         (((word & !HIGH_BITS) + (HIGH_BITS - LOW_BITS)) | word) & HIGH_BITS
     }
 
-    pub(super) fn occupied(self) -> Places {
-        Places(self.occupied_mask())
+    /// The places that hold items, as they are now.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    pub(super) unsafe fn occupied(self) -> Places {
+        // SAFETY: the bucket is alive.
+        Places(unsafe { self.occupied_mask() })
     }
 
     /// The items in this bucket, not in those behind it.
-    pub(super) fn count(self) -> usize {
-        self.occupied_mask().count_ones() as usize
-    }
-
-    pub(super) fn tagged_count(self) -> usize {
-        (self.meta() & TAGGED_MASK).count_ones() as usize
-    }
-
-    pub(super) fn chained(self) -> bool {
-        self.meta() & CHAINED != 0
-    }
-
-    /// Places that an item can take.
-    pub(super) fn capacity(self) -> usize {
-        if self.chained() { SLOTS - 1 } else { self.room() }
-    }
-
-    pub(super) fn free_place(self) -> Option<usize> {
-        let free = !self.occupied_mask() & HIGH_BITS;
-        let place = free.trailing_zeros() as usize / 8;
-        (free != 0 && place < self.capacity()).then_some(place)
-    }
-
-    /// The bucket that hangs behind this one.
-    pub(super) fn child(self) -> Bucket<T> {
-        if self.chained() {
-            // SAFETY: a chained bucket's last place holds the child, written by `set_child`.
-            unsafe { self.place(SLOTS - 1).cast::<Bucket<T>>().read() }
-        } else {
-            Bucket::NONE
-        }
-    }
-
-    /// Only a bucket of `SLOTS` places can have one, and its last place must be free or hold the child it had.
-    pub(super) fn set_child(self, child: Bucket<T>) {
-        debug_assert_eq!((self.tag(SLOTS - 1), self.room()), (0, SLOTS));
-        self.set_meta(self.meta() & !(1 << (SLOTS - 1)) | CHAINED);
-        // SAFETY: a place has the size and alignment of a pointer (asserted in `Table::new`).
-        unsafe { self.place(SLOTS - 1).cast::<Bucket<T>>().write(child) }
-    }
-
-    pub(super) fn clear_child(self) {
-        self.set_meta(self.meta() & !CHAINED);
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    pub(super) unsafe fn count(self) -> usize {
+        // SAFETY: the bucket is alive.
+        unsafe { self.occupied_mask() }.count_ones() as usize
     }
 
     /// # Safety
-    /// Place `i` must hold an item, and nobody change or free it during `'t`.
+    /// The bucket must be alive.
+    #[cfg(test)]
+    pub(super) unsafe fn tagged_count(self) -> usize {
+        // SAFETY: the bucket is alive.
+        (unsafe { self.meta() } & TAGGED_MASK).count_ones() as usize
+    }
+
+    /// Whether a bucket hangs behind this one.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    pub(super) unsafe fn chained(self) -> bool {
+        // SAFETY: the bucket is alive.
+        unsafe { self.meta() & CHAINED != 0 }
+    }
+
+    /// Places that an item can take.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    unsafe fn capacity(self) -> usize {
+        // SAFETY: the bucket is alive.
+        if unsafe { self.chained() } { SLOTS - 1 } else { self.room() }
+    }
+
+    /// The first place that an item can take and none has.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    pub(super) unsafe fn free_place(self) -> Option<usize> {
+        // SAFETY: the bucket is alive.
+        let (free, capacity) = unsafe { (!self.occupied_mask() & HIGH_BITS, self.capacity()) };
+        let place = free.trailing_zeros() as usize / 8;
+        (free != 0 && place < capacity).then_some(place)
+    }
+
+    /// The bucket that hangs behind this one, which then is alive, or none.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    pub(super) unsafe fn child(self) -> Bucket<T> {
+        // SAFETY: the bucket is alive. If it is chained its last place holds the child, written by `set_child`.
+        unsafe { if self.chained() { self.place(SLOTS - 1).cast::<Bucket<T>>().read() } else { Bucket::NONE } }
+    }
+
+    /// Hangs a bucket behind this one.
+    ///
+    /// # Safety
+    /// Both buckets must be alive, and the table be held exclusively. This one must have `SLOTS` places, of which the last is
+    /// free or holds the child it had.
+    pub(super) unsafe fn set_child(self, child: Bucket<T>) {
+        // SAFETY: the bucket is alive and ours; a place has the size and alignment of a pointer (asserted in `Table::new`).
+        unsafe {
+            debug_assert_eq!((self.tag(SLOTS - 1), self.room()), (0, SLOTS));
+            self.set_meta(self.meta() & !(1 << (SLOTS - 1)) | CHAINED);
+            self.place(SLOTS - 1).cast::<Bucket<T>>().write(child);
+        }
+    }
+
+    /// Forgets the bucket behind this one.
+    ///
+    /// # Safety
+    /// The bucket must be alive, and the table be held exclusively.
+    pub(super) unsafe fn clear_child(self) {
+        // SAFETY: the bucket is alive and ours.
+        unsafe { self.set_meta(self.meta() & !CHAINED) }
+    }
+
+    /// # Safety
+    /// The bucket must be alive and its place `i` hold an item, and nobody change or free it during `'t`.
     pub(super) unsafe fn item<'t>(self, i: usize) -> &'t T {
         // SAFETY: the caller's promise.
         unsafe { &*self.place(i) }
     }
 
     /// # Safety
-    /// Place `i` must hold an item, and nobody else look at it or free it during `'t`.
+    /// The bucket must be alive and its place `i` hold an item, and nobody else look at it or free it during `'t`.
     pub(super) unsafe fn item_mut<'t>(self, i: usize) -> &'t mut T {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.place(i) }
     }
 
     /// What stands in a place of an array's bucket, as an address: a useless one where there is no item.
-    pub(super) fn address(self, i: usize) -> *const u8 {
-        // SAFETY: a place has the size of a pointer, and its bytes were zeroed or written.
+    ///
+    /// # Safety
+    /// The bucket must be alive and have a place `i`.
+    pub(super) unsafe fn address(self, i: usize) -> *const u8 {
+        // SAFETY: the bucket is alive; a place has the size of a pointer, and its bytes were zeroed or written.
         unsafe { self.place(i).cast::<*const u8>().read() }
     }
 
@@ -259,60 +325,90 @@ impl<T> Bucket<T> {
     /// Begins to bring near what a look-up in this bucket of an array touches next: the items with this tag or, if there are
     /// none, the bucket behind it. Where the first of them stands, or the last place, and whether it is the latter. Which it
     /// is cannot be foreseen, so the usual way does not branch.
+    ///
+    /// # Safety
+    /// The bucket must be alive and have `SLOTS` places.
     #[inline]
-    pub(super) fn prefetch_next(self, tag: u8) -> (usize, bool) {
+    pub(super) unsafe fn prefetch_next(self, tag: u8) -> (usize, bool) {
         /// What `matches` has for the last place, where a bucket behind another hangs.
         const LAST: u64 = 1 << (8 * SLOTS - 1);
         debug_assert_eq!(self.room(), SLOTS);
-        let mut places = self.matches(tag).0;
-        let first = (places | LAST).trailing_zeros() as usize / 8;
-        prefetch_entry(self.address(first).map_addr(|a| a & !LACKS));
-        let is_behind = places == 0 && self.chained();
-        // Two items with one tag are rare.
-        places &= places.wrapping_sub(1);
-        if places != 0 {
-            Places(places).for_each(|place| prefetch_entry(self.address(place)));
+        // SAFETY: the bucket is alive and has all the places there can be.
+        unsafe {
+            let mut places = self.matches(tag).0;
+            let first = (places | LAST).trailing_zeros() as usize / 8;
+            prefetch_entry(self.address(first).map_addr(|a| a & !LACKS));
+            let is_behind = places == 0 && self.chained();
+            // Two items with one tag are rare.
+            places &= places.wrapping_sub(1);
+            if places != 0 {
+                Places(places).for_each(|place| prefetch_entry(self.address(place)));
+            }
+            (first, is_behind)
         }
-        (first, is_behind)
     }
 
     /// Begins to bring the items with this tag near.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
     #[inline]
-    pub(super) fn prefetch_items(self, tag: u8) {
-        self.matches(tag).filter(|place| self.tag(*place) == tag).for_each(|place| prefetch_entry(self.address(place)));
+    pub(super) unsafe fn prefetch_items(self, tag: u8) {
+        // SAFETY: the bucket is alive, and places with a tag are there.
+        unsafe {
+            self.matches(tag)
+                .filter(|place| self.tag(*place) == tag)
+                .for_each(|place| prefetch_entry(self.address(place)));
+        }
     }
 
-    pub(super) fn set_tagged(self, i: usize, tagged: bool) {
-        self.set_meta(self.meta() & !(1 << i) | u8::from(tagged) << i);
+    /// # Safety
+    /// The bucket must be alive, and the table be held exclusively.
+    pub(super) unsafe fn set_tagged(self, i: usize, tagged: bool) {
+        // SAFETY: the bucket is alive and ours.
+        unsafe { self.set_meta(self.meta() & !(1 << i) | u8::from(tagged) << i) }
     }
 
-    pub(super) fn is_tagged(self, i: usize) -> bool {
-        self.meta() & 1 << i != 0
+    /// # Safety
+    /// The bucket must be alive.
+    pub(super) unsafe fn is_tagged(self, i: usize) -> bool {
+        // SAFETY: the bucket is alive.
+        unsafe { self.meta() & 1 << i != 0 }
     }
 
-    fn set_tag(self, i: usize, tag: u8) {
-        // SAFETY: the head is alive.
+    /// # Safety
+    /// The bucket must be alive, and the table be held exclusively.
+    unsafe fn set_tag(self, i: usize, tag: u8) {
+        // SAFETY: the bucket is alive and ours.
         unsafe { (*self.head()).tags[i] = tag }
     }
 
-    pub(super) fn put(self, i: usize, tag: u8, tagged: bool, item: T) {
-        debug_assert!(self.tag(i) == 0 && i < self.capacity());
-        // SAFETY: the place is there and holds no item.
-        unsafe { self.place(i).write(item) }
-        self.set_tag(i, tag);
-        self.set_tagged(i, tagged);
+    /// Puts an item into place `i`.
+    ///
+    /// # Safety
+    /// The bucket must be alive, the table be held exclusively, and place `i` be one that an item can take and none has.
+    pub(super) unsafe fn put(self, i: usize, tag: u8, tagged: bool, item: T) {
+        // SAFETY: the bucket is alive and ours; the place is there and holds no item.
+        unsafe {
+            debug_assert!(self.tag(i) == 0 && i < self.capacity());
+            self.place(i).write(item);
+            self.set_tag(i, tag);
+            self.set_tagged(i, tagged);
+        }
     }
 
     /// Takes the item at place `i` out: its tag, whether it was tagged, itself.
     ///
     /// # Safety
-    /// Place `i` must hold an item.
+    /// The bucket must be alive, the table be held exclusively, and place `i` hold an item.
     pub(super) unsafe fn take(self, i: usize) -> (u8, bool, T) {
-        let (tag, tagged) = (self.tag(i), self.is_tagged(i));
-        self.set_tag(i, 0);
-        self.set_tagged(i, false);
-        // SAFETY: the caller's promise; the tag is cleared, so nobody reads the place again.
-        (tag, tagged, unsafe { self.place(i).read() })
+        // SAFETY: the bucket is alive and ours; the tag is cleared, so nobody reads the item from the place again.
+        unsafe {
+            let (tag, tagged) = (self.tag(i), self.is_tagged(i));
+            self.set_tag(i, 0);
+            self.set_tagged(i, false);
+            (tag, tagged, self.place(i).read())
+        }
     }
 }
 
@@ -435,16 +531,22 @@ pub(super) fn index_of(hash: u64, log2: u32) -> usize {
 }
 
 /// Calls `f` for each item of a chain, with its tag bit.
-pub(super) fn for_each<'t, T>(mut bucket: Bucket<T>, mut f: impl FnMut(&'t T, bool))
+///
+/// # Safety
+/// The bucket must be none, or alive and the first of a chain of a table that is borrowed for `'t`.
+pub(super) unsafe fn for_each<'t, T>(mut bucket: Bucket<T>, mut f: impl FnMut(&'t T, bool))
 where
     T: 't,
 {
     while !bucket.is_none() {
-        for place in bucket.occupied() {
-            // SAFETY: callers pass a bucket of a table borrowed for 't; places with a tag hold items.
-            f(unsafe { bucket.item(place) }, bucket.is_tagged(place));
+        // SAFETY: what hangs behind a bucket that is alive is so too, and nobody changes a table that is borrowed; places
+        // with a tag hold items.
+        unsafe {
+            for place in bucket.occupied() {
+                f(bucket.item(place), bucket.is_tagged(place));
+            }
+            bucket = bucket.child();
         }
-        bucket = bucket.child();
     }
 }
 
@@ -456,7 +558,7 @@ fn prefetch_entry(at: *const u8) {
 }
 
 /// Begins to bring the cache line at `at` near.
-pub fn prefetch<P>(at: *const P) {
+pub(crate) fn prefetch<P>(at: *const P) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is harmless.
     unsafe {

@@ -10,7 +10,7 @@ use super::{Spot, Table, TableItem, is_same};
 
 /// The place of an array's bucket that held an item with the tag of a hash, or any place if none did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hint {
+pub(crate) struct Hint {
     /// See [`Bucket::place_address`].
     at: *const u8,
     /// The [`Memory`] of the table that it was found in.
@@ -19,7 +19,7 @@ pub struct Hint {
 
 impl Hint {
     /// Nothing is known.
-    pub const NONE: Hint = Hint { at: ptr::null(), of: Memory(u32::MAX) };
+    pub(crate) const NONE: Hint = Hint { at: ptr::null(), of: Memory(u32::MAX) };
 }
 
 impl Default for Hint {
@@ -46,12 +46,13 @@ impl Memory {
 impl<T: TableItem> Table<T> {
     /// As [`Table::prefetch`] of [`super::Step::Item`], and where a look-up may look first.
     #[inline(always)]
-    pub fn prefetch_item(&self, hash: u64) -> (bool, Hint) {
+    pub(crate) fn prefetch_item(&self, hash: u64) -> (bool, Hint) {
         let bucket = self.head(hash).2;
         if bucket.is_none() {
             return (false, Hint::NONE);
         }
-        let (place, is_behind) = bucket.prefetch_next(tag_of(hash));
+        // SAFETY: an array's bucket has all places, and is alive while the table is borrowed.
+        let (place, is_behind) = unsafe { bucket.prefetch_next(tag_of(hash)) };
         (is_behind, Hint { at: bucket.place_address(place), of: self.memory })
     }
 
@@ -62,8 +63,10 @@ impl<T: TableItem> Table<T> {
             let (bucket, place) = Bucket::<T>::at_place(hint.at);
             // SAFETY: no memory of this table's arrays was freed since the hint was made, so the bucket is alive; a place
             // with a tag holds an item.
-            if bucket.tag(place) == tag_of(hash) && is_same(unsafe { bucket.item(place) }.key(), key) {
-                return Some(Spot { hash, bucket, place });
+            unsafe {
+                if bucket.tag(place) == tag_of(hash) && is_same(bucket.item(place).key(), key) {
+                    return Some(Spot { hash, bucket, place });
+                }
             }
         }
         self.find(hash, key)

@@ -8,7 +8,7 @@ use std::ptr;
 
 use super::{Spot, Table, TableItem};
 
-/// An item for change; see [`Table::get_mut`].
+/// An item for change; see [`Table::entry`].
 pub struct ItemMut<'t, T: TableItem> {
     pub(super) table: &'t mut Table<T>,
     pub(super) spot: Spot<T>,
@@ -38,7 +38,7 @@ impl<T: TableItem> Drop for ItemMut<'_, T> {
 
 impl<'t, T: TableItem> ItemMut<'t, T> {
     /// Takes the item out of the table.
-    pub fn remove(self) -> T {
+    pub(crate) fn remove(self) -> T {
         // The item is gone afterwards: its tag must not be read again.
         let this = mem::ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped and not used again, so the reference is moved out once.
@@ -47,12 +47,6 @@ impl<'t, T: TableItem> ItemMut<'t, T> {
         let item = table.unlink(this.spot);
         table.shrink_if_sparse();
         item
-    }
-
-    /// Puts another item with the same key in its place and returns the old one.
-    pub fn replace(&mut self, item: T) -> T {
-        debug_assert!(item.key() == self.key());
-        mem::replace(&mut **self, item)
     }
 }
 
@@ -67,7 +61,7 @@ pub struct OccupiedEntry<'t, T: TableItem> {
 }
 
 impl<'t, T: TableItem> OccupiedEntry<'t, T> {
-    pub fn get(&self) -> &T {
+    pub(crate) fn get(&self) -> &T {
         &self.item
     }
 
@@ -76,16 +70,11 @@ impl<'t, T: TableItem> OccupiedEntry<'t, T> {
     }
 
     /// The item for as long as the table is borrowed.
-    pub fn into_mut(self) -> ItemMut<'t, T> {
+    pub(crate) fn into_mut(self) -> ItemMut<'t, T> {
         self.item
     }
 
-    /// Puts another item with the same key in and returns the old one.
-    pub fn replace(&mut self, item: T) -> T {
-        self.item.replace(item)
-    }
-
-    pub fn remove(self) -> T {
+    pub(crate) fn remove(self) -> T {
         self.item.remove()
     }
 }
@@ -97,7 +86,7 @@ pub struct VacantEntry<'t, T: TableItem> {
 
 impl<'t, T: TableItem> VacantEntry<'t, T> {
     /// Adds the item, whose key must be the one that was looked for.
-    pub fn insert(self, item: T) -> ItemMut<'t, T> {
+    pub(crate) fn insert(self, item: T) -> ItemMut<'t, T> {
         debug_assert_eq!(self.hash, self.table.hash(item.key()));
         let spot = self.table.place(self.hash, item);
         ItemMut { table: self.table, spot }

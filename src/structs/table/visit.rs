@@ -5,13 +5,13 @@
 use std::fmt::Write as _;
 use std::mem;
 
-use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, tag_of};
+use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each};
 use super::{Table, TableItem};
 
 /// Visiting.
 impl<T: TableItem> Table<T> {
     /// Every item, in order of hash.
-    pub fn iter(&self) -> Iter<'_, T> {
+    pub(crate) fn iter(&self) -> Iter<'_, T> {
         Iter { table: self, position: Some(0), bucket: Bucket::NONE, places: Places(0), left: self.len }
     }
 
@@ -23,20 +23,26 @@ impl<T: TableItem> Table<T> {
         (bucket, (next != 0).then_some(next))
     }
 
+    /// Calls `f` for each item in the chain of a hash, with whether it is tagged.
+    fn for_each_at<'t>(&'t self, position: u64, f: impl FnMut(&'t T, bool)) {
+        // SAFETY: the first bucket for a hash is none or alive, and the table is borrowed.
+        unsafe { for_each(self.head(position).2, f) }
+    }
+
     /// Emits the items around `cursor` (0 to begin) and returns the cursor to go on with, 0 at the end. Every item that
     /// is there from the first call to the last is emitted at least once, whatever happens in between.
-    pub fn scan(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
         if self.len == 0 {
             return 0;
         }
-        let (bucket, next) = self.range_at(cursor.reverse_bits());
-        for_each(bucket, |item, _| f(item));
-        next.map_or(0, u64::reverse_bits)
+        let position = cursor.reverse_bits();
+        self.for_each_at(position, |item, _| f(item));
+        self.range_at(position).1.map_or(0, u64::reverse_bits)
     }
 
     /// As [`Self::scan`], but of a range with more than about `most` items, at least 1, only so many, in order of hash: the
     /// cursor then tells where in the range to go on. Its highest 14 bits are 0 if those of the cursors before were.
-    pub fn scan_page(&self, cursor: u64, most: usize, mut f: impl FnMut(&T)) -> u64 {
+    pub(crate) fn scan_page(&self, cursor: u64, most: usize, mut f: impl FnMut(&T)) -> u64 {
         /// Lowest bits of a position that stay 0, so that cursors have room for what else they are to tell.
         const FREE_BITS: u32 = 14;
         if self.len == 0 {
@@ -45,17 +51,17 @@ impl<T: TableItem> Table<T> {
         // A few more are less trouble than parting a range.
         let most = most.saturating_add(2 + most / 16);
         let position = cursor.reverse_bits();
-        let (array, index, bucket) = self.head(position);
+        let (array, index, _) = self.head(position);
         let next = self.range_at(position).1.map_or(0, u64::reverse_bits);
         let begins = (index as u128) << (64 - self.arrays[array].log2) == u128::from(position);
         let mut count = 0;
-        for_each(bucket, |_: &T, _| count += 1);
+        self.for_each_at(position, |_, _| count += 1);
         if begins && count <= most {
-            for_each(bucket, |item, _| f(item));
+            self.for_each_at(position, |item, _| f(item));
             return next;
         }
         let mut items = Vec::with_capacity(count);
-        for_each(bucket, |item: &T, _| items.push((self.hash(item.key()), item)));
+        self.for_each_at(position, |item, _| items.push((self.hash(item.key()), item)));
         items.retain(|(hash, _)| *hash >= position);
         items.sort_unstable_by_key(|(hash, _)| *hash);
         // Between two hashes, the position with the fewest bits, for short cursors.
@@ -72,7 +78,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// As [`Self::scan`] for tagged items alone. Goes on until it met some or passed a good many buckets without any.
-    pub fn scan_tagged(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
+    pub(crate) fn scan_tagged(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
         /// Buckets without tagged items that one call looks at.
         const MAX_BARREN: usize = 128;
         if self.tagged == 0 {
@@ -83,15 +89,14 @@ impl<T: TableItem> Table<T> {
             let Some(at) = self.next_tagged_segment(position) else {
                 return 0;
             };
-            let (bucket, next) = self.range_at(at);
             let mut met = false;
-            for_each(bucket, |item, tagged| {
+            self.for_each_at(at, |item, tagged| {
                 if tagged {
                     met = true;
                     f(item);
                 }
             });
-            match next {
+            match self.range_at(at).1 {
                 None => return 0,
                 Some(next) if met => return next.reverse_bits(),
                 Some(next) => position = next,
@@ -119,7 +124,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// An item, each as likely as any other; `None` when the table is empty.
-    pub fn random(&self, rng: &mut fastrand::Rng) -> Option<&T> {
+    pub(crate) fn random(&self, rng: &mut fastrand::Rng) -> Option<&T> {
         if self.is_lopsided() && self.is_countable() && self.len > 0 {
             return self.iter().nth(rng.usize(..self.len));
         }
@@ -127,7 +132,7 @@ impl<T: TableItem> Table<T> {
     }
 
     /// A tagged item, each about as likely as any other; `None` when there is none.
-    pub fn random_tagged(&self, rng: &mut fastrand::Rng) -> Option<&T> {
+    pub(crate) fn random_tagged(&self, rng: &mut fastrand::Rng) -> Option<&T> {
         self.pick(rng, self.tagged, |tagged| tagged)
     }
 
@@ -158,11 +163,11 @@ impl<T: TableItem> Table<T> {
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
-            let (array, _, bucket) = self.head(position);
+            let (array, _, _) = self.head(position);
             let width = 1 << (fine - self.arrays[array].log2);
             let mut lot = rng.usize(..lots * width);
             let mut found = None;
-            for_each(bucket, |item, _| {
+            self.for_each_at(position, |item, _| {
                 if lot == 0 && found.is_none() {
                     found = Some(item);
                 } else {
@@ -190,9 +195,8 @@ impl<T: TableItem> Table<T> {
                         None => break,
                     }
                 }
-                let (bucket, next) = self.range_at(position);
                 let mut seen = 0;
-                for_each(bucket, |item, tagged| {
+                self.for_each_at(position, |item, tagged| {
                     if wanted(tagged) {
                         seen += 1;
                         if rng.usize(..seen) == 0 {
@@ -200,7 +204,7 @@ impl<T: TableItem> Table<T> {
                         }
                     }
                 });
-                match next {
+                match self.range_at(position).1 {
                     Some(next) => position = next,
                     None => break,
                 }
@@ -213,58 +217,8 @@ impl<T: TableItem> Table<T> {
         candidates == self.tagged && self.tagged < self.len
     }
 
-    /// Shows up to `n` items from about a random position on to `f`: quick, not fair; for eviction. Returns how many.
-    pub fn sample<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
-        self.sample_where(n, rng, false, f)
-    }
-
-    /// As [`Self::sample`] for tagged items alone.
-    pub fn sample_tagged<'t>(&'t self, n: usize, rng: &mut fastrand::Rng, f: impl FnMut(&'t T)) -> usize {
-        self.sample_where(n, rng, true, f)
-    }
-
-    fn sample_where<'t>(
-        &'t self,
-        n: usize,
-        rng: &mut fastrand::Rng,
-        tagged_only: bool,
-        mut f: impl FnMut(&'t T),
-    ) -> usize {
-        let n = n.min(if tagged_only { self.tagged } else { self.len });
-        if n == 0 {
-            return 0;
-        }
-        let mut count = 0;
-        let mut position = rng.u64(..);
-        // Once around the whole table at most.
-        let mut wrapped = false;
-        let start = position;
-        while count < n && !(wrapped && position >= start) {
-            let next = if tagged_only { self.next_tagged_segment(position) } else { Some(position) };
-            let next = next.and_then(|at| {
-                let (bucket, next) = self.range_at(at);
-                for_each(bucket, |item, tagged| {
-                    if count < n && (tagged || !tagged_only) {
-                        count += 1;
-                        f(item);
-                    }
-                });
-                next
-            });
-            match next {
-                Some(next) => position = next,
-                None if wrapped => break,
-                None => {
-                    wrapped = true;
-                    position = 0;
-                }
-            }
-        }
-        count
-    }
-
     /// The bytes of memory of the table itself, without its items.
-    pub fn mem_bytes(&self) -> usize {
+    pub(crate) fn mem_bytes(&self) -> usize {
         let arrays: usize = self
             .arrays
             .iter()
@@ -277,13 +231,8 @@ impl<T: TableItem> Table<T> {
         arrays + (self.children + self.child_room) * mem::size_of::<u64>()
     }
 
-    /// Places for items in the table, in both arrays while it is being resized.
-    pub fn capacity(&self) -> usize {
-        (self.arrays[0].buckets() + self.arrays[1].buckets()) * SLOTS
-    }
-
     /// A text about sizes and chain lengths, for DEBUG HTSTATS.
-    pub fn stats(&self) -> String {
+    pub(crate) fn stats(&self) -> String {
         let mut out = String::new();
         if self.is_empty() {
             out.push_str("No stats available for empty dictionaries\n");
@@ -299,7 +248,8 @@ impl<T: TableItem> Table<T> {
             let mut lengths = [0usize; 64];
             for index in 0..array.buckets() {
                 let mut here = 0;
-                for_each(array.bucket(index), |_: &T, _| here += 1);
+                // SAFETY: an array's buckets are none or alive, and the table is borrowed.
+                unsafe { for_each(array.bucket(index), |_: &T, _| here += 1) };
                 items += here;
                 used += usize::from(here > 0);
                 longest = longest.max(here);
@@ -324,7 +274,8 @@ impl<T: TableItem> Table<T> {
     }
 
     /// Asserts everything the table relies on; reads every item.
-    pub fn check_invariants(&self) {
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
         let mut len = 0;
         let mut tagged_len = 0;
         let mut children = 0;
@@ -340,39 +291,41 @@ impl<T: TableItem> Table<T> {
                 let head = array.bucket(index);
                 let mut bucket = head;
                 while !bucket.is_none() {
-                    let here = bucket;
-                    if here != head {
-                        children += 1;
-                        child_room += here.room();
-                        assert!(here.count() >= 2 || here.chained(), "a child of one item");
-                    } else {
-                        assert_eq!(here.room(), SLOTS);
-                    }
-                    assert!(here.count() <= here.room());
-                    if here.chained() {
-                        assert_eq!(here.room(), SLOTS, "something behind a small bucket");
-                        assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
-                        assert_eq!(here.tag(SLOTS - 1), 0);
-                        assert!(!here.is_tagged(SLOTS - 1));
-                    }
-                    assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
-                    for place in 0..SLOTS {
-                        if here.tag(place) == 0 {
-                            assert!(!here.is_tagged(place), "a tag bit without an item");
-                            continue;
+                    // SAFETY: the buckets of a chain are alive while the table is borrowed; places with a tag hold items.
+                    unsafe {
+                        let here = bucket;
+                        if here != head {
+                            children += 1;
+                            child_room += here.room();
+                            assert!(here.count() >= 2 || here.chained(), "a child of one item");
+                        } else {
+                            assert_eq!(here.room(), SLOTS);
                         }
-                        // SAFETY: places with a tag hold items.
-                        let item = unsafe { here.item(place) };
-                        let hash = self.hash(item.key());
-                        assert_eq!(here.tag(place), tag_of(hash), "hash byte");
-                        assert_eq!(array.index(hash), index, "bucket");
-                        assert_eq!(self.array_of(hash), number, "array");
-                        assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
-                        len += 1;
-                        tagged_len += usize::from(item.tagged());
-                        in_segments[index >> SEGMENT_LOG2] += usize::from(item.tagged());
+                        assert!(here.count() <= here.room());
+                        if here.chained() {
+                            assert_eq!(here.room(), SLOTS, "something behind a small bucket");
+                            assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
+                            assert_eq!(here.tag(SLOTS - 1), 0);
+                            assert!(!here.is_tagged(SLOTS - 1));
+                        }
+                        assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
+                        for place in 0..SLOTS {
+                            if here.tag(place) == 0 {
+                                assert!(!here.is_tagged(place), "a tag bit without an item");
+                                continue;
+                            }
+                            let item = here.item(place);
+                            let hash = self.hash(item.key());
+                            assert_eq!(here.tag(place), super::bucket::tag_of(hash), "hash byte");
+                            assert_eq!(array.index(hash), index, "bucket");
+                            assert_eq!(self.array_of(hash), number, "array");
+                            assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
+                            len += 1;
+                            tagged_len += usize::from(item.tagged());
+                            in_segments[index >> SEGMENT_LOG2] += usize::from(item.tagged());
+                        }
+                        bucket = here.child();
                     }
-                    bucket = here.child();
                 }
             }
             for (segment, tagged) in array.segments.iter().zip(in_segments) {
@@ -403,21 +356,23 @@ impl<'t, T: TableItem> Iterator for Iter<'t, T> {
             return None;
         }
         loop {
-            if let Some(place) = self.places.next() {
-                self.left -= 1;
-                // SAFETY: the table is borrowed, so its buckets and items stay; places with a tag hold items.
-                return Some(unsafe { self.bucket.item(place) });
-            }
-            if !self.bucket.is_none() {
-                self.bucket = self.bucket.child();
-            }
-            if self.bucket.is_none() {
-                let (bucket, next) = self.table.range_at(self.position?);
-                self.bucket = bucket;
-                self.position = next;
-            }
-            if !self.bucket.is_none() {
-                self.places = self.bucket.occupied();
+            // SAFETY: the table is borrowed, so its buckets and items stay; places with a tag hold items.
+            unsafe {
+                if let Some(place) = self.places.next() {
+                    self.left -= 1;
+                    return Some(self.bucket.item(place));
+                }
+                if !self.bucket.is_none() {
+                    self.bucket = self.bucket.child();
+                }
+                if self.bucket.is_none() {
+                    let (bucket, next) = self.table.range_at(self.position?);
+                    self.bucket = bucket;
+                    self.position = next;
+                }
+                if !self.bucket.is_none() {
+                    self.places = self.bucket.occupied();
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::InfoText;
 use crate::server::Server;
 
-pub fn write(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     let (largest_input, largest_output) = srv.client_memory.recent_peaks();
     out.field("connected_clients", srv.clients_but_replicas());
     out.field("cluster_connections", srv.cluster_link_count());

@@ -12,7 +12,7 @@ fn with_names(srv: &Server) -> impl Iterator<Item = (&'static str, &Registered)>
     srv.commands.all().map(|entry| (entry.row.name, entry))
 }
 
-pub fn write_stats(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write_stats(srv: &Server, out: &mut InfoText) {
     for (name, entry) in with_names(srv) {
         let s = &entry.stats;
         if s.calls == 0 && s.rejected == 0 && s.failed == 0 {
@@ -29,7 +29,7 @@ pub fn write_stats(srv: &Server, out: &mut InfoText) {
     }
 }
 
-pub fn write_latency(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write_latency(srv: &Server, out: &mut InfoText) {
     if !srv.cfg.latency_tracking {
         return;
     }

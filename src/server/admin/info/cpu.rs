@@ -5,7 +5,7 @@ use crate::server::Server;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
-pub fn write(_: &Server, out: &mut InfoText) {
+pub(crate) fn write(_: &Server, out: &mut InfoText) {
     for (suffix, who) in [
         ("", UsageWho::RUSAGE_SELF),
         ("_children", UsageWho::RUSAGE_CHILDREN),

@@ -3,7 +3,7 @@
 use super::InfoText;
 use crate::server::Server;
 
-pub fn write(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     let m = &srv.admin.metrics;
     out.field("eventloop_duration_aof_sum", m.aof_us);
     out.field("eventloop_duration_cron_sum", m.cron_us);

@@ -3,7 +3,7 @@
 use super::{InfoText, safe};
 use crate::server::Server;
 
-pub fn write(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     for (code, count) in &srv.stats.errors {
         out.field(&format!("errorstat_{}", safe(code)), format_args!("count={count}"));
     }

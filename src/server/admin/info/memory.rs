@@ -6,7 +6,7 @@ use crate::config::Named;
 use crate::server::Server;
 use crate::sys::alloc;
 
-pub fn write(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     let o = srv.memory_overhead();
     let s = &srv.admin.memory;
     both(out, "used_memory", o.used as u64);

@@ -20,7 +20,7 @@ use std::fmt::Write;
 
 /// Text of the sections written so far.
 #[derive(Debug, Default)]
-pub struct InfoText {
+pub(crate) struct InfoText {
     text: String,
 }
 
@@ -33,7 +33,7 @@ impl InfoText {
     }
 
     /// One line `name:value`.
-    pub fn field(&mut self, name: &str, value: impl Display) {
+    pub(crate) fn field(&mut self, name: &str, value: impl Display) {
         self.text.push_str(name);
         self.text.push(':');
         let _ = write!(self.text, "{value}");
@@ -41,17 +41,17 @@ impl InfoText {
     }
 
     /// Whole lines, each with its CR LF.
-    pub fn lines(&mut self, lines: &str) {
+    pub(crate) fn lines(&mut self, lines: &str) {
         self.text.push_str(lines);
     }
 
     /// A truth as 0 or 1.
-    pub fn flag(&mut self, name: &str, value: bool) {
+    pub(crate) fn flag(&mut self, name: &str, value: bool) {
         self.field(name, value as u8);
     }
 
     /// A figure with two decimals.
-    pub fn decimal(&mut self, name: &str, value: f64) {
+    pub(crate) fn decimal(&mut self, name: &str, value: f64) {
         self.field(name, format_args!("{value:.2}"));
     }
 }
@@ -99,7 +99,7 @@ const SECTIONS: &[Section] = &[
 
 impl Server {
     /// The text of the sections with these names; of the default ones when there are no names.
-    pub fn info<'a>(&self, names: impl Iterator<Item = &'a [u8]> + Clone) -> String {
+    pub(crate) fn info<'a>(&self, names: impl Iterator<Item = &'a [u8]> + Clone) -> String {
         let given = |name: &str| names.clone().any(|n| n.eq_ignore_ascii_case(name.as_bytes()));
         let all = given("all") || given("everything");
         let defaults = given("default") || names.clone().next().is_none();
@@ -119,6 +119,6 @@ impl Server {
 }
 
 /// Text for a field's name or value that came from outside: what would break the line or the field is replaced.
-pub fn safe(text: &[u8]) -> String {
+pub(crate) fn safe(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().map(|c| if matches!(c, '#' | ':' | '\n' | '\r') { '_' } else { c }).collect()
 }

@@ -3,6 +3,6 @@
 use super::InfoText;
 use crate::server::Server;
 
-pub fn write(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     out.lines(&srv.replication_info());
 }

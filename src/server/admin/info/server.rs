@@ -6,7 +6,7 @@ use crate::server::Server;
 use crate::sys::build::{COMMIT, HEXAD_VERSION, IS_DIRTY, REDIS_VERSION};
 use std::sync::OnceLock;
 
-pub fn write(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     out.field("redis_version", REDIS_VERSION);
     out.field("server_name", "hexad");
     out.field("hexad_version", HEXAD_VERSION);

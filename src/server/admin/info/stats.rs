@@ -5,7 +5,7 @@ use crate::admin::metrics::Rate;
 use crate::pubsub::Kind;
 use crate::server::Server;
 
-pub fn write(srv: &Server, out: &mut InfoText) {
+pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     let (s, m, k) = (&srv.stats, &srv.admin.metrics, &srv.ks.stats);
     out.field("total_connections_received", s.connections_received);
     out.field("total_commands_processed", s.commands_processed);

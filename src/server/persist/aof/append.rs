@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 impl Server {
     /// Takes a command into the log. `command` is in the form of the request protocol.
-    pub fn feed_aof(&mut self, db: Option<usize>, command: &[u8]) {
+    pub(crate) fn feed_aof(&mut self, db: Option<usize>, command: &[u8]) {
         let now_s = self.now_s();
         let rewriting = self.child_kind() == Some(ChildKind::Aof);
         let aof = &mut self.persist.aof;
@@ -48,12 +48,12 @@ impl Server {
     }
 
     /// Whether the log takes commands, or soon will.
-    pub fn aof_wants_commands(&self) -> bool {
+    pub(crate) fn aof_wants_commands(&self) -> bool {
         self.persist.aof.state != AofState::Off && self.persist.loading.is_none()
     }
 
     /// Once a turn, before replies leave.
-    pub fn flush_aof(&mut self) {
+    pub(crate) fn flush_aof(&mut self) {
         let answering = self.check_gate();
         let always = self.persist.aof.state != AofState::Off && self.cfg.appendfsync == AppendFsync::Always;
         self.ks.effects.unsynced.set_wanted(always);
@@ -69,7 +69,7 @@ impl Server {
     }
 
     /// Writes without waiting for a sync that is under way.
-    pub fn flush_aof_now(&mut self) {
+    pub(crate) fn flush_aof_now(&mut self) {
         if self.persist.aof.state != AofState::Off {
             self.wait_for_gate();
             self.write_aof(true, false);
@@ -234,7 +234,7 @@ impl Server {
     }
 
     /// Waits until the syncing thread has nothing left.
-    pub fn drain_aof_syncs(&self) {
+    pub(crate) fn drain_aof_syncs(&self) {
         while self.is_aof_syncing() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -254,7 +254,7 @@ impl Server {
     }
 
     /// `appendonly` was set to `no`.
-    pub fn stop_aof(&mut self) {
+    pub(crate) fn stop_aof(&mut self) {
         if self.persist.aof.state == AofState::Off {
             return;
         }
@@ -280,7 +280,7 @@ impl Server {
     }
 
     /// `appendonly` was set to `yes`. False when the rewrite that has to come first cannot be started.
-    pub fn start_aof(&mut self, in_exec: bool) -> bool {
+    pub(crate) fn start_aof(&mut self, in_exec: bool) -> bool {
         if self.persist.aof.state != AofState::Off {
             return true;
         }
@@ -329,7 +329,7 @@ impl Server {
     }
 
     /// `appendonly` was set. In a transaction the rewrite has to wait for its end.
-    pub fn apply_appendonly(&mut self) -> Result<(), String> {
+    pub(crate) fn apply_appendonly(&mut self) -> Result<(), String> {
         if !self.cfg.appendonly {
             self.stop_aof();
         } else if !self.start_aof(self.depth > 1) {
@@ -339,14 +339,14 @@ impl Server {
     }
 
     /// `appendfsync` was set. What other threads still sync must not be taken for what this one has synced.
-    pub fn apply_appendfsync(&mut self) {
+    pub(crate) fn apply_appendfsync(&mut self) {
         if self.cfg.appendfsync == AppendFsync::Always {
             self.drain_aof_syncs();
         }
     }
 
     /// Refuses writes, and PING for whoever watches us, while they cannot reach the disk.
-    pub fn check_disk(&mut self, row: &Command, is_write: bool) -> Result<(), CmdError> {
+    pub(crate) fn check_disk(&mut self, row: &Command, is_write: bool) -> Result<(), CmdError> {
         if !is_write && row.name != "ping" {
             return Ok(());
         }
@@ -355,7 +355,7 @@ impl Server {
 
     /// A write of the master's stream or of the log being loaded cannot be refused when the disk fails: the process ends,
     /// unless `replica-ignore-disk-write-errors`.
-    pub fn obey_despite_disk(&mut self) {
+    pub(crate) fn obey_despite_disk(&mut self) {
         const LOG_EVERY_MS: i64 = 10_000;
         if self.disk_error().is_none() {
             return;
@@ -369,7 +369,7 @@ impl Server {
     }
 
     /// Why writes are refused, if they are: the last snapshot failed, or the log cannot be written.
-    pub fn disk_error(&self) -> Option<CmdError> {
+    pub(crate) fn disk_error(&self) -> Option<CmdError> {
         let aof = &self.persist.aof;
         if self.cfg.stop_writes_on_bgsave_error && !self.cfg.save.is_empty() && !self.persist.rdb.last_bgsave_ok {
             return Some(CmdError::of(
@@ -390,7 +390,7 @@ impl Server {
     }
 
     /// At the start, after loading: a base if there is nothing yet, and the increment to write to. `Err` ends the server.
-    pub fn open_aof_on_start(&mut self) -> Result<(), Logged> {
+    pub(crate) fn open_aof_on_start(&mut self) -> Result<(), Logged> {
         if self.persist.aof.state != AofState::On {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 /// How loading the log ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AofLoaded {
+pub(crate) enum AofLoaded {
     Loaded,
     /// All its files are empty.
     Empty,
@@ -44,7 +44,7 @@ const COMMANDS_PER_LOOK: u64 = 1024;
 
 impl Server {
     /// Loads the files the manifest names.
-    pub fn load_aof_files(&mut self) -> AofLoaded {
+    pub(crate) fn load_aof_files(&mut self) -> AofLoaded {
         let dir = self.persist.aof.dir.clone();
         if dir.needs_upgrade(&self.persist.aof.manifest) && dir.upgrade(&mut self.persist.aof.manifest).is_err() {
             std::process::exit(1);

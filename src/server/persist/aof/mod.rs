@@ -1,5 +1,5 @@
 //! The append-only log as the server drives it.
 
-pub mod append;
-pub mod load;
-pub mod rewrite;
+pub(crate) mod append;
+pub(crate) mod load;
+pub(crate) mod rewrite;

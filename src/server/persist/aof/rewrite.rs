@@ -61,7 +61,7 @@ impl Server {
     }
 
     /// Starts a rewrite in the background; false when it could not be started, which is logged.
-    pub fn start_bgrewrite(&mut self) -> bool {
+    pub(crate) fn start_bgrewrite(&mut self) -> bool {
         if self.has_child() {
             return false;
         }
@@ -249,7 +249,7 @@ impl Server {
     }
 
     /// Removes files of earlier logs, unless `aof-disable-auto-gc` keeps them.
-    pub fn remove_aof_history(&mut self) {
+    pub(crate) fn remove_aof_history(&mut self) {
         if self.cfg.aof_disable_auto_gc || self.persist.aof.manifest.history.is_empty() {
             return;
         }

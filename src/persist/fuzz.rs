@@ -1,26 +1,26 @@
 //! Damaged values: whatever RESTORE, a snapshot or its checker is given, it is refused or used, but nothing panics,
 //! hangs or takes memory without end.
 //!
-//! Each run of the tests tries a fixed series of damages, the same every time. `HEXAD_FUZZ_SECONDS=600 cargo test --test
-//! fuzz` goes on for so many seconds a test instead, from a new beginning each time; what makes a test fail is printed as
+//! Each run of the tests tries a fixed series of damages, the same every time. `HEXAD_FUZZ_SECONDS=600 cargo test --lib
+//! persist::fuzz` goes on for so many seconds a test instead, from a new beginning each time; what makes a test fail is printed as
 //! hexadecimal bytes either way.
 
+use crate::keyspace::digest::Digest;
+use crate::keyspace::hash::{Hash, HashLimits};
+use crate::keyspace::list::{End, List};
+use crate::keyspace::object::{self, ValueLimits};
+use crate::keyspace::set::{Set, SetLimits};
+use crate::keyspace::zset::{Zset, ZsetLimits};
+use crate::keyspace::{Entry, Object};
+use crate::persist::load::new_value;
+use crate::persist::rdb::{AuxInfo, Item, Reader, Value, Writer, decode_dump, encode_dump};
+use crate::persist::snapshot::value_view;
+use crate::persist::{check_rdb, rdb};
+use crate::structs::intset::Intset;
+use crate::structs::listpack::Listpack;
+use crate::structs::table::HashSeed;
+use crate::structs::{hll, quicklist, ziplist};
 use fastrand::Rng;
-use hexad::keyspace::digest::Digest;
-use hexad::keyspace::hash::{Hash, HashLimits};
-use hexad::keyspace::list::{End, List};
-use hexad::keyspace::object::{self, ValueLimits};
-use hexad::keyspace::set::{Set, SetLimits};
-use hexad::keyspace::zset::{Zset, ZsetLimits};
-use hexad::keyspace::{Entry, Object};
-use hexad::persist::load::new_value;
-use hexad::persist::rdb::{AuxInfo, Item, Reader, Value, Writer, decode_dump, encode_dump};
-use hexad::persist::snapshot::value_view;
-use hexad::persist::{check_rdb, rdb};
-use hexad::structs::intset::Intset;
-use hexad::structs::listpack::Listpack;
-use hexad::structs::table::HashSeed;
-use hexad::structs::{hll, quicklist, ziplist};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -115,9 +115,9 @@ fn text(n: usize) -> Vec<u8> {
 /// Values of every kind and encoding, as they are written now.
 fn entries() -> Vec<Entry> {
     let mut entries = vec![
-        Entry::new(b"int", hexad::structs::entry::NewValue::Int(-7), None),
-        Entry::new(b"str", hexad::structs::entry::NewValue::Str(&[b'x'; 80]), None),
-        Entry::new(b"hll", hexad::structs::entry::NewValue::Str(&hll::empty()), None),
+        Entry::new(b"int", crate::structs::entry::NewValue::Int(-7), None),
+        Entry::new(b"str", crate::structs::entry::NewValue::Str(&[b'x'; 80]), None),
+        Entry::new(b"hll", crate::structs::entry::NewValue::Str(&hll::empty()), None),
     ];
     for len in [3, 9, 70] {
         let mut list = List::new();
@@ -380,7 +380,7 @@ fn damaged_blobs() {
         }
         let _ = ziplist::read_ziplist(&bytes);
         let _ = ziplist::read_zipmap(&bytes);
-        let _ = hexad::structs::lzf::decompress(&bytes, rng.usize(..100_000));
+        let _ = crate::structs::lzf::decompress(&bytes, rng.usize(..100_000));
     });
 }
 

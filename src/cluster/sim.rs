@@ -1,0 +1,520 @@
+//! Many cluster nodes in one process, under a simulated clock and network.
+//!
+//! Every node is the real state machine. The network is made of connections as TCP gives them (ordered; broken, refused
+//! or stalled rather than lossy) with random delays, one-way and two-way partitions, and now and then a packet that is
+//! lost all the same. Nodes crash, also in the middle of carrying out what the machine asked for, restart from the
+//! `nodes.conf` they wrote, and stand still for a while; their clocks may go at different rates. After every step the
+//! promises of the protocol are checked.
+//!
+//! Every node has clients, on either side of a partition, that write all the time. A node that stands still counts as one
+//! in a long turn: its clients are served by what it knew, and by the clock.
+//!
+//! `HEXAD_SIM_SEEDS` sets how many seeds are tried, `HEXAD_SIM_SEED` the first one; a failure names its seed.
+
+mod check;
+mod faults;
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+
+use super::node::{NodeFlags, NodeId};
+use super::wire::{self, PacketType};
+use super::{Action, Cluster, ClusterConfig, Env, FailoverMode, LinkId, SetSlot};
+use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
+
+const START_MS: i64 = 1_700_000_000_000;
+/// Later than a deadline the machine may be by: its tick, and the latency of a packet.
+const SLACK_MS: i64 = 300;
+/// Leases count no less.
+const SHORTEST_TERM_MS: i64 = 500;
+
+type NodeNo = usize;
+type ConnNo = u64;
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Wake(NodeNo, u64),
+    /// The first packet on its way to that side of a connection arrives.
+    Arrive(ConnNo, usize),
+    /// The attempt to connect reaches the other side.
+    Dial(ConnNo),
+    /// The end of a connection reaches that side.
+    Hangup(ConnNo, usize),
+    Replicate,
+    Fault,
+    Restart(NodeNo),
+    Resume(NodeNo),
+    Heal(u64),
+}
+
+struct Conn {
+    /// Opener and acceptor.
+    ends: [NodeNo; 2],
+    links: [Option<LinkId>; 2],
+    /// To each end.
+    queues: [VecDeque<Rc<[u8]>>; 2],
+    /// When the last packet to each end arrives: order is kept.
+    last_ms: [i64; 2],
+    established: bool,
+    refused: bool,
+}
+
+struct SimNode {
+    cluster: Option<Cluster>,
+    conf: String,
+    config: ClusterConfig,
+    links: BTreeMap<LinkId, ConnNo>,
+    wake: u64,
+    paused: bool,
+    /// How fast its clock goes, and since when.
+    rate: f64,
+    rated_ms: i64,
+    /// Clients are held back until then: nothing is written.
+    clients_held_ms: i64,
+    /// Dies after carrying out so many more actions.
+    doomed: Option<usize>,
+    offset: i64,
+    repl_from: Option<String>,
+    repl_heard_ms: i64,
+    last_vote_epoch: u64,
+    my_epoch: (NodeId, u64),
+    current_epoch: u64,
+    suspects: HashSet<NodeId>,
+    /// Since when it has been cut off from a majority.
+    cut_ms: Option<i64>,
+    restarts: u64,
+}
+
+struct Sim {
+    seed: u64,
+    rng: fastrand::Rng,
+    now: i64,
+    seq: u64,
+    events: BinaryHeap<Reverse<(i64, u64, Event)>>,
+    nodes: Vec<SimNode>,
+    conns: HashMap<ConnNo, Conn>,
+    next_conn: ConnNo,
+    /// Directions in which nothing passes, with the fault that blocks them.
+    blocked: HashMap<(NodeNo, NodeNo), u64>,
+    latency_ms: std::ops::Range<i64>,
+    loss: f64,
+    faults: bool,
+    next_fault: u64,
+    heard: HashMap<(NodeNo, NodeId), i64>,
+    votes: HashMap<(NodeId, u64), NodeNo>,
+    claims: BTreeMap<u64, Vec<(NodeId, SlotSet)>>,
+    /// Until then an operator's order excuses two masters of one slot.
+    forced_until_ms: i64,
+    steps: u64,
+}
+
+fn ip_of(no: NodeNo) -> String {
+    format!("10.0.{}.{}", no / 250, no % 250 + 1)
+}
+
+fn no_of(ip: &str) -> Option<NodeNo> {
+    let mut parts = ip.split('.').skip(2);
+    let (high, low): (usize, usize) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some(high * 250 + low - 1)
+}
+
+impl Sim {
+    /// `masters` masters sharing the slots, each with `replicas` replicas, settled.
+    fn new(seed: u64, masters: usize, replicas: usize, timeout_ms: i64) -> Sim {
+        let mut sim = Sim {
+            seed,
+            rng: fastrand::Rng::with_seed(seed),
+            now: START_MS,
+            seq: 0,
+            events: BinaryHeap::new(),
+            nodes: Vec::new(),
+            conns: HashMap::new(),
+            next_conn: 0,
+            blocked: HashMap::new(),
+            latency_ms: 0..3,
+            loss: 0.0,
+            faults: false,
+            next_fault: 1,
+            heard: HashMap::new(),
+            votes: HashMap::new(),
+            claims: BTreeMap::new(),
+            forced_until_ms: 0,
+            steps: 0,
+        };
+        let count = masters * (1 + replicas);
+        for no in 0..count {
+            let config = ClusterConfig { node_timeout_ms: timeout_ms, ..ClusterConfig::default() };
+            let mut cluster = Cluster::new(config.clone(), sim.rng.u64(..), sim.now);
+            cluster.set_config_epoch(no as i64 + 1).unwrap();
+            if no < masters {
+                let at = |n: usize| (n * SLOT_COUNT / masters) as Slot;
+                cluster.add_slots(&[(at(no), (at(no + 1) - 1))]).unwrap();
+            }
+            let my_epoch = (cluster.myself().id, 0);
+            sim.nodes.push(SimNode {
+                cluster: Some(cluster),
+                conf: String::new(),
+                config,
+                links: BTreeMap::new(),
+                wake: 0,
+                paused: false,
+                rate: 1.0,
+                rated_ms: START_MS,
+                clients_held_ms: 0,
+                doomed: None,
+                offset: 1,
+                repl_from: None,
+                repl_heard_ms: START_MS,
+                last_vote_epoch: 0,
+                my_epoch,
+                current_epoch: 0,
+                suspects: HashSet::new(),
+                cut_ms: None,
+                restarts: 0,
+            });
+        }
+        for no in 1..count {
+            let target = sim.rng.usize(0..no);
+            sim.step(no, |c, env| c.meet(ip_of(target).as_bytes(), 6379, 16379, env).unwrap());
+        }
+        sim.step(0, |_, _| ());
+        sim.after(50, Event::Replicate);
+        sim.run_until("every node knows every other", 60_000, |sim| {
+            sim.alive().all(|(_, c)| c.nodes().len() == count && c.nodes().iter().all(|(_, n)| !n.in_handshake()))
+        });
+        for no in masters..count {
+            let master = *sim.nodes[no % masters].cluster.as_ref().unwrap().myself().id.as_bytes();
+            sim.step(no, move |c, _| c.replicate(&master, false).unwrap());
+        }
+        sim.settle();
+        sim
+    }
+
+    /// A node's own time.
+    fn local_ms(&self, no: NodeNo) -> i64 {
+        let node = &self.nodes[no];
+        node.rated_ms + ((self.now - node.rated_ms) as f64 * node.rate) as i64
+    }
+
+    /// Whether a client's write to this node's slots is accepted now.
+    fn takes_writes(&self, no: NodeNo) -> bool {
+        let (node, now) = (&self.nodes[no], self.local_ms(no));
+        let Some(c) = &node.cluster else { return false };
+        c.myself().is_voter() && c.state_ok() && c.holds_lease(now) && node.clients_held_ms <= now
+    }
+
+    fn alive(&self) -> impl Iterator<Item = (NodeNo, &Cluster)> {
+        self.nodes.iter().enumerate().filter_map(|(no, n)| n.cluster.as_ref().map(|c| (no, c)))
+    }
+
+    fn cluster(&self, no: NodeNo) -> &Cluster {
+        self.nodes[no].cluster.as_ref().expect("the node runs")
+    }
+
+    fn at(&mut self, when: i64, event: Event) {
+        self.seq += 1;
+        self.events.push(Reverse((when.max(self.now), self.seq, event)));
+    }
+
+    fn after(&mut self, ms: i64, event: Event) {
+        self.at(self.now + ms, event);
+    }
+
+    fn latency(&mut self) -> i64 {
+        self.rng.i64(self.latency_ms.clone())
+    }
+
+    fn passes(&self, from: NodeNo, to: NodeNo) -> bool {
+        !self.blocked.contains_key(&(from, to))
+    }
+
+    // ---- a node's turn ----
+
+    fn step(&mut self, no: NodeNo, work: impl FnOnce(&mut Cluster, &Env)) {
+        let now = self.local_ms(no);
+        let node = &mut self.nodes[no];
+        let Some(mut cluster) = node.cluster.take() else { return };
+        let keys = |_| 0;
+        let env = Env {
+            now_ms: now,
+            repl_offset: node.offset,
+            data_age_ms: self.now - node.repl_heard_ms,
+            replicating: node.repl_from.is_some(),
+            keys_in_slot: &keys,
+        };
+        cluster.turn_begins(now);
+        work(&mut cluster, &env);
+        cluster.tick(&env);
+        let actions = cluster.flush(&env);
+        let due = cluster.next_deadline_ms();
+        self.nodes[no].cluster = Some(cluster);
+        self.carry_out(no, actions);
+        if self.nodes[no].cluster.is_some() {
+            self.nodes[no].wake += 1;
+            let wake = self.nodes[no].wake;
+            let node = &self.nodes[no];
+            let due = node.rated_ms + ((due - node.rated_ms) as f64 / node.rate).ceil() as i64;
+            self.at(due.max(self.now + 1), Event::Wake(no, wake));
+            self.check(no);
+        }
+    }
+
+    fn carry_out(&mut self, no: NodeNo, actions: Vec<Action>) {
+        let mut saved = false;
+        for action in actions {
+            match self.nodes[no].doomed {
+                Some(0) => return self.crash(no),
+                Some(n) => self.nodes[no].doomed = Some(n - 1),
+                None => {}
+            }
+            match action {
+                Action::SaveConfig { .. } => {
+                    saved = true;
+                    self.nodes[no].conf = self.cluster(no).nodes_conf();
+                }
+                Action::Connect { link, ip, port } => {
+                    assert_eq!(port, 16379);
+                    let to = no_of(&ip).expect("an address of a node");
+                    self.next_conn += 1;
+                    let conn = self.next_conn;
+                    self.nodes[no].links.insert(link, conn);
+                    self.conns.insert(
+                        conn,
+                        Conn {
+                            ends: [no, to],
+                            links: [Some(link), None],
+                            queues: Default::default(),
+                            last_ms: [0; 2],
+                            established: false,
+                            refused: false,
+                        },
+                    );
+                    let ms = self.latency();
+                    self.after(ms, Event::Dial(conn));
+                }
+                Action::CloseLink { link } => self.hang_up(no, link),
+                Action::Send { link, packet } => {
+                    self.check_packet(no, &packet, saved);
+                    self.transmit(no, link, packet);
+                }
+                Action::SetReplicationMaster { ip, .. } => self.nodes[no].repl_from = Some(ip),
+                Action::UnsetReplicationMaster => self.nodes[no].repl_from = None,
+                Action::PauseClients { until_ms } => self.nodes[no].clients_held_ms = until_ms,
+                Action::UnpauseClients => self.nodes[no].clients_held_ms = 0,
+                _ => {}
+            }
+        }
+    }
+
+    fn transmit(&mut self, no: NodeNo, link: LinkId, packet: Rc<[u8]>) {
+        let Some(&no_conn) = self.nodes[no].links.get(&link) else { return };
+        let lost = self.loss > 0.0 && self.rng.f64() < self.loss;
+        let ms = self.latency();
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&no_conn) else { return };
+        if lost {
+            return;
+        }
+        let side = usize::from(conn.links[0] == Some(link) && conn.ends[0] == no);
+        conn.queues[side].push_back(packet);
+        if conn.established {
+            conn.last_ms[side] = conn.last_ms[side].max(now + ms);
+            let at = conn.last_ms[side];
+            self.at(at, Event::Arrive(no_conn, side));
+        }
+    }
+
+    fn hang_up(&mut self, no: NodeNo, link: LinkId) {
+        let Some(no_conn) = self.nodes[no].links.remove(&link) else { return };
+        let Some(conn) = self.conns.get_mut(&no_conn) else { return };
+        let mine = usize::from(!(conn.ends[0] == no && conn.links[0] == Some(link)));
+        conn.links[mine] = None;
+        let ms = self.latency();
+        self.after(ms, Event::Hangup(no_conn, 1 - mine));
+    }
+
+    fn crash(&mut self, no: NodeNo) {
+        let node = &mut self.nodes[no];
+        node.cluster = None;
+        node.doomed = None;
+        node.paused = false;
+        node.clients_held_ms = 0;
+        node.cut_ms = None;
+        let links: Vec<LinkId> = node.links.keys().copied().collect();
+        for link in links {
+            self.hang_up(no, link);
+        }
+        let ms = self.rng.i64(200..12_000);
+        if self.faults {
+            self.after(ms, Event::Restart(no));
+        }
+    }
+
+    fn restart(&mut self, no: NodeNo) {
+        if self.nodes[no].cluster.is_some() {
+            return;
+        }
+        let (now, seed) = (self.local_ms(no), self.rng.u64(..));
+        let node = &mut self.nodes[no];
+        let cluster = Cluster::from_nodes_conf(node.config.clone(), seed, now, &node.conf).expect("what a node wrote");
+        assert!(cluster.last_vote_epoch() >= node.last_vote_epoch, "a vote was forgotten over a restart");
+        node.restarts += 1;
+        // Nothing is promised of this one: what others said is not written down.
+        node.current_epoch = 0;
+        node.repl_from = None;
+        node.repl_heard_ms = self.now;
+        node.suspects = cluster.nodes().iter().filter(|(_, n)| n.timed_out()).map(|(_, n)| n.id).collect();
+        node.cluster = Some(cluster);
+        self.step(no, |_, _| ());
+    }
+
+    // ---- events ----
+
+    fn run_for(&mut self, ms: i64) {
+        let end = self.now + ms;
+        while let Some(Reverse((when, _, _))) = self.events.peek() {
+            if *when > end {
+                break;
+            }
+            self.next_event();
+        }
+        self.now = end;
+    }
+
+    fn run_until(&mut self, what: &str, within_ms: i64, done: impl Fn(&Sim) -> bool) -> i64 {
+        let start = self.now;
+        while !done(self) {
+            if self.now - start > within_ms {
+                self.dump();
+                panic!("seed {}: not within {within_ms} ms: {what}", self.seed);
+            }
+            // Looking after every event would be most of the work.
+            let until = self.now + if within_ms > 30_000 { 50 } else { 5 };
+            while self.events.peek().is_some_and(|Reverse((when, ..))| *when <= until) {
+                self.next_event();
+            }
+            self.now = self.now.max(until);
+        }
+        self.now - start
+    }
+
+    fn next_event(&mut self) {
+        let Some(Reverse((when, _, event))) = self.events.pop() else { return };
+        self.now = self.now.max(when);
+        self.steps += 1;
+        match event {
+            Event::Wake(no, wake) => {
+                if self.nodes[no].wake == wake && !self.nodes[no].paused {
+                    self.step(no, |_, _| ());
+                }
+            }
+            Event::Dial(conn) => self.dial(conn),
+            Event::Arrive(conn, side) => self.arrive(conn, side),
+            Event::Hangup(conn, side) => self.hangup_arrives(conn, side),
+            Event::Replicate => {
+                self.replicate();
+                self.after(50, Event::Replicate);
+            }
+            Event::Fault => self.inject_fault(),
+            Event::Restart(no) => self.restart(no),
+            Event::Resume(no) => {
+                self.nodes[no].paused = false;
+                // What came meanwhile has been waiting: in a turn packets are read before timers run.
+                self.step(no, |_, _| ());
+            }
+            Event::Heal(fault) => {
+                self.blocked.retain(|_, f| *f != fault);
+                self.note_cuts();
+            }
+        }
+    }
+
+    fn dial(&mut self, no: ConnNo) {
+        let Some(conn) = self.conns.get(&no) else { return };
+        let [from, to] = conn.ends;
+        let Some(link) = conn.links[0] else {
+            self.conns.remove(&no);
+            return;
+        };
+        if self.nodes[from].paused || self.nodes[to].paused || !self.passes(from, to) || !self.passes(to, from) {
+            // A lost SYN is sent again.
+            self.after(100, Event::Dial(no));
+            return;
+        }
+        if self.nodes[to].cluster.is_none() {
+            self.conns.get_mut(&no).unwrap().refused = true;
+            let ms = self.latency();
+            self.after(ms, Event::Hangup(no, 0));
+            return;
+        }
+        let (now, local) = (self.now, self.local_ms(to));
+        let accepted = self.nodes[to].cluster.as_mut().unwrap().on_accept(local, ip_of(from), ip_of(to));
+        self.nodes[to].links.insert(accepted, no);
+        let conn = self.conns.get_mut(&no).unwrap();
+        conn.links[1] = Some(accepted);
+        conn.established = true;
+        let waiting = conn.queues[1].len();
+        conn.last_ms[1] = now + 1;
+        for _ in 0..waiting {
+            self.at(now + 1, Event::Arrive(no, 1));
+        }
+        self.step(from, |c, env| c.on_link_connected(link, ip_of(from), env));
+    }
+
+    fn arrive(&mut self, no: ConnNo, side: usize) {
+        let Some(conn) = self.conns.get(&no) else { return };
+        let (from, to) = (conn.ends[1 - side], conn.ends[side]);
+        if self.nodes[to].paused || !self.passes(from, to) {
+            // It stands in a buffer, ours or theirs, until the way is free.
+            self.after(20, Event::Arrive(no, side));
+            return;
+        }
+        let conn = self.conns.get_mut(&no).unwrap();
+        let (Some(packet), Some(link)) = (conn.queues[side].pop_front(), conn.links[side]) else { return };
+        let sender = NodeId::parse(&packet[40..80]).expect("what a node sends");
+        self.heard.insert((to, sender), self.now);
+        self.step(to, |c, env| c.on_packet(link, &packet, env));
+    }
+
+    fn hangup_arrives(&mut self, no: ConnNo, side: usize) {
+        let Some(conn) = self.conns.get(&no) else { return };
+        let (from, to) = (conn.ends[1 - side], conn.ends[side]);
+        let refused = conn.refused;
+        if self.nodes[to].paused || (!refused && !self.passes(from, to)) {
+            self.after(50, Event::Hangup(no, side));
+            return;
+        }
+        let conn = self.conns.remove(&no).unwrap();
+        if let Some(link) = conn.links[side]
+            && self.nodes[to].links.remove(&link).is_some()
+        {
+            self.step(to, |c, env| c.on_link_closed(link, env));
+        }
+    }
+
+    /// Masters that accept writes write; replicas in reach of their master follow.
+    fn replicate(&mut self) {
+        for no in 0..self.nodes.len() {
+            let Some(c) = &self.nodes[no].cluster else { continue };
+            if self.nodes[no].paused {
+                continue;
+            }
+            if c.myself().is_master() {
+                self.nodes[no].offset += i64::from(self.takes_writes(no));
+            } else if let Some(from) = self.nodes[no].repl_from.as_deref().and_then(no_of) {
+                let up = self.nodes[from].cluster.as_ref().is_some_and(|m| m.myself().is_master())
+                    && !self.nodes[from].paused
+                    && self.passes(no, from)
+                    && self.passes(from, no);
+                if up {
+                    self.nodes[no].offset = self.nodes[from].offset;
+                    self.nodes[no].repl_heard_ms = self.now;
+                }
+            }
+        }
+    }
+
+    // ---- faults ----
+}

@@ -1,0 +1,324 @@
+//! What a cluster does, over many seeds.
+
+use super::*;
+
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let read = |name: &str, default| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let first = read("HEXAD_SIM_SEED", 1);
+    first..first + read("HEXAD_SIM_SEEDS", default)
+}
+
+#[test]
+fn a_killed_master_is_replaced_soon_after_the_node_timeout() {
+    for seed in seeds(3) {
+        let mut sim = Sim::new(seed, 3, 1 + seed as usize % 2, 2000);
+        let warm_up = 3000 + sim.rng.i64(0..2000);
+        sim.run_for(warm_up);
+        let victim = sim.rng.usize(0..3);
+        let slot = sim.cluster(victim).myself().slots.iter().next().unwrap();
+        sim.crash(victim);
+        let ms = sim.until_served(slot, victim, 10_000);
+        println!("seed {seed}: served again after {ms} ms");
+        assert!(ms <= 2000 + SLACK_MS, "seed {seed}: {ms} ms");
+        sim.restart(victim);
+        sim.settle();
+        assert!(sim.cluster(victim).myself().is_replica());
+    }
+}
+
+#[test]
+fn the_replica_with_most_data_wins() {
+    for seed in seeds(3) {
+        let mut sim = Sim::new(seed, 3, 3, 2000);
+        let victim = sim.rng.usize(0..3);
+        let replicas: Vec<NodeNo> = (3..12).filter(|no| no % 3 == victim).collect();
+        let best = replicas[sim.rng.usize(0..replicas.len())];
+        sim.crash(victim);
+        // What each had received when the master died.
+        for no in &replicas {
+            sim.nodes[*no].offset = if *no == best { 1000 } else { 900 };
+        }
+        let slot = (victim * SLOT_COUNT / 3) as Slot;
+        sim.until_served(slot, victim, 10_000);
+        assert!(sim.cluster(best).myself().is_master(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_master_that_stood_still_does_not_accept_when_it_wakes() {
+    let mut sim = Sim::new(7, 3, 1, 2000);
+    sim.nodes[1].paused = true;
+    let slot = (SLOT_COUNT / 3 + 5) as Slot;
+    sim.until_served(slot, 1, 10_000);
+    sim.nodes[1].paused = false;
+    let now = sim.now;
+    let c = sim.nodes[1].cluster.as_mut().unwrap();
+    assert!(c.state_ok(), "it does not know yet");
+    c.turn_begins(now);
+    assert!(!c.state_ok(), "the first thing it does");
+    sim.step(1, |_, _| ());
+    sim.settle();
+    assert!(sim.cluster(1).myself().is_replica());
+}
+
+/// Partitions of all kinds, and standing still, one after the other, with clocks that differ.
+fn part_and_stand_still(seed: u64, timeout: i64) {
+    let masters = 3 + seed as usize % 3;
+    let mut sim = Sim::new(seed, masters, 1 + seed as usize % 2, timeout);
+    for node in &mut sim.nodes {
+        (node.rate, node.rated_ms) = (1.0 + (sim.rng.f64() - 0.5) * 0.06, sim.now);
+    }
+    sim.run_for(2000);
+    let (mut promoted, mut least) = (0, i64::MAX);
+    for _ in 0..8 {
+        sim.latency_ms = 0..[3, 20, 50][sim.rng.usize(0..3)];
+        let count = sim.nodes.len();
+        let voters: Vec<NodeNo> = (0..count).filter(|no| sim.cluster(*no).myself().is_voter()).collect();
+        let old = voters[sim.rng.usize(0..voters.len())];
+        let slot = sim.cluster(old).myself().slots.iter().next().unwrap();
+        // Alone, with some others, or cut off from some only; in both directions or in one.
+        let company = [0.0, 0.0, 0.3, 0.5][sim.rng.usize(0..4)];
+        let inside: Vec<NodeNo> = (0..count).filter(|no| *no == old || sim.rng.f64() < company).collect();
+        let leaky = if sim.rng.u32(0..3) == 0 { 0.3 } else { 0.0 };
+        let directions = sim.rng.u32(1..=3).max(sim.rng.u32(1..=3));
+        let stands_still = sim.rng.u32(0..3) == 0;
+        let fault = sim.next_fault;
+        sim.next_fault += 1;
+        if stands_still {
+            sim.nodes[old].paused = true;
+        } else {
+            for a in 0..count {
+                for b in 0..count {
+                    if inside.contains(&a) == inside.contains(&b) || sim.rng.f64() < leaky {
+                        continue;
+                    }
+                    if directions & if inside.contains(&a) { 1 } else { 2 } != 0 {
+                        sim.blocked.insert((a, b), fault);
+                    }
+                }
+            }
+            sim.note_cuts();
+        }
+        let end = sim.now + sim.rng.i64(timeout / 2..timeout.max(500) * 5);
+        let mut last_write = sim.now;
+        let mut first_write = None;
+        while sim.now < end {
+            sim.run_for(5);
+            if sim.takes_writes(old) {
+                last_write = sim.now;
+            }
+            let heir = (0..count)
+                .find(|no| *no != old && sim.takes_writes(*no) && sim.cluster(*no).myself().slots.contains(slot));
+            if heir.is_some() {
+                first_write = first_write.or(Some(sim.now));
+            }
+        }
+        if let Some(first) = first_write {
+            promoted += 1;
+            least = least.min(first - last_write);
+        }
+        sim.blocked.clear();
+        sim.note_cuts();
+        if stands_still {
+            sim.nodes[old].paused = false;
+            sim.step(old, |_, _| ());
+        }
+        // A node timeout of that order leaves no time for an answer.
+        if timeout < 500 {
+            sim.latency_ms = 0..3;
+        }
+        sim.settle();
+    }
+    println!("seed {seed}: {promoted} promoted, the least margin {least} ms of a node timeout of {timeout}");
+}
+
+#[test]
+fn a_master_stops_before_its_replica_takes_over() {
+    for seed in seeds(4) {
+        part_and_stand_still(seed, [1000, 2000, 5000][seed as usize % 3]);
+    }
+}
+
+/// Leases and promises count half a second then, suspicions the time that is configured.
+#[test]
+fn a_master_stops_in_time_however_short_the_node_timeout() {
+    for seed in seeds(4) {
+        part_and_stand_still(seed, [400, 150, 50, 10][seed as usize % 4]);
+    }
+}
+
+#[test]
+fn who_stands_still_for_less_than_the_timeout_is_never_suspected() {
+    for seed in seeds(5) {
+        let mut sim = Sim::new(seed, 3, 1, 2000);
+        let warm_up = sim.rng.i64(0..3000);
+        sim.run_for(warm_up);
+        sim.nodes[1].paused = true;
+        let still_ms = sim.rng.i64(1500..1950);
+        sim.run_for(still_ms);
+        let id = sim.cluster(1).myself().id;
+        for (no, c) in sim.alive().filter(|(no, _)| *no != 1) {
+            let (_, seen) = c.nodes().iter().find(|(_, n)| n.id == id).unwrap();
+            assert!(seen.healthy(), "seed {seed}: node {no} gave up after {still_ms} ms");
+        }
+        sim.nodes[1].paused = false;
+        sim.run_for(5000);
+        assert!(sim.cluster(1).myself().is_master(), "seed {seed}");
+    }
+}
+
+/// As DEBUG can do. The node goes on hearing of the others, and they of it.
+#[test]
+fn answers_that_are_lost_for_long_are_got_over() {
+    for seed in seeds(3) {
+        for lost in [PacketType::Ping, PacketType::Pong] {
+            for no in [0, 3] {
+                let timeout = 1000;
+                let mut sim = Sim::new(seed, 3, 1, timeout);
+                sim.nodes[no].cluster.as_mut().unwrap().set_drop_filter(Some(lost as u16));
+                sim.run_for(10 * timeout);
+                sim.nodes[no].cluster.as_mut().unwrap().set_drop_filter(None);
+                let ms = sim.settle();
+                assert!(ms <= 3 * timeout, "seed {seed}: {ms} ms after {lost:?} was lost on node {no}");
+                // And it stays so.
+                let end = sim.now + 5 * timeout;
+                while sim.now < end {
+                    sim.run_for(20);
+                    assert!(sim.is_settled(), "seed {seed}: after {lost:?} was lost on node {no}");
+                }
+            }
+        }
+    }
+}
+
+/// In the order of `redis-cli`: for a moment everybody but the old owner may know that a slot is another's.
+#[test]
+fn slots_that_move_stop_nobody() {
+    for seed in seeds(3) {
+        let mut sim = Sim::new(seed, 5, 1, 3000);
+        let ids: Vec<NodeId> = (0..5).map(|no| sim.cluster(no).myself().id).collect();
+        // The old owner takes what clients ask of it until it is told; its keys are gone, so it sends them on.
+        sim.forced_until_ms = i64::MAX;
+        sim.latency_ms = 20..80;
+        for round in 0..40 {
+            let (from, to) = (round % 5, (round + 1 + sim.rng.usize(0..4)) % 5);
+            if from == to {
+                continue;
+            }
+            let slot = sim.cluster(from).myself().slots.iter().last().unwrap();
+            let given = |what: fn(&'static [u8]) -> SetSlot<'static>, id: NodeId| {
+                move |c: &mut Cluster, env: &Env| {
+                    let id: &'static [u8] = Box::leak(Box::new(*id.as_bytes()));
+                    c.set_slot(slot, what(id), env).unwrap();
+                }
+            };
+            sim.step(to, given(SetSlot::Importing, ids[from]));
+            sim.step(from, given(SetSlot::Migrating, ids[to]));
+            sim.run_for(5);
+            sim.step(to, given(SetSlot::Node, ids[to]));
+            let apart = sim.rng.i64(0..250);
+            for _ in 0..=apart {
+                sim.run_for(1);
+                assert!((0..5).all(|no| sim.takes_writes(no)), "seed {seed}, round {round}");
+            }
+            sim.step(from, given(SetSlot::Node, ids[to]));
+            for _ in 0..200 {
+                sim.run_for(1);
+                assert!((0..5).all(|no| sim.takes_writes(no)), "seed {seed}, round {round}");
+            }
+        }
+    }
+}
+
+#[test]
+fn manual_failover_takes_no_time() {
+    for seed in seeds(3) {
+        let mut sim = Sim::new(seed, 3, 1, 5000);
+        sim.step(3, |c, env| c.failover(FailoverMode::Coordinated, env).unwrap());
+        let ms = sim.until_served(0, 0, 5000);
+        assert!(ms < 300, "seed {seed}: {ms} ms");
+        sim.settle();
+        assert!(sim.cluster(0).myself().is_replica());
+    }
+}
+
+/// Its new master may not have heard yet whose replica it is.
+#[test]
+fn a_node_that_just_came_back_can_take_over_at_once() {
+    for seed in seeds(3) {
+        let mut sim = Sim::new(seed, 3, 1, 1000);
+        sim.crash(0);
+        sim.until_served(0, 0, 5000);
+        sim.run_for(1000);
+        sim.restart(0);
+        sim.run_until("the old master follows the new one", 5000, |sim| sim.cluster(0).myself().is_replica());
+        sim.step(0, |c, env| c.failover(FailoverMode::Coordinated, env).unwrap());
+        let ms = sim.until_served(0, 3, 5000);
+        assert!(ms < 1500, "seed {seed}: {ms} ms");
+        sim.settle();
+        assert!(sim.cluster(3).myself().is_replica());
+    }
+}
+
+#[test]
+fn without_a_majority_nobody_is_elected() {
+    let mut sim = Sim::new(3, 3, 1, 1000);
+    sim.crash(0);
+    sim.crash(1);
+    sim.run_for(20_000);
+    assert!(sim.alive().all(|(no, c)| !c.state_ok() && (c.myself().is_replica() == (no >= 3))));
+    sim.restart(0);
+    sim.restart(1);
+    sim.settle();
+}
+
+#[test]
+fn a_spare_replica_moves_to_an_orphaned_master() {
+    let mut sim = Sim::new(5, 3, 2, 1000);
+    sim.crash(3);
+    sim.crash(6);
+    sim.run_until("a replica migrates", 30_000, |sim| {
+        let c = sim.cluster(0);
+        let orphan = c.find(sim.cluster(0).myself().id.as_bytes()).unwrap();
+        c.node(orphan).replicas.iter().any(|r| c.node(*r).healthy())
+    });
+}
+
+#[test]
+fn promises_hold_under_faults() {
+    for seed in seeds(3) {
+        let masters = 3 + seed as usize % 3;
+        let mut sim = Sim::new(seed, masters, 1 + seed as usize % 2, [1000, 2000, 3000][seed as usize % 3]);
+        sim.start_faults();
+        sim.run_for(40_000);
+        sim.end_faults();
+        let ms = sim.settle();
+        let restarts: u64 = sim.nodes.iter().map(|n| n.restarts).sum();
+        println!(
+            "seed {seed}: {} steps, {restarts} restarts, {} votes, epoch {}, settled after {ms} ms",
+            sim.steps,
+            sim.votes.len(),
+            sim.cluster(0).current_epoch()
+        );
+    }
+}
+
+#[test]
+fn a_large_cluster_settles_and_fails_over() {
+    let count = std::env::var("HEXAD_SIM_NODES").ok().and_then(|v| v.parse().ok()).unwrap_or(100);
+    let mut sim = Sim::new(11, count / 2, 1, 5000);
+    let victims: Vec<NodeNo> = (0..count / 10).collect();
+    for no in &victims {
+        sim.crash(*no);
+    }
+    for no in &victims {
+        let slot = (no * SLOT_COUNT / (count / 2)) as Slot;
+        let start = sim.now;
+        sim.until_served(slot, *no, 20_000);
+        println!("slot {slot}: {} ms later", sim.now - start);
+    }
+    for no in victims {
+        sim.restart(no);
+    }
+    sim.settle();
+}
