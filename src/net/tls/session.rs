@@ -9,6 +9,7 @@
 //! without TLS; the byte is then counted without being sent twice.
 
 use rustix::net::{RecvFlags, SendFlags};
+use rustls::InvalidMessage;
 use rustls::client::{ClientConfig, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConfig, UnbufferedServerConnection};
@@ -278,7 +279,10 @@ impl Session {
             }
             Step::Failed(error) => {
                 self.stage = Stage::Failed;
-                self.take_alert();
+                // Whoever speaks something else would take an alert for an answer.
+                if !matches!(error, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) {
+                    self.take_alert();
+                }
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
         }
