@@ -4,10 +4,12 @@
 //! The commands follow from a seed. `HEXAD_DIFFERENTIAL_SEED` names another one, `HEXAD_DIFFERENTIAL_COMMANDS` makes a run
 //! longer. The real server may be older than
 //! what we are compatible with, so only what both know is asked, and of errors only the code is compared then.
+//!
+//! The same for our server with and without its short way for plain calls, which may change nothing but the time taken.
 
 mod common;
 
-use common::{TestServer, real_redis, run};
+use common::{TestServer, real_redis, run, wait_for};
 use fastrand::Rng;
 use redis::Value;
 use std::fmt::Write as _;
@@ -289,12 +291,16 @@ fn command(template: &str, rng: &mut Rng, is_new: bool) -> Vec<Vec<u8>> {
     words
 }
 
-fn ask(c: &mut redis::Connection, words: &[Vec<u8>]) -> redis::RedisResult<Value> {
+fn made(words: &[Vec<u8>]) -> redis::Cmd {
     let mut cmd = redis::Cmd::new();
     words.iter().for_each(|w| {
         cmd.arg(w);
     });
-    cmd.query(c)
+    cmd
+}
+
+fn ask(c: &mut redis::Connection, words: &[Vec<u8>]) -> redis::RedisResult<Value> {
+    made(words).query(c)
 }
 
 /// A reply as text, to be compared.
@@ -404,4 +410,138 @@ fn random_commands_are_answered_as_by_a_real_server() {
         Some(seed) => compare(&real, seed, commands),
         None => SEEDS.into_iter().for_each(|seed| compare(&real, seed, commands)),
     }
+}
+
+/// Commands sent at once.
+const PIPELINE: usize = 50;
+/// Calls that are refused, or not made for their replies.
+const REFUSED: &[(&str, Order)] = &[
+    ("GET", Order::Fixed),
+    ("SET {k}", Order::Fixed),
+    ("INCR {k} {k}", Order::Fixed),
+    ("NOSUCH {k}", Order::Fixed),
+    ("CONFIG NOSUCH", Order::Fixed),
+    ("PING", Order::Fixed),
+    ("TOUCH {a} {a}", Order::Fixed),
+    ("OBJECT ENCODING {a}", Order::Fixed),
+];
+
+/// INFO fields that follow from what was asked.
+const COUNTED: &[&str] = &[
+    "total_commands_processed",
+    "total_error_replies",
+    "keyspace_hits",
+    "keyspace_misses",
+    "expired_keys",
+    "evicted_keys",
+    "rdb_changes_since_last_save",
+];
+
+/// What INFO counts: the fields of `COUNTED`, and the calls, rejections and failures of commands and errors by code.
+fn counted(c: &mut redis::Connection) -> Vec<String> {
+    let info: String = run(c, &["INFO", "everything"]);
+    let line = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        if let Some(command) = name.strip_prefix("cmdstat_") {
+            let counts = value.split(',').filter(|part| !part.starts_with("usec"));
+            return Some(format!("{command}: {}", counts.collect::<Vec<_>>().join(" ")));
+        }
+        (COUNTED.contains(&name) || name.starts_with("errorstat_")).then(|| line.to_string())
+    };
+    let mut lines: Vec<String> = info.lines().filter_map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// The commands of a log, without the times in it.
+fn logged(server: &TestServer) -> String {
+    let dir = server.dir.path().join("appendonlydir");
+    let increment = std::fs::read_dir(dir).expect("the log's folder").flatten().map(|entry| entry.path());
+    let increment = increment.into_iter().find(|path| path.extension().is_some_and(|e| e == "aof"));
+    let text = std::fs::read(increment.expect("the increment")).expect("the log");
+    let mut words = text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut shown = String::new();
+    let mut is_time = false;
+    while let Some(word) = words.next() {
+        let hides = std::mem::replace(&mut is_time, false) && !word.starts_with(b"$");
+        if hides {
+            shown.push_str("(time)");
+        } else {
+            let _ = write!(shown, "{}", word.escape_ascii());
+        }
+        is_time = [&b"TIME"[..], b"PXAT"].contains(&word);
+        if is_time {
+            // Its length comes first, which is that of all such times.
+            let _ = write!(shown, " {}", words.next().unwrap_or_default().escape_ascii());
+        }
+        shown.push('\n');
+    }
+    shown
+}
+
+fn compare_ways(seed: u64, commands: usize, more: &[&str]) {
+    let options = [&["--appendonly", "yes", "--enable-debug-command", "yes"][..], more].concat();
+    let servers = [1, 0].map(|_| TestServer::start(&options));
+    let mut connections = servers.each_ref().map(|server| server.connect());
+    for (c, plain) in connections.iter_mut().zip(["1", "0"]) {
+        run::<()>(c, &["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+        run::<()>(c, &["DEBUG", "PLAIN-CALLS", plain]);
+        run::<()>(c, &["CONFIG", "RESETSTAT"]);
+    }
+    let templates: Vec<(&str, Order)> = TEMPLATES.iter().chain(REFUSED).copied().collect();
+    let mut rng = Rng::with_seed(seed);
+    for round in 0..commands / PIPELINE {
+        let mut words = Vec::new();
+        let has_transaction = rng.u8(..5) == 0;
+        while words.len() < PIPELINE {
+            let (template, order) = templates[rng.usize(..templates.len())];
+            if has_transaction && order != Order::Fixed {
+                continue;
+            }
+            // Many in a row are of one form, as in most pipelines.
+            let times = if rng.u8(..3) == 0 { rng.usize(1..24) } else { 1 };
+            words.extend((0..times).map(|_| (command(template, &mut rng, true), order)));
+        }
+        if has_transaction {
+            let at = rng.usize(..words.len());
+            words.insert(at, (vec![b"MULTI".to_vec()], Order::Fixed));
+            words.push((vec![b"EXEC".to_vec()], Order::Fixed));
+        }
+        let packed: Vec<u8> = words.iter().flat_map(|(words, _)| made(words).get_packed_command()).collect();
+        let replies = connections.each_mut().map(|c| {
+            c.send_packed_command(&packed).expect("a connection");
+            let replies = words.iter().map(|(_, order)| shown(&c.recv_response(), *order, true));
+            replies.collect::<Vec<_>>()
+        });
+        let differs = (0..words.len()).find(|i| replies[0][*i] != replies[1][*i]);
+        if let Some(at) = differs {
+            let asked: Vec<String> = words[at].0.iter().map(|w| w.escape_ascii().to_string()).collect();
+            panic!("seed {seed}, round {round}: {asked:?}: {} or {}", replies[0][at], replies[1][at]);
+        }
+    }
+    let counts = connections.each_mut().map(counted);
+    assert_eq!(counts[0], counts[1], "seed {seed}, {more:?}");
+    let [a, b]: [String; 2] = connections.each_mut().map(|c| run(c, &["DEBUG", "DIGEST"]));
+    assert_eq!(a, b, "seed {seed}, {more:?}");
+    // A sync that takes long holds writing to the log up, though not the replies.
+    for c in &mut connections {
+        let is_written =
+            |c: &mut redis::Connection| run::<String>(c, &["INFO", "persistence"]).contains("aof_buffer_length:0\r");
+        wait_for(20, "the log is written", || is_written(c));
+    }
+    let [a, b] = servers.each_ref().map(logged);
+    assert!(a.len() > commands, "{a}");
+    let differs = a.lines().zip(b.lines()).position(|(a, b)| a != b);
+    let near = |text: &str, at: usize| text.lines().skip(at.saturating_sub(12)).take(24).collect::<Vec<_>>().join(" ");
+    if let Some(at) = differs {
+        panic!("seed {seed}, {more:?}: the logs differ:\n{}\nor\n{}", near(&a, at), near(&b, at));
+    }
+    assert_eq!(a.len(), b.len(), "seed {seed}, {more:?}");
+}
+
+#[test]
+fn the_short_way_of_plain_calls_changes_nothing() {
+    compare_ways(11, 15_000, &[]);
+    compare_ways(12, 8_000, &["--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"]);
+    compare_ways(13, 8_000, &["--appendfsync", "always", "--slowlog-log-slower-than", "0"]);
 }

@@ -185,6 +185,9 @@ fn transactions_are_logged_and_replayed_whole() {
     assert!(text.contains("MULTI") && text.contains("EXEC"));
     server.restart();
     assert_eq!(run::<String>(&mut server.connect(), &["GET", "b"]), "2");
+    // What was replayed is no work for clients.
+    let stats: String = run(&mut server.connect(), &["INFO", "commandstats"]);
+    assert!(stats.contains("cmdstat_get:calls=1,") && !stats.contains("cmdstat_set:"), "{stats}");
     server.kill();
     // Without its EXEC nothing of it has happened, wherever it was cut.
     let exec = text.rfind("*1\r\n$4\r\nEXEC").unwrap();

@@ -476,6 +476,12 @@ fn monitors_see_commands_in_order() {
     }
     assert!(seen.contains(r#""SET" "k" "a\nb\"c""#), "{seen}");
     assert!(!seen.contains("secret"), "{seen}");
+    // A monitor is to the keyspace what a replica is, and what is replicated is part of that.
+    monitor.write_all(b"PUBLISH channel message\r\n").unwrap();
+    while !seen.contains("-ERR Replica can't interact with the keyspace\r\n") {
+        let n = monitor.read(&mut buffer).unwrap();
+        seen += &String::from_utf8_lossy(&buffer[..n]);
+    }
 }
 
 #[test]

@@ -3,8 +3,12 @@
 use crate::catalog::row::cat;
 use crate::catalog::table::{CmdRef, CommandTable};
 use crate::resp::split_args;
+use crate::structs::bytes::append;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+
+/// What stands before a pattern, and the blank after it, is no longer than this.
+const LONGEST_MARKS: usize = 4;
 
 #[derive(Clone, Debug)]
 pub(crate) struct User {
@@ -493,13 +497,15 @@ impl Selector {
         if self.all_keys {
             out.extend_from_slice(b"~* ");
         }
+        out.reserve(self.keys.iter().map(|k| k.pattern.len() + LONGEST_MARKS).sum());
         for k in &self.keys {
-            out.extend_from_slice(match (k.read, k.write) {
+            let mark: &[u8] = match (k.read, k.write) {
                 (true, true) => b"~",
                 (true, false) => b"%R~",
                 (false, _) => b"%W~",
-            });
-            out.extend_from_slice(&k.pattern);
+            };
+            append(out, mark);
+            append(out, &k.pattern);
             out.push(b' ');
         }
     }
@@ -515,9 +521,10 @@ impl Selector {
         if self.all_channels {
             out.extend_from_slice(b"&* ");
         }
+        out.reserve(self.channels.iter().map(|c| c.len() + LONGEST_MARKS).sum());
         for c in &self.channels {
             out.push(b'&');
-            out.extend_from_slice(c);
+            append(out, c);
             out.push(b' ');
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct DebugState {
     pub(crate) reply_buffer_peak_reset_ms: i64,
     /// Client listings stay with each client that asks for them (`CLIENT-ENFORCE-REPLY-LIST`).
     pub(crate) enforce_reply_list: bool,
+    /// Plain commands are run without asking for each what stands against it, where nothing can.
+    pub(crate) plain_calls: bool,
     /// Tables may be resized.
     pub(crate) dict_resizing: bool,
     /// Start again in place of ending, after this time.
@@ -32,6 +34,7 @@ impl Default for DebugState {
             reply_buffer_resizing: true,
             reply_buffer_peak_reset_ms: REPLY_BUFFER_PEAK_RESET_MS,
             enforce_reply_list: false,
+            plain_calls: true,
             dict_resizing: true,
             restart: None,
         }

@@ -51,7 +51,7 @@ fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut found = 0;
     for entry in ctx.ks.dbs[ctx.db].iter() {
         let matches = pattern == b"*" || glob::matches(pattern, entry.key());
-        if matches && !entry.expire_ms().is_some_and(|t| ctx.ks.is_past(t)) {
+        if matches && !ctx.ks.is_past(entry) {
             ctx.out.bulk(entry.key());
             found += 1;
             over = ctx.out.buf.len() > room;
@@ -143,7 +143,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             if !options.matches(entry.key()) {
                 return;
             }
-            if entry.expire_ms().is_some_and(|t| ks.is_past(t)) {
+            if ks.is_past(entry) {
                 expired.push(entry.key().to_vec());
                 return;
             }

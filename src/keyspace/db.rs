@@ -80,7 +80,13 @@ pub(crate) struct EntryMut<'a> {
     counts: &'a mut Counts,
 }
 
-impl EntryMut<'_> {
+impl<'a> EntryMut<'a> {
+    /// The entry, for looking at it for as long as its table may not change.
+    #[inline(always)]
+    pub(super) fn into_ref(self) -> &'a Entry {
+        self.item.into_ref()
+    }
+
     /// Sets or removes the expire time, and keeps the database's count of them.
     pub(crate) fn set_expire(&mut self, expire_ms: Option<i64>) {
         let had = self.item.has_expire();
@@ -241,24 +247,7 @@ impl Db {
         table.get_mut_hashed(hash.hash, key).map(|item| EntryMut { item, counts: &mut self.counts })
     }
 
-    /// The entry, for looking at it, if `judge` gives it; one that is taken out is given as the error. `judge` may change its
-    /// access clock.
-    #[inline]
-    pub(crate) fn get_or_take_hashed(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        judge: impl FnOnce(&mut Entry) -> Verdict,
-    ) -> Result<&Entry, Option<Entry>> {
-        #[cfg(test)]
-        super::touched::note_lookup(key);
-        let table = self.tables.of_mut(hash).ok_or(None)?;
-        table
-            .get_or_take_near((hash.hash, hash.hint), key, judge)
-            .map_err(|taken| taken.inspect(|entry| self.counts.taken(entry)))
-    }
-
-    /// As `get_or_take_hashed`, with the entry for changing it.
+    /// The entry if `judge` gives it; one that is taken out is given as the error. `judge` may change its access clock.
     #[inline(always)]
     pub(crate) fn get_mut_or_take_hashed(
         &mut self,

@@ -66,7 +66,7 @@ pub(crate) struct Effects {
     /// Changes since the last save, as INFO's `rdb_changes_since_last_save`.
     pub(crate) dirty: u64,
     pub(crate) props: PropQueue,
-    /// Some sink takes propagated commands (AOF on, or a backlog exists).
+    /// Some sink takes propagated commands (AOF on, or a backlog exists), as was found out when this began.
     pub(crate) has_sinks: bool,
     /// What the running command is to be propagated as, in place of its own arguments: bytes of one command each.
     pub(crate) replacement: Option<Vec<Vec<u8>>>,

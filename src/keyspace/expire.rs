@@ -21,6 +21,12 @@ const FAST_BUDGET_US: u64 = 1000;
 /// Share of the processor that slow cycles may take at the least effort, in percent.
 const SLOW_PERCENT: u64 = 25;
 
+/// Whether a time to live is over. Its last millisecond is part of it.
+#[inline(always)]
+pub(crate) fn is_due(expire_ms: Option<i64>, now_ms: i64) -> bool {
+    expire_ms.is_some_and(|at| at < now_ms)
+}
+
 /// How hard active expiry tries, from `active-expire-effort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Effort {
@@ -121,7 +127,7 @@ impl Keyspace {
             cursor = target.scan_expiring(cursor, |entry| {
                 let Some(at) = entry.expire_ms() else { return };
                 round.looked_at += 1;
-                if at < now {
+                if is_due(Some(at), now) {
                     round.due.push(entry.key().to_vec());
                 } else {
                     round.ttl_sum_ms = round.ttl_sum_ms.saturating_add(at - now);
@@ -167,7 +173,7 @@ impl Keyspace {
                     continue;
                 }
                 match self.dbs[db].get(key).and_then(|e| e.expire_ms()) {
-                    Some(at) if at < now => {
+                    at @ Some(_) if is_due(at, now) => {
                         if let Some(entry) = self.dbs[db].remove(key) {
                             let Keyspace { effects, watch, stats, .. } = self;
                             note_expiry(effects, watch, stats, db, &entry, self.lazy_expire);

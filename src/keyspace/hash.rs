@@ -232,6 +232,25 @@ impl Hash {
         }
     }
 
+    /// Sets some fields, at most [`TOGETHER`](crate::structs::table::TOGETHER), to a value each. Whether none of them was there.
+    pub(crate) fn add_together(&mut self, fields: &[Vec<u8>], values: &[Vec<u8>], limits: &HashLimits) -> bool {
+        let mut pairs = fields.iter().zip(values);
+        let Hash::Table(table) = self else {
+            return pairs.all(|(field, value)| {
+                self.will_grow([&field[..], value].into_iter(), limits);
+                self.set(field, value, limits)
+            });
+        };
+        let hashes = table.hash_together(fields);
+        pairs.zip(hashes).all(|((field, value), hash)| match table.entry_hashed(hash, field) {
+            TableEntry::Occupied(_) => false,
+            TableEntry::Vacant(place) => {
+                place.insert(field_of(field, value));
+                true
+            }
+        })
+    }
+
     /// Removes a field. Whether it was there.
     pub(crate) fn remove(&mut self, field: &[u8]) -> bool {
         match self {
@@ -292,6 +311,7 @@ fn find(list: &Listpack, field: &[u8]) -> Option<Pos> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::structs::table::TOGETHER;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -316,6 +336,25 @@ mod tests {
             }
             let pairs: BTreeMap<_, _> = hash.clone().iter().map(|(f, v)| (f.to_vec(), v.to_vec())).collect();
             prop_assert_eq!(pairs, model);
+        }
+    }
+
+    #[test]
+    fn fields_are_set_together_until_one_is_there() {
+        let limits = HashLimits { packed: 6, packed_value: 8, seed: HashSeed([3; 16]) };
+        for count in [3, 6, 16, 500] {
+            let text = |kind: &str| -> Vec<Vec<u8>> { (0..count).map(|n| format!("{kind}{n}").into_bytes()).collect() };
+            let (fields, values) = (text("f"), text("v"));
+            let mut hash = Hash::for_fields(count, &limits);
+            let mut some = fields.chunks(TOGETHER).zip(values.chunks(TOGETHER));
+            assert!(some.all(|(fields, values)| hash.add_together(fields, values, &limits)));
+            assert_eq!(hash.len(), count);
+            for (field, value) in fields.iter().zip(&values) {
+                assert_eq!(hash.get(field).map(|item| item.to_vec()).as_ref(), Some(value));
+            }
+            let again = [b"new".to_vec(), fields[count / 2].clone()];
+            assert!(!hash.add_together(&again, &[b"1".to_vec(), b"2".to_vec()], &limits));
+            assert!(hash.contains(b"new"));
         }
     }
 }

@@ -27,6 +27,7 @@ pub(crate) use object::{Entry, Object};
 use crate::structs::entry::NewValue;
 use crate::structs::table::{HashSeed, Verdict};
 use effects::notify;
+use expire::is_due;
 use watch::WatchTable;
 
 /// How a lookup treats a key whose time has come.
@@ -199,37 +200,16 @@ impl Keyspace {
         matches!(value, Some(Object::Damaged(_)))
     }
 
-    /// Whether an expire time has come.
-    pub(crate) fn is_past(&self, expire_ms: i64) -> bool {
-        self.expire_policy != ExpirePolicy::Ignore && expire_ms < self.now_ms
+    /// Whether an entry is as good as gone for the running command: its time has come, and it is not for others to say so.
+    #[inline]
+    pub(crate) fn is_past(&self, entry: &Entry) -> bool {
+        is_past(entry, self.expire_policy, self.now_ms)
     }
 
     /// Looks a key up for a client that reads it.
     #[inline]
     pub(crate) fn read(&mut self, db: usize, key: &[u8]) -> Option<&Entry> {
-        let hash = self.known_hash(key);
-        let Keyspace { dbs, effects, stats, watch, access, .. } = self;
-        let found = dbs[db].get_or_take_hashed(hash, key, |entry| {
-            let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
-            if due && self.expire_policy != ExpirePolicy::Ignore {
-                return on_expired(self.expire_policy, Touch::Read);
-            }
-            if !self.no_touch {
-                access.touch(entry);
-            }
-            Verdict::Give
-        });
-        match found {
-            Ok(entry) => {
-                stats.hits += 1;
-                return Some(entry);
-            }
-            Err(None) => {}
-            Err(Some(entry)) => note_expired(effects, watch, stats, db, entry, self.lazy_expire),
-        }
-        stats.misses += 1;
-        effects.notify(notify::KEY_MISS, "keymiss", key, db);
-        None
+        self.lookup_inline(db, key, Touch::Read).map(EntryMut::into_ref)
     }
 
     /// As `read`, for what a read itself changes: a count kept with the value, how far a group has read.
@@ -248,11 +228,16 @@ impl Keyspace {
     }
 
     pub(crate) fn lookup(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
+        self.lookup_inline(db, key, touch)
+    }
+
+    /// For those who know `touch` as they are compiled.
+    #[inline(always)]
+    fn lookup_inline(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, access, .. } = self;
         let found = dbs[db].get_mut_or_take_hashed(hash, key, |entry| {
-            let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
-            if due && self.expire_policy != ExpirePolicy::Ignore {
+            if is_past(entry, self.expire_policy, self.now_ms) {
                 return on_expired(self.expire_policy, touch);
             }
             if matches!(touch, Touch::Read | Touch::Write) && !self.no_touch {
@@ -297,10 +282,7 @@ impl Keyspace {
 
     /// Stores a value, in place of what is there, with one search for the key.
     pub(crate) fn store(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, ttl: Ttl) {
-        let rule = ExpiryRule {
-            gone_before: if self.expire_policy == ExpirePolicy::Ignore { i64::MIN } else { self.now_ms },
-            deletes: deletes_expired(self.expire_policy, Touch::Write),
-        };
+        let rule = ExpiryRule { policy: self.expire_policy, now_ms: self.now_ms };
         let hash = self.known_hash(key);
         let is_new = match store_at(self.dbs[db].place(hash, key), key, value, ttl, rule, &self.access) {
             Stored::Replaced => false,
@@ -359,7 +341,7 @@ impl Keyspace {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, .. } = self;
         let Some(entry) = dbs[db].get_mut_hashed(hash, key) else { return false };
-        let due = entry.expire_ms().is_some_and(|t| t < self.now_ms);
+        let due = is_due(entry.expire_ms(), self.now_ms);
         let entry = entry.remove();
         if due && self.expire_policy == ExpirePolicy::Delete {
             note_expired(effects, watch, stats, db, entry, self.lazy_expire);
@@ -473,10 +455,8 @@ impl Keyspace {
 /// How expired keys are met.
 #[derive(Clone, Copy)]
 struct ExpiryRule {
-    /// Keys that expire before this are gone.
-    gone_before: i64,
-    /// Such keys are deleted rather than overlooked.
-    deletes: bool,
+    policy: ExpirePolicy,
+    now_ms: i64,
 }
 
 enum Stored<'v> {
@@ -503,8 +483,8 @@ fn store_at<'v>(
         }
         Place::Occupied(entry) => entry,
     };
-    let gone = entry.expire_ms().is_some_and(|t| t < rule.gone_before);
-    if gone && rule.deletes {
+    let gone = is_past(&entry, rule.policy, rule.now_ms);
+    if gone && deletes_expired(rule.policy, Touch::Write) {
         return Stored::Expired(entry.remove(), value);
     }
     if !gone && entry.object().is_some() {
@@ -526,6 +506,12 @@ fn new_entry(key: &[u8], value: NewValue<'_, Object>, ttl: Ttl, access: &object:
     let mut entry = Entry::new(key, value, expire_ms);
     access.init(&mut entry);
     entry
+}
+
+/// Whether an entry is as good as gone: its time has come, where that counts.
+#[inline(always)]
+fn is_past(entry: &Entry, policy: ExpirePolicy, now_ms: i64) -> bool {
+    is_due(entry.expire_ms(), now_ms) && policy != ExpirePolicy::Ignore
 }
 
 /// Whether a lookup of this kind deletes an expired key it meets.

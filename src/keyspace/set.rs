@@ -256,6 +256,21 @@ impl Set {
         self.add(text, limits)
     }
 
+    /// Adds some members, at most [`TOGETHER`](crate::structs::table::TOGETHER). Whether none of them was there.
+    pub(crate) fn add_together(&mut self, members: &[Vec<u8>], limits: &SetLimits) -> bool {
+        let Set::Table(table) = self else {
+            return members.iter().all(|member| self.add(member, limits));
+        };
+        let hashes = table.hash_together(members);
+        members.iter().zip(hashes).all(|(text, hash)| match table.entry_hashed(hash, text) {
+            TableEntry::Occupied(_) => false,
+            TableEntry::Vacant(place) => {
+                place.insert(member(text));
+                true
+            }
+        })
+    }
+
     /// Removes a member. Whether it was there.
     pub(crate) fn remove(&mut self, text: &[u8]) -> bool {
         match self {
@@ -430,6 +445,7 @@ pub(crate) fn table_bytes(table: &Table<Member>, samples: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::structs::table::TOGETHER;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -517,6 +533,21 @@ mod tests {
             // Of a table of which most goes, what stays is packed again where it may be.
             let stays_table = was_table && (left.len() * 5 > count || left.len() > packed);
             prop_assert_eq!(set.members().is_some(), stays_table || was_table && packed == 0);
+        }
+    }
+
+    #[test]
+    fn members_are_added_together_until_one_is_there() {
+        let limits = SetLimits { ints: 4, packed: 6, packed_value: 8, seed: HashSeed([3; 16]) };
+        for count in [3, 6, 16, 500] {
+            let members: Vec<Vec<u8>> = (0..count).map(|n| format!("m{n}").into_bytes()).collect();
+            let mut set = Set::for_members(&members[0], count, &limits);
+            assert!(members.chunks(TOGETHER).all(|some| set.add_together(some, &limits)));
+            assert_eq!(set.len(), count);
+            assert!(members.iter().all(|member| set.contains(member)));
+            assert!(!set.add_together(&[b"new".to_vec(), members[count / 2].clone()], &limits));
+            assert!(!set.add_together(&[b"other".to_vec(), b"other".to_vec()], &limits));
+            assert!(set.contains(b"new") && set.contains(b"other"));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! WATCH: who watches which key, and who must fail because one changed.
 
 use super::Db;
+use super::expire::is_due;
 use crate::net::ClientId;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -86,7 +87,7 @@ impl WatchTable {
             if !was_there && comes.is_none() {
                 continue;
             }
-            let comes_expired = comes.is_some_and(|e| e.expire_ms().is_some_and(|t| t < now_ms));
+            let comes_expired = comes.is_some_and(|e| is_due(e.expire_ms(), now_ms));
             for (client, was_expired) in clients {
                 match (*was_expired, comes) {
                     (true, None) => *was_expired = false,

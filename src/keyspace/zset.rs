@@ -303,6 +303,15 @@ impl Zset {
         self.update(member, limits, |_| Some(score))
     }
 
+    /// Adds some members, at most [`TOGETHER`](crate::structs::table::TOGETHER), with a score each. Whether none of them was
+    /// there.
+    pub(crate) fn add_together(&mut self, members: &[Vec<u8>], scores: &[f64], limits: &ZsetLimits) -> bool {
+        if let Zset::Ordered(set) = self {
+            return set.add_together(members, scores);
+        }
+        members.iter().zip(scores).all(|(member, score)| self.set(member, *score, limits) == Update::Added)
+    }
+
     /// Removes a member; its score.
     pub(crate) fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match self {
@@ -428,6 +437,7 @@ impl<'a> Iterator for Range<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::structs::table::TOGETHER;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -502,5 +512,27 @@ mod tests {
         let set = Zset::Packed(checked(list(&["b", "2", "c", "inf", "a", "1.5"])).unwrap());
         let order: Vec<_> = set.iter().map(|(m, s)| (m.to_vec(), s)).collect();
         assert_eq!(order, [(b"a".to_vec(), 1.5), (b"b".to_vec(), 2.0), (b"c".to_vec(), f64::INFINITY)]);
+    }
+
+    #[test]
+    fn members_are_added_together_until_one_is_there() {
+        for count in [3, 6, 16, 500] {
+            let limits = limits(6);
+            let members: Vec<Vec<u8>> = (0..count).map(|n| format!("m{n:03}").into_bytes()).collect();
+            // As a snapshot has them, the highest first; some scores are the same.
+            let scores: Vec<f64> = (0..count).map(|n| -((n / 2) as f64)).collect();
+            let mut zset = Zset::for_members(count, members[0].len(), &limits);
+            let mut some = members.chunks(TOGETHER).zip(scores.chunks(TOGETHER));
+            assert!(some.all(|(members, scores)| zset.add_together(members, scores, &limits)));
+            assert_eq!(zset.len(), count);
+            for (member, score) in members.iter().zip(&scores) {
+                assert_eq!(zset.score(member), Some(*score));
+            }
+            assert!(
+                zset.iter().is_sorted_by(|(a, a_score), (b, b_score)| (a_score, a.to_vec()) < (b_score, b.to_vec()))
+            );
+            assert!(!zset.add_together(&[b"new".to_vec(), members[count / 2].clone()], &[1.0, 2.0], &limits));
+            assert_eq!(zset.score(b"new"), Some(1.0));
+        }
     }
 }

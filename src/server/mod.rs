@@ -108,8 +108,6 @@ pub(crate) struct Server {
     /// Number of cron runs.
     pub(crate) cron_loops: u64,
     next_cron_ms: i64,
-    /// Requests that were found before they run; taken out while they do.
-    pub(crate) ahead: Ahead,
     /// Number of the last look-ahead over several clients.
     pub(crate) ahead_serial: u64,
     /// In-flight turns, more than one while a long operation serves others.
@@ -131,11 +129,6 @@ impl Server {
         let persist = Persist::new(&cfg, now_ms / 1000);
         let background = Background::new(&cfg.bio_cpulist)?;
         let reactor = Reactor::new()?;
-        let waker = reactor.waker();
-        let resolver = Resolver::new(move || {
-            // The loop looks again after its longest sleep at the latest.
-            let _ = waker.wake();
-        });
         let (table, functions) = commands::table();
         let mut server = Server {
             auth_required: !cfg.requirepass.is_empty(),
@@ -144,8 +137,8 @@ impl Server {
             ks,
             clients: Clients::default(),
             client_memory: ClientMemory::default(),
+            resolver: resolver_waking(&reactor),
             reactor,
-            resolver,
             listeners: Vec::new(),
             bind_names: BindNames::new(),
             unaccepted: Unaccepted::default(),
@@ -177,7 +170,6 @@ impl Server {
             exit: None,
             cron_loops: 0,
             next_cron_ms: now_ms,
-            ahead: Ahead::default(),
             ahead_serial: 0,
             nesting: 0,
             events: Vec::new(),
@@ -237,8 +229,9 @@ impl Server {
     /// Runs until something sets `exit`; gives the exit code.
     pub(crate) fn run(&mut self) -> i32 {
         let _told_of_in_a_crash = crate::sys::crash::tell_of(self);
+        let mut ahead = Ahead::default();
         loop {
-            if let Err(e) = self.turn(None) {
+            if let Err(e) = self.turn(&mut ahead, None) {
                 log::warn!("The event loop failed: {}", listener::reason(&e));
                 return 1;
             }
@@ -251,15 +244,15 @@ impl Server {
 
     /// Serves what is ready and comes back at once: called from within long operations (loading).
     pub(crate) fn serve_pending(&mut self) {
-        if let Err(e) = self.turn(Some(Duration::ZERO)) {
+        if let Err(e) = self.turn(&mut Ahead::default(), Some(Duration::ZERO)) {
             log::warn!("The event loop failed: {}", listener::reason(&e));
         }
     }
 
-    /// One turn of the loop. `at_most`: how long to sleep, otherwise until something is due.
-    fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+    /// One turn of the loop, with room for the requests found in it. `at_most`: how long to sleep, otherwise until something is due.
+    fn turn(&mut self, ahead: &mut Ahead, at_most: Option<Duration>) -> io::Result<()> {
         self.nesting += 1;
-        self.before_sleep();
+        self.before_sleep(ahead);
         let mut timeout = at_most.unwrap_or_else(|| self.sleep_time());
         let now_us = self.clock.tick_us();
         self.admin.metrics.end_cycle(now_us, self.stats.commands_processed);
@@ -273,22 +266,22 @@ impl Server {
         self.cluster_turn_begins();
         if self.is_nested_turn() {
             // What the turn around this one has yet to do would otherwise wait for the end of its long command.
-            self.see_to_events();
-            self.process_rest_of_batch();
+            self.see_to_events(ahead);
+            self.process_rest_of_batch(ahead);
             for event in &ready {
-                self.on_ready(*event);
+                self.on_ready(ahead, *event);
             }
             self.reactor.recycle(ready);
         } else {
             self.events = ready;
             self.events_seen = 0;
-            self.see_to_events();
-            self.run_inputs();
+            self.see_to_events(ahead);
+            self.run_inputs(ahead);
             self.reactor.recycle(std::mem::take(&mut self.events));
         }
-        self.read_pending();
-        self.accept_rest();
-        self.run_handshakes();
+        self.read_pending(ahead);
+        self.accept_rest(ahead);
+        self.run_handshakes(ahead);
         self.run_timers();
         self.nesting -= 1;
         Ok(())
@@ -306,10 +299,10 @@ impl Server {
         Duration::ZERO
     }
 
-    fn see_to_events(&mut self) {
+    fn see_to_events(&mut self, ahead: &mut Ahead) {
         while let Some(event) = self.events.get(self.events_seen).copied() {
             self.events_seen += 1;
-            self.on_ready(event);
+            self.on_ready(ahead, event);
         }
     }
 
@@ -318,10 +311,10 @@ impl Server {
         self.nesting > 1
     }
 
-    fn on_ready(&mut self, event: Ready) {
+    fn on_ready(&mut self, ahead: &mut Ahead, event: Ready) {
         match event.source {
-            Source::Listener(i) => self.accept_clients(i as usize),
-            Source::Client(id) => self.on_client_ready(id, event),
+            Source::Listener(i) => self.accept_clients(ahead, i as usize),
+            Source::Client(id) => self.on_client_ready(ahead, id, event),
             Source::BusListener(i) => self.on_bus_listener_ready(i),
             Source::BusLink(index, generation) => self.on_bus_link_ready((index, generation), event),
             Source::MasterLink => self.on_master_link_ready(event),
@@ -358,14 +351,14 @@ impl Server {
         Duration::from_millis((next - now).clamp(0, 1000) as u64)
     }
 
-    fn before_sleep(&mut self) {
+    fn before_sleep(&mut self, ahead: &mut Ahead) {
         if self.script_is_busy() {
             // It is in the middle of something: nothing but bytes moves.
             self.flush_aof();
             self.write_pending();
             return self.free_closing();
         }
-        self.process_unblocked();
+        self.process_unblocked(ahead);
         self.keyspace_before_sleep();
         self.cluster_before_sleep();
         self.repl_before_sleep();
@@ -455,6 +448,15 @@ impl Server {
         self.ks.lazy_server_del = self.cfg.lazyfree_lazy_server_del;
         self.ks.now_ms = self.clock.ms();
     }
+}
+
+/// A resolver that wakes the loop when it has answers.
+fn resolver_waking(reactor: &Reactor) -> Resolver {
+    let waker = reactor.waker();
+    Resolver::new(move || {
+        // The loop looks again after its longest sleep at the latest.
+        let _ = waker.wake();
+    })
 }
 
 /// Fills a buffer from the system's random source; the clock helps out if it is missing.

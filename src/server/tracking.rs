@@ -235,6 +235,12 @@ impl Server {
         }
     }
 
+    /// Whether `limit_tracking_table` has anything to do.
+    pub(crate) fn tracking_table_is_full(&self) -> bool {
+        let (max, tracking) = (self.cfg.tracking_table_max_keys, &self.tracking);
+        tracking.clients != 0 && max != 0 && (tracking.table.len() > max || tracking.overfull > 0)
+    }
+
     /// Keeps the table within `tracking-table-max-keys`: clients are told to forget keys as if those had changed.
     pub(crate) fn limit_tracking_table(&mut self) {
         let max = self.cfg.tracking_table_max_keys;

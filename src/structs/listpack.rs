@@ -20,6 +20,7 @@
 //! from outside enter through [`Listpack::from_bytes`] alone.
 
 use std::fmt;
+use std::hint::black_box;
 
 use self::block::Block;
 use super::entry::IntBuf;
@@ -268,6 +269,29 @@ const SHORT_LEN: [u8; 256] = {
     lens
 };
 
+/// Looks lengths up for elements that follow each other. Most have the length of the one before: while they do the processor
+/// goes on to the next ones without waiting for what it reads of this one.
+struct ShortLens {
+    first: u8,
+    len: usize,
+}
+
+impl ShortLens {
+    fn new() -> ShortLens {
+        ShortLens { first: 0, len: usize::from(SHORT_LEN[0]) }
+    }
+
+    /// As [`SHORT_LEN`].
+    #[inline(always)]
+    fn of(&mut self, first: u8) -> usize {
+        if first != self.first {
+            // Opaque, so that it stays a branch.
+            *self = ShortLens { first: black_box(first), len: usize::from(SHORT_LEN[usize::from(first)]) };
+        }
+        self.len
+    }
+}
+
 /// Reads the element at `at`: it, and the length of encoding and value.
 fn read_item(bytes: &[u8], at: usize) -> Option<(Item<'_>, usize)> {
     let rest = bytes.get(at..)?;
@@ -306,7 +330,10 @@ pub struct Pos(usize);
 /// Reads the element at a place: it, and where the next one is.
 #[inline]
 fn parse(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
-    // Most elements are short strings, whose length takes one byte on either side.
+    // Most elements are short strings, whose length takes one byte on either side, or small integers.
+    if let Some(small @ 0..=0x7f) = bytes.get(at) {
+        return (Item::Int(i64::from(*small)), at + 2);
+    }
     if let Some(first @ 0x80..=0xbf) = bytes.get(at)
         && let Some(text) = bytes.get(at + 1..).and_then(|rest| rest.get(..usize::from(first & 0x3f)))
     {
@@ -408,8 +435,9 @@ impl Listpack {
         let end = bytes.len() - 1;
         let mut at = HEADER_LEN;
         let mut count = 0usize;
+        let mut lens = ShortLens::new();
         while at < end {
-            let short = usize::from(SHORT_LEN[usize::from(bytes[at])]);
+            let short = lens.of(bytes[at]);
             if short != 0 && at + short < end && usize::from(bytes[at + short]) == short {
                 count += 1;
                 at += short + 1;

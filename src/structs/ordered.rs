@@ -75,7 +75,18 @@ impl OrderedSet {
     /// Shows the score of a member (`None`: it is not there) to `decide` and gives it the score that comes back, if one
     /// does.
     pub fn update(&mut self, name: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) -> Update {
-        match self.table.entry(name) {
+        self.update_hashed(self.table.hash(name), name, decide)
+    }
+
+    /// Adds some members, at most [`TOGETHER`](super::table::TOGETHER), with a score each. Whether none of them was there.
+    pub(crate) fn add_together(&mut self, names: &[Vec<u8>], scores: &[f64]) -> bool {
+        let hashes = self.table.hash_together(names);
+        let mut members = names.iter().zip(scores).zip(hashes);
+        members.all(|((name, score), hash)| self.update_hashed(hash, name, |_| Some(*score)) == Update::Added)
+    }
+
+    fn update_hashed(&mut self, hash: u64, name: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) -> Update {
+        match self.table.entry_hashed(hash, name) {
             TableEntry::Occupied(place) => {
                 let at = place.get().ptr();
                 let old = place.get().score();

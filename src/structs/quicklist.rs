@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 
+use super::listpack::dense::Filler;
 use super::listpack::{Item, Listpack};
 use node::Node;
 pub(crate) use node::{Body, BodyView};
@@ -153,14 +154,16 @@ impl Quicklist {
             return;
         }
         let mut nodes = VecDeque::with_capacity(self.nodes.len());
-        for (i, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
-            if inner.contains(&i) && node.is_worth_resting(most) {
-                if let Some(last) = nodes.back_mut() {
-                    Node::take_in(last, &mut node, false, most);
-                }
-                node.rest();
-            }
-            if node.count() > 0 {
+        let mut filler = Filler::new(most);
+        let at_rest = |(dense, count)| Node::Dense { count, dense };
+        for (i, node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
+            if inner.contains(&i)
+                && node.is_worth_resting(most)
+                && let Node::Packed { list, .. } = &node
+            {
+                filler.add(list, |dense, count| nodes.push_back(at_rest((dense, count))));
+            } else {
+                nodes.extend(filler.finish().map(at_rest));
                 nodes.push_back(node);
             }
         }

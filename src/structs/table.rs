@@ -93,6 +93,9 @@ pub(crate) enum Verdict {
     Take,
 }
 
+/// So many keys are looked up together by those who have many.
+pub(crate) const TOGETHER: usize = 16;
+
 /// A table grows when it holds more than this many items a bucket.
 const GROW_LOAD: usize = 8;
 /// How many times the usual load forces a table to grow under [`ResizePolicy::Avoid`].
@@ -255,19 +258,6 @@ impl<T: TableItem> Table<T> {
     /// The item, if `judge` gives it; one that is taken out is given as the error. `judge` may change what the item holds, but
     /// neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
     #[inline(always)]
-    pub(crate) fn get_or_take_near(
-        &mut self,
-        (hash, hint): (u64, Hint),
-        key: &[u8],
-        judge: impl FnOnce(&mut T) -> Verdict,
-    ) -> Result<&T, Option<T>> {
-        let spot = self.find_or_take((hash, hint), key, judge)?;
-        // SAFETY: a spot names a place that holds an item.
-        Ok(unsafe { spot.bucket.item(spot.place) })
-    }
-
-    /// As [`Self::get_or_take_near`], with the item for change.
-    #[inline(always)]
     pub(crate) fn get_mut_or_take_near(
         &mut self,
         (hash, hint): (u64, Hint),
@@ -312,6 +302,19 @@ impl<T: TableItem> Table<T> {
             Step::Behind => {}
         }
         false
+    }
+
+    /// The hashes of some keys, at most [`TOGETHER`]. What look-ups of them will touch is on its way for all of them.
+    pub(crate) fn hash_together(&self, keys: &[Vec<u8>]) -> [u64; TOGETHER] {
+        let mut hashes = [0; TOGETHER];
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(key);
+            self.prefetch(*hash, Step::Bucket);
+        }
+        for hash in hashes.iter().take(keys.len()) {
+            self.prefetch(*hash, Step::Item);
+        }
+        hashes
     }
 
     /// The first thing that `pick` makes of the items whose hash may be this one, as far as can be told without comparing keys.

@@ -89,6 +89,9 @@ impl ClientFlags {
     pub(crate) fn remove(&mut self, other: ClientFlags) {
         self.0 &= !other.0;
     }
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
     pub(crate) const fn union(self, other: ClientFlags) -> ClientFlags {
         ClientFlags(self.0 | other.0)
     }

@@ -130,25 +130,28 @@ impl Clients {
 
     /// Sends a client what it asked for earlier, unless it wants no replies.
     pub(crate) fn reply(&mut self, id: ClientId, bytes: &[u8]) {
-        let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP);
-        if self.get(id).is_some_and(|c| !c.is(silent)) {
-            self.push(id, bytes);
-        }
+        self.push_unless(ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP), id, bytes);
     }
 
     /// Sends bytes to a client outside the reply of a command of its own. To the client whose command runs they follow
     /// the reply.
     pub(crate) fn push(&mut self, id: ClientId, bytes: &[u8]) {
+        self.push_unless(ClientFlags::default(), id, bytes);
+    }
+
+    /// The same, unless it has one of these flags.
+    #[inline]
+    fn push_unless(&mut self, flags: ClientFlags, id: ClientId, bytes: &[u8]) {
+        let Some(c) = self.slab.get_mut(id.index as usize).filter(|c| c.id == id && !c.is(flags)) else { return };
         if self.current == Some(id) {
             self.self_push.extend_from_slice(bytes);
-            return;
+        } else if c.conn.is_some() && !c.is(ClientFlags::CLOSE_ASAP) {
+            c.out.append(bytes);
+            if !c.is(ClientFlags::PENDING_WRITE) {
+                c.flags.add(ClientFlags::PENDING_WRITE);
+                self.pending_writes.push(id);
+            }
         }
-        let Some(c) = self.get_mut(id) else { return };
-        if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) {
-            return;
-        }
-        c.out.append(bytes);
-        self.want_write(id);
     }
 }
 
@@ -166,5 +169,21 @@ mod tests {
         assert!(clients.get(a).is_none());
         assert_eq!(clients.get(b).unwrap().number, 2);
         assert_eq!(clients.by_number(1), None);
+    }
+
+    #[test]
+    fn what_is_sent_to_the_client_whose_command_runs_follows_its_reply() {
+        let mut clients = Clients::default();
+        let (a, b) = (clients.add(None, 0), clients.add(None, 0));
+        clients.current = Some(a);
+        clients.push(a, b"1");
+        clients.reply(a, b"2");
+        // One without a connection gets nothing.
+        clients.push(b, b"3");
+        clients.get_mut(a).unwrap().flags.add(ClientFlags::REPLY_OFF);
+        clients.reply(a, b"4");
+        clients.push(a, b"5");
+        assert_eq!(clients.self_push, b"125");
+        assert!(clients.get(b).unwrap().out.is_empty() && clients.pending_writes.is_empty());
     }
 }

@@ -67,6 +67,15 @@ impl Peer {
     }
 }
 
+/// What one read of a link came to.
+struct Received {
+    link: LinkId,
+    bytes: Vec<u8>,
+    /// They stand in the room that all links share.
+    is_shared: bool,
+    result: io::Result<usize>,
+}
+
 /// What CLUSTER LINKS shows of a link.
 pub(crate) struct LinkView {
     /// The link.
@@ -214,6 +223,31 @@ impl Bus {
 
     fn peer(&mut self, index: usize, generation: u32) -> Option<&mut Peer> {
         self.peers.get_mut(index).filter(|p| p.generation == generation)
+    }
+
+    /// Reads a link once: its bytes, of which the beginning of a packet may have been there before.
+    fn read(&mut self, index: usize, generation: u32) -> Option<Received> {
+        let peer = self.peers.get_mut(index).filter(|p| p.generation == generation && p.connected)?;
+        let mut bytes = std::mem::take(&mut peer.received);
+        let is_shared = bytes.len() <= MOVED_BYTES;
+        if is_shared {
+            let rest = std::mem::replace(&mut bytes, std::mem::take(&mut self.scratch));
+            bytes.extend_from_slice(&rest);
+        }
+        bytes.reserve(READ_BYTES);
+        let result = peer.conn.read_to_spare(&mut bytes);
+        Some(Received { link: peer.link, bytes, is_shared, result })
+    }
+
+    /// Takes back what was read, of which `taken` bytes are done with; `None`: the link is gone.
+    fn put_back(&mut self, at: (usize, u32), mut bytes: Vec<u8>, taken: Option<usize>, is_shared: bool) {
+        if let (Some(taken), Some(peer)) = (taken, self.peer(at.0, at.1)) {
+            peer.received = rest_of(&mut bytes, taken, is_shared);
+        }
+        if is_shared {
+            bytes.clear();
+            self.scratch = bytes;
+        }
     }
 
     /// Writes what the socket takes.
@@ -390,22 +424,19 @@ impl Server {
 
     /// Lets the machine work with what it must know of the server. `None` outside cluster mode.
     pub(crate) fn with_cluster<R>(&mut self, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Option<R> {
-        let mut bus = self.bus.take()?;
-        let result = self.with_bus(&mut bus, |bus, env| f(&mut bus.machine, env));
-        self.bus = Some(bus);
-        Some(result)
-    }
-
-    fn with_bus<R>(&self, bus: &mut Bus, f: impl FnOnce(&mut Bus, &Env) -> R) -> R {
-        let db = &self.ks.dbs[0];
+        self.bus.as_ref()?;
+        let (repl_offset, data_age_ms) = (self.announced_offset(), self.replication_data_age_ms());
+        let Server { bus, ks, clock, repl, .. } = self;
+        let bus = bus.as_mut()?;
+        let db = &ks.dbs[0];
         let env = Env {
-            now_ms: bus.machine_ms(self.clock.mono_us()),
-            repl_offset: self.announced_offset(),
-            data_age_ms: self.replication_data_age_ms(),
-            replicating: self.is_replica(),
+            now_ms: bus.machine_ms(clock.mono_us()),
+            repl_offset,
+            data_age_ms,
+            replicating: repl.is_replica(),
             keys_in_slot: &|slot| db.slot_len(slot) as u64,
         };
-        f(bus, &env)
+        Some(f(&mut bus.machine, &env))
     }
 
     /// To be called when the loop wakes, before anything is served.
@@ -447,31 +478,23 @@ impl Server {
         if self.loads_own_data() {
             return;
         }
-        let Some(mut bus) = self.bus.take() else { return };
+        let Some(bus) = &mut self.bus else { return };
         for (index, generation) in std::mem::take(&mut bus.unread) {
-            self.read_link(&mut bus, index, generation);
+            self.read_link(index, generation);
         }
-        self.with_bus(&mut bus, |bus, env| bus.machine.tick(env));
-        self.bus = Some(bus);
+        self.with_cluster(|machine, env| machine.tick(env));
     }
 
     /// Ten times a second: what is not worth a deadline.
     pub(crate) fn cluster_cron(&mut self) {
         self.cluster_config_changed();
         let limit = self.cfg.cluster_link_sendbuf_limit;
-        let Some(mut bus) = self.bus.take() else { return };
-        if limit > 0 {
-            let over: Vec<(LinkId, u64)> = bus
-                .peers
-                .iter()
-                .map(|(_, p)| (p.link, p.queue_mem() as u64))
-                .filter(|(_, used)| *used > limit)
-                .collect();
-            for (link, used) in over {
-                self.with_bus(&mut bus, |bus, env| bus.machine.on_link_over_limit(link, used, env));
-            }
+        let Some(bus) = self.bus.as_ref().filter(|_| limit > 0) else { return };
+        let used = bus.peers.iter().map(|(_, p)| (p.link, p.queue_mem() as u64));
+        let over: Vec<(LinkId, u64)> = used.filter(|(_, used)| *used > limit).collect();
+        for (link, used) in over {
+            self.with_cluster(|machine, env| machine.on_link_over_limit(link, used, env));
         }
-        self.bus = Some(bus);
     }
 
     /// Ends the machine's turn and does what it asks for.
@@ -480,51 +503,43 @@ impl Server {
             // The offset that the machine tells must be that of all that was executed.
             self.drain_effects();
         }
-        let Some(mut bus) = self.bus.take() else { return };
-        loop {
-            let actions = self.with_bus(&mut bus, |bus, env| bus.machine.flush(env));
-            if actions.is_empty() {
-                break;
-            }
+        while let Some(actions) = self.with_cluster(|machine, env| machine.flush(env)).filter(|a| !a.is_empty()) {
             // Carrying out one thing may bring about another: a connection refused at once, an answer to be sent.
-            self.act(&mut bus, actions);
+            actions.into_iter().for_each(|action| self.act(action));
         }
-        self.bus = Some(bus);
     }
 
-    fn act(&mut self, bus: &mut Bus, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::SaveConfig { fsync } => {
-                    if let Err(reason) = bus.save(fsync) {
-                        log::warn!("{reason}");
-                        log::warn!("Fatal: can't update cluster config file.");
-                        std::process::exit(1);
-                    }
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::SaveConfig { fsync } => {
+                if let Some(Err(reason)) = self.bus.as_mut().map(|bus| bus.save(fsync)) {
+                    log::warn!("{reason}");
+                    log::warn!("Fatal: can't update cluster config file.");
+                    std::process::exit(1);
                 }
-                Action::Connect { link, ip, port } => self.open_link(bus, link, &ip, port),
-                Action::CloseLink { link } => bus.drop_peer(link, self.reactor.registry()),
-                Action::Send { link, packet } => self.send_on_link(bus, link, packet),
-                Action::SetReplicationMaster { ip, port } => self.set_master(&ip, port),
-                Action::UnsetReplicationMaster => self.unset_master(),
-                Action::FlushAllData => {
-                    self.ks.flush(None, false);
-                }
-                Action::DelKeysInSlot(slot) => self.delete_slot(slot),
-                Action::DropShardChannels(slots) => self.drop_shard_channels(&slots),
-                Action::PauseClients { until_ms } => {
-                    let wall_ms = until_ms - bus.clock_offset_ms - self.clock.mono_ms() + self.clock.ms();
-                    self.pause_clients(PausePurpose::Failover, PauseKind::Write, wall_ms);
-                }
-                Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
-                Action::Deliver { sharded, channel, message } => {
-                    self.deliver(sharded, &channel, &message);
-                }
+            }
+            Action::Connect { link, ip, port } => self.open_link(link, &ip, port),
+            Action::CloseLink { link } => self.drop_link(link),
+            Action::Send { link, packet } => self.send_on_link(link, packet),
+            Action::SetReplicationMaster { ip, port } => self.set_master(&ip, port),
+            Action::UnsetReplicationMaster => self.unset_master(),
+            Action::FlushAllData => {
+                self.ks.flush(None, false);
+            }
+            Action::DelKeysInSlot(slot) => self.delete_slot(slot),
+            Action::DropShardChannels(slots) => self.drop_shard_channels(&slots),
+            Action::PauseClients { until_ms } => {
+                let left_ms = until_ms - self.bus.as_ref().map_or(0, |bus| bus.machine_ms(self.clock.mono_us()));
+                self.pause_clients(PausePurpose::Failover, PauseKind::Write, self.clock.ms() + left_ms);
+            }
+            Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
+            Action::Deliver { sharded, channel, message } => {
+                self.deliver(sharded, &channel, &message);
             }
         }
     }
 
-    fn open_link(&mut self, bus: &mut Bus, link: LinkId, ip: &str, port: u16) {
+    fn open_link(&mut self, link: LinkId, ip: &str, port: u16) {
         let opened = match ip.parse::<IpAddr>() {
             // While the address to connect from is looked up, the attempt fails, to be repeated soon.
             Ok(_) => match self.connection_ends(ip, port) {
@@ -537,52 +552,52 @@ impl Server {
         };
         let opened = opened.and_then(|conn| {
             conn.set_nodelay(true);
-            bus.add_peer(link, conn, false, self.reactor.registry())
+            self.add_link(link, conn, false)
         });
         if let Err(e) = opened {
             log::trace!("Unable to connect to Cluster Node [{ip}]:{port} -> {}", reason(&e));
-            self.lose_link(bus, link);
+            self.lose_link(link);
         }
     }
 
-    fn send_on_link(&mut self, bus: &mut Bus, link: LinkId, packet: Rc<[u8]>) {
+    fn add_link(&mut self, link: LinkId, conn: Conn, connected: bool) -> io::Result<()> {
+        let Some(bus) = &mut self.bus else { return Ok(()) };
+        bus.add_peer(link, conn, connected, self.reactor.registry())
+    }
+
+    fn drop_link(&mut self, link: LinkId) {
+        if let Some(bus) = &mut self.bus {
+            bus.drop_peer(link, self.reactor.registry());
+        }
+    }
+
+    fn send_on_link(&mut self, link: LinkId, packet: Rc<[u8]>) {
+        let Some(bus) = &mut self.bus else { return };
         let Some(&index) = bus.by_link.get(&link) else { return };
         let peer = &mut bus.peers[index];
         peer.queued_bytes += packet.len();
         peer.queue.push_back(packet);
-        self.write_link(bus, index);
+        self.write_link(index);
     }
 
-    fn write_link(&mut self, bus: &mut Bus, index: usize) {
+    fn write_link(&mut self, index: usize) {
+        let Some(bus) = &mut self.bus else { return };
         if let Err(e) = bus.write(index) {
             log::trace!("I/O error writing to node link: {}", reason(&e));
             let link = bus.peers[index].link;
-            self.lose_link(bus, link);
+            self.lose_link(link);
         }
     }
 
-    fn lose_link(&mut self, bus: &mut Bus, link: LinkId) {
-        bus.drop_peer(link, self.reactor.registry());
-        self.with_bus(bus, |bus, env| bus.machine.on_link_closed(link, env));
+    fn lose_link(&mut self, link: LinkId) {
+        self.drop_link(link);
+        self.with_cluster(|machine, env| machine.on_link_closed(link, env));
     }
 
     /// A listener of the bus has connections.
     pub(crate) fn on_bus_listener_ready(&mut self, listener: u32) {
-        let Some(mut bus) = self.bus.take() else { return };
-        self.accept_links(&mut bus, listener as usize);
-        self.bus = Some(bus);
-    }
-
-    /// The socket of a link is ready.
-    pub(crate) fn on_bus_link_ready(&mut self, (index, generation): (u32, u32), event: Ready) {
-        let Some(mut bus) = self.bus.take() else { return };
-        self.on_link_ready(&mut bus, index as usize, generation, event);
-        self.bus = Some(bus);
-    }
-
-    fn accept_links(&mut self, bus: &mut Bus, listener: usize) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(l) = bus.listeners.get(listener) else { return };
+            let Some(l) = self.bus.as_ref().and_then(|bus| bus.listeners.get(listener as usize)) else { return };
             let conn = match l.accept() {
                 Ok(conn) => conn,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -592,102 +607,111 @@ impl Server {
                     return;
                 }
             };
+            // While our own data is loaded, the other side tries again.
             if self.loads_own_data() {
-                // The other side tries again.
                 continue;
             }
             if self.cfg.tls_cluster {
                 self.begin_handshake(conn, Secured::Bus);
             } else {
-                self.add_link(bus, conn);
+                self.accept_link(conn);
             }
         }
     }
 
     /// A connection of another node has its handshake done.
     pub(crate) fn add_bus_connection(&mut self, mut conn: Conn) {
+        // It is watched anew, as a link.
         let _ = conn.deregister(self.reactor.registry());
-        let Some(mut bus) = self.bus.take() else { return };
-        self.add_link(&mut bus, conn);
-        self.bus = Some(bus);
+        self.accept_link(conn);
     }
 
-    fn add_link(&mut self, bus: &mut Bus, conn: Conn) {
+    fn accept_link(&mut self, conn: Conn) {
         let (Some(peer), Some(local)) = (conn.peer(), conn.local()) else { return };
         log::debug!("Accepting cluster node connection from {}:{}", peer.ip(), peer.port());
         conn.set_nodelay(true);
         conn.set_keepalive(self.cfg.cluster_node_timeout / 1000 * 2);
-        let now_ms = bus.clock_offset_ms + self.clock.mono_ms();
+        let Some(bus) = &mut self.bus else { return };
+        let now_ms = bus.machine_ms(self.clock.mono_us());
         let link = bus.machine.on_accept(now_ms, peer.ip().to_string(), local.ip().to_string());
-        if let Err(e) = bus.add_peer(link, conn, true, self.reactor.registry()) {
+        if let Err(e) = self.add_link(link, conn, true) {
             log::debug!("Error accepting cluster node connection: {}", reason(&e));
-            return self.lose_link(bus, link);
+            return self.lose_link(link);
         }
         // What came along with the end of a handshake is told of by no event.
-        let index = bus.by_link[&link];
-        if bus.peers[index].conn.holds_more() {
+        let Some(bus) = &mut self.bus else { return };
+        if let Some(index) = bus.by_link.get(&link).copied()
+            && bus.peers[index].conn.holds_more()
+        {
             let generation = bus.peers[index].generation;
             bus.unread.push((index, generation));
         }
     }
 
-    fn on_link_ready(&mut self, bus: &mut Bus, index: usize, generation: u32, event: Ready) {
-        let Some(peer) = bus.peer(index, generation) else { return };
-        if !peer.connected {
-            let connected = peer.conn.finish_connecting();
-            let (link, local) = (peer.link, peer.conn.local());
-            if connected.is_err() || event.closed && peer.conn.peer().is_none() {
-                if let Some((Some(key), _)) = bus.machine.link_peer(link) {
-                    let node = bus.machine.node(key);
-                    let why = connected.map_or_else(|e| reason(&e), |_| "connection closed".into());
-                    log::debug!("Connection with Node {} at {}:{} failed: {why}", node.id, node.ip, node.bus_port);
-                }
-                return self.lose_link(bus, link);
-            }
-            if !matches!(connected, Ok(true)) {
-                // Woken for nothing, or the handshake goes on.
-                return;
-            }
-            bus.peers[index].connected = true;
-            let local_ip = local.map(|a| a.ip().to_string()).unwrap_or_default();
-            self.with_bus(bus, |bus, env| bus.machine.on_link_connected(link, local_ip, env));
+    /// The socket of a link is ready.
+    pub(crate) fn on_bus_link_ready(&mut self, (index, generation): (u32, u32), event: Ready) {
+        let index = index as usize;
+        if !self.link_stands(index, generation, event) {
+            return;
         }
-        if event.writable && bus.peer(index, generation).is_some() {
-            bus.peers[index].blocked = false;
-            self.write_link(bus, index);
+        let Some(bus) = &mut self.bus else { return };
+        if event.writable
+            && let Some(peer) = bus.peer(index, generation)
+        {
+            peer.blocked = false;
+            self.write_link(index);
         }
         if event.readable {
-            self.read_link(bus, index, generation);
+            self.read_link(index, generation);
         }
     }
 
+    /// Whether a link is there to be used. One that we opened has just come to stand, or failed, if this is the first event.
+    fn link_stands(&mut self, index: usize, generation: u32, event: Ready) -> bool {
+        let Some(bus) = &mut self.bus else { return false };
+        let Some(peer) = bus.peer(index, generation) else { return false };
+        if peer.connected {
+            return true;
+        }
+        let stands = peer.conn.finish_connecting();
+        let (link, local, is_open) = (peer.link, peer.conn.local(), peer.conn.peer().is_some());
+        if stands.is_err() || event.closed && !is_open {
+            if let Some((Some(key), _)) = bus.machine.link_peer(link) {
+                let node = bus.machine.node(key);
+                let why = stands.map_or_else(|e| reason(&e), |_| "connection closed".into());
+                log::debug!("Connection with Node {} at {}:{} failed: {why}", node.id, node.ip, node.bus_port);
+            }
+            self.lose_link(link);
+            return false;
+        }
+        if !matches!(stands, Ok(true)) {
+            // Woken for nothing, or the handshake goes on.
+            return false;
+        }
+        bus.peers[index].connected = true;
+        let local_ip = local.map(|a| a.ip().to_string()).unwrap_or_default();
+        self.with_cluster(|machine, env| machine.on_link_connected(link, local_ip, env));
+        true
+    }
+
     /// Reads a link up to its share of the turn and hands over its packets.
-    fn read_link(&mut self, bus: &mut Bus, index: usize, generation: u32) {
+    fn read_link(&mut self, index: usize, generation: u32) {
         for _ in 0..READS_PER_TURN {
-            let Some(peer) = bus.peer(index, generation).filter(|p| p.connected) else { return };
             // What is read was sent before this, however long the turn has taken.
             self.clock.tick_us();
-            let link = peer.link;
-            let mut buffer = std::mem::take(&mut peer.received);
-            let is_shared = buffer.len() <= MOVED_BYTES;
-            if is_shared {
-                let rest = std::mem::replace(&mut buffer, std::mem::take(&mut bus.scratch));
-                buffer.extend_from_slice(&rest);
-            }
-            buffer.reserve(READ_BYTES);
-            let result = bus.peers[index].conn.read_to_spare(&mut buffer);
-            let taken = if matches!(result, Ok(1..)) { self.take_packets(bus, index, link, &buffer) } else { Some(0) };
-            if let (Some(taken), Some(peer)) = (taken, bus.peer(index, generation)) {
-                peer.received = rest_of(&mut buffer, taken, is_shared);
-            }
-            if is_shared {
-                buffer.clear();
-                bus.scratch = buffer;
+            let Some(Received { link, bytes, is_shared, result }) =
+                self.bus.as_mut().and_then(|bus| bus.read(index, generation))
+            else {
+                return;
+            };
+            let taken = if matches!(result, Ok(1..)) { self.take_packets(index, link, &bytes) } else { Some(0) };
+            if let Some(bus) = &mut self.bus {
+                bus.put_back((index, generation), bytes, taken, is_shared);
             }
             match result {
                 Ok(0) => {
                     log::trace!("I/O error reading from node link: connection closed");
-                    return self.lose_link(bus, link);
+                    return self.lose_link(link);
                 }
                 Ok(_) if taken.is_none() => return,
                 Ok(_) => {}
@@ -695,26 +719,28 @@ impl Server {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     log::trace!("I/O error reading from node link: {}", reason(&e));
-                    return self.lose_link(bus, link);
+                    return self.lose_link(link);
                 }
             }
         }
-        bus.unread.push((index, generation));
+        if let Some(bus) = &mut self.bus {
+            bus.unread.push((index, generation));
+        }
     }
 
     /// Hands over the whole packets among the bytes; how many bytes those are, `None` if the link is gone.
-    fn take_packets(&mut self, bus: &mut Bus, index: usize, link: LinkId, received: &[u8]) -> Option<usize> {
+    fn take_packets(&mut self, index: usize, link: LinkId, received: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
             match wire::packet_len(&received[at..]) {
                 Ok(Some(len)) if received.len() - at >= len => {
                     let packet = &received[at..at + len];
-                    self.with_bus(bus, |bus, env| bus.machine.on_packet(link, packet, env));
+                    self.with_cluster(|machine, env| machine.on_packet(link, packet, env));
                     at += len;
                 }
                 Ok(_) => return Some(at),
                 Err(e) => {
-                    let from = bus.peers[index].conn.peer();
+                    let from = self.bus.as_ref().and_then(|bus| bus.peers.get(index)?.conn.peer());
                     match from {
                         Some(a) => {
                             let text = e.to_string();
@@ -722,7 +748,7 @@ impl Server {
                         }
                         None => log::warn!("{e}"),
                     }
-                    self.lose_link(bus, link);
+                    self.lose_link(link);
                     return None;
                 }
             }
@@ -751,6 +777,7 @@ impl Server {
 
     /// Deletes what is left in a slot that another node serves now; replicas and the AOF follow.
     fn delete_slot(&mut self, slot: crate::structs::slots::Slot) {
+        self.begin_effects();
         let count = self.ks.dbs[0].slot_len(slot);
         for key in self.ks.dbs[0].slot_keys(slot, count) {
             if self.ks.delete(0, &key, self.cfg.lazyfree_lazy_server_del) {
@@ -764,19 +791,13 @@ impl Server {
 
     /// Closes links to or from a node, as DEBUG CLUSTERLINK KILL asks.
     pub(crate) fn kill_cluster_links(&mut self, id: &[u8], to: bool, from: bool) -> Result<(), String> {
-        let Some(mut bus) = self.bus.take() else { return Ok(()) };
-        let result = match bus.machine.find(id) {
-            None => Err(format!("Unknown node {}", String::from_utf8_lossy(id))),
-            Some(key) => {
-                let node = bus.machine.node(key);
-                let links = [node.link.filter(|_| to), node.inbound.filter(|_| from)];
-                for link in links.into_iter().flatten() {
-                    self.lose_link(&mut bus, link);
-                }
-                Ok(())
-            }
+        let Some(bus) = &self.bus else { return Ok(()) };
+        let Some(key) = bus.machine.find(id) else {
+            return Err(format!("Unknown node {}", String::from_utf8_lossy(id)));
         };
-        self.bus = Some(bus);
-        result
+        let node = bus.machine.node(key);
+        let links = [node.link.filter(|_| to), node.inbound.filter(|_| from)];
+        links.into_iter().flatten().for_each(|link| self.lose_link(link));
+        Ok(())
     }
 }

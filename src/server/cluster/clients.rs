@@ -4,6 +4,7 @@ use crate::catalog::CmdError;
 use crate::catalog::row::flag;
 use crate::catalog::table::CmdRef;
 use crate::cluster::routing::{Refusal, Request};
+use crate::keyspace::expire::is_due;
 use crate::net::{ClientId, Conn};
 use crate::resp::Args;
 use crate::server::Server;
@@ -33,7 +34,7 @@ impl Server {
         }
         let db = &self.ks.dbs[0];
         let now_ms = self.clock.ms();
-        let exists = |key: &[u8]| db.get(key).is_some_and(|e| e.expire_ms().is_none_or(|at| at >= now_ms));
+        let exists = |key: &[u8]| db.get(key).is_some_and(|e| !is_due(e.expire_ms(), now_ms));
         let shard_channels = ON_SHARD_CHANNELS.contains(&row.name);
         let mut routing = machine.routing(shard_channels);
         let mut flags = self.flags_of_call(row, args);

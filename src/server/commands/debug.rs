@@ -206,6 +206,19 @@ const SUBCOMMANDS: &[DebugSub] = &[
         help: &["PAUSE-CRON <0|1>", "    Stop the periodic work, or go on with it."],
     },
     DebugSub {
+        name: "plain-calls",
+        args: 1..=1,
+        run: |ctx, args| {
+            ctx.srv.admin.debug.plain_calls = switch(&args[2]);
+            ctx.out.ok();
+            Ok(())
+        },
+        help: &[
+            "PLAIN-CALLS <0|1>",
+            "    Treat every command as one that something may stand against, or only where that is so.",
+        ],
+    },
+    DebugSub {
         name: "populate",
         args: 1..=3,
         run: populate,

@@ -6,6 +6,7 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::catalog::row::KeyPos;
+use crate::keyspace::expire::is_due;
 use crate::net::tls::{ClientContext, WaitingStream};
 use crate::persist::rdb::encode_dump;
 use crate::persist::snapshot::{put_command, value_view};
@@ -354,7 +355,7 @@ impl Server {
             let Some(entry) = self.ks.dbs[from_db].get(key) else { continue };
             let ttl_ms = match entry.expire_ms() {
                 None => 0,
-                Some(at) if at < now_ms => continue,
+                at @ Some(_) if is_due(at, now_ms) => continue,
                 Some(at) => (at - now_ms).max(1),
             };
             let mut payload = Vec::new();

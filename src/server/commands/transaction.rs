@@ -2,6 +2,7 @@
 
 use super::prelude::*;
 use crate::keyspace::effects::target;
+use crate::keyspace::expire::is_due;
 use crate::keyspace::watch::WatchedKey;
 use crate::net::ClientId;
 use crate::server::Server;
@@ -181,7 +182,7 @@ impl Server {
 
     /// The key is there and its time has come, whoever may delete it.
     fn is_key_expired(&self, db: usize, key: &[u8]) -> bool {
-        self.ks.dbs[db].get(key).and_then(|e| e.expire_ms()).is_some_and(|t| t < self.ks.now_ms)
+        self.ks.dbs[db].get(key).is_some_and(|e| is_due(e.expire_ms(), self.ks.now_ms))
     }
 
     fn watched_key_expired(&self, id: ClientId) -> bool {

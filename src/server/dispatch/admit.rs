@@ -1,5 +1,7 @@
-//! Admission: everything that can keep a command from running, in the order Redis checks it.
+//! Admission: what becomes of a command in view of everything that can keep it from running.
 
+use super::call::must_obey;
+use super::obstacle::{Obstacle, Obstacles};
 use super::pause::PauseKind;
 use crate::catalog::error::{self, CmdError};
 use crate::catalog::row::{Command, flag};
@@ -18,98 +20,158 @@ pub(crate) enum Admission {
     Queue,
     /// Held back by a pause.
     Postpone,
+    /// Nobody is there any more who called it.
+    Drop,
     Reject(CmdError),
 }
 
 /// Commands that a transaction runs rather than queues.
 const IN_MULTI: &[&str] = &["exec", "discard", "multi", "watch", "quit", "reset"];
 
+/// A command that a client calls, and what it counts as.
+pub(super) struct Call<'a> {
+    cmd: CmdRef,
+    row: &'static Command,
+    args: Args<'a>,
+    /// A queued transaction counts as what its commands do: flags that some of them has, and that some of them lacks.
+    flags: u32,
+    lacking: u32,
+    in_multi: bool,
+    /// It comes from our master or from the log.
+    obeyed: bool,
+}
+
+impl Call<'_> {
+    fn is_write(&self) -> bool {
+        self.flags & flag::WRITE != 0
+    }
+
+    fn may_replicate(&self) -> bool {
+        self.flags & (flag::WRITE | flag::MAY_REPLICATE) != 0
+    }
+
+    fn is_of_keys(&self) -> bool {
+        self.may_replicate() || self.flags & flag::READONLY != 0
+    }
+
+    /// It makes no sense while the data is not there.
+    fn needs_data(&self) -> bool {
+        self.lacking & flag::LOADING != 0
+    }
+
+    fn wrong_arity(&self) -> Option<CmdError> {
+        let (row, args) = (self.row, self.args);
+        let is_wrong = !row.accepts_arity(args.len()) || (row.run.is_none() && args.len() < 2);
+        is_wrong.then(|| CmdError::wrong_arity(row.name))
+    }
+}
+
 impl Server {
     pub(crate) fn admit(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Admission {
-        match self.check(id, cmd, args) {
-            Ok(admission) => admission,
-            Err(error) => Admission::Reject(error),
+        let Some(c) = self.clients.get(id) else { return Admission::Run };
+        let obstacles = self.obstacles(c) | Obstacles::OF_CALL;
+        let call = self.call_of(c, cmd, args);
+        self.overcome(obstacles, id, &call)
+    }
+
+    pub(super) fn call_of<'a>(&self, c: &Client, cmd: CmdRef, args: Args<'a>) -> Call<'a> {
+        let row = self.commands.get(cmd).row;
+        let own_flags = self.flags_of_call(row, args);
+        let is_exec = row.name == "exec";
+        Call {
+            cmd,
+            row,
+            args,
+            flags: if is_exec { row.flags | c.multi.flags } else { own_flags },
+            lacking: !own_flags | if is_exec { c.multi.lacking } else { 0 },
+            in_multi: c.is(ClientFlags::MULTI),
+            obeyed: must_obey(c),
         }
     }
 
-    fn check(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<Admission, CmdError> {
-        let row = self.commands.get(cmd).row;
-        let Some(c) = self.clients.get(id) else { return Ok(Admission::Run) };
-        if !row.accepts_arity(args.len()) || (row.run.is_none() && args.len() < 2) {
-            return Err(CmdError::wrong_arity(row.name));
+    /// Meets the obstacles that may stand against a call, until one does.
+    pub(super) fn overcome(&mut self, obstacles: Obstacles, id: ClientId, call: &Call<'_>) -> Admission {
+        for obstacle in obstacles.iter() {
+            match self.meet(obstacle, id, call) {
+                Admission::Run => {}
+                stopped => return stopped,
+            }
         }
-        self.check_protected(c, row)?;
-        let in_multi = c.is(ClientFlags::MULTI);
-        let obeyed = c.is(ClientFlags::MASTER.union(ClientFlags::AOF));
+        Admission::Run
+    }
 
-        // A queued transaction counts as what its commands do.
-        let own_flags = self.flags_of_call(row, args);
-        let flags = if row.name == "exec" { row.flags | c.multi.flags } else { own_flags };
-        let is_write = flags & flag::WRITE != 0;
-        let may_replicate = flags & (flag::WRITE | flag::MAY_REPLICATE) != 0;
-        let denies_oom = flags & flag::DENYOOM != 0;
-        let lacking = !own_flags | if row.name == "exec" { c.multi.lacking } else { 0 };
-        let denies_stale = lacking & flag::STALE != 0;
-        let denies_loading = lacking & flag::LOADING != 0;
+    /// What becomes of a call in view of one obstacle that may stand against it.
+    fn meet(&mut self, obstacle: Obstacle, id: ClientId, call: &Call<'_>) -> Admission {
+        use Obstacle as O;
+        let Call { cmd, row, args, .. } = *call;
+        let Some(c) = self.clients.get(id) else { return Admission::Drop };
+        let error = match obstacle {
+            O::Blocked | O::BusyForMaster | O::Closing => return Admission::Drop,
+            O::Arity => call.wrong_arity(),
+            O::Protected => self.check_protected(c, row).err(),
+            O::NoAuth => (!row.has(flag::NO_AUTH)).then_some(error::NO_AUTH),
+            O::NoMulti => {
+                row.has(flag::NO_MULTI).then_some(CmdError::of("ERR Command not allowed inside a transaction"))
+            }
+            O::Acl => self.check_acl(id, cmd, args).err(),
+            O::Slot => self.check_slot(id, cmd, args).err(),
+            O::ClientMemory => {
+                self.evict_clients();
+                match self.clients.get(id) {
+                    Some(c) if !c.is(ClientFlags::CLOSE_ASAP) => None,
+                    _ => return Admission::Drop,
+                }
+            }
+            O::Memory => self.check_memory(id, row, call.flags & flag::DENYOOM != 0, call.in_multi).err(),
+            O::TrackingTable => {
+                self.limit_tracking_table();
+                None
+            }
+            O::Disk => self.disk_refuses(call),
+            O::GoodReplicas => self.check_good_replicas(call.is_write()).err(),
+            O::ReadOnly => call.is_write().then_some(error::READONLY),
+            O::Subscribed => (c.resp == 2).then(|| not_while_subscribed(row)).flatten(),
+            O::Stale => (call.lacking & flag::STALE != 0).then_some(error::MASTER_DOWN),
+            O::Loading => call.needs_data().then(|| self.loading_refuses(row)).flatten(),
+            O::Busy if row.has(flag::ALLOW_BUSY) => None,
+            O::Busy => self.script_busy_error(),
+            O::ReplicaLink => call.is_of_keys().then_some(CmdError::of("ERR Replica can't interact with the keyspace")),
+            O::Paused if self.is_held_back_by_pause(c, call) => return Admission::Postpone,
+            O::Paused => None,
+            O::Multi if !IN_MULTI.contains(&row.name) => return Admission::Queue,
+            O::Multi => None,
+            // The whole call sees to these.
+            O::Resumed
+            | O::Unheard
+            | O::Asking
+            | O::Tracking
+            | O::Monitored
+            | O::Timed
+            | O::Nested
+            | O::Ending
+            | O::Debugged => None,
+        };
+        error.map_or(Admission::Run, Admission::Reject)
+    }
 
-        if self.must_authenticate(c) && !row.has(flag::NO_AUTH) {
-            return Err(error::NO_AUTH);
+    /// What is to be obeyed cannot be refused.
+    fn disk_refuses(&mut self, call: &Call<'_>) -> Option<CmdError> {
+        if !call.obeyed {
+            return self.check_disk(call.row, call.is_write()).err();
         }
-        if in_multi && row.has(flag::NO_MULTI) {
-            return Err(CmdError::of("ERR Command not allowed inside a transaction"));
-        }
-        if !obeyed {
-            self.check_acl(id, cmd, args)?;
-            self.check_slot(id, cmd, args)?;
-        }
-        self.evict_clients();
-        if self.clients.get(id).is_none_or(|c| c.is(ClientFlags::CLOSE_ASAP)) {
-            return Err(CmdError::of("ERR the client was evicted"));
-        }
-        let memory = self.check_memory(id, row, denies_oom, in_multi);
-        self.limit_tracking_table();
-        memory?;
-        if !obeyed {
-            self.check_disk(row, is_write)?;
-            self.check_good_replicas(is_write)?;
-        } else if is_write {
+        if call.is_write() {
             self.obey_despite_disk();
         }
-        let c = self.clients.get(id).expect("checked above");
-        if is_write && !obeyed && self.is_read_only_replica() {
-            return Err(error::READONLY);
-        }
-        if c.is(ClientFlags::PUBSUB) && c.resp == 2 && !allowed_while_subscribed(row) {
-            return Err(CmdError::text(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-                row.name
-            )));
-        }
-        if denies_stale && self.serves_nothing_stale() {
-            return Err(error::MASTER_DOWN);
-        }
-        if denies_loading && self.is_loading() && !c.is(ClientFlags::AOF) && !self.loading_allows(row) {
-            return Err(error::LOADING);
-        }
-        if !row.has(flag::ALLOW_BUSY)
-            && let Some(error) = self.script_busy_error()
-        {
-            return Err(error);
-        }
-        if c.is(ClientFlags::REPLICA) && flags & (flag::WRITE | flag::READONLY) != 0 {
-            return Err(CmdError::of("ERR Replica can't interact with the keyspace"));
-        }
-        if let Some(kind) = self.pauses.kind()
-            && !c.is(ClientFlags::REPLICA)
-            && (kind == PauseKind::All || may_replicate)
-            && c.conn.is_some()
-        {
-            return Ok(Admission::Postpone);
-        }
-        if in_multi && !IN_MULTI.contains(&row.name) {
-            return Ok(Admission::Queue);
-        }
-        Ok(Admission::Run)
+        None
+    }
+
+    fn loading_refuses(&self, row: &Command) -> Option<CmdError> {
+        (!self.loading_allows(row)).then_some(error::LOADING)
+    }
+
+    fn is_held_back_by_pause(&self, c: &Client, call: &Call<'_>) -> bool {
+        let is_paused = self.pauses.kind() == Some(PauseKind::All) || call.may_replicate();
+        is_paused && !c.is(ClientFlags::REPLICA.union(ClientFlags::MONITOR)) && c.conn.is_some()
     }
 
     /// Whether the client has yet to authenticate.
@@ -147,8 +209,9 @@ pub(crate) fn is_local(c: &Client) -> bool {
     c.is(ClientFlags::UNIX_SOCKET) || c.peer.is_some_and(|a| a.ip().is_loopback())
 }
 
-fn allowed_while_subscribed(row: &Command) -> bool {
-    matches!(
+/// Why a subscriber that speaks RESP2 may not call this.
+fn not_while_subscribed(row: &Command) -> Option<CmdError> {
+    let is_allowed = matches!(
         row.name,
         "ping"
             | "subscribe"
@@ -159,5 +222,12 @@ fn allowed_while_subscribed(row: &Command) -> bool {
             | "punsubscribe"
             | "quit"
             | "reset"
-    )
+    );
+    let text = || {
+        CmdError::text(format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            row.name
+        ))
+    };
+    (!is_allowed).then(text)
 }

@@ -78,9 +78,29 @@ struct AheadKey {
 pub(crate) struct Ahead {
     pub(crate) found: Found,
     pub(crate) keys: AheadKeys,
-    /// The name that was looked up last, and what it calls, if that does not depend on arguments: it likely comes again.
-    usual_word: Vec<u8>,
-    usual_cmd: Option<CmdRef>,
+    usual: Usual,
+}
+
+/// The name that was looked up last, and what it calls, if that does not depend on arguments: it likely comes again.
+#[derive(Debug, Default)]
+struct Usual {
+    word: Vec<u8>,
+    cmd: Option<CmdRef>,
+}
+
+impl Usual {
+    /// What a request calls.
+    #[inline(always)]
+    fn resolve(&mut self, args: Args<'_>, commands: &CommandTable) -> Option<CmdRef> {
+        let word = args.at(0);
+        if self.cmd.is_some() && is_same(word, &self.word) {
+            return self.cmd;
+        }
+        let cmd = commands.resolve_whole(args);
+        word.clone_into(&mut self.word);
+        self.cmd = cmd.filter(|cmd| !commands.has_to_do_with_subcommands(*cmd));
+        cmd
+    }
 }
 
 /// What was found in query buffers.
@@ -256,19 +276,11 @@ impl Ahead {
     /// Finds what the requests from `first` on, with which `query` begins, call, and the hashes of their keys.
     #[inline(never)]
     fn find_keys(&mut self, first: usize, query: &[u8], (commands, ks, db): (&CommandTable, &Keyspace, usize)) {
-        let Ahead {
-            found: Found { requests, spans },
-            keys: AheadKeys { keys, has_members, .. },
-            usual_word,
-            usual_cmd,
-        } = self;
+        let Ahead { found: Found { requests, spans }, keys: AheadKeys { keys, has_members, .. }, usual } = self;
         let mut rest = query;
         // What the last one calls, if the name alone tells: a container's subcommand is told by its first argument.
         let mut last = None;
-        // The key that was added last, if it is all that its request names (none: an empty one). Many in a row have one, or
-        // each has another: after two that differ nobody compares them any more.
-        let (mut last_name, mut last_hash): (&[u8], KeyHash) = (b"", KeyHash::default());
-        let mut may_share = true;
+        let mut last_key = LastKey { name: b"", hash: KeyHash::default(), may_share: true };
         let mut requests = &mut requests[first..];
         while let Some(lead) = requests.first() {
             let (each, is_alike) = (lead.consumed, lead.is_alike);
@@ -277,18 +289,9 @@ impl Ahead {
             let found = match last {
                 Some(_) if is_alike => last,
                 _ => {
-                    let word = args.at(0);
-                    let cmd = match *usual_cmd {
-                        Some(cmd) if is_same(word, usual_word) => Some(cmd),
-                        _ => {
-                            let cmd = commands.resolve_whole(args);
-                            word.clone_into(usual_word);
-                            *usual_cmd = cmd.filter(|cmd| !commands.has_to_do_with_subcommands(*cmd));
-                            cmd
-                        }
-                    };
+                    let cmd = usual.resolve(args, commands);
                     let found = cmd.map(|cmd| (cmd, commands.get(cmd)));
-                    last = found.filter(|_| usual_cmd.is_some());
+                    last = found.filter(|_| usual.cmd.is_some());
                     found
                 }
             };
@@ -309,39 +312,9 @@ impl Ahead {
             let member = command.member.map(|m| spans[m.index(spans.len())]);
             let of_run = run.iter_mut().zip(texts.chunks_exact(each));
             if command.keys.is_first_argument(spans.len()) {
-                let name_at = spans[1];
-                let mut of_run = of_run;
-                for (request, text) in of_run.by_ref() {
-                    let name = name_at.of(text);
-                    let member = member.map(|at| ks.hash_member(at.of(text)));
-                    let next = keys.len();
-                    request.cmd = Some(cmd);
-                    if may_share && !name.is_empty() && is_same_key(last_name, name) {
-                        if member.is_none() {
-                            request.keys = next - 1..next;
-                            request.is_key_shared = true;
-                            continue;
-                        }
-                    } else {
-                        may_share &= last_name.is_empty();
-                        (last_name, last_hash) = (name, ks.hash(name));
-                    }
-                    request.keys = next..next + 1;
-                    keys.push(AheadKey::new(1, db, last_hash, member));
-                    if !may_share && member.is_none() {
-                        break;
-                    }
-                }
-                // Nothing but the key itself is to be found of those that are left, if any.
-                let mut next = keys.len();
-                keys.extend(of_run.map(|(request, text)| {
-                    request.cmd = Some(cmd);
-                    request.keys = next..next + 1;
-                    next += 1;
-                    AheadKey::new(1, db, ks.hash(name_at.of(text)), None)
-                }));
+                add_first_arguments(keys, of_run, cmd, (spans[1], member), &mut last_key, (ks, db));
             } else {
-                last_name = b"";
+                last_key.name = b"";
                 for (request, text) in of_run {
                     let first_key = keys.len();
                     let args = Args::new(text, spans);
@@ -353,6 +326,56 @@ impl Ahead {
             }
         }
     }
+}
+
+/// The key that was added last, if it is all that its request names (none: an empty one).
+struct LastKey<'a> {
+    name: &'a [u8],
+    hash: KeyHash,
+    /// Many in a row have one, or each has another: after two that differ nobody compares them any more.
+    may_share: bool,
+}
+
+/// Adds the keys of requests that call the same and name none but their first argument, which stands at the first place
+/// given, and perhaps a member at the second.
+#[inline(always)]
+fn add_first_arguments<'a, 'r>(
+    keys: &mut Vec<AheadKey>,
+    mut of_run: impl Iterator<Item = (&'r mut Request, &'a [u8])>,
+    cmd: CmdRef,
+    (name_at, member_at): (Span, Option<Span>),
+    last: &mut LastKey<'a>,
+    (ks, db): (&Keyspace, usize),
+) {
+    for (request, text) in of_run.by_ref() {
+        let name = name_at.of(text);
+        let member = member_at.map(|at| ks.hash_member(at.of(text)));
+        let next = keys.len();
+        request.cmd = Some(cmd);
+        if last.may_share && !name.is_empty() && is_same_key(last.name, name) {
+            if member.is_none() {
+                request.keys = next - 1..next;
+                request.is_key_shared = true;
+                continue;
+            }
+        } else {
+            last.may_share &= last.name.is_empty();
+            (last.name, last.hash) = (name, ks.hash(name));
+        }
+        request.keys = next..next + 1;
+        keys.push(AheadKey::new(1, db, last.hash, member));
+        if !last.may_share && member.is_none() {
+            break;
+        }
+    }
+    // Nothing but the key itself is to be found of those that are left, if any.
+    let mut next = keys.len();
+    keys.extend(of_run.map(|(request, text)| {
+        request.cmd = Some(cmd);
+        request.keys = next..next + 1;
+        next += 1;
+        AheadKey::new(1, db, ks.hash(name_at.of(text)), None)
+    }));
 }
 
 impl AheadKeys {

@@ -233,7 +233,7 @@ impl Server {
         let (mut next, last) = (0, self.blocked.last_ticket);
         while next <= last {
             // A key whose time came while the unit ran wakes nobody; it is left for whoever looks it up.
-            let alive = self.ks.dbs[db].get(key).filter(|e| !e.expire_ms().is_some_and(|t| self.ks.is_past(t)));
+            let alive = self.ks.dbs[db].get(key).filter(|e| !self.ks.is_past(e));
             let holds = alive.map(object::type_name).filter(|holds| WAITED_FOR.contains(holds));
             if holds.is_none() && !self.blocked.any_for_gone() {
                 return;

@@ -86,7 +86,8 @@ impl Ctx<'_> {
     }
 }
 
-fn must_obey(c: &Client) -> bool {
+/// What the client sends is obeyed: it is our master, or stands for the log being loaded.
+pub(crate) fn must_obey(c: &Client) -> bool {
     c.is(ClientFlags::MASTER.union(ClientFlags::AOF))
 }
 
@@ -95,11 +96,11 @@ fn denies_blocking(c: &Client) -> bool {
 }
 
 /// What data commands may ask of the client that they run for.
-pub(super) struct Caller<'a> {
-    pub(super) id: ClientId,
-    pub(super) depth: usize,
-    pub(super) clients: &'a Clients,
-    pub(super) rooms: (&'a Acl, &'a CommandTable, &'a Config, &'a Persist, &'a Repl),
+struct Caller<'a> {
+    id: ClientId,
+    depth: usize,
+    clients: &'a Clients,
+    rooms: (&'a Acl, &'a CommandTable, &'a Config, &'a Persist, &'a Repl),
 }
 
 impl Caller<'_> {
@@ -145,9 +146,10 @@ impl Server {
     /// Runs an admitted command with the reply going to `out`. Nested calls (EXEC, scripts) come back here.
     pub(crate) fn call(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, out: &mut Reply) {
         let row = self.commands.get(cmd).row;
-        let outermost = self.depth == 0;
-        let start_us = self.clock.tick_us();
-        if outermost {
+        // What the log being loaded calls is no work for clients, and the time it sees stands still.
+        let is_of_log = self.is_loading() && self.clients.current.is_some_and(|id| self.is_of_log(id));
+        let start_us = if is_of_log { 0 } else { self.clock.tick_us() };
+        if self.depth == 0 && !is_of_log {
             self.unit_us = self.clock.us();
             self.ks.now_ms = self.unit_us / 1000;
         }
@@ -163,8 +165,10 @@ impl Server {
         if let Err(error) = result {
             self.write_call_error((cmd, args, db), out, error);
         }
-        let duration_us = self.clock.tick_us() - start_us;
-        self.after_call(id, cmd, args, duration_us, failed);
+        if !is_of_log {
+            let duration_us = self.clock.tick_us() - start_us;
+            self.after_call(id, cmd, args, duration_us, failed);
+        }
 
         // A transaction is propagated as the commands it ran, which have done so themselves.
         if row.name != "exec" {
@@ -179,26 +183,36 @@ impl Server {
         effects.prevented = prevented;
     }
 
+    /// The client stands for the log being loaded.
+    fn is_of_log(&self, id: ClientId) -> bool {
+        self.clients.get(id).is_some_and(|c| c.is(ClientFlags::AOF))
+    }
+
+    /// Runs or queues a command of the log being loaded, for the client that stands for it.
+    pub(crate) fn run_of_log(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) {
+        let outer = self.clients.current.replace(id);
+        let policy = self.ks.expire_policy;
+        // Nobody reads the reply: its room is that of the one before.
+        let mut out = self.clients.get_mut(id).map(|c| c.out.take_cur()).unwrap_or_default();
+        self.run_resolved(id, cmd, args, &mut out);
+        if let Some(c) = self.clients.get_mut(id) {
+            out.buf.clear();
+            c.out.cur = out;
+        }
+        self.ks.expire_policy = policy;
+        self.clients.current = outer;
+    }
+
     /// Runs the function of a command for a client with this database, and carries out what it wants besides its reply.
-    pub(crate) fn run_function(
-        &mut self,
-        (id, db): (ClientId, usize),
-        cmd: CmdRef,
-        args: Args<'_>,
-        out: &mut Reply,
-    ) -> CmdResult {
+    fn run_function(&mut self, (id, db): (ClientId, usize), cmd: CmdRef, args: Args<'_>, out: &mut Reply) -> CmdResult {
         let row = self.commands.get(cmd).row;
+        self.begin_effects();
         self.depth += 1;
         let result = match self.functions[cmd.0 as usize] {
             Run::Nothing => Err(CmdError::wrong_arity(row.name)),
             Run::Server(run) => run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args),
             Run::Plain(run) | Run::Data(run) => {
-                let mut want = None;
-                let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
-                let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
-                let ks = &mut self.ks;
-                let mut ctx = data::Ctx { ks, cfg: &self.cfg, out, session: &caller, want: &mut want, db, cmd: row };
-                let result = run(&mut ctx, args);
+                let (result, want) = self.with_data((id, db), row, out, |ctx| run(ctx, args));
                 if let Some(want) = want {
                     self.carry_out(want, id, args);
                 }
@@ -207,6 +221,24 @@ impl Server {
         };
         self.depth -= 1;
         result
+    }
+
+    /// Has calls of a data command made with what they work on. Gives, too, what the last of them wants done that it had no
+    /// means to do itself.
+    #[inline(always)]
+    pub(super) fn with_data<R>(
+        &mut self,
+        (id, db): (ClientId, usize),
+        cmd: &'static Command,
+        out: &mut Reply,
+        calls: impl FnOnce(&mut data::Ctx<'_>) -> R,
+    ) -> (R, Option<Want>) {
+        let mut want = None;
+        let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
+        let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
+        let (ks, cfg, session) = (&mut self.ks, &self.cfg, &caller);
+        let result = calls(&mut data::Ctx { ks, cfg, out, session, want: &mut want, db, cmd });
+        (result, want)
     }
 
     /// Does what a data command had no means to do itself.

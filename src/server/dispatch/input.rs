@@ -3,10 +3,11 @@
 use super::admit::Admission;
 use super::ahead::{Ahead, BATCH, CLIENTS};
 use super::call::Run;
-use super::plain::Ended;
+use super::plain::{Ended, PlainCalls};
 use crate::catalog::error::CmdError;
 use crate::catalog::row::{Group, flag};
 use crate::catalog::table::{CmdRef, Resolved};
+use crate::commands::context::DataFn;
 use crate::net::{ClientId, Link};
 use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
 use crate::server::Server;
@@ -42,6 +43,20 @@ enum Flow {
     Stop,
 }
 
+/// The input of a client as its requests run.
+struct Input {
+    id: ClientId,
+    taken: Taken,
+    /// Requests that were found, those at the beginning of what is unprocessed.
+    next: Range<usize>,
+    /// How many more requests the client may run in this turn.
+    share: usize,
+    /// What the plain calls that ran last were of, if nobody was told yet.
+    last_plain: Option<CmdRef>,
+    /// While nothing keeps plain commands from being run right away.
+    plain: Option<PlainCalls>,
+}
+
 /// The buffers of a client whose requests run.
 pub(super) struct Taken {
     pub(crate) query: Vec<u8>,
@@ -60,13 +75,12 @@ impl Server {
     /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most: group by group, as many clients
     /// in each as it takes for `BATCH` requests. Those are found, and the memory of their keys is asked for, before any of
     /// them runs.
-    pub(crate) fn process_batch(&mut self) {
+    pub(crate) fn process_batch(&mut self, ahead: &mut Ahead) {
         self.clients.batch_at = 0;
         let count = self.clients.batch.len();
         if count < 2 {
-            return self.process_rest_of_batch();
+            return self.process_rest_of_batch(ahead);
         }
-        let mut ahead = take(&mut self.ahead);
         let mut ends = [0; CLIENTS];
         let mut group = 0..0;
         while group.end < count {
@@ -75,37 +89,34 @@ impl Server {
             group.start = group.end;
             while group.end < count && ahead.mark() < BATCH {
                 let room = BATCH - ahead.mark();
-                self.look_ahead(self.clients.batch[group.end], &mut ahead, room, serial);
+                self.look_ahead(self.clients.batch[group.end], ahead, room, serial);
                 ends[group.end] = ahead.mark();
                 group.end += 1;
             }
             let mut start = 0;
             for at in group.clone() {
                 self.clients.batch_at = at + 1;
-                self.run_input(self.clients.batch[at], &mut ahead, start..ends[at], serial);
+                self.run_input(self.clients.batch[at], ahead, start..ends[at], serial);
                 start = ends[at];
             }
             ahead.clear();
         }
-        self.ahead = ahead;
     }
 
     /// Runs the input of those of the batch who have not begun. Within a long command these are the clients that were to have
     /// their turn after the one whose command it is.
-    pub(crate) fn process_rest_of_batch(&mut self) {
+    pub(crate) fn process_rest_of_batch(&mut self, ahead: &mut Ahead) {
         while let Some(id) = self.clients.batch.get(self.clients.batch_at).copied() {
             self.clients.batch_at += 1;
-            self.process_input(id);
+            self.process_input(ahead, id);
         }
     }
 
     /// Runs the commands that stand in a client's query buffer, until it is used up, the client blocks or closes, or its
     /// share of the turn is over.
-    pub(crate) fn process_input(&mut self, id: ClientId) {
-        let mut ahead = take(&mut self.ahead);
-        self.run_input(id, &mut ahead, 0..0, 0);
+    pub(crate) fn process_input(&mut self, ahead: &mut Ahead, id: ClientId) {
+        self.run_input(id, ahead, 0..0, 0);
         ahead.clear();
-        self.ahead = ahead;
     }
 
     /// Finds requests of a client that may run them now, under a serial number.
@@ -124,149 +135,12 @@ impl Server {
     }
 
     /// `next`: requests at the beginning of the unprocessed input that were found before, under this serial number.
-    fn run_input(&mut self, id: ClientId, ahead: &mut Ahead, mut next: Range<usize>, serial: u64) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        if c.ahead != serial || next.is_empty() {
-            // Somebody else ran the requests that were found, or is about to, and we run them first.
-            next = 0..0;
-            if c.ahead != 0 {
-                c.parser.reset();
-            }
-        }
-        c.ahead = 0;
-        let Some(mut taken) = self.take_buffers(id) else { return };
+    fn run_input(&mut self, id: ClientId, ahead: &mut Ahead, next: Range<usize>, serial: u64) {
+        let Some(mut input) = self.begin_input(id, next, serial) else { return };
         let others = ahead.mark();
-        let mut share = COMMANDS_PER_TURN;
-        let mut last_plain = None;
-        // The database of the client, while nothing keeps plain commands from being run right away.
-        let mut plain_db = self.plain_db(id);
-        taken.out.borrows = plain_db.is_some() && self.may_send_at_once(id);
-        taken.durable = self.may_tell_durable(id);
-        self.clock.tick_us();
-        loop {
-            if plain_db.is_none() {
-                taken.out.stop_borrowing();
-                if self.may_process(id) == Flow::Stop {
-                    break;
-                }
-                if let Some((cmd, args)) = self.clients.get_mut(id).and_then(|c| c.resume.take()) {
-                    self.run_resumed(id, cmd, args.as_args(), &mut taken.out);
-                    self.finish_command(id, &mut taken.out);
-                    continue;
-                }
-            }
-            if next.is_empty() {
-                if taken.pos >= taken.query.len() {
-                    break;
-                }
-                if share == 0 {
-                    self.clients.want_read(id);
-                    break;
-                }
-                ahead.truncate(others);
-                let limits = self.request_limits(id);
-                let db = plain_db.or_else(|| self.clients.get(id).map(|c| c.db)).unwrap_or(0);
-                let Server { commands, ks, .. } = self;
-                next = ahead.look(
-                    &taken.query,
-                    taken.pos,
-                    &mut taken.parser,
-                    limits,
-                    BATCH.min(share),
-                    (commands, ks, db),
-                );
-            }
-            if let Some(db) = plain_db
-                && !next.is_empty()
-                && let Some(cmd) = ahead.found.request(next.start).cmd
-                && let Run::Plain(run) = self.functions[cmd.0 as usize]
-            {
-                let first = next.start;
-                let ended = self.run_plain((id, db), (cmd, run), ahead, &mut next, &mut taken);
-                share = share.saturating_sub(next.start - first);
-                last_plain = Some(cmd);
-                if ended != Ended::Done {
-                    if taken.out.has_lent() {
-                        self.send_lent(id, &mut taken.out);
-                    }
-                    self.set_last_command(id, &mut last_plain);
-                    self.finish_command(id, &mut taken.out);
-                    plain_db = self.plain_db(id);
-                }
-                continue;
-            }
-            let Taken { query, parser, out, pos, durable, .. } = &mut taken;
-            if let Some(index) = next.next() {
-                share = share.saturating_sub(1);
-                ahead.keys.fetch(index, &ahead.found, &self.ks);
-                let request = ahead.found.request(index);
-                let args = ahead.found.args(request, &query[*pos..]);
-                ahead.keys.expect(request, args, &mut self.ks);
-                *durable = false;
-                out.stop_borrowing();
-                self.set_last_command(id, &mut last_plain);
-                match request.cmd {
-                    Some(cmd) => self.run_resolved(id, cmd, args, out),
-                    None => self.run_request(id, args, out),
-                }
-                self.ks.hashes.clear();
-                if self.is_held_back(id) {
-                    next.start -= 1;
-                    break;
-                }
-                *pos += request.consumed;
-                self.finish_command(id, out);
-                self.input_consumed(id, &query[*pos - request.consumed..*pos]);
-                plain_db = self.plain_db(id);
-                continue;
-            }
-            // What is no whole command in RESP.
-            out.stop_borrowing();
-            let limits = self.request_limits(id);
-            match parser.parse(&query[*pos..], limits) {
-                Ok(Parsed::Incomplete) => break,
-                // Found once more, by look-ahead.
-                Ok(Parsed::Command { .. }) => parser.reset(),
-                Ok(Parsed::Empty { consumed }) => {
-                    *pos += consumed;
-                    self.note_empty_request(id);
-                    if let Some(c) = self.clients.get_mut(id) {
-                        c.end_request(None);
-                    }
-                    self.input_consumed(id, &query[*pos - consumed..*pos]);
-                }
-                Ok(Parsed::Inline { .. }) if self.clients.get(id).is_some_and(|c| c.is(ClientFlags::MASTER)) => {
-                    // Blank lines keep the link alive. More than that is no stream of commands any more.
-                    log::warn!(
-                        "WARNING: Receiving inline protocol from master, master stream corruption? Closing the master \
-                         connection and discarding the cached master."
-                    );
-                    self.refuse_protocol(id, "Master using the inline protocol. Desync?", &query[*pos..], out);
-                    *pos = query.len();
-                    break;
-                }
-                Ok(Parsed::Inline { consumed, args }) => {
-                    share -= 1;
-                    *durable = false;
-                    self.set_last_command(id, &mut last_plain);
-                    self.run_request(id, args.as_args(), out);
-                    if self.is_held_back(id) {
-                        break;
-                    }
-                    *pos += consumed;
-                    self.finish_command(id, out);
-                    self.input_consumed(id, &query[*pos - consumed..*pos]);
-                    plain_db = self.plain_db(id);
-                }
-                Err(error) => {
-                    *durable = false;
-                    self.refuse_protocol(id, &error.0, &query[*pos..], out);
-                    *pos = query.len();
-                    break;
-                }
-            }
-        }
+        while self.run_next(&mut input, ahead, others) == Flow::Go {}
         self.ks.hashes.clear();
+        let Input { mut taken, next, mut last_plain, .. } = input;
         self.set_last_command(id, &mut last_plain);
         if !next.is_empty() {
             // They are found anew when the client may go on.
@@ -278,6 +152,178 @@ impl Server {
         }
         taken.out.stop_borrowing();
         self.put_buffers_back(id, taken);
+    }
+
+    fn begin_input(&mut self, id: ClientId, mut next: Range<usize>, serial: u64) -> Option<Input> {
+        let c = self.clients.get_mut(id)?;
+        if c.ahead != serial || next.is_empty() {
+            // Somebody else ran the requests that were found, or is about to, and we run them first.
+            next = 0..0;
+            if c.ahead != 0 {
+                c.parser.reset();
+            }
+        }
+        c.ahead = 0;
+        let mut taken = self.take_buffers(id)?;
+        let plain = self.plain_calls(id);
+        taken.out.borrows = plain.is_some() && self.may_send_at_once(id);
+        taken.durable = self.may_tell_durable(id);
+        self.clock.tick_us();
+        Some(Input { id, taken, next, share: COMMANDS_PER_TURN, last_plain: None, plain })
+    }
+
+    /// Runs what comes next in the input: plain calls that follow each other, or one request. The requests found from `others`
+    /// on are the client's own.
+    fn run_next(&mut self, input: &mut Input, ahead: &mut Ahead, others: usize) -> Flow {
+        let id = input.id;
+        if input.plain.is_none() {
+            input.taken.out.stop_borrowing();
+            if !self.clients.get(id).is_some_and(|c| self.takes_requests(c)) {
+                return Flow::Stop;
+            }
+            if let Some((cmd, args)) = self.clients.get_mut(id).and_then(|c| c.resume.take()) {
+                self.run_resumed(id, cmd, args.as_args(), &mut input.taken.out);
+                self.finish_command(id, &mut input.taken.out);
+                return Flow::Go;
+            }
+        }
+        if input.next.is_empty() {
+            if input.taken.pos >= input.taken.query.len() {
+                return Flow::Stop;
+            }
+            if input.share == 0 {
+                self.clients.want_read(id);
+                return Flow::Stop;
+            }
+            ahead.truncate(others);
+            self.find_requests(input, ahead);
+            if input.next.is_empty() {
+                return self.run_unusual(input);
+            }
+        }
+        let cmd = ahead.found.request(input.next.start).cmd;
+        match (input.plain, cmd.map(|cmd| (cmd, self.functions[cmd.0 as usize]))) {
+            (Some(plain), Some((cmd, Run::Plain(run)))) => {
+                self.run_plain_requests(input, ahead, plain, (cmd, run));
+                Flow::Go
+            }
+            _ => self.run_found(input, ahead),
+        }
+    }
+
+    fn find_requests(&self, input: &mut Input, ahead: &mut Ahead) {
+        let limits = self.request_limits(input.id);
+        let db = match input.plain {
+            Some(plain) => plain.db,
+            None => self.clients.get(input.id).map_or(0, |c| c.db),
+        };
+        let Taken { query, pos, parser, .. } = &mut input.taken;
+        input.next = ahead.look(query, *pos, parser, limits, BATCH.min(input.share), (&self.commands, &self.ks, db));
+    }
+
+    fn run_plain_requests(
+        &mut self,
+        input: &mut Input,
+        ahead: &mut Ahead,
+        plain: PlainCalls,
+        (cmd, run): (CmdRef, DataFn),
+    ) {
+        let Input { id, taken, next, share, last_plain, .. } = input;
+        let first = next.start;
+        let ended = self.run_plain((*id, plain), (cmd, run), ahead, next, taken);
+        *share = share.saturating_sub(next.start - first);
+        *last_plain = Some(cmd);
+        if ended != Ended::Done {
+            if taken.out.has_lent() {
+                self.send_lent(*id, &mut taken.out);
+            }
+            self.set_last_command(*id, last_plain);
+            self.finish_command(*id, &mut taken.out);
+            input.plain = self.plain_calls(input.id);
+        }
+    }
+
+    /// Runs the request that was found next.
+    fn run_found(&mut self, input: &mut Input, ahead: &mut Ahead) -> Flow {
+        let Input { id, taken: Taken { query, out, pos, durable, .. }, next, share, last_plain, .. } = input;
+        let index = next.start;
+        next.start += 1;
+        *share = share.saturating_sub(1);
+        ahead.keys.fetch(index, &ahead.found, &self.ks);
+        let request = ahead.found.request(index);
+        let args = ahead.found.args(request, &query[*pos..]);
+        ahead.keys.expect(request, args, &mut self.ks);
+        *durable = false;
+        out.stop_borrowing();
+        self.set_last_command(*id, last_plain);
+        match request.cmd {
+            Some(cmd) => self.run_resolved(*id, cmd, args, out),
+            None => self.run_request(*id, args, out),
+        }
+        self.ks.hashes.clear();
+        if self.is_held_back(*id) {
+            next.start = index;
+            return Flow::Stop;
+        }
+        let consumed = request.consumed;
+        self.end_request(input, consumed);
+        Flow::Go
+    }
+
+    /// Sees to input that does not begin with a whole command in RESP.
+    fn run_unusual(&mut self, input: &mut Input) -> Flow {
+        let Input { id, taken: Taken { query, parser, out, pos, durable, .. }, share, last_plain, .. } = input;
+        out.stop_borrowing();
+        let limits = self.request_limits(*id);
+        match parser.parse(&query[*pos..], limits) {
+            Ok(Parsed::Incomplete) => return Flow::Stop,
+            // Found once more, by look-ahead.
+            Ok(Parsed::Command { .. }) => parser.reset(),
+            Ok(Parsed::Empty { consumed }) => {
+                *pos += consumed;
+                self.note_empty_request(*id);
+                if let Some(c) = self.clients.get_mut(*id) {
+                    c.end_request(None);
+                }
+                self.input_consumed(*id, &query[*pos - consumed..*pos]);
+            }
+            Ok(Parsed::Inline { .. }) if self.clients.get(*id).is_some_and(|c| c.is(ClientFlags::MASTER)) => {
+                // Blank lines keep the link alive. More than that is no stream of commands any more.
+                log::warn!(
+                    "WARNING: Receiving inline protocol from master, master stream corruption? Closing the master \
+                     connection and discarding the cached master."
+                );
+                self.refuse_protocol(*id, "Master using the inline protocol. Desync?", &query[*pos..], out);
+                *pos = query.len();
+                return Flow::Stop;
+            }
+            Ok(Parsed::Inline { consumed, args }) => {
+                *share -= 1;
+                *durable = false;
+                self.set_last_command(*id, last_plain);
+                self.run_request(*id, args.as_args(), out);
+                if self.is_held_back(*id) {
+                    return Flow::Stop;
+                }
+                self.end_request(input, consumed);
+            }
+            Err(error) => {
+                *durable = false;
+                self.refuse_protocol(*id, &error.0, &query[*pos..], out);
+                *pos = query.len();
+                return Flow::Stop;
+            }
+        }
+        Flow::Go
+    }
+
+    /// A request that may have been anything is done with.
+    fn end_request(&mut self, input: &mut Input, consumed: usize) {
+        let Input { id, taken: Taken { query, pos, out, .. }, .. } = input;
+        *pos += consumed;
+        self.finish_command(*id, out);
+        self.input_consumed(*id, &query[*pos - consumed..*pos]);
+        input.plain = self.plain_calls(input.id);
     }
 
     /// Takes a client's buffers out of it, for as long as its requests run.
@@ -393,18 +439,6 @@ impl Server {
         }
     }
 
-    fn may_process(&self, id: ClientId) -> Flow {
-        let Some(c) = self.clients.get(id) else { return Flow::Stop };
-        if c.is_closing() || c.is(ClientFlags::BLOCKED) {
-            return Flow::Stop;
-        }
-        // What the master sends is not refused: it waits until the script is over.
-        if c.is(ClientFlags::MASTER) && self.script_is_busy() {
-            return Flow::Stop;
-        }
-        Flow::Go
-    }
-
     fn request_limits(&self, id: ClientId) -> Limits {
         let unauthenticated = self.clients.get(id).is_some_and(|c| self.must_authenticate(c));
         Limits { max_bulk_len: self.cfg.proto_max_bulk_len as i64, unauthenticated }
@@ -441,6 +475,17 @@ impl Server {
         }
         let admission = self.admit(id, cmd, args);
         self.push_before_reply(out);
+        self.carry_out_admission(admission, id, cmd, args, out);
+    }
+
+    pub(super) fn carry_out_admission(
+        &mut self,
+        admission: Admission,
+        id: ClientId,
+        cmd: CmdRef,
+        args: Args<'_>,
+        out: &mut Reply,
+    ) {
         match admission {
             Admission::Run => self.call_outermost(id, cmd, args, out),
             Admission::Queue => {
@@ -455,6 +500,7 @@ impl Server {
                 }
             }
             Admission::Postpone => self.postpone(id, cmd, args),
+            Admission::Drop => {}
             Admission::Reject(error) => self.reject(id, Some(cmd), error, out),
         }
     }

@@ -7,6 +7,7 @@ pub(crate) mod blocked;
 pub(crate) mod call;
 pub(crate) mod input;
 pub(crate) mod multi;
+mod obstacle;
 pub(crate) mod pause;
 mod plain;
 pub(crate) mod propagate;

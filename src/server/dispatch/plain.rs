@@ -1,18 +1,17 @@
 //! Plain calls: commands of ordinary clients that only work on data. Whatever might be said against them is asked for once,
 //! and then those of one command that follow each other are run in a loop that does nothing else.
 
+use super::admit::Admission;
 use super::ahead::{Ahead, AheadKeys, Found};
-use super::call::Caller;
 use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
+use super::obstacle::Obstacles;
 use crate::catalog::CmdResult;
-use crate::catalog::row::{Command, flag};
+use crate::catalog::row::Command;
 use crate::catalog::table::CmdRef;
-use crate::commands::context::{self as data, DataFn, Want};
-use crate::config::MemoryOrPercent;
+use crate::commands::context::{DataFn, Want};
 use crate::net::ClientId;
 use crate::resp::{Args, Reply, Span};
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
 use std::mem::take;
 use std::ops::Range;
 
@@ -32,6 +31,13 @@ pub(super) enum Ended {
     Full,
     /// Something besides the last reply came of a call: what holds for the client is to be looked at anew.
     Disturbed,
+}
+
+/// Plain commands of a client may be run in its database, if what is to be asked before each call lets them.
+#[derive(Clone, Copy)]
+pub(super) struct PlainCalls {
+    pub(super) db: usize,
+    asked: Obstacles,
 }
 
 /// Calls of one quick command that follow each other and are timed together: reading the clock takes longer than some of
@@ -62,62 +68,26 @@ struct Ran {
 }
 
 impl Server {
-    /// The database of a client whose plain commands may be run right away, without asking everyone who may have
-    /// something against it: nobody has.
-    pub(super) fn plain_db(&mut self, id: ClientId) -> Option<usize> {
-        const NOT_PLAIN: ClientFlags = ClientFlags::REPLICA
-            .union(ClientFlags::MASTER)
-            .union(ClientFlags::MONITOR)
-            .union(ClientFlags::MULTI)
-            .union(ClientFlags::BLOCKED)
-            .union(ClientFlags::CLOSE_AFTER_REPLY)
-            .union(ClientFlags::CLOSE_ASAP)
-            .union(ClientFlags::ASKING)
-            .union(ClientFlags::PUBSUB)
-            .union(ClientFlags::REPLY_OFF)
-            .union(ClientFlags::REPLY_SKIP)
-            .union(ClientFlags::REPLY_SKIP_NEXT)
-            .union(ClientFlags::NO_TOUCH)
-            .union(ClientFlags::TRACKING)
-            .union(ClientFlags::AOF)
-            .union(ClientFlags::SCRIPT)
-            .union(ClientFlags::REPROCESSING);
+    /// How plain commands of a client may be run right away, without asking for each what stands against it: nothing does, but
+    /// for what is asked before each call.
+    pub(super) fn plain_calls(&mut self, id: ClientId) -> Option<PlainCalls> {
         let c = self.clients.get(id)?;
-        let is_plain = !c.is(NOT_PLAIN)
-            && c.conn.is_some()
-            && c.resume.is_none()
-            && (!self.auth_required || c.is(ClientFlags::AUTHENTICATED))
-            && self.acl.is_free(&c.user)
-            && self.is_undisturbed();
-        if !is_plain {
+        let obstacles = self.obstacles(c);
+        if !obstacles.lets_plain_calls_run() {
             return None;
         }
-        let db = c.db;
+        let calls = PlainCalls { db: c.db, asked: obstacles.of_each_call() };
         self.set_expire_policy(id);
-        Some(db)
-    }
-
-    /// Nothing about the server keeps commands of ordinary clients from being run.
-    fn is_undisturbed(&self) -> bool {
-        self.depth == 0
-            && self.clients.monitors.is_empty()
-            && self.pauses.kind().is_none()
-            && !self.is_loading()
-            && !self.repl.is_replica()
-            && self.cfg.min_replicas_to_write == 0
-            && self.cfg.latency_monitor_threshold == 0
-            && self.cfg.maxmemory_clients == MemoryOrPercent::Bytes(0)
-            && !self.admin.debug.enforce_reply_list
-            && self.disk_error().is_none()
-            && self.exit.is_none()
+        self.begin_effects();
+        Some(calls)
     }
 
     /// Runs calls of a plain command: those at the beginning of `next`, of which there is one at least, for a client of which
-    /// `plain_db` gave the database. Takes out of `next` what was run.
+    /// `plain_calls` said how. Takes out of `next` what was run.
     #[inline(never)]
     pub(super) fn run_plain(
         &mut self,
-        (id, db): (ClientId, usize),
+        (id, PlainCalls { db, asked }): (ClientId, PlainCalls),
         (cmd, run): (CmdRef, DataFn),
         ahead: &mut Ahead,
         next: &mut Range<usize>,
@@ -130,10 +100,9 @@ impl Server {
         let (least_args, most_args) = command.arg_counts();
         let is_timed_finely = (0..FINE_SLOW_US).contains(&self.cfg.slowlog_log_slower_than);
         let most_calls = if command.is_quick && !is_timed_finely { STRETCH_CALLS } else { 1 };
-        let is_gated = self.cfg.maxmemory != 0 || self.ks.eviction.tight || self.bus.is_some();
+        let is_gated = !asked.is_empty();
         self.push_before_reply(out);
         let mut stretch = Stretch::default();
-        let mut ended = Ended::Done;
         let Ahead { found, keys, .. } = ahead;
         let found = &*found;
         // What holds for all requests of a form.
@@ -154,62 +123,37 @@ impl Server {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
             }
             keys.expect(request, args, &mut self.ks);
-            if (!has_right_args || is_gated) && !self.admit_plain(id, cmd, args, has_right_args, out) {
+            if (!has_right_args || is_gated) && !self.admit_plain(id, cmd, args, has_right_args.then_some(asked), out) {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
                 next.start += 1;
                 *pos += request.consumed;
                 *durable = *durable && self.tells_only_durable(cmd, args);
                 return Ended::Disturbed;
             }
-            if stretch.calls == 0 {
-                stretch.since_us = self.clock.mono_us();
-                self.ks.now_ms = self.clock.ms();
-            }
+            self.begin_calls(&mut stretch);
             let most = if is_gated || *durable { 1 } else { most_calls - stretch.calls };
             let several = Several { found, query, spans, most };
             let ran = self.run_several((id, db), (row, run), several, keys, next, pos, out);
-            let Ran { calls, result, want, before, dirty_before } = ran;
-            stretch.calls += calls;
+            stretch.calls += ran.calls;
             let args = found.args_before(next.start, &query[..*pos]);
             if *durable {
                 *durable = self.tells_only_durable(cmd, args);
             }
-            let failed = result.is_err();
-            if let Err(error) = result {
-                self.write_call_error((cmd, args, db), out, error);
-                self.commands.stats_mut(cmd).failed += 1;
-            }
-            let ks = &mut self.ks;
-            let is_quiet = ks.is_quiet();
-            let is_done = is_quiet && want.is_none() && !ks.effects.has_to_propagate(dirty_before);
-            if is_done {
-                ks.effects.forget_command();
-                let len = out.buf.len();
-                let is_light = is_small && !failed && len - before <= LIGHT_BYTES && !out.has_lent();
-                if is_light && stretch.calls < most_calls && len < REPLY_MOVE_BYTES {
-                    continue;
-                }
-            }
-            self.end_stretch(id, cmd, args, &mut stretch);
-            if !is_done {
-                self.end_plain(id, db, args, dirty_before);
-            }
-            if let Some(want) = want {
-                self.carry_out(want, id, args);
-                ended = Ended::Disturbed;
-                break;
-            }
-            if !is_quiet {
-                ended = Ended::Disturbed;
-                break;
-            }
-            if is_chunk(&out.buf, before) || out.is_full_of_lent() {
-                ended = Ended::Full;
-                break;
+            let room = if is_small { most_calls } else { 0 };
+            if let Some(why) = self.end_several((id, db, cmd), args, ran, room, &mut stretch, out) {
+                return why;
             }
         }
         self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
-        ended
+        Ended::Done
+    }
+
+    #[inline(always)]
+    fn begin_calls(&mut self, stretch: &mut Stretch) {
+        if stretch.calls == 0 {
+            stretch.since_us = self.clock.mono_us();
+            self.ks.now_ms = self.clock.ms();
+        }
     }
 
     /// Runs the call of the request `next` begins with, whose keys are expected, and those that follow it in the same form, as
@@ -227,40 +171,80 @@ impl Server {
         out: &mut Reply,
     ) -> Ran {
         self.depth += 1;
-        let (mut want, mut calls) = (None, 0);
-        let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
-        let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
-        let mut ctx =
-            data::Ctx { ks: &mut self.ks, cfg: &self.cfg, out, session: &caller, want: &mut want, db, cmd: row };
-        let (result, before, dirty_before) = loop {
-            let request = found.request(next.start);
-            let before = ctx.out.buf.len();
-            let dirty_before = ctx.ks.effects.dirty;
-            let result = run(&mut ctx, Args::new(&query[*pos..][..request.consumed], spans));
-            calls += 1;
-            next.start += 1;
-            *pos += request.consumed;
-            let len = ctx.out.buf.len();
-            let is_light = result.is_ok()
-                && calls < most
-                && request.consumed <= LIGHT_BYTES
-                && len - before <= LIGHT_BYTES
-                && len < REPLY_MOVE_BYTES
-                && !ctx.out.has_lent()
-                && ctx.ks.is_quiet()
-                && ctx.want.is_none()
-                && !ctx.ks.effects.has_to_propagate(dirty_before);
-            let is_next_alike = || next.start < next.end && found.request(next.start).continues(request);
-            if !is_light || !is_next_alike() {
-                break (result, before, dirty_before);
+        let mut calls = 0;
+        let ((result, before, dirty_before), want) = self.with_data((id, db), row, out, |ctx| {
+            loop {
+                let request = found.request(next.start);
+                let before = ctx.out.buf.len();
+                let dirty_before = ctx.ks.effects.dirty;
+                let result = run(ctx, Args::new(&query[*pos..][..request.consumed], spans));
+                calls += 1;
+                next.start += 1;
+                *pos += request.consumed;
+                let len = ctx.out.buf.len();
+                let is_light = result.is_ok()
+                    && calls < most
+                    && request.consumed <= LIGHT_BYTES
+                    && len - before <= LIGHT_BYTES
+                    && len < REPLY_MOVE_BYTES
+                    && !ctx.out.has_lent()
+                    && ctx.ks.is_quiet()
+                    && ctx.want.is_none()
+                    && !ctx.ks.effects.has_to_propagate(dirty_before);
+                let is_next_alike = || next.start < next.end && found.request(next.start).continues(request);
+                if !is_light || !is_next_alike() {
+                    break (result, before, dirty_before);
+                }
+                ctx.ks.effects.forget_command();
+                keys.fetch(next.start, found, ctx.ks);
+                let request = found.request(next.start);
+                keys.expect(request, Args::new(&query[*pos..][..request.consumed], spans), ctx.ks);
             }
-            ctx.ks.effects.forget_command();
-            keys.fetch(next.start, found, ctx.ks);
-            let request = found.request(next.start);
-            keys.expect(request, Args::new(&query[*pos..][..request.consumed], spans), ctx.ks);
-        };
+        });
         self.depth -= 1;
         Ran { calls, result, want, before, dirty_before }
+    }
+
+    /// Sees to what calls left behind that were run in one go; `args` are those of the last, and as long as there are less than
+    /// `room` in the stretch they may go uncounted. Gives why no more are to be run, if so.
+    #[inline(always)]
+    fn end_several(
+        &mut self,
+        (id, db, cmd): (ClientId, usize, CmdRef),
+        args: Args<'_>,
+        Ran { result, want, before, dirty_before, .. }: Ran,
+        room: u32,
+        stretch: &mut Stretch,
+        out: &mut Reply,
+    ) -> Option<Ended> {
+        let failed = result.is_err();
+        if let Err(error) = result {
+            self.write_call_error((cmd, args, db), out, error);
+            self.commands.stats_mut(cmd).failed += 1;
+        }
+        let ks = &mut self.ks;
+        let is_quiet = ks.is_quiet();
+        let is_done = is_quiet && want.is_none() && !ks.effects.has_to_propagate(dirty_before);
+        if is_done {
+            ks.effects.forget_command();
+            let len = out.buf.len();
+            let is_light = !failed && len - before <= LIGHT_BYTES && !out.has_lent();
+            if is_light && stretch.calls < room && len < REPLY_MOVE_BYTES {
+                return None;
+            }
+        }
+        self.end_stretch(id, cmd, args, stretch);
+        if !is_done {
+            self.end_plain(id, db, args, dirty_before);
+        }
+        if let Some(want) = want {
+            self.carry_out(want, id, args);
+            return Some(Ended::Disturbed);
+        }
+        if !is_quiet {
+            return Some(Ended::Disturbed);
+        }
+        (is_chunk(&out.buf, before) || out.is_full_of_lent()).then_some(Ended::Full)
     }
 
     /// Counts the calls of a stretch, if there are any, the last of which was that of the request before `index`; `done` is
@@ -279,25 +263,28 @@ impl Server {
         }
     }
 
-    /// Whether a plain command may be run where there is a limit on memory or a cluster, or the number of its arguments is
-    /// not `allowed`. Otherwise it was refused.
+    /// Whether a plain call may be run, in view of what is asked before each; `None`: the number of its arguments is wrong.
+    /// Otherwise it was refused.
     #[inline(never)]
-    fn admit_plain(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>, allowed: bool, out: &mut Reply) -> bool {
-        if !allowed {
+    fn admit_plain(
+        &mut self,
+        id: ClientId,
+        cmd: CmdRef,
+        args: Args<'_>,
+        asked: Option<Obstacles>,
+        out: &mut Reply,
+    ) -> bool {
+        let (Some(asked), Some(c)) = (asked, self.clients.get(id)) else {
             self.run_resolved(id, cmd, args, out);
             return false;
-        }
-        let row = self.commands.get(cmd).row;
-        let memory = if self.cfg.maxmemory != 0 || self.ks.eviction.tight {
-            self.check_memory(id, row, row.has(flag::DENYOOM), false)
-        } else {
-            Ok(())
         };
+        let call = self.call_of(c, cmd, args);
+        let admission = self.overcome(asked, id, &call);
         self.push_before_reply(out);
-        match memory.and_then(|()| self.check_slot(id, cmd, args)) {
-            Ok(()) => true,
-            Err(error) => {
-                self.reject(id, Some(cmd), error, out);
+        match admission {
+            Admission::Run => true,
+            other => {
+                self.carry_out_admission(other, id, cmd, args, out);
                 false
             }
         }

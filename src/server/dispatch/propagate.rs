@@ -63,8 +63,9 @@ impl Server {
         }
     }
 
-    /// To be called when the log is switched, loading begins or ends, or a backlog comes or goes.
-    pub(crate) fn update_sinks(&mut self) {
+    /// Finds out whether anybody is told of changes. Everything that is about to change data begins with this: a call, plain
+    /// calls, a round of expiry or eviction, the end of a slot.
+    pub(crate) fn begin_effects(&mut self) {
         self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
     }
 }

@@ -60,6 +60,7 @@ impl Server {
             self.ks.expiry.last_fast = None;
             self.expire_slice(true);
         } else if self.admin.debug.active_expire && !self.ks.expiry.own_of_replica.is_empty() {
+            self.begin_effects();
             self.ks.expire_own_of_replica(SLICE);
             self.drain_one_by_one();
         }
@@ -114,6 +115,7 @@ impl Server {
         } else {
             return;
         };
+        self.begin_effects();
         self.ks.now_ms = self.clock.ms();
         let start = Instant::now();
         self.ks.expire_cycle(effort, budget);
@@ -193,6 +195,7 @@ impl Server {
         {
             return Evicted::Enough;
         }
+        self.begin_effects();
         let start = Instant::now();
         let outcome = self.evict_until_enough();
         self.note_latency("eviction-cycle", start.elapsed().as_millis() as i64);

@@ -5,6 +5,7 @@
 use crate::net::listener::reason;
 use crate::net::{Conn, Secured, Source};
 use crate::server::Server;
+use crate::server::dispatch::ahead::Ahead;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io;
@@ -112,20 +113,20 @@ impl Server {
     }
 
     /// Goes on with handshakes whose peers have answered.
-    pub(crate) fn run_handshakes(&mut self) {
+    pub(crate) fn run_handshakes(&mut self, ahead: &mut Ahead) {
         if self.handshakes.ready.is_empty() {
             return;
         }
         let begun = Instant::now();
         while let Some((index, generation)) = self.handshakes.ready.pop_front() {
-            self.run_handshake(index, generation);
+            self.run_handshake(ahead, index, generation);
             if begun.elapsed() >= TIME_PER_TURN {
                 break;
             }
         }
     }
 
-    fn run_handshake(&mut self, index: usize, generation: u32) {
+    fn run_handshake(&mut self, ahead: &mut Ahead, index: usize, generation: u32) {
         let Some(pending) = self.handshakes.get(index, generation) else { return };
         pending.is_ready = false;
         let done = pending.conn.finish_connecting();
@@ -139,7 +140,7 @@ impl Server {
             return;
         }
         match pending.whose {
-            Secured::Client | Secured::Opened => self.add_connection(pending.conn),
+            Secured::Client | Secured::Opened => self.add_connection(ahead, pending.conn),
             Secured::Bus => self.add_bus_connection(pending.conn),
         }
     }

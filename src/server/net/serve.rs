@@ -6,7 +6,7 @@ use crate::net::{ClientId, Conn, Link, Secured};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::admit::is_local;
-use crate::server::dispatch::ahead;
+use crate::server::dispatch::ahead::{self, Ahead};
 use crate::sys::reserve;
 use std::io::{self, Read, Write};
 
@@ -46,7 +46,7 @@ impl Unaccepted {
 }
 
 impl Server {
-    pub(crate) fn accept_clients(&mut self, listener: usize) {
+    pub(crate) fn accept_clients(&mut self, ahead: &mut Ahead, listener: usize) {
         // What was lent to a save comes back before clients get anything.
         reserve::refill();
         for _ in 0..ACCEPTS_PER_TURN {
@@ -56,7 +56,7 @@ impl Server {
                     let is_tls = l.is_tls();
                     self.unaccepted.is_logged = false;
                     if !is_tls {
-                        self.add_connection(conn);
+                        self.add_connection(ahead, conn);
                     } else if self.has_too_many_clients() {
                         // It would not understand a reply before the handshake, and that is not worth it.
                         self.stats.rejected_connections += 1;
@@ -81,9 +81,9 @@ impl Server {
     }
 
     /// Goes on accepting where connections may wait.
-    pub(crate) fn accept_rest(&mut self) {
+    pub(crate) fn accept_rest(&mut self, ahead: &mut Ahead) {
         for listener in std::mem::take(&mut self.unaccepted.next_turn) {
-            self.accept_clients(listener);
+            self.accept_clients(ahead, listener);
         }
     }
 
@@ -98,7 +98,7 @@ impl Server {
     }
 
     /// Makes a client of a connection, which has its handshake done if there is to be one.
-    pub(crate) fn add_connection(&mut self, mut conn: Conn) {
+    pub(crate) fn add_connection(&mut self, ahead: &mut Ahead, mut conn: Conn) {
         if self.has_too_many_clients() {
             // The socket's buffer takes a line as short as this.
             let _ = conn.write(b"-ERR max number of clients reached\r\n");
@@ -139,7 +139,7 @@ impl Server {
             return;
         }
         // Whoever connects as a rule has something to say at once.
-        self.take_input(id, false);
+        self.take_input(ahead, id, false);
     }
 
     /// Protected mode refuses everyone from elsewhere while the default user has no password.
@@ -147,33 +147,33 @@ impl Server {
         self.cfg.protected_mode && !self.auth_required && self.clients.get(id).is_some_and(|c| !is_local(c))
     }
 
-    pub(crate) fn on_client_ready(&mut self, id: ClientId, event: Ready) {
+    pub(crate) fn on_client_ready(&mut self, ahead: &mut Ahead, id: ClientId, event: Ready) {
         if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
             self.clients.want_write(id);
         }
         if event.readable {
-            self.take_input(id, event.closed);
+            self.take_input(ahead, id, event.closed);
         }
     }
 
     /// Reads what a client has sent, to be run with the input of others. Whoever turns out to be gone is gone before any of
     /// that runs. `closed`: the peer closed its side.
-    fn take_input(&mut self, id: ClientId, closed: bool) {
+    fn take_input(&mut self, ahead: &mut Ahead, id: ClientId, closed: bool) {
         if self.is_nested_turn() {
             // Within a long command: its look-ahead is under way.
-            return self.read_client(id, closed);
+            return self.read_client(ahead, id, closed);
         }
         match self.read_some(id) {
             ReadOutcome::Stopped => {}
             outcome => self.clients.to_run.push((id, outcome == ReadOutcome::More || closed)),
         }
         if self.clients.to_run.len() >= ahead::CLIENTS {
-            self.run_inputs();
+            self.run_inputs(ahead);
         }
     }
 
     /// Runs the input of the clients that were read.
-    pub(crate) fn run_inputs(&mut self) {
+    pub(crate) fn run_inputs(&mut self, ahead: &mut Ahead) {
         let mut read = std::mem::take(&mut self.clients.to_run);
         if read.is_empty() {
             return;
@@ -181,11 +181,11 @@ impl Server {
         self.clients.batch.clear();
         self.clients.batch.extend(read.iter().map(|(id, _)| *id));
         let limit = self.cfg.client_query_buffer_limit as usize;
-        self.process_batch();
+        self.process_batch(ahead);
         for (id, more) in read.drain(..) {
             self.check_query_limit(id, limit);
             if more {
-                self.read_client(id, true);
+                self.read_client(ahead, id, true);
             }
         }
         self.clients.to_run = read;
@@ -193,7 +193,7 @@ impl Server {
 
     /// Reads what the client has sent, up to its share of the turn, and runs it. `to_the_end`: the peer has closed, so the
     /// end is to be looked for even behind a short read.
-    fn read_client(&mut self, id: ClientId, to_the_end: bool) {
+    fn read_client(&mut self, ahead: &mut Ahead, id: ClientId, to_the_end: bool) {
         if self.clients.current == Some(id) {
             // A turn within a long command of this very client: its buffers are in use, and its next command waits.
             return self.clients.want_read(id);
@@ -204,7 +204,7 @@ impl Server {
             if outcome == ReadOutcome::Stopped {
                 return;
             }
-            self.process_input(id);
+            self.process_input(ahead, id);
             self.check_query_limit(id, limit);
             if outcome == ReadOutcome::Drained && !to_the_end {
                 return;
@@ -297,23 +297,23 @@ impl Server {
     }
 
     /// Looks again at clients whose sockets or buffers held more than their share of the last turn.
-    pub(crate) fn read_pending(&mut self) {
+    pub(crate) fn read_pending(&mut self, ahead: &mut Ahead) {
         for id in std::mem::take(&mut self.clients.pending_reads) {
             let Some(c) = self.clients.get_mut(id) else { continue };
             c.flags.remove(ClientFlags::PENDING_READ);
             if c.query.len() > c.query_pos && self.clients.current != Some(id) {
-                self.process_input(id);
+                self.process_input(ahead, id);
             }
-            self.read_client(id, false);
+            self.read_client(ahead, id, false);
         }
     }
 
     /// Goes on with clients that were released from blocking.
-    pub(crate) fn process_unblocked(&mut self) {
+    pub(crate) fn process_unblocked(&mut self, ahead: &mut Ahead) {
         for id in std::mem::take(&mut self.clients.unblocked) {
             let Some(c) = self.clients.get_mut(id) else { continue };
             c.flags.remove(ClientFlags::UNBLOCKED);
-            self.process_input(id);
+            self.process_input(ahead, id);
         }
     }
 

@@ -29,7 +29,6 @@ impl Server {
         self.persist.rdb.loaded_keys = 0;
         self.persist.rdb.loaded_expired = 0;
         crate::sys::signals::set_loading(true);
-        self.update_sinks();
     }
 
     pub(crate) fn stop_loading(&mut self) {
@@ -37,7 +36,6 @@ impl Server {
         crate::sys::signals::set_loading(false);
         self.clock.sync();
         self.update_access_clock();
-        self.update_sinks();
     }
 
     pub(crate) fn is_loading(&self) -> bool {

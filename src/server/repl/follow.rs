@@ -82,7 +82,6 @@ impl Server {
     }
 
     fn role_changed(&mut self) {
-        self.update_sinks();
         self.show_role();
     }
 
@@ -456,7 +455,6 @@ impl Server {
         self.repl.master.state = LinkState::Connected;
         self.repl.master.retry_pause_ms = 0;
         self.repl.master.down_since_s = 0;
-        self.update_sinks();
         if let Some(Err(e)) = moved {
             log::warn!("Error resurrecting the cached master, impossible to add the readable handler: {}", reason(&e));
             self.clients.close_later(client);

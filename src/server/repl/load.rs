@@ -324,7 +324,6 @@ impl Server {
     pub(crate) fn repl_before_startup_load(&mut self) {
         if !self.repl.is_replica() && self.repl.backlog.is_none() {
             self.repl.create_backlog(self.cfg.repl_backlog_size as usize);
-            self.update_sinks();
         }
     }
 

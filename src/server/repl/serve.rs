@@ -123,7 +123,6 @@ impl Server {
                 self.repl.history.id,
                 self.repl.history.second_id
             );
-            self.update_sinks();
         }
         self.plan_full_sync(id);
     }
@@ -572,7 +571,6 @@ impl Server {
         if let Some(backlog) = self.repl.take_backlog() {
             self.background.files.submit(move || drop(backlog));
         }
-        self.update_sinks();
     }
 
     /// `repl-backlog-size` changed.

@@ -7,7 +7,9 @@
 //! Invariant: the bytes are always valid elements, as they come from a listpack.
 
 use super::block::Block;
-use super::{END, HEADER_LEN, Item, Listpack, UNKNOWN_COUNT, back_len_len, before, read_item, write_back_len};
+use super::{
+    END, HEADER_LEN, Item, Listpack, ShortLens, UNKNOWN_COUNT, back_len_len, before, read_item, write_back_len,
+};
 use crate::structs::bytes::{append, append_piece};
 
 const HEAD_LEN: usize = 8;
@@ -40,10 +42,26 @@ fn element_len(bytes: &[u8], at: usize) -> usize {
     }
 }
 
+/// The length of the element at `at`, without the length behind it, and that length's own.
+#[inline(always)]
+fn element_lens(bytes: &[u8], at: usize, short: &mut ShortLens) -> (usize, usize) {
+    #[inline(never)]
+    fn of_any(bytes: &[u8], at: usize) -> (usize, usize) {
+        let len = read_item(bytes, at).expect("an element").1;
+        (len, back_len_len(len))
+    }
+    match short.of(bytes[at]) {
+        0 => of_any(bytes, at),
+        len => (len, 1),
+    }
+}
+
 /// Bytes under way to becoming one.
 struct Builder {
     bytes: Vec<u8>,
     raw_len: usize,
+    /// Elements that were added to it.
+    count: u32,
 }
 
 impl Builder {
@@ -51,18 +69,24 @@ impl Builder {
     fn with_capacity(most: usize) -> Builder {
         let mut bytes = Vec::with_capacity(most);
         bytes.resize(HEAD_LEN, 0);
-        Builder { bytes, raw_len: LISTPACK_OVERHEAD }
+        Builder { bytes, raw_len: LISTPACK_OVERHEAD, count: 0 }
     }
 
-    /// Adds elements as they lie in a listpack.
-    fn add_packed(&mut self, elements: &[u8]) {
+    /// Adds elements as they lie in a listpack, as many as fit into `most` bytes in all. Where the next one begins.
+    fn add_packed(&mut self, elements: &[u8], most: usize) -> usize {
         let mut at = 0;
+        let mut short = ShortLens::new();
         while at < elements.len() {
-            let len = element_len(elements, at);
+            let (len, back_len) = element_lens(elements, at, &mut short);
+            if self.bytes.len() + len > most {
+                break;
+            }
             append_piece(&mut self.bytes, elements, at, len);
-            at += len + back_len_len(len);
+            at += len + back_len;
+            self.count += 1;
         }
-        self.raw_len += elements.len();
+        self.raw_len += at;
+        at
     }
 
     fn add_dense(&mut self, dense: &Dense) {
@@ -82,7 +106,7 @@ impl Dense {
     /// The elements of a listpack.
     pub(crate) fn of(list: &Listpack) -> Dense {
         let mut builder = Builder::with_capacity(HEAD_LEN + list.total_bytes());
-        builder.add_packed(&list.as_bytes()[HEADER_LEN..list.end()]);
+        builder.add_packed(&list.as_bytes()[HEADER_LEN..list.end()], usize::MAX);
         builder.done()
     }
 
@@ -94,13 +118,17 @@ impl Dense {
         bytes.extend_from_slice(&[0; 2]);
         let elements = self.elements();
         let mut at = 0;
+        let mut short = ShortLens::new();
         while at < elements.len() {
-            let len = element_len(elements, at);
+            let (len, back_len) = element_lens(elements, at, &mut short);
             append_piece(&mut bytes, elements, at, len);
-            let mut back = [0; 5];
-            let back = &mut back[..back_len_len(len)];
-            write_back_len(back, len);
-            append(&mut bytes, back);
+            if back_len == 1 {
+                bytes.push(len as u8);
+            } else {
+                let mut back = [0; 5];
+                write_back_len(&mut back[..back_len], len);
+                append(&mut bytes, &back[..back_len]);
+            }
             at += len;
             count += 1;
         }
@@ -134,11 +162,11 @@ impl Dense {
         if count > 0 {
             let mut builder = Builder::with_capacity(self.block.len() + taken);
             if is_before {
-                builder.add_packed(&bytes[from..to]);
+                builder.add_packed(&bytes[from..to], usize::MAX);
                 builder.add_dense(self);
             } else {
                 builder.add_dense(self);
-                builder.add_packed(&bytes[from..to]);
+                builder.add_packed(&bytes[from..to], usize::MAX);
             }
             *self = builder.done();
             list.splice(from, to, [&[]; 3], count, 0);
@@ -171,6 +199,41 @@ impl Dense {
     /// The elements, from the first on.
     pub(crate) fn iter(&self) -> Iter<'_> {
         Iter { rest: self.elements() }
+    }
+}
+
+/// Puts the elements of listpacks that follow each other at rest, in blocks as full as they may be.
+pub(crate) struct Filler {
+    /// Bytes that a block may have if its elements are of several listpacks.
+    most: usize,
+    last: Option<Builder>,
+}
+
+impl Filler {
+    pub(crate) fn new(most: usize) -> Filler {
+        Filler { most, last: None }
+    }
+
+    /// Adds the elements of a listpack. `full` gets the block that has no room for more, and how many elements are in it.
+    pub(crate) fn add(&mut self, list: &Listpack, full: impl FnOnce(Dense, u32)) {
+        let elements = &list.as_bytes()[HEADER_LEN..list.end()];
+        let taken = self.last.as_mut().map_or(0, |last| last.add_packed(elements, self.most));
+        if taken == elements.len() {
+            return;
+        }
+        if let Some((dense, count)) = self.finish() {
+            full(dense, count);
+        }
+        let mut next = Builder::with_capacity(self.most);
+        next.add_packed(&elements[taken..], usize::MAX);
+        self.last = Some(next);
+    }
+
+    /// The last block, if there is one.
+    pub(crate) fn finish(&mut self) -> Option<(Dense, u32)> {
+        let last = self.last.take()?;
+        let count = last.count;
+        Some((last.done(), count))
     }
 }
 
@@ -246,6 +309,30 @@ mod tests {
             rest.skip_elements(skip);
             prop_assert!(rest.clone().eq(list.iter().skip(skip)));
             prop_assert_eq!(rest.is_over(), skip == texts.len());
+        }
+
+        #[test]
+        fn blocks_are_filled_with_the_elements_of_several_listpacks(
+            lists in prop::collection::vec(prop::collection::vec(any_text(), 0..20), 0..8),
+            most in 0..3000usize,
+        ) {
+            let mut filler = Filler::new(most);
+            let mut blocks = Vec::new();
+            for texts in &lists {
+                filler.add(&packed(texts), |dense, count| blocks.push((dense, count)));
+            }
+            blocks.extend(filler.finish());
+            let largest = lists.iter().map(|texts| packed(texts).total_bytes()).max().unwrap_or(0);
+            for (at, (dense, count)) in blocks.iter().enumerate() {
+                prop_assert!(dense.block.len() <= most.max(HEAD_LEN + largest));
+                prop_assert_eq!(dense.iter().count(), *count as usize);
+                prop_assert_eq!(dense.raw_len(), dense.open().total_bytes());
+                if let Some(next) = blocks.get(at + 1).and_then(|(next, _)| next.elements().first().map(|_| next)) {
+                    prop_assert!(dense.block.len() + element_len(next.elements(), 0) > most, "there was room for one more");
+                }
+            }
+            let all: Vec<_> = blocks.iter().flat_map(|(dense, _)| dense.iter()).map(|item| item.to_vec()).collect();
+            prop_assert_eq!(all, lists.concat());
         }
 
         #[test]

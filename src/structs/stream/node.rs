@@ -290,7 +290,7 @@ impl Checked<'_> {
 
 /// Goes through a listpack from outside as a node of entries. Whether the ids grow, those of deleted entries included.
 fn check(id: StreamId, list: &Listpack) -> Result<bool, BadNode> {
-    let mut from = Checked { items: list.iter(), left: list.iter().count() };
+    let mut from = Checked { items: list.iter(), left: list.len() };
     let (live, deleted, names) = (from.count()?, from.count()?, from.count()?);
     from.skip(names)?;
     if from.int()? != 0 {

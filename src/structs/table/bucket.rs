@@ -571,6 +571,8 @@ pub(crate) fn prefetch<P>(at: *const P) {
 
 /// Frees an array, its children and its items through `f`.
 pub(super) fn free_array<T>(mut array: Array<T>, mut f: impl FnMut(T)) {
+    /// The items of a bucket are brought near while those of so many before it are freed.
+    const AHEAD: usize = 2;
     let count = array.segment_buckets();
     for segment in &mut array.segments {
         let buckets = mem::replace(&mut segment.buckets, ptr::null_mut());
@@ -578,8 +580,13 @@ pub(super) fn free_array<T>(mut array: Array<T>, mut f: impl FnMut(T)) {
             continue;
         }
         for i in 0..count {
-            // SAFETY: the segment has so many buckets; every item is read out once, every child freed once.
+            // SAFETY: the segment has so many buckets, none of which is freed yet; every item is read out once, every child freed
+            // once. What is only brought near is read as addresses.
             unsafe {
+                if i + AHEAD < count {
+                    let next = Bucket::<T> { at: buckets.add(i + AHEAD).cast(), _of: PhantomData };
+                    next.occupied().for_each(|place| prefetch(next.address(place)));
+                }
                 let first = Bucket { at: buckets.add(i).cast(), _of: PhantomData };
                 let mut bucket = first;
                 while !bucket.is_none() {

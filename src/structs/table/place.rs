@@ -37,6 +37,14 @@ impl<T: TableItem> Drop for ItemMut<'_, T> {
 }
 
 impl<'t, T: TableItem> ItemMut<'t, T> {
+    /// The item, which was not changed, for as long as its table may not change.
+    #[inline(always)]
+    pub(crate) fn into_ref(self) -> &'t T {
+        let this = mem::ManuallyDrop::new(self);
+        // SAFETY: the spot names an item, and the table stays borrowed for as long as the reference lives.
+        unsafe { this.spot.bucket.item(this.spot.place) }
+    }
+
     /// Takes the item out of the table.
     pub(crate) fn remove(self) -> T {
         // The item is gone afterwards: its tag must not be read again.

@@ -156,7 +156,7 @@ fn a_hint_is_only_taken_where_it_was_made_and_while_its_memory_is_there() {
     let hash = table.hash(&key(7));
     let (_, hint) = table.prefetch_item(hash);
     let version = |table: &mut Table<Item>, hint, name: &[u8]| {
-        table.get_or_take_near((hash, hint), name, |_| Verdict::Give).ok().map(|item| item.0.1)
+        table.get_mut_or_take_near((hash, hint), name, |_| Verdict::Give).ok().map(|item| item.0.1)
     };
     assert_eq!(hint.of, table.memory);
     assert_eq!(version(&mut table, hint, &key(7)), Some(7));

@@ -2,6 +2,8 @@
 
 use super::super::{AuxInfo, ReplInfo, ValueView, Writer};
 use super::*;
+use crate::persist::rdb::encode::put_string;
+use crate::structs::listpack::Item as Packed;
 use proptest::prelude::*;
 
 fn sample() -> Vec<u8> {
@@ -181,14 +183,14 @@ fn collections_that_stood_there_one_by_one_have_the_encoding_that_suits_them() {
 #[test]
 fn an_announced_number_makes_no_more_room_than_came_already_calls_for() {
     let mut ahead = Ahead::new(u64::MAX);
-    assert_eq!(ahead.first(), 1024);
-    assert_eq!([0, 1023].map(|len| ahead.next(len)), [None, None]);
-    assert_eq!(ahead.next(1024), Some(8192));
-    assert_eq!(ahead.next(1025), None);
-    assert_eq!(ahead.next(8192), Some(65536));
-    let mut ahead = Ahead::new(3000);
-    assert_eq!(ahead.next(1024), Some(3000));
-    assert_eq!([2999, 3000, 3001].map(|len| ahead.next(len)), [None; 3]);
+    assert_eq!(ahead.first(), 1 << 17);
+    assert_eq!([0, (1 << 17) - 1].map(|len| ahead.next(len)), [None, None]);
+    assert_eq!(ahead.next(1 << 17), Some(1 << 20));
+    assert_eq!(ahead.next((1 << 17) + 1), None);
+    assert_eq!(ahead.next(1 << 20), Some(1 << 23));
+    let mut ahead = Ahead::new(300_000);
+    assert_eq!(ahead.next(1 << 17), Some(300_000));
+    assert_eq!([299_999, 300_000, 300_001].map(|len| ahead.next(len)), [None; 3]);
     assert_eq!(Ahead::new(5).first(), 5);
 }
 

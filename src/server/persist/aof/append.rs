@@ -276,7 +276,6 @@ impl Server {
         aof.buf = Vec::new();
         aof.shared.set_reploff(0);
         self.kill_aof_child();
-        self.update_sinks();
     }
 
     /// `appendonly` was set to `yes`. False when the rewrite that has to come first cannot be started.
@@ -324,7 +323,6 @@ impl Server {
             log::warn!("AOF reopen, just ignore the last error.");
             aof.last_write_ok = true;
         }
-        self.update_sinks();
         true
     }
 
@@ -416,7 +414,6 @@ impl Server {
         aof.incr_synced = aof.incr_size;
         let verb = if had_incr { "Opening" } else { "Creating" };
         log::info!("{verb} AOF incr file {} on server start", shown(&name));
-        self.update_sinks();
         Ok(())
     }
 }

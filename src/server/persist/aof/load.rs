@@ -9,7 +9,7 @@ use crate::persist::aof::manifest::{reason, shown};
 use crate::persist::aof::reader::{AofReader, ReadError, Record, ValidUpTo};
 use crate::persist::load::{LoadOptions, Origin};
 use crate::persist::snapshot::debug_delay;
-use crate::resp::{OwnedArgs, Reply};
+use crate::resp::OwnedArgs;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use std::fs::{File, OpenOptions};
@@ -258,34 +258,7 @@ impl Server {
             );
             return false;
         };
-        let row = self.commands.get(cmd).row;
-        let (db, queues) = match self.clients.get(client) {
-            Some(c) => (c.db, c.is(ClientFlags::MULTI) && row.name != "exec"),
-            None => return false,
-        };
-        if queues {
-            if let Some(c) = self.clients.get_mut(client) {
-                c.multi.queue(cmd, row.flags, args.to_owned());
-            }
-            return true;
-        }
-        let mut out = Reply::default();
-        let outer = self.clients.current.replace(client);
-        let policy = std::mem::replace(&mut self.ks.expire_policy, crate::keyspace::ExpirePolicy::Ignore);
-        let result = self.run_function((client, db), cmd, args, &mut out);
-        self.ks.expire_policy = policy;
-        self.clients.current = outer;
-        if let Err(error) = result {
-            log::warn!(
-                "== CRITICAL == This server is sending an error to its AOF-loading-client: '{error}' after processing \
-                 the command '{}'",
-                row.name
-            );
-        }
-        self.ks.effects.replacement = None;
-        self.ks.effects.forced = 0;
-        self.ks.effects.prevented = 0;
-        self.drain_effects();
+        self.run_of_log(client, cmd, args);
         true
     }
 }
