@@ -144,7 +144,7 @@ fn wrong_options_end_the_server() {
     let log = String::from_utf8(refuse(&["--port", "0"]).stdout).unwrap();
     assert!(log.ends_with("# Configured to not listen anywhere, exiting.\n"), "{log}");
     let log = String::from_utf8(refuse(&["--port", "0", "--tls-port", "1"]).stdout).unwrap();
-    assert!(log.contains("no TLS"), "{log}");
+    assert!(log.contains("Failed to configure TLS: No tls-cert-file configured!"), "{log}");
     let log = String::from_utf8(refuse(&["--port", "0", "--loadmodule", "/none.so"]).stdout).unwrap();
     assert!(log.contains("Can't load module from /none.so: server aborting"), "{log}");
 }

@@ -121,7 +121,7 @@ pub(crate) fn hold_idle(options: &Options, nodes: &[Target]) -> Result<(), Strin
     let mut connections = Vec::new();
     for i in 0..options.clients {
         let node = &nodes[i % nodes.len()];
-        let mut conn = node.connect().map_err(|e| could_not_connect(node, &e))?;
+        let mut conn = node.connect(options).map_err(|e| could_not_connect(node, &e))?;
         conn.register(poll.registry(), Token(i)).map_err(|e| e.to_string())?;
         connections.push(conn);
     }
@@ -238,7 +238,7 @@ impl<'a> Driver<'a> {
 
     fn open(&self, index: usize, node: usize) -> Result<Client, String> {
         let target = &self.shared.nodes[node];
-        let mut conn = target.connect().map_err(|e| could_not_connect(target, &e))?;
+        let mut conn = target.connect(self.shared.options).map_err(|e| could_not_connect(target, &e))?;
         conn.register(self.poll.registry(), Token(index)).map_err(|e| e.to_string())?;
         let (out, greetings) = greeting(self.shared.options);
         let since = Instant::now();

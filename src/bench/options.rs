@@ -1,5 +1,6 @@
 //! The command line of redis-benchmark.
 
+use crate::net::tls::ToolOptions;
 use crate::sys::build::REDIS_VERSION;
 use std::path::PathBuf;
 
@@ -11,6 +12,8 @@ pub(crate) struct Options {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) socket: Option<PathBuf>,
+    pub(crate) is_tls: bool,
+    pub(crate) tls_options: ToolOptions,
     pub(crate) user: Option<Vec<u8>>,
     pub(crate) password: Option<Vec<u8>>,
     pub(crate) db: usize,
@@ -51,6 +54,8 @@ impl Default for Options {
             host: "127.0.0.1".into(),
             port: 6379,
             socket: None,
+            is_tls: false,
+            tls_options: ToolOptions::default(),
             user: None,
             password: None,
             db: 0,
@@ -75,6 +80,13 @@ impl Default for Options {
             command: Vec::new(),
             stdin_last: false,
         }
+    }
+}
+
+impl Options {
+    /// What connections under TLS are made with, if they are to be.
+    pub(crate) fn tls(&self) -> Option<&ToolOptions> {
+        self.is_tls.then_some(&self.tls_options)
     }
 }
 
@@ -130,6 +142,8 @@ fn read(args: Vec<Vec<u8>>) -> Result<Parsed, Mistake> {
             "--cluster" => o.cluster = true,
             "--enable-tracking" => o.tracking = true,
             "-x" => o.stdin_last = true,
+            "--tls" => o.is_tls = true,
+            "--insecure" => o.tls_options.insecure = true,
             _ => {
                 let value = args.next().ok_or_else(|| Mistake::Option(name.clone()))?;
                 with_value(&mut o, &name, value)?;
@@ -169,15 +183,28 @@ fn with_value(o: &mut Options, name: &str, value: Vec<u8>) -> Result<(), Mistake
         "--precision" => o.precision = (number()? as usize).min(3),
         "--threads" => o.threads = number()? as usize,
         "--seed" => o.seed = Some(number()?),
+        "--sni" => o.tls_options.sni = Some(text),
+        "--cacert" => o.tls_options.ca_file = Some(text),
+        "--cacertdir" => o.tls_options.ca_dir = Some(text),
+        "--cert" => o.tls_options.cert = Some(text),
+        "--key" => o.tls_options.key = Some(text),
+        "--tls-ciphers" => o.tls_options.ciphers = text,
+        "--tls-ciphersuites" => o.tls_options.ciphersuites = text,
         "-t" => o.tests = Some(text.to_ascii_lowercase().split(',').map(|t| t.trim().to_string()).collect()),
         _ => return Err(Mistake::Option(name.to_string())),
     }
     Ok(())
 }
 
-/// `redis://[user:password@]host[:port][/db]`
+/// `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS
 fn uri(o: &mut Options, text: &str) -> Result<(), String> {
-    let rest = text.strip_prefix("redis://").ok_or_else(|| "Invalid URI scheme".to_string())?;
+    let rest = match text.strip_prefix("rediss://") {
+        Some(rest) => {
+            o.is_tls = true;
+            rest
+        }
+        None => text.strip_prefix("redis://").ok_or_else(|| "Invalid URI scheme".to_string())?,
+    };
     let (rest, db) = rest.split_once('/').unwrap_or((rest, ""));
     let (credentials, address) = rest.rsplit_once('@').map_or((None, rest), |(c, a)| (Some(c), a));
     if let Some(credentials) = credentials {
@@ -230,7 +257,7 @@ Options:
   -s <socket>        Connect to this Unix socket, not to host and port
   -a <password>      Log in with this password
   --user <name>      Log in as this ACL user; needs -a
-  -u <uri>           Connect to redis://[[user:]password@]host[:port][/db]
+  -u <uri>           Connect to redis://[[user:]password@]host[:port][/db], or rediss:// for TLS
   -c <clients>       Connections that are busy at the same time (50)
   -n <requests>      Requests in all (100000)
   -d <bytes>         Size of the values that are written (3)
@@ -252,6 +279,15 @@ Options:
                      rpop,sadd,hset,spop,zadd,zpopmin,lrange,lrange_100,...,mset,xadd
   -I                 Open the connections and leave them idle
   -x                 Take the last word of the command from standard input
+  --tls              Connect under TLS
+  --sni <host>       Name to tell the server that it is asked for by
+  --cacert <file>    Trust the authorities in this file (PEM)
+  --cacertdir <dir>  Trust those in the files of this directory; without either, the system's
+  --insecure         Trust any server
+  --cert <file>      Certificate to show the server (PEM)
+  --key <file>       Its private key (PEM)
+  --tls-ciphers <list>       Cipher suites of TLS 1.2, by OpenSSL's names, in order of preference
+  --tls-ciphersuites <list>  Cipher suites of TLS 1.3
   --seed <n>         Seed of the random numbers, to repeat a run
   --help             Print this and exit
   --version          Print the version and exit

@@ -2,6 +2,7 @@
 
 use super::options::Options;
 use crate::net::Conn;
+use crate::net::tls::WaitingStream;
 use crate::resp::Reply as Writer;
 use crate::resp::reply_reader::{Reply, ReplyReader};
 use crate::structs::slots::{SLOT_COUNT, key_slot};
@@ -37,8 +38,8 @@ impl Target {
         }
     }
 
-    /// A non-blocking connection.
-    pub(crate) fn connect(&self) -> io::Result<Conn> {
+    /// A non-blocking connection; under TLS the handshake is yet to come.
+    pub(crate) fn connect(&self, options: &Options) -> io::Result<Conn> {
         match &self.socket {
             Some(path) => {
                 let s = UnixStream::connect(path)?;
@@ -49,7 +50,11 @@ impl Target {
                 let s = self.tcp()?;
                 s.set_nonblocking(true)?;
                 s.set_nodelay(true)?;
-                Ok(Conn::Tcp(mio::net::TcpStream::from_std(s)))
+                let s = mio::net::TcpStream::from_std(s);
+                match options.tls() {
+                    None => Ok(Conn::Tcp(s)),
+                    Some(tls) => Conn::of_tool(s, tls.context().map_err(io::Error::other)?, tls.sni.as_deref()),
+                }
             }
         }
     }
@@ -70,7 +75,17 @@ impl Target {
             |e: io::Error| format!("Could not connect to Redis at {}: {}", self.name(), crate::cli::describe_error(&e));
         let answer = match &self.socket {
             Some(path) => ask_on(UnixStream::connect(path).map_err(failed)?, options, words),
-            None => ask_on(self.tcp().map_err(failed)?, options, words),
+            None => {
+                let s = self.tcp().map_err(failed)?;
+                match options.tls() {
+                    None => ask_on(s, options, words),
+                    Some(tls) => {
+                        let context = tls.context().map_err(|e| failed(io::Error::other(e)))?;
+                        let s = WaitingStream::connect(s, context, tls.sni.as_deref(), None).map_err(failed)?;
+                        ask_on(s, options, words)
+                    }
+                }
+            }
         };
         answer.map_err(|reason| format!("Node {} replied with error:\n{reason}", self.name()))
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::net::tls::{ToolOptions, WaitingStream};
 use crate::resp::reply_reader::{Reply, ReplyError, ReplyReader};
 
 /// Seconds of silence after which the kernel probes the peer, so that a dead server is noticed
@@ -92,7 +93,21 @@ pub(crate) fn encode_command<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<WaitingStream>),
 }
+
+impl Stream {
+    fn inner(&mut self) -> &mut dyn ReadWrite {
+        match self {
+            Stream::Tcp(s) => s,
+            Stream::Unix(s) => s,
+            Stream::Tls(s) => &mut **s,
+        }
+    }
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
 
 /// See the module description.
 pub(crate) struct Connection {
@@ -102,7 +117,13 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects over TCP, IPv4 addresses of the host first. Each gets `timeout` to answer, if there is one.
-    pub(crate) fn tcp(host: &str, port: u16, timeout: Option<Duration>) -> io::Result<Connection> {
+    /// With `tls` a handshake follows.
+    pub(crate) fn tcp(
+        host: &str,
+        port: u16,
+        timeout: Option<Duration>,
+        tls: Option<&ToolOptions>,
+    ) -> io::Result<Connection> {
         let mut addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
         addresses.sort_by_key(|address| address.is_ipv6());
         let stream = match timeout {
@@ -114,7 +135,14 @@ impl Connection {
         let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_S);
         let _ = setsockopt(&stream, sockopt::TcpKeepInterval, &(KEEPALIVE_S / 3));
         let _ = setsockopt(&stream, sockopt::TcpKeepCount, &3);
-        Ok(Connection { stream: Stream::Tcp(stream), reader: ReplyReader::new() })
+        let stream = match tls {
+            None => Stream::Tcp(stream),
+            Some(tls) => {
+                let context = tls.context().map_err(io::Error::other)?;
+                Stream::Tls(Box::new(WaitingStream::connect(stream, context, tls.sni.as_deref(), timeout)?))
+            }
+        };
+        Ok(Connection { stream, reader: ReplyReader::new() })
     }
 
     /// Connects to a Unix domain socket.
@@ -124,11 +152,7 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
-        match &mut self.stream {
-            Stream::Tcp(s) => s.write_all(bytes)?,
-            Stream::Unix(s) => s.write_all(bytes)?,
-        }
-        Ok(())
+        Ok(self.stream.inner().write_all(bytes)?)
     }
 
     /// Sends one command.
@@ -144,19 +168,24 @@ impl Connection {
     /// Reads once from the socket into the parser.
     pub(crate) fn fill(&mut self) -> Result<(), LinkError> {
         let mut chunk = [0u8; 16 * 1024];
-        let n = self.read_some(&mut chunk)?;
-        self.reader.feed(&chunk[..n]);
-        Ok(())
+        loop {
+            match self.read_some(&mut chunk) {
+                Ok(n) => self.reader.feed(&chunk[..n]),
+                // Half a record has come, or one without text.
+                Err(LinkError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            // No poll tells of what the TLS session holds.
+            if !matches!(&self.stream, Stream::Tls(s) if s.holds_text()) {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads once from the socket, past the parser. End of stream is an error.
     fn read_some(&mut self, chunk: &mut [u8]) -> Result<usize, LinkError> {
         loop {
-            let result = match &mut self.stream {
-                Stream::Tcp(s) => s.read(chunk),
-                Stream::Unix(s) => s.read(chunk),
-            };
-            match result {
+            match self.stream.inner().read(chunk) {
                 Ok(0) => return Err(LinkError::Closed),
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -205,8 +234,9 @@ impl Connection {
     }
 
     /// Switches the socket between blocking and non-blocking.
-    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        match &self.stream {
+    pub(crate) fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tls(s) => s.set_nonblocking(nonblocking),
             Stream::Tcp(s) => s.set_nonblocking(nonblocking),
             Stream::Unix(s) => s.set_nonblocking(nonblocking),
         }
@@ -214,10 +244,7 @@ impl Connection {
 
     /// Writes what the socket takes now.
     pub(crate) fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.stream {
-            Stream::Tcp(s) => s.write(bytes),
-            Stream::Unix(s) => s.write(bytes),
-        }
+        self.stream.inner().write(bytes)
     }
 }
 
@@ -226,6 +253,7 @@ impl AsFd for Connection {
         match &self.stream {
             Stream::Tcp(s) => s.as_fd(),
             Stream::Unix(s) => s.as_fd(),
+            Stream::Tls(s) => s.as_fd(),
         }
     }
 }

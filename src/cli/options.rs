@@ -10,6 +10,7 @@ use super::format::{Delimiters, OutputMode};
 use super::modes::debugger;
 use super::quote::unquote;
 use super::uri;
+use crate::net::tls::ToolOptions;
 
 /// Which protocol to ask the server for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,10 @@ pub(crate) struct Options {
     pub(crate) socket: Option<Vec<u8>>,
     /// How long a connection may take to be made; as long as the system lets it if not given.
     pub(crate) connect_timeout: Option<Duration>,
+    /// Speak TLS.
+    pub(crate) is_tls: bool,
+    /// How, if so.
+    pub(crate) tls_options: ToolOptions,
     /// Password.
     pub(crate) auth: Option<Vec<u8>>,
     /// ACL user.
@@ -138,6 +143,8 @@ impl Default for Options {
             port: 6379,
             socket: None,
             connect_timeout: None,
+            is_tls: false,
+            tls_options: ToolOptions::default(),
             auth: None,
             user: None,
             askpass: false,
@@ -165,6 +172,13 @@ impl Default for Options {
             cluster: None,
             cluster_options: ClusterOptions::default(),
         }
+    }
+}
+
+impl Options {
+    /// What connections under TLS are made with, if they are to be.
+    pub(crate) fn tls(&self) -> Option<&ToolOptions> {
+        self.is_tls.then_some(&self.tls_options)
     }
 }
 
@@ -302,7 +316,7 @@ static FLAGS: &[Flag] = &[
         set!(|o, v| o.user = Some(v))),
     flag(&["--askpass"], "", "Ask for the password; -a and REDISCLI_AUTH are ignored.",
         set!(|o| o.askpass = true)),
-    flag(&["-u"], "<uri>", "Connect to redis://[[user:]password@]host[:port][/db].",
+    flag(&["-u"], "<uri>", "Connect to redis://[[user:]password@]host[:port][/db], or rediss:// for TLS.",
         |o, v| uri::apply(o, &v)),
     flag(&["-r"], "<repeat>", "Run the command this many times, -1 for ever.",
         set!(|o, v| o.repeat = leading_int(&v))),
@@ -387,6 +401,24 @@ static FLAGS: &[Flag] = &[
         set!(|o| o.debugger = o.debugger.or(Some(debugger::Kind::Forked)))),
     flag(&["--ldb-sync-mode"], "", "The same in the server itself, which serves nobody else meanwhile.",
         set!(|o| o.debugger = Some(debugger::Kind::Sync))),
+    flag(&["--tls"], "", "Connect under TLS.",
+        set!(|o| o.is_tls = true)),
+    flag(&["--sni"], "<host>", "Name to tell the server that it is asked for by.",
+        set!(|o, v| o.tls_options.sni = Some(text(&v)))),
+    flag(&["--cacert"], "<file>", "Trust the authorities in this file (PEM).",
+        set!(|o, v| o.tls_options.ca_file = Some(text(&v)))),
+    flag(&["--cacertdir"], "<dir>", "Trust the authorities in the files of this directory. Without either, those\nthat the system trusts.",
+        set!(|o, v| o.tls_options.ca_dir = Some(text(&v)))),
+    flag(&["--insecure"], "", "Trust any server.",
+        set!(|o| o.tls_options.insecure = true)),
+    flag(&["--cert"], "<file>", "Certificate to show the server (PEM).",
+        set!(|o, v| o.tls_options.cert = Some(text(&v)))),
+    flag(&["--key"], "<file>", "Its private key (PEM).",
+        set!(|o, v| o.tls_options.key = Some(text(&v)))),
+    flag(&["--tls-ciphers"], "<list>", "Cipher suites of TLS 1.2, by OpenSSL's names, in order of preference.",
+        set!(|o, v| o.tls_options.ciphers = text(&v))),
+    flag(&["--tls-ciphersuites"], "<list>", "Cipher suites of TLS 1.3.",
+        set!(|o, v| o.tls_options.ciphersuites = text(&v))),
     flag(&["--verbose"], "", "Say more.",
         set!(|o| o.verbose = true)),
     flag(&["--no-auth-warning"], "", "Do not warn about passwords on the command line.",

@@ -247,7 +247,7 @@ impl Session {
                 (Connection::unix(Path::new(&path)), path)
             }
             None => (
-                Connection::tcp(&self.host, self.port, self.opts.connect_timeout),
+                Connection::tcp(&self.host, self.port, self.opts.connect_timeout, self.opts.tls()),
                 format!("{}:{}", self.host, self.port),
             ),
         };

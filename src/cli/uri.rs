@@ -1,4 +1,4 @@
-//! `redis://[[user:]password@]host[:port][/db]`, the argument of `-u`.
+//! `redis://[[user:]password@]host[:port][/db]`, the argument of `-u`; `rediss://` for TLS.
 
 use super::options::{Options, leading_int};
 
@@ -6,13 +6,10 @@ use super::options::{Options, leading_int};
 pub(crate) fn apply(options: &mut Options, uri: &[u8]) -> Result<(), String> {
     let uri = String::from_utf8_lossy(uri).into_owned();
     let lower = uri.to_ascii_lowercase();
-    if lower.starts_with("rediss://") {
-        return Err("rediss:// is only supported when redis-cli is compiled with OpenSSL".into());
-    }
-    if !lower.starts_with("redis://") {
-        return Err("Invalid URI scheme".into());
-    }
-    let mut rest = &uri["redis://".len()..];
+    let scheme = ["redis://", "rediss://"].into_iter().find(|scheme| lower.starts_with(scheme));
+    let Some(scheme) = scheme else { return Err("Invalid URI scheme".into()) };
+    options.is_tls |= scheme == "rediss://";
+    let mut rest = &uri[scheme.len()..];
     if let Some((login, after)) = rest.split_once('@') {
         let password = match login.split_once(':') {
             Some((user, password)) => {
@@ -88,6 +85,9 @@ mod tests {
         let o = read("redis://[::1]:7001").unwrap();
         assert_eq!((o.host.as_str(), o.port), ("::1", 7001));
         assert_eq!(read("redis:///2").unwrap().db, 2);
+        assert!(!o.is_tls);
+        let o = read("rediss://localhost").unwrap();
+        assert!(o.is_tls && o.host == "localhost");
     }
 
     #[test]

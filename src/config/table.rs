@@ -304,26 +304,28 @@ directives! {
     "unixsocketperm" => unixsocketperm: u32 = 0, Octal(0, 0o777), [IMMUTABLE], None;
 
     // TLS
-    "tls-auth-clients" => tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes, Enum, [NO_EFFECT], None;
-    "tls-ca-cert-dir" => tls_ca_cert_dir: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
-    "tls-ca-cert-file" => tls_ca_cert_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
-    "tls-cert-file" => tls_cert_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
-    "tls-ciphers" => tls_ciphers: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
-    "tls-ciphersuites" => tls_ciphersuites: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
-    "tls-client-cert-file" => tls_client_cert_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
-    "tls-client-key-file" => tls_client_key_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
-    "tls-client-key-file-pass" => tls_client_key_file_pass: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
+    "tls-auth-clients" => tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes, Enum, [], Tls;
+    /// Not in Redis: how often to look whether the files have changed, in seconds; 0: never.
+    "tls-auto-reload-interval" => tls_auto_reload_interval: i64 = 0, Int(0, INT_MAX), [HIDDEN], None;
+    "tls-ca-cert-dir" => tls_ca_cert_dir: String = String::new(), Text(Unset), [VOLATILE], Tls;
+    "tls-ca-cert-file" => tls_ca_cert_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
+    "tls-cert-file" => tls_cert_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
+    "tls-ciphers" => tls_ciphers: String = String::new(), Text(Unset), [], Tls;
+    "tls-ciphersuites" => tls_ciphersuites: String = String::new(), Text(Unset), [], Tls;
+    "tls-client-cert-file" => tls_client_cert_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
+    "tls-client-key-file" => tls_client_key_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
+    "tls-client-key-file-pass" => tls_client_key_file_pass: String = String::new(), Text(Unset), [], Tls;
     "tls-cluster" => tls_cluster: bool = false, Bool, [], Tls;
     "tls-dh-params-file" => tls_dh_params_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
-    "tls-key-file" => tls_key_file: String = String::new(), Text(Unset), [VOLATILE, NO_EFFECT], Tls;
-    "tls-key-file-pass" => tls_key_file_pass: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
+    "tls-key-file" => tls_key_file: String = String::new(), Text(Unset), [VOLATILE], Tls;
+    "tls-key-file-pass" => tls_key_file_pass: String = String::new(), Text(Unset), [], Tls;
     "tls-port" => tls_port: u16 = 0, Int(0, 65535), [], TlsPort;
-    "tls-prefer-server-ciphers" => tls_prefer_server_ciphers: bool = false, Bool, [NO_EFFECT], Tls;
-    "tls-protocols" => tls_protocols: String = String::new(), Text(Unset), [NO_EFFECT], Tls;
+    "tls-prefer-server-ciphers" => tls_prefer_server_ciphers: bool = false, Bool, [], Tls;
+    "tls-protocols" => tls_protocols: String = String::new(), Text(Unset), [], Tls;
     "tls-replication" => tls_replication: bool = false, Bool, [], Tls;
-    "tls-session-cache-size" => tls_session_cache_size: i32 = 20 << 10, Int(0, INT_MAX), [NO_EFFECT], Tls;
-    "tls-session-cache-timeout" => tls_session_cache_timeout: i64 = 300, Int(0, INT_MAX), [NO_EFFECT], Tls;
-    "tls-session-caching" => tls_session_caching: bool = true, Bool, [NO_EFFECT], Tls;
+    "tls-session-cache-size" => tls_session_cache_size: i32 = 20 << 10, Int(0, INT_MAX), [], Tls;
+    "tls-session-cache-timeout" => tls_session_cache_timeout: i64 = 300, Int(0, INT_MAX), [], Tls;
+    "tls-session-caching" => tls_session_caching: bool = true, Bool, [], Tls;
 
     // process, log and operating system
     "activerehashing" => activerehashing: bool = true, Bool, [], None;

@@ -1,4 +1,4 @@
-//! Listening sockets: tcp on every `bind` address, and the unix socket.
+//! Listening sockets: tcp on every `bind` address, for plain clients and for those with TLS, and the unix socket.
 
 use super::Conn;
 use mio::net::{TcpListener, UnixListener};
@@ -12,20 +12,22 @@ use std::os::fd::{AsRawFd, OwnedFd};
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
+    /// Whoever connects is to begin with a handshake.
+    Tls(TcpListener),
     Unix(UnixListener),
 }
 
 impl Listener {
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Listener::Tcp(l) => registry.register(l, token, Interest::READABLE),
+            Listener::Tcp(l) | Listener::Tls(l) => registry.register(l, token, Interest::READABLE),
             Listener::Unix(l) => registry.register(l, token, Interest::READABLE),
         }
     }
 
     pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match self {
-            Listener::Tcp(l) => registry.deregister(l),
+            Listener::Tcp(l) | Listener::Tls(l) => registry.deregister(l),
             Listener::Unix(l) => registry.deregister(l),
         }
     }
@@ -33,15 +35,27 @@ impl Listener {
     /// The descriptor, for a child process that gives the port up.
     pub(crate) fn raw_fd(&self) -> std::os::fd::RawFd {
         match self {
-            Listener::Tcp(l) => l.as_raw_fd(),
+            Listener::Tcp(l) | Listener::Tls(l) => l.as_raw_fd(),
             Listener::Unix(l) => l.as_raw_fd(),
         }
     }
 
-    /// `WouldBlock` when nobody waits.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Listener::Tls(_))
+    }
+
+    /// The same listening socket, for clients with TLS.
+    pub(crate) fn for_tls(self) -> Listener {
+        match self {
+            Listener::Tcp(l) => Listener::Tls(l),
+            other => other,
+        }
+    }
+
+    /// A connection as it comes, without TLS; `WouldBlock` when nobody waits.
     pub(crate) fn accept(&self) -> io::Result<Conn> {
         match self {
-            Listener::Tcp(l) => l.accept().map(|(s, _)| Conn::Tcp(s)),
+            Listener::Tcp(l) | Listener::Tls(l) => l.accept().map(|(s, _)| Conn::Tcp(s)),
             Listener::Unix(l) => l.accept().map(|(s, _)| Conn::Unix(s)),
         }
     }

@@ -6,9 +6,11 @@ pub(crate) mod link;
 pub(crate) mod listener;
 pub(crate) mod output;
 pub(crate) mod reactor;
+pub(crate) mod tls;
 pub(crate) mod token;
 
 pub(crate) use conn::Conn;
+pub(crate) use conn::Secured;
 pub(crate) use link::Link;
 pub(crate) use output::Output;
 pub(crate) use reactor::Reactor;

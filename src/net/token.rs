@@ -26,6 +26,8 @@ pub(crate) enum Source {
     SnapshotPipe,
     /// Wakes the loop from another thread.
     Waker,
+    /// A connection in its handshake: slot and generation.
+    Handshake(u32, u32),
 }
 
 const KIND_SHIFT: u32 = 60;
@@ -42,6 +44,7 @@ impl Source {
             Source::MasterLink => (4, 0, 0),
             Source::SnapshotPipe => (5, 0, 0),
             Source::Waker => (6, 0, 0),
+            Source::Handshake(i, generation) => (7, generation, i),
         };
         Token(((kind as u64) << KIND_SHIFT | (generation as u64 & GEN_MASK) << GEN_SHIFT | index as u64) as usize)
     }
@@ -59,13 +62,14 @@ impl Source {
             4 => Source::MasterLink,
             5 => Source::SnapshotPipe,
             6 => Source::Waker,
+            7 => Source::Handshake(index, generation),
             _ => return None,
         })
     }
 
     /// The bus and the replication links are served before clients in every turn.
     pub(crate) fn is_urgent(self) -> bool {
-        !matches!(self, Source::Listener(_) | Source::Client(_))
+        !matches!(self, Source::Listener(_) | Source::Client(_) | Source::Handshake(..))
     }
 }
 
@@ -82,6 +86,7 @@ mod tests {
             Source::MasterLink,
             Source::SnapshotPipe,
             Source::Waker,
+            Source::Handshake(7, (1 << 28) - 1),
         ] {
             assert_eq!(Source::of(s.token()), Some(s));
         }

@@ -256,7 +256,11 @@ impl Repl {
         HandshakeConfig {
             user: given(&cfg.masteruser),
             password: given(&cfg.masterauth),
-            listening_port: if cfg.replica_announce_port != 0 { cfg.replica_announce_port } else { cfg.port },
+            listening_port: match cfg.replica_announce_port {
+                0 if cfg.tls_replication && cfg.tls_port != 0 => cfg.tls_port,
+                0 => cfg.port,
+                port => port,
+            },
             announce_ip: (!cfg.replica_announce_ip.is_empty()).then(|| cfg.replica_announce_ip.clone()),
             resume: self.master.cached.map(|cached| (cached.id, cached.offset + 1)),
             failover: self.failover.is_in_progress(),

@@ -33,6 +33,7 @@ use crate::repl::Repl;
 use crate::script::Scripting;
 use crate::server::clients::Clients;
 use crate::server::cluster::bus::Bus;
+use crate::server::net::handshakes::Handshakes;
 use crate::server::net::serve::Unaccepted;
 use crate::server::persist::load::Loader;
 use crate::server::repl::ReplIo;
@@ -44,6 +45,7 @@ use crate::sys::resolve::Resolver;
 use crate::sys::watchdog;
 use crate::tracking::Tracking;
 use admin::client_memory::ClientMemory;
+use admin::tls::Tls;
 use commands::migrate::MigrateCache;
 use dispatch::ahead::Ahead;
 use dispatch::blocked::Blocked;
@@ -67,6 +69,8 @@ pub(crate) struct Server {
     /// Where the host names of `bind` are.
     pub(crate) bind_names: BindNames,
     pub(crate) unaccepted: Unaccepted,
+    pub(crate) tls: Tls,
+    pub(crate) handshakes: Handshakes,
     pub(crate) commands: CommandTable,
     /// What the commands of the table run.
     pub(crate) functions: Vec<Run>,
@@ -143,6 +147,8 @@ impl Server {
             listeners: Vec::new(),
             bind_names: BindNames::new(),
             unaccepted: Unaccepted::default(),
+            tls: Tls::default(),
+            handshakes: Handshakes::default(),
             commands: table,
             functions,
             stats: Stats::default(),
@@ -191,11 +197,7 @@ impl Server {
                 Err(e) => log::warn!("Could not look up the bind address {name}: {}", listener::reason(&e)),
             }
         }
-        if self.cfg.port != 0 {
-            let bound = listener::listen_tcp(&self.cfg.bind, self.cfg.port, self.cfg.tcp_backlog, &self.bind_names)
-                .map_err(|_| format!("Failed listening on port {} (tcp), aborting.", self.cfg.port))?;
-            opened.extend(bound);
-        }
+        opened.extend(self.listen_tcp().map_err(|at| format!("Failed listening on port {at}, aborting."))?);
         if !self.cfg.unixsocket.is_empty() {
             let l = listener::listen_unix(&self.cfg.unixsocket, self.cfg.unixsocketperm, self.cfg.tcp_backlog)
                 .map_err(|e| format!("Failed opening Unix socket: bind: {}", listener::reason(&e)))?;
@@ -203,6 +205,19 @@ impl Server {
         }
         self.set_listeners(opened)
             .map_err(|e| format!("Failed to watch the listening sockets: {}", listener::reason(&e)))
+    }
+
+    /// Listens for clients over tcp, plain ones and those with TLS. The error, logged, is the port and what it is for.
+    pub(crate) fn listen_tcp(&self) -> Result<Vec<Listener>, String> {
+        let cfg = &self.cfg;
+        let open = |port, name| match port {
+            0 => Ok(Vec::new()),
+            port => listener::listen_tcp(&cfg.bind, port, cfg.tcp_backlog, &self.bind_names)
+                .map_err(|_| format!("{port} ({name})")),
+        };
+        let mut opened = open(cfg.port, "tcp")?;
+        opened.extend(open(cfg.tls_port, "tls")?.into_iter().map(Listener::for_tls));
+        Ok(opened)
     }
 
     /// Puts new listeners in place of the old ones.
@@ -279,6 +294,7 @@ impl Server {
         }
         self.read_pending(ahead);
         self.accept_rest(ahead);
+        self.run_handshakes(ahead);
         self.run_timers();
         self.nesting -= 1;
         Ok(())
@@ -317,6 +333,7 @@ impl Server {
             Source::MasterLink if self.master_link_feeds() => {}
             Source::MasterLink => self.on_master_link_ready(event),
             Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
+            Source::Handshake(index, generation) => self.handshakes.note_ready(index, generation),
             // That the poll ended is all there is to it.
             Source::Waker => {}
         }
@@ -330,6 +347,7 @@ impl Server {
             || !self.clients.unblocked.is_empty()
             || !self.clients.closing.is_empty()
             || self.unaccepted.is_due()
+            || self.handshakes.is_due()
             || self.exit.is_some()
             || self.keyspace_is_busy()
             || self.load_can_go_on();
@@ -422,6 +440,8 @@ impl Server {
         self.shutdown_cron();
         self.clients_cron();
         self.retry_accepting();
+        self.handshakes_cron();
+        self.reload_tls();
         self.keyspace_cron();
         self.repl_cron();
         self.persist_cron();

@@ -140,6 +140,9 @@ impl Server {
         if self.cfg.port != 0 {
             log::info!("Ready to accept connections tcp");
         }
+        if self.cfg.tls_port != 0 {
+            log::info!("Ready to accept connections tls");
+        }
         if !self.cfg.unixsocket.is_empty() {
             log::info!("Ready to accept connections unix");
         }

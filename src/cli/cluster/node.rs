@@ -107,13 +107,13 @@ impl Node {
 
     /// Connects and logs in, and says only whether it could.
     pub(crate) fn connect_quietly(&mut self, opts: &Options) -> bool {
-        self.conn = Connection::tcp(&self.host, self.port, opts.connect_timeout).ok();
+        self.conn = Connection::tcp(&self.host, self.port, opts.connect_timeout, opts.tls()).ok();
         self.conn.is_some() && login(opts).is_none_or(|args| self.call(&args).is_ok())
     }
 
     /// Connects and logs in; complains if that fails.
     pub(crate) fn connect(&mut self, opts: &Options) -> Outcome {
-        match Connection::tcp(&self.host, self.port, opts.connect_timeout) {
+        match Connection::tcp(&self.host, self.port, opts.connect_timeout, opts.tls()) {
             Ok(conn) => self.conn = Some(conn),
             Err(error) => {
                 complain!("Could not connect to Redis at {}: {}\n", self.address(), describe(&error));

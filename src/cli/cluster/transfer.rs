@@ -109,7 +109,7 @@ struct Source {
 impl Source {
     fn open(manager: &Manager, host: &str, port: u16) -> Outcome<Source> {
         let address = format!("{host}:{port}");
-        let conn = Connection::tcp(host, port, manager.opts.connect_timeout).map_err(|error| {
+        let conn = Connection::tcp(host, port, manager.opts.connect_timeout, manager.opts.tls()).map_err(|error| {
             complain!("Could not connect to Redis at {address}: {}.\n", describe(&error));
             Stop
         })?;

@@ -16,6 +16,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 const CANNOT_BIND: &str = "Failed to bind to specified addresses.";
+const CANNOT_LISTEN: &str = "Unable to listen on this port. Check server logs.";
+const CANNOT_USE_TLS: &str = "Unable to update TLS configuration.";
 /// What a transaction may wait for a host name, which holds up everybody: one in a local file is there by then.
 const BRIEFLY: Duration = Duration::from_millis(100);
 
@@ -140,11 +142,14 @@ impl Server {
                 self.apply_oom_score()
                     .map_err(|_| "Failed to set current oom_score_adj. Check server logs.")?;
             }
-            Apply::Port => self.listen_again().map_err(|()| "Unable to listen on this port. Check server logs.")?,
+            Apply::Port => self.listen_again().map_err(|()| CANNOT_LISTEN)?,
             Apply::ProcTitle => self.show_title(),
             Apply::Requirepass => self.apply_requirepass(),
-            Apply::Tls => refuse_tls(&self.cfg)?,
-            Apply::TlsPort => refuse_tls(&self.cfg)?,
+            Apply::Tls => self.apply_tls().map_err(|reason| format!("{CANNOT_USE_TLS} {reason}"))?,
+            Apply::TlsPort => {
+                self.apply_tls().map_err(|reason| format!("{CANNOT_USE_TLS} {reason}"))?;
+                self.listen_again().map_err(|()| CANNOT_LISTEN)?;
+            }
             Apply::WatchdogPeriod => self.apply_watchdog(),
         }
         Ok(())
@@ -161,7 +166,7 @@ impl Server {
 
     /// What of the configuration has to be done once, before the server listens.
     pub(crate) fn apply_initial_config(&mut self) -> Result<(), String> {
-        refuse_tls(&self.cfg).map_err(|_| "This server has no TLS: tls-port has to be 0.")?;
+        self.apply_tls().map_err(|reason| format!("Failed to configure TLS: {reason}"))?;
         self.cfg.maxclients = process::raise_open_files(self.cfg.maxclients).map_err(|few| {
             format!(
                 "Your current 'ulimit -n' of {} is not enough for the server to start. Please increase your open file \
@@ -187,16 +192,12 @@ impl Server {
     /// Closes the tcp listeners and opens those the configuration asks for. What fails is in the log.
     fn listen_again(&mut self) -> Result<(), ()> {
         let (tcp, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.listeners).into_iter().partition(|l| matches!(l, Listener::Tcp(_)));
+            std::mem::take(&mut self.listeners).into_iter().partition(|l| !matches!(l, Listener::Unix(..)));
         for mut old in tcp {
             let _ = old.deregister(self.reactor.registry());
         }
         self.listeners = kept;
-        let opened = match self.cfg.port {
-            0 => Ok(Vec::new()),
-            port => listener::listen_tcp(&self.cfg.bind, port, self.cfg.tcp_backlog, &self.bind_names),
-        };
-        let opened = opened.map_err(|_| ());
+        let opened = self.listen_tcp();
         // The sockets that stay change their numbers too, so they are registered anew in either case.
         let failed = opened.is_err();
         let mut all = opened.unwrap_or_default();
@@ -285,6 +286,9 @@ impl Server {
             "listen-addr" if cfg.port != 0 => {
                 format!("{}:{}", cfg.bind.first().map_or("*", String::as_str), cfg.port)
             }
+            "listen-addr" if cfg.tls_port != 0 => {
+                format!("{}:{}", cfg.bind.first().map_or("*", String::as_str), cfg.tls_port)
+            }
             "listen-addr" => format!("unixsocket:{}", cfg.unixsocket),
             "server-mode" if cfg.cluster_enabled => "[cluster]".into(),
             "server-mode" => String::new(),
@@ -353,15 +357,6 @@ fn warn_of_oom_values(cfg: &Config) {
              documentation."
         );
     }
-}
-
-/// There is no TLS: what would turn it on is an error, everything else about it is only kept.
-fn refuse_tls(cfg: &Config) -> Result<(), String> {
-    if cfg.tls_port == 0 && !cfg.tls_replication && !cfg.tls_cluster {
-        return Ok(());
-    }
-    log::warn!("TLS is not available in this server: tls-port has to be 0, tls-replication and tls-cluster no.");
-    Err("Unable to update TLS configuration. Check server logs.".into())
 }
 
 #[cfg(test)]

@@ -12,3 +12,4 @@ pub(crate) mod memory;
 pub(crate) mod monitor;
 pub(crate) mod rates;
 pub(crate) mod shutdown;
+pub(crate) mod tls;

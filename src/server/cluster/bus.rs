@@ -20,7 +20,7 @@ use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpo
 use crate::config::{ClusterPreferredEndpointType, Config};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
-use crate::net::{ClientId, Conn, Source};
+use crate::net::{ClientId, Conn, Secured, Source};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
@@ -543,7 +543,9 @@ impl Server {
         let opened = match ip.parse::<IpAddr>() {
             // While the address to connect from is looked up, the attempt fails, to be repeated soon.
             Ok(_) => match self.connection_ends(ip, port) {
-                Poll::Ready(ends) => ends.and_then(|(target, source)| open_connection(target, source)),
+                Poll::Ready(ends) => ends
+                    .and_then(|(target, source)| open_connection(target, source))
+                    .and_then(|conn| self.secure(conn, self.cfg.tls_cluster)),
                 Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
             },
             Err(_) => Err(io::Error::other("not an IP address, and names of nodes are not looked up")),
@@ -606,10 +608,22 @@ impl Server {
                 }
             };
             // While our own data is loaded, the other side tries again.
-            if !self.loads_own_data() {
+            if self.loads_own_data() {
+                continue;
+            }
+            if self.cfg.tls_cluster {
+                self.begin_handshake(conn, Secured::Bus);
+            } else {
                 self.accept_link(conn);
             }
         }
+    }
+
+    /// A connection of another node has its handshake done.
+    pub(crate) fn add_bus_connection(&mut self, mut conn: Conn) {
+        // It is watched anew, as a link.
+        let _ = conn.deregister(self.reactor.registry());
+        self.accept_link(conn);
     }
 
     fn accept_link(&mut self, conn: Conn) {
@@ -622,7 +636,15 @@ impl Server {
         let link = bus.machine.on_accept(now_ms, peer.ip().to_string(), local.ip().to_string());
         if let Err(e) = self.add_link(link, conn, true) {
             log::debug!("Error accepting cluster node connection: {}", reason(&e));
-            self.lose_link(link);
+            return self.lose_link(link);
+        }
+        // What came along with the end of a handshake is told of by no event.
+        let Some(bus) = &mut self.bus else { return };
+        if let Some(index) = bus.by_link.get(&link).copied()
+            && bus.peers[index].conn.holds_more()
+        {
+            let generation = bus.peers[index].generation;
+            bus.unread.push((index, generation));
         }
     }
 
@@ -648,22 +670,22 @@ impl Server {
     fn link_stands(&mut self, index: usize, generation: u32, event: Ready) -> bool {
         let Some(bus) = &mut self.bus else { return false };
         let Some(peer) = bus.peer(index, generation) else { return false };
-        if peer.connected || !(event.writable || event.closed) {
+        if peer.connected {
             return true;
         }
-        let failed = peer.conn.take_error().ok().flatten();
+        let stands = peer.conn.finish_connecting();
         let (link, local, is_open) = (peer.link, peer.conn.local(), peer.conn.peer().is_some());
-        if failed.is_some() || event.closed && !is_open {
+        if stands.is_err() || event.closed && !is_open {
             if let Some((Some(key), _)) = bus.machine.link_peer(link) {
                 let node = bus.machine.node(key);
-                let why = failed.map_or_else(|| "connection closed".into(), |e| reason(&e));
+                let why = stands.map_or_else(|e| reason(&e), |_| "connection closed".into());
                 log::debug!("Connection with Node {} at {}:{} failed: {why}", node.id, node.ip, node.bus_port);
             }
             self.lose_link(link);
             return false;
         }
-        if !is_open {
-            // Woken for nothing.
+        if !matches!(stands, Ok(true)) {
+            // Woken for nothing, or the handshake goes on.
             return false;
         }
         bus.peers[index].connected = true;

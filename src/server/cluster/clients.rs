@@ -5,7 +5,7 @@ use crate::catalog::row::flag;
 use crate::catalog::table::CmdRef;
 use crate::cluster::routing::{Refusal, Request};
 use crate::keyspace::expire::is_due;
-use crate::net::ClientId;
+use crate::net::{ClientId, Conn};
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
@@ -70,9 +70,15 @@ impl Server {
         routing.decide(&request)
     }
 
-    /// The error reply for a refusal. The bus is not TLS, so neither is the port that is named.
+    /// The error reply for a refusal.
     pub(crate) fn cluster_refusal(&self, refusal: Refusal) -> CmdError {
-        CmdError::text(self.cluster().map(|m| m.refusal_text(refusal, self.cfg.tls_cluster)).unwrap_or_default())
+        CmdError::text(self.cluster().map(|m| m.refusal_text(refusal, self.names_tls_ports())).unwrap_or_default())
+    }
+
+    /// Whether nodes are shown with their TLS ports: whoever came over TLS is to go on so.
+    pub(crate) fn names_tls_ports(&self) -> bool {
+        let asking = self.clients.current.and_then(|id| self.clients.get(id)).and_then(|c| c.conn.as_ref());
+        asking.map_or(self.cfg.tls_cluster, Conn::is_tls)
     }
 
     /// Sends a published message to the cluster (or to our shard). Nothing outside cluster mode.

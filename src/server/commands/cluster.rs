@@ -678,15 +678,15 @@ fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn nodes(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let machine = view(ctx)?;
-    let text = machine.describe_nodes(machine.config().tls_cluster);
+    let tls = ctx.srv.names_tls_ports();
+    let text = view(ctx)?.describe_nodes(tls);
     ctx.out.verbatim("txt", text.as_bytes());
     Ok(())
 }
 
 fn replicas_of(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let tls = ctx.srv.names_tls_ports();
     let machine = view(ctx)?;
-    let tls = machine.config().tls_cluster;
     let lines: Vec<String> =
         machine.replicas_of(&args[2])?.iter().map(|key| machine.describe_node(*key, tls, false)).collect();
     ctx.out.array(lines.len());
@@ -696,6 +696,7 @@ fn replicas_of(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn slots(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let mut out = Reply::new(ctx.out.resp3);
+    let tls = ctx.srv.names_tls_ports();
     machine(ctx, |m, env| {
         let ranges = m.slot_ranges(env);
         out.array(ranges.len());
@@ -703,7 +704,7 @@ fn slots(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
             out.array(2 + range.nodes.len());
             out.int(i64::from(range.first));
             out.int(i64::from(range.last));
-            range.nodes.iter().for_each(|key| reply_slot_node(&mut out, m, *key));
+            range.nodes.iter().for_each(|key| reply_slot_node(&mut out, m, *key, tls));
         }
     })?;
     ctx.out.raw(&out.buf);
@@ -711,14 +712,14 @@ fn slots(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 /// A node in CLUSTER SLOTS: preferred endpoint, port, id, and what else it is known by.
-fn reply_slot_node(out: &mut Reply, m: &Cluster, key: NodeKey) {
+fn reply_slot_node(out: &mut Reply, m: &Cluster, key: NodeKey, tls: bool) {
     let node = m.node(key);
     out.array(4);
     match m.endpoint(node) {
         Endpoint::Known(address) => out.bulk_str(address),
         Endpoint::SameAddress => out.null(),
     }
-    out.int(i64::from(node.client_port(m.config().tls_cluster)));
+    out.int(i64::from(node.client_port(tls)));
     out.bulk(node.id.as_bytes());
     let preferred = m.config().preferred_endpoint;
     let with_ip = preferred != PreferredEndpoint::Ip;

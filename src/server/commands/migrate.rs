@@ -7,13 +7,15 @@ use super::int_arg;
 use super::prelude::*;
 use crate::catalog::row::KeyPos;
 use crate::keyspace::expire::is_due;
+use crate::net::tls::{ClientContext, WaitingStream};
 use crate::persist::rdb::encode_dump;
 use crate::persist::snapshot::{put_command, value_view};
 use crate::server::Server;
 use crate::sys::resolve::Resolver;
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
@@ -70,10 +72,50 @@ const MAX_REPLY_LINE: u64 = 1024;
 /// A connection to a target, kept for the next MIGRATE.
 #[derive(Debug)]
 struct Cached {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
     /// Database the target has selected for it, if known.
     db: Option<i64>,
     used_s: i64,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<WaitingStream>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(stream) => &stream.tcp,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(tcp) => tcp.read(buf),
+            Stream::Tls(stream) => stream.read(buf).map_err(|e| match e.kind() {
+                io::ErrorKind::WouldBlock => io::ErrorKind::Interrupted.into(),
+                _ => e,
+            }),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(tcp) => tcp.write(buf),
+            Stream::Tls(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Connections by host and port.
@@ -94,7 +136,15 @@ impl MigrateCache {
 
     /// Takes the connection to a target, opening one if there is none.
     /// A name is looked up, and connected to, within `timeout` in all.
-    fn take(&mut self, host: &[u8], port: &[u8], timeout: Duration, resolver: &mut Resolver) -> io::Result<Cached> {
+    /// Nodes whose bus is under TLS take keys under TLS, too.
+    fn take(
+        &mut self,
+        host: &[u8],
+        port: &[u8],
+        timeout: Duration,
+        resolver: &mut Resolver,
+        tls: Option<&Arc<ClientContext>>,
+    ) -> io::Result<Cached> {
         if let Some(cached) = self.targets.remove(&(host.to_vec(), port.to_vec())) {
             return Ok(cached);
         }
@@ -112,6 +162,15 @@ impl MigrateCache {
             match TcpStream::connect_timeout(&SocketAddr::new(address, number), left) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let stream = match tls {
+                        None => Stream::Plain(stream),
+                        Some(tls) => {
+                            let mut stream = Box::new(WaitingStream::connect(stream, tls, None, Some(left))?);
+                            stream.return_often();
+                            Stream::Tls(stream)
+                        }
+                    };
                     return Ok(Cached { stream: BufReader::new(stream), db: None, used_s: 0 });
                 }
                 Err(e) => failure = e,
@@ -138,7 +197,7 @@ fn is_timeout(e: &io::Error) -> bool {
 impl Cached {
     fn write(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
         let stream = self.stream.get_mut();
-        stream.set_write_timeout(Some(timeout))?;
+        stream.tcp().set_write_timeout(Some(timeout))?;
         bytes.chunks(CHUNK).try_for_each(|chunk| stream.write_all(chunk))
     }
 
@@ -151,7 +210,7 @@ impl Cached {
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            self.stream.get_ref().set_read_timeout(Some(left))?;
+            self.stream.get_ref().tcp().set_read_timeout(Some(left))?;
             let available = match self.stream.fill_buf() {
                 Ok([]) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(available) => available,
@@ -369,7 +428,8 @@ fn migrate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut may_retry = true;
     loop {
         let mut cache = std::mem::take(&mut ctx.srv.migrate);
-        let taken = cache.take(request.host, request.port, request.timeout, &mut ctx.srv.resolver);
+        let tls = ctx.srv.tls.contexts().filter(|_| ctx.srv.cfg.tls_cluster).and_then(|c| c.client.as_ref());
+        let taken = cache.take(request.host, request.port, request.timeout, &mut ctx.srv.resolver, tls);
         ctx.srv.migrate = cache;
         let mut target = match taken {
             Ok(target) => target,

@@ -2,7 +2,7 @@
 
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
-use crate::net::{ClientId, Conn, Link};
+use crate::net::{ClientId, Conn, Link, Secured};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::admit::is_local;
@@ -53,8 +53,16 @@ impl Server {
             let Some(l) = self.listeners.get(listener) else { return };
             match l.accept() {
                 Ok(conn) => {
+                    let is_tls = l.is_tls();
                     self.unaccepted.is_logged = false;
-                    self.add_connection(ahead, conn);
+                    if !is_tls {
+                        self.add_connection(ahead, conn);
+                    } else if self.has_too_many_clients() {
+                        // It would not understand a reply before the handshake, and that is not worth it.
+                        self.stats.rejected_connections += 1;
+                    } else {
+                        self.begin_handshake(conn, Secured::Client);
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
@@ -85,8 +93,13 @@ impl Server {
         self.unaccepted.retry();
     }
 
-    fn add_connection(&mut self, ahead: &mut Ahead, mut conn: Conn) {
-        if self.clients.connected + self.cluster_link_count() >= self.cfg.maxclients as usize {
+    fn has_too_many_clients(&self) -> bool {
+        self.clients.connected + self.cluster_link_count() >= self.cfg.maxclients as usize
+    }
+
+    /// Makes a client of a connection, which has its handshake done if there is to be one.
+    pub(crate) fn add_connection(&mut self, ahead: &mut Ahead, mut conn: Conn) {
+        if self.has_too_many_clients() {
             // The socket's buffer takes a line as short as this.
             let _ = conn.write(b"-ERR max number of clients reached\r\n");
             self.stats.rejected_connections += 1;
@@ -107,8 +120,11 @@ impl Server {
         }
         // Those who came before a password was set stay welcome.
         c.flags.set(ClientFlags::AUTHENTICATED, !self.auth_required);
-        let registered =
-            c.conn.as_mut().map(|s| s.register(self.reactor.registry(), crate::net::Source::Client(id).token()));
+        let token = crate::net::Source::Client(id).token();
+        let registered = c.conn.as_mut().map(|s| match s.is_tls() {
+            true => s.reregister(self.reactor.registry(), token),
+            false => s.register(self.reactor.registry(), token),
+        });
         if let Some(Err(e)) = registered {
             log::warn!("Error registering the event for the new client: {}", reason(&e));
             self.clients.close_later(id);
@@ -222,7 +238,9 @@ impl Server {
         }
         let Link { conn: Some(conn), query, .. } = &mut c.link else { return ReadOutcome::Stopped };
         let room = query.capacity() - old_len;
-        match conn.read_to_spare(query) {
+        let read = conn.read_to_spare(query);
+        let is_more = conn.holds_more();
+        match read {
             Ok(0) => {
                 log::debug!("Client closed connection {}", self.describe_client(id));
                 self.close_now(id);
@@ -236,7 +254,7 @@ impl Server {
                 if from_master {
                     self.note_master_read(n);
                 }
-                if n < room { ReadOutcome::Drained } else { ReadOutcome::More }
+                if n < room && !is_more { ReadOutcome::Drained } else { ReadOutcome::More }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Stopped,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => ReadOutcome::More,
@@ -265,6 +283,10 @@ impl Server {
     fn check_query_limit(&mut self, id: ClientId, limit: usize) {
         let Some(c) = self.clients.get(id) else { return };
         let unread = c.query.len() - c.query_pos;
+        if unread > 0 && c.last_command.is_none() && c.query[c.query_pos..].starts_with(TLS_HELLO) {
+            log::warn!("A TLS handshake from {} on a port without TLS: closing the connection", c.addr());
+            return self.clients.close_later(id);
+        }
         if unread + c.multi.mem_bytes() <= limit || c.is(ClientFlags::MASTER) {
             return;
         }
@@ -403,6 +425,9 @@ impl Server {
         }
     }
 }
+
+/// How a client begins that takes this for a port with TLS. It would wait for an answer that is none of ours.
+const TLS_HELLO: &[u8] = &[0x16, 3];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadOutcome {

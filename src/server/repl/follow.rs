@@ -12,7 +12,6 @@ use crate::sys::os_error;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::task::Poll;
 
@@ -35,8 +34,6 @@ pub(crate) struct MasterSocket {
     outbox: Vec<u8>,
     /// The dataset is received into this.
     pub(super) file: Option<TempFile>,
-    /// The connection again, to show being alive while a dataset is loaded.
-    pub(super) keepalive: Option<OwnedFd>,
     /// It sent something while a script ran, in the middle of which no dataset may be replaced; that is read afterwards.
     pub(super) held_back: bool,
 }
@@ -75,7 +72,8 @@ impl Server {
         let Poll::Ready(ends) = self.connection_ends(host, port) else {
             return self.repl.on_look_up();
         };
-        let connected = ends.and_then(|(target, source)| open_connection(target, source)).and_then(|mut conn| {
+        let connected = ends.and_then(|(target, source)| open_connection(target, source)).and_then(|conn| {
+            let mut conn = self.secure(conn, self.cfg.tls_replication)?;
             conn.register(self.reactor.registry(), Source::MasterLink.token())?;
             Ok(conn)
         });
@@ -117,12 +115,11 @@ impl Server {
     }
 
     fn finish_connecting(&mut self) {
-        let Some(conn) = &self.repl_io.master.conn else { return };
-        if let Ok(Some(e)) | Err(e) = conn.take_error() {
-            return self.with_repl(|repl, env| repl.on_connection_error(&reason(&e), env));
-        }
-        if conn.peer().is_none() {
-            return; // Not yet.
+        let Some(conn) = &mut self.repl_io.master.conn else { return };
+        match conn.finish_connecting() {
+            Ok(true) => {}
+            Ok(false) => return, // Not yet.
+            Err(e) => return self.with_repl(|repl, env| repl.on_connection_error(&reason(&e), env)),
         }
         self.repl_io.master.connected = true;
         self.with_repl(Repl::on_connected);
@@ -212,7 +209,7 @@ impl Server {
         let mut total = 0;
         // What was read may have ended the link, made it a client's, or begun a dataset that is read by whoever loads it.
         while self.repl_io.master.link == link && !self.repl_io.is_loading() {
-            if total >= READ_BYTES_PER_TURN {
+            if total >= READ_BYTES_PER_TURN && !self.repl_io.master.conn.as_ref().is_some_and(Conn::holds_text) {
                 // The edge is used up: ask to be told again.
                 return self.rearm_master_link();
             }
@@ -286,10 +283,10 @@ impl Server {
         if io.keepalive_sent_s == now_s {
             return;
         }
-        if let Some(fd) = &io.master.keepalive {
+        if let Some(conn) = &mut io.master.conn {
             io.keepalive_sent_s = now_s;
             // One byte either goes or does not; nothing depends on it.
-            let _ = nix::unistd::write(fd, b"\n");
+            let _ = conn.write(b"\n");
         }
     }
 

@@ -17,7 +17,6 @@ use crate::server::persist::load::{Loaded, Loader, NotOpened, Origin, Then, What
 use crate::sys::os_error;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -226,9 +225,6 @@ impl Server {
             self.stop_aof();
         }
         self.kill_rdb_child();
-        if let Some(conn) = &self.repl_io.master.conn {
-            self.repl_io.master.keepalive = conn.as_fd().try_clone_to_owned().ok();
-        }
     }
 
     fn flush_for_dataset(&mut self) {

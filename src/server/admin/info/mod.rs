@@ -92,6 +92,8 @@ const SECTIONS: &[Section] = &[
     Section { names: &["latencystats"], title: "Latencystats", part_of: Part::All, write: commands::write_latency },
     Section { names: &["cluster"], title: "Cluster", part_of: Part::Default, write: cluster::write },
     Section { names: &["keyspace"], title: "Keyspace", part_of: Part::Default, write: keyspace::write },
+    // Not in Redis.
+    Section { names: &["tls"], title: "TLS", part_of: Part::All, write: crate::server::admin::tls::write_info },
     Section { names: &["debug"], title: "Debug", part_of: Part::Named, write: debug::write },
 ];
 
