@@ -7,7 +7,7 @@ use crate::catalog::table::{CmdRef, CommandTable};
 use crate::resp::Args;
 use crate::structs::glob;
 
-/// What a user was refused.
+/// What a user was denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
     Command,
@@ -15,8 +15,8 @@ pub(crate) enum Denied {
     Channel(Vec<u8>),
 }
 
-/// What a selector refuses, keys and channels by the places of their arguments. When every selector refuses, the one that
-/// came farthest says what: to its last check, and there to the last argument.
+/// What a selector refuses; keys and channels by the positions of their arguments. When every selector refuses, the one
+/// that got farthest is reported: the greatest in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Refusal {
     Command,
@@ -75,7 +75,7 @@ impl User {
 }
 
 impl User {
-    /// Whether the user may run this with every key there is to read.
+    /// Whether the user may run this command and read every key.
     fn reads_all_keys(&self, commands: &CommandTable, cmd: CmdRef, args: Args<'_>) -> bool {
         let all = |s: &Selector| s.all_keys || s.keys.iter().any(|k| k.read && k.pattern == b"*");
         self.selectors.iter().any(|s| all(s) && s.check(commands, cmd, args).is_ok())
@@ -125,19 +125,19 @@ impl Selector {
         self.keys.iter().any(|k| (!reads || k.read) && (!writes || k.write) && glob::matches(&k.pattern, name))
     }
 
-    /// A pattern to subscribe to must be one of the patterns, to the letter.
+    /// A pattern to subscribe to must equal one of the user's patterns.
     pub(crate) fn allows_channel(&self, name: &[u8], is_pattern: bool) -> bool {
         self.all_channels || self.channels.iter().any(|p| if is_pattern { p == name } else { glob::matches(p, name) })
     }
 }
 
 impl Acl {
-    /// A user of this name may do everything: nothing needs to be checked.
+    /// True if a user of this name may do everything: nothing needs to be checked.
     pub(crate) fn is_free(&self, user: &[u8]) -> bool {
         self.default_is_free && user == DEFAULT_USER
     }
 
-    /// Whether a user of this name may run this. A user that is gone may nothing.
+    /// Whether a user of this name may run this. A user that is gone may run nothing.
     pub(crate) fn check(
         &self,
         user: &[u8],

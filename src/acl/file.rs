@@ -4,8 +4,8 @@ use super::user::{RuleError, Rules, User, has_blanks, join_selectors};
 use crate::config::{ConfigError, SourceLine};
 use std::collections::HashSet;
 
-/// Reads `user NAME RULE...` lines; all mistakes are told at once. Words are parted by single spaces and nothing is quoted,
-/// as in Redis: no name, pattern or hash has a blank inside.
+/// Reads `user NAME RULE...` lines; the error lists all mistakes. Words are separated by single spaces and nothing is
+/// quoted, as in Redis: no name, pattern or hash contains a blank.
 pub(crate) fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<Vec<User>, String> {
     let mut users: Vec<User> = Vec::new();
     let mut names = HashSet::new();
@@ -43,8 +43,8 @@ pub(crate) fn parse_users(text: &[u8], path: &str, rules: Rules<'_>) -> Result<V
     Err(format!("{errors}WARNING: ACL errors detected, no change to the previously active ACL rules was performed"))
 }
 
-/// Applies the rules of one line of a file, and tells what was wrong with them: every unknown command, as its name is no
-/// secret, and the first mistake of another kind.
+/// Applies the rules of one line of a file, and returns what was wrong with them: every unknown command, as its name is
+/// no secret, and the first mistake of another kind.
 fn apply_line(user: &mut User, words: &[&[u8]], place: &str, rules: Rules<'_>) -> String {
     let mut errors = String::new();
     let words = match join_selectors(words) {
@@ -70,8 +70,8 @@ fn apply_line(user: &mut User, words: &[&[u8]], place: &str, rules: Rules<'_>) -
     errors
 }
 
-/// Looks a `user` line of the configuration over, except for the names of commands, which are looked at when the user is
-/// made. The word that the error names is Redis's choice: it counts rules where it means words.
+/// Checks a `user` line of the configuration, except for the names of commands, which are checked when the user is
+/// made. The word that the error names is the one Redis names: it counts rules where it means words.
 pub(crate) fn check_declaration(
     line: &SourceLine,
     earlier: &[SourceLine],
@@ -100,7 +100,8 @@ pub(crate) fn check_declaration(
 }
 
 impl SourceLine {
-    /// The rules of a `user` line, selectors in one piece; or the place of the parenthesis that is not closed.
+    /// The rules of a `user` line, selectors in one piece. The error is the index of the word whose parenthesis is not
+    /// closed.
     fn rules(&self) -> Result<Vec<Vec<u8>>, usize> {
         let words: Vec<&[u8]> = self.words.iter().skip(1).map(Vec::as_slice).collect();
         join_selectors(&words)
@@ -137,7 +138,7 @@ mod tests {
     use crate::config::{self, Config};
     use proptest::prelude::*;
 
-    /// Rules around text that tries to break out of them.
+    /// Rules with text that tries to break out of them.
     fn rule() -> impl Strategy<Value = Vec<u8>> {
         let text = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..6),

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-/// Refusals that are alike and nearer to each other than this are one entry, milliseconds.
+/// Like refusals closer together than this are one entry, milliseconds.
 const GROUPING_MS: i64 = 60_000;
-/// Entries looked at for one that is alike.
+/// Latest entries that are searched for a like one.
 const LOOK_BACK: usize = 10;
 
 #[derive(Clone, Debug)]

@@ -39,7 +39,7 @@ impl Acl {
         self.users.get(name)
     }
 
-    /// Adds a user, or puts it in the place of the one of its name.
+    /// Adds a user, or replaces the one of the same name.
     pub(crate) fn put(&mut self, user: User) {
         if user.name == DEFAULT_USER {
             self.default_is_free = user.is_unrestricted();
@@ -47,7 +47,7 @@ impl Acl {
         self.users.insert(user.name.clone(), user);
     }
 
-    /// Whoever connects may do something without giving a password.
+    /// Whether clients are logged in when they connect, without a password.
     pub(crate) fn admits_anyone(&self) -> bool {
         self.user(DEFAULT_USER).is_some_and(|u| u.nopass && u.enabled)
     }

@@ -7,7 +7,7 @@ use crate::structs::bytes::append;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
-/// What stands before a pattern, and the blank after it, is no longer than this.
+/// Most bytes that a rule has besides its pattern: the marks before it and a blank after it.
 const LONGEST_MARKS: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct User {
     pub(crate) enabled: bool,
     /// Any password will do.
     pub(crate) nopass: bool,
-    /// Payloads of RESTORE are checked in depth, whatever the configuration says for others.
+    /// Payloads of RESTORE are always checked in depth.
     pub(crate) sanitize_payload: bool,
     /// SHA-256 sums in lower-case hexadecimal, in the order they were given.
     pub(crate) passwords: Vec<String>,
@@ -33,15 +33,15 @@ pub(crate) struct Selector {
     all_commands: bool,
     /// Commands whose permission is not that of `all_commands`.
     differing: CommandSet,
-    /// First arguments with which a command is allowed that is not allowed otherwise.
+    /// First arguments with which a command is allowed that is otherwise not.
     pub(crate) first_args: HashMap<CmdRef, Vec<Vec<u8>>>,
-    /// The command rules behind `+@all` or `-@all`, as they are shown.
+    /// The command rules after `+@all` or `-@all`, as they are shown.
     rules: Vec<String>,
     pub(crate) keys: Vec<KeyPattern>,
     pub(crate) channels: Vec<Vec<u8>>,
 }
 
-/// A set of commands, as bits by their numbers in the table.
+/// A set of commands, one bit for each number in the table.
 #[derive(Clone, Debug, Default)]
 struct CommandSet {
     words: Vec<u64>,
@@ -60,7 +60,7 @@ impl CommandSet {
         self.words.get(usize::from(cmd.0 / 64)).is_some_and(|word| word >> (cmd.0 % 64) & 1 == 1)
     }
 
-    /// Puts in or takes out all of a set that is given as such bits.
+    /// Adds or removes all commands of a set given as such bits.
     fn set_all(&mut self, words: &[u64], is_in: bool) {
         if self.words.len() < words.len() {
             self.words.resize(words.len(), 0);
@@ -124,7 +124,7 @@ impl RuleError {
     }
 }
 
-/// What rules are read with: the commands there are, and what a new selector may hear.
+/// What rules are read with: the commands, and whether new selectors have all channels.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'a> {
     pub(crate) commands: &'a CommandTable,
@@ -140,7 +140,7 @@ pub(crate) fn password_hash(password: &[u8]) -> String {
 }
 
 impl User {
-    /// A user as ACL SETUSER begins with: off, without passwords and permissions.
+    /// A user as ACL SETUSER creates it: off, without passwords and permissions.
     pub(crate) fn new(name: &[u8], rules: Rules<'_>) -> User {
         User {
             name: name.to_vec(),
@@ -152,7 +152,7 @@ impl User {
         }
     }
 
-    /// The default user of a server that says nothing of users: everybody may do everything.
+    /// The default user of a server without users in its configuration: everybody may do everything.
     pub(crate) fn free_default() -> User {
         let free = Selector { all_keys: true, all_channels: true, all_commands: true, ..Selector::default() };
         User {
@@ -171,7 +171,7 @@ impl User {
 
     pub(crate) fn accepts_password(&self, password: &[u8]) -> bool {
         let hash = password_hash(password);
-        // All are looked at to the end: the time says nothing of how near a guess was.
+        // All are compared to the end, so that the time reveals nothing about a guess.
         let same = |p: &String| p.bytes().zip(hash.bytes()).fold(0, |d, (a, b)| d | (a ^ b)) == 0;
         self.nopass | self.passwords.iter().fold(false, |found, p| found | same(p))
     }
@@ -256,7 +256,8 @@ impl User {
     }
 }
 
-/// Whether there is a byte that separates words, or a NUL: such a name or pattern could not be read back from a file.
+/// Whether there is a byte that separates words, or a NUL: a name or pattern with one could not be read back from a
+/// file.
 pub(crate) fn has_blanks(text: &[u8]) -> bool {
     text.iter().any(|b| matches!(b, 0 | b' ' | b'\t'..=b'\r'))
 }
@@ -266,8 +267,8 @@ fn valid_hash(hash: &[u8]) -> Result<String, RuleError> {
     if good { Ok(String::from_utf8_lossy(hash).into_owned()) } else { Err(RuleError::BadHash) }
 }
 
-/// Puts the words of selectors that were split at blanks together again. An error is the place of the word that opens a
-/// parenthesis which is not closed.
+/// Puts the words of selectors that were split at blanks together again. The error is the index of the word whose
+/// parenthesis is not closed.
 pub(crate) fn join_selectors(words: &[&[u8]]) -> Result<Vec<Vec<u8>>, usize> {
     let mut out: Vec<Vec<u8>> = Vec::new();
     let mut open: Option<(usize, Vec<u8>)> = None;
@@ -297,7 +298,7 @@ impl Selector {
         let mut selector = Selector { all_channels: rules.channels_open, ..Selector::default() };
         let words = split_args(text).ok_or(RuleError::Syntax)?;
         for word in words.as_args().iter() {
-            // Written down and read again, a word at a time, such a word would end the selector or quote what follows.
+            // Written to a file and read again word by word, such a word would end the selector or quote what follows.
             if word.ends_with(b")") || word.iter().any(|b| matches!(b, b'"' | b'\'')) {
                 return Err(RuleError::Syntax);
             }
@@ -447,10 +448,10 @@ impl Selector {
         } else if !table.get(parent).subcommands.is_empty() {
             return Err(RuleError::UnknownCommand);
         } else if !allowed {
-            // A first argument can only be let in, not kept out.
+            // A first argument can only be allowed, not denied.
             return Err(RuleError::UnknownCommand);
         } else if has_blanks(rest.as_bytes()) {
-            // Written down, it would be read as several rules.
+            // Written to a file, it would be read as several rules.
             return Err(RuleError::Syntax);
         } else {
             log::warn!(
@@ -465,7 +466,7 @@ impl Selector {
         Ok(())
     }
 
-    /// Notes a rule to be shown, in place of those it makes void.
+    /// Notes a rule to be shown, in place of those it overrides.
     fn show(&mut self, allowed: bool, name: &str) {
         let is_void = |rule: &str| rule.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('|'));
         self.rules.retain(|rule| !is_void(&rule[1..]));
@@ -543,7 +544,7 @@ impl Selector {
     }
 }
 
-/// Without the blank at the end.
+/// The text without its last byte, a blank.
 fn without_last(mut text: Vec<u8>) -> Vec<u8> {
     text.pop();
     text
@@ -625,7 +626,7 @@ mod tests {
             shown(&["(~x +get)", "allkeys"]),
             "off sanitize-payload ~* resetchannels -@all (~x resetchannels -@all +get)"
         );
-        // To open what is open is no mistake.
+        // Allowing what is allowed already is no mistake.
         assert_eq!(shown(&["allkeys", "~*", "allchannels", "&*"]), "off sanitize-payload ~* &* -@all");
         // A rule takes the place of the one it overrides.
         assert_eq!(

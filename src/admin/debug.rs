@@ -1,25 +1,24 @@
-//! What DEBUG has changed, for the rooms that look at it.
+//! Switches that DEBUG sets, for the rooms that look at them.
 
 use std::time::Duration;
 
-/// What DEBUG has changed.
 #[derive(Debug)]
 pub(crate) struct DebugState {
-    /// Expired keys are looked for in the background.
+    /// Expired keys are searched for in the background.
     pub(crate) active_expire: bool,
     /// The cron does nothing.
     pub(crate) pause_cron: bool,
-    /// Reply buffers follow what clients need.
+    /// The sizes of reply buffers follow what clients need.
     pub(crate) reply_buffer_resizing: bool,
-    /// How long the largest fill of a reply buffer counts, ms; negative: for ever.
+    /// How long the largest fill of a reply buffer counts for its size, ms; negative: for ever.
     pub(crate) reply_buffer_peak_reset_ms: i64,
-    /// Client listings stay with each client that asks for them (`CLIENT-ENFORCE-REPLY-LIST`).
+    /// Replies are kept as lists of chunks (`CLIENT-ENFORCE-REPLY-LIST`).
     pub(crate) enforce_reply_list: bool,
-    /// Plain commands are run without asking for each what stands against it, where nothing can.
+    /// Plain commands run without an admission check for each, where nothing can refuse them.
     pub(crate) plain_calls: bool,
     /// Tables may be resized.
     pub(crate) dict_resizing: bool,
-    /// Start again in place of ending, after this time.
+    /// Restart in place of ending, after this time.
     pub(crate) restart: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! Samples of the process's and the allocator's memory, and what scripts take.
+//! Memory figures: samples of the process and the allocator, and the parts that MEMORY STATS tells apart.
 
 use crate::sys::reserve::open_in_need;
 use std::sync::OnceLock;
@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 /// Time between samples, ms.
 pub(crate) const SAMPLE_PERIOD_MS: i64 = 100;
 
-/// Figures taken together by the cron, in bytes: asking for them is too slow for every INFO.
+/// Figures taken at the same time by the cron, bytes: reading them is too slow for every INFO.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MemorySamples {
     /// Resident set of the process.
     pub(crate) rss: usize,
-    /// `used_memory` when the others were taken.
+    /// `used_memory` at the time of the other figures.
     pub(crate) used: usize,
-    /// The allocator's: handed out, in pages with something handed out, and in memory.
+    /// The allocator's: bytes handed out, in pages with something handed out, and in memory.
     pub(crate) allocated: usize,
     pub(crate) active: usize,
     pub(crate) resident: usize,
@@ -21,14 +21,14 @@ pub(crate) struct MemorySamples {
     pub(crate) startup: usize,
 }
 
-/// Overhead of one database, in bytes.
+/// Overhead of the tables of one database, bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DbOverhead {
     pub(crate) db: usize,
     pub(crate) main: usize,
 }
 
-/// Memory of the script room.
+/// Memory of the script room, bytes, and counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ScriptMemory {
     pub(crate) vm_eval: usize,
@@ -40,17 +40,17 @@ pub(crate) struct ScriptMemory {
     pub(crate) libraries: usize,
 }
 
-/// Memory of replication.
+/// Memory of replication, bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReplicationMemory {
     pub(crate) backlog: usize,
-    /// Beyond the backlog, for replicas that lag behind.
+    /// Beyond the backlog, for replicas that lag.
     pub(crate) replicas: usize,
-    /// All buffers.
+    /// The backlog and what replicas have beyond it.
     pub(crate) buffers: usize,
 }
 
-/// What MEMORY STATS and INFO memory tell apart, in bytes.
+/// The parts that MEMORY STATS and INFO memory tell apart, bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Overhead {
     pub(crate) used: usize,
@@ -83,7 +83,7 @@ impl Overhead {
     }
 }
 
-/// Bytes of the process in memory; 0 where the system does not say.
+/// Resident set of the process, bytes; 0 where the system does not say.
 pub(crate) fn resident_set() -> usize {
     let pages = open_in_need(|| std::fs::read_to_string("/proc/self/statm"))
         .ok()
@@ -94,7 +94,7 @@ pub(crate) fn resident_set() -> usize {
 /// Bytes of memory in the machine.
 pub(crate) fn system_memory() -> u64 {
     use nix::unistd::{SysconfVar, sysconf};
-    // It is asked for before replies of unknown length, and does not change.
+    // Asked for before replies of unknown length; it does not change.
     static BYTES: OnceLock<u64> = OnceLock::new();
     *BYTES.get_or_init(|| match sysconf(SysconfVar::_PHYS_PAGES) {
         Ok(Some(pages)) => pages as u64 * page_size(),

@@ -33,7 +33,7 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// `factor` times the change of `value` by the change of `base`.
+    /// Samples `factor` times the change of `value`, divided by the change of `base`.
     pub(crate) fn note(&mut self, value: i64, base: i64, factor: i64) {
         if self.last_base > 0 {
             let elapsed = base - self.last_base;
@@ -55,7 +55,7 @@ pub(crate) struct Metrics {
     pub(crate) cycles_us: u64,
     /// Time spent in commands, microseconds.
     pub(crate) commands_us: u64,
-    /// How long turns took.
+    /// Durations of turns.
     pub(crate) turns: LatencyCounts,
     /// The longest turn, microseconds, and the most commands in one.
     pub(crate) longest_cycle_us: u64,

@@ -1,5 +1,6 @@
-//! What operators see and do: INFO and the counters behind it, MONITOR, the slow log, latency events, client listings,
-//! the shutdown, the crash report. The commands themselves are in `commands/`; a room's own figures come from that room.
+//! The state of what operators see and do: counters and rates, memory samples, the slow log, latency events, DEBUG's
+//! switches, a shutdown under way. The texts of INFO and the commands are in `server/`; a room's own figures come from
+//! that room.
 
 pub(crate) mod debug;
 pub(crate) mod latency;
@@ -21,7 +22,7 @@ pub(crate) struct Admin {
     pub(crate) memory: memory::MemorySamples,
     pub(crate) shutdown: shutdown::Shutdown,
     pub(crate) debug: debug::DebugState,
-    /// When a request that looked like one of HTTP was logged last, wall clock seconds.
+    /// When a request that looked like HTTP was last logged, wall clock seconds.
     pub(crate) http_noted_s: i64,
     /// The command line, for DEBUG RESTART and the process title.
     pub(crate) argv: Vec<OsString>,

@@ -1,4 +1,4 @@
-//! Arguments that must not be shown: the slow log and MONITOR see `(redacted)` in their place.
+//! Arguments that must not be shown: the slow log and MONITOR show `(redacted)` in their place.
 
 use crate::catalog::row::Command;
 use crate::resp::{Args, OwnedArgs};
@@ -60,7 +60,7 @@ pub(crate) fn redacted<'a>(row: &Command, args: Args<'a>) -> Redacted<'a> {
     Redacted::Changed(out)
 }
 
-/// Arguments that may be shown.
+/// Arguments without secrets: those of the call, or a changed copy.
 pub(crate) enum Redacted<'a> {
     Plain(Args<'a>),
     Changed(OwnedArgs),

@@ -3,7 +3,7 @@
 use crate::resp::Reply;
 use std::collections::VecDeque;
 
-/// Arguments kept of a command, the last of which may say how many are left out.
+/// Arguments kept of a command. The last one may say how many were left out.
 const MAX_ARGS: usize = 32;
 /// Bytes kept of an argument.
 const MAX_ARG_BYTES: usize = 128;
@@ -56,7 +56,7 @@ impl SlowLog {
     }
 }
 
-/// The arguments as they are kept: few, short, and without secrets.
+/// The arguments as they are kept: at most [`MAX_ARGS`], each cut to [`MAX_ARG_BYTES`].
 pub(crate) fn kept_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let count = args.len();
     let shown = if count > MAX_ARGS { MAX_ARGS - 1 } else { count };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Error codes counted apart; beyond it clients could grow the map at will.
+/// Error codes counted separately; without a bound clients could grow the map at will.
 const MAX_ERROR_CODES: usize = 128;
 
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Stats {
     pub(crate) client_query_buffer_limit_disconnections: u64,
     pub(crate) client_output_buffer_limit_disconnections: u64,
     pub(crate) evicted_clients: u64,
-    /// Error replies to our master or the AOF: nobody expects any there.
+    /// Error replies to commands of our master or the AOF, where none are expected.
     pub(crate) unexpected_error_replies: u64,
     pub(crate) dump_payload_sanitizations: u64,
     pub(crate) reads_processed: u64,

@@ -13,15 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Largest latency kept apart, microseconds.
+/// Latencies above this count as this, microseconds.
 const MAX_LATENCY_US: u64 = 60_000_000;
-/// How often a run shows where it is.
+/// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_millis(250);
-/// Blanks over what progress has written.
+/// Overwrites a line of progress.
 const BLANK_LINE: &str = "                                                            ";
-/// A cluster is asked where its slots are at most this often.
+/// A cluster is asked at most this often where its slots are.
 const SLOTS_AGAIN: Duration = Duration::from_millis(100);
-/// What a cluster without quorum gets to recover.
+/// Pause after `-CLUSTERDOWN`, for the cluster to recover.
 const CLUSTER_DOWN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run measured.
@@ -43,10 +43,10 @@ struct Shared<'a> {
     options: &'a Options,
     nodes: &'a [Target],
     workload: &'a Workload,
-    /// Requests that clients have taken on.
+    /// Requests that clients have begun.
     taken: AtomicU64,
     finished: AtomicU64,
-    /// Sum of the latencies of the finished ones, microseconds.
+    /// Sum of the latencies of finished requests, microseconds.
     waited_us: AtomicU64,
     routes: Mutex<Routes>,
     /// Counts changes of `routes`, so that drivers need not lock to see that there was none.
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options, nodes: &[Target], workload: &Workload) -> R
                 scope.spawn(move || {
                     let outcome = Driver::new(shared, t, &clients).and_then(Driver::run);
                     if outcome.is_err() {
-                        // Nothing is left to take on for the others.
+                        // Leave nothing for the others to begin.
                         shared.taken.store(options.requests, Ordering::Relaxed);
                     }
                     outcome
@@ -184,12 +184,12 @@ fn could_not_connect(node: &Target, error: &io::Error) -> String {
 struct Client {
     conn: Conn,
     node: usize,
-    /// Requests of one pipeline, one behind the other.
+    /// The requests of one pipeline, one after the other.
     out: Vec<u8>,
     sent: usize,
-    /// Replies of the greeting still to come.
+    /// Replies to the greeting still to come.
     greetings: usize,
-    /// Replies of the pipeline still to come, and how many it has.
+    /// Replies to the pipeline still to come, and its requests.
     missing: usize,
     pipeline: usize,
     input: Vec<u8>,
@@ -264,7 +264,7 @@ impl<'a> Driver<'a> {
         Ok(self.latencies)
     }
 
-    /// Sends what the client has to send; takes the next pipeline on when the last is answered.
+    /// Sends what the client has to send; begins the next pipeline when the last is answered.
     fn advance(&mut self, i: usize) -> Result<(), String> {
         let Some(client) = self.clients[i].as_mut() else { return Ok(()) };
         if client.missing == 0 && client.greetings == 0 && client.sent == client.out.len() {
@@ -293,7 +293,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Fills the client's output with its next requests. False when all have been taken.
+    /// Fills the client's output with its next requests. False when all have been begun.
     fn next_pipeline(&mut self, i: usize) -> bool {
         let shared = self.shared;
         let options = shared.options;
@@ -329,7 +329,7 @@ impl<'a> Driver<'a> {
         let Some(client) = self.clients[i].as_mut() else { return Ok(()) };
         loop {
             match client.conn.read(&mut self.chunk) {
-                // What came before the end may say why.
+                // An error that came before the end may say why.
                 Ok(0) if client.input.first() == Some(&b'-') => break,
                 Ok(0) => return Err("Error: Server closed the connection".into()),
                 Ok(n) => client.input.extend_from_slice(&self.chunk[..n]),
@@ -374,8 +374,8 @@ fn server_error(reply: &[u8]) -> String {
 }
 
 impl Shared<'_> {
-    /// Whether an error reply only says that slots of the cluster have moved, or that it needs a moment. Then it is asked
-    /// where they are now. Any other error would make the figures meaningless.
+    /// Whether an error reply only says that slots have moved or that the cluster needs a moment. Then asks where the
+    /// slots are now. Any other error would make the figures meaningless.
     fn tolerates(&self, reply: &[u8]) -> Result<bool, String> {
         let down = reply.starts_with(b"-CLUSTERDOWN");
         if !self.options.cluster || !(down || reply.starts_with(b"-MOVED") || reply.starts_with(b"-ASK")) {

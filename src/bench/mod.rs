@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use workload::Workload;
 
-/// The whole program: takes the arguments behind the program's name and returns the exit code.
+/// The whole program: takes the arguments after the program's name and returns the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
     let args = args.into_iter().map(OsString::into_vec).collect();
     let options = match options::parse(args) {

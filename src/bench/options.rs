@@ -34,17 +34,17 @@ pub(crate) struct Options {
     pub(crate) precision: usize,
     pub(crate) endless: bool,
     pub(crate) idle: bool,
-    /// Says that errors shall be shown, which they always are.
+    /// `-e`; errors are always shown.
     pub(crate) show_errors: bool,
     /// CLIENT TRACKING on every connection.
     pub(crate) tracking: bool,
-    /// Of the random numbers; the time if not given.
+    /// Seed of the random numbers; the time if not given.
     pub(crate) seed: Option<u64>,
-    /// Names of the tests to run, lower case; `None`: all.
+    /// Names of the tests to run, in lower case; `None`: all.
     pub(crate) tests: Option<Vec<String>>,
-    /// A command of the user's own.
+    /// The words of a command to run in place of the tests.
     pub(crate) command: Vec<Vec<u8>>,
-    /// The last word of it came from standard input, and is no part of its title.
+    /// Its last word came from standard input and is not part of its title.
     pub(crate) stdin_last: bool,
 }
 
@@ -94,7 +94,7 @@ pub(crate) enum Parsed {
     Run(Box<Options>),
     /// Printed on standard output, and that is all.
     Say(String),
-    /// An option that is none, or has no value. Printed on standard output as Redis's tool does; the program fails.
+    /// An unknown option, or one without a value. Printed on standard output, as Redis's tool does; the program fails.
     Misspelt(String),
     /// Printed on standard error; the program fails.
     Wrong(String),
@@ -111,7 +111,7 @@ pub(crate) fn parse(args: Vec<Vec<u8>>) -> Parsed {
 }
 
 enum Mistake {
-    /// The name of an option that is none, or lacks its value.
+    /// The name of an option that is unknown or lacks its value.
     Option(String),
     /// What is wrong with a value.
     Value(String),

@@ -21,7 +21,6 @@ pub(crate) enum Found {
     Malformed,
 }
 
-/// Looks at one reply.
 pub(crate) fn next(buf: &[u8]) -> Found {
     match end_of(buf, 0, 0) {
         Ok(Some(len)) if buf[0] == b'>' => Found::Push { len },
@@ -31,7 +30,7 @@ pub(crate) fn next(buf: &[u8]) -> Found {
     }
 }
 
-/// The index behind the reply at `at`.
+/// The index after the reply at `at`; `None` while it is not complete, an error if it is malformed.
 fn end_of(buf: &[u8], at: usize, depth: usize) -> Result<Option<usize>, ()> {
     let Some(kind) = buf.get(at) else { return Ok(None) };
     let Some(cr) = memchr(b'\r', &buf[at..]).map(|i| at + i) else { return Ok(None) };

@@ -6,7 +6,7 @@ use super::server::Target;
 use super::workload::Workload;
 use hdrhistogram::Histogram;
 
-/// Said once before the tests.
+/// Printed once, before the tests.
 pub(crate) fn announce(options: &Options, nodes: &[Target]) {
     if options.cluster {
         println!("Cluster has {} master nodes:\n", nodes.len());
@@ -41,7 +41,7 @@ fn ms(us: u64) -> f64 {
     us as f64 / 1000.0
 }
 
-/// Mean, least, 50th, 95th and 99th percentile, and largest latency, milliseconds.
+/// Mean, smallest, 50th, 95th and 99th percentile, and largest latency, milliseconds.
 fn summary(h: &Histogram<u64>) -> [String; 6] {
     let min = if h.is_empty() { 0 } else { h.min() };
     [

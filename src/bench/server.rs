@@ -11,7 +11,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-/// Hash tags by node: those of the slots that it serves.
+/// For each node, the hash tags of the slots that it serves.
 pub(crate) type Tags = Vec<Vec<[u8; 3]>>;
 
 /// A server to put load on.
@@ -20,11 +20,11 @@ pub(crate) struct Target {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) socket: Option<PathBuf>,
-    /// Its name in the cluster.
+    /// Its node ID in the cluster.
     pub(crate) id: Option<String>,
     /// Hash tags of its slots, in a cluster.
     pub(crate) tags: Vec<[u8; 3]>,
-    /// What CONFIG says of `save` and `appendonly`, where it says anything.
+    /// `save` and `appendonly` as CONFIG GET shows them, where it does.
     pub(crate) save: Option<String>,
     pub(crate) appendonly: Option<String>,
 }
@@ -91,7 +91,8 @@ impl Target {
     }
 }
 
-/// What every connection says first: credentials, protocol, database. Gives the bytes and the number of replies.
+/// What every connection sends first: credentials, protocol, database. Returns the bytes and the number of replies to
+/// expect.
 pub(crate) fn greeting(options: &Options) -> (Vec<u8>, usize) {
     let mut out = Writer::default();
     let mut replies = 0;
@@ -168,7 +169,7 @@ fn config(options: &Options, target: &Target, name: &str) -> Result<Option<Strin
     Ok(reply.pairs().first().map(|(_, value)| value.text_lossy()))
 }
 
-/// Asks CLUSTER SLOTS where which slot is.
+/// The masters with their slots, from CLUSTER SLOTS.
 fn masters(options: &Options, seed: &Target) -> Result<Vec<Target>, String> {
     let reply = seed.ask(options, &[b"CLUSTER", b"SLOTS"])?;
     if let Some(error) = reply.error() {

@@ -98,7 +98,6 @@ fn data(len: usize) -> Vec<u8> {
 }
 
 impl Workload {
-    /// The command given on the command line.
     pub(crate) fn of_command(options: &Options) -> Workload {
         let titled = options.command.len() - usize::from(options.stdin_last);
         let title = String::from_utf8_lossy(&options.command[..titled].join(&b' ')).into_owned();

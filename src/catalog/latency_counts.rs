@@ -6,14 +6,14 @@ use hdrhistogram::Histogram;
 /// Range and precision of the latency histograms: a nanosecond to a second, two significant digits.
 const HISTOGRAM_NS: (u64, u64) = (1, 1_000_000_000);
 const HISTOGRAM_DIGITS: u8 = 2;
-/// Latencies below this, in microseconds, are counted apart: nearly all commands' are.
+/// Latencies below this, in microseconds, have a counter each: nearly all commands' are.
 const USUAL_US: usize = 8;
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub(crate) struct LatencyCounts {
     usual: [u64; USUAL_US],
-    /// The others, in nanoseconds; made when there is the first.
+    /// The others, in nanoseconds; made for the first of them.
     others: Option<Box<Histogram<u32>>>,
 }
 
@@ -49,7 +49,7 @@ impl LatencyCounts {
         all.map(|all| *all)
     }
 
-    /// For each of some percentages, the nanoseconds that so many percent of all do not exceed, as the histogram has it;
+    /// For each percentage, the nanoseconds that so many percent of all do not exceed, as the histogram rounds them;
     /// `None` if nothing was noted.
     pub(crate) fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
         let others = self.others.as_deref();
@@ -60,7 +60,7 @@ impl LatencyCounts {
         let rank = |percent: f64| ((percent.min(100.0) / 100.0 * all as f64).ceil() as u64).max(1);
         let mut found: Vec<(u64, Option<u64>)> = percents.iter().map(|percent| (rank(*percent), None)).collect();
         let mut so_far = 0;
-        // Those that one more class of values reaches. True when none is left.
+        // Settles the percentages that one more class of values reaches. True when none is left.
         let mut reach = |count: u64, (low, high): (u64, u64)| {
             so_far += count;
             for ((rank, value), percent) in found.iter_mut().zip(percents) {
@@ -82,7 +82,7 @@ impl LatencyCounts {
     }
 }
 
-/// The least and the largest of the nanoseconds that a histogram does not tell from these: of two significant digits it
+/// The smallest and the largest value that share a class of the histogram with `ns`: for two significant digits it
 /// keeps eight bits.
 fn class(ns: u64) -> (u64, u64) {
     let ns = ns.max(HISTOGRAM_NS.0);
@@ -98,8 +98,8 @@ fn others(histogram: &mut Option<Box<Histogram<u32>>>) -> Option<&mut Histogram<
     histogram.as_deref_mut()
 }
 
-/// Writes a distribution as LATENCY HISTOGRAM shows it: the count, and for powers of two of a microsecond, as far as there
-/// is anything new to say, how many took no longer.
+/// Writes a distribution as LATENCY HISTOGRAM shows it: the count, and for each power of two of a microsecond where the
+/// number changes, how many took no longer.
 pub(crate) fn write_histogram(out: &mut Reply, histogram: &Histogram<u32>) {
     out.map(2);
     out.bulk(b"calls");

@@ -1,5 +1,5 @@
 //! What commands are: the row that describes each of them, the table that finds them by name, the keys of a call, the
-//! errors they return. What they do is elsewhere; a table holds no functions.
+//! errors they return. What commands do is elsewhere: the table holds no functions that run them.
 
 pub(crate) mod error;
 pub(crate) mod latency_counts;

@@ -6,9 +6,9 @@
 use crate::resp::Args;
 use crate::structs::numbers::parse_i64;
 
-/// Finds the keys of a call: argument positions with flags. For commands of which a specification cannot tell where the keys
-/// stand or what is done with them. It goes by what the command itself reads its arguments with, so that both agree, whatever
-/// the arguments are; where the command will fail for them, it may give what it likes.
+/// Finds the keys of a call: argument positions with flags. For commands whose key specification cannot tell where the
+/// keys are or what is done with them. It shares the code with which the command reads its arguments, so that both
+/// always agree. For arguments with which the command fails, the result does not matter.
 pub(crate) type GetKeysFn = fn(Args<'_>) -> Option<Vec<KeyPos>>;
 
 /// Where a key stands in the arguments, and what the command does with it (`key` flags).
@@ -149,7 +149,7 @@ pub mod key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
     Index(usize),
-    /// After this keyword, searched from the given argument (negative: from the end, backwards).
+    /// After this keyword, searched from the given argument on (negative: from the end, backwards).
     Keyword(&'static str, i32),
     Unknown,
 }
@@ -177,7 +177,7 @@ pub struct KeySpec {
     pub flags: u16,
     pub begin: Begin,
     pub find: Find,
-    /// What COMMAND says of it besides; empty: nothing.
+    /// Further text that COMMAND shows; empty: none.
     pub notes: &'static str,
 }
 
@@ -274,7 +274,7 @@ impl ArgKind {
 pub struct Arg {
     pub name: &'static str,
     pub kind: ArgKind,
-    /// What is shown in its place, if not the name.
+    /// The name that is shown, if another.
     pub(crate) display: Option<&'static str>,
     pub token: Option<&'static str>,
     pub key_spec: Option<u8>,
@@ -342,21 +342,21 @@ impl Arg {
     }
 }
 
-/// A command, or a subcommand (named `container|sub`). `F` is the kind of function that it runs; without one, the row is
-/// what everybody but its caller needs.
+/// A command, or a subcommand (named `container|sub`). `F` is the type of function that it runs; without one, the row
+/// is what everybody but the caller of the command needs.
 #[derive(Debug)]
 pub struct Command<F: 'static = ()> {
     pub name: &'static str,
-    /// `None` for a container that is nothing without a subcommand.
+    /// `None` for a container that needs a subcommand.
     pub(crate) run: Option<F>,
     /// Number of arguments with the name; negative: at least that many.
     pub arity: i32,
     pub flags: u32,
     /// Categories beyond those that the flags imply (`Command::categories` gives all).
     pub(crate) acl: u32,
-    /// Where the keys stand, as far as that can be said in general.
+    /// Where the keys are, as far as that can be said without the arguments.
     pub keys: &'static [KeySpec],
-    /// Tells it exactly, in the place of `keys`.
+    /// Finds the keys exactly, in place of `keys`.
     pub(crate) get_keys: Option<GetKeysFn>,
     pub group: Group,
     pub since: &'static str,
@@ -372,7 +372,7 @@ pub struct Command<F: 'static = ()> {
 }
 
 impl<F> Command<F> {
-    /// What a row leaves out.
+    /// Defaults for the fields that a row leaves out.
     pub(crate) const ROW: Command<F> = Command {
         name: "",
         run: None,
@@ -397,7 +397,7 @@ impl<F> Command<F> {
         self.name.rsplit('|').next().unwrap_or(self.name)
     }
 
-    /// These rows without their functions. They are there for good, as rows are: to be called once for each table.
+    /// These rows without their functions. The memory is never freed: call it once for each list of rows.
     pub(crate) fn described(rows: &'static [Command<F>]) -> &'static [Command] {
         let described = |row: &Command<F>| Command {
             name: row.name,
@@ -447,7 +447,7 @@ impl Command {
         c | if self.has(flag::FAST) { cat::FAST } else { cat::SLOW }
     }
 
-    /// The least and the largest number of arguments, with the name.
+    /// The smallest and the largest number of arguments, name included.
     pub(crate) fn arg_counts(&self) -> (usize, usize) {
         let least = self.arity.unsigned_abs() as usize;
         (least, if self.arity >= 0 { least } else { usize::MAX })
@@ -459,12 +459,12 @@ impl Command {
     }
 
     /// First key, last key and step as COMMAND has always reported them: the span of the specifications that are plain
-    /// positions right behind one another. `(0, 0, 0)` when there is none.
+    /// positions right after one another. `(0, 0, 0)` when there is none.
     pub fn legacy_range(&self) -> (i32, i32, i32) {
         self.range_and_movable().0
     }
 
-    /// True when the keys cannot be told from the legacy range alone.
+    /// True when the legacy range alone does not give the keys.
     pub fn has_movable_keys(&self) -> bool {
         self.range_and_movable().1
     }
@@ -498,8 +498,8 @@ impl Command {
         (span.map_or((0, 0, 0), |(first, last)| (first, last, 1)), movable)
     }
 
-    /// The keys of a call with these arguments, in order. `None`: the arguments do not name keys as they should. What is
-    /// no key but routed like one (shard channels) is among them, with the flag `NOT_KEY`.
+    /// The keys of a call with these arguments, in order. `None`: the arguments do not name keys as they should. Shard
+    /// channels, which are routed like keys, are among them with the flag `NOT_KEY`.
     pub(crate) fn keys_of(&self, args: Args<'_>) -> Option<Vec<KeyPos>> {
         if let Some(get_keys) = self.get_keys {
             return get_keys(args);
@@ -557,14 +557,14 @@ impl KeySpec {
                 let start = first + offset as i64;
                 match count {
                     0 => return Some(()),
-                    // More keys than arguments are out of bounds however far they reach.
+                    // More keys than arguments saturate, and so are out of bounds.
                     1.. => (start, start.saturating_add((count - 1).saturating_mul(step as i64)), step as i64),
                     _ => return None,
                 }
             }
             Find::Unknown => return None,
         };
-        // All arguments after the fixed ones, of which there need not be any.
+        // All arguments after the fixed ones: there may be none.
         if last == first - 1 && first == argc {
             return Some(());
         }
@@ -577,8 +577,8 @@ impl KeySpec {
     }
 }
 
-/// Where a keyword stands, looked for from an argument on (negative: counted from the end, and backwards). The last
-/// argument that could be it has nothing behind it, so it is not looked at.
+/// Where a keyword is, searched from an argument on (negative: counted from the end, and backwards). The last argument
+/// has nothing after it, so it is not looked at.
 fn find_keyword(args: Args<'_>, word: &str, from: i32) -> Option<usize> {
     let is_word = |i: &usize| args[*i].eq_ignore_ascii_case(word.as_bytes());
     let argc = args.len();

@@ -5,7 +5,7 @@ use super::row::{Begin, Command, Find, Group, flag};
 use crate::resp::Args;
 use hdrhistogram::Histogram;
 
-/// A command or subcommand in the table; an index that also finds its statistics.
+/// A command or subcommand: its index in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CmdRef(pub(crate) u16);
 
@@ -16,11 +16,11 @@ pub struct Registered {
     pub(crate) name: String,
     pub(crate) parent: Option<CmdRef>,
     pub(crate) subcommands: Vec<CmdRef>,
-    /// Where its keys stand, if that is as simple as it usually is.
+    /// Where its keys are, in the simple and usual cases.
     pub(crate) keys: KeyRange,
-    /// Where it names a member or field of what its only key holds, if it does.
+    /// Where it names a member or field of its only key's value, if it does.
     pub(crate) member: Option<MemberAt>,
-    /// It takes no time worth telling, as long as its arguments and its reply are small.
+    /// It takes next to no time when its arguments and its reply are small.
     pub(crate) is_quick: bool,
     args: (usize, usize),
     pub(crate) stats: CommandStats,
@@ -34,7 +34,7 @@ pub(crate) enum MemberAt {
 }
 
 impl MemberAt {
-    /// All that matters is speed: where it is wrong, memory is looked at in vain.
+    /// A guess, for speed only: a wrong one prefetches memory in vain.
     fn of(row: &Command) -> Option<MemberAt> {
         let of_one_key = KeyRange::of(row).positions(4).eq([1]) && row.arity.unsigned_abs() >= 3;
         match row.group {
@@ -68,7 +68,7 @@ impl KeyRange {
         let Some(spec) = row.keys.first() else { return KeyRange::default() };
         match (&spec.begin, &spec.find) {
             (Begin::Index(first), Find::Range { last, step, limit: 0 }) => {
-                // Commands look at the key of their last key specification first or last; all that matters is speed.
+                // Commands look at the key of their last key specification first or last; a guess, for speed only.
                 let last = if *last >= 0 { *first as i16 + *last as i16 } else { *last as i16 };
                 KeyRange { first: *first as u16, last, step: (*step as u16).max(1) }
             }
@@ -76,7 +76,7 @@ impl KeyRange {
         }
     }
 
-    /// Whether of `argc` arguments the one behind the name is a key and no other is, as with most commands.
+    /// Whether of `argc` arguments the one after the name is the only key, as with most commands.
     #[inline]
     pub(crate) fn is_first_argument(self, argc: usize) -> bool {
         (self.first, self.last) == (1, 1) && argc > 1
@@ -108,7 +108,7 @@ pub(crate) struct CommandStats {
 }
 
 impl CommandStats {
-    /// Counts `calls` calls that took `us` microseconds together; `tracking`: their latency is to be part of the histogram.
+    /// Counts `calls` calls that took `us` microseconds together; `tracking`: their latency goes into the histogram.
     pub(crate) fn count(&mut self, calls: u32, us: u64, tracking: bool) {
         self.calls += u64::from(calls);
         self.us += us;
@@ -126,7 +126,7 @@ impl CommandStats {
         }
     }
 
-    /// As `LatencyCounts::percentiles`, of the latencies.
+    /// As `LatencyCounts::percentiles`, of its latencies.
     pub(crate) fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
         self.latency.percentiles(percents)
     }
@@ -139,16 +139,16 @@ impl CommandStats {
 
 pub struct CommandTable {
     entries: Vec<Registered>,
-    /// What commands are called by.
+    /// By the names that they are called by.
     names: NameIndex,
-    /// Their own names, whatever `rename-command` made of them: what users' rules say.
+    /// By their own names, whatever `rename-command` says: those of ACL rules.
     own_names: NameIndex,
-    /// The commands in each category, by the category's bit, as bits by their numbers.
+    /// The commands of each category, by the number of its bit: one bit for each [`CmdRef`].
     categories: Vec<Vec<u64>>,
 }
 
 impl Registered {
-    /// The least and the largest number of arguments it takes, with its name.
+    /// The smallest and the largest number of arguments, name included.
     pub(crate) fn arg_counts(&self) -> (usize, usize) {
         self.args
     }
@@ -204,7 +204,7 @@ impl CommandTable {
         self.names.find(name, |cmd| &self.entries[cmd.0 as usize].name)
     }
 
-    /// The command whose own name this is, whatever it is called by and whether it can be called or not.
+    /// The command with this own name, whatever `rename-command` says.
     pub(crate) fn find_own(&self, name: &[u8]) -> Option<CmdRef> {
         self.own_names.find(name, |cmd| self.entries[cmd.0 as usize].row.name)
     }
@@ -248,7 +248,7 @@ impl CommandTable {
         }
     }
 
-    /// It is a subcommand or has some: its name alone does not say what is run.
+    /// Whether it is a subcommand or has some: then its name alone does not say what is run.
     pub(crate) fn has_to_do_with_subcommands(&self, cmd: CmdRef) -> bool {
         let entry = self.get(cmd);
         entry.parent.is_some() || !entry.subcommands.is_empty()
@@ -262,7 +262,7 @@ impl CommandTable {
         &mut self.entries[cmd.0 as usize].stats
     }
 
-    /// The commands of a category, given its bit, as bits by their numbers.
+    /// The commands of a category, given as its bit: one bit for each [`CmdRef`].
     pub(crate) fn in_category(&self, bit: u32) -> &[u64] {
         self.categories.get(bit.trailing_zeros() as usize).map_or(&[], Vec::as_slice)
     }

@@ -1,7 +1,7 @@
 //! A blocking connection to a server: commands out, replies in.
 //!
-//! It knows bytes and replies only. Logging in, choosing a database, following redirections
-//! and what to do when the link breaks belong to the callers.
+//! It knows bytes and replies only. Logging in, choosing a database, following redirections and handling a broken link
+//! are left to the callers.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -27,12 +27,12 @@ pub(crate) enum LinkError {
     Io(io::Error),
     /// The server closed the connection.
     Closed,
-    /// The server sent something that is no reply.
+    /// The server sent something that is not a reply.
     Protocol(ReplyError),
 }
 
 impl LinkError {
-    /// Whether connecting again may help: the peer went away, rather than talked nonsense.
+    /// Whether connecting again may help: the peer went away, rather than sent garbage.
     pub(crate) fn is_disconnect(&self) -> bool {
         match self {
             LinkError::Closed => true,
@@ -182,7 +182,7 @@ impl Connection {
         }
     }
 
-    /// Reads once from the socket, past the parser. End of stream is an error.
+    /// Reads once from the socket, bypassing the parser. End of stream is an error.
     fn read_some(&mut self, chunk: &mut [u8]) -> Result<usize, LinkError> {
         loop {
             match self.stream.inner().read(chunk) {
@@ -215,13 +215,13 @@ impl Connection {
         }
     }
 
-    /// [`Connection::command`] on the words of a line, for commands without odd characters.
+    /// As [`Connection::command`], with the words of a line (split at blanks) as arguments.
     pub(crate) fn words(&mut self, line: &str) -> Result<Reply, LinkError> {
         let args: Vec<&str> = line.split(' ').collect();
         self.command(&args)
     }
 
-    /// Reads raw bytes, those first that the parser had not consumed.
+    /// Reads raw bytes, starting with those that the parser had not consumed.
     pub(crate) fn read_raw(&mut self, chunk: &mut [u8]) -> Result<usize, LinkError> {
         let rest = self.reader.take_rest();
         if rest.is_empty() {
@@ -242,7 +242,7 @@ impl Connection {
         }
     }
 
-    /// Writes what the socket takes now.
+    /// Writes as much as the socket takes now, and returns how much.
     pub(crate) fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.inner().write(bytes)
     }
@@ -263,7 +263,7 @@ fn connect_within(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Tcp
     for address in addresses {
         match TcpStream::connect_timeout(address, timeout) {
             Ok(stream) => return Ok(stream),
-            // The library's own timeout has no number to describe.
+            // The standard library's own timeout has no error number.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => failure = Errno::ETIMEDOUT.into(),
             Err(error) => failure = error,
         }

@@ -1,6 +1,6 @@
 //! Replies as text: the terminal layout with indices and quotes, raw, CSV and JSON.
 //!
-//! Scripts match these layouts byte by byte; they are those of redis-cli 7.2.
+//! Scripts depend on these layouts byte by byte; they are those of redis-cli 7.2.
 
 use super::quote::push_quoted;
 use crate::resp::reply_reader::Reply;
@@ -35,8 +35,8 @@ impl Default for Delimiters {
     }
 }
 
-/// The whole text to print for a reply. `verbatim` replies (INFO and its kind) are printed
-/// as they came, whatever the mode.
+/// The whole text to print for a reply. `verbatim` replies (such as INFO's) are printed as they came, whatever the
+/// mode.
 pub(crate) fn render(reply: &Reply, mode: OutputMode, verbatim: bool, delimiters: &Delimiters) -> Vec<u8> {
     let mut out = Vec::new();
     if verbatim {
@@ -248,7 +248,7 @@ fn json(reply: &Reply, ascii: bool, out: &mut Vec<u8>) {
                 if index > 0 {
                     out.push(b',');
                 }
-                // JSON knows only strings as keys, RESP3 any type.
+                // JSON allows only strings as keys, RESP3 any type.
                 let mut name = Vec::new();
                 json(key, ascii, &mut name);
                 if key.text().is_some() && !matches!(key, Reply::Double(_) | Reply::BigNumber(_)) {

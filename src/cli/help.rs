@@ -1,8 +1,7 @@
 //! What the prompt knows about commands: `help`, completion and hints.
 //!
-//! The server describes its commands itself (COMMAND DOCS), so the prompt is never out of
-//! step with the server it talks to. Servers that do not are taken to know the commands of
-//! this one.
+//! The server describes its commands itself (COMMAND DOCS), so the prompt always matches the server it talks to. A
+//! server without COMMAND DOCS is assumed to have this server's commands.
 
 use super::connection::Connection;
 use super::term::put;
@@ -10,7 +9,7 @@ use crate::catalog::row::{Arg, ArgKind, Command};
 use crate::resp::reply_reader::Reply;
 use crate::server::commands;
 
-/// The commands of one server. Empty when the server would not tell.
+/// The commands of one server, see [`Help::load`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Help {
     entries: Vec<Entry>,
@@ -48,7 +47,7 @@ pub(super) enum Kind {
     Value,
     Integer,
     Double,
-    /// Only the token.
+    /// The token alone.
     Token,
     /// One of its parts.
     OneOf,
@@ -57,7 +56,7 @@ pub(super) enum Kind {
 }
 
 impl Help {
-    /// Asks the server; where it does not answer, what a server of this version knows.
+    /// Asks the server with COMMAND DOCS; if it does not answer, uses the commands of this version.
     pub(crate) fn load(conn: Option<&mut Connection>) -> Help {
         let mut help = Help::default();
         if let Some(Ok(docs)) = conn.map(|conn| conn.words("COMMAND DOCS")) {
@@ -164,7 +163,7 @@ impl Help {
             .iter()
             .map(|word| String::from_utf8_lossy(word).into_owned())
             .collect();
-        // A word counts once a blank follows it.
+        // A word counts only when a blank follows it.
         if !line.last().is_some_and(u8::is_ascii_whitespace) {
             words.pop();
         }

@@ -1,9 +1,8 @@
 //! Which arguments of a command are still to be typed.
 //!
-//! The words typed so far are read against the command's syntax, and what no word stood for
-//! is shown. Optional arguments that stand together may come in any order; once the argument
-//! after them has begun, those left out can no longer come. Words that fit nowhere end the
-//! hints, as they mean that the syntax was misread or mistyped.
+//! The words typed so far are matched against the command's syntax, and the rest of the syntax is shown. Adjacent
+//! optional arguments may come in any order; once the argument after them has begun, those left out can no longer come.
+//! Words that fit nowhere end the hints.
 
 use super::help::{Argument, Kind};
 
@@ -69,7 +68,7 @@ fn read_optional(arguments: &[Argument], typed: &mut [Typed], words: &[String]) 
         });
         let Some((at, n)) = next else { break };
         if let Some(last) = last.replace(at) {
-            // Its optional end can not come any more.
+            // Its optional last part can no longer come.
             typed[last].whole = true;
         }
         used += n;
@@ -204,7 +203,7 @@ fn show(argument: &Argument, typed: &Typed) -> String {
     let text = pieces.join(" ");
     match argument.optional {
         true if typed.words == 0 => format!("[{text}]"),
-        // redis-cli closes this bracket too.
+        // Redis's redis-cli closes this bracket too.
         true if argument.multiple => format!("{text}]"),
         _ => text,
     }

@@ -4,8 +4,8 @@
 //! - `connection`: a blocking link to a server
 //! - `session`: a user's conversation with a server or cluster
 //! - `prompt`, `help`, `hint`: typing commands
-//! - `quote`, `format`: text in, text out
-//! - `modes`: `--scan`, `--stat`, `--pipe` and their kin
+//! - `quote`, `format`, `term`: text in, text out
+//! - `modes`: `--scan`, `--stat`, `--pipe` and others
 //! - `cluster`: `--cluster ...`
 
 mod cluster;
@@ -29,7 +29,7 @@ use term::complain;
 
 pub(crate) use connection::describe as describe_error;
 
-/// The Redis version whose behaviour this is.
+/// The version of redis-cli that this one behaves like.
 pub(crate) const COMPATIBLE_VERSION: &str = "7.2.6";
 
 /// The whole program: reads the process's arguments and returns its exit code.

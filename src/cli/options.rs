@@ -12,16 +12,16 @@ use super::quote::unquote;
 use super::uri;
 use crate::net::tls::ToolOptions;
 
-/// Which protocol to ask the server for.
+/// The protocol to ask the server for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// What a fresh connection speaks, RESP2.
+    /// RESP2, as a fresh connection speaks it.
     Default,
-    /// RESP2, whatever else would suggest RESP3 (`-2`).
+    /// RESP2, even with options that imply RESP3 (`-2`).
     Resp2,
     /// RESP3 or fail (`-3`).
     Resp3,
-    /// RESP3 where the server knows it (`--json`).
+    /// RESP3 if the server supports it (`--json`).
     Resp3IfKnown,
 }
 
@@ -63,17 +63,15 @@ pub(crate) enum Mode {
 pub(crate) struct Options {
     /// Host name or address.
     pub(crate) host: String,
-    /// TCP port.
     pub(crate) port: u16,
     /// Unix socket path, instead of host and port.
     pub(crate) socket: Option<Vec<u8>>,
-    /// How long a connection may take to be made; as long as the system lets it if not given.
+    /// How long connecting may take; `None` leaves it to the system.
     pub(crate) connect_timeout: Option<Duration>,
     /// Speak TLS.
     pub(crate) is_tls: bool,
     /// How, if so.
     pub(crate) tls_options: ToolOptions,
-    /// Password.
     pub(crate) auth: Option<Vec<u8>>,
     /// ACL user.
     pub(crate) user: Option<Vec<u8>>,
@@ -85,13 +83,12 @@ pub(crate) struct Options {
     pub(crate) repeat: i64,
     /// Pause between runs, in microseconds.
     pub(crate) interval_us: u64,
-    /// Protocol version.
     pub(crate) protocol: Protocol,
     /// Read the last argument from standard input.
     pub(crate) stdin_last: bool,
     /// Replace this argument by standard input.
     pub(crate) stdin_tag: Option<Vec<u8>>,
-    /// Output layout, where not given by what standard output is.
+    /// Output layout; `None` chooses by whether standard output is a terminal.
     pub(crate) output: Option<OutputMode>,
     /// Separators of raw output.
     pub(crate) delimiters: Delimiters,
@@ -103,15 +100,13 @@ pub(crate) struct Options {
     pub(crate) quoted_input: bool,
     /// Do not warn about passwords in the process list.
     pub(crate) no_auth_warning: bool,
-    /// More output.
     pub(crate) verbose: bool,
     /// Print RESP3 push messages.
     pub(crate) show_pushes: Option<bool>,
-    /// Special modes.
     pub(crate) mode: Option<Mode>,
-    /// Pattern of `--scan` and its relatives.
+    /// Pattern for `--scan`, `--bigkeys` and the like.
     pub(crate) pattern: Option<Vec<u8>>,
-    /// COUNT of `--scan` and its relatives.
+    /// COUNT for `--scan`, `--bigkeys` and the like.
     pub(crate) count: i64,
     /// Seconds to wait for the last reply in `--pipe` mode; 0 for ever.
     pub(crate) pipe_timeout_s: u64,
@@ -199,7 +194,7 @@ type Apply = fn(&mut Options, Vec<u8>) -> Result<(), String>;
 
 struct Flag {
     names: &'static [&'static str],
-    /// Placeholder of its value; empty for a switch.
+    /// Placeholder of its value in the help; empty for a switch.
     value: &'static str,
     /// Help lines; empty for a flag that `--help` does not show.
     help: &'static str,
@@ -214,7 +209,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The leading integer of a text as C's `atoi` reads it: junk is 0.
+/// The leading integer of a text as C's `atoi` reads it; 0 if there is none.
 pub(crate) fn leading_int(bytes: &[u8]) -> i64 {
     let text = text(bytes);
     let text = text.trim_start();
@@ -427,7 +422,7 @@ static FLAGS: &[Flag] = &[
         set!(|o, v| o.hint_test = Some(HintTest::Input(v)))),
     flag(&["--test_hint_file"], "<file>", "",
         set!(|o, v| o.hint_test = Some(HintTest::File(v)))),
-    // The cluster manager's own; `--cluster help` lists them by subcommand.
+    // Options of the cluster manager; `--cluster help` lists them by subcommand.
     flag(&["--cluster-replicas"], "<n>", "", set!(|o, v| o.cluster_options.replicas = unsigned(&v) as usize)),
     flag(&["--cluster-master-id"], "<id>", "", set!(|o, v| o.cluster_options.master_id = Some(text(&v)))),
     flag(&["--cluster-from"], "<arg>", "", set!(|o, v| o.cluster_options.from = Some(text(&v)))),

@@ -29,7 +29,7 @@ use super::term::{InputLines, complain, is_color_term, put_now, say, stdout_is_t
 /// Commands kept in the history file.
 const HISTORY_LINES: usize = 1000;
 
-/// Below this a command's time is not worth mentioning.
+/// Times of commands below this are not shown.
 const SLOW_COMMAND_MS: u128 = 500;
 
 /// Steps through a script until it has ended, then goes on as [`run`] does. Returns 1 if the script can not be started,
@@ -105,7 +105,7 @@ fn repeat_count(args: &[Vec<u8>]) -> Option<Result<i64, ()>> {
     })
 }
 
-/// Carries out one line. False when it was nothing for the server.
+/// Carries out one line. False when it was not for the server.
 fn execute(session: &mut Session, input: &mut Input, line: &[u8], args: &[Vec<u8>]) -> bool {
     let (repeat, command) = match repeat_count(args) {
         None => (1, args),
@@ -237,7 +237,8 @@ impl Preferences {
     }
 }
 
-/// A file in the home directory unless the environment names another; `/dev/null` is none.
+/// The path of a file in the home directory, unless the environment names another; `None` for `/dev/null`, or without a
+/// home.
 fn dotfile(variable: &str, name: &str) -> Option<PathBuf> {
     let path = match std::env::var_os(variable).filter(|value| !value.is_empty()) {
         Some(path) => PathBuf::from(path),
@@ -248,7 +249,7 @@ fn dotfile(variable: &str, name: &str) -> Option<PathBuf> {
 
 struct Input {
     lines: InputLines,
-    /// Lines that were pasted behind the one that is being carried out.
+    /// Lines that were pasted together with the current one and come after it.
     pasted: VecDeque<Vec<u8>>,
     editor: Option<Editor<Assistant, DefaultHistory>>,
     history_file: Option<PathBuf>,
@@ -296,7 +297,7 @@ impl Input {
                 }
                 if self.pasted.is_empty() {
                     let text = editor.readline(&session.prompt()).ok()?;
-                    // What is pasted at once may be many lines.
+                    // A paste may be many lines.
                     self.pasted = text.split(['\n', '\r']).map(|line| line.as_bytes().to_vec()).collect();
                 }
                 self.pasted.pop_front()
@@ -304,7 +305,7 @@ impl Input {
         }
     }
 
-    /// A line for the debugger, whose commands the hints do not know.
+    /// Reads a line for the debugger, without hints, which do not know its commands.
     fn debugger_line(&mut self) -> Option<Vec<u8>> {
         let Some(editor) = &mut self.editor else {
             return self.lines.next_line();

@@ -1,13 +1,12 @@
 //! How arguments are written at the prompt and how strings are shown there.
 //!
-//! The line syntax is that of Redis configuration files and of the inline protocol: words
-//! parted by blanks, `"..."` with escapes (`\n \r \t \b \a \xHH`), `'...'` with only `\'`.
+//! The line syntax is that of Redis configuration files and of the inline protocol: words separated by blanks, `"..."`
+//! with escapes (`\n \r \t \b \a \xHH`), `'...'` with only `\'`.
 
 /// The line can not be split: a quote is open, or text follows a closing quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unbalanced;
 
-/// Splits a line into arguments.
 pub(crate) fn split_args(line: &[u8]) -> Result<Vec<Vec<u8>>, Unbalanced> {
     let args = crate::resp::split_args(line).ok_or(Unbalanced)?;
     Ok(args.as_args().iter().map(<[u8]>::to_vec).collect())

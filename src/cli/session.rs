@@ -1,9 +1,7 @@
-//! One user's conversation with a server: connecting and logging in, sending commands,
-//! printing replies, following redirections, and keeping track of what the server keeps
-//! track of (database, transaction, subscriptions, protocol).
+//! One user's session with a server: connecting and logging in, sending commands, printing replies, following
+//! redirections, and tracking the state that the server keeps (database, transaction, subscriptions, protocol).
 //!
-//! It serves both a single command from the command line and the prompt; reading lines is
-//! left to `prompt`.
+//! It serves both a single command from the command line and the prompt. Reading lines is left to `prompt`.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -23,7 +21,7 @@ use super::options::{Options, Protocol, leading_int};
 use super::term::{complain, put_now, say, stdout_is_tty};
 use crate::resp::reply_reader::Reply;
 
-/// Redirections followed without a pause; more of them mean a cluster in motion.
+/// Redirections followed without a pause; more mean that slots are moving.
 const FAST_REDIRECTS: u32 = 16;
 
 /// What to do with RESP3 push messages.
@@ -53,21 +51,17 @@ impl From<LinkError> for Broken {
     }
 }
 
-/// See the module description.
 pub(crate) struct Session {
-    /// What the command line said.
+    /// The options of the command line.
     pub(crate) opts: Options,
     /// Where the next connection goes.
     pub(crate) host: String,
-    /// See `host`.
     pub(crate) port: u16,
-    /// The connection, if there is one.
     pub(crate) conn: Option<Connection>,
     /// Whether a person (or a script in their place) types commands.
     pub(crate) interactive: bool,
     /// Messages of subscriptions may come at any time.
     pub(crate) pubsub: bool,
-    /// How replies are printed.
     pub(crate) output: OutputMode,
     wanted_db: i64,
     db: i64,
@@ -84,7 +78,7 @@ pub(crate) struct Session {
     help: Option<help::Help>,
 }
 
-/// What a wait in subscribed mode ended with. What comes first here is seen to first.
+/// What ended a wait in subscribed mode. If several did, the first of these variants is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
     /// Ctrl-C was pressed.
@@ -96,12 +90,12 @@ pub(crate) enum Awaited {
     Nothing,
 }
 
-/// Where a cluster sends a client.
+/// A redirection of a cluster (`-MOVED`, `-ASK`).
 #[derive(Debug, PartialEq, Eq)]
 struct Redirection {
     ask: bool,
     slot: i64,
-    /// Absent when the server does not know its own name: the host stays the same.
+    /// `None` when the server does not know its own name: the host stays the same.
     host: Option<String>,
     port: u16,
 }
@@ -119,7 +113,7 @@ fn redirection(error: &[u8]) -> Option<Redirection> {
     Some(Redirection { ask, slot, host: (!host.is_empty()).then(|| host.to_string()), port: port.parse().ok()? })
 }
 
-/// Replies that are text for people and are printed without quotes.
+/// Whether the reply is text for people, printed without quotes.
 fn prints_verbatim(args: &[Vec<u8>]) -> bool {
     let word = |at: usize, name: &str| args.get(at).is_some_and(|a| a.eq_ignore_ascii_case(name.as_bytes()));
     let any = |names: &[&str]| names.iter().any(|name| word(1, name));
@@ -182,7 +176,7 @@ impl Session {
         self.catch_interrupts();
     }
 
-    /// From now on Ctrl-C is told by [`Session::interrupted`] and its like.
+    /// From now on Ctrl-C is reported by [`Session::interrupted`] and the like.
     pub(crate) fn catch_interrupts(&mut self) {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
@@ -191,8 +185,7 @@ impl Session {
         }
     }
 
-    /// Whether Ctrl-C waits to be asked for. Where nobody would ask (connecting, reading a
-    /// line), it means what it means to any program.
+    /// Whether Ctrl-C is held until asked for. Where nobody asks (connecting, reading a line), it has its usual effect.
     pub(crate) fn hold_interrupts(&self, hold: bool) {
         if self.interrupts.is_none() {
             return;
@@ -202,7 +195,7 @@ impl Session {
         let _ = if hold { signals.thread_block() } else { signals.thread_unblock() };
     }
 
-    /// What stands before the cursor.
+    /// The text before the cursor.
     pub(crate) fn prompt(&self) -> String {
         if self.conn.is_none() {
             return "not connected> ".into();
@@ -233,9 +226,9 @@ impl Session {
         self.reconnect(quiet)
     }
 
-    /// Connects anew.
+    /// Closes the connection and makes a new one.
     pub(crate) fn reconnect(&mut self, quiet: bool) -> Result<(), Failed> {
-        // A fresh connection knows nothing of what the last one had been told, however that ended.
+        // A fresh connection has none of the state of the last one.
         self.conn = None;
         self.db = 0;
         self.in_multi = false;
@@ -335,7 +328,7 @@ impl Session {
         self.issue_repeatedly(args, repeat)
     }
 
-    /// Runs a command so many times, on whichever node of a cluster wants it.
+    /// Runs a command so many times, following redirections of a cluster.
     pub(crate) fn issue_repeatedly(&mut self, args: &[Vec<u8>], repeat: i64) -> Result<(), Failed> {
         let Some(command) = args.first() else {
             return Ok(());
@@ -360,8 +353,8 @@ impl Session {
                 return Err(Failed);
             }
             if let Err(error) = self.run(args, repeat) {
-                // A server that was restarted, or had enough of an idle client, gets the command again. One that was part of
-                // a transaction means nothing without the others.
+                // A server that was restarted, or closed an idle connection, gets the command again, unless it was part
+                // of a transaction.
                 let lone = self.interactive && !self.in_multi && !self.monitor && !self.pubsub;
                 self.conn = None;
                 if lone && !retried && error.as_ref().is_some_and(LinkError::is_disconnect) {
@@ -459,7 +452,7 @@ impl Session {
         Ok(())
     }
 
-    /// Follows what a command changed in the state of the connection.
+    /// Tracks what a command changed in the state of the connection.
     fn note(&mut self, args: &[Vec<u8>], reply: &Reply, about_subscriptions: bool) {
         let is = |name: &str| args[0].eq_ignore_ascii_case(name.as_bytes());
         let alone = args.len() == 1;
@@ -514,8 +507,8 @@ impl Session {
         Ok(())
     }
 
-    /// Sorts out a broken link: at the prompt the caller reports it and a later command
-    /// connects again, elsewhere it is the end.
+    /// Handles a broken link: at the prompt the caller reports it and a later command connects again; elsewhere the
+    /// program ends.
     fn lost<T>(&mut self, result: Result<T, LinkError>) -> Result<T, Option<LinkError>> {
         result.map_err(|error| {
             if self.interactive && error.is_disconnect() {
@@ -528,8 +521,8 @@ impl Session {
 
     /// Reads a reply, prints it or notes the redirection it carries.
     ///
-    /// `None` means that no reply came and none will, in an orderly way: the server shut
-    /// down as asked, or Ctrl-C ended the stream and the connection is new.
+    /// `None` means that no reply will come, and that this is no error: the server shut down as asked, or Ctrl-C ended
+    /// the stream and the connection is new.
     pub(crate) fn show_reply(&mut self, verbatim: bool) -> Result<Option<Reply>, Option<LinkError>> {
         let reply = match self.receive() {
             Ok(reply) => reply,
@@ -651,7 +644,7 @@ impl Session {
     /// Waits in subscribed mode, for `timeout_ms` at most.
     pub(crate) fn wait_message_or_input(&mut self, timeout_ms: u16) -> Awaited {
         let Some(conn) = &self.conn else {
-            // Reading tells that the connection is gone.
+            // Reading will show that the connection is gone.
             return Awaited::Message;
         };
         let stdin = std::io::stdin();

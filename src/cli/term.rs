@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 
-/// To the first column, and nothing behind it.
+/// Moves to the first column and clears the line.
 const CLEAR_LINE: &[u8] = b"\r\x1b[K";
 
 thread_local! {
@@ -35,7 +35,7 @@ pub(crate) fn show_status(line: &str) {
     STATUS_SHOWN.set(true);
 }
 
-/// Takes the status line away.
+/// Clears the status line.
 pub(crate) fn clear_status() {
     if STATUS_SHOWN.replace(false) {
         let mut out = io::stdout().lock();
@@ -79,12 +79,12 @@ macro_rules! complain {
 
 pub(crate) use {complain, say};
 
-/// Whether output goes to a person. `FAKETTY` says so where no terminal is at hand.
+/// Whether output goes to a terminal. `FAKETTY` in the environment pretends so.
 pub(crate) fn stdout_is_tty() -> bool {
     io::stdout().is_terminal() || std::env::var_os("FAKETTY").is_some()
 }
 
-/// Whether the terminal understands the colour sequences of xterm, and the user has nothing against colours
+/// Whether the terminal understands the colour sequences of xterm, and the user has not turned colours off
 /// (<https://no-color.org>).
 pub(crate) fn is_color_term() -> bool {
     const COLORED: [&str; 7] = ["xterm", "color", "screen", "tmux", "rxvt", "linux", "alacritty"];
@@ -101,7 +101,7 @@ pub(crate) struct InputLines {
 }
 
 impl InputLines {
-    /// Whether a line (or the end) can be had without reading.
+    /// Whether the next line (or the end) is there without reading.
     pub(crate) fn has_line(&self) -> bool {
         self.pending.contains(&b'\n')
     }
@@ -144,8 +144,7 @@ pub(crate) fn read_stdin() -> Vec<u8> {
     all
 }
 
-/// Asks for a secret without showing it: on a terminal every character is masked by nothing
-/// at all, elsewhere the first line of input is taken.
+/// Asks for a secret. On a terminal it is read without echo, elsewhere the first line of input is taken.
 pub(crate) fn ask_secret(question: &str) -> Vec<u8> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     let stdin = io::stdin();

@@ -2,7 +2,7 @@
 
 use super::options::{Options, leading_int};
 
-/// Puts what a URI says into the options.
+/// Sets the options that a URI gives; the error says what is wrong with it.
 pub(crate) fn apply(options: &mut Options, uri: &[u8]) -> Result<(), String> {
     let uri = String::from_utf8_lossy(uri).into_owned();
     let lower = uri.to_ascii_lowercase();

@@ -1,5 +1,5 @@
-//! What the subcommands of CLUSTER that change something do. Parsing arguments and writing replies is the business of
-//! `commands::cluster`; the error texts here are those of the replies, without the leading `ERR `.
+//! The subcommands of CLUSTER that change something. Arguments are parsed and replies written in
+//! `server/commands/cluster.rs`; the error texts here are those of the replies, without the leading `ERR `.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -27,27 +27,27 @@ fn refuse<T>(text: impl Into<String>) -> Result<T> {
     Err(AdminError(text.into()))
 }
 
-/// How CLUSTER FAILOVER goes about it.
+/// The mode of CLUSTER FAILOVER.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FailoverMode {
-    /// With the master's help, losing nothing.
+    /// With the master's help: no write is lost.
     Coordinated,
     /// Without the master, but with votes.
     Force,
-    /// Without anybody.
+    /// Without master and votes.
     Takeover,
 }
 
 /// What CLUSTER SETSLOT sets. Ids are as the client wrote them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SetSlot<'a> {
-    /// Keys that are missing are asked of this node.
+    /// The slot moves to this node: clients are sent there for missing keys.
     Migrating(&'a [u8]),
-    /// Clients that say ASKING are served.
+    /// The slot comes from this node: clients that send ASKING are served.
     Importing(&'a [u8]),
-    /// Neither.
+    /// The slot does not move.
     Stable,
-    /// It belongs to this node.
+    /// The slot belongs to this node.
     Node(&'a [u8]),
 }
 
@@ -56,7 +56,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Cluster {
-    /// The node a client names.
+    /// The node with an id as a client writes it.
     pub(crate) fn find(&self, id: &[u8]) -> Option<NodeKey> {
         self.nodes.find(&NodeId::parse(id)?)
     }
@@ -65,7 +65,7 @@ impl Cluster {
         self.find(id).ok_or_else(|| AdminError(format!("{unknown} {}", text(id))))
     }
 
-    /// CLUSTER MEET. Meeting an address twice at a time is one meeting.
+    /// CLUSTER MEET. Meeting an address that is being met already does nothing.
     pub(crate) fn meet(&mut self, ip: &[u8], port: i64, bus_port: i64, env: &Env) -> Result {
         let address = std::str::from_utf8(ip).ok().and_then(|ip| ip.parse::<IpAddr>().ok());
         let in_range = |p: i64| u16::try_from(p).ok().filter(|p| *p != 0);
@@ -94,7 +94,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER ADDSLOTS and ADDSLOTSRANGE: the slots of all ranges become ours, or none.
+    /// CLUSTER ADDSLOTS and ADDSLOTSRANGE: the slots of all ranges become ours, or, on an error, none.
     pub(crate) fn add_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
         for slot in self.check_slots(ranges, false)? {
             self.importing.remove(&slot);
@@ -104,7 +104,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER DELSLOTS and DELSLOTSRANGE: the slots of all ranges become nobody's, or none.
+    /// CLUSTER DELSLOTS and DELSLOTSRANGE: the slots of all ranges become unowned, or, on an error, none.
     pub(crate) fn del_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
         for slot in self.check_slots(ranges, true)? {
             self.importing.remove(&slot);
@@ -170,7 +170,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// SETSLOT is for masters only; checked before its other arguments are.
+    /// SETSLOT is for masters only; this is checked before its other arguments.
     pub(crate) fn check_set_slot_allowed(&self) -> Result {
         if self.is_replica() { refuse("Please use SETSLOT only with masters.") } else { Ok(()) }
     }
@@ -199,8 +199,8 @@ impl Cluster {
             self.save_synced();
         }
         if key == self.myself && self.importing.remove(&slot).is_some() {
-            // A new epoch, so that the claim beats the old owner's. Should somebody else take the same at the same time,
-            // the collision is resolved later.
+            // A new epoch, so that the claim beats the old owner's. If another node takes the same epoch, the collision
+            // is resolved later.
             if self.bump_epoch() {
                 log::info!("configEpoch updated after importing slot {slot}");
             }
@@ -209,7 +209,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER BUMPEPOCH: our epoch, and whether it is a new one.
+    /// CLUSTER BUMPEPOCH. Returns whether our epoch is a new one, and the epoch.
     pub(crate) fn bump_my_epoch(&mut self) -> (bool, u64) {
         let bumped = self.bump_epoch();
         (bumped, self.myself().config_epoch)
@@ -218,7 +218,7 @@ impl Cluster {
     /// CLUSTER FORGET.
     pub(crate) fn forget(&mut self, id: &[u8], env: &Env) -> Result {
         let Some(key) = self.find(id) else {
-            // Somebody else may have been told before, and told us.
+            // Another node may have forgotten it before, and told us.
             let told = NodeId::parse(id).is_some_and(|id| self.is_blacklisted(&id, env));
             return if told { Ok(()) } else { refuse(format!("Unknown node {}", text(id))) };
         };
@@ -315,7 +315,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER RESET: forget everybody; a hard one also takes a new identity.
+    /// CLUSTER RESET: forgets all nodes; a hard reset also takes a new id.
     pub(crate) fn reset(&mut self, hard: bool, has_keys: bool) -> Result {
         if self.is_master() && has_keys {
             return refuse("CLUSTER RESET can't be called with master nodes containing keys");
@@ -342,7 +342,7 @@ impl Cluster {
             self.last_vote_epoch = 0;
             self.nodes[self.myself].config_epoch = 0;
             log::info!("configEpoch set to 0 via CLUSTER RESET HARD");
-            // Links accepted under the old name must not outlive it.
+            // Links accepted under the old id must not outlive it.
             let id = NodeId::random(&mut self.rng);
             self.nodes.rename(self.myself, id);
             self.nodes[self.myself].shard_id = NodeId::random(&mut self.rng);

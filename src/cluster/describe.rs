@@ -8,21 +8,20 @@ use super::wire::PacketType;
 use super::{Cluster, Env, PreferredEndpoint};
 use crate::structs::slots::{SLOT_COUNT, Slot};
 
-/// How clients are told to reach a node.
+/// How clients are to reach a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Endpoint<'a> {
     /// By this address or name.
     Known(&'a str),
-    /// By the address they used so far (a null in CLUSTER SLOTS, nothing before the port in a redirection).
+    /// By the address they used so far: a null in CLUSTER SLOTS, nothing before the port in a redirection.
     SameAddress,
 }
 
 /// A row of CLUSTER SLOTS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SlotRangeView {
-    /// First slot.
     pub(crate) first: Slot,
-    /// Last slot.
+    /// The last slot, included.
     pub(crate) last: Slot,
     /// The owner, then the replicas that can be read from.
     pub(crate) nodes: Vec<NodeKey>,
@@ -33,7 +32,7 @@ pub(crate) struct SlotRangeView {
 pub(crate) struct ShardView {
     /// The master's slots as inclusive ranges.
     pub(crate) ranges: Vec<(Slot, Slot)>,
-    /// Master and replicas.
+    /// The master, if there is one, and its replicas.
     pub(crate) nodes: Vec<NodeKey>,
 }
 
@@ -157,12 +156,12 @@ impl Cluster {
         out
     }
 
-    /// A replica that works and has finished its first synchronization.
+    /// Whether a replica works and has finished its first synchronization.
     fn is_readable(&self, key: NodeKey, env: &Env) -> bool {
         !self.nodes[key].failed() && self.offset_of(key, env) != 0
     }
 
-    /// The replication offset of a node.
+    /// The replication offset of a node, bytes, as far as we know.
     pub(crate) fn offset_of(&self, key: NodeKey, env: &Env) -> i64 {
         // Our own is not kept in the table.
         if key == self.myself { env.repl_offset } else { self.nodes[key].repl_offset }
@@ -184,7 +183,7 @@ impl Cluster {
             .collect()
     }
 
-    /// What CLUSTER SHARDS calls the health of a node.
+    /// The health of a node, as CLUSTER SHARDS shows it.
     pub(crate) fn health(&self, key: NodeKey, env: &Env) -> &'static str {
         let node = &self.nodes[key];
         if node.failed() {
@@ -196,7 +195,7 @@ impl Cluster {
         }
     }
 
-    /// How clients are told to reach a node, as configured.
+    /// How clients are to reach a node, as configured.
     pub(crate) fn endpoint<'a>(&self, node: &'a Node) -> Endpoint<'a> {
         match self.config.preferred_endpoint {
             PreferredEndpoint::Ip => Endpoint::Known(&node.ip),

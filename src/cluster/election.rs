@@ -1,13 +1,12 @@
 //! How a replica becomes master: by the votes of a majority of the masters with slots.
 //!
-//! What protects: a master votes once an epoch, persisted before it answers; only for a replica whose master it holds
-//! for failed (or a manual failover) and has promised nothing to any more (see `lease`); not for two replicas of one master within two node timeouts; not against a newer owner
-//! of a slot. A replica counts each voter once, and only votes given in the epoch of its election. Replicas with less
-//! data wait longer.
+//! Safety: a master votes once an epoch, and persists the vote before it answers. It votes only for a replica whose
+//! master it considers failed (or in a manual failover) and to which no promise binds it any more (see `lease`); not
+//! for two replicas of one master within two node timeouts; not against a newer owner of a slot. A replica counts each
+//! voter once, and only votes given in the epoch of its election. Replicas with less data wait longer.
 //!
-//! What makes it quick: the request follows a FAIL message on the same links, so no voter can get it before it knows of
-//! the failure, and no time has to be left for the news to spread. The best replica therefore asks at once. The others
-//! keep the delays of Redis.
+//! Speed: the request follows a FAIL message on the same links, so every voter knows of the failure when it gets the
+//! request, and the best replica asks at once. The others keep the delays of Redis.
 
 use std::collections::BTreeSet;
 
@@ -15,20 +14,21 @@ use super::node::{NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header, MFLAG_FORCE_ACK};
 use super::{Cluster, Env};
 
-/// What a replica that is not the best waits, besides a second for each better one and a random part of [`JITTER_MS`].
+/// The delay of a replica that is not the best, besides a second for each better one and a random part of
+/// [`JITTER_MS`].
 const FIXED_DELAY_MS: i64 = 500;
 const JITTER_MS: i64 = 500;
 const RANK_DELAY_MS: i64 = 1000;
-/// Between replicas that are equally good, in the order of their ids, so that they do not split the votes.
+/// The delay between equally good replicas, in the order of their ids, so that they do not split the votes.
 const TIE_DELAY_MS: i64 = 250;
-/// What the best replica waits if others have not told their offset since the master fell silent.
+/// The delay of the best replica if others have not announced their offset since the master fell silent.
 const STALE_RANK_DELAY_MS: i64 = 250;
-/// When several masters failed, between their replicas' elections, in the order of the masters' ids: a voter has one vote
-/// an epoch, so elections at the same moment take each other's votes.
+/// If several masters failed, the delay between their replicas' elections, in the order of the masters' ids: a voter
+/// has one vote an epoch, so simultaneous elections take each other's votes.
 const MASTER_DELAY_MS: i64 = 100;
-/// An election that met another one is tried again in a new epoch after a random time of this order, doubled each time.
+/// An election that met another one is repeated in a new epoch after a random time of this order, doubled each time.
 const CONTENTION_MS: i64 = 60;
-/// Why a replica does not fail over is logged at most this often.
+/// The reason why a replica does not fail over is logged at most this often.
 const RELOG_MS: i64 = 10_000;
 
 /// Why a replica whose master failed is not master yet.
@@ -58,10 +58,10 @@ impl CantFailover {
     }
 }
 
-/// The election of this replica, the last one if none is on.
+/// The current election of this replica, or its last one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Election {
-    /// When votes are, or were, asked for. `None` before the first election for this master.
+    /// When votes are due to be, or were, asked for. `None` before the first election for this master.
     at_ms: Option<i64>,
     rank: usize,
     /// Whether votes were asked for.
@@ -71,7 +71,7 @@ pub(super) struct Election {
     first_asked_ms: i64,
     epoch: u64,
     votes: BTreeSet<NodeId>,
-    /// Another replica asked for votes in the same epoch or a later one: ours may be gone.
+    /// Another replica asked for votes in the same epoch or a later one: votes for us may be gone.
     contended: bool,
     /// When to try in a new epoch if contended, and how often that was done.
     retry_ms: i64,
@@ -79,7 +79,7 @@ pub(super) struct Election {
 }
 
 impl Cluster {
-    /// Schedules, starts, repeats and wins the election, whatever is due.
+    /// Schedules, starts, repeats or wins the election, as due.
     pub(super) fn advance_election(&mut self, env: &Env) {
         let now = env.now_ms;
         let timeout = self.config.node_timeout_ms;
@@ -97,7 +97,7 @@ impl Cluster {
             self.log_cant_failover(CantFailover::DataAge, env);
             return;
         }
-        // Votes count for this long after they were asked for; then voters are free again to vote about this master.
+        // Votes count for this long after they were asked for; then voters may vote about this master again.
         let expires_after = (timeout * 2).max(2000);
         let Some(at_ms) = self.election.at_ms.filter(|at| now - at <= expires_after + expires_after / 4) else {
             self.schedule_election(master, env);
@@ -132,8 +132,8 @@ impl Cluster {
         }
     }
 
-    /// Has the replication link been down for so long that too much would be lost? The time the master took to be found
-    /// failed does not count.
+    /// Whether our data is recent enough: the replication link was not down for too long. The time it took to find the
+    /// master failed does not count.
     fn data_is_recent(&self, env: &Env) -> bool {
         let factor = self.config.replica_validity_factor;
         let timeout = self.config.node_timeout_ms;
@@ -173,9 +173,9 @@ impl Cluster {
         self.nodes.iter().filter(|(_, n)| n.failed() && n.is_voter() && n.id < id).count()
     }
 
-    /// How many replicas of `master` have more data than we; how many have as much and come first by id; and whether an
-    /// offset is older than the master's last sign of life, so that the count may be wrong. Replicas that cannot be
-    /// reached or do not compete do not count.
+    /// How many replicas of `master` have more data than we; how many have as much and a smaller id; and whether an
+    /// offset is older than the master's last sign of life, so that the count may be wrong. Replicas that are
+    /// unreachable or do not compete do not count.
     fn rank_among_siblings(&self, master: NodeKey, env: &Env) -> (usize, usize, bool) {
         let silent_since = self.nodes[master].last_alive_ms();
         let (mut better, mut ties, mut stale) = (0, 0, false);
@@ -191,7 +191,7 @@ impl Cluster {
         (better, ties, stale)
     }
 
-    /// Offsets that came in since may show that others are better; nothing shows that we are better than thought.
+    /// Lowers our rank if new offsets show that others are better; it is never raised.
     fn worsen_rank(&mut self, master: NodeKey, env: &Env) {
         let Some(at_ms) = self.election.at_ms else {
             return;
@@ -225,8 +225,8 @@ impl Cluster {
         let patience = CONTENTION_MS << self.election.retries.min(5);
         self.election.retry_ms = env.now_ms + patience + self.rng.i64(0..patience);
         log::info!("Starting a failover election for epoch {}.", self.current_epoch);
-        // The voters must know of the failure when the request reaches them. Only while the news is fresh: later they may
-        // have taken the master back with good reason.
+        // The voters must know of the failure when the request reaches them. This is sent only while the failure is
+        // recent: later they may have cleared it with good reason.
         let failed = &self.nodes[master];
         if failed.failed() && env.now_ms - failed.fail_time_ms < self.config.node_timeout_ms {
             let id = failed.id;
@@ -298,7 +298,7 @@ impl Cluster {
             return;
         }
         self.cant_failover = reason;
-        // A failover that takes its usual time is nothing to write about.
+        // A failover within its usual time is not logged.
         let recent = self.config.node_timeout_ms + 5000;
         let master = self.myself().replica_of.map(|m| &self.nodes[m]);
         if master.is_some_and(|m| m.failed() && env.now_ms - m.fail_time_ms < recent) {
@@ -322,7 +322,7 @@ impl Cluster {
             self.election.contended = true;
             self.wake_at(self.election.retry_ms);
         }
-        // Others have no vote.
+        // Only masters with slots have a vote.
         if !self.myself().is_voter() {
             return;
         }
@@ -363,7 +363,7 @@ impl Cluster {
             );
             return;
         }
-        // The same replica may ask again in a newer epoch: it has no more than one vote of ours in either.
+        // The same replica may ask again in a newer epoch: it gets at most one vote of ours in each.
         let pause = self.config.node_timeout_ms * 2;
         let since_vote = env.now_ms - self.nodes[master].voted_ms;
         if since_vote < pause && self.nodes[master].voted_for != Some(node.id) {
@@ -391,14 +391,14 @@ impl Cluster {
         self.nodes[master].voted_for = Some(self.nodes[candidate].id);
         self.nodes[master].voted_epoch = self.last_vote_epoch;
         self.nodes[candidate].promised_ms = env.now_ms;
-        // It just spoke, and a replica is back at once.
+        // Its request shows that it works, and a replica's failure is cleared at once.
         self.nodes[candidate].flags.clear(NodeFlags::PFAIL);
         if self.nodes[candidate].failed() {
             self.clear_failure_if_possible(candidate, env);
         }
         self.save_synced();
-        // A candidate that has just come back is not connected to yet: a vote that it never heard of would be lost, as there
-        // is one an epoch. It is answered where it asked then.
+        // We may have no link yet to a candidate that has just come back, and a vote that does not arrive is lost for
+        // the epoch. So it is answered on the link of its request then.
         let node = &self.nodes[candidate];
         if let Some(link) = node.link.or(node.inbound) {
             self.send(link, &Body::AuthAck, 0, env);
@@ -458,11 +458,11 @@ mod tests {
 
     #[test]
     fn a_voter_keeps_its_promise() {
-        // What it may have promised before it started counts for a node timeout.
+        // Promises it may have made before it started bind it for a node timeout.
         let mut voter = cluster(B, 5);
         assert!(!request(&mut voter, START_MS + 2000, 0));
         assert!(request(&mut voter, START_MS + 2001, 0));
-        // What it promises since then, too, unless an operator wants it.
+        // Later promises bind it, too, unless an operator forces the failover.
         let promised_ms = START_MS + 8000;
         for (later_ms, mflags, votes) in [(2000, 0, false), (2001, 0, true), (500, MFLAG_FORCE_ACK, true)] {
             let mut voter = cluster(B, 5);
@@ -474,7 +474,7 @@ mod tests {
             voter.nodes[master].flags.set(NodeFlags::FAIL);
             assert_eq!(request(&mut voter, promised_ms + later_ms, mflags), votes, "{later_ms}");
         }
-        // Who has just been elected does not vote.
+        // A node that was just elected does not vote.
         let mut voter = cluster(B, 5);
         voter.elected_ms = START_MS + 5000;
         assert!(!request(&mut voter, START_MS + 7000, 0));
@@ -497,7 +497,7 @@ mod tests {
         let mut master = cluster(B, u64::MAX);
         assert_eq!(master.bump_my_epoch(), (true, u64::MAX));
         assert_eq!(master.bump_my_epoch(), (false, u64::MAX));
-        // Somebody else has it, too, and says so in every packet, whatever else that says.
+        // Another node has the greatest epoch, too, and says so in every packet.
         let link = master.on_accept(START_MS, "127.0.0.1".into(), "127.0.0.1".into());
         let mut header = cluster(C, u64::MAX).header(0, &env(START_MS));
         (header.config_epoch, header.offset) = (u64::MAX, u64::MAX);

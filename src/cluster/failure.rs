@@ -1,10 +1,10 @@
-//! Who can be reached: pings, suspicion (PFAIL), agreement (FAIL) and whether the cluster is up.
+//! Failure detection: pings, suspicion (PFAIL), agreement (FAIL) and whether the cluster is up.
 //!
-//! A node is suspected once a ping of ours has waited for an answer, and there has been no other sign of life from it (a
-//! packet to us, a pong that others tell of), for more than the node timeout; never sooner. A ping that a node does not
-//! answer was sent when it was gone already, so a node that stands still for less than the timeout is never suspected.
-//! How late a suspicion may come depends on how often nodes are pinged. A node is declared failed when a majority of the
-//! masters with slots suspect it at about the same time and we do too.
+//! A node is suspected once, for more than the node timeout, a ping of ours has waited for its answer and there has
+//! been no other sign of life from it (a packet to us, a pong reported by others); never sooner. So a node that stands
+//! still for less than the timeout is never suspected. How late a suspicion may come depends on how often nodes are
+//! pinged. A node is declared failed when a majority of the masters with slots suspect it at about the same time and we
+//! do too.
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, PacketType};
@@ -14,20 +14,20 @@ use super::{Cluster, Env, LinkId, RECONNECT_MS};
 const REPORT_VALIDITY: i64 = 2;
 /// How often a master with slots is pinged within a node timeout.
 const PINGS_A_TIMEOUT: i64 = 16;
-/// Between two pings of one master to another there is at least this much for each pair of them, so that all of them
-/// together send a limited number.
+/// Two pings of one master to another are apart by at least this much for each pair of masters, which limits the pings
+/// of all together.
 const PING_SPACING_MS: i64 = 4;
 /// A failed master that still has its slots and answers again is taken back after this many node timeouts.
 const FAIL_UNDO: i64 = 2;
-/// How long a starting master waits before it accepts queries, so that the cluster can tell it that it was replaced.
+/// How long a starting master waits before it accepts queries, so that it can learn that it was replaced.
 const WRITABLE_DELAY_MS: i64 = 2000;
-/// Bounds of how long a master that was in a minority waits: one node timeout between them.
+/// Bounds on the wait of a master that was in a minority, which is one node timeout.
 const REJOIN_DELAY_MS: std::ops::RangeInclusive<i64> = 500..=5000;
 
 impl Cluster {
-    /// How long a node may be quiet before it is pinged. Masters with slots ask each other often, as the absence of one
-    /// counts from the first ping that it does not answer; in a large cluster less often, so that the pings of all to all
-    /// stay few. What others think of it decides nothing.
+    /// How long a node may be quiet before it is pinged. Masters with slots ping each other often, as the absence of
+    /// one counts from the first ping that it does not answer; in a large cluster less often, to limit the number of
+    /// pings. Reports of others do not matter.
     fn ping_interval_ms(&self, key: NodeKey) -> i64 {
         let quarter = self.config.node_timeout_ms / 4;
         match self.config.ping_interval_ms {
@@ -78,8 +78,8 @@ impl Cluster {
         let age = now - l.created_ms;
         let unanswered = node.ping_sent_ms != 0 && now - node.ping_sent_ms > timeout / 4;
         let silent = now - node.data_received_ms > timeout / 2;
-        // A connection on which nothing comes may be broken although the node is fine: try another, once a timeout. So is
-        // one that lost answers: the later ones would be taken for those to earlier pings for ever.
+        // A silent connection may be broken although the node is fine: try another, once a timeout. Also replace one
+        // that lost answers: otherwise later answers would be matched with earlier pings for ever.
         let behind = l.pings.front().is_some_and(|sent_ms| now - sent_ms > self.term_ms() * 3 / 4);
         if (l.connected && age > timeout && (behind || (unanswered && silent))) || (!l.connected && age > timeout / 2) {
             self.close_link(link);
@@ -94,14 +94,14 @@ impl Cluster {
         let quiet = env.now_ms - node.pong_received_ms > self.ping_interval_ms(key);
         // The replica of a manual failover waits for our paused offset.
         let for_failover = self.is_master() && self.manual.paused && self.manual.replica == Some(key);
-        // What others tell of a master spares us no ping: its grant is for us alone.
+        // Reports of others about a master spare us no ping: its grant is for us alone.
         let (quarter, pinged_ago) = (self.config.node_timeout_ms / 4, env.now_ms - node.pinged_ms);
         let grants = self.is_master() && node.is_master();
         let grant_due = grants && pinged_ago >= self.ping_interval_ms(key).min(quarter);
-        // It spoke since, so the ping or its answer was lost, as DEBUG can do: that is not to be the end of it, as whoever
-        // speaks for itself keeps the connection, and a failure of it is only taken back when it answers.
+        // It sent something since, so the ping or its answer was lost, as DEBUG can do. We ping again, as a node that
+        // sends keeps its connection, and its failure is cleared only when it answers.
         let lost = node.data_received_ms > node.pinged_ms;
-        // Nor is a grant to wait for an answer that takes its time: the next one would count from later by as much.
+        // A slow answer must not delay the next ping either: it would delay the next grant by as much.
         let again = node.ping_sent_ms != 0 && pinged_ago >= quarter && (grants || lost);
         if (node.ping_sent_ms == 0 && (quiet || grant_due)) || again || for_failover {
             let waiting_since = node.ping_sent_ms;
@@ -112,7 +112,7 @@ impl Cluster {
         }
     }
 
-    /// Once a second, of five nodes picked at random, the one heard of least recently: so that news travels even where
+    /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where
     /// nothing is due.
     fn ping_a_random_node(&mut self, env: &Env) {
         if env.now_ms - self.random_ping_ms < 1000 {
@@ -201,8 +201,8 @@ impl Cluster {
         self.nodes[key].fail_reports.len()
     }
 
-    /// Declares a suspected node failed if a majority of voters suspects it, and tells everybody. A replica does so too:
-    /// the decision is the masters', it only spreads it.
+    /// Declares a suspected node failed if a majority of voters suspects it, and tells all nodes. A replica does so
+    /// too: it only spreads the decision of the masters.
     pub(super) fn fail_if_agreed(&mut self, key: NodeKey, env: &Env) {
         if !self.nodes[key].timed_out() || self.nodes[key].failed() {
             return;
@@ -254,8 +254,9 @@ impl Cluster {
         self.mark_failed(key, env);
     }
 
-    /// A failed node answers again. Replicas and masters without slots are back at once; a master with slots only once it
-    /// is clear that nobody took them over: not while we do not know how an election ended in which we voted.
+    /// Clears the failure of a node that answers again. For replicas and masters without slots at once; for a master
+    /// with slots only when it is clear that nobody took them over: not while we do not know the result of an election
+    /// in which we voted.
     pub(super) fn clear_failure_if_possible(&mut self, key: NodeKey, env: &Env) {
         let undo_after = self.config.node_timeout_ms * FAIL_UNDO;
         let undecided = self.vote_is_open(key);
@@ -312,7 +313,8 @@ impl Cluster {
                 "No majority of masters answered what was sent in the last {} milliseconds: not accepting queries.",
                 self.lease_ms()
             );
-            // Those who grant know best who serves; the shortest delay is for Redis, which tells it on another link.
+            // The grants came from nodes that know who serves; the shortest delay is for Redis, which reports that on
+            // another link.
             self.minority_ms = self.minority_ms.max(now - self.rejoin_delay_ms() + REJOIN_DELAY_MS.start());
         }
         let ok = covered && majority && leased && heard >= self.quorum();
@@ -333,7 +335,7 @@ impl Cluster {
         self.config.node_timeout_ms.clamp(*REJOIN_DELAY_MS.start(), *REJOIN_DELAY_MS.end())
     }
 
-    /// Takes the cluster for down, as after a minority: for the whole rejoin delay if `long`, else for the shortest.
+    /// Considers the cluster down, as after a minority: for the whole rejoin delay if `long`, else for the shortest.
     pub(super) fn wait_for_news(&mut self, now_ms: i64, long: bool) {
         let waited = if long { 0 } else { self.rejoin_delay_ms() - REJOIN_DELAY_MS.start() };
         self.minority_ms = now_ms - waited;
@@ -350,7 +352,7 @@ impl Cluster {
         self.state_ok = ok;
     }
 
-    /// Links of the voters that are not marked as failed.
+    /// Our links to the wanted voters that are not marked as failed.
     pub(super) fn voter_links(&self, wanted: impl Fn(&Node) -> bool) -> Vec<LinkId> {
         let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter() && !n.failed());
         voters.filter(|(_, n)| wanted(n)).filter_map(|(_, n)| n.link).collect()

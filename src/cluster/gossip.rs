@@ -1,7 +1,8 @@
-//! Packets in and out: who sent this, what does it change, what do we tell others.
+//! Packets in and out: who sent one, what it changes, and what we tell others.
 //!
-//! `on_packet` is the single entrance: a packet is decoded, its sender identified, what every packet says (epochs,
-//! offset, that the sender lives) taken in, then the body. A packet from a stranger changes nothing but what MEET allows.
+//! `on_packet` is the single entrance: a packet is decoded and its sender identified; then what every packet says
+//! (epochs, offset, that the sender lives) is processed, then the body. A packet from a stranger changes nothing but
+//! what MEET allows.
 
 use std::rc::Rc;
 
@@ -11,11 +12,11 @@ use super::{Action, Cluster, Env, LinkId};
 
 /// For how long a forgotten node is not added again.
 pub(super) const BLACKLIST_TTL_S: i64 = 60;
-/// How far in the future another node's clock may be when it tells of a pong.
+/// How far ahead another node's clock may be when it reports a pong.
 const CLOCK_SKEW_MS: i64 = 500;
 
 impl Cluster {
-    /// Takes in one whole packet (see [`wire::packet_len`]) that came on `link`.
+    /// Processes one whole packet (see [`wire::packet_len`]) that came on `link`.
     pub(crate) fn on_packet(&mut self, link: LinkId, bytes: &[u8], env: &Env) {
         if !self.links.contains_key(&link) {
             return;
@@ -30,7 +31,7 @@ impl Cluster {
         }
         let packet = match wire::decode(bytes) {
             Ok(packet) => packet,
-            // Nodes of another version are left alone, as they may be right.
+            // Packets of another version are ignored; the link stays.
             Err(wire::WireError::Version(_)) => return,
             Err(e) => {
                 log::warn!("{e}");
@@ -93,7 +94,7 @@ impl Cluster {
         }
     }
 
-    /// We were told to meet our own address, or another node uses our name: answer, and learn nothing.
+    /// We were told to meet our own address, or another node uses our id: answers, and learns nothing.
     fn on_own_packet(&mut self, link: LinkId, body: &Body<'_>, env: &Env) {
         if let Body::Ping { kind: PacketType::Ping | PacketType::Meet, .. } = body {
             self.send_ping(link, PacketType::Pong, env);
@@ -103,8 +104,8 @@ impl Cluster {
         }
     }
 
-    /// Whose packet is this? The link says so once it belongs to a node that is not in handshake; otherwise the id in the
-    /// packet does, and an accepted link becomes that node's.
+    /// The sender of a packet. The link says it once it belongs to a node that is not in handshake; otherwise the id in
+    /// the packet does, and an accepted link becomes that node's.
     fn identify_sender(&mut self, link: LinkId, header: &Header) -> Option<NodeKey> {
         let of_link = self.links[&link].node;
         if let Some(key) = of_link
@@ -160,7 +161,7 @@ impl Cluster {
         }
         let node_of_link = self.links[&link].node;
         let sender = sender.or_else(|| {
-            // A handshake that ended with this packet: the sender is known now.
+            // The packet may have completed a handshake: then the sender is known now.
             let key = node_of_link.filter(|_| !self.links[&link].inbound)?;
             self.nodes[key].data_received_ms = env.now_ms;
             self.take_in_header(key, header, env);
@@ -183,11 +184,11 @@ impl Cluster {
         self.take_in_slots(key, header, env);
         self.resolve_epoch_collision(key, header);
         self.take_in_gossip(key, gossip, env);
-        // A gossiped extension may remove a node, but never the sender: that would be its own affair.
+        // An extension may remove a node, but never the sender.
         self.take_in_extensions(key, extensions, env);
     }
 
-    /// A MEET reached us at an address that others use for us; any packet will do while we know none.
+    /// Learns our own address from a MEET that reached us there, or from any packet while we know none.
     fn learn_own_ip(&mut self, link: LinkId, kind: PacketType) {
         if !self.config.announce_ip.is_empty() {
             return;
@@ -202,7 +203,7 @@ impl Cluster {
         }
     }
 
-    /// A stranger asks to be met: connect to it in turn and learn who it is from its answer.
+    /// An unknown node sent a MEET: connects to it and learns its id from its answer.
     fn greet_back(&mut self, link: LinkId, header: &Header, env: &Env) {
         let ip = self.announced_or_peer_ip(link, header);
         let (tcp, tls) = self.plain_and_tls(header.port, header.second_port);
@@ -220,7 +221,8 @@ impl Cluster {
         self.save_soon();
     }
 
-    /// A packet came on a link we opened: is the node at the other end who we think it is? False if the link is gone.
+    /// A packet came on a link we opened: checks that the node at the other end is the expected one. False if the link
+    /// was closed.
     fn settle_outbound(&mut self, link: LinkId, sender: Option<NodeKey>, header: &Header, env: &Env) -> bool {
         let Some(key) = self.links[&link].node else {
             return true;
@@ -251,7 +253,7 @@ impl Cluster {
                 env.now_ms - node.created_ms,
                 node.flags.bits()
             );
-            // Somebody else lives at that address now.
+            // Another node has that address now.
             node.flags.set(NodeFlags::NOADDR);
             node.ip.clear();
             (node.tcp_port, node.tls_port, node.bus_port) = (0, 0, 0);
@@ -307,12 +309,12 @@ impl Cluster {
         self.wake_at(env.now_ms);
     }
 
-    /// A name is no address: what the connection says counts then.
+    /// The announced address; if it is none, the one of the connection.
     fn announced_or_peer_ip(&self, link: LinkId, header: &Header) -> String {
         if super::is_address(&header.ip) { header.ip.clone() } else { self.links[&link].peer_ip.clone() }
     }
 
-    /// Sorts the two ports of a packet: the first is of the kind the bus itself is.
+    /// The plain and TLS port from the two ports of a packet: the first is TLS if the bus is.
     fn plain_and_tls(&self, first: u16, second: u16) -> (u16, u16) {
         if self.config.tls_cluster { (second, first) } else { (first, second) }
     }
@@ -344,7 +346,7 @@ impl Cluster {
                 self.withdraw_fail_report(key, reporter, env);
             }
         }
-        // Others' pongs spare us pings, as long as nobody doubts the node.
+        // Pongs reported by others spare us pings, as long as nobody reports a failure of the node.
         if !bad && self.nodes[key].ping_sent_ms == 0 && self.fail_report_count(key, env) == 0 {
             let pong_ms = i64::from(g.pong_received_s) * 1000;
             let node = &mut self.nodes[key];
@@ -367,8 +369,8 @@ impl Cluster {
         }
     }
 
-    /// A node others know: added under its id. A handshake would not do, as its address may be somebody else's by now,
-    /// perhaps in another cluster.
+    /// Adds a node that others know, under its id. A handshake would be unsafe, as its address may be another node's by
+    /// now, perhaps in another cluster.
     fn gossip_of_unknown(&mut self, g: &Gossip, env: &Env) {
         if g.ip.is_empty() || g.bus_port == 0 {
             return;
@@ -453,7 +455,7 @@ impl Cluster {
         self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
     }
 
-    /// Tells every node what we are: for changes that should spread at once.
+    /// Sends every node our state: for changes that should spread at once.
     pub(super) fn broadcast_pong(&mut self, env: &Env) {
         let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
         for link in links {
@@ -461,7 +463,7 @@ impl Cluster {
         }
     }
 
-    /// Tells the other replicas of our master what we are.
+    /// Sends the other replicas of our master our state.
     pub(super) fn pong_to_siblings(&mut self, env: &Env) {
         let master = self.myself().replica_of.unwrap_or(self.myself);
         let links: Vec<LinkId> =
@@ -471,8 +473,8 @@ impl Cluster {
         }
     }
 
-    /// Tells those who decide (voters) and those who wait for the decision (replicas of the node) whom we cannot reach,
-    /// without waiting for the next ping. That is a PONG: it asks for no answer.
+    /// Tells the voters, and the replicas of the suspected nodes, which nodes we cannot reach, without waiting for the
+    /// next ping. It is a PONG, which asks for no answer.
     pub(super) fn spread_pfail_news(&mut self, env: &Env) {
         const APART_MS: i64 = 20;
         let due = self.pfail_news_ms + APART_MS;
@@ -517,7 +519,7 @@ impl Cluster {
         self.send_to_all(&[link], body, mflags, env);
     }
 
-    /// Sends a published message to the cluster, or to the nodes of our shard.
+    /// Sends a published message to the cluster or, if `sharded`, to the nodes of our shard.
     pub(crate) fn publish(&mut self, sharded: bool, channel: &[u8], message: &[u8], env: &Env) {
         let shard = self.myself().shard_id;
         let links: Vec<LinkId> =
@@ -529,7 +531,7 @@ impl Cluster {
 
     pub(super) fn header(&self, mflags: u8, env: &Env) -> Header {
         let me = self.myself();
-        // A replica speaks for its master's slots; the flags say that it does not own them.
+        // A replica announces its master's slots; the flags say that it does not own them.
         let owner = me.replica_of.map_or(me, |m| &self.nodes[m]);
         let (tcp, tls, bus_port) = self.config.announced_ports();
         let (port, second_port) = if self.config.tls_cluster { (tls, tcp) } else { (tcp, tls) };
@@ -551,8 +553,8 @@ impl Cluster {
         }
     }
 
-    /// A tenth of the nodes, at least three, chosen at random if `others`; and every node we cannot reach, so that
-    /// failures are known soon.
+    /// If `others`, a random tenth of the nodes, at least three; and every node we cannot reach, so that failures
+    /// spread soon.
     pub(super) fn gossip_section(&mut self, others: bool) -> Vec<Gossip> {
         let mut out = Vec::new();
         if others {
@@ -573,7 +575,7 @@ impl Cluster {
             .nodes
             .iter()
             .filter(|(_, n)| !n.flags.has_any(NodeFlags::HANDSHAKE | NodeFlags::NOADDR))
-            // Those in doubt: others' leases must not rest on somebody who may have been replaced.
+            // Also nodes with an open vote: the leases of others must not rest on a node that may have been replaced.
             .filter(|(key, n)| n.timed_out() || (n.failed() && n.voted_for.is_some() && self.vote_is_open(*key)))
             .map(|(key, _)| self.gossip_entry(key));
         out.extend(suspects.take(usize::from(u16::MAX) - 1000));
@@ -618,7 +620,7 @@ mod tests {
     use super::super::ClusterConfig;
     use super::*;
 
-    /// Anybody can send this; looking the name up would be the sender's to time.
+    /// Anybody can send this, so the name must not be looked up.
     #[test]
     fn a_stranger_that_names_itself_is_met_where_it_came_from() {
         let env = Env { now_ms: 1000, repl_offset: 0, data_age_ms: 0, replicating: false, keys_in_slot: &|_| 0 };

@@ -1,52 +1,55 @@
-//! A master's right to serve its slots: a lease that a majority of the masters grant, so that it has stopped before its
+//! A master's right to serve its slots: a lease that a majority of the masters grant, so it has stopped before its
 //! replica can take its place.
 //!
 //! # The rule
 //!
 //! - A master pings every other master itself. A PONG that does not call it failing (PFAIL or FAIL in its gossip about
 //!   the receiver) is a *grant*, which counts from when the ping that it answers was **sent**.
-//! - A master with slots serves until [`LEASE`] of the node timeout after the latest moment from which it has grants of a
-//!   majority, itself included. That is looked at by a clock read when a write is admitted, so a turn that takes long, or
-//!   a process that stood still in the middle of one, ends with the lease. It is looked at again before a reply leaves: a
-//!   write that was not acknowledged in time is not acknowledged at all, and its client's connection closed.
-//! - Who answers with a grant promises not to vote for a replica of that master, unless an operator demands it, for a
-//!   whole node timeout (half a second at least). Who voted for a replica, or holds the master for failed, or knows that
-//!   one of its replicas owns its slots, gives no grant. A vote is a grant to the replica that gets it.
+//! - A master with slots serves until [`LEASE`] of the node timeout after the latest moment from which it has grants of
+//!   a majority, itself included. The clock is read for that when a write is admitted, so that a long turn, or a
+//!   process that stood still, does not outlast the lease. It is checked again before a reply leaves: a write that was
+//!   not acknowledged in time is not acknowledged at all, and its client's connection is closed.
+//! - A node that answers with a grant promises not to vote for a replica of that master, unless an operator demands it,
+//!   for a whole node timeout (half a second at least). A node that voted for a replica, or considers the master
+//!   failed, or knows that one of its replicas owns its slots, gives no grant. A vote is a grant to the replica that
+//!   gets it.
 //!
 //! # Why that is enough
 //!
 //! Let `n` masters have slots and `q = n / 2 + 1` be a majority. The lease rests on `q - 1` others, an election on `q`
-//! others, as nobody votes against himself; `(q - 1) + q > n - 1`, so one master `v` is in both. Let `s` be when the ping
-//! was sent, `r` when `v` answered it, `e` when `v` voted, `L` the lease and `T` the node timeout.
+//! others, as no master votes against itself; `(q - 1) + q > n - 1`, so one master `v` is in both. Let `s` be when the
+//! ping was sent, `r` when `v` answered it, `e` when `v` voted, `L` the lease and `T` the node timeout.
 //!
-//! - `v` answered first: `s <= r` and `e > r + T`. The lease ends at `s + L <= r + L < r + T < e`, before anybody can have
-//!   been elected.
+//! - `v` answered first: `s <= r` and `e > r + T`. The lease ends at `s + L <= r + L < r + T < e`, before anybody can
+//!   be elected.
 //! - `v` voted first: its answers are no grants until it knows how the election ended, and then it names the new owner.
 //!
-//! That takes both majorities to be of the same masters, but with a failover `y` takes the place, and the vote, of `x`. Any
-//! majority that still counts `x` contains a `w` that voted for `y`, and so:
+//! This assumes that both majorities are of the same masters, but in a failover `y` takes the place, and the vote, of
+//! `x`. Any majority that still counts `x` contains a `w` that voted for `y`, and so:
 //!
-//! - While `x` does not know of it: `w` gives it no grant, so it holds no lease; and who holds no lease does not vote.
-//! - While others do not know of it: until `w` knows how the election ended it holds `x` for failed and says so in every
-//!   packet, and the grant of a master that is said to have failed does not count.
+//! - While `x` does not know of it: `w` gives it no grant, so it holds no lease; and a node without a lease does not
+//!   vote.
+//! - While others do not know of it: until `w` knows how the election ended it considers `x` failed and says so in
+//!   every packet, and the grant of a master that is said to have failed does not count.
 //! - What `w` granted to others before it voted may rest on `x`, for a lease at most; `y` votes for nobody that long.
 //!
-//! What lies between, `T - L`, is room for clocks of different rates (each may be off by a sixteenth), for times that are
-//! cut to milliseconds, and for the moment between the look at the clock and the reply. Times that may be old err on the
-//! safe side: a ping is stamped with the time of its turn, which is earlier than when it leaves; what comes is stamped by
-//! a clock read after it came.
+//! The margin, `T - L`, is for clocks of different rates (each may be off by a sixteenth), for times cut to
+//! milliseconds, and for the moment between the read of the clock and the reply. Times that may be old err on the safe
+//! side: a ping is stamped with the time of its turn, which is before it leaves; what arrives is stamped with a time
+//! read after it arrived.
 //!
-//! A failover takes no longer for it: whoever is in the majority that suspects a master has not heard of it for a node
-//! timeout. And a healthy master does not lose its lease: its grants are renewed at least every quarter of the node timeout,
-//! so there is room for an answer to be late by more than half of it.
+//! The lease does not delay a failover: the nodes in the majority that suspects a master have not heard of it for a
+//! node timeout. And a healthy master does not lose its lease: its grants are renewed at least every quarter of the
+//! node timeout, so there is room for an answer to be late by more than half of it.
 //!
 //! # What is not promised
 //!
-//! All nodes must have the same node timeout and agree on who has slots: masters that gain their first slot, or lose their
-//! last one, change what a majority is. A node forgets over a restart how it voted; it then makes no use of its vote for a
-//! node timeout, which keeps its grants, but not the memory of an election whose end it has not heard of. CLUSTER FAILOVER
-//! FORCE and TAKEOVER are the operator's word. Redis as voter grants and votes by its own rules: its PONG says PFAIL too, but
-//! where only part of the masters lost sight of the master, it may vote soon after having answered.
+//! All nodes must have the same node timeout and agree on who has slots: masters that gain their first slot, or lose
+//! their last one, change what a majority is. A restarted node has forgotten how it voted. It does not vote for a node
+//! timeout, which keeps its promises, but it does not know of an election whose end it has not heard of. CLUSTER
+//! FAILOVER FORCE and TAKEOVER are the operator's responsibility. A Redis node grants and votes by its own rules: its
+//! PONG says PFAIL too, but where only part of the masters lost contact with the master, it may vote soon after having
+//! answered.
 
 use super::node::{NodeFlags, NodeKey};
 use super::wire::{Gossip, Header, PacketType};
@@ -54,21 +57,23 @@ use super::{Cluster, Env, LinkId};
 
 /// The lease, in eighths of the node timeout.
 const LEASE: i64 = 7;
-/// A lease that is too short cannot be kept: with a node timeout below this, elections wait.
+/// A shorter lease could not be kept: with a node timeout below this, leases and promises count this long, and
+/// elections wait.
 const SHORTEST_TERM_MS: i64 = 500;
-/// For how long after it was asked for a vote may decide an election: see `election` for the first two.
+/// How long after its request a vote may decide an election: the longer of this and so many node timeouts, as in
+/// `election`.
 const ELECTION_MS: i64 = 2000;
 const ELECTION_TIMEOUTS: i64 = 2;
 
 impl Cluster {
-    /// Whether this node may serve its slots at this time: always if it is no master with slots, which serves nothing of its
-    /// own, and if it is the only one.
+    /// Whether this node may serve its slots at this time. Always true if it is not a master with slots, or the only
+    /// one.
     #[inline]
     pub(crate) fn holds_lease(&self, now_ms: i64) -> bool {
         now_ms < self.lease_end_ms
     }
 
-    /// The node timeout as far as leases and promises go.
+    /// The node timeout for leases and promises.
     pub(super) fn term_ms(&self) -> i64 {
         self.config.node_timeout_ms.max(SHORTEST_TERM_MS)
     }
@@ -77,7 +82,7 @@ impl Cluster {
         self.term_ms() * LEASE / 8
     }
 
-    /// What the grants that we have amount to.
+    /// Until when the grants that we have amount to a lease.
     fn granted_until_ms(&self) -> i64 {
         if !self.myself().is_voter() {
             return i64::MAX;
@@ -86,7 +91,7 @@ impl Cluster {
         let mut grants: Vec<i64> = Vec::new();
         for (key, n) in self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter()) {
             voters += 1;
-            // Somebody who may have been replaced has no say.
+            // The grant of a node that may have been replaced does not count.
             let counts = |doubter: &NodeKey| self.nodes[*doubter].is_voter() && !self.nodes[*doubter].failed();
             let doubted = n.failed_by.iter().any(counts);
             if !n.failed() && !self.vote_is_open(key) && !doubted {
@@ -104,7 +109,7 @@ impl Cluster {
         *oldest + self.lease_ms()
     }
 
-    /// Takes in what changed. A lease that was granted stands until its end: that a master was added, say, does not
+    /// Updates the lease after a change. A granted lease stands until its end: adding a master, for example, does not
     /// shorten it.
     pub(super) fn renew_lease(&mut self, now_ms: i64) {
         let until_ms = self.granted_until_ms();
@@ -121,7 +126,7 @@ impl Cluster {
         if !doubted {
             self.take_in_grant(key, sent_ms, env);
         } else if self.nodes[key].granted_ms <= sent_ms {
-            // Not if it has promised more since, with a vote.
+            // A grant given later, with a vote, stays.
             self.nodes[key].granted_ms = 0;
             self.lose_lease(env);
         }
@@ -140,13 +145,13 @@ impl Cluster {
         gossip.iter().any(|g| g.id == id && g.flags.has_any(NodeFlags::PFAIL | NodeFlags::FAIL))
     }
 
-    /// A majority holds us for failed.
+    /// Forgets all grants, when a majority considers us failed.
     pub(super) fn forget_grants(&mut self, env: &Env) {
         self.nodes.for_each_mut(|n| n.granted_ms = 0);
         self.lose_lease(env);
     }
 
-    /// Grants were withdrawn: what is left of the lease is what the others amount to.
+    /// Ends the lease when the remaining grants end, after others were withdrawn.
     fn lose_lease(&mut self, env: &Env) {
         self.lease_end_ms = self.granted_until_ms();
         if !self.holds_lease(env.now_ms) {
@@ -154,7 +159,7 @@ impl Cluster {
         }
     }
 
-    /// Sees to it that the state follows when the lease ends.
+    /// Updates the state when the lease has ended.
     pub(super) fn watch_lease(&mut self, env: &Env) {
         if !self.holds_lease(env.now_ms) {
             self.todo.state = true;
@@ -163,7 +168,7 @@ impl Cluster {
         }
     }
 
-    /// A node says in its gossip that it holds this one for failed, or that it does not.
+    /// Notes that `reporter` considers a node failed, or no longer.
     pub(super) fn note_opinion(&mut self, key: NodeKey, reporter: NodeKey, failed: bool) {
         let doubters = &mut self.nodes[key].failed_by;
         doubters.retain(|d| *d != reporter);
@@ -174,8 +179,8 @@ impl Cluster {
 
     // ---- the grantor's side ----
 
-    /// Whether a vote of ours is worth something: we are a master without doubt, and have been for so long that nothing rests
-    /// on what our predecessor granted.
+    /// Whether we may vote: we hold a lease, and have been master for so long that nothing rests on what our
+    /// predecessor granted.
     pub(super) fn may_vote(&self, env: &Env) -> bool {
         self.holds_lease(env.now_ms) && env.now_ms - self.elected_ms > self.term_ms()
     }
@@ -199,9 +204,9 @@ impl Cluster {
         self.nodes[key].healthy() && !self.vote_is_open(key) && !self.was_replaced(key, header)
     }
 
-    /// Whether this master, which claims to serve these slots, has been replaced and does not know it: somebody of its shard,
-    /// where its replicas are, or whom we voted for, owns some of them by a greater epoch; or nothing is left of what it
-    /// claims. That others own some is what it looks like for a moment when slots are moved, and no reason to stop it.
+    /// Whether this master, which claims to serve these slots, has been replaced without knowing it: a node of its
+    /// shard, or one we voted for, owns some of them by a greater epoch; or it owns none of what it claims. That others
+    /// own some happens for a moment when slots move, and is no reason to stop it.
     fn was_replaced(&self, key: NodeKey, header: &Header) -> bool {
         let n = &self.nodes[key];
         if n.slots == header.slots {
@@ -219,16 +224,17 @@ impl Cluster {
         left == 0 && !header.slots.is_empty()
     }
 
-    /// Whether our promise still binds us not to vote for a replica of this master; if so, for how many milliseconds. What we
-    /// may have promised before we started, or forgot it, binds us too.
+    /// For how many milliseconds our promise still binds us not to vote for a replica of this master, if at all.
+    /// Promises that we may have made before we started, or before we forgot the master, bind us too.
     pub(super) fn promise_lasts_ms(&self, master: NodeKey, env: &Env) -> Option<i64> {
         let n = &self.nodes[master];
         let left = n.promised_ms.max(n.created_ms) + self.term_ms() - env.now_ms;
         (left >= 0).then_some(left + 1)
     }
 
-    /// Did we vote for a replica of this master in an election of which we do not know how it ended? The replica would tell,
-    /// when it has won (it, or whom it follows since, has that epoch) or when the votes for it no longer count; if a majority holds it for failed, it serves nothing.
+    /// Whether we voted for a replica of this master in an election whose result we do not know. It is known when the
+    /// replica has won (it, or the master it follows since, has that epoch), when the votes for it no longer count, or
+    /// when a majority considers it failed, as it then serves nothing.
     pub(super) fn vote_is_open(&self, master: NodeKey) -> bool {
         let n = &self.nodes[master];
         let Some(heir) = n.voted_for.and_then(|id| self.nodes.find(&id)) else {

@@ -1,8 +1,8 @@
 //! Manual failover: a replica takes over from a master that works, without losing a write.
 //!
-//! The replica asks its master to pause its clients (MFSTART), learns the offset at which it paused from the next packet
-//! that says PAUSED, waits until it has processed as much, and then wins an election whose requests ask for votes although
-//! the master is up. It must end within five seconds or is given up.
+//! The replica asks its master to pause its clients (MFSTART), learns the offset at which it paused from the next
+//! packet that says PAUSED, waits until it has processed as much, and then wins an election whose requests ask for
+//! votes although the master is up. It is given up after five seconds.
 
 use super::node::NodeKey;
 use super::wire::{Body, Header, MFLAG_PAUSED, PacketType};
@@ -10,11 +10,11 @@ use super::{Action, Cluster, Env, LinkId};
 
 /// How long a manual failover may take.
 const TIMEOUT_MS: i64 = 5000;
-/// The master holds its clients back for so much longer than its replica may try: its clock may go faster.
+/// The master holds clients back for this much longer than its replica may try, as its clock may run faster.
 const HOLD_LONGER_MS: i64 = 500;
 /// A master that has not answered is asked again: it may not have known yet that we are its replica, or had no link.
 const ASK_AGAIN_MS: i64 = 500;
-/// The master's clients are held back for this many timeouts at most.
+/// The master's clients are held back for at most this many times [`TIMEOUT_MS`].
 const PAUSE_MULT: i64 = 2;
 
 /// A manual failover, on either side.
@@ -24,7 +24,7 @@ pub(super) struct ManualFailover {
     pub(super) ends_ms: Option<i64>,
     /// On the master: the replica that takes over.
     pub(super) replica: Option<NodeKey>,
-    /// On the master: the link to tell the replica on, once clients are held back.
+    /// On the master: the link on which to answer the replica, once clients are held back.
     announce: Option<LinkId>,
     /// On the master: clients are held back, so the offset in our packets is final.
     pub(super) paused: bool,
@@ -37,7 +37,7 @@ pub(super) struct ManualFailover {
 }
 
 impl ManualFailover {
-    /// Whether votes may be asked for, and counted. Later the master's clients may write again.
+    /// Whether votes may be asked for, and counted. After that time the master's clients may write again.
     pub(super) fn may_win(&self, now_ms: i64) -> bool {
         self.can_start && self.ends_ms.is_some_and(|ends_ms| now_ms <= ends_ms)
     }
@@ -52,7 +52,7 @@ impl ManualFailover {
 }
 
 impl Cluster {
-    /// Begins one on the replica. Forced, it does not talk to the master.
+    /// Begins a manual failover on the replica. If `forced`, the master is not asked.
     pub(super) fn begin_manual_failover(&mut self, forced: bool, env: &Env) {
         self.reset_manual_failover();
         self.forget_election();
@@ -66,7 +66,7 @@ impl Cluster {
         }
     }
 
-    /// A PONG goes first: a master that has not heard yet that we follow it would ignore the request.
+    /// Sends a PONG first, as a master that does not know yet that we follow it would ignore the request.
     fn ask_master_to_pause(&mut self, env: &Env) {
         self.manual.ask_ms = Some(env.now_ms + ASK_AGAIN_MS);
         if let Some(link) = self.myself().replica_of.and_then(|m| self.nodes[m].link) {
@@ -75,7 +75,7 @@ impl Cluster {
         }
     }
 
-    /// Ends one, whether it succeeded or not.
+    /// Ends a manual failover, whether it succeeded or not.
     pub(super) fn reset_manual_failover(&mut self) {
         if self.manual.paused {
             self.actions.push(Action::UnpauseClients);
@@ -83,13 +83,13 @@ impl Cluster {
         self.manual = ManualFailover::default();
     }
 
-    /// A replica of ours wants to take over.
+    /// Handles the request of a replica of ours to take over.
     pub(super) fn on_mf_start(&mut self, link: LinkId, sender: NodeKey, env: &Env) {
         if self.nodes[sender].replica_of != Some(self.myself) {
             return;
         }
         if self.manual.paused && self.manual.replica == Some(sender) {
-            // It asks again, perhaps in another attempt. The clients stay held back, so the offset that it was told is still
+            // It asks again, perhaps in another attempt. Clients are still held back, so the offset it got is still
             // final.
             self.hold_clients(env);
             self.send_ping(link, PacketType::Ping, env);
@@ -104,12 +104,12 @@ impl Cluster {
         log::info!("Manual failover requested by replica {} ({}).", node.id, node.human_name);
     }
 
-    /// At the end of the turn in which a replica asked: holds clients back and tells it the offset, which is final now.
+    /// At the end of the turn in which a replica asked: holds clients back and sends it the offset, which is final now.
     pub(super) fn pause_for_failover(&mut self, env: &Env) {
         let Some(link) = self.manual.announce.take() else { return };
         self.hold_clients(env);
         self.manual.paused = true;
-        // The replica waits for nothing else.
+        // At once, as the replica waits for this.
         self.send_ping(link, PacketType::Ping, env);
     }
 
@@ -118,7 +118,7 @@ impl Cluster {
         self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
     }
 
-    /// On the replica: does this packet tell at which offset the master paused?
+    /// On the replica: notes the offset at which the master paused, if this packet says it.
     pub(super) fn note_master_offset(&mut self, sender: NodeKey, header: &Header) {
         let waiting = self.manual.in_progress() && !self.manual.can_start && self.manual.master_offset.is_none();
         if waiting && self.is_replica() && self.myself().replica_of == Some(sender) && header.mflags & MFLAG_PAUSED != 0
@@ -137,7 +137,7 @@ impl Cluster {
         }
     }
 
-    /// What time brings: the end of one that took too long, or another request to the master.
+    /// Gives up a manual failover that took too long, or asks the master again.
     pub(super) fn manual_failover_cron(&mut self, env: &Env) {
         if self.manual.ends_ms.is_some_and(|ends_ms| ends_ms < env.now_ms) {
             log::warn!("Manual failover timed out.");

@@ -3,8 +3,8 @@
 use super::node::{NodeFlags, NodeKey};
 use super::{Cluster, Env};
 
-/// A master must have been without replica for this long: after a failover its replicas may be about to say that they
-/// follow the new master.
+/// How long a master must have been without replicas: after a failover, its replicas may be about to announce that they
+/// follow it.
 const DELAY_MS: i64 = 5000;
 
 impl Cluster {
@@ -52,7 +52,7 @@ impl Cluster {
         self.set_master(target);
     }
 
-    /// A working master that had replicas, or took over from one that had, and has none that works.
+    /// Whether it is a working master that had replicas, or took over from one that had, and has none that work.
     fn is_orphaned(&self, key: NodeKey) -> bool {
         let n = &self.nodes[key];
         n.is_master() && !n.failed() && n.flags.has(NodeFlags::MIGRATE_TO) && self.working_replicas(key) == 0

@@ -1,26 +1,26 @@
 //! Redis Cluster as a state machine that does no I/O.
 //!
 //! Owns what a node knows of its cluster: the nodes, who owns which slot, epochs, failure detection, elections, manual
-//! failover, replica migration. It is fed packets, link events, operator requests and the time, and answers with an
-//! ordered list of [`Action`]s; sockets, the file `nodes.conf`, the keyspace and replication belong to the server, which
-//! describes them in an [`Env`] at every call. So hundreds of nodes run in one process under a simulated clock.
+//! failover, replica migration. It takes packets, link events, operator requests and the time, and returns an ordered
+//! list of [`Action`]s. Sockets, the file `nodes.conf`, the keyspace and replication belong to the server, which
+//! describes them in an [`Env`] at every call. So hundreds of nodes can run in one process under a simulated clock.
 //!
 //! The contract with the caller:
 //!
 //! - Packets read in a turn are given to [`Cluster::on_packet`] before [`Cluster::tick`] and before clients are served.
-//! - At the end of a turn [`Cluster::flush`] is called and its actions are carried out in order. Nothing leaves before
-//!   that, and a [`Action::SaveConfig`] comes first: a vote or a new epoch is on disk before anybody hears of it.
-//! - The caller wakes at [`Cluster::next_deadline_ms`], so that what is due at a time happens then and not at the next
-//!   tenth of a second.
+//! - At the end of a turn [`Cluster::flush`] is called and its actions are carried out in order. Nothing is sent before
+//!   that, and [`Action::SaveConfig`] comes first: a vote or a new epoch is on disk before another node hears of it.
+//! - The caller wakes at [`Cluster::next_deadline_ms`], so that what is due happens then and not at the next tenth of a
+//!   second.
 //!
-//! Time is milliseconds since the Unix epoch from a clock that never jumps.
+//! Times are milliseconds since the Unix epoch by a clock that never jumps.
 //!
 //! The server's side is `server/cluster/`: sockets and files, requests and messages.
 //!
-//! Files: `wire` (packets), `node` and `slots` (tables), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
-//! state), `lease` (a master's right to serve), `election` (votes), `manual` (manual failover), `migration` (of replicas),
-//! `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show), `nodes_conf` (the
-//! file), `routing` (clients), `sim` (many nodes in one process, for the tests).
+//! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
+//! state), `lease` (a master's right to serve), `election` (votes), `manual` (manual failover), `migration` (of
+//! replicas), `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show),
+//! `nodes_conf` (the file), `routing` (clients), `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;
@@ -50,7 +50,7 @@ use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
 
 /// How far the bus port is above the client port unless configured.
 pub(crate) const BUS_PORT_OFFSET: u16 = 10000;
-/// The longest the machine sleeps.
+/// The longest time between two ticks.
 const TICK_MS: i64 = 100;
 /// Between attempts to connect to a node.
 const RECONNECT_MS: i64 = 100;
@@ -59,7 +59,7 @@ const RECONNECT_MS: i64 = 100;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct LinkId(pub(crate) u64);
 
-/// Which address clients are told.
+/// The endpoint that clients are given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum PreferredEndpoint {
     /// The IP address.
@@ -71,7 +71,7 @@ pub(crate) enum PreferredEndpoint {
     Unknown,
 }
 
-/// The configuration the machine needs. Names and units are those of redis.conf.
+/// The configuration of the state machine. Each field names its directive; units are in the names.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClusterConfig {
     /// `cluster-node-timeout`
@@ -162,7 +162,7 @@ impl ClusterConfig {
         if self.tls_cluster { self.tls_port } else { self.port }
     }
 
-    /// The plain, TLS and bus port others are told.
+    /// The plain, TLS and bus port to announce.
     fn announced_ports(&self) -> (u16, u16, u16) {
         let or = |announced: u16, own: u16| if announced != 0 { announced } else { own };
         (
@@ -173,9 +173,9 @@ impl ClusterConfig {
     }
 }
 
-/// What the machine must know of the server at a call.
+/// The state of the server that the machine needs in a call.
 pub(crate) struct Env<'a> {
-    /// The time.
+    /// By the clock of the module's description.
     pub(crate) now_ms: i64,
     /// Bytes of replication stream: produced, for a master; processed, for a replica.
     pub(crate) repl_offset: i64,
@@ -183,44 +183,40 @@ pub(crate) struct Env<'a> {
     pub(crate) data_age_ms: i64,
     /// Whether the server has a replication master set.
     pub(crate) replicating: bool,
-    /// Keys in a slot.
+    /// Number of keys in a slot.
     pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
 }
 
-/// What the caller is to do, in order.
+/// What the caller is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Write [`Cluster::nodes_conf`] to the file, to disk if `fsync`. If that fails the server must not go on.
+    /// Write [`Cluster::nodes_conf`] to the file. If that fails the server must not go on.
     SaveConfig {
-        /// Whether it must survive a power loss.
+        /// Sync the file: the change must survive a power loss.
         fsync: bool,
     },
-    /// Open a connection; then `on_link_connected` or `on_link_closed`. What is sent meanwhile waits.
+    /// Open a connection, then call `on_link_connected` or `on_link_closed`. Packets sent meanwhile are queued.
     Connect {
-        /// Its number from now on.
         link: LinkId,
-        /// The address.
         ip: String,
         /// The bus port.
         port: u16,
     },
-    /// Close a connection; the machine has forgotten it.
+    /// Close a connection.
     CloseLink {
-        /// Which.
+        /// Already forgotten by the machine.
         link: LinkId,
     },
     /// Queue a packet on a connection.
     Send {
-        /// Which.
         link: LinkId,
         /// The bytes; the same for all receivers of a broadcast.
         packet: Rc<[u8]>,
     },
     /// Replicate from this address.
     SetReplicationMaster {
-        /// The address.
         ip: String,
-        /// The port.
+        /// The client port.
         port: u16,
     },
     /// Stop replicating: this node is a master now.
@@ -233,23 +229,21 @@ pub(crate) enum Action {
     DropShardChannels(SlotSet),
     /// Hold back writing clients until this time, for a manual failover.
     PauseClients {
-        /// When they go on at the latest.
+        /// The latest time at which they go on.
         until_ms: i64,
     },
     /// Let them go on.
     UnpauseClients,
     /// Deliver a published message to local subscribers.
     Deliver {
-        /// To a sharded channel?
+        /// Whether the channel is sharded.
         sharded: bool,
-        /// The channel.
         channel: Vec<u8>,
-        /// The message.
         message: Vec<u8>,
     },
 }
 
-/// Whether a text is an IP address. Others, from peers or in `nodes.conf`, are not looked up: anybody can send them, and
+/// Whether a text is an IP address. Host names from peers or `nodes.conf` are not looked up: anybody can send them, and
 /// a name server may not answer.
 fn is_address(text: &str) -> bool {
     text.parse::<std::net::IpAddr>().is_ok()
@@ -263,18 +257,18 @@ struct Link {
     created_ms: i64,
     peer_ip: String,
     local_ip: String,
-    /// When the pings that wait for their pongs were sent. Pongs come in the same order.
+    /// When the unanswered pings were sent. Pongs come in the same order.
     pings: VecDeque<i64>,
 }
 
-/// What is put off to the end of the turn.
+/// Work put off to the end of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Todo {
     save: bool,
     fsync: bool,
     state: bool,
     failover: bool,
-    /// PFAIL flags others should hear of now.
+    /// There are PFAIL flags that others should hear of now.
     pfail_news: bool,
 }
 
@@ -298,13 +292,13 @@ pub(crate) struct Cluster {
     current_epoch: u64,
     last_vote_epoch: u64,
     state_ok: bool,
-    /// Masters with slots.
+    /// Number of masters with slots.
     size: usize,
     owner: Box<[Option<NodeKey>; SLOT_COUNT]>,
     migrating: BTreeMap<Slot, NodeKey>,
     importing: BTreeMap<Slot, NodeKey>,
-    /// Slots whose owner no longer claims them though nobody else does. They stay bound, so that clients see no error,
-    /// but we do not tell others that they are the owner's.
+    /// Slots whose owner no longer claims them, and nobody else does. They stay bound, so that clients see no error,
+    /// but we do not tell others that the owner has them.
     unclaimed: SlotSet,
     /// Until when (unix seconds) a forgotten node must not be added again.
     blacklist: BTreeMap<NodeId, i64>,
@@ -323,9 +317,9 @@ pub(crate) struct Cluster {
     pfail_news_ms: i64,
     started_ms: Option<i64>,
     minority_ms: i64,
-    /// After this process stood still: voters count as reached only once heard of since. 0 if it did not.
+    /// When this process last went on after standing still; 0: never. Voters count as reached only if heard of since.
     awake_ms: i64,
-    /// See [`Cluster::lease_end_ms`]; `i64::MAX` for no end.
+    /// When our lease ends, see `lease`; `i64::MAX`: never.
     lease_end_ms: i64,
     /// When we last took our master's place.
     elected_ms: i64,
@@ -379,7 +373,6 @@ impl Cluster {
         cluster
     }
 
-    /// The configuration in use.
     pub(crate) fn config(&self) -> &ClusterConfig {
         &self.config
     }
@@ -430,7 +423,7 @@ impl Cluster {
         master.is_some_and(|m| !m.flags.has(NodeFlags::NOADDR) && is_address(&m.ip))
     }
 
-    /// Sizes of the packets that the next flush will hand over, one for each link they go to.
+    /// Sizes of the packets that the next flush will return, once for each link they go to, bytes.
     pub(crate) fn unsent_packets(&self) -> impl Iterator<Item = usize> + '_ {
         self.actions.iter().filter_map(|action| match action {
             Action::Send { packet, .. } => Some(packet.len()),
@@ -438,23 +431,20 @@ impl Cluster {
         })
     }
 
-    /// All nodes.
     pub(crate) fn nodes(&self) -> &NodeTable {
         &self.nodes
     }
 
-    /// The node with that key.
     pub(crate) fn node(&self, key: NodeKey) -> &Node {
         &self.nodes[key]
     }
 
-    /// This node's key.
     #[cfg(test)]
     pub(crate) fn my_key(&self) -> NodeKey {
         self.myself
     }
 
-    /// Whether the cluster is up in this node's eyes.
+    /// Whether the cluster is up from this node's view.
     #[cfg(test)]
     pub(crate) fn state_ok(&self) -> bool {
         self.state_ok
@@ -472,7 +462,7 @@ impl Cluster {
         self.last_vote_epoch
     }
 
-    /// Who owns a slot.
+    /// The owner of a slot.
     pub(crate) fn owner_of(&self, slot: Slot) -> Option<NodeKey> {
         self.owner[usize::from(slot)]
     }
@@ -499,7 +489,7 @@ impl Cluster {
 
     // ---- links ----
 
-    /// The server accepted a bus connection.
+    /// To be called when a bus connection was accepted; returns its number.
     pub(crate) fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
         let id = self.new_link_id();
         let link = Link {
@@ -515,7 +505,7 @@ impl Cluster {
         id
     }
 
-    /// A connection asked for by [`Action::Connect`] stands.
+    /// To be called when a connection of [`Action::Connect`] is established.
     pub(crate) fn on_link_connected(&mut self, link: LinkId, local_ip: String, env: &Env) {
         let Some(l) = self.links.get_mut(&link) else {
             return;
@@ -524,23 +514,23 @@ impl Cluster {
         l.local_ip = local_ip;
         let Some(key) = l.node else { return };
         let node = &mut self.nodes[key];
-        // Greeting at once keeps a reconnect from looking like silence. A ping that waited already keeps its time: the
-        // node owes its answer since then.
+        // A ping at once keeps a reconnect from looking like silence. A ping that already waits keeps its time: its
+        // answer has been due since then.
         let waiting_since = node.ping_sent_ms;
         let kind = if node.flags.has(NodeFlags::MEET) { wire::PacketType::Meet } else { wire::PacketType::Ping };
-        // Should the greeting be lost, the node is pinged as any other from now on.
+        // If the MEET is lost, the node is pinged like any other from now on.
         node.flags.clear(NodeFlags::MEET);
         self.send_ping(link, kind, env);
         let node = &mut self.nodes[key];
         node.ping_sent_ms = if waiting_since != 0 { waiting_since } else { env.now_ms };
     }
 
-    /// A connection broke, was refused, or its peer spoke nonsense.
+    /// To be called when a connection broke, was refused, or its peer violated the protocol.
     pub(crate) fn on_link_closed(&mut self, link: LinkId, env: &Env) {
         let Some(key) = self.unlink(link) else { return };
         let node = &mut self.nodes[key];
         if node.link.is_none() && node.ping_sent_ms == 0 {
-            // From now on it owes us a sign of life.
+            // It counts as unanswered from now on.
             node.ping_sent_ms = env.now_ms;
         }
         let due = (node.connect_ms + RECONNECT_MS).max(env.now_ms);
@@ -562,7 +552,7 @@ impl Cluster {
         self.on_link_closed(link, env);
     }
 
-    /// Closes a link and forgets it; the node may get another.
+    /// Closes a link and forgets it; its node may get another.
     fn close_link(&mut self, link: LinkId) {
         if self.links.contains_key(&link) {
             self.unlink(link);
@@ -617,7 +607,7 @@ impl Cluster {
         self.nodes.insert(Node::new(id, shard, flags, now_ms))
     }
 
-    /// Takes a node out, and every reference to it first.
+    /// Removes every reference to a node, then the node.
     fn remove_node(&mut self, key: NodeKey) {
         assert!(key != self.myself, "a node cannot forget itself");
         self.migrating.retain(|_, n| *n != key);
@@ -661,14 +651,14 @@ impl Cluster {
         self.next_due_ms = self.next_due_ms.min(at_ms);
     }
 
-    /// When [`Cluster::tick`] has something to do; the caller must not sleep longer.
+    /// When [`Cluster::tick`] next has something to do; the caller must not sleep longer.
     pub(crate) fn next_deadline_ms(&self) -> i64 {
         self.next_due_ms
     }
 
-    /// To be called first in every turn: finds out if this process was held up. A master that was away for long may have
-    /// been replaced, so it must not accept anything before others had a chance to say so. They count from when they last
-    /// heard of it, so that may have been after less than a node timeout.
+    /// To be called first in every turn: finds out if this process stood still. A master that did so for long may have
+    /// been replaced, so it must not accept anything before others had a chance to say so. They count from when they
+    /// last heard of it, so even less than a node timeout may be too long.
     pub(crate) fn turn_begins(&mut self, now_ms: i64) {
         let gap = now_ms - self.last_turn_ms;
         self.last_turn_ms = now_ms;
@@ -676,7 +666,7 @@ impl Cluster {
         if gap <= timeout / 2 || gap < TICK_MS * 2 {
             return;
         }
-        // While we were away nobody could reach us: give the others time to answer before suspecting them.
+        // Nobody could reach us meanwhile: give the others time to answer before suspecting them.
         self.nodes.for_each_mut(|n| {
             if n.ping_sent_ms != 0 {
                 n.ping_sent_ms = now_ms;
@@ -689,7 +679,7 @@ impl Cluster {
         self.wake_at(now_ms);
     }
 
-    /// How long the machine sleeps at most: not so long that grants are renewed late.
+    /// The longest time between two ticks: short enough to renew grants in time.
     fn tick_ms(&self) -> i64 {
         TICK_MS.min(self.term_ms() / 16)
     }
@@ -717,7 +707,7 @@ impl Cluster {
         }
     }
 
-    /// Ends the turn: decides what was put off and hands over everything that is to be done, in order.
+    /// Ends the turn: does what was put off and returns all actions, in order.
     pub(crate) fn flush(&mut self, env: &Env) -> Vec<Action> {
         self.pause_for_failover(env);
         if self.manual.waits_for_offset() {

@@ -1,7 +1,7 @@
-//! The nodes a node knows of: identity, flags, timings, and the table that holds them.
+//! The known nodes: identity, flags, timings, and the table that holds them.
 //!
-//! Invariant: a [`NodeKey`] in use anywhere in the machine names a node in the table; `Cluster::remove_node` is the one
-//! place that takes a node out and it clears every reference first.
+//! Invariant: a [`NodeKey`] in use anywhere in the machine names a node in the table; only `Cluster::remove_node` takes
+//! a node out, and it clears every reference first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use super::LinkId;
 use crate::structs::slots::SlotSet;
 
-/// The name of a node or shard: 40 characters of `a-z0-9` (Redis writes hex).
+/// The id of a node or shard: 40 characters of `a-z0-9` (Redis writes hex).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId([u8; NodeId::LEN]);
 
@@ -23,17 +23,15 @@ impl NodeId {
         bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).then_some(NodeId(bytes))
     }
 
-    /// A new random id.
+    /// A new random id, of hexadecimal digits.
     pub(crate) fn random(rng: &mut fastrand::Rng) -> NodeId {
         NodeId(std::array::from_fn(|_| b"0123456789abcdef"[rng.usize(..16)]))
     }
 
-    /// The characters.
     pub(crate) fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
 
-    /// The characters as text.
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an id is ASCII")
     }
@@ -51,34 +49,31 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// A set of node flags, with the numbers they have on the wire.
+/// A set of node flags, with the numbers they have in packets.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct NodeFlags(u16);
 
 impl NodeFlags {
-    /// A master.
     pub(crate) const MASTER: NodeFlags = NodeFlags(1);
-    /// A replica.
     pub(crate) const REPLICA: NodeFlags = NodeFlags(2);
-    /// We cannot reach it; others have not agreed.
+    /// Suspected: we cannot reach it.
     pub(crate) const PFAIL: NodeFlags = NodeFlags(4);
-    /// A majority agreed that it cannot be reached.
+    /// Failed: a majority agreed that it cannot be reached.
     pub(crate) const FAIL: NodeFlags = NodeFlags(8);
-    /// This node.
     pub(crate) const MYSELF: NodeFlags = NodeFlags(16);
-    /// Its id is not known yet: the one in the table is made up.
+    /// Its id is not known yet: the one in the table is random.
     pub(crate) const HANDSHAKE: NodeFlags = NodeFlags(32);
     /// Its address is not known.
     pub(crate) const NOADDR: NodeFlags = NodeFlags(64);
-    /// Greet it with MEET.
+    /// The first packet to it is to be a MEET.
     pub(crate) const MEET: NodeFlags = NodeFlags(128);
     /// A master that replicas of other masters may migrate to.
     pub(crate) const MIGRATE_TO: NodeFlags = NodeFlags(256);
     /// A replica that will not start an election.
     pub(crate) const NOFAILOVER: NodeFlags = NodeFlags(512);
 
-    /// What a third node may tell us of a node we do not know. That *we* cannot reach it (PFAIL) or that it is us is not
-    /// for others to say.
+    /// The flags that others may report about a node we do not know: not that *we* cannot reach it (PFAIL), or that it
+    /// is us.
     pub(crate) const GOSSIPED: NodeFlags = NodeFlags(1 | 2 | 8 | 64 | 256 | 512);
 
     const NAMES: [(NodeFlags, &'static str); 8] = [
@@ -92,12 +87,12 @@ impl NodeFlags {
         (NodeFlags::NOFAILOVER, "nofailover"),
     ];
 
-    /// From the bits on the wire, all of which are kept.
+    /// From the bits in a packet, all of which are kept.
     pub(crate) fn from_bits(bits: u16) -> Self {
         NodeFlags(bits)
     }
 
-    /// The bits on the wire.
+    /// The bits as in packets.
     pub(crate) fn bits(self) -> u16 {
         self.0
     }
@@ -112,12 +107,10 @@ impl NodeFlags {
         self.0 & other.0 != 0
     }
 
-    /// Sets `other`.
     pub(crate) fn set(&mut self, other: NodeFlags) {
         self.0 |= other.0;
     }
 
-    /// Clears `other`.
     pub(crate) fn clear(&mut self, other: NodeFlags) {
         self.0 &= !other.0;
     }
@@ -171,34 +164,32 @@ impl fmt::Debug for NodeFlags {
     }
 }
 
-/// Where a node is in the table. Valid until the node is removed.
+/// The key of a node in the table. Valid until the node is removed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct NodeKey(std::num::NonZeroU32);
 
 /// A node and what we know of it. Times are milliseconds of the machine's clock, 0 meaning never.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    /// Its name; made up while in handshake.
+    /// Random while in handshake.
     pub(crate) id: NodeId,
-    /// The shard it belongs to.
     pub(crate) shard_id: NodeId,
-    /// What it is.
     pub(crate) flags: NodeFlags,
     /// The newest config epoch it announced.
     pub(crate) config_epoch: u64,
-    /// The slots bound to it. `Cluster::owner` says the same from the other side.
+    /// The slots bound to it, as in `Cluster::owner`.
     pub(crate) slots: SlotSet,
-    /// `slots.len()`, kept.
+    /// `slots.len()`, cached.
     pub(crate) slot_count: usize,
     /// Its replicas, if it is a master.
     pub(crate) replicas: Vec<NodeKey>,
-    /// Its master, if it is a replica and we know that master.
+    /// Its master, if it is a replica and its master is known.
     pub(crate) replica_of: Option<NodeKey>,
     /// When it entered the table.
     pub(crate) created_ms: i64,
     /// Since when a ping waits for its pong, 0 if none does.
     pub(crate) ping_sent_ms: i64,
-    /// When its last pong came, to us or, as gossip has it, to others.
+    /// When its last pong came, to us or, by gossip, to others.
     pub(crate) pong_received_ms: i64,
     /// When anything last came from it.
     pub(crate) data_received_ms: i64,
@@ -206,13 +197,13 @@ pub(crate) struct Node {
     pub(crate) fail_time_ms: i64,
     /// When we last voted for a replica of this master.
     pub(crate) voted_ms: i64,
-    /// Which replica of this master that was.
+    /// The replica of this master that we voted for.
     pub(crate) voted_for: Option<NodeId>,
     /// The epoch of that vote.
     pub(crate) voted_epoch: u64,
     /// When we sent the latest ping that it answered with a grant (see `lease`).
     pub(crate) granted_ms: i64,
-    /// Who holds it for failed, by the latest gossip of each about it.
+    /// The nodes that consider it failed, by the latest gossip of each.
     pub(crate) failed_by: Vec<NodeKey>,
     /// When we last gave it a grant.
     pub(crate) promised_ms: i64,
@@ -236,13 +227,12 @@ pub(crate) struct Node {
     pub(crate) tcp_port: u16,
     /// Its TLS client port, 0 for none.
     pub(crate) tls_port: u16,
-    /// Its bus port.
     pub(crate) bus_port: u16,
     /// The link we opened to it.
     pub(crate) link: Option<LinkId>,
     /// The link it opened to us.
     pub(crate) inbound: Option<LinkId>,
-    /// Who told us that it cannot be reached, and when last.
+    /// The nodes that reported that it cannot be reached, and when each last did.
     pub(crate) fail_reports: Vec<(NodeKey, i64)>,
 }
 
@@ -286,27 +276,25 @@ impl Node {
         }
     }
 
-    /// Is it a master?
     pub(crate) fn is_master(&self) -> bool {
         self.flags.has(NodeFlags::MASTER)
     }
 
-    /// Is it a replica?
     pub(crate) fn is_replica(&self) -> bool {
         self.flags.has(NodeFlags::REPLICA)
     }
 
-    /// Is it a master with slots, that is, one whose vote counts?
+    /// Whether it is a master with slots: one whose vote counts.
     pub(crate) fn is_voter(&self) -> bool {
         self.is_master() && self.slot_count > 0
     }
 
-    /// Has a majority agreed that it cannot be reached?
+    /// Whether a majority agreed that it cannot be reached (FAIL).
     pub(crate) fn failed(&self) -> bool {
         self.flags.has(NodeFlags::FAIL)
     }
 
-    /// Do we fail to reach it?
+    /// Whether we cannot reach it (PFAIL).
     pub(crate) fn timed_out(&self) -> bool {
         self.flags.has(NodeFlags::PFAIL)
     }
@@ -316,17 +304,17 @@ impl Node {
         !self.flags.has_any(NodeFlags::PFAIL | NodeFlags::FAIL)
     }
 
-    /// Is it known by a made up id?
+    /// Whether its id is not known yet.
     pub(crate) fn in_handshake(&self) -> bool {
         self.flags.has(NodeFlags::HANDSHAKE)
     }
 
-    /// The client port that belongs to the kind of connection asked for.
+    /// The client port, with or without TLS.
     pub(crate) fn client_port(&self, tls: bool) -> u16 {
         if tls { self.tls_port } else { self.tcp_port }
     }
 
-    /// When there was last a sign of life from it, our own or by gossip.
+    /// When it last gave a sign of life, to us or by gossip.
     pub(crate) fn last_alive_ms(&self) -> i64 {
         self.data_received_ms.max(self.pong_received_ms)
     }
@@ -349,7 +337,6 @@ impl NodeTable {
         key
     }
 
-    /// Takes a node out.
     pub(crate) fn remove(&mut self, key: NodeKey) -> Node {
         let node = self.nodes.remove(Self::index(key));
         self.by_id.remove(&node.id);
@@ -368,7 +355,7 @@ impl NodeTable {
         self.by_id.get(id).copied()
     }
 
-    /// How many nodes are known, this one included.
+    /// Number of known nodes, this one included.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }

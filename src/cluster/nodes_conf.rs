@@ -1,9 +1,9 @@
-//! The file `nodes.conf`: what a node remembers of its cluster over a restart.
+//! The file `nodes.conf`: what a node keeps of its cluster over a restart.
 //!
-//! Owns the text, in the format of Redis 7.2: a line a node as in CLUSTER NODES, with auxiliary fields after the address
-//! (`ip:port@busport,hostname,tls-port=0,nodename=n,shard-id=s`), and a line `vars currentEpoch n lastVoteEpoch n`. Reads
-//! what older versions wrote: no bus port, no host name, no auxiliary fields. Locking, syncing and renaming the file is
-//! the caller's business.
+//! Owns the text, in the format of Redis 7.2: a line a node as in CLUSTER NODES, with auxiliary fields after the
+//! address (`ip:port@busport,hostname,tls-port=0,nodename=n,shard-id=s`), and a line `vars currentEpoch n lastVoteEpoch
+//! n`. Reads what older versions wrote: no bus port, no host name, no auxiliary fields. Locking, syncing and renaming
+//! the file is left to the caller.
 
 use std::fmt;
 
@@ -16,9 +16,7 @@ use crate::structs::slots::{SLOT_COUNT, Slot};
 pub(crate) struct ConfError {
     /// The line, from 1; 0 if the file as a whole is wrong.
     pub(crate) line: usize,
-    /// What is wrong.
     pub(crate) reason: &'static str,
-    /// The text of the line.
     pub(crate) text: String,
 }
 
@@ -59,7 +57,7 @@ impl Cluster {
         if cluster.is_replica() && cluster.myself().slot_count > 0 {
             return Err(whole("myself is a replica with slots"));
         }
-        // Never true unless somebody edited the file.
+        // Only in an edited file.
         cluster.current_epoch = cluster.greatest_epoch();
         cluster.todo = Default::default();
         cluster.todo.state = true;
@@ -68,7 +66,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Redis looks up a name that somebody wrote into the file, or announced, whenever it connects.
+    /// Warns of host names in the file. Redis looks up such a name, edited in or announced, whenever it connects.
     fn warn_of_names(&self) {
         let named = |(key, n): &(NodeKey, &Node)| *key != self.myself && !n.ip.is_empty() && !super::is_address(&n.ip);
         for (_, n) in self.nodes.iter().filter(named) {
@@ -108,7 +106,7 @@ impl Loader<'_> {
     fn line(&mut self, line: &str) -> Step {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         match fields.first() {
-            // Blank lines are what a longer file leaves behind when a shorter one is written over it.
+            // Blank lines are left when a shorter file is written over a longer one.
             None => Ok(()),
             Some(first) if first.eq_ignore_ascii_case("vars") => self.vars(&fields[1..]),
             Some(_) if fields.len() < 8 => Err("fewer than eight fields"),
@@ -216,7 +214,7 @@ impl Loader<'_> {
             Some((client, bus)) => (port(client)?, Some(port(bus)?)),
             None => (port(ports)?, None),
         };
-        // The port before the @ is of the kind that no auxiliary field gives.
+        // The port before the @ is the one, plain or TLS, that no auxiliary field gives.
         match (tcp, tls) {
             (None, None) if self.cluster.config.tls_cluster => tls = Some(client),
             (None, _) => tcp = Some(client),
@@ -266,7 +264,7 @@ impl Loader<'_> {
         }
         let (first, last) = field.split_once('-').unwrap_or((field, field));
         for slot in slot(first)?..=slot(last)? {
-            // The first line that claims a slot has it.
+            // The first line that claims a slot gets it.
             if self.cluster.owner[usize::from(slot)].is_none() {
                 self.cluster.bind(slot, key);
             }
@@ -274,8 +272,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// A replica belongs to its master's shard. Files of versions before 7.2 name no shards, and beside such nodes each node
-    /// makes up its own, so a file that disagrees with itself is not damaged.
+    /// A replica belongs to its master's shard. Files of versions before 7.2 name no shards, and next to such nodes
+    /// each node invents its own, so a file that contradicts itself is not damaged.
     fn settle_shards(&mut self) {
         for key in self.cluster.nodes.keys() {
             let Some(master) = self.cluster.nodes[key].replica_of else { continue };
@@ -426,7 +424,7 @@ mod tests {
             let mut configured = Config::default();
             let names = ["cluster-announce-ip", "cluster-announce-hostname", "cluster-announce-human-nodename"];
             for (name, text) in names.iter().zip(&texts) {
-                // What is refused is not announced.
+                // A refused name is not announced.
                 let context = SetContext { loading: false, protected_allowed: false };
                 let _ = set_many(&mut configured, &[(name.as_bytes(), text)], context);
             }
@@ -438,7 +436,7 @@ mod tests {
             };
             let mut cluster = Cluster::new(config.clone(), 1, 7);
             cluster.apply_config(config.clone(), true);
-            // A peer that announces what the bus lets through.
+            // A peer that announces what the bus accepts.
             let heard = super::super::wire::tests::heard(&texts[3], &texts[4], &texts[5]);
             let mut peer = Node::new(NodeId::parse(B.as_bytes()).unwrap(), NodeId::parse(C.as_bytes()).unwrap(), NodeFlags::MASTER, 7);
             if let Some((ip, hostname, human_name)) = &heard {

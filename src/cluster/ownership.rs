@@ -1,4 +1,4 @@
-//! Who owns which slot, and who follows whom.
+//! Which node owns which slot, and which replica follows which master.
 //!
 //! Owns the binding between slots and nodes, in both directions, and the rule that decides between claims: the greater
 //! config epoch wins. A master that loses its last slot follows the winner.
@@ -17,7 +17,7 @@ impl Cluster {
         self.owner[usize::from(slot)] = Some(key);
         self.nodes[key].slots.insert(slot);
         self.nodes[key].slot_count += 1;
-        // A master's first slot makes it a home for migrating replicas, if there are replicas at all.
+        // A master's first slot makes it a target of replica migration, if there are replicas at all.
         if self.nodes[key].slot_count == 1 && self.nodes.iter().any(|(_, n)| n.is_master() && !n.replicas.is_empty()) {
             self.nodes[key].flags.set(NodeFlags::MIGRATE_TO);
         }
@@ -49,7 +49,7 @@ impl Cluster {
 
     // ---- what a PING says of its sender ----
 
-    /// Is the sender a master or a replica, and whose?
+    /// Processes the sender's role: master, or replica of a node.
     pub(super) fn take_in_role(&mut self, key: NodeKey, header: &Header) {
         let Some(master_id) = header.replica_of else {
             self.set_node_as_master(key);
@@ -108,7 +108,7 @@ impl Cluster {
         }
     }
 
-    /// The master at the end of the chain (chains exist while news is under way).
+    /// The master at the end of the chain of `replica_of` (there are chains while news spreads).
     pub(super) fn top_master(&self, mut key: NodeKey) -> NodeKey {
         for _ in 0..self.nodes.len() {
             match self.nodes[key].replica_of {
@@ -130,7 +130,8 @@ impl Cluster {
         }
     }
 
-    /// Are the slots the sender claims (or says its master has) those we know of? If not, one of us is behind.
+    /// Compares the slots that the sender claims, or says its master has, with those we know. If they differ, one of us
+    /// is out of date.
     pub(super) fn take_in_slots(&mut self, key: NodeKey, header: &Header, env: &Env) {
         let node = &self.nodes[key];
         let speaks_for = if node.is_master() { Some(key) } else { node.replica_of };
@@ -141,8 +142,8 @@ impl Cluster {
         if self.nodes[key].is_master() {
             self.take_in_claim(key, header.config_epoch, &header.slots, env);
         }
-        // A slot somebody else owns by a greater epoch: tell the sender. One such owner at a time is enough, the sender's
-        // next packet brings the next.
+        // Another node owns a slot by a greater epoch: tell the sender. One such owner at a time is enough; the
+        // sender's next packet brings up the next.
         if let Some(owner) = self.newer_owner(key, header) {
             log::debug!(
                 "Node {} has old slots configuration, sending an UPDATE message about {}",
@@ -177,7 +178,7 @@ impl Cluster {
         self.send(link, &body, 0, env);
     }
 
-    /// Somebody who knows better tells us of a newer owner.
+    /// Processes an UPDATE: another node tells us of a newer owner.
     pub(super) fn on_update(&mut self, about: NodeKey, config_epoch: u64, slots: &SlotSet, env: &Env) {
         if self.nodes[about].config_epoch >= config_epoch {
             return;
@@ -194,9 +195,9 @@ impl Cluster {
         self.take_in_claim(about, config_epoch, slots, env);
     }
 
-    /// A node claims slots under an epoch. It gets those that nobody claims by a greater or equal one, except slots we
-    /// are importing: the operator closes those. If that takes the last slot from us, or from our master, we follow the
-    /// claimant.
+    /// Processes a claim of slots under an epoch. The claimant gets those that nobody claims by a greater or equal one,
+    /// except slots we are importing: the operator closes those. If that takes the last slot from us, or from our
+    /// master, we follow the claimant.
     fn take_in_claim(&mut self, claimant: NodeKey, epoch: u64, claimed: &SlotSet, env: &Env) {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
         let mut taken_from_mine = 0;
@@ -242,7 +243,7 @@ impl Cluster {
             self.save_synced();
             self.todo.state = true;
         } else if let Some(grandmaster) = grandmaster.filter(|g| *g != self.myself) {
-            // Our master became a replica without losing a slot to anybody, so nothing else would move us.
+            // Our master became a replica without losing a slot to another node, so nothing else would make us follow.
             let n = &self.nodes[grandmaster];
             log::info!(
                 "I'm a sub-replica! Reconfiguring myself as a replica of grandmaster {} ({})",
@@ -253,7 +254,7 @@ impl Cluster {
             self.save_synced();
             self.todo.state = true;
         } else {
-            // We go on as a master, so what we have in the lost slots is nobody's.
+            // We stay a master, so our keys in the lost slots are to be deleted.
             self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));
         }
     }
@@ -263,7 +264,7 @@ impl Cluster {
         log::info!("Configuration change detected. Reconfiguring myself as a replica of {} ({})", n.id, n.human_name);
     }
 
-    /// Two masters with one epoch: the one with the smaller id takes a new one.
+    /// Resolves two masters with the same epoch: the one with the smaller id takes a new one.
     pub(super) fn resolve_epoch_collision(&mut self, key: NodeKey, header: &Header) {
         let (me, node) = (self.myself(), &self.nodes[key]);
         let collides = me.is_master()
@@ -309,7 +310,7 @@ impl Cluster {
     pub(super) fn replicate_from(&mut self, master: NodeKey) {
         let n = &self.nodes[master];
         if !super::is_address(&n.ip) {
-            // It is tried again once its own packet has shown where it is.
+            // Tried again when its own packet has shown its address.
             return;
         }
         let action =
@@ -319,7 +320,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the place of our master: its slots are ours. The caller has seen to the epoch.
+    /// Takes the place of our master: its slots become ours. The caller has set the epoch.
     pub(super) fn replace_my_master(&mut self, env: &Env) {
         let Some(old) = self.myself().replica_of else {
             return;
@@ -334,7 +335,7 @@ impl Cluster {
         self.elected_ms = env.now_ms;
         self.update_state(env);
         self.save_synced();
-        // At once, and before anything else hears of it by a detour.
+        // At once, so that others hear it from us first.
         self.broadcast_pong(env);
         self.reset_manual_failover();
         self.forget_election();
@@ -346,11 +347,11 @@ impl Cluster {
     }
 
     /// Takes a new epoch without asking anybody, unless ours is the greatest already. Returns whether it did. Two nodes
-    /// that do this at once collide, which is resolved later; only for what an operator orders.
+    /// that do this at the same time collide, which is resolved later; only for what an operator orders.
     pub(super) fn bump_epoch(&mut self) -> bool {
         let greatest = self.greatest_epoch();
         let me = &mut self.nodes[self.myself];
-        // The greatest number is shared rather than passed: a newer one there cannot be.
+        // The greatest number cannot be exceeded, so it is shared.
         if me.config_epoch != 0 && me.config_epoch == greatest {
             return false;
         }
@@ -361,8 +362,8 @@ impl Cluster {
         true
     }
 
-    /// Raises the current epoch. False if it is the greatest number already: epochs come in packets, so somebody may say
-    /// so, and a number that begins anew from 0 would make the oldest claims win.
+    /// Raises the current epoch. False if it is the greatest number already: epochs come in packets, so any may arrive,
+    /// and wrapping to 0 would make the oldest claims win.
     pub(super) fn begin_epoch(&mut self) -> bool {
         let next = self.current_epoch.checked_add(1);
         self.current_epoch = next.unwrap_or(self.current_epoch);
@@ -374,8 +375,8 @@ impl Cluster {
         self.nodes.iter().map(|(_, n)| n.config_epoch).max().unwrap_or(0).max(self.current_epoch)
     }
 
-    /// After loading the data set: keys in slots that are nobody's make them ours; keys in slots of others mark those as
-    /// being imported, so that an operator can sort them out.
+    /// After loading the data set: slots that nobody owns become ours if they have keys; slots of others that have keys
+    /// are marked as importing, so that an operator can resolve them.
     pub(crate) fn adopt_loaded_keys(&mut self, env: &Env) {
         if self.is_replica() {
             return;

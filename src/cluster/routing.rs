@@ -1,36 +1,36 @@
-//! Which node serves a request: this one, another (MOVED, ASK), or none.
+//! Decides which node serves a request: this one, another (MOVED, ASK), or none.
 
 use super::node::NodeKey;
 use super::{Cluster, Endpoint};
 use crate::structs::slots::{Slot, key_slot};
 
-/// What routing must know of a command, or of all commands of a transaction together.
+/// The properties that routing needs of a command, or of all commands of a transaction together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Request {
     /// It may write (for EXEC: one of the queued commands may).
     pub(crate) writes: bool,
     /// SSUBSCRIBE, SUNSUBSCRIBE or SPUBLISH: keys are channels.
     pub(crate) shard_channels: bool,
-    /// MIGRATE.
+    /// The command is MIGRATE.
     pub(crate) migrate: bool,
-    /// The client said ASKING, or the command implies it (RESTORE-ASKING).
+    /// The client sent ASKING, or the command implies it (RESTORE-ASKING).
     pub(crate) asking: bool,
-    /// The client said READONLY.
+    /// The client sent READONLY.
     pub(crate) readonly: bool,
-    /// The machine's time, read now if it writes.
+    /// The machine's time; read just now for a write.
     pub(crate) now_ms: i64,
 }
 
 /// Why this node does not serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The keys are of different slots.
+    /// The keys are in different slots.
     CrossSlot,
-    /// Several keys of a slot that is moving, of which some are here.
+    /// Several keys of a moving slot, some of which are here.
     TryAgain,
     /// Another node serves the slot.
     Moved(Slot, NodeKey),
-    /// Another node is about to serve the slot, and may have the key.
+    /// The slot is moving to another node, which may have the key.
     Ask(Slot, NodeKey),
     /// The cluster is down.
     Down,
@@ -40,7 +40,7 @@ pub(crate) enum Refusal {
     Unbound,
 }
 
-/// A decision under way: the keys of a request are shown to it one by one, then it decides.
+/// A decision in progress: takes the keys of a request one by one, then decides.
 pub(crate) struct Routing<'m, 'k> {
     machine: &'m Cluster,
     shard_channels: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Routing<'m, 'k> {
 }
 
 impl<'k> Routing<'_, 'k> {
-    /// Shows a key. `exists` says whether it is in the keyspace; it is asked only while its slot moves.
+    /// Adds a key. `exists` says whether it is in the keyspace; it is called only while its slot moves.
     pub(crate) fn key(&mut self, key: &'k [u8], exists: impl FnOnce(&[u8]) -> bool) {
         if self.refusal.is_some() {
             return;
@@ -84,7 +84,7 @@ impl<'k> Routing<'_, 'k> {
         }
     }
 
-    /// Decides. `Ok` carries the slot, or `None` if no key was shown.
+    /// Decides. `Ok` carries the slot, or `None` if no key was added.
     pub(crate) fn decide(self, request: &Request) -> Result<Option<Slot>, Refusal> {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
@@ -101,7 +101,7 @@ impl<'k> Routing<'_, 'k> {
                 false => {}
             }
         }
-        // MIGRATE moves keys of an open slot, whoever they belong to.
+        // MIGRATE may move keys of an open slot, whoever owns it.
         if request.migrate && (self.migrating.is_some() || self.importing) {
             return Ok(Some(slot));
         }

@@ -1,13 +1,12 @@
 //! Many cluster nodes in one process, under a simulated clock and network.
 //!
 //! Every node is the real state machine. The network is made of connections as TCP gives them (ordered; broken, refused
-//! or stalled rather than lossy) with random delays, one-way and two-way partitions, and now and then a packet that is
-//! lost all the same. Nodes crash, also in the middle of carrying out what the machine asked for, restart from the
-//! `nodes.conf` they wrote, and stand still for a while; their clocks may go at different rates. After every step the
-//! promises of the protocol are checked.
+//! or stalled rather than lossy) with random delays, one-way and two-way partitions, and now and then a lost packet.
+//! Nodes crash, also in the middle of carrying out actions, restart from the `nodes.conf` they wrote, and stand still
+//! for a while; their clocks may run at different rates. After every step the promises of the protocol are checked.
 //!
-//! Every node has clients, on either side of a partition, that write all the time. A node that stands still counts as one
-//! in a long turn: its clients are served by what it knew, and by the clock.
+//! Every node has clients, on either side of a partition, that write all the time. A node that stands still is treated
+//! as in a long turn: its clients are served by its old state and the current time.
 //!
 //! `HEXAD_SIM_SEEDS` sets how many seeds are tried, `HEXAD_SIM_SEED` the first one; a failure names its seed.
 
@@ -25,9 +24,9 @@ use super::{Action, Cluster, ClusterConfig, Env, FailoverMode, LinkId, SetSlot};
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 
 const START_MS: i64 = 1_700_000_000_000;
-/// Later than a deadline the machine may be by: its tick, and the latency of a packet.
+/// How late the machine may be: its tick, and the latency of a packet.
 const SLACK_MS: i64 = 300;
-/// Leases count no less.
+/// The shortest term of leases.
 const SHORTEST_TERM_MS: i64 = 500;
 
 type NodeNo = usize;
@@ -50,10 +49,10 @@ enum Event {
 }
 
 struct Conn {
-    /// Opener and acceptor.
+    /// The node that opened it and the one that accepted it.
     ends: [NodeNo; 2],
     links: [Option<LinkId>; 2],
-    /// To each end.
+    /// The packets on their way to each end.
     queues: [VecDeque<Rc<[u8]>>; 2],
     /// When the last packet to each end arrives: order is kept.
     last_ms: [i64; 2],
@@ -68,10 +67,10 @@ struct SimNode {
     links: BTreeMap<LinkId, ConnNo>,
     wake: u64,
     paused: bool,
-    /// How fast its clock goes, and since when.
+    /// The rate of its clock, and since when it has that.
     rate: f64,
     rated_ms: i64,
-    /// Clients are held back until then: nothing is written.
+    /// Until when clients are held back, so that nothing is written.
     clients_held_ms: i64,
     /// Dies after carrying out so many more actions.
     doomed: Option<usize>,
@@ -105,7 +104,7 @@ struct Sim {
     heard: HashMap<(NodeNo, NodeId), i64>,
     votes: HashMap<(NodeId, u64), NodeNo>,
     claims: BTreeMap<u64, Vec<(NodeId, SlotSet)>>,
-    /// Until then an operator's order excuses two masters of one slot.
+    /// Until when two masters of one slot are allowed, by an operator's order.
     forced_until_ms: i64,
     steps: u64,
 }
@@ -361,7 +360,7 @@ impl Sim {
         let cluster = Cluster::from_nodes_conf(node.config.clone(), seed, now, &node.conf).expect("what a node wrote");
         assert!(cluster.last_vote_epoch() >= node.last_vote_epoch, "a vote was forgotten over a restart");
         node.restarts += 1;
-        // Nothing is promised of this one: what others said is not written down.
+        // The current epoch may be lower after a restart: what others said is not saved.
         node.current_epoch = 0;
         node.repl_from = None;
         node.repl_heard_ms = self.now;
@@ -390,7 +389,7 @@ impl Sim {
                 self.dump();
                 panic!("seed {}: not within {within_ms} ms: {what}", self.seed);
             }
-            // Looking after every event would be most of the work.
+            // Checking after every event would take most of the time.
             let until = self.now + if within_ms > 30_000 { 50 } else { 5 };
             while self.events.peek().is_some_and(|Reverse((when, ..))| *when <= until) {
                 self.next_event();
@@ -421,7 +420,7 @@ impl Sim {
             Event::Restart(no) => self.restart(no),
             Event::Resume(no) => {
                 self.nodes[no].paused = false;
-                // What came meanwhile has been waiting: in a turn packets are read before timers run.
+                // Handles the packets that came meanwhile: in a turn packets are read before timers run.
                 self.step(no, |_, _| ());
             }
             Event::Heal(fault) => {
@@ -467,7 +466,7 @@ impl Sim {
         let Some(conn) = self.conns.get(&no) else { return };
         let (from, to) = (conn.ends[1 - side], conn.ends[side]);
         if self.nodes[to].paused || !self.passes(from, to) {
-            // It stands in a buffer, ours or theirs, until the way is free.
+            // It stays in a buffer until the partition ends.
             self.after(20, Event::Arrive(no, side));
             return;
         }

@@ -1,8 +1,8 @@
 //! Packets of the cluster bus, byte for byte as Redis 7.2 writes them (protocol version 1, signature `RCmb`).
 //!
-//! Owns layout and nothing else: [`decode`] turns one whole packet into a [`Packet`] or says what is wrong with it,
-//! [`encode`] is its inverse. Integers are big endian. What a packet means is the business of `gossip`. The layout is
-//! that of `clusterMsg` in Redis's `cluster.h`: a header of 2,256 bytes, then a body that depends on the type.
+//! Owns only the layout: [`decode`] turns one whole packet into a [`Packet`] or says what is wrong with it, [`encode`]
+//! is its inverse. Integers are big endian. The meaning of packets is in `gossip`. The layout is that of `clusterMsg`
+//! in Redis's `cluster.h`: a header of 2,256 bytes, then a body that depends on the type.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::structs::slots::{SLOT_BYTES, SlotSet};
 
 /// Bytes of the header, which is also the shortest packet.
 pub(crate) const HEADER_LEN: usize = 2256;
-/// Bytes before the length of a packet is known.
+/// Bytes that give the length of a packet: signature and length.
 pub(crate) const PREFIX_LEN: usize = 8;
 /// The most bytes a packet may have. Redis sets no bound; this one only keeps a broken peer from making us reserve
 /// memory without end (a published message is at most 512 MiB).
@@ -51,7 +51,7 @@ pub(crate) const MFLAG_FORCE_ACK: u8 = 1 << 1;
 /// First message flag: ping extensions follow the gossip section.
 pub(crate) const MFLAG_EXTENSIONS: u8 = 1 << 2;
 
-/// How many packet types there are.
+/// Number of packet types.
 pub(crate) const TYPE_COUNT: usize = 11;
 
 /// The type of a packet, with its number on the wire.
@@ -60,7 +60,7 @@ pub(crate) const TYPE_COUNT: usize = 11;
 pub(crate) enum PacketType {
     /// Are you there? Answered by a PONG.
     Ping = 0,
-    /// The answer, also broadcast unasked to spread news.
+    /// The answer to a PING, also sent unasked to spread news.
     Pong = 1,
     /// A PING that asks to be added to the receiver's cluster.
     Meet = 2,
@@ -72,7 +72,7 @@ pub(crate) enum PacketType {
     AuthRequest = 5,
     /// A master grants its vote.
     AuthAck = 6,
-    /// Who owns slots the receiver has an old idea of.
+    /// The newer owner of slots about which the receiver is out of date.
     Update = 7,
     /// A replica asks its master to pause its clients.
     MfStart = 8,
@@ -115,7 +115,7 @@ impl PacketType {
         }
     }
 
-    /// The type with number `number`.
+    /// The type with this number; `None`: unknown.
     pub(crate) fn from_number(number: u16) -> Option<PacketType> {
         Self::ALL.get(usize::from(number)).copied()
     }
@@ -128,59 +128,53 @@ pub(crate) struct Header {
     pub(crate) port: u16,
     /// The other client port, 0 if there is none.
     pub(crate) second_port: u16,
-    /// The bus port.
     pub(crate) bus_port: u16,
-    /// The sender's idea of the cluster's epoch.
+    /// The cluster's epoch, as the sender knows it.
     pub(crate) current_epoch: u64,
     /// The config epoch of the sender, or of its master if it is a replica.
     pub(crate) config_epoch: u64,
-    /// Replication offset: written by a master, processed by a replica.
+    /// Replication offset, bytes: written by a master, processed by a replica.
     pub(crate) offset: u64,
-    /// Who sends.
     pub(crate) sender: NodeId,
     /// Slots of the sender, or of its master if it is a replica.
     pub(crate) slots: SlotSet,
-    /// The sender's master.
+    /// The sender's master, if it is a replica.
     pub(crate) replica_of: Option<NodeId>,
-    /// The announced address; empty when the receiver is to take the socket's.
+    /// The announced address; empty if the receiver is to use that of the connection.
     pub(crate) ip: String,
-    /// The sender's flags.
     pub(crate) flags: NodeFlags,
-    /// Whether the cluster is up in the sender's eyes.
+    /// Whether the cluster is up, as the sender sees it.
     pub(crate) state_ok: bool,
     /// `MFLAG_*` bits of the first flag byte.
     pub(crate) mflags: u8,
 }
 
-/// What a PING, PONG or MEET tells of a third node.
+/// What a PING, PONG or MEET says about a third node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Gossip {
-    /// The node.
     pub(crate) id: NodeId,
     /// When the sender last pinged it, unix seconds.
     pub(crate) ping_sent_s: u32,
     /// When the sender last had its pong, unix seconds.
     pub(crate) pong_received_s: u32,
-    /// Its address.
     pub(crate) ip: String,
     /// Its client port (see [`Header::port`]).
     pub(crate) port: u16,
-    /// Its bus port.
     pub(crate) bus_port: u16,
-    /// Its flags in the sender's eyes.
+    /// Its flags, as the sender sees them.
     pub(crate) flags: NodeFlags,
     /// Its other client port.
     pub(crate) second_port: u16,
 }
 
-/// Additions to a PING, PONG or MEET. A type we do not know is kept by its number only.
+/// Additions to a PING, PONG or MEET. Of an unknown type only the number is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Extension {
     /// The announced host name.
     Hostname(String),
     /// The announced name for people.
     HumanName(String),
-    /// A node somebody forgot, and for how many seconds more it must not be added again.
+    /// A node that was forgotten, and for how many more seconds it must not be added again.
     Forgotten(NodeId, u64),
     /// The shard of the sender.
     ShardId(NodeId),
@@ -193,62 +187,53 @@ pub(crate) enum Extension {
 pub(crate) enum Body<'a> {
     /// PING, PONG or MEET, which differ by type only.
     Ping {
-        /// Which of the three.
         kind: PacketType,
-        /// What is told of other nodes.
+        /// What the sender knows of other nodes.
         gossip: Vec<Gossip>,
-        /// What is added.
         extensions: Vec<Extension>,
     },
     /// The node that failed.
     Fail(NodeId),
     /// A published message.
     Publish {
-        /// To a sharded channel?
+        /// Whether the channel is sharded.
         sharded: bool,
-        /// The channel.
         channel: &'a [u8],
-        /// The message.
         message: &'a [u8],
     },
     /// A replica asks for a vote.
     AuthRequest,
-    /// A vote.
+    /// A master votes.
     AuthAck,
     /// A newer owner of slots.
     Update {
-        /// Its config epoch.
+        /// The owner's config epoch.
         config_epoch: u64,
-        /// The owner.
         node: NodeId,
-        /// What it owns.
+        /// The slots it owns.
         slots: SlotSet,
     },
-    /// Pause your clients.
+    /// A replica asks its master to pause clients.
     MfStart,
-    /// Between modules.
+    /// A message between modules.
     Module {
-        /// Of the sending module; not byte swapped, as it is opaque.
+        /// Id of the sending module; opaque, so its bytes are not swapped.
         module_id: u64,
-        /// Of the message.
+        /// Type of the message.
         kind: u8,
-        /// Opaque bytes.
         payload: &'a [u8],
     },
     /// A type newer than this protocol version: only its header counts.
     Unknown(u16),
 }
 
-/// A whole packet.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Packet<'a> {
-    /// About the sender.
     pub(crate) header: Header,
-    /// The rest.
     pub(crate) body: Body<'a>,
 }
 
-/// Why bytes are no packet we accept.
+/// Why bytes are not a packet we accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WireError {
     /// The first four bytes are not `RCmb`, or the length cannot be one. The stream is lost.
@@ -257,9 +242,9 @@ pub(crate) enum WireError {
     Length {
         /// The type's number.
         packet_type: u16,
-        /// What the header says.
+        /// The length in the header.
         said: usize,
-        /// What the content needs.
+        /// The length that the content needs.
         needed: usize,
     },
     /// Another protocol version.
@@ -269,7 +254,7 @@ pub(crate) enum WireError {
         /// Offset of the field in the packet.
         offset: usize,
     },
-    /// An address with bytes no address has.
+    /// An address with bytes that no address contains.
     Address {
         /// Offset of the field in the packet.
         offset: usize,
@@ -327,7 +312,7 @@ impl std::error::Error for WireError {}
 /// The length of the packet that starts with `bytes`, `None` while fewer than [`PREFIX_LEN`] bytes are there.
 pub(crate) fn packet_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
     if bytes.len() < PREFIX_LEN {
-        // A wrong signature shows before the length does.
+        // A wrong signature shows before the length is complete.
         let n = bytes.len().min(SIGNATURE.len());
         return if bytes[..n] == SIGNATURE[..n] { Ok(None) } else { Err(WireError::BadPrefix) };
     }
@@ -338,7 +323,7 @@ pub(crate) fn packet_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
     Ok(Some(len))
 }
 
-/// The number of the type of a packet that [`packet_len`] accepts; for statistics before anything is believed.
+/// The type's number of a packet that [`packet_len`] accepts; for statistics before validation.
 pub(crate) fn packet_type(bytes: &[u8]) -> u16 {
     if bytes.len() < HEADER_LEN { u16::MAX } else { be16(bytes, AT_TYPE) }
 }
@@ -646,7 +631,7 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The address, host name and human name that a packet with these bytes in it tells of; `None`: it is refused.
+    /// The address, host name and human name of a packet with these bytes; `None`: it is refused.
     pub(in super::super) fn heard(ip: &[u8], hostname: &[u8], human_name: &[u8]) -> Option<(String, String, String)> {
         let mut field = [0; IP_LEN];
         let len = ip.len().min(IP_LEN - 1);
@@ -834,7 +819,7 @@ pub(super) mod tests {
                                cut in any::<proptest::sample::Index>()) {
             let mut bytes = encode(&h, &Body::Ping { kind: PacketType::Ping, gossip, extensions });
             for (at, value) in &damage {
-                // Mostly hit what is interpreted, not the slot bitmap.
+                // Mostly damages fields that are interpreted, not the slot bitmap.
                 let at = at.index(bytes.len());
                 bytes[at] = *value;
             }

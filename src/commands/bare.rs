@@ -7,16 +7,16 @@ use crate::keyspace::Keyspace;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::structs::table::HashSeed;
 
-/// What commands run against.
+/// The bare context of commands under test.
 pub(crate) struct Bare {
     pub(crate) ks: Keyspace,
     pub(crate) cfg: Config,
     pub(crate) caller: Caller,
-    /// What the last command had done besides its reply.
+    /// What the last command asked of the server.
     pub(crate) want: Option<Want>,
 }
 
-/// Whom they run for.
+/// The session that commands run for.
 pub(crate) struct Caller {
     pub(crate) must_obey: bool,
     pub(crate) denies_blocking: bool,

@@ -198,7 +198,7 @@ fn bit_offset(ctx: &Ctx<'_>, arg: &[u8], width: Option<u32>) -> Result<u64, CmdE
         .ok_or(CmdError::of("ERR bit offset is not an integer or out of range"))
 }
 
-/// Makes the string at the key long enough for a bit, and shows it to `f`, with whether it grew.
+/// Makes the string at the key long enough for a bit, and calls `f` with it and whether it grew.
 fn with_room<R>(
     ctx: &mut Ctx<'_>,
     key: &[u8],
@@ -273,7 +273,7 @@ fn counts_bits(unit: &[u8]) -> Result<bool, CmdError> {
 }
 
 /// The bits of a range given in bits or bytes, both ends included and counted from the end when negative; `None` when
-/// that is nothing.
+/// the range is empty.
 fn bit_range(len: usize, start: i64, end: i64, in_bits: bool) -> Option<(u64, u64)> {
     let total = len as i64 * if in_bits { 8 } else { 1 };
     let from_end = |i: i64| if i < 0 { (i + total).max(0) } else { i };
@@ -301,7 +301,7 @@ fn count_bits(text: &[u8], start: u64, end: u64) -> u64 {
 
 /// The first byte that is not `byte`.
 fn find_other(text: &[u8], byte: u8) -> Option<usize> {
-    // Chunks are told as a whole, which takes no branch within one.
+    // Each chunk is tested as a whole, without a branch inside.
     let (chunks, rest) = text.as_chunks::<64>();
     let is_other = |chunk: &[u8; 64]| chunk.iter().fold(0, |all, b| all | (b ^ byte)) != 0;
     let chunk = chunks.iter().position(is_other);
@@ -311,7 +311,7 @@ fn find_other(text: &[u8], byte: u8) -> Option<usize> {
 
 /// The first bit from `start` to `end`, both included, that is `bit`.
 fn find_bit(text: &[u8], bit: bool, start: u64, end: u64) -> Option<u64> {
-    // What is looked for becomes a bit that is set.
+    // Flipped, the wanted bit is a 1.
     let flip = if bit { 0 } else { 0xff };
     let (first, last) = ((start >> 3) as usize, (end >> 3) as usize);
     let found = |i: usize| {
@@ -362,7 +362,7 @@ fn bitpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.ks.read(ctx.db, &args[1]);
     let mut int = IntBuf::new();
     let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else {
-        // What is not there is zeros without end.
+        // A missing key is zeros without end.
         ctx.out.int(if bit { -1 } else { 0 });
         return Ok(());
     };
@@ -403,9 +403,9 @@ impl Operation {
         named.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, operation)| operation)
     }
 
-    /// The strings put together; shorter ones go on with zeros.
+    /// The strings combined; shorter ones are padded with zeros.
     fn combine(self, texts: &[Cow<'_, [u8]>]) -> Vec<u8> {
-        /// What is worked on at one time, bytes: it and its sources stay in the nearest cache.
+        /// Bytes worked on at one time: they and their sources stay in the nearest cache.
         const STEP: usize = 8 * 1024;
         let len = texts.iter().map(|text| text.len()).max().unwrap_or(0);
         let Some((first, others)) = texts.split_first() else { return Vec::new() };
@@ -506,7 +506,7 @@ impl Field {
         Ok(Field { signed, width: width as u32 })
     }
 
-    /// Reads the field; bits behind the end of the string are zeros.
+    /// Reads the field; bits after the end of the string are zeros.
     fn read(self, text: &[u8], offset: u64) -> i64 {
         let mut bits = 0u128;
         let first = usize::try_from(offset >> 3).unwrap_or(usize::MAX);
@@ -514,7 +514,7 @@ impl Field {
             let byte = first.checked_add(i).and_then(|i| text.get(i)).copied().unwrap_or(0);
             bits = bits << 8 | u128::from(byte);
         }
-        // 72 bits, of which the field begins behind the first few.
+        // 72 bits; the field begins after the first `offset & 7`.
         let value = (bits >> (72 - (offset & 7) as u32 - self.width)) as u64;
         let unused = 64 - self.width;
         if self.signed { (value << unused) as i64 >> unused } else { (value << unused >> unused) as i64 }
@@ -564,7 +564,7 @@ struct FieldOp {
     action: Action,
 }
 
-/// What stands at an argument of BITFIELD, and how many arguments it takes.
+/// The word that begins an operation of BITFIELD.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OpWord {
     Overflow,
@@ -574,7 +574,8 @@ enum OpWord {
 }
 
 impl OpWord {
-    /// `None`: an error. Both the command and who asks for its key read it here, so they agree about what it does.
+    /// The operation at an argument, and how many arguments it takes; `None`: an error. Used by the command and to find
+    /// its keys, so that both agree.
     fn at(args: Args<'_>, at: usize) -> Option<(OpWord, usize)> {
         let words: [(&[u8], OpWord, usize); 4] = [
             (b"OVERFLOW", OpWord::Overflow, 2),
@@ -650,7 +651,7 @@ fn run_ops(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
                     replies.push(Some(old));
                     continue;
                 }
-                // What an unsigned field is set to is taken as unsigned.
+                // The value for an unsigned field is taken as unsigned.
                 Action::Set(value) if !op.field.signed => (i128::from(value as u64), true),
                 Action::Set(value) => (i128::from(value), true),
                 Action::Add(by) => (i128::from(old) + i128::from(by), false),
@@ -677,7 +678,8 @@ fn run_ops(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     Ok(())
 }
 
-/// BITFIELD's variable key flags: it reads the key only, unless one of the operations writes it. What is going to fail is taken for a write.
+/// BITFIELD's variable key flags: it only reads the key, unless an operation writes it. A call that will fail counts as
+/// a write.
 fn bitfield_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
     let mut reads_only = true;
     let mut i = 2;
@@ -704,7 +706,7 @@ mod tests {
             a in any::<prop::sample::Index>(),
             b in any::<prop::sample::Index>(),
         ) {
-            // A long run of one byte somewhere.
+            // A long run of one byte at a random place.
             let (run, ones, at) = run;
             let at = at.index(text.len());
             let text = [&text[..at], &vec![if ones { 0xff } else { 0 }; run], &text[at..]].concat();

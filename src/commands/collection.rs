@@ -8,8 +8,8 @@ use crate::structs::listpack::Item;
 use std::collections::HashSet;
 use std::hash::Hash;
 
-/// What goes with `count` elements having been taken out of a key's value: the event, and the end of the key with the
-/// last of them (`is_empty`).
+/// To be called after `count` elements were removed from a key's value: publishes the event, and deletes the key if
+/// nothing is left (`is_empty`).
 pub(crate) fn elements_removed(
     ctx: &mut Ctx<'_>,
     key: &[u8],
@@ -29,7 +29,8 @@ pub(crate) fn elements_removed(
     ctx.dirty(count as u64);
 }
 
-/// What LMPOP, ZMPOP and their blocking kin are to take: from the first key that has something, at which end, how much.
+/// The arguments of LMPOP, ZMPOP and their blocking forms: the keys, of which the first that has something is used, the
+/// end, and how many elements.
 pub(crate) struct MultiPop<'a, E> {
     pub(crate) keys: Args<'a>,
     pub(crate) end: E,
@@ -37,7 +38,7 @@ pub(crate) struct MultiPop<'a, E> {
 }
 
 impl<'a, E> MultiPop<'a, E> {
-    /// `at`: where the number of keys stands. `end` reads the word behind the keys.
+    /// `at`: the index of the number of keys. `end` reads the word after the keys.
     pub(crate) fn parse(
         args: Args<'a>,
         at: usize,
@@ -62,7 +63,8 @@ impl<'a, E> MultiPop<'a, E> {
     }
 }
 
-/// Has the client wait until one of the keys holds a value of the type `wanted`; one that may not wait gets "no array".
+/// Makes the client wait until one of the keys holds a value of the type `wanted`; a client that may not wait gets a
+/// null array.
 pub(crate) fn wait_for_keys(ctx: &mut Ctx<'_>, keys: Args<'_>, wanted: &'static str, deadline_ms: Option<i64>) {
     if ctx.session.denies_blocking() {
         ctx.out.null_array();
@@ -71,15 +73,16 @@ pub(crate) fn wait_for_keys(ctx: &mut Ctx<'_>, keys: Args<'_>, wanted: &'static 
     }
 }
 
-/// `count` different elements at random, no more than the `len` that there are. `draw` gives one at random with what
-/// tells it from the others; `None` where going through `all` is cheap enough.
+/// `count` different elements at random, no more than the `len` that there are. `draw` gives one at random and its
+/// identity; `None` where going through `all` is cheap enough.
 pub(crate) fn choose<K: Hash + Eq, T>(
     count: usize,
     len: usize,
     all: impl Iterator<Item = T>,
     draw: Option<impl FnMut() -> Option<(K, T)>>,
 ) -> Vec<T> {
-    /// Above this part of the elements, drawing anew what was drawn already takes longer than going through all.
+    /// For more than this part of the elements (1/3), drawing again what was drawn already takes longer than going
+    /// through all.
     const PART: usize = 3;
     if count == len {
         return all.collect();
@@ -98,7 +101,7 @@ pub(crate) fn choose<K: Hash + Eq, T>(
     }
     let mut left = count;
     let taken = all.enumerate().filter(|(i, _)| {
-        // Each of those still to come is as likely as the others.
+        // Each of the elements still to come is as likely as the others.
         let taken = fastrand::usize(..len - i) < left;
         left -= usize::from(taken);
         taken
@@ -106,15 +109,15 @@ pub(crate) fn choose<K: Hash + Eq, T>(
     taken.map(|(_, element)| element).collect()
 }
 
-/// `count` elements at random, each as likely as any other every time, shown to `f` until it says false; none when there are
-/// none. Whether it never did. `all`: the elements, where going through them takes no longer than a few draws.
+/// Calls `f` with `count` independent random elements until it returns false; with none if there are none. True if it
+/// never did. `all`: the elements, where going through them takes no longer than a few draws.
 pub(crate) fn draw_many<T: Copy>(
     count: usize,
     all: Option<impl Iterator<Item = T>>,
     draw: impl Fn() -> Option<T>,
     f: impl FnMut(T) -> bool,
 ) -> bool {
-    /// So many draws from a packed value take longer than going through it.
+    /// More draws than this from a packed value take longer than going through it.
     const FEW: usize = 3;
     match all {
         Some(all) if count > FEW => {
@@ -134,12 +137,13 @@ pub(crate) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// How many elements are still to be looked at.
+    /// How many elements are still to be looked at; at least 1.
     pub(crate) fn wanted(&self) -> usize {
         usize::try_from(self.options.count - self.looked_at).unwrap_or(0).max(1)
     }
 
-    /// Looks at an element. If its name matches it is part of the reply, and what else is told of it can be added there.
+    /// Looks at an element. If its name matches it is part of the reply; the rest of the element is to be added to the
+    /// returned reply.
     pub(crate) fn look_at(&mut self, name: Item<'_>) -> Option<&mut Reply> {
         self.looked_at += 1;
         if !self.options.matches(name.bytes(&mut IntBuf::new())) {
@@ -151,8 +155,8 @@ impl Found<'_> {
     }
 }
 
-/// Goes on from `cursor` until enough elements were looked at, and replies with `width` things for each that matches.
-/// `step` shows some elements and gives the next cursor; without one, there is no value.
+/// Goes on from `cursor` until enough elements were looked at, and replies with `width` values for each that matches.
+/// `step` looks at some elements and gives the next cursor; `None`: there is no such key.
 pub(crate) fn scan_elements(
     out: &mut Reply,
     args: Args<'_>,
@@ -168,7 +172,7 @@ pub(crate) fn scan_elements(
     };
     let options = ScanOptions::parse(args, 3, false)?;
     let mut found = Found { options, reply: Reply::default(), matches: 0, looked_at: 0 };
-    // Buckets without elements end the call, too, but not as soon.
+    // Steps that find nothing end the call, too, but ten times as many.
     let mut steps = options.count.saturating_mul(10);
     loop {
         cursor = step(cursor, &mut found);

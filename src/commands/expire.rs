@@ -1,4 +1,4 @@
-//! The time to live of keys: EXPIRE and its kin.
+//! The time to live of keys: EXPIRE, TTL and similar commands.
 
 use super::int_arg;
 use super::prelude::*;
@@ -196,7 +196,7 @@ fn pexpireat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     expire_at(ctx, args, 0, 1)
 }
 
-/// When an expire time is set at all.
+/// The conditions for setting an expire time.
 #[derive(Clone, Copy, Default)]
 struct Conditions {
     nx: bool,
@@ -226,7 +226,7 @@ impl Conditions {
         Ok(c)
     }
 
-    /// Whether the new time may take the place of the current one; none at all is later than any.
+    /// Whether the new time may replace the current one; no expire time counts as later than any.
     fn allow(self, at: i64, current: Option<i64>) -> bool {
         match current {
             None => !self.xx && !self.gt,
@@ -235,7 +235,8 @@ impl Conditions {
     }
 }
 
-/// Whether a key set to expire at this time is rather deleted at once. Replicas and the AOF's reader wait for the DEL.
+/// Whether a key set to expire at this time is deleted at once instead. A replica and a server that loads wait for the
+/// DEL.
 pub(crate) fn at_is_past(ctx: &Ctx<'_>, at: i64) -> bool {
     at <= ctx.now_ms() && !ctx.session.keeps_past_keys()
 }
@@ -268,7 +269,7 @@ fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResu
         drop(entry);
         ks.note_own_expire(ctx.db, key);
         if base != 0 || unit != 1 {
-            // Conditions travel on: they hold there, too.
+            // The conditions are propagated as well: they hold there, too.
             let at = i64_text(at);
             let options = args.from(3);
             let mut command: Vec<&[u8]> = vec![b"PEXPIREAT", key, at.as_bytes()];
@@ -304,7 +305,8 @@ fn to_seconds(ms: i64) -> i64 {
     ms / 1000 + (ms % 1000 >= 500) as i64
 }
 
-/// Replies with a form of the expire time, -1 when there is none and -2 when there is no key.
+/// Replies with `form` of the expire time and now (both wall clock ms); -1 when there is none and -2 when there is no
+/// key.
 fn reply_time(ctx: &mut Ctx<'_>, args: Args<'_>, form: impl Fn(i64, i64) -> i64) -> CmdResult {
     let now = ctx.now_ms();
     let entry = ctx.ks.lookup(ctx.db, &args[1], Touch::Look);

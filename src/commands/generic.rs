@@ -233,7 +233,7 @@ fn i32_arg(arg: &[u8]) -> Result<i32, CmdError> {
     })
 }
 
-/// The number of a database that is there.
+/// The index of an existing database.
 fn db_arg(ctx: &Ctx<'_>, n: i32) -> Result<usize, CmdError> {
     usize::try_from(n).ok().filter(|n| *n < ctx.ks.dbs.len()).ok_or(CmdError::of("ERR DB index is out of range"))
 }
@@ -265,7 +265,7 @@ fn exists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    // CLIENT NO-TOUCH does not hold for the command whose purpose it is.
+    // CLIENT NO-TOUCH does not apply to TOUCH.
     let no_touch = std::mem::take(&mut ctx.ks.no_touch);
     let done = count_found(ctx, args, Touch::Read);
     ctx.ks.no_touch = no_touch;
@@ -395,8 +395,8 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// Keys that a command came across and that had expired have nothing to do with each other: their deletions go out one by
-/// one, unless they are part of a transaction or script.
+/// Lets the deletions of expired keys that the command finds be propagated one by one, unless they are part of a
+/// transaction or script.
 pub(crate) fn unwrap_deletions(ctx: &mut Ctx<'_>) {
     ctx.ks.effects.no_multi = ctx.session.is_outermost();
 }
@@ -442,7 +442,7 @@ fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn flush(ctx: &mut Ctx<'_>, db: Option<usize>, lazy: bool) {
     let removed = ctx.ks.flush(db, lazy);
     ctx.dirty(removed as u64);
-    // Replicas may hold what we do not: they flush even when there was nothing here.
+    // Replicas may hold keys that we do not: they flush even when there was nothing here.
     ctx.ks.effects.forced |= target::ALL;
     ctx.out.ok();
 }

@@ -373,7 +373,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
 const UNKNOWN_UNIT: CmdError = CmdError::of("ERR unsupported unit provided. please use M, KM, FT, MI");
 const NOT_A_PLACE: CmdError = CmdError::of("ERR could not decode requested zset member");
 
-/// A unit of length, in metres.
+/// The length of a unit, in metres.
 fn unit_arg(arg: &[u8]) -> Result<f64, CmdError> {
     match arg {
         u if u.eq_ignore_ascii_case(b"m") => Ok(1.0),
@@ -450,7 +450,7 @@ fn geoadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let pairs = pairs.as_args();
     add(ctx, &args[1], pairs, options)?;
-    // Elsewhere positions are scores already.
+    // Propagated as ZADD, with scores in place of positions.
     let command: Vec<&[u8]> =
         std::iter::once(&b"zadd"[..]).chain(args.between(1, at).iter()).chain(pairs.iter()).collect();
     ctx.ks.effects.replace_with(&command);
@@ -504,7 +504,7 @@ fn geodist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// In which order places are found.
+/// The order of the results.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Any,
@@ -512,7 +512,7 @@ enum Order {
     Farthest,
 }
 
-/// Which command a search belongs to: where its middle and shape stand, and whether it may store.
+/// The command of a search: where its center and shape are, and whether it may store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// GEORADIUS: position and radius before the options.
@@ -521,12 +521,12 @@ enum Form {
     ByMember { stores: bool },
     /// GEOSEARCH: all in options.
     Search,
-    /// GEOSEARCHSTORE: behind the key to store in.
+    /// GEOSEARCHSTORE: as GEOSEARCH, after the key to store in.
     SearchStore,
 }
 
 impl Form {
-    /// The argument after the fixed ones.
+    /// The index of the argument after the fixed ones.
     fn options_at(self) -> usize {
         match self {
             Form::Radius { .. } => 6,
@@ -537,7 +537,7 @@ impl Form {
     }
 }
 
-/// An option, and at which argument its first value stands.
+/// An option, with the index of its first value.
 #[derive(Clone, Copy)]
 enum Opt {
     WithDist,
@@ -558,8 +558,8 @@ enum Opt {
     ByBox(usize),
 }
 
-/// The options of a call; an argument that is none is an error by itself. Both the command and who asks for its keys read
-/// them here, so they agree about which argument is what.
+/// The options of a call; an unknown argument is one error. Used by the command and to find its keys, so that both
+/// agree.
 struct Options<'a> {
     args: Args<'a>,
     form: Form,
@@ -617,7 +617,7 @@ impl Iterator for Options<'_> {
     }
 }
 
-/// Where the places are and the key to store them in: of several, the last counts.
+/// The key of the places and the key to store in; of several of the latter, the last counts.
 fn stored_keys(args: Args<'_>, form: Form) -> Option<Vec<KeyPos>> {
     let mut keys = vec![KeyPos { index: 1, flags: key::RO | key::ACCESS }];
     let stores = Options::of(args, form).filter_map(|option| match option {
@@ -636,9 +636,9 @@ fn georadiusbymember_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
     stored_keys(args, Form::ByMember { stores: true })
 }
 
-/// What a search wants.
+/// A search, as its arguments describe it.
 struct Request<'a> {
-    /// `None`: there is no such key, so its member is nowhere.
+    /// `None`: there is no such key, so the member has no position.
     center: Option<Point>,
     has_center: bool,
     /// With the size of its unit in metres.
@@ -649,7 +649,7 @@ struct Request<'a> {
     order: Order,
     /// How many at most; 0: all.
     count: usize,
-    /// The first that are found will do.
+    /// ANY: the first places found, not the nearest.
     any: bool,
     store: Option<&'a [u8]>,
     /// Distances become scores.
@@ -657,7 +657,7 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the arguments, and the middle from the sorted set where it is a member.
+    /// Reads the arguments, and the center from the sorted set where it is given as a member.
     fn parse(args: Args<'a>, zset: Option<&Zset>, form: Form) -> Result<Request<'a>, CmdError> {
         let mut r = Request {
             center: None,
@@ -693,7 +693,7 @@ impl<'a> Request<'a> {
         }
         let mut shape_is_box = None;
         let mut center_is_member = None;
-        // A middle or shape may be given again, but not in another way.
+        // Center and shape may be given again, but not of another kind.
         let same_as_before = |before: &mut Option<bool>, now: bool| match before.replace(now) {
             Some(before) if before != now => Err(error::SYNTAX),
             _ => Ok(()),
@@ -759,7 +759,7 @@ impl<'a> Request<'a> {
         Ok(r)
     }
 
-    /// The places asked for, and how many metres the unit of the distances has.
+    /// The places asked for, and the unit of the distances in metres.
     fn run<'z>(&self, zset: &'z Zset) -> (Vec<Found<'z>>, f64) {
         let (Some(center), Some((shape, unit))) = (self.center, self.shape) else { return (Vec::new(), 1.0) };
         let search = Search { center, shape };
@@ -780,7 +780,7 @@ impl<'a> Request<'a> {
         }
         match self.order {
             Order::Any if self.count == 0 || self.any => {}
-            // Some of many make sense only as the nearest.
+            // With COUNT, the nearest are meant.
             Order::Any | Order::Nearest => found.sort_by(|a, b| a.distance.total_cmp(&b.distance)),
             Order::Farthest => found.sort_by(|a, b| b.distance.total_cmp(&a.distance)),
         }
@@ -816,7 +816,7 @@ struct Found<'z> {
     member: Item<'z>,
     score: f64,
     at: Point,
-    /// From the middle, metres.
+    /// From the center, metres.
     distance: f64,
 }
 

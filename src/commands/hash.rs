@@ -281,7 +281,7 @@ fn limits(ctx: &Ctx<'_>) -> HashLimits {
     ctx.limits().hash
 }
 
-/// Changes the hash at a key, which is created when it is not there.
+/// Calls `f` with the hash at a key, which is created if it is missing.
 fn change<R>(ctx: &mut Ctx<'_>, key: &[u8], f: impl FnOnce(&mut Hash) -> Result<R, CmdError>) -> Result<R, CmdError> {
     let ks = &mut ctx.ks;
     if let Some(mut entry) = ks.write(ctx.db, key) {
@@ -311,7 +311,7 @@ fn hmset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// How many of the fields are new.
+/// Sets the fields; returns how many of them are new.
 fn set_fields(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<usize, CmdError> {
     if !args.len().is_multiple_of(2) {
         return Err(CmdError::wrong_arity(ctx.cmd.name));
@@ -382,7 +382,7 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     })?;
     changed(ctx, &args[1], "hincrbyfloat", 1);
     ctx.out.bulk(text.as_bytes());
-    // The result travels, not the sum: other machines may round in another way.
+    // The result is propagated, not the increment: other machines may round differently.
     ctx.ks.effects.replace_with(&[b"HSET", &args[1], &args[2], text.as_bytes()]);
     Ok(())
 }
@@ -482,7 +482,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(word) if args.len() == 4 && word.eq_ignore_ascii_case(b"WITHVALUES") => true,
         Some(_) => return Err(error::SYNTAX),
     };
-    // Twice as many replies have to be countable, too.
+    // The length of the reply, twice the count, must not overflow.
     if with_values && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
         return Err(CmdError::of("ERR value is out of range"));
     }

@@ -137,7 +137,7 @@ fn pfcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// The count of one key, which is stored with it when it is not there yet: a change, although this is a read.
+/// The count of one key. If it is not cached in the value, it is stored there: a change, although this is a read.
 fn count_one(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<u64, CmdError> {
     let Some(mut entry) = ctx.ks.read_mut(ctx.db, key) else { return Ok(0) };
     hll_of(&entry)?;
@@ -236,7 +236,7 @@ fn pfdebug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     drop(value);
     drop(entry);
-    // Another encoding is another value to those who hold copies.
+    // Another encoding is another value, so it is propagated.
     ctx.dirty(converted as u64);
     Ok(())
 }
@@ -252,7 +252,7 @@ fn failed(text: String) -> CmdError {
     CmdError::text(format!("ERR TESTFAILED {text}"))
 }
 
-/// Registers keep what is put in them, whatever is put in their neighbours.
+/// Checks that registers keep their values, whatever is set in their neighbours.
 fn test_registers() -> CmdResult {
     const ROUNDS: usize = 1000;
     let mut value = hll::empty_dense();
@@ -272,10 +272,10 @@ fn test_registers() -> CmdResult {
     Ok(())
 }
 
-/// Estimates are within the error that the number of registers promises, and the same in both encodings.
+/// Checks that estimates are within the error that the number of registers promises, and the same in both encodings.
 fn test_estimates(sparse_max: usize) -> CmdResult {
     const LAST: u64 = 10_000_000;
-    /// Times the standard error that one run in a very great many leaves.
+    /// In standard errors; a run that exceeds it is most unlikely.
     const TOLERANCE: f64 = 6.0;
     let error = 1.04 / (hll::REGISTERS as f64).sqrt();
     let seed = fastrand::u64(..);
@@ -295,7 +295,7 @@ fn test_estimates(sparse_max: usize) -> CmdResult {
         if hll::count(&value).map_err(corrupt)? != estimate {
             return Err(failed("dense/sparse disagree".to_string()));
         }
-        // Of ten elements two may well fall on one register.
+        // Of ten elements, two may well share a register.
         let allowed = if n == 10 { 1 } else { (error * TOLERANCE * n as f64).ceil() as u64 };
         if estimate.abs_diff(n) > allowed {
             return Err(failed(format!("Too big error. card:{n} abserr:{}", estimate.abs_diff(n))));

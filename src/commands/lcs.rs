@@ -41,7 +41,7 @@ impl Options {
 
 pub(crate) fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     const NOT_STRINGS: CmdError = CmdError::of("ERR The specified keys must contain string values");
-    // Both keys are looked up before either is complained about.
+    // Both keys are looked up before an error about either.
     let mut text_at = |key: &[u8]| match ctx.ks.read(ctx.db, key) {
         None => Some(Vec::new()),
         Some(entry) => entry.value_bytes(&mut IntBuf::new()).map(<[u8]>::to_vec),
@@ -96,7 +96,7 @@ pub(crate) fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// A stretch that both strings have, at these offsets.
+/// A stretch that both strings have in common, at these offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Match {
     a: u32,
@@ -137,7 +137,7 @@ impl<'a> Table<'a> {
         self.at(self.a.len(), self.b.len())
     }
 
-    /// Gives the stretches the subsequence is made of, the last first.
+    /// Calls `emit` with the stretches of the subsequence, the last first.
     fn walk(&self, mut emit: impl FnMut(Match)) {
         let (mut i, mut j) = (self.a.len(), self.b.len());
         let mut current: Option<Match> = None;
@@ -145,7 +145,7 @@ impl<'a> Table<'a> {
             if self.a[i - 1] == self.b[j - 1] {
                 (i, j) = (i - 1, j - 1);
                 match &mut current {
-                    // A match always comes right before the one that the last step went on with.
+                    // A match always extends the current stretch towards the front.
                     Some(m) => *m = Match { a: i as u32, b: j as u32, len: m.len + 1 },
                     None => current = Some(Match { a: i as u32, b: j as u32, len: 1 }),
                 }
@@ -153,7 +153,7 @@ impl<'a> Table<'a> {
                 if let Some(m) = current.take() {
                     emit(m);
                 }
-                // On a tie the second string is shortened, which decides between subsequences of one length.
+                // On a tie the second string is shortened; this decides between subsequences of equal length.
                 if self.at(i - 1, j) > self.at(i, j - 1) {
                     i -= 1;
                 } else {

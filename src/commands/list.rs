@@ -398,7 +398,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     },
 ];
 
-/// What clients that wait for a list's elements wait for.
+/// The type that blocking commands wait for.
 const LIST: &str = "list";
 
 fn list_of(entry: &Entry) -> Result<&List, CmdError> {
@@ -429,7 +429,7 @@ fn end_arg(arg: &[u8]) -> Result<End, CmdError> {
     }
 }
 
-/// A timeout in seconds with a fraction, as the time when it is over, ms; `None` for 0, which is never.
+/// A timeout in seconds with a fraction, as the wall clock time at which it ends, ms; `None` for 0: never.
 pub(crate) fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
     const TOO_LARGE: CmdError = CmdError::of("ERR timeout is out of range");
     let invalid = CmdError::of("ERR timeout is not a float or out of range");
@@ -502,7 +502,7 @@ fn push(ctx: &mut Ctx<'_>, args: Args<'_>, end: End, only_existing: bool) -> Cmd
     Ok(())
 }
 
-/// To be called when elements were taken out of a list: whether it is empty now.
+/// To be called after elements were removed from a list. Returns whether it is empty now.
 fn is_used_up(list: &mut List, limits: Limits) -> bool {
     list.did_shrink(limits);
     list.is_empty()
@@ -556,7 +556,7 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Takes up to `count` elements from an end and replies with them, the outermost first. How many.
+/// Removes up to `count` elements from an end and replies with them, the outermost first. Returns how many.
 fn take_range(out: &mut Reply, list: &mut List, end: End, count: usize) -> usize {
     let len = list.len();
     let count = count.min(len);
@@ -659,7 +659,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// The indexes from `start` to `stop`, both included and counted from the end when negative: first index and number;
-/// `None` when that is nothing.
+/// `None` when the range is empty.
 fn index_range(len: usize, start: i64, stop: i64) -> Option<(usize, usize)> {
     let len = len as i64;
     let from_end = |i: i64| if i < 0 { i + len } else { i };
@@ -668,7 +668,7 @@ fn index_range(len: usize, start: i64, stop: i64) -> Option<(usize, usize)> {
 }
 
 fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    /// What goes around a bulk string of some hundred bytes, bytes.
+    /// Bytes of RESP around a bulk string of some hundred bytes.
     const BULK_OVERHEAD: usize = 8;
     let (start, stop) = (int_arg(&args[2])?, int_arg(&args[3])?);
     let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
@@ -684,7 +684,7 @@ fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if let List::Quick(quick) = list
         && count > list.len() / 2
     {
-        // A reply that grows as it is written is moved again and again. It takes about as much as what it tells of.
+        // A reply that grows as it is written is moved again and again, so its size is estimated from that of the list.
         ctx.out.buf.reserve(quick.mem_bytes() + count * BULK_OVERHEAD);
     }
     list.walk(start).take(count).for_each(|item| reply_item(ctx.out, item));
@@ -781,7 +781,7 @@ fn lpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(if rank < 0 { len - 1 - at } else { at })
     };
     let skipped = rank.unsigned_abs() - 1;
-    // There are no more matches than elements.
+    // There are no more matches than elements, so a RANK beyond that skips all.
     let all_skipped = skipped >= len as u64 || (0..skipped).any(|_| next_match().is_none());
     let mut next_match = || if all_skipped { None } else { next_match() };
     match count {
@@ -859,8 +859,8 @@ fn move_element(ctx: &mut Ctx<'_>, source: &[u8], target: &[u8], from: End, to: 
     Ok(true)
 }
 
-/// Takes elements from the first of the lists that is there, and replies with its key and them. False if none is.
-/// Without a count one element is taken, and stands in the reply as itself.
+/// Removes elements from the first of the lists that exists, and replies with its key and them. False if none exists.
+/// Without a count one element is removed and is not wrapped in an array.
 fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
     let limits = limits(ctx);
     for key in keys.iter() {

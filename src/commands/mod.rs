@@ -1,5 +1,5 @@
-//! The commands that work on data, one file a family. Each file holds the rows that describe its commands and, below them,
-//! their functions. They see the keyspace, the configuration, whom they run for and their reply, see [`context`].
+//! The commands that work on data, one file a family. Each file holds the rows that describe its commands and, below
+//! them, their functions. They see the keyspace, the configuration, the session and their reply, see [`context`].
 
 #[cfg(test)]
 mod bare;
@@ -63,7 +63,7 @@ pub(crate) mod prelude {
     pub(crate) use crate::structs::entry::{IntBuf, NewValue, ValueRef};
 }
 
-/// An argument as a 64-bit integer, or the usual error.
+/// An argument as a 64-bit integer, or the error `NOT_AN_INTEGER`.
 pub(crate) fn int_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
     crate::structs::numbers::parse_i64(arg).ok_or(crate::catalog::error::NOT_AN_INTEGER)
 }
@@ -73,12 +73,12 @@ pub(crate) fn bounded_arg(arg: &[u8], min: i64, message: &'static str) -> Result
     int_arg(arg).ok().filter(|n| *n >= min).ok_or(crate::catalog::CmdError::of(message))
 }
 
-/// A number of things to take.
+/// A count, not negative.
 pub(crate) fn count_arg(arg: &[u8]) -> Result<usize, crate::catalog::CmdError> {
     bounded_arg(arg, 0, "ERR value is out of range, must be positive").map(|n| n as usize)
 }
 
-/// A number of things to choose at random; below 0 the same ones may be chosen again.
+/// A count of elements to choose at random; below 0 the same element may be chosen again.
 pub(crate) fn random_count_arg(arg: &[u8]) -> Result<i64, crate::catalog::CmdError> {
     match int_arg(arg)? {
         i64::MIN => Err(crate::catalog::CmdError::text(format!(
@@ -113,7 +113,7 @@ pub(crate) fn help(
     Ok(())
 }
 
-/// The error of commands that look at their subcommands themselves.
+/// The error of commands that parse their subcommands themselves.
 pub(crate) fn unknown_subcommand(args: crate::resp::Args<'_>) -> crate::catalog::CmdError {
     let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
     text.extend_from_slice(&args[1][..args[1].len().min(128)]);

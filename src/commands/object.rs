@@ -87,7 +87,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[Command {
     ..Command::ROW
 }];
 
-/// The value that an OBJECT subcommand is about; without one it has already replied with null.
+/// The value of an OBJECT subcommand; `None`: there is none, and the reply is null.
 fn looked_at<'a>(ctx: &'a mut Ctx<'_>, key: &[u8]) -> Option<EntryMut<'a>> {
     let entry = ctx.ks.lookup(ctx.db, key, Touch::Inspect);
     if entry.is_none() {
@@ -104,7 +104,7 @@ fn object_encoding(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn object_refcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    // Values lie in their keys' entries, so each has the one reference.
+    // A value is part of its key's entry, so it has one reference.
     if looked_at(ctx, &args[2]).is_some() {
         ctx.out.int(1);
     }

@@ -1,4 +1,4 @@
-//! Going through the keys of a database: KEYS and SCAN, and what SCAN's kin share with it.
+//! Going through the keys of a database: KEYS and SCAN, and what HSCAN, SSCAN and ZSCAN share with it.
 
 use super::int_arg;
 use super::prelude::*;
@@ -67,7 +67,7 @@ fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// The options of SCAN and its kin.
+/// The options of SCAN, HSCAN, SSCAN and ZSCAN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScanOptions<'a> {
     /// `None`: everything matches.
@@ -78,7 +78,7 @@ pub(crate) struct ScanOptions<'a> {
 }
 
 impl<'a> ScanOptions<'a> {
-    /// Reads the options from argument `from` on; TYPE only where whole keys are looked for.
+    /// Reads the options from argument `from` on; TYPE only for keys (`of_keys`).
     pub(crate) fn parse(args: Args<'a>, from: usize, of_keys: bool) -> Result<ScanOptions<'a>, CmdError> {
         let mut o = ScanOptions { pattern: None, count: 10, type_name: None };
         let mut i = from;
@@ -134,7 +134,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (mut count, mut looked_at, mut hits) = (0, 0, 0);
     let mut expired = Vec::new();
     let ks = &mut ctx.ks;
-    // Buckets without keys end the call, too, but not as soon.
+    // Steps that find nothing end the call, too, but ten times as many.
     let mut calls = options.count.saturating_mul(10);
     loop {
         let wanted = usize::try_from(options.count - looked_at).unwrap_or(0).max(1);
@@ -167,7 +167,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let ks = &mut ctx.ks;
     for key in expired {
-        // Looking deletes what the policy lets us delete.
+        // The look-up deletes the key if the expire policy allows.
         ks.exists(ctx.db, &key);
         ks.stats.misses += type_name.is_some() as u64;
     }

@@ -447,7 +447,7 @@ fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
     };
     let is_empty = set.is_empty();
     drop(entry);
-    // Chance falls in another way elsewhere.
+    // A replica would choose another member at random.
     ctx.ks.effects.replace_with(&[b"SREM", key, &member]);
     ctx.out.bulk(&member);
     members_removed(ctx, key, "spop", 1, is_empty);
@@ -455,7 +455,7 @@ fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
 }
 
 fn pop_many(ctx: &mut Ctx<'_>, key: &[u8], count: usize) -> CmdResult {
-    /// Members that one propagated command removes.
+    /// Members that one propagated command removes at most.
     const BATCH: usize = 1024;
     let limits = limits(ctx);
     let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
@@ -566,7 +566,7 @@ fn sscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     scan_elements(ctx.out, args, cursor, 1, step)
 }
 
-/// How sets are put together.
+/// How sets are combined.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Join {
     Inter,
@@ -574,7 +574,7 @@ enum Join {
     Diff,
 }
 
-/// Looks all keys up as one, so that what an expired one leaves behind is done; then the sets as they are.
+/// Looks all keys up first, as that may delete expired ones, then borrows the sets.
 fn sets_of<'s>(ctx: &'s mut Ctx<'_>, keys: Args<'_>) -> Result<Vec<Option<&'s Set>>, CmdError> {
     let db = ctx.db;
     let mut there = Vec::with_capacity(keys.len());
@@ -593,7 +593,7 @@ fn sets_of<'s>(ctx: &'s mut Ctx<'_>, keys: Args<'_>) -> Result<Vec<Option<&'s Se
     Ok(keys.iter().zip(there).map(found).collect())
 }
 
-/// Calls `emit` for the members of the joined sets, until it says false. For unions the same member may come twice.
+/// Calls `emit` for the members of the result, until it returns false. For unions the same member may come twice.
 fn join<'s>(how: Join, sets: &[Option<&'s Set>], mut emit: impl FnMut(Item<'s>) -> bool) {
     match how {
         Join::Inter => {
@@ -610,7 +610,7 @@ fn join<'s>(how: Join, sets: &[Option<&'s Set>], mut emit: impl FnMut(Item<'s>) 
         Join::Diff => {
             let Some((Some(first), others)) = sets.split_first() else { return };
             let mut others: Vec<&Set> = others.iter().flatten().copied().collect();
-            // The larger a set, the more likely it settles the question.
+            // The larger a set, the more likely it decides.
             others.sort_by_key(|s| std::cmp::Reverse(s.len()));
             if others.iter().any(|s| std::ptr::eq(*s, *first)) {
                 return;
@@ -650,7 +650,7 @@ fn reply_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join) -> CmdResult {
     let may_repeat = match how {
         Join::Inter => false,
         Join::Union => sets.iter().flatten().count() > 1,
-        // A packed set that came with an unchecked payload may name a member twice.
+        // A packed set from an unchecked payload may hold a member twice.
         Join::Diff => matches!(sets.first(), Some(Some(Set::Packed(_)))),
     };
     let mut seen = HashSet::new();

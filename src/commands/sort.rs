@@ -1,4 +1,4 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set in order, or what keys named after them hold.
+//! SORT and SORT_RO: the elements of a list, set or sorted set in order, or the values of keys named after them.
 
 use super::int_arg;
 use super::prelude::*;
@@ -75,7 +75,7 @@ fn sort_ro_keys(_: Args<'_>) -> Option<Vec<KeyPos>> {
     Some(vec![KeyPos { index: 1, flags: key::RO | key::ACCESS }])
 }
 
-/// The key to sort and the one to store in: of several, the last counts.
+/// The key to sort and the key to store in; of several of the latter, the last counts.
 fn sort_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
     let mut keys = sort_ro_keys(args)?;
     let stores = Options::of(args, true).filter_map(|option| match option {
@@ -86,7 +86,7 @@ fn sort_keys(args: Args<'_>) -> Option<Vec<KeyPos>> {
     Some(keys)
 }
 
-/// An option, and at which arguments its values stand.
+/// An option, with the indices of its values.
 #[derive(Clone, Copy)]
 enum Opt {
     Asc,
@@ -99,8 +99,8 @@ enum Opt {
     Get(usize),
 }
 
-/// The options of a call; an argument that is none is an error by itself. Both the command and who asks for its keys read
-/// them here, so they agree about which argument is what.
+/// The options of a call; an unknown argument is one error. Used by the command and to find its keys, so that both
+/// agree.
 struct Options<'a> {
     args: Args<'a>,
     may_store: bool,
@@ -144,20 +144,20 @@ impl Iterator for Options<'_> {
     }
 }
 
-/// Where a value comes from that belongs to an element.
+/// A pattern of BY or GET: where the value that belongs to an element comes from.
 #[derive(Clone, Copy)]
 enum Pattern<'a> {
     /// The element itself: `#`.
     Element,
-    /// No place for the element in it: nothing is there.
+    /// A pattern without `*`: there is no value.
     Fixed,
-    /// The key that has the element between these, or a field of the hash there.
+    /// The key with the element between `before` and `after`, or a field of the hash there.
     Key { before: &'a [u8], after: &'a [u8], field: Option<&'a [u8]> },
 }
 
 impl Pattern<'_> {
     fn parse(text: &[u8]) -> Pattern<'_> {
-        // A zero byte ends the search for what is special.
+        // As in C, the pattern is searched only up to a zero byte.
         let plain = until_zero(text);
         if plain == b"#" {
             return Pattern::Element;
@@ -176,7 +176,7 @@ fn until_zero(text: &[u8]) -> &[u8] {
     &text[..memchr::memchr(0, text).unwrap_or(text.len())]
 }
 
-/// What is asked for.
+/// A call's options.
 #[derive(Default)]
 struct Request<'a> {
     descending: bool,
@@ -185,7 +185,7 @@ struct Request<'a> {
     /// Below 0: all.
     count: Option<i64>,
     by: Option<Pattern<'a>>,
-    /// Some BY had no place for the element: the value's own order stays.
+    /// Some BY had no `*`: the value's own order stays.
     unsorted: bool,
     get: Vec<Pattern<'a>>,
     store: Option<&'a [u8]>,
@@ -233,7 +233,7 @@ impl<'a> Request<'a> {
         Ok(request)
     }
 
-    /// The elements of `len` that are asked for, by their places in the order.
+    /// The part of `len` ordered elements that LIMIT asks for.
     fn range(&self, len: usize) -> Range<usize> {
         let start = usize::try_from(self.offset).unwrap_or(0);
         let count = self.count.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
@@ -271,13 +271,13 @@ impl Strings {
     }
 }
 
-/// An element on its way to its place.
+/// An element to be sorted.
 #[derive(Clone, Copy)]
 struct Row {
     element: Span,
-    /// Not a number until it is known.
+    /// NaN until it is known.
     score: f64,
-    /// What it is sorted by, when that is another text.
+    /// The text of BY, if it is sorted by that.
     by: Option<Span>,
 }
 
@@ -321,7 +321,7 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, may_store: bool) -> CmdResult {
     Ok(())
 }
 
-/// Puts the result in its place; nothing when it is empty.
+/// Stores the result, or deletes the key if it is empty, and replies with its length.
 fn store(ctx: &mut Ctx<'_>, key: &[u8], list: List, len: usize) {
     let lazy = ctx.cfg.lazyfree_lazy_server_del;
     let ks = &mut ctx.ks;
@@ -336,8 +336,8 @@ fn store(ctx: &mut Ctx<'_>, key: &[u8], list: List, len: usize) {
     ctx.out.int(len as i64);
 }
 
-/// The elements of the value in their own order: all of them, or those asked for where that order stays. Where it is chance
-/// and the result must not be, sorts by the text.
+/// The elements of the value in their own order: all of them, or those asked for where that order stays. Where that
+/// order is arbitrary and the result must not be, asks for sorting by text.
 fn elements(
     ctx: &mut Ctx<'_>,
     key: &[u8],
@@ -416,7 +416,7 @@ fn weigh(ctx: &mut Ctx<'_>, request: &Request<'_>, texts: &mut Strings, rows: &m
     Ok(())
 }
 
-/// A number as the C library reads it: blanks before it do not matter, nothing at all is 0, and a zero byte ends it.
+/// A number as the C library reads it: leading blanks are skipped, an empty text is 0, and a zero byte ends it.
 fn score_of(text: &[u8]) -> Option<f64> {
     let text = until_zero(text);
     if text.is_empty() {
@@ -426,7 +426,7 @@ fn score_of(text: &[u8]) -> Option<f64> {
     parse_f64(&text[blanks..])
 }
 
-/// The first bytes of a text as a number that is ordered as they are.
+/// The first 8 bytes of a text as a number with the same order.
 fn first_bytes(text: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     let len = text.len().min(8);
@@ -434,13 +434,13 @@ fn first_bytes(text: &[u8]) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// A number that is ordered as a score is, the two zeros being one.
+/// An integer with the order of the score; the two zeros are equal.
 fn ordered_bits(score: f64) -> u64 {
     let bits = (score + 0.0).to_bits();
     if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
 }
 
-/// The rows of `range` when all are in order.
+/// The rows of `range` in sorted order.
 fn in_order(request: &Request<'_>, texts: &Strings, rows: &[Row], range: Range<usize>) -> Vec<Row> {
     if range.is_empty() {
         return Vec::new();
@@ -453,7 +453,7 @@ fn in_order(request: &Request<'_>, texts: &Strings, rows: &[Row], range: Range<u
         (false, true) => until_zero(texts.get(a)).cmp(until_zero(texts.get(b))),
         (false, false) => collate(texts.get_c(a), texts.get_c(b)),
     };
-    // What settles most comparisons stands beside the row's number, so that they seldom reach for the row.
+    // The number that decides most comparisons is kept beside the row's index, so that the row is seldom read.
     let first = |row: &Row| match text_of(row) {
         _ if !request.alpha => ordered_bits(row.score),
         Some(text) if stored => first_bytes(texts.get(text)),
@@ -473,13 +473,13 @@ fn in_order(request: &Request<'_>, texts: &Strings, rows: &[Row], range: Range<u
             }
         });
         let directed = if request.descending { by_value.reverse() } else { by_value };
-        // Equal ones keep their order.
+        // Equal rows keep their order.
         directed.then(a.1.cmp(&b.1))
     };
     sort_range(&mut places, range, compare).iter().map(|(_, place)| rows[*place]).collect()
 }
 
-/// Brings those of `range` into their places, which must not be empty; the others come to be before and after it.
+/// Sorts the items of `range`, which must not be empty; the others end up before and after it, unsorted.
 fn sort_range<T>(items: &mut [T], range: Range<usize>, compare: impl Fn(&T, &T) -> Ordering) -> &[T] {
     let items = match range.start {
         0 => items,
@@ -499,7 +499,7 @@ fn sort_range<T>(items: &mut [T], range: Range<usize>, compare: impl Fn(&T, &T) 
     items
 }
 
-/// Gives the result for each row, or the results when there are several patterns, to `emit`.
+/// Calls `emit` with the result for each row, or one for each pattern.
 fn results_of(
     ctx: &mut Ctx<'_>,
     request: &Request<'_>,
@@ -520,7 +520,7 @@ fn results_of(
     }
 }
 
-/// Looks up what a pattern means for an element, and writes it to `found`. Whether there is something.
+/// Writes the value of a pattern for an element to `found`. Returns whether there is one.
 fn value_of(ctx: &mut Ctx<'_>, pattern: Pattern<'_>, element: &[u8], found: &mut Vec<u8>) -> bool {
     found.clear();
     let (before, after, field) = match pattern {

@@ -1,5 +1,5 @@
-//! Stream commands on the log itself: adding, trimming, deleting, ranges. Beside it `read` holds XREAD and XREADGROUP,
-//! `group` what is done to groups and pending entries, `info` what is told about them.
+//! Stream commands on the log itself: adding, trimming, deleting, ranges. `read` holds XREAD and XREADGROUP, `group`
+//! the commands on groups and pending entries, `info` XINFO.
 
 pub(crate) mod group;
 pub(crate) mod info;
@@ -155,12 +155,12 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     },
 ];
 
-/// What clients that wait for entries of a stream wait for.
+/// The type that blocking commands wait for.
 const STREAM: &str = "stream";
 
-/// Longest id that is looked at, bytes.
+/// The longest id argument, bytes; a longer one is invalid.
 const ID_ARG_MAX: usize = 127;
-/// Most bytes of names and values of an entry together.
+/// Most bytes of all names and values of an entry.
 const ENTRY_BYTES_MAX: usize = 1 << 30;
 
 const INVALID_ID: CmdError = CmdError::of("ERR Invalid stream ID specified as stream command argument");
@@ -186,13 +186,13 @@ fn limits(ctx: &Ctx<'_>) -> Limits {
     }
 }
 
-/// The text up to a zero byte: what C takes for the whole of it.
+/// The text up to a zero byte, as C reads it.
 fn until_nul(text: &[u8]) -> &[u8] {
     &text[..memchr::memchr(0, text).unwrap_or(text.len())]
 }
 
-/// A number of an id, read as C's `strtoull` does it: blanks and a sign may lead, and a minus counts backwards from the
-/// largest. A plain negative number is none.
+/// A number of an id, read as C's `strtoull` does it: leading blanks and a sign are accepted, and a minus counts back
+/// from the largest. A plain negative number is invalid.
 fn id_number(text: &[u8]) -> Option<u64> {
     if crate::structs::numbers::parse_i64(text).is_some_and(|n| n < 0) {
         return None;
@@ -218,7 +218,7 @@ enum IdArg {
     AutoSeq(u64),
 }
 
-/// Reads `ms-seq` or `ms`, where `seq` stands for what is missing.
+/// Reads `ms-seq` or `ms`, where `seq` stands for a missing sequence number.
 fn id_parts(text: &[u8], seq: u64, may_be_auto: bool) -> Result<IdArg, CmdError> {
     if text.len() > ID_ARG_MAX {
         return Err(INVALID_ID);
@@ -236,7 +236,7 @@ fn id_parts(text: &[u8], seq: u64, may_be_auto: bool) -> Result<IdArg, CmdError>
     })
 }
 
-/// An id; `-` and `+` are none. `seq` stands for a sequence number that is missing.
+/// An id; `-` and `+` are errors. `seq` stands for a missing sequence number.
 fn strict_id_arg(text: &[u8], seq: u64) -> Result<StreamId, CmdError> {
     match id_parts(text, seq, false)? {
         IdArg::Whole(id) => Ok(id),
@@ -244,7 +244,7 @@ fn strict_id_arg(text: &[u8], seq: u64) -> Result<StreamId, CmdError> {
     }
 }
 
-/// An id, or `-` or `+` for the first and last one there can be.
+/// An id, or `-` or `+` for the smallest and largest possible one.
 fn id_arg(text: &[u8], seq: u64) -> Result<StreamId, CmdError> {
     match until_nul(text) {
         b"-" if text.len() <= ID_ARG_MAX => Ok(StreamId::MIN),
@@ -253,7 +253,7 @@ fn id_arg(text: &[u8], seq: u64) -> Result<StreamId, CmdError> {
     }
 }
 
-/// The first id of an interval; one behind `(` is not in it itself.
+/// The first id of an interval; with `(` before it, it is excluded.
 fn start_arg(text: &[u8]) -> Result<StreamId, CmdError> {
     match text {
         [b'(', rest @ ..] if !rest.is_empty() => {
@@ -263,7 +263,7 @@ fn start_arg(text: &[u8]) -> Result<StreamId, CmdError> {
     }
 }
 
-/// The last id of an interval; one behind `(` is not in it itself.
+/// The last id of an interval; with `(` before it, it is excluded.
 fn end_arg(text: &[u8]) -> Result<StreamId, CmdError> {
     match text {
         [b'(', rest @ ..] if !rest.is_empty() => {
@@ -273,7 +273,7 @@ fn end_arg(text: &[u8]) -> Result<StreamId, CmdError> {
     }
 }
 
-/// Replies with an entry: its id, and its fields one behind the other.
+/// Replies with an entry: its id, and its fields with their values in one array.
 fn reply_entry(out: &mut Reply, entry: &stream::Entry<'_>) {
     out.array(2);
     out.bulk(&entry.id.text());
@@ -299,11 +299,11 @@ fn reply_entries<'a>(out: &mut Reply, entries: impl Iterator<Item = stream::Entr
 struct AddOptions {
     /// `None`: `*`.
     id: Option<IdArg>,
-    /// Where the id stands.
+    /// Index of the id's argument.
     id_at: usize,
     create: bool,
     trim: Option<Trim>,
-    /// Where the length or id to trim to stands.
+    /// Index of the argument with the length or id to trim to.
     trim_at: usize,
 }
 
@@ -359,7 +359,7 @@ impl AddOptions {
         Ok(o)
     }
 
-    /// Decides how much may be trimmed at most.
+    /// Sets how much may be trimmed at most.
     fn set_limit(&mut self, ctx: &Ctx<'_>, adds: bool, limit: Option<u64>) -> Result<(), CmdError> {
         let Some(trim) = &mut self.trim else {
             if limit.is_some_and(|n| n > 0) {
@@ -370,13 +370,13 @@ impl AddOptions {
             if !adds {
                 return Err(CmdError::of("ERR syntax error, XTRIM must be called with a trimming strategy"));
             }
-            // Without a strategy, LIMIT 0 is still no good unless the command comes from where all is obeyed.
+            // Without a strategy even LIMIT 0 is an error, unless the command must be obeyed.
             return match limit {
                 Some(_) if !ctx.session.must_obey() => Err(LIMIT_WITHOUT_APPROX),
                 _ => Ok(()),
             };
         };
-        // What comes from the master was made exact there.
+        // The master propagates exact trimming.
         if ctx.session.must_obey() {
             return Ok(());
         }
@@ -396,7 +396,7 @@ impl AddOptions {
 const LIMIT_WITHOUT_APPROX: CmdError =
     CmdError::of("ERR syntax error, LIMIT cannot be used without the special ~ option");
 
-/// What a trimming that was approximate came to, as the argument of an exact one.
+/// The result of approximate trimming, as the argument of an exact one.
 fn exact_threshold(stream: &Stream, trim: &Trim) -> Vec<u8> {
     match trim.by {
         TrimBy::Len(_) => IntBuf::new().format(stream.log.len() as i64).to_vec(),
@@ -404,11 +404,11 @@ fn exact_threshold(stream: &Stream, trim: &Trim) -> Vec<u8> {
     }
 }
 
-/// What adding an entry came to.
+/// An added entry.
 struct Added {
     id: StreamId,
     trimmed: u64,
-    /// The trimming's argument for those that are to do the same.
+    /// The argument of the trimming to propagate.
     threshold: Option<Vec<u8>>,
 }
 

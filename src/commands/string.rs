@@ -379,7 +379,7 @@ fn string_of<'a>(entry: &'a Entry, int: &'a mut IntBuf) -> Result<&'a [u8], CmdE
     entry.value_bytes(int).ok_or(error::WRONG_TYPE)
 }
 
-/// Refuses a string that would become longer than `proto-max-bulk-len`. Masters and the AOF are not questioned.
+/// Refuses a string that would become longer than `proto-max-bulk-len`. Does not apply to commands that must be obeyed.
 pub(crate) fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdResult {
     let fits = len.checked_add(added).is_some_and(|total| total as u64 <= ctx.cfg.proto_max_bulk_len);
     if fits || ctx.session.must_obey() {
@@ -388,7 +388,7 @@ pub(crate) fn check_string_len(ctx: &Ctx<'_>, len: usize, added: usize) -> CmdRe
     Err(CmdError::of("ERR string exceeds maximum allowed size (proto-max-bulk-len)"))
 }
 
-/// Replies with the string at a key, or null. Whether the key is there.
+/// Replies with the string at a key, or null. Returns whether the key is there.
 #[inline(always)]
 fn reply_value(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<bool, CmdError> {
     let Some(entry) = ctx.ks.read(ctx.db, key) else {
@@ -465,7 +465,8 @@ fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// The bytes from `start` to `end`, both included and counted from the end when negative; `None` when that is nothing.
+/// The bytes from `start` to `end`, both included and counted from the end when negative; `None` when the range is
+/// empty.
 fn range_of(len: usize, start: i64, end: i64) -> Option<std::ops::Range<usize>> {
     if start < 0 && end < 0 && start > end {
         return None;
@@ -487,7 +488,7 @@ struct Options<'a> {
     expire: Option<(&'a [u8], TimeForm)>,
 }
 
-/// How a time to live is given.
+/// The form of a time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TimeForm {
     seconds: bool,
@@ -509,7 +510,7 @@ impl TimeForm {
 }
 
 impl<'a> Options<'a> {
-    /// Reads the options from argument `from` on; `for_set` tells SET's from GETEX's.
+    /// Reads the options from argument `from` on; `for_set`: those of SET, otherwise of GETEX.
     fn parse(args: Args<'a>, from: usize, for_set: bool) -> Result<Options<'a>, CmdError> {
         let mut o = Options::default();
         let mut i = from;
@@ -586,7 +587,7 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         None => {
             store(ctx, &args[1], &args[2], if options.keep_ttl { Ttl::Keep } else { Ttl::Clear });
             if options.get {
-                // GET would only cost the replicas a reply.
+                // GET is left out: replicas need no reply.
                 let kept: Vec<&[u8]> = args
                     .iter()
                     .enumerate()
@@ -613,7 +614,7 @@ fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], ttl: Ttl) {
     }
 }
 
-/// Has a SET propagated with its expire time as an absolute one: replicas and the AOF are read later.
+/// Propagates a SET with an absolute expire time, as replicas and the AOF run it later.
 fn propagate_with_expire(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], at: i64) {
     ctx.ks.effects.replace_with(&[b"SET", key, value, b"PXAT", i64_text(at).as_bytes()]);
 }
@@ -856,7 +857,7 @@ fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.ks.signal_modified(ctx.db, key);
     changed(ctx, "incrbyfloat", key);
     ctx.out.bulk(text.as_bytes());
-    // The result travels, not the sum: other machines may round in another way.
+    // The result is propagated, not the increment: other machines may round differently.
     ctx.ks.effects.replace_with(&[b"SET", key, text.as_bytes(), b"KEEPTTL"]);
     Ok(())
 }

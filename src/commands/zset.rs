@@ -1,5 +1,4 @@
-//! Sorted set commands: members, scores and ranks, and what waits for sorted sets to have members. Ranges and joins have
-//! files of their own.
+//! Sorted set commands: members, scores and ranks, and blocking pops. Ranges and joins have files of their own.
 
 use super::collection::{Found, MultiPop, choose, draw_many, elements_removed, scan_elements, wait_for_keys};
 use super::list::timeout_arg;
@@ -325,12 +324,12 @@ pub(crate) fn score_arg(arg: &[u8]) -> Result<f64, CmdError> {
     parse_f64(arg).ok_or(error::NOT_A_FLOAT)
 }
 
-/// Replies with members that `with_scores` or not make pairs: the header of such an array.
+/// Writes the array header for `count` members; with scores, RESP2 has two elements for each.
 pub(crate) fn members_header(out: &mut Reply, count: usize, with_scores: bool) {
     out.array(if with_scores && !out.resp3 { count * 2 } else { count });
 }
 
-/// One of the members announced with [`members_header`].
+/// Writes a member after [`members_header`].
 pub(crate) fn reply_member(out: &mut Reply, member: Item<'_>, score: f64, with_scores: bool) {
     if with_scores && out.resp3 {
         out.array(2);
@@ -357,7 +356,7 @@ pub(crate) fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static s
     ctx.out.int(len as i64);
 }
 
-/// What goes with members having been taken out of a sorted set.
+/// To be called after members were removed from a sorted set.
 pub(crate) fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
     elements_removed(ctx, key, (notify::ZSET, event), count, is_empty);
 }
@@ -378,7 +377,7 @@ pub(crate) struct AddOptions {
 }
 
 impl AddOptions {
-    /// Reads an option. False: it is none.
+    /// Reads an option. False: the word is not one.
     fn read(&mut self, word: &[u8]) -> bool {
         let options: [(&[u8], &mut bool); 6] = [
             (b"nx", &mut self.nx),
@@ -398,12 +397,12 @@ impl AddOptions {
     }
 }
 
-/// What adding members did.
+/// The result of adding members.
 #[derive(Default)]
 struct Added {
     added: usize,
     changed: usize,
-    /// Of the last member, unless an option kept it as it was.
+    /// The score of the last member, unless an option kept the old one.
     score: Option<f64>,
 }
 
@@ -421,7 +420,7 @@ fn zincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     add(ctx, &args[1], args.from(2), options)
 }
 
-/// Adds members, given as scores and members by turns, and replies as ZADD does.
+/// Adds members, given as alternating scores and members, and replies as ZADD does.
 pub(crate) fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOptions) -> CmdResult {
     let AddOptions { nx, xx, gt, lt, ch, incr } = options;
     if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
@@ -436,7 +435,7 @@ pub(crate) fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOp
     if incr && pairs.len() > 2 {
         return Err(CmdError::of("ERR INCR option supports a single increment-element pair"));
     }
-    // All of them are read before anything changes; a single one need not be kept.
+    // All scores are read before anything changes; a single one is not stored.
     let first = score_arg(&pairs[0])?;
     let scores: Vec<f64> =
         if pairs.len() > 2 { pairs.iter().step_by(2).map(score_arg).collect::<Result<_, _>>()? } else { Vec::new() };
@@ -494,7 +493,7 @@ fn add_members<'a>(
             };
             wanted.filter(|score| !score.is_nan())
         });
-        // Only a single member can come to this, so nothing was changed before it.
+        // INCR takes a single member, so nothing was changed before it.
         if wanted.is_some_and(f64::is_nan) {
             return Err(CmdError::of("ERR resulting score is not a number (NaN)"));
         }
@@ -588,7 +587,7 @@ fn rank(ctx: &mut Ctx<'_>, args: Args<'_>, from_end: bool) -> CmdResult {
     Ok(())
 }
 
-/// Which end of a sorted set.
+/// An end of a sorted set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Min,
@@ -613,8 +612,8 @@ impl End {
     }
 }
 
-/// Takes up to `count` members from an end and shows each to `f`, the outermost first. `count` is at least 1 and the
-/// sorted set not empty. How many.
+/// Removes up to `count` members from an end and calls `f` with each, the outermost first. `count` is at least 1 and
+/// the sorted set not empty. Returns how many.
 fn take(zset: &mut Zset, end: End, count: usize, f: &mut dyn FnMut(Item<'_>, f64)) -> usize {
     let len = zset.len();
     let count = count.min(len);
@@ -668,8 +667,8 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Takes members from the first of the sorted sets that is there, and replies with its key and them. False if none is.
-/// Without a count one member is taken, and stands in the reply as itself.
+/// Removes members from the first of the sorted sets that exists, and replies with its key and them. False if none
+/// exists. Without a count one member is removed and is not wrapped in an array.
 fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
     for key in keys.iter() {
         let Some(mut entry) = ctx.ks.write(ctx.db, key) else { continue };
@@ -754,7 +753,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(word) if args.len() == 4 && word.eq_ignore_ascii_case(b"WITHSCORES") => true,
         Some(_) => return Err(error::SYNTAX),
     };
-    // Twice as many replies have to be countable, too.
+    // The length of the reply, twice the count, must not overflow.
     if with_scores && count.is_some_and(|n| n.unsigned_abs() > i64::MAX as u64 / 2) {
         return Err(CmdError::of("ERR value is out of range"));
     }
@@ -812,7 +811,7 @@ fn zscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.ks.read(ctx.db, &args[1]);
     let zset = entry.as_ref().map(|e| zset_of(e)).transpose()?;
     let step = zset.map(|zset| {
-        // Large ones have their scores printed with all digits, small ones as they are stored.
+        // Scores of large sorted sets are printed with `%.17g`, those of small ones as they are stored.
         let text: fn(f64) -> NumText = if matches!(zset, Zset::Ordered(_)) { f64_text_g17 } else { f64_text };
         move |cursor, found: &mut Found<'_>| {
             zset.scan(cursor, found.wanted(), &mut |member, score| {

@@ -1,4 +1,4 @@
-//! Sorted set commands that put several together: unions, intersections and differences.
+//! Sorted set commands that combine several: unions, intersections and differences.
 
 use super::prelude::*;
 use super::zset::{limits, members_header, reply_member, store};
@@ -172,7 +172,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     },
 ];
 
-/// How sorted sets are put together.
+/// How sorted sets are combined.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Join {
     Inter,
@@ -180,7 +180,7 @@ enum Join {
     Diff,
 }
 
-/// How the scores of a member become one.
+/// How the scores of a member are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aggregate {
     Sum,
@@ -198,7 +198,7 @@ impl Aggregate {
         }
     }
 
-    /// No result is NaN: opposite infinities add up to 0, and one that a weight made counts for nothing.
+    /// No result is NaN: opposite infinities add up to 0, and a NaN that a weight made is ignored.
     fn apply(self, a: f64, b: f64) -> f64 {
         match self {
             Aggregate::Sum => number(a + b),
@@ -225,7 +225,7 @@ fn number(score: f64) -> f64 {
     if score.is_nan() { 0.0 } else { score }
 }
 
-/// What is put together: sorted sets, and sets whose members all have the score 1.
+/// A source: a sorted set, or a set whose members all have the score 1.
 #[derive(Clone, Copy)]
 enum Source<'s> {
     Zset(&'s Zset),
@@ -283,7 +283,7 @@ struct Options {
     limit: usize,
 }
 
-/// What comes of a join.
+/// What is done with the result of a join.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Reply,
@@ -292,7 +292,7 @@ enum Outcome {
 }
 
 impl Options {
-    /// Reads the options that stand from `at` on.
+    /// Reads the options from argument `at` on.
     fn parse(args: Args<'_>, mut at: usize, keys: usize, how: Join, to: Outcome) -> Result<Options, CmdError> {
         let mut options = Options { weights: vec![1.0; keys], aggregate: Aggregate::Sum, with_scores: false, limit: 0 };
         let has_scores = how != Join::Diff && to != Outcome::Count;
@@ -322,8 +322,8 @@ impl Options {
     }
 }
 
-/// Shows the members that all sources have to `emit`, with their scores, until it says false. Sources are the smallest
-/// first.
+/// Calls `emit` with the members that all sources have, and their scores, until it returns false. The smallest source
+/// is first.
 fn inter<'s>(sources: &[(Source<'s>, f64)], aggregate: Aggregate, mut emit: impl FnMut(Item<'s>, f64) -> bool) {
     let Some(((first, weight), others)) = sources.split_first() else { return };
     for (member, own) in first.iter() {
@@ -406,7 +406,7 @@ fn join(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, to: Outcome) -> CmdResult 
     let keys_at = keynum_at + 1;
     let count = usize::try_from(count).ok().filter(|n| *n <= args.len() - keys_at).ok_or(error::SYNTAX)?;
     let keys = args.between(keys_at, keys_at + count);
-    // All are looked up as one, so that what an expired one leaves behind is done.
+    // All keys are looked up first, as that may delete expired ones.
     let mut is_there = Vec::with_capacity(count);
     for key in keys.iter() {
         let entry = ctx.ks.read(ctx.db, key);

@@ -253,7 +253,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     },
 ];
 
-/// By what a range is given, and which members are in it.
+/// The bounds of a range.
 enum Bounds<'a> {
     /// From rank to rank, both included; negative ones count from the end.
     Rank(i64, i64),
@@ -293,8 +293,8 @@ impl ScoreRange {
     }
 }
 
-/// Reads a score as C's `strtod` does, of text that ends at the first zero byte: blanks may be before it, and nothing at
-/// all is 0; what is too large is infinite.
+/// Reads a score as C's `strtod` does, up to the first zero byte: leading blanks are skipped, an empty text is 0, and
+/// what is too large is infinite.
 fn lenient_f64(text: &[u8]) -> Option<f64> {
     let text = text.split(|b| *b == 0).next().unwrap_or_default();
     if text.is_empty() {
@@ -311,7 +311,7 @@ fn lenient_f64(text: &[u8]) -> Option<f64> {
 enum LexBound<'a> {
     /// Before all texts.
     Low,
-    /// Behind all texts.
+    /// After all texts.
     High,
     With(&'a [u8]),
     Without(&'a [u8]),
@@ -349,7 +349,7 @@ impl<'a> LexBound<'a> {
     }
 }
 
-/// How a range is told.
+/// The kind of a range's bounds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Rank,
@@ -366,8 +366,8 @@ impl<'a> Bounds<'a> {
         })
     }
 
-    /// The members of the range: the first rank and how many there are. `back`: ranks count from the other end, but the
-    /// result does not.
+    /// The members of the range: the first rank and how many there are. `back`: ranks in the bounds count from the
+    /// other end, the result's do not.
     fn in_zset(&self, zset: &Zset, back: bool) -> (usize, usize) {
         let between = |start: usize, end: usize| (start, end.saturating_sub(start));
         match self {
@@ -393,7 +393,7 @@ impl<'a> Bounds<'a> {
     }
 }
 
-/// A range query: the arguments of ZRANGE and its kin.
+/// A range query: the arguments of ZRANGE and similar commands.
 struct Query<'a> {
     bounds: Bounds<'a>,
     back: bool,
@@ -404,7 +404,7 @@ struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads the query whose key stands at `key`. `by` and `back` are those that the command's name says, if it does.
+    /// Reads the query whose key is argument `key`. `by` and `back` are given by the command's name, if at all.
     fn parse(
         args: Args<'a>,
         key: usize,
@@ -450,7 +450,7 @@ impl<'a> Query<'a> {
         Ok(Query { bounds: Bounds::parse(by, min, max)?, back, with_scores, offset, limit })
     }
 
-    /// The members asked for: how many, and they.
+    /// The number of members asked for, and the members.
     fn run<'z>(&self, zset: &'z Zset) -> (usize, Range<'z>) {
         let (mut start, mut count) = self.bounds.in_zset(zset, self.back);
         if !matches!(self.bounds, Bounds::Rank(..)) {
@@ -568,7 +568,7 @@ fn remove_range(ctx: &mut Ctx<'_>, args: Args<'_>, by: By, event: &'static str) 
             members_removed(ctx, key, event, count, is_empty);
         }
     } else {
-        // All of it: as a whole it can be freed elsewhere.
+        // All members go: the value as a whole can be freed on the helper thread.
         drop(entry);
         let lazy = ctx.cfg.lazyfree_lazy_server_del;
         let ks = &mut ctx.ks;

@@ -25,34 +25,32 @@ const TOLERATED: [&[u8]; 3] = [b"list-max-ziplist-entries", b"list-max-ziplist-v
 /// What reading the configuration led to.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    /// The values.
     pub(crate) config: Config,
-    /// What should be said about it, once there is a log.
+    /// What is to be logged about it, once there is a log.
     pub(crate) notices: Vec<(log::Level, String)>,
 }
 
 /// Why the configuration was refused. The process ends with status 1 for each of these.
 #[derive(Debug)]
 pub(crate) enum ConfigError {
-    /// A file cannot be read. Redis tells the log.
+    /// A file cannot be read. Goes to the log, as in Redis.
     Open {
-        /// As it was named.
+        /// As the configuration names it.
         path: PathBuf,
-        /// What the system said.
         error: io::Error,
     },
-    /// A line was not understood, or its value was refused. Redis tells standard error.
+    /// A line was not understood, or its value was refused. Goes to standard error, as in Redis.
     Line {
         /// From 1, in its own file.
         number: usize,
         /// Without blanks around it.
         text: Vec<u8>,
-        /// Redis's words.
+        /// In Redis's words.
         reason: ValueError,
     },
-    /// Values do not fit together. Redis tells standard error.
+    /// Values do not fit together. Goes to standard error, as in Redis.
     Whole {
-        /// Redis's words.
+        /// In Redis's words.
         reason: ValueError,
     },
 }
@@ -63,7 +61,7 @@ impl ConfigError {
         Self::Line { number: line.number, text: line.text.clone(), reason: reason.into() }
     }
 
-    /// Tells standard error or the log, where Redis tells it.
+    /// Writes it to standard error or the log, wherever Redis writes it.
     pub(crate) fn report(&self) {
         match self {
             Self::Open { .. } => log::warn!("{self}"),
@@ -123,7 +121,6 @@ impl Config {
     }
 }
 
-/// The arguments of the program, sorted out.
 struct CommandLine<'a> {
     file: Option<&'a [u8]>,
     stdin: bool,
@@ -163,7 +160,7 @@ impl<'a> CommandLine<'a> {
             let option_follows = args.get(at + 1).is_some_and(|next| next.starts_with(b"--"));
             may_start_option = has_value;
             if !has_value && arg.eq_ignore_ascii_case(b"--save") && (is_last || option_follows) {
-                // A list of save points that happens to be empty, as scripts write it.
+                // An empty list of save points, as scripts write it.
                 options.extend(b"\"\"");
                 may_start_option = option_follows;
             } else if !has_value && arg.eq_ignore_ascii_case(b"--sentinel") {
@@ -359,7 +356,7 @@ impl Loader {
         let refuse = |reason: ValueError| Err(ConfigError::Whole { reason });
         let config = &mut self.config;
         if !config.logfile.is_empty() {
-            // Later there is no way to refuse it.
+            // Later it could no longer be refused.
             let opened = std::fs::OpenOptions::new().append(true).create(true).open(&config.logfile);
             if let Err(error) = opened {
                 return refuse(format!("Can't open the log file: {}", os_error(&error)).into());
@@ -384,7 +381,7 @@ impl Loader {
     }
 }
 
-/// What ends the reading of a line.
+/// Why the reading of a line failed.
 enum Stop {
     Refused(ValueError),
     /// In a file this line includes; that error already names its own line.

@@ -1,8 +1,8 @@
-//! The configuration: one table of directives ([`TABLE`]), the typed values behind it ([`Config`]), reading it from
-//! files and command line, CONFIG GET and SET on it, and writing it back into a file.
+//! The configuration: one table of directives ([`TABLE`]), their typed values ([`Config`]), reading it from files and
+//! command line, CONFIG GET and SET on it, and writing it back into a file.
 //!
-//! Invariant: a value in [`Config`] has passed its row's checks. This room does no server I/O: what a changed directive
-//! means for a running server is named by its row's [`Apply`], and the server does it.
+//! Invariant: a value in [`Config`] has passed its row's checks. What a changed directive means for a running server is
+//! named by its row's [`Apply`]; the server carries it out.
 
 mod load;
 mod rewrite;
@@ -21,11 +21,11 @@ pub(crate) use table::{Apply, Config, Row, TABLE};
 pub(crate) use types::*;
 pub(crate) use value::{expand_title, is_address, is_node_name, parse_memory};
 
-/// The range `hz` is brought into.
+/// The range of `hz`; other values are brought into it.
 pub(crate) const MIN_HZ: i64 = 1;
 /// See [`MIN_HZ`].
 pub(crate) const MAX_HZ: i64 = 500;
-/// A smaller replication backlog is made this large, in bytes.
+/// The smallest replication backlog, bytes; a smaller value is raised to it.
 pub(crate) const MIN_BACKLOG_SIZE: u64 = 16 << 10;
 
 /// Finds a directive by its name or an alias, without regard to case, and returns that name as the table spells it.

@@ -6,7 +6,7 @@ use super::lookup;
 use super::table::{Apply, Config, Row, TABLE, flag};
 use super::value::ValueError;
 
-/// Circumstances that decide whether a directive may be set.
+/// What decides whether a directive may be set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SetContext {
     /// The data set is being loaded.
@@ -50,7 +50,7 @@ pub(crate) enum SetError {
     Loading,
     /// A value or directive was refused.
     Failed {
-        /// The directive.
+        /// The directive's name, as it was given.
         name: Vec<u8>,
         /// Redis's words.
         reason: ValueError,

@@ -5,7 +5,7 @@
 use super::types::*;
 use super::value::{HOST_LEN, NODE_IP_LEN, Setting, ValueError};
 
-/// What a directive's words are read as. Bounds are inclusive.
+/// The type that a directive's words are read as. Bounds are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `yes` or `no`.
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Save,
     /// Client class, hard bytes, soft bytes, soft seconds; any number of times.
     ObufLimit,
-    /// Three values: primary, replica, child.
+    /// Three values: master, replica, child.
     OomScoreAdjValues,
     /// A string of event class letters.
     NotifyKeyspaceEvents,
@@ -90,7 +90,7 @@ pub(crate) mod flag {
 /// What has to happen in the server after CONFIG SET changed a directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Apply {
-    /// Nothing: whoever uses the value looks it up in [`Config`] each time.
+    /// Nothing: code that uses the value reads it from [`Config`] each time.
     None,
     AofAutoGc,
     Appendfsync,
@@ -122,17 +122,15 @@ pub(crate) enum Apply {
     WatchdogPeriod,
 }
 
-/// One directive.
 pub(crate) struct Row {
-    /// Its name in lower case.
+    /// In lower case.
     pub(crate) name: &'static str,
     /// Other accepted names (the spelling of older versions).
     pub(crate) aliases: &'static [&'static str],
-    /// What its words are read as.
     pub(crate) kind: Kind,
-    /// Bits of [`flag`].
+    /// A set of bits of [`flag`].
     pub(crate) flags: u16,
-    /// What applies a change.
+    /// What the server does when it changed.
     pub(crate) apply: Apply,
     field: fn(&Config) -> &dyn Slot,
     field_mut: fn(&mut Config) -> &mut dyn Slot,
@@ -154,7 +152,7 @@ impl Row {
         (self.field_mut)(config).set(self.kind, words)
     }
 
-    /// The same at start, where what a running server refuses to turn on is taken: another server had it on.
+    /// As `set`, at start: a [`Kind::BoolNo`] may be `yes` then, as the file of another server has it.
     pub(crate) fn set_at_start(&self, config: &mut Config, words: &[&[u8]]) -> Result<bool, ValueError> {
         let kind = if matches!(self.kind, Kind::BoolNo(_)) { Kind::Bool } else { self.kind };
         (self.field_mut)(config).set(kind, words)
@@ -176,7 +174,7 @@ impl Row {
     }
 }
 
-/// A field of [`Config`] behind its row, whatever its type.
+/// The field of [`Config`] that a row describes, whatever its type.
 trait Slot: std::any::Any {
     fn set(&mut self, kind: Kind, words: &[&[u8]]) -> Result<bool, ValueError>;
     fn print(&self, kind: Kind) -> Vec<u8>;
@@ -240,8 +238,8 @@ macro_rules! directives {
             $($(#[$doc])* pub(crate) $field: $type,)*
             /// The absolute path of the file this was read from, if any; CONFIG REWRITE writes there.
             pub(crate) config_file: Option<std::path::PathBuf>,
-            /// `rename-command` lines: old and new name (empty: the command is removed). The command table is not
-            /// this room's, so whoever renames checks the names and reports through `ConfigError::at`.
+            /// `rename-command` lines: old and new name (empty: the command is removed). The command table is not in
+            /// this room, so the server renames, checks the names and reports through `ConfigError::at`.
             pub(crate) rename_command: Vec<SourceLine>,
             /// `user` lines: name and ACL rules, to be checked by the ACL in the same way.
             pub(crate) user: Vec<SourceLine>,
@@ -290,7 +288,7 @@ directives! {
     "client-query-buffer-limit" => client_query_buffer_limit: u64 = 1 << 30, Memory(1 << 20, LONG_MAX), [], None;
     "io-threads" => io_threads: usize = 1, Int(1, 128), [IMMUTABLE, NO_EFFECT], None;
     "io-threads-do-reads" => io_threads_do_reads: bool = false, Bool, [IMMUTABLE, NO_EFFECT], None;
-    /// Not in Redis, and of no effect any more: the loop looks for requests at once. Files that have it still load.
+    /// Not in Redis, and without effect; kept so that files that have it still load.
     "loop-coalesce-usec" => loop_coalesce_usec: i64 = 0, Int(0, 1000), [HIDDEN, NO_EFFECT], None;
     "maxclients" => maxclients: u32 = 10000, Int(1, UINT_MAX), [], Maxclients;
     "port" => port: u16 = 6379, Int(0, 65535), [], Port;

@@ -7,7 +7,7 @@ use super::set::Change;
 use super::table::{Kind, flag};
 use super::*;
 
-/// What a 7.2 server said about itself. Its command line set these, so they say nothing about defaults.
+/// Set on the command line of the 7.2 server whose values are compared, so they say nothing about defaults.
 const SET_BY_THE_RECORDER: [&str; 4] = ["port", "save", "dir", "enable-debug-command"];
 
 fn facts() -> BTreeMap<&'static str, (&'static str, &'static str)> {
@@ -140,7 +140,7 @@ fn command_line_options_are_read_like_lines() {
         config_of(&["--shutdown-on-sigterm", "nosave force", "--shutdown-on-sigint", "now"]).shutdown_on_sigterm,
         ShutdownOnSignal { nosave: true, force: true, ..Default::default() }
     );
-    // The mode is chosen by whoever starts the server.
+    // The mode is chosen before the configuration is read.
     config_of(&["--sentinel"]);
     config_of(&["--sentinel", "--port", "7000"]);
 }
@@ -299,7 +299,7 @@ fn set_changes_all_or_nothing() {
         "ERR CONFIG SET failed (possibly related to argument 'hz') - argument couldn't be parsed into an integer"
     );
     assert_eq!(config, Config::default());
-    // Unchanged values need no applying, unless they name something outside.
+    // Unchanged values are not applied, unless they name something outside.
     assert_eq!(set(&mut config, &[("hz", "10"), ("timeout", "7")]).unwrap().apply, []);
     let change = set(&mut config, &[("bind", "* -::*"), ("save", "")]).unwrap();
     assert_eq!(change.apply, [(Apply::Bind, "bind")]);

@@ -11,7 +11,6 @@ pub(crate) trait Named: Copy + PartialEq + 'static {
     /// Every accepted spelling with its value.
     const NAMES: &'static [(&'static str, Self)];
 
-    /// The name printed for this value.
     fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, value)| *value == self).map_or("unknown", |(name, _)| *name)
     }
@@ -47,7 +46,7 @@ named! {
 }
 
 impl MaxmemoryPolicy {
-    /// Whether objects keep an LFU counter instead of an LRU clock.
+    /// Whether entries keep an LFU counter instead of an LRU clock.
     pub(crate) fn is_lfu(self) -> bool {
         matches!(self, Self::VolatileLfu | Self::AllkeysLfu)
     }
@@ -111,7 +110,7 @@ named! {
 }
 
 named! {
-    /// What a cluster redirection and CLUSTER SLOTS name a node by.
+    /// How cluster redirections and CLUSTER SLOTS name a node.
     ClusterPreferredEndpointType { Ip, Hostname, UnknownEndpoint }
     "ip" => Ip, "hostname" => Hostname, "unknown-endpoint" => UnknownEndpoint,
 }
@@ -138,9 +137,9 @@ pub(crate) struct ShutdownOnSignal {
 /// Save when at least `changes` writes happened within `seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SavePoint {
-    /// The time since the last save.
+    /// Time since the last save.
     pub(crate) seconds: i64,
-    /// The writes since the last save.
+    /// Writes since the last save.
     pub(crate) changes: i64,
 }
 
@@ -151,7 +150,6 @@ pub(crate) struct ObufLimit {
     pub(crate) hard_bytes: u64,
     /// Close when the buffer stays larger for `soft_seconds`.
     pub(crate) soft_bytes: u64,
-    /// How long `soft_bytes` may be exceeded.
     pub(crate) soft_seconds: i64,
 }
 

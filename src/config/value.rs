@@ -258,23 +258,23 @@ impl Setting for ShutdownOnSignal {
     }
 }
 
-/// The longest host name `cluster-announce-hostname` takes is one byte shorter.
+/// Bytes of a host name with its NUL: `cluster-announce-hostname` takes one byte less.
 const HOSTNAME_LEN: usize = 256;
 
 /// The longest name a cluster node may announce, in bytes.
 const NODE_NAME_LEN: usize = 255;
-/// The longest address that packets of the cluster bus have room for.
+/// The longest address that packets of the cluster bus have room for, bytes.
 pub(super) const NODE_IP_LEN: usize = 45;
-/// The longest host name.
+/// The longest host name, bytes.
 pub(super) const HOST_LEN: usize = 255;
 
-/// Whether a name can stand in a line of CLUSTER NODES and `nodes.conf`, among commas, equals signs and blanks, and be read
-/// back; Redis takes more of them, some of which break its own file.
+/// Whether a name can be read back from a line of CLUSTER NODES and `nodes.conf`, which has commas, equals signs and
+/// blanks. Redis takes more names, some of which break its own file.
 pub(crate) fn is_node_name(name: &[u8]) -> bool {
     name.len() <= NODE_NAME_LEN && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._/`".contains(b))
 }
 
-/// Whether this is made of what IP addresses, zones and host names are made of.
+/// Whether all bytes may occur in IP addresses, zones and host names.
 pub(crate) fn is_address(text: &[u8]) -> bool {
     text.iter().all(|b| b.is_ascii_alphanumeric() || b".:-_%".contains(b))
 }

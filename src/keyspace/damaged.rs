@@ -1,11 +1,11 @@
-//! Values of a data set whose insides are broken: in a snapshot whose outer form is right, a listpack cannot be gone
-//! through, or says what the rest contradicts.
+//! Values that are damaged inside a well-formed snapshot: a listpack that cannot be walked, or that contradicts the
+//! rest.
 //!
-//! Redis loads such a value and dies as soon as a command comes to the damage. Here it is kept byte for byte and the rest of
-//! the data is served: the value can be saved, copied, renamed, replicated, replaced and deleted, and any command that wants
-//! to look into it gets an error. RESTORE from a client refuses such a value.
+//! Redis loads such a value and crashes when a command reads the damage. Here it is kept byte for byte: it can be
+//! saved, copied, renamed, replicated, replaced and deleted, and a command that wants to read it gets an error. RESTORE
+//! from a client refuses such a value.
 
-/// What a damaged value would be.
+/// The type of a damaged value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     List,
@@ -27,7 +27,7 @@ impl Kind {
         }
     }
 
-    /// The number of the type in digests and the like.
+    /// Redis's number of the type, as digests have it.
     pub(crate) fn type_number(self) -> u32 {
         match self {
             Kind::List => 1,
@@ -51,22 +51,22 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged {
     pub(crate) kind: Kind,
-    /// The number of its layout in snapshots.
+    /// The number of its encoding in RDB files.
     pub(crate) layout: u8,
-    /// As it lies in a snapshot, behind that number.
+    /// The bytes that follow that number in an RDB file.
     pub(crate) bytes: Box<[u8]>,
     /// What is wrong with it.
     pub(crate) flaw: &'static str,
 }
 
 impl Damaged {
-    /// Reports a value that was taken in.
+    /// Logs that the value was loaded.
     pub(crate) fn warn(&self, key: &[u8]) {
         let (name, key, flaw) = (self.kind.type_name(), key.escape_ascii(), self.flaw);
         log::warn!("The {name} of key '{key}' is damaged: {flaw}. It is kept, but cannot be used.");
     }
 
-    /// Bytes of memory beside its pointer.
+    /// Bytes of memory besides its pointer.
     pub(crate) fn mem_bytes(&self) -> usize {
         size_of::<Damaged>() + self.bytes.len()
     }

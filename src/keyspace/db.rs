@@ -9,7 +9,7 @@ use crate::structs::table::{
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-/// The hash of a key: what its table wants, and in cluster mode its hash slot; and where the key may be.
+/// The hash of a key for its table, a hint where it may be there, and in cluster mode its hash slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyHash {
     pub(crate) hash: u64,
@@ -18,10 +18,10 @@ pub(crate) struct KeyHash {
 }
 
 impl KeyHash {
-    /// That of no key.
+    /// A placeholder for no key.
     pub(crate) const NONE: KeyHash = KeyHash { hash: 0, hint: Hint::NONE, slot: 0 };
 
-    /// With one table a hash slot, or one for all.
+    /// `per_slot`: there is a table for each hash slot.
     #[inline]
     pub(crate) fn of(seed: HashSeed, per_slot: bool, key: &[u8]) -> KeyHash {
         KeyHash { hash: seed.hash(key), hint: Hint::NONE, slot: if per_slot { key_slot(key) } else { 0 } }
@@ -49,7 +49,7 @@ impl Tables {
         }
     }
 
-    /// The table of this hash, if there is one.
+    /// The table of this hash, if it exists.
     #[inline(always)]
     fn of_mut(&mut self, hash: KeyHash) -> Option<&mut Table<Entry>> {
         match self {
@@ -59,7 +59,7 @@ impl Tables {
     }
 }
 
-/// What a database counts beside its tables.
+/// The counters of a database.
 #[derive(Default)]
 struct Counts {
     keys: usize,
@@ -67,7 +67,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// An entry was taken out of its table.
+    /// Counts that an entry was taken out of its table.
     fn taken(&mut self, entry: &Entry) {
         self.keys -= 1;
         self.expires -= entry.has_expire() as usize;
@@ -81,13 +81,13 @@ pub(crate) struct EntryMut<'a> {
 }
 
 impl<'a> EntryMut<'a> {
-    /// The entry, for looking at it for as long as its table may not change.
+    /// The entry, for as long as its table is borrowed.
     #[inline(always)]
     pub(super) fn into_ref(self) -> &'a Entry {
         self.item.into_ref()
     }
 
-    /// Sets or removes the expire time, and keeps the database's count of them.
+    /// Sets or removes the expire time, and updates the database's count of them.
     pub(crate) fn set_expire(&mut self, expire_ms: Option<i64>) {
         let had = self.item.has_expire();
         self.item.set_expire(expire_ms);
@@ -143,7 +143,7 @@ pub(crate) struct Db {
     counts: Counts,
     /// Mean time to live of the keys that active expiry looked at, ms.
     pub(crate) avg_ttl_ms: i64,
-    /// Where active expiry goes on.
+    /// The cursor at which active expiry goes on.
     pub(crate) expire_cursor: u64,
 }
 
@@ -174,7 +174,7 @@ impl Db {
         matches!(self.tables, Tables::PerSlot(_))
     }
 
-    /// The hash of a key, for the functions that want it with the key.
+    /// The hash of a key, for the `*_hashed` functions.
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         KeyHash::of(self.seed, self.is_per_slot(), key)
     }
@@ -186,7 +186,7 @@ impl Db {
         }
     }
 
-    /// Begins to bring the memory near that says where keys are: their buckets, or in cluster mode the tables of their slots.
+    /// Prefetches what says where keys are: their buckets, or in cluster mode the tables of their slots.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hashes: impl Iterator<Item = KeyHash>) {
         match &self.tables {
@@ -197,15 +197,15 @@ impl Db {
         }
     }
 
-    /// In cluster mode, some time after `prefetch`: begins to bring the key's bucket near.
+    /// In cluster mode, some time after `prefetch`: prefetches the key's bucket.
     pub(crate) fn prefetch_bucket(&self, hash: KeyHash) {
         if let Some(t) = self.table(hash) {
             t.prefetch(hash.hash, Step::Bucket);
         }
     }
 
-    /// Some time after its bucket: begins to bring the key's entry near, and notes where it stands. Whether there is anything
-    /// to do for `prefetch_entry_behind`.
+    /// Some time after its bucket: prefetches the key's entry, and notes where it is. Returns whether
+    /// `prefetch_entry_behind` has anything to do.
     #[inline(always)]
     pub(crate) fn prefetch_entry(&self, hash: &mut KeyHash) -> bool {
         let Some(table) = self.table(*hash) else { return false };
@@ -214,14 +214,14 @@ impl Db {
         is_behind
     }
 
-    /// Some time later: begins to bring an entry near whose bucket hangs behind another.
+    /// Some time later: prefetches an entry whose bucket hangs behind another.
     pub(crate) fn prefetch_entry_behind(&self, hash: KeyHash) {
         if let Some(t) = self.table(hash) {
             t.prefetch(hash.hash, Step::Behind);
         }
     }
 
-    /// An object whose key may be the one of this hash, as far as can be told without comparing keys.
+    /// An object whose key likely has this hash; keys are not compared.
     pub(crate) fn likely_object(&self, hash: KeyHash) -> Option<&Object> {
         self.table(hash)?.likely(hash.hash, Entry::object)
     }
@@ -247,7 +247,8 @@ impl Db {
         table.get_mut_hashed(hash.hash, key).map(|item| EntryMut { item, counts: &mut self.counts })
     }
 
-    /// The entry if `judge` gives it; one that is taken out is given as the error. `judge` may change its access clock.
+    /// The entry if `judge` gives it; one that `judge` takes out is returned as the error. `judge` may change its
+    /// access clock.
     #[inline(always)]
     pub(crate) fn get_mut_or_take_hashed(
         &mut self,
@@ -283,7 +284,7 @@ impl Db {
         }
     }
 
-    /// Makes room for `len` keys in all, where they share a table.
+    /// Makes room for `len` keys in all, unless there is a table for each slot.
     pub(crate) fn reserve(&mut self, len: usize) {
         if let Tables::One(t) = &mut self.tables {
             t.reserve(len);
@@ -349,8 +350,8 @@ impl Db {
         self.tables.iter()
     }
 
-    /// One step of SCAN: calls `f` for some keys, about `most` at most, and gives the next cursor, 0 at the end. In
-    /// cluster mode the slot stands in the low bits of the cursor.
+    /// One step of SCAN: calls `f` for some keys, about `most` at most, and returns the next cursor, 0 at the end. In
+    /// cluster mode the low bits of the cursor are the slot.
     pub(crate) fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
             Tables::One(t) => t.scan_page(cursor, most, &mut f),
@@ -396,10 +397,10 @@ impl Db {
         }
     }
 
-    /// Looks at about `count` keys (`expiring`: with a time to live) that stand together at a random place.
+    /// Calls `f` with about `count` keys (`expiring`: with a time to live) that are adjacent at a random place.
     pub(crate) fn sample(&self, count: usize, expiring: bool, mut f: impl FnMut(&Entry)) {
         let mut seen = 0;
-        // A table with few keys is met more than once rather than searched for long.
+        // Rather than searching a table with few keys for long, its keys are seen more than once.
         for _ in 0..count.saturating_mul(2) {
             let Some(table) = self.likely_table(expiring) else { return };
             let mut emit = |entry: &Entry| {
@@ -418,7 +419,7 @@ impl Db {
         }
     }
 
-    /// A table at random, the larger ones more likely: the choice among all of them would take long.
+    /// A table at random, the larger ones more likely. An exact choice among all of them would take long.
     fn likely_table(&self, expiring: bool) -> Option<&Table<Entry>> {
         let weight = |t: &Table<Entry>| if expiring { t.tagged_len() } else { t.len() };
         match &self.tables {
@@ -461,7 +462,7 @@ impl Db {
         table.into_iter().flat_map(|t| t.iter())
     }
 
-    /// Moves buckets of tables that are being resized, until `deadline`; forgets the tables of slots that hold nothing.
+    /// Moves buckets of tables that are being resized, until `deadline`; frees the tables of empty slots.
     pub(crate) fn rehash(&mut self, deadline: Instant) {
         let step = |t: &mut Table<Entry>| while t.is_rehashing() && Instant::now() < deadline && t.rehash_step(100) {};
         match &mut self.tables {
@@ -531,7 +532,7 @@ fn scan_slots(
         let behind = slots[from..].iter().position(|t| t.as_deref().is_some_and(|t| weight(t) > 0));
         behind.map(|i| from + i)
     };
-    // A slot that has nothing (left) has nothing to go on with: its successor is begun with in the same step.
+    // If this slot has nothing left, the same step goes on with the next one.
     let Some(slot) = next(start) else { return 0 };
     let inner = if slot == start { cursor >> SLOT_BITS } else { 0 };
     let inner = slots[slot].as_deref().map_or(0, |t| step(t, inner));

@@ -1,8 +1,8 @@
 //! The digest of the dataset (DEBUG DIGEST): equal for equal data, whatever its encoding or order, and equal to the one
 //! that Redis computes. Tests and tools compare servers by it.
 //!
-//! A digest is 20 bytes. What has an order is *mixed* in, what has none is *folded* in. Format: as a 7.2 server computes
-//! it, a chain of SHA-1 sums.
+//! A digest is 20 bytes. What has an order is *mixed* in, what has none is *folded* in. Format: that of Redis 7.2, a
+//! chain of SHA-1 sums.
 
 use super::{Entry, Keyspace, Object, object};
 use crate::structs::entry::{IntBuf, ValueRef};
@@ -84,7 +84,7 @@ pub(crate) fn value_digest(entry: &Entry) -> Digest {
 }
 
 impl Keyspace {
-    /// The digest of all databases.
+    /// The digest of all databases, as DEBUG DIGEST has it.
     pub(crate) fn digest(&self) -> Digest {
         let mut all = Digest::default();
         for (number, db) in self.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {

@@ -1,11 +1,12 @@
-//! What commands changed, in order, until `dispatch` drains it: commands to propagate, key events, values to free.
+//! What commands changed, in order, until `server/dispatch` drains it: commands to propagate, key events, values to
+//! free.
 
 use super::unsynced::UnsyncedKeys;
 use super::{Entry, db::Tables, object};
 use crate::resp::Reply;
 use crate::sys::background::Discarded;
 
-/// Classes of keyspace events, the flags of `notify-keyspace-events`.
+/// Classes of keyspace events: the flags of `notify-keyspace-events`.
 pub(crate) mod notify {
     pub(crate) const KEYSPACE: u32 = 1 << 0;
     pub(crate) const KEYEVENT: u32 = 1 << 1;
@@ -57,7 +58,7 @@ pub(crate) struct KeyEvent {
 #[derive(Clone, Debug)]
 pub(crate) struct ModifiedKey {
     pub(crate) key: Vec<u8>,
-    /// By a command, rather than because its time came or room was needed.
+    /// It was changed by a command, not by expiry or eviction.
     pub(crate) by_command: bool,
 }
 
@@ -66,28 +67,28 @@ pub(crate) struct Effects {
     /// Changes since the last save, as INFO's `rdb_changes_since_last_save`.
     pub(crate) dirty: u64,
     pub(crate) props: PropQueue,
-    /// Some sink takes propagated commands (AOF on, or a backlog exists), as was found out when this began.
+    /// Propagated commands go somewhere (AOF on, or a backlog exists), as of when this began.
     pub(crate) has_sinks: bool,
-    /// What the running command is to be propagated as, in place of its own arguments: bytes of one command each.
+    /// What is propagated in place of the running command: the bytes of one command each.
     pub(crate) replacement: Option<Vec<Vec<u8>>>,
     /// Targets the running command is kept from, or sent to even though it changed nothing.
     pub(crate) prevented: u8,
     pub(crate) forced: u8,
-    /// Targets that the commands of the running script are kept from (`redis.set_repl`).
+    /// Targets that the running script keeps its commands from (`redis.set_repl`).
     pub(crate) withheld: u8,
-    /// More than one command of one unit goes without MULTI around it (expiry and eviction cycles).
+    /// Several commands are propagated without MULTI around them (expiry and eviction cycles).
     pub(crate) no_multi: bool,
     pub(crate) events: Vec<KeyEvent>,
     /// `notify-keyspace-events`.
     pub(crate) notify_flags: u32,
-    /// Keys that came to hold something while clients wait for keys.
+    /// Keys that got a value while clients wait for keys, with their database.
     pub(crate) ready_keys: Vec<(usize, Vec<u8>)>,
     pub(crate) wants_ready: bool,
-    /// Some client is to learn, too, that a key it waits for went away.
+    /// Some client also waits for a key to be deleted.
     pub(crate) wants_gone: bool,
-    /// Any key may have come to hold something: databases were exchanged.
+    /// Any key may have got a value: databases were swapped.
     pub(crate) any_ready: bool,
-    /// Keys changed, while some client tracks keys.
+    /// Keys that changed while some client tracks keys.
     pub(crate) modified_keys: Vec<ModifiedKey>,
     pub(crate) wants_modified: bool,
     /// Whole databases were emptied, while some client tracks keys.
@@ -98,18 +99,18 @@ pub(crate) struct Effects {
     pub(crate) garbage: Vec<Discarded>,
 }
 
-/// Freeing more allocations than this would hold the loop up for the better part of a millisecond.
+/// Freeing more allocations than this holds the loop up for most of a millisecond.
 const LONG_FREE: usize = 4096;
-/// Values of which the size of all is guessed.
+/// Values sampled to estimate the size of all.
 const SAMPLED_VALUES: usize = 32;
-/// Elements of a value of which its size is guessed.
+/// Elements sampled to estimate the size of a value.
 const SAMPLED_ELEMENTS: usize = 5;
 
 impl Effects {
-    /// Nothing has gathered but, perhaps, what the running command is to be propagated as.
+    /// True if nothing has gathered except, perhaps, a replacement for the running command.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        // At once, as it is asked after every command.
+        // Without branches, as it is called after every command.
         let gathered = self.props.ops.len()
             | self.events.len()
             | self.ready_keys.len()
@@ -124,7 +125,7 @@ impl Effects {
         self.has_sinks && (self.dirty != dirty_before || self.forced != 0)
     }
 
-    /// Forgets what the command that ran said about how it is to be propagated.
+    /// Forgets how the last command asked to be propagated.
     #[inline]
     pub(crate) fn forget_command(&mut self) {
         if self.replacement.is_some() {
@@ -134,7 +135,7 @@ impl Effects {
         self.prevented = 0;
     }
 
-    /// Records an event if its class is asked for.
+    /// Records an event if its class is enabled.
     #[inline]
     pub(crate) fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
         if self.notify_flags & class != 0 && self.notify_flags & (notify::KEYSPACE | notify::KEYEVENT) != 0 {
@@ -147,7 +148,7 @@ impl Effects {
         self.events.push(KeyEvent { event, key: key.to_vec(), db });
     }
 
-    /// Adds a command to propagate, behind what is there and before the running command's own.
+    /// Adds a command to propagate, after those there are and before the running command's own.
     pub(crate) fn propagate_now(&mut self, db: usize, args: &[&[u8]]) {
         self.propagate(db, target::ALL, args.iter().copied());
     }
@@ -163,7 +164,7 @@ impl Effects {
         self.props.ops.push(PropOp { db, targets, start, end: self.props.bytes.len() });
     }
 
-    /// The running command is propagated as this one; may be called several times for several commands.
+    /// Propagates this command in place of the running one; may be called several times for several commands.
     pub(crate) fn replace_with(&mut self, args: &[&[u8]]) {
         if !self.has_sinks {
             return;
@@ -193,7 +194,7 @@ impl Effects {
         }
     }
 
-    /// A key was deleted, or something else took its place.
+    /// To be called when a key was deleted or replaced.
     #[inline]
     pub(crate) fn gone(&mut self, db: usize, key: &[u8]) {
         if self.wants_gone {
@@ -201,8 +202,8 @@ impl Effects {
         }
     }
 
-    /// Frees an entry, on the helper thread when it is asked for and large enough to be worth it, or so large that the loop
-    /// would be held up.
+    /// Frees an entry: on the helper thread if `lazy` and large enough to be worth it, or so large that it would hold
+    /// up the loop.
     pub(crate) fn free(&mut self, entry: Entry, lazy: bool) {
         let effort = object::free_effort(&entry);
         let is_lazy = lazy && effort > 64;
@@ -282,7 +283,7 @@ mod tests {
             };
             assert_eq!(flushed(strings(100), false), None);
             assert_eq!(flushed(strings(100), true), Some(100));
-            // Nobody asked for these, so they do not count.
+            // Not freed lazily on request, so not counted.
             assert_eq!(flushed(strings(LONG_FREE + 1), false), Some(0));
             assert_eq!(flushed(vec![hash(LONG_FREE + 1)], false), Some(0));
         }

@@ -1,8 +1,8 @@
 //! Eviction: which key goes when `maxmemory` is reached.
 //!
-//! Candidates are found by looking at a few keys at random, and the best of those that were not taken are kept for the
-//! next time, which comes close to the exact order for the price of a few looks. How long to go on, and what goes with a
-//! deletion, are in `cron`.
+//! Candidates are found by sampling a few keys at random. The best that were not chosen are kept for the next time,
+//! which comes close to the exact order at little cost. How long to go on, and the effects of a deletion, are in
+//! `server/keyspace/cron.rs`.
 
 use super::{Entry, Keyspace};
 use crate::config::MaxmemoryPolicy as Policy;
@@ -11,27 +11,27 @@ use std::time::Instant;
 /// Candidates that are kept between choices.
 const POOL_SIZE: usize = 16;
 
-/// A key that was looked at.
+/// A sampled key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Candidate {
-    /// How gladly it is evicted.
+    /// The highest score is evicted first.
     score: u64,
     db: usize,
     key: Vec<u8>,
 }
 
-/// What has become of an attempt to get below the limit.
+/// The outcome of an attempt to get below the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
-    /// Below the limit, or there is none to speak of.
+    /// Memory is below the limit, or there is no limit.
     Enough,
-    /// The time for one attempt is over; the loop goes on with it.
+    /// The time for one attempt is over; the loop goes on with another.
     Running,
-    /// Nothing is left that may be evicted.
+    /// Nothing that may be evicted is left.
     Fail,
 }
 
-/// Where eviction stands.
+/// The state of eviction.
 #[derive(Debug, Default)]
 pub(crate) struct Eviction {
     /// The best candidate last.
@@ -43,14 +43,15 @@ pub(crate) struct Eviction {
     /// Since when memory is over the limit.
     pub(crate) exceeded_since: Option<Instant>,
     pub(crate) exceeded_total_us: u64,
-    /// Memory is so close to the limit that tables had better not grow.
+    /// Memory is so close to the limit that tables should not grow.
     pub(crate) tight: bool,
-    /// Memory was over the limit, with nothing left to evict, before the running command: what scripts are told.
+    /// Before the running command memory was over the limit, with nothing left to evict: commands of scripts are
+    /// refused by it.
     pub(crate) out_of_memory: bool,
 }
 
 impl Eviction {
-    /// How long memory has been over the limit, µs: in all, and this time.
+    /// How long memory has been over the limit, microseconds: in all, and this time.
     pub(crate) fn exceeded_us(&self) -> (u64, u64) {
         let current = self.exceeded_since.map_or(0, |s| s.elapsed().as_micros() as u64);
         (self.exceeded_total_us + current, current)
@@ -134,7 +135,7 @@ impl Keyspace {
                 return None;
             }
             while let Some(best) = self.eviction.pool.pop() {
-                // It may have gone, or lost its time to live, since it was looked at.
+                // It may have gone, or lost its time to live, since it was sampled.
                 let there = self.dbs[best.db].get(&best.key).is_some_and(|e| !volatile || e.has_expire());
                 if there {
                     return Some((best.db, best.key));

@@ -1,7 +1,7 @@
-//! Active expiry: finding keys whose time has come before anybody asks for them.
+//! Active expiry: finding expired keys that nobody asks for.
 //!
 //! A cycle walks the buckets that hold keys with a time to live and goes on for as long as it finds many stale ones and
-//! its budget lasts. How often it runs and whether it may are the cron's to say. Lazy expiry, at look-up, is in `mod`.
+//! its budget lasts. The cron decides whether and how often it runs. Lazy expiry, at look-up, is in `mod`.
 //!
 //! Invariant: a cycle ends within its budget and the time of a few dozen deletions. Large values are freed on the helper
 //! thread.
@@ -10,18 +10,18 @@ use super::{ExpirePolicy, Keyspace, note_expiry};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Keys looked at before the cycle asks whether to go on, at the least effort.
+/// Keys of one round at the least effort; after it the cycle decides whether to go on.
 const KEYS_PER_ROUND: usize = 20;
 /// Databases that one cycle visits, unless the last one ran out of time.
 const DBS_PER_CYCLE: usize = 16;
-/// Stale keys, in percent of those looked at, that are put up with at the least effort.
+/// Expired keys, in percent of those looked at, that are tolerated at the least effort.
 const ACCEPTABLE_STALE_PERCENT: usize = 10;
-/// Budget of a fast cycle at the least effort.
+/// Budget of a fast cycle at the least effort, microseconds.
 const FAST_BUDGET_US: u64 = 1000;
 /// Share of the processor that slow cycles may take at the least effort, in percent.
 const SLOW_PERCENT: u64 = 25;
 
-/// Whether a time to live is over. Its last millisecond is part of it.
+/// Whether an expire time has passed. At that millisecond itself it has not.
 #[inline(always)]
 pub(crate) fn is_due(expire_ms: Option<i64>, now_ms: i64) -> bool {
     expire_ms.is_some_and(|at| at < now_ms)
@@ -50,7 +50,7 @@ impl Effort {
     }
 }
 
-/// Where active expiry stands.
+/// The state of active expiry.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveExpiry {
     next_db: usize,
@@ -59,12 +59,12 @@ pub(crate) struct ActiveExpiry {
     pub(crate) last_fast: Option<Instant>,
     /// What is left of the slow cycles' budget until the next cron run.
     pub(crate) slow_budget: Duration,
-    /// Keys that clients of a writable replica gave a time to live, with one bit for each of their databases: the master
-    /// knows nothing of them and will not delete them.
+    /// Keys that clients of a writable replica gave a time to live, with one bit for each of their databases: the
+    /// master does not know them and will not delete them.
     pub(crate) own_of_replica: HashMap<Vec<u8>, u64>,
 }
 
-/// What a round found.
+/// The result of a round.
 #[derive(Default)]
 struct Round {
     looked_at: usize,
@@ -76,7 +76,7 @@ struct Round {
 }
 
 impl Keyspace {
-    /// Expires keys for at most `budget`. Deletions are left in the effects, to be sent on one by one.
+    /// Expires keys for at most `budget`. Deletions are left in the effects, to be propagated one by one.
     pub(crate) fn expire_cycle(&mut self, effort: Effort, budget: Duration) {
         let start = Instant::now();
         let dbs = if self.expiry.out_of_time { self.dbs.len() } else { self.dbs.len().min(DBS_PER_CYCLE) };
@@ -114,14 +114,14 @@ impl Keyspace {
         self.stats.expire_cycle_cpu_us += start.elapsed().as_micros() as u64;
     }
 
-    /// Looks at about `count` keys with a time to live and deletes those whose time has come.
+    /// Looks at about `count` keys with a time to live and deletes the expired ones.
     fn expire_round(&mut self, db: usize, count: usize) -> Round {
         let now = self.now_ms;
         let target = &mut self.dbs[db];
         let count = count.min(target.expires_len());
         let mut cursor = target.expire_cursor;
         let mut round = Round::default();
-        // Empty buckets end the round as well, but not as soon.
+        // Steps that find nothing end the round, too, but 20 times as many.
         let mut calls = count * 20;
         while round.looked_at < count && calls > 0 && !round.at_end {
             cursor = target.scan_expiring(cursor, |entry| {

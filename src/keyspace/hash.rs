@@ -1,5 +1,5 @@
-//! Hashes as values: fields and values by turns in a listpack while they are few and short, a table beyond. OBJECT
-//! ENCODING tells which, so the moment at which one becomes the other is Redis's. A table stays one.
+//! Hashes as values: fields and values alternating in a listpack while they are few and short, otherwise a table.
+//! OBJECT ENCODING shows which, so the conversion happens exactly when Redis's does. A table stays a table.
 
 use super::set::{Member, table_bytes};
 use crate::structs::entry::{Entry, IntBuf, NewValue, ValueRef};
@@ -13,7 +13,7 @@ pub(crate) struct HashLimits {
     pub(crate) packed: usize,
     /// Longest field or value in a listpack, bytes.
     pub(crate) packed_value: usize,
-    /// Of the tables of large ones.
+    /// The seed of the tables of large hashes.
     pub(crate) seed: HashSeed,
 }
 
@@ -77,7 +77,7 @@ impl Hash {
         if count > limits.packed { Hash::table(limits.seed, std::iter::empty(), count) } else { Hash::new() }
     }
 
-    /// Makes room for `len` fields in all, if it is a table.
+    /// If it is a table, makes room for `len` fields in all.
     pub(crate) fn reserve(&mut self, len: usize) {
         if let Hash::Table(table) = self {
             table.reserve(len);
@@ -89,7 +89,7 @@ impl Hash {
         table.reserve(len);
         let (mut a, mut b) = (IntBuf::new(), IntBuf::new());
         for (field, value) in pairs {
-            // A listpack from outside may name a field twice: the first counts, as it did there.
+            // A listpack from outside may name a field twice: the first counts, as in the listpack.
             if let TableEntry::Vacant(place) = table.entry(field.bytes(&mut a)) {
                 place.insert(field_of(field.bytes(&mut a), value.bytes(&mut b)));
             }
@@ -125,7 +125,7 @@ impl Hash {
         }
     }
 
-    /// Makes a hash that came from elsewhere a table if it has more fields than a listpack may have here.
+    /// Makes a hash from outside a table if it has more fields than a listpack may have here.
     pub(crate) fn fit(&mut self, limits: &HashLimits) {
         if let Hash::Packed(list) = self
             && list.len() / 2 > limits.packed
@@ -134,7 +134,7 @@ impl Hash {
         }
     }
 
-    /// A share of a resize of its table, if one is under way: a hash that is only read comes to its end of it, too.
+    /// Does a share of a resize of its table, if one is under way, so that it ends even if the hash is only read.
     pub(crate) fn move_on(&mut self) {
         if let Hash::Table(table) = self
             && table.is_rehashing()
@@ -170,7 +170,7 @@ impl Hash {
         self.len() == 0
     }
 
-    /// Number of allocations worth counting when it is freed.
+    /// Number of allocations that freeing it takes, roughly.
     pub(crate) fn free_effort(&self) -> usize {
         match self {
             Hash::Packed(_) => 1,
@@ -178,7 +178,7 @@ impl Hash {
         }
     }
 
-    /// Bytes of memory beside itself, of a large hash an estimate from so many fields.
+    /// Bytes of memory besides itself; for a large hash an estimate from so many fields.
     pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             Hash::Packed(list) => list.capacity(),
@@ -203,7 +203,7 @@ impl Hash {
         }
     }
 
-    /// Sets a field. Whether it is new.
+    /// Sets a field. Returns whether it is new.
     pub(crate) fn set(&mut self, field: &[u8], value: &[u8], limits: &HashLimits) -> bool {
         if field.len() > limits.packed_value || value.len() > limits.packed_value {
             self.make_table(limits);
@@ -232,7 +232,8 @@ impl Hash {
         }
     }
 
-    /// Sets some fields, at most [`TOGETHER`](crate::structs::table::TOGETHER), to a value each. Whether none of them was there.
+    /// Sets some fields, at most [`TOGETHER`](crate::structs::table::TOGETHER), to a value each. Returns whether all of
+    /// them are new.
     pub(crate) fn add_together(&mut self, fields: &[Vec<u8>], values: &[Vec<u8>], limits: &HashLimits) -> bool {
         let mut pairs = fields.iter().zip(values);
         let Hash::Table(table) = self else {
@@ -251,7 +252,7 @@ impl Hash {
         })
     }
 
-    /// Removes a field. Whether it was there.
+    /// Removes a field. Returns whether it was there.
     pub(crate) fn remove(&mut self, field: &[u8]) -> bool {
         match self {
             Hash::Packed(list) => match find(list, field) {
@@ -291,8 +292,8 @@ impl Hash {
         }
     }
 
-    /// One step of HSCAN: calls `f` for some fields, about `most` at most, and gives the next cursor, 0 at the end.
-    /// Small hashes are done in one.
+    /// One step of HSCAN: calls `f` for some fields, about `most` at most, and returns the next cursor, 0 at the end.
+    /// Small hashes take one step.
     pub(crate) fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, Item<'_>)) -> u64 {
         match self {
             Hash::Packed(_) => {

@@ -2,14 +2,14 @@
 
 use super::KeyHash;
 
-/// Keys of the running command. A key is known by where it stands, so only the very argument that was hashed is found;
-/// what they hold is only to be trusted for as long as those arguments stay where they are: until `clear`.
+/// Keys of the running command. A key is found by its address, so only the very argument that was hashed is found. The
+/// contents are valid only as long as those arguments stay where they are: until `clear`.
 #[derive(Debug)]
 pub(crate) struct ExpectedKeys {
     /// The first, or only, one.
     first: ExpectedKey,
     rest: Vec<ExpectedKey>,
-    /// The one of the rest found last; the next is looked for from here on.
+    /// Index of the one of `rest` found last; the next is searched from here on.
     at: usize,
 }
 
@@ -21,7 +21,6 @@ struct ExpectedKey {
 }
 
 impl ExpectedKey {
-    /// No key stands there.
     const NONE: ExpectedKey = ExpectedKey { start: std::ptr::null(), len: 0, hash: KeyHash::NONE };
 
     fn is(&self, key: &[u8]) -> bool {
@@ -45,7 +44,7 @@ impl ExpectedKeys {
         self.at = 0;
     }
 
-    /// Knows this key and no other.
+    /// Forgets all keys but this one.
     #[inline]
     pub(crate) fn expect_only(&mut self, key: &[u8], hash: KeyHash) {
         if !self.rest.is_empty() {
@@ -54,7 +53,7 @@ impl ExpectedKeys {
         self.first = ExpectedKey { start: key.as_ptr(), len: key.len(), hash };
     }
 
-    /// Adds a key with its hash; in the order in which the command will most likely ask.
+    /// Adds a key with its hash. The order should be that in which the command will ask.
     #[inline]
     pub(crate) fn expect(&mut self, key: &[u8], hash: KeyHash) {
         let expected = ExpectedKey { start: key.as_ptr(), len: key.len(), hash };
@@ -65,7 +64,7 @@ impl ExpectedKeys {
         }
     }
 
-    /// The hash of a key, if it is the first, or the one found last or the next to it.
+    /// The hash of a key, if it is the first, the one found last, or the next one.
     #[inline]
     pub(crate) fn take(&mut self, key: &[u8]) -> Option<KeyHash> {
         if self.first.is(key) {

@@ -1,5 +1,5 @@
-//! Lists as values: one listpack as long as they are small, a quicklist beyond. OBJECT ENCODING tells which, so the
-//! moments at which one becomes the other are Redis's.
+//! Lists as values: one listpack while they are small, otherwise a quicklist. OBJECT ENCODING shows which, so
+//! conversions happen exactly when Redis's do.
 
 use crate::structs::listpack::{Item, Listpack};
 use crate::structs::quicklist::{self, Body, BodyView, Limits, Quicklist, Walk};
@@ -58,7 +58,7 @@ impl List {
         }
     }
 
-    /// Number of allocations worth counting when it is freed.
+    /// Number of allocations that freeing it takes, roughly.
     pub(crate) fn free_effort(&self) -> usize {
         match self {
             List::Packed(_) => 1,
@@ -66,7 +66,7 @@ impl List {
         }
     }
 
-    /// Bytes of memory beside itself, of a long list an estimate from so many nodes.
+    /// Bytes of memory besides itself; for a long list an estimate from so many nodes.
     pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             List::Packed(list) => list.capacity(),
@@ -74,7 +74,7 @@ impl List {
         }
     }
 
-    /// To be called before elements of `bytes` together are added (or put in the place of others).
+    /// To be called before `count` elements of `bytes` in all are added (or replace others).
     pub(crate) fn will_grow(&mut self, bytes: usize, count: usize, limits: Limits) {
         if let List::Packed(list) = self
             && limits.exceeds(list.total_bytes() + bytes, list.len() + count)
@@ -89,12 +89,12 @@ impl List {
         self.try_pack(limits, true);
     }
 
-    /// To be called on a new list that was filled.
+    /// To be called on a new list after filling it.
     pub(crate) fn fit(&mut self, limits: Limits) {
         self.try_pack(limits, false);
     }
 
-    /// Makes a quicklist that is small enough a listpack; one that shrinks has to be well below the limit.
+    /// Makes a listpack of a quicklist that is small enough; one that shrinks has to be well below the limit.
     fn try_pack(&mut self, limits: Limits, shrinking: bool) {
         let List::Quick(list) = self else { return };
         let Some(BodyView::Packed(packed)) = list.single() else { return };
@@ -115,7 +115,7 @@ impl List {
         }
     }
 
-    /// Removes the element at an end and shows it to `f`.
+    /// Removes the element at an end and calls `f` with it.
     pub(crate) fn pop<R>(&mut self, end: End, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match (self, end) {
             (List::Packed(list), End::Head) => quicklist::pop_front(list, f),
@@ -125,14 +125,14 @@ impl List {
         }
     }
 
-    /// The index from the beginning of one that may count from the end.
+    /// An index from the beginning, for one that may be negative and count from the end; `None` if out of range.
     pub(crate) fn index(&self, index: i64) -> Option<usize> {
         let len = self.len();
         let from_start = if index < 0 { index.checked_add_unsigned(len as u64)? } else { index };
         usize::try_from(from_start).ok().filter(|i| *i < len)
     }
 
-    /// Shows the element of an index to `f`.
+    /// Calls `f` with the element of an index.
     pub(crate) fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match self {
             List::Packed(list) => i64::try_from(index).ok().and_then(|i| list.seek(i)).map(|pos| f(list.get(pos))),
@@ -140,7 +140,7 @@ impl List {
         }
     }
 
-    /// Puts another element in the place of one. False if there is no such index. See `will_grow`.
+    /// Replaces an element. False if there is no such index. See `will_grow`.
     pub(crate) fn set(&mut self, index: usize, text: &[u8], limits: Limits) -> bool {
         match self {
             List::Packed(list) => match i64::try_from(index).ok().and_then(|i| list.seek(i)) {
@@ -173,7 +173,7 @@ impl List {
         }
     }
 
-    /// Removes up to `max` elements of this text, the first ones or, `from_back`, the last ones. How many.
+    /// Removes up to `max` elements with this text, the first ones or (`from_back`) the last ones. Returns how many.
     pub(crate) fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
         match self {
             List::Packed(list) => quicklist::remove_matching(list, text, max, from_back),

@@ -1,7 +1,7 @@
 //! The data: databases, lookups with their expiry and statistics, and the record of what a command changed.
 //!
 //! A command never touches a database's table itself: it goes through `Keyspace`, which expires lazily, counts hits,
-//! keeps the access clock, wakes watchers and notes what is to be propagated. Sending all that on is `dispatch`'s.
+//! keeps the access clock, marks watchers and notes what is to be propagated. `server/dispatch` carries that on.
 
 pub(crate) mod damaged;
 pub(crate) mod db;
@@ -30,7 +30,7 @@ use effects::notify;
 use expire::is_due;
 use watch::WatchTable;
 
-/// How a lookup treats a key whose time has come.
+/// How a lookup treats an expired key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpirePolicy {
     /// It is deleted, and the deletion propagated.
@@ -39,7 +39,7 @@ pub(crate) enum ExpirePolicy {
     DeleteOnWrite,
     /// It is invisible but stays: the master's DEL will come (replicas), or deletion is paused.
     Hide,
-    /// It is visible: the master's own stream and the AOF decide alone.
+    /// It is visible: only the master's stream or the AOF deletes it.
     Ignore,
 }
 
@@ -91,15 +91,15 @@ pub(crate) struct Keyspace {
     pub(crate) access: object::AccessClock,
     /// Deleting an expired key propagates UNLINK rather than DEL, and frees on the helper thread.
     pub(crate) lazy_expire: bool,
-    /// What a new value takes the place of is freed on the helper thread.
+    /// A value that a new one replaces is freed on the helper thread.
     pub(crate) lazy_server_del: bool,
     pub(crate) expiry: expire::ActiveExpiry,
     pub(crate) eviction: evict::Eviction,
     /// CLIENT NO-TOUCH of the running client, or a child process at work.
     pub(crate) no_touch: bool,
-    /// List elements of at least so many bytes lie alone.
+    /// List elements of at least so many bytes get a node of their own.
     pub(crate) packed_threshold: usize,
-    /// Of all tables.
+    /// The hash seed of all tables.
     pub(crate) seed: HashSeed,
     per_slot: bool,
     /// Damaged values were taken in at some time.
@@ -132,7 +132,7 @@ impl Keyspace {
         }
     }
 
-    /// Commands have left nothing to be seen to but, perhaps, what the running one is to be propagated as.
+    /// True if commands have left nothing to carry on except, perhaps, a replacement for the running one.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         self.effects.is_quiet() && self.watch.dirty.is_empty()
@@ -149,7 +149,7 @@ impl Keyspace {
         KeyHash::of(self.seed, self.per_slot, key)
     }
 
-    /// As `hash`, but it may be known.
+    /// As `hash`, unless it was computed before.
     #[inline(always)]
     fn known_hash(&mut self, key: &[u8]) -> KeyHash {
         match self.hashes.take(key) {
@@ -158,7 +158,7 @@ impl Keyspace {
         }
     }
 
-    /// See `Db`: the three steps in which the memory of a key is brought near.
+    /// See `Db`: the steps in which the memory of a key is prefetched.
     #[inline(always)]
     pub(crate) fn prefetch(&self, db: usize, hashes: impl Iterator<Item = KeyHash>) {
         self.dbs[db].prefetch(hashes);
@@ -182,25 +182,25 @@ impl Keyspace {
         self.seed.hash(member)
     }
 
-    /// What a key of this hash holds, if that is an object, as far as can be told without comparing keys.
+    /// The value of the key that likely has this hash, if it is an object; keys are not compared.
     pub(crate) fn likely_object(&self, db: usize, key: KeyHash) -> Option<&Object> {
         self.dbs[db].likely_object(key)
     }
 
-    /// Reports a value that is taken in though it is broken inside.
+    /// Notes and logs that a damaged value was loaded.
     pub(crate) fn note_damaged(&mut self, key: &[u8], damaged: &damaged::Damaged) {
         damaged.warn(key);
         self.may_be_damaged = true;
     }
 
-    /// Whether a key holds a value that is broken inside.
+    /// Whether the value of a key is damaged.
     #[cold]
     pub(crate) fn is_damaged(&self, db: usize, key: &[u8]) -> bool {
         let value = self.dbs[db].get(key).and_then(|entry| entry.object());
         matches!(value, Some(Object::Damaged(_)))
     }
 
-    /// Whether an entry is as good as gone for the running command: its time has come, and it is not for others to say so.
+    /// Whether an entry has expired for the running command; never under [`ExpirePolicy::Ignore`].
     #[inline]
     pub(crate) fn is_past(&self, entry: &Entry) -> bool {
         is_past(entry, self.expire_policy, self.now_ms)
@@ -212,7 +212,7 @@ impl Keyspace {
         self.lookup_inline(db, key, Touch::Read).map(EntryMut::into_ref)
     }
 
-    /// As `read`, for what a read itself changes: a count kept with the value, how far a group has read.
+    /// As `read`, for reads that change the value: a cached count, how far a group has read.
     pub(crate) fn read_mut(&mut self, db: usize, key: &[u8]) -> Option<EntryMut<'_>> {
         self.lookup(db, key, Touch::Read)
     }
@@ -231,7 +231,7 @@ impl Keyspace {
         self.lookup_inline(db, key, touch)
     }
 
-    /// For those who know `touch` as they are compiled.
+    /// For callers whose `touch` is a constant.
     #[inline(always)]
     fn lookup_inline(&mut self, db: usize, key: &[u8], touch: Touch) -> Option<EntryMut<'_>> {
         let hash = self.known_hash(key);
@@ -268,19 +268,19 @@ impl Keyspace {
         self.peek(db, key).is_some()
     }
 
-    /// Removes a key whose time has come, with everything that goes with it.
+    /// Removes an expired key, with all effects of that.
     pub(crate) fn expire_now(&mut self, db: usize, key: &[u8]) {
         let Some(entry) = self.dbs[db].remove(key) else { return };
         note_expiry(&mut self.effects, &mut self.watch, &mut self.stats, db, &entry, self.lazy_expire);
         self.effects.free(entry, self.lazy_expire);
     }
 
-    /// Stores a value, in place of what is there. The time to live goes unless `keep_ttl`.
+    /// Stores a value, in place of any old one. The time to live goes unless `keep_ttl`.
     pub(crate) fn set(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, keep_ttl: bool) {
         self.store(db, key, value, if keep_ttl { Ttl::Keep } else { Ttl::Clear });
     }
 
-    /// Stores a value, in place of what is there, with one search for the key.
+    /// Stores a value, in place of any old one, with one search for the key.
     pub(crate) fn store(&mut self, db: usize, key: &[u8], value: NewValue<'_, Object>, ttl: Ttl) {
         let rule = ExpiryRule { policy: self.expire_policy, now_ms: self.now_ms };
         let hash = self.known_hash(key);
@@ -325,8 +325,8 @@ impl Keyspace {
         self.effects.ready(db, key);
     }
 
-    /// Deletes a key; `lazy` frees its value on the helper thread when that is worth it. The change is signalled; the
-    /// event and the count of changes are the caller's.
+    /// Deletes a key; `lazy` frees its value on the helper thread when that is worth it. Signals the change; the event
+    /// and the count of changes are left to the caller.
     pub(crate) fn delete(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
         let hash = self.known_hash(key);
         let Some(entry) = self.dbs[db].remove_hashed(hash, key) else { return false };
@@ -336,7 +336,7 @@ impl Keyspace {
         true
     }
 
-    /// As `delete`, but a key whose time has come is expired rather than deleted where the policy lets us.
+    /// As `delete`, but an expired key is expired rather than deleted where the policy allows.
     pub(crate) fn delete_unexpired(&mut self, db: usize, key: &[u8], lazy: bool) -> bool {
         let hash = self.known_hash(key);
         let Keyspace { dbs, effects, stats, watch, .. } = self;
@@ -353,7 +353,7 @@ impl Keyspace {
         true
     }
 
-    /// Removes a key that something else takes the place of; signals nothing.
+    /// Removes a key that is to be replaced; signals nothing.
     pub(crate) fn remove(&mut self, db: usize, key: &[u8], lazy: bool) {
         if let Some(entry) = self.dbs[db].remove(key) {
             self.effects.gone(db, key);
@@ -387,7 +387,7 @@ impl Keyspace {
 
     /// A key at random that has not expired.
     pub(crate) fn random_key(&mut self, db: usize) -> Option<Vec<u8>> {
-        // Where expired keys stay, there may be nothing else: then one of them has to do.
+        // Where expired keys stay there may be nothing else: then one of them is returned.
         let mut tries = 100;
         loop {
             let key = self.dbs[db].random()?.key().to_vec();
@@ -415,7 +415,7 @@ impl Keyspace {
         self.watch.touch(db, key, present);
     }
 
-    /// Empties one database or all; gives the number of keys removed. Watchers of present keys are touched.
+    /// Empties one database or all; returns the number of keys removed. Watchers of present keys are marked.
     pub(crate) fn flush(&mut self, db: Option<usize>, lazy: bool) -> usize {
         let range = match db {
             Some(d) => d..d + 1,
@@ -452,7 +452,7 @@ impl Keyspace {
     }
 }
 
-/// How expired keys are met.
+/// How a lookup treats expired keys.
 #[derive(Clone, Copy)]
 struct ExpiryRule {
     policy: ExpirePolicy,
@@ -462,9 +462,9 @@ struct ExpiryRule {
 enum Stored<'v> {
     Replaced,
     Added,
-    /// What was there is taken out, because freeing it may be work for later; nothing was stored yet.
+    /// The old entry is taken out, as freeing it may be work for later; nothing was stored yet.
     Displaced(Entry, NewValue<'v, Object>),
-    /// What was there is taken out, because it had expired; nothing was stored yet.
+    /// The old entry is taken out, as it had expired; nothing was stored yet.
     Expired(Entry, NewValue<'v, Object>),
 }
 
@@ -508,7 +508,7 @@ fn new_entry(key: &[u8], value: NewValue<'_, Object>, ttl: Ttl, access: &object:
     entry
 }
 
-/// Whether an entry is as good as gone: its time has come, where that counts.
+/// Whether an entry has expired; never under [`ExpirePolicy::Ignore`].
 #[inline(always)]
 fn is_past(entry: &Entry, policy: ExpirePolicy, now_ms: i64) -> bool {
     is_due(entry.expire_ms(), now_ms) && policy != ExpirePolicy::Ignore
@@ -523,12 +523,12 @@ fn deletes_expired(policy: ExpirePolicy, touch: Touch) -> bool {
     }
 }
 
-/// What a look-up does with a key whose time has come.
+/// What a look-up does with an expired key.
 fn on_expired(policy: ExpirePolicy, touch: Touch) -> Verdict {
     if deletes_expired(policy, touch) { Verdict::Take } else { Verdict::Hide }
 }
 
-/// Everything that goes with the removal of a key whose time has come, with its value's.
+/// All effects of removing an expired key; frees its entry.
 fn note_expired(
     effects: &mut Effects,
     watch: &mut WatchTable,
@@ -541,7 +541,7 @@ fn note_expired(
     effects.free(entry, lazy);
 }
 
-/// As `note_expired`, but the value is left.
+/// As `note_expired`, but does not free the entry.
 fn note_expiry(
     effects: &mut Effects,
     watch: &mut WatchTable,

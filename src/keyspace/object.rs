@@ -1,4 +1,4 @@
-//! Values: what a key can hold, how it is named outside, and its access clock.
+//! Values: what a key can hold, its names in replies, and its access clock.
 
 use super::Keyspace;
 use super::damaged::Damaged;
@@ -27,8 +27,8 @@ pub(crate) enum Object {
 }
 
 impl Object {
-    /// Some time after the key's entry: begins to bring near where a member or field of this hash stands, or is to stand, or
-    /// it itself; as [`Table::prefetch`](crate::structs::table::Table::prefetch).
+    /// Some time after the key's entry: prefetches a member or field of this hash, or the place for it; as
+    /// [`Table::prefetch`](crate::structs::table::Table::prefetch).
     pub(crate) fn prefetch_member(&self, member: u64, step: Step) -> bool {
         match self {
             Object::Set(set) => set.members().is_some_and(|table| table.prefetch(member, step)),
@@ -75,7 +75,7 @@ impl From<Stream> for NewValue<'static, Object> {
     }
 }
 
-/// When values change their encoding: what the configuration says about it.
+/// The configured limits at which values change their encoding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ValueLimits {
     pub(crate) list: quicklist::Limits,
@@ -84,13 +84,13 @@ pub(crate) struct ValueLimits {
     pub(crate) zset: ZsetLimits,
 }
 
-/// List elements from this size on lie alone when nothing else is set, bytes.
+/// List elements of this size get a node of their own by default, bytes.
 pub(crate) const PACKED_THRESHOLD: usize = 1 << 30;
-/// The largest size that may be set: well within what a listpack can hold.
+/// The largest size that may be set, bytes: well within what a listpack can hold.
 const PACKED_THRESHOLD_MAX: usize = (1 << 32) - (1 << 20);
 
 impl ValueLimits {
-    /// By the configuration of the moment.
+    /// The limits of the current configuration.
     #[inline]
     pub(crate) fn of(cfg: &Config, ks: &Keyspace) -> ValueLimits {
         ValueLimits {
@@ -120,7 +120,7 @@ impl ValueLimits {
 }
 
 impl Default for ValueLimits {
-    /// As without any configuration; the tables of each such value are seeded at random.
+    /// The default limits, with a random seed.
     fn default() -> ValueLimits {
         let seed = HashSeed(fastrand::u128(..).to_ne_bytes());
         let (packed, packed_value) = (128, 64);
@@ -133,7 +133,7 @@ impl Default for ValueLimits {
     }
 }
 
-/// The size from which on list elements lie alone that DEBUG asks for, 0 standing for the usual one; `None`: too large.
+/// The threshold that DEBUG sets for list elements with a node of their own, bytes; 0: the default. `None`: too large.
 pub(crate) fn packed_threshold(bytes: usize) -> Option<usize> {
     match bytes {
         0 => Some(PACKED_THRESHOLD),
@@ -154,7 +154,7 @@ pub(crate) fn type_name(entry: &Entry) -> &'static str {
     }
 }
 
-/// The number of the type in digests and the like.
+/// Redis's number of the type, as digests have it.
 pub(crate) fn type_number(entry: &Entry) -> u32 {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
@@ -185,7 +185,7 @@ pub(crate) fn encoding_name(entry: &Entry) -> &'static str {
     }
 }
 
-/// Memory of a value beyond its entry's own allocations, bytes; of large ones an estimate from this many elements.
+/// Memory of a value beyond its entry's own allocations, bytes; for large ones an estimate from this many elements.
 pub(crate) fn value_bytes_sampled(entry: &Entry, samples: usize) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 0,
@@ -208,7 +208,7 @@ pub(crate) fn duplicate(entry: &Entry) -> NewValue<'_, Object> {
     }
 }
 
-/// Whether freeing the value is work worth handing to the helper thread.
+/// Number of allocations that freeing the value takes, roughly: decides about the helper thread.
 pub(crate) fn free_effort(entry: &Entry) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str { .. } => 1,
@@ -221,11 +221,11 @@ pub(crate) fn free_effort(entry: &Entry) -> usize {
     }
 }
 
-/// Value a new key's LFU counter begins with.
+/// Initial LFU counter of a new key.
 pub(crate) const LFU_INIT: u32 = 5;
 
-/// Keeps the 24-bit access field of entries: seconds of the LRU clock, or minutes and a logarithmic counter for LFU.
-/// Format of the field: <https://redis.io/docs/latest/develop/reference/eviction/>.
+/// Computes the 24-bit access field of entries: seconds of the LRU clock, or minutes (16 bits) and a logarithmic
+/// counter (8 bits) for LFU. Format of the field: <https://redis.io/docs/latest/develop/reference/eviction/>.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct AccessClock {
     /// `maxmemory-policy` is one of the LFU ones.
@@ -249,15 +249,14 @@ impl AccessClock {
         entry.set_lru(if self.lfu { self.minutes << 8 | LFU_INIT } else { self.lru });
     }
 
-    /// An overwritten key keeps its frequency and its clock moves on.
+    /// For an overwritten key: keeps its frequency and moves its clock on.
     pub(crate) fn reset(&self, entry: &mut Entry) {
         if !self.lfu {
             entry.set_lru(self.lru);
         }
     }
 
-    /// Gives an entry the idle time or frequency that came with it from elsewhere, as far as the policy in force can use
-    /// it.
+    /// Gives an entry the idle time or frequency that came with it from outside, if the current policy uses it.
     pub(crate) fn restore(&self, entry: &mut Entry, idle_s: Option<u64>, freq: Option<u8>) {
         if self.lfu {
             if let Some(freq) = freq {
@@ -295,7 +294,7 @@ impl AccessClock {
         counter.saturating_sub(elapsed / self.lfu_decay_minutes)
     }
 
-    /// Raises the counter with a probability that falls with its height.
+    /// Raises the counter with a probability that falls as it grows.
     fn lfu_bump(&self, counter: u32) -> u32 {
         if counter >= 255 {
             return 255;
@@ -305,7 +304,7 @@ impl AccessClock {
         if fastrand::f64() < p { counter + 1 } else { counter }
     }
 
-    /// Seconds since the last access by an LRU field.
+    /// Seconds since the last access, from an LRU field.
     pub(crate) fn idle_seconds(&self, field: u32) -> u32 {
         self.lru.wrapping_sub(field) & 0xff_ffff
     }
@@ -315,7 +314,7 @@ impl AccessClock {
 mod tests {
     use super::*;
 
-    /// Objects stand in their keys' blocks, so that each byte counts for every key.
+    /// Objects are part of their keys' blocks, so each byte counts for every key.
     #[test]
     fn objects_are_small() {
         assert_eq!(size_of::<Object>(), 24);

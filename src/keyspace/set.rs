@@ -1,5 +1,6 @@
-//! Sets as values: an intset while all members are integers, a listpack while they are few and short, a table beyond.
-//! OBJECT ENCODING tells which, so the moments at which one becomes another are Redis's. None becomes simpler again.
+//! Sets as values: an intset while all members are integers, a listpack while they are few and short, otherwise a
+//! table. OBJECT ENCODING shows which, so conversions happen exactly when Redis's do. None goes back, unless most
+//! members are popped at once.
 
 use crate::structs::entry::{Entry, NewValue};
 use crate::structs::intset::Intset;
@@ -19,19 +20,18 @@ pub(crate) struct SetLimits {
     pub(crate) packed: usize,
     /// Longest member in a listpack, bytes.
     pub(crate) packed_value: usize,
-    /// Of the tables of large ones.
+    /// The seed of the tables of large sets.
     pub(crate) seed: HashSeed,
 }
 
 /// Members that were taken out of a set.
 pub(crate) enum Popped {
     Few(Vec<Member>),
-    /// What was the set, but for those that stay.
+    /// The removed members as a set.
     Set(Set),
 }
 
 impl Popped {
-    /// Number of them.
     pub(crate) fn count(&self) -> usize {
         match self {
             Popped::Few(members) => members.len(),
@@ -81,7 +81,7 @@ fn member(text: &[u8]) -> Member {
 }
 
 impl Set {
-    /// An empty set that starts in the encoding that suits its first member and the number to come.
+    /// An empty set in the encoding that suits its first member and the number to come.
     pub(crate) fn for_members(first: &[u8], count: usize, limits: &SetLimits) -> Set {
         if parse_i64(first).is_some() && count <= limits.ints {
             Set::Ints(Intset::new())
@@ -94,14 +94,14 @@ impl Set {
         }
     }
 
-    /// Makes room for `len` members in all, if it is a table.
+    /// If it is a table, makes room for `len` members in all.
     pub(crate) fn reserve(&mut self, len: usize) {
         if let Set::Table(table) = self {
             table.reserve(len);
         }
     }
 
-    /// An empty set of integers, which becomes what its members call for.
+    /// An empty set, an intset until its members call for another encoding.
     pub(crate) fn new() -> Set {
         Set::Ints(Intset::new())
     }
@@ -142,7 +142,7 @@ impl Set {
         }
     }
 
-    /// Makes a set that came from elsewhere a table if it has more members than its encoding may have here.
+    /// Makes a set from outside a table if it has more members than its encoding may have here.
     pub(crate) fn fit(&mut self, limits: &SetLimits) {
         let too_many = match self {
             Set::Ints(ints) => ints.len() > limits.ints,
@@ -154,7 +154,7 @@ impl Set {
         }
     }
 
-    /// A share of a resize of its table, if one is under way: a set that is only read comes to its end of it, too.
+    /// Does a share of a resize of its table, if one is under way, so that it ends even if the set is only read.
     pub(crate) fn move_on(&mut self) {
         if let Set::Table(table) = self
             && table.is_rehashing()
@@ -191,7 +191,7 @@ impl Set {
         self.len() == 0
     }
 
-    /// Number of allocations worth counting when it is freed.
+    /// Number of allocations that freeing it takes, roughly.
     pub(crate) fn free_effort(&self) -> usize {
         match self {
             Set::Ints(_) | Set::Packed(_) => 1,
@@ -199,7 +199,7 @@ impl Set {
         }
     }
 
-    /// Bytes of memory beside itself, of a large set an estimate from so many members.
+    /// Bytes of memory besides itself; for a large set an estimate from so many members.
     pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             Set::Ints(ints) => ints.as_bytes().len(),
@@ -208,7 +208,7 @@ impl Set {
         }
     }
 
-    /// Adds a member. Whether it was not there yet.
+    /// Adds a member. Returns whether it is new.
     pub(crate) fn add(&mut self, text: &[u8], limits: &SetLimits) -> bool {
         match self {
             Set::Ints(ints) => {
@@ -256,7 +256,7 @@ impl Set {
         self.add(text, limits)
     }
 
-    /// Adds some members, at most [`TOGETHER`](crate::structs::table::TOGETHER). Whether none of them was there.
+    /// Adds some members, at most [`TOGETHER`](crate::structs::table::TOGETHER). Returns whether all of them are new.
     pub(crate) fn add_together(&mut self, members: &[Vec<u8>], limits: &SetLimits) -> bool {
         let Set::Table(table) = self else {
             return members.iter().all(|member| self.add(member, limits));
@@ -271,7 +271,7 @@ impl Set {
         })
     }
 
-    /// Removes a member. Whether it was there.
+    /// Removes a member. Returns whether it was there.
     pub(crate) fn remove(&mut self, text: &[u8]) -> bool {
         match self {
             Set::Ints(ints) => parse_i64(text).is_some_and(|n| ints.remove(n)),
@@ -337,15 +337,16 @@ impl Set {
         Some(text)
     }
 
-    /// Removes so many members at random, fewer than there are. Nearly all of a large set leave together, and the set that
-    /// stays behind begins anew in the encoding that suits it.
+    /// Removes so many members at random, fewer than there are. If nearly all of a large set go, the few that stay are
+    /// moved to a new set in the encoding that suits it.
     pub(crate) fn pop_several(&mut self, count: usize, limits: &SetLimits) -> Popped {
-        /// A set of which at most one in so many stays is left behind rather than emptied.
+        /// If at most one member in so many stays, the members that stay are moved, not those that go.
         const LEFT_BEHIND: usize = 5;
-        /// Above this part of the members, drawing one after the other takes longer than going through all.
+        /// For more than this part of the members (1/3), drawing one after the other takes longer than going through
+        /// all.
         const PART: usize = 3;
         let len = self.len();
-        // Whether the next of the members is one of `wanted`, each of which is as likely as the others.
+        // Whether to pick the next member, when `wanted` in all are to be picked, each as likely as any other.
         let picking = |mut wanted: usize| {
             let mut passed = 0;
             move || {
@@ -400,8 +401,8 @@ impl Set {
         }
     }
 
-    /// One step of SSCAN: calls `f` for some members, about `most` at most, and gives the next cursor, 0 at the end.
-    /// Small sets are done in one.
+    /// One step of SSCAN: calls `f` for some members, about `most` at most, and returns the next cursor, 0 at the end.
+    /// Small sets take one step.
     pub(crate) fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>)) -> u64 {
         match self {
             Set::Ints(_) | Set::Packed(_) => {
@@ -435,7 +436,7 @@ fn find(list: &Listpack, text: &[u8]) -> bool {
     list.first().is_some_and(|first| list.find(first, text, 0).is_some())
 }
 
-/// Bytes of a table and its items, from so many of them.
+/// Bytes of a table and its items, estimated from so many of them.
 pub(crate) fn table_bytes(table: &Table<Member>, samples: usize) -> usize {
     let samples = samples.clamp(1, table.len().max(1));
     let sampled: usize = table.iter().take(samples).map(Entry::alloc_size).sum();
@@ -530,7 +531,7 @@ mod tests {
             prop_assert_eq!((out.len(), left.len()), (count, members.len() - count));
             prop_assert!(left.iter().all(|m| set.contains(m) && !out.contains(m)));
             prop_assert_eq!(out.union(&left).cloned().collect::<BTreeSet<_>>(), members);
-            // Of a table of which most goes, what stays is packed again where it may be.
+            // When most of a table goes, what stays is packed again if the limits allow.
             let stays_table = was_table && (left.len() * 5 > count || left.len() > packed);
             prop_assert_eq!(set.members().is_some(), stays_table || was_table && packed == 0);
         }

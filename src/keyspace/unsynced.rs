@@ -1,9 +1,9 @@
-//! Keys that were changed by commands the log has not made durable yet, while `appendfsync always` keeps replies back.
+//! Keys changed by commands that are not durable in the AOF yet, while `appendfsync always` keeps replies back.
 //!
-//! A reply that tells only of other keys has nothing to wait for. Keys are known by their hashes, whatever their database:
-//! one that is taken for another waits for nothing, which does no harm.
+//! A reply about other keys alone need not wait. Keys are known by their hashes, whatever their database. A collision
+//! makes a reply wait needlessly, which does no harm.
 //!
-//! Invariant: a key that a propagated command changed is in here until a sync that began later is done.
+//! Invariant: a key that a propagated command changed is in here until a later sync is done.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -12,7 +12,7 @@ use std::hash::BuildHasher;
 #[derive(Debug, Default)]
 struct Generation {
     hashes: HashSet<u64>,
-    /// Nobody said which keys.
+    /// Unknown keys changed, so it holds all keys.
     all: bool,
 }
 
@@ -27,9 +27,9 @@ impl Generation {
 pub(crate) struct UnsyncedKeys {
     wanted: bool,
     hasher: RandomState,
-    /// Since the last sync began.
+    /// Keys changed since the last sync began.
     gathering: Generation,
-    /// Covered by the sync under way.
+    /// Keys covered by the sync under way.
     syncing: Generation,
     /// Keys named so far, and how many there were when the last command was propagated.
     named: u64,
@@ -41,7 +41,7 @@ impl UnsyncedKeys {
         self.wanted
     }
 
-    /// Begins or ends keeping book. What changed before it began is not known.
+    /// Begins or ends tracking. What changed before it began is not known.
     pub(crate) fn set_wanted(&mut self, wanted: bool) {
         if wanted != self.wanted {
             self.wanted = wanted;
@@ -52,7 +52,7 @@ impl UnsyncedKeys {
         }
     }
 
-    /// A key changes.
+    /// Notes that a key changes.
     #[inline]
     pub(crate) fn note(&mut self, key: &[u8]) {
         if self.wanted {
@@ -66,12 +66,12 @@ impl UnsyncedKeys {
         self.gathering.hashes.insert(self.hasher.hash_one(key));
     }
 
-    /// Any key may have changed.
+    /// Notes that any key may have changed.
     pub(crate) fn note_all(&mut self) {
         self.gathering.all = true;
     }
 
-    /// A command goes to the log. If no key was named for it, it may have changed any.
+    /// Notes that a command goes to the AOF. If no key was named for it, it may have changed any.
     pub(crate) fn command_propagated(&mut self) {
         if self.named == self.named_before {
             self.note_all();

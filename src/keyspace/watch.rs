@@ -11,11 +11,11 @@ use std::collections::hash_map::Entry;
 pub(crate) struct WatchedKey {
     pub(crate) db: usize,
     pub(crate) key: Vec<u8>,
-    /// It was there but past its time when WATCH was called: its removal changes nothing for the watcher.
+    /// It had expired, but was still there, when WATCH was called: its removal changes nothing for the watcher.
     pub(crate) was_expired: bool,
 }
 
-/// Who watches a key, and whether it had expired by then.
+/// The clients that watch each key, and whether it had expired by then.
 type Watchers = HashMap<Vec<u8>, Vec<(ClientId, bool)>>;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(crate) struct WatchTable {
     /// By database.
     keys: Vec<Watchers>,
     count: usize,
-    /// Clients whose transactions must fail, until `dispatch` marks them.
+    /// Clients whose transactions must fail, until `server/dispatch` marks them.
     pub(crate) dirty: Vec<ClientId>,
 }
 
@@ -58,8 +58,8 @@ impl WatchTable {
         self.count == 0
     }
 
-    /// A key changed; `present`: it is there now. Nothing changed for who watched a key that had expired by then, when
-    /// all that happened is that it was deleted.
+    /// Marks the watchers of a key that changed; `present`: it exists now. For a client that watched it when it had
+    /// already expired, deletion is no change.
     pub(crate) fn touch(&mut self, db: usize, key: &[u8], present: bool) {
         if self.count == 0 {
             return;
@@ -74,8 +74,8 @@ impl WatchTable {
         }
     }
 
-    /// All of a database goes (`replacement`: and another takes its place): keys that are in either are changed, but for
-    /// those that were expired, or not there, and still are.
+    /// Marks the watchers of keys of a database that is emptied or replaced: keys that exist in either are changed,
+    /// except those that were expired or missing and still are.
     pub(crate) fn touch_flushed(&mut self, db: usize, old: &Db, replacement: Option<&Db>, now_ms: i64) {
         if self.count == 0 {
             return;
@@ -99,7 +99,7 @@ impl WatchTable {
         }
     }
 
-    /// Whether the key had expired by the time the client began to watch it, and nothing was seen of it since.
+    /// Whether the key had expired when the client began to watch it, and was not changed since.
     pub(crate) fn was_expired(&self, client: ClientId, watched: &WatchedKey) -> bool {
         let clients = self.keys.get(watched.db).and_then(|k| k.get(&watched.key));
         clients.is_some_and(|c| c.iter().any(|(id, was_expired)| *id == client && *was_expired))

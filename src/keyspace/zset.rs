@@ -1,5 +1,5 @@
-//! Sorted sets as values: members and scores by turns, in order, in a listpack while they are few and short, an ordered
-//! structure beyond. OBJECT ENCODING tells which, so the moment at which one becomes the other is Redis's.
+//! Sorted sets as values: members and scores alternating, in order, in a listpack while they are few and short,
+//! otherwise an [`OrderedSet`]. OBJECT ENCODING shows which, so the conversion happens exactly when Redis's does.
 //!
 //! Invariant: members are in order of score, equal scores in order of member, and no score is NaN.
 
@@ -18,7 +18,7 @@ pub(crate) struct ZsetLimits {
     pub(crate) packed: usize,
     /// Longest member in a listpack, bytes.
     pub(crate) packed_value: usize,
-    /// Of the tables of large ones.
+    /// The seed of the tables of large sorted sets.
     pub(crate) seed: HashSeed,
 }
 
@@ -79,12 +79,12 @@ fn find(list: &Listpack, member: &[u8]) -> Option<Pos> {
     list.find(list.first()?, member, 1)
 }
 
-/// The score behind a member.
+/// The score after a member.
 fn score_at(list: &Listpack, member: Pos) -> f64 {
     list.next(member).map_or(0.0, |pos| score_of(list.get(pos)))
 }
 
-/// Adds a member that is not there in its place.
+/// Adds a new member in its place.
 fn insert(list: &mut Listpack, member: &[u8], score: f64) {
     let mut behind = None;
     let mut at = list.first();
@@ -121,8 +121,8 @@ fn push_score(list: &mut Listpack, score: f64) {
     };
 }
 
-/// Members and scores by turns from elsewhere, put in order if they are not. `None`: they are something else. Whether a
-/// member is there twice is not looked at.
+/// Checks alternating members and scores from outside, and puts them in order if they are not. `None`: they are
+/// malformed. Duplicate members are not checked for.
 pub(crate) fn checked(list: Listpack) -> Option<Listpack> {
     let mut in_order = true;
     let mut last: Option<(Item<'_>, f64)> = None;
@@ -162,7 +162,7 @@ impl Zset {
         Zset::Packed(Listpack::new())
     }
 
-    /// An empty sorted set for about so many members, of which the first has so many bytes.
+    /// An empty sorted set for about `len` members, the first of which has `first_len` bytes.
     pub(crate) fn for_members(len: usize, first_len: usize, limits: &ZsetLimits) -> Zset {
         let mut set = Zset::new();
         if len > limits.packed || first_len > limits.packed_value {
@@ -171,14 +171,14 @@ impl Zset {
         set
     }
 
-    /// Makes room for `len` members in all, if it is a large one.
+    /// If it is large, makes room for `len` members in all.
     pub(crate) fn reserve(&mut self, len: usize) {
         if let Zset::Ordered(set) = self {
             set.reserve(len);
         }
     }
 
-    /// Of members in order.
+    /// A sorted set of members that are in order.
     pub(crate) fn from_sorted(members: &[(Item<'_>, f64)], limits: &ZsetLimits) -> Zset {
         let mut list = Listpack::new();
         let mut int = IntBuf::new();
@@ -211,14 +211,14 @@ impl Zset {
         }
     }
 
-    /// Makes a sorted set that came from elsewhere large if it has more members than a listpack may have here.
+    /// Makes a sorted set from outside large if it has more members than a listpack may have here.
     pub(crate) fn fit(&mut self, limits: &ZsetLimits) {
         if self.len() > limits.packed {
             self.make_ordered(self.len(), limits);
         }
     }
 
-    /// Begins to bring near what a look-up of a member of this hash will touch; as `Table::prefetch`.
+    /// Prefetches what a look-up of a member of this hash will touch; as `Table::prefetch`.
     pub(crate) fn prefetch(&self, hash: u64, step: Step) -> bool {
         matches!(self, Zset::Ordered(set) if set.prefetch(hash, step))
     }
@@ -245,7 +245,7 @@ impl Zset {
         }
     }
 
-    /// Number of allocations worth counting when it is freed.
+    /// Number of allocations that freeing it takes, roughly.
     pub(crate) fn free_effort(&self) -> usize {
         match self {
             Zset::Packed(_) => 1,
@@ -253,7 +253,7 @@ impl Zset {
         }
     }
 
-    /// Bytes of memory beside itself, of a large one an estimate from so many members.
+    /// Bytes of memory besides itself; for a large one an estimate from so many members.
     pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         match self {
             Zset::Packed(list) => list.capacity(),
@@ -268,8 +268,8 @@ impl Zset {
         }
     }
 
-    /// Shows the score of a member (`None`: it is not there) to `decide` and gives it the score that comes back, if one
-    /// does. It must not be NaN.
+    /// Calls `decide` with the score of a member (`None`: it is missing) and gives it the returned score, if any, which
+    /// must not be NaN.
     pub(crate) fn update(
         &mut self,
         member: &[u8],
@@ -303,8 +303,8 @@ impl Zset {
         self.update(member, limits, |_| Some(score))
     }
 
-    /// Adds some members, at most [`TOGETHER`](crate::structs::table::TOGETHER), with a score each. Whether none of them was
-    /// there.
+    /// Adds some members, at most [`TOGETHER`](crate::structs::table::TOGETHER), with a score each. Returns whether all
+    /// of them are new.
     pub(crate) fn add_together(&mut self, members: &[Vec<u8>], scores: &[f64], limits: &ZsetLimits) -> bool {
         if let Zset::Ordered(set) = self {
             return set.add_together(members, scores);
@@ -312,7 +312,7 @@ impl Zset {
         members.iter().zip(scores).all(|(member, score)| self.set(member, *score, limits) == Update::Added)
     }
 
-    /// Removes a member; its score.
+    /// Removes a member and returns its score.
     pub(crate) fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match self {
             Zset::Packed(list) => {
@@ -372,7 +372,7 @@ impl Zset {
         }
     }
 
-    /// Removes up to `count` members from rank `from` on and shows each to `f` before it goes, the lowest first.
+    /// Removes up to `count` members from rank `from` on, and calls `f` with each before it goes, the lowest first.
     pub(crate) fn remove_range(&mut self, from: usize, count: usize, f: &mut dyn FnMut(Item<'_>, f64)) {
         match self {
             Zset::Packed(_) => {
@@ -395,8 +395,8 @@ impl Zset {
         self.range(fastrand::usize(..len), 1, false).next()
     }
 
-    /// One step of ZSCAN: calls `f` for some members, about `most` at most, and gives the next cursor, 0 at the end.
-    /// Small ones are done in one.
+    /// One step of ZSCAN: calls `f` for some members, about `most` at most, and returns the next cursor, 0 at the end.
+    /// Small sorted sets take one step.
     pub(crate) fn scan(&self, cursor: u64, most: usize, f: &mut dyn FnMut(Item<'_>, f64)) -> u64 {
         match self {
             Zset::Packed(_) => {
@@ -519,7 +519,7 @@ mod tests {
         for count in [3, 6, 16, 500] {
             let limits = limits(6);
             let members: Vec<Vec<u8>> = (0..count).map(|n| format!("m{n:03}").into_bytes()).collect();
-            // As a snapshot has them, the highest first; some scores are the same.
+            // In the order of a snapshot, the highest first; some scores are equal.
             let scores: Vec<f64> = (0..count).map(|n| -((n / 2) as f64)).collect();
             let mut zset = Zset::for_members(count, members[0].len(), &limits);
             let mut some = members.chunks(TOGETHER).zip(scores.chunks(TOGETHER));

@@ -1,4 +1,4 @@
-//! A stream to a peer: tcp, plain or under TLS, or unix.
+//! A connection to a peer: TCP, plain or under TLS, or a Unix socket.
 
 use super::tls::{self, ClientContext, Contexts, Session};
 use mio::net::{TcpStream, UnixStream};
@@ -51,7 +51,7 @@ impl Conn {
         }
     }
 
-    /// Moves the registration to another owner.
+    /// Gives the registration another token.
     pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
@@ -168,7 +168,7 @@ impl Conn {
         };
     }
 
-    /// `seconds` = 0 leaves keepalive off.
+    /// 0 leaves keepalive off.
     pub(crate) fn set_keepalive(&self, seconds: i64) {
         use nix::sys::socket::{setsockopt, sockopt};
         if seconds <= 0 || self.is_unix() {
@@ -182,13 +182,13 @@ impl Conn {
     }
 }
 
-/// An IPv4 peer of a dual-stack listener, by its IPv4 name.
+/// The IPv4 address of an IPv4 peer of a dual-stack listener; any other unchanged.
 fn unmapped(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 impl Conn {
-    /// Reads into the room that `buf` has behind its bytes; there must be some. The number of bytes, 0 at the end.
+    /// Reads into the spare capacity of `buf`, of which there must be some. Returns the number of bytes, 0 at the end.
     pub(crate) fn read_to_spare(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
         if let Conn::Tls(t) = self {
             let room = buf.capacity() - buf.len();

@@ -1,5 +1,5 @@
-//! A link: a connection with the bytes that came in over it and are not yet used up, and those that are to go out. Whose
-//! they are and what they mean is known above.
+//! A link: a connection with the bytes that came in and are not used up yet, and those that are to go out. Whose they
+//! are and what they mean is decided in `server`.
 
 use super::{Conn, Output};
 use crate::resp::RequestParser;
@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 
 #[derive(Debug, Default)]
 pub(crate) struct Link {
-    /// `None`: requests that come from within.
+    /// `None` for clients of the server's own, without a connection.
     pub(crate) conn: Option<Conn>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
-    /// What is shown when the connection has no socket address: the unix socket's path.
+    /// The Unix socket's path, shown where there is no socket address.
     pub(crate) path: Option<String>,
     pub(crate) query: Vec<u8>,
     /// Where unprocessed input begins in `query`.
@@ -19,9 +19,9 @@ pub(crate) struct Link {
     pub(crate) parser: RequestParser,
     /// The largest fill of the query buffer since the cron last looked.
     pub(crate) query_peak: usize,
-    /// While requests run, the query buffer is in their hands: its length and capacity then.
+    /// Length and capacity of the query buffer while it is taken out for requests to run.
     pub(crate) taken_query: (usize, usize),
-    /// Bytes of the request being run that stand in the query buffer (CLIENT LIST's `argv-mem`).
+    /// Bytes of arguments of the running request in the query buffer (CLIENT LIST's `argv-mem`).
     pub(crate) argv_bytes: usize,
     pub(crate) out: Output,
 }
@@ -59,13 +59,13 @@ impl Link {
         write_addr(self.local, self.path.as_deref(), out);
     }
 
-    /// Length and capacity of the query buffer, wherever it is.
+    /// Length and capacity of the query buffer, taken out or not.
     pub(crate) fn query_room(&self) -> (usize, usize) {
         if self.taken_query.1 > 0 { self.taken_query } else { (self.query.len(), self.query.capacity()) }
     }
 
-    /// The same as CLIENT LIST shows it, and bytes of arguments: what stands before a large argument that is still coming
-    /// in belongs to the arguments.
+    /// The same as CLIENT LIST shows it, and bytes of arguments: what comes before a large argument that is still
+    /// arriving counts as arguments.
     pub(crate) fn shown_query(&self) -> (usize, usize, usize) {
         let (len, capacity) = self.query_room();
         let before = match self.parser.big_arg_start() {

@@ -1,4 +1,4 @@
-//! Listening sockets: tcp on every `bind` address, for plain clients and for those with TLS, and the unix socket.
+//! Listening sockets: TCP on every `bind` address, for plain clients and for those with TLS, and the Unix socket.
 
 use super::Conn;
 use mio::net::{TcpListener, UnixListener};
@@ -32,7 +32,7 @@ impl Listener {
         }
     }
 
-    /// The descriptor, for a child process that gives the port up.
+    /// The descriptor, for a child process to close.
     pub(crate) fn raw_fd(&self) -> std::os::fd::RawFd {
         match self {
             Listener::Tcp(l) | Listener::Tls(l) => l.as_raw_fd(),
@@ -52,7 +52,7 @@ impl Listener {
         }
     }
 
-    /// A connection as it comes, without TLS; `WouldBlock` when nobody waits.
+    /// A connection as it comes, without TLS. The error is `WouldBlock` when none waits.
     pub(crate) fn accept(&self) -> io::Result<Conn> {
         match self {
             Listener::Tcp(l) | Listener::Tls(l) => l.accept().map(|(s, _)| Conn::Tcp(s)),
@@ -61,7 +61,7 @@ impl Listener {
     }
 }
 
-/// The addresses of host names among those of `bind`.
+/// The addresses of the host names in `bind`.
 pub(crate) type BindNames = HashMap<String, IpAddr>;
 
 /// A word of `bind`, and whether it may be absent, as a leading `-` says.
@@ -69,17 +69,17 @@ fn without_mark(word: &str) -> (&str, bool) {
     word.strip_prefix('-').map_or((word, false), |rest| (rest, true))
 }
 
-/// The host names among the words of `bind`: they have to be looked up before anything can listen there.
+/// The host names among the words of `bind`: they have to be looked up before listening.
 pub(crate) fn names_to_look_up(bind: &[String]) -> impl Iterator<Item = &str> {
     bind.iter().map(|word| without_mark(word).0).filter(|name| socket_address(name, 0).is_none())
 }
 
-/// Of a name's addresses the one to listen on: Redis listens on IPv4 then.
+/// Which of a name's addresses to listen on: the first IPv4 address, as in Redis, else the first.
 pub(crate) fn address_to_bind(found: &[IpAddr]) -> Option<IpAddr> {
     found.iter().find(|a| a.is_ipv4()).or(found.first()).copied()
 }
 
-/// What needs no look-up: `*`, `::*` and addresses, with a zone or without.
+/// The address of a word that needs no look-up: `*`, `::*` or an address, with a zone or without.
 fn socket_address(text: &str, port: u16) -> Option<SocketAddr> {
     match text {
         "*" => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)),
@@ -94,8 +94,9 @@ fn socket_address(text: &str, port: u16) -> Option<SocketAddr> {
     }
 }
 
-/// Listens on every address of `bind` (`*` and `::*` mean all of IPv4 and of IPv6; a leading `-` makes an address that is
-/// not there no error). No listener at all is an error too. Nothing is looked up: where host names are is in `names`.
+/// Listens on every address of `bind` (`*` and `::*` mean all of IPv4 and of IPv6; a leading `-` makes an address that
+/// is not there no error). No listener at all is an error too. Nothing is looked up: the addresses of host names are in
+/// `names`.
 pub(crate) fn listen_tcp(bind: &[String], port: u16, backlog: i32, names: &BindNames) -> io::Result<Vec<Listener>> {
     let mut out = Vec::new();
     for word in bind {
@@ -160,7 +161,7 @@ fn listen_one(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(std::net::TcpListener::from(fd)))
 }
 
-/// Listens on a unix socket, in place of whatever stood there; `perm` as for chmod, 0 leaves it.
+/// Listens on a unix socket, in place of any file at `path`; `perm` as for chmod, 0 leaves it.
 pub(crate) fn listen_unix(path: &str, perm: u32, backlog: i32) -> io::Result<Listener> {
     let fd = bind_unix(path, perm)?;
     listen(&fd, backlog)?;
@@ -168,8 +169,8 @@ pub(crate) fn listen_unix(path: &str, perm: u32, backlog: i32) -> io::Result<Lis
     Ok(Listener::Unix(UnixListener::from_std(listener)))
 }
 
-/// Makes a unix socket with its permissions. Nobody can connect yet: there is no moment in which it takes connections from
-/// those whom the permissions keep out.
+/// Makes a Unix socket with its permissions. Nobody can connect yet, so it never takes connections that the permissions
+/// forbid.
 fn bind_unix(path: &str, perm: u32) -> io::Result<OwnedFd> {
     use std::os::unix::fs::PermissionsExt;
     let _ = std::fs::remove_file(path);

@@ -1,5 +1,5 @@
-//! The edge: the reactor, listeners, connections, and the links over them with what came in and what is to go out. Nothing
-//! here knows what the bytes mean to whom.
+//! The edge: the reactor, listeners, connections, and links with their input and output. Nothing here knows what the
+//! bytes mean.
 
 pub(crate) mod conn;
 pub(crate) mod link;

@@ -1,4 +1,4 @@
-//! What a client has yet to be sent: full chunks in order, then the reply buffer being written.
+//! What is still to be sent to a client: full chunks in order, then the reply buffer being written.
 
 use crate::resp::Reply;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 /// Smallest and largest size of a reply buffer, bytes.
 pub(crate) const MIN_BUFFER_BYTES: usize = 1024;
 pub(crate) const MAX_BUFFER_BYTES: usize = 16 * 1024;
-/// An empty reply buffer larger than this is given back, bytes: the next large reply, whoever's it is, is then written into
+/// An empty reply buffer larger than this is freed, bytes, so that the next large reply of any client is written into
 /// memory that is still in the cache.
 const KEPT_BYTES: usize = 4 * 1024;
 const MAX_SLICES: usize = 64;
@@ -15,9 +15,9 @@ const MAX_SLICES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Output {
     chunks: VecDeque<Vec<u8>>,
-    /// How many of the last chunks still have the room they were written in: see `settle`.
+    /// How many of the last chunks may still have spare capacity: see `settle`.
     unsettled: usize,
-    /// Where commands write; taken out while one runs.
+    /// The reply buffer; taken out while a command runs.
     pub(crate) cur: Reply,
     /// Bytes of the first slice that have been sent.
     sent: usize,
@@ -25,10 +25,10 @@ pub(crate) struct Output {
     chunk_bytes: usize,
     /// Memory of `chunks`.
     chunk_capacity: usize,
-    /// Replies beyond this become chunks when their command ends, so that they never move again. Follows what the client
-    /// needs, see `resize`.
+    /// Replies beyond this many bytes become chunks when their command ends, so that they never move again. Follows
+    /// what the client needs, see `resize`.
     buffer_size: usize,
-    /// Bytes sent since the client came, and up to where they may be sent while what they tell is not durable yet: see
+    /// Bytes sent since the client connected, and the offset up to which sending need not wait for the disk: see
     /// `persist::gate`.
     sent_total: u64,
     safe_until: u64,
@@ -75,7 +75,7 @@ impl Output {
         self.chunk_mem() + self.cur.buf.capacity().max(self.buffer_size)
     }
 
-    /// Memory of the full chunks, in bytes: what output buffer limits look at.
+    /// Memory of the full chunks, in bytes: what output buffer limits apply to.
     pub(crate) fn chunk_mem(&self) -> usize {
         self.chunk_capacity + self.chunks.len() * size_of::<Vec<u8>>()
     }
@@ -98,7 +98,7 @@ impl Output {
         self.cur = cur;
     }
 
-    /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes behind everything that is there.
+    /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes after everything that is there.
     pub(crate) fn set_aside(&mut self, cur: &mut Reply, at_least: usize) {
         if cur.buf.len() < at_least {
             return;
@@ -110,8 +110,8 @@ impl Output {
         self.unsettled += 1;
     }
 
-    /// What is there now could not be sent at once and may wait for long: room that chunks do not use is given back if it
-    /// is much. (Most chunks leave with the turn that wrote them, and moving their bytes would be for nothing.)
+    /// What is there now could not be sent at once and may wait long: gives back the spare capacity of chunks that have
+    /// much. (Most chunks leave in the turn that wrote them; moving their bytes would be wasted.)
     pub(crate) fn settle(&mut self) {
         let first = self.chunks.len().saturating_sub(std::mem::take(&mut self.unsettled));
         for chunk in self.chunks.range_mut(first..) {
@@ -132,7 +132,7 @@ impl Output {
         cur
     }
 
-    /// Adds bytes behind everything that is there.
+    /// Adds bytes after everything that is there.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.cur.raw(bytes);
         if self.cur.buf.len() > self.buffer_size {
@@ -152,7 +152,7 @@ impl Output {
         };
     }
 
-    /// Bytes were sent that never stood here, as nothing did.
+    /// Counts bytes that were sent without passing through here, while nothing was pending.
     pub(crate) fn note_sent(&mut self, bytes: usize) {
         debug_assert!(self.is_empty());
         self.sent_total += bytes as u64;
@@ -178,7 +178,8 @@ impl Output {
         self.safe_until.saturating_sub(self.sent_total) as usize
     }
 
-    /// Writes as much as the peer takes, `limit` bytes at most. Gives the bytes sent; `WouldBlock` is not an error here.
+    /// Writes as much as the peer takes, `limit` bytes at most. Returns the bytes sent; `WouldBlock` is not an error
+    /// here.
     pub(crate) fn write_to(
         &mut self,
         limit: usize,

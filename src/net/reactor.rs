@@ -1,4 +1,4 @@
-//! The poll and the descriptors that can wake it.
+//! The poll, and a waker for other threads.
 
 use super::Source;
 use mio::event::Event;
@@ -41,12 +41,12 @@ impl Reactor {
         self.waker.clone()
     }
 
-    /// Sleeps until something is ready, at most `timeout`. The events are given urgent ones first, and the vector is
-    /// handed out for the turn: give it back with `recycle`.
+    /// Sleeps until something is ready, at most `timeout`. Returns the events, urgent ones first. Give the vector back
+    /// with `recycle` after the turn.
     pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Ready>> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
-            // A signal: its flag is looked at by the loop.
+            // A signal: the loop checks its flag.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(e) => return Err(e),
         }

@@ -2,7 +2,7 @@
 
 use mio::Token;
 
-/// Names a client. Stale ids (the client is gone) find nothing.
+/// Identifies a client. The id of a client that is gone finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ClientId {
     pub(crate) index: u32,

@@ -16,7 +16,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
 
-    /// What the pushes about subscribing and unsubscribing are called.
+    /// The names of the pushes about subscribing and unsubscribing.
     pub(crate) fn verbs(self) -> (&'static [u8], &'static [u8]) {
         match self {
             Kind::Channel => (b"subscribe", b"unsubscribe"),
@@ -26,10 +26,10 @@ impl Kind {
     }
 }
 
-/// The name of a channel or a pattern, which its listeners share.
+/// The name of a channel or a pattern, shared by its listeners.
 pub(crate) type Name = Arc<[u8]>;
 
-/// Who listens, by name.
+/// The listeners of each name.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     pub(crate) names: HashMap<Name, Vec<ClientId>>,
@@ -54,7 +54,7 @@ impl Listeners {
     }
 
     pub(crate) fn remove(&mut self, name: &[u8], client: ClientId) {
-        // Many names have one listener: to take them out and put the others back looks them up once.
+        // Many names have one listener, so taking each out and putting back those with others costs one look-up.
         let Some((name, mut clients)) = self.names.remove_entry(name) else { return };
         clients.retain(|c| *c != client);
         if !clients.is_empty() {
@@ -88,7 +88,7 @@ impl PubSub {
     }
 }
 
-/// What one client listens to.
+/// The subscriptions of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     channels: HashSet<Name>,
@@ -117,7 +117,7 @@ impl Subscriptions {
         Kind::ALL.iter().all(|k| self.names(*k).is_empty())
     }
 
-    /// The number that pushes about this kind carry: sharded channels count apart from channels and patterns.
+    /// The number in pushes about this kind: sharded channels are counted apart from channels and patterns.
     pub(crate) fn count_for(&self, kind: Kind) -> usize {
         match kind {
             Kind::Channel | Kind::Pattern => self.channels.len() + self.patterns.len(),
@@ -134,7 +134,7 @@ impl Subscriptions {
 
 /// A message as subscribers get it.
 pub(crate) fn message(resp3: bool, parts: &[&[u8]]) -> Vec<u8> {
-    // What stands before and after a part takes less than this.
+    // What goes before and after a part takes less than this, bytes.
     const AROUND: usize = 24;
     let mut out = Reply::new(resp3);
     out.buf.reserve(AROUND + parts.iter().map(|p| p.len() + AROUND).sum::<usize>());

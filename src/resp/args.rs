@@ -10,7 +10,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The argument, in the buffer it is of.
+    /// The bytes of the argument; `buf` is its buffer.
     #[inline(always)]
     pub(crate) fn of(self, buf: &[u8]) -> &[u8] {
         &buf[self.start..self.start + self.len]

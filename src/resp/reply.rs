@@ -1,6 +1,6 @@
 //! Writes replies in RESP2 or RESP3 into a buffer.
 //!
-//! One method per kind of reply; what RESP2 lacks is written as the nearest thing it has, as Redis does.
+//! One method per kind of reply; what RESP2 lacks is written as its nearest equivalent, as Redis does.
 
 use crate::structs::bytes::{append_bulk, append_line};
 use crate::structs::lend::Lent;
@@ -17,15 +17,15 @@ pub struct Mark(usize);
 pub struct Reply {
     pub buf: Vec<u8>,
     pub(crate) resp3: bool,
-    /// Long strings may be lent to this reply, as they will be sent before long.
+    /// Long strings may be lent to this reply, as it will be sent soon.
     pub(crate) borrows: bool,
-    /// What was lent, and before which byte of `buf` it stands.
+    /// The lent strings, each with the index in `buf` that it goes before.
     lent: Vec<(usize, Lent)>,
 }
 
-/// Strings are copied rather than lent up to this length, bytes: sending one more piece has its cost, too.
+/// The shortest string that is lent, bytes: sending one more piece has its cost, too.
 const MIN_LENT_BYTES: usize = 2048;
-/// Strings lent to one reply, and their bytes, after which it should be sent.
+/// Number and bytes of lent strings at which a reply should be sent.
 const MAX_LENT: usize = 31;
 const MAX_LENT_BYTES: usize = 256 * 1024;
 
@@ -34,7 +34,7 @@ impl Reply {
         Reply { resp3, ..Reply::default() }
     }
 
-    /// Goes on in a buffer, in RESP2.
+    /// A reply in RESP2 that appends to `buf`.
     pub(crate) fn over(buf: Vec<u8>) -> Reply {
         Reply { buf, ..Reply::default() }
     }
@@ -67,7 +67,7 @@ impl Reply {
     }
 
     pub(crate) fn int(&mut self, n: i64) {
-        // The commonest replies of all.
+        // The most frequent replies.
         match n {
             0 => self.raw(b":0\r\n"),
             1 => self.raw(b":1\r\n"),
@@ -93,7 +93,7 @@ impl Reply {
         self.borrows && len >= MIN_LENT_BYTES && self.lent.len() < MAX_LENT
     }
 
-    /// A bulk string that was lent.
+    /// A bulk string, sent from where it lies.
     pub(crate) fn bulk_lent(&mut self, text: Lent) {
         self.prefixed(b'$', text.len() as i64);
         self.lent.push((self.buf.len(), text));
@@ -104,7 +104,7 @@ impl Reply {
         !self.lent.is_empty()
     }
 
-    /// Whether what was lent should be sent before more is.
+    /// Whether to send the reply before more is lent.
     pub(crate) fn is_full_of_lent(&self) -> bool {
         self.lent.len() >= MAX_LENT || self.lent.iter().map(|(_, text)| text.len()).sum::<usize>() >= MAX_LENT_BYTES
     }
@@ -117,7 +117,8 @@ impl Reply {
         starts.zip(ends).zip(texts).flat_map(|((start, end), text)| [&self.buf[start..end], text])
     }
 
-    /// Offers all of it to `write`, once, and ends the loans: what was not taken is copied. The number of bytes taken.
+    /// Offers all of it to `write`, once, and ends the loans: what was not taken is copied. Returns the number of bytes
+    /// taken.
     pub(crate) fn send_lent(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); 2 * MAX_LENT + 1];
         let mut count = 0;
@@ -137,7 +138,7 @@ impl Reply {
         }
     }
 
-    /// What follows is no longer sent before long: ends the loans, and takes no more.
+    /// For a reply that will not be sent soon: ends the loans, and takes no more.
     pub(crate) fn stop_borrowing(&mut self) {
         self.own_lent();
         self.borrows = false;

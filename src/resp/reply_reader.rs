@@ -1,10 +1,8 @@
 //! Replies as a client sees them: an incremental RESP2/RESP3 parser.
 //!
-//! The reader owns the bytes it was fed until a whole reply is there. It never
-//! blocks, never looks at a byte twice for the same purpose (a large bulk string
-//! arriving in many pieces costs one pass), and treats whatever the peer sends as
-//! untrusted: lengths do not reserve memory ahead of the data, nesting is bounded,
-//! and malformed input is an error that names the offset in the stream.
+//! The reader owns the bytes it was fed until a whole reply is there. It never blocks, and a large bulk string arriving
+//! in many pieces costs one pass. Whatever the peer sends is untrusted: lengths do not reserve memory ahead of the
+//! data, nesting is bounded, and malformed input is an error that names the offset in the stream.
 //!
 //! Sockets, timeouts and what a reply means are left to the caller.
 
@@ -74,7 +72,7 @@ impl Reply {
         self.text().map(|t| String::from_utf8_lossy(t).into_owned()).unwrap_or_default()
     }
 
-    /// The value of an integer reply.
+    /// The value of an integer reply; `None` for any other.
     pub(crate) fn integer(&self) -> Option<i64> {
         match self {
             Reply::Integer(n) => Some(*n),
@@ -82,7 +80,7 @@ impl Reply {
         }
     }
 
-    /// The elements of an array, set or push reply.
+    /// The elements of an array, set or push reply; `None` for any other.
     pub(crate) fn elements(&self) -> Option<&[Reply]> {
         match self {
             Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => Some(items),
@@ -90,7 +88,7 @@ impl Reply {
         }
     }
 
-    /// The message of an error reply.
+    /// The text of an error reply, code first; `None` for any other.
     pub(crate) fn error(&self) -> Option<&[u8]> {
         match self {
             Reply::Error(t) => Some(t),
@@ -98,7 +96,6 @@ impl Reply {
         }
     }
 
-    /// Whether this is an error reply.
     pub(crate) fn is_error(&self) -> bool {
         matches!(self, Reply::Error(_))
     }
@@ -119,7 +116,6 @@ impl Reply {
 pub(crate) struct ReplyError {
     /// Bytes of the stream before the offending one.
     pub(crate) offset: u64,
-    /// What is wrong there.
     pub(crate) reason: Malformed,
 }
 
@@ -128,7 +124,7 @@ pub(crate) struct ReplyError {
 pub(crate) enum Malformed {
     /// No reply starts with this byte.
     TypeByte(u8),
-    /// A length or integer that is not one.
+    /// A length or integer that is not a number.
     Number,
     /// A length below -1.
     Length,
@@ -193,7 +189,6 @@ pub(crate) struct ReplyReader {
 }
 
 impl ReplyReader {
-    /// A reader at the start of a stream.
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -209,8 +204,7 @@ impl ReplyReader {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// Hands over the bytes that no reply has consumed, as a stream that changes its
-    /// protocol (replication) needs them.
+    /// Takes out the bytes that no reply has consumed, for a stream that changes its protocol (replication).
     pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         let rest = self.buf.split_off(self.pos);
         self.dropped += self.buf.len() as u64;

@@ -1,14 +1,14 @@
 //! Finds commands in a query buffer: RESP arrays of bulk strings, and inline lines as typed into a telnet session.
 //!
-//! The parser keeps its place between calls, so that a command that arrives in many pieces is looked at once. Spans are
-//! relative to the start of the command, which lets the owner of the buffer drop what came before it.
-//! Format: the Redis serialization protocol specification; limits and error texts as a 7.2 server has them.
+//! The parser keeps its place between calls, so that a command that arrives in many pieces is read only once. Spans are
+//! relative to the start of the command, which lets the owner of the buffer drop what came before it. Format: the Redis
+//! serialization protocol specification; limits and error texts as a 7.2 server has them.
 
 use super::args::{OwnedArgs, Span};
 use crate::structs::bytes::is_same;
 use std::mem::replace;
 
-/// Arguments that there is room for after a command with more of them.
+/// After a command with more arguments, room for this many is kept.
 const KEPT_ARGS: usize = 4096;
 /// Longest inline line, and longest unterminated length line, in bytes.
 const INLINE_MAX: usize = 64 * 1024;
@@ -43,7 +43,7 @@ pub enum Parsed {
     Empty { consumed: usize },
 }
 
-/// The place of the parser within the command at the start of its input.
+/// Where the parser is within the command at the start of its input.
 #[derive(Debug, Default)]
 pub struct RequestParser {
     spans: Vec<Span>,
@@ -71,7 +71,8 @@ impl RequestParser {
         self.bulk_len.filter(|n| *n >= BIG_ARG).map(|_| self.pos)
     }
 
-    /// Bytes the argument being read will occupy from the start of the command, when that is known: room worth reserving.
+    /// Where the argument being read will end, in bytes from the start of the command, when that is known: room worth
+    /// reserving.
     pub(crate) fn wanted_len(&self) -> Option<usize> {
         self.bulk_len.map(|n| self.pos + n + 2)
     }
@@ -160,8 +161,8 @@ impl RequestParser {
     }
 }
 
-/// Finds commands that are whole, have few arguments, and short ones, as nearly all have. Of those that follow each other
-/// many begin alike, as they call the same command: their beginning is only compared.
+/// Finds commands that are whole and have few and short arguments, as nearly all do. Successive commands often begin
+/// alike, as they call the same command: then the beginning is only compared.
 #[derive(Debug, Default)]
 pub struct ShortCommands<'b> {
     /// The array header and the first argument of the last command.
@@ -174,9 +175,9 @@ pub struct ShortCommands<'b> {
 }
 
 impl<'b> ShortCommands<'b> {
-    /// Finds the command at the start of `buf`: adds the places of its arguments to `spans`, and gives the length of the
-    /// command. `None`: it is for [`RequestParser::parse`] to say what it is; nothing was added. The limits on arguments are
-    /// not looked at: those on their length are higher, and that on their number is for who may not run commands yet.
+    /// Finds the command at the start of `buf`: adds the spans of its arguments to `spans`, and returns the length of
+    /// the command. `None`: left to [`RequestParser::parse`]; nothing was added. The limits on arguments are not
+    /// checked: those on their length are higher, and that on their number is for clients that have not authenticated.
     #[inline]
     pub(crate) fn find(&mut self, buf: &'b [u8], spans: &mut Vec<Span>) -> Option<usize> {
         self.is_alike =
@@ -204,8 +205,8 @@ impl<'b> ShortCommands<'b> {
     }
 }
 
-/// How many commands at the start of `buf`, `most` at most, have the form of the one that is all of `text`, with its arguments
-/// at `spans`: what stands between arguments is the same, and so is the first of them.
+/// How many commands at the start of `buf`, `most` at most, have the form of the command `text` with its arguments at
+/// `spans`: the same first argument and the same bytes between arguments.
 #[inline]
 pub fn count_of_form(text: &[u8], spans: &[Span], buf: &[u8], most: usize) -> usize {
     #[inline(always)]
@@ -277,9 +278,9 @@ fn error(what: &str) -> ProtocolError {
     ProtocolError(format!("Protocol error: {what}"))
 }
 
-/// Index of the `\r` that ends the line at `from`, once the byte after it is there too. A NUL hides what follows it: such a
-/// line never ends. (So it is in Redis, which looks for the end with C's string functions; whoever speaks another protocol to
-/// us, as TLS, is thus left without an answer rather than given an error for each line that his bytes happen to make.)
+/// Index of the `\r` that ends the line at `from`, once the byte after it is there too. A NUL hides what follows it:
+/// such a line never ends. (As in Redis, which searches with C's string functions. A peer that speaks another protocol,
+/// such as TLS, thus gets no answer, rather than an error for each line that its bytes happen to make.)
 fn line_end(buf: &[u8], from: usize, too_long: &str) -> Result<Option<usize>, ProtocolError> {
     let line = buf.get(from..).unwrap_or(&[]);
     // Length lines are short: looking at the first bytes beats a vector search set up for each of them.
@@ -325,8 +326,9 @@ fn parse_inline(buf: &[u8]) -> Result<Parsed, ProtocolError> {
     if args.as_args().is_empty() { Ok(Parsed::Empty { consumed }) } else { Ok(Parsed::Inline { consumed, args }) }
 }
 
-/// Splits a line as typed by a person: blanks separate, double quotes understand `\xHH`, `\n`, `\r`, `\t`, `\b`, `\a` and
-/// escaped characters, single quotes only `\'`. `None`: a quote is not closed, or something sticks to a closing quote.
+/// Splits a line as typed by a person: blanks separate, double quotes understand `\xHH`, `\n`, `\r`, `\t`, `\b`, `\a`
+/// and escaped characters, single quotes only `\'`. `None`: a quote is not closed, or a closing quote is not followed
+/// by a blank.
 pub fn split_args(line: &[u8]) -> Option<OwnedArgs> {
     let blank = |b: u8| b.is_ascii_whitespace() || b == 0x0b;
     let mut out = OwnedArgs::default();
@@ -356,7 +358,7 @@ pub fn split_args(line: &[u8]) -> Option<OwnedArgs> {
     }
 }
 
-/// Reads up to the closing quote and returns the index behind it.
+/// Reads up to the closing quote and returns the index after it; `None`: it is missing.
 fn quoted(line: &[u8], mut i: usize, quote: u8, word: &mut Vec<u8>) -> Option<usize> {
     loop {
         let b = *line.get(i)?;
@@ -437,7 +439,7 @@ mod tests {
             let long = [&line[..], &[b'x'; INLINE_MAX]].concat();
             assert!(p.parse(&long, OPEN).unwrap_err().0.starts_with("Protocol error: too big "), "{start:?}");
         }
-        // Not that of one that has ended, and not in an argument.
+        // Not after the end of a line, and not in an argument.
         let whole = b"*1\r\n$3\r\na\0b\r\n\0";
         assert_eq!(RequestParser::default().parse(whole, OPEN), Ok(Parsed::Command { consumed: 13 }));
         let args = split_args(b"ping").unwrap();
@@ -497,7 +499,7 @@ mod tests {
                 buf[at] = byte;
             }
             let mut spans = vec![Span { start: 7, len: 7 }];
-            // One that begins alike was found before, or not.
+            // With and without a command before it that begins alike.
             let mut short = ShortCommands::default();
             if alike {
                 short.find(&whole_command, &mut Vec::new());
@@ -549,7 +551,8 @@ mod tests {
                 let is_alike = matches!(parser.parse(rest, OPEN), Ok(Parsed::Command { .. }))
                     && parser.spans() == spans
                     && parser.spans()[0].of(rest) == name;
-                // A line end behind an argument may be anything for the parser, but is to be one here: few are missed for it.
+                // The parser takes any two bytes for the line end after an argument; `ShortCommands` wants a line end,
+                // so it may miss a few.
                 prop_assert!(is_alike || at >= count, "{at} of {count}");
                 prop_assert!(!is_alike || at < count || damage.is_some(), "{at} of {count}");
                 if !is_alike {

@@ -1,5 +1,5 @@
-//! The functions of `redis` as scripts see them. What a command called by a script may do is `command`'s; values are
-//! turned into replies and back by `convert`.
+//! The functions of `redis` as scripts see them. What a command called by a script may do is decided in
+//! `server/script/command.rs`; `convert` turns values into replies and back.
 #![allow(unsafe_code)]
 
 use super::convert;
@@ -16,14 +16,14 @@ const REDIS_VERSION_NUM: f64 = 0x0007_0206 as f64;
 
 /// The longest command that a script can call, bytes: as long as a client's may be by default.
 const ARGS_MAX: usize = 1 << 30;
-/// From an argument of this length on all are measured before any is taken, bytes.
+/// If an argument is at least this long, bytes, all are measured before any is copied.
 const LONG_ARG: usize = 4096;
 /// The longest line that a script can write to the log, bytes.
 const LOG_LINE_MAX: usize = 1 << 20;
 
 type Function = unsafe extern "C-unwind" fn(*mut lua_State) -> c_int;
 
-/// What every `redis` has, that of loading libraries too.
+/// What every `redis` table has, also while a library loads.
 const LOG_LEVELS: &[(&CStr, f64)] =
     &[(c"LOG_DEBUG", 0.0), (c"LOG_VERBOSE", 1.0), (c"LOG_NOTICE", 2.0), (c"LOG_WARNING", 3.0)];
 
@@ -42,7 +42,7 @@ const FUNCTIONS: &[(&CStr, Function)] = &[
     (c"acl_check_cmd", acl_check_cmd),
 ];
 
-/// What EVAL has beyond that.
+/// What EVAL has in addition.
 const EVAL_FUNCTIONS: &[(&CStr, Function)] =
     &[(c"breakpoint", breakpoint), (c"debug", debug), (c"replicate_commands", replicate_commands)];
 
@@ -78,7 +78,7 @@ pub(super) unsafe fn set_log(state: *mut lua_State, bridge: *const Bridge) {
     }
 }
 
-/// Puts our random numbers into the table on top: they are the same on every machine.
+/// Puts our `random` and `randomseed` into the table on top: their numbers are the same on every machine.
 ///
 /// # Safety
 /// As [`push_redis`].
@@ -87,7 +87,7 @@ pub(super) unsafe fn set_random(state: *mut lua_State, bridge: *const Bridge) {
     unsafe { set_functions(state, bridge, &[(c"random", random), (c"randomseed", random_seed)]) }
 }
 
-/// Adds functions to the table on top; each knows the bridge.
+/// Adds functions to the table on top, each with the bridge as its first upvalue.
 ///
 /// # Safety
 /// As [`push_redis`].
@@ -121,7 +121,7 @@ pub(super) unsafe fn bridge<'a>(state: *mut lua_State) -> &'a Bridge {
     unsafe { &*ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)).cast::<Bridge>() }
 }
 
-/// What a function does in the end: it has pushed one result, or an error to raise.
+/// How a function ends: it has pushed one result, or an error to raise.
 pub(super) enum End {
     Value,
     Raise,
@@ -165,7 +165,7 @@ unsafe extern "C-unwind" fn pcall(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Runs the command that stands on the stack and leaves its reply there, or an error.
+/// Runs the command whose arguments are on the stack and leaves its reply there, or an error.
 unsafe fn run_command(state: *mut lua_State, raises: bool) -> End {
     const RECURSIVE: &[u8] =
         b"luaRedisGenericCommand() recursive call detected. Are you doing funny stuff with Lua debug hooks?";
@@ -222,7 +222,7 @@ unsafe fn run_command(state: *mut lua_State, raises: bool) -> End {
     }
 }
 
-/// Shows the debugger what became of a command.
+/// Logs the result of a command for the debugger.
 fn log_result(debugger: &mut super::debugger::Debugger, result: &Result<(), Vec<u8>>, reply: &[u8]) {
     match result {
         Err(text) => debugger.log([b"<error> ", &text[..]].concat()),
@@ -235,7 +235,7 @@ fn log_result(debugger: &mut super::debugger::Debugger, result: &Result<(), Vec<
     }
 }
 
-/// Takes the arguments of a command off the stack's values: strings, and numbers as Redis writes them.
+/// Reads the arguments of a command from the stack: strings, and numbers as Redis writes them.
 unsafe fn take_args(state: *mut lua_State, args: &mut crate::resp::OwnedArgs) -> Result<(), &'static [u8]> {
     // SAFETY: reads values that stay where they are; nothing here allocates in Lua.
     unsafe {
@@ -303,7 +303,7 @@ unsafe extern "C-unwind" fn log(state: *mut lua_State) -> c_int {
             return raise(state, b"Invalid debug level.");
         }
         for index in 2..=count {
-            // Numbers become strings in their places; what is neither is left out.
+            // Numbers become strings in place; values of other types are left out.
             ffi::lua_tolstring(state, index, std::ptr::null_mut());
         }
         write_log(state, level, count);
@@ -377,7 +377,7 @@ unsafe extern "C-unwind" fn sha1_hex(state: *mut lua_State) -> c_int {
     }
 }
 
-/// The SHA1 of something as 40 hexadecimal digits.
+/// The SHA1 as 40 hexadecimal digits.
 pub(crate) fn sha1_text(bytes: &[u8]) -> [u8; 40] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut out = [0; 40];
@@ -470,7 +470,7 @@ unsafe extern "C-unwind" fn replicate_commands(state: *mut lua_State) -> c_int {
     1
 }
 
-/// Where the random numbers begin: the sequence is that of `lrand48`, whose 48 bits are `x -> x * A + C`.
+/// The initial state of the random numbers: the sequence is that of `lrand48`, whose 48 bits are `x -> x * A + C`.
 pub(crate) const RANDOM_START: u64 = 0x1234_ABCD_330E;
 const RANDOM_A: u64 = 0x5_DEEC_E66D;
 const RANDOM_C: u64 = 0xB;

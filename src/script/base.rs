@@ -1,8 +1,8 @@
-//! Functions of Lua's own libraries in versions of our own: those whose arithmetic can overflow, which can take time or
-//! memory without a bound, which change the interpreter for other scripts, and which would catch the end of a script.
+//! Our own versions of some functions of Lua's libraries: those whose arithmetic can overflow, that can take unbounded
+//! time or memory, that change the interpreter for other scripts, or that would catch the end of a script.
 //!
-//! Arguments, results and errors are those of Lua 5.1. Each of them has two upvalues: the function of Lua's in whose place
-//! it stands, and the bridge.
+//! Arguments, results and errors are those of Lua 5.1. Each of them has two upvalues: Lua's function that it replaces,
+//! and the bridge.
 #![allow(unsafe_code)]
 
 use super::busy;
@@ -12,7 +12,7 @@ use super::{load, sandbox};
 use mlua::ffi::{self, lua_State};
 use std::ffi::{CStr, c_int, c_void};
 
-/// In which table, under which name, what.
+/// The functions, by table and name.
 const FUNCTIONS: &[(&CStr, &[(&CStr, ffi::lua_CFunction)])] = &[
     (
         c"_G",
@@ -31,11 +31,11 @@ const FUNCTIONS: &[(&CStr, &[(&CStr, ffi::lua_CFunction)])] = &[
     (c"coroutine", &[(c"resume", resume), (c"create", begin_coroutine), (c"wrap", begin_coroutine)]),
 ];
 
-/// Functions that scripts are not to have. `newproxy` makes values whose metatable a script may change, which can have a
-/// finalizer: code that runs wherever the collector does, where nothing can stop it.
+/// Functions that scripts do not get. `newproxy` makes values whose metatable a script may change, and which can have a
+/// finalizer: code that runs when the collector does, where nothing can stop it.
 const REMOVED: &[&CStr] = &[c"dofile", c"loadfile", c"print", c"newproxy"];
 
-/// Puts them in the place of Lua's.
+/// Replaces Lua's functions.
 ///
 /// # Safety
 /// The state is fresh, its globals are at the index, and the bridge outlives it.
@@ -64,7 +64,7 @@ unsafe fn bridge<'a>(state: *mut lua_State) -> &'a Bridge {
     unsafe { &*ffi::lua_touserdata(state, ffi::lua_upvalueindex(2)).cast::<Bridge>() }
 }
 
-/// Raises the end of the script if it is to end: it is not caught.
+/// Raises the end of the script if it is to end, so that it is not caught.
 unsafe fn let_end_pass(state: *mut lua_State, bridge: &Bridge) {
     // SAFETY: called from functions that Lua calls, with nothing to drop.
     unsafe {
@@ -74,7 +74,7 @@ unsafe fn let_end_pass(state: *mut lua_State, bridge: &Bridge) {
     }
 }
 
-/// As `let_end_pass`, after a look at the clock.
+/// As `let_end_pass`, after checking the clock.
 unsafe fn look(state: *mut lua_State, bridge: &Bridge) {
     // SAFETY: as `let_end_pass`; no command of the script runs, as one of its functions does.
     unsafe {
@@ -84,12 +84,12 @@ unsafe fn look(state: *mut lua_State, bridge: &Bridge) {
     }
 }
 
-/// `pcall`: of an error that is a table, the text alone comes back.
+/// `pcall`: for an error that is a table it returns the text alone.
 unsafe extern "C-unwind" fn protected_call(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua; nothing to drop.
     unsafe {
         if ffi::lua_gettop(state) == 0 {
-            // What Redis calls then is the place of the result.
+            // Redis then calls the slot of the result, a boolean.
             ffi::lua_pushboolean(state, 0);
             push_bytes(state, b"attempt to call a boolean value");
             return 2;
@@ -142,8 +142,7 @@ unsafe extern "C-unwind" fn handled_call(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Calls the handler of a script, unless the error is the end of the script: that is raised where Lua looks at nothing
-/// else until it is handled.
+/// Calls the handler of a script, unless the error is the end of the script, which is passed on.
 unsafe extern "C-unwind" fn handle(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua with the error, with nothing to drop.
     unsafe {
@@ -183,7 +182,7 @@ unsafe extern "C-unwind" fn unpack(state: *mut lua_State) -> c_int {
 /// What `collectgarbage` says of the settings that scripts cannot change.
 const COLLECTOR_SETTING: f64 = 200.0;
 
-/// `collectgarbage([what [, argument]])`. How the collector works is not changed: other scripts have it, too.
+/// `collectgarbage([what [, argument]])`. The collector's settings stay: other scripts share it.
 unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua; nothing to drop.
     unsafe {
@@ -198,7 +197,7 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Results up to this size are left to Lua, which builds them without a block in between. Bytes.
+/// Results up to this size, bytes, are left to Lua, which builds them without an extra block.
 const SHORT_RESULT: usize = 4096;
 
 /// `string.rep(text, times)`.
@@ -234,10 +233,10 @@ unsafe extern "C-unwind" fn repeat(state: *mut lua_State) -> c_int {
     }
 }
 
-/// A pattern may have so many parts in which matching recurses. Lua's own functions do not count.
+/// Most parts of a pattern in which matching recurses. Lua's own functions do not count them.
 const PATTERN_PARTS_MAX: usize = 5000;
 
-/// `string.find`, whose text is no pattern if its fourth argument says so.
+/// `string.find`; with its fourth argument true the text is not a pattern.
 unsafe extern "C-unwind" fn find(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua; nothing to drop.
     unsafe {
@@ -270,7 +269,7 @@ unsafe fn check_pattern(state: *mut lua_State) {
     }
 }
 
-/// So many elements are moved between two looks at the clock. A table of few may say that it has half a thousand million.
+/// Elements moved between two checks of the clock. A small table may claim to have half a billion elements.
 const LOOK_MOVES: c_int = 1 << 20;
 
 /// `table.insert(table, [place,] value)`.
@@ -335,7 +334,7 @@ unsafe extern "C-unwind" fn resume(state: *mut lua_State) -> c_int {
     }
 }
 
-/// So many coroutines are made between two looks at the clock: each counts its own instructions, from none.
+/// Coroutines made between two checks of the clock: each counts its instructions from 0.
 const LOOK_COROUTINES: u32 = 16;
 
 /// `coroutine.create` and `coroutine.wrap`.

@@ -1,4 +1,4 @@
-//! The hook that looks at the clock while Lua runs, and ends what is to go no further.
+//! The hook that checks the clock while Lua runs, and ends scripts that are to end.
 #![allow(unsafe_code)]
 
 use super::engine::{Bridge, push_error};
@@ -7,13 +7,13 @@ use crate::resp::Args;
 use mlua::ffi::{self, lua_Debug, lua_State};
 use std::ffi::c_int;
 
-/// Instructions between two looks at the clock.
+/// Instructions between two checks of the clock.
 pub(super) const INSTRUCTIONS: c_int = 100_000;
 
 const KILLED: &[u8] = b"Script killed by user with SCRIPT KILL...";
 const LOAD_TIMED_OUT: &[u8] = b"FUNCTION LOAD timeout";
 
-/// What Lua calls every so many instructions, in coroutines as well: they have the hooks of who made them.
+/// Called by Lua every [`INSTRUCTIONS`], in coroutines as well: they inherit the hook of their creator.
 pub(super) unsafe extern "C-unwind" fn on_instructions(state: *mut lua_State, _: *mut lua_Debug) {
     // SAFETY: the engine sets the hook. Commands of scripts run no instructions, so none is running. Nothing is left to
     // drop when the error is raised.
@@ -25,7 +25,7 @@ pub(super) unsafe extern "C-unwind" fn on_instructions(state: *mut lua_State, _:
     }
 }
 
-/// Looks at the clock, and serves others if the script has run for long. False: it is to end.
+/// Checks the clock, and serves other clients if the script has run for long. False: it is to end.
 ///
 /// # Safety
 /// As [`Bridge::server`]: no command of the script is running.

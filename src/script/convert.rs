@@ -6,7 +6,7 @@ use crate::resp::Reply;
 use mlua::ffi::{self, lua_State};
 use std::ffi::c_int;
 
-/// Pushes a reply of the server's own, whole and well formed, as a value.
+/// Pushes a reply of the server, which is whole and well formed, as a value.
 ///
 /// # Safety
 /// The state is live, with room for eight values. It may raise an error for want of memory.
@@ -44,7 +44,7 @@ impl<'a> Reader<'a> {
             // SAFETY: see `push_reply`; so below.
             return unsafe { ffi::lua_pushnil(state) };
         };
-        // SAFETY: see `push_reply`. What nests asks for room of its own.
+        // SAFETY: see `push_reply`. Nested values reserve their own room.
         unsafe {
             match kind {
                 b'$' if text != b"-1" => push_bytes(state, self.body(number(text) as usize)),
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A map or a set: a table in a table that says what it is.
+    /// A map or a set: a table inside a table that names the type.
     unsafe fn push_named(&mut self, state: *mut lua_State, name: &[u8], len: i64, is_map: bool) {
         // SAFETY: see `push_reply`.
         unsafe {
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
                 } else {
                     ffi::lua_pushboolean(state, 1);
                 }
-                // Nil is no key, and a key that is not a number is none either.
+                // Nil and NaN cannot be keys.
                 let is_key = match ffi::lua_type(state, -2) {
                     ffi::LUA_TNIL => false,
                     ffi::LUA_TNUMBER => !ffi::lua_tonumber(state, -2).is_nan(),
@@ -148,7 +148,7 @@ unsafe fn push_error_reply(state: *mut lua_State, line: &[u8]) {
     unsafe { push_error(state, line) }
 }
 
-/// Marks the error on top as one that the statistics have counted.
+/// Marks the error on top as already counted by the statistics.
 ///
 /// # Safety
 /// As [`push_reply`]; a table is on top.
@@ -181,7 +181,7 @@ unsafe fn set_text(state: *mut lua_State, name: &[u8], text: &[u8]) {
 /// An error as a script left it.
 #[derive(Debug, Default)]
 pub(super) struct ScriptError {
-    /// Code and text; `None` if there was no such thing.
+    /// Code and text; `None` if the error has none.
     pub(crate) text: Option<Vec<u8>>,
     pub(crate) source: Option<Vec<u8>>,
     pub(crate) line: Option<Vec<u8>>,
@@ -219,7 +219,7 @@ pub(super) unsafe fn read_error(state: *mut lua_State, out: &mut ScriptError) {
     }
 }
 
-/// The string or number on top as text, which Redis ends at a NUL.
+/// The string or number on top as text, up to a NUL, as in Redis.
 unsafe fn text_at(state: *mut lua_State) -> Vec<u8> {
     // SAFETY: the value on top is one or the other; a copy of a number is converted.
     unsafe {
@@ -240,9 +240,9 @@ pub(super) struct Answer<'a> {
     pub(crate) resp3: bool,
     /// How long `out` may become, bytes.
     pub(crate) limit: usize,
-    /// It would have become longer, or there was no memory for it: it is not whole.
+    /// The reply is not whole: it exceeded the limit, or there was no memory for it.
     pub(crate) full: bool,
-    /// Codes of errors in the reply; `None` of those that the statistics know.
+    /// Codes of errors in the reply; `None` for those already counted by the statistics.
     pub(crate) errors: &'a mut Vec<Option<Vec<u8>>>,
 }
 
@@ -250,7 +250,7 @@ pub(super) struct Answer<'a> {
 pub(super) const ANSWER_MAX: usize = 1 << 30;
 
 impl Answer<'_> {
-    /// Whether a text of this length, and what goes around it, can be written.
+    /// Whether a text of this length, with its framing, can be written.
     fn has_room(&mut self, len: usize) -> bool {
         /// More than the digits, marks and line breaks of any value.
         const AROUND: usize = 64;
@@ -261,7 +261,7 @@ impl Answer<'_> {
         !self.full
     }
 
-    /// The text of the string on top if it can be written, otherwise nothing.
+    /// The text of the string on top; empty if it cannot be written.
     unsafe fn text<'t>(&mut self, state: *mut lua_State) -> &'t [u8] {
         // SAFETY: see `write`.
         let text = unsafe { string_at(state, -1) }.unwrap_or_default();
@@ -312,7 +312,7 @@ impl Answer<'_> {
             ffi::lua_pop(state, 1);
             if field(state, b"ok") == ffi::LUA_TSTRING {
                 let text = self.text(state);
-                // As C has it, a NUL ends it.
+                // As in C, a NUL ends it.
                 let len = memchr::memchr(0, text).unwrap_or(text.len());
                 self.out.buf.push(b'+');
                 self.write_line(&text[..len]);
@@ -430,7 +430,7 @@ impl Answer<'_> {
     }
 }
 
-/// A number as the integer that C makes of it: the lowest one if it does not fit.
+/// A number converted to an integer as in C: the lowest one if it does not fit.
 fn truncate(number: f64) -> i64 {
     if number >= -(2f64.powi(63)) && number < 2f64.powi(63) { number as i64 } else { i64::MIN }
 }

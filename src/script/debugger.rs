@@ -1,8 +1,8 @@
-//! The debugger of EVAL scripts: `SCRIPT DEBUG`, and the session that redis-cli --ldb holds over its connection.
+//! The debugger of EVAL scripts: `SCRIPT DEBUG`, and the session of redis-cli --ldb over its connection.
 //!
-//! While a session lasts the connection is the debugger's: it blocks, and what comes in are commands of the debugger. A
-//! session runs in a forked child, whose changes are lost with it, or in the server itself (`SYNC`), which serves nobody
-//! else meanwhile. Commands and texts are those of redis-cli's debugger.
+//! During a session the connection is the debugger's: it blocks, and receives commands of the debugger. A session runs
+//! in a forked child, whose changes are lost with it, or in the server itself (`SYNC`), which serves no other clients
+//! meanwhile. Commands and texts are those of redis-cli's debugger.
 
 use crate::resp::{Args, Reply};
 use crate::structs::bytes::append_quoted;
@@ -11,11 +11,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-/// Breakpoints there may be.
+/// Most breakpoints of a session.
 const MAX_BREAKPOINTS: usize = 64;
-/// Bytes of a logged value when nothing else is set.
+/// Bytes of a logged value by default; longer ones are cut.
 const DEFAULT_MAX_LEN: usize = 256;
-/// Bytes of a command that is not whole yet.
+/// Most bytes of a command that is not whole yet.
 const MAX_COMMAND_BYTES: usize = 1 << 20;
 pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,7 +38,7 @@ pub(crate) struct Debugger {
     pub(crate) children: Vec<Pid>,
 }
 
-/// What became of waiting for a command.
+/// The result of waiting for a command.
 pub(super) enum Next {
     Command(Vec<Vec<u8>>),
     /// The client is gone.
@@ -48,18 +48,18 @@ pub(super) enum Next {
 }
 
 impl Debugger {
-    /// Makes ready for a session, which stops at the first line.
+    /// Prepares for a session, which stops at the first line.
     pub(crate) fn begin(&mut self) {
         let children = std::mem::take(&mut self.children);
         *self = Debugger { step: true, max_len: DEFAULT_MAX_LEN, children, ..Debugger::default() };
     }
 
-    /// A session is on.
+    /// Whether there is a session.
     pub(crate) fn is_active(&self) -> bool {
         self.conn.is_some()
     }
 
-    /// What the script does is logged: it goes step by step.
+    /// Whether each step of the script is logged.
     pub(super) fn logs_steps(&self) -> bool {
         self.is_active() && self.step
     }
@@ -68,7 +68,7 @@ impl Debugger {
         self.logs.push(entry.into());
     }
 
-    /// Logs what may be long.
+    /// Logs a value, cut to the longest length that is set.
     pub(super) fn log_value(&mut self, mut entry: Vec<u8>) {
         let is_long = self.max_len > 0 && entry.len() > self.max_len;
         if is_long {
@@ -130,7 +130,7 @@ impl Debugger {
             match self.conn.as_mut().map(|conn| conn.read(&mut buf)) {
                 Some(Ok(n @ 1..)) => self.input.extend_from_slice(&buf[..n]),
                 _ => {
-                    // The script goes on without anybody to ask.
+                    // The script goes on without stopping.
                     self.step = false;
                     self.breakpoints.clear();
                     return Next::Gone;
@@ -274,7 +274,7 @@ fn leading_int(text: &[u8]) -> i64 {
 
 /// A command as redis-cli sends it; `None`: not all of it is there.
 fn parse(input: &[u8]) -> Result<Option<Vec<Vec<u8>>>, ()> {
-    /// Arguments, and bytes of each.
+    /// Most arguments, and most bytes of each.
     const MAX: i64 = 1024;
     fn header<'a>(input: &mut &'a [u8], kind: u8) -> Result<Option<i64>, ()> {
         let Some((first, rest)) = input.split_first() else { return Ok(None) };
@@ -312,7 +312,7 @@ fn parse(input: &[u8]) -> Result<Option<Vec<Vec<u8>>>, ()> {
     Ok(Some(args))
 }
 
-/// Appends a reply as people read it, and gives what stands behind it.
+/// Appends a reply in readable form, and returns the bytes after it.
 fn describe<'a>(out: &mut Vec<u8>, reply: &'a [u8]) -> &'a [u8] {
     let Some(end) = memchr::memmem::find(reply, b"\r\n") else { return b"" };
     let (line, mut rest) = (&reply[..end], &reply[end + 2..]);

@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     Function,
 }
 
-/// What functions called by Lua work with.
+/// The state that functions called by Lua share.
 pub(crate) struct Bridge {
     /// The server, while a script runs.
     server: Cell<Option<NonNull<dyn Host>>>,
@@ -34,11 +34,11 @@ pub(crate) struct Bridge {
     pub(super) loading: Cell<*mut Loading>,
     /// A command of the script runs.
     pub(super) in_call: Cell<bool>,
-    /// What the script, or the program of the library, is to end with: from then on nothing of it goes on.
+    /// The error with which the script, or the program of the library, is to end: once set, none of its code goes on.
     pub(super) ended: Cell<Option<&'static [u8]>>,
-    /// Bytes of large blocks that were asked for since the clock was last looked at for their sake.
+    /// Bytes of large blocks requested since the clock was last checked because of them.
     pub(super) large_bytes: Cell<usize>,
-    /// Coroutines that were made.
+    /// Number of coroutines made.
     pub(super) coroutines: Cell<u32>,
     /// State of `math.random`.
     pub(super) random: Cell<u64>,
@@ -76,7 +76,7 @@ impl Bridge {
     /// The reference is not kept beyond the next return to Lua, and there is no other one.
     #[allow(clippy::mut_from_ref)]
     pub(super) unsafe fn server(&self) -> Option<&mut (dyn Host + 'static)> {
-        // SAFETY: `enter` was told so.
+        // SAFETY: the caller of `enter` promised it.
         unsafe { self.server.get().map(|mut server| server.as_mut()) }
     }
 
@@ -88,12 +88,12 @@ impl Bridge {
         unsafe { &mut *self.scratch.get() }
     }
 
-    /// Takes over a function that was put into the registry.
+    /// Takes ownership of a function in the registry.
     pub(super) fn function(&self, id: c_int) -> FunctionRef {
         FunctionRef { id, unref: self.unref.clone() }
     }
 
-    /// Gives back memory that an unusually large command or reply took.
+    /// Frees memory that an unusually large command or reply took.
     pub(super) fn tidy(&self) {
         // SAFETY: called between commands.
         let scratch = unsafe { self.scratch() };
@@ -134,7 +134,7 @@ pub(super) struct Numbers {
     /// The table of globals that scripts see.
     pub(crate) globals: c_int,
     pub(crate) handler: c_int,
-    /// The protected part of a run: there is no memory to be had outside of it.
+    /// The protected part of a run: outside of it nothing may allocate in Lua.
     pub(crate) entry: c_int,
 }
 
@@ -142,11 +142,11 @@ pub(crate) struct Engine {
     state: *mut lua_State,
     bridge: Box<Bridge>,
     pub(super) numbers: Numbers,
-    /// Runs since the collector was last given a push.
+    /// Runs since the last step of the collector.
     runs: u32,
 }
 
-/// Every so many runs the collector is given that much of a push, so that it need not do all of a cycle at once.
+/// Every so many runs the collector takes a step of this size, so that it need not do a whole cycle at once.
 const GC_PERIOD: u32 = 50;
 
 impl Engine {
@@ -186,7 +186,7 @@ impl Engine {
         &*self.bridge
     }
 
-    /// From now on the clock is looked at every so many instructions, in coroutines that are made as well.
+    /// From now on the clock is checked every so many instructions, in new coroutines as well.
     pub(super) fn set_hook(&self) {
         // SAFETY: the hook's own; the state is live.
         unsafe {
@@ -194,7 +194,7 @@ impl Engine {
         }
     }
 
-    /// Compiles a chunk; `Err` is what the compiler says.
+    /// Compiles a chunk; `Err` is the compiler's message.
     pub(crate) fn load(&mut self, code: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         self.release();
         let state = self.state;
@@ -225,13 +225,13 @@ impl Engine {
         unsafe { ffi::lua_gc(self.state, ffi::LUA_GCCOUNT, 0) as usize * 1024 }
     }
 
-    /// To be called after every run. True: the collector is to be given a push.
+    /// To be called after every run. True: a step of the collector is due.
     pub(super) fn collector_is_due(&mut self) -> bool {
         self.runs = (self.runs + 1) % GC_PERIOD;
         self.runs == 0
     }
 
-    /// Gives the collector a push.
+    /// Lets the collector take a step.
     ///
     /// # Safety
     /// Within a protected call: finalizers that scripts made may raise errors.
@@ -250,7 +250,7 @@ impl Drop for Engine {
     }
 }
 
-/// What is compiled on behalf of a caller outside of Lua.
+/// A chunk to compile.
 struct Chunk<'a> {
     code: &'a [u8],
     name: &'a CStr,
@@ -271,7 +271,7 @@ unsafe extern "C-unwind" fn compile(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Gives a thread the globals that scripts see: one may have given it others.
+/// Gives a thread the globals that scripts see again: a script may have changed them.
 ///
 /// # Safety
 /// The state is live, with room for a value.
@@ -291,7 +291,7 @@ unsafe extern "C-unwind" fn on_panic(state: *mut lua_State) -> c_int {
     std::process::abort()
 }
 
-/// The bytes of a string at an index; `None` for what is no string.
+/// The bytes of the string at an index; `None` if the value is not a string.
 ///
 /// # Safety
 /// The index is acceptable, and the string stays on the stack for as long as the bytes are used.

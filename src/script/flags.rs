@@ -1,4 +1,4 @@
-//! What a script says about itself in its first line: `#!lua flags=no-writes,allow-oom`, and the same flags of a function.
+//! The flags in a script's first line (`#!lua flags=no-writes,allow-oom`) and of a function.
 //!
 //! The line also names the engine and, for a library, the library. Errors are the texts of the replies, without `ERR`.
 
@@ -10,7 +10,7 @@ pub(crate) const ALLOW_OOM: u32 = 1 << 1;
 pub(crate) const ALLOW_STALE: u32 = 1 << 2;
 pub(crate) const NO_CLUSTER: u32 = 1 << 3;
 pub(crate) const ALLOW_CROSS_SLOT: u32 = 1 << 4;
-/// A script without a first line of this kind: it is treated as before there were flags.
+/// A script without such a line: it is treated as before there were flags.
 pub(crate) const COMPAT: u32 = 1 << 5;
 
 /// The flags that scripts can set, by the names that FUNCTION LIST shows, in its order.
@@ -22,7 +22,7 @@ pub(crate) const NAMES: &[(u32, &str)] = &[
     (ALLOW_CROSS_SLOT, "allow-cross-slot-keys"),
 ];
 
-/// Flags of an EVAL script, and the length of the line they stand in. That line is not part of the program, its line
+/// Flags of an EVAL script, and the length of the line they stand in. The line is not part of the program, but its line
 /// break is, so that line numbers stay.
 pub(crate) fn of_script(body: &[u8]) -> Result<(u32, usize), Vec<u8>> {
     if !body.starts_with(b"#!") {
@@ -52,7 +52,7 @@ pub(crate) fn of_script(body: &[u8]) -> Result<(u32, usize), Vec<u8>> {
     Ok((flags, len))
 }
 
-/// What the first line of a library says.
+/// The first line of a library.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct LibraryHead {
     pub(crate) name: Vec<u8>,
@@ -84,7 +84,7 @@ pub(crate) fn of_library(code: &[u8]) -> Result<LibraryHead, Vec<u8>> {
     Ok(LibraryHead { name, engine: parts[0].get(2..).unwrap_or_default().to_vec(), len })
 }
 
-/// Names of libraries and functions: letters, digits and underscores.
+/// Whether a name of a library or function is valid: letters, digits and underscores.
 pub(crate) fn is_valid_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }

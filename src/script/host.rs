@@ -1,4 +1,4 @@
-//! What scripts need of the server that runs them.
+//! The interface of the server to the scripts it runs.
 
 use super::Scripting;
 use crate::resp::{Args, Reply};
@@ -7,20 +7,20 @@ pub(crate) trait Host {
     /// The state of this room, which the server keeps.
     fn scripting(&mut self) -> &mut Scripting;
 
-    /// Looks at the clock: monotonic, microseconds.
+    /// Reads the clock: monotonic, microseconds.
     fn tick_us(&mut self) -> i64;
 
     /// How long the script has run, ms.
     fn script_duration_ms(&self) -> i64;
 
-    /// How long scripts may run before others are served beside them, ms; not above 0: for ever.
+    /// How long scripts may run before other clients are served meanwhile, ms; 0 or less: for ever.
     fn busy_reply_threshold_ms(&self) -> i64;
 
-    /// Serves others if the script, which this command runs, has run for long. False: it is to end.
+    /// Serves other clients if the script, started by this command, has run for long. False: it is to end.
     fn script_goes_on(&mut self, command: Args<'_>) -> bool;
 
-    /// Runs a command of the script. `Err`: it was refused, and the statistics know; the text begins with `-` and a code,
-    /// or has none.
+    /// Runs a command of the script. `Err`: it was refused, which the statistics have counted; the text begins with `-`
+    /// and a code, or has none.
     fn run_script_command(&mut self, args: Args<'_>, out: &mut Reply) -> Result<(), Vec<u8>>;
 
     /// Whether the caller's user may run a command; `None`: there is no such command.

@@ -1,7 +1,7 @@
-//! What the debugger does within the interpreter: stopping at lines, showing variables and frames, running code.
+//! The debugger inside the interpreter: stopping at lines, showing variables and frames, running code.
 //!
-//! Invariant: code that the client asks for may come back to the server by way of `redis.call`. So nothing here keeps a
-//! reference to the server while Lua runs.
+//! Invariant: nothing here keeps a reference to the server while Lua runs, as code from the client may use the server
+//! through `redis.call`.
 #![allow(unsafe_code)]
 
 use super::debugger::Next;
@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 10;
 /// How long a script may run without a stop when `busy-reply-threshold` is 0, ms.
 const DEFAULT_THRESHOLD_MS: i64 = 5000;
 
-/// What Lua calls at every line, and every so many instructions, of a script that is debugged.
+/// Called by Lua at every line, and every so many instructions, of a debugged script.
 pub(super) unsafe extern "C-unwind" fn on_line(state: *mut lua_State, at: *mut lua_Debug) {
     // SAFETY: `run` sets the hook after it entered the bridge. Nothing is left to drop when an error is raised.
     unsafe {
@@ -29,7 +29,7 @@ pub(super) unsafe extern "C-unwind" fn on_line(state: *mut lua_State, at: *mut l
     }
 }
 
-/// Stops here if there is a reason to. Gives the error that the script is to end with, if it is.
+/// Stops here if there is a reason to. Returns the error with which the script is to end, if any.
 unsafe fn stop(state: *mut lua_State, at: *mut lua_Debug, bridge: &Bridge) -> Option<&'static [u8]> {
     // SAFETY: called from a hook: the running function is at level 0. The server is used in between calls of Lua only.
     unsafe {
@@ -92,7 +92,7 @@ enum Told {
     Fail(&'static [u8]),
 }
 
-/// Does what the client says until the script is to go on.
+/// Carries out the client's commands until the script is to go on.
 unsafe fn converse(state: *mut lua_State, bridge: &Bridge) -> Told {
     // SAFETY: as `stop`; the debugger is asked for anew after everything that runs Lua.
     unsafe {
@@ -230,7 +230,7 @@ unsafe fn evaluate(state: *mut lua_State, bridge: &Bridge, code: &[u8]) {
     }
 }
 
-/// Calls a command as the script would; the call logs itself.
+/// Calls a command as the script would; `redis.call` logs it.
 unsafe fn call_redis(state: *mut lua_State, bridge: &Bridge, args: &[Vec<u8>]) {
     // SAFETY: see `converse`; the call is protected.
     unsafe {
@@ -279,7 +279,7 @@ unsafe fn trace(state: *mut lua_State, bridge: &Bridge) {
     }
 }
 
-/// Appends a value as people read it.
+/// Appends a value in readable form.
 ///
 /// # Safety
 /// `index` is that of a value, counted from the bottom.
@@ -316,7 +316,7 @@ pub(super) unsafe fn append_value(out: &mut Vec<u8>, state: *mut lua_State, inde
     }
 }
 
-/// A table: its values if it is an array, else its keys, too.
+/// Appends a table: its values if it is an array, otherwise keys and values.
 unsafe fn append_table(out: &mut Vec<u8>, state: *mut lua_State, index: c_int, depth: usize) {
     // SAFETY: see `append_value`.
     unsafe {

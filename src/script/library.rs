@@ -1,7 +1,7 @@
-//! Function libraries: what is loaded, and how sets of libraries are loaded, joined and dumped.
+//! Function libraries: those that are loaded, and how sets of libraries are restored, joined and dumped.
 //!
-//! Invariant: `functions` holds exactly the functions of `libraries`. Names of functions are found whatever the case of
-//! their letters, those of libraries are not. Errors are the texts of replies, without `ERR`.
+//! Invariant: `functions` holds exactly the functions of `libraries`. Names of functions are found in any case, those
+//! of libraries are not. Errors are the texts of replies, without `ERR`.
 
 use super::engine::{Engine, FunctionRef};
 use super::flags;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Function {
     pub(crate) name: Rc<[u8]>,
     pub(crate) description: Option<Vec<u8>>,
-    /// As in `flags`.
+    /// Flags, see `flags`.
     pub(crate) flags: u32,
     pub(super) code: FunctionRef,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Loading {
     pub(super) timeout: Option<Duration>,
 }
 
-/// What becomes of libraries that are there when others are restored.
+/// What happens to existing libraries when others are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RestorePolicy {
     Flush,
@@ -72,7 +72,7 @@ impl Libraries {
         *self = Libraries::default();
     }
 
-    /// Compiles and adds a library, and gives its name. `timeout`: how long its program may run.
+    /// Compiles and adds a library, and returns its name. `timeout`: how long its program may run.
     pub(crate) fn load(
         &mut self,
         engine: &mut Engine,
@@ -132,7 +132,7 @@ impl Libraries {
         library.functions.iter().map(|f| &f.name).find(|name| self.function(name).is_some()).cloned()
     }
 
-    /// Adds all libraries of another set, or none if something stands in the way.
+    /// Adds all libraries of another set; on an error none.
     pub(crate) fn join(&mut self, other: Libraries, replace: bool) -> Result<(), Vec<u8>> {
         if !replace && let Some(name) = other.libraries.keys().find(|name| self.libraries.contains_key(*name)) {
             return Err([b"Library ", &name[..], b" already exists"].concat());
@@ -147,7 +147,7 @@ impl Libraries {
         Ok(())
     }
 
-    /// All libraries as FUNCTION DUMP gives them: as in a snapshot, with version and checksum behind them.
+    /// All libraries as FUNCTION DUMP gives them: as in a snapshot, followed by version and checksum.
     pub(crate) fn dump(&self, compress: bool) -> Vec<u8> {
         let mut out = Vec::new();
         for library in self.iter() {

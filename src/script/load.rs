@@ -1,9 +1,8 @@
-//! Compiling: from text in one piece, or from what a function of a script gives piece by piece.
+//! Compiling: from text in one piece, or from the pieces that a function of a script returns.
 //!
-//! Invariants, for everything that is compiled: it is text, never the compiled form, which could do anything; it is
-//! shorter than the numbers in which the compiler counts; the name of the chunk lies on the stack, and Lua, which has
-//! only one string of each text, can so not free the one it uses; and the collector rests but for where a script's own
-//! function runs in between.
+//! Invariants, for everything that is compiled: it is text, never bytecode, which could do anything. Its length fits
+//! the compiler's counters. The name of the chunk is on the stack, so that Lua, which has only one string of each text,
+//! cannot free the one in use. The collector is stopped, except while a script's own function runs in between.
 #![allow(unsafe_code)]
 
 use super::busy;
@@ -16,14 +15,14 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 pub(crate) const SOURCE_MAX: usize = 64 << 20;
 const TOO_LONG: &CStr = c"the program is too long";
 
-/// So many pieces are read between two looks at the clock: the function that gives them may be one of Lua's own, in which
-/// nothing else looks.
+/// Pieces read between two checks of the clock: the function that returns them may be one of Lua's own, in which
+/// nothing else checks.
 const LOOK_PIECES: u32 = 1024;
 
-/// With a blank before it the compiler takes the compiled form for text, and says what is wrong with it.
+/// With a blank before it, bytecode is taken for text by the compiler, which then fails.
 const BLANK: &CStr = c" ";
 
-/// Compiles a text. Leaves the function, or a message, and gives Lua's status.
+/// Compiles a text. Pushes the function, or a message, and returns Lua's status.
 ///
 /// # Safety
 /// The state is live and has room for three values; may raise an error for want of memory.
@@ -38,7 +37,7 @@ pub(super) unsafe fn text(state: *mut lua_State, code: &[u8], name: &CStr) -> c_
     unsafe { compile(state, read_whole, std::ptr::from_mut(&mut whole).cast(), name) }
 }
 
-/// Runs the compiler over what a reader gives.
+/// Runs the compiler on the output of a reader.
 ///
 /// # Safety
 /// As [`text`]; `data` is what the reader takes.
@@ -54,7 +53,7 @@ unsafe fn compile(state: *mut lua_State, reader: ffi::lua_Reader, data: *mut c_v
     }
 }
 
-/// A text on its way to the compiler.
+/// A text being read by the compiler.
 struct Whole {
     rest: *const u8,
     len: usize,
@@ -74,7 +73,7 @@ unsafe extern "C-unwind" fn read_whole(_: *mut lua_State, data: *mut c_void, len
     }
 }
 
-/// Leaves what compiling gave: the function, or nil and a message.
+/// Returns the result of compiling to Lua: the function, or nil and a message.
 unsafe fn answer(state: *mut lua_State, status: c_int) -> c_int {
     // SAFETY: a value is on top.
     unsafe {
@@ -105,21 +104,21 @@ pub(super) unsafe extern "C-unwind" fn load_string(state: *mut lua_State) -> c_i
     }
 }
 
-/// What has come of the pieces that a script's function gives.
+/// The pieces that a script's function has returned so far.
 #[derive(Default)]
 struct Pieces {
-    /// Bytes.
+    /// Bytes of all pieces.
     len: usize,
     count: u32,
-    /// A piece that has yet to be given, after a blank.
+    /// A piece still to be passed on, after a blank.
     held: Option<(*const c_char, usize)>,
 }
 
-/// Where on the stack of `load` the function is, and where the piece is that the compiler reads.
+/// Indices on the stack of `load`: the function, and the piece that the compiler reads.
 const FUNCTION: c_int = 1;
 const PIECE: c_int = 3;
 
-/// `load(function [, name])`: compiles what the function gives, as it gives it.
+/// `load(function [, name])`: compiles the pieces that the function returns.
 pub(super) unsafe extern "C-unwind" fn load(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua. `pieces` has no destructor, so that an error may leave this frame.
     unsafe {

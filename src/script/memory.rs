@@ -1,12 +1,12 @@
 //! Memory of the interpreters: where it comes from, and what is refused.
 //!
 //! Lua makes an error of an allocation that fails ("not enough memory"), which a script can catch. So everything that a
-//! script could make too large is refused here, whichever function of Lua's asks for it: a single block, which is what a
-//! string or the store of a table is, has a limit. There is none for all blocks together; a script that fills them goes
-//! through instructions, and so can be killed.
+//! script could make too large is refused here, whichever function of Lua's asks for it. A single block, such as a
+//! string or the store of a table, has a limit. All blocks together have none: a script that fills them executes
+//! instructions, and so can be killed.
 //!
-//! Single instructions and functions of C may move much memory, so that a script takes long between two looks at the
-//! clock. Who asks for large blocks is therefore looked after here, too.
+//! Single instructions and C functions may move much memory, so that a script takes long between two checks of the
+//! clock. So requests for large blocks check the clock, too.
 #![allow(unsafe_code)]
 
 use super::busy;
@@ -15,17 +15,17 @@ use std::ffi::c_void;
 
 /// The longest string that scripts can make, bytes: as long as the longest that clients can store by default.
 pub(crate) const STRING_MAX: usize = 512 << 20;
-/// What Lua says when memory is refused.
+/// Lua's error when memory is refused.
 pub(super) const REFUSED: &[u8] = b"not enough memory";
 
-/// Room for the head of a string.
+/// Room for the header of a string.
 const HEAD: usize = 64;
-/// Blocks of this size and more are looked at.
+/// Blocks of this size and more count as large.
 const LARGE: usize = 64 * 1024;
-/// So many bytes of large blocks may be asked for between two looks at the clock.
+/// Bytes of large blocks requested between two checks of the clock.
 const LOOK_BYTES: usize = 64 << 20;
 
-/// What Lua calls for memory: makes, resizes or frees a block.
+/// Lua's allocator: makes, resizes or frees a block.
 ///
 /// # Safety
 /// `bridge` is that of the state; `block` is null or came from here.

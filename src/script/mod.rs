@@ -1,8 +1,8 @@
 //! Scripts and functions in Lua: the interpreters, what they have loaded, and the script that runs.
 //!
-//! EVAL and its like have one interpreter, functions another. A script calls commands as a client of its own that has no
-//! connection; what it changes gathers in the effects until the command that runs it is over, as with a transaction. What
-//! Lua itself does not bring is in `lib`; the commands are in `commands/scripting` and `commands/function`.
+//! EVAL and its like have one interpreter, functions another. A script calls commands as a client of its own that has
+//! no connection. What it changes gathers in the effects until the command that runs it ends, as with a transaction.
+//! Libraries that Lua lacks are in `lib`; the commands are in `server/commands/scripting.rs` and `function.rs`.
 
 pub(crate) mod busy;
 pub(crate) mod debugger;
@@ -43,13 +43,13 @@ pub(crate) struct Scripting {
     pub(crate) functions: Engine,
     pub(crate) cache: Cache,
     pub(crate) libraries: Libraries,
-    /// Libraries of a data set that is being loaded beside the one that is served.
+    /// Libraries of a data set that is loaded while the old one is served.
     pub(crate) aside: Option<Libraries>,
     pub(crate) running: Option<Running>,
     /// The client that commands of scripts run as.
     pub(crate) client: Option<ClientId>,
     pub(crate) debugger: debugger::Debugger,
-    /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may call what is not for scripts.
+    /// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may call commands with the flag `noscript`.
     pub(crate) deny_disabled: bool,
 }
 
@@ -85,13 +85,13 @@ impl Scripting {
     /// Forgets all EVAL scripts, with the interpreter they ran in.
     pub(crate) fn flush_scripts(&mut self) {
         self.cache.clear();
-        // One that is in use stays.
+        // An interpreter that is in use stays.
         if self.running.is_none() {
             self.eval = Engine::new(Kind::Eval);
         }
     }
 
-    /// Loads a library and gives its name. `limited`: its program may only run for a while.
+    /// Loads a library and returns its name. `limited`: its program may run for [`LOAD_TIMEOUT`] at most.
     pub(crate) fn load_library(&mut self, code: &[u8], replace: bool, limited: bool) -> Result<Vec<u8>, Vec<u8>> {
         let libraries = self.aside.as_mut().unwrap_or(&mut self.libraries);
         libraries.load(&mut self.functions, code, replace, limited.then_some(LOAD_TIMEOUT))
@@ -113,7 +113,6 @@ impl Scripting {
     }
 }
 
-/// Numbers of the code of scripts in their interpreters.
 impl scripts::Script {
     pub(crate) fn to_run<'a>(&self, read_only: bool, command: Args<'a>, key_count: usize) -> run::Script<'a> {
         let name = self.sha.clone();

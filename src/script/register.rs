@@ -25,7 +25,7 @@ pub(super) unsafe fn push_redis(state: *mut lua_State, bridge: *const Bridge) {
 }
 
 impl Engine {
-    /// Runs the program of a library and gives the functions it registered. `Err` is the text of the reply.
+    /// Runs the program of a library and returns the functions it registered. `Err` is the text of the reply.
     pub(super) fn load_library(&mut self, code: &[u8], timeout: Option<Duration>) -> Result<Vec<Function>, Vec<u8>> {
         let compiled = self.load(code, c"@user_function");
         let compiled = compiled.map_err(|message| [b"Error compiling function: ", &message[..]].concat())?;
@@ -95,13 +95,13 @@ unsafe extern "C-unwind" fn register_function(state: *mut lua_State) -> c_int {
     }
 }
 
-/// What is known of a function that is being registered.
+/// The arguments of `redis.register_function`.
 #[derive(Default)]
 struct Wanted {
     name: Option<Vec<u8>>,
     description: Option<Vec<u8>>,
     flags: u32,
-    /// Where on the stack it is.
+    /// Its index on the stack.
     callback: Option<c_int>,
 }
 
@@ -110,7 +110,7 @@ unsafe fn register(state: *mut lua_State) -> Result<(), &'static [u8]> {
     // `luaL_ref` may raise, for want of memory.
     unsafe {
         let bridge = api::bridge(state);
-        // Who looks at the clock looks there, too: no reference is kept.
+        // Checks of the clock use it, too, so no reference is kept.
         let loading = bridge.loading.get();
         if loading.is_null() {
             return Err(b"redis.register_function can only be called on FUNCTION LOAD command");

@@ -29,18 +29,18 @@ pub(crate) struct Running {
     pub(crate) read_only: bool,
     pub(crate) allow_oom: bool,
     pub(crate) allow_cross_slot: bool,
-    /// It came from our master or the log: it is not refused what others are.
+    /// It came from our master or the AOF: checks on clients do not apply.
     pub(crate) obeyed: bool,
     /// A command that writes was called.
     pub(crate) wrote: bool,
-    /// It has run for longer than `busy-reply-threshold`: others are served meanwhile.
+    /// It has run for longer than `busy-reply-threshold`: other clients are served meanwhile.
     pub(crate) busy: bool,
     pub(crate) killed: bool,
     /// Where its commands are propagated to.
     pub(crate) targets: u8,
     /// Its commands reply in RESP3.
     pub(crate) resp3: bool,
-    /// Cluster mode: the slot its keys are of, as far as any was named.
+    /// Cluster mode: the slot of its keys, once a key was named.
     pub(crate) slot: Option<Slot>,
     /// The command that runs it; filled in when it is busy.
     pub(crate) command: OwnedArgs,
@@ -50,21 +50,21 @@ pub(crate) struct Running {
 pub(crate) struct Script<'a> {
     pub(crate) kind: Kind,
     pub(crate) name: Rc<[u8]>,
-    /// As in `flags`.
+    /// Flags, see `flags`.
     pub(crate) flags: u32,
     /// It was called by a command that only reads.
     pub(crate) read_only: bool,
     /// Number of the function in the registry.
     pub(super) code: c_int,
-    /// The command that runs it: keys and arguments stand behind three others.
+    /// The command that runs it: keys and arguments follow the first three.
     pub(crate) command: Args<'a>,
     pub(crate) key_count: usize,
 }
 
-/// Memory that is kept for the reply when what was written of one is taken back, bytes.
+/// Capacity that a reply keeps when what was written is taken back, bytes.
 const KEPT_REPLY: usize = 64 * 1024;
 
-/// What the protected part of a run works on. It lies below that part, so that an error leaves it whole.
+/// What the protected part of a run works on. It is in a frame below that part, so that an error leaves it whole.
 struct Frame<'a> {
     script: &'a Script<'a>,
     host: NonNull<dyn Host>,
@@ -78,20 +78,20 @@ struct Frame<'a> {
 
 enum Failure {
     Error(ScriptError),
-    /// What was raised is no table.
+    /// The error is not a table.
     Other(Option<Vec<u8>>),
 }
 
-/// What a script came to.
+/// The result of a script.
 pub(crate) enum Outcome {
-    /// Its value was written. Of each error in it the code, where a command of the script gave it.
+    /// Its value was written. Holds the code of each error in it; see `Answer::errors`.
     Value(Vec<Option<Vec<u8>>>),
     Failed(CmdError),
     /// It failed with an error that is counted already.
     Counted(Vec<u8>),
 }
 
-/// Runs a script that `host` lets start: it is `running` there.
+/// Runs a script that `host` has set as `running`.
 pub(crate) fn execute(host: &mut (dyn Host + 'static), out: &mut Reply, script: &Script<'_>) -> Outcome {
     let mark = out.buf.len();
     let is_debugged = script.kind == Kind::Eval && host.scripting().debugger.is_active();
@@ -192,11 +192,11 @@ pub(super) unsafe extern "C-unwind" fn entry(state: *mut lua_State) -> c_int {
         if let Some(text) = sandbox::bridge(state).ended.get()
             && ffi::lua_type(state, -1) != ffi::LUA_TTABLE
         {
-            // What ended it was that no memory was granted any more.
+            // It ended because memory was refused.
             push_error(state, text);
         }
         if status == ffi::LUA_OK {
-            // Within a script it could be said which protocol is meant.
+            // The script may have chosen the protocol.
             let resp3 = frame.host.as_mut().scripting().running.as_ref().is_some_and(|r| r.resp3);
             let limit = frame.out.buf.len() + ANSWER_MAX;
             let mut answer = Answer { out: frame.out, resp3, limit, full: false, errors: &mut frame.errors };
@@ -215,7 +215,7 @@ pub(super) unsafe extern "C-unwind" fn entry(state: *mut lua_State) -> c_int {
         if let Some(Failure::Other(Some(text))) = &frame.failure
             && text == REFUSED
         {
-            // What the script had is what others need.
+            // Others need the memory of the script.
             ffi::lua_settop(state, 0);
             ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0);
         } else if frame.push_collector {

@@ -1,5 +1,5 @@
-//! What scripts can reach, and what keeps them from changing it: tables that others use, too, are seen through empty ones
-//! that pass reads on and refuse writes.
+//! What scripts can reach, and what keeps them from changing it: shared tables are seen through empty ones that pass
+//! reads on and refuse writes.
 //!
 //! Lua 5.1 has no read-only tables. So every table that scripts share (the globals, `redis`, the libraries) is hidden
 //! behind a guard: an empty table whose metatable names the real one as `__index`, refuses `__newindex`, and has a marker
@@ -36,7 +36,7 @@ fn key(of: &'static u8) -> *const c_void {
 const LUA_TABLES: &[&CStr] = &[c"string", c"math", c"table", c"coroutine"];
 const READ_ONLY: &CStr = c"Attempt to modify a readonly table";
 
-/// Builds all that scripts see, in a fresh state. Gives the registry numbers of the globals and of the error handler.
+/// Builds all that scripts see, in a fresh state. Returns the registry numbers of the globals and of the error handler.
 ///
 /// # Safety
 /// The state is fresh, and the bridge outlives it.
@@ -94,7 +94,7 @@ pub(super) unsafe fn build(state: *mut lua_State, bridge: *const Bridge, kind: K
         }
         let handler = ffi::luaL_ref(state, registry);
 
-        // A name that is not there is an error.
+        // Reading an unknown name is an error.
         set_strict(state);
         ffi::lua_pushvalue(state, globals);
         guard_top(state);
@@ -135,7 +135,7 @@ pub(super) unsafe fn bridge<'a>(state: *mut lua_State) -> &'a Bridge {
     }
 }
 
-/// Sets a real global. Takes the value off the stack.
+/// Sets a real global. Pops the value.
 ///
 /// # Safety
 /// The state is live; a value is on top and there is room for two more.
@@ -164,7 +164,7 @@ pub(super) unsafe fn push_global(state: *mut lua_State, name: &[u8]) {
     }
 }
 
-/// While a library loads, the globals are others: all it can do is register functions.
+/// Switches the globals: while a library loads, all it can do is register functions.
 ///
 /// # Safety
 /// The state is that of functions, with room for three values.
@@ -192,7 +192,7 @@ unsafe fn open_libraries(state: *mut lua_State, globals: c_int) {
         ];
         for (name, table) in tables {
             let table = table.expect("a library opens in a fresh state");
-            // By way of the registry, from the wrapper's world to the bare stack.
+            // Through the registry, from mlua's wrapper to the bare stack.
             lua.set_named_registry_value(name, table).expect("memory for a library");
             ffi::lua_getfield(state, ffi::LUA_REGISTRYINDEX, c_name(name).as_ptr());
             guard_top(state);
@@ -233,7 +233,7 @@ unsafe fn push_shield(state: *mut lua_State) {
     }
 }
 
-/// Puts a guard in the place of the table on top.
+/// Replaces the table on top by a guard.
 unsafe fn guard_top(state: *mut lua_State) {
     // SAFETY: as `build`. On the stack: the table, the guard, its metatable.
     unsafe {
@@ -252,7 +252,7 @@ unsafe fn guard_top(state: *mut lua_State) {
     }
 }
 
-/// Makes reading what is not in the table on top an error.
+/// Makes reading an unknown field of the table on top an error.
 unsafe fn set_strict(state: *mut lua_State) {
     // SAFETY: as `build`.
     unsafe {
@@ -263,7 +263,7 @@ unsafe fn set_strict(state: *mut lua_State) {
     }
 }
 
-/// Whether the value at an index is a guard. If so, the table behind it is pushed.
+/// Whether the value at an index is a guard. If so, pushes the table that it guards.
 unsafe fn push_guarded(state: *mut lua_State, index: c_int) -> bool {
     // SAFETY: called from functions that Lua calls, which have room.
     unsafe {
@@ -300,7 +300,7 @@ unsafe extern "C-unwind" fn refuse_read(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Makes a table of what went wrong: the text, and where it was.
+/// Turns an error into a table with its text and its position.
 unsafe extern "C-unwind" fn error_handler(state: *mut lua_State) -> c_int {
     // SAFETY: called with the error; it runs before the stack unwinds, so the levels are still there. `lua_Debug` is plain
     // data, which Lua fills before it is read.
@@ -309,7 +309,7 @@ unsafe extern "C-unwind" fn error_handler(state: *mut lua_State) -> c_int {
         let mut found = ffi::lua_getstack(state, 1, &mut at) != 0;
         if found {
             ffi::lua_getinfo(state, c"nSl".as_ptr(), &mut at);
-            // An error of a function that is not Lua is shown where it was called.
+            // An error of a C function is shown at its caller.
             if CStr::from_ptr(at.what) == c"C" {
                 found = ffi::lua_getstack(state, 2, &mut at) != 0;
                 if found {
@@ -359,7 +359,7 @@ unsafe fn push_text_of(state: *mut lua_State, index: c_int) {
     }
 }
 
-/// Puts functions that mind guards, and others of our own, in the place of Lua's.
+/// Replaces functions of Lua by ours: those that respect guards, and others.
 unsafe fn replace_functions(state: *mut lua_State, globals: c_int, bridge: *const Bridge) {
     // SAFETY: as `build`.
     unsafe {
@@ -383,8 +383,8 @@ unsafe fn replace_functions(state: *mut lua_State, globals: c_int, bridge: *cons
     }
 }
 
-/// Calls the C function in the first upvalue as if it had been called in our place: arguments, results and the name in
-/// errors are its own. It must have no upvalues.
+/// Calls the C function in the first upvalue as if it had been called itself: arguments, results and the name in errors
+/// are its own. It must have no upvalues.
 ///
 /// # Safety
 /// Called by Lua, from a closure with such an upvalue.

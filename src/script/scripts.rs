@@ -13,7 +13,7 @@ pub(crate) struct Script {
     /// SHA1 of the text, 40 lower-case hexadecimal digits.
     pub(crate) sha: Rc<[u8]>,
     pub(crate) body: Vec<u8>,
-    /// As in `flags`.
+    /// Flags, see `flags`.
     pub(crate) flags: u32,
     pub(super) code: FunctionRef,
 }
@@ -25,7 +25,7 @@ impl Script {
     }
 }
 
-/// A script that is looked for by its text.
+/// A script, compared by its text.
 #[derive(Debug)]
 struct ByBody(Rc<Script>);
 
@@ -61,7 +61,7 @@ impl Cache {
         self.by_sha.len()
     }
 
-    /// Memory of the texts and what goes with them, bytes.
+    /// Memory of the texts and their entries, bytes.
     pub(crate) fn memory(&self) -> usize {
         self.bytes
     }
@@ -74,7 +74,7 @@ impl Cache {
         self.by_body.get(body).map(|s| &s.0)
     }
 
-    /// By its SHA1, whatever the case of the digits.
+    /// The script with this SHA1, in either case of digits.
     pub(crate) fn by_sha(&self, sha: &[u8]) -> Option<&Rc<Script>> {
         let mut sha: [u8; 40] = sha.try_into().ok()?;
         sha.make_ascii_lowercase();

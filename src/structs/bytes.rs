@@ -1,16 +1,16 @@
 //! Short byte strings: comparing and copying them without a call, as nearly all keys, names and values are short.
 //!
-//! A string of up to twice a width is covered by two pieces of that width that overlap. Copies of a length that is not
-//! known when compiling otherwise go to the C library, which takes longer to find out how to copy than to do so.
+//! A string of up to twice a width is covered by two pieces of that width that overlap. Other copies of a length
+//! unknown at compile time go to the C library, which takes longer to decide how to copy than to copy.
 
 #![allow(unsafe_code)]
 
 use std::ptr;
 
-/// Room that [`append_bulk`] makes beside the string itself: the kind, the digits of a length, and two line ends.
+/// Room that [`append_bulk`] makes besides the string: the kind, the digits of a length, and two line ends, bytes.
 const BULK_ROOM: usize = 32;
 
-/// Whether two strings are the same.
+/// Whether two strings are equal.
 #[inline(always)]
 pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
     #[inline(always)]
@@ -33,22 +33,22 @@ pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
 #[inline]
 pub(crate) fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
     buf.reserve(bytes.len());
-    // SAFETY: there is room for the bytes behind those that are there, and they are apart from it.
+    // SAFETY: there is room for the bytes after those that are there, and they do not overlap it.
     unsafe {
         copy(bytes, buf.as_mut_ptr().add(buf.len()));
         buf.set_len(buf.len() + bytes.len());
     }
 }
 
-/// Adds a piece of a string, `len` bytes from `at` on. A short one is copied with what stands behind it, if that much stands
-/// there and there is room for it already: finding out how to copy less would take longer.
+/// Adds a piece of a string, `len` bytes from `at` on. A short piece is copied together with the bytes after it, if
+/// there are enough and there is room: deciding how to copy less would take longer.
 #[inline(always)]
 pub(crate) fn append_piece(buf: &mut Vec<u8>, string: &[u8], at: usize, len: usize) {
-    /// Bytes that are copied of a short one.
+    /// Bytes copied for a short piece.
     const WIDE: usize = 64;
     if len <= WIDE && at <= string.len() && string.len() - at >= WIDE && buf.capacity() - buf.len() >= WIDE {
-        // SAFETY: there are `WIDE` bytes to copy, and room for as many behind those that are there, apart from the string;
-        // those that count are written.
+        // SAFETY: there are `WIDE` bytes to copy, and room for as many after those that are there, not overlapping the
+        // string; the bytes of the new length are written.
         unsafe {
             let from = string.as_ptr().add(at).cast::<[u8; WIDE]>();
             buf.as_mut_ptr().add(buf.len()).cast::<[u8; WIDE]>().write_unaligned(from.read_unaligned());
@@ -70,12 +70,12 @@ pub(crate) fn append_line(buf: &mut Vec<u8>, kind: u8, n: i64) {
     }
 }
 
-/// Adds a string as RESP has it, with its length before it and a line end behind it: `$3\r\nfoo\r\n`.
+/// Adds a string as RESP has it, with its length before it and a line end after it: `$3\r\nfoo\r\n`.
 #[inline]
 pub(crate) fn append_bulk(buf: &mut Vec<u8>, bytes: &[u8]) {
     buf.reserve(bytes.len() + BULK_ROOM);
-    // SAFETY: the line takes 23 bytes at most, and behind the string there is room for a line end; the string is apart
-    // from the buffer.
+    // SAFETY: the line takes 23 bytes at most, and after the string there is room for a line end; the string does not
+    // overlap the buffer.
     unsafe {
         let at = write_line(buf.as_mut_ptr().add(buf.len()), b'$', bytes.len() as i64);
         copy(bytes, at);
@@ -85,7 +85,7 @@ pub(crate) fn append_bulk(buf: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Writes a kind, a number and a line end, and gives where they end.
+/// Writes a kind, a number and a line end, and returns where they end.
 ///
 /// # Safety
 /// There must be room for 23 bytes at `at`.
@@ -125,15 +125,16 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Writes a number where it is to stand, and gives where it ends. Copying it there from elsewhere would be waiting for what
-/// was just written in smaller pieces.
+/// Writes a number in its place, and returns where it ends. Copying it from a buffer would have to wait for the smaller
+/// writes to that buffer.
 ///
 /// # Safety
 /// There must be room for 20 bytes at `at`.
 #[inline(always)]
 unsafe fn write_digits(at: *mut u8, mut n: u64) -> *mut u8 {
     let len = 1 + n.checked_ilog10().unwrap_or(0) as usize;
-    // SAFETY: of the caller; there are as many digits as the logarithm tells, and one or two of them are left at the end.
+    // SAFETY: of the caller; there are as many digits as the logarithm says, and one or two of them are left at the
+    // end.
     unsafe {
         let mut left = at.add(len);
         while n >= 100 {
@@ -153,7 +154,7 @@ unsafe fn write_digits(at: *mut u8, mut n: u64) -> *mut u8 {
 /// Copies a string to where there is room for it.
 ///
 /// # Safety
-/// There must be room for all of `from` at `to`, apart from `from`.
+/// There must be room for all of `from` at `to`, not overlapping `from`.
 #[inline(always)]
 pub(super) unsafe fn copy(from: &[u8], to: *mut u8) {
     /// Copies `N` bytes of the beginning and of the end.

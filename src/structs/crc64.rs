@@ -6,7 +6,7 @@
 /// The polynomial, least bit first.
 const POLYNOMIAL: u64 = 0xad93_d235_94c9_35a9u64.reverse_bits();
 
-/// `TABLES[k][b]`: what byte `b` does to the checksum with `k` zero bytes behind it.
+/// `TABLES[k][b]`: the effect of byte `b`, followed by `k` zero bytes, on the checksum.
 static TABLES: [[u64; 256]; 8] = tables();
 
 const fn tables() -> [[u64; 256]; 8] {
@@ -35,7 +35,7 @@ const fn tables() -> [[u64; 256]; 8] {
     tables
 }
 
-/// The checksum of what `crc` is the checksum of (0 for nothing), followed by `bytes`.
+/// Continues the checksum `crc` of earlier bytes (0 for none) with `bytes`.
 pub fn crc64(crc: u64, bytes: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if bytes.len() >= folding::WORTHWHILE && folding::is_possible() {
@@ -62,12 +62,12 @@ fn by_tables(mut crc: u64, bytes: &[u8]) -> u64 {
     crc
 }
 
-/// Long strings with the multiplication without carries that most processors have.
+/// Long strings, with the carry-less multiplication that most processors have.
 ///
-/// A block of 16 bytes is a polynomial, its first bit the highest power. Only what it leaves when divided by the CRC's
-/// polynomial counts, so a block may be moved on by `d` bits, that is multiplied by `x^d`, with each of its halves
-/// multiplied by what is left of such a power: the result is a block again, to be added to the one that stands there.
-/// What is left in the end goes through the tables.
+/// A block of 16 bytes is a polynomial, its first bit the highest power. Only its remainder modulo the CRC's polynomial
+/// counts. So a block is moved on by `d` bits, that is multiplied by `x^d`, by multiplying each of its halves by the
+/// remainder of such a power: the result is a block again, to be added to the one there. The rest goes through the
+/// tables.
 #[cfg(target_arch = "x86_64")]
 mod folding {
     use super::{POLYNOMIAL, by_tables};
@@ -76,14 +76,14 @@ mod folding {
         _mm_xor_si128,
     };
 
-    /// Shorter strings are done with by the tables as soon.
+    /// From this length on folding is faster than the tables, bytes.
     pub(super) const WORTHWHILE: usize = 128;
 
-    /// Blocks that are under way at a time, since a multiplication takes a while.
+    /// Blocks processed in parallel, as a multiplication has a long latency.
     const LANES: usize = 4;
     const BLOCK: usize = 16;
 
-    /// What is left of `x^n`, the highest power in the least bit.
+    /// The remainder of `x^n`, the highest power in the lowest bit.
     const fn power(n: usize) -> u64 {
         let mut rest = 1 << 63;
         let mut i = 0;
@@ -94,8 +94,8 @@ mod folding {
         rest
     }
 
-    /// The factors for the first and the second half of a block that is moved on by `bits`. The product of two numbers whose
-    /// bits run backwards has one power more than it should.
+    /// The factors for the first and the second half of a block that is moved on by `bits`. The product of two
+    /// bit-reversed numbers has one power more than it should.
     const fn factors(bits: usize) -> (u64, u64) {
         (power(bits + 63), power(bits - 1))
     }

@@ -32,10 +32,10 @@ use super::lend::{self, Lent};
 use super::size_class;
 use super::table::TableItem;
 
-/// The longest string that OBJECT ENCODING calls `embstr`.
+/// The longest string that OBJECT ENCODING calls `embstr`, bytes.
 pub(crate) const EMBSTR_MAX_LEN: usize = 44;
-/// The longest string kept inside the block. A longer one has an allocation of its own, so that rewriting the key's
-/// expire or replacing the value does not copy it.
+/// The longest string kept inside the block, bytes. A longer one has an allocation of its own, so that rewriting the
+/// key's expire or replacing the value does not copy it.
 pub(crate) const INLINE_MAX_LEN: usize = 1024;
 
 const HEADER_LEN: usize = 4;
@@ -52,7 +52,7 @@ const RAW: u8 = 1 << 3;
 const LONG_KEY: u8 = 1 << 4;
 const LONG_VALUE: u8 = 1 << 5;
 
-/// A key with its value, expire and access clock: 8 bytes, never null.
+/// A key with its value, expire time and access clock: 8 bytes, never null.
 pub struct Entry<B> {
     block: NonNull<u8>,
     _owns: PhantomData<B>,
@@ -62,7 +62,7 @@ pub struct Entry<B> {
 #[derive(Debug)]
 pub enum NewValue<'a, B> {
     Int(i64),
-    /// `embstr` or `raw`, as its length says.
+    /// `embstr` or `raw`, depending on its length.
     Str(&'a [u8]),
     /// `raw` whatever its length (what APPEND and SETRANGE leave).
     RawStr(&'a [u8]),
@@ -75,7 +75,7 @@ pub enum NewValue<'a, B> {
 #[derive(Debug)]
 pub(crate) enum ValueRef<'a, B> {
     Int(i64),
-    /// `raw` is what OBJECT ENCODING tells: `raw` or `embstr`.
+    /// `raw`: OBJECT ENCODING shows `raw`, not `embstr`.
     Str {
         bytes: &'a [u8],
         raw: bool,
@@ -123,7 +123,7 @@ enum Payload<'a, B> {
 }
 
 impl<'a, B> Payload<'a, B> {
-    /// Bytes that it takes behind a key that ends at `value_at`.
+    /// Bytes that it takes after a key that ends at `value_at`.
     fn len(&self, value_at: usize) -> usize {
         match self {
             Payload::Int(_) => 8,
@@ -146,7 +146,7 @@ impl<'a, B> Payload<'a, B> {
     /// Writes the value's bytes, giving its memory to the block.
     ///
     /// # Safety
-    /// `value_at` must lie in the block, with room for `self.len(value_at)` bytes behind it.
+    /// `value_at` must lie in the block, with room for `self.len(value_at)` bytes from there.
     unsafe fn write(self, block: *mut u8, value_at: usize) {
         // SAFETY: the caller vouches for the room; every write is of the lengths `len` counts, and unaligned but for an
         // object's, which has its place.
@@ -171,13 +171,13 @@ impl<'a, B> Payload<'a, B> {
     }
 }
 
-/// Where an object stands behind a key that ends at `value_at`.
+/// Where an object is placed after a key that ends at `value_at`.
 const fn object_at<B>(value_at: usize) -> usize {
     const { assert!(mem::align_of::<B>() <= 8, "blocks are aligned to 8 bytes, and an expire moves the value by as many") };
     value_at.next_multiple_of(mem::align_of::<B>())
 }
 
-/// Bytes that an object takes there, with what is left free before it.
+/// Bytes that an object takes there, with the padding before it.
 const fn object_len<B>(value_at: usize) -> usize {
     object_at::<B>(value_at) - value_at + mem::size_of::<B>()
 }
@@ -219,7 +219,7 @@ impl<'a, B> NewValue<'a, B> {
             NewValue::Str(bytes) => (str_payload(bytes), false),
             NewValue::RawStr(bytes) => (str_payload(bytes), true),
             NewValue::OwnedStr(mut bytes) => {
-                // Slack beyond a tenth is given back: a value that is set is seldom appended to.
+                // Slack beyond a tenth is freed: a value that is set is seldom appended to.
                 if bytes.capacity() - bytes.len() > bytes.len() / 10 {
                     bytes.shrink_to_fit();
                 }
@@ -352,7 +352,7 @@ impl<B> Entry<B> {
         }
     }
 
-    /// The bytes of the block in use.
+    /// The number of bytes of the block in use.
     fn used_len(&self) -> usize {
         let flags = self.flags();
         let value_at = self.value_at(flags);
@@ -378,7 +378,7 @@ impl<B> Entry<B> {
         self.flags() & HAS_EXPIRE != 0
     }
 
-    /// Sets or clears the expire. Moves the block only when it then needs another size class.
+    /// Sets or clears the expire time. Moves the block only when it then needs another size class.
     pub(crate) fn set_expire(&mut self, expire_ms: Option<i64>) {
         let flags = self.flags();
         let had = flags & HAS_EXPIRE != 0;
@@ -407,7 +407,7 @@ impl<B> Entry<B> {
             self.set_flags(new_flags);
         }
         if let Some(expire_ms) = expire_ms {
-            // SAFETY: the block now has an expire behind its header.
+            // SAFETY: the block now has an expire time after its header.
             unsafe {
                 let at = self.block.as_ptr().add(HEADER_LEN);
                 at.cast::<i64>().write_unaligned(expire_ms);
@@ -539,8 +539,8 @@ impl<B> Entry<B> {
         unsafe { self.block.as_ptr().add(self.value_at(flags)).cast::<i64>().write_unaligned(value) }
     }
 
-    /// Takes the old value out and puts another in its place. What lived outside the block, or was an object, is returned,
-    /// not freed, so that the entry is whole when `B`'s drop runs.
+    /// Replaces the value. An old one outside the block, or an object, is returned, not freed, so that the entry is
+    /// whole when `B`'s drop runs.
     fn detach_value(&mut self, new: Payload<'_, B>, raw: bool) -> Option<OwnedValue<B>> {
         let flags = self.flags();
         let value_at = self.value_at(flags);
@@ -589,7 +589,7 @@ impl<B> Entry<B> {
         Some(StrMut { entry: self, bytes })
     }
 
-    /// The value, freeing the key.
+    /// Takes the value out and frees the key.
     pub(crate) fn take_value(mut self) -> OwnedValue<B> {
         match self.value() {
             ValueRef::Int(value) => return OwnedValue::Int(value),
@@ -624,8 +624,8 @@ impl<B> Entry<B> {
         Entry::build(key, expire_ms, lru, raw, payload)
     }
 
-    /// The bytes of memory the entry takes from the allocator, its out-of-line string included. What an object holds outside
-    /// the block is its own to tell.
+    /// The bytes of memory the entry takes from the allocator, its out-of-line string included, but not what an object
+    /// holds outside the block.
     pub(crate) fn alloc_size(&self) -> usize {
         let block = size_class(self.used_len());
         let flags = self.flags();
@@ -739,11 +739,11 @@ pub(crate) struct StrMut<'a, B> {
 }
 
 impl<B> StrMut<'_, B> {
-    /// Slack that growing leaves at most: doubling up to here, steps of it beyond.
+    /// Most slack that growing leaves, bytes.
     const MAX_SLACK: usize = 1024 * 1024;
 
-    /// Makes room for `additional` bytes more, with slack for the growth to come: as much again as the new length, but
-    /// not more than 1 MiB.
+    /// Makes room for `additional` more bytes, with slack for further growth: as much again as the new length, at most
+    /// [`MAX_SLACK`].
     pub(crate) fn reserve_slack(&mut self, additional: usize) {
         let needed = self.bytes.len() + additional;
         if needed > self.bytes.capacity() {

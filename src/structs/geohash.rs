@@ -1,10 +1,10 @@
-//! Places on the earth as numbers: a grid of cells that halves longitude and latitude by turns, the number of a cell as
-//! score of a sorted set, and which cells cover an area.
+//! Places on the earth as numbers: a grid of cells that halves longitude and latitude alternately, the number of a cell
+//! as score of a sorted set, and the cells that cover an area.
 //!
-//! A cell of `step` is one of `2^step` columns and `2^step` rows; its number has the bits of row and column by turns, the
-//! column's first. So all smaller cells within a cell have numbers in one range. Scores are numbers of cells of step 26
-//! (52 bits, which a double holds). Rows reach as far as the Mercator projection is used (EPSG:900913, 85.05112878
-//! degrees), not to the poles; only the textual geohash (<https://en.wikipedia.org/wiki/Geohash>) does.
+//! A cell of `step` is one of `2^step` columns and `2^step` rows; its number interleaves the bits of column and row,
+//! the column's first. So all smaller cells within a cell have numbers in one range. Scores are numbers of cells of
+//! step 26 (52 bits, which a double holds). Rows reach as far as the Mercator projection is used (EPSG:900913,
+//! 85.05112878 degrees), not to the poles; only the textual geohash (<https://en.wikipedia.org/wiki/Geohash>) does.
 //!
 //! Distances are those of the haversine formula on a sphere.
 
@@ -14,7 +14,7 @@ const LON_MAX: f64 = 180.0;
 const LAT_MAX: f64 = 85.05112878;
 /// Radius of the sphere, metres.
 const EARTH_RADIUS: f64 = 6_372_797.560856;
-/// Half the length of the equator as the Mercator projection has it, metres: the largest distance that has a step.
+/// Half the length of the equator in the Mercator projection, metres: the largest distance that has a step.
 const MERCATOR_MAX: f64 = 20_037_726.37;
 
 const ALPHABET: &[u8; 32] = b"0123456789bcdefghjkmnpqrstuvwxyz";
@@ -34,12 +34,12 @@ impl Point {
         self.lon.abs() <= LON_MAX && self.lat.abs() <= LAT_MAX
     }
 
-    /// The score of the cell the position is in.
+    /// The score of the position's cell.
     pub(crate) fn score(&self) -> u64 {
         Cell::around(*self, STEP_MAX, LAT_MAX).number()
     }
 
-    /// The middle of the cell with a score, whatever the score is.
+    /// The middle of the cell of a score, which may be any number.
     pub(crate) fn of_score(score: f64) -> Point {
         let area = Cell::of_number(cell_number(score), STEP_MAX).area();
         Point {
@@ -77,8 +77,8 @@ impl Point {
     }
 }
 
-/// The number of the cell that a score stands for. Sorted sets may hold something else than places: what is negative
-/// counts from the top and what is too large is 0, as with Redis on x86-64.
+/// The number of a score's cell. Sorted sets may hold other scores than places: negative ones count from the top and
+/// those too large are 0, as with Redis on x86-64.
 fn cell_number(score: f64) -> u64 {
     const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0;
     if score >= TOO_LARGE {
@@ -98,7 +98,7 @@ fn degrees(radians: f64) -> f64 {
     radians / (std::f64::consts::PI / 180.0)
 }
 
-/// Sides of an area, degrees.
+/// An area by its sides, degrees.
 #[derive(Clone, Copy, Debug)]
 struct Area {
     west: f64,
@@ -178,7 +178,7 @@ impl Cell {
         }
     }
 
-    /// The cell so many columns to the east and rows to the north (-1, 0 or 1), around the world where it ends.
+    /// The cell so many columns to the east and rows to the north (-1, 0 or 1), wrapping around the grid.
     fn beside(&self, east: i32, north: i32) -> Cell {
         let within = (1u32 << self.step) - 1;
         let moved = |index: u32, by: i32| match by {
@@ -204,7 +204,7 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// The distance of a position from the middle if it lies within the shape, metres.
+    /// The distance of a position from the center, metres; `None` outside the shape.
     pub(crate) fn distance(&self, at: Point) -> Option<f64> {
         match self.shape {
             Shape::Circle { radius } => Some(self.center.distance(at)).filter(|d| *d <= radius),
@@ -216,7 +216,7 @@ impl Search {
         }
     }
 
-    /// The area that encloses the shape. East and west are those of the side that is nearer to a pole.
+    /// The area that encloses the shape. East and west are taken at the side nearer to a pole, where they are farthest.
     fn bounds(&self) -> Area {
         let (half_width, half_height) = match self.shape {
             Shape::Circle { radius } => (radius, radius),
@@ -229,7 +229,7 @@ impl Search {
         Area { west: lon - lon_delta, east: lon + lon_delta, south: lat - lat_delta, north: lat + lat_delta }
     }
 
-    /// The step at which a cell and those around it are about sure to cover the shape.
+    /// The step at which a cell and its neighbours almost surely cover the shape.
     fn step(&self) -> u32 {
         let mut reach = match self.shape {
             Shape::Circle { radius } => radius,
@@ -249,12 +249,12 @@ impl Search {
         step.clamp(1, STEP_MAX as i32) as u32
     }
 
-    /// Ranges of scores that hold every position of the shape, each with its first score and the first behind it. The
-    /// middle comes first, then the neighbours in a fixed order; none comes twice.
+    /// Ranges of scores that hold every position of the shape, each as its first score and the first one after it. The
+    /// center's cell comes first, then its neighbours in a fixed order; none comes twice.
     pub(crate) fn score_ranges(&self) -> Vec<(f64, f64)> {
         let bounds = self.bounds();
         let mut cell = Cell::around(self.center, self.step(), LAT_MAX);
-        // Near the edge of its cell the shape may reach beyond the neighbours.
+        // If the center is near the edge of its cell, the shape may reach beyond the neighbours.
         let too_small = cell.beside(0, 1).area().north < bounds.north
             || cell.beside(0, -1).area().south > bounds.south
             || cell.beside(1, 0).area().east < bounds.east
@@ -274,7 +274,7 @@ impl Search {
                 || (east < 0 && skip_west)
                 || (east > 0 && skip_east);
             let neighbour = cell.beside(east, north);
-            // With few cells the world around is short.
+            // With few cells, neighbours wrap around to the same cell.
             if !skipped && !cells.contains(&neighbour) {
                 cells.push(neighbour);
             }

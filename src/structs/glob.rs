@@ -1,7 +1,7 @@
 //! Glob patterns as KEYS, SCAN, PSUBSCRIBE and ACL rules use them: `*`, `?`, `[abc]`, `[^a-z]` and `\x`.
 //!
-//! Inside a class, an escaped byte matches itself in its own case only, and ranges order bytes as signed ones, all as in
-//! Redis 7.2. Matching takes at most time proportional to pattern times text: only the last `*` is ever tried again.
+//! Inside a class, an escaped byte matches itself in its own case only, and ranges order bytes as signed ones, all as
+//! in Redis 7.2. Matching takes at most time proportional to pattern times text: only the last `*` is tried again.
 
 /// Whether `text` matches `pattern`, bytes compared as they are.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
@@ -18,15 +18,15 @@ fn fold<const NOCASE: bool>(byte: u8) -> u8 {
     if NOCASE { byte.to_ascii_lowercase() } else { byte }
 }
 
-/// A pattern that gets through more stars than this matches nothing.
+/// A pattern in which more stars than this are reached matches nothing.
 const MAX_STARS: usize = 1000;
 
 fn glob<const NOCASE: bool>(pattern: &[u8], text: &[u8]) -> bool {
-    // Not even a star matches an empty text: that is how Redis 7.2 has it.
+    // Not even a star matches an empty text, as in Redis 7.2.
     if text.is_empty() {
         return pattern.is_empty();
     }
-    // Most texts that do not match differ from the plain bytes that most patterns begin with.
+    // Most texts that do not match already differ in the plain bytes at the start of the pattern.
     let is_plain = |byte: u8| !matches!(byte, b'*' | b'?' | b'[' | b'\\');
     let alike = |(want, got): &(&u8, &u8)| is_plain(**want) && fold::<NOCASE>(**want) == fold::<NOCASE>(**got);
     let mut p = pattern.iter().zip(text).take_while(alike).count();
@@ -35,7 +35,7 @@ fn glob<const NOCASE: bool>(pattern: &[u8], text: &[u8]) -> bool {
     }
     let mut t = p;
     let mut stars = 0;
-    // The last star: what stands behind it, and where the text that it has not swallowed begins.
+    // The last star: the index after it in the pattern, and where the text it has not matched begins.
     let mut star: Option<(usize, usize)> = None;
     loop {
         if p < pattern.len() && pattern[p] == b'*' {
@@ -85,7 +85,7 @@ fn one<const NOCASE: bool>(pattern: &[u8], byte: u8) -> Option<usize> {
     }
 }
 
-/// What a byte counts as in a range: signed, but folded it is unsigned (except for the one that C takes for EOF).
+/// The order of a byte in a range: signed, but unsigned if folded (except for the one that C takes for EOF).
 fn order<const NOCASE: bool>(byte: u8) -> i32 {
     match byte {
         0xff => -1,
@@ -94,8 +94,8 @@ fn order<const NOCASE: bool>(byte: u8) -> i32 {
     }
 }
 
-/// Matches a byte against a class. Whether it is in it, and the class's length. A class that is not closed ends with the
-/// pattern.
+/// Matches a byte against a class. Returns whether it is in the class, and the class's length. A class that is not
+/// closed ends with the pattern.
 fn class<const NOCASE: bool>(pattern: &[u8], byte: u8) -> (bool, usize) {
     let mut i = 1;
     let not = pattern.get(i) == Some(&b'^');

@@ -2,7 +2,7 @@
 //! Integers", 2010).
 //!
 //! Redis prints scores and double replies with this algorithm, which in about one case in a thousand does not find the
-//! shortest text. Clients compare such texts, so an algorithm that always does would be the wrong one: the digits, the
+//! shortest text. Clients compare such texts, so an algorithm that always finds it would be wrong here: the digits, the
 //! power of ten picked for scaling and the layout below are those of a 7.2 server.
 
 use super::numbers::NumText;
@@ -19,7 +19,7 @@ const HIDDEN: u64 = 1 << FRACTION_BITS;
 /// The decimal exponent of the first cached power, and the distance between two.
 const FIRST_POWER: i32 = -348;
 const POWER_STEP: i32 = 8;
-/// Where the binary exponent of a scaled number has to lie for digits to come out of 64-bit integers.
+/// Range of the binary exponent of a scaled number in which digits can be taken from 64-bit integers.
 const EXPONENT_MIN: i32 = -60;
 const EXPONENT_MAX: i32 = -32;
 
@@ -73,7 +73,7 @@ fn digits(value: f64) -> Digits {
     generate(scaled, upper, lower, -decimal)
 }
 
-/// A power of ten that brings a number with this binary exponent into range, and its decimal exponent. Two can do so;
+/// A power of ten that brings a number with this binary exponent into range, and its decimal exponent. Two powers do;
 /// the estimate decides which.
 fn cached_power(exponent: i32) -> (Scaled, i32) {
     let estimate = (f64::from(-(exponent + POWERS.len() as i32)) * std::f64::consts::LOG10_2) as i32;
@@ -92,8 +92,7 @@ fn cached_power(exponent: i32) -> (Scaled, i32) {
     }
 }
 
-/// Produces digits of `upper` until what is left lies between `lower` and `upper`, then moves the last digit towards
-/// `value`.
+/// Produces digits of `upper` until the rest is between `lower` and `upper`, then moves the last digit towards `value`.
 fn generate(value: Scaled, upper: Scaled, lower: Scaled, exponent: i32) -> Digits {
     let shift = -upper.exponent as u32;
     let one = 1u64 << shift;
@@ -141,7 +140,8 @@ impl Digits {
         }
     }
 
-    /// Lowers the last digit as long as that brings the text nearer to the value, `distance` below the upper bound.
+    /// Lowers the last digit as long as that brings the text nearer to the value, which is `distance` below the upper
+    /// bound.
     fn round(&mut self, delta: u64, mut rest: u64, step: u64, distance: u64) {
         while rest < distance
             && delta - rest >= step

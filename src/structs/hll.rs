@@ -1,8 +1,8 @@
 //! HyperLogLog: counts different elements approximately, in at most 12 kB.
 //!
-//! A value is a string that clients may read, write and restore, so nothing is taken for granted but its header, which
-//! [`encoding`] checks: `HYLL`, the encoding (0 dense, 1 sparse), three bytes of zero, and the cached count, 64 bits
-//! little-endian, whose highest bit says that it is out of date. Then come the 16384 registers:
+//! A value is a string that clients may read, write and restore, so only its header is relied on, which [`encoding`]
+//! checks: `HYLL`, the encoding (0 dense, 1 sparse), three bytes of zero, and the cached count, 64 bits little-endian,
+//! whose highest bit says that it is out of date. Then come the 16384 registers:
 //!
 //! * dense: six bits each, from the lowest bit of the first byte on;
 //! * sparse: runs of equal registers, `00nnnnnn` for n+1 zeros, `01nnnnnn nnnnnnnn` for n+1 zeros, `1vvvvvnn` for n+1
@@ -38,7 +38,7 @@ const ZERO_MAX: usize = 64;
 const LONG_ZERO_MAX: usize = REGISTERS;
 const VALUE_MAX: u8 = 32;
 const VALUE_RUN_MAX: usize = 4;
-/// Runs that are looked at for neighbours to join after a change.
+/// Runs that are checked for joining after a change.
 const JOIN_SCAN: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,8 @@ impl fmt::Display for Corrupt {
 
 impl std::error::Error for Corrupt {}
 
-/// How a value is encoded; `None` for a string that is no HyperLogLog. All else here takes only strings that pass.
+/// How a value is encoded; `None` for a string that is no HyperLogLog. All other functions here need a string that
+/// passed.
 pub(crate) fn encoding(value: &[u8]) -> Option<Encoding> {
     if value.len() < HEADER_LEN || !value.starts_with(MAGIC) {
         return None;
@@ -71,14 +72,14 @@ pub(crate) fn encoding(value: &[u8]) -> Option<Encoding> {
     }
 }
 
-/// A value that has seen nothing.
+/// A value that has seen no element.
 pub(crate) fn empty() -> Vec<u8> {
     let mut value = header(Encoding::Sparse);
     Run::Zeros(REGISTERS).put(&mut value);
     value
 }
 
-/// A dense value that has seen nothing.
+/// A dense value that has seen no element.
 pub(crate) fn empty_dense() -> Vec<u8> {
     let mut value = header(Encoding::Dense);
     value.resize(DENSE_LEN, 0);
@@ -129,8 +130,7 @@ impl Run {
         }
     }
 
-    /// The run at a place before the end, and the bytes it takes. A second byte that is missing counts as zero, as it
-    /// does elsewhere.
+    /// The run at an offset before the end, and the bytes it takes. A missing second byte counts as zero.
     fn at(runs: &[u8], at: usize) -> (Run, usize) {
         let first = runs[at];
         match first >> 6 {
@@ -172,7 +172,7 @@ pub(crate) fn runs(value: &[u8]) -> impl Iterator<Item = (Run, usize)> + '_ {
     })
 }
 
-/// Calls `f` with the index of each run and the run, up to one that goes beyond the last register.
+/// Calls `f` with the first register of each run and the run, up to one that goes beyond the last register.
 fn each_run(value: &[u8], mut f: impl FnMut(usize, Run)) -> Result<(), Corrupt> {
     let mut index = 0usize;
     for (run, _) in runs(value) {
@@ -317,7 +317,7 @@ fn raise_sparse(
     Ok(Some(true))
 }
 
-/// Joins runs of the same value from a place on, as far as one run can hold them.
+/// Joins runs of the same value from an offset on, as far as one run can hold them.
 fn join_runs(value: &mut Vec<u8>, mut at: usize) {
     for _ in 0..JOIN_SCAN {
         if at >= value.len() {
@@ -338,7 +338,7 @@ fn join_runs(value: &mut Vec<u8>, mut at: usize) {
     }
 }
 
-/// The registers of several values together: each the highest of theirs.
+/// The union of several values: each register is the highest of theirs.
 #[derive(Clone)]
 pub(crate) struct Union {
     registers: Box<[u8; REGISTERS]>,
@@ -426,7 +426,7 @@ impl Histogram {
         }
         z += registers * sigma(self.0[0] as f64 / registers);
         let estimate = (ALPHA * registers * registers / z).round();
-        // With every register at its highest there is no estimate: a number that no sets have.
+        // With every register at its highest there is no estimate: the result is a number that no set has.
         if estimate.is_finite() { estimate as u64 } else { i64::MIN as u64 }
     }
 }

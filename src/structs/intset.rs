@@ -1,5 +1,5 @@
-//! Sets of integers in the format of RDB files and DUMP: a width (2, 4 or 8) and a count, 32 bits each, then the
-//! integers in ascending order, all little-endian.
+//! Sets of integers in the format of RDB files and DUMP payloads: a width (2, 4 or 8) and a count, 32 bits each, then
+//! the integers in ascending order, all little-endian.
 //!
 //! Invariant: the bytes are always a valid intset. The width is that of the widest integer ever added; removing does not
 //! make it narrower.
@@ -43,7 +43,7 @@ impl Intset {
         Intset { bytes: vec![2, 0, 0, 0, 0, 0, 0, 0] }
     }
 
-    /// Takes over bytes from outside after checking all of them.
+    /// Takes over bytes from outside after checking them all.
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
         Intset::from_bytes_or_back(bytes).map_err(|(bad, _)| bad)
     }
@@ -69,7 +69,7 @@ impl Intset {
         }
     }
 
-    /// As [`Self::from_bytes`], but integers out of order are put in order, and those that are there twice once.
+    /// As [`Self::from_bytes`], but integers out of order are sorted, and duplicates removed.
     pub(crate) fn from_unordered(bytes: Vec<u8>) -> Result<Intset, BadIntset> {
         match Intset::from_bytes_or_back(bytes) {
             Err((BadIntset::Order(_), bytes)) => {
@@ -117,7 +117,7 @@ impl Intset {
         self.get(self.len().checked_sub(1)?)
     }
 
-    /// In ascending order.
+    /// The integers in ascending order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator + '_ {
         self.bytes[HEADER_LEN..].chunks_exact(self.width()).map(|bytes| read(bytes).expect("a whole integer"))
     }
@@ -144,7 +144,7 @@ impl Intset {
         width_of(value) <= self.width() && self.search(value).is_ok()
     }
 
-    /// Adds an integer. Whether it was not there yet.
+    /// Adds an integer. Returns whether it is new.
     pub(crate) fn insert(&mut self, value: i64) -> bool {
         let width = width_of(value);
         if width > self.width() {
@@ -174,7 +174,7 @@ impl Intset {
         self.write_count();
     }
 
-    /// Removes an integer. Whether it was there.
+    /// Removes an integer. Returns whether it was there.
     pub(crate) fn remove(&mut self, value: i64) -> bool {
         if width_of(value) > self.width() {
             return false;

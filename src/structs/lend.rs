@@ -1,12 +1,12 @@
 //! Lending the bytes of long strings to replies, so that they go from the value to the socket without a copy.
 //!
-//! Whoever owns a string that can be lent neither frees nor changes its bytes while anything is lent: it gives what is to
-//! be freed to [`bury`], and changes a copy ([`for_change`]). What was buried is freed when the last loan ends. A loan is
-//! therefore good for as long as it is held, whatever becomes of the key meanwhile, and should be held shortly: no longer
-//! than it takes to send it.
+//! Whoever owns a string that can be lent neither frees nor changes its bytes while anything is lent: it passes what is
+//! to be freed to [`bury`], and changes a copy ([`for_change`]). Buried strings are freed when the last loan ends. A
+//! loan is therefore valid for as long as it is held, whatever happens to the key meanwhile. It should be held briefly:
+//! no longer than sending takes.
 //!
-//! Loans are counted for the whole process, so that a thread that frees values sees those of the loop. It cannot miss one
-//! of a string that it has: that was lent before the string came to it.
+//! Loans are counted for the whole process, so that a thread that frees values sees those of the loop. It cannot miss a
+//! loan of a string that it has: the loan was made before the string was handed over.
 
 #![allow(unsafe_code)]
 
@@ -38,7 +38,7 @@ impl Lent {
 }
 
 impl Lent {
-    /// A loan of some of the bytes alone.
+    /// A loan of only some of the bytes.
     pub(crate) fn part(mut self, range: Range<usize>) -> Lent {
         let part = &self[range];
         (self.at, self.len) = (NonNull::from(part).cast(), part.len());
@@ -59,7 +59,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         if LOANS.fetch_sub(1, Ordering::AcqRel) == 1 && ANY_BURIED.load(Ordering::Acquire) {
             let mut buried = buried();
-            // What another thread has lent since may be among them; whoever buries waits for the lock.
+            // Another thread may have lent one of them since; `bury` waits for the lock.
             if !is_lending() {
                 ANY_BURIED.store(false, Ordering::Release);
                 let unused = std::mem::take(&mut *buried);

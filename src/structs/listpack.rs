@@ -2,8 +2,8 @@
 //! sets and stream nodes in RDB files, DUMP payloads and memory.
 //!
 //! Six bytes of header (length of the whole, 32 bits; number of elements, 16 bits, 65535 meaning "count them"), the
-//! elements, and a byte 255. An element is an encoding byte with a short value in it, or followed by one, then the
-//! length of all that once more in 1 to 5 bytes that are read backwards:
+//! elements, and a byte 255. An element is an encoding byte that contains a short value, or is followed by the value;
+//! then the length of both in 1 to 5 bytes that are read backwards:
 //!
 //! | encoding | element |
 //! | --- | --- |
@@ -37,13 +37,13 @@ const END: u8 = 0xff;
 const UNKNOWN_COUNT: u16 = u16::MAX;
 /// Integers have at most this many characters.
 const MAX_INT_LEN: usize = 20;
-/// A listpack must not grow beyond this: its length field is 32 bits wide, and copying it should stay bearable.
+/// A listpack must not grow beyond this, bytes: its length field has 32 bits, and copying it should not take long.
 pub(crate) const MAX_SAFE_LEN: usize = 1 << 30;
 
 /// Why bytes are no listpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadListpack {
-    /// Where, in bytes from the beginning.
+    /// Where, in bytes from the start.
     pub(crate) offset: usize,
     pub(crate) reason: &'static str,
 }
@@ -110,7 +110,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Of short text: what stands before it in a listpack, it, and what stands behind it.
+    /// For short text: the byte before it in a listpack, the text, and the byte after it.
     #[inline]
     fn short_parts(&self) -> Option<(u8, &'a [u8], u8)> {
         match *self {
@@ -140,7 +140,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Writes all but a string's bytes and the length behind. Returns how many bytes it wrote.
+    /// Writes all but a string's bytes and the length after them. Returns how many bytes it wrote.
     fn encode_head(&self, head: &mut [u8; 9]) -> usize {
         match *self {
             Item::Str(bytes) => match bytes.len() {
@@ -200,7 +200,7 @@ struct Encoded<'a> {
     head_len: usize,
     /// A string's bytes.
     body: &'a [u8],
-    /// The length once more.
+    /// The length of head and body.
     back: [u8; 5],
     back_len: usize,
 }
@@ -222,8 +222,8 @@ fn back_len_len(len: usize) -> usize {
     }
 }
 
-/// Seven bits a byte, the highest first, all but the first byte marked: whoever comes from behind reads on while the
-/// mark is there.
+/// Writes seven bits a byte, the highest first, all but the first byte marked: a reader coming from the end goes on
+/// while the mark is there.
 fn write_back_len(out: &mut [u8], len: usize) {
     if let [short] = out {
         *short = len as u8;
@@ -235,7 +235,7 @@ fn write_back_len(out: &mut [u8], len: usize) {
     out[0] &= 0x7f;
 }
 
-/// Reads the length that ends before `end`: it, and how many bytes it takes itself.
+/// Reads the length that ends before `end`: the length, and how many bytes it takes.
 fn read_back_len(bytes: &[u8], end: usize) -> Option<(usize, usize)> {
     let mut len = 0;
     for i in 0..5 {
@@ -248,8 +248,8 @@ fn read_back_len(bytes: &[u8], end: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// Of the elements that begin with a byte: the length of encoding and value, where the byte alone tells it; else 0. None of
-/// these lengths takes more than one byte behind its element.
+/// For each encoding byte, the length of encoding and value if the byte alone gives it; else 0. Each of these lengths
+/// takes one byte at the end of its element.
 const SHORT_LEN: [u8; 256] = {
     let mut lens = [0; 256];
     let mut first = 0;
@@ -269,8 +269,8 @@ const SHORT_LEN: [u8; 256] = {
     lens
 };
 
-/// Looks lengths up for elements that follow each other. Most have the length of the one before: while they do the processor
-/// goes on to the next ones without waiting for what it reads of this one.
+/// Looks up lengths of successive elements. Most have the length of the one before: while they do, the processor goes
+/// on to the next ones without waiting for the table.
 struct ShortLens {
     first: u8,
     len: usize,
@@ -281,18 +281,18 @@ impl ShortLens {
         ShortLens { first: 0, len: usize::from(SHORT_LEN[0]) }
     }
 
-    /// As [`SHORT_LEN`].
+    /// The entry of [`SHORT_LEN`] for an encoding byte.
     #[inline(always)]
     fn of(&mut self, first: u8) -> usize {
         if first != self.first {
-            // Opaque, so that it stays a branch.
+            // Opaque, so that the compiler keeps the branch.
             *self = ShortLens { first: black_box(first), len: usize::from(SHORT_LEN[usize::from(first)]) };
         }
         self.len
     }
 }
 
-/// Reads the element at `at`: it, and the length of encoding and value.
+/// Reads the element at `at`: the element, and the length of encoding and value.
 fn read_item(bytes: &[u8], at: usize) -> Option<(Item<'_>, usize)> {
     let rest = bytes.get(at..)?;
     let int = |len: usize| -> Option<(Item<'_>, usize)> {
@@ -327,7 +327,7 @@ fn read_item(bytes: &[u8], at: usize) -> Option<(Item<'_>, usize)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pos(usize);
 
-/// Reads the element at a place: it, and where the next one is.
+/// Reads the element at a place: the element, and where the next one is.
 #[inline]
 fn parse(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
     // Most elements are short strings, whose length takes one byte on either side, or small integers.
@@ -394,13 +394,13 @@ impl Listpack {
         }
     }
 
-    /// Takes over bytes from outside after checking all of them.
+    /// Takes over bytes from outside after checking them all.
     #[cfg(test)]
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Listpack, BadListpack> {
         Listpack::from_bytes_or_back(bytes).map_err(|(bad, _)| bad)
     }
 
-    /// As [`Self::from_bytes`]; gives the bytes back if they are none.
+    /// As [`Self::from_bytes`]; returns the bytes with the error.
     pub(crate) fn from_bytes_or_back(bytes: Vec<u8>) -> Result<Listpack, (BadListpack, Vec<u8>)> {
         match Listpack::check(&bytes) {
             Ok(()) => Ok(Listpack { block: Block::from_vec(bytes) }),
@@ -408,7 +408,7 @@ impl Listpack {
         }
     }
 
-    /// Whether bytes begin and end as those of a listpack with elements do, whatever is in between.
+    /// Whether bytes begin and end like a listpack with elements; what is in between is not checked.
     pub(crate) fn is_framed(bytes: &[u8]) -> bool {
         Listpack::check_frame(bytes).is_ok() && bytes[4..HEADER_LEN] != [0, 0]
     }
@@ -460,7 +460,7 @@ impl Listpack {
         Ok(())
     }
 
-    /// Takes back bytes that `into_bytes` or `as_bytes` gave.
+    /// Takes bytes that `into_bytes` or `as_bytes` returned.
     pub(super) fn from_own_bytes(bytes: Vec<u8>) -> Listpack {
         debug_assert_eq!(Listpack::check(&bytes), Ok(()));
         Listpack { block: Block::from_vec(bytes) }
@@ -485,7 +485,7 @@ impl Listpack {
         self.block.capacity()
     }
 
-    /// Gives back memory that is not in use.
+    /// Frees memory that is not in use.
     pub(crate) fn shrink_to_fit(&mut self) {
         self.block.shrink();
     }
@@ -517,7 +517,7 @@ impl Listpack {
         self.total_bytes() - 1
     }
 
-    /// The place behind an element.
+    /// The place after an element.
     fn behind(&self, pos: Pos) -> usize {
         parse(self.as_bytes(), pos.0).1
     }
@@ -579,8 +579,8 @@ impl Listpack {
         Iter { bytes: self.as_bytes(), front: HEADER_LEN, back: self.behind(pos) }
     }
 
-    /// The first element from `from` on whose text is `text`, looking at one element, then skipping `skip` (1 to look
-    /// at the fields of field-value pairs only).
+    /// The first element from `from` on whose text is `text`; after each element `skip` are skipped (1: looks only at
+    /// the fields of field-value pairs).
     pub(crate) fn find(&self, from: Pos, text: &[u8], skip: usize) -> Option<Pos> {
         let wanted = Item::of(text);
         let bytes = self.as_bytes();
@@ -630,7 +630,7 @@ impl Listpack {
         self.push_item_front(Item::of(text))
     }
 
-    /// Adds an element of a known kind at the end; text that reads as an integer should come as one.
+    /// Adds an element of a known kind at the end; text that reads as an integer should be passed as one.
     pub(crate) fn push_item(&mut self, item: Item<'_>) -> Pos {
         let end = self.end();
         if let Some(parts) = item.short_parts()
@@ -654,7 +654,7 @@ impl Listpack {
     }
 
     fn count_one_more(&mut self) {
-        // One more than the largest count is the one that stands for an unknown one, and stays.
+        // The count saturates at the value for "unknown".
         self.block.write(4, &self.count_field().saturating_add(1).to_le_bytes());
     }
 
@@ -670,17 +670,17 @@ impl Listpack {
         self.insert_at(self.end(), Item::Int(value))
     }
 
-    /// Adds an element before another; the place of the new one.
+    /// Adds an element before another. Returns the place of the new one.
     pub(crate) fn insert_before(&mut self, pos: Pos, text: &[u8]) -> Pos {
         self.insert_at(pos.0, Item::of(text))
     }
 
-    /// Adds an element behind another; the place of the new one.
+    /// Adds an element after another. Returns the place of the new one.
     pub(crate) fn insert_after(&mut self, pos: Pos, text: &[u8]) -> Pos {
         self.insert_at(self.behind(pos), Item::of(text))
     }
 
-    /// Puts another element in an element's place, which stays the same.
+    /// Replaces an element; its place stays the same.
     pub(crate) fn replace(&mut self, pos: Pos, text: &[u8]) {
         self.replace_item(pos, Item::of(text));
     }
@@ -694,12 +694,12 @@ impl Listpack {
         self.splice(pos.0, self.behind(pos), item.encode().parts(), 1, 1);
     }
 
-    /// Removes an element; the place of the one behind it.
+    /// Removes an element. Returns the place of the one after it.
     pub(crate) fn remove(&mut self, pos: Pos) -> Option<Pos> {
         self.remove_run(pos, 1)
     }
 
-    /// Removes up to `count` elements from a place on; the place of the one behind them.
+    /// Removes up to `count` elements from a place on. Returns the place of the one after them.
     pub(crate) fn remove_run(&mut self, pos: Pos, count: usize) -> Option<Pos> {
         let mut to = pos.0;
         let mut removed = 0;
@@ -711,7 +711,7 @@ impl Listpack {
         (pos.0 < self.end()).then_some(pos)
     }
 
-    /// Removes up to `count` elements from an index on (negative: from the end). How many.
+    /// Removes up to `count` elements from an index on (negative: from the end). Returns how many.
     pub(crate) fn remove_range(&mut self, index: i64, count: usize) -> usize {
         let Some(pos) = self.seek(index) else {
             return 0;
@@ -728,7 +728,7 @@ impl Listpack {
         self.splice(end, end, [elements, &[], &[]], 0, other.len());
     }
 
-    /// Asserts that the bytes are a valid listpack, and what is known of their memory is right.
+    /// Asserts that the bytes are a valid listpack and that the record of their memory is right.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
         self.block.check_invariants();

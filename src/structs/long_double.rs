@@ -10,9 +10,9 @@ use super::numbers::Syntax;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LongDouble(X87DoubleExtended);
 
-/// Texts of this length and more are refused unread.
+/// Texts of this length and more are refused unread, bytes.
 const MAX_TEXT_LEN: usize = 5 * 1024;
-/// Digits behind the point in the text form.
+/// Digits after the point in the text form.
 const FRACTION_DIGITS: usize = 17;
 const EXPONENT_BIAS: i32 = 16383;
 const MANTISSA_BITS: i32 = 64;
@@ -63,7 +63,7 @@ impl LongDouble {
         self.0.is_infinite()
     }
 
-    /// The text for people: 17 digits behind the point, then trailing zeros (and a lonely point) cut off; `-0` is `0`.
+    /// The text for people: 17 digits after the point, with trailing zeros (and a final point) cut off; `-0` is `0`.
     pub(crate) fn to_human(self) -> String {
         if self.is_nan() {
             return "nan".into();
@@ -112,7 +112,7 @@ fn from_parts(mantissa: u128, exponent: i64) -> X87DoubleExtended {
     X87DoubleExtended::from_bits((biased as u128) << 64 | mantissa)
 }
 
-/// `mantissa * 2^exponent` in decimal with 17 digits behind the point, to nearest and even on a tie.
+/// `mantissa * 2^exponent` in decimal with 17 digits after the point, rounded to nearest, ties to even.
 fn magnitude(mantissa: u64, exponent: i32) -> String {
     if exponent >= 0 {
         let mut text = shifted_decimal(mantissa, exponent as u32);
@@ -123,7 +123,8 @@ fn magnitude(mantissa: u64, exponent: i32) -> String {
     let scale = 10u128.pow(FRACTION_DIGITS as u32);
     let cut = exponent.unsigned_abs();
     let wide = u128::from(mantissa);
-    // Below 2^64 * 10^17 < 2^121, so what is cut off by 127 bits or more is less than a half of the last digit.
+    // The value is below 2^64 * 10^17 < 2^121, so what a cut of 127 bits or more drops is less than half of the last
+    // digit.
     let (whole, numerator) =
         if cut < 64 { (wide >> cut, (wide & ((1 << cut) - 1)) * scale) } else { (0, wide * scale) };
     let (mut fraction, lost, half) =
@@ -138,7 +139,7 @@ fn magnitude(mantissa: u64, exponent: i32) -> String {
 
 /// `mantissa * 2^shift` in decimal.
 fn shifted_decimal(mantissa: u64, shift: u32) -> String {
-    /// Limbs are base 10^18, the least first.
+    /// Limbs are base 10^18, lowest first.
     const BASE: u128 = 1_000_000_000_000_000_000;
     let mut limbs = vec![(u128::from(mantissa) % BASE) as u64, (u128::from(mantissa) / BASE) as u64];
     let mut left = shift;

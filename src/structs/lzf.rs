@@ -2,8 +2,8 @@
 //!
 //! A stream is a row of runs. A control byte below 32 is followed by that many bytes plus one, taken as they are. Any
 //! other says "copy": its upper three bits are the length less two (7: the next byte is added), its lower five and the
-//! byte behind them the distance back less one. Any stream that LibLZF writes can be read here and the other way round;
-//! which matches the writer finds is its own business.
+//! byte after it (or after that added byte) the distance back less one. Any stream that LibLZF writes can be read here
+//! and the other way round; the two may find different matches.
 
 #![allow(unsafe_code)]
 
@@ -37,31 +37,32 @@ const MAX_LITERAL: usize = 32;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 2 + 7 + 255;
 const MAX_DISTANCE: usize = 1 << 13;
-/// The table of places has so many, as a power of two, for the longest strings and for the shortest.
+/// Size of the table of places, as a power of two, for the longest strings and for the shortest.
 const MAX_HASH_BITS: u32 = 14;
 const MIN_HASH_BITS: u32 = 8;
 /// After so many bytes without a match (as a power of two) the search takes one more byte a step.
 const PATIENCE: u32 = 6;
 
 thread_local! {
-    /// What compressing needs, kept from one string to the next: clearing it takes longer than compressing a short string.
+    /// The compressor's table, kept from one string to the next: clearing it takes longer than compressing a short
+    /// string.
     static COMPRESSOR: RefCell<Compressor> = const { RefCell::new(Compressor::new()) };
 }
 
-/// Appends the compressed form of `input` to `out` and says true; or, if that does not make it at most `max_len` bytes
-/// long, leaves `out` as it was and says false.
+/// Appends the compressed form of `input` to `out` and returns true; if that takes more than `max_len` bytes, leaves
+/// `out` as it was and returns false.
 pub(crate) fn compress_into(input: &[u8], max_len: usize, out: &mut Vec<u8>) -> bool {
     COMPRESSOR.with_borrow_mut(|compressor| compressor.compress_into(input, max_len, out))
 }
 
-/// Compresses `input`, or returns `None` if that does not make it at most `max_len` bytes long.
+/// Compresses `input`; `None` if that takes more than `max_len` bytes.
 pub fn compress(input: &[u8], max_len: usize) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     compress_into(input, max_len, &mut out).then_some(out)
 }
 
-/// Where three bytes were seen last, by their hash. Positions are counted through all strings that were compressed, so that
-/// those of earlier strings lie out of reach of a copy and the table need not be cleared between them.
+/// Where three bytes were last seen, by their hash. Positions count on through all compressed strings, so that those of
+/// earlier strings are out of reach of a copy and the table need not be cleared in between.
 struct Compressor {
     /// Empty until first used.
     seen: Vec<u32>,
@@ -74,14 +75,14 @@ impl Compressor {
         Compressor { seen: Vec::new(), base: 0 }
     }
 
-    /// The positions of a string of `len` bytes begin at the one returned. `None` for strings of 4 GiB and more.
+    /// Claims positions for a string of `len` bytes and returns the first. `None` for strings of 4 GiB and more.
     fn claim(&mut self, len: usize) -> Option<u32> {
-        // What lies between two strings is further than a copy reaches.
+        // The gap between two strings is longer than a copy reaches.
         let room = u32::try_from(len).ok()?.checked_add(MAX_DISTANCE as u32)?;
         if self.seen.is_empty() || self.base.checked_add(room).is_none() {
             self.seen.clear();
             self.seen.resize(1 << MAX_HASH_BITS, 0);
-            // Places that were never filled are out of reach, too.
+            // Entries never filled are out of reach, too.
             self.base = MAX_DISTANCE as u32 + 1;
         }
         let base = self.base;
@@ -104,14 +105,14 @@ impl Compressor {
             let place = &mut seen[hash(four)];
             let distance = here.wrapping_sub(*place) as usize;
             *place = here;
-            // One test of both, as false alarms are frequent and a processor cannot foresee them.
+            // One test of both, as false alarms are frequent and hard to predict for a processor.
             let then = four_at(input, at - distance.min(at)).unwrap_or(!four);
             if usize::from((then ^ four) << 8 != 0) | usize::from(distance > MAX_DISTANCE) != 0 {
                 misses += 1;
                 at += 1 + (misses >> PATIENCE);
                 continue;
             }
-            // A long step may have passed over the beginning.
+            // A long step may have skipped the start of the match.
             let mut from = at;
             while from > literal_from && from > distance && input[from - 1] == input[from - 1 - distance] {
                 from -= 1;
@@ -145,7 +146,7 @@ fn four_at(input: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le(unsafe { input.as_ptr().add(at).cast::<u32>().read_unaligned() }))
 }
 
-/// How many bytes from `at` on are those `distance` before them, `known` of which are; at most [`MAX_MATCH`].
+/// How many bytes from `at` on equal those `distance` before them; `known` of them do. At most [`MAX_MATCH`].
 fn common_len(input: &[u8], at: usize, distance: usize, known: usize) -> usize {
     let longest = MAX_MATCH.min(input.len() - at);
     let (now, then) = (&input[at..at + longest], &input[at - distance..at - distance + longest]);
@@ -160,7 +161,7 @@ fn common_len(input: &[u8], at: usize, distance: usize, known: usize) -> usize {
     len + now[len..].iter().zip(&then[len..]).take_while(|(a, b)| a == b).count()
 }
 
-/// A stream that is being written behind what is in a vector, which has room for it: `max_len` bytes and some to spare.
+/// A stream being written after the contents of a vector that has room for it: `max_len` bytes and some to spare.
 struct Packed<'o> {
     out: &'o mut Vec<u8>,
     len: usize,
@@ -173,7 +174,7 @@ impl Packed<'_> {
         Packed { out, len: 0, max_len }
     }
 
-    /// Writes bytes of which the first `len` count. False when it becomes too long.
+    /// Writes bytes of which the first `len` count. False if the stream becomes too long.
     #[inline(always)]
     fn put<const N: usize>(&mut self, bytes: &[u8; N], len: usize) -> bool {
         const { assert!(N <= MAX_LITERAL) };
@@ -189,7 +190,7 @@ impl Packed<'_> {
         true
     }
 
-    /// Writes a part of `input` as it is. False when it becomes too long.
+    /// Writes a part of `input` as it is. False if the stream becomes too long.
     fn literals(&mut self, input: &[u8], mut range: Range<usize>) -> bool {
         while !range.is_empty() {
             let here = range.len().min(MAX_LITERAL);
@@ -205,7 +206,7 @@ impl Packed<'_> {
         true
     }
 
-    /// Writes a run of the first `count` of these bytes. False when it becomes too long.
+    /// Writes a run of the first `count` of these bytes. False if the stream becomes too long.
     #[inline(always)]
     fn put_literals(&mut self, bytes: &[u8; MAX_LITERAL], count: usize) -> bool {
         debug_assert!((1..=MAX_LITERAL).contains(&count));
@@ -222,7 +223,7 @@ impl Packed<'_> {
         true
     }
 
-    /// The same at the end of the input, behind which nothing may be read.
+    /// The same at the end of the input, after which nothing may be read.
     #[inline(never)]
     fn put_last_literals(&mut self, bytes: &[u8]) -> bool {
         let mut run = [0; MAX_LITERAL];
@@ -230,7 +231,7 @@ impl Packed<'_> {
         self.put_literals(&run, bytes.len())
     }
 
-    /// False when it becomes too long.
+    /// False if the stream becomes too long.
     fn copy(&mut self, distance: usize, len: usize) -> bool {
         let (code, back) = (len - 2, distance - 1);
         if code < 7 {
@@ -240,9 +241,9 @@ impl Packed<'_> {
         }
     }
 
-    /// Lets the vector have what was written.
+    /// Makes the stream part of the vector. True: it was not too long.
     fn finish(self) -> bool {
-        // SAFETY: `put` wrote so many bytes behind the vector's end, within its capacity.
+        // SAFETY: `put` wrote so many bytes after the vector's end, within its capacity.
         unsafe { self.out.set_len(self.out.len() + self.len) };
         true
     }
@@ -257,8 +258,8 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
     Ok(out)
 }
 
-/// As [`decompress`], with the bytes in a vector that is used again and again: its room grows as it must, with some to spare.
-/// What was in it is gone either way.
+/// As [`decompress`], into a vector that is reused: it grows as needed, with some to spare. Its old contents are
+/// dropped in any case.
 pub(crate) fn decompress_into(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
     out.clear();
     check_promise(stream, len)?;
@@ -266,12 +267,12 @@ pub(crate) fn decompress_into(stream: &[u8], len: usize, out: &mut Vec<u8>) -> R
     unpack(stream, len, out)
 }
 
-/// A stream yields at most 88 bytes for each of its own: a longer promise is not worth the memory.
+/// A stream yields at most 88 bytes for each of its own: a longer promise gets no memory.
 fn check_promise(stream: &[u8], len: usize) -> Result<(), LzfError> {
     if len > stream.len().saturating_mul(MAX_MATCH) { Err(LzfError::BadLength) } else { Ok(()) }
 }
 
-/// Decompresses into an empty vector with room for `len` bytes, which must be what there is.
+/// Decompresses into an empty vector with room for `len` bytes, which must be the exact length.
 fn unpack(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
     debug_assert!(out.is_empty() && out.capacity() >= len);
     let mut unpacked = Unpacked { to: out.as_mut_ptr(), at: 0, len, room: out.capacity() };
@@ -316,7 +317,8 @@ fn unpack(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> 
 /// Copies at least `count` bytes, not none, in whole steps.
 ///
 /// # Safety
-/// There must be room for them. What is read must be there when its step comes, a step before what it writes or more.
+/// There must be room for them. The source must be at least a step before the target, and be written when its step
+/// comes.
 #[inline(always)]
 unsafe fn steps<const STEP: usize>(from: *const u8, to: *mut u8, count: usize) {
     let mut done = 0;
@@ -330,7 +332,7 @@ unsafe fn steps<const STEP: usize>(from: *const u8, to: *mut u8, count: usize) {
     }
 }
 
-/// What a stream has yielded so far, `at` bytes of the `len` that it promises, and where: there is `room` for as many or more.
+/// The output so far: `at` bytes at `to`, of the `len` that the stream promises. There is `room` for as many or more.
 struct Unpacked {
     to: *mut u8,
     at: usize,
@@ -339,8 +341,8 @@ struct Unpacked {
 }
 
 impl Unpacked {
-    /// Bytes that are written at a time where there is room for them, however few are wanted; and where those that are copied
-    /// stand nearer.
+    /// Bytes written at a time if there is room, however few are wanted; the short step is for copies from nearer than
+    /// that.
     const STEP: usize = 16;
     const SHORT_STEP: usize = 8;
 
@@ -353,7 +355,7 @@ impl Unpacked {
         Ok(unsafe { self.to.add(self.at) })
     }
 
-    /// Appends the first `count` of these bytes, of which there are as many; not more than [`MAX_LITERAL`].
+    /// Appends the first `count` of these bytes, at most [`MAX_LITERAL`].
     #[inline(always)]
     fn literals(&mut self, bytes: &[u8], count: usize) -> Result<(), LzfError> {
         let to = self.next(count)?;
@@ -369,7 +371,7 @@ impl Unpacked {
         Ok(())
     }
 
-    /// Appends `count` bytes that stand `distance` before the end; the copy may run into what it writes.
+    /// Appends `count` bytes from `distance` before the end; the copy may overlap its own output.
     ///
     /// # Safety
     /// So many bytes must have been written.
@@ -390,7 +392,7 @@ impl Unpacked {
             } else if distance >= count {
                 to.copy_from_nonoverlapping(from, count);
             } else {
-                // What was written so far repeats itself, so that each round copies twice as much.
+                // The output repeats itself, so each round can copy twice as much.
                 let mut done = 0;
                 let mut width = distance;
                 while done < count {
@@ -447,7 +449,7 @@ mod tests {
         };
         let first = packed(&text, None);
         assert!(first.len() < text.len() / 2);
-        // The same again, within reach if positions were not counted on; and where the count comes to its end.
+        // The same text again, within reach if positions did not count on; and where the count wraps.
         assert_eq!(packed(&text, None), first);
         for left in [0, 1, 4, 8192, 8193, 10_000, 20_191, 20_192, 20_193, 30_000] {
             assert_eq!(packed(&text, Some(u32::MAX - left)), first, "{left} left");
@@ -462,7 +464,7 @@ mod tests {
             assert!(!compress_into(&noise[..len], len.saturating_sub(4), &mut out), "{len}");
             assert_eq!(out, b"kept");
         }
-        // Long noise does not hide what can be compressed behind it.
+        // Long noise does not hide what can be compressed after it.
         let then = [&noise[..], &[b'a'; 3000]].concat();
         assert!(there_and_back(&then) < 5300);
     }

@@ -1,7 +1,7 @@
-//! The data structures everything else stands on.
+//! The data structures that everything else is built on.
 //!
-//! A leaf: nothing here knows the server, its clock or its configuration. Every structure owns its memory, checks bytes
-//! that come from outside, and offers `check_invariants` where an internal promise could break.
+//! A leaf: nothing here depends on the server, its clock or its configuration. Every structure owns its memory, checks
+//! bytes that come from outside, and offers `check_invariants` where an internal promise could break.
 
 pub(crate) mod bytes;
 pub mod crc64;
@@ -24,12 +24,12 @@ pub(crate) mod stream;
 pub mod table;
 pub(crate) mod ziplist;
 
-/// The step of the allocator's small size classes, as it was configured when it was built.
+/// The step of the allocator's small size classes, bytes, as configured at its build.
 pub(crate) const QUANTUM: usize = 8;
 
-/// The number of bytes the allocator really hands out for a request of `size` bytes: jemalloc's size classes (eight
-/// steps of [`QUANTUM`], then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the
-/// class is also the capacity it can use in place.
+/// The bytes that the allocator hands out for a request of `size` bytes: jemalloc's size classes (eight steps of
+/// [`QUANTUM`], then four classes a doubling). An [`entry::Entry`] always asks for a whole class, so the class is also
+/// the capacity it can use in place.
 pub(crate) const fn size_class(size: usize) -> usize {
     if size <= 8 {
         8

@@ -1,7 +1,7 @@
 //! Numbers as Redis reads and writes them.
 //!
 //! Texts must equal a 7.2 server's to the byte: clients compare them, and a replica or a loaded file must arrive at the
-//! same numbers. Units of memory (`100mb`) are the configuration's business.
+//! same numbers. Units of memory (`100mb`) are read in `config`.
 
 use super::grisu;
 
@@ -58,8 +58,8 @@ pub(crate) fn i64_text(value: i64) -> NumText {
     out
 }
 
-/// The text of a double in replies and in stored scores: a whole number plainly where it fits an integer, else the
-/// digits of Grisu2; `inf`, `-inf`, `nan`, `-0`.
+/// The text of a double in replies and in stored scores: a whole number in plain digits where it fits an integer, else
+/// the digits of Grisu2; `inf`, `-inf`, `nan`, `-0`.
 pub(crate) fn f64_text(value: f64) -> NumText {
     if value.is_nan() {
         return f64_text_grisu(f64::NAN.copysign(1.0));
@@ -70,8 +70,8 @@ pub(crate) fn f64_text(value: f64) -> NumText {
     }
 }
 
-/// As [`f64_text`] without the case of whole numbers, which differs for large ones, and with the sign of a NaN: what RDB
-/// files, the AOF's ZADD and numbers in scripts use.
+/// As [`f64_text`], but without the special case of whole numbers, which differs for large ones, and with the sign of a
+/// NaN: for RDB files, the AOF's ZADD and numbers in scripts.
 pub(crate) fn f64_text_grisu(value: f64) -> NumText {
     let mut out = NumText::new();
     if value == 0.0 || !value.is_finite() {
@@ -90,7 +90,7 @@ pub(crate) fn f64_text_grisu(value: f64) -> NumText {
     out
 }
 
-/// The integer that a double is, if it is one and lies between -2^62 and 2^62.
+/// The value as an integer, if it is one and lies between -2^62 and 2^62.
 pub(crate) fn f64_to_i64(value: f64) -> Option<i64> {
     const LIMIT: f64 = (1u64 << 62) as f64;
     let whole = value as i64;
@@ -144,8 +144,8 @@ pub(crate) fn f64_text_g17(value: f64) -> NumText {
     out
 }
 
-/// A double with exactly `digits` (1 to 17) digits behind the point, scaled and rounded as doubles are (distances of
-/// GEO commands have 4).
+/// A double with exactly `digits` (1 to 17) digits after the point, scaled and rounded as a double (distances of GEO
+/// commands have 4).
 pub(crate) fn f64_text_fixed(value: f64, digits: u32) -> NumText {
     let scale = 10u64.pow(digits);
     let scaled = (value * scale as f64).round_ties_even() as i64;
@@ -163,7 +163,7 @@ pub(crate) fn f64_text_fixed(value: f64, digits: u32) -> NumText {
     out
 }
 
-/// Reads a decimal `i64` the strict way: no spaces, no `+`, no leading zeros, nothing behind it.
+/// Reads a decimal `i64` the strict way: no spaces, no `+`, no leading zeros, nothing after it.
 pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -182,7 +182,7 @@ pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
         if digit > 9 {
             return None;
         }
-        // At most 19 digits: below 10^19, which a u64 holds.
+        // At most 19 digits: below 10^19, which fits a u64.
         value = value * 10 + u64::from(digit);
     }
     if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
@@ -323,8 +323,8 @@ impl Hex {
         self.mantissa == 0
     }
 
-    /// Rounds to `bits` bits of mantissa, to nearest and even on a tie, for a format whose smallest exponent of the
-    /// last bit is `min_exponent`: `(mantissa, exponent)`.
+    /// Rounds to `bits` bits of mantissa, to nearest, ties to even, for a format whose last bit has at least the
+    /// exponent `min_exponent`: `(mantissa, exponent)`.
     pub(super) fn round(&self, bits: u32, min_exponent: i64) -> (u128, i64) {
         let width = i64::from(128 - self.mantissa.leading_zeros());
         let cut = (width - i64::from(bits)).max(min_exponent - self.exponent);

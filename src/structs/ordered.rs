@@ -1,12 +1,12 @@
 //! Large sorted sets: members by name, and in order of score with equal scores in order of name.
 //!
-//! A member is one allocation that holds its score and its name. A hash table owns the members and finds them by name; a
-//! B+-tree of pointers keeps them in order and counts what hangs below each branch, so that the rank of a member, the
-//! member of a rank and the end of any range take one descent. Leaves are rows of pointers without the scores: the
-//! branches hold the first score of each leaf, which leaves a handful of members to look at.
+//! A member is one allocation that holds its score and its name. A hash table owns the members and finds them by name;
+//! a B+-tree of pointers keeps them in order and counts the members below each branch, so that the rank of a member,
+//! the member of a rank and the end of any range take one descent. Leaves are rows of pointers without scores. The
+//! branches hold the first score of each leaf, so that few members have to be read.
 //!
 //! Invariant: tree and table hold the same members; [`OrderedSet::check_invariants`] lists the rest. No score is NaN.
-//! Small sorted sets, and what the scores mean, are left to others.
+//! Small sorted sets, and the meaning of scores, are left to others.
 
 #![allow(unsafe_code)]
 
@@ -23,7 +23,7 @@ use tree::Tree;
 /// What [`OrderedSet::update`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// Nothing: the decision was against a change, or the score was that already.
+    /// Nothing changed: `decide` gave no score, or the one there is.
     Kept,
     Added,
     /// The member has another score now.
@@ -63,7 +63,7 @@ impl OrderedSet {
         self.table.stats()
     }
 
-    /// Begins to bring near what a look-up of a member of this hash will touch; as [`Table::prefetch`].
+    /// Prefetches what a look-up of a member of this hash will touch; as [`Table::prefetch`].
     pub(crate) fn prefetch(&self, hash: u64, step: Step) -> bool {
         self.table.prefetch(hash, step)
     }
@@ -72,13 +72,13 @@ impl OrderedSet {
         self.table.get(name).map(Member::score)
     }
 
-    /// Shows the score of a member (`None`: it is not there) to `decide` and gives it the score that comes back, if one
-    /// does.
+    /// Calls `decide` with the score of a member (`None`: it is missing) and gives it the returned score, if any.
     pub fn update(&mut self, name: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) -> Update {
         self.update_hashed(self.table.hash(name), name, decide)
     }
 
-    /// Adds some members, at most [`TOGETHER`](super::table::TOGETHER), with a score each. Whether none of them was there.
+    /// Adds some members, at most [`TOGETHER`](super::table::TOGETHER), with a score each. Returns whether all of them
+    /// are new.
     pub(crate) fn add_together(&mut self, names: &[Vec<u8>], scores: &[f64]) -> bool {
         let hashes = self.table.hash_together(names);
         let mut members = names.iter().zip(scores).zip(hashes);
@@ -109,7 +109,7 @@ impl OrderedSet {
         }
     }
 
-    /// Removes a member; its score.
+    /// Removes a member and returns its score.
     pub(crate) fn remove(&mut self, name: &[u8]) -> Option<f64> {
         let TableEntry::Occupied(place) = self.table.entry(name) else { return None };
         let at = place.get().ptr();
@@ -140,7 +140,7 @@ impl OrderedSet {
         Range { tree: &self.tree, next: from, left, back, leaf: &[], at: 0 }
     }
 
-    /// Removes up to `count` members from rank `from` on and shows each to `f` before it goes.
+    /// Removes up to `count` members from rank `from` on, and calls `f` with each before it goes.
     pub(crate) fn remove_range(&mut self, from: usize, count: usize, mut f: impl FnMut(&[u8], f64)) {
         let mut left = count.min(self.len().saturating_sub(from));
         while left > 0 {
@@ -155,13 +155,13 @@ impl OrderedSet {
         self.table.shrink_if_sparse();
     }
 
-    /// One step over all members in no order: calls `f` for some, about `most` at most, and gives the next cursor, 0 at the end. Members present
-    /// throughout are met.
+    /// One step over all members in no order: calls `f` for some, about `most` at most, and returns the next cursor, 0
+    /// at the end. Members present throughout are seen.
     pub(crate) fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&[u8], f64)) -> u64 {
         self.table.scan_page(cursor, most, |member| f(member.name(), member.score()))
     }
 
-    /// Bytes of memory; those of the members an estimate from so many of them.
+    /// Bytes of memory; for the members an estimate from so many of them.
     pub(crate) fn mem_bytes(&self, samples: usize) -> usize {
         let samples = samples.clamp(1, self.len().max(1));
         let sampled: usize = self.table.iter().take(samples).map(Member::alloc_size).sum();
@@ -192,7 +192,7 @@ pub(crate) struct Range<'a> {
     left: usize,
     back: bool,
     leaf: &'a [Ptr],
-    /// Where in `leaf` the next member is; it is not there when that is out of the row.
+    /// Index in `leaf` of the next member; out of range when it is in another leaf.
     at: usize,
 }
 
@@ -210,7 +210,7 @@ impl<'a> Iterator for Range<'a> {
         self.left -= 1;
         if self.back {
             self.next = self.next.wrapping_sub(1);
-            // Below 0 it is beyond the row, too.
+            // Below 0 it wraps, and so is out of range, too.
             self.at = self.at.wrapping_sub(1);
         } else {
             self.next += 1;

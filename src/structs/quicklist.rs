@@ -1,14 +1,13 @@
 //! Long lists: a row of nodes, each a listpack of a few kilobytes, or a single element too large for one.
 //!
-//! Both ends are cheap, the middle costs a walk over the nodes' counts and then within one node. What a node may hold is
-//! told by [`Limits`] with each change, so that a changed configuration applies from the next change on.
+//! Both ends are cheap; the middle costs a walk over the nodes' counts and then within one node. [`Limits`] are passed
+//! with each change, so that a changed configuration applies from the next change on.
 //!
-//! Nodes a little away from both ends are at rest ([`Dense`](super::listpack::dense::Dense)): they are smaller, and as full
-//! as they may be. Whoever goes through one backwards opens a copy, whoever changes one opens it in place, and it stays
-//! open.
+//! Nodes a little away from both ends are at rest ([`Dense`](super::listpack::dense::Dense)): they are smaller, and as
+//! full as they may be. Reading one backwards opens a copy; changing one opens it in place, and it stays open.
 //!
-//! With [`Limits::compress_depth`] nodes away from both ends are LZF streams: whoever reads one opens a copy, whoever
-//! changes one opens it in place, and it is compressed again with the same change.
+//! With [`Limits::compress_depth`] nodes away from both ends are LZF streams: reading one opens a copy; changing one
+//! opens it in place, and compresses it again with the same change.
 //!
 //! Invariant: no node is empty, the counts of nodes and list are right, and the first and last node are neither at rest nor
 //! compressed.
@@ -28,23 +27,23 @@ mod walk;
 
 /// Bytes a node may have under the fill factors -1 to -5.
 const SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
-/// Bytes that a node may have when its fill factor counts elements.
+/// Bytes that a node may have when its fill factor is a number of elements.
 const SAFE_SIZE: usize = 8192;
 /// Largest number of elements that a fill factor asks for.
 const MAX_FILL: i32 = 1 << 15;
-/// Header and end of a listpack.
+/// Header and end of a listpack, bytes.
 const LISTPACK_OVERHEAD: usize = 7;
-/// A row of at least so many nodes grows by a quarter, not by doubling.
+/// From so many nodes on, room grows by a quarter rather than doubling.
 const MANY_NODES: usize = 16;
-/// So many nodes at an end are open, not at rest: clients that push and pop by turns open none again and again.
+/// So many nodes at each end are not at rest, so that alternating pushes and pops do not open nodes again and again.
 const OPEN_NODES: usize = 2;
 
-/// How large nodes may become: `list-max-listpack-size`.
+/// Limits on nodes, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// At most so many elements; below 0, a size class from -1 (4 kB) to -5 (64 kB).
+    /// `list-max-listpack-size`: most elements of a node; below 0, a size class from -1 (4 kB) to -5 (64 kB).
     pub(crate) fill: i32,
-    /// Elements of at least so many bytes never share a node with others.
+    /// Elements of at least so many bytes get a node of their own.
     pub(crate) plain_from: usize,
     /// `list-compress-depth`: nodes farther than this from both ends are compressed; 0 compresses none.
     pub(crate) compress_depth: usize,
@@ -72,8 +71,8 @@ impl Limits {
         Some(SIZES[class.min(SIZES.len() - 1)])
     }
 
-    /// Bytes that nodes at rest may have, if there are to be such: not where nodes are compressed, and it is not worth it where
-    /// they hold few elements each.
+    /// Bytes that nodes at rest may have; `None`: nodes are not put at rest, as they are compressed or hold few
+    /// elements each.
     fn max_dense_bytes(&self) -> Option<usize> {
         if self.compress_depth == 0 { self.max_bytes() } else { None }
     }
@@ -82,7 +81,7 @@ impl Limits {
         self.fill.clamp(1, MAX_FILL) as usize
     }
 
-    /// Whether an element of this text gets a node of its own in any case.
+    /// Whether an element of this text always gets a node of its own.
     fn is_plain(&self, text: &[u8]) -> bool {
         !self.has_room(LISTPACK_OVERHEAD, 1, text, Item::of(text).encoded_len())
     }
@@ -94,7 +93,7 @@ impl Limits {
     }
 }
 
-/// A place between the nodes of a list and within one.
+/// A place in a list: a node and an offset in it.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     node: usize,
@@ -171,8 +170,8 @@ impl Quicklist {
         self.nodes = nodes;
     }
 
-    /// To be called when a node came to an end: puts the one at rest that is no longer near it, after it has filled the one
-    /// behind.
+    /// To be called after a node was added at an end: puts the node that is no longer near the end at rest, after
+    /// filling up the resting node next to it.
     fn rest_behind(&mut self, at_front: bool, limits: Limits) {
         let Some(most) = limits.max_dense_bytes() else { return };
         let len = self.nodes.len();
@@ -194,9 +193,8 @@ impl Quicklist {
         }
     }
 
-    /// To be called after a change of the nodes `changed`: those between others do not keep room that they do not use,
-    /// and are compressed if they are deep inside; the nodes near the ends get their state after others came or went
-    /// there.
+    /// To be called after a change of the nodes `changed`: inner ones free unused room, and are compressed if deep
+    /// inside; nodes near the ends get their state after nodes came or went there.
     fn settle(&mut self, limits: Limits, changed: std::ops::Range<usize>) {
         let (depth, len) = (limits.compress_depth, self.nodes.len());
         for i in changed.start.max(1)..changed.end.min(len.saturating_sub(1)) {
@@ -227,22 +225,22 @@ impl Quicklist {
         }
     }
 
-    /// The elements as one listpack when they lie in one node.
+    /// The elements if there is only one node.
     pub(crate) fn single(&self) -> Option<BodyView<'_>> {
         if self.nodes.len() == 1 { self.nodes.front().map(Node::view) } else { None }
     }
 
-    /// The elements of a list that has one node.
+    /// The elements of a list that has only one node.
     pub(crate) fn into_single(mut self) -> Option<Body> {
         if self.nodes.len() == 1 { self.nodes.pop_front().map(Node::into_body) } else { None }
     }
 
-    /// Bytes of memory the list takes beside itself.
+    /// Bytes of memory the list takes besides itself.
     pub(crate) fn mem_bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>() + self.bodies().map(|body| body.mem_bytes()).sum::<usize>()
     }
 
-    /// As `mem_bytes`, from so many nodes at the beginning.
+    /// As `mem_bytes`, estimated from so many nodes at the beginning.
     pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         let sampled = samples.clamp(1, self.nodes.len().max(1));
         let bytes: usize = self.bodies().take(sampled).map(|body| body.mem_bytes()).sum();
@@ -310,12 +308,12 @@ impl Quicklist {
         unreachable!("counts add up to the length")
     }
 
-    /// Shows the element of an index to `f`.
+    /// Calls `f` with the element of an index.
     pub(crate) fn get<R>(&self, index: usize, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         self.walk(index).step().map(f)
     }
 
-    /// Puts another element in the place of one. False if there is no such index.
+    /// Replaces an element. False if there is no such index.
     pub(crate) fn set(&mut self, index: usize, text: &[u8], limits: Limits) -> bool {
         if index >= self.len {
             return false;
@@ -372,7 +370,7 @@ impl Quicklist {
         self.insert_node(place, Node::of(text, limits, 0), limits);
     }
 
-    /// Puts a node at a place, which may be in the middle or at the end of another one.
+    /// Inserts a node at a place, which may be in the middle or at the end of another one.
     fn insert_node(&mut self, place: Place, new: Node, limits: Limits) {
         self.len += new.count();
         let at = match place.offset {
@@ -390,7 +388,7 @@ impl Quicklist {
         self.merge_around(at, limits);
     }
 
-    /// Joins a node with its neighbours as far as the limits let them.
+    /// Merges a node with its neighbours as far as the limits allow.
     fn merge_around(&mut self, node: usize, limits: Limits) {
         self.merge_with_next(node, limits);
         if let Some(before) = node.checked_sub(1) {
@@ -444,7 +442,7 @@ impl Quicklist {
         self.open_ends();
     }
 
-    /// Removes the first element and shows it to `f`.
+    /// Removes the first element and calls `f` with it.
     pub(crate) fn pop_front<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let first = self.nodes.front_mut()?;
         first.open();
@@ -466,7 +464,7 @@ impl Quicklist {
         Some(shown)
     }
 
-    /// Removes the last element and shows it to `f`.
+    /// Removes the last element and calls `f` with it.
     pub(crate) fn pop_back<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let last = self.nodes.back_mut()?;
         last.open();
@@ -488,7 +486,7 @@ impl Quicklist {
         Some(shown)
     }
 
-    /// Removes up to `max` elements of this text, the first ones or, `from_back`, the last ones. How many.
+    /// Removes up to `max` elements with this text, the first ones or (`from_back`) the last ones. Returns how many.
     pub(crate) fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
         let mut removed = 0;
         let mut emptied = false;
@@ -554,7 +552,7 @@ impl Quicklist {
     }
 }
 
-/// Removes the first element of a listpack and shows it to `f`.
+/// Removes the first element of a listpack and calls `f` with it.
 pub(crate) fn pop_front<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
     let pos = list.first()?;
     let shown = f(list.get(pos));
@@ -562,7 +560,7 @@ pub(crate) fn pop_front<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -
     Some(shown)
 }
 
-/// Removes the last element of a listpack and shows it to `f`.
+/// Removes the last element of a listpack and calls `f` with it.
 pub(crate) fn pop_back<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
     let pos = list.last()?;
     let shown = f(list.get(pos));
@@ -570,7 +568,7 @@ pub(crate) fn pop_back<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) ->
     Some(shown)
 }
 
-/// Removes up to `max` elements of this text from a listpack, from either end. How many.
+/// Removes up to `max` elements with this text from a listpack, from either end. Returns how many.
 pub(crate) fn remove_matching(list: &mut Listpack, text: &[u8], max: usize, from_back: bool) -> usize {
     let wanted = Item::of(text);
     let mut removed = 0;

@@ -1,4 +1,4 @@
-//! SipHash-1-3 of a whole string at once, as the tables take it of every key and member.
+//! SipHash-1-3 of a whole string at once: the hash of keys and members in tables.
 //!
 //! Algorithm: Aumasson and Bernstein, "SipHash: a fast short-input PRF" (2012), with one round for each word of the message
 //! and three at the end.
@@ -62,7 +62,7 @@ pub(crate) fn hash13(key: &[u8; 16], text: &[u8]) -> u64 {
     state.0[0] ^ state.0[1] ^ state.0[2] ^ state.0[3]
 }
 
-/// Less than eight bytes as a number. Pieces that overlap say the same where they do.
+/// Less than eight bytes as a number. Overlapping pieces agree where they overlap.
 #[inline]
 fn short_word(bytes: &[u8]) -> u64 {
     let len = bytes.len();

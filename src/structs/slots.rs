@@ -1,7 +1,7 @@
 //! Hash slots: the bitmap that travels on the bus, and which slot a key belongs to.
 //!
 //! Owns the bit order of the 2,048 byte bitmap (bit `slot % 8` of byte `slot / 8`) and the hash tag rule. Who owns a
-//! slot is the business of `ownership`.
+//! slot is in `cluster/ownership.rs`.
 
 use crc16::{State, XMODEM};
 
@@ -18,7 +18,8 @@ pub(crate) fn key_slot(key: &[u8]) -> Slot {
     State::<XMODEM>::calculate(hash_tag(key)) & (SLOT_COUNT as u16 - 1)
 }
 
-/// The part of `key` that is hashed: what lies between the first `{` and the next `}`, if anything does.
+/// The part of `key` that is hashed: the bytes between the first `{` and the next `}`, if there are any; otherwise the
+/// key.
 fn hash_tag(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else {
         return key;
@@ -47,17 +48,16 @@ impl std::fmt::Debug for SlotSet {
 }
 
 impl SlotSet {
-    /// A set from the bytes of a packet.
+    /// A set from the bitmap of a packet.
     pub(crate) fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
         SlotSet(Box::new(*bytes))
     }
 
-    /// The bytes as they travel.
+    /// The bitmap, as packets have it.
     pub(crate) fn as_bytes(&self) -> &[u8; SLOT_BYTES] {
         &self.0
     }
 
-    /// Whether `slot` is in the set.
     pub(crate) fn contains(&self, slot: Slot) -> bool {
         self.0[usize::from(slot) / 8] & (1 << (slot % 8)) != 0
     }
@@ -80,12 +80,10 @@ impl SlotSet {
         was
     }
 
-    /// How many slots are in the set.
     pub(crate) fn len(&self) -> usize {
         self.0.iter().map(|b| b.count_ones() as usize).sum()
     }
 
-    /// Whether the set has no slot.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(|&b| b == 0)
     }

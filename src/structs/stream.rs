@@ -1,7 +1,7 @@
 //! Streams: a log of entries, each with an id and fields, and the groups of consumers that share in reading it.
 //!
 //! `log` holds the entries, in nodes whose bytes (`node`) are those of RDB files and DUMP payloads; `group` holds what
-//! was delivered to whom and not acknowledged yet. Nothing here takes a clock: whoever delivers says when.
+//! was delivered to whom and not acknowledged yet. Nothing here reads a clock: callers pass the time.
 //!
 //! Invariant: ids grow from entry to entry, deleted ones that still take space included, and never exceed the last id;
 //! every pending entry has exactly one owner.
@@ -33,7 +33,7 @@ impl Stream {
         Stream::default()
     }
 
-    /// A stream of a log and groups that were read from elsewhere.
+    /// A stream from a log and groups that were loaded.
     pub(crate) fn from_parts(log: Log, groups: BTreeMap<Box<[u8]>, Group>) -> Stream {
         Stream { log, groups }
     }
@@ -42,7 +42,7 @@ impl Stream {
         self.groups.get(name)
     }
 
-    /// The log beside a group of it, for delivering from one to the other.
+    /// The log together with one of its groups, for delivering from one to the other.
     pub(crate) fn group_mut(&mut self, name: &[u8]) -> Option<(&Log, &mut Group)> {
         self.groups.get_mut(name).map(|group| (&self.log, group))
     }
@@ -84,13 +84,13 @@ impl Stream {
         Some(added.wrapping_sub(read))
     }
 
-    /// Number of allocations worth counting when it is freed.
+    /// Number of allocations that freeing it takes, roughly.
     pub(crate) fn free_effort(&self) -> usize {
         let pending = self.groups.values().next().map_or(0, Group::pending_len);
         self.log.node_count() + self.groups.len() * (1 + pending)
     }
 
-    /// Bytes of memory, itself included; of a long log an estimate from so many nodes (0: all of them).
+    /// Bytes of memory, itself included; for a long log an estimate from so many nodes (0: all of them).
     pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         let groups = self.groups.iter().map(|(name, group)| name.len() + group.mem_bytes());
         size_of::<Stream>() + self.log.mem_bytes_sampled(samples) + groups.sum::<usize>()

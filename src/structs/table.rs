@@ -1,10 +1,9 @@
-//! A hash table of owned 8-byte pointers that know their own key: the keyspace's dictionary, and that of large hashes
-//! and sets.
+//! A hash table of owned 8-byte pointers that lead to their key: for the keyspace, large hashes, sets and sorted sets.
 //!
-//! A bucket is one cache line: seven items, a byte of hash for each, and a byte that says which of them are tagged (for
-//! the keyspace: have an expire) and whether the last place holds a further bucket instead of an item. A look-up reads
-//! one line, compares seven hash bytes at once, and as a rule touches only the item it wants. A further bucket has as many
-//! places as it takes, three at first.
+//! A bucket is one cache line: seven items, a byte of hash for each, and a byte that says which of them are tagged (in
+//! the keyspace: have an expire time) and whether the last place holds a further bucket instead of an item. A look-up
+//! reads one line, compares seven hash bytes at once, and as a rule touches only the item it wants. A further bucket
+//! has as many places as needed, three at first.
 //!
 //! The bucket of an item is given by the *top* bits of its hash, so a table is a list of items in order of hash, cut
 //! into `2^k` equal ranges. Everything else follows from that:
@@ -13,11 +12,11 @@
 //!   and all others in the old one, so a look-up visits one array, never two. Arrays are cut into segments that come and
 //!   go as the mark passes, so no step allocates, clears or frees more than one of them.
 //! - A SCAN cursor is a position in hash space, whatever the table's size: a call emits the bucket around the position
-//!   and returns where that bucket ends. Elements present throughout are met, and twice only when the table shrank in
+//!   and returns where that bucket ends. Elements present throughout are seen, and twice only when the table shrank in
 //!   between. Cursors go out with their bits reversed, which makes them small numbers.
 //!
-//! Invariants: [`Table::check_invariants`] lists them. Left to others: when a child process makes resizing dear (they
-//! set [`ResizePolicy`]), and calling [`Table::rehash_step`] when there is time.
+//! Invariants: [`Table::check_invariants`] lists them. Left to callers: setting [`ResizePolicy`] while a child process
+//! makes resizing expensive, and calling [`Table::rehash_step`] when there is time.
 
 #![allow(unsafe_code)]
 
@@ -44,11 +43,11 @@ pub use place::{ItemMut, OccupiedEntry, TableEntry, VacantEntry};
 pub trait TableItem {
     fn key(&self) -> &[u8];
 
-    /// Whether the item counts for [`Table::tagged_len`] and is met by [`Table::scan_tagged`].
+    /// Whether the item counts for [`Table::tagged_len`] and is seen by [`Table::scan_tagged`].
     fn tagged(&self) -> bool;
 }
 
-/// The key of the hash function, drawn once a process so that nobody outside can aim for collisions.
+/// The key of the hash function, random for each process, so that nobody outside can provoke collisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashSeed(pub [u8; 16]);
 
@@ -72,28 +71,28 @@ pub(crate) enum ResizePolicy {
     Forbid,
 }
 
-/// The steps in which memory is brought near.
+/// The steps of prefetching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The bucket that a hash belongs to.
     Bucket,
-    /// The items in it that may be the one, or else the bucket behind it.
+    /// The items in it whose tags match, or else the bucket behind it.
     Item,
     /// The items in the bucket behind it.
     Behind,
 }
 
-/// What a look-up does with the item that it found.
+/// What a look-up does with the item it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Give,
-    /// As if there were none.
+    /// Treat it as missing.
     Hide,
     /// Take it out.
     Take,
 }
 
-/// So many keys are looked up together by those who have many.
+/// Number of keys looked up together where there are many.
 pub(crate) const TOGETHER: usize = 16;
 
 /// A table grows when it holds more than this many items a bucket.
@@ -102,11 +101,11 @@ const GROW_LOAD: usize = 8;
 pub(crate) const FORCE_RATIO: usize = 5;
 /// A table shrinks when it holds fewer items than one for this many places.
 const SHRINK_SPARSITY: usize = 10;
-/// The largest factor, as a power of two, by which one resize changes the size of a table that holds items: it bounds
-/// the work of one step.
+/// The largest factor, as a power of two, by which one resize changes a table that holds items: it bounds the work of
+/// one step.
 const MAX_RESIZE_LOG2: u32 = 4;
 
-/// The smallest table, as a power of two, that holds `len` items at the usual load.
+/// The number of buckets, as a power of two, of the smallest table for `len` items at the usual load.
 fn log2_for(len: usize) -> u32 {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two().ilog2()
 }
@@ -128,13 +127,13 @@ impl<T> Copy for Spot<T> {}
 
 /// The table. See the file's head.
 pub struct Table<T: TableItem> {
-    /// `arrays[0]` is the table; while it is being resized `arrays[1]` is what it becomes.
+    /// `arrays[0]` is the table; during a resize `arrays[1]` is the new one.
     arrays: [Array<T>; 2],
     /// Ranges of the coarser of the two arrays that already live in `arrays[1]`.
     moved: usize,
     len: usize,
     tagged: usize,
-    /// Buckets that hang behind others, and the places they have in all.
+    /// Number of buckets that hang behind others, and of their places.
     children: usize,
     child_room: usize,
     seed: HashSeed,
@@ -173,7 +172,7 @@ impl<T: TableItem> Table<T> {
         self.len == 0
     }
 
-    /// Items whose [`TableItem::tagged`] is true.
+    /// Number of items whose [`TableItem::tagged`] is true.
     pub(crate) fn tagged_len(&self) -> usize {
         self.tagged
     }
@@ -182,7 +181,7 @@ impl<T: TableItem> Table<T> {
         self.seed
     }
 
-    /// The hash that this table's `*_hashed` functions want.
+    /// The hash for this table's `*_hashed` functions.
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         self.seed.hash(key)
     }
@@ -191,7 +190,7 @@ impl<T: TableItem> Table<T> {
         !self.arrays[1].is_none()
     }
 
-    /// The coarser of the two arrays' size.
+    /// The size of the coarser array.
     fn unit_log2(&self) -> u32 {
         self.arrays[0].log2.min(self.arrays[1].log2)
     }
@@ -255,8 +254,8 @@ impl<T: TableItem> Table<T> {
         Some(ItemMut { table: self, spot })
     }
 
-    /// The item, if `judge` gives it; one that is taken out is given as the error. `judge` may change what the item holds, but
-    /// neither its key nor [`TableItem::tagged`]. With the hash of the key, and where it may be.
+    /// The item, if `judge` gives it; one that `judge` takes out is returned as the error. `judge` may change the item,
+    /// but neither its key nor [`TableItem::tagged`]. `hash` is that of the key, `hint` says where it may be.
     #[inline(always)]
     pub(crate) fn get_mut_or_take_near(
         &mut self,
@@ -284,8 +283,8 @@ impl<T: TableItem> Table<T> {
         }
     }
 
-    /// Begins to bring what a look-up of this hash will touch into the cache, one step at a time with some time in between.
-    /// After [`Step::Item`]: whether there is anything to do for [`Step::Behind`].
+    /// Prefetches what a look-up of this hash will touch, one step at a time with some time in between. After
+    /// [`Step::Item`] returns whether there is anything to do for [`Step::Behind`].
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64, step: Step) -> bool {
         let bucket = self.head(hash).2;
@@ -304,7 +303,7 @@ impl<T: TableItem> Table<T> {
         false
     }
 
-    /// The hashes of some keys, at most [`TOGETHER`]. What look-ups of them will touch is on its way for all of them.
+    /// The hashes of some keys, at most [`TOGETHER`]. Prefetches what look-ups of them will touch.
     pub(crate) fn hash_together(&self, keys: &[Vec<u8>]) -> [u64; TOGETHER] {
         let mut hashes = [0; TOGETHER];
         for (hash, key) in hashes.iter_mut().zip(keys) {
@@ -317,7 +316,7 @@ impl<T: TableItem> Table<T> {
         hashes
     }
 
-    /// The first thing that `pick` makes of the items whose hash may be this one, as far as can be told without comparing keys.
+    /// The first result of `pick` for the items whose tag matches this hash; keys are not compared.
     pub(crate) fn likely<'t, R>(&'t self, hash: u64, pick: impl Fn(&'t T) -> Option<R>) -> Option<R> {
         let mut bucket = self.head(hash).2;
         let tag = tag_of(hash);
@@ -347,7 +346,7 @@ impl<T: TableItem> Table<T> {
         self.entry_near((hash, Hint::NONE), key)
     }
 
-    /// As [`Self::entry_hashed`], with where the item may be.
+    /// As [`Self::entry_hashed`], with a hint where the item may be.
     #[inline]
     pub(crate) fn entry_near<'t>(&'t mut self, (hash, hint): (u64, Hint), key: &[u8]) -> TableEntry<'t, T> {
         self.step();
@@ -452,7 +451,7 @@ impl<T: TableItem> Table<T> {
                 let (tag, tagged, moved) = last.take(from);
                 spot.bucket.put(spot.place, tag, tagged, moved);
             } else if self.children > 0 {
-                // The end of the chain itself lost an item: find what it hangs on.
+                // The last bucket of the chain itself lost an item: find its parent.
                 if head != last {
                     parent = head;
                     while parent.child() != last {
@@ -486,14 +485,14 @@ impl<T: TableItem> Table<T> {
         Some(item)
     }
 
-    /// Removes several items, and then has the table resized once, to what is left. Returns how many there were.
+    /// Removes several items, and then resizes the table once, to what is left. Returns how many there were.
     pub(crate) fn remove_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
         let removed = keys.filter(|key| self.remove_unshrunk(self.hash(key), key).is_some()).count();
         self.shrink_if_sparse();
         removed
     }
 
-    /// As [`Self::remove_several`]; gives what there was.
+    /// As [`Self::remove_several`]; returns the items.
     pub(crate) fn take_several<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<T> {
         let taken = keys.filter_map(|key| self.remove_unshrunk(self.hash(key), key)).collect();
         self.shrink_if_sparse();
@@ -506,7 +505,7 @@ impl<T: TableItem> Table<T> {
         Some(self.unlink(spot))
     }
 
-    /// Notices what a change of an item did to [`TableItem::tagged`].
+    /// Updates the tag bit after a change of an item.
     #[inline(always)]
     fn refresh_tag(&mut self, Spot { hash, bucket, place }: Spot<T>) {
         // SAFETY: the spot names an item of this table, which is ours.
@@ -519,7 +518,7 @@ impl<T: TableItem> Table<T> {
         }
     }
 
-    /// An item of this hash came to be tagged, or ceased to be.
+    /// Counts that an item of this hash became tagged, or ceased to be.
     #[inline(never)]
     fn count_tagged(&mut self, hash: u64, tagged: bool) {
         let (array, index, _) = self.head(hash);
@@ -573,7 +572,7 @@ impl<T: TableItem> Table<T> {
         }
         let array = &self.arrays[0];
         if array.log2 > 0 && self.len * SHRINK_SPARSITY < array.buckets() * SLOTS {
-            // Half full afterwards, so that growing again is not near.
+            // Half full afterwards, so that it will not grow again soon.
             self.resize(log2_for(self.len * 2).min(array.log2));
         }
     }
@@ -609,7 +608,7 @@ impl<T: TableItem> Table<T> {
         }
     }
 
-    /// The share of a resize that every change of the table does.
+    /// Does the share of a resize that every change of the table takes.
     fn step(&mut self) {
         if self.is_rehashing() {
             self.rehash_step(1);

@@ -1,12 +1,12 @@
-//! Reading of the packed formats that came before listpacks: ziplists and zipmaps, as old RDB files and DUMP payloads have
-//! them. Nothing writes them any more.
+//! Reads the packed formats before listpacks: ziplists and zipmaps, as old RDB files and DUMP payloads have them. They
+//! are never written.
 //!
 //! A ziplist is its length in bytes and the offset of its last element (32 bits each), the number of elements (16 bits,
 //! 65535 meaning "count them"), the elements and a byte 255. An element is the length of the one before it (one byte, or
 //! 254 and four bytes), an encoding, and the value. (Source: the format's description in Redis's `ziplist.c`.)
 //!
 //! A zipmap is a count byte, then pairs of strings, each with its length (one byte, or 254 and four bytes); a value's
-//! length is followed by a byte that counts unused bytes behind it. A byte 255 ends it.
+//! length is followed by a byte that counts unused bytes after the value. A byte 255 ends it.
 
 use super::listpack::Item;
 
@@ -27,7 +27,7 @@ fn little_int(bytes: &[u8]) -> i64 {
     i64::from_le_bytes(wide)
 }
 
-/// Reads encoding and value: the element and their length.
+/// Reads encoding and value: the element, and the length of both.
 fn read_value(bytes: &[u8]) -> Option<(Item<'_>, usize)> {
     let string = |head: usize, len: usize| Some((Item::Str(bytes.get(head..head.checked_add(len)?)?), head + len));
     let int = |len: usize| Some((Item::Int(little_int(bytes.get(1..=len)?)), 1 + len));
@@ -45,7 +45,7 @@ fn read_value(bytes: &[u8]) -> Option<(Item<'_>, usize)> {
     }
 }
 
-/// The elements of a ziplist; `None` if it is none.
+/// The elements of a ziplist; `None` if it is malformed.
 pub(crate) fn read_ziplist(bytes: &[u8]) -> Option<Vec<Item<'_>>> {
     let total = little_u32(bytes)?;
     let tail = little_u32(bytes.get(4..)?)?;
@@ -74,7 +74,7 @@ pub(crate) fn read_ziplist(bytes: &[u8]) -> Option<Vec<Item<'_>>> {
     (at == end && tail == last && counted).then_some(items)
 }
 
-/// Keys and values of a zipmap by turns; `None` if it is none, or has none.
+/// Alternating keys and values of a zipmap; `None` if it is malformed or empty.
 pub(crate) fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     let claimed = *bytes.first().filter(|count| **count > 0)?;
     let mut at = 1;
@@ -84,7 +84,8 @@ pub(crate) fn read_zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
             END => break,
             LONG => {
                 at += 5;
-                // A length that fits the short form has to have it: others look for what follows where that would end.
+                // A length that fits the short form must use it: other readers assume so when they look for what
+                // follows.
                 little_u32(bytes.get(at - 4..)?).filter(|len| *len >= usize::from(LONG))?
             }
             len => {

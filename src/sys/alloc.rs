@@ -1,4 +1,4 @@
-//! The allocator and what it says of memory: jemalloc, with a count of what is allocated.
+//! The allocator: jemalloc, with a count of what is allocated, its statistics and controls.
 #![allow(unsafe_code)]
 
 use crate::structs::{QUANTUM, size_class};
@@ -8,24 +8,24 @@ use std::ffi::CString;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use tikv_jemallocator::Jemalloc;
 
-/// jemalloc behind a counter: `used_memory` is the sum of the size classes handed out, as Redis counts it.
+/// jemalloc with a counter: `used_memory` is the sum of the size classes handed out, as Redis counts it.
 pub(crate) struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What the allocator is told at start: see [`keep_large_blocks`].
+/// The allocator's options at start: see [`keep_large_blocks`].
 // SAFETY: the allocator reads the symbol of this name as a pointer to a C string, which this is.
 #[unsafe(export_name = "malloc_conf")]
 #[used]
 pub(crate) static OPTIONS: &[u8; 21] = b"oversize_threshold:0\0";
 
-/// Bytes allocated, over all threads, as far as they have reported.
+/// Bytes allocated, as far as the threads have reported them.
 static USED: AtomicIsize = AtomicIsize::new(0);
 /// The largest value `peak` has seen.
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// A thread reports once it has this much unreported, bytes; the error of `used` is at most this a thread.
+/// A thread reports when it has this many unreported bytes; `used` is off by at most this much for each thread.
 const REPORT_BYTES: isize = 16 * 1024;
 
 thread_local! {
@@ -58,8 +58,8 @@ fn count_if(block: *mut u8, bytes: isize) -> *mut u8 {
     block
 }
 
-/// The request as it is passed on. Classes are 8 bytes apart, so only those that are multiples of 16 hold blocks with an
-/// alignment of 16, which the allocator's front takes for granted: such requests are made multiples of it.
+/// The request as it is passed on. Classes are 8 bytes apart, and only those that are multiples of 16 are aligned to
+/// 16, which the allocator's wrapper assumes of all: so requests with that alignment become multiples of it.
 #[inline]
 fn fitted(layout: Layout) -> Layout {
     if layout.align() <= QUANTUM {
@@ -119,7 +119,7 @@ pub(crate) fn used() -> usize {
     (USED.load(Ordering::Relaxed) + local).max(0) as usize
 }
 
-/// Notes the peak and gives it, bytes. Called by the cron.
+/// Updates the peak and returns it, bytes. Called by the cron.
 pub(crate) fn peak() -> usize {
     PEAK.fetch_max(used(), Ordering::Relaxed).max(used())
 }
@@ -222,8 +222,8 @@ pub(crate) fn control_text(key: &[u8], new: Option<&[u8]>) -> Option<Vec<u8>> {
     }
 }
 
-/// Has the allocator do something that takes no value (DEBUG MALLCTL-STR with `VOID`). False: there is no such thing, or it
-/// is none that leaves memory in use alone.
+/// Runs an action of the allocator that takes no value (DEBUG MALLCTL-STR with `VOID`). False: there is no such action,
+/// or it could free memory in use.
 pub(crate) fn control_action(key: &[u8]) -> bool {
     let is_of_arena = |verb: &[u8]| {
         let arena = key.strip_prefix(b"arena.").and_then(|rest| rest.strip_suffix(verb));
@@ -235,7 +235,7 @@ pub(crate) fn control_action(key: &[u8]) -> bool {
     act(&key)
 }
 
-/// Has the allocator do what takes no value. False: it refused.
+/// Runs an action of the allocator that takes no value. False: it refused.
 fn act(key: &std::ffi::CStr) -> bool {
     let (nothing, no_len) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: the name is NUL-terminated; nothing is read or written. The callers' actions return unused memory.
@@ -274,11 +274,11 @@ pub(crate) fn set_background_thread(on: bool) -> bool {
     code == 0
 }
 
-/// Has freed blocks of 8 MiB and more wait for the next of their kind, as all others do (ten seconds, `dirty_decay_ms`). By
-/// itself the allocator gives them back to the system at once, so that each large argument, value and reply is brought in page
-/// by page anew, which takes longer than all else that is done with it. Called first of all.
+/// Makes the allocator keep freed blocks of 8 MiB and more for reuse, as it does all others (ten seconds,
+/// `dirty_decay_ms`). By default it gives them back to the system at once. Then every large argument, value and reply
+/// is paged in anew, which takes longer than all other work on it. To be called first of all.
 pub(crate) fn keep_large_blocks() {
-    // The first arena, the main thread's, is made before the option is looked at.
+    // The first arena, the main thread's, is made before the option is read.
     if control_int(b"arena.0.oversize_threshold", Some(i64::MAX)).is_none() {
         log::debug!("The allocator does not know of large blocks");
     }
@@ -290,8 +290,8 @@ pub(crate) fn purge() -> bool {
     act(c"arena.4096.purge")
 }
 
-/// Gives back the free blocks that the calling thread keeps for its next allocations. A thread that only frees keeps some
-/// hundred of each size for nothing, and each may be the last of its slab.
+/// Gives back the free blocks that the calling thread caches. A thread that only frees would keep some hundred of each
+/// size in vain, and each may be the last of its slab.
 pub(crate) fn flush_thread_cache() {
     act(c"thread.tcache.flush");
 }
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn used_follows_allocations() {
-        // Far more than what the tests beside this one free in the meantime.
+        // Far more than what other tests free meanwhile.
         let before = used();
         let block = Vec::<u8>::with_capacity(1 << 30);
         assert!(used() > before + (1 << 29));

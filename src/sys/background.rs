@@ -8,11 +8,11 @@ use std::thread;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// What the helper thread frees, with what is said of it.
+/// What the helper thread frees, with its figures.
 pub(crate) struct Discarded {
-    /// Keys that somebody asked to have freed aside: INFO counts them.
+    /// Number of keys freed lazily on request: INFO counts them.
     pub(crate) counted: usize,
-    /// About how much memory comes free with it, bytes.
+    /// About how much memory it frees, bytes.
     pub(crate) bytes: usize,
     #[expect(dead_code, reason = "all that is wanted of it is that it is dropped there")]
     pub(crate) garbage: Box<dyn Send>,
@@ -25,7 +25,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A thread of this name that keeps to some processors (see [`process::set_cpu_affinity`]).
+    /// Starts a thread of this name on some processors (see [`process::set_cpu_affinity`]).
     pub(crate) fn new(name: &str, cpus: &str) -> std::io::Result<Worker> {
         let (sender, jobs) = channel::<Job>();
         let pending = Arc::new(AtomicUsize::new(0));
@@ -47,7 +47,7 @@ impl Worker {
         let _ = self.sender.send(Box::new(job));
     }
 
-    /// Jobs that are waiting or running.
+    /// Number of jobs that are waiting or running.
     pub(crate) fn pending(&self) -> usize {
         self.pending.load(Ordering::Acquire)
     }
@@ -58,7 +58,7 @@ pub(crate) struct Background {
     pub(crate) fsync: Worker,
     lazy_free: Worker,
     freed: Arc<AtomicUsize>,
-    /// Bytes on their way out.
+    /// Bytes handed over and not freed yet.
     leaving: Arc<AtomicUsize>,
 }
 

@@ -1,4 +1,4 @@
-//! What was built: versions, and the source it was built from.
+//! The build: versions, and the commit it was built from.
 
 use std::sync::OnceLock;
 
@@ -20,7 +20,7 @@ pub(crate) const IS_DIRTY: &str = match option_env!("HEXAD_DIRTY") {
 
 /// Names the build: 16 hexadecimal digits that differ between versions and targets.
 pub(crate) fn build_id() -> &'static str {
-    // INFO asks for it.
+    // Computed once, as INFO shows it.
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(sum_of_build)
 }

@@ -1,8 +1,8 @@
-//! Time: a monotonic clock for durations and a wall clock for everything that has a date.
+//! Time: a monotonic clock for durations and a wall clock for dates.
 //!
-//! The wall clock is read once a turn; within the turn it moves with the monotonic one, which costs one read for both.
-//! Commands are timed one by one, so that read is the processor's time stamp counter where it can be trusted to run at one
-//! rate on all cores; once a turn it is set right by the system's clock.
+//! The wall clock is read at most once a turn; in between it moves with the monotonic one, so that one read serves
+//! both. Commands are timed one by one, so that read is of the processor's time stamp counter, where it runs at one
+//! rate on all cores. It is synchronised with the system's clock when the wall clock is read.
 
 #![allow(unsafe_code)]
 
@@ -23,19 +23,19 @@ pub(crate) struct Clock {
 /// The time stamp counter, in terms of the monotonic clock.
 #[derive(Debug, Clone)]
 struct Counter {
-    /// Where it stood when it was first read, and when that was, microseconds.
+    /// The count when it was first read, and the time of that, microseconds.
     first: (u64, i64),
-    /// The same of the last time it was set right.
+    /// The same, when it was last synchronised.
     last: (u64, i64),
     /// Microseconds of one count, times 2^32; 0: not known yet.
     us_per_count: u64,
 }
 
-/// The counter's rate is known well enough after this, microseconds: reading both clocks takes about a tenth.
+/// After this time, microseconds, the counter's rate is known well enough: reading both clocks takes about 0.1.
 const MEASURED_US: i64 = 20_000;
 /// It is measured again this often: a virtual machine may have moved to another processor.
 const REMEASURED_US: i64 = 1_000_000;
-/// For this long the counter is trusted to agree with the system's clocks, microseconds.
+/// How long the counter is trusted before it is synchronised again, microseconds.
 const SYNC_US: i64 = 500;
 
 impl Counter {
@@ -57,13 +57,13 @@ impl Counter {
         }
     }
 
-    /// The monotonic clock now, microseconds.
+    /// The monotonic clock now, microseconds; `None`: the rate is not known yet.
     fn us(&self) -> Option<i64> {
         if self.us_per_count == 0 {
             return None;
         }
         let counts = counter::read().wrapping_sub(self.last.0);
-        // A counter that went back (another core's, by a hair) says that no time has passed.
+        // A counter that went back (that of another core, slightly) counts as no time passed.
         let counts = if counts > u64::MAX / 2 { 0 } else { counts };
         Some(self.last.1 + ((counts as u128 * self.us_per_count as u128) >> 32) as i64)
     }
@@ -73,7 +73,7 @@ impl Counter {
 mod counter {
     use std::arch::x86_64::{__cpuid, _rdtsc};
 
-    /// The processor says that its counter neither stops nor changes its rate.
+    /// Whether the counter neither stops nor changes its rate, by the processor's own word.
     pub(crate) fn is_steady() -> bool {
         // The leaf of advanced power management, and its bit for an invariant time stamp counter.
         const LEAF: u32 = 0x8000_0007;
@@ -112,8 +112,8 @@ impl Clock {
         clock
     }
 
-    /// Reads the time, at the beginning of a turn. The system's clocks are only asked when they have not been for a while:
-    /// in short turns the counter tells it as well.
+    /// Reads the time at the beginning of a turn. The system's clocks are read only when [`SYNC_US`] have passed; in
+    /// short turns the counter is as good.
     pub(crate) fn begin_turn(&mut self) {
         if self.counter.as_ref().and_then(Counter::us).is_none_or(|us| us.saturating_sub(self.synced_us) > SYNC_US) {
             self.sync();
@@ -133,7 +133,7 @@ impl Clock {
         self.synced_us = self.mono_us;
     }
 
-    /// Reads the monotonic clock and gives it, in microseconds since an arbitrary start.
+    /// Reads the monotonic clock, microseconds since an arbitrary start.
     #[inline]
     pub(crate) fn tick_us(&mut self) -> i64 {
         let now_us = match self.counter.as_ref().and_then(Counter::us) {
@@ -144,7 +144,7 @@ impl Clock {
         self.mono_us
     }
 
-    /// Reads the monotonic clock without keeping what it says: for whom the time of the last read may be too old.
+    /// Reads the monotonic clock without storing it, microseconds: where the last read may be too old.
     #[inline]
     pub(crate) fn fresh_us(&self) -> i64 {
         let now_us = self.counter.as_ref().and_then(Counter::us);
@@ -184,7 +184,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(10));
             clock.sync();
         }
-        // Long after it was set right, the counter is off by no more than its rate was measured wrongly.
+        // Long after it was synchronised, the counter is off only by the error of its measured rate.
         let before = clock.mono_us();
         std::thread::sleep(Duration::from_millis(50));
         let real = clock.origin.elapsed().as_micros() as i64;

@@ -1,7 +1,7 @@
 //! The report of a crash in the log, for signals that mean a fault and for panics, which are broken invariants.
 //!
-//! A report is made in a process that can no longer be trusted, so nothing that follows depends on it: the process ends
-//! with the signal that hit it, and if making the report hangs, with SIGALRM.
+//! A report is made in a process that can no longer be trusted, so nothing depends on its success: the process ends
+//! with the signal that hit it or, if the report hangs, with SIGALRM.
 #![allow(unsafe_code)]
 
 use std::backtrace::Backtrace;
@@ -19,14 +19,14 @@ const FAULTS: [Signal; 5] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Si
 /// Finding the names of functions takes far more stack than the system's default for handlers.
 const HANDLER_STACK_BYTES: usize = 512 << 10;
 
-/// A report that takes longer is given up.
+/// A report that takes longer is given up, seconds.
 const REPORT_LIMIT_SECONDS: u32 = 20;
 
 static REPORTED: AtomicBool = AtomicBool::new(false);
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static PREPARED: Once = Once::new();
 
-/// What the report tells of beside the crash itself.
+/// The parts of the report besides the crash itself.
 pub(crate) trait CrashDetails {
     /// Writes the parts of the report, each with its heading.
     fn crash_details(&self, write: &mut dyn FnMut(&str));
@@ -51,7 +51,7 @@ pub(crate) fn tell_of<T: CrashDetails>(subject: &T) -> Telling {
     Telling(())
 }
 
-/// Ends the telling when it goes.
+/// Takes the subject away when it is dropped.
 pub(crate) struct Telling(());
 
 impl Drop for Telling {

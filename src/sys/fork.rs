@@ -1,18 +1,18 @@
-//! Forking a child that shares our memory, and looking after it.
+//! Forking a child that shares our memory, and waiting for it.
 #![allow(unsafe_code)]
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::io;
 
-/// Which side of the fork this is.
+/// The side of the fork that this process is.
 pub(crate) enum Side {
     Parent(Pid),
     Child,
 }
 
-/// Forks. The child has this thread only: it must not wait for the others, must not return into the event loop, and
-/// ends with [`exit_child`].
+/// Forks. The child has only this thread: it must not wait for the others, must not return into the event loop, and
+/// must end with [`exit_child`].
 pub(crate) fn fork_process() -> io::Result<Side> {
     // SAFETY: the child goes on with one thread. What it uses of the process is safe then: the allocator resets its locks
     // in the child (jemalloc registers atfork handlers), and the log's lock is held by other threads only for the time
@@ -23,7 +23,7 @@ pub(crate) fn fork_process() -> io::Result<Side> {
     }
 }
 
-/// Ends a forked child without running what the parent would run at its end.
+/// Ends a forked child without running the parent's exit handlers.
 pub(crate) fn exit_child(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
@@ -37,7 +37,7 @@ pub(crate) fn reset_child_signals() {
     }
 }
 
-/// Shows the child under another name in `ps` and `top`; 15 bytes of it.
+/// Shows the child under another name, cut to 15 bytes, in `ps` and `top`.
 pub(crate) fn set_process_name(name: &str) {
     let mut buf = [0u8; 16];
     let n = name.len().min(15);
@@ -71,7 +71,7 @@ pub(crate) fn reap(pid: Pid, block: bool) -> nix::Result<Option<Ended>> {
     }
 }
 
-/// Memory of this process that is its own and differs from what it was forked with, bytes.
+/// Memory of this process that is private and was changed since the fork, bytes.
 pub(crate) fn private_dirty_bytes() -> u64 {
     let text = match std::fs::read_to_string("/proc/self/smaps_rollup") {
         Ok(text) => text,

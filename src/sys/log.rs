@@ -1,7 +1,7 @@
 //! The log: lines as Redis writes them, on standard output, into a file, and to syslog.
 //!
-//! A line is `<pid>:<role> <dd Mon yyyy hh:mm:ss.mmm> <level> <message>`; role is `M` (primary), `S` (replica), `C` (a child
-//! process) or `X` (Sentinel), level one of `. - * #`. The file is opened for each line, so moving it away rotates it.
+//! A line is `<pid>:<role> <dd Mon yyyy hh:mm:ss.mmm> <level> <message>`; role is `M` (master), `S` (replica) or `C` (a
+//! child process), level one of `. - * #`. The file is opened for each line, so moving it away rotates it.
 //!
 //! Invariant: logging takes no lock that a forked child could find locked for ever. That is why lines do not pass through
 //! the writer of env_logger or through `std::io::Stdout`, and why only the main thread asks libc for the local time. The
@@ -47,20 +47,20 @@ pub(crate) enum LogLevel {
 /// What the server is, as log lines show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A primary.
+    /// `M`, a master.
     Primary,
-    /// A replica.
+    /// `S`.
     Replica,
 }
 
-/// Where lines go besides syslog: standard output if there is no path.
+/// The file that lines go to; `None`: standard output.
 static FILE: RwLock<Option<PathBuf>> = RwLock::new(None);
 /// The same path for the signal handler; null is standard output. Never freed, as a handler may be using it.
 static FILE_IN_HANDLER: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
 static TO_SYSLOG: AtomicBool = AtomicBool::new(false);
-/// Until it is known what the server is, lines show what Redis shows then.
+/// The letter of the role; until it is known, the one that Redis shows.
 static ROLE: AtomicU8 = AtomicU8::new(b'C');
-/// The process that is not a child.
+/// The id of the main process; others are children.
 static MAIN_PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Seconds east of UTC when the main thread last looked.
 static UTC_OFFSET_SECONDS: AtomicI64 = AtomicI64::new(0);
@@ -70,11 +70,11 @@ thread_local! {
 }
 
 /// Starts logging to standard output at the default level. To be called by the main thread before anything is logged; a
-/// second call does nothing but take this process and thread for the main one.
+/// second call only makes this process and thread the main one.
 pub(crate) fn start() {
     set_main_process();
     let logger = env_logger::Builder::new()
-        // Only what this project says is part of a Redis log.
+        // Only this project's messages are part of a Redis log.
         .filter_module("hexad", log::LevelFilter::Trace)
         .filter_module("redis_server", log::LevelFilter::Trace)
         .format(|_, record| {
@@ -88,7 +88,7 @@ pub(crate) fn start() {
     }
 }
 
-/// Takes the calling process and thread for the main one: after daemonizing, where both change.
+/// Makes the calling process and thread the main one: for use after daemonizing, which changes both.
 pub(crate) fn set_main_process() {
     MAIN_PROCESS.store(std::process::id(), Ordering::Relaxed);
     IS_MAIN_THREAD.set(true);
@@ -107,7 +107,7 @@ pub(crate) fn configure(level: LogLevel, file: &str, syslog: Option<(&str, Syslo
     }
 }
 
-/// The least important messages that are logged.
+/// Sets the least important level that is logged.
 pub(crate) fn set_level(level: LogLevel) {
     log::set_max_level(match level {
         LogLevel::Debug => log::LevelFilter::Trace,
@@ -118,7 +118,7 @@ pub(crate) fn set_level(level: LogLevel) {
     });
 }
 
-/// The role the following lines show.
+/// Sets the role that later lines show.
 pub(crate) fn set_role(role: Role) {
     let letter = match role {
         Role::Primary => b'M',
@@ -162,8 +162,8 @@ pub(crate) fn from_signal_handler(level: log::Level, message: &[u8]) {
     });
     let left = rest.len();
     let len = line.len() - left;
-    // SAFETY: the first `len` bytes of `line` are initialized, and write is async-signal-safe. A failure cannot be told
-    // to anyone.
+    // SAFETY: the first `len` bytes of `line` are initialized, and write is async-signal-safe. A failure cannot be
+    // reported.
     unsafe {
         libc::write(fd, line.as_ptr().cast(), len);
         if !path.is_null() {
@@ -196,8 +196,7 @@ fn write_record(record: &log::Record<'_>) {
 /// The longest message, in bytes; the same in Redis.
 const MESSAGE_MAX: usize = 1023;
 
-/// Escapes what would break a line or reach a terminal as a command, and cuts what is too long: some of the text is what
-/// clients and peers sent.
+/// Escapes control characters and cuts what is too long: some of the text comes from clients and peers.
 fn printable(mut message: String) -> String {
     if message.contains(char::is_control) {
         let mut out = String::with_capacity(message.len() + 16);
@@ -309,7 +308,7 @@ fn date_and_time(seconds: i64) -> String {
     let (mut days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
     let mut year = 1970;
     let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    // A cycle of 400 years has always the same length, so the loop below stays short.
+    // Cycles of 400 years have equal lengths, so the loop below stays short.
     year += 400 * days.div_euclid(146_097);
     days = days.rem_euclid(146_097);
     loop {

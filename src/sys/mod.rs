@@ -1,4 +1,4 @@
-//! The operating system: clock, signals, background threads, host names, the allocator, the log sink.
+//! The operating system: clock, signals, processes, threads, host names, the allocator, the log sink, crash reports.
 
 pub(crate) mod alloc;
 pub(crate) mod background;

@@ -1,5 +1,5 @@
-//! What the server asks of the kernel for its own process: the out-of-memory score, the number of open files, the title
-//! that process lists show.
+//! Settings of the server's own process: the out-of-memory score, the number of open files, the title in process lists,
+//! the locale of comparisons, huge pages, timers and processors.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -26,12 +26,12 @@ const OOM_SCORE_FILE: &str = "/proc/self/oom_score_adj";
 /// The out-of-memory score of this process. A change is undone when the feature is turned off.
 #[derive(Debug, Default)]
 pub(crate) struct OomScore {
-    /// The score the server was started with, once it was changed.
+    /// The score the server was started with, once it has been changed.
     inherited: Option<i32>,
 }
 
 impl OomScore {
-    /// Sets the score to `value`, absolute or on top of the inherited one. What fails is logged.
+    /// Sets the score to `value`, absolute or relative to the inherited one. A failure is logged, too.
     pub(crate) fn set(&mut self, mode: OomScoreAdj, value: i32) -> io::Result<()> {
         let score = match (mode, self.inherited) {
             (OomScoreAdj::No, None) => return Ok(()),
@@ -65,7 +65,7 @@ fn read_oom_score() -> io::Result<i32> {
 /// Descriptors the server needs besides those of clients: listeners, files, links.
 pub(crate) const RESERVED_FILES: u64 = 32;
 
-/// The limit of open files is so low that there is nothing left for clients.
+/// The limit of open files is so low that none are left for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooFewFiles {
     /// The limit there is.
@@ -75,7 +75,7 @@ pub(crate) struct TooFewFiles {
 }
 
 /// Raises the limit of open files for `maxclients` clients as far as the system allows, and returns how many clients it
-/// is enough for. Less than asked for is logged, as is a raised limit.
+/// is enough for. Logs a raised limit, and one that is too low.
 pub(crate) fn raise_open_files(maxclients: u32) -> Result<u32, TooFewFiles> {
     let needed = u64::from(maxclients) + RESERVED_FILES;
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
@@ -92,7 +92,7 @@ pub(crate) fn raise_open_files(maxclients: u32) -> Result<u32, TooFewFiles> {
     if soft >= needed {
         return Ok(maxclients);
     }
-    // Beyond the hard limit only a privileged process gets.
+    // Only a privileged process can exceed the hard limit.
     let error = match setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)) {
         Ok(()) => {
             log::info!("Increased maximum number of open files to {needed} (it was originally set to {soft}).");
@@ -125,7 +125,7 @@ static PROGRAM: OnceLock<String> = OnceLock::new();
 /// What the dynamic loader passed to `remember_arguments`.
 static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
-/// Run by the loader before main, with main's arguments; the standard library only gives out copies of them.
+/// Run by the loader before main, with main's arguments; the standard library returns only copies of them.
 extern "C" fn remember_arguments(_argc: c_int, argv: *const *const c_char, _environ: *const *const c_char) {
     ARGV.store(argv.cast_mut(), Ordering::Relaxed);
 }
@@ -144,7 +144,7 @@ pub(crate) fn collect_title_space() {
     }
     // SAFETY: argv is the null-terminated array the process was started with, its strings are writable and live as long
     // as the process, and only the main thread exists, so nobody reads the environment meanwhile. Each entry of environ
-    // that lies behind the arguments is replaced by a copy that is never freed.
+    // that lies after the arguments is replaced by a copy that is never freed.
     unsafe {
         let start: *mut u8 = (*argv).cast_mut().cast();
         if start.is_null() {
@@ -183,13 +183,13 @@ unsafe extern "C" {
     static mut environ: *mut *const c_char;
 }
 
-/// The name the program was called by, before there was a title.
+/// The name the program was called by.
 pub(crate) fn program() -> &'static str {
     PROGRAM.get().map_or("redis-server", String::as_str)
 }
 
-/// Shows `title` in process lists, cut to the space there is. False: there is none. For the main thread (and for a child
-/// process).
+/// Shows `title` in process lists, cut to the available space. False: there is none. To be called by the main thread
+/// (or a child process).
 pub(crate) fn set_title(title: &[u8]) -> bool {
     let start = TITLE.load(Ordering::Acquire);
     let len = TITLE_LEN.load(Ordering::Relaxed);
@@ -205,7 +205,7 @@ pub(crate) fn set_title(title: &[u8]) -> bool {
     true
 }
 
-/// Takes the order of strings from a locale, "" from the environment. False: there is no such locale.
+/// Sets the locale for [`collate`]; "" takes it from the environment. False: there is no such locale.
 pub(crate) fn set_collation(locale: &str) -> bool {
     let Ok(locale) = CString::new(locale) else { return false };
     // SAFETY: setlocale copies the name; it is called before there are threads that compare strings by locale, or by the
@@ -213,9 +213,9 @@ pub(crate) fn set_collation(locale: &str) -> bool {
     !unsafe { libc::setlocale(libc::LC_COLLATE, locale.as_ptr()) }.is_null()
 }
 
-/// Whether the order of the locale is that of the bytes: that of code points is, in UTF-8.
+/// Whether the locale orders strings by their bytes, which in UTF-8 is the order of code points.
 pub(crate) fn collates_bytes() -> bool {
-    // SAFETY: without a name setlocale only tells the one in use, as a string that lives until it is changed, which
+    // SAFETY: without a name setlocale only returns the one in use, as a string that lives until it is changed, which
     // the calling thread alone does.
     let name = unsafe {
         let name = libc::setlocale(libc::LC_COLLATE, ptr::null());
@@ -230,20 +230,21 @@ pub(crate) fn collate(a: &CStr, b: &CStr) -> std::cmp::Ordering {
     unsafe { libc::strcoll(a.as_ptr(), b.as_ptr()) }.cmp(&0)
 }
 
-/// Turns transparent huge pages off for this process.
+/// Turns transparent huge pages off for this process. False: the kernel refused.
 pub(crate) fn disable_huge_pages() -> bool {
     // SAFETY: this option of prctl takes plain numbers.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 }
 }
 
-/// Lets short sleeps of the calling thread, and of threads it will start, end when they should: the kernel would otherwise
-/// put them off by up to 50 microseconds to serve several at once.
+/// Makes short sleeps of the calling thread, and of threads it will start, end on time: by default the kernel delays
+/// them by up to 50 microseconds to serve several at once.
 pub(crate) fn sleep_exactly() {
     // A kernel that refuses leaves sleeps as they were.
     let _ = nix::sys::prctl::set_timerslack(1);
 }
 
-/// Keeps the calling thread, and threads it will start, on some processors: `0,2-5` or `0-6:2`. An empty list means all.
+/// Binds the calling thread, and threads it will start, to some processors: `0,2-5` or `0-6:2`. An empty list means
+/// all.
 pub(crate) fn set_cpu_affinity(list: &str) {
     if list.is_empty() {
         return;
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(read_oom_score().unwrap(), (before + 5).min(1000));
         score.set(OomScoreAdj::Absolute, 999).unwrap();
         assert_eq!(read_oom_score().unwrap(), 999);
-        // Going below the inherited score takes a privilege, so this may fail.
+        // Lowering the score needs a privilege, so this may fail.
         let _ = score.set(OomScoreAdj::No, 0);
     }
 

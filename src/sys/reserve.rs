@@ -1,33 +1,33 @@
-//! Descriptors held in reserve, for what must not fail when clients have taken all the others: saves, rewrites of the log,
-//! and the files in which the server keeps what it was told.
+//! Descriptors held in reserve for what must not fail when clients have taken all others: saves, rewrites of the AOF,
+//! and the server's own files.
 //!
-//! Who opens one of those asks for it with [`open_in_need`], which gives descriptors of the reserve up as they are needed.
-//! [`refill`] takes them back as soon as others are free; clients get what is left then.
+//! Such files are opened with [`open_in_need`], which closes reserved descriptors as needed. [`refill`] takes them back
+//! as soon as descriptors are free; clients get the rest.
 
 use std::fs::File;
 use std::io;
 use std::sync::Mutex;
 
-/// Most that one undertaking has open beside what it replaces: the pipe of a child, the next increment of the log, a manifest
-/// and its directory, and one to spare.
+/// Most that one operation has open at a time: the pipe of a child, the next increment of the AOF, a manifest and its
+/// directory, and one to spare.
 const COUNT: usize = 6;
 
 static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// There are no more descriptors, in this process or at all.
+/// Whether the error says that there are no more descriptors, in this process or in the system.
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Opens something, with descriptors of the reserve if there are no others. `open` may run several times; the error is that
-/// of its last run.
+/// Calls `open`, with descriptors of the reserve if there are no others. It may run several times; the error is that of
+/// its last run.
 pub(crate) fn open_in_need<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         let error = match open() {
             Err(error) if is_exhausted(&error) => error,
             done => return done,
         };
-        // Not waited for: a child must not, as another thread may have held it when it was forked.
+        // The lock is not waited for: in a child, another thread may have held it at the fork.
         let Some(given_up) = HELD.try_lock().ok().and_then(|mut held| held.pop()) else { return Err(error) };
         drop(given_up);
     }
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(tries, COUNT - 3 + 1, "until there is none left");
         refill();
         assert_eq!(HELD.lock().unwrap().len(), COUNT);
-        // Other errors have nothing to do with it.
+        // Other errors do not use the reserve.
         let missing = open_in_need(|| File::open("/none/such"));
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(HELD.lock().unwrap().len(), COUNT);

@@ -1,7 +1,6 @@
-//! Looks up host names beside the loop: a name server that does not answer holds up its own thread for half a minute, and
-//! nobody else.
+//! Looks up host names on threads of their own, as a name server that does not answer can block one for half a minute.
 //!
-//! Owns the look-ups under way and what the last ones said. An address needs no look-up and never gets to a thread.
+//! Owns the look-ups under way and recent results. An IP address needs no look-up and no thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,9 +12,9 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What was found is used for this long: for several connections made at the same time, not for later ones.
+/// A result is used for this long: for several connections made at the same time, not for later ones.
 const FRESH: Duration = Duration::from_secs(5);
-/// Look-ups that may be under way at one time.
+/// Look-ups that may be under way at a time.
 const MOST: usize = 16;
 
 type Answer = io::Result<Vec<IpAddr>>;
@@ -25,7 +24,6 @@ enum Entry {
     Found(Vec<IpAddr>, Instant),
 }
 
-/// See the module's description.
 pub(crate) struct Resolver {
     look_up: Arc<dyn Fn(&str) -> Answer + Send + Sync>,
     /// Ends the sleep of the loop.
@@ -35,12 +33,12 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// One that asks the system, and calls `wake` when an answer is there.
+    /// A resolver that asks the system, and calls `wake` when an answer is there.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Resolver {
         Resolver::with(ask_the_system, wake)
     }
 
-    /// One that asks `look_up`, which may take its time.
+    /// A resolver that asks `look_up`, which may block.
     pub(crate) fn with(
         look_up: impl Fn(&str) -> Answer + Send + Sync + 'static,
         wake: impl Fn() + Send + Sync + 'static,
@@ -48,8 +46,8 @@ impl Resolver {
         Resolver { look_up: Arc::new(look_up), wake: Arc::new(wake), names: HashMap::new(), answered: Arc::default() }
     }
 
-    /// The addresses of a name, at least one. Pending while they are looked up: ask again after the wake. A failure is told
-    /// once; whoever asks after that starts anew.
+    /// The addresses of a name, at least one. Pending while they are looked up: ask again after the wake. A failure is
+    /// returned once; the next call starts a new look-up.
     pub(crate) fn addresses(&mut self, name: &str) -> Poll<Answer> {
         if let Ok(address) = name.parse() {
             return Poll::Ready(Ok(vec![address]));
@@ -73,8 +71,8 @@ impl Resolver {
         self.answered.load(Ordering::Acquire) && self.answered.swap(false, Ordering::AcqRel)
     }
 
-    /// The same as [`addresses`](Resolver::addresses) for whoever has to have it now: waits at most `patience`. A look-up that takes longer goes on, for the next
-    /// who asks.
+    /// As [`addresses`](Resolver::addresses), but waits for the answer, at most `patience`. A look-up that takes longer
+    /// goes on, for the next caller.
     pub(crate) fn addresses_within(&mut self, name: &str, patience: Duration) -> Answer {
         if let Poll::Ready(answer) = self.addresses(name) {
             return answer;
@@ -113,7 +111,7 @@ impl Resolver {
         let asked = name.to_owned();
         thread::Builder::new().name("name_lookup".into()).spawn(move || {
             let found = look_up(&asked);
-            // Nobody may be interested any more.
+            // The receiver may be gone.
             let _ = sender.send(found);
             answered.store(true, Ordering::Release);
             wake();

@@ -1,11 +1,11 @@
-//! Living under a service manager or as a daemon.
+//! Running under a service manager or as a daemon.
 #![allow(unsafe_code)]
 
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use sd_notify::NotifyState;
 
-/// Which service manager started the server and wants to be told when it is ready.
+/// The service manager to notify when the server is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Supervised {
     Upstart,
@@ -14,8 +14,8 @@ pub(crate) enum Supervised {
     No,
 }
 
-/// Tells the service manager that the server is starting. Gives the manager that answers for this process, if any.
-/// To be called before there are other threads.
+/// Tells the service manager that the server is starting. Returns the manager of this process, if any. To be called
+/// before there are other threads.
 pub(crate) fn announce(mode: Supervised) -> Option<Supervised> {
     let has = |name: &str| std::env::var_os(name).is_some();
     let mode = match mode {
@@ -61,7 +61,7 @@ pub(crate) fn announce(mode: Supervised) -> Option<Supervised> {
     is_supervised.then_some(mode)
 }
 
-/// Gives systemd a line of status. False, with a line in the log: it did not work.
+/// Sends systemd a line of status. False: that failed, which was logged.
 pub(crate) fn tell_systemd(status: &str) -> bool {
     notify(&[NotifyState::Status(status.trim_end())])
 }

@@ -1,4 +1,4 @@
-//! Signals that ask the server to stop, as flags the loop looks at.
+//! Signals that ask the server to stop, as flags that the loop checks.
 #![allow(unsafe_code)]
 
 use super::log::from_signal_handler;
@@ -6,13 +6,13 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-/// The signal that asked for the stop; stays until the stop is called off.
+/// The signal that asked for a stop; kept until the stop is called off.
 static STOP: AtomicI32 = AtomicI32::new(0);
 static LOADING: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_stop(signal: libc::c_int) {
     if signal == libc::SIGINT && STOP.load(Ordering::Relaxed) != 0 {
-        // Somebody at a terminal means it: the save that may be going on is given up.
+        // A second Ctrl-C at a terminal: gives up a save that may be under way.
         from_signal_handler(log::Level::Warn, b"You insist... exiting now.");
         remove_temp_snapshot();
         // SAFETY: _exit is async-signal-safe.
@@ -29,7 +29,7 @@ extern "C" fn on_stop(signal: libc::c_int) {
     STOP.store(signal, Ordering::Relaxed);
 }
 
-/// Removes the snapshot that this process was in the middle of writing into the working directory, if any.
+/// Removes the unfinished snapshot of this process from the working directory, if any.
 fn remove_temp_snapshot() {
     let mut name = [0u8; 40];
     // Formatting an integer into a fixed buffer neither allocates nor locks.
@@ -53,14 +53,14 @@ pub(crate) fn install() -> nix::Result<()> {
     Ok(())
 }
 
-/// For a child that is not to end with its parent: signals that ask to stop are ignored.
+/// Ignores the signals that ask to stop: for a child that is not to end with its parent.
 pub(crate) fn ignore_stop() {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: ignoring a signal runs no code.
     let _ = unsafe { sigaction(Signal::SIGTERM, &ignore).and_then(|_| sigaction(Signal::SIGINT, &ignore)) };
 }
 
-/// The signal that asked for the stop.
+/// The signal that asked for a stop, if any.
 pub(crate) fn stop_requested() -> Option<i32> {
     match STOP.load(Ordering::Relaxed) {
         0 => None,
@@ -68,7 +68,7 @@ pub(crate) fn stop_requested() -> Option<i32> {
     }
 }
 
-/// Calls the stop off that a signal asked for.
+/// Calls off the stop that a signal asked for.
 pub(crate) fn forget_stop() {
     STOP.store(0, Ordering::Relaxed);
 }

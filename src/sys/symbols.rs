@@ -1,6 +1,6 @@
 //! Names of functions for addresses, from the program's own symbol table.
 //!
-//! The standard library names the functions of the calling thread's stack only; this is for addresses noted in a signal
+//! The standard library names only the functions of the calling thread's stack; this is for addresses noted in a signal
 //! handler. Format of the file: System V ABI, chapters 4 and 5 (ELF, 64 bits, little-endian).
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::fs;
 /// Functions by address.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
-    /// Where the program was loaded.
+    /// The address at which the program was loaded.
     base: usize,
     /// Start, length and name as the linker knows it, by start.
     functions: Vec<(usize, usize, String)>,
@@ -91,7 +91,7 @@ fn readable(name: &str) -> String {
         rest = &rest[digits + part.len()..];
         parts.push(part);
     }
-    // The last part tells versions of the same function apart.
+    // The last part is a hash that distinguishes versions of a function.
     if parts.len() > 1 && parts.last().is_some_and(|p| p.len() == 17 && p.starts_with('h')) {
         parts.pop();
     }

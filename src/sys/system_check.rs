@@ -10,12 +10,12 @@ const HUGE_PAGES: &str = "You have Transparent Huge Pages (THP) support enabled 
      saves then copies two megabytes at a time. Set it with 'echo madvise > /sys/kernel/mm/transparent_hugepage/enabled', at \
      every start of the system to keep it, and restart the server.";
 
-/// A check: its name, and what is wrong, `None` if it cannot tell.
+/// A check: its name, and a function that returns what is wrong; `None`: it cannot tell.
 type Check = (&'static str, fn() -> Option<Result<(), String>>);
 
 const CHECKS: [Check; 3] = [("slow-clocksource", clock_source), ("overcommit", overcommit), ("THP", huge_pages)];
 
-/// Warns of settings, after turning huge pages off for this process if `disable_thp` and that is enough.
+/// Logs a warning about overcommit, and one about huge pages unless `disable_thp` turns them off for this process.
 pub(crate) fn warn(disable_thp: bool) {
     if let Some(Err(reason)) = overcommit() {
         log::warn!("WARNING {reason}");
@@ -27,7 +27,7 @@ pub(crate) fn warn(disable_thp: bool) {
     }
 }
 
-/// Warns if the system keeps fewer connections waiting than the server asks for.
+/// Logs a warning if the system's limit of waiting connections is below `tcp_backlog`.
 pub(crate) fn warn_of_backlog(tcp_backlog: i32) {
     let limit: Option<i32> = read("/proc/sys/net/core/somaxconn").and_then(|text| text.parse().ok());
     if let Some(limit @ 1..) = limit
@@ -70,7 +70,7 @@ fn huge_pages() -> Option<Result<(), String>> {
     Some(if mode.contains("[always]") { Err(HUGE_PAGES.into()) } else { Ok(()) })
 }
 
-/// Sources that the kernel reads without a system call.
+/// Checks that the clock source can be read without a system call.
 fn clock_source() -> Option<Result<(), String>> {
     let dir = "/sys/devices/system/clocksource/clocksource0";
     let current = read(&format!("{dir}/current_clocksource"))?;

@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Columns and rows of the terminal behind a descriptor, `None` where there is no terminal or it does not say.
+/// Columns and rows of a descriptor's terminal; `None` if it is no terminal or the size is unknown.
 pub(crate) fn size(of: impl AsFd) -> Option<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the request fills one `winsize`, which `size` is; the descriptor is borrowed, so it is open.

@@ -1,7 +1,8 @@
-//! The software watchdog (`watchdog-period`): when the loop does not come round in time, a signal notes where it is.
+//! The software watchdog (`watchdog-period`): when a turn of the loop takes too long, a signal handler notes where it
+//! is.
 //!
-//! The handler only notes return addresses and says so in the log; the loop, once it comes round, puts names to them. If it
-//! never does, the addresses in the log can be given to addr2line.
+//! The handler only notes return addresses and writes them to the log; the loop, once it goes on, adds their names. If
+//! it never does, the addresses in the log can be given to addr2line.
 #![allow(unsafe_code)]
 
 use super::log::from_signal_handler;
@@ -17,11 +18,11 @@ const MAX_FRAMES: usize = 64;
 static FRAMES: [AtomicUsize; MAX_FRAMES] = [const { AtomicUsize::new(0) }; MAX_FRAMES];
 /// Frames noted and not yet named.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-/// Read when the watchdog is turned on: it takes so long that the watchdog would bark at it.
+/// Read when the watchdog is turned on, as that takes long.
 static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
 
 unsafe extern "C" {
-    /// glibc: fills in return addresses, at most `size`, and gives their number.
+    /// Of glibc: fills in return addresses, at most `size`, and returns their number.
     fn backtrace(buffer: *mut *mut libc::c_void, size: libc::c_int) -> libc::c_int;
 }
 
@@ -68,7 +69,7 @@ pub(crate) fn set(after_ms: i64) {
     }
 }
 
-/// Winds the watchdog up again. The cron does so each time.
+/// Restarts the watchdog's timer. Called by each cron.
 pub(crate) fn schedule(after_ms: i64) {
     let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let value = libc::timeval { tv_sec: after_ms / 1000, tv_usec: after_ms % 1000 * 1000 };
@@ -77,7 +78,7 @@ pub(crate) fn schedule(after_ms: i64) {
     unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) };
 }
 
-/// If the watchdog has gone off: where the loop was then, in the log.
+/// If the watchdog has gone off, logs where the loop was then.
 pub(crate) fn report() {
     let count = COUNT.swap(0, Ordering::Acquire);
     if count == 0 {

@@ -1,8 +1,8 @@
 //! Client-side caching: which keys clients may hold in caches of their own.
 //!
-//! A client in the ordinary mode is remembered for every key it reads, and told once when the key changes. A client in
-//! broadcasting mode is told of all changed keys with a prefix, once a turn of the loop. The table names clients by their
-//! numbers and outlives them: that a client is gone is found out when it is to be told something.
+//! A client in the default mode is remembered for every key it reads, and gets one message when the key changes. A
+//! client in broadcasting mode gets the changed keys with its prefixes, once a turn of the loop. The table holds
+//! clients by number, also those that are gone: they are dropped when a message for them is due.
 
 pub(crate) mod table;
 
@@ -11,11 +11,11 @@ use crate::resp::Reply;
 use std::collections::{BTreeMap, BTreeSet};
 use table::KeyTable;
 
-/// Where subscribers of the older protocol get invalidation messages.
+/// The channel on which clients in RESP2 get invalidation messages.
 pub(crate) const CHANNEL: &[u8] = b"__redis__:invalidate";
-/// Keys taken out of a table that is too full, in one go; as many more with every go that was not enough.
+/// Keys taken out at a time of a table that is too full; as many more each time in a row that this was not enough.
 pub(crate) const EFFORT: usize = 100;
-/// A table of so many keys is freed at once.
+/// A table of at most so many keys is freed at once.
 pub(crate) const SMALL_TABLE: usize = 64;
 
 /// How a client asked for its keys to be tracked.
@@ -31,12 +31,12 @@ pub(crate) struct ClientTracking {
     pub(crate) caching: bool,
     /// The client that is to get the messages is gone.
     pub(crate) broken_redirect: bool,
-    /// Those of broadcasting mode.
+    /// The prefixes of broadcasting mode.
     pub(crate) prefixes: BTreeSet<Vec<u8>>,
 }
 
 impl ClientTracking {
-    /// Memory, in bytes.
+    /// Memory held, bytes.
     pub(crate) fn mem_bytes(&self) -> usize {
         size_of::<ClientTracking>() + self.prefixes.iter().map(|p| size_of::<Vec<u8>>() + p.capacity()).sum::<usize>()
     }
@@ -53,27 +53,27 @@ pub(crate) struct Wish<'a> {
     pub(crate) prefixes: Vec<&'a [u8]>,
 }
 
-/// The clients that want to know about keys with a prefix.
+/// The clients that broadcasting mode sends keys with a prefix.
 #[derive(Debug, Default)]
 pub(crate) struct Prefix {
     pub(crate) clients: BTreeSet<ClientId>,
-    /// Keys changed since the last broadcast, with the client that changed each last, if it was one.
+    /// Keys changed since the last broadcast, each with the client that last changed it, if it was a client.
     pub(crate) changed: BTreeMap<Vec<u8>, Option<ClientId>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Tracking {
-    /// Clients that track.
+    /// Number of clients that track.
     pub(crate) clients: usize,
-    /// Connected clients that do or did: what they read once may still be in the table.
+    /// Number of connected clients that track or once did: the table may still hold keys they read.
     pub(crate) veterans: usize,
     pub(crate) table: KeyTable,
     pub(crate) prefixes: BTreeMap<Vec<u8>, Prefix>,
     /// Number of prefixes of each length.
     lengths: BTreeMap<usize, usize>,
-    /// How often in a row the table could not be brought below its limit.
+    /// How many times in a row the table stayed above its limit.
     pub(crate) overfull: usize,
-    /// What the client whose command runs is to be told after its reply; no key: that everything may have changed.
+    /// Messages for the client whose command runs, sent after its reply; `None`: everything may have changed.
     pub(crate) pending: Vec<Option<Vec<u8>>>,
 }
 
@@ -83,7 +83,7 @@ impl Tracking {
         self.table.len()
     }
 
-    /// Pairs of a key and a client in it.
+    /// Pairs of a key and a client in the invalidation table.
     pub(crate) fn total_items(&self) -> usize {
         self.table.items()
     }
@@ -118,7 +118,7 @@ impl Tracking {
         }
     }
 
-    /// Notes a change for those who want to know about prefixes.
+    /// Notes a change for the clients in broadcasting mode.
     pub(crate) fn note_change(&mut self, key: &[u8], by: Option<ClientId>) {
         for &len in self.lengths.keys().take_while(|len| **len <= key.len()) {
             if let Some(state) = self.prefixes.get_mut(&key[..len]) {

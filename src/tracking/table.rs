@@ -1,7 +1,7 @@
 //! The invalidation table: which clients may hold a key in their caches.
 //!
-//! Invariant: a key stands here with at least one client, in its shard's map and in that shard's list at the place the map
-//! says. The table is cut into shards so that none is so large that its growth holds the loop up.
+//! Invariant: a key is here with at least one client, in its shard's map and in that shard's list at the index the map
+//! says. The table is cut into shards, so that the growth of one does not hold up the loop.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
@@ -64,7 +64,6 @@ struct Shard {
     list: Vec<Arc<[u8]>>,
 }
 
-/// Keys and the clients that hold them.
 #[derive(Debug, Default)]
 pub(crate) struct KeyTable {
     shards: Vec<Shard>,

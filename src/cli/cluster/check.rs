@@ -23,8 +23,8 @@ pub(crate) fn info(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     Ok(())
 }
 
-/// Looks for everything that can be wrong, and repairs it where the manager is to. True when
-/// all is well; problems are noted in the view.
+/// Looks for everything that can be wrong, and repairs it where the manager is to. True when nothing is wrong; problems
+/// are noted in the view.
 pub(crate) fn examine(manager: &mut Manager, view: &mut View, quiet: bool) -> Outcome<bool> {
     info!(">>> Performing Cluster Check (using node {})\n", view.nodes[0].address());
     if !quiet {
@@ -103,7 +103,7 @@ fn check_owners(manager: &mut Manager, view: &mut View) -> Outcome<bool> {
     for slot in 0..SLOTS {
         let mut owners = Vec::new();
         for at in view.masters() {
-            // Whoever has keys of a slot is an owner of a kind.
+            // A node that has keys of a slot counts as an owner.
             let node = &mut view.nodes[at];
             if node.slots.contains(slot) || node.count_keys(slot).is_ok_and(|count| count > 0) {
                 owners.push(at);

@@ -6,7 +6,7 @@ use super::view::View;
 use super::{Manager, Outcome, Stop, Tone, check, err, info, parse_address, tell};
 use crate::cli::term::{complain, say};
 
-/// Replicas that do not know their master yet are told again this often.
+/// How often CLUSTER REPLICATE is tried at a replica that does not know its master yet.
 const REPLICATE_ATTEMPTS: usize = 10;
 
 pub(crate) fn create(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
@@ -34,7 +34,7 @@ pub(crate) fn create(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     found(&mut view)?;
     let first = &view.nodes[0];
     let mut view = View::load(&manager.opts, &first.host, first.port)?;
-    // The cluster exists, whatever this finds.
+    // The cluster exists whatever this finds.
     let _ = check::examine(manager, &mut view, false);
     Ok(())
 }
@@ -52,7 +52,7 @@ fn empty_node(manager: &Manager, address: &str) -> Outcome<Node> {
     Ok(node)
 }
 
-/// Decides who is what and notes it in the nodes.
+/// Decides masters, replicas and slots, and notes them in the nodes.
 fn lay_out(nodes: &mut [Node], replicas: usize) {
     info!(">>> Performing hash slots allocation on {} nodes...\n", nodes.len());
     let hosts: Vec<String> = nodes.iter().map(|node| node.host.clone()).collect();
@@ -92,7 +92,7 @@ fn improve(hosts: &[&str], replicas: &mut [(usize, usize)]) {
     tell(tone, format_args!("{verdict}\n"));
 }
 
-/// Carries the plan out.
+/// Sends the plan to the nodes.
 fn found(view: &mut View) -> Outcome {
     for node in view.nodes.iter_mut().filter(|node| node.master.is_none()) {
         let mut command = vec!["CLUSTER".to_string(), "ADDSLOTS".to_string()];

@@ -1,8 +1,6 @@
-//! Repairs: slots left open by a move that did not end, slots nobody serves, slots that
-//! several masters claim.
+//! Repairs: slots left open by an unfinished move, slots nobody serves, slots that several masters claim.
 //!
-//! Keys decide. Whatever the configuration says, a repair never gives a slot to a node in a
-//! way that leaves keys behind elsewhere: they are moved to the node that gets the slot.
+//! Keys decide. Whatever the configuration says, a repair moves all keys of a slot to the node that gets the slot.
 
 use std::process::exit;
 
@@ -17,8 +15,7 @@ use crate::resp::reply_reader::Reply;
 const DOTS: MoveOptions = MoveOptions { dots: true, cold: false, quiet: false };
 const DOTS_COLD: MoveOptions = MoveOptions { dots: true, cold: true, quiet: false };
 
-/// Repairs that count on seeing every master end the program when one is missing, unless the
-/// user insists.
+/// Ends the program when a master is unreachable, unless the user insists: these repairs need to see every master.
 fn require_all_masters(manager: &Manager, view: &View, what: &str) {
     let missing = view.unreachable_masters;
     if missing > 0 && !manager.options().fix_with_unreachable_masters {
@@ -55,7 +52,7 @@ fn take_ownership(node: &mut Node, slot: u16, close: bool) -> Outcome {
     }
 }
 
-/// Makes a node forget who owns a slot; fine if it never knew.
+/// Makes a node forget who owns a slot. Not an error if it never knew.
 fn forget_owner(node: &mut Node, slot: u16) -> Outcome {
     match node.words(&format!("CLUSTER DELSLOTS {slot}")) {
         Ok(_) => Ok(()),
@@ -86,7 +83,7 @@ fn addresses(view: &View, nodes: &[usize]) -> String {
     list.join(",")
 }
 
-/// For each of these slots a node that it is open at, which is where its keys are to be taken from.
+/// For each of these slots a node where it is open: the one to take its keys from.
 pub(crate) fn keyholders(view: &View, slots: impl Iterator<Item = u16>) -> Vec<(usize, u16)> {
     let holds = |open: &[(u16, String)], slot: u16| open.iter().any(|(other, _)| *other == slot);
     slots
@@ -213,7 +210,7 @@ fn close_open_slot(
     }
 }
 
-/// Nobody gives the slot away, some hold keys of it: the owner gets them.
+/// No node gives the slot away, some hold keys of it: the owner gets the keys.
 fn gather_at_owner(manager: &Manager, view: &mut View, slot: u16, owner: usize, importing: &[usize]) -> Outcome {
     info!(">>> Case 2: Moving all the {slot} slot keys to its owner {}\n", view.nodes[owner].address());
     for at in importing.iter().copied().filter(|at| *at != owner) {
@@ -231,8 +228,8 @@ fn gather_at_owner(manager: &Manager, view: &mut View, slot: u16, owner: usize, 
     Ok(())
 }
 
-/// One gives the slot away and many would take it, none with keys: the one meant by the giver
-/// gets it, or nobody does.
+/// One node gives the slot away and many import it, none with keys: the one that the giver names gets it, or nobody
+/// does.
 fn finish_or_close(
     manager: &Manager,
     view: &mut View,
@@ -271,7 +268,7 @@ fn not_handled(view: &View, slot: u16, owner: usize, migrating: &[usize], import
     Stop
 }
 
-/// Finds owners for slots that have none; returns for how many it did.
+/// Finds owners for slots that have none; returns how many slots got one.
 pub(crate) fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet) -> Outcome<usize> {
     require_all_masters(manager, view, "slots coverage");
     info!(">>> Fixing slots coverage...\n");

@@ -1,10 +1,9 @@
 //! The cluster manager, `redis-cli --cluster`: creates, checks, repairs and reshapes a
 //! cluster by talking to its nodes one by one.
 //!
-//! It holds no state of its own between runs. What it believes about a cluster is what the
-//! nodes said when it started (`view`), every decision is made by plain functions on that
-//! (`plan`), and every change goes through the public commands of the nodes, in an order in
-//! which a crash at any point leaves a cluster that `fix` can repair.
+//! It keeps no state between runs. What it believes about a cluster is what the nodes said when it started (`view`).
+//! Every decision is made by plain functions on that (`plan`). Every change goes through the public commands of the
+//! nodes, in an order in which a crash at any point leaves a cluster that `fix` can repair.
 
 mod check;
 mod commands;
@@ -32,7 +31,7 @@ use super::term::{self, InputLines, complain, is_color_term, say};
 use progress::{Progress, Work};
 use view::View;
 
-/// What is wrong has been told; the command ends with an error code.
+/// The error has been printed; the command ends with an error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stop;
 
@@ -57,15 +56,15 @@ pub(crate) struct ClusterOptions {
     pub(crate) from_askpass: bool,
     /// `node=weight` pairs.
     pub(crate) weights: Vec<String>,
-    /// Number of slots to move; 0 asks.
+    /// Number of slots to move; 0 asks the user.
     pub(crate) slots: i64,
-    /// Timeout of a MIGRATE call.
+    /// Timeout of a MIGRATE call, milliseconds.
     pub(crate) timeout_ms: i64,
     /// Keys moved by one MIGRATE call.
     pub(crate) pipeline: i64,
-    /// Percentage of imbalance that is tolerated.
+    /// Imbalance that is tolerated, percent.
     pub(crate) threshold: f64,
-    /// Answer yes.
+    /// Answer yes to questions.
     pub(crate) yes: bool,
     /// Show the moves of a rebalance and make none.
     pub(crate) simulate: bool,
@@ -120,9 +119,9 @@ impl Default for ClusterOptions {
 struct Manager {
     opts: Options,
     input: InputLines,
-    /// What a person sees of a move.
+    /// Progress of a move, shown at a terminal.
     progress: RefCell<Progress>,
-    /// `fix` rather than `check`.
+    /// The subcommand is `fix`, not `check`.
     fix: bool,
 }
 
@@ -187,7 +186,7 @@ pub(crate) fn run(opts: Options, words: Vec<Vec<u8>>) -> i32 {
         return 1;
     };
     let fits = match subcommand.arity {
-        // Help is given to whoever asks, however they ask.
+        // `help` takes any arguments.
         Arity::Exactly(0) => true,
         Arity::Exactly(n) => args.len() == n,
         Arity::AtLeast(n) => args.len() >= n,
@@ -220,7 +219,7 @@ fn help(_: &mut Manager, _: &[Vec<u8>]) -> Outcome {
          \nCluster Manager Options:\n  --cluster-yes  Automatic yes to cluster commands prompts\n\n",
     );
     say!("{out}");
-    // redis-cli exits with 1 here, and so do scripts that look.
+    // Redis's redis-cli exits with 1 here.
     Err(Stop)
 }
 
@@ -229,7 +228,7 @@ impl Manager {
         &self.opts.cluster_options
     }
 
-    /// From now on a person at a terminal sees how far the move of these slots has come, each from one node.
+    /// Begins to show, on a terminal, how far the move of these slots has come. Each is given with the node it leaves.
     fn begin_progress(&self, title: &'static str, view: &mut View, moves: &[(usize, u16)]) {
         if !std::io::stdout().is_terminal() {
             return;
@@ -258,8 +257,7 @@ impl Manager {
         Ok(String::from_utf8_lossy(&line).trim().to_string())
     }
 
-    /// Asks for a yes. With `--cluster-yes` there is no question, unless it is one that every
-    /// time needs a person.
+    /// Asks for a yes. With `--cluster-yes` the answer is yes unasked, unless `always_ask`.
     fn confirm(&mut self, question: &str, always_ask: bool) -> bool {
         if self.options().yes && !always_ask {
             return true;
@@ -299,7 +297,7 @@ fn host_argument(args: &[Vec<u8>]) -> Outcome<(String, u16)> {
     }
 }
 
-/// How a message is meant, which shows in its colour.
+/// The kind of a message, shown by its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tone {
     Info,

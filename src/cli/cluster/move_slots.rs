@@ -1,11 +1,10 @@
 //! Moving a slot from one node to another while clients use it.
 //!
-//! The order of steps is what keeps keys from getting lost. The target is told first that it
-//! imports, then the source that it gives away: from then on the source sends clients to the
-//! target (`-ASK`) for keys it does not have, so no new key appears behind the mover's back,
-//! and MIGRATE moves each key in one step. When no key is left the target is told that the
-//! slot is its own, before anyone else: should it fail right then, nobody has given the slot
-//! up. Then the source, then the other masters, so that clients are redirected once at most.
+//! The order of steps keeps keys from getting lost. First the target is told that it imports, then the source that it
+//! gives away. From then on the source sends clients to the target (`-ASK`) for keys it does not have, so it gets no
+//! new keys, and MIGRATE moves each key in one step. When no key is left, the target is told first that the slot is its
+//! own: should it fail right then, nobody has given the slot up. Then come the source and the other masters, so that
+//! clients are redirected once at most.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +15,10 @@ use super::{Manager, Outcome, Stop, caution, err};
 use crate::cli::term::say;
 use crate::resp::reply_reader::Reply;
 
-/// What the source says after it lost its last slot and became a replica of the target.
+/// The source's error after it lost its last slot and became a replica of the target.
 const BECAME_REPLICA: &str = "ERR Please use SETSLOT only with masters.";
 
-/// How long a target may say that the cluster is down before it is believed.
+/// For this long a target that says the cluster is down is asked again.
 const JOINING: Duration = Duration::from_secs(5);
 
 /// How to move a slot.
@@ -71,8 +70,8 @@ pub(crate) fn move_slot(
     Ok(())
 }
 
-/// Tells the source and the other masters that the slot belongs to the target now. They are
-/// told at once, as each writes its configuration to disk before it answers.
+/// Tells the source and the other masters that the slot belongs to the target now. All are told at the same time, as
+/// each writes its configuration to disk before it answers.
 fn tell_owner(view: &mut View, source: usize, target: usize, slot: u16) -> Result<(), NodeError> {
     let command = format!("CLUSTER SETSLOT {slot} NODE {}", view.nodes[target].id);
     let command: Vec<&str> = command.split(' ').collect();
@@ -90,7 +89,7 @@ fn tell_owner(view: &mut View, source: usize, target: usize, slot: u16) -> Resul
     result
 }
 
-/// [`move_slot`] that complains.
+/// As [`move_slot`], but prints the error.
 pub(crate) fn must_move_slot(
     manager: &Manager,
     view: &mut View,

@@ -40,7 +40,7 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     /// Port of the cluster bus.
     pub(crate) bus_port: u16,
-    /// Node ID.
+    /// 40 hexadecimal digits.
     pub(crate) id: String,
     /// Flags as CLUSTER NODES lists them.
     pub(crate) flags: Vec<String>,
@@ -56,12 +56,12 @@ pub(crate) struct Node {
     pub(crate) importing: Vec<(u16, String)>,
     /// How many replicas of it the cluster has.
     pub(crate) replicas: usize,
-    /// `slots` or `master` hold a plan the node has not been told of.
+    /// `slots` or `master` are planned; the node does not know of it yet.
     pub(crate) planned: bool,
     conn: Option<Connection>,
 }
 
-/// The AUTH command, where there is a password.
+/// The AUTH command; `None` without a password.
 fn login(opts: &Options) -> Option<Vec<&[u8]>> {
     let password = opts.auth.as_deref()?;
     let mut args: Vec<&[u8]> = vec![b"AUTH"];
@@ -71,7 +71,7 @@ fn login(opts: &Options) -> Option<Vec<&[u8]>> {
 }
 
 impl Node {
-    /// A node at an address, of which nothing is known.
+    /// A node of which only the address is known.
     pub(crate) fn new(host: &str, port: u16) -> Node {
         Node {
             host: host.to_string(),
@@ -105,13 +105,13 @@ impl Node {
         self.bus_port == 0 || self.bus_port == self.port.wrapping_add(BUS_PORT_OFFSET)
     }
 
-    /// Connects and logs in, and says only whether it could.
+    /// Connects and logs in; true if that succeeded. Prints nothing.
     pub(crate) fn connect_quietly(&mut self, opts: &Options) -> bool {
         self.conn = Connection::tcp(&self.host, self.port, opts.connect_timeout, opts.tls()).ok();
         self.conn.is_some() && login(opts).is_none_or(|args| self.call(&args).is_ok())
     }
 
-    /// Connects and logs in; complains if that fails.
+    /// Connects and logs in; prints the error if that fails.
     pub(crate) fn connect(&mut self, opts: &Options) -> Outcome {
         match Connection::tcp(&self.host, self.port, opts.connect_timeout, opts.tls()) {
             Ok(conn) => self.conn = Some(conn),
@@ -171,23 +171,23 @@ impl Node {
         replies
     }
 
-    /// [`Node::call`] on the words of a line.
+    /// As [`Node::call`], with the words of a line as arguments.
     pub(crate) fn words(&mut self, line: &str) -> Result<Reply, NodeError> {
         let args: Vec<&str> = line.split(' ').collect();
         self.call(&args)
     }
 
-    /// [`Node::call`] that complains about failures.
+    /// As [`Node::call`], but prints the error.
     pub(crate) fn must<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Outcome<Reply> {
         self.call(args).map_err(|error| self.complain(&error))
     }
 
-    /// [`Node::words`] that complains about failures.
+    /// As [`Node::words`], but prints the error.
     pub(crate) fn must_words(&mut self, line: &str) -> Outcome<Reply> {
         self.words(line).map_err(|error| self.complain(&error))
     }
 
-    /// Tells what went wrong with this node.
+    /// Prints what went wrong with this node.
     pub(crate) fn complain(&self, error: &NodeError) -> Stop {
         match error {
             NodeError::Refused(text) => {
@@ -198,17 +198,16 @@ impl Node {
         Stop
     }
 
-    /// Takes the connection for a use that ends it.
+    /// Takes the connection out, for a use that ends it.
     pub(crate) fn take_connection(&mut self) -> Option<Connection> {
         self.conn.take()
     }
 
-    /// Whether there is a connection.
     pub(crate) fn is_connected(&self) -> bool {
         self.conn.is_some()
     }
 
-    /// Complains unless the node runs in cluster mode.
+    /// Fails, with a message, unless the node runs in cluster mode.
     pub(crate) fn require_cluster_mode(&mut self) -> Outcome {
         let reason = match self.words("INFO") {
             Err(error) => error.to_string(),
@@ -224,7 +223,7 @@ impl Node {
         Err(Stop)
     }
 
-    /// Complains unless the node is alone and without keys.
+    /// Fails, with a message, unless the node knows no other node and has no keys.
     pub(crate) fn require_empty(&mut self) -> Outcome {
         let empty = self.words("INFO").and_then(|info| {
             let text = info.text_lossy();
@@ -253,7 +252,7 @@ impl Node {
         })
     }
 
-    /// Learns about itself and returns what it says about the others.
+    /// Fills in what the node says about itself, and returns what it says about the others.
     pub(crate) fn load(&mut self) -> Outcome<Vec<NodeLine>> {
         let (own, others): (Vec<_>, Vec<_>) = self.cluster_nodes()?.into_iter().partition(|line| line.is("myself"));
         let Some(own) = own.into_iter().next() else {
@@ -277,7 +276,7 @@ impl Node {
         self.words(&format!("CLUSTER SETSLOT {slot} {state} {node_id}")).map(drop)
     }
 
-    /// [`Node::set_slot`] that complains.
+    /// As [`Node::set_slot`], but prints the error.
     pub(crate) fn must_set_slot(&mut self, slot: u16, state: &str, node_id: &str) -> Outcome {
         self.set_slot(slot, state, node_id).map_err(|error| self.complain(&error))
     }

@@ -8,13 +8,13 @@ use super::slots::{SLOTS, SlotSet};
 pub(crate) struct NodeLine {
     /// Node ID, 40 hex digits.
     pub(crate) id: String,
-    /// Host as the cluster knows it; empty when it does not.
+    /// Host; empty when the cluster does not know it.
     pub(crate) host: String,
     /// Port for clients.
     pub(crate) port: u16,
     /// Port of the cluster bus.
     pub(crate) bus_port: u16,
-    /// The address as it stands there.
+    /// The address as written in the line.
     pub(crate) address: String,
     /// `myself`, `master`, `fail` and so on.
     pub(crate) flags: Vec<String>,
@@ -33,13 +33,12 @@ pub(crate) struct NodeLine {
 }
 
 impl NodeLine {
-    /// Whether the line carries this flag.
     pub(crate) fn is(&self, flag: &str) -> bool {
         self.flags.iter().any(|f| f == flag)
     }
 }
 
-/// Reads the reply of CLUSTER NODES. `None` when a line can not be understood.
+/// Reads the reply of CLUSTER NODES. `None` when a line is malformed.
 pub(crate) fn parse(text: &str) -> Option<Vec<NodeLine>> {
     text.lines().filter(|line| !line.is_empty()).map(parse_line).collect()
 }
@@ -95,8 +94,7 @@ fn slot_number(text: &str) -> Option<u16> {
 /// The nodes that serve slots, by ID, with the ranges each serves.
 pub(crate) type Signature = Vec<(String, Vec<(u16, u16)>)>;
 
-/// Who serves what, in a form that is the same wherever views agree. `None` when no slot is
-/// assigned at all.
+/// Who serves what; equal for two views that agree. `None` when no slot is assigned at all.
 pub(crate) fn signature(nodes: &[NodeLine]) -> Option<Signature> {
     let mut owners: Vec<_> =
         nodes.iter().filter(|node| !node.slots.is_empty()).map(|node| (node.id.clone(), node.slots.ranges())).collect();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::slots::{SLOTS, SlotSet};
 
-/// Where the nodes of a new cluster stand.
+/// The roles and slots of the nodes of a new cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Masters with the first and last slot of each.
@@ -41,14 +41,14 @@ fn share(index: usize, count: usize) -> (u16, u16) {
     (end(index), end(index + 1) - 1)
 }
 
-/// Lays out a cluster on nodes of which the hosts are known: masters on as many hosts as
-/// there are, replicas away from their masters where that can be had at once.
+/// Lays out a cluster on nodes of which the hosts are known: masters on as many hosts as there are, replicas on other
+/// hosts than their masters where that is easy.
 pub(crate) fn layout(hosts: &[&str], replicas_each: usize) -> Layout {
     let order = interleave(hosts);
     let count = hosts.len() / (replicas_each + 1);
     let (masters, rest) = order.split_at(count);
-    // The hosts of the first masters and of the nodes after the last one are often the same;
-    // shifting them by one gives a better start.
+    // The hosts of the first masters and of the nodes after the last master are often the same; shifting the nodes by
+    // one gives a better start.
     let mut free: Vec<usize> = rest.to_vec();
     if !free.is_empty() {
         free.rotate_left(1);
@@ -82,7 +82,7 @@ pub(crate) const SAME_HOST_AS_MASTER: u64 = 10_000;
 /// Swaps tried for every node.
 const SWAPS_PER_NODE: usize = 2000;
 
-/// Where replicas stand, counted so that a swap costs the same in clusters of any size.
+/// Replicas counted by host, so that a swap costs the same in clusters of any size.
 struct Placement {
     /// The host of every node, as a number.
     host: Vec<usize>,
@@ -110,7 +110,7 @@ impl Placement {
         self.host[replica] == self.host[master]
     }
 
-    /// Puts a replica to a master, or takes it away.
+    /// Counts a replica as one of a master, or no longer (`put` false).
     fn change(&mut self, replica: usize, master: usize, put: bool) {
         let with_master = self.is_with_master(replica, master);
         let weight = |count: u64| match (with_master, count) {
@@ -144,8 +144,8 @@ pub(crate) fn affinity(hosts: &[&str], replicas: &[(usize, usize)]) -> u64 {
     Placement::new(hosts, replicas).score
 }
 
-/// Swaps masters of replicas until no replica shares a host with its master or with another
-/// replica of it, as far as that is possible. Returns the score that is left.
+/// Swaps masters of replicas until, if possible, no replica shares a host with its master or with another replica of
+/// it. Returns the remaining score.
 pub(crate) fn optimize_affinity(hosts: &[&str], replicas: &mut [(usize, usize)], rng: &mut fastrand::Rng) -> u64 {
     let mut placement = Placement::new(hosts, replicas);
     let single_host = hosts.windows(2).all(|pair| pair[0] == pair[1]);
@@ -194,7 +194,7 @@ pub(crate) fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
             rounded as usize
         })
         .collect();
-    // Rounding down may leave a few slots to nobody.
+    // Rounding down may leave a few slots unassigned.
     let mut missing = count.saturating_sub(shares.iter().sum());
     while missing > 0 {
         for (share, source) in shares.iter_mut().zip(&order) {
@@ -215,7 +215,7 @@ pub(crate) fn reshard(sources: &[&SlotSet], count: usize) -> Vec<(usize, u16)> {
 /// What a rebalance finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Balance {
-    /// Slots every node has too many (positive) or too few. The sum is 0.
+    /// For every node, how many slots it has too many (positive) or too few. The sum is 0.
     pub(crate) surplus: Vec<i64>,
     /// Whether any node is out of balance by more than the threshold.
     pub(crate) over_threshold: bool,
@@ -238,7 +238,7 @@ pub(crate) fn balance(slots: &[u16], weights: &[f32], threshold_percent: f64) ->
             };
         }
     }
-    // Shares were rounded down: those who give must find somebody who takes.
+    // Shares were rounded down, so that the sum is above 0: nodes without a surplus take the rest.
     let mut left: i64 = surplus.iter().sum();
     while left > 0 {
         let mut took = false;
@@ -259,11 +259,11 @@ pub(crate) fn balance(slots: &[u16], weights: &[f32], threshold_percent: f64) ->
 /// One step of a rebalance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Move {
-    /// Who gives.
+    /// Index of the node that gives.
     pub(crate) source: usize,
-    /// Who takes.
+    /// Index of the node that takes.
     pub(crate) target: usize,
-    /// How many slots.
+    /// Slots to move.
     pub(crate) count: usize,
 }
 
@@ -274,7 +274,7 @@ pub(crate) fn by_surplus(surplus: &[i64]) -> Vec<usize> {
     order
 }
 
-/// Pairs those who have too much with those who have too little.
+/// Pairs nodes that have too many slots with nodes that have too few.
 pub(crate) fn moves(surplus: &[i64]) -> Vec<Move> {
     let mut left = surplus.to_vec();
     let order = by_surplus(surplus);

@@ -1,6 +1,6 @@
 //! How far a move of slots or keys has come: one line on a terminal, nothing elsewhere.
 //!
-//! Bytes are what MEMORY USAGE says of the keys at their source, so they are asked for only while somebody watches.
+//! Bytes come from MEMORY USAGE at the source, so they are asked for only while the line is shown.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -50,12 +50,12 @@ impl Progress {
         Progress { live: Some(live) }
     }
 
-    /// Whether there is a line to look at instead of a log to read.
+    /// Whether the line is shown, in place of a log.
     pub(crate) fn is_shown(&self) -> bool {
         self.live.is_some()
     }
 
-    /// Names where things go now.
+    /// Sets the source and target that the line shows.
     pub(crate) fn route(&mut self, source: &str, target: &str) {
         if let Some(live) = &mut self.live {
             live.route = format!("{source} -> {target}");
@@ -63,7 +63,7 @@ impl Progress {
         }
     }
 
-    /// Counts keys that have arrived.
+    /// Adds keys that have arrived.
     pub(crate) fn moved(&mut self, keys: u64, bytes: u64) {
         if let Some(live) = &mut self.live {
             live.done.keys += keys;
@@ -152,20 +152,20 @@ fn clock(seconds: f64) -> String {
     }
 }
 
-/// Keys of these slots at a node, 0 where it would not tell.
+/// Keys of these slots at a node, 0 where it does not say.
 pub(crate) fn count_keys(node: &mut Node, slots: &[u16]) -> u64 {
     let asked: Vec<Vec<String>> =
         slots.iter().map(|slot| vec!["CLUSTER".to_string(), "COUNTKEYSINSLOT".to_string(), slot.to_string()]).collect();
     node.pipeline(&asked).iter().map(unsigned).sum()
 }
 
-/// Bytes of these keys at a node, 0 where it would not tell.
+/// Bytes of these keys at a node, 0 where it does not say.
 pub(crate) fn weigh_keys(node: &mut Node, keys: &[Vec<u8>]) -> u64 {
     let asked: Vec<Vec<&[u8]>> = keys.iter().map(|key| vec![&b"MEMORY"[..], b"USAGE", key]).collect();
     node.pipeline(&asked).iter().map(unsigned).sum()
 }
 
-/// What a reply counts.
+/// An integer reply; 0 for any other, or a negative one.
 pub(crate) fn unsigned(reply: &Reply) -> u64 {
     reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
 }

@@ -98,7 +98,7 @@ fn weights(manager: &Manager, view: &View) -> Outcome<Vec<f32>> {
             return Err(Stop);
         };
         let name = name.to_ascii_lowercase();
-        // A unique beginning of the ID will do.
+        // A prefix of the ID is enough.
         let found = view.nodes.iter().position(|node| node.id.starts_with(&name));
         let Some(at) = found else {
             err!("*** No such master node {name}\n");

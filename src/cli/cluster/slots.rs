@@ -2,10 +2,8 @@
 
 pub(crate) use crate::structs::slots::{SlotSet, key_slot};
 
-/// Number of hash slots of a cluster.
 pub(crate) const SLOTS: u16 = crate::structs::slots::SLOT_COUNT as u16;
 
-/// How many slots a set holds.
 pub(crate) fn count(slots: &SlotSet) -> u16 {
     u16::try_from(slots.len()).unwrap_or(SLOTS)
 }

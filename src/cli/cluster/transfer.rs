@@ -72,7 +72,7 @@ fn import_key(manager: &Manager, view: &View, source: &mut Source, key: &[u8]) -
     let mut bytes = 0;
     if drawn {
         manager.progress.borrow_mut().route(&source.address, &target.address());
-        // A source that does not tell is imported from all the same.
+        // The import goes on without sizes if the source does not give them.
         let usage = source.conn.command(&[&b"MEMORY"[..], b"USAGE", key]);
         bytes = usage.map(|reply| unsigned(&reply)).unwrap_or(0);
     } else {
@@ -181,7 +181,7 @@ fn save_all(view: &mut View, directory: &Path, errors: usize) -> Outcome {
     })
 }
 
-/// What the backup notes about a node.
+/// A node as JSON, for the backup's `nodes.json`.
 fn json(node: &Node, errors: usize) -> String {
     let master = match &node.master {
         Some(id) => format!("\"{id}\""),

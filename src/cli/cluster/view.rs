@@ -18,11 +18,10 @@ const JOIN_POLL: Duration = Duration::from_millis(100);
 /// Seconds of waiting after which links that are down are reported.
 const JOIN_REPORT_AFTER_S: f64 = 15.0;
 
-/// See the module description.
 pub(crate) struct View {
     /// The nodes; the first is the one the user named.
     pub(crate) nodes: Vec<Node>,
-    /// Masters that could not be asked.
+    /// Number of masters that could not be asked.
     pub(crate) unreachable_masters: usize,
     /// Problems found so far.
     pub(crate) errors: Vec<String>,
@@ -65,17 +64,17 @@ impl View {
         }
     }
 
-    /// The node with this ID.
+    /// Index of the node with this ID.
     pub(crate) fn find(&self, id: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.id.eq_ignore_ascii_case(id))
     }
 
-    /// The nodes that are masters.
+    /// Indices of the masters.
     pub(crate) fn masters(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_replica()).collect()
     }
 
-    /// The master with the fewest replicas, other than `except`.
+    /// Index of the master with the fewest replicas, other than `except`.
     pub(crate) fn least_replicated_master(&self, except: Option<usize>) -> Option<usize> {
         self.masters().into_iter().filter(|at| Some(*at) != except).min_by_key(|at| self.nodes[*at].replicas)
     }
@@ -90,7 +89,7 @@ impl View {
         if a < b { (&mut low[a], &mut high[0]) } else { (&mut high[0], &mut low[b]) }
     }
 
-    /// Notes a problem and tells it.
+    /// Notes a problem and prints it.
     pub(crate) fn problem(&mut self, text: String) {
         err!("{text}\n");
         self.errors.push(text);
@@ -101,7 +100,6 @@ impl View {
         self.nodes.iter().flat_map(|node| node.slots.iter()).collect()
     }
 
-    /// Prints every node.
     pub(crate) fn show(&self) {
         for node in &self.nodes {
             say!("{}\n", node.describe(0));
@@ -183,7 +181,7 @@ impl View {
         say!("\n");
     }
 
-    /// Tells which nodes can not be reached from which.
+    /// Prints which nodes can not be reached from which.
     fn report_links(&mut self) {
         let mut unreachable: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for node in &mut self.nodes {
@@ -219,7 +217,7 @@ impl View {
     /// Introduces the node at `newcomer` to the one at `known`.
     pub(crate) fn meet(&mut self, newcomer: usize, known: usize) -> Outcome<Reply> {
         let known = &self.nodes[known];
-        // CLUSTER MEET takes addresses only, users may have given a name.
+        // CLUSTER MEET takes addresses only; the user may have given a name.
         let address = (known.host.as_str(), known.port).to_socket_addrs().ok().and_then(|mut found| found.next());
         let Some(address) = address else {
             complain!("Invalid IP address or hostname specified: {}\n", known.host);

@@ -1,7 +1,8 @@
 //! `--cluster watch`: the masters and replicas of a cluster, again and again, until `q` or Ctrl-C.
 //!
-//! One node is asked who there is, and every node about itself; when the one does not answer, the next is asked. On
-//! a terminal the table replaces the one before it. Elsewhere it is printed as often as `-r` says, once by default.
+//! One node is asked for the list of nodes, and every node about itself. When the first does not answer, the next is
+//! asked for the list. On a terminal the table replaces the one before it. Elsewhere it is printed as often as `-r`
+//! says, once by default.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Read};
@@ -22,7 +23,7 @@ use crate::cli::modes::{info_field, info_number};
 use crate::cli::options::Options;
 use crate::cli::term::{self, complain, is_color_term, put_now};
 
-/// How long a node may take to answer before it counts as unreachable.
+/// How long connecting to a node may take before it counts as unreachable.
 const CONNECT_WAIT: Duration = Duration::from_millis(500);
 
 const HEADING: &str =
@@ -61,7 +62,7 @@ pub(crate) fn watch(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     }
 }
 
-/// What was seen at one moment.
+/// The cluster at one moment.
 struct Sight {
     seed: String,
     state: String,
@@ -229,7 +230,7 @@ fn local_time() -> String {
     format!("{:02}:{:02}:{:02} UTC", today / 3600, today / 60 % 60, today % 60)
 }
 
-/// How a row is to be seen.
+/// The style of a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
     Plain,
@@ -330,7 +331,7 @@ fn row(member: &Member, master: Option<&Member>) -> (Look, String) {
     )
 }
 
-/// The last column of a row, in a word or a few.
+/// The text of the last column of a row, and its style.
 fn state(member: &Member) -> (Look, String) {
     let line = &member.line;
     let role = if line.is("slave") { "replica" } else { "master" };
@@ -354,7 +355,7 @@ fn state(member: &Member) -> (Look, String) {
     }
 }
 
-/// The terminal while the table is on it: no echo, no cursor, and as it was before afterwards.
+/// The terminal while the table is shown: no echo, no cursor. Dropping it restores the terminal.
 struct Screen {
     saved: Option<Termios>,
     signals: Option<SignalFd>,
@@ -390,7 +391,7 @@ impl Screen {
         put_now(text.as_bytes());
     }
 
-    /// Waits for the time to look again. True when the user wants to end.
+    /// Waits until the next update is due. True when the user wants to end.
     fn asked_to_end(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         loop {

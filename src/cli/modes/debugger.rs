@@ -1,8 +1,8 @@
 //! `--ldb --eval`: the server's debugger of Lua scripts, stepped through from the prompt.
 //!
 //! The server answers the EVAL, and every command of the debugger after it, with an array of lines. One that reads
-//! `<endsession>` says that the script has ended; its own reply follows. What the lines mean is the server's affair,
-//! their marks choose the colours.
+//! `<endsession>` says that the script has ended; its own reply follows. The lines are the server's; only their marks
+//! are looked at, to choose colours.
 
 use super::eval;
 use crate::cli::format::{Delimiters, OutputMode, render};
@@ -44,7 +44,7 @@ impl Debugger {
         Ok(Debugger { kind, command: eval::read_command(file, words)? })
     }
 
-    /// Starts the script, on a fresh connection, up to its first line.
+    /// Starts the script on a fresh connection and stops at its first line.
     pub(crate) fn start(&self, session: &mut Session) -> Result<Step, Failed> {
         session.reconnect(false)?;
         let mode: &[u8] = if self.kind == Kind::Sync { b"SYNC" } else { b"YES" };
@@ -67,7 +67,7 @@ impl Debugger {
         self.follow(session, &reply)
     }
 
-    /// Hands a line to the debugger. Lines that can not be split are complained about here.
+    /// Hands a line to the debugger. Prints an error for a line that can not be split.
     pub(crate) fn execute(&self, session: &mut Session, line: &[u8]) -> Result<Step, Failed> {
         let Some(args) = arguments(line) else {
             say!("Invalid argument(s)\n");
@@ -84,7 +84,7 @@ impl Debugger {
         self.follow(session, &reply)
     }
 
-    /// Shows what the server says, to the script's own reply if it has ended.
+    /// Prints what the server says, including the script's own reply if it has ended.
     fn follow(&self, session: &mut Session, reply: &Reply) -> Result<Step, Failed> {
         let Some(lines) = reply.elements() else {
             show(reply);

@@ -4,13 +4,13 @@ use crate::cli::connection::describe;
 use crate::cli::session::{Failed, Session};
 use crate::cli::term::complain;
 
-/// Sends the script with its keys and arguments, which a lone comma parts.
+/// Sends the script with its keys and arguments, separated by a lone comma.
 pub(crate) fn run(session: &mut Session, file: &[u8], words: &[Vec<u8>]) -> i32 {
     let done = read_command(file, words).and_then(|command| session.issue(&command));
     i32::from(done.is_err())
 }
 
-/// The EVAL of a script in a file. A file that can not be read is complained about here.
+/// The EVAL of a script in a file. Prints an error for a file that can not be read.
 pub(crate) fn read_command(file: &[u8], words: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Failed> {
     let name = String::from_utf8_lossy(file).into_owned();
     match std::fs::read(&name) {

@@ -1,4 +1,4 @@
-//! `--bigkeys`, `--memkeys` and `--hotkeys`: what a scan of all keys tells about them.
+//! `--bigkeys`, `--memkeys` and `--hotkeys`: statistics from a scan of all keys.
 
 use std::process::exit;
 
@@ -46,7 +46,7 @@ impl Tally {
     }
 }
 
-/// Finds the key with the most elements of every type.
+/// Finds, for every type, the key with the most elements.
 pub(crate) fn big_keys(session: &mut Session) -> i32 {
     survey(session, None, |kind, key| {
         let measure = MEASURES.iter().find(|measure| measure.kind == kind)?;
@@ -56,7 +56,7 @@ pub(crate) fn big_keys(session: &mut Session) -> i32 {
     })
 }
 
-/// Finds the key that takes most memory of every type.
+/// Finds, for every type, the key that takes most memory.
 pub(crate) fn memory_keys(session: &mut Session, samples: Option<u64>) -> i32 {
     survey(session, Some("bytes"), |_, key| {
         let mut args = vec![b"MEMORY".to_vec(), b"USAGE".to_vec(), key.to_vec()];
@@ -102,7 +102,7 @@ fn walk(session: &mut Session, mut page: impl FnMut(&mut Session, Vec<Vec<u8>>, 
     Some(sampled)
 }
 
-/// Tells the biggest key of every type. `unit` is what all sizes are counted in, or every type in its own.
+/// Prints the biggest key of every type. `unit` is the unit of all sizes; `None`: each type has its own.
 fn survey(session: &mut Session, unit: Option<&'static str>, ask: impl Fn(&str, &[u8]) -> Option<Ask>) -> i32 {
     announce("biggest");
     let unit_of = |measure: &Measure| unit.unwrap_or(measure.unit);
@@ -116,7 +116,7 @@ fn survey(session: &mut Session, unit: Option<&'static str>, ask: impl Fn(&str, 
         for (key, kind) in keys.iter().zip(&types) {
             let kind = kind.text_lossy();
             key_bytes += key.len() as u64;
-            // A key that has gone meanwhile has no type, one of a module no size that could be asked for.
+            // A key that has gone meanwhile has no type. The size of a module's key can not be asked for.
             if kind != "none" {
                 let (command, unit) = ask(&kind, key).unwrap_or((Vec::new(), "?"));
                 asks.push((key, kind, unit, command));

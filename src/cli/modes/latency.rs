@@ -50,7 +50,7 @@ impl Samples {
     }
 }
 
-/// Samples the time of a PING for ever, or for one interval when nobody watches.
+/// Samples the time of a PING for ever, or for one interval when the output is not for a person.
 pub(crate) fn sample(session: &mut Session, lines: Lines) -> i32 {
     let default = match (lines, session.output) {
         (Lines::History, OutputMode::Standard) => Duration::from_secs(15),
@@ -92,7 +92,7 @@ pub(crate) fn sample(session: &mut Session, lines: Lines) -> i32 {
     }
 }
 
-/// How long this process is kept from running when it does nothing but run.
+/// Measures how long the system keeps this process from running while it only computes.
 pub(crate) fn intrinsic(seconds: u64) -> i32 {
     if seconds == 0 {
         complain!("The test needs a duration in seconds.\n");

@@ -1,6 +1,6 @@
 //! `--lru-test`: a cache under a workload where a fifth of the keys gets four fifths of the requests.
 //!
-//! Every round writes some keys and reads others, chosen by the same distribution; a line a second tells how many reads
+//! Every round writes some keys and reads others, chosen by the same distribution; a line a second shows how many reads
 //! found their key.
 
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ fn key(keys: u64, rng: &mut fastrand::Rng) -> String {
     format!("lru:{}", skewed(keys, rng.f64()))
 }
 
-/// A number from 1 to `keys`, the low ones more often, for a uniform number from 0 to 1.
+/// Maps a uniform number from 0 to 1 to a number from 1 to `keys`, low ones more often.
 fn skewed(keys: u64, uniform: f64) -> u64 {
     let top = (keys.max(1) + 1) as f64;
     let power = SKEW + 1.0;

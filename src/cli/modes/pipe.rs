@@ -1,7 +1,7 @@
 //! `--pipe`: raw protocol from standard input to the server, replies counted.
 //!
-//! Reading and writing go on at the same time, as a server that is not read from stops
-//! reading itself. An ECHO of random bytes after the input marks the last reply.
+//! Reading and writing go on at the same time, as a server whose replies are not read stops reading. An ECHO of random
+//! bytes after the input marks the last reply.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;

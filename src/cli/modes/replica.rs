@@ -1,7 +1,7 @@
-//! `--replica` and `--rdb`: the replication protocol seen from a replica that keeps nothing.
+//! `--replica` and `--rdb`: the replication protocol, as a replica that keeps no data.
 //!
-//! A snapshot comes either with its length (`$123`) or, from a server that does not write it
-//! to disk first, between markers: `$EOF:` and forty random bytes, which also end it.
+//! A snapshot comes either with its length (`$123`) or, from a server that does not write it to disk first, after
+//! `$EOF:` and a marker of forty random bytes, which also ends it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use crate::cli::format::OutputMode;
 use crate::cli::session::Session;
 use crate::cli::term::complain;
 
-/// Length of the marker that ends a snapshot of unknown length.
+/// Length of the marker that ends a snapshot of unknown length, bytes.
 const MARK_LEN: usize = 40;
 
 enum Payload {

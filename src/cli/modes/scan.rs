@@ -55,7 +55,7 @@ pub(crate) fn page(session: &mut Session, cursor: &mut Vec<u8>) -> Vec<Vec<u8>> 
     keys.elements().unwrap_or_default().iter().map(|key| key.text().unwrap_or_default().to_vec()).collect()
 }
 
-/// The pause that `-i` asks for.
+/// Sleeps for the time of `-i`.
 pub(crate) fn pause(session: &Session) {
     if session.opts.interval_us > 0 {
         std::thread::sleep(Duration::from_micros(session.opts.interval_us));

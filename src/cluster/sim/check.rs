@@ -1,9 +1,9 @@
-//! What is looked at after every step of a simulation: the promises of the protocol, and whether all is well again.
+//! The checks after every step of a simulation: the promises of the protocol, and whether the cluster has settled.
 
 use super::*;
 
 impl Sim {
-    /// Notes since when each node cannot talk, either way, to a majority of the masters it knows.
+    /// Notes since when each node cannot communicate, in both directions, with a majority of the masters it knows.
     pub(super) fn note_cuts(&mut self) {
         for no in 0..self.nodes.len() {
             let Some(c) = &self.nodes[no].cluster else { continue };
@@ -16,7 +16,7 @@ impl Sim {
         let voters: Vec<NodeNo> =
             c.nodes().iter().filter(|(_, n)| n.is_voter()).filter_map(|(_, n)| no_of(&n.ip)).collect();
         let reached = voters.iter().filter(|v| **v == no || (self.passes(no, **v) && self.passes(**v, no))).count();
-        // One direction is enough to hear of each other now and then, so only full cuts count.
+        // Nodes with one open direction may still hear of each other, so only full cuts count.
         let half_open = voters.iter().any(|v| *v != no && (self.passes(no, *v) != self.passes(*v, no)));
         reached < voters.len() / 2 + 1 && !half_open
     }
@@ -65,7 +65,7 @@ impl Sim {
             }
         }
 
-        // A master without majority stops accepting. What was on its way may have told it of other masters since.
+        // A master without majority stops accepting writes. Packets under way may have told it of other masters since.
         let cut = node.cut_ms.filter(|_| me.is_master() && c.state_ok() && self.is_cut(no, c));
         if let Some(cut) = cut {
             let bound = (timeout.max(SHORTEST_TERM_MS) as f64 / node.rate) as i64 + SLACK_MS;
@@ -106,7 +106,7 @@ impl Sim {
         node.suspects = suspects;
     }
 
-    /// All nodes agree, the cluster is up for all of them, and everybody is fine.
+    /// Whether all nodes agree, see the cluster as up, and suspect nobody.
     pub(super) fn is_settled(&self) -> bool {
         let mut views = self.alive().map(|(_, c)| {
             (0..SLOT_COUNT as Slot).step_by(64).map(|s| c.owner_of(s).map(|k| c.node(k).id)).collect::<Vec<_>>()

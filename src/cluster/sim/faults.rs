@@ -1,4 +1,4 @@
-//! What goes wrong in a simulation: links, nodes and clocks, by chance, for a while.
+//! Random, temporary faults in a simulation: of links, nodes and clocks.
 
 use super::*;
 
@@ -50,7 +50,7 @@ impl Sim {
                 self.after(ms, Event::Heal(fault));
             }
             9 => {
-                // Links break that were fine.
+                // Breaks healthy links.
                 let conns: Vec<(NodeNo, LinkId)> = self
                     .nodes
                     .iter()

@@ -1,4 +1,4 @@
-//! What a cluster does, over many seeds.
+//! Scenarios of a cluster, over many seeds.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn the_replica_with_most_data_wins() {
         let replicas: Vec<NodeNo> = (3..12).filter(|no| no % 3 == victim).collect();
         let best = replicas[sim.rng.usize(0..replicas.len())];
         sim.crash(victim);
-        // What each had received when the master died.
+        // The offset of each when the master died.
         for no in &replicas {
             sim.nodes[*no].offset = if *no == best { 1000 } else { 900 };
         }
@@ -139,7 +139,7 @@ fn a_master_stops_before_its_replica_takes_over() {
     }
 }
 
-/// Leases and promises count half a second then, suspicions the time that is configured.
+/// Leases and promises then last half a second, suspicions the configured time.
 #[test]
 fn a_master_stops_in_time_however_short_the_node_timeout() {
     for seed in seeds(4) {
@@ -167,7 +167,7 @@ fn who_stands_still_for_less_than_the_timeout_is_never_suspected() {
     }
 }
 
-/// As DEBUG can do. The node goes on hearing of the others, and they of it.
+/// As DEBUG can do it. The node still hears of the others, and they of it.
 #[test]
 fn answers_that_are_lost_for_long_are_got_over() {
     for seed in seeds(3) {
@@ -180,7 +180,7 @@ fn answers_that_are_lost_for_long_are_got_over() {
                 sim.nodes[no].cluster.as_mut().unwrap().set_drop_filter(None);
                 let ms = sim.settle();
                 assert!(ms <= 3 * timeout, "seed {seed}: {ms} ms after {lost:?} was lost on node {no}");
-                // And it stays so.
+                // It stays so.
                 let end = sim.now + 5 * timeout;
                 while sim.now < end {
                     sim.run_for(20);
@@ -191,13 +191,13 @@ fn answers_that_are_lost_for_long_are_got_over() {
     }
 }
 
-/// In the order of `redis-cli`: for a moment everybody but the old owner may know that a slot is another's.
+/// In the order of `redis-cli`: for a moment all but the old owner may know that a slot has a new owner.
 #[test]
 fn slots_that_move_stop_nobody() {
     for seed in seeds(3) {
         let mut sim = Sim::new(seed, 5, 1, 3000);
         let ids: Vec<NodeId> = (0..5).map(|no| sim.cluster(no).myself().id).collect();
-        // The old owner takes what clients ask of it until it is told; its keys are gone, so it sends them on.
+        // The old owner gets requests until it knows; its keys are gone, so it redirects them.
         sim.forced_until_ms = i64::MAX;
         sim.latency_ms = 20..80;
         for round in 0..40 {

@@ -217,7 +217,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     },
 ];
 
-/// The error of a key or group that is not there; `behind` goes on with it.
+/// The error of a missing key or group; `behind` ends its text.
 pub(super) fn no_group_in(key: &[u8], group: &[u8], behind: &str) -> CmdError {
     let mut text = b"NOGROUP No such key '".to_vec();
     text.extend_from_slice(until_nul(key));
@@ -228,7 +228,7 @@ pub(super) fn no_group_in(key: &[u8], group: &[u8], behind: &str) -> CmdError {
     CmdError::bytes(text)
 }
 
-/// The error of a group that is not there, where the key is.
+/// The error of a missing group of an existing key.
 pub(super) fn no_group_of(key: &[u8], group: &[u8]) -> CmdError {
     let mut text = b"NOGROUP No such consumer group '".to_vec();
     text.extend_from_slice(until_nul(group));
@@ -238,7 +238,7 @@ pub(super) fn no_group_of(key: &[u8], group: &[u8]) -> CmdError {
     CmdError::bytes(text)
 }
 
-/// A consumer that asks for something: created if it is not there, and seen now. Also whether it was created.
+/// The consumer of this name, created if missing and marked as seen now; and whether it was created.
 pub(super) fn find_or_create(group: &mut ConsumerGroup, name: &[u8], now_ms: i64) -> (ConsumerId, bool) {
     match group.find_consumer(name) {
         Some(id) => {
@@ -249,7 +249,7 @@ pub(super) fn find_or_create(group: &mut ConsumerGroup, name: &[u8], now_ms: i64
     }
 }
 
-/// What goes with a new consumer.
+/// The effects of creating a consumer.
 pub(super) fn consumer_created(ctx: &mut Ctx<'_>, key: &[u8]) {
     ctx.dirty(1);
     ctx.ks.effects.notify(notify::STREAM, "xgroup-createconsumer", key, ctx.db);
@@ -275,7 +275,7 @@ fn xack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// What XCLAIM does beside changing the owner.
+/// The options of XCLAIM.
 struct ClaimOptions {
     ids: Vec<StreamId>,
     min_idle_ms: i64,
@@ -334,7 +334,7 @@ impl ClaimOptions {
                 }
             }
         }
-        // A time that makes no sense, as of a client whose clock is ahead, is no reason to fail.
+        // A time in the future, as from a client whose clock is ahead, is not an error: it becomes now.
         o.time_ms = if (0..=now_ms).contains(&time_ms) { time_ms } else { now_ms };
         Ok(o)
     }
@@ -361,7 +361,7 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     for id in options.ids.iter().copied() {
         let before = group.pending(id).copied();
         let Some(found) = log.get(id) else {
-            // It was deleted; nobody can be waited for to process it.
+            // It was deleted, so nobody can process it any more.
             if let Some(pending) = before {
                 if has_sinks {
                     claims.push(Claim::of(group, id, &pending));
@@ -417,7 +417,7 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    /// Entries looked at for each that may be claimed.
+    /// Pending entries looked at for each that may be claimed.
     const ATTEMPTS: u64 = 10;
     const COUNT_MAX: i64 = i64::MAX / 16;
     let min_idle_ms =
@@ -448,7 +448,7 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(no_group_in(key, group_name, ""));
     };
     let (consumer, created) = find_or_create(group, &args[3], now_ms);
-    // The reply begins with where to go on, which is known at its end only.
+    // The reply begins with the next cursor, which is known only at the end.
     let mut claimed = Reply::new(ctx.out.resp3);
     let mut given = 0;
     let mut deleted = Vec::new();
@@ -569,7 +569,7 @@ struct PendingRange<'a> {
     end: StreamId,
     count: u64,
     min_idle_ms: i64,
-    /// Only those of this one.
+    /// Only entries of this consumer.
     consumer: Option<&'a [u8]>,
 }
 
@@ -700,7 +700,7 @@ fn xgroup_destroy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.dirty(1);
         let effects = &mut ctx.ks.effects;
         effects.notify(notify::STREAM, "xgroup-destroy", key, ctx.db);
-        // Who waits for new entries on the group's behalf is to learn that it is gone.
+        // Clients that wait for new entries of the group get an error now.
         effects.ready(ctx.db, key);
     }
     ctx.out.int(i64::from(destroyed));

@@ -1,4 +1,4 @@
-//! XINFO: what a stream, its groups and their consumers are like.
+//! XINFO: details of a stream, its groups and their consumers.
 
 use super::*;
 use crate::commands::{help, unknown_subcommand};
@@ -80,7 +80,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[Command {
     ..Command::ROW
 }];
 
-/// Entries and pending entries that XINFO STREAM FULL shows unless told otherwise.
+/// Entries and pending entries that XINFO STREAM FULL shows by default.
 const FULL_COUNT: u64 = 10;
 
 fn xinfo_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -137,7 +137,7 @@ fn xinfo_groups(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// Three pairs: how far the group has read, how many entries that were, and how many are left.
+/// Three pairs: the last delivered id, the entries read, and the entries left.
 fn reply_progress(out: &mut Reply, stream: &Stream, group: &ConsumerGroup) {
     out.bulk_str("last-delivered-id");
     out.bulk(&group.last_id.text());

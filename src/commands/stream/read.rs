@@ -1,4 +1,4 @@
-//! XREAD and XREADGROUP: what came after an id, now or once it comes.
+//! XREAD and XREADGROUP: entries after an id, now or when they come.
 
 use super::*;
 use crate::catalog::row::KeyPos;
@@ -63,7 +63,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     },
 ];
 
-/// Who reads for a group.
+/// The group and consumer of XREADGROUP.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     group: &'a [u8],
@@ -72,18 +72,18 @@ struct Reader<'a> {
 
 struct ReadOptions<'a> {
     reader: Option<Reader<'a>>,
-    /// `None`: no waiting. Within: when it is over, `None` for never.
+    /// `None`: no waiting. Inside: when the wait ends, wall clock ms; `None` for never.
     block: Option<Option<i64>>,
     /// 0: all.
     count: u64,
     no_ack: bool,
-    /// Where the first key stands.
+    /// Index of the first key.
     keys_at: usize,
     keys: Args<'a>,
     ids: Args<'a>,
 }
 
-/// A timeout in milliseconds, as the time when it is over; `None` for 0, which is never.
+/// A timeout in milliseconds, as the wall clock time at which it ends; `None` for 0: never.
 fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
     let ms = int_arg(arg).map_err(|_| CmdError::of("ERR timeout is not an integer or out of range"))?;
     if ms < 0 {
@@ -95,7 +95,7 @@ fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
     now_ms.checked_add(ms).map(Some).ok_or(CmdError::of("ERR timeout is out of range"))
 }
 
-/// An option, and at which argument its first value stands.
+/// An option, with the index of its first value.
 #[derive(Clone, Copy)]
 enum Opt {
     Block(usize),
@@ -110,8 +110,8 @@ enum Opt {
     },
 }
 
-/// The options of a call up to its streams, or up to an argument that is none, which is an error. Both the command and who
-/// asks for its keys read them here, so they agree about which argument is what.
+/// The options of a call up to its streams, or up to an unknown argument, which is an error. Used by the command and to
+/// find its keys, so that both agree.
 struct Options<'a> {
     args: Args<'a>,
     next: usize,
@@ -224,9 +224,9 @@ impl<'a> ReadOptions<'a> {
 /// Where reading of a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
-    /// Behind this id; of a group: among what the consumer has pending.
+    /// After this id; of a group: among the consumer's pending entries.
     After(StreamId),
-    /// Behind what the group has read.
+    /// After the last id that the group has read.
     New,
 }
 
@@ -236,7 +236,7 @@ fn xread(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     read
 }
 
-/// What it delivered is propagated piece by piece, so never the command itself.
+/// What was delivered is propagated as other commands, never this command itself.
 fn xreadgroup(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let read = read(ctx, args, true);
     ctx.ks.effects.prevented = target::ALL;
@@ -249,7 +249,7 @@ fn read(ctx: &mut Ctx<'_>, args: Args<'_>, for_group: bool) -> CmdResult {
     for (key, id) in options.keys.iter().zip(options.ids.iter()) {
         places.push(place_of(ctx, key, id, options.reader)?);
     }
-    // Nothing is written unless a stream has something to say.
+    // Nothing is written unless a stream has entries.
     let mark = ctx.out.open();
     let mut served = 0;
     for (key, from) in options.keys.iter().zip(&places) {
@@ -279,7 +279,7 @@ fn read(ctx: &mut Ctx<'_>, args: Args<'_>, for_group: bool) -> CmdResult {
     Ok(())
 }
 
-/// Has the client wait. What `$` stands for is settled now.
+/// Makes the client wait. `$` is replaced by the last id now.
 fn wait(ctx: &mut Ctx<'_>, args: Args<'_>, options: &ReadOptions<'_>, places: &[From], deadline_ms: Option<i64>) {
     let ids_at = options.keys_at + options.keys.len();
     let mut settled = OwnedArgs::default();
@@ -294,7 +294,7 @@ fn wait(ctx: &mut Ctx<'_>, args: Args<'_>, options: &ReadOptions<'_>, places: &[
     *ctx.want = Some(Want::Wait(Wait { keys, wanted: STREAM, or_gone, deadline_ms, args: Some(settled) }));
 }
 
-/// What an id argument stands for; of a group, that it is there.
+/// Reads an id argument; fails if the group does not exist.
 fn place_of(ctx: &mut Ctx<'_>, key: &[u8], id: &[u8], reader: Option<Reader<'_>>) -> Result<From, CmdError> {
     let entry = ctx.ks.read(ctx.db, key);
     let stream = match &entry {
@@ -332,7 +332,7 @@ fn begin_stream(out: &mut Reply, key: &[u8]) {
     out.bulk(key);
 }
 
-/// Whether there was something behind the id.
+/// Replies with entries of a stream. Returns whether there were any after the id.
 fn read_plainly(ctx: &mut Ctx<'_>, key: &[u8], from: From, count: u64) -> Result<bool, CmdError> {
     let Some(entry) = ctx.ks.read(ctx.db, key) else { return Ok(false) };
     let log = &stream_of(entry)?.log;
@@ -346,7 +346,8 @@ fn read_plainly(ctx: &mut Ctx<'_>, key: &[u8], from: From, count: u64) -> Result
     Ok(true)
 }
 
-/// Whether the consumer got a reply for this stream: new entries, or those it has pending, be they none.
+/// Replies with new entries, or those that the consumer has pending. Returns whether there is a reply for this stream;
+/// pending entries give one even if there are none.
 fn read_for_group(
     ctx: &mut Ctx<'_>,
     key: &[u8],
@@ -364,7 +365,7 @@ fn read_for_group(
     let gave = match from {
         From::After(id) => {
             begin_stream(ctx.out, key);
-            // Behind the last id there is nothing; Redis begins anew there.
+            // After the largest possible id Redis starts again at the first.
             reply_pending(ctx.out, log, group, consumer, id.next().unwrap_or_default(), options.count, now_ms);
             true
         }
@@ -402,7 +403,7 @@ fn read_for_group(
     Ok(gave)
 }
 
-/// Replies with entries that the consumer has pending, and counts the delivery. Of deleted ones the id is left.
+/// Replies with the consumer's pending entries, and counts the delivery. Deleted entries are shown by their id alone.
 fn reply_pending(
     out: &mut Reply,
     log: &Log,
@@ -444,7 +445,7 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// Replies with up to `count` entries (0: all), and tells `claimed` of those that wait for being acknowledged.
+    /// Replies with up to `count` entries (0: all), and calls `claimed` with those that now wait for acknowledgement.
     fn deliver(&mut self, out: &mut Reply, count: u64, mut claimed: impl FnMut(Claim)) {
         let Some(start) = self.group.last_id.next() else { return };
         let mark = out.open();
@@ -464,7 +465,7 @@ impl Delivery<'_> {
         out.close_array(mark, given);
     }
 
-    /// Moves the group on to an entry, and its count of entries with it as long as that can be told.
+    /// Moves the group on to an entry, and keeps its count of read entries as long as that is known.
     fn read_up_to(&mut self, id: StreamId) {
         if self.group.entries_read != -1 && !self.log.has_deleted_from(id) {
             self.group.entries_read = self.group.entries_read.wrapping_add(1);
@@ -475,7 +476,7 @@ impl Delivery<'_> {
     }
 }
 
-/// A pending entry as it is propagated: by a command that makes the same of it wherever it runs.
+/// A pending entry as it is propagated: as an XCLAIM with its final state.
 pub(super) struct Claim {
     id: StreamId,
     owner: Arc<[u8]>,
@@ -519,7 +520,7 @@ impl Claim {
     }
 }
 
-/// Propagates how far a group has read, where no claim says it.
+/// Propagates the last id of a group, where no claim does.
 pub(super) fn propagate_group_id(
     effects: &mut Effects,
     db: usize,

@@ -24,7 +24,7 @@ const FUNCTIONS: &[(&std::ffi::CStr, Native)] = &[
 
 impl call::Settings for () {}
 
-/// The low bits of an argument, rounded to a whole number; those of numbers beyond 2^51 are not defined further.
+/// The low 32 bits of an argument, rounded to a whole number; unspecified beyond 2^51.
 fn bits(call: Call<'_>, index: usize) -> Result<u32, Fault> {
     /// Added to a double, it moves the whole part into the low bits of the mantissa.
     const SHIFT: f64 = 6_755_399_441_055_744.0;

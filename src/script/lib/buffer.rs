@@ -1,5 +1,5 @@
-//! What library functions write their results to: bytes that stay below what a string of a script may be long, and that
-//! say so when there is no memory for more.
+//! The buffer that library functions write results to: at most as long as a script's string may be, with an error when
+//! there is no memory for more.
 
 use crate::script::memory::STRING_MAX;
 
@@ -14,7 +14,7 @@ pub(crate) struct Buffer {
 
 /// Memory up to this is kept from call to call, bytes.
 const KEPT: usize = 64 * 1024;
-/// The least that is asked for.
+/// The smallest capacity, bytes.
 const FIRST: usize = 256;
 
 impl Buffer {
@@ -44,7 +44,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Appends zeros.
+    /// Appends `len` zeros.
     pub(crate) fn pad(&mut self, len: usize) -> Result<(), Full> {
         if len > self.bytes.capacity() - self.bytes.len() {
             self.grow(len)?;
@@ -61,7 +61,7 @@ impl Buffer {
         self.bytes.try_reserve_exact(wanted - self.bytes.len()).map_err(|_| Full)
     }
 
-    /// Forgets what is there, and memory that an unusually large result took.
+    /// Empties it, and frees the memory of an unusually large result.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > KEPT {
@@ -69,7 +69,7 @@ impl Buffer {
         }
     }
 
-    /// The bytes themselves, with room for `len`, for what cannot become longer.
+    /// The bytes, emptied and with room for `len`, for results that cannot become longer.
     pub(crate) fn with_room(&mut self, len: usize) -> Result<&mut Vec<u8>, Full> {
         self.bytes.clear();
         if len > self.bytes.capacity() {

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use super::buffer::{Buffer, Full};
 use mlua::ffi;
 
-/// What a library function leaves: how many values on the top of the stack are its results.
+/// The result of a library function: how many values on the top of the stack are its results.
 pub(crate) type Answer = Result<usize, Fault>;
 
 /// A library function.
@@ -31,7 +31,7 @@ const MESSAGE_MAX: usize = 104;
 pub(crate) struct Fault {
     kind: Kind,
     len: u8,
-    /// One more than a message may be long, for the NUL behind it.
+    /// One byte more than the longest message, for the NUL after it.
     text: [u8; MESSAGE_MAX + 1],
 }
 
@@ -43,7 +43,7 @@ enum Kind {
     Error,
     /// "bad argument #n to 'function' (...)".
     Argument(c_int),
-    /// As `Argument`, of an argument whose type is not the one the text names.
+    /// As `Argument`, for an argument that is not of the type the text names.
     Type(c_int),
 }
 
@@ -65,7 +65,7 @@ impl Fault {
         Fault::new(Kind::Argument(index as c_int), text)
     }
 
-    /// The fault with one more byte of text, which may be any.
+    /// The fault with one more byte, of any value, in its text.
     pub(crate) fn with_byte(mut self, byte: u8) -> Fault {
         if usize::from(self.len) < MESSAGE_MAX {
             self.text[usize::from(self.len)] = byte;
@@ -96,7 +96,7 @@ impl fmt::Write for Fault {
     }
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Type {
     None,
@@ -114,9 +114,9 @@ pub(crate) enum Type {
 /// another does, as none calls code of a script.
 #[derive(Default)]
 pub(crate) struct Work {
-    /// What is written or decoded.
+    /// What was encoded or decoded so far.
     pub(crate) out: Buffer,
-    /// The containers that are open: what each means is the library's own.
+    /// The containers that are open, used by each library in its own way.
     pub(crate) open: Vec<Open>,
 }
 
@@ -142,7 +142,7 @@ pub(crate) struct Open {
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     state: *mut ffi::lua_State,
-    /// The library's; null while it is opened.
+    /// The library's work; null while the library is opened.
     work: *mut Work,
     life: PhantomData<&'a ()>,
 }
@@ -231,7 +231,7 @@ impl<'a> Call<'a> {
         unsafe { ffi::lua_isnumber(self.state, index as c_int) != 0 }
     }
 
-    /// The bytes of a string, which must be one and stay on the stack. There is a NUL behind them.
+    /// The bytes of a string, which must be one and stay on the stack. There is a NUL after them.
     pub(crate) fn bytes(self, index: isize) -> &'a [u8] {
         assert_eq!(self.type_of(index), Type::String);
         let mut len = 0;
@@ -323,8 +323,8 @@ impl<'a> Call<'a> {
         unsafe { ffi::lua_insert(self.state, index as c_int) }
     }
 
-    /// Takes a key off the stack and pushes the next key and value of the table under it; nothing at the end. The key
-    /// must be nil or one of the table's.
+    /// Pops a key and pushes the next key and value of the table under it; nothing at the end. The key must be nil or
+    /// one of the table's.
     pub(crate) fn next(self) -> bool {
         assert_eq!(self.type_of(-2), Type::Table);
         // SAFETY: a table is there; a foreign key is an error of Lua's, no undefined behaviour.
@@ -345,15 +345,15 @@ impl<'a> Call<'a> {
         unsafe { ffi::lua_objlen(self.state, -1) }
     }
 
-    /// Takes a value off the stack and makes it an element of the table under it.
+    /// Pops a value and makes it an element of the table under it.
     pub(crate) fn set_element(self, index: i32) {
         assert_eq!(self.type_of(-2), Type::Table);
         // SAFETY: a table is there.
         unsafe { ffi::lua_rawseti_(self.state, -2, index) }
     }
 
-    /// Takes a value and the key under it off the stack and puts them into the table under both. Lua raises an error for
-    /// a key that is nil or not a number.
+    /// Pops a value and the key under it and puts them into the table under both. Lua raises an error for a key that is
+    /// nil or not a number.
     pub(crate) fn set_pair(self) {
         assert_eq!(self.type_of(-3), Type::Table);
         // SAFETY: a table is there.
@@ -366,14 +366,14 @@ impl<'a> Call<'a> {
         self.set_field(name);
     }
 
-    /// Takes a value off the stack and makes it a field of the table under it.
+    /// Pops a value and makes it a field of the table under it.
     pub(crate) fn set_field(self, name: &CStr) {
         assert_eq!(self.type_of(-2), Type::Table);
         // SAFETY: a table is there.
         unsafe { ffi::lua_setfield(self.state, -2, name.as_ptr()) }
     }
 
-    /// The place for what needs a destructor, empty. To be asked for once by a function.
+    /// The place for what needs a destructor, emptied. A function may call this once.
     #[allow(clippy::mut_from_ref)]
     pub(crate) fn work(self) -> &'a mut Work {
         // SAFETY: `enter` put the function's `Work` there, which the function keeps alive. Nobody else uses it: no other function
@@ -398,7 +398,7 @@ impl<'a> Call<'a> {
 /// Plain settings, of which a module has one copy.
 pub(crate) trait Settings: Copy + 'static {}
 
-/// A double as C makes a 64-bit integer of it on the machines that Redis runs on: the lowest one if it does not fit.
+/// A double converted to a 64-bit integer as C does on x86-64: the lowest one if it does not fit.
 pub(crate) fn truncate(value: f64) -> i64 {
     if value >= -(2f64.powi(63)) && value < 2f64.powi(63) { value as i64 } else { i64::MIN }
 }
@@ -422,11 +422,11 @@ pub(crate) fn truncate_to_u64(value: f64) -> u64 {
     }
 }
 
-/// The number that `text`, behind which there is a NUL, starts with, as C reads one (also hexadecimal, infinite or not a
-/// number), and how long it is: 0 if there is none.
+/// The number at the start of `text`, which is followed by a NUL, as C's `strtod` reads it (also hexadecimal, infinite
+/// or NaN), and its length: 0 if there is none.
 pub(crate) fn leading_number(text: &[u8]) -> (f64, usize) {
     let mut end = std::ptr::null_mut();
-    // SAFETY: the callers pass the end of a Lua string, behind which there is a NUL; `strtod` reads no further.
+    // SAFETY: the callers pass the end of a Lua string, after which there is a NUL; `strtod` reads no further.
     unsafe {
         let value = libc::strtod(text.as_ptr().cast(), &mut end);
         (value, end as usize - text.as_ptr() as usize)
@@ -476,7 +476,7 @@ pub(crate) fn open(lua: &mlua::Lua, push: fn(Call<'_>)) -> mlua::Result<mlua::Ta
     }
 }
 
-/// What Lua calls: runs the function of the first upvalue and raises its error.
+/// Called by Lua: runs the function of the first upvalue and raises its error.
 unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: `push_module` made the closure with a `Native` as its first upvalue. When an error is raised, nothing with a
     // destructor is left in this frame, and none in frames below: those of Lua.
@@ -491,7 +491,7 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
             Err(fault) => fault,
         };
         let text = fault.text.as_ptr().cast();
-        // Room for the error's own values, where the stack is full to its limit.
+        // Makes room for the error's values, in case the stack is full.
         let keep = if let Kind::Type(index) = fault.kind { index.max(0) } else { 0 };
         ffi::lua_settop(state, keep.min(ffi::lua_gettop(state)));
         match fault.kind {

@@ -1,7 +1,6 @@
-//! `cjson`: tables to and from JSON text (RFC 8259), with the settings scripts can make.
+//! `cjson`: tables to and from JSON text (RFC 8259), with settings that scripts can change.
 //!
-//! Neither direction recurses: containers that are open lie on Lua's stack, whose limit bounds them where the settings do
-//! not.
+//! Neither direction recurses: open containers are on Lua's stack, whose limit bounds them where the settings do not.
 
 use std::cell::Cell;
 
@@ -38,7 +37,7 @@ fn push(call: Call<'_>) {
     call.set_text(c"_VERSION", b"2.1.0");
 }
 
-/// What is on in the settings that are off or on.
+/// The value "on" of settings that are off or on.
 const ON: i32 = 1;
 /// The setting of invalid numbers that makes them null.
 const NULL: i32 = 2;
@@ -56,7 +55,7 @@ struct Options {
     decode_invalid: i32,
     /// Significant digits of numbers.
     precision: i32,
-    /// Kept for scripts that ask; buffers end with the call here.
+    /// Kept for scripts that read it; here buffers end with the call.
     keep_buffer: i32,
 }
 
@@ -97,7 +96,7 @@ fn change(settings: &Cell<Options>, field: Field, value: i32) {
     settings.set(options);
 }
 
-/// Sets a number if the argument gives one and pushes what it is now.
+/// Sets a number if the argument gives one, and pushes the current value.
 fn number_setting(
     call: Call<'_>,
     index: usize,
@@ -117,7 +116,7 @@ fn number_setting(
     Ok(())
 }
 
-/// Sets a choice if the argument gives one and pushes what it is now.
+/// Sets a choice if the argument gives one, and pushes the current value.
 fn choice_setting(
     call: Call<'_>,
     index: usize,
@@ -227,7 +226,7 @@ fn cannot(call: Call<'_>, index: isize, reason: &str) -> Fault {
     Fault::error(format_args!("Cannot serialise {}: {reason}", call.type_name(index)))
 }
 
-/// Writes the value on top and takes it off the stack; of a table only the opening, and the table stays.
+/// Writes the value on top and pops it; for a table writes only the opening, and the table stays.
 fn begin_value(call: Call<'_>, options: &Options, work: &mut Work) -> Result<(), Fault> {
     match call.type_of(-1) {
         Type::String => write_string(call.bytes(-1), &mut work.out)?,
@@ -257,7 +256,7 @@ fn begin_value(call: Call<'_>, options: &Options, work: &mut Work) -> Result<(),
     Ok(())
 }
 
-/// How many elements the table on top is written with as an array; `None` if as an object.
+/// The number of elements if the table on top is to be written as an array; `None`: as an object.
 fn array_length(call: Call<'_>, options: &Options) -> Result<Option<usize>, Fault> {
     let mut max = 0i32;
     let mut items = 0i32;
@@ -297,7 +296,7 @@ fn write_number(call: Call<'_>, index: isize, options: &Options, out: &mut Buffe
     Ok(out.extend(text)?)
 }
 
-/// A finite double with so many significant digits at most, as `%g` of C writes it.
+/// Writes a finite double with at most so many significant digits, as C's `%g`.
 fn write_digits(value: f64, precision: usize, out: &mut Buffer) -> Result<(), Full> {
     if value.abs() < 1e14
         && value.abs() < 10f64.powi(precision as i32)
@@ -377,7 +376,7 @@ enum Token {
     ObjectEnd,
     ArrayBegin,
     ArrayEnd,
-    /// The text is where the reader decoded it to.
+    /// A string; its text was written to the reader's output.
     String,
     Number(f64),
     Boolean(bool),
@@ -389,7 +388,7 @@ enum Token {
 }
 
 impl Token {
-    /// What error texts call it.
+    /// Its name in error texts.
     fn name(self) -> &'static str {
         match self {
             Token::ObjectBegin => "T_OBJ_BEGIN",
@@ -409,7 +408,7 @@ impl Token {
 }
 
 struct Reader<'a> {
-    /// Ends at the first NUL; there is one behind it.
+    /// Ends at the first NUL; there is one after it.
     text: &'a [u8],
     at: usize,
     /// Where the last token is, or what is wrong in it.
@@ -468,7 +467,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether what is here is no number in JSON, though C would read one.
+    /// Whether this is a number for C, but not in JSON.
     fn is_invalid_number(&self) -> bool {
         let mut at = self.at;
         if self.byte(at) == b'+' {
@@ -533,13 +532,13 @@ impl Reader<'_> {
         }
     }
 
-    /// The code unit of `\uXXXX` at a place.
+    /// The code unit of `\uXXXX` at `at`.
     fn code_unit(&self, at: usize) -> Option<u32> {
         let digits = self.text.get(at..at + 6)?.strip_prefix(b"\\u")?;
         digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
     }
 
-    /// Decodes the escape here and says how long it is: 12 bytes for a pair of surrogates.
+    /// Decodes the escape here and returns its length: 12 bytes for a pair of surrogates.
     fn unicode(&self, out: &mut Vec<u8>) -> Option<usize> {
         let first = self.code_unit(self.at)?;
         let (code, len) = match first {
@@ -557,7 +556,7 @@ impl Reader<'_> {
         Fault::error(format_args!("Expected {what} but found {} at character {}", found.name(), self.token_at + 1))
     }
 
-    /// Takes the key of a pair, whose token was read, and pushes it; the token of the value.
+    /// Pushes the key of a pair, whose token was read, and returns the token of the value.
     fn key(&mut self, call: Call<'_>, token: Token, out: &mut Vec<u8>) -> Result<Token, Fault> {
         if token != Token::String {
             return Err(self.expected("object key string", token));
@@ -611,7 +610,7 @@ fn decode(call: Call<'_>) -> Answer {
             }
             _ => return Err(reader.expected("value", token)),
         }
-        // A value is complete; so may be the containers that it is the last one of.
+        // A value is complete, and perhaps containers that it was the last of.
         loop {
             let Some(container) = open.last_mut() else {
                 token = reader.next(out);

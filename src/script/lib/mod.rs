@@ -1,5 +1,5 @@
-//! The libraries that scripts find beside Lua's own: `cjson`, `cmsgpack`, `struct` and `bit`. Each file has a `register`
-//! that makes the library's table; who owns the interpreter decides under which names scripts see them.
+//! The libraries that scripts find beside Lua's own: `cjson`, `cmsgpack`, `struct` and `bit`. Each file has a
+//! `register` that makes the library's table; the owner of the interpreter decides under which names scripts see them.
 //!
 //! Formats: RFC 8259 (JSON), the MessagePack specification (without extension types, as Redis's library).
 
@@ -12,11 +12,11 @@ pub(crate) mod pack;
 
 #[cfg(test)]
 mod tests {
-    /// What an expression gives, or the text of its error, with a library as a global.
+    /// Evaluates an expression with a library as a global: its value, or the text of its error.
     pub(crate) fn eval(name: &str, register: fn(&mlua::Lua) -> mlua::Result<mlua::Table>, code: &str) -> String {
         let lua = mlua::Lua::new();
         lua.globals().set(name, register(&lua).unwrap()).unwrap();
-        // In one line, which is the one that errors name.
+        // On one line, so that errors name line 1.
         let program = [
             "local t = function(ok, ...) local out = {}",
             "for i = 1, select('#', ...) do out[i] = tostring((select(i, ...))) end",

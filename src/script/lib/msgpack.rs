@@ -1,6 +1,6 @@
 //! `cmsgpack`: values to and from MessagePack, without its extension types and with its binary type never written or read.
 //!
-//! Packing nests 16 tables deep, deeper ones become nil. Unpacking does not recurse; Lua's stack bounds it.
+//! Packing nests 16 tables deep; deeper ones become nil. Unpacking does not recurse; Lua's stack bounds it.
 
 use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native, Open, Type, Work};
@@ -41,7 +41,7 @@ fn pack(call: Call<'_>) -> Answer {
     Ok(1)
 }
 
-/// Appends the value on top and takes it off the stack. Recurses as deep as tables may nest.
+/// Appends the value on top and pops it. Recurses as deep as tables may nest.
 fn pack_value(call: Call<'_>, out: &mut Buffer, depth: usize) -> Result<(), Fault> {
     match call.type_of(-1) {
         Type::String => {
@@ -160,14 +160,14 @@ fn unpack(call: Call<'_>) -> Answer {
     unpack_some(call, 0, 0)
 }
 
-/// `unpack_one(text [, offset])`: where the next value is, or -1, and the value.
+/// `unpack_one(text [, offset])`: the offset of the next value, or -1, and the value.
 fn unpack_one(call: Call<'_>) -> Answer {
     let offset = call.integer_arg_or(2, 0)?;
     call.set_top(call.top().min(1));
     unpack_some(call, 1, offset)
 }
 
-/// `unpack_limit(text, limit [, offset])`: where the next value is, or -1, and the values.
+/// `unpack_limit(text, limit [, offset])`: the offset of the next value, or -1, and the values.
 fn unpack_limit(call: Call<'_>) -> Answer {
     let limit = call.integer_arg(2)?;
     let offset = call.integer_arg_or(3, 0)?;
@@ -179,7 +179,7 @@ fn unpack_some(call: Call<'_>, limit: i64, offset: i64) -> Answer {
     let all = limit == 0 && offset == 0;
     let text = call.string_arg(1)?;
     if offset < 0 || limit < 0 {
-        // The length stands where a reader expects the limit; texts of a length that scripts may match.
+        // The text names the length as the limit, as Redis's does: scripts may match it.
         return Err(Fault::error(format_args!(
             "Invalid request to unpack with offset of {} and limit of {}.",
             offset as i32,
@@ -239,7 +239,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What the head of a value says.
+/// The head of a value.
 enum Item {
     Done,
     Text(usize),
@@ -304,7 +304,7 @@ fn unpack_value(call: Call<'_>, input: &mut Input<'_>, open: &mut Vec<Open>) -> 
             let Some(container) = open.last_mut() else { return Ok(()) };
             container.done += 1;
             match container.map {
-                // A key stays on the stack until its value is there.
+                // A key stays on the stack until its value comes.
                 true if container.done % 2 == 1 => break,
                 _ => call.set_pair(),
             }
@@ -319,7 +319,7 @@ fn unpack_value(call: Call<'_>, input: &mut Input<'_>, open: &mut Vec<Open>) -> 
     }
 }
 
-/// The index of an element lies under it, as a key does.
+/// The index of an element is under it, as a key is.
 fn push_index(call: Call<'_>, index: usize) {
     call.push_number(index as f64);
 }

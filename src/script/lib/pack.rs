@@ -1,4 +1,4 @@
-//! `struct`: values to and from the bytes of C structures, after a format of letters.
+//! `struct`: values to and from the bytes of C structures, by a format of letters.
 
 use super::buffer::{Buffer, Full};
 use super::call::{self, Answer, Call, Fault, Native};
@@ -16,7 +16,7 @@ const INTEGER_MAX: usize = 32;
 /// The alignment that a lone `!` asks for.
 const ALIGN_DEFAULT: i32 = 8;
 
-/// A format on its way through.
+/// A format being read.
 struct Format<'a> {
     rest: &'a [u8],
     little_endian: bool,
@@ -27,7 +27,7 @@ struct Format<'a> {
 /// A letter of a format.
 struct Item {
     letter: u8,
-    /// Bytes that it takes; 0 if only the value says.
+    /// Bytes that it takes; 0 if that depends on the value.
     size: usize,
     /// Bytes that are skipped before it.
     padding: usize,
@@ -41,7 +41,7 @@ impl<'a> Format<'a> {
     /// The next letter, at a position in the structure.
     #[inline]
     fn next(&mut self, position: usize) -> Result<Option<Item>, Fault> {
-        // A NUL ends it, too.
+        // A NUL also ends it.
         let Some((&letter, rest)) = self.rest.split_first().filter(|(letter, _)| **letter != 0) else {
             return Ok(None);
         };
@@ -74,7 +74,7 @@ impl<'a> Format<'a> {
         Ok(Some(Item { letter, size, padding }))
     }
 
-    /// The number behind a letter.
+    /// The number after a letter.
     fn count(&mut self, default: i32) -> Result<i32, Fault> {
         if !self.rest.first().is_some_and(u8::is_ascii_digit) {
             return Ok(default);
@@ -90,7 +90,7 @@ impl<'a> Format<'a> {
         Ok(count)
     }
 
-    /// A letter that stands for no value.
+    /// Applies a letter that stands for no value.
     fn control(&mut self, letter: u8) -> Result<(), Fault> {
         match letter {
             b' ' => {}
@@ -120,7 +120,7 @@ fn too_short() -> Fault {
 /// `pack(format, value, ...)`.
 fn pack(call: Call<'_>) -> Answer {
     let mut format = Format::new(call.string_arg(1)?);
-    // A missing value is read as nil.
+    // A missing value counts as nil.
     call.push_nil();
     let out = &mut call.work().out;
     let mut arg = 2;
@@ -169,7 +169,7 @@ fn pack(call: Call<'_>) -> Answer {
     Ok(1)
 }
 
-/// Appends bytes given with the lowest first.
+/// Appends bytes that are given lowest first.
 #[inline]
 fn append(out: &mut Buffer, bytes: &mut [u8], little_endian: bool) -> Result<(), Full> {
     if !little_endian {
@@ -178,7 +178,7 @@ fn append(out: &mut Buffer, bytes: &mut [u8], little_endian: bool) -> Result<(),
     out.extend(bytes)
 }
 
-/// The lowest 8 bytes of an integer, the lowest first.
+/// The lowest 8 bytes of an integer, lowest first.
 fn low_bytes(bytes: &[u8], little_endian: bool) -> [u8; 8] {
     let mut low = [0; 8];
     for (place, low) in low.iter_mut().enumerate().take(bytes.len()) {
@@ -187,7 +187,7 @@ fn low_bytes(bytes: &[u8], little_endian: bool) -> [u8; 8] {
     low
 }
 
-/// `unpack(format, data [, position])`: the values and the position behind them.
+/// `unpack(format, data [, position])`: the values and the position after them.
 fn unpack(call: Call<'_>) -> Answer {
     let mut format = Format::new(call.string_arg(1)?);
     let data = call.string_arg(2)?;
@@ -195,7 +195,7 @@ fn unpack(call: Call<'_>) -> Answer {
     if first == 0 {
         return Err(Fault::argument(3, format_args!("offset must be 1 or greater")));
     }
-    // One below zero is beyond every string.
+    // 0 less one wraps, beyond every string.
     let mut position = (first as usize).wrapping_sub(1);
     let mut results = 0;
     while let Some(item) = format.next(position)? {

@@ -1,7 +1,7 @@
-//! The memory of a listpack: bytes that begin with their own length (32 bits, little-endian), in a block of the allocator
-//! that may have unused room before and behind them.
+//! The memory of a listpack: bytes that begin with their own length (32 bits, little-endian), in a block of the
+//! allocator that may have unused room before and after them.
 //!
-//! All that is known of it is in one word, so that a small listpack costs no more than the allocator hands out for it:
+//! Its whole description is one word, so that a small listpack costs no more than its block:
 //!
 //! | bits of the word | what |
 //! | --- | --- |
@@ -9,11 +9,11 @@
 //! | 56 | whether there is room before it |
 //! | 57 to 63 | the number of the block's size class; 0 for the empty listpack that all share, which is in no block |
 //!
-//! How much room there is before the first byte stands in the room itself: in the byte right before if it is less than
-//! [`LONG_GAP`], otherwise that is 0, and the three before it tell.
+//! The size of the room before the first byte is stored in that room: in the last byte if it is less than [`LONG_GAP`];
+//! otherwise that byte is 0, and the three before it hold the size.
 //!
-//! Invariant: the word and the room before say what is true, the bytes' own length is that of bytes which were written,
-//! and room before and behind and the bytes make up the block.
+//! Invariant: the word and the size of the room before are right, all bytes up to the bytes' own length were written,
+//! and room before, bytes and room after make up the block.
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};
@@ -35,11 +35,11 @@ const _: () = assert!(usize::BITS == 64, "an address leaves a byte of a word fre
 
 /// From this much room before on, its length takes four bytes.
 const LONG_GAP: usize = 4;
-/// Most room before, bytes: what nodes of lists can use, and less than three bytes can tell.
+/// Most room before, bytes: as much as nodes of lists can use, and less than three bytes can hold.
 const MAX_GAP: usize = 1 << 20;
-/// Shorter listpacks have no room before them made: all that is behind a change is quickly moved.
+/// Shorter listpacks, bytes, get no room before: all that comes after a change is quickly moved.
 const GAP_FROM: usize = 384;
-/// Up to this length, bytes, a block is not larger than the allocator would have it anyway.
+/// Up to this length, bytes, a block has no more room than its size class.
 const SMALL_LEN: usize = 2048;
 
 pub(super) struct Block {
@@ -71,12 +71,12 @@ impl Block {
         Block::copied(&EMPTY, room)
     }
 
-    /// Takes over a vector whose first bytes are its length.
+    /// Takes over a vector that begins with its own length.
     pub(crate) fn from_vec(mut bytes: Vec<u8>) -> Block {
         let len = bytes.first_chunk().map(|len| u32::from_le_bytes(*len) as usize);
         assert_eq!(len, Some(bytes.len()), "the length that bytes begin with");
         let class = size_class(bytes.len());
-        // The allocator gives nothing else, so as a rule neither moves anything.
+        // The allocator returns whole classes, so as a rule neither moves anything.
         if bytes.capacity() < class {
             bytes.reserve_exact(class - bytes.len());
         } else {
@@ -157,7 +157,7 @@ impl Block {
         unsafe { put(self.first().add(at), bytes) };
     }
 
-    /// Puts `parts`, one behind the other, in the place of the bytes `from..to`. The shorter side of the others is moved.
+    /// Replaces the bytes `from..to` by `parts`, one after the other. The shorter side of the rest is moved.
     #[inline]
     pub(crate) fn splice(&mut self, from: usize, to: usize, parts: [&[u8]; 3]) {
         let len = self.len();
@@ -181,8 +181,8 @@ impl Block {
         }
     }
 
-    /// As `splice` of three parts before which `BEFORE` bytes stay at the front, for what is added most often: if there is room
-    /// before. Whether it was.
+    /// As `splice` of three parts after the first `BEFORE` bytes, for frequent additions: only if there is room before.
+    /// Returns whether it was done.
     #[inline]
     pub(crate) fn add_front<const BEFORE: usize>(&mut self, (head, text, back): (u8, &[u8], u8)) -> bool {
         let (len, gap, added) = (self.len(), self.gap(), text.len() + 2);
@@ -207,8 +207,8 @@ impl Block {
         true
     }
 
-    /// As `splice` of three parts before the last byte, which is `end`, for what is added most often: if there is room behind.
-    /// Whether it was.
+    /// As `splice` of three parts before the last byte, which is `end`, for frequent additions: only if there is room
+    /// after. Returns whether it was done.
     #[inline]
     pub(crate) fn add_back(&mut self, (head, text, back): (u8, &[u8], u8), end: u8) -> bool {
         let (len, added) = (self.len(), text.len() + 2);
@@ -217,8 +217,8 @@ impl Block {
             return false;
         }
         let first = self.first();
-        // SAFETY: there is the length, and the last byte, and room for `added` more behind it, in a block of its own; `text`
-        // is not in it.
+        // SAFETY: there is the length, and the last byte, and room for `added` more after it, in a block of its own;
+        // `text` is not in it.
         unsafe {
             first.cast::<[u8; LEN_BYTES]>().write(new_len.to_le_bytes());
             let at = first.add(len - 1);
@@ -229,7 +229,7 @@ impl Block {
         true
     }
 
-    /// Makes the bytes `from..to` more by `added`, which are to be written next.
+    /// Widens the bytes `from..to` by `added`; they are to be written next.
     #[inline]
     fn widen(&mut self, from: usize, to: usize, added: usize) {
         let len = self.len();
@@ -237,7 +237,7 @@ impl Block {
         let (before, behind) = (from, len - to);
         let mut gap = self.gap();
         let room = self.capacity().saturating_sub(gap + len);
-        // The side that is shorter moves, unless only the other one has room, and is not nearly all there is.
+        // The shorter side moves, unless only the other one has room and is not nearly all of the bytes.
         let near_all = len / 4 * 3;
         let at_front = len >= GAP_FROM
             && added <= MAX_GAP
@@ -251,8 +251,8 @@ impl Block {
             gap = self.gap();
         }
         let first = self.first();
-        // SAFETY: there is room for `added` bytes on the side that moves, in a block of its own: before the first byte, or
-        // behind the last one.
+        // SAFETY: there is room for `added` bytes on the side that moves, in a block of its own: before the first byte,
+        // or after the last one.
         unsafe {
             let first = if at_front {
                 let moved = first.sub(added);
@@ -267,7 +267,7 @@ impl Block {
         }
     }
 
-    /// Takes the first `removed` of the bytes `from..to` away. What is left of them is to be written next.
+    /// Removes the first `removed` of the bytes `from..to`. The rest of them is to be written next.
     fn narrow(&mut self, from: usize, to: usize, removed: usize) {
         assert!(self.class() != 0, "the shared empty listpack has no elements");
         let len = self.len();
@@ -289,7 +289,7 @@ impl Block {
         }
     }
 
-    /// Sees to it that there is room for `added` bytes on a side.
+    /// Makes room for `added` bytes on a side.
     #[cold]
     fn make_room(&mut self, added: usize, at_front: bool) {
         let (len, gap, capacity) = (self.len(), self.gap(), self.capacity());
@@ -324,7 +324,7 @@ impl Block {
         }
     }
 
-    /// Makes a block without room before another size, not below the length.
+    /// Resizes a block without room before, not below the length.
     fn resize(&mut self, new_capacity: usize) {
         // SAFETY: the block was allocated with this layout, and the new size is a size class, so not zero.
         let first = unsafe { alloc::realloc(self.first(), layout(self.capacity()), new_capacity) };
@@ -334,7 +334,7 @@ impl Block {
         self.word = word(first, class_number(new_capacity), 0);
     }
 
-    /// Moves into a new block, with so much room before.
+    /// Moves into a new block, with `new_gap` bytes of room before.
     fn relocate(&mut self, new_capacity: usize, new_gap: usize) {
         let len = self.len();
         assert!(new_gap + len <= new_capacity);
@@ -348,7 +348,7 @@ impl Block {
         *self = new;
     }
 
-    /// Gives back room that a smaller block would not have.
+    /// Moves to a smaller block if one is large enough.
     pub(crate) fn shrink(&mut self) {
         let new_capacity = size_class(self.len());
         if new_capacity >= self.capacity() {
@@ -405,7 +405,7 @@ fn allocate(capacity: usize) -> *mut u8 {
     block
 }
 
-/// The word for bytes at `first`, in a block of a class, behind `gap` bytes of room, which is written to.
+/// The word for bytes at `first`, in a block of a class, after `gap` bytes of room. Writes the size to the room.
 #[inline]
 fn word(first: *mut u8, class: usize, gap: usize) -> NonNull<u8> {
     assert!(first.addr() & !ADDRESS == 0, "an address has at most {ADDRESS_BITS} bits");
@@ -425,11 +425,11 @@ fn word(first: *mut u8, class: usize, gap: usize) -> NonNull<u8> {
     NonNull::new(first.map_addr(|address| address | tag)).expect("a block has an address")
 }
 
-/// Copies bytes to where nothing of them is; one byte, which is frequent, without a call.
+/// Copies bytes that do not overlap the target; one byte, which is frequent, without a call.
 ///
 /// # Safety
 ///
-/// So many bytes at `at` can be written, and `bytes` is not in them.
+/// As many bytes at `at` can be written, and `bytes` does not overlap them.
 #[inline]
 unsafe fn put(at: *mut u8, bytes: &[u8]) {
     // SAFETY: as the caller promises.

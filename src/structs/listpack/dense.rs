@@ -1,8 +1,9 @@
-//! Listpacks at rest: the elements of one or several without the lengths behind them, which only those need who come from
-//! the back. That saves a byte of every short element.
+//! Listpacks at rest: the elements of one or several listpacks without the lengths at their ends, which only reading
+//! backwards needs. That saves a byte for every short element.
 //!
-//! Eight bytes of header (length of the whole, and length of a listpack of the same elements, 32 bits each, little-endian),
-//! then each element's encoding and value as in a listpack. This form stays in memory; what leaves is opened before.
+//! Eight bytes of header (length of the whole, and length of a listpack of the same elements, 32 bits each,
+//! little-endian), then each element's encoding and value as in a listpack. This form never leaves memory: it is opened
+//! first.
 //!
 //! Invariant: the bytes are always valid elements, as they come from a listpack.
 
@@ -13,7 +14,7 @@ use super::{
 use crate::structs::bytes::{append, append_piece};
 
 const HEAD_LEN: usize = 8;
-/// What a listpack has beside its elements.
+/// Bytes that a listpack has besides its elements.
 const LISTPACK_OVERHEAD: usize = HEADER_LEN + 1;
 
 /// A row of elements that is rarely changed. One pointer large.
@@ -28,7 +29,7 @@ impl std::fmt::Debug for Dense {
     }
 }
 
-/// The length of the element at `at`, without the length behind it.
+/// The length of the element at `at`, without the length after it.
 #[inline(always)]
 fn element_len(bytes: &[u8], at: usize) -> usize {
     #[inline(never)]
@@ -42,7 +43,7 @@ fn element_len(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// The length of the element at `at`, without the length behind it, and that length's own.
+/// The length of the element at `at`, without the length after it, and the size of that length.
 #[inline(always)]
 fn element_lens(bytes: &[u8], at: usize, short: &mut ShortLens) -> (usize, usize) {
     #[inline(never)]
@@ -56,23 +57,24 @@ fn element_lens(bytes: &[u8], at: usize, short: &mut ShortLens) -> (usize, usize
     }
 }
 
-/// Bytes under way to becoming one.
+/// Builds the bytes of a [`Dense`].
 struct Builder {
     bytes: Vec<u8>,
     raw_len: usize,
-    /// Elements that were added to it.
+    /// Number of elements added.
     count: u32,
 }
 
 impl Builder {
-    /// `most`: bytes that will not be exceeded.
+    /// `most`: an upper bound of its bytes.
     fn with_capacity(most: usize) -> Builder {
         let mut bytes = Vec::with_capacity(most);
         bytes.resize(HEAD_LEN, 0);
         Builder { bytes, raw_len: LISTPACK_OVERHEAD, count: 0 }
     }
 
-    /// Adds elements as they lie in a listpack, as many as fit into `most` bytes in all. Where the next one begins.
+    /// Adds elements as they lie in a listpack, as many as fit into `most` bytes in all. Returns where the next one
+    /// begins.
     fn add_packed(&mut self, elements: &[u8], most: usize) -> usize {
         let mut at = 0;
         let mut short = ShortLens::new();
@@ -138,8 +140,8 @@ impl Dense {
         Listpack::from_own_bytes(bytes)
     }
 
-    /// Takes elements out of a listpack that stands before this, or behind it: from the near end of it, as many as there are
-    /// or as fit so that `most` bytes are not exceeded. How many.
+    /// Moves elements here from a listpack that comes before this (`is_before`) or after it, starting at its near end,
+    /// as far as they fit into `most` bytes. Returns how many.
     pub(crate) fn take_in(&mut self, list: &mut Listpack, is_before: bool, most: usize) -> usize {
         let room = most.saturating_sub(self.block.len());
         let bytes = list.as_bytes();
@@ -202,7 +204,7 @@ impl Dense {
     }
 }
 
-/// Puts the elements of listpacks that follow each other at rest, in blocks as full as they may be.
+/// Puts the elements of successive listpacks at rest, in blocks as full as allowed.
 pub(crate) struct Filler {
     /// Bytes that a block may have if its elements are of several listpacks.
     most: usize,
@@ -229,7 +231,7 @@ impl Filler {
         self.last = Some(next);
     }
 
-    /// The last block, if there is one.
+    /// The last block and its number of elements, if there is one.
     pub(crate) fn finish(&mut self) -> Option<(Dense, u32)> {
         let last = self.last.take()?;
         let count = last.count;
@@ -249,7 +251,7 @@ impl Iter<'_> {
         self.rest.is_empty()
     }
 
-    /// Goes past elements without looking at them.
+    /// Skips elements without reading their values.
     pub(crate) fn skip_elements(&mut self, count: usize) {
         for _ in 0..count {
             self.rest = &self.rest[element_len(self.rest, 0)..];
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Texts of every kind that a listpack tells apart.
+    /// Texts of every encoding of a listpack.
     fn any_text() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             4 => prop::collection::vec(any::<u8>(), 0..70),

@@ -180,7 +180,7 @@ fn a_change_near_the_beginning_moves_what_is_before_it() {
 
 #[test]
 fn room_on_the_wrong_side_is_found() {
-    // Elements go through it: what leaves at one end makes room for what comes at the other.
+    // Elements pass through it: those removed at one end make room for those added at the other.
     for from_front in [false, true] {
         let mut list = Listpack::new();
         let text = |n: usize| format!("element:{n:04}").into_bytes();
@@ -205,7 +205,7 @@ fn room_on_the_wrong_side_is_found() {
         }
         assert_eq!((list.len(), list.capacity()), (400, capacity));
         assert!(moved < 200, "{moved} times all of it was moved");
-        // At both ends by turns.
+        // At both ends alternately.
         moved = 0;
         for n in 0..2000 {
             let ends = (list.as_bytes().as_ptr(), end_address(&list));
@@ -312,7 +312,7 @@ fn long_change() -> impl Strategy<Value = LongChange> {
     ]
 }
 
-/// A text of a length that tells itself apart from others.
+/// A text of a length that differs from all others.
 fn nth_text(n: &mut usize, len: usize) -> Vec<u8> {
     *n += 1;
     format!("{n:x}:").into_bytes().into_iter().chain(std::iter::repeat(b'x')).take(len).collect()

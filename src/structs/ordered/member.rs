@@ -13,7 +13,7 @@ const LENGTH_AT: usize = size_of::<f64>();
 const SHORT_MAX: usize = 254;
 const LONG: u8 = 255;
 
-/// Where a member is. Whoever reads through it answers for the member being alive.
+/// A pointer to a member. Reading through it requires that the member is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ptr(NonNull<u8>);
 
@@ -23,7 +23,7 @@ unsafe impl Send for Ptr {}
 unsafe impl Sync for Ptr {}
 
 impl Ptr {
-    /// No member; fills places of a leaf that are not in use.
+    /// No member; fills unused places of a leaf.
     pub(super) const NONE: Ptr = Ptr(NonNull::dangling());
 
     /// # Safety
@@ -43,7 +43,7 @@ impl Ptr {
     /// # Safety
     /// The member must be alive for as long as the name is used.
     pub(super) unsafe fn name<'a>(self) -> &'a [u8] {
-        // SAFETY: the length is behind the score, the name behind the length.
+        // SAFETY: the length is after the score, the name after the length.
         unsafe {
             let length = self.0.add(LENGTH_AT);
             match length.read() {

@@ -1,7 +1,8 @@
 //! The order of a large sorted set: a B+-tree of pointers to members, with the number of members below each branch.
 //!
-//! Invariants: all leaves are at the same depth; no node below the root is empty; a branch knows the first member of each
-//! child, that member's score and the child's number of members. Whoever puts a member in keeps it alive while it is in.
+//! Invariants: all leaves are at the same depth; no node below the root is empty; a branch knows the first member of
+//! each child, that member's score and the child's number of members. The caller keeps members alive while they are in
+//! the tree.
 
 #![allow(unsafe_code)]
 
@@ -9,9 +10,9 @@ use std::cmp::Ordering;
 
 use super::member::Ptr;
 
-/// Members in a leaf: with their number a block of 512 bytes.
+/// Most members of a leaf: with their count 512 bytes.
 const LEAF: usize = 63;
-/// Children of a branch.
+/// Most children of a branch.
 const FAN: usize = 32;
 /// A leaf with fewer members is merged with a neighbour, where both together have at most [`LEAF_MERGED`].
 const LEAF_LOW: usize = 21;
@@ -68,10 +69,10 @@ enum Node {
 
 /// A child of a branch.
 struct Kid {
-    /// Of `first`.
+    /// The score of `first`.
     score: f64,
     first: Ptr,
-    /// Members below.
+    /// Number of members below.
     count: usize,
     node: Node,
 }
@@ -85,7 +86,7 @@ impl Kid {
         Kid { score: unsafe { first.score() }, first, count: node.count(), node }
     }
 
-    /// Learns the first member anew.
+    /// Updates the first member and its score.
     ///
     /// # Safety
     /// As for `new`.
@@ -153,7 +154,7 @@ impl Key<'_> {
         }
     }
 
-    /// The child in which the place is.
+    /// The index of the child in which the place is.
     ///
     /// # Safety
     /// All members must be alive.
@@ -172,7 +173,7 @@ impl Key<'_> {
     }
 }
 
-/// The order. See the file's head.
+/// See the file's head.
 pub(super) struct Tree {
     root: Node,
 }
@@ -222,8 +223,8 @@ impl Tree {
         }
     }
 
-    /// Takes up to `count` members out, at least one, from a rank on that is there. Each goes to `f`, after which it need
-    /// not be alive. How many.
+    /// Removes up to `count` members, at least one, from an existing rank on. Calls `f` with each, which need not be
+    /// alive after that. Returns how many.
     pub(super) fn remove_run(&mut self, from: usize, count: usize, mut f: impl FnMut(Ptr)) -> usize {
         // SAFETY: members of the tree are alive.
         let removed = unsafe { remove_run(&mut self.root, from, count, &mut f) };
@@ -231,7 +232,7 @@ impl Tree {
         removed
     }
 
-    /// Makes the tree as low as it can be after something was removed.
+    /// Lowers the tree as far as possible after a removal.
     fn lower(&mut self) {
         while let Node::Branch(kids) = &mut self.root {
             match kids.len() {
@@ -275,7 +276,7 @@ impl Tree {
             match node {
                 Node::Leaf(_) => size_of::<Leaf>(),
                 Node::Branch(kids) => {
-                    // One child of each kind stands for all that are leaves.
+                    // All children are of one kind: leaves or branches.
                     let below = match kids.first().map(|k| &k.node) {
                         Some(Node::Leaf(_)) => kids.len() * size_of::<Leaf>(),
                         _ => kids.iter().map(|k| of(&k.node)).sum(),
@@ -315,7 +316,7 @@ impl Tree {
     }
 }
 
-/// The child that holds a rank, which becomes the rank within the child.
+/// The index of the child that holds a rank; `rank` becomes the rank within it.
 fn kid_of_rank(kids: &[Kid], rank: &mut usize) -> Option<usize> {
     for (index, kid) in kids.iter().enumerate() {
         if *rank < kid.count {
@@ -358,7 +359,7 @@ unsafe fn insert(node: &mut Node, key: Key<'_>, at: Ptr, edges: Edges) {
     }
 }
 
-/// Makes room for a key in a full child: gives members to a neighbour, or adds a child.
+/// Makes room for a key in a full child: moves members to a neighbour, or adds a child.
 ///
 /// # Safety
 /// All members must be alive. `kids` must not be full.
@@ -375,7 +376,7 @@ unsafe fn make_room(kids: &mut Vec<Kid>, index: usize, key: Key<'_>, edges: Edge
             }
             Node::Leaf(leaf) => leaf,
         };
-        // Members that come in order leave full leaves behind.
+        // Members that come in order leave full leaves.
         let before_all = !key.is_from(leaf.items()[0].score(), leaf.items()[0]);
         let after_all = key.is_from(leaf.items()[LEAF - 1].score(), leaf.items()[LEAF - 1]);
         if (edges.high && index == last && after_all) || (edges.low && index == 0 && before_all) {
@@ -424,7 +425,7 @@ fn leaf_items(node: &Node) -> Option<&[Ptr]> {
     }
 }
 
-/// Evens out a full leaf with the one beside it, if that has room enough. Whether it had.
+/// Evens out a full leaf with a neighbour, if that has enough room. Returns whether it had.
 ///
 /// # Safety
 /// All members must be alive.
@@ -532,8 +533,8 @@ unsafe fn after_removal(kids: &mut Vec<Kid>, index: usize, removed: usize) {
     }
 }
 
-/// Changes the score of a member that stays between its neighbours in its leaf. False, and nothing done, if it does not
-/// or is at an end of the leaf.
+/// Changes the score of a member that stays between its neighbours in its leaf. False, with nothing done, if it does
+/// not, or is at an end of the leaf.
 ///
 /// # Safety
 /// All members must be alive, and `at` be one of them with this key.

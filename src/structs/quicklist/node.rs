@@ -1,4 +1,4 @@
-//! The nodes of a list: a listpack, open or at rest, or an element that lies alone, either of them compressed or not.
+//! The nodes of a list: a listpack, open or at rest, or a single large element; either of them may be compressed.
 
 use super::{LISTPACK_OVERHEAD, Limits, remove_matching};
 use crate::structs::listpack::dense::Dense;
@@ -8,10 +8,10 @@ use crate::structs::lzf;
 /// Nodes of fewer bytes are not compressed, nor those where it saves no more than so many.
 const MIN_COMPRESS: usize = 48;
 const MIN_SAVING: usize = 8;
-/// Most room, bytes, that a new node at an end gets at once: it then comes to 8 kB in a few steps.
+/// Most room that a new node at an end gets at once, bytes: it then grows to 8 kB in a few steps.
 const MAX_FIRST_ROOM: usize = 2048 - LISTPACK_OVERHEAD;
 
-/// Elements that lie together.
+/// The elements of a node, when taken out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Packed(Listpack),
@@ -19,7 +19,7 @@ pub(crate) enum Body {
     Plain(Vec<u8>),
 }
 
-/// What a node holds.
+/// The contents of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BodyView<'a> {
     Packed(&'a Listpack),
@@ -32,7 +32,7 @@ pub(crate) enum BodyView<'a> {
 }
 
 impl BodyView<'_> {
-    /// Bytes of the listpack or element, at rest, compressed or neither.
+    /// Bytes of the listpack or element when it is open and not compressed.
     pub(crate) fn raw_len(&self) -> usize {
         match self {
             BodyView::Packed(list) => list.total_bytes(),
@@ -42,7 +42,7 @@ impl BodyView<'_> {
         }
     }
 
-    /// Whether it is one element that lies alone.
+    /// Whether it is one element with a node of its own.
     pub(crate) fn is_plain(&self) -> bool {
         match self {
             BodyView::Packed(_) | BodyView::Dense(_) => false,
@@ -51,7 +51,7 @@ impl BodyView<'_> {
         }
     }
 
-    /// Bytes of memory it takes beside its node.
+    /// Bytes of memory it takes besides its node.
     pub(super) fn mem_bytes(&self) -> usize {
         match self {
             BodyView::Packed(list) => list.capacity(),
@@ -62,7 +62,7 @@ impl BodyView<'_> {
     }
 }
 
-/// One element that lies alone.
+/// One element with a node of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Plain {
     pub(crate) bytes: Box<[u8]>,
@@ -88,10 +88,10 @@ impl Lzf {
     }
 }
 
-/// A node: 16 bytes, as a long list has very many. What is compressed or lies alone may take a pointer more.
+/// A node: 16 bytes, as a long list has very many. Compressed and single elements take one more allocation.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
-    /// `incompressible`: compressing it as it is did not save enough.
+    /// `incompressible`: compressing it in its current state did not save enough.
     Packed {
         count: u32,
         incompressible: bool,
@@ -131,7 +131,7 @@ impl Node {
         }
     }
 
-    /// The number of elements. That of a node which is about to go may be zero.
+    /// The number of elements; 0 only in a node about to be removed.
     pub(super) fn count(&self) -> usize {
         match self {
             Node::Packed { count, .. }
@@ -199,12 +199,12 @@ impl Node {
         }
     }
 
-    /// Whether it is a listpack that is large enough for putting it at rest to save something.
+    /// Whether it is a listpack large enough to be worth putting at rest.
     pub(super) fn is_worth_resting(&self, most: usize) -> bool {
         matches!(self, Node::Packed { list, .. } if list.total_bytes() > most / 2)
     }
 
-    /// Takes elements out of a node next to this, which is at rest; see [`Dense::take_in`].
+    /// Moves elements here, to a node at rest, from a node next to it; see [`Dense::take_in`].
     pub(super) fn take_in(&mut self, other: &mut Node, is_before: bool, most: usize) {
         if let Node::Dense { count, dense } = self
             && let Node::Packed { count: left, list, .. } = other
@@ -215,7 +215,7 @@ impl Node {
         }
     }
 
-    /// Opens it for a change; the listpack, if it is one.
+    /// Opens it for a change, and returns the listpack, if it is one.
     pub(super) fn edit(&mut self) -> Option<&mut Listpack> {
         self.open();
         match self {
@@ -253,14 +253,14 @@ impl Node {
         }
     }
 
-    /// Gives back memory that is not in use.
+    /// Frees memory that is not in use.
     pub(super) fn shrink_to_fit(&mut self) {
         if let Node::Packed { list, .. } = self {
             list.shrink_to_fit();
         }
     }
 
-    /// A node of one element. `room`: bytes that others are expected to need.
+    /// A node of one element. `room`: bytes expected for further elements.
     pub(super) fn of(text: &[u8], limits: Limits, room: usize) -> Node {
         if limits.is_plain(text) {
             return Node::new(Body::Plain(text.to_vec()));
@@ -270,9 +270,9 @@ impl Node {
         Node::new(Body::Packed(list))
     }
 
-    /// A node that goes on where this one, at an end, is full: it will likely get as many bytes.
+    /// A node to follow this one, which is full and at an end: it will likely get as many bytes.
     pub(super) fn following(&mut self, text: &[u8], limits: Limits) -> Node {
-        // What it has reserved is not going to be used.
+        // Its spare room will not be used.
         self.shrink_to_fit();
         Node::of(text, limits, (self.view().raw_len() / 4).min(MAX_FIRST_ROOM))
     }
@@ -314,7 +314,7 @@ impl Node {
         }
     }
 
-    /// Removes elements of this text; how many.
+    /// Removes elements with this text. Returns how many.
     pub(super) fn remove_matching(&mut self, text: &[u8], max: usize, from_back: bool) -> usize {
         if let Node::Dense { dense, .. } = self
             && !dense.contains(text)
@@ -347,7 +347,7 @@ impl Node {
         removed
     }
 
-    /// Takes the elements from `offset` on into a node of their own.
+    /// Moves the elements from `offset` on to a node of their own.
     pub(super) fn split_off(&mut self, offset: usize) -> Node {
         self.open();
         let mut rest = self.clone();

@@ -112,7 +112,7 @@ proptest! {
     fn lists_with_nodes_at_rest_agree_with_a_deque(
         fill in -2..0i32,
         compress_depth in prop_oneof![4 => Just(0usize), 1 => Just(1usize)],
-        // How many come to the back, or go there if there are not so many: then to the front; and a change of another kind.
+        // How many elements to push (negative: pop) at the back, and at the front; and a change of another kind.
         rounds in proptest::collection::vec((-3000..3000i32, -3000..3000i32, change()), 1..12),
         reload: bool,
     ) {
@@ -175,12 +175,12 @@ fn nodes_at_rest_are_as_full_as_they_may_be() {
         }
         list.check_invariants();
         let len = list.nodes.len();
-        // One may hold what was left over when it filled the one before.
+        // One node may hold the rest after filling up the one before.
         assert!(resting(&list) >= len - 2 * OPEN_NODES - 1, "{} of {len}", resting(&list));
-        // 18 bytes and one in front of them.
+        // 18 bytes and the encoding byte before them.
         let per_element = list.mem_bytes() as f64 / list.len() as f64;
         assert!((19.0..19.4).contains(&per_element), "{per_element} bytes");
-        // Nodes that come to an end are opened.
+        // Nodes that become the first or last are opened.
         for _ in 0..50_000 {
             list.pop_front(|_| ());
         }
@@ -248,7 +248,7 @@ fn nodes_between_others_keep_no_room() {
             }
         }
         trimmed(&list);
-        // Those at the ends may have some.
+        // The nodes at the ends may have some.
         let full = list.nodes.len() * 8192 + 4096 + list.nodes.capacity() * size_of::<Node>();
         assert!(list.mem_bytes() <= full, "{} of {full} bytes", list.mem_bytes());
         // Room that pops leave, and then another node before it.

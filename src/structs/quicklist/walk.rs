@@ -16,7 +16,7 @@ enum Run<'a> {
     Many(listpack::Iter<'a>),
     /// Forwards.
     Resting(dense::Iter<'a>),
-    /// A copy of what is closed in the list; `true`: it was shown.
+    /// A copy of a compressed element; `true`: it was returned.
     OpenedOne(Vec<u8>, bool),
     Opened(Listpack, Option<Pos>),
 }
@@ -72,7 +72,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Goes on behind the next element that `f` is true for; whether there is one. `left` is counted down.
+/// Goes past the next element for which `f` is true. Returns whether there is one. Counts `left` down.
 fn position_in<'a>(
     items: &mut impl Iterator<Item = Item<'a>>,
     left: &mut usize,
@@ -84,14 +84,14 @@ fn position_in<'a>(
     })
 }
 
-/// Goes through elements in one direction. Not an iterator: an element may lie in the walk itself, so it goes with the
-/// next step.
+/// Goes through elements in one direction. Not an iterator: an element may be stored in the walk itself, and so is
+/// valid only until the next step.
 pub(crate) struct Walk<'a> {
     current: Run<'a>,
     /// The nodes that are still to come; `None` for a lone listpack.
     nodes: Option<vec_deque::Iter<'a, Node>>,
     reverse: bool,
-    /// Elements that are still to be shown.
+    /// Number of elements still to return.
     left: usize,
 }
 
@@ -158,7 +158,7 @@ impl<'a> Walk<'a> {
     pub(crate) fn for_each(mut self, mut f: impl FnMut(Item<'_>)) {
         loop {
             if let (Run::Many(items), false) = (&mut self.current, self.reverse) {
-                // The rest of a node in one go.
+                // The rest of a node at once.
                 let left = self.left;
                 items.take(left).for_each(|item| {
                     self.left -= 1;
@@ -176,11 +176,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// How many elements come before the next one that `f` is true for; the walk goes on behind that one.
+    /// How many elements come before the next one for which `f` is true; the walk goes on after that one.
     pub(crate) fn position(&mut self, mut f: impl FnMut(Item<'_>) -> bool) -> Option<usize> {
         let before = self.left;
         loop {
-            // The rest of a node in one go.
+            // The rest of a node at once.
             let found = match &mut self.current {
                 Run::Many(items) if !self.reverse => position_in(items, &mut self.left, &mut f),
                 Run::Resting(items) => position_in(items, &mut self.left, &mut f),

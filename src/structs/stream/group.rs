@@ -1,7 +1,6 @@
-//! A consumer group: how far it has read, its consumers, and the entries delivered to them that wait for being
-//! acknowledged.
+//! A consumer group: how far it has read, its consumers, and the entries delivered to them but not acknowledged.
 //!
-//! Invariant: every pending entry belongs to one consumer, who has its id in the own list, and nobody else has.
+//! Invariant: every pending entry belongs to one consumer, and its id is in that consumer's list and in no other.
 
 use super::id::StreamId;
 use slab::Slab;
@@ -9,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeFrom;
 use std::sync::Arc;
 
-/// Names a consumer within its group for as long as it is there.
+/// Identifies a consumer within its group until it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConsumerId(u32);
 
@@ -38,7 +37,7 @@ impl Consumer {
         &self.name
     }
 
-    /// The name for whoever outlives the consumer.
+    /// The name, for use beyond the consumer's life.
     pub(crate) fn shared_name(&self) -> Arc<[u8]> {
         self.name.clone()
     }
@@ -47,7 +46,7 @@ impl Consumer {
         self.pending.len()
     }
 
-    /// The ids of its pending entries from one on.
+    /// The ids of its pending entries from `from` on.
     pub(crate) fn pending_from(&self, from: StreamId) -> impl Iterator<Item = StreamId> {
         self.pending.range(from..).copied()
     }
@@ -108,7 +107,7 @@ impl Group {
         Some(id)
     }
 
-    /// Removes a consumer with its pending entries, and gives their number.
+    /// Removes a consumer with its pending entries, and returns their number; `None`: there is none of this name.
     pub(crate) fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let id = self.names.remove(name)?;
         let consumer = self.consumers.remove(id.0 as usize);
@@ -141,7 +140,7 @@ impl Group {
         self.pending.range(range).map(|(id, p)| (*id, p))
     }
 
-    /// Notes another delivery to whom the entry belongs.
+    /// Notes another delivery of the entry to its owner.
     pub(crate) fn redeliver(&mut self, id: StreamId, now_ms: i64) {
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.time_ms = now_ms;
@@ -149,7 +148,7 @@ impl Group {
         }
     }
 
-    /// Makes an entry a pending one of `pending.owner`'s, whoever had it before.
+    /// Makes an entry pending for `pending.owner`, whoever had it before.
     pub(crate) fn assign(&mut self, id: StreamId, pending: Pending) {
         if let Some(before) = self.pending.insert(id, pending) {
             if before.owner == pending.owner {
@@ -160,16 +159,16 @@ impl Group {
         self.consumer_mut(pending.owner).pending.insert(id);
     }
 
-    /// Takes an entry off the pending ones. False if it was none.
+    /// Removes an entry from the pending ones. False if it was not pending.
     pub(crate) fn acknowledge(&mut self, id: StreamId) -> bool {
         let Some(pending) = self.pending.remove(&id) else { return false };
         self.consumer_mut(pending.owner).pending.remove(&id);
         true
     }
 
-    /// Bytes of memory beside itself, an estimate.
+    /// Bytes of memory besides itself, an estimate.
     pub(crate) fn mem_bytes(&self) -> usize {
-        // Trees fill their nodes by two thirds, more or less.
+        // Trees fill about two thirds of their nodes.
         let tree = |len: usize, item: usize| len * item * 3 / 2;
         let consumers = self.consumers().map(|c| c.name.len() + tree(c.pending.len(), size_of::<StreamId>()));
         size_of::<Group>()

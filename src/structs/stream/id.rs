@@ -1,4 +1,4 @@
-//! The ids of entries: milliseconds and a number that tells apart what came within the same one.
+//! The ids of entries: a time in milliseconds and a sequence number within the same millisecond.
 
 use std::fmt;
 use std::ops::Deref;
@@ -20,7 +20,7 @@ impl StreamId {
         StreamId { ms, seq }
     }
 
-    /// The id right behind; `None` behind the last one.
+    /// The id right after; `None` after the last one.
     pub(crate) fn next(self) -> Option<StreamId> {
         match self.seq.checked_add(1) {
             Some(seq) => Some(StreamId { ms: self.ms, seq }),
@@ -73,7 +73,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// An id's text, in place.
+/// An id's text, without an allocation.
 pub(crate) struct IdText {
     bytes: [u8; 41],
     len: usize,

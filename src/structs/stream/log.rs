@@ -1,20 +1,20 @@
 //! A stream's log: entries in the order of their ids, added at the end, trimmed from the beginning, deleted anywhere.
 //!
-//! Deleting an entry marks it; its bytes go with its node, when nothing in it lives any more. Nodes are begun, trimmed
-//! and dropped at the moments at which a 7.2 server does it, since replicas and payloads show them.
+//! Deleting an entry marks it; its bytes go with its node, when no live entry is left in that. Nodes are begun, trimmed
+//! and dropped exactly when a 7.2 server does so, since replicas and payloads show them.
 //!
-//! Invariant: the length is that of the live entries, but for a constant difference where it was recorded as another (early
-//! versions of Redis 5 miscounted, and a 7.2 server goes on from what they wrote); the first id is the first live one's
-//! (0-0 without any), and no entry is beyond the last id.
+//! Invariant: the length is the number of live entries, except for a constant difference if it was loaded with one
+//! (early versions of Redis 5 miscounted, and a 7.2 server goes on from what they wrote); the first id is the first
+//! live one's (0-0 without any), and no entry is beyond the last id.
 
 use super::id::StreamId;
 use super::node::{Entry, Head, Node};
 use super::nodes::{At, Nodes};
 use crate::structs::listpack::Pos;
 
-/// Largest node, bytes, where no limit is set: what a listpack bears.
+/// Largest node where no limit is set, bytes: what a listpack can hold.
 const NODE_BYTES_MAX: usize = 1 << 30;
-/// Memory asked for at once for a node to be filled, at most, bytes.
+/// Most memory allocated at once for a new node, bytes.
 const PREALLOC_MAX: usize = 4096;
 
 /// How large a node may become: `stream-node-max-bytes` and `stream-node-max-entries`; 0 stands for no limit.
@@ -24,7 +24,7 @@ pub(crate) struct Limits {
     pub(crate) node_entries: u64,
 }
 
-/// What a stream remembers beside its entries.
+/// What a stream stores besides its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) last_id: StreamId,
@@ -34,7 +34,7 @@ pub(crate) struct Counters {
     pub(crate) entries_added: u64,
 }
 
-/// What trimming leaves.
+/// Which entries trimming leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TrimBy {
     /// So many entries, the newest.
@@ -56,16 +56,16 @@ pub(crate) struct Trim {
 pub(crate) struct Log {
     nodes: Nodes,
     live: u64,
-    /// By how much the length is told to be greater than `live`.
+    /// By how much the reported length exceeds `live`.
     miscount: i64,
     first_id: StreamId,
     pub(crate) counters: Counters,
 }
 
 impl Log {
-    /// A log of nodes that were read from elsewhere, recorded as `len` entries. With `in_order`, the ids grow within each of them; where those of
-    /// deleted entries do not, these are left out. The error says what contradicts what, and gives the
-    /// nodes back.
+    /// A log of loaded nodes, recorded as `len` entries. `in_order`: the ids grow within each node; otherwise those of
+    /// deleted entries may not, and such entries are left out. The error says what is contradictory, and returns the
+    /// nodes.
     pub(crate) fn from_nodes(
         nodes: Vec<Node>,
         in_order: bool,
@@ -96,7 +96,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Sets the last id, which no entry may be beyond. Deleted ones that are leave their places.
+    /// Sets the last id, which no live entry may exceed. Deleted entries that do are removed.
     pub(crate) fn set_last_id(&mut self, id: StreamId) {
         self.counters.last_id = id;
         while let Some(at) = self.nodes.last()
@@ -144,7 +144,7 @@ impl Log {
         if now_ms > last.ms { Some(StreamId::new(now_ms, 0)) } else { last.next() }
     }
 
-    /// Adds an entry of `count` fields, `bytes` long together, at the end. Its id is beyond the last one.
+    /// Adds an entry of `count` fields, `bytes` long in all, at the end. Its id must exceed the last one.
     pub(crate) fn append<'a, F>(&mut self, id: StreamId, count: usize, bytes: usize, fields: F, limits: Limits)
     where
         F: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -163,7 +163,7 @@ impl Log {
                     live.saturating_add(deleted) >= limits.node_entries
                 });
             if full {
-                // Entries of a stream are alike: the next node is likely to come to the size of this one.
+                // Entries of a stream are alike: the next node will likely have the size of this one.
                 capacity = tail.total_bytes().min(PREALLOC_MAX).min(node_bytes);
                 tail.shrink_to_fit();
             } else {
@@ -187,7 +187,7 @@ impl Log {
         Range::new(self, start, end, false)
     }
 
-    /// As [`Self::range`], from `end` to `start`.
+    /// As [`Self::range`], but from `end` to `start`.
     pub(crate) fn range_back(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::new(self, start, end, true)
     }
@@ -215,7 +215,7 @@ impl Log {
         self.iter().next().map_or(StreamId::MIN, |e| e.id)
     }
 
-    /// The id of the first entry that still takes space, be it deleted; the last id of all without any.
+    /// The id of the first entry that still takes space, deleted or not; without any, the largest possible id.
     pub(crate) fn first_stored(&self) -> StreamId {
         let Some(at) = self.nodes.first() else { return StreamId::MAX };
         let node = self.nodes.get(at);
@@ -223,7 +223,7 @@ impl Log {
         head.entries_at.map_or(StreamId::MAX, |at| node.entry_at(&head, at).id)
     }
 
-    /// Deletes the entries of these ids. How many there were.
+    /// Deletes the entries of these ids. Returns how many there were.
     pub(crate) fn delete(&mut self, ids: &[StreamId]) -> u64 {
         let mut deleted = 0;
         let mut first_gone = false;
@@ -265,7 +265,7 @@ impl Log {
         false
     }
 
-    /// Removes entries from the beginning. How many.
+    /// Removes entries from the beginning. Returns how many.
     pub(crate) fn trim(&mut self, trim: Trim) -> u64 {
         let mut deleted = 0;
         while let Some(at) = self.nodes.first() {
@@ -333,7 +333,7 @@ impl Log {
         !self.is_empty() && deleted != StreamId::MIN && self.first_id <= deleted && start <= deleted
     }
 
-    /// How many entries were ever added up to this id, it included; `None` where that cannot be told.
+    /// How many entries were ever added up to and including this id; `None` where that is unknown.
     pub(crate) fn added_up_to(&self, id: StreamId) -> Option<u64> {
         let Counters { last_id, max_deleted_id, entries_added } = self.counters;
         if entries_added == 0 {
@@ -354,12 +354,12 @@ impl Log {
         }
     }
 
-    /// Number of nodes that a radix tree over the ids of our nodes has: what clients are told of the index's size.
+    /// Number of nodes of a radix tree over the ids of our nodes: the size of the index that clients see.
     pub(crate) fn radix_node_count(&self) -> usize {
         self.nodes.radix_len()
     }
 
-    /// Bytes of memory beside itself; of a long log an estimate from so many nodes (0: all of them).
+    /// Bytes of memory besides itself; for a long log an estimate from so many nodes (0: all of them).
     pub(crate) fn mem_bytes_sampled(&self, samples: usize) -> usize {
         let samples = if samples == 0 { usize::MAX } else { samples };
         let looked_at = self.nodes.len().min(samples);

@@ -1,12 +1,13 @@
-//! A node of a stream's log: up to some hundred entries in one listpack, which RDB files and DUMP payloads copy.
+//! A node of a stream's log: up to some hundred entries in one listpack, which RDB files and DUMP payloads contain as
+//! it is.
 //!
 //! | part | elements of the listpack |
 //! | --- | --- |
 //! | head | live entries, deleted entries, number of names, the names, 0 |
 //! | entry | flags, ms and sequence number less those of the node's id, its body, number of its elements before this one |
-//! | body | the values, if flagged to have the head's names; else number of fields, then names and values by turns |
+//! | body | the values, if flagged to have the head's names; else number of fields, then names and values alternating |
 //!
-//! (Format: as a 7.2 server lays it out.) The last element of the head and of each entry lets a reader go backwards.
+//! (Format: that of Redis 7.2.) The last element of the head and of each entry lets a reader go backwards.
 //!
 //! Invariant: the listpack has that form, the counts are true, and the ids grow, the first being the node's or later.
 //! Bytes from outside enter through [`Node::from_listpack`] alone.
@@ -19,10 +20,10 @@ use std::fmt;
 const DELETED: i64 = 1;
 /// The entry has the names of the head, and only values of its own.
 const SAME_FIELDS: i64 = 2;
-/// Elements of an entry beside its body and its end: flags and id.
+/// Elements of an entry before its body: flags and id.
 const ENTRY_HEAD: usize = 3;
 
-/// Why a listpack is no node of a stream.
+/// Why a listpack is not a node of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadNode(pub(crate) &'static str);
 
@@ -34,7 +35,7 @@ impl fmt::Display for BadNode {
 
 impl std::error::Error for BadNode {}
 
-/// Some entries one behind the other.
+/// Some entries one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     /// What the ids of its entries are counted from: the first one's when the node was begun.
@@ -48,7 +49,7 @@ pub(super) struct Head {
     pub(crate) live: u64,
     /// Number of names.
     names: usize,
-    /// The first name, or what is behind the names if there are none.
+    /// The first name, or what follows the names if there are none.
     names_at: Pos,
     /// The first entry.
     pub(crate) entries_at: Option<Pos>,
@@ -75,7 +76,7 @@ impl Found {
         self.flags & SAME_FIELDS != 0
     }
 
-    /// Elements from the body on, without the last one.
+    /// Number of elements from `body` on, without the entry's last one.
     fn body_len(&self) -> usize {
         if self.has_same_fields() { self.fields } else { 2 * self.fields }
     }
@@ -132,9 +133,8 @@ impl Node {
         }
     }
 
-    /// Checks that a listpack from outside is a node's. Also whether the ids of all entries grow: those of deleted ones
-    /// need not, if the last id of the stream they are from was ever set back.
-    /// One that is not comes back.
+    /// Checks that a listpack from outside is a node's. Also returns whether the ids of all entries grow: those of
+    /// deleted ones need not, if the last id of their stream was ever set back. The error returns the listpack.
     pub(crate) fn from_listpack(id: StreamId, list: Listpack) -> Result<(Node, bool), (BadNode, Listpack)> {
         match check(id, &list) {
             Ok(in_order) => Ok((Node { id, list }, in_order)),
@@ -206,7 +206,7 @@ impl Node {
         Found { id, at, flags, fields, body }
     }
 
-    /// Where the entry behind begins.
+    /// Where the entry after this one begins.
     pub(super) fn behind(&self, entry: &Found) -> Option<Pos> {
         let mut items = self.list.iter_from(entry.body);
         items.by_ref().take(entry.body_len() + 1).for_each(drop);
@@ -218,7 +218,7 @@ impl Node {
         self.begin_of_entry_ending(self.list.last()?)
     }
 
-    /// Where the entry before begins.
+    /// Where the entry before this one begins.
     pub(super) fn before(&self, entry: &Found) -> Option<Pos> {
         self.begin_of_entry_ending(self.list.prev(entry.at)?)
     }
@@ -236,19 +236,19 @@ impl Node {
         self.last_entry().map_or(self.id, |at| self.entry_at(&self.head(), at).id)
     }
 
-    /// An entry for whoever wants its fields.
+    /// An entry with access to its fields.
     pub(super) fn view(&self, head: &Head, found: &Found) -> Entry<'_> {
         let names = found.has_same_fields().then_some(head.names_at);
         Entry { id: found.id, len: found.fields, names, body: found.body, list: &self.list }
     }
 
-    /// Marks an entry as deleted, and does not count it.
+    /// Marks an entry as deleted; see `count_deleted`.
     pub(super) fn mark_deleted(&mut self, entry: &Found) {
         debug_assert!(!entry.is_deleted());
         self.list.replace_int(entry.at, entry.flags | DELETED);
     }
 
-    /// Takes `count` entries that were marked from the live ones to the deleted ones. Moves places.
+    /// Counts `count` entries that were marked as deleted rather than live. Makes places stale.
     pub(super) fn count_deleted(&mut self, count: u64) {
         let (live, deleted) = self.counts();
         let first = self.list.first().expect("a node has a head");
@@ -264,7 +264,7 @@ impl Node {
     }
 }
 
-/// Elements of a listpack from outside, taken one by one as what they should be.
+/// Reads a listpack from outside, checking each element for what it should be.
 struct Checked<'a> {
     items: Iter<'a>,
     left: usize,
@@ -288,7 +288,8 @@ impl Checked<'_> {
     }
 }
 
-/// Goes through a listpack from outside as a node of entries. Whether the ids grow, those of deleted entries included.
+/// Checks a listpack from outside as a node of entries. Returns whether the ids grow, those of deleted entries
+/// included.
 fn check(id: StreamId, list: &Listpack) -> Result<bool, BadNode> {
     let mut from = Checked { items: list.iter(), left: list.len() };
     let (live, deleted, names) = (from.count()?, from.count()?, from.count()?);

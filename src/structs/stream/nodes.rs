@@ -1,4 +1,4 @@
-//! The nodes of a log, found by id: in chunks, so that one may go from anywhere without moving all behind it.
+//! The nodes of a log, found by id: in chunks, so that removing one does not move all that follow.
 //!
 //! Invariant: nodes are ordered by their ids, no chunk is empty, and the size of the radix tree is right.
 
@@ -16,7 +16,7 @@ pub(super) type At = (usize, usize);
 pub(super) struct Nodes {
     chunks: VecDeque<VecDeque<Node>>,
     len: usize,
-    /// Nodes of a radix tree over the ids, unless it is empty: what clients are told of.
+    /// Nodes of a radix tree over the ids, as clients see them; 0 if there are no ids.
     radix_len: usize,
 }
 
@@ -27,13 +27,13 @@ fn key_of(id: StreamId) -> u128 {
     u128::from_be_bytes(id.to_bytes())
 }
 
-/// Bytes that two different keys have in common at their beginning.
+/// Length of the common prefix of two different keys, bytes.
 fn shared(a: u128, b: u128) -> usize {
     ((a ^ b).leading_zeros() / 8) as usize
 }
 
-/// Nodes that a radix tree has for the bytes between a fork (with the byte that leads on from it) or its root, and what is
-/// below: one, if there are any.
+/// Nodes of a radix tree for the bytes between a fork (with the byte that leads on from it), or its root, and what is
+/// below: one, if there are such bytes.
 fn stretch(above: Option<usize>, below: usize) -> usize {
     usize::from(below > above.map_or(0, |depth| depth + 1))
 }
@@ -80,7 +80,7 @@ impl Nodes {
         }
     }
 
-    /// The last node whose id is not beyond this one: the only one which the entry of that id can be in.
+    /// The last node whose id does not exceed this one: the only one that can hold the entry of that id.
     pub(crate) fn floor(&self, id: StreamId) -> Option<At> {
         let chunk = self.chunks.partition_point(|c| c[0].id <= id).checked_sub(1)?;
         let index = self.chunks[chunk].partition_point(|n| n.id <= id).checked_sub(1)?;
@@ -91,7 +91,7 @@ impl Nodes {
         self.chunks.iter().flatten()
     }
 
-    /// Adds a node behind all others.
+    /// Adds a node after all others.
     pub(crate) fn push(&mut self, node: Node) {
         match self.chunks.back_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push_back(node),
@@ -125,12 +125,12 @@ impl Nodes {
 
     /// Number of nodes of a radix tree over the ids.
     pub(crate) fn radix_len(&self) -> usize {
-        // A root alone.
+        // An empty tree has its root.
         self.radix_len.max(1)
     }
 
-    /// How many nodes of the radix tree are there for the sake of this one's id: its leaf, and the fork where it parts from
-    /// those that it has most in common with, unless others part there, too.
+    /// How many nodes of the radix tree exist only for this id: its leaf, and the fork where it parts from the ids with
+    /// the longest common prefix, unless others part there, too.
     fn radix_share(&self, at: At) -> usize {
         let key_at = |at: At| key_of(self.get(at).id);
         let key = key_at(at);
@@ -178,8 +178,8 @@ impl Nodes {
     }
 }
 
-/// Counts the nodes of a radix tree with these keys, which are sorted: one a key, one where keys part, and one for each
-/// stretch of bytes between those.
+/// Counts the nodes of a radix tree with these keys, which are sorted: one for each key, one where keys part, and one
+/// for each stretch of bytes between those.
 #[cfg(test)]
 fn radix_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
     const LEN: usize = 16;

@@ -93,7 +93,7 @@ proptest! {
         for change in changes {
             match change {
                 Change::Append { ms, seq, fields } => {
-                    // Times go on with numbers that start anew.
+                    // A later time, with sequence numbers that start again.
                     let id = match ms {
                         0 => StreamId::new(log.last_id().ms, log.last_id().seq + seq + 1),
                         ms => StreamId::new(log.last_id().ms + ms * seq + 1, seq),
@@ -292,7 +292,7 @@ fn last_ids_may_be_set_back_before_deleted_entries() {
     let nodes: Vec<Node> = log.nodes().cloned().collect();
     log.delete(&[4, 5, 6, 7].map(|ms| StreamId::new(ms, 0)));
     assert_eq!(log.trim(Trim { by: TrimBy::MinId(StreamId::new(2, 0)), approx: false, limit: 0 }), 1);
-    // As a server does it that leaves deleted entries where they are.
+    // As a server lays it out that leaves deleted entries in place.
     let mut list = Listpack::new();
     let head = [1i64, 1, 1].map(Item::Int).into_iter().chain([Item::Str(b"f"), Item::Int(0)]);
     let deleted = [3i64, 4, 0].map(Item::Int).into_iter().chain([Item::Str(b"v"), Item::Int(4)]);
@@ -326,7 +326,7 @@ fn a_recorded_length_that_is_wrong_stays_as_far_off() {
         log
     };
     let by_len = |len| Trim { by: TrimBy::Len(len), approx: false, limit: 0 };
-    // Too high by two: trimming to a length takes as many entries as the length says.
+    // Too high by two: trimming to a length removes as many entries as the recorded length implies.
     let mut log = recorded_as(9);
     append(&mut log, StreamId::new(8, 0), &one, limits);
     assert_eq!((log.delete(&[StreamId::new(8, 0), StreamId::new(8, 0)]), log.len()), (1, 9));
@@ -348,7 +348,7 @@ fn a_recorded_length_that_is_wrong_stays_as_far_off() {
         assert_eq!((log.len(), log.iter().count()), (0, 0));
         log.check_invariants();
     }
-    // Less than nothing, as counting below zero leaves it.
+    // Below zero, as a wrapped count.
     let below = Log::from_nodes(seven.nodes().cloned().collect(), true, seven.counters, u64::MAX).unwrap();
     assert_eq!((below.len(), below.iter().count()), (0, 7));
 }

@@ -21,14 +21,14 @@ pub(super) const CHAINED: u8 = 0x80;
 #[cfg(test)]
 pub(super) const TAGGED_MASK: u8 = 0x7f;
 
-/// Places of a bucket that hangs behind a full one: as few as it takes.
+/// Possible numbers of places of a bucket that hangs behind a full one.
 pub(super) const CHILD_ROOMS: [usize; 3] = [3, 5, SLOTS];
 
-/// A cache line: what a bucket of an array takes up.
+/// A cache line: the memory of a bucket of an array.
 #[repr(C, align(64))]
 pub(super) struct Line([u64; 8]);
 
-/// What a bucket begins with, aligned to 8 bytes. Its places follow, 8 bytes each.
+/// The start of a bucket, aligned to 8 bytes. Its places follow, 8 bytes each.
 #[repr(C, align(8))]
 struct Head {
     /// The low byte of each item's hash, 1 in place of 0; 0 where there is no item.
@@ -40,9 +40,9 @@ struct Head {
 /// Where a bucket is, if there is one, and how many places it has: those of an array have `SLOTS`, those that hang behind
 /// others may have fewer. The low bits of the address say how many fewer.
 ///
-/// It is a mere address, and any may be made. A bucket is *alive* if it is not none and its memory belongs to the table: those
-/// that an [`Array`] gives and those behind them are, until a change of the table frees them. What looks into a bucket relies
-/// on that, and is unsafe.
+/// It is a mere address, and any may be made. A bucket is *alive* if it is not none and its memory belongs to the
+/// table: those that an [`Array`] returns and those behind them are, until a change of the table frees them. Functions
+/// that read a bucket rely on that, and are unsafe.
 pub(super) struct Bucket<T> {
     at: *mut Head,
     _of: PhantomData<*mut T>,
@@ -88,7 +88,7 @@ impl<T> Bucket<T> {
         self.at.is_null()
     }
 
-    /// An empty bucket of its own memory, with `room` places.
+    /// An empty bucket in memory of its own, with `room` places.
     pub(super) fn new_child(room: usize) -> Bucket<T> {
         let layout = child_layout(room);
         // SAFETY: the layout is not empty. All zeros is a valid bucket: no tags, no child, uninitialised items.
@@ -99,7 +99,7 @@ impl<T> Bucket<T> {
         Bucket { at: at.map_addr(|a| a | (SLOTS - room)), _of: PhantomData }
     }
 
-    /// Moves what a small child holds to a larger one, which it becomes.
+    /// Moves the contents of a small child to a new, larger one.
     ///
     /// # Safety
     /// It must be a child with fewer places than `SLOTS`, and not be used afterwards.
@@ -125,7 +125,7 @@ impl<T> Bucket<T> {
         self.at.map_addr(|a| a & !LACKS)
     }
 
-    /// Places it has.
+    /// Number of places it has.
     pub(super) fn room(self) -> usize {
         SLOTS - (self.at.addr() & LACKS)
     }
@@ -304,7 +304,7 @@ impl<T> Bucket<T> {
         unsafe { self.place(i).cast::<*const u8>().read() }
     }
 
-    /// Begins to bring the bucket near, if there is one.
+    /// Prefetches the bucket, if there is one.
     pub(super) fn prefetch(self) {
         prefetch(self.at);
     }
@@ -322,15 +322,15 @@ impl<T> Bucket<T> {
         (Bucket { at, _of: PhantomData }, address.addr() & LACKS)
     }
 
-    /// Begins to bring near what a look-up in this bucket of an array touches next: the items with this tag or, if there are
-    /// none, the bucket behind it. Where the first of them stands, or the last place, and whether it is the latter. Which it
-    /// is cannot be foreseen, so the usual way does not branch.
+    /// Prefetches what a look-up in this bucket of an array touches next: the items with this tag or, if there are
+    /// none, the bucket behind it. Returns the place of the first of them, or the last place, and whether it is the
+    /// latter. Which it is cannot be predicted, so the usual path does not branch.
     ///
     /// # Safety
     /// The bucket must be alive and have `SLOTS` places.
     #[inline]
     pub(super) unsafe fn prefetch_next(self, tag: u8) -> (usize, bool) {
-        /// What `matches` has for the last place, where a bucket behind another hangs.
+        /// The bit of `matches` for the last place, which may hold the bucket behind.
         const LAST: u64 = 1 << (8 * SLOTS - 1);
         debug_assert_eq!(self.room(), SLOTS);
         // SAFETY: the bucket is alive and has all the places there can be.
@@ -348,7 +348,7 @@ impl<T> Bucket<T> {
         }
     }
 
-    /// Begins to bring the items with this tag near.
+    /// Prefetches the items with this tag.
     ///
     /// # Safety
     /// The bucket must be alive.
@@ -397,7 +397,7 @@ impl<T> Bucket<T> {
         }
     }
 
-    /// Takes the item at place `i` out: its tag, whether it was tagged, itself.
+    /// Takes the item at place `i` out. Returns its tag, whether it was tagged, and the item.
     ///
     /// # Safety
     /// The bucket must be alive, the table be held exclusively, and place `i` hold an item.
@@ -447,7 +447,7 @@ unsafe fn free_lines(at: *mut Line, count: usize) {
 pub(super) struct Segment {
     /// Null: all its buckets are empty and it has no memory.
     pub(super) buckets: *mut Line,
-    /// Tagged items in it.
+    /// Number of tagged items in it.
     pub(super) tagged: usize,
 }
 
@@ -550,14 +550,14 @@ where
     }
 }
 
-/// Begins to bring near what an item leads to: it reaches into a second line, as a rule, unless it begins with one.
+/// Prefetches the block of an item. Unless aligned to a cache line, it usually reaches into a second one.
 #[inline(always)]
 fn prefetch_entry(at: *const u8) {
     prefetch(at);
     prefetch(at.wrapping_add(63));
 }
 
-/// Begins to bring the cache line at `at` near.
+/// Prefetches the cache line at `at`.
 pub(crate) fn prefetch<P>(at: *const P) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is harmless.
@@ -571,7 +571,7 @@ pub(crate) fn prefetch<P>(at: *const P) {
 
 /// Frees an array, its children and its items through `f`.
 pub(super) fn free_array<T>(mut array: Array<T>, mut f: impl FnMut(T)) {
-    /// The items of a bucket are brought near while those of so many before it are freed.
+    /// The items of a bucket are prefetched this many buckets before they are freed.
     const AHEAD: usize = 2;
     let count = array.segment_buckets();
     for segment in &mut array.segments {
@@ -580,8 +580,8 @@ pub(super) fn free_array<T>(mut array: Array<T>, mut f: impl FnMut(T)) {
             continue;
         }
         for i in 0..count {
-            // SAFETY: the segment has so many buckets, none of which is freed yet; every item is read out once, every child freed
-            // once. What is only brought near is read as addresses.
+            // SAFETY: the segment has so many buckets, none of which is freed yet; every item is read out once, every
+            // child freed once. What is only prefetched is read as addresses.
             unsafe {
                 if i + AHEAD < count {
                     let next = Bucket::<T> { at: buckets.add(i + AHEAD).cast(), _of: PhantomData };

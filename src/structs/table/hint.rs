@@ -1,4 +1,4 @@
-//! Where an item probably is: what looking ahead leaves for the look-up that follows.
+//! Where an item probably is: what prefetching leaves for the look-up that follows.
 
 #![allow(unsafe_code)]
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::bucket::{Bucket, tag_of};
 use super::{Spot, Table, TableItem, is_same};
 
-/// The place of an array's bucket that held an item with the tag of a hash, or any place if none did.
+/// The place in an array's bucket that held an item with the tag of a hash, or any place if none did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// See [`Bucket::place_address`].
@@ -28,13 +28,13 @@ impl Default for Hint {
     }
 }
 
-/// Which memory a table's arrays stand in: another one as soon as some of it was freed, and never that of another table.
-/// (They come again after four billion changes. A hint lives for less than a turn.)
+/// Identifies the memory of a table's arrays: changes as soon as some of it is freed, and differs between tables. (It
+/// wraps after four billion changes. A hint lives for less than a turn.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Memory(u32);
 
 impl Memory {
-    /// That of a table that has none, for which there are no hints.
+    /// That of a table without memory, for which there are no hints.
     pub(super) const NONE: Memory = Memory(0);
 
     pub(super) fn next() -> Memory {
@@ -44,7 +44,7 @@ impl Memory {
 }
 
 impl<T: TableItem> Table<T> {
-    /// As [`Table::prefetch`] of [`super::Step::Item`], and where a look-up may look first.
+    /// As [`Table::prefetch`] with [`super::Step::Item`]; also returns a hint for the look-up.
     #[inline(always)]
     pub(crate) fn prefetch_item(&self, hash: u64) -> (bool, Hint) {
         let bucket = self.head(hash).2;
@@ -56,7 +56,7 @@ impl<T: TableItem> Table<T> {
         (is_behind, Hint { at: bucket.place_address(place), of: self.memory })
     }
 
-    /// As `find`, where the hint says first. Any hint will do.
+    /// As `find`, but tries the place of the hint first. Any hint is allowed.
     #[inline(always)]
     pub(super) fn find_near(&self, hash: u64, hint: Hint, key: &[u8]) -> Option<Spot<T>> {
         if hint.of == self.memory {

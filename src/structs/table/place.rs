@@ -8,7 +8,7 @@ use std::ptr;
 
 use super::{Spot, Table, TableItem};
 
-/// An item for change; see [`Table::entry`].
+/// An item that may be changed; see [`Table::entry`].
 pub struct ItemMut<'t, T: TableItem> {
     pub(super) table: &'t mut Table<T>,
     pub(super) spot: Spot<T>,
@@ -37,7 +37,7 @@ impl<T: TableItem> Drop for ItemMut<'_, T> {
 }
 
 impl<'t, T: TableItem> ItemMut<'t, T> {
-    /// The item, which was not changed, for as long as its table may not change.
+    /// The item, which was not changed, for as long as its table is borrowed.
     #[inline(always)]
     pub(crate) fn into_ref(self) -> &'t T {
         let this = mem::ManuallyDrop::new(self);

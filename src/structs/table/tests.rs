@@ -79,7 +79,7 @@ fn churn(
     grow: u32,
     space: usize,
 ) {
-    // Some of them are old by the time they are used.
+    // Some of them are stale when they are used.
     let mut hints: HashMap<Vec<u8>, Hint> = HashMap::new();
     for step in 0..steps as u64 {
         let name = key(rng.usize(..space));
@@ -160,7 +160,7 @@ fn a_hint_is_only_taken_where_it_was_made_and_while_its_memory_is_there() {
     };
     assert_eq!(hint.of, table.memory);
     assert_eq!(version(&mut table, hint, &key(7)), Some(7));
-    // Another table, which has an item with the same key.
+    // Another table with an item of the same key.
     let mut other = filled(100, 2);
     let TableEntry::Occupied(mut entry) = other.entry(&key(7)) else { panic!("it is there") };
     *entry.get_mut() = Item::new(&key(7), 70, false);
@@ -274,7 +274,7 @@ fn a_scan_meets_what_stays_whatever_else_changes() {
         let stays: HashSet<Vec<u8>> = (0..start).step_by(11).map(key).collect();
         let mut extra = start;
         let mut victim = 0;
-        // Rounds that grow, that shrink, and that do both by turns.
+        // Rounds that grow, that shrink, and that alternate.
         let mode = round % 3;
         let calls = table.arrays[0].buckets();
         let per_call = (start * 8 / calls).max(1);

@@ -8,7 +8,6 @@ use std::mem;
 use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each};
 use super::{Table, TableItem};
 
-/// Visiting.
 impl<T: TableItem> Table<T> {
     /// Every item, in order of hash.
     pub(crate) fn iter(&self) -> Iter<'_, T> {
@@ -29,8 +28,8 @@ impl<T: TableItem> Table<T> {
         unsafe { for_each(self.head(position).2, f) }
     }
 
-    /// Emits the items around `cursor` (0 to begin) and returns the cursor to go on with, 0 at the end. Every item that
-    /// is there from the first call to the last is emitted at least once, whatever happens in between.
+    /// Calls `f` with the items around `cursor` (0 to begin) and returns the next cursor, 0 at the end. Every item
+    /// present from the first call to the last is seen at least once, whatever changes in between.
     pub(crate) fn scan(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
         if self.len == 0 {
             return 0;
@@ -40,15 +39,15 @@ impl<T: TableItem> Table<T> {
         self.range_at(position).1.map_or(0, u64::reverse_bits)
     }
 
-    /// As [`Self::scan`], but of a range with more than about `most` items, at least 1, only so many, in order of hash: the
-    /// cursor then tells where in the range to go on. Its highest 14 bits are 0 if those of the cursors before were.
+    /// As [`Self::scan`], but returns only about `most` items (at least 1) of a range with more, in order of hash: the
+    /// cursor then says where in the range to go on. Its highest 14 bits are 0 if those of the earlier cursors were.
     pub(crate) fn scan_page(&self, cursor: u64, most: usize, mut f: impl FnMut(&T)) -> u64 {
-        /// Lowest bits of a position that stay 0, so that cursors have room for what else they are to tell.
+        /// Lowest bits of a position that stay 0, so that callers can use these bits of a cursor.
         const FREE_BITS: u32 = 14;
         if self.len == 0 {
             return 0;
         }
-        // A few more are less trouble than parting a range.
+        // A few more items are cheaper than splitting a range.
         let most = most.saturating_add(2 + most / 16);
         let position = cursor.reverse_bits();
         let (array, index, _) = self.head(position);
@@ -77,9 +76,9 @@ impl<T: TableItem> Table<T> {
         next
     }
 
-    /// As [`Self::scan`] for tagged items alone. Goes on until it met some or passed a good many buckets without any.
+    /// As [`Self::scan`] for tagged items only. Goes on until it has seen some or passed many buckets without any.
     pub(crate) fn scan_tagged(&self, cursor: u64, mut f: impl FnMut(&T)) -> u64 {
-        /// Buckets without tagged items that one call looks at.
+        /// Buckets without tagged items that one call passes at most.
         const MAX_BARREN: usize = 128;
         if self.tagged == 0 {
             return 0;
@@ -142,8 +141,8 @@ impl<T: TableItem> Table<T> {
         self.arrays[0].buckets() + self.arrays[1].buckets() <= MAX_BUCKETS
     }
 
-    /// Whether most items hang in long chains although the table has room, as when all but its last ranges were emptied
-    /// with the help of a cursor.
+    /// Whether most items are in long chains although the table has room, as when a scan deleted all but its last
+    /// ranges.
     fn is_lopsided(&self) -> bool {
         let room = (self.arrays[0].buckets() + self.arrays[1].buckets()) * SLOTS;
         self.child_room > self.len / 4 * 3 && self.len < room
@@ -151,15 +150,16 @@ impl<T: TableItem> Table<T> {
 
     /// Picks among `candidates` items that `wanted` accepts.
     fn pick(&self, rng: &mut fastrand::Rng, candidates: usize, wanted: impl Fn(bool) -> bool) -> Option<&T> {
-        /// Draws before falling back on a walk, and buckets walked before falling back on a whole search.
+        /// Random draws before falling back to a walk.
         const MAX_DRAWS: usize = 256;
         if candidates == 0 {
             return None;
         }
         // A table that may not grow gets fuller than usual.
         let lots = SLOTS.max(self.len / self.arrays[0].buckets()) * 3;
-        // A position falls on a bucket as often as its range is wide, and then on one of `lots` lots a fine bucket, of
-        // which each item holds one: so every item is as likely as any other, as long as no chain has more items.
+        // A position falls on a bucket in proportion to its range, and then on one of `lots` lots for each fine bucket,
+        // of which each item holds one. So every item is as likely as any other, as long as no chain has more items
+        // than lots.
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
@@ -183,7 +183,7 @@ impl<T: TableItem> Table<T> {
         if candidates == self.len && self.is_countable() {
             return self.iter().nth(rng.usize(..self.len));
         }
-        // Few wanted items in a large table: from a random position on, the first that there is.
+        // Few wanted items in a large table: takes the first one from a random position on.
         let start = rng.u64(..);
         let mut found = None;
         for origin in [start, 0] {
