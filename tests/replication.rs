@@ -554,16 +554,42 @@ fn slowest_ping(c: &mut Connection, time: Duration) -> Duration {
     slowest
 }
 
+/// A key of a snapshot with a value of 2 KB: with less than 1 KB, the load of a dataset does not begin.
+fn large_item() -> Vec<u8> {
+    [&[0, 1, b'z', 0x48, 0][..], &[b'z'; 0x800]].concat()
+}
+
+#[test]
+fn a_small_dataset_is_loaded_in_one_go() {
+    for load in ["disabled", "on-empty-db", "swapdb"] {
+        let r = start(&["--repl-diskless-load", load]);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        follow(&r, listener.local_addr().expect("an address").port());
+        let (mut master, _) = listener.accept().expect("the replica");
+        let id = "0123456789abcdef0123456789abcdef01234567";
+        master.write_all(format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$25\r\n").as_bytes()).unwrap();
+        let mut c = r.connect();
+        // Nobody is told of a load while it waits for the rest, nor while it is done.
+        for piece in [&b"REDIS0011"[..], b"\xfe\0\0\x01a\x01b", b"\xff\0\0\0\0\0\0\0\0"] {
+            assert_ne!(try_run::<Option<String>>(&mut c, &["GET", "a"]).expect("no refusal"), Some("b".into()));
+            master.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        wait_for(10, "it is there", || try_run::<Option<String>>(&mut c, &["GET", "a"]).expect("no refusal").is_some());
+    }
+}
+
 #[test]
 fn a_master_that_falls_silent_within_a_dataset_holds_up_nobody() {
-    let r = start(&["--repl-diskless-load", "swapdb"]);
+    let r = start(&["--repl-diskless-load", "swapdb", "--loading-process-events-interval-bytes", "1024"]);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     follow(&r, listener.local_addr().expect("an address").port());
     let (mut master, _) = listener.accept().expect("the replica");
     let (id, mark) = ("0123456789abcdef0123456789abcdef01234567", "m".repeat(40));
     master.write_all(format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$EOF:{mark}\r\n").as_bytes()).unwrap();
     let value = "v".repeat(50);
-    let mut rdb = b"REDIS0011\xfe\0".to_vec();
+    let mut rdb = [&b"REDIS0011\xfe\0"[..], &large_item()].concat();
+    let begins = rdb.len();
     for key in [b'a', b'b'] {
         rdb.extend([0, 1, key, value.len() as u8]);
         rdb.extend(value.as_bytes());
@@ -571,7 +597,7 @@ fn a_master_that_falls_silent_within_a_dataset_holds_up_nobody() {
     rdb.extend(b"\xff\0\0\0\0\0\0\0\0");
     rdb.extend(mark.as_bytes());
     // Up to the middle of the second value.
-    let (first, rest) = rdb.split_at(100);
+    let (first, rest) = rdb.split_at(begins + 90);
     master.write_all(first).unwrap();
     let mut c = r.connect();
     wait_for(10, "it loads", || run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\nloading:1"));
@@ -590,15 +616,22 @@ fn a_master_that_falls_silent_within_a_dataset_holds_up_nobody() {
 
 #[test]
 fn a_master_lost_within_a_dataset_leaves_the_old_one() {
-    let r = start(&["--repl-diskless-load", "swapdb", "--replica-read-only", "no"]);
+    let r = start(&[
+        "--repl-diskless-load",
+        "swapdb",
+        "--replica-read-only",
+        "no",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
     let mut c = r.connect();
     run::<()>(&mut c, &["SET", "old", "v"]);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     follow(&r, listener.local_addr().expect("an address").port());
     let (mut master, _) = listener.accept().expect("the replica");
     let id = "0123456789abcdef0123456789abcdef01234567";
-    master.write_all(format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$1000\r\n").as_bytes()).unwrap();
-    master.write_all(b"REDIS0011\xfe\0\0\x01a\x01b\0\x01c").unwrap();
+    master.write_all(format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {id} 1\r\n$5000\r\n").as_bytes()).unwrap();
+    master.write_all(&[b"REDIS0011\xfe\0", &large_item()[..], b"\0\x01a\x01b\0\x01c"].concat()).unwrap();
     wait_for(10, "it loads", || run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\nloading:1"));
     drop(master);
     wait_for(10, "it gives up", || r.log().contains("Discarding temporary DB in background"));

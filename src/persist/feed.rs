@@ -211,6 +211,17 @@ impl FeedLoad {
         feed.end.is_some() || tried.is_over(feed.unread().len(), now)
     }
 
+    /// Bytes that came and were not read yet.
+    pub(crate) fn gathered(&mut self) -> usize {
+        self.snapshot.source_mut().unread().len()
+    }
+
+    /// Whether all there will be of the snapshot, or more than is needed to tell, has come.
+    pub(crate) fn is_complete(&mut self) -> bool {
+        let feed = self.snapshot.source_mut();
+        feed.end.is_some() || self.mark.as_ref().is_some_and(|mark| feed.unread().ends_with(mark))
+    }
+
     /// Goes on until the slice is used up or the bytes are.
     pub(crate) fn step(&mut self, env: &mut Env<'_>, slice: &mut Slice) -> Result<FeedStep, FeedError> {
         self.tried = None;

@@ -90,10 +90,15 @@ impl Server {
 
     /// Begins a load. `is_async` when the databases being filled are not those being served.
     pub(crate) fn begin_load(&mut self, what: What, then: Then, total_bytes: u64, is_async: bool) {
+        self.note_load_begins(total_bytes, is_async);
+        self.loader = Some(Box::new(Loader { what, then }));
+    }
+
+    /// From here on commands that need the data are refused.
+    pub(crate) fn note_load_begins(&mut self, total_bytes: u64, is_async: bool) {
         self.persist.loading = Some(Loading { is_async, start_s: self.now_s(), total_bytes, ..Loading::default() });
         self.persist.last_load = Counts::default();
         crate::sys::signals::set_loading(true);
-        self.loader = Some(Box::new(Loader { what, then }));
     }
 
     fn stop_loading(&mut self) {
@@ -152,7 +157,13 @@ impl Server {
             (What::Aof { load, client, now_ms }, then) => {
                 self.step_aof(load, (*client, *now_ms), matches!(then, Then::Command { .. }))
             }
-            (What::Link(link), Then::Sync(sync)) => self.step_link(link, sync.aside.as_deref_mut()),
+            (What::Link(link), Then::Sync(sync)) => {
+                if self.begin_gathered(link, sync) {
+                    self.step_link(link, sync.aside.as_deref_mut())
+                } else {
+                    None
+                }
+            }
             (What::Link(_), Then::Start { .. } | Then::Command { .. }) => Some(Err(Logged)),
         };
         crate::sys::alloc::peak();

@@ -29,6 +29,8 @@ pub(crate) struct SyncLoad {
     rest: Vec<u8>,
     /// Where it is loaded beside the one being served.
     pub(crate) aside: Option<Vec<Db>>,
+    /// The old dataset has made way for it, or will for what is loaded beside that.
+    begun: bool,
     /// It is in this file.
     file: Option<PathBuf>,
 }
@@ -36,6 +38,10 @@ pub(crate) struct SyncLoad {
 /// The load of a dataset as it comes off the link.
 pub(crate) struct LinkLoad {
     feed: FeedLoad,
+    /// Bytes announced; 0 if an end mark follows them.
+    total: u64,
+    /// Enough was gathered, and the dataset is being loaded.
+    begun: bool,
     /// There may be something to read.
     readable: bool,
     silent_since: Instant,
@@ -43,7 +49,7 @@ pub(crate) struct LinkLoad {
 
 impl LinkLoad {
     pub(crate) fn can_go_on(&mut self) -> bool {
-        self.readable || self.feed.may_go_on(Instant::now())
+        self.readable || (self.begun && self.feed.may_go_on(Instant::now()))
     }
 }
 
@@ -74,16 +80,52 @@ impl Server {
             return;
         }
         self.repl_io.loading = Some(link);
-        let sync = SyncLoad { rest: rest.to_vec(), aside: None, file: Some(path.clone()) };
+        let sync = SyncLoad { rest: rest.to_vec(), aside: None, begun: true, file: Some(path.clone()) };
         match self.open_snapshot(path, AS_REPLICA) {
-            Ok((what, size)) => self.begin_load(what, Then::Sync(Box::new(sync)), size, false),
+            Ok((what, size)) => {
+                self.begin_load(what, Then::Sync(Box::new(sync)), size, false);
+                // A small one is in memory before anybody is told that it is not.
+                self.go_on_loading();
+            }
             Err(NotOpened::Missing | NotOpened::Failed) => self.after_sync_load(sync, Err(Logged)),
         }
     }
 
-    /// Begins to load the dataset as it comes off the link; `rest` is what of it was read already.
+    /// Has the dataset loaded as it comes off the link; `rest` is what of it was read already.
     pub(super) fn load_from_master_link(&mut self, framing: Framing, rest: &[u8]) {
         let link = self.repl_io.master.link;
+        let (length, mark) = match framing {
+            Framing::Length(length) => (Some(length), None),
+            Framing::Mark(mark) => (None, Some(mark.to_vec())),
+        };
+        let mut feed = FeedLoad::new(&self.how_to_load(AS_REPLICA), length, mark);
+        let taken = feed.take(rest);
+        let total = length.unwrap_or(0);
+        let load = LinkLoad { feed, total, begun: false, readable: true, silent_since: Instant::now() };
+        let sync = SyncLoad { rest: rest[taken..].to_vec(), aside: None, begun: false, file: None };
+        self.repl_io.loading = Some(link);
+        self.loader = Some(Box::new(Loader { what: What::Link(Box::new(load)), then: Then::Sync(Box::new(sync)) }));
+        self.go_on_loading();
+    }
+
+    /// Gathers what comes off the link until the load begins: when as much is there as is loaded before others are served, or
+    /// all of it. Until then the old data is served. Whether it has begun.
+    pub(crate) fn begin_gathered(&mut self, link: &mut LinkLoad, sync: &mut SyncLoad) -> bool {
+        let enough = self.cfg.loading_process_events_interval_bytes.max(1) as usize;
+        while !link.begun && link.readable && !link.feed.is_complete() && link.feed.gathered() < enough {
+            if !self.read_dataset(link) {
+                return false;
+            }
+        }
+        self.check_silence(link);
+        if !sync.begun && (link.feed.is_complete() || link.feed.gathered() >= enough) {
+            self.begin_sync_load(link.total, sync);
+            link.begun = true;
+        }
+        link.begun
+    }
+
+    fn begin_sync_load(&mut self, total: u64, sync: &mut SyncLoad) {
         self.prepare_for_dataset();
         let swap = self.cfg.repl_diskless_load == ReplDisklessLoad::Swapdb;
         if !swap {
@@ -92,18 +134,27 @@ impl Server {
         log::info!("MASTER <-> REPLICA sync: Loading DB in memory");
         // The old dataset may be served meanwhile if it is an earlier state of the same history.
         let is_async = swap && self.repl.receives_own_history();
-        let aside = swap.then(|| self.ks.dbs.iter().map(Db::empty_like).collect());
+        sync.aside = swap.then(|| self.ks.dbs.iter().map(Db::empty_like).collect());
         self.script.aside = swap.then(Default::default);
-        let (length, mark) = match framing {
-            Framing::Length(length) => (Some(length), None),
-            Framing::Mark(mark) => (None, Some(mark.to_vec())),
-        };
-        let mut feed = FeedLoad::new(&self.how_to_load(AS_REPLICA), length, mark);
-        let taken = feed.take(rest);
-        let load = LinkLoad { feed, readable: true, silent_since: Instant::now() };
-        let sync = SyncLoad { rest: rest[taken..].to_vec(), aside, file: None };
-        self.repl_io.loading = Some(link);
-        self.begin_load(What::Link(Box::new(load)), Then::Sync(Box::new(sync)), length.unwrap_or(0), is_async);
+        sync.begun = true;
+        self.note_load_begins(total, is_async);
+    }
+
+    /// Reads bytes of the dataset, if there are some. False if the link is gone.
+    fn read_dataset(&mut self, link: &mut LinkLoad) -> bool {
+        let Some(conn) = &mut self.repl_io.master.conn else { return false };
+        match link.feed.receive(|room| conn.read(room)) {
+            Ok(count) => {
+                link.silent_since = Instant::now();
+                // After the end there is no more to be told.
+                link.readable = count > 0;
+                self.stats.note_input(count, true);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => link.readable = false,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => link.feed.fail(e.kind()),
+        }
+        true
     }
 
     /// Whether the load under way still is for the master it was begun for: that may have been taken from us.
@@ -148,17 +199,8 @@ impl Server {
                 self.check_silence(link);
                 return None;
             }
-            let Some(conn) = &mut self.repl_io.master.conn else { return Some(Err(Logged)) };
-            match link.feed.receive(|room| conn.read(room)) {
-                Ok(count) => {
-                    link.silent_since = Instant::now();
-                    // After the end there is no more to be told.
-                    link.readable = count > 0;
-                    self.stats.note_input(count, true);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => link.readable = false,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => link.feed.fail(e.kind()),
+            if !self.read_dataset(link) {
+                return Some(Err(Logged));
             }
         }
     }
@@ -212,7 +254,8 @@ impl Server {
                 self.free_databases(aside);
                 log::info!("MASTER <-> REPLICA sync: Discarding temporary DB in background");
             }
-            None => drop(self.ks.flush(None, self.cfg.replica_lazy_flush)),
+            None if sync.begun => drop(self.ks.flush(None, self.cfg.replica_lazy_flush)),
+            None => {}
         }
         // What another master sent meanwhile was not looked at.
         self.repl_io.master.held_back |= !is_ours;
