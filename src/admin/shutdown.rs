@@ -13,8 +13,6 @@ pub(crate) const FAILED: CmdError = CmdError::of("ERR Errors trying to SHUTDOWN.
 pub(crate) struct Shutdown {
     /// A shutdown that waits for replicas: how, and until when at most (wall clock ms).
     pub(crate) waiting: Option<(ShutdownFlags, i64)>,
-    /// The signal that last asked for a shutdown; 0: none has.
-    pub(crate) last_signal: i32,
     /// A signal that could not be obeyed while the first AOF was being written.
     pub(crate) put_off: Option<i32>,
 }

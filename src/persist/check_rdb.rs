@@ -6,7 +6,6 @@
 use super::rdb::{Error, ErrorKind, Reader, VERSION, Value, ValueType, module_name, opcode};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,7 +63,7 @@ struct State {
 /// Checks the snapshot `source` stands at. Afterwards a sound one's source stands behind it.
 pub(crate) fn check<S: BufRead>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-    let mut reader = Reader::new(source, true, 0);
+    let mut reader = Reader::new(source, true);
     let mut state = State { doing: Doing::Start, key: None, key_type: None, keys: 0, expires: 0, already_expired: 0 };
     writeln!(out, "[offset 0] Checking RDB file {name}")?;
     let verdict = match walk(&mut reader, &mut state, now_ms, out)? {
@@ -87,7 +86,7 @@ fn show_counts(state: &State, out: &mut dyn Write) -> io::Result<()> {
 
 fn report(e: &Error, offset: u64, state: &State, out: &mut dyn Write) -> io::Result<Verdict> {
     let (text, verdict) = match &e.kind {
-        ErrorKind::Io(_) | ErrorKind::Eof | ErrorKind::Aborted => (ErrorKind::Eof.to_string(), Verdict::Bad),
+        ErrorKind::Io(_) | ErrorKind::Eof => (ErrorKind::Eof.to_string(), Verdict::Bad),
         ErrorKind::Signature | ErrorKind::Version(_) | ErrorKind::Checksum { .. } => (e.kind.to_string(), Verdict::Bad),
         ErrorKind::UnknownType(byte) => (format!("Invalid object type: {byte}"), Verdict::Bad),
         ErrorKind::Corrupt(_) | ErrorKind::Module { .. } => (e.to_string(), Verdict::Fatal),
@@ -120,8 +119,7 @@ fn walk<S: BufRead>(
             }
         };
     }
-    let mut go_on = |_| ControlFlow::Continue(());
-    let mut c = reader.cursor(&mut go_on);
+    let mut c = reader.cursor();
     let version = read!(c.header());
     let mut expire_ms = None;
     loop {

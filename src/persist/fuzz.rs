@@ -21,7 +21,6 @@ use crate::structs::listpack::Listpack;
 use crate::structs::table::HashSeed;
 use crate::structs::{hll, quicklist, ziplist};
 use fastrand::Rng;
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// Shows what was tried when that panics.
@@ -400,8 +399,8 @@ fn damaged_snapshots() {
         damage(&mut bytes, rng);
         let _shown = OnPanic(&bytes);
         let limits = limits(rng);
-        let mut reader = Reader::new(&bytes[..], false, 1000).deep(rng.bool()).limits(&limits);
-        while let Ok(item) = reader.next_item(&mut |_| ControlFlow::Continue(())) {
+        let mut reader = Reader::new(&bytes[..], false).deep(rng.bool()).limits(&limits);
+        while let Ok(item) = reader.next_item() {
             match item {
                 Item::Key(key) => {
                     if let Some(value) = new_value(key.value, &limits) {

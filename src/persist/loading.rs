@@ -11,7 +11,7 @@ use super::snapshot::debug_delay;
 use crate::config::{Config, SanitizeDumpPayload};
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::{Db, Keyspace, Place};
-use std::ops::ControlFlow;
+use crate::sys::clock::Clock;
 use std::time::{Duration, Instant};
 
 /// How long others wait for a load at once: their next turn comes when a slice has taken so long.
@@ -60,8 +60,8 @@ pub(crate) struct Env<'a> {
     pub(crate) ks: &'a mut Keyspace,
     /// The databases to fill, when they are not those being served.
     pub(crate) aside: Option<&'a mut [Db]>,
-    /// Unix time, for the log.
-    pub(crate) now_s: i64,
+    /// Tells the age of a snapshot, for the log.
+    pub(crate) clock: &'a Clock,
     /// `key-load-delay`.
     pub(crate) delay_us: i64,
 }
@@ -136,7 +136,7 @@ pub(crate) struct SnapshotLoad<S: Source> {
 impl<S: Source> SnapshotLoad<S> {
     pub(crate) fn new(source: S, how: &How) -> SnapshotLoad<S> {
         SnapshotLoad {
-            reader: Reader::new(source, how.checksum, 0).deep(how.deep).limits(&how.limits),
+            reader: Reader::new(source, how.checksum).deep(how.deep).limits(&how.limits),
             how: *how,
             db: 0,
             ahead: Ahead::new(0),
@@ -172,7 +172,7 @@ impl<S: Source> SnapshotLoad<S> {
     pub(crate) fn step(&mut self, env: &mut Env<'_>, slice: &mut Slice) -> Result<Step, Error> {
         loop {
             let place = self.reader.place();
-            let item = match self.reader.next_item(&mut |_| ControlFlow::Continue(())) {
+            let item = match self.reader.next_item() {
                 Ok(item) => item,
                 Err(e) if e.is_starved() && self.reader.go_back(place) => return Ok(Step::Starved),
                 Err(e) => return Err(e),
@@ -193,7 +193,7 @@ impl<S: Source> SnapshotLoad<S> {
                         slice.look();
                     }
                 }
-                Item::Aux { key, value } => self.note_aux(&key, &value, env.now_s),
+                Item::Aux { key, value } => self.note_aux(&key, &value, env.clock),
                 Item::Function(code) => return Ok(Step::Asks(Asks::Library(code))),
                 Item::SelectDb(number) => {
                     if number >= env.ks.dbs.len() as u64 {
@@ -265,7 +265,7 @@ impl<S: Source> SnapshotLoad<S> {
         Ok(())
     }
 
-    fn note_aux(&mut self, key: &[u8], value: &[u8], now_s: i64) {
+    fn note_aux(&mut self, key: &[u8], value: &[u8], clock: &Clock) {
         let text = String::from_utf8_lossy(value);
         if key.first() == Some(&b'%') {
             log::info!("RDB '{}': {text}", String::from_utf8_lossy(key));
@@ -278,7 +278,7 @@ impl<S: Source> SnapshotLoad<S> {
             b"repl-offset" => position.offset = parse_number(value),
             b"redis-ver" => log::info!("Loading RDB produced by version {text}"),
             b"ctime" => {
-                let age = now_s - parse_number(value).unwrap_or(0);
+                let age = clock.ms() / 1000 - parse_number(value).unwrap_or(0);
                 log::info!("RDB age {} seconds", age.max(0));
             }
             b"used-mem" => {

@@ -180,8 +180,8 @@ impl Repl {
         Ok(())
     }
 
-    /// PSYNC (`asked` holds the id and the offset wanted) or SYNC. Returns the reply to a replica that continues; one that
-    /// has to wait for a snapshot gets none for now.
+    /// PSYNC (`asked` holds the id and the offset wanted) or SYNC. Returns the reply to a replica that continues; to one
+    /// that has to wait for a snapshot it is written when the snapshot begins.
     pub(crate) fn synchronize(&mut self, peer: Peer, asked: Option<(&[u8], i64)>, env: &Env) -> Option<String> {
         let name = self.replica_name(&peer);
         if let Some((asked_id, asked_offset)) = asked {

@@ -149,7 +149,7 @@ impl Repl {
         }
     }
 
-    /// Whether a replica's connection takes nothing more for now.
+    /// Notes whether a replica's connection is full.
     pub(crate) fn note_stalled(&mut self, client: ClientId, stalled: bool) {
         if let Some(attached) = self.attached_mut(client) {
             attached.stalled = stalled;

@@ -331,15 +331,15 @@ pub struct Pos(usize);
 #[inline]
 fn parse(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
     // Most elements are short strings, whose length takes one byte on either side, or small integers.
-    if let Some(small @ 0..=0x7f) = bytes.get(at) {
-        return (Item::Int(i64::from(*small)), at + 2);
-    }
     if let Some(first @ 0x80..=0xbf) = bytes.get(at)
         && let Some(text) = bytes.get(at + 1..).and_then(|rest| rest.get(..usize::from(first & 0x3f)))
     {
         return (Item::Str(text), at + text.len() + 2);
     }
-    parse_any(bytes, at)
+    match bytes.get(at) {
+        Some(small @ 0..=0x7f) => (Item::Int(i64::from(*small)), at + 2),
+        _ => parse_any(bytes, at),
+    }
 }
 
 fn parse_any(bytes: &[u8], at: usize) -> (Item<'_>, usize) {

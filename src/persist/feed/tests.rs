@@ -7,6 +7,7 @@ use crate::persist::load::LoadOptions;
 use crate::persist::rdb::{AuxInfo, ErrorKind, ReplInfo, ValueView, Writer};
 use crate::structs::entry::ValueRef;
 use crate::structs::table::HashSeed;
+use crate::sys::clock::Clock;
 
 const MARK: &[u8] = &[b'm'; 40];
 
@@ -47,7 +48,7 @@ impl Bench {
     fn go_on(&mut self, load: &mut FeedLoad, time: Duration) -> Result<Option<LoadedRepl>, FeedError> {
         while load.may_go_on(Instant::now()) {
             let mut slice = Slice::new(load.snapshot().offset(), 0, time);
-            let mut env = Env { ks: &mut self.ks, aside: None, now_s: 0, delay_us: 0 };
+            let mut env = Env { ks: &mut self.ks, aside: None, clock: &Clock::new(), delay_us: 0 };
             match load.step(&mut env, &mut slice)? {
                 FeedStep::Pause => self.pauses += 1,
                 FeedStep::Starved => {}

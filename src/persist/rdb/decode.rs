@@ -24,7 +24,6 @@ use crate::structs::stream::Stream;
 use crate::structs::table::TOGETHER;
 use crate::structs::{crc64, lzf};
 use std::io::{self, BufRead};
-use std::ops::ControlFlow;
 
 mod values;
 
@@ -118,10 +117,6 @@ pub(crate) enum Item {
     },
 }
 
-/// Called with the offset each time `interval_bytes` more were read, also in the middle of a long string. `Break`
-/// abandons the reading.
-pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
-
 /// Texts that are read one after the other before the first of them is looked at.
 type Texts = [Vec<u8>; TOGETHER];
 
@@ -133,9 +128,6 @@ pub(crate) struct Reader<S: BufRead> {
     taken: usize,
     crc: u64,
     checksum: bool,
-    interval_bytes: u64,
-    /// The offset at which progress is to be told next.
-    progress_at: u64,
     /// Packed collections are searched for what stands there twice, and refused if they are broken inside.
     deep: bool,
     /// By which collections get their encoding.
@@ -151,16 +143,14 @@ pub(crate) struct Reader<S: BufRead> {
 }
 
 impl<S: BufRead> Reader<S> {
-    /// `checksum` false skips computing and checking it; `interval_bytes` 0 never calls the progress callback.
-    pub(crate) fn new(src: S, checksum: bool, interval_bytes: u64) -> Reader<S> {
+    /// `checksum` false skips computing and checking it.
+    pub(crate) fn new(src: S, checksum: bool) -> Reader<S> {
         Reader {
             src,
             offset: 0,
             taken: 0,
             crc: 0,
             checksum,
-            interval_bytes,
-            progress_at: if interval_bytes == 0 { u64::MAX } else { interval_bytes },
             deep: true,
             limits: ValueLimits::default(),
             recorded: None,
@@ -228,15 +218,15 @@ impl<S: BufRead> Reader<S> {
     }
 
     /// The next item. The first call also reads the magic. After `End` there is nothing more to ask for.
-    pub(crate) fn next_item(&mut self, progress: Progress<'_>) -> Result<Item> {
+    pub(crate) fn next_item(&mut self) -> Result<Item> {
         assert!(!self.done, "a finished snapshot has no next item");
-        let item = Cursor { r: self, progress }.item()?;
+        let item = self.cursor().item()?;
         self.done = matches!(item, Item::End { .. });
         Ok(item)
     }
 
-    pub(crate) fn cursor<'a>(&'a mut self, progress: Progress<'a>) -> Cursor<'a, S> {
-        Cursor { r: self, progress }
+    pub(crate) fn cursor(&mut self) -> Cursor<'_, S> {
+        Cursor { r: self }
     }
 }
 
@@ -302,10 +292,9 @@ impl Ahead {
     }
 }
 
-/// A reader together with the callback of the moment: the primitives.
+/// The primitives of a reader.
 pub(crate) struct Cursor<'a, S: BufRead> {
     r: &'a mut Reader<S>,
-    progress: Progress<'a>,
 }
 
 /// A length, or the number of a special string encoding.
@@ -358,8 +347,8 @@ impl<S: BufRead> Cursor<'_, S> {
     #[inline]
     fn at_hand(&mut self, len: usize) -> Option<&[u8]> {
         let taken = self.r.taken;
-        // Asking an empty source would make it wait, which `rest` sees to. Progress is told in the middle of long strings.
-        if taken == 0 || len > CHUNK {
+        // Asking an empty source would make it wait, which `rest` sees to.
+        if taken == 0 {
             return None;
         }
         match self.r.src.fill_buf() {
@@ -371,16 +360,12 @@ impl<S: BufRead> Cursor<'_, S> {
     /// Takes so many bytes of what `rest` gave.
     #[track_caller]
     #[inline]
-    fn take(&mut self, count: usize) -> Result<()> {
+    fn take(&mut self, count: usize) {
         if self.r.recorded.is_some() {
             self.note_recorded(count);
         }
         self.r.taken += count;
         self.r.offset += count as u64;
-        if self.r.offset >= self.r.progress_at {
-            return self.tell_progress();
-        }
-        Ok(())
     }
 
     #[cold]
@@ -391,24 +376,12 @@ impl<S: BufRead> Cursor<'_, S> {
         }
     }
 
-    #[cold]
-    #[track_caller]
-    fn tell_progress(&mut self) -> Result<()> {
-        let step = self.r.interval_bytes;
-        self.r.progress_at = (self.r.offset / step + 1).saturating_mul(step);
-        if (self.progress)(self.r.offset).is_break() {
-            return Err(self.err(ErrorKind::Aborted));
-        }
-        Ok(())
-    }
-
     /// Shows `f` the next `len` bytes, piece by piece. The offset moves only when all of them were there.
     #[track_caller]
     fn pieces(&mut self, len: usize, mut f: impl FnMut(&[u8])) -> Result<()> {
         let start = self.r.offset;
         let mut left = len;
         while left > 0 {
-            let until_progress = usize::try_from(self.r.progress_at - self.r.offset).unwrap_or(usize::MAX);
             let rest = match self.rest() {
                 Ok(rest) => rest,
                 Err(e) => {
@@ -416,9 +389,9 @@ impl<S: BufRead> Cursor<'_, S> {
                     return Err(Error { offset: start, ..e });
                 }
             };
-            let here = rest.len().min(left).min(until_progress);
+            let here = rest.len().min(left);
             f(&rest[..here]);
-            self.take(here)?;
+            self.take(here);
             left -= here;
         }
         Ok(())
@@ -431,7 +404,7 @@ impl<S: BufRead> Cursor<'_, S> {
             && let Some(bytes) = bytes.first_chunk::<N>()
         {
             let bytes = *bytes;
-            self.take(N)?;
+            self.take(N);
             return Ok(bytes);
         }
         let mut out = [0; N];
@@ -466,7 +439,8 @@ impl<S: BufRead> Cursor<'_, S> {
         out.clear();
         if let Some(bytes) = self.at_hand(len) {
             append(out, bytes);
-            return self.take(len);
+            self.take(len);
+            return Ok(());
         }
         self.pieces(len, |piece| {
             if out.capacity() - out.len() < piece.len() {
@@ -577,7 +551,7 @@ impl<S: BufRead> Cursor<'_, S> {
             && let Some(packed) = self.at_hand(packed_len)
         {
             let done = unpack(packed, out);
-            self.take(packed_len)?;
+            self.take(packed_len);
             return if done { Ok(()) } else { Err(self.corrupt(BROKEN)) };
         }
         let packed = self.bytes(packed_len)?;

@@ -7,7 +7,6 @@ use super::{VERSION, ValueType, opcode};
 use crate::keyspace::object::ValueLimits;
 use crate::structs::crc64;
 use std::fmt;
-use std::ops::ControlFlow;
 
 const FOOTER_LEN: usize = 10;
 
@@ -64,9 +63,8 @@ pub(crate) fn decode_dump(
 ) -> Result<Value, DumpError> {
     check_dump_footer(payload, skip_checksum)?;
     // The whole payload is the source: as in Redis, a short value may run into the footer and fail there.
-    let mut reader = Reader::new(payload, false, 0).deep(deep).limits(limits);
-    let mut go_on = |_| ControlFlow::Continue(());
-    let mut cursor = reader.cursor(&mut go_on);
+    let mut reader = Reader::new(payload, false).deep(deep).limits(limits);
+    let mut cursor = reader.cursor();
     let refused = |e: super::Error| {
         log::debug!("{e}");
         DumpError::Value
@@ -81,9 +79,8 @@ pub(crate) fn decode_dump(
 
 /// The sources in what FUNCTION DUMP gave, without its footer. `Err` is the text of RESTORE's reply.
 pub(crate) fn read_functions(body: &[u8]) -> Result<Vec<Vec<u8>>, &'static [u8]> {
-    let mut reader = Reader::new(body, false, 0);
-    let mut go_on = |_| ControlFlow::Continue(());
-    let mut cursor = reader.cursor(&mut go_on);
+    let mut reader = Reader::new(body, false);
+    let mut cursor = reader.cursor();
     let mut sources = Vec::new();
     while cursor.offset() < body.len() as u64 {
         match cursor.byte().map_err(|_| &b"can not read data type"[..])? {

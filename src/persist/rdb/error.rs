@@ -31,8 +31,6 @@ pub(crate) enum ErrorKind {
     Module { name: String, aux: bool },
     /// The checksum in the file is not that of its bytes.
     Checksum { expected: u64, got: u64 },
-    /// The progress callback asked to stop.
-    Aborted,
 }
 
 impl Error {
@@ -49,7 +47,7 @@ impl Error {
     /// Whether the bytes are wrong, as opposed to missing: a broken link may be retried, damage may not.
     pub(crate) fn is_corruption(&self) -> bool {
         match self.kind {
-            ErrorKind::Io(_) | ErrorKind::Eof | ErrorKind::Aborted => false,
+            ErrorKind::Io(_) | ErrorKind::Eof => false,
             ErrorKind::Signature
             | ErrorKind::Version(_)
             | ErrorKind::Corrupt(_)
@@ -76,7 +74,6 @@ impl fmt::Display for ErrorKind {
                 write!(f, "The RDB file contains AUX module data I can't load: no matching module '{name}'")
             }
             ErrorKind::Checksum { .. } => f.write_str("RDB CRC error"),
-            ErrorKind::Aborted => f.write_str("Loading aborted"),
         }
     }
 }

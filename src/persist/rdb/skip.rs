@@ -33,12 +33,10 @@ impl<S: BufRead> Cursor<'_, S> {
 mod tests {
     use super::super::Reader;
     use super::*;
-    use std::ops::ControlFlow;
 
     fn skip(bytes: &[u8]) -> Result<u64, Error> {
-        let mut reader = Reader::new(bytes, false, 0);
-        let mut go_on = |_| ControlFlow::Continue(());
-        let mut cursor = reader.cursor(&mut go_on);
+        let mut reader = Reader::new(bytes, false);
+        let mut cursor = reader.cursor();
         cursor.skip_module_value("m")?;
         Ok(cursor.offset())
     }

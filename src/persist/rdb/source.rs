@@ -15,5 +15,3 @@ pub(crate) trait Source: BufRead {
 }
 
 impl Source for BufReader<File> {}
-
-impl Source for &[u8] {}

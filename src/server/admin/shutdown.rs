@@ -27,7 +27,6 @@ impl Server {
     }
 
     fn on_stop_signal(&mut self, signal: i32) {
-        self.admin.shutdown.last_signal = signal;
         let flags = match signal {
             libc::SIGINT => self.cfg.shutdown_on_sigint,
             _ => self.cfg.shutdown_on_sigterm,

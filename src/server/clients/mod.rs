@@ -110,11 +110,8 @@ impl Clients {
 
     /// Puts the client on the list of those with bytes to send.
     pub(crate) fn want_write(&mut self, id: ClientId) {
-        if let Some(c) = self.get_mut(id)
-            && !c.is(ClientFlags::PENDING_WRITE)
-        {
-            c.flags.add(ClientFlags::PENDING_WRITE);
-            self.pending_writes.push(id);
+        if let Some(c) = self.slab.get_mut(id.index as usize).filter(|c| c.id == id) {
+            list_to_write(c, &mut self.pending_writes);
         }
     }
 
@@ -147,11 +144,17 @@ impl Clients {
             self.self_push.extend_from_slice(bytes);
         } else if c.conn.is_some() && !c.is(ClientFlags::CLOSE_ASAP) {
             c.out.append(bytes);
-            if !c.is(ClientFlags::PENDING_WRITE) {
-                c.flags.add(ClientFlags::PENDING_WRITE);
-                self.pending_writes.push(id);
-            }
+            list_to_write(c, &mut self.pending_writes);
         }
+    }
+}
+
+/// Puts a client on the list of those that have something to be written, if it is not there.
+#[inline]
+fn list_to_write(c: &mut Client, pending: &mut Vec<ClientId>) {
+    if !c.is(ClientFlags::PENDING_WRITE) {
+        c.flags.add(ClientFlags::PENDING_WRITE);
+        pending.push(c.id);
     }
 }
 

@@ -123,7 +123,7 @@ impl Server {
         match self.loader.as_deref_mut() {
             None => false,
             Some(Loader { what: What::Snapshot { .. } | What::Aof { .. }, .. }) => true,
-            Some(Loader { what: What::Link(link), .. }) => link.can_go_on(),
+            Some(Loader { what: What::Link(link), .. }) => link.can_go_on(self.persist.loading.is_some()),
         }
     }
 
@@ -211,7 +211,7 @@ impl Server {
     }
 
     pub(crate) fn load_env<'a>(&'a mut self, aside: Option<&'a mut [Db]>) -> Env<'a> {
-        Env { now_s: self.clock.ms() / 1000, delay_us: self.cfg.key_load_delay, ks: &mut self.ks, aside }
+        Env { clock: &self.clock, delay_us: self.cfg.key_load_delay, ks: &mut self.ks, aside }
     }
 
     pub(crate) fn how_to_load(&self, options: LoadOptions) -> How {
@@ -466,7 +466,6 @@ pub(crate) fn log_load_error(error: &Error, origin: Origin<'_>) -> bool {
             log::warn!("{}", error.kind);
             return true;
         }
-        ErrorKind::Aborted => return false,
         ErrorKind::Checksum { expected, got } => {
             log::warn!("Wrong RDB checksum expected: ({expected:x}) but got ({got:x}). Aborting now.");
         }

@@ -40,16 +40,15 @@ pub(crate) struct LinkLoad {
     feed: FeedLoad,
     /// Bytes announced; 0 if an end mark follows them.
     total: u64,
-    /// Enough was gathered, and the dataset is being loaded.
-    begun: bool,
     /// There may be something to read.
     readable: bool,
     silent_since: Instant,
 }
 
 impl LinkLoad {
-    pub(crate) fn can_go_on(&mut self) -> bool {
-        self.readable || (self.begun && self.feed.may_go_on(Instant::now()))
+    /// Whether there is something to do. `begun`: what was gathered is being loaded.
+    pub(crate) fn can_go_on(&mut self, begun: bool) -> bool {
+        self.readable || (begun && self.feed.may_go_on(Instant::now()))
     }
 }
 
@@ -101,7 +100,7 @@ impl Server {
         let mut feed = FeedLoad::new(&self.how_to_load(AS_REPLICA), length, mark);
         let taken = feed.take(rest);
         let total = length.unwrap_or(0);
-        let load = LinkLoad { feed, total, begun: false, readable: true, silent_since: Instant::now() };
+        let load = LinkLoad { feed, total, readable: true, silent_since: Instant::now() };
         let sync = SyncLoad { rest: rest[taken..].to_vec(), aside: None, begun: false, file: None };
         self.repl_io.loading = Some(link);
         self.loader = Some(Box::new(Loader { what: What::Link(Box::new(load)), then: Then::Sync(Box::new(sync)) }));
@@ -112,7 +111,7 @@ impl Server {
     /// all of it. Until then the old data is served. Whether it has begun.
     pub(crate) fn begin_gathered(&mut self, link: &mut LinkLoad, sync: &mut SyncLoad) -> bool {
         let enough = self.cfg.loading_process_events_interval_bytes.max(1) as usize;
-        while !link.begun && link.readable && !link.feed.is_complete() && link.feed.gathered() < enough {
+        while !sync.begun && link.readable && !link.feed.is_complete() && link.feed.gathered() < enough {
             if !self.read_dataset(link) {
                 return false;
             }
@@ -120,9 +119,8 @@ impl Server {
         self.check_silence(link);
         if !sync.begun && (link.feed.is_complete() || link.feed.gathered() >= enough) {
             self.begin_sync_load(link.total, sync);
-            link.begun = true;
         }
-        link.begun
+        sync.begun
     }
 
     fn begin_sync_load(&mut self, total: u64, sync: &mut SyncLoad) {

@@ -24,10 +24,10 @@ fn sample() -> Vec<u8> {
 }
 
 fn read_all(bytes: &[u8]) -> Result<Vec<Item>> {
-    let mut r = Reader::new(bytes, true, 0);
+    let mut r = Reader::new(bytes, true);
     let mut items = Vec::new();
     loop {
-        items.push(r.next_item(&mut |_| ControlFlow::Continue(()))?);
+        items.push(r.next_item()?);
         if let Some(Item::End { .. }) = items.last() {
             assert_eq!(r.offset(), bytes.len() as u64);
             return Ok(items);
@@ -198,10 +198,10 @@ fn an_announced_number_makes_no_more_room_than_came_already_calls_for() {
 fn a_source_that_gives_a_byte_at_a_time_is_read_as_any_other() {
     let bytes = [&sample()[..], b"*1\r\n"].concat();
     for room in [1, 2, 7, 300] {
-        let mut r = Reader::new(io::BufReader::with_capacity(room, &bytes[..]), true, 100);
+        let mut r = Reader::new(io::BufReader::with_capacity(room, &bytes[..]), true);
         let mut items = Vec::new();
         while !matches!(items.last(), Some(Item::End { .. })) {
-            items.push(r.next_item(&mut |_| ControlFlow::Continue(())).unwrap());
+            items.push(r.next_item().unwrap());
             // Whoever asks for the source finds it after what was read.
             r.source_mut();
         }
@@ -232,9 +232,9 @@ fn stream(len: u8, group: &[u8]) -> Vec<u8> {
 const ID: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn read_shallow(bytes: &[u8]) -> Result<Value> {
-    let mut r = Reader::new(bytes, true, 0).deep(false);
+    let mut r = Reader::new(bytes, true).deep(false);
     loop {
-        if let Item::Key(key) = r.next_item(&mut |_| ControlFlow::Continue(()))? {
+        if let Item::Key(key) = r.next_item()? {
             return Ok(key.value);
         }
     }
@@ -251,8 +251,8 @@ fn a_stream_keeps_the_length_that_was_recorded() {
             let mut w = Writer::new(Vec::new(), true, true);
             w.key(b"k", ValueView::Stream(&read)).unwrap();
             let again = [&b"REDIS0011"[..], &w.finish().unwrap()].concat();
-            let mut r = Reader::new(&again[..], false, 0);
-            let item = r.next_item(&mut |_| ControlFlow::Continue(())).unwrap();
+            let mut r = Reader::new(&again[..], false);
+            let item = r.next_item().unwrap();
             assert_eq!(keys(vec![item])[0].value, Value::Stream(read));
         }
     }
@@ -300,38 +300,11 @@ fn an_intset_out_of_order_is_put_in_order_unless_it_is_to_be_refused() {
 }
 
 #[test]
-fn progress_is_called_inside_long_strings_and_can_abort() {
-    let mut w = Writer::new(Vec::new(), true, false);
-    let info = AuxInfo { redis_version: "7.2.6", ctime_s: 1, used_memory: 2, repl: None, aof_base: true };
-    w.header(&info).unwrap();
-    w.key(b"k", ValueView::Str(&vec![1; 5 << 20])).unwrap();
-    let bytes = w.finish().unwrap();
-    let mut calls = Vec::new();
-    let mut r = Reader::new(&bytes[..], true, 1 << 20);
-    while !matches!(
-        r.next_item(&mut |o| {
-            calls.push(o);
-            ControlFlow::Continue(())
-        })
-        .unwrap(),
-        Item::End { .. }
-    ) {}
-    assert!(calls.len() >= 5);
-    let mut r = Reader::new(&bytes[..], true, 1 << 20);
-    let e = loop {
-        if let Err(e) = r.next_item(&mut |_| ControlFlow::Break(())) {
-            break e;
-        }
-    };
-    assert!(matches!(e.kind, ErrorKind::Aborted));
-}
-
-#[test]
 fn the_source_stands_after_the_snapshot() {
     let mut bytes = sample();
     bytes.extend_from_slice(b"*1\r\n");
-    let mut r = Reader::new(&bytes[..], true, 0);
-    while !matches!(r.next_item(&mut |_| ControlFlow::Continue(())).unwrap(), Item::End { .. }) {}
+    let mut r = Reader::new(&bytes[..], true);
+    while !matches!(r.next_item().unwrap(), Item::End { .. }) {}
     assert_eq!(r.into_source(), b"*1\r\n");
 }
 
@@ -348,9 +321,9 @@ proptest! {
         let mut w = Writer::new(Vec::new(), true, true);
         w.key(b"k", ValueView::Str(&s)).unwrap();
         let body = w.finish().unwrap();
-        let mut r = Reader::new(&body[..], true, 0);
+        let mut r = Reader::new(&body[..], true);
         r.version = Some(11);
-        let Item::Key(k) = r.next_item(&mut |_| ControlFlow::Continue(())).unwrap() else { panic!() };
+        let Item::Key(k) = r.next_item().unwrap() else { panic!() };
         let Value::String(v) = k.value else { panic!() };
         prop_assert_eq!(v.into_bytes(), s);
     }
