@@ -643,6 +643,30 @@ fn a_master_lost_within_a_dataset_leaves_the_old_one() {
 }
 
 #[test]
+fn a_command_that_loads_does_not_end_a_synchronization_for_good() {
+    let r = start(&["--repl-diskless-load", "swapdb", "--replica-read-only", "no", "--enable-debug-command", "yes"]);
+    let mut c = r.connect();
+    run::<()>(&mut c, &["SET", "old", "v"]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    follow(&r, listener.local_addr().expect("an address").port());
+    let answer =
+        format!("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC {} 1\r\n$25\r\n", "0123456789abcdef".repeat(3).split_at(40).0);
+    let dataset = b"REDIS0011\xfe\0\0\x01a\x01b\xff\0\0\0\0\0\0\0\0";
+    for _ in 0..2 {
+        let (mut master, _) = listener.accept().expect("the replica");
+        master.write_all(&[answer.as_bytes(), &dataset[..12]].concat()).unwrap();
+        wait_for(10, "it gathers", || {
+            run::<String>(&mut c, &["INFO", "replication"]).contains("master_sync_in_progress:1")
+        });
+        run::<()>(&mut c, &["DEBUG", "RELOAD"]);
+    }
+    let (mut master, _) = listener.accept().expect("the replica");
+    master.write_all(&[answer.as_bytes(), &dataset[..]].concat()).unwrap();
+    wait_for(10, "it follows", || run::<String>(&mut c, &["INFO", "replication"]).contains("master_link_status:up"));
+    assert_eq!(run::<String>(&mut c, &["GET", "a"]), "b");
+}
+
+#[test]
 fn a_stream_right_after_a_short_dataset_is_followed() {
     for load in ["disabled", "swapdb"] {
         let r = start(&["--repl-diskless-load", load]);

@@ -74,9 +74,13 @@ fn load_aof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     wait_for_load(ctx)
 }
 
-/// One load after the other.
-fn check_no_load(ctx: &Ctx<'_>) -> CmdResult {
-    if ctx.srv.is_loading() { Err(error::LOADING) } else { Ok(()) }
+/// One load after the other. What a replica only gathers for one it gathers anew.
+fn check_no_load(ctx: &mut Ctx<'_>) -> CmdResult {
+    if ctx.srv.is_loading() {
+        return Err(error::LOADING);
+    }
+    ctx.srv.drop_gathered();
+    Ok(())
 }
 
 fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

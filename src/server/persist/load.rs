@@ -148,6 +148,13 @@ impl Server {
         Ok(())
     }
 
+    /// Comes to the end of a load that a command asked for, before another one.
+    pub(crate) fn finish_load(&mut self) {
+        while self.is_loading() && self.exit.is_none() {
+            self.go_on_loading();
+        }
+    }
+
     fn step_load(&mut self) -> Option<(Box<Loader>, Loaded)> {
         let mut loader = self.loader.take()?;
         let Loader { what, then } = &mut *loader;

@@ -58,6 +58,7 @@ const AS_REPLICA: LoadOptions = LoadOptions { allow_duplicates: false, keep_expi
 impl Server {
     /// Begins to load the file that was received; `rest` is what followed it on the link.
     pub(super) fn load_received_file(&mut self, rest: &[u8]) {
+        self.finish_load();
         let link = self.repl_io.master.link;
         let Some(file) = self.repl_io.master.file.take() else { return };
         if let Some(ChildKind::RdbDisk | ChildKind::RdbSocket) = self.child_kind()
@@ -92,6 +93,7 @@ impl Server {
 
     /// Has the dataset loaded as it comes off the link; `rest` is what of it was read already.
     pub(super) fn load_from_master_link(&mut self, framing: Framing, rest: &[u8]) {
+        self.finish_load();
         let link = self.repl_io.master.link;
         let (length, mark) = match framing {
             Framing::Length(length) => (Some(length), None),
@@ -121,6 +123,14 @@ impl Server {
             self.begin_sync_load(link.total, sync);
         }
         sync.begun
+    }
+
+    /// Drops what was gathered for a load that has not begun, and asks the master anew.
+    pub(crate) fn drop_gathered(&mut self) {
+        if self.loader.take().is_some() {
+            self.repl_io.loading = None;
+            self.restart_sync();
+        }
     }
 
     fn begin_sync_load(&mut self, total: u64, sync: &mut SyncLoad) {
