@@ -340,6 +340,7 @@ impl Cluster {
         if hard {
             self.current_epoch = 0;
             self.last_vote_epoch = 0;
+            (self.voted_epochs, self.unknown_votes_until) = Default::default();
             self.nodes[self.myself].config_epoch = 0;
             log::info!("configEpoch set to 0 via CLUSTER RESET HARD");
             // Links accepted under the old id must not outlive it.

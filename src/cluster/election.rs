@@ -1,16 +1,18 @@
 //! How a replica becomes master: by the votes of a majority of the masters with slots.
 //!
-//! Safety: a master votes once an epoch, and persists the vote before it answers. It votes only for a replica whose
-//! master it considers failed (or in a manual failover) and to which no promise binds it any more (see `lease`); not
+//! Safety: a master votes once an epoch, and persists the vote before it answers. After a restart it votes only in epochs
+//! greater than all it voted in; until then a request may come late, after it voted in a greater epoch for a replica of
+//! another master. It votes only for a replica whose master it considers failed (or in a manual failover) and to which no promise binds it any more (see `lease`); not
 //! for two replicas of one master within two node timeouts; not against a newer owner of a slot. A replica counts each
 //! voter once, and only votes given in the epoch of its election. Replicas with less data wait longer.
 //!
 //! Speed: the request follows a FAIL message on the same links, so every voter knows of the failure when it gets the
-//! request, and the best replica asks at once. The others keep the delays of Redis.
+//! request, and the best replica asks at once. The others keep the delays of Redis. If several masters failed, the
+//! replicas of each take other epochs, so that their elections do not take each other's votes.
 
 use std::collections::BTreeSet;
 
-use super::node::{NodeFlags, NodeId, NodeKey};
+use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header, MFLAG_FORCE_ACK};
 use super::{Cluster, Env};
 
@@ -23,11 +25,15 @@ const RANK_DELAY_MS: i64 = 1000;
 const TIE_DELAY_MS: i64 = 250;
 /// The delay of the best replica if others have not announced their offset since the master fell silent.
 const STALE_RANK_DELAY_MS: i64 = 250;
-/// If several masters failed, the delay between their replicas' elections, in the order of the masters' ids: a voter
-/// has one vote an epoch, so simultaneous elections take each other's votes.
-const MASTER_DELAY_MS: i64 = 100;
+/// If several masters failed, the delay between their replicas' elections, in the order of the masters' ids: a Redis
+/// node gives no vote in an epoch less than the greatest it has heard of.
+const MASTER_DELAY_MS: i64 = 10;
 /// An election that met another one is repeated in a new epoch after a random time of this order, doubled each time.
 const CONTENTION_MS: i64 = 60;
+/// If there are only elections in greater epochs, this much later: it is Redis nodes alone that may have no vote left.
+const OVERTAKEN_MS: i64 = 500;
+/// How many votes a master remembers besides the greatest epoch.
+const REMEMBERED_VOTES: usize = 4096;
 /// The reason why a replica does not fail over is logged at most this often.
 const RELOG_MS: i64 = 10_000;
 
@@ -35,6 +41,8 @@ const RELOG_MS: i64 = 10_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CantFailover {
     No,
+    NotAgreed,
+    Forbidden,
     DataAge,
     WaitingDelay,
     Expired,
@@ -43,9 +51,27 @@ pub(super) enum CantFailover {
 }
 
 impl CantFailover {
+    /// The word that CLUSTER INFO has for it.
+    fn word(self) -> &'static str {
+        match self {
+            CantFailover::No => "none",
+            CantFailover::NotAgreed => "master_failure_not_agreed",
+            CantFailover::Forbidden => "forbidden_by_config",
+            CantFailover::DataAge => "data_too_old",
+            CantFailover::WaitingDelay => "waiting_delay",
+            CantFailover::Expired => "election_expired",
+            CantFailover::WaitingVotes => "waiting_votes",
+            CantFailover::NoEpochLeft => "no_epoch_left",
+        }
+    }
+
     fn text(self) -> &'static str {
         match self {
             CantFailover::No => "Unknown reason code.",
+            CantFailover::NotAgreed => {
+                "The master is not reached, but no majority of the masters has agreed that it failed."
+            }
+            CantFailover::Forbidden => "The configuration option 'cluster-replica-no-failover' forbids it.",
             CantFailover::DataAge => {
                 "Disconnected from master for longer than allowed. Please check the 'cluster-replica-validity-factor' \
                  configuration option."
@@ -71,7 +97,7 @@ pub(super) struct Election {
     first_asked_ms: i64,
     epoch: u64,
     votes: BTreeSet<NodeId>,
-    /// Another replica asked for votes in the same epoch or a later one: votes for us may be gone.
+    /// Another replica asked for votes in the same epoch, or another one of our master: votes for us may be gone.
     contended: bool,
     /// When to try in a new epoch if contended, and how often that was done.
     retry_ms: i64,
@@ -88,9 +114,8 @@ impl Cluster {
             self.cant_failover = CantFailover::No;
             return;
         };
-        let wanted = manual || (self.nodes[master].failed() && !self.config.replica_no_failover);
-        if !wanted || self.nodes[master].slot_count == 0 {
-            self.cant_failover = CantFailover::No;
+        if let Some(reason) = self.needs_no_election(master, manual) {
+            self.log_cant_failover(reason, env);
             return;
         }
         if !manual && !self.data_is_recent(env) {
@@ -120,15 +145,35 @@ impl Cluster {
             self.ask_for_votes(master, env);
         } else if self.election.votes.len() >= self.quorum() {
             self.win_election(env);
-        } else if self.election.contended || self.current_epoch > self.election.epoch {
-            if now >= self.election.retry_ms {
-                self.election.retries += 1;
-                self.ask_for_votes(master, env);
-            }
-            self.wake_at(self.election.retry_ms);
+        } else if now >= self.retry_ms() {
+            self.election.retries += 1;
+            self.ask_for_votes(master, env);
         } else {
+            self.wake_at(self.retry_ms());
             self.ask_again(env);
             self.log_cant_failover(CantFailover::WaitingVotes, env);
+        }
+    }
+
+    /// Why this replica is not to ask for votes, if it is so.
+    fn needs_no_election(&self, master: NodeKey, manual: bool) -> Option<CantFailover> {
+        let n = &self.nodes[master];
+        match (manual, n.failed(), n.timed_out()) {
+            _ if n.slot_count == 0 => Some(CantFailover::No),
+            (true, ..) => None,
+            (false, true, _) => self.config.replica_no_failover.then_some(CantFailover::Forbidden),
+            (false, false, true) => Some(CantFailover::NotAgreed),
+            (false, false, false) => Some(CantFailover::No),
+        }
+    }
+
+    /// When to try in a new epoch.
+    fn retry_ms(&self) -> i64 {
+        let election = &self.election;
+        match election.contended {
+            true => election.retry_ms,
+            false if self.current_epoch > election.epoch => election.retry_ms + OVERTAKEN_MS,
+            false => i64::MAX,
         }
     }
 
@@ -167,10 +212,25 @@ impl Cluster {
         }
     }
 
-    /// How many failed masters are to be replaced before `master`.
+    /// How many masters, failed or suspected, are to be replaced before `master`. Of those that fail together one is
+    /// agreed to have failed a moment after the other.
     fn failed_before(&self, master: NodeKey) -> usize {
         let id = self.nodes[master].id;
-        self.nodes.iter().filter(|(_, n)| n.failed() && n.is_voter() && n.id < id).count()
+        self.nodes.iter().take_while(|(_, n)| n.id < id).filter(|(_, n)| !n.healthy() && n.is_voter()).count()
+    }
+
+    /// The epoch of a new election: the next one, or, if several masters failed, the next of those that fall to the
+    /// replicas of `master` by its place among all masters, as every node counts them.
+    fn election_epoch(&self, master: NodeKey) -> Option<u64> {
+        let next = self.current_epoch.checked_add(1)?;
+        let id = self.nodes[master].id;
+        let voters = || self.nodes.iter().filter(|(_, n)| n.is_voter());
+        if voters().filter(|(_, n)| !n.healthy()).count() < 2 {
+            return Some(next);
+        }
+        let (count, place) = (voters().count() as u64, voters().filter(|(_, n)| n.id < id).count() as u64);
+        let ahead = (place + count - next % count) % count;
+        Some(next.checked_add(ahead).unwrap_or(next))
     }
 
     /// How many replicas of `master` have more data than we; how many have as much and a smaller id; and whether an
@@ -213,9 +273,10 @@ impl Cluster {
     }
 
     fn ask_for_votes(&mut self, master: NodeKey, env: &Env) {
-        if !self.begin_epoch() {
+        let Some(epoch) = self.election_epoch(master) else {
             return self.log_cant_failover(CantFailover::NoEpochLeft, env);
-        }
+        };
+        self.current_epoch = epoch;
         self.election.epoch = self.current_epoch;
         self.election.asked = true;
         self.election.asked_ms = env.now_ms;
@@ -293,6 +354,20 @@ impl Cluster {
         self.cant_failover = CantFailover::No;
     }
 
+    /// Why we have not taken our master's place, for CLUSTER INFO: a word, and how much is missing.
+    pub(super) fn cant_failover_reason(&self) -> String {
+        let (word, needed) = (self.cant_failover.word(), self.quorum());
+        match (self.cant_failover, self.myself().replica_of) {
+            (CantFailover::NotAgreed, Some(m)) => {
+                format!("{word},reports={},needed={needed}", self.nodes[m].fail_reports.len())
+            }
+            (CantFailover::WaitingVotes | CantFailover::Expired, _) => {
+                format!("{word},votes={},needed={needed}", self.election.votes.len())
+            }
+            _ => word.to_owned(),
+        }
+    }
+
     fn log_cant_failover(&mut self, reason: CantFailover, env: &Env) {
         if reason == self.cant_failover && env.now_ms - self.cant_failover_logged_ms < RELOG_MS {
             return;
@@ -301,7 +376,11 @@ impl Cluster {
         // A failover within its usual time is not logged.
         let recent = self.config.node_timeout_ms + 5000;
         let master = self.myself().replica_of.map(|m| &self.nodes[m]);
-        if master.is_some_and(|m| m.failed() && env.now_ms - m.fail_time_ms < recent) {
+        let is_recent = |m: &Node| {
+            let since_ms = if m.failed() { m.fail_time_ms } else { m.ping_sent_ms + self.config.node_timeout_ms };
+            env.now_ms - since_ms < recent
+        };
+        if reason == CantFailover::No || master.is_some_and(is_recent) {
             return;
         }
         self.cant_failover_logged_ms = env.now_ms;
@@ -318,7 +397,9 @@ impl Cluster {
     // ---- the voter's side ----
 
     pub(super) fn on_vote_request(&mut self, candidate: NodeKey, header: &Header, env: &Env) {
-        if self.election.asked && candidate != self.myself && header.current_epoch >= self.election.epoch {
+        let epoch = header.current_epoch;
+        let is_rival = epoch == self.election.epoch || self.is_sibling(candidate);
+        if self.election.asked && candidate != self.myself && is_rival {
             self.election.contended = true;
             self.wake_at(self.election.retry_ms);
         }
@@ -328,16 +409,8 @@ impl Cluster {
         }
         let node = &self.nodes[candidate];
         let who = format!("{} ({})", node.id, node.human_name);
-        if header.current_epoch < self.current_epoch {
-            log::warn!(
-                "Failover auth denied to {who}: reqEpoch ({}) < curEpoch({})",
-                header.current_epoch,
-                self.current_epoch
-            );
-            return;
-        }
-        if self.last_vote_epoch >= self.current_epoch {
-            log::warn!("Failover auth denied to {who}: already voted for epoch {}", self.current_epoch);
+        if self.has_voted_in(epoch) {
+            log::warn!("Failover auth denied to {who}: already voted for epoch {epoch}");
             return;
         }
         if node.is_master() {
@@ -386,10 +459,11 @@ impl Cluster {
             );
             return;
         }
-        self.last_vote_epoch = self.current_epoch;
+        self.note_vote(epoch);
         self.nodes[master].voted_ms = env.now_ms;
         self.nodes[master].voted_for = Some(self.nodes[candidate].id);
-        self.nodes[master].voted_epoch = self.last_vote_epoch;
+        self.nodes[master].voted_epoch = epoch;
+        self.note_doubtful(master);
         self.nodes[candidate].promised_ms = env.now_ms;
         // Its request shows that it works, and a replica's failure is cleared at once.
         self.nodes[candidate].flags.clear(NodeFlags::PFAIL);
@@ -401,9 +475,35 @@ impl Cluster {
         // the epoch. So it is answered on the link of its request then.
         let node = &self.nodes[candidate];
         if let Some(link) = node.link.or(node.inbound) {
-            self.send(link, &Body::AuthAck, 0, env);
+            let header = Header { current_epoch: epoch, ..self.header(0, env) };
+            self.send_packet(&[link], &header, &Body::AuthAck);
         }
-        log::info!("Failover auth granted to {who} for epoch {}", self.current_epoch);
+        log::info!("Failover auth granted to {who} for epoch {epoch}");
+    }
+
+    pub(super) fn is_sibling(&self, key: NodeKey) -> bool {
+        self.myself().replica_of.is_some() && self.nodes[key].replica_of == self.myself().replica_of
+    }
+
+    /// Whether there may soon be an election about our master.
+    pub(super) fn is_my_master_silent(&self, env: &Env) -> bool {
+        let master = self.myself().replica_of.map(|m| &self.nodes[m]);
+        master.is_some_and(|m| env.now_ms - m.last_alive_ms() > self.config.node_timeout_ms / 2)
+    }
+
+    /// Whether we voted, or may have voted, in this epoch.
+    fn has_voted_in(&self, epoch: u64) -> bool {
+        epoch <= self.last_vote_epoch && (epoch <= self.unknown_votes_until || self.voted_epochs.contains(&epoch))
+    }
+
+    fn note_vote(&mut self, epoch: u64) {
+        self.voted_epochs.insert(epoch);
+        if self.voted_epochs.len() > REMEMBERED_VOTES
+            && let Some(oldest) = self.voted_epochs.pop_first()
+        {
+            self.unknown_votes_until = oldest;
+        }
+        self.last_vote_epoch = self.last_vote_epoch.max(epoch);
     }
 }
 
@@ -479,6 +579,84 @@ mod tests {
         voter.elected_ms = START_MS + 5000;
         assert!(!request(&mut voter, START_MS + 7000, 0));
         assert!(request(&mut voter, START_MS + 7001, 0));
+    }
+
+    /// Of two elections at once the request of the one that began first may come last.
+    #[test]
+    fn a_vote_is_given_once_in_each_epoch_whatever_their_order() {
+        let mut voter = cluster(B, 50);
+        voter.note_vote(9);
+        assert_eq!([1, 7, 9, 10].map(|epoch| voter.has_voted_in(epoch)), [true, false, true, false]);
+        voter.note_vote(7);
+        assert!(voter.has_voted_in(7) && !voter.has_voted_in(8) && voter.last_vote_epoch == 9);
+        // What was voted in since the file was written is not known any more.
+        let again = Cluster::from_nodes_conf(ClusterConfig::default(), 1, START_MS, &voter.nodes_conf()).unwrap();
+        assert!(again.has_voted_in(8) && !again.has_voted_in(10));
+        for epoch in 10..10 + 2 * REMEMBERED_VOTES as u64 {
+            voter.note_vote(epoch);
+        }
+        assert!(voter.has_voted_in(8) && voter.voted_epochs.len() == REMEMBERED_VOTES);
+
+        // The answer names the epoch that the vote was given in, not the greatest.
+        let mut voter = cluster(B, 50);
+        let (link, now_ms) = (voter.on_accept(START_MS, "127.0.0.1".into(), "127.0.0.1".into()), START_MS + 5000);
+        voter.lease_end_ms = i64::MAX;
+        let header = Header { current_epoch: 8, ..cluster(D, 8).header(0, &env(now_ms)) };
+        voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
+        let acks: Vec<u64> = voter
+            .flush(&env(now_ms))
+            .iter()
+            .filter_map(|action| match action {
+                Action::Send { packet, .. } => wire::decode(packet).ok(),
+                _ => None,
+            })
+            .filter(|packet| packet.body == wire::Body::AuthAck)
+            .map(|packet| packet.header.current_epoch)
+            .collect();
+        assert_eq!((acks, voter.current_epoch, voter.last_vote_epoch), (vec![8], 50, 8));
+    }
+
+    #[test]
+    fn replicas_of_different_masters_choose_different_epochs() {
+        let mut replica = cluster(D, 5);
+        let masters = [A, B, C].map(|id| replica.nodes.find(&NodeId::parse(id.as_bytes()).unwrap()).unwrap());
+        assert_eq!(replica.election_epoch(masters[0]), Some(6), "it is alone");
+        // Suspected is enough: that it failed is agreed on a moment later.
+        replica.nodes[masters[1]].flags.set(NodeFlags::PFAIL);
+        assert_eq!(masters.map(|master| replica.failed_before(master)), [0, 1, 2]);
+        assert_eq!(masters.map(|master| replica.election_epoch(master)), [Some(6), Some(7), Some(8)]);
+        replica.current_epoch = 7;
+        assert_eq!(masters.map(|master| replica.election_epoch(master)), [Some(9), Some(10), Some(8)]);
+        replica.current_epoch = u64::MAX;
+        assert_eq!(replica.election_epoch(masters[0]), None);
+    }
+
+    #[test]
+    fn cluster_info_says_why_there_is_no_failover() {
+        let reason = |replica: &mut Cluster, now_ms: i64| {
+            let env = Env { data_age_ms: 100, ..env(now_ms) };
+            replica.tick(&env);
+            replica.flush(&env);
+            let info = replica.describe_info();
+            let field = info.lines().find_map(|line| line.strip_prefix("cluster_cant_failover_reason:"));
+            field.unwrap().to_owned()
+        };
+        let mut replica = cluster(D, 5);
+        let master = replica.nodes.find(&NodeId::parse(A.as_bytes()).unwrap()).unwrap();
+        replica.nodes[master].flags.clear(NodeFlags::FAIL);
+        assert_eq!(reason(&mut replica, START_MS), "none");
+        replica.nodes[master].flags.set(NodeFlags::PFAIL);
+        assert_eq!(reason(&mut replica, START_MS + 200), "master_failure_not_agreed,reports=0,needed=2");
+        replica.nodes[master].flags.set(NodeFlags::FAIL);
+        replica.config.replica_no_failover = true;
+        assert_eq!(reason(&mut replica, START_MS + 400), "forbidden_by_config");
+        replica.config.replica_no_failover = false;
+        replica.config.repl_ping_period_s = 0;
+        replica.config.replica_validity_factor = -1;
+        assert_eq!(reason(&mut replica, START_MS + 600), "data_too_old");
+        replica.config.replica_validity_factor = 10;
+        reason(&mut replica, START_MS + 800);
+        assert_eq!(reason(&mut replica, START_MS + 1000), "waiting_votes,votes=0,needed=2");
     }
 
     #[test]

@@ -2,21 +2,35 @@
 //!
 //! A node is suspected once, for more than the node timeout, a ping of ours has waited for its answer and there has
 //! been no other sign of life from it (a packet to us, a pong reported by others); never sooner. So a node that stands
-//! still for less than the timeout is never suspected. How late a suspicion may come depends on how often nodes are
-//! pinged. A node is declared failed when a majority of the masters with slots suspect it at about the same time and we
-//! do too.
+//! still for less than the timeout is never suspected. How late a suspicion may come depends on how soon a ping stays
+//! unanswered. A node is declared failed when a majority of the masters with slots suspect it at about the same time and
+//! we do too.
+//!
+//! What a node sends does not grow with the square of the cluster. Who was heard of, by whomever, is not pinged; masters
+//! ping each other for their leases only as often as those need. That one of them answers late is seen soon by somebody,
+//! as all of them ping it, and then it is told to the others, who ping it at once. A suspicion goes to a few masters
+//! that collect them, and those tell all nodes of the failure.
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, PacketType};
 use super::{Cluster, Env, LinkId, RECONNECT_MS};
+use crate::structs::slots::SLOT_COUNT;
 
 /// A report of failure counts for this many node timeouts.
 const REPORT_VALIDITY: i64 = 2;
-/// How often a master with slots is pinged within a node timeout.
+/// How often a master with slots is pinged within a node timeout by each of few others, and by all of many together.
 const PINGS_A_TIMEOUT: i64 = 16;
-/// Two pings of one master to another are apart by at least this much for each pair of masters, which limits the pings
-/// of all together.
-const PING_SPACING_MS: i64 = 4;
+/// Bounds on how often a master pings the one after it.
+const WATCH_MS: std::ops::RangeInclusive<i64> = 250..=1000;
+/// An answer is late after this part of the node timeout, within these bounds.
+const LATE: i64 = 32;
+const LATE_MS: std::ops::RangeInclusive<i64> = 50..=100;
+/// How many masters suspicions go to first if there are more.
+const COLLECTORS: usize = 5;
+/// Suspicions that come together are told together.
+const NEWS_APART_MS: i64 = 20;
+/// After this time suspicions that led to nothing go to all masters.
+const COLLECTION_MS: i64 = 200;
 /// A failed master that still has its slots and answers again is taken back after this many node timeouts.
 const FAIL_UNDO: i64 = 2;
 /// How long a starting master waits before it accepts queries, so that it can learn that it was replaced.
@@ -24,20 +38,45 @@ const WRITABLE_DELAY_MS: i64 = 2000;
 /// Bounds on the wait of a master that was in a minority, which is one node timeout.
 const REJOIN_DELAY_MS: std::ops::RangeInclusive<i64> = 500..=5000;
 
+/// The longest time between attempts to connect to a node.
+const LONGEST_RECONNECT_MS: i64 = 1000;
+
+/// Whom the nodes that we suspect are still to be told to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PfailNews {
+    None,
+    ToCollectors,
+    ToAll,
+}
+
 impl Cluster {
-    /// How long a node may be quiet before it is pinged. Masters with slots ping each other often, as the absence of
-    /// one counts from the first ping that it does not answer; in a large cluster less often, to limit the number of
-    /// pings. Reports of others do not matter.
-    fn ping_interval_ms(&self, key: NodeKey) -> i64 {
-        let quarter = self.config.node_timeout_ms / 4;
+    /// How long a node may give no sign of life, to us or others, before it is pinged. In a large cluster not so short
+    /// that what others heard of it, which is told in whole seconds, would be too old.
+    fn quiet_ms(&self) -> i64 {
+        let (timeout, told_ms) = (self.config.node_timeout_ms, (self.nodes.len() as i64 * 20).min(2000));
         match self.config.ping_interval_ms {
-            0 if self.nodes[key].is_voter() && self.myself().is_voter() => {
-                let pairs = (self.size * self.size) as i64;
-                (self.config.node_timeout_ms / PINGS_A_TIMEOUT).max(pairs * PING_SPACING_MS).min(quarter)
-            }
-            0 => quarter,
+            0 => (timeout / 2).max(told_ms).min(timeout),
             configured => configured,
         }
+    }
+
+    /// How often, on average, a master with slots pings another one. In a large cluster there are many to notice its
+    /// absence, and the newest half of the grants is enough.
+    fn grant_interval_ms(&self) -> i64 {
+        let timeout = self.config.node_timeout_ms;
+        let often = timeout / PINGS_A_TIMEOUT;
+        match self.config.ping_interval_ms {
+            0 => often.saturating_mul((self.size as i64 - 1) / 2).min(timeout / 4 * 3),
+            configured => configured.min(timeout / 4),
+        }
+        .max(often)
+    }
+
+    /// When a node that was pinged now is to be pinged again for its grant: not all at the same time, so that at any
+    /// time some masters are about to notice the absence of one, and half of the grants are new.
+    pub(super) fn next_grant_ms(&mut self, now_ms: i64) -> i64 {
+        let interval = self.grant_interval_ms();
+        now_ms + interval / 2 + self.rng.i64(0..=interval)
     }
 
     /// Looks at every node: connects, pings, and suspects those that are silent.
@@ -55,17 +94,18 @@ impl Cluster {
             }
             self.keep_connected(key, now);
             if !self.nodes[key].in_handshake() {
-                self.ping_if_quiet(key, env);
+                self.ping_if_due(key, env);
+                self.tell_if_late(key, env);
                 self.suspect_if_silent(key, env);
             }
         }
-        self.ping_a_random_node(env);
+        self.ping_without_need(env);
     }
 
     fn keep_connected(&mut self, key: NodeKey, now: i64) {
         let node = &self.nodes[key];
         let Some(link) = node.link else {
-            let due = node.connect_ms + RECONNECT_MS;
+            let due = node.connect_ms + self.reconnect_ms(key, now);
             if now >= due {
                 self.connect(key, now);
             } else {
@@ -86,18 +126,30 @@ impl Cluster {
         }
     }
 
-    fn ping_if_quiet(&mut self, key: NodeKey, env: &Env) {
+    /// Between two attempts to connect to a node: longer if it has been away for long, unless it connected to us.
+    pub(super) fn reconnect_ms(&self, key: NodeKey, now: i64) -> i64 {
+        let node = &self.nodes[key];
+        let away = if node.inbound.is_some() { 0 } else { now - node.last_alive_ms().max(node.created_ms) };
+        (away / 8).clamp(RECONNECT_MS, LONGEST_RECONNECT_MS)
+    }
+
+    fn ping_if_due(&mut self, key: NodeKey, env: &Env) {
         let node = &self.nodes[key];
         let Some(link) = node.link.filter(|l| self.links[l].connected) else {
             return;
         };
-        let quiet = env.now_ms - node.pong_received_ms > self.ping_interval_ms(key);
+        let (quarter, pinged_ago) = (self.config.node_timeout_ms / 4, env.now_ms - node.pinged_ms);
+        // Only its answer ends a failure, only a packet of it says whose replica it is, and whether it has more data.
+        let is_unclear = !node.healthy()
+            || (node.is_replica() && node.replica_of.is_none())
+            || (self.is_sibling(key) && self.is_my_master_silent(env));
+        let quiet = if is_unclear { pinged_ago >= quarter } else { env.now_ms - node.last_sign_ms() > self.quiet_ms() };
         // The replica of a manual failover waits for our paused offset.
         let for_failover = self.is_master() && self.manual.paused && self.manual.replica == Some(key);
-        // Reports of others about a master spare us no ping: its grant is for us alone.
-        let (quarter, pinged_ago) = (self.config.node_timeout_ms / 4, env.now_ms - node.pinged_ms);
-        let grants = self.is_master() && node.is_master();
-        let grant_due = grants && pinged_ago >= self.ping_interval_ms(key).min(quarter);
+        // Signs of life of a master spare us no ping: its grant is for us alone.
+        let grants = self.myself().is_voter() && node.is_voter();
+        let hurry = self.lease_is_short(env.now_ms) && pinged_ago >= self.config.node_timeout_ms / PINGS_A_TIMEOUT;
+        let grant_due = grants && (env.now_ms >= node.grant_due_ms || hurry);
         // It sent something since, so the ping or its answer was lost, as DEBUG can do. We ping again, as a node that
         // sends keeps its connection, and its failure is cleared only when it answers.
         let lost = node.data_received_ms > node.pinged_ms;
@@ -112,13 +164,29 @@ impl Cluster {
         }
     }
 
+    /// The master after us, by id, if we are both masters with slots: each is watched by the one before it, so that its
+    /// absence is noticed soon for certain.
+    fn next_voter(&self) -> Option<NodeKey> {
+        let after = |(_, n): &(NodeKey, &Node)| n.is_voter() && n.healthy() && n.id > self.myself().id;
+        let first = |(_, n): &(NodeKey, &Node)| n.is_voter() && n.healthy() && n.id < self.myself().id;
+        let next = self.nodes.iter().find(after).or_else(|| self.nodes.iter().find(first));
+        next.filter(|_| self.myself().is_voter()).map(|(key, _)| key)
+    }
+
     /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where
-    /// nothing is due.
-    fn ping_a_random_node(&mut self, env: &Env) {
-        if env.now_ms - self.random_ping_ms < 1000 {
+    /// nothing is due. A master, which pings many for their grants, pings the next master instead, more often if the
+    /// node timeout is short.
+    fn ping_without_need(&mut self, env: &Env) {
+        let next = self.next_voter();
+        let often = (self.config.node_timeout_ms / PINGS_A_TIMEOUT).clamp(*WATCH_MS.start(), *WATCH_MS.end());
+        if env.now_ms - self.random_ping_ms < if next.is_some() { often } else { *WATCH_MS.end() } {
             return;
         }
         self.random_ping_ms = env.now_ms;
+        let link = |key: NodeKey| self.nodes[key].link.filter(|l| self.links[l].connected);
+        if let Some(link) = next.filter(|key| self.nodes[*key].ping_sent_ms == 0).and_then(link) {
+            return self.send_ping(link, PacketType::Ping, env);
+        }
         let keys = self.nodes.keys();
         let oldest = (0..5)
             .map(|_| keys[self.rng.usize(..keys.len())])
@@ -131,6 +199,56 @@ impl Cluster {
         if let Some(link) = oldest.and_then(|key| self.nodes[key].link) {
             self.send_ping(link, PacketType::Ping, env);
         }
+    }
+
+    fn late_ms(&self) -> i64 {
+        (self.config.node_timeout_ms / LATE).clamp(*LATE_MS.start(), *LATE_MS.end())
+    }
+
+    /// Tells the other masters if one of them has not answered us for a while, so that they ping it: its absence counts
+    /// from their own pings. Who was told of it does not tell it on.
+    fn tell_if_late(&mut self, key: NodeKey, env: &Env) {
+        let (late_ms, node) = (self.late_ms(), &self.nodes[key]);
+        if node.ping_sent_ms == 0 || !node.healthy() || !node.is_voter() || !self.myself().is_voter() {
+            return;
+        }
+        let due = node.ping_sent_ms.max(node.data_received_ms) + late_ms;
+        if env.now_ms < due {
+            self.wake_at(due);
+        } else if env.now_ms - node.late_news_ms > self.config.node_timeout_ms {
+            self.nodes[key].late_news_ms = env.now_ms;
+            self.todo.late_news = true;
+        }
+    }
+
+    /// Another node waits for an answer of this one: pings it, too, unless we heard of it just now.
+    pub(super) fn check_as_told(&mut self, key: NodeKey, env: &Env) {
+        let (late_ms, node) = (self.late_ms(), &self.nodes[key]);
+        if !node.is_voter() || !self.myself().is_voter() || env.now_ms - node.data_received_ms < late_ms {
+            return;
+        }
+        let link = node.link.filter(|l| self.links[l].connected && node.ping_sent_ms == 0);
+        self.nodes[key].late_news_ms = env.now_ms;
+        if let Some(link) = link.filter(|_| env.now_ms - self.nodes[key].pinged_ms >= late_ms) {
+            self.send_ping(link, PacketType::Ping, env);
+        }
+    }
+
+    /// At the end of a turn after answers were found late; not often, as on a machine that is busy many are.
+    pub(super) fn spread_late_news(&mut self, env: &Env) {
+        let due = self.late_news_ms + self.config.node_timeout_ms / PINGS_A_TIMEOUT;
+        if env.now_ms < due {
+            self.wake_at(due);
+            return;
+        }
+        self.todo.late_news = false;
+        self.late_news_ms = env.now_ms;
+        let latest = env.now_ms - self.late_ms();
+        let is_late = |n: &Node| n.ping_sent_ms != 0 && n.ping_sent_ms.max(n.data_received_ms) <= latest;
+        let late = self.nodes.iter().filter(|(_, n)| n.is_voter() && n.healthy() && is_late(n));
+        let gossip: Vec<_> = late.map(|(key, _)| self.gossip_entry(key)).collect();
+        let links = self.voter_links(Node::healthy);
+        self.send_news(&links, gossip, env);
     }
 
     fn suspect_if_silent(&mut self, key: NodeKey, env: &Env) {
@@ -148,9 +266,43 @@ impl Cluster {
         }
         node.flags.set(NodeFlags::PFAIL);
         log::trace!("*** NODE {} possibly failing", node.id);
+        self.note_doubtful(key);
         self.todo.state = true;
-        self.todo.pfail_news = self.myself().is_voter();
+        if self.myself().is_voter() {
+            self.pfail_news = PfailNews::ToCollectors;
+            self.pfail_news_due_ms = self.pfail_news_due_ms.min(env.now_ms + NEWS_APART_MS);
+        }
         self.fail_if_agreed(key, env);
+    }
+
+    /// Tells other masters, and the replicas of the suspected nodes, which nodes we cannot reach, without waiting for
+    /// the next ping. It is a PONG, which asks for no answer. All masters choose the same few to collect suspicions; if
+    /// that leads to nothing, all get them.
+    pub(super) fn spread_pfail_news(&mut self, env: &Env) {
+        if self.pfail_news == PfailNews::None {
+            return;
+        }
+        if env.now_ms < self.pfail_news_due_ms {
+            self.wake_at(self.pfail_news_due_ms);
+            return;
+        }
+        self.pfail_news_due_ms = env.now_ms + NEWS_APART_MS;
+        let mut voters = self.voter_links(Node::healthy);
+        if self.pfail_news == PfailNews::ToCollectors && voters.len() > COLLECTORS {
+            voters.truncate(COLLECTORS);
+            self.pfail_news = PfailNews::ToAll;
+            self.pfail_news_due_ms = env.now_ms + COLLECTION_MS;
+            self.wake_at(self.pfail_news_due_ms);
+        } else {
+            self.pfail_news = PfailNews::None;
+        }
+        let suspects = || self.nodes.iter().filter(|(_, n)| n.timed_out());
+        let heirs = suspects().flat_map(|(_, n)| &n.replicas).map(|key| &self.nodes[*key]);
+        let heirs: Vec<LinkId> = heirs.filter(|n| n.healthy()).filter_map(|n| n.link).collect();
+        if suspects().next().is_some() {
+            let gossip = self.gossip_section(0, env);
+            self.send_news(&[voters, heirs].concat(), gossip, env);
+        }
     }
 
     // ---- reports and agreement ----
@@ -207,6 +359,9 @@ impl Cluster {
         if !self.nodes[key].timed_out() || self.nodes[key].failed() {
             return;
         }
+        if self.nodes[key].fail_reports.len() + 1 < self.quorum() {
+            return;
+        }
         self.drop_old_reports(key, env);
         let voters = self.nodes[key].fail_reports.iter().filter(|(who, _)| self.nodes[*who].is_voter()).count()
             + usize::from(self.myself().is_voter());
@@ -225,7 +380,7 @@ impl Cluster {
         node.flags.clear(NodeFlags::PFAIL);
         node.flags.set(NodeFlags::FAIL);
         node.fail_time_ms = env.now_ms;
-        self.save_and_update();
+        self.save_later_and_update();
         if self.myself().replica_of == Some(key) {
             self.todo.failover = true;
         }
@@ -278,7 +433,7 @@ impl Cluster {
             return;
         }
         node.flags.clear(NodeFlags::FAIL);
-        self.save_and_update();
+        self.save_later_and_update();
     }
 
     // ---- the cluster's state ----
@@ -300,8 +455,8 @@ impl Cluster {
             self.wake_at(started_ms + WRITABLE_DELAY_MS);
             return;
         }
-        let served = |owner: &Option<NodeKey>| owner.is_some_and(|key| !self.nodes[key].failed());
-        let covered = !self.config.require_full_coverage || self.owner.iter().all(served);
+        let served: usize = self.nodes.iter().filter(|(_, n)| !n.failed()).map(|(_, n)| n.slot_count).sum();
+        let covered = !self.config.require_full_coverage || served == SLOT_COUNT;
         let majority = reachable >= self.quorum();
         if !majority {
             self.minority_ms = now;
@@ -356,5 +511,39 @@ impl Cluster {
     pub(super) fn voter_links(&self, wanted: impl Fn(&Node) -> bool) -> Vec<LinkId> {
         let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter() && !n.failed());
         voters.filter(|(_, n)| wanted(n)).filter_map(|(_, n)| n.link).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ClusterConfig;
+    use super::*;
+
+    fn alone() -> (Cluster, NodeKey) {
+        let mut c = Cluster::new(ClusterConfig { node_timeout_ms: 16_000, ..ClusterConfig::default() }, 1, 1000);
+        let key = c.add_node(NodeId::random(&mut fastrand::Rng::with_seed(2)), NodeFlags::MASTER, 1000);
+        (c, key)
+    }
+
+    #[test]
+    fn who_is_away_for_long_is_called_seldom() {
+        let (mut c, key) = alone();
+        let after = |c: &Cluster, away_ms: i64| c.reconnect_ms(key, 1000 + away_ms);
+        assert_eq!([0, 800, 4000, 3_600_000].map(|away| after(&c, away)), [100, 100, 500, 1000]);
+        // It calls us: it is back.
+        c.nodes[key].inbound = Some(LinkId(9));
+        assert_eq!(after(&c, 3_600_000), 100);
+    }
+
+    #[test]
+    fn masters_ping_each_other_as_often_as_few_or_many_need() {
+        let (mut c, _) = alone();
+        let intervals = [1, 2, 3, 5, 9, 30, 500].map(|size| {
+            c.size = size;
+            c.grant_interval_ms()
+        });
+        assert_eq!(intervals, [1000, 1000, 1000, 2000, 4000, 12_000, 12_000]);
+        c.config.ping_interval_ms = 2500;
+        assert_eq!(c.grant_interval_ms(), 2500);
     }
 }

@@ -12,6 +12,17 @@ use super::{Action, Cluster, Env, LinkId};
 
 /// For how long a forgotten node is not added again.
 pub(super) const BLACKLIST_TTL_S: i64 = 60;
+/// Bounds on how many nodes a packet tells of without need. Each node gets the more packets the more nodes there are.
+const LEAST_GOSSIP: usize = 3;
+const MOST_GOSSIP: usize = 10;
+/// For how long packets tell of a node that has become known, of how many of those, and how many nodes hear of it at once.
+const NEWCOMER_MS: i64 = 10_000;
+const MOST_NEWCOMERS: usize = 20;
+const NEWS_FANOUT: usize = 4;
+/// News of that kind is apart by this much.
+const NEWCOMERS_APART_MS: i64 = 100;
+/// How long after a change of our role it is announced a second time.
+const ANNOUNCE_AGAIN_MS: i64 = 500;
 /// How far ahead another node's clock may be when it reports a pong.
 const CLOCK_SKEW_MS: i64 = 500;
 
@@ -120,6 +131,8 @@ impl Cluster {
                 self.close_link(older);
             }
             self.nodes[key].inbound = Some(link);
+            // It is back: it is not to wait for our next attempt to connect.
+            self.wake_at(0);
             self.links.get_mut(&link).expect("the packet's link").node = Some(key);
         }
         Some(key)
@@ -130,9 +143,11 @@ impl Cluster {
         let node = &mut self.nodes[sender];
         node.repl_offset = header.offset as i64;
         node.repl_offset_ms = env.now_ms;
-        if header.config_epoch > node.config_epoch {
+        // A replica says its master's, which would be in the way of others' claims if a packet of the time when it was
+        // master itself comes later, by its other link.
+        if header.config_epoch > node.config_epoch && header.replica_of.is_none() {
             node.config_epoch = header.config_epoch;
-            self.save_synced();
+            self.save_later();
         }
         self.note_master_offset(sender, header);
     }
@@ -199,7 +214,7 @@ impl Cluster {
             log::info!("IP address for this node updated to {local_ip}");
             let ip = local_ip.clone();
             self.nodes[self.myself].ip = ip;
-            self.save_soon();
+            self.save_later();
         }
     }
 
@@ -218,7 +233,6 @@ impl Cluster {
         let node = &mut self.nodes[key];
         node.ip = ip;
         (node.tcp_port, node.tls_port, node.bus_port) = (tcp, tls, header.bus_port);
-        self.save_soon();
     }
 
     /// A packet came on a link we opened: checks that the node at the other end is the expected one. False if the link
@@ -244,7 +258,8 @@ impl Cluster {
             let node = &mut self.nodes[key];
             node.flags.clear(NodeFlags::HANDSHAKE);
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
-            self.save_soon();
+            self.welcome(key);
+            self.save_later();
         } else if self.nodes[key].id != header.sender {
             let node = &mut self.nodes[key];
             log::trace!(
@@ -258,7 +273,7 @@ impl Cluster {
             node.ip.clear();
             (node.tcp_port, node.tls_port, node.bus_port) = (0, 0, 0);
             self.close_link(link);
-            self.save_soon();
+            self.save_later();
             return false;
         }
         true
@@ -270,7 +285,7 @@ impl Cluster {
         node.ping_sent_ms = 0;
         if node.timed_out() {
             node.flags.clear(NodeFlags::PFAIL);
-            self.save_and_update();
+            self.todo.state = true;
         } else if node.failed() {
             self.clear_failure_if_possible(key, env);
         }
@@ -305,7 +320,7 @@ impl Cluster {
         if self.myself().replica_of == Some(key) {
             self.replicate_from(key);
         }
-        self.save_and_update();
+        self.save_later_and_update();
         self.wake_at(env.now_ms);
     }
 
@@ -353,6 +368,13 @@ impl Cluster {
             if pong_ms <= env.now_ms + CLOCK_SKEW_MS && pong_ms > node.pong_received_ms {
                 node.pong_received_ms = pong_ms;
             }
+            if pong_ms <= env.now_ms + CLOCK_SKEW_MS {
+                // It came within that second. For a ping less or more, the latest time is good enough.
+                node.told_of_ms = node.told_of_ms.max((pong_ms + 999).min(env.now_ms));
+            }
+        }
+        if !bad && g.ping_sent_s != 0 {
+            self.check_as_told(key, env);
         }
         // A node we cannot reach, but the sender can, elsewhere: go there.
         let (tcp, tls) = self.plain_and_tls(g.port, g.second_port);
@@ -387,6 +409,29 @@ impl Cluster {
         if node.failed() {
             node.fail_time_ms = env.now_ms;
         }
+        self.welcome(key);
+    }
+
+    /// Tells others of a node that has become known.
+    fn welcome(&mut self, key: NodeKey) {
+        self.newcomers.push(key);
+        self.todo.newcomers = true;
+    }
+
+    /// At the end of a turn: tells some nodes, of which each does the same, of those that have become known.
+    pub(super) fn spread_newcomers(&mut self, env: &Env) {
+        let due = self.newcomers_told_ms + NEWCOMERS_APART_MS;
+        if env.now_ms < due {
+            self.wake_at(due);
+            return;
+        }
+        self.todo.newcomers = false;
+        self.newcomers_told_ms = env.now_ms;
+        let mut links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
+        self.rng.shuffle(&mut links);
+        links.truncate(NEWS_FANOUT);
+        let gossip = self.gossip_section(self.gossip_wanted(), env);
+        self.send_news(&links, gossip, env);
     }
 
     fn take_in_extensions(&mut self, sender: NodeKey, extensions: &[Extension], env: &Env) {
@@ -406,7 +451,7 @@ impl Cluster {
         if node.hostname != hostname || node.human_name != human_name {
             node.hostname = hostname.to_owned();
             node.human_name = human_name.to_owned();
-            self.save_soon();
+            self.save_later();
         }
         // A sender too old to announce a shard belongs to its master's.
         let shard = shard.unwrap_or_else(|| self.nodes[self.top_master(sender)].shard_id);
@@ -443,10 +488,11 @@ impl Cluster {
             self.links.get_mut(&link).expect("it is there").pings.push_back(env.now_ms);
         }
         if let (PacketType::Ping, false, Some(key)) = (kind, inbound, key) {
-            self.nodes[key].ping_sent_ms = env.now_ms;
-            self.nodes[key].pinged_ms = env.now_ms;
+            let grant_due_ms = self.next_grant_ms(env.now_ms);
+            let node = &mut self.nodes[key];
+            (node.ping_sent_ms, node.pinged_ms, node.grant_due_ms) = (env.now_ms, env.now_ms, grant_due_ms);
         }
-        let gossip = self.gossip_section(true);
+        let gossip = self.gossip_section(self.gossip_wanted(), env);
         self.send_ping_body(link, kind, gossip, env);
     }
 
@@ -455,12 +501,28 @@ impl Cluster {
         self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
     }
 
+    /// Sends a PONG that nobody asked for.
+    pub(super) fn send_news(&mut self, links: &[LinkId], gossip: Vec<Gossip>, env: &Env) {
+        if !links.is_empty() {
+            let extensions = self.extensions(env);
+            self.send_to_all(links, &Body::Ping { kind: PacketType::Pong, gossip, extensions }, 0, env);
+        }
+    }
+
+    /// Tells every node of our new role. And once more later, as an answer sent before may arrive by another link after
+    /// it, and links may just be made.
+    pub(super) fn announce_role(&mut self, env: &Env) {
+        self.todo.announce = false;
+        self.announce_again_ms = env.now_ms + ANNOUNCE_AGAIN_MS;
+        self.wake_at(self.announce_again_ms);
+        self.broadcast_pong(env);
+    }
+
     /// Sends every node our state: for changes that should spread at once.
     pub(super) fn broadcast_pong(&mut self, env: &Env) {
         let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
-        for link in links {
-            self.send_ping(link, PacketType::Pong, env);
-        }
+        let gossip = self.gossip_section(self.gossip_wanted(), env);
+        self.send_news(&links, gossip, env);
     }
 
     /// Sends the other replicas of our master our state.
@@ -468,32 +530,8 @@ impl Cluster {
         let master = self.myself().replica_of.unwrap_or(self.myself);
         let links: Vec<LinkId> =
             self.reachable().filter(|(_, n)| n.replica_of == Some(master)).filter_map(|(_, n)| n.link).collect();
-        for link in links {
-            self.send_ping(link, PacketType::Pong, env);
-        }
-    }
-
-    /// Tells the voters, and the replicas of the suspected nodes, which nodes we cannot reach, without waiting for the
-    /// next ping. It is a PONG, which asks for no answer.
-    pub(super) fn spread_pfail_news(&mut self, env: &Env) {
-        const APART_MS: i64 = 20;
-        let due = self.pfail_news_ms + APART_MS;
-        if env.now_ms < due {
-            self.wake_at(due);
-            return;
-        }
-        self.todo.pfail_news = false;
-        self.pfail_news_ms = env.now_ms;
-        let links: Vec<LinkId> = self
-            .reachable()
-            .filter(|(_, n)| n.is_voter() || n.replica_of.is_some_and(|m| self.nodes[m].timed_out()))
-            .filter(|(_, n)| n.healthy())
-            .filter_map(|(_, n)| n.link)
-            .collect();
-        let gossip = self.gossip_section(false);
-        for link in links {
-            self.send_ping_body(link, PacketType::Pong, gossip.clone(), env);
-        }
+        let gossip = self.gossip_section(self.gossip_wanted(), env);
+        self.send_news(&links, gossip, env);
     }
 
     /// Every node a broadcast goes to.
@@ -508,7 +546,11 @@ impl Cluster {
     }
 
     pub(super) fn send_to_all(&mut self, links: &[LinkId], body: &Body<'_>, mflags: u8, env: &Env) {
-        let packet: Rc<[u8]> = wire::encode(&self.header(mflags, env), body).into();
+        self.send_packet(links, &self.header(mflags, env), body);
+    }
+
+    pub(super) fn send_packet(&mut self, links: &[LinkId], header: &Header, body: &Body<'_>) {
+        let packet: Rc<[u8]> = wire::encode(header, body).into();
         self.stats.sent[usize::from(wire::packet_type(&packet))] += links.len() as u64;
         for &link in links {
             self.actions.push(Action::Send { link, packet: packet.clone() });
@@ -553,33 +595,45 @@ impl Cluster {
         }
     }
 
-    /// If `others`, a random tenth of the nodes, at least three; and every node we cannot reach, so that failures
-    /// spread soon.
-    pub(super) fn gossip_section(&mut self, others: bool) -> Vec<Gossip> {
-        let mut out = Vec::new();
-        if others {
-            let eligible = |(key, n): &(NodeKey, &Node)| {
-                *key != self.myself
-                    && !n.flags.has_any(NodeFlags::PFAIL | NodeFlags::HANDSHAKE | NodeFlags::NOADDR)
-                    && (n.link.is_some() || n.slot_count > 0)
-            };
-            let mut keys: Vec<NodeKey> = self.nodes.iter().filter(eligible).map(|(key, _)| key).collect();
-            let wanted = (self.nodes.len() / 10).max(3).min(self.nodes.len().saturating_sub(2)).min(keys.len());
-            for i in 0..wanted {
-                let pick = self.rng.usize(i..keys.len());
-                keys.swap(i, pick);
-                out.push(self.gossip_entry(keys[i]));
-            }
-        }
-        let suspects = self
-            .nodes
-            .iter()
-            .filter(|(_, n)| !n.flags.has_any(NodeFlags::HANDSHAKE | NodeFlags::NOADDR))
-            // Also nodes with an open vote: the leases of others must not rest on a node that may have been replaced.
-            .filter(|(key, n)| n.timed_out() || (n.failed() && n.voted_for.is_some() && self.vote_is_open(*key)))
-            .map(|(key, _)| self.gossip_entry(key));
-        out.extend(suspects.take(usize::from(u16::MAX) - 1000));
+    /// How many nodes a PING or PONG tells of, whether there is news of them or not: a tenth of them, and few of many.
+    pub(super) fn gossip_wanted(&self) -> usize {
+        (self.nodes.len() / 10).clamp(LEAST_GOSSIP, MOST_GOSSIP).min(self.nodes.len().saturating_sub(2))
+    }
+
+    /// So many random nodes; and every node we cannot reach, so that failures spread soon.
+    pub(super) fn gossip_section(&mut self, wanted: usize, env: &Env) -> Vec<Gossip> {
+        let start = self.rng.usize(..self.nodes.len());
+        self.newcomers.retain(|key| env.now_ms - self.nodes[*key].created_ms < NEWCOMER_MS);
+        let (most, first) = (MOST_NEWCOMERS.min(wanted * MOST_NEWCOMERS), self.rng.usize(..=self.newcomers.len()));
+        let newcomers = self.newcomers[first..].iter().chain(&self.newcomers[..first]).take(most);
+        let mut doubtful = std::mem::take(&mut self.doubtful);
+        doubtful.retain(|key| self.is_doubtful(*key));
+        let eligible = |key: &NodeKey| {
+            let n = &self.nodes[*key];
+            *key != self.myself
+                && !n.flags.has_any(NodeFlags::PFAIL | NodeFlags::HANDSHAKE | NodeFlags::NOADDR)
+                && (n.link.is_some() || n.slot_count > 0)
+        };
+        let others = self.nodes.keys_from(start).filter(eligible).take(wanted);
+        let others = others.chain(newcomers.copied().filter(eligible));
+        let to_tell = doubtful.iter().copied().filter(|key| !self.nodes[*key].flags.has(NodeFlags::NOADDR));
+        let out = others.chain(to_tell.take(usize::from(u16::MAX) - 1000)).map(|key| self.gossip_entry(key)).collect();
+        self.doubtful = doubtful;
         out
+    }
+
+    /// Whether every packet is to tell of this node. Also of one with an open vote: the leases of others must not rest
+    /// on a node that may have been replaced.
+    fn is_doubtful(&self, key: NodeKey) -> bool {
+        let n = &self.nodes[key];
+        n.timed_out() || (n.failed() && n.voted_for.is_some() && self.vote_is_open(key))
+    }
+
+    /// To be called where a node may become doubtful.
+    pub(super) fn note_doubtful(&mut self, key: NodeKey) {
+        if !self.doubtful.contains(&key) {
+            self.doubtful.push(key);
+        }
     }
 
     pub(super) fn gossip_entry(&self, key: NodeKey) -> Gossip {

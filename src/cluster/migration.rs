@@ -13,19 +13,20 @@ impl Cluster {
         let Some(my_master) = self.myself().replica_of else {
             return;
         };
-        let orphans: Vec<NodeKey> = self.nodes.keys().into_iter().filter(|key| self.is_orphaned(*key)).collect();
+        let mut target = None;
         for key in self.nodes.keys() {
-            let orphaned = orphans.contains(&key);
+            let orphaned = self.is_orphaned(key);
             let node = &mut self.nodes[key];
             match (orphaned, node.orphaned_ms) {
                 (true, 0) => node.orphaned_ms = env.now_ms,
                 (false, _) => node.orphaned_ms = 0,
                 _ => {}
             }
+            if orphaned && node.slot_count > 0 {
+                target = target.or(Some(key));
+            }
         }
-        let Some(target) = orphans.into_iter().find(|key| self.nodes[*key].slot_count > 0) else {
-            return;
-        };
+        let Some(target) = target else { return };
 
         if !self.config.allow_replica_migration || !self.state_ok {
             return;

@@ -38,7 +38,7 @@ pub(crate) mod routing;
 mod sim;
 pub(crate) mod wire;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
@@ -50,10 +50,12 @@ use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
 
 /// How far the bus port is above the client port unless configured.
 pub(crate) const BUS_PORT_OFFSET: u16 = 10000;
-/// The longest time between two ticks.
+/// The usual time between two ticks.
 const TICK_MS: i64 = 100;
 /// Between attempts to connect to a node.
 const RECONNECT_MS: i64 = 100;
+/// Between writes of `nodes.conf` for what others could tell us again.
+const SAVES_APART_MS: i64 = 500;
 
 /// A bus connection. The machine numbers the links it opens and those the server accepts; no number is used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -76,7 +78,7 @@ pub(crate) enum PreferredEndpoint {
 pub(crate) struct ClusterConfig {
     /// `cluster-node-timeout`
     pub(crate) node_timeout_ms: i64,
-    /// `cluster-ping-interval`, 0 for a quarter of the node timeout
+    /// `cluster-ping-interval`, 0 for half the node timeout
     pub(crate) ping_interval_ms: i64,
     /// `cluster-replica-validity-factor`
     pub(crate) replica_validity_factor: i64,
@@ -266,10 +268,18 @@ struct Link {
 struct Todo {
     save: bool,
     fsync: bool,
+    /// Save, too, but not before `SAVES_APART_MS` after the last time.
+    save_later: bool,
     state: bool,
     failover: bool,
-    /// There are PFAIL flags that others should hear of now.
-    pfail_news: bool,
+    /// There are grants that the lease does not count yet.
+    lease: bool,
+    /// All nodes are to hear of our role now.
+    announce: bool,
+    /// There are answers so late that others should hear of it.
+    late_news: bool,
+    /// There are nodes that others may not know yet.
+    newcomers: bool,
 }
 
 /// Counters of CLUSTER INFO.
@@ -291,6 +301,9 @@ pub(crate) struct Cluster {
     myself: NodeKey,
     current_epoch: u64,
     last_vote_epoch: u64,
+    /// The epochs we voted in, of those greater than `unknown_votes_until`; in those up to that we may have voted.
+    voted_epochs: BTreeSet<u64>,
+    unknown_votes_until: u64,
     state_ok: bool,
     /// Number of masters with slots.
     size: usize,
@@ -309,12 +322,24 @@ pub(crate) struct Cluster {
     cant_failover: election::CantFailover,
     cant_failover_logged_ms: i64,
     todo: Todo,
+    saved_ms: i64,
+    /// The nodes that every packet may have to tell of, see `gossip`.
+    doubtful: Vec<NodeKey>,
+    /// The nodes that have become known lately, and when we last told others of such.
+    newcomers: Vec<NodeKey>,
+    newcomers_told_ms: i64,
+    /// When our role is to be announced a second time; 0: it is not.
+    announce_again_ms: i64,
     dropped_channels: Option<SlotSet>,
     actions: Vec<Action>,
     next_due_ms: i64,
+    last_tick_ms: i64,
     last_turn_ms: i64,
     random_ping_ms: i64,
-    pfail_news_ms: i64,
+    pfail_news: failure::PfailNews,
+    pfail_news_due_ms: i64,
+    /// When we last told others of late answers.
+    late_news_ms: i64,
     started_ms: Option<i64>,
     minority_ms: i64,
     /// When this process last went on after standing still; 0: never. Voters count as reached only if heard of since.
@@ -341,6 +366,8 @@ impl Cluster {
             myself,
             current_epoch: 0,
             last_vote_epoch: 0,
+            voted_epochs: BTreeSet::new(),
+            unknown_votes_until: 0,
             state_ok: false,
             size: 0,
             owner: vec![None; SLOT_COUNT].try_into().expect("a table of that size"),
@@ -355,12 +382,20 @@ impl Cluster {
             cant_failover: election::CantFailover::No,
             cant_failover_logged_ms: 0,
             todo: Todo { save: true, fsync: true, ..Todo::default() },
+            saved_ms: 0,
+            doubtful: Vec::new(),
+            newcomers: Vec::new(),
+            newcomers_told_ms: 0,
+            announce_again_ms: 0,
             dropped_channels: None,
             actions: Vec::new(),
             next_due_ms: now_ms,
+            last_tick_ms: 0,
             last_turn_ms: now_ms,
             random_ping_ms: now_ms,
-            pfail_news_ms: 0,
+            pfail_news: failure::PfailNews::None,
+            pfail_news_due_ms: now_ms,
+            late_news_ms: 0,
             started_ms: None,
             minority_ms: 0,
             awake_ms: 0,
@@ -533,8 +568,8 @@ impl Cluster {
             // It counts as unanswered from now on.
             node.ping_sent_ms = env.now_ms;
         }
-        let due = (node.connect_ms + RECONNECT_MS).max(env.now_ms);
-        self.wake_at(due);
+        let due = self.nodes[key].connect_ms + self.reconnect_ms(key, env.now_ms);
+        self.wake_at(due.max(env.now_ms));
     }
 
     /// The send buffer of a link grew beyond the limit: the link is closed, as the peer does not keep up.
@@ -613,6 +648,8 @@ impl Cluster {
         self.migrating.retain(|_, n| *n != key);
         self.importing.retain(|_, n| *n != key);
         self.unbind_all(key);
+        self.doubtful.retain(|n| *n != key);
+        self.newcomers.retain(|n| *n != key);
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
             n.failed_by.retain(|voter| *voter != key);
@@ -672,26 +709,38 @@ impl Cluster {
                 n.ping_sent_ms = now_ms;
             }
         });
-        if self.is_master() && self.size > 1 && self.state_ok {
+        // While the lease lasts nobody can have taken our place.
+        if self.is_master() && self.size > 1 && self.state_ok && !self.holds_lease(now_ms) {
             log::warn!("This node was not running for {gap} milliseconds: not accepting queries for a while.");
             self.wait_for_news(now_ms, gap >= timeout);
         }
         self.wake_at(now_ms);
     }
 
-    /// The longest time between two ticks: short enough to renew grants in time.
+    /// The usual time between two ticks: short enough to renew grants in time.
     fn tick_ms(&self) -> i64 {
         TICK_MS.min(self.term_ms() / 16)
     }
 
     /// Does what is due.
     pub(crate) fn tick(&mut self, env: &Env) {
-        if env.now_ms < self.next_due_ms {
+        let tick_ms = self.tick_ms();
+        if env.now_ms < self.next_due_ms && env.now_ms - self.last_tick_ms < tick_ms / 2 {
             return;
         }
-        self.next_due_ms = env.now_ms + self.tick_ms();
+        self.last_tick_ms = env.now_ms;
+        // The server wakes as often for other things: the tick is to fall in with those.
+        self.next_due_ms = env.now_ms + if tick_ms < TICK_MS { tick_ms } else { tick_ms + tick_ms / 2 };
         self.watch_nodes(env);
         self.watch_lease(env);
+        match self.announce_again_ms {
+            0 => {}
+            due if env.now_ms < due => self.wake_at(due),
+            _ => {
+                self.announce_again_ms = 0;
+                self.broadcast_pong(env);
+            }
+        }
 
         if let (false, Some(master), true) = (env.replicating, self.myself().replica_of, self.knows_master_address()) {
             self.replicate_from(master);
@@ -719,9 +768,17 @@ impl Cluster {
         if self.todo.state {
             self.update_state(env);
         }
-        if self.todo.pfail_news {
-            self.spread_pfail_news(env);
+        self.spread_pfail_news(env);
+        if self.todo.late_news {
+            self.spread_late_news(env);
         }
+        if self.todo.newcomers {
+            self.spread_newcomers(env);
+        }
+        if self.todo.announce {
+            self.announce_role(env);
+        }
+        self.save_if_due(env);
         let mut actions = std::mem::take(&mut self.actions);
         if let Some(slots) = self.dropped_channels.take() {
             actions.push(Action::DropShardChannels(slots));
@@ -734,6 +791,28 @@ impl Cluster {
 
     fn save_soon(&mut self) {
         self.todo.save = true;
+    }
+
+    /// For what others could tell us again: a cluster that forms, or of which a part fails, has much of it at once.
+    fn save_later(&mut self) {
+        self.todo.save_later = true;
+    }
+
+    fn save_later_and_update(&mut self) {
+        self.todo.save_later = true;
+        self.todo.state = true;
+    }
+
+    fn save_if_due(&mut self, env: &Env) {
+        let due = self.saved_ms + SAVES_APART_MS;
+        if self.todo.save_later && env.now_ms < due {
+            self.wake_at(due);
+        } else {
+            self.todo.save |= self.todo.save_later;
+        }
+        if self.todo.save {
+            (self.todo.save_later, self.saved_ms) = (false, env.now_ms);
+        }
     }
 
     fn save_synced(&mut self) {

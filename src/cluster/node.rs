@@ -3,7 +3,6 @@
 //! Invariant: a [`NodeKey`] in use anywhere in the machine names a node in the table; only `Cluster::remove_node` takes
 //! a node out, and it clears every reference first.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::LinkId;
@@ -175,7 +174,7 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) shard_id: NodeId,
     pub(crate) flags: NodeFlags,
-    /// The newest config epoch it announced.
+    /// The newest config epoch it announced as a master.
     pub(crate) config_epoch: u64,
     /// The slots bound to it, as in `Cluster::owner`.
     pub(crate) slots: SlotSet,
@@ -191,6 +190,10 @@ pub(crate) struct Node {
     pub(crate) ping_sent_ms: i64,
     /// When its last pong came, to us or, by gossip, to others.
     pub(crate) pong_received_ms: i64,
+    /// When its last pong may have come to others at the latest: gossip has whole seconds.
+    pub(crate) told_of_ms: i64,
+    /// When we told others, or were told, that its answer is late.
+    pub(crate) late_news_ms: i64,
     /// When anything last came from it.
     pub(crate) data_received_ms: i64,
     /// When FAIL was set.
@@ -209,6 +212,8 @@ pub(crate) struct Node {
     pub(crate) promised_ms: i64,
     /// When we last sent it a ping on our link.
     pub(crate) pinged_ms: i64,
+    /// When it is to be pinged next for its grant, if it and we have slots.
+    pub(crate) grant_due_ms: i64,
     /// When `repl_offset` was last announced.
     pub(crate) repl_offset_ms: i64,
     /// Since when this master has had no working replica, 0 if it has one.
@@ -251,6 +256,8 @@ impl Node {
             created_ms: now_ms,
             ping_sent_ms: 0,
             pong_received_ms: 0,
+            told_of_ms: 0,
+            late_news_ms: 0,
             data_received_ms: 0,
             fail_time_ms: 0,
             voted_ms: 0,
@@ -260,6 +267,7 @@ impl Node {
             failed_by: Vec::new(),
             promised_ms: 0,
             pinged_ms: 0,
+            grant_due_ms: 0,
             repl_offset_ms: 0,
             orphaned_ms: 0,
             connect_ms: 0,
@@ -318,13 +326,19 @@ impl Node {
     pub(crate) fn last_alive_ms(&self) -> i64 {
         self.data_received_ms.max(self.pong_received_ms)
     }
+
+    /// When it was last pinged or gave a sign of life, as far as that spares it a ping.
+    pub(crate) fn last_sign_ms(&self) -> i64 {
+        self.last_alive_ms().max(self.told_of_ms)
+    }
 }
 
 /// All known nodes, by key and by id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeTable {
     nodes: slab::Slab<Node>,
-    by_id: BTreeMap<NodeId, NodeKey>,
+    /// In order of id: read for every packet, changed seldom.
+    by_id: Vec<(NodeId, NodeKey)>,
 }
 
 impl NodeTable {
@@ -333,26 +347,34 @@ impl NodeTable {
         let id = node.id;
         let index = u32::try_from(self.nodes.insert(node) + 1).expect("fewer than 2^32 nodes");
         let key = NodeKey(std::num::NonZeroU32::new(index).expect("one was added"));
-        assert!(self.by_id.insert(id, key).is_none(), "node {id} is already in the table");
+        self.enter(id, key);
         key
     }
 
     pub(crate) fn remove(&mut self, key: NodeKey) -> Node {
         let node = self.nodes.remove(Self::index(key));
-        self.by_id.remove(&node.id);
+        self.by_id.retain(|(_, k)| *k != key);
         node
+    }
+
+    fn enter(&mut self, id: NodeId, key: NodeKey) {
+        match self.by_id.binary_search_by(|(other, _)| other.cmp(&id)) {
+            Ok(_) => panic!("node {id} is already in the table"),
+            Err(at) => self.by_id.insert(at, (id, key)),
+        }
     }
 
     /// Gives a node another id. Panics if that is taken.
     pub(crate) fn rename(&mut self, key: NodeKey, id: NodeId) {
-        let old = std::mem::replace(&mut self[key].id, id);
-        self.by_id.remove(&old);
-        assert!(self.by_id.insert(id, key).is_none(), "node {id} is already in the table");
+        self[key].id = id;
+        self.by_id.retain(|(_, k)| *k != key);
+        self.enter(id, key);
     }
 
     /// The node called `id`.
     pub(crate) fn find(&self, id: &NodeId) -> Option<NodeKey> {
-        self.by_id.get(id).copied()
+        let at = self.by_id.binary_search_by(|(other, _)| other.cmp(id)).ok()?;
+        Some(self.by_id[at].1)
     }
 
     /// Number of known nodes, this one included.
@@ -362,12 +384,18 @@ impl NodeTable {
 
     /// The keys, in order of id.
     pub(crate) fn keys(&self) -> Vec<NodeKey> {
-        self.by_id.values().copied().collect()
+        self.by_id.iter().map(|(_, key)| *key).collect()
+    }
+
+    /// The keys in order of id, beginning with the one at this position and going round.
+    pub(crate) fn keys_from(&self, at: usize) -> impl Iterator<Item = NodeKey> {
+        let (before, after) = self.by_id.split_at(at.min(self.by_id.len()));
+        after.iter().chain(before).map(|(_, key)| *key)
     }
 
     /// The nodes, in order of id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
-        self.by_id.values().map(|&key| (key, &self[key]))
+        self.by_id.iter().map(|&(_, key)| (key, &self[key]))
     }
 
     /// Calls `f` with every node, in no particular order.

@@ -59,6 +59,7 @@ impl Cluster {
         }
         // Only in an edited file.
         cluster.current_epoch = cluster.greatest_epoch();
+        cluster.doubtful = cluster.nodes.iter().filter(|(_, n)| n.timed_out()).map(|(key, _)| key).collect();
         cluster.todo = Default::default();
         cluster.todo.state = true;
         cluster.lease_end_ms = 0;
@@ -124,6 +125,7 @@ impl Loader<'_> {
                 self.cluster.current_epoch = value()?;
             } else if pair[0].eq_ignore_ascii_case("lastVoteEpoch") {
                 self.cluster.last_vote_epoch = value()?;
+                self.cluster.unknown_votes_until = self.cluster.last_vote_epoch;
             } else {
                 log::info!("Skipping unknown cluster config variable '{}'", pair[0]);
             }

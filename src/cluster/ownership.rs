@@ -60,7 +60,7 @@ impl Cluster {
             let flags = &mut self.nodes[key].flags;
             flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
             flags.set(NodeFlags::REPLICA);
-            self.save_and_update();
+            self.save_later_and_update();
         }
         if let Some(master) = self.nodes.find(&master_id).filter(|m| *m != key)
             && self.nodes[key].replica_of != Some(master)
@@ -68,7 +68,7 @@ impl Cluster {
             self.attach_replica(key, master);
             let shard = self.nodes[master].shard_id;
             self.set_shard(key, shard);
-            self.save_soon();
+            self.save_later();
         }
     }
 
@@ -85,7 +85,7 @@ impl Cluster {
         let flags = &mut self.nodes[key].flags;
         flags.clear(NodeFlags::REPLICA);
         flags.set(NodeFlags::MASTER);
-        self.save_and_update();
+        self.save_later_and_update();
     }
 
     fn attach_replica(&mut self, key: NodeKey, master: NodeKey) {
@@ -122,7 +122,7 @@ impl Cluster {
     pub(super) fn set_shard(&mut self, key: NodeKey, shard: NodeId) {
         if self.nodes[key].shard_id != shard {
             self.nodes[key].shard_id = shard;
-            self.save_soon();
+            self.save_later();
         }
         if self.myself().replica_of == Some(key) && self.myself().shard_id != shard {
             self.nodes[self.myself].shard_id = shard;
@@ -202,7 +202,7 @@ impl Cluster {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
         let mut taken_from_mine = 0;
         let mut dirty = Vec::new();
-        let mut changed = false;
+        let (mut changed, mut moved) = (false, false);
         for slot in 0..SLOT_COUNT as Slot {
             let owner = self.owner[usize::from(slot)];
             if !claimed.contains(slot) {
@@ -228,10 +228,13 @@ impl Cluster {
             self.unbind(slot);
             self.bind(slot, claimant);
             changed = true;
+            moved |= owner.is_some();
+        }
+        if moved {
+            self.save_synced();
         }
         if changed {
-            self.save_synced();
-            self.todo.state = true;
+            self.save_later_and_update();
         }
 
         let left = mine.map_or(0, |m| self.nodes[m].slot_count);
@@ -302,6 +305,7 @@ impl Cluster {
             self.nodes[me].shard_id = shard;
         }
         self.save_soon();
+        self.todo.announce = true;
         self.replicate_from(master);
         self.reset_manual_failover();
         self.forget_election();
@@ -336,7 +340,7 @@ impl Cluster {
         self.update_state(env);
         self.save_synced();
         // At once, so that others hear it from us first.
-        self.broadcast_pong(env);
+        self.announce_role(env);
         self.reset_manual_failover();
         self.forget_election();
     }

@@ -12,6 +12,7 @@
 
 mod check;
 mod faults;
+mod scale;
 mod tests;
 
 use std::cmp::Reverse;
@@ -81,9 +82,21 @@ struct SimNode {
     my_epoch: (NodeId, u64),
     current_epoch: u64,
     suspects: HashSet<NodeId>,
+    /// Whether it took writes after its last step, for how many slots and by which epoch.
+    serving: (bool, usize, u64),
+    sent: Sent,
     /// Since when it has been cut off from a majority.
     cut_ms: Option<i64>,
     restarts: u64,
+}
+
+/// What a node sent and wrote.
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    packets: u64,
+    bytes: u64,
+    /// Writes of `nodes.conf`.
+    saves: u64,
 }
 
 struct Sim {
@@ -107,6 +120,11 @@ struct Sim {
     /// Until when two masters of one slot are allowed, by an operator's order.
     forced_until_ms: i64,
     steps: u64,
+    /// The elections that were begun, and how many replicas took a master's place.
+    elections: HashSet<(NodeNo, u64)>,
+    promotions: u64,
+    /// How long it took at the start until every node knew every other, and from then until all views agreed.
+    formed_ms: [i64; 2],
 }
 
 fn ip_of(no: NodeNo) -> String {
@@ -141,6 +159,9 @@ impl Sim {
             claims: BTreeMap::new(),
             forced_until_ms: 0,
             steps: 0,
+            elections: HashSet::new(),
+            promotions: 0,
+            formed_ms: [0; 2],
         };
         let count = masters * (1 + replicas);
         for no in 0..count {
@@ -170,6 +191,8 @@ impl Sim {
                 my_epoch,
                 current_epoch: 0,
                 suspects: HashSet::new(),
+                serving: (false, 0, 0),
+                sent: Sent::default(),
                 cut_ms: None,
                 restarts: 0,
             });
@@ -180,14 +203,14 @@ impl Sim {
         }
         sim.step(0, |_, _| ());
         sim.after(50, Event::Replicate);
-        sim.run_until("every node knows every other", 60_000, |sim| {
+        sim.formed_ms[0] = sim.run_until("every node knows every other", 60_000, |sim| {
             sim.alive().all(|(_, c)| c.nodes().len() == count && c.nodes().iter().all(|(_, n)| !n.in_handshake()))
         });
         for no in masters..count {
             let master = *sim.nodes[no % masters].cluster.as_ref().unwrap().myself().id.as_bytes();
             sim.step(no, move |c, _| c.replicate(&master, false).unwrap());
         }
-        sim.settle();
+        sim.formed_ms[1] = sim.settle();
         sim
     }
 
@@ -271,6 +294,7 @@ impl Sim {
             match action {
                 Action::SaveConfig { .. } => {
                     saved = true;
+                    self.nodes[no].sent.saves += 1;
                     self.nodes[no].conf = self.cluster(no).nodes_conf();
                 }
                 Action::Connect { link, ip, port } => {
@@ -299,7 +323,10 @@ impl Sim {
                     self.transmit(no, link, packet);
                 }
                 Action::SetReplicationMaster { ip, .. } => self.nodes[no].repl_from = Some(ip),
-                Action::UnsetReplicationMaster => self.nodes[no].repl_from = None,
+                Action::UnsetReplicationMaster => {
+                    self.nodes[no].repl_from = None;
+                    self.promotions += 1;
+                }
                 Action::PauseClients { until_ms } => self.nodes[no].clients_held_ms = until_ms,
                 Action::UnpauseClients => self.nodes[no].clients_held_ms = 0,
                 _ => {}
@@ -309,6 +336,8 @@ impl Sim {
 
     fn transmit(&mut self, no: NodeNo, link: LinkId, packet: Rc<[u8]>) {
         let Some(&no_conn) = self.nodes[no].links.get(&link) else { return };
+        let sent = &mut self.nodes[no].sent;
+        (sent.packets, sent.bytes) = (sent.packets + 1, sent.bytes + packet.len() as u64);
         let lost = self.loss > 0.0 && self.rng.f64() < self.loss;
         let ms = self.latency();
         let now = self.now;
@@ -389,8 +418,9 @@ impl Sim {
                 self.dump();
                 panic!("seed {}: not within {within_ms} ms: {what}", self.seed);
             }
-            // Checking after every event would take most of the time.
-            let until = self.now + if within_ms > 30_000 { 50 } else { 5 };
+            // Checking after every event would take most of the time, in a large cluster after every few milliseconds, too.
+            let apart = if within_ms > 30_000 { 50 } else { 5 };
+            let until = self.now + apart * (1 + self.nodes.len() as i64 / 100);
             while self.events.peek().is_some_and(|Reverse((when, ..))| *when <= until) {
                 self.next_event();
             }
@@ -473,7 +503,9 @@ impl Sim {
         let conn = self.conns.get_mut(&no).unwrap();
         let (Some(packet), Some(link)) = (conn.queues[side].pop_front(), conn.links[side]) else { return };
         let sender = NodeId::parse(&packet[40..80]).expect("what a node sends");
-        self.heard.insert((to, sender), self.now);
+        if self.nodes[to].cluster.as_ref().is_some_and(|c| c.drop_filter != Some(wire::packet_type(&packet))) {
+            self.heard.insert((to, sender), self.now);
+        }
         self.step(to, |c, env| c.on_packet(link, &packet, env));
     }
 

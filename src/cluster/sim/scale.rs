@@ -1,0 +1,187 @@
+//! Large clusters: what they send, how soon they agree, how soon every slot is served again after a failure.
+//!
+//! `HEXAD_SIM_NODES=1000 cargo test --release --lib a_cluster_as_large_as_asked_for -- --ignored --nocapture`; the other
+//! variables are read in [`Scenario::asked_for`].
+
+use super::*;
+
+/// A cluster of masters with a replica each, of which some masters fail at once.
+struct Scenario {
+    nodes: usize,
+    timeout_ms: i64,
+    /// How many masters fail.
+    victims: usize,
+    /// They stand still rather than die, so that no connection breaks.
+    stand_still: bool,
+    /// The longest time a packet takes, ms.
+    latency_ms: i64,
+    /// How many nodes of those that work stand still at any time, for a second at most, as on a busy machine.
+    starved: usize,
+    seed: u64,
+}
+
+/// What came of it. Rates are of one node, per second.
+struct Outcome {
+    /// Until every node knew every other and all views agreed, at the start.
+    formed_ms: i64,
+    idle_packets: f64,
+    /// Writes of `nodes.conf` by a node until then.
+    saves: f64,
+    /// Until the last slot was served again.
+    served_ms: i64,
+    elections: usize,
+    /// Until all views agreed after those that failed were back.
+    back_ms: i64,
+}
+
+impl Scenario {
+    fn asked_for() -> Scenario {
+        let read = |name: &str, default: i64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+        let nodes = read("HEXAD_SIM_NODES", 300) as usize;
+        Scenario {
+            nodes,
+            timeout_ms: read("HEXAD_SIM_TIMEOUT", 2000),
+            victims: read("HEXAD_SIM_VICTIMS", nodes as i64 / 6) as usize,
+            stand_still: read("HEXAD_SIM_STOP", 0) != 0,
+            latency_ms: read("HEXAD_SIM_LATENCY", 3),
+            starved: read("HEXAD_SIM_STARVED", 0) as usize,
+            seed: read("HEXAD_SIM_SEED", 11) as u64,
+        }
+    }
+
+    fn run(&self) -> Outcome {
+        let masters = self.nodes / 2;
+        let mut sim = Sim::new(self.seed, masters, 1, self.timeout_ms);
+        let formed_ms = sim.formed_ms.iter().sum();
+        let forming = sim.report("forming", formed_ms);
+        println!("every node known after {} ms, views agreed {} ms later", sim.formed_ms[0], sim.formed_ms[1]);
+        sim.latency_ms = 0..self.latency_ms;
+        sim.run_for(self.timeout_ms + 1000);
+        sim.take_sent();
+        let idle_ms = (self.timeout_ms * 2).max(4000);
+        sim.run_for(idle_ms);
+        let idle = sim.report("idle", idle_ms);
+
+        let victims: Vec<NodeNo> = (0..self.victims).map(|i| i * masters / self.victims).collect();
+        for no in &victims {
+            if self.stand_still { sim.nodes[*no].paused = true } else { sim.crash(*no) }
+        }
+        (sim.promotions, sim.elections) = (0, HashSet::new());
+        let served_ms = sim.until_all_served(&victims, masters, self.starved, self.timeout_ms * 10 + 10_000);
+        sim.report("failing over", *served_ms.last().unwrap_or(&1));
+        let elections = sim.elections.len();
+        println!(
+            "{} failed: served again after {:?} to {:?} ms; {elections} elections begun, {} won",
+            victims.len(),
+            served_ms.first(),
+            served_ms.last(),
+            sim.promotions
+        );
+        for no in victims {
+            sim.nodes[no].paused = false;
+            sim.step(no, |_, _| ());
+            sim.restart(no);
+        }
+        let back_ms = sim.settle();
+        sim.report("coming back", back_ms);
+        println!("views agreed {back_ms} ms after they were back; {} steps", sim.steps);
+        Outcome {
+            formed_ms,
+            idle_packets: idle.packets as f64 * 1000.0 / idle_ms as f64 / self.nodes as f64,
+            saves: forming.saves as f64 / self.nodes as f64,
+            served_ms: served_ms.last().copied().unwrap_or(0),
+            elections,
+            back_ms,
+        }
+    }
+}
+
+impl Sim {
+    /// What was sent and written since the last call.
+    fn take_sent(&mut self) -> Sent {
+        self.nodes.iter_mut().map(|n| std::mem::take(&mut n.sent)).fold(Sent::default(), |a, b| Sent {
+            packets: a.packets + b.packets,
+            bytes: a.bytes + b.bytes,
+            saves: a.saves + b.saves,
+        })
+    }
+
+    fn report(&mut self, what: &str, ms: i64) -> Sent {
+        let sent = self.take_sent();
+        let nodes = self.nodes.len() as f64;
+        let rate = 1000.0 / ms.max(1) as f64 / nodes;
+        println!(
+            "{what}: {:.1} packets/s, {:.1} KB/s and {:.2} writes of nodes.conf a node, in {ms} ms",
+            sent.packets as f64 * rate,
+            sent.bytes as f64 / 1024.0 * rate,
+            sent.saves as f64 / nodes
+        );
+        sent
+    }
+
+    fn starve(&mut self, victims: &[NodeNo], count: usize) {
+        let still = self.nodes.iter().filter(|n| n.paused).count();
+        for _ in still..count {
+            let no = self.rng.usize(0..self.nodes.len());
+            if !victims.contains(&no) && !self.nodes[no].paused {
+                self.nodes[no].paused = true;
+                let ms = self.rng.i64(10..1000);
+                self.after(ms, Event::Resume(no));
+            }
+        }
+    }
+
+    /// After how long a replica served the slots of each of these masters, in ascending order.
+    fn until_all_served(&mut self, victims: &[NodeNo], masters: usize, starved: usize, within_ms: i64) -> Vec<i64> {
+        let (start, mut left, mut times) = (self.now, victims.to_vec(), Vec::new());
+        while !left.is_empty() {
+            assert!(self.now - start <= within_ms, "seed {}: nobody serves the slots of {left:?}", self.seed);
+            self.run_for(5);
+            self.starve(victims, starved);
+            left.retain(|victim| {
+                let slot = (victim * SLOT_COUNT / masters) as Slot;
+                let heirs = (victim + masters..self.nodes.len()).step_by(masters);
+                let served =
+                    heirs.filter_map(|no| self.nodes[no].cluster.as_ref()).any(|c| c.myself().slots.contains(slot));
+                if served {
+                    times.push(self.now - start);
+                }
+                !served
+            });
+        }
+        // As long as a slot is not served, none is, unless full coverage is not required.
+        self.run_until("the cluster is up", within_ms, |sim| {
+            sim.alive().all(|(no, c)| c.state_ok() || sim.nodes[no].paused)
+        });
+        times
+    }
+}
+
+#[test]
+#[ignore = "as large as asked for, and as slow"]
+fn a_cluster_as_large_as_asked_for() {
+    Scenario::asked_for().run();
+}
+
+#[test]
+fn a_third_of_the_masters_is_replaced_at_once() {
+    let scenario =
+        Scenario { nodes: 60, timeout_ms: 2000, victims: 10, stand_still: false, latency_ms: 3, starved: 0, seed: 11 };
+    let outcome = scenario.run();
+    assert!(outcome.formed_ms <= 4000, "{} ms", outcome.formed_ms);
+    assert!(outcome.saves <= 10.0, "{}", outcome.saves);
+    assert!(outcome.idle_packets <= 60.0, "{}", outcome.idle_packets);
+    assert!(outcome.served_ms <= 2000 + 500, "{} ms", outcome.served_ms);
+    assert_eq!(outcome.elections, 10, "one each");
+    assert!(outcome.back_ms <= 3000, "{} ms", outcome.back_ms);
+}
+
+/// Its connections stand, so that only pings show that it is absent, and each master pings it seldom.
+#[test]
+fn a_master_that_stands_still_is_missed_by_all_as_soon_as_by_one() {
+    let scenario =
+        Scenario { nodes: 60, timeout_ms: 15_000, victims: 1, stand_still: true, latency_ms: 3, starved: 0, seed: 12 };
+    let outcome = scenario.run();
+    assert!(outcome.idle_packets <= 10.0, "{}", outcome.idle_packets);
+    assert!(outcome.served_ms <= 15_000 + 1500, "{} ms", outcome.served_ms);
+}
