@@ -205,6 +205,68 @@ fn transactions_are_logged_and_replayed_whole() {
     }
 }
 
+#[test]
+fn commands_of_every_kind_are_replayed_in_their_order() {
+    let mut server = TestServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    server.kill();
+    let log = server.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let command = |words: &[&str]| {
+        let args = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect::<String>();
+        format!("*{}\r\n{args}", words.len())
+    };
+    let (long, count) = ("x".repeat(300_000), 3_000);
+    let mut text = command(&["SELECT", "1"]);
+    for i in 0..count {
+        text += &command(&["SET", &format!("key:{i}"), &i.to_string()]);
+        text += &command(&["RPUSH", "list", &i.to_string()]);
+        match i % 500 {
+            0 => text += "#TS:1700000000\r\n",
+            1 => text += &command(&["INCR", "list"]),
+            2 => text += &command(&["SET", "long", &format!("{long}{i}")]),
+            3 => text += &command(&["set", &format!("past:{i}"), "v", "PXAT", "1000"]),
+            4 => text += &(command(&["SELECT", "2"]) + &command(&["INCRBY", "sum", "7"]) + &command(&["SELECT", "1"])),
+            5 => {
+                text += &command(&["MULTI"]);
+                text += &(command(&["HSET", "hash", &i.to_string(), "f"]) + &command(&["LPOP", "list"]));
+                text += &command(&["EXEC"]);
+            }
+            6 => text += &command(&["PFADD", "hll", &i.to_string()]),
+            7 => text += &command(&["EVAL", "redis.call('INCR', KEYS[1])", "1", "script"]),
+            8 => text += &command(&["DEL", &format!("key:{}", i - 1), "none", &format!("key:{}", i - 2)]),
+            _ => {}
+        }
+    }
+    let cut = text.clone() + &command(&["SET", "key:0", "cut"])[..20];
+    fs::write(&log, &cut).unwrap();
+    server.restart();
+    let mut c = server.connect();
+    run::<()>(&mut c, &["SELECT", "2"]);
+    assert_eq!(run::<i64>(&mut c, &["GET", "sum"]), 7 * 6);
+    run::<()>(&mut c, &["SELECT", "1"]);
+    assert_eq!(run::<i64>(&mut c, &["GET", "key:0"]), 0);
+    assert_eq!(run::<Vec<i64>>(&mut c, &["LRANGE", "list", "0", "2"]), [6, 7, 8]);
+    assert_eq!(run::<i64>(&mut c, &["LLEN", "list"]), count - 6);
+    assert_eq!(run::<String>(&mut c, &["GETRANGE", "long", "299999", "-1"]), "x2502");
+    assert_eq!(run::<i64>(&mut c, &["EXISTS", "past:2503", "key:2507", "key:2506", "key:2505"]), 1);
+    assert_eq!((run::<i64>(&mut c, &["HLEN", "hash"]), run::<i64>(&mut c, &["PFCOUNT", "hll"])), (6, 6));
+    assert_eq!(run::<i64>(&mut c, &["GET", "script"]), 6);
+    let written = fs::read(&log).unwrap();
+    assert!(written.starts_with(text.as_bytes()) && !written[text.len()..].starts_with(&cut.as_bytes()[text.len()..]));
+    assert_eq!(server.log().matches("is sending an error to its AOF-loading-client").count(), 6);
+    // A line end that is none is found wherever it is.
+    server.kill();
+    for (at, broken) in
+        [(text.len() - 2, "x\n"), (text.len() - 1, "x"), (text.len() / 2, "\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}")]
+    {
+        let mut damaged = text.clone();
+        damaged.replace_range(at..at + broken.len(), broken);
+        if damaged.len() == text.len() && at != text.len() / 2 {
+            fs::write(&log, &damaged).unwrap();
+            assert!(ends(server.dir.path(), &["--appendonly", "yes"]).contains("Bad file format"), "{at}");
+        }
+    }
+}
+
 /// The server ends with this exit code; gives its log.
 fn ends(dir: &Path, options: &[&str]) -> String {
     let log = dir.join("ends.log");
