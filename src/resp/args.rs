@@ -83,7 +83,10 @@ impl<'a> Args<'a> {
     }
 
     pub(crate) fn to_owned(self) -> OwnedArgs {
-        OwnedArgs::from_iter(self.iter())
+        let (buf, spans) = (Vec::with_capacity(self.total_len()), Vec::with_capacity(self.len()));
+        let mut owned = OwnedArgs { buf, spans };
+        self.iter().for_each(|arg| owned.push(arg));
+        owned
     }
 }
 

@@ -304,7 +304,7 @@ impl BitOr for Obstacles {
 macro_rules! of_server {
     ($server:ident, $($obstacle:ident: $stands:expr,)*) => {
         #[inline]
-        fn obstacles_of_server(&$server) -> Obstacles {
+        pub(super) fn obstacles_of_server(&$server) -> Obstacles {
             if false $(|| $stands)* { $server.named_obstacles_of_server() } else { Obstacles::default() }
         }
 
@@ -332,7 +332,7 @@ impl Server {
     }
 
     #[inline]
-    fn obstacles_of_client(&self, c: &Client) -> Obstacles {
+    pub(super) fn obstacles_of_client(&self, c: &Client) -> Obstacles {
         let mut set = if c.is(FLAGS) { self.obstacles_of_flags(c) } else { Obstacles::default() };
         set.add_if(Obstacle::NoAuth, self.must_authenticate(c));
         set.add_if(Obstacle::Acl, !self.acl.is_free(&c.user));

@@ -72,7 +72,12 @@ impl Server {
     /// for what is asked before each call.
     pub(super) fn plain_calls(&mut self, id: ClientId) -> Option<PlainCalls> {
         let c = self.clients.get(id)?;
-        let obstacles = self.obstacles(c);
+        let obstacles = self.obstacles_of_client(c);
+        if !obstacles.lets_plain_calls_run() {
+            // As a rule when there are any: a transaction is being put together.
+            return None;
+        }
+        let obstacles = obstacles | self.obstacles_of_server();
         if !obstacles.lets_plain_calls_run() {
             return None;
         }
