@@ -3,9 +3,9 @@
 //! The output is that of Redis's tool. Values are read as a server would read them, packed ones to the last element,
 //! and thrown away; those of modules, which no server without the module can read, are walked over.
 
-use super::rdb::{Error, ErrorKind, Reader, VERSION, Value, ValueType, module_name, opcode};
+use super::rdb::{Error, ErrorKind, Reader, Source, VERSION, Value, ValueType, module_name, opcode};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -61,7 +61,7 @@ struct State {
 }
 
 /// Checks the snapshot `source` stands at. Afterwards a sound one's source stands behind it.
-pub(crate) fn check<S: BufRead>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
+pub(crate) fn check<S: Source>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let mut reader = Reader::new(source, true);
     let mut state = State { doing: Doing::Start, key: None, key_type: None, keys: 0, expires: 0, already_expired: 0 };
@@ -105,7 +105,7 @@ fn report(e: &Error, offset: u64, state: &State, out: &mut dyn Write) -> io::Res
 }
 
 /// The outer result is about writing the report, the inner about the snapshot.
-fn walk<S: BufRead>(
+fn walk<S: Source>(
     reader: &mut Reader<S>,
     state: &mut State,
     now_ms: i64,
@@ -119,7 +119,7 @@ fn walk<S: BufRead>(
             }
         };
     }
-    let mut c = reader.cursor();
+    let c = reader;
     let version = read!(c.header());
     let mut expire_ms = None;
     loop {
