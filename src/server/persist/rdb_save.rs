@@ -238,6 +238,7 @@ impl Server {
                 self.check_child_done();
             }
             Action::RetryLog => self.write_aof(false, false),
+            Action::RestartLog => self.restart_aof(),
         }
     }
 
