@@ -107,12 +107,12 @@ impl Persist {
 
     /// A snapshot child is at work.
     pub(crate) fn is_saving(&self) -> bool {
-        self.child.as_ref().is_some_and(|c| c.kind.is_rdb())
+        self.child.as_ref().is_some_and(|c| c.kind().is_rdb())
     }
 
     /// The log is being rewritten.
     pub(crate) fn is_rewriting(&self) -> bool {
-        self.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof)
+        self.child.as_ref().is_some_and(|c| c.kind() == ChildKind::Aof)
     }
 
     /// Why writes are refused, if they are.

@@ -28,7 +28,7 @@ impl Bench {
 
     fn child(&mut self, kind: ChildKind) {
         let info = std::fs::File::open("/dev/null").unwrap();
-        self.persist.child = Some(Child { pid: nix::unistd::Pid::from_raw(1), kind, info, partial: Vec::new() });
+        self.persist.child = Some(Child::new(nix::unistd::Pid::from_raw(1), kind, info));
     }
 }
 

@@ -64,7 +64,7 @@ impl Server {
             log::info!(
                 "Replica is about to load the RDB file received from the master, but there is a pending RDB child \
                  running. Killing process {} and removing its temp file to avoid any race",
-                child.pid
+                child.pid()
             );
         }
         self.prepare_for_dataset();
