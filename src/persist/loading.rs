@@ -5,12 +5,12 @@
 //! load needs between two slices; what others may do in between does not concern it, as long as nobody else writes to the
 //! databases it fills.
 
-use super::load::{LoadOptions, LoadedRepl, loaded_entry, parse_number};
+use super::load::{LoadOptions, LoadedRepl, loaded_entry, new_value, parse_number};
 use super::rdb::{Ahead, Error, ErrorKind, Item, KeyItem, Reader, Source, Value};
 use super::snapshot::debug_delay;
 use crate::config::{Config, SanitizeDumpPayload};
 use crate::keyspace::object::ValueLimits;
-use crate::keyspace::{Db, Keyspace, Place};
+use crate::keyspace::{Db, Entry, Keyspace, Place};
 use crate::sys::clock::Clock;
 use std::time::{Duration, Instant};
 
@@ -180,10 +180,10 @@ impl<S: Source> SnapshotLoad<S> {
                         self.take_in(item, env)?;
                     } else {
                         self.counts.expired += 1;
-                        let key = item.key.clone();
+                        let gone = Asks::Expired { db: self.db, key: item.key.clone() };
                         self.free(item, env);
                         if self.how.options.feed_replicas {
-                            return Ok(Step::Asks(Asks::Expired { db: self.db, key }));
+                            return Ok(Step::Asks(gone));
                         }
                     }
                     if env.delay_us != 0 {
@@ -264,11 +264,12 @@ impl<S: Source> SnapshotLoad<S> {
     }
 
     /// Frees a value that is not taken in. A large one would hold up the loop.
-    fn free(&mut self, item: KeyItem, env: &mut Env<'_>) {
+    #[cold]
+    fn free(&self, item: KeyItem, env: &mut Env<'_>) {
         if !matches!(item.value, Value::String(_))
-            && let Some(entry) = loaded_entry(&env.ks.access, item, &self.how.limits, &mut self.reader)
+            && let Some(value) = new_value(item.value, &self.how.limits)
         {
-            env.ks.effects.free(entry, false);
+            env.ks.effects.free(Entry::new(&item.key, value, None), false);
         }
     }
 

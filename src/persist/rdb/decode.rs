@@ -277,6 +277,7 @@ impl<S: Source> Reader<S> {
     }
 
     /// The next item. The first call also reads the magic. After `End` there is nothing more to ask for.
+    #[inline]
     pub(crate) fn next_item(&mut self) -> Result<Item> {
         assert!(!self.done, "a finished snapshot has no next item");
         self.keep_place();
@@ -289,9 +290,13 @@ impl<S: Source> Reader<S> {
                 self.done = matches!(item, Item::End { .. });
                 Ok(item)
             }
-            Err(e) if e.is_starved() && self.go_back() => Ok(Item::Starved),
-            Err(e) => Err(e),
+            Err(e) => self.starved_or(e),
         }
+    }
+
+    #[cold]
+    fn starved_or(&mut self, e: Error) -> Result<Item> {
+        if e.is_starved() && self.go_back() { Ok(Item::Starved) } else { Err(e) }
     }
 
     /// A value of the given layout, all of it.
@@ -304,7 +309,22 @@ impl<S: Source> Reader<S> {
         }
     }
 
+    /// Begins to read a value that is not read as a whole.
+    #[inline(never)]
+    fn begin(&mut self, head: Head, value_type: ValueType) -> Result<Item> {
+        let mut part = Part::new(value_type);
+        // What comes before a long string is not read again.
+        if self.long.is_none()
+            && let Some(value) = self.go_on_with(&mut part)?
+        {
+            return Ok(Item::Key(head.with(value)));
+        }
+        self.keep_place();
+        self.go_on(Box::new(Begun { head, part }))
+    }
+
     /// Goes on with a value for a while.
+    #[inline(never)]
     fn go_on(&mut self, mut begun: Box<Begun>) -> Result<Item> {
         let start = self.offset;
         loop {
@@ -619,20 +639,20 @@ impl<S: Source> Reader<S> {
 
     #[track_caller]
     pub(crate) fn string(&mut self) -> Result<StringValue> {
-        match self.string_with(Vec::new(), u64::MAX)? {
+        match self.string_with::<{ u64::MAX }>(Vec::new())? {
             Some(string) => Ok(string),
             None => unreachable!("no string has more"),
         }
     }
 
-    /// A string of at most so many bytes, in memory that was used before if it is one that is copied to where it stays.
+    /// A string of at most `MOST` bytes, in memory that was used before if it is one that is copied to where it stays.
     /// `None`: it has more, and is to be read in parts.
     #[track_caller]
-    fn string_with(&mut self, spare: Vec<u8>, most: u64) -> Result<Option<StringValue>> {
+    fn string_with<const MOST: u64>(&mut self, spare: Vec<u8>) -> Result<Option<StringValue>> {
         let reuses = |len: u64| len <= INLINE_MAX_LEN as u64;
         Ok(Some(match self.len_or_encoding()? {
             Len::Plain(n) => {
-                if n > most {
+                if n > MOST {
                     return self.begin_long(n, None).map(|_| None);
                 }
                 let mut out = if reuses(n) { spare } else { Vec::new() };
@@ -641,7 +661,7 @@ impl<S: Source> Reader<S> {
             }
             Len::Encoded(ENC_LZF) => {
                 let (packed_len, len) = (self.len()?, self.len()?);
-                if packed_len.max(len) > most {
+                if packed_len.max(len) > MOST {
                     return self.begin_long(packed_len, Some(len)).map(|_| None);
                 }
                 let mut out = if reuses(len) { spare } else { Vec::new() };
@@ -677,46 +697,40 @@ impl<S: Source> Reader<S> {
         if unpack(&packed, len, out) { Ok(()) } else { Err(self.corrupt(BROKEN_LZF)) }
     }
 
-    /// The bytes of a string, integers as decimal text, in place of what is in `out`. False: it has more than `most` bytes, and
-    /// is to be read in parts.
+    /// The bytes of a string, integers as decimal text, in place of what is in `out`; if it has more than `MOST` bytes, only its
+    /// beginning is read, and `long` is set.
     #[track_caller]
-    fn text_into(&mut self, out: &mut Vec<u8>, most: u64) -> Result<bool> {
+    fn text_into<const MOST: u64>(&mut self, out: &mut Vec<u8>) -> Result<()> {
         match self.len_or_encoding()? {
-            Len::Plain(n) if n > most => return self.begin_long(n, None),
-            Len::Plain(n) => self.bytes_into(n, out)?,
+            Len::Plain(n) if n > MOST => self.begin_long(n, None),
+            Len::Plain(n) => self.bytes_into(n, out),
             Len::Encoded(ENC_LZF) => {
                 let (packed_len, len) = (self.len()?, self.len()?);
-                if packed_len.max(len) > most {
+                if packed_len.max(len) > MOST {
                     return self.begin_long(packed_len, Some(len));
                 }
-                self.lzf_into(packed_len, len, out)?;
+                self.lzf_into(packed_len, len, out)
             }
             Len::Encoded(n) => {
                 let value = self.int(n)?;
                 out.clear();
                 out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+                Ok(())
             }
         }
-        Ok(true)
     }
 
-    /// Reads the next string of a value into `out`, integers as decimal text. False: it is a long one, to be asked for again
-    /// with the next part.
+    #[cold]
     #[track_caller]
-    #[inline]
-    fn element(&mut self, out: &mut Vec<u8>) -> Result<bool> {
-        if self.long.is_some() { self.long_element(out) } else { self.text_into(out, LONG) }
-    }
-
-    #[track_caller]
-    fn begin_long(&mut self, len: u64, unpacked_len: Option<u64>) -> Result<bool> {
+    fn begin_long(&mut self, len: u64, unpacked_len: Option<u64>) -> Result<()> {
         let Ok(left) = usize::try_from(len) else { return Err(self.err(ErrorKind::Eof)) };
         let packed = unpacked_len.map(|len| Packed { len, text: Vec::new(), at: 0 });
         self.long = Some(Long { bytes: Vec::new(), left, packed });
-        Ok(false)
+        Ok(())
     }
 
-    /// Goes on with a long string by what the source has at hand.
+    /// Goes on with a long string by what the source has at hand. True: that was all of it, which is in `out`.
+    #[cold]
     #[track_caller]
     fn long_element(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         let Some(mut long) = self.long.take() else { return Ok(false) };
@@ -750,7 +764,11 @@ impl<S: Source> Reader<S> {
     #[track_caller]
     pub(super) fn element_bytes(&mut self) -> Result<Option<Vec<u8>>> {
         let mut out = Vec::new();
-        Ok(self.element(&mut out)?.then_some(out))
+        if self.long.is_some() {
+            return Ok(self.long_element(&mut out)?.then_some(out));
+        }
+        self.text_into::<LONG>(&mut out)?;
+        Ok(self.long.is_none().then_some(out))
     }
 
     /// Has `f` read a part of a collection, with memory for texts that are copied to where they stay.
@@ -775,6 +793,7 @@ impl<S: Source> Reader<S> {
         Ok(version)
     }
 
+    #[inline]
     fn item(&mut self) -> Result<Item> {
         let version = match self.version {
             Some(v) => v,
@@ -814,15 +833,12 @@ impl<S: Source> Reader<S> {
                         return Err(self.err(ErrorKind::UnknownType(byte)));
                     };
                     let mut key = std::mem::take(&mut self.spare_key);
-                    self.text_into(&mut key, u64::MAX)?;
+                    self.text_into::<{ u64::MAX }>(&mut key)?;
+                    let value = self.whole(value_type)?;
                     let head = Head { key, expire_ms, idle_s, freq };
-                    let mut part = Part::new(value_type);
-                    return match self.go_on_with(&mut part)? {
+                    return match value {
                         Some(value) => Ok(Item::Key(head.with(value))),
-                        None => {
-                            self.keep_place();
-                            self.go_on(Box::new(Begun { head, part }))
-                        }
+                        None => self.begin(head, value_type),
                     };
                 }
             }

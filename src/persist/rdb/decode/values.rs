@@ -103,9 +103,7 @@ enum After {
     GoOn,
     /// It is enough that is to be added together.
     Add,
-    /// The part ends with it.
-    Stop,
-    /// The part ends before it.
+    /// It is a long one: the part ends before it.
     NotThere,
 }
 
@@ -124,12 +122,12 @@ pub(super) struct Nodes {
 const BROKEN_NODE: &str = "Listpack integrity check failed.";
 
 impl<S: Source> Reader<S> {
-    /// Goes on with a value; what it gives is all of it. Each type the server can hold has its arm here and in `begin`.
+    /// Goes on with a value; what it gives is all of it. Each type the server can hold has its arm here, in `begin_part` or in `whole`.
     pub(super) fn go_on_with(&mut self, part: &mut Part) -> Result<Option<Value>> {
         match part {
             Part::New(layout) => {
                 let layout = *layout;
-                self.begin(layout, part)
+                self.begin_part(layout, part)
             }
             Part::Set(set, run) => self.set(set, run),
             Part::Hash(hash, run) => self.hash(hash, run),
@@ -140,9 +138,8 @@ impl<S: Source> Reader<S> {
         }
     }
 
-    fn begin(&mut self, layout: ValueType, part: &mut Part) -> Result<Option<Value>> {
+    fn begin_part(&mut self, layout: ValueType, part: &mut Part) -> Result<Option<Value>> {
         match layout {
-            ValueType::String => self.string_value(),
             ValueType::ModulePreGa => Err(self.corrupt("Pre-release module format not supported")),
             ValueType::Module2 => {
                 let name = module_name(self.len()?);
@@ -177,6 +174,15 @@ impl<S: Source> Reader<S> {
                 *part = Part::Stream(Box::new(StreamPart::new(layout, self.len()?)));
                 Ok(None)
             }
+            _ => self.whole(layout),
+        }
+    }
+
+    /// A value that is one string, unless that is a long one. `None`: it is to be read in parts.
+    #[inline]
+    pub(super) fn whole(&mut self, layout: ValueType) -> Result<Option<Value>> {
+        match layout {
+            ValueType::String => self.string_value(),
             ValueType::ListZiplist
             | ValueType::SetIntset
             | ValueType::SetListpack
@@ -188,15 +194,17 @@ impl<S: Source> Reader<S> {
                 Some(bytes) => self.packed(layout, bytes).map(Some),
                 None => Ok(None),
             },
+            _ => Ok(None),
         }
     }
 
+    #[inline]
     fn string_value(&mut self) -> Result<Option<Value>> {
         let string = if self.long.is_some() {
             self.element_bytes()?.map(StringValue::Bytes)
         } else {
             let spare = std::mem::take(&mut self.spare_value);
-            self.string_with(spare, LONG)?
+            self.string_with::<LONG>(spare)?
         };
         Ok(string.map(Value::String))
     }
@@ -256,15 +264,22 @@ impl<S: Source> Reader<S> {
 
     /// Reads the next string of those that are added together, the first of which stood at `start`. What it gives is when not to
     /// go on with the one after it.
+    #[inline(always)]
     fn member(&mut self, out: &mut Vec<u8>, start: u64) -> Result<After> {
-        let was_long = self.long.is_some();
-        Ok(match self.element(out)? {
-            false => After::NotThere,
-            // It is not there to be read again if the source has no more.
-            true if was_long => After::Stop,
-            true if self.offset - start > GROUP_BYTES => After::Add,
-            true => After::GoOn,
+        self.text_into::<LONG>(out)?;
+        Ok(if self.long.is_some() {
+            After::NotThere
+        } else if self.offset - start > GROUP_BYTES {
+            After::Add
+        } else {
+            After::GoOn
         })
+    }
+
+    /// Goes on with a long string. The part ends with it: it is not there to be read again if the source has no more.
+    fn long_member(&mut self, out: &mut Vec<u8>, run: &mut Run) -> Result<Option<Value>> {
+        run.filled += usize::from(self.long_element(out)?);
+        Ok(None)
     }
 
     fn set(&mut self, set: &mut Option<Set>, run: &mut Run) -> Result<Option<Value>> {
@@ -272,6 +287,9 @@ impl<S: Source> Reader<S> {
         let start = self.offset;
         self.with_scratch(|c, scratch| {
             let [members, _] = &mut *scratch;
+            if c.long.is_some() {
+                return c.long_member(&mut members[run.filled], run);
+            }
             let mut here = run.together();
             for (i, member) in members[..here].iter_mut().enumerate().skip(run.filled) {
                 match c.member(member, start)? {
@@ -281,7 +299,6 @@ impl<S: Source> Reader<S> {
                         break;
                     }
                     After::NotThere => return run.stop(i),
-                    After::Stop => return run.stop(i + 1),
                 }
             }
             let members = &members[..here];
@@ -300,6 +317,9 @@ impl<S: Source> Reader<S> {
         let limits = self.limits.hash;
         let start = self.offset;
         self.with_scratch(|c, scratch| {
+            if c.long.is_some() {
+                return c.long_member(&mut scratch[run.filled % 2][run.filled / 2], run);
+            }
             let [fields, values] = &mut *scratch;
             if let Some(len) = run.ahead.next(run.done) {
                 hash.reserve(len);
@@ -308,12 +328,10 @@ impl<S: Source> Reader<S> {
             // Of a pair that was begun the field is there.
             let mut has_field = run.filled % 2 == 1;
             for (i, (field, value)) in fields[..here].iter_mut().zip(&mut *values).enumerate().skip(run.filled / 2) {
-                if !std::mem::take(&mut has_field) {
-                    match c.member(field, start)? {
-                        After::GoOn | After::Add => {}
-                        After::NotThere => return run.stop(2 * i),
-                        After::Stop => return run.stop(2 * i + 1),
-                    }
+                if !std::mem::take(&mut has_field)
+                    && let After::NotThere = c.member(field, start)?
+                {
+                    return run.stop(2 * i);
                 }
                 match c.member(value, start)? {
                     After::GoOn => {}
@@ -322,7 +340,6 @@ impl<S: Source> Reader<S> {
                         break;
                     }
                     After::NotThere => return run.stop(2 * i + 1),
-                    After::Stop => return run.stop(2 * i + 2),
                 }
             }
             if !hash.add_together(&fields[..here], &values[..here], &limits) {
@@ -337,21 +354,22 @@ impl<S: Source> Reader<S> {
         let start = self.offset;
         self.with_scratch(|c, scratch| {
             let [members, _] = &mut *scratch;
+            if c.long.is_some() {
+                return c.long_member(&mut members[run.filled / 2], run);
+            }
             let mut here = run.together();
             // Of a pair that was begun the member is there.
             let mut has_member = run.filled % 2 == 1;
             for (i, (member, at)) in members[..here].iter_mut().zip(&mut scores.read).enumerate().skip(run.filled / 2) {
                 let after = if std::mem::take(&mut has_member) { After::GoOn } else { c.member(member, start)? };
-                match after {
-                    After::GoOn | After::Add => {}
-                    After::NotThere => return run.stop(2 * i),
-                    After::Stop => return run.stop(2 * i + 1),
+                if let After::NotThere = after {
+                    return run.stop(2 * i);
                 }
                 *at = if scores.as_text { c.text_double()? } else { f64::from_le_bytes(c.array()?) };
                 if at.is_nan() {
                     return Err(c.corrupt("Zset with NAN score detected"));
                 }
-                if matches!(after, After::Add) {
+                if let After::Add = after {
                     here = i + 1;
                     break;
                 }
