@@ -60,7 +60,7 @@ struct State {
     already_expired: u64,
 }
 
-/// Checks the snapshot `source` stands at. Afterwards a sound one's source stands behind it.
+/// Checks the snapshot `source` stands at. The source of a sound one stands after it then.
 pub(crate) fn check<S: Source>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let mut reader = Reader::new(source, true);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// A disk that syncs in less than this, microseconds, is synced by the loop itself: handing over would cost more.
 const WORTH_HANDING_OVER_US: u64 = 150;
-/// As well one that syncs in less than this, microseconds, when nobody is there whom the loop could serve meanwhile.
+/// So is one that syncs in less than this, microseconds, when nobody is there whom the loop could serve meanwhile.
 const WORTH_WAITING_US: u64 = 1_000;
 /// Somebody is there who was served so short a time ago, microseconds.
 const READERS_STAY_US: i64 = 100_000;

@@ -1,4 +1,4 @@
-//! When a snapshot is saved and the log rewritten without anybody's asking at that moment, and how the last ones went.
+//! When a snapshot is saved and the log rewritten though no command asks for it at that moment, and how the last ones went.
 //!
 //! Decides and takes note; what it decides leaves as an [`Action`], and the server says what came of it. The time is told, so
 //! that nothing here depends on a clock.

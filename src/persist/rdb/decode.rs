@@ -74,11 +74,11 @@ pub(crate) enum Value {
     PackedSet(Listpack),
     /// A set whose members stood there one by one, none of them twice.
     Set(Set),
-    /// A hash in a listpack: fields and values by turns.
+    /// A hash in a listpack: after each field its value.
     PackedHash(Listpack),
     /// A hash whose fields and values stood there one by one, no field twice.
     Hash(Hash),
-    /// A sorted set in a listpack: members and scores by turns, in order.
+    /// A sorted set in a listpack: after each member its score, in order.
     PackedZset(Listpack),
     /// A sorted set whose members stood there one by one with their scores, none of which is NaN, and no member twice.
     Zset(Zset),

@@ -1,4 +1,4 @@
-//! What a snapshot is read from by whoever must not wait for it.
+//! What a snapshot is read from, for readers that must not wait for it.
 
 use std::io::{BufRead, BufReader, Read};
 

@@ -74,7 +74,7 @@ pub(super) fn put_stream(
 /// A pending entry whose owner is not read yet: time and number of deliveries.
 type Unowned = BTreeMap<StreamId, (i64, u64)>;
 
-/// A node, and whether its entries are in order; or what is wrong with its bytes, and they.
+/// A node, and whether its entries are in order; or what is wrong, with its bytes.
 fn node_of(id: StreamId, bytes: Vec<u8>) -> std::result::Result<(Node, bool), (&'static str, Vec<u8>)> {
     let list = Listpack::from_bytes_or_back(bytes).map_err(|(bad, bytes)| (bad.reason, bytes))?;
     if list.is_empty() {

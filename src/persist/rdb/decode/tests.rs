@@ -218,7 +218,7 @@ fn a_source_that_gives_a_byte_at_a_time_is_read_as_any_other() {
     }
 }
 
-/// A stream of one entry, recorded as `len`, with one group; `groups` is what comes behind its last id.
+/// A stream of one entry, recorded as `len`, with one group; `groups` is what comes after its last id.
 fn stream(len: u8, group: &[u8]) -> Vec<u8> {
     let mut list = Listpack::new();
     let head = [Packed::Int(1), Packed::Int(0), Packed::Int(1), Packed::Str(b"f"), Packed::Int(0)];
