@@ -95,6 +95,7 @@ pub(crate) fn parse_number(text: &[u8]) -> Option<i64> {
 
 /// The entry of a key that was read, with the access clock it had.
 /// `None`: it is empty, which no key may be.
+#[inline]
 pub(crate) fn loaded_entry<S: Source>(
     access: &AccessClock,
     item: KeyItem,

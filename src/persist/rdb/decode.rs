@@ -250,6 +250,7 @@ impl<S: Source> Reader<S> {
     }
 
     /// Gives back the memory of a key that was copied to where it stays, for the next one.
+    #[inline]
     pub(crate) fn reuse_key(&mut self, key: Vec<u8>) {
         // A long one was an exception.
         if key.capacity() <= CHUNK {
@@ -541,7 +542,7 @@ impl<S: Source> Reader<S> {
     }
 
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         if let Some(bytes) = self.at_hand(N)
             && let Some(bytes) = bytes.first_chunk::<N>()
@@ -550,6 +551,12 @@ impl<S: Source> Reader<S> {
             self.take(N);
             return Ok(bytes);
         }
+        self.array_of_pieces()
+    }
+
+    #[track_caller]
+    #[inline(never)]
+    fn array_of_pieces<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
         let mut filled = 0;
         self.pieces(N, |piece| {
