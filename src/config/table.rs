@@ -286,8 +286,11 @@ directives! {
     "bind-source-addr" => bind_source_addr: String = String::new(), Text(Unset), [], None;
     "client-output-buffer-limit" => client_output_buffer_limit: [ObufLimit; 3] = DEFAULT_OBUF_LIMITS, ObufLimit, [MULTI_ARG], None;
     "client-query-buffer-limit" => client_query_buffer_limit: u64 = 1 << 30, Memory(1 << 20, LONG_MAX), [], None;
-    "io-threads" => io_threads: usize = 1, Int(1, 128), [IMMUTABLE, NO_EFFECT], None;
-    "io-threads-do-reads" => io_threads_do_reads: bool = false, Bool, [IMMUTABLE, NO_EFFECT], None;
+    "io-threads" => io_threads: usize = 1, Int(1, 128), [IMMUTABLE], None;
+    /// Not in Redis 7.2: links live on the I/O threads even if few clients are busy.
+    "io-threads-always-active" => io_threads_always_active: bool = false, Bool, [IMMUTABLE, HIDDEN], None;
+    /// Reading always moves to the threads.
+    "io-threads-do-reads" => io_threads_do_reads: bool = false, Bool, [IMMUTABLE], None;
     /// Not in Redis, and without effect; kept so that files that have it still load.
     "loop-coalesce-usec" => loop_coalesce_usec: i64 = 0, Int(0, 1000), [HIDDEN, NO_EFFECT], None;
     "maxclients" => maxclients: u32 = 10000, Int(1, UINT_MAX), [], Maxclients;

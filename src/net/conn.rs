@@ -1,5 +1,6 @@
-//! A connection to a peer: TCP, plain or under TLS, or a Unix socket.
+//! A connection to a peer: TCP, plain or under TLS, or a Unix socket; or one of these that lives on an I/O thread.
 
+use super::io::Far;
 use super::tls::{self, ClientContext, Contexts, Session};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -15,6 +16,7 @@ pub(crate) enum Conn {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsConn>),
+    Far(Box<Far>),
 }
 
 /// Whose connection under TLS it is to be.
@@ -48,6 +50,7 @@ impl Conn {
             Conn::Tcp(s) => registry.register(s, token, both),
             Conn::Unix(s) => registry.register(s, token, both),
             Conn::Tls(t) => registry.register(&mut t.tcp, token, both),
+            Conn::Far(_) => Ok(()),
         }
     }
 
@@ -58,6 +61,7 @@ impl Conn {
             Conn::Tcp(s) => registry.reregister(s, token, both),
             Conn::Unix(s) => registry.reregister(s, token, both),
             Conn::Tls(t) => registry.reregister(&mut t.tcp, token, both),
+            Conn::Far(_) => Ok(()),
         }
     }
 
@@ -66,6 +70,7 @@ impl Conn {
             Conn::Tcp(s) => registry.deregister(s),
             Conn::Unix(s) => registry.deregister(s),
             Conn::Tls(t) => registry.deregister(&mut t.tcp),
+            Conn::Far(_) => Ok(()),
         }
     }
 
@@ -78,6 +83,7 @@ impl Conn {
             Conn::Tcp(s) => s.write_vectored(slices),
             Conn::Unix(s) => s.write_vectored(slices),
             Conn::Tls(t) => t.session.write(t.tcp.as_fd(), slices),
+            Conn::Far(far) => far.write_vectored(slices),
         }
     }
 
@@ -102,18 +108,26 @@ impl Conn {
     }
 
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self, Conn::Tls(_))
+        matches!(self, Conn::Tls(_)) || matches!(self, Conn::Far(far) if far.is_tls())
     }
 
     /// Whether a read may give something without an event: text that was received already, or a socket that was not read to
     /// its end.
     pub(crate) fn holds_more(&self) -> bool {
-        matches!(self, Conn::Tls(t) if t.session.holds_more())
+        match self {
+            Conn::Tcp(_) | Conn::Unix(_) => false,
+            Conn::Tls(t) => t.session.holds_more(),
+            Conn::Far(far) => far.holds_input(),
+        }
     }
 
     /// Whether text waits that was received already, which no event tells of.
     pub(crate) fn holds_text(&self) -> bool {
-        matches!(self, Conn::Tls(t) if t.session.holds_text())
+        match self {
+            Conn::Tcp(_) | Conn::Unix(_) => false,
+            Conn::Tls(t) => t.session.holds_text(),
+            Conn::Far(far) => far.holds_input(),
+        }
     }
 
     /// Goes on with a connection that is being made, and its handshake. Whether it stands.
@@ -125,13 +139,13 @@ impl Conn {
             return Ok(false);
         }
         match self {
-            Conn::Tcp(_) | Conn::Unix(_) => Ok(true),
+            Conn::Tcp(_) | Conn::Unix(_) | Conn::Far(_) => Ok(true),
             Conn::Tls(t) => t.session.handshake(t.tcp.as_fd()),
         }
     }
 
     pub(crate) fn is_unix(&self) -> bool {
-        matches!(self, Conn::Unix(_))
+        matches!(self, Conn::Unix(_)) || matches!(self, Conn::Far(far) if far.is_unix())
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
@@ -139,6 +153,7 @@ impl Conn {
             Conn::Tcp(s) => s.peer_addr().ok().map(unmapped),
             Conn::Tls(t) => t.tcp.peer_addr().ok().map(unmapped),
             Conn::Unix(_) => None,
+            Conn::Far(far) => far.peer(),
         }
     }
 
@@ -147,6 +162,7 @@ impl Conn {
             Conn::Tcp(s) => s.local_addr().ok().map(unmapped),
             Conn::Tls(t) => t.tcp.local_addr().ok().map(unmapped),
             Conn::Unix(_) => None,
+            Conn::Far(far) => far.local(),
         }
     }
 
@@ -156,6 +172,7 @@ impl Conn {
             Conn::Tcp(s) => s.take_error(),
             Conn::Unix(s) => s.take_error(),
             Conn::Tls(t) => t.tcp.take_error(),
+            Conn::Far(_) => Ok(None),
         }
     }
 
@@ -165,20 +182,22 @@ impl Conn {
             Conn::Tcp(s) => s.set_nodelay(on),
             Conn::Tls(t) => t.tcp.set_nodelay(on),
             Conn::Unix(_) => Ok(()),
+            Conn::Far(far) => {
+                far.set_nodelay(on);
+                Ok(())
+            }
         };
     }
 
-    /// 0 leaves keepalive off.
+    /// 0 leaves keepalive off. Not for one that lives on an I/O thread.
     pub(crate) fn set_keepalive(&self, seconds: i64) {
         use nix::sys::socket::{setsockopt, sockopt};
-        if seconds <= 0 || self.is_unix() {
-            return;
-        }
+        let Some(fd) = self.fd().filter(|_| seconds > 0 && !self.is_unix()) else { return };
         let interval = (seconds / 3).max(1) as u32;
-        let _ = setsockopt(&self.as_fd(), sockopt::KeepAlive, &true);
-        let _ = setsockopt(&self.as_fd(), sockopt::TcpKeepIdle, &(seconds as u32));
-        let _ = setsockopt(&self.as_fd(), sockopt::TcpKeepInterval, &interval);
-        let _ = setsockopt(&self.as_fd(), sockopt::TcpKeepCount, &3);
+        let _ = setsockopt(&fd, sockopt::KeepAlive, &true);
+        let _ = setsockopt(&fd, sockopt::TcpKeepIdle, &(seconds as u32));
+        let _ = setsockopt(&fd, sockopt::TcpKeepInterval, &interval);
+        let _ = setsockopt(&fd, sockopt::TcpKeepCount, &3);
     }
 }
 
@@ -190,33 +209,41 @@ fn unmapped(addr: SocketAddr) -> SocketAddr {
 impl Conn {
     /// Reads into the spare capacity of `buf`, of which there must be some. Returns the number of bytes, 0 at the end.
     pub(crate) fn read_to_spare(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
-        if let Conn::Tls(t) = self {
-            let room = buf.capacity() - buf.len();
-            return t.session.read(t.tcp.as_fd(), room, &mut |piece| buf.extend_from_slice(piece));
+        let room = buf.capacity() - buf.len();
+        match self {
+            Conn::Tcp(s) => Ok(rustix::net::recv(s, spare_capacity(buf), RecvFlags::empty())?.0),
+            Conn::Unix(s) => Ok(rustix::net::recv(s, spare_capacity(buf), RecvFlags::empty())?.0),
+            Conn::Tls(t) => t.session.read(t.tcp.as_fd(), room, &mut |piece| buf.extend_from_slice(piece)),
+            Conn::Far(far) => far.read(room, &mut |piece| buf.extend_from_slice(piece)),
         }
-        Ok(rustix::net::recv(self.as_fd(), spare_capacity(buf), RecvFlags::empty())?.0)
     }
 }
 
 impl Read for Conn {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if let Conn::Tls(t) = self {
-            let mut at = 0;
-            return t.session.read(t.tcp.as_fd(), buf.len(), &mut |piece| {
-                buf[at..at + piece.len()].copy_from_slice(piece);
-                at += piece.len();
-            });
+        let mut at = 0;
+        let room = buf.len();
+        let mut take = |piece: &[u8]| {
+            buf[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        };
+        match self {
+            Conn::Tls(t) => t.session.read(t.tcp.as_fd(), room, &mut take),
+            Conn::Far(far) => far.read(room, &mut take),
+            Conn::Tcp(s) => Ok(rustix::net::recv(s, buf, RecvFlags::empty())?.0),
+            Conn::Unix(s) => Ok(rustix::net::recv(s, buf, RecvFlags::empty())?.0),
         }
-        Ok(rustix::net::recv(self.as_fd(), buf, RecvFlags::empty())?.0)
     }
 }
 
 impl Write for Conn {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if let Conn::Tls(t) = self {
-            return t.session.write(t.tcp.as_fd(), &[IoSlice::new(buf)]);
+        match self {
+            Conn::Tcp(s) => Ok(rustix::net::send(s, buf, SendFlags::NOSIGNAL)?),
+            Conn::Unix(s) => Ok(rustix::net::send(s, buf, SendFlags::NOSIGNAL)?),
+            Conn::Tls(t) => t.session.write(t.tcp.as_fd(), &[IoSlice::new(buf)]),
+            Conn::Far(far) => far.write_vectored(&[IoSlice::new(buf)]),
         }
-        Ok(rustix::net::send(self.as_fd(), buf, SendFlags::NOSIGNAL)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -224,18 +251,22 @@ impl Write for Conn {
     }
 }
 
-impl AsFd for Conn {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+impl Conn {
+    /// Its descriptor, unless that belongs to an I/O thread.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Conn::Tcp(s) => s.as_fd(),
-            Conn::Unix(s) => s.as_fd(),
-            Conn::Tls(t) => t.tcp.as_fd(),
+            Conn::Tcp(s) => Some(s.as_fd()),
+            Conn::Unix(s) => Some(s.as_fd()),
+            Conn::Tls(t) => Some(t.tcp.as_fd()),
+            Conn::Far(_) => None,
         }
     }
-}
 
-impl AsRawFd for Conn {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
+    /// The number of its descriptor, to be shown.
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Conn::Far(far) => far.raw_fd(),
+            _ => self.fd().map_or(-1, |fd| fd.as_raw_fd()),
+        }
     }
 }

@@ -78,7 +78,11 @@ impl Link {
 
     /// Memory of its buffers, in bytes.
     pub(crate) fn mem_bytes(&self) -> usize {
-        self.query_room().1 + self.argv_bytes + self.out.mem_bytes()
+        let far = match &self.conn {
+            Some(Conn::Far(far)) => far.mem_bytes(),
+            _ => 0,
+        };
+        self.query_room().1 + self.argv_bytes + self.out.mem_bytes() + far
     }
 }
 

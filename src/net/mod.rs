@@ -2,6 +2,8 @@
 //! bytes mean.
 
 pub(crate) mod conn;
+pub(crate) mod handshakes;
+pub(crate) mod io;
 pub(crate) mod link;
 pub(crate) mod listener;
 pub(crate) mod output;

@@ -50,8 +50,7 @@ impl Reactor {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(e) => return Err(e),
         }
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.clear();
+        let mut ready = self.nothing();
         let mut any_urgent = false;
         for event in &self.events {
             let Some(event) = to_ready(event) else { continue };
@@ -62,6 +61,13 @@ impl Reactor {
             ready.sort_by_key(|event| !event.source.is_urgent());
         }
         Ok(ready)
+    }
+
+    /// What `poll` gives if nothing is ready.
+    pub(crate) fn nothing(&mut self) -> Vec<Ready> {
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.clear();
+        ready
     }
 
     pub(crate) fn recycle(&mut self, ready: Vec<Ready>) {

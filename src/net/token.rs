@@ -28,6 +28,8 @@ pub(crate) enum Source {
     Waker,
     /// A connection in its handshake: slot and generation.
     Handshake(u32, u32),
+    /// A connection that was closed and has output left, on an I/O thread: slot.
+    Lingering(u32),
 }
 
 const KIND_SHIFT: u32 = 60;
@@ -45,6 +47,7 @@ impl Source {
             Source::SnapshotPipe => (5, 0, 0),
             Source::Waker => (6, 0, 0),
             Source::Handshake(i, generation) => (7, generation, i),
+            Source::Lingering(i) => (8, 0, i),
         };
         Token(((kind as u64) << KIND_SHIFT | (generation as u64 & GEN_MASK) << GEN_SHIFT | index as u64) as usize)
     }
@@ -63,13 +66,14 @@ impl Source {
             5 => Source::SnapshotPipe,
             6 => Source::Waker,
             7 => Source::Handshake(index, generation),
+            8 => Source::Lingering(index),
             _ => return None,
         })
     }
 
     /// The bus and the replication links are served before clients in every turn.
     pub(crate) fn is_urgent(self) -> bool {
-        !matches!(self, Source::Listener(_) | Source::Client(_) | Source::Handshake(..))
+        !matches!(self, Source::Listener(_) | Source::Client(_) | Source::Handshake(..) | Source::Lingering(_))
     }
 }
 
@@ -87,6 +91,7 @@ mod tests {
             Source::SnapshotPipe,
             Source::Waker,
             Source::Handshake(7, (1 << 28) - 1),
+            Source::Lingering(2),
         ] {
             assert_eq!(Source::of(s.token()), Some(s));
         }

@@ -24,6 +24,7 @@ use crate::admin::stats::Stats;
 use crate::catalog::CommandTable;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
+use crate::net::handshakes::Handshakes;
 use crate::net::listener::{self, BindNames, Listener};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Reactor, Source};
@@ -33,8 +34,8 @@ use crate::repl::Repl;
 use crate::script::Scripting;
 use crate::server::clients::Clients;
 use crate::server::cluster::bus::Bus;
-use crate::server::net::handshakes::Handshakes;
 use crate::server::net::serve::Unaccepted;
+use crate::server::net::threads::IoThreads;
 use crate::server::persist::load::Loader;
 use crate::server::repl::ReplIo;
 use crate::structs::table::HashSeed;
@@ -71,6 +72,7 @@ pub(crate) struct Server {
     pub(crate) unaccepted: Unaccepted,
     pub(crate) tls: Tls,
     pub(crate) handshakes: Handshakes,
+    pub(crate) io: IoThreads,
     pub(crate) commands: CommandTable,
     /// What the commands of the table run.
     pub(crate) functions: Vec<Run>,
@@ -149,6 +151,7 @@ impl Server {
             unaccepted: Unaccepted::default(),
             tls: Tls::default(),
             handshakes: Handshakes::default(),
+            io: IoThreads::default(),
             commands: table,
             functions,
             stats: Stats::default(),
@@ -184,6 +187,7 @@ impl Server {
         };
         server.start_as_configured();
         server.update_access_clock();
+        server.start_io_threads()?;
         Ok(server)
     }
 
@@ -240,6 +244,7 @@ impl Server {
         loop {
             if let Some(code) = self.exit {
                 self.flush_aof();
+                self.stop_io_threads();
                 return code;
             }
             if let Err(e) = self.turn(&mut ahead, None) {
@@ -272,7 +277,10 @@ impl Server {
         if at_most.is_none() && !timeout.is_zero() {
             timeout = self.gather_changes(now_us, timeout);
         }
-        let ready = self.reactor.poll(Some(timeout))?;
+        let ready = match self.io.are_there() {
+            false => self.reactor.poll(Some(timeout))?,
+            true => self.poll_with_io_threads(timeout)?,
+        };
         self.clock.begin_turn();
         self.admin.metrics.begin_cycle(self.clock.mono_us(), self.stats.commands_processed);
         self.update_access_clock();
@@ -284,11 +292,19 @@ impl Server {
             for event in &ready {
                 self.on_ready(ahead, *event);
             }
+            if self.io.are_there() {
+                self.see_to_io_threads(ahead, &ready);
+            }
             self.reactor.recycle(ready);
         } else {
             self.events = ready;
             self.events_seen = 0;
             self.see_to_events(ahead);
+            if self.io.are_there() {
+                let events = std::mem::take(&mut self.events);
+                self.see_to_io_threads(ahead, &events);
+                self.events = events;
+            }
             self.run_inputs(ahead);
             self.reactor.recycle(std::mem::take(&mut self.events));
         }
@@ -336,6 +352,8 @@ impl Server {
             Source::Handshake(index, generation) => self.handshakes.note_ready(index, generation),
             // That the poll ended is all there is to it.
             Source::Waker => {}
+            // There are none on this thread.
+            Source::Lingering(_) => {}
         }
     }
 

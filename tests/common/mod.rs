@@ -80,6 +80,11 @@ impl TestServer {
         ]
         .map(String::from)
         .to_vec();
+        if binary == Path::new(SERVER) {
+            // All tests can be run with options of one's choice, such as those of I/O threads.
+            let more = std::env::var("TEST_SERVER_OPTIONS").unwrap_or_default();
+            args.extend(more.split_whitespace().map(String::from));
+        }
         args.extend(options.iter().map(|o| o.to_string()));
         let child = spawn(binary, &args);
         let mut server = TestServer { port, dir, child, binary: binary.to_path_buf(), args };

@@ -6,7 +6,6 @@ use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
 use crate::server::dispatch::blocked::BlockKind;
 use std::collections::BTreeSet;
-use std::os::fd::AsRawFd;
 
 /// Letters of the `flags` field, in its order.
 const LETTERS: &[(ClientFlags, u8)] = &[

@@ -87,7 +87,7 @@ impl Server {
     }
 
     fn close_listeners(&mut self) {
-        self.drop_handshakes();
+        self.handshakes = Default::default();
         for mut listener in std::mem::take(&mut self.listeners) {
             let _ = listener.deregister(self.reactor.registry());
         }

@@ -70,6 +70,10 @@ impl Clients {
         self.slab.iter().map(|(_, c)| &**c)
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
+        self.slab.iter_mut().map(|(_, c)| &mut **c)
+    }
+
     /// The next `count` clients, so that all get their turn if this is called again and again.
     pub(crate) fn next_in_turn(&mut self, count: usize) -> Vec<ClientId> {
         let end = self.slab.capacity();

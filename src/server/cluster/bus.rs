@@ -619,14 +619,8 @@ impl Server {
         }
     }
 
-    /// A connection of another node has its handshake done.
-    pub(crate) fn add_bus_connection(&mut self, mut conn: Conn) {
-        // It is watched anew, as a link.
-        let _ = conn.deregister(self.reactor.registry());
-        self.accept_link(conn);
-    }
-
-    fn accept_link(&mut self, conn: Conn) {
+    /// Makes a link of another node's connection, which has its handshake done if there is to be one and is not registered.
+    pub(crate) fn accept_link(&mut self, conn: Conn) {
         let (Some(peer), Some(local)) = (conn.peer(), conn.local()) else { return };
         log::debug!("Accepting cluster node connection from {}:{}", peer.ip(), peer.port());
         conn.set_nodelay(true);

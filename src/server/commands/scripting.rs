@@ -306,6 +306,9 @@ fn script_debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             // A session has the socket to itself, in another process as a rule.
             return Err(CmdError::of("ERR SCRIPT DEBUG is not available over TLS"));
         }
+        b"yes" | b"sync" if !ctx.srv.bring_home(id) => {
+            return Err(CmdError::of("ERR SCRIPT DEBUG is not possible while replies are on their way"));
+        }
         b"yes" => ctx.srv.enable_debugging(id, false),
         b"sync" => ctx.srv.enable_debugging(id, true),
         _ => return Err(CmdError::of("ERR Use SCRIPT DEBUG YES/SYNC/NO")),

@@ -1,5 +1,5 @@
 //! Accepting, reading, writing and closing client connections.
 
-pub(crate) mod handshakes;
 pub(crate) mod serve;
+pub(crate) mod threads;
 pub(crate) mod upkeep;

@@ -97,7 +97,40 @@ impl Server {
         self.clients.connected + self.cluster_link_count() >= self.cfg.maxclients as usize
     }
 
-    /// Makes a client of a connection, which has its handshake done if there is to be one.
+    /// Begins the handshake of a connection that was accepted.
+    pub(crate) fn begin_handshake(&mut self, conn: Conn, whose: Secured) {
+        conn.set_nodelay(true);
+        match conn.secure(self.tls.contexts(), whose) {
+            Ok(conn) => {
+                if let Some(conn) = self.secure_elsewhere(conn, whose) {
+                    self.handshakes.begin(conn, whose, self.reactor.registry(), self.clock.mono_ms());
+                }
+            }
+            Err(e) => log::warn!("Error accepting a client connection: {}", reason(&e)),
+        }
+    }
+
+    /// Gives up handshakes that take too long: by the cron.
+    pub(crate) fn handshakes_cron(&mut self) {
+        self.handshakes.give_up_late(self.reactor.registry(), self.clock.mono_ms());
+    }
+
+    /// Goes on with handshakes whose peers have answered.
+    pub(crate) fn run_handshakes(&mut self, ahead: &mut Ahead) {
+        if !self.handshakes.is_due() {
+            return;
+        }
+        let mut done = Vec::new();
+        self.handshakes.run(self.reactor.registry(), &mut |conn, whose| done.push((conn, whose)));
+        for (conn, whose) in done {
+            match whose {
+                Secured::Client | Secured::Opened => self.add_connection(ahead, conn),
+                Secured::Bus => self.accept_link(conn),
+            }
+        }
+    }
+
+    /// Makes a client of a connection, which has its handshake done if there is to be one and is not registered.
     pub(crate) fn add_connection(&mut self, ahead: &mut Ahead, mut conn: Conn) {
         if self.has_too_many_clients() {
             // The socket's buffer takes a line as short as this.
@@ -121,10 +154,7 @@ impl Server {
         // Those who came before a password was set stay welcome.
         c.flags.set(ClientFlags::AUTHENTICATED, !self.auth_required);
         let token = crate::net::Source::Client(id).token();
-        let registered = c.conn.as_mut().map(|s| match s.is_tls() {
-            true => s.reregister(self.reactor.registry(), token),
-            false => s.register(self.reactor.registry(), token),
-        });
+        let registered = c.conn.as_mut().map(|s| s.register(self.reactor.registry(), token));
         if let Some(Err(e)) = registered {
             log::warn!("Error registering the event for the new client: {}", reason(&e));
             self.clients.close_later(id);
@@ -139,7 +169,9 @@ impl Server {
             return;
         }
         // Whoever connects as a rule has something to say at once.
-        self.take_input(ahead, id, false);
+        if !self.send_away(id) {
+            self.take_input(ahead, id, false);
+        }
     }
 
     /// Protected mode refuses everyone from elsewhere while the default user has no password.
@@ -151,7 +183,7 @@ impl Server {
         if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
             self.clients.want_write(id);
         }
-        if event.readable {
+        if event.readable && !self.send_away(id) {
             self.take_input(ahead, id, event.closed);
         }
     }
@@ -216,7 +248,6 @@ impl Server {
 
     /// One read into the query buffer.
     fn read_some(&mut self, id: ClientId) -> ReadOutcome {
-        let now_ms = self.clock.ms();
         let Some(c) = self.clients.get_mut(id) else { return ReadOutcome::Stopped };
         if c.is(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY)) {
             return self.drop_input(id);
@@ -247,13 +278,7 @@ impl Server {
                 ReadOutcome::Stopped
             }
             Ok(n) => {
-                c.last_interaction_ms = now_ms;
-                let from_master = c.is(ClientFlags::MASTER);
-                self.stats.note_input(n, from_master);
-                self.stats.reads_processed += 1;
-                if from_master {
-                    self.note_master_read(n);
-                }
+                self.note_read(id, n);
                 if n < room && !is_more { ReadOutcome::Drained } else { ReadOutcome::More }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Stopped,
@@ -263,6 +288,20 @@ impl Server {
                 self.close_now(id);
                 ReadOutcome::Stopped
             }
+        }
+    }
+
+    /// So many bytes came from a client.
+    #[inline]
+    pub(super) fn note_read(&mut self, id: ClientId, bytes: usize) {
+        let now_ms = self.clock.ms();
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.last_interaction_ms = now_ms;
+        let from_master = c.is(ClientFlags::MASTER);
+        self.stats.note_input(bytes, from_master);
+        self.stats.reads_processed += 1;
+        if from_master {
+            self.note_master_read(bytes);
         }
     }
 
@@ -280,7 +319,7 @@ impl Server {
         }
     }
 
-    fn check_query_limit(&mut self, id: ClientId, limit: usize) {
+    pub(super) fn check_query_limit(&mut self, id: ClientId, limit: usize) {
         let Some(c) = self.clients.get(id) else { return };
         let unread = c.query.len() - c.query_pos;
         if unread > 0 && c.last_command.is_none() && c.query[c.query_pos..].starts_with(TLS_HELLO) {
@@ -367,11 +406,13 @@ impl Server {
         let Link { conn: Some(conn), out, .. } = &mut c.link else { return };
         // Over the memory limit, a large backlog is worth sending in one go.
         let limit = WRITE_BYTES_PER_TURN.min(out.released());
+        let is_far = matches!(conn, Conn::Far(_));
         match out.write_to(limit, |slices| conn.write_vectored(slices)) {
             Ok(sent) => {
                 c.out.settle();
                 self.stats.net_output_bytes += sent as u64;
                 self.stats.writes_processed += (sent > 0) as u64;
+                self.io.writes += (sent > 0 && is_far) as u64;
                 if gated && c.out.pending() > c.out.released() {
                     // The rest follows when it is durable.
                     c.flags.add(ClientFlags::PENDING_WRITE);
@@ -417,6 +458,7 @@ impl Server {
         }
         self.clients.monitors.retain(|m| *m != id);
         if let Some(mut conn) = c.conn.take() {
+            self.note_link_gone(&conn);
             let _ = conn.deregister(self.reactor.registry());
             self.unaccepted.retry();
             if !c.is(ClientFlags::REPLICA.union(ClientFlags::MASTER)) || c.is(ClientFlags::MONITOR) {

@@ -10,7 +10,6 @@ use crate::server::dispatch::call::Ctx;
 use crate::sys::{fork, signals};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
 
 /// Runs a script under the debugger: `run` does what EVAL does.
 pub(crate) fn debug(ctx: &mut Ctx<'_>, args: Args<'_>, run: impl FnOnce(&mut Ctx<'_>) -> CmdResult) -> CmdResult {
@@ -100,7 +99,7 @@ impl Server {
 impl Server {
     fn open_session(&mut self, id: ClientId, script: &[u8]) {
         let conn = self.clients.get(id).and_then(|c| c.conn.as_ref());
-        let conn = conn.and_then(|conn| conn.as_fd().try_clone_to_owned().ok()).map(File::from);
+        let conn = conn.and_then(|conn| conn.fd()?.try_clone_to_owned().ok()).map(File::from);
         if let Some(conn) = &conn {
             block_connection(conn, true);
         }

@@ -33,7 +33,7 @@ pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     out.field("lru_clock", srv.ks.access.lru);
     out.field("executable", &srv.executable);
     out.field("config_file", &srv.config_file);
-    out.field("io_threads_active", 0);
+    out.field("io_threads_active", u8::from(srv.io.are_active()));
     if let Some(at) = srv.admin.shutdown.deadline_ms() {
         out.field("shutdown_in_milliseconds", at - srv.clock.ms());
     }

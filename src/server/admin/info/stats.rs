@@ -53,8 +53,8 @@ pub(crate) fn write(srv: &Server, out: &mut InfoText) {
     out.field("dump_payload_sanitizations", s.dump_payload_sanitizations);
     out.field("total_reads_processed", s.reads_processed);
     out.field("total_writes_processed", s.writes_processed);
-    out.field("io_threaded_reads_processed", 0);
-    out.field("io_threaded_writes_processed", 0);
+    out.field("io_threaded_reads_processed", srv.io.reads);
+    out.field("io_threaded_writes_processed", srv.io.writes);
     out.field("reply_buffer_shrinks", s.reply_buffer_shrinks);
     out.field("reply_buffer_expands", s.reply_buffer_expands);
     out.field("eventloop_cycles", m.cycles);

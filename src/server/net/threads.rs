@@ -1,0 +1,421 @@
+//! Which links live on I/O threads, and what those threads report.
+//!
+//! With few busy clients, the main thread serves them itself: a way over another thread costs each request more than it
+//! saves. With many, each link moves to a thread as soon as it is heard of, and comes home in the same way.
+
+use crate::net::io::{Batch, Far, Home, IoThread, Report, Secure};
+use crate::net::listener::reason;
+use crate::net::reactor::Ready;
+use crate::net::{ClientId, Conn, Link, Secured, Source};
+use crate::server::Server;
+use crate::server::clients::{Client, ClientFlags};
+use crate::server::dispatch::ahead::{self, Ahead};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long clients are counted that are heard of, and the main thread's work, milliseconds.
+const PERIOD_MS: i64 = 50;
+/// Links move to the threads when the main thread was at work for so much of a period, with so many clients.
+const BUSY_US: u64 = 25_000;
+const SEVERAL_CLIENTS: u32 = 4;
+/// For how many periods clients have to be few before links come home, and what is few.
+const QUIET_PERIODS: u32 = 10;
+const FEW_CLIENTS: usize = 2;
+/// How often the work of the threads is compared, milliseconds, and what difference is too much.
+const BALANCE_MS: i64 = 1000;
+const IMBALANCE: Duration = Duration::from_millis(200);
+/// Turns in a row that may pass without the poll while there are reports to see to.
+const MOST_UNPOLLED: u32 = 4;
+/// How long the main thread waits for a link that it needs at once.
+const HOME_AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Reports of a thread that were taken, and what of them was seen to.
+#[derive(Debug, Default)]
+struct Arrived {
+    batch: Batch<Report>,
+    next: usize,
+    bytes_at: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct IoThreads {
+    threads: Vec<Arc<IoThread>>,
+    /// By thread.
+    arrived: Vec<Arrived>,
+    links: Vec<usize>,
+    busy: Vec<Duration>,
+    /// Links move to the threads.
+    is_spread: bool,
+    /// The number of the period, and when it ends.
+    period: u64,
+    period_ends_ms: i64,
+    /// The time the main thread had been at work when it began, microseconds.
+    worked_us: u64,
+    /// Clients heard of in it whose links live here, a bit for each 64th of them; the number of those elsewhere; and how many
+    /// periods before it were quiet.
+    heard_here: u64,
+    heard: usize,
+    quiet_periods: u32,
+    next_balance_ms: i64,
+    /// The threads had input in the last turn.
+    is_busy: bool,
+    /// Turns since the poll was asked.
+    turns_unpolled: u32,
+    /// Connections that came back while their clients were in the middle of a command.
+    held: Vec<(ClientId, Box<Conn>, usize)>,
+    /// What was read, and handed over to be written, for INFO.
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+}
+
+impl IoThreads {
+    pub(crate) fn are_there(&self) -> bool {
+        !self.threads.is_empty()
+    }
+
+    /// Whether clients are served through the threads.
+    pub(crate) fn are_active(&self) -> bool {
+        self.is_spread
+    }
+
+    /// Passes on what the threads are to do.
+    fn post(&self) {
+        for thread in &self.threads {
+            thread.post();
+        }
+    }
+
+    /// Whether the loop may sleep; a report ends its sleep.
+    fn let_loop_sleep(&self) -> bool {
+        self.held.is_empty() && self.threads.iter().all(|thread| thread.lets_main_sleep())
+    }
+
+    fn is_spent(&self, thread: usize) -> bool {
+        self.arrived[thread].next >= self.arrived[thread].batch.messages.len()
+    }
+
+    /// Takes what a thread has reported, once all that was taken before was seen to.
+    fn take(&mut self, thread: usize) {
+        if self.is_spent(thread) {
+            let arrived = &mut self.arrived[thread];
+            arrived.batch.clear();
+            (arrived.next, arrived.bytes_at) = (0, 0);
+            self.threads[thread].take_reports(&mut arrived.batch);
+        }
+    }
+
+    /// The thread a link is best at.
+    fn least_loaded(&self) -> usize {
+        (0..self.threads.len()).min_by_key(|at| self.links[*at]).unwrap_or(0)
+    }
+
+    /// Takes note of what a period has shown. `worked_us`: the time the main thread has been at work since it was started.
+    fn end_period(&mut self, now_ms: i64, worked_us: u64, always: bool) {
+        self.period += 1;
+        self.period_ends_ms = now_ms + PERIOD_MS;
+        let worked = worked_us.saturating_sub(std::mem::replace(&mut self.worked_us, worked_us));
+        let here = std::mem::take(&mut self.heard_here).count_ones();
+        match std::mem::take(&mut self.heard) {
+            // Nobody suffers.
+            0 => {}
+            1..=FEW_CLIENTS => self.quiet_periods += 1,
+            _ => self.quiet_periods = 0,
+        }
+        if !self.is_spread && worked >= BUSY_US && here >= SEVERAL_CLIENTS {
+            self.is_spread = true;
+            self.quiet_periods = 0;
+        }
+        if self.is_spread && self.quiet_periods >= QUIET_PERIODS && !always {
+            self.is_spread = false;
+        }
+    }
+
+    /// The threads that had most and least to do since this was asked last, and the part of the first one's links that
+    /// should move to the other; if that is worth it.
+    fn imbalance(&mut self) -> Option<(usize, usize, usize)> {
+        let mut work = Vec::with_capacity(self.threads.len());
+        for (thread, before) in self.threads.iter().zip(&mut self.busy) {
+            let busy = thread.busy();
+            work.push(busy.saturating_sub(std::mem::replace(before, busy)));
+        }
+        let most = (0..work.len()).max_by_key(|at| work[*at])?;
+        let least = (0..work.len()).min_by_key(|at| work[*at])?;
+        let difference = work[most] - work[least];
+        if difference < IMBALANCE {
+            return None;
+        }
+        let share = difference.as_secs_f64() / 2.0 / work[most].as_secs_f64();
+        let count = (self.links[most] as f64 * share) as usize;
+        (count > 0).then_some((most, least, count))
+    }
+}
+
+/// Whether a client's connection may move away from the main thread.
+fn may_leave(c: &Client) -> bool {
+    let stays = ClientFlags::REPLICA
+        .union(ClientFlags::MASTER)
+        .union(ClientFlags::SCRIPT_DEBUG)
+        .union(ClientFlags::CLOSE_ASAP)
+        .union(ClientFlags::CLOSE_AFTER_REPLY);
+    !c.is(stays) && matches!(c.conn, Some(Conn::Tcp(_) | Conn::Unix(_) | Conn::Tls(_)))
+}
+
+impl Server {
+    /// Starts the threads that the configuration asks for: the main thread counts as one.
+    pub(crate) fn start_io_threads(&mut self) -> io::Result<()> {
+        for index in 0..self.cfg.io_threads - 1 {
+            self.io.threads.push(IoThread::start(index, self.reactor.waker())?);
+        }
+        let count = self.io.threads.len();
+        self.io.arrived.resize_with(count, Arrived::default);
+        self.io.links.resize(count, 0);
+        self.io.busy.resize(count, Duration::ZERO);
+        self.io.is_spread = count > 0 && self.cfg.io_threads_always_active;
+        Ok(())
+    }
+
+    /// Ends the threads; what was written to clients leaves as far as their sockets take it.
+    pub(crate) fn stop_io_threads(&mut self) {
+        for thread in std::mem::take(&mut self.io.threads) {
+            thread.stop();
+        }
+    }
+
+    /// Whether handshakes are done elsewhere: begins this one, if so.
+    pub(super) fn secure_elsewhere(&mut self, conn: Conn, whose: Secured) -> Option<Conn> {
+        let thread = self.io.threads.get(self.io.least_loaded()).filter(|_| whose == Secured::Client);
+        let Some(thread) = thread else { return Some(conn) };
+        thread.secure(Secure { conn: Box::new(conn), whose });
+        None
+    }
+
+    /// Moves a client's link to a thread, if that is how clients are served now. Whether it lives on one.
+    pub(super) fn send_away(&mut self, id: ClientId) -> bool {
+        if !self.io.is_spread || self.clients.current == Some(id) {
+            return false;
+        }
+        let Some(c) = self.clients.get_mut(id).filter(|c| may_leave(c)) else { return false };
+        let Some(mut conn) = c.link.conn.take() else { return false };
+        // One that was not registered need not be forgotten.
+        let _ = conn.deregister(self.reactor.registry());
+        self.settle_at(id, conn, self.io.least_loaded());
+        true
+    }
+
+    fn settle_at(&mut self, id: ClientId, conn: Conn, at: usize) {
+        let thread = &self.io.threads[at];
+        if let Some(c) = self.clients.get_mut(id) {
+            c.link.conn = Some(Conn::Far(Box::new(Far::new(thread, id, conn))));
+            self.io.links[at] += 1;
+        }
+    }
+
+    /// A client's connection goes away.
+    pub(super) fn note_link_gone(&mut self, conn: &Conn) {
+        if let Conn::Far(far) = conn {
+            self.io.links[far.home()] -= 1;
+        }
+    }
+
+    /// The client's connection, on this thread: there is something that only works here. False if it cannot be had.
+    pub(crate) fn bring_home(&mut self, id: ClientId) -> bool {
+        let Some(c) = self.clients.get_mut(id) else { return false };
+        let Some(Conn::Far(far)) = &mut c.link.conn else { return true };
+        let home = far.home();
+        let Some(conn) = far.call_home(HOME_AT_ONCE) else { return false };
+        self.io.links[home] -= 1;
+        self.settle_here(id, conn);
+        true
+    }
+
+    fn settle_here(&mut self, id: ClientId, mut conn: Conn) {
+        if let Err(e) = conn.register(self.reactor.registry(), Source::Client(id).token()) {
+            log::warn!("Error registering the event for the new client: {}", reason(&e));
+            self.clients.close_later(id);
+        }
+        let holds_more = conn.holds_more();
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.link.conn = Some(conn);
+        if holds_more {
+            self.clients.want_read(id);
+        }
+    }
+
+    /// The poll of a turn. While the threads are busy, others may run before the loop sleeps, so that there is more to do when
+    /// it wakes: waking costs much more than a request. With reports at hand, the poll itself can wait for a few turns.
+    pub(crate) fn poll_with_io_threads(&mut self, timeout: Duration) -> io::Result<Vec<Ready>> {
+        self.io.post();
+        if self.io.is_busy && !timeout.is_zero() {
+            std::thread::yield_now();
+        }
+        let may_sleep = !timeout.is_zero() && self.io.let_loop_sleep();
+        if !may_sleep && self.io.is_busy && self.io.turns_unpolled < MOST_UNPOLLED {
+            self.io.turns_unpolled += 1;
+            return Ok(self.reactor.nothing());
+        }
+        self.io.turns_unpolled = 0;
+        self.reactor.poll(Some(if may_sleep { timeout } else { Duration::ZERO }))
+    }
+
+    /// Sees to what the threads have reported, and to how clients are served; `events`: those of this turn.
+    pub(crate) fn see_to_io_threads(&mut self, ahead: &mut Ahead, events: &[Ready]) {
+        for (id, conn, thread) in std::mem::take(&mut self.io.held) {
+            self.take_back(id, conn, thread);
+        }
+        for event in events {
+            if let Source::Client(id) = event.source {
+                self.io.heard_here |= 1 << (id.index % 64);
+            }
+        }
+        let mut far = 0;
+        for thread in 0..self.io.threads.len() {
+            // A turn around this one may have been in the middle of it.
+            self.see_to_reports(ahead, thread);
+            self.io.take(thread);
+            far += self.see_to_reports(ahead, thread);
+        }
+        self.io.is_busy = far > 0;
+        let now_ms = self.clock.mono_ms();
+        if now_ms >= self.io.period_ends_ms {
+            let worked_us = self.admin.metrics.cycles_us;
+            self.io.end_period(now_ms, worked_us, self.cfg.io_threads_always_active);
+        }
+        if now_ms >= self.io.next_balance_ms {
+            self.io.next_balance_ms = now_ms + BALANCE_MS;
+            self.balance_links();
+        }
+    }
+
+    /// Sees to the reports that were taken from a thread. Gives from how many clients there was input.
+    fn see_to_reports(&mut self, ahead: &mut Ahead, thread: usize) -> usize {
+        let mut inputs = 0;
+        while !self.io.is_spent(thread) {
+            let arrived = &mut self.io.arrived[thread];
+            let at = arrived.next;
+            arrived.next += 1;
+            match std::mem::replace(&mut arrived.batch.messages[at], Report::SeenTo) {
+                Report::Input { client, len } => {
+                    let bytes = arrived.bytes_at..arrived.bytes_at + len;
+                    arrived.bytes_at += len;
+                    inputs += 1;
+                    self.take_far_input(ahead, client, thread, bytes);
+                }
+                Report::Ended { client, end } => self.end_far(ahead, client, end),
+                Report::Room { client } => self.clients.want_write(client),
+                Report::Released { client, conn } => self.take_back(client, conn, thread),
+                Report::Secured { secure: Secure { conn, .. } } => self.add_connection(ahead, *conn),
+                Report::SeenTo => {}
+            }
+        }
+        inputs
+    }
+
+    /// Input of a client came from a thread: `bytes` of what arrived.
+    fn take_far_input(&mut self, ahead: &mut Ahead, id: ClientId, thread: usize, bytes: Range<usize>) {
+        let is_running = self.clients.current == Some(id);
+        let Server { io, clients, .. } = self;
+        let bytes = &io.arrived[thread].batch.bytes[bytes];
+        let Some(c) = clients.get_mut(id) else { return };
+        io.reads += 1;
+        let Link { conn: Some(Conn::Far(far)), query, query_pos, parser, .. } = &mut c.link else {
+            // It was needed here at once, and came home before what was read from it.
+            c.link.query.extend_from_slice(bytes);
+            return clients.want_read(id);
+        };
+        if far.heard_in != io.period {
+            far.heard_in = io.period;
+            io.heard += 1;
+        }
+        if !io.is_spread {
+            far.move_to(Home::Main);
+        }
+        if c.flags.has(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY)) {
+            // Nobody wants it any more.
+            return far.note_taken(bytes.len());
+        }
+        if is_running || far.holds_input() {
+            // Its buffers are in use.
+            far.keep(bytes);
+            return clients.want_read(id);
+        }
+        far.note_taken(bytes.len());
+        let wanted = parser.wanted_len().map_or(0, |n| (*query_pos + n).saturating_sub(query.len()));
+        if wanted > bytes.len() {
+            query.reserve_exact(wanted.min(1 << 20));
+        }
+        query.extend_from_slice(bytes);
+        let count = bytes.len();
+        self.note_read(id, count);
+        self.input_is_there(ahead, id);
+    }
+
+    fn end_far(&mut self, ahead: &mut Ahead, id: ClientId, end: Result<(), io::ErrorKind>) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Some(Conn::Far(far)) = &mut c.link.conn else { return };
+        far.note_end(end);
+        // What came before its end runs first.
+        if let Some((_, is_more)) = self.clients.to_run.iter_mut().find(|(other, _)| *other == id) {
+            *is_more = true;
+            return;
+        }
+        self.on_client_ready(
+            ahead,
+            id,
+            Ready { source: Source::Client(id), readable: true, writable: false, closed: true },
+        );
+    }
+
+    /// A connection came back, to stay or to go to another thread.
+    fn take_back(&mut self, id: ClientId, conn: Box<Conn>, thread: usize) {
+        let is_running = self.clients.current == Some(id);
+        // Whoever is gone has no use for it.
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Some(Conn::Far(far)) = &mut c.link.conn else { return };
+        if is_running || far.holds_input() {
+            return self.io.held.push((id, conn, thread));
+        }
+        let to = far.moving_to.unwrap_or(Home::Main);
+        far.forget();
+        self.io.links[thread] -= 1;
+        match to {
+            Home::Thread(at) => self.settle_at(id, *conn, at),
+            Home::Main => self.settle_here(id, *conn),
+        }
+        if self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
+            self.clients.want_write(id);
+        }
+    }
+
+    /// Moves links from a thread that has much more to do than another.
+    fn balance_links(&mut self) {
+        let Some((from, to, count)) = self.io.imbalance() else { return };
+        let period = self.io.period;
+        let mut left = count;
+        for c in self.clients.iter_mut() {
+            if let Some(Conn::Far(far)) = &mut c.link.conn
+                && left > 0
+                && far.home() == from
+                && far.moving_to.is_none()
+                && far.heard_in + 1 >= period
+            {
+                far.move_to(Home::Thread(to));
+                left -= 1;
+            }
+        }
+    }
+
+    /// Input of a client stands in its query buffer: it runs with that of others.
+    fn input_is_there(&mut self, ahead: &mut Ahead, id: ClientId) {
+        if self.is_nested_turn() {
+            // Within a long command: its look-ahead is under way.
+            self.process_input(ahead, id);
+            return self.check_query_limit(id, self.cfg.client_query_buffer_limit as usize);
+        }
+        self.clients.to_run.push((id, false));
+        if self.clients.to_run.len() >= ahead::CLIENTS {
+            self.run_inputs(ahead);
+        }
+    }
+}
