@@ -221,6 +221,51 @@ fn few_clients_are_served_without_the_threads_and_many_through_them() {
     assert!(number(&mut c, "io_threaded_reads_processed") <= reads + 2);
 }
 
+/// The threads of the clients of this name, in the order of their ids.
+fn homes(c: &mut Connection, name: &str) -> Vec<(String, usize)> {
+    let list: String = run(c, &["CLIENT", "LIST"]);
+    let field =
+        |line: &str, name: &str| line.split(' ').find_map(|word| word.strip_prefix(name).map(str::to_owned)).unwrap();
+    let of_name = list.lines().filter(|line| field(line, "name=") == name);
+    of_name.map(|line| (field(line, "addr="), field(line, "io-thread=").parse().unwrap())).collect()
+}
+
+#[test]
+fn links_spread_evenly_and_leave_a_busy_thread() {
+    let server = TestServer::start(&ALWAYS);
+    let mut c = server.connect();
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| raw(server.port)).collect();
+    for client in &mut clients {
+        client.write_all(b"CLIENT SETNAME load\r\n").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+    }
+    let spread = homes(&mut c, "load");
+    let count = |homes: &[(String, usize)], thread| homes.iter().filter(|(_, at)| *at == thread).count();
+    assert_eq!(count(&spread, 1) + count(&spread, 2), 40);
+    assert!(count(&spread, 1).abs_diff(count(&spread, 2)) <= 1, "{spread:?}");
+    // All that is asked for is asked for by clients of one of the threads.
+    let is_of_first = |client: &TcpStream| spread.contains(&(client.local_addr().unwrap().to_string(), 1));
+    let (busy, idle): (Vec<_>, Vec<_>) = clients.into_iter().partition(is_of_first);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let is_over = &is_over;
+        scope.spawn(move || {
+            let mut busy = busy;
+            let request = "PING\r\n".repeat(20);
+            while !is_over.load(Ordering::Relaxed) {
+                busy.iter_mut().for_each(|client| client.write_all(request.as_bytes()).unwrap());
+                busy.iter_mut().for_each(|client| client.read_exact(&mut [0; 7 * 20]).unwrap());
+            }
+        });
+        wait_for(30, "links to move", || {
+            let moved = count(&homes(&mut c, "load"), 2) > idle.len() + 2;
+            is_over.fetch_or(moved, Ordering::Relaxed);
+            moved
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
 #[test]
 fn connections_come_and_go_in_any_state() {
     let certs = Certs::new();

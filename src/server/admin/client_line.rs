@@ -1,6 +1,7 @@
 //! A client in one line, as CLIENT LIST and the log show it.
 
 use crate::net::ClientId;
+use crate::net::Conn;
 use crate::pubsub::Kind;
 use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
@@ -81,6 +82,14 @@ fn events(c: &Client) -> &'static str {
     }
 }
 
+/// The number of the thread that a client's link lives on; 0 is the main thread.
+fn home_of(c: &Client) -> usize {
+    match &c.conn {
+        Some(Conn::Far(far)) => far.home() + 1,
+        _ => 0,
+    }
+}
+
 impl Server {
     /// The line about a client; empty if it is gone.
     pub(crate) fn describe_client(&self, id: ClientId) -> String {
@@ -134,6 +143,9 @@ impl Server {
         line.int(" resp=", i64::from(c.resp));
         line.text(" lib-name=", &c.lib_name);
         line.text(" lib-ver=", &c.lib_ver);
+        if self.io.are_there() {
+            line.size(" io-thread=", home_of(c));
+        }
     }
 
     /// Lines of all clients that `keep` keeps, in the order of their ids.
