@@ -6,8 +6,11 @@
 //! What stands in the source's buffer is read there and consumed only when all of it was, or when somebody else is to go on:
 //! the checksum is then computed over all of it at once.
 //!
-//! `Reader` pulls from any `BufRead` and stops exactly after the checksum, so that whatever follows in the source (the
+//! `Reader` pulls from any [`Source`] and stops exactly after the checksum, so that whatever follows in the source (the
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
+//!
+//! A value is read in parts, between which others may have their turn. What was read of it is kept in the reader; if the source
+//! has no more for the moment, the reader goes back to where the last part ended, and nothing that came before is read again.
 
 use super::{Error, ErrorKind, Source, VERSION, ValueType, module_name, opcode};
 use crate::keyspace::damaged::Damaged;
