@@ -66,6 +66,12 @@ impl Main {
                             far.note_taken(len);
                         }
                     }
+                    Report::MuchInput { bytes, .. } => {
+                        self.input.extend_from_slice(&bytes);
+                        if let Some(far) = self.far.as_mut().filter(|_| self.takes) {
+                            far.note_taken(bytes.len());
+                        }
+                    }
                     Report::Ended { end, .. } => self.end = Some(end),
                     Report::Released { conn, .. } => {
                         let mut far = self.far.take().unwrap();
