@@ -806,7 +806,7 @@ fn number(c: &mut redis::Connection, name: &str) -> u64 {
 #[test]
 fn no_value_holds_up_the_loop_while_it_is_loaded() {
     const FILL: &str = "
-        for i = 1, 40000 do
+        for i = 1, 10000 do
             redis.call('HSET', 'hash', 'field ' .. i, i)
             redis.call('SADD', 'set', 'member ' .. i)
             redis.call('ZADD', 'zset', i % 77, 'member ' .. i)
@@ -814,10 +814,10 @@ fn no_value_holds_up_the_loop_while_it_is_loaded() {
             redis.call('XADD', 'stream', i .. '-1', 'field', i)
         end
         redis.call('XGROUP', 'CREATE', 'stream', 'group', '0')
-        redis.call('XREADGROUP', 'GROUP', 'group', 'one', 'COUNT', 20000, 'STREAMS', 'stream', '>')
-        redis.call('SETRANGE', 'compressed', 40000000, 'x')
+        redis.call('XREADGROUP', 'GROUP', 'group', 'one', 'COUNT', 5000, 'STREAMS', 'stream', '>')
+        redis.call('SETRANGE', 'compressed', 8000000, 'x')
         local long = {}
-        for i = 1, 500000 do long[i] = tostring(i * i * 1.1) end
+        for i = 1, 100000 do long[i] = tostring(i * i * 1.1) end
         redis.call('SET', 'long', table.concat(long))";
     // A turn ends with the bytes that are read at once, so the number of turns shows what a value is cut into.
     let options = ["--save", "", "--enable-debug-command", "yes", "--loading-process-events-interval-bytes", "1024"];
