@@ -857,3 +857,44 @@ fn a_slow_disk_holds_up_only_those_who_are_told_of_changes() {
     let written = written.load(Ordering::Relaxed) as f64;
     assert!(written >= most * 0.55, "{written} writes, while syncs for all of them would have allowed {most}");
 }
+
+/// A number of INFO.
+fn number(c: &mut redis::Connection, name: &str) -> u64 {
+    let info = run::<String>(c, &["INFO", "everything"]);
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {info}"))
+}
+
+#[test]
+fn no_value_holds_up_the_loop_while_it_is_loaded() {
+    const FILL: &str = "
+        for i = 1, 10000 do
+            redis.call('HSET', 'hash', 'field ' .. i, i)
+            redis.call('SADD', 'set', 'member ' .. i)
+            redis.call('ZADD', 'zset', i % 77, 'member ' .. i)
+            redis.call('RPUSH', 'list', 'element ' .. i)
+            redis.call('XADD', 'stream', i .. '-1', 'field', i)
+        end
+        redis.call('XGROUP', 'CREATE', 'stream', 'group', '0')
+        redis.call('XREADGROUP', 'GROUP', 'group', 'one', 'COUNT', 5000, 'STREAMS', 'stream', '>')
+        redis.call('SETRANGE', 'compressed', 8000000, 'x')
+        local long = {}
+        for i = 1, 100000 do long[i] = tostring(i * i * 1.1) end
+        redis.call('SET', 'long', table.concat(long))";
+    // A turn ends with the bytes that are read at once, so the number of turns shows what a value is cut into.
+    let options = ["--save", "", "--enable-debug-command", "yes", "--loading-process-events-interval-bytes", "1024"];
+    let mut server = TestServer::start(&options);
+    let mut c = server.connect();
+    run::<()>(&mut c, &["EVAL", FILL, "0"]);
+    let digest = run::<String>(&mut c, &["DEBUG", "DIGEST"]);
+    run::<()>(&mut c, &["SAVE"]);
+    server.kill();
+    server.restart();
+    let mut c = server.connect();
+    let bytes = fs::metadata(server.dir.path().join("dump.rdb")).unwrap().len();
+    let turns = number(&mut c, "eventloop_cycles");
+    assert!(turns > bytes / 40_000, "{turns} turns for {bytes} bytes");
+    let longest_us = number(&mut c, "loop_turn_usec_max");
+    assert!(longest_us < 200_000, "{longest_us} us");
+    assert_eq!(run::<String>(&mut c, &["DEBUG", "DIGEST"]), digest);
+}

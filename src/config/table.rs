@@ -293,6 +293,8 @@ directives! {
     "io-threads-do-reads" => io_threads_do_reads: bool = false, Bool, [IMMUTABLE], None;
     /// Not in Redis, and without effect; kept so that files that have it still load.
     "loop-coalesce-usec" => loop_coalesce_usec: i64 = 0, Int(0, 1000), [HIDDEN, NO_EFFECT], None;
+    /// Not in Redis 7.2, and without effect: a reply is copied once on its way to an I/O thread.
+    "min-io-threads-avoid-copy-reply" => min_io_threads_avoid_copy_reply: i64 = 7, Int(0, INT_MAX), [HIDDEN, NO_EFFECT], None;
     "maxclients" => maxclients: u32 = 10000, Int(1, UINT_MAX), [], Maxclients;
     "port" => port: u16 = 6379, Int(0, 65535), [], Port;
     "protected-mode" => protected_mode: bool = true, Bool, [], None;

@@ -266,8 +266,22 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
     let mut out = Vec::new();
     check_promise(stream, len)?;
     out.reserve_exact(len);
-    unpack(stream, len, &mut out)?;
+    unpack(stream, 0..stream.len(), len, &mut out)?;
     Ok(out)
+}
+
+/// Bytes of a stream that are decompressed at once: to less than 2 MiB.
+const PART: usize = 16 << 10;
+
+/// As [`decompress`], in parts: appends what the next part of the stream, from `at` on, yields to `out`, which begins empty, and
+/// moves `at`. Returns whether that was the last.
+pub(crate) fn decompress_part(stream: &[u8], at: &mut usize, len: usize, out: &mut Vec<u8>) -> Result<bool, LzfError> {
+    if *at == 0 {
+        check_promise(stream, len)?;
+        out.reserve_exact(len);
+    }
+    *at = unpack(stream, *at..stream.len().min(*at + PART), len, out)?;
+    Ok(*at == stream.len())
 }
 
 /// As [`decompress`], into a vector that is reused: it grows as needed, with some to spare. Its old contents are
@@ -276,7 +290,7 @@ pub(crate) fn decompress_into(stream: &[u8], len: usize, out: &mut Vec<u8>) -> R
     out.clear();
     check_promise(stream, len)?;
     out.reserve(len + MAX_LITERAL);
-    unpack(stream, len, out)
+    unpack(stream, 0..stream.len(), len, out).map(|_| ())
 }
 
 /// A stream yields at most 88 bytes for each of its own: a longer promise gets no memory.
@@ -284,12 +298,14 @@ fn check_promise(stream: &[u8], len: usize) -> Result<(), LzfError> {
     if len > stream.len().saturating_mul(MAX_MATCH) { Err(LzfError::BadLength) } else { Ok(()) }
 }
 
-/// Decompresses into an empty vector with room for `len` bytes, which must be the exact length.
-fn unpack(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
-    debug_assert!(out.is_empty() && out.capacity() >= len);
-    let mut unpacked = Unpacked { to: out.as_mut_ptr(), at: 0, len, room: out.capacity() };
-    let mut at = 0;
-    while let Some(control) = stream.get(at) {
+/// Decompresses the runs that begin in this part of a stream into a vector with room for `len` bytes, the exact length of all
+/// that the stream yields. What comes before the part must be there already. Returns where the next run begins.
+fn unpack(stream: &[u8], part: Range<usize>, len: usize, out: &mut Vec<u8>) -> Result<usize, LzfError> {
+    assert!(out.capacity() >= len && out.len() <= len);
+    let mut unpacked = Unpacked { to: out.as_mut_ptr(), at: out.len(), len, room: out.capacity() };
+    let starts = &stream[..part.end];
+    let mut at = part.start;
+    while let Some(control) = starts.get(at) {
         let (start, control) = (at, usize::from(*control));
         at += 1;
         if control < MAX_LITERAL {
@@ -318,12 +334,12 @@ fn unpack(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> 
         // SAFETY: so many bytes were written before.
         unsafe { unpacked.copy(distance, count)? };
     }
-    if unpacked.at != len {
+    if at == stream.len() && unpacked.at != len {
         return Err(LzfError::BadLength);
     }
     // SAFETY: so many bytes were written.
-    unsafe { out.set_len(len) };
-    Ok(())
+    unsafe { out.set_len(unpacked.at) };
+    Ok(at)
 }
 
 /// Copies at least `count` bytes, not none, in whole steps.
@@ -432,6 +448,9 @@ mod tests {
         let mut again = b"what was there before".to_vec();
         assert_eq!(decompress_into(&packed, input.len(), &mut again), Ok(()));
         assert_eq!(again, input);
+        let (mut at, mut parts) = (0, Vec::new());
+        while !decompress_part(&packed, &mut at, input.len(), &mut parts).unwrap() {}
+        assert_eq!(parts, input);
         packed.len()
     }
 
@@ -457,6 +476,24 @@ mod tests {
         assert!(there_and_back(&b"the quick brown fox ".repeat(100)) < 100);
         assert_eq!(compress(b"abcdefgh", 8), None);
         assert_eq!(compress(&[0; 100], 20).map(|packed| packed.len() <= 20), Some(true));
+    }
+
+    #[test]
+    fn a_long_stream_is_decompressed_in_parts() {
+        let input = [noise(100_000), noise(50_000), vec![b'x'; 3_000_000]].concat();
+        there_and_back(&input);
+        let packed = compress(&input, usize::MAX).unwrap();
+        let (mut at, mut out, mut parts) = (0, Vec::new(), 0);
+        while !decompress_part(&packed, &mut at, input.len(), &mut out).unwrap() {
+            parts += 1;
+            assert!(out.len() < parts * (2 << 20));
+        }
+        assert!(parts > 5, "{parts}");
+        for len in [input.len() - 1, input.len() + 1] {
+            let (mut at, mut out) = (0, Vec::new());
+            let bad = (0..packed.len()).find_map(|_| decompress_part(&packed, &mut at, len, &mut out).err());
+            assert_eq!(bad, Some(LzfError::BadLength));
+        }
     }
 
     #[test]

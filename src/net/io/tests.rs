@@ -1,3 +1,5 @@
+//! Threads with sockets, and a main thread of the test: bytes in order, limits, moves and ends.
+
 use super::{Batch, Far, Home, IoThread, Report};
 use crate::net::{ClientId, Conn};
 use mio::{Poll, Token, Waker};
@@ -64,6 +66,12 @@ impl Main {
                         self.input.extend_from_slice(mine);
                         if let Some(far) = self.far.as_mut().filter(|_| self.takes) {
                             far.note_taken(len);
+                        }
+                    }
+                    Report::MuchInput { bytes, .. } => {
+                        self.input.extend_from_slice(&bytes);
+                        if let Some(far) = self.far.as_mut().filter(|_| self.takes) {
+                            far.note_taken(bytes.len());
                         }
                     }
                     Report::Ended { end, .. } => self.end = Some(end),

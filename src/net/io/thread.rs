@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes asked for by one read.
 const READ_BYTES: usize = 16 * 1024;
+/// A link that sent this much at once is read into memory of its own, which the main thread need not copy.
+const MUCH_BYTES: usize = 4 * 1024;
 /// Reads from one link before others get their turn.
 const READS_PER_TURN: usize = 16;
 /// What was handed over is passed on from this size on, before the main thread's turn ends.
@@ -76,6 +78,8 @@ pub(crate) struct Secure {
 pub(crate) enum Report {
     /// So many bytes of the batch came from the peer of a client.
     Input { client: ClientId, len: usize },
+    /// Much input of a client, by itself.
+    MuchInput { client: ClientId, bytes: Vec<u8> },
     /// The peer closed, or the connection failed; it is closed.
     Ended { client: ClientId, end: Result<(), io::ErrorKind> },
     /// Output that found no room may be handed over.
@@ -226,6 +230,8 @@ struct Here {
     unsent_at: usize,
     /// Bytes passed on that the main thread has not taken, as far as is known.
     untaken: usize,
+    /// What the last read gave.
+    last_read: usize,
     /// The socket may hold more than was read.
     has_more: bool,
     /// The peer closed its side, or the descriptor failed: no further event will tell, so it is read to its end.
@@ -439,6 +445,7 @@ impl Worker {
             unsent: Vec::new(),
             unsent_at: 0,
             untaken: 0,
+            last_read: 0,
             has_more: false,
             is_closed: false,
             is_unfinished: false,
@@ -564,7 +571,9 @@ impl Worker {
             if here.untaken >= INPUT_WINDOW {
                 return;
             }
-            let bytes = &mut reports.bytes;
+            let mut own = Vec::new();
+            let is_own = here.last_read >= MUCH_BYTES;
+            let bytes = if is_own { &mut own } else { &mut reports.bytes };
             bytes.reserve(READ_BYTES);
             let (before, room) = (bytes.len(), bytes.capacity() - bytes.len());
             match here.conn.read_to_spare(bytes) {
@@ -572,7 +581,9 @@ impl Worker {
                 Ok(_) => {
                     let len = bytes.len() - before;
                     here.untaken += len;
+                    here.last_read = len;
                     match reports.messages.last_mut() {
+                        _ if is_own => reports.messages.push(Report::MuchInput { client, bytes: own }),
                         Some(Report::Input { client: last, len: so_far }) if *last == client => *so_far += len,
                         _ => reports.messages.push(Report::Input { client, len }),
                     }

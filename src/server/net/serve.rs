@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 1000;
 /// Bytes asked for by one read.
-const READ_BYTES: usize = 16 * 1024;
+pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Reads from one client in one turn.
 const READS_PER_TURN: usize = 16;
 /// Bytes written to one client in one turn, so that one large reply does not starve the others.

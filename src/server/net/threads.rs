@@ -10,6 +10,8 @@ use crate::net::{ClientId, Conn, Link, Secured, Source};
 use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
 use crate::server::dispatch::ahead::{self, Ahead};
+use crate::server::net::serve::READ_BYTES;
+use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,6 +39,13 @@ struct Arrived {
     batch: Batch<Report>,
     next: usize,
     bytes_at: usize,
+}
+
+/// Where input that came from a thread is.
+enum Came {
+    /// In a batch that arrived from this thread.
+    InBatch(usize, Range<usize>),
+    ByItself(Vec<u8>),
 }
 
 #[derive(Default)]
@@ -300,7 +309,11 @@ impl Server {
                     let bytes = arrived.bytes_at..arrived.bytes_at + len;
                     arrived.bytes_at += len;
                     inputs += 1;
-                    self.take_far_input(ahead, client, thread, bytes);
+                    self.take_far_input(ahead, client, Came::InBatch(thread, bytes));
+                }
+                Report::MuchInput { client, bytes } => {
+                    inputs += 1;
+                    self.take_far_input(ahead, client, Came::ByItself(bytes));
                 }
                 Report::Ended { client, end } => self.end_far(ahead, client, end),
                 Report::Room { client } => self.clients.want_write(client),
@@ -312,16 +325,20 @@ impl Server {
         inputs
     }
 
-    /// Input of a client came from a thread: `bytes` of what arrived.
-    fn take_far_input(&mut self, ahead: &mut Ahead, id: ClientId, thread: usize, bytes: Range<usize>) {
+    /// Input of a client came from a thread.
+    fn take_far_input(&mut self, ahead: &mut Ahead, id: ClientId, came: Came) {
         let is_running = self.clients.current == Some(id);
         let Server { io, clients, .. } = self;
-        let bytes = &io.arrived[thread].batch.bytes[bytes];
         let Some(c) = clients.get_mut(id) else { return };
+        let bytes = match came {
+            Came::InBatch(thread, range) => Cow::Borrowed(&io.arrived[thread].batch.bytes[range]),
+            Came::ByItself(bytes) => Cow::Owned(bytes),
+        };
         io.reads += 1;
+        let count = bytes.len();
         let Link { conn: Some(Conn::Far(far)), query, query_pos, parser, .. } = &mut c.link else {
             // It was needed here at once, and came home before what was read from it.
-            c.link.query.extend_from_slice(bytes);
+            c.link.query.extend_from_slice(&bytes);
             return clients.want_read(id);
         };
         if far.heard_in != io.period {
@@ -333,20 +350,26 @@ impl Server {
         }
         if c.flags.has(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY)) {
             // Nobody wants it any more.
-            return far.note_taken(bytes.len());
+            return far.note_taken(count);
         }
         if is_running || far.holds_input() {
             // Its buffers are in use.
-            far.keep(bytes);
+            far.keep(&bytes);
             return clients.want_read(id);
         }
-        far.note_taken(bytes.len());
+        far.note_taken(count);
         let wanted = parser.wanted_len().map_or(0, |n| (*query_pos + n).saturating_sub(query.len()));
-        if wanted > bytes.len() {
+        if wanted > count {
             query.reserve_exact(wanted.min(1 << 20));
         }
-        query.extend_from_slice(bytes);
-        let count = bytes.len();
+        match bytes {
+            Cow::Owned(bytes) if query.is_empty() && wanted <= count => *query = bytes,
+            bytes => {
+                // As much as one read of a link of our own would make room for.
+                query.reserve(READ_BYTES.max(count));
+                query.extend_from_slice(&bytes);
+            }
+        }
         self.note_read(id, count);
         self.input_is_there(ahead, id);
     }
