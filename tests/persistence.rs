@@ -205,6 +205,68 @@ fn transactions_are_logged_and_replayed_whole() {
     }
 }
 
+#[test]
+fn commands_of_every_kind_are_replayed_in_their_order() {
+    let mut server = TestServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    server.kill();
+    let log = server.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let command = |words: &[&str]| {
+        let args = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect::<String>();
+        format!("*{}\r\n{args}", words.len())
+    };
+    let (long, count) = ("x".repeat(300_000), 3_000);
+    let mut text = command(&["SELECT", "1"]);
+    for i in 0..count {
+        text += &command(&["SET", &format!("key:{i}"), &i.to_string()]);
+        text += &command(&["RPUSH", "list", &i.to_string()]);
+        match i % 500 {
+            0 => text += "#TS:1700000000\r\n",
+            1 => text += &command(&["INCR", "list"]),
+            2 => text += &command(&["SET", "long", &format!("{long}{i}")]),
+            3 => text += &command(&["set", &format!("past:{i}"), "v", "PXAT", "1000"]),
+            4 => text += &(command(&["SELECT", "2"]) + &command(&["INCRBY", "sum", "7"]) + &command(&["SELECT", "1"])),
+            5 => {
+                text += &command(&["MULTI"]);
+                text += &(command(&["HSET", "hash", &i.to_string(), "f"]) + &command(&["LPOP", "list"]));
+                text += &command(&["EXEC"]);
+            }
+            6 => text += &command(&["PFADD", "hll", &i.to_string()]),
+            7 => text += &command(&["EVAL", "redis.call('INCR', KEYS[1])", "1", "script"]),
+            8 => text += &command(&["DEL", &format!("key:{}", i - 1), "none", &format!("key:{}", i - 2)]),
+            _ => {}
+        }
+    }
+    let cut = text.clone() + &command(&["SET", "key:0", "cut"])[..20];
+    fs::write(&log, &cut).unwrap();
+    server.restart();
+    let mut c = server.connect();
+    run::<()>(&mut c, &["SELECT", "2"]);
+    assert_eq!(run::<i64>(&mut c, &["GET", "sum"]), 7 * 6);
+    run::<()>(&mut c, &["SELECT", "1"]);
+    assert_eq!(run::<i64>(&mut c, &["GET", "key:0"]), 0);
+    assert_eq!(run::<Vec<i64>>(&mut c, &["LRANGE", "list", "0", "2"]), [6, 7, 8]);
+    assert_eq!(run::<i64>(&mut c, &["LLEN", "list"]), count - 6);
+    assert_eq!(run::<String>(&mut c, &["GETRANGE", "long", "299999", "-1"]), "x2502");
+    assert_eq!(run::<i64>(&mut c, &["EXISTS", "past:2503", "key:2507", "key:2506", "key:2505"]), 1);
+    assert_eq!((run::<i64>(&mut c, &["HLEN", "hash"]), run::<i64>(&mut c, &["PFCOUNT", "hll"])), (6, 6));
+    assert_eq!(run::<i64>(&mut c, &["GET", "script"]), 6);
+    let written = fs::read(&log).unwrap();
+    assert!(written.starts_with(text.as_bytes()) && !written[text.len()..].starts_with(&cut.as_bytes()[text.len()..]));
+    assert_eq!(server.log().matches("is sending an error to its AOF-loading-client").count(), 6);
+    // A line end that is none is found wherever it is.
+    server.kill();
+    for (at, broken) in
+        [(text.len() - 2, "x\n"), (text.len() - 1, "x"), (text.len() / 2, "\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}")]
+    {
+        let mut damaged = text.clone();
+        damaged.replace_range(at..at + broken.len(), broken);
+        if damaged.len() == text.len() && at != text.len() / 2 {
+            fs::write(&log, &damaged).unwrap();
+            assert!(ends(server.dir.path(), &["--appendonly", "yes"]).contains("Bad file format"), "{at}");
+        }
+    }
+}
+
 /// The server ends with this exit code; gives its log.
 fn ends(dir: &Path, options: &[&str]) -> String {
     let log = dir.join("ends.log");
@@ -794,4 +856,45 @@ fn a_slow_disk_holds_up_only_those_who_are_told_of_changes() {
     let most = WRITERS as f64 * start.elapsed().as_secs_f64() / SYNC.as_secs_f64();
     let written = written.load(Ordering::Relaxed) as f64;
     assert!(written >= most * 0.55, "{written} writes, while syncs for all of them would have allowed {most}");
+}
+
+/// A number of INFO.
+fn number(c: &mut redis::Connection, name: &str) -> u64 {
+    let info = run::<String>(c, &["INFO", "everything"]);
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {info}"))
+}
+
+#[test]
+fn no_value_holds_up_the_loop_while_it_is_loaded() {
+    const FILL: &str = "
+        for i = 1, 10000 do
+            redis.call('HSET', 'hash', 'field ' .. i, i)
+            redis.call('SADD', 'set', 'member ' .. i)
+            redis.call('ZADD', 'zset', i % 77, 'member ' .. i)
+            redis.call('RPUSH', 'list', 'element ' .. i)
+            redis.call('XADD', 'stream', i .. '-1', 'field', i)
+        end
+        redis.call('XGROUP', 'CREATE', 'stream', 'group', '0')
+        redis.call('XREADGROUP', 'GROUP', 'group', 'one', 'COUNT', 5000, 'STREAMS', 'stream', '>')
+        redis.call('SETRANGE', 'compressed', 8000000, 'x')
+        local long = {}
+        for i = 1, 100000 do long[i] = tostring(i * i * 1.1) end
+        redis.call('SET', 'long', table.concat(long))";
+    // A turn ends with the bytes that are read at once, so the number of turns shows what a value is cut into.
+    let options = ["--save", "", "--enable-debug-command", "yes", "--loading-process-events-interval-bytes", "1024"];
+    let mut server = TestServer::start(&options);
+    let mut c = server.connect();
+    run::<()>(&mut c, &["EVAL", FILL, "0"]);
+    let digest = run::<String>(&mut c, &["DEBUG", "DIGEST"]);
+    run::<()>(&mut c, &["SAVE"]);
+    server.kill();
+    server.restart();
+    let mut c = server.connect();
+    let bytes = fs::metadata(server.dir.path().join("dump.rdb")).unwrap().len();
+    let turns = number(&mut c, "eventloop_cycles");
+    assert!(turns > bytes / 40_000, "{turns} turns for {bytes} bytes");
+    let longest_us = number(&mut c, "loop_turn_usec_max");
+    assert!(longest_us < 200_000, "{longest_us} us");
+    assert_eq!(run::<String>(&mut c, &["DEBUG", "DIGEST"]), digest);
 }

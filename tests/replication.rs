@@ -683,3 +683,23 @@ fn a_stream_right_after_a_short_dataset_is_followed() {
         });
     }
 }
+
+#[test]
+fn a_replica_whose_log_cannot_be_switched_on_yet_serves_meanwhile() {
+    let m = start(&[]);
+    let r = start(&["--appendonly", "yes"]);
+    let mut c = r.connect();
+    let dir = r.dir.path().join("appendonlydir");
+    std::fs::rename(&dir, r.dir.path().join("moved")).unwrap();
+    std::fs::write(&dir, "no directory").unwrap();
+    follow(&r, m.port);
+    wait_for(10, "it tried", || r.log().contains("Failed enabling the AOF after successful master synchronization!"));
+    let slowest = slowest_ping(&mut c, Duration::from_millis(1500));
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    run::<()>(&mut m.connect(), &["SET", "k", "v"]);
+    wait_for(10, "the stream is followed", || run::<Option<String>>(&mut c, &["GET", "k"]).is_some());
+    assert!(run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\naof_enabled:0"));
+    std::fs::remove_file(&dir).unwrap();
+    wait_for(10, "the log is on", || r.log().contains("Background AOF rewrite finished successfully"));
+    assert!(run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\naof_enabled:1"));
+}

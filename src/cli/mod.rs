@@ -35,7 +35,7 @@ pub(crate) const COMPATIBLE_VERSION: &str = "7.2.6";
 /// The whole program: reads the process's arguments and returns its exit code.
 pub fn main() -> i32 {
     let args = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
-    let (mut options, mut command) = match options::parse(args) {
+    let (mut options, command) = match options::parse(args) {
         Parsed::Run(options, command) => (*options, command),
         Parsed::Help(code) => {
             let text = options::usage(COMPATIBLE_VERSION);
@@ -81,7 +81,11 @@ pub fn main() -> i32 {
     if let Some(Mode::IntrinsicLatency(seconds)) = options.mode {
         return modes::latency::intrinsic(seconds);
     }
-    let mut session = Session::new(options);
+    with_server(Session::new(options), command)
+}
+
+/// What needs a connection: a mode, a script, a prompt, or one command.
+fn with_server(mut session: Session, mut command: Vec<Vec<u8>>) -> i32 {
     if let Some(mode) = session.opts.mode.clone() {
         if session.connect(false).is_err() {
             return 1;

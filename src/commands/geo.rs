@@ -656,6 +656,21 @@ struct Request<'a> {
     store_distance: bool,
 }
 
+/// Of which kind center and shape were given, if they were.
+#[derive(Default)]
+struct Kinds {
+    center_is_member: Option<bool>,
+    shape_is_box: Option<bool>,
+}
+
+/// The place of a member; `None`: there is no such key.
+fn center_of(zset: Option<&Zset>, member: &[u8]) -> Result<Option<Point>, CmdError> {
+    match zset {
+        Some(zset) => place_of(Some(zset), member).map(Some).ok_or(NOT_A_PLACE),
+        None => Ok(None),
+    }
+}
+
 impl<'a> Request<'a> {
     /// Reads the arguments, and the center from the sorted set where it is given as a member.
     fn parse(args: Args<'a>, zset: Option<&Zset>, form: Form) -> Result<Request<'a>, CmdError> {
@@ -672,18 +687,13 @@ impl<'a> Request<'a> {
             store: None,
             store_distance: false,
         };
-        let member = |name: &[u8]| match zset {
-            Some(zset) => place_of(Some(zset), name).map(Some).ok_or(NOT_A_PLACE),
-            None => Ok(None),
-        };
-        let searches = matches!(form, Form::Search | Form::SearchStore);
         match form {
             Form::Radius { .. } => {
                 r.center = Some(point_arg(&args[2], &args[3])?);
                 r.shape = Some(radius_args(&args[4], &args[5])?);
             }
             Form::ByMember { .. } => {
-                r.center = member(&args[2])?;
+                r.center = center_of(zset, &args[2])?;
                 if zset.is_some() {
                     r.shape = Some(radius_args(&args[3], &args[4])?);
                 }
@@ -691,52 +701,63 @@ impl<'a> Request<'a> {
             Form::Search => {}
             Form::SearchStore => r.store = Some(args.at(1)),
         }
-        let mut shape_is_box = None;
-        let mut center_is_member = None;
+        let mut kinds = Kinds::default();
+        for option in Options::of(args, form) {
+            r.take(option?, &mut kinds, args, zset)?;
+        }
+        r.check(&kinds, args, form)?;
+        Ok(r)
+    }
+
+    fn take(&mut self, option: Opt, kinds: &mut Kinds, args: Args<'a>, zset: Option<&Zset>) -> Result<(), CmdError> {
         // Center and shape may be given again, but not of another kind.
         let same_as_before = |before: &mut Option<bool>, now: bool| match before.replace(now) {
             Some(before) if before != now => Err(error::SYNTAX),
             _ => Ok(()),
         };
-        for option in Options::of(args, form) {
-            match option? {
-                Opt::WithDist => r.with_distance = true,
-                Opt::WithHash => r.with_hash = true,
-                Opt::WithCoord => r.with_point = true,
-                Opt::Any => r.any = true,
-                Opt::Order(order) => r.order = order,
-                Opt::Count(at) => {
-                    let count = int_arg(&args[at])?;
-                    if count <= 0 {
-                        return Err(CmdError::of("ERR COUNT must be > 0"));
-                    }
-                    r.count = count as usize;
+        match option {
+            Opt::WithDist => self.with_distance = true,
+            Opt::WithHash => self.with_hash = true,
+            Opt::WithCoord => self.with_point = true,
+            Opt::Any => self.any = true,
+            Opt::Order(order) => self.order = order,
+            Opt::Count(at) => {
+                let count = int_arg(&args[at])?;
+                if count <= 0 {
+                    return Err(CmdError::of("ERR COUNT must be > 0"));
                 }
-                Opt::Store { at, distance } => {
-                    r.store = Some(args.at(at));
-                    r.store_distance = distance;
-                }
-                Opt::StoreDistance => r.store_distance = true,
-                Opt::FromMember(at) => {
-                    same_as_before(&mut center_is_member, true)?;
-                    r.center = member(&args[at])?;
-                }
-                Opt::FromLonLat(at) => {
-                    same_as_before(&mut center_is_member, false)?;
-                    r.center = Some(point_arg(&args[at], &args[at + 1])?);
-                }
-                Opt::ByRadius(at) => {
-                    same_as_before(&mut shape_is_box, false)?;
-                    r.shape = Some(radius_args(&args[at], &args[at + 1])?);
-                }
-                Opt::ByBox(at) => {
-                    same_as_before(&mut shape_is_box, true)?;
-                    r.shape = Some(box_args(&args[at], &args[at + 1], &args[at + 2])?);
-                }
+                self.count = count as usize;
+            }
+            Opt::Store { at, distance } => {
+                self.store = Some(args.at(at));
+                self.store_distance = distance;
+            }
+            Opt::StoreDistance => self.store_distance = true,
+            Opt::FromMember(at) => {
+                same_as_before(&mut kinds.center_is_member, true)?;
+                self.center = center_of(zset, &args[at])?;
+            }
+            Opt::FromLonLat(at) => {
+                same_as_before(&mut kinds.center_is_member, false)?;
+                self.center = Some(point_arg(&args[at], &args[at + 1])?);
+            }
+            Opt::ByRadius(at) => {
+                same_as_before(&mut kinds.shape_is_box, false)?;
+                self.shape = Some(radius_args(&args[at], &args[at + 1])?);
+            }
+            Opt::ByBox(at) => {
+                same_as_before(&mut kinds.shape_is_box, true)?;
+                self.shape = Some(box_args(&args[at], &args[at + 1], &args[at + 2])?);
             }
         }
-        r.has_center = !searches || center_is_member.is_some();
-        if r.store.is_some() && (r.with_distance || r.with_hash || r.with_point) {
+        Ok(())
+    }
+
+    /// Refuses options that do not go together.
+    fn check(&mut self, kinds: &Kinds, args: Args<'a>, form: Form) -> Result<(), CmdError> {
+        let searches = matches!(form, Form::Search | Form::SearchStore);
+        self.has_center = !searches || kinds.center_is_member.is_some();
+        if self.store.is_some() && (self.with_distance || self.with_hash || self.with_point) {
             let what = if form == Form::SearchStore { "GEOSEARCHSTORE" } else { "STORE option in GEORADIUS" };
             return Err(CmdError::text(format!(
                 "ERR {what} is not compatible with WITHDIST, WITHHASH and WITHCOORD options"
@@ -747,16 +768,16 @@ impl<'a> Request<'a> {
             text.extend_from_slice(&args[0]);
             CmdError::bytes(text)
         };
-        if !r.has_center {
+        if !self.has_center {
             return Err(missing("FROMMEMBER or FROMLONLAT"));
         }
-        if searches && shape_is_box.is_none() {
+        if searches && kinds.shape_is_box.is_none() {
             return Err(missing("BYRADIUS and BYBOX"));
         }
-        if r.any && r.count == 0 {
+        if self.any && self.count == 0 {
             return Err(CmdError::of("ERR the ANY argument requires COUNT argument"));
         }
-        Ok(r)
+        Ok(())
     }
 
     /// The places asked for, and the unit of the distances in metres.

@@ -23,15 +23,20 @@ impl Default for List {
     }
 }
 
+impl PartialEq for List {
+    fn eq(&self, other: &List) -> bool {
+        let (mut a, mut b) = (self.walk(0), other.walk(0));
+        self.len() == other.len() && (0..self.len()).all(|_| a.step() == b.step())
+    }
+}
+
 impl List {
     pub(crate) fn new() -> List {
         List::Packed(Listpack::new())
     }
 
     /// A list of these elements, in the encoding that its size calls for.
-    pub(crate) fn from_bodies(bodies: Vec<Body>, limits: Limits) -> List {
-        let mut list = Quicklist::from_bodies(bodies);
-        list.compress(limits);
+    pub(crate) fn of(list: Quicklist, limits: Limits) -> List {
         let mut list = List::Quick(Box::new(list));
         list.try_pack(limits, false);
         list

@@ -74,6 +74,7 @@ impl Conn {
         }
     }
 
+    #[inline]
     pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         // Sending one piece is cheaper than sending a list of one.
         if let [one] = slices {
@@ -113,6 +114,7 @@ impl Conn {
 
     /// Whether a read may give something without an event: text that was received already, or a socket that was not read to
     /// its end.
+    #[inline]
     pub(crate) fn holds_more(&self) -> bool {
         match self {
             Conn::Tcp(_) | Conn::Unix(_) => false,
@@ -208,6 +210,7 @@ fn unmapped(addr: SocketAddr) -> SocketAddr {
 
 impl Conn {
     /// Reads into the spare capacity of `buf`, of which there must be some. Returns the number of bytes, 0 at the end.
+    #[inline]
     pub(crate) fn read_to_spare(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
         let room = buf.capacity() - buf.len();
         match self {
@@ -237,6 +240,7 @@ impl Read for Conn {
 }
 
 impl Write for Conn {
+    #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Conn::Tcp(s) => Ok(rustix::net::send(s, buf, SendFlags::NOSIGNAL)?),

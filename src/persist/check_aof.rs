@@ -234,57 +234,23 @@ impl Checker<'_> {
         }
         let mut src = BufReader::with_capacity(1 << 16, file);
         if preamble {
-            let (verdict, rest) = check_rdb::check(src, &shown, self.out)?;
-            src = rest;
-            match verdict {
-                Verdict::Sound => writeln!(self.out, "RDB preamble is OK, proceeding with AOF tail...")?,
-                Verdict::Bad => {
-                    return self.exit("RDB preamble of AOF file is not sane, aborting.\n");
-                }
-                Verdict::Fatal => {
-                    log::warn!("Terminating server after rdb file reading failure.");
-                    return Err(Stop::Exit);
-                }
-            }
+            src = self.preamble(src, &shown)?;
         }
         let pos = src.stream_position()?;
         let mut input = Input { src, pos };
-        let (mut good, mut open_multi) = (pos, false);
-        let at_end = loop {
-            if !open_multi {
-                good = input.pos;
-            }
-            match input.peek()? {
-                None => break true,
-                Some(b'#') => {
-                    if !self.annotation(&mut input, &shown, last_file)? {
-                        return Ok(Outcome::TruncatedToTimestamp);
-                    }
-                }
-                Some(b'*') => {
-                    if !self.command(&mut input, &shown, &mut open_multi)? {
-                        break input.peek()?.is_none();
-                    }
-                }
-                Some(_) => {
-                    writeln!(self.out, "AOF {name} format error")?;
-                    break false;
-                }
-            }
+        let Some(good) = self.commands(&mut input, name, &shown, last_file)? else {
+            return Ok(Outcome::TruncatedToTimestamp);
         };
-        if at_end && open_multi && self.error.is_none() {
-            self.fail(input.pos, "Reached EOF before reading EXEC for MULTI".to_owned());
-        }
         if let Some(error) = &self.error {
             writeln!(self.out, "{error}")?;
         }
-        let diff = size - good;
-        if diff == 0
+        if size == good
             && let Some(limit) = self.to_timestamp
         {
             writeln!(self.out, "Truncate nothing in AOF {name} to timestamp {limit}")?;
             return Ok(Outcome::Valid);
         }
+        let diff = size - good;
         writeln!(
             self.out,
             "AOF analyzed: filename={name}, size={size}, ok_up_to={good}, ok_up_to_line={}, diff={diff}",
@@ -299,9 +265,63 @@ impl Checker<'_> {
         if !last_file {
             return self.exit(&format!("Failed to truncate AOF {name} because it is not the last file\n"));
         }
+        self.shorten(input.src.into_inner(), name, (size, good))
+    }
+
+    /// Checks the snapshot that a file begins with; gives what follows it.
+    fn preamble(&mut self, src: BufReader<File>, shown: &str) -> Run<BufReader<File>> {
+        let (verdict, rest) = check_rdb::check(src, shown, self.out)?;
+        match verdict {
+            Verdict::Sound => {
+                writeln!(self.out, "RDB preamble is OK, proceeding with AOF tail...")?;
+                Ok(rest)
+            }
+            Verdict::Bad => self.exit("RDB preamble of AOF file is not sane, aborting.\n"),
+            Verdict::Fatal => {
+                log::warn!("Terminating server after rdb file reading failure.");
+                Err(Stop::Exit)
+            }
+        }
+    }
+
+    /// Walks over commands and annotations. Gives where the last whole one, or transaction, ends; `None`: the file was
+    /// shortened to a timestamp.
+    fn commands(&mut self, input: &mut Input, name: &str, shown: &str, last_file: bool) -> Run<Option<u64>> {
+        let (mut good, mut open_multi) = (input.pos, false);
+        let at_end = loop {
+            if !open_multi {
+                good = input.pos;
+            }
+            match input.peek()? {
+                None => break true,
+                Some(b'#') => {
+                    if !self.annotation(input, shown, last_file)? {
+                        return Ok(None);
+                    }
+                }
+                Some(b'*') => {
+                    if !self.command(input, shown, &mut open_multi)? {
+                        break input.peek()?.is_none();
+                    }
+                }
+                Some(_) => {
+                    writeln!(self.out, "AOF {name} format error")?;
+                    break false;
+                }
+            }
+        };
+        if at_end && open_multi && self.error.is_none() {
+            self.fail(input.pos, "Reached EOF before reading EXEC for MULTI".to_owned());
+        }
+        Ok(Some(good))
+    }
+
+    /// Cuts off what comes after `good`, if that is what the user wants.
+    fn shorten(&mut self, mut file: File, name: &str, (size, good): (u64, u64)) -> Run<Outcome> {
         write!(
             self.out,
-            "This will shrink the AOF {name} from {size} bytes, with {diff} bytes, to {good} bytes\nContinue? [y/N]: "
+            "This will shrink the AOF {name} from {size} bytes, with {} bytes, to {good} bytes\nContinue? [y/N]: ",
+            size - good
         )?;
         self.out.flush()?;
         let mut answer = Vec::new();
@@ -309,7 +329,6 @@ impl Checker<'_> {
         if !matches!(answer.first(), Some(b'y' | b'Y')) {
             return self.exit("Aborting...\n");
         }
-        let mut file = input.src.into_inner();
         file.seek(SeekFrom::Start(good))?;
         if file.set_len(good).and_then(|()| file.sync_all()).is_err() {
             return self.exit(&format!("Failed to truncate AOF {name}\n"));

@@ -3,9 +3,9 @@
 //! The output is that of Redis's tool. Values are read as a server would read them, packed ones to the last element,
 //! and thrown away; those of modules, which no server without the module can read, are walked over.
 
-use super::rdb::{Error, ErrorKind, Reader, VERSION, Value, ValueType, module_name, opcode};
+use super::rdb::{Error, ErrorKind, Reader, Source, VERSION, Value, ValueType, module_name, opcode};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,19 +60,20 @@ struct State {
     already_expired: u64,
 }
 
-/// Checks the snapshot `source` stands at. Afterwards a sound one's source stands behind it.
-pub(crate) fn check<S: BufRead>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
+/// Checks the snapshot `source` stands at. The source of a sound one stands after it then.
+pub(crate) fn check<S: Source>(source: S, name: &str, out: &mut dyn Write) -> io::Result<(Verdict, S)> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let mut reader = Reader::new(source, true);
     let mut state = State { doing: Doing::Start, key: None, key_type: None, keys: 0, expires: 0, already_expired: 0 };
     writeln!(out, "[offset 0] Checking RDB file {name}")?;
-    let verdict = match walk(&mut reader, &mut state, now_ms, out)? {
+    let verdict = match walk(&mut reader, &mut state, now_ms, out) {
+        Err(Stop::Report(e)) => return Err(e),
+        Err(Stop::Snapshot(e)) => report(&e, reader.offset(), &state, out)?,
         Ok(()) => {
             writeln!(out, "[offset {}] \\o/ RDB looks OK! \\o/", reader.offset())?;
             show_counts(&state, out)?;
             Verdict::Sound
         }
-        Err(e) => report(&e, reader.offset(), &state, out)?,
     };
     out.flush()?;
     Ok((verdict, reader.into_source()))
@@ -104,102 +105,125 @@ fn report(e: &Error, offset: u64, state: &State, out: &mut dyn Write) -> io::Res
     Ok(verdict)
 }
 
-/// The outer result is about writing the report, the inner about the snapshot.
-fn walk<S: BufRead>(
-    reader: &mut Reader<S>,
-    state: &mut State,
-    now_ms: i64,
-    out: &mut dyn Write,
-) -> io::Result<Result<(), Error>> {
-    macro_rules! read {
-        ($e:expr) => {
-            match $e {
-                Ok(v) => v,
-                Err(e) => return Ok(Err(e)),
-            }
-        };
+/// Why a walk ends early: the report cannot be written, or something is wrong with the snapshot.
+enum Stop {
+    Report(io::Error),
+    Snapshot(Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(e: io::Error) -> Stop {
+        Stop::Report(e)
     }
-    let mut c = reader.cursor();
-    let version = read!(c.header());
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Stop {
+        Stop::Snapshot(e)
+    }
+}
+
+fn walk<S: Source>(reader: &mut Reader<S>, state: &mut State, now_ms: i64, out: &mut dyn Write) -> Result<(), Stop> {
+    let version = reader.header()?;
     let mut expire_ms = None;
     loop {
         state.doing = Doing::ReadType;
-        match read!(c.byte()) {
+        match reader.byte()? {
             opcode::EXPIRETIME => {
                 state.doing = Doing::ReadExpire;
-                expire_ms = Some(read!(c.expire_s()));
+                expire_ms = Some(reader.expire_s()?);
             }
             opcode::EXPIRETIME_MS => {
                 state.doing = Doing::ReadExpire;
-                expire_ms = Some(read!(c.expire_ms()));
+                expire_ms = Some(reader.expire_ms()?);
             }
-            opcode::FREQ => drop(read!(c.byte())),
-            opcode::IDLE => drop(read!(c.len())),
+            opcode::FREQ => drop(reader.byte()?),
+            opcode::IDLE => drop(reader.len()?),
             opcode::EOF => break,
-            opcode::SELECTDB => {
-                state.doing = Doing::ReadLen;
-                let db = read!(c.len());
-                writeln!(out, "[offset {}] Selecting DB ID {db}", c.offset())?;
-            }
-            opcode::RESIZEDB => {
-                state.doing = Doing::ReadLen;
-                read!(c.len());
-                read!(c.len());
-            }
-            opcode::AUX => {
-                state.doing = Doing::ReadAux;
-                let key = read!(c.string()).into_bytes();
-                let value = read!(c.string()).into_bytes();
-                write!(out, "[offset {}] AUX FIELD ", c.offset())?;
-                out.write_all(&[key.as_slice(), b" = '", &value, b"'\n"].concat())?;
-            }
-            opcode::MODULE_AUX => {
-                state.doing = Doing::ReadModuleAux;
-                let name = read!(c.module_aux_header());
-                writeln!(out, "[offset {}] MODULE AUX for: {name}", c.offset())?;
-                read!(c.skip_module_value(&name));
-            }
             opcode::FUNCTION_PRE_GA => {
-                return Ok(Err(c.corrupt(format!("Pre-release function format not supported {version}"))));
+                return Err(reader.corrupt(format!("Pre-release function format not supported {version}")).into());
             }
             opcode::FUNCTION2 => {
                 state.doing = Doing::ReadFunctions;
-                read!(c.string());
+                reader.string()?;
+            }
+            byte @ (opcode::SELECTDB | opcode::RESIZEDB | opcode::AUX | opcode::MODULE_AUX) => {
+                walk_over_note(reader, byte, state, out)?;
             }
             byte => {
                 let Some(value_type) = ValueType::from_byte(byte) else {
-                    return Ok(Err(c.err(ErrorKind::UnknownType(byte))));
+                    return Err(reader.err(ErrorKind::UnknownType(byte)).into());
                 };
-                state.key_type = Some(value_type);
-                state.doing = Doing::ReadKey;
-                state.key = Some(read!(c.string()).into_bytes());
-                state.keys += 1;
-                state.doing = Doing::ReadObjectValue;
-                if value_type == ValueType::Module2 {
-                    let name = module_name(read!(c.len()));
-                    read!(c.skip_module_value(&name));
-                } else if matches!(read!(c.value(value_type)), Value::Empty) {
-                    // A collection without elements, which no server stores.
-                    return Ok(Err(c.err(ErrorKind::Eof)));
-                }
+                walk_over_key(reader, value_type, state)?;
                 if let Some(at_ms) = expire_ms.take() {
                     state.expires += 1;
                     state.already_expired += u64::from(at_ms < now_ms);
                 }
-                state.key = None;
-                state.key_type = None;
             }
         }
     }
     if version >= 5 {
         state.doing = Doing::CheckSum;
-        let disabled = read!(c.checksum());
+        let disabled = reader.checksum()?;
         let text =
             if disabled { "RDB file was saved with checksum disabled: no check performed." } else { "Checksum OK" };
-        writeln!(out, "[offset {}] {text}", c.offset())?;
+        writeln!(out, "[offset {}] {text}", reader.offset())?;
     }
     debug_assert!(version <= VERSION);
-    Ok(Ok(()))
+    Ok(())
+}
+
+/// What is about no key.
+fn walk_over_note<S: Source>(
+    reader: &mut Reader<S>,
+    opcode: u8,
+    state: &mut State,
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
+    match opcode {
+        opcode::SELECTDB => {
+            state.doing = Doing::ReadLen;
+            let db = reader.len()?;
+            writeln!(out, "[offset {}] Selecting DB ID {db}", reader.offset())?;
+        }
+        opcode::RESIZEDB => {
+            state.doing = Doing::ReadLen;
+            reader.len()?;
+            reader.len()?;
+        }
+        opcode::AUX => {
+            state.doing = Doing::ReadAux;
+            let key = reader.string()?.into_bytes();
+            let value = reader.string()?.into_bytes();
+            write!(out, "[offset {}] AUX FIELD ", reader.offset())?;
+            out.write_all(&[key.as_slice(), b" = '", &value, b"'\n"].concat())?;
+        }
+        _ => {
+            state.doing = Doing::ReadModuleAux;
+            let name = reader.module_aux_header()?;
+            writeln!(out, "[offset {}] MODULE AUX for: {name}", reader.offset())?;
+            reader.skip_module_value(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn walk_over_key<S: Source>(reader: &mut Reader<S>, value_type: ValueType, state: &mut State) -> Result<(), Error> {
+    state.key_type = Some(value_type);
+    state.doing = Doing::ReadKey;
+    state.key = Some(reader.string()?.into_bytes());
+    state.keys += 1;
+    state.doing = Doing::ReadObjectValue;
+    if value_type == ValueType::Module2 {
+        let name = module_name(reader.len()?);
+        reader.skip_module_value(&name)?;
+    } else if matches!(reader.value(value_type)?, Value::Empty) {
+        // A collection without elements, which no server stores.
+        return Err(reader.err(ErrorKind::Eof));
+    }
+    state.key = None;
+    state.key_type = None;
+    Ok(())
 }
 
 /// Checks a file and writes the report; false when it is not sound or cannot be opened.

@@ -42,10 +42,40 @@ impl ChildKind {
 /// The parent's view of its child.
 #[derive(Debug)]
 pub(crate) struct Child {
-    pub(crate) pid: Pid,
-    pub(crate) kind: ChildKind,
-    pub(crate) info: File,
-    pub(crate) partial: Vec<u8>,
+    pid: Pid,
+    kind: ChildKind,
+    pipe: File,
+    /// What came of a report that is not whole yet.
+    partial: Vec<u8>,
+}
+
+impl Child {
+    /// `pipe`: what it reports through.
+    pub(crate) fn new(pid: Pid, kind: ChildKind, pipe: File) -> Child {
+        Child { pid, kind, pipe, partial: Vec::new() }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) fn kind(&self) -> ChildKind {
+        self.kind
+    }
+
+    pub(crate) fn pipe(&mut self) -> &mut File {
+        &mut self.pipe
+    }
+
+    /// Bytes came through the pipe.
+    pub(crate) fn take_reports(&mut self, bytes: &[u8], stats: &mut ChildStats) {
+        self.partial.extend_from_slice(bytes);
+        let (reports, rest) = self.partial.as_chunks::<REPORT_LEN>();
+        for report in reports {
+            stats.take(report, self.kind);
+        }
+        self.partial = rest.to_vec();
+    }
 }
 
 /// Figures about forks and the child at work, for INFO.
@@ -64,7 +94,41 @@ pub(crate) struct ChildStats {
 }
 
 /// One report: kind (0 progress, 1 last), keys written, memory copied.
-pub(crate) const REPORT_LEN: usize = 24;
+const REPORT_LEN: usize = 24;
+
+impl ChildStats {
+    /// A child was forked, which took so long; it has so many keys to write.
+    pub(crate) fn forked(&mut self, fork_us: u64, keys_total: u64) {
+        self.total_forks += 1;
+        self.latest_fork_us = fork_us;
+        self.cow_peak = 0;
+        self.gone();
+        self.keys_total = keys_total;
+    }
+
+    /// There is no child any more.
+    pub(crate) fn gone(&mut self) {
+        self.cow_bytes = 0;
+        self.cow_at = None;
+        self.keys_processed = 0;
+        self.keys_total = 0;
+    }
+
+    fn take(&mut self, report: &[u8; REPORT_LEN], kind: ChildKind) {
+        let number = |at: usize| report[at..at + 8].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        let (keys, cow) = (number(8), number(16));
+        self.cow_peak = self.cow_peak.max(cow);
+        match (report[0], kind) {
+            (0, _) => {
+                self.cow_bytes = cow;
+                self.cow_at = Some(Instant::now());
+                self.keys_processed = keys;
+            }
+            (_, ChildKind::Aof) => self.aof_last_cow_bytes = self.cow_peak,
+            (_, ChildKind::RdbDisk | ChildKind::RdbSocket) => self.rdb_last_cow_bytes = self.cow_peak,
+        }
+    }
+}
 
 /// The child's end of the pipe.
 pub(crate) struct Reporter {
@@ -139,6 +203,32 @@ impl Reporter {
         {
             log::warn!("Child failed reporting info to parent, exiting. {}", super::aof::manifest::reason(&e));
             fork::exit_child(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(kind: u8, keys: u64, cow: u64) -> Vec<u8> {
+        [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &keys.to_le_bytes(), &cow.to_le_bytes()].concat()
+    }
+
+    #[test]
+    fn reports_come_in_pieces_of_any_size() {
+        let bytes = [report(0, 1000, 70), report(0, 2000, 50), report(1, 0, 60)].concat();
+        for size in 1..bytes.len() {
+            let pipe = File::open("/dev/null").unwrap();
+            let mut child = Child::new(Pid::from_raw(1), ChildKind::Aof, pipe);
+            let mut stats = ChildStats::default();
+            stats.forked(7, 5000);
+            bytes.chunks(size).for_each(|piece| child.take_reports(piece, &mut stats));
+            assert_eq!((stats.keys_processed, stats.cow_bytes, stats.cow_peak), (2000, 50, 70));
+            assert_eq!((stats.aof_last_cow_bytes, stats.rdb_last_cow_bytes), (70, 0));
+            stats.gone();
+            assert_eq!((stats.keys_processed, stats.keys_total, stats.total_forks), (0, 0, 1));
+            assert_eq!((stats.cow_bytes, stats.cow_at, stats.latest_fork_us), (0, None, 7));
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::keyspace::set::{Set, SetLimits};
 use crate::keyspace::zset::{Zset, ZsetLimits};
 use crate::keyspace::{Entry, Object};
 use crate::persist::load::new_value;
-use crate::persist::rdb::{AuxInfo, Item, Reader, Value, Writer, decode_dump, encode_dump};
+use crate::persist::rdb::{AuxInfo, Item, Reader, Source, Value, Writer, decode_dump, encode_dump};
 use crate::persist::snapshot::value_view;
 use crate::persist::{check_rdb, rdb};
 use crate::structs::intset::Intset;
@@ -21,6 +21,7 @@ use crate::structs::listpack::Listpack;
 use crate::structs::table::HashSeed;
 use crate::structs::{hll, quicklist, ziplist};
 use fastrand::Rng;
+use std::io::{self, BufRead, Read};
 use std::time::{Duration, Instant};
 
 /// Shows what was tried when that panics.
@@ -383,9 +384,84 @@ fn damaged_blobs() {
     });
 }
 
+/// Bytes that come by and by.
+struct Trickle<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    kept: usize,
+    arrived: usize,
+}
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        unreachable!("a snapshot is read from the buffer")
+    }
+}
+
+impl BufRead for Trickle<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.arrived && self.arrived < self.bytes.len() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(&self.bytes[self.at..self.arrived])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+}
+
+impl Source for Trickle<'_> {
+    fn keep(&mut self) {
+        self.kept = self.at;
+    }
+
+    fn go_back(&mut self) -> bool {
+        self.at = self.kept;
+        true
+    }
+}
+
+/// What is in a snapshot, and how it ends. `more` is called when the source has no more.
+fn items<S: Source>(mut reader: Reader<S>, mut more: impl FnMut(&mut S)) -> (Vec<Item>, Option<String>) {
+    let mut items = Vec::new();
+    loop {
+        match reader.next_item() {
+            Ok(Item::Part) => {}
+            Ok(Item::Starved) => more(reader.source_mut()),
+            Ok(item @ Item::End { .. }) => {
+                items.push(item);
+                return (items, None);
+            }
+            Ok(item) => items.push(item),
+            Err(e) => return (items, Some(format!("{:?} {}", e.kind, e.offset))),
+        }
+    }
+}
+
 #[test]
-fn damaged_snapshots() {
-    let mut writer = Writer::new(Vec::new(), false, true);
+fn a_damaged_snapshot_is_the_same_however_it_comes() {
+    let sound = snapshot();
+    for_a_while(1_500, |rng| {
+        let mut bytes = sound.clone();
+        if rng.u8(..8) > 0 {
+            damage(&mut bytes, rng);
+        }
+        let _shown = OnPanic(&bytes);
+        let (limits, deep) = (limits(rng), rng.bool());
+        let whole = items(Reader::new(&bytes[..], true).deep(deep).limits(&limits), |_| unreachable!("all is there"));
+        let trickle = Trickle { bytes: &bytes, at: 0, kept: 0, arrived: 0 };
+        let most = [3, 50, 2000][rng.usize(..3)];
+        let parts = items(Reader::new(trickle, true).deep(deep).limits(&limits), |trickle| {
+            trickle.arrived = bytes.len().min(trickle.arrived + rng.usize(1..=most));
+        });
+        assert!(parts == whole, "{parts:?}\n{whole:?}");
+    });
+}
+
+/// A snapshot of values of every kind.
+fn snapshot() -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), true, true);
     let info = AuxInfo { redis_version: "7.2.6", ctime_s: 1, used_memory: 2, repl: None, aof_base: false };
     writer.header(&info).unwrap();
     writer.select_db(0, 15, 1).unwrap();
@@ -393,7 +469,12 @@ fn damaged_snapshots() {
     for entry in entries() {
         writer.key(entry.key(), value_view(&entry)).unwrap();
     }
-    let sound = writer.finish().unwrap();
+    writer.finish().unwrap()
+}
+
+#[test]
+fn damaged_snapshots() {
+    let sound = snapshot();
     for_a_while(1_500, |rng| {
         let mut bytes = sound.clone();
         damage(&mut bytes, rng);

@@ -1,15 +1,13 @@
 //! What was read of a data set, as the keyspace takes it: values, entries, and what goes with a load.
 
-use super::rdb::{KeyItem, Reader, StringValue, Value};
+use super::rdb::{KeyItem, Reader, Source, StringValue, Value};
 use crate::keyspace::hash::Hash;
-use crate::keyspace::list::List;
 use crate::keyspace::object::{AccessClock, ValueLimits};
 use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
 use crate::structs::entry::{INLINE_MAX_LEN, NewValue};
 use crate::structs::numbers::parse_i64;
-use std::io::BufRead;
 
 /// Longest text that can be an integer.
 const MAX_INT_LEN: usize = 20;
@@ -53,7 +51,7 @@ fn integer(text: &[u8]) -> Option<i64> {
 pub(crate) fn new_value(value: Value, limits: &ValueLimits) -> Option<NewValue<'static, Object>> {
     Some(match value {
         Value::String(s) => string_value(s),
-        Value::List(nodes) => List::from_bodies(nodes, limits.list).into(),
+        Value::List(list) => list.into(),
         Value::Ints(ints) => fitted_set(Set::Ints(ints), limits).into(),
         Value::PackedSet(list) => fitted_set(Set::Packed(list), limits).into(),
         Value::Set(set) => set.into(),
@@ -97,7 +95,8 @@ pub(crate) fn parse_number(text: &[u8]) -> Option<i64> {
 
 /// The entry of a key that was read, with the access clock it had.
 /// `None`: it is empty, which no key may be.
-pub(crate) fn loaded_entry<S: BufRead>(
+#[inline]
+pub(crate) fn loaded_entry<S: Source>(
     access: &AccessClock,
     item: KeyItem,
     limits: &ValueLimits,

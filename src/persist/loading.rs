@@ -5,17 +5,17 @@
 //! load needs between two slices; what others may do in between does not concern it, as long as nobody else writes to the
 //! databases it fills.
 
-use super::load::{LoadOptions, LoadedRepl, loaded_entry, parse_number};
+use super::load::{LoadOptions, LoadedRepl, loaded_entry, new_value, parse_number};
 use super::rdb::{Ahead, Error, ErrorKind, Item, KeyItem, Reader, Source, Value};
 use super::snapshot::debug_delay;
 use crate::config::{Config, SanitizeDumpPayload};
 use crate::keyspace::object::ValueLimits;
-use crate::keyspace::{Db, Keyspace, Place};
+use crate::keyspace::{Db, Entry, Keyspace, Place};
 use crate::sys::clock::Clock;
 use std::time::{Duration, Instant};
 
 /// How long others wait for a load at once: their next turn comes when a slice has taken so long.
-pub(crate) const SLICE_TIME: Duration = Duration::from_millis(3);
+pub(crate) const SLICE_TIME: Duration = Duration::from_millis(2);
 /// Bytes between two looks at the clock.
 const LOOK_EVERY_BYTES: u64 = 8 << 10;
 
@@ -171,21 +171,19 @@ impl<S: Source> SnapshotLoad<S> {
     /// Goes on for a slice. After `Done` or an error there is nothing more to ask for.
     pub(crate) fn step(&mut self, env: &mut Env<'_>, slice: &mut Slice) -> Result<Step, Error> {
         loop {
-            let place = self.reader.place();
-            let item = match self.reader.next_item() {
-                Ok(item) => item,
-                Err(e) if e.is_starved() && self.reader.go_back(place) => return Ok(Step::Starved),
-                Err(e) => return Err(e),
-            };
-            match item {
+            match self.reader.next_item()? {
+                Item::Part => slice.look(),
+                Item::Starved => return Ok(Step::Starved),
                 Item::Key(item) => {
                     let expired = item.expire_ms.is_some_and(|at| at < self.how.now_ms);
                     if !expired || self.how.options.keep_expired {
                         self.take_in(item, env)?;
                     } else {
                         self.counts.expired += 1;
+                        let gone = Asks::Expired { db: self.db, key: item.key.clone() };
+                        self.free(item, env);
                         if self.how.options.feed_replicas {
-                            return Ok(Step::Asks(Asks::Expired { db: self.db, key: item.key }));
+                            return Ok(Step::Asks(gone));
                         }
                     }
                     if env.delay_us != 0 {
@@ -263,6 +261,16 @@ impl<S: Source> SnapshotLoad<S> {
         }
         self.counts.keys += 1;
         Ok(())
+    }
+
+    /// Frees a value that is not taken in. A large one would hold up the loop.
+    #[cold]
+    fn free(&self, item: KeyItem, env: &mut Env<'_>) {
+        if !matches!(item.value, Value::String(_))
+            && let Some(value) = new_value(item.value, &self.how.limits)
+        {
+            env.ks.effects.free(Entry::new(&item.key, value, None), false);
+        }
     }
 
     fn note_aux(&mut self, key: &[u8], value: &[u8], clock: &Clock) {

@@ -1,8 +1,9 @@
 //! Persistence: what the data set looks like on disk, and how it gets there and back.
 //!
 //! `rdb` is the snapshot format (also the payload of DUMP, of full synchronisation and of an AOF base file), `aof` the
-//! append-only log and its manifest, `snapshot` and `rdb_save` take the data set there, `loading` and `feed` back, `child` is the
-//! process that does so in the background; `check_aof` and `check_rdb` are the two offline checkers.
+//! append-only log and its manifest. `snapshot` and `stream_commands` say how values are written, `loading` and `feed` take
+//! them back; `saves`, `gate` and `child` decide when something is written, who waits for it, and what the process that does
+//! it reports. `check_aof` and `check_rdb` are the two offline checkers.
 //!
 //! Invariant: nothing read from disk or from a socket can panic the process; damage is a typed error with an offset.
 

@@ -1,4 +1,4 @@
-//! When a snapshot is saved and the log rewritten without anybody's asking at that moment, and how the last ones went.
+//! When a snapshot is saved and the log rewritten though no command asks for it at that moment, and how the last ones went.
 //!
 //! Decides and takes note; what it decides leaves as an [`Action`], and the server says what came of it. The time is told, so
 //! that nothing here depends on a clock.
@@ -24,6 +24,7 @@ pub(crate) struct Env<'a> {
 /// The parts of the periodic work, in their order. At most one child comes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
+    Restart,
     ScheduledRewrite,
     SavePoint,
     Growth,
@@ -33,8 +34,15 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    pub(crate) const ALL: [Stage; 6] =
-        [Stage::ScheduledRewrite, Stage::SavePoint, Stage::Growth, Stage::Child, Stage::Log, Stage::ScheduledSave];
+    pub(crate) const ALL: [Stage; 7] = [
+        Stage::Restart,
+        Stage::ScheduledRewrite,
+        Stage::SavePoint,
+        Stage::Growth,
+        Stage::Child,
+        Stage::Log,
+        Stage::ScheduledSave,
+    ];
 }
 
 /// What is to be done.
@@ -52,6 +60,8 @@ pub(crate) enum Action {
     LookAtChild,
     /// Write to the log what had to wait.
     RetryLog,
+    /// Try once more to switch the log on.
+    RestartLog,
     /// Say that rewrites failed too often, and that the next one waits so long.
     SayRewritesWait { minutes: i64 },
 }
@@ -323,6 +333,50 @@ impl RewriteLimit {
     }
 }
 
+/// Switching the log on again after a full synchronization: tried once a second, so many times.
+#[derive(Debug, Default)]
+pub(crate) struct Restart {
+    tries_left: u32,
+    next_s: i64,
+}
+
+/// What comes of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tried {
+    Done,
+    Again,
+    /// It was the last one.
+    Over,
+}
+
+impl Restart {
+    const TRIES: u32 = 10;
+
+    /// The log is to be on again. The first try is due at once.
+    pub(crate) fn begin(&mut self) {
+        *self = Restart { tries_left: Self::TRIES, next_s: 0 };
+    }
+
+    /// The log is to be off, or about to be switched off for a synchronization.
+    pub(crate) fn cancel(&mut self) {
+        self.tries_left = 0;
+    }
+
+    fn is_due(&self, now_s: i64) -> bool {
+        self.tries_left > 0 && now_s >= self.next_s
+    }
+
+    pub(crate) fn tried(&mut self, is_on: bool, now_s: i64) -> Tried {
+        self.next_s = now_s + 1;
+        self.tries_left = if is_on { 0 } else { self.tries_left.saturating_sub(1) };
+        match self.tries_left {
+            _ if is_on => Tried::Done,
+            0 => Tried::Over,
+            _ => Tried::Again,
+        }
+    }
+}
+
 impl Persist {
     /// What is due at this stage of the periodic work.
     pub(crate) fn due(&mut self, stage: Stage, env: &Env<'_>) -> Option<Action> {
@@ -333,6 +387,7 @@ impl Persist {
                 let waits = self.aof.writing.is_retried(env.is_new_second);
                 (self.aof.state != AofState::Off && waits).then_some(Action::RetryLog)
             }
+            Stage::Restart => self.aof.restart.is_due(env.now_s).then_some(Action::RestartLog),
             // One child at a time.
             _ if self.child.is_some() => None,
             Stage::ScheduledRewrite if self.aof.rewrites.scheduled => {

@@ -1,6 +1,7 @@
 //! Values as snapshots and as commands: how each is shown to the encoder, and the commands that make it anew.
 
-use super::rdb::{AUTOSYNC_BYTES, ReplInfo, ValueView};
+use super::rdb::{AUTOSYNC_BYTES, ReplInfo, ValueView, encode_dump};
+use super::stream_commands::put_stream_commands;
 use crate::keyspace::list::List;
 use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
@@ -90,7 +91,7 @@ pub(crate) fn value_view(entry: &Entry) -> ValueView<'_> {
 }
 
 /// `rdb-key-save-delay` and `key-load-delay`: microseconds to sleep after each key. A negative number asks for one
-/// microsecond at every so-manieth key on average, since the shortest sleep is longer than that.
+/// microsecond after one of so many keys, since the shortest sleep is longer than that.
 pub(crate) fn debug_delay(us: i64) {
     match us {
         0 => {}
@@ -111,7 +112,7 @@ pub(crate) fn now_s() -> i64 {
 const ITEMS_PER_COMMAND: usize = 64;
 
 /// Appends the commands that make a collection of `len` times `width` items, and passes on what has gathered.
-pub(crate) fn put_collection<'a, W: Write>(
+fn put_collection<'a, W: Write>(
     buf: &mut Vec<u8>,
     out: &mut W,
     verb: &[u8],
@@ -137,7 +138,7 @@ pub(crate) fn put_collection<'a, W: Write>(
 }
 
 /// As `put_collection` for a list.
-pub(crate) fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
+fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], list: &List) -> io::Result<()> {
     let mut walk = list.walk(0);
     let mut left = list.len();
     while left > 0 {
@@ -159,7 +160,7 @@ pub(crate) fn put_list<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], lis
 }
 
 /// Appends the commands that make a sorted set, and passes on what has gathered.
-pub(crate) fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
+fn put_zset<W: Write>(buf: &mut Vec<u8>, out: &mut W, key: &[u8], zset: &Zset) -> io::Result<()> {
     let mut members = zset.iter();
     let mut left = zset.len();
     while left > 0 {
@@ -198,4 +199,45 @@ fn put_arg(buf: &mut Vec<u8>, arg: &[u8]) {
 pub(crate) fn put_command(buf: &mut Vec<u8>, args: &[&[u8]]) {
     put_header(buf, args.len());
     args.iter().for_each(|arg| put_arg(buf, arg));
+}
+
+/// Appends the commands that make a key; what has gathered in the buffer may go to `out` before that.
+pub(crate) fn put_entry<W: Write>(buf: &mut Vec<u8>, out: &mut W, entry: &Entry) -> io::Result<()> {
+    match entry.value() {
+        ValueRef::Int(v) => {
+            put_command(buf, &[b"SET", entry.key(), itoa::Buffer::new().format(v).as_bytes()]);
+        }
+        ValueRef::Str { bytes, .. } => put_command(buf, &[b"SET", entry.key(), bytes]),
+        ValueRef::Object(Object::Set(set)) => {
+            put_collection(buf, out, b"SADD", entry.key(), set.iter(), set.len(), 1)?;
+        }
+        ValueRef::Object(Object::Hash(hash)) => {
+            let items = hash.iter().flat_map(|(field, value)| [field, value]);
+            put_collection(buf, out, b"HMSET", entry.key(), items, hash.len(), 2)?;
+        }
+        ValueRef::Object(Object::Zset(zset)) => put_zset(buf, out, entry.key(), zset)?,
+        ValueRef::Object(Object::Stream(stream)) => {
+            put_stream_commands(entry.key(), stream, &mut |command| {
+                put_command(buf, command);
+                if buf.len() >= FLUSH_AT {
+                    out.write_all(buf)?;
+                    buf.clear();
+                }
+                Ok(())
+            })?;
+        }
+        ValueRef::Object(Object::Damaged(damaged)) => {
+            let mut payload = Vec::new();
+            encode_dump(&mut payload, ValueView::Damaged(damaged), false);
+            put_command(buf, &[b"RESTORE", entry.key(), b"0", &payload]);
+        }
+        ValueRef::Object(Object::List(list)) => {
+            put_list(buf, out, entry.key(), list)?;
+        }
+    }
+    if let Some(at_ms) = entry.expire_ms() {
+        let at_ms = at_ms.to_string();
+        put_command(buf, &[b"PEXPIREAT", entry.key(), at_ms.as_bytes()]);
+    }
+    Ok(())
 }

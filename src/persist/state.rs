@@ -6,7 +6,7 @@ use super::aof::{AofDir, Manifest};
 use super::child::{Child, ChildKind, ChildStats};
 use super::gate::Gate;
 use super::loading::Counts;
-use super::saves::{Rewrites, Saves};
+use super::saves::{Restart, Rewrites, Saves};
 use crate::config::Config;
 use std::fs::File;
 use std::path::PathBuf;
@@ -36,6 +36,7 @@ pub(crate) struct Aof {
     /// How long to sleep before each sync with `appendfsync always`: DEBUG AOF-SYNC-SLEEP.
     pub(crate) sync_sleep_us: u64,
     pub(crate) rewrites: Rewrites,
+    pub(crate) restart: Restart,
     /// Replication offset that is on disk; `None` while the log is off.
     pub(crate) fsynced_reploff: Option<i64>,
     pub(crate) shared: Arc<FsyncShared>,
@@ -88,6 +89,7 @@ impl Persist {
                 current_size: 0,
                 sync_sleep_us: 0,
                 rewrites: Rewrites::default(),
+                restart: Restart::default(),
                 fsynced_reploff: cfg.appendonly.then_some(0),
                 shared: Arc::new(FsyncShared::default()),
             },
@@ -105,12 +107,12 @@ impl Persist {
 
     /// A snapshot child is at work.
     pub(crate) fn is_saving(&self) -> bool {
-        self.child.as_ref().is_some_and(|c| c.kind.is_rdb())
+        self.child.as_ref().is_some_and(|c| c.kind().is_rdb())
     }
 
     /// The log is being rewritten.
     pub(crate) fn is_rewriting(&self) -> bool {
-        self.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof)
+        self.child.as_ref().is_some_and(|c| c.kind() == ChildKind::Aof)
     }
 
     /// Why writes are refused, if they are.

@@ -186,7 +186,7 @@ impl Handshake {
     }
 
     /// Everything the master is to know before PSYNC, in one go: the replies come one by one, and a refused PING or AUTH
-    /// makes the rest void. PSYNC has to wait for all of them, as masters refuse it behind replies that have not left.
+    /// makes the rest void. PSYNC has to wait for all of them, as masters refuse it while replies have not left.
     fn introduction(&self) -> Vec<u8> {
         let mut out = command(&[b"PING"]);
         if let Some(password) = &self.config.password {

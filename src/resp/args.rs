@@ -66,13 +66,27 @@ impl<'a> Args<'a> {
         Args { buf: self.buf, spans: self.spans.get(start..end).unwrap_or(&[]) }
     }
 
+    /// Whether the lines around the arguments end as they are written: what finds requests does not look at every line end.
+    pub(crate) fn are_well_framed(&self) -> bool {
+        let header_ends =
+            self.buf.iter().position(|b| *b == b'\r').is_some_and(|end| self.buf[end..].starts_with(b"\r\n"));
+        header_ends
+            && self
+                .spans
+                .iter()
+                .all(|s| self.buf[..s.start].ends_with(b"\r\n") && self.buf[s.start + s.len..].starts_with(b"\r\n"))
+    }
+
     /// Sum of the arguments' lengths, in bytes.
     pub(crate) fn total_len(&self) -> usize {
         self.spans.iter().map(|s| s.len).sum()
     }
 
     pub(crate) fn to_owned(self) -> OwnedArgs {
-        OwnedArgs::from_iter(self.iter())
+        let (buf, spans) = (Vec::with_capacity(self.total_len()), Vec::with_capacity(self.len()));
+        let mut owned = OwnedArgs { buf, spans };
+        self.iter().for_each(|arg| owned.push(arg));
+        owned
     }
 }
 

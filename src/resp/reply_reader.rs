@@ -326,58 +326,59 @@ impl ReplyReader {
             },
             b'_' if body.is_empty() => Token::Value(Reply::Nil),
             b'_' => return Err(self.error(Malformed::Body)),
-            b'$' | b'=' | b'!' => {
-                let length = self.number(body)?;
-                if length == -1 {
-                    Token::Value(Reply::Nil)
-                } else {
-                    let length = usize::try_from(length).map_err(|_| self.error(Malformed::Length))?;
-                    let whole = after
-                        .checked_add(length)
-                        .and_then(|n| n.checked_add(2))
-                        .ok_or_else(|| self.error(Malformed::Length))?;
-                    if self.buf.len() < whole {
-                        return Ok(None);
-                    }
-                    if &self.buf[whole - 2..whole] != b"\r\n" {
-                        return Err(self.error(Malformed::LineEnd));
-                    }
-                    let text = &self.buf[after..whole - 2];
-                    let value = match kind {
-                        b'$' => Reply::Bulk(text.to_vec()),
-                        b'!' => Reply::Error(text.to_vec()),
-                        _ => match text {
-                            [a, b, c, b':', text @ ..] => Reply::Verbatim { format: [*a, *b, *c], text: text.to_vec() },
-                            _ => return Err(self.error(Malformed::Body)),
-                        },
-                    };
-                    self.advance(whole);
-                    return Ok(Some(Token::Value(value)));
-                }
-            }
-            _ => {
-                let kind = match kind {
-                    b'*' => Aggregate::Array,
-                    b'%' => Aggregate::Map,
-                    b'~' => Aggregate::Set,
-                    b'>' => Aggregate::Push,
-                    _ => Aggregate::Attribute,
-                };
-                let count = self.number(body)?;
-                if count == -1 && kind == Aggregate::Array {
-                    Token::Value(Reply::Nil)
-                } else {
-                    let count = usize::try_from(count).map_err(|_| self.error(Malformed::Length))?;
-                    let count = match kind {
-                        Aggregate::Map | Aggregate::Attribute => count.checked_mul(2),
-                        _ => Some(count),
-                    };
-                    Token::Open(kind, count.ok_or_else(|| self.error(Malformed::Length))?)
-                }
-            }
+            b'$' | b'=' | b'!' => match self.number(body)? {
+                -1 => Token::Value(Reply::Nil),
+                length => return self.text(kind, after, length),
+            },
+            _ => self.aggregate(kind, body)?,
         };
         self.advance(after);
         Ok(Some(token))
+    }
+
+    /// A text of so many bytes that begins here.
+    fn text(&mut self, kind: u8, at: usize, length: i64) -> Result<Option<Token>, ReplyError> {
+        let length = usize::try_from(length).map_err(|_| self.error(Malformed::Length))?;
+        let whole =
+            at.checked_add(length).and_then(|n| n.checked_add(2)).ok_or_else(|| self.error(Malformed::Length))?;
+        if self.buf.len() < whole {
+            return Ok(None);
+        }
+        if &self.buf[whole - 2..whole] != b"\r\n" {
+            return Err(self.error(Malformed::LineEnd));
+        }
+        let text = &self.buf[at..whole - 2];
+        let value = match kind {
+            b'$' => Reply::Bulk(text.to_vec()),
+            b'!' => Reply::Error(text.to_vec()),
+            _ => match text {
+                [a, b, c, b':', text @ ..] => Reply::Verbatim { format: [*a, *b, *c], text: text.to_vec() },
+                _ => return Err(self.error(Malformed::Body)),
+            },
+        };
+        self.advance(whole);
+        Ok(Some(Token::Value(value)))
+    }
+
+    /// The head of a collection.
+    fn aggregate(&self, kind: u8, body: &[u8]) -> Result<Token, ReplyError> {
+        let kind = match kind {
+            b'*' => Aggregate::Array,
+            b'%' => Aggregate::Map,
+            b'~' => Aggregate::Set,
+            b'>' => Aggregate::Push,
+            _ => Aggregate::Attribute,
+        };
+        let count = self.number(body)?;
+        if count == -1 && kind == Aggregate::Array {
+            return Ok(Token::Value(Reply::Nil));
+        }
+        let count = usize::try_from(count).map_err(|_| self.error(Malformed::Length))?;
+        let count = match kind {
+            Aggregate::Map | Aggregate::Attribute => count.checked_mul(2),
+            _ => Some(count),
+        };
+        Ok(Token::Open(kind, count.ok_or_else(|| self.error(Malformed::Length))?))
     }
 
     fn advance(&mut self, to: usize) {

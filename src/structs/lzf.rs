@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use super::bytes::copy;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -36,7 +37,8 @@ impl std::error::Error for LzfError {}
 const MAX_LITERAL: usize = 32;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 2 + 7 + 255;
-const MAX_DISTANCE: usize = 1 << 13;
+const MAX_DISTANCE: usize = 1 << DISTANCE_BITS;
+const DISTANCE_BITS: u32 = 13;
 /// Size of the table of places, as a power of two, for the longest strings and for the shortest.
 const MAX_HASH_BITS: u32 = 14;
 const MIN_HASH_BITS: u32 = 8;
@@ -97,35 +99,42 @@ impl Compressor {
         let seen = &mut self.seen[..1 << bits];
         let hash = |four: u32| ((four << 8).wrapping_mul(0x9e37_79b1) >> (32 - bits)) as usize;
         let mut packed = Packed::new(out, max_len.min(input.len() + input.len() / MAX_LITERAL + 1));
+        // From before this place on four bytes can be read.
+        let limit = input.len().saturating_sub(3);
         let mut literal_from = 0;
         let mut at = 0;
         let mut misses = 0usize;
-        while let Some(four) = four_at(input, at) {
+        while at < limit {
+            // SAFETY: it is before the limit.
+            let four = unsafe { four_at(input, at) };
             let here = base + at as u32;
             let place = &mut seen[hash(four)];
             let distance = here.wrapping_sub(*place) as usize;
             *place = here;
-            // One test of both, as false alarms are frequent and hard to predict for a processor.
-            let then = four_at(input, at - distance.min(at)).unwrap_or(!four);
-            if usize::from((then ^ four) << 8 != 0) | usize::from(distance > MAX_DISTANCE) != 0 {
+            // SAFETY: it is not after `at`.
+            let then = unsafe { four_at(input, at - distance.min(at)) };
+            // One test of both, as false alarms are frequent and hard to predict for a processor. After a match that is too long
+            // to be one copy a place may be looked at again, which is no distance from itself.
+            if (then ^ four) << 8 | (distance.wrapping_sub(1) >> DISTANCE_BITS) as u32 != 0 {
                 misses += 1;
                 at += 1 + (misses >> PATIENCE);
                 continue;
             }
-            // A long step may have skipped the start of the match.
             let mut from = at;
-            while from > literal_from && from > distance && input[from - 1] == input[from - 1 - distance] {
+            // A long step, or the match before, may have skipped the start of this one.
+            while from > literal_from.max(distance) && input[from - 1] == input[from - 1 - distance] {
                 from -= 1;
             }
             let len = common_len(input, from, distance, at - from + MIN_MATCH);
-            if !packed.literals(input, literal_from..from) || !packed.copy(distance, len) {
+            if from > literal_from && !packed.literals(input, literal_from..from) || !packed.copy(distance, len) {
                 return false;
             }
             // Remember the match's last positions too: what follows often begins there.
             let end = from + len;
-            for inside in end - 2..end {
-                if let Some(four) = four_at(input, inside) {
-                    seen[hash(four)] = base + inside as u32;
+            if end <= limit {
+                for inside in [end - 2, end - 1] {
+                    // SAFETY: it is before the limit.
+                    seen[hash(unsafe { four_at(input, inside) })] = base + inside as u32;
                 }
             }
             misses = misses.saturating_sub(8 * len);
@@ -137,28 +146,38 @@ impl Compressor {
 }
 
 /// The four bytes from `at` on, the first one lowest.
+///
+/// # Safety
+/// There must be four.
 #[inline(always)]
-fn four_at(input: &[u8], at: usize) -> Option<u32> {
-    if at + 4 > input.len() {
-        return None;
-    }
-    // SAFETY: four bytes from `at` on are within the slice.
-    Some(u32::from_le(unsafe { input.as_ptr().add(at).cast::<u32>().read_unaligned() }))
+unsafe fn four_at(input: &[u8], at: usize) -> u32 {
+    debug_assert!(at + 4 <= input.len());
+    // SAFETY: the caller's promise.
+    u32::from_le(unsafe { input.as_ptr().add(at).cast::<u32>().read_unaligned() })
 }
 
 /// How many bytes from `at` on equal those `distance` before them; `known` of them do. At most [`MAX_MATCH`].
+#[inline(always)]
 fn common_len(input: &[u8], at: usize, distance: usize, known: usize) -> usize {
     let longest = MAX_MATCH.min(input.len() - at);
     let (now, then) = (&input[at..at + longest], &input[at - distance..at - distance + longest]);
     let mut len = known.min(longest);
-    while let (Some(a), Some(b)) = (now[len..].first_chunk(), then[len..].first_chunk()) {
-        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+    while let (Some(a), Some(b)) = (chunk_at(now, len), chunk_at(then, len)) {
+        let differ = a ^ b;
         if differ != 0 {
             return len + differ.trailing_zeros() as usize / 8;
         }
         len += 8;
     }
-    len + now[len..].iter().zip(&then[len..]).take_while(|(a, b)| a == b).count()
+    while len < longest && now[len] == then[len] {
+        len += 1;
+    }
+    len
+}
+
+#[inline(always)]
+fn chunk_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// A stream being written after the contents of a vector that has room for it: `max_len` bytes and some to spare.
@@ -191,14 +210,11 @@ impl Packed<'_> {
     }
 
     /// Writes a part of `input` as it is. False if the stream becomes too long.
+    #[inline(always)]
     fn literals(&mut self, input: &[u8], mut range: Range<usize>) -> bool {
         while !range.is_empty() {
             let here = range.len().min(MAX_LITERAL);
-            let fits = match input[range.start..].first_chunk() {
-                Some(bytes) => self.put_literals(bytes, here),
-                None => self.put_last_literals(&input[range.start..range.start + here]),
-            };
-            if !fits {
+            if !self.put_literals(&input[range.start..], here) {
                 return false;
             }
             range.start += here;
@@ -208,7 +224,7 @@ impl Packed<'_> {
 
     /// Writes a run of the first `count` of these bytes. False if the stream becomes too long.
     #[inline(always)]
-    fn put_literals(&mut self, bytes: &[u8; MAX_LITERAL], count: usize) -> bool {
+    fn put_literals(&mut self, bytes: &[u8], count: usize) -> bool {
         debug_assert!((1..=MAX_LITERAL).contains(&count));
         if count + 1 > self.max_len - self.len {
             return false;
@@ -217,21 +233,17 @@ impl Packed<'_> {
         unsafe {
             let end = self.out.as_mut_ptr().add(self.out.len() + self.len);
             end.write(count as u8 - 1);
-            end.add(1).cast::<[u8; MAX_LITERAL]>().write(*bytes);
+            match bytes.first_chunk::<MAX_LITERAL>() {
+                Some(whole) => end.add(1).cast::<[u8; MAX_LITERAL]>().write(*whole),
+                None => copy(&bytes[..count], end.add(1)),
+            }
         }
         self.len += count + 1;
         true
     }
 
-    /// The same at the end of the input, after which nothing may be read.
-    #[inline(never)]
-    fn put_last_literals(&mut self, bytes: &[u8]) -> bool {
-        let mut run = [0; MAX_LITERAL];
-        run[..bytes.len()].copy_from_slice(bytes);
-        self.put_literals(&run, bytes.len())
-    }
-
     /// False if the stream becomes too long.
+    #[inline(always)]
     fn copy(&mut self, distance: usize, len: usize) -> bool {
         let (code, back) = (len - 2, distance - 1);
         if code < 7 {
@@ -254,8 +266,22 @@ pub fn decompress(stream: &[u8], len: usize) -> Result<Vec<u8>, LzfError> {
     let mut out = Vec::new();
     check_promise(stream, len)?;
     out.reserve_exact(len);
-    unpack(stream, len, &mut out)?;
+    unpack(stream, 0..stream.len(), len, &mut out)?;
     Ok(out)
+}
+
+/// Bytes of a stream that are decompressed at once: to less than 2 MiB.
+const PART: usize = 16 << 10;
+
+/// As [`decompress`], in parts: appends what the next part of the stream, from `at` on, yields to `out`, which begins empty, and
+/// moves `at`. Returns whether that was the last.
+pub(crate) fn decompress_part(stream: &[u8], at: &mut usize, len: usize, out: &mut Vec<u8>) -> Result<bool, LzfError> {
+    if *at == 0 {
+        check_promise(stream, len)?;
+        out.reserve_exact(len);
+    }
+    *at = unpack(stream, *at..stream.len().min(*at + PART), len, out)?;
+    Ok(*at == stream.len())
 }
 
 /// As [`decompress`], into a vector that is reused: it grows as needed, with some to spare. Its old contents are
@@ -264,7 +290,7 @@ pub(crate) fn decompress_into(stream: &[u8], len: usize, out: &mut Vec<u8>) -> R
     out.clear();
     check_promise(stream, len)?;
     out.reserve(len + MAX_LITERAL);
-    unpack(stream, len, out)
+    unpack(stream, 0..stream.len(), len, out).map(|_| ())
 }
 
 /// A stream yields at most 88 bytes for each of its own: a longer promise gets no memory.
@@ -272,12 +298,14 @@ fn check_promise(stream: &[u8], len: usize) -> Result<(), LzfError> {
     if len > stream.len().saturating_mul(MAX_MATCH) { Err(LzfError::BadLength) } else { Ok(()) }
 }
 
-/// Decompresses into an empty vector with room for `len` bytes, which must be the exact length.
-fn unpack(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
-    debug_assert!(out.is_empty() && out.capacity() >= len);
-    let mut unpacked = Unpacked { to: out.as_mut_ptr(), at: 0, len, room: out.capacity() };
-    let mut at = 0;
-    while let Some(control) = stream.get(at) {
+/// Decompresses the runs that begin in this part of a stream into a vector with room for `len` bytes, the exact length of all
+/// that the stream yields. What comes before the part must be there already. Returns where the next run begins.
+fn unpack(stream: &[u8], part: Range<usize>, len: usize, out: &mut Vec<u8>) -> Result<usize, LzfError> {
+    assert!(out.capacity() >= len && out.len() <= len);
+    let mut unpacked = Unpacked { to: out.as_mut_ptr(), at: out.len(), len, room: out.capacity() };
+    let starts = &stream[..part.end];
+    let mut at = part.start;
+    while let Some(control) = starts.get(at) {
         let (start, control) = (at, usize::from(*control));
         at += 1;
         if control < MAX_LITERAL {
@@ -306,12 +334,12 @@ fn unpack(stream: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> 
         // SAFETY: so many bytes were written before.
         unsafe { unpacked.copy(distance, count)? };
     }
-    if unpacked.at != len {
+    if at == stream.len() && unpacked.at != len {
         return Err(LzfError::BadLength);
     }
     // SAFETY: so many bytes were written.
-    unsafe { out.set_len(len) };
-    Ok(())
+    unsafe { out.set_len(unpacked.at) };
+    Ok(at)
 }
 
 /// Copies at least `count` bytes, not none, in whole steps.
@@ -420,6 +448,9 @@ mod tests {
         let mut again = b"what was there before".to_vec();
         assert_eq!(decompress_into(&packed, input.len(), &mut again), Ok(()));
         assert_eq!(again, input);
+        let (mut at, mut parts) = (0, Vec::new());
+        while !decompress_part(&packed, &mut at, input.len(), &mut parts).unwrap() {}
+        assert_eq!(parts, input);
         packed.len()
     }
 
@@ -429,11 +460,40 @@ mod tests {
     }
 
     #[test]
+    fn a_match_found_late_may_be_longer_than_a_copy() {
+        // After so much noise the search takes steps longer than a copy.
+        let mut rng = fastrand::Rng::with_seed(11);
+        let input: Vec<u8> = (0..2_500_000).map(|_| rng.u8(..)).collect();
+        for len in (400..8000).step_by(400) {
+            let block: Vec<u8> = (0..len).map(|_| rng.u8(..)).collect();
+            there_and_back(&[&input[..], &block, &block, &block].concat());
+        }
+    }
+
+    #[test]
     fn repetition_shrinks() {
         assert!(there_and_back(&[b'a'; 10_000]) < 200);
         assert!(there_and_back(&b"the quick brown fox ".repeat(100)) < 100);
         assert_eq!(compress(b"abcdefgh", 8), None);
         assert_eq!(compress(&[0; 100], 20).map(|packed| packed.len() <= 20), Some(true));
+    }
+
+    #[test]
+    fn a_long_stream_is_decompressed_in_parts() {
+        let input = [noise(100_000), noise(50_000), vec![b'x'; 3_000_000]].concat();
+        there_and_back(&input);
+        let packed = compress(&input, usize::MAX).unwrap();
+        let (mut at, mut out, mut parts) = (0, Vec::new(), 0);
+        while !decompress_part(&packed, &mut at, input.len(), &mut out).unwrap() {
+            parts += 1;
+            assert!(out.len() < parts * (2 << 20));
+        }
+        assert!(parts > 5, "{parts}");
+        for len in [input.len() - 1, input.len() + 1] {
+            let (mut at, mut out) = (0, Vec::new());
+            let bad = (0..packed.len()).find_map(|_| decompress_part(&packed, &mut at, len, &mut out).err());
+            assert_eq!(bad, Some(LzfError::BadLength));
+        }
     }
 
     #[test]

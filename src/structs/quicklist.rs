@@ -107,6 +107,73 @@ pub(crate) struct Quicklist {
     len: usize,
 }
 
+/// A list that gets whole nodes, one after the other, such as one that is read from a snapshot. Those that are no longer near
+/// the end are compressed, or put at rest.
+pub(crate) struct Growing {
+    limits: Limits,
+    /// Most nodes at each end that stay as they are.
+    open: usize,
+    nodes: VecDeque<Node>,
+    filler: Option<Filler>,
+    /// The last ones, which come after what is in `filler`.
+    recent: VecDeque<Node>,
+    len: usize,
+}
+
+impl Growing {
+    pub(crate) fn new(limits: Limits) -> Growing {
+        let open = if limits.compress_depth == 0 { OPEN_NODES } else { limits.compress_depth };
+        let (nodes, recent) = Default::default();
+        Growing { limits, open, nodes, filler: limits.max_dense_bytes().map(Filler::new), recent, len: 0 }
+    }
+
+    /// Adds a node, unless it is an empty listpack.
+    pub(crate) fn push(&mut self, body: Body) {
+        let mut node = Node::new(body);
+        if node.count() == 0 {
+            return;
+        }
+        self.len += node.count();
+        if self.nodes.len() < self.open {
+            self.nodes.push_back(node);
+            return;
+        }
+        node.shrink_to_fit();
+        self.recent.push_back(node);
+        if self.recent.len() > self.open
+            && let Some(node) = self.recent.pop_front()
+        {
+            self.put_away(node);
+        }
+    }
+
+    fn put_away(&mut self, mut node: Node) {
+        let nodes = &mut self.nodes;
+        if self.limits.compress_depth > 0 {
+            node.compress();
+        }
+        if let Some(filler) = &mut self.filler {
+            if let Node::Packed { list, .. } = &node
+                && node.is_worth_resting(filler.most())
+            {
+                filler.add(list, |dense, count| nodes.push_back(Node::Dense { count, dense }));
+                return;
+            }
+            nodes.extend(filler.finish().map(|(dense, count)| Node::Dense { count, dense }));
+        }
+        nodes.push_back(node);
+    }
+
+    /// The list, which is whole.
+    pub(crate) fn done(mut self) -> Quicklist {
+        let last = self.filler.and_then(|mut filler| filler.finish());
+        self.nodes.extend(last.map(|(dense, count)| Node::Dense { count, dense }));
+        self.nodes.extend(self.recent);
+        self.nodes.shrink_to_fit();
+        Quicklist { nodes: self.nodes, len: self.len }
+    }
+}
+
 impl Quicklist {
     pub(crate) fn new() -> Quicklist {
         Quicklist::default()
@@ -137,37 +204,6 @@ impl Quicklist {
     /// What the nodes hold, in order.
     pub(crate) fn bodies(&self) -> impl ExactSizeIterator<Item = BodyView<'_>> {
         self.nodes.iter().map(Node::view)
-    }
-
-    /// Compresses all nodes that should be, or puts them at rest.
-    pub(crate) fn compress(&mut self, limits: Limits) {
-        self.settle(limits, 0..self.nodes.len());
-        self.rest_all(limits);
-    }
-
-    /// Puts the nodes away from the ends at rest.
-    fn rest_all(&mut self, limits: Limits) {
-        let Some(most) = limits.max_dense_bytes() else { return };
-        let inner = OPEN_NODES..self.nodes.len().saturating_sub(OPEN_NODES);
-        if inner.is_empty() {
-            return;
-        }
-        let mut nodes = VecDeque::with_capacity(self.nodes.len());
-        let mut filler = Filler::new(most);
-        let at_rest = |(dense, count)| Node::Dense { count, dense };
-        for (i, node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
-            if inner.contains(&i)
-                && node.is_worth_resting(most)
-                && let Node::Packed { list, .. } = &node
-            {
-                filler.add(list, |dense, count| nodes.push_back(at_rest((dense, count))));
-            } else {
-                nodes.extend(filler.finish().map(at_rest));
-                nodes.push_back(node);
-            }
-        }
-        nodes.shrink_to_fit();
-        self.nodes = nodes;
     }
 
     /// To be called after a node was added at an end: puts the node that is no longer near the end at rest, after

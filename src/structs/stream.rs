@@ -16,7 +16,7 @@ mod tests;
 
 pub(crate) use group::{ConsumerId, Group, Pending};
 pub(crate) use id::StreamId;
-pub(crate) use log::{Counters, Limits, Log, Trim, TrimBy};
+pub(crate) use log::{Counters, Growing, Limits, Log, Trim, TrimBy};
 pub(crate) use node::{Entry, Node};
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+//! Threads with sockets, and a main thread of the test: bytes in order, limits, moves and ends.
+
 use super::{Batch, Far, Home, IoThread, Report};
 use crate::net::{ClientId, Conn};
 use mio::{Poll, Token, Waker};

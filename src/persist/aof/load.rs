@@ -151,6 +151,22 @@ impl AofLoad {
         reader.into_iter().flat_map(AofReader::args)
     }
 
+    /// What was read of the current file and not given out yet, if it stands where commands begin.
+    pub(crate) fn buffered(&mut self) -> &[u8] {
+        match self.current.as_mut().map(|current| &mut current.phase) {
+            Some(Phase::Commands(reader)) => reader.buffered(),
+            _ => &[],
+        }
+    }
+
+    /// So many bytes of what was buffered were whole commands, none of which begins or ends a transaction, and have been run.
+    pub(crate) fn ran(&mut self, bytes: usize) {
+        if let Some(Current { phase: Phase::Commands(reader), .. }) = &mut self.current {
+            reader.consume(bytes);
+        }
+        self.command_done();
+    }
+
     /// Goes on.
     pub(crate) fn step(&mut self, env: &mut Env<'_>, slice: &mut Slice) -> AofStep {
         loop {

@@ -61,6 +61,11 @@ impl<S: BufRead> AofReader<S> {
         self.args.iter().map(|r| &self.bytes[r.clone()])
     }
 
+    /// What was read from the source and not taken yet. An error shows when more is asked for.
+    pub(crate) fn buffered(&mut self) -> &[u8] {
+        self.fill().unwrap_or_default()
+    }
+
     /// Reads the next record.
     pub(crate) fn next_record(&mut self) -> Result<Record, ReadError> {
         if !self.read_line()? {
@@ -113,7 +118,8 @@ impl<S: BufRead> AofReader<S> {
         self.src.fill_buf().map_err(ReadError::Io)
     }
 
-    fn consume(&mut self, n: usize) {
+    /// Takes bytes that were buffered.
+    pub(crate) fn consume(&mut self, n: usize) {
         self.src.consume(n);
         self.offset += n as u64;
     }

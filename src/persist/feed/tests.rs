@@ -2,10 +2,19 @@
 
 use super::*;
 use crate::config::Config;
-use crate::keyspace::Keyspace;
+use crate::keyspace::digest::Digest;
+use crate::keyspace::hash::Hash;
+use crate::keyspace::list::{End, List};
+use crate::keyspace::object::ValueLimits;
+use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
+use crate::keyspace::{Keyspace, Object};
 use crate::persist::load::LoadOptions;
-use crate::persist::rdb::{AuxInfo, ErrorKind, ReplInfo, ValueView, Writer};
+use crate::persist::rdb::{AuxInfo, ErrorKind, ReplInfo, ValueView, Writer, encode_dump, put_string};
+use crate::persist::snapshot::value_view;
 use crate::structs::entry::ValueRef;
+use crate::structs::listpack::{Item as Packed, Listpack};
+use crate::structs::stream::{self, Pending, Stream, StreamId};
 use crate::structs::table::HashSeed;
 use crate::sys::clock::Clock;
 
@@ -25,6 +34,169 @@ fn sample() -> Vec<u8> {
     let long: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
     w.key(b"long", ValueView::Str(&long)).unwrap();
     w.finish().unwrap()
+}
+
+/// A value of each kind that is read in parts, as they are written for replicas.
+fn large_values() -> Vec<u8> {
+    let limits = ValueLimits::default();
+    let (mut list, mut set, mut hash, mut zset) = (List::new(), Set::new(), Hash::new(), Zset::new());
+    let mut stream = Stream::new();
+    let node = stream::Limits { node_bytes: 4096, node_entries: 100 };
+    for n in 0..3000u32 {
+        let text = match n {
+            1000 | 2017 => (0..300_000u32).map(|i| (i.wrapping_mul(i + n) >> 7) as u8).collect(),
+            1500 => format!("compressed {n}").repeat(40_000).into_bytes(),
+            _ => format!("element {n}").into_bytes(),
+        };
+        list.will_grow(text.len(), 1, limits.list);
+        list.push(End::Tail, &text, limits.list);
+        set.will_grow(1000, &limits.set);
+        set.add(&text, &limits.set);
+        hash.will_grow([&text[..], &text].into_iter(), &limits.hash);
+        hash.set(&text, if n % 2 == 0 { &text } else { b"short" }, &limits.hash);
+        zset.will_grow(1000, &limits.zset);
+        zset.set(&text, f64::from(n % 77), &limits.zset);
+        let fields = [(&b"field"[..], &text[..])];
+        stream.log.append(StreamId::new(u64::from(n), 1), 1, text.len(), fields.into_iter(), node);
+    }
+    for name in [&b"a"[..], b"b"] {
+        stream.create_group(name, StreamId::new(500, 1), 500);
+        let Some((_, group)) = stream.group_mut(name) else { panic!() };
+        let owners = [&b"one"[..], b"two"].map(|name| group.create_consumer(name, 7).unwrap());
+        for n in 0..400 {
+            let pending = Pending { time_ms: 9, deliveries: n, owner: owners[n as usize % 2] };
+            group.assign(StreamId::new(n, 1), pending);
+        }
+    }
+    let mut w = Writer::new(Vec::new(), true, true);
+    let info = AuxInfo { redis_version: "7.2.6", ctime_s: 1, used_memory: 2, repl: None, aof_base: false };
+    w.header(&info).unwrap();
+    w.select_db(0, 7, 0).unwrap();
+    let text = b"what is compressed ".repeat(50_000);
+    for (key, value) in [
+        (&b"string"[..], ValueView::Str(&text)),
+        (b"list", ValueView::List(&list)),
+        (b"set", ValueView::Set(&set)),
+        (b"hash", ValueView::Hash(&hash)),
+        (b"zset", ValueView::Zset(&zset)),
+        (b"stream", ValueView::Stream(&stream)),
+    ] {
+        w.key(key, value).unwrap();
+    }
+    w.finish().unwrap()
+}
+
+/// A list whose second node is broken, and after it a stream of which the same is true; a string comes last.
+fn damaged_values() -> Vec<u8> {
+    let nodes = |put_id: bool| {
+        let mut bytes = Vec::new();
+        for n in 0..200u32 {
+            let mut list = Listpack::new();
+            if put_id {
+                let head = [1i64, 0, 1].map(Packed::Int).into_iter().chain([Packed::Str(b"f"), Packed::Int(0)]);
+                let entry = [2i64, 0, 0].map(Packed::Int).into_iter().chain([Packed::Str(b"v"), Packed::Int(4)]);
+                list.push_items(head.chain(entry));
+                put_string(&mut bytes, &StreamId::new(u64::from(n), 0).to_bytes(), false);
+            } else {
+                list.push_back(format!("element {n}").as_bytes());
+                bytes.push(2);
+            }
+            let mut raw = list.into_bytes();
+            if n == 1 {
+                raw[8] = 0xf5;
+            }
+            put_string(&mut bytes, &raw, false);
+        }
+        bytes
+    };
+    let (list, stream) = (nodes(false), nodes(true));
+    let end = [0x40, 200, 0x40, 199, 0, 0, 0, 0, 0, 0x40, 200, 0];
+    [
+        &b"REDIS0011\x12\x04list\x40\xc8"[..],
+        &list,
+        b"\x15\x06stream\x40\xc8",
+        &stream,
+        &end,
+        b"\0\x04last\x01v\xff",
+        &[0; 8],
+    ]
+    .concat()
+}
+
+/// What the values of a database are when they are dumped.
+fn dumped(ks: &Keyspace) -> Vec<(&'static str, Vec<u8>)> {
+    let keys = ["string", "list", "set", "hash", "zset", "stream", "last"];
+    let dump = |key: &'static str| {
+        let entry = ks.dbs[0].get(key.as_bytes())?;
+        let mut out = Vec::new();
+        match entry.object() {
+            // The order of what is in tables is not that of the file.
+            Some(Object::Set(_) | Object::Hash(_)) => {
+                let mut digest = Digest::default();
+                digest.add_value(entry);
+                out = format!("{digest:?}").into_bytes();
+            }
+            _ => encode_dump(&mut out, value_view(entry), true),
+        }
+        Some((key, out))
+    };
+    keys.into_iter().filter_map(dump).collect()
+}
+
+/// Loads what comes in pieces of these sizes, with slices of so much time. Gives how often others had their turn, too.
+fn loaded_in_pieces(all: &[u8], sizes: &mut dyn FnMut() -> usize, time: Duration) -> (Bench, usize) {
+    let mut bench = Bench::new();
+    let mut load = bench.load(Some(all.len() as u64), None);
+    let mut rest = all;
+    let mut position = None;
+    while !rest.is_empty() {
+        assert_eq!(position, None);
+        let piece;
+        (piece, rest) = rest.split_at(sizes().min(rest.len()));
+        assert_eq!(load.take(piece), piece.len());
+        position = bench.go_on(&mut load, time).unwrap();
+    }
+    assert!(position.is_some());
+    let pauses = bench.pauses;
+    (bench, pauses)
+}
+
+#[test]
+fn a_value_goes_on_where_it_stopped() {
+    for (all, keys) in [(large_values(), 6), (damaged_values(), 3)] {
+        let (whole, _) = loaded_in_pieces(&all, &mut || usize::MAX, Duration::MAX / 4);
+        let expected = dumped(&whole.ks);
+        assert_eq!(expected.len(), keys);
+        let mut rng = fastrand::Rng::with_seed(5);
+        for most in [200, 3000, 50_000, 1 << 20] {
+            let (bench, _) = loaded_in_pieces(&all, &mut || rng.usize(1..=most), Duration::MAX / 4);
+            assert!(dumped(&bench.ks) == expected, "pieces of {most} bytes at most");
+        }
+        let (bench, pauses) = loaded_in_pieces(&all, &mut || usize::MAX, Duration::ZERO);
+        assert!(dumped(&bench.ks) == expected);
+        assert!(pauses > all.len() / 100_000, "{pauses}");
+    }
+}
+
+#[test]
+fn a_value_is_read_in_short_parts() {
+    // Sizes of what is read between two looks at the clock.
+    let all = large_values();
+    let bench = Bench::new();
+    let mut load = bench.load(Some(all.len() as u64), None);
+    load.take(&all);
+    let (mut ks, clock) = (bench.ks, Clock::new());
+    let mut before = 0;
+    loop {
+        let mut slice = Slice::new(load.snapshot().offset(), 0, Duration::ZERO);
+        let mut env = Env { ks: &mut ks, aside: None, clock: &clock, delay_us: 0 };
+        if let FeedStep::Done(_) = load.step(&mut env, &mut slice).unwrap() {
+            break;
+        }
+        let offset = load.snapshot().offset();
+        assert!(offset - before < 200_000, "{} bytes at once", offset - before);
+        before = offset;
+    }
 }
 
 struct Bench {
@@ -97,8 +269,8 @@ fn a_slice_without_time_takes_one_item() {
     let mut load = bench.load(Some(all.len() as u64), None);
     load.take(&all);
     assert!(bench.go_on(&mut load, Duration::ZERO).unwrap().is_some());
-    // The library ends a slice of its own, and so does the end.
-    assert_eq!(bench.pauses, 8 + 2 + 11);
+    // The library ends a slice of its own, and so does the end. The long string is read in two parts.
+    assert_eq!(bench.pauses, 8 + 2 + 11 + 1);
     bench.check();
 }
 

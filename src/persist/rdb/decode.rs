@@ -6,12 +6,16 @@
 //! What stands in the source's buffer is read there and consumed only when all of it was, or when somebody else is to go on:
 //! the checksum is then computed over all of it at once.
 //!
-//! `Reader` pulls from any `BufRead` and stops exactly after the checksum, so that whatever follows in the source (the
+//! `Reader` pulls from any [`Source`] and stops exactly after the checksum, so that whatever follows in the source (the
 //! tail of an AOF, the end mark of a replication stream) is still there for the caller.
+//!
+//! A value is read in parts, between which others may have their turn. What was read of it is kept in the reader; if the source
+//! has no more for the moment, the reader goes back to where the last part ended, and nothing that came before is read again.
 
 use super::{Error, ErrorKind, Source, VERSION, ValueType, module_name, opcode};
 use crate::keyspace::damaged::Damaged;
 use crate::keyspace::hash::Hash;
+use crate::keyspace::list::List;
 use crate::keyspace::object::ValueLimits;
 use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
@@ -19,11 +23,11 @@ use crate::structs::bytes::append;
 use crate::structs::entry::INLINE_MAX_LEN;
 use crate::structs::intset::Intset;
 use crate::structs::listpack::Listpack;
-use crate::structs::quicklist::Body;
 use crate::structs::stream::Stream;
 use crate::structs::table::TOGETHER;
 use crate::structs::{crc64, lzf};
-use std::io::{self, BufRead};
+use std::io;
+use values::Part;
 
 mod values;
 
@@ -38,6 +42,10 @@ const ENC_LZF: u64 = 3;
 const LZF_MAX_RATIO: u64 = 264 / 2;
 /// Room that is made for a string whose bytes are not there yet is no more than this, or as much as has come.
 const CHUNK: usize = 1 << 20;
+/// After so many bytes of a value others may have a look at the clock.
+const PART_BYTES: u64 = 8 << 10;
+/// Strings in a value that are longer than this are read in parts.
+const LONG: u64 = 1 << 17;
 
 /// A string as it lies in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,19 +69,19 @@ impl StringValue {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     String(StringValue),
-    /// The nodes of a list; at least one element is in them.
-    List(Vec<Body>),
+    /// A list with at least one element.
+    List(List),
     /// A set of integers.
     Ints(Intset),
     /// A set in a listpack.
     PackedSet(Listpack),
     /// A set whose members stood there one by one, none of them twice.
     Set(Set),
-    /// A hash in a listpack: fields and values by turns.
+    /// A hash in a listpack: after each field its value.
     PackedHash(Listpack),
     /// A hash whose fields and values stood there one by one, no field twice.
     Hash(Hash),
-    /// A sorted set in a listpack: members and scores by turns, in order.
+    /// A sorted set in a listpack: after each member its score, in order.
     PackedZset(Listpack),
     /// A sorted set whose members stood there one by one with their scores, none of which is NaN, and no member twice.
     Zset(Zset),
@@ -95,6 +103,46 @@ pub(crate) struct KeyItem {
     pub(crate) freq: Option<u8>,
 }
 
+/// A key whose value is not read yet.
+#[derive(Debug)]
+struct Head {
+    key: Vec<u8>,
+    expire_ms: Option<i64>,
+    idle_s: Option<u64>,
+    freq: Option<u8>,
+}
+
+impl Head {
+    fn with(self, value: Value) -> KeyItem {
+        let Head { key, expire_ms, idle_s, freq } = self;
+        KeyItem { key, value, expire_ms, idle_s, freq }
+    }
+}
+
+/// A key of whose value some was read.
+struct Begun {
+    head: Head,
+    part: Part,
+}
+
+/// A long string of which some was read.
+#[derive(Debug)]
+struct Long {
+    bytes: Vec<u8>,
+    /// Bytes to come.
+    left: usize,
+    packed: Option<Packed>,
+}
+
+/// What a long string yields that is compressed.
+#[derive(Debug)]
+struct Packed {
+    len: u64,
+    /// What it yielded so far, from its bytes before `at`.
+    text: Vec<u8>,
+    at: usize,
+}
+
 /// One step through a snapshot.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Item {
@@ -111,6 +159,10 @@ pub(crate) enum Item {
         expires: u64,
     },
     Key(KeyItem),
+    /// Some of a key's value: it goes on with the next item.
+    Part,
+    /// The source has no more for the moment. What there is of the next item is read again.
+    Starved,
     /// The snapshot is complete and its checksum right. `checksum_disabled` when it was written without one.
     End {
         checksum_disabled: bool,
@@ -119,9 +171,10 @@ pub(crate) enum Item {
 
 /// Texts that are read one after the other before the first of them is looked at.
 type Texts = [Vec<u8>; TOGETHER];
+type Scratch = [Texts; 2];
 
 /// Pulls items out of a source.
-pub(crate) struct Reader<S: BufRead> {
+pub(crate) struct Reader<S: Source> {
     src: S,
     offset: u64,
     /// Bytes at the beginning of the source's buffer that were read, but neither consumed nor counted in `crc` yet.
@@ -137,12 +190,18 @@ pub(crate) struct Reader<S: BufRead> {
     /// Memory for keys, and for strings that are copied to where they stay; `scratch` for those of collections.
     spare_key: Vec<u8>,
     spare_value: Vec<u8>,
-    scratch: [Texts; 2],
+    scratch: Option<Box<Scratch>>,
     version: Option<u32>,
     done: bool,
+    /// Where to go back to.
+    kept: Standing,
+    /// What was being read when the last item ended.
+    begun: Option<Box<Begun>>,
+    /// The string in the value at which that stopped, if it is a long one.
+    long: Option<Long>,
 }
 
-impl<S: BufRead> Reader<S> {
+impl<S: Source> Reader<S> {
     /// `checksum` false skips computing and checking it.
     pub(crate) fn new(src: S, checksum: bool) -> Reader<S> {
         Reader {
@@ -156,9 +215,12 @@ impl<S: BufRead> Reader<S> {
             recorded: None,
             spare_key: Vec::new(),
             spare_value: Vec::new(),
-            scratch: Default::default(),
+            scratch: None,
             version: None,
             done: false,
+            kept: Standing::default(),
+            begun: None,
+            long: None,
         }
     }
 
@@ -191,6 +253,7 @@ impl<S: BufRead> Reader<S> {
     }
 
     /// Gives back the memory of a key that was copied to where it stays, for the next one.
+    #[inline]
     pub(crate) fn reuse_key(&mut self, key: Vec<u8>) {
         // A long one was an exception.
         if key.capacity() <= CHUNK {
@@ -218,44 +281,106 @@ impl<S: BufRead> Reader<S> {
     }
 
     /// The next item. The first call also reads the magic. After `End` there is nothing more to ask for.
+    #[inline]
     pub(crate) fn next_item(&mut self) -> Result<Item> {
         assert!(!self.done, "a finished snapshot has no next item");
-        let item = self.cursor().item()?;
-        self.done = matches!(item, Item::End { .. });
-        Ok(item)
+        self.keep_place();
+        let item = match self.begun.take() {
+            None => self.item(),
+            Some(begun) => self.go_on(begun),
+        };
+        match item {
+            Ok(item) => {
+                self.done = matches!(item, Item::End { .. });
+                Ok(item)
+            }
+            Err(e) => self.starved_or(e),
+        }
     }
 
-    pub(crate) fn cursor(&mut self) -> Cursor<'_, S> {
-        Cursor { r: self }
+    #[cold]
+    fn starved_or(&mut self, e: Error) -> Result<Item> {
+        if e.is_starved() && self.go_back() { Ok(Item::Starved) } else { Err(e) }
+    }
+
+    /// A value of the given layout, all of it.
+    pub(crate) fn value(&mut self, value_type: ValueType) -> Result<Value> {
+        let mut part = Part::new(value_type);
+        loop {
+            if let Some(value) = self.go_on_with(&mut part)? {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// Begins to read a value that is not read as a whole.
+    #[inline(never)]
+    fn begin(&mut self, head: Head, value_type: ValueType) -> Result<Item> {
+        let mut part = Part::new(value_type);
+        // What comes before a long string is not read again.
+        if self.long.is_none()
+            && let Some(value) = self.go_on_with(&mut part)?
+        {
+            return Ok(Item::Key(head.with(value)));
+        }
+        self.keep_place();
+        self.go_on(Box::new(Begun { head, part }))
+    }
+
+    /// Goes on with a value for a while.
+    #[inline(never)]
+    fn go_on(&mut self, mut begun: Box<Begun>) -> Result<Item> {
+        let start = self.offset;
+        loop {
+            let before = self.offset;
+            match self.go_on_with(&mut begun.part) {
+                Ok(Some(value)) => return Ok(Item::Key(begun.head.with(value))),
+                Ok(None) => self.keep_place(),
+                Err(e) => {
+                    self.begun = Some(begun);
+                    return Err(e);
+                }
+            }
+            // Decompressing a long string takes time, but no bytes.
+            if self.offset == before || self.offset - start >= PART_BYTES {
+                self.begun = Some(begun);
+                return Ok(Item::Part);
+            }
+        }
+    }
+
+    /// The place to go back to is here.
+    #[inline]
+    fn keep_place(&mut self) {
+        self.src.keep();
+        let recorded = self.recorded.as_ref().map_or(0, Vec::len);
+        self.kept = Standing { offset: self.offset, taken: self.taken, crc: self.crc, version: self.version, recorded };
+    }
+
+    /// Goes back to that place, if the source can.
+    fn go_back(&mut self) -> bool {
+        let can = self.src.go_back();
+        if can {
+            let Standing { offset, taken, crc, version, recorded } = self.kept;
+            (self.offset, self.taken, self.crc, self.version) = (offset, taken, crc, version);
+            match &mut self.recorded {
+                Some(bytes) if recorded > 0 => bytes.truncate(recorded),
+                recorded => *recorded = None,
+            }
+        }
+        can
     }
 }
 
-/// Where a reader stands between two items.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Standing {
+/// Where a reader stood when it was told to keep the place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
     offset: u64,
     taken: usize,
     crc: u64,
     version: Option<u32>,
-}
-
-impl<S: Source> Reader<S> {
-    /// Where it stands, to come back to from within the next item.
-    #[inline]
-    pub(crate) fn place(&mut self) -> Standing {
-        self.src.keep();
-        Standing { offset: self.offset, taken: self.taken, crc: self.crc, version: self.version }
-    }
-
-    /// Goes back to where it stood, if its source can.
-    pub(crate) fn go_back(&mut self, to: Standing) -> bool {
-        let can = self.src.go_back();
-        if can {
-            (self.offset, self.taken, self.crc, self.version) = (to.offset, to.taken, to.crc, to.version);
-            self.recorded = None;
-        }
-        can
-    }
+    /// Of `recorded`.
+    recorded: usize,
 }
 
 /// How large a table is made for elements that are still to come: never more than so many times what came already, whatever
@@ -292,9 +417,35 @@ impl Ahead {
     }
 }
 
-/// The primitives of a reader.
-pub(crate) struct Cursor<'a, S: BufRead> {
-    r: &'a mut Reader<S>,
+/// Makes room for the next `here` of `left` bytes: doubling, but never past what was asked for.
+fn make_room(out: &mut Vec<u8>, here: usize, left: usize) {
+    if out.capacity() - out.len() < here {
+        out.reserve_exact(out.len().max(CHUNK).min(left));
+    }
+}
+
+const BROKEN_LZF: &str = "Invalid LZF compressed string";
+
+/// Whether so many compressed bytes may be a string of `len` bytes.
+fn is_possible(packed: &[u8], len: u64) -> bool {
+    len <= (packed.len() as u64).saturating_mul(LZF_MAX_RATIO)
+}
+
+/// Decompresses a part of a long string. Whether that was the last; `None`: it is none.
+fn unpack_part(bytes: &[u8], packed: &mut Packed) -> Option<bool> {
+    let Packed { len, text, at } = packed;
+    if is_possible(bytes, *len) { lzf::decompress_part(bytes, at, *len as usize, text).ok() } else { None }
+}
+
+/// Decompresses a string of `len` bytes, in place of what is in `out`. False: it is none.
+fn unpack(packed: &[u8], len: u64, out: &mut Vec<u8>) -> bool {
+    if !is_possible(packed, len) {
+        return false;
+    }
+    if out.capacity() > 0 {
+        return lzf::decompress_into(packed, len as usize, out).is_ok();
+    }
+    lzf::decompress(packed, len as usize).map(|unpacked| *out = unpacked).is_ok()
 }
 
 /// A length, or the number of a special string encoding.
@@ -303,14 +454,10 @@ enum Len {
     Encoded(u64),
 }
 
-impl<S: BufRead> Cursor<'_, S> {
-    pub(crate) fn offset(&self) -> u64 {
-        self.r.offset
-    }
-
+impl<S: Source> Reader<S> {
     #[track_caller]
     pub(crate) fn err(&self, kind: ErrorKind) -> Error {
-        Error::new(self.r.offset, kind)
+        Error::new(self.offset, kind)
     }
 
     #[track_caller]
@@ -323,35 +470,35 @@ impl<S: BufRead> Cursor<'_, S> {
     #[inline]
     fn rest(&mut self) -> Result<&[u8]> {
         loop {
-            let len = match self.r.src.fill_buf() {
+            let len = match self.src.fill_buf() {
                 Ok(buffer) => buffer.len(),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(self.err(ErrorKind::Io(e))),
             };
-            if len > self.r.taken {
+            if len > self.taken {
                 break;
             }
             if len == 0 {
                 return Err(self.err(ErrorKind::Eof));
             }
-            self.r.settle();
+            self.settle();
         }
-        let taken = self.r.taken;
-        match self.r.src.fill_buf() {
+        let taken = self.taken;
+        match self.src.fill_buf() {
             Ok(buffer) => Ok(&buffer[taken..]),
-            Err(e) => Err(Error::new(self.r.offset, ErrorKind::Io(e))),
+            Err(e) => Err(Error::new(self.offset, ErrorKind::Io(e))),
         }
     }
 
     /// The next `len` bytes, if all of them stand in the source's buffer. They are not taken yet.
     #[inline]
     fn at_hand(&mut self, len: usize) -> Option<&[u8]> {
-        let taken = self.r.taken;
+        let taken = self.taken;
         // Asking an empty source would make it wait, which `rest` sees to.
         if taken == 0 {
             return None;
         }
-        match self.r.src.fill_buf() {
+        match self.src.fill_buf() {
             Ok(buffer) => buffer.get(taken..)?.get(..len),
             Err(_) => None,
         }
@@ -361,17 +508,17 @@ impl<S: BufRead> Cursor<'_, S> {
     #[track_caller]
     #[inline]
     fn take(&mut self, count: usize) {
-        if self.r.recorded.is_some() {
+        if self.recorded.is_some() {
             self.note_recorded(count);
         }
-        self.r.taken += count;
-        self.r.offset += count as u64;
+        self.taken += count;
+        self.offset += count as u64;
     }
 
     #[cold]
     fn note_recorded(&mut self, count: usize) {
-        let taken = self.r.taken;
-        if let (Some(recorded), Ok(buffer)) = (&mut self.r.recorded, self.r.src.fill_buf()) {
+        let taken = self.taken;
+        if let (Some(recorded), Ok(buffer)) = (&mut self.recorded, self.src.fill_buf()) {
             recorded.extend_from_slice(&buffer[taken..taken + count]);
         }
     }
@@ -379,13 +526,13 @@ impl<S: BufRead> Cursor<'_, S> {
     /// Shows `f` the next `len` bytes, piece by piece. The offset moves only when all of them were there.
     #[track_caller]
     fn pieces(&mut self, len: usize, mut f: impl FnMut(&[u8])) -> Result<()> {
-        let start = self.r.offset;
+        let start = self.offset;
         let mut left = len;
         while left > 0 {
             let rest = match self.rest() {
                 Ok(rest) => rest,
                 Err(e) => {
-                    self.r.offset = start;
+                    self.offset = start;
                     return Err(Error { offset: start, ..e });
                 }
             };
@@ -398,7 +545,7 @@ impl<S: BufRead> Cursor<'_, S> {
     }
 
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         if let Some(bytes) = self.at_hand(N)
             && let Some(bytes) = bytes.first_chunk::<N>()
@@ -407,6 +554,12 @@ impl<S: BufRead> Cursor<'_, S> {
             self.take(N);
             return Ok(bytes);
         }
+        self.array_of_pieces()
+    }
+
+    #[track_caller]
+    #[inline(never)]
+    fn array_of_pieces<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
         let mut filled = 0;
         self.pieces(N, |piece| {
@@ -443,10 +596,7 @@ impl<S: BufRead> Cursor<'_, S> {
             return Ok(());
         }
         self.pieces(len, |piece| {
-            if out.capacity() - out.len() < piece.len() {
-                // Doubling, but never past what was asked for.
-                out.reserve_exact(out.len().max(CHUNK).min(len - out.len()));
-            }
+            make_room(out, piece.len(), len - out.len());
             out.extend_from_slice(piece);
         })
     }
@@ -499,27 +649,37 @@ impl<S: BufRead> Cursor<'_, S> {
 
     #[track_caller]
     pub(crate) fn string(&mut self) -> Result<StringValue> {
-        self.string_with(Vec::new())
+        match self.string_with::<{ u64::MAX }>(Vec::new())? {
+            Some(string) => Ok(string),
+            None => unreachable!("no string has more"),
+        }
     }
 
-    /// A string, in memory that was used before if it is one that is copied to where it stays.
+    /// A string of at most `MOST` bytes, in memory that was used before if it is one that is copied to where it stays.
+    /// `None`: it has more, and is to be read in parts.
     #[track_caller]
-    fn string_with(&mut self, spare: Vec<u8>) -> Result<StringValue> {
+    fn string_with<const MOST: u64>(&mut self, spare: Vec<u8>) -> Result<Option<StringValue>> {
         let reuses = |len: u64| len <= INLINE_MAX_LEN as u64;
-        Ok(match self.len_or_encoding()? {
+        Ok(Some(match self.len_or_encoding()? {
             Len::Plain(n) => {
+                if n > MOST {
+                    return self.begin_long(n, None).map(|_| None);
+                }
                 let mut out = if reuses(n) { spare } else { Vec::new() };
                 self.bytes_into(n, &mut out)?;
                 StringValue::Bytes(out)
             }
             Len::Encoded(ENC_LZF) => {
                 let (packed_len, len) = (self.len()?, self.len()?);
+                if packed_len.max(len) > MOST {
+                    return self.begin_long(packed_len, Some(len)).map(|_| None);
+                }
                 let mut out = if reuses(len) { spare } else { Vec::new() };
                 self.lzf_into(packed_len, len, &mut out)?;
                 StringValue::Bytes(out)
             }
             Len::Encoded(n) => StringValue::Int(self.int(n)?),
-        })
+        }))
     }
 
     /// An integer in one of the encodings.
@@ -536,35 +696,29 @@ impl<S: BufRead> Cursor<'_, S> {
     /// A compressed string, in place of what is in `out`.
     #[track_caller]
     fn lzf_into(&mut self, packed_len: u64, len: u64, out: &mut Vec<u8>) -> Result<()> {
-        const BROKEN: &str = "Invalid LZF compressed string";
-        let is_possible = len <= packed_len.saturating_mul(LZF_MAX_RATIO);
-        let unpack = |packed: &[u8], out: &mut Vec<u8>| {
-            if !is_possible {
-                return false;
-            }
-            if out.capacity() > 0 {
-                return lzf::decompress_into(packed, len as usize, out).is_ok();
-            }
-            lzf::decompress(packed, len as usize).map(|unpacked| *out = unpacked).is_ok()
-        };
         if let Ok(packed_len) = usize::try_from(packed_len)
             && let Some(packed) = self.at_hand(packed_len)
         {
-            let done = unpack(packed, out);
+            let done = unpack(packed, len, out);
             self.take(packed_len);
-            return if done { Ok(()) } else { Err(self.corrupt(BROKEN)) };
+            return if done { Ok(()) } else { Err(self.corrupt(BROKEN_LZF)) };
         }
         let packed = self.bytes(packed_len)?;
-        if unpack(&packed, out) { Ok(()) } else { Err(self.corrupt(BROKEN)) }
+        if unpack(&packed, len, out) { Ok(()) } else { Err(self.corrupt(BROKEN_LZF)) }
     }
 
-    /// The bytes of a string, integers as decimal text, in place of what is in `out`.
+    /// The bytes of a string, integers as decimal text, in place of what is in `out`; if it has more than `MOST` bytes, only its
+    /// beginning is read, and `long` is set.
     #[track_caller]
-    fn text_into(&mut self, out: &mut Vec<u8>) -> Result<()> {
+    fn text_into<const MOST: u64>(&mut self, out: &mut Vec<u8>) -> Result<()> {
         match self.len_or_encoding()? {
+            Len::Plain(n) if n > MOST => self.begin_long(n, None),
             Len::Plain(n) => self.bytes_into(n, out),
             Len::Encoded(ENC_LZF) => {
                 let (packed_len, len) = (self.len()?, self.len()?);
+                if packed_len.max(len) > MOST {
+                    return self.begin_long(packed_len, Some(len));
+                }
                 self.lzf_into(packed_len, len, out)
             }
             Len::Encoded(n) => {
@@ -576,17 +730,62 @@ impl<S: BufRead> Cursor<'_, S> {
         }
     }
 
-    /// Calls `f` with the memory for texts that are copied to where they stay.
-    fn with_scratch<T>(&mut self, f: impl FnOnce(&mut Self, &mut [Texts; 2]) -> Result<T>) -> Result<T> {
-        let mut scratch = std::mem::take(&mut self.r.scratch);
-        let result = f(self, &mut scratch);
-        for text in scratch.iter_mut().flatten() {
-            // A long one was an exception.
-            if text.capacity() > CHUNK / TOGETHER {
-                *text = Vec::new();
+    #[cold]
+    #[track_caller]
+    fn begin_long(&mut self, len: u64, unpacked_len: Option<u64>) -> Result<()> {
+        let Ok(left) = usize::try_from(len) else { return Err(self.err(ErrorKind::Eof)) };
+        let packed = unpacked_len.map(|len| Packed { len, text: Vec::new(), at: 0 });
+        self.long = Some(Long { bytes: Vec::new(), left, packed });
+        Ok(())
+    }
+
+    /// Goes on with a long string by what the source has at hand. True: that was all of it, which is in `out`.
+    #[cold]
+    #[track_caller]
+    fn long_element(&mut self, out: &mut Vec<u8>) -> Result<bool> {
+        let Some(mut long) = self.long.take() else { return Ok(false) };
+        if long.left > 0 {
+            let read = self.rest().map(|rest| {
+                let here = rest.len().min(long.left).min(LONG as usize);
+                make_room(&mut long.bytes, here, long.left);
+                long.bytes.extend_from_slice(&rest[..here]);
+                here
+            });
+            if let Ok(here) = read {
+                self.take(here);
+                long.left -= here;
             }
+            self.long = Some(long);
+            return read.map(|_| false);
         }
-        self.r.scratch = scratch;
+        let Some(packed) = &mut long.packed else {
+            *out = long.bytes;
+            return Ok(true);
+        };
+        match unpack_part(&long.bytes, packed) {
+            Some(true) => *out = std::mem::take(&mut packed.text),
+            Some(false) => self.long = Some(long),
+            None => return Err(self.corrupt(BROKEN_LZF)),
+        }
+        Ok(self.long.is_none())
+    }
+
+    /// A string of a value; `None`: it is a long one, to be asked for again with the next part.
+    #[track_caller]
+    pub(super) fn element_bytes(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut out = Vec::new();
+        if self.long.is_some() {
+            return Ok(self.long_element(&mut out)?.then_some(out));
+        }
+        self.text_into::<LONG>(&mut out)?;
+        Ok(self.long.is_none().then_some(out))
+    }
+
+    /// Has `f` read a part of a collection, with memory for texts that are copied to where they stay.
+    fn with_scratch<T>(&mut self, f: impl FnOnce(&mut Self, &mut Scratch) -> T) -> T {
+        let mut scratch = self.scratch.take().unwrap_or_default();
+        let result = f(self, &mut scratch);
+        self.scratch = Some(scratch);
         result
     }
 
@@ -604,12 +803,13 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(version)
     }
 
+    #[inline]
     fn item(&mut self) -> Result<Item> {
-        let version = match self.r.version {
+        let version = match self.version {
             Some(v) => v,
             None => {
                 let v = self.header()?;
-                self.r.version = Some(v);
+                self.version = Some(v);
                 v
             }
         };
@@ -642,10 +842,14 @@ impl<S: BufRead> Cursor<'_, S> {
                     let Some(value_type) = ValueType::from_byte(byte) else {
                         return Err(self.err(ErrorKind::UnknownType(byte)));
                     };
-                    let mut key = std::mem::take(&mut self.r.spare_key);
-                    self.text_into(&mut key)?;
-                    let value = self.value(value_type)?;
-                    return Ok(Item::Key(KeyItem { key, value, expire_ms, idle_s, freq }));
+                    let mut key = std::mem::take(&mut self.spare_key);
+                    self.text_into::<{ u64::MAX }>(&mut key)?;
+                    let value = self.whole(value_type)?;
+                    let head = Head { key, expire_ms, idle_s, freq };
+                    return match value {
+                        Some(value) => Ok(Item::Key(head.with(value))),
+                        None => self.begin(head, value_type),
+                    };
                 }
             }
         }
@@ -673,13 +877,13 @@ impl<S: BufRead> Cursor<'_, S> {
 
     /// Reads and checks the checksum of everything before it. True when there is none to check.
     pub(crate) fn checksum(&mut self) -> Result<bool> {
-        self.r.settle();
-        let expected = self.r.crc;
+        self.settle();
+        let expected = self.crc;
         let got = u64::from_le_bytes(self.array()?);
-        if self.r.checksum && got != 0 && got != expected {
+        if self.checksum && got != 0 && got != expected {
             return Err(self.err(ErrorKind::Checksum { expected, got }));
         }
-        Ok(self.r.checksum && got == 0)
+        Ok(self.checksum && got == 0)
     }
 
     /// Operand of the old expire opcode, as milliseconds.

@@ -64,14 +64,13 @@ pub(crate) fn decode_dump(
     check_dump_footer(payload, skip_checksum)?;
     // The whole payload is the source: as in Redis, a short value may run into the footer and fail there.
     let mut reader = Reader::new(payload, false).deep(deep).limits(limits);
-    let mut cursor = reader.cursor();
     let refused = |e: super::Error| {
         log::debug!("{e}");
         DumpError::Value
     };
-    let byte = cursor.byte().map_err(refused)?;
+    let byte = reader.byte().map_err(refused)?;
     let value_type = ValueType::from_byte(byte).ok_or(DumpError::Value)?;
-    match cursor.value(value_type).map_err(refused)? {
+    match reader.value(value_type).map_err(refused)? {
         Value::Empty => Err(DumpError::Value),
         value => Ok(value),
     }
@@ -80,15 +79,14 @@ pub(crate) fn decode_dump(
 /// The sources in what FUNCTION DUMP gave, without its footer. `Err` is the text of RESTORE's reply.
 pub(crate) fn read_functions(body: &[u8]) -> Result<Vec<Vec<u8>>, &'static [u8]> {
     let mut reader = Reader::new(body, false);
-    let mut cursor = reader.cursor();
     let mut sources = Vec::new();
-    while cursor.offset() < body.len() as u64 {
-        match cursor.byte().map_err(|_| &b"can not read data type"[..])? {
+    while reader.offset() < body.len() as u64 {
+        match reader.byte().map_err(|_| &b"can not read data type"[..])? {
             opcode::FUNCTION2 => {}
             opcode::FUNCTION_PRE_GA => return Err(b"Pre-GA function format not supported"),
             _ => return Err(b"given type is not a function"),
         }
-        let source = cursor.string().map_err(|_| &b"Failed loading library payload"[..])?;
+        let source = reader.string().map_err(|_| &b"Failed loading library payload"[..])?;
         sources.push(source.into_bytes());
     }
     Ok(sources)

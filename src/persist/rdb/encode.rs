@@ -224,21 +224,26 @@ pub(crate) fn put_value(
         ValueView::List(List::Quick(list)) => {
             put_len(buf, list.node_count() as u64);
             for body in list.bodies() {
-                put_len(buf, if body.is_plain() { CONTAINER_PLAIN } else { CONTAINER_PACKED });
-                match body {
-                    BodyView::Packed(list) => put_string(buf, list.as_bytes(), compress),
-                    BodyView::Dense(dense) => put_string(buf, dense.open().as_bytes(), compress),
-                    BodyView::Plain(bytes) => put_string(buf, bytes, compress),
-                    BodyView::Lzf(lzf) => {
-                        put_lzf_header(buf, lzf.stream().len(), body.raw_len());
-                        buf.extend_from_slice(lzf.stream());
-                    }
-                }
+                put_node(buf, body, compress);
                 spill(buf)?;
             }
         }
     }
     Ok(())
+}
+
+/// Appends a node of a list.
+pub(super) fn put_node(buf: &mut Vec<u8>, node: BodyView<'_>, compress: bool) {
+    put_len(buf, if node.is_plain() { CONTAINER_PLAIN } else { CONTAINER_PACKED });
+    match node {
+        BodyView::Packed(list) => put_string(buf, list.as_bytes(), compress),
+        BodyView::Dense(dense) => put_string(buf, dense.open().as_bytes(), compress),
+        BodyView::Plain(bytes) => put_string(buf, bytes, compress),
+        BodyView::Lzf(lzf) => {
+            put_lzf_header(buf, lzf.stream().len(), node.raw_len());
+            buf.extend_from_slice(lzf.stream());
+        }
+    }
 }
 
 /// Replication position stored with a snapshot, so that a restarted server can continue its stream.

@@ -1,8 +1,6 @@
 //! Walking over the value of a module, which only that module could read: what the offline checker does with it.
 
-use super::Error;
-use super::decode::Cursor;
-use std::io::BufRead;
+use super::{Error, Reader, Source};
 
 const MODULE_EOF: u64 = 0;
 const MODULE_SINT: u64 = 1;
@@ -11,7 +9,7 @@ const MODULE_FLOAT: u64 = 3;
 const MODULE_DOUBLE: u64 = 4;
 const MODULE_STRING: u64 = 5;
 
-impl<S: BufRead> Cursor<'_, S> {
+impl<S: Source> Reader<S> {
     /// Reads past the value of this module, a list of parts that each say what they are.
     pub(crate) fn skip_module_value(&mut self, name: &str) -> Result<(), Error> {
         loop {
@@ -31,14 +29,12 @@ impl<S: BufRead> Cursor<'_, S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Reader;
     use super::*;
 
     fn skip(bytes: &[u8]) -> Result<u64, Error> {
         let mut reader = Reader::new(bytes, false);
-        let mut cursor = reader.cursor();
-        cursor.skip_module_value("m")?;
-        Ok(cursor.offset())
+        reader.skip_module_value("m")?;
+        Ok(reader.offset())
     }
 
     #[test]

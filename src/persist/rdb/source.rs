@@ -1,7 +1,6 @@
-//! What a snapshot is read from by whoever must not wait for it.
+//! What a snapshot is read from, for readers that must not wait for it.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 
 /// A source that, when it has no more for the moment, says `WouldBlock` and can be read again from an earlier place.
 pub(crate) trait Source: BufRead {
@@ -14,4 +13,5 @@ pub(crate) trait Source: BufRead {
     }
 }
 
-impl Source for BufReader<File> {}
+impl<R: Read> Source for BufReader<R> {}
+impl Source for &[u8] {}

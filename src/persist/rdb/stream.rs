@@ -4,13 +4,13 @@
 //! Three layouts are read: the oldest without first id, highest deleted id and counts of entries, the second without the
 //! times at which consumers were active. The newest is written.
 
-use super::decode::{Cursor, Value};
+use super::decode::{Reader, Value};
 use super::encode::{put_len, put_string};
-use super::{Error, ValueType};
+use super::{Error, Source, ValueType};
 use crate::structs::listpack::Listpack;
-use crate::structs::stream::{Counters, Group, Log, Node, Pending, Stream, StreamId};
+use crate::structs::stream::{ConsumerId, Counters, Group, Growing, Log, Node, Pending, Stream, StreamId};
 use std::collections::BTreeMap;
-use std::io::{self, BufRead};
+use std::io;
 
 const EMPTY_NODE: &str = "Empty listpack inside stream";
 
@@ -74,15 +74,7 @@ pub(super) fn put_stream(
 /// A pending entry whose owner is not read yet: time and number of deliveries.
 type Unowned = BTreeMap<StreamId, (i64, u64)>;
 
-/// The beginning of a stream of so many nodes, of which these are the first.
-fn nodes_before(count: u64, nodes: &[Node]) -> Vec<u8> {
-    let mut raw = Vec::new();
-    put_len(&mut raw, count);
-    nodes.iter().for_each(|node| put_node(&mut raw, node.id, node.as_bytes(), false));
-    raw
-}
-
-/// A node, and whether its entries are in order; or what is wrong with its bytes, and they.
+/// A node, and whether its entries are in order; or what is wrong, with its bytes.
 fn node_of(id: StreamId, bytes: Vec<u8>) -> std::result::Result<(Node, bool), (&'static str, Vec<u8>)> {
     let list = Listpack::from_bytes_or_back(bytes).map_err(|(bad, bytes)| (bad.reason, bytes))?;
     if list.is_empty() {
@@ -91,22 +83,121 @@ fn node_of(id: StreamId, bytes: Vec<u8>) -> std::result::Result<(Node, bool), (&
     Node::from_listpack(id, list).map_err(|(bad, list)| (bad.0, list.into_bytes()))
 }
 
-impl<S: BufRead> Cursor<'_, S> {
-    pub(super) fn stream(&mut self, layout: ValueType) -> Result<Value> {
-        let with_counters = layout != ValueType::StreamListpacks;
-        let (mut nodes, mut in_order) = (Vec::new(), true);
-        let mut flaw = None;
-        let node_count = self.len()?;
-        for _ in 0..node_count {
-            let (id, bytes) = self.stream_node()?;
-            if flaw.is_some() {
-                continue;
+/// How far a stream was read.
+pub(super) struct StreamPart {
+    layout: ValueType,
+    node_count: u64,
+    grown: Growing,
+    /// What is wrong with it, if it is taken for damaged.
+    flaw: Option<&'static str>,
+    log: Log,
+    groups: BTreeMap<Box<[u8]>, Group>,
+    next: Next,
+}
+
+/// What of a stream is read next. Numbers count what is left.
+enum Next {
+    Nodes(u64),
+    /// The listpack of the node of this id, which is the first of so many.
+    Listpack(StreamId, u64),
+    Groups(u64),
+    Group(u64, Box<GroupPart>),
+}
+
+/// How far a group was read.
+struct GroupPart {
+    name: Box<[u8]>,
+    group: Group,
+    unowned: Unowned,
+    next: NextOfGroup,
+}
+
+enum NextOfGroup {
+    Pending(u64),
+    Consumers(u64),
+    /// What is pending for the consumer before so many others.
+    Owned(u64, ConsumerId, u64),
+}
+
+impl StreamPart {
+    pub(super) fn new(layout: ValueType, node_count: u64) -> StreamPart {
+        StreamPart {
+            layout,
+            node_count,
+            grown: Growing::default(),
+            flaw: None,
+            log: Log::default(),
+            groups: BTreeMap::new(),
+            next: Next::Nodes(node_count),
+        }
+    }
+
+    fn with_counters(&self) -> bool {
+        self.layout != ValueType::StreamListpacks
+    }
+
+    /// The beginning of the stream, as far as its nodes were taken.
+    fn nodes_before(&self) -> Vec<u8> {
+        let mut raw = Vec::new();
+        put_len(&mut raw, self.node_count);
+        self.grown.nodes().for_each(|node| put_node(&mut raw, node.id, node.as_bytes(), false));
+        raw
+    }
+}
+
+impl<S: Source> Reader<S> {
+    /// Reads one of the things that a stream is made of.
+    pub(super) fn stream(&mut self, part: &mut StreamPart) -> Result<Option<Value>> {
+        match &mut part.next {
+            Next::Nodes(0) => {
+                let groups = self.stream_log(part)?;
+                part.next = Next::Groups(groups);
             }
-            match node_of(id, bytes) {
-                Ok((node, node_in_order)) => {
-                    nodes.push(node);
-                    in_order &= node_in_order;
+            Next::Nodes(left) => {
+                let Ok(id) = <[u8; 16]>::try_from(self.string()?.into_bytes()) else {
+                    return Err(self.corrupt("Stream node key entry is not the size of a stream ID"));
+                };
+                let (id, left) = (StreamId::from_bytes(id), *left);
+                self.stream_node(part, id, left)?;
+            }
+            Next::Listpack(id, left) => {
+                let (id, left) = (*id, *left);
+                self.stream_node(part, id, left)?;
+            }
+            Next::Groups(0) => {
+                return Ok(Some(match part.flaw {
+                    Some(flaw) => self.recorded_value(part.layout, flaw),
+                    None => {
+                        let (log, groups) = (std::mem::take(&mut part.log), std::mem::take(&mut part.groups));
+                        Value::Stream(Box::new(Stream::from_parts(log, groups)))
+                    }
+                }));
+            }
+            Next::Groups(left) => {
+                let left = *left - 1;
+                part.next = Next::Group(left, Box::new(self.stream_group(part)?));
+            }
+            Next::Group(left, group) => {
+                let left = *left;
+                if self.stream_consumers(group, part.layout)?
+                    && let Next::Group(_, whole) = std::mem::replace(&mut part.next, Next::Groups(left))
+                {
+                    part.groups.insert(whole.name, whole.group);
                 }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The listpack of the next node, the first of `left`.
+    fn stream_node(&mut self, part: &mut StreamPart, id: StreamId, left: u64) -> Result<()> {
+        let Some(bytes) = self.element_bytes()? else {
+            part.next = Next::Listpack(id, left);
+            return Ok(());
+        };
+        if part.flaw.is_none() {
+            match node_of(id, bytes) {
+                Ok((node, in_order)) => part.grown.push(node, in_order),
                 Err((reason, bytes)) => {
                     if !self.keeps_damaged(&bytes) {
                         let is_empty = reason == EMPTY_NODE;
@@ -116,17 +207,23 @@ impl<S: BufRead> Cursor<'_, S> {
                             "Stream listpack integrity check failed."
                         }));
                     }
-                    let mut raw = nodes_before(node_count, &nodes);
+                    let mut raw = part.nodes_before();
                     put_node(&mut raw, id, &bytes, false);
                     self.record(raw);
-                    flaw = Some(reason);
+                    part.flaw = Some(reason);
                 }
             }
         }
+        part.next = Next::Nodes(left - 1);
+        Ok(())
+    }
+
+    /// What follows the nodes: what the stream remembers. Gives the number of its groups.
+    fn stream_log(&mut self, part: &mut StreamPart) -> Result<u64> {
         let len = self.number()?;
         let mut counters = Counters { last_id: self.stream_id()?, ..Counters::default() };
         let mut first_id = StreamId::MIN;
-        if with_counters {
+        if part.with_counters() {
             // What the first id is, the entries tell.
             first_id = self.stream_id()?;
             counters.max_deleted_id = self.stream_id()?;
@@ -134,47 +231,34 @@ impl<S: BufRead> Cursor<'_, S> {
         } else {
             counters.entries_added = len;
         }
-        let mut log = Log::default();
-        if flaw.is_none() {
-            if nodes.is_empty() && len > 0 {
-                return Err(self.corrupt("Stream length inconsistent with rax entries"));
-            }
-            match Log::from_nodes(nodes, in_order, counters, len) {
-                Ok(whole) => log = whole,
-                Err((contradiction, nodes)) => {
-                    if self.is_deep() {
-                        return Err(self.corrupt(format!("Stream integrity check failed: {contradiction}")));
-                    }
-                    let mut raw = nodes_before(node_count, &nodes);
-                    put_len(&mut raw, len);
-                    put_id(&mut raw, counters.last_id);
-                    if with_counters {
-                        put_id(&mut raw, first_id);
-                        put_id(&mut raw, counters.max_deleted_id);
-                        put_len(&mut raw, counters.entries_added);
-                    }
-                    self.record(raw);
-                    flaw = Some(contradiction);
+        // All of it is read before anything is taken: it is read again if the source has no more.
+        let groups = self.len()?;
+        if part.flaw.is_some() {
+            return Ok(groups);
+        }
+        if part.node_count == 0 && len > 0 {
+            return Err(self.corrupt("Stream length inconsistent with rax entries"));
+        }
+        match part.grown.done(counters, len) {
+            Ok(whole) => part.log = whole,
+            Err(contradiction) => {
+                if self.is_deep() {
+                    return Err(self.corrupt(format!("Stream integrity check failed: {contradiction}")));
                 }
+                let mut raw = part.nodes_before();
+                put_len(&mut raw, len);
+                put_id(&mut raw, counters.last_id);
+                if part.with_counters() {
+                    put_id(&mut raw, first_id);
+                    put_id(&mut raw, counters.max_deleted_id);
+                    put_len(&mut raw, counters.entries_added);
+                }
+                put_len(&mut raw, groups);
+                self.record(raw);
+                part.flaw = Some(contradiction);
             }
         }
-        let mut groups = BTreeMap::new();
-        for _ in 0..self.len()? {
-            let name = self.string()?.into_bytes();
-            let last_id = self.stream_id()?;
-            let entries_read =
-                if with_counters { self.number()? as i64 } else { log.added_up_to(last_id).map_or(-1, |n| n as i64) };
-            let mut group = Group::new(last_id, entries_read);
-            self.stream_consumers(&mut group, layout)?;
-            if groups.insert(name.clone().into_boxed_slice(), group).is_some() {
-                let name = String::from_utf8_lossy(&name);
-                return Err(self.corrupt(format!("Duplicated consumer group name {name}")));
-            }
-        }
-        Ok(match flaw {
-            Some(flaw) => self.recorded_value(layout, flaw),
-            None => Value::Stream(Box::new(Stream::from_parts(log, groups))),
-        })
+        Ok(groups)
     }
 
     fn stream_id(&mut self) -> Result<StreamId> {
@@ -185,41 +269,63 @@ impl<S: BufRead> Cursor<'_, S> {
         Ok(StreamId::from_bytes(self.array()?))
     }
 
-    /// The id of a node, and what should be its listpack.
-    fn stream_node(&mut self) -> Result<(StreamId, Vec<u8>)> {
-        let Ok(id) = <[u8; 16]>::try_from(self.string()?.into_bytes()) else {
-            return Err(self.corrupt("Stream node key entry is not the size of a stream ID"));
+    /// The beginning of a group.
+    fn stream_group(&mut self, part: &StreamPart) -> Result<GroupPart> {
+        let name = self.string()?.into_bytes().into_boxed_slice();
+        let last_id = self.stream_id()?;
+        let entries_read = if part.with_counters() {
+            self.number()? as i64
+        } else {
+            part.log.added_up_to(last_id).map_or(-1, |n| n as i64)
         };
-        Ok((StreamId::from_bytes(id), self.string()?.into_bytes()))
+        let pending = self.len()?;
+        if part.groups.contains_key(&name) {
+            let name = String::from_utf8_lossy(&name);
+            return Err(self.corrupt(format!("Duplicated consumer group name {name}")));
+        }
+        let group = Group::new(last_id, entries_read);
+        Ok(GroupPart { name, group, unowned: Unowned::new(), next: NextOfGroup::Pending(pending) })
     }
 
-    /// The pending entries of a group, and its consumers, one of whom each belongs to.
-    fn stream_consumers(&mut self, group: &mut Group, layout: ValueType) -> Result<()> {
-        let mut unowned = Unowned::new();
-        for _ in 0..self.len()? {
-            let id = self.raw_stream_id()?;
-            let delivered = (i64::from_le_bytes(self.array()?), self.number()?);
-            if unowned.insert(id, delivered).is_some() {
-                return Err(self.corrupt("Duplicated global PEL entry loading stream consumer group"));
-            }
-        }
-        for _ in 0..self.len()? {
-            let name = self.string()?.into_bytes();
-            let seen_ms = i64::from_le_bytes(self.array()?);
-            let active_ms = match layout {
-                ValueType::StreamListpacks3 => i64::from_le_bytes(self.array()?),
-                _ => seen_ms,
-            };
-            let Some(owner) = group.create_consumer(&name, seen_ms) else {
-                return Err(self.corrupt("Duplicate stream consumer detected."));
-            };
-            group.consumer_mut(owner).active_ms = active_ms;
-            for _ in 0..self.len()? {
+    /// One of the pending entries of a group or of its consumers, one of whom each belongs to. Whether that was all.
+    fn stream_consumers(&mut self, part: &mut GroupPart, layout: ValueType) -> Result<bool> {
+        match &mut part.next {
+            NextOfGroup::Pending(0) => part.next = NextOfGroup::Consumers(self.len()?),
+            NextOfGroup::Pending(left) => {
                 let id = self.raw_stream_id()?;
-                let pending = match unowned.remove(&id) {
+                let delivered = (i64::from_le_bytes(self.array()?), self.number()?);
+                if part.unowned.insert(id, delivered).is_some() {
+                    return Err(self.corrupt("Duplicated global PEL entry loading stream consumer group"));
+                }
+                *left -= 1;
+            }
+            NextOfGroup::Consumers(0) => {
+                self.refuse_unowned(&part.unowned)?;
+                return Ok(true);
+            }
+            NextOfGroup::Consumers(left) => {
+                let left = *left - 1;
+                let name = self.string()?.into_bytes();
+                let seen_ms = i64::from_le_bytes(self.array()?);
+                let active_ms = match layout {
+                    ValueType::StreamListpacks3 => i64::from_le_bytes(self.array()?),
+                    _ => seen_ms,
+                };
+                let owned = self.len()?;
+                let Some(owner) = part.group.create_consumer(&name, seen_ms) else {
+                    return Err(self.corrupt("Duplicate stream consumer detected."));
+                };
+                part.group.consumer_mut(owner).active_ms = active_ms;
+                part.next = NextOfGroup::Owned(owned, owner, left);
+            }
+            NextOfGroup::Owned(0, _, consumers) => part.next = NextOfGroup::Consumers(*consumers),
+            NextOfGroup::Owned(left, owner, _) => {
+                let (id, owner) = (self.raw_stream_id()?, *owner);
+                *left -= 1;
+                let pending = match part.unowned.remove(&id) {
                     Some((time_ms, deliveries)) => Pending { time_ms, deliveries, owner },
                     // Versions there were that left an entry with whom it was taken from: the later one has it.
-                    None => match group.pending(id) {
+                    None => match part.group.pending(id) {
                         Some(before) if before.owner != owner => Pending { owner, ..*before },
                         Some(_) => {
                             return Err(self.corrupt("Duplicated consumer PEL entry  loading a stream consumer group"));
@@ -227,19 +333,21 @@ impl<S: BufRead> Cursor<'_, S> {
                         None => return Err(self.corrupt("Consumer entry not found in group global PEL")),
                     },
                 };
-                group.assign(id, pending);
+                part.group.assign(id, pending);
             }
         }
-        if !unowned.is_empty() {
-            if self.is_deep() {
-                return Err(self.corrupt("Stream CG PEL entry without consumer"));
-            }
-            // Nobody could ask for them by name, and nobody would get them again.
-            log::warn!(
-                "{} pending entries of a stream's consumer group belong to no consumer: left out",
-                unowned.len()
-            );
+        Ok(false)
+    }
+
+    fn refuse_unowned(&self, unowned: &Unowned) -> Result<()> {
+        if unowned.is_empty() {
+            return Ok(());
         }
+        if self.is_deep() {
+            return Err(self.corrupt("Stream CG PEL entry without consumer"));
+        }
+        // Nobody could ask for them by name, and nobody would get them again.
+        log::warn!("{} pending entries of a stream's consumer group belong to no consumer: left out", unowned.len());
         Ok(())
     }
 }

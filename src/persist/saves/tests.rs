@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::SavePoint;
 use crate::persist::child::{Child, ChildKind};
+use crate::persist::state::Loading;
 
 struct Bench {
     persist: Persist,
@@ -27,7 +28,7 @@ impl Bench {
 
     fn child(&mut self, kind: ChildKind) {
         let info = std::fs::File::open("/dev/null").unwrap();
-        self.persist.child = Some(Child { pid: nix::unistd::Pid::from_raw(1), kind, info, partial: Vec::new() });
+        self.persist.child = Some(Child::new(nix::unistd::Pid::from_raw(1), kind, info));
     }
 }
 
@@ -156,4 +157,29 @@ fn failing_rewrites_wait_longer_and_longer() {
     }
     assert_eq!(limit.is_limited(0, now), (false, None));
     assert_eq!(limit.is_limited(3, now), (true, Some(1)));
+}
+
+#[test]
+fn a_log_that_cannot_be_switched_on_is_tried_once_a_second() {
+    let mut b = Bench::new(&[], true);
+    let due = |b: &mut Bench, now_s| b.due(Stage::Restart, now_s, 0) == Some(Action::RestartLog);
+    assert!(!due(&mut b, 1000));
+    b.persist.aof.restart.begin();
+    for try_s in 1000..1009 {
+        assert!(due(&mut b, try_s));
+        assert_eq!(b.persist.aof.restart.tried(false, try_s), Tried::Again);
+        assert!(!due(&mut b, try_s));
+    }
+    assert_eq!(b.persist.aof.restart.tried(false, 1009), Tried::Over);
+    b.persist.aof.restart.begin();
+    assert_eq!(b.persist.aof.restart.tried(true, 1010), Tried::Done);
+    assert!(!due(&mut b, 1011));
+    b.persist.aof.restart.begin();
+    // Nothing is begun while a data set is loaded, and nothing is left to do when the log is not to be on.
+    b.persist.loading = Some(Loading::default());
+    assert!(!due(&mut b, 1012));
+    b.persist.loading = None;
+    assert!(due(&mut b, 1012));
+    b.persist.aof.restart.cancel();
+    assert!(!due(&mut b, 1013));
 }

@@ -28,7 +28,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
 pub(crate) struct DebugSub {
     /// Lower case.
     pub(crate) name: &'static str,
-    /// Fewest and most arguments behind the name.
+    /// Fewest and most arguments after the name.
     pub(crate) args: std::ops::RangeInclusive<usize>,
     /// Gets the whole command: its own arguments begin at 2.
     pub(crate) run: ServerFn,

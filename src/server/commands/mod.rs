@@ -74,7 +74,7 @@ fn add<F: Copy>(
     functions: &mut Vec<Run>,
 ) {
     for family in families {
-        // In the order of the table: subcommands behind their container.
+        // In the order of the table: subcommands after their container.
         for (row, described) in family.iter().zip(Command::described(family)) {
             rows.push(described);
             for (row, described) in once((row, described)).chain(row.subcommands.iter().zip(described.subcommands)) {

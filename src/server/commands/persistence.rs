@@ -3,12 +3,14 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::config::SanitizeDumpPayload;
+use crate::keyspace::Object;
 use crate::keyspace::object::ValueLimits;
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
 use crate::persist::rdb::{DumpError, Value, decode_dump, encode_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
 use crate::server::clients::ClientFlags;
+use crate::structs::entry::NewValue;
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
     Command {
@@ -200,7 +202,7 @@ fn dump(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// The options behind the payload.
+/// The options after the payload.
 #[derive(Default)]
 struct RestoreOptions {
     replace: bool,
@@ -247,6 +249,24 @@ fn checks_deeply(ctx: &Ctx<'_>) -> bool {
     }
 }
 
+/// The value that a payload holds, to be that of a key.
+fn restored_value(ctx: &mut Ctx<'_>, key: &[u8], payload: &[u8]) -> Result<NewValue<'static, Object>, CmdError> {
+    let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
+    let value = decode_dump(payload, ctx.srv.persist.skip_checksum, checks_deeply(ctx), &limits);
+    let value = match value {
+        // What our master or the log has taken in is kept as it is there; nobody else can bring it.
+        Ok(Value::Damaged(damaged)) if ctx.must_obey() => {
+            ctx.srv.ks.note_damaged(key, &damaged);
+            Ok(Value::Damaged(damaged))
+        }
+        Ok(Value::Damaged(_)) => Err(DumpError::Value),
+        value => value,
+    };
+    value
+        .and_then(|value| new_value(value, &limits).ok_or(DumpError::Value))
+        .map_err(|e| CmdError::text(format!("ERR {e}")))
+}
+
 fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = restore_options(args)?;
     let (db, key) = (ctx.db, &args[1]);
@@ -257,20 +277,7 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ttl < 0 {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
-    let obeys = ctx.must_obey();
-    let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
-    let value = decode_dump(&args[3], ctx.srv.persist.skip_checksum, checks_deeply(ctx), &limits)
-        .and_then(|value| match &value {
-            // What our master or the log has taken in is kept as it is there; nobody else can bring it.
-            Value::Damaged(damaged) if obeys => {
-                ctx.srv.ks.note_damaged(key, damaged);
-                Ok(value)
-            }
-            Value::Damaged(_) => Err(DumpError::Value),
-            _ => Ok(value),
-        })
-        .and_then(|v| new_value(v, &limits).ok_or(DumpError::Value))
-        .map_err(|e| CmdError::text(format!("ERR {e}")))?;
+    let value = restored_value(ctx, key, &args[3])?;
     let deleted = options.replace && ctx.srv.ks.delete(db, key, ctx.srv.cfg.lazyfree_lazy_server_del);
     let expire_ms = match (ttl, options.absolute_ttl) {
         (0, _) => None,

@@ -8,7 +8,7 @@ use crate::server::clients::ClientFlags;
 use crate::server::script::{debugger, run};
 use std::rc::Rc;
 
-/// What commands that run Lua have in common: flags, keys behind their count, and the arguments behind the first.
+/// What commands that run Lua have in common: flags, keys after their count, and the arguments after the first.
 pub(super) const CALL_FLAGS: u32 =
     flag::MAY_REPLICATE | flag::NO_MANDATORY_KEYS | flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE;
 pub(super) const CALL_RO_FLAGS: u32 =

@@ -212,7 +212,8 @@ impl Server {
             Run::Nothing => Err(CmdError::wrong_arity(row.name)),
             Run::Server(run) => run(&mut Ctx { srv: self, out, client: id, db, cmd: row }, args),
             Run::Plain(run) | Run::Data(run) => {
-                let (result, want) = self.with_data((id, db), row, out, |ctx| run(ctx, args));
+                let mut want = None;
+                let result = self.with_data((id, db), row, out, &mut want, |ctx| run(ctx, args));
                 if let Some(want) = want {
                     self.carry_out(want, id, args);
                 }
@@ -223,7 +224,7 @@ impl Server {
         result
     }
 
-    /// Has calls of a data command made with what they work on. Gives, too, what the last of them wants done that it had no
+    /// Has calls of a data command made with what they work on. `want` gets what the last of them wants done that it had no
     /// means to do itself.
     #[inline(always)]
     pub(super) fn with_data<R>(
@@ -231,14 +232,13 @@ impl Server {
         (id, db): (ClientId, usize),
         cmd: &'static Command,
         out: &mut Reply,
+        want: &mut Option<Want>,
         calls: impl FnOnce(&mut data::Ctx<'_>) -> R,
-    ) -> (R, Option<Want>) {
-        let mut want = None;
+    ) -> R {
         let rooms = (&self.acl, &self.commands, &self.cfg, &self.persist, &self.repl);
         let caller = Caller { id, depth: self.depth, clients: &self.clients, rooms };
         let (ks, cfg, session) = (&mut self.ks, &self.cfg, &caller);
-        let result = calls(&mut data::Ctx { ks, cfg, out, session, want: &mut want, db, cmd });
-        (result, want)
+        calls(&mut data::Ctx { ks, cfg, out, session, want, db, cmd })
     }
 
     /// Does what a data command had no means to do itself.

@@ -240,12 +240,12 @@ impl Obstacles {
     /// Those that may stand against a client of this sort at all.
     #[inline]
     fn against(c: &Client) -> Obstacles {
-        if c.is(ClientFlags::AOF) {
-            Obstacles(!Obstacles::NOT_FOR_LOG.0)
-        } else if c.is(ClientFlags::MASTER) {
-            Obstacles(!Obstacles::NOT_FOR_MASTER.0)
-        } else {
+        if !c.is(ClientFlags::AOF.union(ClientFlags::MASTER)) {
             Obstacles(!0)
+        } else if c.is(ClientFlags::AOF) {
+            Obstacles(!Obstacles::NOT_FOR_LOG.0)
+        } else {
+            Obstacles(!Obstacles::NOT_FOR_MASTER.0)
         }
     }
 
@@ -266,6 +266,11 @@ impl Obstacles {
     /// Nothing in it stays from one call to the next.
     pub(super) fn lets_plain_calls_run(self) -> bool {
         (self & Obstacles::LASTING).is_empty()
+    }
+
+    /// Calls of the log being loaded are run right away: what else lasts, if anything, is that nobody hears them.
+    pub(super) fn lets_plain_calls_of_log_run(self) -> bool {
+        (self & Obstacles::LASTING) == Obstacles::of(&[Obstacle::Unheard])
     }
 
     /// In the order in which they are met.
@@ -295,6 +300,24 @@ impl BitOr for Obstacles {
     }
 }
 
+/// Of what the server is in the middle of, and how it is configured: seldom anything.
+macro_rules! of_server {
+    ($server:ident, $($obstacle:ident: $stands:expr,)*) => {
+        #[inline]
+        pub(super) fn obstacles_of_server(&$server) -> Obstacles {
+            if false $(|| $stands)* { $server.named_obstacles_of_server() } else { Obstacles::default() }
+        }
+
+        /// Apart, so that nothing need be kept for it while all are asked for.
+        #[inline(never)]
+        fn named_obstacles_of_server(&$server) -> Obstacles {
+            let mut set = Obstacles::default();
+            $(set.add_if(Obstacle::$obstacle, $stands);)*
+            set
+        }
+    };
+}
+
 impl Server {
     /// What may stand against a command of the client, whichever it calls.
     #[inline]
@@ -309,7 +332,7 @@ impl Server {
     }
 
     #[inline]
-    fn obstacles_of_client(&self, c: &Client) -> Obstacles {
+    pub(super) fn obstacles_of_client(&self, c: &Client) -> Obstacles {
         let mut set = if c.is(FLAGS) { self.obstacles_of_flags(c) } else { Obstacles::default() };
         set.add_if(Obstacle::NoAuth, self.must_authenticate(c));
         set.add_if(Obstacle::Acl, !self.acl.is_free(&c.user));
@@ -331,28 +354,24 @@ impl Server {
         set
     }
 
-    /// Of what the server is in the middle of, and how it is configured: seldom anything.
-    #[inline]
-    fn obstacles_of_server(&self) -> Obstacles {
-        let debug = &self.admin.debug;
-        let mut set = Obstacles::default();
-        set.add_if(Obstacle::Slot, self.bus.is_some());
-        set.add_if(Obstacle::ClientMemory, self.cfg.maxmemory_clients != MemoryOrPercent::Bytes(0));
-        set.add_if(Obstacle::Memory, self.cfg.maxmemory != 0 || self.ks.eviction.tight);
-        set.add_if(Obstacle::TrackingTable, self.tracking_table_is_full());
-        set.add_if(Obstacle::Disk, self.disk_error().is_some());
-        set.add_if(Obstacle::GoodReplicas, self.cfg.min_replicas_to_write != 0);
-        set.add_if(Obstacle::ReadOnly, self.is_read_only_replica());
-        set.add_if(Obstacle::Stale, self.serves_nothing_stale());
-        set.add_if(Obstacle::Loading, self.is_loading());
-        set.add_if(Obstacle::Busy, self.script_is_busy());
-        set.add_if(Obstacle::Paused, self.pauses.kind().is_some());
-        set.add_if(Obstacle::Monitored, !self.clients.monitors.is_empty());
-        set.add_if(Obstacle::Timed, self.cfg.latency_monitor_threshold != 0);
-        set.add_if(Obstacle::Nested, self.depth > 0);
-        set.add_if(Obstacle::Ending, self.exit.is_some());
-        set.add_if(Obstacle::Debugged, debug.enforce_reply_list || !debug.plain_calls);
-        set
+    of_server! {
+        self,
+        Slot: self.bus.is_some(),
+        ClientMemory: self.cfg.maxmemory_clients != MemoryOrPercent::Bytes(0),
+        Memory: self.cfg.maxmemory != 0 || self.ks.eviction.tight,
+        TrackingTable: self.tracking_table_is_full(),
+        Disk: self.persist.refusal(&self.cfg).is_some(),
+        GoodReplicas: self.cfg.min_replicas_to_write != 0,
+        ReadOnly: self.is_read_only_replica(),
+        Stale: self.serves_nothing_stale(),
+        Loading: self.is_loading(),
+        Busy: self.script_is_busy(),
+        Paused: !self.pauses.is_empty(),
+        Monitored: !self.clients.monitors.is_empty(),
+        Timed: self.cfg.latency_monitor_threshold != 0,
+        Nested: self.depth > 0,
+        Ending: self.exit.is_some(),
+        Debugged: self.admin.debug.enforce_reply_list || !self.admin.debug.plain_calls,
     }
 }
 

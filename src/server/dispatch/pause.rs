@@ -34,6 +34,10 @@ impl Pauses {
         self.active.iter().map(|(_, kind, _)| *kind).max()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
     /// When the last one ends, wall clock ms.
     pub(crate) fn end_ms(&self) -> Option<i64> {
         self.active.iter().map(|(.., end)| *end).max()

@@ -2,7 +2,8 @@
 //! and then those of one command that follow each other are run in a loop that does nothing else.
 
 use super::admit::Admission;
-use super::ahead::{Ahead, AheadKeys, Found};
+use super::ahead::{Ahead, AheadKeys, BATCH, Found};
+use super::call::Run;
 use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
 use super::obstacle::Obstacles;
 use crate::catalog::CmdResult;
@@ -10,7 +11,7 @@ use crate::catalog::row::Command;
 use crate::catalog::table::CmdRef;
 use crate::commands::context::{DataFn, Want};
 use crate::net::ClientId;
-use crate::resp::{Args, Reply, Span};
+use crate::resp::{Args, Limits, Reply, RequestParser, Span};
 use crate::server::Server;
 use std::mem::take;
 use std::ops::Range;
@@ -61,7 +62,6 @@ struct Several<'a> {
 struct Ran {
     calls: u32,
     result: CmdResult,
-    want: Option<Want>,
     /// The length of the reply buffer, and `dirty`, before the last.
     before: usize,
     dirty_before: u64,
@@ -72,7 +72,12 @@ impl Server {
     /// for what is asked before each call.
     pub(super) fn plain_calls(&mut self, id: ClientId) -> Option<PlainCalls> {
         let c = self.clients.get(id)?;
-        let obstacles = self.obstacles(c);
+        let obstacles = self.obstacles_of_client(c);
+        if !obstacles.lets_plain_calls_run() {
+            // As a rule when there are any: a transaction is being put together.
+            return None;
+        }
+        let obstacles = obstacles | self.obstacles_of_server();
         if !obstacles.lets_plain_calls_run() {
             return None;
         }
@@ -105,6 +110,7 @@ impl Server {
         let mut stretch = Stretch::default();
         let Ahead { found, keys, .. } = ahead;
         let found = &*found;
+        let mut want = None;
         // What holds for all requests of a form.
         let (mut spans, mut has_right_args, mut is_small) = (&[][..], false, false);
         while next.start < next.end {
@@ -133,14 +139,17 @@ impl Server {
             self.begin_calls(&mut stretch);
             let most = if is_gated || *durable { 1 } else { most_calls - stretch.calls };
             let several = Several { found, query, spans, most };
-            let ran = self.run_several((id, db), (row, run), several, keys, next, pos, out);
+            let ran = self.run_several((id, db), (row, run), args, several, keys, next, pos, out, &mut want);
             stretch.calls += ran.calls;
-            let args = found.args_before(next.start, &query[..*pos]);
+            let args = || found.args_before(next.start, &query[..*pos]);
             if *durable {
-                *durable = self.tells_only_durable(cmd, args);
+                *durable = self.tells_only_durable(cmd, args());
             }
             let room = if is_small { most_calls } else { 0 };
-            if let Some(why) = self.end_several((id, db, cmd), args, ran, room, &mut stretch, out) {
+            if want.is_none() && self.ends_lightly(&ran, room, &stretch, out) {
+                continue;
+            }
+            if let Some(why) = self.end_several((id, db, cmd), args(), ran, &mut want, &mut stretch, out) {
                 return why;
             }
         }
@@ -156,28 +165,30 @@ impl Server {
         }
     }
 
-    /// Runs the call of the request `next` begins with, whose keys are expected, and those that follow it in the same form, as
-    /// long as nothing came of the last one but a small reply.
+    /// Runs the call of the request `next` begins with, whose arguments are given and whose keys are expected, and those that
+    /// follow it in the same form, as long as nothing came of the last one but a small reply.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn run_several(
+    fn run_several<'a>(
         &mut self,
         (id, db): (ClientId, usize),
         (row, run): (&'static Command, DataFn),
-        Several { found, query, spans, most }: Several<'_>,
+        mut args: Args<'a>,
+        Several { found, query, spans, most }: Several<'a>,
         keys: &mut AheadKeys,
         next: &mut Range<usize>,
         pos: &mut usize,
         out: &mut Reply,
+        want: &mut Option<Want>,
     ) -> Ran {
         self.depth += 1;
         let mut calls = 0;
-        let ((result, before, dirty_before), want) = self.with_data((id, db), row, out, |ctx| {
+        let (result, before, dirty_before) = self.with_data((id, db), row, out, want, |ctx| {
             loop {
                 let request = found.request(next.start);
                 let before = ctx.out.buf.len();
                 let dirty_before = ctx.ks.effects.dirty;
-                let result = run(ctx, Args::new(&query[*pos..][..request.consumed], spans));
+                let result = run(ctx, args);
                 calls += 1;
                 next.start += 1;
                 *pos += request.consumed;
@@ -198,53 +209,131 @@ impl Server {
                 ctx.ks.effects.forget_command();
                 keys.fetch(next.start, found, ctx.ks);
                 let request = found.request(next.start);
-                keys.expect(request, Args::new(&query[*pos..][..request.consumed], spans), ctx.ks);
+                args = Args::new(&query[*pos..][..request.consumed], spans);
+                keys.expect(request, args, ctx.ks);
             }
         });
         self.depth -= 1;
-        Ran { calls, result, want, before, dirty_before }
+        Ran { calls, result, before, dirty_before }
     }
 
-    /// Sees to what calls left behind that were run in one go; `args` are those of the last, and as long as there are less than
-    /// `room` in the stretch they may go uncounted. Gives why no more are to be run, if so.
+    /// Whether nothing came of calls that were run in one go but small replies. As long as there are less than `room` in the
+    /// stretch they may then go uncounted.
+    #[inline(always)]
+    fn ends_lightly(&mut self, ran: &Ran, room: u32, stretch: &Stretch, out: &Reply) -> bool {
+        let (ks, len) = (&mut self.ks, out.buf.len());
+        let is_light = ran.result.is_ok()
+            && stretch.calls < room
+            && len - ran.before <= LIGHT_BYTES
+            && len < REPLY_MOVE_BYTES
+            && !out.has_lent()
+            && ks.is_quiet()
+            && !ks.effects.has_to_propagate(ran.dirty_before);
+        if is_light {
+            ks.effects.forget_command();
+        }
+        is_light
+    }
+
+    /// Sees to what calls left behind that were run in one go; `args` are those of the last. Gives why no more are to be run, if
+    /// so.
     #[inline(always)]
     fn end_several(
         &mut self,
         (id, db, cmd): (ClientId, usize, CmdRef),
         args: Args<'_>,
-        Ran { result, want, before, dirty_before, .. }: Ran,
-        room: u32,
+        Ran { result, before, dirty_before, .. }: Ran,
+        want: &mut Option<Want>,
         stretch: &mut Stretch,
         out: &mut Reply,
     ) -> Option<Ended> {
-        let failed = result.is_err();
         if let Err(error) = result {
             self.write_call_error((cmd, args, db), out, error);
             self.commands.stats_mut(cmd).failed += 1;
         }
-        let ks = &mut self.ks;
-        let is_quiet = ks.is_quiet();
-        let is_done = is_quiet && want.is_none() && !ks.effects.has_to_propagate(dirty_before);
+        let is_quiet = self.ks.is_quiet();
+        let is_done = is_quiet && want.is_none() && !self.ks.effects.has_to_propagate(dirty_before);
         if is_done {
-            ks.effects.forget_command();
-            let len = out.buf.len();
-            let is_light = !failed && len - before <= LIGHT_BYTES && !out.has_lent();
-            if is_light && stretch.calls < room && len < REPLY_MOVE_BYTES {
-                return None;
-            }
+            self.ks.effects.forget_command();
         }
         self.end_stretch(id, cmd, args, stretch);
         if !is_done {
             self.end_plain(id, db, args, dirty_before);
         }
-        if let Some(want) = want {
-            self.carry_out(want, id, args);
+        if want.is_some() {
+            want.take().into_iter().for_each(|want| self.carry_out(want, id, args));
             return Some(Ended::Disturbed);
         }
         if !is_quiet {
             return Some(Ended::Disturbed);
         }
         (is_chunk(&out.buf, before) || out.is_full_of_lent()).then_some(Ended::Full)
+    }
+
+    /// Runs the plain commands that `query`, a piece of the log being loaded, begins with, as far as the log's reader would
+    /// take them as they are. It may end anywhere. Gives how much of it was run; what comes next is anything else.
+    pub(crate) fn run_plain_of_log(&mut self, id: ClientId, query: &[u8], ahead: &mut Ahead) -> usize {
+        self.begin_effects();
+        let Some(c) = self.clients.get(id) else { return 0 };
+        let db = c.db;
+        let effects = &self.ks.effects;
+        if !self.obstacles(c).lets_plain_calls_of_log_run() || effects.has_sinks || effects.wants_modified {
+            return 0;
+        }
+        self.set_expire_policy(id);
+        let outer = self.clients.current.replace(id);
+        let limits = Limits { max_bulk_len: self.cfg.proto_max_bulk_len as i64, unauthenticated: false };
+        let (mut parser, mut out, mut pos) = (RequestParser::default(), Reply::default(), 0);
+        let next = ahead.look(query, 0, &mut parser, limits, BATCH, (&self.commands, &self.ks, db));
+        for index in next {
+            ahead.keys.fetch(index, &ahead.found, &self.ks);
+            let request = ahead.found.request(index);
+            let args = ahead.found.args(request, &query[pos..]);
+            let Some((cmd, Run::Plain(run))) = request.cmd.map(|cmd| (cmd, self.functions[cmd.0 as usize])) else {
+                break;
+            };
+            let (least_args, most_args) = self.commands.get(cmd).arg_counts();
+            if !(least_args..=most_args).contains(&args.len()) || !args.are_well_framed() {
+                break;
+            }
+            ahead.keys.expect(request, args, &mut self.ks);
+            self.run_one_of_log((id, db), (cmd, run), args, &mut out);
+            out.buf.clear();
+            pos += request.consumed;
+        }
+        ahead.clear();
+        self.ks.hashes.clear();
+        self.clients.current = outer;
+        pos
+    }
+
+    #[inline(always)]
+    fn run_one_of_log(
+        &mut self,
+        (id, db): (ClientId, usize),
+        (cmd, run): (CmdRef, DataFn),
+        args: Args<'_>,
+        out: &mut Reply,
+    ) {
+        let mut want = None;
+        self.depth += 1;
+        let row = self.commands.get(cmd).row;
+        let result = self.with_data((id, db), row, out, &mut want, |ctx| run(ctx, args));
+        self.depth -= 1;
+        self.ks.effects.forget_command();
+        if result.is_ok() && want.is_none() && self.ks.is_quiet() {
+            return;
+        }
+        if let Err(error) = result {
+            if let Some(c) = self.clients.get_mut(id) {
+                c.last_command = Some(row);
+            }
+            self.write_call_error((cmd, args, db), out, error);
+        }
+        want.into_iter().for_each(|want| self.carry_out(want, id, args));
+        self.drain_effects();
+        self.check_link_reply(id, false, &out.buf);
+        self.serve_ready_keys();
     }
 
     /// Counts the calls of a stretch, if there are any, the last of which was that of the request before `index`; `done` is

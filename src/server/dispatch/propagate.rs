@@ -1,4 +1,4 @@
-//! Drains what commands changed: to the AOF, the replicas, watchers and whoever waits.
+//! Drains what commands changed: to the AOF, the replicas, and clients that watch or wait.
 
 use crate::keyspace::effects::{PropOp, target};
 use crate::server::Server;

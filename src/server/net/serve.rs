@@ -179,6 +179,7 @@ impl Server {
         self.cfg.protected_mode && !self.auth_required && self.clients.get(id).is_some_and(|c| !is_local(c))
     }
 
+    #[inline]
     pub(crate) fn on_client_ready(&mut self, ahead: &mut Ahead, id: ClientId, event: Ready) {
         if event.writable && self.clients.get(id).is_some_and(|c| !c.out.is_empty() || c.is(ClientFlags::REPLICA)) {
             self.clients.want_write(id);
@@ -292,7 +293,7 @@ impl Server {
     }
 
     /// So many bytes came from a client.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note_read(&mut self, id: ClientId, bytes: usize) {
         let now_ms = self.clock.ms();
         let Some(c) = self.clients.get_mut(id) else { return };

@@ -201,8 +201,14 @@ impl Server {
     }
 
     /// Moves a client's link to a thread, if that is how clients are served now. Whether it lives on one.
+    #[inline]
     pub(super) fn send_away(&mut self, id: ClientId) -> bool {
-        if !self.io.is_spread || self.clients.current == Some(id) {
+        self.io.is_spread && self.send_away_now(id)
+    }
+
+    #[cold]
+    fn send_away_now(&mut self, id: ClientId) -> bool {
+        if self.clients.current == Some(id) {
             return false;
         }
         let Some(c) = self.clients.get_mut(id).filter(|c| may_leave(c)) else { return false };

@@ -3,7 +3,7 @@
 //! The child sees the server as it was at the fork and never touches a socket or the event loop; it reports through a
 //! pipe and through its exit code.
 
-use crate::persist::child::{Child, ChildKind, REPORT_LEN, Reporter};
+use crate::persist::child::{Child, ChildKind, Reporter};
 use crate::server::Server;
 use crate::server::admin::config::ProcessClass;
 use crate::sys::fork::{self, Ended, Side};
@@ -20,7 +20,7 @@ impl Server {
     }
 
     pub(crate) fn child_kind(&self) -> Option<ChildKind> {
-        self.persist.child.as_ref().map(|c| c.kind)
+        self.persist.child.as_ref().map(Child::kind)
     }
 
     /// Forks. `work` runs in the child and says whether it succeeded, which becomes the exit code.
@@ -49,16 +49,9 @@ impl Server {
                 fork::exit_child(i32::from(!ok));
             }
             Side::Parent(pid) => {
-                let stats = &mut self.persist.child_stats;
-                stats.total_forks += 1;
                 let fork_us = start.elapsed().as_micros() as u64;
-                stats.latest_fork_us = fork_us;
-                stats.cow_peak = 0;
-                stats.cow_bytes = 0;
-                stats.cow_at = None;
-                stats.keys_processed = 0;
-                stats.keys_total = self.ks.dbs.iter().map(|db| db.len() as u64).sum();
-                self.persist.child = Some(Child { pid, kind, info: File::from(read), partial: Vec::new() });
+                self.persist.child_stats.forked(fork_us, self.ks.total_keys() as u64);
+                self.persist.child = Some(Child::new(pid, kind, File::from(read)));
                 self.set_avoid_resize(true);
                 self.note_latency("fork", fork_us as i64 / 1000);
                 Ok(pid)
@@ -99,35 +92,17 @@ impl Server {
     /// Takes in what the child has reported.
     pub(crate) fn receive_child_info(&mut self) {
         let Some(child) = &mut self.persist.child else { return };
-        let mut buf = [0; 64 * REPORT_LEN];
+        let mut buf = [0; 1536];
         // The pipe does not block; its end and its emptiness both end the reading.
-        while let Ok(n @ 1..) = child.info.read(&mut buf) {
-            child.partial.extend_from_slice(&buf[..n]);
-        }
-        let whole = child.partial.len() / REPORT_LEN * REPORT_LEN;
-        let reports: Vec<u8> = child.partial.drain(..whole).collect();
-        let kind = child.kind;
-        let stats = &mut self.persist.child_stats;
-        for report in reports.chunks_exact(REPORT_LEN) {
-            let number = |at: usize| report[at..at + 8].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
-            let (keys, cow) = (number(8), number(16));
-            stats.cow_peak = stats.cow_peak.max(cow);
-            match (report[0], kind) {
-                (0, _) => {
-                    stats.cow_bytes = cow;
-                    stats.cow_at = Some(Instant::now());
-                    stats.keys_processed = keys;
-                }
-                (_, ChildKind::Aof) => stats.aof_last_cow_bytes = stats.cow_peak,
-                (_, ChildKind::RdbDisk | ChildKind::RdbSocket) => stats.rdb_last_cow_bytes = stats.cow_peak,
-            }
+        while let Ok(n @ 1..) = child.pipe().read(&mut buf) {
+            child.take_reports(&buf[..n], &mut self.persist.child_stats);
         }
     }
 
     /// Deals with the child's end if it has come.
     pub(crate) fn check_child_done(&mut self) {
         let Some(child) = &self.persist.child else { return };
-        let pid = child.pid;
+        let pid = child.pid();
         match fork::reap(pid, false) {
             Ok(None) => {}
             Ok(Some(ended)) => self.child_done(ended),
@@ -140,7 +115,7 @@ impl Server {
 
     fn child_done(&mut self, ended: Ended) {
         let Some(child) = &self.persist.child else { return };
-        let (pid, kind) = (child.pid, child.kind);
+        let (pid, kind) = (child.pid(), child.kind());
         if ended == Ended::Exit(0) {
             self.receive_child_info();
         }
@@ -154,30 +129,26 @@ impl Server {
 
     fn forget_child(&mut self) {
         self.persist.child = None;
-        let stats = &mut self.persist.child_stats;
-        stats.cow_bytes = 0;
-        stats.cow_at = None;
-        stats.keys_processed = 0;
-        stats.keys_total = 0;
+        self.persist.child_stats.gone();
         self.set_avoid_resize(false);
     }
 
     /// Ends a snapshot child; its end is dealt with like any other, by `check_child_done`.
     pub(crate) fn kill_rdb_child(&mut self) {
         if let Some(child) = &self.persist.child
-            && child.kind.is_rdb()
+            && child.kind().is_rdb()
         {
-            let _ = kill(child.pid, Signal::SIGUSR1);
+            let _ = kill(child.pid(), Signal::SIGUSR1);
         }
     }
 
     /// Ends a rewrite of the log and waits for it.
     pub(crate) fn kill_aof_child(&mut self) {
         let Some(child) = &self.persist.child else { return };
-        if child.kind != ChildKind::Aof {
+        if child.kind() != ChildKind::Aof {
             return;
         }
-        let pid = child.pid;
+        let pid = child.pid();
         log::info!("Killing running AOF rewrite child: {pid}");
         if kill(pid, Signal::SIGUSR1).is_ok() {
             let _ = fork::reap(pid, true);

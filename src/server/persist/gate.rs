@@ -16,12 +16,14 @@
 use crate::catalog::CmdRef;
 use crate::catalog::row::flag;
 use crate::net::ClientId;
-use crate::persist::gate::{READERS_STAY_US, WORTH_HANDING_OVER_US, WORTH_WAITING_US, fail, sleep};
+use crate::persist::aof::manifest::reason;
+use crate::persist::gate::{Opened, Step, Syncer};
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 impl Server {
     /// Whether all that was executed has gone to the AOF, if it is to, and is as durable as it has to be.
@@ -31,36 +33,34 @@ impl Server {
 
     /// Whether replies have to wait for a sync, but for those that tell only of what is durable.
     pub(crate) fn is_output_gated(&self) -> bool {
-        self.persist.gate.is_syncing() || self.persist.gate.gathering_until_us.is_some()
+        self.persist.gate.is_shut()
     }
 
     /// When the log is to be written though nothing happens, monotonic microseconds.
     pub(crate) fn gather_deadline_us(&self) -> Option<i64> {
-        self.persist.gate.gathering_until_us
+        self.persist.gate.gathering_until_us()
     }
 
     /// Whether what has to go to the log should wait for more to come. `may` it; `answering`: clients whose changes became
     /// durable are only now about to be told.
     pub(super) fn awaits_more_changes(&mut self, may: bool, answering: bool) -> bool {
-        self.persist.gate.gathering_until_us = None;
+        self.persist.gate.stop_gathering();
         if !may || self.exit.is_some() {
             return false;
         }
         let now_us = self.clock.tick_us();
         let waiting = self.clients_waiting_for_sync();
-        let gate = &mut self.persist.gate;
-        gate.gathering_until_us = if answering { Some(now_us) } else { gate.gather.wait_until(waiting, now_us) };
-        gate.gathering_until_us.is_some()
+        self.persist.gate.gathers(waiting, answering, now_us)
     }
 
     /// Clients with output that tells of what is not durable.
     fn clients_waiting_for_sync(&self) -> usize {
-        let ids = self.clients.pending_writes.iter().chain(&self.persist.gate.held);
+        let ids = self.clients.pending_writes.iter().chain(self.persist.gate.held());
         ids.filter(|id| self.clients.get(**id).is_some_and(|c| c.out.pending() > c.out.released())).count()
     }
 
     /// Whether all that a client is about to be told may be durable, as far as what it was told before goes. False if that
-    /// is not kept book of, as nothing is held back.
+    /// is not tracked, as nothing is held back.
     pub(crate) fn may_tell_durable(&self, id: ClientId) -> bool {
         self.ks.effects.unsynced.is_wanted()
             && self.clients.get(id).is_some_and(|c| c.out.released() >= c.out.pending())
@@ -79,12 +79,9 @@ impl Server {
     /// Keeps a client's output back.
     pub(crate) fn hold_output(&mut self, id: ClientId) {
         // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
-        if self.persist.aof.writing.buf().is_empty()
-            && let Some(c) = self.clients.get(id)
-        {
-            self.persist.gate.covered.push((id, c.out.end()));
-        }
-        self.persist.gate.held.push(id);
+        let is_covered = self.persist.aof.writing.buf().is_empty();
+        let end = self.clients.get(id).filter(|_| is_covered).map(|c| c.out.end());
+        self.persist.gate.hold(id, end);
     }
 
     /// A sync for `appendfsync always` is under way.
@@ -95,59 +92,38 @@ impl Server {
     /// Once a turn, before anything else of the log: looks whether the sync under way is done. Whether clients are to be told
     /// that it is.
     pub(super) fn check_gate(&mut self) -> bool {
-        let gate = &mut self.persist.gate;
-        if gate.is_syncing()
-            || gate.gathering_until_us.is_some()
-            || (gate.covered.is_empty() && gate.held.is_empty() && gate.covers == 0)
-        {
-            return false;
-        }
-        let errno = gate.shared.errno.load(Ordering::Acquire);
-        if errno != 0 {
-            fail(&std::io::Error::from_raw_os_error(errno));
-        }
-        let covers = std::mem::take(&mut gate.covers);
-        for (id, until) in std::mem::take(&mut gate.covered) {
+        let Opened { synced, released, held } = match self.persist.gate.check() {
+            Step::Nothing => return false,
+            Step::Failed(errno) => fail(&std::io::Error::from_raw_os_error(errno)),
+            Step::Opened(opened) => opened,
+        };
+        for (id, until) in released {
             if let Some(c) = self.clients.get_mut(id) {
                 c.out.release(until);
             }
         }
-        if covers > 0 {
+        if let Some((covers, us)) = synced {
             self.persist.aof.writing.synced_to(covers);
-            let us = self.persist.gate.shared.last_us.load(Ordering::Relaxed);
-            self.note_sync(self.persist.gate.held.len(), us);
+            self.note_sync(held.len(), us);
         }
-        self.stop_holding()
+        self.stop_holding(&held);
+        !held.is_empty()
     }
 
     /// Takes note of a sync that is done, after which so many clients are told something or wait for the next.
     fn note_sync(&mut self, clients: usize, us: u64) {
         self.ks.effects.unsynced.sync_done();
-        self.persist.gate.gather.expect(clients, us, self.clock.tick_us());
+        self.persist.gate.expect(clients, us, self.clock.tick_us());
         self.note_latency("aof-fsync-always", us as i64 / 1000);
     }
 
-    /// Lets the clients' output that was kept back be looked at anew. Whether there was any.
-    fn stop_holding(&mut self) -> bool {
-        let held = std::mem::take(&mut self.persist.gate.held);
-        for id in &held {
+    /// Lets output that was kept back be looked at anew.
+    fn stop_holding(&mut self, held: &[ClientId]) {
+        for id in held {
             if let Some(c) = self.clients.get_mut(*id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
                 self.clients.want_write(*id);
             }
-        }
-        !held.is_empty()
-    }
-
-    /// Whether the loop should sync the log itself, by what the last sync took and whom it would keep waiting.
-    fn syncs_in_loop(&self) -> bool {
-        let gate = &self.persist.gate;
-        match gate.shared.last_us.load(Ordering::Relaxed) {
-            0..WORTH_HANDING_OVER_US => true,
-            WORTH_HANDING_OVER_US..WORTH_WAITING_US => {
-                gate.read_us.is_none_or(|at| self.clock.mono_us() - at >= READERS_STAY_US)
-            }
-            _ => false,
         }
     }
 
@@ -160,36 +136,42 @@ impl Server {
         aof.writing.note_sync(now_s);
         let sleep_us = aof.sync_sleep_us;
         self.ks.effects.unsynced.sync_begins();
-        if self.syncs_in_loop() {
-            let start = Instant::now();
-            sleep(sleep_us);
-            if let Err(e) = file.sync_data() {
-                fail(&e);
+        match self.persist.gate.syncer(self.clock.mono_us()) {
+            Syncer::Loop => {
+                let start = Instant::now();
+                sleep(sleep_us);
+                if let Err(e) = file.sync_data() {
+                    fail(&e);
+                }
+                let us = start.elapsed().as_micros() as u64;
+                self.persist.aof.writing.synced_to(u64::MAX);
+                self.persist.aof.shared.set_reploff(offset);
+                let held = self.persist.gate.synced(us);
+                self.stop_holding(&held);
+                self.note_sync(self.clients.pending_writes.len(), us);
             }
-            let us = start.elapsed().as_micros() as u64;
-            let (aof, gate) = (&mut self.persist.aof, &mut self.persist.gate);
-            gate.shared.last_us.store(us, Ordering::Relaxed);
-            aof.writing.synced_to(u64::MAX);
-            aof.shared.set_reploff(offset);
-            self.stop_holding();
-            return self.note_sync(self.clients.pending_writes.len(), us);
+            Syncer::Thread => self.hand_over_sync(file, sleep_us, offset),
         }
+    }
+
+    /// Has the thread sync what was written.
+    fn hand_over_sync(&mut self, file: Arc<File>, sleep_us: u64, offset: i64) {
         let (aof, gate) = (&mut self.persist.aof, &mut self.persist.gate);
-        gate.covers = aof.writing.size();
-        gate.started += 1;
-        let waiting = self.clients.pending_writes.iter().chain(&gate.held);
-        let ends = waiting.filter_map(|id| self.clients.get(*id).map(|c| (*id, c.out.end())));
-        gate.covered = ends.collect();
-        let (shared, synced, waker) = (gate.shared.clone(), aof.shared.clone(), self.reactor.waker());
+        let waiting = self.clients.pending_writes.iter().chain(gate.held());
+        let ends = waiting.filter_map(|id| self.clients.get(*id).map(|c| (*id, c.out.end()))).collect();
+        let shared = gate.shut(aof.writing.size(), ends);
+        let (synced, waker) = (aof.shared.clone(), self.reactor.waker());
         self.background.fsync.submit(move || {
             let start = Instant::now();
             sleep(sleep_us);
-            match file.sync_data() {
-                Ok(()) => synced.set_reploff(offset),
-                Err(e) => shared.errno.store(e.raw_os_error().unwrap_or(libc::EIO), Ordering::Release),
-            }
-            shared.last_us.store(start.elapsed().as_micros() as u64, Ordering::Relaxed);
-            shared.done.fetch_add(1, Ordering::Release);
+            let errno = match file.sync_data() {
+                Ok(()) => {
+                    synced.set_reploff(offset);
+                    0
+                }
+                Err(e) => e.raw_os_error().unwrap_or(libc::EIO),
+            };
+            shared.finish(errno, start.elapsed().as_micros() as u64);
             // The loop looks at the counter in its next turn in any case.
             let _ = waker.wake();
         });
@@ -198,8 +180,21 @@ impl Server {
     /// Waits for the sync under way and takes note of it.
     pub(super) fn wait_for_gate(&mut self) {
         while self.persist.gate.is_syncing() {
-            std::thread::sleep(std::time::Duration::from_micros(200));
+            std::thread::sleep(Duration::from_micros(200));
         }
         self.check_gate();
     }
+}
+
+/// What DEBUG AOF-SYNC-SLEEP asks for.
+fn sleep(us: u64) {
+    if us > 0 {
+        std::thread::sleep(Duration::from_micros(us));
+    }
+}
+
+/// What has been promised cannot be kept.
+fn fail(e: &std::io::Error) -> ! {
+    log::warn!("Can't persist AOF for fsync error when the AOF fsync policy is 'always': {}. Exiting...", reason(e));
+    std::process::exit(1)
 }

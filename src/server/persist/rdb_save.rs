@@ -238,6 +238,7 @@ impl Server {
                 self.check_child_done();
             }
             Action::RetryLog => self.write_aof(false, false),
+            Action::RestartLog => self.restart_aof(),
         }
     }
 
@@ -248,7 +249,7 @@ impl Server {
     /// Ends children, writes out the log and, if it is to be, a last snapshot. False when stopping now would lose data
     /// that could be kept; with `force` it is never false.
     pub(crate) fn persist_shutdown(&mut self, save: bool, nosave: bool, force: bool) -> bool {
-        let child = self.persist.child.as_ref().map(|c| (c.kind, c.pid));
+        let child = self.persist.child.as_ref().map(|c| (c.kind(), c.pid()));
         if let Some((kind, pid)) = child
             && kind.is_rdb()
         {
@@ -293,7 +294,7 @@ impl Server {
 
     /// The AOF was turned on and a child writes the data set that it begins with: ending now would leave none.
     pub(crate) fn is_writing_first_aof(&self) -> bool {
-        let is_aof = self.persist.child.as_ref().is_some_and(|c| c.kind == ChildKind::Aof);
+        let is_aof = self.persist.child.as_ref().is_some_and(|c| c.kind() == ChildKind::Aof);
         is_aof && self.persist.aof.state == crate::persist::state::AofState::WaitRewrite
     }
 

@@ -3,15 +3,10 @@
 //! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
 
 use crate::config::MaxmemoryPolicy;
-use crate::keyspace::Object;
 use crate::persist::child::Reporter;
-use crate::persist::rdb::{AuxInfo, ValueView, Writer, encode_dump};
-use crate::persist::snapshot::{
-    FLUSH_AT, SnapshotOptions, debug_delay, now_s, put_collection, put_command, put_list, put_zset, value_view,
-};
-use crate::persist::stream_commands::put_stream_commands;
+use crate::persist::rdb::{AuxInfo, Writer};
+use crate::persist::snapshot::{FLUSH_AT, SnapshotOptions, debug_delay, now_s, put_command, put_entry, value_view};
 use crate::server::Server;
-use crate::structs::entry::ValueRef;
 use crate::sys::alloc;
 use crate::sys::build::REDIS_VERSION;
 use std::io::{self, Write};
@@ -72,7 +67,7 @@ impl Server {
     }
 
     /// Writes a snapshot whose end a reader of a stream can tell: `$EOF:`, 40 random hex digits and a line end before it,
-    /// the digits again behind it.
+    /// the digits again after it.
     pub(crate) fn write_framed_snapshot<W: Write>(
         &self,
         mut out: W,
@@ -103,42 +98,7 @@ impl Server {
             }
             put_command(&mut buf, &[b"SELECT", number.to_string().as_bytes()]);
             for entry in db.iter() {
-                match entry.value() {
-                    ValueRef::Int(v) => {
-                        put_command(&mut buf, &[b"SET", entry.key(), itoa::Buffer::new().format(v).as_bytes()]);
-                    }
-                    ValueRef::Str { bytes, .. } => put_command(&mut buf, &[b"SET", entry.key(), bytes]),
-                    ValueRef::Object(Object::Set(set)) => {
-                        put_collection(&mut buf, &mut out, b"SADD", entry.key(), set.iter(), set.len(), 1)?;
-                    }
-                    ValueRef::Object(Object::Hash(hash)) => {
-                        let items = hash.iter().flat_map(|(field, value)| [field, value]);
-                        put_collection(&mut buf, &mut out, b"HMSET", entry.key(), items, hash.len(), 2)?;
-                    }
-                    ValueRef::Object(Object::Zset(zset)) => put_zset(&mut buf, &mut out, entry.key(), zset)?,
-                    ValueRef::Object(Object::Stream(stream)) => {
-                        put_stream_commands(entry.key(), stream, &mut |command| {
-                            put_command(&mut buf, command);
-                            if buf.len() >= FLUSH_AT {
-                                out.write_all(&buf)?;
-                                buf.clear();
-                            }
-                            Ok(())
-                        })?;
-                    }
-                    ValueRef::Object(Object::Damaged(damaged)) => {
-                        let mut payload = Vec::new();
-                        encode_dump(&mut payload, ValueView::Damaged(damaged), false);
-                        put_command(&mut buf, &[b"RESTORE", entry.key(), b"0", &payload]);
-                    }
-                    ValueRef::Object(Object::List(list)) => {
-                        put_list(&mut buf, &mut out, entry.key(), list)?;
-                    }
-                }
-                if let Some(at_ms) = entry.expire_ms() {
-                    let at_ms = at_ms.to_string();
-                    put_command(&mut buf, &[b"PEXPIREAT", entry.key(), at_ms.as_bytes()]);
-                }
+                put_entry(&mut buf, &mut out, entry)?;
                 if buf.len() >= FLUSH_AT {
                     out.write_all(&buf)?;
                     buf.clear();

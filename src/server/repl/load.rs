@@ -20,9 +20,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often switching the AOF on again is tried, a second apart.
-const AOF_TRIES: u32 = 10;
-
 /// What goes with the load of a dataset from the master.
 pub(crate) struct SyncLoad {
     /// What followed it on the link and was read already.
@@ -67,7 +64,7 @@ impl Server {
             log::info!(
                 "Replica is about to load the RDB file received from the master, but there is a pending RDB child \
                  running. Killing process {} and removing its temp file to avoid any race",
-                child.pid
+                child.pid()
             );
         }
         self.prepare_for_dataset();
@@ -272,9 +269,7 @@ impl Server {
 
     /// Nothing may write files of the dataset that is about to go.
     fn prepare_for_dataset(&mut self) {
-        if self.persist.aof.state != AofState::Off {
-            self.stop_aof();
-        }
+        self.stop_aof();
         self.kill_rdb_child();
     }
 
@@ -333,25 +328,12 @@ impl Server {
 
     // ---- the AOF around a synchronization
 
-    /// Switches the AOF on again after a full synchronization. A replica that cannot keep its promise ends.
+    /// Switches the AOF on again after a full synchronization.
     pub(super) fn restart_aof_after_sync(&mut self) {
-        if !self.cfg.appendonly {
-            return;
+        if self.cfg.appendonly {
+            self.persist.aof.restart.begin();
+            self.restart_aof();
         }
-        for _ in 0..AOF_TRIES {
-            if self.start_aof(false) {
-                return;
-            }
-            log::warn!(
-                "Failed enabling the AOF after successful master synchronization! Trying it again in one second."
-            );
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        log::warn!(
-            "FATAL: this replica instance finished the synchronization with its master, but the AOF can't be turned \
-             on. Exiting now."
-        );
-        std::process::exit(1);
     }
 
     /// A replica that becomes a primary in the middle of a synchronization has its AOF switched off.

@@ -216,6 +216,10 @@ impl Filler {
         Filler { most, last: None }
     }
 
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Adds the elements of a listpack. `full` gets the block that has no room for more, and how many elements are in it.
     pub(crate) fn add(&mut self, list: &Listpack, full: impl FnOnce(Dense, u32)) {
         let elements = &list.as_bytes()[HEADER_LEN..list.end()];

@@ -102,6 +102,13 @@ fn apply(
     Ok(())
 }
 
+/// The list as it is made of its nodes.
+fn grown_anew(list: Quicklist, limits: Limits) -> Quicklist {
+    let mut grown = Growing::new(limits);
+    list.nodes.into_iter().for_each(|node| grown.push(node.into_body()));
+    grown.done()
+}
+
 fn resting(list: &Quicklist) -> usize {
     list.nodes.iter().filter(|n| n.is_at_rest()).count()
 }
@@ -114,7 +121,6 @@ proptest! {
         compress_depth in prop_oneof![4 => Just(0usize), 1 => Just(1usize)],
         // How many elements to push (negative: pop) at the back, and at the front; and a change of another kind.
         rounds in proptest::collection::vec((-3000..3000i32, -3000..3000i32, change()), 1..12),
-        reload: bool,
     ) {
         let limits = Limits { fill, plain_from: 1 << 30, compress_depth: 0 };
         let mut list = Quicklist::new();
@@ -142,11 +148,7 @@ proptest! {
             rested = rested.max(resting(&list));
             prop_assert!(resting(&list) > 0 || list.node_count() < 5 + 2 * OPEN_NODES || rested > 0);
         }
-        if reload {
-            let bodies: Vec<Body> = list.nodes.iter().cloned().map(Node::into_body).collect();
-            list = Quicklist::from_bodies(bodies);
-        }
-        list.compress(Limits { compress_depth, ..limits });
+        list = grown_anew(list, Limits { compress_depth, ..limits });
         list.check_invariants();
         prop_assert!(compress_depth == 0 || resting(&list) == 0);
         prop_assert!(texts(list.walk(0)).iter().eq(model.iter()));
@@ -170,8 +172,7 @@ fn nodes_at_rest_are_as_full_as_they_may_be() {
             list.push(format!("element:{n:010}").as_bytes(), at_front, limits);
         }
         if reload {
-            list = Quicklist::from_bodies(list.nodes.iter().cloned().map(Node::into_body).collect::<Vec<_>>());
-            list.compress(limits);
+            list = grown_anew(list, limits);
         }
         list.check_invariants();
         let len = list.nodes.len();
@@ -328,7 +329,7 @@ fn positions_are_those_of_the_elements() {
     let limits = Limits { fill: -1, plain_from: 1 << 30, compress_depth: 0 };
     let mut list = Quicklist::new();
     (0..5000).for_each(|i| list.push_back(format!("element {}", i % 701).as_bytes(), limits));
-    list.compress(limits);
+    list = grown_anew(list, limits);
     assert!(resting(&list) > 0);
     let mut packed = Listpack::new();
     for i in 0..50 {

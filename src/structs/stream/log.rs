@@ -62,38 +62,70 @@ pub(crate) struct Log {
     pub(crate) counters: Counters,
 }
 
-impl Log {
-    /// A log of loaded nodes, recorded as `len` entries. `in_order`: the ids grow within each node; otherwise those of
-    /// deleted entries may not, and such entries are left out. The error says what is contradictory, and returns the
-    /// nodes.
-    pub(crate) fn from_nodes(
-        nodes: Vec<Node>,
-        in_order: bool,
-        counters: Counters,
-        len: u64,
-    ) -> Result<Log, (&'static str, Vec<Node>)> {
-        let grow = |nodes: &[Node]| nodes.windows(2).all(|pair| pair[0].last_id() < pair[1].id);
-        let end = |nodes: &[Node]| nodes.last().map_or(StreamId::MIN, Node::last_id);
-        let mut nodes = nodes;
-        if !in_order || !grow(&nodes) || end(&nodes) > counters.last_id {
-            let mut compacted: Vec<Node> = nodes.iter().filter_map(Node::compacted).collect();
-            compacted.sort_by_key(|node| node.id);
-            if !grow(&compacted) {
-                return Err(("entries out of order", nodes));
-            }
-            if end(&compacted) > counters.last_id {
-                return Err(("an entry beyond the last id", nodes));
-            }
-            nodes = compacted;
+/// A log of nodes that are read one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Growing {
+    log: Log,
+    /// Of the last node.
+    last_id: Option<StreamId>,
+    /// Nodes from the first on that does not follow those before it.
+    loose: Vec<Node>,
+    /// Ids do not grow within some node: those of deleted entries.
+    is_mixed: bool,
+}
+
+impl Growing {
+    /// Adds a node. `in_order`: the ids grow within it; otherwise those of deleted entries may not.
+    pub(crate) fn push(&mut self, node: Node, in_order: bool) {
+        let follows = self.last_id.is_none_or(|last| last < node.id);
+        self.last_id = Some(node.last_id());
+        self.is_mixed |= !in_order;
+        if follows && self.loose.is_empty() {
+            self.log.push_node(node);
+        } else {
+            self.loose.push(node);
         }
-        let mut log = Log { counters, ..Log::default() };
-        for node in nodes {
-            log.live += node.counts().0;
-            log.nodes.push(node);
-        }
+    }
+
+    /// The nodes, as they were added.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.log.nodes().chain(&self.loose)
+    }
+
+    /// The log, recorded as `len` entries. Deleted entries out of order are left out. The error says what is contradictory.
+    pub(crate) fn done(&mut self, counters: Counters, len: u64) -> Result<Log, &'static str> {
+        let mut log = if self.is_mixed || !self.loose.is_empty() || self.last_id > Some(counters.last_id) {
+            self.compacted(counters.last_id)?
+        } else {
+            std::mem::take(&mut self.log)
+        };
+        log.counters = counters;
         log.miscount = len.wrapping_sub(log.live) as i64;
         log.first_id = log.first_live();
         Ok(log)
+    }
+
+    /// A log of the entries that are not deleted, none of which may be beyond `last_id`.
+    fn compacted(&self, last_id: StreamId) -> Result<Log, &'static str> {
+        let mut nodes: Vec<Node> = self.nodes().filter_map(Node::compacted).collect();
+        nodes.sort_by_key(|node| node.id);
+        if !nodes.windows(2).all(|pair| pair[0].last_id() < pair[1].id) {
+            return Err("entries out of order");
+        }
+        if nodes.last().is_some_and(|node| node.last_id() > last_id) {
+            return Err("an entry beyond the last id");
+        }
+        let mut log = Log::default();
+        nodes.into_iter().for_each(|node| log.push_node(node));
+        Ok(log)
+    }
+}
+
+impl Log {
+    /// Adds a loaded node after all others.
+    fn push_node(&mut self, node: Node) {
+        self.live += node.counts().0;
+        self.nodes.push(node);
     }
 
     /// Sets the last id, which no live entry may exceed. Deleted entries that do are removed.

@@ -51,6 +51,12 @@ fn append(log: &mut Log, id: StreamId, fields: &[(Text, Text)], limits: Limits) 
     log.append(id, fields.len(), bytes, fields.iter().map(|(a, b)| (&a[..], &b[..])), limits);
 }
 
+fn from_nodes(nodes: Vec<Node>, in_order: bool, counters: Counters, len: u64) -> Result<Log, &'static str> {
+    let mut grown = Growing::default();
+    nodes.into_iter().for_each(|node| grown.push(node, in_order));
+    grown.done(counters, len)
+}
+
 /// The log as it comes back from a snapshot.
 fn reloaded(log: &Log) -> Log {
     let nodes = log.nodes().map(|node| {
@@ -59,7 +65,7 @@ fn reloaded(log: &Log) -> Log {
         assert!(in_order);
         node
     });
-    Log::from_nodes(nodes.collect(), true, log.counters, log.len()).unwrap()
+    from_nodes(nodes.collect(), true, log.counters, log.len()).unwrap()
 }
 
 fn trim(log: &mut Log, model: &mut Vec<Plain>, wanted: usize, trim: Trim) {
@@ -216,7 +222,7 @@ proptest! {
         list.push_items(items.iter().map(|item| item.map_or(Item::Str(b"x"), Item::Int)));
         if let Ok((node, in_order)) = Node::from_listpack(StreamId::new(5, 5), list) {
             let counters = Counters { last_id: StreamId::MAX, ..Counters::default() };
-            if let Ok(log) = Log::from_nodes(vec![node], in_order, counters, 1) {
+            if let Ok(log) = from_nodes(vec![node], in_order, counters, 1) {
                 log.check_invariants();
                 prop_assert_eq!(log.iter().count(), log.range_back(StreamId::MIN, StreamId::MAX).count());
             }
@@ -301,7 +307,7 @@ fn last_ids_may_be_set_back_before_deleted_entries() {
     let (node, in_order) = Node::from_listpack(StreamId::new(8, 0), list).unwrap();
     assert!(!in_order);
     let counters = Counters { last_id: StreamId::new(9, 5), ..Counters::default() };
-    let mixed = Log::from_nodes(nodes.into_iter().chain([node]).collect(), in_order, counters, 8).unwrap();
+    let mixed = from_nodes(nodes.into_iter().chain([node]).collect(), in_order, counters, 8).unwrap();
     mixed.check_invariants();
     assert_eq!((mixed.len(), mixed.last_live()), (8, Some(StreamId::new(9, 5))));
     log.set_last_id(StreamId::new(3, 0));
@@ -321,7 +327,7 @@ fn a_recorded_length_that_is_wrong_stays_as_far_off() {
         append(&mut seven, StreamId::new(ms, 0), &one, limits);
     }
     let recorded_as = |len| {
-        let log = Log::from_nodes(seven.nodes().cloned().collect(), true, seven.counters, len).unwrap();
+        let log = from_nodes(seven.nodes().cloned().collect(), true, seven.counters, len).unwrap();
         assert_eq!((log.len(), log.iter().count()), (len, 7));
         log
     };
@@ -349,6 +355,6 @@ fn a_recorded_length_that_is_wrong_stays_as_far_off() {
         log.check_invariants();
     }
     // Below zero, as a wrapped count.
-    let below = Log::from_nodes(seven.nodes().cloned().collect(), true, seven.counters, u64::MAX).unwrap();
+    let below = from_nodes(seven.nodes().cloned().collect(), true, seven.counters, u64::MAX).unwrap();
     assert_eq!((below.len(), below.iter().count()), (0, 7));
 }

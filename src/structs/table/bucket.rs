@@ -550,6 +550,28 @@ where
     }
 }
 
+/// The item of a chain with `index` others before it, if there are so many.
+///
+/// # Safety
+/// As for [`for_each`].
+pub(super) unsafe fn nth<'t, T>(mut bucket: Bucket<T>, mut index: usize) -> Option<&'t T>
+where
+    T: 't,
+{
+    while !bucket.is_none() {
+        // SAFETY: as in `for_each`.
+        unsafe {
+            let count = bucket.count();
+            if index < count {
+                return bucket.occupied().nth(index).map(|place| bucket.item(place));
+            }
+            index -= count;
+            bucket = bucket.child();
+        }
+    }
+    None
+}
+
 /// Prefetches the block of an item. Unless aligned to a cache line, it usually reaches into a second one.
 #[inline(always)]
 fn prefetch_entry(at: *const u8) {

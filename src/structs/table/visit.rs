@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::mem;
 
-use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each};
+use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, nth};
 use super::{Table, TableItem};
 
 impl<T: TableItem> Table<T> {
@@ -163,18 +163,11 @@ impl<T: TableItem> Table<T> {
         let fine = self.arrays[0].log2.max(self.arrays[1].log2);
         for _ in 0..MAX_DRAWS {
             let position = rng.u64(..);
-            let (array, _, _) = self.head(position);
+            let (array, _, bucket) = self.head(position);
             let width = 1 << (fine - self.arrays[array].log2);
-            let mut lot = rng.usize(..lots * width);
-            let mut found = None;
-            self.for_each_at(position, |item, _| {
-                if lot == 0 && found.is_none() {
-                    found = Some(item);
-                } else {
-                    lot = lot.wrapping_sub(1);
-                }
-            });
-            if let Some(item) = found
+            let lot = rng.usize(..lots * width);
+            // SAFETY: the first bucket for a hash is none or alive, and the table is borrowed.
+            if let Some(item) = unsafe { nth(bucket, lot) }
                 && wanted(item.tagged())
             {
                 return Some(item);

@@ -27,7 +27,10 @@ fn read_all(bytes: &[u8]) -> Result<Vec<Item>> {
     let mut r = Reader::new(bytes, true);
     let mut items = Vec::new();
     loop {
-        items.push(r.next_item()?);
+        match r.next_item()? {
+            Item::Part => continue,
+            item => items.push(item),
+        }
         if let Some(Item::End { .. }) = items.last() {
             assert_eq!(r.offset(), bytes.len() as u64);
             return Ok(items);
@@ -201,7 +204,10 @@ fn a_source_that_gives_a_byte_at_a_time_is_read_as_any_other() {
         let mut r = Reader::new(io::BufReader::with_capacity(room, &bytes[..]), true);
         let mut items = Vec::new();
         while !matches!(items.last(), Some(Item::End { .. })) {
-            items.push(r.next_item().unwrap());
+            match r.next_item().unwrap() {
+                Item::Part => {}
+                item => items.push(item),
+            }
             // Whoever asks for the source finds it after what was read.
             r.source_mut();
         }
@@ -212,7 +218,7 @@ fn a_source_that_gives_a_byte_at_a_time_is_read_as_any_other() {
     }
 }
 
-/// A stream of one entry, recorded as `len`, with one group; `groups` is what comes behind its last id.
+/// A stream of one entry, recorded as `len`, with one group; `groups` is what comes after its last id.
 fn stream(len: u8, group: &[u8]) -> Vec<u8> {
     let mut list = Listpack::new();
     let head = [Packed::Int(1), Packed::Int(0), Packed::Int(1), Packed::Str(b"f"), Packed::Int(0)];
@@ -252,8 +258,8 @@ fn a_stream_keeps_the_length_that_was_recorded() {
             w.key(b"k", ValueView::Stream(&read)).unwrap();
             let again = [&b"REDIS0011"[..], &w.finish().unwrap()].concat();
             let mut r = Reader::new(&again[..], false);
-            let item = r.next_item().unwrap();
-            assert_eq!(keys(vec![item])[0].value, Value::Stream(read));
+            let item = std::iter::repeat_with(|| r.next_item().unwrap()).find(|item| *item != Item::Part);
+            assert_eq!(keys(item.into_iter().collect())[0].value, Value::Stream(read));
         }
     }
     // A length and no node to have it.

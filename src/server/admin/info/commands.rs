@@ -6,7 +6,7 @@ use crate::server::Server;
 use crate::structs::numbers::f64_text;
 use std::fmt::Write;
 
-/// Commands with each container's subcommands behind it, with the names that are shown for them.
+/// Commands with each container's subcommands after it, with the names that are shown for them.
 /// Our own names hold nothing that would break a line.
 fn with_names(srv: &Server) -> impl Iterator<Item = (&'static str, &Registered)> {
     srv.commands.all().map(|entry| (entry.row.name, entry))

@@ -11,6 +11,7 @@ use crate::persist::aof::append::{open_incr, write_most};
 use crate::persist::aof::manifest::{reason, shown};
 use crate::persist::aof::writing::{Due, Failure, SyncHow, WriteEnv};
 use crate::persist::child::ChildKind;
+use crate::persist::saves::Tried;
 use crate::persist::state::{AofState, Refusal};
 use crate::server::Server;
 use std::fs::File;
@@ -202,6 +203,7 @@ impl Server {
 
     /// `appendonly` was set to `no`.
     pub(crate) fn stop_aof(&mut self) {
+        self.persist.aof.restart.cancel();
         if self.persist.aof.state == AofState::Off {
             return;
         }
@@ -269,6 +271,26 @@ impl Server {
             log::warn!("AOF reopen, just ignore the last error.");
         }
         true
+    }
+
+    /// Switches the log on again after a full synchronization, now or a little later. A replica that cannot keep its promise
+    /// ends.
+    pub(crate) fn restart_aof(&mut self) {
+        let is_on = self.start_aof(false);
+        let now_s = self.now_s();
+        match self.persist.aof.restart.tried(is_on, now_s) {
+            Tried::Done => {}
+            Tried::Again => log::warn!(
+                "Failed enabling the AOF after successful master synchronization! Trying it again in one second."
+            ),
+            Tried::Over => {
+                log::warn!(
+                    "FATAL: this replica instance finished the synchronization with its master, but the AOF can't be \
+                     turned on. Exiting now."
+                );
+                std::process::exit(1);
+            }
+        }
     }
 
     /// `appendonly` was set. In a transaction the rewrite has to wait for its end.

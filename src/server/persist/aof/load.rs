@@ -9,6 +9,7 @@ use crate::persist::snapshot::debug_delay;
 use crate::resp::OwnedArgs;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
+use crate::server::dispatch::ahead::Ahead;
 use crate::server::persist::load::{Origin, log_load_error};
 
 impl Server {
@@ -33,8 +34,14 @@ impl Server {
         of_command: bool,
     ) -> Option<Result<(), Logged>> {
         let mut slice = self.load_slice(load.offset());
-        let mut args = OwnedArgs::default();
+        let (mut args, mut ahead) = (OwnedArgs::default(), Ahead::default());
         let bad_snapshot = loop {
+            while self.cfg.key_load_delay == 0 && !slice.is_over(load.offset()) {
+                match self.run_plain_of_log(client, load.buffered(), &mut ahead) {
+                    0 => break,
+                    ran => load.ran(ran),
+                }
+            }
             match load.step(&mut self.load_env(None), &mut slice) {
                 AofStep::Pause => return None,
                 AofStep::Done => return Some(Ok(())),
