@@ -265,3 +265,23 @@ fn without_descriptors_data_is_saved_and_clients_wait_their_turn() {
         one.expect("+OK\r\n$6\r\nserved\r\n");
     }
 }
+
+#[test]
+fn whoever_sends_no_more_gets_the_replies() {
+    for options in [&[][..], &["--appendonly", "yes", "--appendfsync", "always"], &["--io-threads", "3"]] {
+        let server = TestServer::start(options);
+        for requests in [1, 3, 5000] {
+            for i in 0..20 {
+                let mut c = Raw::connect(&server);
+                let key = format!("k{requests}-{i}");
+                let reader = c.0.try_clone().unwrap();
+                let mut reader = Raw(reader);
+                c.send(format!("INCR {key}\r\n").repeat(requests));
+                c.0.shutdown(std::net::Shutdown::Write).unwrap();
+                let expected: String = (1..=requests).map(|n| format!(":{n}\r\n")).collect();
+                reader.expect(&expected);
+                reader.expect_close();
+            }
+        }
+    }
+}

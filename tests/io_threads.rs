@@ -286,7 +286,9 @@ fn connections_come_and_go_in_any_state() {
                         3 => {
                             let _ = stream.write_all(b"PING\r\n");
                             let _ = stream.shutdown(Shutdown::Write);
-                            let _ = stream.read(&mut [0; 100]);
+                            let mut got = Vec::new();
+                            let _ = stream.read_to_end(&mut got);
+                            assert_eq!(got == b"+PONG\r\n", port == s.server.port);
                         }
                         _ if i % 25 == 4 => {
                             let mut secure = certs.connect(s.tls_port);

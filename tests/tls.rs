@@ -615,3 +615,20 @@ fn tls_for_clients_alone_leaves_the_rest_plain() {
     assert!(TcpStream::connect(("127.0.0.1", port.parse().unwrap())).is_err());
     let () = run(&mut mc, &["PING"]);
 }
+
+#[test]
+fn scripts_are_debugged_over_tls() {
+    let certs = Certs::new();
+    let s = TlsServer::start(&certs, &[]);
+    for how in ["YES", "SYNC"] {
+        let mut c = certs.connect(s.tls_port);
+        let () = run(&mut c, &["SCRIPT", "DEBUG", how]);
+        let stopped: Vec<String> = run(&mut c, &["EVAL", "local x = 1\nreturn x", "0"]);
+        assert!(stopped[0].starts_with("* Stopped at 1"), "{stopped:?}");
+        let shown: Vec<String> = run(&mut c, &["step"]);
+        assert!(shown[0].starts_with("* Stopped at 2"), "{shown:?}");
+        let ended: Vec<String> = run(&mut c, &["continue"]);
+        assert_eq!(ended.last().map(String::as_str), Some("<endsession>"), "{ended:?}");
+    }
+    assert_eq!(run::<String>(&mut certs.connect(s.tls_port), &["PING"]), "PONG");
+}

@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) enum Conn {
@@ -119,7 +120,7 @@ impl Conn {
         match self {
             Conn::Tcp(_) | Conn::Unix(_) => false,
             Conn::Tls(t) => t.session.holds_more(),
-            Conn::Far(far) => far.holds_input(),
+            Conn::Far(far) => far.holds_input() || far.has_ended(),
         }
     }
 
@@ -189,6 +190,30 @@ impl Conn {
                 Ok(())
             }
         };
+    }
+
+    /// Makes it block, with a limit for sending, or takes that back. Not for one that lives on an I/O thread.
+    pub(crate) fn set_blocking(&mut self, blocks: bool, send_timeout: Duration) {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        use nix::sys::socket::{setsockopt, sockopt};
+        use nix::sys::time::TimeVal;
+        if let Conn::Tls(t) = self {
+            t.session.blocking = blocks;
+        }
+        let Some(fd) = self.fd() else { return };
+        let flags = fcntl(fd, FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_truncate);
+        let flags = if blocks { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK };
+        // What does not work shows at the next read or write.
+        let _ = fcntl(fd, FcntlArg::F_SETFL(flags));
+        let seconds = if blocks { send_timeout.as_secs() as i64 } else { 0 };
+        let _ = setsockopt(&fd, sockopt::SendTimeout, &TimeVal::new(seconds, 0));
+    }
+
+    /// A child process goes on with it: nothing is said to the peer when it is closed here.
+    pub(crate) fn leave_to_child(&mut self) {
+        if let Conn::Tls(t) = self {
+            t.session.fall_silent();
+        }
     }
 
     /// 0 leaves keepalive off. Not for one that lives on an I/O thread.

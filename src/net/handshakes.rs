@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Handshakes at once; with more, the oldest is given up.
+/// Handshakes at once, on all threads; with more, the oldest is given up.
 const MOST: usize = 1024;
 /// How long a handshake may take, milliseconds.
 const TIMEOUT_MS: i64 = 10_000;
@@ -26,8 +26,9 @@ struct Pending {
 }
 
 /// See the module's description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Handshakes {
+    most: usize,
     pending: Slab<Pending>,
     next_generation: u32,
     /// In the order in which they came: slot, generation, and when the time is up, monotonic milliseconds.
@@ -36,7 +37,24 @@ pub(crate) struct Handshakes {
     ready: VecDeque<(usize, u32)>,
 }
 
+impl Default for Handshakes {
+    fn default() -> Handshakes {
+        Handshakes::one_of(1)
+    }
+}
+
 impl Handshakes {
+    /// One of so many that may have [`MOST`] together.
+    pub(crate) fn one_of(count: usize) -> Handshakes {
+        Handshakes {
+            most: (MOST / count.max(1)).max(1),
+            pending: Slab::new(),
+            next_generation: 0,
+            order: VecDeque::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
     /// Whether something can be done without waiting.
     pub(crate) fn is_due(&self) -> bool {
         !self.ready.is_empty()
@@ -60,7 +78,7 @@ impl Handshakes {
     fn take_overdue(&mut self, now_ms: i64) -> Option<Pending> {
         while let Some(&(index, generation, until_ms)) = self.order.front() {
             let is_there = self.get(index, generation).is_some();
-            if is_there && until_ms > now_ms && self.pending.len() < MOST {
+            if is_there && until_ms > now_ms && self.pending.len() < self.most {
                 return None;
             }
             self.order.pop_front();

@@ -76,6 +76,14 @@ impl Link {
         (len - before, capacity - before, args)
     }
 
+    /// Output that is on its way to an I/O thread or waits there, bytes.
+    pub(crate) fn far_output(&self) -> usize {
+        match &self.conn {
+            Some(Conn::Far(far)) => far.unwritten(),
+            _ => 0,
+        }
+    }
+
     /// Memory of its buffers, in bytes.
     pub(crate) fn mem_bytes(&self) -> usize {
         let far = match &self.conn {

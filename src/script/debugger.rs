@@ -4,10 +4,10 @@
 //! in a forked child, whose changes are lost with it, or in the server itself (`SYNC`), which serves no other clients
 //! meanwhile. Commands and texts are those of redis-cli's debugger.
 
+use crate::net::Conn;
 use crate::resp::{Args, Reply};
 use crate::structs::bytes::append_quoted;
 use nix::unistd::Pid;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The debugger's state; without a connection there is no session.
 #[derive(Debug, Default)]
 pub(crate) struct Debugger {
-    pub(crate) conn: Option<File>,
+    pub(crate) conn: Option<Conn>,
     /// Stop at the next line.
     pub(super) step: bool,
     /// `redis.breakpoint()` was called.

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Bytes of output that may be on their way to the socket of one link.
 pub(super) const OUTPUT_WINDOW: u64 = 256 * 1024;
 /// Bytes of input of one link that the main thread has not taken yet; its thread stops reading then.
-pub(super) const INPUT_WINDOW: usize = 256 * 1024;
+pub(super) const INPUT_WINDOW: usize = 64 * 1024;
 /// The thread is told what was taken when it comes to so many bytes.
 const TOLD_BYTES: usize = INPUT_WINDOW / 4;
 
@@ -60,6 +60,8 @@ pub(crate) struct Far {
     pub(crate) heard_in: u64,
     /// The connection is no longer with the thread.
     is_gone: bool,
+    /// When it is closed, what was not written is of no use to anybody.
+    discards: bool,
 }
 
 impl Far {
@@ -83,6 +85,7 @@ impl Far {
             moving_to: None,
             heard_in: 0,
             is_gone: false,
+            discards: false,
         };
         thread.order(Order::Adopt { client, conn: Box::new(conn), shared });
         far
@@ -118,7 +121,22 @@ impl Far {
 
     /// Memory of what came and was not taken, and of what was not written as far as that is known, bytes.
     pub(crate) fn mem_bytes(&self) -> usize {
-        self.received.capacity() + (self.given - self.shared.written.load(Ordering::Relaxed)) as usize
+        self.received.capacity() + self.unwritten()
+    }
+
+    /// Bytes that were handed over and are not written, as far as that is known.
+    pub(crate) fn unwritten(&self) -> usize {
+        (self.given - self.shared.written.load(Ordering::Relaxed)) as usize
+    }
+
+    /// Whether the peer has closed, or the connection failed.
+    pub(in crate::net) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// When it is closed, what was not written is not to be.
+    pub(crate) fn discard_output(&mut self) {
+        self.discards = true;
     }
 
     /// How many bytes may be handed over. If it is less than `wanted`, the thread tells when there is room again.
@@ -204,11 +222,13 @@ impl Far {
         }
     }
 
-    /// Gets the connection back now, if all that was written to it leaves in time.
+    /// Whether the connection can be had at once: nothing is on its way.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.moving_to.is_none() && self.end.is_none() && self.received.is_empty() && self.unwritten() == 0
+    }
+
+    /// Gets the connection of one that is at rest back now. None within that time, and it is lost.
     pub(crate) fn call_home(&mut self, within: Duration) -> Option<Conn> {
-        if self.moving_to.is_some() || self.end.is_some() {
-            return None;
-        }
         let (sender, conn) = mpsc::channel();
         self.thread.order(Order::Release { client: self.client, to: Some(sender) });
         self.thread.post();
@@ -226,7 +246,7 @@ impl Far {
 impl Drop for Far {
     fn drop(&mut self) {
         if !self.is_gone {
-            self.thread.order(Order::Close { client: self.client });
+            self.thread.order(Order::Close { client: self.client, at_once: self.discards });
         }
     }
 }

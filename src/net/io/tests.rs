@@ -29,7 +29,7 @@ impl Main {
     fn new(threads: usize) -> (Main, UnixStream) {
         // What wakes the main thread is of no use to tests that look again and again.
         let waker = Arc::new(Waker::new(Poll::new().unwrap().registry(), Token(0)).unwrap());
-        let threads: Vec<_> = (0..threads).map(|at| IoThread::start(at, waker.clone()).unwrap()).collect();
+        let threads: Vec<_> = (0..threads).map(|at| IoThread::start(at, threads, "", waker.clone()).unwrap()).collect();
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let conn = Conn::Unix(mio::net::UnixStream::from_std(ours));
@@ -153,7 +153,8 @@ fn a_link_moves_between_threads_and_loses_nothing() {
         main.turn();
     }
     assert_eq!(main.input, back);
-    main.until("moving", |main| main.moves > 3);
+    let moves = main.moves;
+    assert!(moves > 3, "{moves} moves");
     assert_eq!(peer.join().unwrap(), there);
     main.stop();
 }
@@ -217,6 +218,7 @@ fn a_link_can_be_called_home_at_once() {
     let (mut main, mut socket) = Main::new(1);
     main.output = b"before".to_vec();
     main.turn();
+    main.until("rest", |main| main.far.as_ref().unwrap().is_at_rest());
     let conn = main.far.as_mut().unwrap().call_home(LONG);
     let mut conn = conn.expect("the connection");
     conn.write_all(b" and after").unwrap();

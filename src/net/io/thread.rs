@@ -5,6 +5,7 @@ use super::mailbox::{Batch, Mailbox};
 use crate::net::handshakes::Handshakes;
 use crate::net::listener::reason;
 use crate::net::{ClientId, Conn, Secured, Source};
+use crate::sys::process;
 use mio::{Events, Poll, Waker};
 use slab::Slab;
 use std::io::{self, IoSlice};
@@ -22,7 +23,8 @@ const MUCH_BYTES: usize = 4 * 1024;
 const READS_PER_TURN: usize = 16;
 /// What was handed over is passed on from this size on, before the main thread's turn ends.
 const POST_BYTES: usize = 64 * 1024;
-/// How long a link that was closed may take for the rest of its output, milliseconds, and how many may at once.
+/// How long a link that was closed may take for the rest of its output, milliseconds, and how many may at once, on all
+/// threads.
 const LINGER_MS: i64 = 10_000;
 const MOST_LINGERING: usize = 1024;
 /// Longest sleep with something that has its time.
@@ -55,9 +57,10 @@ pub(super) enum Order {
         client: ClientId,
         to: Option<Sender<Box<Conn>>>,
     },
-    /// Close it when its output is written.
+    /// Close it: when its output is written, or at once.
     Close {
         client: ClientId,
+        at_once: bool,
     },
     /// Do its handshake.
     Handshake {
@@ -80,7 +83,7 @@ pub(crate) enum Report {
     Input { client: ClientId, len: usize },
     /// Much input of a client, by itself.
     MuchInput { client: ClientId, bytes: Vec<u8> },
-    /// The peer closed, or the connection failed; it is closed.
+    /// The peer sends no more, or the connection failed and is closed.
     Ended { client: ClientId, end: Result<(), io::ErrorKind> },
     /// Output that found no room may be handed over.
     Room { client: ClientId },
@@ -94,8 +97,9 @@ pub(crate) enum Report {
 
 /// The main thread's handle of an I/O thread.
 pub(crate) struct IoThread {
-    /// Its place in the list of threads.
+    /// Its place in the list of threads, and how many there are.
     pub(super) index: usize,
+    count: usize,
     /// What the main thread has for it and has not posted yet.
     staged: Mutex<Batch<Order>>,
     orders: Mailbox<Order>,
@@ -112,29 +116,35 @@ impl std::fmt::Debug for IoThread {
 }
 
 impl IoThread {
-    /// Starts the thread of this number, from 0; `main` wakes the main thread.
-    pub(crate) fn start(index: usize, main: Arc<Waker>) -> io::Result<Arc<IoThread>> {
+    /// Starts the thread of this number, from 0, of so many, on some processors (see [`process::set_cpu_affinity`]). `main`
+    /// wakes the main thread.
+    pub(crate) fn start(index: usize, count: usize, cpus: &str, main: Arc<Waker>) -> io::Result<Arc<IoThread>> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
         let shared = Arc::new(IoThread {
             index,
+            count,
             staged: Mutex::default(),
             orders: Mailbox::new(waker),
             reports: Mailbox::new(main),
             busy_ns: AtomicU64::new(0),
             handle: Mutex::new(None),
         });
+        let cpus = cpus.to_owned();
         let worker = Worker {
             shared: shared.clone(),
             poll,
             links: Vec::new(),
-            handshakes: Handshakes::default(),
+            handshakes: Handshakes::one_of(count),
             reports: Batch::default(),
             unfinished: Vec::new(),
             lingering: Slab::new(),
             started: Instant::now(),
         };
-        let handle = thread::Builder::new().name(format!("io_thd_{}", index + 1)).spawn(move || worker.run())?;
+        let handle = thread::Builder::new().name(format!("io_thd_{}", index + 1)).spawn(move || {
+            process::set_cpu_affinity(&cpus);
+            worker.run();
+        })?;
         *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
         Ok(shared)
     }
@@ -236,6 +246,8 @@ struct Here {
     has_more: bool,
     /// The peer closed its side, or the descriptor failed: no further event will tell, so it is read to its end.
     is_closed: bool,
+    /// The peer sends no more, and the main thread was told.
+    has_ended: bool,
     is_unfinished: bool,
     fate: Fate,
 }
@@ -278,6 +290,11 @@ impl Here {
     /// Output of its client.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = if self.has_unsent() { 0 } else { self.write(bytes)? };
+        // What was sent is given up as soon as it is as much as the rest, so that moving that costs little.
+        if self.unsent_at > 0 && self.unsent_at >= self.unsent.len() - self.unsent_at {
+            self.unsent.drain(..self.unsent_at);
+            self.unsent_at = 0;
+        }
         self.unsent.extend_from_slice(&bytes[sent..]);
         Ok(())
     }
@@ -412,11 +429,7 @@ impl Worker {
                         self.meet_fate(client);
                     }
                 }
-                Order::Close { client } => {
-                    if self.link(client).is_some() {
-                        self.close(client);
-                    }
-                }
+                Order::Close { client, at_once } => self.close(client, at_once),
                 Order::Handshake { secure: Secure { conn, whose } } => {
                     let now_ms = self.now_ms();
                     self.handshakes.begin(*conn, whose, self.poll.registry(), now_ms);
@@ -448,6 +461,7 @@ impl Worker {
             last_read: 0,
             has_more: false,
             is_closed: false,
+            has_ended: false,
             is_unfinished: false,
             fate: Fate::Stays,
         }));
@@ -490,8 +504,13 @@ impl Worker {
         let Some(mut here) = self.take(client) else { return };
         let _ = here.conn.deregister(self.poll.registry());
         match here.fate {
-            // Who does not want it any more closes it.
-            Fate::Leaves(Some(to)) => drop(to.send(here.conn)),
+            Fate::Leaves(Some(to)) => {
+                // What was read before comes first.
+                self.post();
+                if let Err(back) = to.send(here.conn) {
+                    self.reports.messages.push(Report::Released { client, conn: back.0 });
+                }
+            }
             _ => self.reports.messages.push(Report::Released { client, conn: here.conn }),
         }
     }
@@ -511,12 +530,12 @@ impl Worker {
 
     // ---- links that were closed
 
-    /// Closes a link, if need be when its output is written.
-    fn close(&mut self, client: ClientId) {
+    /// Closes a link, at once or when its output is written.
+    fn close(&mut self, client: ClientId, at_once: bool) {
         let until_ms = self.now_ms() + LINGER_MS;
         let Some(mut here) = self.take(client) else { return };
         let registry = self.poll.registry();
-        if here.has_unsent() && self.lingering.len() < MOST_LINGERING {
+        if here.has_unsent() && !at_once && self.lingering.len() < MOST_LINGERING / self.shared.count {
             // Its place may be another client's at once.
             let slot = self.lingering.vacant_entry();
             if here.conn.reregister(registry, Source::Lingering(slot.key() as u32).token()).is_ok() {
@@ -527,14 +546,14 @@ impl Worker {
         let _ = here.conn.deregister(registry);
     }
 
-    /// Goes on with the output of a link that was closed. What still comes on it is of no interest, but its end is.
+    /// Goes on with the output of a link that was closed. What still comes on it is of no interest, but its failure is.
     fn linger(&mut self, index: usize) {
         let Some((here, _)) = self.lingering.get_mut(index) else { return };
         let mut scratch = Vec::with_capacity(READ_BYTES);
         let is_done = here.write_unsent().is_err()
             || !here.has_unsent()
             || match here.conn.read_to_spare(&mut scratch) {
-                Ok(count) => count == 0,
+                Ok(_) => false,
                 Err(e) => !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
             };
         if is_done {
@@ -566,6 +585,9 @@ impl Worker {
         let Worker { links, reports, unfinished, .. } = self;
         let found = links.get_mut(client.index as usize).and_then(Option::as_deref_mut);
         let Some(here) = found.filter(|here| here.client == client) else { return };
+        if here.has_ended {
+            return;
+        }
         here.has_more = true;
         for _ in 0..READS_PER_TURN {
             if here.untaken >= INPUT_WINDOW {
@@ -577,7 +599,11 @@ impl Worker {
             bytes.reserve(READ_BYTES);
             let (before, room) = (bytes.len(), bytes.capacity() - bytes.len());
             match here.conn.read_to_spare(bytes) {
-                Ok(0) => return self.end(client, Ok(())),
+                Ok(0) => {
+                    // The peer may yet read what is on its way to it.
+                    here.has_ended = true;
+                    return reports.messages.push(Report::Ended { client, end: Ok(()) });
+                }
                 Ok(_) => {
                     let len = bytes.len() - before;
                     here.untaken += len;
@@ -625,5 +651,43 @@ impl Worker {
             let secure = Secure { conn: Box::new(conn), whose };
             reports.messages.push(Report::Secured { secure });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn output_that_never_runs_dry_takes_no_more_room() {
+        let (ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut here = Here {
+            client: ClientId { index: 0, generation: 0 },
+            conn: Box::new(Conn::Unix(mio::net::UnixStream::from_std(ours))),
+            shared: Arc::default(),
+            unsent: Vec::new(),
+            unsent_at: 0,
+            untaken: 0,
+            last_read: 0,
+            has_more: false,
+            is_closed: false,
+            has_ended: false,
+            is_unfinished: false,
+            fate: Fate::Stays,
+        };
+        let piece = [7u8; 20_000];
+        while here.unsent.len() < 10 * piece.len() {
+            here.send(&piece).unwrap();
+        }
+        let mut got = vec![0; 20_000];
+        for _ in 0..500 {
+            here.send(&piece).unwrap();
+            peer.read_exact(&mut got).unwrap();
+            here.write_unsent().unwrap();
+            assert!(here.has_unsent());
+        }
+        assert!(here.unsent.capacity() < 1_000_000, "{}", here.unsent.capacity());
     }
 }

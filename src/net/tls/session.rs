@@ -407,6 +407,11 @@ impl Session {
         }
     }
 
+    /// Nothing more is said to the peer: another process goes on with the connection.
+    pub(crate) fn fall_silent(&mut self) {
+        self.stage = Stage::Failed;
+    }
+
     /// Tells the peer that nothing more comes, as far as the socket takes that at once.
     pub(crate) fn say_goodbye(&mut self, fd: BorrowedFd<'_>) {
         if !matches!(self.stage, Stage::Open | Stage::PeerClosed) || !self.unsent.is_empty() {

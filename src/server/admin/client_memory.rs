@@ -131,6 +131,8 @@ impl ClientMemory {
 /// Who has yet to authenticate may leave so much unread beyond the reply buffer: whoever connects could otherwise have the
 /// server store error replies without end.
 const UNAUTHENTICATED_BYTES: u64 = 1024;
+/// The same of what is on its way to the socket by an I/O thread.
+const UNAUTHENTICATED_FAR_BYTES: usize = 16 * 1024;
 
 /// A reply below this size is always finished.
 const MIN_ROOM: usize = 64 * 1024;
@@ -144,7 +146,8 @@ pub(crate) fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option
     };
     let limit = srv.cfg.client_output_buffer_limit[class];
     let used = srv.output_bytes(c) as u64;
-    if used > UNAUTHENTICATED_BYTES && srv.must_authenticate(c) {
+    let is_much = used > UNAUTHENTICATED_BYTES || c.far_output() > UNAUTHENTICATED_FAR_BYTES;
+    if is_much && srv.must_authenticate(c) {
         return (true, c.soft_limit_since_ms);
     }
     let mut hard_bytes = limit.hard_bytes;
@@ -211,7 +214,10 @@ impl Server {
         let now_ms = self.clock.mono_ms();
         let Some(c) = self.clients.get(id) else { return false };
         let class = ClientClass::of(c);
-        let has_output = c.out.chunk_count() > 0 || class == ClientClass::Replica || c.soft_limit_since_ms.is_some();
+        let has_output = c.out.chunk_count() > 0
+            || class == ClientClass::Replica
+            || c.soft_limit_since_ms.is_some()
+            || c.far_output() > UNAUTHENTICATED_FAR_BYTES;
         if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) || !has_output {
             return false;
         }
@@ -234,6 +240,9 @@ impl Server {
             "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
             self.describe_client(id)
         );
+        if let Some(c) = self.clients.get_mut(id) {
+            c.flags.add(ClientFlags::KILLED);
+        }
         self.clients.close_later(id);
         self.stats.client_output_buffer_limit_disconnections += 1;
     }
@@ -251,6 +260,13 @@ impl Server {
         if limit == 0 || self.client_memory.evictable_bytes() < limit {
             return;
         }
+        if self.io.are_there() {
+            // What was on its way when a client was counted may have left since.
+            self.clients.iter_mut().for_each(|c| self.client_memory.update(c));
+            if self.client_memory.evictable_bytes() < limit {
+                return;
+            }
+        }
         let mut candidates: Vec<(u32, u64, ClientId)> =
             self.clients.iter().filter(|c| may_evict(c)).map(|c| (size_class(c), c.number, c.id)).collect();
         candidates.sort_unstable_by_key(|(class, number, _)| (std::cmp::Reverse(*class), *number));
@@ -260,7 +276,7 @@ impl Server {
             }
             log::info!("Evicting client: {}", self.describe_client(id));
             self.stats.evicted_clients += 1;
-            self.close_now(id);
+            self.kill_client(id);
         }
         if self.client_memory.evictable_bytes() >= limit {
             log::warn!("Over client maxmemory after evicting all evictable clients");

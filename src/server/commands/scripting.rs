@@ -1,7 +1,6 @@
 //! EVAL and its like, and SCRIPT. Running scripts is `script`'s.
 
 use super::prelude::*;
-use crate::net::Conn;
 use crate::script::Kind;
 use crate::script::scripts::Script;
 use crate::server::clients::ClientFlags;
@@ -302,10 +301,6 @@ fn script_debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let id = ctx.client;
     match args[2].to_ascii_lowercase().as_slice() {
         b"no" => ctx.srv.disable_debugging(id),
-        b"yes" | b"sync" if ctx.c().conn.as_ref().is_some_and(Conn::is_tls) => {
-            // A session has the socket to itself, in another process as a rule.
-            return Err(CmdError::of("ERR SCRIPT DEBUG is not available over TLS"));
-        }
         b"yes" | b"sync" if !ctx.srv.bring_home(id) => {
             return Err(CmdError::of("ERR SCRIPT DEBUG is not possible while replies are on their way"));
         }

@@ -274,8 +274,7 @@ impl Server {
         let is_more = conn.holds_more();
         match read {
             Ok(0) => {
-                log::debug!("Client closed connection {}", self.describe_client(id));
-                self.close_now(id);
+                self.end_input(id);
                 ReadOutcome::Stopped
             }
             Ok(n) => {
@@ -290,6 +289,29 @@ impl Server {
                 ReadOutcome::Stopped
             }
         }
+    }
+
+    /// A client sends no more: it is closed, after what it has sent has run and the replies have left as far as its socket
+    /// takes them.
+    fn end_input(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get(id) else { return };
+        if c.is(ClientFlags::PENDING_READ) && c.query.len() > c.query_pos {
+            // Its share of the turn was used up; the end will still be there.
+            return;
+        }
+        let has_replies = !c.out.is_empty() && !c.is(ClientFlags::CLOSE_ASAP.union(ClientFlags::REPLICA));
+        if has_replies && self.clients.current != Some(id) {
+            if !self.is_all_written() {
+                // They wait for the disk.
+                if let Some(c) = self.clients.get_mut(id) {
+                    c.flags.add(ClientFlags::CLOSE_AFTER_REPLY);
+                }
+                return self.clients.want_write(id);
+            }
+            self.write_now(id);
+        }
+        log::debug!("Client closed connection {}", self.describe_client(id));
+        self.close_now(id);
     }
 
     /// So many bytes came from a client.
@@ -312,11 +334,17 @@ impl Server {
         let Some(conn) = self.clients.get_mut(id).and_then(|c| c.conn.as_mut()) else { return ReadOutcome::Stopped };
         match conn.read(&mut scratch) {
             Ok(0) => {
-                self.close_now(id);
+                self.end_input(id);
                 ReadOutcome::Stopped
             }
             Ok(_) => ReadOutcome::More,
-            Err(_) => ReadOutcome::Stopped,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                ReadOutcome::Stopped
+            }
+            Err(_) => {
+                self.close_now(id);
+                ReadOutcome::Stopped
+            }
         }
     }
 
@@ -344,7 +372,8 @@ impl Server {
             if c.query.len() > c.query_pos && self.clients.current != Some(id) {
                 self.process_input(ahead, id);
             }
-            self.read_client(ahead, id, false);
+            // The event that told of its end may have come while it could not be read.
+            self.read_client(ahead, id, true);
         }
     }
 
@@ -459,7 +488,7 @@ impl Server {
         }
         self.clients.monitors.retain(|m| *m != id);
         if let Some(mut conn) = c.conn.take() {
-            self.note_link_gone(&conn);
+            self.note_link_gone(&mut conn, c.is(ClientFlags::KILLED));
             let _ = conn.deregister(self.reactor.registry());
             self.unaccepted.retry();
             if !c.is(ClientFlags::REPLICA.union(ClientFlags::MASTER)) || c.is(ClientFlags::MONITOR) {

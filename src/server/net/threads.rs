@@ -72,6 +72,10 @@ pub(crate) struct IoThreads {
     is_busy: bool,
     /// Turns since the poll was asked.
     turns_unpolled: u32,
+    /// Links that came home at once, and are not watched yet.
+    came_home: Vec<ClientId>,
+    /// The thread of the next handshake.
+    next_handshake: usize,
     /// Connections that came back while their clients were in the middle of a command.
     held: Vec<(ClientId, Box<Conn>, usize)>,
     /// What was read, and handed over to be written, for INFO.
@@ -174,10 +178,11 @@ fn may_leave(c: &Client) -> bool {
 impl Server {
     /// Starts the threads that the configuration asks for: the main thread counts as one.
     pub(crate) fn start_io_threads(&mut self) -> io::Result<()> {
-        for index in 0..self.cfg.io_threads - 1 {
-            self.io.threads.push(IoThread::start(index, self.reactor.waker())?);
+        let count = self.cfg.io_threads - 1;
+        for index in 0..count {
+            let thread = IoThread::start(index, count, &self.cfg.server_cpulist, self.reactor.waker())?;
+            self.io.threads.push(thread);
         }
-        let count = self.io.threads.len();
         self.io.arrived.resize_with(count, Arrived::default);
         self.io.links.resize(count, 0);
         self.io.busy.resize(count, Duration::ZERO);
@@ -194,8 +199,13 @@ impl Server {
 
     /// Whether handshakes are done elsewhere: begins this one, if so.
     pub(super) fn secure_elsewhere(&mut self, conn: Conn, whose: Secured) -> Option<Conn> {
-        let thread = self.io.threads.get(self.io.least_loaded()).filter(|_| whose == Secured::Client);
-        let Some(thread) = thread else { return Some(conn) };
+        let count = self.io.threads.len();
+        if count == 0 || whose != Secured::Client {
+            return Some(conn);
+        }
+        // Handshakes are no links yet: one thread after the other.
+        self.io.next_handshake = (self.io.next_handshake + 1) % count;
+        let thread = &self.io.threads[self.io.next_handshake];
         thread.secure(Secure { conn: Box::new(conn), whose });
         None
     }
@@ -224,13 +234,20 @@ impl Server {
         if let Some(c) = self.clients.get_mut(id) {
             c.link.conn = Some(Conn::Far(Box::new(Far::new(thread, id, conn))));
             self.io.links[at] += 1;
+            if !c.out.is_empty() {
+                // That the socket takes it shows to the thread, which has none of it.
+                self.clients.want_write(id);
+            }
         }
     }
 
-    /// A client's connection goes away.
-    pub(super) fn note_link_gone(&mut self, conn: &Conn) {
+    /// A client's connection goes away; `is_killed`: with what is on its way to the peer.
+    pub(super) fn note_link_gone(&mut self, conn: &mut Conn, is_killed: bool) {
         if let Conn::Far(far) = conn {
             self.io.links[far.home()] -= 1;
+            if is_killed {
+                far.discard_output();
+            }
         }
     }
 
@@ -238,11 +255,28 @@ impl Server {
     pub(crate) fn bring_home(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
         let Some(Conn::Far(far)) = &mut c.link.conn else { return true };
+        if !far.is_at_rest() {
+            return false;
+        }
         let home = far.home();
-        let Some(conn) = far.call_home(HOME_AT_ONCE) else { return false };
+        let Some(conn) = far.call_home(HOME_AT_ONCE) else {
+            self.clients.close_later(id);
+            return false;
+        };
         self.io.links[home] -= 1;
-        self.settle_here(id, conn);
+        c.link.conn = Some(conn);
+        // What its thread has read comes before what is read here.
+        self.io.came_home.push(id);
         true
+    }
+
+    /// Watches the sockets of links that came home at once.
+    fn watch_came_home(&mut self) {
+        for id in std::mem::take(&mut self.io.came_home) {
+            if let Some(conn) = self.clients.get_mut(id).and_then(|c| c.link.conn.take()) {
+                self.settle_here(id, conn);
+            }
+        }
     }
 
     fn settle_here(&mut self, id: ClientId, mut conn: Conn) {
@@ -266,7 +300,9 @@ impl Server {
             std::thread::yield_now();
         }
         let may_sleep = !timeout.is_zero() && self.io.let_loop_sleep();
-        if !may_sleep && self.io.is_busy && self.io.turns_unpolled < MOST_UNPOLLED {
+        // The bus and the replication links are served first in every turn.
+        let may_wait = self.bus.is_none() && !self.has_replicas() && self.repl.master_client().is_none();
+        if !may_sleep && may_wait && self.io.is_busy && self.io.turns_unpolled < MOST_UNPOLLED {
             self.io.turns_unpolled += 1;
             return Ok(self.reactor.nothing());
         }
@@ -292,6 +328,9 @@ impl Server {
             far += self.see_to_reports(ahead, thread);
         }
         self.io.is_busy = far > 0;
+        if !self.is_nested_turn() {
+            self.watch_came_home();
+        }
         let now_ms = self.clock.mono_ms();
         if now_ms >= self.io.period_ends_ms {
             let worked_us = self.admin.metrics.cycles_us;
@@ -371,8 +410,13 @@ impl Server {
         match bytes {
             Cow::Owned(bytes) if query.is_empty() && wanted <= count => *query = bytes,
             bytes => {
-                // As much as one read of a link of our own would make room for.
-                query.reserve(READ_BYTES.max(count));
+                // As much as one read of a link of our own would make room for; but the rest of a large argument has its
+                // room already.
+                let is_rest = wanted > 0 && query.len() > READ_BYTES;
+                let room = if is_rest { count } else { READ_BYTES.max(count) };
+                if query.capacity() - query.len() < room {
+                    query.reserve(room);
+                }
                 query.extend_from_slice(&bytes);
             }
         }
@@ -442,7 +486,9 @@ impl Server {
             self.process_input(ahead, id);
             return self.check_query_limit(id, self.cfg.client_query_buffer_limit as usize);
         }
-        self.clients.to_run.push((id, false));
+        if self.clients.to_run.last().is_none_or(|(last, _)| *last != id) {
+            self.clients.to_run.push((id, false));
+        }
         if self.clients.to_run.len() >= ahead::CLIENTS {
             self.run_inputs(ahead);
         }

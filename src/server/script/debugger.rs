@@ -8,7 +8,6 @@ use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::call::Ctx;
 use crate::sys::{fork, signals};
-use std::fs::File;
 use std::io::Write;
 
 /// Runs a script under the debugger: `run` does what EVAL does.
@@ -26,6 +25,9 @@ pub(crate) fn debug(ctx: &mut Ctx<'_>, args: Args<'_>, run: impl FnOnce(&mut Ctx
                 // The connection is the child's now.
                 ctx.srv.script.debugger.children.push(pid);
                 ctx.srv.disable_debugging(id);
+                if let Some(conn) = &mut ctx.c_mut().conn {
+                    conn.leave_to_child();
+                }
                 ctx.srv.clients.close_later(id);
                 return Ok(());
             }
@@ -51,11 +53,13 @@ pub(crate) fn debug(ctx: &mut Ctx<'_>, args: Args<'_>, run: impl FnOnce(&mut Ctx
             ctx.out.error(&error.0);
         }
         let _ = conn.map(|mut conn| conn.write_all(&ctx.out.buf[mark..]));
+        // A peer with TLS was told that this is the end.
         log::info!("Lua debugging session child exiting");
         fork::exit_child(0);
     }
-    if let Some(conn) = conn {
-        block_connection(&conn, false);
+    if let Some(mut conn) = conn {
+        conn.set_blocking(false, SEND_TIMEOUT);
+        ctx.c_mut().link.conn = Some(conn);
     }
     log::info!("Redis synchronous debugging eval session ended");
     // The end of the connection is the end of the session.
@@ -98,25 +102,14 @@ impl Server {
 
 impl Server {
     fn open_session(&mut self, id: ClientId, script: &[u8]) {
-        let conn = self.clients.get(id).and_then(|c| c.conn.as_ref());
-        let conn = conn.and_then(|conn| conn.fd()?.try_clone_to_owned().ok()).map(File::from);
-        if let Some(conn) = &conn {
-            block_connection(conn, true);
+        // The client has it back when the session is over.
+        let mut conn = self.clients.get_mut(id).and_then(|c| c.link.conn.take());
+        if let Some(conn) = &mut conn {
+            conn.set_blocking(true, SEND_TIMEOUT);
         }
         let end = script.iter().rposition(|b| !matches!(b, b'\r' | b'\n')).map_or(0, |i| i + 1);
         let debugger = &mut self.script.debugger;
         debugger.conn = conn;
         debugger.source = script[..end].split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
     }
-}
-
-/// Makes a connection block, with a limit for sending, or takes that back.
-fn block_connection(conn: &File, block: bool) {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    use nix::sys::socket::{setsockopt, sockopt};
-    use nix::sys::time::TimeVal;
-    let flags = fcntl(conn, FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_truncate);
-    let _ = fcntl(conn, FcntlArg::F_SETFL(if block { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK }));
-    let timeout = if block { SEND_TIMEOUT.as_secs() as i64 } else { 0 };
-    let _ = setsockopt(conn, sockopt::SendTimeout, &TimeVal::new(timeout, 0));
 }
