@@ -146,7 +146,7 @@ fn a_link_moves_between_threads_and_loses_nothing() {
     while main.input.len() < back.len() || main.sent < there.len() {
         assert!(begun.elapsed() < LONG);
         turns += 1;
-        if turns.is_multiple_of(50) {
+        if turns.is_multiple_of(7) {
             let to = (main.far.as_ref().unwrap().home() + 1) % 3;
             main.far.as_mut().unwrap().move_to(Home::Thread(to));
         }
