@@ -20,8 +20,9 @@ use crate::structs::slots::SLOT_COUNT;
 const REPORT_VALIDITY: i64 = 2;
 /// How often a master with slots is pinged within a node timeout by each of few others, and by all of many together.
 const PINGS_A_TIMEOUT: i64 = 16;
-/// Bounds on how often a master pings the one after it.
-const WATCH_MS: std::ops::RangeInclusive<i64> = 250..=1000;
+/// How often a master pings the one after it, and other nodes a random one.
+const WATCH_MS: i64 = 200;
+const RANDOM_PING_MS: i64 = 1000;
 /// An answer is late after this part of the node timeout, within these bounds.
 const LATE: i64 = 32;
 const LATE_MS: std::ops::RangeInclusive<i64> = 50..=100;
@@ -175,12 +176,12 @@ impl Cluster {
     }
 
     /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where
-    /// nothing is due. A master, which pings many for their grants, pings the next master instead, more often if the
-    /// node timeout is short.
+    /// nothing is due. A master, which pings many for their grants, pings the next master instead, and more often.
     fn ping_without_need(&mut self, env: &Env) {
         let next = self.next_voter();
-        let often = (self.config.node_timeout_ms / PINGS_A_TIMEOUT).clamp(*WATCH_MS.start(), *WATCH_MS.end());
-        if env.now_ms - self.random_ping_ms < if next.is_some() { often } else { *WATCH_MS.end() } {
+        let due = self.random_ping_ms + if next.is_some() { WATCH_MS } else { RANDOM_PING_MS };
+        if env.now_ms < due {
+            self.wake_at(due);
             return;
         }
         self.random_ping_ms = env.now_ms;
