@@ -100,7 +100,7 @@ impl Cluster {
             self.importing.remove(&slot);
             self.bind(slot, self.myself);
         }
-        self.save_and_update();
+        self.slots_changed();
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Cluster {
             self.importing.remove(&slot);
             self.unbind(slot);
         }
-        self.save_and_update();
+        self.slots_changed();
         Ok(())
     }
 
@@ -135,8 +135,14 @@ impl Cluster {
             return refuse("DB must be empty to perform CLUSTER FLUSHSLOTS.");
         }
         self.unbind_all(self.myself);
-        self.save_and_update();
+        self.slots_changed();
         Ok(())
+    }
+
+    /// An operator changed which slots are ours: all nodes are to hear of it now.
+    fn slots_changed(&mut self) {
+        self.save_and_update();
+        self.todo.announce = true;
     }
 
     /// CLUSTER SETSLOT.
@@ -204,7 +210,7 @@ impl Cluster {
             if self.bump_epoch() {
                 log::info!("configEpoch updated after importing slot {slot}");
             }
-            self.broadcast_pong(env);
+            self.todo.announce = true;
         }
         Ok(())
     }

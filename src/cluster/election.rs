@@ -2,8 +2,9 @@
 //!
 //! Safety: a master votes once an epoch, and persists the vote before it answers. After a restart it votes only in epochs
 //! greater than all it voted in; until then a request may come late, after it voted in a greater epoch for a replica of
-//! another master. It votes only for a replica whose master it considers failed (or in a manual failover) and to which no promise binds it any more (see `lease`); not
-//! for two replicas of one master within two node timeouts; not against a newer owner of a slot. A replica counts each
+//! another master; about one master it votes in ascending epochs only. It votes only for a replica whose master it considers failed (or in a manual failover) and to which no promise binds it any more (see `lease`); not
+//! for two replicas of one master within two node timeouts; not against an owner of a slot by an epoch that the replica
+//! has not heard of, or that its election would not beat. A replica counts each
 //! voter once, and only votes given in the epoch of its election. Replicas with less data wait longer.
 //!
 //! Speed: the request follows a FAIL message on the same links, so every voter knows of the failure when it gets the
@@ -30,7 +31,8 @@ const STALE_RANK_DELAY_MS: i64 = 250;
 const MASTER_DELAY_MS: i64 = 10;
 /// An election that met another one is repeated in a new epoch after a random time of this order, doubled each time.
 const CONTENTION_MS: i64 = 60;
-/// If there are only elections in greater epochs, this much later: it is Redis nodes alone that may have no vote left.
+/// If there are only elections in greater epochs, this much later, or after the last vote: it is Redis nodes alone that
+/// may have no vote left.
 const OVERTAKEN_MS: i64 = 500;
 /// How many votes a master remembers besides the greatest epoch.
 const REMEMBERED_VOTES: usize = 4096;
@@ -97,8 +99,11 @@ pub(super) struct Election {
     first_asked_ms: i64,
     epoch: u64,
     votes: BTreeSet<NodeId>,
-    /// Another replica asked for votes in the same epoch, or another one of our master: votes for us may be gone.
+    /// Another replica asked for votes in the same epoch, or another one of our master: votes for us may be gone. Or our
+    /// master has an epoch that this one does not beat.
     contended: bool,
+    /// When the last vote came.
+    last_vote_ms: i64,
     /// When to try in a new epoch if contended, and how often that was done.
     retry_ms: i64,
     retries: u32,
@@ -172,7 +177,7 @@ impl Cluster {
         let election = &self.election;
         match election.contended {
             true => election.retry_ms,
-            false if self.current_epoch > election.epoch => election.retry_ms + OVERTAKEN_MS,
+            false if self.current_epoch > election.epoch => election.retry_ms.max(election.last_vote_ms) + OVERTAKEN_MS,
             false => i64::MAX,
         }
     }
@@ -318,9 +323,10 @@ impl Cluster {
         }
         self.election.asked_ms = env.now_ms;
         let links = self.voter_links(|n| !self.election.votes.contains(&n.id));
-        let mflags = self.request_flags();
         if !links.is_empty() {
-            self.send_to_all(&links, &Body::AuthRequest, mflags, env);
+            // In the epoch of the election: a vote in the greatest one would not count, and another candidate may need it.
+            let header = Header { current_epoch: self.election.epoch, ..self.header(self.request_flags(), env) };
+            self.send_packet(&links, &header, &Body::AuthRequest);
         }
         self.wake_at(env.now_ms + self.repeat_after_ms());
     }
@@ -330,6 +336,7 @@ impl Cluster {
         // The epoch in the header is the one the vote was given in.
         if n.is_voter() && self.election.asked && header.current_epoch == self.election.epoch {
             self.election.votes.insert(n.id);
+            self.election.last_vote_ms = env.now_ms;
             self.todo.failover = true;
             self.take_in_grant(sender, self.election.first_asked_ms, env);
         }
@@ -343,6 +350,9 @@ impl Cluster {
             me.config_epoch = epoch;
             log::info!("configEpoch set to {epoch} after successful failover");
         }
+        // It is as if we had voted for ourselves.
+        self.last_vote_epoch = self.last_vote_epoch.max(epoch);
+        self.unknown_votes_until = self.unknown_votes_until.max(epoch);
         // The lease is what the votes amount to.
         self.lease_end_ms = 0;
         self.replace_my_master(env);
@@ -448,15 +458,26 @@ impl Cluster {
             );
             return;
         }
+        // A request that comes late: the election of the greater epoch may have been won.
+        let voted_epoch = self.nodes[master].voted_epoch;
+        if epoch <= voted_epoch {
+            log::warn!("Failover auth denied to {who}: voted about its master in epoch {voted_epoch} > ({epoch})");
+            return;
+        }
         let newer = header.slots.iter().find_map(|slot| {
-            let epoch = self.nodes[self.claimed_owner(slot)?].config_epoch;
-            (epoch > header.config_epoch).then_some((slot, epoch))
+            let owner = self.claimed_owner(slot)?;
+            let owned_by = self.nodes[owner].config_epoch;
+            (owned_by > header.config_epoch || owned_by >= epoch).then_some((slot, owner))
         });
-        if let Some((slot, epoch)) = newer {
+        if let Some((slot, owner)) = newer {
             log::warn!(
-                "Failover auth denied to {who}: slot {slot} epoch ({epoch}) > reqEpoch ({})",
+                "Failover auth denied to {who}: slot {slot} epoch ({}) > reqEpoch ({}), or not less than that of the \
+                 election ({epoch})",
+                self.nodes[owner].config_epoch,
                 header.config_epoch
             );
+            // It may never hear that from the owner, which may be its master.
+            self.send_update(candidate, owner, env);
             return;
         }
         self.note_vote(epoch);
@@ -481,6 +502,17 @@ impl Cluster {
         log::info!("Failover auth granted to {who} for epoch {epoch}");
     }
 
+    /// A voter told us this epoch of our master, which a request must name and an election beat.
+    pub(super) fn note_epoch_to_beat(&mut self, config_epoch: u64, is_news: bool) {
+        if self.election.asked && config_epoch >= self.election.epoch {
+            self.election.contended = true;
+            self.wake_at(self.election.retry_ms);
+        } else if is_news {
+            self.election.asked_ms = 0;
+            self.todo.failover = true;
+        }
+    }
+
     pub(super) fn is_sibling(&self, key: NodeKey) -> bool {
         self.myself().replica_of.is_some() && self.nodes[key].replica_of == self.myself().replica_of
     }
@@ -501,7 +533,7 @@ impl Cluster {
         if self.voted_epochs.len() > REMEMBERED_VOTES
             && let Some(oldest) = self.voted_epochs.pop_first()
         {
-            self.unknown_votes_until = oldest;
+            self.unknown_votes_until = self.unknown_votes_until.max(oldest);
         }
         self.last_vote_epoch = self.last_vote_epoch.max(epoch);
     }
@@ -614,6 +646,104 @@ mod tests {
             .map(|packet| packet.header.current_epoch)
             .collect();
         assert_eq!((acks, voter.current_epoch, voter.last_vote_epoch), (vec![8], 50, 8));
+    }
+
+    fn key(c: &Cluster, id: &str) -> NodeKey {
+        c.nodes.find(&NodeId::parse(id.as_bytes()).unwrap()).unwrap()
+    }
+
+    /// What a node sends of that type.
+    fn packets(c: &mut Cluster, kind: wire::PacketType, now_ms: i64) -> Vec<Header> {
+        let actions = c.flush(&env(now_ms));
+        let packets = actions.iter().filter_map(|action| match action {
+            Action::Send { packet, .. } if wire::packet_type(packet) == kind as u16 => wire::decode(packet).ok(),
+            _ => None,
+        });
+        packets.map(|packet| packet.header).collect()
+    }
+
+    /// The answer, by type, to the replica's request in this epoch; its master has `config_epoch` as far as it knows.
+    fn answer(voter: &mut Cluster, epoch: u64, config_epoch: u64, now_ms: i64) -> Option<wire::PacketType> {
+        let replica = key(voter, D);
+        voter.connect(replica, now_ms);
+        voter.lease_end_ms = i64::MAX;
+        let link = voter.on_accept(now_ms, "127.0.0.1".into(), "127.0.0.1".into());
+        let header = Header { current_epoch: epoch, config_epoch, ..cluster(D, epoch).header(0, &env(now_ms)) };
+        voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
+        let actions = voter.flush(&env(now_ms));
+        [wire::PacketType::AuthAck, wire::PacketType::Update].into_iter().find(|kind| sent(&actions, *kind))
+    }
+
+    #[test]
+    fn a_vote_beats_what_was_voted_and_who_owns_the_slots() {
+        use wire::PacketType::{AuthAck, Update};
+        let mut voter = cluster(B, 50);
+        let (now_ms, master) = (START_MS + 5000, key(&voter, A));
+        voter.nodes[master].config_epoch = 8;
+        // The candidate must know of its master's epoch, and is told of it; and its own must be greater.
+        assert_eq!(answer(&mut voter, 10, 7, now_ms), Some(Update));
+        assert_eq!(answer(&mut voter, 8, 8, now_ms), Some(Update));
+        assert_eq!(answer(&mut voter, 10, 8, now_ms), Some(AuthAck));
+        // However late, no vote is given about that master in a lesser epoch.
+        assert_eq!(answer(&mut voter, 9, 8, now_ms + 100), None);
+        assert_eq!(answer(&mut voter, 9, 8, now_ms + 60_000), None);
+        assert_eq!(voter.nodes[master].voted_epoch, 10);
+        assert_eq!(answer(&mut voter, 11, 8, now_ms + 60_000), Some(AuthAck));
+    }
+
+    #[test]
+    fn an_open_vote_is_not_closed_by_the_master_it_was_about() {
+        let mut voter = cluster(B, 50);
+        let (now_ms, master, heir) = (START_MS + 5000, key(&voter, A), key(&voter, D));
+        assert_eq!(answer(&mut voter, 51, 1, now_ms), Some(wire::PacketType::AuthAck));
+        voter.nodes[master].config_epoch = 60;
+        assert!(voter.vote_is_open(master));
+        voter.nodes[heir].config_epoch = 51;
+        assert!(!voter.vote_is_open(master));
+    }
+
+    #[test]
+    fn a_request_is_repeated_in_its_epoch_and_a_new_one_beats_the_master() {
+        let mut replica = cluster(D, 5);
+        for voter in [B, C] {
+            let voter = key(&replica, voter);
+            replica.connect(voter, START_MS);
+        }
+        let mut now_ms = START_MS;
+        while !replica.election.asked {
+            replica.tick(&env(now_ms));
+            now_ms += 1;
+        }
+        let epochs = |c: &mut Cluster, now_ms: i64| -> Vec<u64> {
+            let mut epochs: Vec<u64> =
+                packets(c, wire::PacketType::AuthRequest, now_ms).iter().map(|h| h.current_epoch).collect();
+            epochs.dedup();
+            epochs
+        };
+        assert_eq!(epochs(&mut replica, now_ms), [6]);
+        // Another election began.
+        replica.current_epoch = 9;
+        now_ms = replica.election.asked_ms + replica.repeat_after_ms();
+        replica.advance_election(&env(now_ms));
+        assert_eq!(epochs(&mut replica, now_ms), [6]);
+        // The master has an epoch that this election does not beat.
+        let master = key(&replica, A);
+        let slots = replica.nodes[master].slots.clone();
+        replica.on_update(master, 5, &slots, &env(now_ms));
+        assert_eq!((epochs(&mut replica, now_ms), replica.election.contended), (vec![6], false));
+        replica.on_update(master, 6, &slots, &env(now_ms));
+        replica.advance_election(&env(now_ms));
+        assert_eq!(epochs(&mut replica, now_ms), [10]);
+        // A vote that comes shows that voters are at it.
+        replica.current_epoch = 11;
+        let (voter, before) = (key(&replica, B), replica.retry_ms());
+        let header = Header { current_epoch: 10, ..cluster(B, 11).header(0, &env(now_ms)) };
+        replica.on_vote(voter, &header, &env(now_ms + 400));
+        assert_eq!(replica.retry_ms(), now_ms + 400 + OVERTAKEN_MS);
+        assert!(before < replica.retry_ms());
+        // Who won votes in no epoch up to its own.
+        replica.win_election(&env(now_ms + 400));
+        assert!(replica.has_voted_in(10) && !replica.has_voted_in(11));
     }
 
     #[test]

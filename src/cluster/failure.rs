@@ -20,8 +20,9 @@ use crate::structs::slots::SLOT_COUNT;
 const REPORT_VALIDITY: i64 = 2;
 /// How often a master with slots is pinged within a node timeout by each of few others, and by all of many together.
 const PINGS_A_TIMEOUT: i64 = 16;
-/// Bounds on how often a master pings the one after it.
-const WATCH_MS: std::ops::RangeInclusive<i64> = 250..=1000;
+/// How often a master pings the one after it, and other nodes a random one.
+const WATCH_MS: i64 = 200;
+const RANDOM_PING_MS: i64 = 1000;
 /// An answer is late after this part of the node timeout, within these bounds.
 const LATE: i64 = 32;
 const LATE_MS: std::ops::RangeInclusive<i64> = 50..=100;
@@ -61,12 +62,13 @@ impl Cluster {
     }
 
     /// How often, on average, a master with slots pings another one. In a large cluster there are many to notice its
-    /// absence, and the newest half of the grants is enough.
+    /// absence, and the newest half of the grants is enough. More seldom, the pings would come in bursts: while the lease
+    /// is short all masters are pinged.
     fn grant_interval_ms(&self) -> i64 {
         let timeout = self.config.node_timeout_ms;
         let often = timeout / PINGS_A_TIMEOUT;
         match self.config.ping_interval_ms {
-            0 => often.saturating_mul((self.size as i64 - 1) / 2).min(timeout / 4 * 3),
+            0 => often.saturating_mul((self.size as i64 - 1) / 2).min(timeout / 2),
             configured => configured.min(timeout / 4),
         }
         .max(often)
@@ -174,12 +176,12 @@ impl Cluster {
     }
 
     /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where
-    /// nothing is due. A master, which pings many for their grants, pings the next master instead, more often if the
-    /// node timeout is short.
+    /// nothing is due. A master, which pings many for their grants, pings the next master instead, and more often.
     fn ping_without_need(&mut self, env: &Env) {
         let next = self.next_voter();
-        let often = (self.config.node_timeout_ms / PINGS_A_TIMEOUT).clamp(*WATCH_MS.start(), *WATCH_MS.end());
-        if env.now_ms - self.random_ping_ms < if next.is_some() { often } else { *WATCH_MS.end() } {
+        let due = self.random_ping_ms + if next.is_some() { WATCH_MS } else { RANDOM_PING_MS };
+        if env.now_ms < due {
+            self.wake_at(due);
             return;
         }
         self.random_ping_ms = env.now_ms;
@@ -205,17 +207,29 @@ impl Cluster {
         (self.config.node_timeout_ms / LATE).clamp(*LATE_MS.start(), *LATE_MS.end())
     }
 
+    /// From when a node's answer is late, if a ping waits for one: unless other packets come from it, or its answers
+    /// usually take about as long, as they do over a long way.
+    fn late_from_ms(&self, n: &Node) -> Option<i64> {
+        let usual_ms = (n.answers_in_ms * 2).min(self.config.node_timeout_ms / 4);
+        (n.ping_sent_ms != 0).then(|| n.ping_sent_ms.max(n.data_received_ms) + self.late_ms().max(usual_ms))
+    }
+
+    pub(super) fn answers_late(&self, n: &Node, now_ms: i64) -> bool {
+        self.late_from_ms(n).is_some_and(|late_ms| late_ms <= now_ms)
+    }
+
     /// Tells the other masters if one of them has not answered us for a while, so that they ping it: its absence counts
     /// from their own pings. Who was told of it does not tell it on.
     fn tell_if_late(&mut self, key: NodeKey, env: &Env) {
-        let (late_ms, node) = (self.late_ms(), &self.nodes[key]);
-        if node.ping_sent_ms == 0 || !node.healthy() || !node.is_voter() || !self.myself().is_voter() {
+        let node = &self.nodes[key];
+        let Some(due) = self.late_from_ms(node) else { return };
+        if !node.healthy() || !node.is_voter() || !self.myself().is_voter() {
             return;
         }
-        let due = node.ping_sent_ms.max(node.data_received_ms) + late_ms;
+        let lived_since = node.data_received_ms > node.late_news_ms;
         if env.now_ms < due {
             self.wake_at(due);
-        } else if env.now_ms - node.late_news_ms > self.config.node_timeout_ms {
+        } else if lived_since || env.now_ms - node.late_news_ms > self.config.node_timeout_ms {
             self.nodes[key].late_news_ms = env.now_ms;
             self.todo.late_news = true;
         }
@@ -242,11 +256,13 @@ impl Cluster {
             return;
         }
         self.todo.late_news = false;
+        let is_late = |n: &Node| n.is_voter() && n.healthy() && self.answers_late(n, env.now_ms);
+        let late = self.nodes.iter().filter(|(_, n)| is_late(n));
+        let gossip: Vec<_> = late.map(|(key, _)| self.gossip_entry(key, env)).collect();
+        if gossip.is_empty() {
+            return;
+        }
         self.late_news_ms = env.now_ms;
-        let latest = env.now_ms - self.late_ms();
-        let is_late = |n: &Node| n.ping_sent_ms != 0 && n.ping_sent_ms.max(n.data_received_ms) <= latest;
-        let late = self.nodes.iter().filter(|(_, n)| n.is_voter() && n.healthy() && is_late(n));
-        let gossip: Vec<_> = late.map(|(key, _)| self.gossip_entry(key)).collect();
         let links = self.voter_links(Node::healthy);
         self.send_news(&links, gossip, env);
     }
@@ -536,13 +552,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_late_after_twice_its_usual_time() {
+        let (mut c, key) = alone();
+        let env = |now_ms| Env { now_ms, repl_offset: 0, data_age_ms: 0, replicating: false, keys_in_slot: &|_| 0 };
+        let told = |c: &Cluster, now_ms: i64| c.gossip_entry(key, &env(now_ms)).ping_sent_s;
+        assert_eq!(told(&c, 60_000), 0, "no ping waits");
+        c.nodes[key].ping_sent_ms = 50_000;
+        assert_eq!([50_000, 50_099, 50_100].map(|now_ms| told(&c, now_ms)), [0, 0, 50]);
+        c.nodes[key].data_received_ms = 50_050;
+        assert_eq!([50_149, 50_150].map(|now_ms| told(&c, now_ms)), [0, 50]);
+        c.nodes[key].answers_in_ms = 80;
+        assert_eq!([50_209, 50_210].map(|now_ms| told(&c, now_ms)), [0, 50]);
+    }
+
+    #[test]
     fn masters_ping_each_other_as_often_as_few_or_many_need() {
         let (mut c, _) = alone();
         let intervals = [1, 2, 3, 5, 9, 30, 500].map(|size| {
             c.size = size;
             c.grant_interval_ms()
         });
-        assert_eq!(intervals, [1000, 1000, 1000, 2000, 4000, 12_000, 12_000]);
+        assert_eq!(intervals, [1000, 1000, 1000, 2000, 4000, 8000, 8000]);
         c.config.ping_interval_ms = 2500;
         assert_eq!(c.grant_interval_ms(), 2500);
     }

@@ -147,7 +147,12 @@ impl Cluster {
         // master itself comes later, by its other link.
         if header.config_epoch > node.config_epoch && header.replica_of.is_none() {
             node.config_epoch = header.config_epoch;
-            self.save_later();
+            if self.myself().replica_of == Some(sender) {
+                // Without it we could not take the master's place, and it may not be there to tell us again.
+                self.save_synced();
+            } else {
+                self.save_later();
+            }
         }
         self.note_master_offset(sender, header);
     }
@@ -259,7 +264,8 @@ impl Cluster {
             node.flags.clear(NodeFlags::HANDSHAKE);
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
             self.welcome(key);
-            self.save_later();
+            // In a cluster of two nobody could tell us again.
+            self.save_soon();
         } else if self.nodes[key].id != header.sender {
             let node = &mut self.nodes[key];
             log::trace!(
@@ -352,7 +358,7 @@ impl Cluster {
 
     fn gossip_of_known(&mut self, reporter: NodeKey, key: NodeKey, g: &Gossip, env: &Env) {
         let bad = g.flags.has_any(NodeFlags::PFAIL | NodeFlags::FAIL);
-        self.note_opinion(key, reporter, g.flags.has(NodeFlags::FAIL));
+        self.note_opinion(key, reporter, g.flags.has(NodeFlags::FAIL), env);
         if self.nodes[reporter].is_master() {
             if bad {
                 self.add_fail_report(key, reporter, env);
@@ -607,7 +613,9 @@ impl Cluster {
         let (most, first) = (MOST_NEWCOMERS.min(wanted * MOST_NEWCOMERS), self.rng.usize(..=self.newcomers.len()));
         let newcomers = self.newcomers[first..].iter().chain(&self.newcomers[..first]).take(most);
         let mut doubtful = std::mem::take(&mut self.doubtful);
-        doubtful.retain(|key| self.is_doubtful(*key));
+        // Also of one that is not doubtful at the moment: what makes a vote open may change until the election is over.
+        let may_become = |n: &Node| n.voted_ms != 0 && env.now_ms - n.voted_ms <= self.election_lasts_ms();
+        doubtful.retain(|key| self.is_doubtful(*key) || may_become(&self.nodes[*key]));
         let eligible = |key: &NodeKey| {
             let n = &self.nodes[*key];
             *key != self.myself
@@ -616,8 +624,10 @@ impl Cluster {
         };
         let others = self.nodes.keys_from(start).filter(eligible).take(wanted);
         let others = others.chain(newcomers.copied().filter(eligible));
-        let to_tell = doubtful.iter().copied().filter(|key| !self.nodes[*key].flags.has(NodeFlags::NOADDR));
-        let out = others.chain(to_tell.take(usize::from(u16::MAX) - 1000)).map(|key| self.gossip_entry(key)).collect();
+        let has_address = |key: &NodeKey| !self.nodes[*key].flags.has(NodeFlags::NOADDR);
+        let to_tell = doubtful.iter().copied().filter(|key| has_address(key) && self.is_doubtful(*key));
+        let keys = others.chain(to_tell.take(usize::from(u16::MAX) - 1000));
+        let out = keys.map(|key| self.gossip_entry(key, env)).collect();
         self.doubtful = doubtful;
         out
     }
@@ -636,13 +646,14 @@ impl Cluster {
         }
     }
 
-    pub(super) fn gossip_entry(&self, key: NodeKey) -> Gossip {
+    /// It says that a ping waits for its answer only if that is late: a Hexad node that hears of it looks, too.
+    pub(super) fn gossip_entry(&self, key: NodeKey, env: &Env) -> Gossip {
         let n = &self.nodes[key];
         let (port, second_port) =
             if self.config.tls_cluster { (n.tls_port, n.tcp_port) } else { (n.tcp_port, n.tls_port) };
         Gossip {
             id: n.id,
-            ping_sent_s: (n.ping_sent_ms / 1000) as u32,
+            ping_sent_s: if self.answers_late(n, env.now_ms) { (n.ping_sent_ms / 1000) as u32 } else { 0 },
             pong_received_s: (n.pong_received_ms / 1000) as u32,
             ip: n.ip.clone(),
             port,

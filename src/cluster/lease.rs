@@ -64,6 +64,9 @@ const SHORTEST_TERM_MS: i64 = 500;
 /// `election`.
 const ELECTION_MS: i64 = 2000;
 const ELECTION_TIMEOUTS: i64 = 2;
+/// For how many node timeouts it counts that a node considers another failed. A node whose grant counts has said so
+/// again within one, if it still does.
+const OPINION_TERMS: i64 = 3;
 
 impl Cluster {
     /// Whether this node may serve its slots at this time. Always true if it is not a master with slots, or the only
@@ -83,7 +86,7 @@ impl Cluster {
     }
 
     /// Until when the grants that we have amount to a lease.
-    fn granted_until_ms(&self) -> i64 {
+    fn granted_until_ms(&self, now_ms: i64) -> i64 {
         if !self.myself().is_voter() {
             return i64::MAX;
         }
@@ -92,7 +95,10 @@ impl Cluster {
         for (key, n) in self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter()) {
             voters += 1;
             // The grant of a node that may have been replaced does not count.
-            let counts = |doubter: &NodeKey| self.nodes[*doubter].is_voter() && !self.nodes[*doubter].failed();
+            let counts = |(doubter, said_ms): &(NodeKey, i64)| {
+                let n = &self.nodes[*doubter];
+                n.is_voter() && !n.failed() && now_ms - said_ms <= self.term_ms() * OPINION_TERMS
+            };
             let doubted = n.failed_by.iter().any(counts);
             if !n.failed() && !self.vote_is_open(key) && !doubted {
                 grants.push(n.granted_ms);
@@ -112,7 +118,7 @@ impl Cluster {
     /// Updates the lease after a change. A granted lease stands until its end: adding a master, for example, does not
     /// shorten it.
     pub(super) fn renew_lease(&mut self, now_ms: i64) {
-        let until_ms = self.granted_until_ms();
+        let until_ms = self.granted_until_ms(now_ms);
         self.lease_end_ms = match self.lease_end_ms {
             // Until now there was no other master, or we had no slots, which an operator changed.
             i64::MAX if until_ms != i64::MAX => until_ms.max(now_ms + self.lease_ms()),
@@ -123,6 +129,8 @@ impl Cluster {
     /// A PONG came on the link that we opened to this node. `doubted`: it calls us failing.
     pub(super) fn take_in_answer(&mut self, link: LinkId, key: NodeKey, doubted: bool, env: &Env) {
         let Some(sent_ms) = self.links.get_mut(&link).and_then(|l| l.pings.pop_front()) else { return };
+        let usual_ms = &mut self.nodes[key].answers_in_ms;
+        *usual_ms += (env.now_ms - sent_ms - *usual_ms) / 8;
         if !doubted {
             self.take_in_grant(key, sent_ms, env);
         } else if self.nodes[key].granted_ms <= sent_ms {
@@ -163,7 +171,7 @@ impl Cluster {
 
     /// Ends the lease when the remaining grants end, after others were withdrawn.
     fn lose_lease(&mut self, env: &Env) {
-        self.lease_end_ms = self.granted_until_ms();
+        self.lease_end_ms = self.granted_until_ms(env.now_ms);
         if !self.holds_lease(env.now_ms) {
             self.todo.state = true;
         }
@@ -182,11 +190,11 @@ impl Cluster {
     }
 
     /// Notes that `reporter` considers a node failed, or no longer.
-    pub(super) fn note_opinion(&mut self, key: NodeKey, reporter: NodeKey, failed: bool) {
+    pub(super) fn note_opinion(&mut self, key: NodeKey, reporter: NodeKey, failed: bool, env: &Env) {
         let doubters = &mut self.nodes[key].failed_by;
-        doubters.retain(|d| *d != reporter);
+        doubters.retain(|(doubter, _)| *doubter != reporter);
         if failed {
-            doubters.push(reporter);
+            doubters.push((reporter, env.now_ms));
         }
     }
 
@@ -205,7 +213,7 @@ impl Cluster {
             if self.grants_to(key, header) {
                 self.nodes[key].promised_ms = env.now_ms;
             } else {
-                let mut entry = self.gossip_entry(key);
+                let mut entry = self.gossip_entry(key, env);
                 entry.flags.set(NodeFlags::FAIL);
                 gossip.push(entry);
             }
@@ -254,10 +262,16 @@ impl Cluster {
             return false;
         };
         let heir = &self.nodes[heir];
-        let election_ms = (self.config.node_timeout_ms * ELECTION_TIMEOUTS).max(ELECTION_MS);
-        let told = heir.data_received_ms > n.voted_ms + election_ms + election_ms / 4;
-        let epoch_of = |master: NodeKey| self.nodes[master].config_epoch;
-        let won = heir.replica_of.map_or(0, epoch_of).max(heir.config_epoch) >= n.voted_epoch;
+        let told = heir.data_received_ms > n.voted_ms + self.election_lasts_ms();
+        // Until it knows how its election ended it follows the master that it was to replace.
+        let follows = heir.replica_of.filter(|followed| *followed != master);
+        let won = follows.map_or(0, |m| self.nodes[m].config_epoch).max(heir.config_epoch) >= n.voted_epoch;
         !(told || won || heir.failed())
+    }
+
+    /// How long after a vote it may decide an election, and a little more, for clocks of different rates.
+    pub(super) fn election_lasts_ms(&self) -> i64 {
+        let election_ms = (self.config.node_timeout_ms * ELECTION_TIMEOUTS).max(ELECTION_MS);
+        election_ms + election_ms / 4
     }
 }

@@ -274,7 +274,7 @@ struct Todo {
     failover: bool,
     /// There are grants that the lease does not count yet.
     lease: bool,
-    /// All nodes are to hear of our role now.
+    /// All nodes are to hear of our role, slots or epoch now.
     announce: bool,
     /// There are answers so late that others should hear of it.
     late_news: bool,
@@ -437,6 +437,8 @@ impl Cluster {
             me.human_name = self.config.announce_human_name.clone();
             self.todo.save = true;
         }
+        // What others should know does not wait for the next ping.
+        self.todo.announce |= !starting && self.todo.save;
         self.next_due_ms = 0;
     }
 
@@ -652,7 +654,7 @@ impl Cluster {
         self.newcomers.retain(|n| *n != key);
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
-            n.failed_by.retain(|voter| *voter != key);
+            n.failed_by.retain(|(voter, _)| *voter != key);
             n.replicas.retain(|r| *r != key);
             if n.replica_of == Some(key) {
                 n.replica_of = None;

@@ -194,6 +194,8 @@ pub(crate) struct Node {
     pub(crate) told_of_ms: i64,
     /// When we told others, or were told, that its answer is late.
     pub(crate) late_news_ms: i64,
+    /// How long its answers usually take.
+    pub(crate) answers_in_ms: i64,
     /// When anything last came from it.
     pub(crate) data_received_ms: i64,
     /// When FAIL was set.
@@ -206,8 +208,8 @@ pub(crate) struct Node {
     pub(crate) voted_epoch: u64,
     /// When we sent the latest ping that it answered with a grant (see `lease`).
     pub(crate) granted_ms: i64,
-    /// The nodes that consider it failed, by the latest gossip of each.
-    pub(crate) failed_by: Vec<NodeKey>,
+    /// The nodes that consider it failed, by the latest gossip of each, and when that came.
+    pub(crate) failed_by: Vec<(NodeKey, i64)>,
     /// When we last gave it a grant.
     pub(crate) promised_ms: i64,
     /// When we last sent it a ping on our link.
@@ -258,6 +260,7 @@ impl Node {
             pong_received_ms: 0,
             told_of_ms: 0,
             late_news_ms: 0,
+            answers_in_ms: 0,
             data_received_ms: 0,
             fail_time_ms: 0,
             voted_ms: 0,

@@ -165,7 +165,7 @@ impl Cluster {
         })
     }
 
-    fn send_update(&mut self, to: NodeKey, about: NodeKey, env: &Env) {
+    pub(super) fn send_update(&mut self, to: NodeKey, about: NodeKey, env: &Env) {
         let Some(link) = self.nodes[to].link else {
             return;
         };
@@ -180,6 +180,9 @@ impl Cluster {
 
     /// Processes an UPDATE: another node tells us of a newer owner.
     pub(super) fn on_update(&mut self, about: NodeKey, config_epoch: u64, slots: &SlotSet, env: &Env) {
+        if self.myself().replica_of == Some(about) {
+            self.note_epoch_to_beat(config_epoch, config_epoch > self.nodes[about].config_epoch);
+        }
         if self.nodes[about].config_epoch >= config_epoch {
             return;
         }
@@ -285,6 +288,7 @@ impl Cluster {
         );
         self.nodes[self.myself].config_epoch = self.current_epoch;
         self.save_synced();
+        self.todo.announce = true;
     }
 
     // ---- our own role ----
@@ -363,6 +367,8 @@ impl Cluster {
         me.config_epoch = self.current_epoch;
         log::info!("New configEpoch set to {}", self.current_epoch);
         self.save_synced();
+        // Our replicas need it for an election, and others' claims must not seem to beat ours.
+        self.todo.announce = true;
         true
     }
 

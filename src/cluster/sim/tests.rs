@@ -288,6 +288,51 @@ fn without_a_majority_nobody_is_elected() {
     sim.settle();
 }
 
+/// It raised its epoch, and died before its replica, which it could not reach, heard of that.
+#[test]
+fn a_replica_learns_from_voters_which_epoch_to_beat() {
+    for seed in seeds(3) {
+        let mut sim = Sim::new(seed, 3, 1, 2000);
+        let known = |sim: &Sim, no: NodeNo| {
+            let c = sim.cluster(no);
+            c.node(c.find(sim.cluster(0).myself().id.as_bytes()).unwrap()).config_epoch
+        };
+        sim.blocked.insert((0, 3), 1);
+        sim.note_cuts();
+        for _ in 0..3 {
+            // All of them have the greatest epoch in turn.
+            sim.step(1, |c, _| assert!(c.bump_my_epoch().0));
+            sim.run_for(20);
+            sim.step(0, |c, _| assert!(c.bump_my_epoch().0));
+            sim.run_for(20);
+        }
+        assert_eq!(known(&sim, 1), sim.cluster(0).myself().config_epoch, "announced at once");
+        assert!(known(&sim, 3) < known(&sim, 1));
+        sim.crash(0);
+        let ms = sim.until_served(0, 0, 10_000);
+        assert!(ms <= 2000 + SLACK_MS + 200, "seed {seed}: {ms} ms");
+    }
+}
+
+#[test]
+fn what_an_operator_changes_is_announced_at_once() {
+    let mut sim = Sim::new(4, 3, 1, 15_000);
+    let seen = |sim: &Sim, no: NodeNo| {
+        let c = sim.cluster(5);
+        c.node(c.find(sim.cluster(no).myself().id.as_bytes()).unwrap()).clone()
+    };
+    let config =
+        ClusterConfig { replica_no_failover: true, announce_hostname: "h".into(), ..sim.nodes[3].config.clone() };
+    sim.step(3, |c, _| c.set_config(config));
+    sim.step(0, |c, _| c.del_slots(&[(0, 0)]).unwrap());
+    sim.run_for(20);
+    assert!(seen(&sim, 3).flags.has(NodeFlags::NOFAILOVER) && seen(&sim, 3).hostname == "h");
+    sim.step(1, |c, _| {
+        // It hears that nobody claims the slot, which is ours then.
+        assert!(c.unclaimed.contains(0));
+    });
+}
+
 #[test]
 fn a_spare_replica_moves_to_an_orphaned_master() {
     let mut sim = Sim::new(5, 3, 2, 1000);
