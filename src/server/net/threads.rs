@@ -20,7 +20,7 @@ use std::time::Duration;
 /// How long clients are counted that are heard of, and the main thread's work, milliseconds.
 const PERIOD_MS: i64 = 50;
 /// Links move to the threads when the main thread was at work for so much of a period, with so many clients.
-const BUSY_US: u64 = 25_000;
+const BUSY_US: u64 = 10_000;
 const SEVERAL_CLIENTS: u32 = 4;
 /// For how many periods clients have to be few before links come home, and what is few.
 const QUIET_PERIODS: u32 = 10;
