@@ -253,6 +253,23 @@ struct Here {
 }
 
 impl Here {
+    fn new(client: ClientId, conn: Box<Conn>, shared: Arc<Shared>) -> Here {
+        Here {
+            client,
+            conn,
+            shared,
+            unsent: Vec::new(),
+            unsent_at: 0,
+            untaken: 0,
+            last_read: 0,
+            has_more: false,
+            is_closed: false,
+            has_ended: false,
+            is_unfinished: false,
+            fate: Fate::Stays,
+        }
+    }
+
     fn has_unsent(&self) -> bool {
         self.unsent_at < self.unsent.len()
     }
@@ -451,20 +468,7 @@ impl Worker {
             self.links.resize_with(index + 1, || None);
         }
         let holds_more = conn.holds_more();
-        self.links[index] = Some(Box::new(Here {
-            client,
-            conn,
-            shared,
-            unsent: Vec::new(),
-            unsent_at: 0,
-            untaken: 0,
-            last_read: 0,
-            has_more: false,
-            is_closed: false,
-            has_ended: false,
-            is_unfinished: false,
-            fate: Fate::Stays,
-        }));
+        self.links[index] = Some(Box::new(Here::new(client, conn, shared)));
         if holds_more {
             self.read(client);
         }
@@ -663,20 +667,8 @@ mod tests {
     fn output_that_never_runs_dry_takes_no_more_room() {
         let (ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut here = Here {
-            client: ClientId { index: 0, generation: 0 },
-            conn: Box::new(Conn::Unix(mio::net::UnixStream::from_std(ours))),
-            shared: Arc::default(),
-            unsent: Vec::new(),
-            unsent_at: 0,
-            untaken: 0,
-            last_read: 0,
-            has_more: false,
-            is_closed: false,
-            has_ended: false,
-            is_unfinished: false,
-            fate: Fate::Stays,
-        };
+        let conn = Box::new(Conn::Unix(mio::net::UnixStream::from_std(ours)));
+        let mut here = Here::new(ClientId { index: 0, generation: 0 }, conn, Arc::default());
         let piece = [7u8; 20_000];
         while here.unsent.len() < 10 * piece.len() {
             here.send(&piece).unwrap();

@@ -260,8 +260,8 @@ impl Server {
         if !is_done {
             self.end_plain(id, db, args, dirty_before);
         }
-        if want.is_some() {
-            want.take().into_iter().for_each(|want| self.carry_out(want, id, args));
+        if let Some(want) = want.take() {
+            self.carry_out(want, id, args);
             return Some(Ended::Disturbed);
         }
         if !is_quiet {
@@ -330,7 +330,9 @@ impl Server {
             }
             self.write_call_error((cmd, args, db), out, error);
         }
-        want.into_iter().for_each(|want| self.carry_out(want, id, args));
+        if let Some(want) = want {
+            self.carry_out(want, id, args);
+        }
         self.drain_effects();
         self.check_link_reply(id, false, &out.buf);
         self.serve_ready_keys();
