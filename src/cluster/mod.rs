@@ -482,9 +482,13 @@ impl Cluster {
     }
 
     /// Whether the cluster is up from this node's view.
-    #[cfg(test)]
-    pub(crate) fn state_ok(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.state_ok
+    }
+
+    /// When this node last took its master's place; 0: never.
+    pub(crate) fn elected_ms(&self) -> i64 {
+        self.elected_ms
     }
 
     /// The newest epoch seen.

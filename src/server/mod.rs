@@ -46,6 +46,7 @@ use crate::sys::resolve::Resolver;
 use crate::sys::watchdog;
 use crate::tracking::Tracking;
 use admin::client_memory::ClientMemory;
+use admin::port::Port;
 use admin::tls::Tls;
 use commands::migrate::MigrateCache;
 use dispatch::ahead::Ahead;
@@ -72,6 +73,8 @@ pub(crate) struct Server {
     pub(crate) unaccepted: Unaccepted,
     pub(crate) tls: Tls,
     pub(crate) handshakes: Handshakes,
+    /// The port for operators.
+    pub(crate) port: Port,
     pub(crate) io: IoThreads,
     pub(crate) commands: CommandTable,
     /// What the commands of the table run.
@@ -151,6 +154,7 @@ impl Server {
             unaccepted: Unaccepted::default(),
             tls: Tls::default(),
             handshakes: Handshakes::default(),
+            port: Port::default(),
             io: IoThreads::default(),
             commands: table,
             functions,
@@ -311,6 +315,7 @@ impl Server {
         self.read_pending(ahead);
         self.accept_rest(ahead);
         self.run_handshakes(ahead);
+        self.serve_operators();
         self.run_timers();
         self.nesting -= 1;
         Ok(())
@@ -350,6 +355,8 @@ impl Server {
             Source::MasterLink => self.on_master_link_ready(event),
             Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
             Source::Handshake(index, generation) => self.handshakes.note_ready(index, generation),
+            Source::OperatorsListener(i) => self.accept_operators(i as usize),
+            Source::Operator(index, generation) => self.on_operator_ready(index, generation, event),
             // That the poll ended is all there is to it.
             Source::Waker => {}
             // There are none on this thread.
@@ -366,6 +373,7 @@ impl Server {
             || !self.clients.closing.is_empty()
             || self.unaccepted.is_due()
             || self.handshakes.is_due()
+            || self.port.is_due()
             || self.exit.is_some()
             || self.keyspace_is_busy()
             || self.load_can_go_on();
@@ -459,6 +467,7 @@ impl Server {
         self.clients_cron();
         self.retry_accepting();
         self.handshakes_cron();
+        self.operators_cron();
         self.reload_tls();
         self.keyspace_cron();
         self.repl_cron();

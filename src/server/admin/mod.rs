@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod info;
 pub(crate) mod memory;
 pub(crate) mod monitor;
+pub(crate) mod port;
 pub(crate) mod rates;
 pub(crate) mod shutdown;
 pub(crate) mod tls;

@@ -400,7 +400,7 @@ fn latency_histogram(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut count = 0;
     for cmd in chosen {
         let entry = table.get(cmd);
-        let Some(histogram) = entry.stats.histogram() else { continue };
+        let Some(histogram) = entry.stats.latency().histogram() else { continue };
         count += 1;
         ctx.out.bulk_str(entry.row.name);
         write_histogram(ctx.out, &histogram);
