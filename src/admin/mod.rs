@@ -4,6 +4,7 @@
 
 pub(crate) mod debug;
 pub(crate) mod figure;
+pub(crate) mod finding;
 pub(crate) mod http;
 pub(crate) mod latency;
 pub(crate) mod logins;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::election::CantFailover;
 use super::node::{Node, NodeId, NodeKey};
 use super::wire::{PacketType, TYPE_COUNT};
-use super::{Cluster, Env, PreferredEndpoint};
+use super::{Cluster, Env, LinkId, PreferredEndpoint};
 use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// How clients are to reach a node.
@@ -136,6 +137,25 @@ impl Cluster {
             }
         }
         counts
+    }
+
+    /// How many slots are leaving this node, and how many are coming.
+    pub(crate) fn open_slots(&self) -> (usize, usize) {
+        let coming = self.importing.keys().filter(|slot| !self.migrating.contains_key(slot));
+        (self.migrating.len(), coming.count())
+    }
+
+    /// Whether our connection to a node stands, and whether it has one to us.
+    pub(crate) fn stands(&self, key: NodeKey) -> (bool, bool) {
+        let node = &self.nodes[key];
+        let is_connected =
+            |link: Option<LinkId>| link.and_then(|link| self.links.get(&link)).is_some_and(|l| l.connected);
+        (is_connected(node.link), node.inbound.is_some())
+    }
+
+    /// Why this replica has not taken its master's place, in words, if something is in its way.
+    pub(crate) fn failover_obstacle(&self) -> Option<&'static str> {
+        (self.cant_failover != CantFailover::No).then(|| self.cant_failover.text())
     }
 
     /// The packets sent, by type, and those received.

@@ -67,7 +67,7 @@ impl CantFailover {
         }
     }
 
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             CantFailover::No => "Unknown reason code.",
             CantFailover::NotAgreed => {

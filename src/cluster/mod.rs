@@ -476,7 +476,6 @@ impl Cluster {
         &self.nodes[key]
     }
 
-    #[cfg(test)]
     pub(crate) fn my_key(&self) -> NodeKey {
         self.myself
     }
@@ -489,6 +488,11 @@ impl Cluster {
     /// When this node last took its master's place; 0: never.
     pub(crate) fn elected_ms(&self) -> i64 {
         self.elected_ms
+    }
+
+    /// When this node began to take part.
+    pub(crate) fn started_ms(&self) -> i64 {
+        self.started_ms.unwrap_or(i64::MAX)
     }
 
     /// The newest epoch seen.

@@ -46,6 +46,7 @@ use crate::sys::resolve::Resolver;
 use crate::sys::watchdog;
 use crate::tracking::Tracking;
 use admin::client_memory::ClientMemory;
+use admin::findings::Doctor;
 use admin::port::Port;
 use admin::tls::Tls;
 use commands::migrate::MigrateCache;
@@ -81,6 +82,7 @@ pub(crate) struct Server {
     pub(crate) functions: Vec<Run>,
     pub(crate) stats: Stats,
     pub(crate) admin: Admin,
+    pub(crate) doctor: Doctor,
     pub(crate) background: Background,
     pub(crate) persist: Persist,
     /// Connections that MIGRATE keeps.
@@ -160,6 +162,7 @@ impl Server {
             functions,
             stats: Stats::default(),
             admin: Admin::default(),
+            doctor: Doctor::default(),
             background,
             persist,
             migrate: MigrateCache::default(),
@@ -464,6 +467,7 @@ impl Server {
         self.sample_rates();
         self.sample_memory();
         self.shutdown_cron();
+        self.doctor_cron();
         self.clients_cron();
         self.retry_accepting();
         self.handshakes_cron();

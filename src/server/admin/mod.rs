@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod crash;
 pub(crate) mod debug;
 pub(crate) mod doctor;
+pub(crate) mod findings;
 pub(crate) mod info;
 pub(crate) mod memory;
 pub(crate) mod monitor;

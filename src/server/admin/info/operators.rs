@@ -2,6 +2,7 @@
 
 use super::row::{Figure, samples, value};
 use crate::admin::figure::Value;
+use crate::admin::finding::Severity;
 
 pub(super) static ROWS: &[Figure] = &[
     value(|f| f.srv.admin.slowlog.len().into()).gauge("redis_slowlog_length", "Entries of the slow log."),
@@ -21,6 +22,17 @@ pub(super) static ROWS: &[Figure] = &[
         }
     })
     .gauge("redis_latency_spike_duration_seconds", "For how long it did so then."),
+    samples(|f, sample| {
+        let found = f.srv.findings(false);
+        for severity in [Severity::Warning, Severity::Critical] {
+            let mut ids: Vec<_> = found.iter().filter(|x| x.severity == severity).map(|x| x.id).collect();
+            ids.sort_unstable();
+            for same in ids.chunk_by(|a, b| a == b) {
+                sample(&[("id", same[0]), ("severity", severity.name())], same.len() as f64);
+            }
+        }
+    })
+    .gauge("hexad_doctor_findings", "What DOCTOR finds, by kind."),
     value(|f| f.srv.port.connections().into()).gauge("hexad_admin_connections", "Connections of operators."),
     samples(|f, sample| {
         for ((path, status), count) in &f.srv.port.requests {

@@ -4,6 +4,7 @@ use super::Facts;
 use super::row::{Figure, field, value};
 use crate::admin::figure::Value;
 use crate::persist::state::{AofState, Loading};
+use std::sync::atomic::Ordering::Relaxed;
 
 pub(super) static ROWS: &[Figure] = &[
     field("loading", |f| f.srv.persist.loading.as_ref().is_some_and(|l| !l.is_async).into())
@@ -88,6 +89,17 @@ pub(super) static ROWS: &[Figure] = &[
         .gauge("redis_aof_pending_bio_fsync", "Syncs that are under way or wait."),
     field("aof_delayed_fsync", |f| of_log(f, |f| f.srv.persist.aof.writing.delayed().into()))
         .gauge("redis_aof_delayed_fsync", "Writes that did not wait for a sync that took too long."),
+    value(|f| of_log(f, |f| f.srv.persist.aof.shared.syncs.load(Relaxed).into()))
+        .counter("hexad_aof_fsyncs_total", "Syncs of the log."),
+    value(|f| of_log(f, |f| Value::Micros(f.srv.persist.aof.shared.syncs_us.load(Relaxed))))
+        .counter("hexad_aof_fsync_seconds_total", "Time that syncs of the log took."),
+    value(|f| of_log(f, |f| Value::Micros(f.srv.persist.aof.shared.last_us.load(Relaxed))))
+        .gauge("hexad_aof_last_fsync_duration_seconds", "How long the last sync of the log took."),
+    value(|f| {
+        let last_s = f.srv.persist.aof.shared.last_s.load(Relaxed);
+        of_log(f, |f| (f.now_s - f.srv.persist.aof.shared.last_s.load(Relaxed)).max(0).into()).only_if(last_s > 0)
+    })
+    .gauge("hexad_aof_last_fsync_age_seconds", "Time since the log was last synced."),
     value(|f| of_log(f, |f| f.srv.persist.gate.is_shut().into()))
         .gauge("hexad_gate_shut", "Whether replies wait for a sync."),
     value(|f| of_log(f, |f| f.srv.persist.gate.held().len().into()))

@@ -191,7 +191,7 @@ impl Server {
         let (from, now_ms) = (peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip()), self.clock.mono_ms());
         if let Some(wait_ms) = self.port.logins.wait_ms(from, now_ms) {
             let mut response = Response::text(Status::TooManyRequests, "Too many wrong passwords: wait a minute.");
-            response.more = format!("Retry-After: {}\r\n", wait_ms / 1000 + 1);
+            response.more = format!("Retry-After: {}\r\n", (wait_ms + 999) / 1000);
             return Err(response);
         }
         let name = if name.is_empty() { default } else { name };
