@@ -449,3 +449,88 @@ fn the_port_speaks_tls() {
     assert!(!all.starts_with(b"HTTP"));
     drop(tls);
 }
+
+/// Whether a text is JSON, roughly: brackets and quotes match.
+fn assert_is_json(text: &str) {
+    let (mut open, mut chars) = (Vec::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => loop {
+                match chars.next().expect(text) {
+                    '"' => break,
+                    '\\' => drop(chars.next()),
+                    c => assert!(c >= ' ', "{text}"),
+                }
+            },
+            '{' | '[' => open.push(c),
+            '}' => assert_eq!(open.pop(), Some('{'), "{text}"),
+            ']' => assert_eq!(open.pop(), Some('['), "{text}"),
+            c => assert!(c.is_ascii_alphanumeric() || "-+.,:".contains(c), "{c} in {text}"),
+        }
+    }
+    assert!(open.is_empty() && !text.is_empty(), "{text}");
+}
+
+#[test]
+fn the_page_stands_alone_and_is_fed() {
+    let options = ["--cluster-enabled", "yes", "--slowlog-log-slower-than", "0", "--enable-debug-command", "yes"];
+    let watched = Watched::start(&options);
+    let mut c = watched.server.connect();
+    text(&mut c, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    wait_for(10, "the cluster is up", || text(&mut c, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    text(&mut c, &["SET", "odd\"\\\n<b>", "x"]);
+    let big = "x".repeat(5000);
+    text(&mut c, &["SET", "big", &big]);
+    let page = watched.get_with("/", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n");
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; ") && policy.contains("frame-ancestors 'none'"));
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for path in ["/", "/page.css", "/page.js"] {
+        let body = watched.get(path).body;
+        let elsewhere = body.replace("http://www.w3.org/2000/svg", "");
+        assert!(!elsewhere.contains("://") && !elsewhere.contains("url("), "{path} asks others");
+        assert!(!body.contains(" style=") && !body.contains(" onclick="), "{path} has what the policy forbids");
+    }
+    let api = |name: &str| {
+        let answer = watched.get(&format!("/api/{name}"));
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{name}");
+        assert_is_json(&answer.body);
+        answer.body
+    };
+    wait_for(10, "samples are taken", || api("state").contains("\"rows\":[["));
+    let rows = |body: &str| body.rsplit_once("\"rows\":").unwrap().1.matches('[').count() - 1;
+    assert!(rows(&api("state")) >= 1);
+    assert_eq!(rows(&api("state?since=9000000000000")), 0);
+    assert!(api("state").contains("\"keys\":2,") && api("cluster").contains("\"slots\":[[0,16383]]"));
+    assert!(api("slowlog").contains("odd\\\"\\\\\\u000a<b>"));
+    assert!(api("clients").contains("\"total\":") && api("doctor").contains("\"few-masters\""));
+    let keys = api("keys");
+    let biggest = keys.split_once("\"biggest\":[{\"db\":0,\"key\":\"").expect(&keys).1;
+    assert!(biggest.starts_with("big\""), "{keys}");
+}
+
+#[test]
+fn each_part_of_the_page_asks_for_its_permission() {
+    let watched = Watched::start(&["--requirepass", "secret"]);
+    let mut c = watched.server.client().get_connection().unwrap();
+    text(&mut c, &["AUTH", "secret"]);
+    // "viewer:v"
+    text(&mut c, &["ACL", "SETUSER", "viewer", "on", ">v", "+info", "+randomkey", "~a*"]);
+    let ask = |path: &str| watched.get_with(path, "Authorization: Basic dmlld2VyOnY=\r\n").status;
+    for (path, status) in [
+        ("/", 200),
+        ("/page.js", 200),
+        ("/api/state", 200),
+        ("/api/cluster", 403),
+        ("/api/slowlog", 403),
+        ("/api/clients", 403),
+        ("/api/doctor", 403),
+        ("/api/keys", 403),
+    ] {
+        assert_eq!(ask(path), status, "{path}");
+        assert_eq!(watched.get(path).status, 401, "{path}");
+    }
+    text(&mut c, &["ACL", "SETUSER", "viewer", "allkeys", "+slowlog|get"]);
+    assert_eq!((ask("/api/keys"), ask("/api/slowlog")), (200, 200));
+}

@@ -3,14 +3,17 @@
 //! - here: its connections, of which there is a limited number; they are no clients
 //! - `serve`: reading and writing them
 //! - `routes`: who may ask for what, and what is answered
+//! - `api`: what the page for operators is fed with; the page itself is in `admin/page/`
 //! - `health`: whether this server is ready
 //!
 //! Invariant: everything on it only reads. What is understood of HTTP is in `admin::http`.
 
+mod api;
 mod health;
 mod routes;
 mod serve;
 
+use crate::admin::history::History;
 use crate::admin::logins::Logins;
 use crate::net::listener::{self, Listener, reason};
 use crate::net::{Conn, Secured, Source};
@@ -73,6 +76,7 @@ pub(crate) struct Port {
     /// Connections with something to do.
     ready: VecDeque<(usize, u32)>,
     logins: Logins,
+    history: History,
     /// Requests by path and status.
     pub(crate) requests: BTreeMap<(&'static str, u16), u64>,
     /// How long the last scrape took, microseconds.
@@ -137,6 +141,7 @@ impl Server {
     pub(crate) fn close_operators_port(&mut self) {
         let registry = self.reactor.registry();
         self.port.unaccepted.clear();
+        self.port.history.forget();
         for mut listener in std::mem::take(&mut self.port.listeners) {
             let _ = listener.deregister(registry);
         }
@@ -213,8 +218,14 @@ impl Server {
         }
     }
 
-    /// Closes connections whose time is up: by the cron.
+    /// Closes connections whose time is up, and takes samples: by the cron.
     pub(crate) fn operators_cron(&mut self) {
+        if self.port.listeners.is_empty() {
+            return;
+        }
+        if self.every_ms(1000) {
+            self.note_history();
+        }
         let now_ms = self.clock.mono_ms();
         let overdue = self.port.conns.iter().filter(|(_, c)| c.until_ms <= now_ms);
         for (index, generation) in overdue.map(|(index, c)| (index, c.generation)).collect::<Vec<_>>() {

@@ -4,9 +4,11 @@
 //! has a password, and has to be allowed the command that tells the same.
 
 use super::Port;
+use super::api::{self, KeySample};
 use crate::admin::figure::{Kind, Metric};
 use crate::admin::http::{Request, Status};
 use crate::admin::openmetrics::{Exposition, Format};
+use crate::admin::page;
 use crate::net::link::shown_addr;
 use crate::resp::OwnedArgs;
 use crate::server::Server;
@@ -32,6 +34,10 @@ impl Response {
         Response { status, content_type, body: body.into(), task: None, more: String::new() }
     }
 
+    pub(super) fn json(body: Vec<u8>) -> Response {
+        Response::new(Status::Ok, "application/json", body)
+    }
+
     fn text(status: Status, text: &str) -> Response {
         Response::new(status, TEXT, format!("{text}\n"))
     }
@@ -46,17 +52,42 @@ impl Response {
     }
 }
 
-/// A place on the port: its path, and the command that a user has to be allowed to see it; empty: anybody may.
+/// A place on the port.
 struct Place {
     path: &'static str,
-    command: &'static [&'static str],
+    access: Access,
     answer: fn(&mut Server, &Request) -> Response,
 }
 
+/// Who may see a place.
+#[derive(Clone, Copy)]
+enum Access {
+    Anybody,
+    /// Whoever has signed in.
+    Users,
+    /// Users who are allowed this command.
+    May(&'static [&'static str]),
+    /// Users who are allowed this command and may read every key.
+    ReadsAll(&'static [&'static str]),
+}
+
+const fn place(path: &'static str, access: Access, answer: fn(&mut Server, &Request) -> Response) -> Place {
+    Place { path, access, answer }
+}
+
 const PLACES: &[Place] = &[
-    Place { path: "/healthz", command: &[], answer: |_, _| Response::text(Status::Ok, "ok") },
-    Place { path: "/readyz", command: &[], answer: readiness },
-    Place { path: "/metrics", command: &["INFO"], answer: metrics },
+    place("/healthz", Access::Anybody, |_, _| Response::text(Status::Ok, "ok")),
+    place("/readyz", Access::Anybody, readiness),
+    place("/metrics", Access::May(&["INFO"]), metrics),
+    place("/", Access::Users, |_, _| Response::new(Status::Ok, "text/html; charset=utf-8", page::HTML)),
+    place("/page.css", Access::Users, |_, _| Response::new(Status::Ok, "text/css; charset=utf-8", page::CSS)),
+    place("/page.js", Access::Users, |_, _| Response::new(Status::Ok, "text/javascript; charset=utf-8", page::JS)),
+    place("/api/state", Access::May(&["INFO"]), api::state),
+    place("/api/cluster", Access::May(&["CLUSTER", "NODES"]), api::cluster),
+    place("/api/doctor", Access::May(&["DOCTOR"]), api::findings),
+    place("/api/slowlog", Access::May(&["SLOWLOG", "GET"]), api::slow_log),
+    place("/api/clients", Access::May(&["CLIENT", "LIST"]), api::clients),
+    place("/api/keys", Access::ReadsAll(&["RANDOMKEY"]), api::keys),
 ];
 
 fn readiness(srv: &mut Server, _: &Request) -> Response {
@@ -88,6 +119,7 @@ const SLOT_KEYS: Metric = Metric::new(Kind::Gauge, "hexad_slot_keys", "Keys by s
 pub(super) enum Task {
     /// Samples of slots, from this one on.
     Slots(Slot, Option<Box<Exposition>>),
+    Keys(KeySample),
 }
 
 impl Task {
@@ -96,6 +128,7 @@ impl Task {
         /// Slots looked at in one step.
         const AT_A_TIME: usize = 1024;
         match self {
+            Task::Keys(sample) => sample.go_on(srv),
             Task::Slots(next, exposition) => {
                 let Some(mut out) = exposition.take() else { return (Vec::new(), true) };
                 let end = SLOT_COUNT.min(usize::from(*next) + AT_A_TIME) as Slot;
@@ -132,7 +165,7 @@ impl Server {
     }
 
     fn answer_from(&mut self, place: Option<&Place>, request: &Request, peer: Option<SocketAddr>) -> Response {
-        let is_for_all = place.is_some_and(|place| place.command.is_empty());
+        let is_for_all = place.is_some_and(|place| matches!(place.access, Access::Anybody));
         if !is_for_all && let Err(refusal) = self.admit_operator(place, request, peer) {
             return refusal;
         }
@@ -163,16 +196,19 @@ impl Server {
             return Err(Response::text(Status::Forbidden, text));
         }
         let user = self.sign_in(request, peer)?;
-        let Some(place) = place else { return Ok(()) };
-        let args = OwnedArgs::from_iter(place.command.iter().map(|word| word.as_bytes()));
-        let allowed = self
-            .commands
-            .resolve_whole(args.as_args())
-            .is_some_and(|cmd| self.acl.check(&user, &self.commands, cmd, args.as_args()).is_ok());
-        if allowed {
+        let (command, reads_all) = match place.map(|place| place.access) {
+            None | Some(Access::Anybody | Access::Users) => return Ok(()),
+            Some(Access::May(command)) => (command, false),
+            Some(Access::ReadsAll(command)) => (command, true),
+        };
+        let args = OwnedArgs::from_iter(command.iter().map(|word| word.as_bytes()));
+        let args = args.as_args();
+        let found = self.commands.resolve_whole(args);
+        let is_allowed = found.is_some_and(|cmd| self.acl.check(&user, &self.commands, cmd, args).is_ok());
+        if is_allowed && (!reads_all || self.acl.reads_all_keys(&user, &self.commands, args)) {
             return Ok(());
         }
-        let name = place.command.join("|").to_ascii_lowercase();
+        let name = command.join("|").to_ascii_lowercase();
         self.log_operator_refused("command", name.as_bytes(), &user, peer);
         Err(Response::text(Status::Forbidden, &format!("This user may not run {name}, which is what this shows.")))
     }
