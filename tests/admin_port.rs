@@ -161,6 +161,11 @@ fn a_scrape_is_well_formed_and_has_the_names_of_the_exporter() {
     let spike = scrape.value("redis_latency_spike_duration_seconds", Some(("event_name", "command")));
     assert!((0.02..1.0).contains(&spike), "{spike}");
     let of_replica = replica.scrape();
+    let operations = include_str!("../docs/OPERATIONS.md");
+    for name in scrape.families.iter().chain(&of_replica.families).filter(|name| name.starts_with("hexad_")) {
+        let is_told = ["", "_total"].iter().any(|suffix| operations.contains(&format!("`{name}{suffix}`")));
+        assert!(is_told, "docs/OPERATIONS.md does not tell of {name}");
+    }
     assert_eq!(of_replica.value("redis_master_link_up", None), 1.0);
     assert_eq!(of_replica.value("redis_slave_info", Some(("master_host", "127.0.0.1"))), 1.0);
     // The same for those who know OpenMetrics not.

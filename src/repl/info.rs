@@ -52,6 +52,8 @@ pub(crate) struct ReplicaView {
     /// The offset it has acknowledged, and seconds since it did so.
     pub(crate) offset: i64,
     pub(crate) lag_s: i64,
+    /// Seconds since it asked for synchronization.
+    pub(crate) attached_s: i64,
 }
 
 impl Repl {
@@ -175,6 +177,7 @@ impl Repl {
                 state: replica.state,
                 offset: replica.ack_offset,
                 lag_s: replica.lag_s(now_s),
+                attached_s: now_s - replica.waiting_since_s,
             }
         })
     }

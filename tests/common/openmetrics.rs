@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Labels in their order, and the value.
-pub(crate) type Sample = (Vec<(String, String)>, f64);
+/// Names and values, in their order.
+type Labels = Vec<(String, String)>;
+pub(crate) type Sample = (Labels, f64);
 
 /// The samples of a scrape by their names.
 #[derive(Debug, Default)]
 pub(crate) struct Scrape {
     pub(crate) samples: BTreeMap<String, Vec<Sample>>,
+    pub(crate) families: BTreeSet<String>,
 }
 
 impl Scrape {
@@ -59,6 +61,7 @@ pub(crate) fn read(text: &str, is_open_metrics: bool) -> Scrape {
         }
     }
     check_histograms(&scrape);
+    scrape.families = families;
     scrape
 }
 
@@ -148,7 +151,7 @@ fn check(family: &Family, name: &str, (labels, value): &Sample, is_open_metrics:
 /// Buckets of a histogram rise, with their bounds, and end with all.
 fn check_histograms(scrape: &Scrape) {
     for (name, buckets) in scrape.samples.iter().filter_map(|(n, s)| Some((n.strip_suffix("_bucket")?, s))) {
-        let mut by_labels: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+        let mut by_labels: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
         for (labels, value) in buckets {
             let (bounds, rest): (Vec<_>, Vec<_>) = labels.iter().cloned().partition(|(key, _)| key == "le");
             by_labels.entry(rest).or_default().push((read_number(&bounds[0].1), *value));

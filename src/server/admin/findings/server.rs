@@ -206,9 +206,11 @@ fn with_memory(srv: &Server, look: impl FnOnce(u64, u64)) {
 fn behind(srv: &Server, replica: &ReplicaView) -> Option<String> {
     /// A replica acknowledges every second.
     const SILENT_S: i64 = 10;
+    const SNAPSHOT_S: i64 = 60;
     if replica.state.needs_snapshot() {
-        // That is how replicas begin; it is told if it takes long.
-        return None;
+        // That is how replicas begin.
+        let (took, state) = (replica.attached_s, replica.state.name());
+        return (took >= SNAPSHOT_S).then(|| format!("for {took} s it has been getting the whole data set ({state})"));
     }
     let missing = (srv.repl.offset() - replica.offset).max(0) as u64;
     if replica.lag_s >= SILENT_S {

@@ -42,14 +42,8 @@ pub(super) static ROWS: &[Figure] = &[
         .counter("hexad_cluster_links_closed_total", "Links of the bus closed as their buffers grew beyond the limit."),
     samples(|f, sample| {
         let Some(cluster) = f.srv.cluster() else { return };
-        let is: [(&str, fn(&Node) -> bool); 4] = [
-            ("ok", |n| n.healthy() && !n.in_handshake()),
-            ("pfail", |n| n.timed_out() && !n.failed()),
-            ("fail", Node::failed),
-            ("handshake", |n| n.in_handshake() && n.healthy()),
-        ];
-        for (state, is) in is {
-            let count = cluster.nodes().iter().filter(|(_, n)| is(n)).count();
+        for state in ["ok", "pfail", "fail", "handshake"] {
+            let count = cluster.nodes().iter().filter(|(_, node)| state_of(node) == state).count();
             sample(&[("state", state)], count as f64);
         }
     })
@@ -69,4 +63,13 @@ pub(super) static ROWS: &[Figure] = &[
 
 fn of_cluster(f: &Facts<'_>, value: fn(&Cluster) -> Value) -> Value {
     f.srv.cluster().map_or(Value::Absent, value)
+}
+
+fn state_of(node: &Node) -> &'static str {
+    match (node.failed(), node.timed_out(), node.in_handshake()) {
+        (true, ..) => "fail",
+        (false, true, _) => "pfail",
+        (false, false, true) => "handshake",
+        (false, false, false) => "ok",
+    }
 }

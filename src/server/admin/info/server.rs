@@ -57,7 +57,7 @@ pub(super) static ROWS: &[Figure] = &[
             &[
                 ("role", if repl.is_replica() { "slave" } else { "master" }),
                 ("redis_version", REDIS_VERSION),
-                ("redis_build_id", &build_id().to_string()),
+                ("redis_build_id", build_id()),
                 ("redis_mode", mode(cfg.cluster_enabled)),
                 ("os", os()),
                 ("maxmemory_policy", cfg.maxmemory_policy.name()),

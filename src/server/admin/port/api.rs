@@ -192,7 +192,7 @@ pub(super) fn clients(srv: &mut Server, _: &Request) -> Response {
 pub(super) fn keys(srv: &mut Server, _: &Request) -> Response {
     let wanted = SAMPLED.min(srv.ks.total_keys() * 2);
     let sample = KeySample { left: wanted, is_lfu: srv.ks.access.lfu, ..KeySample::default() };
-    Response { task: Some(Task::Keys(sample)), ..Response::json(Vec::new()) }
+    Response { task: Some(Task::Keys(Box::new(sample))), ..Response::json(Vec::new()) }
 }
 
 /// A key as it was seen.

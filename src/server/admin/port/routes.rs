@@ -119,7 +119,7 @@ const SLOT_KEYS: Metric = Metric::new(Kind::Gauge, "hexad_slot_keys", "Keys by s
 pub(super) enum Task {
     /// Samples of slots, from this one on.
     Slots(Slot, Option<Box<Exposition>>),
-    Keys(KeySample),
+    Keys(Box<KeySample>),
 }
 
 impl Task {
