@@ -120,7 +120,7 @@ fn keep_busy(c: &mut redis::Connection) {
 
 #[test]
 fn a_scrape_is_well_formed_and_has_the_names_of_the_exporter() {
-    let options = ["--appendonly", "yes", "--enable-debug-command", "yes", "--latency-monitor-threshold", "1"];
+    let options = ["--appendonly", "yes", "--enable-debug-command", "yes", "--latency-monitor-threshold", "15"];
     let watched = Watched::start(&options);
     let replica = Watched::start(&["--replicaof", "127.0.0.1", &watched.server.port.to_string()]);
     let mut c = watched.server.connect();
@@ -159,7 +159,7 @@ fn a_scrape_is_well_formed_and_has_the_names_of_the_exporter() {
     assert_eq!(scrape.value("redis_aof_last_write_status", None), 1.0);
     assert!(scrape.value("hexad_loop_turn_usec_count", None) > 200.0);
     let spike = scrape.value("redis_latency_spike_duration_seconds", Some(("event_name", "command")));
-    assert!((0.02..1.0).contains(&spike), "{spike}");
+    assert!(spike >= 0.015, "{spike}");
     let of_replica = replica.scrape();
     let operations = include_str!("../docs/OPERATIONS.md");
     for name in scrape.families.iter().chain(&of_replica.families).filter(|name| name.starts_with("hexad_")) {
@@ -362,6 +362,24 @@ fn requests_in_one_go_are_answered_in_order() {
     let answers: Vec<_> = (0..4).map(|_| read_answer(&mut stream)).collect();
     assert_eq!(answers.iter().map(|a| a.status).collect::<Vec<_>>(), [200, 200, 404, 200]);
     assert_eq!((answers[0].body.as_str(), answers[3].body.as_str()), ("ok\n", "ready\n"));
+}
+
+/// Each response tells how long the scrape before it took.
+#[test]
+fn whoever_asks_all_the_time_gets_a_share_of_it() {
+    let watched = Watched::start(&[]);
+    let mut stream = watched.open();
+    let mut writer = stream.try_clone().unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50);
+    let flood = std::thread::spawn(move || while writer.write_all(request.as_bytes()).is_ok() {});
+    let (begun, mut taken_s) = (Instant::now(), 0.0);
+    while begun.elapsed() < Duration::from_secs(2) {
+        let scrape = openmetrics::read(&read_answer(&mut stream).body, false);
+        taken_s += scrape.value("redis_exporter_last_scrape_duration_seconds", None);
+    }
+    assert!(taken_s < begun.elapsed().as_secs_f64() / 10.0, "{taken_s}");
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    flood.join().unwrap();
 }
 
 #[test]

@@ -376,7 +376,6 @@ impl Server {
             || !self.clients.closing.is_empty()
             || self.unaccepted.is_due()
             || self.handshakes.is_due()
-            || self.port.is_due()
             || self.exit.is_some()
             || self.keyspace_is_busy()
             || self.load_can_go_on();
@@ -390,6 +389,7 @@ impl Server {
             self.pauses.end_ms(),
             self.cluster_deadline_ms(),
             self.repl_deadline_ms(),
+            self.operators_deadline_ms(),
         ];
         let next = due.into_iter().flatten().min().unwrap_or(now + 100);
         Duration::from_millis((next - now).clamp(0, 1000) as u64)

@@ -65,6 +65,23 @@ impl Connection {
     }
 }
 
+/// Sees to it that operators, whatever they ask for, take no more than a share of the loop.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Nothing is done before this time, monotonic microseconds.
+    next_us: i64,
+}
+
+impl Pace {
+    /// For each microsecond that operators took, so many go to others.
+    const OTHERS: i64 = 19;
+
+    /// Something was done that ended now.
+    fn took(&mut self, us: i64, now_us: i64) {
+        self.next_us = now_us + us * Pace::OTHERS;
+    }
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(crate) struct Port {
@@ -75,6 +92,7 @@ pub(crate) struct Port {
     next_generation: u32,
     /// Connections with something to do.
     ready: VecDeque<(usize, u32)>,
+    pace: Pace,
     logins: Logins,
     history: History,
     /// Requests by path and status.
@@ -84,9 +102,10 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Whether something can be done without waiting.
-    pub(crate) fn is_due(&self) -> bool {
-        !self.ready.is_empty() || !self.unaccepted.is_empty()
+    /// When there is something to do, monotonic microseconds.
+    pub(crate) fn due_us(&self) -> Option<i64> {
+        let is_waiting = !self.ready.is_empty() || !self.unaccepted.is_empty();
+        is_waiting.then_some(self.pace.next_us)
     }
 
     pub(crate) fn listeners(&self) -> &[Listener] {
@@ -231,5 +250,23 @@ impl Server {
         for (index, generation) in overdue.map(|(index, c)| (index, c.generation)).collect::<Vec<_>>() {
             self.close_operator(index, generation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_take_a_twentieth_of_the_loop() {
+        let (mut pace, mut now_us, mut taken_us) = (Pace::default(), 0, 0);
+        while now_us < 1_000_000 {
+            // There is always something to do, of any length.
+            now_us = now_us.max(pace.next_us);
+            let us = 50 + now_us % 900;
+            (now_us, taken_us) = (now_us + us, taken_us + us);
+            pace.took(us, now_us);
+        }
+        assert!((48_000..52_000).contains(&taken_us), "{taken_us}");
     }
 }

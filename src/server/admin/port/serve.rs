@@ -6,10 +6,9 @@ use crate::net::reactor::Ready;
 use crate::server::Server;
 use crate::server::admin::port::routes::Response;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
 
-/// What operators may take of one turn, about.
-const TIME_PER_TURN: Duration = Duration::from_millis(1);
+/// What operators may take of one turn, about, microseconds.
+const TIME_PER_TURN_US: i64 = 1_000;
 /// Bytes written at a time.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -37,21 +36,32 @@ impl Server {
         }
     }
 
+    /// When operators are to be served, wall clock.
+    pub(crate) fn operators_deadline_ms(&self) -> Option<i64> {
+        let left_us = self.port.due_us()? - self.clock.mono_us();
+        // Before that nothing would be done.
+        Some(self.clock.ms() + (left_us.max(0) + 999) / 1000)
+    }
+
     /// Serves operators for a slice of the turn, one step of each in turn.
     pub(crate) fn serve_operators(&mut self) {
-        if !self.port.is_due() {
+        let Some(due_us) = self.port.due_us() else { return };
+        let begun_us = self.clock.tick_us();
+        if begun_us < due_us {
             return;
         }
         for listener in std::mem::take(&mut self.port.unaccepted) {
             self.accept_operators(listener);
         }
-        let begun = Instant::now();
+        let mut now_us = begun_us;
         while let Some((index, generation)) = self.port.ready.pop_front() {
             self.step_operator(index, generation);
-            if begun.elapsed() >= TIME_PER_TURN {
+            now_us = self.clock.tick_us();
+            if now_us - begun_us >= TIME_PER_TURN_US {
                 break;
             }
         }
+        self.port.pace.took(now_us - begun_us, now_us);
     }
 
     fn step_operator(&mut self, index: usize, generation: u32) {
