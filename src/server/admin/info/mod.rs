@@ -25,6 +25,7 @@ use crate::admin::memory::Overhead;
 use crate::admin::openmetrics::{Exposition, Format};
 use crate::repl::MasterView;
 use crate::server::Server;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use row::{Figure, Source};
 use std::cell::OnceCell;
 use std::fmt::Write;
@@ -34,16 +35,39 @@ pub(crate) struct Facts<'a> {
     pub(crate) srv: &'a Server,
     memory: OnceCell<Overhead>,
     master: OnceCell<Option<MasterView>>,
+    turns_us: OnceCell<Vec<u64>>,
+    usage: [OnceCell<Option<Usage>>; 3],
     pub(crate) now_s: i64,
 }
 
 impl Facts<'_> {
     fn new(srv: &Server) -> Facts<'_> {
-        Facts { srv, memory: OnceCell::new(), master: OnceCell::new(), now_s: srv.now_s() }
+        Facts {
+            srv,
+            memory: OnceCell::new(),
+            master: OnceCell::new(),
+            turns_us: OnceCell::new(),
+            usage: Default::default(),
+            now_s: srv.now_s(),
+        }
     }
 
     fn memory(&self) -> &Overhead {
         self.memory.get_or_init(|| self.srv.memory_overhead())
+    }
+
+    /// How long half, 99 % and 99.9 % of the turns of the loop take at most.
+    fn turns_us(&self) -> &[u64] {
+        self.turns_us.get_or_init(|| {
+            let ns = self.srv.admin.metrics.turns.percentiles(&[50.0, 99.0, 99.9]);
+            ns.unwrap_or(vec![0; 3]).into_iter().map(|ns| ns / 1000).collect()
+        })
+    }
+
+    /// What the process, its children and the main thread have used, in this order.
+    fn usage(&self, whose: usize) -> Option<&Usage> {
+        const ALL: [UsageWho; 3] = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN, UsageWho::RUSAGE_THREAD];
+        self.usage[whose].get_or_init(|| getrusage(ALL[whose]).ok()).as_ref()
     }
 
     /// The link to our master, if this is a replica.
@@ -138,7 +162,10 @@ impl Server {
 fn write_lines(row: &Figure, facts: &Facts<'_>, out: &mut String) {
     let mut line = |name: &str, value: Value| {
         if value != Value::Absent {
-            let _ = write!(out, "{name}:{value}\r\n");
+            out.push_str(name);
+            out.push(':');
+            value.write(out);
+            out.push_str("\r\n");
         }
     };
     match row.source {

@@ -114,9 +114,9 @@ pub(super) static ROWS: &[Figure] = &[
         .gauge("redis_instantaneous_eventloop_cycles_per_sec", "Turns of the loop a second, of late."),
     field("instantaneous_eventloop_duration_usec", |f| f.srv.admin.metrics.rate(Rate::CycleTime).into())
         .gauge("redis_instantaneous_eventloop_duration_usec", "How long a turn of the loop takes, of late."),
-    field("loop_turn_usec_p50", |f| turn(f, 50.0)),
-    field("loop_turn_usec_p99", |f| turn(f, 99.0)),
-    field("loop_turn_usec_p999", |f| turn(f, 99.9)),
+    field("loop_turn_usec_p50", |f| f.turns_us()[0].into()),
+    field("loop_turn_usec_p99", |f| f.turns_us()[1].into()),
+    field("loop_turn_usec_p999", |f| f.turns_us()[2].into()),
     field("loop_turn_usec_max", |f| f.srv.admin.metrics.longest_cycle_us.into())
         .gauge("hexad_loop_turn_seconds_max", "The longest turn of the loop.")
         .in_units_of(1e-6),
@@ -139,9 +139,4 @@ const DEFRAG: &str = "Defragmentation is the allocator's own.";
 
 fn kilobytes(f: &Facts<'_>, rate: Rate) -> Value {
     Value::Decimal(f.srv.admin.metrics.rate(rate) as f64 / 1024.0)
-}
-
-/// Microseconds that so many percent of the turns do not exceed.
-fn turn(f: &Facts<'_>, percent: f64) -> Value {
-    Value::from(f.srv.admin.metrics.turns.percentiles(&[percent]).map_or(0, |ns| ns[0] / 1000))
 }
