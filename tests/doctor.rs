@@ -154,12 +154,24 @@ fn a_failover_that_does_not_happen_is_explained() {
     }
     let (first, rest) = c.split_first_mut().unwrap();
     nodes[1..].iter().for_each(|other| meet(first, other));
-    wait_for(20, "the cluster is up", || run::<String>(first, &["CLUSTER", "INFO"]).contains("cluster_known_nodes:4"));
     let id: String = run(first, &["CLUSTER", "MYID"]);
     let replica = &mut rest[2];
     wait_for(20, "it follows", || try_run::<()>(replica, &["CLUSTER", "REPLICATE", &id]).is_ok());
     wait_for(20, "the link is up", || run::<String>(replica, &["INFO", "replication"]).contains("link_status:up"));
     run::<()>(replica, &["CONFIG", "SET", "cluster-replica-no-failover", "yes"]);
+    // Whoever is to tell of it has to know all nodes before the first of them is gone.
+    wait_for(20, "all know all", || {
+        c.iter_mut().all(|c| {
+            let (info, nodes): (String, String) = (run(c, &["CLUSTER", "INFO"]), run(c, &["CLUSTER", "NODES"]));
+            let is_known =
+                nodes.lines().count() == 4 && nodes.lines().any(|line| line.contains("slave") && line.contains(&id));
+            info.contains("cluster_state:ok") && is_known && !nodes.contains("disconnected")
+        })
+    });
+    let (replica, other) = {
+        let [_, other, _, replica] = &mut c[..] else { unreachable!("four") };
+        (replica, other)
+    };
     let mut nodes = nodes;
     nodes[0].kill();
     wait_for(20, "it is explained", || of_cluster(replica).contains_key("failover-stuck"));
@@ -168,8 +180,8 @@ fn a_failover_that_does_not_happen_is_explained() {
         text.contains("'cluster-replica-no-failover' forbids it.") && text.ends_with("(forbidden_by_config)"),
         "{text}"
     );
-    wait_for(20, "others see it", || of_cluster(&mut rest[0]).contains_key("master-not-replaced"));
-    let text = &of_cluster(&mut rest[0])["master-not-replaced"].1;
+    wait_for(20, "others see it", || of_cluster(other).contains_key("master-not-replaced"));
+    let text = &of_cluster(other)["master-not-replaced"].1;
     let expected = format!(
         "127.0.0.1:{} with 5001 slots has failed, and none of its 1 replicas has taken its place: CLUSTER DOCTOR there tells why.",
         nodes[0].port
