@@ -3,9 +3,17 @@
 //! that room.
 
 pub(crate) mod debug;
+pub(crate) mod figure;
+pub(crate) mod finding;
+pub(crate) mod history;
+pub(crate) mod http;
+pub(crate) mod json;
 pub(crate) mod latency;
+pub(crate) mod logins;
 pub(crate) mod memory;
 pub(crate) mod metrics;
+pub(crate) mod openmetrics;
+pub(crate) mod page;
 pub(crate) mod redact;
 pub(crate) mod shutdown;
 pub(crate) mod slowlog;

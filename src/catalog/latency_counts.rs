@@ -49,6 +49,27 @@ impl LatencyCounts {
         all.map(|all| *all)
     }
 
+    /// For each of these bounds, microseconds in ascending order, how many took no longer; and how many there are.
+    pub(crate) fn not_above(&self, bounds_us: &[u64]) -> (Vec<u64>, u64) {
+        let mut counts = vec![0; bounds_us.len()];
+        let mut all = 0;
+        let usual = self.usual.iter().enumerate().map(|(us, count)| (us as u64 * 1000, *count));
+        let others = self.others.iter().flat_map(|o| o.iter_recorded());
+        for (ns, count) in usual.chain(others.map(|step| (step.value_iterated_to(), u64::from(step.count_at_value()))))
+        {
+            all += count;
+            // A class of the histogram belongs where it begins.
+            let at = bounds_us.partition_point(|bound| bound * 1000 < class(ns).0);
+            counts.iter_mut().skip(at).take(1).for_each(|n| *n += count);
+        }
+        let mut so_far = 0;
+        counts.iter_mut().for_each(|n| {
+            so_far += *n;
+            *n = so_far;
+        });
+        (counts, all)
+    }
+
     /// For each percentage, the nanoseconds that so many percent of all do not exceed, as the histogram rounds them;
     /// `None` if nothing was noted.
     pub(crate) fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
@@ -137,6 +158,16 @@ mod tests {
         assert_eq!(histogram.len(), 6);
         assert!(histogram.equivalent(histogram.value_at_quantile(0.5), 3000));
         assert!(histogram.equivalent(histogram.max(), 900_000));
+    }
+
+    #[test]
+    fn durations_are_counted_by_bounds() {
+        let mut counts = LatencyCounts::default();
+        assert_eq!(counts.not_above(&[1, 2]), (vec![0, 0], 0));
+        for us in [0, 1, 2, 7, 8, 9, 1024, 2_000_000] {
+            counts.note(us, 1);
+        }
+        assert_eq!(counts.not_above(&[1, 2, 4, 8, 1024, 4096]), (vec![2, 3, 3, 5, 7, 7], 8));
     }
 
     proptest! {

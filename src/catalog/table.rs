@@ -3,7 +3,6 @@
 use super::latency_counts::LatencyCounts;
 use super::row::{Begin, Command, Find, Group, flag};
 use crate::resp::Args;
-use hdrhistogram::Histogram;
 
 /// A command or subcommand: its index in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,14 +125,9 @@ impl CommandStats {
         }
     }
 
-    /// As `LatencyCounts::percentiles`, of its latencies.
-    pub(crate) fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
-        self.latency.percentiles(percents)
-    }
-
-    /// The distribution of latencies in nanoseconds, if any was noted.
-    pub(crate) fn histogram(&self) -> Option<Histogram<u32>> {
-        self.latency.histogram()
+    /// The distribution of its latencies.
+    pub(crate) fn latency(&self) -> &LatencyCounts {
+        &self.latency
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::election::CantFailover;
 use super::node::{Node, NodeId, NodeKey};
-use super::wire::PacketType;
-use super::{Cluster, Env, PreferredEndpoint};
+use super::wire::{PacketType, TYPE_COUNT};
+use super::{Cluster, Env, LinkId, PreferredEndpoint};
 use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// How clients are to reach a node.
@@ -34,6 +35,21 @@ pub(crate) struct ShardView {
     pub(crate) ranges: Vec<(Slot, Slot)>,
     /// The master, if there is one, and its replicas.
     pub(crate) nodes: Vec<NodeKey>,
+}
+
+/// The figures of CLUSTER INFO. Slots are those with an owner, and of them those whose owner works, is suspected or has failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) assigned: usize,
+    pub(crate) ok: usize,
+    pub(crate) pfail: usize,
+    pub(crate) fail: usize,
+    pub(crate) nodes: usize,
+    /// Masters with slots.
+    pub(crate) size: usize,
+    pub(crate) current_epoch: u64,
+    pub(crate) my_epoch: u64,
+    pub(crate) links_closed_by_limit: u64,
 }
 
 impl Cluster {
@@ -100,37 +116,77 @@ impl Cluster {
         out
     }
 
-    /// CLUSTER INFO.
-    pub(crate) fn describe_info(&self) -> String {
-        let (mut assigned, mut good, mut pfail, mut fail) = (0, 0, 0, 0);
+    /// The figures of CLUSTER INFO.
+    pub(crate) fn counts(&self) -> Counts {
+        let me = self.myself();
+        let mut counts = Counts {
+            nodes: self.nodes.len(),
+            size: self.size,
+            current_epoch: self.current_epoch,
+            my_epoch: me.replica_of.map_or(me, |m| &self.nodes[m]).config_epoch,
+            links_closed_by_limit: self.stats.links_buffer_limit_exceeded,
+            ..Counts::default()
+        };
         for key in self.owner.iter().flatten() {
             let node = &self.nodes[*key];
-            assigned += 1;
+            counts.assigned += 1;
             match (node.failed(), node.timed_out()) {
-                (true, _) => fail += 1,
-                (false, true) => pfail += 1,
-                (false, false) => good += 1,
+                (true, _) => counts.fail += 1,
+                (false, true) => counts.pfail += 1,
+                (false, false) => counts.ok += 1,
             }
         }
-        let me = self.myself();
-        let my_epoch = me.replica_of.map_or(me, |m| &self.nodes[m]).config_epoch;
-        let mut out = format!(
-            "cluster_state:{}\r\ncluster_slots_assigned:{assigned}\r\ncluster_slots_ok:{good}\r\n\
-             cluster_slots_pfail:{pfail}\r\ncluster_slots_fail:{fail}\r\ncluster_known_nodes:{}\r\n\
-             cluster_size:{}\r\ncluster_current_epoch:{}\r\ncluster_my_epoch:{my_epoch}\r\n",
-            if self.state_ok { "ok" } else { "fail" },
-            self.nodes.len(),
-            self.size,
-            self.current_epoch,
-        );
-        for (direction, counts) in [("sent", &self.stats.sent), ("received", &self.stats.received)] {
+        counts
+    }
+
+    /// How many slots are leaving this node, and how many are coming.
+    pub(crate) fn open_slots(&self) -> (usize, usize) {
+        let coming = self.importing.keys().filter(|slot| !self.migrating.contains_key(slot));
+        (self.migrating.len(), coming.count())
+    }
+
+    /// Whether our connection to a node stands, and whether it has one to us.
+    pub(crate) fn stands(&self, key: NodeKey) -> (bool, bool) {
+        let node = &self.nodes[key];
+        let is_connected =
+            |link: Option<LinkId>| link.and_then(|link| self.links.get(&link)).is_some_and(|l| l.connected);
+        (is_connected(node.link), node.inbound.is_some())
+    }
+
+    /// Why this replica has not taken its master's place, in words, if something is in its way.
+    pub(crate) fn failover_obstacle(&self) -> Option<&'static str> {
+        (self.cant_failover != CantFailover::No).then(|| self.cant_failover.text())
+    }
+
+    /// The packets sent, by type, and those received.
+    pub(crate) fn packet_counts(&self) -> [(&'static str, &[u64; TYPE_COUNT]); 2] {
+        [("sent", &self.stats.sent), ("received", &self.stats.received)]
+    }
+
+    /// CLUSTER INFO.
+    pub(crate) fn describe_info(&self) -> String {
+        let c = self.counts();
+        let mut out = format!("cluster_state:{}\r\n", if self.is_up() { "ok" } else { "fail" });
+        for (name, n) in [
+            ("slots_assigned", c.assigned as u64),
+            ("slots_ok", c.ok as u64),
+            ("slots_pfail", c.pfail as u64),
+            ("slots_fail", c.fail as u64),
+            ("known_nodes", c.nodes as u64),
+            ("size", c.size as u64),
+            ("current_epoch", c.current_epoch),
+            ("my_epoch", c.my_epoch),
+        ] {
+            let _ = write!(out, "cluster_{name}:{n}\r\n");
+        }
+        for (direction, counts) in self.packet_counts() {
             for (kind, n) in PacketType::ALL.iter().zip(counts).filter(|(_, n)| **n > 0) {
                 let _ = write!(out, "cluster_stats_messages_{}_{direction}:{n}\r\n", kind.name());
             }
             let _ = write!(out, "cluster_stats_messages_{direction}:{}\r\n", counts.iter().sum::<u64>());
         }
         let _ = write!(out, "cluster_cant_failover_reason:{}\r\n", self.cant_failover_reason());
-        let _ = write!(out, "total_cluster_links_buffer_limit_exceeded:{}\r\n", self.stats.links_buffer_limit_exceeded);
+        let _ = write!(out, "total_cluster_links_buffer_limit_exceeded:{}\r\n", c.links_closed_by_limit);
         out
     }
 

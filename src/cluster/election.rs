@@ -67,7 +67,7 @@ impl CantFailover {
         }
     }
 
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             CantFailover::No => "Unknown reason code.",
             CantFailover::NotAgreed => {
@@ -365,7 +365,7 @@ impl Cluster {
     }
 
     /// Why we have not taken our master's place, for CLUSTER INFO: a word, and how much is missing.
-    pub(super) fn cant_failover_reason(&self) -> String {
+    pub(crate) fn cant_failover_reason(&self) -> String {
         let (word, needed) = (self.cant_failover.word(), self.quorum());
         match (self.cant_failover, self.myself().replica_of) {
             (CantFailover::NotAgreed, Some(m)) => {

@@ -476,15 +476,23 @@ impl Cluster {
         &self.nodes[key]
     }
 
-    #[cfg(test)]
     pub(crate) fn my_key(&self) -> NodeKey {
         self.myself
     }
 
     /// Whether the cluster is up from this node's view.
-    #[cfg(test)]
-    pub(crate) fn state_ok(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.state_ok
+    }
+
+    /// When this node last took its master's place; 0: never.
+    pub(crate) fn elected_ms(&self) -> i64 {
+        self.elected_ms
+    }
+
+    /// When this node began to take part.
+    pub(crate) fn started_ms(&self) -> i64 {
+        self.started_ms.unwrap_or(i64::MAX)
     }
 
     /// The newest epoch seen.

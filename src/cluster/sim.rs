@@ -224,7 +224,7 @@ impl Sim {
     fn takes_writes(&self, no: NodeNo) -> bool {
         let (node, now) = (&self.nodes[no], self.local_ms(no));
         let Some(c) = &node.cluster else { return false };
-        c.myself().is_voter() && c.state_ok() && c.holds_lease(now) && node.clients_held_ms <= now
+        c.myself().is_voter() && c.is_up() && c.holds_lease(now) && node.clients_held_ms <= now
     }
 
     fn alive(&self) -> impl Iterator<Item = (NodeNo, &Cluster)> {

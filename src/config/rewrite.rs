@@ -126,8 +126,8 @@ fn rewrite_row(file: &mut File, row: &Row, config: &Config, defaults: &Config) {
         }
         Kind::NotifyKeyspaceEvents => file.put(name, quoted(name, &value), changed),
         Kind::Bind if !changed => {}
-        Kind::Bind if config.bind.is_empty() => file.put(name, line(name, &[""]), true),
-        Kind::Bind => file.put(name, line(name, &config.bind), true),
+        // One word for each address, and an empty one for none.
+        Kind::Bind => file.put(name, line(name, &value.split(|b| *b == b' ').collect::<Vec<_>>()), true),
         Kind::ReplicaOf => {
             // A cluster node keeps its master in nodes.conf.
             if let Some((host, port)) = config.replicaof.as_ref().filter(|_| !config.cluster_enabled) {

@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     OomScoreAdjValues,
     /// A string of event class letters.
     NotifyKeyspaceEvents,
-    /// Any number of addresses.
+    /// Any number of addresses or host names.
     Bind,
     /// Host and port, or `no one`.
     ReplicaOf,
@@ -92,6 +92,7 @@ pub(crate) mod flag {
 pub(crate) enum Apply {
     /// Nothing: code that uses the value reads it from [`Config`] each time.
     None,
+    Admin,
     AofAutoGc,
     Appendfsync,
     Appendonly,
@@ -305,6 +306,17 @@ directives! {
     "timeout" => timeout: i64 = 0, Int(0, INT_MAX), [], None;
     "unixsocket" => unixsocket: String = String::new(), Text(Unset), [IMMUTABLE], None;
     "unixsocketperm" => unixsocketperm: u32 = 0, Octal(0, 0o777), [IMMUTABLE], None;
+
+    // the port for operators, not in Redis
+    /// Where it listens. Names are not looked up.
+    "admin-bind" => admin_bind: Vec<String> = vec![String::from("127.0.0.1")], Bind, [MULTI_ARG, HIDDEN], Admin;
+    /// The names it may be called by, besides addresses and `localhost`; `*`: any.
+    "admin-hosts" => admin_hosts: Vec<String> = Vec::new(), Bind, [MULTI_ARG, HIDDEN], None;
+    "admin-max-connections" => admin_max_connections: usize = 32, Int(1, 1024), [HIDDEN], None;
+    /// 0: there is none.
+    "admin-port" => admin_port: u16 = 0, Int(0, 65535), [HIDDEN], Admin;
+    /// With the certificate of `tls-port`.
+    "admin-tls" => admin_tls: bool = false, Bool, [HIDDEN], Admin;
 
     // TLS
     "tls-auth-clients" => tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes, Enum, [], Tls;

@@ -29,6 +29,8 @@ pub(crate) enum Secured {
     Bus,
     /// One that we opened.
     Opened,
+    /// That of an operator.
+    Operator,
 }
 
 #[derive(Debug)]
@@ -94,7 +96,7 @@ impl Conn {
         let Conn::Tcp(tcp) = self else { return Ok(self) };
         let context = |found: Option<Session>| found.ok_or_else(|| io::Error::other("TLS is not configured"));
         let session = context(match whose {
-            Secured::Client => contexts.map(|c| Session::server(&c.server)).transpose()?,
+            Secured::Client | Secured::Operator => contexts.map(|c| Session::server(&c.server)).transpose()?,
             Secured::Bus => contexts.and_then(|c| c.bus.as_ref()).map(Session::server).transpose()?,
             Secured::Opened => {
                 contexts.and_then(|c| c.client.as_ref()).map(|c| tls::client_session(c, None)).transpose()?

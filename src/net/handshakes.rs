@@ -64,6 +64,11 @@ impl Handshakes {
         self.pending.is_empty()
     }
 
+    /// How many there are of these.
+    pub(crate) fn count(&self, whose: Secured) -> usize {
+        self.pending.iter().filter(|(_, pending)| pending.whose == whose).count()
+    }
+
     fn get(&mut self, index: usize, generation: u32) -> Option<&mut Pending> {
         self.pending.get_mut(index).filter(|p| p.generation == generation)
     }
@@ -153,7 +158,7 @@ fn log_failure(conn: &Conn, whose: Secured, error: &io::Error) {
     let (peer, local) = (shown(conn.peer()), shown(conn.local()));
     let what = match whose {
         Secured::Bus => "Error accepting cluster node connection",
-        Secured::Client | Secured::Opened => "Error accepting a client connection",
+        Secured::Client | Secured::Opened | Secured::Operator => "Error accepting a client connection",
     };
     log::warn!("{what}: {} (addr={peer} laddr={local})", reason(error));
 }

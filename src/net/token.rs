@@ -30,6 +30,10 @@ pub(crate) enum Source {
     Handshake(u32, u32),
     /// A connection that was closed and has output left, on an I/O thread: slot.
     Lingering(u32),
+    /// A listener of the port for operators.
+    OperatorsListener(u32),
+    /// A connection there: slot and generation.
+    Operator(u32, u32),
 }
 
 const KIND_SHIFT: u32 = 60;
@@ -48,6 +52,8 @@ impl Source {
             Source::Waker => (6, 0, 0),
             Source::Handshake(i, generation) => (7, generation, i),
             Source::Lingering(i) => (8, 0, i),
+            Source::OperatorsListener(i) => (9, 0, i),
+            Source::Operator(i, generation) => (10, generation, i),
         };
         Token(((kind as u64) << KIND_SHIFT | (generation as u64 & GEN_MASK) << GEN_SHIFT | index as u64) as usize)
     }
@@ -67,13 +73,27 @@ impl Source {
             6 => Source::Waker,
             7 => Source::Handshake(index, generation),
             8 => Source::Lingering(index),
+            9 => Source::OperatorsListener(index),
+            10 => Source::Operator(index, generation),
             _ => return None,
         })
     }
 
     /// The bus and the replication links are served before clients in every turn.
     pub(crate) fn is_urgent(self) -> bool {
-        !matches!(self, Source::Listener(_) | Source::Client(_) | Source::Handshake(..) | Source::Lingering(_))
+        match self {
+            Source::BusListener(_)
+            | Source::BusLink(..)
+            | Source::MasterLink
+            | Source::SnapshotPipe
+            | Source::Waker => true,
+            Source::Listener(_)
+            | Source::Client(_)
+            | Source::Handshake(..)
+            | Source::Lingering(_)
+            | Source::OperatorsListener(_)
+            | Source::Operator(..) => false,
+        }
     }
 }
 
@@ -92,6 +112,8 @@ mod tests {
             Source::Waker,
             Source::Handshake(7, (1 << 28) - 1),
             Source::Lingering(2),
+            Source::OperatorsListener(1),
+            Source::Operator(7, 9),
         ] {
             assert_eq!(Source::of(s.token()), Some(s));
         }

@@ -2,11 +2,10 @@
 
 use super::Repl;
 use super::backlog::{Backlog, BacklogMemory};
+use super::history::History;
 use super::link::LinkState;
 use super::primary::ReplicaState;
-use crate::config::Config;
 use crate::net::ClientId;
-use std::fmt::Write as _;
 
 /// What ROLE shows.
 pub(crate) enum RoleView<'a> {
@@ -14,6 +13,47 @@ pub(crate) enum RoleView<'a> {
     Replica { host: &'a str, port: u16, state: &'static str, applied: i64 },
     /// The offset, and of every replica that is online its address, port and the offset it has acknowledged.
     Primary { offset: i64, replicas: Vec<(String, i64, i64)> },
+}
+
+/// The link to our master, for INFO and those who watch.
+#[derive(Debug)]
+pub(crate) struct MasterView {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// The name of how far the link has come, as in ROLE.
+    pub(crate) state: &'static str,
+    pub(crate) is_up: bool,
+    /// Seconds since the master was last heard of; -1 while the link is down.
+    pub(crate) last_io_s: i64,
+    /// Offsets of its stream: read, and processed.
+    pub(crate) read: i64,
+    pub(crate) applied: i64,
+    pub(crate) transfer: Option<TransferView>,
+    /// Seconds the link has been down; -1 if it never was up.
+    pub(crate) down_s: i64,
+}
+
+/// A data set that is being received from the master.
+#[derive(Debug)]
+pub(crate) struct TransferView {
+    pub(crate) read: i64,
+    /// 0: not known; -1: not known yet.
+    pub(crate) expected: i64,
+    /// Seconds since something came.
+    pub(crate) last_io_s: i64,
+}
+
+/// A replica, for INFO and those who watch.
+#[derive(Debug)]
+pub(crate) struct ReplicaView {
+    pub(crate) ip: String,
+    pub(crate) port: i64,
+    pub(crate) state: ReplicaState,
+    /// The offset it has acknowledged, and seconds since it did so.
+    pub(crate) offset: i64,
+    pub(crate) lag_s: i64,
+    /// Seconds since it asked for synchronization.
+    pub(crate) attached_s: i64,
 }
 
 impl Repl {
@@ -122,52 +162,43 @@ impl Repl {
         lines
     }
 
-    /// INFO's replication section, without its title.
-    pub(crate) fn info(&self, cfg: &Config, now_s: i64) -> String {
-        let mut out = String::new();
-        let _ = writeln!(out, "role:{}\r", if self.is_replica() { "slave" } else { "master" });
-        if self.is_replica() {
-            self.master.info(&mut out, now_s);
-            let _ = writeln!(
-                out,
-                "slave_priority:{}\r\nslave_read_only:{}\r\nreplica_announced:{}\r",
-                cfg.replica_priority,
-                u8::from(cfg.replica_read_only),
-                u8::from(cfg.replica_announced)
-            );
-        }
-        let _ = writeln!(out, "connected_slaves:{}\r", self.replicas.len());
-        if cfg.min_replicas_to_write > 0 && cfg.min_replicas_max_lag > 0 {
-            let _ = writeln!(out, "min_slaves_good_slaves:{}\r", self.good_replicas);
-        }
+    /// The link to the master; `None` when this server is a primary.
+    pub(crate) fn master_view(&self, now_s: i64) -> Option<MasterView> {
+        self.master.view(now_s)
+    }
+
+    /// The replicas, in the order they came; without those that wanted a snapshot alone, or whose address is not known.
+    pub(crate) fn replica_views(&self, now_s: i64) -> impl Iterator<Item = ReplicaView> {
         let shown = self.replicas.iter().filter_map(|attached| Some((attached.ip()?, &attached.replica)));
-        for (i, (ip, replica)) in shown.filter(|(_, r)| r.state != ReplicaState::RdbTransmitted).enumerate() {
-            let _ = writeln!(
-                out,
-                "slave{i}:ip={ip},port={},state={},offset={},lag={}\r",
-                replica.announced.listening_port,
-                replica.state.name(),
-                replica.ack_offset,
-                replica.lag_s(now_s)
-            );
-        }
-        let (first, held) = match &self.backlog {
-            Some(backlog) => (backlog.first_offset(), backlog.history_len()),
-            None => (0, 0),
-        };
-        let _ = writeln!(
-            out,
-            "master_failover_state:{}\r\nmaster_replid:{}\r\nmaster_replid2:{}\r\nmaster_repl_offset:{}\r\n\
-             second_repl_offset:{}\r\nrepl_backlog_active:{}\r\nrepl_backlog_size:{}\r\n\
-             repl_backlog_first_byte_offset:{first}\r\nrepl_backlog_histlen:{held}\r",
-            self.failover.state().name(),
-            self.history.id,
-            self.history.second_id,
-            self.history.offset,
-            self.history.second_offset,
-            u8::from(self.backlog.is_some()),
-            cfg.repl_backlog_size,
-        );
-        out
+        shown.filter(|(_, replica)| replica.state != ReplicaState::RdbTransmitted).map(move |(ip, replica)| {
+            ReplicaView {
+                ip,
+                port: replica.announced.listening_port,
+                state: replica.state,
+                offset: replica.ack_offset,
+                lag_s: replica.lag_s(now_s),
+                attached_s: now_s - replica.waiting_since_s,
+            }
+        })
+    }
+
+    /// Replicas that count for `min-replicas-to-write`.
+    pub(crate) fn good_replicas(&self) -> usize {
+        self.good_replicas
+    }
+
+    /// The name of the state of a planned change of roles.
+    pub(crate) fn failover_state(&self) -> &'static str {
+        self.failover.state().name()
+    }
+
+    /// The stream, and the one before it with where that ended.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Offset of the first byte of the backlog and how many it holds; `None` while there is no backlog.
+    pub(crate) fn backlog_range(&self) -> Option<(i64, u64)> {
+        self.backlog.as_ref().map(|backlog| (backlog.first_offset(), backlog.history_len()))
     }
 }

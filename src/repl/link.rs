@@ -8,8 +8,8 @@ use super::LinkId;
 use super::bulk::{BulkReader, Framing};
 use super::handshake::Handshake;
 use super::history::ReplId;
+use super::info::{MasterView, TransferView};
 use crate::net::ClientId;
-use std::fmt::Write as _;
 
 /// How far the link has come.
 #[derive(Debug, Default)]
@@ -158,37 +158,29 @@ impl MasterLink {
         Some((transfer.read, expected))
     }
 
-    /// INFO's lines about the link.
-    pub(super) fn info(&self, out: &mut String, now_s: i64) {
-        let Some((host, port)) = &self.address else { return };
+    /// What others are shown of it; `None` when this server is a primary.
+    pub(super) fn view(&self, now_s: i64) -> Option<MasterView> {
+        let (host, port) = self.address.clone()?;
         let (applied, read) = match (self.online(), &self.cached) {
             (Some(online), _) => (online.applied, online.read),
             (None, Some(cached)) => (cached.offset, cached.offset),
             (None, None) => (1, 1),
         };
-        let up = self.online().is_some();
-        let last_io = self.online().map_or(-1, |online| now_s - online.last_io_s);
-        let _ = write!(
-            out,
-            "master_host:{host}\r\nmaster_port:{port}\r\nmaster_link_status:{}\r\nmaster_last_io_seconds_ago:{last_io}\r\n\
-             master_sync_in_progress:{}\r\nslave_read_repl_offset:{read}\r\nslave_repl_offset:{applied}\r\n",
-            if up { "up" } else { "down" },
-            u8::from(self.transfer().is_some()),
-        );
-        if let Some((read, expected)) = self.progress() {
-            let read = read as i64;
-            let percent = if expected != 0 { read as f64 / expected as f64 * 100.0 } else { 0.0 };
-            let _ = write!(
-                out,
-                "master_sync_total_bytes:{expected}\r\nmaster_sync_read_bytes:{read}\r\nmaster_sync_left_bytes:{}\r\n\
-                 master_sync_perc:{percent:.2}\r\nmaster_sync_last_io_seconds_ago:{}\r\n",
-                expected - read,
-                now_s - self.last_io_s,
-            );
-        }
-        if !up {
-            let down_s = if self.down_since_s == 0 { -1 } else { now_s - self.down_since_s };
-            let _ = write!(out, "master_link_down_since_seconds:{down_s}\r\n");
-        }
+        let transfer = self.progress().map(|(read, expected)| TransferView {
+            read: read as i64,
+            expected,
+            last_io_s: now_s - self.last_io_s,
+        });
+        Some(MasterView {
+            host,
+            port,
+            state: self.state.name(),
+            is_up: self.online().is_some(),
+            last_io_s: self.online().map_or(-1, |online| now_s - online.last_io_s),
+            read,
+            applied,
+            transfer,
+            down_s: if self.down_since_s == 0 { -1 } else { now_s - self.down_since_s },
+        })
     }
 }

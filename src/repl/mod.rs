@@ -43,7 +43,7 @@ pub(crate) use backlog::Backlog;
 pub(crate) use bulk::Framing;
 pub(crate) use failover::Target;
 pub(crate) use history::ReplId;
-pub(crate) use info::RoleView;
+pub(crate) use info::{MasterView, ReplicaView, RoleView, TransferView};
 pub(crate) use primary::{RunningChild, SnapshotTarget};
 pub(crate) use serve::{Peer, Position, SnapshotStart};
 pub(crate) use wait::{Awaited, WaitAnswer};

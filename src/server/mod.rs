@@ -46,6 +46,8 @@ use crate::sys::resolve::Resolver;
 use crate::sys::watchdog;
 use crate::tracking::Tracking;
 use admin::client_memory::ClientMemory;
+use admin::findings::Doctor;
+use admin::port::Port;
 use admin::tls::Tls;
 use commands::migrate::MigrateCache;
 use dispatch::ahead::Ahead;
@@ -72,12 +74,15 @@ pub(crate) struct Server {
     pub(crate) unaccepted: Unaccepted,
     pub(crate) tls: Tls,
     pub(crate) handshakes: Handshakes,
+    /// The port for operators.
+    pub(crate) port: Port,
     pub(crate) io: IoThreads,
     pub(crate) commands: CommandTable,
     /// What the commands of the table run.
     pub(crate) functions: Vec<Run>,
     pub(crate) stats: Stats,
     pub(crate) admin: Admin,
+    pub(crate) doctor: Doctor,
     pub(crate) background: Background,
     pub(crate) persist: Persist,
     /// Connections that MIGRATE keeps.
@@ -151,11 +156,13 @@ impl Server {
             unaccepted: Unaccepted::default(),
             tls: Tls::default(),
             handshakes: Handshakes::default(),
+            port: Port::default(),
             io: IoThreads::default(),
             commands: table,
             functions,
             stats: Stats::default(),
             admin: Admin::default(),
+            doctor: Doctor::default(),
             background,
             persist,
             migrate: MigrateCache::default(),
@@ -311,6 +318,7 @@ impl Server {
         self.read_pending(ahead);
         self.accept_rest(ahead);
         self.run_handshakes(ahead);
+        self.serve_operators();
         self.run_timers();
         self.nesting -= 1;
         Ok(())
@@ -350,6 +358,8 @@ impl Server {
             Source::MasterLink => self.on_master_link_ready(event),
             Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
             Source::Handshake(index, generation) => self.handshakes.note_ready(index, generation),
+            Source::OperatorsListener(i) => self.accept_operators(i as usize),
+            Source::Operator(index, generation) => self.on_operator_ready(index, generation, event),
             // That the poll ended is all there is to it.
             Source::Waker => {}
             // There are none on this thread.
@@ -379,6 +389,7 @@ impl Server {
             self.pauses.end_ms(),
             self.cluster_deadline_ms(),
             self.repl_deadline_ms(),
+            self.operators_deadline_ms(),
         ];
         let next = due.into_iter().flatten().min().unwrap_or(now + 100);
         Duration::from_millis((next - now).clamp(0, 1000) as u64)
@@ -456,9 +467,11 @@ impl Server {
         self.sample_rates();
         self.sample_memory();
         self.shutdown_cron();
+        self.doctor_cron();
         self.clients_cron();
         self.retry_accepting();
         self.handshakes_cron();
+        self.operators_cron();
         self.reload_tls();
         self.keyspace_cron();
         self.repl_cron();

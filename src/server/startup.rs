@@ -123,6 +123,7 @@ fn start(config: Config, background: bool) -> Result<Server, StartError> {
     if server.listeners.is_empty() {
         return Err(String::from("Configured to not listen anywhere, exiting.").into());
     }
+    server.open_operators_port().map_err(|reason| format!("{reason}, aborting."))?;
     server.open_cluster()?;
     log::info!("Server initialized");
     server.note_initial_memory();

@@ -13,11 +13,11 @@ const HUGE_PAGES: &str = "You have Transparent Huge Pages (THP) support enabled 
 /// A check: its name, and a function that returns what is wrong; `None`: it cannot tell.
 type Check = (&'static str, fn() -> Option<Result<(), String>>);
 
-const CHECKS: [Check; 3] = [("slow-clocksource", clock_source), ("overcommit", overcommit), ("THP", huge_pages)];
+const CHECKS: [Check; 3] = [("slow-clocksource", clock_source), ("overcommit", overcommit_check), ("THP", huge_pages)];
 
 /// Logs a warning about overcommit, and one about huge pages unless `disable_thp` turns them off for this process.
 pub(crate) fn warn(disable_thp: bool) {
-    if let Some(Err(reason)) = overcommit() {
+    if let Some(Err(reason)) = overcommit_check() {
         log::warn!("WARNING {reason}");
     }
     if let Some(Err(reason)) = huge_pages()
@@ -60,9 +60,13 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-fn overcommit() -> Option<Result<(), String>> {
-    let mode = read("/proc/sys/vm/overcommit_memory")?;
-    Some(if mode == "1" { Ok(()) } else { Err(OVERCOMMIT.into()) })
+/// Whether the system lends memory that it may not have; `None`: it does not say.
+pub(crate) fn overcommit() -> Option<bool> {
+    Some(read("/proc/sys/vm/overcommit_memory")? == "1")
+}
+
+fn overcommit_check() -> Option<Result<(), String>> {
+    Some(if overcommit()? { Ok(()) } else { Err(OVERCOMMIT.into()) })
 }
 
 fn huge_pages() -> Option<Result<(), String>> {

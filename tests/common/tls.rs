@@ -1,4 +1,5 @@
 //! Certificates for tests of TLS, and servers and clients that use them.
+#![allow(dead_code)]
 
 use crate::common::{self, TestServer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};

@@ -5,11 +5,67 @@ use std::collections::BTreeMap;
 use super::slots::{self, SLOTS};
 use super::view::View;
 use super::{Manager, Outcome, Stop, err, fix, info, ok};
+use crate::cli::modes::info_field;
+use crate::resp::reply_reader::Reply;
 
 pub(crate) fn check(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let mut view = manager.load(args)?;
     let _ = view.show_summary();
-    if examine(manager, &mut view, false)? { Ok(()) } else { Err(Stop) }
+    let is_healthy = examine(manager, &mut view, false)?;
+    show_findings(&mut view);
+    show_versions(&mut view);
+    if is_healthy { Ok(()) } else { Err(Stop) }
+}
+
+/// What nodes find wrong themselves, as far as they have a doctor. It does not count as an error.
+fn show_findings(view: &mut View) {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for node in &mut view.nodes {
+        if let Ok(Reply::Array(findings)) = node.call(&["CLUSTER", "DOCTOR"]) {
+            let texts = findings.iter().filter_map(finding_text);
+            texts.for_each(|text| found.entry(text).or_default().push(node.address()));
+        }
+    }
+    if !found.is_empty() {
+        info!(">>> What the nodes find...\n");
+    }
+    for (text, nodes) in found {
+        let (first, more) = (&nodes[0], nodes.len() - 1);
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        err!("[WARNING] {text} (Told by {first}{others}.)\n");
+    }
+}
+
+/// The words of a finding, and what to do.
+fn finding_text(finding: &Reply) -> Option<String> {
+    let Reply::Array(fields) = finding else { return None };
+    let field = |name: &str| {
+        fields.chunks(2).find_map(|pair| match pair {
+            [Reply::Bulk(key), Reply::Bulk(value)] if key == name.as_bytes() => {
+                Some(String::from_utf8_lossy(value).into_owned())
+            }
+            _ => None,
+        })
+    };
+    Some(format!("{} {}", field("text")?, field("advice")?))
+}
+
+/// Tells if nodes run different versions.
+fn show_versions(view: &mut View) {
+    let mut nodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for node in &mut view.nodes {
+        let Ok(Reply::Bulk(text)) = node.call(&["INFO", "server"]) else { continue };
+        let version = match info_field(&text, "hexad_version") {
+            Some(version) => format!("Hexad {version}"),
+            None => format!("Redis {}", info_field(&text, "redis_version").unwrap_or_default()),
+        };
+        nodes.entry(version).or_default().push(node.address());
+    }
+    if nodes.len() > 1 {
+        let list: Vec<String> =
+            nodes.iter().map(|(version, nodes)| format!("{version}: {}", nodes.join(", "))).collect();
+        err!("[WARNING] The nodes run different versions. {}\n", list.join("; "));
+    }
 }
 
 pub(crate) fn fix(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {

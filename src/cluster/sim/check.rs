@@ -83,7 +83,7 @@ impl Sim {
         }
 
         // A master without majority stops accepting writes. Packets under way may have told it of other masters since.
-        let cut = node.cut_ms.filter(|_| me.is_master() && c.state_ok() && self.is_cut(no, c));
+        let cut = node.cut_ms.filter(|_| me.is_master() && c.is_up() && self.is_cut(no, c));
         if let Some(cut) = cut {
             let bound = (timeout.max(SHORTEST_TERM_MS) as f64 / node.rate) as i64 + SLACK_MS;
             assert!(now - cut <= bound, "seed {seed}: {} accepts {} ms into a minority", me.id, now - cut);
@@ -130,7 +130,7 @@ impl Sim {
         });
         let first = views.next().expect("somebody is alive");
         let fine = |c: &Cluster| {
-            c.state_ok()
+            c.is_up()
                 && c.nodes().iter().all(|(_, n)| n.healthy() && (n.is_replica() == n.replica_of.is_some()))
                 && c.nodes().iter().all(|(_, n)| !n.flags.has(NodeFlags::NOADDR))
         };
@@ -160,7 +160,7 @@ impl Sim {
 
     pub(super) fn dump(&self) {
         for (no, c) in self.alive() {
-            eprintln!("node {no} state {} epoch {}", c.state_ok(), c.current_epoch());
+            eprintln!("node {no} state {} epoch {}", c.is_up(), c.current_epoch());
             if no < 8 {
                 eprintln!("{}", c.describe_nodes(false));
             }
@@ -170,7 +170,7 @@ impl Sim {
     /// How long until `slot` is served by somebody else than `old`.
     pub(super) fn until_served(&mut self, slot: Slot, old: NodeNo, within_ms: i64) -> i64 {
         self.run_until("the slot is served again", within_ms, |sim| {
-            sim.alive().any(|(no, c)| no != old && c.state_ok() && c.owner_of(slot) == Some(c.my_key()))
+            sim.alive().any(|(no, c)| no != old && c.is_up() && c.owner_of(slot) == Some(c.my_key()))
         })
     }
 }

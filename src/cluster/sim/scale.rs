@@ -151,7 +151,7 @@ impl Sim {
         }
         // As long as a slot is not served, none is, unless full coverage is not required.
         self.run_until("the cluster is up", within_ms, |sim| {
-            sim.alive().all(|(no, c)| c.state_ok() || sim.nodes[no].paused)
+            sim.alive().all(|(no, c)| c.is_up() || sim.nodes[no].paused)
         });
         times
     }

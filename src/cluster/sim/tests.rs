@@ -53,9 +53,9 @@ fn a_master_that_stood_still_does_not_accept_when_it_wakes() {
     sim.nodes[1].paused = false;
     let now = sim.now;
     let c = sim.nodes[1].cluster.as_mut().unwrap();
-    assert!(c.state_ok(), "it does not know yet");
+    assert!(c.is_up(), "it does not know yet");
     c.turn_begins(now);
-    assert!(!c.state_ok(), "the first thing it does");
+    assert!(!c.is_up(), "the first thing it does");
     sim.step(1, |_, _| ());
     sim.settle();
     assert!(sim.cluster(1).myself().is_replica());
@@ -282,7 +282,7 @@ fn without_a_majority_nobody_is_elected() {
     sim.crash(0);
     sim.crash(1);
     sim.run_for(20_000);
-    assert!(sim.alive().all(|(no, c)| !c.state_ok() && (c.myself().is_replica() == (no >= 3))));
+    assert!(sim.alive().all(|(no, c)| !c.is_up() && (c.myself().is_replica() == (no >= 3))));
     sim.restart(0);
     sim.restart(1);
     sim.settle();

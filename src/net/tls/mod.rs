@@ -8,6 +8,7 @@ mod x509;
 
 pub(crate) use context::{Contexts, ToolOptions, files};
 pub(crate) use session::Session;
+pub(crate) use x509::CertificateFacts;
 
 use rustls::pki_types::{IpAddr, ServerName};
 use std::io::{self, IoSlice, Read, Write};

@@ -5,7 +5,8 @@ use crate::sys::reserve::open_in_need;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What the syncing thread tells the loop.
 #[derive(Debug)]
@@ -14,11 +15,32 @@ pub(crate) struct FsyncShared {
     pub(crate) errno: AtomicI32,
     /// Replication offset that the last sync has put on disk.
     reploff: AtomicI64,
+    /// Syncs that are done, how long they took together and the last one took, microseconds, and when that was, Unix seconds.
+    pub(crate) syncs: AtomicU64,
+    pub(crate) syncs_us: AtomicU64,
+    pub(crate) last_us: AtomicU64,
+    pub(crate) last_s: AtomicI64,
+    /// How long the last slow one took, milliseconds, and when that was.
+    slow_ms: AtomicU64,
+    slow_s: AtomicI64,
 }
+
+/// A sync that takes so long is slow, microseconds.
+const SLOW_US: u64 = 500_000;
 
 impl Default for FsyncShared {
     fn default() -> FsyncShared {
-        FsyncShared { ok: AtomicBool::new(true), errno: AtomicI32::new(0), reploff: AtomicI64::new(0) }
+        FsyncShared {
+            ok: AtomicBool::new(true),
+            errno: AtomicI32::new(0),
+            reploff: AtomicI64::new(0),
+            syncs: AtomicU64::new(0),
+            syncs_us: AtomicU64::new(0),
+            last_us: AtomicU64::new(0),
+            last_s: AtomicI64::new(0),
+            slow_ms: AtomicU64::new(0),
+            slow_s: AtomicI64::new(0),
+        }
     }
 }
 
@@ -39,9 +61,30 @@ impl FsyncShared {
         self.reploff.store(offset, Ordering::Release);
     }
 
+    /// A sync is done, which took so long.
+    pub(crate) fn took(&self, us: u64) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_s = since_1970.as_secs() as i64;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.syncs_us.fetch_add(us, Ordering::Relaxed);
+        self.last_us.store(us, Ordering::Relaxed);
+        self.last_s.store(now_s, Ordering::Relaxed);
+        if us >= SLOW_US {
+            self.slow_ms.store(us / 1000, Ordering::Relaxed);
+            self.slow_s.store(now_s, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the last slow sync took, milliseconds, and when it was done, Unix seconds; 0: there was none.
+    pub(crate) fn slow_sync(&self) -> (u64, i64) {
+        (self.slow_ms.load(Ordering::Relaxed), self.slow_s.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn sync(&self, file: &File, offset: i64) {
+        let begun = Instant::now();
         match file.sync_data() {
             Ok(()) => {
+                self.took(begun.elapsed().as_micros() as u64);
                 self.ok.store(true, Ordering::Release);
                 self.set_reploff(offset);
             }

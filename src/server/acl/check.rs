@@ -47,13 +47,25 @@ impl Server {
     }
 
     pub(crate) fn log_acl(&mut self, id: ClientId, reason: &'static str, context: &str, object: Vec<u8>, user: &[u8]) {
+        let client_info = self.clients.get(id).map(|c| self.client_line(c)).unwrap_or_default();
+        self.log_refusal(reason, context, object, user, client_info);
+    }
+
+    /// Takes a refusal to the log, with what is known of who was refused.
+    pub(crate) fn log_refusal(
+        &mut self,
+        reason: &'static str,
+        context: &str,
+        object: Vec<u8>,
+        user: &[u8],
+        client_info: String,
+    ) {
         match reason {
             "auth" => self.stats.acl_denied_auth += 1,
             "command" => self.stats.acl_denied_cmd += 1,
             "key" => self.stats.acl_denied_key += 1,
             _ => self.stats.acl_denied_channel += 1,
         }
-        let client_info = self.clients.get(id).map(|c| self.client_line(c)).unwrap_or_default();
         let now_ms = self.clock.ms();
         self.acl.log.add(reason, context, object, user, client_info, now_ms, self.cfg.acllog_max_len);
     }

@@ -117,6 +117,10 @@ impl Server {
             | Apply::ClusterAnnounceIp
             | Apply::ClusterAnnouncePort
             | Apply::ClusterFlags => {}
+            Apply::Admin => {
+                self.apply_tls().map_err(|reason| format!("{CANNOT_USE_TLS} {reason}"))?;
+                self.open_operators_port().inspect_err(|reason| log::warn!("{reason}")).map_err(|_| CANNOT_LISTEN)?;
+            }
             Apply::GoodReplicas => self.with_repl(|repl, env| repl.refresh_good_replicas(env)),
             Apply::ReplBacklogSize => self.resize_backlog(),
             Apply::AofAutoGc => self.remove_aof_history(),

@@ -88,6 +88,7 @@ impl Server {
 
     fn close_listeners(&mut self) {
         self.handshakes = Default::default();
+        self.close_operators_port();
         for mut listener in std::mem::take(&mut self.listeners) {
             let _ = listener.deregister(self.reactor.registry());
         }

@@ -2,10 +2,9 @@
 //! read leaves what was in use. Connections that stand keep what they were made with.
 
 use crate::config::Config;
-use crate::net::tls::{self, Contexts};
+use crate::net::tls::{self, CertificateFacts, Contexts};
 use crate::net::{Conn, Secured};
 use crate::server::Server;
-use crate::server::admin::info::InfoText;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -28,7 +27,7 @@ impl Tls {
 }
 
 fn is_wanted(cfg: &Config) -> bool {
-    cfg.tls_port != 0 || cfg.tls_replication || cfg.tls_cluster
+    cfg.tls_port != 0 || cfg.tls_replication || cfg.tls_cluster || (cfg.admin_tls && cfg.admin_port != 0)
 }
 
 impl Server {
@@ -62,6 +61,14 @@ impl Server {
         }
     }
 
+    /// The certificates in use, with what each is for, as long as TLS is in use.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = (&'static str, &CertificateFacts)> {
+        let contexts = self.tls.contexts().filter(|_| is_wanted(&self.cfg));
+        let all = contexts
+            .map(|c| [("server", &c.server_certificate), ("client", &c.client_certificate), ("ca", &c.ca_certificate)]);
+        all.into_iter().flatten().filter_map(|(name, facts)| Some((name, facts.as_ref()?)))
+    }
+
     /// A connection that we make, under TLS if it is to be.
     pub(crate) fn secure(&self, conn: Conn, is_secured: bool) -> io::Result<Conn> {
         if is_secured { conn.secure(self.tls.contexts(), Secured::Opened) } else { Ok(conn) }
@@ -84,19 +91,4 @@ fn stamp(path: &Path) -> Stamp {
         all.sort_unstable();
     }
     all
-}
-
-/// INFO tls: the certificates in use, as long as TLS is.
-pub(crate) fn write_info(srv: &Server, out: &mut InfoText) {
-    let Some(contexts) = srv.tls.contexts().filter(|_| is_wanted(&srv.cfg)) else { return };
-    let now_s = srv.clock.ms() / 1000;
-    for (name, facts) in [
-        ("server", &contexts.server_certificate),
-        ("client", &contexts.client_certificate),
-        ("ca", &contexts.ca_certificate),
-    ] {
-        let Some(facts) = facts else { continue };
-        out.field(&format!("tls_{name}_cert_serial"), &facts.serial);
-        out.field(&format!("tls_{name}_cert_expires_in_seconds"), (facts.not_after - now_s).max(0));
-    }
 }

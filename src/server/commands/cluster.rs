@@ -7,6 +7,7 @@ use super::prelude::*;
 use crate::cluster::node::NodeKey;
 use crate::cluster::{AdminError, Cluster, Endpoint, Env, FailoverMode, PreferredEndpoint, SetSlot};
 use crate::resp::Reply;
+use crate::server::admin::findings;
 use crate::server::clients::ClientFlags;
 use crate::structs::slots::{SLOT_COUNT, Slot, key_slot};
 
@@ -109,6 +110,19 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 args: &[arg("range", ArgKind::Block)
                     .multiple()
                     .of(&[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)])],
+                ..Command::ROW
+            },
+            // Not in Redis.
+            Command {
+                name: "cluster|doctor",
+                run: Some(doctor),
+                arity: 2,
+                flags: flag::ADMIN | flag::STALE,
+                group: Group::Cluster,
+                since: "7.2.0",
+                complexity: "O(N) where N is the number of nodes.",
+                summary: "Tells what is wrong with the cluster in this node's eyes, and what to do.",
+                tips: &["nondeterministic_output"],
                 ..Command::ROW
             },
             Command {
@@ -677,6 +691,12 @@ fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+fn doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    findings::write(&ctx.srv.findings(true), ctx.out);
+    Ok(())
+}
+
 fn nodes(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let tls = ctx.srv.names_tls_ports();
     let text = view(ctx)?.describe_nodes(tls);
@@ -834,6 +854,8 @@ const HELP: &[&str] = &[
     "    Make slots unassigned in the eyes of this node.",
     "DELSLOTSRANGE <start slot> <end slot> [<start slot> <end slot> ...]",
     "    Make all slots from <start slot> to <end slot> unassigned in the eyes of this node.",
+    "DOCTOR",
+    "    Return what is wrong with the cluster in the eyes of this node, and what to do.",
     "FAILOVER [FORCE|TAKEOVER]",
     "    Make this replica take the place of its master.",
     "FORGET <node-id>",

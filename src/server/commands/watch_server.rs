@@ -6,6 +6,7 @@ use crate::admin::latency::Series;
 use crate::catalog::CmdRef;
 use crate::catalog::latency_counts::write_histogram;
 use crate::keyspace::object;
+use crate::server::admin::findings;
 use crate::structs::numbers::f64_text;
 use crate::sys::alloc;
 
@@ -68,6 +69,19 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 ..Command::ROW
             },
         ],
+        ..Command::ROW
+    },
+    // Not in Redis.
+    Command {
+        name: "doctor",
+        run: Some(doctor),
+        arity: 1,
+        flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
+        group: Group::Server,
+        since: "7.2.0",
+        complexity: "O(N) where N is the number of replicas, and of nodes of the cluster.",
+        summary: "Tells what is wrong with the server or about to be, and what to do.",
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..Command::ROW
     },
     Command {
@@ -363,6 +377,11 @@ fn latency_graph(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+fn doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+    findings::write(&ctx.srv.findings(false), ctx.out);
+    Ok(())
+}
+
 fn latency_doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let text = ctx.srv.latency_report();
     ctx.out.verbatim("txt", text.as_bytes());
@@ -400,7 +419,7 @@ fn latency_histogram(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut count = 0;
     for cmd in chosen {
         let entry = table.get(cmd);
-        let Some(histogram) = entry.stats.histogram() else { continue };
+        let Some(histogram) = entry.stats.latency().histogram() else { continue };
         count += 1;
         ctx.out.bulk_str(entry.row.name);
         write_histogram(ctx.out, &histogram);

@@ -126,6 +126,7 @@ impl Server {
             match whose {
                 Secured::Client | Secured::Opened => self.add_connection(ahead, conn),
                 Secured::Bus => self.accept_link(conn),
+                Secured::Operator => self.add_operator(conn),
             }
         }
     }

@@ -72,7 +72,7 @@ impl Server {
 
     /// What a child must not keep: ports, so that a successor of a killed parent can listen.
     pub(crate) fn release_in_child(&mut self) {
-        for listener in &self.listeners {
+        for listener in self.listeners.iter().chain(self.port.listeners()) {
             // The parent's descriptors stay open; nothing here uses the child's again.
             let _ = nix::unistd::close(listener.raw_fd());
         }

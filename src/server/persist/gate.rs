@@ -115,6 +115,7 @@ impl Server {
         self.ks.effects.unsynced.sync_done();
         self.persist.gate.expect(clients, us, self.clock.tick_us());
         self.note_latency("aof-fsync-always", us as i64 / 1000);
+        self.persist.aof.shared.took(us);
     }
 
     /// Lets output that was kept back be looked at anew.

@@ -3,7 +3,6 @@
 pub(crate) mod aof;
 pub(crate) mod child;
 pub(crate) mod gate;
-pub(crate) mod info;
 pub(crate) mod load;
 pub(crate) mod rdb_save;
 pub(crate) mod snapshot;

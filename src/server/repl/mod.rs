@@ -254,11 +254,6 @@ impl Server {
         self.repl.resize_backlog(self.cfg.repl_backlog_size as usize);
     }
 
-    /// INFO's replication section, without its title.
-    pub(crate) fn replication_info(&self) -> String {
-        self.repl.info(&self.cfg, self.now_s())
-    }
-
     // ---- replies that nobody reads
 
     /// Looks at the reply to a command that came over a link between servers: nobody reads it there.

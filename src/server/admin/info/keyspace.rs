@@ -1,12 +1,26 @@
 //! INFO keyspace.
 
-use super::InfoText;
-use crate::server::Server;
+use super::Facts;
+use super::row::{Figure, Sampled, lines, samples};
+use crate::admin::figure::Value;
+use crate::keyspace::Db;
 
-pub(crate) fn write(srv: &Server, out: &mut InfoText) {
-    for (i, db) in srv.ks.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
-        let value =
-            format_args!("keys={},expires={},avg_ttl={}", db.len(), db.expires_len(), db.avg_ttl_ms).to_string();
-        out.field(&format!("db{i}"), value);
+pub(super) static ROWS: &[Figure] = &[
+    lines(|f, line| {
+        for (i, db) in f.srv.ks.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
+            let (keys, expires, ttl) = (db.len(), db.expires_len(), db.avg_ttl_ms);
+            line(&format!("db{i}"), Value::text(format_args!("keys={keys},expires={expires},avg_ttl={ttl}")));
+        }
+    }),
+    samples(|f, sample| each(f, sample, |db| db.len() as f64)).gauge("redis_db_keys", "Keys by database."),
+    samples(|f, sample| each(f, sample, |db| db.expires_len() as f64))
+        .gauge("redis_db_keys_expiring", "Keys with a time to live, by database."),
+    samples(|f, sample| each(f, sample, |db| db.avg_ttl_ms as f64 / 1e3))
+        .gauge("redis_db_avg_ttl_seconds", "The mean time to live, by database."),
+];
+
+fn each(f: &Facts<'_>, sample: &mut Sampled<'_>, value: fn(&Db) -> f64) {
+    for (i, db) in f.srv.ks.dbs.iter().enumerate() {
+        sample(&[("db", &format!("db{i}"))], value(db));
     }
 }

@@ -1,117 +1,142 @@
 //! INFO stats.
 
-use super::InfoText;
+use super::Facts;
+use super::commands::histogram;
+use super::row::{Figure, distributions, field, value};
+use crate::admin::figure::Value;
 use crate::admin::metrics::Rate;
 use crate::pubsub::Kind;
-use crate::server::Server;
 
-pub(crate) fn write(srv: &Server, out: &mut InfoText) {
-    let (s, m, k) = (&srv.stats, &srv.admin.metrics, &srv.ks.stats);
-    out.field("total_connections_received", s.connections_received);
-    out.field("total_commands_processed", s.commands_processed);
-    out.field("instantaneous_ops_per_sec", m.rate(Rate::Commands));
-    out.field("total_net_input_bytes", s.net_input_bytes + s.net_repl_input_bytes);
-    out.field("total_net_output_bytes", s.net_output_bytes + s.net_repl_output_bytes);
-    out.field("total_net_repl_input_bytes", s.net_repl_input_bytes);
-    out.field("total_net_repl_output_bytes", s.net_repl_output_bytes);
-    for (name, rate) in [
-        ("instantaneous_input_kbps", Rate::NetInput),
-        ("instantaneous_output_kbps", Rate::NetOutput),
-        ("instantaneous_input_repl_kbps", Rate::ReplInput),
-        ("instantaneous_output_repl_kbps", Rate::ReplOutput),
-    ] {
-        out.decimal(name, m.rate(rate) as f64 / 1024.0);
-    }
-    out.field("rejected_connections", s.rejected_connections);
-    srv.info_sync_stats(out);
-    out.field("expired_keys", k.expired);
-    out.decimal("expired_stale_perc", k.expired_stale_perc);
-    out.field("expired_time_cap_reached_count", k.expired_time_cap_reached);
-    out.field("expire_cycle_cpu_milliseconds", k.expire_cycle_cpu_us / 1000);
-    out.field("evicted_keys", k.evicted);
-    out.field("evicted_clients", s.evicted_clients);
-    srv.info_eviction_stats(out);
-    out.field("keyspace_hits", k.hits);
-    out.field("keyspace_misses", k.misses);
-    srv.info_pubsub_stats(out);
-    srv.info_fork_stats(out);
-    srv.info_migration_stats(out);
-    for name in [
-        "active_defrag_hits",
-        "active_defrag_misses",
-        "active_defrag_key_hits",
-        "active_defrag_key_misses",
-        "total_active_defrag_time",
-        "current_active_defrag_time",
-    ] {
-        // Defragmentation is the allocator's own.
-        out.field(name, 0);
-    }
-    srv.info_tracking_stats(out);
-    out.field("unexpected_error_replies", s.unexpected_error_replies);
-    out.field("total_error_replies", s.total_error_replies);
-    out.field("dump_payload_sanitizations", s.dump_payload_sanitizations);
-    out.field("total_reads_processed", s.reads_processed);
-    out.field("total_writes_processed", s.writes_processed);
-    out.field("io_threaded_reads_processed", srv.io.reads);
-    out.field("io_threaded_writes_processed", srv.io.writes);
-    out.field("reply_buffer_shrinks", s.reply_buffer_shrinks);
-    out.field("reply_buffer_expands", s.reply_buffer_expands);
-    out.field("eventloop_cycles", m.cycles);
-    out.field("eventloop_duration_sum", m.cycles_us);
-    out.field("eventloop_duration_cmd_sum", m.commands_us);
-    out.field("instantaneous_eventloop_cycles_per_sec", m.rate(Rate::Cycles));
-    out.field("instantaneous_eventloop_duration_usec", m.rate(Rate::CycleTime));
-    let turns = m.turns.percentiles(&[50.0, 99.0, 99.9]).unwrap_or(vec![0; 3]);
-    for (name, ns) in ["loop_turn_usec_p50", "loop_turn_usec_p99", "loop_turn_usec_p999"].into_iter().zip(turns) {
-        out.field(name, ns / 1000);
-    }
-    out.field("loop_turn_usec_max", m.longest_cycle_us);
-    srv.info_acl_stats(out);
-}
+pub(super) static ROWS: &[Figure] = &[
+    field("total_connections_received", |f| f.srv.stats.connections_received.into())
+        .counter("redis_connections_received_total", "Connections that were accepted."),
+    field("total_commands_processed", |f| f.srv.stats.commands_processed.into())
+        .counter("redis_commands_processed_total", "Commands that were run."),
+    field("instantaneous_ops_per_sec", |f| f.srv.admin.metrics.rate(Rate::Commands).into())
+        .gauge("hexad_instantaneous_ops_per_sec", "Commands a second, of late."),
+    field("total_net_input_bytes", |f| (f.srv.stats.net_input_bytes + f.srv.stats.net_repl_input_bytes).into())
+        .counter("redis_net_input_bytes_total", "Bytes received, the replication stream included."),
+    field("total_net_output_bytes", |f| (f.srv.stats.net_output_bytes + f.srv.stats.net_repl_output_bytes).into())
+        .counter("redis_net_output_bytes_total", "Bytes sent, the replication stream included."),
+    field("total_net_repl_input_bytes", |f| f.srv.stats.net_repl_input_bytes.into())
+        .counter("redis_net_repl_input_bytes_total", "Bytes received from the master."),
+    field("total_net_repl_output_bytes", |f| f.srv.stats.net_repl_output_bytes.into())
+        .counter("redis_net_repl_output_bytes_total", "Bytes sent to replicas."),
+    field("instantaneous_input_kbps", |f| kilobytes(f, Rate::NetInput)),
+    field("instantaneous_output_kbps", |f| kilobytes(f, Rate::NetOutput)),
+    field("instantaneous_input_repl_kbps", |f| kilobytes(f, Rate::ReplInput)),
+    field("instantaneous_output_repl_kbps", |f| kilobytes(f, Rate::ReplOutput)),
+    field("rejected_connections", |f| f.srv.stats.rejected_connections.into())
+        .counter("redis_rejected_connections_total", "Connections that were refused, as there were too many."),
+    field("sync_full", |f| f.srv.repl.stats().sync_full.into())
+        .gauge("redis_replica_resyncs_full", "Full synchronizations of replicas."),
+    field("sync_partial_ok", |f| f.srv.repl.stats().sync_partial_ok.into())
+        .gauge("redis_replica_partial_resync_accepted", "Replicas that went on where they were."),
+    field("sync_partial_err", |f| f.srv.repl.stats().sync_partial_err.into())
+        .gauge("redis_replica_partial_resync_denied", "Replicas that wanted to go on where they were and could not."),
+    field("expired_keys", |f| f.srv.ks.stats.expired.into()).counter("redis_expired_keys_total", "Keys that expired."),
+    field("expired_stale_perc", |f| Value::Decimal(f.srv.ks.stats.expired_stale_perc))
+        .gauge("redis_expired_stale_percentage", "About how many of the keys with a time to live have expired."),
+    field("expired_time_cap_reached_count", |f| f.srv.ks.stats.expired_time_cap_reached.into())
+        .counter("redis_expired_time_cap_reached_total", "Searches for expired keys that ran out of time."),
+    field("expire_cycle_cpu_milliseconds", |f| (f.srv.ks.stats.expire_cycle_cpu_us / 1000).into())
+        .counter("redis_expire_cycle_cpu_time_ms_total", "Time spent on the search for expired keys."),
+    field("evicted_keys", |f| f.srv.ks.stats.evicted.into())
+        .counter("redis_evicted_keys_total", "Keys that were evicted for want of memory."),
+    field("evicted_clients", |f| f.srv.stats.evicted_clients.into())
+        .counter("redis_evicted_clients_total", "Clients that were closed for want of memory."),
+    field("total_eviction_exceeded_time", |f| (f.srv.ks.eviction.exceeded_us().0 / 1000).into())
+        .counter("redis_eviction_exceeded_time_ms_total", "For how long memory was above its limit."),
+    field("current_eviction_exceeded_time", |f| (f.srv.ks.eviction.exceeded_us().1 / 1000).into())
+        .gauge("redis_current_eviction_exceeded_time_ms", "For how long memory has been above its limit now."),
+    field("keyspace_hits", |f| f.srv.ks.stats.hits.into())
+        .counter("redis_keyspace_hits_total", "Look-ups that found a key."),
+    field("keyspace_misses", |f| f.srv.ks.stats.misses.into())
+        .counter("redis_keyspace_misses_total", "Look-ups that found none."),
+    field("pubsub_channels", |f| f.srv.pubsub.listeners(Kind::Channel).len().into())
+        .gauge("redis_pubsub_channels", "Channels with subscribers."),
+    field("pubsub_patterns", |f| f.srv.pubsub.listeners(Kind::Pattern).len().into())
+        .gauge("redis_pubsub_patterns", "Patterns with subscribers."),
+    field("pubsubshard_channels", |f| f.srv.pubsub.listeners(Kind::Shard).len().into())
+        .gauge("redis_pubsubshard_channels", "Sharded channels with subscribers."),
+    field("latest_fork_usec", |f| f.srv.persist.child_stats.latest_fork_us.into())
+        .gauge("redis_latest_fork_seconds", "How long the last fork took.")
+        .in_units_of(1e-6),
+    field("total_forks", |f| f.srv.persist.child_stats.total_forks.into())
+        .counter("hexad_forks_total", "Children that were forked."),
+    field("migrate_cached_sockets", |f| f.srv.migrate.len().into())
+        .gauge("redis_migrate_cached_sockets_total", "Connections that MIGRATE keeps."),
+    field("slave_expires_tracked_keys", |f| f.srv.ks.expiry.own_of_replica.len().into())
+        .gauge("redis_slave_expires_tracked_keys", "Keys with a time to live that a writable replica has of its own."),
+    field("active_defrag_hits", |_| 0u8.into()).gauge("redis_defrag_hits", DEFRAG),
+    field("active_defrag_misses", |_| 0u8.into()).gauge("redis_defrag_misses", DEFRAG),
+    field("active_defrag_key_hits", |_| 0u8.into()).gauge("redis_defrag_key_hits", DEFRAG),
+    field("active_defrag_key_misses", |_| 0u8.into()).gauge("redis_defrag_key_misses", DEFRAG),
+    field("total_active_defrag_time", |_| 0u8.into()),
+    field("current_active_defrag_time", |_| 0u8.into()),
+    field("tracking_total_keys", |f| f.srv.tracking.total_keys().into())
+        .gauge("redis_tracking_total_keys", "Keys that clients have cached."),
+    field("tracking_total_items", |f| f.srv.tracking.total_items().into())
+        .gauge("redis_tracking_total_items", "Keys that clients have cached, counted for each client."),
+    field("tracking_total_prefixes", |f| f.srv.tracking.total_prefixes().into())
+        .gauge("redis_tracking_total_prefixes", "Prefixes whose changes clients are told of."),
+    field("unexpected_error_replies", |f| f.srv.stats.unexpected_error_replies.into())
+        .counter("redis_unexpected_error_replies", "Errors where none are expected: from the master or the log."),
+    field("total_error_replies", |f| f.srv.stats.total_error_replies.into())
+        .counter("redis_total_error_replies", "Error replies."),
+    field("dump_payload_sanitizations", |f| f.srv.stats.dump_payload_sanitizations.into())
+        .counter("redis_dump_payload_sanitizations", "Values of RESTORE that were examined through and through."),
+    field("total_reads_processed", |f| f.srv.stats.reads_processed.into())
+        .counter("redis_total_reads_processed", "Reads from clients."),
+    field("total_writes_processed", |f| f.srv.stats.writes_processed.into())
+        .counter("redis_total_writes_processed", "Writes to clients."),
+    field("io_threaded_reads_processed", |f| f.srv.io.reads.into())
+        .counter("redis_io_threaded_reads_processed", "Reads by I/O threads."),
+    field("io_threaded_writes_processed", |f| f.srv.io.writes.into())
+        .counter("redis_io_threaded_writes_processed", "Writes by I/O threads."),
+    value(|f| f.srv.stats.client_query_buffer_limit_disconnections.into())
+        .counter("redis_client_query_buffer_limit_disconnections_total", "Clients closed as they sent too much."),
+    value(|f| f.srv.stats.client_output_buffer_limit_disconnections.into()).counter(
+        "redis_client_output_buffer_limit_disconnections_total",
+        "Clients closed as their output grew too much.",
+    ),
+    field("reply_buffer_shrinks", |f| f.srv.stats.reply_buffer_shrinks.into())
+        .counter("redis_reply_buffer_shrinks_total", "Reply buffers that were made smaller."),
+    field("reply_buffer_expands", |f| f.srv.stats.reply_buffer_expands.into())
+        .counter("redis_reply_buffer_expands_total", "Reply buffers that were made larger."),
+    field("eventloop_cycles", |f| f.srv.admin.metrics.cycles.into())
+        .counter("redis_eventloop_cycles_total", "Turns of the loop."),
+    field("eventloop_duration_sum", |f| f.srv.admin.metrics.cycles_us.into())
+        .counter("redis_eventloop_duration_sum_usec_total", "Time spent in turns of the loop, sleep excluded."),
+    field("eventloop_duration_cmd_sum", |f| f.srv.admin.metrics.commands_us.into())
+        .counter("redis_eventloop_duration_cmd_sum_usec_total", "Time spent in commands."),
+    field("instantaneous_eventloop_cycles_per_sec", |f| f.srv.admin.metrics.rate(Rate::Cycles).into())
+        .gauge("redis_instantaneous_eventloop_cycles_per_sec", "Turns of the loop a second, of late."),
+    field("instantaneous_eventloop_duration_usec", |f| f.srv.admin.metrics.rate(Rate::CycleTime).into())
+        .gauge("redis_instantaneous_eventloop_duration_usec", "How long a turn of the loop takes, of late."),
+    field("loop_turn_usec_p50", |f| f.turns_us()[0].into()),
+    field("loop_turn_usec_p99", |f| f.turns_us()[1].into()),
+    field("loop_turn_usec_p999", |f| f.turns_us()[2].into()),
+    field("loop_turn_usec_max", |f| f.srv.admin.metrics.longest_cycle_us.into())
+        .gauge("hexad_loop_turn_seconds_max", "The longest turn of the loop.")
+        .in_units_of(1e-6),
+    distributions(|f, distribution| {
+        let m = &f.srv.admin.metrics;
+        histogram(&m.turns, m.cycles_us).into_iter().for_each(|counts| distribution(&[], counts));
+    })
+    .histogram("hexad_loop_turn_usec", "Turns of the loop by how many microseconds they took at most."),
+    field("acl_access_denied_auth", |f| f.srv.stats.acl_denied_auth.into())
+        .counter("redis_acl_access_denied_auth_total", "Wrong passwords."),
+    field("acl_access_denied_cmd", |f| f.srv.stats.acl_denied_cmd.into())
+        .counter("redis_acl_access_denied_cmd_total", "Commands that their user may not run."),
+    field("acl_access_denied_key", |f| f.srv.stats.acl_denied_key.into())
+        .counter("redis_acl_access_denied_key_total", "Keys that their user may not touch."),
+    field("acl_access_denied_channel", |f| f.srv.stats.acl_denied_channel.into())
+        .counter("redis_acl_access_denied_channel_total", "Channels that their user may not use."),
+];
 
-/// Figures of rooms, at the place INFO has them.
-impl Server {
-    // repl
-    fn info_sync_stats(&self, out: &mut InfoText) {
-        let stats = self.repl.stats();
-        out.field("sync_full", stats.sync_full);
-        out.field("sync_partial_ok", stats.sync_partial_ok);
-        out.field("sync_partial_err", stats.sync_partial_err);
-    }
-    // memory
-    fn info_eviction_stats(&self, out: &mut InfoText) {
-        let (total_us, current_us) = self.ks.eviction.exceeded_us();
-        out.field("total_eviction_exceeded_time", total_us / 1000);
-        out.field("current_eviction_exceeded_time", current_us / 1000);
-    }
-    // pubsub
-    fn info_pubsub_stats(&self, out: &mut InfoText) {
-        out.field("pubsub_channels", self.pubsub.listeners(Kind::Channel).len());
-        out.field("pubsub_patterns", self.pubsub.listeners(Kind::Pattern).len());
-        out.field("pubsubshard_channels", self.pubsub.listeners(Kind::Shard).len());
-    }
-    // persist
-    fn info_fork_stats(&self, out: &mut InfoText) {
-        out.field("latest_fork_usec", self.persist.child_stats.latest_fork_us);
-        out.field("total_forks", self.persist.child_stats.total_forks);
-    }
-    // cluster, repl
-    fn info_migration_stats(&self, out: &mut InfoText) {
-        out.field("migrate_cached_sockets", self.migrate.len());
-        out.field("slave_expires_tracked_keys", self.ks.expiry.own_of_replica.len());
-    }
-    // tracking
-    fn info_tracking_stats(&self, out: &mut InfoText) {
-        out.field("tracking_total_keys", self.tracking.total_keys());
-        out.field("tracking_total_items", self.tracking.total_items());
-        out.field("tracking_total_prefixes", self.tracking.total_prefixes());
-    }
-    // acl
-    fn info_acl_stats(&self, out: &mut InfoText) {
-        out.field("acl_access_denied_auth", self.stats.acl_denied_auth);
-        out.field("acl_access_denied_cmd", self.stats.acl_denied_cmd);
-        out.field("acl_access_denied_key", self.stats.acl_denied_key);
-        out.field("acl_access_denied_channel", self.stats.acl_denied_channel);
-    }
+const DEFRAG: &str = "Defragmentation is the allocator's own.";
+
+fn kilobytes(f: &Facts<'_>, rate: Rate) -> Value {
+    Value::Decimal(f.srv.admin.metrics.rate(rate) as f64 / 1024.0)
 }
