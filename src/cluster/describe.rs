@@ -103,13 +103,13 @@ impl Cluster {
     /// CLUSTER INFO.
     pub(crate) fn describe_info(&self) -> String {
         let (mut assigned, mut good, mut pfail, mut fail) = (0, 0, 0, 0);
-        for key in self.owner.iter().flatten() {
-            let node = &self.nodes[*key];
-            assigned += 1;
+        for (_, node) in self.nodes.iter() {
+            let count = node.slot_count;
+            assigned += count;
             match (node.failed(), node.timed_out()) {
-                (true, _) => fail += 1,
-                (false, true) => pfail += 1,
-                (false, false) => good += 1,
+                (true, _) => fail += count,
+                (false, true) => pfail += count,
+                (false, false) => good += count,
             }
         }
         let me = self.myself();
