@@ -339,15 +339,18 @@ fn parse(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
     {
         return (Item::Str(text), at + text.len() + 2);
     }
-    match bytes[at..] {
-        [small @ 0..=0x7f, ..] => (Item::Int(i64::from(small)), at + 2),
-        [first @ 0xc0..=0xdf, low, ..] => (Item::Int(int_of_13_bits(first, low)), at + 3),
-        [0xf1, low, high, ..] => (Item::Int(i64::from(i16::from_le_bytes([low, high]))), at + 4),
+    match bytes.get(at) {
+        Some(small @ 0..=0x7f) => (Item::Int(i64::from(*small)), at + 2),
         _ => parse_any(bytes, at),
     }
 }
 
 fn parse_any(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
+    match bytes[at..] {
+        [first @ 0xc0..=0xdf, low, ..] => return (Item::Int(int_of_13_bits(first, low)), at + 3),
+        [0xf1, low, high, ..] => return (Item::Int(i64::from(i16::from_le_bytes([low, high]))), at + 4),
+        _ => {}
+    }
     let (item, len) = read_item(&bytes[..bytes.len() - 1], at).expect("a place holds an element");
     (item, at + len + back_len_len(len))
 }
