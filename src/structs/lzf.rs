@@ -104,8 +104,8 @@ impl Compressor {
         // Short strings use so few places that they stay in the nearest cache.
         let pack = match input.len() {
             ..=127 => pack::<8>,
-            ..=511 => pack::<10>,
-            ..=2047 => pack::<12>,
+            128..=511 => pack::<10>,
+            512..=2047 => pack::<12>,
             _ => pack::<MAX_HASH_BITS>,
         };
         // SAFETY: there is room for so many bytes and those to spare; of these, as many as `pack` says were written.
