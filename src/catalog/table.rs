@@ -133,6 +133,8 @@ impl CommandStats {
 
 pub struct CommandTable {
     entries: Vec<Registered>,
+    /// How many of them are no subcommands and have a name.
+    top_level: usize,
     /// By the names that they are called by.
     names: NameIndex,
     /// By their own names, whatever `rename-command` says: those of ACL rules.
@@ -153,6 +155,7 @@ impl CommandTable {
     pub(crate) fn new(rows: impl IntoIterator<Item = &'static Command>) -> CommandTable {
         let mut table = CommandTable {
             entries: Vec::new(),
+            top_level: 0,
             names: NameIndex::default(),
             own_names: NameIndex::default(),
             categories: vec![Vec::new(); u32::BITS as usize],
@@ -166,6 +169,7 @@ impl CommandTable {
         }
         table.names = NameIndex::build(&table.entries, |entry| &entry.name);
         table.own_names = NameIndex::build(&table.entries, |entry| entry.row.name);
+        table.top_level = table.top_level().count();
         for (i, entry) in table.entries.iter().enumerate() {
             let of_entry = entry.row.categories();
             let of_bits = table.categories.iter_mut().enumerate().filter(|(bit, _)| of_entry >> bit & 1 == 1);
@@ -266,6 +270,11 @@ impl CommandTable {
         self.entries.iter().filter(|e| e.parent.is_none() && !e.name.is_empty())
     }
 
+    /// How many there are of these.
+    pub(crate) fn top_level_count(&self) -> usize {
+        self.top_level
+    }
+
     /// All commands, containers before their subcommands.
     pub(crate) fn refs(&self) -> impl Iterator<Item = CmdRef> + use<> {
         (0..self.entries.len() as u16).map(CmdRef)
@@ -287,6 +296,7 @@ impl CommandTable {
         }
         self.entries[cmd.0 as usize].name = to.to_string();
         self.names = NameIndex::build(&self.entries, |entry| &entry.name);
+        self.top_level = self.top_level().count();
         Ok(())
     }
 }

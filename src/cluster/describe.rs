@@ -127,13 +127,13 @@ impl Cluster {
             links_closed_by_limit: self.stats.links_buffer_limit_exceeded,
             ..Counts::default()
         };
-        for key in self.owner.iter().flatten() {
-            let node = &self.nodes[*key];
-            counts.assigned += 1;
+        for (_, node) in self.nodes.iter() {
+            let count = node.slot_count;
+            counts.assigned += count;
             match (node.failed(), node.timed_out()) {
-                (true, _) => counts.fail += 1,
-                (false, true) => counts.pfail += 1,
-                (false, false) => counts.ok += 1,
+                (true, _) => counts.fail += count,
+                (false, true) => counts.pfail += count,
+                (false, false) => counts.ok += count,
             }
         }
         counts

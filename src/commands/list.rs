@@ -832,13 +832,14 @@ fn move_element(ctx: &mut Ctx<'_>, source: &[u8], target: &[u8], from: End, to: 
         None => false,
     };
     let taken = match ks.dbs[ctx.db].get_mut(source) {
-        Some(mut entry) => list_mut(&mut entry)?.pop(from, |item| item.to_vec()),
+        Some(mut entry) => list_mut(&mut entry)?.take(from),
         None => None,
     };
     let Some(text) = taken else { return Ok(false) };
+    ctx.out.bulk(&text);
     let add_to = |list: &mut List| {
         list.will_grow(text.len(), 1, limits);
-        list.push(to, &text, limits);
+        list.push_owned(to, text, limits);
     };
     if target_is_there && let Some(mut entry) = ks.dbs[ctx.db].get_mut(target) {
         add_to(list_mut(&mut entry)?);
@@ -849,7 +850,6 @@ fn move_element(ctx: &mut Ctx<'_>, source: &[u8], target: &[u8], from: End, to: 
     }
     ks.signal_modified(ctx.db, target);
     ks.effects.notify(notify::LIST, push_event(to), target, ctx.db);
-    ctx.out.bulk(&text);
     // Only now: source and target may be one list.
     let is_empty = match ks.dbs[ctx.db].get_mut(source) {
         Some(mut entry) => is_used_up(list_mut(&mut entry)?, limits),

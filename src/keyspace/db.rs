@@ -145,11 +145,20 @@ pub(crate) struct Db {
     pub(crate) avg_ttl_ms: i64,
     /// The cursor at which active expiry goes on.
     pub(crate) expire_cursor: u64,
+    /// The slot at which `rehash` goes on.
+    rehash_slot: usize,
 }
 
 impl Db {
     pub(crate) fn new(per_slot: bool, seed: HashSeed) -> Db {
-        Db { tables: empty_tables(per_slot, seed), seed, counts: Counts::default(), avg_ttl_ms: 0, expire_cursor: 0 }
+        Db {
+            tables: empty_tables(per_slot, seed),
+            seed,
+            counts: Counts::default(),
+            avg_ttl_ms: 0,
+            expire_cursor: 0,
+            rehash_slot: 0,
+        }
     }
 
     /// An empty database of the same layout.
@@ -462,18 +471,26 @@ impl Db {
         table.into_iter().flat_map(|t| t.iter())
     }
 
-    /// Moves buckets of tables that are being resized, until `deadline`; frees the tables of empty slots.
+    /// Moves buckets of tables that are being resized, until `deadline`; frees the tables of empty slots. Some of the slots get
+    /// their turn each time: nearly always none of them has anything to do.
     pub(crate) fn rehash(&mut self, deadline: Instant) {
         let step = |t: &mut Table<Entry>| while t.is_rehashing() && Instant::now() < deadline && t.rehash_step(100) {};
         match &mut self.tables {
             Tables::One(t) => step(t),
             Tables::PerSlot(slots) => {
-                for place in slots.iter_mut() {
+                for _ in 0..slots.len() / REHASH_SHARE {
+                    let place = &mut slots[self.rehash_slot];
                     match place {
                         Some(t) if t.is_empty() => *place = None,
-                        Some(t) => step(t),
+                        Some(t) => {
+                            step(t);
+                            if t.is_rehashing() && Instant::now() >= deadline {
+                                return;
+                            }
+                        }
                         None => {}
                     }
+                    self.rehash_slot = (self.rehash_slot + 1) % slots.len();
                 }
             }
         }
@@ -519,6 +536,8 @@ fn empty_tables(per_slot: bool, seed: HashSeed) -> Tables {
 
 /// Bits of the cursor that hold the slot.
 const SLOT_BITS: u32 = 14;
+/// Of tables a slot, one in so many gets its turn to be rehashed each time.
+const REHASH_SHARE: usize = 4;
 
 /// One step through the tables of all slots; those whose `weight` is 0 are passed over.
 fn scan_slots(
@@ -540,4 +559,35 @@ fn scan_slots(
         return inner << SLOT_BITS | slot as u64;
     }
     next(slot + 1).unwrap_or(0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::structs::entry::NewValue;
+    use std::time::Duration;
+
+    #[test]
+    fn all_slots_get_their_turn_to_be_rehashed() {
+        let mut db = Db::new(true, HashSeed([7; 16]));
+        for n in 0..500 {
+            for tag in ["{foo}", "{bar}"] {
+                db.insert_new(Entry::new(format!("{tag}{n}").as_bytes(), NewValue::Int(n), None));
+            }
+        }
+        let is_rehashing = |db: &Db| match &db.tables {
+            Tables::One(_) => unreachable!("there is one a slot"),
+            Tables::PerSlot(slots) => slots.iter().flatten().any(|t| t.is_rehashing()),
+        };
+        let mut n = 500;
+        while !is_rehashing(&db) {
+            db.insert_new(Entry::new(format!("{{foo}}{n}").as_bytes(), NewValue::Int(n), None));
+            n += 1;
+        }
+        for _ in 0..REHASH_SHARE {
+            db.rehash(Instant::now() + Duration::from_secs(60));
+        }
+        assert!(!is_rehashing(&db));
+        assert!(db.rehash_slot == 0, "a round is over");
+    }
 }

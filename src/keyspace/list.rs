@@ -120,6 +120,24 @@ impl List {
         }
     }
 
+    /// Adds an element at an end; a large one is not copied.
+    pub(crate) fn push_owned(&mut self, end: End, text: Vec<u8>, limits: Limits) {
+        match self {
+            List::Packed(_) => self.push(end, &text, limits),
+            List::Quick(list) => list.push(text.into(), end == End::Head, limits),
+        }
+    }
+
+    /// Removes the element at an end and returns it; a large one is not copied.
+    pub(crate) fn take(&mut self, end: End) -> Option<Vec<u8>> {
+        if let List::Quick(list) = self
+            && let Some(text) = list.take_plain(end == End::Head)
+        {
+            return Some(text);
+        }
+        self.pop(end, |item| item.to_vec())
+    }
+
     /// Removes the element at an end and calls `f` with it.
     pub(crate) fn pop<R>(&mut self, end: End, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match (self, end) {

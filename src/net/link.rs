@@ -96,9 +96,9 @@ impl Link {
 
 /// An address as clients are shown it: `ip:port`, or `path:0` of a unix socket.
 pub(crate) fn shown_addr(addr: Option<SocketAddr>, path: Option<&str>) -> String {
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(24);
     write_addr(addr, path, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    String::from_utf8(text).expect("parts that are text")
 }
 
 fn write_addr(addr: Option<SocketAddr>, path: Option<&str>, out: &mut Vec<u8>) {

@@ -742,12 +742,14 @@ impl<B> StrMut<'_, B> {
     /// Most slack that growing leaves, bytes.
     const MAX_SLACK: usize = 1024 * 1024;
 
-    /// Makes room for `additional` more bytes, with slack for further growth: as much again as the new length, at most
-    /// [`MAX_SLACK`].
+    /// Makes room for `additional` more bytes, if more than its block has with slack for further growth: as much again as
+    /// the new length, at most [`MAX_SLACK`].
     pub(crate) fn reserve_slack(&mut self, additional: usize) {
         let needed = self.bytes.len() + additional;
         if needed > self.bytes.capacity() {
-            let wanted = size_class(needed + needed.min(Self::MAX_SLACK));
+            // The string's block may have room beyond its capacity: then nothing is moved.
+            let block = size_class(self.bytes.capacity());
+            let wanted = if needed <= block { block } else { size_class(needed + needed.min(Self::MAX_SLACK)) };
             self.bytes.reserve_exact(wanted - self.bytes.len());
         }
     }

@@ -292,6 +292,13 @@ impl ShortLens {
     }
 }
 
+/// The integer in the lower five bits of one byte and in the next one. The highest bit is the sign.
+#[inline(always)]
+fn int_of_13_bits(first: u8, low: u8) -> i64 {
+    let value = i16::from(first & 0x1f) << 8 | i16::from(low);
+    i64::from(value << 3 >> 3)
+}
+
 /// Reads the element at `at`: the element, and the length of encoding and value.
 fn read_item(bytes: &[u8], at: usize) -> Option<(Item<'_>, usize)> {
     let rest = bytes.get(at..)?;
@@ -307,11 +314,7 @@ fn read_item(bytes: &[u8], at: usize) -> Option<(Item<'_>, usize)> {
     match *rest {
         [first @ 0..=0x7f, ..] => Some((Item::Int(i64::from(first)), 1)),
         [first @ 0x80..=0xbf, ..] => string(1, usize::from(first & 0x3f)),
-        [first @ 0xc0..=0xdf, low, ..] => {
-            let value = i16::from(first & 0x1f) << 8 | i16::from(low);
-            // Bit 12 is the sign.
-            Some((Item::Int(i64::from(value << 3 >> 3)), 2))
-        }
+        [first @ 0xc0..=0xdf, low, ..] => Some((Item::Int(int_of_13_bits(first, low)), 2)),
         [first @ 0xe0..=0xef, low, ..] => string(2, usize::from(first & 0x0f) << 8 | usize::from(low)),
         [0xf0, a, b, c, d, ..] => string(5, u32::from_le_bytes([a, b, c, d]) as usize),
         [0xf1, ..] => int(2),
@@ -343,6 +346,11 @@ fn parse(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
 }
 
 fn parse_any(bytes: &[u8], at: usize) -> (Item<'_>, usize) {
+    match bytes[at..] {
+        [first @ 0xc0..=0xdf, low, ..] => return (Item::Int(int_of_13_bits(first, low)), at + 3),
+        [0xf1, low, high, ..] => return (Item::Int(i64::from(i16::from_le_bytes([low, high]))), at + 4),
+        _ => {}
+    }
     let (item, len) = read_item(&bytes[..bytes.len() - 1], at).expect("a place holds an element");
     (item, at + len + back_len_len(len))
 }
@@ -437,7 +445,14 @@ impl Listpack {
         let mut count = 0usize;
         let mut lens = ShortLens::new();
         while at < end {
-            let short = lens.of(bytes[at]);
+            let first = bytes[at];
+            // Between strings of one length there are small integers as a rule, whose length is known beforehand.
+            if first < 0x80 && at + 1 < end && bytes[at + 1] == 1 {
+                count += 1;
+                at += 2;
+                continue;
+            }
+            let short = lens.of(first);
             if short != 0 && at + short < end && usize::from(bytes[at + short]) == short {
                 count += 1;
                 at += short + 1;

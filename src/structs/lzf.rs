@@ -39,9 +39,14 @@ const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 2 + 7 + 255;
 const MAX_DISTANCE: usize = 1 << DISTANCE_BITS;
 const DISTANCE_BITS: u32 = 13;
-/// Size of the table of places, as a power of two, for the longest strings and for the shortest.
+/// Size of the table of places, as a power of two.
 const MAX_HASH_BITS: u32 = 14;
-const MIN_HASH_BITS: u32 = 8;
+/// Bytes after its first three that a match is compared one by one.
+const ONE_BY_ONE: usize = 16;
+/// How far before the place where it is found a match may begin: what is compared one by one fits into a copy then.
+const MAX_BEFORE: usize = MAX_MATCH - MIN_MATCH - ONE_BY_ONE;
+/// Bytes of room that writing a stream takes beyond its greatest length.
+const SPARE: usize = MAX_LITERAL + 4;
 /// After so many bytes without a match (as a power of two) the search takes one more byte a step.
 const PATIENCE: u32 = 6;
 
@@ -94,55 +99,114 @@ impl Compressor {
 
     fn compress_into(&mut self, input: &[u8], max_len: usize, out: &mut Vec<u8>) -> bool {
         let Some(base) = self.claim(input.len()) else { return false };
+        let max_len = max_len.min(input.len() + input.len() / MAX_LITERAL + 1);
+        out.reserve(max_len + SPARE);
         // Short strings use so few places that they stay in the nearest cache.
-        let bits = (usize::BITS - input.len().leading_zeros() + 1).clamp(MIN_HASH_BITS, MAX_HASH_BITS);
-        let seen = &mut self.seen[..1 << bits];
-        let hash = |four: u32| ((four << 8).wrapping_mul(0x9e37_79b1) >> (32 - bits)) as usize;
-        let mut packed = Packed::new(out, max_len.min(input.len() + input.len() / MAX_LITERAL + 1));
-        // From before this place on four bytes can be read.
-        let limit = input.len().saturating_sub(3);
-        let mut literal_from = 0;
-        let mut at = 0;
-        let mut misses = 0usize;
-        while at < limit {
-            // SAFETY: it is before the limit.
-            let four = unsafe { four_at(input, at) };
-            let here = base + at as u32;
-            let place = &mut seen[hash(four)];
-            let distance = here.wrapping_sub(*place) as usize;
-            *place = here;
-            // SAFETY: it is not after `at`.
-            let then = unsafe { four_at(input, at - distance.min(at)) };
-            // One test of both, as false alarms are frequent and hard to predict for a processor. After a match that is too long
-            // to be one copy a place may be looked at again, which is no distance from itself.
-            if (then ^ four) << 8 | (distance.wrapping_sub(1) >> DISTANCE_BITS) as u32 != 0 {
-                misses += 1;
-                at += 1 + (misses >> PATIENCE);
-                continue;
-            }
-            let mut from = at;
-            // A long step, or the match before, may have skipped the start of this one.
-            while from > literal_from.max(distance) && input[from - 1] == input[from - 1 - distance] {
-                from -= 1;
-            }
-            let len = common_len(input, from, distance, at - from + MIN_MATCH);
-            if from > literal_from && !packed.literals(input, literal_from..from) || !packed.copy(distance, len) {
-                return false;
-            }
-            // Remember the match's last positions too: what follows often begins there.
-            let end = from + len;
-            if end <= limit {
-                for inside in [end - 2, end - 1] {
-                    // SAFETY: it is before the limit.
-                    seen[hash(unsafe { four_at(input, inside) })] = base + inside as u32;
-                }
-            }
-            misses = misses.saturating_sub(8 * len);
-            at = end;
-            literal_from = end;
+        let pack = match input.len() {
+            ..=127 => pack::<8>,
+            128..=511 => pack::<10>,
+            512..=2047 => pack::<12>,
+            _ => pack::<MAX_HASH_BITS>,
+        };
+        // SAFETY: there is room for so many bytes and those to spare; of these, as many as `pack` says were written.
+        unsafe {
+            let to = out.as_mut_ptr().add(out.len());
+            let Some(len) = pack(&mut self.seen, base, input, to, max_len) else { return false };
+            out.set_len(out.len() + len);
         }
-        packed.literals(input, literal_from..input.len()) && packed.finish()
+        true
     }
+}
+
+/// Writes the compressed form of `input`, at most `max_len` bytes, and returns its length; `None` if it is longer. `base` is
+/// the position of the first byte, and `BITS` says how much of the table is used.
+///
+/// # Safety
+/// At `to` there must be room for `max_len` bytes and [`SPARE`].
+unsafe fn pack<const BITS: u32>(
+    seen: &mut [u32],
+    base: u32,
+    input: &[u8],
+    to: *mut u8,
+    max_len: usize,
+) -> Option<usize> {
+    const { assert!(BITS <= MAX_HASH_BITS) };
+    let seen: &mut [u32; 1 << MAX_HASH_BITS] = seen.first_chunk_mut().expect("the table of places");
+    let hash = |four: u32| ((four << 8).wrapping_mul(0x9e37_79b1) >> (32 - BITS)) as usize;
+    let Range { start, end } = input.as_ptr_range();
+    let before_end = |len: usize| start.wrapping_add(input.len().saturating_sub(len - 1));
+    // Before these places four bytes can be read, and a match be compared byte by byte.
+    let (limit, near_limit) = (before_end(4), before_end(MIN_MATCH + ONE_BY_ONE + 1));
+    let from_address = base.wrapping_sub(start.addr() as u32);
+    let position = |at: *const u8| from_address.wrapping_add(at.addr() as u32);
+    // SAFETY: of the caller.
+    let mut packed = unsafe { Packed::new(to, max_len, end) };
+    let mut literal_from = start;
+    let mut at = start;
+    let mut misses = 0usize;
+    while at < limit {
+        // SAFETY: it is before the limit.
+        let four = unsafe { four_at(at) };
+        // SAFETY: a hash has no more bits than a place of the table.
+        let place = unsafe { seen.get_unchecked_mut(hash(four)) };
+        let back = position(at).wrapping_sub(*place).wrapping_sub(1) as usize;
+        *place = position(at);
+        // SAFETY: positions that near are those of this string.
+        if back >= MAX_DISTANCE || unsafe { four_at(at.sub(back + 1)) ^ four } << 8 != 0 {
+            misses += 1;
+            at = at.wrapping_add(1 + (misses >> PATIENCE));
+            continue;
+        }
+        let mut from = at;
+        if at != literal_from {
+            // A long step, or the match before, may have skipped the start of this one.
+            let first = literal_from.max(start.wrapping_add(back + 1)).max(at.wrapping_sub(MAX_BEFORE));
+            // SAFETY: the bytes compared are those before places after the first, and so far back from there.
+            while from > first && unsafe { *from.sub(1) == *from.sub(back + 2) } {
+                from = from.wrapping_sub(1);
+            }
+            // SAFETY: both are places in the string.
+            if from != literal_from && !unsafe { packed.literals(literal_from, from) } {
+                return None;
+            }
+        }
+        let longest = end.min(from.wrapping_add(MAX_MATCH));
+        let mut next = at.wrapping_add(MIN_MATCH);
+        // Where a short loop ends a processor foresees, and goes on from there before it has compared; not so where the
+        // end is computed from wider pieces.
+        let far = if at < near_limit { next.wrapping_add(ONE_BY_ONE) } else { next };
+        // SAFETY: up to `far` bytes can be read, and as many so far back; `longest` is not after the end.
+        unsafe {
+            loop {
+                if next == far {
+                    next = match_end(next, back, longest);
+                    break;
+                }
+                if *next != *next.sub(back + 1) {
+                    break;
+                }
+                next = next.add(1);
+            }
+        }
+        let len = next.addr() - from.addr();
+        // SAFETY: it begins so far back, and has a length that a copy may have.
+        if !unsafe { packed.copy(back, len) } {
+            return None;
+        }
+        // Remember the match's last positions too: what follows often begins there.
+        if next <= limit {
+            for inside in [next.wrapping_sub(2), next.wrapping_sub(1)] {
+                // SAFETY: it is before the limit; and as above.
+                unsafe { *seen.get_unchecked_mut(hash(four_at(inside))) = position(inside) };
+            }
+        }
+        misses = misses.saturating_sub(8 * len);
+        at = next;
+        literal_from = next;
+    }
+    // SAFETY: as above.
+    let whole = literal_from == end || unsafe { packed.literals(literal_from, end) };
+    whole.then(|| packed.to.addr() - to.addr())
 }
 
 /// The four bytes from `at` on, the first one lowest.
@@ -150,113 +214,114 @@ impl Compressor {
 /// # Safety
 /// There must be four.
 #[inline(always)]
-unsafe fn four_at(input: &[u8], at: usize) -> u32 {
-    debug_assert!(at + 4 <= input.len());
+unsafe fn four_at(at: *const u8) -> u32 {
     // SAFETY: the caller's promise.
-    u32::from_le(unsafe { input.as_ptr().add(at).cast::<u32>().read_unaligned() })
+    u32::from_le(unsafe { at.cast::<u32>().read_unaligned() })
 }
 
-/// How many bytes from `at` on equal those `distance` before them; `known` of them do. At most [`MAX_MATCH`].
-#[inline(always)]
-fn common_len(input: &[u8], at: usize, distance: usize, known: usize) -> usize {
-    let longest = MAX_MATCH.min(input.len() - at);
-    let (now, then) = (&input[at..at + longest], &input[at - distance..at - distance + longest]);
-    let mut len = known.min(longest);
-    while let (Some(a), Some(b)) = (chunk_at(now, len), chunk_at(then, len)) {
-        let differ = a ^ b;
-        if differ != 0 {
-            return len + differ.trailing_zeros() as usize / 8;
+/// Where bytes that equal those `back` and one before them end, from `at` on; `end` at the latest.
+///
+/// # Safety
+/// What is compared must be readable, and `at` not after `end`.
+#[inline(never)]
+unsafe fn match_end(mut at: *const u8, back: usize, end: *const u8) -> *const u8 {
+    // SAFETY: the caller's promise; what is read lies before the end.
+    unsafe {
+        while end.addr() - at.addr() >= 8 {
+            let eight = |at: *const u8| u64::from_le(at.cast::<u64>().read_unaligned());
+            let differ = eight(at) ^ eight(at.sub(back + 1));
+            if differ != 0 {
+                return at.add(differ.trailing_zeros() as usize / 8);
+            }
+            at = at.add(8);
         }
-        len += 8;
+        while at < end && *at == *at.sub(back + 1) {
+            at = at.add(1);
+        }
     }
-    while len < longest && now[len] == then[len] {
-        len += 1;
-    }
-    len
+    at
 }
 
-#[inline(always)]
-fn chunk_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+/// A stream being written: the next byte at `to`, where there is room up to `to_end` and [`SPARE`] bytes beyond. `end` is
+/// the end of what is compressed.
+struct Packed {
+    to: *mut u8,
+    to_end: *mut u8,
+    end: *const u8,
 }
 
-/// A stream being written after the contents of a vector that has room for it: `max_len` bytes and some to spare.
-struct Packed<'o> {
-    out: &'o mut Vec<u8>,
-    len: usize,
-    max_len: usize,
-}
-
-impl Packed<'_> {
-    fn new(out: &mut Vec<u8>, max_len: usize) -> Packed<'_> {
-        out.reserve(max_len + 1 + MAX_LITERAL);
-        Packed { out, len: 0, max_len }
+impl Packed {
+    /// # Safety
+    /// At `to` there must be room for `max_len` bytes and [`SPARE`].
+    unsafe fn new(to: *mut u8, max_len: usize, end: *const u8) -> Packed {
+        // SAFETY: the caller's promise.
+        Packed { to, to_end: unsafe { to.add(max_len) }, end }
     }
 
-    /// Writes bytes of which the first `len` count. False if the stream becomes too long.
+    /// Writes bytes as they are. False if the stream becomes too long.
+    ///
+    /// # Safety
+    /// They must be a part, and not an empty one, of what is compressed.
     #[inline(always)]
-    fn put<const N: usize>(&mut self, bytes: &[u8; N], len: usize) -> bool {
-        const { assert!(N <= MAX_LITERAL) };
-        if len > N || len > self.max_len - self.len {
+    unsafe fn literals(&mut self, mut from: *const u8, to: *const u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            while to.addr() - from.addr() > MAX_LITERAL {
+                if !self.literal(from, MAX_LITERAL) {
+                    return false;
+                }
+                from = from.add(MAX_LITERAL);
+            }
+            self.literal(from, to.addr() - from.addr())
+        }
+    }
+
+    /// Writes a run of `count` bytes. False if the stream becomes too long.
+    ///
+    /// # Safety
+    /// There must be so many, at least one and at most [`MAX_LITERAL`].
+    #[inline(always)]
+    unsafe fn literal(&mut self, from: *const u8, count: usize) -> bool {
+        debug_assert!((1..=MAX_LITERAL).contains(&count));
+        if count + 1 > self.to_end.addr() - self.to.addr() {
             return false;
         }
-        // SAFETY: the vector has room for `max_len` bytes, of which no more than `len` were written, and those to spare.
+        // SAFETY: there is room for the run, and for as many bytes as are copied to have no need to count them.
         unsafe {
-            let end = self.out.as_mut_ptr().add(self.out.len() + self.len);
-            end.cast::<[u8; N]>().write(*bytes);
+            self.to.write(count as u8 - 1);
+            let to = self.to.add(1);
+            if self.end.addr() - from.addr() >= MAX_LITERAL {
+                to.cast::<[u8; MAX_LITERAL]>().write(from.cast::<[u8; MAX_LITERAL]>().read());
+            } else {
+                copy(std::slice::from_raw_parts(from, count), to);
+            }
+            self.to = to.add(count);
         }
-        self.len += len;
         true
     }
 
-    /// Writes a part of `input` as it is. False if the stream becomes too long.
+    /// Writes a copy of `len` bytes from `back` and one before. False if the stream becomes too long.
+    ///
+    /// # Safety
+    /// Both must be within what a copy can say. The stream must not be longer than its greatest length.
     #[inline(always)]
-    fn literals(&mut self, input: &[u8], mut range: Range<usize>) -> bool {
-        while !range.is_empty() {
-            let here = range.len().min(MAX_LITERAL);
-            if !self.put_literals(&input[range.start..], here) {
+    unsafe fn copy(&mut self, back: usize, len: usize) -> bool {
+        debug_assert!(back < MAX_DISTANCE && (MIN_MATCH..=MAX_MATCH).contains(&len));
+        let code = len as u32 - 2;
+        let is_long = code >= 7;
+        // Its higher bits first.
+        let back = u32::from((back as u16).swap_bytes());
+        let long = 7 << 5 | back & 0xff | code.wrapping_sub(7) << 8 | (back & 0xff00) << 8;
+        let word = if is_long { long } else { code << 5 | back };
+        // SAFETY: four bytes are to spare.
+        unsafe {
+            let next = self.to.add(2 + usize::from(is_long));
+            if next > self.to_end {
                 return false;
             }
-            range.start += here;
+            self.to.cast::<u32>().write_unaligned(word.to_le());
+            self.to = next;
         }
-        true
-    }
-
-    /// Writes a run of the first `count` of these bytes. False if the stream becomes too long.
-    #[inline(always)]
-    fn put_literals(&mut self, bytes: &[u8], count: usize) -> bool {
-        debug_assert!((1..=MAX_LITERAL).contains(&count));
-        if count + 1 > self.max_len - self.len {
-            return false;
-        }
-        // SAFETY: as in `put`: one byte more than a run has is to spare.
-        unsafe {
-            let end = self.out.as_mut_ptr().add(self.out.len() + self.len);
-            end.write(count as u8 - 1);
-            match bytes.first_chunk::<MAX_LITERAL>() {
-                Some(whole) => end.add(1).cast::<[u8; MAX_LITERAL]>().write(*whole),
-                None => copy(&bytes[..count], end.add(1)),
-            }
-        }
-        self.len += count + 1;
-        true
-    }
-
-    /// False if the stream becomes too long.
-    #[inline(always)]
-    fn copy(&mut self, distance: usize, len: usize) -> bool {
-        let (code, back) = (len - 2, distance - 1);
-        if code < 7 {
-            self.put(&[(code << 5 | back >> 8) as u8, back as u8], 2)
-        } else {
-            self.put(&[(7 << 5 | back >> 8) as u8, (code - 7) as u8, back as u8], 3)
-        }
-    }
-
-    /// Makes the stream part of the vector. True: it was not too long.
-    fn finish(self) -> bool {
-        // SAFETY: `put` wrote so many bytes after the vector's end, within its capacity.
-        unsafe { self.out.set_len(self.out.len() + self.len) };
         true
     }
 }
@@ -476,6 +541,17 @@ mod tests {
         assert!(there_and_back(&b"the quick brown fox ".repeat(100)) < 100);
         assert_eq!(compress(b"abcdefgh", 8), None);
         assert_eq!(compress(&[0; 100], 20).map(|packed| packed.len() <= 20), Some(true));
+    }
+
+    #[test]
+    fn periods_of_every_length_shrink_wherever_the_string_ends() {
+        for period in 1..45 {
+            let text = noise(period).repeat(450 / period + 1);
+            for len in 0..450 {
+                let packed = there_and_back(&text[..len]);
+                assert!(packed <= period + 12 + len.saturating_sub(period) / 80, "{packed} for {len} of {period}");
+            }
+        }
     }
 
     #[test]

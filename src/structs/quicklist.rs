@@ -12,6 +12,7 @@
 //! Invariant: no node is empty, the counts of nodes and list are right, and the first and last node are neither at rest nor
 //! compressed.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::listpack::dense::Filler;
@@ -292,19 +293,20 @@ impl Quicklist {
     }
 
     pub(crate) fn push_back(&mut self, text: &[u8], limits: Limits) {
-        self.push(text, false, limits);
+        self.push(text.into(), false, limits);
     }
 
     pub(crate) fn push_front(&mut self, text: &[u8], limits: Limits) {
-        self.push(text, true, limits);
+        self.push(text.into(), true, limits);
     }
 
-    fn push(&mut self, text: &[u8], at_front: bool, limits: Limits) {
+    /// Adds an element at an end. One that gets a node of its own is not copied if it is owned.
+    pub(crate) fn push(&mut self, text: Cow<'_, [u8]>, at_front: bool, limits: Limits) {
         self.len += 1;
         let end = if at_front { self.nodes.front_mut() } else { self.nodes.back_mut() };
         let new = match end {
             Some(end) => {
-                if end.push(text, at_front, limits) {
+                if end.push(&text, at_front, limits) {
                     return;
                 }
                 end.following(text, limits)
@@ -369,7 +371,7 @@ impl Quicklist {
                 return true;
             }
         }
-        let new = Node::of(text, limits, 0);
+        let new = Node::of(text.into(), limits, 0);
         if self.nodes[node].count() == 1 {
             self.nodes[node] = new;
             self.merge_around(node, limits);
@@ -403,7 +405,7 @@ impl Quicklist {
             self.len += 1;
             return self.settle(limits, place.node - 1..place.node + 1);
         }
-        self.insert_node(place, Node::of(text, limits, 0), limits);
+        self.insert_node(place, Node::of(text.into(), limits, 0), limits);
     }
 
     /// Inserts a node at a place, which may be in the middle or at the end of another one.
@@ -476,6 +478,22 @@ impl Quicklist {
             self.nodes[node].remove_range(0, left);
         }
         self.open_ends();
+    }
+
+    /// Removes the element at an end and returns it, if it has a node of its own.
+    pub(crate) fn take_plain(&mut self, at_front: bool) -> Option<Vec<u8>> {
+        let end = if at_front { self.nodes.front_mut() } else { self.nodes.back_mut() }?;
+        if !end.view().is_plain() {
+            return None;
+        }
+        end.open();
+        let node = if at_front { self.nodes.pop_front() } else { self.nodes.pop_back() }?;
+        self.len -= 1;
+        self.open_ends();
+        match node.into_body() {
+            Body::Plain(bytes) => Some(bytes),
+            Body::Packed(_) => unreachable!("it is plain"),
+        }
     }
 
     /// Removes the first element and calls `f` with it.

@@ -10,7 +10,7 @@ use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
-use crate::structs::entry::IntBuf;
+use crate::structs::listpack::Item;
 use crate::structs::quicklist::BodyView;
 use crate::structs::stream::Stream;
 use crate::structs::{crc64, lzf};
@@ -143,6 +143,14 @@ pub(crate) fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
     }
 }
 
+/// Appends an element of a collection as a string: an integer needs no text to be made of it and read again.
+fn put_item(buf: &mut Vec<u8>, item: Item<'_>, compress: bool) {
+    match item {
+        Item::Int(value) => put_int_string(buf, value),
+        Item::Str(bytes) => put_string(buf, bytes, compress),
+    }
+}
+
 /// A value to write. Every type the server can hold has its variant here, and its arm in the `match`es below.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ValueView<'a> {
@@ -191,7 +199,7 @@ pub(crate) fn put_value(
         ValueView::Set(set @ Set::Table(_)) => {
             put_len(buf, set.len() as u64);
             for item in set.iter() {
-                put_string(buf, item.bytes(&mut IntBuf::new()), compress);
+                put_item(buf, item, compress);
                 spill(buf)?;
             }
         }
@@ -199,8 +207,8 @@ pub(crate) fn put_value(
         ValueView::Hash(hash @ Hash::Table(_)) => {
             put_len(buf, hash.len() as u64);
             for (field, value) in hash.iter() {
-                put_string(buf, field.bytes(&mut IntBuf::new()), compress);
-                put_string(buf, value.bytes(&mut IntBuf::new()), compress);
+                put_item(buf, field, compress);
+                put_item(buf, value, compress);
                 spill(buf)?;
             }
         }
@@ -461,6 +469,20 @@ mod tests {
         let mut buf = Vec::new();
         put_int_string(&mut buf, i64::MIN);
         assert_eq!(&buf[1..], b"-9223372036854775808");
+    }
+
+    #[test]
+    fn an_integer_element_is_written_as_its_text_is() {
+        let edges = [0, 1 << 7, 1 << 8, 1 << 15, 1 << 16, 1 << 31, 1 << 32, i64::MAX, i64::MIN + 2];
+        for value in edges
+            .into_iter()
+            .flat_map(|edge| [-1, 0, 1].map(|by| edge.wrapping_add(by)))
+            .flat_map(|v| [v, v.wrapping_neg()])
+        {
+            let mut buf = Vec::new();
+            put_item(&mut buf, Item::Int(value), true);
+            assert_eq!(buf, string(value.to_string().as_bytes()), "{value}");
+        }
     }
 
     #[test]

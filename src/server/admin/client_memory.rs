@@ -26,6 +26,7 @@ pub(crate) enum ClientClass {
 }
 
 impl ClientClass {
+    #[inline]
     pub(crate) fn of(c: &Client) -> ClientClass {
         if c.is(ClientFlags::MASTER) {
             ClientClass::Master

@@ -73,6 +73,8 @@ struct Received {
     bytes: Vec<u8>,
     /// They stand in the room that all links share.
     is_shared: bool,
+    /// The socket had no more: what comes later is told of by an event.
+    is_all: bool,
     result: io::Result<usize>,
 }
 
@@ -236,7 +238,8 @@ impl Bus {
         }
         bytes.reserve(READ_BYTES);
         let result = peer.conn.read_to_spare(&mut bytes);
-        Some(Received { link: peer.link, bytes, is_shared, result })
+        let is_all = bytes.len() < bytes.capacity() && !peer.conn.holds_more();
+        Some(Received { link: peer.link, bytes, is_shared, is_all, result })
     }
 
     /// Takes back what was read, of which `taken` bytes are done with; `None`: the link is gone.
@@ -480,7 +483,7 @@ impl Server {
         }
         let Some(bus) = &mut self.bus else { return };
         for (index, generation) in std::mem::take(&mut bus.unread) {
-            self.read_link(index, generation);
+            self.read_link(index, generation, true);
         }
         self.with_cluster(|machine, env| machine.tick(env));
     }
@@ -656,7 +659,7 @@ impl Server {
             self.write_link(index);
         }
         if event.readable {
-            self.read_link(index, generation);
+            self.read_link(index, generation, event.closed);
         }
     }
 
@@ -688,12 +691,12 @@ impl Server {
         true
     }
 
-    /// Reads a link up to its share of the turn and hands over its packets.
-    fn read_link(&mut self, index: usize, generation: u32) {
+    /// Reads a link up to its share of the turn and hands over its packets. `to_end`: it was closed, which only a read tells.
+    fn read_link(&mut self, index: usize, generation: u32, to_end: bool) {
         for _ in 0..READS_PER_TURN {
             // What is read was sent before this, however long the turn has taken.
             self.clock.tick_us();
-            let Some(Received { link, bytes, is_shared, result }) =
+            let Some(Received { link, bytes, is_shared, is_all, result }) =
                 self.bus.as_mut().and_then(|bus| bus.read(index, generation))
             else {
                 return;
@@ -707,7 +710,7 @@ impl Server {
                     log::trace!("I/O error reading from node link: connection closed");
                     return self.lose_link(link);
                 }
-                Ok(_) if taken.is_none() => return,
+                Ok(_) if taken.is_none() || is_all && !to_end => return,
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -439,6 +439,15 @@ impl<'a> Address<'a> {
         Address { text, socket }
     }
 
+    /// False if it is surely not that of a client with this socket address.
+    #[inline(always)]
+    fn may_be_of(&self, socket: Option<SocketAddr>) -> bool {
+        match (socket, self.socket) {
+            (Some(SocketAddr::V4(theirs)), Some(SocketAddr::V4(ours))) => theirs == ours,
+            _ => true,
+        }
+    }
+
     /// Whether it is that of a client with this socket address, or else with what `shown` gives.
     fn is_of(&self, socket: Option<SocketAddr>, shown: impl Fn() -> String) -> bool {
         match (socket, self.socket) {
@@ -461,6 +470,15 @@ struct Filter<'a> {
 }
 
 impl Filter<'_> {
+    /// Whether a quick look does not rule the client out. Of many clients nearly all are, and no client is looked at
+    /// much sooner than the one after it is fetched from memory.
+    #[inline(always)]
+    fn may_match(&self, c: &Client) -> bool {
+        self.class.is_none_or(|class| ClientClass::of(c) == class)
+            && self.addr.is_none_or(|a| a.may_be_of(c.peer))
+            && self.laddr.is_none_or(|a| a.may_be_of(c.local))
+    }
+
     fn matches(&self, c: &Client) -> bool {
         self.addr.is_none_or(|a| a.is_of(c.peer, || c.addr()))
             && self.laddr.is_none_or(|a| a.is_of(c.local, || c.laddr()))
@@ -490,7 +508,7 @@ fn kill(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             .map(|c| c.id)
             .into_iter()
             .collect(),
-        None => clients.iter().filter(is_meant).map(|c| c.id).collect(),
+        None => clients.iter().filter(|c| filter.may_match(c)).filter(is_meant).map(|c| c.id).collect(),
     };
     for id in &found {
         if *id == ctx.client {

@@ -155,8 +155,7 @@ fn command(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn count(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let count = ctx.srv.commands.top_level().count();
-    ctx.out.int(count as i64);
+    ctx.out.int(ctx.srv.commands.top_level_count() as i64);
     Ok(())
 }
 

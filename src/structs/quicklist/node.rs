@@ -4,6 +4,7 @@ use super::{LISTPACK_OVERHEAD, Limits, remove_matching};
 use crate::structs::listpack::dense::Dense;
 use crate::structs::listpack::{Item, Listpack};
 use crate::structs::lzf;
+use std::borrow::Cow;
 
 /// Nodes of fewer bytes are not compressed, nor those where it saves no more than so many.
 const MIN_COMPRESS: usize = 48;
@@ -261,17 +262,17 @@ impl Node {
     }
 
     /// A node of one element. `room`: bytes expected for further elements.
-    pub(super) fn of(text: &[u8], limits: Limits, room: usize) -> Node {
-        if limits.is_plain(text) {
-            return Node::new(Body::Plain(text.to_vec()));
+    pub(super) fn of(text: Cow<'_, [u8]>, limits: Limits, room: usize) -> Node {
+        if limits.is_plain(&text) {
+            return Node::new(Body::Plain(text.into_owned()));
         }
         let mut list = Listpack::with_capacity(room);
-        list.push_back(text);
+        list.push_back(&text);
         Node::new(Body::Packed(list))
     }
 
     /// A node to follow this one, which is full and at an end: it will likely get as many bytes.
-    pub(super) fn following(&mut self, text: &[u8], limits: Limits) -> Node {
+    pub(super) fn following(&mut self, text: Cow<'_, [u8]>, limits: Limits) -> Node {
         // Its spare room will not be used.
         self.shrink_to_fit();
         Node::of(text, limits, (self.view().raw_len() / 4).min(MAX_FIRST_ROOM))

@@ -13,6 +13,7 @@ enum Change {
     PushFront(Vec<u8>),
     PopBack,
     PopFront,
+    Move(bool, bool),
     Insert(prop::sample::Index, Vec<u8>),
     Set(prop::sample::Index, Vec<u8>),
     RemoveRange(prop::sample::Index, usize),
@@ -34,6 +35,7 @@ fn change() -> impl Strategy<Value = Change> {
         4 => text().prop_map(Change::PushFront),
         1 => Just(Change::PopBack),
         1 => Just(Change::PopFront),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(from, to)| Change::Move(from, to)),
         3 => (index(), text()).prop_map(|(i, t)| Change::Insert(i, t)),
         3 => (index(), text()).prop_map(|(i, t)| Change::Set(i, t)),
         1 => (index(), 0usize..20).prop_map(|(i, n)| Change::RemoveRange(i, n)),
@@ -78,6 +80,21 @@ fn apply(
         }
         Change::PopBack => prop_assert_eq!(list.pop_back(|i| i.to_vec()), model.pop_back()),
         Change::PopFront => prop_assert_eq!(list.pop_front(|i| i.to_vec()), model.pop_front()),
+        Change::Move(from_front, to_front) => {
+            let is_plain = |text: &Vec<u8>| limits.is_plain(text);
+            let end = if from_front { model.front() } else { model.back() };
+            let want = end.filter(|text| is_plain(text)).cloned();
+            prop_assert_eq!(list.take_plain(from_front), want.clone());
+            if let Some(text) = want {
+                if from_front {
+                    model.pop_front()
+                } else {
+                    model.pop_back()
+                };
+                list.push(text.clone().into(), to_front, limits);
+                if to_front { model.push_front(text) } else { model.push_back(text) }
+            }
+        }
         Change::Insert(i, t) => {
             let i = i.index(model.len() + 1);
             list.insert(i, &t, limits);
@@ -169,7 +186,7 @@ fn nodes_at_rest_are_as_full_as_they_may_be() {
     for (at_front, reload) in [(false, false), (true, false), (false, true)] {
         let mut list = Quicklist::new();
         for n in 0..100_000 {
-            list.push(format!("element:{n:010}").as_bytes(), at_front, limits);
+            list.push(format!("element:{n:010}").into_bytes().into(), at_front, limits);
         }
         if reload {
             list = grown_anew(list, limits);

@@ -5,13 +5,27 @@
 use std::fmt::Write as _;
 use std::mem;
 
-use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, nth};
+use super::bucket::{Bucket, Line, Places, SEGMENT_LOG2, SLOTS, Segment, for_each, nth, prefetch};
 use super::{Table, TableItem};
 
 impl<T: TableItem> Table<T> {
     /// Every item, in order of hash.
     pub(crate) fn iter(&self) -> Iter<'_, T> {
-        Iter { table: self, position: Some(0), bucket: Bucket::NONE, places: Places(0), left: self.len }
+        /// Fewer items are in a near cache as a rule.
+        const MANY: usize = 1000;
+        let mut all = Iter {
+            table: self,
+            bucket: Bucket::NONE,
+            coming: None,
+            position: Some(0),
+            fetches: self.len > MANY,
+            places: Places(0),
+            left: self.len,
+        };
+        if self.len > 0 {
+            all.come();
+        }
+        all
     }
 
     /// The bucket around a position of hash space, and where its range ends (`None`: at the end).
@@ -334,11 +348,29 @@ impl<T: TableItem> Table<T> {
 /// Every item of a table.
 pub struct Iter<'t, T: TableItem> {
     table: &'t Table<T>,
-    /// Where the next bucket begins.
-    position: Option<u64>,
     bucket: Bucket<T>,
+    /// The bucket after it, and where the one after that begins.
+    coming: Option<Bucket<T>>,
+    position: Option<u64>,
+    /// The items of a bucket are fetched from memory while those of the one before it are given.
+    fetches: bool,
     places: Places,
     left: usize,
+}
+
+impl<T: TableItem> Iter<'_, T> {
+    /// Goes on to the bucket that comes.
+    #[inline]
+    fn come(&mut self) {
+        let Some(position) = self.position else { return };
+        let (bucket, next) = self.table.range_at(position);
+        if self.fetches && !bucket.is_none() {
+            // SAFETY: the table is borrowed, so its buckets stay; places with a tag hold items.
+            unsafe { bucket.occupied().for_each(|place| prefetch(bucket.address(place))) };
+        }
+        self.coming = Some(bucket);
+        self.position = next;
+    }
 }
 
 impl<'t, T: TableItem> Iterator for Iter<'t, T> {
@@ -359,9 +391,8 @@ impl<'t, T: TableItem> Iterator for Iter<'t, T> {
                     self.bucket = self.bucket.child();
                 }
                 if self.bucket.is_none() {
-                    let (bucket, next) = self.table.range_at(self.position?);
-                    self.bucket = bucket;
-                    self.position = next;
+                    self.bucket = self.coming.take()?;
+                    self.come();
                 }
                 if !self.bucket.is_none() {
                     self.places = self.bucket.occupied();
