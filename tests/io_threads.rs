@@ -400,6 +400,30 @@ fn links_that_fail_in_any_state_leave_nothing() {
 }
 
 #[test]
+fn what_is_on_its_way_to_the_threads_evicts_no_keys() {
+    let server = TestServer::start(&[&ALWAYS[..], &["--maxmemory-policy", "allkeys-lru"]].concat());
+    let mut c = server.connect();
+    let mut trackers: Vec<TcpStream> = (0..10).map(|_| raw(server.port)).collect();
+    for tracker in &mut trackers {
+        tracker.write_all(b"HELLO 3\r\nCLIENT TRACKING ON BCAST\r\n").unwrap();
+    }
+    wait_for(5, "all of them", || number(&mut c, "tracking_clients") == 10);
+    for i in 0..300 {
+        let () = run(&mut c, &["SET", &format!("{i}{}", "x".repeat(1000)), "v"]);
+    }
+    // The buffers of queries and replies are given back.
+    std::thread::sleep(Duration::from_millis(1500));
+    // Every key that goes is told of in ten messages as long as itself.
+    let limit = number(&mut c, "used_memory") - number(&mut c, "mem_not_counted_for_evict") - 40_000;
+    let () = run(&mut c, &["CONFIG", "SET", "maxmemory", &limit.to_string()]);
+    for _ in 0..20 {
+        let () = run(&mut c, &["SET", "k", "v"]);
+    }
+    let left: u64 = run(&mut c, &["DBSIZE"]);
+    assert!((200..300).contains(&left), "{left} keys are left");
+}
+
+#[test]
 fn the_tools_get_on_with_it() {
     let certs = Certs::new();
     let s = TlsServer::start(&certs, &ALWAYS);

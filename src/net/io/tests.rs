@@ -56,7 +56,7 @@ impl Main {
         for at in 0..self.threads.len() {
             self.threads[at].post();
             let mut batch = Batch::default();
-            self.threads[at].take_reports(&mut batch);
+            let _ = self.threads[at].take_reports(&mut batch);
             let mut bytes = &batch.bytes[..];
             for report in batch.messages {
                 match report {
