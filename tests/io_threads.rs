@@ -310,6 +310,119 @@ fn connections_come_and_go_in_any_state() {
     assert_eq!(run::<String>(&mut certs.connect(s.tls_port), &["PING"]), "PONG");
 }
 
+/// What a client may be in the middle of.
+const STATES: [&str; 10] = [
+    "",
+    "PING\r\n",
+    "*2\r\n$3\r\nGET\r\n$1000000\r\nthe beginning of it",
+    "GET big\r\nGET big\r\nGET big\r\nGET big\r\n",
+    "SUBSCRIBE news\r\nPSUBSCRIBE n*\r\n",
+    "MULTI\r\nSET k v\r\n",
+    "WATCH k\r\n",
+    "BLPOP none 0\r\nPING\r\n",
+    "MONITOR\r\n",
+    "HELLO 3\r\nCLIENT TRACKING ON BCAST\r\n",
+];
+
+#[test]
+fn links_that_fail_in_any_state_leave_nothing() {
+    let server = TestServer::start(&ALWAYS);
+    let mut c = server.connect();
+    let () = run(&mut c, &["SET", "big", &text_of(300_000)]);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let before = descriptors();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (is_over, server) = (&is_over, &server);
+        // Everybody who listens is written to all the time.
+        scope.spawn(move || {
+            let mut c = server.connect();
+            while !is_over.load(Ordering::Relaxed) {
+                let () = run(&mut c, &["PUBLISH", "news", &text_of(5000)]);
+                let () = run(&mut c, &["INCR", "k"]);
+            }
+        });
+        let failing: Vec<_> = (0..4)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let mut dice = fastrand::Rng::with_seed(thread);
+                    let mut c = server.connect();
+                    for i in 0..200 {
+                        let mut stream = raw(server.port);
+                        let id: i64 = match i % 4 {
+                            3 => {
+                                stream.write_all(b"CLIENT ID\r\n").unwrap();
+                                let (mut reply, mut byte) = (String::new(), [0]);
+                                while byte != *b"\n" {
+                                    stream.read_exact(&mut byte).unwrap();
+                                    reply.push(char::from(byte[0]));
+                                }
+                                reply.trim_start_matches(':').trim_end().parse().unwrap()
+                            }
+                            _ => 0,
+                        };
+                        stream.write_all(STATES[dice.usize(..STATES.len())].as_bytes()).unwrap();
+                        if dice.bool() {
+                            std::thread::sleep(Duration::from_micros(dice.u64(..3000)));
+                        }
+                        match i % 4 {
+                            0 => {}
+                            1 => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap(),
+                            2 => {
+                                stream.shutdown(Shutdown::Write).unwrap();
+                                let _ = stream.read_to_end(&mut Vec::new());
+                            }
+                            _ => {
+                                let () = run(&mut c, &["CLIENT", "KILL", "ID", &id.to_string()]);
+                                let _ = stream.read_to_end(&mut Vec::new());
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        failing.into_iter().for_each(|thread| thread.join().unwrap());
+        is_over.store(true, Ordering::Relaxed);
+    });
+    wait_for(20, "one client", || number(&mut c, "connected_clients") == 1);
+    wait_for(20, "the descriptors", || descriptors() == before);
+    for field in ["blocked_clients", "pubsub_channels", "pubsub_patterns", "tracking_clients"] {
+        assert_eq!(number(&mut c, field), 0, "{field}");
+    }
+    // The threads are thought to have as many links as they have.
+    let mut clients: Vec<TcpStream> = (0..41).map(|_| raw(server.port)).collect();
+    for client in &mut clients {
+        client.write_all(b"CLIENT SETNAME new\r\n").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+    }
+    let at_first = homes(&mut c, "new").iter().filter(|(_, at)| *at == 1).count();
+    assert!((20..=21).contains(&at_first), "{at_first} of 41");
+}
+
+#[test]
+fn what_is_on_its_way_to_the_threads_evicts_no_keys() {
+    let server = TestServer::start(&[&ALWAYS[..], &["--maxmemory-policy", "allkeys-lru"]].concat());
+    let mut c = server.connect();
+    let mut trackers: Vec<TcpStream> = (0..10).map(|_| raw(server.port)).collect();
+    for tracker in &mut trackers {
+        tracker.write_all(b"HELLO 3\r\nCLIENT TRACKING ON BCAST\r\n").unwrap();
+    }
+    wait_for(5, "all of them", || number(&mut c, "tracking_clients") == 10);
+    for i in 0..300 {
+        let () = run(&mut c, &["SET", &format!("{i}{}", "x".repeat(1000)), "v"]);
+    }
+    // The buffers of queries and replies are given back.
+    std::thread::sleep(Duration::from_millis(1500));
+    // Every key that goes is told of in ten messages as long as itself.
+    let limit = number(&mut c, "used_memory") - number(&mut c, "mem_not_counted_for_evict") - 40_000;
+    let () = run(&mut c, &["CONFIG", "SET", "maxmemory", &limit.to_string()]);
+    for _ in 0..20 {
+        let () = run(&mut c, &["SET", "k", "v"]);
+    }
+    let left: u64 = run(&mut c, &["DBSIZE"]);
+    assert!((200..300).contains(&left), "{left} keys are left");
+}
+
 #[test]
 fn the_tools_get_on_with_it() {
     let certs = Certs::new();

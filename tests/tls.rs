@@ -8,11 +8,14 @@ mod common_tls;
 use common::{CLI, TestServer, free_port, real_redis, run, try_run, wait_for};
 use common_tls::{Certs, TlsServer};
 use redis::Connection;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const BENCHMARK: &str = env!("CARGO_BIN_EXE_redis-benchmark");
@@ -24,8 +27,18 @@ fn info(c: &mut Connection, section: &str, field: &str) -> String {
 }
 
 fn cli(certs: &Certs, port: u16, words: &[&str]) -> Output {
+    tool(Path::new(CLI), certs, port, words)
+}
+
+fn tool(program: &Path, certs: &Certs, port: u16, words: &[&str]) -> Output {
     let port = port.to_string();
-    Command::new(CLI).args(certs.tool_options()).args(["-p", &port]).args(words).stdin(Stdio::null()).output().unwrap()
+    Command::new(program)
+        .args(certs.tool_options())
+        .args(["-p", &port])
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -392,6 +405,96 @@ fn handshakes_that_do_not_end_take_nobodys_place() {
     clients.iter_mut().for_each(|c| run::<()>(c, &["PING"]));
 }
 
+/// A client's side of TLS.
+fn client_config(certs: &Certs, version: &'static rustls::SupportedProtocolVersion) -> Arc<rustls::ClientConfig> {
+    let certificate = |name: &str| CertificateDer::from_pem_file(certs.path(name)).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate("ca.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certs.path("client.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    let config = builder.with_root_certificates(roots).with_client_auth_cert(vec![certificate("client.crt")], key);
+    Arc::new(config.unwrap())
+}
+
+/// Connects, asks for something, and is gone when so many bytes were sent. Whether there was a reply before that.
+fn ask_and_leave(config: &Arc<rustls::ClientConfig>, port: u16, after: usize, how: usize) -> io::Result<bool> {
+    let mut tcp = TcpStream::connect(("127.0.0.1", port))?;
+    tcp.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let name = ServerName::IpAddress(std::net::IpAddr::from(Ipv4Addr::LOCALHOST).into());
+    let mut tls = rustls::ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+    let mut left = after;
+    let mut has_asked = false;
+    loop {
+        if !tls.is_handshaking() && !std::mem::replace(&mut has_asked, true) {
+            tls.writer().write_all(b"SET k v\r\nGET k\r\n")?;
+        }
+        while tls.wants_write() {
+            let mut bytes = Vec::new();
+            tls.write_tls(&mut bytes)?;
+            let part = &bytes[..bytes.len().min(left)];
+            tcp.write_all(part)?;
+            left -= part.len();
+            if left == 0 {
+                match how {
+                    // What the server sends meanwhile is not read.
+                    0 => {}
+                    1 => {
+                        tcp.set_read_timeout(Some(Duration::from_millis(2)))?;
+                        let _ = tcp.read(&mut [0; 700]);
+                    }
+                    _ => {
+                        tcp.shutdown(Shutdown::Write)?;
+                        let _ = tcp.read_to_end(&mut Vec::new());
+                    }
+                }
+                return Ok(false);
+            }
+        }
+        if tls.read_tls(&mut tcp)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if tls.process_new_packets().map_err(io::Error::other)?.plaintext_bytes_to_read() > 0 {
+            return Ok(true);
+        }
+    }
+}
+
+#[test]
+fn connections_that_are_cut_at_any_byte_leave_nothing() {
+    for options in [&[][..], &["--io-threads", "3", "--io-threads-always-active", "yes"]] {
+        let certs = Certs::new();
+        let s = TlsServer::start(&certs, options);
+        let mut c = s.server.connect();
+        let configs = [&rustls::version::TLS12, &rustls::version::TLS13].map(|version| client_config(&certs, version));
+        for config in &configs {
+            assert!(ask_and_leave(config, s.tls_port, usize::MAX, 0).unwrap());
+        }
+        let descriptors = || fs::read_dir(format!("/proc/{}/fd", s.server.pid())).unwrap().count();
+        wait_for(5, "one client", || info(&mut c, "clients", "connected_clients") == "1");
+        let before = descriptors();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (configs, port) = (&configs, s.tls_port);
+                scope.spawn(move || {
+                    let mut dice = fastrand::Rng::with_seed(thread);
+                    let mut replies = 0;
+                    for i in 0..250 {
+                        let asked = ask_and_leave(&configs[i % 2], port, dice.usize(1..3000), dice.usize(..3));
+                        replies += usize::from(asked.unwrap());
+                    }
+                    assert!((1..250).contains(&replies), "{replies}");
+                });
+            }
+        });
+        wait_for(20, "one client", || info(&mut c, "clients", "connected_clients") == "1");
+        wait_for(20, "the descriptors", || descriptors() == before);
+        assert!(info(&mut c, "memory", "used_memory").parse::<u64>().unwrap() < 8 << 20);
+        let () = run(&mut certs.connect(s.tls_port), &["PING"]);
+        assert!(!s.server.log().contains("panicked"));
+    }
+}
+
 #[test]
 fn our_tools_speak_tls() {
     let certs = Certs::new();
@@ -464,6 +567,16 @@ fn replicates(certs: &Certs, master: &Path, replica: &Path, options: &[&str]) {
     let () = run(&mut mc, &["SET", "large", &"x".repeat(3_000_000)]);
     wait_for(30, "the second link", || run::<usize>(&mut rc, &["STRLEN", "large"]) == 3_000_000);
     assert_eq!(info(&mut mc, "stats", "sync_full"), "1");
+    // They change places, and the new replica goes on where it is.
+    let () = run(&mut mc, &["FAILOVER"]);
+    wait_for(30, "the other link", || {
+        info(&mut rc, "replication", "role") == "master" && info(&mut mc, "replication", "master_link_status") == "up"
+    });
+    let () = run(&mut rc, &["SET", "large", "no more"]);
+    wait_for(20, "the other stream", || run::<String>(&mut mc, &["GET", "large"]) == "no more");
+    assert_eq!(info(&mut rc, "stats", "sync_full"), "0");
+    let digest = |c: &mut Connection| run::<String>(c, &["DEBUG", "DIGEST"]);
+    assert_eq!(digest(&mut mc), digest(&mut rc));
 }
 
 #[test]
@@ -508,13 +621,13 @@ fn nodes(certs: &Certs, binaries: &[&Path]) -> Vec<TlsServer> {
     binaries.iter().map(|binary| TlsServer::start_binary(binary, certs, &options)).collect()
 }
 
-fn make_cluster(certs: &Certs, nodes: &[TlsServer], replicas: usize) {
+fn make_cluster(program: &Path, certs: &Certs, nodes: &[TlsServer], replicas: usize) {
     let addresses: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.tls_port)).collect();
     let replicas = replicas.to_string();
     let mut words = vec!["--cluster", "create"];
     words.extend(addresses.iter().map(String::as_str));
     words.extend(["--cluster-yes", "--cluster-replicas", &replicas]);
-    let made = cli(certs, nodes[0].tls_port, &words);
+    let made = tool(program, certs, nodes[0].tls_port, &words);
     assert!(made.status.success(), "{}{}", stdout(&made), String::from_utf8_lossy(&made.stderr));
     for node in nodes {
         let mut c = certs.connect(node.tls_port);
@@ -526,7 +639,7 @@ fn make_cluster(certs: &Certs, nodes: &[TlsServer], replicas: usize) {
 fn a_cluster_with_tls_moves_slots_and_names_tls_ports() {
     let certs = Certs::new();
     let nodes = nodes(&certs, &[Path::new(common::SERVER); 3]);
-    make_cluster(&certs, &nodes, 0);
+    make_cluster(Path::new(CLI), &certs, &nodes, 0);
     let tls_ports: Vec<u16> = nodes.iter().map(|n| n.tls_port).collect();
     let plain_ports: Vec<u16> = nodes.iter().map(|n| n.server.port).collect();
     // Whoever came over TLS is sent on to TLS ports, whoever did not is not.
@@ -582,7 +695,7 @@ fn a_cluster_of_both_kinds_fails_over_under_tls() {
     let (ours, real) = (Path::new(common::SERVER), real_redis());
     // Replicas are ours, as an older server does not read what a newer one sends.
     let mut nodes = nodes(&certs, &[&real, &real, ours, ours, ours, ours]);
-    make_cluster(&certs, &nodes, 1);
+    make_cluster(Path::new(CLI), &certs, &nodes, 1);
     wait_for(30, "the links of the replicas", || {
         nodes.iter().all(|n| {
             let mut c = n.server.connect();
@@ -596,6 +709,58 @@ fn a_cluster_of_both_kinds_fails_over_under_tls() {
         let failed = listed.lines().any(|l| l.contains("fail") && !l.contains("fail?"));
         failed && run::<String>(&mut c, &["CLUSTER", "INFO"]).contains("cluster_state:ok")
     });
+}
+
+#[test]
+#[cfg_attr(not(has_redis_7_2), ignore = "no redis-server of 7.2 or later is installed")]
+fn slots_move_both_ways_in_a_cluster_of_both_kinds_under_tls() {
+    let (ours, real) = (Path::new(common::SERVER), real_redis());
+    let real_cli = real.with_file_name("redis-cli");
+    for program in [Path::new(CLI), &real_cli].into_iter().filter(|program| program.exists()) {
+        let certs = Certs::new();
+        let mut nodes = nodes(&certs, &[ours, &real, ours, &real, ours, &real]);
+        make_cluster(program, &certs, &nodes, 1);
+        let keys: Vec<String> = (0..300).map(|i| format!("key:{i}")).collect();
+        let ports: Vec<u16> = nodes.iter().map(|n| n.tls_port).collect();
+        let of_key = |port: u16, words: &[&str]| {
+            stdout(&tool(program, &certs, port, &[&["-c"], words].concat())).lines().last().map(str::to_owned)
+        };
+        for key in &keys {
+            assert_eq!(of_key(ports[0], &["SET", key, &format!("value of {key}")]).as_deref(), Some("OK"));
+        }
+        let ids = [0, 1].map(|at| run::<String>(&mut certs.connect(ports[at]), &["CLUSTER", "MYID"]));
+        let seed = format!("127.0.0.1:{}", ports[0]);
+        for (from, to, slots) in [(0, 1, "900"), (1, 0, "1500")] {
+            let words = ["--cluster", "reshard", &seed, "--cluster-from", &ids[from], "--cluster-to", &ids[to]];
+            let words = [&words[..], &["--cluster-slots", slots, "--cluster-yes"]].concat();
+            let moved = tool(program, &certs, ports[0], &words);
+            assert!(moved.status.success(), "{}{}", stdout(&moved), String::from_utf8_lossy(&moved.stderr));
+        }
+        // A master of either kind goes.
+        for (killed, asked) in [(1, [0, 3]), (0, [2, 3])] {
+            wait_for(30, "the links of the replicas", || {
+                nodes.iter().enumerate().all(|(at, n)| {
+                    (killed == 0 && at == 1)
+                        || ["role:master", "master_link_status:up"]
+                            .iter()
+                            .any(|up| run::<String>(&mut n.server.connect(), &["INFO", "replication"]).contains(up))
+                })
+            });
+            let id: String = run(&mut nodes[killed].server.connect(), &["CLUSTER", "MYID"]);
+            nodes[killed].server.kill();
+            for at in asked {
+                let mut c = nodes[at].server.connect();
+                wait_for(30, "the failover", || {
+                    let listed: String = run(&mut c, &["CLUSTER", "NODES"]);
+                    let is_failed = listed.lines().any(|l| l.starts_with(&id) && l.contains("fail "));
+                    is_failed && run::<String>(&mut c, &["CLUSTER", "INFO"]).contains("cluster_state:ok")
+                });
+            }
+        }
+        for key in &keys {
+            assert_eq!(of_key(ports[2], &["GET", key]), Some(format!("value of {key}")), "{}", program.display());
+        }
+    }
 }
 
 /// A plain bus and a plain stream beside clients with TLS.

@@ -15,8 +15,7 @@ pub(crate) enum Side {
 /// must end with [`exit_child`].
 pub(crate) fn fork_process() -> io::Result<Side> {
     // SAFETY: the child goes on with one thread. What it uses of the process is safe then: the allocator resets its locks
-    // in the child (jemalloc registers atfork handlers), and the log's lock is held by other threads only for the time
-    // of one line that is written by none of our helper threads while they hold anything else.
+    // in the child (jemalloc registers atfork handlers), and the log takes no lock that another thread may hold against it.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Side::Parent(child)),
         ForkResult::Child => Ok(Side::Child),

@@ -4,19 +4,21 @@
 //! child process), level one of `. - * #`. The file is opened for each line, so moving it away rotates it.
 //!
 //! Invariant: logging takes no lock that a forked child could find locked for ever. That is why lines do not pass through
-//! the writer of env_logger or through `std::io::Stdout`, and why only the main thread asks libc for the local time. The
-//! one lock here is only ever write-locked by the main thread, which is also the one that forks.
+//! the writer of env_logger or through `std::io::Stdout`, why only the main thread asks libc for the local time, and why
+//! what goes to syslog does not go through libc, which has a lock for it. The one lock here is only ever write-locked by the
+//! main thread, which is also the one that forks.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::RwLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::sync::{OnceLock, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::reserve;
 
@@ -57,7 +59,7 @@ pub(crate) enum Role {
 static FILE: RwLock<Option<PathBuf>> = RwLock::new(None);
 /// The same path for the signal handler; null is standard output. Never freed, as a handler may be using it.
 static FILE_IN_HANDLER: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
-static TO_SYSLOG: AtomicBool = AtomicBool::new(false);
+static SYSLOG: OnceLock<Syslog> = OnceLock::new();
 /// The letter of the role; until it is known, the one that Redis shows.
 static ROLE: AtomicU8 = AtomicU8::new(b'C');
 /// The id of the main process; others are children.
@@ -102,8 +104,8 @@ pub(crate) fn configure(level: LogLevel, file: &str, syslog: Option<(&str, Syslo
     let in_handler = path.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
     FILE_IN_HANDLER.store(in_handler.map_or(ptr::null_mut(), CString::into_raw), Ordering::Release);
     *FILE.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = path;
-    if let Some((name, facility)) = syslog.filter(|_| !TO_SYSLOG.load(Ordering::Relaxed)) {
-        open_syslog(name, facility);
+    if let Some((name, facility)) = syslog {
+        SYSLOG.get_or_init(|| Syslog { place: SYSLOG_SOCKET.into(), name: name.to_owned(), facility: code(facility) });
     }
 }
 
@@ -240,8 +242,8 @@ fn write(level: log::Level, line: &[u8], message: &[u8]) {
             None => write_stdout(line),
         }
     }
-    if TO_SYSLOG.load(Ordering::Relaxed) {
-        write_syslog(level, message);
+    if let Some(syslog) = SYSLOG.get() {
+        syslog.write(level, message);
     }
 }
 
@@ -256,8 +258,20 @@ fn write_stdout(mut line: &[u8]) {
     }
 }
 
-fn open_syslog(ident: &str, facility: SyslogFacility) {
-    let facility = match facility {
+/// Where the system's log listens.
+const SYSLOG_SOCKET: &str = "/dev/log";
+/// How long it may take for a message: a log that is slow must not stop the server.
+const SYSLOG_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The system's log, and as what it gets messages.
+struct Syslog {
+    place: PathBuf,
+    name: String,
+    facility: libc::c_int,
+}
+
+fn code(facility: SyslogFacility) -> libc::c_int {
+    match facility {
         SyslogFacility::User => libc::LOG_USER,
         SyslogFacility::Local0 => libc::LOG_LOCAL0,
         SyslogFacility::Local1 => libc::LOG_LOCAL1,
@@ -267,25 +281,43 @@ fn open_syslog(ident: &str, facility: SyslogFacility) {
         SyslogFacility::Local5 => libc::LOG_LOCAL5,
         SyslogFacility::Local6 => libc::LOG_LOCAL6,
         SyslogFacility::Local7 => libc::LOG_LOCAL7,
-    };
-    let ident = CString::new(ident).unwrap_or_default().into_raw();
-    // SAFETY: openlog keeps the pointer, which is never freed.
-    unsafe { libc::openlog(ident, libc::LOG_PID | libc::LOG_NDELAY | libc::LOG_NOWAIT, facility) };
-    TO_SYSLOG.store(true, Ordering::Relaxed);
+    }
 }
 
-fn write_syslog(level: log::Level, message: &[u8]) {
-    let priority = match level {
-        log::Level::Error | log::Level::Warn => libc::LOG_WARNING,
-        log::Level::Info => libc::LOG_NOTICE,
-        log::Level::Debug => libc::LOG_INFO,
-        log::Level::Trace => libc::LOG_DEBUG,
-    };
-    const FORMAT: &CStr = c"%s";
-    let message: Vec<u8> = message.iter().copied().filter(|byte| *byte != 0).collect();
-    if let Ok(message) = CString::new(message) {
-        // SAFETY: the format takes one C string and gets one.
-        unsafe { libc::syslog(priority, FORMAT.as_ptr(), message.as_ptr()) };
+impl Syslog {
+    /// Every message is on its own: whoever listens may be restarted at any time. If nobody does, it is lost.
+    fn write(&self, level: log::Level, message: &[u8]) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let local = since_epoch.as_secs() as i64 + UTC_OFFSET_SECONDS.load(Ordering::Relaxed);
+        let text = self.text(level, local, std::process::id(), message);
+        let sent = reserve::open_in_need(UnixDatagram::unbound).and_then(|socket| {
+            socket.set_write_timeout(Some(SYSLOG_PATIENCE))?;
+            socket.send_to(&text, &self.place)
+        });
+        if sent.is_err_and(|e| e.raw_os_error() == Some(libc::EPROTOTYPE)) {
+            // Some listen for streams of messages that each end with a NUL.
+            let _ = UnixStream::connect(&self.place).and_then(|mut stream| {
+                stream.set_write_timeout(Some(SYSLOG_PATIENCE))?;
+                stream.write_all(&[&text, &b"\0"[..]].concat())
+            });
+        }
+    }
+
+    /// As libc would send it: `<priority>Mon dd hh:mm:ss name[pid]: message`.
+    fn text(&self, level: log::Level, local_seconds: i64, pid: u32, message: &[u8]) -> Vec<u8> {
+        let severity = match level {
+            log::Level::Error | log::Level::Warn => libc::LOG_WARNING,
+            log::Level::Info => libc::LOG_NOTICE,
+            log::Level::Debug => libc::LOG_INFO,
+            log::Level::Trace => libc::LOG_DEBUG,
+        };
+        let date = date_and_time(local_seconds);
+        // `22 Nov 2026 11:13:42`; a space takes the place of a day's leading zero.
+        let (day, month, time) = (date[..2].trim_start_matches('0'), &date[3..6], &date[12..]);
+        let priority = self.facility | severity;
+        let mut text = format!("<{priority}>{month} {day:>2} {time} {}[{pid}]: ", self.name).into_bytes();
+        text.extend(message.iter().filter(|byte| **byte != 0));
+        text
     }
 }
 
@@ -388,6 +420,31 @@ mod tests {
         assert!(lines[0].starts_with(&format!("{pid}:M ")) && lines[0].ends_with(" - second"));
         assert_eq!(lines[1], "raw");
         assert!(lines[2].starts_with(&format!("{pid}:signal-handler (")) && lines[2].ends_with(") signal"));
+    }
+
+    #[test]
+    fn syslog_gets_messages_in_its_form_however_it_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("log");
+        let syslog = Syslog { place: place.clone(), name: "redis".into(), facility: code(SyslogFacility::Local3) };
+        let text = |seconds, message: &[u8]| syslog.text(log::Level::Info, seconds, 12, message);
+        assert_eq!(text(1_795_346_022, b"a\0b"), b"<157>Nov 22 11:13:42 redis[12]: ab");
+        assert_eq!(text(4_107_542_400, b""), b"<157>Mar  1 00:00:00 redis[12]: ");
+        assert_eq!(text(1_709_251_199 - 86400 * 9, b""), b"<157>Feb 20 23:59:59 redis[12]: ");
+        // Nobody listens.
+        syslog.write(log::Level::Warn, b"lost");
+        let listener = UnixDatagram::bind(&place).unwrap();
+        syslog.write(log::Level::Warn, b"first");
+        let mut got = [0; 200];
+        let len = listener.recv(&mut got).unwrap();
+        assert!(got.starts_with(b"<156>") && got[..len].ends_with(b": first"), "{:?}", &got[..len]);
+        drop(listener);
+        std::fs::remove_file(&place).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&place).unwrap();
+        syslog.write(log::Level::Trace, b"second");
+        let mut got = Vec::new();
+        std::io::Read::read_to_end(&mut listener.accept().unwrap().0, &mut got).unwrap();
+        assert!(got.starts_with(b"<159>") && got.ends_with(b": second\0"), "{got:?}");
     }
 
     /// Run by hand for the cost of a line: `cargo test --release -- --ignored --nocapture cost_of_a_line`.

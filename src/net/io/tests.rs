@@ -4,6 +4,7 @@ use super::{Batch, Far, Home, IoThread, Report};
 use crate::net::{ClientId, Conn};
 use mio::{Poll, Token, Waker};
 use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
@@ -55,7 +56,7 @@ impl Main {
         for at in 0..self.threads.len() {
             self.threads[at].post();
             let mut batch = Batch::default();
-            self.threads[at].take_reports(&mut batch);
+            let _ = self.threads[at].take_reports(&mut batch);
             let mut bytes = &batch.bytes[..];
             for report in batch.messages {
                 match report {
@@ -74,9 +75,13 @@ impl Main {
                             far.note_taken(bytes.len());
                         }
                     }
-                    Report::Ended { end, .. } => self.end = Some(end),
+                    Report::Ended { end, .. } => {
+                        self.end = Some(end);
+                        self.far.iter_mut().for_each(|far| far.note_end(end));
+                    }
                     Report::Released { conn, .. } => {
-                        let mut far = self.far.take().unwrap();
+                        // Nobody waits for it any more: it is closed.
+                        let Some(mut far) = self.far.take() else { continue };
                         let Some(Home::Thread(to)) = far.moving_to else { panic!("not asked for") };
                         far.forget();
                         self.far = Some(Box::new(Far::new(&self.threads[to], CLIENT, *conn)));
@@ -211,6 +216,66 @@ fn a_main_thread_that_takes_nothing_holds_up_the_peer() {
     drop(sender.join().unwrap().unwrap());
     main.until("the end", |main| main.end == Some(Ok(())));
     main.stop();
+}
+
+#[test]
+fn a_link_may_fail_at_any_time() {
+    for seed in 0..100 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let (mut main, socket) = Main::new(2);
+        main.output = pattern(dice.usize(1..600_000), 1);
+        let text = pattern(dice.usize(..600_000), 2);
+        // The peer reads some of it, and then fails in one way or another; or the link is closed here.
+        let (len, fault) = (dice.usize(..main.output.len()), dice.usize(..5));
+        let (sent, mut writer) = (text.clone(), socket.try_clone().unwrap());
+        let sender = thread::spawn(move || writer.write_all(&sent));
+        let reader = thread::spawn(move || {
+            let mut socket = socket;
+            let mut got = vec![0; len];
+            let mut at = 0;
+            while at < len {
+                match socket.read(&mut got[at..]) {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => at += count,
+                }
+            }
+            got.truncate(at);
+            match fault {
+                0 => drop(socket.shutdown(Shutdown::Read)),
+                1 => drop(socket.shutdown(Shutdown::Write)),
+                2 => drop(socket.read(&mut [0; 1000])),
+                _ => {}
+            }
+            thread::yield_now();
+            let _ = socket.shutdown(Shutdown::Both);
+            got
+        });
+        let closes_at = if fault >= 3 { dice.usize(..100) } else { usize::MAX };
+        let begun = Instant::now();
+        let mut turns = 0;
+        while let Some(far) = main.far.as_mut().filter(|_| main.end.is_none()) {
+            assert!(begun.elapsed() < LONG, "seed {seed}");
+            if dice.usize(..20) == 0 {
+                far.move_to(Home::Thread(1 - far.home()));
+            }
+            if turns >= closes_at {
+                if fault == 4 {
+                    far.discard_output();
+                }
+                main.far = None;
+            }
+            turns += 1;
+            main.turn();
+        }
+        // One that was about to move is closed when it comes.
+        while !reader.is_finished() || !sender.is_finished() {
+            assert!(begun.elapsed() < LONG, "seed {seed}");
+            main.turn();
+        }
+        let (got, _) = (reader.join().unwrap(), sender.join().unwrap());
+        assert!(main.output.starts_with(&got) && text.starts_with(&main.input), "seed {seed}");
+        main.stop();
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! An I/O thread: the handle that the main thread has, and the loop.
 
 use super::far::{INPUT_WINDOW, OUTPUT_WINDOW, Shared};
-use super::mailbox::{Batch, Mailbox};
+use super::mailbox::{Batch, KEPT_BYTES, Mailbox};
 use crate::net::handshakes::Handshakes;
 use crate::net::listener::reason;
 use crate::net::{ClientId, Conn, Secured, Source};
@@ -21,8 +21,9 @@ const READ_BYTES: usize = 16 * 1024;
 const MUCH_BYTES: usize = 4 * 1024;
 /// Reads from one link before others get their turn.
 const READS_PER_TURN: usize = 16;
-/// What was handed over is passed on from this size on, before the main thread's turn ends.
-const POST_BYTES: usize = 64 * 1024;
+/// What was handed over is passed on from this size on, before the main thread's turn ends: with the next reply of usual
+/// size it fits the room that batches keep.
+const POST_BYTES: usize = KEPT_BYTES - 16 * 1024;
 /// How long a link that was closed may take for the rest of its output, milliseconds, and how many may at once, on all
 /// threads.
 const LINGER_MS: i64 = 10_000;
@@ -124,9 +125,9 @@ impl IoThread {
         let shared = Arc::new(IoThread {
             index,
             count,
-            staged: Mutex::default(),
-            orders: Mailbox::new(waker),
-            reports: Mailbox::new(main),
+            staged: Mutex::new(Batch::with_room()),
+            orders: Mailbox::new(waker, Batch::with_room()),
+            reports: Mailbox::new(main, Batch::default()),
             busy_ns: AtomicU64::new(0),
             handle: Mutex::new(None),
         });
@@ -195,15 +196,20 @@ impl IoThread {
         }
     }
 
-    /// Takes what the thread has reported; `into` has to be empty.
-    pub(crate) fn take_reports(&self, into: &mut Batch<Report>) {
-        self.reports.take(into);
+    /// Takes what the thread has reported first; `into` has to be empty. Returns how many more batches of reports there are.
+    pub(crate) fn take_reports(&self, into: &mut Batch<Report>) -> usize {
+        self.reports.take(into)
     }
 
     /// To be asked before the main thread sleeps: whether this thread has nothing to tell. It wakes the main thread when it
     /// has.
     pub(crate) fn lets_main_sleep(&self) -> bool {
         self.reports.may_sleep()
+    }
+
+    /// Memory of output that is on its way to it, bytes.
+    pub(crate) fn output_on_the_way(&self) -> usize {
+        self.orders.on_the_way() + self.staged().bytes.len()
     }
 
     /// Time it was at work since it was started.
@@ -344,7 +350,7 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         let mut events = Events::with_capacity(1024);
-        let mut orders = Batch::default();
+        let mut orders = Batch::with_room();
         let mut is_stopping = false;
         let mut was_busy = false;
         while !is_stopping {
@@ -376,9 +382,13 @@ impl Worker {
             }
             self.read_unfinished();
             self.post();
-            self.shared.orders.take(&mut orders);
+            let more = self.shared.orders.take(&mut orders);
             was_busy = !events.is_empty() || !orders.is_empty();
             is_stopping = self.carry_out(&mut orders);
+            for _ in 0..more {
+                self.shared.orders.take(&mut orders);
+                is_stopping |= self.carry_out(&mut orders);
+            }
             self.run_handshakes();
             self.end_lingering();
             self.post();
@@ -414,7 +424,7 @@ impl Worker {
     fn carry_out(&mut self, orders: &mut Batch<Order>) -> bool {
         let mut at = 0;
         let mut is_stopping = false;
-        let Batch { messages, bytes } = orders;
+        let Batch { messages, bytes, .. } = orders;
         for order in messages.drain(..) {
             match order {
                 Order::Adopt { client, conn, shared } => self.adopt(client, conn, shared),
@@ -455,6 +465,7 @@ impl Worker {
             }
         }
         orders.clear();
+        self.shared.orders.note_done(orders);
         is_stopping
     }
 

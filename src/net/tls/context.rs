@@ -10,7 +10,7 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{NoServerSessionStorage, StoresServerSessions};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, StoresServerSessions};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::collections::{HashMap, VecDeque};
@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Tickets sent after a handshake of TLS 1.3, as many as OpenSSL sends.
 const TICKETS: usize = 2;
+/// The longest life a ticket may be said to have, seconds, and the longest text of a session that is made one, bytes.
+const MAX_TICKET_LIFE_S: u64 = 7 * 24 * 60 * 60;
+const MAX_TICKET_BYTES: usize = 16 * 1024;
 /// Sessions kept when their number is not limited.
 const MAX_SESSIONS: usize = 1 << 20;
 
@@ -142,6 +145,7 @@ fn server_config(
     config.ignore_client_order = cfg.tls_prefer_server_ciphers;
     if cfg.tls_session_caching {
         config.session_storage = Arc::new(Sessions::new(cfg.tls_session_cache_size, cfg.tls_session_cache_timeout));
+        config.ticketer = Arc::new(Tickets::new(cfg.tls_session_cache_timeout)?);
         config.send_tls13_tickets = TICKETS;
     } else {
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -338,7 +342,47 @@ fn private_key(pem: &[u8], (name, password): (&str, &str)) -> Result<PrivateKeyD
     })
 }
 
-/// Sessions that may be resumed: so many, for so long.
+/// Sessions that peers keep themselves, under a key that only this process knows: a session has the peer's certificates in
+/// it, which would be much to keep for everyone who connects. Each tells when it was made.
+#[derive(Debug)]
+struct Tickets {
+    sealing: Arc<dyn ProducesTickets>,
+    lasts: Duration,
+    /// What times are counted from.
+    start: Instant,
+}
+
+impl Tickets {
+    fn new(lasts_s: i64) -> Result<Tickets, String> {
+        let sealing = aws_lc_rs::Ticketer::new().map_err(|e| e.to_string())?;
+        Ok(Tickets { sealing, lasts: Duration::from_secs(lasts_s.max(0) as u64), start: Instant::now() })
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.lasts.as_secs().min(MAX_TICKET_LIFE_S) as u32
+    }
+
+    fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
+        let now_ms = self.start.elapsed().as_millis() as u64;
+        let dated = [&now_ms.to_be_bytes()[..], session].concat();
+        if dated.len() <= MAX_TICKET_BYTES { self.sealing.encrypt(&dated) } else { None }
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let dated = self.sealing.decrypt(ticket)?;
+        let (made_ms, session) = dated.split_first_chunk()?;
+        let age = self.start.elapsed().saturating_sub(Duration::from_millis(u64::from_be_bytes(*made_ms)));
+        (age < self.lasts).then(|| session.to_vec())
+    }
+}
+
+/// Sessions that may be resumed by those who take no ticket: so many, for so long.
 #[derive(Debug)]
 struct Sessions {
     most: usize,
@@ -362,7 +406,8 @@ impl Sessions {
 }
 
 impl StoresServerSessions for Sessions {
-    fn put(&self, id: Vec<u8>, session: Vec<u8>) -> bool {
+    fn put(&self, id: Vec<u8>, mut session: Vec<u8>) -> bool {
+        session.shrink_to_fit();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         while let Some((_, since)) = kept.order.front()
@@ -410,5 +455,23 @@ mod tests {
         let brief = Sessions::new(0, 0);
         brief.put(vec![1], vec![2]);
         assert_eq!(brief.get(&[1]), None);
+    }
+
+    #[test]
+    fn tickets_hold_for_a_time_and_are_only_our_own() {
+        let tickets = Tickets::new(300).unwrap();
+        let ticket = tickets.encrypt(b"a session").unwrap();
+        assert_eq!((tickets.lifetime(), tickets.decrypt(&ticket).as_deref()), (300, Some(&b"a session"[..])));
+        assert_eq!(Tickets::new(300).unwrap().decrypt(&ticket), None, "of another");
+        for at in 0..ticket.len() {
+            let mut changed = ticket.clone();
+            changed[at] ^= 1;
+            assert_eq!(tickets.decrypt(&changed), None, "changed at {at}");
+            assert_eq!(tickets.decrypt(&ticket[..at]), None, "cut at {at}");
+        }
+        assert_eq!(tickets.encrypt(&vec![7; MAX_TICKET_BYTES]), None, "of what is too large there is none");
+        let brief = Tickets { lasts: Duration::ZERO, ..tickets };
+        assert_eq!(brief.decrypt(&ticket), None);
+        assert_eq!(Tickets::new(i64::from(i32::MAX)).unwrap().lifetime(), 604_800);
     }
 }

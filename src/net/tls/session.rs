@@ -89,6 +89,8 @@ impl std::fmt::Debug for Session {
 /// What became of bytes that were handed to the session.
 enum Step {
     Again,
+    /// It gave text.
+    Text,
     /// It needs more.
     Short,
     PeerClosed,
@@ -262,17 +264,18 @@ impl Session {
             };
             used += done;
             match next {
-                Step::Again => {}
+                // The usual case: asked again, it would say that it needs more.
+                Step::Text if used == bytes.len() && is_content(side) => break Step::Short,
+                Step::Again | Step::Text => {}
                 outcome => break outcome,
             }
         };
-        let is_handshaking = match &self.side {
-            Side::Server(c) => c.is_handshaking(),
-            Side::Client(c) => c.is_handshaking(),
-        };
         match outcome {
-            Step::Again | Step::Short if self.stage == Stage::Handshake && !is_handshaking => self.stage = Stage::Open,
-            Step::Again | Step::Short => {}
+            Step::Again | Step::Text | Step::Short => {
+                if self.stage == Stage::Handshake && !self.is_handshaking() {
+                    self.stage = Stage::Open;
+                }
+            }
             Step::PeerClosed => {
                 self.stage = Stage::PeerClosed;
                 used = bytes.len();
@@ -287,6 +290,13 @@ impl Session {
             }
         }
         Ok(used)
+    }
+
+    fn is_handshaking(&self) -> bool {
+        match &self.side {
+            Side::Server(c) => c.is_handshaking(),
+            Side::Client(c) => c.is_handshaking(),
+        }
     }
 
     /// What the peer is to be told of a failure.
@@ -396,7 +406,7 @@ impl Session {
             incomplete.drain(..done);
             match next {
                 Sealed::Bytes(bytes) => return Ok(bytes),
-                Sealed::NotYet(Step::Again) => {}
+                Sealed::NotYet(Step::Again | Step::Text) => {}
                 Sealed::NotYet(Step::PeerClosed) => self.stage = Stage::PeerClosed,
                 Sealed::NotYet(Step::Short) => return Err(io::ErrorKind::NotConnected.into()),
                 Sealed::NotYet(Step::Failed(e)) => {
@@ -461,6 +471,14 @@ fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, alert: &mut [u8]) -> usize {
     }
 }
 
+/// Whether a session has all text handed on, nothing to send, and no end to tell of.
+fn is_content(side: &Side) -> bool {
+    match side {
+        Side::Server(c) => c.wants_read() && !c.wants_write(),
+        Side::Client(c) => c.wants_read() && !c.wants_write(),
+    }
+}
+
 /// Does what the session asks for next. The number of bytes it is done with.
 fn step<D>(status: UnbufferedStatus<'_, '_, D>, deliver: &mut dyn FnMut(&[u8]), unsent: &mut Vec<u8>) -> (usize, Step) {
     let mut used = status.discard;
@@ -472,7 +490,7 @@ fn step<D>(status: UnbufferedStatus<'_, '_, D>, deliver: &mut dyn FnMut(&[u8]), 
                     deliver(record.payload);
                 }
                 Some(Err(e)) => break Step::Failed(e),
-                None => break Step::Again,
+                None => break Step::Text,
             }
         },
         Ok(ConnectionState::EncodeTlsData(mut data)) => {

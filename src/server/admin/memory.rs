@@ -77,8 +77,8 @@ impl Server {
     pub(crate) fn aof_buffer_memory(&self) -> usize {
         self.persist.aof.writing.buf_capacity()
     }
-    /// Memory that does not count towards `maxmemory`: output to replicas and the AOF buffer.
+    /// Memory that does not count towards `maxmemory`: output to replicas and to I/O threads, and the AOF buffer.
     pub(crate) fn memory_not_counted(&self) -> usize {
-        self.aof_buffer_memory() + self.repl.memory_not_counted()
+        self.aof_buffer_memory() + self.repl.memory_not_counted() + self.io.output_on_the_way()
     }
 }

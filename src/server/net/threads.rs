@@ -93,6 +93,12 @@ impl IoThreads {
         self.is_spread
     }
 
+    /// Memory of output that is on its way to the threads. It is gone in a moment, so no keys have to go for it; and of some of
+    /// it, such as invalidations, there would be more for every key.
+    pub(crate) fn output_on_the_way(&self) -> usize {
+        self.threads.iter().map(|thread| thread.output_on_the_way()).sum()
+    }
+
     /// Passes on what the threads are to do.
     fn post(&self) {
         for thread in &self.threads {
@@ -109,14 +115,16 @@ impl IoThreads {
         self.arrived[thread].next >= self.arrived[thread].batch.messages.len()
     }
 
-    /// Takes what a thread has reported, once all that was taken before was seen to.
-    fn take(&mut self, thread: usize) {
-        if self.is_spent(thread) {
-            let arrived = &mut self.arrived[thread];
-            arrived.batch.clear();
-            (arrived.next, arrived.bytes_at) = (0, 0);
-            self.threads[thread].take_reports(&mut arrived.batch);
+    /// Takes what a thread has reported first, once all that was taken before was seen to. Returns how many more batches there
+    /// are.
+    fn take(&mut self, thread: usize) -> usize {
+        if !self.is_spent(thread) {
+            return 0;
         }
+        let arrived = &mut self.arrived[thread];
+        arrived.batch.clear();
+        (arrived.next, arrived.bytes_at) = (0, 0);
+        self.threads[thread].take_reports(&mut arrived.batch)
     }
 
     /// The thread a link is best at.
@@ -324,8 +332,13 @@ impl Server {
         for thread in 0..self.io.threads.len() {
             // A turn around this one may have been in the middle of it.
             self.see_to_reports(ahead, thread);
-            self.io.take(thread);
+            let more = self.io.take(thread);
             far += self.see_to_reports(ahead, thread);
+            // All that is there now, as links that came home are watched after what their threads had read.
+            for _ in 0..more {
+                self.io.take(thread);
+                far += self.see_to_reports(ahead, thread);
+            }
         }
         self.io.is_busy = far > 0;
         if !self.is_nested_turn() {
