@@ -2,112 +2,15 @@
 
 mod common;
 
+use common::cluster::{Node, TIMEOUT_MS, join, options, wait};
 use common::{SERVER, TestServer, real_redis};
-use redis::{Connection, RedisResult, Value};
+use redis::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-const TIMEOUT_MS: u64 = 1500;
-
-struct Node {
-    server: TestServer,
-    conn: Connection,
-}
-
-fn options() -> Vec<String> {
-    let timeout = TIMEOUT_MS.to_string();
-    ["--cluster-enabled", "yes", "--cluster-node-timeout", &timeout, "--enable-debug-command", "yes"]
-        .map(String::from)
-        .to_vec()
-}
-
-impl Node {
-    fn start(binary: &Path) -> Node {
-        let options = options();
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let server = TestServer::start_binary(binary, &options);
-        let conn = server.connect();
-        Node { server, conn }
-    }
-
-    fn ours() -> Node {
-        Node::start(Path::new(SERVER))
-    }
-
-    fn call(&mut self, words: &[&str]) -> RedisResult<Value> {
-        let mut command = redis::cmd(words[0]);
-        words[1..].iter().for_each(|w| {
-            command.arg(*w);
-        });
-        command.query(&mut self.conn)
-    }
-
-    fn text(&mut self, words: &[&str]) -> String {
-        match self.call(words) {
-            Ok(Value::BulkString(b)) => String::from_utf8(b).unwrap(),
-            Ok(Value::SimpleString(s)) => s,
-            Ok(Value::VerbatimString { text, .. }) => text,
-            Ok(Value::Okay) => "OK".into(),
-            Ok(other) => format!("{other:?}"),
-            Err(e) => format!("{} {}", e.code().unwrap_or("ERR"), e.detail().unwrap_or_default()),
-        }
-    }
-
-    fn id(&mut self) -> String {
-        self.text(&["CLUSTER", "MYID"])
-    }
-
-    fn info(&mut self, field: &str) -> String {
-        let info = self.text(&["CLUSTER", "INFO"]);
-        let line = info.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
-        line.unwrap_or_default().trim().to_owned()
-    }
-}
-
-fn wait(what: &str, seconds: u64, mut done: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    start.elapsed()
-}
-
-/// The first half of the nodes are masters that share the slots, the others their replicas, if `replicas`.
-fn join(nodes: &mut [Node], replicas: bool) {
-    let masters = if replicas { nodes.len() / 2 } else { nodes.len() };
-    for (i, node) in nodes.iter_mut().enumerate() {
-        assert_eq!(node.text(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()]), "OK");
-        if i < masters {
-            let at = |n: usize| n * 16384 / masters;
-            let (first, last) = (at(i).to_string(), (at(i + 1) - 1).to_string());
-            assert_eq!(node.text(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
-        }
-    }
-    let port = nodes[0].server.port.to_string();
-    for node in &mut nodes[1..] {
-        assert_eq!(node.text(&["CLUSTER", "MEET", "127.0.0.1", &port]), "OK");
-    }
-    let known = nodes.len().to_string();
-    wait("all nodes know each other", 30, || {
-        nodes
-            .iter_mut()
-            .all(|n| n.info("cluster_known_nodes") == known && !n.text(&["CLUSTER", "NODES"]).contains("handshake"))
-    });
-    for i in masters..nodes.len() {
-        let master = nodes[i - masters].id();
-        wait("the replica knows its master", 10, || nodes[i].text(&["CLUSTER", "REPLICATE", &master]) == "OK");
-    }
-    wait("the cluster is up everywhere", 30, || nodes.iter_mut().all(|n| n.info("cluster_state") == "ok"));
-    wait("all replicas are in sync", 30, || {
-        nodes[masters..].iter_mut().all(|n| n.text(&["INFO", "replication"]).contains("master_link_status:up"))
-    });
-}
 
 #[test]
 fn without_cluster_mode_there_is_no_cluster() {

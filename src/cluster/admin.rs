@@ -332,6 +332,7 @@ impl Cluster {
             self.actions.push(Action::FlushAllData);
         }
         self.close_all_slots();
+        self.durable = Default::default();
         self.reset_manual_failover();
         self.forget_election();
         for slot in 0..SLOT_COUNT as Slot {

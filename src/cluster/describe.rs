@@ -185,6 +185,7 @@ impl Cluster {
             }
             let _ = write!(out, "cluster_stats_messages_{direction}:{}\r\n", counts.iter().sum::<u64>());
         }
+        out.push_str(&self.describe_durable());
         let _ = write!(out, "cluster_cant_failover_reason:{}\r\n", self.cant_failover_reason());
         let _ = write!(out, "total_cluster_links_buffer_limit_exceeded:{}\r\n", c.links_closed_by_limit);
         out

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header, MFLAG_FORCE_ACK};
-use super::{Cluster, Env};
+use super::{Cluster, Env, LinkId};
 
 /// The delay of a replica that is not the best, besides a second for each better one and a random part of
 /// [`JITTER_MS`].
@@ -50,6 +50,8 @@ pub(super) enum CantFailover {
     Expired,
     WaitingVotes,
     NoEpochLeft,
+    DataIncomplete,
+    WaitingSupport,
 }
 
 impl CantFailover {
@@ -64,6 +66,8 @@ impl CantFailover {
             CantFailover::Expired => "election_expired",
             CantFailover::WaitingVotes => "waiting_votes",
             CantFailover::NoEpochLeft => "no_epoch_left",
+            CantFailover::DataIncomplete => "data_incomplete",
+            CantFailover::WaitingSupport => "waiting_support",
         }
     }
 
@@ -81,6 +85,12 @@ impl CantFailover {
             CantFailover::WaitingDelay => "Waiting the delay before I can start a new failover.",
             CantFailover::Expired => "Failover attempt expired.",
             CantFailover::NoEpochLeft => "The current epoch is the greatest there can be.",
+            CantFailover::DataIncomplete => {
+                "This replica has restarted since it last had what its master had, and may lack acknowledged writes."
+            }
+            CantFailover::WaitingSupport => {
+                "Waiting for other replicas to say that this one has all acknowledged writes."
+            }
             CantFailover::WaitingVotes => "Waiting for votes, but majority still not reached.",
         }
     }
@@ -92,8 +102,11 @@ pub(super) struct Election {
     /// When votes are due to be, or were, asked for. `None` before the first election for this master.
     at_ms: Option<i64>,
     rank: usize,
-    /// Whether votes were asked for.
+    /// Whether votes, or first the support of the shard, were asked for.
     asked: bool,
+    /// The nodes of the shard that support this one, and whether those are too few still.
+    supporters: BTreeSet<NodeId>,
+    waits_for_support: bool,
     asked_ms: i64,
     /// When they were first asked for in this epoch.
     first_asked_ms: i64,
@@ -113,7 +126,6 @@ impl Cluster {
     /// Schedules, starts, repeats or wins the election, as due.
     pub(super) fn advance_election(&mut self, env: &Env) {
         let now = env.now_ms;
-        let timeout = self.config.node_timeout_ms;
         let manual = self.manual.may_win(now);
         let Some(master) = self.myself().replica_of.filter(|_| self.is_replica()) else {
             self.cant_failover = CantFailover::No;
@@ -123,12 +135,15 @@ impl Cluster {
             self.log_cant_failover(reason, env);
             return;
         }
+        if let Err(reason) = self.may_stand(env) {
+            self.log_cant_failover(reason, env);
+            return;
+        }
         if !manual && !self.data_is_recent(env) {
             self.log_cant_failover(CantFailover::DataAge, env);
             return;
         }
-        // Votes count for this long after they were asked for; then voters may vote about this master again.
-        let expires_after = (timeout * 2).max(2000);
+        let expires_after = self.election_ms();
         let Some(at_ms) = self.election.at_ms.filter(|at| now - at <= expires_after + expires_after / 4) else {
             self.schedule_election(master, env);
             return;
@@ -148,15 +163,18 @@ impl Cluster {
         }
         if !self.election.asked {
             self.ask_for_votes(master, env);
-        } else if self.election.votes.len() >= self.quorum() {
+        } else if self.election.votes.len() >= self.quorum() && self.still_stands() {
             self.win_election(env);
         } else if now >= self.retry_ms() {
             self.election.retries += 1;
             self.ask_for_votes(master, env);
         } else {
             self.wake_at(self.retry_ms());
+            self.on_supported(env);
             self.ask_again(env);
-            self.log_cant_failover(CantFailover::WaitingVotes, env);
+            let waits_for_support = self.election.waits_for_support;
+            let reason = if waits_for_support { CantFailover::WaitingSupport } else { CantFailover::WaitingVotes };
+            self.log_cant_failover(reason, env);
         }
     }
 
@@ -288,6 +306,7 @@ impl Cluster {
         self.election.first_asked_ms = env.now_ms;
         self.election.contended = false;
         self.election.votes.clear();
+        self.election.supporters.clear();
         let patience = CONTENTION_MS << self.election.retries.min(5);
         self.election.retry_ms = env.now_ms + patience + self.rng.i64(0..patience);
         log::info!("Starting a failover election for epoch {}.", self.current_epoch);
@@ -298,11 +317,68 @@ impl Cluster {
             let id = failed.id;
             self.broadcast(&Body::Fail(id), 0, env);
         }
-        let mflags = self.request_flags();
-        self.broadcast(&Body::AuthRequest, mflags, env);
+        self.election.waits_for_support = self.needs_support();
+        if self.election.waits_for_support {
+            self.stand(epoch);
+            self.ask_for_support(epoch, env);
+            self.on_supported(env);
+        } else {
+            let mflags = self.request_flags();
+            self.broadcast(&Body::AuthRequest, mflags, env);
+        }
         self.save_synced();
         self.todo.state = true;
         self.wake_at(env.now_ms + self.repeat_after_ms());
+    }
+
+    /// A node of our shard supports us in the election of that epoch.
+    pub(super) fn on_support(&mut self, sender: NodeKey, epoch: u64) {
+        if self.election.asked && self.election.epoch == epoch {
+            self.election.supporters.insert(self.nodes[sender].id);
+            self.todo.failover = true;
+        }
+    }
+
+    /// Asks for votes if enough of the shard support us.
+    fn on_supported(&mut self, env: &Env) {
+        if !self.election.waits_for_support || !self.is_supported(&self.election.supporters) {
+            return;
+        }
+        self.election.waits_for_support = false;
+        let voters: Vec<NodeKey> =
+            self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter()).map(|(key, _)| key).collect();
+        self.show_evidence(&voters, self.election.epoch, &self.election.supporters.clone(), env);
+        let header = Header { current_epoch: self.election.epoch, ..self.header(self.request_flags(), env) };
+        let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
+        self.send_packet(&links, &header, &Body::AuthRequest);
+    }
+
+    /// Whether we have not promised ourselves to another candidate since.
+    fn still_stands(&self) -> bool {
+        !self.needs_support() || self.stands_in(self.election.epoch)
+    }
+
+    /// Another candidate of our shard is supported: its election is to end first. Two by turns would split the votes again and
+    /// again.
+    pub(super) fn yield_election(&mut self, env: &Env) {
+        if self.is_replica() && self.election.at_ms.is_some() && !self.manual.in_progress() {
+            let at_ms = env.now_ms + self.election_ms() + self.rng.i64(0..JITTER_MS);
+            self.election = Election { at_ms: Some(at_ms), rank: self.election.rank, ..Election::default() };
+            self.wake_at(at_ms);
+        }
+    }
+
+    /// A sibling stands in the same epoch: neither supports the other.
+    pub(super) fn note_rival(&mut self, epoch: u64) {
+        if self.election.asked && self.election.epoch == epoch {
+            self.election.contended = true;
+            self.wake_at(self.election.retry_ms);
+        }
+    }
+
+    /// For how long after the request votes count; then voters may vote about this master again.
+    fn election_ms(&self) -> i64 {
+        (self.config.node_timeout_ms * 2).max(2000)
     }
 
     fn request_flags(&self) -> u8 {
@@ -322,6 +398,19 @@ impl Cluster {
             return;
         }
         self.election.asked_ms = env.now_ms;
+        if self.needs_support() {
+            // Voters may know of a newer record than we.
+            self.ask_for_support(self.election.epoch, env);
+            if self.election.waits_for_support {
+                return self.wake_at(env.now_ms + self.repeat_after_ms());
+            }
+            let voters = self
+                .nodes
+                .iter()
+                .filter(|(key, n)| *key != self.myself && n.is_voter() && !self.election.votes.contains(&n.id));
+            let voters: Vec<NodeKey> = voters.map(|(key, _)| key).collect();
+            self.show_evidence(&voters, self.election.epoch, &self.election.supporters.clone(), env);
+        }
         let links = self.voter_links(|n| !self.election.votes.contains(&n.id));
         if !links.is_empty() {
             // In the epoch of the election: a vote in the greatest one would not count, and another candidate may need it.
@@ -370,6 +459,10 @@ impl Cluster {
         match (self.cant_failover, self.myself().replica_of) {
             (CantFailover::NotAgreed, Some(m)) => {
                 format!("{word},reports={},needed={needed}", self.nodes[m].fail_reports.len())
+            }
+            (CantFailover::WaitingSupport, _) => {
+                let (supporters, needed) = self.support_count(&self.election.supporters);
+                format!("{word},supporters={supporters},needed={needed}")
             }
             (CantFailover::WaitingVotes | CantFailover::Expired, _) => {
                 format!("{word},votes={},needed={needed}", self.election.votes.len())
@@ -480,7 +573,13 @@ impl Cluster {
             self.send_update(candidate, owner, env);
             return;
         }
+        if let Err(why) = self.check_evidence(candidate, master, epoch) {
+            log::warn!("Failover auth denied to {who}: {why}");
+            return;
+        }
         self.note_vote(epoch);
+        self.note_durable_vote(candidate, master, epoch);
+        self.tell_known(candidate, env);
         self.nodes[master].voted_ms = env.now_ms;
         self.nodes[master].voted_for = Some(self.nodes[candidate].id);
         self.nodes[master].voted_epoch = epoch;
@@ -567,7 +666,15 @@ mod tests {
     }
 
     fn env(now_ms: i64) -> Env<'static> {
-        Env { now_ms, repl_offset: 1, data_age_ms: 0, replicating: true, keys_in_slot: &|_| 0 }
+        Env {
+            now_ms,
+            repl_offset: 1,
+            data_age_ms: 0,
+            replicating: true,
+            master_link_up: true,
+            stream: None,
+            keys_in_slot: &|_| 0,
+        }
     }
 
     fn sent(actions: &[Action], kind: wire::PacketType) -> bool {

@@ -488,7 +488,7 @@ impl Cluster {
             // another link.
             self.minority_ms = self.minority_ms.max(now - self.rejoin_delay_ms() + REJOIN_DELAY_MS.start());
         }
-        let ok = covered && majority && leased && heard >= self.quorum();
+        let ok = covered && majority && leased && heard >= self.quorum() && !self.lacks_data();
         if ok == self.state_ok {
             return;
         }
@@ -554,7 +554,15 @@ mod tests {
     #[test]
     fn an_answer_is_late_after_twice_its_usual_time() {
         let (mut c, key) = alone();
-        let env = |now_ms| Env { now_ms, repl_offset: 0, data_age_ms: 0, replicating: false, keys_in_slot: &|_| 0 };
+        let env = |now_ms| Env {
+            now_ms,
+            repl_offset: 0,
+            data_age_ms: 0,
+            replicating: false,
+            master_link_up: false,
+            stream: None,
+            keys_in_slot: &|_| 0,
+        };
         let told = |c: &Cluster, now_ms: i64| c.gossip_entry(key, &env(now_ms)).ping_sent_s;
         assert_eq!(told(&c, 60_000), 0, "no ping waits");
         c.nodes[key].ping_sent_ms = 50_000;

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use super::durable::{self, Message};
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{self, Body, Extension, Gossip, Header, Packet, PacketType};
 use super::{Action, Cluster, Env, LinkId};
@@ -97,6 +98,11 @@ impl Cluster {
             Body::MfStart => {
                 if let Some(sender) = sender {
                     self.on_mf_start(link, sender, env);
+                }
+            }
+            Body::Module { module_id: durable::MODULE_ID, kind, payload } => {
+                if let (Some(sender), Some(message)) = (sender, Message::decode(kind, payload)) {
+                    self.on_durable_message(sender, message, env);
                 }
             }
             // There are no modules to deliver it to.
@@ -541,7 +547,7 @@ impl Cluster {
     }
 
     /// Every node a broadcast goes to.
-    fn reachable(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
+    pub(super) fn reachable(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
         self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake() && n.link.is_some())
     }
 
@@ -688,7 +694,15 @@ mod tests {
     /// Anybody can send this, so the name must not be looked up.
     #[test]
     fn a_stranger_that_names_itself_is_met_where_it_came_from() {
-        let env = Env { now_ms: 1000, repl_offset: 0, data_age_ms: 0, replicating: false, keys_in_slot: &|_| 0 };
+        let env = Env {
+            now_ms: 1000,
+            repl_offset: 0,
+            data_age_ms: 0,
+            replicating: false,
+            master_link_up: false,
+            stream: None,
+            keys_in_slot: &|_| 0,
+        };
         let stranger = Cluster::new(ClusterConfig::default(), 2, 1000);
         for (says, met_at) in [("node.invalid", "10.0.0.9"), ("", "10.0.0.9"), ("10.0.0.8", "10.0.0.8"), ("::1", "::1")]
         {

@@ -46,6 +46,11 @@ impl ManualFailover {
         self.ends_ms.is_some()
     }
 
+    /// On the replica: whether all that the master wrote before it paused was processed.
+    pub(super) fn has_master_offset(&self) -> bool {
+        self.can_start && self.master_offset.is_some()
+    }
+
     pub(super) fn waits_for_offset(&self) -> bool {
         self.master_offset.is_some() && !self.can_start
     }
@@ -113,9 +118,16 @@ impl Cluster {
         self.send_ping(link, PacketType::Ping, env);
     }
 
+    /// Whether this master has stopped writing, for this replica to take over.
+    pub(super) fn hands_over_to(&self, replica: NodeKey) -> bool {
+        self.manual.paused && self.manual.replica == Some(replica)
+    }
+
     fn hold_clients(&mut self, env: &Env) {
         self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
-        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT });
+        // What is acknowledged by the replica that takes over must not be missing in what is read here.
+        let readers_too = self.has_durable_acks();
+        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT, readers_too });
     }
 
     /// On the replica: notes the offset at which the master paused, if this packet says it.

@@ -28,12 +28,13 @@ impl Cluster {
         }
         let Some(target) = target else { return };
 
-        if !self.config.allow_replica_migration || !self.state_ok {
+        // One that counts for durable acknowledgements is not its own to give.
+        if !self.config.allow_replica_migration || !self.state_ok || self.is_counted() {
             return;
         }
         // My master must keep enough of them.
         let spare = self.nodes[my_master].replicas.iter().filter(|key| self.nodes[**key].healthy()).count();
-        if spare <= self.config.migration_barrier {
+        if spare <= self.config.migration_barrier.max(self.copies_wanted()) {
             return;
         }
         // Among the masters that have most, the replica with the smallest id moves: all agree on which that is.

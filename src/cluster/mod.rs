@@ -18,12 +18,13 @@
 //! The server's side is `server/cluster/`: sockets and files, requests and messages.
 //!
 //! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
-//! state), `lease` (a master's right to serve), `election` (votes), `manual` (manual failover), `migration` (of
+//! state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
 //! replicas), `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show),
 //! `nodes_conf` (the file), `routing` (clients), `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;
+mod durable;
 mod election;
 mod failure;
 mod gossip;
@@ -44,6 +45,7 @@ use std::rc::Rc;
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 pub(crate) use admin::{AdminError, FailoverMode, SetSlot};
 pub(crate) use describe::Endpoint;
+pub(crate) use durable::{Confirmation, Lineage, Refusal};
 use election::Election;
 use manual::ManualFailover;
 use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
@@ -118,6 +120,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) tls_cluster: bool,
     /// `tls-replication`
     pub(crate) tls_replication: bool,
+    /// `cluster-durable-acks`
+    pub(crate) durable_acks: u32,
     /// `cluster-preferred-endpoint-type`
     pub(crate) preferred_endpoint: PreferredEndpoint,
 }
@@ -146,6 +150,7 @@ impl Default for ClusterConfig {
             bus_port: 0,
             tls_cluster: false,
             tls_replication: false,
+            durable_acks: 0,
             preferred_endpoint: PreferredEndpoint::Ip,
         }
     }
@@ -185,6 +190,10 @@ pub(crate) struct Env<'a> {
     pub(crate) data_age_ms: i64,
     /// Whether the server has a replication master set.
     pub(crate) replicating: bool,
+    /// Whether it follows the stream of that master.
+    pub(crate) master_link_up: bool,
+    /// The id of the stream that the offset is one of; `None` if there is no offset to speak of.
+    pub(crate) stream: Option<[u8; 40]>,
     /// Number of keys in a slot.
     pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
 }
@@ -233,6 +242,8 @@ pub(crate) enum Action {
     PauseClients {
         /// The latest time at which they go on.
         until_ms: i64,
+        /// Those who read as well.
+        readers_too: bool,
     },
     /// Let them go on.
     UnpauseClients,
@@ -318,6 +329,7 @@ pub(crate) struct Cluster {
     links: HashMap<LinkId, Link>,
     next_link: u64,
     election: Election,
+    durable: durable::Durable,
     manual: ManualFailover,
     cant_failover: election::CantFailover,
     cant_failover_logged_ms: i64,
@@ -378,6 +390,7 @@ impl Cluster {
             links: HashMap::new(),
             next_link: 0,
             election: Election::default(),
+            durable: durable::Durable::default(),
             manual: ManualFailover::default(),
             cant_failover: election::CantFailover::No,
             cant_failover_logged_ms: 0,
@@ -660,6 +673,7 @@ impl Cluster {
         self.unbind_all(key);
         self.doubtful.retain(|n| *n != key);
         self.newcomers.retain(|n| *n != key);
+        self.forget_durable(key);
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
             n.failed_by.retain(|(voter, _)| *voter != key);
@@ -756,6 +770,7 @@ impl Cluster {
             self.replicate_from(master);
         }
         self.manual_failover_cron(env);
+        self.durable_tick(env);
         if self.is_replica() {
             self.advance_manual_failover(env);
             self.advance_election(env);
@@ -789,6 +804,7 @@ impl Cluster {
             self.announce_role(env);
         }
         self.save_if_due(env);
+        self.durable_flushed();
         let mut actions = std::mem::take(&mut self.actions);
         if let Some(slots) = self.dropped_channels.take() {
             actions.push(Action::DropShardChannels(slots));

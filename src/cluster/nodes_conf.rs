@@ -2,7 +2,7 @@
 //!
 //! Owns the text, in the format of Redis 7.2: a line a node as in CLUSTER NODES, with auxiliary fields after the
 //! address (`ip:port@busport,hostname,tls-port=0,nodename=n,shard-id=s`), and a line `vars currentEpoch n lastVoteEpoch
-//! n`. Reads what older versions wrote: no bus port, no host name, no auxiliary fields. Locking, syncing and renaming
+//! n`, which also has what `durable` keeps if that is used. Reads what older versions wrote: no bus port, no host name, no auxiliary fields. Locking, syncing and renaming
 //! the file is left to the caller.
 
 use std::fmt;
@@ -63,6 +63,7 @@ impl Cluster {
         cluster.todo = Default::default();
         cluster.todo.state = true;
         cluster.lease_end_ms = 0;
+        cluster.durable_restarted();
         cluster.apply_config(cluster.config.clone(), true);
         Ok(cluster)
     }
@@ -90,7 +91,9 @@ impl Cluster {
             out.push_str(&self.describe_node(key, false, true));
             out.push('\n');
         }
-        out.push_str(&format!("vars currentEpoch {} lastVoteEpoch {}\n", self.current_epoch, self.last_vote_epoch));
+        out.push_str(&format!("vars currentEpoch {} lastVoteEpoch {}", self.current_epoch, self.last_vote_epoch));
+        out.push_str(&self.durable_vars());
+        out.push('\n');
         out
     }
 }
@@ -126,7 +129,11 @@ impl Loader<'_> {
             } else if pair[0].eq_ignore_ascii_case("lastVoteEpoch") {
                 self.cluster.last_vote_epoch = value()?;
                 self.cluster.unknown_votes_until = self.cluster.last_vote_epoch;
-            } else {
+            } else if !self
+                .cluster
+                .read_durable_var(pair[0], pair[1])
+                .ok_or("a variable of durable acknowledgements")?
+            {
                 log::info!("Skipping unknown cluster config variable '{}'", pair[0]);
             }
         }

@@ -305,9 +305,8 @@ impl Cluster {
         }
         self.attach_replica(me, master);
         let shard = self.nodes[master].shard_id;
-        if self.nodes[me].shard_id != shard {
-            self.nodes[me].shard_id = shard;
-        }
+        self.stop_leading(self.nodes[me].shard_id != shard);
+        self.nodes[me].shard_id = shard;
         self.save_soon();
         self.todo.announce = true;
         self.replicate_from(master);
@@ -341,6 +340,7 @@ impl Cluster {
             self.bind(slot, self.myself);
         }
         self.elected_ms = env.now_ms;
+        self.lead_from_now(env);
         self.update_state(env);
         self.save_synced();
         // At once, so that others hear it from us first.

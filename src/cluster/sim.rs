@@ -11,6 +11,7 @@
 //! `HEXAD_SIM_SEEDS` sets how many seeds are tried, `HEXAD_SIM_SEED` the first one; a failure names its seed.
 
 mod check;
+mod durable;
 mod faults;
 mod scale;
 mod tests;
@@ -43,6 +44,8 @@ enum Event {
     /// The end of a connection reaches that side.
     Hangup(ConnNo, usize),
     Replicate,
+    /// What a replica has, on its way to its master.
+    Confirm(Box<durable::Confirm>),
     Fault,
     Restart(NodeNo),
     Resume(NodeNo),
@@ -76,6 +79,7 @@ struct SimNode {
     /// Dies after carrying out so many more actions.
     doomed: Option<usize>,
     offset: i64,
+    data: durable::Data,
     repl_from: Option<String>,
     repl_heard_ms: i64,
     last_vote_epoch: u64,
@@ -120,6 +124,9 @@ struct Sim {
     /// Until when two masters of one slot are allowed, by an operator's order.
     forced_until_ms: i64,
     steps: u64,
+    /// In how many replicas writes are before they are acknowledged; 0: what is written is not looked at.
+    copies: u32,
+    shards: Vec<durable::Acknowledged>,
     /// The elections that were begun, and how many replicas took a master's place.
     elections: HashSet<(NodeNo, u64)>,
     promotions: u64,
@@ -140,6 +147,10 @@ fn no_of(ip: &str) -> Option<NodeNo> {
 impl Sim {
     /// `masters` masters sharing the slots, each with `replicas` replicas, settled.
     fn new(seed: u64, masters: usize, replicas: usize, timeout_ms: i64) -> Sim {
+        Sim::with_copies(seed, masters, replicas, timeout_ms, 0)
+    }
+
+    fn with_copies(seed: u64, masters: usize, replicas: usize, timeout_ms: i64, copies: u32) -> Sim {
         let mut sim = Sim {
             seed,
             rng: fastrand::Rng::with_seed(seed),
@@ -159,13 +170,16 @@ impl Sim {
             claims: BTreeMap::new(),
             forced_until_ms: 0,
             steps: 0,
+            copies,
+            shards: (0..masters).map(|_| durable::Acknowledged::default()).collect(),
             elections: HashSet::new(),
             promotions: 0,
             formed_ms: [0; 2],
         };
         let count = masters * (1 + replicas);
         for no in 0..count {
-            let config = ClusterConfig { node_timeout_ms: timeout_ms, ..ClusterConfig::default() };
+            let config =
+                ClusterConfig { node_timeout_ms: timeout_ms, durable_acks: copies, ..ClusterConfig::default() };
             let mut cluster = Cluster::new(config.clone(), sim.rng.u64(..), sim.now);
             cluster.set_config_epoch(no as i64 + 1).unwrap();
             if no < masters {
@@ -184,7 +198,8 @@ impl Sim {
                 rated_ms: START_MS,
                 clients_held_ms: 0,
                 doomed: None,
-                offset: 1,
+                offset: i64::from(copies == 0),
+                data: durable::Data::default(),
                 repl_from: None,
                 repl_heard_ms: START_MS,
                 last_vote_epoch: 0,
@@ -264,6 +279,8 @@ impl Sim {
             repl_offset: node.offset,
             data_age_ms: self.now - node.repl_heard_ms,
             replicating: node.repl_from.is_some(),
+            master_link_up: node.data.is_linked,
+            stream: Some(node.data.stream),
             keys_in_slot: &keys,
         };
         cluster.turn_begins(now);
@@ -322,12 +339,17 @@ impl Sim {
                     self.check_packet(no, &packet, saved);
                     self.transmit(no, link, packet);
                 }
-                Action::SetReplicationMaster { ip, .. } => self.nodes[no].repl_from = Some(ip),
+                Action::SetReplicationMaster { ip, .. } => {
+                    self.nodes[no].data.unlink();
+                    self.nodes[no].repl_from = Some(ip);
+                }
                 Action::UnsetReplicationMaster => {
                     self.nodes[no].repl_from = None;
+                    self.nodes[no].data.unlink();
+                    self.nodes[no].data.stream = self.new_stream();
                     self.promotions += 1;
                 }
-                Action::PauseClients { until_ms } => self.nodes[no].clients_held_ms = until_ms,
+                Action::PauseClients { until_ms, .. } => self.nodes[no].clients_held_ms = until_ms,
                 Action::UnpauseClients => self.nodes[no].clients_held_ms = 0,
                 _ => {}
             }
@@ -364,7 +386,12 @@ impl Sim {
     }
 
     fn crash(&mut self, no: NodeNo) {
+        if !self.may_lose_data_of(no) {
+            self.nodes[no].doomed = None;
+            return;
+        }
         let node = &mut self.nodes[no];
+        node.data.crash();
         node.cluster = None;
         node.doomed = None;
         node.paused = false;
@@ -395,6 +422,7 @@ impl Sim {
         node.repl_heard_ms = self.now;
         node.suspects = cluster.nodes().iter().filter(|(_, n)| n.timed_out()).map(|(_, n)| n.id).collect();
         node.cluster = Some(cluster);
+        self.restart_data(no);
         self.step(no, |_, _| ());
     }
 
@@ -443,9 +471,15 @@ impl Sim {
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Hangup(conn, side) => self.hangup_arrives(conn, side),
             Event::Replicate => {
-                self.replicate();
-                self.after(50, Event::Replicate);
+                if self.copies == 0 {
+                    self.replicate();
+                    self.after(50, Event::Replicate);
+                } else {
+                    self.replicate_data();
+                    self.after(10, Event::Replicate);
+                }
             }
+            Event::Confirm(confirm) => self.confirm(&confirm),
             Event::Fault => self.inject_fault(),
             Event::Restart(no) => self.restart(no),
             Event::Resume(no) => {

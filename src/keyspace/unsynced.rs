@@ -79,10 +79,17 @@ impl UnsyncedKeys {
         self.named_before = self.named;
     }
 
-    /// A sync begins that covers everything so far.
+    /// A sync begins that covers everything so far, also what the one before covers if that is not done.
     pub(crate) fn sync_begins(&mut self) {
         std::mem::swap(&mut self.gathering, &mut self.syncing);
+        self.syncing.all |= self.gathering.all;
+        self.syncing.hashes.extend(self.gathering.hashes.drain());
         self.gathering.clear();
+    }
+
+    /// Whether anything has changed since the last sync began.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.gathering.all || !self.gathering.hashes.is_empty()
     }
 
     /// The sync that began last is done.

@@ -152,6 +152,15 @@ impl Output {
         };
     }
 
+    /// Drops what was not released.
+    pub(crate) fn drop_unreleased(&mut self) {
+        let parts = self.chunks.iter().chain([&self.cur.buf]);
+        let kept: Vec<u8> = parts.flatten().copied().skip(self.sent).take(self.released()).collect();
+        self.clear();
+        self.append(&kept);
+        self.release_all();
+    }
+
     /// Counts bytes that were sent without passing through here, while nothing was pending.
     pub(crate) fn note_sent(&mut self, bytes: usize) {
         debug_assert!(self.is_empty());

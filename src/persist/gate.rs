@@ -1,9 +1,10 @@
-//! Who is kept back until what they are told is on disk, with `appendfsync always`, and the sync they wait for.
+//! Who is kept back until what they are told is on disk, with `appendfsync always`, or in enough replicas, and the sync or
+//! the confirmations that they wait for.
 //!
 //! Decides and takes note; sockets, the file and the thread that syncs it are the server's (`server/persist/gate.rs`). The time
 //! is told, monotonic microseconds.
 //!
-//! Invariant: what [`Gate::check`] lets go is covered by a sync that is done.
+//! Invariant: what [`Gate::check`] lets go is covered by a sync that is done, and confirmed if that is asked for.
 
 use super::gather::Gather;
 use crate::net::ClientId;
@@ -57,6 +58,8 @@ pub(crate) struct Opened {
     pub(crate) released: Vec<(ClientId, u64)>,
     /// Clients whose output was kept back and is to be looked at anew.
     pub(crate) held: Vec<ClientId>,
+    /// Whether replicas have confirmed what they were waited for.
+    pub(crate) confirmed: bool,
 }
 
 /// Who is to sync.
@@ -80,6 +83,9 @@ pub(crate) struct Gate {
     /// Clients with output that is kept back. They are marked as having a write pending.
     held: Vec<ClientId>,
     gather: Gather,
+    /// Replicas are to have the stream up to here, since when they are waited for, and up to where they have it.
+    awaits: Option<(i64, i64)>,
+    confirmed: i64,
     /// Changes wait for others before they are written; until when.
     gathering_until_us: Option<i64>,
     /// When a client was last told something that did not have to wait.
@@ -91,9 +97,50 @@ impl Gate {
         self.shared.done.load(Ordering::Acquire) < self.started
     }
 
+    /// Whether replicas have not confirmed yet what they are waited for.
+    pub(crate) fn awaits_replicas(&self) -> bool {
+        self.awaits.is_some_and(|(offset, _)| self.confirmed < offset)
+    }
+
+    /// Up to which offset replicas are to have the stream, if they are waited for.
+    pub(crate) fn awaited_offset(&self) -> Option<i64> {
+        self.awaits.map(|(offset, _)| offset)
+    }
+
+    /// For how long replicas have been waited for, microseconds; 0: they are not.
+    pub(crate) fn awaits_for_us(&self, now_us: i64) -> i64 {
+        self.awaits.filter(|_| self.awaits_replicas()).map_or(0, |(_, since_us)| now_us - since_us)
+    }
+
+    /// So many replicas as it takes have the stream up to here.
+    pub(crate) fn note_confirmed(&mut self, offset: i64) {
+        self.confirmed = offset;
+    }
+
+    /// What waits now waits for replicas to have the stream up to `offset` as well.
+    pub(crate) fn await_replicas(&mut self, offset: i64, now_us: i64) {
+        self.awaits = Some((offset, now_us));
+    }
+
+    /// The output of these clients is covered by what replicas are waited for alone.
+    pub(crate) fn cover(&mut self, covered: Vec<(ClientId, u64)>) {
+        self.covered = covered;
+    }
+
+    /// Replicas are not waited for any more. Gives whose output was kept back.
+    pub(crate) fn give_up(&mut self) -> Vec<ClientId> {
+        self.covered.clear();
+        std::mem::take(&mut self.held)
+    }
+
+    /// Nothing is to be confirmed by replicas any more.
+    pub(crate) fn stop_awaiting(&mut self) {
+        self.awaits = None;
+    }
+
     /// Whether what tells of changes has to wait.
     pub(crate) fn is_shut(&self) -> bool {
-        self.is_syncing() || self.gathering_until_us.is_some()
+        self.is_syncing() || self.awaits_replicas() || self.gathering_until_us.is_some()
     }
 
     /// When the log is to be written though nothing happens.
@@ -130,7 +177,7 @@ impl Gate {
 
     /// Looks whether the sync under way is done.
     pub(crate) fn check(&mut self) -> Step {
-        let is_idle = self.covered.is_empty() && self.held.is_empty() && self.covers == 0;
+        let is_idle = self.covered.is_empty() && self.held.is_empty() && self.covers == 0 && self.awaits.is_none();
         if self.is_shut() || is_idle {
             return Step::Nothing;
         }
@@ -143,6 +190,7 @@ impl Gate {
             synced: (covers > 0).then(|| (covers, self.shared.last_us.load(Ordering::Relaxed))),
             released: std::mem::take(&mut self.covered),
             held: std::mem::take(&mut self.held),
+            confirmed: self.awaits.take().is_some(),
         })
     }
 

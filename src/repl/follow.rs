@@ -542,6 +542,8 @@ impl Repl {
         if let Some(fsynced) = &fsynced {
             arguments.extend([&b"FACK"[..], fsynced.as_bytes()]);
         }
+        let vouched = (env.vouch)().unwrap_or_default();
+        arguments.extend(vouched.iter().map(Vec::as_slice));
         let (link, bytes) = (self.master.link, command(&arguments));
         self.act(Action::SendToMaster { link, bytes });
     }

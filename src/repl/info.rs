@@ -91,6 +91,18 @@ impl Repl {
         if self.is_replica() { self.master.applied_offset().unwrap_or(0).max(0) } else { 0 }
     }
 
+    /// Whether this server has all that its master wrote up to an offset, and goes on from there.
+    pub(crate) fn follows_stream(&self) -> bool {
+        self.master.online().is_some()
+    }
+
+    /// The id of the stream that the offset is one of, for a replica that of its master's; `None` if what was processed of
+    /// it is not known.
+    pub(crate) fn stream_id(&self) -> Option<[u8; 40]> {
+        let is_known = !self.is_replica() || self.master.applied_offset().is_some();
+        is_known.then(|| self.history.id.as_bytes().try_into().expect("forty digits"))
+    }
+
     /// For a replica: how long ago its master was last heard of, or the link to it was lost, in seconds.
     pub(crate) fn data_age_s(&self, now_s: i64) -> i64 {
         let master = &self.master;

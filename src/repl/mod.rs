@@ -116,6 +116,8 @@ pub(crate) struct Env<'a> {
     pub(crate) master: Option<MasterSession>,
     /// Whether there are no keys.
     pub(crate) has_no_keys: &'a dyn Fn() -> bool,
+    /// What an acknowledgement ends with, if this server vouches for what it has.
+    pub(crate) vouch: &'a dyn Fn() -> Option<Vec<Vec<u8>>>,
 }
 
 impl Env<'_> {

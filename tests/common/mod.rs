@@ -1,6 +1,8 @@
 //! Starts real servers for the behaviour tests: on free ports, in folders of their own, stopped when the test ends.
 #![allow(dead_code)]
 
+pub(crate) mod cluster;
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -161,6 +161,7 @@ impl Sim {
     pub(super) fn dump(&self) {
         for (no, c) in self.alive() {
             eprintln!("node {no} state {} epoch {}", c.is_up(), c.current_epoch());
+            eprint!("{}", c.describe_durable());
             if no < 8 {
                 eprintln!("{}", c.describe_nodes(false));
             }

@@ -14,6 +14,9 @@ impl Sim {
         }
         let count = self.nodes.len();
         let no = self.rng.usize(0..count);
+        if self.copies > 0 && self.rng.bool() {
+            self.inject_data_fault(no);
+        }
         let fault = self.next_fault;
         self.next_fault += 1;
         match self.rng.u32(0..12) {

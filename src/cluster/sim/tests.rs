@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn seeds(default: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(default: u64) -> std::ops::Range<u64> {
     let read = |name: &str, default| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let first = read("HEXAD_SIM_SEED", 1);
     first..first + read("HEXAD_SIM_SEEDS", default)

@@ -167,7 +167,7 @@ fn an_error_of_the_disk_is_told_before_anything_is_let_go() {
     let shared = gate.shut(10, vec![(id, 5)]);
     gate.hold(id, None);
     shared.finish(0, 700);
-    let opened = Opened { synced: Some((10, 700)), released: vec![(id, 5)], held: vec![id] };
+    let opened = Opened { synced: Some((10, 700)), released: vec![(id, 5)], held: vec![id], confirmed: false };
     assert_eq!(gate.check(), Step::Opened(opened));
     assert_eq!(gate.check(), Step::Nothing);
 }

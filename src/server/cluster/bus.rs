@@ -109,6 +109,7 @@ pub(crate) struct Bus {
     /// Wall clock minus monotonic clock at the start: the machine's clock does not jump.
     clock_offset_ms: i64,
     saves: u64,
+    pub(super) durable: super::durable::Durable,
 }
 
 impl Bus {
@@ -143,6 +144,7 @@ impl Bus {
             path,
             clock_offset_ms,
             saves: 0,
+            durable: Default::default(),
         };
         if text.is_empty() {
             bus.save(true)?;
@@ -310,6 +312,7 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
         bus_port: cfg.cluster_port,
         tls_cluster: cfg.tls_cluster,
         tls_replication: cfg.tls_replication,
+        durable_acks: cfg.cluster_durable_acks,
         preferred_endpoint: match cfg.cluster_preferred_endpoint_type {
             ClusterPreferredEndpointType::Ip => PreferredEndpoint::Ip,
             ClusterPreferredEndpointType::Hostname => PreferredEndpoint::Hostname,
@@ -413,6 +416,7 @@ impl Server {
     pub(crate) fn start_cluster(&mut self) -> Result<(), String> {
         self.with_cluster(|machine, env| machine.adopt_loaded_keys(env));
         let Some(bus) = &mut self.bus else { return Ok(()) };
+        bus.machine.on_data_loaded(bus.durable.loaded_log);
         for (i, l) in bus.listeners.iter_mut().enumerate() {
             l.register(self.reactor.registry(), Source::BusListener(i as u32).token())
                 .map_err(|e| format!("Failed to watch the cluster bus: {}", reason(&e)))?;
@@ -437,6 +441,8 @@ impl Server {
             repl_offset,
             data_age_ms,
             replicating: repl.is_replica(),
+            master_link_up: repl.follows_stream(),
+            stream: repl.stream_id(),
             keys_in_slot: &|slot| db.slot_len(slot) as u64,
         };
         Some(f(&mut bus.machine, &env))
@@ -506,10 +512,15 @@ impl Server {
             // The offset that the machine tells must be that of all that was executed.
             self.drain_effects();
         }
+        if !self.loads_own_data() {
+            self.note_whether_logged();
+        }
         while let Some(actions) = self.with_cluster(|machine, env| machine.flush(env)).filter(|a| !a.is_empty()) {
             // Carrying out one thing may bring about another: a connection refused at once, an answer to be sent.
             actions.into_iter().for_each(|action| self.act(action));
         }
+        self.note_durable_refusal();
+        self.confirm_what_came();
     }
 
     fn act(&mut self, action: Action) {
@@ -531,9 +542,10 @@ impl Server {
             }
             Action::DelKeysInSlot(slot) => self.delete_slot(slot),
             Action::DropShardChannels(slots) => self.drop_shard_channels(&slots),
-            Action::PauseClients { until_ms } => {
+            Action::PauseClients { until_ms, readers_too } => {
                 let left_ms = until_ms - self.bus.as_ref().map_or(0, |bus| bus.machine_ms(self.clock.mono_us()));
-                self.pause_clients(PausePurpose::Failover, PauseKind::Write, self.clock.ms() + left_ms);
+                let kind = if readers_too { PauseKind::All } else { PauseKind::Write };
+                self.pause_clients(PausePurpose::Failover, kind, self.clock.ms() + left_ms);
             }
             Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
             Action::Deliver { sharded, channel, message } => {

@@ -268,6 +268,10 @@ fn replconf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
                 && ctx.c().is(ClientFlags::REPLICA)
             {
                 ctx.srv.acknowledge(ctx.client, processed, fsynced);
+                let confirms = at + if fsynced.is_some() { 4 } else { 2 };
+                if args.get(confirms).is_some_and(|word| is(word, "confirm")) {
+                    ctx.srv.take_confirmation(ctx.client, args, confirms);
+                }
             }
             return Ok(());
         }

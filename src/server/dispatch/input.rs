@@ -71,6 +71,11 @@ pub(super) struct Taken {
     pub(crate) durable: bool,
 }
 
+/// Whether the reply that begins here says that replicas are missing: so nothing was done, and nothing is told of the data.
+pub(super) fn refuses_for_replicas(out: &Reply, begins: usize) -> bool {
+    out.buf.get(begins..).is_some_and(|reply| reply.starts_with(b"-NOREPLICAS"))
+}
+
 impl Server {
     /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most: group by group, as many clients
     /// in each as it takes for `BATCH` requests. Those are found, and the memory of their keys is asked for, before any of
@@ -253,13 +258,15 @@ impl Server {
         let request = ahead.found.request(index);
         let args = ahead.found.args(request, &query[*pos..]);
         ahead.keys.expect(request, args, &mut self.ks);
-        *durable = false;
+        let (was_durable, told) = (*durable, out.buf.len());
+        *durable = was_durable && request.cmd.is_some_and(|cmd| self.tells_no_data(cmd));
         out.stop_borrowing();
         self.set_last_command(*id, last_plain);
         match request.cmd {
             Some(cmd) => self.run_resolved(*id, cmd, args, out),
             None => self.run_request(*id, args, out),
         }
+        *durable |= was_durable && refuses_for_replicas(out, told);
         self.ks.hashes.clear();
         if self.is_held_back(*id) {
             next.start = index;

@@ -361,7 +361,7 @@ impl Server {
         Memory: self.cfg.maxmemory != 0 || self.ks.eviction.tight,
         TrackingTable: self.tracking_table_is_full(),
         Disk: self.persist.refusal(&self.cfg).is_some(),
-        GoodReplicas: self.cfg.min_replicas_to_write != 0,
+        GoodReplicas: self.cfg.min_replicas_to_write != 0 || self.refuses_unconfirmable(),
         ReadOnly: self.is_read_only_replica(),
         Stale: self.serves_nothing_stale(),
         Loading: self.is_loading(),

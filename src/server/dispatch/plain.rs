@@ -4,7 +4,7 @@
 use super::admit::Admission;
 use super::ahead::{Ahead, AheadKeys, BATCH, Found};
 use super::call::Run;
-use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
+use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk, refuses_for_replicas};
 use super::obstacle::Obstacles;
 use crate::catalog::CmdResult;
 use crate::catalog::row::Command;
@@ -129,11 +129,12 @@ impl Server {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
             }
             keys.expect(request, args, &mut self.ks);
+            let told = out.buf.len();
             if (!has_right_args || is_gated) && !self.admit_plain(id, cmd, args, has_right_args.then_some(asked), out) {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
                 next.start += 1;
                 *pos += request.consumed;
-                *durable = *durable && self.tells_only_durable(cmd, args);
+                *durable = *durable && (self.tells_only_durable(cmd, args) || refuses_for_replicas(out, told));
                 return Ended::Disturbed;
             }
             self.begin_calls(&mut stretch);

@@ -377,7 +377,10 @@ impl Server {
     fn after_load_at_start(&mut self, since: Instant, is_log: bool, loaded: Loaded) {
         let seconds = since.elapsed().as_secs_f64();
         match loaded {
-            Ok(_) if is_log => log::info!("DB loaded from append only file: {seconds:.3} seconds"),
+            Ok(_) if is_log => {
+                self.note_log_loaded();
+                log::info!("DB loaded from append only file: {seconds:.3} seconds");
+            }
             Ok(position) => {
                 log::info!("DB loaded from disk: {seconds:.3} seconds");
                 self.repl_after_startup_load(Some(position));

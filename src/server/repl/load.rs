@@ -56,6 +56,7 @@ impl Server {
     /// Begins to load the file that was received; `rest` is what followed it on the link.
     pub(super) fn load_received_file(&mut self, rest: &[u8]) {
         self.finish_load();
+        self.note_data_replaced();
         let link = self.repl_io.master.link;
         let Some(file) = self.repl_io.master.file.take() else { return };
         if let Some(ChildKind::RdbDisk | ChildKind::RdbSocket) = self.child_kind()
@@ -91,6 +92,7 @@ impl Server {
     /// Has the dataset loaded as it comes off the link; `rest` is what of it was read already.
     pub(super) fn load_from_master_link(&mut self, framing: Framing, rest: &[u8]) {
         self.finish_load();
+        self.note_data_replaced();
         let link = self.repl_io.master.link;
         let (length, mark) = match framing {
             Framing::Length(length) => (Some(length), None),

@@ -47,7 +47,8 @@ impl ReplIo {
 impl Server {
     /// Gives the machine an event, and carries out what it asks for.
     pub(crate) fn with_repl<R>(&mut self, event: impl FnOnce(&mut Repl, &Env<'_>) -> R) -> R {
-        let ks = &self.ks;
+        let (ks, bus) = (&self.ks, &self.bus);
+        let vouched_offset = self.vouched_offset();
         let env = Env {
             now_ms: self.clock.ms(),
             cfg: &self.cfg,
@@ -63,6 +64,7 @@ impl Server {
             },
             master: self.master_session(),
             has_no_keys: &|| ks.total_keys() == 0,
+            vouch: &|| bus.as_ref().and_then(|bus| bus.vouch_for(vouched_offset?)),
         };
         let result = event(&mut self.repl, &env);
         self.act_for_repl();
@@ -231,6 +233,7 @@ impl Server {
     /// A client is about to go.
     pub(crate) fn repl_before_free(&mut self, id: ClientId) {
         if self.repl.knows(id) {
+            self.forget_confirmer(id);
             self.with_repl(|repl, env| repl.on_client_gone(id, env));
         }
     }

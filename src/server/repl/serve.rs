@@ -36,6 +36,9 @@ impl Server {
     /// one to a replica that has to wait for a snapshot, is all that is written to `out`.
     pub(crate) fn synchronize(&mut self, id: ClientId, asked: Option<(&[u8], i64)>, out: &mut Reply) {
         let Some(peer) = self.peer(id) else { return };
+        if self.lacks_acknowledged_data() {
+            return out.error(b"NOMASTERLINK This node may lack acknowledged writes: a replica is to take over.");
+        }
         if let Some(reply) = self.with_repl(|repl, env| repl.synchronize(peer, asked, env)) {
             out.simple(&reply);
         }
@@ -98,7 +101,10 @@ impl Server {
 
     /// Writes need enough good replicas, if any are asked for.
     pub(crate) fn check_good_replicas(&self, is_write: bool) -> Result<(), CmdError> {
-        if is_write && !self.repl.has_enough_replicas(&self.cfg) { Err(error::NO_REPLICAS) } else { Ok(()) }
+        if !is_write {
+            return Ok(());
+        }
+        if self.repl.has_enough_replicas(&self.cfg) { self.check_confirmable() } else { Err(error::NO_REPLICAS) }
     }
 
     // ---- output

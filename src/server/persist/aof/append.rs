@@ -45,13 +45,19 @@ impl Server {
     /// Once a turn, before replies leave.
     pub(crate) fn flush_aof(&mut self) {
         let answering = self.check_gate();
-        let always = self.persist.aof.state != AofState::Off && self.cfg.appendfsync == AppendFsync::Always;
-        self.ks.effects.unsynced.set_wanted(always);
+        let (always, confirmed) = (self.syncs_always(), self.has_durable_acks());
+        self.ks.effects.unsynced.set_wanted(always || confirmed);
         if self.persist.aof.state == AofState::Off {
+            if confirmed {
+                self.await_replicas();
+            }
             return;
         }
         let start_us = self.clock.tick_us();
         self.write_aof(false, answering);
+        if confirmed {
+            self.await_replicas();
+        }
         if self.persist.aof.state == AofState::On && self.persist.aof.fsynced_reploff.is_some() {
             self.persist.aof.fsynced_reploff = Some(self.persist.aof.shared.reploff());
         }
@@ -72,7 +78,7 @@ impl Server {
     }
 
     pub(crate) fn write_aof(&mut self, forced: bool, answering: bool) {
-        if self.is_gate_syncing() {
+        if self.is_gate_syncing(forced) {
             // What comes meanwhile is written and synced together, next.
             return;
         }

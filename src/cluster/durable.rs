@@ -1,0 +1,974 @@
+//! Durable acknowledgements: what a master of a shard may say is written, and who may take its place, so that no
+//! failover loses what was acknowledged. The argument for its safety is `docs/DURABILITY.md`.
+//!
+//! # The rule
+//!
+//! - The replicas that count are a [`Record`]: its members, and in how many of them (`copies`) a write has to be
+//!   before it is acknowledged. A master changes it by proposing the next version; it stands when a majority of the
+//!   masters with slots have it on disk. Until then writes have to satisfy the old and the new one, and a new one is
+//!   told to others only when as many of its members as it asks for have all that was acknowledged.
+//! - Who writes a stream, and since when, is a [`Lineage`]. A replica's data is as good as its [`Progress`]: the lineage
+//!   it followed last, and how far.
+//! - A candidate asks its shard for support before it asks for votes. A member supports it unless its own progress is
+//!   greater, and promises, on disk, to confirm nothing more to a master of an earlier epoch. A candidate needs the
+//!   support of so many members that one of them has whatever was acknowledged: `members - copies + 1`. The support of
+//!   the master itself is enough, too: it gives it when it has stopped writing and the candidate has all.
+//! - A voter that knows the record votes only for a candidate with that support.
+//!
+//! Nothing here rests on clocks: a lease (see `lease`) is what keeps reads fresh, promises are what keeps data.
+//!
+//! Owns the records and promises, on disk in `nodes.conf`, and how far writes are confirmed. Holding replies back is the
+//! server's (`server/persist/gate.rs`).
+
+mod message;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::election::CantFailover;
+use super::node::{NodeId, NodeKey};
+use super::wire::Body;
+use super::{Cluster, Env};
+pub(super) use message::{MODULE_ID, Message};
+
+/// Messages that were not answered are sent again after this.
+const REPEAT_MS: i64 = 500;
+/// A member that is gone for so long, or for half the node timeout, does not count any more.
+const GONE_MS: i64 = 500;
+/// Nothing is confirmed, not even that there is nothing.
+const NOTHING: i64 = -1;
+/// So many records may be told of and not stand yet.
+const MOST_PROPOSALS: usize = 8;
+/// A replica that is asked to has this long for it, besides three node timeouts.
+const CHOSEN_MS: i64 = 5000;
+/// A master that cannot go on asks a replica to take its place this often.
+const TAKE_OVER_MS: i64 = 1000;
+
+/// A stream of writes: the epoch by which its writer became master, and a number for each time it had to begin anew.
+/// The greater one holds all that was acknowledged in lesser ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lineage {
+    pub(crate) epoch: u64,
+    pub(crate) run: u64,
+}
+
+/// A lineage, and the replication offset at which it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lead {
+    lineage: Lineage,
+    start: i64,
+    /// The id of the replication stream that this is an offset of.
+    stream: [u8; 40],
+}
+
+/// How good a node's data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Progress {
+    lineage: Lineage,
+    offset: i64,
+}
+
+/// Which replicas of a shard count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The master that proposed it, which has all that was acknowledged while it stands.
+    owner: NodeId,
+    /// What that master writes.
+    lineage: Lineage,
+    version: u64,
+    /// In how many of them a write has to be before it is acknowledged; 0: acknowledgements do not wait.
+    copies: u32,
+    members: Vec<NodeId>,
+}
+
+impl Record {
+    fn order(&self) -> (Lineage, u64) {
+        (self.lineage, self.version)
+    }
+
+    fn is_member(&self, id: NodeId) -> bool {
+        self.members.contains(&id)
+    }
+
+    /// Whether this node may have all that was acknowledged.
+    fn may_stand(&self, id: NodeId) -> bool {
+        self.owner == id || self.is_member(id)
+    }
+
+    /// Whether one of these nodes must have all that was acknowledged. `elected`: the master that was elected last.
+    fn is_shown_by(&self, supporters: &[NodeId], elected: Option<NodeId>) -> bool {
+        supporters.contains(&self.owner)
+            || elected.is_some_and(|elected| supporters.contains(&elected))
+            || self.supporters(supporters) >= self.supporters_needed()
+    }
+
+    /// How many members a candidate needs, itself included.
+    fn supporters_needed(&self) -> usize {
+        (self.members.len() + 1).saturating_sub(self.copies as usize)
+    }
+
+    fn supporters(&self, among: &[NodeId]) -> usize {
+        self.members.iter().filter(|id| among.contains(id)).count()
+    }
+}
+
+/// What is known of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shard {
+    /// The greatest epoch of an election in which we supported a candidate or voted for it.
+    promised: u64,
+    /// Whom that was.
+    promised_to: Option<NodeId>,
+    record: Option<Record>,
+}
+
+impl Shard {
+    /// Who proposes a record was elected, or was master all the time: no lesser election counts any more.
+    fn take_in_record(&mut self, record: Record) {
+        if record.lineage.epoch > self.promised {
+            (self.promised, self.promised_to) = (record.lineage.epoch, Some(record.owner));
+        }
+        self.record = Some(record);
+    }
+}
+
+/// What a replica has, as it says with its acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Confirmation {
+    /// The greatest epoch of an election in which it supported somebody: it confirms nothing to an earlier master.
+    pub(crate) promised: u64,
+    pub(crate) lineage: Lineage,
+    pub(crate) offset: i64,
+}
+
+/// A record that was told to others.
+#[derive(Clone, Debug)]
+struct Proposal {
+    record: Record,
+    /// It is told to others when its members have enough.
+    is_told: bool,
+    told_ms: i64,
+    first_told_ms: i64,
+    accepted: BTreeSet<NodeId>,
+}
+
+impl Proposal {
+    /// It should have been accepted long ago.
+    fn is_old(&self, now_ms: i64) -> bool {
+        now_ms - self.first_told_ms > 6 * REPEAT_MS
+    }
+}
+
+/// Why a master does not accept writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Which replicas count is not agreed on yet.
+    NotAgreed,
+    /// Too few replicas confirm.
+    TooFewReplicas,
+    /// A replica has begun to take our place.
+    Promised,
+    /// We may have lost what was acknowledged.
+    Incomplete,
+}
+
+impl Refusal {
+    /// The word that CLUSTER INFO has for it.
+    fn word(self) -> &'static str {
+        match self {
+            Refusal::NotAgreed => "not_agreed",
+            Refusal::TooFewReplicas => "too_few_replicas",
+            Refusal::Promised => "being_replaced",
+            Refusal::Incomplete => "data_incomplete",
+        }
+    }
+}
+
+/// All that a node keeps for this.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Durable {
+    shards: BTreeMap<NodeId, Shard>,
+    /// What our data belongs to.
+    lineage: Lineage,
+    /// Our data may lack what was acknowledged, or we do not know.
+    is_incomplete: bool,
+    /// On disk is a log that has all of it, and is synced before anything is acknowledged.
+    is_logged: bool,
+    /// A master's own lineage.
+    lead: Option<Lead>,
+    lead_told_ms: i64,
+    proposals: Vec<Proposal>,
+    confirmations: BTreeMap<NodeId, Confirmation>,
+    /// The greatest epoch in which a replica of ours has promised itself.
+    promised_by_replicas: u64,
+    /// Members that do not confirm, and since when.
+    gone: BTreeMap<NodeId, i64>,
+    /// Everything up to here was confirmed.
+    confirmed: i64,
+    /// This master was a member of a record that asks for one copy: no election goes past it.
+    has_first_word: bool,
+    asked_to_take_over_ms: i64,
+    /// How many replicas were chosen for that, and when the last one was.
+    take_overs: usize,
+    chosen_ms: i64,
+    /// A replica's master, and what that said of its lineage.
+    follows: Option<(NodeKey, Lead)>,
+    /// The replication link may still be the one to another master.
+    is_relinking: bool,
+    /// What of a replica is on disk: others may hear of it.
+    saved: (u64, Lineage),
+    /// The latest evidence of candidates.
+    evidence: BTreeMap<NodeId, (u64, Vec<NodeId>)>,
+}
+
+impl Cluster {
+    // ---- what the server asks ----
+
+    /// Whether acknowledgements of this master's writes wait for replicas.
+    pub(crate) fn has_durable_acks(&self) -> bool {
+        self.myself().is_voter() && (self.config.durable_acks > 0 || self.my_record().is_some_and(|r| r.copies > 0))
+    }
+
+    /// Up to which offset everything is confirmed.
+    pub(crate) fn confirmed_offset(&self) -> i64 {
+        self.durable.confirmed
+    }
+
+    /// Whether a write may be accepted now, as far as it can be confirmed.
+    pub(crate) fn check_confirmable(&self) -> Result<(), Refusal> {
+        if !self.has_durable_acks() {
+            return Ok(());
+        }
+        if self.durable.is_incomplete {
+            return Err(Refusal::Incomplete);
+        }
+        let Some(lead) = self.durable.lead else { return Err(Refusal::NotAgreed) };
+        if self.my_promise() > lead.lineage.epoch {
+            return Err(Refusal::Promised);
+        }
+        let told = || self.durable.proposals.iter().filter(|p| p.is_told);
+        let agreed = told().find(|p| self.is_agreed(p));
+        if agreed.is_none_or(|p| p.record.copies < self.config.durable_acks) {
+            return Err(Refusal::NotAgreed);
+        }
+        let enough = |record: &Record| self.confirming(record).count() >= record.copies as usize;
+        if told().all(|p| enough(&p.record)) { Ok(()) } else { Err(Refusal::TooFewReplicas) }
+    }
+
+    /// What this replica is to say with its acknowledgement: what of it is on disk. `None` if it cannot vouch for its
+    /// data.
+    pub(crate) fn confirmation(&self, offset: i64) -> Option<Confirmation> {
+        let (_, lead) = self.durable.follows?;
+        let (promised, lineage) = self.durable.saved;
+        let may = self.is_replica() && !self.durable.is_incomplete && !self.durable.is_relinking;
+        (may && lineage == lead.lineage).then_some(Confirmation { promised, lineage, offset })
+    }
+
+    /// A replica has confirmed.
+    pub(crate) fn on_confirmation(&mut self, id: NodeId, confirmation: Confirmation, env: &Env) {
+        let Some(lead) = self.durable.lead.filter(|_| self.is_master()) else { return };
+        if self.nodes.find(&id).is_none_or(|key| self.nodes[key].replica_of != Some(self.myself)) {
+            return;
+        }
+        if confirmation.lineage != lead.lineage || confirmation.offset > env.repl_offset {
+            return;
+        }
+        if self.durable.confirmations.insert(id, confirmation).is_none() {
+            self.wake_at(env.now_ms);
+        }
+        self.durable.gone.remove(&id);
+        self.advance_proposals(env);
+    }
+
+    /// A replica's link is gone: it confirms nothing until it says so anew.
+    pub(crate) fn on_confirmer_gone(&mut self, id: NodeId, env: &Env) {
+        if self.durable.confirmations.remove(&id).is_some() {
+            self.durable.gone.insert(id, env.now_ms);
+            self.wake_at(env.now_ms + self.gone_after_ms());
+        }
+    }
+
+    /// Whether replicas must not take this node's data for that of its shard.
+    pub(crate) fn lacks_data(&self) -> bool {
+        self.durable.is_incomplete && self.is_master() && self.has_durable_acks()
+    }
+
+    /// The data set is about to be replaced by another one.
+    pub(crate) fn on_data_replaced(&mut self) {
+        self.durable.is_incomplete = true;
+    }
+
+    /// The data set was loaded at start. From a log (`from_log`) that had everything before, it has everything.
+    pub(crate) fn on_data_loaded(&mut self, from_log: bool) {
+        if from_log && self.durable.is_logged && self.is_master() {
+            self.durable.is_incomplete = false;
+        }
+    }
+
+    /// Whether all data is in a log on disk, which is synced before anything is acknowledged.
+    pub(crate) fn set_logged(&mut self, is_logged: bool) {
+        if self.durable.is_logged != is_logged {
+            self.durable.is_logged = is_logged;
+            if self.is_durable_known() {
+                self.save_synced();
+            }
+        }
+    }
+
+    /// Whether this master has taken over data of which it is not known yet whether enough replicas have it.
+    pub(crate) fn inherits_unconfirmed(&self) -> bool {
+        self.durable.lead.is_none_or(|lead| self.durable.confirmed < lead.start)
+    }
+
+    /// CLUSTER INFO's lines about it; none if this is not used here.
+    pub(super) fn describe_durable(&self) -> String {
+        let record = self.my_record();
+        if self.config.durable_acks == 0 && record.is_none() {
+            return String::new();
+        }
+        let state = match self.check_confirmable() {
+            Ok(()) if self.has_durable_acks() => "ok",
+            Ok(()) => "off",
+            Err(refusal) => refusal.word(),
+        };
+        let record = record.map_or((0, 0), |r| (r.copies, r.members.len()));
+        format!(
+            "cluster_durable_acks:{}\r\ncluster_durable_members:{}\r\ncluster_durable_state:{state}\r\n",
+            record.0, record.1
+        )
+    }
+
+    // ---- the shard ----
+
+    fn my_shard(&self) -> Option<&Shard> {
+        self.durable.shards.get(&self.myself().shard_id)
+    }
+
+    fn my_shard_mut(&mut self) -> &mut Shard {
+        let id = self.myself().shard_id;
+        self.durable.shards.entry(id).or_default()
+    }
+
+    fn my_record(&self) -> Option<&Record> {
+        self.my_shard()?.record.as_ref()
+    }
+
+    fn my_promise(&self) -> u64 {
+        self.my_shard().map_or(0, |shard| shard.promised)
+    }
+
+    /// Whether this replica counts, so that it must not leave its shard by itself.
+    pub(super) fn is_counted(&self) -> bool {
+        let id = self.myself().id;
+        self.my_record().is_some_and(|record| record.copies > 0 && record.may_stand(id))
+    }
+
+    /// In how many replicas writes of our shard have to be before they are acknowledged.
+    pub(super) fn copies_wanted(&self) -> usize {
+        self.my_record().map_or(0, |record| record.copies).max(self.config.durable_acks) as usize
+    }
+
+    fn tell(&mut self, to: NodeKey, message: &Message, env: &Env) {
+        let node = &self.nodes[to];
+        if let Some(link) = node.link.or(node.inbound) {
+            let (kind, payload) = message.encode();
+            self.send(link, &Body::Module { module_id: MODULE_ID, kind, payload: &payload }, 0, env);
+        }
+    }
+
+    fn tell_all(&mut self, to: &[NodeKey], message: &Message, env: &Env) {
+        to.iter().for_each(|key| self.tell(*key, message, env));
+    }
+
+    pub(super) fn on_durable_message(&mut self, sender: NodeKey, message: Message, env: &Env) {
+        match message {
+            Message::Lead(lead) => self.on_lead(sender, lead, env),
+            Message::Ask { epoch, progress } => self.on_ask(sender, epoch, progress, env),
+            Message::Support { epoch } => self.on_support(sender, epoch),
+            Message::Evidence { epoch, supporters } => {
+                self.durable.evidence.insert(self.nodes[sender].id, (epoch, supporters));
+            }
+            Message::Propose { shard, record } => self.on_propose(sender, shard, record, env),
+            Message::Accepted { lineage, version } => self.on_accepted(sender, lineage, version, env),
+            Message::Known { shard, promised, promised_to, record } => {
+                self.on_known(shard, promised, promised_to, record);
+            }
+            Message::Promised { epoch } => {
+                if self.nodes[sender].replica_of == Some(self.myself) {
+                    self.durable.promised_by_replicas = self.durable.promised_by_replicas.max(epoch);
+                }
+            }
+            Message::TakeOver { forced } => self.on_take_over(sender, forced, env),
+        }
+    }
+
+    /// Every tick.
+    pub(super) fn durable_tick(&mut self, env: &Env) {
+        if self.is_replica() {
+            self.follow_lead(env);
+        } else if self.myself().is_voter() && (self.config.durable_acks > 0 || self.my_record().is_some()) {
+            self.lead_shard(env);
+        }
+    }
+
+    /// A node is forgotten, and so is its shard if it was the last of it.
+    pub(super) fn forget_durable(&mut self, key: NodeKey) {
+        let (id, shard) = (self.nodes[key].id, self.nodes[key].shard_id);
+        self.durable.evidence.remove(&id);
+        if self.nodes.iter().all(|(other, n)| other == key || n.shard_id != shard) {
+            self.durable.shards.remove(&shard);
+        }
+        if self.durable.follows.is_some_and(|(master, _)| master == key) {
+            self.durable.follows = None;
+        }
+    }
+
+    /// At the end of a turn: what was changed is on disk before what follows.
+    pub(super) fn durable_flushed(&mut self) {
+        self.durable.saved = (self.my_promise(), self.durable.lineage);
+        self.durable.is_relinking = false;
+    }
+
+    // ---- the master ----
+
+    fn lead_shard(&mut self, env: &Env) {
+        if self.durable.is_incomplete && self.config.durable_acks > 0 {
+            return self.ask_to_take_over(true, env);
+        }
+        if std::mem::take(&mut self.durable.is_incomplete) {
+            log::warn!("Acknowledged writes may be lost: cluster-durable-acks is 0, so this node serves what it has.");
+            self.todo.state = true;
+        }
+        let Some(stream) = env.stream else { return };
+        let lead = self.durable.lead.filter(|lead| lead.stream == stream);
+        let lead = lead.unwrap_or_else(|| self.begin_lineage(stream, env));
+        if self.my_promise() > lead.lineage.epoch {
+            return self.ask_to_take_over(false, env);
+        }
+        self.tell_lead(lead, env);
+        self.propose_as_due(lead, env);
+        self.advance_proposals(env);
+        // Some of our shard, or voters, have begun to replace us: they confirm nothing more to us, or accept no proposal.
+        let replaced = match self.check_confirmable() {
+            Err(Refusal::TooFewReplicas | Refusal::NotAgreed) if self.is_deserted(lead) => true,
+            _ => self.durable.proposals.last().is_some_and(|p| !self.is_agreed(p) && p.is_told && p.is_old(env.now_ms)),
+        };
+        if replaced {
+            self.ask_to_take_over(false, env);
+        }
+    }
+
+    /// Whether a replica of ours has promised itself to another, as far as we have heard.
+    fn is_deserted(&self, lead: Lead) -> bool {
+        let confirmed = self.durable.confirmations.values().map(|c| c.promised).max();
+        confirmed.max(Some(self.durable.promised_by_replicas)) > Some(lead.lineage.epoch)
+    }
+
+    /// A master that was not elected as one since it started takes a lineage that nobody has followed.
+    fn begin_lineage(&mut self, stream: [u8; 40], env: &Env) -> Lead {
+        let old = self.durable.lineage;
+        let is_first = old == Lineage::default() && self.my_record().is_none();
+        let epoch = if old.epoch == 0 { self.myself().config_epoch } else { old.epoch };
+        let lineage = Lineage { epoch, run: old.run + 1 };
+        let lead = Lead { lineage, start: env.repl_offset, stream };
+        // Where every election takes our support, what we have is as safe as what was acknowledged: for nobody to be told of
+        // it would do no good.
+        let has_first_word = std::mem::take(&mut self.durable.has_first_word);
+        self.durable.confirmed = if is_first || has_first_word { lead.start } else { NOTHING };
+        self.durable.lineage = lineage;
+        self.durable.lead = Some(lead);
+        self.durable.lead_told_ms = 0;
+        self.durable.confirmations.clear();
+        self.durable.gone.clear();
+        self.durable.proposals.clear();
+        if self.is_durable_known() {
+            self.save_synced();
+        }
+        lead
+    }
+
+    /// This replica is the master now, by the epoch it has taken.
+    pub(super) fn lead_from_now(&mut self, env: &Env) {
+        let id = self.myself().id;
+        let has_first_word = self.my_record().is_some_and(|record| record.copies == 1 && record.is_member(id));
+        let durable = &mut self.durable;
+        (durable.is_incomplete, durable.follows, durable.lead) = (false, None, None);
+        durable.has_first_word = has_first_word;
+        durable.confirmed = if has_first_word { env.repl_offset } else { NOTHING };
+        self.durable.lineage = Lineage { epoch: self.myself().config_epoch, run: 0 };
+        // The stream gets its own id when the server knows.
+        self.wake_at(env.now_ms);
+    }
+
+    /// This node follows a master now, of this shard or, if `is_other`, of another one.
+    pub(super) fn stop_leading(&mut self, is_other: bool) {
+        let durable = &mut self.durable;
+        durable.lead = None;
+        durable.follows = None;
+        durable.is_relinking = true;
+        durable.is_incomplete |= is_other;
+        durable.proposals.clear();
+        durable.confirmations.clear();
+        durable.gone.clear();
+    }
+
+    fn tell_lead(&mut self, lead: Lead, env: &Env) {
+        let now = env.now_ms;
+        if now - self.durable.lead_told_ms < REPEAT_MS.min(self.config.node_timeout_ms / 8) {
+            return;
+        }
+        self.durable.lead_told_ms = now;
+        let replicas = self.myself().replicas.iter().copied();
+        let unaware = replicas.filter(|key| !self.durable.confirmations.contains_key(&self.nodes[*key].id));
+        let unaware: Vec<NodeKey> = unaware.collect();
+        self.tell_all(&unaware, &Message::Lead(lead), env);
+    }
+
+    fn gone_after_ms(&self) -> i64 {
+        GONE_MS.max(self.config.node_timeout_ms / 2)
+    }
+
+    /// The members that confirm and have not promised themselves to another.
+    fn confirming<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = &'a Confirmation> {
+        let epoch = self.durable.lead.map_or(0, |lead| lead.lineage.epoch);
+        let confirmations = record.members.iter().filter_map(|id| self.durable.confirmations.get(id));
+        confirmations.filter(move |c| c.promised <= epoch)
+    }
+
+    /// Up to which offset as many members as this record asks for have everything.
+    fn confirmed_by(&self, record: &Record) -> i64 {
+        let copies = record.copies as usize;
+        if copies == 0 {
+            return i64::MAX;
+        }
+        let mut offsets: Vec<i64> = self.confirming(record).map(|c| c.offset).collect();
+        offsets.sort_unstable_by(|a, b| b.cmp(a));
+        offsets.get(copies - 1).copied().unwrap_or(0)
+    }
+
+    /// Whether a majority of the voters have it.
+    fn is_agreed(&self, proposal: &Proposal) -> bool {
+        let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
+        proposal.is_told && voters.filter(|(_, n)| proposal.accepted.contains(&n.id)).count() + 1 >= self.quorum()
+    }
+
+    /// Proposes another record if the one that was proposed last is not what it should be.
+    fn propose_as_due(&mut self, lead: Lead, env: &Env) {
+        let copies = self.config.durable_acks;
+        let Some(members) = self.members_wanted(copies, env) else { return };
+        let last = self.durable.proposals.last();
+        if last.is_some_and(|p| p.record.copies == copies && p.record.members == members) {
+            return;
+        }
+        if last.is_some_and(|p| p.is_told && !self.is_agreed(p) && env.now_ms - p.told_ms < REPEAT_MS) {
+            return; // One after the other, if that is possible.
+        }
+        self.durable.proposals.retain(|p| p.is_told);
+        if self.durable.proposals.len() >= MOST_PROPOSALS {
+            return;
+        }
+        let newest = self.durable.proposals.iter().map(|p| p.record.version).max();
+        let version = newest.max(self.my_record().map(|r| r.version)).unwrap_or(0) + 1;
+        let record = Record { owner: self.myself().id, lineage: lead.lineage, version, copies, members };
+        self.durable.proposals.push(Proposal {
+            record,
+            is_told: false,
+            told_ms: 0,
+            first_told_ms: env.now_ms,
+            accepted: BTreeSet::new(),
+        });
+    }
+
+    /// Which replicas should count: those that confirm, and those that did a moment ago; `None` if there are too few for
+    /// any change.
+    fn members_wanted(&self, copies: u32, env: &Env) -> Option<Vec<NodeId>> {
+        if copies == 0 {
+            return Some(Vec::new());
+        }
+        let epoch = self.durable.lead.map_or(0, |lead| lead.lineage.epoch);
+        let is_mine = |id: &NodeId| {
+            let key = self.nodes.find(id);
+            key.is_some_and(|key| self.nodes[key].replica_of == Some(self.myself) && !self.nodes[key].failed())
+        };
+        let confirming = self.durable.confirmations.iter().filter(|(_, c)| c.promised <= epoch).map(|(id, _)| *id);
+        let last = self.durable.proposals.last().map_or(&[][..], |p| &p.record.members);
+        let is_back_soon = |id: &NodeId| {
+            let since = self.durable.gone.get(id);
+            since.is_some_and(|since| env.now_ms - since < self.gone_after_ms())
+                || self.durable.confirmations.contains_key(id)
+        };
+        let missed = last.iter().filter(|id| is_back_soon(id)).copied();
+        let wanted: BTreeSet<NodeId> = confirming.chain(missed).filter(is_mine).collect();
+        (wanted.len() >= copies as usize).then(|| wanted.into_iter().collect())
+    }
+
+    /// Tells others of the proposals whose members have enough, and takes note of how far writes are confirmed.
+    fn advance_proposals(&mut self, env: &Env) {
+        let Some(lead) = self.durable.lead else { return };
+        if self.my_promise() > lead.lineage.epoch || self.durable.is_incomplete {
+            return;
+        }
+        self.advance_confirmed();
+        let floor = self.durable.confirmed.max(lead.start);
+        if let Some(at) = self.durable.proposals.iter().position(|p| !p.is_told)
+            && self.confirmed_by(&self.durable.proposals[at].record) >= floor
+        {
+            self.durable.proposals[at].is_told = true;
+            self.durable.proposals[at].first_told_ms = env.now_ms;
+            let record = self.durable.proposals[at].record.clone();
+            // We are a voter, too.
+            self.my_shard_mut().take_in_record(record);
+            self.save_synced();
+        }
+        self.tell_proposal(env);
+        self.drop_replaced_proposals();
+        self.advance_confirmed();
+    }
+
+    fn advance_confirmed(&mut self) {
+        let told = || self.durable.proposals.iter().filter(|p| p.is_told);
+        if told().any(|p| self.is_agreed(p)) {
+            // Without a record that asks for copies nothing is confirmed.
+            let all = told().map(|p| self.confirmed_by(&p.record)).min().filter(|all| *all < i64::MAX);
+            self.durable.confirmed = self.durable.confirmed.max(all.unwrap_or(0));
+        }
+    }
+
+    /// Tells the newest proposal to all who have not accepted it, again and again.
+    fn tell_proposal(&mut self, env: &Env) {
+        let Some(newest) = self.durable.proposals.iter_mut().rfind(|p| p.is_told) else { return };
+        if env.now_ms - newest.told_ms < REPEAT_MS {
+            return;
+        }
+        newest.told_ms = env.now_ms;
+        let (record, accepted) = (newest.record.clone(), newest.accepted.clone());
+        let others = self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake() && !n.failed());
+        let others: Vec<NodeKey> = others.filter(|(_, n)| !accepted.contains(&n.id)).map(|(key, _)| key).collect();
+        self.tell_all(&others, &Message::Propose { shard: self.myself().shard_id, record }, env);
+    }
+
+    /// What stands replaces what was before it.
+    fn drop_replaced_proposals(&mut self) {
+        if let Some(at) = self.durable.proposals.iter().rposition(|p| self.is_agreed(p))
+            && at > 0
+        {
+            self.durable.proposals.drain(..at);
+        }
+    }
+
+    fn on_accepted(&mut self, sender: NodeKey, lineage: Lineage, version: u64, env: &Env) {
+        let id = self.nodes[sender].id;
+        for proposal in &mut self.durable.proposals {
+            if proposal.record.order() == (lineage, version) {
+                proposal.accepted.insert(id);
+            }
+        }
+        self.advance_proposals(env);
+    }
+
+    /// We cannot go on. `forced`: we do not have all that was acknowledged, or do not know.
+    fn ask_to_take_over(&mut self, forced: bool, env: &Env) {
+        if env.now_ms - self.durable.asked_to_take_over_ms < TAKE_OVER_MS || self.manual.in_progress() {
+            return;
+        }
+        self.durable.asked_to_take_over_ms = env.now_ms;
+        let mut replicas: Vec<NodeKey> = self.myself().replicas.clone();
+        replicas.retain(|key| {
+            let n = &self.nodes[*key];
+            n.healthy() && (!forced || self.my_record().is_none_or(|record| record.may_stand(n.id)))
+        });
+        replicas.sort_by_key(|key| std::cmp::Reverse(self.nodes[*key].repl_offset));
+        if replicas.is_empty() {
+            return;
+        }
+        // The best may not be able to: each has time for an election.
+        if env.now_ms - self.durable.chosen_ms > CHOSEN_MS + 3 * self.config.node_timeout_ms {
+            self.durable.chosen_ms = env.now_ms;
+            self.durable.take_overs += 1;
+        }
+        let chosen = replicas[(self.durable.take_overs - 1) % replicas.len()];
+        log::info!(
+            "Asking replica {} to take over: {}",
+            self.nodes[chosen].id,
+            if forced { "this node may lack acknowledged writes." } else { "a failover has begun already." }
+        );
+        self.tell(chosen, &Message::TakeOver { forced }, env);
+    }
+
+    // ---- a member ----
+
+    fn on_lead(&mut self, sender: NodeKey, lead: Lead, env: &Env) {
+        if self.myself().replica_of == Some(sender) {
+            self.durable.follows = Some((sender, lead));
+            self.follow_lead(env);
+            let epoch = self.my_promise();
+            if epoch > lead.lineage.epoch {
+                self.tell(sender, &Message::Promised { epoch }, env);
+            }
+        }
+    }
+
+    /// Whether the data is of the lineage that our master writes, at last.
+    fn follow_lead(&mut self, env: &Env) {
+        let Some((master, lead)) = self.durable.follows else { return };
+        let is_linked = env.master_link_up && !self.durable.is_relinking && self.myself().replica_of == Some(master);
+        let is_beyond = env.stream == Some(lead.stream) && env.repl_offset >= lead.start;
+        if !is_linked || self.my_promise() > lead.lineage.epoch || !is_beyond {
+            return;
+        }
+        if self.durable.lineage != lead.lineage || self.durable.is_incomplete {
+            self.durable.lineage = lead.lineage;
+            self.durable.is_incomplete = false;
+            self.save_synced();
+        }
+    }
+
+    fn on_propose(&mut self, sender: NodeKey, shard: NodeId, record: Record, env: &Env) {
+        // It tells again, so there is time to hear which shard it is of.
+        if self.nodes[sender].shard_id != shard || self.nodes[sender].id != record.owner {
+            return;
+        }
+        self.forget_unknown_shards();
+        let known = self.durable.shards.entry(shard).or_default();
+        if record.lineage.epoch < known.promised {
+            return;
+        }
+        let (lineage, version) = record.order();
+        let newest = known.record.as_ref().map(Record::order);
+        if newest.is_some_and(|newest| newest > (lineage, version)) {
+            return;
+        }
+        if newest != Some((lineage, version)) {
+            known.take_in_record(record);
+            self.save_synced();
+        }
+        self.tell(sender, &Message::Accepted { lineage, version }, env);
+    }
+
+    fn on_ask(&mut self, candidate: NodeKey, epoch: u64, progress: Progress, env: &Env) {
+        let ours = Progress { lineage: self.durable.lineage, offset: env.repl_offset };
+        let is_whole = !self.durable.is_incomplete && env.stream.is_some();
+        let is_heir = self.nodes[candidate].replica_of == Some(self.myself);
+        let may = if self.is_master() {
+            // It has stopped writing for this replica, which has everything.
+            is_heir && self.hands_over_to(candidate) && is_whole && progress.offset == env.repl_offset
+        } else {
+            // Whether it counts is for the voters to say, by the record that they have.
+            self.is_sibling(candidate) && is_whole && progress >= ours
+        };
+        let me = self.nodes[candidate].id;
+        let shard = self.my_shard_mut();
+        let is_new = epoch > shard.promised;
+        if !may || !(is_new || (epoch == shard.promised && shard.promised_to == Some(me))) {
+            if epoch == shard.promised {
+                self.note_rival(epoch);
+            }
+            return;
+        }
+        if is_new && is_heir {
+            // It has confirmed everything so far by asking.
+            self.count_heir(me, env);
+        }
+        let shard = self.my_shard_mut();
+        if is_new {
+            (shard.promised, shard.promised_to) = (epoch, Some(me));
+            self.save_synced();
+            self.yield_election(env);
+        }
+        log::info!("Supporting {} in the election of epoch {epoch}", self.nodes[candidate].id);
+        self.tell(candidate, &Message::Support { epoch }, env);
+    }
+
+    /// The replica that takes over has all that this master wrote, so that what waits for confirmation is as good as it can
+    /// be: whoever is elected from now on has it, too.
+    fn count_heir(&mut self, heir: NodeId, env: &Env) {
+        if let Some(lead) = self.durable.lead {
+            let confirmation = Confirmation { promised: 0, lineage: lead.lineage, offset: env.repl_offset };
+            self.durable.confirmations.insert(heir, confirmation);
+            self.advance_confirmed();
+            self.durable.confirmations.remove(&heir);
+        }
+    }
+
+    fn on_take_over(&mut self, sender: NodeKey, forced: bool, env: &Env) {
+        if self.myself().replica_of == Some(sender) && !self.manual.in_progress() {
+            log::info!("Our master asks to be replaced.");
+            self.begin_manual_failover(forced, env);
+        }
+    }
+
+    // ---- a candidate ----
+
+    /// Whether this replica can vouch for its data, if its shard asks for that. In a manual failover it has what the master
+    /// has.
+    pub(super) fn may_stand(&self, env: &Env) -> Result<(), CantFailover> {
+        let has_all = self.manual.has_master_offset() && env.master_link_up;
+        let is_whole = !self.durable.is_incomplete && env.stream.is_some();
+        if self.my_record().is_none_or(|record| record.copies == 0) || has_all || is_whole {
+            return Ok(());
+        }
+        Err(CantFailover::DataIncomplete)
+    }
+
+    /// Whether votes may be asked for only with the support of the shard.
+    pub(super) fn needs_support(&self) -> bool {
+        self.my_record().map_or(self.config.durable_acks > 0, |record| record.copies > 0)
+    }
+
+    /// Begins to stand in the election of this epoch: from now on nothing is confirmed to our master.
+    pub(super) fn stand(&mut self, epoch: u64) {
+        let id = self.myself().id;
+        let shard = self.my_shard_mut();
+        (shard.promised, shard.promised_to) = (epoch, Some(id));
+        self.save_synced();
+    }
+
+    /// Whether this node still stands in the election of that epoch.
+    pub(super) fn stands_in(&self, epoch: u64) -> bool {
+        let id = self.myself().id;
+        self.my_shard().is_some_and(|shard| shard.promised == epoch && shard.promised_to == Some(id))
+    }
+
+    pub(super) fn ask_for_support(&mut self, epoch: u64, env: &Env) {
+        let Some(master) = self.myself().replica_of else { return };
+        let progress = Progress { lineage: self.durable.lineage, offset: env.repl_offset };
+        let siblings = self.nodes[master].replicas.iter().copied().filter(|key| *key != self.myself);
+        let asked: Vec<NodeKey> = siblings.chain([master]).collect();
+        self.tell_all(&asked, &Message::Ask { epoch, progress }, env);
+    }
+
+    /// Whether so many support us that one of them, or we, must have whatever was acknowledged.
+    pub(super) fn is_supported(&self, supporters: &BTreeSet<NodeId>) -> bool {
+        let Some(record) = self.my_record() else { return true };
+        let supporters: Vec<NodeId> = supporters.iter().copied().chain([self.myself().id]).collect();
+        let master = self.myself().replica_of.map(|key| self.nodes[key].id);
+        record.is_shown_by(&supporters, master)
+    }
+
+    /// How many supporters there are, and how many it takes.
+    pub(super) fn support_count(&self, supporters: &BTreeSet<NodeId>) -> (usize, usize) {
+        let needed = self.my_record().map_or(0, Record::supporters_needed);
+        (supporters.len() + 1, needed)
+    }
+
+    pub(super) fn show_evidence(&mut self, to: &[NodeKey], epoch: u64, supporters: &BTreeSet<NodeId>, env: &Env) {
+        let supporters = supporters.iter().copied().chain([self.myself().id]).collect();
+        self.tell_all(to, &Message::Evidence { epoch, supporters }, env);
+    }
+
+    // ---- a voter ----
+
+    /// Whether a candidate for the place of `master` has shown enough support to be voted for in this epoch.
+    pub(super) fn check_evidence(&self, candidate: NodeKey, master: NodeKey, epoch: u64) -> Result<(), &'static str> {
+        let Some(shard) = self.durable.shards.get(&self.nodes[master].shard_id) else { return Ok(()) };
+        let Some(record) = shard.record.as_ref().filter(|record| record.copies > 0) else { return Ok(()) };
+        let id = self.nodes[candidate].id;
+        if epoch < shard.promised || (epoch == shard.promised && shard.promised_to != Some(id)) {
+            return Err("its shard was promised to another candidate");
+        }
+        match self.durable.evidence.get(&id) {
+            Some((of, supporters)) if *of == epoch && record.is_shown_by(supporters, shard.promised_to) => Ok(()),
+            _ => Err("it has not shown that it has all acknowledged writes"),
+        }
+    }
+
+    /// What this voter knows of all shards goes to whom it votes for: a new master takes the place of a voter that knew.
+    pub(super) fn tell_known(&mut self, candidate: NodeKey, env: &Env) {
+        for (shard, known) in self.durable.shards.clone() {
+            let Shard { promised, promised_to, record } = known;
+            self.tell(candidate, &Message::Known { shard, promised, promised_to, record }, env);
+        }
+    }
+
+    /// Takes in what another voter knows of a shard.
+    fn on_known(&mut self, id: NodeId, promised: u64, promised_to: Option<NodeId>, record: Option<Record>) {
+        if self.nodes.iter().all(|(_, n)| n.shard_id != id) {
+            return;
+        }
+        let shard = self.durable.shards.entry(id).or_default();
+        let before = shard.clone();
+        if promised > shard.promised {
+            (shard.promised, shard.promised_to) = (promised, promised_to);
+        }
+        let is_newer = |record: &Record| shard.record.as_ref().is_none_or(|known| known.order() < record.order());
+        if let Some(record) = record.filter(is_newer) {
+            shard.take_in_record(record);
+        }
+        if *shard != before {
+            self.save_synced();
+        }
+    }
+
+    /// Shards that no known node is of are gone.
+    fn forget_unknown_shards(&mut self) {
+        let known: BTreeSet<NodeId> = self.nodes.iter().map(|(_, n)| n.shard_id).collect();
+        self.durable.shards.retain(|id, _| known.contains(id));
+    }
+
+    /// A vote for a candidate for the place of `master`: nothing of that is accepted any more.
+    pub(super) fn note_durable_vote(&mut self, candidate: NodeKey, master: NodeKey, epoch: u64) {
+        let (candidate, shard) = (self.nodes[candidate].id, self.nodes[master].shard_id);
+        if let Some(shard) = self.durable.shards.get_mut(&shard) {
+            (shard.promised, shard.promised_to) = (epoch, Some(candidate));
+        }
+    }
+
+    // ---- the file ----
+
+    fn is_durable_known(&self) -> bool {
+        self.config.durable_acks > 0 || !self.durable.shards.is_empty()
+    }
+
+    /// The variables of `nodes.conf`, each with a blank before it; none where this is not used.
+    pub(super) fn durable_vars(&self) -> String {
+        if !self.is_durable_known() {
+            return String::new();
+        }
+        let Lineage { epoch, run } = self.durable.lineage;
+        let mut out = format!(" durableData {epoch}:{run}:{}", u8::from(self.durable.is_logged));
+        for (id, shard) in &self.durable.shards {
+            let to = shard.promised_to.map_or(String::new(), |to| to.to_string());
+            out.push_str(&format!(" durableShard-{id} {}:{to}", shard.promised));
+            if let Some(Record { owner, lineage, version, copies, members }) = &shard.record {
+                let members: Vec<&str> = members.iter().map(NodeId::as_str).collect();
+                let members = members.join(",");
+                out.push_str(&format!(":{owner}:{}:{}:{version}:{copies}:{members}", lineage.epoch, lineage.run));
+            }
+        }
+        out
+    }
+
+    /// Reads a variable of that kind; whether it is one, and `None` if it is broken.
+    pub(super) fn read_durable_var(&mut self, name: &str, value: &str) -> Option<bool> {
+        let parts: Vec<&str> = value.split(':').collect();
+        let number = |at: usize| parts.get(at)?.parse::<u64>().ok();
+        if name == "durableData" {
+            self.durable.lineage = Lineage { epoch: number(0)?, run: number(1)? };
+            self.durable.is_logged = number(2)? == 1;
+            return Some(true);
+        }
+        let Some(id) = name.strip_prefix("durableShard-") else { return Some(false) };
+        let node = |at: usize| NodeId::parse(parts.get(at)?.as_bytes());
+        let mut shard = Shard { promised: number(0)?, promised_to: node(1), record: None };
+        if parts.len() > 2 {
+            let ids = parts.get(7)?.split(',').filter(|id| !id.is_empty());
+            shard.record = Some(Record {
+                owner: node(2)?,
+                lineage: Lineage { epoch: number(3)?, run: number(4)? },
+                version: number(5)?,
+                copies: number(6)?.try_into().ok()?,
+                members: ids.map(|id| NodeId::parse(id.as_bytes())).collect::<Option<_>>()?,
+            });
+        }
+        self.durable.shards.insert(NodeId::parse(id.as_bytes())?, shard);
+        Some(true)
+    }
+
+    /// After the file was read: without its data from before this node cannot vouch for anything.
+    pub(super) fn durable_restarted(&mut self) {
+        // A master that has led nobody has acknowledged nothing; a replica may have confirmed without knowing the record.
+        let has_record = self.my_record().is_some_and(|record| record.copies > 0);
+        let was_asked = self.is_replica() && self.config.durable_acks > 0;
+        self.durable.is_incomplete = has_record || was_asked || self.durable.lineage != Lineage::default();
+        self.durable.saved = (self.my_promise(), self.durable.lineage);
+    }
+}

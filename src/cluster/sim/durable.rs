@@ -1,0 +1,409 @@
+//! Data in a simulation: clients with unique writes, replication of them, and what was acknowledged.
+//!
+//! A node's data is the list of the writes it has, of which the replication offset is the number. A replica copies its
+//! master's list over a link that breaks with a partition; one whose list is not the beginning of its master's gets the
+//! whole, and has nothing while it does. A crash loses the list, unless all nodes keep theirs. At no time have more
+//! copies of a shard been lost than acknowledged writes have beside the master's.
+
+use super::super::Confirmation;
+use super::*;
+
+/// Nodes keep what they have over a crash as with `appendfsync always`, or lose it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Disk {
+    Keeps,
+    Loses,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Confirm {
+    to: NodeNo,
+    from: NodeNo,
+    /// The link it was sent over.
+    link: u64,
+    offset: i64,
+    promised: u64,
+    lineage: (u64, u64),
+}
+
+pub(super) struct Data {
+    /// The id of the stream that the offset is one of.
+    pub(super) stream: [u8; 40],
+    writes: Vec<u32>,
+    /// Whether it follows its master's stream, over which link.
+    pub(super) is_linked: bool,
+    link: u64,
+    /// Until when it receives the whole data set.
+    receives_until: Option<i64>,
+    /// Until when nothing is copied, though the link is up.
+    stalls_until: i64,
+    /// Its data was lost and is not there again.
+    is_lost: bool,
+    keeps: bool,
+    /// As a master: how many of its writes were acknowledged, and since when a replica's link is gone.
+    acknowledged: usize,
+    gone: BTreeMap<NodeNo, i64>,
+    /// The link of each replica that it knows of.
+    links: BTreeMap<NodeNo, u64>,
+}
+
+impl Default for Data {
+    fn default() -> Data {
+        Data {
+            stream: [b'0'; 40],
+            writes: Vec::new(),
+            is_linked: false,
+            link: 0,
+            receives_until: None,
+            stalls_until: 0,
+            is_lost: false,
+            keeps: false,
+            acknowledged: 0,
+            gone: BTreeMap::new(),
+            links: BTreeMap::new(),
+        }
+    }
+}
+
+impl Data {
+    pub(super) fn unlink(&mut self) {
+        self.is_linked = false;
+        self.link += 1;
+        if self.receives_until.take().is_some() {
+            self.is_lost = true;
+        }
+    }
+
+    pub(super) fn crash(&mut self) {
+        self.unlink();
+        self.acknowledged = 0;
+        self.gone.clear();
+        self.links.clear();
+        if !self.keeps {
+            self.writes.clear();
+            self.is_lost = true;
+        }
+    }
+}
+
+/// What clients of a shard were told is written.
+#[derive(Default)]
+pub(super) struct Acknowledged {
+    writes: Vec<u32>,
+    next: u32,
+    refused: u64,
+}
+
+impl Sim {
+    pub(super) fn disk(&mut self, disk: Disk) {
+        for no in 0..self.nodes.len() {
+            self.nodes[no].data.keeps = disk == Disk::Keeps;
+            self.step(no, |c, _| c.set_logged(disk == Disk::Keeps));
+        }
+    }
+
+    /// The id of a replication stream.
+    pub(super) fn new_stream(&mut self) -> [u8; 40] {
+        *NodeId::random(&mut self.rng).as_bytes()
+    }
+
+    fn shard_of(&self, no: NodeNo) -> usize {
+        no % self.shards.len()
+    }
+
+    /// Whether a crash of this node leaves a copy of everything.
+    pub(super) fn may_lose_data_of(&self, no: NodeNo) -> bool {
+        if self.copies == 0 || self.nodes[no].data.keeps || self.nodes[no].data.is_lost {
+            return true;
+        }
+        let shard = self.shard_of(no);
+        let lost =
+            (0..self.nodes.len()).filter(|other| self.shard_of(*other) == shard && self.nodes[*other].data.is_lost);
+        (lost.count() as u32) < self.copies
+    }
+
+    pub(super) fn restart_data(&mut self, no: NodeNo) {
+        let stream = self.new_stream();
+        let node = &mut self.nodes[no];
+        node.data.stream = stream;
+        if self.copies > 0 {
+            node.offset = node.data.writes.len() as i64;
+            if let Some(c) = node.cluster.as_mut().filter(|_| node.data.keeps) {
+                c.on_data_loaded(true);
+            }
+        }
+    }
+
+    /// What puts the rules to the test: replicas that lag far behind, and a master that dies while whoever has most is cut off.
+    pub(super) fn inject_data_fault(&mut self, no: NodeNo) {
+        let shard: Vec<NodeNo> = (0..self.nodes.len()).filter(|n| self.shard_of(*n) == self.shard_of(no)).collect();
+        let is_master = |n: &NodeNo| self.nodes[*n].cluster.as_ref().is_some_and(|c| c.myself().is_voter());
+        let Some(master) = shard.iter().copied().find(is_master) else { return };
+        let mut replicas: Vec<NodeNo> = shard.into_iter().filter(|n| *n != master).collect();
+        replicas.sort_by_key(|n| self.nodes[*n].data.writes.len());
+        let lags = self.rng.usize(0..=replicas.len());
+        for n in &replicas[..lags] {
+            self.nodes[*n].data.stalls_until = self.now + self.rng.i64(300..4000);
+        }
+        if self.rng.bool() {
+            return;
+        }
+        let (fault, best) = (self.next_fault, replicas[replicas.len() - 1]);
+        self.next_fault += 1;
+        for other in (0..self.nodes.len()).filter(|n| *n != best) {
+            self.blocked.extend([((best, other), fault), ((other, best), fault)]);
+        }
+        if self.rng.bool() {
+            self.crash(master);
+        } else {
+            // It still reaches the best, but no voter.
+            for other in (0..self.nodes.len()).filter(|n| *n != best && *n != master) {
+                self.blocked.extend([((master, other), fault), ((other, master), fault)]);
+            }
+            self.blocked.retain(|ends, f| *f != fault || ![(best, master), (master, best)].contains(ends));
+        }
+        self.note_cuts();
+        let ms = self.rng.i64(500..8000);
+        self.after(ms, Event::Heal(fault));
+    }
+
+    /// Clients write, replicas copy, and confirm.
+    pub(super) fn replicate_data(&mut self) {
+        for no in 0..self.nodes.len() {
+            if self.nodes[no].cluster.is_none() || self.nodes[no].paused {
+                continue;
+            }
+            if self.cluster(no).myself().is_master() {
+                self.write(no);
+                self.miss_replicas(no);
+            } else if let Some(from) = self.nodes[no].repl_from.as_deref().and_then(no_of) {
+                self.copy(no, from);
+            }
+        }
+        self.check_acknowledged();
+    }
+
+    fn write(&mut self, no: NodeNo) {
+        if !self.takes_writes(no) {
+            return;
+        }
+        let shard = self.shard_of(no);
+        if self.cluster(no).check_confirmable().is_err() {
+            self.shards[shard].refused += 1;
+            return;
+        }
+        for _ in 0..self.rng.u32(0..3) {
+            self.shards[shard].next += 1;
+            let write = self.shards[shard].next;
+            self.nodes[no].data.writes.push(write);
+        }
+        self.nodes[no].offset = self.nodes[no].data.writes.len() as i64;
+    }
+
+    fn reaches(&self, no: NodeNo, master: NodeNo) -> bool {
+        let m = &self.nodes[master];
+        m.cluster.as_ref().is_some_and(|c| c.myself().is_master() && !c.lacks_data())
+            && !m.paused
+            && self.passes(no, master)
+            && self.passes(master, no)
+    }
+
+    fn copy(&mut self, no: NodeNo, from: NodeNo) {
+        if !self.reaches(no, from) {
+            // It is noticed late, or at once.
+            if self.rng.u32(0..20) == 0 {
+                self.nodes[no].data.unlink();
+            }
+            return;
+        }
+        self.nodes[no].repl_heard_ms = self.now;
+        if self.nodes[no].data.stalls_until > self.now {
+            return;
+        }
+        let theirs = self.nodes[from].data.writes.clone();
+        let stream = self.nodes[from].data.stream;
+        let now = self.now;
+        if let Some(until) = self.nodes[no].data.receives_until {
+            if now < until {
+                return;
+            }
+            let data = &mut self.nodes[no].data;
+            data.receives_until = None;
+            (data.writes, data.is_linked) = (theirs, true);
+        } else if theirs.starts_with(&self.nodes[no].data.writes) {
+            // Some of it at a time.
+            let have = self.nodes[no].data.writes.len();
+            let more = self.rng.usize(0..=theirs.len() - have);
+            let data = &mut self.nodes[no].data;
+            data.writes = theirs[..have + more].to_vec();
+            data.is_linked = true;
+        } else {
+            let ms = self.rng.i64(0..300);
+            let data = &mut self.nodes[no].data;
+            (data.receives_until, data.is_linked) = (Some(now + ms), false);
+            data.writes.clear();
+            self.nodes[no].cluster.as_mut().expect("it runs").on_data_replaced();
+        }
+        let node = &mut self.nodes[no];
+        node.offset = node.data.writes.len() as i64;
+        if node.data.is_linked {
+            node.data.stream = stream;
+        }
+        self.step(no, |_, _| ());
+        self.send_confirmation(no, from);
+    }
+
+    fn send_confirmation(&mut self, from: NodeNo, to: NodeNo) {
+        let node = &self.nodes[from];
+        let Some(c) = node.cluster.as_ref().filter(|_| node.data.is_linked && node.doomed.is_none()) else { return };
+        let Some(Confirmation { promised, lineage, offset }) = c.confirmation(node.offset) else { return };
+        let link = node.data.link;
+        if offset >= self.nodes[to].data.acknowledged as i64 {
+            self.nodes[from].data.is_lost = false;
+        }
+        let confirm = Confirm { to, from, link, offset, promised, lineage: (lineage.epoch, lineage.run) };
+        let ms = self.latency();
+        self.after(ms, Event::Confirm(Box::new(confirm)));
+    }
+
+    pub(super) fn confirm(&mut self, confirm: &Confirm) {
+        let &Confirm { to, from, link, offset, promised, lineage } = confirm;
+        if !self.passes(from, to) || self.nodes[to].paused {
+            return; // A later one says the same.
+        }
+        let id = self.nodes[from].my_epoch.0;
+        let data = &mut self.nodes[to].data;
+        if data.links.get(&from).is_some_and(|known| *known > link) {
+            return; // That link was replaced by another one.
+        }
+        data.links.insert(from, link);
+        data.gone.remove(&from);
+        let lineage = super::super::Lineage { epoch: lineage.0, run: lineage.1 };
+        self.step(to, |c, env| c.on_confirmation(id, Confirmation { promised, lineage, offset }, env));
+        self.acknowledge(to);
+    }
+
+    /// Replies leave.
+    fn acknowledge(&mut self, no: NodeNo) {
+        if !self.takes_writes(no) || !self.cluster(no).has_durable_acks() {
+            return;
+        }
+        let upto = self.cluster(no).confirmed_offset().max(0) as usize;
+        let shard = self.shard_of(no);
+        let data = &mut self.nodes[no].data;
+        let from = data.acknowledged.min(upto);
+        // What was there before it became master may have been acknowledged by another one, or not at all.
+        let told = &data.writes[from..upto.min(data.writes.len())];
+        let known: HashSet<u32> = self.shards[shard].writes.iter().copied().collect();
+        let told: Vec<u32> = told.iter().copied().filter(|write| !known.contains(write)).collect();
+        data.acknowledged = upto;
+        self.shards[shard].writes.extend(told);
+    }
+
+    /// A master notices that a replica's link is gone.
+    fn miss_replicas(&mut self, no: NodeNo) {
+        let ids: Vec<(NodeNo, NodeId)> = (0..self.nodes.len()).map(|n| (n, self.nodes[n].my_epoch.0)).collect();
+        for (replica, id) in ids {
+            let node = &self.nodes[replica];
+            let link = self.nodes[no].data.links.get(&replica);
+            let is_there = node.cluster.is_some()
+                && node.data.is_linked
+                && node.repl_from.as_deref().and_then(no_of) == Some(no)
+                && link.is_none_or(|link| *link == node.data.link)
+                && self.passes(replica, no);
+            if is_there {
+                self.nodes[no].data.gone.remove(&replica);
+                continue;
+            }
+            let now = self.now;
+            let since = *self.nodes[no].data.gone.entry(replica).or_insert(now);
+            if now - since > 200 {
+                self.step(no, |c, env| c.on_confirmer_gone(id, env));
+            }
+        }
+    }
+
+    /// Whoever serves a shard has all that was acknowledged in it.
+    fn check_acknowledged(&mut self) {
+        for no in 0..self.nodes.len() {
+            if self.now >= self.forced_until_ms && self.takes_writes(no) {
+                self.check_data(no);
+            }
+        }
+    }
+
+    fn check_data(&self, no: NodeNo) {
+        let have: HashSet<u32> = self.nodes[no].data.writes.iter().copied().collect();
+        let acknowledged = &self.shards[self.shard_of(no)].writes;
+        if let Some(lost) = acknowledged.iter().find(|write| !have.contains(write)) {
+            self.dump();
+            panic!(
+                "seed {}: node {no} serves without write {lost}, which was acknowledged, at {} ms",
+                self.seed,
+                self.now - START_MS
+            );
+        }
+    }
+
+    fn serves_durably(&self) -> bool {
+        (0..self.shards.len()).all(|shard| {
+            self.alive()
+                .any(|(no, c)| self.shard_of(no) == shard && self.takes_writes(no) && c.check_confirmable() == Ok(()))
+        })
+    }
+
+    fn until_confirmable(&mut self, within_ms: i64) -> i64 {
+        self.run_until("every shard takes writes", within_ms, Sim::serves_durably)
+    }
+}
+
+/// Crashes, partitions, pauses, manual failovers, with clients that write all the time.
+fn nothing_acknowledged_is_lost(seed: u64) -> String {
+    let masters = 3 + seed as usize % 2;
+    let copies = 1 + (seed / 2) as u32 % 2;
+    let replicas = copies as usize + (seed / 4) as usize % 2;
+    let timeout = [1000, 2000][seed as usize % 2];
+    let mut sim = Sim::with_copies(seed, masters, replicas, timeout, copies);
+    sim.disk(if seed.is_multiple_of(3) { Disk::Keeps } else { Disk::Loses });
+    sim.until_confirmable(30_000);
+    for node in &mut sim.nodes {
+        (node.rate, node.rated_ms) = (1.0 + (sim.rng.f64() - 0.5) * 0.06, sim.now);
+    }
+    sim.start_faults();
+    sim.run_for(30_000);
+    sim.end_faults();
+    let settled = sim.settle();
+    let served = sim.until_confirmable(60_000);
+    sim.run_for(2000);
+    let masters: Vec<NodeNo> = sim.alive().filter(|(_, c)| c.myself().is_voter()).map(|(no, _)| no).collect();
+    masters.iter().for_each(|no| sim.check_data(*no));
+    let acknowledged: Vec<usize> = sim.shards.iter().map(|shard| shard.writes.len()).collect();
+    assert!(acknowledged.iter().all(|count| *count > 50), "seed {seed}: {acknowledged:?}");
+    format!(
+        "seed {seed}: {copies} of {replicas}, acknowledged {acknowledged:?}, {} promotions, settled after {settled} ms, \
+         then writing after {served} ms",
+        sim.promotions
+    )
+}
+
+#[test]
+fn no_failover_loses_what_was_acknowledged() {
+    for seed in tests::seeds(30) {
+        println!("{}", nothing_acknowledged_is_lost(seed));
+    }
+}
+
+#[test]
+fn a_killed_master_is_replaced_as_soon_and_writes_go_on() {
+    for seed in tests::seeds(4) {
+        let mut sim = Sim::with_copies(seed, 3, 2, 2000, 1);
+        sim.until_confirmable(10_000);
+        sim.run_for(1000);
+        assert!(sim.shards.iter().all(|shard| shard.writes.len() > 20), "writes are acknowledged");
+        sim.crash(0);
+        let ms = sim.until_served(0, 0, 10_000);
+        assert!(ms <= 2000 + SLACK_MS, "seed {seed}: {ms} ms");
+        let ms = sim.until_confirmable(10_000);
+        assert!(ms <= 500, "seed {seed}: {ms} ms until writes are accepted");
+    }
+}
