@@ -232,7 +232,7 @@ fn facts() -> BTreeMap<String, Json> {
 }
 
 /// Commands that Redis does not have.
-const OURS: [&str; 2] = ["cluster|doctor", "doctor"];
+const OURS: [&str; 3] = ["client|durable", "cluster|doctor", "doctor"];
 
 #[test]
 fn rows_say_what_a_7_2_server_says() {

@@ -110,13 +110,22 @@ fn with_too_few_replicas_writes_are_refused_at_once_and_reads_go_on() {
     let mut nodes = durable_cluster(1, "1");
     assert_eq!(nodes[0].text(&["SET", "bar", "1"]), "OK");
     nodes[3].server.kill();
-    wait("writes are refused", 10, || nodes[0].text(&["SET", "{bar}2", "1"]).starts_with("NOREPLICAS"));
+    wait("it is missed", 10, || nodes[0].info("cluster_durable_state") == "too_few_replicas");
     let start = Instant::now();
     assert!(nodes[0].text(&["SET", "bar", "2"]).starts_with("NOREPLICAS"));
     assert_eq!(nodes[0].text(&["EVAL", "return redis.call('get', KEYS[1])", "1", "bar"]), "1");
     assert_eq!((nodes[0].text(&["GET", "bar"]), nodes[0].text(&["PING"])), ("1".into(), "PONG".into()));
     assert!(start.elapsed() < Duration::from_millis(500));
     assert_eq!(nodes[0].info("cluster_durable_state"), "too_few_replicas");
+    // Who can do without may write, and is answered at once; the others do not see it.
+    let mut other = nodes[0].server.connect();
+    redis::cmd("CLIENT").arg("DURABLE").arg("OFF").exec(&mut other).unwrap();
+    assert_eq!(redis::cmd("SET").arg("{bar}3").arg("x").query(&mut other), Ok(Value::Okay));
+    assert_eq!(redis::cmd("GET").arg("{bar}3").query::<String>(&mut other).unwrap(), "x");
+    assert_eq!(nodes[0].text(&["GET", "bar"]), "1");
+    redis::cmd("CLIENT").arg("DURABLE").arg("ON").exec(&mut other).unwrap();
+    let refused = redis::cmd("SET").arg("{bar}3").arg("y").query::<Value>(&mut other).unwrap_err();
+    assert_eq!(refused.code(), Some("NOREPLICAS"));
     // The operator may do without.
     assert_eq!(nodes[0].text(&["CONFIG", "SET", "cluster-durable-acks", "0"]), "OK");
     wait("writes are accepted", 10, || nodes[0].text(&["SET", "bar", "3"]) == "OK");
@@ -142,6 +151,11 @@ fn a_replica_that_stops_confirming_leaves_writers_with_a_clear_answer() {
         .collect();
     let reader = nodes[0].text(&["GET", "{bar}other"]);
     waiting.into_iter().for_each(|w| w.join().unwrap());
+    // From now on nobody else is let in for that.
+    let mut late = nodes[0].server.connect();
+    let refused = redis::cmd("SET").arg("{bar}late").arg("1").query::<Value>(&mut late).unwrap_err();
+    assert_eq!(refused.code(), Some("NOREPLICAS"));
+    assert_eq!(nodes[0].info("cluster_durable_state"), "too_few_replicas");
     signal("-CONT");
     let told = told.lock().unwrap();
     assert!(told.iter().all(|reply| reply.as_ref().is_err_and(|e| e.contains("UNCERTAIN"))), "{told:?}");

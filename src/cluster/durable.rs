@@ -206,6 +206,8 @@ pub(super) struct Durable {
     confirmed: i64,
     /// This master was a member of a record that asks for one copy: no election goes past it.
     has_first_word: bool,
+    /// Nothing was confirmed for long, though something was to be.
+    is_stalled: bool,
     asked_to_take_over_ms: i64,
     /// How many replicas were chosen for that, and when the last one was.
     take_overs: usize,
@@ -251,7 +253,11 @@ impl Cluster {
             return Err(Refusal::NotAgreed);
         }
         let enough = |record: &Record| self.confirming(record).count() >= record.copies as usize;
-        if told().all(|p| enough(&p.record)) { Ok(()) } else { Err(Refusal::TooFewReplicas) }
+        if told().all(|p| enough(&p.record)) && !self.durable.is_stalled {
+            Ok(())
+        } else {
+            Err(Refusal::TooFewReplicas)
+        }
     }
 
     /// What this replica is to say with its acknowledgement: what of it is on disk. `None` if it cannot vouch for its
@@ -290,6 +296,11 @@ impl Cluster {
     /// Whether replicas must not take this node's data for that of its shard.
     pub(crate) fn lacks_data(&self) -> bool {
         self.durable.is_incomplete && self.is_master() && self.has_durable_acks()
+    }
+
+    /// Whether what was executed long ago is not confirmed yet, so that more would only wait as well.
+    pub(crate) fn set_stalled(&mut self, is_stalled: bool) {
+        self.durable.is_stalled = is_stalled;
     }
 
     /// The data set is about to be replaced by another one.

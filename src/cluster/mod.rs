@@ -772,6 +772,7 @@ impl Cluster {
         self.manual_failover_cron(env);
         self.durable_tick(env);
         if self.is_replica() {
+            self.follow_grandmaster();
             self.advance_manual_failover(env);
             self.advance_election(env);
             self.consider_migration(env);

@@ -242,27 +242,28 @@ impl Cluster {
 
         let left = mine.map_or(0, |m| self.nodes[m].slot_count);
         let takes_all = claimed.len() == taken_from_mine;
-        let grandmaster = self.myself().replica_of.and_then(|m| self.nodes[m].replica_of);
         if taken_from_mine > 0 && left == 0 && (self.config.allow_replica_migration || takes_all) {
             self.log_following(claimant);
             self.set_master(claimant);
             self.save_synced();
             self.todo.state = true;
-        } else if let Some(grandmaster) = grandmaster.filter(|g| *g != self.myself) {
-            // Our master became a replica without losing a slot to another node, so nothing else would make us follow.
-            let n = &self.nodes[grandmaster];
-            log::info!(
-                "I'm a sub-replica! Reconfiguring myself as a replica of grandmaster {} ({})",
-                n.id,
-                n.human_name
-            );
-            self.set_master(grandmaster);
-            self.save_synced();
-            self.todo.state = true;
-        } else {
+        } else if !self.follow_grandmaster() {
             // We stay a master, so our keys in the lost slots are to be deleted.
             self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));
         }
+    }
+
+    /// Follows the master of our master, if that is a replica. It may have become one without losing a slot to another node,
+    /// or while we were away, so that nothing else would make us follow. Whether it was so.
+    pub(super) fn follow_grandmaster(&mut self) -> bool {
+        let grandmaster = self.myself().replica_of.and_then(|m| self.nodes[m].replica_of);
+        let Some(grandmaster) = grandmaster.filter(|g| *g != self.myself) else { return false };
+        let n = &self.nodes[grandmaster];
+        log::info!("I'm a sub-replica! Reconfiguring myself as a replica of grandmaster {} ({})", n.id, n.human_name);
+        self.set_master(grandmaster);
+        self.save_synced();
+        self.todo.state = true;
+        true
     }
 
     pub(super) fn log_following(&self, key: NodeKey) {

@@ -446,6 +446,7 @@ directives! {
     "cluster-announce-tls-port" => cluster_announce_tls_port: u16 = 0, Int(0, 65535), [], ClusterAnnouncePort;
     "cluster-config-file" => cluster_config_file: String = String::from("nodes.conf"), Text(Any), [IMMUTABLE], None;
     "cluster-durable-acks" => cluster_durable_acks: u32 = 0, Int(0, 100), [HIDDEN], None;
+    "cluster-durable-acks-default" => cluster_durable_acks_default: bool = true, Bool, [HIDDEN], None;
     "cluster-enabled" => cluster_enabled: bool = false, Bool, [IMMUTABLE], None;
     "cluster-link-sendbuf-limit" => cluster_link_sendbuf_limit: u64 = 0, Memory(0, u64::MAX), [], None;
     "cluster-migration-barrier" => cluster_migration_barrier: i64 = 1, Int(0, INT_MAX), [], None;

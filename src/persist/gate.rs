@@ -140,7 +140,12 @@ impl Gate {
 
     /// Whether what tells of changes has to wait.
     pub(crate) fn is_shut(&self) -> bool {
-        self.is_syncing() || self.awaits_replicas() || self.gathering_until_us.is_some()
+        self.awaits_replicas() || self.is_shut_by_disk()
+    }
+
+    /// Whether it has to wait for the disk.
+    pub(crate) fn is_shut_by_disk(&self) -> bool {
+        self.is_syncing() || self.gathering_until_us.is_some()
     }
 
     /// When the log is to be written though nothing happens.

@@ -242,6 +242,7 @@ impl Sim {
             let data = &mut self.nodes[no].data;
             (data.receives_until, data.is_linked) = (Some(now + ms), false);
             data.writes.clear();
+            data.is_lost = true;
             self.nodes[no].cluster.as_mut().expect("it runs").on_data_replaced();
         }
         let node = &mut self.nodes[no];

@@ -52,6 +52,8 @@ client_flags! {
     NO_EVICT = 16;
     NO_TOUCH = 17;
     TRACKING = 18;
+    /// What it is told does not wait until replicas have it.
+    NOT_DURABLE = 26;
     AUTHENTICATED = 19;
     /// No connection: commands of the AOF being loaded.
     AOF = 20;

@@ -105,6 +105,15 @@ impl Server {
         }
     }
 
+    /// Whether what a new client is told waits for replicas unless it says otherwise.
+    pub(crate) fn set_durable_default(&mut self, id: ClientId) {
+        if !self.cfg.cluster_durable_acks_default
+            && let Some(c) = self.clients.get_mut(id)
+        {
+            c.flags.add(ClientFlags::NOT_DURABLE);
+        }
+    }
+
     /// Whether there may be writes that are refused because they cannot be confirmed.
     pub(crate) fn refuses_unconfirmable(&self) -> bool {
         self.bus.as_ref().is_some_and(|bus| bus.durable.refusal.is_some())
@@ -113,8 +122,13 @@ impl Server {
     /// What a write is refused with that cannot be confirmed.
     pub(crate) fn check_confirmable(&self) -> Result<(), CmdError> {
         let refusal = self.bus.as_ref().and_then(|bus| bus.durable.refusal);
+        let may_be_lost = || {
+            let client = self.clients.current.and_then(|id| self.clients.get(id));
+            client.is_some_and(|c| c.is(ClientFlags::NOT_DURABLE))
+        };
         match refusal {
             None => Ok(()),
+            Some(Refusal::TooFewReplicas | Refusal::NotAgreed) if may_be_lost() => Ok(()),
             Some(Refusal::TooFewReplicas) => {
                 Err(CmdError::of("NOREPLICAS Not enough good replicas to write: too few confirm what they have."))
             }
@@ -148,11 +162,19 @@ impl Server {
         }
     }
 
+    /// Whether confirmations have been missing for long.
+    pub(crate) fn note_stalled(&mut self, is_stalled: bool) {
+        if let Some(bus) = &mut self.bus {
+            bus.machine.set_stalled(is_stalled);
+        }
+    }
+
     /// Those who wait for confirmations that do not come are told that what they wrote may be there or not, and go.
     pub(crate) fn give_up_unconfirmed(&mut self, ids: &[ClientId]) {
         for id in ids {
             let Some(c) = self.clients.get_mut(*id) else { continue };
-            if c.is(ClientFlags::REPLICA.union(ClientFlags::MASTER)) || c.out.pending() <= c.out.released() {
+            let waits = !c.is(ClientFlags::REPLICA.union(ClientFlags::MASTER).union(ClientFlags::NOT_DURABLE));
+            if !waits || c.out.pending() <= c.out.released() {
                 continue;
             }
             c.out.drop_unreleased();

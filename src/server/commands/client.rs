@@ -152,6 +152,20 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             ..Command::ROW
         },
         Command {
+            name: "client|durable",
+            run: Some(durable),
+            arity: 3,
+            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
+            acl: cat::CONNECTION,
+            group: Group::Connection,
+            since: "7.2.0",
+            complexity: "O(1)",
+            summary: "Lets what the connection is told wait until replicas have it (see cluster-durable-acks), or no longer.",
+            args: &[arg("enabled", ArgKind::OneOf)
+                .of(&[arg("on", ArgKind::PureToken).token("ON"), arg("off", ArgKind::PureToken).token("OFF")])],
+            ..Command::ROW
+        },
+        Command {
             name: "client|no-touch",
             run: Some(no_touch),
             arity: 3,
@@ -413,6 +427,13 @@ fn no_evict(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.c_mut().flags.set(ClientFlags::NO_EVICT, on);
     // Only clients that may be evicted count towards the limit.
     ctx.srv.update_client_memory(ctx.client);
+    ctx.out.ok();
+    Ok(())
+}
+
+fn durable(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let on = on_off(&args[2])?;
+    ctx.c_mut().flags.set(ClientFlags::NOT_DURABLE, !on);
     ctx.out.ok();
     Ok(())
 }

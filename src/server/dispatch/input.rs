@@ -259,14 +259,18 @@ impl Server {
         let args = ahead.found.args(request, &query[*pos..]);
         ahead.keys.expect(request, args, &mut self.ks);
         let (was_durable, told) = (*durable, out.buf.len());
-        *durable = was_durable && request.cmd.is_some_and(|cmd| self.tells_no_data(cmd));
+        *durable = false;
         out.stop_borrowing();
         self.set_last_command(*id, last_plain);
         match request.cmd {
             Some(cmd) => self.run_resolved(*id, cmd, args, out),
             None => self.run_request(*id, args, out),
         }
-        *durable |= was_durable && refuses_for_replicas(out, told);
+        if was_durable {
+            // Looked at afterwards: a key may have gone by being looked up.
+            let tells_durable = |cmd| self.tells_no_data(cmd) || self.tells_only_durable(cmd, args);
+            *durable = request.cmd.is_some_and(tells_durable) || refuses_for_replicas(out, told);
+        }
         self.ks.hashes.clear();
         if self.is_held_back(*id) {
             next.start = index;

@@ -142,6 +142,7 @@ impl Server {
         conn.set_nodelay(true);
         conn.set_keepalive(self.cfg.tcp_keepalive);
         let id = self.clients.add(Some(conn), self.clock.ms());
+        self.set_durable_default(id);
         self.clients.connected += 1;
         self.stats.connections_received += 1;
         let unix = self.cfg.unixsocket.clone();
@@ -390,6 +391,7 @@ impl Server {
     /// Sends what clients have waiting.
     pub(crate) fn write_pending(&mut self) {
         let gated = self.is_output_gated();
+        let gated_by_disk = gated && self.is_output_gated_by_disk();
         let mut ids = std::mem::take(&mut self.clients.pending_writes);
         // The stream leaves first: whoever has a reply in hand may ask a replica next.
         self.want_replica_writes();
@@ -402,7 +404,7 @@ impl Server {
             }
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
-                if gated {
+                if gated_by_disk || (gated && !c.is(ClientFlags::NOT_DURABLE)) {
                     self.write_client(id, true);
                 } else {
                     self.write_now(id);

@@ -56,6 +56,11 @@ impl Server {
         self.persist.gate.is_shut()
     }
 
+    /// Whether it is not replicas alone that replies wait for.
+    pub(crate) fn is_output_gated_by_disk(&self) -> bool {
+        self.persist.gate.is_shut_by_disk()
+    }
+
     /// When the log is to be written though nothing happens, monotonic microseconds.
     pub(crate) fn gather_deadline_us(&self) -> Option<i64> {
         self.persist.gate.gathering_until_us()
@@ -90,7 +95,9 @@ impl Server {
     pub(crate) fn tells_only_durable(&self, cmd: CmdRef, args: Args<'_>) -> bool {
         let command = self.commands.get(cmd);
         let mut keys = command.keys.positions(args.len()).peekable();
+        // A script may read keys that it does not name.
         command.row.has(flag::READONLY)
+            && command.row.categories() & cat::SCRIPTING == 0
             && command.row.keys.len() == 1
             && keys.peek().is_some()
             && keys.all(|at| !self.ks.effects.unsynced.contains(args.at(at)))
@@ -168,7 +175,9 @@ impl Server {
             }
             DurableRole::Master => {
                 let patience_us = self.cfg.cluster_node_timeout.max(MIN_PATIENCE_MS).saturating_mul(1000);
-                if self.persist.gate.awaits_for_us(self.clock.tick_us()) > patience_us {
+                let is_stalled = self.persist.gate.awaits_for_us(self.clock.tick_us()) > patience_us;
+                self.note_stalled(is_stalled);
+                if is_stalled {
                     let ids = self.stop_waiting();
                     self.give_up_unconfirmed(&ids);
                 }
