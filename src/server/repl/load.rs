@@ -40,6 +40,8 @@ pub(crate) struct LinkLoad {
     /// There may be something to read.
     readable: bool,
     silent_since: Instant,
+    /// When it began.
+    since: Instant,
 }
 
 impl LinkLoad {
@@ -49,6 +51,8 @@ impl LinkLoad {
     }
 }
 
+/// For so long at most a dataset is gathered, however slowly it comes, before it is loaded as it comes.
+const GATHER_FOR: Duration = Duration::from_secs(1);
 /// What a replica keeps of a snapshot: everything. Its master deletes what has expired.
 const AS_REPLICA: LoadOptions = LoadOptions { allow_duplicates: false, keep_expired: true, feed_replicas: false };
 
@@ -101,7 +105,7 @@ impl Server {
         let mut feed = FeedLoad::new(&self.how_to_load(AS_REPLICA), length, mark);
         let taken = feed.take(rest);
         let total = length.unwrap_or(0);
-        let load = LinkLoad { feed, total, readable: true, silent_since: Instant::now() };
+        let load = LinkLoad { feed, total, readable: true, silent_since: Instant::now(), since: Instant::now() };
         let sync = SyncLoad { rest: rest[taken..].to_vec(), aside: None, begun: false, file: None };
         self.repl_io.loading = Some(link);
         self.loader = Some(Box::new(Loader { what: What::Link(Box::new(load)), then: Then::Sync(Box::new(sync)) }));
@@ -109,7 +113,7 @@ impl Server {
     }
 
     /// Gathers what comes off the link until the load begins: when as much is there as is loaded before others are served, or
-    /// all of it. Until then the old data is served. Whether it has begun.
+    /// all of it, or a slow master had its time. Until then the old data is served. Whether it has begun.
     pub(crate) fn begin_gathered(&mut self, link: &mut LinkLoad, sync: &mut SyncLoad) -> bool {
         let enough = self.cfg.loading_process_events_interval_bytes.max(1) as usize;
         while !sync.begun && link.readable && !link.feed.is_complete() && link.feed.gathered() < enough {
@@ -118,7 +122,8 @@ impl Server {
             }
         }
         self.check_silence(link);
-        if !sync.begun && (link.feed.is_complete() || link.feed.gathered() >= enough) {
+        let is_slow = link.since.elapsed() >= GATHER_FOR && link.feed.gathered() > 0;
+        if !sync.begun && (link.feed.is_complete() || link.feed.gathered() >= enough || is_slow) {
             self.begin_sync_load(link.total, sync);
         }
         sync.begun
