@@ -488,7 +488,8 @@ fn connections_that_are_cut_at_any_byte_leave_nothing() {
             }
         });
         wait_for(20, "one client", || info(&mut c, "clients", "connected_clients") == "1");
-        wait_for(20, "the descriptors", || descriptors() == before);
+        // That of a link that was about to be closed may have been counted before.
+        wait_for(20, "the descriptors", || descriptors() <= before);
         assert!(info(&mut c, "memory", "used_memory").parse::<u64>().unwrap() < 8 << 20);
         let () = run(&mut certs.connect(s.tls_port), &["PING"]);
         assert!(!s.server.log().contains("panicked"));
