@@ -329,8 +329,7 @@ fn links_that_fail_in_any_state_leave_nothing() {
     let server = TestServer::start(&ALWAYS);
     let mut c = server.connect();
     let () = run(&mut c, &["SET", "big", &text_of(300_000)]);
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
-    let before = descriptors();
+    let before = server.descriptors();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (is_over, server) = (&is_over, &server);
@@ -385,7 +384,7 @@ fn links_that_fail_in_any_state_leave_nothing() {
         is_over.store(true, Ordering::Relaxed);
     });
     wait_for(20, "one client", || number(&mut c, "connected_clients") == 1);
-    wait_for(20, "the descriptors", || descriptors() == before);
+    wait_for(20, "the descriptors", || server.descriptors() == before);
     for field in ["blocked_clients", "pubsub_channels", "pubsub_patterns", "tracking_clients"] {
         assert_eq!(number(&mut c, field), 0, "{field}");
     }

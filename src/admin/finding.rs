@@ -33,6 +33,14 @@ pub(crate) struct Finding {
     pub(crate) advice: &'static str,
 }
 
+impl Finding {
+    /// Names and values, as DOCTOR and the page show them.
+    pub(crate) fn fields(&self) -> [(&'static str, &str); 4] {
+        let severity = self.severity.name();
+        [("id", self.id), ("severity", severity), ("text", &self.text), ("advice", self.advice)]
+    }
+}
+
 /// A finding that is not there for so long is another one when it comes back, milliseconds.
 const FORGOTTEN_AFTER_MS: i64 = 600_000;
 

@@ -139,11 +139,11 @@ impl Exposition {
         std::mem::take(&mut self.out)
     }
 
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         if self.format == Format::OpenMetrics {
             self.raw(&["# EOF\n"]);
         }
-        self.out
+        self.take()
     }
 }
 

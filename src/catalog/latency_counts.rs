@@ -49,17 +49,22 @@ impl LatencyCounts {
         all.map(|all| *all)
     }
 
+    /// The classes of values that occur, ascending: how many there are, and the smallest and the largest value, nanoseconds.
+    fn classes(&self) -> impl Iterator<Item = (u64, (u64, u64))> {
+        let usual = self.usual.iter().enumerate().filter(|(_, count)| **count > 0);
+        let others = self.others.iter().flat_map(|o| o.iter_recorded());
+        let usual = usual.map(|(us, count)| (*count, class(us as u64 * 1000)));
+        usual.chain(others.map(|step| (u64::from(step.count_at_value()), class(step.value_iterated_to()))))
+    }
+
     /// For each of these bounds, microseconds in ascending order, how many took no longer; and how many there are.
     pub(crate) fn not_above(&self, bounds_us: &[u64]) -> (Vec<u64>, u64) {
         let mut counts = vec![0; bounds_us.len()];
         let mut all = 0;
-        let usual = self.usual.iter().enumerate().map(|(us, count)| (us as u64 * 1000, *count));
-        let others = self.others.iter().flat_map(|o| o.iter_recorded());
-        for (ns, count) in usual.chain(others.map(|step| (step.value_iterated_to(), u64::from(step.count_at_value()))))
-        {
+        for (count, (low, _)) in self.classes() {
             all += count;
             // A class of the histogram belongs where it begins.
-            let at = bounds_us.partition_point(|bound| bound * 1000 < class(ns).0);
+            let at = bounds_us.partition_point(|bound| bound * 1000 < low);
             counts.iter_mut().skip(at).take(1).for_each(|n| *n += count);
         }
         let mut so_far = 0;
@@ -73,8 +78,7 @@ impl LatencyCounts {
     /// For each percentage, the nanoseconds that so many percent of all do not exceed, as the histogram rounds them;
     /// `None` if nothing was noted.
     pub(crate) fn percentiles(&self, percents: &[f64]) -> Option<Vec<u64>> {
-        let others = self.others.as_deref();
-        let all = self.usual.iter().sum::<u64>() + others.map_or(0, Histogram::len);
+        let all = self.usual.iter().sum::<u64>() + self.others.as_deref().map_or(0, Histogram::len);
         if all == 0 {
             return None;
         }
@@ -91,14 +95,7 @@ impl LatencyCounts {
             }
             found.iter().all(|(_, value)| value.is_some())
         };
-        let usual = self.usual.iter().enumerate().filter(|(_, count)| **count > 0);
-        let mut classes = usual.map(|(us, count)| (*count, class(us as u64 * 1000))).chain(
-            others
-                .into_iter()
-                .flat_map(|o| o.iter_recorded())
-                .map(|step| (u64::from(step.count_at_value()), class(step.value_iterated_to()))),
-        );
-        classes.any(|(count, values)| reach(count, values));
+        self.classes().any(|(count, values)| reach(count, values));
         Some(found.into_iter().map(|(_, value)| value.unwrap_or(0)).collect())
     }
 }

@@ -17,14 +17,15 @@
 //!
 //! Nothing here rests on clocks: a lease (see `lease`) is what keeps reads fresh, promises are what keeps data.
 //!
-//! Owns the records and promises, on disk in `nodes.conf`, and how far writes are confirmed. Holding replies back is the
-//! server's (`server/persist/gate.rs`).
+//! Owns the records and promises, and how far writes are confirmed. Who supports and elects whom is in `support`, what is
+//! said in `message`, what is on disk in `conf`. Holding replies back is the server's (`server/persist/gate.rs`).
 
+mod conf;
 mod message;
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::election::CantFailover;
 use super::node::{NodeId, NodeKey};
 use super::wire::Body;
 use super::{Cluster, Env};
@@ -149,6 +150,8 @@ struct Proposal {
     told_ms: i64,
     first_told_ms: i64,
     accepted: BTreeSet<NodeId>,
+    /// A majority of the voters has it. Looked at every tick and when one accepts: acknowledgements are too many for that.
+    stands: bool,
 }
 
 impl Proposal {
@@ -209,7 +212,7 @@ pub(super) struct Durable {
     /// Nothing was confirmed for long, though something was to be.
     is_stalled: bool,
     asked_to_take_over_ms: i64,
-    /// How many replicas were chosen for that, and when the last one was.
+    /// How often another replica was chosen for that, and when the one that is was chosen; 0: none is.
     take_overs: usize,
     chosen_ms: i64,
     /// A replica's master, and what that said of its lineage.
@@ -248,8 +251,8 @@ impl Cluster {
             return Err(Refusal::Promised);
         }
         let told = || self.durable.proposals.iter().filter(|p| p.is_told);
-        let agreed = told().find(|p| self.is_agreed(p));
-        if agreed.is_none_or(|p| p.record.copies < self.config.durable_acks) {
+        let standing = told().find(|p| p.stands);
+        if standing.is_none_or(|p| p.record.copies < self.config.durable_acks) {
             return Err(Refusal::NotAgreed);
         }
         let enough = |record: &Record| self.confirming(record).count() >= record.copies as usize;
@@ -433,6 +436,12 @@ impl Cluster {
         }
     }
 
+    /// Shards that no known node is of are gone.
+    fn forget_unknown_shards(&mut self) {
+        let known: BTreeSet<NodeId> = self.nodes.iter().map(|(_, n)| n.shard_id).collect();
+        self.durable.shards.retain(|id, _| known.contains(id));
+    }
+
     /// At the end of a turn: what was changed is on disk before what follows.
     pub(super) fn durable_flushed(&mut self) {
         self.durable.saved = (self.my_promise(), self.durable.lineage);
@@ -456,12 +465,13 @@ impl Cluster {
             return self.ask_to_take_over(false, env);
         }
         self.tell_lead(lead, env);
+        self.note_standing();
         self.propose_as_due(lead, env);
         self.advance_proposals(env);
         // Some of our shard, or voters, have begun to replace us: they confirm nothing more to us, or accept no proposal.
         let replaced = match self.check_confirmable() {
             Err(Refusal::TooFewReplicas | Refusal::NotAgreed) if self.is_deserted(lead) => true,
-            _ => self.durable.proposals.last().is_some_and(|p| !self.is_agreed(p) && p.is_told && p.is_old(env.now_ms)),
+            _ => self.durable.proposals.last().is_some_and(|p| p.is_told && !p.stands && p.is_old(env.now_ms)),
         };
         if replaced {
             self.ask_to_take_over(false, env);
@@ -534,13 +544,18 @@ impl Cluster {
         self.tell_all(&unaware, &Message::Lead(lead), env);
     }
 
+    /// Who has promised itself beyond this epoch confirms nothing to us.
+    fn my_epoch(&self) -> u64 {
+        self.durable.lead.map_or(0, |lead| lead.lineage.epoch)
+    }
+
     fn gone_after_ms(&self) -> i64 {
         GONE_MS.max(self.config.node_timeout_ms / 2)
     }
 
     /// The members that confirm and have not promised themselves to another.
     fn confirming<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = &'a Confirmation> {
-        let epoch = self.durable.lead.map_or(0, |lead| lead.lineage.epoch);
+        let epoch = self.my_epoch();
         let confirmations = record.members.iter().filter_map(|id| self.durable.confirmations.get(id));
         confirmations.filter(move |c| c.promised <= epoch)
     }
@@ -556,10 +571,18 @@ impl Cluster {
         offsets.get(copies - 1).copied().unwrap_or(0)
     }
 
-    /// Whether a majority of the voters have it.
-    fn is_agreed(&self, proposal: &Proposal) -> bool {
+    /// Looks which proposals a majority of the voters has, ourselves included. What stands replaces what was before it.
+    fn note_standing(&mut self) {
+        let needed = self.quorum();
         let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
-        proposal.is_told && voters.filter(|(_, n)| proposal.accepted.contains(&n.id)).count() + 1 >= self.quorum()
+        let voters: Vec<NodeId> = voters.map(|(_, n)| n.id).collect();
+        for proposal in &mut self.durable.proposals {
+            let accepted = voters.iter().filter(|id| proposal.accepted.contains(id)).count();
+            proposal.stands = proposal.is_told && accepted + 1 >= needed;
+        }
+        if let Some(at) = self.durable.proposals.iter().rposition(|p| p.stands) {
+            self.durable.proposals.drain(..at);
+        }
     }
 
     /// Proposes another record if the one that was proposed last is not what it should be.
@@ -570,7 +593,7 @@ impl Cluster {
         if last.is_some_and(|p| p.record.copies == copies && p.record.members == members) {
             return;
         }
-        if last.is_some_and(|p| p.is_told && !self.is_agreed(p) && env.now_ms - p.told_ms < REPEAT_MS) {
+        if last.is_some_and(|p| p.is_told && !p.stands && env.now_ms - p.told_ms < REPEAT_MS) {
             return; // One after the other, if that is possible.
         }
         self.durable.proposals.retain(|p| p.is_told);
@@ -586,6 +609,7 @@ impl Cluster {
             told_ms: 0,
             first_told_ms: env.now_ms,
             accepted: BTreeSet::new(),
+            stands: false,
         });
     }
 
@@ -595,7 +619,7 @@ impl Cluster {
         if copies == 0 {
             return Some(Vec::new());
         }
-        let epoch = self.durable.lead.map_or(0, |lead| lead.lineage.epoch);
+        let epoch = self.my_epoch();
         let is_mine = |id: &NodeId| {
             let key = self.nodes.find(id);
             key.is_some_and(|key| self.nodes[key].replica_of == Some(self.myself) && !self.nodes[key].failed())
@@ -629,15 +653,15 @@ impl Cluster {
             // We are a voter, too.
             self.my_shard_mut().take_in_record(record);
             self.save_synced();
+            self.note_standing();
+            self.advance_confirmed();
         }
         self.tell_proposal(env);
-        self.drop_replaced_proposals();
-        self.advance_confirmed();
     }
 
     fn advance_confirmed(&mut self) {
         let told = || self.durable.proposals.iter().filter(|p| p.is_told);
-        if told().any(|p| self.is_agreed(p)) {
+        if told().any(|p| p.stands) {
             // Without a record that asks for copies nothing is confirmed.
             let all = told().map(|p| self.confirmed_by(&p.record)).min().filter(|all| *all < i64::MAX);
             self.durable.confirmed = self.durable.confirmed.max(all.unwrap_or(0));
@@ -657,15 +681,6 @@ impl Cluster {
         self.tell_all(&others, &Message::Propose { shard: self.myself().shard_id, record }, env);
     }
 
-    /// What stands replaces what was before it.
-    fn drop_replaced_proposals(&mut self) {
-        if let Some(at) = self.durable.proposals.iter().rposition(|p| self.is_agreed(p))
-            && at > 0
-        {
-            self.durable.proposals.drain(..at);
-        }
-    }
-
     fn on_accepted(&mut self, sender: NodeKey, lineage: Lineage, version: u64, env: &Env) {
         let id = self.nodes[sender].id;
         for proposal in &mut self.durable.proposals {
@@ -673,6 +688,7 @@ impl Cluster {
                 proposal.accepted.insert(id);
             }
         }
+        self.note_standing();
         self.advance_proposals(env);
     }
 
@@ -693,10 +709,10 @@ impl Cluster {
         }
         // The best may not be able to: each has time for an election.
         if env.now_ms - self.durable.chosen_ms > CHOSEN_MS + 3 * self.config.node_timeout_ms {
+            self.durable.take_overs += usize::from(self.durable.chosen_ms != 0);
             self.durable.chosen_ms = env.now_ms;
-            self.durable.take_overs += 1;
         }
-        let chosen = replicas[(self.durable.take_overs - 1) % replicas.len()];
+        let chosen = replicas[self.durable.take_overs % replicas.len()];
         log::info!(
             "Asking replica {} to take over: {}",
             self.nodes[chosen].id,
@@ -755,231 +771,10 @@ impl Cluster {
         self.tell(sender, &Message::Accepted { lineage, version }, env);
     }
 
-    fn on_ask(&mut self, candidate: NodeKey, epoch: u64, progress: Progress, env: &Env) {
-        let ours = Progress { lineage: self.durable.lineage, offset: env.repl_offset };
-        let is_whole = !self.durable.is_incomplete && env.stream.is_some();
-        let is_heir = self.nodes[candidate].replica_of == Some(self.myself);
-        let may = if self.is_master() {
-            // It has stopped writing for this replica, which has everything.
-            is_heir && self.hands_over_to(candidate) && is_whole && progress.offset == env.repl_offset
-        } else {
-            // Whether it counts is for the voters to say, by the record that they have.
-            self.is_sibling(candidate) && is_whole && progress >= ours
-        };
-        let me = self.nodes[candidate].id;
-        let shard = self.my_shard_mut();
-        let is_new = epoch > shard.promised;
-        if !may || !(is_new || (epoch == shard.promised && shard.promised_to == Some(me))) {
-            if epoch == shard.promised {
-                self.note_rival(epoch);
-            }
-            return;
-        }
-        if is_new && is_heir {
-            // It has confirmed everything so far by asking.
-            self.count_heir(me, env);
-        }
-        let shard = self.my_shard_mut();
-        if is_new {
-            (shard.promised, shard.promised_to) = (epoch, Some(me));
-            self.save_synced();
-            self.yield_election(env);
-        }
-        log::info!("Supporting {} in the election of epoch {epoch}", self.nodes[candidate].id);
-        self.tell(candidate, &Message::Support { epoch }, env);
-    }
-
-    /// The replica that takes over has all that this master wrote, so that what waits for confirmation is as good as it can
-    /// be: whoever is elected from now on has it, too.
-    fn count_heir(&mut self, heir: NodeId, env: &Env) {
-        if let Some(lead) = self.durable.lead {
-            let confirmation = Confirmation { promised: 0, lineage: lead.lineage, offset: env.repl_offset };
-            self.durable.confirmations.insert(heir, confirmation);
-            self.advance_confirmed();
-            self.durable.confirmations.remove(&heir);
-        }
-    }
-
     fn on_take_over(&mut self, sender: NodeKey, forced: bool, env: &Env) {
         if self.myself().replica_of == Some(sender) && !self.manual.in_progress() {
             log::info!("Our master asks to be replaced.");
             self.begin_manual_failover(forced, env);
         }
-    }
-
-    // ---- a candidate ----
-
-    /// Whether this replica can vouch for its data, if its shard asks for that. In a manual failover it has what the master
-    /// has.
-    pub(super) fn may_stand(&self, env: &Env) -> Result<(), CantFailover> {
-        let has_all = self.manual.has_master_offset() && env.master_link_up;
-        let is_whole = !self.durable.is_incomplete && env.stream.is_some();
-        if self.my_record().is_none_or(|record| record.copies == 0) || has_all || is_whole {
-            return Ok(());
-        }
-        Err(CantFailover::DataIncomplete)
-    }
-
-    /// Whether votes may be asked for only with the support of the shard.
-    pub(super) fn needs_support(&self) -> bool {
-        self.my_record().map_or(self.config.durable_acks > 0, |record| record.copies > 0)
-    }
-
-    /// Begins to stand in the election of this epoch: from now on nothing is confirmed to our master.
-    pub(super) fn stand(&mut self, epoch: u64) {
-        let id = self.myself().id;
-        let shard = self.my_shard_mut();
-        (shard.promised, shard.promised_to) = (epoch, Some(id));
-        self.save_synced();
-    }
-
-    /// Whether this node still stands in the election of that epoch.
-    pub(super) fn stands_in(&self, epoch: u64) -> bool {
-        let id = self.myself().id;
-        self.my_shard().is_some_and(|shard| shard.promised == epoch && shard.promised_to == Some(id))
-    }
-
-    pub(super) fn ask_for_support(&mut self, epoch: u64, env: &Env) {
-        let Some(master) = self.myself().replica_of else { return };
-        let progress = Progress { lineage: self.durable.lineage, offset: env.repl_offset };
-        let siblings = self.nodes[master].replicas.iter().copied().filter(|key| *key != self.myself);
-        let asked: Vec<NodeKey> = siblings.chain([master]).collect();
-        self.tell_all(&asked, &Message::Ask { epoch, progress }, env);
-    }
-
-    /// Whether so many support us that one of them, or we, must have whatever was acknowledged.
-    pub(super) fn is_supported(&self, supporters: &BTreeSet<NodeId>) -> bool {
-        let Some(record) = self.my_record() else { return true };
-        let supporters: Vec<NodeId> = supporters.iter().copied().chain([self.myself().id]).collect();
-        let master = self.myself().replica_of.map(|key| self.nodes[key].id);
-        record.is_shown_by(&supporters, master)
-    }
-
-    /// How many supporters there are, and how many it takes.
-    pub(super) fn support_count(&self, supporters: &BTreeSet<NodeId>) -> (usize, usize) {
-        let needed = self.my_record().map_or(0, Record::supporters_needed);
-        (supporters.len() + 1, needed)
-    }
-
-    pub(super) fn show_evidence(&mut self, to: &[NodeKey], epoch: u64, supporters: &BTreeSet<NodeId>, env: &Env) {
-        let supporters = supporters.iter().copied().chain([self.myself().id]).collect();
-        self.tell_all(to, &Message::Evidence { epoch, supporters }, env);
-    }
-
-    // ---- a voter ----
-
-    /// Whether a candidate for the place of `master` has shown enough support to be voted for in this epoch.
-    pub(super) fn check_evidence(&self, candidate: NodeKey, master: NodeKey, epoch: u64) -> Result<(), &'static str> {
-        let Some(shard) = self.durable.shards.get(&self.nodes[master].shard_id) else { return Ok(()) };
-        let Some(record) = shard.record.as_ref().filter(|record| record.copies > 0) else { return Ok(()) };
-        let id = self.nodes[candidate].id;
-        if epoch < shard.promised || (epoch == shard.promised && shard.promised_to != Some(id)) {
-            return Err("its shard was promised to another candidate");
-        }
-        match self.durable.evidence.get(&id) {
-            Some((of, supporters)) if *of == epoch && record.is_shown_by(supporters, shard.promised_to) => Ok(()),
-            _ => Err("it has not shown that it has all acknowledged writes"),
-        }
-    }
-
-    /// What this voter knows of all shards goes to whom it votes for: a new master takes the place of a voter that knew.
-    pub(super) fn tell_known(&mut self, candidate: NodeKey, env: &Env) {
-        for (shard, known) in self.durable.shards.clone() {
-            let Shard { promised, promised_to, record } = known;
-            self.tell(candidate, &Message::Known { shard, promised, promised_to, record }, env);
-        }
-    }
-
-    /// Takes in what another voter knows of a shard.
-    fn on_known(&mut self, id: NodeId, promised: u64, promised_to: Option<NodeId>, record: Option<Record>) {
-        if self.nodes.iter().all(|(_, n)| n.shard_id != id) {
-            return;
-        }
-        let shard = self.durable.shards.entry(id).or_default();
-        let before = shard.clone();
-        if promised > shard.promised {
-            (shard.promised, shard.promised_to) = (promised, promised_to);
-        }
-        let is_newer = |record: &Record| shard.record.as_ref().is_none_or(|known| known.order() < record.order());
-        if let Some(record) = record.filter(is_newer) {
-            shard.take_in_record(record);
-        }
-        if *shard != before {
-            self.save_synced();
-        }
-    }
-
-    /// Shards that no known node is of are gone.
-    fn forget_unknown_shards(&mut self) {
-        let known: BTreeSet<NodeId> = self.nodes.iter().map(|(_, n)| n.shard_id).collect();
-        self.durable.shards.retain(|id, _| known.contains(id));
-    }
-
-    /// A vote for a candidate for the place of `master`: nothing of that is accepted any more.
-    pub(super) fn note_durable_vote(&mut self, candidate: NodeKey, master: NodeKey, epoch: u64) {
-        let (candidate, shard) = (self.nodes[candidate].id, self.nodes[master].shard_id);
-        if let Some(shard) = self.durable.shards.get_mut(&shard) {
-            (shard.promised, shard.promised_to) = (epoch, Some(candidate));
-        }
-    }
-
-    // ---- the file ----
-
-    fn is_durable_known(&self) -> bool {
-        self.config.durable_acks > 0 || !self.durable.shards.is_empty()
-    }
-
-    /// The variables of `nodes.conf`, each with a blank before it; none where this is not used.
-    pub(super) fn durable_vars(&self) -> String {
-        if !self.is_durable_known() {
-            return String::new();
-        }
-        let Lineage { epoch, run } = self.durable.lineage;
-        let mut out = format!(" durableData {epoch}:{run}:{}", u8::from(self.durable.is_logged));
-        for (id, shard) in &self.durable.shards {
-            let to = shard.promised_to.map_or(String::new(), |to| to.to_string());
-            out.push_str(&format!(" durableShard-{id} {}:{to}", shard.promised));
-            if let Some(Record { owner, lineage, version, copies, members }) = &shard.record {
-                let members: Vec<&str> = members.iter().map(NodeId::as_str).collect();
-                let members = members.join(",");
-                out.push_str(&format!(":{owner}:{}:{}:{version}:{copies}:{members}", lineage.epoch, lineage.run));
-            }
-        }
-        out
-    }
-
-    /// Reads a variable of that kind; whether it is one, and `None` if it is broken.
-    pub(super) fn read_durable_var(&mut self, name: &str, value: &str) -> Option<bool> {
-        let parts: Vec<&str> = value.split(':').collect();
-        let number = |at: usize| parts.get(at)?.parse::<u64>().ok();
-        if name == "durableData" {
-            self.durable.lineage = Lineage { epoch: number(0)?, run: number(1)? };
-            self.durable.is_logged = number(2)? == 1;
-            return Some(true);
-        }
-        let Some(id) = name.strip_prefix("durableShard-") else { return Some(false) };
-        let node = |at: usize| NodeId::parse(parts.get(at)?.as_bytes());
-        let mut shard = Shard { promised: number(0)?, promised_to: node(1), record: None };
-        if parts.len() > 2 {
-            let ids = parts.get(7)?.split(',').filter(|id| !id.is_empty());
-            shard.record = Some(Record {
-                owner: node(2)?,
-                lineage: Lineage { epoch: number(3)?, run: number(4)? },
-                version: number(5)?,
-                copies: number(6)?.try_into().ok()?,
-                members: ids.map(|id| NodeId::parse(id.as_bytes())).collect::<Option<_>>()?,
-            });
-        }
-        self.durable.shards.insert(NodeId::parse(id.as_bytes())?, shard);
-        Some(true)
-    }
-
-    /// After the file was read: without its data from before this node cannot vouch for anything.
-    pub(super) fn durable_restarted(&mut self) {
-        // A master that has led nobody has acknowledged nothing; a replica may have confirmed without knowing the record.
-        let has_record = self.my_record().is_some_and(|record| record.copies > 0);
-        let was_asked = self.is_replica() && self.config.durable_acks > 0;
-        self.durable.is_incomplete = has_record || was_asked || self.durable.lineage != Lineage::default();
-        self.durable.saved = (self.my_promise(), self.durable.lineage);
     }
 }

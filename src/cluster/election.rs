@@ -2,10 +2,12 @@
 //!
 //! Safety: a master votes once an epoch, and persists the vote before it answers. After a restart it votes only in epochs
 //! greater than all it voted in; until then a request may come late, after it voted in a greater epoch for a replica of
-//! another master; about one master it votes in ascending epochs only. It votes only for a replica whose master it considers failed (or in a manual failover) and to which no promise binds it any more (see `lease`); not
-//! for two replicas of one master within two node timeouts; not against an owner of a slot by an epoch that the replica
-//! has not heard of, or that its election would not beat. A replica counts each
-//! voter once, and only votes given in the epoch of its election. Replicas with less data wait longer.
+//! another master; about one master it votes in ascending epochs only. It votes only for a replica whose master it
+//! considers failed (or in a manual failover) and to which no promise binds it any more (see `lease`); not for two replicas
+//! of one master within two node timeouts; not against an owner of a slot by an epoch that the replica has not heard of, or
+//! that its election would not beat; not for one that has not shown that it has what was acknowledged, where that is asked
+//! for (see `durable`). A replica counts each voter once, and only votes given in the epoch of its election. Replicas with
+//! less data wait longer.
 //!
 //! Speed: the request follows a FAIL message on the same links, so every voter knows of the failure when it gets the
 //! request, and the best replica asks at once. The others keep the delays of Redis. If several masters failed, the
@@ -144,7 +146,7 @@ impl Cluster {
             return;
         }
         let expires_after = self.election_ms();
-        let Some(at_ms) = self.election.at_ms.filter(|at| now - at <= expires_after + expires_after / 4) else {
+        let Some(at_ms) = self.election.at_ms.filter(|at| now - at <= self.election_lasts_ms()) else {
             self.schedule_election(master, env);
             return;
         };
@@ -345,12 +347,25 @@ impl Cluster {
             return;
         }
         self.election.waits_for_support = false;
-        let voters: Vec<NodeKey> =
-            self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter()).map(|(key, _)| key).collect();
-        self.show_evidence(&voters, self.election.epoch, &self.election.supporters.clone(), env);
-        let header = Header { current_epoch: self.election.epoch, ..self.header(self.request_flags(), env) };
+        self.show_supporters(env);
         let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
-        self.send_packet(&links, &header, &Body::AuthRequest);
+        self.send_request(&links, env);
+    }
+
+    /// Shows those voters who support us whose votes are missing.
+    fn show_supporters(&mut self, env: &Env) {
+        let votes = &self.election.votes;
+        let missing =
+            self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter() && !votes.contains(&n.id));
+        let missing: Vec<NodeKey> = missing.map(|(key, _)| key).collect();
+        self.show_evidence(&missing, self.election.epoch, &self.election.supporters.clone(), env);
+    }
+
+    /// Asks for votes in the epoch of the election: a vote in the greatest one would not count, and another candidate may
+    /// need it.
+    fn send_request(&mut self, links: &[LinkId], env: &Env) {
+        let header = Header { current_epoch: self.election.epoch, ..self.header(self.request_flags(), env) };
+        self.send_packet(links, &header, &Body::AuthRequest);
     }
 
     /// Whether we have not promised ourselves to another candidate since.
@@ -376,11 +391,6 @@ impl Cluster {
         }
     }
 
-    /// For how long after the request votes count; then voters may vote about this master again.
-    fn election_ms(&self) -> i64 {
-        (self.config.node_timeout_ms * 2).max(2000)
-    }
-
     fn request_flags(&self) -> u8 {
         if self.manual.in_progress() { MFLAG_FORCE_ACK } else { 0 }
     }
@@ -404,18 +414,11 @@ impl Cluster {
             if self.election.waits_for_support {
                 return self.wake_at(env.now_ms + self.repeat_after_ms());
             }
-            let voters = self
-                .nodes
-                .iter()
-                .filter(|(key, n)| *key != self.myself && n.is_voter() && !self.election.votes.contains(&n.id));
-            let voters: Vec<NodeKey> = voters.map(|(key, _)| key).collect();
-            self.show_evidence(&voters, self.election.epoch, &self.election.supporters.clone(), env);
+            self.show_supporters(env);
         }
         let links = self.voter_links(|n| !self.election.votes.contains(&n.id));
         if !links.is_empty() {
-            // In the epoch of the election: a vote in the greatest one would not count, and another candidate may need it.
-            let header = Header { current_epoch: self.election.epoch, ..self.header(self.request_flags(), env) };
-            self.send_packet(&links, &header, &Body::AuthRequest);
+            self.send_request(&links, env);
         }
         self.wake_at(env.now_ms + self.repeat_after_ms());
     }
@@ -666,15 +669,7 @@ mod tests {
     }
 
     fn env(now_ms: i64) -> Env<'static> {
-        Env {
-            now_ms,
-            repl_offset: 1,
-            data_age_ms: 0,
-            replicating: true,
-            master_link_up: true,
-            stream: None,
-            keys_in_slot: &|_| 0,
-        }
+        Env { repl_offset: 1, replicating: true, master_link_up: true, ..Env::at(now_ms) }
     }
 
     fn sent(actions: &[Action], kind: wire::PacketType) -> bool {

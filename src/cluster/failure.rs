@@ -554,15 +554,7 @@ mod tests {
     #[test]
     fn an_answer_is_late_after_twice_its_usual_time() {
         let (mut c, key) = alone();
-        let env = |now_ms| Env {
-            now_ms,
-            repl_offset: 0,
-            data_age_ms: 0,
-            replicating: false,
-            master_link_up: false,
-            stream: None,
-            keys_in_slot: &|_| 0,
-        };
+        let env = |now_ms| Env::at(now_ms);
         let told = |c: &Cluster, now_ms: i64| c.gossip_entry(key, &env(now_ms)).ping_sent_s;
         assert_eq!(told(&c, 60_000), 0, "no ping waits");
         c.nodes[key].ping_sent_ms = 50_000;

@@ -694,15 +694,7 @@ mod tests {
     /// Anybody can send this, so the name must not be looked up.
     #[test]
     fn a_stranger_that_names_itself_is_met_where_it_came_from() {
-        let env = Env {
-            now_ms: 1000,
-            repl_offset: 0,
-            data_age_ms: 0,
-            replicating: false,
-            master_link_up: false,
-            stream: None,
-            keys_in_slot: &|_| 0,
-        };
+        let env = Env::at(1000);
         let stranger = Cluster::new(ClusterConfig::default(), 2, 1000);
         for (says, met_at) in [("node.invalid", "10.0.0.9"), ("", "10.0.0.9"), ("10.0.0.8", "10.0.0.8"), ("::1", "::1")]
         {

@@ -60,8 +60,7 @@ const LEASE: i64 = 7;
 /// A shorter lease could not be kept: with a node timeout below this, leases and promises count this long, and
 /// elections wait.
 const SHORTEST_TERM_MS: i64 = 500;
-/// How long after its request a vote may decide an election: the longer of this and so many node timeouts, as in
-/// `election`.
+/// How long after its request a vote may decide an election: the longer of this and so many node timeouts.
 const ELECTION_MS: i64 = 2000;
 const ELECTION_TIMEOUTS: i64 = 2;
 /// For how many node timeouts it counts that a node considers another failed. A node whose grant counts has said so
@@ -269,9 +268,14 @@ impl Cluster {
         !(told || won || heir.failed())
     }
 
-    /// How long after a vote it may decide an election, and a little more, for clocks of different rates.
+    /// For how long after the request votes count; then voters may vote about this master again.
+    pub(super) fn election_ms(&self) -> i64 {
+        (self.config.node_timeout_ms * ELECTION_TIMEOUTS).max(ELECTION_MS)
+    }
+
+    /// The same and a little more, for clocks of different rates.
     pub(super) fn election_lasts_ms(&self) -> i64 {
-        let election_ms = (self.config.node_timeout_ms * ELECTION_TIMEOUTS).max(ELECTION_MS);
+        let election_ms = self.election_ms();
         election_ms + election_ms / 4
     }
 }

@@ -198,6 +198,22 @@ pub(crate) struct Env<'a> {
     pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
 }
 
+#[cfg(test)]
+impl Env<'static> {
+    /// A server without data or replication, at this time.
+    fn at(now_ms: i64) -> Env<'static> {
+        Env {
+            now_ms,
+            repl_offset: 0,
+            data_age_ms: 0,
+            replicating: false,
+            master_link_up: false,
+            stream: None,
+            keys_in_slot: &|_| 0,
+        }
+    }
+}
+
 /// What the caller is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {

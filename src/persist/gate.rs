@@ -127,7 +127,7 @@ impl Gate {
         self.covered = covered;
     }
 
-    /// Replicas are not waited for any more. Gives whose output was kept back.
+    /// Those whose output was kept back do not wait for replicas any more; whoever comes after them does. Gives who they are.
     pub(crate) fn give_up(&mut self) -> Vec<ClientId> {
         self.covered.clear();
         std::mem::take(&mut self.held)

@@ -742,8 +742,8 @@ impl<B> StrMut<'_, B> {
     /// Most slack that growing leaves, bytes.
     const MAX_SLACK: usize = 1024 * 1024;
 
-    /// Makes room for `additional` more bytes, if more than its block has with slack for further growth: as much again as
-    /// the new length, at most [`MAX_SLACK`].
+    /// Makes room for `additional` more bytes. If the string's block has it, no more is taken; else with slack for further
+    /// growth: as much again as the new length, at most [`MAX_SLACK`].
     pub(crate) fn reserve_slack(&mut self, additional: usize) {
         let needed = self.bytes.len() + additional;
         if needed > self.bytes.capacity() {

@@ -108,7 +108,8 @@ impl Compressor {
             512..=2047 => pack::<12>,
             _ => pack::<MAX_HASH_BITS>,
         };
-        // SAFETY: there is room for so many bytes and those to spare; of these, as many as `pack` says were written.
+        // SAFETY: there is room for so many bytes and those to spare; of these, as many as `pack` says were written. `base`
+        // was claimed for this input.
         unsafe {
             let to = out.as_mut_ptr().add(out.len());
             let Some(len) = pack(&mut self.seen, base, input, to, max_len) else { return false };
@@ -122,7 +123,8 @@ impl Compressor {
 /// the position of the first byte, and `BITS` says how much of the table is used.
 ///
 /// # Safety
-/// At `to` there must be room for `max_len` bytes and [`SPARE`].
+/// At `to` there must be room for `max_len` bytes and [`SPARE`]. `base` must be what [`Compressor::claim`] gave for this
+/// input, and `seen` that compressor's table.
 unsafe fn pack<const BITS: u32>(
     seen: &mut [u32],
     base: u32,
@@ -139,7 +141,7 @@ unsafe fn pack<const BITS: u32>(
     let (limit, near_limit) = (before_end(4), before_end(MIN_MATCH + ONE_BY_ONE + 1));
     let from_address = base.wrapping_sub(start.addr() as u32);
     let position = |at: *const u8| from_address.wrapping_add(at.addr() as u32);
-    // SAFETY: of the caller.
+    // SAFETY: the caller's promise.
     let mut packed = unsafe { Packed::new(to, max_len, end) };
     let mut literal_from = start;
     let mut at = start;

@@ -110,6 +110,16 @@ impl TestServer {
         self.child.id()
     }
 
+    /// Descriptors it has open: the fewest of some looks, as those of log lines and of connections about to be closed go soon.
+    pub(crate) fn descriptors(&self) -> usize {
+        let dir = format!("/proc/{}/fd", self.pid());
+        let look = |_| {
+            std::thread::sleep(Duration::from_millis(10));
+            fs::read_dir(&dir).expect("its descriptors").count()
+        };
+        (0..30).map(look).min().unwrap_or_default()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
     }

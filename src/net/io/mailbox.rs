@@ -84,7 +84,11 @@ impl<M> Mailbox<M> {
 
     /// The reader has seen to a batch.
     pub(super) fn note_done(&self, batch: &mut Batch<M>) {
-        self.on_the_way.fetch_sub(std::mem::take(&mut batch.counted), Ordering::Relaxed);
+        let counted = std::mem::take(&mut batch.counted);
+        // The other thread uses it, too: not to be touched for nothing.
+        if counted > 0 {
+            self.on_the_way.fetch_sub(counted, Ordering::Relaxed);
+        }
     }
 
     /// Adds everything that is in `batch`, which is empty then, and wakes the reader if it sleeps.

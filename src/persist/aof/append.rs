@@ -1,12 +1,13 @@
 //! What the append-only log's writer shares with the thread that syncs, and writing to its file.
 
 use super::manifest::reason;
+use crate::persist::snapshot::now_s;
 use crate::sys::reserve::open_in_need;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// What the syncing thread tells the loop.
 #[derive(Debug)]
@@ -63,8 +64,7 @@ impl FsyncShared {
 
     /// A sync is done, which took so long.
     pub(crate) fn took(&self, us: u64) {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_s = since_1970.as_secs() as i64;
+        let now_s = now_s();
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.syncs_us.fetch_add(us, Ordering::Relaxed);
         self.last_us.store(us, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! A simulation: clients that write and read, a loop that turns, and a disk that is quick, slow or broken.
+//! A simulation: clients that write and read, a loop that turns, a disk that is quick, slow or broken, and replicas that
+//! confirm.
 
 use super::*;
 
@@ -20,6 +21,9 @@ struct Sim {
     log: u64,
     written: u64,
     on_disk: u64,
+    /// Whether it is synced at all, and what of it replicas have, if they are asked.
+    syncs: bool,
+    confirmed: Option<u64>,
     /// The sync under way: what it covers, what to tell, and when it is done, after how long.
     sync: Option<(u64, Arc<Shared>, i64, u64)>,
 }
@@ -40,6 +44,8 @@ impl Sim {
             log: 0,
             written: 0,
             on_disk: 0,
+            syncs: true,
+            confirmed: None,
             sync: None,
         }
     }
@@ -56,6 +62,7 @@ impl Sim {
 
     /// What the server does before replies leave, and then lets leave.
     fn turn(&mut self, took_us: u64) {
+        self.gate.note_confirmed(self.confirmed.unwrap_or(0) as i64);
         let answering = match self.gate.check() {
             Step::Nothing => false,
             Step::Failed(errno) => panic!("error {errno}"),
@@ -72,17 +79,26 @@ impl Sim {
                 answering
             }
         };
-        if !self.gate.is_syncing() && self.log > self.written {
+        let waits = self.gate.is_syncing() || self.gate.awaits_replicas();
+        if self.syncs && !waits && self.log > self.written {
             self.gate.stop_gathering();
             let waiting = self.clients.iter().filter(|c| c.out.len() as u64 > c.released).count();
             if !self.gate.gathers(waiting, answering, self.now_us) {
                 self.sync(took_us);
             }
         }
+        if !self.gate.is_shut() && self.confirmed.is_some_and(|confirmed| confirmed < self.log) {
+            self.gate.cover(self.ends());
+            self.gate.await_replicas(self.log as i64, self.now_us);
+        }
         for client in &mut self.clients {
             let end = if self.gate.is_shut() {
                 if client.out.len() as u64 > client.released && !client.is_held {
-                    let covered = (self.log == self.written).then_some(client.out.len() as u64);
+                    let is_covered = match self.gate.awaited_offset() {
+                        Some(offset) => offset as u64 == self.log,
+                        None => self.log == self.written,
+                    };
+                    let covered = is_covered.then_some(client.out.len() as u64);
                     self.gate.hold(client.id, covered);
                     client.is_held = true;
                 }
@@ -91,7 +107,12 @@ impl Sim {
                 client.out.len()
             };
             for told in &client.out[client.sent..end.max(client.sent)] {
-                assert!(*told <= self.on_disk, "{told} of the log was told with {} on disk", self.on_disk);
+                assert!(
+                    !self.syncs || *told <= self.on_disk,
+                    "{told} of the log was told with {} on disk",
+                    self.on_disk
+                );
+                assert!(self.confirmed.is_none_or(|confirmed| *told <= confirmed), "{told}: {:?}", self.confirmed);
             }
             client.sent = end.max(client.sent);
             client.released = client.released.max(client.sent as u64);
@@ -101,19 +122,26 @@ impl Sim {
     fn sync(&mut self, took_us: u64) {
         self.written = self.log;
         match self.gate.syncer(self.now_us) {
-            Syncer::Loop => {
+            Syncer::Loop if self.confirmed.is_none() => {
                 self.on_disk = self.written;
                 for id in self.gate.synced(took_us) {
                     self.client(id).is_held = false;
                 }
                 self.gate.expect(self.clients.len(), took_us, self.now_us);
             }
-            Syncer::Thread => {
-                let covered = self.clients.iter().map(|c| (c.id, c.out.len() as u64)).collect();
-                let shared = self.gate.shut(self.written, covered);
+            Syncer::Loop | Syncer::Thread => {
+                let shared = self.gate.shut(self.written, self.ends());
+                if self.confirmed.is_some() {
+                    self.gate.await_replicas(self.written as i64, self.now_us);
+                }
                 self.sync = Some((self.written, shared, self.now_us + took_us as i64, took_us));
             }
         }
+    }
+
+    /// Where the output of everybody ends.
+    fn ends(&self) -> Vec<(ClientId, u64)> {
+        self.clients.iter().map(|c| (c.id, c.out.len() as u64)).collect()
     }
 
     fn pass(&mut self, us: i64) {
@@ -151,6 +179,33 @@ fn nobody_is_told_of_what_is_not_on_disk_and_nobody_waits_for_ever() {
         assert!(sim.clients.iter().all(|c| c.sent == c.out.len()), "seed {seed}");
         assert_eq!(sim.on_disk, sim.log);
         assert!(handed_over > 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn nobody_is_told_of_what_replicas_have_not_confirmed_and_nobody_waits_for_ever() {
+    for seed in 0..200 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut sim = Sim::new(rng.usize(1..6));
+        (sim.syncs, sim.confirmed) = (rng.bool(), Some(0));
+        let mut awaited = 0;
+        for _ in 0..400 {
+            for _ in 0..rng.usize(0..4) {
+                let who = rng.usize(..sim.clients.len());
+                sim.command(who, rng.u8(..3) == 0);
+            }
+            sim.turn([rng.u64(1..100), rng.u64(1000..30_000)][rng.usize(..2)]);
+            awaited += u64::from(sim.gate.awaits_replicas());
+            sim.pass(rng.i64(1..2000));
+            sim.confirmed = sim.confirmed.map(|confirmed| rng.u64(confirmed..=sim.log));
+        }
+        sim.confirmed = Some(sim.log);
+        for _ in 0..100 {
+            sim.turn(10);
+            sim.pass(1000);
+        }
+        assert!(sim.clients.iter().all(|c| c.sent == c.out.len()), "seed {seed}");
+        assert!(awaited > 0, "seed {seed}: {awaited}");
     }
 }
 

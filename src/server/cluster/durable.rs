@@ -82,7 +82,6 @@ impl Server {
             None => confirmers.push((id, node)),
         }
         self.with_cluster(|machine, env| machine.on_confirmation(node, confirmation, env));
-        self.note_durable_refusal();
     }
 
     /// A client is gone; it may have been a replica that confirms.
@@ -98,19 +97,18 @@ impl Server {
         }
     }
 
-    /// Once a turn, and when what it rests on changes.
+    /// Once a turn, and when a replica is gone.
     pub(super) fn note_durable_refusal(&mut self) {
         if let Some(bus) = &mut self.bus {
             bus.durable.refusal = bus.machine.check_confirmable().err();
         }
     }
 
-    /// Whether what a new client is told waits for replicas unless it says otherwise.
+    /// Sets whether what a client is told waits for replicas to what it is unless the client says otherwise.
     pub(crate) fn set_durable_default(&mut self, id: ClientId) {
-        if !self.cfg.cluster_durable_acks_default
-            && let Some(c) = self.clients.get_mut(id)
-        {
-            c.flags.add(ClientFlags::NOT_DURABLE);
+        let waits = self.cfg.cluster_durable_acks_default;
+        if let Some(c) = self.clients.get_mut(id) {
+            c.flags.set(ClientFlags::NOT_DURABLE, !waits);
         }
     }
 

@@ -11,6 +11,10 @@ use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use std::net::SocketAddr;
 
+/// `ON` or `OFF`, see [`on_off`].
+const ENABLED: &[Arg] = &[arg("enabled", ArgKind::OneOf)
+    .of(&[arg("on", ArgKind::PureToken).token("ON"), arg("off", ArgKind::PureToken).token("OFF")])];
+
 pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     name: "client",
     arity: -2,
@@ -147,10 +151,10 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             since: "7.0.0",
             complexity: "O(1)",
             summary: "Keeps the connection from being closed when clients use too much memory, or no longer.",
-            args: &[arg("enabled", ArgKind::OneOf)
-                .of(&[arg("on", ArgKind::PureToken).token("ON"), arg("off", ArgKind::PureToken).token("OFF")])],
+            args: ENABLED,
             ..Command::ROW
         },
+        // Not in Redis.
         Command {
             name: "client|durable",
             run: Some(durable),
@@ -161,8 +165,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             since: "7.2.0",
             complexity: "O(1)",
             summary: "Lets what the connection is told wait until replicas have it (see cluster-durable-acks), or no longer.",
-            args: &[arg("enabled", ArgKind::OneOf)
-                .of(&[arg("on", ArgKind::PureToken).token("ON"), arg("off", ArgKind::PureToken).token("OFF")])],
+            args: ENABLED,
             ..Command::ROW
         },
         Command {
@@ -175,8 +178,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             since: "7.2.0",
             complexity: "O(1)",
             summary: "Lets the connection's commands leave the access time and frequency of keys alone, or no longer.",
-            args: &[arg("enabled", ArgKind::OneOf)
-                .of(&[arg("on", ArgKind::PureToken).token("ON"), arg("off", ArgKind::PureToken).token("OFF")])],
+            args: ENABLED,
             ..Command::ROW
         },
         Command {
@@ -338,6 +340,8 @@ const HELP: &[&str] = &[
     "    Release a client that a command blocks.",
     "NO-EVICT (ON|OFF)",
     "    Keep this connection when clients use too much memory.",
+    "DURABLE (ON|OFF)",
+    "    Have replies wait until replicas have what they tell of (see cluster-durable-acks).",
     "NO-TOUCH (ON|OFF)",
     "    Leave the access time and frequency of keys alone.",
 ];
@@ -491,8 +495,8 @@ struct Filter<'a> {
 }
 
 impl Filter<'_> {
-    /// Whether a quick look does not rule the client out. Of many clients nearly all are, and no client is looked at
-    /// much sooner than the one after it is fetched from memory.
+    /// Whether a cheap look does not rule the client out, as it does nearly all of many. Inlined, so that the processor
+    /// fetches the next clients meanwhile.
     #[inline(always)]
     fn may_match(&self, c: &Client) -> bool {
         self.class.is_none_or(|class| ClientClass::of(c) == class)

@@ -270,7 +270,8 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.unsubscribe_all(id);
     ctx.srv.stop_tracking(id);
     ctx.srv.clients.monitors.retain(|m| *m != id);
-    let (auth_required, durable) = (ctx.srv.auth_required, ctx.srv.cfg.cluster_durable_acks_default);
+    ctx.srv.set_durable_default(id);
+    let auth_required = ctx.srv.auth_required;
     let c = ctx.c_mut();
     let kept = ClientFlags::REPLICA.union(ClientFlags::MONITOR);
     c.flags.remove(kept);
@@ -286,7 +287,6 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         c.flags.remove(gone);
     }
     c.flags.set(ClientFlags::AUTHENTICATED, !auth_required);
-    c.flags.set(ClientFlags::NOT_DURABLE, !durable);
     c.user = DEFAULT_USER.to_vec();
     c.name.clear();
     c.db = 0;

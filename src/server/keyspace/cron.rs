@@ -173,8 +173,8 @@ impl Server {
         }
     }
 
-    /// Bytes over `maxmemory`, if any: without what serves replicas and the AOF, which goes away by itself, and what is being
-    /// freed.
+    /// Bytes over `maxmemory`, if any: without what serves replicas, I/O threads and the AOF, which goes away by itself, and
+    /// what is being freed.
     pub(crate) fn memory_to_free(&self) -> Option<usize> {
         let limit = usize::try_from(self.cfg.maxmemory).unwrap_or(usize::MAX);
         let used = alloc::used();

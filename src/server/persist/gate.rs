@@ -246,9 +246,9 @@ impl Server {
         aof.writing.note_sync(now_s);
         let sleep_us = aof.sync_sleep_us;
         self.ks.effects.unsynced.sync_begins();
-        let is_confirmed = !self.has_durable_acks();
+        let waits_for_replicas = self.has_durable_acks();
         match self.persist.gate.syncer(self.clock.mono_us()) {
-            Syncer::Loop if is_confirmed => {
+            Syncer::Loop if !waits_for_replicas => {
                 let start = Instant::now();
                 sleep(sleep_us);
                 if let Err(e) = file.sync_data() {
@@ -263,7 +263,7 @@ impl Server {
             }
             Syncer::Loop | Syncer::Thread => {
                 self.hand_over_sync(file, sleep_us, offset);
-                if !is_confirmed {
+                if waits_for_replicas {
                     let now_us = self.clock.tick_us();
                     self.persist.gate.await_replicas(offset, now_us);
                 }

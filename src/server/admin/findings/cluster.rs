@@ -37,14 +37,9 @@ pub(super) const CHECKS: &[Check] = &[
         Critical,
         |_, cluster, _, found| {
             let counts = cluster.counts();
-            if counts.fail + counts.pfail > 0 {
-                found(
-                    "",
-                    format!(
-                        "The owners of {} slots are not reached: requests for their keys fail.",
-                        counts.fail + counts.pfail
-                    ),
-                );
+            let down = counts.fail + counts.pfail;
+            if down > 0 {
+                found("", format!("The owners of {down} slots are not reached: requests for their keys fail."));
             }
         },
         "Bring the masters back, or let a replica take over: CLUSTER FAILOVER TAKEOVER there, if no majority of the masters is left.",
@@ -147,13 +142,11 @@ pub(super) const CHECKS: &[Check] = &[
             let bare: Vec<String> =
                 masters.iter().filter(|m| working_replicas(cluster, m) == 0).map(|m| name(m)).collect();
             if !bare.is_empty() {
-                let who = if bare.len() == masters.len() {
-                    "No master has".into()
-                } else {
-                    format!("{} has no", bare.join(", "))
+                let who = match bare.len() == masters.len() {
+                    true => "No master has a replica".into(),
+                    false => format!("{} has no replica", bare.join(", ")),
                 };
-                let none = if bare.len() == masters.len() { "a replica" } else { "replica" };
-                found("", format!("{who} {none} that works: its slots are gone while it is."));
+                found("", format!("{who} that works: its slots are gone while it is."));
             }
         },
         "redis-cli --cluster add-node with --cluster-slave adds replicas.",
@@ -264,19 +257,19 @@ fn one_way(cluster: &Cluster, now_ms: i64, found: &mut Found<'_>) {
 fn announced(srv: &Server, cluster: &Cluster, found: &mut Found<'_>) {
     let cfg = &srv.cfg;
     let mut odd = |name: &str, text: String| found(name, text);
+    let are_elsewhere = || {
+        let mut others = cluster.nodes().iter().filter(|(key, _)| *key != cluster.my_key());
+        others.any(|(_, n)| n.ip.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()))
+    };
     for (name, ip) in
         [("cluster-announce-ip", &cfg.cluster_announce_ip), ("replica-announce-ip", &cfg.replica_announce_ip)]
     {
-        let are_elsewhere = cluster
-            .nodes()
-            .iter()
-            .any(|(key, n)| key != cluster.my_key() && n.ip.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()));
         match ip.parse::<IpAddr>() {
             Err(_) if !ip.is_empty() && name == "cluster-announce-ip" => {
                 odd(name, format!("{name} '{ip}' is no address, and nodes look no names up: they cannot connect."));
             }
             Ok(ip) if ip.is_unspecified() => odd(name, format!("{name} {ip} is no address of any machine.")),
-            Ok(ip) if ip.is_loopback() && are_elsewhere => {
+            Ok(ip) if ip.is_loopback() && are_elsewhere() => {
                 odd(name, format!("{name} {ip} leads every other machine to itself."));
             }
             Ok(_) | Err(_) => {}

@@ -78,12 +78,7 @@ impl Server {
 pub(crate) fn write(found: &[Finding], out: &mut Reply) {
     out.array(found.len());
     for finding in found {
-        let fields = [
-            ("id", finding.id),
-            ("severity", finding.severity.name()),
-            ("text", &finding.text),
-            ("advice", finding.advice),
-        ];
+        let fields = finding.fields();
         out.map(fields.len());
         fields.iter().for_each(|(name, value)| {
             out.bulk_str(name);

@@ -34,7 +34,7 @@ pub(super) static STATS: &[Figure] = &[
 pub(super) static LATENCY: &[Figure] = &[
     lines(|f, line| {
         let percents = &f.srv.cfg.latency_tracking_info_percentiles;
-        for (entry, values) in measured(f) {
+        for (entry, values) in measured(f, percents) {
             let mut text = String::new();
             for (percent, ns) in percents.iter().zip(values) {
                 let (gap, percent) = (if text.is_empty() { "" } else { "," }, percent_text(*percent));
@@ -44,9 +44,10 @@ pub(super) static LATENCY: &[Figure] = &[
         }
     }),
     samples(|f, sample| {
-        let percents: Vec<_> = f.srv.cfg.latency_tracking_info_percentiles.iter().map(|p| percent_text(*p)).collect();
-        for (entry, values) in measured(f) {
-            for (percent, ns) in percents.iter().zip(values) {
+        let percents = &f.srv.cfg.latency_tracking_info_percentiles;
+        let names: Vec<_> = percents.iter().map(|p| percent_text(*p)).collect();
+        for (entry, values) in measured(f, percents) {
+            for (percent, ns) in names.iter().zip(values) {
                 sample(&[("cmd", entry.row.name), ("quantile", percent)], ns as f64 / 1e3);
             }
         }
@@ -55,10 +56,12 @@ pub(super) static LATENCY: &[Figure] = &[
         "redis_latency_percentiles_usec",
         "Microseconds that so many percent of the calls do not exceed, by command.",
     ),
-    samples(|f, sample| measured(f).for_each(|(entry, _)| sample(&[("cmd", entry.row.name)], entry.stats.us as f64)))
-        .counter("redis_latency_percentiles_usec_sum", "Microseconds spent in calls, by command."),
     samples(|f, sample| {
-        measured(f).for_each(|(entry, _)| sample(&[("cmd", entry.row.name)], entry.stats.calls as f64))
+        measured(f, &[]).for_each(|(entry, _)| sample(&[("cmd", entry.row.name)], entry.stats.us as f64))
+    })
+    .counter("redis_latency_percentiles_usec_sum", "Microseconds spent in calls, by command."),
+    samples(|f, sample| {
+        measured(f, &[]).for_each(|(entry, _)| sample(&[("cmd", entry.row.name)], entry.stats.calls as f64))
     })
     .counter("redis_latency_percentiles_usec_count", "Calls by command."),
     distributions(|f, distribution| {
@@ -91,11 +94,10 @@ fn each(f: &Facts<'_>, sample: &mut Sampled<'_>, value: fn(&CommandStats) -> f64
     used(f).for_each(|entry| sample(&[("cmd", entry.row.name)], value(&entry.stats)));
 }
 
-/// Commands with the percentiles that are to be shown, in nanoseconds.
-fn measured<'a>(f: &'a Facts<'_>) -> impl Iterator<Item = (&'a Registered, Vec<u64>)> {
-    let cfg = &f.srv.cfg;
-    let all = f.srv.commands.all().filter(|_| cfg.latency_tracking);
-    all.filter_map(|entry| Some((entry, entry.stats.latency().percentiles(&cfg.latency_tracking_info_percentiles)?)))
+/// Commands whose calls were timed, with these percentiles, in nanoseconds.
+fn measured<'a>(f: &'a Facts<'_>, percents: &'a [f64]) -> impl Iterator<Item = (&'a Registered, Vec<u64>)> {
+    let all = f.srv.commands.all().filter(|_| f.srv.cfg.latency_tracking);
+    all.filter_map(move |entry| Some((entry, entry.stats.latency().percentiles(percents)?)))
 }
 
 fn percent_text(percent: f64) -> String {

@@ -145,9 +145,7 @@ pub(super) fn findings(srv: &mut Server, _: &Request) -> Response {
         j.field("findings").array(|j| {
             for f in srv.findings(false) {
                 j.object(|j| {
-                    let fields =
-                        [("id", f.id), ("severity", f.severity.name()), ("text", &f.text), ("advice", f.advice)];
-                    fields.into_iter().for_each(|(name, value)| j.field(name).text(value.as_bytes()));
+                    f.fields().into_iter().for_each(|(name, value)| j.field(name).text(value.as_bytes()));
                 });
             }
         });

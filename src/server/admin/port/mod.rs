@@ -49,7 +49,6 @@ struct Connection {
     is_chunked: bool,
     /// It ends after the output.
     closes: bool,
-    is_lingering: bool,
     /// When its time is up, monotonic milliseconds.
     until_ms: i64,
     is_queued: bool,
@@ -213,7 +212,6 @@ impl Server {
             task: None,
             is_chunked: false,
             closes: false,
-            is_lingering: false,
             until_ms: self.clock.mono_ms() + HEAD_MS,
             is_queued: false,
             is_readable: true,

@@ -42,6 +42,13 @@ impl Response {
         Response::new(status, TEXT, format!("{text}\n"))
     }
 
+    /// One that asks who it is.
+    fn unauthorized(text: &str) -> Response {
+        let mut response = Response::text(Status::Unauthorized, text);
+        response.more = "WWW-Authenticate: Basic realm=\"Hexad\", charset=\"UTF-8\"\r\n".into();
+        response
+    }
+
     /// One that tells only its status.
     pub(super) fn error(status: Status) -> Response {
         let mut response = Response::text(status, status.line().1);
@@ -108,7 +115,7 @@ fn metrics(srv: &mut Server, request: &Request) -> Response {
     }
     exposition.begin(SLOT_KEYS);
     let body = exposition.take();
-    let task = Some(Task::Slots(0, Some(Box::new(exposition))));
+    let task = Some(Task::Slots(0, Box::new(exposition)));
     Response { task, ..Response::new(Status::Ok, format.content_type(), body) }
 }
 
@@ -118,7 +125,7 @@ const SLOT_KEYS: Metric = Metric::new(Kind::Gauge, "hexad_slot_keys", "Keys by s
 #[derive(Debug)]
 pub(super) enum Task {
     /// Samples of slots, from this one on.
-    Slots(Slot, Option<Box<Exposition>>),
+    Slots(Slot, Box<Exposition>),
     Keys(Box<KeySample>),
 }
 
@@ -129,8 +136,7 @@ impl Task {
         const AT_A_TIME: usize = 1024;
         match self {
             Task::Keys(sample) => sample.go_on(srv),
-            Task::Slots(next, exposition) => {
-                let Some(mut out) = exposition.take() else { return (Vec::new(), true) };
+            Task::Slots(next, out) => {
                 let end = SLOT_COUNT.min(usize::from(*next) + AT_A_TIME) as Slot;
                 for slot in *next..end {
                     let keys = srv.ks.dbs[0].slot_len(slot);
@@ -139,12 +145,8 @@ impl Task {
                     }
                 }
                 *next = end;
-                if usize::from(end) == SLOT_COUNT {
-                    return (out.finish(), true);
-                }
-                let piece = out.take();
-                *exposition = Some(out);
-                (piece, false)
+                let is_last = usize::from(end) == SLOT_COUNT;
+                (if is_last { out.finish() } else { out.take() }, is_last)
             }
         }
     }
@@ -220,9 +222,7 @@ impl Server {
             if !self.auth_required {
                 return Ok(default);
             }
-            let mut response = Response::text(Status::Unauthorized, "A user and a password are needed.");
-            response.more = "WWW-Authenticate: Basic realm=\"Hexad\", charset=\"UTF-8\"\r\n".into();
-            return Err(response);
+            return Err(Response::unauthorized("A user and a password are needed."));
         };
         let (from, now_ms) = (peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip()), self.clock.mono_ms());
         if let Some(wait_ms) = self.port.logins.wait_ms(from, now_ms) {
@@ -236,9 +236,7 @@ impl Server {
         }
         self.port.logins.failed(from, now_ms);
         self.log_operator_refused("auth", b"AUTH", &name, peer);
-        let mut response = Response::text(Status::Unauthorized, "Wrong user or password, or the user is disabled.");
-        response.more = "WWW-Authenticate: Basic realm=\"Hexad\", charset=\"UTF-8\"\r\n".into();
-        Err(response)
+        Err(Response::unauthorized("Wrong user or password, or the user is disabled."))
     }
 
     fn log_operator_refused(&mut self, reason: &'static str, object: &[u8], user: &[u8], peer: Option<SocketAddr>) {

@@ -123,7 +123,6 @@ impl Connection {
         }
         if self.closes {
             self.input.clear();
-            self.is_lingering = true;
             return self.read_some(now_ms);
         }
         match http::parse(&self.input) {
@@ -141,7 +140,7 @@ impl Connection {
             return Step::Wait;
         }
         self.input.reserve_exact(MAX_HEAD_BYTES - self.input.len());
-        let begins = self.input.is_empty() && !self.is_lingering;
+        let begins = self.input.is_empty() && !self.closes;
         match self.conn.read_to_spare(&mut self.input) {
             Ok(0) => Step::Close,
             Ok(_) => {
