@@ -71,11 +71,6 @@ pub(super) struct Taken {
     pub(crate) durable: bool,
 }
 
-/// Whether the reply that begins here says that replicas are missing: so nothing was done, and nothing is told of the data.
-pub(super) fn refuses_for_replicas(out: &Reply, begins: usize) -> bool {
-    out.buf.get(begins..).is_some_and(|reply| reply.starts_with(b"-NOREPLICAS"))
-}
-
 impl Server {
     /// Runs what stands in the query buffers of the clients of the batch, `CLIENTS` at most: group by group, as many clients
     /// in each as it takes for `BATCH` requests. Those are found, and the memory of their keys is asked for, before any of
@@ -268,8 +263,9 @@ impl Server {
         }
         if was_durable {
             // Looked at afterwards: a key may have gone by being looked up.
-            let tells_durable = |cmd| self.tells_no_data(cmd) || self.tells_only_durable(cmd, args);
-            *durable = request.cmd.is_some_and(tells_durable) || refuses_for_replicas(out, told);
+            let reply = out.buf.get(told..).unwrap_or_default();
+            let tells_no_data = |cmd| self.tells_no_data(cmd) || self.refused_for_replicas(cmd, reply);
+            *durable = request.cmd.is_some_and(|cmd| tells_no_data(cmd) || self.tells_only_durable(cmd, args));
         }
         self.ks.hashes.clear();
         if self.is_held_back(*id) {

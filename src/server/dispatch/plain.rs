@@ -4,7 +4,7 @@
 use super::admit::Admission;
 use super::ahead::{Ahead, AheadKeys, BATCH, Found};
 use super::call::Run;
-use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk, refuses_for_replicas};
+use super::input::{REPLY_MOVE_BYTES, Taken, is_chunk};
 use super::obstacle::Obstacles;
 use crate::catalog::CmdResult;
 use crate::catalog::row::Command;
@@ -134,7 +134,8 @@ impl Server {
                 self.end_calls_before((id, cmd), found, next.start, &query[..*pos], &mut stretch);
                 next.start += 1;
                 *pos += request.consumed;
-                *durable = *durable && (self.tells_only_durable(cmd, args) || refuses_for_replicas(out, told));
+                let reply = out.buf.get(told..).unwrap_or_default();
+                *durable = *durable && (self.tells_only_durable(cmd, args) || self.refused_for_replicas(cmd, reply));
                 return Ended::Disturbed;
             }
             self.begin_calls(&mut stretch);

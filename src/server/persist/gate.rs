@@ -115,6 +115,11 @@ impl Server {
             && !matches!(row.name, "cluster|countkeysinslot" | "cluster|getkeysinslot")
     }
 
+    /// Whether this reply to a write says that replicas are missing: so nothing was done. (What a script says may be anything.)
+    pub(crate) fn refused_for_replicas(&self, cmd: CmdRef, reply: &[u8]) -> bool {
+        self.commands.get(cmd).row.has(flag::WRITE) && reply.starts_with(b"-NOREPLICAS")
+    }
+
     /// Keeps a client's output back.
     pub(crate) fn hold_output(&mut self, id: ClientId) {
         // Nothing was executed since the sync under way began: the output tells nothing that it does not cover.
