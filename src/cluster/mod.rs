@@ -47,6 +47,7 @@ pub(crate) use admin::{AdminError, FailoverMode, SetSlot};
 pub(crate) use describe::Endpoint;
 pub(crate) use durable::{Confirmation, Lineage, Refusal};
 use election::Election;
+pub(crate) use manual::HandOverState;
 use manual::ManualFailover;
 use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
 

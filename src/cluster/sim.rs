@@ -13,6 +13,7 @@
 mod check;
 mod durable;
 mod faults;
+mod hand_over;
 mod scale;
 mod tests;
 

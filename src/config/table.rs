@@ -435,6 +435,7 @@ directives! {
     "replicaof" | "slaveof" => replicaof: Option<(String, u16)> = None, ReplicaOf, [IMMUTABLE, MULTI_ARG], None;
 
     // cluster
+    "auto-failover-on-shutdown" => auto_failover_on_shutdown: bool = true, Bool, [HIDDEN], None;
     "cluster-allow-pubsubshard-when-down" => cluster_allow_pubsubshard_when_down: bool = true, Bool, [], None;
     "cluster-allow-reads-when-down" => cluster_allow_reads_when_down: bool = false, Bool, [], None;
     "cluster-allow-replica-migration" => cluster_allow_replica_migration: bool = true, Bool, [], None;

@@ -230,7 +230,7 @@ named_settings!(
 
 impl Setting for ShutdownOnSignal {
     fn parse(&self, _: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
-        const NAMES: [&str; 5] = ["default", "save", "nosave", "now", "force"];
+        const NAMES: [&str; 6] = ["default", "save", "nosave", "now", "force", "failover"];
         let mut how = Self::default();
         if words.is_empty() {
             return Err(one_of(&NAMES));
@@ -242,6 +242,7 @@ impl Setting for ShutdownOnSignal {
                 b"nosave" => how.nosave = true,
                 b"now" => how.now = true,
                 b"force" => how.force = true,
+                b"failover" => how.failover = true,
                 _ => return Err(one_of(&NAMES)),
             }
         }
@@ -252,7 +253,13 @@ impl Setting for ShutdownOnSignal {
     }
 
     fn print(&self, _: Kind) -> Vec<u8> {
-        let set = [(self.save, "save"), (self.nosave, "nosave"), (self.now, "now"), (self.force, "force")];
+        let set = [
+            (self.save, "save"),
+            (self.nosave, "nosave"),
+            (self.now, "now"),
+            (self.force, "force"),
+            (self.failover, "failover"),
+        ];
         let names: Vec<&str> = set.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
         if names.is_empty() { b"default".to_vec() } else { names.join(" ").into_bytes() }
     }
