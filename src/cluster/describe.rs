@@ -187,6 +187,11 @@ impl Cluster {
         }
         out.push_str(&self.describe_durable());
         let _ = write!(out, "cluster_cant_failover_reason:{}\r\n", self.cant_failover_reason());
+        for (what, n) in [("name", self.stats.refused_by_name), ("secret", self.stats.refused_by_code)] {
+            if n > 0 {
+                let _ = write!(out, "total_cluster_links_refused_by_{what}:{n}\r\n");
+            }
+        }
         let _ = write!(out, "total_cluster_links_buffer_limit_exceeded:{}\r\n", c.links_closed_by_limit);
         out
     }

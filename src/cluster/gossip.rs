@@ -59,6 +59,9 @@ impl Cluster {
             self.on_own_packet(link, &packet.body, env);
             return;
         }
+        if !self.admits(link, &header, &packet.body) {
+            return;
+        }
         let sender = self.identify_sender(link, &header);
         if let Some(key) = sender {
             self.nodes[key].data_received_ms = env.now_ms;
@@ -354,7 +357,10 @@ impl Cluster {
                 Some(key) if key == self.myself => {}
                 Some(key) => self.gossip_of_known(reporter, key, g, env),
                 None => {
-                    if !g.flags.has(NodeFlags::NOADDR) && !self.is_blacklisted(&g.id, env) {
+                    if self.may_introduce(reporter)
+                        && !g.flags.has(NodeFlags::NOADDR)
+                        && !self.is_blacklisted(&g.id, env)
+                    {
                         self.gossip_of_unknown(g, env);
                     }
                 }
@@ -454,6 +460,8 @@ impl Cluster {
                 Extension::HumanName(name) => human_name = name,
                 Extension::ShardId(id) => shard = Some(*id),
                 Extension::Forgotten(id, ttl_s) => self.forget_as_told(sender, id, *ttl_s, env),
+                // See `admits`.
+                Extension::ClusterName(_) => {}
                 Extension::Unknown(number) => {
                     log::warn!("Received unknown extension type {number}")
                 }
@@ -509,7 +517,8 @@ impl Cluster {
     }
 
     pub(super) fn send_ping_body(&mut self, link: LinkId, kind: PacketType, gossip: Vec<Gossip>, env: &Env) {
-        let extensions = self.extensions(env);
+        let mut extensions = self.extensions(env);
+        extensions.extend(self.name_to_tell(link));
         self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
     }
 
@@ -534,7 +543,12 @@ impl Cluster {
     pub(super) fn broadcast_pong(&mut self, env: &Env) {
         let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
         let gossip = self.gossip_section(self.gossip_wanted(), env);
-        self.send_news(&links, gossip, env);
+        // Those who are to hear our name, too, get a packet of their own.
+        let (named, others): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| self.links[link].tells_name);
+        for link in named {
+            self.send_ping_body(link, PacketType::Pong, gossip.clone(), env);
+        }
+        self.send_news(&others, gossip, env);
     }
 
     /// Sends the other replicas of our master our state.

@@ -19,7 +19,8 @@
 //!
 //! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
 //! state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
-//! replicas), `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show),
+//! replicas), `name` (whom a cluster with a name lets in),
+//! `seal` (codes of packets, for the server's links), `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show),
 //! `nodes_conf` (the file), `routing` (clients), `sim` (many nodes in one process, for the tests).
 
 mod admin;
@@ -31,10 +32,12 @@ mod gossip;
 mod lease;
 mod manual;
 mod migration;
+mod name;
 pub(crate) mod node;
 pub(crate) mod nodes_conf;
 mod ownership;
 pub(crate) mod routing;
+pub(crate) mod seal;
 #[cfg(test)]
 mod sim;
 pub(crate) mod wire;
@@ -123,6 +126,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) tls_replication: bool,
     /// `cluster-durable-acks`
     pub(crate) durable_acks: u32,
+    /// `cluster-name`: ours, and others that are let in; none: all are
+    pub(crate) names: Vec<String>,
     /// `cluster-preferred-endpoint-type`
     pub(crate) preferred_endpoint: PreferredEndpoint,
 }
@@ -152,6 +157,7 @@ impl Default for ClusterConfig {
             tls_cluster: false,
             tls_replication: false,
             durable_acks: 0,
+            names: Vec::new(),
             preferred_endpoint: PreferredEndpoint::Ip,
         }
     }
@@ -289,6 +295,10 @@ struct Link {
     local_ip: String,
     /// When the unanswered pings were sent. Pongs come in the same order.
     pings: VecDeque<i64>,
+    /// The next packet on it is to say the name of our cluster.
+    tells_name: bool,
+    /// It was said in the log that what comes on it is not let in.
+    is_refused: bool,
 }
 
 /// Work put off to the end of the turn.
@@ -319,6 +329,10 @@ pub(crate) struct Stats {
     pub(crate) received: [u64; wire::TYPE_COUNT],
     /// Links closed because their send buffer grew beyond the limit.
     pub(crate) links_buffer_limit_exceeded: u64,
+    /// Links whose other end is of a cluster with another name.
+    pub(crate) refused_by_name: u64,
+    /// Links that broke off because of what came without a valid code.
+    pub(crate) refused_by_code: u64,
 }
 
 /// One node's view of the cluster. See the module's description for the contract.
@@ -467,6 +481,10 @@ impl Cluster {
             me.human_name = self.config.announce_human_name.clone();
             self.todo.save = true;
         }
+        if old.names != self.config.names {
+            self.links.values_mut().for_each(|link| link.tells_name = true);
+            self.todo.announce |= !starting;
+        }
         // What others should know does not wait for the next ping.
         self.todo.announce |= !starting && self.todo.save;
         self.next_due_ms = 0;
@@ -562,6 +580,11 @@ impl Cluster {
         self.drop_filter = packet_type;
     }
 
+    /// A link broke off because of what came without a valid code.
+    pub(crate) fn note_refused_by_code(&mut self) {
+        self.stats.refused_by_code += 1;
+    }
+
     // ---- links ----
 
     /// To be called when a bus connection was accepted; returns its number.
@@ -575,6 +598,8 @@ impl Cluster {
             peer_ip,
             local_ip,
             pings: VecDeque::new(),
+            tells_name: false,
+            is_refused: false,
         };
         self.links.insert(id, link);
         id
@@ -669,6 +694,8 @@ impl Cluster {
                 peer_ip: ip.clone(),
                 local_ip: String::new(),
                 pings: VecDeque::new(),
+                tells_name: true,
+                is_refused: false,
             },
         );
         self.actions.push(Action::Connect { link, ip, port });

@@ -65,6 +65,10 @@ pub(crate) enum TextRule {
     AofDirname,
     /// A process title with known variables.
     ProcTitle,
+    /// Any number of names of clusters.
+    ClusterNames,
+    /// Any number of secrets, or `-`.
+    ClusterSecrets,
 }
 
 /// Properties of a directive; a set of these bits.
@@ -451,6 +455,7 @@ directives! {
     "cluster-enabled" => cluster_enabled: bool = false, Bool, [IMMUTABLE], None;
     "cluster-link-sendbuf-limit" => cluster_link_sendbuf_limit: u64 = 0, Memory(0, u64::MAX), [], None;
     "cluster-migration-barrier" => cluster_migration_barrier: i64 = 1, Int(0, INT_MAX), [], None;
+    "cluster-name" => cluster_name: String = String::new(), Text(ClusterNames), [HIDDEN], None;
     "cluster-node-timeout" => cluster_node_timeout: i64 = 15000, Int(0, i64::MAX), [], None;
     "cluster-ping-interval" => cluster_ping_interval: i64 = 0, Int(0, i64::MAX), [HIDDEN], None;
     "cluster-port" => cluster_port: u16 = 0, Int(0, 65535), [IMMUTABLE], None;
@@ -458,6 +463,7 @@ directives! {
     "cluster-replica-no-failover" | "cluster-slave-no-failover" => cluster_replica_no_failover: bool = false, Bool, [], ClusterFlags;
     "cluster-replica-validity-factor" | "cluster-slave-validity-factor" => cluster_replica_validity_factor: i64 = 10, Int(0, INT_MAX), [], None;
     "cluster-require-full-coverage" => cluster_require_full_coverage: bool = true, Bool, [], None;
+    "cluster-secret" => cluster_secret: String = String::new(), Text(ClusterSecrets), [SENSITIVE, HIDDEN], None;
 
     // users
     "acl-pubsub-default" => acl_pubsub_default: AclPubsubDefault = AclPubsubDefault::Resetchannels, Enum, [], None;

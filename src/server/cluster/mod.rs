@@ -2,4 +2,5 @@
 
 pub(crate) mod bus;
 pub(crate) mod clients;
+mod codes;
 pub(crate) mod durable;
