@@ -166,3 +166,129 @@ fn what_was_recorded_on_a_link_is_of_no_use() {
     wait("they are counted", 5, || refused(&mut ours, "secret") == before + 3);
     assert_eq!((received(&mut ours), known(&mut ours)), (meets, 2));
 }
+
+/// Servers on ports that are known before they start, which is what seeds are.
+struct Formed {
+    dirs: Vec<tempfile::TempDir>,
+    ports: Vec<u16>,
+    seeds: String,
+    nodes: Vec<Option<std::process::Child>>,
+}
+
+impl Formed {
+    fn new(count: usize, seed_host: &str) -> Formed {
+        let ports: Vec<u16> = (0..count).map(|_| common::free_port()).collect();
+        let seeds: Vec<String> = ports[..3].iter().map(|port| format!("{seed_host}:{port}")).collect();
+        let dirs = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
+        Formed { dirs, ports, seeds: seeds.join(" "), nodes: (0..count).map(|_| None).collect() }
+    }
+
+    fn start(&mut self, no: usize) {
+        let file = self.dirs[no].path().join("redis.conf");
+        let text = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nlogfile server.log\nsave \"\"\ncluster-enabled yes\ncluster-node-timeout 1500\n\
+             cluster-name red\ncluster-secret {SECRET}\ncluster-seeds {}\ncluster-form-masters 3\n\
+             repl-diskless-sync-delay 0\navailability-zone zone-{}\n",
+            self.ports[no],
+            self.dirs[no].path().display(),
+            self.seeds,
+            no % 3
+        );
+        std::fs::write(&file, text).unwrap();
+        self.nodes[no] = Some(std::process::Command::new(SERVER).arg(&file).spawn().unwrap());
+    }
+
+    fn stop(&mut self, no: usize) {
+        if let Some(mut child) = self.nodes[no].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn ask(&self, no: usize, words: &[&str]) -> String {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.ports[no])).unwrap();
+        let Ok(mut conn) = client.get_connection_with_timeout(Duration::from_secs(2)) else { return String::new() };
+        let command = words[1..].iter().fold(redis::cmd(words[0]), |mut c, word| {
+            c.arg(*word);
+            c
+        });
+        match command.query(&mut conn) {
+            Ok(redis::Value::VerbatimString { text, .. }) => text,
+            Ok(value) => redis::from_redis_value(&value).unwrap_or_default(),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    fn wait_formed(&self, nodes: &[usize]) -> Duration {
+        wait("the cluster is formed and up", 40, || {
+            nodes.iter().all(|no| {
+                let info = self.ask(*no, &["CLUSTER", "INFO"]);
+                let is_replica = self.ask(*no, &["INFO", "replication"]).contains("role:slave");
+                let is_synced = !is_replica || self.ask(*no, &["INFO", "replication"]).contains("status:up");
+                info.contains("cluster_state:ok") && info.contains("cluster_forming:done") && is_synced
+            })
+        })
+    }
+}
+
+impl Drop for Formed {
+    fn drop(&mut self) {
+        for no in 0..self.nodes.len() {
+            if std::thread::panicking() {
+                let log = std::fs::read_to_string(self.dirs[no].path().join("server.log")).unwrap_or_default();
+                eprintln!("log of node {no}:\n{log}");
+            }
+            self.stop(no);
+        }
+    }
+}
+
+#[test]
+fn six_nodes_with_a_configuration_are_a_cluster_and_a_seventh_helps() {
+    let mut cluster = Formed::new(7, "localhost");
+    for no in 0..5 {
+        cluster.start(no);
+    }
+    // Five are not enough.
+    wait("five wait for the sixth", 20, || cluster.ask(1, &["CLUSTER", "INFO"]).contains("waiting,seen=5,wanted=6"));
+    cluster.start(5);
+    let all: Vec<usize> = (0..6).collect();
+    println!("formed {:?} after the sixth began", cluster.wait_formed(&all));
+    let nodes = cluster.ask(0, &["CLUSTER", "NODES"]);
+    assert_eq!((nodes.matches("master").count(), nodes.matches("slave").count()), (3, 3), "{nodes}");
+    for slots in ["0-5460", "5461-10922", "10923-16383"] {
+        assert!(nodes.contains(slots), "{nodes}");
+    }
+    // No shard is in one zone.
+    let zone_of_port = |port: &str| cluster.ports.iter().position(|p| p.to_string() == port).unwrap() % 3;
+    let lines: Vec<Vec<&str>> = nodes.lines().map(|line| line.split(' ').collect()).collect();
+    let port = |line: &[&str]| line[1].split(['@', ',']).next().unwrap().rsplit(':').next().unwrap().to_owned();
+    for replica in lines.iter().filter(|line| line[2].contains("slave")) {
+        let master = lines.iter().find(|line| line[0] == replica[3]).unwrap();
+        assert_ne!(zone_of_port(&port(replica)), zone_of_port(&port(master)), "{nodes}");
+    }
+    // One more is a spare one, until it is wanted.
+    cluster.start(6);
+    wait("it is a spare one", 20, || cluster.ask(6, &["CLUSTER", "INFO"]).contains("cluster_forming:spare"));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(cluster.ask(6, &["INFO", "replication"]).contains("role:master"));
+    for no in 0..7 {
+        assert_eq!(cluster.ask(no, &["CONFIG", "SET", "cluster-form-replicas", "2"]), "OK");
+    }
+    wait("it is a replica", 20, || cluster.ask(6, &["INFO", "replication"]).contains("master_link_status:up"));
+    // All of them come back elsewhere, as pods do; the seeds, which are names there, at the old places.
+    for no in 3..7 {
+        cluster.stop(no);
+        cluster.ports[no] = common::free_port();
+    }
+    for no in 0..3 {
+        cluster.stop(no);
+    }
+    for no in 0..7 {
+        cluster.start(no);
+    }
+    println!("found again after {:?}", cluster.wait_formed(&(0..7).collect::<Vec<_>>()));
+    let nodes = cluster.ask(6, &["CLUSTER", "NODES"]);
+    assert_eq!((nodes.lines().count(), nodes.matches("master").count()), (7, 3), "{nodes}");
+    assert!(cluster.ports.iter().all(|port| nodes.contains(&format!(":{port}@"))), "{nodes}");
+}

@@ -6,6 +6,7 @@ use common::SERVER;
 use common::cluster::{Node, join, wait};
 use redis::{Connection, ErrorKind, RedisResult};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,13 +50,15 @@ impl Client {
     }
 
     fn ask_at(&mut self, port: u16, words: &[String]) -> RedisResult<Option<u64>> {
-        if !self.conns.contains_key(&port) {
-            let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
-            let conn = client.get_connection_with_timeout(Duration::from_secs(1))?;
-            conn.set_read_timeout(Some(Duration::from_secs(20)))?;
-            self.conns.insert(port, conn);
-        }
-        let conn = self.conns.get_mut(&port).expect("just inserted");
+        let conn = match self.conns.entry(port) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+                let conn = client.get_connection_with_timeout(Duration::from_secs(1))?;
+                conn.set_read_timeout(Some(Duration::from_secs(20)))?;
+                entry.insert(conn)
+            }
+        };
         let reply: redis::Value = words[1..].iter().fold(&mut redis::cmd(&words[0]), |c, w| c.arg(w)).query(conn)?;
         Ok(redis::from_redis_value(&reply).unwrap_or_default())
     }

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use super::durable::{self, Message};
+use super::forming;
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{self, Body, Extension, Gossip, Header, Packet, PacketType};
 use super::{Action, Cluster, Env, LinkId};
@@ -108,6 +109,11 @@ impl Cluster {
                     self.on_durable_message(sender, message, env);
                 }
             }
+            Body::Module { module_id: forming::MODULE_ID, kind, payload } => {
+                if let (Some(sender), Some(message)) = (sender, forming::Message::decode(kind, payload)) {
+                    self.on_forming_message(sender, message, env);
+                }
+            }
             // There are no modules to deliver it to.
             Body::Module { .. } => {}
             Body::Unknown(number) => log::warn!("Received unknown packet type: {number}"),
@@ -120,6 +126,7 @@ impl Cluster {
             self.send_ping(link, PacketType::Pong, env);
         }
         if let Some(key) = self.links[&link].node.filter(|key| self.nodes[*key].in_handshake()) {
+            self.note_own_address(key);
             self.remove_node(key);
         }
     }
@@ -271,6 +278,8 @@ impl Cluster {
             log::trace!("Handshake with node {} completed.", header.sender);
             let node = &mut self.nodes[key];
             node.flags.clear(NodeFlags::HANDSHAKE);
+            // A stranger that is let in has said it.
+            node.says_name = !self.config.names.is_empty();
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
             self.welcome(key);
             // In a cluster of two nobody could tell us again.

@@ -20,7 +20,8 @@
 //! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
 //! state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
 //! replicas), `name` (whom a cluster with a name lets in),
-//! `seal` (codes of packets, for the server's links), `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show),
+//! `seal` (codes of packets, for the server's links), `ownership` (who owns slots), `forming` (clusters
+//! that come about by themselves), `admin` (what CLUSTER subcommands change), `describe` (what they show),
 //! `nodes_conf` (the file), `routing` (clients), `sim` (many nodes in one process, for the tests).
 
 mod admin;
@@ -28,6 +29,7 @@ mod describe;
 mod durable;
 mod election;
 mod failure;
+mod forming;
 mod gossip;
 mod lease;
 mod manual;
@@ -128,6 +130,13 @@ pub(crate) struct ClusterConfig {
     pub(crate) durable_acks: u32,
     /// `cluster-name`: ours, and others that are let in; none: all are
     pub(crate) names: Vec<String>,
+    /// `cluster-seeds`, each as it was written
+    pub(crate) seeds: Vec<String>,
+    /// `cluster-form-masters`, 0: none is formed; and `cluster-form-replicas`, of each
+    pub(crate) form_masters: u16,
+    pub(crate) form_replicas: u16,
+    /// `availability-zone`, empty for none
+    pub(crate) zone: String,
     /// `cluster-preferred-endpoint-type`
     pub(crate) preferred_endpoint: PreferredEndpoint,
 }
@@ -158,6 +167,10 @@ impl Default for ClusterConfig {
             tls_replication: false,
             durable_acks: 0,
             names: Vec::new(),
+            seeds: Vec::new(),
+            form_masters: 0,
+            form_replicas: 1,
+            zone: String::new(),
             preferred_endpoint: PreferredEndpoint::Ip,
         }
     }
@@ -201,6 +214,8 @@ pub(crate) struct Env<'a> {
     pub(crate) master_link_up: bool,
     /// The id of the stream that the offset is one of; `None` if there is no offset to speak of.
     pub(crate) stream: Option<[u8; 40]>,
+    /// Whether there are keys at all.
+    pub(crate) has_keys: bool,
     /// Number of keys in a slot.
     pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
 }
@@ -216,6 +231,7 @@ impl Env<'static> {
             replicating: false,
             master_link_up: false,
             stream: None,
+            has_keys: false,
             keys_in_slot: &|_| 0,
         }
     }
@@ -255,6 +271,8 @@ pub(crate) enum Action {
     },
     /// Stop replicating: this node is a master now.
     UnsetReplicationMaster,
+    /// Look up the hosts of [`Cluster::seeds`], and tell [`Cluster::on_seed`] what was found.
+    SeekSeeds,
     /// Empty the data set (a replica was reset).
     FlushAllData,
     /// Delete all keys of a slot that is served elsewhere now.
@@ -361,6 +379,7 @@ pub(crate) struct Cluster {
     next_link: u64,
     election: Election,
     durable: durable::Durable,
+    forming: forming::Forming,
     manual: ManualFailover,
     cant_failover: election::CantFailover,
     cant_failover_logged_ms: i64,
@@ -422,6 +441,7 @@ impl Cluster {
             next_link: 0,
             election: Election::default(),
             durable: durable::Durable::default(),
+            forming: forming::Forming::default(),
             manual: ManualFailover::default(),
             cant_failover: election::CantFailover::No,
             cant_failover_logged_ms: 0,
@@ -480,6 +500,9 @@ impl Cluster {
             me.hostname = self.config.announce_hostname.clone();
             me.human_name = self.config.announce_human_name.clone();
             self.todo.save = true;
+        }
+        if old.seeds != self.config.seeds || starting {
+            self.read_seeds();
         }
         if old.names != self.config.names {
             self.links.values_mut().for_each(|link| link.tells_name = true);
@@ -718,6 +741,7 @@ impl Cluster {
         self.doubtful.retain(|n| *n != key);
         self.newcomers.retain(|n| *n != key);
         self.forget_durable(key);
+        self.forget_forming(key);
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
             n.failed_by.retain(|(voter, _)| *voter != key);
@@ -815,6 +839,7 @@ impl Cluster {
         }
         self.manual_failover_cron(env);
         self.durable_tick(env);
+        self.form(env);
         if self.is_replica() {
             self.follow_grandmaster();
             self.advance_manual_failover(env);

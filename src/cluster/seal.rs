@@ -138,6 +138,9 @@ pub(crate) enum Taken {
     Packet(usize, usize),
 }
 
+/// A packet and its code.
+type Sealed<'a> = (&'a [u8], &'a [u8]);
+
 /// The codes of a link.
 pub(crate) struct Seal {
     stage: Stage,
@@ -238,7 +241,7 @@ fn greeting(bytes: &[u8]) -> Result<Option<Nonce>, Broken> {
 }
 
 /// A packet that is there as a whole, and its code.
-fn sealed(bytes: &[u8], longest: usize) -> Result<Option<(&[u8], &[u8])>, Broken> {
+fn sealed(bytes: &[u8], longest: usize) -> Result<Option<Sealed<'_>>, Broken> {
     let Some(len) = wire::packet_len(bytes)? else { return Ok(None) };
     if len > longest {
         return Err(Broken::Refused("its first packet is too long"));

@@ -16,6 +16,8 @@ use crate::server::dispatch::pause::PausePurpose;
 const REDIRECTING_MS: i64 = 1000;
 const RECENT_MS: i64 = 10_000;
 
+pub(super) const NO_HEIR: &str = "Unable to find a replica to perform the auto failover on shutdown.";
+
 impl Server {
     /// Whether a replica is to take over before this server ends. Whether one can is seen later.
     pub(super) fn wants_to_hand_over(&self, flags: ShutdownFlags) -> bool {
@@ -41,7 +43,7 @@ impl Server {
             }
             Heir::Missing => {
                 if self.has_replicas() || flags.failover {
-                    log::info!("Unable to find a replica to perform the auto failover on shutdown.");
+                    log::info!("{NO_HEIR}");
                 }
                 HandOver::No
             }

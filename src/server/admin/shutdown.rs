@@ -3,6 +3,7 @@
 //! While a shutdown waits for replicas, writes are paused and the clients that asked are blocked. The rooms that have
 //! something to bring to an end do it in the functions at the bottom.
 
+use super::hand_over::NO_HEIR;
 use crate::admin::shutdown::{FAILED, HandOver, Shutdown, ShutdownFlags};
 use crate::config::Supervised;
 use crate::server::Server;
@@ -94,6 +95,9 @@ impl Server {
             HandOver::Done { at_ms } => in_cron && self.has_sent_clients_on(at_ms),
         };
         if is_due || self.clock.ms() >= at {
+            if self.admin.shutdown.hand_over == HandOver::Wanted {
+                log::info!("{NO_HEIR}");
+            }
             self.finish_shutdown(flags);
         }
     }

@@ -342,6 +342,10 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
         tls_cluster: cfg.tls_cluster,
         tls_replication: cfg.tls_replication,
         durable_acks: cfg.cluster_durable_acks,
+        seeds: cfg.cluster_seeds.clone(),
+        form_masters: cfg.cluster_form_masters,
+        form_replicas: cfg.cluster_form_replicas,
+        zone: cfg.availability_zone.clone(),
         names: cfg.cluster_name.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         preferred_endpoint: match cfg.cluster_preferred_endpoint_type {
             ClusterPreferredEndpointType::Ip => PreferredEndpoint::Ip,
@@ -473,6 +477,7 @@ impl Server {
             replicating: repl.is_replica(),
             master_link_up: repl.follows_stream(),
             stream: repl.stream_id(),
+            has_keys: !db.is_empty(),
             keys_in_slot: &|slot| db.slot_len(slot) as u64,
         };
         Some(f(&mut bus.machine, &env))
@@ -568,6 +573,7 @@ impl Server {
             Action::Send { link, packet } => self.send_on_link(link, packet),
             Action::SetReplicationMaster { ip, port } => self.set_master(&ip, port),
             Action::UnsetReplicationMaster => self.unset_master(),
+            Action::SeekSeeds => self.seek_seeds(),
             Action::FlushAllData => {
                 self.ks.flush(None, false);
             }

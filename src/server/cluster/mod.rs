@@ -4,3 +4,4 @@ pub(crate) mod bus;
 pub(crate) mod clients;
 mod codes;
 pub(crate) mod durable;
+mod seeds;
