@@ -185,7 +185,8 @@ fn by_command(node: &mut Node) -> Duration {
 fn all_nodes_restart_by_signal_and_no_client_notices() {
     let took = restart_all(&mut six(&["--appendonly", "yes"]), by_signal);
     println!("{took:?}");
-    assert!(took.iter().all(|took| *took < Duration::from_secs(3)), "{took:?}");
+    // It did not come to the end of shutdown-timeout.
+    assert!(took.iter().all(|took| *took < Duration::from_secs(8)), "{took:?}");
 }
 
 #[test]
