@@ -33,9 +33,11 @@ use plan::{Status, lay_out};
 /// Between attempts to find nodes through the seeds: while there is no cluster, and while a node of it is missed.
 const SEEK_MS: i64 = 1000;
 const SEEK_MISSED_MS: i64 = 5000;
-/// Between telling the others how far we are; what is older than a few of those does not count.
+/// Between telling the others how far we are: while something is under way, and while we can only wait. What is older than
+/// two of those does not count.
 const TELL_MS: i64 = 500;
-const FRESH_MS: i64 = 3000;
+const TELL_SELDOM_MS: i64 = 5000;
+const FRESH_MS: i64 = 11_000;
 /// How long a plan may take to be accepted by all.
 const ACCEPT_MS: i64 = 10_000;
 /// For how long a whole cluster must have been seen before a place in it is taken.
@@ -143,9 +145,9 @@ impl Cluster {
         if self.forming.plan_ms == 0 {
             self.forming.plan_ms = env.now_ms;
         }
-        let is_late = env.now_ms - self.forming.plan_ms > PATIENT_MS;
-        let between = if self.forming.plan.is_some() && is_late { 10 * TELL_MS } else { TELL_MS };
-        self.forming.tell_ms = env.now_ms + between;
+        let is_late = self.forming.plan.is_some() && env.now_ms - self.forming.plan_ms > PATIENT_MS;
+        let is_spare = self.forming.whole_ms != 0 && env.now_ms - self.forming.whole_ms > 4 * LOOK_ON_MS;
+        self.forming.tell_ms = env.now_ms + if is_late || is_spare { TELL_SELDOM_MS } else { TELL_MS };
         if self.has_place() && self.forming.plan.is_none() {
             return;
         }

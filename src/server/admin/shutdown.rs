@@ -70,10 +70,7 @@ impl Server {
         let at = self.clock.ms() + self.cfg.shutdown_timeout * 1000;
         self.admin.shutdown.waiting = Some((flags, at));
         self.ask_replicas_for_offsets();
-        // What the new owner acknowledges must not be missing in what is read here, where acknowledgements promise that.
-        let readers_too = hands_over && self.has_durable_acks();
-        let kind = if readers_too { PauseKind::All } else { PauseKind::Write };
-        self.pause_clients(PausePurpose::Shutdown, kind, i64::MAX);
+        self.pause_clients(PausePurpose::Shutdown, PauseKind::Write, i64::MAX);
         if !in_sync {
             log::info!("Waiting for replicas before shutting down.");
         }
