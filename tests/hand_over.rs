@@ -253,6 +253,28 @@ fn now_skips_it_and_abort_ends_it() {
     assert!(nodes[4].text(&["ROLE"]).contains("slave"));
 }
 
+/// The replica may obey until it has given up, so until then nothing may be written that it does not have.
+#[test]
+fn after_abort_writes_wait_for_a_replica_that_was_told() {
+    let mut nodes = six(&[]);
+    // It gets no votes.
+    assert_eq!(nodes[3].text(&["DEBUG", "DROP-CLUSTER-PACKET-FILTER", "6"]), "OK");
+    let mut conn = nodes[0].server.connect();
+    let asks = std::thread::spawn(move || redis::cmd("SHUTDOWN").query::<redis::Value>(&mut conn));
+    wait("the replica is told", 5, || nodes[0].server.log().contains("Perform auto failover to replica"));
+    let told = Instant::now();
+    assert_eq!(nodes[0].text(&["SHUTDOWN", "ABORT"]), "OK");
+    assert!(asks.join().unwrap().is_err());
+    // Those who voted for the replica grant the master nothing until that election is over.
+    wait("it takes writes again", 15, || nodes[0].text(&["SET", "bar", "1"]) == "OK");
+    assert!(told.elapsed() > Duration::from_secs(4), "{:?}", told.elapsed());
+    assert!(nodes[3].text(&["ROLE"]).contains("slave"));
+    // The same without an end: it takes as long as it may, and no longer.
+    assert_eq!(nodes[0].text(&["CONFIG", "SET", "shutdown-timeout", "3"]), "OK");
+    let took = nodes[0].server.terminate(10);
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(6), "{took:?}");
+}
+
 #[test]
 fn a_whole_cluster_ends_without_delay() {
     let mut nodes = six(&[]);

@@ -181,8 +181,12 @@ impl Cluster {
         }
     }
 
-    /// The addresses of a seed were found: whoever is there is met, unless we know him.
+    /// The addresses of a seed were found: whoever is there is met, unless we know him. Of a host with addresses of both kinds
+    /// those of IPv4 count, so that it is not two places.
     pub(crate) fn on_seed(&mut self, at: usize, mut addresses: Vec<String>, env: &Env) {
+        if addresses.iter().any(|ip| !ip.contains(':')) {
+            addresses.retain(|ip| !ip.contains(':'));
+        }
         addresses.sort();
         addresses.dedup();
         let Some(seed) = self.forming.seeds.get_mut(at) else { return };
