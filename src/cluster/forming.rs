@@ -558,6 +558,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whoever_is_at_a_seed_is_met_once() {
+        let seeds = vec!["a.example:7000".to_owned(), "b.example:7001".to_owned()];
+        let mut c = Cluster::new(ClusterConfig { seeds, ..ClusterConfig::default() }, 1, 1000);
+        let env = Env::at(1000);
+        let met = |c: &Cluster| c.nodes.iter().filter(|(_, n)| n.in_handshake()).count();
+        for _ in 0..2 {
+            c.on_seed(0, vec!["::1".into(), "10.0.0.2".into(), "10.0.0.1".into()], &env);
+            assert_eq!((met(&c), c.at_seeds().1), (2, 3), "two addresses, and a seed that is not found yet");
+        }
+        // One of them is we.
+        let ourselves = c.nodes.iter().find(|(_, n)| n.ip == "10.0.0.1").map(|(key, _)| key).unwrap();
+        c.note_own_address(ourselves);
+        c.remove_node(ourselves);
+        c.on_seed(0, vec!["10.0.0.1".into()], &env);
+        assert_eq!((met(&c), c.first_at_seeds()), (1, Some(c.myself().id)));
+        c.on_seed(2, vec!["10.0.0.9".into()], &env);
+        assert_eq!(met(&c), 1, "there is no such seed");
+    }
+
+    #[test]
     fn seeds_are_read() {
         let seed = |text: &str| Seed::parse(text).map(|s| (s.host, s.port, s.bus_port));
         assert_eq!(seed("redis-0.redis:6379"), Some(("redis-0.redis".into(), 6379, 16379)));
