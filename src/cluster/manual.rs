@@ -26,8 +26,9 @@ pub(super) struct ManualFailover {
     pub(super) replica: Option<NodeKey>,
     /// On the master: the link on which to answer the replica, once clients are held back.
     announce: Option<LinkId>,
-    /// On the master: clients are held back, so the offset in our packets is final.
+    /// On the master: clients are held back, so the offset in our packets is final; and whether those who read are, too.
     pub(super) paused: bool,
+    holds_readers: bool,
     /// On the replica: when the master is asked again to pause; `None` if it is not to be asked.
     ask_ms: Option<i64>,
     /// On the replica: the offset at which the master paused.
@@ -96,8 +97,15 @@ impl Cluster {
         let Some(replica) = self.find(id) else { return };
         self.reset_manual_failover();
         self.manual.replica = Some(replica);
-        self.hold_clients(env);
+        // Once the others have voted we may not serve, and nobody is to hear of that who can wait a moment.
+        self.hold_clients(true, env);
         self.manual.paused = true;
+    }
+
+    /// Whether all requests for keys wait for a replica to take over, so that none needs to be refused meanwhile.
+    #[inline]
+    pub(crate) fn holds_all_clients(&self) -> bool {
+        self.manual.paused && self.manual.holds_readers
     }
 
     /// What has become of it.
@@ -153,7 +161,7 @@ impl Cluster {
         if self.manual.paused && self.manual.replica == Some(sender) {
             // It asks again, perhaps in another attempt. Clients are still held back, so the offset it got is still
             // final.
-            self.hold_clients(env);
+            self.hold_clients(self.has_durable_acks(), env);
             self.send_ping(link, PacketType::Ping, env);
             return;
         }
@@ -169,7 +177,8 @@ impl Cluster {
     /// At the end of the turn in which a replica asked: holds clients back and sends it the offset, which is final now.
     pub(super) fn pause_for_failover(&mut self, env: &Env) {
         let Some(link) = self.manual.announce.take() else { return };
-        self.hold_clients(env);
+        // What is acknowledged by the replica that takes over must not be missing in what is read here.
+        self.hold_clients(self.has_durable_acks(), env);
         self.manual.paused = true;
         // At once, as the replica waits for this.
         self.send_ping(link, PacketType::Ping, env);
@@ -180,10 +189,9 @@ impl Cluster {
         self.manual.paused && self.manual.replica == Some(replica)
     }
 
-    fn hold_clients(&mut self, env: &Env) {
+    fn hold_clients(&mut self, readers_too: bool, env: &Env) {
         self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
-        // What is acknowledged by the replica that takes over must not be missing in what is read here.
-        let readers_too = self.has_durable_acks();
+        self.manual.holds_readers = readers_too;
         self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT, readers_too });
     }
 

@@ -28,7 +28,10 @@ fn a_master_that_is_to_end_stops_writing_before_its_replica_begins() {
         let offset = sim.nodes[master].offset;
         sim.step(replica, |c, env| c.failover(FailoverMode::Force, env).unwrap());
         let ms = sim.run_until("it took over", 1000, |sim| {
-            sim.cluster(master).hand_over_state() == HandOverState::Done && sim.takes_writes(replica)
+            let old = sim.cluster(master);
+            // Nobody is told that the cluster is down: requests wait, and then they are sent on.
+            assert!(old.holds_all_clients() || old.is_up());
+            old.hand_over_state() == HandOverState::Done && sim.takes_writes(replica)
         });
         println!("seed {seed}: {ms} ms");
         assert_eq!(sim.nodes[master].offset, offset);

@@ -51,6 +51,8 @@ impl Server {
                 log::info!("Perform auto failover to replica {} on shutdown.", String::from_utf8_lossy(&id));
                 self.with_cluster(|machine, env| machine.hand_over(&id, env));
                 self.with_repl(|repl, _| repl.tell_to_take_over(&id));
+                // Clients are held back before any of them is served again.
+                self.cluster_before_sleep();
                 HandOver::Told
             }
         }

@@ -581,7 +581,7 @@ impl Server {
             Action::DropShardChannels(slots) => self.drop_shard_channels(&slots),
             Action::PauseClients { until_ms, readers_too } => {
                 let left_ms = until_ms - self.bus.as_ref().map_or(0, |bus| bus.machine_ms(self.clock.mono_us()));
-                let kind = if readers_too { PauseKind::All } else { PauseKind::Write };
+                let kind = if readers_too { PauseKind::Keys } else { PauseKind::Write };
                 self.pause_clients(PausePurpose::Failover, kind, self.clock.ms() + left_ms);
             }
             Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
