@@ -104,7 +104,7 @@ impl Cluster {
             }
             Body::MfStart => {
                 if let Some(sender) = sender {
-                    self.on_mf_start(link, sender, env);
+                    self.on_mf_start(link, sender, &header, env);
                 }
             }
             Body::Module { module_id: durable::MODULE_ID, kind, payload } => {
@@ -216,6 +216,7 @@ impl Cluster {
         }
         if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
             self.take_in_answer(link, key, self.is_doubted(gossip), env);
+            self.note_answer_as_told(link, header);
             self.pong_arrived(key, env);
         }
         let Some(key) = sender else { return };

@@ -584,7 +584,12 @@ impl Sim {
         if let Some(link) = conn.links[side]
             && self.nodes[to].links.remove(&link).is_some()
         {
-            self.step(to, |c, env| c.on_link_closed(link, env));
+            self.step(to, |c, env| {
+                if refused {
+                    c.on_link_refused(link);
+                }
+                c.on_link_closed(link, env);
+            });
         }
     }
 

@@ -608,6 +608,7 @@ impl Server {
         });
         if let Err(e) = opened {
             log::trace!("Unable to connect to Cluster Node [{ip}]:{port} -> {}", reason(&e));
+            self.note_if_refused(link, &e);
             self.lose_link(link);
         }
     }
@@ -720,6 +721,10 @@ impl Server {
         let stands = peer.conn.finish_connecting();
         let (link, local, is_open) = (peer.link, peer.conn.local(), peer.conn.peer().is_some());
         if stands.is_err() || event.closed && !is_open {
+            if let Err(e) = &stands {
+                self.note_if_refused(link, e);
+            }
+            let bus = self.bus.as_mut().expect("it is there");
             if let Some((Some(key), _)) = bus.machine.link_peer(link) {
                 let node = bus.machine.node(key);
                 let why = stands.map_or_else(|e| reason(&e), |_| "connection closed".into());
@@ -739,6 +744,13 @@ impl Server {
             self.link_may_be_used(link, local);
         }
         true
+    }
+
+    /// Nobody listens at the node's address.
+    fn note_if_refused(&mut self, link: LinkId, e: &io::Error) {
+        if e.kind() == io::ErrorKind::ConnectionRefused {
+            self.with_cluster(|machine, _| machine.on_link_refused(link));
+        }
     }
 
     /// A link that we opened stands, and both sides have greeted if they are to.
