@@ -56,9 +56,8 @@ pub(super) struct Peer {
     /// The beginning of a packet whose rest is to come; takes no memory while there is none.
     received: Vec<u8>,
     queue: VecDeque<Rc<[u8]>>,
-    /// The codes of its packets, and those that wait until they can have one.
+    /// The codes of its packets.
     pub(super) seal: Seal,
-    pub(super) unsealed: Vec<Rc<[u8]>>,
     /// Bytes of the first packet in `queue` that are out.
     head_sent: usize,
     queued_bytes: usize,
@@ -68,19 +67,20 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Queues a packet, with its code if there are codes.
-    pub(super) fn enqueue(&mut self, packet: Rc<[u8]>) {
-        if self.seal.waits() {
-            return self.unsealed.push(packet);
+    fn enqueue(&mut self, packet: Rc<[u8]>) {
+        if self.seal.is_plain() {
+            return self.enqueue_bytes(packet);
         }
-        let code = self.seal.code_of(&packet);
-        for bytes in [Some(packet), code].into_iter().flatten() {
-            self.queued_bytes += bytes.len();
-            self.queue.push_back(bytes);
-        }
+        self.seal.outgoing(packet).into_iter().for_each(|bytes| self.enqueue_bytes(bytes));
+    }
+
+    pub(super) fn enqueue_bytes(&mut self, bytes: Rc<[u8]>) {
+        self.queued_bytes += bytes.len();
+        self.queue.push_back(bytes);
     }
 
     fn queue_mem(&self) -> usize {
-        48 + self.queued_bytes + self.queue.len() * PACKET_OVERHEAD
+        48 + self.queued_bytes + self.seal.held_bytes() + self.queue.len() * PACKET_OVERHEAD
     }
 }
 
@@ -239,7 +239,6 @@ impl Bus {
             queued_bytes: greeting.as_ref().map_or(0, Vec::len),
             queue: greeting.into_iter().map(Rc::from).collect(),
             seal,
-            unsealed: Vec::new(),
             head_sent: 0,
             blocked: false,
         });
