@@ -6,7 +6,7 @@ mod common_tls;
 #[path = "common/openmetrics.rs"]
 mod openmetrics;
 
-use common::{TestServer, free_port, run, wait_for};
+use common::{TestServer, assert_is_json, free_port, run, wait_for};
 use common_tls::{Certs, TlsServer};
 use openmetrics::Scrape;
 use redis::Value;
@@ -471,27 +471,6 @@ fn the_port_speaks_tls() {
     let _ = stream.read_to_end(&mut all);
     assert!(!all.starts_with(b"HTTP"));
     drop(tls);
-}
-
-/// Whether a text is JSON, roughly: brackets and quotes match.
-fn assert_is_json(text: &str) {
-    let (mut open, mut chars) = (Vec::new(), text.chars());
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => loop {
-                match chars.next().expect(text) {
-                    '"' => break,
-                    '\\' => drop(chars.next()),
-                    c => assert!(c >= ' ', "{text}"),
-                }
-            },
-            '{' | '[' => open.push(c),
-            '}' => assert_eq!(open.pop(), Some('{'), "{text}"),
-            ']' => assert_eq!(open.pop(), Some('['), "{text}"),
-            c => assert!(c.is_ascii_alphanumeric() || "-+.,:".contains(c), "{c} in {text}"),
-        }
-    }
-    assert!(open.is_empty() && !text.is_empty(), "{text}");
 }
 
 #[test]

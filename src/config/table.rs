@@ -108,6 +108,7 @@ pub(crate) enum Apply {
     Hz,
     JemallocBgThread,
     LocaleCollate,
+    LogFormat,
     LogLevel,
     Maxclients,
     Maxmemory,
@@ -363,6 +364,10 @@ directives! {
     "ignore-warnings" => ignore_warnings: String = String::new(), Text(Any), [NO_EFFECT], None;
     "jemalloc-bg-thread" => jemalloc_bg_thread: bool = true, Bool, [], JemallocBgThread;
     "locale-collate" => locale_collate: String = String::new(), Text(Any), [], LocaleCollate;
+    /// Not in Redis: the layout of lines, of which Valkey has the first two; `text` is `legacy`.
+    "log-format" => log_format: LogFormat = LogFormat::Legacy, Enum, [HIDDEN], LogFormat;
+    /// As Valkey has it.
+    "log-timestamp-format" => log_timestamp_format: LogTimestamp = LogTimestamp::Legacy, Enum, [HIDDEN], LogFormat;
     "logfile" => logfile: String = String::new(), Text(Any), [IMMUTABLE], None;
     "loglevel" => loglevel: LogLevel = LogLevel::Notice, Enum, [], LogLevel;
     "oom-score-adj" => oom_score_adj: OomScoreAdj = OomScoreAdj::No, Enum, [], OomScoreAdj;

@@ -215,7 +215,9 @@ macro_rules! named_settings {
 named_settings!(
     MaxmemoryPolicy,
     SyslogFacility,
+    LogFormat,
     LogLevel,
+    LogTimestamp,
     Supervised,
     AppendFsync,
     ReplDisklessLoad,
