@@ -536,3 +536,188 @@ fn each_part_of_the_page_asks_for_its_permission() {
     text(&mut c, &["ACL", "SETUSER", "viewer", "allkeys", "+slowlog|get"]);
     assert_eq!((ask("/api/keys"), ask("/api/slowlog")), (200, 200));
 }
+
+/// The page's script asks for what it shows, and shows what it is given.
+#[test]
+fn everything_that_feeds_the_page_is_shown() {
+    let options = ["--cluster-enabled", "yes", "--slowlog-log-slower-than", "0", "--repl-diskless-sync-delay", "0"];
+    let (watched, other) = (Watched::start(&options), Watched::start(&options));
+    let mut c = watched.server.connect();
+    text(&mut c, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    text(&mut c, &["CLUSTER", "MEET", "127.0.0.1", &other.server.port.to_string()]);
+    let id = text(&mut c, &["CLUSTER", "MYID"]);
+    let mut replica = other.server.connect();
+    wait_for(20, "it follows", || common::try_run::<()>(&mut replica, &["CLUSTER", "REPLICATE", &id]).is_ok());
+    wait_for(20, "the link is up", || text(&mut replica, &["INFO", "replication"]).contains("link_status:up"));
+    wait_for(20, "the cluster is up", || text(&mut c, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    text(&mut c, &["SET", "k", "v"]);
+    let script = watched.get("/page.js").body;
+    for of in [&watched, &other] {
+        for path in ["state", "cluster", "doctor", "slowlog", "clients", "keys"] {
+            let body = of.get(&format!("/api/{path}")).body;
+            for (at, _) in body.match_indices("\":") {
+                let name = body[..at].rsplit('"').next().unwrap();
+                assert!(script.contains(&format!(".{name}")), "{name} of {path} is shown nowhere");
+            }
+        }
+    }
+}
+
+#[test]
+fn clients_that_are_held_back_wait() {
+    let watched = Watched::start(&[]);
+    let mut c = watched.server.connect();
+    let waiting = || watched.get("/api/state").body.contains("\"blocked\":1,");
+    assert!(!waiting());
+    text(&mut c, &["CLIENT", "PAUSE", "100000", "WRITE"]);
+    let mut held = watched.server.connect();
+    std::thread::scope(|scope| {
+        scope.spawn(move || text(&mut held, &["SET", "k", "v"]));
+        wait_for(10, "it waits", waiting);
+        text(&mut c, &["CLIENT", "UNPAUSE"]);
+    });
+    wait_for(10, "it waits no longer", || !waiting());
+}
+
+/// In a real browser, by its dialog, and with name and password in the address.
+#[test]
+fn a_browser_signs_in() {
+    let found =
+        |name: &str| std::process::Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    let Some(chromium) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| found(name)) else {
+        return println!("left out: there is no chromium");
+    };
+    if !found("python3") {
+        return println!("left out: there is no python3");
+    }
+    let watched = Watched::start(&["--requirepass", "secret"]);
+    let port = watched.port;
+    for url in [format!("http://127.0.0.1:{port}/"), format!("http://:secret@127.0.0.1:{port}/")] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sign_in.py");
+        let out = std::process::Command::new("python3").args([script, chromium, &url, "", "secret"]).output().unwrap();
+        let (shown, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(shown.contains("master · ready · up for "), "{url}: {shown}{error}");
+        assert!(shown.ends_with("asked 1 times\n") || url.contains('@'), "{shown}");
+    }
+}
+
+/// What a hostile peer does on a connection, by its seed: never more than a second long.
+fn misbehave(seed: u64, port: u16) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let begun = Instant::now();
+    let mut send = |bytes: &[u8]| begun.elapsed() < Duration::from_secs(1) && stream.write_all(bytes).is_ok();
+    let paths = [
+        "/../../etc/passwd",
+        "/%2e%2e/",
+        "//metrics",
+        "/metrics%00",
+        "/metrics?slots=1&slots=2",
+        "/api/../metrics",
+        "*",
+        "http://x/y",
+        "/\u{fffd}",
+        "/?",
+        "/api/keys",
+        "/metrics?slots=1",
+    ];
+    let methods = ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "get", "G\0T", "PRI", "GET", "HEAD"];
+    match seed % 8 {
+        // Nonsense.
+        0 => drop(send(&(0..rng.usize(1..20_000)).map(|_| rng.u8(..)).collect::<Vec<_>>())),
+        // Slow.
+        1 => b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nA: b\r\n"
+            .iter()
+            .all(|byte| {
+                std::thread::sleep(Duration::from_millis(20));
+                send(&[*byte])
+            })
+            .then_some(())
+            .unwrap_or_default(),
+        // A head without an end.
+        2 => drop(
+            send(b"GET / HTTP/1.1\r\n")
+                && (0..2000).all(|i| send(format!("X-{i}: {}\r\n", "y".repeat(200)).as_bytes())),
+        ),
+        // A huge body.
+        3 => drop(
+            send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
+                && (0..100).all(|_| send(&[b'x'; 65536])),
+        ),
+        // Many at once, and nobody reads.
+        4 => drop(send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(300).as_bytes())),
+        // Methods and paths that are none.
+        5 | 6 => (0..20).for_each(|_| {
+            let (method, path) = (methods[rng.usize(..methods.len())], paths[rng.usize(..paths.len())]);
+            let version = ["HTTP/1.1", "HTTP/1.0", "HTTP/9", ""][rng.usize(..4)];
+            send(format!("{method} {path} {version}\r\nHost: localhost\r\n\r\n").as_bytes());
+        }),
+        // Parts of requests in no order.
+        _ => (0..50).for_each(|_| {
+            let part: &[u8] = [
+                &b"GET "[..],
+                b"/metrics",
+                b" HTTP/1.1\r\n",
+                b"\r\n\r\n",
+                b"Host: localhost\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"0\r\n",
+                b"\n",
+                b":",
+                b"Authorization: Basic \xff\r\n",
+            ][rng.usize(..10)];
+            send(part);
+        }),
+    }
+    let mut some = [0; 4096];
+    while begun.elapsed() < Duration::from_secs(1) && matches!(stream.read(&mut some), Ok(1..)) {
+        if rng.u8(..) < 8 {
+            break;
+        }
+    }
+}
+
+/// Whatever comes to the port, clients are served as ever.
+#[test]
+fn nothing_that_comes_holds_up_clients() {
+    let watched = Watched::start(&["--appendonly", "yes"]);
+    let mut c = watched.server.connect();
+    keep_some(&mut c);
+    let seeds = std::sync::atomic::AtomicU64::new(0);
+    let (begun, mut took) = (Instant::now(), Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                while begun.elapsed() < Duration::from_secs(4) {
+                    misbehave(seeds.fetch_add(1, std::sync::atomic::Ordering::Relaxed), watched.port);
+                }
+            });
+        }
+        while begun.elapsed() < Duration::from_secs(5) {
+            let asked = Instant::now();
+            text(&mut c, &["PING"]);
+            took.push(asked.elapsed());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    took.sort();
+    let (half, most) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    println!("{} seeds; half of the pings took {half:?} at most, 99 % {most:?}", seeds.into_inner());
+    // Machines that run tests are busy with others, too.
+    assert!(half < Duration::from_millis(10), "{half:?}");
+    assert!(most < Duration::from_millis(500), "{most:?}");
+    // Those who are gone leave nothing behind.
+    let connections = || watched.scrape().value("hexad_admin_connections", None);
+    wait_for(20, "they are gone", || connections() <= 2.0);
+    assert!(!watched.server.log().contains("BUG REPORT"));
+    assert_eq!(text(&mut c, &["GET", "kept"]), "value");
+}
+
+fn keep_some(c: &mut redis::Connection) {
+    text(c, &["SET", "kept", "value"]);
+    for i in 0..1000 {
+        text(c, &["SET", &format!("key:{i}"), "value"]);
+    }
+}
