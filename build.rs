@@ -5,6 +5,7 @@
 //!   builds from a git checkout alone, as others would be built anew for every commit.
 //! - `cfg(has_redis)`: a redis-server is installed, or named by `REAL_REDIS_SERVER`. `cfg(has_redis_7_2)`: one that reads
 //!   what we write. Tests that need one are ignored, and say so, where it is missing.
+//! - `cfg(has_netns)`: whoever builds may make network namespaces, which tests cut from each other.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +19,10 @@ fn main() {
     if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
         tell_commit();
     }
-    println!("cargo:rustc-check-cfg=cfg(has_redis, has_redis_7_2)");
+    println!("cargo:rustc-check-cfg=cfg(has_redis, has_redis_7_2, has_netns)");
+    if has_netns() {
+        println!("cargo:rustc-cfg=has_netns");
+    }
     println!("cargo:rerun-if-env-changed=REAL_REDIS_SERVER");
     if let Some(real) = real_redis() {
         println!("cargo:rerun-if-changed={}", real.display());
@@ -45,6 +49,15 @@ fn tell_commit() {
     let dirty = !output("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
     println!("cargo:rustc-env=HEXAD_COMMIT={commit}");
     println!("cargo:rustc-env=HEXAD_DIRTY={}", u8::from(dirty));
+}
+
+/// Whether a network namespace can be made here, and is gone again.
+fn has_netns() -> bool {
+    let name = format!("hx{}", std::process::id());
+    let ip = |args: &[&str]| Command::new("ip").args(args).output().is_ok_and(|out| out.status.success());
+    let made = ip(&["netns", "add", &name]);
+    let works = made && ip(&["-n", &name, "link", "add", "sw", "type", "bridge"]);
+    made && ip(&["netns", "del", &name]) && works
 }
 
 /// As `tests/common` looks for it.

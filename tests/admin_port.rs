@@ -509,7 +509,23 @@ fn the_page_stands_alone_and_is_fed() {
     assert!(api("clients").contains("\"total\":") && api("doctor").contains("\"few-masters\""));
     let keys = api("keys");
     let biggest = keys.split_once("\"biggest\":[{\"db\":0,\"key\":\"").expect(&keys).1;
-    assert!(biggest.starts_with("big\""), "{keys}");
+    assert!(biggest.starts_with("big\"") && keys.starts_with("{\"seen\":2,"), "{keys}");
+}
+
+#[test]
+fn few_keys_are_all_seen_and_many_are_sampled() {
+    let watched = Watched::start(&["--enable-debug-command", "yes"]);
+    let mut c = watched.server.connect();
+    text(&mut c, &["DEBUG", "POPULATE", "2000", "a"]);
+    text(&mut c, &["SELECT", "3"]);
+    text(&mut c, &["DEBUG", "POPULATE", "3000", "b"]);
+    text(&mut c, &["SET", "big", &"x".repeat(5000)]);
+    let keys = watched.get("/api/keys").body;
+    assert!(keys.starts_with("{\"seen\":5001,") && keys.contains("\"biggest\":[{\"db\":3,\"key\":\"big\","), "{keys}");
+    text(&mut c, &["DEBUG", "POPULATE", "20000", "c"]);
+    let keys = watched.get("/api/keys").body;
+    let seen: usize = keys["{\"seen\":".len()..].split_once(',').unwrap().0.parse().unwrap();
+    assert!((10_000..20_000).contains(&seen), "{keys}");
 }
 
 #[test]

@@ -520,7 +520,7 @@ NOT_LARGE = {
     "a number is all there is": "incr incrby incrbyfloat decr decrby hincrby hincrbyfloat",
     "a word or two, no value": """asking auth lastsave time readonly readwrite role select quit monitor multi lolwut acl|whoami acl|help
         client|id client|getredir client|help client|caching client|no-evict client|no-touch client|reply client|pause client|unpause
-        client|unblock command|help config|help function|help function|kill latency|doctor latency|graph latency|help latency|history
+        client|durable client|unblock command|help config|help doctor function|help function|kill latency|doctor latency|graph latency|help latency|history
         latency|latest memory|help memory|purge object|freq object|help object|idletime object|refcount pubsub|help script|debug
         script|help script|kill slowlog|help xgroup|help xinfo|help wait waitaof""",
     "ends a connection or the server": "client|kill shutdown",
@@ -528,7 +528,7 @@ NOT_LARGE = {
     "replication's own": "failover psync replconf replicaof slaveof sync",
     "RESTORE under another name": "restore-asking",
     "for debugging": "debug pfdebug pfselftest",
-    "one node or slot each": """cluster|bumpepoch cluster|count-failure-reports cluster|failover cluster|forget cluster|help cluster|links
+    "one node or slot each": """cluster|bumpepoch cluster|count-failure-reports cluster|doctor cluster|failover cluster|forget cluster|help cluster|links
         cluster|meet cluster|myid cluster|myshardid cluster|replicas cluster|replicate cluster|reset cluster|saveconfig
         cluster|set-config-epoch cluster|setslot cluster|slaves""",
     "modules are not there": "module module|help module|list module|load module|loadex module|unload",

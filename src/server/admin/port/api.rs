@@ -7,7 +7,7 @@ use crate::admin::json::Json;
 use crate::cluster::Cluster;
 use crate::cluster::node::{Node, NodeKey};
 use crate::config::Named;
-use crate::keyspace::object;
+use crate::keyspace::{Entry, object};
 use crate::server::Server;
 use crate::sys::alloc;
 use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
@@ -18,7 +18,7 @@ const CLIENTS: usize = 100;
 const SLOW: usize = 25;
 /// Keys shown of a sample, the biggest and the hottest.
 const KEYS: usize = 20;
-/// Keys looked at for a sample, in all and in one step.
+/// Keys looked at for a sample, in all and in one step. Where there are no more than that, each is looked at.
 const SAMPLED: usize = 10_000;
 const SAMPLED_AT_A_TIME: usize = 250;
 
@@ -185,8 +185,11 @@ pub(super) fn clients(srv: &mut Server, _: &Request) -> Response {
 
 /// Biggest and hottest keys of a sample, which takes several steps.
 pub(super) fn keys(srv: &mut Server, _: &Request) -> Response {
-    let wanted = SAMPLED.min(srv.ks.total_keys() * 2);
-    let sample = KeySample { left: wanted, is_lfu: srv.ks.access.lfu, ..KeySample::default() };
+    let left = match srv.ks.total_keys() {
+        total if total <= SAMPLED => Left::All { db: 0, cursor: 0 },
+        _ => Left::Random(SAMPLED),
+    };
+    let sample = KeySample { left, seen: 0, is_lfu: srv.ks.access.lfu, biggest: Vec::new(), hottest: Vec::new() };
     Response { task: Some(Task::Keys(Box::new(sample))), ..Response::json(Vec::new()) }
 }
 
@@ -201,10 +204,19 @@ struct SeenKey {
     heat: u32,
 }
 
+/// What is still to be looked at.
+#[derive(Debug)]
+enum Left {
+    /// All keys from this database and this cursor on.
+    All { db: usize, cursor: u64 },
+    /// So many keys at random places.
+    Random(usize),
+}
+
 /// A sample of keys in the making.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KeySample {
-    left: usize,
+    left: Left,
     seen: usize,
     is_lfu: bool,
     biggest: Vec<SeenKey>,
@@ -214,26 +226,11 @@ pub(super) struct KeySample {
 impl KeySample {
     /// Looks at some more keys; at the end the body.
     pub(super) fn go_on(&mut self, srv: &Server) -> (Vec<u8>, bool) {
-        let total = srv.ks.total_keys().max(1);
-        let share = self.left.min(SAMPLED_AT_A_TIME);
-        for (db, keys) in srv.ks.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
-            keys.sample((share * keys.len()).div_ceil(total), false, |entry| {
-                let heat = match self.is_lfu {
-                    true => srv.ks.access.lfu_counter(entry.lru()),
-                    false => srv.ks.access.idle_seconds(entry.lru()),
-                };
-                let bytes = entry.alloc_size() + object::value_bytes_sampled(entry, 5);
-                let key = SeenKey { db, key: Vec::new(), kind: object::type_name(entry), bytes, heat };
-                keep(&mut self.biggest, &key, entry.key(), |k| k.bytes as u64);
-                let is_lfu = self.is_lfu;
-                keep(&mut self.hottest, &key, entry.key(), |k| {
-                    if is_lfu { k.heat.into() } else { u64::from(u32::MAX - k.heat) }
-                });
-                self.seen += 1;
-            });
-        }
-        self.left -= share;
-        if self.left > 0 {
+        let is_last = match self.left {
+            Left::All { db, cursor } => self.look_at_next(srv, db, cursor),
+            Left::Random(left) => self.look_at_random(srv, left),
+        };
+        if !is_last {
             return (Vec::new(), false);
         }
         let body = Json::of(|j| {
@@ -244,6 +241,57 @@ impl KeySample {
             }
         });
         (body, true)
+    }
+
+    /// Returns whether these were the last.
+    fn look_at_next(&mut self, srv: &Server, mut db: usize, mut cursor: u64) -> bool {
+        // Keys that are added meanwhile do not make it endless.
+        if self.seen >= 2 * SAMPLED {
+            return true;
+        }
+        let until = self.seen + SAMPLED_AT_A_TIME;
+        while let Some(keys) = srv.ks.dbs.get(db) {
+            if self.seen >= until {
+                self.left = Left::All { db, cursor };
+                return false;
+            }
+            cursor = keys.scan(cursor, until - self.seen, |entry| self.look_at(srv, db, entry));
+            if cursor == 0 {
+                db += 1;
+            }
+        }
+        true
+    }
+
+    /// Returns whether these were the last.
+    fn look_at_random(&mut self, srv: &Server, left: usize) -> bool {
+        let total = srv.ks.total_keys().max(1);
+        let share = left.min(SAMPLED_AT_A_TIME);
+        for (db, keys) in srv.ks.dbs.iter().enumerate().filter(|(_, db)| !db.is_empty()) {
+            keys.sample((share * keys.len()).div_ceil(total), false, |entry| self.look_at(srv, db, entry));
+        }
+        self.left = Left::Random(left - share);
+        left == share
+    }
+
+    fn look_at(&mut self, srv: &Server, db: usize, entry: &Entry) {
+        let heat = match self.is_lfu {
+            true => srv.ks.access.lfu_counter(entry.lru()),
+            false => srv.ks.access.idle_seconds(entry.lru()),
+        };
+        let bytes = entry.alloc_size() + object::value_bytes_sampled(entry, 5);
+        let key = SeenKey { db, key: Vec::new(), kind: object::type_name(entry), bytes, heat };
+        keep(&mut self.biggest, &key, entry.key(), |k| k.bytes as u64);
+        let is_lfu = self.is_lfu;
+        keep(
+            &mut self.hottest,
+            &key,
+            entry.key(),
+            |k| {
+                if is_lfu { k.heat.into() } else { u64::from(u32::MAX - k.heat) }
+            },
+        );
+        self.seen += 1;
     }
 }
 
