@@ -178,6 +178,7 @@ impl Walk {
                 .env("REDISCLI_HISTFILE", "/dev/null");
             // What is started in the background must not hold the output open.
             let (out, err) = (self.dir.path().join(".out"), self.dir.path().join(".err"));
+            let begun = std::time::Instant::now();
             let status = sh
                 .stdin(Stdio::null())
                 .stdout(fs::File::create(&out).unwrap())
@@ -186,6 +187,7 @@ impl Walk {
                 .unwrap();
             let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
             let (printed, error, place) = (text(&out), text(&err), format!("docs/{}, line {}", self.name, step.line));
+            println!("{place}: {:?}", begun.elapsed());
             assert!(status.success(), "{place}: {status}\n{script}\n{printed}\n{error}");
             if let Some(told) = step.prints.map(|told| self.placed(&told)) {
                 assert!(fits(&told, &printed), "{place}: {script}\ntold:\n{told}\nprinted:\n{printed}\n{error}");
@@ -207,6 +209,27 @@ fn texts_fit_with_gaps() {
         ("a...\n", "b\n", false),
     ] {
         assert_eq!(fits(told, text), expected, "{told:?} {text:?}");
+    }
+}
+
+/// README has a choice of the figures, and leads to documents that are there.
+#[test]
+fn the_readme_agrees_with_the_documents() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let (readme, performance) = (read("README.md"), read("docs/PERFORMANCE.md"));
+    let measured = readme.split("## Measured").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = measured.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 3);
+    for row in rows {
+        let (_, figures) = row[2..].split_once(" | ").unwrap();
+        assert!(performance.contains(&format!("| {figures}\n")), "{row}");
+    }
+    for named in
+        readme.split('`').skip(1).step_by(2).filter(|text| text.starts_with("docs/") || text.starts_with("utils/"))
+    {
+        let path = named.split(' ').next().unwrap();
+        assert!(root.join(path).exists(), "{path}");
     }
 }
 
