@@ -120,7 +120,7 @@ fn manifests_and_compose_file_are_sound() {
 
 /// The pods of the manifest, each as a process at an address of its own, and its scripts.
 #[test]
-fn the_cluster_of_the_manifest_forms_and_hands_over() {
+fn the_cluster_of_the_manifest_forms_hands_over_and_moves() {
     if !has_yaml() {
         return;
     }
@@ -135,20 +135,20 @@ fn the_cluster_of_the_manifest_forms_and_hands_over() {
     }
     let (conf, port) = (dir.path().join("redis.conf").display().to_string(), free_port().to_string());
     let args = text(Command::new("utils/kubernetes/check").args(["--args", CLUSTER, "redis-cluster"]));
-    let pods: Vec<_> = (0..6)
-        .map(|n| {
-            let (ip, name) = (format!("127.0.0.{}", 11 + n), format!("redis-cluster-{n}"));
-            let words = args.lines().skip(1).map(|word| {
-                word.replace("/etc/redis/redis.conf", &conf).replace("$(POD_IP)", &ip).replace("$(POD_NAME)", &name)
-            });
-            let data = dir.path().join(&name);
-            fs::create_dir(&data).unwrap();
-            let data = data.display().to_string();
-            let own = ["--dir", &data, "--port", &port, "--bind", &ip, "--admin-port", "0", "--logfile", "log"];
-            let mut server = Command::new(SERVER);
-            Pod { child: server.args(words).args(own).spawn().unwrap(), ip }
-        })
-        .collect();
+    // Each with its volume, at this address and those after it.
+    let start = |n: usize, first: usize| {
+        let (ip, name) = (format!("127.0.0.{}", first + n), format!("redis-cluster-{n}"));
+        let words = args.lines().skip(1).map(|word| {
+            word.replace("/etc/redis/redis.conf", &conf).replace("$(POD_IP)", &ip).replace("$(POD_NAME)", &name)
+        });
+        let data = dir.path().join(&name);
+        fs::create_dir_all(&data).unwrap();
+        let data = data.display().to_string();
+        let own = ["--dir", &data, "--port", &port, "--bind", &ip, "--admin-port", "0", "--logfile", "log"];
+        let mut server = Command::new(SERVER);
+        Pod { child: server.args(words).args(own).spawn().unwrap(), ip }
+    };
+    let mut pods: Vec<Pod> = (0..6).map(|n| start(n, 11)).collect();
     // Names lead to pods, and a pod's redis-cli to its own server.
     let bin = dir.path().join("bin");
     fs::create_dir(&bin).unwrap();
@@ -185,10 +185,27 @@ fn the_cluster_of_the_manifest_forms_and_hands_over() {
     wait_for(30, "its replica follows", || ask(&pods[0], &["info", "replication"]).contains("state=online"));
     let told = sh("hand-over", &pods[0]);
     assert_eq!(role(&pods[0]), "role:slave", "{told}");
-    let masters = || pods.iter().filter(|pod| role(pod) == "role:master").count();
-    assert_eq!(masters(), 3);
+    let masters = |pods: &[Pod]| pods.iter().filter(|pod| role(pod) == "role:master").count();
+    assert_eq!(masters(&pods), 3);
     sh("hand-over", &pods[0]);
-    assert_eq!(masters(), 3);
+    assert_eq!(masters(&pods), 3);
+    // A pod that starts anew has another address, and tells the others.
+    let is_up = |pods: &[Pod]| pods.iter().all(|pod| ask(pod, &["cluster", "info"]).contains("cluster_state:ok"));
+    drop(pods.remove(0));
+    pods.insert(0, start(0, 31));
+    wait_for(20, "it is known again", || {
+        let ping = output(Command::new(CLI).args(["-h", &pods[0].ip, "-p", &port, "ping"]));
+        ping.stdout == b"PONG\n" && ask(&pods[5], &["cluster", "nodes"]).contains("127.0.0.31:") && is_up(&pods)
+    });
+    // If all have, one of them is told of the others.
+    pods.clear();
+    let pods: Vec<Pod> = (0..6).map(|n| start(n, 41)).collect();
+    wait_for(20, "they run", || {
+        let ping = |pod: &Pod| output(Command::new(CLI).args(["-h", &pod.ip, "-p", &port, "ping"]));
+        pods.iter().all(|pod| ping(pod).stdout == b"PONG\n")
+    });
+    pods[1..].iter().for_each(|pod| assert_eq!(ask(&pods[0], &["cluster", "meet", &pod.ip, &port]), "OK\n"));
+    wait_for(30, "the cluster is up again", || is_up(&pods));
 }
 
 struct Pod {
