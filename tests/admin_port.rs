@@ -617,15 +617,9 @@ fn a_browser_signs_in() {
     }
 }
 
-/// What a hostile peer does on a connection, by its seed: never more than a second long.
+/// What a hostile peer does on a connection, by its seed; after a second it leaves.
 fn misbehave(seed: u64, port: u16) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
-    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-    let begun = Instant::now();
-    let mut send = |bytes: &[u8]| begun.elapsed() < Duration::from_secs(1) && stream.write_all(bytes).is_ok();
-    let paths = [
+    const PATHS: [&str; 12] = [
         "/../../etc/passwd",
         "/%2e%2e/",
         "//metrics",
@@ -639,60 +633,59 @@ fn misbehave(seed: u64, port: u16) {
         "/api/keys",
         "/metrics?slots=1",
     ];
-    let methods = ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "get", "G\0T", "PRI", "GET", "HEAD"];
-    match seed % 8 {
+    const METHODS: [&str; 11] =
+        ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "get", "G\0T", "PRI", "GET", "HEAD"];
+    const PARTS: [&[u8]; 10] = [
+        b"GET ",
+        b"/metrics",
+        b" HTTP/1.1\r\n",
+        b"\r\n\r\n",
+        b"Host: localhost\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"0\r\n",
+        b"\n",
+        b":",
+        b"Authorization: Basic \xff\r\n",
+    ];
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let begun = Instant::now();
+    let is_over = || begun.elapsed() > Duration::from_secs(1);
+    let mut send = |bytes: &[u8]| !is_over() && stream.write_all(bytes).is_ok();
+    let all = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let _is_sent = match seed % 8 {
         // Nonsense.
-        0 => drop(send(&(0..rng.usize(1..20_000)).map(|_| rng.u8(..)).collect::<Vec<_>>())),
+        0 => send(&(0..rng.usize(1..20_000)).map(|_| rng.u8(..)).collect::<Vec<_>>()),
         // Slow.
-        1 => b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nA: b\r\n"
-            .iter()
-            .all(|byte| {
-                std::thread::sleep(Duration::from_millis(20));
-                send(&[*byte])
-            })
-            .then_some(())
-            .unwrap_or_default(),
+        1 => all.bytes().all(|byte| {
+            std::thread::sleep(Duration::from_millis(30));
+            send(&[byte])
+        }),
         // A head without an end.
-        2 => drop(
-            send(b"GET / HTTP/1.1\r\n")
-                && (0..2000).all(|i| send(format!("X-{i}: {}\r\n", "y".repeat(200)).as_bytes())),
-        ),
+        2 => {
+            let line = "y".repeat(200);
+            send(b"GET / HTTP/1.1\r\n") && (0..2000).all(|i| send(format!("X-{i}: {line}\r\n").as_bytes()))
+        }
         // A huge body.
-        3 => drop(
+        3 => {
             send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
-                && (0..100).all(|_| send(&[b'x'; 65536])),
-        ),
-        // Many at once, and nobody reads.
-        4 => drop(send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(300).as_bytes())),
+                && (0..100).all(|_| send(&[b'x'; 65536]))
+        }
+        // Many at once, and nobody reads for a while.
+        4 => send(all.repeat(300).as_bytes()),
         // Methods and paths that are none.
-        5 | 6 => (0..20).for_each(|_| {
-            let (method, path) = (methods[rng.usize(..methods.len())], paths[rng.usize(..paths.len())]);
+        5 | 6 => (0..20).all(|_| {
+            let (method, path) = (METHODS[rng.usize(..METHODS.len())], PATHS[rng.usize(..PATHS.len())]);
             let version = ["HTTP/1.1", "HTTP/1.0", "HTTP/9", ""][rng.usize(..4)];
-            send(format!("{method} {path} {version}\r\nHost: localhost\r\n\r\n").as_bytes());
+            send(format!("{method} {path} {version}\r\nHost: localhost\r\n\r\n").as_bytes())
         }),
         // Parts of requests in no order.
-        _ => (0..50).for_each(|_| {
-            let part: &[u8] = [
-                &b"GET "[..],
-                b"/metrics",
-                b" HTTP/1.1\r\n",
-                b"\r\n\r\n",
-                b"Host: localhost\r\n",
-                b"Transfer-Encoding: chunked\r\n",
-                b"0\r\n",
-                b"\n",
-                b":",
-                b"Authorization: Basic \xff\r\n",
-            ][rng.usize(..10)];
-            send(part);
-        }),
-    }
+        _ => (0..50).all(|_| send(PARTS[rng.usize(..PARTS.len())])),
+    };
     let mut some = [0; 4096];
-    while begun.elapsed() < Duration::from_secs(1) && matches!(stream.read(&mut some), Ok(1..)) {
-        if rng.u8(..) < 8 {
-            break;
-        }
-    }
+    while !is_over() && matches!(stream.read(&mut some), Ok(1..)) && rng.u8(..) >= 8 {}
 }
 
 /// Whatever comes to the port, clients are served as ever.

@@ -281,7 +281,8 @@ const TOOLS: [&str; 9] = ["sh", "id", "find", "chown", "setpriv", "grep", "cat",
 /// A root with the entrypoint, the programs, a user and a folder for data.
 fn image() -> Option<tempfile::TempDir> {
     let is_root = text(Command::new("id").arg("-u")) == "0\n";
-    let can = is_root && Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|s| s.success());
+    let mount = ["--mount", "--propagation", "private", "mount", "-t", "proc", "proc", "/proc"];
+    let can = is_root && Command::new("unshare").args(mount).output().is_ok_and(|out| out.status.success());
     if !can {
         println!("left out: only root may have a root of its own");
         return None;
