@@ -325,3 +325,34 @@ fn certificates_that_end_are_told_of() {
     assert_eq!(severity, "critical");
     assert!(text.ends_with(" has ended: connections are refused."), "{text}");
 }
+
+#[test]
+fn a_replica_of_another_version_is_told_of() {
+    let master = TestServer::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = TestServer::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
+    let mut c = master.connect();
+    wait_for(20, "it follows", || run::<String>(&mut c, &["INFO", "replication"]).contains("state=online"));
+    // Ours is of the same version; what is no version, is not shown.
+    let attach = |version: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", master.port)).unwrap();
+        let mut say = |words: String, answer: &[u8]| {
+            stream.write_all(words.as_bytes()).unwrap();
+            let mut got = vec![0; answer.len()];
+            stream.read_exact(&mut got).unwrap();
+            assert_eq!(got, answer);
+        };
+        say(format!("REPLCONF listening-port 77 capa eof capa psync2 capa hexad-{version}\r\n"), b"+OK\r\n");
+        say("PSYNC ? -1\r\n".into(), b"+FULLRESYNC ");
+        stream
+    };
+    let odd = attach("a<b>");
+    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new());
+    let newer = attach("9.9.9");
+    let (severity, text) = &findings(&mut c, &["DOCTOR"])["versions-differ"];
+    assert_eq!(severity, "warning");
+    let ours = env!("CARGO_PKG_VERSION");
+    assert_eq!(*text, format!("Replica 127.0.0.1:77 runs Hexad 9.9.9, and this server {ours}."));
+    drop((odd, newer));
+    wait_for(20, "it is gone", || findings(&mut c, &["DOCTOR"]).is_empty());
+    drop(replica);
+}
