@@ -188,6 +188,21 @@ fn changed_values_survive_a_restart() {
 }
 
 #[test]
+fn a_server_that_starts_itself_again_finds_its_file() {
+    let sub = tempfile::tempdir().unwrap();
+    let server = Running::start(&["--enable-debug-command", "yes", "--enable-protected-configs", "yes"]);
+    server.ask(&["CONFIG", "SET", "dir", sub.path().to_str().unwrap()]).unwrap();
+    let id = |server: &Running| {
+        let info: String = redis::from_redis_value(&server.ask(&["INFO", "server"]).ok()?).ok()?;
+        info.lines().find_map(|l| l.strip_prefix("run_id:").map(str::to_owned))
+    };
+    let first = id(&server).unwrap();
+    // The connection closes.
+    let _ = server.ask(&["DEBUG", "RESTART", "0"]);
+    wait(|| id(&server).is_some_and(|now| now != first));
+}
+
+#[test]
 fn a_change_that_fails_is_taken_back() {
     let server = Running::start(&[]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

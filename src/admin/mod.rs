@@ -20,6 +20,7 @@ pub(crate) mod slowlog;
 pub(crate) mod stats;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// The state of this room.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ pub(crate) struct Admin {
     pub(crate) http_noted_s: i64,
     /// The command line, for DEBUG RESTART and the process title.
     pub(crate) argv: Vec<OsString>,
+    /// Where relative paths of the command line are found from.
+    pub(crate) started_in: Option<PathBuf>,
     /// Systemd started this server, and is to be told when it is ready.
     pub(crate) under_systemd: bool,
 }

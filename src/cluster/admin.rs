@@ -328,6 +328,8 @@ impl Cluster {
         }
         if self.is_replica() {
             self.set_node_as_master(self.myself);
+            // It is no member of its master's shard any more.
+            self.nodes[self.myself].shard_id = NodeId::random(&mut self.rng);
             self.actions.push(Action::UnsetReplicationMaster);
             self.actions.push(Action::FlushAllData);
         }

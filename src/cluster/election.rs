@@ -515,71 +515,64 @@ impl Cluster {
         }
         let node = &self.nodes[candidate];
         let who = format!("{} ({})", node.id, node.human_name);
+        match self.check_vote_request(candidate, header, env) {
+            Err(why) => log::warn!("Failover auth denied to {who}: {why}"),
+            Ok(master) => {
+                self.grant_vote(candidate, master, epoch, env);
+                log::info!("Failover auth granted to {who} for epoch {epoch}");
+            }
+        }
+    }
+
+    /// The master that the candidate may replace, or why it gets no vote.
+    fn check_vote_request(&mut self, candidate: NodeKey, header: &Header, env: &Env) -> Result<NodeKey, String> {
+        let (node, epoch) = (&self.nodes[candidate], header.current_epoch);
         if self.has_voted_in(epoch) {
-            log::warn!("Failover auth denied to {who}: already voted for epoch {epoch}");
-            return;
+            return Err(format!("already voted for epoch {epoch}"));
         }
         if node.is_master() {
-            log::warn!("Failover auth denied to {who}: it is a master node");
-            return;
+            return Err("it is a master node".into());
         }
-        let Some(master) = node.replica_of else {
-            log::warn!("Failover auth denied to {who}: I don't know its master");
-            return;
-        };
+        let Some(master) = node.replica_of else { return Err("I don't know its master".into()) };
         let forced = header.mflags & MFLAG_FORCE_ACK != 0;
         if !self.nodes[master].failed() && !forced {
-            log::warn!("Failover auth denied to {who}: its master is up");
-            return;
+            return Err("its master is up".into());
         }
         if let Some(left_ms) = self.promise_lasts_ms(master, env).filter(|_| !forced) {
-            log::warn!("Failover auth denied to {who}: its master may serve for {left_ms} milliseconds more");
-            return;
+            return Err(format!("its master may serve for {left_ms} milliseconds more"));
         }
         if !forced && !self.may_vote(env) {
-            log::warn!(
-                "Failover auth denied to {who}: I may have been replaced myself, or have only just been elected"
-            );
-            return;
+            return Err("I may have been replaced myself, or have only just been elected".into());
         }
         // The same replica may ask again in a newer epoch: it gets at most one vote of ours in each.
-        let pause = self.config.node_timeout_ms * 2;
-        let since_vote = env.now_ms - self.nodes[master].voted_ms;
-        if since_vote < pause && self.nodes[master].voted_for != Some(node.id) {
-            log::warn!(
-                "Failover auth denied to {} {}: can't vote about this master before {} milliseconds",
-                node.id,
-                node.human_name,
-                pause - since_vote
-            );
-            return;
+        let left_ms = self.config.node_timeout_ms * 2 - (env.now_ms - self.nodes[master].voted_ms);
+        if left_ms > 0 && self.nodes[master].voted_for != Some(node.id) {
+            return Err(format!("can't vote about this master before {left_ms} milliseconds"));
         }
         // A request that comes late: the election of the greater epoch may have been won.
         let voted_epoch = self.nodes[master].voted_epoch;
         if epoch <= voted_epoch {
-            log::warn!("Failover auth denied to {who}: voted about its master in epoch {voted_epoch} > ({epoch})");
-            return;
+            return Err(format!("voted about its master in epoch {voted_epoch} > ({epoch})"));
         }
         let newer = header.slots.iter().find_map(|slot| {
             let owner = self.claimed_owner(slot)?;
             let owned_by = self.nodes[owner].config_epoch;
-            (owned_by > header.config_epoch || owned_by >= epoch).then_some((slot, owner))
+            (owned_by > header.config_epoch || owned_by >= epoch).then_some((slot, owner, owned_by))
         });
-        if let Some((slot, owner)) = newer {
-            log::warn!(
-                "Failover auth denied to {who}: slot {slot} epoch ({}) > reqEpoch ({}), or not less than that of the \
-                 election ({epoch})",
-                self.nodes[owner].config_epoch,
-                header.config_epoch
-            );
+        if let Some((slot, owner, owned_by)) = newer {
             // It may never hear that from the owner, which may be its master.
             self.send_update(candidate, owner, env);
-            return;
+            return Err(format!(
+                "slot {slot} epoch ({owned_by}) > reqEpoch ({}), or not less than that of the election ({epoch})",
+                header.config_epoch
+            ));
         }
-        if let Err(why) = self.check_evidence(candidate, master, epoch) {
-            log::warn!("Failover auth denied to {who}: {why}");
-            return;
-        }
+        self.check_evidence(candidate, master, epoch)?;
+        Ok(master)
+    }
+
+    /// The vote is on disk before it leaves.
+    fn grant_vote(&mut self, candidate: NodeKey, master: NodeKey, epoch: u64, env: &Env) {
         self.note_vote(epoch);
         self.note_durable_vote(candidate, master, epoch);
         self.tell_known(candidate, env);
@@ -601,7 +594,6 @@ impl Cluster {
             let header = Header { current_epoch: epoch, ..self.header(0, env) };
             self.send_packet(&[link], &header, &Body::AuthAck);
         }
-        log::info!("Failover auth granted to {who} for epoch {epoch}");
     }
 
     /// A voter told us this epoch of our master, which a request must name and an election beat.

@@ -731,36 +731,50 @@ fn lrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn lpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let (mut rank, mut count, mut max_len) = (1i64, None, 0usize);
-    let mut i = 3;
-    while i < args.len() {
-        let Some(value) = args.get(i + 1) else { return Err(error::SYNTAX) };
-        let option = args.at(i);
-        if option.eq_ignore_ascii_case(b"RANK") {
-            rank = int_arg(value)?;
-            if rank == i64::MIN {
-                return Err(CmdError::text(format!(
-                    "ERR value is out of range, value must between {} and {}",
-                    -i64::MAX,
-                    i64::MAX
-                )));
+struct PosOptions {
+    rank: i64,
+    count: Option<usize>,
+    /// Elements looked at, 0 for all.
+    max_len: usize,
+}
+
+impl PosOptions {
+    fn parse(args: Args<'_>) -> Result<PosOptions, CmdError> {
+        let mut options = PosOptions { rank: 1, count: None, max_len: 0 };
+        let mut i = 3;
+        while i < args.len() {
+            let Some(value) = args.get(i + 1) else { return Err(error::SYNTAX) };
+            let option = args.at(i);
+            if option.eq_ignore_ascii_case(b"RANK") {
+                options.rank = rank_arg(value)?;
+            } else if option.eq_ignore_ascii_case(b"COUNT") {
+                options.count = Some(bounded_arg(value, 0, "ERR COUNT can't be negative")? as usize);
+            } else if option.eq_ignore_ascii_case(b"MAXLEN") {
+                options.max_len = bounded_arg(value, 0, "ERR MAXLEN can't be negative")? as usize;
+            } else {
+                return Err(error::SYNTAX);
             }
-            if rank == 0 {
-                return Err(CmdError::of(
-                    "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative \
-                     to start from the end of the list",
-                ));
-            }
-        } else if option.eq_ignore_ascii_case(b"COUNT") {
-            count = Some(bounded_arg(value, 0, "ERR COUNT can't be negative")? as usize);
-        } else if option.eq_ignore_ascii_case(b"MAXLEN") {
-            max_len = bounded_arg(value, 0, "ERR MAXLEN can't be negative")? as usize;
-        } else {
-            return Err(error::SYNTAX);
+            i += 2;
         }
-        i += 2;
+        Ok(options)
     }
+}
+
+fn rank_arg(value: &[u8]) -> Result<i64, CmdError> {
+    match int_arg(value)? {
+        i64::MIN => {
+            Err(CmdError::text(format!("ERR value is out of range, value must between {} and {}", -i64::MAX, i64::MAX)))
+        }
+        0 => Err(CmdError::of(
+            "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start \
+             from the end of the list",
+        )),
+        rank => Ok(rank),
+    }
+}
+
+fn lpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let PosOptions { rank, count, max_len } = PosOptions::parse(args)?;
     let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
         if count.is_some() {
             ctx.out.array(0)

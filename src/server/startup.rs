@@ -26,6 +26,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
     alloc::keep_large_blocks();
     process::collect_title_space();
     let argv = args.clone();
+    let started_in = std::env::current_dir().ok();
     let mut args: Vec<Vec<u8>> = args.into_iter().map(OsString::into_vec).collect();
     let program = String::from_utf8_lossy(&args.remove(0)).into_owned();
     if let Some(code) = run_tool(&program, &args) {
@@ -65,7 +66,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
     }
     match start(config, background) {
         Ok(mut server) => {
-            server.admin.argv = argv;
+            (server.admin.argv, server.admin.started_in) = (argv, started_in);
             server.admin.under_systemd = supervised == Some(Supervised::Systemd);
             server.load_at_start();
             let code = server.run();

@@ -334,6 +334,19 @@ fn what_an_operator_changes_is_announced_at_once() {
 }
 
 #[test]
+fn who_is_reset_leaves_its_shard() {
+    let mut sim = Sim::new(5, 3, 1, 1000);
+    let shard = |sim: &Sim, no: NodeNo| sim.cluster(no).myself().shard_id;
+    assert_eq!(shard(&sim, 0), shard(&sim, 3));
+    sim.step(3, |c, _| c.reset(false, true).unwrap());
+    assert_ne!(shard(&sim, 0), shard(&sim, 3));
+    let before = shard(&sim, 3);
+    // A master alone stays what it is.
+    sim.step(3, |c, _| c.reset(false, false).unwrap());
+    assert_eq!(shard(&sim, 3), before);
+}
+
+#[test]
 fn a_spare_replica_moves_to_an_orphaned_master() {
     let mut sim = Sim::new(5, 3, 2, 1000);
     sim.crash(3);

@@ -416,28 +416,41 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+struct AutoClaimOptions {
+    min_idle_ms: i64,
+    start: StreamId,
+    count: u64,
+    just_id: bool,
+}
+
+impl AutoClaimOptions {
+    fn parse(args: Args<'_>) -> Result<AutoClaimOptions, CmdError> {
+        const COUNT_MAX: i64 = i64::MAX / 16;
+        let min_idle_ms =
+            int_arg(&args[4]).map_err(|_| CmdError::of("ERR Invalid min-idle-time argument for XAUTOCLAIM"))?.max(0);
+        let mut options = AutoClaimOptions { min_idle_ms, start: start_arg(&args[5])?, count: 100, just_id: false };
+        let mut i = 6;
+        while i < args.len() {
+            let (option, value) = (args.at(i), args.get(i + 1));
+            i += 1;
+            match value {
+                Some(value) if option.eq_ignore_ascii_case(b"COUNT") => {
+                    let number = int_arg(value).ok().filter(|n| (1..=COUNT_MAX).contains(n));
+                    options.count = number.ok_or(CmdError::of("ERR COUNT must be > 0"))? as u64;
+                    i += 1;
+                }
+                _ if option.eq_ignore_ascii_case(b"JUSTID") => options.just_id = true,
+                _ => return Err(error::SYNTAX),
+            }
+        }
+        Ok(options)
+    }
+}
+
 fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     /// Pending entries looked at for each that may be claimed.
     const ATTEMPTS: u64 = 10;
-    const COUNT_MAX: i64 = i64::MAX / 16;
-    let min_idle_ms =
-        int_arg(&args[4]).map_err(|_| CmdError::of("ERR Invalid min-idle-time argument for XAUTOCLAIM"))?.max(0);
-    let start = start_arg(&args[5])?;
-    let (mut count, mut just_id) = (100u64, false);
-    let mut i = 6;
-    while i < args.len() {
-        let (option, value) = (args.at(i), args.get(i + 1));
-        i += 1;
-        match value {
-            Some(value) if option.eq_ignore_ascii_case(b"COUNT") => {
-                let number = int_arg(value).ok().filter(|n| (1..=COUNT_MAX).contains(n));
-                count = number.ok_or(CmdError::of("ERR COUNT must be > 0"))? as u64;
-                i += 1;
-            }
-            _ if option.eq_ignore_ascii_case(b"JUSTID") => just_id = true,
-            _ => return Err(error::SYNTAX),
-        }
-    }
+    let AutoClaimOptions { min_idle_ms, start, mut count, just_id } = AutoClaimOptions::parse(args)?;
     let (key, group_name) = (&args[1], &args[2]);
     let now_ms = ctx.now_ms();
     let has_sinks = ctx.ks.effects.has_sinks;

@@ -35,13 +35,16 @@ impl Server {
         let Some(delay) = self.admin.debug.restart else { return };
         let mut argv = self.admin.argv.clone().into_iter();
         let name = argv.next();
-        let executable = self.executable.clone();
+        let (executable, started_in) = (self.executable.clone(), self.admin.started_in.clone());
         // Sockets and files are closed by the program taking over; the pause is for whoever watches the crash.
         drop(self);
         std::thread::sleep(delay);
         let mut command = std::process::Command::new(&executable);
         if let Some(name) = name {
             command.arg0(name);
+        }
+        if let Some(dir) = started_in {
+            command.current_dir(dir);
         }
         let error = command.args(argv).exec();
         log::warn!("Can't restart: {error}");

@@ -183,6 +183,40 @@ fn authenticate(ctx: &mut Ctx<'_>, args: Args<'_>, user: &[u8], password: &[u8])
     Ok(())
 }
 
+#[derive(Default)]
+struct HelloOptions<'a> {
+    /// User and password.
+    credentials: Option<(&'a [u8], &'a [u8])>,
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> HelloOptions<'a> {
+    /// What stands from the argument `next` on.
+    fn parse(args: Args<'a>, mut next: usize) -> Result<Self, CmdError> {
+        let mut options = HelloOptions::default();
+        while next < args.len() {
+            let option = args.at(next);
+            let more = args.len() - next - 1;
+            if option.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
+                options.credentials = Some((args.at(next + 1), args.at(next + 2)));
+                next += 3;
+            } else if option.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
+                if !valid_client_text(args.at(next + 1)) {
+                    return Err(CmdError::of(
+                        "ERR Client names cannot contain spaces, newlines or special characters.",
+                    ));
+                }
+                options.name = Some(args.at(next + 1));
+                next += 2;
+            } else {
+                let option = String::from_utf8_lossy(option);
+                return Err(CmdError::text(format!("ERR Syntax error in HELLO option '{option}'")));
+            }
+        }
+        Ok(options)
+    }
+}
+
 fn hello(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut resp = None;
     let mut next = 1;
@@ -194,27 +228,7 @@ fn hello(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         resp = Some(n as u8);
         next = 2;
     }
-    let mut credentials = None;
-    let mut name = None;
-    while next < args.len() {
-        let option = args.at(next);
-        let more = args.len() - next - 1;
-        if option.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
-            credentials = Some((args.at(next + 1), args.at(next + 2)));
-            next += 3;
-        } else if option.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
-            name = Some(args.at(next + 1));
-            if !valid_client_text(args.at(next + 1)) {
-                return Err(CmdError::of("ERR Client names cannot contain spaces, newlines or special characters."));
-            }
-            next += 2;
-        } else {
-            return Err(CmdError::text(format!(
-                "ERR Syntax error in HELLO option '{}'",
-                String::from_utf8_lossy(option)
-            )));
-        }
-    }
+    let HelloOptions { credentials, name } = HelloOptions::parse(args, next)?;
     if let Some((user, password)) = credentials {
         authenticate(ctx, args, user, password)?;
     }
