@@ -204,3 +204,24 @@ pub(crate) fn try_run<T: redis::FromRedisValue>(c: &mut redis::Connection, words
     }
     cmd.query(c)
 }
+
+/// Whether a text is JSON, roughly: brackets and quotes match.
+pub(crate) fn assert_is_json(text: &str) {
+    let (mut open, mut chars) = (Vec::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => loop {
+                match chars.next().expect(text) {
+                    '"' => break,
+                    '\\' => drop(chars.next()),
+                    c => assert!(c >= ' ', "{text}"),
+                }
+            },
+            '{' | '[' => open.push(c),
+            '}' => assert_eq!(open.pop(), Some('{'), "{text}"),
+            ']' => assert_eq!(open.pop(), Some('['), "{text}"),
+            c => assert!(c.is_ascii_alphanumeric() || "-+.,:".contains(c), "{c} in {text}"),
+        }
+    }
+    assert!(open.is_empty() && !text.is_empty(), "{text}");
+}
