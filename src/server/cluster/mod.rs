@@ -2,4 +2,6 @@
 
 pub(crate) mod bus;
 pub(crate) mod clients;
+mod codes;
 pub(crate) mod durable;
+mod seeds;
