@@ -165,7 +165,7 @@ fn commands() -> String {
     let _ = write!(
         out,
         ".SH DESCRIPTION\nWhat redis\\-server understands; it is what Redis {REDIS_VERSION} does, \
-         apart from DOCTOR and CLUSTER DOCTOR, which are ours. Each with the version that first had \
+         apart from DOCTOR, CLUSTER DOCTOR and CLIENT DURABLE, which are ours. Each with the version that first had \
          it.\n.SH COMMANDS\n"
     );
     for (words, row) in all_commands() {
