@@ -20,8 +20,8 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 6379
 STOPSIGNAL SIGTERM
-# Whoever answers lives, be it with an error: it may load, or ask for a password.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["sh", "-c", "redis-cli -p ${REDIS_PORT:-6379} -t 2 ping"]
-# Started as root it hands /data over and becomes the user redis; --user 999 spares that.
+# Whoever answers lives, be it with an error: it may load, or ask for a password. HEALTH_PORT is for servers on another port.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["sh", "-c", "redis-cli -p ${HEALTH_PORT:-6379} -t 2 ping"]
+# Started as root it hands /data over and becomes the user redis; --user 999 spares that, KEEP_ROOT=1 leaves it out.
 ENTRYPOINT ["docker-entrypoint.sh"]
 CMD ["redis-server"]

