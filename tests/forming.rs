@@ -75,8 +75,21 @@ fn a_secret_keeps_others_out() {
     stays_alone(&mut ours[0], &mut plain, "secret");
     assert!(ours[0].text(&["CONFIG", "SET", "cluster-secret", "short"]).contains("at least 16"));
     assert_eq!(ours[0].text(&["CONFIG", "GET", "cluster-*"]).matches("secret").count(), 0);
-    let file = ours[0].server.dir.path().join("nodes.conf");
-    assert!(!std::fs::read_to_string(file).unwrap().contains(SECRET));
+    // Nor is it anywhere else.
+    let mut monitor = TcpStream::connect(("127.0.0.1", ours[0].server.port)).unwrap();
+    monitor.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    assert_eq!(ours[0].text(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]), "OK");
+    assert_eq!(ours[0].text(&["CONFIG", "SET", "cluster-secret", &format!("{SECRET} {OTHER}")]), "OK");
+    assert_eq!(ours[0].text(&["ECHO", "seen"]), "seen");
+    let mut seen = Vec::new();
+    let _ = monitor.read_to_end(&mut seen);
+    let slow = format!("{:?}", ours[0].call(&["SLOWLOG", "GET", "-1"]));
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert!(seen.contains("seen") && slow.contains("cluster-secret") && slow.contains("(redacted)"), "{seen} {slow}");
+    for text in [seen, slow, ours[0].server.log()] {
+        assert!(!text.contains(SECRET) && !text.contains(OTHER), "{text}");
+    }
 }
 
 #[test]

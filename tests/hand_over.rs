@@ -229,7 +229,8 @@ fn who_waits_for_a_key_is_sent_on_and_the_signal_may_name_it() {
 fn now_skips_it_and_abort_ends_it() {
     let mut nodes = six(&["--shutdown-timeout", "30"]);
     let _ = nodes[0].call(&["SHUTDOWN", "NOSAVE", "NOW"]);
-    assert!(nodes[3].text(&["ROLE"]).contains("slave"));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!nodes[3].server.log().contains("Forced failover primary request accepted"));
     // A replica that stands still is waited for, unless the order is taken back.
     let replica = nodes[4].server.pid().to_string();
     let signal = |name: &str| {
@@ -273,6 +274,40 @@ fn after_abort_writes_wait_for_a_replica_that_was_told() {
     assert_eq!(nodes[0].text(&["CONFIG", "SET", "shutdown-timeout", "3"]), "OK");
     let took = nodes[0].server.terminate(10);
     assert!(took > Duration::from_secs(2) && took < Duration::from_secs(6), "{took:?}");
+}
+
+/// Without waiting for it: that it is gone shows when nobody listens there any more.
+#[test]
+fn a_master_that_does_not_wait_is_replaced_before_it_is_missed() {
+    let mut nodes = six(&["--shutdown-timeout", "0"]);
+    for node in &mut nodes {
+        assert_eq!(node.text(&["CONFIG", "SET", "cluster-node-timeout", "30000"]), "OK");
+    }
+    nodes[0].server.terminate(5);
+    wait("its replica is the master", 5, || nodes[3].text(&["ROLE"]).contains("master"));
+    let _ = nodes[1].call(&["SHUTDOWN", "NOSAVE", "NOW", "FAILOVER"]);
+    wait("its replica is the master", 5, || nodes[4].text(&["ROLE"]).contains("master"));
+}
+
+/// Both nodes of a shard are stopped, the second one while the first sends its clients on.
+#[test]
+fn a_node_that_stops_takes_over_from_nobody() {
+    let mut nodes = six(&[]);
+    // A client that was there lately, and says nothing more.
+    let mut idle = nodes[0].server.connect();
+    redis::cmd("PING").query::<String>(&mut idle).unwrap();
+    let pid = |node: &Node| node.server.pid().to_string();
+    let term = |pid: &str| assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+    let mut other = nodes[0].server.connect();
+    term(&pid(&nodes[0]));
+    wait("its replica is the master", 5, || nodes[3].text(&["ROLE"]).contains("master"));
+    let _ = redis::cmd("PING").query::<String>(&mut other);
+    term(&pid(&nodes[3]));
+    for at in [0, 3] {
+        wait("both end", 15, || nodes[at].server.child.try_wait().is_ok_and(|status| status.is_some()));
+    }
+    let log = nodes[0].server.log();
+    assert!(!log.contains("Failover election won"), "{log}");
 }
 
 #[test]

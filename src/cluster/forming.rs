@@ -126,6 +126,9 @@ impl Cluster {
         if self.config.form_masters > 0 && self.config.names.is_empty() && !texts.is_empty() {
             log::warn!("This node does not form a cluster: that takes a cluster-name, too.");
         }
+        if self.config.forms() && (!self.config.announce_ip.is_empty() || self.config.announce_bus_port != 0) {
+            log::info!("This node announces an address: cluster-seeds has to name that one, or no cluster forms.");
+        }
     }
 
     /// The seeds, whose hosts the caller looks up for [`Action::SeekSeeds`].
@@ -386,7 +389,9 @@ impl Cluster {
     }
 
     fn carry_out_if_accepted(&mut self, env: &Env) {
-        if !self.forming.electors.is_subset(&self.forming.accepted) || !self.is_blank(env) {
+        // After that time those who accepted it first may accept another node's.
+        let is_late = self.forming.proposal.as_ref().is_none_or(|(_, since_ms)| env.now_ms - since_ms > ACCEPT_MS);
+        if is_late || !self.forming.electors.is_subset(&self.forming.accepted) || !self.is_blank(env) {
             return;
         }
         if let Some((plan, _)) = self.forming.proposal.take() {
@@ -453,7 +458,7 @@ impl Cluster {
         let missing: Vec<NodeId> = plan.members.iter().filter(|id| !has_role(id)).copied().collect();
         self.tell_nodes(&missing, &Message::Carry(plan), env);
         // Who came too late finds its part done by another.
-        let is_done_by_others = is_late && self.owner.iter().all(Option::is_some);
+        let is_done_by_others = is_late && !self.has_place() && self.owner.iter().all(Option::is_some);
         if (missing.is_empty() && self.has_place()) || is_done_by_others {
             log::info!("The cluster is formed.");
             // The others are to hear that we have our role.
@@ -468,7 +473,10 @@ impl Cluster {
     /// Takes a vacant place in a cluster that is there, if there is one for us.
     fn join(&mut self, env: &Env) {
         let is_whole = self.owner.iter().all(Option::is_some);
-        if env.has_keys || !is_whole || self.nodes.iter().any(|(_, n)| n.in_handshake()) {
+        // Somebody becomes known; a seed where nobody answers is met again and again.
+        let answers = |n: &Node| n.link.is_some_and(|link| self.links[&link].connected);
+        let is_new = |n: &Node| n.in_handshake() && answers(n) && env.now_ms - n.created_ms < LOOK_ON_MS;
+        if env.has_keys || !is_whole || self.nodes.iter().any(|(_, n)| is_new(n)) {
             self.forming.whole_ms = 0;
             return;
         }
@@ -575,6 +583,19 @@ mod tests {
         assert_eq!((met(&c), c.first_at_seeds()), (1, Some(c.myself().id)));
         c.on_seed(2, vec!["10.0.0.9".into()], &env);
         assert_eq!(met(&c), 1, "there is no such seed");
+    }
+
+    /// Those who accepted it are bound to it no longer.
+    #[test]
+    fn an_answer_that_comes_late_founds_nothing() {
+        for (late_ms, founds) in [(ACCEPT_MS, true), (ACCEPT_MS + 1, false)] {
+            let mut c = Cluster::new(ClusterConfig::default(), 1, 1000);
+            let me = c.myself().id;
+            let plan = Plan { founder: me, run: 1, masters: 1, members: vec![me] };
+            c.forming.proposal = Some((plan, 1000));
+            c.carry_out_if_accepted(&Env::at(1000 + late_ms));
+            assert_eq!(c.myself().slot_count > 0, founds);
+        }
     }
 
     #[test]

@@ -60,11 +60,14 @@ impl Cluster {
             self.on_own_packet(link, &packet.body, env);
             return;
         }
-        if !self.admits(link, &header, &packet.body) {
+        if !self.admits(link, &header, &packet.body, env) {
             return;
         }
         let sender = self.identify_sender(link, &header);
         if let Some(key) = sender {
+            if self.nodes[key].id == header.sender {
+                self.note_name(link, key);
+            }
             self.nodes[key].data_received_ms = env.now_ms;
             if !self.nodes[key].in_handshake() {
                 self.take_in_header(key, &header, env);
@@ -101,7 +104,7 @@ impl Cluster {
             }
             Body::MfStart => {
                 if let Some(sender) = sender {
-                    self.on_mf_start(link, sender, env);
+                    self.on_mf_start(link, sender, &header, env);
                 }
             }
             Body::Module { module_id: durable::MODULE_ID, kind, payload } => {
@@ -213,6 +216,7 @@ impl Cluster {
         }
         if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
             self.take_in_answer(link, key, self.is_doubted(gossip), env);
+            self.note_answer_as_told(link, header);
             self.pong_arrived(key, env);
         }
         let Some(key) = sender else { return };
@@ -278,29 +282,32 @@ impl Cluster {
             log::trace!("Handshake with node {} completed.", header.sender);
             let node = &mut self.nodes[key];
             node.flags.clear(NodeFlags::HANDSHAKE);
-            // A stranger that is let in has said it.
-            node.says_name = !self.config.names.is_empty();
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
+            self.note_name(link, key);
             self.welcome(key);
             // In a cluster of two nobody could tell us again.
             self.save_soon();
         } else if self.nodes[key].id != header.sender {
-            let node = &mut self.nodes[key];
-            log::trace!(
-                "PONG contains mismatching sender ID. About node {} added {} ms ago, having flags {}",
-                node.id,
-                env.now_ms - node.created_ms,
-                node.flags.bits()
-            );
-            // Another node has that address now.
-            node.flags.set(NodeFlags::NOADDR);
-            node.ip.clear();
-            (node.tcp_port, node.tls_port, node.bus_port) = (0, 0, 0);
-            self.close_link(link);
-            self.save_later();
+            self.lose_address(key, link, env);
             return false;
         }
         true
+    }
+
+    /// Another node has the address of this one now.
+    pub(super) fn lose_address(&mut self, key: NodeKey, link: LinkId, env: &Env) {
+        let node = &mut self.nodes[key];
+        log::trace!(
+            "PONG contains mismatching sender ID. About node {} added {} ms ago, having flags {}",
+            node.id,
+            env.now_ms - node.created_ms,
+            node.flags.bits()
+        );
+        node.flags.set(NodeFlags::NOADDR);
+        node.ip.clear();
+        (node.tcp_port, node.tls_port, node.bus_port) = (0, 0, 0);
+        self.close_link(link);
+        self.save_later();
     }
 
     fn pong_arrived(&mut self, key: NodeKey, env: &Env) {

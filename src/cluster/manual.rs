@@ -3,9 +3,14 @@
 //! The replica asks its master to pause its clients (MFSTART), learns the offset at which it paused from the next
 //! packet that says PAUSED, waits until it has processed as much, and then wins an election whose requests ask for
 //! votes although the master is up. It is given up after five seconds.
+//!
+//! A master that is to end tells its replica so by the stream, in which the order may stand for long before it is read: the
+//! replica stood still, or continues a stream that it lost. So it asks the master for its offset, too, as one that was told;
+//! such a request makes nobody pause. It counts only if an answer to what was sent after the request says PAUSED. If nobody
+//! listens at the master's address any more, that is as good.
 
 use super::node::{Node, NodeFlags, NodeKey};
-use super::wire::{Body, Header, MFLAG_PAUSED, PacketType};
+use super::wire::{Body, Header, MFLAG_FORCE_ACK, MFLAG_PAUSED, PacketType};
 use super::{Action, Cluster, Env, LinkId};
 
 /// How long a manual failover may take.
@@ -35,6 +40,16 @@ pub(super) struct ManualFailover {
     master_offset: Option<i64>,
     /// On the replica: votes may be asked for.
     pub(super) can_start: bool,
+    /// On the replica: its master told it to take over, and may have thought better of it.
+    order: Option<Order>,
+}
+
+/// The order of a master that ends, on its replica.
+#[derive(Clone, Debug)]
+struct Order {
+    came_ms: i64,
+    /// The link on which the master was asked, and how many answers are to come on it before the one that counts.
+    asked: Option<(LinkId, usize)>,
 }
 
 impl ManualFailover {
@@ -75,12 +90,12 @@ impl Cluster {
         self.myself().is_voter()
     }
 
-    /// Whether so many of the masters are reached that one of our replicas can be elected.
-    pub(crate) fn may_be_replaced(&self) -> bool {
+    /// Whether so many of the masters are reached that one of our replicas can be elected; we have a vote, too, if we stay
+    /// for so long.
+    pub(crate) fn may_be_replaced(&self, stays: bool) -> bool {
         let is_reached = |n: &Node| n.healthy() && n.link.is_some_and(|link| self.links[&link].connected);
         let reached = self.nodes.iter().filter(|(_, n)| n.is_voter() && is_reached(n)).count();
-        // We have a vote, too.
-        self.owns_slots() && reached + 1 >= self.quorum()
+        self.owns_slots() && reached + usize::from(stays) >= self.quorum()
     }
 
     /// How fit a node is to take our place, the less the better; `None`: not at all. One that never takes over unless it is
@@ -113,7 +128,7 @@ impl Cluster {
         let is_there = |key: NodeKey| self.nodes[key].link.is_some() || self.nodes[key].inbound.is_some();
         if !self.owns_slots() {
             HandOverState::Done
-        } else if self.manual.paused && self.manual.replica.is_some_and(is_there) && self.may_be_replaced() {
+        } else if self.manual.paused && self.manual.replica.is_some_and(is_there) && self.may_be_replaced(true) {
             HandOverState::UnderWay
         } else {
             HandOverState::Failed
@@ -136,12 +151,58 @@ impl Cluster {
         }
     }
 
+    /// Our master, which is to end, told us by its stream to take over: we have all that it wrote before.
+    pub(crate) fn take_over_as_told(&mut self, env: &Env) {
+        if !self.is_replica() {
+            return;
+        }
+        self.reset_manual_failover();
+        self.forget_election();
+        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
+        self.manual.order = Some(Order { came_ms: env.now_ms, asked: None });
+        self.ask_master_to_pause(env);
+    }
+
     /// Sends a PONG first, as a master that does not know yet that we follow it would ignore the request.
     fn ask_master_to_pause(&mut self, env: &Env) {
         self.manual.ask_ms = Some(env.now_ms + ASK_AGAIN_MS);
-        if let Some(link) = self.myself().replica_of.and_then(|m| self.nodes[m].link) {
-            self.send_ping(link, PacketType::Pong, env);
+        let Some(link) = self.myself().replica_of.and_then(|m| self.nodes[m].link) else { return };
+        self.send_ping(link, PacketType::Pong, env);
+        if let Some(order) = &mut self.manual.order {
+            order.asked = Some((link, self.links[&link].pings.len()));
+            self.send(link, &Body::MfStart, MFLAG_FORCE_ACK, env);
+            self.send_ping(link, PacketType::Ping, env);
+        } else {
             self.send(link, &Body::MfStart, 0, env);
+        }
+    }
+
+    /// A PING was answered on a link that we opened; tells whether our master means what it told us.
+    pub(super) fn note_answer_as_told(&mut self, link: LinkId, header: &Header) {
+        let Some(order) = self.manual.order.as_mut().filter(|_| self.manual.master_offset.is_none()) else { return };
+        match &mut order.asked {
+            Some((asked, 0)) if *asked == link => {}
+            Some((asked, before)) if *asked == link => return *before -= 1,
+            _ => return,
+        }
+        if header.mflags & MFLAG_PAUSED == 0 {
+            log::info!("The master goes on: not taking over from it as it once told.");
+            return self.reset_manual_failover();
+        }
+        self.manual.ask_ms = None;
+        self.manual.master_offset = Some(header.offset as i64);
+        self.todo.failover = true;
+    }
+
+    /// To be called when a connection of [`Action::Connect`] was refused: nobody listens there.
+    pub(crate) fn on_link_refused(&mut self, link: LinkId) {
+        let Some(l) = self.links.get(&link) else { return };
+        let is_master = l.node.is_some() && l.node == self.myself().replica_of;
+        let is_answer = self.manual.order.as_ref().is_some_and(|order| order.came_ms < l.created_ms);
+        if is_master && is_answer && self.manual.master_offset.is_none() {
+            log::info!("The master is gone, as it told.");
+            (self.manual.can_start, self.manual.ask_ms) = (true, None);
+            self.todo.failover = true;
         }
     }
 
@@ -154,15 +215,19 @@ impl Cluster {
     }
 
     /// Handles the request of a replica of ours to take over.
-    pub(super) fn on_mf_start(&mut self, link: LinkId, sender: NodeKey, env: &Env) {
+    pub(super) fn on_mf_start(&mut self, link: LinkId, sender: NodeKey, header: &Header, env: &Env) {
         if self.nodes[sender].replica_of != Some(self.myself) {
             return;
         }
         if self.manual.paused && self.manual.replica == Some(sender) {
             // It asks again, perhaps in another attempt. Clients are still held back, so the offset it got is still
             // final.
-            self.hold_clients(self.has_durable_acks(), env);
+            self.hold_clients(self.manual.holds_readers, env);
             self.send_ping(link, PacketType::Ping, env);
+            return;
+        }
+        if header.mflags & MFLAG_FORCE_ACK != 0 {
+            // We told it once, and have gone on since.
             return;
         }
         self.reset_manual_failover();
@@ -197,9 +262,17 @@ impl Cluster {
 
     /// On the replica: notes the offset at which the master paused, if this packet says it.
     pub(super) fn note_master_offset(&mut self, sender: NodeKey, header: &Header) {
+        let is_of_master = self.is_replica() && self.myself().replica_of == Some(sender);
+        if self.manual.order.is_some() {
+            // What was on its way before we asked says nothing. But it is not gone if it speaks.
+            let is_gone = self.manual.can_start && self.manual.master_offset.is_none();
+            if is_of_master && is_gone && header.mflags & MFLAG_PAUSED == 0 {
+                self.reset_manual_failover();
+            }
+            return;
+        }
         let waiting = self.manual.in_progress() && !self.manual.can_start && self.manual.master_offset.is_none();
-        if waiting && self.is_replica() && self.myself().replica_of == Some(sender) && header.mflags & MFLAG_PAUSED != 0
-        {
+        if waiting && is_of_master && header.mflags & MFLAG_PAUSED != 0 {
             self.manual.master_offset = Some(header.offset as i64);
             self.manual.ask_ms = None;
             log::info!("Received replication offset for paused master manual failover: {}", header.offset);
@@ -207,7 +280,12 @@ impl Cluster {
     }
 
     pub(super) fn advance_manual_failover(&mut self, env: &Env) {
-        if self.manual.waits_for_offset() && self.manual.master_offset == Some(env.repl_offset) {
+        // After an order something that is no write may follow.
+        let has_all = |offset: i64| match &self.manual.order {
+            Some(_) => env.repl_offset >= offset,
+            None => env.repl_offset == offset,
+        };
+        if self.manual.waits_for_offset() && self.manual.master_offset.is_some_and(has_all) {
             self.manual.can_start = true;
             self.todo.failover = true;
             log::info!("All master replication stream processed, manual failover can start.");

@@ -315,7 +315,9 @@ struct Link {
     pings: VecDeque<i64>,
     /// The next packet on it is to say the name of our cluster.
     tells_name: bool,
-    /// It was said in the log that what comes on it is not let in.
+    /// The name of a cluster that the other side said last.
+    said: Option<String>,
+    /// What comes on it is not let in, and that was counted.
     is_refused: bool,
 }
 
@@ -411,6 +413,8 @@ pub(crate) struct Cluster {
     /// When we last took our master's place.
     elected_ms: i64,
     stats: Stats,
+    /// When it was last logged that a node of another cluster is not let in.
+    refusal_logged_ms: i64,
     drop_filter: Option<u16>,
 }
 
@@ -466,6 +470,7 @@ impl Cluster {
             lease_end_ms: i64::MAX,
             elected_ms: 0,
             stats: Stats::default(),
+            refusal_logged_ms: 0,
             drop_filter: None,
         };
         cluster.apply_config(config, true);
@@ -622,6 +627,7 @@ impl Cluster {
             local_ip,
             pings: VecDeque::new(),
             tells_name: false,
+            said: None,
             is_refused: false,
         };
         self.links.insert(id, link);
@@ -718,6 +724,7 @@ impl Cluster {
                 local_ip: String::new(),
                 pings: VecDeque::new(),
                 tells_name: true,
+                said: None,
                 is_refused: false,
             },
         );

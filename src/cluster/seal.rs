@@ -11,7 +11,7 @@
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
 
-use super::wire::{self, WireError};
+use super::wire::{self, PacketType, WireError};
 
 /// What a link with codes begins with; no packet does.
 pub(crate) const MAGIC: &[u8; 8] = b"HexSeal1";
@@ -145,6 +145,9 @@ type Sealed<'a> = (&'a [u8], &'a [u8]);
 pub(crate) struct Seal {
     stage: Stage,
     secrets: Secrets,
+    /// On a link that we open with codes: packets that wait until the other side has greeted, and for our PING or MEET, which
+    /// is to be the first, as it is short. `None`: it was sent, or there are no codes.
+    held: Option<Vec<Rc<[u8]>>>,
 }
 
 impl Seal {
@@ -153,13 +156,15 @@ impl Seal {
         let first = secrets.accepted.first().filter(|_| !secrets.opens_plain);
         let greeting = first.map(|_| [&MAGIC[..], &nonce].concat());
         let stage = first.map_or(Stage::Plain, |secret| Stage::Greeted(secret.clone(), nonce));
-        (Seal { stage, secrets: secrets.clone() }, greeting)
+        let held = first.map(|_| Vec::new());
+        (Seal { stage, secrets: secrets.clone(), held }, greeting)
     }
 
     /// For a link that the other side opened.
     pub(crate) fn accept(secrets: &Secrets) -> Seal {
         let plain_only = secrets.accepted.is_empty();
-        Seal { stage: if plain_only { Stage::Plain } else { Stage::Accepted }, secrets: secrets.clone() }
+        let stage = if plain_only { Stage::Plain } else { Stage::Accepted };
+        Seal { stage, secrets: secrets.clone(), held: None }
     }
 
     /// Whether the other side's greeting is waited for before anything is sent.
@@ -176,8 +181,36 @@ impl Seal {
         }
     }
 
+    /// Whether packets go without codes.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.stage, Stage::Plain)
+    }
+
+    /// Bytes that are held.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held.iter().flatten().map(|packet| packet.len()).sum()
+    }
+
+    /// A packet that is to be sent: what goes out now, codes included.
+    pub(crate) fn outgoing(&mut self, packet: Rc<[u8]>) -> Vec<Rc<[u8]>> {
+        let number = wire::packet_type(&packet);
+        let is_first = !self.waits() && [PacketType::Ping, PacketType::Meet].iter().any(|kind| *kind as u16 == number);
+        let packets = match &mut self.held {
+            Some(held) if !is_first => {
+                held.push(packet);
+                return Vec::new();
+            }
+            held => std::iter::once(packet).chain(held.take().into_iter().flatten()),
+        };
+        let with_code = packets.flat_map(|packet| {
+            let code = self.code_of(&packet);
+            std::iter::once(packet).chain(code)
+        });
+        with_code.collect()
+    }
+
     /// What follows a packet that is sent.
-    pub(crate) fn code_of(&mut self, packet: &[u8]) -> Option<Rc<[u8]>> {
+    fn code_of(&mut self, packet: &[u8]) -> Option<Rc<[u8]>> {
         match &mut self.stage {
             Stage::Sealed(directions) => Some(Rc::from(&directions.0.next(packet)[..])),
             _ => None,
@@ -330,6 +363,31 @@ mod tests {
             });
             assert_eq!(heard.is_ok(), is_heard, "{opener} {accepts}: {heard:?}");
         }
+    }
+
+    /// Before it the other side takes no long ones: what is published while a link comes to stand is long.
+    #[test]
+    fn our_ping_is_the_first_packet_on_a_link() {
+        let header = Cluster::new(ClusterConfig::default(), 1, 1000).header(0, &Env::at(1000));
+        let of = |body: wire::Body<'_>| -> Rc<[u8]> { wire::encode(&header, &body).into() };
+        let message = vec![b'x'; 2 << 20];
+        let published = of(wire::Body::Publish { sharded: false, channel: b"news", message: &message });
+        let ping = of(wire::Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![] });
+        let (mut a, hello) = Seal::open(&Secrets::parse(FIRST), [1; NONCE_LEN]);
+        let mut b = Seal::accept(&Secrets::parse(FIRST));
+        assert_eq!(a.outgoing(published.clone()).len(), 0);
+        assert_eq!(a.held_bytes(), published.len());
+        let Ok(Taken::Greeting(_, Some(answer))) = b.take(&hello.unwrap(), || [2; NONCE_LEN]) else { panic!("greets") };
+        a.take(&answer, || unreachable!()).unwrap();
+        assert_eq!(a.outgoing(published.clone()).len(), 0, "still");
+        let sent = a.outgoing(ping.clone());
+        assert_eq!((sent.len(), a.held_bytes()), (6, 0));
+        let mut rest = &sent.concat()[..];
+        for packet in [&ping, &published, &published] {
+            assert_eq!(b.take(rest, || [0; 16]), Ok(Taken::Packet(packet.len(), CODE_LEN)));
+            rest = &rest[packet.len() + CODE_LEN..];
+        }
+        assert_eq!(a.outgoing(published).len(), 2);
     }
 
     #[test]

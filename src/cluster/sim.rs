@@ -74,6 +74,7 @@ struct SimNode {
     config: ClusterConfig,
     links: BTreeMap<LinkId, ConnNo>,
     wake: u64,
+    has_keys: bool,
     paused: bool,
     /// The rate of its clock, and since when it has that.
     rate: f64,
@@ -223,6 +224,7 @@ impl Sim {
             config,
             links: BTreeMap::new(),
             wake: 0,
+            has_keys: false,
             paused: false,
             rate: 1.0,
             rated_ms: self.now,
@@ -296,7 +298,7 @@ impl Sim {
             replicating: node.repl_from.is_some(),
             master_link_up: node.data.is_linked,
             stream: Some(node.data.stream),
-            has_keys: false,
+            has_keys: node.has_keys,
             keys_in_slot: &keys,
         };
         cluster.turn_begins(now);
@@ -582,7 +584,12 @@ impl Sim {
         if let Some(link) = conn.links[side]
             && self.nodes[to].links.remove(&link).is_some()
         {
-            self.step(to, |c, env| c.on_link_closed(link, env));
+            self.step(to, |c, env| {
+                if refused {
+                    c.on_link_refused(link);
+                }
+                c.on_link_closed(link, env);
+            });
         }
     }
 

@@ -394,7 +394,7 @@ mod tests {
         let (sent, logged, outcome, rest) = run(config, &replies);
         assert!(sent.contains("*3\r\n$4\r\nAUTH\r\n$3\r\nbob\r\n$6\r\nsecret\r\n*3\r\n$8\r\nREPLCONF"));
         assert!(sent.contains("ip-address\r\n$8\r\n10.0.0.1\r\n"));
-        assert!(sent.contains("psync2\r\n*3\r\n$8\r\nREPLCONF\r\n$19\r\nSET-CLUSTER-NODE-ID\r\n$3\r\nabc\r\n"));
+        assert!(sent.contains("*3\r\n$8\r\nREPLCONF\r\n$19\r\nSET-CLUSTER-NODE-ID\r\n$3\r\nabc\r\n"));
         assert!(
             logged.contains(
                 &"(Non critical) Master does not understand REPLCONF set-cluster-node-id: -ERR no".to_owned()

@@ -168,7 +168,9 @@ impl Repl {
     /// Which replica can be told to take over, as `rank` says how fit a node is: the less the better.
     pub(crate) fn heir(&self, rank: impl Fn(&[u8]) -> Option<u32>) -> Heir {
         let online = |replica: &&Replica| replica.state == ReplicaState::Online;
-        if self.records().filter(online).any(|replica| replica.announced.node_id.is_none()) {
+        // Who waits for a snapshot reads it later, with the rest of the stream.
+        let reads_it = |replica: &&Replica| !replica.announced.rdb_only;
+        if self.records().filter(reads_it).any(|replica| replica.announced.node_id.is_none()) {
             return Heir::Unaware;
         }
         let fit = self.records().filter_map(|replica| {

@@ -509,11 +509,12 @@ fn resolver_waking(reactor: &Reactor) -> Resolver {
     })
 }
 
-/// Fills a buffer from the system's random source; the clock helps out if it is missing.
+/// Fills a buffer from the system's random source, which takes no descriptor; old systems have a file instead, and the clock
+/// helps out if both are missing.
 pub(crate) fn random_bytes(out: &mut [u8]) {
     use std::io::Read;
-    let ok = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(out)).is_ok();
-    if !ok {
+    let from_file = |out: &mut [u8]| std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(out)).is_ok();
+    if !crate::sys::process::entropy(out) && !from_file(out) {
         out.iter_mut().for_each(|b| *b = fastrand::u8(..));
     }
 }

@@ -281,6 +281,15 @@ fn parse_cpus(list: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
+/// Fills a buffer with random bytes of the system; false: it has none to give.
+pub(crate) fn entropy(out: &mut [u8]) -> bool {
+    // It gives no more than 256 bytes at a time.
+    out.chunks_mut(256).all(|chunk| {
+        // SAFETY: it writes so many bytes there, which are those of a slice.
+        unsafe { libc::getentropy(chunk.as_mut_ptr().cast(), chunk.len()) == 0 }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

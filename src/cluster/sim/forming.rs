@@ -105,6 +105,23 @@ fn nothing_is_formed_with_a_node_or_most_seeds_missing() {
 }
 
 #[test]
+fn who_has_keys_is_left_alone_and_joins_when_they_are_gone() {
+    let mut sim = blank(4, 7, 3, 2000);
+    // The founder to be, and another one.
+    let first = (0..3).min_by_key(|no| format!("{}:6379", ip_of(*no))).unwrap();
+    sim.nodes[5].has_keys = true;
+    sim.run_until("the others are a cluster", 30_000, is_formed);
+    sim.run_for(10_000);
+    assert!(sim.cluster(5).myself().is_master() && sim.cluster(5).myself().slot_count == 0);
+    let mut other = blank(5, 7, 3, 2000);
+    other.nodes[first].has_keys = true;
+    other.run_for(20_000);
+    assert!(other.alive().all(|(_, c)| c.myself().is_master() && c.myself().slot_count == 0));
+    other.nodes[first].has_keys = false;
+    other.run_until("it is formed", 30_000, is_formed);
+}
+
+#[test]
 fn who_has_data_or_is_of_a_cluster_is_left_alone() {
     let mut sim = blank(3, 6, 3, 2000);
     sim.step(4, |c, _| c.add_slots(&[(0, 100)]).unwrap());
@@ -140,4 +157,53 @@ fn whoever_crashes_while_it_forms_there_is_one_cluster_in_the_end() {
         println!("seed {seed}: formed {ms} ms after the last fault");
         assert_eq!(shape(&sim).0, 3, "seed {seed}");
     }
+}
+
+/// Only the founder has heard that all have accepted, and is cut off for longer than anybody is patient.
+#[test]
+fn a_founder_that_is_cut_off_for_long_goes_on_with_its_plan() {
+    for seed in seeds(3) {
+        let mut sim = blank(seed, 6, 3, 2000);
+        let places = |sim: &Sim| -> Vec<NodeNo> {
+            sim.alive()
+                .filter(|(_, c)| c.myself().slot_count > 0 || c.myself().is_replica())
+                .map(|(no, _)| no)
+                .collect()
+        };
+        sim.latency_ms = 10..12;
+        sim.run_until("the plan is carried out", 20_000, |sim| !places(sim).is_empty());
+        let first = places(&sim)[0];
+        let fault = sim.next_fault;
+        for no in (0..6).filter(|no| *no != first) {
+            sim.blocked.insert((first, no), fault);
+            sim.blocked.insert((no, first), fault);
+        }
+        sim.note_cuts();
+        sim.latency_ms = 0..3;
+        sim.run_for(90_000);
+        assert_eq!(places(&sim), [first], "seed {seed}");
+        sim.blocked.clear();
+        sim.note_cuts();
+        sim.run_until("it is formed", 30_000, is_formed);
+        assert_eq!(shape(&sim), (3, 3), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_seed_where_nobody_is_keeps_nobody_from_joining() {
+    let mut sim = blank(7, 7, 3, 15_000);
+    sim.crash(2);
+    sim.run_until("it is formed", 40_000, |sim| {
+        sim.alive().all(|(_, c)| c.describe_info().contains("cluster_forming:done")) && sim.is_settled()
+    });
+    let config = sim.nodes[0].config.clone();
+    sim.add_node(config);
+    sim.step(7, |_, _| ());
+    for no in [0, 1, 3, 4, 5, 6, 7] {
+        sim.nodes[no].config.form_replicas = 2;
+        let config = sim.nodes[no].config.clone();
+        sim.step(no, |c, _| c.set_config(config));
+    }
+    let ms = sim.run_until("the late one has a place", 40_000, |sim| sim.cluster(7).myself().is_replica());
+    println!("{ms} ms");
 }

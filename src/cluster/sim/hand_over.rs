@@ -9,7 +9,7 @@ fn hand_over(sim: &mut Sim, master: NodeNo, replica: NodeNo) {
     sim.run_for(100);
     let id = *sim.cluster(replica).myself().id.as_bytes();
     assert_eq!(sim.cluster(master).rank_as_heir(&id, false), Some(0));
-    assert!(sim.cluster(master).may_be_replaced());
+    assert!(sim.cluster(master).may_be_replaced(true));
     sim.step(master, |c, env| c.hand_over(&id, env));
     assert!(!sim.takes_writes(master), "it stops writing at once");
     sim.run_for(60);
@@ -26,7 +26,7 @@ fn a_master_that_is_to_end_stops_writing_before_its_replica_begins() {
         hand_over(&mut sim, master, replica);
         assert_eq!(sim.cluster(master).hand_over_state(), HandOverState::UnderWay);
         let offset = sim.nodes[master].offset;
-        sim.step(replica, |c, env| c.failover(FailoverMode::Force, env).unwrap());
+        sim.step(replica, |c, env| c.take_over_as_told(env));
         let ms = sim.run_until("it took over", 1000, |sim| {
             let old = sim.cluster(master);
             // Nobody is told that the cluster is down: requests wait, and then they are sent on.
@@ -73,6 +73,52 @@ fn without_a_majority_nobody_is_told_to_take_over() {
     sim.crash(2);
     // At once, not when they are found to have failed.
     sim.run_for(100);
-    assert!(!sim.cluster(1).may_be_replaced());
+    assert!(!sim.cluster(1).may_be_replaced(true));
     assert_eq!(sim.cluster(1).hand_over_state(), HandOverState::Failed);
+}
+
+/// It stood in the stream for longer than the master waited: the replica stood still, or lost its connection.
+#[test]
+fn an_order_that_comes_late_deposes_nobody() {
+    for seed in seeds(6) {
+        let mut sim = Sim::new(seed, 3, 1, 2000);
+        hand_over(&mut sim, 1, 4);
+        // What the master sends while it waits is on its way, too, in half of the cases.
+        let stood_still = seed % 2 == 0;
+        if stood_still {
+            sim.nodes[4].paused = true;
+        }
+        sim.run_for(6000);
+        if stood_still {
+            sim.nodes[4].paused = false;
+        }
+        sim.run_until("the master takes writes again", 10_000, |sim| sim.takes_writes(1));
+        let promotions = sim.promotions;
+        sim.step(4, |c, env| c.take_over_as_told(env));
+        for _ in 0..80 {
+            sim.run_for(100);
+            assert!(sim.cluster(1).myself().is_master() && sim.nodes[1].clients_held_ms <= sim.now, "seed {seed}");
+        }
+        assert_eq!(sim.promotions, promotions, "seed {seed}");
+        assert!(sim.takes_writes(1) && !sim.cluster(4).manual_failover_in_progress());
+    }
+}
+
+/// It does not wait for what comes of it (`shutdown-timeout 0`).
+#[test]
+fn a_master_that_told_its_replica_and_ended_is_replaced_before_it_is_missed() {
+    for seed in seeds(4) {
+        let mut sim = Sim::new(seed, 3, 1, 5000);
+        hand_over(&mut sim, 1, 4);
+        let is_gone_first = seed % 2 == 0;
+        if is_gone_first {
+            sim.crash(1);
+        }
+        sim.step(4, |c, env| c.take_over_as_told(env));
+        sim.crash(1);
+        let ms = sim.run_until("it took over", 3000, |sim| sim.takes_writes(4));
+        println!("seed {seed}: {ms} ms");
+        sim.restart(1);
+        sim.settle();
+    }
 }

@@ -28,7 +28,8 @@ impl Server {
     /// Tells the best replica to take over, if there is one that has everything; gives what is to be waited for.
     pub(super) fn tell_heir(&mut self, flags: ShutdownFlags) -> HandOver {
         self.drain_effects();
-        let heir = match self.cluster().filter(|machine| machine.may_be_replaced()) {
+        let stays = !flags.now && self.cfg.shutdown_timeout > 0;
+        let heir = match self.cluster().filter(|machine| machine.may_be_replaced(stays)) {
             Some(machine) => self.repl.heir(|id| machine.rank_as_heir(id, flags.failover)),
             None => {
                 log::info!("No replica can take over: too few masters are reached to elect it.");

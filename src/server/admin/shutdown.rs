@@ -5,6 +5,7 @@
 
 use super::hand_over::NO_HEIR;
 use crate::admin::shutdown::{FAILED, HandOver, Shutdown, ShutdownFlags};
+use crate::cluster::Cluster;
 use crate::config::Supervised;
 use crate::server::Server;
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
@@ -42,14 +43,9 @@ impl Server {
     }
 
     /// Shuts down, at once or when replicas have caught up. A shutdown that waits already goes its way.
-    pub(crate) fn begin_shutdown(&mut self, mut flags: ShutdownFlags) {
+    pub(crate) fn begin_shutdown(&mut self, flags: ShutdownFlags) {
         if self.admin.shutdown.waiting.is_some() {
             return;
-        }
-        if self.is_loading() {
-            // Half of a data set must not replace the whole one on disk.
-            flags.save = false;
-            flags.nosave = true;
         }
         log::info!("User requested shutdown...");
         if self.cfg.supervised == Supervised::Systemd {
@@ -89,7 +85,16 @@ impl Server {
                 false
             }
             // To look at all clients in every turn would be too much.
-            HandOver::Done { at_ms } => in_cron && self.has_sent_clients_on(at_ms),
+            HandOver::Done { at_ms } => {
+                let is_again_master = self.cluster().is_some_and(Cluster::owns_slots);
+                if is_again_master {
+                    // Whoever took over has failed or handed back.
+                    self.pause_clients(PausePurpose::Shutdown, PauseKind::Write, i64::MAX);
+                    self.ask_replicas_for_offsets();
+                    self.admin.shutdown.hand_over = HandOver::Wanted;
+                }
+                !is_again_master && in_cron && self.has_sent_clients_on(at_ms)
+            }
         };
         if is_due || self.clock.ms() >= at {
             if self.admin.shutdown.hand_over == HandOver::Wanted {
@@ -100,8 +105,12 @@ impl Server {
     }
 
     /// Ends everything and sets the exit code, unless data would be lost: then the server goes on.
-    fn finish_shutdown(&mut self, flags: ShutdownFlags) {
+    fn finish_shutdown(&mut self, mut flags: ShutdownFlags) {
         self.kill_debug_sessions();
+        if self.is_loading() {
+            // Half of a data set must not replace the whole one on disk.
+            (flags.save, flags.nosave) = (false, true);
+        }
         self.log_lagging_replicas();
         if !self.persist_shutdown(flags.save, flags.nosave, flags.force) {
             log::warn!("Errors trying to shut down the server. Check the logs for more information.");

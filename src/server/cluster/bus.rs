@@ -56,9 +56,8 @@ pub(super) struct Peer {
     /// The beginning of a packet whose rest is to come; takes no memory while there is none.
     received: Vec<u8>,
     queue: VecDeque<Rc<[u8]>>,
-    /// The codes of its packets, and those that wait until they can have one.
+    /// The codes of its packets.
     pub(super) seal: Seal,
-    pub(super) unsealed: Vec<Rc<[u8]>>,
     /// Bytes of the first packet in `queue` that are out.
     head_sent: usize,
     queued_bytes: usize,
@@ -68,19 +67,20 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Queues a packet, with its code if there are codes.
-    pub(super) fn enqueue(&mut self, packet: Rc<[u8]>) {
-        if self.seal.waits() {
-            return self.unsealed.push(packet);
+    fn enqueue(&mut self, packet: Rc<[u8]>) {
+        if self.seal.is_plain() {
+            return self.enqueue_bytes(packet);
         }
-        let code = self.seal.code_of(&packet);
-        for bytes in [Some(packet), code].into_iter().flatten() {
-            self.queued_bytes += bytes.len();
-            self.queue.push_back(bytes);
-        }
+        self.seal.outgoing(packet).into_iter().for_each(|bytes| self.enqueue_bytes(bytes));
+    }
+
+    pub(super) fn enqueue_bytes(&mut self, bytes: Rc<[u8]>) {
+        self.queued_bytes += bytes.len();
+        self.queue.push_back(bytes);
     }
 
     fn queue_mem(&self) -> usize {
-        48 + self.queued_bytes + self.queue.len() * PACKET_OVERHEAD
+        48 + self.queued_bytes + self.seal.held_bytes() + self.queue.len() * PACKET_OVERHEAD
     }
 }
 
@@ -239,7 +239,6 @@ impl Bus {
             queued_bytes: greeting.as_ref().map_or(0, Vec::len),
             queue: greeting.into_iter().map(Rc::from).collect(),
             seal,
-            unsealed: Vec::new(),
             head_sent: 0,
             blocked: false,
         });
@@ -608,6 +607,7 @@ impl Server {
         });
         if let Err(e) = opened {
             log::trace!("Unable to connect to Cluster Node [{ip}]:{port} -> {}", reason(&e));
+            self.note_if_refused(link, &e);
             self.lose_link(link);
         }
     }
@@ -720,6 +720,10 @@ impl Server {
         let stands = peer.conn.finish_connecting();
         let (link, local, is_open) = (peer.link, peer.conn.local(), peer.conn.peer().is_some());
         if stands.is_err() || event.closed && !is_open {
+            if let Err(e) = &stands {
+                self.note_if_refused(link, e);
+            }
+            let bus = self.bus.as_mut().expect("it is there");
             if let Some((Some(key), _)) = bus.machine.link_peer(link) {
                 let node = bus.machine.node(key);
                 let why = stands.map_or_else(|e| reason(&e), |_| "connection closed".into());
@@ -739,6 +743,13 @@ impl Server {
             self.link_may_be_used(link, local);
         }
         true
+    }
+
+    /// Nobody listens at the node's address.
+    fn note_if_refused(&mut self, link: LinkId, e: &io::Error) {
+        if e.kind() == io::ErrorKind::ConnectionRefused {
+            self.with_cluster(|machine, _| machine.on_link_refused(link));
+        }
     }
 
     /// A link that we opened stands, and both sides have greeted if they are to.

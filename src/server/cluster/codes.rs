@@ -22,9 +22,8 @@ impl Server {
         let peer = self.bus.as_mut()?.peers.get_mut(index)?;
         let (link, local, opened) = (peer.link, peer.conn.local(), answer.is_none());
         if let Some(bytes) = answer {
-            peer.enqueue(Rc::from(bytes));
+            peer.enqueue_bytes(Rc::from(bytes));
         }
-        std::mem::take(&mut peer.unsealed).into_iter().for_each(|packet| peer.enqueue(packet));
         self.write_link(index);
         self.bus.as_ref()?.peers.get(index).filter(|peer| peer.link == link)?;
         if opened {
@@ -40,12 +39,16 @@ impl Server {
         let Some(peer) = bus.peers.get(index) else { return };
         let (link, from) = (peer.link, peer.conn.peer());
         let from = from.map_or(String::new(), |a| format!(" from {}:{}", a.ip(), a.port()));
-        match broken {
-            Broken::Wire(e) => log::warn!("{}{from}", e.to_string().trim_end_matches('.')),
-            Broken::Refused(why) => {
-                bus.machine.note_refused_by_code();
-                if now_ms - bus.refusal_logged_ms >= RELOG_MS {
-                    bus.refusal_logged_ms = now_ms;
+        // Whoever sends something else where codes are to be does not know the secret.
+        if !peer.seal.is_plain() {
+            bus.machine.note_refused_by_code();
+        }
+        // Anybody can do this as often as he likes.
+        if now_ms - bus.refusal_logged_ms >= RELOG_MS {
+            bus.refusal_logged_ms = now_ms;
+            match broken {
+                Broken::Wire(e) => log::warn!("{}{from}", e.to_string().trim_end_matches('.')),
+                Broken::Refused(why) => {
                     log::warn!("Refusing a link of the cluster bus{from}: {why}, see cluster-secret");
                 }
             }

@@ -635,14 +635,14 @@ fn failover(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// `CLUSTER FAILOVER FORCE REPLICAID <node>` from a master that stops, to all its replicas: this node has all that was written
-/// before it, and nothing was since.
+/// `CLUSTER FAILOVER FORCE REPLICAID <node>` from a master that stops, to all its replicas.
 fn take_over_as_told(ctx: &mut Ctx<'_>, id: &[u8]) -> CmdResult {
     let is_meant = machine(ctx, |m, _| &m.myself().id.as_bytes()[..] == id)?;
-    if is_meant {
+    if is_meant && ctx.srv.admin.shutdown.waiting.is_some() {
+        log::info!("Not taking over from a master that stops: this node stops, too.");
+    } else if is_meant {
         log::info!("Forced failover primary request accepted.");
-        // It begins at the end of the turn: this command is part of the offset that others compare ours with.
-        machine(ctx, |m, env| m.failover(FailoverMode::Force, env))??;
+        machine(ctx, |m, env| m.take_over_as_told(env))?;
     }
     ctx.out.ok();
     Ok(())
