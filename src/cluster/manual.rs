@@ -2,19 +2,17 @@
 //!
 //! The replica asks its master to pause its clients (MFSTART), learns the offset at which it paused from the next
 //! packet that says PAUSED, waits until it has processed as much, and then wins an election whose requests ask for
-//! votes although the master is up. It is given up after five seconds.
+//! votes although the master is up. It is given up after `cluster-manual-failover-timeout`.
 
 use super::node::NodeKey;
 use super::wire::{Body, Header, MFLAG_PAUSED, PacketType};
 use super::{Action, Cluster, Env, LinkId};
 
-/// How long a manual failover may take.
-const TIMEOUT_MS: i64 = 5000;
 /// The master holds clients back for this much longer than its replica may try, as its clock may run faster.
 const HOLD_LONGER_MS: i64 = 500;
 /// A master that has not answered is asked again: it may not have known yet that we are its replica, or had no link.
 const ASK_AGAIN_MS: i64 = 500;
-/// The master's clients are held back for at most this many times [`TIMEOUT_MS`].
+/// The master's clients are held back for at most this many times `cluster-manual-failover-timeout`.
 const PAUSE_MULT: i64 = 2;
 
 /// A manual failover, on either side.
@@ -61,7 +59,7 @@ impl Cluster {
     pub(super) fn begin_manual_failover(&mut self, forced: bool, env: &Env) {
         self.reset_manual_failover();
         self.forget_election();
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
+        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms);
         self.wake_at(env.now_ms);
         if forced {
             self.manual.can_start = true;
@@ -101,7 +99,7 @@ impl Cluster {
             return;
         }
         self.reset_manual_failover();
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
+        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms + HOLD_LONGER_MS);
         self.manual.replica = Some(sender);
         // Clients that are served later in this turn still write.
         self.manual.announce = Some(link);
@@ -124,10 +122,13 @@ impl Cluster {
     }
 
     fn hold_clients(&mut self, env: &Env) {
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
+        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms + HOLD_LONGER_MS);
         // What is acknowledged by the replica that takes over must not be missing in what is read here.
         let readers_too = self.has_durable_acks();
-        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT, readers_too });
+        self.actions.push(Action::PauseClients {
+            until_ms: env.now_ms + self.config.manual_failover_timeout_ms * PAUSE_MULT,
+            readers_too,
+        });
     }
 
     /// On the replica: notes the offset at which the master paused, if this packet says it.

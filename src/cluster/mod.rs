@@ -20,7 +20,7 @@
 //! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
 //! state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
 //! replicas), `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show),
-//! `nodes_conf` (the file), `routing` (clients), `sim` (many nodes in one process, for the tests).
+//! `nodes_conf` (the file), `routing` (clients), `slot_migration` (slots that move as a whole), `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;
@@ -37,6 +37,7 @@ mod ownership;
 pub(crate) mod routing;
 #[cfg(test)]
 mod sim;
+pub(crate) mod slot_migration;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -122,6 +123,14 @@ pub(crate) struct ClusterConfig {
     pub(crate) tls_replication: bool,
     /// `cluster-durable-acks`
     pub(crate) durable_acks: u32,
+    /// `cluster-manual-failover-timeout`
+    pub(crate) manual_failover_timeout_ms: i64,
+    /// `repl-timeout`
+    pub(crate) repl_timeout_ms: i64,
+    /// `cluster-slot-migration-log-max-len`
+    pub(crate) slot_migration_log_len: usize,
+    /// `slot-migration-max-failover-repl-bytes`, `None` for no limit
+    pub(crate) slot_migration_max_backlog: Option<u64>,
     /// `cluster-preferred-endpoint-type`
     pub(crate) preferred_endpoint: PreferredEndpoint,
 }
@@ -151,6 +160,10 @@ impl Default for ClusterConfig {
             tls_cluster: false,
             tls_replication: false,
             durable_acks: 0,
+            manual_failover_timeout_ms: 5000,
+            repl_timeout_ms: 60_000,
+            slot_migration_log_len: 1000,
+            slot_migration_max_backlog: Some(0),
             preferred_endpoint: PreferredEndpoint::Ip,
         }
     }
@@ -263,6 +276,8 @@ pub(crate) enum Action {
     },
     /// Let them go on.
     UnpauseClients,
+    /// Do something for slots that move as a whole.
+    SlotMigration(slot_migration::Order),
     /// Deliver a published message to local subscribers.
     Deliver {
         /// Whether the channel is sharded.
@@ -335,8 +350,11 @@ pub(crate) struct Cluster {
     /// Number of masters with slots.
     size: usize,
     owner: Box<[Option<NodeKey>; SLOT_COUNT]>,
+    /// How often a slot got or lost its owner.
+    owner_changes: u64,
     migrating: BTreeMap<Slot, NodeKey>,
     importing: BTreeMap<Slot, NodeKey>,
+    jobs: slot_migration::Jobs,
     /// Slots whose owner no longer claims them, and nobody else does. They stay bound, so that clients see no error,
     /// but we do not tell others that the owner has them.
     unclaimed: SlotSet,
@@ -399,8 +417,10 @@ impl Cluster {
             state_ok: false,
             size: 0,
             owner: vec![None; SLOT_COUNT].try_into().expect("a table of that size"),
+            owner_changes: 0,
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
+            jobs: slot_migration::Jobs::default(),
             unclaimed: SlotSet::default(),
             blacklist: BTreeMap::new(),
             links: HashMap::new(),
@@ -785,6 +805,7 @@ impl Cluster {
         if let (false, Some(master), true) = (env.replicating, self.myself().replica_of, self.knows_master_address()) {
             self.replicate_from(master);
         }
+        self.forget_old_jobs();
         self.manual_failover_cron(env);
         self.durable_tick(env);
         if self.is_replica() {

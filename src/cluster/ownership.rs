@@ -15,6 +15,7 @@ impl Cluster {
     pub(super) fn bind(&mut self, slot: Slot, key: NodeKey) {
         assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
         self.owner[usize::from(slot)] = Some(key);
+        self.owner_changes += 1;
         self.nodes[key].slots.insert(slot);
         self.nodes[key].slot_count += 1;
         // A master's first slot makes it a target of replica migration, if there are replicas at all.
@@ -28,6 +29,7 @@ impl Cluster {
         let Some(key) = self.owner[usize::from(slot)].take() else {
             return false;
         };
+        self.owner_changes += 1;
         self.nodes[key].slots.remove(slot);
         self.nodes[key].slot_count -= 1;
         self.unclaimed.remove(slot);
@@ -392,9 +394,11 @@ impl Cluster {
         if self.is_replica() {
             return;
         }
+        let coming = self.importing_slots();
         for slot in 0..SLOT_COUNT as Slot {
             let owner = self.owner[usize::from(slot)];
-            if owner == Some(self.myself) || self.importing.contains_key(&slot) || (env.keys_in_slot)(slot) == 0 {
+            let is_known = self.importing.contains_key(&slot) || coming.contains(slot);
+            if owner == Some(self.myself) || is_known || (env.keys_in_slot)(slot) == 0 {
                 continue;
             }
             match owner {

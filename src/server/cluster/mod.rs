@@ -3,3 +3,4 @@
 pub(crate) mod bus;
 pub(crate) mod clients;
 pub(crate) mod durable;
+pub(crate) mod slot_migration;

@@ -4,13 +4,14 @@ use super::call::must_obey;
 use super::obstacle::{Obstacle, Obstacles};
 use super::pause::PauseKind;
 use crate::catalog::error::{self, CmdError};
-use crate::catalog::row::{Command, flag};
+use crate::catalog::row::{Command, Group, flag};
 use crate::catalog::table::CmdRef;
 use crate::config::ProtectedAction;
 use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
+use crate::structs::slots::Slot;
 
 /// What becomes of a command.
 #[derive(Debug)]
@@ -114,7 +115,11 @@ impl Server {
                 row.has(flag::NO_MULTI).then_some(CmdError::of("ERR Command not allowed inside a transaction"))
             }
             O::Acl => self.check_acl(id, cmd, args).err(),
-            O::Slot => self.check_slot(id, cmd, args).err(),
+            O::Slot => match self.cluster_route(id, cmd, args) {
+                Ok(slot) if self.waits_for_hand_over(slot, call) => return Admission::Postpone,
+                Ok(_) => None,
+                Err(refusal) => Some(self.cluster_refusal(refusal)),
+            },
             O::ClientMemory => {
                 self.evict_clients();
                 match self.clients.get(id) {
@@ -172,6 +177,13 @@ impl Server {
     fn is_held_back_by_pause(&self, c: &Client, call: &Call<'_>) -> bool {
         let is_paused = self.pauses.kind() == Some(PauseKind::All) || call.may_replicate();
         is_paused && !c.is(ClientFlags::REPLICA.union(ClientFlags::MONITOR)) && c.conn.is_some()
+    }
+
+    /// Whether a write has to wait until it is known which node it is for. One without keys may write anywhere.
+    #[inline]
+    fn waits_for_hand_over(&self, slot: Option<Slot>, call: &Call<'_>) -> bool {
+        let Some(bus) = self.bus.as_ref().filter(|bus| bus.migrations.holds_any()) else { return false };
+        call.may_replicate() && call.row.group != Group::Pubsub && bus.migrations.holds(slot)
     }
 
     /// Whether the client has yet to authenticate.
