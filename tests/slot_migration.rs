@@ -4,7 +4,7 @@
 mod common;
 
 use common::cluster::{Node, join, wait};
-use common::SERVER;
+use common::{CLI, SERVER};
 use redis::{Connection, Value};
 use std::collections::HashMap;
 use std::path::Path;
@@ -582,4 +582,28 @@ fn with_durable_acknowledgements_the_slot_is_taken_over_when_replicas_have_it() 
     wait_for_state(&mut nodes[0], &name, "failed");
     assert!(message(&mut nodes[2], &name).contains("NOREPLICAS"), "{}", message(&mut nodes[2], &name));
     assert_eq!(nodes[0].text(&["GET", "{06S}k"]), "v");
+}
+
+#[test]
+fn redis_cli_moves_slots_as_a_whole_where_both_nodes_can() {
+    let mut nodes = nodes(3, false);
+    for n in 0..50 {
+        assert_eq!(nodes[0].text(&["SET", &format!("{{bar}}{n}"), "x"]), "OK");
+    }
+    let address = format!("127.0.0.1:{}", nodes[0].server.port);
+    let (from, to) = (nodes[0].id(), nodes[1].id());
+    let cli = |words: &[&str]| {
+        let out = std::process::Command::new(CLI).arg("--cluster").args(words).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let names = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "5100", "--cluster-yes"];
+    let shown = cli(&[&["reshard", &address][..], &names].concat());
+    assert!(shown.contains("Moving slot 5061 from"), "{shown}");
+    let job = jobs(&mut nodes[0]).remove(0);
+    assert_eq!((job["slot_ranges"].as_str(), job["state"].as_str()), ("0-5099", "success"));
+    assert_eq!((nodes[1].text(&["DBSIZE"]), nodes[0].text(&["DBSIZE"])), ("int(50)".into(), "int(0)".into()));
+    cli(&["rebalance", &address]);
+    assert!(jobs(&mut nodes[1]).iter().any(|job| job["operation"] == "EXPORT" && job["state"] == "success"));
+    assert!(cli(&["check", &address]).contains("[OK] All 16384 slots covered."));
 }
