@@ -87,9 +87,8 @@ impl Cluster {
                 self.move_to(at, State::WaitingForPaused, env);
             }
             (Message::Paused, State::WaitingForPaused) => {
-                job.requested_ms = env.now_ms;
-                self.say(at, Message::RequestFailover);
-                self.move_to(at, State::RequestedFailover, env);
+                job.is_paused = true;
+                self.request_failover(at, env);
             }
             (Message::FailoverGranted, State::RequestedFailover) => {
                 if env.now_ms - job.requested_ms > GRANT_LASTS_MS {
@@ -106,6 +105,17 @@ impl Cluster {
                 );
                 self.fail_job(at, "Unexpected state machine transition", env);
             }
+        }
+    }
+
+    /// Asks for the takeover once the source has paused; one that may not serve now, after it stood still, say, waits with it.
+    fn request_failover(&mut self, at: usize, env: &Env) {
+        let may_serve = self.holds_lease(env.now_ms);
+        let job = &mut self.jobs.list[at];
+        if job.is_paused && may_serve && job.state == State::WaitingForPaused {
+            job.requested_ms = env.now_ms;
+            self.say(at, Message::RequestFailover);
+            self.move_to(at, State::RequestedFailover, env);
         }
     }
 
@@ -134,6 +144,8 @@ impl Cluster {
                     self.fail_job(at, "Slots are no longer owned by source node", env);
                 } else if self.jobs.list[at].state == State::MayTakeOver && !self.jobs.prevents_failover {
                     self.take_over(at, env);
+                } else {
+                    self.request_failover(at, env);
                 }
             }
         }
@@ -149,7 +161,10 @@ impl Cluster {
     /// The slots become ours.
     fn take_over(&mut self, at: usize, env: &Env) {
         if !self.holds_lease(env.now_ms) {
-            return self.fail_job(at, "The target cannot reach a majority of the primaries", env);
+            if env.now_ms - self.jobs.list[at].requested_ms > GRANT_LASTS_MS {
+                self.fail_job(at, "The target cannot reach a majority of the primaries", env);
+            }
+            return;
         }
         self.bump_epoch();
         let slots: Vec<u16> = self.jobs.list[at].slots.iter().collect();

@@ -239,6 +239,8 @@ pub(crate) struct Job {
     /// Until when writes are held back; when the takeover was asked for.
     hold_until_ms: i64,
     requested_ms: i64,
+    /// The source of an import holds writes back.
+    is_paused: bool,
     /// Cancelled after the takeover was granted: what comes of that decides.
     is_cancelled: bool,
     /// Another process does the work, or did.
@@ -557,6 +559,7 @@ impl Cluster {
             message: String::new(),
             hold_until_ms: 0,
             requested_ms: 0,
+            is_paused: false,
             is_cancelled: false,
             is_tracking_only: false,
             has_link: true,
