@@ -439,7 +439,8 @@ fn large_values_go_in_pieces_and_hold_up_nobody() {
     stop.store(true, Ordering::Relaxed);
     let longest: Vec<Duration> = watchers.into_iter().map(|w| w.join().unwrap()).collect();
     assert!(longest.iter().all(|l| *l < Duration::from_millis(60)), "{longest:?}");
-    assert_eq!(nodes[1].text(&["HLEN", "{bar}hash"]), "int(300000)");
+    // Where much else runs beside this, nodes lose sight of each other for a moment.
+    wait("all of it is served there", 20, || nodes[1].text(&["HLEN", "{bar}hash"]) == "int(300000)");
     assert!(n > 2 && nodes[1].text(&["HSET", "{bar}hash", "field:7", "7"]) == "int(0)");
     assert_eq!(
         (keys_in(&mut nodes[0]).as_str(), nodes[1].text(&["LLEN", "{bar}list"]).as_str()),
