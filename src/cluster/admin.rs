@@ -335,6 +335,7 @@ impl Cluster {
         }
         self.close_all_slots();
         self.durable = Default::default();
+        self.forget_plan();
         self.reset_manual_failover();
         self.forget_election();
         for slot in 0..SLOT_COUNT as Slot {

@@ -186,7 +186,13 @@ impl Cluster {
             let _ = write!(out, "cluster_stats_messages_{direction}:{}\r\n", counts.iter().sum::<u64>());
         }
         out.push_str(&self.describe_durable());
+        out.push_str(&self.describe_forming(self.last_turn_ms));
         let _ = write!(out, "cluster_cant_failover_reason:{}\r\n", self.cant_failover_reason());
+        for (what, n) in [("name", self.stats.refused_by_name), ("secret", self.stats.refused_by_code)] {
+            if n > 0 {
+                let _ = write!(out, "total_cluster_links_refused_by_{what}:{n}\r\n");
+            }
+        }
         let _ = write!(out, "total_cluster_links_buffer_limit_exceeded:{}\r\n", c.links_closed_by_limit);
         out
     }

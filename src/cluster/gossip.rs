@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use super::durable::{self, Message};
+use super::forming;
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{self, Body, Extension, Gossip, Header, Packet, PacketType};
 use super::{Action, Cluster, Env, LinkId};
@@ -59,6 +60,9 @@ impl Cluster {
             self.on_own_packet(link, &packet.body, env);
             return;
         }
+        if !self.admits(link, &header, &packet.body) {
+            return;
+        }
         let sender = self.identify_sender(link, &header);
         if let Some(key) = sender {
             self.nodes[key].data_received_ms = env.now_ms;
@@ -105,6 +109,11 @@ impl Cluster {
                     self.on_durable_message(sender, message, env);
                 }
             }
+            Body::Module { module_id: forming::MODULE_ID, kind, payload } => {
+                if let (Some(sender), Some(message)) = (sender, forming::Message::decode(kind, payload)) {
+                    self.on_forming_message(sender, message, env);
+                }
+            }
             // There are no modules to deliver it to.
             Body::Module { .. } => {}
             Body::Unknown(number) => log::warn!("Received unknown packet type: {number}"),
@@ -117,6 +126,7 @@ impl Cluster {
             self.send_ping(link, PacketType::Pong, env);
         }
         if let Some(key) = self.links[&link].node.filter(|key| self.nodes[*key].in_handshake()) {
+            self.note_own_address(key);
             self.remove_node(key);
         }
     }
@@ -268,6 +278,8 @@ impl Cluster {
             log::trace!("Handshake with node {} completed.", header.sender);
             let node = &mut self.nodes[key];
             node.flags.clear(NodeFlags::HANDSHAKE);
+            // A stranger that is let in has said it.
+            node.says_name = !self.config.names.is_empty();
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
             self.welcome(key);
             // In a cluster of two nobody could tell us again.
@@ -354,7 +366,10 @@ impl Cluster {
                 Some(key) if key == self.myself => {}
                 Some(key) => self.gossip_of_known(reporter, key, g, env),
                 None => {
-                    if !g.flags.has(NodeFlags::NOADDR) && !self.is_blacklisted(&g.id, env) {
+                    if self.may_introduce(reporter)
+                        && !g.flags.has(NodeFlags::NOADDR)
+                        && !self.is_blacklisted(&g.id, env)
+                    {
                         self.gossip_of_unknown(g, env);
                     }
                 }
@@ -454,6 +469,8 @@ impl Cluster {
                 Extension::HumanName(name) => human_name = name,
                 Extension::ShardId(id) => shard = Some(*id),
                 Extension::Forgotten(id, ttl_s) => self.forget_as_told(sender, id, *ttl_s, env),
+                // See `admits`.
+                Extension::ClusterName(_) => {}
                 Extension::Unknown(number) => {
                     log::warn!("Received unknown extension type {number}")
                 }
@@ -509,7 +526,8 @@ impl Cluster {
     }
 
     pub(super) fn send_ping_body(&mut self, link: LinkId, kind: PacketType, gossip: Vec<Gossip>, env: &Env) {
-        let extensions = self.extensions(env);
+        let mut extensions = self.extensions(env);
+        extensions.extend(self.name_to_tell(link));
         self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
     }
 
@@ -534,7 +552,12 @@ impl Cluster {
     pub(super) fn broadcast_pong(&mut self, env: &Env) {
         let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
         let gossip = self.gossip_section(self.gossip_wanted(), env);
-        self.send_news(&links, gossip, env);
+        // Those who are to hear our name, too, get a packet of their own.
+        let (named, others): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| self.links[link].tells_name);
+        for link in named {
+            self.send_ping_body(link, PacketType::Pong, gossip.clone(), env);
+        }
+        self.send_news(&others, gossip, env);
     }
 
     /// Sends the other replicas of our master our state.

@@ -4,7 +4,7 @@
 //! packet that says PAUSED, waits until it has processed as much, and then wins an election whose requests ask for
 //! votes although the master is up. It is given up after `cluster-manual-failover-timeout`.
 
-use super::node::NodeKey;
+use super::node::{Node, NodeFlags, NodeKey};
 use super::wire::{Body, Header, MFLAG_PAUSED, PacketType};
 use super::{Action, Cluster, Env, LinkId};
 
@@ -24,8 +24,9 @@ pub(super) struct ManualFailover {
     pub(super) replica: Option<NodeKey>,
     /// On the master: the link on which to answer the replica, once clients are held back.
     announce: Option<LinkId>,
-    /// On the master: clients are held back, so the offset in our packets is final.
+    /// On the master: clients are held back, so the offset in our packets is final; and whether those who read are, too.
     pub(super) paused: bool,
+    holds_readers: bool,
     /// On the replica: when the master is asked again to pause; `None` if it is not to be asked.
     ask_ms: Option<i64>,
     /// On the replica: the offset at which the master paused.
@@ -54,7 +55,71 @@ impl ManualFailover {
     }
 }
 
+/// What has become of a replica taking over from a master that is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandOverState {
+    UnderWay,
+    /// This node owns no slots any more.
+    Done,
+    /// The replica is gone, was too slow, or too few masters are reached to elect it.
+    Failed,
+}
+
 impl Cluster {
+    // ---- a master that is to end ----
+
+    /// Whether this is a master with slots.
+    pub(crate) fn owns_slots(&self) -> bool {
+        self.myself().is_voter()
+    }
+
+    /// Whether so many of the masters are reached that one of our replicas can be elected.
+    pub(crate) fn may_be_replaced(&self) -> bool {
+        let is_reached = |n: &Node| n.healthy() && n.link.is_some_and(|link| self.links[&link].connected);
+        let reached = self.nodes.iter().filter(|(_, n)| n.is_voter() && is_reached(n)).count();
+        // We have a vote, too.
+        self.owns_slots() && reached + 1 >= self.quorum()
+    }
+
+    /// How fit a node is to take our place, the less the better; `None`: not at all. One that never takes over unless it is
+    /// told to does so only if that was `asked_for`.
+    pub(crate) fn rank_as_heir(&self, id: &[u8], asked_for: bool) -> Option<u32> {
+        let node = &self.nodes[self.find(id)?];
+        let is_shy = node.flags.has(NodeFlags::NOFAILOVER);
+        let is_fit = node.replica_of == Some(self.myself) && node.healthy() && (asked_for || !is_shy);
+        is_fit.then_some(u32::from(is_shy))
+    }
+
+    /// Holds clients back while this replica, which has everything and is told by the stream, takes over.
+    pub(crate) fn hand_over(&mut self, id: &[u8], env: &Env) {
+        let Some(replica) = self.find(id) else { return };
+        self.reset_manual_failover();
+        self.manual.replica = Some(replica);
+        // Once the others have voted we may not serve, and nobody is to hear of that who can wait a moment.
+        self.hold_clients(true, env);
+        self.manual.paused = true;
+    }
+
+    /// Whether all requests for keys wait for a replica to take over, so that none needs to be refused meanwhile.
+    #[inline]
+    pub(crate) fn holds_all_clients(&self) -> bool {
+        self.manual.paused && self.manual.holds_readers
+    }
+
+    /// What has become of it.
+    pub(crate) fn hand_over_state(&self) -> HandOverState {
+        let is_there = |key: NodeKey| self.nodes[key].link.is_some() || self.nodes[key].inbound.is_some();
+        if !self.owns_slots() {
+            HandOverState::Done
+        } else if self.manual.paused && self.manual.replica.is_some_and(is_there) && self.may_be_replaced() {
+            HandOverState::UnderWay
+        } else {
+            HandOverState::Failed
+        }
+    }
+
+    // ---- the replica, and the master that it asks ----
+
     /// Begins a manual failover on the replica. If `forced`, the master is not asked.
     pub(super) fn begin_manual_failover(&mut self, forced: bool, env: &Env) {
         self.reset_manual_failover();
@@ -94,7 +159,7 @@ impl Cluster {
         if self.manual.paused && self.manual.replica == Some(sender) {
             // It asks again, perhaps in another attempt. Clients are still held back, so the offset it got is still
             // final.
-            self.hold_clients(env);
+            self.hold_clients(self.has_durable_acks(), env);
             self.send_ping(link, PacketType::Ping, env);
             return;
         }
@@ -110,7 +175,8 @@ impl Cluster {
     /// At the end of the turn in which a replica asked: holds clients back and sends it the offset, which is final now.
     pub(super) fn pause_for_failover(&mut self, env: &Env) {
         let Some(link) = self.manual.announce.take() else { return };
-        self.hold_clients(env);
+        // What is acknowledged by the replica that takes over must not be missing in what is read here.
+        self.hold_clients(self.has_durable_acks(), env);
         self.manual.paused = true;
         // At once, as the replica waits for this.
         self.send_ping(link, PacketType::Ping, env);
@@ -121,14 +187,11 @@ impl Cluster {
         self.manual.paused && self.manual.replica == Some(replica)
     }
 
-    fn hold_clients(&mut self, env: &Env) {
-        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms + HOLD_LONGER_MS);
-        // What is acknowledged by the replica that takes over must not be missing in what is read here.
-        let readers_too = self.has_durable_acks();
-        self.actions.push(Action::PauseClients {
-            until_ms: env.now_ms + self.config.manual_failover_timeout_ms * PAUSE_MULT,
-            readers_too,
-        });
+    fn hold_clients(&mut self, readers_too: bool, env: &Env) {
+        let timeout_ms = self.config.manual_failover_timeout_ms;
+        self.manual.ends_ms = Some(env.now_ms + timeout_ms + HOLD_LONGER_MS);
+        self.manual.holds_readers = readers_too;
+        self.actions.push(Action::PauseClients { until_ms: env.now_ms + timeout_ms * PAUSE_MULT, readers_too });
     }
 
     /// On the replica: notes the offset at which the master paused, if this packet says it.

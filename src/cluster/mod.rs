@@ -19,22 +19,28 @@
 //!
 //! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
 //! state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
-//! replicas), `ownership` (who owns slots), `admin` (what CLUSTER subcommands change), `describe` (what they show),
-//! `nodes_conf` (the file), `routing` (clients), `slot_migration` (slots that move as a whole), `sim` (many nodes in one process, for the tests).
+//! replicas), `name` (whom a cluster with a name lets in),
+//! `seal` (codes of packets, for the server's links), `ownership` (who owns slots), `forming` (clusters
+//! that come about by themselves), `admin` (what CLUSTER subcommands change), `describe` (what they show),
+//! `nodes_conf` (the file), `routing` (clients), `slot_migration` (slots that move as a whole),
+//! `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;
 mod durable;
 mod election;
 mod failure;
+mod forming;
 mod gossip;
 mod lease;
 mod manual;
 mod migration;
+mod name;
 pub(crate) mod node;
 pub(crate) mod nodes_conf;
 mod ownership;
 pub(crate) mod routing;
+pub(crate) mod seal;
 #[cfg(test)]
 mod sim;
 pub(crate) mod slot_migration;
@@ -48,6 +54,7 @@ pub(crate) use admin::{AdminError, FailoverMode, SetSlot};
 pub(crate) use describe::Endpoint;
 pub(crate) use durable::{Confirmation, Lineage, Refusal};
 use election::Election;
+pub(crate) use manual::HandOverState;
 use manual::ManualFailover;
 use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
 
@@ -131,6 +138,15 @@ pub(crate) struct ClusterConfig {
     pub(crate) slot_migration_log_len: usize,
     /// `slot-migration-max-failover-repl-bytes`, `None` for no limit
     pub(crate) slot_migration_max_backlog: Option<u64>,
+    /// `cluster-name`: ours, and others that are let in; none: all are
+    pub(crate) names: Vec<String>,
+    /// `cluster-seeds`, each as it was written
+    pub(crate) seeds: Vec<String>,
+    /// `cluster-form-masters`, 0: none is formed; and `cluster-form-replicas`, of each
+    pub(crate) form_masters: u16,
+    pub(crate) form_replicas: u16,
+    /// `availability-zone`, empty for none
+    pub(crate) zone: String,
     /// `cluster-preferred-endpoint-type`
     pub(crate) preferred_endpoint: PreferredEndpoint,
 }
@@ -164,6 +180,11 @@ impl Default for ClusterConfig {
             repl_timeout_ms: 60_000,
             slot_migration_log_len: 1000,
             slot_migration_max_backlog: Some(0),
+            names: Vec::new(),
+            seeds: Vec::new(),
+            form_masters: 0,
+            form_replicas: 1,
+            zone: String::new(),
             preferred_endpoint: PreferredEndpoint::Ip,
         }
     }
@@ -207,6 +228,8 @@ pub(crate) struct Env<'a> {
     pub(crate) master_link_up: bool,
     /// The id of the stream that the offset is one of; `None` if there is no offset to speak of.
     pub(crate) stream: Option<[u8; 40]>,
+    /// Whether there are keys at all.
+    pub(crate) has_keys: bool,
     /// Number of keys in a slot.
     pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
 }
@@ -222,6 +245,7 @@ impl Env<'static> {
             replicating: false,
             master_link_up: false,
             stream: None,
+            has_keys: false,
             keys_in_slot: &|_| 0,
         }
     }
@@ -261,6 +285,8 @@ pub(crate) enum Action {
     },
     /// Stop replicating: this node is a master now.
     UnsetReplicationMaster,
+    /// Look up the hosts of [`Cluster::seeds`], and tell [`Cluster::on_seed`] what was found.
+    SeekSeeds,
     /// Empty the data set (a replica was reset).
     FlushAllData,
     /// Delete all keys of a slot that is served elsewhere now.
@@ -303,6 +329,10 @@ struct Link {
     local_ip: String,
     /// When the unanswered pings were sent. Pongs come in the same order.
     pings: VecDeque<i64>,
+    /// The next packet on it is to say the name of our cluster.
+    tells_name: bool,
+    /// It was said in the log that what comes on it is not let in.
+    is_refused: bool,
 }
 
 /// Work put off to the end of the turn.
@@ -333,6 +363,10 @@ pub(crate) struct Stats {
     pub(crate) received: [u64; wire::TYPE_COUNT],
     /// Links closed because their send buffer grew beyond the limit.
     pub(crate) links_buffer_limit_exceeded: u64,
+    /// Links whose other end is of a cluster with another name.
+    pub(crate) refused_by_name: u64,
+    /// Links that broke off because of what came without a valid code.
+    pub(crate) refused_by_code: u64,
 }
 
 /// One node's view of the cluster. See the module's description for the contract.
@@ -364,6 +398,7 @@ pub(crate) struct Cluster {
     next_link: u64,
     election: Election,
     durable: durable::Durable,
+    forming: forming::Forming,
     manual: ManualFailover,
     cant_failover: election::CantFailover,
     cant_failover_logged_ms: i64,
@@ -427,6 +462,7 @@ impl Cluster {
             next_link: 0,
             election: Election::default(),
             durable: durable::Durable::default(),
+            forming: forming::Forming::default(),
             manual: ManualFailover::default(),
             cant_failover: election::CantFailover::No,
             cant_failover_logged_ms: 0,
@@ -485,6 +521,13 @@ impl Cluster {
             me.hostname = self.config.announce_hostname.clone();
             me.human_name = self.config.announce_human_name.clone();
             self.todo.save = true;
+        }
+        if old.seeds != self.config.seeds || starting {
+            self.read_seeds();
+        }
+        if old.names != self.config.names {
+            self.links.values_mut().for_each(|link| link.tells_name = true);
+            self.todo.announce |= !starting;
         }
         // What others should know does not wait for the next ping.
         self.todo.announce |= !starting && self.todo.save;
@@ -581,6 +624,11 @@ impl Cluster {
         self.drop_filter = packet_type;
     }
 
+    /// A link broke off because of what came without a valid code.
+    pub(crate) fn note_refused_by_code(&mut self) {
+        self.stats.refused_by_code += 1;
+    }
+
     // ---- links ----
 
     /// To be called when a bus connection was accepted; returns its number.
@@ -594,6 +642,8 @@ impl Cluster {
             peer_ip,
             local_ip,
             pings: VecDeque::new(),
+            tells_name: false,
+            is_refused: false,
         };
         self.links.insert(id, link);
         id
@@ -688,6 +738,8 @@ impl Cluster {
                 peer_ip: ip.clone(),
                 local_ip: String::new(),
                 pings: VecDeque::new(),
+                tells_name: true,
+                is_refused: false,
             },
         );
         self.actions.push(Action::Connect { link, ip, port });
@@ -710,6 +762,7 @@ impl Cluster {
         self.doubtful.retain(|n| *n != key);
         self.newcomers.retain(|n| *n != key);
         self.forget_durable(key);
+        self.forget_forming(key);
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
             n.failed_by.retain(|(voter, _)| *voter != key);
@@ -808,6 +861,7 @@ impl Cluster {
         self.forget_old_jobs();
         self.manual_failover_cron(env);
         self.durable_tick(env);
+        self.form(env);
         if self.is_replica() {
             self.follow_grandmaster();
             self.advance_manual_failover(env);

@@ -174,6 +174,9 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) shard_id: NodeId,
     pub(crate) flags: NodeFlags,
+    /// It said the name of another cluster, or the name of ours; see `name`.
+    pub(crate) is_foreign: bool,
+    pub(crate) says_name: bool,
     /// The newest config epoch it announced as a master.
     pub(crate) config_epoch: u64,
     /// The slots bound to it, as in `Cluster::owner`.
@@ -264,6 +267,8 @@ impl Node {
             data_received_ms: 0,
             fail_time_ms: 0,
             voted_ms: 0,
+            is_foreign: false,
+            says_name: false,
             voted_for: None,
             voted_epoch: 0,
             granted_ms: 0,

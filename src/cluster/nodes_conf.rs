@@ -93,6 +93,7 @@ impl Cluster {
         }
         out.push_str(&format!("vars currentEpoch {} lastVoteEpoch {}", self.current_epoch, self.last_vote_epoch));
         out.push_str(&self.durable_vars());
+        out.push_str(&self.forming_vars());
         out.push('\n');
         out
     }
@@ -133,6 +134,7 @@ impl Loader<'_> {
                 .cluster
                 .read_durable_var(pair[0], pair[1])
                 .ok_or("a variable of durable acknowledgements")?
+                && !self.cluster.read_forming_var(pair[0], pair[1]).ok_or("a variable of a cluster that forms")?
             {
                 log::info!("Skipping unknown cluster config variable '{}'", pair[0]);
             }

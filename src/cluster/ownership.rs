@@ -248,7 +248,8 @@ impl Cluster {
             self.log_following(claimant);
             self.set_master(claimant);
             self.save_synced();
-            self.todo.state = true;
+            // At once, as clients are redirected from now on, and those who voted had withdrawn our lease.
+            self.update_state(env);
         } else if !self.follow_grandmaster() {
             // We stay a master, so our keys in the lost slots are to be deleted.
             self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));

@@ -91,7 +91,7 @@ impl<'k> Routing<'_, 'k> {
         }
         let Some((_, slot, owner)) = self.first else { return Ok(None) };
         let machine = self.machine;
-        if !machine.state_ok || !machine.holds_lease(request.now_ms) {
+        if (!machine.state_ok || !machine.holds_lease(request.now_ms)) && !machine.holds_all_clients() {
             let config = &machine.config;
             match request.shard_channels {
                 true if !config.allow_pubsubshard_when_down => return Err(Refusal::Down),

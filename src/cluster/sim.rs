@@ -13,6 +13,8 @@
 mod check;
 mod durable;
 mod faults;
+mod forming;
+mod hand_over;
 mod scale;
 mod tests;
 
@@ -48,6 +50,8 @@ enum Event {
     Confirm(Box<durable::Confirm>),
     Fault,
     Restart(NodeNo),
+    /// What a node is told of its seeds' addresses.
+    Seek(NodeNo),
     Resume(NodeNo),
     Heal(u64),
 }
@@ -151,7 +155,38 @@ impl Sim {
     }
 
     fn with_copies(seed: u64, masters: usize, replicas: usize, timeout_ms: i64, copies: u32) -> Sim {
-        let mut sim = Sim {
+        let mut sim = Sim::empty(seed, masters, copies);
+        let count = masters * (1 + replicas);
+        for no in 0..count {
+            let config =
+                ClusterConfig { node_timeout_ms: timeout_ms, durable_acks: copies, ..ClusterConfig::default() };
+            let cluster = sim.add_node(config);
+            cluster.set_config_epoch(no as i64 + 1).unwrap();
+            if no < masters {
+                let at = |n: usize| (n * SLOT_COUNT / masters) as Slot;
+                cluster.add_slots(&[(at(no), (at(no + 1) - 1))]).unwrap();
+            }
+        }
+        for no in 1..count {
+            let target = sim.rng.usize(0..no);
+            sim.step(no, |c, env| c.meet(ip_of(target).as_bytes(), 6379, 16379, env).unwrap());
+        }
+        sim.step(0, |_, _| ());
+        sim.after(50, Event::Replicate);
+        sim.formed_ms[0] = sim.run_until("every node knows every other", 60_000, |sim| {
+            sim.alive().all(|(_, c)| c.nodes().len() == count && c.nodes().iter().all(|(_, n)| !n.in_handshake()))
+        });
+        for no in masters..count {
+            let master = *sim.nodes[no % masters].cluster.as_ref().unwrap().myself().id.as_bytes();
+            sim.step(no, move |c, _| c.replicate(&master, false).unwrap());
+        }
+        sim.formed_ms[1] = sim.settle();
+        sim
+    }
+
+    /// No nodes yet.
+    fn empty(seed: u64, masters: usize, copies: u32) -> Sim {
+        Sim {
             seed,
             rng: fastrand::Rng::with_seed(seed),
             now: START_MS,
@@ -175,58 +210,38 @@ impl Sim {
             elections: HashSet::new(),
             promotions: 0,
             formed_ms: [0; 2],
-        };
-        let count = masters * (1 + replicas);
-        for no in 0..count {
-            let config =
-                ClusterConfig { node_timeout_ms: timeout_ms, durable_acks: copies, ..ClusterConfig::default() };
-            let mut cluster = Cluster::new(config.clone(), sim.rng.u64(..), sim.now);
-            cluster.set_config_epoch(no as i64 + 1).unwrap();
-            if no < masters {
-                let at = |n: usize| (n * SLOT_COUNT / masters) as Slot;
-                cluster.add_slots(&[(at(no), (at(no + 1) - 1))]).unwrap();
-            }
-            let my_epoch = (cluster.myself().id, 0);
-            sim.nodes.push(SimNode {
-                cluster: Some(cluster),
-                conf: String::new(),
-                config,
-                links: BTreeMap::new(),
-                wake: 0,
-                paused: false,
-                rate: 1.0,
-                rated_ms: START_MS,
-                clients_held_ms: 0,
-                doomed: None,
-                offset: i64::from(copies == 0),
-                data: durable::Data::default(),
-                repl_from: None,
-                repl_heard_ms: START_MS,
-                last_vote_epoch: 0,
-                my_epoch,
-                current_epoch: 0,
-                suspects: HashSet::new(),
-                serving: (false, 0, 0),
-                sent: Sent::default(),
-                cut_ms: None,
-                restarts: 0,
-            });
         }
-        for no in 1..count {
-            let target = sim.rng.usize(0..no);
-            sim.step(no, |c, env| c.meet(ip_of(target).as_bytes(), 6379, 16379, env).unwrap());
-        }
-        sim.step(0, |_, _| ());
-        sim.after(50, Event::Replicate);
-        sim.formed_ms[0] = sim.run_until("every node knows every other", 60_000, |sim| {
-            sim.alive().all(|(_, c)| c.nodes().len() == count && c.nodes().iter().all(|(_, n)| !n.in_handshake()))
+    }
+
+    /// One more node, which knows nobody.
+    fn add_node(&mut self, config: ClusterConfig) -> &mut Cluster {
+        let cluster = Cluster::new(config.clone(), self.rng.u64(..), self.now);
+        let my_epoch = (cluster.myself().id, 0);
+        self.nodes.push(SimNode {
+            cluster: Some(cluster),
+            conf: String::new(),
+            config,
+            links: BTreeMap::new(),
+            wake: 0,
+            paused: false,
+            rate: 1.0,
+            rated_ms: self.now,
+            clients_held_ms: 0,
+            doomed: None,
+            offset: i64::from(self.copies == 0),
+            data: durable::Data::default(),
+            repl_from: None,
+            repl_heard_ms: self.now,
+            last_vote_epoch: 0,
+            my_epoch,
+            current_epoch: 0,
+            suspects: HashSet::new(),
+            serving: (false, 0, 0),
+            sent: Sent::default(),
+            cut_ms: None,
+            restarts: 0,
         });
-        for no in masters..count {
-            let master = *sim.nodes[no % masters].cluster.as_ref().unwrap().myself().id.as_bytes();
-            sim.step(no, move |c, _| c.replicate(&master, false).unwrap());
-        }
-        sim.formed_ms[1] = sim.settle();
-        sim
+        self.nodes.last_mut().and_then(|node| node.cluster.as_mut()).expect("just added")
     }
 
     /// A node's own time.
@@ -281,6 +296,7 @@ impl Sim {
             replicating: node.repl_from.is_some(),
             master_link_up: node.data.is_linked,
             stream: Some(node.data.stream),
+            has_keys: false,
             keys_in_slot: &keys,
         };
         cluster.turn_begins(now);
@@ -351,6 +367,10 @@ impl Sim {
                 }
                 Action::PauseClients { until_ms, .. } => self.nodes[no].clients_held_ms = until_ms,
                 Action::UnpauseClients => self.nodes[no].clients_held_ms = 0,
+                Action::SeekSeeds => {
+                    let ms = self.latency();
+                    self.after(ms, Event::Seek(no));
+                }
                 _ => {}
             }
         }
@@ -482,6 +502,13 @@ impl Sim {
             Event::Confirm(confirm) => self.confirm(&confirm),
             Event::Fault => self.inject_fault(),
             Event::Restart(no) => self.restart(no),
+            Event::Seek(no) => {
+                let Some(c) = self.nodes[no].cluster.as_ref().filter(|_| !self.nodes[no].paused) else { return };
+                let hosts: Vec<String> = c.seeds().iter().map(|seed| seed.host.clone()).collect();
+                for (at, host) in hosts.into_iter().enumerate() {
+                    self.step(no, |c, env| c.on_seed(at, vec![host], env));
+                }
+            }
             Event::Resume(no) => {
                 self.nodes[no].paused = false;
                 // Handles the packets that came meanwhile: in a turn packets are read before timers run.

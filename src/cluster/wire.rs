@@ -18,12 +18,14 @@ pub(crate) const PREFIX_LEN: usize = 8;
 /// memory without end (a published message is at most 512 MiB).
 pub(crate) const MAX_PACKET_LEN: usize = 600 * 1024 * 1024;
 
-const SIGNATURE: &[u8; 4] = b"RCmb";
+pub(super) const SIGNATURE: &[u8; 4] = b"RCmb";
 const VERSION: u16 = 1;
 const IP_LEN: usize = 46;
 const GOSSIP_LEN: usize = 104;
 const UPDATE_LEN: usize = 8 + NodeId::LEN + SLOT_BYTES;
 const EXT_HEADER_LEN: usize = 8;
+/// Our own extension, far from the numbers that Redis and Valkey count up.
+const EXT_CLUSTER_NAME: u16 = 0x4858;
 
 const AT_LENGTH: usize = 4;
 const AT_VERSION: usize = 8;
@@ -178,6 +180,8 @@ pub(crate) enum Extension {
     Forgotten(NodeId, u64),
     /// The shard of the sender.
     ShardId(NodeId),
+    /// The name of the sender's cluster.
+    ClusterName(String),
     /// A type this version does not know.
     Unknown(u16),
 }
@@ -465,6 +469,7 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
                 }
                 3 if content.len() >= NodeId::LEN => Extension::ShardId(node_id(bytes, start)?),
                 2 | 3 => return Err(too_long),
+                EXT_CLUSTER_NAME => Extension::ClusterName(text(content)),
                 other => Extension::Unknown(other),
             });
             at += len;
@@ -568,6 +573,7 @@ fn encode_extension(out: &mut Vec<u8>, extension: &Extension) -> bool {
         Extension::HumanName(name) => (1, [name.as_bytes(), &[0]].concat()),
         Extension::Forgotten(id, ttl_s) => (2, [&id.as_bytes()[..], &ttl_s.to_be_bytes()].concat()),
         Extension::ShardId(id) => (3, id.as_bytes().to_vec()),
+        Extension::ClusterName(name) => (EXT_CLUSTER_NAME, [name.as_bytes(), &[0]].concat()),
         Extension::Unknown(_) => return false,
     };
     content.resize(content.len().next_multiple_of(8), 0);

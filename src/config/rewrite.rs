@@ -100,8 +100,14 @@ fn rewrite_row(file: &mut File, row: &Row, config: &Config, defaults: &Config) {
             file.put(name, line(name, &[text]), changed);
         }
         // Not set: there must be no line.
-        Kind::Text(TextRule::Unset | TextRule::Hostname | TextRule::Nodename | TextRule::Address(_))
-            if value.is_empty() => {}
+        Kind::Text(
+            TextRule::Unset
+            | TextRule::Hostname
+            | TextRule::Nodename
+            | TextRule::Address(_)
+            | TextRule::ClusterNames
+            | TextRule::ClusterSecrets,
+        ) if value.is_empty() => {}
         Kind::Text(_) => file.put(name, quoted(name, &value), changed),
         Kind::Dir if value.is_empty() => {}
         Kind::Dir => file.put(name, quoted(name, &value), true),

@@ -65,6 +65,10 @@ pub(crate) enum TextRule {
     AofDirname,
     /// A process title with known variables.
     ProcTitle,
+    /// Any number of names of clusters.
+    ClusterNames,
+    /// Any number of secrets, or `-`.
+    ClusterSecrets,
 }
 
 /// Properties of a directive; a set of these bits.
@@ -435,6 +439,8 @@ directives! {
     "replicaof" | "slaveof" => replicaof: Option<(String, u16)> = None, ReplicaOf, [IMMUTABLE, MULTI_ARG], None;
 
     // cluster
+    "availability-zone" => availability_zone: String = String::new(), Text(Nodename), [HIDDEN], None;
+    "auto-failover-on-shutdown" => auto_failover_on_shutdown: bool = true, Bool, [HIDDEN], None;
     "cluster-allow-pubsubshard-when-down" => cluster_allow_pubsubshard_when_down: bool = true, Bool, [], None;
     "cluster-allow-reads-when-down" => cluster_allow_reads_when_down: bool = false, Bool, [], None;
     "cluster-allow-replica-migration" => cluster_allow_replica_migration: bool = true, Bool, [], None;
@@ -448,9 +454,12 @@ directives! {
     "cluster-durable-acks" => cluster_durable_acks: u32 = 0, Int(0, 100), [HIDDEN], None;
     "cluster-durable-acks-default" => cluster_durable_acks_default: bool = true, Bool, [HIDDEN], None;
     "cluster-enabled" => cluster_enabled: bool = false, Bool, [IMMUTABLE], None;
+    "cluster-form-masters" => cluster_form_masters: u16 = 0, Int(0, 1000), [HIDDEN], None;
+    "cluster-form-replicas" => cluster_form_replicas: u16 = 1, Int(0, 100), [HIDDEN], None;
     "cluster-link-sendbuf-limit" => cluster_link_sendbuf_limit: u64 = 0, Memory(0, u64::MAX), [], None;
     "cluster-manual-failover-timeout" => cluster_manual_failover_timeout: i64 = 5000, Int(1, INT_MAX), [HIDDEN], None;
     "cluster-migration-barrier" => cluster_migration_barrier: i64 = 1, Int(0, INT_MAX), [], None;
+    "cluster-name" => cluster_name: String = String::new(), Text(ClusterNames), [HIDDEN], None;
     "cluster-node-timeout" => cluster_node_timeout: i64 = 15000, Int(0, i64::MAX), [], None;
     "cluster-ping-interval" => cluster_ping_interval: i64 = 0, Int(0, i64::MAX), [HIDDEN], None;
     "cluster-port" => cluster_port: u16 = 0, Int(0, 65535), [IMMUTABLE], None;
@@ -460,6 +469,8 @@ directives! {
     "cluster-slot-migration-log-max-len" => cluster_slot_migration_log_max_len: u64 = 1000, Int(0, i64::MAX), [HIDDEN], None;
     "slot-migration-max-failover-repl-bytes" => slot_migration_max_failover_repl_bytes: i64 = 0, Int(-1, i64::MAX), [HIDDEN], None;
     "cluster-require-full-coverage" => cluster_require_full_coverage: bool = true, Bool, [], None;
+    "cluster-seeds" => cluster_seeds: Vec<String> = Vec::new(), Bind, [MULTI_ARG, HIDDEN], None;
+    "cluster-secret" => cluster_secret: String = String::new(), Text(ClusterSecrets), [SENSITIVE, HIDDEN], None;
 
     // users
     "acl-pubsub-default" => acl_pubsub_default: AclPubsubDefault = AclPubsubDefault::Resetchannels, Enum, [], None;

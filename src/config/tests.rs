@@ -178,7 +178,10 @@ fn refused_lines_say_why() {
         ("oom-score-adj-values 1 2", "wrong number of arguments"),
         ("oom-score-adj-values 1 2 2001", "Invalid oom-score-adj-values, elements must be between -2000 and 2000."),
         ("shutdown-on-sigterm save nosave", "shutdown options SAVE and NOSAVE can't be used simultaneously"),
-        ("shutdown-on-sigint later", "argument(s) must be one of the following: default, save, nosave, now, force"),
+        (
+            "shutdown-on-sigint later",
+            "argument(s) must be one of the following: default, save, nosave, now, force, failover",
+        ),
         ("save 100", "Invalid save parameters"),
         ("save 0 1", "Invalid save parameters"),
         ("notify-keyspace-events Q", "Invalid event class character. Use 'Ag$lshzxeKEtmdn'."),

@@ -132,6 +132,8 @@ pub(crate) struct ShutdownOnSignal {
     pub(crate) now: bool,
     /// Ignore errors that would keep the server alive.
     pub(crate) force: bool,
+    /// Have a replica take over first, in a cluster.
+    pub(crate) failover: bool,
 }
 
 /// Save when at least `changes` writes happened within `seconds`.

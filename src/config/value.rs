@@ -230,7 +230,7 @@ named_settings!(
 
 impl Setting for ShutdownOnSignal {
     fn parse(&self, _: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
-        const NAMES: [&str; 5] = ["default", "save", "nosave", "now", "force"];
+        const NAMES: [&str; 6] = ["default", "save", "nosave", "now", "force", "failover"];
         let mut how = Self::default();
         if words.is_empty() {
             return Err(one_of(&NAMES));
@@ -242,6 +242,7 @@ impl Setting for ShutdownOnSignal {
                 b"nosave" => how.nosave = true,
                 b"now" => how.now = true,
                 b"force" => how.force = true,
+                b"failover" => how.failover = true,
                 _ => return Err(one_of(&NAMES)),
             }
         }
@@ -252,7 +253,13 @@ impl Setting for ShutdownOnSignal {
     }
 
     fn print(&self, _: Kind) -> Vec<u8> {
-        let set = [(self.save, "save"), (self.nosave, "nosave"), (self.now, "now"), (self.force, "force")];
+        let set = [
+            (self.save, "save"),
+            (self.nosave, "nosave"),
+            (self.now, "now"),
+            (self.force, "force"),
+            (self.failover, "failover"),
+        ];
         let names: Vec<&str> = set.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
         if names.is_empty() { b"default".to_vec() } else { names.join(" ").into_bytes() }
     }
@@ -263,6 +270,9 @@ const HOSTNAME_LEN: usize = 256;
 
 /// The longest name a cluster node may announce, in bytes.
 const NODE_NAME_LEN: usize = 255;
+/// The longest name of a cluster, and the shortest secret, bytes.
+const CLUSTER_NAME_LEN: usize = 64;
+const LEAST_SECRET_LEN: usize = 16;
 /// The longest address that packets of the cluster bus have room for, bytes.
 pub(super) const NODE_IP_LEN: usize = 45;
 /// The longest host name, bytes.
@@ -297,6 +307,16 @@ fn check_text(rule: TextRule, word: &[u8]) -> Result<(), ValueError> {
         TextRule::AofFilename => is_path().then_some("appendfilename can't be a path, just a filename"),
         TextRule::AofDirname if word.is_empty() => Some("appenddirname can't be empty"),
         TextRule::AofDirname => is_path().then_some("appenddirname can't be a path, just a dirname"),
+        TextRule::ClusterNames => {
+            let is_name = |name: &[u8]| name.len() <= CLUSTER_NAME_LEN && is_node_name(name);
+            (!word.split(|b| *b == b' ').all(is_name))
+                .then_some("argument must be names of letters, digits and -._/ with at most 64 characters each")
+        }
+        TextRule::ClusterSecrets => {
+            let is_secret = |s: &[u8]| s == b"-" || s.len() >= LEAST_SECRET_LEN && s.iter().all(u8::is_ascii_graphic);
+            let mut words = word.split(|b| *b == b' ').filter(|s| !s.is_empty());
+            (!words.all(is_secret)).then_some("argument must be secrets of at least 16 printable characters each, or -")
+        }
         TextRule::ProcTitle => {
             (!title_is_valid(word)).then_some("template format is invalid or contains unknown variables")
         }

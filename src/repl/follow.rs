@@ -264,6 +264,7 @@ impl Repl {
             announce_ip: (!cfg.replica_announce_ip.is_empty()).then(|| cfg.replica_announce_ip.clone()),
             resume: self.master.cached.map(|cached| (cached.id, cached.offset + 1)),
             failover: self.failover.is_in_progress(),
+            node_id: env.node_id.map(<[u8]>::to_vec),
         }
     }
 

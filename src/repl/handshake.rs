@@ -26,6 +26,8 @@ pub(crate) struct HandshakeConfig {
     pub(crate) resume: Option<(ReplId, i64)>,
     /// Whether the PSYNC asks the other side to take over as the master.
     pub(crate) failover: bool,
+    /// The cluster node this is.
+    pub(crate) node_id: Option<Vec<u8>>,
 }
 
 /// What the master was last asked, and so what the next reply answers.
@@ -41,6 +43,8 @@ pub(crate) enum Step {
     Ip,
     /// REPLCONF capa.
     Capa,
+    /// REPLCONF set-cluster-node-id.
+    NodeId,
     /// PSYNC.
     Psync,
     /// Nothing: the handshake is over.
@@ -172,6 +176,13 @@ impl Handshake {
             }
             Step::Capa => {
                 self.note_refusal(is_error, "capa", &text, actions);
+                match self.config.node_id {
+                    Some(_) => self.step = Step::NodeId,
+                    None => self.ask_for_stream(actions),
+                }
+            }
+            Step::NodeId => {
+                self.note_refusal(is_error, "set-cluster-node-id", &text, actions);
                 self.ask_for_stream(actions);
             }
             Step::Psync => self.psync_reply(line, &text, actions),
@@ -201,6 +212,10 @@ impl Handshake {
             out.extend(command(&[b"REPLCONF", b"ip-address", ip.as_bytes()]));
         }
         out.extend(command(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]));
+        if let Some(id) = &self.config.node_id {
+            // As Valkey 9: so a master that stops can name the replica that is to take over.
+            out.extend(command(&[b"REPLCONF", b"SET-CLUSTER-NODE-ID", id]));
+        }
         out
     }
 
@@ -366,12 +381,19 @@ mod tests {
             announce_ip: Some("10.0.0.1".into()),
             resume,
             failover: true,
+            node_id: Some(b"abc".to_vec()),
             ..config()
         };
-        let replies = ["-NOAUTH x\r\n", "+OK\r\n+OK\r\n-ERR what\r\n+OK\r\n", "+CONTINUE\r\n*1\r\n"];
+        let replies = ["-NOAUTH x\r\n", "+OK\r\n+OK\r\n-ERR what\r\n+OK\r\n-ERR no\r\n", "+CONTINUE\r\n*1\r\n"];
         let (sent, logged, outcome, rest) = run(config, &replies);
         assert!(sent.contains("*3\r\n$4\r\nAUTH\r\n$3\r\nbob\r\n$6\r\nsecret\r\n*3\r\n$8\r\nREPLCONF"));
         assert!(sent.contains("ip-address\r\n$8\r\n10.0.0.1\r\n"));
+        assert!(sent.contains("psync2\r\n*3\r\n$8\r\nREPLCONF\r\n$19\r\nSET-CLUSTER-NODE-ID\r\n$3\r\nabc\r\n"));
+        assert!(
+            logged.contains(
+                &"(Non critical) Master does not understand REPLCONF set-cluster-node-id: -ERR no".to_owned()
+            )
+        );
         assert!(sent.ends_with(&format!("PSYNC\r\n$40\r\n{ID}\r\n$2\r\n77\r\n$8\r\nFAILOVER\r\n")));
         assert!(
             logged.contains(&"(Non critical) Master does not understand REPLCONF ip-address: -ERR what".to_owned())

@@ -4,7 +4,7 @@ use super::Repl;
 use super::backlog::{Backlog, BacklogMemory};
 use super::history::History;
 use super::link::LinkState;
-use super::primary::ReplicaState;
+use super::primary::{Replica, ReplicaState};
 use crate::net::ClientId;
 
 /// What ROLE shows.
@@ -13,6 +13,19 @@ pub(crate) enum RoleView<'a> {
     Replica { host: &'a str, port: u16, state: &'static str, applied: i64 },
     /// The offset, and of every replica that is online its address, port and the offset it has acknowledged.
     Primary { offset: i64, replicas: Vec<(String, i64, i64)> },
+}
+
+/// Which replica a master that is about to end can tell to take over.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heir {
+    /// This cluster node: it has everything.
+    Ready(Vec<u8>),
+    /// None has everything yet.
+    Behind,
+    /// There is none.
+    Missing,
+    /// There are replicas which would not understand it.
+    Unaware,
 }
 
 /// The link to our master, for INFO and those who watch.
@@ -147,7 +160,26 @@ impl Repl {
 
     /// Whether all replicas have everything, so that a shutdown loses nothing.
     pub(crate) fn all_in_sync(&self) -> bool {
-        self.records().all(|replica| replica.ack_offset == self.history.offset)
+        self.records().all(|replica| replica.ack_offset >= self.newest_content())
+    }
+
+    /// Which replica can be told to take over, as `rank` says how fit a node is: the less the better.
+    pub(crate) fn heir(&self, rank: impl Fn(&[u8]) -> Option<u32>) -> Heir {
+        let online = |replica: &&Replica| replica.state == ReplicaState::Online;
+        if self.records().filter(online).any(|replica| replica.announced.node_id.is_none()) {
+            return Heir::Unaware;
+        }
+        let fit = self.records().filter_map(|replica| {
+            let id = replica.announced.node_id.as_deref()?;
+            Some((rank(id)?, id, online(&replica) && replica.ack_offset >= self.newest_content()))
+        });
+        let fit: Vec<_> = fit.collect();
+        let ready = fit.iter().filter(|(.., is_ready)| *is_ready).min();
+        match ready {
+            Some((_, id, _)) => Heir::Ready(id.to_vec()),
+            None if fit.is_empty() => Heir::Missing,
+            None => Heir::Behind,
+        }
     }
 
     /// The lines a shutdown logs about replicas, in order.
@@ -156,7 +188,7 @@ impl Repl {
         let mut lagging = 0;
         for attached in &self.replicas {
             let replica = &attached.replica;
-            if replica.ack_offset != self.history.offset {
+            if replica.ack_offset < self.newest_content() {
                 lagging += 1;
                 lines.push(format!(
                     "Lagging replica {} reported offset {} behind master, lag={}, state={}.",

@@ -43,7 +43,7 @@ pub(crate) use backlog::Backlog;
 pub(crate) use bulk::Framing;
 pub(crate) use failover::Target;
 pub(crate) use history::ReplId;
-pub(crate) use info::{MasterView, ReplicaView, RoleView, TransferView};
+pub(crate) use info::{Heir, MasterView, ReplicaView, RoleView, TransferView};
 pub(crate) use primary::{RunningChild, SnapshotTarget};
 pub(crate) use serve::{Peer, Position, SnapshotStart};
 pub(crate) use wait::{Awaited, WaitAnswer};
@@ -118,6 +118,8 @@ pub(crate) struct Env<'a> {
     pub(crate) has_no_keys: &'a dyn Fn() -> bool,
     /// What an acknowledgement ends with, if this server vouches for what it has.
     pub(crate) vouch: &'a dyn Fn() -> Option<Vec<Vec<u8>>>,
+    /// The cluster node that this server is.
+    pub(crate) node_id: Option<&'a [u8]>,
 }
 
 impl Env<'_> {
@@ -294,6 +296,8 @@ pub(crate) struct Repl {
     backlog: Option<Backlog>,
     /// Database the stream has selected; `None`: the next command is to select one.
     stream_db: Option<usize>,
+    /// The offset before and after replicas were last asked for acknowledgements.
+    asked_at: (i64, i64),
     /// Attached replicas, in the order they came.
     replicas: Vec<Attached>,
     /// What clients announced with REPLCONF and have not used yet.
@@ -327,6 +331,7 @@ impl Repl {
             history: History::new(),
             backlog: None,
             stream_db: None,
+            asked_at: (0, 0),
             replicas: Vec::new(),
             announced: Vec::new(),
             no_replicas_since_s: now_s,

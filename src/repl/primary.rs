@@ -92,6 +92,8 @@ pub(crate) struct Announcement {
     pub(crate) requirements: Requirements,
     /// Only a snapshot is wanted, no stream.
     pub(crate) rdb_only: bool,
+    /// The cluster node it is; whoever says so can be told by the stream to take over.
+    pub(crate) node_id: Option<Vec<u8>>,
 }
 
 impl Announcement {

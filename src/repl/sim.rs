@@ -243,6 +243,7 @@ impl World {
             master: node.repl.master_client().map(|_| MasterSession { db: node.db, is_broken: false }),
             has_no_keys: &|| has_no_keys,
             vouch: &|| None,
+            node_id: None,
         };
         let result = event(&mut node.repl, &env);
         for action in node.repl.take_actions() {

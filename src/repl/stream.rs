@@ -50,8 +50,21 @@ impl Repl {
     /// Asks every replica to acknowledge at once.
     pub(crate) fn ask_for_acks(&mut self) {
         if !self.replicas.is_empty() {
+            let before = self.history.offset;
             self.feed(None, &command(&[b"REPLCONF", b"GETACK", b"*"]));
+            self.asked_at = (before, self.history.offset);
         }
+    }
+
+    /// The offset at which a replica has all there is: the question for it alone may follow, which the answer does not count.
+    pub(super) fn newest_content(&self) -> i64 {
+        let (before, after) = self.asked_at;
+        if self.history.offset == after { before } else { self.history.offset }
+    }
+
+    /// Tells this node, by the stream that all replicas follow, to take this one's place in the cluster.
+    pub(crate) fn tell_to_take_over(&mut self, node_id: &[u8]) {
+        self.feed(None, &command(&[b"CLUSTER", b"FAILOVER", b"FORCE", b"REPLICAID", node_id]));
     }
 
     // ---- keeping it

@@ -416,6 +416,7 @@ impl Server {
         }
         self.repl_before_sleep();
         self.drain_effects();
+        self.go_on_shutting_down(false);
         self.serve_ready_keys();
         self.broadcast_invalidations();
         // What was executed reaches the disk first, if it is to: then replies may leave.

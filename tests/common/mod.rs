@@ -106,6 +106,14 @@ impl TestServer {
         let _ = self.child.wait();
     }
 
+    /// Asks the process to end, and waits until it has, so many seconds at most; how long it took.
+    pub(crate) fn terminate(&mut self, within_s: u64) -> Duration {
+        let start = Instant::now();
+        assert!(Command::new("kill").arg(self.pid().to_string()).status().expect("kill runs").success());
+        wait_for(within_s, "it ends", || self.child.try_wait().is_ok_and(|status| status.is_some()));
+        start.elapsed()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

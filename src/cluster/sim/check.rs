@@ -18,7 +18,8 @@ impl Sim {
         let reached = voters.iter().filter(|v| **v == no || (self.passes(no, **v) && self.passes(**v, no))).count();
         // Nodes with one open direction may still hear of each other, so only full cuts count.
         let half_open = voters.iter().any(|v| *v != no && (self.passes(no, *v) != self.passes(*v, no)));
-        reached < voters.len() / 2 + 1 && !half_open
+        // Before there is a cluster there is nothing to be cut off from.
+        !voters.is_empty() && reached < voters.len() / 2 + 1 && !half_open
     }
 
     // ---- promises ----
@@ -83,7 +84,7 @@ impl Sim {
         }
 
         // A master without majority stops accepting writes. Packets under way may have told it of other masters since.
-        let cut = node.cut_ms.filter(|_| me.is_master() && c.is_up() && self.is_cut(no, c));
+        let cut = node.cut_ms.filter(|_| me.is_voter() && c.is_up() && self.is_cut(no, c));
         if let Some(cut) = cut {
             let bound = (timeout.max(SHORTEST_TERM_MS) as f64 / node.rate) as i64 + SLACK_MS;
             assert!(now - cut <= bound, "seed {seed}: {} accepts {} ms into a minority", me.id, now - cut);

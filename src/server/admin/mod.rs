@@ -8,6 +8,7 @@ pub(crate) mod crash;
 pub(crate) mod debug;
 pub(crate) mod doctor;
 pub(crate) mod findings;
+mod hand_over;
 pub(crate) mod info;
 pub(crate) mod memory;
 pub(crate) mod monitor;

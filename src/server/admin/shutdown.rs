@@ -3,7 +3,8 @@
 //! While a shutdown waits for replicas, writes are paused and the clients that asked are blocked. The rooms that have
 //! something to bring to an end do it in the functions at the bottom.
 
-use crate::admin::shutdown::{FAILED, Shutdown, ShutdownFlags};
+use super::hand_over::NO_HEIR;
+use crate::admin::shutdown::{FAILED, HandOver, Shutdown, ShutdownFlags};
 use crate::config::Supervised;
 use crate::server::Server;
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
@@ -13,10 +14,8 @@ use crate::sys::{service, signals};
 impl Server {
     /// Looks at what signals asked for and at a shutdown that waits; called by the cron.
     pub(crate) fn shutdown_cron(&mut self) {
-        if let Some((flags, at)) = self.admin.shutdown.waiting {
-            if self.clock.ms() >= at || self.repl.all_in_sync() {
-                self.finish_shutdown(flags);
-            }
+        if self.admin.shutdown.waiting.is_some() {
+            self.go_on_shutting_down(true);
         } else if let Some(signal) = signals::stop_requested() {
             self.on_stop_signal(signal);
         } else if !self.is_writing_first_aof()
@@ -56,15 +55,48 @@ impl Server {
         if self.cfg.supervised == Supervised::Systemd {
             service::tell_systemd_stopping();
         }
-        if !flags.now && self.cfg.shutdown_timeout != 0 && !self.repl.all_in_sync() {
-            let at = self.clock.ms() + self.cfg.shutdown_timeout * 1000;
-            self.admin.shutdown.waiting = Some((flags, at));
-            self.ask_replicas_for_offsets();
-            self.pause_clients(PausePurpose::Shutdown, PauseKind::Write, i64::MAX);
-            log::info!("Waiting for replicas before shutting down.");
-            return;
+        let hands_over = self.wants_to_hand_over(flags);
+        if flags.now || self.cfg.shutdown_timeout == 0 {
+            // Without a moment to wait for what comes of it.
+            if hands_over {
+                self.tell_heir(flags);
+            }
+            return self.finish_shutdown(flags);
         }
-        self.finish_shutdown(flags);
+        let in_sync = self.repl.all_in_sync();
+        if in_sync && !hands_over {
+            return self.finish_shutdown(flags);
+        }
+        let at = self.clock.ms() + self.cfg.shutdown_timeout * 1000;
+        self.admin.shutdown.waiting = Some((flags, at));
+        self.ask_replicas_for_offsets();
+        self.pause_clients(PausePurpose::Shutdown, PauseKind::Write, i64::MAX);
+        if !in_sync {
+            log::info!("Waiting for replicas before shutting down.");
+        }
+        if hands_over {
+            self.admin.shutdown.hand_over = HandOver::Wanted;
+        }
+    }
+
+    /// Looks whether what a shutdown waits for has come; at the end of every turn, and in the cron.
+    pub(crate) fn go_on_shutting_down(&mut self, in_cron: bool) {
+        let Some((flags, at)) = self.admin.shutdown.waiting.filter(|_| self.exit.is_none()) else { return };
+        let is_due = match self.admin.shutdown.hand_over {
+            HandOver::No => self.repl.all_in_sync(),
+            HandOver::Wanted | HandOver::Told => {
+                self.advance_hand_over(flags);
+                false
+            }
+            // To look at all clients in every turn would be too much.
+            HandOver::Done { at_ms } => in_cron && self.has_sent_clients_on(at_ms),
+        };
+        if is_due || self.clock.ms() >= at {
+            if self.admin.shutdown.hand_over == HandOver::Wanted {
+                log::info!("{NO_HEIR}");
+            }
+            self.finish_shutdown(flags);
+        }
     }
 
     /// Ends everything and sets the exit code, unless data would be lost: then the server goes on.

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,9 @@ use std::task::Poll;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint, wire};
+use super::codes::random_nonce;
+use crate::cluster::seal::{Seal, Secrets, Taken};
+use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint};
 use crate::config::{ClusterPreferredEndpointType, Config};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
@@ -45,15 +47,18 @@ const PACKET_OVERHEAD: usize = 24 + 16;
 const LINK_OVERHEAD: usize = 48 + 1024;
 
 /// A link's socket.
-struct Peer {
-    link: LinkId,
-    conn: Conn,
+pub(super) struct Peer {
+    pub(super) link: LinkId,
+    pub(super) conn: Conn,
     generation: u32,
     /// False until a connection we opened stands.
     connected: bool,
     /// The beginning of a packet whose rest is to come; takes no memory while there is none.
     received: Vec<u8>,
     queue: VecDeque<Rc<[u8]>>,
+    /// The codes of its packets, and those that wait until they can have one.
+    pub(super) seal: Seal,
+    pub(super) unsealed: Vec<Rc<[u8]>>,
     /// Bytes of the first packet in `queue` that are out.
     head_sent: usize,
     queued_bytes: usize,
@@ -62,6 +67,18 @@ struct Peer {
 }
 
 impl Peer {
+    /// Queues a packet, with its code if there are codes.
+    pub(super) fn enqueue(&mut self, packet: Rc<[u8]>) {
+        if self.seal.waits() {
+            return self.unsealed.push(packet);
+        }
+        let code = self.seal.code_of(&packet);
+        for bytes in [Some(packet), code].into_iter().flatten() {
+            self.queued_bytes += bytes.len();
+            self.queue.push_back(bytes);
+        }
+    }
+
     fn queue_mem(&self) -> usize {
         48 + self.queued_bytes + self.queue.len() * PACKET_OVERHEAD
     }
@@ -93,7 +110,7 @@ pub(crate) struct Bus {
     /// The machine.
     pub(crate) machine: Cluster,
     listeners: Vec<Listener>,
-    peers: slab::Slab<Peer>,
+    pub(super) peers: slab::Slab<Peer>,
     by_link: HashMap<LinkId, usize>,
     next_generation: u32,
     /// Links that may hold more than was read of them in their turn.
@@ -106,6 +123,10 @@ pub(crate) struct Bus {
     /// Holding the file open holds the lock.
     lock: Flock<File>,
     path: PathBuf,
+    /// What `cluster-secret` is, as text and as links use it.
+    pub(super) secrets: (String, Secrets),
+    /// When it was last logged that what came has no valid code, ms.
+    pub(super) refusal_logged_ms: i64,
     /// Wall clock minus monotonic clock at the start: the machine's clock does not jump.
     clock_offset_ms: i64,
     saves: u64,
@@ -143,6 +164,8 @@ impl Bus {
             told_offset: 0,
             lock,
             path,
+            secrets: (cfg.cluster_secret.clone(), Secrets::parse(&cfg.cluster_secret)),
+            refusal_logged_ms: 0,
             clock_offset_ms,
             saves: 0,
             durable: Default::default(),
@@ -203,6 +226,10 @@ impl Bus {
     }
 
     fn add_peer(&mut self, link: LinkId, conn: Conn, connected: bool, registry: &mio::Registry) -> io::Result<()> {
+        let (seal, greeting) = match connected {
+            true => (Seal::accept(&self.secrets.1), None),
+            false => Seal::open(&self.secrets.1, random_nonce()),
+        };
         self.next_generation = self.next_generation.wrapping_add(1) & ((1 << 28) - 1);
         let generation = self.next_generation;
         let index = self.peers.insert(Peer {
@@ -211,9 +238,11 @@ impl Bus {
             generation,
             connected,
             received: Vec::new(),
-            queue: VecDeque::new(),
+            queued_bytes: greeting.as_ref().map_or(0, Vec::len),
+            queue: greeting.into_iter().map(Rc::from).collect(),
+            seal,
+            unsealed: Vec::new(),
             head_sent: 0,
-            queued_bytes: 0,
             blocked: false,
         });
         self.by_link.insert(link, index);
@@ -319,6 +348,11 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
         repl_timeout_ms: cfg.repl_timeout.saturating_mul(1000),
         slot_migration_log_len: cfg.cluster_slot_migration_log_max_len.try_into().unwrap_or(usize::MAX),
         slot_migration_max_backlog: u64::try_from(cfg.slot_migration_max_failover_repl_bytes).ok(),
+        seeds: cfg.cluster_seeds.clone(),
+        form_masters: cfg.cluster_form_masters,
+        form_replicas: cfg.cluster_form_replicas,
+        zone: cfg.availability_zone.clone(),
+        names: cfg.cluster_name.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         preferred_endpoint: match cfg.cluster_preferred_endpoint_type {
             ClusterPreferredEndpointType::Ip => PreferredEndpoint::Ip,
             ClusterPreferredEndpointType::Hostname => PreferredEndpoint::Hostname,
@@ -452,6 +486,7 @@ impl Server {
             replicating: repl.is_replica(),
             master_link_up: repl.follows_stream(),
             stream: repl.stream_id(),
+            has_keys: !db.is_empty(),
             keys_in_slot: &|slot| db.slot_len(slot) as u64,
         };
         Some(f(&mut bus.machine, &env))
@@ -473,6 +508,7 @@ impl Server {
                 bus.machine.set_config(config);
             }
         }
+        self.secret_changed();
     }
 
     /// When the cluster has something to do, wall clock.
@@ -546,6 +582,7 @@ impl Server {
             Action::Send { link, packet } => self.send_on_link(link, packet),
             Action::SetReplicationMaster { ip, port } => self.set_master(&ip, port),
             Action::UnsetReplicationMaster => self.unset_master(),
+            Action::SeekSeeds => self.seek_seeds(),
             Action::FlushAllData => {
                 self.ks.flush(None, false);
             }
@@ -556,7 +593,7 @@ impl Server {
             }
             Action::PauseClients { until_ms, readers_too } => {
                 let left_ms = until_ms - self.bus.as_ref().map_or(0, |bus| bus.machine_ms(self.clock.mono_us()));
-                let kind = if readers_too { PauseKind::All } else { PauseKind::Write };
+                let kind = if readers_too { PauseKind::Keys } else { PauseKind::Write };
                 self.pause_clients(PausePurpose::Failover, kind, self.clock.ms() + left_ms);
             }
             Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
@@ -602,13 +639,11 @@ impl Server {
     fn send_on_link(&mut self, link: LinkId, packet: Rc<[u8]>) {
         let Some(bus) = &mut self.bus else { return };
         let Some(&index) = bus.by_link.get(&link) else { return };
-        let peer = &mut bus.peers[index];
-        peer.queued_bytes += packet.len();
-        peer.queue.push_back(packet);
+        bus.peers[index].enqueue(packet);
         self.write_link(index);
     }
 
-    fn write_link(&mut self, index: usize) {
+    pub(super) fn write_link(&mut self, index: usize) {
         let Some(bus) = &mut self.bus else { return };
         if let Err(e) = bus.write(index) {
             log::trace!("I/O error writing to node link: {}", reason(&e));
@@ -617,7 +652,7 @@ impl Server {
         }
     }
 
-    fn lose_link(&mut self, link: LinkId) {
+    pub(super) fn lose_link(&mut self, link: LinkId) {
         self.drop_link(link);
         self.with_cluster(|machine, env| machine.on_link_closed(link, env));
     }
@@ -711,9 +746,18 @@ impl Server {
             return false;
         }
         bus.peers[index].connected = true;
+        if bus.peers[index].seal.waits() {
+            self.write_link(index);
+        } else {
+            self.link_may_be_used(link, local);
+        }
+        true
+    }
+
+    /// A link that we opened stands, and both sides have greeted if they are to.
+    pub(super) fn link_may_be_used(&mut self, link: LinkId, local: Option<SocketAddr>) {
         let local_ip = local.map(|a| a.ip().to_string()).unwrap_or_default();
         self.with_cluster(|machine, env| machine.on_link_connected(link, local_ip, env));
-        true
     }
 
     /// Reads a link up to its share of the turn and hands over its packets. `to_end`: it was closed, which only a read tells.
@@ -754,23 +798,20 @@ impl Server {
     fn take_packets(&mut self, index: usize, link: LinkId, received: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
-            match wire::packet_len(&received[at..]) {
-                Ok(Some(len)) if received.len() - at >= len => {
+            let peer = self.bus.as_mut()?.peers.get_mut(index).filter(|peer| peer.link == link)?;
+            match peer.seal.take(&received[at..], random_nonce) {
+                Ok(Taken::Packet(len, code_len)) => {
                     let packet = &received[at..at + len];
                     self.with_cluster(|machine, env| machine.on_packet(link, packet, env));
+                    at += len + code_len;
+                }
+                Ok(Taken::Greeting(len, answer)) => {
+                    self.on_greeting(index, answer)?;
                     at += len;
                 }
-                Ok(_) => return Some(at),
-                Err(e) => {
-                    let from = self.bus.as_ref().and_then(|bus| bus.peers.get(index)?.conn.peer());
-                    match from {
-                        Some(a) => {
-                            let text = e.to_string();
-                            log::warn!("{} from {}:{}", text.trim_end_matches('.'), a.ip(), a.port());
-                        }
-                        None => log::warn!("{e}"),
-                    }
-                    self.lose_link(link);
+                Ok(Taken::None) => return Some(at),
+                Err(broken) => {
+                    self.give_up_link(index, &broken);
                     return None;
                 }
             }

@@ -126,6 +126,8 @@ impl Server {
         };
         match refusal {
             None => Ok(()),
+            // It waits until it is known who takes it.
+            Some(_) if self.cluster().is_some_and(Cluster::holds_all_clients) => Ok(()),
             Some(Refusal::TooFewReplicas | Refusal::NotAgreed) if may_be_lost() => Ok(()),
             Some(Refusal::TooFewReplicas) => {
                 Err(CmdError::of("NOREPLICAS Not enough good replicas to write: too few confirm what they have."))

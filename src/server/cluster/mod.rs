@@ -2,5 +2,7 @@
 
 pub(crate) mod bus;
 pub(crate) mod clients;
+mod codes;
 pub(crate) mod durable;
+mod seeds;
 pub(crate) mod slot_migration;

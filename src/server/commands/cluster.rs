@@ -632,6 +632,9 @@ fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn failover(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
+    if ctx.c().is(ClientFlags::MASTER) && args.len() == 5 && args.at(3).eq_ignore_ascii_case(b"replicaid") {
+        return take_over_as_told(ctx, args.at(4));
+    }
     let mode = match (args.get(2).map(|arg| arg.to_ascii_lowercase()).as_deref(), args.len()) {
         (None, _) => FailoverMode::Coordinated,
         (Some(b"force"), 3) => FailoverMode::Force,
@@ -641,6 +644,19 @@ fn failover(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     machine(ctx, |m, env| m.failover(mode, env))??;
     apply_now(ctx);
+    Ok(())
+}
+
+/// `CLUSTER FAILOVER FORCE REPLICAID <node>` from a master that stops, to all its replicas: this node has all that was written
+/// before it, and nothing was since.
+fn take_over_as_told(ctx: &mut Ctx<'_>, id: &[u8]) -> CmdResult {
+    let is_meant = machine(ctx, |m, _| &m.myself().id.as_bytes()[..] == id)?;
+    if is_meant {
+        log::info!("Forced failover primary request accepted.");
+        // It begins at the end of the turn: this command is part of the offset that others compare ours with.
+        machine(ctx, |m, env| m.failover(FailoverMode::Force, env))??;
+    }
+    ctx.out.ok();
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 use super::int_arg;
 use super::prelude::*;
+use crate::cluster::node::NodeId;
 use crate::repl::{Awaited, RoleView, Target};
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
@@ -288,6 +289,13 @@ fn replconf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 /// A future replica tells something about itself.
 fn announce(ctx: &mut Ctx<'_>, option: &[u8], value: &[u8]) -> CmdResult {
     let client = ctx.client;
+    if is(option, "set-cluster-node-id") && ctx.srv.cluster().is_some() {
+        if NodeId::parse(value).is_none() {
+            return Err(CmdError::text(format!("ERR Unknown node {}", lossy(value))));
+        }
+        ctx.srv.repl.announcement_mut(client).node_id = Some(value.to_vec());
+        return Ok(());
+    }
     let repl = &mut ctx.srv.repl;
     if is(option, "listening-port") {
         repl.announcement_mut(client).listening_port = int_arg(value)?;

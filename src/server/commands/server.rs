@@ -109,12 +109,16 @@ fn shutdown(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             b"save" => flags.save = true,
             b"now" => flags.now = true,
             b"force" => flags.force = true,
+            b"failover" => flags.failover = true,
             b"abort" => abort = true,
             _ => return Err(error::SYNTAX),
         }
     }
     if (abort && flags != ShutdownFlags::default()) || (flags.save && flags.nosave) {
         return Err(error::SYNTAX);
+    }
+    if flags.failover && ctx.srv.cluster().is_none() {
+        return Err(CmdError::of("ERR SHUTDOWN FAILOVER is only supported in cluster mode."));
     }
     if abort {
         if !ctx.srv.abort_shutdown() {

@@ -175,7 +175,11 @@ impl Server {
     }
 
     fn is_held_back_by_pause(&self, c: &Client, call: &Call<'_>) -> bool {
-        let is_paused = self.pauses.kind() == Some(PauseKind::All) || call.may_replicate();
+        let is_paused = match self.pauses.kind() {
+            Some(PauseKind::All) => true,
+            Some(PauseKind::Keys) => call.may_replicate() || call.is_of_keys(),
+            Some(PauseKind::Write) | None => call.may_replicate(),
+        };
         is_paused && !c.is(ClientFlags::REPLICA.union(ClientFlags::MONITOR)) && c.conn.is_some()
     }
 

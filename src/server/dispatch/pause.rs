@@ -20,6 +20,8 @@ pub(crate) enum PausePurpose {
 pub(crate) enum PauseKind {
     /// Commands that may write.
     Write,
+    /// And those that read keys.
+    Keys,
     All,
 }
 

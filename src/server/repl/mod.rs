@@ -16,7 +16,7 @@ use crate::persist::child::ChildKind;
 use crate::repl::{Action, Env, LinkId, MasterSession, Repl, RunningChild};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
-use crate::server::dispatch::blocked::WaitEnd;
+use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use crate::sys::log as log_sink;
 
@@ -65,6 +65,7 @@ impl Server {
             master: self.master_session(),
             has_no_keys: &|| ks.total_keys() == 0,
             vouch: &|| bus.as_ref().and_then(|bus| bus.vouch_for(vouched_offset?)),
+            node_id: bus.as_ref().map(|bus| &bus.machine.myself().id.as_bytes()[..]),
         };
         let result = event(&mut self.repl, &env);
         self.act_for_repl();
@@ -188,7 +189,13 @@ impl Server {
         const GONE: CmdError = CmdError::of(
             "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
         );
+        // Whoever waits for a key of a slot that is elsewhere now goes on there, and a shutdown goes on here.
+        self.redirect_blocked();
         for id in self.blocked.clients.clone() {
+            let block = self.clients.get(id).and_then(|c| c.block.as_ref());
+            if block.is_none_or(|block| block.kind == BlockKind::Shutdown) {
+                continue;
+            }
             self.reply_error_to(id, &GONE);
             self.unblock(id, WaitEnd::Failed);
             if let Some(c) = self.clients.get_mut(id) {

@@ -1,0 +1,308 @@
+//! A cluster node that is told to stop has a replica take over first: clients see redirections and nothing else.
+
+mod common;
+
+use common::SERVER;
+use common::cluster::{Node, join, wait};
+use redis::{Connection, ErrorKind, RedisResult};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// So many slots are written to.
+const GROUPS: u64 = 64;
+
+fn six(more: &[&str]) -> Vec<Node> {
+    let more = [&["--repl-diskless-sync-delay", "0"], more].concat();
+    let mut nodes: Vec<Node> = (0..6).map(|_| Node::with_options(Path::new(SERVER), &more)).collect();
+    join(&mut nodes, true);
+    nodes
+}
+
+/// What one client was told.
+#[derive(Default)]
+struct Told {
+    acknowledged: Vec<u64>,
+    errors: Vec<String>,
+    slowest: Duration,
+    redirected: u64,
+    reconnected: u64,
+}
+
+/// A client of the cluster that knows no more than it must: it goes where it is sent, and elsewhere when a connection ends.
+struct Client {
+    ports: Vec<u16>,
+    conns: HashMap<u16, Connection>,
+    /// Where a slot was served last.
+    owners: HashMap<u64, u16>,
+    redirected: u64,
+    reconnected: u64,
+}
+
+impl Client {
+    fn new(ports: &[u16]) -> Client {
+        let (conns, owners) = Default::default();
+        Client { ports: ports.to_vec(), conns, owners, redirected: 0, reconnected: 0 }
+    }
+
+    fn ask_at(&mut self, port: u16, words: &[String]) -> RedisResult<Option<u64>> {
+        let conn = match self.conns.entry(port) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+                let conn = client.get_connection_with_timeout(Duration::from_secs(1))?;
+                conn.set_read_timeout(Some(Duration::from_secs(20)))?;
+                entry.insert(conn)
+            }
+        };
+        let reply: redis::Value = words[1..].iter().fold(&mut redis::cmd(&words[0]), |c, w| c.arg(w)).query(conn)?;
+        Ok(redis::from_redis_value(&reply).unwrap_or_default())
+    }
+
+    /// `group` stands for the slot of the key.
+    fn call(&mut self, group: u64, words: &[&str]) -> RedisResult<Option<u64>> {
+        let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
+        let mut port = self.owners.get(&group).copied().unwrap_or(self.ports[0]);
+        let start = Instant::now();
+        loop {
+            let error = match self.ask_at(port, &words) {
+                Ok(value) => {
+                    self.owners.insert(group, port);
+                    return Ok(value);
+                }
+                Err(error) if start.elapsed() > Duration::from_secs(30) => return Err(error),
+                Err(error) => error,
+            };
+            if error.kind() == ErrorKind::Moved {
+                self.redirected += 1;
+                let (address, _) = error.redirect_node().expect("where to");
+                port = address.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port");
+            } else if error.is_io_error() {
+                self.reconnected += 1;
+                self.conns.remove(&port);
+                let at = self.ports.iter().position(|p| *p == port).unwrap_or(0);
+                port = self.ports[(at + 1) % self.ports.len()];
+            } else {
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Writes keys all over the slots, and reads each back.
+fn load(ports: &[u16], stop: &Arc<AtomicBool>, next: &Arc<AtomicU64>) -> JoinHandle<Told> {
+    let mut client = Client::new(ports);
+    let (stop, next) = (stop.clone(), next.clone());
+    std::thread::spawn(move || {
+        let mut told = Told::default();
+        while !stop.load(Ordering::Relaxed) {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let (group, start) = (n % GROUPS, Instant::now());
+            let (key, value) = (format!("{{{group}}}{n}"), n.to_string());
+            match client.call(group, &["SET", &key, &value]) {
+                Ok(_) => told.acknowledged.push(n),
+                Err(e) => told.errors.push(e.to_string()),
+            }
+            match client.call(group, &["GET", &key]) {
+                Ok(value) if value == Some(n) => {}
+                other => told.errors.push(format!("GET {n}: {other:?}")),
+            }
+            told.slowest = told.slowest.max(start.elapsed());
+        }
+        (told.redirected, told.reconnected) = (client.redirected, client.reconnected);
+        told
+    })
+}
+
+fn reconnect(node: &mut Node) {
+    node.server.restart();
+    node.conn = node.server.connect();
+    wait("it follows or serves, and the cluster is up", 30, || {
+        let info = node.text(&["INFO", "replication"]);
+        (info.contains("role:master") || info.contains("master_link_status:up")) && node.info("cluster_state") == "ok"
+    });
+}
+
+/// Restarts all nodes one after the other under load; gives how long each took to end.
+fn restart_all(nodes: &mut [Node], stop_node: impl Fn(&mut Node) -> Duration) -> Vec<Duration> {
+    let ports: Vec<u16> = nodes.iter().map(|n| n.server.port).collect();
+    let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let clients: Vec<_> = (0..4).map(|_| load(&ports, &stop, &next)).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let mut took = Vec::new();
+    for at in 0..nodes.len() {
+        let was_master = nodes[at].text(&["ROLE"]).contains("master");
+        took.push(stop_node(&mut nodes[at]));
+        let log = nodes[at].server.log();
+        assert_eq!(log.contains("Another node serves the slots of this one now"), was_master, "{log}");
+        reconnect(&mut nodes[at]);
+        assert!(nodes[at].text(&["ROLE"]).contains("slave"), "another node has its place");
+        // Those who follow the new master have all to be back before the next one goes.
+        wait("all replicas are in sync", 30, || {
+            nodes.iter_mut().all(|n| !n.text(&["INFO", "replication"]).contains("master_link_status:down"))
+        });
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    stop.store(true, Ordering::Relaxed);
+    let mut acknowledged = Vec::new();
+    for client in clients {
+        let told = client.join().unwrap();
+        println!(
+            "{} acknowledged, the slowest pair took {:?}, {} redirections, {} reconnects",
+            told.acknowledged.len(),
+            told.slowest,
+            told.redirected,
+            told.reconnected
+        );
+        assert_eq!(told.errors, Vec::<String>::new());
+        acknowledged.extend(told.acknowledged);
+    }
+    assert!(acknowledged.len() > 500, "{}", acknowledged.len());
+    let mut client = Client::new(&ports);
+    let mut is_there =
+        |n: u64| client.call(n % GROUPS, &["GET", &format!("{{{}}}{n}", n % GROUPS)]).unwrap() == Some(n);
+    let missing: Vec<_> = acknowledged.iter().filter(|n| !is_there(**n)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {}", acknowledged.len());
+    took
+}
+
+fn by_signal(node: &mut Node) -> Duration {
+    node.server.terminate(10)
+}
+
+fn by_command(node: &mut Node) -> Duration {
+    let start = Instant::now();
+    let _ = node.call(&["SHUTDOWN", "NOSAVE"]);
+    wait("it ends", 10, || node.server.child.try_wait().is_ok_and(|status| status.is_some()));
+    start.elapsed()
+}
+
+#[test]
+fn all_nodes_restart_by_signal_and_no_client_notices() {
+    let took = restart_all(&mut six(&["--appendonly", "yes"]), by_signal);
+    println!("{took:?}");
+    // It did not come to the end of shutdown-timeout.
+    assert!(took.iter().all(|took| *took < Duration::from_secs(8)), "{took:?}");
+}
+
+#[test]
+fn all_nodes_restart_by_command_and_no_client_notices() {
+    // With nothing on disk they come back empty.
+    restart_all(&mut six(&[]), by_command);
+}
+
+#[test]
+fn with_durable_acknowledgements_it_is_the_same() {
+    let mut nodes = six(&["--cluster-durable-acks", "1", "--appendonly", "yes"]);
+    for node in &mut nodes[..3] {
+        wait("writes are accepted", 20, || node.info("cluster_durable_state") == "ok");
+    }
+    let took = by_signal(&mut nodes[0]);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(nodes[0].server.log().contains("Another node serves"), "{}", nodes[0].server.log());
+    wait("its replica is the master", 5, || nodes[3].text(&["ROLE"]).contains("master"));
+    reconnect(&mut nodes[0]);
+    wait("writes are accepted", 20, || nodes[3].text(&["SET", "bar", "1"]) == "OK");
+}
+
+#[test]
+fn who_waits_for_a_key_is_sent_on_and_the_signal_may_name_it() {
+    let mut nodes = six(&["--auto-failover-on-shutdown", "no", "--shutdown-on-sigterm", "nosave", "failover"]);
+    let mut waiting = nodes[0].server.connect();
+    let waits = std::thread::spawn(move || redis::cmd("BLPOP").arg("bar").arg(0).query::<redis::Value>(&mut waiting));
+    wait("it waits", 5, || nodes[0].text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    nodes[0].server.terminate(5);
+    let answer = waits.join().unwrap().unwrap_err();
+    assert!(answer.to_string().contains(&nodes[3].server.port.to_string()), "{answer}");
+    assert!(nodes[3].text(&["ROLE"]).contains("master"));
+    // By command the default of the directive counts: it ends as it is.
+    let start = Instant::now();
+    by_command(&mut nodes[1]);
+    assert!(nodes[4].text(&["ROLE"]).contains("slave") && start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn now_skips_it_and_abort_ends_it() {
+    let mut nodes = six(&["--shutdown-timeout", "30"]);
+    let _ = nodes[0].call(&["SHUTDOWN", "NOSAVE", "NOW"]);
+    assert!(nodes[3].text(&["ROLE"]).contains("slave"));
+    // A replica that stands still is waited for, unless the order is taken back.
+    let replica = nodes[4].server.pid().to_string();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &replica]).status().unwrap().success());
+    };
+    signal("-STOP");
+    assert_eq!(nodes[1].text(&["SET", "foo", "1"]).split(' ').next(), Some("MOVED"));
+    assert_eq!(nodes[1].text(&["SET", "hello", "1"]).split(' ').next(), Some("MOVED"));
+    let mut other = nodes[1].server.connect();
+    assert!(redis::cmd("PUBLISH").arg("x").arg("y").query::<i64>(&mut other).is_ok());
+    assert_eq!(nodes[1].text(&["DEBUG", "SET-ACTIVE-EXPIRE", "1"]), "OK");
+    // The stream moves on, so the replica is behind.
+    let slot_key = (0..).map(|n: u32| n.to_string()).find(|key| nodes[1].text(&["SET", key, "1"]) == "OK").unwrap();
+    let mut conn = nodes[1].server.connect();
+    let asks = std::thread::spawn(move || redis::cmd("SHUTDOWN").arg("NOSAVE").query::<redis::Value>(&mut conn));
+    wait("it waits", 5, || nodes[1].text(&["INFO", "server"]).contains("shutdown_in_milliseconds"));
+    assert_eq!(nodes[1].text(&["SHUTDOWN", "ABORT"]), "OK");
+    assert!(asks.join().unwrap().unwrap_err().to_string().contains("Errors trying to SHUTDOWN"));
+    assert_eq!(nodes[1].text(&["SET", &slot_key, "2"]), "OK");
+    signal("-CONT");
+    assert!(nodes[4].text(&["ROLE"]).contains("slave"));
+}
+
+/// The replica may obey until it has given up, so until then nothing may be written that it does not have.
+#[test]
+fn after_abort_writes_wait_for_a_replica_that_was_told() {
+    let mut nodes = six(&[]);
+    // It gets no votes.
+    assert_eq!(nodes[3].text(&["DEBUG", "DROP-CLUSTER-PACKET-FILTER", "6"]), "OK");
+    let mut conn = nodes[0].server.connect();
+    let asks = std::thread::spawn(move || redis::cmd("SHUTDOWN").query::<redis::Value>(&mut conn));
+    wait("the replica is told", 5, || nodes[0].server.log().contains("Perform auto failover to replica"));
+    let told = Instant::now();
+    assert_eq!(nodes[0].text(&["SHUTDOWN", "ABORT"]), "OK");
+    assert!(asks.join().unwrap().is_err());
+    // Those who voted for the replica grant the master nothing until that election is over.
+    wait("it takes writes again", 15, || nodes[0].text(&["SET", "bar", "1"]) == "OK");
+    assert!(told.elapsed() > Duration::from_secs(4), "{:?}", told.elapsed());
+    assert!(nodes[3].text(&["ROLE"]).contains("slave"));
+    // The same without an end: it takes as long as it may, and no longer.
+    assert_eq!(nodes[0].text(&["CONFIG", "SET", "shutdown-timeout", "3"]), "OK");
+    let took = nodes[0].server.terminate(10);
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(6), "{took:?}");
+}
+
+#[test]
+fn a_whole_cluster_ends_without_delay() {
+    let mut nodes = six(&[]);
+    // Two of three masters are gone: nobody can be elected.
+    nodes[0].server.kill();
+    nodes[1].server.kill();
+    nodes[3].server.kill();
+    nodes[4].server.kill();
+    let took = nodes[2].server.terminate(10);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(nodes[2].server.log().contains("too few masters are reached"));
+    // A replica just ends, and so does a server that is no node of a cluster.
+    assert!(nodes[5].server.terminate(10) < Duration::from_secs(1));
+    let mut alone = common::TestServer::start(&[]);
+    let told = common::try_run::<String>(&mut alone.connect(), &["SHUTDOWN", "FAILOVER"]).unwrap_err();
+    assert!(told.to_string().contains("only supported in cluster mode"), "{told}");
+    assert!(alone.terminate(10) < Duration::from_secs(1));
+}
+
+#[cfg_attr(not(has_redis), ignore = "there is no real redis-server")]
+#[test]
+fn a_redis_replica_that_does_not_know_the_order_is_not_given_it() {
+    let mut nodes: Vec<Node> = (0..3).map(|_| Node::ours()).collect();
+    nodes.extend((0..3).map(|_| Node::start(&common::real_redis())));
+    join(&mut nodes, true);
+    let took = nodes[0].server.terminate(10);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(nodes[0].server.log().contains("since there are legacy replicas"));
+    assert!(!nodes[3].server.log().contains("CRITICAL"), "{}", nodes[3].server.log());
+    wait("it was replaced in the usual way", 10, || nodes[3].text(&["ROLE"]).contains("master"));
+}
