@@ -78,7 +78,7 @@ impl Cluster {
         let is_reached = |n: &Node| n.healthy() && n.link.is_some_and(|link| self.links[&link].connected);
         let reached = self.nodes.iter().filter(|(_, n)| n.is_voter() && is_reached(n)).count();
         // We have a vote, too.
-        self.owns_slots() && reached + 1 >= self.quorum()
+        self.owns_slots() && reached + 1 >= self.quorum() && !self.has_granted()
     }
 
     /// How fit a node is to take our place, the less the better; `None`: not at all. One that never takes over unless it is
@@ -154,6 +154,10 @@ impl Cluster {
     /// Handles the request of a replica of ours to take over.
     pub(super) fn on_mf_start(&mut self, link: LinkId, sender: NodeKey, env: &Env) {
         if self.nodes[sender].replica_of != Some(self.myself) {
+            return;
+        }
+        // It would claim slots that another node may take at this moment. It asks again.
+        if self.has_granted() {
             return;
         }
         if self.manual.paused && self.manual.replica == Some(sender) {

@@ -389,6 +389,8 @@ pub(crate) struct Cluster {
     migrating: BTreeMap<Slot, NodeKey>,
     importing: BTreeMap<Slot, NodeKey>,
     jobs: slot_migration::Jobs,
+    /// Slots that we, or our master, lost to another node while there were keys in them, which are to go.
+    leftovers: SlotSet,
     /// Slots whose owner no longer claims them, and nobody else does. They stay bound, so that clients see no error,
     /// but we do not tell others that the owner has them.
     unclaimed: SlotSet,
@@ -456,6 +458,7 @@ impl Cluster {
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
             jobs: slot_migration::Jobs::default(),
+            leftovers: SlotSet::default(),
             unclaimed: SlotSet::default(),
             blacklist: BTreeMap::new(),
             links: HashMap::new(),
@@ -859,6 +862,7 @@ impl Cluster {
             self.replicate_from(master);
         }
         self.forget_old_jobs();
+        self.note_leftovers(env);
         self.manual_failover_cron(env);
         self.durable_tick(env);
         self.form(env);

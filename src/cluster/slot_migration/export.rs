@@ -1,8 +1,8 @@
 //! The source: slots of this node on their way to another one.
 
 use super::{
-    Cluster, Env, GRANT_LASTS_MS, HOLD_MULT, JobId, Message, NodeId, NodeKey, Order, Ranges, SHORTEST_HOLD_MS,
-    SMALL_BACKLOG, State, command,
+    Cluster, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, JobId, Message, NodeId, NodeKey, Order, Ranges,
+    SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command,
 };
 use crate::cluster::AdminError;
 use crate::cluster::wire::PacketType;
@@ -46,16 +46,8 @@ impl Cluster {
             return Err(AdminError("No migrations ongoing".into()));
         }
         for at in 0..self.jobs.list.len() {
-            let job = &mut self.jobs.list[at];
-            if !is_open(job) {
-                continue;
-            }
-            if job.state == State::Granted {
-                // The target may have taken over already.
-                job.is_cancelled = true;
-                self.close_job_link(at);
-            } else {
-                self.end_job(at, State::Cancelled, "", env);
+            if is_open(&self.jobs.list[at]) {
+                self.give_up(at, State::Cancelled, "", env);
             }
         }
         log::info!("Canceled all in progress slot migrations (user request from '{by}')");
@@ -160,7 +152,10 @@ impl Cluster {
     pub(super) fn on_message_of_target(&mut self, at: usize, message: Message, env: &Env) {
         match (message, self.jobs.list[at].state) {
             (Message::RequestPause, State::Streaming) => self.move_to(at, State::WaitingToPause, env),
-            (Message::RequestFailover, State::Paused) => self.grant(at, env),
+            (Message::RequestFailover, State::Paused) if self.jobs.list[at].asked_ms.is_none() => {
+                self.jobs.list[at].asked_ms = Some(env.now_ms);
+                self.grant(at, env);
+            }
             _ => {
                 let job = &self.jobs.list[at];
                 log::warn!(
@@ -178,14 +173,22 @@ impl Cluster {
         self.config.manual_failover_timeout_ms.saturating_mul(HOLD_MULT)
     }
 
+    /// Lets the target take over which has asked for it.
     fn grant(&mut self, at: usize, env: &Env) {
-        let now_ms = env.now_ms;
+        let (now_ms, Some(asked_ms)) = (env.now_ms, self.jobs.list[at].asked_ms) else { return };
         if now_ms > self.jobs.list[at].hold_until_ms {
             return self.fail_job(at, "Unpaused before failover completed", env);
         }
         // A node that may not serve any more has nothing to give.
         if !self.holds_lease(now_ms) || self.owner_of_job(at) != Some(self.myself) {
             return self.fail_job(at, "Slots are no longer owned by myself", env);
+        }
+        if !self.may_grant(at, env) {
+            // Later than this the target would not take it any more.
+            if now_ms - asked_ms > GRANT_WAITS_MS {
+                self.fail_job(at, "The takeover could not be granted in time", env);
+            }
+            return self.wake_at(now_ms + 10);
         }
         let hold_ms = self.hold_ms().max(SHORTEST_HOLD_MS);
         const { assert!(GRANT_LASTS_MS < SHORTEST_HOLD_MS) };
@@ -195,12 +198,34 @@ impl Cluster {
         self.move_to(at, State::Granted, env);
     }
 
+    /// Whether our epoch is known to the target, so that its own will be greater, and will stay as it is until the takeover.
+    fn may_grant(&mut self, at: usize, env: &Env) -> bool {
+        let job = &self.jobs.list[at];
+        let Some(key) = job.target.and_then(|id| self.nodes.find(&id)) else { return false };
+        if self.manual.in_progress() || self.takes_over_soon() {
+            return false;
+        }
+        let (_, since_ms) = self.jobs.epoch;
+        let node = &self.nodes[key];
+        if node.granted_ms > since_ms {
+            return true;
+        }
+        if let Some(link) = node.link
+            && job.ack_sent_ms < env.now_ms
+            && since_ms < env.now_ms
+        {
+            self.jobs.list[at].ack_sent_ms = env.now_ms;
+            self.send_ping(link, PacketType::Ping, env);
+        }
+        false
+    }
+
     fn try_to_pause(&mut self, at: usize, env: &Env) {
         let most = self.config.slot_migration_max_backlog;
         let hold_ms = self.hold_ms();
         let job = &mut self.jobs.list[at];
         let is_small = most.is_none_or(|most| job.unsent <= most.max(SMALL_BACKLOG));
-        if self.jobs.prevents_pause || !is_small {
+        if self.jobs.prevents_pause || !is_small || self.manual.in_progress() {
             return;
         }
         log::info!(
@@ -228,6 +253,7 @@ impl Cluster {
                 log::warn!("Slot migration {} timed out during slot failover.", job.description);
                 self.fail_job(at, "Timed out before streaming completed", env);
             }
+            State::Paused => self.grant(at, env),
             State::Granted if env.now_ms > job.hold_until_ms => self.find_out(at, env),
             _ => {}
         }
@@ -248,37 +274,44 @@ impl Cluster {
             }
             _ => {
                 log::warn!("Slot migration {} contains slots that are no longer all owned by myself", job.description);
-                self.fail_job(at, "Slots are no longer owned by myself", env);
+                self.end_job(at, State::Failed, "Slots are no longer owned by myself", env);
                 true
             }
         }
+    }
+
+    /// Whether other nodes may take slots under an epoch that a new one of ours would beat.
+    fn others_may_take(&self, at: usize, env: &Env) -> bool {
+        let may_take = |job: &super::Job| {
+            let node = job.target.and_then(|id| self.nodes.find(&id)).map(|key| self.top_master(key));
+            let is_out = node.is_none_or(|key| self.nodes[key].failed());
+            job.state == State::Granted && !(is_out && env.now_ms > job.hold_until_ms)
+        };
+        self.jobs.list.iter().enumerate().any(|(other, job)| other != at && may_take(job))
     }
 
     /// The time is over in which the target could take over, and nothing was heard of it. If it had, it would claim the slots
     /// in its answer to a ping that was sent since.
     fn find_out(&mut self, at: usize, env: &Env) {
         let job = &self.jobs.list[at];
-        let (since, is_cancelled) = (job.hold_until_ms, job.is_cancelled);
+        let since = job.hold_until_ms;
         // Its replica may have taken its place.
         let key = job.target.and_then(|id| self.nodes.find(&id)).map(|key| self.top_master(key));
         let node = key.map(|key| &self.nodes[key]);
         let answered = node.is_some_and(|n| n.is_master() && n.granted_ms > since);
         let is_out = node.is_none_or(|n| n.failed());
-        if answered || is_out && self.holds_lease(env.now_ms) {
-            if is_out {
+        // A majority that has answered since would have told us of a claim that it knows of.
+        let is_unheard = is_out && self.holds_lease(env.now_ms) && self.is_answered_by_majority(since);
+        if answered || is_unheard && !self.others_may_take(at, env) {
+            if !answered {
                 // It may come back with a claim that nobody has heard of: ours is to be the newer one, even if its epoch was
                 // the next one, too.
-                let _ = self.begin_epoch() && self.begin_epoch();
-                let epoch = self.greatest_epoch();
-                self.nodes[self.myself].config_epoch = epoch;
-                self.save_synced();
-                self.todo.announce = true;
+                self.take_epoch(2);
             }
             let text = "Unpaused before migration completed (the target did not take over)";
-            return match is_cancelled {
-                true => self.end_job(at, State::Cancelled, "", env),
-                false => self.fail_job(at, text, env),
-            };
+            let late_end = self.jobs.list[at].late_end.take();
+            let (outcome, text) = late_end.unwrap_or_else(|| (State::Failed, text.to_string()));
+            return self.end_job(at, outcome, &text, env);
         }
         if self.jobs.list[at].ack_sent_ms <= since
             && let Some(link) = node.and_then(|n| n.link)

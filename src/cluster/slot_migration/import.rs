@@ -110,13 +110,36 @@ impl Cluster {
 
     /// Asks for the takeover once the source has paused; one that may not serve now, after it stood still, say, waits with it.
     fn request_failover(&mut self, at: usize, env: &Env) {
-        let may_serve = self.holds_lease(env.now_ms);
+        let may_serve = self.may_take_over(env) && self.yields_to_no_export();
         let job = &mut self.jobs.list[at];
-        if job.is_paused && may_serve && job.state == State::WaitingForPaused {
+        if !job.is_paused || job.state != State::WaitingForPaused {
+            return;
+        }
+        if !may_serve {
+            self.wake_at(env.now_ms + 10);
+        } else {
             job.requested_ms = env.now_ms;
             self.say(at, Message::RequestFailover);
             self.move_to(at, State::RequestedFailover, env);
         }
+    }
+
+    /// Whether a majority of the masters is there to hear of it, and nobody is about to take our place.
+    fn may_take_over(&self, env: &Env) -> bool {
+        // One without slots holds a lease without asking anybody.
+        let is_reached = self.is_answered_by_majority(env.now_ms - self.lease_ms());
+        self.holds_lease(env.now_ms) && is_reached && !self.manual.in_progress() && !self.has_granted()
+    }
+
+    /// Of takeovers that wait for each other, one goes on: that of the node whose id is smaller.
+    fn yields_to_no_export(&self) -> bool {
+        let is_first = |job: &super::Job| job.state != State::Paused || Some(self.myself().id) < job.target;
+        self.jobs.list.iter().filter(|job| job.is_export).all(is_first)
+    }
+
+    /// Whether this node has asked to take slots over, and may take a new epoch for it.
+    pub(super) fn takes_over_soon(&self) -> bool {
+        self.jobs.list.iter().any(|job| matches!(job.state, State::RequestedFailover | State::MayTakeOver))
     }
 
     // ---- the turn ----
@@ -130,6 +153,10 @@ impl Cluster {
             return;
         }
         match (self.is_master(), job.state) {
+            // The master that we replaced had taken them over.
+            (true, State::OnPrimary) if self.owner_of_job(at) == Some(self.myself) => {
+                self.end_job(at, State::Success, "", env);
+            }
             (true, State::OnPrimary) => self.fail_job(at, "A failover occurred during slot import", env),
             (false, State::OnPrimary) => {}
             (false, _) => self.leave_to_master(at, env),
@@ -160,13 +187,14 @@ impl Cluster {
 
     /// The slots become ours.
     fn take_over(&mut self, at: usize, env: &Env) {
-        if !self.holds_lease(env.now_ms) {
+        if !self.may_take_over(env) {
             if env.now_ms - self.jobs.list[at].requested_ms > GRANT_LASTS_MS {
-                self.fail_job(at, "The target cannot reach a majority of the primaries", env);
+                self.fail_job(at, "The target could not take over in time", env);
             }
-            return;
+            return self.wake_at(env.now_ms + 10);
         }
-        self.bump_epoch();
+        // A new one in any case: that is how others see that what we claim is news.
+        self.take_epoch(1);
         let slots: Vec<u16> = self.jobs.list[at].slots.iter().collect();
         for slot in slots {
             self.unbind(slot);

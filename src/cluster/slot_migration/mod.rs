@@ -11,7 +11,10 @@
 //!   bus, or the target answers a ping that was sent after the time in which it might take over and does not claim the slots,
 //!   or the cluster has declared it failed. In the last case the source takes an epoch that beats a claim it has not heard of.
 //! - A target takes over at once when it may, and not at all when that was granted later than [`GRANT_LASTS_MS`] after it
-//!   asked, which is less than a source waits.
+//!   asked, which is less than a source waits. It does so under an epoch that is greater than any it knows, and only while
+//!   a majority of the masters answers it.
+//! - The target knows the epoch of a source that has let it take over, and that epoch stays: the source takes no other one,
+//!   lets no replica take its place, and takes over no slots itself until it knows what came of it.
 //!
 //! Until the end keys of slots that come are hidden, on the target and its replicas, which hear of the job's beginning and end
 //! in the stream. A job that fails deletes them.
@@ -37,6 +40,8 @@ use crate::structs::slots::{Slot, SlotSet};
 
 /// How long after it asked a target may take over.
 const GRANT_LASTS_MS: i64 = 1500;
+/// For so long a source may wait with a grant.
+const GRANT_WAITS_MS: i64 = 1000;
 /// How long a source waits at least for news of a takeover it has granted.
 const SHORTEST_HOLD_MS: i64 = 2000;
 /// How many times `cluster-manual-failover-timeout` a source holds writes back.
@@ -45,6 +50,10 @@ const HOLD_MULT: i64 = 2;
 const ACK_MS: i64 = 1000;
 /// So much may be unsent when writes are held back, whatever is configured: the link takes it in no time. Bytes.
 const SMALL_BACKLOG: u64 = 16 * 1024;
+
+/// A target that is lost with its replicas right after the takeover may have acknowledged what the source, which takes the
+/// slots back, has not.
+const NOT_DURABLE: &str = "Slots do not move as a whole while cluster-durable-acks is on";
 
 /// A job; no number is used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -241,8 +250,10 @@ pub(crate) struct Job {
     requested_ms: i64,
     /// The source of an import holds writes back.
     is_paused: bool,
-    /// Cancelled after the takeover was granted: what comes of that decides.
-    is_cancelled: bool,
+    /// The target has asked for the takeover, and when.
+    asked_ms: Option<i64>,
+    /// It was to end so after the takeover was granted: what comes of that decides.
+    late_end: Option<(State, String)>,
     /// Another process does the work, or did.
     is_tracking_only: bool,
     has_link: bool,
@@ -259,6 +270,8 @@ pub(crate) struct Job {
 pub(crate) struct Jobs {
     list: VecDeque<Job>,
     next: u64,
+    /// Our config epoch, and when we were first seen to have it.
+    epoch: (u64, i64),
     /// DEBUG SLOTMIGRATION: sources do not pause, targets do not take over.
     pub(crate) prevents_pause: bool,
     pub(crate) prevents_failover: bool,
@@ -292,6 +305,37 @@ impl Cluster {
         self.slots_where(|job| job.state.holds_writes())
     }
 
+    /// Whether another node may take slots of ours at this moment.
+    pub(super) fn has_granted(&self) -> bool {
+        self.jobs.list.iter().any(|job| job.state == State::Granted)
+    }
+
+    /// Slots that we have let this node take.
+    pub(super) fn granted_to(&self, node: NodeKey) -> SlotSet {
+        if !self.has_granted() {
+            return SlotSet::default();
+        }
+        let id = self.nodes[node].id;
+        self.slots_where(|job| job.state == State::Granted && job.target == Some(id))
+    }
+
+    /// Whether acknowledged writes are to survive whatever happens.
+    fn is_durable(&self) -> bool {
+        self.config.durable_acks > 0 || self.has_durable_acks()
+    }
+
+    /// The slots of a job.
+    pub(crate) fn slots_of_job(&self, id: JobId) -> Option<&SlotSet> {
+        self.jobs.at(id).map(|at| &self.jobs.list[at].slots)
+    }
+
+    /// Whether a majority of the masters has answered what was sent to them after that time.
+    fn is_answered_by_majority(&self, since_ms: i64) -> bool {
+        let others = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
+        let answered = others.filter(|(_, n)| !n.failed() && n.granted_ms > since_ms).count();
+        answered + usize::from(self.myself().is_voter()) >= self.quorum()
+    }
+
     /// Slots whose keys are not to be seen yet.
     pub(crate) fn importing_slots(&self) -> SlotSet {
         self.slots_where(|job| !job.is_export && !job.state.is_final())
@@ -314,6 +358,9 @@ impl Cluster {
         let refuse = |text: &str| Err(AdminError(text.into()));
         if !self.is_master() {
             return refuse("Slot migration can only be used on primary nodes.");
+        }
+        if self.is_durable() {
+            return refuse(NOT_DURABLE);
         }
         if !self.importing.is_empty() {
             return refuse("Slots are being manually imported");
@@ -425,9 +472,16 @@ impl Cluster {
 
     /// Goes on with all jobs. To be called before the loop sleeps, when everything that was executed is in the streams.
     pub(crate) fn advance_slot_migrations(&mut self, env: &Env) {
+        if self.jobs.epoch.0 != self.myself().config_epoch {
+            self.jobs.epoch = (self.myself().config_epoch, env.now_ms);
+        }
         for at in 0..self.jobs.list.len() {
-            if self.jobs.list[at].state.is_final() {
+            let job = &self.jobs.list[at];
+            if job.state.is_final() {
                 continue;
+            }
+            if job.state.is_in_progress() && !job.is_tracking_only && self.is_durable() {
+                self.fail_job(at, NOT_DURABLE, env);
             }
             self.check_time(at, env);
             if self.jobs.list[at].is_export {
@@ -498,7 +552,19 @@ impl Cluster {
     }
 
     fn fail_job(&mut self, at: usize, message: &str, env: &Env) {
-        self.end_job(at, State::Failed, message, env);
+        self.give_up(at, State::Failed, message, env);
+    }
+
+    /// Ends a job, unless the target may have taken over already: then that decides, and only the link is closed.
+    fn give_up(&mut self, at: usize, outcome: State, message: &str, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        if job.state != State::Granted {
+            return self.end_job(at, outcome, message, env);
+        }
+        if job.late_end.is_none() {
+            job.late_end = Some((outcome, message.to_string()));
+            self.close_job_link(at);
+        }
     }
 
     /// Ends a job. One that brought keys here deletes them first, unless it succeeded.
@@ -560,7 +626,8 @@ impl Cluster {
             hold_until_ms: 0,
             requested_ms: 0,
             is_paused: false,
-            is_cancelled: false,
+            asked_ms: None,
+            late_end: None,
             is_tracking_only: false,
             has_link: true,
             owners_seen: None,

@@ -6,6 +6,8 @@ use crate::cluster::node::NodeFlags;
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const C: &str = "cccccccccccccccccccccccccccccccccccccccc";
+const IDS: [&str; 3] = [A, B, C];
 const SLOT: Slot = 7;
 const START_MS: i64 = 1_000_000;
 
@@ -20,19 +22,22 @@ use Side::{Source, Target};
 fn node(myself: &str, config: ClusterConfig) -> Cluster {
     let flags = |id| if id == myself { "myself,master" } else { "master" };
     let text = format!(
-        "{A} 10.0.0.1:7000@17000 {} - 0 0 1 connected 0-8191\n{B} 10.0.0.2:7001@17001 {} - 0 0 2 connected 8192-16383\n",
+        "{A} 10.0.0.1:7000@17000 {} - 0 0 1 connected 0-8191\n{B} 10.0.0.2:7001@17001 {} - 0 0 2 connected 8192-15999\n\
+         {C} 10.0.0.3:7002@17002 {} - 0 0 3 connected 16000-16383\n",
         flags(A),
         flags(B),
+        flags(C),
     );
     let mut c = Cluster::from_nodes_conf(config, 1, START_MS, &text).unwrap();
     c.flush(&Env::at(START_MS));
     (c.state_ok, c.lease_end_ms) = (true, i64::MAX);
+    c.nodes.for_each_mut(|node| node.granted_ms = START_MS + 1);
     c
 }
 
-/// Both nodes, what is on its way between them, and what the server of each has done.
+/// Both nodes and one that only listens, what is on its way between them, and what the server of each has done.
 struct Pair {
-    nodes: [Cluster; 2],
+    nodes: [Cluster; 3],
     now_ms: i64,
     /// Commands and replies, by receiver.
     queues: [VecDeque<Vec<u8>>; 2],
@@ -40,6 +45,8 @@ struct Pair {
     jobs: [Option<JobId>; 2],
     /// Packets of the bus pass.
     bus: bool,
+    /// But not between these two.
+    no_bus_between: Option<(usize, usize)>,
     snapshots: bool,
     delivered: usize,
     deleted: Vec<Slot>,
@@ -50,11 +57,12 @@ impl Pair {
     fn new() -> Pair {
         let config = || ClusterConfig { require_full_coverage: false, ..ClusterConfig::default() };
         Pair {
-            nodes: [node(A, config()), node(B, config())],
+            nodes: IDS.map(|id| node(id, config())),
             now_ms: START_MS,
             queues: Default::default(),
             jobs: [None, None],
             bus: true,
+            no_bus_between: None,
             snapshots: true,
             delivered: 0,
             deleted: Vec::new(),
@@ -181,18 +189,31 @@ impl Pair {
         }
     }
 
-    /// What the bus tells both, if it works: the owner with the greater epoch wins, and pings are answered.
+    /// What the bus tells all, if it works: the owner with the greater epoch wins, and pings are answered.
     fn gossip(&mut self) {
-        if !self.bus {
-            return;
-        }
         let env = Env::at(self.now_ms);
-        for at in 0..2 {
-            let header = self.nodes[1 - at].header(0, &env);
-            let about = self.nodes[at].find(if at == 0 { B } else { A }.as_bytes()).unwrap();
-            self.nodes[at].nodes[about].config_epoch = header.config_epoch;
-            self.nodes[at].take_in_slots(about, &header, &env);
-            self.nodes[at].nodes[about].granted_ms = self.now_ms;
+        for (from, at) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+            let is_cut = self.no_bus_between.is_some_and(|(a, b)| (a, b) == (from, at) || (b, a) == (from, at));
+            if is_cut || !self.bus {
+                continue;
+            }
+            let header = self.nodes[from].header(0, &env);
+            let node = &mut self.nodes[at];
+            let about = node.find(IDS[from].as_bytes()).unwrap();
+            node.current_epoch = node.current_epoch.max(header.current_epoch);
+            node.nodes[about].config_epoch = node.nodes[about].config_epoch.max(header.config_epoch);
+            node.resolve_epoch_collision(about, &header);
+            node.take_in_slots(about, &header, &env);
+            node.nodes[about].granted_ms = self.now_ms;
+            // Who claims what another has by a greater epoch is told so.
+            let owner = header.slots.iter().find_map(|slot| {
+                let owner = &node.nodes[node.claimed_owner(slot)?];
+                (owner.config_epoch > header.config_epoch).then(|| (owner.id, owner.config_epoch, owner.slots.clone()))
+            });
+            if let Some((id, epoch, slots)) = owner {
+                let about = self.nodes[from].find(id.as_bytes()).unwrap();
+                self.nodes[from].on_update(about, epoch, &slots, &env);
+            }
         }
     }
 
@@ -228,6 +249,8 @@ impl Pair {
     /// Everybody agrees on one owner, and nothing is left of the job.
     fn check_settled(&self, what: &str) {
         assert_eq!(self.owner(Source), self.owner(Target), "{what}");
+        let third = &self.nodes[2];
+        assert_eq!(third.nodes[third.owner_of(SLOT).unwrap()].id.as_str().get(..1), Some(self.owner(Source)), "{what}");
         assert!(self.nodes[0].held_slots().is_empty(), "{what}: writes are held back");
         assert!(self.nodes[1].importing_slots().is_empty(), "{what}: slots are hidden");
         let is_moved = self.owner(Source) == "b";
@@ -339,9 +362,15 @@ fn a_target_that_is_lost_after_the_grant_gives_the_slots_back_and_cannot_take_th
     let target = pair.nodes[0].find(B.as_bytes()).unwrap();
     pair.nodes[0].nodes[target].flags.set(NodeFlags::FAIL);
     for _ in 0..400 {
+        assert_eq!(pair.nodes[0].bump_my_epoch().0, pair.state(Source) != "failover-granted");
         pair.turn(Source);
         pair.now_ms += 50;
     }
+    assert_eq!(pair.state(Source), "failover-granted", "those who would know of a claim have not answered");
+    let third = pair.nodes[0].find(C.as_bytes()).unwrap();
+    pair.nodes[0].nodes[third].granted_ms = pair.now_ms;
+    pair.now_ms += 50;
+    pair.turn(Source);
     assert_eq!((pair.state(Source), pair.owner(Source)), ("failed", "a"));
     assert!(pair.nodes[0].myself().config_epoch > lost);
     // It comes back.
@@ -349,6 +378,82 @@ fn a_target_that_is_lost_after_the_grant_gives_the_slots_back_and_cannot_take_th
     pair.nodes[0].nodes[target].flags.clear(NodeFlags::FAIL);
     pair.run(1000);
     assert_eq!((pair.owner(Source), pair.owner(Target)), ("a", "a"));
+}
+
+#[test]
+fn a_takeover_is_news_also_where_the_target_had_the_greatest_epoch() {
+    let mut pair = Pair::new();
+    pair.nodes[1].take_epoch(1);
+    pair.run(100);
+    let old = pair.nodes[1].myself().config_epoch;
+    // The source hears of it by the third node alone.
+    pair.no_bus_between = Some((0, 1));
+    pair.begin();
+    pair.run(1000);
+    pair.check_settled("told by another");
+    assert_eq!(pair.owner(Source), "b");
+    assert!(pair.nodes[1].myself().config_epoch > old);
+}
+
+#[test]
+fn the_epoch_of_a_source_stays_while_its_slots_may_be_taken() {
+    let mut pair = Pair::new();
+    pair.nodes[1].slot_migration_debug().prevents_failover = true;
+    pair.begin();
+    pair.run(300);
+    assert_eq!(pair.state(Source), "failover-granted");
+    let epoch = pair.nodes[0].myself().config_epoch;
+    // The third node has the same one: the source would take another.
+    pair.nodes[2].nodes.for_each_mut(|node| {
+        if node.id.as_bytes() == C.as_bytes() {
+            node.config_epoch = epoch;
+        }
+    });
+    for node in &mut pair.nodes[..2] {
+        let third = node.find(C.as_bytes()).unwrap();
+        node.nodes[third].config_epoch = epoch;
+    }
+    pair.run(300);
+    assert_eq!((pair.nodes[0].myself().config_epoch, pair.nodes[0].bump_my_epoch()), (epoch, (false, epoch)));
+    pair.nodes[1].slot_migration_debug().prevents_failover = false;
+    pair.run(500);
+    pair.check_settled("then it went on");
+    assert_eq!(pair.owner(Source), "b");
+    assert!(pair.nodes[0].myself().config_epoch > epoch, "and the collision was resolved");
+}
+
+#[test]
+fn a_target_that_does_not_know_the_epoch_of_the_source_gets_no_grant() {
+    let mut pair = Pair::new();
+    pair.no_bus_between = Some((0, 1));
+    pair.snapshots = false;
+    pair.begin();
+    pair.run(300);
+    pair.nodes[0].take_epoch(5);
+    let target = pair.nodes[0].find(B.as_bytes()).unwrap();
+    pair.turn(Source);
+    let id = pair.jobs[0].unwrap();
+    let env = Env::at(pair.now_ms);
+    pair.nodes[0].on_snapshot_started(id, &env);
+    pair.nodes[0].on_snapshot_ended(id, true, 1, &env);
+    pair.run(500);
+    assert_eq!(pair.state(Source), "failover-paused");
+    pair.nodes[0].nodes[target].granted_ms = pair.now_ms;
+    pair.run(100);
+    assert_eq!(pair.state(Target), "success");
+    pair.no_bus_between = None;
+    pair.run(500);
+    pair.check_settled("after its answer");
+    // And one that does not answer in time gets none at all.
+    let mut pair = Pair::new();
+    pair.nodes[0].nodes[target].granted_ms = 0;
+    pair.no_bus_between = Some((0, 1));
+    pair.begin();
+    pair.run(3000);
+    assert_eq!(pair.message(Source), "The takeover could not be granted in time");
+    pair.no_bus_between = None;
+    pair.run(500);
+    pair.check_settled("no answer");
 }
 
 #[test]
@@ -414,6 +519,88 @@ fn a_cancel_after_the_grant_waits_for_what_has_become_of_it() {
         pair.check_settled("cancelled late");
         assert_eq!(pair.state(Source), if takes_over { "success" } else { "cancelled" });
     }
+}
+
+#[test]
+fn whatever_ends_a_job_after_the_grant_leaves_writes_held_until_the_outcome_is_known() {
+    type Event = fn(&mut Cluster, JobId, &Env);
+    let events: [Event; 3] = [
+        |node, _, env| node.on_data_flushed(env),
+        |node, job, env| node.on_migration_failed(job, "nonsense", env),
+        |node, job, env| node.on_migration_message(job, Message::RequestPause, env),
+    ];
+    for event in events {
+        let mut pair = Pair::new();
+        pair.bus = false;
+        pair.begin();
+        pair.run(500);
+        assert_eq!((pair.state(Source), pair.state(Target)), ("failover-granted", "success"));
+        let (job, env) = (pair.nodes[0].jobs.list[0].id, Env::at(pair.now_ms));
+        event(&mut pair.nodes[0], job, &env);
+        pair.run(500);
+        assert_eq!(pair.state(Source), "failover-granted");
+        assert!(pair.nodes[0].held_slots().contains(SLOT));
+        pair.bus = true;
+        pair.run(500);
+        pair.check_settled("the target had taken over");
+    }
+}
+
+#[test]
+fn a_node_without_slots_takes_none_where_no_majority_answers_it() {
+    let mut pair = Pair::new();
+    for node in &mut pair.nodes {
+        let target = node.find(B.as_bytes()).unwrap();
+        node.unbind_all(target);
+        node.todo.state = true;
+        node.flush(&Env::at(START_MS));
+        (node.state_ok, node.lease_end_ms) = (true, i64::MAX);
+    }
+    pair.nodes[1].nodes.for_each_mut(|node| node.granted_ms = 0);
+    pair.bus = false;
+    pair.begin();
+    pair.run(3000);
+    assert_eq!((pair.owner(Target), pair.state(Source)), ("a", "failover-paused"));
+    pair.bus = true;
+    pair.run(500);
+    pair.check_settled("now it does");
+    assert_eq!(pair.owner(Target), "b");
+}
+
+#[test]
+fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
+    let mut pair = Pair::new();
+    let keys: &dyn Fn(Slot) -> u64 = &|slot| u64::from(slot == SLOT);
+    let env = Env { keys_in_slot: keys, ..Env::at(START_MS) };
+    let target = pair.nodes[0].find(B.as_bytes()).unwrap();
+    let claimed: SlotSet = [SLOT, 100].into_iter().chain(8192..16000).collect();
+    pair.nodes[0].on_update(target, 9, &claimed, &env);
+    assert!(pair.nodes[0].flush(&env).contains(&Action::DelKeysInSlot(SLOT)));
+    let text = pair.nodes[0].nodes_conf();
+    assert!(text.contains(" leftoverSlots 7-7"), "{text}");
+    let mut again = Cluster::from_nodes_conf(ClusterConfig::default(), 1, START_MS, &text).unwrap();
+    again.adopt_loaded_keys(&env);
+    assert!(again.importing.is_empty() && again.flush(&env).contains(&Action::DelKeysInSlot(SLOT)));
+    // What is gone is forgotten.
+    again.note_leftovers(&Env::at(START_MS));
+    assert!(!again.nodes_conf().contains("leftoverSlots"));
+    // A replica of the source, which takes its place.
+    let text = text.replace("myself,master", "master").replace(" leftoverSlots 7-7", "");
+    let at = text.find("vars").unwrap();
+    let text = format!(
+        "{}{} 10.0.0.4:7003@17003 myself,slave {A} 0 0 1 connected\n{}",
+        text[..at].replace(" 0-6 8-99 101-8191", " 0-8191").replace(" 7 100 8192-15999", " 8192-15999"),
+        "d".repeat(40),
+        &text[at..]
+    );
+    let mut replica = Cluster::from_nodes_conf(ClusterConfig::default(), 1, START_MS, &text).unwrap();
+    let source = replica.find(A.as_bytes()).unwrap();
+    assert_eq!(replica.owner_of(SLOT), Some(source), "{text}");
+    let target = replica.find(B.as_bytes()).unwrap();
+    replica.on_update(target, 10, &claimed, &env);
+    assert!(!replica.flush(&env).contains(&Action::DelKeysInSlot(SLOT)), "its master does that");
+    replica.replace_my_master(&env);
+    assert!(replica.flush(&env).contains(&Action::DelKeysInSlot(SLOT)));
 }
 
 #[test]

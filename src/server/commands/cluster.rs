@@ -505,7 +505,9 @@ fn slot_ranges(args: Args<'_>, name: &str) -> Result<Vec<(Slot, Slot)>, CmdError
 fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
     let slots = single_slots(args)?;
-    ctx.srv.finish_trimming();
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots)) {
+        return Ok(());
+    }
     machine(ctx, |m, _| m.add_slots(&slots))??;
     ctx.out.ok();
     Ok(())
@@ -514,7 +516,9 @@ fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn addslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
     let slots = slot_ranges(args, "cluster|addslotsrange")?;
-    ctx.srv.finish_trimming();
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots)) {
+        return Ok(());
+    }
     machine(ctx, |m, _| m.add_slots(&slots))??;
     ctx.out.ok();
     Ok(())
@@ -536,8 +540,10 @@ fn delslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn flushslots(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.srv.finish_trimming();
+fn flushslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+        return Ok(());
+    }
     let has_keys = has_keys(ctx);
     machine(ctx, |m, _| m.flush_slots(has_keys))??;
     ctx.out.ok();
@@ -560,7 +566,9 @@ fn setslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if matches!(what, SetSlot::Migrating(_) | SetSlot::Importing(_)) {
         view(ctx)?.check_no_slot_migration()?;
     }
-    ctx.srv.finish_trimming();
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&[(slot, slot)])) {
+        return Ok(());
+    }
     machine(ctx, |m, env| m.set_slot(slot, what, env))??;
     apply_now(ctx);
     Ok(())
@@ -623,7 +631,9 @@ fn forget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    ctx.srv.finish_trimming();
+    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+        return Ok(());
+    }
     let has_keys = has_keys(ctx);
     machine(ctx, |m, _| m.replicate(&args[2], has_keys))??;
     apply_now(ctx);
@@ -668,7 +678,9 @@ fn reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (Some(_), 3) => return Err(error::SYNTAX),
         _ => return Err(wrong_args(args)),
     };
-    ctx.srv.finish_trimming();
+    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+        return Ok(());
+    }
     let has_keys = has_keys(ctx);
     machine(ctx, |m, _| m.reset(hard, has_keys))??;
     apply_now(ctx);

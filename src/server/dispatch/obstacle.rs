@@ -32,6 +32,8 @@ obstacles! {
     Closing,
     /// There are too few or too many arguments.
     Arity,
+    /// Nodes between which slots move say nothing else to each other.
+    SlotLink,
     /// DEBUG and MODULE are for those whom the configuration trusts with them.
     Protected,
     /// The client has yet to authenticate.
@@ -107,7 +109,8 @@ impl Obstacle {
         match self {
             O::Arity | O::Protected => Scope::OfCall,
             O::Slot | O::Memory => Scope::EachCall,
-            O::Blocked
+            O::SlotLink
+            | O::Blocked
             | O::BusyForMaster
             | O::Closing
             | O::NoAuth
@@ -158,6 +161,8 @@ const OF_FLAGS: &[(ClientFlags, Obstacle)] = &[
     (ClientFlags::SCRIPT, Obstacle::Unheard),
     (ClientFlags::IMPORT, Obstacle::Unheard),
     (ClientFlags::EXPORT, Obstacle::Unheard),
+    (ClientFlags::IMPORT, Obstacle::SlotLink),
+    (ClientFlags::EXPORT, Obstacle::SlotLink),
     (ClientFlags::ASKING, Obstacle::Asking),
     (ClientFlags::TRACKING, Obstacle::Tracking),
 ];
@@ -205,6 +210,7 @@ impl Obstacles {
     /// Nor does this hold for the log being loaded, nor anything else of the server. What has come to be logged is not refused for what the server has become
     /// since.
     const NOT_FOR_LOG: Obstacles = Obstacles::NOT_FOR_MASTER.or(Obstacles::of(&[
+        Obstacle::SlotLink,
         Obstacle::Protected,
         Obstacle::NoMulti,
         Obstacle::ClientMemory,

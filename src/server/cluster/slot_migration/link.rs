@@ -2,14 +2,17 @@
 
 use super::feed::Feed;
 use crate::catalog::CmdError;
+use crate::catalog::row::{Command, Group, flag};
 use crate::cluster::slot_migration::{JobId, Message};
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Source};
 use crate::persist::snapshot::put_command;
+use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::repl::follow::open_connection;
+use crate::structs::slots::key_slot;
 use std::io::{self, Read, Write};
 use std::task::Poll;
 
@@ -210,6 +213,39 @@ impl Server {
             // What the source is told is to last.
             c.flags.remove(ClientFlags::NOT_DURABLE.union(ClientFlags::REPLY_OFF));
         }
+    }
+
+    /// What comes over the link of a job: from a target nothing but what belongs to the dialogue, from a source besides
+    /// that commands that write to its slots.
+    pub(crate) fn check_slot_link(&mut self, id: ClientId, row: &Command, args: Args<'_>) -> Result<(), CmdError> {
+        let Some(job) = self.job_of(id) else { return Ok(()) };
+        let is_import = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::IMPORT));
+        let is_expected = match row.name {
+            "cluster|syncslots" => args
+                .get(2)
+                .is_some_and(|word| !word.eq_ignore_ascii_case(b"establish") && !word.eq_ignore_ascii_case(b"finish")),
+            _ if !is_import => false,
+            _ if row.group == Group::Scripting => false,
+            _ if row.flags & flag::WRITE != 0 => self.is_within_job(job, row, args),
+            _ => true,
+        };
+        if is_expected {
+            return Ok(());
+        }
+        let error = CmdError::text(format!("ERR '{}' is no part of a slot migration here", row.name));
+        self.fail_import(id, &error);
+        Err(error)
+    }
+
+    fn is_within_job(&self, job: JobId, row: &Command, args: Args<'_>) -> bool {
+        let Some(slots) = self.cluster().and_then(|machine| machine.slots_of_job(job)) else { return false };
+        let (mut keys, mut strangers) = (0, 0);
+        row.each_key(args, |key| {
+            keys += 1;
+            let is_in = key.index < args.len() && slots.contains(key_slot(args.at(key.index)));
+            strangers += usize::from(!is_in);
+        });
+        keys > 0 && strangers == 0
     }
 
     /// A command of a source failed: the keys here would differ from those there.

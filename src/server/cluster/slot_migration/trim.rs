@@ -3,7 +3,10 @@
 
 use super::JobId;
 use crate::keyspace::effects::notify;
+use crate::net::ClientId;
+use crate::resp::Args;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::structs::slots::{Slot, SlotSet};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -37,10 +40,20 @@ impl Server {
         self.add_to_trim([slot].into_iter());
     }
 
+    /// Whether keys are left in slots that another node serves, from another time. They go.
+    pub(crate) fn trims_first(&mut self, slots: &SlotSet) -> bool {
+        let is_left = slots.iter().any(|slot| self.ks.dbs[0].slot_len(slot) > 0);
+        if is_left {
+            self.add_to_trim(slots.iter());
+        }
+        is_left
+    }
+
     fn add_to_trim(&mut self, slots: impl Iterator<Item = Slot>) {
         let Some(bus) = &mut self.bus else { return };
         let queue = &mut bus.migrations.trim.queue;
-        queue.extend(slots.filter(|slot| self.ks.dbs[0].slot_len(*slot) > 0));
+        let queued: SlotSet = queue.iter().copied().collect();
+        queue.extend(slots.filter(|slot| self.ks.dbs[0].slot_len(*slot) > 0 && !queued.contains(*slot)));
         bus.migrations.trim.is_longer = true;
     }
 
@@ -71,6 +84,10 @@ impl Server {
         if self.depth > 0 || trim.queue.is_empty() && trim.jobs.is_empty() {
             return false;
         }
+        // A replica that takes over has what was written until then, and nothing is to come after it.
+        if self.writes_paused() && !self.is_replica() {
+            return false;
+        }
         if self.is_replica() {
             // Our master sees to its keys.
             if let Some(bus) = &mut self.bus {
@@ -87,11 +104,24 @@ impl Server {
         self.trim_until(Some(Instant::now() + SLICE))
     }
 
-    /// Deletes everything that is left now: slots are about to be given out anew.
-    pub(crate) fn finish_trimming(&mut self) {
-        if self.is_trimming() && !self.is_replica() {
+    /// Slots are about to be given out anew (all, or `slots`): whether the command waits until nothing is left in them of
+    /// another time. Where it cannot wait, that goes at once.
+    pub(crate) fn waits_for_trim(&mut self, id: ClientId, args: Args<'_>, slots: Option<&[(Slot, Slot)]>) -> bool {
+        let is_meant = match slots {
+            Some(slots) => self.is_trimming_any(slots.iter().flat_map(|(first, last)| *first..=*last)),
+            None => self.is_trimming(),
+        };
+        if !is_meant || self.is_replica() {
+            return false;
+        }
+        let waits =
+            self.clients.get(id).is_some_and(|c| c.conn.is_some() && !c.is(ClientFlags::MULTI)) && self.depth == 1;
+        if waits {
+            self.postpone_this(id, args);
+        } else {
             let _ = self.trim_until(None);
         }
+        waits
     }
 
     fn trim_until(&mut self, deadline: Option<Instant>) -> bool {
