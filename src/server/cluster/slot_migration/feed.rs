@@ -8,12 +8,40 @@ use crate::resp::{Args, Limits, Parsed, RequestParser};
 use crate::server::Server;
 use crate::structs::slots::{Slot, SlotSet, key_slot};
 
+/// Of what waits, so much is together.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// Which writes go over a link.
 #[derive(Debug)]
 pub(super) struct Feed {
     slots: SlotSet,
     /// Those that wait for the end of the snapshot.
-    pub(super) held: Option<Vec<u8>>,
+    pub(super) held: Option<Held>,
+}
+
+/// Commands that wait, in pieces, so that none of them is moved when more come.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, command: &[u8]) {
+        self.bytes += command.len();
+        match self.pieces.last_mut() {
+            Some(last) if last.capacity() - last.len() >= command.len() => last.extend_from_slice(command),
+            _ => {
+                let mut piece = Vec::with_capacity(command.len().max(PIECE_BYTES));
+                piece.extend_from_slice(command);
+                self.pieces.push(piece);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// Finds out which slot a command is about.
@@ -40,7 +68,7 @@ impl Server {
     pub(super) fn begin_feed(&mut self, job: JobId, slots: SlotSet) {
         let Some(bus) = &mut self.bus else { return };
         if let Some(link) = bus.migrations.link(job) {
-            link.feed = Some(Feed { slots, held: Some(Vec::new()) });
+            link.feed = Some(Feed { slots, held: Some(Held::default()) });
         }
         bus.migrations.note_feeds();
     }
@@ -50,7 +78,7 @@ impl Server {
         let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link(job)) else { return };
         let held = link.feed.as_mut().and_then(|feed| feed.held.take()).unwrap_or_default();
         if let Peer::Client(id) = link.peer {
-            self.clients.push_all(id, held);
+            held.pieces.into_iter().for_each(|piece| self.clients.push_all(id, piece));
         }
     }
 
@@ -64,7 +92,7 @@ impl Server {
                 continue;
             }
             match &mut feed.held {
-                Some(held) => held.extend_from_slice(command),
+                Some(held) => held.add(command),
                 None => self.clients.push(*id, command),
             }
         }
@@ -116,5 +144,24 @@ impl Server {
             link.unsent = pending as u64;
             self.pump_slot_snapshot();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_kept_in_order_and_never_moved() {
+        let (mut held, mut all) = (Held::default(), Vec::new());
+        for n in 0..400_usize {
+            let command = vec![n as u8; n * 7 % 1000];
+            held.add(&command);
+            all.extend_from_slice(&command);
+        }
+        held.add(&vec![1; 3 * PIECE_BYTES]);
+        all.extend(vec![1; 3 * PIECE_BYTES]);
+        assert_eq!((held.len(), held.pieces.concat() == all), (all.len(), true));
+        assert!(held.pieces.len() > 3 && held.pieces.iter().all(|piece| piece.len() <= piece.capacity()));
     }
 }

@@ -1,6 +1,6 @@
 //! The links of jobs: connecting to a target, and what both sides say.
 
-use super::feed::Feed;
+use super::feed::{Feed, Held};
 use crate::catalog::CmdError;
 use crate::catalog::row::{Command, Group, flag};
 use crate::cluster::slot_migration::{JobId, Message};
@@ -50,7 +50,7 @@ pub(super) struct Handshake {
 impl Link {
     /// Bytes of the stream that wait for the snapshot's end.
     pub(super) fn held_bytes(&self) -> usize {
-        self.feed.as_ref().and_then(|feed| feed.held.as_ref()).map_or(0, Vec::len)
+        self.feed.as_ref().and_then(|feed| feed.held.as_ref()).map_or(0, Held::len)
     }
 }
 

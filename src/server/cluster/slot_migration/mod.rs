@@ -21,6 +21,9 @@ use link::{Link, Peer};
 use snapshot::Snapshot;
 use trim::Trim;
 
+/// More than this never waits for a target, whatever is configured. Bytes.
+const MOST_WAITING: u64 = 1 << 30;
+
 /// What the server keeps for it.
 #[derive(Debug, Default)]
 pub(crate) struct Migrations {
@@ -95,6 +98,9 @@ impl Server {
             self.with_cluster(|machine, env| {
                 if is_export {
                     machine.note_migration_backlog(job, held + pending, held + unsent);
+                    if held + pending > MOST_WAITING {
+                        machine.on_migration_failed(job, "Too much waits for the target", env);
+                    }
                 } else {
                     machine.note_migration_heard(job, env.now_ms - silent_ms.max(0));
                 }
