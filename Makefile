@@ -1,12 +1,14 @@
 # Builds the release binaries and puts them into src/, where users of Redis look for them.
 
 PREFIX ?= /usr/local
+# Where the programs are that `install` and `deb` take.
+BUILT ?= src
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS := redis-server redis-cli redis-benchmark
 LINKS := redis-sentinel redis-check-aof redis-check-rdb
 
-.PHONY: all build test lint asan check bench install clean
+.PHONY: all build test lint asan check bench docs install deb clean
 
 all: build redis.conf
 
@@ -42,10 +44,19 @@ bench: build
 	$(CARGO) bench --locked --bench structures
 	utils/bench/run
 
+# The lists of commands and directives, which a test compares with what they are made from.
+docs: build
+	$(BUILT)/redis-cli --write-docs docs
+
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin
-	@for p in $(PROGRAMS); do install -m 755 src/$$p $(DESTDIR)$(PREFIX)/bin/$$p; done
+	@for p in $(PROGRAMS); do install -m 755 $(BUILT)/$$p $(DESTDIR)$(PREFIX)/bin/$$p; done
 	@for l in $(LINKS); do ln -sf redis-server $(DESTDIR)$(PREFIX)/bin/$$l; done
+	$(BUILT)/redis-cli --write-manual $(DESTDIR)$(PREFIX)/share
+
+# A package for the release of Debian or Ubuntu that this machine runs, into target/.
+deb: build
+	utils/package/deb $(BUILT) $(TARGET)
 
 clean:
 	$(CARGO) clean

@@ -11,6 +11,7 @@ mod cluster;
 mod commands;
 mod config;
 mod keyspace;
+pub mod manual;
 mod net;
 mod persist;
 mod pubsub;

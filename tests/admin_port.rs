@@ -6,7 +6,7 @@ mod common_tls;
 #[path = "common/openmetrics.rs"]
 mod openmetrics;
 
-use common::{TestServer, free_port, run, wait_for};
+use common::{TestServer, assert_is_json, free_port, left_out, run, wait_for};
 use common_tls::{Certs, TlsServer};
 use openmetrics::Scrape;
 use redis::Value;
@@ -461,7 +461,7 @@ fn the_port_speaks_tls() {
     let tls = TlsServer::start(&certs, &options);
     let url = format!("https://127.0.0.1:{port}/metrics");
     let out = std::process::Command::new("curl").args(["-s", "--cacert", &certs.text("ca.crt"), &url]).output();
-    let Ok(out) = out else { return eprintln!("there is no curl") };
+    let Ok(out) = out else { return left_out("there is no curl") };
     let scrape = openmetrics::read(&String::from_utf8(out.stdout).unwrap(), false);
     assert!(scrape.value("hexad_tls_certificate_expiry_timestamp_seconds", Some(("certificate", "server"))) > 1e9);
     // Without TLS nothing is to be had.
@@ -471,27 +471,6 @@ fn the_port_speaks_tls() {
     let _ = stream.read_to_end(&mut all);
     assert!(!all.starts_with(b"HTTP"));
     drop(tls);
-}
-
-/// Whether a text is JSON, roughly: brackets and quotes match.
-fn assert_is_json(text: &str) {
-    let (mut open, mut chars) = (Vec::new(), text.chars());
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => loop {
-                match chars.next().expect(text) {
-                    '"' => break,
-                    '\\' => drop(chars.next()),
-                    c => assert!(c >= ' ', "{text}"),
-                }
-            },
-            '{' | '[' => open.push(c),
-            '}' => assert_eq!(open.pop(), Some('{'), "{text}"),
-            ']' => assert_eq!(open.pop(), Some('['), "{text}"),
-            c => assert!(c.is_ascii_alphanumeric() || "-+.,:".contains(c), "{c} in {text}"),
-        }
-    }
-    assert!(open.is_empty() && !text.is_empty(), "{text}");
 }
 
 #[test]
@@ -572,4 +551,182 @@ fn each_part_of_the_page_asks_for_its_permission() {
     }
     text(&mut c, &["ACL", "SETUSER", "viewer", "allkeys", "+slowlog|get"]);
     assert_eq!((ask("/api/keys"), ask("/api/slowlog")), (200, 200));
+}
+
+/// The page's script asks for what it shows, and shows what it is given.
+#[test]
+fn everything_that_feeds_the_page_is_shown() {
+    let options = ["--cluster-enabled", "yes", "--slowlog-log-slower-than", "0", "--repl-diskless-sync-delay", "0"];
+    let (watched, other) = (Watched::start(&options), Watched::start(&options));
+    let mut c = watched.server.connect();
+    text(&mut c, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    text(&mut c, &["CLUSTER", "MEET", "127.0.0.1", &other.server.port.to_string()]);
+    let id = text(&mut c, &["CLUSTER", "MYID"]);
+    let mut replica = other.server.connect();
+    wait_for(20, "it follows", || common::try_run::<()>(&mut replica, &["CLUSTER", "REPLICATE", &id]).is_ok());
+    wait_for(20, "the link is up", || text(&mut replica, &["INFO", "replication"]).contains("link_status:up"));
+    wait_for(20, "the cluster is up", || text(&mut c, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    text(&mut c, &["SET", "k", "v"]);
+    let script = watched.get("/page.js").body;
+    for of in [&watched, &other] {
+        for path in ["state", "cluster", "doctor", "slowlog", "clients", "keys"] {
+            let body = of.get(&format!("/api/{path}")).body;
+            for (at, _) in body.match_indices("\":") {
+                let name = body[..at].rsplit('"').next().unwrap();
+                assert!(script.contains(&format!(".{name}")), "{name} of {path} is shown nowhere");
+            }
+        }
+    }
+}
+
+#[test]
+fn clients_that_are_held_back_wait() {
+    let watched = Watched::start(&[]);
+    let mut c = watched.server.connect();
+    let waiting = || watched.get("/api/state").body.contains("\"blocked\":1,");
+    assert!(!waiting());
+    text(&mut c, &["CLIENT", "PAUSE", "100000", "WRITE"]);
+    let mut held = watched.server.connect();
+    std::thread::scope(|scope| {
+        scope.spawn(move || text(&mut held, &["SET", "k", "v"]));
+        wait_for(10, "it waits", waiting);
+        text(&mut c, &["CLIENT", "UNPAUSE"]);
+    });
+    wait_for(10, "it waits no longer", || !waiting());
+}
+
+/// In a real browser, by its dialog, and with name and password in the address.
+#[test]
+fn a_browser_signs_in() {
+    let found =
+        |name: &str| std::process::Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    let Some(chromium) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| found(name)) else {
+        return left_out("there is no chromium");
+    };
+    if !found("python3") {
+        return left_out("there is no python3");
+    }
+    let watched = Watched::start(&["--requirepass", "secret"]);
+    let port = watched.port;
+    for url in [format!("http://127.0.0.1:{port}/"), format!("http://:secret@127.0.0.1:{port}/")] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sign_in.py");
+        let out = std::process::Command::new("python3").args([script, chromium, &url, "", "secret"]).output().unwrap();
+        let (shown, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(shown.contains("master · ready · up for "), "{url}: {shown}{error}");
+        assert!(shown.ends_with("asked 1 times\n") || url.contains('@'), "{shown}");
+    }
+}
+
+/// What a hostile peer does on a connection, by its seed; after a second it leaves.
+fn misbehave(seed: u64, port: u16) {
+    const PATHS: [&str; 12] = [
+        "/../../etc/passwd",
+        "/%2e%2e/",
+        "//metrics",
+        "/metrics%00",
+        "/metrics?slots=1&slots=2",
+        "/api/../metrics",
+        "*",
+        "http://x/y",
+        "/\u{fffd}",
+        "/?",
+        "/api/keys",
+        "/metrics?slots=1",
+    ];
+    const METHODS: [&str; 11] =
+        ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "get", "G\0T", "PRI", "GET", "HEAD"];
+    const PARTS: [&[u8]; 10] = [
+        b"GET ",
+        b"/metrics",
+        b" HTTP/1.1\r\n",
+        b"\r\n\r\n",
+        b"Host: localhost\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"0\r\n",
+        b"\n",
+        b":",
+        b"Authorization: Basic \xff\r\n",
+    ];
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let begun = Instant::now();
+    let is_over = || begun.elapsed() > Duration::from_secs(1);
+    let mut send = |bytes: &[u8]| !is_over() && stream.write_all(bytes).is_ok();
+    let all = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let _is_sent = match seed % 8 {
+        // Nonsense.
+        0 => send(&(0..rng.usize(1..20_000)).map(|_| rng.u8(..)).collect::<Vec<_>>()),
+        // Slow.
+        1 => all.bytes().all(|byte| {
+            std::thread::sleep(Duration::from_millis(30));
+            send(&[byte])
+        }),
+        // A head without an end.
+        2 => {
+            let line = "y".repeat(200);
+            send(b"GET / HTTP/1.1\r\n") && (0..2000).all(|i| send(format!("X-{i}: {line}\r\n").as_bytes()))
+        }
+        // A huge body.
+        3 => {
+            send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
+                && (0..100).all(|_| send(&[b'x'; 65536]))
+        }
+        // Many at once, and nobody reads for a while.
+        4 => send(all.repeat(300).as_bytes()),
+        // Methods and paths that are none.
+        5 | 6 => (0..20).all(|_| {
+            let (method, path) = (METHODS[rng.usize(..METHODS.len())], PATHS[rng.usize(..PATHS.len())]);
+            let version = ["HTTP/1.1", "HTTP/1.0", "HTTP/9", ""][rng.usize(..4)];
+            send(format!("{method} {path} {version}\r\nHost: localhost\r\n\r\n").as_bytes())
+        }),
+        // Parts of requests in no order.
+        _ => (0..50).all(|_| send(PARTS[rng.usize(..PARTS.len())])),
+    };
+    let mut some = [0; 4096];
+    while !is_over() && matches!(stream.read(&mut some), Ok(1..)) && rng.u8(..) >= 8 {}
+}
+
+/// Whatever comes to the port, clients are served as ever.
+#[test]
+fn nothing_that_comes_holds_up_clients() {
+    let watched = Watched::start(&["--appendonly", "yes"]);
+    let mut c = watched.server.connect();
+    keep_some(&mut c);
+    let seeds = std::sync::atomic::AtomicU64::new(0);
+    let (begun, mut took) = (Instant::now(), Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                while begun.elapsed() < Duration::from_secs(4) {
+                    misbehave(seeds.fetch_add(1, std::sync::atomic::Ordering::Relaxed), watched.port);
+                }
+            });
+        }
+        while begun.elapsed() < Duration::from_secs(5) {
+            let asked = Instant::now();
+            text(&mut c, &["PING"]);
+            took.push(asked.elapsed());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    took.sort();
+    let (half, most) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    println!("{} seeds; half of the pings took {half:?} at most, 99 % {most:?}", seeds.into_inner());
+    // Machines that run tests are busy with others, too.
+    assert!(half < Duration::from_millis(50), "{half:?}");
+    assert!(most < Duration::from_millis(500), "{most:?}");
+    // Those who are gone leave nothing behind.
+    let connections = || watched.scrape().value("hexad_admin_connections", None);
+    wait_for(20, "they are gone", || connections() <= 2.0);
+    assert!(!watched.server.log().contains("BUG REPORT"));
+    assert_eq!(text(&mut c, &["GET", "kept"]), "value");
+}
+
+fn keep_some(c: &mut redis::Connection) {
+    text(c, &["SET", "kept", "value"]);
+    for i in 0..1000 {
+        text(c, &["SET", &format!("key:{i}"), "value"]);
+    }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{SERVER, free_port};
+use common::{SERVER, assert_is_json, free_port};
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -467,4 +467,49 @@ fn what_others_send_stays_in_its_line_of_the_log() {
     server.ask(&["DEBUG", "LOG", "one\n2:M # two\x1b[2J\0"]).unwrap();
     let log = server.log();
     assert!(log.contains(r"DEBUG LOG: one\n2:M # two\x1b[2J\x00"), "{log}");
+}
+
+#[test]
+fn the_log_has_the_form_that_is_asked_for() {
+    let mut server =
+        Running::start(&["--log-format", "json", "--enable-debug-command", "local", "--always-show-logo", "yes"]);
+    let pid = server.child.id();
+    let say = |text: &str| server.ask(&["DEBUG", "LOG", text]).unwrap();
+    let set = |format: &str, time: &str| {
+        server.ask(&["CONFIG", "SET", "log-format", format, "log-timestamp-format", time]).unwrap();
+    };
+    say("a \"b\"\n\\");
+    let log = server.log();
+    log.lines().for_each(assert_is_json);
+    let first = log.lines().next().unwrap();
+    assert!(first.starts_with(&format!("{{\"pid\":{pid},\"role\":\"start\",\"timestamp\":\"20")), "{first}");
+    let last = log.lines().last().unwrap();
+    assert!(last.contains(",\"role\":\"master\",") && last.contains(",\"level\":\"warning\","), "{last}");
+    assert!(last.ends_with(r#","message":"DEBUG LOG: a \"b\"\\n\\"}"#), "{last}");
+    let last = |text: &str| {
+        say(text);
+        server.log().lines().last().unwrap().to_owned()
+    };
+    set("logfmt", "iso8601");
+    let line = last("it's \"so\"");
+    assert!(line.starts_with(&format!("pid={pid} role=primary timestamp=\"20")), "{line}");
+    assert!(line.ends_with("level=warning message=\"DEBUG LOG: it's 'so'\""), "{line}");
+    set("text", "milliseconds");
+    assert_eq!(server.get("log-format"), "legacy");
+    let line = last("x");
+    assert!(line.starts_with(&format!("{pid}:M 1")) && line.ends_with(" # DEBUG LOG: x"), "{line}");
+    let error = server.ask(&["CONFIG", "SET", "log-format", "xml"]).unwrap_err();
+    assert!(error.ends_with("argument(s) must be one of the following: legacy, logfmt, json, text"), "{error}");
+    // A crash is told of in lines, too.
+    set("json", "legacy");
+    let before = server.log().lines().count();
+    signal(pid, "ABRT");
+    server.child.wait().unwrap();
+    let log = server.log();
+    let report: Vec<&str> = log.lines().skip(before).collect();
+    assert!(report.len() > 100, "{log}");
+    report.iter().for_each(|line| assert_is_json(line));
+    assert!(
+        report.iter().any(|line| line.ends_with("=== REDIS BUG REPORT START: Cut & paste starting from here ===\"}"))
+    );
 }

@@ -1,8 +1,11 @@
 //! DOCTOR and CLUSTER DOCTOR: what is found, where it is told, and that it is told once.
 
 mod common;
+#[path = "common/tls.rs"]
+mod common_tls;
 
 use common::{CLI, TestServer, free_port, run, try_run, wait_for};
+use common_tls::{Certs, TlsServer};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -187,4 +190,167 @@ fn a_failover_that_does_not_happen_is_explained() {
         nodes[0].port
     );
     assert_eq!(*text, expected);
+}
+
+#[test]
+fn clients_near_the_limit_are_told_of() {
+    let server = TestServer::start(&["--maxclients", "20"]);
+    let mut c = server.connect();
+    let mut others: Vec<Connection> = (0..16).map(|_| server.connect()).collect();
+    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new(), "17 of 20");
+    others.push(server.connect());
+    let (severity, text) = &findings(&mut c, &["DOCTOR"])["clients-near-limit"];
+    assert_eq!(severity, "warning");
+    assert_eq!(text, "18 clients are connected, of 20 at most (maxclients): others will be turned away.");
+    drop(others);
+    wait_for(5, "they are gone", || findings(&mut c, &["DOCTOR"]).is_empty());
+}
+
+#[test]
+fn refused_writes_are_told_of() {
+    let server = TestServer::start(&["--save", "3600 1000000"]);
+    let mut c = server.connect();
+    run::<()>(&mut c, &["SET", "k", "v"]);
+    // Where the snapshot would go stands a folder.
+    let target = server.dir.path().join("dump.rdb");
+    std::fs::create_dir(&target).unwrap();
+    run::<()>(&mut c, &["BGSAVE"]);
+    wait_for(10, "it is found", || findings(&mut c, &["DOCTOR"]).contains_key("writes-refused"));
+    let (severity, text) = &findings(&mut c, &["DOCTOR"])["writes-refused"];
+    assert_eq!(severity, "critical");
+    assert_eq!(text, "Writes are refused, as the last snapshot could not be written.");
+    assert_eq!(try_run::<()>(&mut c, &["SET", "k", "w"]).unwrap_err().code(), Some("MISCONF"), "they are");
+    std::fs::remove_dir(&target).unwrap();
+    run::<()>(&mut c, &["SAVE"]);
+    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new());
+}
+
+#[test]
+fn a_slow_disk_is_told_of() {
+    let options = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"];
+    let server = TestServer::start(&options);
+    let mut c = server.connect();
+    let sync = |c: &mut Connection, us: &str| {
+        run::<()>(c, &["DEBUG", "AOF-SYNC-SLEEP", us]);
+        run::<()>(c, &["SET", "k", "v"]);
+    };
+    sync(&mut c, "600000");
+    let (severity, text) = &findings(&mut c, &["DOCTOR"])["slow-fsync"];
+    assert_eq!(severity, "warning");
+    let ms = text.strip_prefix("The disk is slow: a sync of the log took ").unwrap().split(' ').next().unwrap();
+    assert!((600..5000).contains(&ms.parse::<u64>().unwrap()), "{text}");
+    assert!(text.ends_with(" s ago. Every change waits for it."), "{text}");
+    run::<()>(&mut c, &["DEBUG", "AOF-SYNC-SLEEP", "0"]);
+    run::<()>(&mut c, &["CONFIG", "SET", "appendfsync", "everysec"]);
+    let text = &findings(&mut c, &["DOCTOR"])["slow-fsync"].1;
+    assert!(text.ends_with(" Writes wait when one takes too long."), "{text}");
+    // Without a log it is of no interest.
+    run::<()>(&mut c, &["CONFIG", "SET", "appendonly", "no"]);
+    assert!(!findings(&mut c, &["DOCTOR"]).contains_key("slow-fsync"));
+}
+
+/// Lets a process stand still, until it is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(pid: u32) -> Stopped {
+        signal(pid, "STOP");
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_replica_that_is_behind_is_told_of() {
+    let master = TestServer::start(&["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "64kb"]);
+    let replica = TestServer::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
+    let mut c = master.connect();
+    wait_for(20, "it follows", || run::<String>(&mut c, &["INFO", "replication"]).contains("state=online"));
+    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new());
+    let who = format!("Replica 127.0.0.1:{} is behind: ", replica.port);
+    let stopped = Stopped::new(replica.pid());
+    run::<()>(&mut c, &["SET", "k", &"x".repeat(40 << 10)]);
+    let (severity, text) = &findings(&mut c, &["DOCTOR"])["replica-behind"];
+    assert_eq!(severity, "warning");
+    let text = text.strip_prefix(&who).unwrap();
+    assert!(text.starts_with("it takes the stream more slowly than it grows; 40.0"), "{text}");
+    // After ten seconds it counts as silent.
+    let behind = |c: &mut Connection| findings(c, &["DOCTOR"])["replica-behind"].1.clone();
+    wait_for(20, "it is silent", || behind(&mut c).contains("it has acknowledged nothing for 1"));
+    assert!(behind(&mut c).ends_with(" of the stream are missing."), "{}", behind(&mut c));
+    drop(stopped);
+    wait_for(20, "it has caught up", || findings(&mut c, &["DOCTOR"]).is_empty());
+}
+
+/// The day that comes after so many days, in UTC.
+fn day_in(days: i64) -> (i32, u8, u8) {
+    let date = Command::new("date").args(["-u", "+%Y %m %d", "-d", &format!("{days} days")]).output().unwrap();
+    let text = String::from_utf8(date.stdout).unwrap();
+    let mut parts = text.split_whitespace().map(|part| part.parse::<i32>().unwrap());
+    let mut next = || parts.next().unwrap();
+    (next(), next() as u8, next() as u8)
+}
+
+#[test]
+fn certificates_that_end_are_told_of() {
+    let certs = Certs::new();
+    let tls = TlsServer::start(&certs, &["--tls-auth-clients", "no"]);
+    let mut c = tls.server.connect();
+    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new());
+    let mut renew = |serial: u64, days: i64| {
+        certs.issue_until("server", serial, Some(day_in(days)));
+        let _ = try_run::<()>(&mut c, &["CONFIG", "SET", "tls-cert-file", &certs.text("server.crt")]);
+        findings(&mut c, &["DOCTOR"])
+    };
+    // A day begins at midnight.
+    let (severity, text) = &renew(7, 10)["certificate-ends"];
+    assert_eq!(severity, "warning");
+    // It is shown to clients and to other servers.
+    assert!(text.ends_with(" certificate, number 07, ends in 9 days."), "{text}");
+    assert_eq!(renew(8, 40), BTreeMap::new());
+    let found = renew(9, 30);
+    assert!(found["certificate-ends"].1.ends_with(" ends in 29 days."), "{found:?}");
+    let (severity, text) = &renew(10, -1)["certificate-ended"];
+    assert_eq!(severity, "critical");
+    assert!(text.ends_with(" has ended: connections are refused."), "{text}");
+}
+
+#[test]
+fn a_replica_of_another_version_is_told_of() {
+    let master = TestServer::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = TestServer::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
+    let mut c = master.connect();
+    wait_for(20, "it follows", || run::<String>(&mut c, &["INFO", "replication"]).contains("state=online"));
+    // Ours is of the same version; what is no version, is not shown.
+    let attach = |version: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", master.port)).unwrap();
+        let mut say = |words: String, answer: &[u8]| {
+            stream.write_all(words.as_bytes()).unwrap();
+            let mut got = vec![0; answer.len()];
+            stream.read_exact(&mut got).unwrap();
+            assert_eq!(got, answer);
+        };
+        say(format!("REPLCONF listening-port 77 capa eof capa psync2 capa hexad-{version}\r\n"), b"+OK\r\n");
+        say("PSYNC ? -1\r\n".into(), b"+FULLRESYNC ");
+        stream
+    };
+    let odd = attach("a<b>");
+    assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new());
+    let newer = attach("9.9.9");
+    let (severity, text) = &findings(&mut c, &["DOCTOR"])["versions-differ"];
+    assert_eq!(severity, "warning");
+    let ours = env!("CARGO_PKG_VERSION");
+    assert_eq!(*text, format!("Replica 127.0.0.1:77 runs Hexad 9.9.9, and this server {ours}."));
+    drop((odd, newer));
+    wait_for(20, "it is gone", || findings(&mut c, &["DOCTOR"]).is_empty());
+    drop(replica);
 }

@@ -294,7 +294,7 @@ fn a_whole_cluster_ends_without_delay() {
     assert!(alone.terminate(10) < Duration::from_secs(1));
 }
 
-#[cfg_attr(not(has_redis), ignore = "there is no real redis-server")]
+#[cfg_attr(not(has_redis_7_2), ignore = "no redis-server of 7.2 or later is installed")]
 #[test]
 fn a_redis_replica_that_does_not_know_the_order_is_not_given_it() {
     let mut nodes: Vec<Node> = (0..3).map(|_| Node::ours()).collect();

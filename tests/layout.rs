@@ -24,6 +24,7 @@ fn all(dir: &str) -> Vec<PathBuf> {
 /// The rooms, from the top of the house to its floor: what stands on one line may use what stands on lines below.
 const FLOORS: &[&[&str]] = &[
     &["bin"],
+    &["manual"],
     &["cli", "bench"],
     &["server"],
     &["commands", "script"],

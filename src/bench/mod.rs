@@ -14,6 +14,7 @@ mod report;
 mod server;
 mod workload;
 
+pub(crate) use options::{EXAMPLES, texts as option_texts};
 use options::{MAX_THREADS, Options, Parsed};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,5 +1,6 @@
 //! The command line of redis-benchmark.
 
+use crate::cli::OptionText;
 use crate::net::tls::ToolOptions;
 use crate::sys::build::REDIS_VERSION;
 use std::path::PathBuf;
@@ -133,21 +134,14 @@ fn read(args: Vec<Vec<u8>>) -> Result<Parsed, Mistake> {
             "-v" | "--version" => {
                 return Ok(Parsed::Say(format!("redis-benchmark {REDIS_VERSION}\n")));
             }
-            "-q" => o.quiet = true,
-            "--csv" => o.csv = true,
-            "-l" => o.endless = true,
-            "-I" => o.idle = true,
-            "-e" => o.show_errors = true,
-            "-3" => o.resp3 = true,
-            "--cluster" => o.cluster = true,
-            "--enable-tracking" => o.tracking = true,
-            "-x" => o.stdin_last = true,
-            "--tls" => o.is_tls = true,
-            "--insecure" => o.tls_options.insecure = true,
-            _ => {
-                let value = args.next().ok_or_else(|| Mistake::Option(name.clone()))?;
-                with_value(&mut o, &name, value)?;
-            }
+            _ => {}
+        }
+        let flag = FLAGS.iter().find(|flag| flag.names.contains(&name.as_str()));
+        let takes_value = flag.is_none_or(|flag| !flag.value.is_empty());
+        let bytes = if takes_value { args.next() } else { Some(Vec::new()) };
+        match (flag, bytes) {
+            (Some(flag), Some(bytes)) => (flag.apply)(&mut o, Value { name, bytes })?,
+            (None, _) | (_, None) => return Err(Mistake::Option(name)),
         }
     }
     o.command = args.collect();
@@ -163,37 +157,102 @@ fn read(args: Vec<Vec<u8>>) -> Result<Parsed, Mistake> {
     Ok(Parsed::Run(Box::new(o)))
 }
 
-fn with_value(o: &mut Options, name: &str, value: Vec<u8>) -> Result<(), Mistake> {
-    let text = String::from_utf8_lossy(&value).into_owned();
-    let number = || -> Result<u64, String> { text.parse().map_err(|_| format!("Invalid number for {name}: '{text}'")) };
-    match name {
-        "-h" => o.host = text,
-        "-p" => o.port = u16::try_from(number()?).map_err(|_| "Invalid server port.".to_string())?,
-        "-s" => o.socket = Some(PathBuf::from(text)),
-        "-a" => o.password = Some(value),
-        "--user" => o.user = Some(value),
-        "-u" => uri(o, &text)?,
-        "-c" => o.clients = number()? as usize,
-        "-n" => o.requests = number()?,
-        "-d" => o.data_size = (number()? as usize).clamp(1, 1 << 30),
-        "--dbnum" => o.db = number()? as usize,
-        "-k" => o.keep_alive = number()? != 0,
-        "-r" => o.keyspace = number()?,
-        "-P" => o.pipeline = number()? as usize,
-        "--precision" => o.precision = (number()? as usize).min(3),
-        "--threads" => o.threads = number()? as usize,
-        "--seed" => o.seed = Some(number()?),
-        "--sni" => o.tls_options.sni = Some(text),
-        "--cacert" => o.tls_options.ca_file = Some(text),
-        "--cacertdir" => o.tls_options.ca_dir = Some(text),
-        "--cert" => o.tls_options.cert = Some(text),
-        "--key" => o.tls_options.key = Some(text),
-        "--tls-ciphers" => o.tls_options.ciphers = text,
-        "--tls-ciphersuites" => o.tls_options.ciphersuites = text,
-        "-t" => o.tests = Some(text.to_ascii_lowercase().split(',').map(|t| t.trim().to_string()).collect()),
-        _ => return Err(Mistake::Option(name.to_string())),
+/// What was given with an option.
+struct Value {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Value {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
     }
-    Ok(())
+
+    fn number(&self) -> Result<u64, String> {
+        let text = self.text();
+        text.parse().map_err(|_| format!("Invalid number for {}: '{text}'", self.name))
+    }
+
+    fn port(&self) -> Result<u16, String> {
+        u16::try_from(self.number()?).map_err(|_| "Invalid server port.".to_string())
+    }
+}
+
+struct Flag {
+    names: &'static [&'static str],
+    /// Placeholder of its value in the help; empty for a switch.
+    value: &'static str,
+    help: &'static str,
+    apply: fn(&mut Options, Value) -> Result<(), String>,
+}
+
+macro_rules! flags {
+    ($(($names:expr, $value:literal, $help:literal, |$o:ident, $v:pat_param| $apply:expr)),* $(,)?) => {
+        /// One row an option.
+        static FLAGS: &[Flag] = &[$(Flag {
+            names: &$names,
+            value: $value,
+            help: $help,
+            apply: |$o: &mut Options, $v: Value| {
+                $apply;
+                Ok(())
+            },
+        }),*];
+    };
+}
+
+#[rustfmt::skip]
+flags! {
+    (["-h"], "<hostname>", "Host to connect to (127.0.0.1).", |o, v| o.host = v.text()),
+    (["-p"], "<port>", "Port to connect to (6379).", |o, v| o.port = v.port()?),
+    (["-s"], "<socket>", "Connect to this Unix socket, not to host and port.", |o, v| o.socket = Some(v.text().into())),
+    (["-a"], "<password>", "Log in with this password.", |o, v| o.password = Some(v.bytes)),
+    (["--user"], "<name>", "Log in as this ACL user; needs -a.", |o, v| o.user = Some(v.bytes)),
+    (["-u"], "<uri>", "Connect to redis://[[user:]password@]host[:port][/db], or rediss:// for TLS.",
+        |o, v| uri(o, &v.text())?),
+    (["-c"], "<clients>", "Connections that are busy at the same time (50).", |o, v| o.clients = v.number()? as usize),
+    (["-n"], "<requests>", "Requests in all (100000).", |o, v| o.requests = v.number()?),
+    (["-d"], "<bytes>", "Size of the values that are written (3).",
+        |o, v| o.data_size = (v.number()? as usize).clamp(1, 1 << 30)),
+    (["--dbnum"], "<db>", "Database (0).", |o, v| o.db = v.number()? as usize),
+    (["-3"], "", "Speak RESP3.", |o, _| o.resp3 = true),
+    (["--threads"], "<n>", "Threads that drive the clients (1).", |o, v| o.threads = v.number()? as usize),
+    (["--cluster"], "", "Spread the clients over the masters of a cluster. Keys of a command of\nyour own need \"{tag}\" in them, which becomes a tag that the node serves.",
+        |o, _| o.cluster = true),
+    (["--enable-tracking"], "", "Send CLIENT TRACKING on first.", |o, _| o.tracking = true),
+    (["-k"], "<0|1>", "1 keeps connections (the default), 0 opens one for every request.",
+        |o, v| o.keep_alive = v.number()? != 0),
+    (["-r"], "<n>", "Draw keys, members and fields from n of them: every __rand_int__ becomes\na number below n, of twelve digits. Without -r all use the same.",
+        |o, v| o.keyspace = v.number()?),
+    (["-P"], "<n>", "Requests in one pipeline (1).", |o, v| o.pipeline = v.number()? as usize),
+    (["-q"], "", "One line for each test.", |o, _| o.quiet = true),
+    (["-e"], "", "Accepted: errors are always shown.", |o, _| o.show_errors = true),
+    (["--precision"], "<n>", "Decimals of the latencies of the distribution (3).",
+        |o, v| o.precision = (v.number()? as usize).min(3)),
+    (["--csv"], "", "Print the figures as CSV.", |o, _| o.csv = true),
+    (["-l"], "", "Run the tests again and again.", |o, _| o.endless = true),
+    (["-t"], "<tests>", "Run only these, by comma, in any case: ping,set,get,incr,lpush,rpush,lpop,\nrpop,sadd,hset,spop,zadd,zpopmin,lrange,lrange_100,...,mset,xadd.",
+        |o, v| o.tests = Some(v.text().to_ascii_lowercase().split(',').map(|t| t.trim().to_string()).collect())),
+    (["-I"], "", "Open the connections and leave them idle.", |o, _| o.idle = true),
+    (["-x"], "", "Take the last word of the command from standard input.", |o, _| o.stdin_last = true),
+    (["--tls"], "", "Connect under TLS.", |o, _| o.is_tls = true),
+    (["--sni"], "<host>", "Name to tell the server that it is asked for by.", |o, v| o.tls_options.sni = Some(v.text())),
+    (["--cacert"], "<file>", "Trust the authorities in this file (PEM).", |o, v| o.tls_options.ca_file = Some(v.text())),
+    (["--cacertdir"], "<dir>", "Trust those in the files of this directory; without either, the system's.",
+        |o, v| o.tls_options.ca_dir = Some(v.text())),
+    (["--insecure"], "", "Trust any server.", |o, _| o.tls_options.insecure = true),
+    (["--cert"], "<file>", "Certificate to show the server (PEM).", |o, v| o.tls_options.cert = Some(v.text())),
+    (["--key"], "<file>", "Its private key (PEM).", |o, v| o.tls_options.key = Some(v.text())),
+    (["--tls-ciphers"], "<list>", "Cipher suites of TLS 1.2, by OpenSSL's names, in order of preference.",
+        |o, v| o.tls_options.ciphers = v.text()),
+    (["--tls-ciphersuites"], "<list>", "Cipher suites of TLS 1.3.", |o, v| o.tls_options.ciphersuites = v.text()),
+    (["--seed"], "<n>", "Seed of the random numbers, to repeat a run.", |o, v| o.seed = Some(v.number()?)),
+}
+
+/// The options as help and manual tell of them.
+pub(crate) fn texts() -> impl Iterator<Item = OptionText> {
+    let rows = FLAGS.iter().map(|Flag { names, value, help, .. }| OptionText { names, value, help });
+    rows.chain([OptionText::HELP, OptionText::VERSION])
 }
 
 /// `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS
@@ -248,60 +307,16 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 }
 
 fn usage() -> String {
-    "\
-Usage: redis-benchmark [OPTIONS] [COMMAND ARGS...]
+    let mut out = String::from("Usage: redis-benchmark [OPTIONS] [COMMAND ARGS...]\n\nOptions:\n");
+    texts().for_each(|option| option.write_to(&mut out));
+    out + "\nA COMMAND is measured in place of the usual tests. An error reply ends the run.\n\nExamples:\n" + EXAMPLES
+}
 
-Options:
-  -h <hostname>      Host to connect to (127.0.0.1)
-  -p <port>          Port to connect to (6379)
-  -s <socket>        Connect to this Unix socket, not to host and port
-  -a <password>      Log in with this password
-  --user <name>      Log in as this ACL user; needs -a
-  -u <uri>           Connect to redis://[[user:]password@]host[:port][/db], or rediss:// for TLS
-  -c <clients>       Connections that are busy at the same time (50)
-  -n <requests>      Requests in all (100000)
-  -d <bytes>         Size of the values that are written (3)
-  --dbnum <db>       Database (0)
-  -3                 Speak RESP3
-  --threads <n>      Threads that drive the clients (1)
-  --cluster          Spread the clients over the masters of a cluster. Keys of a command of
-                     your own need \"{tag}\" in them, which becomes a tag that the node serves
-  --enable-tracking  Send CLIENT TRACKING on first
-  -k <0|1>           1 keeps connections (the default), 0 opens one for every request
-  -r <n>             Draw keys, members and fields from n of them: every __rand_int__ becomes
-                     a number below n, of twelve digits. Without -r all use the same
-  -P <n>             Requests in one pipeline (1)
-  -q                 One line for each test
-  --precision <n>    Decimals of the latencies of the distribution (3)
-  --csv              Print the figures as CSV
-  -l                 Run the tests again and again
-  -t <tests>         Run only these, by comma, in any case: ping,set,get,incr,lpush,rpush,lpop,
-                     rpop,sadd,hset,spop,zadd,zpopmin,lrange,lrange_100,...,mset,xadd
-  -I                 Open the connections and leave them idle
-  -x                 Take the last word of the command from standard input
-  --tls              Connect under TLS
-  --sni <host>       Name to tell the server that it is asked for by
-  --cacert <file>    Trust the authorities in this file (PEM)
-  --cacertdir <dir>  Trust those in the files of this directory; without either, the system's
-  --insecure         Trust any server
-  --cert <file>      Certificate to show the server (PEM)
-  --key <file>       Its private key (PEM)
-  --tls-ciphers <list>       Cipher suites of TLS 1.2, by OpenSSL's names, in order of preference
-  --tls-ciphersuites <list>  Cipher suites of TLS 1.3
-  --seed <n>         Seed of the random numbers, to repeat a run
-  --help             Print this and exit
-  --version          Print the version and exit
-
-A COMMAND is measured in place of the usual tests. An error reply ends the run.
-
-Examples:
-  redis-benchmark -t set,get -n 1000000 -P 16 -q
+pub(crate) const EXAMPLES: &str = "  redis-benchmark -t set,get -n 1000000 -P 16 -q
   redis-benchmark -t set -r 100000000 -n 1000000       a million writes all over the keyspace
   redis-benchmark -r 10000 -n 10000 lpush mylist __rand_int__
   redis-benchmark --cluster -p 7000 -t get --csv
-"
-    .to_string()
-}
+";
 
 #[cfg(test)]
 mod tests {

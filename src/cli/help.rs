@@ -207,6 +207,11 @@ impl Entry {
     }
 }
 
+/// The arguments of a command as they are shown.
+pub(crate) fn syntax(row: &Command) -> String {
+    super::hint::remaining(&row.args.iter().map(Argument::from).collect::<Vec<_>>(), &[])
+}
+
 fn arguments(docs: &Reply) -> Vec<Argument> {
     let Some(items) = docs.elements() else {
         return Vec::new();

@@ -27,7 +27,10 @@ use options::{Mode, Options, Parsed};
 use session::Session;
 use term::complain;
 
+pub(crate) use cluster::texts as cluster_texts;
 pub(crate) use connection::describe as describe_error;
+pub(crate) use help::syntax;
+pub(crate) use options::{EXAMPLES, OptionText, texts as option_texts};
 
 /// The version of redis-cli that this one behaves like.
 pub(crate) const COMPATIBLE_VERSION: &str = "7.2.6";

@@ -534,13 +534,27 @@ fn take_words(args: &[Vec<u8>], at: &mut usize) -> Vec<Vec<u8>> {
     words
 }
 
-/// The text of `--help`.
-pub(crate) fn usage(version: &str) -> String {
-    const COLUMN: usize = 21;
-    let mut out = format!("redis-cli {version}\n\nUsage: redis-cli [OPTIONS] [cmd [arg [arg ...]]]\n");
-    let mut row = |head: String, help: &str| {
-        let mut head = format!("  {head}");
-        for line in help.lines() {
+/// An option of a tool as its help and its manual tell of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OptionText {
+    pub(crate) names: &'static [&'static str],
+    /// Placeholder of its value; empty for a switch.
+    pub(crate) value: &'static str,
+    /// May have several lines.
+    pub(crate) help: &'static str,
+}
+
+impl OptionText {
+    pub(crate) const HELP: OptionText = OptionText { names: &["--help"], value: "", help: "Print this and exit." };
+    pub(crate) const VERSION: OptionText =
+        OptionText { names: &["--version", "-v"], value: "", help: "Print the version and exit." };
+
+    /// Adds its lines to a list of options.
+    pub(crate) fn write_to(&self, out: &mut String) {
+        const COLUMN: usize = 21;
+        let mut head =
+            format!("  {}{}{}", self.names.join(", "), if self.value.is_empty() { "" } else { " " }, self.value);
+        for line in self.help.lines() {
             if head.len() >= COLUMN {
                 out.push_str(&head);
                 out.push('\n');
@@ -549,30 +563,43 @@ pub(crate) fn usage(version: &str) -> String {
             out.push_str(&format!("{head:COLUMN$}{line}\n"));
             head.clear();
         }
-    };
-    for flag in FLAGS.iter().filter(|flag| !flag.help.is_empty()) {
-        let mut head = flag.names.join(", ");
-        if !flag.value.is_empty() {
-            head = format!("{head} {}", flag.value);
-        }
-        row(head, flag.help);
     }
-    row("--cluster <command> [args...] [opts...]".into(), "Manage a cluster; --cluster help lists the commands.");
-    row("--help".into(), "Print this and exit.");
-    row("--version".into(), "Print the version and exit.");
-    out.push_str(
-        "\nExamples:\n  \
-         redis-cli -x set page < page.html\n  \
-         redis-cli -D \"\" --raw dump key | redis-cli -X payload restore copy 0 payload\n  \
-         redis-cli -r -1 -i 1 info memory | grep used_memory_human\n  \
-         redis-cli --quoted-input set '\"zero \\x00 inside\"' value\n  \
-         redis-cli --eval script.lua key1 key2 , arg1 arg2\n  \
-         redis-cli --scan --pattern 'user:*' --count 1000\n  \
-         redis-cli --cluster create 10.0.0.1:7000 10.0.0.2:7000 10.0.0.3:7000\n\n\
-         Without a command redis-cli prompts for commands; \"help\" explains what it knows.\n",
-    );
+}
+
+/// The options that are no secret, but for those of the cluster manager.
+pub(crate) fn texts() -> impl Iterator<Item = OptionText> {
+    let shown = FLAGS.iter().filter(|flag| !flag.help.is_empty());
+    let cluster = OptionText {
+        names: &["--cluster"],
+        value: "<command> [args...] [opts...]",
+        help: "Manage a cluster; --cluster help lists the commands.",
+    };
+    shown.map(|Flag { names, value, help, .. }| OptionText { names, value, help }).chain([
+        cluster,
+        OptionText::HELP,
+        OptionText::VERSION,
+    ])
+}
+
+/// The text of `--help`.
+pub(crate) fn usage(version: &str) -> String {
+    let mut out = format!("redis-cli {version}\n\nUsage: redis-cli [OPTIONS] [cmd [arg [arg ...]]]\n");
+    texts().for_each(|option| option.write_to(&mut out));
+    out.push_str(&format!(
+        "\nExamples:\n{EXAMPLES}\n\
+         Without a command redis-cli prompts for commands; \"help\" explains what it knows.\n"
+    ));
     out
 }
+
+pub(crate) const EXAMPLES: &str = "\x20 \
+     redis-cli -x set page < page.html\n  \
+     redis-cli -D \"\" --raw dump key | redis-cli -X payload restore copy 0 payload\n  \
+     redis-cli -r -1 -i 1 info memory | grep used_memory_human\n  \
+     redis-cli --quoted-input set '\"zero \\x00 inside\"' value\n  \
+     redis-cli --eval script.lua key1 key2 , arg1 arg2\n  \
+     redis-cli --scan --pattern 'user:*' --count 1000\n  \
+     redis-cli --cluster create 10.0.0.1:7000 10.0.0.2:7000 10.0.0.3:7000\n";
 
 #[cfg(test)]
 mod tests {

@@ -145,7 +145,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         group: Group::Generic,
         since: "1.0.0",
         complexity: "O(1)",
-        summary: "Moves a key to another database.",
+        summary: "Moves a key into another database.",
         args: &[arg("key", ArgKind::Key).spec(0), arg("db", ArgKind::Integer)],
         ..Command::ROW
     },

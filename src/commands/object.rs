@@ -8,7 +8,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[Command {
     arity: -2,
     group: Group::Generic,
     since: "2.2.3",
-    complexity: "Depends on subcommand.",
+    complexity: "What the subcommand does.",
     summary: "A container for the commands that look into a value.",
     subcommands: &[
         Command {

@@ -17,7 +17,7 @@ pub(crate) mod words;
 pub(crate) use load::{ConfigError, Loaded};
 pub(crate) use rewrite::{overwrite, rewrite, rewrite_all};
 pub(crate) use set::{SetContext, SetError, get, is_sensitive, set_many};
-pub(crate) use table::{Apply, Config, Row, TABLE};
+pub(crate) use table::{Apply, Config, Row, TABLE, flag};
 pub(crate) use types::*;
 pub(crate) use value::{expand_title, is_address, is_node_name, parse_memory};
 

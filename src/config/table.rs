@@ -112,6 +112,7 @@ pub(crate) enum Apply {
     Hz,
     JemallocBgThread,
     LocaleCollate,
+    LogFormat,
     LogLevel,
     Maxclients,
     Maxmemory,
@@ -173,6 +174,46 @@ impl Row {
         (self.field_mut)(to).copy_from((self.field)(from));
     }
 
+    /// The words there are to choose from; none: any may be given.
+    pub(crate) fn choices(&self) -> Vec<&'static str> {
+        (self.field)(&Config::default()).choices()
+    }
+
+    /// What may be given, for people to read.
+    pub(crate) fn values(&self) -> String {
+        let bytes = |max: u64| max >= LONG_MAX;
+        match self.kind {
+            Kind::Bool | Kind::BoolNo(_) | Kind::Enum => self.choices().join(", "),
+            Kind::ShutdownOnSignal => format!("any of {}", self.choices().join(", ")),
+            Kind::Int(min, i64::MAX) => format!("an integer from {min}"),
+            Kind::Int(INT_MIN, INT_MAX) => "an integer".into(),
+            Kind::Int(min, INT_MAX) => format!("an integer from {min}"),
+            Kind::Int(min, max) => format!("an integer from {min} to {max}"),
+            Kind::Memory(min, max) if bytes(max) && min <= 1 => "bytes".into(),
+            Kind::Memory(min, max) if bytes(max) => format!("bytes, at least {min}"),
+            Kind::Memory(min, max) => format!("bytes from {min} to {max}"),
+            Kind::MemoryOrPercent => "bytes, or a percentage".into(),
+            Kind::Octal(..) => "permissions, octal".into(),
+            Kind::Text(TextRule::Hostname) => "a host name".into(),
+            Kind::Text(TextRule::Address(_)) => "an address or host name".into(),
+            Kind::Text(TextRule::DbFilename | TextRule::AofFilename | TextRule::AofDirname) => {
+                "a name without a folder".into()
+            }
+            Kind::Text(TextRule::ProcTitle) => "text with variables".into(),
+            Kind::Text(TextRule::ClusterNames) => "names".into(),
+            Kind::Text(TextRule::ClusterSecrets) => "secrets, or -".into(),
+            Kind::Text(TextRule::Any | TextRule::Unset | TextRule::Nodename) => "text".into(),
+            Kind::Dir => "a folder".into(),
+            Kind::Save => "pairs of seconds and changes, or \"\"".into(),
+            Kind::ObufLimit => "class, hard bytes, soft bytes, soft seconds".into(),
+            Kind::OomScoreAdjValues => "three integers from -2000 to 2000".into(),
+            Kind::NotifyKeyspaceEvents => "letters".into(),
+            Kind::Bind => "addresses or host names".into(),
+            Kind::ReplicaOf => "host and port, or no one".into(),
+            Kind::Percentiles => "numbers from 0 to 100".into(),
+        }
+    }
+
     /// Whether two configurations agree in this directive.
     pub(crate) fn same(&self, a: &Config, b: &Config) -> bool {
         (self.field)(a).same((self.field)(b))
@@ -183,6 +224,7 @@ impl Row {
 trait Slot: std::any::Any {
     fn set(&mut self, kind: Kind, words: &[&[u8]]) -> Result<bool, ValueError>;
     fn print(&self, kind: Kind) -> Vec<u8>;
+    fn choices(&self) -> Vec<&'static str>;
     fn copy_from(&mut self, other: &dyn Slot);
     fn same(&self, other: &dyn Slot) -> bool;
     fn as_any(&self) -> &dyn std::any::Any;
@@ -198,6 +240,10 @@ impl<T: Setting> Slot for T {
 
     fn print(&self, kind: Kind) -> Vec<u8> {
         Setting::print(self, kind)
+    }
+
+    fn choices(&self) -> Vec<&'static str> {
+        T::choices()
     }
 
     fn copy_from(&mut self, other: &dyn Slot) {
@@ -367,6 +413,10 @@ directives! {
     "ignore-warnings" => ignore_warnings: String = String::new(), Text(Any), [NO_EFFECT], None;
     "jemalloc-bg-thread" => jemalloc_bg_thread: bool = true, Bool, [], JemallocBgThread;
     "locale-collate" => locale_collate: String = String::new(), Text(Any), [], LocaleCollate;
+    /// Not in Redis: the layout of lines, of which Valkey has the first two; `text` is `legacy`.
+    "log-format" => log_format: LogFormat = LogFormat::Legacy, Enum, [HIDDEN], LogFormat;
+    /// As Valkey has it.
+    "log-timestamp-format" => log_timestamp_format: LogTimestamp = LogTimestamp::Legacy, Enum, [HIDDEN], LogFormat;
     "logfile" => logfile: String = String::new(), Text(Any), [IMMUTABLE], None;
     "loglevel" => loglevel: LogLevel = LogLevel::Notice, Enum, [], LogLevel;
     "oom-score-adj" => oom_score_adj: OomScoreAdj = OomScoreAdj::No, Enum, [], OomScoreAdj;

@@ -1,7 +1,7 @@
 //! The values a directive can have: enumerations with the names Redis gives them, and the small records of the
 //! directives that take several words. How each is read and printed is in `value`.
 
-pub(crate) use crate::sys::log::{LogLevel, SyslogFacility};
+pub(crate) use crate::sys::log::{LogFormat, LogLevel, LogTimestamp, SyslogFacility};
 pub(crate) use crate::sys::process::OomScoreAdj;
 pub(crate) use crate::sys::service::Supervised;
 
@@ -61,6 +61,16 @@ names! {
 names! {
     LogLevel
     "debug" => Debug, "verbose" => Verbose, "notice" => Notice, "warning" => Warning, "nothing" => Nothing,
+}
+
+names! {
+    LogFormat
+    "legacy" => Legacy, "logfmt" => Logfmt, "json" => Json, "text" => Legacy,
+}
+
+names! {
+    LogTimestamp
+    "legacy" => Legacy, "iso8601" => Iso8601, "milliseconds" => Milliseconds,
 }
 
 names! {

@@ -17,6 +17,11 @@ pub(crate) trait Setting: Clone + PartialEq + 'static {
 
     /// The value as CONFIG GET shows it.
     fn print(&self, kind: Kind) -> Vec<u8>;
+
+    /// The words there are to choose from; none: any may be given.
+    fn choices() -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 const WRONG_NUMBER: ValueError = Cow::Borrowed("wrong number of arguments");
@@ -49,6 +54,10 @@ impl Setting for bool {
 
     fn print(&self, _: Kind) -> Vec<u8> {
         if *self { b"yes".to_vec() } else { b"no".to_vec() }
+    }
+
+    fn choices() -> Vec<&'static str> {
+        vec!["yes", "no"]
     }
 }
 
@@ -208,6 +217,10 @@ macro_rules! named_settings {
             fn print(&self, _: Kind) -> Vec<u8> {
                 self.name().as_bytes().to_vec()
             }
+
+            fn choices() -> Vec<&'static str> {
+                Self::NAMES.iter().map(|(name, _)| *name).collect()
+            }
         }
     )*};
 }
@@ -215,7 +228,9 @@ macro_rules! named_settings {
 named_settings!(
     MaxmemoryPolicy,
     SyslogFacility,
+    LogFormat,
     LogLevel,
+    LogTimestamp,
     Supervised,
     AppendFsync,
     ReplDisklessLoad,
@@ -229,11 +244,14 @@ named_settings!(
 );
 
 impl Setting for ShutdownOnSignal {
+    fn choices() -> Vec<&'static str> {
+        vec!["default", "save", "nosave", "now", "force", "failover"]
+    }
+
     fn parse(&self, _: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
-        const NAMES: [&str; 6] = ["default", "save", "nosave", "now", "force", "failover"];
         let mut how = Self::default();
         if words.is_empty() {
-            return Err(one_of(&NAMES));
+            return Err(one_of(&Self::choices()));
         }
         for word in words {
             match word.to_ascii_lowercase().as_slice() {
@@ -243,7 +261,7 @@ impl Setting for ShutdownOnSignal {
                 b"now" => how.now = true,
                 b"force" => how.force = true,
                 b"failover" => how.failover = true,
-                _ => return Err(one_of(&NAMES)),
+                _ => return Err(one_of(&Self::choices())),
             }
         }
         if how.save && how.nosave {

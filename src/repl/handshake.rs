@@ -7,6 +7,10 @@
 
 use super::LogLine;
 use super::history::{REPL_ID_LEN, ReplId};
+use crate::sys::build::HEXAD_VERSION;
+
+/// A capability that begins so tells which version of Hexad the replica runs.
+pub(crate) const VERSION_CAPABILITY: &str = "hexad-";
 
 /// Longest reply line that is accepted, in bytes.
 const MAX_LINE: usize = 64 * 1024;
@@ -211,7 +215,9 @@ impl Handshake {
         if let Some(ip) = &self.config.announce_ip {
             out.extend(command(&[b"REPLCONF", b"ip-address", ip.as_bytes()]));
         }
-        out.extend(command(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]));
+        // Masters pass over what they do not know.
+        let version = format!("{VERSION_CAPABILITY}{HEXAD_VERSION}");
+        out.extend(command(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2", b"capa", version.as_bytes()]));
         if let Some(id) = &self.config.node_id {
             // As Valkey 9: so a master that stops can name the replica that is to take over.
             out.extend(command(&[b"REPLCONF", b"SET-CLUSTER-NODE-ID", id]));

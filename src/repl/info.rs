@@ -62,6 +62,8 @@ pub(crate) struct ReplicaView {
     pub(crate) ip: String,
     pub(crate) port: i64,
     pub(crate) state: ReplicaState,
+    /// The version of Hexad that it runs, if it says so.
+    pub(crate) version: Option<String>,
     /// The offset it has acknowledged, and seconds since it did so.
     pub(crate) offset: i64,
     pub(crate) lag_s: i64,
@@ -219,6 +221,7 @@ impl Repl {
                 ip,
                 port: replica.announced.listening_port,
                 state: replica.state,
+                version: replica.announced.version.clone(),
                 offset: replica.ack_offset,
                 lag_s: replica.lag_s(now_s),
                 attached_s: now_s - replica.waiting_since_s,

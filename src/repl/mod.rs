@@ -42,6 +42,7 @@ mod wait;
 pub(crate) use backlog::Backlog;
 pub(crate) use bulk::Framing;
 pub(crate) use failover::Target;
+pub(crate) use handshake::VERSION_CAPABILITY;
 pub(crate) use history::ReplId;
 pub(crate) use info::{Heir, MasterView, ReplicaView, RoleView, TransferView};
 pub(crate) use primary::{RunningChild, SnapshotTarget};

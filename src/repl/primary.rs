@@ -88,6 +88,8 @@ pub(crate) struct Announcement {
     pub(crate) ip: Option<Vec<u8>>,
     /// What it understands.
     pub(crate) capabilities: Capabilities,
+    /// The version of Hexad that it runs, if it says so.
+    pub(crate) version: Option<String>,
     /// What is to be left out.
     pub(crate) requirements: Requirements,
     /// Only a snapshot is wanted, no stream.

@@ -7,7 +7,7 @@
 mod memory_test;
 
 use crate::catalog::table::RenameError;
-use crate::config::{Config, ConfigError, Loaded, Supervised};
+use crate::config::{Config, ConfigError, Loaded, LogFormat, Supervised};
 use crate::persist;
 use crate::server::Server;
 use crate::sys::build::{COMMIT, IS_DIRTY};
@@ -40,6 +40,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
         }
     };
     let syslog = config.syslog_enabled.then_some((&*config.syslog_ident, config.syslog_facility));
+    log_sink::set_format(config.log_format, config.log_timestamp_format);
     log_sink::configure(config.loglevel, &config.logfile, syslog);
     notices.iter().for_each(|(level, text)| log::log!(*level, "{text}"));
     system_check::warn(config.disable_thp);
@@ -270,14 +271,14 @@ fn write_pid_file(cfg: &mut Config) {
     }
 }
 
-/// Shows who this is: the logo on a terminal or if the configuration insists, one line otherwise. Test harnesses read the
-/// process id from the logo.
+/// Shows who this is: the logo on a terminal or if the configuration insists, one line otherwise and to machines. Test harnesses
+/// read the process id from the logo.
 fn show_logo(cfg: &Config) {
     let mode = if cfg.cluster_enabled { "cluster" } else { "standalone" };
     let port = if cfg.port != 0 { cfg.port } else { cfg.tls_port };
     let is_terminal =
         !cfg.syslog_enabled && cfg.logfile.is_empty() && std::io::IsTerminal::is_terminal(&std::io::stdout());
-    if !is_terminal && !cfg.always_show_logo {
+    if cfg.log_format != LogFormat::Legacy || (!is_terminal && !cfg.always_show_logo) {
         log::info!("Running mode={mode}, port={port}.");
         return;
     }

@@ -1,7 +1,8 @@
 //! The log: lines as Redis writes them, on standard output, into a file, and to syslog.
 //!
 //! A line is `<pid>:<role> <dd Mon yyyy hh:mm:ss.mmm> <level> <message>`; role is `M` (master), `S` (replica) or `C` (a
-//! child process), level one of `. - * #`. The file is opened for each line, so moving it away rotates it.
+//! child process), level one of `. - * #`. `line` has the forms for machines. The file is opened for each line, so moving it
+//! away rotates it.
 //!
 //! Invariant: logging takes no lock that a forked child could find locked for ever. That is why lines do not pass through
 //! the writer of env_logger or through `std::io::Stdout`, why only the main thread asks libc for the local time, and why
@@ -21,6 +22,11 @@ use std::sync::{OnceLock, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::reserve;
+use line::{Date, Line, Writer};
+
+mod line;
+
+pub(crate) use line::{LogFormat, LogTimestamp};
 
 /// The syslog facility messages are sent with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +66,11 @@ static FILE: RwLock<Option<PathBuf>> = RwLock::new(None);
 /// The same path for the signal handler; null is standard output. Never freed, as a handler may be using it.
 static FILE_IN_HANDLER: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
 static SYSLOG: OnceLock<Syslog> = OnceLock::new();
-/// The letter of the role; until it is known, the one that Redis shows.
-static ROLE: AtomicU8 = AtomicU8::new(b'C');
+/// A role as a number; until one is known, another.
+static ROLE: AtomicU8 = AtomicU8::new(u8::MAX);
+/// [`LogFormat`] and [`LogTimestamp`] as numbers.
+static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Legacy as u8);
+static TIMESTAMP: AtomicU8 = AtomicU8::new(LogTimestamp::Legacy as u8);
 /// The id of the main process; others are children.
 static MAIN_PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Seconds east of UTC when the main thread last looked.
@@ -122,17 +131,47 @@ pub(crate) fn set_level(level: LogLevel) {
 
 /// Sets the role that later lines show.
 pub(crate) fn set_role(role: Role) {
-    let letter = match role {
-        Role::Primary => b'M',
-        Role::Replica => b'S',
-    };
-    ROLE.store(letter, Ordering::Relaxed);
+    ROLE.store(role as u8, Ordering::Relaxed);
 }
 
-/// Writes text as it is, without time and level: the logo, crash reports.
+/// Sets the form of later lines.
+pub(crate) fn set_format(format: LogFormat, timestamp: LogTimestamp) {
+    FORMAT.store(format as u8, Ordering::Relaxed);
+    TIMESTAMP.store(timestamp as u8, Ordering::Relaxed);
+}
+
+/// Writes text as it is, without time and level: the logo, crash reports. In a form for machines each of its lines becomes one of
+/// the log.
 pub(crate) fn raw(level: log::Level, text: &[u8]) {
-    if level <= log::max_level() {
-        write(level, text, text);
+    if level > log::max_level() {
+        return;
+    }
+    if format() == LogFormat::Legacy {
+        return write(level, text, text);
+    }
+    for line in String::from_utf8_lossy(text).lines().filter(|line| !line.trim().is_empty()) {
+        // Whole, however long: who reads a report wants its command line and memory addresses.
+        write_message(level, &without_controls(line.to_owned()));
+    }
+}
+
+fn format() -> LogFormat {
+    let formats = [LogFormat::Legacy, LogFormat::Logfmt, LogFormat::Json];
+    formats[usize::from(FORMAT.load(Ordering::Relaxed)) % formats.len()]
+}
+
+/// A line of now, whoever writes it.
+fn line(writer: Writer, since_epoch: Duration, level: log::Level, message: &str) -> Line<'_> {
+    let forms = [LogTimestamp::Legacy, LogTimestamp::Iso8601, LogTimestamp::Milliseconds];
+    Line {
+        format: format(),
+        timestamp: forms[usize::from(TIMESTAMP.load(Ordering::Relaxed)) % forms.len()],
+        pid: std::process::id(),
+        writer,
+        since_epoch,
+        utc_offset: UTC_OFFSET_SECONDS.load(Ordering::Relaxed),
+        level,
+        message,
     }
 }
 
@@ -154,20 +193,29 @@ pub(crate) fn from_signal_handler(level: log::Level, message: &[u8]) {
     // SAFETY: time with a null pointer only returns the time, and is async-signal-safe.
     let now = unsafe { libc::time(ptr::null_mut()) };
     let pid = std::process::id();
-    let mut line = [0; 1024];
-    let mut rest = &mut line[..];
+    let mut text = [0; 1024];
+    let mut rest = &mut text[..];
     // A message that does not fit is cut.
-    let _ = write!(rest, "{pid}:signal-handler ({now}) ").and_then(|()| {
-        let fits = message.len().min(rest.len().saturating_sub(1));
-        rest.write_all(&message[..fits])?;
-        rest.write_all(b"\n")
-    });
+    let _ = match format() {
+        LogFormat::Legacy => write!(rest, "{pid}:signal-handler ({now}) ").and_then(|()| {
+            let fits = message.len().min(rest.len().saturating_sub(1));
+            rest.write_all(&message[..fits])?;
+            rest.write_all(b"\n")
+        }),
+        LogFormat::Logfmt | LogFormat::Json => {
+            /// However much of it has to be escaped, this fits.
+            const FITS: usize = 128;
+            let message = std::str::from_utf8(&message[..message.len().min(FITS)]).unwrap_or_default();
+            let since_epoch = Duration::from_secs(now.unsigned_abs());
+            write!(rest, "{}", line(Writer::SignalHandler, since_epoch, level, message))
+        }
+    };
     let left = rest.len();
-    let len = line.len() - left;
-    // SAFETY: the first `len` bytes of `line` are initialized, and write is async-signal-safe. A failure cannot be
+    let len = text.len() - left;
+    // SAFETY: the first `len` bytes of `text` are initialized, and write is async-signal-safe. A failure cannot be
     // reported.
     unsafe {
-        libc::write(fd, line.as_ptr().cast(), len);
+        libc::write(fd, text.as_ptr().cast(), len);
         if !path.is_null() {
             libc::close(fd);
         }
@@ -175,42 +223,31 @@ pub(crate) fn from_signal_handler(level: log::Level, message: &[u8]) {
 }
 
 fn write_record(record: &log::Record<'_>) {
-    let message = printable(record.args().to_string());
+    write_message(record.level(), &printable(record.args().to_string()));
+}
+
+fn write_message(level: log::Level, message: &str) {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = since_epoch.as_secs() as i64;
-    let pid = std::process::id();
-    let is_child = pid != MAIN_PROCESS.load(Ordering::Relaxed);
+    let is_child = std::process::id() != MAIN_PROCESS.load(Ordering::Relaxed);
     if !is_child && IS_MAIN_THREAD.get() {
-        UTC_OFFSET_SECONDS.store(utc_offset_seconds(seconds), Ordering::Relaxed);
+        UTC_OFFSET_SECONDS.store(utc_offset_seconds(since_epoch.as_secs() as i64), Ordering::Relaxed);
     }
-    let role = if is_child { b'C' } else { ROLE.load(Ordering::Relaxed) };
-    let local = seconds + UTC_OFFSET_SECONDS.load(Ordering::Relaxed);
-    let line = format!(
-        "{pid}:{} {}.{:03} {} {message}\n",
-        role as char,
-        date_and_time(local),
-        since_epoch.subsec_millis(),
-        mark(record.level()),
-    );
-    write(record.level(), line.as_bytes(), message.as_bytes());
+    let writer = match ROLE.load(Ordering::Relaxed) {
+        _ if is_child => Writer::Child,
+        role if role == Role::Primary as u8 => Writer::Master,
+        role if role == Role::Replica as u8 => Writer::Replica,
+        _ => Writer::Starting,
+    };
+    let line = line(writer, since_epoch, level, message).to_string();
+    write(level, line.as_bytes(), message.as_bytes());
 }
 
 /// The longest message, in bytes; the same in Redis.
 const MESSAGE_MAX: usize = 1023;
 
 /// Escapes control characters and cuts what is too long: some of the text comes from clients and peers.
-fn printable(mut message: String) -> String {
-    if message.contains(char::is_control) {
-        let mut out = String::with_capacity(message.len() + 16);
-        for c in message.chars() {
-            match c {
-                '\n' | '\r' | '\t' => out.extend(c.escape_default()),
-                c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-                c => out.push(c),
-            }
-        }
-        message = out;
-    }
+fn printable(message: String) -> String {
+    let mut message = without_controls(message);
     if message.len() > MESSAGE_MAX {
         let end = (0..=MESSAGE_MAX).rev().find(|end| message.is_char_boundary(*end));
         message.truncate(end.unwrap_or(0));
@@ -218,14 +255,19 @@ fn printable(mut message: String) -> String {
     message
 }
 
-/// How a line shows its level.
-fn mark(level: log::Level) -> char {
-    match level {
-        log::Level::Error | log::Level::Warn => '#',
-        log::Level::Info => '*',
-        log::Level::Debug => '-',
-        log::Level::Trace => '.',
+fn without_controls(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
     }
+    let mut out = String::with_capacity(message.len() + 16);
+    for c in message.chars() {
+        match c {
+            '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// `line` goes to the file or standard output in one write, so that lines of several processes do not mix; `message` to
@@ -311,11 +353,8 @@ impl Syslog {
             log::Level::Debug => libc::LOG_INFO,
             log::Level::Trace => libc::LOG_DEBUG,
         };
-        let date = date_and_time(local_seconds);
-        // `22 Nov 2026 11:13:42`; a space takes the place of a day's leading zero.
-        let (day, month, time) = (date[..2].trim_start_matches('0'), &date[3..6], &date[12..]);
-        let priority = self.facility | severity;
-        let mut text = format!("<{priority}>{month} {day:>2} {time} {}[{pid}]: ", self.name).into_bytes();
+        let (priority, time) = (self.facility | severity, Date::of(local_seconds).for_syslog());
+        let mut text = format!("<{priority}>{time} {}[{pid}]: ", self.name).into_bytes();
         text.extend(message.iter().filter(|byte| **byte != 0));
         text
     }
@@ -334,54 +373,9 @@ fn utc_offset_seconds(seconds: i64) -> i64 {
     local.tm_gmtoff
 }
 
-/// `22 Nov 2026 11:13:42` for seconds since 1970 in local time.
-fn date_and_time(seconds: i64) -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (mut days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
-    let mut year = 1970;
-    let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    // Cycles of 400 years have equal lengths, so the loop below stays short.
-    year += 400 * days.div_euclid(146_097);
-    days = days.rem_euclid(146_097);
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if days < length {
-            break;
-        }
-        days -= length;
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let mut month = 0;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    format!("{:02} {} {year} {:02}:{:02}:{:02}", days + 1, MONTHS[month], second / 3600, second / 60 % 60, second % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "01 Jan 1970 00:00:00"),
-            (951_782_400, "29 Feb 2000 00:00:00"),
-            (1_709_251_199, "29 Feb 2024 23:59:59"),
-            (1_709_251_200, "01 Mar 2024 00:00:00"),
-            (1_795_346_022, "22 Nov 2026 11:13:42"),
-            (4_107_542_400, "01 Mar 2100 00:00:00"),
-            (-1, "31 Dec 1969 23:59:59"),
-            (253_402_300_799, "31 Dec 9999 23:59:59"),
-        ] {
-            assert_eq!(date_and_time(seconds), expected);
-        }
-    }
 
     #[test]
     fn text_of_others_stays_in_its_line() {
@@ -406,6 +400,9 @@ mod tests {
         log::warn!(target: "mio", "not ours");
         raw(log::Level::Warn, b"raw\n");
         from_signal_handler(log::Level::Warn, b"signal");
+        set_format(LogFormat::Json, LogTimestamp::Legacy);
+        raw(log::Level::Warn, format!("\n{}\n", "long".repeat(1000)).as_bytes());
+        set_format(LogFormat::Legacy, LogTimestamp::Legacy);
         let first = std::fs::read_to_string(dir.path().join("log.1")).unwrap_or_default();
         let rest = std::fs::read_to_string(&path).unwrap();
         configure(LogLevel::Notice, "", None);
@@ -420,6 +417,8 @@ mod tests {
         assert!(lines[0].starts_with(&format!("{pid}:M ")) && lines[0].ends_with(" - second"));
         assert_eq!(lines[1], "raw");
         assert!(lines[2].starts_with(&format!("{pid}:signal-handler (")) && lines[2].ends_with(") signal"));
+        // A report is not cut.
+        assert!(rest.contains(&format!("\"message\":\"{}\"}}\n", "long".repeat(1000))), "{rest}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub(crate) mod cluster;
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,12 @@ use tempfile::TempDir;
 /// Our server and client, as cargo built them for this test run.
 pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_redis-server");
 pub(crate) const CLI: &str = env!("CARGO_BIN_EXE_redis-cli");
+
+/// Tells that a test does nothing here, past the harness, which would keep it to itself.
+pub(crate) fn left_out(why: &str) {
+    let test = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "test {} is left out: {why}", test.name().unwrap_or_default());
+}
 
 /// A running server.
 pub(crate) struct TestServer {
@@ -203,4 +210,25 @@ pub(crate) fn try_run<T: redis::FromRedisValue>(c: &mut redis::Connection, words
         cmd.arg(word);
     }
     cmd.query(c)
+}
+
+/// Whether a text is JSON, roughly: brackets and quotes match.
+pub(crate) fn assert_is_json(text: &str) {
+    let (mut open, mut chars) = (Vec::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => loop {
+                match chars.next().expect(text) {
+                    '"' => break,
+                    '\\' => drop(chars.next()),
+                    c => assert!(c >= ' ', "{text}"),
+                }
+            },
+            '{' | '[' => open.push(c),
+            '}' => assert_eq!(open.pop(), Some('{'), "{text}"),
+            ']' => assert_eq!(open.pop(), Some('['), "{text}"),
+            c => assert!(c.is_ascii_alphanumeric() || "-+.,:".contains(c), "{c} in {text}"),
+        }
+    }
+    assert!(open.is_empty() && !text.is_empty(), "{text}");
 }

@@ -32,10 +32,18 @@ impl Certs {
 
     /// A certificate for this host, with a serial number.
     pub(crate) fn issue(&self, name: &str, serial: u64) {
+        self.issue_until(name, serial, None);
+    }
+
+    /// The same, that ends on a day: year, month and day.
+    pub(crate) fn issue_until(&self, name: &str, serial: u64, end: Option<(i32, u8, u8)>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.serial_number = Some(serial.into());
+        if let Some((year, month, day)) = end {
+            params.not_after = rcgen::date_time_ymd(year, month, day);
+        }
         let issued = params.signed_by(&key, &self.authority, &self.key).unwrap();
         fs::write(self.path(&format!("{name}.crt")), issued.pem()).unwrap();
         fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();

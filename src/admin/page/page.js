@@ -217,7 +217,7 @@ function showFindings(d) {
   const signs = { critical: "✖ critical", warning: "▲ warning" };
   $("findings").replaceChildren(...d.findings.map((f) => make("div", { class: "finding " + f.severity },
     make("p", {}, make("strong", {}, signs[f.severity] || f.severity), f.text),
-    make("p", { class: "quiet" }, f.advice))));
+    make("p", { class: "quiet" }, f.advice + " (" + f.id + ")"))));
 }
 
 function showSlow(s) {
@@ -260,7 +260,8 @@ function showKeys(k) {
 // ---- asking
 
 async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store" });
+  // Without the name and password that this page may have been called with, which browsers know by now.
+  const answer = await fetch(location.origin + path, { cache: "no-store" });
   if (!answer.ok) throw Object.assign(new Error((await answer.text()).trim()), { refused: answer.status });
   return answer.json();
 }

@@ -178,6 +178,11 @@ static SUBCOMMANDS: &[Subcommand] = &[
         options: &[], run: help },
 ];
 
+/// Each subcommand with its arguments and its options, without their `--cluster-`.
+pub(crate) fn texts() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str])> {
+    SUBCOMMANDS.iter().map(|s| (s.name, s.args, s.options))
+}
+
 /// Runs `--cluster` with its words and returns the exit code.
 pub(crate) fn run(opts: Options, words: Vec<Vec<u8>>) -> i32 {
     let name = words.first().map(Vec::as_slice).unwrap_or_default();

@@ -5,7 +5,7 @@
 
 use crate::admin::memory::system_memory;
 use crate::config::{Config, OBUF_NORMAL, OBUF_PUBSUB, OBUF_REPLICA};
-use crate::net::ClientId;
+use crate::net::{ClientId, Conn};
 use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
 
@@ -263,8 +263,9 @@ impl Server {
             return;
         }
         if self.io.are_there() {
-            // What was on its way when a client was counted may have left since.
-            self.clients.iter_mut().for_each(|c| self.client_memory.update(c));
+            // What was on its way through another thread when a client was counted may have left since.
+            let far = self.clients.iter_mut().filter(|c| matches!(c.conn, Some(Conn::Far(_))));
+            far.for_each(|c| self.client_memory.update(c));
             if self.client_memory.evictable_bytes() < limit {
                 return;
             }

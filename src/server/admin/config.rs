@@ -136,6 +136,7 @@ impl Server {
                     return Err("Invalid locale name".into());
                 }
             }
+            Apply::LogFormat => log_sink::set_format(self.cfg.log_format, self.cfg.log_timestamp_format),
             Apply::LogLevel => log_sink::set_level(self.cfg.loglevel),
             Apply::Maxclients => self.apply_maxclients()?,
             Apply::Maxmemory => self.apply_maxmemory(),

@@ -20,7 +20,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     arity: -2,
     group: Group::Connection,
     since: "2.4.0",
-    complexity: "Depends on subcommand.",
+    complexity: "What the subcommand does.",
     summary: "Groups the commands about client connections.",
     subcommands: &[
         super::client_tracking::CACHING,
@@ -93,7 +93,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Connection,
             since: "2.4.0",
-            complexity: "O(N) where N is the number of client connections",
+            complexity: "O(N) for N clients.",
             summary: "Closes connections, one by its address or all that pass the filters.",
             history: &["2.8.12", "2.8.12", "3.2.0", "5.0.0", "6.2.0"],
             args: &[arg("filter", ArgKind::OneOf).of(&[
@@ -126,7 +126,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Connection,
             since: "2.4.0",
-            complexity: "O(N) where N is the number of client connections",
+            complexity: "O(N) for N clients.",
             summary: "Describes all connections, or those of a type or with given ids.",
             tips: &["nondeterministic_output"],
             history: &["2.8.12", "5.0.0", "6.0.0", "6.2.0", "7.0.0", "7.0.3"],
@@ -259,7 +259,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Connection,
             since: "5.0.0",
-            complexity: "O(log N) where N is the number of client connections",
+            complexity: "O(log(N)) for N clients.",
             summary: "Releases a client that a blocking command holds, as if its time were over or with an error.",
             args: &[
                 arg("client-id", ArgKind::Integer),
@@ -278,7 +278,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Connection,
             since: "6.2.0",
-            complexity: "O(N) where N is the number of paused clients",
+            complexity: "O(N) for N clients that are paused.",
             summary: "Ends a pause that holds commands back.",
             ..Command::ROW
         },

@@ -29,7 +29,7 @@ pub(crate) const TRACKING: ServerCommand = Command {
     acl: cat::CONNECTION,
     group: Group::Connection,
     since: "6.0.0",
-    complexity: "O(1). Some options may introduce additional complexity.",
+    complexity: "O(1), and with prefixes more for each of them.",
     summary: "Has the connection told when keys change that it may cache, or no longer.",
     args: &[
         arg("status", ArgKind::OneOf)

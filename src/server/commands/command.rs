@@ -14,7 +14,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     acl: cat::CONNECTION,
     group: Group::Server,
     since: "2.8.13",
-    complexity: "O(N) where N is the total number of Redis commands",
+    complexity: "O(N) for all N commands that there are.",
     summary: "Describes all commands.",
     tips: &["nondeterministic_output_order"],
     subcommands: &[
@@ -38,7 +38,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Server,
             since: "7.0.0",
-            complexity: "O(N) where N is the number of commands to look up",
+            complexity: "O(N) for N names.",
             summary: "Gives the documentation of commands.",
             tips: &["nondeterministic_output_order"],
             args: &[arg("command-name", ArgKind::String).optional().multiple()],
@@ -52,7 +52,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Server,
             since: "2.8.13",
-            complexity: "O(N) where N is the number of arguments to the command",
+            complexity: "O(N) for N words of the command.",
             summary: "Gives the keys of a call.",
             args: &[arg("command", ArgKind::String), arg("arg", ArgKind::String).optional().multiple()],
             ..Command::ROW
@@ -65,7 +65,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Server,
             since: "7.0.0",
-            complexity: "O(N) where N is the number of arguments to the command",
+            complexity: "O(N) for N words of the command.",
             summary: "Gives the keys of a call and what the command does with each.",
             args: &[arg("command", ArgKind::String), arg("arg", ArgKind::String).optional().multiple()],
             ..Command::ROW
@@ -90,7 +90,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Server,
             since: "2.8.13",
-            complexity: "O(N) where N is the number of commands to look up",
+            complexity: "O(N) for N names.",
             summary: "Describes commands.",
             tips: &["nondeterministic_output_order"],
             history: &["7.0.0"],
@@ -105,7 +105,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             acl: cat::CONNECTION,
             group: Group::Server,
             since: "7.0.0",
-            complexity: "O(N) where N is the total number of Redis commands",
+            complexity: "O(N) for all N commands that there are.",
             summary: "Gives the names of commands.",
             tips: &["nondeterministic_output_order"],
             args: &[arg("filterby", ArgKind::OneOf).token("FILTERBY").optional().of(&[

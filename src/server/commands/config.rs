@@ -11,7 +11,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     arity: -2,
     group: Group::Server,
     since: "2.0.0",
-    complexity: "Depends on subcommand.",
+    complexity: "What the subcommand does.",
     summary: "Groups the commands that show and change the configuration.",
     subcommands: &[
         Command {

@@ -56,7 +56,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         group: Group::Connection,
         since: "1.0.0",
         complexity: "O(N) where N is the number of the user's passwords.",
-        summary: "Authenticates the connection.",
+        summary: "Signs the connection in.",
         history: &["6.0.0"],
         args: &[arg("username", ArgKind::String).since("6.0.0").optional(), arg("password", ArgKind::String)],
         ..Command::ROW

@@ -19,7 +19,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD | flag::PROTECTED,
     group: Group::Server,
     since: "1.0.0",
-    complexity: "Depends on subcommand.",
+    complexity: "What the subcommand does.",
     summary: "Groups the commands about the inside of the server.",
     ..Command::ROW
 }];

@@ -46,7 +46,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         arity: -2,
         group: Group::Scripting,
         since: "7.0.0",
-        complexity: "Depends on subcommand.",
+        complexity: "What the subcommand does.",
         summary: "A container for commands about functions.",
         subcommands: &[
             Command {
@@ -58,7 +58,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 group: Group::Scripting,
                 since: "7.0.0",
                 complexity: "O(1)",
-                summary: "Deletes a library and its functions.",
+                summary: "Deletes a library with its functions.",
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
                 args: &[arg("library-name", ArgKind::String)],
                 ..Command::ROW
@@ -71,7 +71,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 acl: cat::SCRIPTING,
                 group: Group::Scripting,
                 since: "7.0.0",
-                complexity: "O(N) where N is the number of functions",
+                complexity: "O(N) for N functions.",
                 summary: "Gives all libraries in serialized form.",
                 ..Command::ROW
             },
@@ -83,7 +83,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 acl: cat::SCRIPTING,
                 group: Group::Scripting,
                 since: "7.0.0",
-                complexity: "O(N) where N is the number of functions deleted",
+                complexity: "O(N) for N functions that go.",
                 summary: "Deletes all libraries.",
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
                 args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
@@ -125,7 +125,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 acl: cat::SCRIPTING,
                 group: Group::Scripting,
                 since: "7.0.0",
-                complexity: "O(N) where N is the number of functions",
+                complexity: "O(N) for N functions.",
                 summary: "Lists the libraries and their functions.",
                 tips: &["nondeterministic_output_order"],
                 args: &[
@@ -143,7 +143,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 group: Group::Scripting,
                 since: "7.0.0",
                 complexity: "O(1), besides compiling and running its program",
-                summary: "Creates a library.",
+                summary: "Loads a library of functions.",
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
                 args: &[
                     arg("replace", ArgKind::PureToken).token("REPLACE").optional(),
@@ -159,7 +159,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 acl: cat::SCRIPTING,
                 group: Group::Scripting,
                 since: "7.0.0",
-                complexity: "O(N) where N is the number of functions in the payload",
+                complexity: "O(N) for N functions of the payload.",
                 summary: "Restores libraries from their serialized form.",
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
                 args: &[

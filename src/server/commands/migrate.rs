@@ -35,7 +35,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     get_keys: Some(migrate_keys),
     group: Group::Generic,
     since: "2.6.0",
-    complexity: "This command actually executes a DUMP+DEL in the source instance, and a RESTORE in the target instance. See the pages of these commands for time complexity. Also an O(N) data transfer between the two instances is performed.",
+    complexity: "For each key what DUMP and DEL take here and RESTORE there, and the way between them.",
     summary: "Moves keys to another server.",
     tips: &["nondeterministic_output"],
     history: &["3.0.0", "3.0.6", "4.0.7", "6.0.0"],

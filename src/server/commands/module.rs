@@ -8,7 +8,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
     arity: -2,
     group: Group::Server,
     since: "4.0.0",
-    complexity: "Depends on subcommand.",
+    complexity: "What the subcommand does.",
     summary: "Groups the commands about modules.",
     subcommands: &[
         Command {
@@ -29,7 +29,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
             flags: flag::ADMIN | flag::NOSCRIPT,
             group: Group::Server,
             since: "4.0.0",
-            complexity: "O(N) where N is the number of loaded modules.",
+            complexity: "O(N) for N modules.",
             summary: "Lists the modules that are loaded.",
             tips: &["nondeterministic_output_order"],
             ..Command::ROW

@@ -20,7 +20,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         flags: flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING | flag::NO_MULTI,
         group: Group::Server,
         since: "1.0.0",
-        complexity: "O(N) where N is the total number of keys in all databases",
+        complexity: "O(N) for N keys, those of all databases.",
         summary: "Writes a snapshot of the data set to disk while everyone waits.",
         ..Command::ROW
     },
@@ -70,7 +70,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
         group: Group::Generic,
         since: "2.6.0",
-        complexity: "O(1) to access the key and additional O(N*M) to serialize it, where N is the number of Redis objects composing the value and M their average size. For small string values the time complexity is thus O(1)+O(1*M) where M is small, so simply O(1).",
+        complexity: "O(N) for a value whose payload has N bytes.",
         summary: "Gives a value in a form that RESTORE understands.",
         tips: &["nondeterministic_output"],
         args: &[arg("key", ArgKind::Key).spec(0)],
@@ -108,7 +108,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
     },
 ];
 
-const RESTORE_COMPLEXITY: &str = "O(1) to create the new key and additional O(N*M) to reconstruct the serialized value, where N is the number of Redis objects composing the value and M their average size. For small string values the time complexity is thus O(1)+O(1*M) where M is small, so simply O(1). However for sorted set values the complexity is O(N*M*log(N)) because inserting values into sorted sets is O(log(N)).";
+const RESTORE_COMPLEXITY: &str = "O(N) for a payload of N bytes; a sorted set of M members takes O(M*log(M)).";
 
 const RESTORE_ARGS: &[Arg] = &[
     arg("key", ArgKind::Key).spec(0),

@@ -4,7 +4,7 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::cluster::node::NodeId;
-use crate::repl::{Awaited, RoleView, Target};
+use crate::repl::{Awaited, RoleView, Target, VERSION_CAPABILITY};
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
 use crate::server::repl::serve::{WAITAOF_NO_AOF, write_wait_answer};
@@ -286,6 +286,11 @@ fn replconf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+/// Whether it may be shown as a version, whoever it comes from.
+fn is_version(text: &[u8]) -> bool {
+    (1..=32).contains(&text.len()) && text.iter().all(|b| b.is_ascii_alphanumeric() || b".-+".contains(b))
+}
+
 /// A future replica tells something about itself.
 fn announce(ctx: &mut Ctx<'_>, option: &[u8], value: &[u8]) -> CmdResult {
     let client = ctx.client;
@@ -315,6 +320,9 @@ fn announce(ctx: &mut Ctx<'_>, option: &[u8], value: &[u8]) -> CmdResult {
         let capabilities = &mut repl.announcement_mut(client).capabilities;
         capabilities.eof |= is(value, "eof");
         capabilities.psync2 |= is(value, "psync2");
+        if let Some(version) = value.strip_prefix(VERSION_CAPABILITY.as_bytes()).filter(|v| is_version(v)) {
+            repl.announcement_mut(client).version = Some(lossy(version).to_string());
+        }
     } else if is(option, "rdb-only") {
         let wanted = int_arg(value)?;
         if !(0..=1).contains(&wanted) {

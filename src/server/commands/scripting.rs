@@ -97,7 +97,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         arity: -2,
         group: Group::Scripting,
         since: "2.6.0",
-        complexity: "Depends on subcommand.",
+        complexity: "What the subcommand does.",
         summary: "A container for commands about scripts.",
         subcommands: &[
             Command {
@@ -139,7 +139,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 acl: cat::SCRIPTING,
                 group: Group::Scripting,
                 since: "2.6.0",
-                complexity: "O(N) where N is the number of scripts in the cache",
+                complexity: "O(N) for N scripts.",
                 summary: "Removes all scripts from the cache.",
                 tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
                 history: &["6.2.0"],

@@ -30,7 +30,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         flags: flag::ADMIN | flag::ALLOW_BUSY | flag::LOADING | flag::NO_MULTI | flag::NOSCRIPT | flag::STALE,
         group: Group::Server,
         since: "1.0.0",
-        complexity: "O(N) when saving, where N is the total number of keys in all databases when saving data, otherwise O(1)",
+        complexity: "O(1), and O(N) for a snapshot of N keys.",
         summary: "Ends the server, after saving the data set if that is configured or asked for.",
         history: &["7.0.0"],
         args: &[

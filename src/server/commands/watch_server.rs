@@ -16,7 +16,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         arity: -2,
         group: Group::Server,
         since: "2.2.12",
-        complexity: "Depends on subcommand.",
+        complexity: "What the subcommand does.",
         summary: "Groups the commands about slow commands.",
         subcommands: &[
             Command {
@@ -26,7 +26,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 flags: flag::ADMIN | flag::LOADING | flag::STALE,
                 group: Group::Server,
                 since: "2.2.12",
-                complexity: "O(N) where N is the number of entries returned",
+                complexity: "O(N) for N entries that are shown.",
                 summary: "Gives the latest entries of the slow log.",
                 tips: &["request_policy:all_nodes", "nondeterministic_output"],
                 history: &["4.0.0"],
@@ -63,7 +63,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 flags: flag::ADMIN | flag::LOADING | flag::STALE,
                 group: Group::Server,
                 since: "2.2.12",
-                complexity: "O(N) where N is the number of entries in the slowlog",
+                complexity: "O(N) for N entries that go.",
                 summary: "Empties the slow log.",
                 tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
                 ..Command::ROW
@@ -89,7 +89,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         arity: -2,
         group: Group::Server,
         since: "2.8.13",
-        complexity: "Depends on subcommand.",
+        complexity: "What the subcommand does.",
         summary: "Groups the commands about latency events.",
         subcommands: &[
             Command {
@@ -135,7 +135,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
                 group: Group::Server,
                 since: "7.0.0",
-                complexity: "O(N) where N is the number of commands with latency information being retrieved.",
+                complexity: "O(N) for N commands that are told of.",
                 summary: "Gives the distribution of latencies of commands.",
                 tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
                 args: &[arg("command", ArgKind::String).optional().multiple()],
@@ -187,7 +187,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
         arity: -2,
         group: Group::Server,
         since: "4.0.0",
-        complexity: "Depends on subcommand.",
+        complexity: "What the subcommand does.",
         summary: "Groups the commands about memory use.",
         subcommands: &[
             MEMORY_USAGE,
@@ -219,7 +219,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 arity: 2,
                 group: Group::Server,
                 since: "4.0.0",
-                complexity: "Depends on how much memory is allocated, could be slow",
+                complexity: "Grows with the memory in use.",
                 summary: "Gives the allocator's own report.",
                 tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
                 ..Command::ROW
@@ -230,7 +230,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 arity: 2,
                 group: Group::Server,
                 since: "4.0.0",
-                complexity: "Depends on how much memory is allocated, could be slow",
+                complexity: "Grows with the memory in use.",
                 summary: "Asks the allocator to give unused memory back.",
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
                 ..Command::ROW

@@ -8,6 +8,7 @@ use crate::config::{AppendFsync, MaxmemoryPolicy};
 use crate::persist::state::{AofState, Refusal};
 use crate::repl::ReplicaView;
 use crate::server::Server;
+use crate::sys::build::HEXAD_VERSION;
 use crate::sys::{alloc, system_check};
 
 pub(super) const OVERCOMMIT: &str = "overcommit";
@@ -132,6 +133,19 @@ pub(super) const CHECKS: &[Check] = &[
         },
         "Compare the replica's load and network with the stream (instantaneous_output_repl_kbps); a larger repl-backlog-size lets it \
          come back without a full synchronization.",
+    ),
+    check(
+        "versions-differ",
+        Warning,
+        |srv, found| {
+            for replica in srv.repl.replica_views(srv.now_s()) {
+                if let Some(version) = replica.version.filter(|version| version != HEXAD_VERSION) {
+                    let name = format!("{}:{}", replica.ip, replica.port);
+                    found(&name, format!("Replica {name} runs Hexad {version}, and this server {HEXAD_VERSION}."));
+                }
+            }
+        },
+        "That is so while versions are exchanged one by one; go on until all have the same. redis-cli --cluster check looks at all nodes.",
     ),
     check(
         "master-link-down",

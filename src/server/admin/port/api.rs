@@ -4,7 +4,6 @@ use super::routes::{Response, Task};
 use crate::admin::history::{BOUNDS_US, Readings};
 use crate::admin::http::Request;
 use crate::admin::json::Json;
-use crate::admin::metrics::Rate;
 use crate::cluster::Cluster;
 use crate::cluster::node::{Node, NodeKey};
 use crate::config::Named;
@@ -56,7 +55,6 @@ pub(super) fn state(srv: &mut Server, request: &Request) -> Response {
     let since_ms = request.parameter("since").and_then(|text| text.parse().ok()).unwrap_or(0.0);
     let (now_s, cfg) = (srv.now_s(), &srv.cfg);
     Response::json(Json::of(|j| {
-        j.field("now").number(srv.clock.ms() as f64);
         let port = if cfg.port != 0 { cfg.port } else { cfg.tls_port };
         j.field("port").number(port.into());
         j.field("version").text(format!("Hexad {HEXAD_VERSION} (Redis {REDIS_VERSION})").as_bytes());
@@ -69,9 +67,9 @@ pub(super) fn state(srv: &mut Server, request: &Request) -> Response {
         j.field("used").number(alloc::used() as f64);
         j.field("maxmemory").number(cfg.maxmemory as f64);
         j.field("policy").text(cfg.maxmemory_policy.name().as_bytes());
-        j.field("ops").number(srv.admin.metrics.rate(Rate::Commands) as f64);
         j.field("clients").number(srv.clients_but_replicas() as f64);
-        j.field("blocked").number(srv.blocked.clients.len() as f64);
+        // In a blocking command, or held back by CLIENT PAUSE.
+        j.field("blocked").number((srv.blocked.clients.len() + srv.postponed.len()) as f64);
         j.field("is_replica").flag(srv.repl.is_replica());
         if let Some(m) = srv.repl.master_view(now_s) {
             j.field("master").object(|j| {
@@ -102,7 +100,6 @@ pub(super) fn cluster(srv: &mut Server, _: &Request) -> Response {
     Response::json(Json::of(|j| {
         let Some(cluster) = srv.cluster() else { return };
         j.field("is_up").flag(cluster.is_up());
-        j.field("epoch").number(cluster.counts().current_epoch as f64);
         j.field("nodes").array(|j| {
             for (key, node) in cluster.nodes().iter() {
                 j.object(|j| write_node(cluster, key, node, offset, now_ms, j));
