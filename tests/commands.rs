@@ -232,7 +232,15 @@ fn facts() -> BTreeMap<String, Json> {
 }
 
 /// Commands that Redis does not have.
-const OURS: [&str; 3] = ["client|durable", "cluster|doctor", "doctor"];
+const OURS: [&str; 7] = [
+    "client|durable",
+    "cluster|cancelslotmigrations",
+    "cluster|doctor",
+    "cluster|getslotmigrations",
+    "cluster|migrateslots",
+    "cluster|syncslots",
+    "doctor",
+];
 
 #[test]
 fn rows_say_what_a_7_2_server_says() {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::gossip::BLACKLIST_TTL_S;
 use super::node::{NodeFlags, NodeId, NodeKey};
 use super::{Action, Cluster, Env};
-use crate::structs::slots::{SLOT_COUNT, Slot};
+use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 
 /// Why a subcommand was refused; the text of the error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,6 +334,7 @@ impl Cluster {
             self.actions.push(Action::FlushAllData);
         }
         self.close_all_slots();
+        self.leftovers = SlotSet::default();
         self.durable = Default::default();
         self.forget_plan();
         self.reset_manual_failover();

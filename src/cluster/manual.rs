@@ -2,7 +2,7 @@
 //!
 //! The replica asks its master to pause its clients (MFSTART), learns the offset at which it paused from the next
 //! packet that says PAUSED, waits until it has processed as much, and then wins an election whose requests ask for
-//! votes although the master is up. It is given up after five seconds.
+//! votes although the master is up. It is given up after `cluster-manual-failover-timeout`.
 //!
 //! A master that is to end tells its replica so by the stream, in which the order may stand for long before it is read: the
 //! replica stood still, or continues a stream that it lost. So it asks the master for its offset, too, as one that was told;
@@ -13,13 +13,11 @@ use super::node::{Node, NodeFlags, NodeKey};
 use super::wire::{Body, Header, MFLAG_FORCE_ACK, MFLAG_PAUSED, PacketType};
 use super::{Action, Cluster, Env, LinkId};
 
-/// How long a manual failover may take.
-const TIMEOUT_MS: i64 = 5000;
 /// The master holds clients back for this much longer than its replica may try, as its clock may run faster.
 const HOLD_LONGER_MS: i64 = 500;
 /// A master that has not answered is asked again: it may not have known yet that we are its replica, or had no link.
 const ASK_AGAIN_MS: i64 = 500;
-/// The master's clients are held back for at most this many times [`TIMEOUT_MS`].
+/// The master's clients are held back for at most this many times `cluster-manual-failover-timeout`.
 const PAUSE_MULT: i64 = 2;
 
 /// A manual failover, on either side.
@@ -95,7 +93,7 @@ impl Cluster {
     pub(crate) fn may_be_replaced(&self, stays: bool) -> bool {
         let is_reached = |n: &Node| n.healthy() && n.link.is_some_and(|link| self.links[&link].connected);
         let reached = self.nodes.iter().filter(|(_, n)| n.is_voter() && is_reached(n)).count();
-        self.owns_slots() && reached + usize::from(stays) >= self.quorum()
+        self.owns_slots() && reached + usize::from(stays) >= self.quorum() && !self.has_granted()
     }
 
     /// How fit a node is to take our place, the less the better; `None`: not at all. One that never takes over unless it is
@@ -141,7 +139,7 @@ impl Cluster {
     pub(super) fn begin_manual_failover(&mut self, forced: bool, env: &Env) {
         self.reset_manual_failover();
         self.forget_election();
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
+        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms);
         self.wake_at(env.now_ms);
         if forced {
             self.manual.can_start = true;
@@ -158,7 +156,7 @@ impl Cluster {
         }
         self.reset_manual_failover();
         self.forget_election();
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS);
+        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms);
         self.manual.order = Some(Order { came_ms: env.now_ms, asked: None });
         self.ask_master_to_pause(env);
     }
@@ -219,6 +217,10 @@ impl Cluster {
         if self.nodes[sender].replica_of != Some(self.myself) {
             return;
         }
+        // It would claim slots that another node may take at this moment. It asks again.
+        if self.has_granted() {
+            return;
+        }
         if self.manual.paused && self.manual.replica == Some(sender) {
             // It asks again, perhaps in another attempt. Clients are still held back, so the offset it got is still
             // final.
@@ -231,7 +233,7 @@ impl Cluster {
             return;
         }
         self.reset_manual_failover();
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
+        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms + HOLD_LONGER_MS);
         self.manual.replica = Some(sender);
         // Clients that are served later in this turn still write.
         self.manual.announce = Some(link);
@@ -255,9 +257,10 @@ impl Cluster {
     }
 
     fn hold_clients(&mut self, readers_too: bool, env: &Env) {
-        self.manual.ends_ms = Some(env.now_ms + TIMEOUT_MS + HOLD_LONGER_MS);
+        let timeout_ms = self.config.manual_failover_timeout_ms;
+        self.manual.ends_ms = Some(env.now_ms + timeout_ms + HOLD_LONGER_MS);
         self.manual.holds_readers = readers_too;
-        self.actions.push(Action::PauseClients { until_ms: env.now_ms + TIMEOUT_MS * PAUSE_MULT, readers_too });
+        self.actions.push(Action::PauseClients { until_ms: env.now_ms + timeout_ms * PAUSE_MULT, readers_too });
     }
 
     /// On the replica: notes the offset at which the master paused, if this packet says it.

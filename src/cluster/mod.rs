@@ -22,7 +22,8 @@
 //! replicas), `name` (whom a cluster with a name lets in),
 //! `seal` (codes of packets, for the server's links), `ownership` (who owns slots), `forming` (clusters
 //! that come about by themselves), `admin` (what CLUSTER subcommands change), `describe` (what they show),
-//! `nodes_conf` (the file), `routing` (clients), `sim` (many nodes in one process, for the tests).
+//! `nodes_conf` (the file), `routing` (clients), `slot_migration` (slots that move as a whole),
+//! `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;
@@ -42,6 +43,7 @@ pub(crate) mod routing;
 pub(crate) mod seal;
 #[cfg(test)]
 mod sim;
+pub(crate) mod slot_migration;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -128,6 +130,14 @@ pub(crate) struct ClusterConfig {
     pub(crate) tls_replication: bool,
     /// `cluster-durable-acks`
     pub(crate) durable_acks: u32,
+    /// `cluster-manual-failover-timeout`
+    pub(crate) manual_failover_timeout_ms: i64,
+    /// `repl-timeout`
+    pub(crate) repl_timeout_ms: i64,
+    /// `cluster-slot-migration-log-max-len`
+    pub(crate) slot_migration_log_len: usize,
+    /// `slot-migration-max-failover-repl-bytes`, `None` for no limit
+    pub(crate) slot_migration_max_backlog: Option<u64>,
     /// `cluster-name`: ours, and others that are let in; none: all are
     pub(crate) names: Vec<String>,
     /// `cluster-seeds`, each as it was written
@@ -166,6 +176,10 @@ impl Default for ClusterConfig {
             tls_cluster: false,
             tls_replication: false,
             durable_acks: 0,
+            manual_failover_timeout_ms: 5000,
+            repl_timeout_ms: 60_000,
+            slot_migration_log_len: 1000,
+            slot_migration_max_backlog: Some(0),
             names: Vec::new(),
             seeds: Vec::new(),
             form_masters: 0,
@@ -288,6 +302,8 @@ pub(crate) enum Action {
     },
     /// Let them go on.
     UnpauseClients,
+    /// Do something for slots that move as a whole.
+    SlotMigration(slot_migration::Order),
     /// Deliver a published message to local subscribers.
     Deliver {
         /// Whether the channel is sharded.
@@ -370,8 +386,13 @@ pub(crate) struct Cluster {
     /// Number of masters with slots.
     size: usize,
     owner: Box<[Option<NodeKey>; SLOT_COUNT]>,
+    /// How often a slot got or lost its owner.
+    owner_changes: u64,
     migrating: BTreeMap<Slot, NodeKey>,
     importing: BTreeMap<Slot, NodeKey>,
+    jobs: slot_migration::Jobs,
+    /// Slots that we, or our master, lost to another node while there were keys in them, which are to go.
+    leftovers: SlotSet,
     /// Slots whose owner no longer claims them, and nobody else does. They stay bound, so that clients see no error,
     /// but we do not tell others that the owner has them.
     unclaimed: SlotSet,
@@ -437,8 +458,11 @@ impl Cluster {
             state_ok: false,
             size: 0,
             owner: vec![None; SLOT_COUNT].try_into().expect("a table of that size"),
+            owner_changes: 0,
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
+            jobs: slot_migration::Jobs::default(),
+            leftovers: SlotSet::default(),
             unclaimed: SlotSet::default(),
             blacklist: BTreeMap::new(),
             links: HashMap::new(),
@@ -844,6 +868,8 @@ impl Cluster {
         if let (false, Some(master), true) = (env.replicating, self.myself().replica_of, self.knows_master_address()) {
             self.replicate_from(master);
         }
+        self.forget_old_jobs();
+        self.note_leftovers(env);
         self.manual_failover_cron(env);
         self.durable_tick(env);
         self.form(env);

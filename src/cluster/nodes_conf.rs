@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::{BUS_PORT_OFFSET, Cluster, ClusterConfig};
-use crate::structs::slots::{SLOT_COUNT, Slot};
+use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,11 +92,29 @@ impl Cluster {
             out.push('\n');
         }
         out.push_str(&format!("vars currentEpoch {} lastVoteEpoch {}", self.current_epoch, self.last_vote_epoch));
+        if !self.leftovers.is_empty() {
+            let ranges: Vec<String> = self.leftovers.ranges().iter().map(|(a, b)| format!("{a}-{b}")).collect();
+            out.push_str(&format!(" leftoverSlots {}", ranges.join(",")));
+        }
         out.push_str(&self.durable_vars());
         out.push_str(&self.forming_vars());
         out.push('\n');
         out
     }
+}
+
+/// Ranges of slots, as they stand in the file.
+fn leftovers(text: &str) -> Option<SlotSet> {
+    let mut slots = SlotSet::default();
+    for range in text.split(',') {
+        let (first, last) = range.split_once('-')?;
+        let (first, last) = (first.parse::<Slot>().ok()?, last.parse::<Slot>().ok()?);
+        if usize::from(last) >= SLOT_COUNT {
+            return None;
+        }
+        (first..=last).for_each(|slot| _ = slots.insert(slot));
+    }
+    Some(slots)
 }
 
 struct Loader<'a> {
@@ -130,6 +148,8 @@ impl Loader<'_> {
             } else if pair[0].eq_ignore_ascii_case("lastVoteEpoch") {
                 self.cluster.last_vote_epoch = value()?;
                 self.cluster.unknown_votes_until = self.cluster.last_vote_epoch;
+            } else if pair[0] == "leftoverSlots" {
+                self.cluster.leftovers = leftovers(pair[1]).ok_or("slots that are no slots")?;
             } else if !self
                 .cluster
                 .read_durable_var(pair[0], pair[1])

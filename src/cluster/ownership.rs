@@ -15,6 +15,7 @@ impl Cluster {
     pub(super) fn bind(&mut self, slot: Slot, key: NodeKey) {
         assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
         self.owner[usize::from(slot)] = Some(key);
+        self.owner_changes += 1;
         self.nodes[key].slots.insert(slot);
         self.nodes[key].slot_count += 1;
         // A master's first slot makes it a target of replica migration, if there are replicas at all.
@@ -28,6 +29,7 @@ impl Cluster {
         let Some(key) = self.owner[usize::from(slot)].take() else {
             return false;
         };
+        self.owner_changes += 1;
         self.nodes[key].slots.remove(slot);
         self.nodes[key].slot_count -= 1;
         self.unclaimed.remove(slot);
@@ -206,6 +208,7 @@ impl Cluster {
         let mut taken_from_mine = 0;
         let mut dirty = Vec::new();
         let (mut changed, mut moved) = (false, false);
+        let granted = self.granted_to(claimant);
         for slot in 0..SLOT_COUNT as Slot {
             let owner = self.owner[usize::from(slot)];
             if !claimed.contains(slot) {
@@ -219,11 +222,15 @@ impl Cluster {
                 continue;
             }
             let stands = self.claimed_owner(slot).is_some_and(|o| self.nodes[o].config_epoch >= epoch);
-            if stands || self.importing.contains_key(&slot) {
+            // What we have let a node take is its own, whatever has become of our epoch since.
+            if stands && !granted.contains(slot) || self.importing.contains_key(&slot) {
                 continue;
             }
-            if owner == Some(self.myself) && (env.keys_in_slot)(slot) > 0 {
-                dirty.push(slot);
+            if owner.is_some() && owner == mine && (env.keys_in_slot)(slot) > 0 {
+                self.leftovers.insert(slot);
+                if owner == Some(self.myself) {
+                    dirty.push(slot);
+                }
             }
             if owner.is_some() && owner == mine {
                 taken_from_mine += 1;
@@ -279,7 +286,8 @@ impl Cluster {
             && node.is_master()
             && header.config_epoch == me.config_epoch
             && node.config_epoch == me.config_epoch;
-        if !collides || node.id <= me.id || !self.begin_epoch() {
+        // Nor while another node may take slots of ours under an epoch of its own.
+        if !collides || node.id <= me.id || self.has_granted() || !self.begin_epoch() {
             return;
         }
         log::debug!(
@@ -343,6 +351,7 @@ impl Cluster {
         }
         self.elected_ms = env.now_ms;
         self.lead_from_now(env);
+        self.delete_leftovers(env);
         self.update_state(env);
         self.save_synced();
         // At once, so that others hear it from us first.
@@ -356,22 +365,55 @@ impl Cluster {
         self.importing.clear();
     }
 
-    /// Takes a new epoch without asking anybody, unless ours is the greatest already. Returns whether it did. Two nodes
+    /// Takes a new epoch without asking anybody, unless ours is the greatest already, or slots of ours may be taken under
+    /// another at this moment. Returns whether it did. Two nodes
     /// that do this at the same time collide, which is resolved later; only for what an operator orders.
     pub(super) fn bump_epoch(&mut self) -> bool {
-        let greatest = self.greatest_epoch();
-        let me = &mut self.nodes[self.myself];
-        // The greatest number cannot be exceeded, so it is shared.
-        if me.config_epoch != 0 && me.config_epoch == greatest {
+        let epoch = self.myself().config_epoch;
+        if epoch != 0 && epoch == self.greatest_epoch() || self.has_granted() {
             return false;
         }
-        self.current_epoch = greatest.saturating_add(1);
-        me.config_epoch = self.current_epoch;
+        self.take_epoch(1);
+        true
+    }
+
+    /// Takes an epoch that is so much greater than any other, and than ours.
+    pub(super) fn take_epoch(&mut self, more: u64) {
+        // The greatest number cannot be exceeded, so it is shared.
+        self.current_epoch = self.greatest_epoch().saturating_add(more);
+        self.nodes[self.myself].config_epoch = self.current_epoch;
         log::info!("New configEpoch set to {}", self.current_epoch);
         self.save_synced();
         // Our replicas need it for an election, and others' claims must not seem to beat ours.
         self.todo.announce = true;
-        true
+    }
+
+    /// Has keys deleted that were left when their slots went to other nodes.
+    fn delete_leftovers(&mut self, env: &Env) {
+        self.leftovers = self.still_left(env);
+        self.actions.extend(self.leftovers.iter().map(Action::DelKeysInSlot));
+    }
+
+    fn still_left(&self, env: &Env) -> SlotSet {
+        let ours = [Some(self.myself), self.myself().replica_of];
+        let is_left = |slot: &Slot| {
+            let owner = self.owner[usize::from(*slot)];
+            owner.is_some() && !ours.contains(&owner) && (env.keys_in_slot)(*slot) > 0
+        };
+        self.leftovers.iter().filter(is_left).collect()
+    }
+
+    /// Forgets slots in which no keys are left.
+    pub(super) fn note_leftovers(&mut self, env: &Env) {
+        // What our master has is not seen while it does not come.
+        if self.leftovers.is_empty() || self.is_replica() && !env.master_link_up {
+            return;
+        }
+        let left = self.still_left(env);
+        if left != self.leftovers {
+            self.leftovers = left;
+            self.save_later();
+        }
     }
 
     /// Raises the current epoch. False if it is the greatest number already: epochs come in packets, so any may arrive,
@@ -388,14 +430,17 @@ impl Cluster {
     }
 
     /// After loading the data set: slots that nobody owns become ours if they have keys; slots of others that have keys
-    /// are marked as importing, so that an operator can resolve them.
+    /// are marked as importing, so that an operator can resolve them, unless we were deleting those keys.
     pub(crate) fn adopt_loaded_keys(&mut self, env: &Env) {
         if self.is_replica() {
             return;
         }
+        self.delete_leftovers(env);
+        let coming = self.importing_slots();
         for slot in 0..SLOT_COUNT as Slot {
             let owner = self.owner[usize::from(slot)];
-            if owner == Some(self.myself) || self.importing.contains_key(&slot) || (env.keys_in_slot)(slot) == 0 {
+            let is_known = self.importing.contains_key(&slot) || coming.contains(slot) || self.leftovers.contains(slot);
+            if owner == Some(self.myself) || is_known || (env.keys_in_slot)(slot) == 0 {
                 continue;
             }
             match owner {

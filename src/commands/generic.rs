@@ -411,7 +411,7 @@ fn randomkey(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn dbsize(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.ks.dbs[ctx.db].len() as i64);
+    ctx.out.int(ctx.ks.dbs[ctx.db].shown_len() as i64);
     Ok(())
 }
 

@@ -49,7 +49,7 @@ fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut over = false;
     let mark = ctx.out.open();
     let mut found = 0;
-    for entry in ctx.ks.dbs[ctx.db].iter() {
+    for entry in ctx.ks.dbs[ctx.db].shown() {
         let matches = pattern == b"*" || glob::matches(pattern, entry.key());
         if matches && !ctx.ks.is_past(entry) {
             ctx.out.bulk(entry.key());

@@ -507,6 +507,7 @@ directives! {
     "cluster-form-masters" => cluster_form_masters: u16 = 0, Int(0, 1000), [HIDDEN], None;
     "cluster-form-replicas" => cluster_form_replicas: u16 = 1, Int(0, 100), [HIDDEN], None;
     "cluster-link-sendbuf-limit" => cluster_link_sendbuf_limit: u64 = 0, Memory(0, u64::MAX), [], None;
+    "cluster-manual-failover-timeout" => cluster_manual_failover_timeout: i64 = 5000, Int(1, INT_MAX), [HIDDEN], None;
     "cluster-migration-barrier" => cluster_migration_barrier: i64 = 1, Int(0, INT_MAX), [], None;
     "cluster-name" => cluster_name: String = String::new(), Text(ClusterNames), [HIDDEN], None;
     "cluster-node-timeout" => cluster_node_timeout: i64 = 15000, Int(0, i64::MAX), [], None;
@@ -515,6 +516,8 @@ directives! {
     "cluster-preferred-endpoint-type" => cluster_preferred_endpoint_type: ClusterPreferredEndpointType = ClusterPreferredEndpointType::Ip, Enum, [], None;
     "cluster-replica-no-failover" | "cluster-slave-no-failover" => cluster_replica_no_failover: bool = false, Bool, [], ClusterFlags;
     "cluster-replica-validity-factor" | "cluster-slave-validity-factor" => cluster_replica_validity_factor: i64 = 10, Int(0, INT_MAX), [], None;
+    "cluster-slot-migration-log-max-len" => cluster_slot_migration_log_max_len: u64 = 1000, Int(0, i64::MAX), [HIDDEN], None;
+    "slot-migration-max-failover-repl-bytes" => slot_migration_max_failover_repl_bytes: i64 = 0, Int(-1, i64::MAX), [HIDDEN], None;
     "cluster-require-full-coverage" => cluster_require_full_coverage: bool = true, Bool, [], None;
     "cluster-seeds" => cluster_seeds: Vec<String> = Vec::new(), Bind, [MULTI_ARG, HIDDEN], None;
     "cluster-secret" => cluster_secret: String = String::new(), Text(ClusterSecrets), [SENSITIVE, HIDDEN], None;

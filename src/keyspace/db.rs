@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::object::Object;
-use crate::structs::slots::{SLOT_COUNT, key_slot};
+use crate::structs::slots::{SLOT_COUNT, SlotSet, key_slot};
 use crate::structs::table::{
     HashSeed, Hint, ItemMut, ResizePolicy, Step, Table, TableEntry, VacantEntry, Verdict, prefetch,
 };
@@ -147,6 +147,8 @@ pub(crate) struct Db {
     pub(crate) expire_cursor: u64,
     /// The slot at which `rehash` goes on.
     rehash_slot: usize,
+    /// Slots whose keys are not shown: they are on their way here, or about to be deleted.
+    hidden: Option<SlotSet>,
 }
 
 impl Db {
@@ -158,6 +160,7 @@ impl Db {
             avg_ttl_ms: 0,
             expire_cursor: 0,
             rehash_slot: 0,
+            hidden: None,
         }
     }
 
@@ -177,6 +180,43 @@ impl Db {
     /// Number of keys with a time to live.
     pub(crate) fn expires_len(&self) -> usize {
         self.counts.expires
+    }
+
+    /// Hides the keys of these slots, and no others: they are not found by going through the keys, not counted for clients,
+    /// and neither expire by themselves nor are evicted. Who names one finds it.
+    pub(crate) fn hide(&mut self, slots: SlotSet) {
+        self.hidden = (self.is_per_slot() && !slots.is_empty()).then_some(slots);
+    }
+
+    fn is_hidden(&self, slot: usize) -> bool {
+        self.hidden.as_ref().is_some_and(|hidden| hidden.contains(slot as u16))
+    }
+
+    /// The weight of all tables of hidden slots.
+    fn hidden_sum(&self, weight: impl Fn(&Table<Entry>) -> usize) -> usize {
+        let (Some(hidden), Tables::PerSlot(slots)) = (&self.hidden, &self.tables) else { return 0 };
+        hidden.iter().filter_map(|slot| slots[usize::from(slot)].as_deref()).map(weight).sum()
+    }
+
+    /// Number of keys that are not hidden.
+    pub(crate) fn shown_len(&self) -> usize {
+        self.len() - self.hidden_sum(|t| t.len())
+    }
+
+    /// Of those, the number with a time to live.
+    pub(crate) fn shown_expires_len(&self) -> usize {
+        self.expires_len() - self.hidden_sum(|t| t.tagged_len())
+    }
+
+    /// The entries that are not hidden.
+    pub(crate) fn shown(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
+        match (&self.tables, &self.hidden) {
+            (Tables::PerSlot(slots), Some(_)) => {
+                let shown = slots.iter().enumerate().filter(|(slot, _)| !self.is_hidden(*slot));
+                Box::new(shown.filter_map(|(_, t)| t.as_deref()).flat_map(|t| t.iter()))
+            }
+            _ => self.iter(),
+        }
     }
 
     pub(crate) fn is_per_slot(&self) -> bool {
@@ -364,19 +404,25 @@ impl Db {
     pub(crate) fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
             Tables::One(t) => t.scan_page(cursor, most, &mut f),
-            Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::len, |t, c| t.scan_page(c, most, &mut f)),
+            Tables::PerSlot(slots) => {
+                let weight = |slot, t: &Table<Entry>| if self.is_hidden(slot) { 0 } else { t.len() };
+                scan_slots(slots, cursor, weight, |t, c| t.scan_page(c, most, &mut f))
+            }
         }
     }
 
-    /// As `scan`, over keys with a time to live only.
+    /// As `scan`, over keys with a time to live only; both pass over what is hidden.
     pub(crate) fn scan_expiring(&self, cursor: u64, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {
             Tables::One(t) => t.scan_tagged(cursor, &mut f),
-            Tables::PerSlot(slots) => scan_slots(slots, cursor, Table::tagged_len, |t, c| t.scan_tagged(c, &mut f)),
+            Tables::PerSlot(slots) => {
+                let weight = |slot, t: &Table<Entry>| if self.is_hidden(slot) { 0 } else { t.tagged_len() };
+                scan_slots(slots, cursor, weight, |t, c| t.scan_tagged(c, &mut f))
+            }
         }
     }
 
-    /// A key at random, each with about the same chance.
+    /// A key at random that is not hidden, each with about the same chance.
     pub(crate) fn random(&self) -> Option<&Entry> {
         self.random_table(|t| t.len())?.random(&mut fastrand::Rng::new())
     }
@@ -391,12 +437,14 @@ impl Db {
         match &self.tables {
             Tables::One(t) => Some(t),
             Tables::PerSlot(slots) => {
-                let total: usize = slots.iter().flatten().map(|t| weight(t)).sum();
+                let shown = || slots.iter().enumerate().filter(|(slot, _)| !self.is_hidden(*slot));
+                let tables = || shown().filter_map(|(_, t)| t.as_deref());
+                let total: usize = tables().map(&weight).sum();
                 if total == 0 {
                     return None;
                 }
                 let mut at = fastrand::usize(..total);
-                slots.iter().flatten().map(|t| &**t).find(|t| {
+                tables().find(|t| {
                     let w = weight(t);
                     let here = at < w;
                     at = at.saturating_sub(w);
@@ -438,7 +486,8 @@ impl Db {
                 let mut total = 0;
                 let mut chosen = None;
                 for _ in 0..TRIES {
-                    let Some(table) = slots[fastrand::usize(..SLOT_COUNT)].as_deref() else { continue };
+                    let slot = fastrand::usize(..SLOT_COUNT);
+                    let Some(table) = slots[slot].as_deref().filter(|_| !self.is_hidden(slot)) else { continue };
                     total += weight(table);
                     if weight(table) > 0 && fastrand::usize(..total) < weight(table) {
                         chosen = Some(table);
@@ -457,9 +506,12 @@ impl Db {
         }
     }
 
-    /// Up to `count` keys of a hash slot.
-    pub(crate) fn slot_keys(&self, slot: u16, count: usize) -> Vec<Vec<u8>> {
-        self.slot_entries(slot).take(count).map(|e| e.key().to_vec()).collect()
+    /// One step of going through the keys of a hash slot, as `scan` does; hidden or not.
+    pub(crate) fn scan_slot(&self, slot: u16, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {
+        match &self.tables {
+            Tables::One(_) => 0,
+            Tables::PerSlot(slots) => slots[slot as usize].as_deref().map_or(0, |t| t.scan_page(cursor, most, &mut f)),
+        }
     }
 
     /// The entries of a slot; none without tables a slot.
@@ -543,14 +595,12 @@ const REHASH_SHARE: usize = 4;
 fn scan_slots(
     slots: &[Option<Box<Table<Entry>>>],
     cursor: u64,
-    weight: impl Fn(&Table<Entry>) -> usize,
+    weight: impl Fn(usize, &Table<Entry>) -> usize,
     mut step: impl FnMut(&Table<Entry>, u64) -> u64,
 ) -> u64 {
     let start = (cursor & (SLOT_COUNT as u64 - 1)) as usize;
-    let next = |from: usize| {
-        let behind = slots[from..].iter().position(|t| t.as_deref().is_some_and(|t| weight(t) > 0));
-        behind.map(|i| from + i)
-    };
+    let next =
+        |from: usize| (from..slots.len()).find(|slot| slots[*slot].as_deref().is_some_and(|t| weight(*slot, t) > 0));
     // If this slot has nothing left, the same step goes on with the next one.
     let Some(slot) = next(start) else { return 0 };
     let inner = if slot == start { cursor >> SLOT_BITS } else { 0 };
@@ -566,6 +616,42 @@ mod tests {
     use super::*;
     use crate::structs::entry::NewValue;
     use std::time::Duration;
+
+    #[test]
+    fn what_is_hidden_is_found_by_its_name_alone() {
+        let mut db = Db::new(true, HashSeed([7; 16]));
+        for (tag, expire_ms) in [("{foo}", None), ("{bar}", Some(5))] {
+            for n in 0..100 {
+                db.insert_new(Entry::new(format!("{tag}{n}").as_bytes(), NewValue::Int(n), expire_ms));
+            }
+        }
+        let scanned = |db: &Db, expiring| {
+            let (mut keys, mut cursor) = (Vec::new(), 0);
+            loop {
+                let mut note = |entry: &Entry| keys.push(entry.key().to_vec());
+                cursor = if expiring { db.scan_expiring(cursor, &mut note) } else { db.scan(cursor, 10, &mut note) };
+                if cursor == 0 {
+                    break keys;
+                }
+            }
+        };
+        assert_eq!((db.shown_len(), db.shown_expires_len(), scanned(&db, false).len()), (200, 100, 200));
+        db.hide([key_slot(b"bar")].into_iter().collect());
+        assert_eq!((db.shown_len(), db.shown_expires_len()), (100, 0));
+        assert_eq!((db.len(), db.expires_len(), db.iter().count()), (200, 100, 200));
+        assert!(
+            scanned(&db, false)
+                .iter()
+                .chain(db.shown().map(Entry::key).map(<[u8]>::to_vec).collect::<Vec<_>>().iter())
+                .all(|key| key.starts_with(b"{foo}"))
+        );
+        assert_eq!((scanned(&db, false).len(), scanned(&db, true).len(), db.shown().count()), (100, 0, 100));
+        assert!(db.random_expiring().is_none() && (0..50).all(|_| db.random().unwrap().key().starts_with(b"{foo}")));
+        db.sample(50, false, |entry| assert!(entry.key().starts_with(b"{foo}")));
+        assert!(db.get(b"{bar}7").is_some() && db.slot_len(key_slot(b"bar")) == 100);
+        db.hide(SlotSet::default());
+        assert_eq!(db.shown_len(), 200);
+    }
 
     #[test]
     fn all_slots_get_their_turn_to_be_rehashed() {

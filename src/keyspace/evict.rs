@@ -125,7 +125,7 @@ impl Keyspace {
         loop {
             let mut any = false;
             for db in 0..self.dbs.len() {
-                let keys = if volatile { self.dbs[db].expires_len() } else { self.dbs[db].len() };
+                let keys = if volatile { self.dbs[db].shown_expires_len() } else { self.dbs[db].shown_len() };
                 if keys > 0 {
                     any = true;
                     self.fill_pool(db, policy, samples);

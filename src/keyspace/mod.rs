@@ -84,6 +84,8 @@ pub(crate) struct Keyspace {
     pub(crate) effects: Effects,
     pub(crate) stats: KeyspaceStats,
     pub(crate) watch: WatchTable,
+    /// How often data was flushed.
+    pub(crate) flushes: u64,
     /// Wall clock the running command sees, ms since 1970. One value for the whole of a command, transaction or script.
     pub(crate) now_ms: i64,
     pub(crate) expire_policy: ExpirePolicy,
@@ -116,6 +118,7 @@ impl Keyspace {
             effects: Effects::default(),
             stats: KeyspaceStats::default(),
             watch: WatchTable::default(),
+            flushes: 0,
             now_ms: 0,
             expire_policy: ExpirePolicy::Delete,
             access: object::AccessClock::default(),
@@ -428,6 +431,7 @@ impl Keyspace {
             let old = self.dbs[d].take_all();
             self.effects.free_tables(old, lazy);
         }
+        self.flushes += 1;
         self.effects.flushed |= self.effects.wants_modified;
         self.effects.unsynced.note_all();
         self.effects.any_ready |= self.effects.wants_gone;

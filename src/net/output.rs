@@ -140,6 +140,14 @@ impl Output {
         }
     }
 
+    /// The same, without a copy.
+    pub(crate) fn append_owned(&mut self, bytes: Vec<u8>) {
+        let mut cur = std::mem::take(&mut self.cur);
+        self.set_aside(&mut cur, 1);
+        self.cur = cur;
+        self.set_aside(&mut Reply::over(bytes), 1);
+    }
+
     /// Drops everything unsent.
     pub(crate) fn clear(&mut self) {
         let resp3 = self.cur.resp3;

@@ -34,6 +34,8 @@ pub(crate) enum Source {
     OperatorsListener(u32),
     /// A connection there: slot and generation.
     Operator(u32, u32),
+    /// A connection to the target of a slot migration before it becomes a client: its number.
+    SlotMigration(u32),
 }
 
 const KIND_SHIFT: u32 = 60;
@@ -54,6 +56,7 @@ impl Source {
             Source::Lingering(i) => (8, 0, i),
             Source::OperatorsListener(i) => (9, 0, i),
             Source::Operator(i, generation) => (10, generation, i),
+            Source::SlotMigration(i) => (11, 0, i),
         };
         Token(((kind as u64) << KIND_SHIFT | (generation as u64 & GEN_MASK) << GEN_SHIFT | index as u64) as usize)
     }
@@ -75,6 +78,7 @@ impl Source {
             8 => Source::Lingering(index),
             9 => Source::OperatorsListener(index),
             10 => Source::Operator(index, generation),
+            11 => Source::SlotMigration(index),
             _ => return None,
         })
     }
@@ -86,6 +90,7 @@ impl Source {
             | Source::BusLink(..)
             | Source::MasterLink
             | Source::SnapshotPipe
+            | Source::SlotMigration(_)
             | Source::Waker => true,
             Source::Listener(_)
             | Source::Client(_)
@@ -114,6 +119,7 @@ mod tests {
             Source::Lingering(2),
             Source::OperatorsListener(1),
             Source::Operator(7, 9),
+            Source::SlotMigration(u32::MAX),
         ] {
             assert_eq!(Source::of(s.token()), Some(s));
         }

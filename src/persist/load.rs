@@ -24,6 +24,10 @@ pub(crate) struct LoadOptions {
     pub(crate) feed_replicas: bool,
 }
 
+/// The name of the field of a snapshot that tells of slots on their way to the node that wrote it: the name of a job and the
+/// ranges. Servers that do not know it pass over it.
+pub(crate) const SLOT_IMPORT: &[u8] = b"slot-import";
+
 /// Replication position found in a snapshot. Complete or useless.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LoadedRepl {
@@ -31,6 +35,8 @@ pub(crate) struct LoadedRepl {
     /// 40 hex digits.
     pub(crate) id: Option<Vec<u8>>,
     pub(crate) offset: Option<i64>,
+    /// Values of fields named [`SLOT_IMPORT`].
+    pub(crate) imports: Vec<Vec<u8>>,
 }
 
 /// A string as the entry takes it: an integer where its text is one.

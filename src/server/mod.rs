@@ -356,7 +356,11 @@ impl Server {
             Source::BusLink(index, generation) => self.on_bus_link_ready((index, generation), event),
             Source::MasterLink if self.master_link_feeds() => {}
             Source::MasterLink => self.on_master_link_ready(event),
-            Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
+            Source::SnapshotPipe => {
+                self.on_snapshot_pipe_ready();
+                self.pump_slot_snapshot();
+            }
+            Source::SlotMigration(number) => self.on_migration_link_ready(number, event),
             Source::Handshake(index, generation) => self.handshakes.note_ready(index, generation),
             Source::OperatorsListener(i) => self.accept_operators(i as usize),
             Source::Operator(index, generation) => self.on_operator_ready(index, generation, event),
@@ -378,6 +382,7 @@ impl Server {
             || self.handshakes.is_due()
             || self.exit.is_some()
             || self.keyspace_is_busy()
+            || self.is_trimming()
             || self.load_can_go_on();
         if busy {
             return Duration::ZERO;
@@ -404,7 +409,11 @@ impl Server {
         }
         self.process_unblocked(ahead);
         self.keyspace_before_sleep();
+        self.slot_migrations_before_sleep();
         self.cluster_before_sleep();
+        if self.trim_slots() {
+            self.cluster_before_sleep();
+        }
         self.repl_before_sleep();
         self.drain_effects();
         self.go_on_shutting_down(false);

@@ -11,6 +11,7 @@ mod create;
 mod fix;
 mod membership;
 mod move_slots;
+mod move_whole;
 mod node;
 mod nodes_text;
 mod plan;

@@ -1,6 +1,7 @@
 //! `--cluster rebalance`: gives every master the share of slots its weight entitles it to.
 
 use super::move_slots::{MoveOptions, move_slot};
+use super::move_whole::move_whole;
 use super::slots;
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, check, err, info, plan};
@@ -71,8 +72,18 @@ fn carry_out(manager: &Manager, view: &mut View, source: usize, target: usize, c
     }
     let slots: Vec<u16> = view.nodes[source].slots.iter().take(count).collect();
     let how = MoveOptions { quiet: true, ..MoveOptions::default() };
+    let whole = match manager.options().simulate {
+        true => None,
+        false => move_whole(manager, view, source, target, &slots),
+    };
+    if let Some(Err(error)) = &whole {
+        err!("*** clusterManagerMoveSlot: {error}\n");
+        return Err(Stop);
+    }
     for slot in slots {
-        if manager.options().simulate {
+        if whole.is_some() {
+            // It is there.
+        } else if manager.options().simulate {
             view.nodes[source].slots.remove(slot);
             view.nodes[target].slots.insert(slot);
         } else if let Err(error) = move_slot(manager, view, source, target, slot, how) {

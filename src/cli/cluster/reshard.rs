@@ -1,6 +1,7 @@
 //! `--cluster reshard`: moves slots from some nodes to another one.
 
 use super::move_slots::{MoveOptions, move_slot};
+use super::move_whole::{announce, move_whole};
 use super::slots::{SLOTS, SlotSet};
 use super::view::View;
 use super::{Manager, Outcome, Stop, check, err, plan};
@@ -43,8 +44,18 @@ pub(crate) fn reshard(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {
     let how = MoveOptions { dots: true, ..MoveOptions::default() };
     let moves: Vec<(usize, u16)> = table.iter().map(|(source, slot)| (sources[*source], *slot)).collect();
     manager.begin_progress("Resharding", &mut view, &moves);
-    for (source, slot) in table {
-        if let Err(error) = move_slot(manager, &mut view, sources[source], target, slot, how) {
+    for of_source in moves.chunk_by(|(a, _), (b, _)| a == b) {
+        let source = of_source[0].0;
+        let slots: Vec<u16> = of_source.iter().map(|(_, slot)| *slot).collect();
+        let moved = match move_whole(manager, &mut view, source, target, &slots) {
+            Some(moved) => moved.inspect(|()| {
+                if !manager.progress.borrow().is_shown() {
+                    announce(&view, source, target, &slots);
+                }
+            }),
+            None => slots.iter().try_for_each(|slot| move_slot(manager, &mut view, source, target, *slot, how)),
+        };
+        if let Err(error) = moved {
             err!("clusterManagerMoveSlot failed: {error}\n");
             return Err(Stop);
         }

@@ -23,6 +23,8 @@ const LETTERS: &[(ClientFlags, u8)] = &[
     (ClientFlags::READONLY, b'r'),
     (ClientFlags::NO_EVICT, b'e'),
     (ClientFlags::NO_TOUCH, b'T'),
+    (ClientFlags::IMPORT, b'i'),
+    (ClientFlags::EXPORT, b'E'),
 ];
 
 /// What a line takes, about, in bytes.

@@ -30,8 +30,8 @@ impl ClientClass {
     pub(crate) fn of(c: &Client) -> ClientClass {
         if c.is(ClientFlags::MASTER) {
             ClientClass::Master
-        } else if c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR) {
-            // A monitor is a replica to no one but MONITOR's own flags.
+        } else if c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR) || c.is(ClientFlags::EXPORT) {
+            // A monitor is a replica to no one but MONITOR's own flags; a target of slots is one of a part of the data.
             ClientClass::Replica
         } else if c.is(ClientFlags::PUBSUB) {
             ClientClass::Pubsub
@@ -197,7 +197,7 @@ pub(crate) fn size_class(c: &Client) -> u32 {
 
 pub(crate) fn may_evict(c: &Client) -> bool {
     c.conn.is_some()
-        && !c.is(ClientFlags::NO_EVICT.union(ClientFlags::CLOSE_ASAP))
+        && !c.is(ClientFlags::NO_EVICT.union(ClientFlags::CLOSE_ASAP).union(ClientFlags::IMPORT))
         && matches!(ClientClass::of(c), ClientClass::Normal | ClientClass::Pubsub)
 }
 
@@ -205,6 +205,7 @@ impl Server {
     /// Bytes that wait to be sent to a client beyond its reply buffer, with what holds them.
     pub(crate) fn output_bytes(&self, c: &Client) -> usize {
         match ClientClass::of(c) {
+            ClientClass::Replica if c.is(ClientFlags::EXPORT) => c.out.chunk_mem() + self.held_for_target(c.id),
             ClientClass::Replica => self.replica_output_bytes(c),
             _ => c.out.chunk_mem(),
         }

@@ -79,6 +79,6 @@ impl Server {
     }
     /// Memory that does not count towards `maxmemory`: output to replicas and to I/O threads, and the AOF buffer.
     pub(crate) fn memory_not_counted(&self) -> usize {
-        self.aof_buffer_memory() + self.repl.memory_not_counted() + self.io.output_on_the_way()
+        self.aof_buffer_memory() + self.repl.memory_not_counted() + self.io.output_on_the_way() + self.export_memory()
     }
 }

@@ -71,6 +71,10 @@ client_flags! {
     REPROCESSING = 27;
     /// Blocked clients are not released in the middle of it (EXEC, scripts).
     DENY_BLOCKING = 28;
+    /// The source of slots that move here.
+    IMPORT = 29;
+    /// The target of slots that move away.
+    EXPORT = 30;
     /// `CLIENT KILL` and the like: close even though it is the one running.
     KILLED = 31;
     /// Tracks keys or did so once.

@@ -140,6 +140,16 @@ impl Clients {
         self.push_unless(ClientFlags::default(), id, bytes);
     }
 
+    /// As `push`, without a copy.
+    pub(crate) fn push_all(&mut self, id: ClientId, bytes: Vec<u8>) {
+        if self.current == Some(id) {
+            self.self_push.extend_from_slice(&bytes);
+        } else if let Some(c) = self.get_mut(id).filter(|c| !bytes.is_empty() && !c.is(ClientFlags::CLOSE_ASAP)) {
+            c.out.append_owned(bytes);
+            self.want_write(id);
+        }
+    }
+
     /// The same, unless it has one of these flags.
     #[inline]
     fn push_unless(&mut self, flags: ClientFlags, id: ClientId, bytes: &[u8]) {

@@ -131,6 +131,7 @@ pub(crate) struct Bus {
     clock_offset_ms: i64,
     saves: u64,
     pub(super) durable: super::durable::Durable,
+    pub(crate) migrations: super::slot_migration::Migrations,
 }
 
 impl Bus {
@@ -168,6 +169,7 @@ impl Bus {
             clock_offset_ms,
             saves: 0,
             durable: Default::default(),
+            migrations: Default::default(),
         };
         if text.is_empty() {
             bus.save(true)?;
@@ -341,6 +343,10 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
         tls_cluster: cfg.tls_cluster,
         tls_replication: cfg.tls_replication,
         durable_acks: cfg.cluster_durable_acks,
+        manual_failover_timeout_ms: cfg.cluster_manual_failover_timeout,
+        repl_timeout_ms: cfg.repl_timeout.saturating_mul(1000),
+        slot_migration_log_len: cfg.cluster_slot_migration_log_max_len.try_into().unwrap_or(usize::MAX),
+        slot_migration_max_backlog: u64::try_from(cfg.slot_migration_max_failover_repl_bytes).ok(),
         seeds: cfg.cluster_seeds.clone(),
         form_masters: cfg.cluster_form_masters,
         form_replicas: cfg.cluster_form_replicas,
@@ -447,7 +453,10 @@ impl Server {
     /// In cluster mode: sees to keys in slots of others, and takes part in the cluster. To be called once the data is
     /// loaded.
     pub(crate) fn start_cluster(&mut self) -> Result<(), String> {
-        self.with_cluster(|machine, env| machine.adopt_loaded_keys(env));
+        self.with_cluster(|machine, env| {
+            machine.on_imports_loaded(env);
+            machine.adopt_loaded_keys(env);
+        });
         let Some(bus) = &mut self.bus else { return Ok(()) };
         bus.machine.on_data_loaded(bus.durable.loaded_log);
         for (i, l) in bus.listeners.iter_mut().enumerate() {
@@ -513,7 +522,7 @@ impl Server {
 
     /// Whether the data set is being read from disk at start. Until that is done the node keeps out of the cluster: to
     /// become a replica in between would mix what the master sends with what is still to be read.
-    fn loads_own_data(&self) -> bool {
+    pub(super) fn loads_own_data(&self) -> bool {
         self.is_loading() && !self.repl_io.is_loading()
     }
 
@@ -577,13 +586,17 @@ impl Server {
                 self.ks.flush(None, false);
             }
             Action::DelKeysInSlot(slot) => self.delete_slot(slot),
-            Action::DropShardChannels(slots) => self.drop_shard_channels(&slots),
+            Action::DropShardChannels(slots) => {
+                self.drop_shard_channels(&slots);
+                self.redirect_blocked();
+            }
             Action::PauseClients { until_ms, readers_too } => {
                 let left_ms = until_ms - self.bus.as_ref().map_or(0, |bus| bus.machine_ms(self.clock.mono_us()));
                 let kind = if readers_too { PauseKind::Keys } else { PauseKind::Write };
                 self.pause_clients(PausePurpose::Failover, kind, self.clock.ms() + left_ms);
             }
             Action::UnpauseClients => self.unpause_clients(PausePurpose::Failover),
+            Action::SlotMigration(order) => self.do_for_slot_migration(order),
             Action::Deliver { sharded, channel, message } => {
                 self.deliver(sharded, &channel, &message);
             }
@@ -833,20 +846,6 @@ impl Server {
         if let Some(bus) = &mut self.bus {
             bus.leased = bus.machine.holds_lease(bus.machine_ms(mono_us));
             bus.told_offset = offset;
-        }
-    }
-
-    /// Deletes what is left in a slot that another node serves now; replicas and the AOF follow.
-    fn delete_slot(&mut self, slot: crate::structs::slots::Slot) {
-        self.begin_effects();
-        let count = self.ks.dbs[0].slot_len(slot);
-        for key in self.ks.dbs[0].slot_keys(slot, count) {
-            if self.ks.delete(0, &key, self.cfg.lazyfree_lazy_server_del) {
-                let word: &[u8] = if self.cfg.lazyfree_lazy_server_del { b"UNLINK" } else { b"DEL" };
-                self.ks.effects.propagate_now(0, &[word, &key]);
-                self.ks.effects.notify(crate::keyspace::effects::notify::GENERIC, "del", &key, 0);
-                self.ks.effects.dirty += 1;
-            }
         }
     }
 

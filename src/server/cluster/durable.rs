@@ -212,9 +212,11 @@ impl Server {
 
     /// The data set is about to be replaced by that of a master.
     pub(crate) fn note_data_replaced(&mut self) {
-        if let Some(bus) = &mut self.bus {
-            bus.machine.on_data_replaced();
-        }
+        self.with_cluster(|machine, env| {
+            machine.on_data_replaced();
+            machine.forget_imports(env);
+        });
+        self.review_slots();
     }
 
     /// The data set was loaded at start from a log.

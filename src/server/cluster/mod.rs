@@ -5,3 +5,4 @@ pub(crate) mod clients;
 mod codes;
 pub(crate) mod durable;
 mod seeds;
+pub(crate) mod slot_migration;

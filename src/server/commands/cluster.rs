@@ -2,8 +2,8 @@
 //! show in `cluster::describe`.
 
 use super::debug::DebugSub;
-use super::int_arg;
 use super::prelude::*;
+use super::{int_arg, slot_migration};
 use crate::cluster::node::NodeKey;
 use crate::cluster::{AdminError, Cluster, Endpoint, Env, FailoverMode, PreferredEndpoint, SetSlot};
 use crate::resp::Reply;
@@ -61,6 +61,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 tips: &["nondeterministic_output"],
                 ..Command::ROW
             },
+            slot_migration::CANCEL,
             Command {
                 name: "cluster|count-failure-reports",
                 run: Some(count_failure_reports),
@@ -176,6 +177,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 args: &[arg("slot", ArgKind::Integer), arg("count", ArgKind::Integer)],
                 ..Command::ROW
             },
+            slot_migration::GET,
             Command {
                 name: "cluster|help",
                 run: Some(help),
@@ -240,6 +242,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 ],
                 ..Command::ROW
             },
+            slot_migration::MIGRATE,
             Command {
                 name: "cluster|myid",
                 run: Some(myid),
@@ -398,6 +401,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 deprecated: Some(("7.0.0", "`CLUSTER SHARDS`")),
                 ..Command::ROW
             },
+            slot_migration::SYNC,
         ],
         ..Command::ROW
     },
@@ -446,12 +450,12 @@ impl From<AdminError> for CmdError {
 }
 
 /// Lets the machine work; an error outside cluster mode.
-fn machine<R>(ctx: &mut Ctx<'_>, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Result<R, CmdError> {
+pub(super) fn machine<R>(ctx: &mut Ctx<'_>, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Result<R, CmdError> {
     ctx.srv.with_cluster(f).ok_or(DISABLED)
 }
 
 /// The machine, for showing something.
-fn view<'a>(ctx: &'a Ctx<'_>) -> Result<&'a Cluster, CmdError> {
+pub(super) fn view<'a>(ctx: &'a Ctx<'_>) -> Result<&'a Cluster, CmdError> {
     ctx.srv.cluster().ok_or(DISABLED)
 }
 
@@ -460,7 +464,7 @@ fn wrong_args(args: Args<'_>) -> CmdError {
     CmdError::text(format!("ERR unknown subcommand or wrong number of arguments for '{sub}'. Try CLUSTER HELP."))
 }
 
-fn slot_arg(arg: &[u8]) -> Result<Slot, CmdError> {
+pub(super) fn slot_arg(arg: &[u8]) -> Result<Slot, CmdError> {
     let slot = int_arg(arg).ok().filter(|n| (0..SLOT_COUNT as i64).contains(n));
     slot.map(|n| n as Slot).ok_or(BAD_SLOT)
 }
@@ -501,6 +505,9 @@ fn slot_ranges(args: Args<'_>, name: &str) -> Result<Vec<(Slot, Slot)>, CmdError
 fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
     let slots = single_slots(args)?;
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots)) {
+        return Ok(());
+    }
     machine(ctx, |m, _| m.add_slots(&slots))??;
     ctx.out.ok();
     Ok(())
@@ -509,6 +516,9 @@ fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn addslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
     let slots = slot_ranges(args, "cluster|addslotsrange")?;
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots)) {
+        return Ok(());
+    }
     machine(ctx, |m, _| m.add_slots(&slots))??;
     ctx.out.ok();
     Ok(())
@@ -530,7 +540,10 @@ fn delslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn flushslots(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+fn flushslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+        return Ok(());
+    }
     let has_keys = has_keys(ctx);
     machine(ctx, |m, _| m.flush_slots(has_keys))??;
     ctx.out.ok();
@@ -550,6 +563,12 @@ fn setslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             return Err(CmdError::of("ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP"));
         }
     };
+    if matches!(what, SetSlot::Migrating(_) | SetSlot::Importing(_)) {
+        view(ctx)?.check_no_slot_migration()?;
+    }
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&[(slot, slot)])) {
+        return Ok(());
+    }
     machine(ctx, |m, env| m.set_slot(slot, what, env))??;
     apply_now(ctx);
     Ok(())
@@ -612,6 +631,9 @@ fn forget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+        return Ok(());
+    }
     let has_keys = has_keys(ctx);
     machine(ctx, |m, _| m.replicate(&args[2], has_keys))??;
     apply_now(ctx);
@@ -656,6 +678,9 @@ fn reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (Some(_), 3) => return Err(error::SYNTAX),
         _ => return Err(wrong_args(args)),
     };
+    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+        return Ok(());
+    }
     let has_keys = has_keys(ctx);
     machine(ctx, |m, _| m.reset(hard, has_keys))??;
     apply_now(ctx);
@@ -862,6 +887,8 @@ const HELP: &[&str] = &[
     "    Make this node the owner of all slots from <start slot> to <end slot>.",
     "BUMPEPOCH",
     "    Take a config epoch greater than all others.",
+    "CANCELSLOTMIGRATIONS",
+    "    Cancel all migrations of slots away from this node that are under way.",
     "COUNT-FAILURE-REPORTS <node-id>",
     "    Return how many masters report <node-id> as unreachable.",
     "COUNTKEYSINSLOT <slot>",
@@ -878,6 +905,8 @@ const HELP: &[&str] = &[
     "    Remove a node from the table of nodes.",
     "GETKEYSINSLOT <slot> <count>",
     "    Return names of keys that this node holds in a slot.",
+    "GETSLOTMIGRATIONS",
+    "    Return the migrations of slots to and from this node, under way and lately.",
     "FLUSHSLOTS",
     "    Give up all slots of this node.",
     "INFO",
@@ -886,6 +915,8 @@ const HELP: &[&str] = &[
     "    Return the hash slot of <key>.",
     "MEET <ip> <port> [<bus-port>]",
     "    Join the cluster of the node at that address.",
+    "MIGRATESLOTS SLOTSRANGE <start slot> <end slot> [<start slot> <end slot> ...] NODE <node-id> [SLOTSRANGE ...]",
+    "    Move slots of this node to another one, as a whole.",
     "MYID",
     "    Return the id of this node.",
     "MYSHARDID",
@@ -927,6 +958,7 @@ pub(crate) const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
         run: debug_drop_filter,
         help: &["DROP-CLUSTER-PACKET-FILTER <packet-type>", "    Drop bus packets of this type; -1 drops none."],
     },
+    slot_migration::DEBUG,
 ];
 
 fn debug_clusterlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

@@ -19,6 +19,7 @@ pub(crate) mod pubsub;
 pub(crate) mod replication;
 pub(crate) mod scripting;
 pub(crate) mod server;
+mod slot_migration;
 pub(crate) mod transaction;
 pub(crate) mod watch_server;
 

@@ -4,13 +4,14 @@ use super::call::must_obey;
 use super::obstacle::{Obstacle, Obstacles};
 use super::pause::PauseKind;
 use crate::catalog::error::{self, CmdError};
-use crate::catalog::row::{Command, flag};
+use crate::catalog::row::{Command, Group, flag};
 use crate::catalog::table::CmdRef;
 use crate::config::ProtectedAction;
 use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
+use crate::structs::slots::Slot;
 
 /// What becomes of a command.
 #[derive(Debug)]
@@ -108,13 +109,18 @@ impl Server {
         let error = match obstacle {
             O::Blocked | O::BusyForMaster | O::Closing => return Admission::Drop,
             O::Arity => call.wrong_arity(),
+            O::SlotLink => self.check_slot_link(id, row, args).err(),
             O::Protected => self.check_protected(c, row).err(),
             O::NoAuth => (!row.has(flag::NO_AUTH)).then_some(error::NO_AUTH),
             O::NoMulti => {
                 row.has(flag::NO_MULTI).then_some(CmdError::of("ERR Command not allowed inside a transaction"))
             }
             O::Acl => self.check_acl(id, cmd, args).err(),
-            O::Slot => self.check_slot(id, cmd, args).err(),
+            O::Slot => match self.cluster_route(id, cmd, args) {
+                Ok(slot) if self.waits_for_hand_over(c, slot, call) => return Admission::Postpone,
+                Ok(_) => None,
+                Err(refusal) => Some(self.cluster_refusal(refusal)),
+            },
             O::ClientMemory => {
                 self.evict_clients();
                 match self.clients.get(id) {
@@ -176,6 +182,28 @@ impl Server {
             Some(PauseKind::Write) | None => call.may_replicate(),
         };
         is_paused && !c.is(ClientFlags::REPLICA.union(ClientFlags::MONITOR)) && c.conn.is_some()
+    }
+
+    /// Whether a write has to wait until it is known which node it is for. One without keys may write anywhere, and so may a
+    /// script, whatever keys it names.
+    #[inline]
+    fn waits_for_hand_over(&self, c: &Client, slot: Option<Slot>, call: &Call<'_>) -> bool {
+        let Some(bus) = self.bus.as_ref().filter(|bus| bus.migrations.holds_any()) else { return false };
+        call.may_replicate()
+            && call.row.group != Group::Pubsub
+            && (bus.migrations.holds(slot) || self.may_write_anywhere(c, call))
+    }
+
+    fn may_write_anywhere(&self, c: &Client, call: &Call<'_>) -> bool {
+        let has_keys = |row: &Command, args: Args<'_>| row.keys_of(args).is_some_and(|keys| !keys.is_empty());
+        let is_anywhere = |row: &Command, args: Args<'_>| {
+            let may_write = self.flags_of_call(row, args) & (flag::WRITE | flag::MAY_REPLICATE) != 0;
+            may_write && row.group != Group::Pubsub && (row.group == Group::Scripting || !has_keys(row, args))
+        };
+        if call.row.name != "exec" {
+            return is_anywhere(call.row, call.args);
+        }
+        c.multi.queued.iter().any(|queued| is_anywhere(self.commands.get(queued.cmd).row, queued.args.as_args()))
     }
 
     /// Whether the client has yet to authenticate.

@@ -86,9 +86,9 @@ impl Ctx<'_> {
     }
 }
 
-/// What the client sends is obeyed: it is our master, or stands for the log being loaded.
+/// What the client sends is obeyed: it is our master, the source of slots, or stands for the log being loaded.
 pub(crate) fn must_obey(c: &Client) -> bool {
-    c.is(ClientFlags::MASTER.union(ClientFlags::AOF))
+    c.is(ClientFlags::MASTER.union(ClientFlags::AOF).union(ClientFlags::IMPORT))
 }
 
 fn denies_blocking(c: &Client) -> bool {
@@ -128,7 +128,8 @@ impl Session for Caller<'_> {
 
     fn keeps_past_keys(&self) -> bool {
         let (.., persist, repl) = self.rooms;
-        persist.loading.is_some() || repl.is_replica()
+        // The source of slots says when their keys go.
+        persist.loading.is_some() || repl.is_replica() || self.c().is(ClientFlags::IMPORT)
     }
 
     fn reply_room(&self) -> usize {

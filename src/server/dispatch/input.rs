@@ -17,6 +17,9 @@ use std::ops::Range;
 
 /// Commands one client may run before others get their turn.
 const COMMANDS_PER_TURN: usize = 1000;
+/// The source of slots runs commands for so long before others get their turn, microseconds: what it sends is much, and each
+/// command of a large value takes long.
+const IMPORT_SLICE_US: i64 = 500;
 /// Query buffers larger than this give their memory back as soon as they are empty; the cron looks after the others. In
 /// bytes.
 const QUERY_KEEP_BYTES: usize = 1024 * 1024;
@@ -51,6 +54,8 @@ struct Input {
     next: Range<usize>,
     /// How many more requests the client may run in this turn.
     share: usize,
+    /// Its share is over at this time, too.
+    until_us: i64,
     /// What the plain calls that ran last were of, if nobody was told yet.
     last_plain: Option<CmdRef>,
     /// While nothing keeps plain commands from being run right away.
@@ -164,12 +169,14 @@ impl Server {
             }
         }
         c.ahead = 0;
+        let is_import = c.is(ClientFlags::IMPORT);
         let mut taken = self.take_buffers(id)?;
         let plain = self.plain_calls(id);
         taken.out.borrows = plain.is_some() && self.may_send_at_once(id);
         taken.durable = self.may_tell_durable(id);
         self.clock.tick_us();
-        Some(Input { id, taken, next, share: COMMANDS_PER_TURN, last_plain: None, plain })
+        let until_us = if is_import { self.clock.mono_us() + IMPORT_SLICE_US } else { i64::MAX };
+        Some(Input { id, taken, next, share: COMMANDS_PER_TURN, until_us, last_plain: None, plain })
     }
 
     /// Runs what comes next in the input: plain calls that follow each other, or one request. The requests found from `others`
@@ -273,6 +280,9 @@ impl Server {
             return Flow::Stop;
         }
         let consumed = request.consumed;
+        if input.until_us != i64::MAX && self.clock.mono_us() >= input.until_us {
+            *share = 0;
+        }
         self.end_request(input, consumed);
         Flow::Go
     }
@@ -548,7 +558,8 @@ impl Server {
 
     /// Nobody reads the replies of this client: it asked for none, or it is another server or no client at all.
     fn is_silent(&self, id: ClientId) -> bool {
-        let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP).union(ClientFlags::MASTER);
+        let links = ClientFlags::MASTER.union(ClientFlags::IMPORT).union(ClientFlags::EXPORT);
+        let silent = ClientFlags::REPLY_OFF.union(ClientFlags::REPLY_SKIP).union(links);
         self.clients.get(id).is_none_or(|c| c.is(silent) || c.conn.is_none())
     }
 
@@ -597,7 +608,8 @@ impl Server {
         } else if c.is(ClientFlags::MULTI) {
             c.flags.add(ClientFlags::DIRTY_EXEC);
         }
-        let link = ClientFlags::MASTER.union(ClientFlags::AOF).union(ClientFlags::REPLICA);
+        let others = ClientFlags::REPLICA.union(ClientFlags::IMPORT);
+        let link = ClientFlags::MASTER.union(ClientFlags::AOF).union(others);
         if self.clients.get(id).is_some_and(|c| c.is(link)) {
             self.stats.count_error(error.code());
             let was_replica = true;

@@ -32,6 +32,8 @@ obstacles! {
     Closing,
     /// There are too few or too many arguments.
     Arity,
+    /// Nodes between which slots move say nothing else to each other.
+    SlotLink,
     /// DEBUG and MODULE are for those whom the configuration trusts with them.
     Protected,
     /// The client has yet to authenticate.
@@ -107,7 +109,8 @@ impl Obstacle {
         match self {
             O::Arity | O::Protected => Scope::OfCall,
             O::Slot | O::Memory => Scope::EachCall,
-            O::Blocked
+            O::SlotLink
+            | O::Blocked
             | O::BusyForMaster
             | O::Closing
             | O::NoAuth
@@ -156,6 +159,10 @@ const OF_FLAGS: &[(ClientFlags, Obstacle)] = &[
     (ClientFlags::MASTER, Obstacle::Unheard),
     (ClientFlags::AOF, Obstacle::Unheard),
     (ClientFlags::SCRIPT, Obstacle::Unheard),
+    (ClientFlags::IMPORT, Obstacle::Unheard),
+    (ClientFlags::EXPORT, Obstacle::Unheard),
+    (ClientFlags::IMPORT, Obstacle::SlotLink),
+    (ClientFlags::EXPORT, Obstacle::SlotLink),
     (ClientFlags::ASKING, Obstacle::Asking),
     (ClientFlags::TRACKING, Obstacle::Tracking),
 ];
@@ -198,9 +205,12 @@ impl Obstacles {
     /// What does not hold for the stream of our master, which is obeyed.
     const NOT_FOR_MASTER: Obstacles =
         Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl, Obstacle::Slot, Obstacle::GoodReplicas, Obstacle::ReadOnly]);
+    /// Keys of slots that move here come before the slots are ours.
+    const NOT_FOR_IMPORT: Obstacles = Obstacles::of(&[Obstacle::Slot]);
     /// Nor does this hold for the log being loaded, nor anything else of the server. What has come to be logged is not refused for what the server has become
     /// since.
     const NOT_FOR_LOG: Obstacles = Obstacles::NOT_FOR_MASTER.or(Obstacles::of(&[
+        Obstacle::SlotLink,
         Obstacle::Protected,
         Obstacle::NoMulti,
         Obstacle::ClientMemory,
@@ -240,8 +250,11 @@ impl Obstacles {
     /// Those that may stand against a client of this sort at all.
     #[inline]
     fn against(c: &Client) -> Obstacles {
-        if !c.is(ClientFlags::AOF.union(ClientFlags::MASTER)) {
+        let is_link = |flags: ClientFlags| c.is(flags);
+        if !is_link(ClientFlags::AOF.union(ClientFlags::MASTER).union(ClientFlags::IMPORT).union(ClientFlags::EXPORT)) {
             Obstacles(!0)
+        } else if is_link(ClientFlags::IMPORT) {
+            Obstacles(!Obstacles::NOT_FOR_IMPORT.0)
         } else if c.is(ClientFlags::AOF) {
             Obstacles(!Obstacles::NOT_FOR_LOG.0)
         } else {

@@ -40,6 +40,17 @@ impl Pauses {
         self.active.is_empty()
     }
 
+    /// Why and what, by the names that INFO has for them: those of the pause that ends last.
+    pub(crate) fn describe(&self) -> Option<(&'static str, &'static str)> {
+        let (purpose, ..) = self.active.iter().max_by_key(|(.., end)| *end)?;
+        let reason = match purpose {
+            PausePurpose::ClientCommand => "client_pause",
+            PausePurpose::Shutdown => "shutdown_in_progress",
+            PausePurpose::Failover => "failover_in_progress",
+        };
+        Some((reason, if self.kind() == Some(PauseKind::All) { "all" } else { "write" }))
+    }
+
     /// When the last one ends, wall clock ms.
     pub(crate) fn end_ms(&self) -> Option<i64> {
         self.active.iter().map(|(.., end)| *end).max()
@@ -76,6 +87,13 @@ impl Server {
         }
     }
 
+    /// Why clients are held back, and which commands, as INFO shows it.
+    pub(crate) fn describe_pause(&self) -> (&'static str, &'static str) {
+        let holds = self.bus.as_ref().is_some_and(|bus| bus.migrations.holds_any());
+        let of_slots = holds.then_some(("slot_migration_in_progress", "write"));
+        self.pauses.describe().or(of_slots).unwrap_or(("none", "none"))
+    }
+
     /// Whether a write is held back now: expiry and eviction stand still, too.
     pub(crate) fn writes_paused(&self) -> bool {
         self.pauses.kind().is_some()
@@ -101,7 +119,8 @@ impl Server {
         }
     }
 
-    fn release_postponed(&mut self) {
+    /// Has commands tried again that were put off.
+    pub(crate) fn release_postponed(&mut self) {
         // Those still held back by another pause are put off again when they are tried.
         for id in std::mem::take(&mut self.postponed) {
             let Some(state) = self.unblock(id, WaitEnd::Runs) else { continue };

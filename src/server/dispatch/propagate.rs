@@ -60,12 +60,15 @@ impl Server {
         }
         if targets & target::REPLICAS != 0 {
             self.feed_replicas(db, command);
+            if db.is_some() && self.feeds_targets() {
+                self.feed_targets(command);
+            }
         }
     }
 
     /// Finds out whether anybody is told of changes. Everything that is about to change data begins with this: a call, plain
     /// calls, a round of expiry or eviction, the end of a slot.
     pub(crate) fn begin_effects(&mut self) {
-        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream();
+        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream() || self.feeds_targets();
     }
 }

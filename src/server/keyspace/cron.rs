@@ -11,6 +11,7 @@ use crate::keyspace::expire::Effort;
 use crate::net::ClientId;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
+use crate::server::dispatch::call::must_obey;
 use crate::sys::alloc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ impl Server {
         let Some(c) = self.clients.get(id) else { return };
         // While a child process saves, every touched page would be copied.
         let no_touch = c.is(ClientFlags::NO_TOUCH) || self.has_child();
-        let obeyed = c.is(ClientFlags::MASTER.union(ClientFlags::AOF));
+        let obeyed = must_obey(c);
         self.ks.expire_policy = if obeyed { ExpirePolicy::Ignore } else { self.usual_expire_policy() };
         self.ks.no_touch = no_touch;
     }
@@ -95,7 +96,7 @@ impl Server {
         if !first && !stale && !self.ks.expiry.out_of_time {
             return;
         }
-        let has_any = self.ks.dbs.iter().any(|db| db.expires_len() > 0);
+        let has_any = self.ks.dbs.iter().any(|db| db.shown_expires_len() > 0);
         if !has_any || !self.admin.debug.active_expire {
             self.ks.expiry.out_of_time = false;
             return;

@@ -252,6 +252,10 @@ impl Server {
     /// One read into the query buffer.
     fn read_some(&mut self, id: ClientId) -> ReadOutcome {
         let Some(c) = self.clients.get_mut(id) else { return ReadOutcome::Stopped };
+        if c.is(ClientFlags::IMPORT) && c.is(ClientFlags::PENDING_READ) {
+            // It had its time of this turn, and what there is comes first.
+            return ReadOutcome::Stopped;
+        }
         if c.is(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY)) {
             return self.drop_input(id);
         }
@@ -404,7 +408,8 @@ impl Server {
             }
             if let Some(c) = self.clients.get_mut(id) {
                 c.flags.remove(ClientFlags::PENDING_WRITE);
-                if gated_by_disk || (gated && !c.is(ClientFlags::NOT_DURABLE)) {
+                let waits = gated_by_disk || (gated && !c.is(ClientFlags::NOT_DURABLE));
+                if waits && !c.is(ClientFlags::EXPORT) {
                     self.write_client(id, true);
                 } else {
                     self.write_now(id);
@@ -458,6 +463,9 @@ impl Server {
                 }
                 self.check_output_limit(id);
                 self.update_client_memory(id);
+                if self.clients.get(id).is_some_and(|c| c.is(ClientFlags::EXPORT)) {
+                    self.wrote_to_target(id);
+                }
             }
             Err(e) => {
                 log::debug!("Error writing to client: {}", reason(&e));
@@ -480,6 +488,9 @@ impl Server {
             return;
         }
         self.repl_before_free(id);
+        if self.clients.get(id).is_some_and(|c| c.is(ClientFlags::IMPORT.union(ClientFlags::EXPORT))) {
+            self.forget_migration_client(id);
+        }
         self.unsubscribe_all(id);
         self.forget_tracking(id);
         self.discard_transaction(id);

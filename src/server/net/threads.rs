@@ -177,6 +177,7 @@ impl IoThreads {
 fn may_leave(c: &Client) -> bool {
     let stays = ClientFlags::REPLICA
         .union(ClientFlags::MASTER)
+        .union(ClientFlags::EXPORT)
         .union(ClientFlags::SCRIPT_DEBUG)
         .union(ClientFlags::CLOSE_ASAP)
         .union(ClientFlags::CLOSE_AFTER_REPLY);

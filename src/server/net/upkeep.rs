@@ -36,8 +36,9 @@ impl Server {
     }
 
     fn is_idle_too_long(&self, id: ClientId, now_ms: i64) -> bool {
-        let exempt =
-            ClientFlags::REPLICA.union(ClientFlags::MASTER).union(ClientFlags::BLOCKED).union(ClientFlags::PUBSUB);
+        let links =
+            ClientFlags::REPLICA.union(ClientFlags::MASTER).union(ClientFlags::IMPORT).union(ClientFlags::EXPORT);
+        let exempt = links.union(ClientFlags::BLOCKED).union(ClientFlags::PUBSUB);
         let limit = self.cfg.timeout;
         self.clients.get(id).is_some_and(|c| {
             limit > 0 && c.conn.is_some() && !c.is(exempt) && now_ms / 1000 - c.last_interaction_ms / 1000 > limit

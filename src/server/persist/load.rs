@@ -383,6 +383,7 @@ impl Server {
             }
             Ok(position) => {
                 log::info!("DB loaded from disk: {seconds:.3} seconds");
+                self.track_imports(&position.imports);
                 self.repl_after_startup_load(Some(position));
             }
             Err(Logged) => {

@@ -259,6 +259,7 @@ impl Server {
                 self.remove_rdb_temp_file(pid);
             }
         }
+        self.kill_slot_child();
         if let Some((ChildKind::Aof, _)) = child {
             if self.is_writing_first_aof() {
                 if !force {

@@ -4,6 +4,7 @@
 
 use crate::config::MaxmemoryPolicy;
 use crate::persist::child::Reporter;
+use crate::persist::load::SLOT_IMPORT;
 use crate::persist::rdb::{AuxInfo, Writer};
 use crate::persist::snapshot::{FLUSH_AT, SnapshotOptions, debug_delay, now_s, put_command, put_entry, value_view};
 use crate::server::Server;
@@ -27,6 +28,10 @@ impl Server {
             repl: options.repl.as_ref(),
             aof_base: options.aof_base,
         })?;
+        // The log has commands that say so.
+        for import in self.imports_text().iter().filter(|_| !options.aof_base) {
+            writer.aux(SLOT_IMPORT, import.as_bytes())?;
+        }
         if !options.exclude_functions {
             for library in self.script.libraries.iter() {
                 writer.function(&library.code)?;

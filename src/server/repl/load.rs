@@ -250,6 +250,7 @@ impl Server {
             // Nothing was saved on the way.
             self.ks.effects.dirty += 1;
         }
+        self.track_imports(&position.imports);
         self.finish_full_sync(stream_db(&position), &sync.rest);
     }
 

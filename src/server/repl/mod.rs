@@ -60,7 +60,7 @@ impl Server {
                 None => RunningChild::None,
                 Some(ChildKind::RdbDisk) => RunningChild::SnapshotToDisk,
                 Some(ChildKind::RdbSocket) => RunningChild::SnapshotToSockets,
-                Some(ChildKind::Aof) => RunningChild::Other,
+                Some(ChildKind::Aof | ChildKind::SlotMigration) => RunningChild::Other,
             },
             master: self.master_session(),
             has_no_keys: &|| ks.total_keys() == 0,
@@ -270,6 +270,12 @@ impl Server {
     pub(crate) fn check_link_reply(&mut self, id: ClientId, was_replica: bool, reply: &[u8]) {
         let Some(c) = self.clients.get(id) else { return };
         if reply.is_empty() {
+            return;
+        }
+        if c.is(ClientFlags::IMPORT) {
+            if let Some(error) = reply.strip_prefix(b"-") {
+                self.fail_import(id, &CmdError::bytes(error.trim_ascii_end().to_vec()));
+            }
             return;
         }
         let from_replica = was_replica && c.is(ClientFlags::REPLICA) && !c.is(ClientFlags::MONITOR);

@@ -22,6 +22,8 @@ pub(super) static ROWS: &[Figure] = &[
         .gauge("redis_total_blocking_keys", "Keys that clients wait for."),
     field("total_blocking_keys_on_nokey", |f| f.srv.blocking_key_counts().1.into())
         .gauge("redis_total_blocking_keys_on_nokey", "Keys whose disappearance would release a client."),
+    field("paused_reason", |f| f.srv.describe_pause().0.into()),
+    field("paused_actions", |f| f.srv.describe_pause().1.into()),
     samples(|f, sample| {
         for class in f.srv.cfg.client_output_buffer_limit.iter().zip(OUTPUT_CLASSES) {
             sample(&[("class", class.1), ("limit", "hard")], class.0.hard_bytes as f64);

@@ -6,7 +6,7 @@
 use crate::persist::aof::append::open_incr;
 use crate::persist::aof::manifest::{reason, shown};
 use crate::persist::child::ChildKind;
-use crate::persist::snapshot::{FileSink, SnapshotOptions};
+use crate::persist::snapshot::{FileSink, SnapshotOptions, put_command};
 use crate::persist::state::AofState;
 use crate::server::Server;
 use crate::sys::fork::Ended;
@@ -95,6 +95,7 @@ impl Server {
         match forked {
             Ok(pid) => {
                 log::info!("Background append only file rewriting started by pid {pid}");
+                self.log_imports();
                 let now_s = self.now_s();
                 self.persist.aof.rewrites.started(now_s);
                 true
@@ -104,6 +105,15 @@ impl Server {
                 log::warn!("Can't rewrite append only file in background: fork: {}", reason(&e));
                 false
             }
+        }
+    }
+
+    /// What a new base holds of slots on their way here is told by the increment after it.
+    fn log_imports(&mut self) {
+        for import in self.cluster().map_or_else(Vec::new, |machine| machine.import_commands()) {
+            let mut command = Vec::new();
+            put_command(&mut command, &import.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            self.feed_aof(Some(0), &command);
         }
     }
 

@@ -1,0 +1,110 @@
+//! What is shown of jobs, and how they are written down.
+
+use std::fmt::Write;
+
+use super::{Cluster, Job, NodeId, Ranges, State};
+use crate::structs::slots::Slot;
+
+/// An entry of CLUSTER GETSLOTMIGRATIONS. Times are Unix seconds, sizes bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JobView {
+    pub(crate) name: NodeId,
+    pub(crate) operation: &'static str,
+    pub(crate) slot_ranges: String,
+    /// Target and source, unless the job is only followed here.
+    pub(crate) nodes: Option<(NodeId, NodeId)>,
+    pub(crate) created_s: i64,
+    pub(crate) updated_s: i64,
+    pub(crate) acked_s: i64,
+    pub(crate) state: &'static str,
+    pub(crate) message: String,
+    pub(crate) cow_bytes: u64,
+    pub(crate) backlog: u64,
+}
+
+/// `a-b c-d`
+fn ranges_text(ranges: &Ranges) -> String {
+    let parts: Vec<String> = ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+    parts.join(" ")
+}
+
+impl Job {
+    fn view(&self) -> JobView {
+        JobView {
+            name: self.name,
+            operation: if self.is_export { "EXPORT" } else { "IMPORT" },
+            slot_ranges: ranges_text(&self.ranges),
+            nodes: self.target.zip(self.source).filter(|_| !self.is_tracking_only),
+            created_s: self.created_ms / 1000,
+            updated_s: self.updated_ms / 1000,
+            acked_s: self.acked_ms / 1000,
+            state: self.state.name(),
+            message: self.message.clone(),
+            cow_bytes: self.cow_bytes,
+            backlog: if self.is_export && self.has_link { self.backlog } else { 0 },
+        }
+    }
+}
+
+/// Reads what `Cluster::imports_text` gives.
+pub(super) fn parse_import(text: &[u8]) -> Option<(NodeId, Ranges)> {
+    let mut words = text.split(|b| *b == b' ');
+    let name = NodeId::parse(words.next()?)?;
+    let slot = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<Slot>().ok().filter(|slot| *slot < 16384);
+    let mut ranges = Ranges::new();
+    for word in words {
+        let dash = word.iter().position(|b| *b == b'-')?;
+        let (first, last) = (slot(&word[..dash])?, slot(&word[dash + 1..])?);
+        (first <= last).then(|| ranges.push((first, last)))?;
+    }
+    (!ranges.is_empty()).then_some((name, ranges))
+}
+
+impl Cluster {
+    /// All jobs, the newest first.
+    pub(crate) fn slot_migrations(&self) -> Vec<JobView> {
+        self.jobs.list.iter().map(Job::view).collect()
+    }
+
+    /// The imports that are not over, as they stand in a snapshot: a name and ranges each.
+    pub(crate) fn imports_text(&self) -> Vec<String> {
+        let open = self.jobs.list.iter().rev().filter(|job| !job.is_export && !job.state.is_final());
+        open.map(|job| format!("{} {}", job.name, ranges_text(&job.ranges))).collect()
+    }
+
+    /// The same as the commands that make them known.
+    pub(crate) fn import_commands(&self) -> Vec<Vec<Vec<u8>>> {
+        let open = self.jobs.list.iter().rev().filter(|job| !job.is_export && !job.state.is_final());
+        open.map(|job| {
+            let words = ["CLUSTER", "SYNCSLOTS", "ESTABLISH", "NAME", job.name.as_str(), "SLOTSRANGE"];
+            let numbers = job.ranges.iter().flat_map(|(first, last)| [first.to_string(), last.to_string()]);
+            words.into_iter().map(String::from).chain(numbers).map(String::into_bytes).collect()
+        })
+        .collect()
+    }
+
+    /// CLUSTER SYNCSLOTS FINISH for a job that is over.
+    pub(super) fn finish_command(&self, at: usize) -> Vec<Vec<u8>> {
+        let job = &self.jobs.list[at];
+        let state: &[u8] = if job.state == State::Success { b"SUCCESS" } else { b"FAILED" };
+        let words: [&[u8]; 7] = [b"CLUSTER", b"SYNCSLOTS", b"FINISH", b"STATE", state, b"NAME", job.name.as_bytes()];
+        let mut args: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
+        if !job.message.is_empty() {
+            args.extend([b"MESSAGE".to_vec(), job.message.clone().into_bytes()]);
+        }
+        args
+    }
+
+    /// A job as logs call it.
+    pub(super) fn describe_job(&self, is_export: bool, name: NodeId, ranges: &Ranges, other: Option<NodeId>) -> String {
+        let (operation, side) = if is_export { ("export", "target_node") } else { ("import", "source_node") };
+        let id = other.map_or("unknown".to_string(), |id| id.to_string());
+        let mut out = format!("{{name: {name}, operation: {operation}, {side}_id: {id}, ");
+        let human = other.and_then(|id| self.nodes.find(&id)).map(|key| &self.nodes[key].human_name);
+        if let Some(human) = human.filter(|human| !human.is_empty()) {
+            let _ = write!(out, "{side}_human_name: {human}, ");
+        }
+        let _ = write!(out, "slots: {}}}", ranges_text(ranges));
+        out
+    }
+}

@@ -1,0 +1,324 @@
+//! The source: slots of this node on their way to another one.
+
+use super::{
+    Cluster, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, JobId, Message, NodeId, NodeKey, Order, Ranges,
+    SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command,
+};
+use crate::cluster::AdminError;
+use crate::cluster::wire::PacketType;
+
+impl Cluster {
+    // ---- commands ----
+
+    /// Whether slots can be part of a new job, beside those that are asked for with it.
+    pub(crate) fn check_exportable(&self, ranges: &Ranges, others: &[(Ranges, NodeKey)]) -> Result<(), AdminError> {
+        for slot in ranges.iter().flat_map(|(first, last)| *first..=*last) {
+            let is_meant = |job: &&super::Job| job.is_export && !job.state.is_final() && job.slots.contains(slot);
+            if self.jobs.list.iter().any(|job| is_meant(&job)) {
+                return Err(AdminError(format!("I am already migrating slot {slot}.")));
+            }
+        }
+        let meets = |(a, b): &(u16, u16)| others.iter().flat_map(|(r, _)| r).any(|(c, d)| a <= d && b >= c);
+        if ranges.iter().any(meets) {
+            return Err(AdminError("Slot ranges in migrations overlap".into()));
+        }
+        Ok(())
+    }
+
+    /// CLUSTER MIGRATESLOTS: begins a job for each target. `by` is who asked.
+    pub(crate) fn migrate_slots(&mut self, asked: Vec<(Ranges, NodeKey)>, by: &str, env: &Env) {
+        for (ranges, target) in asked {
+            let (name, target) = (NodeId::random(&mut self.rng), self.nodes[target].id);
+            let job = self.new_job(true, name, ranges, Some(target), env);
+            log::info!(
+                "Slot migration initiated through CLUSTER MIGRATESLOTS command: {} (user request from '{by}')",
+                job.description
+            );
+            self.jobs.list.push_front(job);
+            self.connect_job(0, env);
+        }
+    }
+
+    /// CLUSTER CANCELSLOTMIGRATIONS.
+    pub(crate) fn cancel_slot_migrations(&mut self, by: &str, env: &Env) -> Result<(), AdminError> {
+        let is_open = |job: &super::Job| job.is_export && job.state.is_in_progress();
+        if !self.jobs.list.iter().any(is_open) {
+            return Err(AdminError("No migrations ongoing".into()));
+        }
+        for at in 0..self.jobs.list.len() {
+            if is_open(&self.jobs.list[at]) {
+                self.give_up(at, State::Cancelled, "", env);
+            }
+        }
+        log::info!("Canceled all in progress slot migrations (user request from '{by}')");
+        Ok(())
+    }
+
+    // ---- the link ----
+
+    fn connect_job(&mut self, at: usize, env: &Env) {
+        let (job, target) = (self.jobs.list[at].id, self.jobs.list[at].target);
+        let Some(key) = target.and_then(|id| self.nodes.find(&id)) else {
+            return self.fail_job(at, "Unable to connect to target node: target node not found", env);
+        };
+        let node = &self.nodes[key];
+        let (ip, port) = (node.ip.clone(), node.client_port(self.config.tls_replication));
+        log::info!("Connecting slot migration {} (ip: {ip}, port {port})", self.jobs.list[at].description);
+        self.order(Order::Connect { job, ip, port });
+    }
+
+    /// The link to the target stands. `auth`: the command to authenticate with, if there is to be one.
+    pub(crate) fn on_migration_connected(&mut self, job: JobId, auth: Option<Vec<u8>>, env: &Env) {
+        let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::Connecting) else { return };
+        log::info!("Slot migration {} connection established.", self.jobs.list[at].description);
+        match auth {
+            Some(bytes) => {
+                self.order(Order::Send { job, bytes });
+                self.move_to(at, State::ReadingAuthReply, env);
+            }
+            None => self.send_establish(at, env),
+        }
+    }
+
+    fn send_establish(&mut self, at: usize, env: &Env) {
+        let job = &self.jobs.list[at];
+        let (id, name, source) = (job.id, job.name, self.myself().id);
+        let numbers: Vec<String> =
+            job.ranges.iter().flat_map(|(first, last)| [first.to_string(), last.to_string()]).collect();
+        let mut args: Vec<&[u8]> = vec![b"CLUSTER", b"SYNCSLOTS", b"ESTABLISH", b"SOURCE", source.as_bytes()];
+        args.extend([&b"NAME"[..], name.as_bytes(), b"SLOTSRANGE"]);
+        args.extend(numbers.iter().map(|number| number.as_bytes()));
+        let bytes = command(&args);
+        self.order(Order::Send { job: id, bytes });
+        self.move_to(at, State::ReadingEstablishReply, env);
+    }
+
+    /// A line came while the link is not a client's yet.
+    pub(crate) fn on_migration_reply(&mut self, job: JobId, line: &[u8], env: &Env) {
+        let Some(at) = self.jobs.at(job) else { return };
+        let refused = line.starts_with(b"-");
+        let line = String::from_utf8_lossy(line);
+        match self.jobs.list[at].state {
+            State::ReadingAuthReply if refused => {
+                self.fail_job(at, &format!("Failed to AUTH to target node: {line}"), env);
+            }
+            State::ReadingAuthReply => {
+                log::info!("Successfully authenticated slot migration {}", self.jobs.list[at].description);
+                self.send_establish(at, env);
+            }
+            State::ReadingEstablishReply if refused => {
+                self.fail_job(at, &format!("Received error during handshake to target: {line}"), env);
+            }
+            State::ReadingEstablishReply => {
+                self.order(Order::Adopt { job });
+                self.jobs.list[at].acked_ms = env.now_ms;
+                self.move_to(at, State::WaitingToSnapshot, env);
+                // The target waits for it.
+                self.say(at, Message::Ack);
+            }
+            _ => self.fail_job(at, "Unexpected reply from target", env),
+        }
+    }
+
+    // ---- the snapshot ----
+
+    /// A child writes what the slots hold.
+    pub(crate) fn on_snapshot_started(&mut self, job: JobId, env: &Env) {
+        if let Some(at) = self.jobs.at(job) {
+            log::info!("Beginning snapshot of slot migration {}.", self.jobs.list[at].description);
+            self.move_to(at, State::Snapshotting, env);
+        }
+    }
+
+    /// All of the snapshot is on its way; or not (`is_whole`).
+    pub(crate) fn on_snapshot_ended(&mut self, job: JobId, is_whole: bool, cow_bytes: u64, env: &Env) {
+        let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::Snapshotting) else { return };
+        let description = self.jobs.list[at].description.clone();
+        if !is_whole {
+            log::warn!("Child process failed to snapshot slot migration {description}");
+            return self.fail_job(at, "Failed to perform snapshot", env);
+        }
+        self.jobs.list[at].cow_bytes = cow_bytes;
+        // The target says so at once if it is no longer there.
+        self.jobs.list[at].acked_ms = env.now_ms;
+        self.say(at, Message::SnapshotEof);
+        self.order(Order::Stream { job });
+        self.move_to(at, State::Streaming, env);
+        log::info!("Slot migration {description} snapshot finished, starting streaming.");
+    }
+
+    // ---- the hand-over ----
+
+    pub(super) fn on_message_of_target(&mut self, at: usize, message: Message, env: &Env) {
+        match (message, self.jobs.list[at].state) {
+            (Message::RequestPause, State::Streaming) => self.move_to(at, State::WaitingToPause, env),
+            (Message::RequestFailover, State::Paused) if self.jobs.list[at].asked_ms.is_none() => {
+                self.jobs.list[at].asked_ms = Some(env.now_ms);
+                self.grant(at, env);
+            }
+            _ => {
+                let job = &self.jobs.list[at];
+                log::warn!(
+                    "Received CLUSTER SYNCSLOTS {} for slot migration {}, which is {}. Failing migration.",
+                    message.word(),
+                    job.description,
+                    job.state.name()
+                );
+                self.fail_job(at, "Unexpected state machine transition", env);
+            }
+        }
+    }
+
+    fn hold_ms(&self) -> i64 {
+        self.config.manual_failover_timeout_ms.saturating_mul(HOLD_MULT)
+    }
+
+    /// Lets the target take over which has asked for it.
+    fn grant(&mut self, at: usize, env: &Env) {
+        let (now_ms, Some(asked_ms)) = (env.now_ms, self.jobs.list[at].asked_ms) else { return };
+        if now_ms > self.jobs.list[at].hold_until_ms {
+            return self.fail_job(at, "Unpaused before failover completed", env);
+        }
+        // A node that may not serve any more has nothing to give.
+        if !self.holds_lease(now_ms) || self.owner_of_job(at) != Some(self.myself) {
+            return self.fail_job(at, "Slots are no longer owned by myself", env);
+        }
+        if !self.may_grant(at, env) {
+            // Later than this the target would not take it any more.
+            if now_ms - asked_ms > GRANT_WAITS_MS {
+                self.fail_job(at, "The takeover could not be granted in time", env);
+            }
+            return self.wake_at(now_ms + 10);
+        }
+        let hold_ms = self.hold_ms().max(SHORTEST_HOLD_MS);
+        const { assert!(GRANT_LASTS_MS < SHORTEST_HOLD_MS) };
+        let job = &mut self.jobs.list[at];
+        job.hold_until_ms = job.hold_until_ms.max(now_ms + hold_ms);
+        self.say(at, Message::FailoverGranted);
+        self.move_to(at, State::Granted, env);
+    }
+
+    /// Whether our epoch is known to the target, so that its own will be greater, and will stay as it is until the takeover.
+    fn may_grant(&mut self, at: usize, env: &Env) -> bool {
+        let job = &self.jobs.list[at];
+        let Some(key) = job.target.and_then(|id| self.nodes.find(&id)) else { return false };
+        if self.manual.in_progress() || self.takes_over_soon() {
+            return false;
+        }
+        let (_, since_ms) = self.jobs.epoch;
+        let node = &self.nodes[key];
+        if node.granted_ms > since_ms {
+            return true;
+        }
+        if let Some(link) = node.link
+            && job.ack_sent_ms < env.now_ms
+            && since_ms < env.now_ms
+        {
+            self.jobs.list[at].ack_sent_ms = env.now_ms;
+            self.send_ping(link, PacketType::Ping, env);
+        }
+        false
+    }
+
+    fn try_to_pause(&mut self, at: usize, env: &Env) {
+        let most = self.config.slot_migration_max_backlog;
+        let hold_ms = self.hold_ms();
+        let job = &mut self.jobs.list[at];
+        let is_small = most.is_none_or(|most| job.unsent <= most.max(SMALL_BACKLOG));
+        if self.jobs.prevents_pause || !is_small || self.manual.in_progress() {
+            return;
+        }
+        log::info!(
+            "Pausing writes (remaining_repl_size is {}) to allow slot migration {} to finalize failover.",
+            job.unsent,
+            job.description
+        );
+        job.hold_until_ms = env.now_ms + hold_ms;
+        self.say(at, Message::Paused);
+        self.move_to(at, State::Paused, env);
+    }
+
+    pub(super) fn advance_export(&mut self, at: usize, env: &Env) {
+        if !self.jobs.list[at].state.is_in_progress() || self.meet_new_owner(at, env) {
+            return;
+        }
+        let job = &self.jobs.list[at];
+        match job.state {
+            State::WaitingToSnapshot => {
+                let (job, slots) = (job.id, job.slots.clone());
+                self.order(Order::Snapshot { job, slots });
+            }
+            State::WaitingToPause => self.try_to_pause(at, env),
+            State::Paused if env.now_ms > job.hold_until_ms => {
+                log::warn!("Slot migration {} timed out during slot failover.", job.description);
+                self.fail_job(at, "Timed out before streaming completed", env);
+            }
+            State::Paused => self.grant(at, env),
+            State::Granted if env.now_ms > job.hold_until_ms => self.find_out(at, env),
+            _ => {}
+        }
+    }
+
+    /// Ends a job whose slots have another owner now. Whether it did.
+    fn meet_new_owner(&mut self, at: usize, env: &Env) -> bool {
+        if !self.note_owners(at) && self.is_master() {
+            return false;
+        }
+        let job = &self.jobs.list[at];
+        match self.owner_of_job(at) {
+            Some(owner) if owner == self.myself && self.is_master() => false,
+            Some(owner) if Some(self.nodes[owner].id) == job.target => {
+                log::info!("Slot migration {} slots are now owned by target node.", job.description);
+                self.end_job(at, State::Success, "", env);
+                true
+            }
+            _ => {
+                log::warn!("Slot migration {} contains slots that are no longer all owned by myself", job.description);
+                self.end_job(at, State::Failed, "Slots are no longer owned by myself", env);
+                true
+            }
+        }
+    }
+
+    /// Whether other nodes may take slots under an epoch that a new one of ours would beat.
+    fn others_may_take(&self, at: usize, env: &Env) -> bool {
+        let may_take = |job: &super::Job| {
+            let node = job.target.and_then(|id| self.nodes.find(&id)).map(|key| self.top_master(key));
+            let is_out = node.is_none_or(|key| self.nodes[key].failed());
+            job.state == State::Granted && !(is_out && env.now_ms > job.hold_until_ms)
+        };
+        self.jobs.list.iter().enumerate().any(|(other, job)| other != at && may_take(job))
+    }
+
+    /// The time is over in which the target could take over, and nothing was heard of it. If it had, it would claim the slots
+    /// in its answer to a ping that was sent since.
+    fn find_out(&mut self, at: usize, env: &Env) {
+        let job = &self.jobs.list[at];
+        let since = job.hold_until_ms;
+        // Its replica may have taken its place.
+        let key = job.target.and_then(|id| self.nodes.find(&id)).map(|key| self.top_master(key));
+        let node = key.map(|key| &self.nodes[key]);
+        let answered = node.is_some_and(|n| n.is_master() && n.granted_ms > since);
+        let is_out = node.is_none_or(|n| n.failed());
+        // A majority that has answered since would have told us of a claim that it knows of.
+        let is_unheard = is_out && self.holds_lease(env.now_ms) && self.is_answered_by_majority(since);
+        if answered || is_unheard && !self.others_may_take(at, env) {
+            if !answered {
+                // It may come back with a claim that nobody has heard of: ours is to be the newer one, even if its epoch was
+                // the next one, too.
+                self.take_epoch(2);
+            }
+            let text = "Unpaused before migration completed (the target did not take over)";
+            let late_end = self.jobs.list[at].late_end.take();
+            let (outcome, text) = late_end.unwrap_or_else(|| (State::Failed, text.to_string()));
+            return self.end_job(at, outcome, &text, env);
+        }
+        if self.jobs.list[at].ack_sent_ms <= since
+            && let Some(link) = node.and_then(|n| n.link)
+        {
+            self.jobs.list[at].ack_sent_ms = env.now_ms;
+            self.send_ping(link, PacketType::Ping, env);
+        }
+        self.wake_at(env.now_ms + 50);
+    }
+}

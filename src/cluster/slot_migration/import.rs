@@ -1,0 +1,268 @@
+//! The target: slots of another node on their way to this one, or to this one's master.
+
+use super::describe::parse_import;
+use super::{Cluster, Env, GRANT_LASTS_MS, JobId, Message, NodeId, NodeKey, Ranges, State};
+use crate::cluster::AdminError;
+
+/// Who says that slots come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// The node that they come from.
+    Source,
+    /// The stream of our master, or what was written down.
+    Tracked,
+}
+
+/// What CLUSTER SYNCSLOTS ESTABLISH says.
+#[derive(Clone, Debug)]
+pub(crate) struct Establish {
+    pub(crate) source: Option<NodeKey>,
+    pub(crate) name: NodeId,
+    pub(crate) ranges: Ranges,
+    /// Who owns them.
+    pub(crate) owner: Option<NodeKey>,
+}
+
+impl Cluster {
+    // ---- the beginning ----
+
+    /// Whether one of the slots is on its way here already.
+    pub(crate) fn check_importable(&self, ranges: &Ranges) -> Result<(), AdminError> {
+        let importing = self.importing_slots();
+        if ranges.iter().flat_map(|(first, last)| *first..=*last).any(|slot| importing.contains(slot)) {
+            let text = "Slot is already being imported on the target by a different migration";
+            return Err(AdminError(text.into()));
+        }
+        Ok(())
+    }
+
+    /// CLUSTER SYNCSLOTS ESTABLISH: keys of these slots are about to come.
+    pub(crate) fn establish(&mut self, asked: Establish, origin: Origin, env: &Env) -> Result<JobId, AdminError> {
+        if origin == Origin::Source && asked.source != asked.owner {
+            return Err(AdminError("Target node does not agree about current slot ownership".into()));
+        }
+        if let Some(job) = self.jobs.list.iter().find(|job| job.name == asked.name && !job.is_export)
+            && !job.state.is_final()
+        {
+            // It is written down more than once.
+            return match origin {
+                Origin::Tracked => Ok(job.id),
+                Origin::Source => Err(AdminError("There is a job of this name".into())),
+            };
+        }
+        let source = asked.source.map(|key| self.nodes[key].id);
+        let mut job = self.new_job(false, asked.name, asked.ranges, source, env);
+        if origin == Origin::Tracked {
+            job.state = State::OnPrimary;
+            (job.is_tracking_only, job.has_link) = (true, false);
+        }
+        log::info!("New slot import job created: {}.", job.description);
+        let id = job.id;
+        self.jobs.list.push_front(job);
+        self.order(super::Order::Review);
+        Ok(id)
+    }
+
+    /// An import that a snapshot tells of.
+    pub(crate) fn track_import(&mut self, text: &[u8], env: &Env) {
+        let Some((name, ranges)) = parse_import(text) else {
+            return log::warn!("Invalid slot import in a snapshot: {}", text.escape_ascii());
+        };
+        let asked = Establish { source: None, name, ranges, owner: None };
+        // What comes from a snapshot is not refused.
+        let _ = self.establish(asked, Origin::Tracked, env);
+    }
+
+    // ---- what the source says ----
+
+    pub(super) fn on_message_of_source(&mut self, at: usize, message: Message, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        match (message, job.state) {
+            (Message::SnapshotEof, State::ReceivingSnapshot) => {
+                log::info!(
+                    "Slot migration {} successfully received slot snapshot. Beginning incremental stream...",
+                    job.description
+                );
+                self.say(at, Message::RequestPause);
+                self.move_to(at, State::WaitingForPaused, env);
+            }
+            (Message::Paused, State::WaitingForPaused) => {
+                job.is_paused = true;
+                self.request_failover(at, env);
+            }
+            (Message::FailoverGranted, State::RequestedFailover) => {
+                if env.now_ms - job.requested_ms > GRANT_LASTS_MS {
+                    return self.fail_job(at, "Failover was granted too late", env);
+                }
+                self.move_to(at, State::MayTakeOver, env);
+            }
+            _ => {
+                log::warn!(
+                    "Received CLUSTER SYNCSLOTS {} for slot migration {}, which is {}. Failing migration.",
+                    message.word(),
+                    job.description,
+                    job.state.name()
+                );
+                self.fail_job(at, "Unexpected state machine transition", env);
+            }
+        }
+    }
+
+    /// Asks for the takeover once the source has paused; one that may not serve now, after it stood still, say, waits with it.
+    fn request_failover(&mut self, at: usize, env: &Env) {
+        let may_serve = self.may_take_over(env) && self.yields_to_no_export();
+        let job = &mut self.jobs.list[at];
+        if !job.is_paused || job.state != State::WaitingForPaused {
+            return;
+        }
+        if !may_serve {
+            self.wake_at(env.now_ms + 10);
+        } else {
+            job.requested_ms = env.now_ms;
+            self.say(at, Message::RequestFailover);
+            self.move_to(at, State::RequestedFailover, env);
+        }
+    }
+
+    /// Whether a majority of the masters is there to hear of it, and nobody is about to take our place.
+    fn may_take_over(&self, env: &Env) -> bool {
+        // One without slots holds a lease without asking anybody.
+        let is_reached = self.is_answered_by_majority(env.now_ms - self.lease_ms());
+        self.holds_lease(env.now_ms) && is_reached && !self.manual.in_progress() && !self.has_granted()
+    }
+
+    /// Of takeovers that wait for each other, one goes on: that of the node whose id is smaller.
+    fn yields_to_no_export(&self) -> bool {
+        let is_first = |job: &super::Job| job.state != State::Paused || Some(self.myself().id) < job.target;
+        self.jobs.list.iter().filter(|job| job.is_export).all(is_first)
+    }
+
+    /// Whether this node has asked to take slots over, and may take a new epoch for it.
+    pub(super) fn takes_over_soon(&self) -> bool {
+        self.jobs.list.iter().any(|job| matches!(job.state, State::RequestedFailover | State::MayTakeOver))
+    }
+
+    // ---- the turn ----
+
+    pub(super) fn advance_import(&mut self, at: usize, env: &Env) {
+        let job = &self.jobs.list[at];
+        if job.state == State::CleaningUp && !self.is_master() {
+            return self.leave_to_master(at, env);
+        }
+        if !job.state.is_in_progress() {
+            return;
+        }
+        match (self.is_master(), job.state) {
+            // The master that we replaced had taken them over.
+            (true, State::OnPrimary) if self.owner_of_job(at) == Some(self.myself) => {
+                self.end_job(at, State::Success, "", env);
+            }
+            (true, State::OnPrimary) => self.fail_job(at, "A failover occurred during slot import", env),
+            (false, State::OnPrimary) => {}
+            (false, _) => self.leave_to_master(at, env),
+            (true, _) => {
+                let owner = match self.note_owners(at) {
+                    true => self.owner_of_job(at).map(|key| self.nodes[key].id),
+                    false => self.jobs.list[at].source,
+                };
+                if owner == Some(self.myself().id) {
+                    self.fail_job(at, "Slots were unexpectedly assigned to myself during import", env);
+                } else if owner != self.jobs.list[at].source {
+                    self.fail_job(at, "Slots are no longer owned by source node", env);
+                } else if self.jobs.list[at].state == State::MayTakeOver && !self.jobs.prevents_failover {
+                    self.take_over(at, env);
+                } else {
+                    self.request_failover(at, env);
+                }
+            }
+        }
+    }
+
+    /// This node is a replica now: to delete keys would be to differ from its master, which will say what becomes of the job.
+    fn leave_to_master(&mut self, at: usize, env: &Env) {
+        self.close_job_link(at);
+        self.jobs.list[at].is_tracking_only = true;
+        self.move_to(at, State::OnPrimary, env);
+    }
+
+    /// The slots become ours.
+    fn take_over(&mut self, at: usize, env: &Env) {
+        if !self.may_take_over(env) {
+            if env.now_ms - self.jobs.list[at].requested_ms > GRANT_LASTS_MS {
+                self.fail_job(at, "The target could not take over in time", env);
+            }
+            return self.wake_at(env.now_ms + 10);
+        }
+        // A new one in any case: that is how others see that what we claim is news.
+        self.take_epoch(1);
+        let slots: Vec<u16> = self.jobs.list[at].slots.iter().collect();
+        for slot in slots {
+            self.unbind(slot);
+            self.bind(slot, self.myself);
+        }
+        // On disk before anybody hears of it, and then all hear of it at once.
+        self.save_synced();
+        self.todo.state = true;
+        self.todo.announce = true;
+        log::info!(
+            "Slot migration {} completed successfully. This node is now the owner of the slots",
+            self.jobs.list[at].description
+        );
+        self.end_job(at, State::Success, "", env);
+    }
+
+    // ---- the end ----
+
+    /// The keys of a job that failed are deleted.
+    pub(crate) fn on_slots_deleted(&mut self, job: JobId, env: &Env) {
+        if let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::CleaningUp) {
+            let outcome = self.jobs.list[at].outcome;
+            self.conclude(at, outcome, env);
+        }
+    }
+
+    /// CLUSTER SYNCSLOTS FINISH, of our master or from the log.
+    pub(crate) fn finish_import(
+        &mut self,
+        name: NodeId,
+        is_success: bool,
+        message: &str,
+        env: &Env,
+    ) -> Result<(), AdminError> {
+        let Some(at) = self.jobs.list.iter().position(|job| job.name == name && !job.is_export) else {
+            return Err(AdminError("No such slot migration job".into()));
+        };
+        let job = &mut self.jobs.list[at];
+        job.message = message.to_string();
+        let outcome = if is_success { State::Success } else { State::Failed };
+        log::info!("Slot migration {} finished. State: {}", job.description, outcome.name());
+        self.move_to(at, outcome, env);
+        Ok(())
+    }
+
+    /// The data set is loaded at start. A master has lost the link that its imports came by; a replica's master goes on.
+    pub(crate) fn on_imports_loaded(&mut self, env: &Env) {
+        if self.is_master() {
+            self.fail_tracked("Process restarted", env);
+        }
+    }
+
+    /// Another data set is about to take the place of the one that imports were tracked for.
+    pub(crate) fn forget_imports(&mut self, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            let job = &mut self.jobs.list[at];
+            if job.is_tracking_only && job.state.is_in_progress() {
+                job.message = "Full resynchronization occurred".into();
+                self.move_to(at, State::Failed, env);
+            }
+        }
+    }
+
+    fn fail_tracked(&mut self, why: &str, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            if self.jobs.list[at].is_tracking_only && self.jobs.list[at].state.is_in_progress() {
+                self.fail_job(at, why, env);
+            }
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! Slots that move to another node as a whole: the jobs on both sides, without I/O.
+//!
+//! The owner of slots (source) connects to the node that is to have them (target), and sends what they hold as commands,
+//! then the writes that came meanwhile. It holds back further writes to those slots, says so in the stream, and lets the
+//! target take over: the target takes a new config epoch, owns the slots, and tells everybody. Nobody is sent to and fro
+//! meanwhile, and no slot is half here and half there. This is the dialogue of Valkey 9 (`CLUSTER SYNCSLOTS`).
+//!
+//! What keeps a slot with exactly one owner:
+//!
+//! - A source that has let the target take over holds writes back until it knows what came of it: the claim arrives over the
+//!   bus, or the target answers a ping that was sent after the time in which it might take over and does not claim the slots,
+//!   or the cluster has declared it failed. In the last case the source takes an epoch that beats a claim it has not heard of.
+//! - A target takes over at once when it may, and not at all when that was granted later than [`GRANT_LASTS_MS`] after it
+//!   asked, which is less than a source waits. It does so under an epoch that is greater than any it knows, and only while
+//!   a majority of the masters answers it.
+//! - The target knows the epoch of a source that has let it take over, and that epoch stays: the source takes no other one,
+//!   lets no replica take its place, and takes over no slots itself until it knows what came of it.
+//!
+//! Until the end keys of slots that come are hidden, on the target and its replicas, which hear of the job's beginning and end
+//! in the stream. A job that fails deletes them.
+//!
+//! Links, children and keys belong to the server (`server/cluster/slot_migration`), which carries out [`Order`]s and reports
+//! events. Files: `export` (the source's side), `import` (the target's and its replicas'), `describe` (what is shown).
+
+mod describe;
+mod export;
+mod import;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use describe::JobView;
+pub(crate) use import::{Establish, Origin};
+
+use std::collections::VecDeque;
+
+use super::node::{NodeId, NodeKey};
+use super::{Action, AdminError, Cluster, Env};
+use crate::resp::Reply;
+use crate::structs::slots::{Slot, SlotSet};
+
+/// How long after it asked a target may take over.
+const GRANT_LASTS_MS: i64 = 1500;
+/// For so long a source may wait with a grant.
+const GRANT_WAITS_MS: i64 = 1000;
+/// How long a source waits at least for news of a takeover it has granted.
+const SHORTEST_HOLD_MS: i64 = 2000;
+/// How many times `cluster-manual-failover-timeout` a source holds writes back.
+const HOLD_MULT: i64 = 2;
+/// Between two signs of life.
+const ACK_MS: i64 = 1000;
+/// So much may be unsent when writes are held back, whatever is configured: the link takes it in no time. Bytes.
+const SMALL_BACKLOG: u64 = 16 * 1024;
+
+/// A target that is lost with its replicas right after the takeover may have acknowledged what the source, which takes the
+/// slots back, has not.
+const NOT_DURABLE: &str = "Slots do not move as a whole while cluster-durable-acks is on";
+
+/// A job; no number is used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct JobId(pub(crate) u64);
+
+/// Inclusive ranges of slots, as they were named.
+pub(crate) type Ranges = Vec<(Slot, Slot)>;
+
+/// Where a job stands. The names shown are Valkey's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    // On the source.
+    Connecting,
+    ReadingAuthReply,
+    ReadingEstablishReply,
+    WaitingToSnapshot,
+    Snapshotting,
+    Streaming,
+    WaitingToPause,
+    Paused,
+    Granted,
+    // On the target.
+    WaitingForAck,
+    ReceivingSnapshot,
+    WaitingForPaused,
+    RequestedFailover,
+    MayTakeOver,
+    CleaningUp,
+    /// On a replica of the target, or where the data came from a file.
+    OnPrimary,
+    // At the end.
+    Success,
+    Cancelled,
+    Failed,
+}
+
+impl State {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            State::Connecting => "connecting",
+            State::ReadingAuthReply => "reading-auth-response",
+            State::ReadingEstablishReply => "reading-establish-response",
+            State::WaitingToSnapshot => "waiting-to-snapshot",
+            State::Snapshotting => "snapshotting",
+            State::Streaming => "replicating",
+            State::WaitingToPause => "waiting-to-pause",
+            State::Paused => "failover-paused",
+            State::Granted | State::MayTakeOver => "failover-granted",
+            State::WaitingForAck => "waiting-for-ack",
+            State::ReceivingSnapshot => "receiving-snapshot",
+            State::WaitingForPaused => "waiting-for-paused",
+            State::RequestedFailover => "failover-requested",
+            State::CleaningUp => "cleaning-up",
+            State::OnPrimary => "occurring-on-primary",
+            State::Success => "success",
+            State::Cancelled => "cancelled",
+            State::Failed => "failed",
+        }
+    }
+
+    /// The job is over, and only there to be shown.
+    fn is_final(self) -> bool {
+        matches!(self, State::Success | State::Cancelled | State::Failed)
+    }
+
+    /// The slots are still on their way.
+    fn is_in_progress(self) -> bool {
+        !self.is_final() && self != State::CleaningUp
+    }
+
+    /// The other side is to hear from us.
+    fn shows_life(self) -> bool {
+        matches!(
+            self,
+            State::WaitingToSnapshot
+                | State::Streaming
+                | State::WaitingToPause
+                | State::Paused
+                | State::ReceivingSnapshot
+                | State::WaitingForPaused
+                | State::RequestedFailover
+        )
+    }
+
+    /// There is a link that may fall silent.
+    fn may_time_out(self) -> bool {
+        self.is_in_progress() && !matches!(self, State::Granted | State::OnPrimary)
+    }
+
+    /// Writes to the slots are held back.
+    fn holds_writes(self) -> bool {
+        matches!(self, State::Paused | State::Granted)
+    }
+}
+
+/// What the other side of a link says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Message {
+    Ack,
+    SnapshotEof,
+    RequestPause,
+    Paused,
+    RequestFailover,
+    FailoverGranted,
+    Unknown,
+}
+
+impl Message {
+    /// By the word after CLUSTER SYNCSLOTS.
+    pub(crate) fn of(word: &[u8]) -> Message {
+        match &*word.to_ascii_uppercase() {
+            b"ACK" => Message::Ack,
+            b"SNAPSHOT-EOF" => Message::SnapshotEof,
+            b"REQUEST-PAUSE" => Message::RequestPause,
+            b"PAUSED" => Message::Paused,
+            b"REQUEST-FAILOVER" => Message::RequestFailover,
+            b"FAILOVER-GRANTED" => Message::FailoverGranted,
+            _ => Message::Unknown,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Message::Ack => "ACK",
+            Message::SnapshotEof => "SNAPSHOT-EOF",
+            Message::RequestPause => "REQUEST-PAUSE",
+            Message::Paused => "PAUSED",
+            Message::RequestFailover => "REQUEST-FAILOVER",
+            Message::FailoverGranted => "FAILOVER-GRANTED",
+            Message::Unknown => "UNKNOWN",
+        }
+    }
+
+    fn command(self) -> Vec<u8> {
+        command(&[b"CLUSTER", b"SYNCSLOTS", self.word().as_bytes()])
+    }
+}
+
+/// A command as a request.
+fn command(args: &[&[u8]]) -> Vec<u8> {
+    let mut out = Reply::default();
+    out.command(args.iter().copied());
+    out.buf
+}
+
+/// What the server is to do for a job.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Order {
+    /// Connect to the client port of the target; then `on_migration_connected`, or `on_migration_failed`.
+    Connect { job: JobId, ip: String, port: u16 },
+    /// Queue bytes on the job's link.
+    Send { job: JobId, bytes: Vec<u8> },
+    /// The handshake is over: what the link says from now on are commands.
+    Adopt { job: JobId },
+    /// Write what the slots hold to the link, as soon as there may be a child that does so; writes to them from then on are to
+    /// follow. Then `on_snapshot_started` and, at its end, `on_snapshot_ended`.
+    Snapshot { job: JobId, slots: SlotSet },
+    /// What was held back while the snapshot was written is to follow now, and all further writes at once.
+    Stream { job: JobId },
+    /// Close the job's link, which the machine has forgotten, and what else serves the job.
+    Close { job: JobId },
+    /// Delete all keys in these slots, then `on_slots_deleted`.
+    Delete { job: JobId, slots: SlotSet },
+    /// Give a command to the replicas and the log.
+    Propagate(Vec<Vec<u8>>),
+    /// `held_slots` or `importing_slots` changed.
+    Review,
+}
+
+/// A job. See [`State`] for where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    id: JobId,
+    name: NodeId,
+    is_export: bool,
+    ranges: Ranges,
+    slots: SlotSet,
+    source: Option<NodeId>,
+    target: Option<NodeId>,
+    created_ms: i64,
+    updated_ms: i64,
+    acked_ms: i64,
+    ack_sent_ms: i64,
+    /// When something last came over an import's link.
+    heard_ms: i64,
+    state: State,
+    /// What it becomes when it has cleaned up.
+    outcome: State,
+    message: String,
+    /// For logs.
+    description: String,
+    /// Until when writes are held back; when the takeover was asked for.
+    hold_until_ms: i64,
+    requested_ms: i64,
+    /// The source of an import holds writes back.
+    is_paused: bool,
+    /// The target has asked for the takeover, and when.
+    asked_ms: Option<i64>,
+    /// It was to end so after the takeover was granted: what comes of that decides.
+    late_end: Option<(State, String)>,
+    /// Another process does the work, or did.
+    is_tracking_only: bool,
+    has_link: bool,
+    /// The changes of owners up to which its slots have been looked at.
+    owners_seen: Option<u64>,
+    /// Bytes that wait to be sent, in all and after the link last took some.
+    backlog: u64,
+    unsent: u64,
+    cow_bytes: u64,
+}
+
+/// All jobs, the newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    list: VecDeque<Job>,
+    next: u64,
+    /// Our config epoch, and when we were first seen to have it.
+    epoch: (u64, i64),
+    /// DEBUG SLOTMIGRATION: sources do not pause, targets do not take over.
+    pub(crate) prevents_pause: bool,
+    pub(crate) prevents_failover: bool,
+}
+
+impl Jobs {
+    fn at(&self, id: JobId) -> Option<usize> {
+        self.list.iter().position(|job| job.id == id)
+    }
+}
+
+impl Cluster {
+    // ---- what the server asks ----
+
+    /// Whether there is a job that is not over.
+    pub(crate) fn slots_migrate(&self) -> bool {
+        self.jobs.list.iter().any(|job| !job.state.is_final())
+    }
+
+    /// DEBUG SLOTMIGRATION.
+    pub(crate) fn slot_migration_debug(&mut self) -> &mut Jobs {
+        &mut self.jobs
+    }
+
+    fn slots_where(&self, is_meant: impl Fn(&Job) -> bool) -> SlotSet {
+        self.jobs.list.iter().filter(|job| is_meant(job)).flat_map(|job| job.slots.iter()).collect()
+    }
+
+    /// Slots to which writes are held back.
+    pub(crate) fn held_slots(&self) -> SlotSet {
+        self.slots_where(|job| job.state.holds_writes())
+    }
+
+    /// Whether another node may take slots of ours at this moment.
+    pub(super) fn has_granted(&self) -> bool {
+        self.jobs.list.iter().any(|job| job.state == State::Granted)
+    }
+
+    /// Slots that we have let this node take.
+    pub(super) fn granted_to(&self, node: NodeKey) -> SlotSet {
+        if !self.has_granted() {
+            return SlotSet::default();
+        }
+        let id = self.nodes[node].id;
+        self.slots_where(|job| job.state == State::Granted && job.target == Some(id))
+    }
+
+    /// Whether acknowledged writes are to survive whatever happens.
+    fn is_durable(&self) -> bool {
+        self.config.durable_acks > 0 || self.has_durable_acks()
+    }
+
+    /// The slots of a job.
+    pub(crate) fn slots_of_job(&self, id: JobId) -> Option<&SlotSet> {
+        self.jobs.at(id).map(|at| &self.jobs.list[at].slots)
+    }
+
+    /// Whether a majority of the masters has answered what was sent to them after that time.
+    fn is_answered_by_majority(&self, since_ms: i64) -> bool {
+        let others = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
+        let answered = others.filter(|(_, n)| !n.failed() && n.granted_ms > since_ms).count();
+        answered + usize::from(self.myself().is_voter()) >= self.quorum()
+    }
+
+    /// Slots whose keys are not to be seen yet.
+    pub(crate) fn importing_slots(&self) -> SlotSet {
+        self.slots_where(|job| !job.is_export && !job.state.is_final())
+    }
+
+    /// Why CLUSTER SETSLOT cannot open a slot, if so.
+    pub(crate) fn check_no_slot_migration(&self) -> Result<(), AdminError> {
+        let open = |is_export| self.jobs.list.iter().any(|job| job.is_export == is_export && !job.state.is_final());
+        if open(false) {
+            return Err(AdminError("Slot import in progress. Cannot perform manual slot migration".into()));
+        }
+        if open(true) {
+            return Err(AdminError("Slot export in progress. Cannot perform manual slot migration".into()));
+        }
+        Ok(())
+    }
+
+    /// Whether a migration may begin here at all.
+    pub(crate) fn check_slot_migration_allowed(&self) -> Result<(), AdminError> {
+        let refuse = |text: &str| Err(AdminError(text.into()));
+        if !self.is_master() {
+            return refuse("Slot migration can only be used on primary nodes.");
+        }
+        if self.is_durable() {
+            return refuse(NOT_DURABLE);
+        }
+        if !self.importing.is_empty() {
+            return refuse("Slots are being manually imported");
+        }
+        if !self.migrating.is_empty() {
+            return refuse("Slots are being manually migrated");
+        }
+        Ok(())
+    }
+
+    /// Adds a range to those of one job. All slots of it must have one owner, that of the others if there are any.
+    pub(crate) fn add_range(
+        &self,
+        ranges: &mut Ranges,
+        owner: &mut Option<NodeKey>,
+        (first, last): (Slot, Slot),
+    ) -> Result<(), AdminError> {
+        for slot in first..=last {
+            let Some(key) = self.owner[usize::from(slot)] else {
+                return Err(AdminError(format!("Slot {slot} has no node served.")));
+            };
+            if *owner.get_or_insert(key) != key {
+                return Err(AdminError("Requested slots span multiple shards".into()));
+            }
+        }
+        if let Some((a, b)) = ranges.iter().find(|(a, b)| first <= *b && last >= *a) {
+            return Err(AdminError(format!("Slot range {first}-{last} overlaps with previous range {a}-{b}.")));
+        }
+        ranges.push((first, last));
+        Ok(())
+    }
+
+    // ---- events of both sides ----
+
+    /// How it stands with a job's link: bytes that wait in all, and after it last took some.
+    pub(crate) fn note_migration_backlog(&mut self, job: JobId, backlog: u64, unsent: u64) {
+        if let Some(at) = self.jobs.at(job) {
+            (self.jobs.list[at].backlog, self.jobs.list[at].unsent) = (backlog, unsent);
+        }
+    }
+
+    /// Something came over a job's link lately.
+    pub(crate) fn note_migration_heard(&mut self, job: JobId, heard_ms: i64) {
+        if let Some(at) = self.jobs.at(job) {
+            self.jobs.list[at].heard_ms = self.jobs.list[at].heard_ms.max(heard_ms);
+        }
+    }
+
+    /// The link of a job said something.
+    pub(crate) fn on_migration_message(&mut self, job: JobId, message: Message, env: &Env) {
+        let Some(at) = self.jobs.at(job) else { return };
+        let job = &mut self.jobs.list[at];
+        if !job.state.is_in_progress() {
+            return;
+        }
+        match message {
+            Message::Ack => {
+                job.acked_ms = env.now_ms;
+                if job.state == State::WaitingForAck {
+                    self.move_to(at, State::ReceivingSnapshot, env);
+                }
+            }
+            Message::Unknown => self.fail_job(at, "Unknown SYNCSLOTS subcommand used", env),
+            _ if job.is_export => self.on_message_of_target(at, message, env),
+            _ => self.on_message_of_source(at, message, env),
+        }
+    }
+
+    /// A job's link is gone.
+    pub(crate) fn on_migration_link_lost(&mut self, job: JobId, env: &Env) {
+        let Some(at) = self.jobs.at(job) else { return };
+        let job = &mut self.jobs.list[at];
+        job.has_link = false;
+        if !job.state.is_in_progress() || job.is_tracking_only {
+            return;
+        }
+        log::info!("Slot migration {} connection lost", job.description);
+        // What has become of a takeover is not known by that.
+        if job.state == State::Granted {
+            return;
+        }
+        let (near, far) = if job.is_export { ("target", "target") } else { ("source", "source") };
+        let text = format!(
+            "Connection lost to {near}. Check CLUSTER GETSLOTMIGRATIONS on the {far} node for more information."
+        );
+        self.fail_job(at, &text, env);
+    }
+
+    /// A job cannot go on.
+    pub(crate) fn on_migration_failed(&mut self, job: JobId, why: &str, env: &Env) {
+        if let Some(at) = self.jobs.at(job)
+            && self.jobs.list[at].state.is_in_progress()
+        {
+            self.fail_job(at, why, env);
+        }
+    }
+
+    /// All keys went.
+    pub(crate) fn on_data_flushed(&mut self, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            let job = &self.jobs.list[at];
+            if job.state.is_in_progress() && !job.is_tracking_only {
+                self.fail_job(at, "Data was flushed", env);
+            }
+        }
+    }
+
+    // ---- the turn ----
+
+    /// Goes on with all jobs. To be called before the loop sleeps, when everything that was executed is in the streams.
+    pub(crate) fn advance_slot_migrations(&mut self, env: &Env) {
+        if self.jobs.epoch.0 != self.myself().config_epoch {
+            self.jobs.epoch = (self.myself().config_epoch, env.now_ms);
+        }
+        for at in 0..self.jobs.list.len() {
+            let job = &self.jobs.list[at];
+            if job.state.is_final() {
+                continue;
+            }
+            if job.state.is_in_progress() && !job.is_tracking_only && self.is_durable() {
+                self.fail_job(at, NOT_DURABLE, env);
+            }
+            self.check_time(at, env);
+            if self.jobs.list[at].is_export {
+                self.advance_export(at, env);
+            } else {
+                self.advance_import(at, env);
+            }
+            self.show_life(at, env);
+        }
+    }
+
+    /// Drops the oldest of those that are over.
+    pub(in crate::cluster) fn forget_old_jobs(&mut self) {
+        let most = self.config.slot_migration_log_len;
+        let list = &mut self.jobs.list;
+        let mut at = list.len();
+        while list.len() > most && at > 0 {
+            at -= 1;
+            if list[at].state.is_final() {
+                list.remove(at);
+            }
+        }
+    }
+
+    fn check_time(&mut self, at: usize, env: &Env) {
+        let job = &self.jobs.list[at];
+        let heard_ms = if job.is_export { job.acked_ms } else { job.heard_ms.max(job.acked_ms) };
+        if job.state.may_time_out() && env.now_ms - heard_ms > self.config.repl_timeout_ms {
+            log::warn!("Timing out slot migration {} after not receiving ack for too long", job.description);
+            self.fail_job(at, "Timed out after too long with no interaction", env);
+        }
+    }
+
+    fn show_life(&mut self, at: usize, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        if job.state.shows_life() && env.now_ms - job.ack_sent_ms >= ACK_MS {
+            job.ack_sent_ms = env.now_ms;
+            self.say(at, Message::Ack);
+        }
+    }
+
+    // ---- steps ----
+
+    fn order(&mut self, order: Order) {
+        self.actions.push(Action::SlotMigration(order));
+    }
+
+    fn say(&mut self, at: usize, message: Message) {
+        let job = self.jobs.list[at].id;
+        self.order(Order::Send { job, bytes: message.command() });
+    }
+
+    fn move_to(&mut self, at: usize, state: State, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        log::info!("Slot migration {} state transition: {} -> {}", job.description, job.state.name(), state.name());
+        let reviews = job.state.holds_writes() != state.holds_writes() || state.is_final();
+        (job.state, job.updated_ms) = (state, env.now_ms);
+        if reviews {
+            self.order(Order::Review);
+        }
+    }
+
+    fn close_job_link(&mut self, at: usize) {
+        let job = &mut self.jobs.list[at];
+        job.has_link = false;
+        let job = job.id;
+        self.order(Order::Close { job });
+    }
+
+    fn fail_job(&mut self, at: usize, message: &str, env: &Env) {
+        self.give_up(at, State::Failed, message, env);
+    }
+
+    /// Ends a job, unless the target may have taken over already: then that decides, and only the link is closed.
+    fn give_up(&mut self, at: usize, outcome: State, message: &str, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        if job.state != State::Granted {
+            return self.end_job(at, outcome, message, env);
+        }
+        if job.late_end.is_none() {
+            job.late_end = Some((outcome, message.to_string()));
+            self.close_job_link(at);
+        }
+    }
+
+    /// Ends a job. One that brought keys here deletes them first, unless it succeeded.
+    fn end_job(&mut self, at: usize, outcome: State, message: &str, env: &Env) {
+        let is_master = self.is_master();
+        let job = &mut self.jobs.list[at];
+        job.message = message.to_string();
+        job.hold_until_ms = 0;
+        let cleans = !job.is_export && is_master && outcome != State::Success;
+        self.close_job_link(at);
+        if cleans {
+            let job = &mut self.jobs.list[at];
+            job.outcome = outcome;
+            log::info!("Cleaning up slot migration {} after {}", job.description, outcome.name());
+            let (id, slots) = (job.id, job.slots.clone());
+            self.move_to(at, State::CleaningUp, env);
+            let slots = slots.without(&self.myself().slots);
+            self.order(Order::Delete { job: id, slots });
+        } else {
+            self.conclude(at, outcome, env);
+        }
+    }
+
+    /// The last step of a job: it is over, and replicas and the log hear of it.
+    fn conclude(&mut self, at: usize, outcome: State, env: &Env) {
+        self.move_to(at, outcome, env);
+        let job = &self.jobs.list[at];
+        let level = if outcome == State::Failed { log::Level::Warn } else { log::Level::Info };
+        let message = if job.message.is_empty() { "none" } else { &job.message };
+        log::log!(level, "Slot migration {} finished. State: {}, Message: {message}", job.description, outcome.name());
+        if !job.is_export && self.is_master() {
+            let finish = self.finish_command(at);
+            self.order(Order::Propagate(finish));
+        }
+    }
+
+    fn new_job(&mut self, is_export: bool, name: NodeId, ranges: Ranges, other: Option<NodeId>, env: &Env) -> Job {
+        self.jobs.next += 1;
+        let me = Some(self.myself().id);
+        let (source, target) = if is_export { (me, other) } else { (other, other.and(me)) };
+        let slots = ranges.iter().flat_map(|(first, last)| *first..=*last).collect();
+        Job {
+            id: JobId(self.jobs.next),
+            name,
+            is_export,
+            description: self.describe_job(is_export, name, &ranges, other),
+            ranges,
+            slots,
+            source,
+            target,
+            created_ms: env.now_ms,
+            updated_ms: env.now_ms,
+            acked_ms: env.now_ms,
+            ack_sent_ms: env.now_ms,
+            heard_ms: env.now_ms,
+            state: if is_export { State::Connecting } else { State::WaitingForAck },
+            outcome: State::Failed,
+            message: String::new(),
+            hold_until_ms: 0,
+            requested_ms: 0,
+            is_paused: false,
+            asked_ms: None,
+            late_end: None,
+            is_tracking_only: false,
+            has_link: true,
+            owners_seen: None,
+            backlog: 0,
+            unsent: 0,
+            cow_bytes: 0,
+        }
+    }
+
+    /// Whether its slots may have other owners than when this was last asked.
+    fn note_owners(&mut self, at: usize) -> bool {
+        let seen = self.jobs.list[at].owners_seen.replace(self.owner_changes);
+        seen != Some(self.owner_changes)
+    }
+
+    /// The node that owns all slots of a job.
+    fn owner_of_job(&self, at: usize) -> Option<NodeKey> {
+        let mut owners = self.jobs.list[at].slots.iter().map(|slot| self.owner[usize::from(slot)]);
+        let first = owners.next()??;
+        owners.all(|owner| owner == Some(first)).then_some(first)
+    }
+}

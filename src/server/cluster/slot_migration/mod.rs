@@ -1,0 +1,175 @@
+//! Slots that move as a whole, as the server drives it: links, the child that writes a snapshot, keys, and clients that wait.
+//! What is to be done and when is decided in `cluster::slot_migration`.
+//!
+//! The source's link is a connection until the target has agreed, and then a client with the EXPORT flag, whose output is the
+//! snapshot and the stream. The target's is the client that said ESTABLISH, with the IMPORT flag: what it sends runs like any
+//! command, obeyed like those of a master.
+//!
+//! Files: `link` (connecting, what comes and goes), `snapshot` (the child), `feed` (writes on their way to targets), `trim`
+//! (keys that go, in slices).
+
+mod feed;
+mod link;
+mod snapshot;
+mod trim;
+
+use crate::cluster::slot_migration::{JobId, Order};
+use crate::net::ClientId;
+use crate::server::Server;
+use crate::structs::slots::{Slot, SlotSet};
+use link::{Link, Peer};
+use snapshot::Snapshot;
+use trim::Trim;
+
+/// More than this never waits for a target, whatever is configured. Bytes.
+const MOST_WAITING: u64 = 1 << 30;
+
+/// What the server keeps for it.
+#[derive(Debug, Default)]
+pub(crate) struct Migrations {
+    links: Vec<Link>,
+    next_link: u32,
+    snapshot: Option<Snapshot>,
+    trim: Trim,
+    /// Writes to these slots wait.
+    held: Option<SlotSet>,
+    feeder: feed::Feeder,
+    /// How often all data had been flushed when that was last looked at.
+    flushes: u64,
+}
+
+impl Migrations {
+    fn link(&mut self, job: JobId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.job == job)
+    }
+
+    fn link_of(&self, id: ClientId) -> Option<&Link> {
+        self.links.iter().find(|link| matches!(link.peer, Peer::Client(client) if client == id))
+    }
+
+    /// Whether writes to a slot wait; of those to no certain slot, whether any do.
+    pub(crate) fn holds(&self, slot: Option<Slot>) -> bool {
+        self.held.as_ref().is_some_and(|held| slot.is_none_or(|slot| held.contains(slot)))
+    }
+
+    /// Whether writes to any slot wait.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.held.is_some()
+    }
+}
+
+impl Server {
+    /// Before the loop sleeps: goes on with slots that move. What was executed is in their streams by now.
+    pub(crate) fn slot_migrations_before_sleep(&mut self) {
+        let flushes = self.ks.flushes;
+        let loads = self.loads_own_data();
+        let Some(bus) = &mut self.bus else { return };
+        let flushed = std::mem::replace(&mut bus.migrations.flushes, flushes) != flushes;
+        if self.depth > 0 || loads || !bus.machine.slots_migrate() {
+            return;
+        }
+        self.drain_effects();
+        self.note_migration_links();
+        self.with_cluster(|machine, env| {
+            if flushed {
+                machine.on_data_flushed(env);
+            }
+            machine.advance_slot_migrations(env);
+        });
+    }
+
+    /// Tells the machine how it stands with the links, and closes those whose target does not keep up.
+    pub(crate) fn note_migration_links(&mut self) {
+        let now_ms = self.clock.ms();
+        let Some(bus) = &self.bus else { return };
+        let links: Vec<(JobId, ClientId, u64, u64, bool)> = bus
+            .migrations
+            .links
+            .iter()
+            .filter_map(|link| match link.peer {
+                Peer::Client(id) => Some((link.job, id, link.held_bytes() as u64, link.unsent, link.is_export)),
+                Peer::Handshake(_) => None,
+            })
+            .collect();
+        for (job, id, held, unsent, is_export) in links {
+            self.check_output_limit(id);
+            let Some(c) = self.clients.get(id) else { continue };
+            let (pending, silent_ms) = (c.out.pending() as u64, now_ms - c.last_interaction_ms);
+            self.with_cluster(|machine, env| {
+                if is_export {
+                    machine.note_migration_backlog(job, held + pending, held + unsent);
+                    if held + pending > MOST_WAITING {
+                        machine.on_migration_failed(job, "Too much waits for the target", env);
+                    }
+                } else {
+                    machine.note_migration_heard(job, env.now_ms - silent_ms.max(0));
+                }
+            });
+        }
+    }
+
+    /// Carries out what the machine wants done.
+    pub(super) fn do_for_slot_migration(&mut self, order: Order) {
+        match order {
+            Order::Connect { job, ip, port } => self.connect_to_target(job, &ip, port),
+            Order::Send { job, bytes } => self.send_on_migration_link(job, &bytes),
+            Order::Adopt { job } => self.adopt_export_link(job),
+            Order::Snapshot { job, slots } => self.begin_slot_snapshot(job, slots),
+            Order::Stream { job } => self.begin_streaming(job),
+            Order::Close { job } => self.close_migration(job),
+            Order::Delete { job, slots } => self.delete_for_job(job, &slots),
+            Order::Propagate(command) => {
+                self.begin_effects();
+                let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+                self.ks.effects.propagate_now(0, &args);
+            }
+            Order::Review => self.review_slots(),
+        }
+    }
+
+    /// Takes in which slots are hidden and to which writes wait.
+    pub(crate) fn review_slots(&mut self) {
+        let Some(bus) = &mut self.bus else { return };
+        let held = bus.machine.held_slots();
+        let mut hidden = bus.machine.importing_slots();
+        let migrations = &mut bus.migrations;
+        migrations.trim.slots().for_each(|slot| _ = hidden.insert(slot));
+        let fewer = migrations.held.as_ref().is_some_and(|old| !old.without(&held).is_empty());
+        migrations.held = (!held.is_empty()).then_some(held);
+        self.ks.dbs[0].hide(hidden);
+        if fewer {
+            self.release_postponed();
+        }
+    }
+
+    fn close_migration(&mut self, job: JobId) {
+        self.stop_slot_snapshot(job);
+        let Some(bus) = &mut self.bus else { return };
+        let Some(at) = bus.migrations.links.iter().position(|link| link.job == job) else { return };
+        let link = bus.migrations.links.swap_remove(at);
+        bus.migrations.note_feeds();
+        match link.peer {
+            Peer::Client(id) => self.clients.close_later(id),
+            Peer::Handshake(mut handshake) => drop(handshake.conn.deregister(self.reactor.registry())),
+        }
+    }
+
+    /// Imports that a snapshot told of.
+    pub(crate) fn track_imports(&mut self, imports: &[Vec<u8>]) {
+        self.with_cluster(|machine, env| imports.iter().for_each(|text| machine.track_import(text, env)));
+        self.review_slots();
+    }
+
+    /// The imports that are under way, as they stand in a snapshot.
+    pub(crate) fn imports_text(&self) -> Vec<String> {
+        self.cluster().map_or_else(Vec::new, |machine| machine.imports_text())
+    }
+
+    /// A client of a job is about to go.
+    pub(crate) fn forget_migration_client(&mut self, id: ClientId) {
+        let Some(bus) = &mut self.bus else { return };
+        let Some(job) = bus.migrations.link_of(id).map(|link| link.job) else { return };
+        self.close_migration(job);
+        self.with_cluster(|machine, env| machine.on_migration_link_lost(job, env));
+    }
+}
