@@ -1,7 +1,7 @@
 //! `docs/COMMANDS.md` and `docs/CONFIGURATION.md`.
 
 use super::directives::{self, Paragraph, changes, default_of};
-use super::{File, all_commands};
+use super::{File, NOT_OF_REDIS, all_commands};
 use crate::catalog::row::{Group, cat};
 use crate::cli::syntax;
 use crate::config::Row;
@@ -42,9 +42,8 @@ fn code(text: &str) -> String {
 fn commands() -> String {
     let all = all_commands();
     let mut out = format!(
-        "# Commands\n\nAll {} commands, with subcommands. They are those of Redis 7.2, and DOCTOR, CLUSTER DOCTOR and CLIENT DURABLE, which are \
-         ours; what differs is in `COMPATIBILITY.md`. *Since* is \
-         the version of Redis that first had a command. `redis-cli help COMMAND` and `man redis-commands` show the same.\n\n\
+        "# Commands\n\nAll {} commands, with subcommands. They are those of Redis 7.2 and {NOT_OF_REDIS}; what differs is in \
+         `COMPATIBILITY.md`. *Since* is the version that first had a command. `redis-cli help COMMAND` and `man redis-commands` show the same.\n\n\
          This file is made from the rows that describe the commands, by `make docs`.\n",
         all.len()
     );

@@ -19,6 +19,10 @@ use crate::server::commands;
 use std::ffi::OsString;
 use std::path::Path;
 
+/// The commands that Redis does not have, for a sentence.
+const NOT_OF_REDIS: &str =
+    "those of Valkey 9 that move slots as a whole; DOCTOR, CLUSTER DOCTOR and CLIENT DURABLE are ours";
+
 /// A file: its path in the folder that it is written to, and its text.
 type File = (String, String);
 

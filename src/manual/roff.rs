@@ -2,7 +2,7 @@
 
 use super::directives::{self, Paragraph, changes, default_of};
 use super::tools::{self, Opt, Tool};
-use super::{File, all_commands};
+use super::{File, NOT_OF_REDIS, all_commands};
 use crate::cli::{self, syntax};
 use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 use std::fmt::Write;
@@ -164,9 +164,8 @@ fn commands() -> String {
     let mut out = head("redis-commands", 7, "the commands of a Redis server");
     let _ = write!(
         out,
-        ".SH DESCRIPTION\nWhat redis\\-server understands; it is what Redis {REDIS_VERSION} does, \
-         apart from DOCTOR, CLUSTER DOCTOR and CLIENT DURABLE, which are ours. Each with the version that first had \
-         it.\n.SH COMMANDS\n"
+        ".SH DESCRIPTION\nWhat redis\\-server understands: the commands of Redis {REDIS_VERSION} \
+         and {NOT_OF_REDIS}. Each with the version that first had it.\n.SH COMMANDS\n"
     );
     for (words, row) in all_commands() {
         let _ = write!(out, ".TP\n.B {}\n{}\n.br\n", escaped(&words), escaped(&syntax(row)));
