@@ -17,7 +17,7 @@ impl Image {
         image.program("redis-server", "echo \"redis-server $* umask=$(umask)\"");
         image.program("redis-cli", "echo \"redis-cli $*\"");
         image.program("id", "echo ${FAKE_UID:-999}");
-        image.program("find", "echo \"find $*\"");
+        image.program("chown", "echo \"chown $*\"");
         image.program("setpriv", "echo \"setpriv $1 $2 $3\"; shift 4; FAKE_UID=999 exec \"$@\"");
         image
     }
@@ -49,8 +49,8 @@ fn options_and_configuration_files_mean_the_server() {
     fs::write(image.folder().join("own.conf"), "port 1\n").unwrap();
     for (words, called) in [
         (&[][..], "redis-server --protected-mode no umask=0077\n"),
-        (&["--port", "7000"], "redis-server --port 7000 --protected-mode no umask=0077\n"),
-        (&["own.conf", "--port", "2"], "redis-server own.conf --port 2 --protected-mode no umask=0077\n"),
+        (&["--port", "7000"], "redis-server --protected-mode no --port 7000 umask=0077\n"),
+        (&["own.conf", "--port", "2"], "redis-server own.conf --protected-mode no --port 2 umask=0077\n"),
         (&["redis-server", "own.conf"], "redis-server own.conf --protected-mode no umask=0077\n"),
         (&["redis-cli", "ping"], "redis-cli ping\n"),
     ] {
@@ -63,15 +63,17 @@ fn protected_mode_stays_as_it_was_set() {
     let image = Image::new();
     fs::write(image.folder().join("strict.conf"), "# mine\n  Protected-Mode yes\n").unwrap();
     assert_eq!(image.start("999", &["strict.conf"]), "redis-server strict.conf umask=0077\n");
+    // The last word counts.
     let words = ["--protected-mode", "yes"];
-    assert_eq!(image.start("999", &words), "redis-server --protected-mode yes umask=0077\n");
+    let expected = "redis-server --protected-mode no --protected-mode yes umask=0077\n";
+    assert_eq!(image.start("999", &words), expected);
 }
 
 #[test]
 fn root_hands_the_files_over_and_steps_down() {
     let image = Image::new();
-    let expected = "find . ! -user redis -exec chown redis {} +\nsetpriv --reuid=redis --regid=redis --clear-groups\n\
-                    redis-server --save 1 1 --protected-mode no umask=0077\n";
+    let expected = "chown -R redis:redis /data\nsetpriv --reuid=redis --regid=redis --clear-groups\n\
+                    redis-server --protected-mode no --save 1 1 umask=0077\n";
     assert_eq!(image.start("0", &["--save", "1", "1"]), expected);
     // Other programs run as whoever started them.
     assert_eq!(image.start("0", &["redis-cli", "ping"]), "redis-cli ping\n");
