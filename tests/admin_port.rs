@@ -6,7 +6,7 @@ mod common_tls;
 #[path = "common/openmetrics.rs"]
 mod openmetrics;
 
-use common::{TestServer, assert_is_json, free_port, left_out, run, wait_for};
+use common::{TestServer, assert_is_json, free_port, is_there, left_out, run, wait_for};
 use common_tls::{Certs, TlsServer};
 use openmetrics::Scrape;
 use redis::Value;
@@ -598,12 +598,11 @@ fn clients_that_are_held_back_wait() {
 /// In a real browser, by its dialog, and with name and password in the address.
 #[test]
 fn a_browser_signs_in() {
-    let found =
-        |name: &str| std::process::Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
-    let Some(chromium) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| found(name)) else {
+    let browsers = ["chromium", "chromium-browser", "google-chrome"];
+    let Some(chromium) = browsers.into_iter().find(|name| is_there(name)) else {
         return left_out("there is no chromium");
     };
-    if !found("python3") {
+    if !is_there("python3") {
         return left_out("there is no python3");
     }
     let watched = Watched::start(&["--requirepass", "secret"]);

@@ -92,6 +92,7 @@ fn any_part_of_a_set_is_popped() {
     assert!(popped.len() == 4 && stays.len() == 2 && popped.is_disjoint(&stays));
     left.insert("ints", stays);
     // What was popped is gone from the log, too.
+    server.kill();
     server.restart();
     let c = &mut server.connect();
     for (name, stays) in left {

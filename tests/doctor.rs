@@ -250,23 +250,19 @@ fn a_slow_disk_is_told_of() {
 }
 
 /// Lets a process stand still, until it is dropped.
-struct Stopped(u32);
+struct Stopped<'a>(&'a TestServer);
 
-impl Stopped {
-    fn new(pid: u32) -> Stopped {
-        signal(pid, "STOP");
-        Stopped(pid)
+impl Stopped<'_> {
+    fn new(server: &TestServer) -> Stopped<'_> {
+        server.signal("-STOP");
+        Stopped(server)
     }
 }
 
-impl Drop for Stopped {
+impl Drop for Stopped<'_> {
     fn drop(&mut self) {
-        signal(self.0, "CONT");
+        self.0.signal("-CONT");
     }
-}
-
-fn signal(pid: u32, name: &str) {
-    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
 
 #[test]
@@ -277,7 +273,7 @@ fn a_replica_that_is_behind_is_told_of() {
     wait_for(20, "it follows", || run::<String>(&mut c, &["INFO", "replication"]).contains("state=online"));
     assert_eq!(findings(&mut c, &["DOCTOR"]), BTreeMap::new());
     let who = format!("Replica 127.0.0.1:{} is behind: ", replica.port);
-    let stopped = Stopped::new(replica.pid());
+    let stopped = Stopped::new(&replica);
     run::<()>(&mut c, &["SET", "k", &"x".repeat(40 << 10)]);
     let (severity, text) = &findings(&mut c, &["DOCTOR"])["replica-behind"];
     assert_eq!(severity, "warning");

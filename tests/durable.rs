@@ -135,10 +135,7 @@ fn with_too_few_replicas_writes_are_refused_at_once_and_reads_go_on() {
 fn a_replica_that_stops_confirming_leaves_writers_with_a_clear_answer() {
     let mut nodes = durable_cluster(1, "1");
     assert_eq!(nodes[0].text(&["SET", "bar", "1"]), "OK");
-    let pid = nodes[3].server.pid().to_string();
-    let signal =
-        |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
-    signal("-STOP");
+    nodes[3].server.signal("-STOP");
     let told = Arc::new(Mutex::new(Vec::new()));
     let waiting: Vec<_> = (0..3)
         .map(|n| {
@@ -156,7 +153,7 @@ fn a_replica_that_stops_confirming_leaves_writers_with_a_clear_answer() {
     let refused = redis::cmd("SET").arg("{bar}late").arg("1").query::<Value>(&mut late).unwrap_err();
     assert_eq!(refused.code(), Some("NOREPLICAS"));
     assert_eq!(nodes[0].info("cluster_durable_state"), "too_few_replicas");
-    signal("-CONT");
+    nodes[3].server.signal("-CONT");
     let told = told.lock().unwrap();
     assert!(told.iter().all(|reply| reply.as_ref().is_err_and(|e| e.contains("UNCERTAIN"))), "{told:?}");
     assert_eq!(reader, "nil", "other keys are told of");

@@ -3,7 +3,7 @@
 mod common;
 
 use common::SERVER;
-use common::cluster::{Node, join, wait};
+use common::cluster::{Node, join, text_of, wait};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -221,15 +221,7 @@ impl Formed {
     fn ask(&self, no: usize, words: &[&str]) -> String {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.ports[no])).unwrap();
         let Ok(mut conn) = client.get_connection_with_timeout(Duration::from_secs(2)) else { return String::new() };
-        let command = words[1..].iter().fold(redis::cmd(words[0]), |mut c, word| {
-            c.arg(*word);
-            c
-        });
-        match command.query(&mut conn) {
-            Ok(redis::Value::VerbatimString { text, .. }) => text,
-            Ok(value) => redis::from_redis_value(&value).unwrap_or_default(),
-            Err(e) => e.to_string(),
-        }
+        text_of(common::try_run(&mut conn, words))
     }
 
     fn wait_formed(&self, nodes: &[usize]) -> Duration {

@@ -232,11 +232,7 @@ fn now_skips_it_and_abort_ends_it() {
     std::thread::sleep(Duration::from_secs(1));
     assert!(!nodes[3].server.log().contains("Forced failover primary request accepted"));
     // A replica that stands still is waited for, unless the order is taken back.
-    let replica = nodes[4].server.pid().to_string();
-    let signal = |name: &str| {
-        assert!(std::process::Command::new("kill").args([name, &replica]).status().unwrap().success());
-    };
-    signal("-STOP");
+    nodes[4].server.signal("-STOP");
     assert_eq!(nodes[1].text(&["SET", "foo", "1"]).split(' ').next(), Some("MOVED"));
     assert_eq!(nodes[1].text(&["SET", "hello", "1"]).split(' ').next(), Some("MOVED"));
     let mut other = nodes[1].server.connect();
@@ -250,7 +246,7 @@ fn now_skips_it_and_abort_ends_it() {
     assert_eq!(nodes[1].text(&["SHUTDOWN", "ABORT"]), "OK");
     assert!(asks.join().unwrap().unwrap_err().to_string().contains("Errors trying to SHUTDOWN"));
     assert_eq!(nodes[1].text(&["SET", &slot_key, "2"]), "OK");
-    signal("-CONT");
+    nodes[4].server.signal("-CONT");
     assert!(nodes[4].text(&["ROLE"]).contains("slave"));
 }
 
@@ -296,15 +292,13 @@ fn a_node_that_stops_takes_over_from_nobody() {
     // A client that was there lately, and says nothing more.
     let mut idle = nodes[0].server.connect();
     redis::cmd("PING").query::<String>(&mut idle).unwrap();
-    let pid = |node: &Node| node.server.pid().to_string();
-    let term = |pid: &str| assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
     let mut other = nodes[0].server.connect();
-    term(&pid(&nodes[0]));
+    nodes[0].server.signal("-TERM");
     wait("its replica is the master", 5, || nodes[3].text(&["ROLE"]).contains("master"));
     let _ = redis::cmd("PING").query::<String>(&mut other);
-    term(&pid(&nodes[3]));
+    nodes[3].server.signal("-TERM");
     for at in [0, 3] {
-        wait("both end", 15, || nodes[at].server.child.try_wait().is_ok_and(|status| status.is_some()));
+        nodes[at].server.wait_end(15);
     }
     let log = nodes[0].server.log();
     assert!(!log.contains("Failover election won"), "{log}");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CLI, SERVER, TestServer, free_port, left_out, run, wait_for};
+use common::{CLI, SERVER, TestServer, free_port, is_there, left_out, run, wait_for};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -72,10 +72,6 @@ fn make_install_brings_programs_manual_and_completions() {
     }
     zsh_offers(&installed("share/zsh/site-functions/_redis-cli"));
     fish_offers(&installed("share/fish/vendor_completions.d/redis-cli.fish"));
-}
-
-fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
 }
 
 /// What completes only within its editor only tells here.
@@ -217,10 +213,8 @@ fn the_cluster_of_the_manifest_forms_hands_over_and_moves() {
         text(sh.env("NODES", "6").env("REPLICAS", "1"))
     };
     let ask = |pod: &Pod, words: &[&str]| text(Command::new(CLI).args(["-h", &pod.ip, "-p", &port]).args(words));
-    wait_for(20, "they run", || {
-        let ping = |pod: &Pod| output(Command::new(CLI).args(["-h", &pod.ip, "-p", &port, "ping"]));
-        pods.iter().all(|pod| ping(pod).stdout == b"PONG\n")
-    });
+    let answers = |pod: &Pod| output(Command::new(CLI).args(["-h", &pod.ip, "-p", &port, "ping"])).stdout == b"PONG\n";
+    wait_for(20, "they run", || pods.iter().all(answers));
     let told = sh("create", &pods[0]);
     assert!(told.contains("[OK] All 16384 slots covered."), "{told}");
     wait_for(20, "the cluster is up", || ask(&pods[0], &["cluster", "info"]).contains("cluster_state:ok"));
@@ -241,16 +235,12 @@ fn the_cluster_of_the_manifest_forms_hands_over_and_moves() {
     drop(pods.remove(0));
     pods.insert(0, start(0, 31));
     wait_for(20, "it is known again", || {
-        let ping = output(Command::new(CLI).args(["-h", &pods[0].ip, "-p", &port, "ping"]));
-        ping.stdout == b"PONG\n" && ask(&pods[5], &["cluster", "nodes"]).contains("127.0.0.31:") && is_up(&pods)
+        answers(&pods[0]) && ask(&pods[5], &["cluster", "nodes"]).contains("127.0.0.31:") && is_up(&pods)
     });
     // If all have, one of them is told of the others.
     pods.clear();
     let pods: Vec<Pod> = (0..6).map(|n| start(n, 41)).collect();
-    wait_for(20, "they run", || {
-        let ping = |pod: &Pod| output(Command::new(CLI).args(["-h", &pod.ip, "-p", &port, "ping"]));
-        pods.iter().all(|pod| ping(pod).stdout == b"PONG\n")
-    });
+    wait_for(20, "they run", || pods.iter().all(answers));
     pods[1..].iter().for_each(|pod| assert_eq!(ask(&pods[0], &["cluster", "meet", &pod.ip, &port]), "OK\n"));
     wait_for(30, "the cluster is up again", || is_up(&pods));
 }

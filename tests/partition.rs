@@ -4,7 +4,7 @@
 mod common;
 
 use common::SERVER;
-use common::cluster::wait;
+use common::cluster::{text_of, wait};
 use nix::sched::{CloneFlags, setns};
 use redis::Value;
 use std::fs::File;
@@ -105,13 +105,7 @@ fn ask(network: &Network, host: usize, words: &[&str]) -> String {
             c.set_read_timeout(Some(Duration::from_secs(5)))?;
             redis::cmd(&words[0]).arg(&words[1..]).query::<Value>(&mut c)
         });
-        match reply {
-            Ok(Value::BulkString(b)) => String::from_utf8(b).unwrap(),
-            Ok(Value::VerbatimString { text, .. }) => text,
-            Ok(Value::Okay) => "OK".into(),
-            Ok(other) => format!("{other:?}"),
-            Err(e) => format!("{} {}", e.code().unwrap_or("ERR"), e.detail().unwrap_or_default()),
-        }
+        text_of(reply)
     });
     asked.join().unwrap()
 }

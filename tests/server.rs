@@ -437,18 +437,14 @@ fn a_shutdown_that_is_called_off_has_failed() {
     let replica = TestServer::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]);
     let mut c = primary.connect();
     wait_for(20, "the replica is in step", || text(&mut c, &["WAIT", "1", "1"]) == "1");
-    let signal = |name: &str| {
-        let status = Command::new("kill").args([name, &replica.pid().to_string()]).status().unwrap();
-        assert!(status.success());
-    };
-    signal("-STOP");
+    replica.signal("-STOP");
     text(&mut c, &["SET", "k", "v"]);
     let mut waiter = Waiter::new(&primary);
     waiter.send("SHUTDOWN NOSAVE");
     wait_for(10, "it waits", || info(&mut c, "clients")["blocked_clients"] == "1");
     std::thread::sleep(Duration::from_micros(WAITED_US));
     text(&mut c, &["SHUTDOWN", "ABORT"]);
-    signal("-CONT");
+    replica.signal("-CONT");
     assert!(waiter.line().starts_with("-ERR Errors trying to SHUTDOWN"));
     let [calls, us, _, failed] = command_stats(&mut c, "shutdown");
     assert_eq!((calls, failed), (2, 1));

@@ -50,6 +50,8 @@ impl Node {
     }
 
     fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         self.child = spawn(self.dir.path());
         self.wait_up();
     }

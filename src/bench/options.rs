@@ -136,13 +136,10 @@ fn read(args: Vec<Vec<u8>>) -> Result<Parsed, Mistake> {
             }
             _ => {}
         }
-        let flag = FLAGS.iter().find(|flag| flag.names.contains(&name.as_str()));
-        let takes_value = flag.is_none_or(|flag| !flag.value.is_empty());
-        let bytes = if takes_value { args.next() } else { Some(Vec::new()) };
-        match (flag, bytes) {
-            (Some(flag), Some(bytes)) => (flag.apply)(&mut o, Value { name, bytes })?,
-            (None, _) | (_, None) => return Err(Mistake::Option(name)),
-        }
+        let misspelt = || Mistake::Option(name.clone());
+        let flag = FLAGS.iter().find(|flag| flag.names.contains(&name.as_str())).ok_or_else(misspelt)?;
+        let bytes = if flag.value.is_empty() { Vec::new() } else { args.next().ok_or_else(misspelt)? };
+        (flag.apply)(&mut o, Value { name, bytes })?;
     }
     o.command = args.collect();
     o.stdin_last &= !o.command.is_empty();

@@ -23,7 +23,7 @@ impl std::error::Error for AdminError {}
 
 type Result<T = ()> = std::result::Result<T, AdminError>;
 
-fn refuse<T>(text: impl Into<String>) -> Result<T> {
+pub(super) fn refuse<T>(text: impl Into<String>) -> Result<T> {
     Err(AdminError(text.into()))
 }
 

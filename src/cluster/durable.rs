@@ -27,7 +27,6 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{NodeId, NodeKey};
-use super::wire::Body;
 use super::{Cluster, Env};
 pub(super) use message::{MODULE_ID, Message};
 
@@ -382,15 +381,11 @@ impl Cluster {
     }
 
     fn tell(&mut self, to: NodeKey, message: &Message, env: &Env) {
-        let node = &self.nodes[to];
-        if let Some(link) = node.link.or(node.inbound) {
-            let (kind, payload) = message.encode();
-            self.send(link, &Body::Module { module_id: MODULE_ID, kind, payload: &payload }, 0, env);
-        }
+        self.tell_all(&[to], message, env);
     }
 
     fn tell_all(&mut self, to: &[NodeKey], message: &Message, env: &Env) {
-        to.iter().for_each(|key| self.tell(*key, message, env));
+        self.send_module(to, MODULE_ID, message.encode(), env);
     }
 
     pub(super) fn on_durable_message(&mut self, sender: NodeKey, message: Message, env: &Env) {

@@ -25,7 +25,6 @@ mod plan;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
-use super::wire::Body;
 use super::{Action, BUS_PORT_OFFSET, Cluster, ClusterConfig, Env};
 pub(in crate::cluster) use plan::{MODULE_ID, Message, Plan};
 use plan::{Status, lay_out};
@@ -168,6 +167,10 @@ impl Cluster {
         self.is_replica() || self.myself().slot_count > 0
     }
 
+    fn all_slots_owned(&self) -> bool {
+        self.owner.iter().all(Option::is_some)
+    }
+
     // ---- seeds ----
 
     fn seek_seeds(&mut self, env: &Env) {
@@ -240,16 +243,12 @@ impl Cluster {
     // ---- telling ----
 
     fn tell_forming(&mut self, to: NodeKey, message: &Message, env: &Env) {
-        let node = &self.nodes[to];
-        if let Some(link) = node.link.or(node.inbound) {
-            let (kind, payload) = message.encode();
-            self.send(link, &Body::Module { module_id: MODULE_ID, kind, payload: &payload }, 0, env);
-        }
+        self.send_module(&[to], MODULE_ID, message.encode(), env);
     }
 
     fn tell_nodes(&mut self, ids: &[NodeId], message: &Message, env: &Env) {
         let keys: Vec<NodeKey> = ids.iter().filter_map(|id| self.nodes.find(id)).collect();
-        keys.into_iter().for_each(|key| self.tell_forming(key, message, env));
+        self.send_module(&keys, MODULE_ID, message.encode(), env);
     }
 
     /// Tells one node, or all, what we are.
@@ -261,9 +260,7 @@ impl Cluster {
             zone: self.config.zone.clone(),
         };
         let keys: Vec<NodeKey> = to.map_or_else(|| self.reachable().map(|(key, _)| key).collect(), |key| vec![key]);
-        for key in keys {
-            self.tell_forming(key, &Message::Status(status.clone()), env);
-        }
+        self.send_module(&keys, MODULE_ID, Message::Status(status).encode(), env);
     }
 
     pub(super) fn on_forming_message(&mut self, sender: NodeKey, message: Message, env: &Env) {
@@ -458,7 +455,7 @@ impl Cluster {
         let missing: Vec<NodeId> = plan.members.iter().filter(|id| !has_role(id)).copied().collect();
         self.tell_nodes(&missing, &Message::Carry(plan), env);
         // Who came too late finds its part done by another.
-        let is_done_by_others = is_late && !self.has_place() && self.owner.iter().all(Option::is_some);
+        let is_done_by_others = is_late && !self.has_place() && self.all_slots_owned();
         if (missing.is_empty() && self.has_place()) || is_done_by_others {
             log::info!("The cluster is formed.");
             // The others are to hear that we have our role.
@@ -472,11 +469,11 @@ impl Cluster {
 
     /// Takes a vacant place in a cluster that is there, if there is one for us.
     fn join(&mut self, env: &Env) {
-        let is_whole = self.owner.iter().all(Option::is_some);
         // Somebody becomes known; a seed where nobody answers is met again and again.
-        let answers = |n: &Node| n.link.is_some_and(|link| self.links[&link].connected);
-        let is_new = |n: &Node| n.in_handshake() && answers(n) && env.now_ms - n.created_ms < LOOK_ON_MS;
-        if env.has_keys || !is_whole || self.nodes.iter().any(|(_, n)| is_new(n)) {
+        let is_new = |(key, n): (NodeKey, &Node)| {
+            n.in_handshake() && self.stands(key).0 && env.now_ms - n.created_ms < LOOK_ON_MS
+        };
+        if env.has_keys || !self.all_slots_owned() || self.nodes.iter().any(is_new) {
             self.forming.whole_ms = 0;
             return;
         }

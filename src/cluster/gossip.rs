@@ -560,7 +560,9 @@ impl Cluster {
         let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
         let gossip = self.gossip_section(self.gossip_wanted(), env);
         // Those who are to hear our name, too, get a packet of their own.
-        let (named, others): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| self.links[link].tells_name);
+        let has_name = !self.config.names.is_empty();
+        let (named, others): (Vec<_>, Vec<_>) =
+            links.into_iter().partition(|link| has_name && self.links[link].tells_name);
         for link in named {
             self.send_ping_body(link, PacketType::Pong, gossip.clone(), env);
         }
@@ -601,6 +603,15 @@ impl Cluster {
 
     pub(super) fn send(&mut self, link: LinkId, body: &Body<'_>, mflags: u8, env: &Env) {
         self.send_to_all(&[link], body, mflags, env);
+    }
+
+    /// Sends a message of a module, encoded, to nodes: on our link or, if there is none, on theirs.
+    pub(super) fn send_module(&mut self, to: &[NodeKey], module_id: u64, (kind, payload): (u8, Vec<u8>), env: &Env) {
+        let link_of = |key: &NodeKey| self.nodes[*key].link.or(self.nodes[*key].inbound);
+        let links: Vec<LinkId> = to.iter().filter_map(link_of).collect();
+        if !links.is_empty() {
+            self.send_to_all(&links, &Body::Module { module_id, kind, payload: &payload }, 0, env);
+        }
     }
 
     /// Sends a published message to the cluster or, if `sharded`, to the nodes of our shard.

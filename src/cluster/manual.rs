@@ -91,8 +91,8 @@ impl Cluster {
     /// Whether so many of the masters are reached that one of our replicas can be elected; we have a vote, too, if we stay
     /// for so long.
     pub(crate) fn may_be_replaced(&self, stays: bool) -> bool {
-        let is_reached = |n: &Node| n.healthy() && n.link.is_some_and(|link| self.links[&link].connected);
-        let reached = self.nodes.iter().filter(|(_, n)| n.is_voter() && is_reached(n)).count();
+        let is_reached = |key: NodeKey, n: &Node| n.healthy() && self.stands(key).0;
+        let reached = self.nodes.iter().filter(|(key, n)| n.is_voter() && is_reached(*key, n)).count();
         self.owns_slots() && reached + usize::from(stays) >= self.quorum() && !self.has_granted()
     }
 
@@ -137,9 +137,7 @@ impl Cluster {
 
     /// Begins a manual failover on the replica. If `forced`, the master is not asked.
     pub(super) fn begin_manual_failover(&mut self, forced: bool, env: &Env) {
-        self.reset_manual_failover();
-        self.forget_election();
-        self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms);
+        self.start_manual_failover(env);
         self.wake_at(env.now_ms);
         if forced {
             self.manual.can_start = true;
@@ -154,11 +152,16 @@ impl Cluster {
         if !self.is_replica() {
             return;
         }
+        self.start_manual_failover(env);
+        self.manual.order = Some(Order { came_ms: env.now_ms, asked: None });
+        self.ask_master_to_pause(env);
+    }
+
+    /// What was under way before counts no more.
+    fn start_manual_failover(&mut self, env: &Env) {
         self.reset_manual_failover();
         self.forget_election();
         self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms);
-        self.manual.order = Some(Order { came_ms: env.now_ms, asked: None });
-        self.ask_master_to_pause(env);
     }
 
     /// Sends a PONG first, as a master that does not know yet that we follow it would ignore the request.

@@ -337,6 +337,24 @@ struct Link {
     is_refused: bool,
 }
 
+impl Link {
+    /// One that we open to a node or, without a node, one that was accepted: who opened that shows later.
+    fn new(node: Option<NodeKey>, now_ms: i64, peer_ip: String, local_ip: String) -> Link {
+        Link {
+            node,
+            inbound: node.is_none(),
+            connected: node.is_none(),
+            created_ms: now_ms,
+            peer_ip,
+            local_ip,
+            pings: VecDeque::new(),
+            tells_name: node.is_some(),
+            said: None,
+            is_refused: false,
+        }
+    }
+}
+
 /// Work put off to the end of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Todo {
@@ -642,19 +660,7 @@ impl Cluster {
     /// To be called when a bus connection was accepted; returns its number.
     pub(crate) fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
         let id = self.new_link_id();
-        let link = Link {
-            node: None,
-            inbound: true,
-            connected: true,
-            created_ms: now_ms,
-            peer_ip,
-            local_ip,
-            pings: VecDeque::new(),
-            tells_name: false,
-            said: None,
-            is_refused: false,
-        };
-        self.links.insert(id, link);
+        self.links.insert(id, Link::new(None, now_ms, peer_ip, local_ip));
         id
     }
 
@@ -737,21 +743,7 @@ impl Cluster {
         node.link = Some(link);
         node.connect_ms = now_ms;
         let (ip, port) = (node.ip.clone(), node.bus_port);
-        self.links.insert(
-            link,
-            Link {
-                node: Some(key),
-                inbound: false,
-                connected: false,
-                created_ms: now_ms,
-                peer_ip: ip.clone(),
-                local_ip: String::new(),
-                pings: VecDeque::new(),
-                tells_name: true,
-                said: None,
-                is_refused: false,
-            },
-        );
+        self.links.insert(link, Link::new(Some(key), now_ms, ip.clone(), String::new()));
         self.actions.push(Action::Connect { link, ip, port });
     }
 

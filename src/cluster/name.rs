@@ -119,22 +119,11 @@ mod tests {
         Cluster::new(ClusterConfig { names, ..ClusterConfig::default() }, seed, NOW_MS)
     }
 
-    /// Sends what one says in a packet of that kind; what was sent back, and whether a handshake began.
-    fn say(
-        to: &mut Cluster,
-        from: &Cluster,
-        kind: PacketType,
-        name: Option<&str>,
-        gossip: Vec<Gossip>,
-    ) -> (usize, usize) {
-        let link = accept(to);
-        say_on(link, to, from, kind, name, gossip)
-    }
-
     fn accept(to: &mut Cluster) -> LinkId {
         to.on_accept(NOW_MS, "10.0.0.9".into(), "10.0.0.1".into())
     }
 
+    /// Sends what one says in a packet of that kind; what was sent back, and how many handshakes are under way.
     fn say_on(
         link: LinkId,
         to: &mut Cluster,
@@ -164,7 +153,9 @@ mod tests {
             (&["new", "old"], Some("old"), true),
         ] {
             let expected = if admits { (1, 1) } else { (0, 0) };
-            let got = say(&mut named(1, ours), &stranger, PacketType::Meet, theirs, vec![]);
+            let mut us = named(1, ours);
+            let link = accept(&mut us);
+            let got = say_on(link, &mut us, &stranger, PacketType::Meet, theirs, vec![]);
             assert_eq!(got, expected, "{ours:?} {theirs:?}");
         }
     }
@@ -195,7 +186,8 @@ mod tests {
         assert_eq!(say(Some("b"), vec![]).0, (0, 0));
         assert_eq!(say(None, vec![]).0, (0, 0));
         // Nor does it on a new link if it says nothing there.
-        assert_eq!(super::tests::say(&mut us, &member, PacketType::Ping, None, vec![]), (0, 0));
+        let other = accept(&mut us);
+        assert_eq!(say_on(other, &mut us, &member, PacketType::Ping, None, vec![]), (0, 0));
         assert_eq!(say_on(link, &mut us, &member, PacketType::Ping, Some("a"), vec![]), (1, 0));
         assert_eq!((us.nodes[key].said_name.as_deref(), us.may_introduce(key)), (Some("a"), true));
     }
@@ -250,9 +242,10 @@ mod tests {
     #[test]
     fn the_name_is_said_once_a_link_and_in_answer_to_one() {
         let mut us = named(1, &["a", "b"]);
-        let link = us.on_accept(NOW_MS, "10.0.0.9".into(), "10.0.0.1".into());
+        let link = accept(&mut us);
         assert_eq!(us.name_to_tell(link), None);
-        say(&mut us, &named(9, &[]), PacketType::Meet, Some("b"), vec![]);
+        let other = accept(&mut us);
+        say_on(other, &mut us, &named(9, &[]), PacketType::Meet, Some("b"), vec![]);
         let key = us.nodes.keys().into_iter().find(|key| us.nodes[*key].in_handshake()).unwrap();
         us.connect(key, NOW_MS);
         let link = us.nodes[key].link.unwrap();

@@ -48,6 +48,13 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// Ids for tests, always the same ones.
+#[cfg(test)]
+pub(in crate::cluster) fn some_ids(count: usize) -> Vec<NodeId> {
+    let mut rng = fastrand::Rng::with_seed(3);
+    (0..count).map(|_| NodeId::random(&mut rng)).collect()
+}
+
 /// A set of node flags, with the numbers they have in packets.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct NodeFlags(u16);

@@ -176,6 +176,8 @@ impl Seal {
     pub(crate) fn is_good_under(&self, secrets: &Secrets) -> bool {
         match &self.stage {
             Stage::Plain => secrets.accepts_plain,
+            // Nothing came on it yet, so it could still become one without codes.
+            Stage::Accepted if self.secrets.accepts_plain && !secrets.accepts_plain => false,
             // All that were accepted when it began are still: it does not matter which of them it has.
             _ => self.secrets.accepted.iter().all(|secret| secrets.accepted.contains(secret)),
         }
@@ -425,6 +427,17 @@ mod tests {
         assert!(!is_good(a, b) && !is_good(&format!("{a} {b}"), b));
         assert!(is_good("", "") && is_good("", &format!("- {a}")) && !is_good("", a));
         assert!(!is_good(a, ""));
+    }
+
+    /// Until something came on it, it could still turn out to be one without codes.
+    #[test]
+    fn a_silent_link_ends_when_codes_become_necessary() {
+        let (optional, necessary) = (Secrets::parse(&format!("- {FIRST}")), Secrets::parse(FIRST));
+        let mut seal = Seal::accept(&optional);
+        assert!(seal.is_good_under(&optional) && !seal.is_good_under(&necessary));
+        let (_, hello) = Seal::open(&necessary, [1; NONCE_LEN]);
+        seal.take(&hello.unwrap(), || [2; NONCE_LEN]).unwrap();
+        assert!(seal.is_good_under(&necessary), "it has greeted");
     }
 
     proptest! {

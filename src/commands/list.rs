@@ -2,7 +2,7 @@
 
 use super::collection::{self, MultiPop, wait_for_keys};
 use super::prelude::*;
-use super::{bounded_arg, count_arg, int_arg, reply_item};
+use super::{count_arg, int_arg, reply_item};
 use crate::keyspace::list::{End, List};
 use crate::keyspace::{Entry, Object};
 use crate::resp::Reply;
@@ -229,7 +229,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     },
     Command {
         name: "lpos",
-        run: Some(lpos),
+        run: Some(super::list_pos::lpos),
         arity: -3,
         flags: flag::READONLY,
         acl: cat::LIST,
@@ -401,7 +401,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
 /// The type that blocking commands wait for.
 const LIST: &str = "list";
 
-fn list_of(entry: &Entry) -> Result<&List, CmdError> {
+pub(super) fn list_of(entry: &Entry) -> Result<&List, CmdError> {
     match entry.object() {
         Some(Object::List(list)) => Ok(list),
         _ => Err(error::WRONG_TYPE),
@@ -643,17 +643,17 @@ fn linsert(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 /// A text that elements are compared with: read as an integer once.
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     text: &'a [u8],
     item: Item<'a>,
 }
 
 impl<'a> Wanted<'a> {
-    fn new(text: &'a [u8]) -> Wanted<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Wanted<'a> {
         Wanted { text, item: Item::of(text) }
     }
 
-    fn is(&self, item: Item<'_>) -> bool {
+    pub(super) fn is(&self, item: Item<'_>) -> bool {
         item == self.item || matches!(item, Item::Str(bytes) if bytes == self.text)
     }
 }
@@ -728,93 +728,6 @@ fn lrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         elements_removed(ctx, key, "lrem", removed, is_empty);
     }
     ctx.out.int(removed as i64);
-    Ok(())
-}
-
-struct PosOptions {
-    rank: i64,
-    count: Option<usize>,
-    /// Elements looked at, 0 for all.
-    max_len: usize,
-}
-
-impl PosOptions {
-    fn parse(args: Args<'_>) -> Result<PosOptions, CmdError> {
-        let mut options = PosOptions { rank: 1, count: None, max_len: 0 };
-        let mut i = 3;
-        while i < args.len() {
-            let Some(value) = args.get(i + 1) else { return Err(error::SYNTAX) };
-            let option = args.at(i);
-            if option.eq_ignore_ascii_case(b"RANK") {
-                options.rank = rank_arg(value)?;
-            } else if option.eq_ignore_ascii_case(b"COUNT") {
-                options.count = Some(bounded_arg(value, 0, "ERR COUNT can't be negative")? as usize);
-            } else if option.eq_ignore_ascii_case(b"MAXLEN") {
-                options.max_len = bounded_arg(value, 0, "ERR MAXLEN can't be negative")? as usize;
-            } else {
-                return Err(error::SYNTAX);
-            }
-            i += 2;
-        }
-        Ok(options)
-    }
-}
-
-fn rank_arg(value: &[u8]) -> Result<i64, CmdError> {
-    match int_arg(value)? {
-        i64::MIN => {
-            Err(CmdError::text(format!("ERR value is out of range, value must between {} and {}", -i64::MAX, i64::MAX)))
-        }
-        0 => Err(CmdError::of(
-            "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start \
-             from the end of the list",
-        )),
-        rank => Ok(rank),
-    }
-}
-
-fn lpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let PosOptions { rank, count, max_len } = PosOptions::parse(args)?;
-    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
-        if count.is_some() {
-            ctx.out.array(0)
-        } else {
-            ctx.out.null()
-        }
-        return Ok(());
-    };
-    let list = list_of(entry)?;
-    let len = list.len();
-    let wanted = Wanted::new(&args[2]);
-    let walk = if rank < 0 { list.walk_back(len.saturating_sub(1)) } else { list.walk(0) };
-    let mut walk = walk.take(if max_len == 0 { usize::MAX } else { max_len });
-    let mut passed = 0;
-    let mut next_match = || {
-        let at = passed + walk.position(|item| wanted.is(item))?;
-        passed = at + 1;
-        Some(if rank < 0 { len - 1 - at } else { at })
-    };
-    let skipped = rank.unsigned_abs() - 1;
-    // There are no more matches than elements, so a RANK beyond that skips all.
-    let all_skipped = skipped >= len as u64 || (0..skipped).any(|_| next_match().is_none());
-    let mut next_match = || if all_skipped { None } else { next_match() };
-    match count {
-        None => match next_match() {
-            Some(index) => ctx.out.int(index as i64),
-            None => ctx.out.null(),
-        },
-        Some(count) => {
-            let mark = ctx.out.open();
-            let mut found = 0;
-            while (count == 0 || found < count)
-                && let Some(index) = next_match()
-            {
-                ctx.out.int(index as i64);
-                found += 1;
-            }
-            ctx.out.close_array(mark, found);
-        }
-    }
     Ok(())
 }
 

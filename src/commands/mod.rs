@@ -13,6 +13,7 @@ pub(crate) mod hash;
 pub(crate) mod hyperloglog;
 pub(crate) mod lcs;
 pub(crate) mod list;
+mod list_pos;
 pub(crate) mod object;
 pub(crate) mod scan;
 pub(crate) mod set;

@@ -100,11 +100,14 @@ pub(super) fn default_of(row: &Row) -> String {
 
 /// When the value can be changed, or that it does nothing.
 pub(super) fn changes(row: &Row) -> &'static str {
-    match () {
-        () if row.has(flag::NO_EFFECT) => "no effect",
-        () if row.has(flag::IMMUTABLE) => "at start",
-        () if row.has(flag::PROTECTED) => "at start, or as enable-protected-configs says",
-        () => "at run time",
+    if row.has(flag::NO_EFFECT) {
+        "no effect"
+    } else if row.has(flag::IMMUTABLE) {
+        "at start"
+    } else if row.has(flag::PROTECTED) {
+        "at start, or as enable-protected-configs says"
+    } else {
+        "at run time"
     }
 }
 

@@ -76,6 +76,14 @@ fn joined<'a>(words: impl Iterator<Item = &'a String>) -> String {
     words.map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
+/// What a command and the word after it match in a `case` of bash or zsh, with a colon between them.
+fn pattern(command: &str) -> String {
+    match command.split_once(' ') {
+        Some((container, sub)) => format!("{container}:{sub}"),
+        None => format!("{command}:*"),
+    }
+}
+
 fn bash(tool: &Tool, words: &Words) -> String {
     let (name, function) = (tool.name, function_of(tool));
     let mut out = format!("# bash completion for {name}\n{function}() {{\n");
@@ -99,6 +107,7 @@ fn bash(tool: &Tool, words: &Words) -> String {
     let options = joined(tool.options.iter().flat_map(|o| &o.names));
     if tool.takes_command {
         let with_value = names(&tool.options, |v| *v != Value::Nothing).join(" | ");
+        let commands = joined(words.commands.keys());
         let _ = write!(
             out,
             "    local i=1 command= sub= cluster=
@@ -121,11 +130,7 @@ fn bash(tool: &Tool, words: &Words) -> String {
             let _ = writeln!(out, "        {command}:) words='{}' ;;", joined(subs.keys()));
         }
         for (command, tokens) in &words.tokens {
-            let pattern = match command.split_once(' ') {
-                Some((container, sub)) => format!("{container}:{sub}"),
-                None => format!("{command}:*"),
-            };
-            let _ = writeln!(out, "        {pattern}) words='{}' ;;", tokens.join(" "));
+            let _ = writeln!(out, "        {}) words='{}' ;;", pattern(command), tokens.join(" "));
         }
         let _ = write!(
             out,
@@ -143,12 +148,11 @@ fn bash(tool: &Tool, words: &Words) -> String {
         case $cur in
         -*) words='{options}' ;;
         [A-Z]*) [ -n \"$cluster\" ] || words='{}' ;;
-        *) [ -n \"$cluster\" ] || words='{}' ;;
+        *) [ -n \"$cluster\" ] || words='{commands}' ;;
         esac ;;
     esac
 ",
-            joined(words.commands.keys()).to_uppercase(),
-            joined(words.commands.keys()),
+            commands.to_uppercase(),
         );
     } else {
         let _ = write!(
@@ -210,11 +214,7 @@ fn zsh(tool: &Tool, words: &Words) -> String {
     );
     out.push_str("case ${(L)words[1]}:${(L)words[2]} in\n");
     for (command, tokens) in &words.tokens {
-        let pattern = match command.split_once(' ') {
-            Some((container, sub)) => format!("{container}:{sub}"),
-            None => format!("{command}:*"),
-        };
-        let _ = writeln!(out, "{pattern}) tokens=({}) ;;", tokens.join(" "));
+        let _ = writeln!(out, "{}) tokens=({}) ;;", pattern(command), tokens.join(" "));
     }
     out.push_str("esac\n(( ! $#tokens )) || compadd -M $fold -a tokens\n");
     out
@@ -244,7 +244,7 @@ fn fish(tool: &Tool, words: &Words) -> String {
         return out;
     }
     let function = format!("_{}", function_of(tool));
-    let with_value = names_for_fish(&tool.options);
+    let with_value = names(&tool.options, |v| *v != Value::Nothing).join(" ");
     let _ = write!(
         out,
         "\n# The command and its words before the one that is typed, in small letters.
@@ -292,10 +292,6 @@ complete -c {name} -f
         line(&format!("{function}_in {command}"), &tokens.join(" "), "");
     }
     out
-}
-
-fn names_for_fish(options: &[Opt]) -> String {
-    names(options, |value| *value != Value::Nothing).join(" ")
 }
 
 /// A text in single quotes, in which fish knows two escapes.

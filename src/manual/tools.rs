@@ -8,14 +8,12 @@ use crate::{bench, cli};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Nothing,
-    /// A path.
     Path,
     /// One of these words.
     Word(Vec<String>),
     Anything,
 }
 
-/// An option.
 #[derive(Clone, Debug)]
 pub(super) struct Opt {
     pub(super) names: Vec<String>,
@@ -25,7 +23,6 @@ pub(super) struct Opt {
     pub(super) help: String,
 }
 
-/// A program.
 pub(super) struct Tool {
     pub(super) name: &'static str,
     pub(super) options: Vec<Opt>,

@@ -167,17 +167,19 @@ impl Repl {
 
     /// Which replica can be told to take over, as `rank` says how fit a node is: the less the better.
     pub(crate) fn heir(&self, rank: impl Fn(&[u8]) -> Option<u32>) -> Heir {
-        let online = |replica: &&Replica| replica.state == ReplicaState::Online;
         // Who waits for a snapshot reads it later, with the rest of the stream.
         let reads_it = |replica: &&Replica| !replica.announced.rdb_only;
         if self.records().filter(reads_it).any(|replica| replica.announced.node_id.is_none()) {
             return Heir::Unaware;
         }
-        let fit = self.records().filter_map(|replica| {
-            let id = replica.announced.node_id.as_deref()?;
-            Some((rank(id)?, id, online(&replica) && replica.ack_offset >= self.newest_content()))
-        });
-        let fit: Vec<_> = fit.collect();
+        let fit = self
+            .records()
+            .filter_map(|replica| {
+                let id = replica.announced.node_id.as_deref()?;
+                let has_all = replica.ack_offset >= self.newest_content();
+                Some((rank(id)?, id, replica.state == ReplicaState::Online && has_all))
+            })
+            .collect::<Vec<_>>();
         let ready = fit.iter().filter(|(.., is_ready)| *is_ready).min();
         match ready {
             Some((_, id, _)) => Heir::Ready(id.to_vec()),

@@ -518,12 +518,9 @@ fn resolver_waking(reactor: &Reactor) -> Resolver {
     })
 }
 
-/// Fills a buffer from the system's random source, which takes no descriptor; old systems have a file instead, and the clock
-/// helps out if both are missing.
+/// Fills a buffer from the system's random source; the clock helps out if it has none.
 pub(crate) fn random_bytes(out: &mut [u8]) {
-    use std::io::Read;
-    let from_file = |out: &mut [u8]| std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(out)).is_ok();
-    if !crate::sys::process::entropy(out) && !from_file(out) {
+    if !crate::sys::process::entropy(out) {
         out.iter_mut().for_each(|b| *b = fastrand::u8(..));
     }
 }

@@ -137,6 +137,11 @@ impl SlotSet {
     }
 }
 
+/// The slots of inclusive ranges, in the order of these.
+pub(crate) fn slots_in(ranges: &[(Slot, Slot)]) -> impl Iterator<Item = Slot> {
+    ranges.iter().flat_map(|(first, last)| *first..=*last)
+}
+
 impl FromIterator<Slot> for SlotSet {
     fn from_iter<I: IntoIterator<Item = Slot>>(iter: I) -> Self {
         let mut out = SlotSet::default();

@@ -161,12 +161,12 @@ fn format() -> LogFormat {
 }
 
 /// A line of now, whoever writes it.
-fn line(writer: Writer, since_epoch: Duration, level: log::Level, message: &str) -> Line<'_> {
+fn line(pid: u32, writer: Writer, since_epoch: Duration, level: log::Level, message: &str) -> Line<'_> {
     let forms = [LogTimestamp::Legacy, LogTimestamp::Iso8601, LogTimestamp::Milliseconds];
     Line {
         format: format(),
         timestamp: forms[usize::from(TIMESTAMP.load(Ordering::Relaxed)) % forms.len()],
-        pid: std::process::id(),
+        pid,
         writer,
         since_epoch,
         utc_offset: UTC_OFFSET_SECONDS.load(Ordering::Relaxed),
@@ -207,7 +207,7 @@ pub(crate) fn from_signal_handler(level: log::Level, message: &[u8]) {
             const FITS: usize = 128;
             let message = std::str::from_utf8(&message[..message.len().min(FITS)]).unwrap_or_default();
             let since_epoch = Duration::from_secs(now.unsigned_abs());
-            write!(rest, "{}", line(Writer::SignalHandler, since_epoch, level, message))
+            write!(rest, "{}", line(pid, Writer::SignalHandler, since_epoch, level, message))
         }
     };
     let left = rest.len();
@@ -228,7 +228,8 @@ fn write_record(record: &log::Record<'_>) {
 
 fn write_message(level: log::Level, message: &str) {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let is_child = std::process::id() != MAIN_PROCESS.load(Ordering::Relaxed);
+    let pid = std::process::id();
+    let is_child = pid != MAIN_PROCESS.load(Ordering::Relaxed);
     if !is_child && IS_MAIN_THREAD.get() {
         UTC_OFFSET_SECONDS.store(utc_offset_seconds(since_epoch.as_secs() as i64), Ordering::Relaxed);
     }
@@ -238,7 +239,7 @@ fn write_message(level: log::Level, message: &str) {
         role if role == Role::Replica as u8 => Writer::Replica,
         _ => Writer::Starting,
     };
-    let line = line(writer, since_epoch, level, message).to_string();
+    let line = line(pid, writer, since_epoch, level, message).to_string();
     write(level, line.as_bytes(), message.as_bytes());
 }
 

@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -261,6 +261,17 @@ pub(crate) fn set_cpu_affinity(list: &str) {
     }
 }
 
+/// Fills a buffer with random bytes of the system, by a call that takes no descriptor; old systems have a file instead.
+/// False: it has none to give.
+pub(crate) fn entropy(out: &mut [u8]) -> bool {
+    // It gives no more than 256 bytes at a time.
+    let is_filled = out.chunks_mut(256).all(|chunk| {
+        // SAFETY: it writes so many bytes there, which are those of a slice.
+        unsafe { libc::getentropy(chunk.as_mut_ptr().cast(), chunk.len()) == 0 }
+    });
+    is_filled || fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(out)).is_ok()
+}
+
 /// The numbers of a list of processors.
 fn parse_cpus(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
@@ -279,15 +290,6 @@ fn parse_cpus(list: &str) -> Option<Vec<usize>> {
         cpus.extend((first..=last).step_by(step));
     }
     Some(cpus)
-}
-
-/// Fills a buffer with random bytes of the system; false: it has none to give.
-pub(crate) fn entropy(out: &mut [u8]) -> bool {
-    // It gives no more than 256 bytes at a time.
-    out.chunks_mut(256).all(|chunk| {
-        // SAFETY: it writes so many bytes there, which are those of a slice.
-        unsafe { libc::getentropy(chunk.as_mut_ptr().cast(), chunk.len()) == 0 }
-    })
 }
 
 #[cfg(test)]

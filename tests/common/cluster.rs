@@ -37,22 +37,11 @@ impl Node {
     }
 
     pub(crate) fn call(&mut self, words: &[&str]) -> RedisResult<Value> {
-        let mut command = redis::cmd(words[0]);
-        words[1..].iter().for_each(|w| {
-            command.arg(*w);
-        });
-        command.query(&mut self.conn)
+        super::try_run(&mut self.conn, words)
     }
 
     pub(crate) fn text(&mut self, words: &[&str]) -> String {
-        match self.call(words) {
-            Ok(Value::BulkString(b)) => String::from_utf8(b).unwrap(),
-            Ok(Value::SimpleString(s)) => s,
-            Ok(Value::VerbatimString { text, .. }) => text,
-            Ok(Value::Okay) => "OK".into(),
-            Ok(other) => format!("{other:?}"),
-            Err(e) => format!("{} {}", e.code().unwrap_or("ERR"), e.detail().unwrap_or_default()),
-        }
+        text_of(self.call(words))
     }
 
     pub(crate) fn id(&mut self) -> String {
@@ -63,6 +52,18 @@ impl Node {
         let info = self.text(&["CLUSTER", "INFO"]);
         let line = info.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
         line.unwrap_or_default().trim().to_owned()
+    }
+}
+
+/// A reply as text; of an error its code and what it says.
+pub(crate) fn text_of(reply: RedisResult<Value>) -> String {
+    match reply {
+        Ok(Value::BulkString(b)) => String::from_utf8(b).unwrap(),
+        Ok(Value::SimpleString(s)) => s,
+        Ok(Value::VerbatimString { text, .. }) => text,
+        Ok(Value::Okay) => "OK".into(),
+        Ok(other) => format!("{other:?}"),
+        Err(e) => format!("{} {}", e.code().unwrap_or("ERR"), e.detail().unwrap_or_default()),
     }
 }
 

@@ -22,6 +22,11 @@ pub(crate) fn left_out(why: &str) {
     let _ = writeln!(std::io::stderr(), "test {} is left out: {why}", test.name().unwrap_or_default());
 }
 
+/// Whether a program that a test needs is installed here.
+pub(crate) fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
+}
+
 /// A running server.
 pub(crate) struct TestServer {
     pub(crate) port: u16,
@@ -101,8 +106,9 @@ impl TestServer {
         Ok(server)
     }
 
-    /// Starts the server again, with the same options and data.
+    /// Ends the server if it still runs, and starts it again, with the same options and data.
     pub(crate) fn restart(&mut self) {
+        self.kill();
         self.child = spawn(&self.binary, &self.args);
         self.wait_ready().unwrap_or_else(|log| panic!("{log}"));
     }
@@ -116,9 +122,19 @@ impl TestServer {
     /// Asks the process to end, and waits until it has, so many seconds at most; how long it took.
     pub(crate) fn terminate(&mut self, within_s: u64) -> Duration {
         let start = Instant::now();
-        assert!(Command::new("kill").arg(self.pid().to_string()).status().expect("kill runs").success());
-        wait_for(within_s, "it ends", || self.child.try_wait().is_ok_and(|status| status.is_some()));
+        self.signal("-TERM");
+        self.wait_end(within_s);
         start.elapsed()
+    }
+
+    /// Sends the process a signal: `-STOP`, say.
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().expect("kill runs").success());
+    }
+
+    /// Waits until the process has ended, so many seconds at most.
+    pub(crate) fn wait_end(&mut self, within_s: u64) {
+        wait_for(within_s, "it ends", || self.child.try_wait().is_ok_and(|status| status.is_some()));
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -2,6 +2,7 @@
 
 use super::move_slots::{MoveOptions, move_slot};
 use super::move_whole::move_whole;
+use super::node::NodeError;
 use super::slots;
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, check, err, info, plan};
@@ -76,19 +77,20 @@ fn carry_out(manager: &Manager, view: &mut View, source: usize, target: usize, c
         true => None,
         false => move_whole(manager, view, source, target, &slots),
     };
-    if let Some(Err(error)) = &whole {
+    let stop = |error: NodeError| {
         err!("*** clusterManagerMoveSlot: {error}\n");
-        return Err(Stop);
-    }
+        Stop
+    };
+    let whole = whole.transpose().map_err(stop)?;
     for slot in slots {
-        if whole.is_some() {
+        match whole {
             // It is there.
-        } else if manager.options().simulate {
-            view.nodes[source].slots.remove(slot);
-            view.nodes[target].slots.insert(slot);
-        } else if let Err(error) = move_slot(manager, view, source, target, slot, how) {
-            err!("*** clusterManagerMoveSlot: {error}\n");
-            return Err(Stop);
+            Some(()) => {}
+            None if manager.options().simulate => {
+                view.nodes[source].slots.remove(slot);
+                view.nodes[target].slots.insert(slot);
+            }
+            None => move_slot(manager, view, source, target, slot, how).map_err(stop)?,
         }
         if !drawn {
             say!("#");

@@ -187,12 +187,8 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::node::some_ids as ids;
     use proptest::prelude::*;
-
-    fn ids(count: usize) -> Vec<NodeId> {
-        let mut rng = fastrand::Rng::with_seed(3);
-        (0..count).map(|_| NodeId::random(&mut rng)).collect()
-    }
 
     #[test]
     fn messages_are_read_back_and_half_of_one_is_none() {

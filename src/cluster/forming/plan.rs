@@ -161,12 +161,8 @@ pub(super) fn lay_out(nodes: &[(NodeId, String)], masters: usize) -> Vec<NodeId>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::node::some_ids as ids;
     use proptest::prelude::*;
-
-    fn ids(count: usize) -> Vec<NodeId> {
-        let mut rng = fastrand::Rng::with_seed(3);
-        (0..count).map(|_| NodeId::random(&mut rng)).collect()
-    }
 
     #[test]
     fn slots_are_shared_as_redis_cli_does_it() {

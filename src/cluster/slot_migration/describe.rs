@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Cluster, Job, NodeId, Ranges, State};
-use crate::structs::slots::Slot;
+use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// An entry of CLUSTER GETSLOTMIGRATIONS. Times are Unix seconds, sizes bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,11 @@ fn ranges_text(ranges: &Ranges) -> String {
     parts.join(" ")
 }
 
+/// The same as arguments: first and last of each.
+pub(super) fn numbers(ranges: &Ranges) -> Vec<String> {
+    ranges.iter().flat_map(|(first, last)| [first.to_string(), last.to_string()]).collect()
+}
+
 impl Job {
     fn view(&self) -> JobView {
         JobView {
@@ -50,7 +55,10 @@ impl Job {
 pub(super) fn parse_import(text: &[u8]) -> Option<(NodeId, Ranges)> {
     let mut words = text.split(|b| *b == b' ');
     let name = NodeId::parse(words.next()?)?;
-    let slot = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<Slot>().ok().filter(|slot| *slot < 16384);
+    let slot = |word: &[u8]| {
+        let slot = std::str::from_utf8(word).ok()?.parse::<Slot>().ok()?;
+        (usize::from(slot) < SLOT_COUNT).then_some(slot)
+    };
     let mut ranges = Ranges::new();
     for word in words {
         let dash = word.iter().position(|b| *b == b'-')?;
@@ -66,21 +74,24 @@ impl Cluster {
         self.jobs.list.iter().map(Job::view).collect()
     }
 
-    /// The imports that are not over, as they stand in a snapshot: a name and ranges each.
+    /// The imports that are not over, the oldest first.
+    fn open_imports(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.list.iter().rev().filter(|job| job.is_open(false))
+    }
+
+    /// They as they stand in a snapshot: a name and ranges each.
     pub(crate) fn imports_text(&self) -> Vec<String> {
-        let open = self.jobs.list.iter().rev().filter(|job| !job.is_export && !job.state.is_final());
-        open.map(|job| format!("{} {}", job.name, ranges_text(&job.ranges))).collect()
+        self.open_imports().map(|job| format!("{} {}", job.name, ranges_text(&job.ranges))).collect()
     }
 
     /// The same as the commands that make them known.
     pub(crate) fn import_commands(&self) -> Vec<Vec<Vec<u8>>> {
-        let open = self.jobs.list.iter().rev().filter(|job| !job.is_export && !job.state.is_final());
-        open.map(|job| {
-            let words = ["CLUSTER", "SYNCSLOTS", "ESTABLISH", "NAME", job.name.as_str(), "SLOTSRANGE"];
-            let numbers = job.ranges.iter().flat_map(|(first, last)| [first.to_string(), last.to_string()]);
-            words.into_iter().map(String::from).chain(numbers).map(String::into_bytes).collect()
-        })
-        .collect()
+        self.open_imports()
+            .map(|job| {
+                let words = ["CLUSTER", "SYNCSLOTS", "ESTABLISH", "NAME", job.name.as_str(), "SLOTSRANGE"];
+                words.into_iter().map(String::from).chain(numbers(&job.ranges)).map(String::into_bytes).collect()
+            })
+            .collect()
     }
 
     /// CLUSTER SYNCSLOTS FINISH for a job that is over.

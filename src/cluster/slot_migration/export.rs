@@ -1,26 +1,28 @@
 //! The source: slots of this node on their way to another one.
 
+use super::describe::numbers;
 use super::{
     Cluster, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, JobId, Message, NodeId, NodeKey, Order, Ranges,
     SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command,
 };
 use crate::cluster::AdminError;
+use crate::cluster::admin::refuse;
 use crate::cluster::wire::PacketType;
+use crate::structs::slots::slots_in;
 
 impl Cluster {
     // ---- commands ----
 
     /// Whether slots can be part of a new job, beside those that are asked for with it.
     pub(crate) fn check_exportable(&self, ranges: &Ranges, others: &[(Ranges, NodeKey)]) -> Result<(), AdminError> {
-        for slot in ranges.iter().flat_map(|(first, last)| *first..=*last) {
-            let is_meant = |job: &&super::Job| job.is_export && !job.state.is_final() && job.slots.contains(slot);
-            if self.jobs.list.iter().any(|job| is_meant(&job)) {
-                return Err(AdminError(format!("I am already migrating slot {slot}.")));
+        for slot in slots_in(ranges) {
+            if self.jobs.list.iter().any(|job| job.is_open(true) && job.slots.contains(slot)) {
+                return refuse(format!("I am already migrating slot {slot}."));
             }
         }
         let meets = |(a, b): &(u16, u16)| others.iter().flat_map(|(r, _)| r).any(|(c, d)| a <= d && b >= c);
         if ranges.iter().any(meets) {
-            return Err(AdminError("Slot ranges in migrations overlap".into()));
+            return refuse("Slot ranges in migrations overlap");
         }
         Ok(())
     }
@@ -43,7 +45,7 @@ impl Cluster {
     pub(crate) fn cancel_slot_migrations(&mut self, by: &str, env: &Env) -> Result<(), AdminError> {
         let is_open = |job: &super::Job| job.is_export && job.state.is_in_progress();
         if !self.jobs.list.iter().any(is_open) {
-            return Err(AdminError("No migrations ongoing".into()));
+            return refuse("No migrations ongoing");
         }
         for at in 0..self.jobs.list.len() {
             if is_open(&self.jobs.list[at]) {
@@ -83,8 +85,7 @@ impl Cluster {
     fn send_establish(&mut self, at: usize, env: &Env) {
         let job = &self.jobs.list[at];
         let (id, name, source) = (job.id, job.name, self.myself().id);
-        let numbers: Vec<String> =
-            job.ranges.iter().flat_map(|(first, last)| [first.to_string(), last.to_string()]).collect();
+        let numbers = numbers(&job.ranges);
         let mut args: Vec<&[u8]> = vec![b"CLUSTER", b"SYNCSLOTS", b"ESTABLISH", b"SOURCE", source.as_bytes()];
         args.extend([&b"NAME"[..], name.as_bytes(), b"SLOTSRANGE"]);
         args.extend(numbers.iter().map(|number| number.as_bytes()));
@@ -156,16 +157,7 @@ impl Cluster {
                 self.jobs.list[at].asked_ms = Some(env.now_ms);
                 self.grant(at, env);
             }
-            _ => {
-                let job = &self.jobs.list[at];
-                log::warn!(
-                    "Received CLUSTER SYNCSLOTS {} for slot migration {}, which is {}. Failing migration.",
-                    message.word(),
-                    job.description,
-                    job.state.name()
-                );
-                self.fail_job(at, "Unexpected state machine transition", env);
-            }
+            _ => self.refuse_message(at, message, env),
         }
     }
 

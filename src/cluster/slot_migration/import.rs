@@ -3,6 +3,8 @@
 use super::describe::parse_import;
 use super::{Cluster, Env, GRANT_LASTS_MS, JobId, Message, NodeId, NodeKey, Ranges, State};
 use crate::cluster::AdminError;
+use crate::cluster::admin::refuse;
+use crate::structs::slots::slots_in;
 
 /// Who says that slots come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,9 +31,8 @@ impl Cluster {
     /// Whether one of the slots is on its way here already.
     pub(crate) fn check_importable(&self, ranges: &Ranges) -> Result<(), AdminError> {
         let importing = self.importing_slots();
-        if ranges.iter().flat_map(|(first, last)| *first..=*last).any(|slot| importing.contains(slot)) {
-            let text = "Slot is already being imported on the target by a different migration";
-            return Err(AdminError(text.into()));
+        if slots_in(ranges).any(|slot| importing.contains(slot)) {
+            return refuse("Slot is already being imported on the target by a different migration");
         }
         Ok(())
     }
@@ -39,7 +40,7 @@ impl Cluster {
     /// CLUSTER SYNCSLOTS ESTABLISH: keys of these slots are about to come.
     pub(crate) fn establish(&mut self, asked: Establish, origin: Origin, env: &Env) -> Result<JobId, AdminError> {
         if origin == Origin::Source && asked.source != asked.owner {
-            return Err(AdminError("Target node does not agree about current slot ownership".into()));
+            return refuse("Target node does not agree about current slot ownership");
         }
         if let Some(job) = self.jobs.list.iter().find(|job| job.name == asked.name && !job.is_export)
             && !job.state.is_final()
@@ -47,7 +48,7 @@ impl Cluster {
             // It is written down more than once.
             return match origin {
                 Origin::Tracked => Ok(job.id),
-                Origin::Source => Err(AdminError("There is a job of this name".into())),
+                Origin::Source => refuse("There is a job of this name"),
             };
         }
         let source = asked.source.map(|key| self.nodes[key].id);
@@ -96,15 +97,7 @@ impl Cluster {
                 }
                 self.move_to(at, State::MayTakeOver, env);
             }
-            _ => {
-                log::warn!(
-                    "Received CLUSTER SYNCSLOTS {} for slot migration {}, which is {}. Failing migration.",
-                    message.word(),
-                    job.description,
-                    job.state.name()
-                );
-                self.fail_job(at, "Unexpected state machine transition", env);
-            }
+            _ => self.refuse_message(at, message, env),
         }
     }
 
@@ -230,7 +223,7 @@ impl Cluster {
         env: &Env,
     ) -> Result<(), AdminError> {
         let Some(at) = self.jobs.list.iter().position(|job| job.name == name && !job.is_export) else {
-            return Err(AdminError("No such slot migration job".into()));
+            return refuse("No such slot migration job");
         };
         let job = &mut self.jobs.list[at];
         job.message = message.to_string();

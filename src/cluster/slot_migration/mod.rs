@@ -33,10 +33,11 @@ pub(crate) use import::{Establish, Origin};
 
 use std::collections::VecDeque;
 
+use super::admin::refuse;
 use super::node::{NodeId, NodeKey};
 use super::{Action, AdminError, Cluster, Env};
 use crate::resp::Reply;
-use crate::structs::slots::{Slot, SlotSet};
+use crate::structs::slots::{Slot, SlotSet, slots_in};
 
 /// How long after it asked a target may take over.
 const GRANT_LASTS_MS: i64 = 1500;
@@ -265,10 +266,24 @@ pub(crate) struct Job {
     cow_bytes: u64,
 }
 
+impl Job {
+    /// It is an export, or an import if that is what is asked for, and is not over.
+    fn is_open(&self, is_export: bool) -> bool {
+        self.is_export == is_export && !self.state.is_final()
+    }
+
+    /// The slots are on their way, and this process has a part in it.
+    fn is_at_work(&self) -> bool {
+        self.state.is_in_progress() && !self.is_tracking_only
+    }
+}
+
 /// All jobs, the newest first.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
     list: VecDeque<Job>,
+    /// How many of them are not over.
+    open: usize,
     next: u64,
     /// Our config epoch, and when we were first seen to have it.
     epoch: (u64, i64),
@@ -288,7 +303,7 @@ impl Cluster {
 
     /// Whether there is a job that is not over.
     pub(crate) fn slots_migrate(&self) -> bool {
-        self.jobs.list.iter().any(|job| !job.state.is_final())
+        self.jobs.open > 0
     }
 
     /// DEBUG SLOTMIGRATION.
@@ -307,7 +322,7 @@ impl Cluster {
 
     /// Whether another node may take slots of ours at this moment.
     pub(super) fn has_granted(&self) -> bool {
-        self.jobs.list.iter().any(|job| job.state == State::Granted)
+        self.jobs.open > 0 && self.jobs.list.iter().any(|job| job.state == State::Granted)
     }
 
     /// Slots that we have let this node take.
@@ -338,24 +353,23 @@ impl Cluster {
 
     /// Slots whose keys are not to be seen yet.
     pub(crate) fn importing_slots(&self) -> SlotSet {
-        self.slots_where(|job| !job.is_export && !job.state.is_final())
+        self.slots_where(|job| job.is_open(false))
     }
 
     /// Why CLUSTER SETSLOT cannot open a slot, if so.
     pub(crate) fn check_no_slot_migration(&self) -> Result<(), AdminError> {
-        let open = |is_export| self.jobs.list.iter().any(|job| job.is_export == is_export && !job.state.is_final());
+        let open = |is_export| self.jobs.list.iter().any(|job| job.is_open(is_export));
         if open(false) {
-            return Err(AdminError("Slot import in progress. Cannot perform manual slot migration".into()));
+            return refuse("Slot import in progress. Cannot perform manual slot migration");
         }
         if open(true) {
-            return Err(AdminError("Slot export in progress. Cannot perform manual slot migration".into()));
+            return refuse("Slot export in progress. Cannot perform manual slot migration");
         }
         Ok(())
     }
 
     /// Whether a migration may begin here at all.
     pub(crate) fn check_slot_migration_allowed(&self) -> Result<(), AdminError> {
-        let refuse = |text: &str| Err(AdminError(text.into()));
         if !self.is_master() {
             return refuse("Slot migration can only be used on primary nodes.");
         }
@@ -380,14 +394,14 @@ impl Cluster {
     ) -> Result<(), AdminError> {
         for slot in first..=last {
             let Some(key) = self.owner[usize::from(slot)] else {
-                return Err(AdminError(format!("Slot {slot} has no node served.")));
+                return refuse(format!("Slot {slot} has no node served."));
             };
             if *owner.get_or_insert(key) != key {
-                return Err(AdminError("Requested slots span multiple shards".into()));
+                return refuse("Requested slots span multiple shards");
             }
         }
         if let Some((a, b)) = ranges.iter().find(|(a, b)| first <= *b && last >= *a) {
-            return Err(AdminError(format!("Slot range {first}-{last} overlaps with previous range {a}-{b}.")));
+            return refuse(format!("Slot range {first}-{last} overlaps with previous range {a}-{b}."));
         }
         ranges.push((first, last));
         Ok(())
@@ -434,7 +448,7 @@ impl Cluster {
         let Some(at) = self.jobs.at(job) else { return };
         let job = &mut self.jobs.list[at];
         job.has_link = false;
-        if !job.state.is_in_progress() || job.is_tracking_only {
+        if !job.is_at_work() {
             return;
         }
         log::info!("Slot migration {} connection lost", job.description);
@@ -442,9 +456,9 @@ impl Cluster {
         if job.state == State::Granted {
             return;
         }
-        let (near, far) = if job.is_export { ("target", "target") } else { ("source", "source") };
+        let side = if job.is_export { "target" } else { "source" };
         let text = format!(
-            "Connection lost to {near}. Check CLUSTER GETSLOTMIGRATIONS on the {far} node for more information."
+            "Connection lost to {side}. Check CLUSTER GETSLOTMIGRATIONS on the {side} node for more information."
         );
         self.fail_job(at, &text, env);
     }
@@ -462,7 +476,7 @@ impl Cluster {
     pub(crate) fn on_data_flushed(&mut self, env: &Env) {
         for at in 0..self.jobs.list.len() {
             let job = &self.jobs.list[at];
-            if job.state.is_in_progress() && !job.is_tracking_only {
+            if job.is_at_work() {
                 self.fail_job(at, "Data was flushed", env);
             }
         }
@@ -480,7 +494,7 @@ impl Cluster {
             if job.state.is_final() {
                 continue;
             }
-            if job.state.is_in_progress() && !job.is_tracking_only && self.is_durable() {
+            if job.is_at_work() && self.is_durable() {
                 self.fail_job(at, NOT_DURABLE, env);
             }
             self.check_time(at, env);
@@ -538,10 +552,23 @@ impl Cluster {
         let job = &mut self.jobs.list[at];
         log::info!("Slot migration {} state transition: {} -> {}", job.description, job.state.name(), state.name());
         let reviews = job.state.holds_writes() != state.holds_writes() || state.is_final();
+        self.jobs.open = self.jobs.open + usize::from(job.state.is_final()) - usize::from(state.is_final());
         (job.state, job.updated_ms) = (state, env.now_ms);
         if reviews {
             self.order(Order::Review);
         }
+    }
+
+    /// What the other side says has no place where the job stands.
+    fn refuse_message(&mut self, at: usize, message: Message, env: &Env) {
+        let job = &self.jobs.list[at];
+        log::warn!(
+            "Received CLUSTER SYNCSLOTS {} for slot migration {}, which is {}. Failing migration.",
+            message.word(),
+            job.description,
+            job.state.name()
+        );
+        self.fail_job(at, "Unexpected state machine transition", env);
     }
 
     fn close_job_link(&mut self, at: usize) {
@@ -601,11 +628,13 @@ impl Cluster {
         }
     }
 
+    /// A job that is counted as open: it has to be put on the list.
     fn new_job(&mut self, is_export: bool, name: NodeId, ranges: Ranges, other: Option<NodeId>, env: &Env) -> Job {
         self.jobs.next += 1;
+        self.jobs.open += 1;
         let me = Some(self.myself().id);
         let (source, target) = if is_export { (me, other) } else { (other, other.and(me)) };
-        let slots = ranges.iter().flat_map(|(first, last)| *first..=*last).collect();
+        let slots = slots_in(&ranges).collect();
         Job {
             id: JobId(self.jobs.next),
             name,

@@ -59,11 +59,9 @@ impl Server {
         }
     }
 
+    /// Looks what has become of the replica that was told.
     pub(super) fn advance_hand_over(&mut self, flags: ShutdownFlags) {
-        let state = match self.admin.shutdown.hand_over {
-            HandOver::Told => self.cluster().map_or(HandOverState::Done, |machine| machine.hand_over_state()),
-            _ => HandOverState::Failed,
-        };
+        let state = self.cluster().map_or(HandOverState::Done, |machine| machine.hand_over_state());
         self.admin.shutdown.hand_over = match state {
             HandOverState::UnderWay => HandOver::Told,
             HandOverState::Failed => self.tell_heir(flags),

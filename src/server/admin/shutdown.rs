@@ -80,7 +80,11 @@ impl Server {
         let Some((flags, at)) = self.admin.shutdown.waiting.filter(|_| self.exit.is_none()) else { return };
         let is_due = match self.admin.shutdown.hand_over {
             HandOver::No => self.repl.all_in_sync(),
-            HandOver::Wanted | HandOver::Told => {
+            HandOver::Wanted => {
+                self.admin.shutdown.hand_over = self.tell_heir(flags);
+                false
+            }
+            HandOver::Told => {
                 self.advance_hand_over(flags);
                 false
             }

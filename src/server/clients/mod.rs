@@ -144,9 +144,12 @@ impl Clients {
     pub(crate) fn push_all(&mut self, id: ClientId, bytes: Vec<u8>) {
         if self.current == Some(id) {
             self.self_push.extend_from_slice(&bytes);
-        } else if let Some(c) = self.get_mut(id).filter(|c| !bytes.is_empty() && !c.is(ClientFlags::CLOSE_ASAP)) {
+        } else if let Some(c) = self.slab.get_mut(id.index as usize).filter(|c| c.id == id)
+            && !bytes.is_empty()
+            && !c.is(ClientFlags::CLOSE_ASAP)
+        {
             c.out.append_owned(bytes);
-            self.want_write(id);
+            list_to_write(c, &mut self.pending_writes);
         }
     }
 

@@ -123,8 +123,8 @@ pub(crate) struct Bus {
     /// Holding the file open holds the lock.
     lock: Flock<File>,
     path: PathBuf,
-    /// What `cluster-secret` is, as text and as links use it.
-    pub(super) secrets: (String, Secrets),
+    /// What `cluster-secret` is.
+    pub(super) secrets: Secrets,
     /// When it was last logged that what came has no valid code, ms.
     pub(super) refusal_logged_ms: i64,
     /// Wall clock minus monotonic clock at the start: the machine's clock does not jump.
@@ -164,7 +164,7 @@ impl Bus {
             told_offset: 0,
             lock,
             path,
-            secrets: (cfg.cluster_secret.clone(), Secrets::parse(&cfg.cluster_secret)),
+            secrets: Secrets::parse(&cfg.cluster_secret),
             refusal_logged_ms: 0,
             clock_offset_ms,
             saves: 0,
@@ -227,8 +227,8 @@ impl Bus {
 
     fn add_peer(&mut self, link: LinkId, conn: Conn, connected: bool, registry: &mio::Registry) -> io::Result<()> {
         let (seal, greeting) = match connected {
-            true => (Seal::accept(&self.secrets.1), None),
-            false => Seal::open(&self.secrets.1, random_nonce()),
+            true => (Seal::accept(&self.secrets), None),
+            false => Seal::open(&self.secrets, random_nonce()),
         };
         self.next_generation = self.next_generation.wrapping_add(1) & ((1 << 28) - 1);
         let generation = self.next_generation;

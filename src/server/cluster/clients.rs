@@ -15,8 +15,8 @@ use crate::structs::slots::{Slot, SlotSet};
 const ON_SHARD_CHANNELS: [&str; 3] = ["ssubscribe", "sunsubscribe", "spublish"];
 
 impl Server {
-    /// In cluster mode: is this the node to serve the command? For EXEC, all that was queued counts.
-    pub(crate) fn check_cluster_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
+    /// Refuses a call in cluster mode whose keys this node does not serve. For EXEC, all that was queued counts.
+    pub(crate) fn check_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
         self.cluster_route(id, cmd, args).map(|_| ()).map_err(|refusal| self.cluster_refusal(refusal))
     }
 
@@ -110,13 +110,5 @@ impl Server {
     /// Sharded channels in these slots are served by another node now.
     pub(super) fn drop_shard_channels(&mut self, slots: &SlotSet) {
         self.unsubscribe_slots(&|slot| slots.contains(slot));
-    }
-
-    /// Refuses a call in cluster mode whose keys this node does not serve.
-    pub(crate) fn check_slot(&mut self, id: ClientId, cmd: CmdRef, args: Args<'_>) -> Result<(), CmdError> {
-        if self.bus.is_none() {
-            return Ok(());
-        }
-        self.check_cluster_slot(id, cmd, args)
     }
 }

@@ -59,11 +59,12 @@ impl Server {
     /// Takes up another `cluster-secret`: links that could not begin any more end.
     pub(super) fn secret_changed(&mut self) {
         let Some(bus) = &mut self.bus else { return };
-        if bus.secrets.0 == self.cfg.cluster_secret {
+        let secrets = Secrets::parse(&self.cfg.cluster_secret);
+        if bus.secrets == secrets {
             return;
         }
-        bus.secrets = (self.cfg.cluster_secret.clone(), Secrets::parse(&self.cfg.cluster_secret));
-        let is_bad = |peer: &Peer| !peer.seal.is_good_under(&bus.secrets.1);
+        bus.secrets = secrets;
+        let is_bad = |peer: &Peer| !peer.seal.is_good_under(&bus.secrets);
         let ending: Vec<LinkId> =
             bus.peers.iter().filter(|(_, peer)| is_bad(peer)).map(|(_, peer)| peer.link).collect();
         ending.into_iter().for_each(|link| self.lose_link(link));

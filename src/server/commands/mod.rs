@@ -5,6 +5,7 @@ pub(crate) mod acl;
 pub(crate) mod client;
 pub(crate) mod client_tracking;
 pub(crate) mod cluster;
+mod cluster_show;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;

@@ -8,7 +8,7 @@ use crate::cluster::node::{NodeId, NodeKey};
 use crate::cluster::slot_migration::{Establish, JobView, Message, Origin, Ranges};
 use crate::keyspace::effects::target;
 use crate::server::clients::ClientFlags;
-use crate::structs::slots::SlotSet;
+use crate::structs::slots::{SlotSet, slots_in};
 
 pub(super) const CANCEL: ServerCommand = Command {
     name: "cluster|cancelslotmigrations",
@@ -271,7 +271,7 @@ fn establish(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (Some(name), Some((ranges, owner)), true) = (name, slots, tracked || source.is_some()) else {
         return Err(error::SYNTAX);
     };
-    let named: SlotSet = ranges.iter().flat_map(|(first, last)| *first..=*last).collect();
+    let named: SlotSet = slots_in(&ranges).collect();
     // What is left in them of another time has to go first. And where a replica is about to take over, nothing more is to be
     // told to it.
     if !tracked && source == owner && (ctx.srv.trims_first(&named) || ctx.srv.writes_paused()) {

@@ -250,14 +250,14 @@ impl Obstacles {
     /// Those that may stand against a client of this sort at all.
     #[inline]
     fn against(c: &Client) -> Obstacles {
-        let is_link = |flags: ClientFlags| c.is(flags);
-        if !is_link(ClientFlags::AOF.union(ClientFlags::MASTER).union(ClientFlags::IMPORT).union(ClientFlags::EXPORT)) {
+        if !c.is(ClientFlags::AOF.union(ClientFlags::MASTER).union(ClientFlags::IMPORT).union(ClientFlags::EXPORT)) {
             Obstacles(!0)
-        } else if is_link(ClientFlags::IMPORT) {
+        } else if c.is(ClientFlags::IMPORT) {
             Obstacles(!Obstacles::NOT_FOR_IMPORT.0)
         } else if c.is(ClientFlags::AOF) {
             Obstacles(!Obstacles::NOT_FOR_LOG.0)
         } else {
+            // Our master, or a target.
             Obstacles(!Obstacles::NOT_FOR_MASTER.0)
         }
     }

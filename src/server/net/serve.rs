@@ -441,6 +441,7 @@ impl Server {
         if c.is(ClientFlags::REPLICA) {
             return self.write_replica(id);
         }
+        let is_export = c.is(ClientFlags::EXPORT);
         let Link { conn: Some(conn), out, .. } = &mut c.link else { return };
         // Over the memory limit, a large backlog is worth sending in one go.
         let limit = WRITE_BYTES_PER_TURN.min(out.released());
@@ -463,7 +464,7 @@ impl Server {
                 }
                 self.check_output_limit(id);
                 self.update_client_memory(id);
-                if self.clients.get(id).is_some_and(|c| c.is(ClientFlags::EXPORT)) {
+                if is_export {
                     self.wrote_to_target(id);
                 }
             }
@@ -488,9 +489,7 @@ impl Server {
             return;
         }
         self.repl_before_free(id);
-        if self.clients.get(id).is_some_and(|c| c.is(ClientFlags::IMPORT.union(ClientFlags::EXPORT))) {
-            self.forget_migration_client(id);
-        }
+        self.forget_migration_client(id);
         self.unsubscribe_all(id);
         self.forget_tracking(id);
         self.discard_transaction(id);

@@ -134,10 +134,20 @@ impl Server {
         self.set_avoid_resize(false);
     }
 
-    /// Ends a snapshot child; its end is dealt with like any other, by `check_child_done`.
-    pub(crate) fn kill_rdb_child(&mut self) {
+    /// Ends a snapshot child.
+    pub(crate) fn kill_rdb_child(&self) {
+        self.kill_child(ChildKind::is_rdb);
+    }
+
+    /// Ends a child that writes what slots hold.
+    pub(crate) fn kill_slot_child(&self) {
+        self.kill_child(|kind| kind == ChildKind::SlotMigration);
+    }
+
+    /// Ends the child if it is one that is meant; its end is dealt with like any other, by `check_child_done`.
+    fn kill_child(&self, is_meant: impl Fn(ChildKind) -> bool) {
         if let Some(child) = &self.persist.child
-            && child.kind().is_rdb()
+            && is_meant(child.kind())
         {
             let _ = kill(child.pid(), Signal::SIGUSR1);
         }

@@ -29,8 +29,10 @@ impl Server {
             aof_base: options.aof_base,
         })?;
         // The log has commands that say so.
-        for import in self.imports_text().iter().filter(|_| !options.aof_base) {
-            writer.aux(SLOT_IMPORT, import.as_bytes())?;
+        if !options.aof_base {
+            for import in self.imports_text() {
+                writer.aux(SLOT_IMPORT, import.as_bytes())?;
+            }
         }
         if !options.exclude_functions {
             for library in self.script.libraries.iter() {

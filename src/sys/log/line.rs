@@ -125,10 +125,12 @@ impl Display for Time<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Line { since_epoch, utc_offset, format, timestamp, .. } = *self.0;
         let millis = since_epoch.subsec_millis();
-        let local = Date::of(since_epoch.as_secs() as i64 + utc_offset);
+        // Milliseconds do without the calendar.
+        let local = || Date::of(since_epoch.as_secs() as i64 + utc_offset);
         match timestamp {
-            LogTimestamp::Legacy if format != LogFormat::Json => write!(f, "{local}.{millis:03}"),
+            LogTimestamp::Legacy if format != LogFormat::Json => write!(f, "{}.{millis:03}", local()),
             LogTimestamp::Legacy | LogTimestamp::Iso8601 => {
+                let local = local();
                 let Date { year, month, day, .. } = local;
                 let (hour, minute, second) = local.clock();
                 write!(f, "{year}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}", month + 1)?;

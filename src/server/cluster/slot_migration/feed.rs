@@ -138,9 +138,7 @@ impl Server {
     pub(crate) fn wrote_to_target(&mut self, id: ClientId) {
         let Some(pending) = self.clients.get(id).map(|c| c.out.pending()) else { return };
         let Some(bus) = &mut self.bus else { return };
-        let link =
-            bus.migrations.links.iter_mut().find(|link| matches!(link.peer, Peer::Client(client) if client == id));
-        if let Some(link) = link {
+        if let Some(link) = bus.migrations.link_of_mut(id) {
             link.unsent = pending as u64;
             self.pump_slot_snapshot();
         }

@@ -48,6 +48,11 @@ pub(super) struct Handshake {
 }
 
 impl Link {
+    /// It is this client's connection.
+    pub(super) fn is_of(&self, id: ClientId) -> bool {
+        matches!(self.peer, Peer::Client(client) if client == id)
+    }
+
     /// Bytes of the stream that wait for the snapshot's end.
     pub(super) fn held_bytes(&self) -> usize {
         self.feed.as_ref().and_then(|feed| feed.held.as_ref()).map_or(0, Held::len)
@@ -121,8 +126,7 @@ impl Server {
     }
 
     fn fail_to_connect(&mut self, job: JobId, why: &str) {
-        let text = format!("Unable to connect to target node: {why}");
-        self.with_cluster(|machine, env| machine.on_migration_failed(job, &text, env));
+        self.fail_migration(job, &format!("Unable to connect to target node: {why}"));
     }
 
     /// A connection to a target is ready for something.
@@ -152,7 +156,7 @@ impl Server {
         }
         if let Err(e) = read {
             if e.kind() == io::ErrorKind::Other {
-                self.with_cluster(|machine, env| machine.on_migration_failed(job, &e.to_string(), env));
+                self.fail_migration(job, &e.to_string());
             } else {
                 self.with_cluster(|machine, env| machine.on_migration_link_lost(job, env));
             }
@@ -256,7 +260,7 @@ impl Server {
         } else {
             format!("Failed to process command during slot migration: {error}")
         };
-        self.with_cluster(|machine, env| machine.on_migration_failed(job, &text, env));
+        self.fail_migration(job, &text);
     }
 
     // ---- both sides ----

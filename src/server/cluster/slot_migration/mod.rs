@@ -44,7 +44,11 @@ impl Migrations {
     }
 
     fn link_of(&self, id: ClientId) -> Option<&Link> {
-        self.links.iter().find(|link| matches!(link.peer, Peer::Client(client) if client == id))
+        self.links.iter().find(|link| link.is_of(id))
+    }
+
+    fn link_of_mut(&mut self, id: ClientId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.is_of(id))
     }
 
     /// Whether writes to a slot wait; of those to no certain slot, whether any do.
@@ -61,6 +65,9 @@ impl Migrations {
 impl Server {
     /// Before the loop sleeps: goes on with slots that move. What was executed is in their streams by now.
     pub(crate) fn slot_migrations_before_sleep(&mut self) {
+        if self.bus.is_none() {
+            return;
+        }
         let flushes = self.ks.flushes;
         let loads = self.loads_own_data();
         let Some(bus) = &mut self.bus else { return };
@@ -140,6 +147,11 @@ impl Server {
         if fewer {
             self.release_postponed();
         }
+    }
+
+    /// A job cannot go on.
+    fn fail_migration(&mut self, job: JobId, why: &str) {
+        self.with_cluster(|machine, env| machine.on_migration_failed(job, why, env));
     }
 
     fn close_migration(&mut self, job: JobId) {

@@ -15,7 +15,6 @@ use crate::sys::fork::Ended;
 use mio::Interest;
 use mio::unix::SourceFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{Signal, kill};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -56,7 +55,7 @@ impl Server {
             }
             Err(e) => {
                 log::warn!("Can't begin slot migration snapshot in background: {}", crate::net::listener::reason(&e));
-                self.with_cluster(|machine, env| machine.on_migration_failed(job, "Failed to start snapshot", env));
+                self.fail_migration(job, "Failed to start snapshot");
             }
         }
     }
@@ -181,15 +180,6 @@ impl Server {
         }
         if snapshot.child_ok.is_none() {
             self.kill_slot_child();
-        }
-    }
-
-    /// Ends a child that writes what slots hold; its end is dealt with like any other.
-    pub(crate) fn kill_slot_child(&mut self) {
-        if let Some(child) = &self.persist.child
-            && child.kind() == ChildKind::SlotMigration
-        {
-            let _ = kill(child.pid(), Signal::SIGUSR1);
         }
     }
 }

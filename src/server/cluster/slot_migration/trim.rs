@@ -7,7 +7,7 @@ use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
-use crate::structs::slots::{Slot, SlotSet};
+use crate::structs::slots::{Slot, SlotSet, slots_in};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ const PAGE_KEYS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Trim {
     queue: VecDeque<Slot>,
+    /// The same slots, to be looked up.
+    queued: SlotSet,
     /// Where the first one is gone on with.
     cursor: u64,
     /// There are slots in it that are not hidden yet: they are in this turn.
@@ -37,7 +39,7 @@ impl Trim {
 impl Server {
     /// All keys in a slot that another node serves now are to go.
     pub(in crate::server::cluster) fn delete_slot(&mut self, slot: Slot) {
-        self.add_to_trim([slot].into_iter());
+        self.add_to_trim(std::iter::once(slot));
     }
 
     /// Whether keys are left in slots that another node serves, from another time. They go.
@@ -51,10 +53,9 @@ impl Server {
 
     fn add_to_trim(&mut self, slots: impl Iterator<Item = Slot>) {
         let Some(bus) = &mut self.bus else { return };
-        let queue = &mut bus.migrations.trim.queue;
-        let queued: SlotSet = queue.iter().copied().collect();
-        queue.extend(slots.filter(|slot| self.ks.dbs[0].slot_len(*slot) > 0 && !queued.contains(*slot)));
-        bus.migrations.trim.is_longer = true;
+        let Trim { queue, queued, is_longer, .. } = &mut bus.migrations.trim;
+        queue.extend(slots.filter(|slot| self.ks.dbs[0].slot_len(*slot) > 0 && queued.insert(*slot)));
+        *is_longer = true;
     }
 
     /// The keys of a job go.
@@ -71,10 +72,9 @@ impl Server {
     }
 
     /// Whether keys in one of these slots are to go.
-    pub(crate) fn is_trimming_any(&self, slots: impl Iterator<Item = Slot>) -> bool {
+    pub(crate) fn is_trimming_any(&self, mut slots: impl Iterator<Item = Slot>) -> bool {
         let Some(bus) = self.bus.as_ref().filter(|_| self.is_trimming()) else { return false };
-        let queued: SlotSet = bus.migrations.trim.slots().collect();
-        slots.into_iter().any(|slot| queued.contains(slot))
+        slots.any(|slot| bus.migrations.trim.queued.contains(slot))
     }
 
     /// Before the loop sleeps: a slice. Whether the machine has something to do on account of it.
@@ -108,7 +108,7 @@ impl Server {
     /// another time. Where it cannot wait, that goes at once.
     pub(crate) fn waits_for_trim(&mut self, id: ClientId, args: Args<'_>, slots: Option<&[(Slot, Slot)]>) -> bool {
         let is_meant = match slots {
-            Some(slots) => self.is_trimming_any(slots.iter().flat_map(|(first, last)| *first..=*last)),
+            Some(slots) => self.is_trimming_any(slots_in(slots)),
             None => self.is_trimming(),
         };
         if !is_meant || self.is_replica() {
@@ -136,9 +136,10 @@ impl Server {
             let is_done = next == 0 && self.ks.dbs[0].slot_len(slot) == 0;
             slots_done |= is_done;
             let Some(bus) = &mut self.bus else { return false };
-            bus.migrations.trim.cursor = next;
-            if is_done {
-                bus.migrations.trim.queue.pop_front();
+            let trim = &mut bus.migrations.trim;
+            trim.cursor = next;
+            if is_done && let Some(slot) = trim.queue.pop_front() {
+                trim.queued.remove(slot);
             }
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 break;
@@ -180,9 +181,8 @@ impl Server {
         if trim.jobs.is_empty() {
             return false;
         }
-        let left: SlotSet = trim.queue.iter().copied().collect();
         let jobs = std::mem::take(&mut trim.jobs);
-        let (done, waiting) = jobs.into_iter().partition(|(_, slots)| slots.without(&left) == *slots);
+        let (done, waiting) = jobs.into_iter().partition(|(_, slots)| slots.without(&trim.queued) == *slots);
         trim.jobs = waiting;
         let done: Vec<(JobId, SlotSet)> = done;
         for (job, _) in &done {
