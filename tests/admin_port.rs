@@ -1,10 +1,8 @@
 //! The port for operators: scrapes, probes, who may ask for what, and what comes of bad input.
 
-mod common;
-#[path = "common/tls.rs"]
-mod common_tls;
-#[path = "common/openmetrics.rs"]
-mod openmetrics;
+use crate::common;
+use crate::common_tls;
+use crate::openmetrics;
 
 use common::{TestServer, assert_is_json, free_port, is_there, left_out, run, wait_for};
 use common_tls::{Certs, TlsServer};

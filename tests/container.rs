@@ -1,7 +1,7 @@
 //! What a container starts: the entrypoint, under a plain shell and as the image has it, and the containers of the compose file and
 //! of the manifest for Kubernetes, each as a process with a network, names and a volume.
 
-mod common;
+use crate::common;
 
 use common::load::Load;
 use common::network::{Network, address};

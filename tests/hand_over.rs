@@ -1,12 +1,22 @@
 //! A cluster node that is told to stop has a replica take over first: clients see redirections and nothing else.
 
-mod common;
+use crate::common;
 
 use common::SERVER;
 use common::cluster::{Node, join, wait};
 use common::load::Load;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// A node that the machine leaves without processor for a node timeout rightly refuses its clients: where they are to notice
+/// nothing it must not be short.
+const PATIENT_MS: &str = "20000";
+
+fn be_patient(nodes: &mut [Node]) {
+    for node in nodes {
+        assert_eq!(node.text(&["CONFIG", "SET", "cluster-node-timeout", PATIENT_MS]), "OK");
+    }
+}
 
 fn six(more: &[&str]) -> Vec<Node> {
     let more = [&["--repl-diskless-sync-delay", "0"], more].concat();
@@ -27,6 +37,7 @@ fn reconnect(node: &mut Node) {
 /// Restarts all nodes one after the other under load; gives how long each took to end.
 fn restart_all(nodes: &mut [Node], stop_node: impl Fn(&mut Node) -> Duration) -> Vec<Duration> {
     let addresses: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.server.port)).collect();
+    be_patient(nodes);
     let load = Load::start(&addresses);
     std::thread::sleep(Duration::from_millis(300));
     let mut took = Vec::new();
@@ -36,6 +47,7 @@ fn restart_all(nodes: &mut [Node], stop_node: impl Fn(&mut Node) -> Duration) ->
         let log = nodes[at].server.log();
         assert_eq!(log.contains("Another node serves the slots of this one now"), was_master, "{log}");
         reconnect(&mut nodes[at]);
+        be_patient(&mut nodes[at..=at]);
         assert!(nodes[at].text(&["ROLE"]).contains("slave"), "another node has its place");
         // Those who follow the new master have all to be back before the next one goes.
         wait("all replicas are in sync", 30, || {
@@ -152,9 +164,7 @@ fn after_abort_writes_wait_for_a_replica_that_was_told() {
 #[test]
 fn a_master_that_does_not_wait_is_replaced_before_it_is_missed() {
     let mut nodes = six(&["--shutdown-timeout", "0"]);
-    for node in &mut nodes {
-        assert_eq!(node.text(&["CONFIG", "SET", "cluster-node-timeout", "30000"]), "OK");
-    }
+    be_patient(&mut nodes);
     nodes[0].server.terminate(5);
     wait("its replica is the master", 5, || nodes[3].text(&["ROLE"]).contains("master"));
     let _ = nodes[1].call(&["SHUTDOWN", "NOSAVE", "NOW", "FAILOVER"]);

@@ -1,8 +1,7 @@
 //! I/O threads: what clients see through them is what they see without, however links come, go and move.
 
-mod common;
-#[path = "common/tls.rs"]
-mod common_tls;
+use crate::common;
+use crate::common_tls;
 
 use common::{CLI, TestServer, run, wait_for};
 use common_tls::{Certs, TlsServer};

@@ -1,6 +1,6 @@
 //! What people install and run: `make install`, the package for Debian, manifests for Kubernetes and compose, the Dockerfile.
 
-mod common;
+use crate::common;
 
 use common::{SERVER, TestServer, has_yaml, in_root, is_there, left_out, output, run, text};
 use std::fs;

@@ -1,7 +1,7 @@
 //! A cluster whose nodes live in network namespaces of their own, cut from each other in several ways, with clients on both
 //! sides: no two nodes ever take writes for the same slot, and with durable acknowledgements nothing acknowledged is lost.
 
-mod common;
+use crate::common;
 
 use common::SERVER;
 use common::cluster::{text_of, wait};

@@ -3,7 +3,7 @@
 //!
 //! `TUTORIAL_SERVER` may name another redis-server, to see whether the walk itself is right.
 
-mod common;
+use crate::common;
 
 use common::load::Load;
 use common::{CLI, SERVER, free_port, wait_for};
