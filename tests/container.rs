@@ -373,11 +373,11 @@ fn the_compose_file_makes_a_cluster_whose_containers_are_replaced_unnoticed() {
     wait_for(30, "all are healthy", || (0..6).all(|no| is_healthy(&nodes, no)));
     let first = nodes.addresses();
     let load = nodes.network.on(0, move || Load::start(&first)).join().unwrap();
-    for no in 0..6 {
+    for (no, words) in words.iter().enumerate() {
         let took = nodes.stop(no);
         assert!(took < Duration::from_secs(8), "{took:?}");
         nodes.move_on(no);
-        nodes.start(no, &words[no]);
+        nodes.start(no, words);
         wait_for(30, "it is healthy", || is_healthy(&nodes, no));
         println!("{} ended after {took:?}", nodes.names[no]);
     }
