@@ -442,6 +442,8 @@ pub(crate) struct Cluster {
     awake_ms: i64,
     /// When our lease ends, see `lease`; `i64::MAX`: never.
     lease_end_ms: i64,
+    /// When the grants were counted last.
+    lease_counted_ms: i64,
     /// When we last took our master's place.
     elected_ms: i64,
     stats: Stats,
@@ -504,6 +506,7 @@ impl Cluster {
             minority_ms: 0,
             awake_ms: 0,
             lease_end_ms: i64::MAX,
+            lease_counted_ms: 0,
             elected_ms: 0,
             stats: Stats::default(),
             refusal_logged_ms: 0,

@@ -24,7 +24,6 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use super::node::{NodeFlags, NodeId};
 use super::wire::{self, PacketType};
@@ -123,8 +122,6 @@ struct Sent {
     bytes: u64,
     /// Writes of `nodes.conf`.
     saves: u64,
-    /// Time of the machine's work.
-    took: Duration,
 }
 
 /// All connections there ever were, by number.
@@ -386,16 +383,12 @@ impl Sim {
             has_keys: node.has_keys,
             keys_in_slot: &keys,
         };
-        let began = Instant::now();
         cluster.turn_begins(now);
         work(&mut cluster, &env);
         cluster.tick(&env);
         let actions = cluster.flush(&env);
-        let took = began.elapsed();
         self.end_turn(no);
-        let node = &mut self.nodes[no];
-        node.cluster = Some(cluster);
-        node.sent.took += took;
+        self.nodes[no].cluster = Some(cluster);
         self.carry_out(no, actions);
         if self.nodes[no].cluster.is_some() {
             self.wake_when_due(no);
