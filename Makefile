@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS := redis-server redis-cli redis-benchmark
 LINKS := redis-sentinel redis-check-aof redis-check-rdb
 
-.PHONY: all build test lint asan check bench docs install deb clean
+.PHONY: all build test lint asan check bench docs simulate simulate-large install deb clean
 
 all: build redis.conf
 
@@ -47,6 +47,17 @@ bench: build
 # The lists of commands and directives, which a test compares with what they are made from.
 docs: build
 	$(BUILT)/redis-cli --write-docs docs
+
+# Clusters of 60 to 1,000 nodes in one process: what they cost, and how soon a master, and a third of them, are replaced.
+simulate-large:
+	$(CARGO) test --release --locked --lib a_thousand_nodes -- --ignored --nocapture
+
+# Random faults of clusters and of their data: SEEDS of each kind from SEED on, JOBS at a time.
+SEEDS ?= 1000
+SEED ?= 1
+JOBS ?= 2
+simulate:
+	utils/simulate $(SEEDS) $(SEED) $(JOBS)
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin

@@ -4,12 +4,14 @@ use crate::sys::reserve::open_in_need;
 use std::io::Read;
 use std::sync::OnceLock;
 
-/// Time between samples, ms.
+/// Samples up to this age are good enough, ms: to take them is too slow for every INFO.
 pub(crate) const SAMPLE_PERIOD_MS: i64 = 100;
 
-/// Figures taken at the same time by the cron, bytes: reading them is too slow for every INFO.
+/// Figures taken at the same time, bytes. They are taken when somebody asks: an idle server would do little else.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MemorySamples {
+    /// When, by the monotonic clock, ms; `None`: never.
+    pub(crate) taken_ms: Option<i64>,
     /// Resident set of the process.
     pub(crate) rss: usize,
     /// `used_memory` at the time of the other figures.
@@ -86,7 +88,7 @@ impl Overhead {
 
 /// Resident set of the process, bytes; 0 where the system does not say.
 pub(crate) fn resident_set() -> usize {
-    // Seven numbers: one read is enough. This is asked for ten times a second.
+    // Seven numbers: one read is enough.
     let mut text = [0; 256];
     let read = open_in_need(|| std::fs::File::open("/proc/self/statm")).and_then(|mut file| file.read(&mut text));
     let fields = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();

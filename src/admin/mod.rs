@@ -28,7 +28,7 @@ pub(crate) struct Admin {
     pub(crate) slowlog: slowlog::SlowLog,
     pub(crate) latency: latency::LatencyMonitor,
     pub(crate) metrics: metrics::Metrics,
-    pub(crate) memory: memory::MemorySamples,
+    pub(crate) memory: std::cell::Cell<memory::MemorySamples>,
     pub(crate) shutdown: shutdown::Shutdown,
     pub(crate) debug: debug::DebugState,
     /// When a request that looked like HTTP was last logged, wall clock seconds.

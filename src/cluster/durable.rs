@@ -365,6 +365,13 @@ impl Cluster {
         self.my_shard()?.record.as_ref()
     }
 
+    /// The replicas that count, as agreed on by all that was proposed; for simulations.
+    #[cfg(test)]
+    pub(super) fn members_that_count(&self) -> Option<Vec<NodeId>> {
+        let told = || self.durable.proposals.iter().filter(|p| p.is_told);
+        told().any(|p| p.stands).then(|| told().flat_map(|p| p.record.members.clone()).collect())
+    }
+
     fn my_promise(&self) -> u64 {
         self.my_shard().map_or(0, |shard| shard.promised)
     }

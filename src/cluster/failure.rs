@@ -39,6 +39,8 @@ const WRITABLE_DELAY_MS: i64 = 2000;
 /// Bounds on the wait of a master that was in a minority, which is one node timeout.
 const REJOIN_DELAY_MS: std::ops::RangeInclusive<i64> = 500..=5000;
 
+/// How often within a node timeout a node is looked at, whether there is something to do or not.
+const LOOKS_A_TIMEOUT: i64 = 8;
 /// The longest time between attempts to connect to a node.
 const LONGEST_RECONNECT_MS: i64 = 1000;
 
@@ -81,37 +83,76 @@ impl Cluster {
         now_ms + interval / 2 + self.rng.i64(0..=interval)
     }
 
-    /// Looks at every node: connects, pings, and suspects those that are silent.
+    /// Looks at the nodes that are due: connects, pings, and suspects those that are silent. Of those that are well most are
+    /// not, so that this does not grow with the cluster.
     pub(super) fn watch_nodes(&mut self, env: &Env) {
-        let now = env.now_ms;
-        let timeout = self.config.node_timeout_ms;
-        for key in self.nodes.keys() {
-            let node = &self.nodes[key];
-            if node.flags.has_any(NodeFlags::MYSELF | NodeFlags::NOADDR) {
-                continue;
-            }
-            if node.in_handshake() && now - node.created_ms > timeout.max(1000) {
-                self.remove_node(key);
-                continue;
-            }
-            self.keep_connected(key, now);
-            if !self.nodes[key].in_handshake() {
-                self.ping_if_due(key, env);
-                self.tell_if_late(key, env);
-                self.suspect_if_silent(key, env);
-            }
+        self.look_sooner(env);
+        for key in self.nodes.due(env.now_ms) {
+            self.nodes.looked_at(key);
+            self.watch_node(key, env);
         }
         self.ping_without_need(env);
+    }
+
+    /// What concerns many nodes at once and is not in the times of each.
+    fn look_sooner(&mut self, env: &Env) {
+        if self.lease_is_short(env.now_ms) {
+            return self.nodes.look_at_all();
+        }
+        if self.is_my_master_silent(env)
+            && let Some(master) = self.myself().replica_of
+        {
+            self.nodes[master].replicas.clone().into_iter().for_each(|key| self.nodes.look_at(key, 0));
+        }
+        if let Some(key) = self.manual.replica.filter(|_| self.manual.paused) {
+            self.nodes.look_at(key, 0);
+        }
+    }
+
+    fn watch_node(&mut self, key: NodeKey, env: &Env) {
+        let (now, timeout, node) = (env.now_ms, self.config.node_timeout_ms, &self.nodes[key]);
+        if node.flags.has(NodeFlags::MYSELF) {
+            return;
+        }
+        if node.flags.has(NodeFlags::NOADDR) {
+            return self.nodes.look_at(key, 0);
+        }
+        if node.in_handshake() && now - node.created_ms > timeout.max(1000) {
+            return self.remove_node(key);
+        }
+        self.keep_connected(key, now);
+        if !self.nodes[key].in_handshake() {
+            self.ping_if_due(key, env);
+            self.tell_if_late(key, env);
+            self.suspect_if_silent(key, env);
+        }
+        let due = self.quiet_until_ms(key).map_or(0, |due| due.min(now + timeout / LOOKS_A_TIMEOUT));
+        self.nodes.look_at(key, due);
+    }
+
+    /// Until when there is nothing to do about a node as it is; `None`: there may be at any time.
+    fn quiet_until_ms(&self, key: NodeKey) -> Option<i64> {
+        let n = &self.nodes[key];
+        let link = &self.links[&n.link?];
+        let is_plain = n.healthy() && !n.in_handshake() && n.is_replica() == n.replica_of.is_some();
+        if !is_plain || n.ping_sent_ms != 0 || !link.connected || !link.pings.is_empty() {
+            return None;
+        }
+        let grant_due_ms = if self.myself().is_voter() && n.is_voter() { n.grant_due_ms } else { i64::MAX };
+        Some(grant_due_ms.min(n.last_sign_ms() + self.quiet_ms() + 1))
     }
 
     fn keep_connected(&mut self, key: NodeKey, now: i64) {
         let node = &self.nodes[key];
         let Some(link) = node.link else {
+            if self.broken.no_reconnection {
+                return;
+            }
             let due = node.connect_ms + self.reconnect_ms(key, now);
             if now >= due {
                 self.connect(key, now);
             } else {
-                self.wake_at(due);
+                self.nodes.wake_for(key, due);
             }
             return;
         };
@@ -169,29 +210,35 @@ impl Cluster {
     /// The master after us, by id, if we are both masters with slots: each is watched by the one before it, so that its
     /// absence is noticed soon for certain.
     fn next_voter(&self) -> Option<NodeKey> {
-        let after = |(_, n): &(NodeKey, &Node)| n.is_voter() && n.healthy() && n.id > self.myself().id;
-        let first = |(_, n): &(NodeKey, &Node)| n.is_voter() && n.healthy() && n.id < self.myself().id;
-        let next = self.nodes.iter().find(after).or_else(|| self.nodes.iter().find(first));
-        next.filter(|_| self.myself().is_voter()).map(|(key, _)| key)
+        if !self.myself().is_voter() {
+            return None;
+        }
+        let after = self.nodes.keys_from(self.nodes.position_after(&self.myself().id));
+        after
+            .take_while(|key| *key != self.myself)
+            .find(|key| self.nodes[*key].is_voter() && self.nodes[*key].healthy())
     }
 
     /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where
     /// nothing is due. A master, which pings many for their grants, pings the next master instead, and more often.
     fn ping_without_need(&mut self, env: &Env) {
         let next = self.next_voter();
+        // A little sooner or later where the loop wakes anyway, rather than on time by a turn of its own.
+        let apart = self.tick_ms() / 4;
         let due = self.random_ping_ms + if next.is_some() { WATCH_MS } else { RANDOM_PING_MS };
-        if env.now_ms < due {
-            self.wake_at(due);
+        if self.broken.no_random_pings {
             return;
+        }
+        if env.now_ms + apart < due {
+            return self.wake_at(due + apart);
         }
         self.random_ping_ms = env.now_ms;
         let link = |key: NodeKey| self.nodes[key].link.filter(|l| self.links[l].connected);
         if let Some(link) = next.filter(|key| self.nodes[*key].ping_sent_ms == 0).and_then(link) {
             return self.send_ping(link, PacketType::Ping, env);
         }
-        let keys = self.nodes.keys();
         let oldest = (0..5)
-            .map(|_| keys[self.rng.usize(..keys.len())])
+            .map(|_| self.nodes.key_at(self.rng.usize(..self.nodes.len())))
             .filter(|key| {
                 let n = &self.nodes[*key];
                 let connected = n.link.is_some_and(|l| self.links[&l].connected);
@@ -228,7 +275,7 @@ impl Cluster {
         }
         let lived_since = node.data_received_ms > node.late_news_ms;
         if env.now_ms < due {
-            self.wake_at(due);
+            self.nodes.wake_for(key, due);
         } else if lived_since || env.now_ms - node.late_news_ms > self.config.node_timeout_ms {
             self.nodes[key].late_news_ms = env.now_ms;
             self.todo.late_news = true;
@@ -277,7 +324,7 @@ impl Cluster {
         let alive = node.last_alive_ms().max(node.created_ms);
         let due = alive.max(node.ping_sent_ms) + timeout + 1;
         if env.now_ms < due {
-            self.wake_at(due);
+            self.nodes.wake_for(key, due);
             return;
         }
         node.flags.set(NodeFlags::PFAIL);
@@ -396,6 +443,7 @@ impl Cluster {
         node.flags.clear(NodeFlags::PFAIL);
         node.flags.set(NodeFlags::FAIL);
         node.fail_time_ms = env.now_ms;
+        self.nodes.look_at(key, 0);
         self.save_later_and_update();
         if self.myself().replica_of == Some(key) {
             self.todo.failover = true;

@@ -38,8 +38,12 @@ impl Cluster {
         if let Some(n) = self.stats.received.get_mut(usize::from(number)) {
             *n += 1;
         }
-        if self.drop_filter == Some(number) {
+        if self.broken.dropped.has(number) {
             log::warn!("Dropping packet that matches debug drop filter");
+            if self.broken.closes_links {
+                self.actions.push(Action::CloseLink { link });
+                self.on_link_closed(link, env);
+            }
             return;
         }
         let packet = match wire::decode(bytes) {
@@ -314,6 +318,8 @@ impl Cluster {
         let node = &mut self.nodes[key];
         node.pong_received_ms = env.now_ms;
         node.ping_sent_ms = 0;
+        self.nodes.forget_wake(key);
+        let node = &mut self.nodes[key];
         if node.timed_out() {
             node.flags.clear(NodeFlags::PFAIL);
             self.todo.state = true;
@@ -527,6 +533,7 @@ impl Cluster {
             let grant_due_ms = self.next_grant_ms(env.now_ms);
             let node = &mut self.nodes[key];
             (node.ping_sent_ms, node.pinged_ms, node.grant_due_ms) = (env.now_ms, env.now_ms, grant_due_ms);
+            self.nodes.look_at(key, 0);
         }
         let gossip = self.gossip_section(self.gossip_wanted(), env);
         self.send_ping_body(link, kind, gossip, env);

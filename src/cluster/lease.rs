@@ -57,6 +57,9 @@ use super::{Cluster, Env, LinkId};
 
 /// The lease, in eighths of the node timeout.
 const LEASE: i64 = 7;
+/// How often within a node timeout the grants are counted while half of the lease is left: in a large cluster many come, and
+/// there are many to count.
+const COUNTS_A_TERM: i64 = 32;
 /// A shorter lease could not be kept: with a node timeout below this, leases and promises count this long, and
 /// elections wait.
 const SHORTEST_TERM_MS: i64 = 500;
@@ -118,6 +121,7 @@ impl Cluster {
     /// shorten it.
     pub(super) fn renew_lease(&mut self, now_ms: i64) {
         let until_ms = self.granted_until_ms(now_ms);
+        self.lease_counted_ms = now_ms;
         self.lease_end_ms = match self.lease_end_ms {
             // Until now there was no other master, or we had no slots, which an operator changed.
             i64::MAX if until_ms != i64::MAX => until_ms.max(now_ms + self.lease_ms()),
@@ -178,7 +182,8 @@ impl Cluster {
 
     /// Updates the state when the lease has ended.
     pub(super) fn watch_lease(&mut self, env: &Env) {
-        if std::mem::take(&mut self.todo.lease) {
+        if self.todo.lease && env.now_ms - self.lease_counted_ms >= self.term_ms() / COUNTS_A_TERM {
+            self.todo.lease = false;
             self.renew_lease(env.now_ms);
         }
         if !self.holds_lease(env.now_ms) {

@@ -6,6 +6,8 @@ use super::{Cluster, Env};
 /// How long a master must have been without replicas: after a failover, its replicas may be about to announce that they
 /// follow it.
 const DELAY_MS: i64 = 5000;
+/// How often a replica looks whether there is one: it looks at all nodes for that.
+const LOOK_MS: i64 = 500;
 
 impl Cluster {
     /// Decides whether this replica moves, and where to.
@@ -13,6 +15,10 @@ impl Cluster {
         let Some(my_master) = self.myself().replica_of else {
             return;
         };
+        if env.now_ms - self.orphans_sought_ms < LOOK_MS {
+            return;
+        }
+        self.orphans_sought_ms = env.now_ms;
         let mut target = None;
         for key in self.nodes.keys() {
             let orphaned = self.is_orphaned(key);

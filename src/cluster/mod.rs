@@ -18,7 +18,7 @@
 //! The server's side is `server/cluster/`: sockets and files, requests and messages.
 //!
 //! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
-//! state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
+//! state), `lease` (a master's right to serve), `links` (of the bus), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
 //! replicas), `name` (whom a cluster with a name lets in),
 //! `seal` (codes of packets, for the server's links), `ownership` (who owns slots), `forming` (clusters
 //! that come about by themselves), `admin` (what CLUSTER subcommands change), `describe` (what they show),
@@ -33,6 +33,7 @@ mod failure;
 mod forming;
 mod gossip;
 mod lease;
+mod links;
 mod manual;
 mod migration;
 mod name;
@@ -46,7 +47,7 @@ mod sim;
 pub(crate) mod slot_migration;
 pub(crate) mod wire;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
@@ -54,6 +55,8 @@ pub(crate) use admin::{AdminError, FailoverMode, SetSlot};
 pub(crate) use describe::Endpoint;
 pub(crate) use durable::{Confirmation, Lineage, Refusal};
 use election::Election;
+use links::Link;
+pub(crate) use links::{LinkId, LinkMap};
 pub(crate) use manual::HandOverState;
 use manual::ManualFailover;
 use node::{Node, NodeFlags, NodeId, NodeKey, NodeTable};
@@ -66,10 +69,6 @@ const TICK_MS: i64 = 100;
 const RECONNECT_MS: i64 = 100;
 /// Between writes of `nodes.conf` for what others could tell us again.
 const SAVES_APART_MS: i64 = 500;
-
-/// A bus connection. The machine numbers the links it opens and those the server accepts; no number is used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct LinkId(pub(crate) u64);
 
 /// The endpoint that clients are given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -319,42 +318,6 @@ fn is_address(text: &str) -> bool {
     text.parse::<std::net::IpAddr>().is_ok()
 }
 
-#[derive(Clone, Debug)]
-struct Link {
-    node: Option<NodeKey>,
-    inbound: bool,
-    connected: bool,
-    created_ms: i64,
-    peer_ip: String,
-    local_ip: String,
-    /// When the unanswered pings were sent. Pongs come in the same order.
-    pings: VecDeque<i64>,
-    /// The next packet on it is to say the name of our cluster.
-    tells_name: bool,
-    /// The name of a cluster that the other side said last.
-    said: Option<String>,
-    /// What comes on it is not let in, and that was counted.
-    is_refused: bool,
-}
-
-impl Link {
-    /// One that we open to a node or, without a node, one that was accepted: who opened that shows later.
-    fn new(node: Option<NodeKey>, now_ms: i64, peer_ip: String, local_ip: String) -> Link {
-        Link {
-            node,
-            inbound: node.is_none(),
-            connected: node.is_none(),
-            created_ms: now_ms,
-            peer_ip,
-            local_ip,
-            pings: VecDeque::new(),
-            tells_name: node.is_some(),
-            said: None,
-            is_refused: false,
-        }
-    }
-}
-
 /// Work put off to the end of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Todo {
@@ -372,6 +335,34 @@ struct Todo {
     late_news: bool,
     /// There are nodes that others may not know yet.
     newcomers: bool,
+}
+
+/// Which packets DEBUG has us drop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Dropped {
+    #[default]
+    None,
+    /// Those of a type.
+    Type(u16),
+    All,
+}
+
+impl Dropped {
+    fn has(self, packet_type: u16) -> bool {
+        self == Dropped::All || self == Dropped::Type(packet_type)
+    }
+}
+
+/// What DEBUG breaks on purpose.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Broken {
+    pub(crate) dropped: Dropped,
+    /// The link of a packet that is dropped is closed.
+    pub(crate) closes_links: bool,
+    /// No node is pinged that need not be.
+    pub(crate) no_random_pings: bool,
+    /// Links that are closed are not opened again.
+    pub(crate) no_reconnection: bool,
 }
 
 /// Counters of CLUSTER INFO.
@@ -416,7 +407,7 @@ pub(crate) struct Cluster {
     unclaimed: SlotSet,
     /// Until when (unix seconds) a forgotten node must not be added again.
     blacklist: BTreeMap<NodeId, i64>,
-    links: HashMap<LinkId, Link>,
+    links: LinkMap<Link>,
     next_link: u64,
     election: Election,
     durable: durable::Durable,
@@ -439,6 +430,8 @@ pub(crate) struct Cluster {
     last_tick_ms: i64,
     last_turn_ms: i64,
     random_ping_ms: i64,
+    /// When we last looked for masters without replicas.
+    orphans_sought_ms: i64,
     pfail_news: failure::PfailNews,
     pfail_news_due_ms: i64,
     /// When we last told others of late answers.
@@ -449,12 +442,14 @@ pub(crate) struct Cluster {
     awake_ms: i64,
     /// When our lease ends, see `lease`; `i64::MAX`: never.
     lease_end_ms: i64,
+    /// When the grants were counted last.
+    lease_counted_ms: i64,
     /// When we last took our master's place.
     elected_ms: i64,
     stats: Stats,
     /// When it was last logged that a node of another cluster is not let in.
     refusal_logged_ms: i64,
-    drop_filter: Option<u16>,
+    broken: Broken,
 }
 
 impl Cluster {
@@ -483,7 +478,7 @@ impl Cluster {
             leftovers: SlotSet::default(),
             unclaimed: SlotSet::default(),
             blacklist: BTreeMap::new(),
-            links: HashMap::new(),
+            links: LinkMap::default(),
             next_link: 0,
             election: Election::default(),
             durable: durable::Durable::default(),
@@ -503,6 +498,7 @@ impl Cluster {
             last_tick_ms: 0,
             last_turn_ms: now_ms,
             random_ping_ms: now_ms,
+            orphans_sought_ms: 0,
             pfail_news: failure::PfailNews::None,
             pfail_news_due_ms: now_ms,
             late_news_ms: 0,
@@ -510,10 +506,11 @@ impl Cluster {
             minority_ms: 0,
             awake_ms: 0,
             lease_end_ms: i64::MAX,
+            lease_counted_ms: 0,
             elected_ms: 0,
             stats: Stats::default(),
             refusal_logged_ms: 0,
-            drop_filter: None,
+            broken: Broken::default(),
         };
         cluster.apply_config(config, true);
         cluster
@@ -557,6 +554,7 @@ impl Cluster {
         }
         // What others should know does not wait for the next ping.
         self.todo.announce |= !starting && self.todo.save;
+        self.nodes.look_at_all();
         self.next_due_ms = 0;
     }
 
@@ -653,106 +651,15 @@ impl Cluster {
         self.manual.in_progress()
     }
 
-    /// Sets or lifts DEBUG's packet filter: packets of that type are dropped.
-    pub(crate) fn set_drop_filter(&mut self, packet_type: Option<u16>) {
-        self.drop_filter = packet_type;
+    /// What DEBUG breaks.
+    pub(crate) fn broken_mut(&mut self) -> &mut Broken {
+        self.next_due_ms = 0;
+        &mut self.broken
     }
 
     /// A link broke off because of what came without a valid code.
     pub(crate) fn note_refused_by_code(&mut self) {
         self.stats.refused_by_code += 1;
-    }
-
-    // ---- links ----
-
-    /// To be called when a bus connection was accepted; returns its number.
-    pub(crate) fn on_accept(&mut self, now_ms: i64, peer_ip: String, local_ip: String) -> LinkId {
-        let id = self.new_link_id();
-        self.links.insert(id, Link::new(None, now_ms, peer_ip, local_ip));
-        id
-    }
-
-    /// To be called when a connection of [`Action::Connect`] is established.
-    pub(crate) fn on_link_connected(&mut self, link: LinkId, local_ip: String, env: &Env) {
-        let Some(l) = self.links.get_mut(&link) else {
-            return;
-        };
-        l.connected = true;
-        l.local_ip = local_ip;
-        let Some(key) = l.node else { return };
-        let node = &mut self.nodes[key];
-        // A ping at once keeps a reconnect from looking like silence. A ping that already waits keeps its time: its
-        // answer has been due since then.
-        let waiting_since = node.ping_sent_ms;
-        let kind = if node.flags.has(NodeFlags::MEET) { wire::PacketType::Meet } else { wire::PacketType::Ping };
-        // If the MEET is lost, the node is pinged like any other from now on.
-        node.flags.clear(NodeFlags::MEET);
-        self.send_ping(link, kind, env);
-        let node = &mut self.nodes[key];
-        node.ping_sent_ms = if waiting_since != 0 { waiting_since } else { env.now_ms };
-    }
-
-    /// To be called when a connection broke, was refused, or its peer violated the protocol.
-    pub(crate) fn on_link_closed(&mut self, link: LinkId, env: &Env) {
-        let Some(key) = self.unlink(link) else { return };
-        let node = &mut self.nodes[key];
-        if node.link.is_none() && node.ping_sent_ms == 0 {
-            // It counts as unanswered from now on.
-            node.ping_sent_ms = env.now_ms;
-        }
-        let due = self.nodes[key].connect_ms + self.reconnect_ms(key, env.now_ms);
-        self.wake_at(due.max(env.now_ms));
-    }
-
-    /// The send buffer of a link grew beyond the limit: the link is closed, as the peer does not keep up.
-    pub(crate) fn on_link_over_limit(&mut self, link: LinkId, used: u64, env: &Env) {
-        let Some(l) = self.links.get(&link) else {
-            return;
-        };
-        log::warn!(
-            "Freeing cluster link({} node {}, used memory: {used}) due to exceeding send buffer memory limit.",
-            if l.inbound { "from" } else { "to" },
-            l.node.map_or(String::new(), |k| self.nodes[k].id.to_string()),
-        );
-        self.stats.links_buffer_limit_exceeded += 1;
-        self.actions.push(Action::CloseLink { link });
-        self.on_link_closed(link, env);
-    }
-
-    /// Closes a link and forgets it; its node may get another.
-    fn close_link(&mut self, link: LinkId) {
-        if self.links.contains_key(&link) {
-            self.unlink(link);
-            self.actions.push(Action::CloseLink { link });
-            self.wake_at(0);
-        }
-    }
-
-    fn unlink(&mut self, link: LinkId) -> Option<NodeKey> {
-        let key = self.links.remove(&link)?.node?;
-        let node = &mut self.nodes[key];
-        if node.link == Some(link) {
-            node.link = None;
-        }
-        if node.inbound == Some(link) {
-            node.inbound = None;
-        }
-        Some(key)
-    }
-
-    fn new_link_id(&mut self) -> LinkId {
-        self.next_link += 1;
-        LinkId(self.next_link)
-    }
-
-    fn connect(&mut self, key: NodeKey, now_ms: i64) {
-        let link = self.new_link_id();
-        let node = &mut self.nodes[key];
-        node.link = Some(link);
-        node.connect_ms = now_ms;
-        let (ip, port) = (node.ip.clone(), node.bus_port);
-        self.links.insert(link, Link::new(Some(key), now_ms, ip.clone(), String::new()));
-        self.actions.push(Action::Connect { link, ip, port });
     }
 
     // ---- the table ----
@@ -789,6 +696,8 @@ impl Cluster {
             self.close_link(link);
         }
         self.nodes.remove(key);
+        // In a smaller cluster some are pinged sooner.
+        self.nodes.look_at_all();
     }
 
     fn is_master(&self) -> bool {
@@ -813,7 +722,7 @@ impl Cluster {
 
     /// When [`Cluster::tick`] next has something to do; the caller must not sleep longer.
     pub(crate) fn next_deadline_ms(&self) -> i64 {
-        self.next_due_ms
+        self.next_due_ms.min(self.nodes.next_wake_ms())
     }
 
     /// To be called first in every turn: finds out if this process stood still. A master that did so for long may have
@@ -848,7 +757,7 @@ impl Cluster {
     /// Does what is due.
     pub(crate) fn tick(&mut self, env: &Env) {
         let tick_ms = self.tick_ms();
-        if env.now_ms < self.next_due_ms && env.now_ms - self.last_tick_ms < tick_ms / 2 {
+        if env.now_ms < self.next_deadline_ms() && env.now_ms - self.last_tick_ms < tick_ms / 2 {
             return;
         }
         self.last_tick_ms = env.now_ms;
@@ -957,7 +866,7 @@ impl Cluster {
     /// Panics unless the tables agree with each other. For tests and simulations.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
-        let mut counts: HashMap<NodeKey, usize> = HashMap::new();
+        let mut counts: BTreeMap<NodeKey, usize> = BTreeMap::new();
         for (slot, owner) in self.owner.iter().enumerate() {
             if let Some(key) = owner {
                 assert!(self.nodes[*key].slots.contains(slot as Slot), "owner table and node disagree on {slot}");

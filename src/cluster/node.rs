@@ -352,6 +352,10 @@ pub(crate) struct NodeTable {
     nodes: slab::Slab<Node>,
     /// In order of id: read for every packet, changed seldom.
     by_id: Vec<(NodeId, NodeKey)>,
+    /// By key, close together as they are looked through all the time: when each node is to be looked at next, at the
+    /// latest, and whether that is worth a turn of its own.
+    look_ms: Vec<i64>,
+    wake_ms: Vec<i64>,
 }
 
 impl NodeTable {
@@ -361,11 +365,16 @@ impl NodeTable {
         let index = u32::try_from(self.nodes.insert(node) + 1).expect("fewer than 2^32 nodes");
         let key = NodeKey(std::num::NonZeroU32::new(index).expect("one was added"));
         self.enter(id, key);
+        let room = self.look_ms.len().max(Self::index(key) + 1);
+        self.look_ms.resize(room, i64::MAX);
+        self.wake_ms.resize(room, i64::MAX);
+        self.look_at(key, 0);
         key
     }
 
     pub(crate) fn remove(&mut self, key: NodeKey) -> Node {
         let node = self.nodes.remove(Self::index(key));
+        self.looked_at(key);
         self.by_id.retain(|(_, k)| *k != key);
         node
     }
@@ -398,6 +407,58 @@ impl NodeTable {
     /// The keys, in order of id.
     pub(crate) fn keys(&self) -> Vec<NodeKey> {
         self.by_id.iter().map(|(_, key)| *key).collect()
+    }
+
+    /// The key at this position, in order of id.
+    pub(crate) fn key_at(&self, at: usize) -> NodeKey {
+        self.by_id[at].1
+    }
+
+    /// The position of the first node after `id`, in order of id.
+    pub(crate) fn position_after(&self, id: &NodeId) -> usize {
+        self.by_id.partition_point(|(other, _)| other <= id)
+    }
+
+    // ---- when to look at which ----
+
+    /// A node is to be looked at at this time, if it is not to be sooner; 0: as soon as any is.
+    pub(crate) fn look_at(&mut self, key: NodeKey, at_ms: i64) {
+        let due = &mut self.look_ms[Self::index(key)];
+        *due = at_ms.min(*due);
+    }
+
+    /// The same, on time rather than when others are looked at, too.
+    pub(crate) fn wake_for(&mut self, key: NodeKey, at_ms: i64) {
+        self.look_at(key, at_ms);
+        let due = &mut self.wake_ms[Self::index(key)];
+        *due = at_ms.min(*due);
+    }
+
+    /// What it was to be looked at for on time has come about.
+    pub(crate) fn forget_wake(&mut self, key: NodeKey) {
+        self.wake_ms[Self::index(key)] = i64::MAX;
+    }
+
+    /// It is to be looked at when it is said anew.
+    pub(crate) fn looked_at(&mut self, key: NodeKey) {
+        self.look_ms[Self::index(key)] = i64::MAX;
+        self.forget_wake(key);
+    }
+
+    /// All are to be looked at as soon as any is.
+    pub(crate) fn look_at_all(&mut self) {
+        self.by_id.iter().for_each(|(_, key)| self.look_ms[Self::index(*key)] = 0);
+    }
+
+    /// The nodes that are to be looked at by now.
+    pub(crate) fn due(&self, now_ms: i64) -> Vec<NodeKey> {
+        let due = self.look_ms.iter().enumerate().filter(|(_, at_ms)| **at_ms <= now_ms);
+        due.filter_map(|(at, _)| std::num::NonZeroU32::new(at as u32 + 1)).map(NodeKey).collect()
+    }
+
+    /// When the first is to be looked at on time.
+    pub(crate) fn next_wake_ms(&self) -> i64 {
+        self.wake_ms.iter().copied().min().unwrap_or(i64::MAX)
     }
 
     /// The keys in order of id, beginning with the one at this position and going round.

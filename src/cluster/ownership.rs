@@ -18,10 +18,18 @@ impl Cluster {
         self.owner_changes += 1;
         self.nodes[key].slots.insert(slot);
         self.nodes[key].slot_count += 1;
+        if self.nodes[key].slot_count == 1 {
+            self.became_other(key);
+        }
         // A master's first slot makes it a target of replica migration, if there are replicas at all.
         if self.nodes[key].slot_count == 1 && self.nodes.iter().any(|(_, n)| n.is_master() && !n.replicas.is_empty()) {
             self.nodes[key].flags.set(NodeFlags::MIGRATE_TO);
         }
+    }
+
+    /// A node is master, replica or a master with slots now, which it was not: when to look at it next was another matter.
+    fn became_other(&mut self, key: NodeKey) {
+        if key == self.myself { self.nodes.look_at_all() } else { self.nodes.look_at(key, 0) }
     }
 
     /// Takes a slot from its owner; false if it has none.
@@ -68,6 +76,7 @@ impl Cluster {
             let flags = &mut self.nodes[key].flags;
             flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
             flags.set(NodeFlags::REPLICA);
+            self.became_other(key);
             self.save_later_and_update();
         }
         if let Some(master) = self.nodes.find(&master_id).filter(|m| *m != key)
@@ -93,6 +102,7 @@ impl Cluster {
         let flags = &mut self.nodes[key].flags;
         flags.clear(NodeFlags::REPLICA);
         flags.set(NodeFlags::MASTER);
+        self.became_other(key);
         self.save_later_and_update();
     }
 
@@ -215,7 +225,9 @@ impl Cluster {
         let mut dirty = Vec::new();
         let (mut changed, mut moved) = (false, false);
         let granted = self.granted_to(claimant);
-        for slot in 0..SLOT_COUNT as Slot {
+        // No other slots are concerned; many nodes claim few each.
+        let concerned = claimed.with(&self.nodes[claimant].slots);
+        for slot in concerned.iter() {
             let owner = self.owner[usize::from(slot)];
             if !claimed.contains(slot) {
                 if owner == Some(claimant) {

@@ -10,35 +10,41 @@
 //!
 //! `HEXAD_SIM_SEEDS` sets how many seeds are tried, `HEXAD_SIM_SEED` the first one; a failure names its seed.
 
+mod changes;
 mod check;
 mod durable;
 mod faults;
 mod forming;
 mod hand_over;
 mod scale;
+mod starved;
 mod tests;
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use super::node::{NodeFlags, NodeId};
 use super::wire::{self, PacketType};
-use super::{Action, Cluster, ClusterConfig, Env, FailoverMode, LinkId, SetSlot};
+use super::{Action, Broken, Cluster, ClusterConfig, Dropped, Env, FailoverMode, LinkId, LinkMap, SetSlot};
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 
 const START_MS: i64 = 1_700_000_000_000;
 /// How late the machine may be: its tick, and the latency of a packet.
 const SLACK_MS: i64 = 300;
+/// No clock goes slower.
+const SLOWEST: f64 = 0.97;
 /// The shortest term of leases.
 const SHORTEST_TERM_MS: i64 = 500;
 
 type NodeNo = usize;
-type ConnNo = u64;
+type ConnNo = usize;
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Wake(NodeNo, u64),
+    /// A node is to wake, unless it was set to wake at another time since.
+    Wake(NodeNo),
     /// The first packet on its way to that side of a connection arrives.
     Arrive(ConnNo, usize),
     /// The attempt to connect reaches the other side.
@@ -49,6 +55,8 @@ enum Event {
     /// What a replica has, on its way to its master.
     Confirm(Box<durable::Confirm>),
     Fault,
+    /// Operators go on with what they are at.
+    Operate,
     Restart(NodeNo),
     /// What a node is told of its seeds' addresses.
     Seek(NodeNo),
@@ -72,19 +80,27 @@ struct SimNode {
     cluster: Option<Cluster>,
     conf: String,
     config: ClusterConfig,
-    links: BTreeMap<LinkId, ConnNo>,
-    wake: u64,
+    links: LinkMap<ConnNo>,
+    /// When it is to wake.
+    wake_ms: i64,
     has_keys: bool,
     paused: bool,
-    /// The rate of its clock, and since when it has that.
+    /// When its last turn was, and when the next can be: it gets little of the processor.
+    turn_ms: i64,
+    busy_until_ms: i64,
+    /// The rate of its clock, since when it has that.
     rate: f64,
     rated_ms: i64,
+    /// What it told then.
+    told_ms: i64,
     /// Until when clients are held back, so that nothing is written.
     clients_held_ms: i64,
     /// Dies after carrying out so many more actions.
     doomed: Option<usize>,
     offset: i64,
     data: durable::Data,
+    /// The number of its shard.
+    shard: usize,
     repl_from: Option<String>,
     repl_heard_ms: i64,
     last_vote_epoch: u64,
@@ -108,6 +124,29 @@ struct Sent {
     saves: u64,
 }
 
+/// All connections there ever were, by number.
+#[derive(Default)]
+struct Conns(Vec<Option<Box<Conn>>>);
+
+impl Conns {
+    fn add(&mut self, conn: Conn) -> ConnNo {
+        self.0.push(Some(Box::new(conn)));
+        self.0.len() - 1
+    }
+
+    fn get(&self, no: ConnNo) -> Option<&Conn> {
+        self.0[no].as_deref()
+    }
+
+    fn get_mut(&mut self, no: ConnNo) -> Option<&mut Conn> {
+        self.0[no].as_deref_mut()
+    }
+
+    fn remove(&mut self, no: ConnNo) -> Option<Box<Conn>> {
+        self.0[no].take()
+    }
+}
+
 struct Sim {
     seed: u64,
     rng: fastrand::Rng,
@@ -115,14 +154,16 @@ struct Sim {
     seq: u64,
     events: BinaryHeap<Reverse<(i64, u64, Event)>>,
     nodes: Vec<SimNode>,
-    conns: HashMap<ConnNo, Conn>,
-    next_conn: ConnNo,
+    conns: Conns,
     /// Directions in which nothing passes, with the fault that blocks them.
     blocked: HashMap<(NodeNo, NodeNo), u64>,
     latency_ms: std::ops::Range<i64>,
+    /// For how long a node does not run after each of its turns.
+    late_ms: std::ops::Range<i64>,
     loss: f64,
     faults: bool,
     next_fault: u64,
+    /// When each node heard of another last, by its own clock.
     heard: HashMap<(NodeNo, NodeId), i64>,
     votes: HashMap<(NodeId, u64), NodeNo>,
     claims: BTreeMap<u64, Vec<(NodeId, SlotSet)>>,
@@ -131,10 +172,18 @@ struct Sim {
     steps: u64,
     /// In how many replicas writes are before they are acknowledged; 0: what is written is not looked at.
     copies: u32,
-    shards: Vec<durable::Acknowledged>,
+    shards: Vec<durable::Shard>,
+    /// What clients were told is written.
+    acknowledged: BTreeMap<Slot, durable::Acknowledged>,
+    looks: usize,
+    /// A slot on its way from one master to another.
+    moving: Option<changes::Move>,
+    changes: changes::Changes,
     /// The elections that were begun, and how many replicas took a master's place.
     elections: HashSet<(NodeNo, u64)>,
     promotions: u64,
+    /// The node that did not agree with the others when that was last looked at.
+    odd: Cell<NodeNo>,
     /// How long it took at the start until every node knew every other, and from then until all views agreed.
     formed_ms: [i64; 2],
 }
@@ -194,10 +243,10 @@ impl Sim {
             seq: 0,
             events: BinaryHeap::new(),
             nodes: Vec::new(),
-            conns: HashMap::new(),
-            next_conn: 0,
+            conns: Conns::default(),
             blocked: HashMap::new(),
             latency_ms: 0..3,
+            late_ms: 0..1,
             loss: 0.0,
             faults: false,
             next_fault: 1,
@@ -207,11 +256,21 @@ impl Sim {
             forced_until_ms: 0,
             steps: 0,
             copies,
-            shards: (0..masters).map(|_| durable::Acknowledged::default()).collect(),
+            shards: (0..masters).map(|_| durable::Shard::default()).collect(),
+            acknowledged: BTreeMap::new(),
+            looks: 0,
+            moving: None,
+            changes: changes::Changes::default(),
             elections: HashSet::new(),
             promotions: 0,
+            odd: Cell::new(0),
             formed_ms: [0; 2],
         }
+    }
+
+    /// In a large cluster some checks after every step would take all the time.
+    fn is_large(&self) -> bool {
+        self.nodes.len() > 50
     }
 
     /// One more node, which knows nobody.
@@ -222,16 +281,20 @@ impl Sim {
             cluster: Some(cluster),
             conf: String::new(),
             config,
-            links: BTreeMap::new(),
-            wake: 0,
+            links: LinkMap::default(),
+            wake_ms: i64::MAX,
             has_keys: false,
             paused: false,
+            turn_ms: 0,
+            busy_until_ms: 0,
             rate: 1.0,
             rated_ms: self.now,
+            told_ms: self.now,
             clients_held_ms: 0,
             doomed: None,
             offset: i64::from(self.copies == 0),
             data: durable::Data::default(),
+            shard: self.nodes.len() % self.shards.len().max(1),
             repl_from: None,
             repl_heard_ms: self.now,
             last_vote_epoch: 0,
@@ -249,7 +312,26 @@ impl Sim {
     /// A node's own time.
     fn local_ms(&self, no: NodeNo) -> i64 {
         let node = &self.nodes[no];
-        node.rated_ms + ((self.now - node.rated_ms) as f64 * node.rate) as i64
+        node.told_ms + ((self.now - node.rated_ms) as f64 * node.rate) as i64
+    }
+
+    /// From now on a node's clock goes at this rate.
+    fn set_rate(&mut self, no: NodeNo, rate: f64) {
+        let told_ms = self.local_ms(no);
+        let node = &mut self.nodes[no];
+        (node.rate, node.rated_ms, node.told_ms) = (rate, self.now, told_ms);
+        // What it is to wake for comes sooner or later than before.
+        if self.nodes[no].cluster.is_some() {
+            self.wake_when_due(no);
+        }
+    }
+
+    /// All clocks go at rates that differ by so much at most.
+    fn set_rates(&mut self, spread: f64) {
+        for no in 0..self.nodes.len() {
+            let rate = 1.0 + (self.rng.f64() - 0.5) * spread;
+            self.set_rate(no, rate);
+        }
     }
 
     /// Whether a client's write to this node's slots is accepted now.
@@ -305,16 +387,56 @@ impl Sim {
         work(&mut cluster, &env);
         cluster.tick(&env);
         let actions = cluster.flush(&env);
-        let due = cluster.next_deadline_ms();
+        self.end_turn(no);
         self.nodes[no].cluster = Some(cluster);
         self.carry_out(no, actions);
         if self.nodes[no].cluster.is_some() {
-            self.nodes[no].wake += 1;
-            let wake = self.nodes[no].wake;
-            let node = &self.nodes[no];
-            let due = node.rated_ms + ((due - node.rated_ms) as f64 / node.rate).ceil() as i64;
-            self.at(due.max(self.now + 1), Event::Wake(no, wake));
+            self.wake_when_due(no);
             self.check(no);
+        }
+    }
+
+    /// What comes at the same time is of the same turn.
+    fn end_turn(&mut self, no: NodeNo) {
+        if self.late_ms.end > 1 && self.nodes[no].turn_ms != self.now {
+            self.nodes[no].turn_ms = self.now;
+            self.nodes[no].busy_until_ms = self.now + self.rng.i64(self.late_ms.clone());
+        }
+    }
+
+    /// Until when a node does not run, if it does not.
+    fn late_until(&self, no: NodeNo) -> Option<i64> {
+        let node = &self.nodes[no];
+        (node.busy_until_ms > self.now && node.turn_ms != self.now).then_some(node.busy_until_ms)
+    }
+
+    fn wake_when_due(&mut self, no: NodeNo) {
+        let node = &self.nodes[no];
+        let due = self.cluster(no).next_deadline_ms();
+        let due = node.rated_ms + ((due - node.told_ms) as f64 / node.rate).ceil() as i64;
+        let due = due.max(self.now + 1).max(node.busy_until_ms);
+        if due < node.wake_ms {
+            self.nodes[no].wake_ms = due;
+            self.at(due, Event::Wake(no));
+        }
+    }
+
+    /// It may have done what was due in another turn.
+    fn wake(&mut self, no: NodeNo) {
+        if self.nodes[no].wake_ms != self.now {
+            return;
+        }
+        self.nodes[no].wake_ms = i64::MAX;
+        if let Some(until_ms) = self.late_until(no) {
+            self.nodes[no].wake_ms = until_ms;
+            return self.at(until_ms, Event::Wake(no));
+        }
+        let local_ms = self.local_ms(no);
+        let node = &self.nodes[no];
+        match &node.cluster {
+            Some(c) if !node.paused && c.next_deadline_ms() <= local_ms => self.step(no, |_, _| ()),
+            Some(_) if !node.paused => self.wake_when_due(no),
+            _ => {}
         }
     }
 
@@ -335,20 +457,15 @@ impl Sim {
                 Action::Connect { link, ip, port } => {
                     assert_eq!(port, 16379);
                     let to = no_of(&ip).expect("an address of a node");
-                    self.next_conn += 1;
-                    let conn = self.next_conn;
+                    let conn = self.conns.add(Conn {
+                        ends: [no, to],
+                        links: [Some(link), None],
+                        queues: Default::default(),
+                        last_ms: [0; 2],
+                        established: false,
+                        refused: false,
+                    });
                     self.nodes[no].links.insert(link, conn);
-                    self.conns.insert(
-                        conn,
-                        Conn {
-                            ends: [no, to],
-                            links: [Some(link), None],
-                            queues: Default::default(),
-                            last_ms: [0; 2],
-                            established: false,
-                            refused: false,
-                        },
-                    );
                     let ms = self.latency();
                     self.after(ms, Event::Dial(conn));
                 }
@@ -385,7 +502,7 @@ impl Sim {
         let lost = self.loss > 0.0 && self.rng.f64() < self.loss;
         let ms = self.latency();
         let now = self.now;
-        let Some(conn) = self.conns.get_mut(&no_conn) else { return };
+        let Some(conn) = self.conns.get_mut(no_conn) else { return };
         if lost {
             return;
         }
@@ -400,7 +517,7 @@ impl Sim {
 
     fn hang_up(&mut self, no: NodeNo, link: LinkId) {
         let Some(no_conn) = self.nodes[no].links.remove(&link) else { return };
-        let Some(conn) = self.conns.get_mut(&no_conn) else { return };
+        let Some(conn) = self.conns.get_mut(no_conn) else { return };
         let mine = usize::from(!(conn.ends[0] == no && conn.links[0] == Some(link)));
         conn.links[mine] = None;
         let ms = self.latency();
@@ -415,11 +532,13 @@ impl Sim {
         let node = &mut self.nodes[no];
         node.data.crash();
         node.cluster = None;
+        node.wake_ms = i64::MAX;
         node.doomed = None;
         node.paused = false;
         node.clients_held_ms = 0;
         node.cut_ms = None;
-        let links: Vec<LinkId> = node.links.keys().copied().collect();
+        let mut links: Vec<LinkId> = node.links.keys().copied().collect();
+        links.sort_unstable();
         for link in links {
             self.hang_up(no, link);
         }
@@ -484,11 +603,7 @@ impl Sim {
         self.now = self.now.max(when);
         self.steps += 1;
         match event {
-            Event::Wake(no, wake) => {
-                if self.nodes[no].wake == wake && !self.nodes[no].paused {
-                    self.step(no, |_, _| ());
-                }
-            }
+            Event::Wake(no) => self.wake(no),
             Event::Dial(conn) => self.dial(conn),
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Hangup(conn, side) => self.hangup_arrives(conn, side),
@@ -503,6 +618,7 @@ impl Sim {
             }
             Event::Confirm(confirm) => self.confirm(&confirm),
             Event::Fault => self.inject_fault(),
+            Event::Operate => self.operate(),
             Event::Restart(no) => self.restart(no),
             Event::Seek(no) => {
                 let Some(c) = self.nodes[no].cluster.as_ref().filter(|_| !self.nodes[no].paused) else { return };
@@ -524,10 +640,10 @@ impl Sim {
     }
 
     fn dial(&mut self, no: ConnNo) {
-        let Some(conn) = self.conns.get(&no) else { return };
+        let Some(conn) = self.conns.get(no) else { return };
         let [from, to] = conn.ends;
         let Some(link) = conn.links[0] else {
-            self.conns.remove(&no);
+            self.conns.remove(no);
             return;
         };
         if self.nodes[from].paused || self.nodes[to].paused || !self.passes(from, to) || !self.passes(to, from) {
@@ -536,7 +652,7 @@ impl Sim {
             return;
         }
         if self.nodes[to].cluster.is_none() {
-            self.conns.get_mut(&no).unwrap().refused = true;
+            self.conns.get_mut(no).unwrap().refused = true;
             let ms = self.latency();
             self.after(ms, Event::Hangup(no, 0));
             return;
@@ -544,7 +660,7 @@ impl Sim {
         let (now, local) = (self.now, self.local_ms(to));
         let accepted = self.nodes[to].cluster.as_mut().unwrap().on_accept(local, ip_of(from), ip_of(to));
         self.nodes[to].links.insert(accepted, no);
-        let conn = self.conns.get_mut(&no).unwrap();
+        let conn = self.conns.get_mut(no).unwrap();
         conn.links[1] = Some(accepted);
         conn.established = true;
         let waiting = conn.queues[1].len();
@@ -556,31 +672,37 @@ impl Sim {
     }
 
     fn arrive(&mut self, no: ConnNo, side: usize) {
-        let Some(conn) = self.conns.get(&no) else { return };
+        let Some(conn) = self.conns.get(no) else { return };
         let (from, to) = (conn.ends[1 - side], conn.ends[side]);
+        if let Some(until_ms) = self.late_until(to) {
+            return self.at(until_ms, Event::Arrive(no, side));
+        }
         if self.nodes[to].paused || !self.passes(from, to) {
             // It stays in a buffer until the partition ends.
             self.after(20, Event::Arrive(no, side));
             return;
         }
-        let conn = self.conns.get_mut(&no).unwrap();
+        let conn = self.conns.get_mut(no).unwrap();
         let (Some(packet), Some(link)) = (conn.queues[side].pop_front(), conn.links[side]) else { return };
         let sender = NodeId::parse(&packet[40..80]).expect("what a node sends");
-        if self.nodes[to].cluster.as_ref().is_some_and(|c| c.drop_filter != Some(wire::packet_type(&packet))) {
-            self.heard.insert((to, sender), self.now);
+        if !self.is_large()
+            && self.nodes[to].cluster.as_ref().is_some_and(|c| !c.broken.dropped.has(wire::packet_type(&packet)))
+        {
+            let now = self.local_ms(to);
+            self.heard.insert((to, sender), now);
         }
         self.step(to, |c, env| c.on_packet(link, &packet, env));
     }
 
     fn hangup_arrives(&mut self, no: ConnNo, side: usize) {
-        let Some(conn) = self.conns.get(&no) else { return };
+        let Some(conn) = self.conns.get(no) else { return };
         let (from, to) = (conn.ends[1 - side], conn.ends[side]);
         let refused = conn.refused;
         if self.nodes[to].paused || (!refused && !self.passes(from, to)) {
             self.after(50, Event::Hangup(no, side));
             return;
         }
-        let conn = self.conns.remove(&no).unwrap();
+        let conn = self.conns.remove(no).unwrap();
         if let Some(link) = conn.links[side]
             && self.nodes[to].links.remove(&link).is_some()
         {

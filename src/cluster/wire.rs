@@ -485,7 +485,13 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
 ///
 /// Panics if the content does not fit its length fields (more than 65,535 gossip entries, a message beyond 4 GiB).
 pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
-    let mut out = vec![0u8; HEADER_LEN];
+    let room = match body {
+        // With room for the usual extensions.
+        Body::Ping { gossip, .. } => gossip.len() * GOSSIP_LEN + 64,
+        _ => 0,
+    };
+    let mut out = Vec::with_capacity(HEADER_LEN + room);
+    out.resize(HEADER_LEN, 0);
     let mut mflags = header.mflags & !MFLAG_EXTENSIONS;
     let (packet_type, count, extension_count) = match body {
         Body::Ping { kind, gossip, extensions } => {

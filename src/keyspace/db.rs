@@ -530,20 +530,21 @@ impl Db {
         match &mut self.tables {
             Tables::One(t) => step(t),
             Tables::PerSlot(slots) => {
-                for _ in 0..slots.len() / REHASH_SHARE {
-                    let place = &mut slots[self.rehash_slot];
-                    match place {
-                        Some(t) if t.is_empty() => *place = None,
-                        Some(t) => {
-                            step(t);
-                            if t.is_rehashing() && Instant::now() >= deadline {
-                                return;
-                            }
-                        }
-                        None => {}
+                let (from, count) = (self.rehash_slot, slots.len());
+                let to = (from + count / REHASH_SHARE).min(count);
+                for (at, place) in slots[from..to].iter_mut().enumerate() {
+                    let Some(t) = place else { continue };
+                    if t.is_empty() {
+                        *place = None;
+                        continue;
                     }
-                    self.rehash_slot = (self.rehash_slot + 1) % slots.len();
+                    step(t);
+                    if t.is_rehashing() && Instant::now() >= deadline {
+                        self.rehash_slot = from + at;
+                        return;
+                    }
                 }
+                self.rehash_slot = to % count;
             }
         }
     }

@@ -39,6 +39,7 @@ use crate::server::net::threads::IoThreads;
 use crate::server::persist::load::Loader;
 use crate::server::repl::ReplIo;
 use crate::structs::table::HashSeed;
+use crate::sys::alloc;
 use crate::sys::background::Background;
 use crate::sys::clock::Clock;
 use crate::sys::process::OomScore;
@@ -475,7 +476,7 @@ impl Server {
             watchdog::report();
         }
         self.sample_rates();
-        self.sample_memory();
+        alloc::peak();
         self.shutdown_cron();
         self.doctor_cron();
         self.clients_cron();

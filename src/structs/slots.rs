@@ -31,15 +31,21 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// A set of slots in the byte order of the bus.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct SlotSet(Box<[u8; SLOT_BYTES]>);
+/// No slot.
+static NONE: [u8; SLOT_BYTES] = [0; SLOT_BYTES];
 
-impl Default for SlotSet {
-    fn default() -> Self {
-        SlotSet(Box::new([0; SLOT_BYTES]))
+/// A set of slots in the byte order of the bus. One to which none was ever added takes no memory: half of the nodes of a
+/// cluster are replicas.
+#[derive(Clone, Default)]
+pub(crate) struct SlotSet(Option<Box<[u8; SLOT_BYTES]>>);
+
+impl PartialEq for SlotSet {
+    fn eq(&self, other: &SlotSet) -> bool {
+        self.as_bytes() == other.as_bytes()
     }
 }
+
+impl Eq for SlotSet {}
 
 impl std::fmt::Debug for SlotSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,21 +56,25 @@ impl std::fmt::Debug for SlotSet {
 impl SlotSet {
     /// A set from the bitmap of a packet.
     pub(crate) fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
-        SlotSet(Box::new(*bytes))
+        SlotSet(Some(Box::new(*bytes)))
     }
 
     /// The bitmap, as packets have it.
     pub(crate) fn as_bytes(&self) -> &[u8; SLOT_BYTES] {
-        &self.0
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8; SLOT_BYTES] {
+        self.0.get_or_insert_with(|| Box::new(NONE))
     }
 
     pub(crate) fn contains(&self, slot: Slot) -> bool {
-        self.0[usize::from(slot) / 8] & (1 << (slot % 8)) != 0
+        self.as_bytes()[usize::from(slot) / 8] & (1 << (slot % 8)) != 0
     }
 
     /// Adds `slot`; true if it was not there.
     pub(crate) fn insert(&mut self, slot: Slot) -> bool {
-        let byte = &mut self.0[usize::from(slot) / 8];
+        let byte = &mut self.bytes_mut()[usize::from(slot) / 8];
         let bit = 1 << (slot % 8);
         let new = *byte & bit == 0;
         *byte |= bit;
@@ -73,7 +83,8 @@ impl SlotSet {
 
     /// Takes `slot` out; true if it was there.
     pub(crate) fn remove(&mut self, slot: Slot) -> bool {
-        let byte = &mut self.0[usize::from(slot) / 8];
+        let Some(bytes) = &mut self.0 else { return false };
+        let byte = &mut bytes[usize::from(slot) / 8];
         let bit = 1 << (slot % 8);
         let was = *byte & bit != 0;
         *byte &= !bit;
@@ -81,18 +92,27 @@ impl SlotSet {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|b| b.count_ones() as usize).sum()
+        self.words().map(|word| word.count_ones() as usize).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|&b| b == 0)
+        self.words().all(|word| word == 0)
     }
 
     /// The set without the slots of `other`.
     pub(crate) fn without(&self, other: &SlotSet) -> SlotSet {
         let mut out = self.clone();
-        for (a, b) in out.0.iter_mut().zip(other.0.iter()) {
+        for (a, b) in out.0.iter_mut().flat_map(|bytes| bytes.iter_mut()).zip(other.as_bytes()) {
             *a &= !b;
+        }
+        out
+    }
+
+    /// The set together with the slots of `other`.
+    pub(crate) fn with(&self, other: &SlotSet) -> SlotSet {
+        let mut out = self.clone();
+        for (a, b) in out.bytes_mut().iter_mut().zip(other.as_bytes()) {
+            *a |= b;
         }
         out
     }
@@ -107,13 +127,17 @@ impl SlotSet {
 
     /// 64 slots each, the first in the lowest bit.
     fn words(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word))
+        self.as_bytes().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word))
     }
 
     /// The slots, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.0.iter().enumerate().filter(|(_, b)| **b != 0).flat_map(|(i, &byte)| {
-            (0..8u16).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| i as u16 * 8 + bit)
+        self.words().enumerate().filter(|(_, word)| *word != 0).flat_map(|(at, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = (word != 0).then(|| word.trailing_zeros())?;
+                word &= word - 1;
+                Some((at * 64) as Slot + bit as Slot)
+            })
         })
     }
 
@@ -181,6 +205,16 @@ mod tests {
         assert_eq!(s.ranges(), vec![(0, 0), (9, 9), (16383, 16383)]);
     }
 
+    #[test]
+    fn an_empty_set_is_the_same_however_it_became_so() {
+        let mut emptied = SlotSet::default();
+        emptied.insert(5);
+        assert!(emptied.remove(5) && !emptied.remove(5));
+        assert!(emptied == SlotSet::default() && SlotSet::from_bytes(&[0; SLOT_BYTES]) == emptied);
+        assert!(SlotSet::default().is_empty() && !SlotSet::default().remove(5) && !SlotSet::default().contains(5));
+        assert_eq!(SlotSet::default().as_bytes(), &[0; SLOT_BYTES]);
+    }
+
     proptest! {
         #[test]
         fn behaves_as_a_set(
@@ -194,6 +228,9 @@ mod tests {
             prop_assert_eq!(s.first_common(&t), slots.intersection(&others).next().copied());
             prop_assert_eq!(s.iter().collect::<Vec<_>>(), slots.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(s.len(), slots.len());
+            prop_assert_eq!(s.with(&t).iter().collect::<Vec<_>>(), slots.union(&others).copied().collect::<Vec<_>>());
+            let left: Vec<Slot> = slots.difference(&others).copied().collect();
+            prop_assert_eq!(s.without(&t).iter().collect::<Vec<_>>(), left);
             let from_ranges: SlotSet = s.ranges().into_iter().flat_map(|(a, b)| a..=b).collect();
             prop_assert_eq!(from_ranges, s);
         }

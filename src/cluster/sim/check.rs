@@ -42,7 +42,7 @@ impl Sim {
     fn serves_as_before(&mut self, no: NodeNo) -> bool {
         let writes = self.takes_writes(no);
         let Some(c) = &self.nodes[no].cluster else { return true };
-        let (me, large) = (c.myself(), self.nodes.len() > 50);
+        let (me, large) = (c.myself(), self.is_large());
         let serving = (writes, me.slot_count, me.config_epoch);
         std::mem::replace(&mut self.nodes[no].serving, serving) == serving && large && !self.steps.is_multiple_of(199)
     }
@@ -52,7 +52,7 @@ impl Sim {
         let now = self.now;
         let as_before = self.serves_as_before(no);
         let Some(c) = self.nodes[no].cluster.as_ref() else { return };
-        if self.steps.is_multiple_of(256) {
+        if self.steps.is_multiple_of(256 + 5 * self.nodes.len() as u64) {
             c.check_invariants();
         }
         let me = c.myself();
@@ -72,28 +72,26 @@ impl Sim {
         for (_, n) in c.nodes().iter().filter(|(_, n)| n.timed_out()) {
             suspects.insert(n.id);
             let is_new = !node.suspects.contains(&n.id);
-            if let Some(heard) = self.heard.get(&(no, n.id)).filter(|_| is_new && self.nodes.len() <= 50) {
-                assert!(
-                    (now - heard) as f64 * node.rate >= timeout as f64 - 1.0,
-                    "seed {seed}: {} suspects {} {} ms after it was heard of",
-                    me.id,
-                    n.id,
-                    now - heard
-                );
+            if let Some(heard) = self.heard.get(&(no, n.id)).filter(|_| is_new && !self.is_large()) {
+                let ms = self.local_ms(no) - heard;
+                assert!(ms >= timeout - 1, "seed {seed}: {} suspects {} {ms} ms after it was heard of", me.id, n.id);
             }
         }
 
         // A master without majority stops accepting writes. Packets under way may have told it of other masters since.
         let cut = node.cut_ms.filter(|_| me.is_voter() && c.is_up() && self.is_cut(no, c));
         if let Some(cut) = cut {
-            let bound = (timeout.max(SHORTEST_TERM_MS) as f64 / node.rate) as i64 + SLACK_MS;
+            let bound = (timeout.max(SHORTEST_TERM_MS) as f64 / SLOWEST) as i64 + SLACK_MS;
             assert!(now - cut <= bound, "seed {seed}: {} accepts {} ms into a minority", me.id, now - cut);
         }
 
         // No slot is served by two masters at one time.
         if self.takes_writes(no) && now >= self.forced_until_ms {
+            // Of a slot on its way one is the owner, and the other redirects.
+            let mine = self.moving.as_ref().map(|m| me.slots.without(&[m.slot].into_iter().collect()));
+            let mine = mine.as_ref().unwrap_or(&me.slots);
             for (other, c) in self.alive().filter(|(other, _)| *other != no && self.takes_writes(*other)) {
-                if let Some(slot) = me.slots.first_common(&c.myself().slots) {
+                if let Some(slot) = mine.first_common(&c.myself().slots) {
                     self.dump();
                     panic!("seed {seed}: nodes {no} and {other} take writes for slot {slot} at {} ms", now - START_MS);
                 }
@@ -105,7 +103,8 @@ impl Sim {
         let serves = me.is_master() && me.slot_count > 0;
         let (id, epoch) = (me.id, me.config_epoch);
         if serves && (changed || self.steps.is_multiple_of(64)) {
-            let slots = me.slots.clone();
+            // An operator's epochs are not agreed on.
+            let slots = me.slots.without(&self.changes.moved);
             let claims = self.claims.entry(epoch).or_default();
             for (other, theirs) in claims.iter().filter(|(other, _)| *other != id) {
                 let both = slots.first_common(theirs);
@@ -124,33 +123,51 @@ impl Sim {
         node.suspects = suspects;
     }
 
-    /// Whether all nodes agree, see the cluster as up, and suspect nobody.
+    /// Whether all nodes agree, see the cluster as up, and suspect nobody. Whoever did not agree before is asked first.
     pub(super) fn is_settled(&self) -> bool {
-        let mut views = self.alive().map(|(_, c)| {
-            (0..SLOT_COUNT as Slot).step_by(64).map(|s| c.owner_of(s).map(|k| c.node(k).id)).collect::<Vec<_>>()
-        });
-        let first = views.next().expect("somebody is alive");
+        let view = |c: &Cluster| -> Vec<Option<NodeId>> {
+            (0..SLOT_COUNT as Slot).step_by(64).map(|slot| c.owner_of(slot).map(|key| c.node(key).id)).collect()
+        };
+        let first = self.alive().next().map(|(_, c)| view(c)).expect("somebody is alive");
         let fine = |c: &Cluster| {
             c.is_up()
                 && c.nodes().iter().all(|(_, n)| n.healthy() && (n.is_replica() == n.replica_of.is_some()))
                 && c.nodes().iter().all(|(_, n)| !n.flags.has(NodeFlags::NOADDR))
+                && view(c) == first
         };
-        self.alive().all(|(_, c)| fine(c)) && views.all(|v| v == first) && self.roles_agree()
+        self.all_are(fine) && self.roles_agree()
+    }
+
+    /// Whether this is so for all who are alive.
+    fn all_are(&self, so: impl Fn(&Cluster) -> bool) -> bool {
+        let is_so = |no: NodeNo| {
+            let holds = self.nodes[no].cluster.as_ref().is_none_or(&so);
+            if !holds {
+                self.odd.set(no);
+            }
+            holds
+        };
+        is_so(self.odd.get()) && (0..self.nodes.len()).all(is_so)
     }
 
     pub(super) fn roles_agree(&self) -> bool {
         let mut epochs = HashSet::new();
-        self.alive().all(|(_, c)| {
+        let mut roles: Vec<(NodeId, bool, Option<NodeId>)> = Vec::new();
+        for (_, c) in self.alive() {
             let me = c.myself();
-            let my_master = me.replica_of.map(|m| c.node(m).id);
-            let distinct = !me.is_voter() || epochs.insert(me.config_epoch);
-            distinct
-                && self.alive().all(|(_, other)| {
-                    other.find(me.id.as_bytes()).is_some_and(|key| {
-                        let n = other.node(key);
-                        n.is_master() == me.is_master() && n.replica_of.map(|m| other.node(m).id) == my_master
-                    })
-                })
+            if me.is_voter() && !epochs.insert(me.config_epoch) {
+                return false;
+            }
+            roles.push((me.id, me.is_master(), me.replica_of.map(|m| c.node(m).id)));
+        }
+        roles.sort_unstable();
+        // Both are in order of id; nodes that are not alive may be known, too.
+        self.all_are(|c| {
+            let mut known = c.nodes().iter();
+            roles.iter().all(|(id, is_master, master)| {
+                let seen = known.find(|(_, n)| n.id >= *id).filter(|(_, n)| n.id == *id);
+                seen.is_some_and(|(_, n)| n.is_master() == *is_master && n.replica_of.map(|m| c.node(m).id) == *master)
+            })
         })
     }
 

@@ -8,6 +8,9 @@
 use super::super::Confirmation;
 use super::*;
 
+/// A write to a slot, and its number there.
+pub(super) type Write = (Slot, u32);
+
 /// Nodes keep what they have over a crash as with `appendfsync always`, or lose it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Disk {
@@ -29,7 +32,7 @@ pub(super) struct Confirm {
 pub(super) struct Data {
     /// The id of the stream that the offset is one of.
     pub(super) stream: [u8; 40],
-    writes: Vec<u32>,
+    pub(super) writes: Vec<Write>,
     /// Whether it follows its master's stream, over which link.
     pub(super) is_linked: bool,
     link: u64,
@@ -38,8 +41,8 @@ pub(super) struct Data {
     /// Until when nothing is copied, though the link is up.
     stalls_until: i64,
     /// Its data was lost and is not there again.
-    is_lost: bool,
-    keeps: bool,
+    pub(super) is_lost: bool,
+    pub(super) keeps: bool,
     /// As a master: how many of its writes were acknowledged, and since when a replica's link is gone.
     acknowledged: usize,
     gone: BTreeMap<NodeNo, i64>,
@@ -86,13 +89,22 @@ impl Data {
     }
 }
 
-/// What clients of a shard were told is written.
+/// What clients were told is written to a slot.
 #[derive(Default)]
 pub(super) struct Acknowledged {
-    writes: Vec<u32>,
+    pub(super) writes: HashSet<u32>,
     next: u32,
-    refused: u64,
 }
+
+/// A shard, by the number of its first master.
+#[derive(Default)]
+pub(super) struct Shard {
+    /// Those who left it, with what they had, while they may count.
+    pub(super) left: Vec<NodeId>,
+}
+
+/// To how many slots of each master clients write.
+const SLOTS_WRITTEN: usize = 4;
 
 impl Sim {
     pub(super) fn disk(&mut self, disk: Disk) {
@@ -107,19 +119,28 @@ impl Sim {
         *NodeId::random(&mut self.rng).as_bytes()
     }
 
-    fn shard_of(&self, no: NodeNo) -> usize {
-        no % self.shards.len()
+    pub(super) fn shard_of(&self, no: NodeNo) -> usize {
+        self.nodes[no].shard
+    }
+
+    /// The slots that clients write to.
+    pub(super) fn slots_written(&self) -> impl Iterator<Item = Slot> + use<> {
+        let count = self.shards.len() * SLOTS_WRITTEN;
+        (0..count).map(move |at| (at * SLOT_COUNT / count) as Slot)
     }
 
     /// Whether a crash of this node leaves a copy of everything.
     pub(super) fn may_lose_data_of(&self, no: NodeNo) -> bool {
-        if self.copies == 0 || self.nodes[no].data.keeps || self.nodes[no].data.is_lost {
-            return true;
-        }
+        self.copies == 0 || self.nodes[no].data.keeps || self.may_leave_shard(no)
+    }
+
+    /// Whether the rest of its shard has a copy of everything without what this node has.
+    pub(super) fn may_leave_shard(&self, no: NodeNo) -> bool {
         let shard = self.shard_of(no);
         let lost =
             (0..self.nodes.len()).filter(|other| self.shard_of(*other) == shard && self.nodes[*other].data.is_lost);
-        (lost.count() as u32) < self.copies
+        let lost = lost.count() + self.shards[shard].left.len();
+        self.nodes[no].data.is_lost || (lost as u32) < self.copies
     }
 
     pub(super) fn restart_data(&mut self, no: NodeNo) {
@@ -140,6 +161,9 @@ impl Sim {
         let is_master = |n: &NodeNo| self.nodes[*n].cluster.as_ref().is_some_and(|c| c.myself().is_voter());
         let Some(master) = shard.iter().copied().find(is_master) else { return };
         let mut replicas: Vec<NodeNo> = shard.into_iter().filter(|n| *n != master).collect();
+        if replicas.is_empty() {
+            return;
+        }
         replicas.sort_by_key(|n| self.nodes[*n].data.writes.len());
         let lags = self.rng.usize(0..=replicas.len());
         for n in &replicas[..lags] {
@@ -184,17 +208,17 @@ impl Sim {
     }
 
     fn write(&mut self, no: NodeNo) {
-        if !self.takes_writes(no) {
+        if !self.takes_writes(no) || self.cluster(no).check_confirmable().is_err() {
             return;
         }
-        let shard = self.shard_of(no);
-        if self.cluster(no).check_confirmable().is_err() {
-            self.shards[shard].refused += 1;
-            return;
-        }
-        for _ in 0..self.rng.u32(0..3) {
-            self.shards[shard].next += 1;
-            let write = self.shards[shard].next;
+        let c = self.cluster(no);
+        let mine = |slot: &Slot| c.owner_of(*slot) == Some(c.my_key()) && !self.is_moving(*slot);
+        let mine: Vec<Slot> = self.slots_written().filter(mine).collect();
+        for _ in 0..self.rng.u32(0..3).min(mine.len() as u32) {
+            let slot = mine[self.rng.usize(0..mine.len())];
+            let known = self.acknowledged.entry(slot).or_default();
+            known.next += 1;
+            let write = (slot, known.next);
             self.nodes[no].data.writes.push(write);
         }
         self.nodes[no].offset = self.nodes[no].data.writes.len() as i64;
@@ -220,8 +244,9 @@ impl Sim {
         if self.nodes[no].data.stalls_until > self.now {
             return;
         }
-        let theirs = self.nodes[from].data.writes.clone();
-        let stream = self.nodes[from].data.stream;
+        let [theirs, mine] = [from, no].map(|no| &self.nodes[no].data.writes);
+        let (is_beginning, have) = (theirs.starts_with(mine), mine.len());
+        let (more, stream) = (theirs.len().saturating_sub(have), self.nodes[from].data.stream);
         let now = self.now;
         if let Some(until) = self.nodes[no].data.receives_until {
             if now < until {
@@ -229,13 +254,14 @@ impl Sim {
             }
             let data = &mut self.nodes[no].data;
             data.receives_until = None;
-            (data.writes, data.is_linked) = (theirs, true);
-        } else if theirs.starts_with(&self.nodes[no].data.writes) {
+            data.is_linked = true;
+            self.nodes[no].data.writes = self.nodes[from].data.writes.clone();
+        } else if is_beginning {
             // Some of it at a time.
-            let have = self.nodes[no].data.writes.len();
-            let more = self.rng.usize(0..=theirs.len() - have);
+            let more = self.rng.usize(0..=more);
+            let new = self.nodes[from].data.writes[have..have + more].to_vec();
             let data = &mut self.nodes[no].data;
-            data.writes = theirs[..have + more].to_vec();
+            data.writes.extend(new);
             data.is_linked = true;
         } else {
             let ms = self.rng.i64(0..300);
@@ -290,15 +316,13 @@ impl Sim {
             return;
         }
         let upto = self.cluster(no).confirmed_offset().max(0) as usize;
-        let shard = self.shard_of(no);
         let data = &mut self.nodes[no].data;
         let from = data.acknowledged.min(upto);
         // What was there before it became master may have been acknowledged by another one, or not at all.
-        let told = &data.writes[from..upto.min(data.writes.len())];
-        let known: HashSet<u32> = self.shards[shard].writes.iter().copied().collect();
-        let told: Vec<u32> = told.iter().copied().filter(|write| !known.contains(write)).collect();
+        for (slot, write) in &data.writes[from..upto.min(data.writes.len())] {
+            self.acknowledged.entry(*slot).or_default().writes.insert(*write);
+        }
         data.acknowledged = upto;
-        self.shards[shard].writes.extend(told);
     }
 
     /// A master notices that a replica's link is gone.
@@ -324,9 +348,12 @@ impl Sim {
         }
     }
 
-    /// Whoever serves a shard has all that was acknowledged in it.
+    /// Whoever serves a slot has all that was acknowledged in it. One after the other is looked at: what it lacks it does not
+    /// get while it serves.
     fn check_acknowledged(&mut self) {
-        for no in 0..self.nodes.len() {
+        const TURNS: usize = 5;
+        self.looks += 1;
+        for no in (self.looks % TURNS..self.nodes.len()).step_by(TURNS) {
             if self.now >= self.forced_until_ms && self.takes_writes(no) {
                 self.check_data(no);
             }
@@ -334,16 +361,34 @@ impl Sim {
     }
 
     fn check_data(&self, no: NodeNo) {
-        let have: HashSet<u32> = self.nodes[no].data.writes.iter().copied().collect();
-        let acknowledged = &self.shards[self.shard_of(no)].writes;
-        if let Some(lost) = acknowledged.iter().find(|write| !have.contains(write)) {
-            self.dump();
-            panic!(
-                "seed {}: node {no} serves without write {lost}, which was acknowledged, at {} ms",
-                self.seed,
-                self.now - START_MS
-            );
+        let have: HashSet<Write> = self.nodes[no].data.writes.iter().copied().collect();
+        let c = self.cluster(no);
+        // Who gives a slot away has none of its keys any more, and redirects.
+        let served = |slot: &Slot| c.owner_of(*slot) == Some(c.my_key()) && !c.migrating.contains_key(slot);
+        for slot in self.slots_written().filter(served) {
+            let Some(acknowledged) = self.acknowledged.get(&slot) else { continue };
+            if let Some(lost) = acknowledged.writes.iter().find(|write| !have.contains(&(slot, **write))) {
+                self.dump();
+                panic!(
+                    "seed {}: node {no} serves slot {slot} without write {lost}, which was acknowledged, at {} ms",
+                    self.seed,
+                    self.now - START_MS
+                );
+            }
         }
+    }
+
+    /// How many writes were acknowledged to the slots of each master, as they were dealt out at first.
+    pub(super) fn acknowledged_counts(&self) -> Vec<usize> {
+        let slots: Vec<Slot> = self.slots_written().collect();
+        let count = |slot: &Slot| self.acknowledged.get(slot).map_or(0, |known| known.writes.len());
+        slots.chunks(SLOTS_WRITTEN).map(|slots| slots.iter().map(count).sum()).collect()
+    }
+
+    /// Everybody who serves has everything.
+    pub(super) fn check_all_data(&self) {
+        let masters: Vec<NodeNo> = self.alive().filter(|(_, c)| c.myself().is_voter()).map(|(no, _)| no).collect();
+        masters.iter().for_each(|no| self.check_data(*no));
     }
 
     fn serves_durably(&self) -> bool {
@@ -353,7 +398,7 @@ impl Sim {
         })
     }
 
-    fn until_confirmable(&mut self, within_ms: i64) -> i64 {
+    pub(super) fn until_confirmable(&mut self, within_ms: i64) -> i64 {
         self.run_until("every shard takes writes", within_ms, Sim::serves_durably)
     }
 }
@@ -367,18 +412,15 @@ fn nothing_acknowledged_is_lost(seed: u64) -> String {
     let mut sim = Sim::with_copies(seed, masters, replicas, timeout, copies);
     sim.disk(if seed.is_multiple_of(3) { Disk::Keeps } else { Disk::Loses });
     sim.until_confirmable(30_000);
-    for node in &mut sim.nodes {
-        (node.rate, node.rated_ms) = (1.0 + (sim.rng.f64() - 0.5) * 0.06, sim.now);
-    }
+    sim.set_rates(0.06);
     sim.start_faults();
     sim.run_for(30_000);
     sim.end_faults();
     let settled = sim.settle();
     let served = sim.until_confirmable(60_000);
     sim.run_for(2000);
-    let masters: Vec<NodeNo> = sim.alive().filter(|(_, c)| c.myself().is_voter()).map(|(no, _)| no).collect();
-    masters.iter().for_each(|no| sim.check_data(*no));
-    let acknowledged: Vec<usize> = sim.shards.iter().map(|shard| shard.writes.len()).collect();
+    sim.check_all_data();
+    let acknowledged = sim.acknowledged_counts();
     assert!(acknowledged.iter().all(|count| *count > 50), "seed {seed}: {acknowledged:?}");
     format!(
         "seed {seed}: {copies} of {replicas}, acknowledged {acknowledged:?}, {} promotions, settled after {settled} ms, \
@@ -400,7 +442,7 @@ fn a_killed_master_is_replaced_as_soon_and_writes_go_on() {
         let mut sim = Sim::with_copies(seed, 3, 2, 2000, 1);
         sim.until_confirmable(10_000);
         sim.run_for(1000);
-        assert!(sim.shards.iter().all(|shard| shard.writes.len() > 20), "writes are acknowledged");
+        assert!(sim.acknowledged_counts().iter().all(|count| *count > 20), "writes are acknowledged");
         sim.crash(0);
         let ms = sim.until_served(0, 0, 10_000);
         assert!(ms <= 2000 + SLACK_MS, "seed {seed}: {ms} ms");

@@ -81,9 +81,7 @@ fn a_master_that_stood_still_goes_on_while_its_lease_lasts() {
 fn part_and_stand_still(seed: u64, timeout: i64) {
     let masters = 3 + seed as usize % 3;
     let mut sim = Sim::new(seed, masters, 1 + seed as usize % 2, timeout);
-    for node in &mut sim.nodes {
-        (node.rate, node.rated_ms) = (1.0 + (sim.rng.f64() - 0.5) * 0.06, sim.now);
-    }
+    sim.set_rates(0.06);
     sim.run_for(2000);
     let (mut promoted, mut least) = (0, i64::MAX);
     for _ in 0..8 {
@@ -191,9 +189,9 @@ fn answers_that_are_lost_for_long_are_got_over() {
             for no in [0, 3] {
                 let timeout = 1000;
                 let mut sim = Sim::new(seed, 3, 1, timeout);
-                sim.nodes[no].cluster.as_mut().unwrap().set_drop_filter(Some(lost as u16));
+                sim.nodes[no].cluster.as_mut().unwrap().broken.dropped = Dropped::Type(lost as u16);
                 sim.run_for(10 * timeout);
-                sim.nodes[no].cluster.as_mut().unwrap().set_drop_filter(None);
+                sim.nodes[no].cluster.as_mut().unwrap().broken.dropped = Dropped::None;
                 let ms = sim.settle();
                 assert!(ms <= 3 * timeout, "seed {seed}: {ms} ms after {lost:?} was lost on node {no}");
                 // It stays so.
@@ -205,6 +203,20 @@ fn answers_that_are_lost_for_long_are_got_over() {
             }
         }
     }
+}
+
+#[test]
+fn links_of_dropped_packets_stay_closed_while_debug_says_so() {
+    let mut sim = Sim::new(6, 3, 1, 5000);
+    let links = |sim: &Sim| sim.cluster(0).nodes().iter().filter(|(_, n)| n.link.is_some()).count();
+    assert_eq!(links(&sim), 5);
+    let broken = Broken { dropped: Dropped::All, closes_links: true, no_random_pings: false, no_reconnection: true };
+    sim.step(0, |c, _| *c.broken_mut() = broken);
+    sim.run_for(4000);
+    assert_eq!(links(&sim), 0);
+    sim.step(0, |c, _| *c.broken_mut() = Broken::default());
+    sim.settle();
+    assert_eq!(links(&sim), 5);
 }
 
 /// In the order of `redis-cli`: for a moment all but the old owner may know that a slot has a new owner.

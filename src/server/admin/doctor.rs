@@ -133,7 +133,7 @@ impl Server {
     pub(crate) fn memory_report(&self) -> String {
         const MEGABYTE: usize = 1 << 20;
         let o = self.memory_overhead();
-        let s = &self.admin.memory;
+        let s = self.memory_samples();
         if o.used < 5 * MEGABYTE {
             return "This instance is empty or almost so: there is nothing to be said about its memory use.\n".into();
         }

@@ -1,32 +1,33 @@
-//! Where the memory goes: takes the samples, and tells what is overhead rather than data.
+//! Where the memory goes: takes samples, and tells what is overhead rather than data.
 
-use crate::admin::memory::{DbOverhead, Overhead, ReplicationMemory, SAMPLE_PERIOD_MS, resident_set};
+use crate::admin::memory::{DbOverhead, MemorySamples, Overhead, ReplicationMemory, SAMPLE_PERIOD_MS, resident_set};
 use crate::server::Server;
 use crate::sys::alloc;
 
 impl Server {
-    /// Takes the samples when they are due; called by the cron.
-    pub(crate) fn sample_memory(&mut self) {
-        alloc::peak();
-        if self.every_ms(SAMPLE_PERIOD_MS) {
-            self.sample_memory_now();
-        }
-    }
-
     /// Takes `used_memory` as what an empty server costs.
     pub(crate) fn note_initial_memory(&mut self) {
-        self.admin.memory.startup = alloc::used();
-        self.sample_memory_now();
+        self.admin.memory.get_mut().startup = alloc::used();
     }
 
-    fn sample_memory_now(&mut self) {
+    /// The latest samples, taken anew if those are too old.
+    pub(crate) fn memory_samples(&self) -> MemorySamples {
+        let (old, now_ms) = (self.admin.memory.get(), self.clock.mono_ms());
+        if old.taken_ms.is_some_and(|taken_ms| now_ms - taken_ms < SAMPLE_PERIOD_MS) {
+            return old;
+        }
         let (allocated, active, resident) = alloc::jemalloc_stats();
-        let m = &mut self.admin.memory;
-        m.rss = resident_set();
-        m.used = alloc::used();
-        m.allocated = allocated;
-        m.active = active;
-        m.resident = resident;
+        let samples = MemorySamples {
+            taken_ms: Some(now_ms),
+            rss: resident_set(),
+            used: alloc::used(),
+            allocated,
+            active,
+            resident,
+            startup: old.startup,
+        };
+        self.admin.memory.set(samples);
+        samples
     }
 
     /// Sums up what is known to be overhead.
@@ -35,7 +36,7 @@ impl Server {
         let mut o = Overhead {
             used,
             peak: alloc::peak(),
-            startup: self.admin.memory.startup,
+            startup: self.admin.memory.get().startup,
             replication: self.replication_memory(),
             clients: self.client_memory.normal_bytes(),
             cluster_links: self.cluster_link_memory(),

@@ -4,7 +4,7 @@
 //! connect to is the machine's (see the module's description for the contract). Links are read before clients are
 //! served; what the machine wants done is done before the loop sleeps, the file first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -18,7 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::codes::random_nonce;
 use crate::cluster::seal::{Seal, Secrets, Taken};
-use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, PreferredEndpoint};
+use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, LinkMap, PreferredEndpoint};
 use crate::config::{ClusterPreferredEndpointType, Config};
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
@@ -111,7 +111,7 @@ pub(crate) struct Bus {
     pub(crate) machine: Cluster,
     listeners: Vec<Listener>,
     pub(super) peers: slab::Slab<Peer>,
-    by_link: HashMap<LinkId, usize>,
+    by_link: LinkMap<usize>,
     next_generation: u32,
     /// Links that may hold more than was read of them in their turn.
     unread: Vec<(usize, u32)>,
@@ -159,7 +159,7 @@ impl Bus {
             machine,
             listeners: Vec::new(),
             peers: slab::Slab::new(),
-            by_link: HashMap::new(),
+            by_link: LinkMap::default(),
             next_generation: 0,
             unread: Vec::new(),
             scratch: Vec::new(),
@@ -508,7 +508,7 @@ impl Server {
         }
     }
 
-    /// To be called when the configuration may have changed.
+    /// To be called when the configuration has changed.
     pub(crate) fn cluster_config_changed(&mut self) {
         if let Some(bus) = &mut self.bus {
             let config = machine_config(&self.cfg);
@@ -549,7 +549,6 @@ impl Server {
 
     /// Ten times a second: what is not worth a deadline.
     pub(crate) fn cluster_cron(&mut self) {
-        self.cluster_config_changed();
         let limit = self.cfg.cluster_link_sendbuf_limit;
         let Some(bus) = self.bus.as_ref().filter(|_| limit > 0) else { return };
         let used = bus.peers.iter().map(|(_, p)| (p.link, p.queue_mem() as u64));

@@ -4,7 +4,7 @@
 use super::debug::DebugSub;
 use super::prelude::*;
 use super::{cluster_show, int_arg, slot_migration};
-use crate::cluster::{AdminError, Cluster, Env, FailoverMode, SetSlot};
+use crate::cluster::{AdminError, Broken, Cluster, Dropped, Env, FailoverMode, SetSlot};
 use crate::server::admin::findings;
 use crate::server::clients::ClientFlags;
 use crate::structs::slots::{SLOT_COUNT, Slot, key_slot};
@@ -834,7 +834,28 @@ pub(crate) const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
         name: "drop-cluster-packet-filter",
         args: 1..=1,
         run: debug_drop_filter,
-        help: &["DROP-CLUSTER-PACKET-FILTER <packet-type>", "    Drop bus packets of this type; -1 drops none."],
+        help: &[
+            "DROP-CLUSTER-PACKET-FILTER <packet-type>",
+            "    Drop bus packets of this type; -1 drops none, -2 all.",
+        ],
+    },
+    DebugSub {
+        name: "close-cluster-link-on-packet-drop",
+        args: 1..=1,
+        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.closes_links = is_on),
+        help: &["CLOSE-CLUSTER-LINK-ON-PACKET-DROP <0|1>", "    Close the link of a bus packet that is dropped."],
+    },
+    DebugSub {
+        name: "disable-cluster-random-ping",
+        args: 1..=1,
+        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_random_pings = is_on),
+        help: &["DISABLE-CLUSTER-RANDOM-PING <0|1>", "    Ping no node of the cluster but where that is due."],
+    },
+    DebugSub {
+        name: "disable-cluster-reconnection",
+        args: 1..=1,
+        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_reconnection = is_on),
+        help: &["DISABLE-CLUSTER-RECONNECTION <0|1>", "    Open no link to another node of the cluster again."],
     },
     slot_migration::DEBUG,
 ];
@@ -865,7 +886,20 @@ fn debug_clusterlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn debug_drop_filter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let number = int_arg(&args[2])?;
     if let Some(bus) = &mut ctx.srv.bus {
-        bus.machine.set_drop_filter(u16::try_from(number).ok());
+        bus.machine.broken_mut().dropped = match (number, u16::try_from(number)) {
+            (-2, _) => Dropped::All,
+            (_, Ok(packet_type)) => Dropped::Type(packet_type),
+            _ => Dropped::None,
+        };
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+fn set_broken(ctx: &mut Ctx<'_>, args: Args<'_>, set: fn(&mut Broken, bool)) -> CmdResult {
+    let is_on = int_arg(&args[2])? != 0;
+    if let Some(bus) = &mut ctx.srv.bus {
+        set(bus.machine.broken_mut(), is_on);
     }
     ctx.out.ok();
     Ok(())

@@ -500,7 +500,7 @@ fn memory_purge(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 
 fn memory_stats(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let o = ctx.srv.memory_overhead();
-    let s = ctx.srv.admin.memory;
+    let s = ctx.srv.memory_samples();
     let out = &mut *ctx.out;
     let mark = out.open();
     let mut count = 0;

@@ -3,7 +3,7 @@
 use super::{Check, Found, Look};
 use crate::admin::finding::Severity::{self, Critical, Warning};
 use crate::admin::human_bytes;
-use crate::admin::memory::system_memory;
+use crate::admin::memory::{resident_set, system_memory};
 use crate::config::{AppendFsync, MaxmemoryPolicy};
 use crate::persist::state::{AofState, Refusal};
 use crate::repl::ReplicaView;
@@ -60,7 +60,7 @@ pub(super) const CHECKS: &[Check] = &[
         "memory-of-machine",
         Warning,
         |srv, found| {
-            let (rss, all) = (srv.admin.memory.rss as u64, system_memory());
+            let (rss, all) = (resident_set() as u64, system_memory());
             if srv.cfg.maxmemory == 0 && all > 0 && rss > all / 10 * 8 {
                 found(
                     "",

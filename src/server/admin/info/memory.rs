@@ -12,9 +12,9 @@ pub(super) static ROWS: &[Figure] = &[
     field("used_memory", |f| f.memory().used.into())
         .gauge("redis_memory_used_bytes", "Memory that the allocator has handed out."),
     field("used_memory_human", |f| human(f.memory().used)),
-    field("used_memory_rss", |f| f.srv.admin.memory.rss.into())
+    field("used_memory_rss", |f| f.srv.memory_samples().rss.into())
         .gauge("redis_memory_used_rss_bytes", "Resident set of the process."),
-    field("used_memory_rss_human", |f| human(f.srv.admin.memory.rss)),
+    field("used_memory_rss_human", |f| human(f.srv.memory_samples().rss)),
     field("used_memory_peak", |f| f.memory().peak.into())
         .gauge("redis_memory_used_peak_bytes", "The most memory that was handed out at one time."),
     field("used_memory_peak_human", |f| human(f.memory().peak)),
@@ -26,11 +26,11 @@ pub(super) static ROWS: &[Figure] = &[
     field("used_memory_dataset", |f| f.memory().dataset.into())
         .gauge("redis_memory_used_dataset_bytes", "Memory of the data."),
     field("used_memory_dataset_perc", |f| Value::Percent(f.memory().dataset_perc())),
-    field("allocator_allocated", |f| f.srv.admin.memory.allocated.into())
+    field("allocator_allocated", |f| f.srv.memory_samples().allocated.into())
         .gauge("redis_allocator_allocated_bytes", "Memory that the allocator has handed out, by its own figures."),
-    field("allocator_active", |f| f.srv.admin.memory.active.into())
+    field("allocator_active", |f| f.srv.memory_samples().active.into())
         .gauge("redis_allocator_active_bytes", "Memory in pages of the allocator with something handed out."),
-    field("allocator_resident", |f| f.srv.admin.memory.resident.into())
+    field("allocator_resident", |f| f.srv.memory_samples().resident.into())
         .gauge("redis_allocator_resident_bytes", "Memory of the allocator that is resident."),
     field("total_system_memory", |_| system_memory().into())
         .gauge("redis_total_system_memory_bytes", "Memory of the machine."),
@@ -118,11 +118,11 @@ const BESIDE: Pair = |s| (s.rss, s.resident);
 const ALL: Pair = |s| (s.rss, s.used);
 
 fn ratio(pair: Pair, f: &Facts<'_>) -> Value {
-    let (of, to) = pair(&f.srv.admin.memory);
+    let (of, to) = pair(&f.srv.memory_samples());
     Value::Decimal(of as f64 / to.max(1) as f64)
 }
 
 fn beyond(pair: Pair, f: &Facts<'_>) -> Value {
-    let (of, to) = pair(&f.srv.admin.memory);
+    let (of, to) = pair(&f.srv.memory_samples());
     Value::Int(of as i64 - to as i64)
 }

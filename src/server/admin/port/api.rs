@@ -43,7 +43,7 @@ impl Server {
                 s.net_input_bytes + s.net_repl_input_bytes,
                 s.net_output_bytes + s.net_repl_output_bytes,
             ],
-            gauges: [alloc::used() as u64, self.admin.memory.rss as u64, self.clients_but_replicas() as u64],
+            gauges: [alloc::used() as u64, self.memory_samples().rss as u64, self.clients_but_replicas() as u64],
             durations,
         };
         self.port.history.note(readings);
