@@ -175,10 +175,12 @@ impl Server {
         }
         c.ahead = 0;
         let is_import = c.is(ClientFlags::IMPORT);
+        // Of what it was told before, part may wait in the buffer that is about to be taken.
+        let durable = self.may_tell_durable(id);
         let mut taken = self.take_buffers(id)?;
         let plain = self.plain_calls(id);
         taken.out.borrows = plain.is_some() && self.may_send_at_once(id);
-        taken.durable = self.may_tell_durable(id);
+        taken.durable = durable;
         self.clock.tick_us();
         let until_us = if is_import { self.clock.mono_us() + IMPORT_SLICE_US } else { i64::MAX };
         let start = taken.pos;
