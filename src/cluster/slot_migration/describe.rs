@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Cluster, Job, NodeId, Ranges, State};
+use super::{Cluster, Dialect, Job, NodeId, Ranges, State};
 use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// An entry of CLUSTER GETSLOTMIGRATIONS. Times are Unix seconds, sizes bytes.
@@ -77,13 +77,19 @@ impl Job {
 
     /// `None` where the job is only followed.
     fn task(&self) -> Option<TaskView> {
-        let nodes = self.source.zip(self.target).filter(|_| !self.is_tracking_only)?;
+        let is_ours = !self.is_tracking_only || self.dialect == Dialect::Pull;
+        let nodes = self.source.zip(self.target).filter(|_| is_ours)?;
         let part = |(first, last): &(Slot, Slot)| match first == last {
             true => first.to_string(),
             false => format!("{first}-{last}"),
         };
         let held_ms = self.ended_ms.zip(self.paused_ms).map_or(0, |(ended_ms, paused_ms)| ended_ms - paused_ms);
-        let shown = if self.state == State::CleaningUp { self.outcome } else { self.state };
+        let shown = match self.state {
+            State::CleaningUp => self.outcome,
+            // This process is not the master any more that had begun it.
+            State::OnPrimary | State::Failed if self.is_tracking_only => State::Cancelled,
+            state => state,
+        };
         Some(TaskView {
             name: self.name,
             slots: self.ranges.iter().map(part).collect::<Vec<_>>().join(" "),

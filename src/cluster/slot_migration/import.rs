@@ -182,7 +182,12 @@ impl Cluster {
     /// This node is a replica now: to delete keys would be to differ from its master, which will say what becomes of the job.
     fn leave_to_master(&mut self, at: usize, env: &Env) {
         self.close_job_link(at);
-        self.jobs.list[at].is_tracking_only = true;
+        let job = &mut self.jobs.list[at];
+        if job.dialect == Dialect::Pull {
+            job.message = job.tell_state("Cancelled due to a failover");
+            job.ended_ms = Some(env.now_ms);
+        }
+        job.is_tracking_only = true;
         self.move_to(at, State::OnPrimary, env);
     }
 

@@ -391,7 +391,7 @@ pub(crate) struct Job {
 impl Job {
     /// It tries again when it fails.
     fn retries(&self) -> bool {
-        self.dialect == Dialect::Pull && !self.is_export
+        self.dialect == Dialect::Pull && !self.is_export && !self.is_tracking_only
     }
 
     /// It is an export, or an import if that is what is asked for, and is not over.

@@ -4,6 +4,7 @@ use super::tests::Side::{Source, Target};
 use super::tests::{A, B, Pair, SLOT, START_MS, node};
 use super::*;
 use crate::cluster::ClusterConfig;
+use crate::cluster::node::NodeFlags;
 
 /// A pair whose source does not wait long for news.
 fn quick() -> Pair {
@@ -247,6 +248,33 @@ fn a_cancelled_or_hopeless_task_is_not_tried_again() {
         let last = String::from_utf8(pair.propagated.pop().unwrap()).unwrap();
         assert!(last.starts_with("CLUSTER SYNCSLOTS FINISH STATE FAILED NAME "), "{last}");
     }
+}
+
+#[test]
+fn a_target_that_becomes_a_replica_leaves_the_task_to_its_master() {
+    let mut pair = quick();
+    pair.snapshots = false;
+    pair.begin_pull();
+    pair.run(500);
+    assert_eq!(task(&pair, 1).state, "init-rdbchannel");
+    let me = pair.nodes[1].myself;
+    let third = pair.nodes[1].nodes.iter().map(|(key, _)| key).find(|key| *key != me).unwrap();
+    pair.nodes[1].nodes[me].flags.clear(NodeFlags::MASTER);
+    pair.nodes[1].nodes[me].replica_of = Some(third);
+    pair.turn(Target);
+    let shown = task(&pair, 1);
+    assert_eq!((shown.state, pair.state(Target)), ("canceled", "occurring-on-primary"));
+    assert!(shown.last_error.starts_with("Cancelled due to a failover (state: init-rdbchannel"), "{shown:?}");
+    assert!(pair.nodes[1].importing_slots().contains(SLOT) && pair.deleted.is_empty());
+    // And if it takes the place of that one, it cleans up and does not begin anew.
+    pair.nodes[1].nodes[me].flags.set(NodeFlags::MASTER);
+    pair.nodes[1].nodes[me].replica_of = None;
+    for _ in 0..40 {
+        pair.now_ms += 100;
+        pair.turn(Target);
+    }
+    assert_eq!((task(&pair, 1).state, pair.deleted.len()), ("canceled", 4));
+    assert!(pair.nodes[1].importing_slots().is_empty());
 }
 
 #[test]
