@@ -691,6 +691,22 @@ pub(super) mod tests {
         assert_eq!(encode(&h, &named).len(), 2256 + 8 + 16, "the terminating NUL is part of the name");
     }
 
+    /// Number 4 is a secret of 40 bytes in Redis 8 and an address, which is shorter, in Valkey 9.
+    #[test]
+    fn a_secret_of_redis_8_is_told_from_an_address_of_valkey_9() {
+        let of = |extension| {
+            let ping = Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![extension] };
+            let mut b = encode(&header(), &ping);
+            b[HEADER_LEN + 4..HEADER_LEN + 6].copy_from_slice(&EXT_SECRET.to_be_bytes());
+            match decode(&b).unwrap().body {
+                Body::Ping { mut extensions, .. } => extensions.remove(0),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(of(Extension::ShardId(id(4))), Extension::Secret(*id(4).as_bytes()));
+        assert_eq!(of(Extension::HumanName("10.0.0.1".into())), Extension::Unknown(EXT_SECRET));
+    }
+
     #[test]
     fn rejects_with_the_reason() {
         let h = header();

@@ -314,7 +314,11 @@ impl Cluster {
             }
             _ => {
                 log::warn!("Slot migration {} contains slots that are no longer all owned by myself", job.description);
-                self.end_job(at, State::Failed, "Slots are no longer owned by myself", env);
+                let (outcome, text) = match job.dialect {
+                    Dialect::Push => (State::Failed, "Slots are no longer owned by myself"),
+                    Dialect::Pull => (State::Cancelled, "Cancelled due to slots configuration updated"),
+                };
+                self.end_job(at, outcome, text, env);
                 true
             }
         }

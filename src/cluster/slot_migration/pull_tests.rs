@@ -278,6 +278,19 @@ fn a_target_that_becomes_a_replica_leaves_the_task_to_its_master() {
 }
 
 #[test]
+fn slots_that_go_elsewhere_end_the_task_of_the_source() {
+    let mut pair = quick();
+    pair.snapshots = false;
+    pair.begin_pull();
+    pair.run(500);
+    pair.nodes[0].unbind(101);
+    pair.run(200);
+    let shown = task(&pair, 0);
+    assert_eq!((shown.state, pair.state(Target)), ("canceled", "failed"));
+    assert!(shown.last_error.starts_with("Cancelled due to slots configuration updated"), "{shown:?}");
+}
+
+#[test]
 fn silence_ends_an_attempt() {
     let mut pair = Pair::new();
     for node in &mut pair.nodes {
