@@ -746,3 +746,173 @@ fn redis_cli_moves_slots_as_a_whole_where_both_nodes_can() {
     assert!(jobs(&mut nodes[1]).iter().any(|job| job["operation"] == "EXPORT" && job["state"] == "success"));
     assert!(cli(&["check", &address]).contains("[OK] All 16384 slots covered."));
 }
+
+// ---- where the target pulls
+
+/// Has a node pull the slots; the id of the task.
+fn pull(node: &mut Node, first: &str, last: &str) -> String {
+    node.text(&["CLUSTER", "MIGRATION", "IMPORT", first, last])
+}
+
+/// A field of a task, or nothing.
+fn task(node: &mut Node, id: &str, field: &str) -> String {
+    let reply: Vec<Vec<Value>> =
+        redis::cmd("CLUSTER").arg(&["MIGRATION", "STATUS", "ID", id]).query(&mut node.conn).unwrap();
+    let text = |value: &Value| match value {
+        Value::BulkString(b) => String::from_utf8_lossy(b).into_owned(),
+        Value::Int(n) => n.to_string(),
+        other => format!("{other:?}"),
+    };
+    let fields = reply.first().map(Vec::as_slice).unwrap_or_default();
+    let found = fields.chunks(2).find(|pair| text(&pair[0]) == field);
+    found.map_or_else(String::new, |pair| text(&pair[1]))
+}
+
+fn wait_for_task(node: &mut Node, id: &str, wanted: &str) {
+    let start = Instant::now();
+    while task(node, id, "state") != wanted {
+        let (state, error) = (task(node, id, "state"), task(node, id, "last_error"));
+        assert!(start.elapsed() < Duration::from_secs(20), "{state} instead of {wanted}: {error}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Values of each type, small and large, with the tag `bar`.
+fn fill(node: &mut Node) {
+    let numbers: Vec<String> = (0..1200).map(|n| n.to_string()).collect();
+    for (command, key, count) in [
+        ("RPUSH", "{bar}l", 10),
+        ("RPUSH", "{bar}L", 1200),
+        ("SADD", "{bar}s", 10),
+        ("SADD", "{bar}S", 1200),
+        ("HSET", "{bar}h", 10),
+        ("HSET", "{bar}H", 1200),
+        ("ZADD", "{bar}z", 10),
+        ("ZADD", "{bar}Z", 1200),
+    ] {
+        let mut words = vec![command, key];
+        words.extend(numbers[..count].iter().map(String::as_str));
+        node.call(&words).unwrap();
+    }
+    for n in 1..20 {
+        node.call(&["XADD", "{bar}x", &format!("{n}-1"), "f", "v"]).unwrap();
+    }
+    node.call(&["XGROUP", "CREATE", "{bar}x", "g", "0"]).unwrap();
+    node.call(&["XREADGROUP", "GROUP", "g", "c", "COUNT", "5", "STREAMS", "{bar}x", ">"]).unwrap();
+    node.call(&["SET", "{bar}t", "v", "EX", "1000"]).unwrap();
+    node.call(&["SET", "{bar}", "plain"]).unwrap();
+}
+
+fn check_filled(node: &mut Node) {
+    for (command, key, count) in [
+        ("LLEN", "{bar}l", 10),
+        ("LLEN", "{bar}L", 1200),
+        ("SCARD", "{bar}s", 10),
+        ("SCARD", "{bar}S", 1200),
+        ("HLEN", "{bar}h", 5),
+        ("HLEN", "{bar}H", 600),
+        ("ZCARD", "{bar}z", 5),
+        ("ZCARD", "{bar}Z", 600),
+        ("XLEN", "{bar}x", 19),
+    ] {
+        assert_eq!(node.text(&[command, key]), format!("int({count})"), "{key}");
+    }
+    let pending: Vec<Value> = redis::cmd("XPENDING").arg(&["{bar}x", "g"]).query(&mut node.conn).unwrap();
+    assert_eq!(pending[0], Value::Int(5));
+    let ttl: i64 = redis::cmd("TTL").arg("{bar}t").query(&mut node.conn).unwrap();
+    assert!((900..=1000).contains(&ttl), "{ttl}");
+    assert_eq!(node.text(&["GET", "{bar}"]), "plain");
+}
+
+/// Moves the slot from one node to the other under load, by the target's asking.
+fn pull_under_load(nodes: &mut [Node], from: usize, to: usize) -> String {
+    let ports = vec![nodes[from].server.port, nodes[to].server.port];
+    let writers: Vec<Writer> = (0..2).map(|n| Writer::start(ports.clone(), n)).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    let id = pull(&mut nodes[to], "5000", "5099");
+    wait_for_task(&mut nodes[to], &id, "completed");
+    wait_for_task(&mut nodes[from], &id, "completed");
+    std::thread::sleep(Duration::from_millis(100));
+    for writer in writers {
+        check_written(&mut nodes[to], &writer.finish());
+    }
+    check_filled(&mut nodes[to]);
+    wait("what was left behind is gone", 10, || keys_in(&mut nodes[from]) == "int(0)");
+    id
+}
+
+#[test]
+fn a_target_pulls_slots_and_tries_again_when_that_fails() {
+    let mut nodes = nodes(3, false);
+    fill(&mut nodes[0]);
+    let library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+    assert_eq!(nodes[0].text(&["FUNCTION", "LOAD", library]), "lib");
+    let id = pull_under_load(&mut nodes, 0, 1);
+    assert_eq!(
+        (task(&mut nodes[1], &id, "slots"), task(&mut nodes[1], &id, "retries")),
+        ("5000-5099".into(), "0".into())
+    );
+    assert_eq!(
+        (task(&mut nodes[0], &id, "operation"), task(&mut nodes[1], &id, "operation")),
+        ("migrate".into(), "import".into())
+    );
+    assert_eq!(nodes[1].text(&["FCALL", "f", "0"]), "int(1)");
+    // Each attempt ends when the link does; then the keys that have come are gone, and another attempt follows.
+    prevent(&mut nodes[..2], "PREVENT-PAUSE", "1");
+    let id = pull(&mut nodes[0], "5000", "5099");
+    wait_for_task(&mut nodes[0], &id, "wait-stream-eof");
+    assert!(keys_in(&mut nodes[0]) != "int(0)" && nodes[0].text(&["DBSIZE"]) == "int(0)");
+    nodes[1].call(&["CLIENT", "KILL", "TYPE", "replica"]).unwrap();
+    wait_for_task(&mut nodes[0], &id, "failed");
+    assert!(task(&mut nodes[0], &id, "last_error").starts_with("Main channel - Connection is closed"));
+    wait_for_task(&mut nodes[0], &id, "wait-stream-eof");
+    assert_eq!(task(&mut nodes[0], &id, "retries"), "1");
+    // What is cancelled is not tried again.
+    assert_eq!(nodes[0].text(&["CLUSTER", "MIGRATION", "CANCEL", "ID", &id]), "int(1)");
+    assert_eq!(task(&mut nodes[0], &id, "state"), "canceled");
+    wait("the source knows", 10, || task(&mut nodes[1], &id, "state") == "failed");
+    assert_eq!((keys_in(&mut nodes[0]), nodes[1].text(&["GET", "{bar}"])), ("int(0)".into(), "plain".into()));
+    prevent(&mut nodes[..2], "PREVENT-PAUSE", "0");
+    pull_under_load(&mut nodes, 1, 0);
+}
+
+/// With a node of Redis 8.4 or later (`REDIS_8_SERVER`): left out where none is named.
+#[test]
+fn slots_move_as_a_whole_to_and_from_a_redis_8() {
+    let Some(binary) = std::env::var_os("REDIS_8_SERVER") else {
+        return eprintln!("left out: REDIS_8_SERVER names no redis-server");
+    };
+    let start = |binary: &Path| Node::with_options(binary, &["--repl-diskless-sync-delay", "0"]);
+    let mut nodes = vec![start(Path::new(SERVER)), start(Path::new(&binary)), start(Path::new(SERVER))];
+    join(&mut nodes, false);
+    fill(&mut nodes[0]);
+    for _ in 0..2 {
+        pull_under_load(&mut nodes, 0, 1);
+        pull_under_load(&mut nodes, 1, 0);
+    }
+    // Values that 7.2 does not have end the task, and nothing is lost.
+    pull_under_load(&mut nodes, 0, 1);
+    nodes[1].call(&["HEXPIRE", "{bar}h", "1000", "FIELDS", "1", "0"]).unwrap();
+    let id = pull(&mut nodes[0], "5000", "5099");
+    wait_for_task(&mut nodes[0], &id, "canceled");
+    let error = task(&mut nodes[0], &id, "last_error");
+    assert!(error.contains("of type 25") || error.contains("unknown command"), "{error}");
+    check_filled(&mut nodes[1]);
+    assert_eq!(keys_in(&mut nodes[0]), "int(0)");
+    // It stays of that type until it is made anew.
+    nodes[1].call(&["DEL", "{bar}h"]).unwrap();
+    nodes[1].call(&["HSET", "{bar}h", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]).unwrap();
+    // The tool asks the target, as that is what both understand.
+    let address = format!("127.0.0.1:{}", nodes[0].server.port);
+    let (from, to) = (nodes[1].id(), nodes[0].id());
+    let out = std::process::Command::new(CLI)
+        .args(["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to])
+        .args(["--cluster-slots", "200", "--cluster-yes"])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+    check_filled(&mut nodes[0]);
+    let tasks: Vec<Value> =
+        redis::cmd("CLUSTER").arg(&["MIGRATION", "STATUS", "ALL"]).query(&mut nodes[0].conn).unwrap();
+    assert!(tasks.len() > 3, "{tasks:?}");
+}

@@ -185,6 +185,7 @@ impl Cluster {
             }
             let _ = write!(out, "cluster_stats_messages_{direction}:{}\r\n", counts.iter().sum::<u64>());
         }
+        let _ = write!(out, "cluster_slot_migration_active_tasks:{}\r\n", self.open_slot_tasks());
         out.push_str(&self.describe_durable());
         out.push_str(&self.describe_forming(self.last_turn_ms));
         let _ = write!(out, "cluster_cant_failover_reason:{}\r\n", self.cant_failover_reason());

@@ -475,13 +475,14 @@ impl Cluster {
     }
 
     fn take_in_extensions(&mut self, sender: NodeKey, extensions: &[Extension], env: &Env) {
-        let (mut hostname, mut human_name, mut shard) = ("", "", None);
+        let (mut hostname, mut human_name, mut shard, mut secret) = ("", "", None, None);
         for extension in extensions {
             match extension {
                 Extension::Hostname(name) => hostname = name,
                 Extension::HumanName(name) => human_name = name,
                 Extension::ShardId(id) => shard = Some(*id),
                 Extension::Forgotten(id, ttl_s) => self.forget_as_told(sender, id, *ttl_s, env),
+                Extension::Secret(said) => secret = Some(*said),
                 // See `admits`.
                 Extension::ClusterName(_) => {}
                 Extension::Unknown(number) => {
@@ -490,6 +491,10 @@ impl Cluster {
             }
         }
         let node = &mut self.nodes[sender];
+        // Not all packets have extensions, but those of a Redis 8 that have any have this one.
+        if secret.is_some() || shard.is_some() {
+            node.secret = secret;
+        }
         if node.hostname != hostname || node.human_name != human_name {
             node.hostname = hostname.to_owned();
             node.human_name = human_name.to_owned();

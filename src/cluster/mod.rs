@@ -137,6 +137,10 @@ pub(crate) struct ClusterConfig {
     pub(crate) slot_migration_log_len: usize,
     /// `slot-migration-max-failover-repl-bytes`, `None` for no limit
     pub(crate) slot_migration_max_backlog: Option<u64>,
+    /// `cluster-slot-migration-handoff-max-lag-bytes`
+    pub(crate) slot_pull_max_lag: u64,
+    /// `cluster-slot-migration-write-pause-timeout`
+    pub(crate) slot_pull_hold_ms: i64,
     /// `cluster-name`: ours, and others that are let in; none: all are
     pub(crate) names: Vec<String>,
     /// `cluster-seeds`, each as it was written
@@ -179,6 +183,8 @@ impl Default for ClusterConfig {
             repl_timeout_ms: 60_000,
             slot_migration_log_len: 1000,
             slot_migration_max_backlog: Some(0),
+            slot_pull_max_lag: 1 << 20,
+            slot_pull_hold_ms: 10_000,
             names: Vec::new(),
             seeds: Vec::new(),
             form_masters: 0,

@@ -174,6 +174,9 @@ impl fmt::Debug for NodeFlags {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct NodeKey(std::num::NonZeroU32);
 
+/// See [`Node::secret`].
+pub(crate) type Secret = [u8; 40];
+
 /// A node and what we know of it. Times are milliseconds of the machine's clock, 0 meaning never.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -235,6 +238,8 @@ pub(crate) struct Node {
     pub(crate) repl_offset: i64,
     /// Its address; empty when not known.
     pub(crate) ip: String,
+    /// By what it knows connections of nodes of its cluster, if it is a Redis 8.
+    pub(crate) secret: Option<Secret>,
     /// Its announced host name; empty for none.
     pub(crate) hostname: String,
     /// Its announced name for people; empty for none.
@@ -277,6 +282,7 @@ impl Node {
             voted_for: None,
             voted_epoch: 0,
             granted_ms: 0,
+            secret: None,
             failed_by: Vec::new(),
             promised_ms: 0,
             pinged_ms: 0,

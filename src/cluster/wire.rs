@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::node::{NodeFlags, NodeId};
+use super::node::{NodeFlags, NodeId, Secret};
 use crate::config::is_node_name;
 use crate::structs::slots::{SLOT_BYTES, SlotSet};
 
@@ -24,6 +24,7 @@ const IP_LEN: usize = 46;
 const GOSSIP_LEN: usize = 104;
 const UPDATE_LEN: usize = 8 + NodeId::LEN + SLOT_BYTES;
 const EXT_HEADER_LEN: usize = 8;
+const EXT_SECRET: u16 = 4;
 /// Our own extension, far from the numbers that Redis and Valkey count up.
 const EXT_CLUSTER_NAME: u16 = 0x4858;
 
@@ -180,6 +181,9 @@ pub(crate) enum Extension {
     Forgotten(NodeId, u64),
     /// The shard of the sender.
     ShardId(NodeId),
+    /// By what the nodes of a cluster of Redis 8 know each other's connections. Never sent: in Valkey 9 the same number stands
+    /// for something else, which is shorter.
+    Secret(Secret),
     /// The name of the sender's cluster.
     ClusterName(String),
     /// A type this version does not know.
@@ -469,6 +473,10 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
                 }
                 3 if content.len() >= NodeId::LEN => Extension::ShardId(node_id(bytes, start)?),
                 2 | 3 => return Err(too_long),
+                EXT_SECRET => match content.first_chunk() {
+                    Some(secret) if content.len() == secret.len() => Extension::Secret(*secret),
+                    _ => Extension::Unknown(EXT_SECRET),
+                },
                 EXT_CLUSTER_NAME => Extension::ClusterName(text(content)),
                 other => Extension::Unknown(other),
             });
@@ -580,7 +588,7 @@ fn encode_extension(out: &mut Vec<u8>, extension: &Extension) -> bool {
         Extension::Forgotten(id, ttl_s) => (2, [&id.as_bytes()[..], &ttl_s.to_be_bytes()].concat()),
         Extension::ShardId(id) => (3, id.as_bytes().to_vec()),
         Extension::ClusterName(name) => (EXT_CLUSTER_NAME, [name.as_bytes(), &[0]].concat()),
-        Extension::Unknown(_) => return false,
+        Extension::Secret(_) | Extension::Unknown(_) => return false,
     };
     content.resize(content.len().next_multiple_of(8), 0);
     out.extend_from_slice(&fit::<u32>(EXT_HEADER_LEN + content.len()).to_be_bytes());
@@ -687,6 +695,22 @@ pub(super) mod tests {
             extensions: vec![Extension::Hostname("12345678".into())],
         };
         assert_eq!(encode(&h, &named).len(), 2256 + 8 + 16, "the terminating NUL is part of the name");
+    }
+
+    /// Number 4 is a secret of 40 bytes in Redis 8 and an address, which is shorter, in Valkey 9.
+    #[test]
+    fn a_secret_of_redis_8_is_told_from_an_address_of_valkey_9() {
+        let of = |extension| {
+            let ping = Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![extension] };
+            let mut b = encode(&header(), &ping);
+            b[HEADER_LEN + 4..HEADER_LEN + 6].copy_from_slice(&EXT_SECRET.to_be_bytes());
+            match decode(&b).unwrap().body {
+                Body::Ping { mut extensions, .. } => extensions.remove(0),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(of(Extension::ShardId(id(4))), Extension::Secret(*id(4).as_bytes()));
+        assert_eq!(of(Extension::HumanName("10.0.0.1".into())), Extension::Unknown(EXT_SECRET));
     }
 
     #[test]

@@ -517,6 +517,8 @@ directives! {
     "cluster-replica-no-failover" | "cluster-slave-no-failover" => cluster_replica_no_failover: bool = false, Bool, [], ClusterFlags;
     "cluster-replica-validity-factor" | "cluster-slave-validity-factor" => cluster_replica_validity_factor: i64 = 10, Int(0, INT_MAX), [], None;
     "cluster-slot-migration-log-max-len" => cluster_slot_migration_log_max_len: u64 = 1000, Int(0, i64::MAX), [HIDDEN], None;
+    "cluster-slot-migration-handoff-max-lag-bytes" => cluster_slot_migration_handoff_max_lag_bytes: u64 = 1 << 20, Memory(0, LONG_MAX), [HIDDEN], None;
+    "cluster-slot-migration-write-pause-timeout" => cluster_slot_migration_write_pause_timeout: i64 = 10_000, Int(0, i64::MAX), [HIDDEN], None;
     "slot-migration-max-failover-repl-bytes" => slot_migration_max_failover_repl_bytes: i64 = 0, Int(-1, i64::MAX), [HIDDEN], None;
     "cluster-require-full-coverage" => cluster_require_full_coverage: bool = true, Bool, [], None;
     "cluster-seeds" => cluster_seeds: Vec<String> = Vec::new(), Bind, [MULTI_ARG, HIDDEN], None;

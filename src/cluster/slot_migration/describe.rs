@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Cluster, Job, NodeId, Ranges, State};
+use super::{Cluster, Dialect, Job, NodeId, Ranges, State};
 use crate::structs::slots::{SLOT_COUNT, Slot};
 
 /// An entry of CLUSTER GETSLOTMIGRATIONS. Times are Unix seconds, sizes bytes.
@@ -20,6 +20,24 @@ pub(crate) struct JobView {
     pub(crate) message: String,
     pub(crate) cow_bytes: u64,
     pub(crate) backlog: u64,
+}
+
+/// An entry of CLUSTER MIGRATION STATUS. Times are Unix milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TaskView {
+    pub(crate) name: NodeId,
+    /// `a-b c d-e`
+    pub(crate) slots: String,
+    pub(crate) nodes: (NodeId, NodeId),
+    pub(crate) operation: &'static str,
+    pub(crate) state: &'static str,
+    pub(crate) last_error: String,
+    pub(crate) retries: u64,
+    pub(crate) created_ms: i64,
+    pub(crate) begun_ms: Option<i64>,
+    pub(crate) ended_ms: Option<i64>,
+    /// For so long the source held writes back, if the slots moved.
+    pub(crate) held_ms: i64,
 }
 
 /// `a-b c-d`
@@ -51,6 +69,43 @@ impl Job {
     }
 }
 
+impl Job {
+    fn import_command(&self) -> Vec<Vec<u8>> {
+        let words = ["CLUSTER", "SYNCSLOTS", "ESTABLISH", "NAME", self.name.as_str(), "SLOTSRANGE"];
+        words.into_iter().map(String::from).chain(numbers(&self.ranges)).map(String::into_bytes).collect()
+    }
+
+    /// `None` where the job is only followed.
+    fn task(&self) -> Option<TaskView> {
+        let is_ours = !self.is_tracking_only || self.dialect == Dialect::Pull;
+        let nodes = self.source.zip(self.target).filter(|_| is_ours)?;
+        let part = |(first, last): &(Slot, Slot)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        let held_ms = self.ended_ms.zip(self.paused_ms).map_or(0, |(ended_ms, paused_ms)| ended_ms - paused_ms);
+        let shown = match self.state {
+            State::CleaningUp => self.outcome,
+            // This process is not the master any more that had begun it.
+            State::OnPrimary | State::Failed if self.is_tracking_only => State::Cancelled,
+            state => state,
+        };
+        Some(TaskView {
+            name: self.name,
+            slots: self.ranges.iter().map(part).collect::<Vec<_>>().join(" "),
+            nodes,
+            operation: if self.is_export { "migrate" } else { "import" },
+            state: shown.redis_name(),
+            last_error: self.message.clone(),
+            retries: self.pull.retries,
+            created_ms: self.created_ms,
+            begun_ms: self.begun_ms,
+            ended_ms: self.ended_ms,
+            held_ms: if self.state == State::Success { held_ms } else { 0 },
+        })
+    }
+}
+
 /// Reads what `Cluster::imports_text` gives.
 pub(super) fn parse_import(text: &[u8]) -> Option<(NodeId, Ranges)> {
     let mut words = text.split(|b| *b == b' ');
@@ -74,9 +129,22 @@ impl Cluster {
         self.jobs.list.iter().map(Job::view).collect()
     }
 
-    /// The imports that are not over, the oldest first.
+    /// The same, as Redis shows them; of one job, if it is named. Those that are over come last.
+    pub(crate) fn slot_tasks(&self, name: Option<&[u8]>) -> Vec<TaskView> {
+        let is_meant = |job: &&Job| name.is_none_or(|name| job.name.as_bytes() == name);
+        let (over, open): (Vec<&Job>, Vec<&Job>) =
+            self.jobs.list.iter().filter(is_meant).partition(|job| job.state.is_final());
+        open.into_iter().chain(over).filter_map(Job::task).collect()
+    }
+
+    /// How many jobs of this process are not over.
+    pub(crate) fn open_slot_tasks(&self) -> usize {
+        self.jobs.list.iter().filter(|job| !job.state.is_final() && !job.is_tracking_only).count()
+    }
+
+    /// The imports of which keys may come, the oldest first.
     fn open_imports(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.list.iter().rev().filter(|job| job.is_open(false))
+        self.jobs.list.iter().rev().filter(|job| job.is_open(false) && job.state.has_begun())
     }
 
     /// They as they stand in a snapshot: a name and ranges each.
@@ -86,12 +154,12 @@ impl Cluster {
 
     /// The same as the commands that make them known.
     pub(crate) fn import_commands(&self) -> Vec<Vec<Vec<u8>>> {
-        self.open_imports()
-            .map(|job| {
-                let words = ["CLUSTER", "SYNCSLOTS", "ESTABLISH", "NAME", job.name.as_str(), "SLOTSRANGE"];
-                words.into_iter().map(String::from).chain(numbers(&job.ranges)).map(String::into_bytes).collect()
-            })
-            .collect()
+        self.open_imports().map(Job::import_command).collect()
+    }
+
+    /// The command that makes an import known.
+    pub(super) fn import_command(&self, at: usize) -> Vec<Vec<u8>> {
+        self.jobs.list[at].import_command()
     }
 
     /// CLUSTER SYNCSLOTS FINISH for a job that is over.

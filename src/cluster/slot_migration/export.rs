@@ -1,9 +1,10 @@
 //! The source: slots of this node on their way to another one.
 
 use super::describe::numbers;
+use super::pull_target::ChannelState;
 use super::{
-    Cluster, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, JobId, Message, NodeId, NodeKey, Order, Ranges,
-    SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command,
+    Cluster, Dialect, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, JobId, JobLink, Message, NodeId, NodeKey, Order,
+    Ranges, SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command,
 };
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
@@ -59,23 +60,29 @@ impl Cluster {
     // ---- the link ----
 
     fn connect_job(&mut self, at: usize, env: &Env) {
-        let (job, target) = (self.jobs.list[at].id, self.jobs.list[at].target);
+        let (link, target) = (self.jobs.list[at].id.main(), self.jobs.list[at].target);
         let Some(key) = target.and_then(|id| self.nodes.find(&id)) else {
             return self.fail_job(at, "Unable to connect to target node: target node not found", env);
         };
         let node = &self.nodes[key];
         let (ip, port) = (node.ip.clone(), node.client_port(self.config.tls_replication));
         log::info!("Connecting slot migration {} (ip: {ip}, port {port})", self.jobs.list[at].description);
-        self.order(Order::Connect { job, ip, port });
+        self.order(Order::Connect { link, ip, port });
     }
 
-    /// The link to the target stands. `auth`: the command to authenticate with, if there is to be one.
-    pub(crate) fn on_migration_connected(&mut self, job: JobId, auth: Option<Vec<u8>>, env: &Env) {
-        let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::Connecting) else { return };
+    /// The link to the other side stands. `auth`: the command to authenticate with, if there is to be one.
+    pub(crate) fn on_migration_connected(&mut self, link: JobLink, auth: Option<Vec<u8>>, env: &Env) {
+        let Some(at) = self.jobs.at(link.job) else { return };
+        if self.jobs.list[at].dialect == Dialect::Pull {
+            return self.on_pull_connected(at, link.channel, auth, env);
+        }
+        if self.jobs.list[at].state != State::Connecting {
+            return;
+        }
         log::info!("Slot migration {} connection established.", self.jobs.list[at].description);
         match auth {
             Some(bytes) => {
-                self.order(Order::Send { job, bytes });
+                self.order(Order::Send { link, bytes });
                 self.move_to(at, State::ReadingAuthReply, env);
             }
             None => self.send_establish(at, env),
@@ -90,13 +97,25 @@ impl Cluster {
         args.extend([&b"NAME"[..], name.as_bytes(), b"SLOTSRANGE"]);
         args.extend(numbers.iter().map(|number| number.as_bytes()));
         let bytes = command(&args);
-        self.order(Order::Send { job: id, bytes });
+        self.order(Order::Send { link: id.main(), bytes });
         self.move_to(at, State::ReadingEstablishReply, env);
     }
 
+    /// Whether a line is awaited on a link that is not a client's yet.
+    pub(crate) fn awaits_reply(&self, link: JobLink) -> bool {
+        let Some(at) = self.jobs.at(link.job) else { return false };
+        match self.jobs.list[at].dialect {
+            Dialect::Push => matches!(self.jobs.list[at].state, State::ReadingAuthReply | State::ReadingEstablishReply),
+            Dialect::Pull => self.pull_awaits_reply(at, link.channel),
+        }
+    }
+
     /// A line came while the link is not a client's yet.
-    pub(crate) fn on_migration_reply(&mut self, job: JobId, line: &[u8], env: &Env) {
-        let Some(at) = self.jobs.at(job) else { return };
+    pub(crate) fn on_migration_reply(&mut self, link: JobLink, line: &[u8], env: &Env) {
+        let Some(at) = self.jobs.at(link.job) else { return };
+        if self.jobs.list[at].dialect == Dialect::Pull {
+            return self.on_pull_reply(at, link.channel, line, env);
+        }
         let refused = line.starts_with(b"-");
         let line = String::from_utf8_lossy(line);
         match self.jobs.list[at].state {
@@ -111,7 +130,7 @@ impl Cluster {
                 self.fail_job(at, &format!("Received error during handshake to target: {line}"), env);
             }
             State::ReadingEstablishReply => {
-                self.order(Order::Adopt { job });
+                self.order(Order::Adopt { link });
                 self.jobs.list[at].acked_ms = env.now_ms;
                 self.move_to(at, State::WaitingToSnapshot, env);
                 // The target waits for it.
@@ -127,6 +146,7 @@ impl Cluster {
     pub(crate) fn on_snapshot_started(&mut self, job: JobId, env: &Env) {
         if let Some(at) = self.jobs.at(job) {
             log::info!("Beginning snapshot of slot migration {}.", self.jobs.list[at].description);
+            self.jobs.list[at].pull.channel = ChannelState::Transfer;
             self.move_to(at, State::Snapshotting, env);
         }
     }
@@ -142,8 +162,13 @@ impl Cluster {
         self.jobs.list[at].cow_bytes = cow_bytes;
         // The target says so at once if it is no longer there.
         self.jobs.list[at].acked_ms = env.now_ms;
-        self.say(at, Message::SnapshotEof);
-        self.order(Order::Stream { job });
+        if self.jobs.list[at].dialect == Dialect::Pull {
+            self.order(Order::Send { link: job.snapshot(), bytes: Message::SnapshotEof.command() });
+            self.jobs.list[at].pull.channel = ChannelState::Completed;
+        } else {
+            self.say(at, Message::SnapshotEof);
+            self.order(Order::Stream { job });
+        }
         self.move_to(at, State::Streaming, env);
         log::info!("Slot migration {description} snapshot finished, starting streaming.");
     }
@@ -161,12 +186,19 @@ impl Cluster {
         }
     }
 
-    fn hold_ms(&self) -> i64 {
-        self.config.manual_failover_timeout_ms.saturating_mul(HOLD_MULT)
+    fn hold_ms(&self, dialect: Dialect) -> i64 {
+        match dialect {
+            Dialect::Push => self.config.manual_failover_timeout_ms.saturating_mul(HOLD_MULT),
+            Dialect::Pull => self.config.slot_pull_hold_ms,
+        }
     }
 
     /// Lets the target take over which has asked for it.
     fn grant(&mut self, at: usize, env: &Env) {
+        let dialect = self.jobs.list[at].dialect;
+        if dialect == Dialect::Pull {
+            self.note_asked(at, env);
+        }
         let (now_ms, Some(asked_ms)) = (env.now_ms, self.jobs.list[at].asked_ms) else { return };
         if now_ms > self.jobs.list[at].hold_until_ms {
             return self.fail_job(at, "Unpaused before failover completed", env);
@@ -176,17 +208,21 @@ impl Cluster {
             return self.fail_job(at, "Slots are no longer owned by myself", env);
         }
         if !self.may_grant(at, env) {
-            // Later than this the target would not take it any more.
-            if now_ms - asked_ms > GRANT_WAITS_MS {
+            // Later than this the target would not take it any more; one that pulls asks again.
+            if now_ms - asked_ms > GRANT_WAITS_MS && dialect == Dialect::Push {
                 self.fail_job(at, "The takeover could not be granted in time", env);
             }
             return self.wake_at(now_ms + 10);
         }
-        let hold_ms = self.hold_ms().max(SHORTEST_HOLD_MS);
+        let hold_ms = self.hold_ms(dialect).max(SHORTEST_HOLD_MS);
         const { assert!(GRANT_LASTS_MS < SHORTEST_HOLD_MS) };
         let job = &mut self.jobs.list[at];
         job.hold_until_ms = job.hold_until_ms.max(now_ms + hold_ms);
-        self.say(at, Message::FailoverGranted);
+        let word = match dialect {
+            Dialect::Push => Message::FailoverGranted,
+            Dialect::Pull => job.stream_eof(),
+        };
+        self.say(at, word);
         self.move_to(at, State::Granted, env);
     }
 
@@ -213,10 +249,14 @@ impl Cluster {
     }
 
     fn try_to_pause(&mut self, at: usize, env: &Env) {
-        let most = self.config.slot_migration_max_backlog;
-        let hold_ms = self.hold_ms();
+        let dialect = self.jobs.list[at].dialect;
+        let hold_ms = self.hold_ms(dialect);
+        let (most, most_ahead) = (self.config.slot_migration_max_backlog, self.config.slot_pull_max_lag);
         let job = &mut self.jobs.list[at];
-        let is_small = most.is_none_or(|most| job.unsent <= most.max(SMALL_BACKLOG));
+        let is_small = match dialect {
+            Dialect::Push => most.is_none_or(|most| job.unsent <= most.max(SMALL_BACKLOG)),
+            Dialect::Pull => job.pull.lag() <= most_ahead,
+        };
         if self.jobs.prevents_pause || !is_small || self.manual.in_progress() {
             return;
         }
@@ -226,7 +266,10 @@ impl Cluster {
             job.description
         );
         job.hold_until_ms = env.now_ms + hold_ms;
-        self.say(at, Message::Paused);
+        job.paused_ms = Some(env.now_ms);
+        if dialect == Dialect::Push {
+            self.say(at, Message::Paused);
+        }
         self.move_to(at, State::Paused, env);
     }
 
@@ -238,12 +281,17 @@ impl Cluster {
         match job.state {
             State::WaitingToSnapshot => {
                 let (job, slots) = (job.id, job.slots.clone());
+                self.keep_channel_alive(at, env);
                 self.order(Order::Snapshot { job, slots });
             }
             State::WaitingToPause => self.try_to_pause(at, env),
             State::Paused if env.now_ms > job.hold_until_ms => {
                 log::warn!("Slot migration {} timed out during slot failover.", job.description);
-                self.fail_job(at, "Timed out before streaming completed", env);
+                let text = match job.dialect {
+                    Dialect::Push => "Timed out before streaming completed",
+                    Dialect::Pull => "Server paused timeout",
+                };
+                self.fail_job(at, text, env);
             }
             State::Paused => self.grant(at, env),
             State::Granted if env.now_ms > job.hold_until_ms => self.find_out(at, env),
@@ -266,7 +314,11 @@ impl Cluster {
             }
             _ => {
                 log::warn!("Slot migration {} contains slots that are no longer all owned by myself", job.description);
-                self.end_job(at, State::Failed, "Slots are no longer owned by myself", env);
+                let (outcome, text) = match job.dialect {
+                    Dialect::Push => (State::Failed, "Slots are no longer owned by myself"),
+                    Dialect::Pull => (State::Cancelled, "Cancelled due to slots configuration updated"),
+                };
+                self.end_job(at, outcome, text, env);
                 true
             }
         }

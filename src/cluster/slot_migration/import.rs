@@ -1,7 +1,7 @@
 //! The target: slots of another node on their way to this one, or to this one's master.
 
 use super::describe::parse_import;
-use super::{Cluster, Env, GRANT_LASTS_MS, JobId, Message, NodeId, NodeKey, Ranges, State};
+use super::{Cluster, Dialect, Env, GRANT_LASTS_MS, JobId, Message, NodeId, NodeKey, Ranges, State};
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
 use crate::structs::slots::slots_in;
@@ -146,6 +146,10 @@ impl Cluster {
             return;
         }
         match (self.is_master(), job.state) {
+            (true, State::Waiting | State::Retrying) => self.begin_attempt(at, env),
+            (false, State::Waiting | State::Retrying) => {
+                self.give_up(at, State::Cancelled, "Cancelled due to switching to replica", env);
+            }
             // The master that we replaced had taken them over.
             (true, State::OnPrimary) if self.owner_of_job(at) == Some(self.myself) => {
                 self.end_job(at, State::Success, "", env);
@@ -159,11 +163,15 @@ impl Cluster {
                     false => self.jobs.list[at].source,
                 };
                 if owner == Some(self.myself().id) {
-                    self.fail_job(at, "Slots were unexpectedly assigned to myself during import", env);
+                    self.end_for_good(at, "Slots were unexpectedly assigned to myself during import", env);
                 } else if owner != self.jobs.list[at].source {
                     self.fail_job(at, "Slots are no longer owned by source node", env);
                 } else if self.jobs.list[at].state == State::MayTakeOver && !self.jobs.prevents_failover {
-                    self.take_over(at, env);
+                    if self.is_stream_durable(at, env) {
+                        self.take_over(at, env);
+                    }
+                } else if self.jobs.list[at].dialect == Dialect::Pull {
+                    self.advance_pull(at, env);
                 } else {
                     self.request_failover(at, env);
                 }
@@ -174,7 +182,12 @@ impl Cluster {
     /// This node is a replica now: to delete keys would be to differ from its master, which will say what becomes of the job.
     fn leave_to_master(&mut self, at: usize, env: &Env) {
         self.close_job_link(at);
-        self.jobs.list[at].is_tracking_only = true;
+        let job = &mut self.jobs.list[at];
+        if job.dialect == Dialect::Pull {
+            job.message = job.tell_state("Cancelled due to a failover");
+            job.ended_ms = Some(env.now_ms);
+        }
+        job.is_tracking_only = true;
         self.move_to(at, State::OnPrimary, env);
     }
 

@@ -1,9 +1,10 @@
 //! Slots that move to another node as a whole: the jobs on both sides, without I/O.
 //!
-//! The owner of slots (source) connects to the node that is to have them (target), and sends what they hold as commands,
-//! then the writes that came meanwhile. It holds back further writes to those slots, says so in the stream, and lets the
-//! target take over: the target takes a new config epoch, owns the slots, and tells everybody. Nobody is sent to and fro
-//! meanwhile, and no slot is half here and half there. This is the dialogue of Valkey 9 (`CLUSTER SYNCSLOTS`).
+//! The owner of slots (source) sends what they hold to the node that is to have them (target) as commands, and the writes
+//! that came meanwhile. It holds back further writes to those slots, says so in the stream, and lets the target take over:
+//! the target takes a new config epoch, owns the slots, and tells everybody. Nobody is sent to and fro meanwhile, and no slot
+//! is half here and half there. There are two ways to say so (`CLUSTER SYNCSLOTS`): in Valkey 9 the source connects and
+//! pushes, in Redis 8.4 the target connects, twice, and pulls. See [`Dialect`].
 //!
 //! What keeps a slot with exactly one owner:
 //!
@@ -20,18 +21,27 @@
 //! in the stream. A job that fails deletes them.
 //!
 //! Links, children and keys belong to the server (`server/cluster/slot_migration`), which carries out [`Order`]s and reports
-//! events. Files: `export` (the source's side), `import` (the target's and its replicas'), `describe` (what is shown).
+//! events. Files: `export` (the source's side), `import` (the target's and its replicas'), `pull_source` and `pull_target`
+//! (what differs where the target pulls), `describe` (what is shown).
 
 mod describe;
 mod export;
 mod import;
+mod pull_source;
+mod pull_target;
+#[cfg(test)]
+mod pull_tests;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use describe::JobView;
+pub(crate) use describe::{JobView, TaskView};
 pub(crate) use import::{Establish, Origin};
+pub(crate) use pull_source::Sync;
+pub(crate) use pull_target::{NUMBERS, in_order};
 
 use std::collections::VecDeque;
+
+use pull_target::Pull;
 
 use super::admin::refuse;
 use super::node::{NodeId, NodeKey};
@@ -60,6 +70,40 @@ const NOT_DURABLE: &str = "Slots do not move as a whole while cluster-durable-ac
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct JobId(pub(crate) u64);
 
+/// Who connects to whom, and in whose words both sides talk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dialect {
+    /// The source connects to the target: Valkey 9.
+    Push,
+    /// The target connects to the source, once for the stream and once for the snapshot: Redis 8.4.
+    Pull,
+}
+
+/// What a connection of a job is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Channel {
+    /// What both sides say, and the stream; where the source pushes, the snapshot as well.
+    Main,
+    Snapshot,
+}
+
+/// A connection of a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct JobLink {
+    pub(crate) job: JobId,
+    pub(crate) channel: Channel,
+}
+
+impl JobId {
+    pub(crate) fn main(self) -> JobLink {
+        JobLink { job: self, channel: Channel::Main }
+    }
+
+    pub(crate) fn snapshot(self) -> JobLink {
+        JobLink { job: self, channel: Channel::Snapshot }
+    }
+}
+
 /// Inclusive ranges of slots, as they were named.
 pub(crate) type Ranges = Vec<(Slot, Slot)>;
 
@@ -85,6 +129,21 @@ pub(crate) enum State {
     CleaningUp,
     /// On a replica of the target, or where the data came from a file.
     OnPrimary,
+    // On a target that pulls.
+    /// Until nothing is left in the slots and writes are not paused.
+    Waiting,
+    ReadingConfReply,
+    /// The source is not ready; it is asked again.
+    WaitingToSync,
+    ReadingSyncReply,
+    OpeningChannel,
+    /// What was said while the snapshot came is run.
+    CatchingUp,
+    WaitingForEof,
+    /// An attempt failed, and the next one follows.
+    Retrying,
+    // On a source that is pulled from.
+    WaitingForChannel,
     // At the end.
     Success,
     Cancelled,
@@ -111,7 +170,33 @@ impl State {
             State::OnPrimary => "occurring-on-primary",
             State::Success => "success",
             State::Cancelled => "cancelled",
-            State::Failed => "failed",
+            State::Failed | State::Retrying => "failed",
+            State::Waiting => "none",
+            State::ReadingConfReply => "handshake-reply",
+            State::WaitingToSync => "send-syncslots",
+            State::ReadingSyncReply => "syncslots-reply",
+            State::OpeningChannel => "init-rdbchannel",
+            State::CatchingUp => "streaming-buffer",
+            State::WaitingForEof => "wait-stream-eof",
+            State::WaitingForChannel => "wait-rdbchannel",
+        }
+    }
+
+    /// What Redis calls it, where it has a name for it.
+    pub(crate) fn redis_name(self) -> &'static str {
+        match self {
+            State::ReadingAuthReply => "auth-reply",
+            State::WaitingToSnapshot => "wait-bgsave-start",
+            State::Snapshotting => "send-bulk-and-stream",
+            State::Streaming => "send-stream",
+            State::WaitingToPause => "handoff-prep",
+            State::Paused => "handoff",
+            State::Granted => "stream-eof",
+            State::ReceivingSnapshot => "accumulate-buffer",
+            State::MayTakeOver => "takeover",
+            State::Success => "completed",
+            State::Cancelled => "canceled",
+            other => other.name(),
         }
     }
 
@@ -141,7 +226,12 @@ impl State {
 
     /// There is a link that may fall silent.
     fn may_time_out(self) -> bool {
-        self.is_in_progress() && !matches!(self, State::Granted | State::OnPrimary)
+        self.has_begun() && self.is_in_progress() && !matches!(self, State::Granted | State::OnPrimary)
+    }
+
+    /// An attempt is under way: keys may come.
+    fn has_begun(self) -> bool {
+        !matches!(self, State::Waiting | State::Retrying)
     }
 
     /// Writes to the slots are held back.
@@ -159,13 +249,24 @@ pub(crate) enum Message {
     Paused,
     RequestFailover,
     FailoverGranted,
+    /// A target that pulls has run so many bytes of the stream.
+    Applied(u64),
+    /// To a target that pulls: there is no more, and it is to take over; and, if it numbers what it says, after how many
+    /// [`Message::Applied`] that was said.
+    StreamEof(Option<u64>),
+    /// Nothing has to be done about it.
+    Remark,
     Unknown,
 }
 
 impl Message {
-    /// By the word after CLUSTER SYNCSLOTS.
-    pub(crate) fn of(word: &[u8]) -> Message {
+    /// By the words after CLUSTER SYNCSLOTS.
+    pub(crate) fn of(word: &[u8], rest: &[&[u8]]) -> Message {
+        let number = |at: usize| std::str::from_utf8(rest.get(at)?).ok()?.parse().ok();
         match &*word.to_ascii_uppercase() {
+            b"ACK" if rest.len() == 2 => number(1).map_or(Message::Remark, Message::Applied),
+            b"STREAM-EOF" => Message::StreamEof(number(0)),
+            b"FAIL" | b"CONF" => Message::Remark,
             b"ACK" => Message::Ack,
             b"SNAPSHOT-EOF" => Message::SnapshotEof,
             b"REQUEST-PAUSE" => Message::RequestPause,
@@ -184,12 +285,21 @@ impl Message {
             Message::Paused => "PAUSED",
             Message::RequestFailover => "REQUEST-FAILOVER",
             Message::FailoverGranted => "FAILOVER-GRANTED",
+            Message::Applied(_) => "ACK",
+            Message::StreamEof(_) => "STREAM-EOF",
+            Message::Remark => "CONF",
             Message::Unknown => "UNKNOWN",
         }
     }
 
     fn command(self) -> Vec<u8> {
-        command(&[b"CLUSTER", b"SYNCSLOTS", self.word().as_bytes()])
+        let number = match self {
+            Message::StreamEof(Some(number)) => Some(number.to_string()),
+            _ => None,
+        };
+        let mut words: Vec<&[u8]> = vec![b"CLUSTER", b"SYNCSLOTS", self.word().as_bytes()];
+        words.extend(number.as_ref().map(|number| number.as_bytes()));
+        command(&words)
     }
 }
 
@@ -203,19 +313,24 @@ fn command(args: &[&[u8]]) -> Vec<u8> {
 /// What the server is to do for a job.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Order {
-    /// Connect to the client port of the target; then `on_migration_connected`, or `on_migration_failed`.
-    Connect { job: JobId, ip: String, port: u16 },
-    /// Queue bytes on the job's link.
-    Send { job: JobId, bytes: Vec<u8> },
+    /// See whether anything is left in the slots of another time, and have it deleted; if not, and writes are not paused,
+    /// `on_import_ready`.
+    Prepare { job: JobId, slots: SlotSet },
+    /// Connect to the client port of the other side; then `on_migration_connected`, or `on_migration_failed`.
+    Connect { link: JobLink, ip: String, port: u16 },
+    /// Queue bytes on a link.
+    Send { link: JobLink, bytes: Vec<u8> },
     /// The handshake is over: what the link says from now on are commands.
-    Adopt { job: JobId },
-    /// Write what the slots hold to the link, as soon as there may be a child that does so; writes to them from then on are to
-    /// follow. Then `on_snapshot_started` and, at its end, `on_snapshot_ended`.
+    Adopt { link: JobLink },
+    /// Write what the slots hold to the link that is for it, as soon as there may be a child that does so; writes to them from
+    /// then on are to follow. Then `on_snapshot_started` and, at its end, `on_snapshot_ended`.
     Snapshot { job: JobId, slots: SlotSet },
     /// What was held back while the snapshot was written is to follow now, and all further writes at once.
     Stream { job: JobId },
-    /// Close the job's link, which the machine has forgotten, and what else serves the job.
+    /// Close the job's links, which the machine has forgotten, and what else serves the job.
     Close { job: JobId },
+    /// Close the link that the snapshot came by.
+    CloseSnapshotLink { job: JobId },
     /// Delete all keys in these slots, then `on_slots_deleted`.
     Delete { job: JobId, slots: SlotSet },
     /// Give a command to the replicas and the log.
@@ -230,15 +345,20 @@ pub(crate) struct Job {
     id: JobId,
     name: NodeId,
     is_export: bool,
+    dialect: Dialect,
     ranges: Ranges,
     slots: SlotSet,
     source: Option<NodeId>,
     target: Option<NodeId>,
     created_ms: i64,
+    /// When it began to do something, when it was over, and when it held writes back.
+    begun_ms: Option<i64>,
+    ended_ms: Option<i64>,
+    paused_ms: Option<i64>,
     updated_ms: i64,
     acked_ms: i64,
     ack_sent_ms: i64,
-    /// When something last came over an import's link.
+    /// When something last came over an import's link, or went over the one for an export's snapshot.
     heard_ms: i64,
     state: State,
     /// What it becomes when it has cleaned up.
@@ -264,9 +384,16 @@ pub(crate) struct Job {
     backlog: u64,
     unsent: u64,
     cow_bytes: u64,
+    /// What there is only where the target pulls.
+    pull: Pull,
 }
 
 impl Job {
+    /// It tries again when it fails.
+    fn retries(&self) -> bool {
+        self.dialect == Dialect::Pull && !self.is_export && !self.is_tracking_only
+    }
+
     /// It is an export, or an import if that is what is asked for, and is not over.
     fn is_open(&self, is_export: bool) -> bool {
         self.is_export == is_export && !self.state.is_final()
@@ -339,6 +466,11 @@ impl Cluster {
         self.config.durable_acks > 0 || self.has_durable_acks()
     }
 
+    /// Whether slots of this node are on their way to another one with it.
+    pub(crate) fn is_export(&self, id: JobId) -> bool {
+        self.jobs.at(id).is_some_and(|at| self.jobs.list[at].is_export)
+    }
+
     /// The slots of a job.
     pub(crate) fn slots_of_job(&self, id: JobId) -> Option<&SlotSet> {
         self.jobs.at(id).map(|at| &self.jobs.list[at].slots)
@@ -353,7 +485,7 @@ impl Cluster {
 
     /// Slots whose keys are not to be seen yet.
     pub(crate) fn importing_slots(&self) -> SlotSet {
-        self.slots_where(|job| job.is_open(false))
+        self.slots_where(|job| job.is_open(false) && job.state.has_begun())
     }
 
     /// Why CLUSTER SETSLOT cannot open a slot, if so.
@@ -424,29 +556,34 @@ impl Cluster {
     }
 
     /// The link of a job said something.
-    pub(crate) fn on_migration_message(&mut self, job: JobId, message: Message, env: &Env) {
-        let Some(at) = self.jobs.at(job) else { return };
+    pub(crate) fn on_migration_message(&mut self, link: JobLink, message: Message, env: &Env) {
+        let Some(at) = self.jobs.at(link.job) else { return };
         let job = &mut self.jobs.list[at];
         if !job.state.is_in_progress() {
             return;
         }
         match message {
+            Message::Unknown => self.end_for_good(at, "Unknown SYNCSLOTS subcommand used", env),
+            _ if job.dialect == Dialect::Pull && job.is_export => self.on_message_of_puller(at, message, env),
+            _ if job.dialect == Dialect::Pull => self.on_message_of_pulled(at, link.channel, message, env),
             Message::Ack => {
                 job.acked_ms = env.now_ms;
                 if job.state == State::WaitingForAck {
                     self.move_to(at, State::ReceivingSnapshot, env);
                 }
             }
-            Message::Unknown => self.fail_job(at, "Unknown SYNCSLOTS subcommand used", env),
             _ if job.is_export => self.on_message_of_target(at, message, env),
             _ => self.on_message_of_source(at, message, env),
         }
     }
 
     /// A job's link is gone.
-    pub(crate) fn on_migration_link_lost(&mut self, job: JobId, env: &Env) {
-        let Some(at) = self.jobs.at(job) else { return };
+    pub(crate) fn on_migration_link_lost(&mut self, link: JobLink, env: &Env) {
+        let Some(at) = self.jobs.at(link.job) else { return };
         let job = &mut self.jobs.list[at];
+        if job.dialect == Dialect::Pull {
+            return self.on_pull_link_lost(at, link.channel, env);
+        }
         job.has_link = false;
         if !job.is_at_work() {
             return;
@@ -463,12 +600,21 @@ impl Cluster {
         self.fail_job(at, &text, env);
     }
 
-    /// A job cannot go on.
+    /// A job cannot go on, and would not if it were tried again.
     pub(crate) fn on_migration_failed(&mut self, job: JobId, why: &str, env: &Env) {
         if let Some(at) = self.jobs.at(job)
             && self.jobs.list[at].state.is_in_progress()
         {
-            self.fail_job(at, why, env);
+            self.end_for_good(at, why, env);
+        }
+    }
+
+    /// There is no link to the other side.
+    pub(crate) fn on_migration_unconnected(&mut self, link: JobLink, why: &str, env: &Env) {
+        let Some(at) = self.jobs.at(link.job).filter(|at| self.jobs.list[*at].state.is_in_progress()) else { return };
+        match self.jobs.list[at].dialect {
+            Dialect::Push => self.fail_job(at, &format!("Unable to connect to target node: {why}"), env),
+            Dialect::Pull => self.fail_pull_link(at, link.channel, why, env),
         }
     }
 
@@ -477,7 +623,7 @@ impl Cluster {
         for at in 0..self.jobs.list.len() {
             let job = &self.jobs.list[at];
             if job.is_at_work() {
-                self.fail_job(at, "Data was flushed", env);
+                self.end_for_good(at, "Data was flushed", env);
             }
         }
     }
@@ -495,7 +641,7 @@ impl Cluster {
                 continue;
             }
             if job.is_at_work() && self.is_durable() {
-                self.fail_job(at, NOT_DURABLE, env);
+                self.end_for_good(at, NOT_DURABLE, env);
             }
             self.check_time(at, env);
             if self.jobs.list[at].is_export {
@@ -522,16 +668,19 @@ impl Cluster {
 
     fn check_time(&mut self, at: usize, env: &Env) {
         let job = &self.jobs.list[at];
-        let heard_ms = if job.is_export { job.acked_ms } else { job.heard_ms.max(job.acked_ms) };
+        let heard_ms = job.heard_ms.max(job.acked_ms);
         if job.state.may_time_out() && env.now_ms - heard_ms > self.config.repl_timeout_ms {
             log::warn!("Timing out slot migration {} after not receiving ack for too long", job.description);
-            self.fail_job(at, "Timed out after too long with no interaction", env);
+            match job.dialect {
+                Dialect::Push => self.fail_job(at, "Timed out after too long with no interaction", env),
+                Dialect::Pull => self.time_out_pull(at, env),
+            }
         }
     }
 
     fn show_life(&mut self, at: usize, env: &Env) {
         let job = &mut self.jobs.list[at];
-        if job.state.shows_life() && env.now_ms - job.ack_sent_ms >= ACK_MS {
+        if job.dialect == Dialect::Push && job.state.shows_life() && env.now_ms - job.ack_sent_ms >= ACK_MS {
             job.ack_sent_ms = env.now_ms;
             self.say(at, Message::Ack);
         }
@@ -544,14 +693,16 @@ impl Cluster {
     }
 
     fn say(&mut self, at: usize, message: Message) {
-        let job = self.jobs.list[at].id;
-        self.order(Order::Send { job, bytes: message.command() });
+        let link = self.jobs.list[at].id.main();
+        self.order(Order::Send { link, bytes: message.command() });
     }
 
     fn move_to(&mut self, at: usize, state: State, env: &Env) {
         let job = &mut self.jobs.list[at];
         log::info!("Slot migration {} state transition: {} -> {}", job.description, job.state.name(), state.name());
-        let reviews = job.state.holds_writes() != state.holds_writes() || state.is_final();
+        let reviews = job.state.holds_writes() != state.holds_writes()
+            || job.state.has_begun() != state.has_begun()
+            || state.is_final();
         self.jobs.open = self.jobs.open + usize::from(job.state.is_final()) - usize::from(state.is_final());
         (job.state, job.updated_ms) = (state, env.now_ms);
         if reviews {
@@ -582,6 +733,14 @@ impl Cluster {
         self.give_up(at, State::Failed, message, env);
     }
 
+    /// Ends a job which another attempt would not help.
+    fn end_for_good(&mut self, at: usize, message: &str, env: &Env) {
+        match self.jobs.list[at].dialect {
+            Dialect::Push => self.fail_job(at, message, env),
+            Dialect::Pull => self.give_up(at, State::Cancelled, &format!("Cancelled due to: {message}"), env),
+        }
+    }
+
     /// Ends a job, unless the target may have taken over already: then that decides, and only the link is closed.
     fn give_up(&mut self, at: usize, outcome: State, message: &str, env: &Env) {
         let job = &mut self.jobs.list[at];
@@ -598,9 +757,9 @@ impl Cluster {
     fn end_job(&mut self, at: usize, outcome: State, message: &str, env: &Env) {
         let is_master = self.is_master();
         let job = &mut self.jobs.list[at];
-        job.message = message.to_string();
+        job.message = job.tell_state(message);
         job.hold_until_ms = 0;
-        let cleans = !job.is_export && is_master && outcome != State::Success;
+        let cleans = !job.is_export && is_master && outcome != State::Success && job.state.has_begun();
         self.close_job_link(at);
         if cleans {
             let job = &mut self.jobs.list[at];
@@ -617,12 +776,20 @@ impl Cluster {
 
     /// The last step of a job: it is over, and replicas and the log hear of it.
     fn conclude(&mut self, at: usize, outcome: State, env: &Env) {
-        self.move_to(at, outcome, env);
+        let is_master = self.is_master();
+        let job = &mut self.jobs.list[at];
+        let (tells, is_tried_again) = (job.state.has_begun(), job.retries() && is_master && outcome == State::Failed);
+        if is_tried_again {
+            job.pull.due_ms = env.now_ms + pull_target::RETRY_MS;
+        } else {
+            job.ended_ms = Some(env.now_ms);
+        }
+        self.move_to(at, if is_tried_again { State::Retrying } else { outcome }, env);
         let job = &self.jobs.list[at];
         let level = if outcome == State::Failed { log::Level::Warn } else { log::Level::Info };
         let message = if job.message.is_empty() { "none" } else { &job.message };
         log::log!(level, "Slot migration {} finished. State: {}, Message: {message}", job.description, outcome.name());
-        if !job.is_export && self.is_master() {
+        if !job.is_export && tells && self.is_master() {
             let finish = self.finish_command(at);
             self.order(Order::Propagate(finish));
         }
@@ -639,12 +806,16 @@ impl Cluster {
             id: JobId(self.jobs.next),
             name,
             is_export,
+            dialect: Dialect::Push,
             description: self.describe_job(is_export, name, &ranges, other),
             ranges,
             slots,
             source,
             target,
             created_ms: env.now_ms,
+            begun_ms: Some(env.now_ms),
+            ended_ms: None,
+            paused_ms: None,
             updated_ms: env.now_ms,
             acked_ms: env.now_ms,
             ack_sent_ms: env.now_ms,
@@ -663,6 +834,7 @@ impl Cluster {
             backlog: 0,
             unsent: 0,
             cow_bytes: 0,
+            pull: Pull::default(),
         }
     }
 

@@ -1,25 +1,26 @@
 //! A source and a target without links between them but those made here, under a clock that stands until it is moved.
+//! Here the source pushes; `pull_tests` has the same pair where the target pulls.
 
 use super::*;
 use crate::cluster::ClusterConfig;
 use crate::cluster::node::NodeFlags;
 
-const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+pub(super) const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(super) const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 const C: &str = "cccccccccccccccccccccccccccccccccccccccc";
 const IDS: [&str; 3] = [A, B, C];
-const SLOT: Slot = 7;
-const START_MS: i64 = 1_000_000;
+pub(super) const SLOT: Slot = 7;
+pub(super) const START_MS: i64 = 1_000_000;
 
 /// Where things go from: the source or the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
+pub(super) enum Side {
     Source,
     Target,
 }
 use Side::{Source, Target};
 
-fn node(myself: &str, config: ClusterConfig) -> Cluster {
+pub(super) fn node(myself: &str, config: ClusterConfig) -> Cluster {
     let flags = |id| if id == myself { "myself,master" } else { "master" };
     let text = format!(
         "{A} 10.0.0.1:7000@17000 {} - 0 0 1 connected 0-8191\n{B} 10.0.0.2:7001@17001 {} - 0 0 2 connected 8192-15999\n\
@@ -36,31 +37,42 @@ fn node(myself: &str, config: ClusterConfig) -> Cluster {
 }
 
 /// Both nodes and one that only listens, what is on its way between them, and what the server of each has done.
-struct Pair {
-    nodes: [Cluster; 3],
-    now_ms: i64,
-    /// Commands and replies, by receiver.
-    queues: [VecDeque<Vec<u8>>; 2],
+pub(super) struct Pair {
+    pub(super) nodes: [Cluster; 3],
+    pub(super) now_ms: i64,
+    /// Commands and replies, by receiver. Nothing: the link is cut there.
+    pub(super) queues: [VecDeque<(Channel, Vec<u8>)>; 2],
     /// The ids by which both know the link; `None`: it is cut there.
-    jobs: [Option<JobId>; 2],
+    pub(super) jobs: [Option<JobId>; 2],
+    /// The same of a second link for the snapshot.
+    pub(super) second: [Option<JobId>; 2],
+    /// The target pulls. It wants the grant numbered, if it said so.
+    pulls: bool,
+    is_numbered: bool,
+    /// Bytes of the stream that the source has said and the target has run.
+    pub(super) streamed: [u64; 2],
     /// Packets of the bus pass.
-    bus: bool,
+    pub(super) bus: bool,
     /// But not between these two.
     no_bus_between: Option<(usize, usize)>,
-    snapshots: bool,
-    delivered: usize,
-    deleted: Vec<Slot>,
-    propagated: Vec<Vec<u8>>,
+    pub(super) snapshots: bool,
+    pub(super) delivered: usize,
+    pub(super) deleted: Vec<Slot>,
+    pub(super) propagated: Vec<Vec<u8>>,
 }
 
 impl Pair {
-    fn new() -> Pair {
+    pub(super) fn new() -> Pair {
         let config = || ClusterConfig { require_full_coverage: false, ..ClusterConfig::default() };
         Pair {
             nodes: IDS.map(|id| node(id, config())),
             now_ms: START_MS,
             queues: Default::default(),
             jobs: [None, None],
+            second: [None, None],
+            pulls: false,
+            is_numbered: false,
+            streamed: [0, 0],
             bus: true,
             no_bus_between: None,
             snapshots: true,
@@ -76,23 +88,35 @@ impl Pair {
         self.nodes[0].migrate_slots(vec![(ranges, target)], "a test", &env);
     }
 
-    fn state(&self, side: Side) -> &'static str {
+    pub(super) fn begin_pull(&mut self) {
+        self.pulls = true;
+        let env = Env::at(self.now_ms);
+        self.nodes[1].pull_slots(vec![(SLOT, SLOT), (100, 102)], "a test", &env).unwrap();
+    }
+
+    pub(super) fn state(&self, side: Side) -> &'static str {
         self.nodes[side as usize].slot_migrations().first().map_or("none", |job| job.state)
     }
 
-    fn message(&self, side: Side) -> String {
+    pub(super) fn message(&self, side: Side) -> String {
         self.nodes[side as usize].slot_migrations()[0].message.clone()
     }
 
-    fn owner(&self, side: Side) -> &str {
+    pub(super) fn owner(&self, side: Side) -> &str {
         let node = &self.nodes[side as usize];
         node.nodes[node.owner_of(SLOT).unwrap()].id.as_str().get(..1).unwrap()
     }
 
     /// The end of a turn on one side.
-    fn turn(&mut self, side: Side) {
+    pub(super) fn turn(&mut self, side: Side) {
         let env = Env::at(self.now_ms);
         let at = side as usize;
+        if let Some(job) = self.jobs[at] {
+            match side {
+                Source => self.nodes[0].note_migration_streamed(job, self.streamed[0]),
+                Target => self.nodes[1].note_migration_applied(job, self.streamed[1], true, &env),
+            }
+        }
         self.nodes[at].advance_slot_migrations(&env);
         loop {
             let actions = self.nodes[at].flush(&env);
@@ -111,22 +135,27 @@ impl Pair {
         let env = Env::at(self.now_ms);
         let (at, other) = (side as usize, 1 - side as usize);
         match order {
-            Order::Connect { job, ip, port } => {
-                assert_eq!((ip.as_str(), port), ("10.0.0.2", 7001));
-                self.jobs[0] = Some(job);
-                self.nodes[0].on_migration_connected(job, None, &env);
+            Order::Connect { link, ip, port } => {
+                let address = if self.pulls { ("10.0.0.1", 7000) } else { ("10.0.0.2", 7001) };
+                assert_eq!((ip.as_str(), port), address);
+                *self.link(at, link.channel) = Some(link.job);
+                self.nodes[at].on_migration_connected(link, None, &env);
             }
-            Order::Send { job, bytes } => {
-                if self.jobs[at] == Some(job) {
-                    self.queues[other].push_back(bytes);
+            Order::Send { link, bytes } => {
+                if *self.link(at, link.channel) == Some(link.job) {
+                    self.queues[other].push_back((link.channel, bytes));
                 }
             }
             Order::Close { job } => {
-                if self.jobs[at].take_if(|link| *link == job).is_some() {
-                    self.queues[other].push_back(Vec::new());
-                }
+                self.close(at, Channel::Snapshot, job);
+                self.close(at, Channel::Main, job);
             }
+            Order::CloseSnapshotLink { job } => self.close(at, Channel::Snapshot, job),
+            Order::Prepare { job, .. } => self.nodes[at].on_import_ready(job, &env),
             Order::Snapshot { job, .. } if self.snapshots => {
+                if self.pulls {
+                    self.queues[1].push_back((Channel::Snapshot, b"+SLOTSSNAPSHOT\r\n".to_vec()));
+                }
                 self.nodes[at].on_snapshot_started(job, &env);
                 self.nodes[at].on_snapshot_ended(job, true, 1, &env);
             }
@@ -139,21 +168,41 @@ impl Pair {
         }
     }
 
+    fn link(&mut self, at: usize, channel: Channel) -> &mut Option<JobId> {
+        match channel {
+            Channel::Main => &mut self.jobs[at],
+            Channel::Snapshot => &mut self.second[at],
+        }
+    }
+
+    fn close(&mut self, at: usize, channel: Channel, job: JobId) {
+        if self.link(at, channel).take_if(|link| *link == job).is_some() {
+            self.queues[1 - at].push_back((channel, Vec::new()));
+        }
+    }
+
     /// Gives one side what is next for it; false if there is nothing.
-    fn deliver(&mut self, side: Side) -> bool {
+    pub(super) fn deliver(&mut self, side: Side) -> bool {
         let at = side as usize;
-        let Some(bytes) = self.queues[at].pop_front() else { return false };
+        let Some((channel, bytes)) = self.queues[at].pop_front() else { return false };
         self.delivered += 1;
         let env = Env::at(self.now_ms);
         let text = String::from_utf8(bytes).unwrap();
         let words: Vec<&str> = text.lines().skip(1).filter(|line| !line.starts_with('$')).collect();
-        match (words.as_slice(), self.jobs[at]) {
-            ([], Some(job)) if text.starts_with('+') || text.starts_with('-') => {
-                self.nodes[at].on_migration_reply(job, text.trim_end().as_bytes(), &env);
+        match (words.as_slice(), *self.link(at, channel)) {
+            ([], Some(job)) if text.starts_with(['+', '-', '\n']) => {
+                let link = JobLink { job, channel };
+                self.nodes[at].on_migration_reply(link, text.trim_end().as_bytes(), &env);
             }
             ([], Some(job)) => {
-                self.jobs[at] = None;
-                self.nodes[at].on_migration_link_lost(job, &env);
+                *self.link(at, channel) = None;
+                self.nodes[at].on_migration_link_lost(JobLink { job, channel }, &env);
+            }
+            (["AUTH", "internal connection", _], None) => {
+                self.queues[1].push_back((channel, b"+OK\r\n".to_vec()));
+            }
+            (["CLUSTER", "SYNCSLOTS", word, rest @ ..], None) if side == Source && self.pulls => {
+                self.answer_puller(word, rest);
             }
             (["CLUSTER", "SYNCSLOTS", "ESTABLISH", "SOURCE", source, "NAME", name, "SLOTSRANGE", ..], None) => {
                 assert_eq!(*source, A);
@@ -169,28 +218,69 @@ impl Pair {
                     }
                     Err(e) => format!("-ERR {e}\r\n"),
                 };
-                self.queues[0].push_back(reply.into_bytes());
+                self.queues[0].push_back((Channel::Main, reply.into_bytes()));
             }
-            (["CLUSTER", "SYNCSLOTS", word], Some(job)) => {
-                self.nodes[at].on_migration_message(job, Message::of(word.as_bytes()), &env);
+            (["CLUSTER", "SYNCSLOTS", word, rest @ ..], Some(job)) => {
+                let rest: Vec<&[u8]> = rest.iter().map(|word| word.as_bytes()).collect();
+                let message = Message::of(word.as_bytes(), &rest);
+                self.nodes[at].on_migration_message(JobLink { job, channel }, message, &env);
             }
             _ => {}
         }
         true
     }
 
+    /// What a target that pulls says where the source knows no link.
+    fn answer_puller(&mut self, word: &str, rest: &[&str]) {
+        let env = Env::at(self.now_ms);
+        let node = &mut self.nodes[0];
+        let name = NodeId::parse(rest[0].as_bytes());
+        let (channel, reply) = match word {
+            "CONF" => {
+                assert_eq!(rest[..2], ["NODE-ID", B]);
+                self.is_numbered = rest[2..] == ["CAPA", "numbered-eof"];
+                (Channel::Main, "+OK\r\n".to_string())
+            }
+            "SYNC" => {
+                let (target, ranges) = (node.find(B.as_bytes()).unwrap(), vec![(SLOT, SLOT), (100, 102)]);
+                let asked = Sync { name: name.unwrap(), ranges, target, is_numbered: self.is_numbered };
+                let reply = match node.serve_pull(asked, &env) {
+                    Ok(Some(job)) => {
+                        (self.jobs[0], self.streamed) = (Some(job), [0, 0]);
+                        "+RDBCHANNELSYNCSLOTS\r\n".to_string()
+                    }
+                    Ok(None) => "-NOTREADY\r\n".to_string(),
+                    Err(e) => format!("-ERR {e}\r\n"),
+                };
+                (Channel::Main, reply)
+            }
+            "RDBCHANNEL" => match node.open_snapshot_channel(name.unwrap(), &env) {
+                Ok(job) => return self.second[0] = Some(job),
+                Err(e) => (Channel::Snapshot, format!("-ERR {e}\r\n")),
+            },
+            // It was on its way when the link went.
+            _ => return,
+        };
+        self.queues[1].push_back((channel, reply.into_bytes()));
+    }
+
     /// The connection is gone, with all that is on its way; each side hears of it.
-    fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
+        self.cut_link(Channel::Snapshot);
+        self.cut_link(Channel::Main);
+    }
+
+    pub(super) fn cut_link(&mut self, channel: Channel) {
         for at in 0..2 {
-            self.queues[at].clear();
-            if let Some(job) = self.jobs[at].take() {
-                self.nodes[at].on_migration_link_lost(job, &Env::at(self.now_ms));
+            self.queues[at].retain(|(other, _)| *other != channel);
+            if let Some(job) = self.link(at, channel).take() {
+                self.nodes[at].on_migration_link_lost(JobLink { job, channel }, &Env::at(self.now_ms));
             }
         }
     }
 
     /// What the bus tells all, if it works: the owner with the greater epoch wins, and pings are answered.
-    fn gossip(&mut self) {
+    pub(super) fn gossip(&mut self) {
         let env = Env::at(self.now_ms);
         for (from, at) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
             let is_cut = self.no_bus_between.is_some_and(|(a, b)| (a, b) == (from, at) || (b, a) == (from, at));
@@ -218,7 +308,7 @@ impl Pair {
     }
 
     /// Lets everything take its course for so long.
-    fn run(&mut self, ms: i64) {
+    pub(super) fn run(&mut self, ms: i64) {
         let end_ms = self.now_ms + ms;
         while self.now_ms < end_ms {
             for side in [Source, Target] {
@@ -226,12 +316,32 @@ impl Pair {
                 self.turn(side);
             }
             self.gossip();
+            self.check_one_serves();
             self.now_ms += 50;
         }
     }
 
+    /// Lets everything take its course until nothing of it is left, for so long at most.
+    pub(super) fn run_until_settled(&mut self, ms: i64) {
+        let end_ms = self.now_ms + ms;
+        let is_over = |node: &Cluster| node.jobs.open == 0;
+        while self.now_ms < end_ms {
+            self.run(50);
+            let is_known = self.owner(Source) == self.owner(Target);
+            if is_known && is_over(&self.nodes[0]) && is_over(&self.nodes[1]) {
+                return self.run(100);
+            }
+        }
+    }
+
+    /// Never do both serve writes.
+    pub(super) fn check_one_serves(&self) {
+        let is_source = self.owner(Source) == "a" && !self.nodes[0].held_slots().contains(SLOT);
+        assert!(!is_source || self.owner(Target) != "b", "both serve writes");
+    }
+
     /// Goes on until so many messages were delivered.
-    fn run_until_delivered(&mut self, count: usize) {
+    pub(super) fn run_until_delivered(&mut self, count: usize) {
         for _ in 0..200 {
             for side in [Source, Target] {
                 self.turn(side);
@@ -247,7 +357,7 @@ impl Pair {
     }
 
     /// Everybody agrees on one owner, and nothing is left of the job.
-    fn check_settled(&self, what: &str) {
+    pub(super) fn check_settled(&self, what: &str) {
         assert_eq!(self.owner(Source), self.owner(Target), "{what}");
         let third = &self.nodes[2];
         assert_eq!(third.nodes[third.owner_of(SLOT).unwrap()].id.as_str().get(..1), Some(self.owner(Source)), "{what}");
@@ -527,7 +637,7 @@ fn whatever_ends_a_job_after_the_grant_leaves_writes_held_until_the_outcome_is_k
     let events: [Event; 3] = [
         |node, _, env| node.on_data_flushed(env),
         |node, job, env| node.on_migration_failed(job, "nonsense", env),
-        |node, job, env| node.on_migration_message(job, Message::RequestPause, env),
+        |node, job, env| node.on_migration_message(job.main(), Message::RequestPause, env),
     ];
     for event in events {
         let mut pair = Pair::new();

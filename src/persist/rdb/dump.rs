@@ -17,14 +17,17 @@ pub(crate) enum DumpError {
     Footer,
     /// Intact, but not a value this server can hold.
     Value,
+    /// Intact, but of a type that came later.
+    Type(u8),
 }
 
 impl fmt::Display for DumpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DumpError::Footer => "DUMP payload version or checksum are wrong",
-            DumpError::Value => "Bad data format",
-        })
+        match self {
+            DumpError::Footer => f.write_str("DUMP payload version or checksum are wrong"),
+            DumpError::Value => f.write_str("Bad data format"),
+            DumpError::Type(byte) => write!(f, "A value of type {byte} of a newer version cannot be held here"),
+        }
     }
 }
 
@@ -52,6 +55,41 @@ pub(crate) fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&
         return Err(DumpError::Footer);
     }
     Ok(body)
+}
+
+/// The same of what a node of a newer version sends: any version is taken, and a checksum of 0 stands for none.
+pub(crate) fn check_newer_footer(payload: &[u8]) -> Result<&[u8], DumpError> {
+    let (body, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
+    let is_intact = footer[2..] == crc64::crc64(0, &payload[..payload.len() - 8]).to_le_bytes();
+    if footer[2..] == [0; 8] || is_intact { Ok(body) } else { Err(DumpError::Footer) }
+}
+
+/// Reads the value of what a node of a newer version sends, if it is one that can be held here.
+pub(crate) fn decode_newer_dump(payload: &[u8], limits: &ValueLimits) -> Result<Value, DumpError> {
+    /// A stream as before, and behind it who has added to it so that the same is not added twice.
+    const STREAM_4: u8 = 26;
+    let body = check_newer_footer(payload)?;
+    let mut reader = Reader::new(body, false).deep(false).limits(limits);
+    let refused = |_: super::Error| DumpError::Value;
+    let byte = reader.byte().map_err(refused)?;
+    if byte != STREAM_4 {
+        let value_type = ValueType::from_byte(byte).ok_or(DumpError::Type(byte))?;
+        return reader.value(value_type).map_err(refused);
+    }
+    let value = reader.value(ValueType::StreamListpacks3).map_err(refused)?;
+    // For how long and how many are remembered; and who they are, which is what cannot be kept.
+    let (_, _, producers) =
+        (reader.len().map_err(refused)?, reader.len().map_err(refused)?, reader.len().map_err(refused)?);
+    if producers == 0 { Ok(value) } else { Err(DumpError::Type(byte)) }
+}
+
+/// The payload of FUNCTION DUMP as this version writes it, of what a node of a newer version sends.
+pub(crate) fn functions_from_newer(payload: &[u8]) -> Result<Vec<u8>, DumpError> {
+    let mut out = check_newer_footer(payload)?.to_vec();
+    out.extend_from_slice(&(VERSION as u16).to_le_bytes());
+    let crc = crc64::crc64(0, &out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    Ok(out)
 }
 
 /// Checks a payload and reads its value. `deep` also looks for what stands twice in packed collections.
@@ -140,6 +178,29 @@ mod tests {
         let crc = crc64::crc64(0, &unknown);
         unknown.extend_from_slice(&crc.to_le_bytes());
         assert_eq!(decode(&unknown, false, true), Err(DumpError::Value));
+    }
+
+    #[test]
+    fn what_a_newer_version_sends_is_read_if_it_can_be_held() {
+        let newer = |body: &[u8], crc: u64| {
+            let mut payload = body.to_vec();
+            payload.extend_from_slice(&13u16.to_le_bytes());
+            payload.extend_from_slice(&crc.to_le_bytes());
+            decode_newer_dump(&payload, &ValueLimits::default())
+        };
+        assert_eq!(newer(b"\x00\xc0\n", 0), Ok(Value::String(StringValue::Int(10))));
+        assert_eq!(newer(b"\x00\xc0\n", 1), Err(DumpError::Footer));
+        // A hash whose fields have a time to live.
+        assert_eq!(newer(b"\x19\x00", 0), Err(DumpError::Type(25)));
+        assert!(DumpError::Type(25).to_string().contains("type 25"));
+        // An empty stream, its last id 1-1, with no groups.
+        let stream = b"\x1a\x00\x00\x01\x01\x00\x00\x00\x00\x01\x00";
+        let with = |end: &[u8]| newer(&[&stream[..], end].concat(), 0);
+        assert!(matches!(with(&[64, 100, 64, 100, 0, 0, 0]), Ok(Value::Stream(_))));
+        assert_eq!(with(&[64, 100, 64, 100, 1, 1, b'p', 0, 0, 0]), Err(DumpError::Type(26)));
+        assert_eq!(with(&[]), Err(DumpError::Value));
+        let functions = functions_from_newer(&[13, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        assert_eq!(check_dump_footer(&functions, false), Ok(&b""[..]));
     }
 
     #[test]

@@ -16,7 +16,9 @@ mod source;
 mod stream;
 
 pub(crate) use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
-pub(crate) use dump::{DumpError, check_dump_footer, decode_dump, encode_dump, read_functions};
+pub(crate) use dump::{
+    DumpError, check_dump_footer, decode_dump, decode_newer_dump, encode_dump, functions_from_newer, read_functions,
+};
 pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_value};
 pub(crate) use error::{Error, ErrorKind};
 pub(crate) use source::Source;

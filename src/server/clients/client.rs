@@ -79,6 +79,8 @@ client_flags! {
     KILLED = 31;
     /// Tracks keys or did so once.
     HAS_TRACKED = 32;
+    /// Another node of the cluster, which needs no permissions.
+    INTERNAL = 35;
     /// Its EVAL scripts are debugged (`SCRIPT DEBUG`), ...
     SCRIPT_DEBUG = 33;
     /// ... in this process.

@@ -3,11 +3,12 @@
 
 use super::debug::DebugSub;
 use super::prelude::*;
-use super::{cluster_show, int_arg, slot_migration};
+use super::{cluster_show, int_arg, slot_migration, slot_tasks};
 use crate::cluster::{AdminError, Broken, Cluster, Dropped, Env, FailoverMode, SetSlot};
 use crate::server::admin::findings;
 use crate::server::clients::ClientFlags;
 use crate::structs::slots::{SLOT_COUNT, Slot, key_slot};
+use std::fmt::Write;
 
 pub(super) const DISABLED: CmdError = CmdError::of("ERR This instance has cluster support disabled");
 const BAD_SLOT: CmdError = CmdError::of("ERR Invalid or out of range slot");
@@ -241,6 +242,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 ..Command::ROW
             },
             slot_migration::MIGRATE,
+            slot_tasks::MIGRATION,
             Command {
                 name: "cluster|myid",
                 run: Some(myid),
@@ -725,7 +727,9 @@ fn myshardid(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    let text = view(ctx)?.describe_info();
+    let mut text = view(ctx)?.describe_info();
+    let trims = u8::from(ctx.srv.is_trimming());
+    let _ = write!(text, "cluster_slot_migration_active_trim_running:{trims}\r\n");
     ctx.out.verbatim("txt", text.as_bytes());
     Ok(())
 }
@@ -795,6 +799,10 @@ const HELP: &[&str] = &[
     "    Join the cluster of the node at that address.",
     "MIGRATESLOTS SLOTSRANGE <start slot> <end slot> [<start slot> <end slot> ...] NODE <node-id> [SLOTSRANGE ...]",
     "    Move slots of this node to another one, as a whole.",
+    "MIGRATION IMPORT <start slot> <end slot> [<start slot> <end slot> ...]",
+    "    Move slots of another node to this one, as a whole.",
+    "MIGRATION STATUS|CANCEL ID <task id>|ALL",
+    "    Show or cancel tasks that move slots.",
     "MYID",
     "    Return the id of this node.",
     "MYSHARDID",

@@ -4,8 +4,10 @@ use super::prelude::*;
 use super::scripting::{
     CALL_FLAGS, CALL_KEYS, CALL_RO_FLAGS, CALL_RO_KEYS, call_args, check_key_count, show_first, with_err,
 };
+use crate::persist::rdb::functions_from_newer;
 use crate::script::library::RestorePolicy;
 use crate::script::{Host, Kind, flags};
+use crate::server::clients::ClientFlags;
 use crate::server::script::run;
 use crate::structs::glob;
 use crate::structs::numbers::parse_i64;
@@ -266,7 +268,16 @@ fn function_restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
     };
     let skip_checksum = ctx.srv.persist.skip_checksum;
-    ctx.srv.script.restore_libraries(args.at(2), policy, skip_checksum).map_err(with_err)?;
+    if ctx.c().is(ClientFlags::IMPORT) {
+        // The source of slots may be of a newer version; replicas and the log have it as this version writes it.
+        let own = functions_from_newer(args.at(2)).map_err(|e| CmdError::text(format!("ERR {e}")))?;
+        ctx.srv.script.restore_libraries(&own, policy, skip_checksum).map_err(with_err)?;
+        let mut words: Vec<&[u8]> = args.iter().collect();
+        words[2] = &own;
+        ctx.srv.ks.effects.replace_with(&words);
+    } else {
+        ctx.srv.script.restore_libraries(args.at(2), policy, skip_checksum).map_err(with_err)?;
+    }
     ctx.dirty(1);
     ctx.out.ok();
     Ok(())

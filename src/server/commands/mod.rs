@@ -21,6 +21,7 @@ pub(crate) mod replication;
 pub(crate) mod scripting;
 pub(crate) mod server;
 mod slot_migration;
+mod slot_tasks;
 pub(crate) mod transaction;
 pub(crate) mod watch_server;
 

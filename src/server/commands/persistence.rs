@@ -7,7 +7,7 @@ use crate::keyspace::Object;
 use crate::keyspace::object::ValueLimits;
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
-use crate::persist::rdb::{DumpError, Value, decode_dump, encode_dump};
+use crate::persist::rdb::{DumpError, Value, decode_dump, decode_newer_dump, encode_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
 use crate::server::clients::ClientFlags;
 use crate::structs::entry::NewValue;
@@ -249,10 +249,18 @@ fn checks_deeply(ctx: &Ctx<'_>) -> bool {
     }
 }
 
+/// Who restores is the source of slots, which may be of a newer version.
+fn is_import(ctx: &Ctx<'_>) -> bool {
+    ctx.c().is(ClientFlags::IMPORT)
+}
+
 /// The value that a payload holds, to be that of a key.
 fn restored_value(ctx: &mut Ctx<'_>, key: &[u8], payload: &[u8]) -> Result<NewValue<'static, Object>, CmdError> {
     let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
-    let value = decode_dump(payload, ctx.srv.persist.skip_checksum, checks_deeply(ctx), &limits);
+    let value = match is_import(ctx) {
+        true => decode_newer_dump(payload, &limits),
+        false => decode_dump(payload, ctx.srv.persist.skip_checksum, checks_deeply(ctx), &limits),
+    };
     let value = match value {
         // What our master or the log has taken in is kept as it is there; nobody else can bring it.
         Ok(Value::Damaged(damaged)) if ctx.must_obey() => {
@@ -284,7 +292,9 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (at, true) => Some(at),
         (ttl, false) => Some(ttl.saturating_add(ctx.now_ms())),
     };
-    let already_past = !ctx.srv.is_loading() && !ctx.srv.is_replica();
+    let is_import = is_import(ctx);
+    // The source of slots says when their keys go.
+    let already_past = !ctx.srv.is_loading() && !ctx.srv.is_replica() && !is_import;
     if let Some(at) = expire_ms
         && at <= ctx.now_ms()
         && already_past
@@ -301,16 +311,24 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let ks = &mut ctx.srv.ks;
     ks.insert(db, key, value, expire_ms);
     let access = ks.access.clone();
+    // Replicas and the log have it as this version writes it.
+    let mut own = Vec::new();
     if let Some(mut entry) = ks.dbs[db].get_mut(key) {
         access.restore(&mut entry, options.idle_s, options.freq);
+        if is_import {
+            encode_dump(&mut own, value_view(&entry), false);
+        }
     }
-    if let Some(at) = expire_ms
-        && !options.absolute_ttl
-    {
-        let at = at.to_string();
+    let relative = expire_ms.filter(|_| !options.absolute_ttl).map(|at| at.to_string());
+    if is_import || relative.is_some() {
         let mut words: Vec<&[u8]> = args.iter().collect();
-        words[2] = at.as_bytes();
-        words.push(b"ABSTTL");
+        if let Some(at) = &relative {
+            words[2] = at.as_bytes();
+            words.push(b"ABSTTL");
+        }
+        if is_import {
+            words[3] = &own;
+        }
         ks.effects.replace_with(&words);
     }
     ks.signal_modified(db, key);

@@ -2,8 +2,8 @@
 
 use super::cluster::{machine, slot_arg, view};
 use super::debug::DebugSub;
-use super::int_arg;
 use super::prelude::*;
+use super::{int_arg, slot_tasks};
 use crate::cluster::node::{NodeId, NodeKey};
 use crate::cluster::slot_migration::{Establish, JobView, Message, Origin, Ranges};
 use crate::keyspace::effects::target;
@@ -77,7 +77,7 @@ pub(super) const DEBUG: DebugSub = DebugSub {
     ],
 };
 
-fn refuse<T>(text: String) -> Result<T, CmdError> {
+pub(super) fn refuse<T>(text: String) -> Result<T, CmdError> {
     Err(CmdError::text(format!("ERR {text}")))
 }
 
@@ -109,11 +109,11 @@ fn ranges(
     Ok((ranges, owner, at))
 }
 
-fn is(arg: Option<&[u8]>, word: &[u8]) -> bool {
+pub(super) fn is(arg: Option<&[u8]>, word: &[u8]) -> bool {
     arg.is_some_and(|arg| arg.eq_ignore_ascii_case(word))
 }
 
-fn caller(ctx: &Ctx<'_>) -> String {
+pub(super) fn caller(ctx: &Ctx<'_>) -> String {
     let c = ctx.c();
     let user = String::from_utf8_lossy(&c.user);
     format!(
@@ -223,8 +223,13 @@ fn sync(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ctx.c().is(ClientFlags::MASTER) || is(Some(word), b"capa") {
         return Ok(());
     }
-    match (ctx.srv.job_of(ctx.client), Message::of(word)) {
-        (Some(job), message) => ctx.srv.on_sync_message(job, message),
+    let rest: Vec<&[u8]> = args.iter().skip(3).collect();
+    match (ctx.srv.job_of(ctx.client), Message::of(word, &rest)) {
+        (Some(link), message) => ctx.srv.on_sync_message(link, message),
+        (None, _) if ctx.srv.depth > 1 => return refuse("The connection is in use".into()),
+        (None, _) if is(Some(word), b"conf") => return slot_tasks::conf(ctx, args),
+        (None, _) if is(Some(word), b"sync") => return slot_tasks::sync(ctx, args),
+        (None, _) if is(Some(word), b"rdbchannel") && args.len() == 4 => return slot_tasks::rdbchannel(ctx, args),
         (None, Message::Unknown) => return Err(error::SYNTAX),
         (None, _) => {
             let word = String::from_utf8_lossy(word).to_ascii_uppercase();
@@ -286,7 +291,7 @@ fn establish(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if tracked {
         ctx.out.ok();
     } else {
-        ctx.srv.adopt_import(ctx.client, job);
+        ctx.srv.adopt_link(ctx.client, job.main());
         // From now on replies are not sent.
         ctx.srv.clients.push(ctx.client, b"+OK\r\n");
     }

@@ -56,6 +56,8 @@ struct Input {
     share: usize,
     /// Its share is over at this time, too.
     until_us: i64,
+    /// Where its unprocessed input began.
+    start: usize,
     /// What the plain calls that ran last were of, if nobody was told yet.
     last_plain: Option<CmdRef>,
     /// While nothing keeps plain commands from being run right away.
@@ -145,7 +147,10 @@ impl Server {
         let others = ahead.mark();
         while self.run_next(&mut input, ahead, others) == Flow::Go {}
         self.ks.hashes.clear();
-        let Input { mut taken, next, mut last_plain, .. } = input;
+        let Input { mut taken, next, mut last_plain, until_us, start, .. } = input;
+        if until_us != i64::MAX {
+            self.note_import_run(id, taken.pos - start);
+        }
         self.set_last_command(id, &mut last_plain);
         if !next.is_empty() {
             // They are found anew when the client may go on.
@@ -170,13 +175,16 @@ impl Server {
         }
         c.ahead = 0;
         let is_import = c.is(ClientFlags::IMPORT);
+        // Of what it was told before, part may wait in the buffer that is about to be taken.
+        let durable = self.may_tell_durable(id);
         let mut taken = self.take_buffers(id)?;
         let plain = self.plain_calls(id);
         taken.out.borrows = plain.is_some() && self.may_send_at_once(id);
-        taken.durable = self.may_tell_durable(id);
+        taken.durable = durable;
         self.clock.tick_us();
         let until_us = if is_import { self.clock.mono_us() + IMPORT_SLICE_US } else { i64::MAX };
-        Some(Input { id, taken, next, share: COMMANDS_PER_TURN, until_us, last_plain: None, plain })
+        let start = taken.pos;
+        Some(Input { id, taken, next, share: COMMANDS_PER_TURN, until_us, start, last_plain: None, plain })
     }
 
     /// Runs what comes next in the input: plain calls that follow each other, or one request. The requests found from `others`

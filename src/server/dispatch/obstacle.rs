@@ -205,6 +205,8 @@ impl Obstacles {
     /// What does not hold for the stream of our master, which is obeyed.
     const NOT_FOR_MASTER: Obstacles =
         Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl, Obstacle::Slot, Obstacle::GoodReplicas, Obstacle::ReadOnly]);
+    /// Nor for other nodes that have shown that they are of this cluster.
+    const NOT_FOR_INTERNAL: Obstacles = Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl]);
     /// Keys of slots that move here come before the slots are ours.
     const NOT_FOR_IMPORT: Obstacles = Obstacles::of(&[Obstacle::Slot]);
     /// Nor does this hold for the log being loaded, nor anything else of the server. What has come to be logged is not refused for what the server has become
@@ -250,16 +252,25 @@ impl Obstacles {
     /// Those that may stand against a client of this sort at all.
     #[inline]
     fn against(c: &Client) -> Obstacles {
-        if !c.is(ClientFlags::AOF.union(ClientFlags::MASTER).union(ClientFlags::IMPORT).union(ClientFlags::EXPORT)) {
-            Obstacles(!0)
-        } else if c.is(ClientFlags::IMPORT) {
-            Obstacles(!Obstacles::NOT_FOR_IMPORT.0)
-        } else if c.is(ClientFlags::AOF) {
-            Obstacles(!Obstacles::NOT_FOR_LOG.0)
-        } else {
-            // Our master, or a target.
-            Obstacles(!Obstacles::NOT_FOR_MASTER.0)
+        const LINKS: ClientFlags = ClientFlags::AOF
+            .union(ClientFlags::MASTER)
+            .union(ClientFlags::IMPORT)
+            .union(ClientFlags::EXPORT)
+            .union(ClientFlags::INTERNAL);
+        if !c.is(LINKS) {
+            return Obstacles(!0);
         }
+        let internal = if c.is(ClientFlags::INTERNAL) { Obstacles::NOT_FOR_INTERNAL } else { Obstacles::default() };
+        let kept = if c.is(ClientFlags::IMPORT) {
+            Obstacles::NOT_FOR_IMPORT
+        } else if c.is(ClientFlags::AOF) {
+            Obstacles::NOT_FOR_LOG
+        } else if c.is(ClientFlags::MASTER.union(ClientFlags::EXPORT)) {
+            Obstacles::NOT_FOR_MASTER
+        } else {
+            Obstacles::default()
+        };
+        Obstacles(!kept.or(internal).0)
     }
 
     #[inline]

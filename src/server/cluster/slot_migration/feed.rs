@@ -64,18 +64,19 @@ impl Server {
         self.bus.as_ref().is_some_and(|bus| bus.migrations.feeder.is_on)
     }
 
-    /// From now on writes to these slots are kept for the link of a job.
+    /// From now on writes to these slots are kept for the link of a job; where the snapshot has another one, they go at once.
     pub(super) fn begin_feed(&mut self, job: JobId, slots: SlotSet) {
+        let has_own_link = self.begin_pulled_snapshot(job);
         let Some(bus) = &mut self.bus else { return };
-        if let Some(link) = bus.migrations.link(job) {
-            link.feed = Some(Feed { slots, held: Some(Held::default()) });
+        if let Some(link) = bus.migrations.link(job.main()) {
+            link.feed = Some(Feed { slots, held: (!has_own_link).then(Held::default) });
         }
         bus.migrations.note_feeds();
     }
 
     /// What was kept follows, and what comes goes at once.
     pub(super) fn begin_streaming(&mut self, job: JobId) {
-        let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link(job)) else { return };
+        let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link(job.main())) else { return };
         let held = link.feed.as_mut().and_then(|feed| feed.held.take()).unwrap_or_default();
         if let Peer::Client(id) = link.peer {
             held.pieces.into_iter().for_each(|piece| self.clients.push_all(id, piece));
@@ -91,6 +92,7 @@ impl Server {
             if !feed.slots.contains(slot) {
                 continue;
             }
+            link.streamed += command.len() as u64;
             match &mut feed.held {
                 Some(held) => held.add(command),
                 None => self.clients.push(*id, command),
@@ -139,6 +141,7 @@ impl Server {
         let Some(pending) = self.clients.get(id).map(|c| c.out.pending()) else { return };
         let Some(bus) = &mut self.bus else { return };
         if let Some(link) = bus.migrations.link_of_mut(id) {
+            link.has_moved |= link.unsent != pending as u64;
             link.unsent = pending as u64;
             self.pump_slot_snapshot();
         }

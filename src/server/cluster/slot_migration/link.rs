@@ -1,9 +1,9 @@
-//! The links of jobs: connecting to a target, and what both sides say.
+//! The links of jobs: connecting to the other side, and what both sides say.
 
 use super::feed::{Feed, Held};
 use crate::catalog::CmdError;
 use crate::catalog::row::{Command, Group, flag};
-use crate::cluster::slot_migration::{JobId, Message};
+use crate::cluster::slot_migration::{Channel, JobId, JobLink, Message};
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Source};
@@ -16,19 +16,22 @@ use crate::structs::slots::key_slot;
 use std::io::{self, Read, Write};
 use std::task::Poll;
 
-/// A reply of a target to the handshake is a line, not longer than this.
+/// A reply to the handshake is a line, not longer than this.
 const LONGEST_REPLY: usize = 16 * 1024;
 
-/// The link of a job.
+/// A link of a job.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) job: JobId,
+    pub(super) name: JobLink,
     pub(super) is_export: bool,
     pub(super) peer: Peer,
     /// The writes that are to go over it.
     pub(super) feed: Option<Feed>,
-    /// Bytes that the connection did not take when it last could.
+    /// Bytes that the connection did not take when it last could, and whether it has taken some since that was last asked.
     pub(super) unsent: u64,
+    pub(super) has_moved: bool,
+    /// Bytes of the stream that were given to it (export), or that came by it and were run (import).
+    pub(super) streamed: u64,
 }
 
 #[derive(Debug)]
@@ -37,7 +40,7 @@ pub(super) enum Peer {
     Client(ClientId),
 }
 
-/// A connection to a target that has not agreed yet.
+/// A connection to another node that has not agreed yet.
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) conn: Conn,
@@ -48,9 +51,21 @@ pub(super) struct Handshake {
 }
 
 impl Link {
+    fn new(name: JobLink, is_export: bool, peer: Peer) -> Link {
+        Link { name, is_export, peer, feed: None, unsent: 0, has_moved: false, streamed: 0 }
+    }
+
     /// It is this client's connection.
     pub(super) fn is_of(&self, id: ClientId) -> bool {
         matches!(self.peer, Peer::Client(client) if client == id)
+    }
+
+    /// It, unless it is none yet.
+    pub(super) fn client(&self) -> Option<ClientId> {
+        match self.peer {
+            Peer::Client(id) => Some(id),
+            Peer::Handshake(_) => None,
+        }
     }
 
     /// Bytes of the stream that wait for the snapshot's end.
@@ -72,34 +87,32 @@ impl Handshake {
         Ok(())
     }
 
-    /// Reads what is there.
-    fn read(&mut self) -> io::Result<()> {
+    /// The next line, if it is there. What comes after it may be more than lines, and is left to the connection.
+    fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut buffer = [0; 4096];
         loop {
-            match self.conn.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            if let Some(end) = memchr::memchr(b'\n', &self.input) {
+                let line: Vec<u8> = self.input.drain(..=end).collect();
+                return Ok(Some(line.trim_ascii_end().to_vec()));
             }
             if self.input.len() > LONGEST_REPLY {
                 return Err(io::Error::other("Response to establish job is larger than buffer limit"));
             }
+            match self.conn.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
         }
-    }
-
-    fn take_line(&mut self) -> Option<Vec<u8>> {
-        let end = memchr::memchr(b'\n', &self.input)?;
-        let line: Vec<u8> = self.input.drain(..=end).collect();
-        Some(line.trim_ascii_end().to_vec())
     }
 }
 
 impl Server {
-    // ---- the source's side ----
+    // ---- whoever connects ----
 
-    pub(super) fn connect_to_target(&mut self, job: JobId, ip: &str, port: u16) {
+    pub(super) fn connect_for_migration(&mut self, link: JobLink, ip: &str, port: u16) {
         let ends = match self.connection_ends(ip, port) {
             Poll::Ready(ends) => ends,
             // The address to connect from is being looked up: it is there the next time.
@@ -119,58 +132,61 @@ impl Server {
             Ok(conn) => {
                 let handshake = Handshake { conn, number, connected: false, input: Vec::new(), outbox: Vec::new() };
                 let peer = Peer::Handshake(Box::new(handshake));
-                bus.migrations.links.push(Link { job, is_export: true, peer, feed: None, unsent: 0 });
+                let is_export = bus.machine.is_export(link.job);
+                bus.migrations.links.push(Link::new(link, is_export, peer));
             }
-            Err(e) => self.fail_to_connect(job, &reason(&e)),
+            Err(e) => self.fail_to_connect(link, &reason(&e)),
         }
     }
 
-    fn fail_to_connect(&mut self, job: JobId, why: &str) {
-        self.fail_migration(job, &format!("Unable to connect to target node: {why}"));
+    fn fail_to_connect(&mut self, link: JobLink, why: &str) {
+        self.with_cluster(|machine, env| machine.on_migration_unconnected(link, why, env));
     }
 
-    /// A connection to a target is ready for something.
+    /// A connection to the other side is ready for something.
     pub(crate) fn on_migration_link_ready(&mut self, number: u32, event: Ready) {
         let Some(bus) = &mut self.bus else { return };
         let found = bus.migrations.links.iter_mut().find_map(|link| match &mut link.peer {
-            Peer::Handshake(handshake) if handshake.number == number => Some((link.job, handshake)),
+            Peer::Handshake(handshake) if handshake.number == number => Some((link.name, handshake)),
             _ => None,
         });
-        let Some((job, handshake)) = found else { return };
+        let Some((link, handshake)) = found else { return };
         if !handshake.connected {
             match handshake.conn.finish_connecting() {
                 Ok(true) => {}
-                Ok(false) if event.closed => return self.fail_to_connect(job, "connection closed"),
+                Ok(false) if event.closed => return self.fail_to_connect(link, "connection closed"),
                 Ok(false) => return,
-                Err(e) => return self.fail_to_connect(job, &reason(&e)),
+                Err(e) => return self.fail_to_connect(link, &reason(&e)),
             }
             handshake.connected = true;
-            let auth = self.auth_for_target();
-            self.with_cluster(|machine, env| machine.on_migration_connected(job, auth, env));
+            let auth = self.auth_for_node();
+            self.with_cluster(|machine, env| machine.on_migration_connected(link, auth, env));
             return;
         }
         let _ = handshake.flush();
-        let read = handshake.read();
-        while let Some(line) = self.next_reply(job) {
-            self.with_cluster(|machine, env| machine.on_migration_reply(job, &line, env));
+        // What comes unasked is left to the connection until it is a client's.
+        if !bus.machine.awaits_reply(link) && event.closed {
+            self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env));
         }
-        if let Err(e) = read {
-            if e.kind() == io::ErrorKind::Other {
-                self.fail_migration(job, &e.to_string());
-            } else {
-                self.with_cluster(|machine, env| machine.on_migration_link_lost(job, env));
-            }
-        }
-    }
-
-    fn next_reply(&mut self, job: JobId) -> Option<Vec<u8>> {
-        match &mut self.bus.as_mut()?.migrations.link(job)?.peer {
-            Peer::Handshake(handshake) => handshake.take_line(),
-            Peer::Client(_) => None,
+        loop {
+            match self.next_reply(link) {
+                Ok(Some(line)) => self.with_cluster(|machine, env| machine.on_migration_reply(link, &line, env)),
+                Ok(None) => return,
+                Err(e) if e.kind() == io::ErrorKind::Other => return self.fail_migration(link.job, &e.to_string()),
+                Err(_) => self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env)),
+            };
         }
     }
 
-    fn auth_for_target(&self) -> Option<Vec<u8>> {
+    fn next_reply(&mut self, link: JobLink) -> io::Result<Option<Vec<u8>>> {
+        let Some(bus) = self.bus.as_mut().filter(|bus| bus.machine.awaits_reply(link)) else { return Ok(None) };
+        match bus.migrations.link(link).map(|link| &mut link.peer) {
+            Some(Peer::Handshake(handshake)) => handshake.read_line(),
+            _ => Ok(None),
+        }
+    }
+
+    fn auth_for_node(&self) -> Option<Vec<u8>> {
         let (user, password) = (&self.cfg.masteruser, &self.cfg.masterauth);
         let mut out = Vec::new();
         match (user.is_empty(), password.is_empty()) {
@@ -181,20 +197,21 @@ impl Server {
         Some(out)
     }
 
-    /// The target has agreed: from now on the connection is a client's.
-    pub(super) fn adopt_export_link(&mut self, job: JobId) {
+    /// The other side has agreed: from now on the connection is a client's.
+    pub(super) fn adopt_migration_link(&mut self, link: JobLink) {
         let now_ms = self.clock.ms();
         let Some(bus) = &mut self.bus else { return };
-        let Some(at) = bus.migrations.links.iter().position(|link| link.job == job) else { return };
+        let Some(at) = bus.migrations.links.iter().position(|other| other.name == link) else { return };
         let link = bus.migrations.links.swap_remove(at);
         let Peer::Handshake(handshake) = link.peer else { return };
         let Handshake { conn, input, outbox, .. } = *handshake;
         conn.set_nodelay(true);
         conn.set_keepalive(self.cfg.tcp_keepalive);
         let id = self.clients.add(Some(conn), now_ms);
+        let side = if link.is_export { ClientFlags::EXPORT } else { ClientFlags::IMPORT };
         bus.migrations.links.push(Link { peer: Peer::Client(id), ..link });
         let Some(c) = self.clients.get_mut(id) else { return };
-        c.flags.add(ClientFlags::EXPORT.union(ClientFlags::AUTHENTICATED));
+        c.flags.add(side.union(ClientFlags::INTERNAL).union(ClientFlags::AUTHENTICATED));
         c.query.extend_from_slice(&input);
         c.out.append(&outbox);
         let registry = self.reactor.registry();
@@ -206,15 +223,16 @@ impl Server {
         self.clients.want_read(id);
     }
 
-    // ---- the target's side ----
+    // ---- whoever is connected to ----
 
-    /// The client whose command runs is the source of a job.
-    pub(crate) fn adopt_import(&mut self, id: ClientId, job: JobId) {
+    /// The client whose command runs is the other side of a job.
+    pub(crate) fn adopt_link(&mut self, id: ClientId, link: JobLink) {
         let Some(bus) = &mut self.bus else { return };
-        bus.migrations.links.push(Link { job, is_export: false, peer: Peer::Client(id), feed: None, unsent: 0 });
+        let is_export = bus.machine.is_export(link.job);
+        bus.migrations.links.push(Link::new(link, is_export, Peer::Client(id)));
         if let Some(c) = self.clients.get_mut(id) {
-            c.flags.add(ClientFlags::IMPORT);
-            // What the source is told is to last.
+            c.flags.add(if is_export { ClientFlags::EXPORT } else { ClientFlags::IMPORT });
+            // What the other side is told is to last.
             c.flags.remove(ClientFlags::NOT_DURABLE.union(ClientFlags::REPLY_OFF));
         }
     }
@@ -222,13 +240,15 @@ impl Server {
     /// What comes over the link of a job: from a target nothing but what belongs to the dialogue, from a source besides
     /// that commands that write to its slots.
     pub(crate) fn check_slot_link(&mut self, id: ClientId, row: &Command, args: Args<'_>) -> Result<(), CmdError> {
-        let Some(job) = self.job_of(id) else { return Ok(()) };
+        let Some(JobLink { job, channel }) = self.job_of(id) else { return Ok(()) };
         let is_import = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::IMPORT));
         let is_expected = match row.name {
             "cluster|syncslots" => args
                 .get(2)
                 .is_some_and(|word| !word.eq_ignore_ascii_case(b"establish") && !word.eq_ignore_ascii_case(b"finish")),
             _ if !is_import => false,
+            // What a source has of them is part of its snapshot.
+            "function|restore" if channel == Channel::Snapshot => true,
             _ if row.group == Group::Scripting => false,
             _ if row.flags & flag::WRITE != 0 => self.is_within_job(job, row, args),
             _ => true,
@@ -254,7 +274,7 @@ impl Server {
 
     /// A command of a source failed: the keys here would differ from those there.
     pub(crate) fn fail_import(&mut self, id: ClientId, error: &CmdError) {
-        let Some(job) = self.job_of(id) else { return };
+        let Some(JobLink { job, .. }) = self.job_of(id) else { return };
         let text = if error.code() == b"OOM" {
             "Ran out of memory (OOM) during slot import".to_string()
         } else {
@@ -265,18 +285,25 @@ impl Server {
 
     // ---- both sides ----
 
-    /// The job that a client is a link of.
-    pub(crate) fn job_of(&self, id: ClientId) -> Option<JobId> {
-        Some(self.bus.as_ref()?.migrations.link_of(id)?.job)
+    /// The link that a client is.
+    pub(crate) fn job_of(&self, id: ClientId) -> Option<JobLink> {
+        Some(self.bus.as_ref()?.migrations.link_of(id)?.name)
     }
 
     /// The link of a job says something.
-    pub(crate) fn on_sync_message(&mut self, job: JobId, message: Message) {
-        self.with_cluster(|machine, env| machine.on_migration_message(job, message, env));
+    pub(crate) fn on_sync_message(&mut self, link: JobLink, message: Message) {
+        self.with_cluster(|machine, env| machine.on_migration_message(link, message, env));
     }
 
-    pub(super) fn send_on_migration_link(&mut self, job: JobId, bytes: &[u8]) {
-        let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link(job)) else { return };
+    /// A source's commands were run, so many bytes.
+    pub(crate) fn note_import_run(&mut self, id: ClientId, bytes: usize) {
+        if let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link_of_mut(id)) {
+            link.streamed += bytes as u64;
+        }
+    }
+
+    pub(super) fn send_on_migration_link(&mut self, link: JobLink, bytes: &[u8]) {
+        let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link(link)) else { return };
         match &mut link.peer {
             Peer::Client(id) => self.clients.push(*id, bytes),
             Peer::Handshake(handshake) => {

@@ -1,21 +1,24 @@
 //! Slots that move as a whole, as the server drives it: links, the child that writes a snapshot, keys, and clients that wait.
 //! What is to be done and when is decided in `cluster::slot_migration`.
 //!
-//! The source's link is a connection until the target has agreed, and then a client with the EXPORT flag, whose output is the
-//! snapshot and the stream. The target's is the client that said ESTABLISH, with the IMPORT flag: what it sends runs like any
-//! command, obeyed like those of a master.
+//! The link of the side that connects is a connection until the other one has agreed, and then a client; that of the other
+//! side is the client that asked. A source's has the EXPORT flag, and its output is the snapshot and the stream; a target's
+//! the IMPORT flag: what it sends runs like any command, obeyed like those of a master. Where the target pulls, each side has
+//! two of them.
 //!
-//! Files: `link` (connecting, what comes and goes), `snapshot` (the child), `feed` (writes on their way to targets), `trim`
-//! (keys that go, in slices).
+//! Files: `link` (connecting, what comes and goes), `pull` (who asks to pull, and what begins a snapshot for him), `snapshot`
+//! (the child), `feed` (writes on their way to targets), `trim` (keys that go, in slices).
 
 mod feed;
 mod link;
+mod pull;
 mod snapshot;
 mod trim;
 
-use crate::cluster::slot_migration::{JobId, Order};
+use crate::cluster::slot_migration::{Channel, JobId, JobLink, Order};
 use crate::net::ClientId;
 use crate::server::Server;
+use crate::server::clients::ClientFlags;
 use crate::structs::slots::{Slot, SlotSet};
 use link::{Link, Peer};
 use snapshot::Snapshot;
@@ -34,13 +37,21 @@ pub(crate) struct Migrations {
     /// Writes to these slots wait.
     held: Option<SlotSet>,
     feeder: feed::Feeder,
+    /// Clients that have said which node they are.
+    callers: Vec<pull::Caller>,
     /// How often all data had been flushed when that was last looked at.
     flushes: u64,
 }
 
+/// The client that the snapshot of a job goes to.
+fn snapshot_client(links: &[Link], job: JobId) -> Option<ClientId> {
+    let client = |name| links.iter().find(|link| link.name == name).and_then(Link::client);
+    client(job.snapshot()).or_else(|| client(job.main()))
+}
+
 impl Migrations {
-    fn link(&mut self, job: JobId) -> Option<&mut Link> {
-        self.links.iter_mut().find(|link| link.job == job)
+    fn link(&mut self, name: JobLink) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.name == name)
     }
 
     fn link_of(&self, id: ClientId) -> Option<&Link> {
@@ -89,27 +100,32 @@ impl Server {
     pub(crate) fn note_migration_links(&mut self) {
         let now_ms = self.clock.ms();
         let Some(bus) = &self.bus else { return };
-        let links: Vec<(JobId, ClientId, u64, u64, bool)> = bus
-            .migrations
-            .links
-            .iter()
-            .filter_map(|link| match link.peer {
-                Peer::Client(id) => Some((link.job, id, link.held_bytes() as u64, link.unsent, link.is_export)),
-                Peer::Handshake(_) => None,
-            })
-            .collect();
-        for (job, id, held, unsent, is_export) in links {
+        let ids: Vec<ClientId> = bus.migrations.links.iter().filter_map(Link::client).collect();
+        for id in ids {
             self.check_output_limit(id);
             let Some(c) = self.clients.get(id) else { continue };
             let (pending, silent_ms) = (c.out.pending() as u64, now_ms - c.last_interaction_ms);
-            self.with_cluster(|machine, env| {
-                if is_export {
+            let is_all_run = c.query_pos >= c.query.len() && !c.is(ClientFlags::PENDING_READ);
+            let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link_of_mut(id)) else { continue };
+            let (JobLink { job, channel }, held, unsent) = (link.name, link.held_bytes() as u64, link.unsent);
+            let (is_export, streamed) = (link.is_export, link.streamed);
+            let has_moved = std::mem::take(&mut link.has_moved) || pending == 0;
+            self.with_cluster(|machine, env| match (is_export, channel) {
+                (true, Channel::Main) => {
                     machine.note_migration_backlog(job, held + pending, held + unsent);
+                    machine.note_migration_streamed(job, streamed);
                     if held + pending > MOST_WAITING {
                         machine.on_migration_failed(job, "Too much waits for the target", env);
                     }
-                } else {
+                }
+                (true, Channel::Snapshot) if has_moved => machine.note_migration_heard(job, env.now_ms),
+                (true, Channel::Snapshot) => {}
+                (false, _) => {
                     machine.note_migration_heard(job, env.now_ms - silent_ms.max(0));
+                    if channel == Channel::Main {
+                        machine.note_migration_backlog(job, pending, pending);
+                        machine.note_migration_applied(job, streamed, is_all_run, env);
+                    }
                 }
             });
         }
@@ -118,12 +134,14 @@ impl Server {
     /// Carries out what the machine wants done.
     pub(super) fn do_for_slot_migration(&mut self, order: Order) {
         match order {
-            Order::Connect { job, ip, port } => self.connect_to_target(job, &ip, port),
-            Order::Send { job, bytes } => self.send_on_migration_link(job, &bytes),
-            Order::Adopt { job } => self.adopt_export_link(job),
+            Order::Prepare { job, slots } => self.prepare_import(job, &slots),
+            Order::Connect { link, ip, port } => self.connect_for_migration(link, &ip, port),
+            Order::Send { link, bytes } => self.send_on_migration_link(link, &bytes),
+            Order::Adopt { link } => self.adopt_migration_link(link),
             Order::Snapshot { job, slots } => self.begin_slot_snapshot(job, slots),
             Order::Stream { job } => self.begin_streaming(job),
             Order::Close { job } => self.close_migration(job),
+            Order::CloseSnapshotLink { job } => self.close_migration_link(job.snapshot()),
             Order::Delete { job, slots } => self.delete_for_job(job, &slots),
             Order::Propagate(command) => {
                 self.begin_effects();
@@ -156,8 +174,13 @@ impl Server {
 
     fn close_migration(&mut self, job: JobId) {
         self.stop_slot_snapshot(job);
+        self.close_migration_link(job.snapshot());
+        self.close_migration_link(job.main());
+    }
+
+    fn close_migration_link(&mut self, name: JobLink) {
         let Some(bus) = &mut self.bus else { return };
-        let Some(at) = bus.migrations.links.iter().position(|link| link.job == job) else { return };
+        let Some(at) = bus.migrations.links.iter().position(|link| link.name == name) else { return };
         let link = bus.migrations.links.swap_remove(at);
         bus.migrations.note_feeds();
         match link.peer {
@@ -180,8 +203,11 @@ impl Server {
     /// A client of a job is about to go.
     pub(crate) fn forget_migration_client(&mut self, id: ClientId) {
         let Some(bus) = &mut self.bus else { return };
-        let Some(job) = bus.migrations.link_of(id).map(|link| link.job) else { return };
-        self.close_migration(job);
-        self.with_cluster(|machine, env| machine.on_migration_link_lost(job, env));
+        let Some(link) = bus.migrations.link_of(id).map(|link| link.name) else { return };
+        match link.channel {
+            Channel::Main => self.close_migration(link.job),
+            Channel::Snapshot => self.close_migration_link(link),
+        }
+        self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env));
     }
 }

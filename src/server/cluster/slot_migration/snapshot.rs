@@ -106,10 +106,7 @@ impl Server {
             let Some(bus) = &mut self.bus else { return };
             let Some(Snapshot { job, reader: Some(reader), .. }) = &mut bus.migrations.snapshot else { return };
             let (job, fd) = (*job, reader.as_raw_fd());
-            let client = bus.migrations.links.iter().find_map(|link| match link.peer {
-                super::Peer::Client(id) if link.job == job => Some(id),
-                _ => None,
-            });
+            let client = super::snapshot_client(&bus.migrations.links, job);
             let Some(c) = client.and_then(|id| self.clients.get_mut(id)) else { return };
             if c.out.pending() >= MOST_WAITING {
                 return; // Some more is taken when some of it has gone.

@@ -1,0 +1,139 @@
+//! The source where the target pulls: it is connected to twice, and lets the target take over as soon as that has run all
+//! that was said.
+
+use super::pull_target::ChannelState;
+use super::{ACK_MS, Cluster, Dialect, Env, Job, JobId, Message, NodeId, NodeKey, Order, Ranges, State};
+use crate::cluster::AdminError;
+use crate::cluster::admin::refuse;
+use crate::structs::slots::slots_in;
+
+/// What CLUSTER SYNCSLOTS SYNC says, and who says it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sync {
+    pub(crate) name: NodeId,
+    pub(crate) ranges: Ranges,
+    pub(crate) target: NodeKey,
+    /// The target wants the grant numbered.
+    pub(crate) is_numbered: bool,
+}
+
+impl Job {
+    /// How the target is told to take over.
+    pub(super) fn stream_eof(&self) -> Message {
+        Message::StreamEof(self.pull.is_numbered.then_some(self.pull.words))
+    }
+}
+
+impl Cluster {
+    /// CLUSTER SYNCSLOTS SYNC: another node is to have these slots. `None`: it is to ask again.
+    pub(crate) fn serve_pull(&mut self, asked: Sync, env: &Env) -> Result<Option<JobId>, AdminError> {
+        self.check_pull_allowed()?;
+        for slot in slots_in(&asked.ranges) {
+            if self.owner[usize::from(slot)] != Some(self.myself) {
+                return refuse("This node is not the owner of the slots");
+            }
+        }
+        let node = &self.nodes[asked.target];
+        let id = node.id;
+        if !node.is_master() {
+            return refuse(format!("Destination node {id} is not a master"));
+        }
+        let mut retries = 0;
+        if let Some(at) = self.jobs.list.iter().position(|job| job.is_export && job.name == asked.name) {
+            let job = &self.jobs.list[at];
+            if job.target != Some(id) {
+                return refuse("There is a task of this name");
+            }
+            if job.state == State::Granted {
+                return Ok(None);
+            }
+            if !job.state.is_final() {
+                self.fail_job(at, "Main channel - The target began anew", env);
+            }
+            // The same task goes on.
+            if let Some(job) = self.jobs.list.remove(at) {
+                retries = job.pull.retries + 1;
+            }
+        }
+        let is_away = |slot| self.jobs.list.iter().any(|job| job.is_open(true) && job.slots.contains(slot));
+        if slots_in(&asked.ranges).any(is_away) {
+            return refuse("Another ASM task is already in progress");
+        }
+        if self.manual.in_progress() {
+            return Ok(None);
+        }
+        let mut job = self.new_job(true, asked.name, asked.ranges, Some(id), env);
+        (job.dialect, job.state) = (Dialect::Pull, State::WaitingForChannel);
+        (job.pull.retries, job.pull.is_numbered) = (retries, asked.is_numbered);
+        log::info!("Slot migration asked for by its target: {}", job.description);
+        let id = job.id;
+        self.jobs.list.push_front(job);
+        Ok(Some(id))
+    }
+
+    /// CLUSTER SYNCSLOTS RDBCHANNEL: the second connection of the job of this name.
+    pub(crate) fn open_snapshot_channel(&mut self, name: NodeId, env: &Env) -> Result<JobId, AdminError> {
+        let is_open = |job: &Job| job.dialect == Dialect::Pull && job.is_open(true);
+        if !self.jobs.list.iter().any(is_open) {
+            return refuse("No slot migration task in progress");
+        }
+        let is_meant = |job: &Job| is_open(job) && job.name == name && job.state == State::WaitingForChannel;
+        let Some(at) = self.jobs.list.iter().position(is_meant) else {
+            return refuse("Another migration task is already in progress");
+        };
+        let job = &mut self.jobs.list[at];
+        (job.pull.channel, job.heard_ms, job.ack_sent_ms) = (ChannelState::Waiting, env.now_ms, env.now_ms);
+        let id = job.id;
+        self.move_to(at, State::WaitingToSnapshot, env);
+        Ok(id)
+    }
+
+    /// While the snapshot waits for another child the target is told that we are there.
+    pub(super) fn keep_channel_alive(&mut self, at: usize, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        if job.dialect == Dialect::Push {
+            return;
+        }
+        job.heard_ms = env.now_ms;
+        if env.now_ms - job.ack_sent_ms >= ACK_MS {
+            job.ack_sent_ms = env.now_ms;
+            let link = job.id.snapshot();
+            self.order(Order::Send { link, bytes: b"\n".to_vec() });
+        }
+    }
+
+    pub(super) fn on_message_of_puller(&mut self, at: usize, message: Message, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        match message {
+            Message::Applied(bytes) => {
+                job.acked_ms = env.now_ms;
+                job.pull.words += 1;
+                job.pull.applied = job.pull.applied.max(bytes);
+                job.asked_ms = Some(env.now_ms);
+                if job.state == State::Streaming {
+                    self.move_to(at, State::WaitingToPause, env);
+                }
+            }
+            Message::Remark => {}
+            _ => self.refuse_message(at, message, env),
+        }
+    }
+
+    /// Writes are held back: whether the target has run all there is. It need not ask; but one that wants the grant numbered
+    /// has to have said so in a word that it still remembers.
+    pub(super) fn note_asked(&mut self, at: usize, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        let is_there = if job.pull.is_numbered {
+            job.asked_ms.is_some_and(|asked_ms| env.now_ms - asked_ms <= super::GRANT_WAITS_MS) && job.pull.lag() == 0
+        } else {
+            job.backlog == 0
+        };
+        job.asked_ms = match is_there {
+            true => job.asked_ms.or(Some(env.now_ms)),
+            false => None,
+        };
+        if !is_there {
+            self.wake_at(env.now_ms + 10);
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! The target where it pulls: it connects to the source, asks for slots, takes in their snapshot by a second connection, and
+//! then what was said by the first one meanwhile.
+//!
+//! An attempt that fails deletes what came, and another one follows a second later, until the job is cancelled or cannot
+//! succeed any more. Each asks whoever owns the slots by then.
+//!
+//! A source lets the target take over as soon as it hears that the target is not far behind, without being asked. A source
+//! that is one of ours says after how many such words it did, so that the target knows how old the grant is at most. With a
+//! Redis it does not: there, a target that has stood still drops the attempt.
+
+use super::describe::numbers;
+use super::{
+    Channel, Cluster, Env, GRANT_LASTS_MS, Job, JobId, JobLink, Message, NodeId, NodeKey, Order, Ranges, State, command,
+};
+use crate::cluster::AdminError;
+use crate::cluster::admin::refuse;
+use crate::cluster::node::Secret;
+use crate::structs::slots::{SlotSet, slots_in};
+use std::collections::VecDeque;
+
+/// From one attempt to the next, and until a source that is not ready is asked again.
+pub(super) const RETRY_MS: i64 = 1000;
+/// From one word of how much was run to the next; if there is news, and if there is none.
+const NEWS_MS: i64 = 10;
+const WORD_MS: i64 = 100;
+/// The times of so many of those are known.
+const WORDS_KNOWN: usize = 256;
+const STOOD_STILL: &str = "This node stood still for too long";
+/// Tells a source of ours to number its grant. Redis passes over what it does not know.
+pub(crate) const NUMBERS: &[u8] = b"numbered-eof";
+
+/// Where the connection for the snapshot stands. The names shown are Redis's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum ChannelState {
+    #[default]
+    None,
+    Connecting,
+    ReadingAuthReply,
+    ReadingReply,
+    /// On a source: until a child may write the snapshot.
+    Waiting,
+    Transfer,
+    Completed,
+}
+
+impl ChannelState {
+    fn name(self) -> &'static str {
+        match self {
+            ChannelState::None => "none",
+            ChannelState::Connecting => "connecting",
+            ChannelState::ReadingAuthReply => "auth-reply",
+            ChannelState::ReadingReply => "rdbchannel-reply",
+            ChannelState::Waiting => "wait-bgsave-start",
+            ChannelState::Transfer => "rdbchannel-transfer",
+            ChannelState::Completed => "completed",
+        }
+    }
+}
+
+/// What a job has besides where the target pulls.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pull {
+    pub(super) channel: ChannelState,
+    /// How many attempts failed.
+    pub(super) retries: u64,
+    /// When the next attempt, or the next question, is due.
+    pub(super) due_ms: i64,
+    /// Bytes of the stream: handed to the link of an export, and run by the target.
+    pub(super) streamed: u64,
+    pub(super) applied: u64,
+    /// How often the target has said how much it has run, how much that was, and when it did so lately.
+    pub(super) words: u64,
+    pub(super) told: u64,
+    pub(super) word_times: VecDeque<(u64, i64)>,
+    /// The grant is to be numbered.
+    pub(super) is_numbered: bool,
+    /// The takeover was granted in an earlier turn.
+    pub(super) is_heard: bool,
+}
+
+impl Pull {
+    /// Bytes that the target has not run.
+    pub(super) fn lag(&self) -> u64 {
+        self.streamed.saturating_sub(self.applied)
+    }
+}
+
+impl Job {
+    /// Why it ends, with where it stood.
+    pub(super) fn tell_state(&self, message: &str) -> String {
+        if self.dialect == super::Dialect::Push || message.is_empty() {
+            return message.to_string();
+        }
+        let (state, channel) = (self.state.redis_name(), self.pull.channel.name());
+        format!("{message} (state: {state}, rdb_channel_state: {channel})")
+    }
+}
+
+impl Cluster {
+    // ---- commands ----
+
+    /// The owner of slots that this node might pull, if that may be asked for.
+    fn source_of(&self, ranges: &Ranges) -> Result<NodeKey, AdminError> {
+        self.check_pull_allowed()?;
+        let mut source = None;
+        for slot in slots_in(ranges) {
+            let Some(key) = self.owner[usize::from(slot)] else {
+                return refuse(format!("slot has no owner: {slot}"));
+            };
+            if *source.get_or_insert(key) != key {
+                return refuse("slots belong to different source nodes");
+            }
+        }
+        source.map_or_else(|| refuse("No slot ranges specified"), Ok)
+    }
+
+    /// Whether this node may pull slots, or have them pulled from it.
+    pub(super) fn check_pull_allowed(&self) -> Result<(), AdminError> {
+        if !self.is_master() {
+            return refuse("slot migration not allowed on replica.");
+        }
+        if !self.importing.is_empty() || !self.migrating.is_empty() {
+            return refuse("all slot states must be STABLE to start a slot migration task.");
+        }
+        if self.is_durable() {
+            return refuse(super::NOT_DURABLE);
+        }
+        Ok(())
+    }
+
+    /// CLUSTER MIGRATION IMPORT: begins a job, whose name it gives. `by` is who asked.
+    pub(crate) fn pull_slots(&mut self, ranges: Ranges, by: &str, env: &Env) -> Result<NodeId, AdminError> {
+        self.check_pull_allowed()?;
+        let meets = |(first, last): &(u16, u16)| {
+            let open = self.jobs.list.iter().filter(|job| job.is_open(false));
+            open.flat_map(|job| &job.ranges).any(|(a, b)| first <= b && last >= a)
+        };
+        if let Some((first, last)) = ranges.iter().find(|range| meets(range)) {
+            return refuse(format!("overlapping import exists for slot range: {first}-{last}"));
+        }
+        let source = self.source_of(&ranges)?;
+        if source == self.myself {
+            return refuse("this node is already the owner of the slot range");
+        }
+        if let Some(at) = self.jobs.list.iter().position(|job| job.retries() && job.is_open(false)) {
+            if self.jobs.list[at].state != State::Retrying {
+                return refuse("another ASM task is already in progress");
+            }
+            self.give_up(at, State::Cancelled, "Cancelled due to new import requested", env);
+        }
+        let name = NodeId::random(&mut self.rng);
+        let mut job = self.new_job(false, name, ranges, Some(self.nodes[source].id), env);
+        (job.dialect, job.state, job.has_link, job.begun_ms) = (super::Dialect::Pull, State::Waiting, false, None);
+        log::info!("Slot import asked for by CLUSTER MIGRATION: {} (user request from '{by}')", job.description);
+        self.jobs.list.push_front(job);
+        Ok(name)
+    }
+
+    /// CLUSTER MIGRATION CANCEL: of the job of this name, or of all; how many there were.
+    pub(crate) fn cancel_tasks(&mut self, name: Option<&[u8]>, env: &Env) -> usize {
+        let mut count = 0;
+        for at in 0..self.jobs.list.len() {
+            let job = &mut self.jobs.list[at];
+            let is_meant = name.is_none_or(|name| job.name.as_bytes() == name) && !job.state.is_final();
+            if !is_meant || job.is_tracking_only {
+                continue;
+            }
+            count += 1;
+            match job.state {
+                State::CleaningUp => job.outcome = State::Cancelled,
+                _ => self.give_up(at, State::Cancelled, "Cancelled due to user request", env),
+            }
+        }
+        count
+    }
+
+    // ---- the beginning of an attempt ----
+
+    /// Between attempts.
+    pub(super) fn begin_attempt(&mut self, at: usize, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        if job.state == State::Retrying {
+            if env.now_ms < job.pull.due_ms {
+                let due_ms = job.pull.due_ms;
+                return self.wake_at(due_ms);
+            }
+            job.pull.retries += 1;
+            self.move_to(at, State::Waiting, env);
+        }
+        let job = &self.jobs.list[at];
+        let (job, slots) = (job.id, job.slots.clone());
+        self.order(Order::Prepare { job, slots });
+        self.wake_at(env.now_ms + WORD_MS);
+    }
+
+    /// Nothing is left in the slots, and writes are not paused.
+    pub(crate) fn on_import_ready(&mut self, job: JobId, env: &Env) {
+        let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::Waiting) else { return };
+        // The slots may have gone to another node since.
+        let source = match self.source_of(&self.jobs.list[at].ranges) {
+            Ok(source) if source == self.myself => {
+                return self.give_up(at, State::Cancelled, "Cancelled due to slots owned by myself now", env);
+            }
+            Ok(source) => source,
+            Err(AdminError(text)) => {
+                return self.give_up(at, State::Cancelled, &format!("Cancelled due to {text}"), env);
+            }
+        };
+        let node = &self.nodes[source];
+        let (id, ip, port) = (node.id, node.ip.clone(), node.client_port(self.config.tls_replication));
+        let description = self.describe_job(false, self.jobs.list[at].name, &self.jobs.list[at].ranges, Some(id));
+        let job = &mut self.jobs.list[at];
+        (job.source, job.description, job.owners_seen) = (Some(id), description, None);
+        job.pull = Pull { retries: job.pull.retries, ..Pull::default() };
+        (job.begun_ms, job.heard_ms, job.acked_ms) = (job.begun_ms.or(Some(env.now_ms)), env.now_ms, env.now_ms);
+        job.has_link = true;
+        log::info!("Connecting slot migration {} (ip: {ip}, port {port})", job.description);
+        let link = job.id.main();
+        self.move_to(at, State::Connecting, env);
+        let command = self.import_command(at);
+        self.order(Order::Propagate(command));
+        self.order(Order::Connect { link, ip, port });
+    }
+
+    // ---- both links, until they are clients ----
+
+    /// By which the source knows that another node of its cluster asks: Redis nodes tell each other over the bus.
+    fn secret_of_source(&self, at: usize) -> Option<&Secret> {
+        let key = self.jobs.list[at].source.and_then(|id| self.nodes.find(&id))?;
+        self.nodes[key].secret.as_ref()
+    }
+
+    pub(super) fn on_pull_connected(&mut self, at: usize, channel: Channel, auth: Option<Vec<u8>>, env: &Env) {
+        let secret = self.secret_of_source(at);
+        let auth = secret.map(|secret| command(&[b"AUTH", b"internal connection", secret])).or(auth);
+        let job = &mut self.jobs.list[at];
+        let link = JobLink { job: job.id, channel };
+        match (channel, job.state, job.pull.channel) {
+            (Channel::Main, State::Connecting, _) => {
+                if auth.is_some() {
+                    self.move_to(at, State::ReadingAuthReply, env);
+                } else {
+                    self.send_conf(at, env);
+                }
+            }
+            (Channel::Snapshot, State::OpeningChannel, ChannelState::Connecting) => {
+                if auth.is_some() {
+                    job.pull.channel = ChannelState::ReadingAuthReply;
+                } else {
+                    self.ask_for_snapshot(at);
+                }
+            }
+            _ => return,
+        }
+        if let Some(bytes) = auth {
+            self.order(Order::Send { link, bytes });
+        }
+    }
+
+    fn send_conf(&mut self, at: usize, env: &Env) {
+        let me = self.myself().id;
+        let mut words: Vec<&[u8]> = vec![b"CLUSTER", b"SYNCSLOTS", b"CONF", b"NODE-ID", me.as_bytes()];
+        if self.is_source_ours(at) {
+            words.extend([&b"CAPA"[..], NUMBERS]);
+        }
+        let (link, bytes) = (self.jobs.list[at].id.main(), command(&words));
+        self.order(Order::Send { link, bytes });
+        self.move_to(at, State::ReadingConfReply, env);
+    }
+
+    fn is_source_ours(&self, at: usize) -> bool {
+        self.secret_of_source(at).is_none()
+    }
+
+    fn send_sync(&mut self, at: usize, env: &Env) {
+        let job = &self.jobs.list[at];
+        let numbers = numbers(&job.ranges);
+        let mut words: Vec<&[u8]> = vec![b"CLUSTER", b"SYNCSLOTS", b"SYNC", job.name.as_bytes()];
+        words.extend(numbers.iter().map(|number| number.as_bytes()));
+        let (link, bytes) = (job.id.main(), command(&words));
+        self.order(Order::Send { link, bytes });
+        self.move_to(at, State::ReadingSyncReply, env);
+    }
+
+    fn ask_for_snapshot(&mut self, at: usize) {
+        let job = &mut self.jobs.list[at];
+        job.pull.channel = ChannelState::ReadingReply;
+        let bytes = command(&[b"CLUSTER", b"SYNCSLOTS", b"RDBCHANNEL", job.name.as_bytes()]);
+        let link = job.id.snapshot();
+        self.order(Order::Send { link, bytes });
+    }
+
+    pub(super) fn pull_awaits_reply(&self, at: usize, channel: Channel) -> bool {
+        let job = &self.jobs.list[at];
+        match channel {
+            Channel::Main => {
+                matches!(job.state, State::ReadingAuthReply | State::ReadingConfReply | State::ReadingSyncReply)
+            }
+            Channel::Snapshot => {
+                matches!(job.pull.channel, ChannelState::ReadingAuthReply | ChannelState::ReadingReply)
+            }
+        }
+    }
+
+    pub(super) fn on_pull_reply(&mut self, at: usize, channel: Channel, line: &[u8], env: &Env) {
+        self.jobs.list[at].heard_ms = env.now_ms;
+        match channel {
+            Channel::Main => self.on_main_reply(at, line, env),
+            Channel::Snapshot => self.on_snapshot_reply(at, line, env),
+        }
+    }
+
+    fn on_main_reply(&mut self, at: usize, line: &[u8], env: &Env) {
+        let refuse = |machine: &mut Cluster, what: &str| {
+            let why = format!("Error reply to {what} from the source: {}", String::from_utf8_lossy(line));
+            machine.fail_pull_link(at, Channel::Main, &why, env);
+        };
+        match self.jobs.list[at].state {
+            State::ReadingAuthReply if line == b"+OK" => self.send_conf(at, env),
+            State::ReadingAuthReply => refuse(self, "AUTH"),
+            State::ReadingConfReply if line == b"+OK" => self.send_sync(at, env),
+            State::ReadingConfReply => refuse(self, "CLUSTER SYNCSLOTS CONF"),
+            State::ReadingSyncReply if line.starts_with(b"+RDBCHANNELSYNCSLOTS") => self.open_snapshot_link(at, env),
+            State::ReadingSyncReply if line.starts_with(b"-NOTREADY") => {
+                log::info!("Source node replied to SYNCSLOTS SYNC with -NOTREADY, will retry later...");
+                self.jobs.list[at].pull.due_ms = env.now_ms + RETRY_MS;
+                self.move_to(at, State::WaitingToSync, env);
+            }
+            State::ReadingSyncReply => refuse(self, "CLUSTER SYNCSLOTS SYNC"),
+            _ => {}
+        }
+    }
+
+    fn open_snapshot_link(&mut self, at: usize, env: &Env) {
+        let key = self.jobs.list[at].source.and_then(|id| self.nodes.find(&id));
+        let Some(node) = key.map(|key| &self.nodes[key]) else {
+            return self.fail_pull_link(at, Channel::Snapshot, "the source is not known any more", env);
+        };
+        let (ip, port) = (node.ip.clone(), node.client_port(self.config.tls_replication));
+        self.jobs.list[at].pull.channel = ChannelState::Connecting;
+        self.move_to(at, State::OpeningChannel, env);
+        let link = self.jobs.list[at].id.snapshot();
+        self.order(Order::Connect { link, ip, port });
+    }
+
+    fn on_snapshot_reply(&mut self, at: usize, line: &[u8], env: &Env) {
+        let why = |what: &str| format!("Error reply to {what} from the source: {}", String::from_utf8_lossy(line));
+        let job = &mut self.jobs.list[at];
+        match job.pull.channel {
+            ChannelState::ReadingAuthReply if line == b"+OK" => self.ask_for_snapshot(at),
+            ChannelState::ReadingAuthReply => self.fail_pull_link(at, Channel::Snapshot, &why("AUTH"), env),
+            // It says that it is there until it can begin.
+            ChannelState::ReadingReply if line.is_empty() => {}
+            ChannelState::ReadingReply if line.starts_with(b"+SLOTSSNAPSHOT") => {
+                job.pull.channel = ChannelState::Transfer;
+                let link = job.id.snapshot();
+                self.order(Order::Adopt { link });
+                self.move_to(at, State::ReceivingSnapshot, env);
+            }
+            ChannelState::ReadingReply => {
+                self.fail_pull_link(at, Channel::Snapshot, &why("CLUSTER SYNCSLOTS RDBCHANNEL"), env);
+            }
+            _ => {}
+        }
+    }
+
+    // ---- what the source says, and how much of it was run ----
+
+    pub(super) fn on_message_of_pulled(&mut self, at: usize, channel: Channel, message: Message, env: &Env) {
+        let state = self.jobs.list[at].state;
+        match (message, channel, state) {
+            (Message::Remark, ..) => {}
+            (Message::SnapshotEof, Channel::Snapshot, State::ReceivingSnapshot) => {
+                let job = &mut self.jobs.list[at];
+                log::info!("Slot migration {} has its snapshot.", job.description);
+                job.pull.channel = ChannelState::Completed;
+                let id = job.id;
+                self.order(Order::CloseSnapshotLink { job: id });
+                self.order(Order::Adopt { link: id.main() });
+                self.move_to(at, State::CatchingUp, env);
+                self.tell_applied(at, env);
+            }
+            (Message::StreamEof(number), Channel::Main, State::CatchingUp | State::WaitingForEof) => {
+                self.on_stream_eof(at, number, env);
+            }
+            _ => self.refuse_message(at, message, env),
+        }
+    }
+
+    fn on_stream_eof(&mut self, at: usize, number: Option<u64>, env: &Env) {
+        let job = &self.jobs.list[at];
+        let is_numbered = self.is_source_ours(at);
+        let said_ms = |number| job.pull.word_times.iter().find(|(n, _)| *n == number).map(|(_, said_ms)| *said_ms);
+        // What is not known any more is too old.
+        let asked_ms = if is_numbered { number.and_then(said_ms).unwrap_or(i64::MIN) } else { job.ack_sent_ms };
+        if env.now_ms.saturating_sub(asked_ms) > GRANT_LASTS_MS {
+            let text = if is_numbered { "Failover was granted too late" } else { STOOD_STILL };
+            return self.fail_job(at, text, env);
+        }
+        self.jobs.list[at].requested_ms = asked_ms;
+        // It leaves when all that was run is as durable as it is to be.
+        self.tell_applied(at, env);
+        self.move_to(at, State::MayTakeOver, env);
+        self.wake_at(env.now_ms);
+    }
+
+    /// Whether all that the source has said is as durable as it is to be: what was said after it has left.
+    pub(super) fn is_stream_durable(&mut self, at: usize, env: &Env) -> bool {
+        let job = &mut self.jobs.list[at];
+        if job.dialect == super::Dialect::Push || std::mem::replace(&mut job.pull.is_heard, true) && job.backlog == 0 {
+            return true;
+        }
+        if env.now_ms - job.requested_ms > GRANT_LASTS_MS {
+            self.fail_job(at, "The target could not take over in time", env);
+        }
+        self.wake_at(env.now_ms + 1);
+        false
+    }
+
+    /// So many bytes of the stream were run by now; `is_all`: no more has come.
+    pub(crate) fn note_migration_applied(&mut self, job: JobId, bytes: u64, is_all: bool, env: &Env) {
+        let Some(at) = self.jobs.at(job) else { return };
+        let job = &mut self.jobs.list[at];
+        job.pull.applied = bytes;
+        if job.state == State::CatchingUp && is_all {
+            self.move_to(at, State::WaitingForEof, env);
+            self.tell_applied(at, env);
+        }
+    }
+
+    /// So many bytes of the stream were handed to the link of an export.
+    pub(crate) fn note_migration_streamed(&mut self, job: JobId, bytes: u64) {
+        if let Some(at) = self.jobs.at(job) {
+            self.jobs.list[at].pull.streamed = bytes;
+        }
+    }
+
+    fn tell_applied(&mut self, at: usize, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        job.ack_sent_ms = env.now_ms;
+        let pull = &mut job.pull;
+        (pull.words, pull.told) = (pull.words + 1, pull.applied);
+        if pull.word_times.len() == WORDS_KNOWN {
+            pull.word_times.pop_front();
+        }
+        pull.word_times.push_back((pull.words, env.now_ms));
+        let (state, bytes) = (job.state.redis_name(), pull.applied.to_string());
+        let bytes = command(&[b"CLUSTER", b"SYNCSLOTS", b"ACK", state.as_bytes(), bytes.as_bytes()]);
+        let link = job.id.main();
+        self.order(Order::Send { link, bytes });
+    }
+
+    /// Goes on with an attempt whose slots are still where they were.
+    pub(super) fn advance_pull(&mut self, at: usize, env: &Env) {
+        let job = &self.jobs.list[at];
+        match job.state {
+            State::WaitingToSync if env.now_ms >= job.pull.due_ms => self.send_sync(at, env),
+            State::CatchingUp | State::WaitingForEof => {
+                let silent_ms = env.now_ms - job.ack_sent_ms;
+                if silent_ms > GRANT_LASTS_MS && !self.is_source_ours(at) {
+                    // It may have let us take over long ago, and taken that back.
+                    return self.fail_job(at, STOOD_STILL, env);
+                }
+                let wait_ms = if job.pull.applied == job.pull.told { WORD_MS } else { NEWS_MS };
+                if silent_ms >= wait_ms {
+                    self.tell_applied(at, env);
+                }
+                self.wake_at(env.now_ms + wait_ms);
+            }
+            _ => {}
+        }
+    }
+
+    // ---- the end ----
+
+    /// A link is not there, or says that it cannot go on: another attempt may.
+    pub(super) fn fail_pull_link(&mut self, at: usize, channel: Channel, why: &str, env: &Env) {
+        let text = match channel {
+            Channel::Main => format!("Main channel - Failed to sync with source node: {why}"),
+            Channel::Snapshot => format!("RDB channel - Failed to sync with the source node: {why}"),
+        };
+        self.fail_job(at, &text, env);
+    }
+
+    pub(super) fn on_pull_link_lost(&mut self, at: usize, channel: Channel, env: &Env) {
+        let job = &mut self.jobs.list[at];
+        if channel == Channel::Main {
+            job.has_link = false;
+        }
+        // A source closes nothing after it has let the target take over, and the target closes what it does not need.
+        if !job.is_at_work() || !job.state.has_begun() || job.state == State::Granted {
+            return;
+        }
+        match (channel, job.pull.channel) {
+            (Channel::Snapshot, ChannelState::Completed) => {}
+            (Channel::Snapshot, _) if job.is_export => {
+                self.fail_job(at, "RDB channel - Failed to send slots snapshot", env);
+            }
+            (Channel::Snapshot, _) => self.fail_job(at, "RDB channel - Connection is closed", env),
+            (Channel::Main, _) => self.fail_job(at, "Main channel - Connection is closed", env),
+        }
+    }
+
+    pub(super) fn time_out_pull(&mut self, at: usize, env: &Env) {
+        let text = match self.jobs.list[at].pull.channel {
+            ChannelState::Transfer => "RDB channel - Connection timeout",
+            _ => "Main channel - Connection timeout",
+        };
+        self.fail_job(at, text, env);
+    }
+
+    /// Whether a secret is one by which nodes of this cluster know each other.
+    pub(crate) fn is_secret_of_node(&self, said: &[u8]) -> bool {
+        let secrets = self.nodes.iter().filter_map(|(_, node)| node.secret.as_ref());
+        secrets.fold(false, |found, secret| found | is_same(secret, said))
+    }
+}
+
+/// Compares without telling by the time it takes how much is the same.
+fn is_same(secret: &Secret, said: &[u8]) -> bool {
+    secret.len() == said.len() && secret.iter().zip(said).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+}
+
+/// Ranges in order, those beside each other as one; or a slot that stands there twice.
+pub(crate) fn in_order(ranges: &Ranges) -> Result<Ranges, u16> {
+    let mut slots = SlotSet::default();
+    match slots_in(ranges).find(|slot| !slots.insert(*slot)) {
+        Some(twice) => Err(twice),
+        None => Ok(slots.ranges()),
+    }
+}

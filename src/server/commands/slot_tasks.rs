@@ -1,0 +1,184 @@
+//! CLUSTER MIGRATION, and what a target that pulls says to the source: arguments and replies. What they do is in
+//! `cluster::slot_migration`.
+
+use super::cluster::{machine, slot_arg, view};
+use super::prelude::*;
+use super::slot_migration::{caller, is, refuse};
+use crate::cluster::node::NodeId;
+use crate::cluster::slot_migration::{NUMBERS, Ranges, Sync, TaskView, in_order};
+
+const RANGE: &[Arg] = &[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)];
+
+pub(super) const MIGRATION: ServerCommand = Command {
+    name: "cluster|migration",
+    run: Some(migration),
+    arity: -4,
+    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
+    group: Group::Cluster,
+    since: "8.4.0",
+    complexity: "O(N) where N is the number of slots; the slots are moved in the background.",
+    summary: "Moves slots of another node to this one, as a whole; shows and cancels such tasks.",
+    args: &[arg("subcommand", ArgKind::OneOf).of(&[
+        arg("import", ArgKind::Block).token("IMPORT").multiple().of(RANGE),
+        arg("cancel", ArgKind::OneOf)
+            .token("CANCEL")
+            .of(&[arg("task-id", ArgKind::String).token("ID"), arg("all", ArgKind::PureToken).token("ALL")]),
+        arg("status", ArgKind::OneOf).token("STATUS").of(&[
+            arg("task-id", ArgKind::String).token("ID").optional(),
+            arg("all", ArgKind::PureToken).token("ALL").optional(),
+        ]),
+    ])],
+    ..Command::ROW
+};
+
+fn wrong_count<T>(args: Args<'_>) -> Result<T, CmdError> {
+    let sub = String::from_utf8_lossy(args.at(1)).to_ascii_lowercase();
+    Err(CmdError::wrong_arity(&format!("cluster|{sub}")))
+}
+
+/// Ranges of slots from argument `from` to the last one, in order.
+fn ranges(args: Args<'_>, from: usize) -> Result<Ranges, CmdError> {
+    let mut ranges = Ranges::new();
+    for at in (from..args.len()).step_by(2) {
+        let (first, last) = (slot_arg(args.at(at))?, slot_arg(args.at(at + 1))?);
+        if first > last {
+            return refuse(format!("start slot number {first} is greater than end slot number {last}"));
+        }
+        ranges.push((first, last));
+    }
+    in_order(&ranges).or_else(|slot| refuse(format!("Slot {slot} specified multiple times")))
+}
+
+/// The task that `ID id` or `ALL` means.
+fn named<'a>(args: Args<'a>) -> Result<Option<&'a [u8]>, CmdError> {
+    match args.len() {
+        4 | 5 => {}
+        _ => return wrong_count(args),
+    }
+    match (is(args.get(3), b"id"), is(args.get(3), b"all"), args.get(4)) {
+        (true, _, Some(id)) => Ok(Some(id)),
+        (_, true, None) => Ok(None),
+        (false, false, _) => refuse("unknown argument".into()),
+        _ => wrong_count(args),
+    }
+}
+
+fn migration(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let word = args.get(2);
+    if is(word, b"import") {
+        if !(args.len() - 3).is_multiple_of(2) {
+            return wrong_count(args);
+        }
+        let (ranges, by) = (ranges(args, 3)?, caller(ctx));
+        let name = machine(ctx, |m, env| m.pull_slots(ranges, &by, env))??;
+        ctx.out.bulk(name.as_bytes());
+    } else if is(word, b"status") {
+        let tasks = view(ctx)?.slot_tasks(named(args)?);
+        ctx.out.array(tasks.len());
+        tasks.iter().for_each(|task| write_task(ctx, task));
+    } else if is(word, b"cancel") {
+        let name = named(args)?;
+        let count = machine(ctx, |m, env| m.cancel_tasks(name, env))?;
+        // Writes that were held back go on before this is known.
+        ctx.srv.review_slots();
+        ctx.out.int(count as i64);
+    } else {
+        return refuse("unknown argument".into());
+    }
+    Ok(())
+}
+
+fn write_task(ctx: &mut Ctx<'_>, task: &TaskView) {
+    let out = &mut ctx.out;
+    out.map(12);
+    let (source, target) = &task.nodes;
+    let texts: [(&str, &[u8]); 7] = [
+        ("id", task.name.as_bytes()),
+        ("slots", task.slots.as_bytes()),
+        ("source", source.as_bytes()),
+        ("dest", target.as_bytes()),
+        ("operation", task.operation.as_bytes()),
+        ("state", task.state.as_bytes()),
+        ("last_error", task.last_error.as_bytes()),
+    ];
+    for (name, text) in texts {
+        out.bulk_str(name);
+        out.bulk(text);
+    }
+    for (name, number) in [
+        ("retries", task.retries as i64),
+        ("create_time", task.created_ms),
+        ("start_time", task.begun_ms.unwrap_or(-1)),
+        ("end_time", task.ended_ms.unwrap_or(-1)),
+        ("write_pause_ms", task.held_ms),
+    ] {
+        out.bulk_str(name);
+        out.int(number);
+    }
+}
+
+// ---- what a target that pulls says before there is a job, or a link of it ----
+
+/// CLUSTER SYNCSLOTS CONF <option> <value> [...], of a client that is no link yet.
+pub(super) fn conf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    if args.len() < 5 || args.len().is_multiple_of(2) {
+        return wrong_count(args);
+    }
+    let (mut node, mut is_numbered) = (None, false);
+    for at in (3..args.len()).step_by(2) {
+        let (option, value) = (args.get(at), args.at(at + 1));
+        if is(option, b"node-id") {
+            if value.len() != NodeId::LEN {
+                return refuse(format!("Invalid node id length {}", value.len()));
+            }
+            let known = NodeId::parse(value).filter(|_| view(ctx).is_ok_and(|m| m.find(value).is_some()));
+            let Some(known) = known else {
+                return refuse(format!("Node {} not found in cluster", String::from_utf8_lossy(value)));
+            };
+            node = Some(known);
+        } else if is(option, b"capa") {
+            is_numbered |= value == NUMBERS;
+        } else {
+            return refuse(format!("Unknown option {}", String::from_utf8_lossy(args.at(at))));
+        }
+    }
+    if let Some(node) = node {
+        ctx.srv.note_caller(ctx.client, node, is_numbered);
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+/// CLUSTER SYNCSLOTS SYNC <task-id> <start> <end> [...]
+pub(super) fn sync(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    const NOT_READY: &str = "NOTREADY Cluster is not ready to migrate slots";
+    if args.len() < 6 || !args.len().is_multiple_of(2) {
+        return wrong_count(args);
+    }
+    let Some(name) = NodeId::parse(args.at(3)) else { return refuse("Invalid task id".into()) };
+    let ranges = ranges(args, 4)?;
+    let Some((node, is_numbered)) = ctx.srv.caller(ctx.client) else {
+        return refuse("The destination node has not said which one it is".into());
+    };
+    let Some(target) = view(ctx)?.find(node.as_bytes()) else {
+        return refuse(format!("Destination node {node} is not a master"));
+    };
+    if ctx.srv.writes_paused() {
+        return Err(CmdError::of(NOT_READY));
+    }
+    let asked = Sync { name, ranges, target, is_numbered };
+    let Some(job) = machine(ctx, |m, env| m.serve_pull(asked, env))?? else { return Err(CmdError::of(NOT_READY)) };
+    ctx.srv.adopt_link(ctx.client, job.main());
+    // From now on replies are not sent.
+    ctx.srv.clients.push(ctx.client, b"+RDBCHANNELSYNCSLOTS\r\n");
+    Ok(())
+}
+
+/// CLUSTER SYNCSLOTS RDBCHANNEL <task-id>
+pub(super) fn rdbchannel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let Some(name) = NodeId::parse(args.at(3)) else { return refuse("Invalid task id".into()) };
+    let job = machine(ctx, |m, env| m.open_snapshot_channel(name, env))??;
+    ctx.srv.adopt_link(ctx.client, job.snapshot());
+    Ok(())
+}
