@@ -12,6 +12,7 @@ mod dump;
 mod encode;
 mod error;
 mod skip;
+mod sliced;
 mod source;
 mod stream;
 
@@ -19,6 +20,7 @@ pub(crate) use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
 pub(crate) use dump::{DumpError, check_dump_footer, decode_dump, encode_dump, read_functions};
 pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_value};
 pub(crate) use error::{Error, ErrorKind};
+pub(crate) use sliced::SlicedDump;
 pub(crate) use source::Source;
 
 /// Version this server writes, and the highest it reads.

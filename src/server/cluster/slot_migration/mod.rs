@@ -1,24 +1,24 @@
-//! Slots that move as a whole, as the server drives it: links, the child that writes a snapshot, keys, and clients that wait.
+//! Slots that move as a whole, as the server drives it: links, the walks that send keys, and clients that wait.
 //! What is to be done and when is decided in `cluster::slot_migration`.
 //!
 //! The source's link is a connection until the target has agreed, and then a client with the EXPORT flag, whose output is the
 //! snapshot and the stream. The target's is the client that said ESTABLISH, with the IMPORT flag: what it sends runs like any
 //! command, obeyed like those of a master.
 //!
-//! Files: `link` (connecting, what comes and goes), `snapshot` (the child), `feed` (writes on their way to targets), `trim`
-//! (keys that go, in slices).
+//! Files: `link` (connecting, what comes and goes), `walk` (the keys of a job, in slices), `snapshot` (the slices of all jobs),
+//! `feed` (writes on their way to targets), `trim` (keys that go, in slices).
 
 mod feed;
 mod link;
 mod snapshot;
 mod trim;
+mod walk;
 
 use crate::cluster::slot_migration::{JobId, Order};
 use crate::net::ClientId;
 use crate::server::Server;
 use crate::structs::slots::{Slot, SlotSet};
 use link::{Link, Peer};
-use snapshot::Snapshot;
 use trim::Trim;
 
 /// More than this never waits for a target, whatever is configured. Bytes.
@@ -29,7 +29,6 @@ const MOST_WAITING: u64 = 1 << 30;
 pub(crate) struct Migrations {
     links: Vec<Link>,
     next_link: u32,
-    snapshot: Option<Snapshot>,
     trim: Trim,
     /// Writes to these slots wait.
     held: Option<SlotSet>,
@@ -83,29 +82,32 @@ impl Server {
             }
             machine.advance_slot_migrations(env);
         });
+        if self.feeds_targets() {
+            self.walk_slots();
+        }
     }
 
     /// Tells the machine how it stands with the links, and closes those whose target does not keep up.
     pub(crate) fn note_migration_links(&mut self) {
         let now_ms = self.clock.ms();
         let Some(bus) = &self.bus else { return };
-        let links: Vec<(JobId, ClientId, u64, u64, bool)> = bus
+        let links: Vec<(JobId, ClientId, u64, bool)> = bus
             .migrations
             .links
             .iter()
             .filter_map(|link| match link.peer {
-                Peer::Client(id) => Some((link.job, id, link.held_bytes() as u64, link.unsent, link.is_export)),
+                Peer::Client(id) => Some((link.job, id, link.unsent, link.is_export)),
                 Peer::Handshake(_) => None,
             })
             .collect();
-        for (job, id, held, unsent, is_export) in links {
+        for (job, id, unsent, is_export) in links {
             self.check_output_limit(id);
             let Some(c) = self.clients.get(id) else { continue };
             let (pending, silent_ms) = (c.out.pending() as u64, now_ms - c.last_interaction_ms);
             self.with_cluster(|machine, env| {
                 if is_export {
-                    machine.note_migration_backlog(job, held + pending, held + unsent);
-                    if held + pending > MOST_WAITING {
+                    machine.note_migration_backlog(job, pending, unsent);
+                    if pending > MOST_WAITING {
                         machine.on_migration_failed(job, "Too much waits for the target", env);
                     }
                 } else {
@@ -122,7 +124,8 @@ impl Server {
             Order::Send { job, bytes } => self.send_on_migration_link(job, &bytes),
             Order::Adopt { job } => self.adopt_export_link(job),
             Order::Snapshot { job, slots } => self.begin_slot_snapshot(job, slots),
-            Order::Stream { job } => self.begin_streaming(job),
+            // It does so by itself, key by key.
+            Order::Stream { .. } => {}
             Order::Close { job } => self.close_migration(job),
             Order::Delete { job, slots } => self.delete_for_job(job, &slots),
             Order::Propagate(command) => {
@@ -155,11 +158,13 @@ impl Server {
     }
 
     fn close_migration(&mut self, job: JobId) {
-        self.stop_slot_snapshot(job);
         let Some(bus) = &mut self.bus else { return };
         let Some(at) = bus.migrations.links.iter().position(|link| link.job == job) else { return };
         let link = bus.migrations.links.swap_remove(at);
         bus.migrations.note_feeds();
+        if link.feed.is_some_and(|feed| feed.walk.is_some_and(|walk| walk.held().is_some())) {
+            self.release_postponed();
+        }
         match link.peer {
             Peer::Client(id) => self.clients.close_later(id),
             Peer::Handshake(mut handshake) => drop(handshake.conn.deregister(self.reactor.registry())),
