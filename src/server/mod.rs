@@ -383,7 +383,7 @@ impl Server {
             || self.keyspace_is_busy()
             || self.is_trimming()
             || self.is_walking()
-            || self.moving.is_busy()
+            || self.is_moving()
             || self.load_can_go_on();
         if busy {
             return Duration::ZERO;

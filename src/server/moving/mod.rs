@@ -83,6 +83,8 @@ struct Move {
     exchange: Exchange,
     /// It goes on without an event.
     is_busy: bool,
+    /// Something came while it could not go on.
+    has_event: bool,
     may_retry: bool,
     /// When what it waits for is given up.
     until: Option<Instant>,
@@ -152,11 +154,6 @@ impl Moving {
         keys.filter(|key| key.mark == mark).for_each(|key| key.is_changed = true);
     }
 
-    /// Something is to be done without an event.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.moves.iter().any(|going| going.is_busy)
-    }
-
     fn keep(&mut self, request: &Request, mut target: Target, now_s: i64) {
         target.used_s = now_s;
         if self.kept.len() >= KEPT_ITEMS
@@ -201,6 +198,7 @@ impl Server {
             out: Outgoing::new(),
             exchange: Exchange::default(),
             is_busy: true,
+            has_event: false,
             may_retry: true,
             until: None,
             request,
@@ -417,11 +415,10 @@ impl Server {
     pub(crate) fn on_moving_ready(&mut self, number: u32, event: Ready) {
         let is_meant = |target: &Target| target.number == number;
         if let Some(at) = self.moving.moves.iter().position(|going| going.target.as_ref().is_some_and(is_meant)) {
-            if self.depth > 0 {
-                // Within a script: it has its turn later.
-                self.moving.moves[at].is_busy = true;
-            } else {
+            if self.may_go_on_moving() {
                 self.go_on_with_move(at, Instant::now() + SLICE);
+            } else {
+                self.moving.moves[at].has_event = true;
             }
             return;
         }
@@ -437,9 +434,15 @@ impl Server {
         });
     }
 
+    /// Nothing goes on within a script, and nothing may be deleted while writes are paused: a replica that takes over has what was
+    /// written until then.
+    fn may_go_on_moving(&self) -> bool {
+        self.depth == 0 && !self.writes_paused()
+    }
+
     /// Before the loop sleeps: goes on with what needs no event, and gives up what took too long.
     pub(crate) fn go_on_moving(&mut self) {
-        if !self.moving.is_any() || self.depth > 0 {
+        if !self.moving.is_any() || !self.may_go_on_moving() {
             return;
         }
         let deadline = Instant::now() + SLICE;
@@ -447,7 +450,7 @@ impl Server {
         self.moving.moves.rotate_left(1);
         let mut at = 0;
         while let Some(going) = self.moving.moves.get(at) {
-            let is_next = going.is_busy && Instant::now() < deadline || going.is_late();
+            let is_next = (going.is_busy || going.has_event) && Instant::now() < deadline || going.is_late();
             let before = self.moving.moves.len();
             if is_next {
                 self.go_on_with_move(at, deadline);
@@ -458,6 +461,7 @@ impl Server {
 
     fn go_on_with_move(&mut self, at: usize, deadline: Instant) {
         let mut going = self.moving.moves.swap_remove(at);
+        going.has_event = false;
         self.begin_effects();
         let was_held = !going.request.copy || !matches!(going.stage, Stage::Exchanging);
         let stepped = self.step_move(&mut going, deadline);
@@ -492,9 +496,14 @@ impl Server {
         self.release_postponed();
     }
 
+    /// Whether a move goes on at once.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.moves.iter().any(|going| going.is_busy || going.has_event) && self.may_go_on_moving()
+    }
+
     /// When a move is given up that waits, wall clock ms.
     pub(crate) fn moving_deadline_ms(&self) -> Option<i64> {
-        let until = self.moving.moves.iter().filter_map(|going| going.until).min()?;
+        let until = self.moving.moves.iter().filter_map(|going| going.until).min().filter(|_| !self.writes_paused())?;
         Some(self.clock.ms() + until.saturating_duration_since(Instant::now()).as_millis() as i64 + 1)
     }
 }
