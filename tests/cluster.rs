@@ -3,11 +3,11 @@
 mod common;
 
 use common::cluster::{Node, TIMEOUT_MS, join, options, wait};
-use common::{SERVER, TestServer, real_redis};
+use common::{CLI, SERVER, TestServer, real_redis};
 use redis::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +19,34 @@ fn without_cluster_mode_there_is_no_cluster() {
     for words in [&["CLUSTER", "INFO"][..], &["CLUSTER", "NODES"], &["READONLY"], &["ASKING"]] {
         assert_eq!(node.text(words), "ERR This instance has cluster support disabled");
     }
+}
+
+#[test]
+fn one_fix_covers_thousands_of_slots() {
+    let mut nodes = [Node::ours(), Node::ours(), Node::ours()];
+    join(&mut nodes, false);
+    assert_eq!(nodes[0].text(&["SET", "bar", "1"]), "OK");
+    // The last node's slots have no keys at the others; this one has some at one of them, and no owner.
+    nodes[2].server.kill();
+    for node in &mut nodes[..2] {
+        assert_eq!(node.text(&["CLUSTER", "DELSLOTS", "5061"]), "OK");
+    }
+    let address = format!("127.0.0.1:{}", nodes[0].server.port);
+    let words = ["--cluster", "fix", &address, "--cluster-fix-with-unreachable-masters"];
+    let began = Instant::now();
+    let (stdin, stdout) = (Stdio::piped(), Stdio::piped());
+    let mut cli = Command::new(CLI).args(words).stdin(stdin).stdout(stdout).spawn().unwrap();
+    cli.stdin.take().unwrap().write_all(b"yes\nyes\n").unwrap();
+    let out = cli.wait_with_output().unwrap();
+    let (shown, took) = (String::from_utf8_lossy(&out.stdout), began.elapsed());
+    assert!(shown.contains(&format!(">>> Covering slot 5061 with {address}")), "{shown}");
+    // Each transaction brings one write of the nodes' table to the disk; one for each slot takes tens of seconds.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    for node in &mut nodes[..2] {
+        wait("all slots are served", 10, || node.info("cluster_state") == "ok");
+        assert_eq!(node.info("cluster_slots_assigned"), "16384");
+    }
+    assert_eq!(nodes[0].text(&["GET", "bar"]), "1");
 }
 
 #[test]

@@ -476,15 +476,11 @@ pub(crate) fn parse(args: Vec<Vec<u8>>) -> Parsed {
                             .into(),
                     );
                 }
-                at += 1;
-                while let Some(word) = args.get(at) {
-                    if word.starts_with(b"--") || !word.contains(&b'=') {
-                        break;
-                    }
-                    weights_seen = true;
-                    options.cluster_options.weights.push(text(word));
-                    at += 1;
-                }
+                let is_weight = |word: &&Vec<u8>| !word.starts_with(b"--") && word.contains(&b'=');
+                let words = args[at + 1..].iter().take_while(is_weight).map(|word| text(word));
+                options.cluster_options.weights.extend(words);
+                weights_seen = !options.cluster_options.weights.is_empty();
+                at += 1 + options.cluster_options.weights.len();
                 continue;
             }
             _ => {}
@@ -513,18 +509,22 @@ pub(crate) fn parse(args: Vec<Vec<u8>>) -> Parsed {
             },
         }
     }
+    match cannot_be_together(&options) {
+        Some(reason) => Parsed::Fail(reason.into()),
+        None => Parsed::Run(Box::new(options), args[at..].to_vec()),
+    }
+}
+
+/// Why these options make no sense beside each other, if so.
+fn cannot_be_together(options: &Options) -> Option<&'static str> {
     if options.socket.is_some() && options.follow {
-        return Parsed::Fail("Options -c and -s are mutually exclusive.".into());
+        return Some("Options -c and -s are mutually exclusive.");
     }
     if options.stdin_last && options.stdin_tag.is_some() {
-        return Parsed::Fail("Options -x and -X are mutually exclusive.".into());
+        return Some("Options -x and -X are mutually exclusive.");
     }
-    if options.debugger.is_some() && options.eval.is_none() {
-        return Parsed::Fail(
-            "Options --ldb and --ldb-sync-mode require --eval.\nTry redis-cli --help for more information.".into(),
-        );
-    }
-    Parsed::Run(Box::new(options), args[at..].to_vec())
+    (options.debugger.is_some() && options.eval.is_none())
+        .then_some("Options --ldb and --ldb-sync-mode require --eval.\nTry redis-cli --help for more information.")
 }
 
 /// The words up to the next flag.

@@ -83,8 +83,7 @@ impl<'a> Args<'a> {
     }
 
     pub(crate) fn to_owned(self) -> OwnedArgs {
-        let (buf, spans) = (Vec::with_capacity(self.total_len()), Vec::with_capacity(self.len()));
-        let mut owned = OwnedArgs { buf, spans };
+        let mut owned = OwnedArgs::with_capacity(self.total_len(), self.len());
         self.iter().for_each(|arg| owned.push(arg));
         owned
     }
@@ -106,6 +105,16 @@ pub struct OwnedArgs {
 }
 
 impl OwnedArgs {
+    /// With room for `count` arguments of so many bytes together.
+    pub(crate) fn with_capacity(bytes: usize, count: usize) -> OwnedArgs {
+        OwnedArgs { buf: Vec::with_capacity(bytes), spans: Vec::with_capacity(count) }
+    }
+
+    /// Whether so many more arguments of so many bytes together fit without moving.
+    pub(crate) fn has_room(&self, bytes: usize, count: usize) -> bool {
+        self.buf.capacity() - self.buf.len() >= bytes && self.spans.capacity() - self.spans.len() >= count
+    }
+
     pub(crate) fn push(&mut self, arg: &[u8]) {
         self.spans.push(Span { start: self.buf.len(), len: arg.len() });
         self.buf.extend_from_slice(arg);

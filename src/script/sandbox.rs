@@ -75,15 +75,7 @@ pub(super) unsafe fn build(state: *mut lua_State, bridge: *const Bridge, kind: K
             guard_top(state);
             ffi::lua_setfield(state, globals, name.as_ptr());
         }
-        // Strings find their methods in the real table; scripts do not get to it.
-        push_bytes(state, b"");
-        ffi::lua_getmetatable(state, -1);
-        ffi::lua_createtable(state, 0, 1);
-        ffi::lua_getfield(state, globals, c"string".as_ptr());
-        ffi::lua_setfield(state, -2, c"__index".as_ptr());
-        guard_top(state);
-        ffi::lua_setfield(state, -2, c"__metatable".as_ptr());
-        ffi::lua_pop(state, 2);
+        shield_strings(state, globals);
 
         ffi::lua_pushcfunction(state, error_handler);
         ffi::lua_pushvalue(state, -1);
@@ -103,21 +95,50 @@ pub(super) unsafe fn build(state: *mut lua_State, bridge: *const Bridge, kind: K
         ffi::lua_getmetatable(state, -1);
         ffi::lua_rawsetp(state, registry, key(&GLOBALS_META));
         if kind == Kind::Function {
-            ffi::lua_createtable(state, 0, 2);
-            register::push_redis(state, bridge);
-            set_strict(state);
-            guard_top(state);
-            ffi::lua_pushvalue(state, -1);
-            ffi::lua_setfield(state, -3, c"server".as_ptr());
-            ffi::lua_setfield(state, -2, c"redis".as_ptr());
-            set_strict(state);
-            ffi::lua_rawsetp(state, registry, key(&LOADING_GLOBALS));
+            make_loading_globals(state, bridge);
         }
         ffi::lua_pushvalue(state, -1);
         ffi::lua_replace(state, ffi::LUA_GLOBALSINDEX);
         let guard = ffi::luaL_ref(state, registry);
         ffi::lua_settop(state, globals - 1);
         (guard, handler)
+    }
+}
+
+/// Strings find their methods in the real table; scripts do not get to it.
+///
+/// # Safety
+/// As for [`build`]; `globals` is where the real globals stand on the stack.
+unsafe fn shield_strings(state: *mut lua_State, globals: c_int) {
+    // SAFETY: what is pushed is taken off again, and the tables are there.
+    unsafe {
+        push_bytes(state, b"");
+        ffi::lua_getmetatable(state, -1);
+        ffi::lua_createtable(state, 0, 1);
+        ffi::lua_getfield(state, globals, c"string".as_ptr());
+        ffi::lua_setfield(state, -2, c"__index".as_ptr());
+        guard_top(state);
+        ffi::lua_setfield(state, -2, c"__metatable".as_ptr());
+        ffi::lua_pop(state, 2);
+    }
+}
+
+/// The globals that a library sees while it is loaded, for it to register its functions.
+///
+/// # Safety
+/// As for [`build`], which has the guarded globals on top of the stack.
+unsafe fn make_loading_globals(state: *mut lua_State, bridge: *const Bridge) {
+    // SAFETY: what is pushed is taken off again.
+    unsafe {
+        ffi::lua_createtable(state, 0, 2);
+        register::push_redis(state, bridge);
+        set_strict(state);
+        guard_top(state);
+        ffi::lua_pushvalue(state, -1);
+        ffi::lua_setfield(state, -3, c"server".as_ptr());
+        ffi::lua_setfield(state, -2, c"redis".as_ptr());
+        set_strict(state);
+        ffi::lua_rawsetp(state, ffi::LUA_REGISTRYINDEX, key(&LOADING_GLOBALS));
     }
 }
 

@@ -9,6 +9,7 @@ use super::node::{Node, NodeError};
 use super::slots::{self, SLOTS, SlotSet};
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, err, info};
+use crate::cli::connection::LinkError;
 use crate::cli::term::say;
 use crate::resp::reply_reader::Reply;
 
@@ -26,29 +27,41 @@ fn require_all_masters(manager: &Manager, view: &View, what: &str) {
     }
 }
 
-/// Makes a node the owner of a slot, in one transaction.
-fn take_ownership(node: &mut Node, slot: u16, close: bool) -> Outcome {
-    node.must_words("MULTI")?;
-    let mut steps = vec![format!("CLUSTER DELSLOTS {slot}"), format!("CLUSTER ADDSLOTS {slot}")];
+/// Slots that one transaction gives to a node: it saves its table once for all of them.
+const SLOTS_AT_ONCE: usize = 1024;
+
+/// Makes a node the owner of slots, in one transaction. `close`: none of them is open afterwards.
+fn take_ownership(node: &mut Node, slots: &[u16], close: bool) -> Outcome {
+    let of = |words: &[&str], slots: &[u16]| -> Vec<String> {
+        words.iter().map(ToString::to_string).chain(slots.iter().map(ToString::to_string)).collect()
+    };
+    let mut steps = vec![of(&["MULTI"], &[])];
+    steps.extend(slots.chunks(1).map(|slot| of(&["CLUSTER", "DELSLOTS"], slot)));
+    steps.push(of(&["CLUSTER", "ADDSLOTS"], slots));
     if close {
-        steps.push(format!("CLUSTER SETSLOT {slot} STABLE"));
+        let closing = slots.iter().map(|slot| of(&["CLUSTER", "SETSLOT", &slot.to_string(), "STABLE"], &[]));
+        steps.extend(closing);
     }
-    steps.push("CLUSTER BUMPEPOCH".into());
-    for step in &steps {
-        node.must_words(step)?;
+    steps.extend([of(&["CLUSTER", "BUMPEPOCH"], &[]), of(&["EXEC"], &[])]);
+    let mut replies = node.pipeline(&steps);
+    if replies.len() < steps.len() {
+        return Err(node.complain(&NodeError::Link(LinkError::Closed)));
     }
-    let replies = node.must_words("EXEC")?;
-    // Only the second step has to succeed: the slot may have been unassigned before.
-    match replies.elements().and_then(|replies| replies.get(1)) {
-        Some(Reply::Error(text)) => {
-            let text = String::from_utf8_lossy(text).into_owned();
-            Err(node.complain(&NodeError::Refused(text)))
+    let is_error = |reply: &&Reply| matches!(reply, Reply::Error(_));
+    let executed = replies.pop();
+    // Only that the slots are added has to succeed: one may have had no owner before.
+    let added = executed.as_ref().and_then(Reply::elements).and_then(|replies| replies.get(slots.len()));
+    match (replies.iter().find(is_error), added) {
+        (Some(Reply::Error(text)), _) | (None, Some(Reply::Error(text))) => {
+            Err(node.complain(&NodeError::Refused(String::from_utf8_lossy(text).into_owned())))
         }
-        Some(_) => {
-            node.slots.insert(slot);
+        (None, Some(_)) => {
+            for slot in slots {
+                node.slots.insert(*slot);
+            }
             Ok(())
         }
-        None => Err(Stop),
+        _ => Err(Stop),
     }
 }
 
@@ -142,7 +155,7 @@ pub(crate) fn open_slot(manager: &Manager, view: &mut View, slot: u16) -> Outcom
         let node = &mut view.nodes[chosen];
         caution!("*** Configuring {} as the slot owner\n", node.address());
         node.close_slot(slot)?;
-        take_ownership(node, slot, false)?;
+        take_ownership(node, &[slot], false)?;
         migrating.retain(|at| *at != chosen);
         importing.retain(|at| *at != chosen);
         owner = Some(chosen);
@@ -274,13 +287,13 @@ pub(crate) fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet
     info!(">>> Fixing slots coverage...\n");
     let masters = view.masters();
     let (mut none, mut single, mut multi) = (SlotSet::default(), Vec::new(), Vec::new());
-    for slot in (0..SLOTS).filter(|slot| !covered.contains(*slot)) {
-        let mut holders = Vec::new();
-        for at in &masters {
-            if view.nodes[*at].count_keys(slot)? > 0 {
-                holders.push(*at);
-            }
-        }
+    let uncovered: Vec<u16> = (0..SLOTS).filter(|slot| !covered.contains(*slot)).collect();
+    let mut holders = vec![Vec::new(); uncovered.len()];
+    for at in &masters {
+        let counts = view.nodes[*at].count_keys_of(&uncovered)?;
+        holders.iter_mut().zip(counts).filter(|(_, count)| *count > 0).for_each(|(holders, _)| holders.push(*at));
+    }
+    for (slot, holders) in uncovered.into_iter().zip(holders) {
         match holders.as_slice() {
             [] => drop(none.insert(slot)),
             [only] => single.push((slot, *only)),
@@ -293,19 +306,19 @@ pub(crate) fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet
         say!("The following uncovered slots have no keys across the cluster:\n{}\n", slots::text(&none));
         if manager.confirm("Fix these slots by covering with a random node?", true) {
             let chosen = masters[fastrand::usize(..masters.len())];
-            for slot in none.iter() {
-                cover(view, slot, chosen)?;
-                fixed += 1;
-            }
+            let slots: Vec<u16> = none.iter().collect();
+            cover(view, &slots, chosen)?;
+            fixed += slots.len();
         }
     }
     if !single.is_empty() {
         let list = slots::text(&single.iter().map(|(slot, _)| *slot).collect());
         say!("The following uncovered slots have keys in just one node:\n{list}\n");
         if manager.confirm("Fix these slots by covering with those nodes?", true) {
-            for (slot, holder) in single {
-                cover(view, slot, holder)?;
-                fixed += 1;
+            for holder in &masters {
+                let slots: Vec<u16> = single.iter().filter(|(_, at)| at == holder).map(|(slot, _)| *slot).collect();
+                cover(view, &slots, *holder)?;
+                fixed += slots.len();
             }
         }
     }
@@ -326,10 +339,13 @@ pub(crate) fn coverage(manager: &mut Manager, view: &mut View, covered: &SlotSet
     Ok(fixed)
 }
 
-fn cover(view: &mut View, slot: u16, at: usize) -> Outcome {
+fn cover(view: &mut View, slots: &[u16], at: usize) -> Outcome {
     let node = &mut view.nodes[at];
-    info!(">>> Covering slot {slot} with {}\n", node.address());
-    take_ownership(node, slot, false)
+    for some in slots.chunks(SLOTS_AT_ONCE) {
+        some.iter().for_each(|slot| info!(">>> Covering slot {slot} with {}\n", node.address()));
+        take_ownership(node, some, false)?;
+    }
+    Ok(())
 }
 
 /// Gives a slot to the node with most of its keys and moves the others there.
@@ -337,7 +353,7 @@ fn unite(manager: &Manager, view: &mut View, slot: u16, holders: &[usize]) -> Ou
     let target = with_most_keys(view, holders, slot)?.ok_or(Stop)?;
     let node = &mut view.nodes[target];
     info!(">>> Covering slot {slot} moving keys to {}\n", node.address());
-    take_ownership(node, slot, true)?;
+    take_ownership(node, &[slot], true)?;
     let target_id = node.id.clone();
     for source in holders.iter().copied().filter(|at| *at != target) {
         let node = &mut view.nodes[source];
@@ -355,7 +371,7 @@ pub(crate) fn contested_slot(manager: &Manager, view: &mut View, slot: u16, owne
     info!(">>> Fixing multiple owners for slot {slot}...\n");
     let owner = with_most_keys(view, owners, slot)?.unwrap_or(owners[0]);
     info!(">>> Setting slot {slot} owner: {}\n", view.nodes[owner].address());
-    take_ownership(&mut view.nodes[owner], slot, false)?;
+    take_ownership(&mut view.nodes[owner], &[slot], false)?;
     let owner_id = view.nodes[owner].id.clone();
     for at in view.masters().into_iter().filter(|at| *at != owner) {
         let node = &mut view.nodes[at];

@@ -292,6 +292,21 @@ impl Node {
         Ok(reply.integer().unwrap_or(0))
     }
 
+    /// How many keys of each of these slots the node has.
+    pub(crate) fn count_keys_of(&mut self, slots: &[u16]) -> Outcome<Vec<i64>> {
+        let ask = |slot: &u16| vec!["CLUSTER".to_string(), "COUNTKEYSINSLOT".to_string(), slot.to_string()];
+        let commands: Vec<Vec<String>> = slots.iter().map(ask).collect();
+        let replies = self.pipeline(&commands);
+        if replies.len() < commands.len() {
+            return Err(self.complain(&NodeError::Link(LinkError::Closed)));
+        }
+        let count = |reply: Reply| match reply {
+            Reply::Error(text) => Err(self.complain(&NodeError::Refused(String::from_utf8_lossy(&text).into_owned()))),
+            reply => Ok(reply.integer().unwrap_or(0)),
+        };
+        replies.into_iter().map(count).collect()
+    }
+
     /// The text that `check` and `create` show for a node.
     pub(crate) fn describe(&self, indent: usize) -> String {
         let lead = " ".repeat(indent);

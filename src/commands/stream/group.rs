@@ -340,6 +340,49 @@ impl ClaimOptions {
     }
 }
 
+/// Gives pending entries to a consumer, and gathers what the log and replicas are to be told of it.
+struct Giver {
+    consumer: ConsumerId,
+    now_ms: i64,
+    just_id: bool,
+    has_sinks: bool,
+    /// How many entries it gave.
+    given: usize,
+    claims: Vec<Claim>,
+}
+
+impl Giver {
+    /// `delivery`: the time that counts as the last one's, milliseconds, and how many there have been.
+    fn give(
+        &mut self,
+        group: &mut ConsumerGroup,
+        id: StreamId,
+        found: &stream::Entry<'_>,
+        delivery: (i64, u64),
+        out: &mut Reply,
+    ) {
+        let pending = Pending { time_ms: delivery.0, deliveries: delivery.1, owner: self.consumer };
+        group.assign(id, pending);
+        match self.just_id {
+            true => out.bulk(&id.text()),
+            false => reply_entry(out, found),
+        }
+        self.given += 1;
+        group.consumer_mut(self.consumer).active_ms = self.now_ms;
+        if self.has_sinks {
+            self.claims.push(Claim::of(group, id, &pending));
+        }
+    }
+
+    /// The entry is in the log no more, so nobody can process it.
+    fn drop_deleted(&mut self, group: &mut ConsumerGroup, id: StreamId, pending: &Pending) {
+        if self.has_sinks {
+            self.claims.push(Claim::of(group, id, pending));
+        }
+        group.acknowledge(id);
+    }
+}
+
 fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (key, group_name) = (&args[1], &args[2]);
     let now_ms = ctx.now_ms();
@@ -354,21 +397,16 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut tell_last_id = options.last_id > group.last_id;
     group.last_id = group.last_id.max(options.last_id);
     let (consumer, created) = find_or_create(group, &args[3], now_ms);
-    let mut claims = Vec::new();
-    let mut changes = 0;
+    let mut giver = Giver { consumer, now_ms, just_id: options.just_id, has_sinks, given: 0, claims: Vec::new() };
+    let mut deleted = 0;
     let mark = ctx.out.open();
-    let mut given = 0;
     for id in options.ids.iter().copied() {
         let before = group.pending(id).copied();
         let Some(found) = log.get(id) else {
             // It was deleted, so nobody can process it any more.
             if let Some(pending) = before {
-                if has_sinks {
-                    claims.push(Claim::of(group, id, &pending));
-                }
-                group.acknowledge(id);
-                tell_last_id = false;
-                changes += 1;
+                giver.drop_deleted(group, id, &pending);
+                deleted += 1;
             }
             continue;
         };
@@ -379,26 +417,11 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             continue;
         }
         let deliveries = before.map_or(1, |p| p.deliveries);
-        let deliveries = match options.deliveries {
-            Some(n) => n,
-            None if options.just_id => deliveries,
-            None => deliveries.wrapping_add(1),
-        };
-        let pending = Pending { time_ms: options.time_ms, deliveries, owner: consumer };
-        group.assign(id, pending);
-        if options.just_id {
-            ctx.out.bulk(&id.text());
-        } else {
-            reply_entry(ctx.out, &found);
-        }
-        given += 1;
-        group.consumer_mut(consumer).active_ms = now_ms;
-        if has_sinks {
-            claims.push(Claim::of(group, id, &pending));
-        }
-        tell_last_id = false;
-        changes += 1;
+        let deliveries = options.deliveries.unwrap_or(deliveries.wrapping_add(u64::from(!options.just_id)));
+        giver.give(group, id, &found, (options.time_ms, deliveries), ctx.out);
     }
+    let Giver { given, claims, .. } = giver;
+    tell_last_id &= given + deleted == 0;
     let (last_id, entries_read) = (group.last_id, group.entries_read);
     ctx.out.close_array(mark, given);
     drop(entry);
@@ -409,10 +432,9 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     claims.iter().for_each(|claim| claim.propagate(effects, ctx.db, key, group_name));
     if tell_last_id {
         propagate_group_id(effects, ctx.db, key, group_name, last_id, entries_read);
-        changes += 1;
     }
     effects.prevented = target::ALL;
-    ctx.dirty(changes);
+    ctx.dirty((given + deleted + usize::from(tell_last_id)) as u64);
     Ok(())
 }
 
@@ -463,9 +485,8 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (consumer, created) = find_or_create(group, &args[3], now_ms);
     // The reply begins with the next cursor, which is known only at the end.
     let mut claimed = Reply::new(ctx.out.resp3);
-    let mut given = 0;
+    let mut giver = Giver { consumer, now_ms, just_id, has_sinks, given: 0, claims: Vec::new() };
     let mut deleted = Vec::new();
-    let mut claims = Vec::new();
     let mut attempts = count.saturating_mul(ATTEMPTS);
     let mut next = Some(start);
     let cursor = loop {
@@ -477,10 +498,7 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         attempts -= 1;
         next = id.next();
         let Some(found) = log.get(id) else {
-            if has_sinks {
-                claims.push(Claim::of(group, id, &before));
-            }
-            group.acknowledge(id);
+            giver.drop_deleted(group, id, &before);
             deleted.push(id);
             count -= 1;
             continue;
@@ -489,21 +507,11 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             continue;
         }
         let deliveries = before.deliveries.wrapping_add(u64::from(!just_id));
-        let pending = Pending { time_ms: now_ms, deliveries, owner: consumer };
-        group.assign(id, pending);
-        if just_id {
-            claimed.bulk(&id.text());
-        } else {
-            reply_entry(&mut claimed, &found);
-        }
-        given += 1;
+        giver.give(group, id, &found, (now_ms, deliveries), &mut claimed);
         count -= 1;
-        group.consumer_mut(consumer).active_ms = now_ms;
-        if has_sinks {
-            claims.push(Claim::of(group, id, &pending));
-        }
     };
     drop(entry);
+    let Giver { given, claims, .. } = giver;
     ctx.out.array(3);
     ctx.out.bulk(&cursor.text());
     ctx.out.array(given);

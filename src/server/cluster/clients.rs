@@ -40,9 +40,8 @@ impl Server {
         let mut flags = self.flags_of_call(row, args);
         if is_exec {
             flags |= client.multi.flags;
-            for queued in &client.multi.queued {
-                let queued_row = self.commands.get(queued.cmd).row;
-                let queued_args = queued.args.as_args();
+            for (cmd, queued_args) in client.multi.queued.iter() {
+                let queued_row = self.commands.get(cmd).row;
                 queued_row.each_key(queued_args, |key| {
                     if key.index < queued_args.len() {
                         routing.key(queued_args.at(key.index), exists);

@@ -116,12 +116,12 @@ fn exec(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let denied_before = c.is(ClientFlags::DENY_BLOCKING);
     c.flags.add(ClientFlags::DENY_BLOCKING);
     ctx.out.array(queued.len());
-    for queued in &queued {
-        if let Some(error) = ctx.srv.recheck_queued(id, queued.cmd, queued.args.as_args()) {
+    for (cmd, args) in queued.iter() {
+        if let Some(error) = ctx.srv.recheck_queued(id, cmd, args) {
             ctx.srv.write_error(ctx.out, &error);
             continue;
         }
-        ctx.srv.call(id, queued.cmd, queued.args.as_args(), ctx.out);
+        ctx.srv.call(id, cmd, args, ctx.out);
     }
     let c = ctx.c_mut();
     c.flags.set(ClientFlags::DENY_BLOCKING, denied_before);

@@ -212,7 +212,7 @@ impl Server {
         if call.row.name != "exec" {
             return is_anywhere(call.row, call.args);
         }
-        c.multi.queued.iter().any(|queued| is_anywhere(self.commands.get(queued.cmd).row, queued.args.as_args()))
+        c.multi.queued.iter().any(|(cmd, args)| is_anywhere(self.commands.get(cmd).row, args))
     }
 
     /// Whether the client has yet to authenticate.

@@ -510,7 +510,7 @@ impl Server {
                 let is_doomed = ClientFlags::DIRTY_CAS.union(ClientFlags::DIRTY_EXEC);
                 // What will not run need not be kept.
                 if let Some(c) = self.clients.get_mut(id).filter(|c| !c.is(is_doomed)) {
-                    c.multi.queue(cmd, flags, args.to_owned());
+                    c.multi.queue(cmd, flags, args);
                 }
                 if !self.is_silent(id) {
                     out.simple("QUEUED");
