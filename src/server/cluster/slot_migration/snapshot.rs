@@ -127,7 +127,7 @@ impl Server {
             found
         };
         match self.commands.get(cmd).row.name {
-            "exec" => c.multi.queued.iter().any(|queued| names_one(queued.cmd, queued.args.as_args())),
+            "exec" => c.multi.queued.iter().any(|(cmd, args)| names_one(cmd, args)),
             _ => names_one(cmd, args),
         }
     }

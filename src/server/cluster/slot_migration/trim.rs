@@ -148,7 +148,7 @@ impl Server {
             _ => GIVE_OUT_SLOTS.contains(&name),
         };
         let is_exec = c.is(ClientFlags::MULTI) && self.is_trimming() && !self.is_replica();
-        is_exec && c.multi.queued.iter().any(|q| gives_out(self.commands.get(q.cmd).row.name, q.args.as_args()))
+        is_exec && c.multi.queued.iter().any(|(cmd, args)| gives_out(self.commands.get(cmd).row.name, args))
     }
 
     /// Deletes keys until `deadline`. Whether the machine has something to do on account of it.
