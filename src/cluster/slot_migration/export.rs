@@ -215,9 +215,11 @@ impl Cluster {
     fn try_to_pause(&mut self, at: usize, env: &Env) {
         let most = self.config.slot_migration_max_backlog;
         let hold_ms = self.hold_ms();
+        // A node that has asked to take slots over grants none until it has: two of them would wait for each other.
+        let takes_over_soon = self.takes_over_soon();
         let job = &mut self.jobs.list[at];
         let is_small = most.is_none_or(|most| job.unsent <= most.max(SMALL_BACKLOG));
-        if self.jobs.prevents_pause || !is_small || self.manual.in_progress() {
+        if self.jobs.prevents_pause || !is_small || self.manual.in_progress() || takes_over_soon {
             return;
         }
         log::info!(

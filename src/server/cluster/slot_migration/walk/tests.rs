@@ -74,7 +74,7 @@ impl Rig {
             table,
             functions,
             stream: Vec::new(),
-            has_two_ways: seed % 3 == 0,
+            has_two_ways: seed.is_multiple_of(3),
             keys: Vec::new(),
             fed: 0,
         }
