@@ -622,6 +622,100 @@ fn dump_restore_and_migrate() {
     assert_eq!(run::<i64>(&mut a, &["EXISTS", "m"]), 1);
 }
 
+#[test]
+fn keys_on_their_way_hold_up_only_those_who_would_write_to_them() {
+    let server = TestServer::start(&[]);
+    let (mut a, mut b, mut other) = (server.connect(), server.connect(), server.connect());
+    // A target that answers when it is told to.
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = target.local_addr().unwrap().port().to_string();
+    let fields = |from: usize| (from..from + 1000).flat_map(|n| [format!("field {n}"), format!("value {n}")]);
+    for from in (0..20_000).step_by(1000) {
+        redis::cmd("HSET").arg("large").arg(fields(from).collect::<Vec<_>>()).exec(&mut other).unwrap();
+    }
+    let words = |key: &str, timeout: &str, rest: &[&str]| -> Vec<String> {
+        [&["MIGRATE", "127.0.0.1", &port, key, "0", timeout], rest].concat().iter().map(|w| w.to_string()).collect()
+    };
+    let moving = |mut c: redis::Connection, words: Vec<String>| {
+        std::thread::spawn(move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let reply = try_run::<String>(&mut c, &words).map_err(|e| e.to_string());
+            (c, reply)
+        })
+    };
+    let blocked = |c: &mut redis::Connection| run::<String>(c, &["INFO", "clients"]).contains("blocked_clients:0\r\n");
+    let waits = |c: &mut redis::Connection, count: usize| {
+        wait_for(10, "they wait", || {
+            run::<String>(c, &["INFO", "clients"]).contains(&format!("blocked_clients:{count}\r\n"))
+        });
+    };
+
+    let migrating = moving(a, words("large", "20000", &[]));
+    let (mut link, _) = target.accept().unwrap();
+    waits(&mut other, 1);
+    // Others go on, also with that key.
+    assert_eq!(run::<String>(&mut other, &["HGET", "large", "field 7"]), "value 7");
+    assert_eq!(run::<String>(&mut other, &["SET", "small", "1"]), "OK");
+    let writing = std::thread::spawn(move || {
+        let mut transaction = redis::pipe();
+        transaction.atomic().cmd("HSET").arg("large").arg("later").arg(1).cmd("HLEN").arg("large");
+        let written: (i64, i64) = transaction.query(&mut b).unwrap();
+        (b, written)
+    });
+    waits(&mut other, 2);
+    // A script that has not named the key writes to it all the same: it stays.
+    let command = std::iter::repeat_with(|| std::io::Read::read(&mut link, &mut [0; 1 << 16]).unwrap());
+    assert!(command.take_while(|n| *n == 1 << 16).count() < 1000);
+    run::<i64>(&mut other, &["EVAL", "return redis.call('HSET', 'large', 'meanwhile', 1)", "0"]);
+    link.write_all(b"+OK\r\n+OK\r\n").unwrap();
+    let (a2, reply) = migrating.join().unwrap();
+    assert!(reply.as_ref().unwrap_err().contains("changed on its way"), "{reply:?}");
+    let (b2, written) = writing.join().unwrap();
+    assert_eq!(written, (1, 20_002));
+    (a, b) = (a2, b2);
+    assert!(blocked(&mut other));
+
+    // Over the same connection, which has its database: now it goes, and who waited finds nothing.
+    let migrating = moving(a, words("large", "20000", &["REPLACE"]));
+    waits(&mut other, 1);
+    let writing = std::thread::spawn(move || run::<i64>(&mut b, &["HSETNX", "large", "later", "1"]));
+    waits(&mut other, 2);
+    link.write_all(b"+OK\r\n").unwrap();
+    let (a2, reply) = migrating.join().unwrap();
+    assert_eq!((reply.as_deref(), writing.join().unwrap()), (Ok("OK"), 1));
+    assert_eq!(run::<i64>(&mut other, &["HLEN", "large"]), 1);
+
+    // One that says nothing is given up, and its client may go meanwhile.
+    let (mut a, reply) = moving(a2, words("", "50", &["KEYS", "large", "small"])).join().unwrap();
+    assert!(reply.unwrap_err().contains("error or timeout reading to target instance"));
+    drop(link);
+    let gone = server.connect();
+    let id = run::<i64>(&mut a, &["CLIENT", "ID"]);
+    let migrating = moving(a, words("small", "20000", &[]));
+    let (mut link, _) = target.accept().unwrap();
+    waits(&mut other, 1);
+    assert_eq!(run::<i64>(&mut other, &["CLIENT", "KILL", "ID", &id.to_string()]), 1);
+    assert!(std::io::Read::read(&mut link, &mut [0; 1 << 16]).unwrap() > 0);
+    link.write_all(b"+OK\r\n+OK\r\n").unwrap();
+    assert!(migrating.join().unwrap().1.is_err());
+    wait_for(10, "it went", || run::<i64>(&mut other, &["EXISTS", "small"]) == 0);
+    // In a transaction nobody can wait.
+    run::<()>(&mut other, &["SET", "small", "2"]);
+    let answering = std::thread::spawn(move || {
+        let _ = std::io::Read::read(&mut link, &mut [0; 1 << 16]);
+        link.write_all(b"-BUSYKEY Target key name already exists.\r\n").unwrap();
+        link
+    });
+    let mut c = gone;
+    let mut transaction = redis::pipe();
+    transaction.atomic().cmd("MIGRATE").arg(&["127.0.0.1", &port, "small", "0", "5000"]);
+    let refused = transaction.query::<Vec<String>>(&mut c).unwrap_err().to_string();
+    assert!(refused.contains("Target instance replied with error: BUSYKEY"), "{refused}");
+    assert_eq!(run::<String>(&mut other, &["GET", "small"]), "2");
+    drop((c, other));
+    drop(answering.join().unwrap());
+}
+
 /// A payload for RESTORE: a value in the layout of this number, and a footer with the right checksum.
 fn payload(layout: u8, value: &[u8]) -> Vec<u8> {
     let mut payload = [&[layout], value, &[11, 0]].concat();

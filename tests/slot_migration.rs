@@ -436,6 +436,7 @@ fn large_values_go_in_pieces_and_hold_up_nobody() {
         std::thread::sleep(Duration::from_millis(1));
     }
     stop.store(true, Ordering::Relaxed);
+    assert!(nodes[0].text(&["INFO", "stats"]).contains("total_forks:0\r\n"));
     let longest: Vec<Duration> = watchers.into_iter().map(|w| w.join().unwrap()).collect();
     assert!(longest.iter().all(|l| *l < Duration::from_millis(60)), "{longest:?}");
     // Where much else runs beside this, nodes lose sight of each other for a moment.
@@ -678,6 +679,29 @@ fn what_the_source_had_not_deleted_goes_after_a_restart_or_a_failover() {
         wait_for_state(&mut nodes[1], &name, "success");
         assert_eq!(nodes[master].text(&["DBSIZE"]), "int(100)");
     }
+}
+
+#[test]
+fn a_transaction_that_gives_a_slot_out_anew_waits_until_its_old_keys_are_gone() {
+    let mut nodes = nodes(2, false);
+    for n in 0..100 {
+        assert_eq!(nodes[0].text(&["SET", &format!("{{bar}}{n}"), "x"]), "OK");
+    }
+    prevent(&mut nodes, "PREVENT-FAILOVER", "1");
+    let name = begin(&mut nodes, 0, 1, &[SLOT, SLOT]);
+    wait_for_state(&mut nodes[0], &name, "failover-granted");
+    // Nothing is deleted while writes are paused.
+    assert_eq!(nodes[0].text(&["CLIENT", "PAUSE", "100000", "WRITE"]), "OK");
+    prevent(&mut nodes, "PREVENT-FAILOVER", "0");
+    wait_for_state(&mut nodes[0], &name, "success");
+    let other = in_background(&nodes[0], &[&["MULTI"], &["CLUSTER", "SETSLOT", "1", "STABLE"], &["EXEC"]]);
+    assert_eq!(format!("{:?}", other.join().unwrap()), "Ok(array([ok]))");
+    let transaction = in_background(&nodes[0], &[&["MULTI"], &["CLUSTER", "SETSLOT", SLOT, "STABLE"], &["EXEC"]]);
+    wait("it waits", 10, || nodes[0].text(&["INFO", "clients"]).contains("blocked_clients:1\r\n"));
+    assert_eq!(keys_in(&mut nodes[0]), "int(100)");
+    assert_eq!(nodes[0].text(&["CLIENT", "UNPAUSE"]), "OK");
+    assert_eq!(format!("{:?}", transaction.join().unwrap()), "Ok(array([ok]))");
+    assert_eq!(keys_in(&mut nodes[0]), "int(0)");
 }
 
 #[test]

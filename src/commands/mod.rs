@@ -2,7 +2,7 @@
 //! them, their functions. They see the keyspace, the configuration, the session and their reply, see [`context`].
 
 #[cfg(test)]
-mod bare;
+pub(crate) mod bare;
 pub(crate) mod bitmap;
 pub(crate) mod collection;
 pub(crate) mod context;

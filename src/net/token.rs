@@ -36,6 +36,8 @@ pub(crate) enum Source {
     Operator(u32, u32),
     /// A connection to the target of a slot migration before it becomes a client: its number.
     SlotMigration(u32),
+    /// A connection to the target of MIGRATE: its number.
+    Moving(u32),
 }
 
 const KIND_SHIFT: u32 = 60;
@@ -57,6 +59,7 @@ impl Source {
             Source::OperatorsListener(i) => (9, 0, i),
             Source::Operator(i, generation) => (10, generation, i),
             Source::SlotMigration(i) => (11, 0, i),
+            Source::Moving(i) => (12, 0, i),
         };
         Token(((kind as u64) << KIND_SHIFT | (generation as u64 & GEN_MASK) << GEN_SHIFT | index as u64) as usize)
     }
@@ -79,6 +82,7 @@ impl Source {
             9 => Source::OperatorsListener(index),
             10 => Source::Operator(index, generation),
             11 => Source::SlotMigration(index),
+            12 => Source::Moving(index),
             _ => return None,
         })
     }
@@ -97,7 +101,8 @@ impl Source {
             | Source::Handshake(..)
             | Source::Lingering(_)
             | Source::OperatorsListener(_)
-            | Source::Operator(..) => false,
+            | Source::Operator(..)
+            | Source::Moving(_) => false,
         }
     }
 }
@@ -120,6 +125,7 @@ mod tests {
             Source::OperatorsListener(1),
             Source::Operator(7, 9),
             Source::SlotMigration(u32::MAX),
+            Source::Moving(3),
         ] {
             assert_eq!(Source::of(s.token()), Some(s));
         }

@@ -15,8 +15,6 @@ pub(crate) enum ChildKind {
     RdbSocket,
     /// A new base for the append-only log.
     Aof,
-    /// What some hash slots hold, for the node that they move to.
-    SlotMigration,
 }
 
 impl ChildKind {
@@ -25,7 +23,6 @@ impl ChildKind {
         match self {
             ChildKind::RdbDisk | ChildKind::RdbSocket => "RDB",
             ChildKind::Aof => "AOF rewrite",
-            ChildKind::SlotMigration => "Slot migration",
         }
     }
 
@@ -34,7 +31,6 @@ impl ChildKind {
             ChildKind::RdbDisk => "redis-rdb-bgsave",
             ChildKind::RdbSocket => "redis-rdb-to-slaves",
             ChildKind::Aof => "redis-aof-rewrite",
-            ChildKind::SlotMigration => "redis-slot-migration",
         }
     }
 
@@ -95,7 +91,6 @@ pub(crate) struct ChildStats {
     pub(crate) keys_total: u64,
     pub(crate) rdb_last_cow_bytes: u64,
     pub(crate) aof_last_cow_bytes: u64,
-    pub(crate) slots_last_cow_bytes: u64,
 }
 
 /// One report: kind (0 progress, 1 last), keys written, memory copied.
@@ -130,7 +125,6 @@ impl ChildStats {
                 self.keys_processed = keys;
             }
             (_, ChildKind::Aof) => self.aof_last_cow_bytes = self.cow_peak,
-            (_, ChildKind::SlotMigration) => self.slots_last_cow_bytes = self.cow_peak,
             (_, ChildKind::RdbDisk | ChildKind::RdbSocket) => self.rdb_last_cow_bytes = self.cow_peak,
         }
     }

@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub mod commands;
 pub(crate) mod dispatch;
 pub(crate) mod keyspace;
+pub(crate) mod moving;
 pub(crate) mod net;
 pub(crate) mod persist;
 pub(crate) mod pubsub;
@@ -50,11 +51,11 @@ use admin::client_memory::ClientMemory;
 use admin::findings::Doctor;
 use admin::port::Port;
 use admin::tls::Tls;
-use commands::migrate::MigrateCache;
 use dispatch::ahead::Ahead;
 use dispatch::blocked::Blocked;
 use dispatch::call::Run;
 use dispatch::pause::Pauses;
+use moving::Moving;
 use std::io;
 use std::time::Duration;
 
@@ -86,8 +87,8 @@ pub(crate) struct Server {
     pub(crate) doctor: Doctor,
     pub(crate) background: Background,
     pub(crate) persist: Persist,
-    /// Connections that MIGRATE keeps.
-    pub(crate) migrate: MigrateCache,
+    /// Keys on their way to other servers.
+    pub(crate) moving: Moving,
     pub(crate) blocked: Blocked,
     pub(crate) pauses: Pauses,
     /// The cluster, in cluster mode.
@@ -166,7 +167,7 @@ impl Server {
             doctor: Doctor::default(),
             background,
             persist,
-            migrate: MigrateCache::default(),
+            moving: Moving::default(),
             blocked: Blocked::default(),
             pauses: Pauses::default(),
             bus: None,
@@ -357,10 +358,8 @@ impl Server {
             Source::BusLink(index, generation) => self.on_bus_link_ready((index, generation), event),
             Source::MasterLink if self.master_link_feeds() => {}
             Source::MasterLink => self.on_master_link_ready(event),
-            Source::SnapshotPipe => {
-                self.on_snapshot_pipe_ready();
-                self.pump_slot_snapshot();
-            }
+            Source::SnapshotPipe => self.on_snapshot_pipe_ready(),
+            Source::Moving(number) => self.on_moving_ready(number, event),
             Source::SlotMigration(number) => self.on_migration_link_ready(number, event),
             Source::Handshake(index, generation) => self.handshakes.note_ready(index, generation),
             Source::OperatorsListener(i) => self.accept_operators(i as usize),
@@ -384,6 +383,8 @@ impl Server {
             || self.exit.is_some()
             || self.keyspace_is_busy()
             || self.is_trimming()
+            || self.is_walking()
+            || self.is_moving()
             || self.load_can_go_on();
         if busy {
             return Duration::ZERO;
@@ -396,6 +397,8 @@ impl Server {
             self.cluster_deadline_ms(),
             self.repl_deadline_ms(),
             self.operators_deadline_ms(),
+            self.walk_deadline_ms(),
+            self.moving_deadline_ms(),
         ];
         let next = due.into_iter().flatten().min().unwrap_or(now + 100);
         Duration::from_millis((next - now).clamp(0, 1000) as u64)
@@ -410,6 +413,7 @@ impl Server {
         }
         self.process_unblocked(ahead);
         self.keyspace_before_sleep();
+        self.go_on_moving();
         self.slot_migrations_before_sleep();
         self.cluster_before_sleep();
         if self.trim_slots() {

@@ -252,12 +252,14 @@ impl Cluster {
         let dialect = self.jobs.list[at].dialect;
         let hold_ms = self.hold_ms(dialect);
         let (most, most_ahead) = (self.config.slot_migration_max_backlog, self.config.slot_pull_max_lag);
+        // A node that has asked to take slots over grants none until it has: two of them would wait for each other.
+        let takes_over_soon = self.takes_over_soon();
         let job = &mut self.jobs.list[at];
         let is_small = match dialect {
             Dialect::Push => most.is_none_or(|most| job.unsent <= most.max(SMALL_BACKLOG)),
             Dialect::Pull => job.pull.lag() <= most_ahead,
         };
-        if self.jobs.prevents_pause || !is_small || self.manual.in_progress() {
+        if self.jobs.prevents_pause || !is_small || self.manual.in_progress() || takes_over_soon {
             return;
         }
         log::info!(

@@ -73,12 +73,6 @@ impl WaitingStream {
         self.session.holds_text()
     }
 
-    /// Reads that gave no text, as half a record came or the socket's timeout passed, are `WouldBlock` from now on: whoever
-    /// reads looks at his clock.
-    pub(crate) fn return_often(&mut self) {
-        self.session.blocking = false;
-    }
-
     pub(crate) fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
         self.session.blocking = !nonblocking;
         self.tcp.set_nonblocking(nonblocking)

@@ -3,7 +3,7 @@
 //! Invariant: `Writer` counts and checksums every byte that reaches its sink, in order. Flushing to disk (fsync, rename)
 //! is the sink's and the caller's matter.
 
-use super::stream::put_stream;
+use super::stream::{Place, put_stream};
 use super::{VERSION, ValueType, opcode};
 use crate::keyspace::damaged::Damaged;
 use crate::keyspace::hash::Hash;
@@ -144,7 +144,7 @@ pub(crate) fn put_string(buf: &mut Vec<u8>, s: &[u8], compress: bool) {
 }
 
 /// Appends an element of a collection as a string: an integer needs no text to be made of it and read again.
-fn put_item(buf: &mut Vec<u8>, item: Item<'_>, compress: bool) {
+pub(super) fn put_item(buf: &mut Vec<u8>, item: Item<'_>, compress: bool) {
     match item {
         Item::Int(value) => put_int_string(buf, value),
         Item::Str(bytes) => put_string(buf, bytes, compress),
@@ -222,7 +222,9 @@ pub(crate) fn put_value(
                 spill(buf)?;
             }
         }
-        ValueView::Stream(stream) => put_stream(buf, stream, compress, spill)?,
+        ValueView::Stream(stream) => {
+            put_stream(buf, stream, compress, &mut Place::Node(0), &mut |buf| spill(buf).map(|()| true))?;
+        }
         ValueView::Damaged(damaged) => buf.extend_from_slice(&damaged.bytes),
         ValueView::List(List::Packed(list)) => {
             put_len(buf, 1);

@@ -12,6 +12,7 @@ mod dump;
 mod encode;
 mod error;
 mod skip;
+mod sliced;
 mod source;
 mod stream;
 
@@ -21,6 +22,7 @@ pub(crate) use dump::{
 };
 pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_value};
 pub(crate) use error::{Error, ErrorKind};
+pub(crate) use sliced::SlicedDump;
 pub(crate) use source::Source;
 
 /// Version this server writes, and the highest it reads.

@@ -10,7 +10,6 @@ use super::{Error, Source, ValueType};
 use crate::structs::listpack::Listpack;
 use crate::structs::stream::{ConsumerId, Counters, Group, Growing, Log, Node, Pending, Stream, StreamId};
 use std::collections::BTreeMap;
-use std::io;
 
 const EMPTY_NODE: &str = "Empty listpack inside stream";
 
@@ -26,49 +25,116 @@ fn put_node(buf: &mut Vec<u8>, id: StreamId, listpack: &[u8], compress: bool) {
     put_string(buf, listpack, compress);
 }
 
-/// Appends a stream. `spill` is called between its parts: it may take away what has gathered.
-pub(super) fn put_stream(
+/// What comes next of a stream that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The nodes from this one on.
+    Node(usize),
+    /// The groups from this one on.
+    Group(usize),
+    /// Of this group the pending entries from this one on.
+    Pending(usize, StreamId),
+    /// Of this group the consumers from this one on.
+    Consumer(usize, usize),
+    /// Of this consumer of this group the pending entries from this one on.
+    Owned(usize, usize, StreamId),
+    Done,
+}
+
+/// Appends a stream from `place` on, until `goes_on` says no; it is asked between the parts, and may take away what has gathered.
+pub(super) fn put_stream<E>(
     buf: &mut Vec<u8>,
     stream: &Stream,
     compress: bool,
-    spill: &mut dyn FnMut(&mut Vec<u8>) -> io::Result<()>,
-) -> io::Result<()> {
+    place: &mut Place,
+    goes_on: &mut dyn FnMut(&mut Vec<u8>) -> std::result::Result<bool, E>,
+) -> std::result::Result<(), E> {
     let log = &stream.log;
-    put_len(buf, log.node_count() as u64);
-    for node in log.nodes() {
-        put_node(buf, node.id, node.as_bytes(), compress);
-        spill(buf)?;
+    if let Place::Node(first) = *place {
+        if first == 0 {
+            put_len(buf, log.node_count() as u64);
+        }
+        for (at, node) in log.nodes().enumerate().skip(first) {
+            put_node(buf, node.id, node.as_bytes(), compress);
+            *place = Place::Node(at + 1);
+            if !goes_on(buf)? {
+                return Ok(());
+            }
+        }
+        put_len(buf, log.len());
+        put_id(buf, log.counters.last_id);
+        put_id(buf, log.first_id());
+        put_id(buf, log.counters.max_deleted_id);
+        put_len(buf, log.counters.entries_added);
+        put_len(buf, stream.group_count() as u64);
+        *place = Place::Group(0);
     }
-    put_len(buf, log.len());
-    put_id(buf, log.counters.last_id);
-    put_id(buf, log.first_id());
-    put_id(buf, log.counters.max_deleted_id);
-    put_len(buf, log.counters.entries_added);
-    put_len(buf, stream.group_count() as u64);
-    for (name, group) in stream.groups() {
-        put_string(buf, name, compress);
-        put_id(buf, group.last_id);
-        put_len(buf, group.entries_read as u64);
-        put_len(buf, group.pending_len() as u64);
-        for (id, pending) in group.pending_from(StreamId::MIN) {
+    let first = match *place {
+        Place::Node(_) | Place::Done => return Ok(()),
+        Place::Group(at) | Place::Pending(at, _) | Place::Consumer(at, _) | Place::Owned(at, ..) => at,
+    };
+    for (at, (name, group)) in stream.groups().enumerate().skip(first) {
+        if *place == Place::Group(at) {
+            put_string(buf, name, compress);
+            put_id(buf, group.last_id);
+            put_len(buf, group.entries_read as u64);
+            put_len(buf, group.pending_len() as u64);
+            *place = Place::Pending(at, StreamId::MIN);
+        }
+        if !put_group(buf, (at, group), compress, place, goes_on)? {
+            return Ok(());
+        }
+    }
+    *place = Place::Done;
+    Ok(())
+}
+
+/// Appends what is pending in a group and its consumers. Whether that is all.
+fn put_group<E>(
+    buf: &mut Vec<u8>,
+    (number, group): (usize, &Group),
+    compress: bool,
+    place: &mut Place,
+    goes_on: &mut dyn FnMut(&mut Vec<u8>) -> std::result::Result<bool, E>,
+) -> std::result::Result<bool, E> {
+    if let Place::Pending(_, from) = *place {
+        for (id, pending) in group.pending_from(from) {
             buf.extend_from_slice(&id.to_bytes());
             buf.extend_from_slice(&pending.time_ms.to_le_bytes());
             put_len(buf, pending.deliveries);
-            spill(buf)?;
+            // After the greatest id there is none.
+            *place = id.next().map_or(Place::Consumer(number, 0), |next| Place::Pending(number, next));
+            if *place != Place::Consumer(number, 0) && !goes_on(buf)? {
+                return Ok(false);
+            }
         }
         put_len(buf, group.consumer_count() as u64);
-        for consumer in group.consumers() {
+        *place = Place::Consumer(number, 0);
+    }
+    let first = match *place {
+        Place::Consumer(_, at) | Place::Owned(_, at, _) => at,
+        _ => 0,
+    };
+    for (at, consumer) in group.consumers().enumerate().skip(first) {
+        if *place == Place::Consumer(number, at) {
             put_string(buf, consumer.name(), compress);
             buf.extend_from_slice(&consumer.seen_ms.to_le_bytes());
             buf.extend_from_slice(&consumer.active_ms.to_le_bytes());
             put_len(buf, consumer.pending_len() as u64);
-            for id in consumer.pending_from(StreamId::MIN) {
-                buf.extend_from_slice(&id.to_bytes());
-                spill(buf)?;
+            *place = Place::Owned(number, at, StreamId::MIN);
+        }
+        let from = if let Place::Owned(_, _, from) = *place { from } else { StreamId::MAX };
+        for id in consumer.pending_from(from) {
+            buf.extend_from_slice(&id.to_bytes());
+            *place = id.next().map_or(Place::Consumer(number, at + 1), |next| Place::Owned(number, at, next));
+            if !goes_on(buf)? {
+                return Ok(false);
             }
         }
+        *place = Place::Consumer(number, at + 1);
     }
-    Ok(())
+    *place = Place::Group(number + 1);
+    Ok(true)
 }
 
 /// A pending entry whose owner is not read yet: time and number of deliveries.

@@ -205,7 +205,7 @@ impl Server {
     /// Bytes that wait to be sent to a client beyond its reply buffer, with what holds them.
     pub(crate) fn output_bytes(&self, c: &Client) -> usize {
         match ClientClass::of(c) {
-            ClientClass::Replica if c.is(ClientFlags::EXPORT) => c.out.chunk_mem() + self.held_for_target(c.id),
+            ClientClass::Replica if c.is(ClientFlags::EXPORT) => c.out.chunk_mem(),
             ClientClass::Replica => self.replica_output_bytes(c),
             _ => c.out.chunk_mem(),
         }

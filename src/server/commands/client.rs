@@ -598,7 +598,8 @@ fn unblock(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let kind = target.and_then(|id| ctx.srv.clients.get(id)).and_then(|c| c.block.as_ref()).map(|b| b.kind.clone());
     match (target, kind) {
         // Those wait for something that nobody else can give them.
-        (_, None | Some(BlockKind::Postponed | BlockKind::Shutdown | BlockKind::Loading)) | (None, _) => ctx.out.int(0),
+        (_, None | Some(BlockKind::Postponed | BlockKind::Shutdown | BlockKind::Loading | BlockKind::Moving))
+        | (None, _) => ctx.out.int(0),
         (Some(id), Some(kind)) => {
             let end = if with_error {
                 ctx.srv.reply_error_to(id, &CmdError::of("UNBLOCKED client unblocked via CLIENT UNBLOCK"));

@@ -505,7 +505,7 @@ fn slot_ranges(args: Args<'_>, name: &str) -> Result<Vec<(Slot, Slot)>, CmdError
 fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
     let slots = single_slots(args)?;
-    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots)) {
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots))? {
         return Ok(());
     }
     machine(ctx, |m, _| m.add_slots(&slots))??;
@@ -516,7 +516,7 @@ fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn addslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
     let slots = slot_ranges(args, "cluster|addslotsrange")?;
-    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots)) {
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots))? {
         return Ok(());
     }
     machine(ctx, |m, _| m.add_slots(&slots))??;
@@ -541,7 +541,7 @@ fn delslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn flushslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+    if ctx.srv.waits_for_trim(ctx.client, args, None)? {
         return Ok(());
     }
     let has_keys = has_keys(ctx);
@@ -566,7 +566,7 @@ fn setslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if matches!(what, SetSlot::Migrating(_) | SetSlot::Importing(_)) {
         view(ctx)?.check_no_slot_migration()?;
     }
-    if ctx.srv.waits_for_trim(ctx.client, args, Some(&[(slot, slot)])) {
+    if ctx.srv.waits_for_trim(ctx.client, args, Some(&[(slot, slot)]))? {
         return Ok(());
     }
     machine(ctx, |m, env| m.set_slot(slot, what, env))??;
@@ -631,7 +631,7 @@ fn forget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+    if ctx.srv.waits_for_trim(ctx.client, args, None)? {
         return Ok(());
     }
     let has_keys = has_keys(ctx);
@@ -678,7 +678,7 @@ fn reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (Some(_), 3) => return Err(error::SYNTAX),
         _ => return Err(wrong_args(args)),
     };
-    if ctx.srv.waits_for_trim(ctx.client, args, None) {
+    if ctx.srv.waits_for_trim(ctx.client, args, None)? {
         return Ok(());
     }
     let has_keys = has_keys(ctx);

@@ -118,6 +118,7 @@ impl Server {
             O::Acl => self.check_acl(id, cmd, args).err(),
             O::Slot => match self.cluster_route(id, cmd, args) {
                 Ok(slot) if self.waits_for_hand_over(c, slot, call) => return Admission::Postpone,
+                Ok(_) if call.row.name == "exec" && self.transaction_waits_for_trim(c) => return Admission::Postpone,
                 Ok(_) => None,
                 Err(refusal) => Some(self.cluster_refusal(refusal)),
             },
@@ -142,7 +143,9 @@ impl Server {
             O::Busy if row.has(flag::ALLOW_BUSY) => None,
             O::Busy => self.script_busy_error(),
             O::ReplicaLink => call.is_of_keys().then_some(CmdError::of("ERR Replica can't interact with the keyspace")),
-            O::Paused if self.is_held_back_by_pause(c, call) => return Admission::Postpone,
+            O::Paused if self.is_held_back_by_pause(c, call) || self.waits_for_key(c, call) => {
+                return Admission::Postpone;
+            }
             O::Paused => None,
             O::Multi if !IN_MULTI.contains(&row.name) => return Admission::Queue,
             O::Multi => None,
@@ -179,7 +182,8 @@ impl Server {
         let is_paused = match self.pauses.kind() {
             Some(PauseKind::All) => true,
             Some(PauseKind::Keys) => call.may_replicate() || call.is_of_keys(),
-            Some(PauseKind::Write) | None => call.may_replicate(),
+            Some(PauseKind::Write) => call.may_replicate(),
+            None => false,
         };
         is_paused && !c.is(ClientFlags::REPLICA.union(ClientFlags::MONITOR)) && c.conn.is_some()
     }
@@ -192,6 +196,11 @@ impl Server {
         call.may_replicate()
             && call.row.group != Group::Pubsub
             && (bus.migrations.holds(slot) || self.may_write_anywhere(c, call))
+    }
+
+    /// Whether a write has to wait until a key that it names is on its way to another node.
+    fn waits_for_key(&self, c: &Client, call: &Call<'_>) -> bool {
+        call.may_replicate() && !call.obeyed && c.conn.is_some() && self.names_held_key(c, call.cmd, call.args)
     }
 
     fn may_write_anywhere(&self, c: &Client, call: &Call<'_>) -> bool {

@@ -29,6 +29,8 @@ pub(crate) enum BlockKind {
     Shutdown,
     /// DEBUG RELOAD and DEBUG LOADAOF wait for the data set.
     Loading,
+    /// MIGRATE waits for the target.
+    Moving,
     /// One of these keys is to come to hold a value of this type.
     /// `or_gone`: or it is to go away, or to come to hold another type. `ticket`: when it came; `Server::block` gives it.
     Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str, or_gone: bool, ticket: u64 },

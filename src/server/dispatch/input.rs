@@ -19,7 +19,7 @@ use std::ops::Range;
 const COMMANDS_PER_TURN: usize = 1000;
 /// The source of slots runs commands for so long before others get their turn, microseconds: what it sends is much, and each
 /// command of a large value takes long.
-const IMPORT_SLICE_US: i64 = 500;
+pub(crate) const IMPORT_SLICE_US: i64 = 500;
 /// Query buffers larger than this give their memory back as soon as they are empty; the cron looks after the others. In
 /// bytes.
 const QUERY_KEEP_BYTES: usize = 1024 * 1024;

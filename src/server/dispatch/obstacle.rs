@@ -66,7 +66,7 @@ obstacles! {
     Busy,
     /// A replica has no business with the keyspace, nor has a monitor.
     ReplicaLink,
-    /// Clients are paused.
+    /// Clients are paused, or keys are on their way to another node.
     Paused,
     /// The client is putting a transaction together.
     Multi,
@@ -390,7 +390,7 @@ impl Server {
         Stale: self.serves_nothing_stale(),
         Loading: self.is_loading(),
         Busy: self.script_is_busy(),
-        Paused: !self.pauses.is_empty(),
+        Paused: !self.pauses.is_empty() || self.holds_keys(),
         Monitored: !self.clients.monitors.is_empty(),
         Timed: self.cfg.latency_monitor_threshold != 0,
         Nested: self.depth > 0,

@@ -18,8 +18,9 @@ impl Server {
             self.publish_key_events();
         }
         for id in std::mem::take(&mut self.ks.watch.dirty) {
-            if let Some(c) = self.clients.get_mut(id) {
-                c.flags.add(ClientFlags::DIRTY_CAS);
+            match self.clients.get_mut(id) {
+                Some(c) => c.flags.add(ClientFlags::DIRTY_CAS),
+                None => self.moving.note_changed(id),
             }
         }
         if !self.ks.effects.garbage.is_empty() {

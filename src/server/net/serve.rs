@@ -7,6 +7,7 @@ use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::admit::is_local;
 use crate::server::dispatch::ahead::{self, Ahead};
+use crate::server::dispatch::input::IMPORT_SLICE_US;
 use crate::sys::reserve;
 use std::io::{self, Read, Write};
 
@@ -234,6 +235,8 @@ impl Server {
             return self.clients.want_read(id);
         }
         let limit = self.cfg.client_query_buffer_limit as usize;
+        let is_import = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::IMPORT));
+        let begun_us = self.clock.mono_us();
         for _ in 0..READS_PER_TURN {
             let outcome = self.read_some(id);
             if outcome == ReadOutcome::Stopped {
@@ -243,6 +246,9 @@ impl Server {
             self.check_query_limit(id, limit);
             if outcome == ReadOutcome::Drained && !to_the_end {
                 return;
+            }
+            if is_import && self.clock.mono_us() - begun_us >= IMPORT_SLICE_US {
+                break;
             }
         }
         // More may be there: the edge has been used up, so the client is looked at again without waiting.

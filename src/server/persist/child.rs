@@ -64,7 +64,7 @@ impl Server {
         fork::set_process_name(kind.process_name());
         self.show_title_of(kind.process_name());
         process::set_cpu_affinity(match kind {
-            ChildKind::RdbDisk | ChildKind::RdbSocket | ChildKind::SlotMigration => &self.cfg.bgsave_cpulist,
+            ChildKind::RdbDisk | ChildKind::RdbSocket => &self.cfg.bgsave_cpulist,
             ChildKind::Aof => &self.cfg.aof_rewrite_cpulist,
         });
         let _ = self.set_oom_score(ProcessClass::Child);
@@ -124,7 +124,6 @@ impl Server {
         match kind {
             ChildKind::RdbDisk | ChildKind::RdbSocket => self.bgsave_done(kind, pid, ended),
             ChildKind::Aof => self.bgrewrite_done(pid, ended),
-            ChildKind::SlotMigration => self.slot_snapshot_child_done(ended),
         }
     }
 
@@ -137,11 +136,6 @@ impl Server {
     /// Ends a snapshot child.
     pub(crate) fn kill_rdb_child(&self) {
         self.kill_child(ChildKind::is_rdb);
-    }
-
-    /// Ends a child that writes what slots hold.
-    pub(crate) fn kill_slot_child(&self) {
-        self.kill_child(|kind| kind == ChildKind::SlotMigration);
     }
 
     /// Ends the child if it is one that is meant; its end is dealt with like any other, by `check_child_done`.

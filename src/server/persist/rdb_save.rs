@@ -200,7 +200,7 @@ impl Server {
         let is_new_second = self.every_ms(1000);
         let now_s = self.now_s();
         if is_new_second {
-            self.migrate.close_idle(now_s);
+            self.moving.close_idle(now_s);
         }
         for stage in Stage::ALL {
             let env = Env { now_s, dirty: self.ks.effects.dirty, cfg: &self.cfg, is_new_second };
@@ -259,7 +259,6 @@ impl Server {
                 self.remove_rdb_temp_file(pid);
             }
         }
-        self.kill_slot_child();
         if let Some((ChildKind::Aof, _)) = child {
             if self.is_writing_first_aof() {
                 if !force {

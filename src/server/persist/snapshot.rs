@@ -3,10 +3,11 @@
 //! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
 
 use crate::config::MaxmemoryPolicy;
+use crate::persist::as_commands::{Place, put_command, put_entry};
 use crate::persist::child::Reporter;
 use crate::persist::load::SLOT_IMPORT;
 use crate::persist::rdb::{AuxInfo, Writer};
-use crate::persist::snapshot::{FLUSH_AT, SnapshotOptions, debug_delay, now_s, put_command, put_entry, value_view};
+use crate::persist::snapshot::{FLUSH_AT, SnapshotOptions, debug_delay, now_s, value_view};
 use crate::server::Server;
 use crate::sys::alloc;
 use crate::sys::build::REDIS_VERSION;
@@ -98,6 +99,13 @@ impl Server {
         for library in self.script.libraries.iter() {
             put_command(&mut buf, &[b"FUNCTION", b"LOAD", &library.code]);
         }
+        let mut flush = |buf: &mut Vec<u8>| -> io::Result<bool> {
+            if buf.len() >= FLUSH_AT {
+                out.write_all(buf)?;
+                buf.clear();
+            }
+            Ok(true)
+        };
         let mut keys = 0;
         for (number, db) in self.ks.dbs.iter().enumerate() {
             if db.is_empty() {
@@ -105,11 +113,9 @@ impl Server {
             }
             put_command(&mut buf, &[b"SELECT", number.to_string().as_bytes()]);
             for entry in db.iter() {
-                put_entry(&mut buf, &mut out, entry)?;
-                if buf.len() >= FLUSH_AT {
-                    out.write_all(&buf)?;
-                    buf.clear();
-                }
+                let mut place = Place::START;
+                put_entry(&mut buf, entry, &mut place, &mut flush)?;
+                flush(&mut buf)?;
                 keys += 1;
                 if let Some(reporter) = reporter.as_deref_mut() {
                     reporter.key_done(keys);

@@ -60,7 +60,7 @@ impl Server {
                 None => RunningChild::None,
                 Some(ChildKind::RdbDisk) => RunningChild::SnapshotToDisk,
                 Some(ChildKind::RdbSocket) => RunningChild::SnapshotToSockets,
-                Some(ChildKind::Aof | ChildKind::SlotMigration) => RunningChild::Other,
+                Some(ChildKind::Aof) => RunningChild::Other,
             },
             master: self.master_session(),
             has_no_keys: &|| ks.total_keys() == 0,

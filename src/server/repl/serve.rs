@@ -252,7 +252,11 @@ fn awaited(kind: &BlockKind) -> Option<Awaited> {
     match *kind {
         BlockKind::Wait { offset, replicas } => Some(Awaited::Acks { offset, replicas }),
         BlockKind::WaitAof { offset, local, replicas } => Some(Awaited::Disk { offset, local, replicas }),
-        BlockKind::Postponed | BlockKind::Shutdown | BlockKind::Loading | BlockKind::Keys { .. } => None,
+        BlockKind::Postponed
+        | BlockKind::Shutdown
+        | BlockKind::Loading
+        | BlockKind::Moving
+        | BlockKind::Keys { .. } => None,
     }
 }
 

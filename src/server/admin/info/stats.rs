@@ -64,7 +64,7 @@ pub(super) static ROWS: &[Figure] = &[
         .in_units_of(1e-6),
     field("total_forks", |f| f.srv.persist.child_stats.total_forks.into())
         .counter("hexad_forks_total", "Children that were forked."),
-    field("migrate_cached_sockets", |f| f.srv.migrate.len().into())
+    field("migrate_cached_sockets", |f| f.srv.moving.len().into())
         .gauge("redis_migrate_cached_sockets_total", "Connections that MIGRATE keeps."),
     field("slave_expires_tracked_keys", |f| f.srv.ks.expiry.own_of_replica.len().into())
         .gauge("redis_slave_expires_tracked_keys", "Keys with a time to live that a writable replica has of its own."),

@@ -1,13 +1,13 @@
 //! The links of jobs: connecting to the other side, and what both sides say.
 
-use super::feed::{Feed, Held};
+use super::feed::Feed;
 use crate::catalog::CmdError;
 use crate::catalog::row::{Command, Group, flag};
 use crate::cluster::slot_migration::{Channel, JobId, JobLink, Message};
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Source};
-use crate::persist::snapshot::put_command;
+use crate::persist::as_commands::put_command;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
@@ -66,11 +66,6 @@ impl Link {
             Peer::Client(id) => Some(id),
             Peer::Handshake(_) => None,
         }
-    }
-
-    /// Bytes of the stream that wait for the snapshot's end.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.feed.as_ref().and_then(|feed| feed.held.as_ref()).map_or(0, Held::len)
     }
 }
 

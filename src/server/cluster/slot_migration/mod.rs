@@ -1,4 +1,4 @@
-//! Slots that move as a whole, as the server drives it: links, the child that writes a snapshot, keys, and clients that wait.
+//! Slots that move as a whole, as the server drives it: links, the walks that send keys, and clients that wait.
 //! What is to be done and when is decided in `cluster::slot_migration`.
 //!
 //! The link of the side that connects is a connection until the other one has agreed, and then a client; that of the other
@@ -6,14 +6,16 @@
 //! the IMPORT flag: what it sends runs like any command, obeyed like those of a master. Where the target pulls, each side has
 //! two of them.
 //!
-//! Files: `link` (connecting, what comes and goes), `pull` (who asks to pull, and what begins a snapshot for him), `snapshot`
-//! (the child), `feed` (writes on their way to targets), `trim` (keys that go, in slices).
+//! Files: `link` (connecting, what comes and goes), `pull` (who asks to pull, and what begins a snapshot for him), `walk` (the
+//! keys of a job, in slices), `snapshot` (the slices of all jobs), `feed` (writes on their way to targets), `trim` (keys that
+//! go, in slices).
 
 mod feed;
 mod link;
 mod pull;
 mod snapshot;
 mod trim;
+mod walk;
 
 use crate::cluster::slot_migration::{Channel, JobId, JobLink, Order};
 use crate::net::ClientId;
@@ -21,7 +23,6 @@ use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::structs::slots::{Slot, SlotSet};
 use link::{Link, Peer};
-use snapshot::Snapshot;
 use trim::Trim;
 
 /// More than this never waits for a target, whatever is configured. Bytes.
@@ -32,7 +33,6 @@ const MOST_WAITING: u64 = 1 << 30;
 pub(crate) struct Migrations {
     links: Vec<Link>,
     next_link: u32,
-    snapshot: Option<Snapshot>,
     trim: Trim,
     /// Writes to these slots wait.
     held: Option<SlotSet>,
@@ -94,6 +94,9 @@ impl Server {
             }
             machine.advance_slot_migrations(env);
         });
+        if self.feeds_targets() {
+            self.walk_slots();
+        }
     }
 
     /// Tells the machine how it stands with the links, and closes those whose target does not keep up.
@@ -107,14 +110,14 @@ impl Server {
             let (pending, silent_ms) = (c.out.pending() as u64, now_ms - c.last_interaction_ms);
             let is_all_run = c.query_pos >= c.query.len() && !c.is(ClientFlags::PENDING_READ);
             let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link_of_mut(id)) else { continue };
-            let (JobLink { job, channel }, held, unsent) = (link.name, link.held_bytes() as u64, link.unsent);
+            let (JobLink { job, channel }, unsent) = (link.name, link.unsent);
             let (is_export, streamed) = (link.is_export, link.streamed);
             let has_moved = std::mem::take(&mut link.has_moved) || pending == 0;
             self.with_cluster(|machine, env| match (is_export, channel) {
                 (true, Channel::Main) => {
-                    machine.note_migration_backlog(job, held + pending, held + unsent);
+                    machine.note_migration_backlog(job, pending, unsent);
                     machine.note_migration_streamed(job, streamed);
-                    if held + pending > MOST_WAITING {
+                    if pending > MOST_WAITING {
                         machine.on_migration_failed(job, "Too much waits for the target", env);
                     }
                 }
@@ -139,7 +142,8 @@ impl Server {
             Order::Send { link, bytes } => self.send_on_migration_link(link, &bytes),
             Order::Adopt { link } => self.adopt_migration_link(link),
             Order::Snapshot { job, slots } => self.begin_slot_snapshot(job, slots),
-            Order::Stream { job } => self.begin_streaming(job),
+            // It does so by itself, key by key.
+            Order::Stream { .. } => {}
             Order::Close { job } => self.close_migration(job),
             Order::CloseSnapshotLink { job } => self.close_migration_link(job.snapshot()),
             Order::Delete { job, slots } => self.delete_for_job(job, &slots),
@@ -173,7 +177,6 @@ impl Server {
     }
 
     fn close_migration(&mut self, job: JobId) {
-        self.stop_slot_snapshot(job);
         self.close_migration_link(job.snapshot());
         self.close_migration_link(job.main());
     }
@@ -183,6 +186,9 @@ impl Server {
         let Some(at) = bus.migrations.links.iter().position(|link| link.name == name) else { return };
         let link = bus.migrations.links.swap_remove(at);
         bus.migrations.note_feeds();
+        if link.feed.is_some_and(|feed| feed.walk.is_some_and(|walk| walk.held().is_some())) {
+            self.release_postponed();
+        }
         match link.peer {
             Peer::Client(id) => self.clients.close_later(id),
             Peer::Handshake(mut handshake) => drop(handshake.conn.deregister(self.reactor.registry())),

@@ -4,7 +4,7 @@
 use super::JobId;
 use crate::cluster::node::NodeId;
 use crate::net::ClientId;
-use crate::persist::snapshot::put_command;
+use crate::persist::as_commands::put_command;
 use crate::server::Server;
 use crate::structs::slots::SlotSet;
 
@@ -39,7 +39,7 @@ impl Server {
         let mut out = b"+SLOTSSNAPSHOT\r\n".to_vec();
         if self.script.libraries.iter().next().is_some() {
             let functions = self.script.libraries.dump(false);
-            put_command(&mut out, &[b"FUNCTION", b"RESTORE", &functions, b"REPLACE"]);
+            put_command(&mut out, &[&b"FUNCTION"[..], b"RESTORE", &functions, b"REPLACE"]);
         }
         self.clients.push_all(client, out);
         true

@@ -2,19 +2,27 @@
 //! hear of every key.
 
 use super::JobId;
+use crate::catalog::CmdError;
 use crate::keyspace::effects::notify;
 use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
+use crate::server::clients::{Client, ClientFlags};
 use crate::structs::slots::{Slot, SlotSet, slots_in};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The longest slice.
 const SLICE: Duration = Duration::from_millis(1);
+/// The longest time for which keys are deleted within a command that cannot wait.
+const AT_ONCE: Duration = Duration::from_millis(5);
 /// Keys found at once.
 const PAGE_KEYS: usize = 64;
+
+/// Besides SETSLOT, which names one.
+const GIVE_OUT_SLOTS: [&str; 5] =
+    ["cluster|addslots", "cluster|addslotsrange", "cluster|flushslots", "cluster|replicate", "cluster|reset"];
+const STILL_THERE: CmdError = CmdError::of("TRYAGAIN Keys that such slots had before are still being deleted");
 
 /// The slots whose keys go, in order.
 #[derive(Debug, Default)]
@@ -101,30 +109,50 @@ impl Server {
         {
             self.review_slots();
         }
-        self.trim_until(Some(Instant::now() + SLICE))
+        self.trim_until(Instant::now() + SLICE)
     }
 
     /// Slots are about to be given out anew (all, or `slots`): whether the command waits until nothing is left in them of
-    /// another time. Where it cannot wait, that goes at once.
-    pub(crate) fn waits_for_trim(&mut self, id: ClientId, args: Args<'_>, slots: Option<&[(Slot, Slot)]>) -> bool {
-        let is_meant = match slots {
-            Some(slots) => self.is_trimming_any(slots_in(slots)),
-            None => self.is_trimming(),
+    /// another time. Where it cannot wait, as in a script, what there is time for goes at once; if that is not all, the command
+    /// is refused.
+    pub(crate) fn waits_for_trim(
+        &mut self,
+        id: ClientId,
+        args: Args<'_>,
+        slots: Option<&[(Slot, Slot)]>,
+    ) -> Result<bool, CmdError> {
+        let is_meant = |server: &Server| match slots {
+            Some(slots) => server.is_trimming_any(slots_in(slots)),
+            None => server.is_trimming(),
         };
-        if !is_meant || self.is_replica() {
-            return false;
+        if !is_meant(self) || self.is_replica() {
+            return Ok(false);
         }
         let waits =
             self.clients.get(id).is_some_and(|c| c.conn.is_some() && !c.is(ClientFlags::MULTI)) && self.depth == 1;
         if waits {
             self.postpone_this(id, args);
-        } else {
-            let _ = self.trim_until(None);
+            return Ok(true);
         }
-        waits
+        let _ = self.trim_until(Instant::now() + AT_ONCE);
+        if is_meant(self) { Err(STILL_THERE) } else { Ok(false) }
     }
 
-    fn trim_until(&mut self, deadline: Option<Instant>) -> bool {
+    /// Whether a transaction is to give out slots anew in which keys of another time are left. It waits as a whole.
+    pub(crate) fn transaction_waits_for_trim(&self, c: &Client) -> bool {
+        let gives_out = |name: &str, args: Args<'_>| match name {
+            "cluster|setslot" => {
+                let slot = args.get(2).and_then(|slot| std::str::from_utf8(slot).ok()?.parse().ok());
+                self.is_trimming_any(slot.into_iter())
+            }
+            _ => GIVE_OUT_SLOTS.contains(&name),
+        };
+        let is_exec = c.is(ClientFlags::MULTI) && self.is_trimming() && !self.is_replica();
+        is_exec && c.multi.queued.iter().any(|(cmd, args)| gives_out(self.commands.get(cmd).row.name, args))
+    }
+
+    /// Deletes keys until `deadline`. Whether the machine has something to do on account of it.
+    fn trim_until(&mut self, deadline: Instant) -> bool {
         self.begin_effects();
         let mut slots_done = false;
         while let Some((slot, cursor)) = self.next_to_trim() {
@@ -141,7 +169,7 @@ impl Server {
             if is_done && let Some(slot) = trim.queue.pop_front() {
                 trim.queued.remove(slot);
             }
-            if deadline.is_some_and(|at| Instant::now() >= at) {
+            if Instant::now() >= deadline {
                 break;
             }
         }

@@ -5,8 +5,9 @@
 
 use crate::persist::aof::append::open_incr;
 use crate::persist::aof::manifest::{reason, shown};
+use crate::persist::as_commands::put_command;
 use crate::persist::child::ChildKind;
-use crate::persist::snapshot::{FileSink, SnapshotOptions, put_command};
+use crate::persist::snapshot::{FileSink, SnapshotOptions};
 use crate::persist::state::AofState;
 use crate::server::Server;
 use crate::sys::fork::Ended;

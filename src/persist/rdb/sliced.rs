@@ -1,0 +1,254 @@
+//! The payload of DUMP, put together in slices: of a large value it takes long.
+
+use super::encode::{ValueView, put_item, put_len, put_node, put_string, put_value};
+use super::stream::{self, put_stream};
+use super::{VERSION, encode_dump};
+use crate::keyspace::hash::Hash;
+use crate::keyspace::list::List;
+use crate::keyspace::set::Set;
+use crate::keyspace::zset::Zset;
+use crate::structs::crc64;
+use std::convert::Infallible;
+
+/// Elements between two questions whether to go on.
+const ELEMENTS: usize = 64;
+/// Longer strings are taken as they are, in pieces of this size: to compress them would take long. Bytes.
+const LONG_STRING: usize = 256 * 1024;
+
+/// How far a payload was put together. The value does not change meanwhile.
+#[derive(Debug)]
+pub(crate) struct SlicedDump {
+    place: Place,
+    /// The sum of what is there.
+    crc: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Start,
+    /// So many elements or bytes, or those before this cursor of a table.
+    Elements(u64),
+    Stream(stream::Place),
+    Footer,
+    Done,
+}
+
+impl Default for SlicedDump {
+    fn default() -> SlicedDump {
+        SlicedDump { place: Place::Start, crc: 0 }
+    }
+}
+
+impl SlicedDump {
+    /// Appends what comes next of the payload, until `goes_on` says no (it is told how much is there). Whether it is whole.
+    pub(crate) fn go_on(
+        &mut self,
+        out: &mut Vec<u8>,
+        value: ValueView<'_>,
+        compress: bool,
+        goes_on: &mut dyn FnMut(usize) -> bool,
+    ) -> bool {
+        let start = out.len();
+        if matches!(self.place, Place::Start) {
+            if !is_large(&value) {
+                encode_dump(out, value, compress);
+                self.place = Place::Done;
+                return true;
+            }
+            out.push(value.value_type() as u8);
+        }
+        self.put_value(out, value, compress, goes_on);
+        let is_whole = matches!(self.place, Place::Footer);
+        if is_whole {
+            out.extend_from_slice(&(VERSION as u16).to_le_bytes());
+        }
+        self.crc = crc64::crc64(self.crc, &out[start..]);
+        if is_whole {
+            out.extend_from_slice(&self.crc.to_le_bytes());
+            self.place = Place::Done;
+        }
+        is_whole || matches!(self.place, Place::Done)
+    }
+
+    /// Appends the value from where it is on; the footer comes next once all of it is there.
+    fn put_value(
+        &mut self,
+        out: &mut Vec<u8>,
+        value: ValueView<'_>,
+        compress: bool,
+        goes_on: &mut dyn FnMut(usize) -> bool,
+    ) {
+        let (is_new, mut at) = match self.place {
+            Place::Start => (true, 0),
+            Place::Elements(at) => (false, at),
+            Place::Stream(_) => (false, 0),
+            Place::Footer | Place::Done => return,
+        };
+        let begin = |out: &mut Vec<u8>, len: usize| {
+            if is_new {
+                put_len(out, len as u64);
+            }
+        };
+        let is_whole = match value {
+            ValueView::Set(set) => {
+                begin(out, set.len());
+                put_table(out, &mut at, goes_on, |out, cursor| {
+                    set.scan(cursor, ELEMENTS, &mut |member| put_item(out, member, compress))
+                })
+            }
+            ValueView::Hash(hash) => {
+                begin(out, hash.len());
+                put_table(out, &mut at, goes_on, |out, cursor| {
+                    hash.scan(cursor, ELEMENTS, &mut |field, value| {
+                        put_item(out, field, compress);
+                        put_item(out, value, compress);
+                    })
+                })
+            }
+            ValueView::Zset(Zset::Ordered(set)) => {
+                begin(out, set.len());
+                let left = set.len().saturating_sub(at as usize);
+                let members = set.range(left.saturating_sub(1), left, true).map(|(member, score)| {
+                    move |out: &mut Vec<u8>| {
+                        put_string(out, member, compress);
+                        out.extend_from_slice(&score.to_le_bytes());
+                    }
+                });
+                put_in_order(out, &mut at, ELEMENTS, goes_on, members)
+            }
+            ValueView::List(List::Quick(list)) => {
+                begin(out, list.node_count());
+                let nodes =
+                    list.bodies().skip(at as usize).map(|body| move |out: &mut Vec<u8>| put_node(out, body, compress));
+                put_in_order(out, &mut at, 1, goes_on, nodes)
+            }
+            ValueView::Str(text) => {
+                begin(out, text.len());
+                let pieces = text[(at as usize).min(text.len())..].chunks(LONG_STRING);
+                let from = at;
+                let whole = put_in_order(
+                    out,
+                    &mut at,
+                    1,
+                    goes_on,
+                    pieces.map(|p| move |out: &mut Vec<u8>| out.extend_from_slice(p)),
+                );
+                at = from + (at - from) * LONG_STRING as u64;
+                whole
+            }
+            ValueView::Stream(stream) => {
+                let mut place = if let Place::Stream(place) = self.place { place } else { stream::Place::Node(0) };
+                let put: Result<(), Infallible> =
+                    put_stream(out, stream, compress, &mut place, &mut |out| Ok(goes_on(out.len())));
+                let Ok(()) = put;
+                self.place = if place == stream::Place::Done { Place::Footer } else { Place::Stream(place) };
+                return;
+            }
+            small => {
+                let _ = put_value(out, small, compress, &mut |_| Ok(()));
+                true
+            }
+        };
+        self.place = if is_whole { Place::Footer } else { Place::Elements(at) };
+    }
+}
+
+/// Whether it is of a kind that may take long.
+fn is_large(value: &ValueView<'_>) -> bool {
+    match value {
+        ValueView::Str(text) => text.len() > LONG_STRING,
+        ValueView::List(list) => matches!(list, List::Quick(_)),
+        ValueView::Set(set) => matches!(set, Set::Table(_)),
+        ValueView::Hash(hash) => matches!(hash, Hash::Table(_)),
+        ValueView::Zset(zset) => matches!(zset, Zset::Ordered(_)),
+        ValueView::Stream(_) => true,
+        ValueView::Int(_) | ValueView::Damaged(_) => false,
+    }
+}
+
+/// The elements of a table from a cursor on. Whether that is all.
+fn put_table(
+    out: &mut Vec<u8>,
+    cursor: &mut u64,
+    goes_on: &mut dyn FnMut(usize) -> bool,
+    scan: impl Fn(&mut Vec<u8>, u64) -> u64,
+) -> bool {
+    loop {
+        *cursor = scan(out, *cursor);
+        if *cursor == 0 || !goes_on(out.len()) {
+            return *cursor == 0;
+        }
+    }
+}
+
+/// Elements in order, of which `at` counts those that went. Whether that is all.
+fn put_in_order(
+    out: &mut Vec<u8>,
+    at: &mut u64,
+    together: usize,
+    goes_on: &mut dyn FnMut(usize) -> bool,
+    elements: impl Iterator<Item = impl FnOnce(&mut Vec<u8>)>,
+) -> bool {
+    for put in elements {
+        put(out);
+        *at += 1;
+        if at.is_multiple_of(together as u64) && !goes_on(out.len()) {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bare::Bare;
+    use crate::persist::snapshot::value_view;
+
+    #[test]
+    fn in_slices_of_any_length_the_same_comes_out() {
+        let mut bare = Bare::new();
+        let items = |from: &str| (0..1000).map(|n| format!(" {from}{n}")).collect::<String>();
+        let pairs = (0..1000).map(|n| format!(" {n} v{n}")).collect::<String>();
+        for line in [
+            format!("rpush list{}", items("e")),
+            format!("sadd set{}", items("m")),
+            format!("sadd ints{}", items("")),
+            format!("hset hash{pairs}"),
+            format!("zadd zset{pairs}"),
+            format!("set string {}", "long ".repeat(300_000).replace(' ', "-")),
+            "set number 7".into(),
+            "hset few f v".into(),
+        ] {
+            bare.run(&line);
+        }
+        for n in 1..1000 {
+            bare.run(&format!("xadd stream {n}-1 field {n}"));
+        }
+        for (group, consumers) in [("g", ["a", "b", "c"]), ("h", ["a", "d", "e"])] {
+            bare.run(&format!("xgroup create stream {group} 0"));
+            for consumer in consumers {
+                bare.run(&format!("xreadgroup group {group} {consumer} count 70 streams stream >"));
+            }
+        }
+        bare.run("xgroup create stream i $");
+        for key in ["list", "set", "ints", "hash", "zset", "string", "number", "few", "stream"] {
+            let view = value_view(bare.ks.dbs[0].get(key.as_bytes()).unwrap());
+            let mut whole = Vec::new();
+            encode_dump(&mut whole, view, false);
+            for every in [1, 3, 17, usize::MAX] {
+                let (mut sliced, mut out, mut slices) = (SlicedDump::default(), Vec::new(), 1);
+                let mut asked = 0;
+                let mut goes_on = |_| {
+                    asked += 1;
+                    asked % every != 0
+                };
+                while !sliced.go_on(&mut out, view, false, &mut goes_on) {
+                    slices += 1;
+                }
+                assert!(out == whole, "{key} in {slices} slices");
+                assert!(every != 1 || slices > 1 || ["list", "ints", "number", "few"].contains(&key), "{key}");
+            }
+        }
+    }
+}
