@@ -1,10 +1,8 @@
 //! The port for operators: scrapes, probes, who may ask for what, and what comes of bad input.
 
-mod common;
-#[path = "common/tls.rs"]
-mod common_tls;
-#[path = "common/openmetrics.rs"]
-mod openmetrics;
+use crate::common;
+use crate::common_tls;
+use crate::openmetrics;
 
 use common::{TestServer, assert_is_json, free_port, is_there, left_out, run, wait_for};
 use common_tls::{Certs, TlsServer};
@@ -299,10 +297,11 @@ fn bad_input_is_answered_or_cut_off() {
         assert_eq!(answer.header("connection"), if is_over { "close" } else { "keep-alive" }, "{request}");
     }
     // Only the head of a response is sent for HEAD.
-    let mut stream = watched.open();
+    let (mut stream, asked) = (watched.open(), Instant::now());
     stream.write_all(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut all = String::new();
     stream.read_to_string(&mut all).unwrap();
+    assert!(asked.elapsed() < Duration::from_millis(900), "the end comes with the response: {:?}", asked.elapsed());
     assert!(all.contains("Content-Length: 3\r\n") && all.ends_with("\r\n\r\n"), "{all}");
     // Whoever does not come to an end is cut off.
     let mut rest = Vec::new();

@@ -1,7 +1,7 @@
 //! What published advisories of Redis and Valkey tell of, tried on this server. `docs/ADVISORIES.md` says which test is for
 //! which.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run, wait_for};
 use redis::Value;

@@ -1,6 +1,6 @@
 //! Real cluster nodes on loopback: serving, redirecting, failing over, remembering; also beside nodes of Redis.
 
-mod common;
+use crate::common;
 
 use common::cluster::{Node, TIMEOUT_MS, join, options, wait};
 use common::{CLI, SERVER, TestServer, real_redis};

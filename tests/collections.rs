@@ -1,6 +1,6 @@
 //! Sets, hashes and bitmaps as clients see them.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run, wait_for};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! The configuration of a running server: options, CONFIG, the log, the title and the way it starts and stops.
 
-mod common;
+use crate::common;
 
 use common::{SERVER, assert_is_json, free_port};
 use std::fs;

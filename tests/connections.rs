@@ -1,7 +1,7 @@
 //! What connections meet at their edges: requests of other protocols, flags that outlive a command or do not, closing, and a
 //! server without free descriptors. Bytes are sent and compared as they are.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, wait_for};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};

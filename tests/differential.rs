@@ -7,7 +7,7 @@
 //!
 //! The same for our server with and without its short way for plain calls, which may change nothing but the time taken.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, real_redis, run, wait_for};
 use fastrand::Rng;

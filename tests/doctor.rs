@@ -1,8 +1,7 @@
 //! DOCTOR and CLUSTER DOCTOR: what is found, where it is told, and that it is told once.
 
-mod common;
-#[path = "common/tls.rs"]
-mod common_tls;
+use crate::common;
+use crate::common_tls;
 
 use common::{CLI, TestServer, free_port, run, try_run, wait_for};
 use common_tls::{Certs, TlsServer};

@@ -3,7 +3,7 @@
 //!
 //! Ports are exchanged for free ones, and the paths of Hexad and of Redis for those of the programs that are tried.
 
-mod common;
+use crate::common;
 
 use common::{CLI, SERVER, free_port, left_out, real_redis, wait_for};
 use std::fs;
@@ -35,6 +35,11 @@ impl Drop for Walk {
             }
         }
     }
+}
+
+/// Who is moved from and back to: a Redis, or who is named, a Valkey say.
+fn other_server() -> PathBuf {
+    std::env::var_os("MIGRATE_WITH").map_or_else(real_redis, PathBuf::from)
 }
 
 /// One after the other: on a machine that is busy with two clusters, nodes take each other for failed.
@@ -157,7 +162,7 @@ impl Walk {
             self.ports.iter().fold(text, |text, (_, port)| text.replace(&format!("<{port}>"), &port.to_string()));
         let text = text.replace("/usr/local/bin/redis-server", SERVER).replace("/usr/local/bin/redis-cli", CLI);
         if text.contains("/usr/bin/redis-server") {
-            return text.replace("/usr/bin/redis-server", &real_redis().display().to_string());
+            return text.replace("/usr/bin/redis-server", &other_server().display().to_string());
         }
         text
     }

@@ -1,7 +1,7 @@
 //! Acknowledgements that wait for replicas: what was acknowledged is there whoever serves, and who cannot promise it does
 //! not.
 
-mod common;
+use crate::common;
 
 use common::SERVER;
 use common::cluster::{Node, join, wait};

@@ -1,6 +1,6 @@
 //! Clusters with a name and a secret, and clusters that come about by themselves.
 
-mod common;
+use crate::common;
 
 use common::SERVER;
 use common::cluster::{Node, join, text_of, wait};

@@ -1,121 +1,28 @@
 //! A cluster node that is told to stop has a replica take over first: clients see redirections and nothing else.
 
-mod common;
+use crate::common;
 
 use common::SERVER;
 use common::cluster::{Node, join, wait};
-use redis::{Connection, ErrorKind, RedisResult};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use common::load::Load;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// So many slots are written to.
-const GROUPS: u64 = 64;
+/// A node that the machine leaves without processor for a node timeout rightly refuses its clients: where they are to notice
+/// nothing it must not be short.
+const PATIENT_MS: &str = "20000";
+
+fn be_patient(nodes: &mut [Node]) {
+    for node in nodes {
+        assert_eq!(node.text(&["CONFIG", "SET", "cluster-node-timeout", PATIENT_MS]), "OK");
+    }
+}
 
 fn six(more: &[&str]) -> Vec<Node> {
     let more = [&["--repl-diskless-sync-delay", "0"], more].concat();
     let mut nodes: Vec<Node> = (0..6).map(|_| Node::with_options(Path::new(SERVER), &more)).collect();
     join(&mut nodes, true);
     nodes
-}
-
-/// What one client was told.
-#[derive(Default)]
-struct Told {
-    acknowledged: Vec<u64>,
-    errors: Vec<String>,
-    slowest: Duration,
-    redirected: u64,
-    reconnected: u64,
-}
-
-/// A client of the cluster that knows no more than it must: it goes where it is sent, and elsewhere when a connection ends.
-struct Client {
-    ports: Vec<u16>,
-    conns: HashMap<u16, Connection>,
-    /// Where a slot was served last.
-    owners: HashMap<u64, u16>,
-    redirected: u64,
-    reconnected: u64,
-}
-
-impl Client {
-    fn new(ports: &[u16]) -> Client {
-        let (conns, owners) = Default::default();
-        Client { ports: ports.to_vec(), conns, owners, redirected: 0, reconnected: 0 }
-    }
-
-    fn ask_at(&mut self, port: u16, words: &[String]) -> RedisResult<Option<u64>> {
-        let conn = match self.conns.entry(port) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
-                let conn = client.get_connection_with_timeout(Duration::from_secs(1))?;
-                conn.set_read_timeout(Some(Duration::from_secs(20)))?;
-                entry.insert(conn)
-            }
-        };
-        let reply: redis::Value = words[1..].iter().fold(&mut redis::cmd(&words[0]), |c, w| c.arg(w)).query(conn)?;
-        Ok(redis::from_redis_value(&reply).unwrap_or_default())
-    }
-
-    /// `group` stands for the slot of the key.
-    fn call(&mut self, group: u64, words: &[&str]) -> RedisResult<Option<u64>> {
-        let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
-        let mut port = self.owners.get(&group).copied().unwrap_or(self.ports[0]);
-        let start = Instant::now();
-        loop {
-            let error = match self.ask_at(port, &words) {
-                Ok(value) => {
-                    self.owners.insert(group, port);
-                    return Ok(value);
-                }
-                Err(error) if start.elapsed() > Duration::from_secs(30) => return Err(error),
-                Err(error) => error,
-            };
-            if error.kind() == ErrorKind::Moved {
-                self.redirected += 1;
-                let (address, _) = error.redirect_node().expect("where to");
-                port = address.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port");
-            } else if error.is_io_error() {
-                self.reconnected += 1;
-                self.conns.remove(&port);
-                let at = self.ports.iter().position(|p| *p == port).unwrap_or(0);
-                port = self.ports[(at + 1) % self.ports.len()];
-            } else {
-                return Err(error);
-            }
-        }
-    }
-}
-
-/// Writes keys all over the slots, and reads each back.
-fn load(ports: &[u16], stop: &Arc<AtomicBool>, next: &Arc<AtomicU64>) -> JoinHandle<Told> {
-    let mut client = Client::new(ports);
-    let (stop, next) = (stop.clone(), next.clone());
-    std::thread::spawn(move || {
-        let mut told = Told::default();
-        while !stop.load(Ordering::Relaxed) {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            let (group, start) = (n % GROUPS, Instant::now());
-            let (key, value) = (format!("{{{group}}}{n}"), n.to_string());
-            match client.call(group, &["SET", &key, &value]) {
-                Ok(_) => told.acknowledged.push(n),
-                Err(e) => told.errors.push(e.to_string()),
-            }
-            match client.call(group, &["GET", &key]) {
-                Ok(value) if value == Some(n) => {}
-                other => told.errors.push(format!("GET {n}: {other:?}")),
-            }
-            told.slowest = told.slowest.max(start.elapsed());
-        }
-        (told.redirected, told.reconnected) = (client.redirected, client.reconnected);
-        told
-    })
 }
 
 fn reconnect(node: &mut Node) {
@@ -129,9 +36,9 @@ fn reconnect(node: &mut Node) {
 
 /// Restarts all nodes one after the other under load; gives how long each took to end.
 fn restart_all(nodes: &mut [Node], stop_node: impl Fn(&mut Node) -> Duration) -> Vec<Duration> {
-    let ports: Vec<u16> = nodes.iter().map(|n| n.server.port).collect();
-    let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let clients: Vec<_> = (0..4).map(|_| load(&ports, &stop, &next)).collect();
+    let addresses: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.server.port)).collect();
+    be_patient(nodes);
+    let load = Load::start(&addresses);
     std::thread::sleep(Duration::from_millis(300));
     let mut took = Vec::new();
     for at in 0..nodes.len() {
@@ -140,33 +47,14 @@ fn restart_all(nodes: &mut [Node], stop_node: impl Fn(&mut Node) -> Duration) ->
         let log = nodes[at].server.log();
         assert_eq!(log.contains("Another node serves the slots of this one now"), was_master, "{log}");
         reconnect(&mut nodes[at]);
+        be_patient(&mut nodes[at..=at]);
         assert!(nodes[at].text(&["ROLE"]).contains("slave"), "another node has its place");
         // Those who follow the new master have all to be back before the next one goes.
         wait("all replicas are in sync", 30, || {
             nodes.iter_mut().all(|n| !n.text(&["INFO", "replication"]).contains("master_link_status:down"))
         });
     }
-    std::thread::sleep(Duration::from_millis(300));
-    stop.store(true, Ordering::Relaxed);
-    let mut acknowledged = Vec::new();
-    for client in clients {
-        let told = client.join().unwrap();
-        println!(
-            "{} acknowledged, the slowest pair took {:?}, {} redirections, {} reconnects",
-            told.acknowledged.len(),
-            told.slowest,
-            told.redirected,
-            told.reconnected
-        );
-        assert_eq!(told.errors, Vec::<String>::new());
-        acknowledged.extend(told.acknowledged);
-    }
-    assert!(acknowledged.len() > 500, "{}", acknowledged.len());
-    let mut client = Client::new(&ports);
-    let mut is_there =
-        |n: u64| client.call(n % GROUPS, &["GET", &format!("{{{}}}{n}", n % GROUPS)]).unwrap() == Some(n);
-    let missing: Vec<_> = acknowledged.iter().filter(|n| !is_there(**n)).collect();
-    assert!(missing.is_empty(), "{missing:?} of {}", acknowledged.len());
+    load.finish(&addresses);
     took
 }
 
@@ -276,9 +164,7 @@ fn after_abort_writes_wait_for_a_replica_that_was_told() {
 #[test]
 fn a_master_that_does_not_wait_is_replaced_before_it_is_missed() {
     let mut nodes = six(&["--shutdown-timeout", "0"]);
-    for node in &mut nodes {
-        assert_eq!(node.text(&["CONFIG", "SET", "cluster-node-timeout", "30000"]), "OK");
-    }
+    be_patient(&mut nodes);
     nodes[0].server.terminate(5);
     wait("its replica is the master", 5, || nodes[3].text(&["ROLE"]).contains("master"));
     let _ = nodes[1].call(&["SHUTDOWN", "NOSAVE", "NOW", "FAILOVER"]);

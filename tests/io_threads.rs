@@ -1,8 +1,7 @@
 //! I/O threads: what clients see through them is what they see without, however links come, go and move.
 
-mod common;
-#[path = "common/tls.rs"]
-mod common_tls;
+use crate::common;
+use crate::common_tls;
 
 use common::{CLI, TestServer, run, wait_for};
 use common_tls::{Certs, TlsServer};
@@ -211,7 +210,8 @@ fn few_clients_are_served_without_the_threads_and_many_through_them() {
         wait_for(10, "reads by them", || number(&mut c, "io_threaded_reads_processed") > 1000);
         is_over.store(true, Ordering::Relaxed);
         for (thread, count) in busy.into_iter().enumerate() {
-            assert_eq!(run::<usize>(&mut c, &["GET", &format!("counter:{thread}")]), count.join().unwrap());
+            let count = count.join().unwrap();
+            assert_eq!(run::<usize>(&mut c, &["GET", &format!("counter:{thread}")]), count);
         }
     });
     let begun = Instant::now();

@@ -1,6 +1,6 @@
 //! Keys of any kind: life times, renaming, scanning, events, eviction.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run, wait_for};
 use redis::{Connection, Value};

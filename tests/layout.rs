@@ -113,6 +113,17 @@ fn every_file_says_what_it_owns() {
     }
 }
 
+/// A file of tests that no program has would never run.
+#[test]
+fn every_file_of_tests_is_part_of_a_program() {
+    let groups = all("tests/groups").iter().map(|path| fs::read_to_string(path).unwrap()).collect::<String>();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let is_named = groups.contains(&format!("\"../{name}\""));
+        assert!(is_named || !name.ends_with(".rs"), "{name} is in no file of tests/groups");
+    }
+}
+
 /// Names of tests and files that the documents give are there to be found.
 #[test]
 fn documents_name_tests_that_exist() {

@@ -1,34 +1,16 @@
-//! What people install and run: `make install`, the package for Debian, manifests for Kubernetes and compose, the image.
+//! What people install and run: `make install`, the package for Debian, manifests for Kubernetes and compose, the Dockerfile.
 
-mod common;
+use crate::common;
 
-use common::{CLI, SERVER, TestServer, free_port, is_there, left_out, run, wait_for};
+use common::{SERVER, TestServer, has_yaml, in_root, is_there, left_out, output, run, text};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use std::path::Path;
+use std::process::Command;
 
 /// The folder with our programs.
 fn programs() -> &'static Path {
     Path::new(SERVER).parent().unwrap()
-}
-
-fn in_root(path: &str) -> PathBuf {
-    Path::new(ROOT).join(path)
-}
-
-fn output(command: &mut Command) -> Output {
-    command.current_dir(ROOT).output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
-}
-
-/// Its standard output, when it ends well.
-fn text(command: &mut Command) -> String {
-    let out = output(command);
-    let (told, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success(), "{command:?}: {}\n{told}\n{error}", out.status);
-    told.into_owned()
 }
 
 #[test]
@@ -127,13 +109,24 @@ fn the_package_for_debian_installs_and_goes() {
     }
 }
 
-/// Whether manifests can be read here.
-fn has_yaml() -> bool {
-    let has = Command::new("python3").args(["-c", "import yaml"]).output().is_ok_and(|out| out.status.success());
-    if !has {
-        left_out("there is no python3 with yaml");
+/// systemd reads the units without a complaint; the program is elsewhere here.
+#[test]
+fn the_units_are_sound() {
+    if !is_there("systemd-analyze") {
+        return left_out("there is no systemd-analyze");
     }
-    has
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["redis-server.service", "redis-server@.service"] {
+        let unit = fs::read_to_string(in_root("utils/systemd").join(name)).unwrap();
+        let there = unit.replace("/usr/local/bin/redis-server", SERVER);
+        assert_ne!(unit, there);
+        fs::write(dir.path().join(name), there).unwrap();
+    }
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["verify", "--man=no", "--recursive-errors=no"]);
+    let out =
+        output(analyze.arg(dir.path().join("redis-server.service")).arg(dir.path().join("redis-server@7000.service")));
+    assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
 }
 
 const CLUSTER: &str = "utils/kubernetes/redis-cluster.yaml";
@@ -159,102 +152,6 @@ fn manifests_and_compose_file_are_sound() {
     let out = output(Command::new("utils/kubernetes/check").arg(dir.path().join("x.yaml")));
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stdout).contains("no container has a port bas"));
-}
-
-/// The pods of the manifest, each as a process at an address of its own, and its scripts.
-#[test]
-fn the_cluster_of_the_manifest_forms_hands_over_and_moves() {
-    if !has_yaml() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let value = |name: &str, key: &str| {
-        let args = ["--value", CLUSTER, "ConfigMap", name, key];
-        text(Command::new("utils/kubernetes/check").args(args))
-    };
-    for key in ["redis.conf", "create", "hand-over"] {
-        // Each pod has a volume at /data.
-        fs::write(dir.path().join(key), value("redis-cluster-config", key).replace("dir /data\n", "")).unwrap();
-    }
-    let (conf, port) = (dir.path().join("redis.conf").display().to_string(), free_port().to_string());
-    let args = text(Command::new("utils/kubernetes/check").args(["--args", CLUSTER, "redis-cluster"]));
-    // Each with its volume, at this address and those after it.
-    let start = |n: usize, first: usize| {
-        let (ip, name) = (format!("127.0.0.{}", first + n), format!("redis-cluster-{n}"));
-        let words = args.lines().skip(1).map(|word| {
-            word.replace("/etc/redis/redis.conf", &conf).replace("$(POD_IP)", &ip).replace("$(POD_NAME)", &name)
-        });
-        let data = dir.path().join(&name);
-        fs::create_dir_all(&data).unwrap();
-        let data = data.display().to_string();
-        let own = ["--dir", &data, "--port", &port, "--bind", &ip, "--admin-port", "0", "--logfile", "log"];
-        let mut server = Command::new(SERVER);
-        Pod { child: server.args(words).args(own).spawn().unwrap(), ip }
-    };
-    let mut pods: Vec<Pod> = (0..6).map(|n| start(n, 11)).collect();
-    // Names lead to pods, and a pod's redis-cli to its own server.
-    let bin = dir.path().join("bin");
-    fs::create_dir(&bin).unwrap();
-    let program = |name: &str, text: &str| {
-        fs::write(bin.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    program("getent", "n=${2#redis-cluster-}; echo \"127.0.0.$((11 + ${n%%.*}))  STREAM $2\"");
-    program(
-        "redis-cli",
-        &format!(
-            "case \"$*\" in *-h*|*-u*|--cluster*) ;; *) set -- -h \"$POD\" -p \"$PORT\" \"$@\" ;; esac\nexec {CLI} \"$@\""
-        ),
-    );
-    let sh = |script: &str, pod: &Pod| {
-        let path = format!("{}:/usr/bin:/bin", bin.display());
-        let mut sh = Command::new("sh");
-        sh.arg(dir.path().join(script)).env("PATH", path).env("PORT", &port).env("POD", &pod.ip);
-        text(sh.env("NODES", "6").env("REPLICAS", "1"))
-    };
-    let ask = |pod: &Pod, words: &[&str]| text(Command::new(CLI).args(["-h", &pod.ip, "-p", &port]).args(words));
-    let answers = |pod: &Pod| output(Command::new(CLI).args(["-h", &pod.ip, "-p", &port, "ping"])).stdout == b"PONG\n";
-    wait_for(20, "they run", || pods.iter().all(answers));
-    let told = sh("create", &pods[0]);
-    assert!(told.contains("[OK] All 16384 slots covered."), "{told}");
-    wait_for(20, "the cluster is up", || ask(&pods[0], &["cluster", "info"]).contains("cluster_state:ok"));
-    assert_eq!(sh("create", &pods[0]), "", "it is there");
-    assert!(ask(&pods[0], &["cluster", "nodes"]).contains("127.0.0.16:"));
-    // A master hands over before it ends; a replica has nothing to hand over.
-    let role = |pod: &Pod| ask(pod, &["info", "replication"]).lines().nth(1).unwrap().trim().to_owned();
-    assert_eq!(role(&pods[0]), "role:master");
-    wait_for(30, "its replica follows", || ask(&pods[0], &["info", "replication"]).contains("state=online"));
-    let told = sh("hand-over", &pods[0]);
-    assert_eq!(role(&pods[0]), "role:slave", "{told}");
-    let masters = |pods: &[Pod]| pods.iter().filter(|pod| role(pod) == "role:master").count();
-    assert_eq!(masters(&pods), 3);
-    sh("hand-over", &pods[0]);
-    assert_eq!(masters(&pods), 3);
-    // A pod that starts anew has another address, and tells the others.
-    let is_up = |pods: &[Pod]| pods.iter().all(|pod| ask(pod, &["cluster", "info"]).contains("cluster_state:ok"));
-    drop(pods.remove(0));
-    pods.insert(0, start(0, 31));
-    wait_for(20, "it is known again", || {
-        answers(&pods[0]) && ask(&pods[5], &["cluster", "nodes"]).contains("127.0.0.31:") && is_up(&pods)
-    });
-    // If all have, one of them is told of the others.
-    pods.clear();
-    let pods: Vec<Pod> = (0..6).map(|n| start(n, 41)).collect();
-    wait_for(20, "they run", || pods.iter().all(answers));
-    pods[1..].iter().for_each(|pod| assert_eq!(ask(&pods[0], &["cluster", "meet", &pod.ip, &port]), "OK\n"));
-    wait_for(30, "the cluster is up again", || is_up(&pods));
-}
-
-struct Pod {
-    child: std::process::Child,
-    ip: String,
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The configuration of the other manifest is understood.
@@ -310,156 +207,4 @@ fn the_dockerfile_keeps_to_the_rules() {
     for needed in ["src", "conf", "utils", "build.rs", "Makefile", "Cargo.lock"] {
         assert!(ignored.lines().all(|line| line.trim_end_matches('/') != needed), "{needed} is left out");
     }
-}
-
-/// What an image has to have beside our programs.
-const TOOLS: [&str; 7] = ["sh", "id", "sed", "tr", "chown", "setpriv", "grep"];
-
-/// A root with the entrypoint, the programs, a user and a folder for data.
-fn image() -> Option<tempfile::TempDir> {
-    let is_root = text(Command::new("id").arg("-u")) == "0\n";
-    let mount = ["--mount", "--propagation", "private", "mount", "-t", "proc", "proc", "/proc"];
-    let can = is_root && Command::new("unshare").args(mount).output().is_ok_and(|out| out.status.success());
-    if !can {
-        left_out("only root may have a root of its own");
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let place = |from: &Path, to: &str| {
-        let to = dir.path().join(to.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        // No link: what happens in there must not reach the machine's own programs.
-        if !to.exists() {
-            fs::copy(from, &to).unwrap();
-        }
-    };
-    let with_libraries = |path: &str, to: &str| {
-        place(&fs::canonicalize(path).unwrap(), to);
-        for word in text(Command::new("ldd").arg(path)).split_whitespace().filter(|word| word.starts_with('/')) {
-            place(&fs::canonicalize(word).unwrap(), word);
-        }
-    };
-    for tool in TOOLS {
-        let path = text(Command::new("sh").args(["-c", "command -v \"$0\"", tool]));
-        with_libraries(path.trim(), &format!("/bin/{tool}"));
-    }
-    with_libraries(SERVER, "/usr/local/bin/redis-server");
-    with_libraries(CLI, "/usr/local/bin/redis-cli");
-    let entrypoint = dir.path().join("usr/local/bin/docker-entrypoint.sh");
-    fs::copy(in_root("utils/container/entrypoint"), &entrypoint).unwrap();
-    fs::set_permissions(&entrypoint, fs::Permissions::from_mode(0o755)).unwrap();
-    for (path, text) in
-        [("etc/passwd", "root:x:0:0::/:/bin/sh\nredis:x:999:999::/data:/bin/sh\n"), ("etc/group", "redis:x:999:\n")]
-    {
-        fs::create_dir_all(dir.path().join("etc")).unwrap();
-        fs::write(dir.path().join(path), text).unwrap();
-    }
-    for path in ["data", "proc", "tmp"] {
-        fs::create_dir_all(dir.path().join(path)).unwrap();
-    }
-    // Folders of tests are for their owner alone.
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    Some(dir)
-}
-
-/// What the server is called with; here it only tells.
-#[test]
-fn the_entrypoint_leaves_protected_mode_to_those_who_name_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    file("redis-server", "#!/bin/sh\necho \"$*\"\n");
-    file("id", "#!/bin/sh\necho 1000\n");
-    file("plain.conf", "port 7000\n# protected-mode yes\n");
-    file("own", "port 7000\n  Protected-Mode yes\n");
-    file("outer.conf", "port 7000\ninclude \"in*.conf\"\n");
-    file("inner.conf", "protected-mode yes\n");
-    file("loop.conf", "include loop.conf\n");
-    for (words, expected) in [
-        ("", "--protected-mode no"),
-        ("redis-server", "--protected-mode no"),
-        ("--port 1", "--protected-mode no --port 1"),
-        ("plain.conf", "plain.conf --protected-mode no"),
-        // What comes later counts.
-        ("plain.conf --protected-mode yes", "plain.conf --protected-mode no --protected-mode yes"),
-        ("redis-server own --port 1", "own --port 1"),
-        ("outer.conf", "outer.conf"),
-        ("loop.conf", "loop.conf --protected-mode no"),
-        ("redis-server missing", "missing --protected-mode no"),
-        ("plain.conf -", "plain.conf -"),
-        ("-", "-"),
-        ("- --port 1", "- --port 1"),
-        ("--test-memory 100", "--test-memory 100"),
-        ("--version", "--version"),
-        ("echo --port 1", "--port 1"),
-    ] {
-        let mut entrypoint = Command::new("sh");
-        entrypoint.arg(in_root("utils/container/entrypoint")).args(words.split_whitespace());
-        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
-        let out = entrypoint.current_dir(dir.path()).env("PATH", path).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), expected, "{words}: {out:?}");
-    }
-}
-
-#[test]
-fn the_image_runs_as_root_and_as_somebody() {
-    let Some(dir) = image() else { return };
-    let data = dir.path().join("data");
-    let start = |user: &str, words: &[&str]| {
-        let script = "umask 0022; mount -t proc proc \"$1/proc\" && root=$1 user=$2 && shift 2 && cd / && \
-                      exec chroot --userspec=\"$user\" \"$root\" /bin/sh -c 'cd /data; exec \"$0\" \"$@\"' \
-                      /usr/local/bin/docker-entrypoint.sh \"$@\"";
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
-        // As a container has it; a language of this machine is not there.
-        unshare.arg(dir.path()).arg(user).args(words).env_clear();
-        unshare.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
-        Pod { child: unshare.stdout(Stdio::null()).spawn().unwrap(), ip: String::new() }
-    };
-    let ask = |words: &[&str]| {
-        let socket = data.join("socket");
-        let out = output(Command::new(CLI).arg("-s").arg(socket).args(words));
-        String::from_utf8_lossy(&out.stdout).trim().to_owned()
-    };
-    let owner = |name: &str| {
-        let facts = fs::metadata(data.join(name)).unwrap();
-        (std::os::unix::fs::MetadataExt::uid(&facts), facts.permissions().mode() & 0o777)
-    };
-    let options = ["--port", "0", "--unixsocket", "/data/socket", "--save", "900 1"];
-    // A volume as it comes: of root.
-    fs::write(data.join("of-root"), "").unwrap();
-    for (user, uid, own) in [("0:0", "999", true), ("1234:1234", "1234", false)] {
-        let number: u32 = uid.parse().unwrap();
-        if !own {
-            // Whoever comes with a user of its own has volumes for it.
-            for entry in fs::read_dir(&data).unwrap().flatten().map(|e| e.path()).chain([data.clone()]) {
-                std::os::unix::fs::chown(entry, Some(number), Some(number)).unwrap();
-            }
-        }
-        let mut pod = start(user, &options);
-        wait_for(20, "it answers", || ask(&["ping"]) == "PONG");
-        let status = fs::read_to_string(format!("/proc/{}/status", pod.child.id())).unwrap();
-        let fact = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().next().unwrap_or_default().to_owned()
-        };
-        assert_eq!(
-            (fact("Name:").as_str(), fact("Uid:").as_str(), fact("Umask:").as_str()),
-            ("redis-server", uid, "0077")
-        );
-        assert_eq!(fact("CapEff:"), "0000000000000000");
-        assert_eq!(ask(&["config", "get", "protected-mode"]), "protected-mode\nno");
-        assert_eq!((ask(&["set", "k", user]), ask(&["save"])), ("OK".into(), "OK".into()));
-        assert_eq!(owner("dump.rdb"), (number, 0o600));
-        assert_eq!(owner("of-root").0, number);
-        // As `docker stop` does it.
-        text(Command::new("kill").args(["-TERM", &pod.child.id().to_string()]));
-        assert!(pod.child.wait().unwrap().success());
-    }
-    // Other programs run, too, as whoever was asked for.
-    let mut pod = start("0:0", &["redis-cli", "--version"]);
-    assert!(pod.child.wait().unwrap().success());
 }

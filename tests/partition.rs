@@ -1,100 +1,20 @@
 //! A cluster whose nodes live in network namespaces of their own, cut from each other in several ways, with clients on both
 //! sides: no two nodes ever take writes for the same slot, and with durable acknowledgements nothing acknowledged is lost.
 
-mod common;
+use crate::common;
 
 use common::SERVER;
 use common::cluster::{text_of, wait};
-use nix::sched::{CloneFlags, setns};
+use common::network::{Network, address};
 use redis::Value;
-use std::fs::File;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
 const PORT: u16 = 6379;
-
-/// Hosts 1 to `hosts`, each in a namespace, on one switch in another.
-struct Network {
-    name: String,
-    hosts: usize,
-}
-
-fn ip(words: &str) {
-    let run = Command::new("ip").args(words.split(' ')).output().expect("ip");
-    assert!(run.status.success(), "ip {words}: {}", String::from_utf8_lossy(&run.stderr));
-}
-
-fn address(host: usize) -> String {
-    format!("10.99.0.{host}")
-}
-
-impl Network {
-    fn new(hosts: usize) -> Network {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("hx{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let network = Network { name, hosts };
-        let n = &network.name;
-        ip(&format!("netns add {n}-0"));
-        ip(&format!("-n {n}-0 link add sw type bridge"));
-        ip(&format!("-n {n}-0 link set sw up"));
-        for host in 1..=hosts {
-            ip(&format!("netns add {n}-{host}"));
-            ip(&format!("-n {n}-{host} link set lo up"));
-            ip(&format!("-n {n}-{host} link add eth type veth peer name p{host} netns {n}-0"));
-            ip(&format!("-n {n}-0 link set p{host} master sw up"));
-            ip(&format!("-n {n}-{host} address add {}/24 dev eth", address(host)));
-            ip(&format!("-n {n}-{host} link set eth up"));
-        }
-        network
-    }
-
-    fn namespace(&self, host: usize) -> String {
-        format!("{}-{host}", self.name)
-    }
-
-    /// Nothing goes to or from a host any more.
-    fn unplug(&self, host: usize) {
-        ip(&format!("-n {} link set p{host} down", self.namespace(0)));
-    }
-
-    fn plug_in(&self, host: usize) {
-        ip(&format!("-n {} link set p{host} up", self.namespace(0)));
-    }
-
-    /// What a host sends to another is lost.
-    fn mute(&self, from: usize, to: usize) {
-        ip(&format!("-n {} route add blackhole {}/32", self.namespace(from), address(to)));
-    }
-
-    fn unmute(&self, from: usize, to: usize) {
-        ip(&format!("-n {} route del blackhole {}/32", self.namespace(from), address(to)));
-    }
-
-    /// A thread that runs on a host as far as sockets that it makes are concerned.
-    fn on<T: Send + 'static>(
-        &self,
-        host: usize,
-        run: impl FnOnce() -> T + Send + 'static,
-    ) -> std::thread::JoinHandle<T> {
-        let path = format!("/var/run/netns/{}", self.namespace(host));
-        std::thread::spawn(move || {
-            setns(File::open(path).expect("the namespace"), CloneFlags::CLONE_NEWNET).expect("into the namespace");
-            run()
-        })
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for host in 0..=self.hosts {
-            let _ = Command::new("ip").args(["netns", "del", &self.namespace(host)]).output();
-        }
-    }
-}
 
 /// Reply of a node to words, as text; asked from its own host.
 fn ask(network: &Network, host: usize, words: &[&str]) -> String {

@@ -1,6 +1,6 @@
 //! What survives: snapshots, the append-only log, crashes, and files exchanged with a real server.
 
-mod common;
+use crate::common;
 
 use common::{SERVER, TestServer, real_redis, run, try_run, wait_for};
 use std::fs;

@@ -1,7 +1,7 @@
 //! The tools on a terminal: the prompt with its history, hints and completion, subscriptions, the bar of a reshard and the
 //! live view of a cluster, all through pseudo-terminals; and a look at the whole through tmux where it is installed.
 
-mod common;
+use crate::common;
 
 use common::{CLI, TestServer, run, try_run, wait_for};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

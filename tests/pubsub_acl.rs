@@ -1,6 +1,6 @@
 //! Pub/sub and access control, as an outside client sees them.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Replication between real processes: our servers, and a real redis-server as the other side where one is installed.
 
-mod common;
+use crate::common;
 
 use common::{SERVER, TestServer, real_redis, run, try_run, wait_for};
 use redis::{Connection, Value};

@@ -2,7 +2,7 @@
 //!
 //! `docs/ADVISORIES-LUA.md` names these tests.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run, wait_for};
 use std::io::{Read, Write};

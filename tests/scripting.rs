@@ -1,6 +1,6 @@
 //! Scripts and functions, as clients see them.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run, wait_for};
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! Commands that are seldom sent: each answers as a 7.2 server does. The replies are those of a real one.
 
-mod common;
+use crate::common;
 
 use common::TestServer;
 use redis::Value;

@@ -1,6 +1,6 @@
 //! What operators see and do: start-up, the end, INFO, CLIENT, DEBUG, limits on clients, crash reports.
 
-mod common;
+use crate::common;
 
 use common::{SERVER, TestServer, free_port, wait_for};
 use redis::{Connection, Value, cmd};

@@ -1,7 +1,7 @@
 //! Slots that move as a whole, between real nodes: under load, with large values, with replicas on both sides, and with
 //! either side failing at any moment.
 
-mod common;
+use crate::common;
 
 use common::cluster::{Node, join, wait};
 use common::{CLI, SERVER};

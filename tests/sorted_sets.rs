@@ -1,6 +1,6 @@
 //! Sorted sets and places as clients see them: replies, encodings, waiting, propagation, persistence.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run, wait_for};
 use std::thread;

@@ -1,6 +1,6 @@
 //! SORT, and HyperLogLogs, as clients see them.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run};
 

@@ -1,6 +1,6 @@
 //! Streams as clients see them: entries, ranges, trimming, groups, waiting, propagation, persistence.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run, wait_for};
 use redis::{FromRedisValue, Value};

@@ -1,6 +1,6 @@
 //! Strings as clients see them: replies, errors, encodings, events and what is left behind.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run};
 use redis::{Connection, Value};

@@ -1,9 +1,8 @@
 //! TLS: clients, certificates and their change, replication, the cluster bus, MIGRATE, the tools; with peers of our own, with
 //! openssl's client and with a real server.
 
-mod common;
-#[path = "common/tls.rs"]
-mod common_tls;
+use crate::common;
+use crate::common_tls;
 
 use common::{CLI, TestServer, free_port, real_redis, run, try_run, wait_for};
 use common_tls::{Certs, TlsServer};

@@ -1,6 +1,6 @@
 //! The tools as scripts use them: what redis-cli and redis-benchmark print and exit with.
 
-mod common;
+use crate::common;
 
 use common::{CLI, TestServer, real_redis, run, wait_for};
 use std::fs;

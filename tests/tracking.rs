@@ -1,6 +1,6 @@
 //! Client-side caching, as an outside client sees it: who is told of which keys, and when.
 
-mod common;
+use crate::common;
 
 use common::{TestServer, run, try_run};
 use std::io::{Read, Write};

@@ -3,8 +3,9 @@
 //!
 //! `TUTORIAL_SERVER` may name another redis-server, to see whether the walk itself is right.
 
-mod common;
+use crate::common;
 
+use common::load::Load;
 use common::{CLI, SERVER, free_port, wait_for};
 use redis::cluster::{ClusterClient, ClusterConnection};
 use std::collections::HashMap;
@@ -506,43 +507,86 @@ fn base_port(count: u16) -> u16 {
     run[0]
 }
 
+/// `utils/create-cluster` in a folder of its own.
+struct Script {
+    dir: TempDir,
+    _programs: TempDir,
+    base: u16,
+}
+
+impl Script {
+    fn new(timeout_ms: u32) -> Script {
+        let (programs, dir) = (programs(), tempfile::tempdir().unwrap());
+        let base = base_port(6);
+        let settings = format!(
+            "BIN_PATH={}\nPORT={base}\nTIMEOUT={timeout_ms}\nNODES=6\nREPLICAS=1\n\
+             ADDITIONAL_OPTIONS=\"--bind 127.0.0.1 --repl-diskless-sync-delay 0\"\n",
+            programs.path().display()
+        );
+        fs::write(dir.path().join("config.sh"), settings).unwrap();
+        Script { dir, _programs: programs, base }
+    }
+
+    fn run(&self, args: &[&str], input: &str) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("utils/create-cluster/create-cluster");
+        run(Command::new(script).args(args).current_dir(self.dir.path()), input)
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let text = self.run(&["call", "info", "server"], "").stdout;
+        text.lines().filter_map(|line| line.trim().strip_prefix("process_id:")?.parse().ok()).collect()
+    }
+
+    /// Ends the nodes, after which nothing is left.
+    fn end(&self, mut background: Background) {
+        self.run(&["stop"], "").require();
+        wait_for(10, "all nodes are gone", || self.pids().is_empty());
+        background.0.clear();
+        self.run(&["clean"], "").require();
+        let left: Vec<_> = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["config.sh"]);
+    }
+}
+
 #[test]
 fn the_create_cluster_script() {
-    let programs = programs();
-    let dir = tempfile::tempdir().unwrap();
-    let base = base_port(6);
-    let settings = format!(
-        "BIN_PATH={}\nPORT={base}\nTIMEOUT={NODE_TIMEOUT_MS}\nNODES=6\nREPLICAS=1\nADDITIONAL_OPTIONS=\"--bind 127.0.0.1\"\n",
-        programs.path().display()
-    );
-    fs::write(dir.path().join("config.sh"), settings).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("utils/create-cluster/create-cluster");
-    let script = |args: &[&str], input: &str| run(Command::new(&script).args(args).current_dir(dir.path()), input);
-    let pids = || -> Vec<i32> {
-        let text = script(&["call", "info", "server"], "").stdout;
-        text.lines().filter_map(|line| line.trim().strip_prefix("process_id:")?.parse().ok()).collect()
-    };
-    let output = script(&["start"], "").require().stdout;
+    let script = Script::new(NODE_TIMEOUT_MS);
+    let base = script.base;
+    let output = script.run(&["start"], "").require().stdout;
     assert!(output.starts_with(&format!("Starting {}\n", base + 1)), "{output}");
-    wait_for(10, "all nodes are up", || pids().len() == 6);
-    let mut background = Background(pids());
-    let output = script(&["create"], "yes\n").require().stdout;
+    wait_for(10, "all nodes are up", || script.pids().len() == 6);
+    let mut background = Background(script.pids());
+    let output = script.run(&["create"], "yes\n").require().stdout;
     assert!(output.ends_with("[OK] All 16384 slots covered."), "{output}");
     for name in ["nodes-P.conf", "P.log", "appendonlydir-P"] {
         let name = name.replace('P', &(base + 6).to_string());
-        assert!(dir.path().join(&name).exists(), "{name} is missing");
+        assert!(script.dir.path().join(&name).exists(), "{name} is missing");
     }
     let port = (base + 1).to_string();
     wait_for(10, "the cluster takes writes", || cli(&["-c", "-p", &port, "set", "foo", "bar"]).stdout == "OK");
-    script(&["restart"], "").require();
-    wait_for(10, "all nodes are up again", || pids().len() == 6);
-    background.0.extend(pids());
+    script.run(&["restart"], "").require();
+    wait_for(10, "all nodes are up again", || script.pids().len() == 6);
+    background.0.extend(script.pids());
     wait_for(20, "the cluster is back", || cli(&["-c", "-p", &port, "get", "foo"]).stdout == "bar");
-    script(&["stop"], "").require();
-    wait_for(10, "all nodes are gone", || pids().is_empty());
-    background.0.clear();
-    script(&["clean"], "").require();
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["config.sh"]);
-    assert_eq!(script(&["frobnicate"], "").code, 1);
+    script.end(background);
+    assert_eq!(script.run(&["frobnicate"], "").code, 1);
+}
+
+#[test]
+fn the_create_cluster_script_replaces_node_by_node_unnoticed() {
+    let script = Script::new(5000);
+    let output = script.run(&["form"], "");
+    let mut background = Background(script.pids());
+    assert!(output.require().stdout.ends_with("The cluster is formed"));
+    let addresses: Vec<String> = (1..=6).map(|id| format!("127.0.0.1:{}", script.base + id)).collect();
+    let load = Load::start(&addresses);
+    let output = script.run(&["roll"], "");
+    background.0.extend(script.pids());
+    output.require();
+    assert_eq!(script.pids().len(), 6);
+    load.finish(&addresses);
+    // They still know what they were told.
+    let last = (script.base + 6).to_string();
+    assert!(cli(&["-p", &last, "config", "get", "cluster-name"]).stdout.contains("create-cluster-"));
+    script.end(background);
 }

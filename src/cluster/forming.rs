@@ -29,9 +29,11 @@ use super::{Action, BUS_PORT_OFFSET, Cluster, ClusterConfig, Env};
 pub(in crate::cluster) use plan::{MODULE_ID, Message, Plan};
 use plan::{Status, lay_out};
 
-/// Between attempts to find nodes through the seeds: while there is no cluster, and while a node of it is missed.
+/// Between attempts to find nodes through the seeds: while there is no cluster or this node has just started, when all may be
+/// elsewhere; and later, while a node of it is missed.
 const SEEK_MS: i64 = 1000;
 const SEEK_MISSED_MS: i64 = 5000;
+const JUST_STARTED_MS: i64 = 60_000;
 /// Between telling the others how far we are: while something is under way, and while we can only wait. What is older than
 /// two of those does not count.
 const TELL_MS: i64 = 500;
@@ -125,7 +127,8 @@ impl Cluster {
         if self.config.form_masters > 0 && self.config.names.is_empty() && !texts.is_empty() {
             log::warn!("This node does not form a cluster: that takes a cluster-name, too.");
         }
-        if self.config.forms() && (!self.config.announce_ip.is_empty() || self.config.announce_bus_port != 0) {
+        let announces = !self.config.announce_ip.is_empty() || self.config.announce_bus_port != 0;
+        if self.config.forms() && announces && !self.has_place() {
             log::info!("This node announces an address: cluster-seeds has to name that one, or no cluster forms.");
         }
     }
@@ -178,9 +181,11 @@ impl Cluster {
             return;
         }
         let others = || self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake());
-        let is_missed = |n: &Node| !n.healthy() || n.flags.has(NodeFlags::NOADDR) || n.link.is_none();
+        let is_linked = |n: &Node| n.link.is_some_and(|link| self.links[&link].connected);
+        let is_missed = |n: &Node| !n.healthy() || n.flags.has(NodeFlags::NOADDR) || !is_linked(n);
         let is_new = others().next().is_none() || (self.config.forms() && !self.has_place() && self.size == 0);
-        self.forming.seek_ms = env.now_ms + if is_new { SEEK_MS } else { SEEK_MISSED_MS };
+        let hurries = is_new || env.now_ms - self.started_ms.unwrap_or(env.now_ms) < JUST_STARTED_MS;
+        self.forming.seek_ms = env.now_ms + if hurries { SEEK_MS } else { SEEK_MISSED_MS };
         let is_spare = self.config.forms() && !self.has_place();
         if is_new || is_spare || others().any(|(_, n)| is_missed(n)) {
             self.actions.push(Action::SeekSeeds);

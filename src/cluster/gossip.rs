@@ -224,7 +224,7 @@ impl Cluster {
             self.pong_arrived(key, env);
         }
         let Some(key) = sender else { return };
-        self.take_in_role(key, header);
+        self.take_in_role(key, header, env);
         self.take_in_slots(key, header, env);
         self.resolve_epoch_collision(key, header);
         self.take_in_gossip(key, gossip, env);

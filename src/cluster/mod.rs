@@ -557,6 +557,14 @@ impl Cluster {
         self.next_due_ms = 0;
     }
 
+    /// To be called at the start, if our address of the last time is none of this machine's any more: it is learnt from the
+    /// next packet, as one that was never known.
+    pub(crate) fn forget_own_ip(&mut self) {
+        if self.config.announce_ip.is_empty() {
+            self.nodes[self.myself].ip.clear();
+        }
+    }
+
     // ---- what the server asks in passing ----
 
     /// This node.

@@ -60,13 +60,19 @@ impl Cluster {
     // ---- what a PING says of its sender ----
 
     /// Processes the sender's role: master, or replica of a node.
-    pub(super) fn take_in_role(&mut self, key: NodeKey, header: &Header) {
+    pub(super) fn take_in_role(&mut self, key: NodeKey, header: &Header, env: &Env) {
         let Some(master_id) = header.replica_of else {
             self.set_node_as_master(key);
             return;
         };
         if self.nodes[key].is_master() || !self.nodes[key].is_replica() {
+            let had_slots = self.nodes[key].slot_count > 0;
             self.unbind_all(key);
+            // Whoever took its place may not have told us yet. It says of its master what an UPDATE would, without which nobody
+            // would seem to serve the slots meanwhile.
+            if let Some(heir) = self.nodes.find(&master_id).filter(|m| had_slots && ![self.myself, key].contains(m)) {
+                self.on_update(heir, header.config_epoch, &header.slots, env);
+            }
             let flags = &mut self.nodes[key].flags;
             flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
             flags.set(NodeFlags::REPLICA);

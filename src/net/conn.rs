@@ -283,6 +283,16 @@ impl Write for Conn {
 }
 
 impl Conn {
+    /// Tells the peer that nothing more comes; it may still send. Not for those on I/O threads.
+    pub(crate) fn end_output(&mut self) {
+        if let Conn::Tls(t) = self {
+            t.session.say_goodbye(t.tcp.as_fd());
+        }
+        if let Some(fd) = self.fd() {
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
+        }
+    }
+
     /// Its descriptor, unless that belongs to an I/O thread.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {

@@ -2,12 +2,14 @@
 #![allow(dead_code)]
 
 pub(crate) mod cluster;
+pub(crate) mod load;
+pub(crate) mod network;
 
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -25,6 +27,33 @@ pub(crate) fn left_out(why: &str) {
 /// Whether a program that a test needs is installed here.
 pub(crate) fn is_there(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
+}
+
+/// What lies in the project.
+pub(crate) fn in_root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs a program at the root of the project.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.current_dir(in_root("")).output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+/// Its standard output, when it ends well.
+pub(crate) fn text(command: &mut Command) -> String {
+    let out = output(command);
+    let (told, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{command:?}: {}\n{told}\n{error}", out.status);
+    told.into_owned()
+}
+
+/// Whether manifests can be read here.
+pub(crate) fn has_yaml() -> bool {
+    let has = Command::new("python3").args(["-c", "import yaml"]).output().is_ok_and(|out| out.status.success());
+    if !has {
+        left_out("there is no python3 with yaml");
+    }
+    has
 }
 
 /// A running server.

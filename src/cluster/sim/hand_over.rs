@@ -43,6 +43,26 @@ fn a_master_that_is_to_end_stops_writing_before_its_replica_begins() {
     }
 }
 
+/// What the new master says may come later than what the old one does: between the two somebody serves the slots, too.
+#[test]
+fn others_may_hear_from_the_old_master_who_took_over() {
+    for seed in seeds(4) {
+        let mut sim = Sim::new(seed, 3, 1, 2000);
+        hand_over(&mut sim, 0, 3);
+        sim.blocked.insert((3, 1), 1);
+        sim.note_cuts();
+        sim.step(3, |c, env| c.take_over_as_told(env));
+        sim.run_until("another knows who took over", 1000, |sim| {
+            let c = sim.cluster(1);
+            assert!(c.is_up());
+            let owner = c.node(c.owner_of(0).expect("nobody seems to serve the slot"));
+            owner.id == sim.cluster(3).myself().id
+        });
+        sim.blocked.clear();
+        sim.settle();
+    }
+}
+
 /// The order was called off, say, but the replica may yet obey.
 #[test]
 fn a_master_that_stays_writes_again_only_when_its_replica_has_given_up() {

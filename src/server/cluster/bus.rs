@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -147,8 +147,11 @@ impl Bus {
             log::info!("No cluster configuration found, I'm {}", machine.myself().id);
             machine
         } else {
-            let machine = Cluster::from_nodes_conf(config, seed, now_ms, &text)
+            let mut machine = Cluster::from_nodes_conf(config, seed, now_ms, &text)
                 .map_err(|e| format!("Unrecoverable error: corrupted cluster config file \"{}\" ({e}).", e.text))?;
+            if is_elsewhere(&machine.myself().ip) {
+                machine.forget_own_ip();
+            }
             log::info!("Node configuration loaded, I'm {}", machine.myself().id);
             machine
         };
@@ -315,6 +318,12 @@ impl Bus {
         }
         Ok(())
     }
+}
+
+/// Whether an address is none of this machine's.
+fn is_elsewhere(ip: &str) -> bool {
+    let Ok(ip) = ip.parse::<IpAddr>() else { return false };
+    UdpSocket::bind((ip, 0)).is_err_and(|e| e.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// What the machine needs of the configuration.
@@ -858,5 +867,19 @@ impl Server {
         let links = [node.link.filter(|_| to), node.inbound.filter(|_| from)];
         links.into_iter().flatten().for_each(|link| self.lose_link(link));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_elsewhere;
+
+    #[test]
+    fn an_address_of_the_last_time_may_be_anothers() {
+        for (ip, expected) in
+            [("127.0.0.1", false), ("", false), ("a name", false), ("192.0.2.7", true), ("2001:db8::7", true)]
+        {
+            assert_eq!(is_elsewhere(ip), expected, "{ip}");
+        }
     }
 }

@@ -160,7 +160,7 @@ pub(super) const CHECKS: &[Check] = &[
                 found(
                     "",
                     format!(
-                        "There are only {size} masters with slots: without one of them there is no majority, and no replica takes over."
+                        "Masters with slots: only {size}. Without one of them there is no majority, and no replica takes over."
                     ),
                 );
             }

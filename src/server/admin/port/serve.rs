@@ -109,6 +109,9 @@ impl Connection {
             self.output = Vec::new();
             self.sent = 0;
             if self.task.is_none() {
+                if self.closes {
+                    self.conn.end_output();
+                }
                 self.until_ms = now_ms
                     + match self.input.is_empty() {
                         _ if self.closes => LINGER_MS,
