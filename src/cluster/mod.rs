@@ -17,13 +17,12 @@
 //!
 //! The server's side is `server/cluster/`: sockets and files, requests and messages.
 //!
-//! Files: `wire` (packets), `node` (the table of nodes), `gossip` (packets in and out), `failure` (PFAIL, FAIL, cluster
-//! state), `lease` (a master's right to serve), `links` (of the bus), `durable` (what may be acknowledged), `election` (votes), `manual` (manual failover), `migration` (of
-//! replicas), `name` (whom a cluster with a name lets in),
-//! `seal` (codes of packets, for the server's links), `ownership` (who owns slots), `forming` (clusters
-//! that come about by themselves), `admin` (what CLUSTER subcommands change), `describe` (what they show),
-//! `nodes_conf` (the file), `routing` (clients), `slot_migration` (slots that move as a whole),
-//! `sim` (many nodes in one process, for the tests).
+//! Files: `wire` (packets), `node` (the table of nodes), `links` (of the bus), `gossip` (packets in and out), `failure` (PFAIL,
+//! FAIL, cluster state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual`
+//! (manual failover), `migration` (of replicas), `name` (whom a cluster with a name lets in), `seal` (codes of packets, for the
+//! server's links), `ownership` (who owns slots), `forming` (clusters that come about by themselves), `admin` (what CLUSTER
+//! subcommands change), `describe` (what they show), `nodes_conf` (the file), `routing` (clients), `slot_migration` (slots that
+//! move as a whole), `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;

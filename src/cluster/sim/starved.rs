@@ -59,9 +59,16 @@ fn a_third_dies(seed: u64) -> String {
     )
 }
 
+/// Two replicas of each master, whose requests cross.
+#[test]
+#[ignore = "takes a minute without optimisation"]
+fn siblings_whose_requests_cross_do_not_split_the_votes_for_ever() {
+    println!("{}", a_third_dies(68));
+}
+
 #[test]
 fn a_starved_cluster_replaces_who_is_dead_and_nobody_else() {
-    for seed in tests::seeds(3) {
+    for seed in tests::seeds(1) {
         println!("{}", a_third_dies(seed));
     }
 }
