@@ -733,18 +733,31 @@ fn nodes_that_give_slots_to_each_other_at_the_same_time_both_succeed() {
 fn a_link_of_a_job_says_nothing_but_what_belongs_to_it() {
     let mut nodes = nodes(2, false);
     let source = nodes[0].id();
-    let name = "0123456789012345678901234567890123456789";
-    let mut link = nodes[1].server.connect();
-    let words = ["SYNCSLOTS", "ESTABLISH", "SOURCE", &source, "NAME", name, "SLOTSRANGE", SLOT, SLOT];
-    redis::cmd("CLUSTER").arg(&words).exec(&mut link).unwrap();
-    link.send_packed_command(&redis::cmd("SET").arg("{bar}k").arg("v").get_packed_command()).unwrap();
-    wait("it came", 10, || keys_in(&mut nodes[1]) == "int(1)");
-    assert_eq!(state(&mut nodes[1], name), "waiting-for-ack");
-    link.send_packed_command(&redis::cmd("SET").arg("foo").arg("v").get_packed_command()).unwrap();
-    wait_for_state(&mut nodes[1], name, "failed");
-    assert!(message(&mut nodes[1], name).contains("'set' is no part of"), "{}", message(&mut nodes[1], name));
-    assert_eq!(nodes[1].text(&["GET", "foo"]), "nil");
-    assert_eq!(keys_in(&mut nodes[1]), "int(0)");
+    let refused: [(&str, &[&str]); 3] = [
+        ("set", &["SET", "foo", "v"]),
+        ("config|set", &["CONFIG", "SET", "maxmemory-samples", "7"]),
+        ("get", &["GET", "{bar}k"]),
+    ];
+    for (at, (command, words)) in refused.into_iter().enumerate() {
+        let name = &format!("{at}123456789012345678901234567890123456789");
+        let mut link = nodes[1].server.connect();
+        let establish = ["SYNCSLOTS", "ESTABLISH", "SOURCE", &source, "NAME", name, "SLOTSRANGE", SLOT, SLOT];
+        redis::cmd("CLUSTER").arg(&establish).exec(&mut link).unwrap();
+        let mut say = |words: &[&str]| {
+            link.send_packed_command(&redis::cmd(words[0]).arg(&words[1..]).get_packed_command()).unwrap();
+        };
+        say(&["SELECT", "0"]);
+        say(&["SET", "{bar}k", "v"]);
+        wait("it came", 10, || keys_in(&mut nodes[1]) == "int(1)");
+        assert_eq!(state(&mut nodes[1], name), "waiting-for-ack");
+        say(words);
+        wait_for_state(&mut nodes[1], name, "failed");
+        let message = message(&mut nodes[1], name);
+        assert!(message.contains(&format!("'{command}' is no part of")), "{message}");
+        assert_eq!(nodes[1].text(&["GET", "foo"]), "nil");
+        assert_eq!(keys_in(&mut nodes[1]), "int(0)");
+    }
+    assert!(nodes[1].text(&["CONFIG", "GET", "maxmemory-samples"]).contains('5'));
 }
 
 #[test]
@@ -888,7 +901,7 @@ fn a_target_pulls_slots_and_tries_again_when_that_fails() {
     assert!(keys_in(&mut nodes[0]) != "int(0)" && nodes[0].text(&["DBSIZE"]) == "int(0)");
     nodes[1].call(&["CLIENT", "KILL", "TYPE", "replica"]).unwrap();
     wait_for_task(&mut nodes[0], &id, "failed");
-    assert!(task(&mut nodes[0], &id, "last_error").starts_with("Main channel - Connection is closed"));
+    assert!(task(&mut nodes[0], &id, "last_error").starts_with("Main channel: the link broke"));
     wait_for_task(&mut nodes[0], &id, "wait-stream-eof");
     assert_eq!(task(&mut nodes[0], &id, "retries"), "1");
     // What is cancelled is not tried again.
@@ -898,6 +911,26 @@ fn a_target_pulls_slots_and_tries_again_when_that_fails() {
     assert_eq!((keys_in(&mut nodes[0]), nodes[1].text(&["GET", "{bar}"])), ("int(0)".into(), "plain".into()));
     prevent(&mut nodes[..2], "PREVENT-PAUSE", "0");
     pull_under_load(&mut nodes, 1, 0);
+}
+
+#[test]
+fn nodes_that_pull_from_each_other_at_the_same_time_both_succeed() {
+    let mut nodes = nodes(2, false);
+    // Slot 5061 of the first and 16383 of the second.
+    for round in 0..2 {
+        let (a, b) = if round == 0 { (0, 1) } else { (1, 0) };
+        prevent(&mut nodes, "PREVENT-PAUSE", "1");
+        let tasks = [(b, pull(&mut nodes[b], SLOT, SLOT)), (a, pull(&mut nodes[a], "16383", "16383"))];
+        for (node, id) in &tasks {
+            wait_for_task(&mut nodes[*node], id, "wait-stream-eof");
+        }
+        prevent(&mut nodes, "PREVENT-PAUSE", "0");
+        for (node, id) in &tasks {
+            wait_for_task(&mut nodes[*node], id, "completed");
+            assert_eq!(task(&mut nodes[*node], id, "retries"), "0");
+        }
+        wait("both know", 10, || tasks.iter().all(|(node, id)| task(&mut nodes[1 - node], id, "state") == "completed"));
+    }
 }
 
 /// With a node of Redis 8.4 or later (`REDIS_8_SERVER`): left out where none is named.

@@ -462,24 +462,8 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
             if len < EXT_HEADER_LEN || len > said - at {
                 return Err(too_long);
             }
-            let number = be16(bytes, at + 4);
-            let start = at + EXT_HEADER_LEN;
-            let content = &bytes[start..at + len];
-            extensions.push(match number {
-                0 => Extension::Hostname(text(content)),
-                1 => Extension::HumanName(text(content)),
-                2 if content.len() >= NodeId::LEN + 8 => {
-                    Extension::Forgotten(node_id(bytes, start)?, be64(content, NodeId::LEN))
-                }
-                3 if content.len() >= NodeId::LEN => Extension::ShardId(node_id(bytes, start)?),
-                2 | 3 => return Err(too_long),
-                EXT_SECRET => match content.first_chunk() {
-                    Some(secret) if content.len() == secret.len() => Extension::Secret(*secret),
-                    _ => Extension::Unknown(EXT_SECRET),
-                },
-                EXT_CLUSTER_NAME => Extension::ClusterName(text(content)),
-                other => Extension::Unknown(other),
-            });
+            let content = &bytes[at + EXT_HEADER_LEN..at + len];
+            extensions.push(decode_extension(be16(bytes, at + 4), content, &too_long)?);
             at += len;
         }
     }
@@ -487,6 +471,22 @@ fn decode_ping(kind: PacketType, bytes: &[u8]) -> Result<Body<'static>, WireErro
         return Err(WireError::Length { packet_type, said, needed: at });
     }
     Ok(Body::Ping { kind, gossip, extensions })
+}
+
+fn decode_extension(number: u16, content: &[u8], too_long: &WireError) -> Result<Extension, WireError> {
+    Ok(match number {
+        0 => Extension::Hostname(text(content)),
+        1 => Extension::HumanName(text(content)),
+        2 if content.len() >= NodeId::LEN + 8 => Extension::Forgotten(node_id(content, 0)?, be64(content, NodeId::LEN)),
+        3 if content.len() >= NodeId::LEN => Extension::ShardId(node_id(content, 0)?),
+        2 | 3 => return Err(too_long.clone()),
+        EXT_SECRET => match content.first_chunk() {
+            Some(secret) if content.len() == secret.len() => Extension::Secret(*secret),
+            _ => Extension::Unknown(EXT_SECRET),
+        },
+        EXT_CLUSTER_NAME => Extension::ClusterName(text(content)),
+        other => Extension::Unknown(other),
+    })
 }
 
 /// Writes a packet. Extensions of unknown type are not written.

@@ -68,7 +68,7 @@ pub(crate) fn move_whole(
         (_, Err(NodeError::Refused(_))) => return None,
         (_, Err(lost)) => return Some(Err(lost)),
         (Way::Push, Ok(_)) => wait_for_end(&mut view.nodes[source], &shown),
-        (Way::Pull, Ok(id)) => wait_for_task(&mut view.nodes[target], &id.text_lossy(), &shown),
+        (Way::Pull, Ok(id)) => wait_for_task(manager, &mut view.nodes[target], &id.text_lossy(), &shown),
     };
     if moved.is_ok() {
         for slot in slots {
@@ -88,9 +88,12 @@ fn field(job: &Reply, name: &str) -> Option<String> {
 }
 
 /// Waits until the task of a target is over. It would try for ever by itself.
-fn wait_for_task(target: &mut Node, id: &str, ranges: &str) -> Result<(), NodeError> {
+fn wait_for_task(manager: &Manager, target: &mut Node, id: &str, ranges: &str) -> Result<(), NodeError> {
     loop {
-        let reply = target.words(&format!("CLUSTER MIGRATION STATUS ID {id}"))?;
+        let reply = match target.words(&format!("CLUSTER MIGRATION STATUS ID {id}")) {
+            Ok(reply) => reply,
+            Err(error) => return Err(give_task_up(manager, target, id, error)),
+        };
         let Some(task) = reply.elements().and_then(|tasks| tasks.first()) else {
             return Err(NodeError::Refused("ERR The migration is gone".into()));
         };
@@ -110,6 +113,17 @@ fn wait_for_task(target: &mut Node, id: &str, ranges: &str) -> Result<(), NodeEr
             _ => sleep(ASK_EVERY),
         }
     }
+}
+
+/// Cancels a task of which the target does not tell any more; or says that it goes on.
+fn give_task_up(manager: &Manager, target: &mut Node, id: &str, error: NodeError) -> NodeError {
+    let cancel = format!("CLUSTER MIGRATION CANCEL ID {id}");
+    let is_reached = target.is_connected() || target.connect_quietly(&manager.opts);
+    if is_reached && target.words(&cancel).is_ok() {
+        return error;
+    }
+    let address = target.address();
+    NodeError::Refused(format!("ERR {error}. The node at {address} goes on with the migration unless told: {cancel}"))
 }
 
 /// Waits until the job of these ranges is over.

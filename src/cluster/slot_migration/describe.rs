@@ -79,10 +79,6 @@ impl Job {
     fn task(&self) -> Option<TaskView> {
         let is_ours = !self.is_tracking_only || self.dialect == Dialect::Pull;
         let nodes = self.source.zip(self.target).filter(|_| is_ours)?;
-        let part = |(first, last): &(Slot, Slot)| match first == last {
-            true => first.to_string(),
-            false => format!("{first}-{last}"),
-        };
         let held_ms = self.ended_ms.zip(self.paused_ms).map_or(0, |(ended_ms, paused_ms)| ended_ms - paused_ms);
         let shown = match self.state {
             State::CleaningUp => self.outcome,
@@ -92,7 +88,7 @@ impl Job {
         };
         Some(TaskView {
             name: self.name,
-            slots: self.ranges.iter().map(part).collect::<Vec<_>>().join(" "),
+            slots: ranges_text(&self.ranges),
             nodes,
             operation: if self.is_export { "migrate" } else { "import" },
             state: shown.redis_name(),
@@ -142,9 +138,9 @@ impl Cluster {
         self.jobs.list.iter().filter(|job| !job.state.is_final() && !job.is_tracking_only).count()
     }
 
-    /// The imports of which keys may come, the oldest first.
+    /// The imports of which replicas and the log know, the oldest first.
     fn open_imports(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.list.iter().rev().filter(|job| job.is_open(false) && job.state.has_begun())
+        self.jobs.list.iter().rev().filter(|job| job.is_open(false) && job.is_told())
     }
 
     /// They as they stand in a snapshot: a name and ranges each.

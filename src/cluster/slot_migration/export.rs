@@ -214,10 +214,9 @@ impl Cluster {
             }
             return self.wake_at(now_ms + 10);
         }
-        let hold_ms = self.hold_ms(dialect).max(SHORTEST_HOLD_MS);
         const { assert!(GRANT_LASTS_MS < SHORTEST_HOLD_MS) };
         let job = &mut self.jobs.list[at];
-        job.hold_until_ms = job.hold_until_ms.max(now_ms + hold_ms);
+        job.hold_until_ms = job.hold_until_ms.max(now_ms + SHORTEST_HOLD_MS);
         let word = match dialect {
             Dialect::Push => Message::FailoverGranted,
             Dialect::Pull => job.stream_eof(),
@@ -230,7 +229,7 @@ impl Cluster {
     fn may_grant(&mut self, at: usize, env: &Env) -> bool {
         let job = &self.jobs.list[at];
         let Some(key) = job.target.and_then(|id| self.nodes.find(&id)) else { return false };
-        if self.manual.in_progress() || self.takes_over_soon() {
+        if self.manual.in_progress() || self.takes_over_soon() || self.gives_later(job.dialect) {
             return false;
         }
         let (_, since_ms) = self.jobs.epoch;
@@ -248,9 +247,17 @@ impl Cluster {
         false
     }
 
+    /// Whoever has let another node take over takes nothing over itself. Where nodes pull from each other, in a circle of
+    /// whatever length, one with a smaller id than that which it pulls from gives first; those with a greater one wait.
+    fn gives_later(&self, dialect: Dialect) -> bool {
+        let comes = |state| matches!(state, State::CatchingUp | State::WaitingForEof);
+        let is_first = |job: &super::Job| comes(job.state) && job.source < Some(self.myself().id);
+        dialect == Dialect::Pull && self.jobs.list.iter().any(is_first)
+    }
+
     fn try_to_pause(&mut self, at: usize, env: &Env) {
         let dialect = self.jobs.list[at].dialect;
-        let hold_ms = self.hold_ms(dialect);
+        let (hold_ms, is_later) = (self.hold_ms(dialect), self.gives_later(dialect));
         let (most, most_ahead) = (self.config.slot_migration_max_backlog, self.config.slot_pull_max_lag);
         // A node that has asked to take slots over grants none until it has: two of them would wait for each other.
         let takes_over_soon = self.takes_over_soon();
@@ -259,7 +266,8 @@ impl Cluster {
             Dialect::Push => most.is_none_or(|most| job.unsent <= most.max(SMALL_BACKLOG)),
             Dialect::Pull => job.pull.lag() <= most_ahead,
         };
-        if self.jobs.prevents_pause || !is_small || self.manual.in_progress() || takes_over_soon {
+        let waits = self.jobs.prevents_pause || self.manual.in_progress() || takes_over_soon || is_later;
+        if waits || !is_small {
             return;
         }
         log::info!(
@@ -267,7 +275,7 @@ impl Cluster {
             job.unsent,
             job.description
         );
-        job.hold_until_ms = env.now_ms + hold_ms;
+        job.hold_until_ms = env.now_ms.saturating_add(hold_ms);
         job.paused_ms = Some(env.now_ms);
         if dialect == Dialect::Push {
             self.say(at, Message::Paused);

@@ -1,7 +1,7 @@
 //! The target: slots of another node on their way to this one, or to this one's master.
 
 use super::describe::parse_import;
-use super::{Cluster, Dialect, Env, GRANT_LASTS_MS, JobId, Message, NodeId, NodeKey, Ranges, State};
+use super::{Cluster, Dialect, Env, GRANT_LASTS_MS, Job, JobId, Message, NodeId, NodeKey, Ranges, State};
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
 use crate::structs::slots::slots_in;
@@ -28,10 +28,9 @@ pub(crate) struct Establish {
 impl Cluster {
     // ---- the beginning ----
 
-    /// Whether one of the slots is on its way here already.
+    /// Whether one of the slots is on its way here already, or about to be.
     pub(crate) fn check_importable(&self, ranges: &Ranges) -> Result<(), AdminError> {
-        let importing = self.importing_slots();
-        if slots_in(ranges).any(|slot| importing.contains(slot)) {
+        if self.is_imported(&slots_in(ranges).collect(), None) {
             return refuse("Slot is already being imported on the target by a different migration");
         }
         Ok(())
@@ -50,6 +49,11 @@ impl Cluster {
                 Origin::Tracked => Ok(job.id),
                 Origin::Source => refuse("There is a job of this name"),
             };
+        }
+        if origin == Origin::Tracked {
+            // The next attempt of a job whose last one failed.
+            let is_former = |job: &Job| job.is_tracking_only && job.state.is_final() && job.name == asked.name;
+            self.jobs.list.retain(|job| !is_former(job));
         }
         let source = asked.source.map(|key| self.nodes[key].id);
         let mut job = self.new_job(false, asked.name, asked.ranges, source, env);
@@ -140,15 +144,18 @@ impl Cluster {
     pub(super) fn advance_import(&mut self, at: usize, env: &Env) {
         let job = &self.jobs.list[at];
         if job.state == State::CleaningUp && !self.is_master() {
-            return self.leave_to_master(at, env);
+            let outcome = job.outcome;
+            return if job.is_told() { self.leave_to_master(at, env) } else { self.conclude(at, outcome, env) };
         }
+        let is_told = job.is_told();
         if !job.state.is_in_progress() {
             return;
         }
         match (self.is_master(), job.state) {
             (true, State::Waiting | State::Retrying) => self.begin_attempt(at, env),
-            (false, State::Waiting | State::Retrying) => {
-                self.give_up(at, State::Cancelled, "Cancelled due to switching to replica", env);
+            // Nobody would say how it ended.
+            (false, _) if !is_told => {
+                self.give_up(at, State::Cancelled, "Cancelled due to a failover", env);
             }
             // The master that we replaced had taken them over.
             (true, State::OnPrimary) if self.owner_of_job(at) == Some(self.myself) => {
@@ -166,10 +173,8 @@ impl Cluster {
                     self.end_for_good(at, "Slots were unexpectedly assigned to myself during import", env);
                 } else if owner != self.jobs.list[at].source {
                     self.fail_job(at, "Slots are no longer owned by source node", env);
-                } else if self.jobs.list[at].state == State::MayTakeOver && !self.jobs.prevents_failover {
-                    if self.is_stream_durable(at, env) {
-                        self.take_over(at, env);
-                    }
+                } else if self.jobs.list[at].state == State::MayTakeOver {
+                    self.use_grant(at, env);
                 } else if self.jobs.list[at].dialect == Dialect::Pull {
                     self.advance_pull(at, env);
                 } else {
@@ -191,14 +196,23 @@ impl Cluster {
         self.move_to(at, State::OnPrimary, env);
     }
 
+    /// The takeover was granted. Whatever kept us since: if it is too late, the source may have taken that back.
+    fn use_grant(&mut self, at: usize, env: &Env) {
+        if self.jobs.prevents_failover {
+            // This debugging aid does not make it old.
+            self.jobs.list[at].requested_ms = env.now_ms;
+        } else if env.now_ms - self.jobs.list[at].requested_ms > GRANT_LASTS_MS {
+            self.fail_job(at, "The target could not take over in time", env);
+        } else if self.is_stream_durable(at, env) {
+            match self.may_take_over(env) {
+                true => self.take_over(at, env),
+                false => self.wake_at(env.now_ms + 10),
+            }
+        }
+    }
+
     /// The slots become ours.
     fn take_over(&mut self, at: usize, env: &Env) {
-        if !self.may_take_over(env) {
-            if env.now_ms - self.jobs.list[at].requested_ms > GRANT_LASTS_MS {
-                self.fail_job(at, "The target could not take over in time", env);
-            }
-            return self.wake_at(env.now_ms + 10);
-        }
         // A new one in any case: that is how others see that what we claim is news.
         self.take_epoch(1);
         let slots: Vec<u16> = self.jobs.list[at].slots.iter().collect();

@@ -11,9 +11,9 @@
 //! - A source that has let the target take over holds writes back until it knows what came of it: the claim arrives over the
 //!   bus, or the target answers a ping that was sent after the time in which it might take over and does not claim the slots,
 //!   or the cluster has declared it failed. In the last case the source takes an epoch that beats a claim it has not heard of.
-//! - A target takes over at once when it may, and not at all when that was granted later than [`GRANT_LASTS_MS`] after it
-//!   asked, which is less than a source waits. It does so under an epoch that is greater than any it knows, and only while
-//!   a majority of the masters answers it.
+//! - A target takes over at once when it may, and not at all later than [`GRANT_LASTS_MS`] after it asked, which is less than
+//!   a source waits: that is looked at in the turn in which it takes over. It does so under an epoch that is greater than any
+//!   it knows, and only while a majority of the masters answers it.
 //! - The target knows the epoch of a source that has let it take over, and that epoch stays: the source takes no other one,
 //!   lets no replica take its place, and takes over no slots itself until it knows what came of it.
 //!
@@ -394,6 +394,11 @@ impl Job {
         self.dialect == Dialect::Pull && !self.is_export && !self.is_tracking_only
     }
 
+    /// Replicas and the log know of it: they are to hear how it ends.
+    fn is_told(&self) -> bool {
+        self.state.has_begun() && (self.dialect == Dialect::Push || self.pull.is_told)
+    }
+
     /// It is an export, or an import if that is what is asked for, and is not over.
     fn is_open(&self, is_export: bool) -> bool {
         self.is_export == is_export && !self.state.is_final()
@@ -488,6 +493,12 @@ impl Cluster {
         self.slots_where(|job| job.is_open(false) && job.state.has_begun())
     }
 
+    /// Whether an import, besides this one, has one of these slots, even if it has not begun or is between two attempts.
+    fn is_imported(&self, slots: &SlotSet, besides: Option<JobId>) -> bool {
+        let meets = |job: &Job| job.slots.without(slots) != job.slots;
+        self.jobs.list.iter().any(|job| job.is_open(false) && Some(job.id) != besides && meets(job))
+    }
+
     /// Why CLUSTER SETSLOT cannot open a slot, if so.
     pub(crate) fn check_no_slot_migration(&self) -> Result<(), AdminError> {
         let open = |is_export| self.jobs.list.iter().any(|job| job.is_open(is_export));
@@ -563,7 +574,7 @@ impl Cluster {
             return;
         }
         match message {
-            Message::Unknown => self.end_for_good(at, "Unknown SYNCSLOTS subcommand used", env),
+            Message::Unknown => self.on_migration_failed(link.job, "Unknown SYNCSLOTS subcommand used", env),
             _ if job.dialect == Dialect::Pull && job.is_export => self.on_message_of_puller(at, message, env),
             _ if job.dialect == Dialect::Pull => self.on_message_of_pulled(at, link.channel, message, env),
             Message::Ack => {
@@ -600,12 +611,19 @@ impl Cluster {
         self.fail_job(at, &text, env);
     }
 
-    /// A job cannot go on, and would not if it were tried again.
+    /// A job cannot go on, and would not if it were tried again. (A source leaves it to the target to see that.)
     pub(crate) fn on_migration_failed(&mut self, job: JobId, why: &str, env: &Env) {
-        if let Some(at) = self.jobs.at(job)
-            && self.jobs.list[at].state.is_in_progress()
-        {
-            self.end_for_good(at, why, env);
+        match self.jobs.at(job).filter(|at| self.jobs.list[*at].state.is_in_progress()) {
+            Some(at) if self.jobs.list[at].is_export => self.fail_job(at, why, env),
+            Some(at) => self.end_for_good(at, why, env),
+            None => {}
+        }
+    }
+
+    /// A job cannot go on at this moment.
+    pub(crate) fn on_migration_hindered(&mut self, job: JobId, why: &str, env: &Env) {
+        if let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state.is_in_progress()) {
+            self.fail_job(at, why, env);
         }
     }
 
@@ -737,7 +755,7 @@ impl Cluster {
     fn end_for_good(&mut self, at: usize, message: &str, env: &Env) {
         match self.jobs.list[at].dialect {
             Dialect::Push => self.fail_job(at, message, env),
-            Dialect::Pull => self.give_up(at, State::Cancelled, &format!("Cancelled due to: {message}"), env),
+            Dialect::Pull => self.give_up(at, State::Cancelled, &format!("Given up: {message}"), env),
         }
     }
 
@@ -764,6 +782,9 @@ impl Cluster {
         if cleans {
             let job = &mut self.jobs.list[at];
             job.outcome = outcome;
+            if outcome == State::Cancelled {
+                job.ended_ms = Some(env.now_ms);
+            }
             log::info!("Cleaning up slot migration {} after {}", job.description, outcome.name());
             let (id, slots) = (job.id, job.slots.clone());
             self.move_to(at, State::CleaningUp, env);
@@ -778,11 +799,11 @@ impl Cluster {
     fn conclude(&mut self, at: usize, outcome: State, env: &Env) {
         let is_master = self.is_master();
         let job = &mut self.jobs.list[at];
-        let (tells, is_tried_again) = (job.state.has_begun(), job.retries() && is_master && outcome == State::Failed);
+        let (tells, is_tried_again) = (job.is_told(), job.retries() && is_master && outcome == State::Failed);
         if is_tried_again {
             job.pull.due_ms = env.now_ms + pull_target::RETRY_MS;
         } else {
-            job.ended_ms = Some(env.now_ms);
+            job.ended_ms.get_or_insert(env.now_ms);
         }
         self.move_to(at, if is_tried_again { State::Retrying } else { outcome }, env);
         let job = &self.jobs.list[at];

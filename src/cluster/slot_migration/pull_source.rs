@@ -7,6 +7,9 @@ use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
 use crate::structs::slots::slots_in;
 
+/// What a target that tries again is told of a task that was cancelled here. One of ours takes it for the end.
+pub(super) const CANCELLED_HERE: &str = "The task was cancelled on the source";
+
 /// What CLUSTER SYNCSLOTS SYNC says, and who says it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sync {
@@ -35,10 +38,10 @@ impl Cluster {
         }
         let node = &self.nodes[asked.target];
         let id = node.id;
-        if !node.is_master() {
-            return refuse(format!("Destination node {id} is not a master"));
+        if !node.is_master() || asked.target == self.myself {
+            return refuse(format!("Destination node {id} is not a master, or this node itself"));
         }
-        let mut retries = 0;
+        let mut former = None;
         if let Some(at) = self.jobs.list.iter().position(|job| job.is_export && job.name == asked.name) {
             let job = &self.jobs.list[at];
             if job.target != Some(id) {
@@ -47,13 +50,14 @@ impl Cluster {
             if job.state == State::Granted {
                 return Ok(None);
             }
+            if job.state == State::Cancelled {
+                return refuse(CANCELLED_HERE);
+            }
             if !job.state.is_final() {
-                self.fail_job(at, "Main channel - The target began anew", env);
+                self.fail_job(at, "The target began anew", env);
             }
             // The same task goes on.
-            if let Some(job) = self.jobs.list.remove(at) {
-                retries = job.pull.retries + 1;
-            }
+            former = self.jobs.list.remove(at);
         }
         let is_away = |slot| self.jobs.list.iter().any(|job| job.is_open(true) && job.slots.contains(slot));
         if slots_in(&asked.ranges).any(is_away) {
@@ -64,7 +68,11 @@ impl Cluster {
         }
         let mut job = self.new_job(true, asked.name, asked.ranges, Some(id), env);
         (job.dialect, job.state) = (Dialect::Pull, State::WaitingForChannel);
-        (job.pull.retries, job.pull.is_numbered) = (retries, asked.is_numbered);
+        job.pull.is_numbered = asked.is_numbered;
+        if let Some(former) = former {
+            job.pull.retries = former.pull.retries + 1;
+            (job.created_ms, job.message) = (former.created_ms, former.message);
+        }
         log::info!("Slot migration asked for by its target: {}", job.description);
         let id = job.id;
         self.jobs.list.push_front(job);

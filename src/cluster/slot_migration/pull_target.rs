@@ -9,6 +9,7 @@
 //! Redis it does not: there, a target that has stood still drops the attempt.
 
 use super::describe::numbers;
+use super::pull_source::CANCELLED_HERE;
 use super::{
     Channel, Cluster, Env, GRANT_LASTS_MS, Job, JobId, JobLink, Message, NodeId, NodeKey, Order, Ranges, State, command,
 };
@@ -76,6 +77,8 @@ pub(super) struct Pull {
     pub(super) is_numbered: bool,
     /// The takeover was granted in an earlier turn.
     pub(super) is_heard: bool,
+    /// Replicas and the log have heard of this attempt: the source has agreed to it.
+    pub(super) is_told: bool,
 }
 
 impl Pull {
@@ -146,7 +149,7 @@ impl Cluster {
             if self.jobs.list[at].state != State::Retrying {
                 return refuse("another ASM task is already in progress");
             }
-            self.give_up(at, State::Cancelled, "Cancelled due to new import requested", env);
+            self.give_up(at, State::Cancelled, "Given up for another import", env);
         }
         let name = NodeId::random(&mut self.rng);
         let mut job = self.new_job(false, name, ranges, Some(self.nodes[source].id), env);
@@ -165,11 +168,17 @@ impl Cluster {
             if !is_meant || job.is_tracking_only {
                 continue;
             }
-            count += 1;
-            match job.state {
-                State::CleaningUp => job.outcome = State::Cancelled,
-                _ => self.give_up(at, State::Cancelled, "Cancelled due to user request", env),
+            match (job.state, job.outcome) {
+                // It would be tried again.
+                (State::CleaningUp, State::Failed) if job.retries() => {
+                    (job.outcome, job.ended_ms) = (State::Cancelled, Some(env.now_ms));
+                }
+                // It ends as it is.
+                (State::CleaningUp, _) => continue,
+                _ if job.late_end.is_some() => continue,
+                _ => self.give_up(at, State::Cancelled, "Cancelled by a command", env),
             }
+            count += 1;
         }
         count
     }
@@ -187,25 +196,36 @@ impl Cluster {
             job.pull.retries += 1;
             self.move_to(at, State::Waiting, env);
         }
+        if self.source_to_pull(at, env).is_some() {
+            let job = &self.jobs.list[at];
+            let (job, slots) = (job.id, job.slots.clone());
+            self.order(Order::Prepare { job, slots });
+            self.wake_at(env.now_ms + WORD_MS);
+        }
+    }
+
+    /// Who has the slots now, as they may have gone to another node since they were asked for. Ends a job that has nothing to
+    /// pull any more; one whose slots come in another way waits.
+    fn source_to_pull(&mut self, at: usize, env: &Env) -> Option<NodeKey> {
         let job = &self.jobs.list[at];
-        let (job, slots) = (job.id, job.slots.clone());
-        self.order(Order::Prepare { job, slots });
-        self.wake_at(env.now_ms + WORD_MS);
+        let is_imported = self.is_imported(&job.slots, Some(job.id));
+        let why = match self.source_of(&job.ranges) {
+            Ok(source) if source == self.myself => "slots owned by myself now".to_string(),
+            Ok(source) if !is_imported => return Some(source),
+            Ok(_) => {
+                self.wake_at(env.now_ms + WORD_MS);
+                return None;
+            }
+            Err(AdminError(text)) => text,
+        };
+        self.give_up(at, State::Cancelled, &format!("Given up: {why}"), env);
+        None
     }
 
     /// Nothing is left in the slots, and writes are not paused.
     pub(crate) fn on_import_ready(&mut self, job: JobId, env: &Env) {
         let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::Waiting) else { return };
-        // The slots may have gone to another node since.
-        let source = match self.source_of(&self.jobs.list[at].ranges) {
-            Ok(source) if source == self.myself => {
-                return self.give_up(at, State::Cancelled, "Cancelled due to slots owned by myself now", env);
-            }
-            Ok(source) => source,
-            Err(AdminError(text)) => {
-                return self.give_up(at, State::Cancelled, &format!("Cancelled due to {text}"), env);
-            }
-        };
+        let Some(source) = self.source_to_pull(at, env) else { return };
         let node = &self.nodes[source];
         let (id, ip, port) = (node.id, node.ip.clone(), node.client_port(self.config.tls_replication));
         let description = self.describe_job(false, self.jobs.list[at].name, &self.jobs.list[at].ranges, Some(id));
@@ -217,8 +237,6 @@ impl Cluster {
         log::info!("Connecting slot migration {} (ip: {ip}, port {port})", job.description);
         let link = job.id.main();
         self.move_to(at, State::Connecting, env);
-        let command = self.import_command(at);
-        self.order(Order::Propagate(command));
         self.order(Order::Connect { link, ip, port });
     }
 
@@ -297,12 +315,17 @@ impl Cluster {
                 matches!(job.state, State::ReadingAuthReply | State::ReadingConfReply | State::ReadingSyncReply)
             }
             Channel::Snapshot => {
-                matches!(job.pull.channel, ChannelState::ReadingAuthReply | ChannelState::ReadingReply)
+                job.state == State::OpeningChannel
+                    && matches!(job.pull.channel, ChannelState::ReadingAuthReply | ChannelState::ReadingReply)
             }
         }
     }
 
     pub(super) fn on_pull_reply(&mut self, at: usize, channel: Channel, line: &[u8], env: &Env) {
+        // It may be of an attempt that has failed by now.
+        if !self.pull_awaits_reply(at, channel) {
+            return;
+        }
         self.jobs.list[at].heard_ms = env.now_ms;
         match channel {
             Channel::Main => self.on_main_reply(at, line, env),
@@ -311,18 +334,24 @@ impl Cluster {
     }
 
     fn on_main_reply(&mut self, at: usize, line: &[u8], env: &Env) {
-        let refuse = |machine: &mut Cluster, what: &str| {
-            let why = format!("Error reply to {what} from the source: {}", String::from_utf8_lossy(line));
-            machine.fail_pull_link(at, Channel::Main, &why, env);
-        };
+        let refuse = |machine: &mut Cluster, what| machine.fail_pull_link(at, Channel::Main, &refusal(what, line), env);
         match self.jobs.list[at].state {
             State::ReadingAuthReply if line == b"+OK" => self.send_conf(at, env),
             State::ReadingAuthReply => refuse(self, "AUTH"),
             State::ReadingConfReply if line == b"+OK" => self.send_sync(at, env),
             State::ReadingConfReply => refuse(self, "CLUSTER SYNCSLOTS CONF"),
-            State::ReadingSyncReply if line.starts_with(b"+RDBCHANNELSYNCSLOTS") => self.open_snapshot_link(at, env),
+            State::ReadingSyncReply if line.starts_with(b"+RDBCHANNELSYNCSLOTS") => {
+                // Keys may come from now on.
+                self.jobs.list[at].pull.is_told = true;
+                let command = self.import_command(at);
+                self.order(Order::Propagate(command));
+                self.open_snapshot_link(at, env);
+            }
+            State::ReadingSyncReply if line.strip_prefix(b"-ERR ") == Some(CANCELLED_HERE.as_bytes()) => {
+                self.end_for_good(at, CANCELLED_HERE, env);
+            }
             State::ReadingSyncReply if line.starts_with(b"-NOTREADY") => {
-                log::info!("Source node replied to SYNCSLOTS SYNC with -NOTREADY, will retry later...");
+                log::info!("Slot migration {}: the source is not ready", self.jobs.list[at].description);
                 self.jobs.list[at].pull.due_ms = env.now_ms + RETRY_MS;
                 self.move_to(at, State::WaitingToSync, env);
             }
@@ -344,11 +373,10 @@ impl Cluster {
     }
 
     fn on_snapshot_reply(&mut self, at: usize, line: &[u8], env: &Env) {
-        let why = |what: &str| format!("Error reply to {what} from the source: {}", String::from_utf8_lossy(line));
         let job = &mut self.jobs.list[at];
         match job.pull.channel {
             ChannelState::ReadingAuthReply if line == b"+OK" => self.ask_for_snapshot(at),
-            ChannelState::ReadingAuthReply => self.fail_pull_link(at, Channel::Snapshot, &why("AUTH"), env),
+            ChannelState::ReadingAuthReply => self.fail_pull_link(at, Channel::Snapshot, &refusal("AUTH", line), env),
             // It says that it is there until it can begin.
             ChannelState::ReadingReply if line.is_empty() => {}
             ChannelState::ReadingReply if line.starts_with(b"+SLOTSSNAPSHOT") => {
@@ -358,7 +386,8 @@ impl Cluster {
                 self.move_to(at, State::ReceivingSnapshot, env);
             }
             ChannelState::ReadingReply => {
-                self.fail_pull_link(at, Channel::Snapshot, &why("CLUSTER SYNCSLOTS RDBCHANNEL"), env);
+                let why = refusal("CLUSTER SYNCSLOTS RDBCHANNEL", line);
+                self.fail_pull_link(at, Channel::Snapshot, &why, env);
             }
             _ => {}
         }
@@ -409,9 +438,6 @@ impl Cluster {
         let job = &mut self.jobs.list[at];
         if job.dialect == super::Dialect::Push || std::mem::replace(&mut job.pull.is_heard, true) && job.backlog == 0 {
             return true;
-        }
-        if env.now_ms - job.requested_ms > GRANT_LASTS_MS {
-            self.fail_job(at, "The target could not take over in time", env);
         }
         self.wake_at(env.now_ms + 1);
         false
@@ -472,12 +498,14 @@ impl Cluster {
     }
 
     // ---- the end ----
+    //
+    // Of what is said then, tools that know Redis look for the name of the channel and for a timeout.
 
     /// A link is not there, or says that it cannot go on: another attempt may.
     pub(super) fn fail_pull_link(&mut self, at: usize, channel: Channel, why: &str, env: &Env) {
         let text = match channel {
-            Channel::Main => format!("Main channel - Failed to sync with source node: {why}"),
-            Channel::Snapshot => format!("RDB channel - Failed to sync with the source node: {why}"),
+            Channel::Main => format!("Main channel: the source cannot be asked for the slots: {why}"),
+            Channel::Snapshot => format!("RDB channel: the source cannot be asked for a snapshot: {why}"),
         };
         self.fail_job(at, &text, env);
     }
@@ -496,8 +524,8 @@ impl Cluster {
             (Channel::Snapshot, _) if job.is_export => {
                 self.fail_job(at, "RDB channel - Failed to send slots snapshot", env);
             }
-            (Channel::Snapshot, _) => self.fail_job(at, "RDB channel - Connection is closed", env),
-            (Channel::Main, _) => self.fail_job(at, "Main channel - Connection is closed", env),
+            (Channel::Snapshot, _) => self.fail_job(at, "RDB channel: the link broke", env),
+            (Channel::Main, _) => self.fail_job(at, "Main channel: the link broke", env),
         }
     }
 
@@ -514,6 +542,11 @@ impl Cluster {
         let secrets = self.nodes.iter().filter_map(|(_, node)| node.secret.as_ref());
         secrets.fold(false, |found, secret| found | is_same(secret, said))
     }
+}
+
+/// What a source has replied.
+fn refusal(to: &str, line: &[u8]) -> String {
+    format!("it replied to {to}: {}", String::from_utf8_lossy(line))
 }
 
 /// Compares without telling by the time it takes how much is the same.

@@ -17,6 +17,16 @@ fn task(pair: &Pair, side: usize) -> TaskView {
     pair.nodes[side].slot_tasks(None).remove(0)
 }
 
+/// Each attempt that failed has deleted the slots once.
+fn check_deleted(pair: &Pair, what: &str) {
+    let task = task(pair, 1);
+    let failed = task.retries as usize + usize::from(task.state == "canceled");
+    let all: Vec<Slot> = [SLOT, 100, 101, 102].repeat(failed);
+    // One that is cancelled between attempts has nothing to delete.
+    let is_right = pair.deleted == all || task.state == "canceled" && pair.deleted == all[4..];
+    assert!(is_right, "{what}: {:?} after {task:?}", pair.deleted);
+}
+
 fn states(pair: &Pair) -> (&'static str, &'static str) {
     (task(pair, 0).state, task(pair, 1).state)
 }
@@ -35,7 +45,7 @@ fn slots_come_to_the_target_that_asks_for_them() {
     assert!(propagated[1].starts_with("CLUSTER SYNCSLOTS FINISH STATE SUCCESS NAME "), "{propagated:?}");
     let (source, target) = (task(&pair, 0), task(&pair, 1));
     assert_eq!((source.operation, target.operation, source.name), ("migrate", "import", target.name));
-    assert_eq!((source.slots.as_str(), target.slots.as_str()), ("7 100-102", "7 100-102"));
+    assert_eq!((source.slots.as_str(), target.slots.as_str()), ("7-7 100-102", "7-7 100-102"));
     assert_eq!((target.retries, target.last_error.as_str(), target.nodes.0.as_str()), (0, "", A));
     assert!(source.ended_ms >= source.begun_ms && source.held_ms < 200, "{source:?}");
 }
@@ -62,7 +72,7 @@ fn a_cut_at_any_moment_is_followed_by_another_attempt() {
                 }
                 pair.bus = true;
                 pair.run_until_settled(30_000);
-                pair.deleted = vec![SLOT, 100, 101, 102];
+                check_deleted(&pair, &what);
                 pair.check_settled(&what);
                 assert_eq!(pair.owner(Source), "b", "{what}: {:?} {:?}", task(&pair, 0), task(&pair, 1));
             }
@@ -108,7 +118,7 @@ fn whatever_happens_when_each_slot_has_one_owner() {
             pair.streamed[1] = pair.streamed[0];
             pair.run_until_settled(1000);
         }
-        pair.deleted = vec![SLOT, 100, 101, 102];
+        check_deleted(&pair, &format!("seed {seed}"));
         let states = (pair.state(Source), pair.state(Target));
         assert!(
             is_cancelled || seed % 4 == 0 || pair.owner(Target) == "b",
@@ -140,9 +150,243 @@ fn a_grant_that_was_long_on_its_way_is_not_taken() {
     assert_eq!((pair.owner(Target), pair.state(Source)), ("a", "failover-granted"));
     // The source is not ready until it knows that nothing came of it.
     pair.run_until_settled(20_000);
-    pair.deleted = vec![SLOT, 100, 101, 102];
+    check_deleted(&pair, "at last");
     pair.check_settled("at last");
     assert_eq!((pair.owner(Source), task(&pair, 1).retries), ("b", 1));
+}
+
+#[test]
+fn a_grant_that_a_target_was_kept_from_using_is_not_taken() {
+    for pulls in [false, true] {
+        let mut pair = quick();
+        pair.nodes[0].config.manual_failover_timeout_ms = 500;
+        if pulls {
+            pair.begin_pull()
+        } else {
+            pair.begin()
+        }
+        while pair.nodes[1].jobs.list.front().is_none_or(|job| job.state != State::MayTakeOver) {
+            pair.run_until_delivered(pair.delivered + 1);
+            pair.turn(Source);
+        }
+        if pulls {
+            pair.turn(Target);
+        }
+        assert_eq!((pair.state(Source), pair.state(Target)), ("failover-granted", "failover-granted"));
+        // It answers a ping before it goes on.
+        pair.now_ms += 2500;
+        pair.gossip();
+        pair.turn(Source);
+        assert_eq!((pair.state(Source), pair.owner(Source)), ("failed", "a"));
+        pair.turn(Target);
+        pair.turn(Target);
+        pair.check_one_serves();
+        assert!(pair.message(Target).starts_with("The target could not take over in time"), "{}", pair.message(Target));
+        pair.run_until_settled(10_000);
+        pair.check_settled("at last");
+        assert_eq!(pair.owner(Source), if pulls { "b" } else { "a" });
+    }
+}
+
+#[test]
+fn nothing_more_is_read_from_a_link_that_is_lost() {
+    for channel in [Channel::Main, Channel::Snapshot] {
+        let mut pair = Pair::new();
+        pair.snapshots = false;
+        pair.begin_pull();
+        pair.run(500);
+        assert_eq!(states(&pair), ("wait-bgsave-start", "init-rdbchannel"));
+        let job = pair.jobs[1].unwrap();
+        assert!(pair.nodes[1].awaits_reply(job.snapshot()));
+        pair.nodes[1].on_migration_link_lost(JobLink { job, channel }, &Env::at(pair.now_ms));
+        assert!(!pair.nodes[1].awaits_reply(job.snapshot()) && !pair.nodes[1].awaits_reply(job.main()));
+    }
+}
+
+#[test]
+fn a_task_between_attempts_leaves_alone_what_comes_in_another_way() {
+    let mut pair = Pair::new();
+    pair.snapshots = false;
+    pair.begin_pull();
+    pair.run(500);
+    pair.cut();
+    pair.turn(Target);
+    assert_eq!(task(&pair, 1).state, "failed");
+    assert!(pair.nodes[1].check_importable(&vec![(50, 101)]).is_err());
+    assert_eq!(pair.nodes[1].check_importable(&vec![(103, 104)]), Ok(()));
+    // It comes nevertheless, from a node that asked before.
+    let (env, source) = (Env::at(pair.now_ms), pair.nodes[1].find(A.as_bytes()));
+    let name = NodeId::parse(&[b'5'; 40]).unwrap();
+    let asked = Establish { source, name, ranges: vec![(100, 100)], owner: source };
+    pair.nodes[1].establish(asked, Origin::Source, &env).unwrap();
+    let (prepared, deleted) = (pair.prepared, pair.deleted.len());
+    pair.run(3000);
+    let pulled = || pair.nodes[1].slot_tasks(None).into_iter().find(|task| task.name != name).unwrap();
+    assert_eq!((pulled().state, pair.prepared, pair.deleted.len()), ("none", prepared, deleted));
+    // Now they are ours.
+    for slot in [SLOT, 100, 101, 102] {
+        let me = pair.nodes[1].my_key();
+        pair.nodes[1].unbind(slot);
+        pair.nodes[1].bind(slot, me);
+    }
+    pair.turn(Target);
+    let pulled = pair.nodes[1].slot_tasks(None).into_iter().find(|task| task.name != name).unwrap();
+    assert_eq!((pulled.state, pair.prepared, pair.deleted.len()), ("canceled", prepared, deleted));
+    assert!(pulled.last_error.starts_with("Given up: slots owned by myself now (state: none"), "{}", pulled.last_error);
+}
+
+#[test]
+fn a_task_of_a_target_that_was_a_replica_meanwhile_is_not_tried_again() {
+    for is_told in [true, false] {
+        let mut pair = Pair::new();
+        pair.snapshots = false;
+        pair.begin_pull();
+        match is_told {
+            true => pair.run(500),
+            false => pair.run_until_delivered(2),
+        }
+        let (me, third) = (pair.nodes[1].my_key(), pair.nodes[1].find(&[b'c'; 40]).unwrap());
+        pair.nodes[1].unbind_all(me);
+        pair.nodes[1].set_master(third);
+        pair.turn(Target);
+        assert_eq!(pair.state(Target), if is_told { "occurring-on-primary" } else { "cancelled" });
+        pair.nodes[1].set_node_as_master(me);
+        for _ in 0..60 {
+            pair.turn(Target);
+            pair.now_ms += 50;
+        }
+        assert_eq!(pair.state(Target), if is_told { "failed" } else { "cancelled" });
+        assert!(pair.nodes[1].importing_slots().is_empty() && pair.nodes[1].jobs.open == 0);
+        assert_eq!(pair.nodes[1].cancel_tasks(None, &Env::at(pair.now_ms)), 0);
+    }
+}
+
+#[test]
+fn replicas_hear_of_an_attempt_when_the_source_has_agreed() {
+    let mut pair = Pair::new();
+    let target = pair.nodes[0].find(B.as_bytes()).unwrap();
+    pair.nodes[0].migrating.insert(3, target);
+    pair.begin_pull();
+    pair.run(5000);
+    assert!(task(&pair, 1).retries > 2, "{:?}", task(&pair, 1));
+    assert!(pair.propagated.is_empty() && pair.nodes[1].imports_text().is_empty());
+    pair.nodes[0].migrating.clear();
+    pair.run(3000);
+    assert_eq!((states(&pair), pair.propagated.len()), (("completed", "completed"), 2));
+}
+
+#[test]
+fn a_task_that_is_cancelled_on_the_source_is_over_for_the_target_too() {
+    let mut pair = Pair::new();
+    pair.snapshots = false;
+    pair.begin_pull();
+    pair.run(500);
+    assert_eq!(pair.nodes[0].cancel_tasks(None, &Env::at(pair.now_ms)), 1);
+    pair.run(3000);
+    assert_eq!(states(&pair), ("canceled", "canceled"));
+    let error = task(&pair, 1).last_error;
+    assert!(error.starts_with("Given up: The task was cancelled on the source"), "{error}");
+    check_deleted(&pair, "cancelled");
+    // Another task is another matter.
+    (pair.snapshots, pair.deleted) = (true, Vec::new());
+    pair.begin_pull();
+    pair.run(2000);
+    assert_eq!(states(&pair), ("completed", "completed"));
+}
+
+#[test]
+fn what_hinders_an_attempt_for_a_while_does_not_end_the_task() {
+    let mut pair = Pair::new();
+    pair.begin_pull();
+    pair.run_until_delivered(9);
+    let job = pair.jobs[1].unwrap();
+    pair.nodes[1].on_migration_hindered(job, "busy", &Env::at(pair.now_ms));
+    pair.turn(Target);
+    assert_eq!((task(&pair, 1).state, task(&pair, 1).ended_ms), ("failed", None));
+    assert!(task(&pair, 1).last_error.starts_with("busy"));
+    while pair.deliver(Source) {}
+    pair.turn(Source);
+    // The source remembers the task from one attempt to the next.
+    let first = task(&pair, 0);
+    assert_eq!((first.state, first.last_error.is_empty()), ("failed", false));
+    while task(&pair, 0).retries == 0 {
+        pair.run(50);
+    }
+    assert_eq!((task(&pair, 0).created_ms, task(&pair, 0).last_error), (first.created_ms, first.last_error));
+    pair.run(2000);
+    assert_eq!((states(&pair), task(&pair, 1).retries), (("completed", "completed"), 1));
+    check_deleted(&pair, "tried again");
+}
+
+#[test]
+fn a_cancel_counts_what_it_cancels() {
+    for fails_first in [false, true] {
+        let mut pair = Pair::new();
+        pair.snapshots = false;
+        pair.begin_pull();
+        pair.run(500);
+        let (env, job) = (Env::at(pair.now_ms), pair.jobs[1].unwrap());
+        if fails_first {
+            pair.nodes[1].on_migration_link_lost(job.main(), &env);
+        }
+        assert_eq!(pair.nodes[1].cancel_tasks(None, &env), 1);
+        assert_eq!((task(&pair, 1).state, task(&pair, 1).ended_ms), ("canceled", Some(env.now_ms)));
+        assert_eq!(pair.nodes[1].jobs.list[0].state, State::CleaningUp);
+        assert_eq!(pair.nodes[1].cancel_tasks(None, &env), 0);
+        pair.run(3000);
+        assert_eq!((task(&pair, 1).state, task(&pair, 1).ended_ms), ("canceled", Some(env.now_ms)));
+    }
+    // One of the other dialect that has failed has failed.
+    let mut pair = Pair::new();
+    pair.snapshots = false;
+    pair.begin();
+    pair.run(500);
+    let (env, job) = (Env::at(pair.now_ms), pair.jobs[1].unwrap());
+    pair.nodes[1].on_migration_link_lost(job.main(), &env);
+    assert_eq!(pair.nodes[1].cancel_tasks(None, &env), 0);
+    // A source whose slots may have been taken is told once.
+    let mut pair = Pair::new();
+    pair.nodes[1].slot_migration_debug().prevents_failover = true;
+    pair.begin_pull();
+    pair.run(1000);
+    assert_eq!(states(&pair).0, "stream-eof");
+    let env = Env::at(pair.now_ms);
+    assert_eq!((pair.nodes[0].cancel_tasks(None, &env), pair.nodes[0].cancel_tasks(None, &env)), (1, 0));
+}
+
+#[test]
+fn of_nodes_that_pull_from_each_other_the_one_with_the_smaller_id_gives_first() {
+    let mut pair = Pair::new();
+    pair.nodes[0].slot_migration_debug().prevents_pause = true;
+    pair.begin_pull();
+    pair.run(1000);
+    assert_eq!(states(&pair), ("handoff-prep", "wait-stream-eof"));
+    // The other way all is ready, too.
+    let (env, name) = (Env::at(pair.now_ms), NodeId::parse(&[b'5'; 40]).unwrap());
+    let (first, target) = (pair.nodes[1].find(A.as_bytes()).unwrap(), pair.nodes[1].my_key());
+    let asked = |target| Sync { name, ranges: vec![(8200, 8200)], target, is_numbered: false };
+    assert!(pair.nodes[1].serve_pull(asked(target), &env).is_err(), "to itself");
+    let job = pair.nodes[1].serve_pull(asked(first), &env).unwrap().unwrap();
+    pair.nodes[1].open_snapshot_channel(name, &env).unwrap();
+    pair.nodes[1].on_snapshot_started(job, &env);
+    pair.nodes[1].on_snapshot_ended(job, true, 1, &env);
+    pair.nodes[1].on_migration_message(job.main(), Message::Applied(0), &env);
+    pair.run(500);
+    let given = |pair: &Pair| pair.nodes[1].slot_tasks(Some(name.as_bytes())).remove(0).state;
+    assert_eq!((given(&pair), pair.nodes[1].held_slots().is_empty()), ("handoff-prep", true));
+    pair.nodes[0].slot_migration_debug().prevents_pause = false;
+    pair.run(500);
+    assert_eq!((given(&pair), pair.owner(Target)), ("stream-eof", "b"));
+}
+
+#[test]
+fn writes_may_be_held_back_for_as_long_as_can_be_said() {
+    let mut pair = Pair::new();
+    pair.nodes[0].config.slot_pull_hold_ms = i64::MAX;
+    pair.begin_pull();
+    pair.run(2000);
+    pair.check_settled("as planned");
+    assert_eq!(pair.owner(Source), "b");
 }
 
 /// A Redis says nothing of how old its grant is.
@@ -219,20 +463,20 @@ fn a_cancelled_or_hopeless_task_is_not_tried_again() {
             let name = task(pair, 1).name;
             assert_eq!(pair.nodes[1].cancel_tasks(Some(b"nobody"), &env), 0);
             assert_eq!(pair.nodes[1].cancel_tasks(Some(name.as_bytes()), &env), 1);
-            "Cancelled due to user request"
+            "Cancelled by a command"
         },
         |pair| {
             pair.nodes[1].on_data_flushed(&Env::at(pair.now_ms));
-            "Cancelled due to: Data was flushed"
+            "Given up: Data was flushed"
         },
         |pair| {
             let job = pair.jobs[1].unwrap();
             pair.nodes[1].on_migration_failed(job, "of a type", &Env::at(pair.now_ms));
-            "Cancelled due to: of a type"
+            "Given up: of a type"
         },
         |pair| {
             pair.nodes[1].config.durable_acks = 1;
-            "Cancelled due to: Slots do not move as a whole while cluster-durable-acks is on"
+            "Given up: Slots do not move as a whole while cluster-durable-acks is on"
         },
     ];
     for event in events {

@@ -58,6 +58,8 @@ pub(super) struct Pair {
     pub(super) snapshots: bool,
     pub(super) delivered: usize,
     pub(super) deleted: Vec<Slot>,
+    /// How often the target was to see whether its slots are empty.
+    pub(super) prepared: usize,
     pub(super) propagated: Vec<Vec<u8>>,
 }
 
@@ -78,11 +80,12 @@ impl Pair {
             snapshots: true,
             delivered: 0,
             deleted: Vec::new(),
+            prepared: 0,
             propagated: Vec::new(),
         }
     }
 
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         let (ranges, env) = (vec![(SLOT, SLOT), (100, 102)], Env::at(self.now_ms));
         let target = self.nodes[0].find(B.as_bytes()).unwrap();
         self.nodes[0].migrate_slots(vec![(ranges, target)], "a test", &env);
@@ -151,7 +154,10 @@ impl Pair {
                 self.close(at, Channel::Main, job);
             }
             Order::CloseSnapshotLink { job } => self.close(at, Channel::Snapshot, job),
-            Order::Prepare { job, .. } => self.nodes[at].on_import_ready(job, &env),
+            Order::Prepare { job, .. } => {
+                self.prepared += 1;
+                self.nodes[at].on_import_ready(job, &env);
+            }
             Order::Snapshot { job, .. } if self.snapshots => {
                 if self.pulls {
                     self.queues[1].push_back((Channel::Snapshot, b"+SLOTSSNAPSHOT\r\n".to_vec()));
@@ -458,6 +464,17 @@ fn a_grant_that_was_long_on_its_way_is_not_taken() {
     pair.run(15_000);
     pair.check_settled("late grant");
     assert_eq!(pair.owner(Target), "a");
+}
+
+#[test]
+fn a_source_waits_with_a_grant_no_longer_than_was_said() {
+    let mut pair = Pair::new();
+    pair.nodes[1].slot_migration_debug().prevents_failover = true;
+    pair.nodes[0].config.manual_failover_timeout_ms = 5000;
+    pair.begin();
+    pair.run(500);
+    let job = &pair.nodes[0].jobs.list[0];
+    assert_eq!((job.state, job.hold_until_ms), (State::Granted, job.paused_ms.unwrap() + 10_000));
 }
 
 #[test]
@@ -768,6 +785,14 @@ fn a_replica_follows_an_import_and_cleans_up_when_it_is_promoted() {
     replica.advance_slot_migrations(&env);
     assert_eq!(replica.slot_migrations()[0].state, "cleaning-up");
     assert_eq!(replica.slot_migrations()[0].message, "A failover occurred during slot import");
+    // Its master tries again: that is the same job.
+    let mut replica = node(B, ClusterConfig::default());
+    for _ in 0..3 {
+        replica.track_import(texts[0].as_bytes(), &env);
+        let name = replica.slot_migrations()[0].name;
+        assert_eq!((replica.slot_migrations().len(), replica.jobs.open), (1, 1));
+        assert_eq!(replica.finish_import(name, false, "", &env), Ok(()));
+    }
     // Or its master says how it ended.
     let mut replica = node(B, ClusterConfig::default());
     replica.track_import(texts[0].as_bytes(), &env);

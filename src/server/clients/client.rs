@@ -79,7 +79,7 @@ client_flags! {
     KILLED = 31;
     /// Tracks keys or did so once.
     HAS_TRACKED = 32;
-    /// Another node of the cluster, which needs no permissions.
+    /// Another node of the cluster: it needs no permissions for the dialogue of slots that move, and may do nothing else.
     INTERNAL = 35;
     /// Its EVAL scripts are debugged (`SCRIPT DEBUG`), ...
     SCRIPT_DEBUG = 33;

@@ -184,6 +184,7 @@ fn authenticate(ctx: &mut Ctx<'_>, args: Args<'_>, user: &[u8], password: &[u8])
     }
     let c = ctx.c_mut();
     c.flags.add(ClientFlags::AUTHENTICATED);
+    c.flags.remove(ClientFlags::INTERNAL);
     c.user = user.to_vec();
     Ok(())
 }
@@ -303,6 +304,7 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         ClientFlags::NO_TOUCH,
         ClientFlags::NO_EVICT,
         ClientFlags::PUBSUB,
+        ClientFlags::INTERNAL,
     ] {
         c.flags.remove(gone);
     }

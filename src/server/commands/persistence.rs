@@ -275,6 +275,23 @@ fn restored_value(ctx: &mut Ctx<'_>, key: &[u8], payload: &[u8]) -> Result<NewVa
         .map_err(|e| CmdError::text(format!("ERR {e}")))
 }
 
+/// Replicas and the log are told when a key expires instead of after how long, and of the value as this version writes it.
+fn tell_restored(ctx: &mut Ctx<'_>, args: Args<'_>, relative: Option<i64>, own: Option<&Vec<u8>>) {
+    if relative.is_none() && own.is_none() {
+        return;
+    }
+    let relative = relative.map(|at| at.to_string());
+    let mut words: Vec<&[u8]> = args.iter().collect();
+    if let Some(at) = &relative {
+        words[2] = at.as_bytes();
+        words.push(b"ABSTTL");
+    }
+    if let Some(own) = own {
+        words[3] = own;
+    }
+    ctx.srv.ks.effects.replace_with(&words);
+}
+
 fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = restore_options(args)?;
     let (db, key) = (ctx.db, &args[1]);
@@ -311,7 +328,6 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let ks = &mut ctx.srv.ks;
     ks.insert(db, key, value, expire_ms);
     let access = ks.access.clone();
-    // Replicas and the log have it as this version writes it.
     let mut own = Vec::new();
     if let Some(mut entry) = ks.dbs[db].get_mut(key) {
         access.restore(&mut entry, options.idle_s, options.freq);
@@ -319,18 +335,9 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             encode_dump(&mut own, value_view(&entry), false);
         }
     }
-    let relative = expire_ms.filter(|_| !options.absolute_ttl).map(|at| at.to_string());
-    if is_import || relative.is_some() {
-        let mut words: Vec<&[u8]> = args.iter().collect();
-        if let Some(at) = &relative {
-            words[2] = at.as_bytes();
-            words.push(b"ABSTTL");
-        }
-        if is_import {
-            words[3] = &own;
-        }
-        ks.effects.replace_with(&words);
-    }
+    let relative = expire_ms.filter(|_| !options.absolute_ttl);
+    tell_restored(ctx, args, relative, is_import.then_some(&own));
+    let ks = &mut ctx.srv.ks;
     ks.signal_modified(db, key);
     ks.effects.notify(notify::GENERIC, "restore", key, db);
     ctx.dirty(1);

@@ -136,6 +136,9 @@ pub(super) fn conf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             let Some(known) = known else {
                 return refuse(format!("Node {} not found in cluster", String::from_utf8_lossy(value)));
             };
+            if view(ctx)?.myself().id == known {
+                return refuse("The destination node is this node itself".into());
+            }
             node = Some(known);
         } else if is(option, b"capa") {
             is_numbered |= value == NUMBERS;

@@ -115,6 +115,9 @@ impl Server {
             O::NoMulti => {
                 row.has(flag::NO_MULTI).then_some(CmdError::of("ERR Command not allowed inside a transaction"))
             }
+            O::Acl if c.is(ClientFlags::INTERNAL) => {
+                (row.name != "cluster|syncslots" && !row.has(flag::NO_AUTH)).then_some(error::NO_AUTH)
+            }
             O::Acl => self.check_acl(id, cmd, args).err(),
             O::Slot => match self.cluster_route(id, cmd, args) {
                 Ok(slot) if self.waits_for_hand_over(c, slot, call) => return Admission::Postpone,

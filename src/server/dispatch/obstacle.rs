@@ -163,6 +163,7 @@ const OF_FLAGS: &[(ClientFlags, Obstacle)] = &[
     (ClientFlags::EXPORT, Obstacle::Unheard),
     (ClientFlags::IMPORT, Obstacle::SlotLink),
     (ClientFlags::EXPORT, Obstacle::SlotLink),
+    (ClientFlags::INTERNAL, Obstacle::Acl),
     (ClientFlags::ASKING, Obstacle::Asking),
     (ClientFlags::TRACKING, Obstacle::Tracking),
 ];
@@ -205,10 +206,10 @@ impl Obstacles {
     /// What does not hold for the stream of our master, which is obeyed.
     const NOT_FOR_MASTER: Obstacles =
         Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl, Obstacle::Slot, Obstacle::GoodReplicas, Obstacle::ReadOnly]);
-    /// Nor for other nodes that have shown that they are of this cluster.
-    const NOT_FOR_INTERNAL: Obstacles = Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl]);
     /// Keys of slots that move here come before the slots are ours.
     const NOT_FOR_IMPORT: Obstacles = Obstacles::of(&[Obstacle::Slot]);
+    /// And where this node has connected to their source, that need not log in.
+    const NOT_FOR_PULLED: Obstacles = Obstacles::NOT_FOR_IMPORT.or(Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl]));
     /// Nor does this hold for the log being loaded, nor anything else of the server. What has come to be logged is not refused for what the server has become
     /// since.
     const NOT_FOR_LOG: Obstacles = Obstacles::NOT_FOR_MASTER.or(Obstacles::of(&[
@@ -252,25 +253,20 @@ impl Obstacles {
     /// Those that may stand against a client of this sort at all.
     #[inline]
     fn against(c: &Client) -> Obstacles {
-        const LINKS: ClientFlags = ClientFlags::AOF
-            .union(ClientFlags::MASTER)
-            .union(ClientFlags::IMPORT)
-            .union(ClientFlags::EXPORT)
-            .union(ClientFlags::INTERNAL);
+        const LINKS: ClientFlags =
+            ClientFlags::AOF.union(ClientFlags::MASTER).union(ClientFlags::IMPORT).union(ClientFlags::EXPORT);
         if !c.is(LINKS) {
             return Obstacles(!0);
         }
-        let internal = if c.is(ClientFlags::INTERNAL) { Obstacles::NOT_FOR_INTERNAL } else { Obstacles::default() };
         let kept = if c.is(ClientFlags::IMPORT) {
-            Obstacles::NOT_FOR_IMPORT
+            if c.is(ClientFlags::INTERNAL) { Obstacles::NOT_FOR_PULLED } else { Obstacles::NOT_FOR_IMPORT }
         } else if c.is(ClientFlags::AOF) {
             Obstacles::NOT_FOR_LOG
-        } else if c.is(ClientFlags::MASTER.union(ClientFlags::EXPORT)) {
-            Obstacles::NOT_FOR_MASTER
         } else {
-            Obstacles::default()
+            // Our master, or a target.
+            Obstacles::NOT_FOR_MASTER
         };
-        Obstacles(!kept.or(internal).0)
+        Obstacles(!kept.0)
     }
 
     #[inline]
@@ -417,6 +413,12 @@ mod tests {
         let scopes = [Obstacles::OF_CALL, Obstacles::EACH_CALL, Obstacles::LASTING];
         assert_eq!(scopes.iter().map(|set| set.iter().count()).sum::<usize>(), Obstacle::ALL.len());
         assert_eq!(scopes.iter().fold(Obstacles::default(), |all, set| all | *set).iter().count(), Obstacle::ALL.len());
+    }
+
+    #[test]
+    fn another_node_of_the_cluster_is_asked_what_it_may_do() {
+        let of_internal = OF_BIT[ClientFlags::INTERNAL.bits().trailing_zeros() as usize];
+        assert_eq!(of_internal.iter().collect::<Vec<_>>(), [Obstacle::Acl]);
     }
 
     #[test]

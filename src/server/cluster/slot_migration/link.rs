@@ -18,6 +18,8 @@ use std::task::Poll;
 
 /// A reply to the handshake is a line, not longer than this.
 const LONGEST_REPLY: usize = 16 * 1024;
+/// So many of them are read before others have their turn.
+const REPLIES_PER_TURN: usize = 64;
 
 /// A link of a job.
 #[derive(Debug)]
@@ -161,15 +163,32 @@ impl Server {
         let _ = handshake.flush();
         // What comes unasked is left to the connection until it is a client's.
         if !bus.machine.awaits_reply(link) && event.closed {
-            self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env));
+            return self.lose_migration_link(link);
         }
-        loop {
+        for _ in 0..REPLIES_PER_TURN {
             match self.next_reply(link) {
                 Ok(Some(line)) => self.with_cluster(|machine, env| machine.on_migration_reply(link, &line, env)),
                 Ok(None) => return,
                 Err(e) if e.kind() == io::ErrorKind::Other => return self.fail_migration(link.job, &e.to_string()),
-                Err(_) => self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env)),
+                // The link is closed when what the machine wants done is: nothing is read from it until then.
+                Err(_) => return self.lose_migration_link(link),
             };
+        }
+        self.look_again(link);
+    }
+
+    fn lose_migration_link(&mut self, link: JobLink) {
+        self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env));
+    }
+
+    /// There may be more on a link: that is shown anew as soon as others have had their turn.
+    fn look_again(&mut self, link: JobLink) {
+        let registry = self.reactor.registry();
+        let peer = self.bus.as_mut().and_then(|bus| bus.migrations.link(link)).map(|link| &mut link.peer);
+        if let Some(Peer::Handshake(handshake)) = peer
+            && handshake.conn.reregister(registry, Source::SlotMigration(handshake.number).token()).is_err()
+        {
+            self.lose_migration_link(link);
         }
     }
 
@@ -233,7 +252,7 @@ impl Server {
     }
 
     /// What comes over the link of a job: from a target nothing but what belongs to the dialogue, from a source besides
-    /// that commands that write to its slots.
+    /// that commands that write to its slots, and what a Valkey may put before them.
     pub(crate) fn check_slot_link(&mut self, id: ClientId, row: &Command, args: Args<'_>) -> Result<(), CmdError> {
         let Some(JobLink { job, channel }) = self.job_of(id) else { return Ok(()) };
         let is_import = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::IMPORT));
@@ -246,7 +265,8 @@ impl Server {
             "function|restore" if channel == Channel::Snapshot => true,
             _ if row.group == Group::Scripting => false,
             _ if row.flags & flag::WRITE != 0 => self.is_within_job(job, row, args),
-            _ => true,
+            "select" | "ping" => true,
+            _ => false,
         };
         if is_expected {
             return Ok(());
@@ -275,7 +295,12 @@ impl Server {
         } else {
             format!("Failed to process command during slot migration: {error}")
         };
-        self.fail_migration(job, &text);
+        match error.code() {
+            b"OOM" | b"BUSY" | b"MISCONF" | b"LOADING" | b"NOREPLICAS" => {
+                self.with_cluster(|machine, env| machine.on_migration_hindered(job, &text, env));
+            }
+            _ => self.fail_migration(job, &text),
+        }
     }
 
     // ---- both sides ----

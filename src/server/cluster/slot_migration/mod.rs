@@ -88,6 +88,8 @@ impl Server {
         }
         self.drain_effects();
         self.note_migration_links();
+        // A target that has been kept in this turn is not to take over by an old time.
+        self.clock.tick_us();
         self.with_cluster(|machine, env| {
             if flushed {
                 machine.on_data_flushed(env);

@@ -50,8 +50,10 @@ impl Server {
         self.add_to_trim(std::iter::once(slot));
     }
 
-    /// Whether keys are left in slots that another node serves, from another time. They go.
+    /// Whether keys are left in those of the slots that another node serves, from another time. They go.
     pub(crate) fn trims_first(&mut self, slots: &SlotSet) -> bool {
+        let Some(machine) = self.cluster() else { return false };
+        let slots = slots.without(&machine.myself().slots);
         let is_left = slots.iter().any(|slot| self.ks.dbs[0].slot_len(slot) > 0);
         if is_left {
             self.add_to_trim(slots.iter());
