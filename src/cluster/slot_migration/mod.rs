@@ -209,10 +209,10 @@ pub(crate) enum Order {
     Send { job: JobId, bytes: Vec<u8> },
     /// The handshake is over: what the link says from now on are commands.
     Adopt { job: JobId },
-    /// Write what the slots hold to the link, as soon as there may be a child that does so; writes to them from then on are to
-    /// follow. Then `on_snapshot_started` and, at its end, `on_snapshot_ended`.
+    /// Give what the slots hold to the link, part by part, and writes to what has gone. Then `on_snapshot_started` and, at its
+    /// end, `on_snapshot_ended`.
     Snapshot { job: JobId, slots: SlotSet },
-    /// What was held back while the snapshot was written is to follow now, and all further writes at once.
+    /// What the slots hold has gone; all further writes go, too. (Who gives it part by part has nothing to do.)
     Stream { job: JobId },
     /// Close the job's link, which the machine has forgotten, and what else serves the job.
     Close { job: JobId },
