@@ -4,7 +4,8 @@ use crate::common;
 
 use common::{SERVER, TestServer, real_redis, run, try_run, wait_for};
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -616,6 +617,13 @@ fn dump_restore_and_migrate() {
     assert_eq!(run::<i64>(&mut a, &["DBSIZE"]), 0);
     assert_eq!(run::<String>(&mut b, &["GET", "l"]), "text");
     assert!(run::<i64>(&mut b, &["PTTL", "l"]) > 90_000);
+    // Many go in slices, and in as many commands for the replicas.
+    let names: Vec<String> = (0..2000).map(|n| format!("many:{n}")).collect();
+    redis::cmd("MSET").arg(names.iter().map(|name| (name, "v")).collect::<Vec<_>>()).exec(&mut a).unwrap();
+    let words: Vec<&str> = ["KEYS"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let before = run::<i64>(&mut b, &["DBSIZE"]);
+    assert_eq!(migrate(&mut a, "", &words).unwrap(), "OK");
+    assert_eq!((run::<i64>(&mut a, &["DBSIZE"]), run::<i64>(&mut b, &["DBSIZE"])), (0, before + 2000));
     run::<()>(&mut a, &["SET", "m", "1"]);
     drop(to);
     assert!(migrate(&mut a, "m", &[]).unwrap_err().contains("error or timeout"));
@@ -714,6 +722,118 @@ fn keys_on_their_way_hold_up_only_those_who_would_write_to_them() {
     assert_eq!(run::<String>(&mut other, &["GET", "small"]), "2");
     drop((c, other));
     drop(answering.join().unwrap());
+}
+
+/// A target of MIGRATE that answers what it is told to, whatever it hears.
+struct Deaf(std::net::TcpListener);
+
+impl Deaf {
+    fn new() -> Deaf {
+        Deaf(std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Sends MIGRATE of a key, over a connection of its own.
+    fn migrate(&self, server: &TestServer, key: &str, rest: &[&str]) -> BufReader<TcpStream> {
+        let port = self.0.local_addr().unwrap().port().to_string();
+        let words = [&["MIGRATE", "127.0.0.1", &port, key, "0", "9223372036854775807"], rest].concat();
+        let mut client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.write_all((words.join(" ") + "\r\n").as_bytes()).unwrap();
+        BufReader::new(client)
+    }
+
+    fn accept(&self) -> TcpStream {
+        self.0.accept().unwrap().0
+    }
+}
+
+/// Waits for a payload, which is small.
+fn hear(link: &mut TcpStream) {
+    let (mut heard, mut buffer) = (Vec::new(), [0; 1 << 16]);
+    while !heard.windows(7).any(|word| word == b"RESTORE") {
+        let count = link.read(&mut buffer).unwrap();
+        assert!(count > 0);
+        heard.extend_from_slice(&buffer[..count]);
+    }
+}
+
+/// Waits for a payload, and answers.
+fn answer(link: &mut TcpStream, text: &str) {
+    hear(link);
+    link.write_all(text.as_bytes()).unwrap();
+}
+
+fn line(client: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    client.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn a_stream_on_its_way_stays_if_its_groups_change() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    let target = Deaf::new();
+    run::<()>(&mut c, &["XGROUP", "CREATE", "s", "g", "0", "MKSTREAM"]);
+    run::<String>(&mut c, &["XADD", "s", "1-1", "f", "v"]);
+    run::<redis::Value>(&mut c, &["XREADGROUP", "GROUP", "g", "c", "STREAMS", "s", ">"]);
+    let mut client = target.migrate(&server, "s", &[]);
+    let mut link = target.accept();
+    let mut answers = "+OK\r\n+OK\r\n";
+    for (n, script) in
+        ["'XACK','s','g','1-1'", "'XGROUP','SETID','s','g','7-7'", "'XGROUP','CREATECONSUMER','s','g','d'"]
+            .into_iter()
+            .enumerate()
+    {
+        if n > 0 {
+            client = target.migrate(&server, "s", &["REPLACE"]);
+        }
+        hear(&mut link);
+        // It has not named the key.
+        run::<redis::Value>(&mut c, &["EVAL", &format!("return redis.call({script})"), "0"]);
+        link.write_all(answers.as_bytes()).unwrap();
+        assert!(line(&mut client).contains("changed on its way"), "{script}");
+        assert_eq!(run::<i64>(&mut c, &["EXISTS", "s"]), 1);
+        answers = "+OK\r\n";
+    }
+}
+
+#[test]
+fn what_a_target_says_unasked_answers_nothing() {
+    let server = TestServer::start(&[]);
+    let mut c = server.connect();
+    let target = Deaf::new();
+    run::<()>(&mut c, &["MSET", "a", "1", "b", "2"]);
+    let mut client = target.migrate(&server, "a", &[]);
+    answer(&mut target.accept(), "+OK\r\n+OK\r\n+OK\r\n");
+    assert_eq!(line(&mut client), "+OK\r\n");
+    // That connection is not used again.
+    let mut client = target.migrate(&server, "b", &[]);
+    answer(&mut target.accept(), "+OK\r\n-BUSYKEY Target key name already exists.\r\n");
+    assert!(line(&mut client).contains("BUSYKEY"));
+    assert_eq!(run::<i64>(&mut c, &["EXISTS", "a", "b"]), 1);
+}
+
+#[test]
+fn keys_that_became_a_masters_on_their_way_stay_and_are_answered_for_once() {
+    let server = TestServer::start(&["--replica-read-only", "no"]);
+    let mut c = server.connect();
+    let target = Deaf::new();
+    run::<()>(&mut c, &["MSET", "a", "1", "b", "2"]);
+    let mut client = target.migrate(&server, "a", &[]);
+    let mut link = target.accept();
+    hear(&mut link);
+    run::<()>(&mut c, &["REPLICAOF", "127.0.0.1", "1"]);
+    link.write_all(b"+OK\r\n+OK\r\n").unwrap();
+    let mut replies = String::new();
+    client.read_to_string(&mut replies).unwrap();
+    assert!(replies.starts_with("-UNBLOCKED") && replies.lines().count() == 1, "{replies}");
+    // When nothing more of it is under way, the connection serves the next one. Who was a replica before may give keys away.
+    wait_for(10, "it is over", || run::<String>(&mut c, &["INFO", "stats"]).contains("migrate_cached_sockets:1\r\n"));
+    let mut client = target.migrate(&server, "b", &[]);
+    answer(&mut link, "+OK\r\n");
+    assert_eq!(line(&mut client), "+OK\r\n");
+    assert_eq!(run::<Vec<Option<String>>>(&mut c, &["MGET", "a", "b"]), [Some("1".to_string()), None]);
 }
 
 /// A payload for RESTORE: a value in the layout of this number, and a footer with the right checksum.

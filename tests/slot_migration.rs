@@ -423,6 +423,8 @@ fn large_values_go_in_pieces_and_hold_up_nobody() {
         redis::cmd("RPUSH").arg("{bar}list").arg((0..20_000).collect::<Vec<_>>()).exec(&mut nodes[0].conn).unwrap();
     }
     assert_eq!(nodes[0].text(&["SETRANGE", "{bar}string", "8000000", "x"]), "int(8000001)");
+    // None of them as a whole may wait for the target.
+    assert_eq!(nodes[0].text(&["CONFIG", "SET", "client-output-buffer-limit", "slave 6mb 0 0"]), "OK");
     let digest = nodes[0].text(&["DEBUG", "DIGEST"]);
     let stop = Arc::new(AtomicBool::new(false));
     let watchers: Vec<_> = nodes.iter().map(|node| watch(node, stop.clone())).collect();

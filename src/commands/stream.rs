@@ -638,7 +638,7 @@ fn xsetid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     drop(entry);
     ctx.out.ok();
-    ctx.dirty(1);
+    group::group_changed(ctx, key, 1);
     ctx.ks.effects.notify(notify::STREAM, "xsetid", key, ctx.db);
     Ok(())
 }

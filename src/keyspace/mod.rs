@@ -412,6 +412,13 @@ impl Keyspace {
         self.effects.modified(key, true);
     }
 
+    /// A key changed in a way that Redis takes for none where clients watch it, as the groups of a stream do.
+    pub(crate) fn signal_aside(&mut self, db: usize, key: &[u8]) {
+        if !self.watch.is_empty() {
+            self.watch.touch_aside(db, key);
+        }
+    }
+
     #[inline(never)]
     fn touch_watched(&mut self, db: usize, key: &[u8]) {
         let present = self.dbs[db].get(key).is_some();

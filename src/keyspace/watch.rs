@@ -15,6 +15,11 @@ pub(crate) struct WatchedKey {
     pub(crate) was_expired: bool,
 }
 
+/// A watcher that is no client, but has begun to copy a key: it hears of whatever changes in it.
+pub(crate) fn copier(number: u32) -> ClientId {
+    ClientId { index: u32::MAX, generation: number }
+}
+
 /// The clients that watch each key, and whether it had expired by then.
 type Watchers = HashMap<Vec<u8>, Vec<(ClientId, bool)>>;
 
@@ -72,6 +77,13 @@ impl WatchTable {
                 self.dirty.push(*client);
             }
         }
+    }
+
+    /// Marks those who copy a key that changed in a way in which it did not for clients.
+    pub(crate) fn touch_aside(&mut self, db: usize, key: &[u8]) {
+        let clients = self.keys.get(db).and_then(|keys| keys.get(key));
+        let copiers = clients.into_iter().flatten().filter(|(client, _)| client.index == copier(0).index);
+        self.dirty.extend(copiers.map(|(client, _)| *client));
     }
 
     /// Marks the watchers of keys of a database that is emptied or replaced: keys that exist in either are changed,
@@ -134,6 +146,19 @@ mod tests {
         assert!(ks.watch.dirty.is_empty());
         ks.set(0, b"k", NewValue::Int(2), false);
         assert_eq!(ks.watch.dirty, [CLIENT]);
+    }
+
+    #[test]
+    fn what_is_no_change_for_clients_is_one_for_who_copies_the_key() {
+        let mut ks = watching(Some(None));
+        ks.watch.add(copier(7), &WatchedKey { db: 0, key: b"k".to_vec(), was_expired: false });
+        ks.signal_aside(0, b"k");
+        assert_eq!(ks.watch.dirty, [copier(7)]);
+        ks.signal_aside(0, b"other");
+        ks.signal_aside(1, b"k");
+        assert_eq!(ks.watch.dirty.len(), 1);
+        ks.signal_modified(0, b"k");
+        assert_eq!(ks.watch.dirty.len(), 3);
     }
 
     #[test]

@@ -17,11 +17,13 @@ use crate::structs::stream::{Group, Stream, StreamId};
 /// Elements that one command adds, as far as they are told apart (pairs count once): about so many, or so many bytes.
 const ITEMS_PER_COMMAND: usize = 64;
 const BYTES_PER_COMMAND: usize = 64 * 1024;
+/// A table that has become sparse gives little: after so many looks at it others have their turn.
+const SCANS_PER_QUESTION: usize = 64;
 
 /// How far a key has been written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// So many elements, or those before this cursor of a table.
+    /// So many elements, or bytes of a string, or those before this cursor of a table.
     Elements(u64),
     Stream(StreamPlace),
     /// The value, but not its time to live.
@@ -50,6 +52,8 @@ struct Writer<'a, E> {
     buf: &'a mut Vec<u8>,
     key: &'a [u8],
     place: &'a mut Place,
+    /// A longer string is put together from parts of this length.
+    longest_string: usize,
     goes_on: &'a mut dyn FnMut(&mut Vec<u8>) -> Result<bool, E>,
 }
 
@@ -105,12 +109,18 @@ impl<E> Writer<'_, E> {
         mut cursor: u64,
         scan: impl Fn(u64, &mut Elements) -> u64,
     ) -> Result<IsWhole, E> {
-        let mut elements = Elements::default();
+        let (mut elements, mut scans) = (Elements::default(), 0);
         loop {
             cursor = scan(cursor, &mut elements);
-            if elements.is_full() || cursor == 0 && elements.count > 0 {
+            scans += 1;
+            if elements.is_full() || scans == SCANS_PER_QUESTION || cursor == 0 {
+                scans = 0;
                 let place = if cursor == 0 { Place::Expiry } else { Place::Elements(cursor) };
-                if !self.put_elements(verb, &mut elements, place)? {
+                let goes_on = match elements.count {
+                    0 => self.came_to(place)?,
+                    _ => self.put_elements(verb, &mut elements, place)?,
+                };
+                if !goes_on {
                     return Ok(false);
                 }
             }
@@ -139,6 +149,22 @@ impl<E> Writer<'_, E> {
             }
             if is_over {
                 return Ok(true);
+            }
+        }
+    }
+
+    /// The rest of a string.
+    fn put_string(&mut self, from: u64, text: &[u8]) -> Result<IsWhole, E> {
+        let mut at = from as usize;
+        loop {
+            let (verb, rest) = (if at == 0 { "SET" } else { "APPEND" }, text.get(at..).unwrap_or_default());
+            if rest.len() <= self.longest_string {
+                put_command(self.buf, &[verb.as_bytes(), self.key, rest]);
+                return Ok(true);
+            }
+            at += self.longest_string;
+            if !self.put(&[verb.as_bytes(), self.key, &rest[..self.longest_string]], Place::Elements(at as u64))? {
+                return Ok(false);
             }
         }
     }
@@ -293,7 +319,7 @@ impl<E> Writer<'_, E> {
         };
         match entry.value() {
             ValueRef::Int(v) => put_command(self.buf, &[b"SET", self.key, itoa::Buffer::new().format(v).as_bytes()]),
-            ValueRef::Str { bytes, .. } => put_command(self.buf, &[b"SET", self.key, bytes]),
+            ValueRef::Str { bytes, .. } => return self.put_string(from, bytes),
             ValueRef::Object(Object::Set(set)) => return self.put_set(from, set),
             ValueRef::Object(Object::Hash(hash)) => return self.put_hash(from, hash),
             ValueRef::Object(Object::Zset(zset)) => return self.put_zset(from, zset),
@@ -309,14 +335,16 @@ impl<E> Writer<'_, E> {
     }
 }
 
-/// Appends the commands that make a key, from `place` on, until `goes_on` says no after one of them.
+/// Appends the commands that make a key, from `place` on, until `goes_on` says no after one of them. Strings longer than
+/// `longest_string` take several.
 pub(crate) fn put_entry<E>(
     buf: &mut Vec<u8>,
     entry: &Entry,
     place: &mut Place,
+    longest_string: usize,
     goes_on: &mut dyn FnMut(&mut Vec<u8>) -> Result<bool, E>,
 ) -> Result<(), E> {
-    let mut writer = Writer { buf, key: entry.key(), place, goes_on };
+    let mut writer = Writer { buf, key: entry.key(), place, longest_string, goes_on };
     if writer.put_value(entry)? {
         if let (Some(at_ms), false) = (entry.expire_ms(), *place == Place::Done) {
             put_command(buf, &[b"PEXPIREAT", entry.key(), itoa::Buffer::new().format(at_ms).as_bytes()]);

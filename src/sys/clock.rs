@@ -170,6 +170,12 @@ impl Clock {
     pub(crate) fn ms(&self) -> i64 {
         self.us() / 1000
     }
+
+    /// What this clock shows when `then` is over, in whole milliseconds.
+    pub(crate) fn ms_until(&self, then: Instant) -> i64 {
+        let left = then.saturating_duration_since(Instant::now()).as_millis();
+        self.ms().saturating_add(i64::try_from(left).unwrap_or(i64::MAX)).saturating_add(1)
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +197,14 @@ mod tests {
         let told = clock.tick_us();
         assert!(told >= before + 50_000, "{told} after {before}");
         assert!((told - real).abs() < 2_000, "{told} against {real}");
+    }
+
+    #[test]
+    fn what_is_far_ahead_is_not_in_the_past() {
+        let clock = Clock::new();
+        let far = Instant::now().checked_add(Duration::from_secs(i64::MAX as u64 / 2)).unwrap();
+        assert_eq!(clock.ms_until(far), i64::MAX);
+        assert_eq!(clock.ms_until(Instant::now()), clock.ms() + 1);
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Cluster {
 
     // ---- the snapshot ----
 
-    /// A child writes what the slots hold.
+    /// What the slots hold is on its way.
     pub(crate) fn on_snapshot_started(&mut self, job: JobId, env: &Env) {
         if let Some(at) = self.jobs.at(job) {
             log::info!("Beginning snapshot of slot migration {}.", self.jobs.list[at].description);

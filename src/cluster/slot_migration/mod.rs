@@ -322,10 +322,10 @@ pub(crate) enum Order {
     Send { link: JobLink, bytes: Vec<u8> },
     /// The handshake is over: what the link says from now on are commands.
     Adopt { link: JobLink },
-    /// Write what the slots hold to the link that is for it, as soon as there may be a child that does so; writes to them from
-    /// then on are to follow. Then `on_snapshot_started` and, at its end, `on_snapshot_ended`.
+    /// Give what the slots hold to the link that is for it, part by part, and writes to what has gone. Then
+    /// `on_snapshot_started` and, at its end, `on_snapshot_ended`.
     Snapshot { job: JobId, slots: SlotSet },
-    /// What was held back while the snapshot was written is to follow now, and all further writes at once.
+    /// What the slots hold has gone; all further writes go, too. (Who gives it part by part has nothing to do.)
     Stream { job: JobId },
     /// Close the job's links, which the machine has forgotten, and what else serves the job.
     Close { job: JobId },

@@ -249,9 +249,17 @@ pub(super) fn find_or_create(group: &mut ConsumerGroup, name: &[u8], now_ms: i64
     }
 }
 
+/// So much changed in the groups of a stream, which is none of a client's business who watches the stream.
+pub(super) fn group_changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
+    if changes > 0 {
+        ctx.dirty(changes);
+        ctx.ks.signal_aside(ctx.db, key);
+    }
+}
+
 /// The effects of creating a consumer.
 pub(super) fn consumer_created(ctx: &mut Ctx<'_>, key: &[u8]) {
-    ctx.dirty(1);
+    group_changed(ctx, key, 1);
     ctx.ks.effects.notify(notify::STREAM, "xgroup-createconsumer", key, ctx.db);
 }
 
@@ -270,7 +278,7 @@ fn xack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     let acknowledged = ids_of(args.from(3))?.into_iter().filter(|id| group.acknowledge(*id)).count();
     drop(entry);
-    ctx.dirty(acknowledged as u64);
+    group_changed(ctx, &args[1], acknowledged as u64);
     ctx.out.int(acknowledged as i64);
     Ok(())
 }
@@ -434,7 +442,7 @@ fn xclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         propagate_group_id(effects, ctx.db, key, group_name, last_id, entries_read);
     }
     effects.prevented = target::ALL;
-    ctx.dirty((given + deleted + usize::from(tell_last_id)) as u64);
+    group_changed(ctx, key, (given + deleted + usize::from(tell_last_id)) as u64);
     Ok(())
 }
 
@@ -524,7 +532,7 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let effects = &mut ctx.ks.effects;
     claims.iter().for_each(|claim| claim.propagate(effects, ctx.db, key, group_name));
     effects.prevented = target::ALL;
-    ctx.dirty((given + deleted.len()) as u64);
+    group_changed(ctx, key, (given + deleted.len()) as u64);
     Ok(())
 }
 
@@ -688,7 +696,7 @@ fn xgroup_create(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.ks.signal_modified(ctx.db, key);
     }
     ctx.out.ok();
-    ctx.dirty(1);
+    group_changed(ctx, key, 1);
     ctx.ks.effects.notify(notify::STREAM, "xgroup-create", key, ctx.db);
     Ok(())
 }
@@ -707,7 +715,7 @@ fn xgroup_setid(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     group.entries_read = options.entries_read.unwrap_or(-1);
     drop(entry);
     ctx.out.ok();
-    ctx.dirty(1);
+    group_changed(ctx, key, 1);
     ctx.ks.effects.notify(notify::STREAM, "xgroup-setid", key, ctx.db);
     Ok(())
 }
@@ -718,7 +726,7 @@ fn xgroup_destroy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let destroyed = stream_mut(&mut entry)?.destroy_group(name);
     drop(entry);
     if destroyed {
-        ctx.dirty(1);
+        group_changed(ctx, key, 1);
         let effects = &mut ctx.ks.effects;
         effects.notify(notify::STREAM, "xgroup-destroy", key, ctx.db);
         // Clients that wait for new entries of the group get an error now.
@@ -753,7 +761,7 @@ fn xgroup_delconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let pending = group.remove_consumer(&args[4]);
     drop(entry);
     if pending.is_some() {
-        ctx.dirty(1);
+        group_changed(ctx, key, 1);
         ctx.ks.effects.notify(notify::STREAM, "xgroup-delconsumer", key, ctx.db);
     }
     ctx.out.int(pending.unwrap_or(0) as i64);

@@ -398,7 +398,7 @@ fn read_for_group(
         propagate_group_id(effects, ctx.db, key, reader.group, last_id, entries_read);
     }
     if gave {
-        ctx.dirty(1);
+        group::group_changed(ctx, key, 1);
     }
     Ok(gave)
 }

@@ -223,7 +223,8 @@ pub(crate) fn put_value(
             }
         }
         ValueView::Stream(stream) => {
-            put_stream(buf, stream, compress, &mut Place::Node(0), &mut |buf| spill(buf).map(|()| true))?;
+            let most_compressed = if compress { usize::MAX } else { 0 };
+            put_stream(buf, stream, most_compressed, &mut Place::Node(0), &mut |buf| spill(buf).map(|()| true))?;
         }
         ValueView::Damaged(damaged) => buf.extend_from_slice(&damaged.bytes),
         ValueView::List(List::Packed(list)) => {

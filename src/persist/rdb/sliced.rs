@@ -1,6 +1,6 @@
 //! The payload of DUMP, put together in slices: of a large value it takes long.
 
-use super::encode::{ValueView, put_item, put_len, put_node, put_string, put_value};
+use super::encode::{self, ValueView, put_len, put_value};
 use super::stream::{self, put_stream};
 use super::{VERSION, encode_dump};
 use crate::keyspace::hash::Hash;
@@ -8,11 +8,14 @@ use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
 use crate::structs::crc64;
+use crate::structs::listpack::Item;
+use crate::structs::quicklist::BodyView;
 use std::convert::Infallible;
 
 /// Elements between two questions whether to go on.
 const ELEMENTS: usize = 64;
-/// Longer strings are taken as they are, in pieces of this size: to compress them would take long. Bytes.
+/// Longer strings and elements are taken as they are, and the former in pieces of this size: to compress them would take long.
+/// Bytes.
 const LONG_STRING: usize = 256 * 1024;
 
 /// How far a payload was put together. The value does not change meanwhile.
@@ -124,28 +127,18 @@ impl SlicedDump {
             }
             ValueView::Str(text) => {
                 begin(out, text.len());
-                let pieces = text[(at as usize).min(text.len())..].chunks(LONG_STRING);
-                let from = at;
-                let whole = put_in_order(
-                    out,
-                    &mut at,
-                    1,
-                    goes_on,
-                    pieces.map(|p| move |out: &mut Vec<u8>| out.extend_from_slice(p)),
-                );
-                at = from + (at - from) * LONG_STRING as u64;
-                whole
+                put_text(out, &mut at, goes_on, text)
             }
             ValueView::Stream(stream) => {
                 let mut place = if let Place::Stream(place) = self.place { place } else { stream::Place::Node(0) };
                 let put: Result<(), Infallible> =
-                    put_stream(out, stream, compress, &mut place, &mut |out| Ok(goes_on(out.len())));
+                    put_stream(out, stream, most_compressed(compress), &mut place, &mut |out| Ok(goes_on(out.len())));
                 let Ok(()) = put;
                 self.place = if place == stream::Place::Done { Place::Footer } else { Place::Stream(place) };
                 return;
             }
             small => {
-                let _ = put_value(out, small, compress, &mut |_| Ok(()));
+                let _ = put_value(out, small, false, &mut |_| Ok(()));
                 true
             }
         };
@@ -157,13 +150,45 @@ impl SlicedDump {
 fn is_large(value: &ValueView<'_>) -> bool {
     match value {
         ValueView::Str(text) => text.len() > LONG_STRING,
-        ValueView::List(list) => matches!(list, List::Quick(_)),
-        ValueView::Set(set) => matches!(set, Set::Table(_)),
-        ValueView::Hash(hash) => matches!(hash, Hash::Table(_)),
-        ValueView::Zset(zset) => matches!(zset, Zset::Ordered(_)),
-        ValueView::Stream(_) => true,
-        ValueView::Int(_) | ValueView::Damaged(_) => false,
+        ValueView::List(List::Packed(list))
+        | ValueView::Set(Set::Packed(list))
+        | ValueView::Hash(Hash::Packed(list))
+        | ValueView::Zset(Zset::Packed(list)) => list.as_bytes().len() > LONG_STRING,
+        ValueView::List(List::Quick(_))
+        | ValueView::Set(Set::Table(_))
+        | ValueView::Hash(Hash::Table(_))
+        | ValueView::Zset(Zset::Ordered(_))
+        | ValueView::Stream(_) => true,
+        ValueView::Set(Set::Ints(_)) | ValueView::Int(_) | ValueView::Damaged(_) => false,
     }
+}
+
+/// No longer string is to be compressed, bytes.
+fn most_compressed(compress: bool) -> usize {
+    if compress { LONG_STRING } else { 0 }
+}
+
+fn put_string(out: &mut Vec<u8>, text: &[u8], compress: bool) {
+    encode::put_string(out, text, text.len() <= most_compressed(compress));
+}
+
+fn put_item(out: &mut Vec<u8>, item: Item<'_>, compress: bool) {
+    let is_short = matches!(item, Item::Str(text) if text.len() <= most_compressed(compress));
+    encode::put_item(out, item, is_short);
+}
+
+fn put_node(out: &mut Vec<u8>, node: BodyView<'_>, compress: bool) {
+    encode::put_node(out, node, node.raw_len() <= most_compressed(compress));
+}
+
+/// A string from a byte on. Whether that is all.
+fn put_text(out: &mut Vec<u8>, at: &mut u64, goes_on: &mut dyn FnMut(usize) -> bool, text: &[u8]) -> bool {
+    let pieces = text[(*at as usize).min(text.len())..].chunks(LONG_STRING);
+    let mut count = 0;
+    let is_whole =
+        put_in_order(out, &mut count, 1, goes_on, pieces.map(|p| move |out: &mut Vec<u8>| out.extend_from_slice(p)));
+    *at += count * LONG_STRING as u64;
+    is_whole
 }
 
 /// The elements of a table from a cursor on. Whether that is all.
@@ -234,21 +259,38 @@ mod tests {
         bare.run("xgroup create stream i $");
         for key in ["list", "set", "ints", "hash", "zset", "string", "number", "few", "stream"] {
             let view = value_view(bare.ks.dbs[0].get(key.as_bytes()).unwrap());
-            let mut whole = Vec::new();
-            encode_dump(&mut whole, view, false);
-            for every in [1, 3, 17, usize::MAX] {
+            for (every, compress) in [1, 3, 17, usize::MAX].into_iter().flat_map(|n| [(n, false), (n, true)]) {
+                let mut whole = Vec::new();
+                encode_dump(&mut whole, view, compress && key != "string");
                 let (mut sliced, mut out, mut slices) = (SlicedDump::default(), Vec::new(), 1);
                 let mut asked = 0;
                 let mut goes_on = |_| {
                     asked += 1;
                     asked % every != 0
                 };
-                while !sliced.go_on(&mut out, view, false, &mut goes_on) {
+                while !sliced.go_on(&mut out, view, compress, &mut goes_on) {
                     slices += 1;
                 }
                 assert!(out == whole, "{key} in {slices} slices");
                 assert!(every != 1 || slices > 1 || ["list", "ints", "number", "few"].contains(&key), "{key}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_long_is_compressed() {
+        let mut bare = Bare::new();
+        let long = "a".repeat(LONG_STRING + 1);
+        for line in
+            ["hset hash f L", "sadd set L", "zadd zset 1 L", "rpush list L", "xadd stream 1-1 f L", "set string L"]
+        {
+            bare.run(&line.replace('L', &long));
+        }
+        for key in ["hash", "set", "zset", "list", "stream", "string"] {
+            let view = value_view(bare.ks.dbs[0].get(key.as_bytes()).unwrap());
+            let mut out = Vec::new();
+            while !SlicedDump::default().go_on(&mut out, view, true, &mut |_| true) {}
+            assert!(out.len() > LONG_STRING, "{key}");
         }
     }
 }

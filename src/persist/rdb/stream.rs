@@ -20,9 +20,9 @@ fn put_id(buf: &mut Vec<u8>, id: StreamId) {
     put_len(buf, id.seq);
 }
 
-fn put_node(buf: &mut Vec<u8>, id: StreamId, listpack: &[u8], compress: bool) {
-    put_string(buf, &id.to_bytes(), compress);
-    put_string(buf, listpack, compress);
+fn put_node(buf: &mut Vec<u8>, id: StreamId, listpack: &[u8], most_compressed: usize) {
+    put_string(buf, &id.to_bytes(), most_compressed > 0);
+    put_string(buf, listpack, listpack.len() <= most_compressed);
 }
 
 /// What comes next of a stream that is written.
@@ -42,10 +42,11 @@ pub(super) enum Place {
 }
 
 /// Appends a stream from `place` on, until `goes_on` says no; it is asked between the parts, and may take away what has gathered.
+/// Strings longer than `most_compressed` bytes are written as they are.
 pub(super) fn put_stream<E>(
     buf: &mut Vec<u8>,
     stream: &Stream,
-    compress: bool,
+    most_compressed: usize,
     place: &mut Place,
     goes_on: &mut dyn FnMut(&mut Vec<u8>) -> std::result::Result<bool, E>,
 ) -> std::result::Result<(), E> {
@@ -55,7 +56,7 @@ pub(super) fn put_stream<E>(
             put_len(buf, log.node_count() as u64);
         }
         for (at, node) in log.nodes().enumerate().skip(first) {
-            put_node(buf, node.id, node.as_bytes(), compress);
+            put_node(buf, node.id, node.as_bytes(), most_compressed);
             *place = Place::Node(at + 1);
             if !goes_on(buf)? {
                 return Ok(());
@@ -75,13 +76,13 @@ pub(super) fn put_stream<E>(
     };
     for (at, (name, group)) in stream.groups().enumerate().skip(first) {
         if *place == Place::Group(at) {
-            put_string(buf, name, compress);
+            put_string(buf, name, name.len() <= most_compressed);
             put_id(buf, group.last_id);
             put_len(buf, group.entries_read as u64);
             put_len(buf, group.pending_len() as u64);
             *place = Place::Pending(at, StreamId::MIN);
         }
-        if !put_group(buf, (at, group), compress, place, goes_on)? {
+        if !put_group(buf, (at, group), most_compressed, place, goes_on)? {
             return Ok(());
         }
     }
@@ -93,7 +94,7 @@ pub(super) fn put_stream<E>(
 fn put_group<E>(
     buf: &mut Vec<u8>,
     (number, group): (usize, &Group),
-    compress: bool,
+    most_compressed: usize,
     place: &mut Place,
     goes_on: &mut dyn FnMut(&mut Vec<u8>) -> std::result::Result<bool, E>,
 ) -> std::result::Result<bool, E> {
@@ -117,7 +118,7 @@ fn put_group<E>(
     };
     for (at, consumer) in group.consumers().enumerate().skip(first) {
         if *place == Place::Consumer(number, at) {
-            put_string(buf, consumer.name(), compress);
+            put_string(buf, consumer.name(), consumer.name().len() <= most_compressed);
             buf.extend_from_slice(&consumer.seen_ms.to_le_bytes());
             buf.extend_from_slice(&consumer.active_ms.to_le_bytes());
             put_len(buf, consumer.pending_len() as u64);
@@ -206,7 +207,7 @@ impl StreamPart {
     fn nodes_before(&self) -> Vec<u8> {
         let mut raw = Vec::new();
         put_len(&mut raw, self.node_count);
-        self.grown.nodes().for_each(|node| put_node(&mut raw, node.id, node.as_bytes(), false));
+        self.grown.nodes().for_each(|node| put_node(&mut raw, node.id, node.as_bytes(), 0));
         raw
     }
 }
@@ -274,7 +275,7 @@ impl<S: Source> Reader<S> {
                         }));
                     }
                     let mut raw = part.nodes_before();
-                    put_node(&mut raw, id, &bytes, false);
+                    put_node(&mut raw, id, &bytes, 0);
                     self.record(raw);
                     part.flaw = Some(reason);
                 }

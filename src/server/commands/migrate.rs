@@ -101,6 +101,9 @@ impl Iterator for Options<'_> {
     }
 }
 
+/// No longer timeout counts, ms: weeks.
+const LONGEST_TIMEOUT: i64 = i32::MAX as i64;
+
 fn parse(args: Args<'_>) -> Result<Request, CmdError> {
     let (mut copy, mut replace, mut auth, mut keys) = (false, false, Vec::new(), vec![args[3].to_vec()]);
     for option in Options::of(args) {
@@ -121,7 +124,8 @@ fn parse(args: Args<'_>) -> Result<Request, CmdError> {
     }
     let timeout_ms = int_arg(&args[5])?;
     let db = int_arg(&args[4])?;
-    let timeout = Duration::from_millis(if timeout_ms <= 0 { 1000 } else { timeout_ms.unsigned_abs() });
+    let timeout_ms = if timeout_ms <= 0 { 1000 } else { timeout_ms.min(LONGEST_TIMEOUT) };
+    let timeout = Duration::from_millis(timeout_ms.unsigned_abs());
     Ok(Request { host: args[1].to_vec(), port: args[2].to_vec(), db, timeout, copy, replace, auth, keys })
 }
 
@@ -166,4 +170,19 @@ fn migrate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::OwnedArgs;
+
+    #[test]
+    fn a_timeout_is_as_long_as_can_be_counted() {
+        for (text, ms) in [("0", 1000), ("-5", 1000), ("7", 7), ("9223372036854775807", i32::MAX as u64)] {
+            let words = ["MIGRATE", "host", "1", "key", "0", text];
+            let args = OwnedArgs::from_iter(words.iter().map(|word| word.as_bytes()));
+            assert_eq!(parse(args.as_args()).unwrap().timeout, Duration::from_millis(ms), "{text}");
+        }
+    }
 }

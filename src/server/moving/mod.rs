@@ -1,9 +1,12 @@
 //! MIGRATE under way: keys on their way to another server, while the loop goes on.
 //!
-//! What is to be sent is put together in slices, and the answers are waited for as any other input is. Meanwhile the client
-//! waits, and so does everybody who would write to the keys, which are as they were sent until they go. What writes without
-//! having named a key (a script, expiry) does not wait: such a key stays here, and MIGRATE says so. In transactions and scripts
-//! nobody can wait: there this server stands still for as long as it takes.
+//! What is to be sent is put together in slices, the answers are waited for as any other input is, and what the target has
+//! taken over is deleted in slices. Meanwhile the client waits, and so does everybody who would write to the keys, which are
+//! as they were sent until they go. What writes without having named a key (a script, expiry) does not wait: such a key stays
+//! here, and MIGRATE says so. In transactions and scripts nobody can wait: there this server stands still for as long as it
+//! takes.
+//!
+//! All moves share a millisecond of a turn. Each has its turn before any has another one.
 //!
 //! Connections are kept for a few seconds, since keys of a slot are usually moved one after the other.
 
@@ -12,7 +15,7 @@ mod target;
 use crate::catalog::error::CmdError;
 use crate::keyspace::effects::notify;
 use crate::keyspace::expire::is_due;
-use crate::keyspace::watch::WatchedKey;
+use crate::keyspace::watch::{WatchedKey, copier};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Source};
 use crate::persist::as_commands::{put_arg, put_bulk_header, put_command, put_header};
@@ -20,11 +23,13 @@ use crate::persist::rdb::SlicedDump;
 use crate::persist::snapshot::value_view;
 use crate::resp::Reply;
 use crate::server::Server;
+use crate::server::clients::Client;
 use crate::server::dispatch::blocked::{BlockKind, BlockState, WaitEnd};
 use crate::server::repl::follow::open_connection;
+use crate::structs::slots::{Slot, key_slot};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use target::{Exchange, Exchanged, Outgoing, Stepped, Target};
@@ -33,15 +38,20 @@ use target::{Exchange, Exchanged, Outgoing, Stepped, Target};
 const KEPT_ITEMS: usize = 64;
 /// A connection that was not used for longer than this is closed.
 const KEPT_S: i64 = 10;
-/// The longest slice of a turn in which payloads are put together.
+/// The longest slice of a turn, for all moves.
 const SLICE: Duration = Duration::from_millis(1);
 /// A payload is put together in pieces of this size, and small ones gather up to it, bytes.
 const PIECE_BYTES: usize = 64 * 1024;
+/// While payloads of so many bytes are on their way, those of others are not begun.
+const MOST_PAYLOADS: usize = 256 << 20;
+/// Keys that are told of by one DEL at most.
+const KEYS_PER_DEL: usize = 256;
 
 const NOT_CONNECTED: CmdError = CmdError::of("IOERR error or timeout connecting to the client");
 const NOT_WRITTEN: CmdError = CmdError::of("IOERR error or timeout writing to target instance");
 const NOT_READ: CmdError = CmdError::of("IOERR error or timeout reading to target instance");
 const CHANGED: CmdError = CmdError::of("ERR A key was changed on its way by who had not named it, and stays here");
+const ELSEWHERE: CmdError = CmdError::of("ERR Another node came to own the keys while they were on their way");
 
 /// What a call asks for.
 #[derive(Debug)]
@@ -61,15 +71,28 @@ pub(crate) struct Request {
 #[derive(Debug, Default)]
 pub(crate) struct Moving {
     kept: HashMap<(Vec<u8>, Vec<u8>), Target>,
-    moves: Vec<Move>,
+    /// In the order in which they have their turn.
+    moves: VecDeque<Move>,
     next_number: u32,
     next_mark: u32,
+    /// By database, the keys to which writes wait, and how many moves each is held by.
+    held: HashMap<usize, HashMap<Vec<u8>, usize>>,
+    /// By the number of who watches it for a move, whether a key was changed after its payload was begun.
+    changed: HashMap<ClientId, bool>,
+    /// Bytes of all payloads.
+    payloads: usize,
 }
 
 #[derive(Debug)]
 struct Move {
     client: ClientId,
     from_db: usize,
+    /// This server was a replica when it began.
+    was_replica: bool,
+    /// The slot of the keys, if this node owned it when it began.
+    slot: Option<Slot>,
+    /// The client waits, and so do others.
+    waits: bool,
     request: Request,
     keys: Vec<MovingKey>,
     target: Option<Target>,
@@ -83,8 +106,12 @@ struct Move {
     exchange: Exchange,
     /// It goes on without an event.
     is_busy: bool,
-    /// Something came while it could not go on.
+    /// Something came for it.
     has_event: bool,
+    /// It does not begin before others have ended.
+    is_put_off: bool,
+    /// Bytes of its payloads.
+    payloads: usize,
     may_retry: bool,
     /// When what it waits for is given up.
     until: Option<Instant>,
@@ -93,10 +120,10 @@ struct Move {
 #[derive(Debug)]
 struct MovingKey {
     name: Vec<u8>,
-    /// Who watches it for us.
-    mark: ClientId,
-    /// It was changed after its payload was begun.
-    is_changed: bool,
+    /// Who watches it for us, as long as that is of interest.
+    mark: Option<ClientId>,
+    /// Writes to it wait.
+    is_held: bool,
 }
 
 #[derive(Debug)]
@@ -104,6 +131,7 @@ enum Stage {
     Connecting,
     Encoding(Box<Encoding>),
     Exchanging,
+    Ending(Box<Ending>),
 }
 
 /// How far what is to be sent was put together.
@@ -115,6 +143,17 @@ struct Encoding {
     pieces: Vec<Vec<u8>>,
     /// Commands that are small.
     gathered: Vec<u8>,
+}
+
+/// What is left to be done when the target has answered, or will not.
+#[derive(Debug)]
+struct Ending {
+    /// The keys that the target has taken over, and those that have not been seen to here.
+    moved: Vec<usize>,
+    left: std::ops::Range<usize>,
+    result: Result<(), CmdError>,
+    /// What becomes of keys that stay although the target has them.
+    stays: Option<CmdError>,
 }
 
 enum Step {
@@ -142,16 +181,58 @@ impl Moving {
         !self.moves.is_empty()
     }
 
-    /// Whether writes to a key wait.
-    pub(crate) fn holds(&self, key: &[u8]) -> bool {
-        let is_held = |going: &&Move| !going.request.copy || !matches!(going.stage, Stage::Exchanging);
-        self.moves.iter().filter(is_held).any(|going| going.keys.iter().any(|k| k.name == key))
+    /// Whether writes to a key wait, of this database or, where that is not known, of any.
+    pub(crate) fn holds(&self, db: Option<usize>, key: &[u8]) -> bool {
+        match db {
+            Some(db) => self.held.get(&db).is_some_and(|keys| keys.contains_key(key)),
+            None => self.held.values().any(|keys| keys.contains_key(key)),
+        }
+    }
+
+    fn hold(&mut self, db: usize, key: &mut MovingKey) {
+        key.is_held = true;
+        *self.held.entry(db).or_default().entry(key.name.clone()).or_default() += 1;
+    }
+
+    fn let_go(&mut self, db: usize, key: &mut MovingKey) {
+        let is_held = std::mem::take(&mut key.is_held);
+        let Some(keys) = self.held.get_mut(&db).filter(|_| is_held) else { return };
+        if let Some(count) = keys.get_mut(&key.name) {
+            *count -= 1;
+            if *count == 0 {
+                keys.remove(&key.name);
+            }
+        }
+        if keys.is_empty() {
+            self.held.remove(&db);
+        }
     }
 
     /// Somebody watched a key that changed, and it was no client.
     pub(crate) fn note_changed(&mut self, mark: ClientId) {
-        let keys = self.moves.iter_mut().flat_map(|going| &mut going.keys);
-        keys.filter(|key| key.mark == mark).for_each(|key| key.is_changed = true);
+        if let Some(is_changed) = self.changed.get_mut(&mark) {
+            *is_changed = true;
+        }
+    }
+
+    /// Whether a key was changed since its payload was begun.
+    fn is_changed(&self, key: &MovingKey) -> bool {
+        key.mark.is_some_and(|mark| self.changed.get(&mark).copied().unwrap_or_default())
+    }
+
+    /// The payload of a key is begun. Whether that had been done before, and the key was changed since.
+    fn begins(&mut self, key: &MovingKey) -> bool {
+        key.mark.and_then(|mark| self.changed.get_mut(&mark)).is_some_and(std::mem::take)
+    }
+
+    /// Whether the payloads of one more may be put together.
+    fn has_room(&self) -> bool {
+        self.payloads < MOST_PAYLOADS
+    }
+
+    /// Whether a move can go on at once.
+    fn is_ready(&self, going: &Move) -> bool {
+        going.is_busy || going.has_event || going.is_put_off && self.has_room()
     }
 
     fn keep(&mut self, request: &Request, mut target: Target, now_s: i64) {
@@ -185,10 +266,14 @@ impl Server {
         addresses: Vec<IpAddr>,
         waits: bool,
     ) -> Option<Result<(), CmdError>> {
-        let keys = found.iter().map(|at| self.mark_key(from_db, &request.keys[*at])).collect();
+        let keys: Vec<MovingKey> = found.iter().map(|at| self.mark_key(from_db, &request.keys[*at])).collect();
+        let slot = keys.first().map(|key| key_slot(&key.name)).filter(|slot| self.owns_slot(*slot));
         let mut going = Move {
             client,
             from_db,
+            was_replica: self.is_replica(),
+            slot,
+            waits,
             keys,
             target: None,
             addresses: addresses.iter().copied().collect(),
@@ -199,6 +284,8 @@ impl Server {
             exchange: Exchange::default(),
             is_busy: true,
             has_event: false,
+            is_put_off: false,
+            payloads: 0,
             may_retry: true,
             until: None,
             request,
@@ -209,28 +296,45 @@ impl Server {
                 Step::Over(over) => result = Some(over),
                 _ if waits => {
                     self.block(client, BlockState { kind: BlockKind::Moving, deadline_ms: None, command: None });
-                    self.moving.moves.push(going);
+                    if !going.lets_write() {
+                        going.keys.iter_mut().for_each(|key| self.moving.hold(from_db, key));
+                    }
+                    self.moving.moves.push_back(going);
                     return None;
                 }
                 Step::Waits => going.wait(),
                 Step::HasMore => {}
             }
         }
-        self.forget_marks(&going);
+        self.forget_move(&mut going);
         result
+    }
+
+    /// Whether this server is a node of a cluster and owns a slot.
+    fn owns_slot(&self, slot: Slot) -> bool {
+        self.cluster().is_some_and(|machine| machine.owner_of(slot) == Some(machine.my_key()))
     }
 
     fn mark_key(&mut self, db: usize, name: &[u8]) -> MovingKey {
         self.moving.next_mark = self.moving.next_mark.wrapping_add(1);
-        let mark = ClientId { index: u32::MAX, generation: self.moving.next_mark };
+        let mark = copier(self.moving.next_mark);
+        self.moving.changed.insert(mark, false);
         self.ks.watch.add(mark, &WatchedKey { db, key: name.to_vec(), was_expired: false });
-        MovingKey { name: name.to_vec(), mark, is_changed: false }
+        MovingKey { name: name.to_vec(), mark: Some(mark), is_held: false }
     }
 
-    fn forget_marks(&mut self, going: &Move) {
-        for MovingKey { name, mark, .. } in &going.keys {
-            self.ks.watch.remove(*mark, WatchedKey { db: going.from_db, key: name.clone(), was_expired: false });
+    /// What becomes of a key is of no interest any more.
+    fn forget_key(&mut self, db: usize, key: &mut MovingKey) {
+        self.moving.let_go(db, key);
+        if let Some(mark) = key.mark.take() {
+            self.moving.changed.remove(&mark);
+            self.ks.watch.remove(mark, WatchedKey { db, key: key.name.clone(), was_expired: false });
         }
+    }
+
+    fn forget_move(&mut self, going: &mut Move) {
+        going.keys.iter_mut().for_each(|key| self.forget_key(going.from_db, key));
+        self.moving.payloads -= std::mem::take(&mut going.payloads);
     }
 
     /// Takes the connection to the target that is kept, or opens one.
@@ -271,6 +375,9 @@ impl Server {
     fn step_move(&mut self, going: &mut Move, deadline: Instant) -> Step {
         loop {
             going.is_busy = false;
+            if let Stage::Ending(_) = going.stage {
+                return self.step_ending(going, deadline);
+            }
             let Some(target) = &mut going.target else { return Step::Over(Err(NOT_CONNECTED)) };
             match going.stage {
                 Stage::Connecting => match target.finish_connecting() {
@@ -285,6 +392,10 @@ impl Server {
                     }
                 },
                 Stage::Encoding(_) => {
+                    going.is_put_off = going.waits && going.payloads == 0 && !self.moving.has_room();
+                    if going.is_put_off {
+                        return Step::Waits;
+                    }
                     if !self.encode_move(going, deadline) {
                         going.is_busy = true;
                         return Step::HasMore;
@@ -292,35 +403,48 @@ impl Server {
                     going.is_encoded = true;
                     going.begin_exchange();
                 }
-                Stage::Exchanging => match going.exchange.step(target, &mut going.out) {
-                    Stepped::HasMore => {
-                        going.is_busy = true;
-                        going.hold_on();
-                        return Step::HasMore;
+                Stage::Exchanging => {
+                    if let Some(step) = self.step_exchange(going) {
+                        return step;
                     }
-                    Stepped::Waits(has_moved) => {
-                        if has_moved {
-                            going.hold_on();
-                        }
-                        if !going.is_late() {
-                            return Step::Waits;
-                        }
-                        let over = going.exchange.failed(!going.out.is_sent(), io::ErrorKind::TimedOut.into());
-                        return self.end_exchange(going, over);
-                    }
-                    Stepped::Over(Exchanged::NothingSent { cause, .. }) if going.may_retry && !is_timeout(&cause) => {
-                        // It is common for a kept connection to have been closed; a timeout would only be doubled.
-                        going.may_retry = false;
-                        going.exchange.forget_answers();
-                        going.addresses = going.all_addresses.iter().copied().collect();
-                        if let Err(over) = self.connect_move(going) {
-                            return Step::Over(Err(over));
-                        }
-                    }
-                    Stepped::Over(over) => return self.end_exchange(going, over),
-                },
+                }
+                Stage::Ending(_) => {}
             }
         }
+    }
+
+    /// Goes on with what is said between the target and here, unless it is over (`None`).
+    fn step_exchange(&mut self, going: &mut Move) -> Option<Step> {
+        let target = going.target.as_mut()?;
+        let over = match going.exchange.step(target, &mut going.out) {
+            Stepped::HasMore => {
+                going.is_busy = true;
+                going.hold_on();
+                return Some(Step::HasMore);
+            }
+            Stepped::Waits(has_moved) => {
+                if has_moved {
+                    going.hold_on();
+                }
+                if !going.is_late() {
+                    return Some(Step::Waits);
+                }
+                going.exchange.failed(!going.out.is_sent(), io::ErrorKind::TimedOut.into())
+            }
+            Stepped::Over(Exchanged::NothingSent { cause, .. }) if going.may_retry && !is_timeout(&cause) => {
+                // It is common for a kept connection to have been closed; a timeout would only be doubled.
+                going.may_retry = false;
+                going.exchange.forget_answers();
+                going.addresses = going.all_addresses.iter().copied().collect();
+                return self.connect_move(going).err().map(|error| Step::Over(Err(error)));
+            }
+            Stepped::Over(over) => over,
+        };
+        match self.end_exchange(going, over) {
+            Ok(ending) => going.stage = Stage::Ending(Box::new(ending)),
+            Err(error) => return Some(Step::Over(Err(error))),
+        }
+        None
     }
 
     /// Puts together what is to be sent, until `deadline`. Whether all of it is there.
@@ -328,7 +452,7 @@ impl Server {
         let Stage::Encoding(encoding) = &mut going.stage else { return true };
         let (now_ms, compress) = (self.clock.ms(), self.cfg.rdbcompression);
         while let Some(key) = going.keys.get_mut(encoding.at) {
-            if std::mem::take(&mut key.is_changed) {
+            if self.moving.begins(key) {
                 (encoding.dump, encoding.pieces) = Default::default();
             }
             let entry = self.ks.dbs[going.from_db].get(&key.name);
@@ -338,6 +462,8 @@ impl Server {
                 let is_whole = encoding.dump.go_on(&mut piece, value_view(entry), compress, &mut |gathered| {
                     gathered < PIECE_BYTES && Instant::now() < deadline
                 });
+                going.payloads += piece.len();
+                self.moving.payloads += piece.len();
                 encoding.pieces.push(piece);
                 if !is_whole {
                     if Instant::now() < deadline {
@@ -361,52 +487,72 @@ impl Server {
         true
     }
 
-    /// The target has answered, or will not: what it has taken over goes.
-    fn end_exchange(&mut self, going: &mut Move, over: Exchanged) -> Step {
+    /// The target has answered, or will not. What is to be done then, if the target has said anything of the keys.
+    fn end_exchange(&mut self, going: &mut Move, over: Exchanged) -> Result<Ending, CmdError> {
         let (moved, error, is_broken) = match over {
-            Exchanged::NothingSent { writing: true, .. } => return Step::Over(Err(NOT_WRITTEN)),
-            Exchanged::NothingSent { .. } => return Step::Over(Err(NOT_READ)),
+            Exchanged::NothingSent { writing: true, .. } => return Err(NOT_WRITTEN),
+            Exchanged::NothingSent { .. } => return Err(NOT_READ),
             Exchanged::Done { moved, error } => (moved, error, false),
             Exchanged::Broken { moved, error } => (moved, error, true),
         };
-        if let Some(mut target) = going.target.take_if(|_| !is_broken) {
+        if let Some(mut target) = going.target.take()
+            && !is_broken
+            && target.is_idle()
+        {
             target.db = error.is_none().then_some(going.request.db);
             let now_s = self.now_s();
             self.moving.keep(&going.request, target, now_s);
         }
-        self.forget_marks(going);
-        let stays = !going.request.copy && self.remove_moved(going, &moved);
-        Step::Over(match error {
+        going.until = None;
+        let result = match error {
             Some(text) => Err(CmdError::bytes([b"ERR Target instance replied with error: ", &text[..]].concat())),
             None if is_broken => Err(NOT_READ),
-            None if stays => Err(CHANGED),
             None => Ok(()),
-        })
+        };
+        Ok(Ending { left: 0..moved.len(), moved, result, stays: None })
     }
 
-    /// Deletes the keys the target has confirmed; the log and the replicas hear of a DEL. Whether one stays that has changed.
-    fn remove_moved(&mut self, going: &Move, moved: &[usize]) -> bool {
-        if self.is_replica() {
-            // It has become one, and the keys are its master's.
-            return !moved.is_empty();
-        }
-        let mut words: Vec<&[u8]> = vec![b"DEL"];
-        let mut stays = false;
-        for MovingKey { name, is_changed, .. } in moved.iter().map(|at| &going.keys[*at]) {
-            if *is_changed {
-                stays |= self.ks.dbs[going.from_db].get(name).is_some();
-            } else if self.ks.delete(going.from_db, name, false) {
-                self.ks.effects.notify(notify::GENERIC, "del", name, going.from_db);
+    /// Deletes the keys that the target has confirmed, until `deadline`; the log and the replicas hear of a DEL.
+    fn step_ending(&mut self, going: &mut Move, deadline: Instant) -> Step {
+        let Stage::Ending(ending) = &mut going.stage else { return Step::HasMore };
+        let mut deleted: Vec<usize> = Vec::new();
+        // What they belong to may be somebody else's by now: a master's, or another node's.
+        let is_elsewhere =
+            self.is_replica() != going.was_replica || going.slot.is_some_and(|slot| !self.owns_slot(slot));
+        while let Some(at) = ending.left.next().map(|at| ending.moved[at]) {
+            let key = &mut going.keys[at];
+            let is_changed = self.moving.is_changed(key);
+            self.forget_key(going.from_db, key);
+            if going.request.copy {
+                // It stays in any case.
+            } else if is_elsewhere {
+                ending.stays = Some(ELSEWHERE);
+            } else if is_changed {
+                if self.ks.dbs[going.from_db].get(&key.name).is_some() {
+                    ending.stays.get_or_insert(CHANGED);
+                }
+            } else if self.ks.delete(going.from_db, &key.name, false) {
+                self.ks.effects.notify(notify::GENERIC, "del", &key.name, going.from_db);
                 self.ks.effects.dirty += 1;
-                words.push(name);
+                deleted.push(at);
+            }
+            if self.depth == 0 && (deleted.len() == KEYS_PER_DEL || Instant::now() >= deadline) {
+                break;
             }
         }
-        match words.len() {
-            1 => {}
+        let mut words: Vec<&[u8]> = vec![b"DEL"];
+        words.extend(deleted.iter().map(|at| &going.keys[*at].name[..]));
+        match deleted.len() {
+            0 => {}
             _ if self.depth > 0 => self.ks.effects.replace_with(&words),
             _ => self.ks.effects.propagate_now(going.from_db, &words),
         }
-        stays
+        if !ending.left.is_empty() {
+            going.is_busy = true;
+            return Step::HasMore;
+        }
+        let stays = ending.stays.take();
+        Step::Over(std::mem::replace(&mut ending.result, Ok(())).and(stays.map_or(Ok(()), Err)))
     }
 
     // ---- the turn ----
@@ -414,24 +560,13 @@ impl Server {
     /// The connection to a target is ready for something.
     pub(crate) fn on_moving_ready(&mut self, number: u32, event: Ready) {
         let is_meant = |target: &Target| target.number == number;
-        if let Some(at) = self.moving.moves.iter().position(|going| going.target.as_ref().is_some_and(is_meant)) {
-            if self.may_go_on_moving() {
-                self.go_on_with_move(at, Instant::now() + SLICE);
-            } else {
-                self.moving.moves[at].has_event = true;
-            }
-            return;
+        if let Some(going) = self.moving.moves.iter_mut().find(|going| going.target.as_ref().is_some_and(is_meant)) {
+            // It goes on before the loop sleeps, within the share of all moves.
+            going.has_event = true;
+        } else if event.readable {
+            // A target says nothing by itself, but it may be gone.
+            self.moving.kept.retain(|_, target| !is_meant(target) || target.is_idle());
         }
-        if !event.readable {
-            return;
-        }
-        // A target says nothing by itself, but it may be gone.
-        self.moving.kept.retain(|_, target| {
-            let is_idle = |target: &mut Target| {
-                matches!(target.conn.read(&mut [0; 64]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-            };
-            !is_meant(target) || is_idle(target)
-        });
     }
 
     /// Nothing goes on within a script, and nothing may be deleted while writes are paused: a replica that takes over has what was
@@ -440,42 +575,67 @@ impl Server {
         self.depth == 0 && !self.writes_paused()
     }
 
-    /// Before the loop sleeps: goes on with what needs no event, and gives up what took too long.
+    /// Whether nothing of a move may be deleted now: its slot is about to be another node's, and what is deleted now
+    /// would stay there.
+    fn waits_for_slot(&self, going: &Move) -> bool {
+        let Some(slot) = going.slot else { return false };
+        self.bus.as_ref().is_some_and(|bus| bus.migrations.holds(Some(slot)))
+    }
+
+    /// Before the loop sleeps: goes on with what can go on, and gives up what took too long.
     pub(crate) fn go_on_moving(&mut self) {
         if !self.moving.is_any() || !self.may_go_on_moving() {
             return;
         }
         let deadline = Instant::now() + SLICE;
-        // Each is the first one in its turn.
-        self.moving.moves.rotate_left(1);
-        let mut at = 0;
-        while let Some(going) = self.moving.moves.get(at) {
-            let is_next = (going.is_busy || going.has_event) && Instant::now() < deadline || going.is_late();
-            let before = self.moving.moves.len();
-            if is_next {
-                self.go_on_with_move(at, deadline);
+        if self.moving.moves.iter().any(Move::is_late) {
+            self.step_each(deadline, |_, going| Some(going.is_late()));
+        }
+        // Who has had no turn when the time is over is the first in the next one.
+        self.step_each(deadline, |moving, going| (Instant::now() < deadline).then(|| moving.is_ready(going)));
+    }
+
+    /// Goes on with each move, once, of which `is_next` says so, until it says nothing.
+    fn step_each(&mut self, deadline: Instant, is_next: impl Fn(&Moving, &Move) -> Option<bool>) {
+        for _ in 0..self.moving.moves.len() {
+            let Some(going) = self.moving.moves.front() else { return };
+            let Some(is_next) = is_next(&self.moving, going) else { return };
+            let goes_on = is_next && !self.waits_for_slot(going);
+            let Some(going) = self.moving.moves.pop_front() else { return };
+            if goes_on {
+                self.go_on_with_move(going, deadline);
+            } else {
+                self.moving.moves.push_back(going);
             }
-            at += usize::from(self.moving.moves.len() == before);
         }
     }
 
-    fn go_on_with_move(&mut self, at: usize, deadline: Instant) {
-        let mut going = self.moving.moves.swap_remove(at);
+    fn go_on_with_move(&mut self, mut going: Move, deadline: Instant) {
         going.has_event = false;
         self.begin_effects();
-        let was_held = !going.request.copy || !matches!(going.stage, Stage::Exchanging);
         let stepped = self.step_move(&mut going, deadline);
         let Step::Over(result) = stepped else {
-            let lets_go = was_held && going.request.copy && matches!(going.stage, Stage::Exchanging);
-            self.moving.moves.push(going);
-            if lets_go {
+            self.drain_effects();
+            // Who is only copied may be written to as soon as the copy is there.
+            if going.lets_write() && going.keys.first().is_some_and(|key| key.is_held) {
+                going.keys.iter_mut().for_each(|key| self.moving.let_go(going.from_db, key));
                 self.release_postponed();
             }
+            self.moving.moves.push_back(going);
             return;
         };
-        self.forget_marks(&going);
+        self.forget_move(&mut going);
         self.drain_effects();
-        let client = going.client;
+        // Who waits no longer has been answered: this server has become a replica.
+        let is_waited_for = |c: &Client| c.block.as_ref().is_some_and(|block| block.kind == BlockKind::Moving);
+        if self.clients.get(going.client).is_some_and(is_waited_for) {
+            self.answer_move(going.client, result);
+        }
+        self.serve_ready_keys();
+        self.release_postponed();
+    }
+
+    fn answer_move(&mut self, client: ClientId, result: Result<(), CmdError>) {
         match result {
             Ok(()) => {
                 let mut reply = Reply::default();
@@ -492,19 +652,19 @@ impl Server {
         if let Some(c) = self.clients.get_mut(client) {
             c.write_offset = offset;
         }
-        self.serve_ready_keys();
-        self.release_postponed();
     }
 
     /// Whether a move goes on at once.
     pub(crate) fn is_moving(&self) -> bool {
-        self.moving.moves.iter().any(|going| going.is_busy || going.has_event) && self.may_go_on_moving()
+        let goes_on = |going: &Move| self.moving.is_ready(going) && !self.waits_for_slot(going);
+        self.moving.moves.iter().any(goes_on) && self.may_go_on_moving()
     }
 
     /// When a move is given up that waits, wall clock ms.
     pub(crate) fn moving_deadline_ms(&self) -> Option<i64> {
-        let until = self.moving.moves.iter().filter_map(|going| going.until).min().filter(|_| !self.writes_paused())?;
-        Some(self.clock.ms() + until.saturating_duration_since(Instant::now()).as_millis() as i64 + 1)
+        let waiting = self.moving.moves.iter().filter(|going| !self.waits_for_slot(going));
+        let until = waiting.filter_map(|going| going.until).min().filter(|_| !self.writes_paused())?;
+        Some(self.clock.ms_until(until))
     }
 }
 
@@ -512,6 +672,11 @@ impl Move {
     /// Something went on: the time for the next thing begins.
     fn hold_on(&mut self) {
         self.until = Some(Instant::now() + self.request.timeout);
+    }
+
+    /// Whether its keys may be written to: what is copied only, once the copy is there.
+    fn lets_write(&self) -> bool {
+        self.request.copy && matches!(self.stage, Stage::Exchanging | Stage::Ending(_))
     }
 
     fn is_late(&self) -> bool {

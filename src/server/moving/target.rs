@@ -2,11 +2,14 @@
 
 use crate::net::Conn;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 
 /// Bytes written in one step.
 const BYTES_PER_STEP: usize = 1 << 20;
 /// Longest reply line taken in.
 const MAX_REPLY_LINE: usize = 1024;
+/// Replies taken in in one step.
+const REPLIES_PER_STEP: usize = 1024;
 
 /// A connection to a target, kept for the next MIGRATE.
 #[derive(Debug)]
@@ -19,11 +22,13 @@ pub(super) struct Target {
     pub(super) db: Option<i64>,
     pub(super) used_s: i64,
     input: Vec<u8>,
+    /// So much of it was looked at.
+    seen: usize,
 }
 
 impl Target {
     pub(super) fn new(conn: Conn, number: u32) -> Target {
-        Target { conn, number, is_connected: false, db: None, used_s: 0, input: Vec::new() }
+        Target { conn, number, is_connected: false, db: None, used_s: 0, input: Vec::new(), seen: 0 }
     }
 
     /// Whether the connection stands.
@@ -35,14 +40,24 @@ impl Target {
         Ok(self.is_connected)
     }
 
-    /// A line without its end, if one is there.
-    fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+    /// Whether nothing more has come, and the target is still there: what it says unasked would be taken for the answer
+    /// to the next thing it is told.
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.seen == self.input.len()
+            && matches!(self.conn.read(&mut [0; 64]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Where in the input the next line is, without its end, if one is there.
+    fn read_line(&mut self) -> io::Result<Option<Range<usize>>> {
         loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.input) {
-                let line: Vec<u8> = self.input.drain(..=end).collect();
-                let line = line.strip_suffix(b"\n").unwrap_or(&line);
-                return Ok(Some(line.strip_suffix(b"\r").unwrap_or(line).to_vec()));
+            let start = self.seen;
+            if let Some(len) = memchr::memchr(b'\n', &self.input[start..]) {
+                self.seen += len + 1;
+                let is_cr = len > 0 && self.input[start + len - 1] == b'\r';
+                return Ok(Some(start..start + len - usize::from(is_cr)));
             }
+            self.input.drain(..start);
+            self.seen = 0;
             if self.input.len() > MAX_REPLY_LINE {
                 return Err(io::ErrorKind::InvalidData.into());
             }
@@ -130,7 +145,7 @@ pub(super) struct Exchange {
 pub(super) enum Stepped {
     /// It goes on when the connection is ready again. Whether anything went or came.
     Waits(bool),
-    /// The connection takes more, but others have their turn.
+    /// The connection takes or gives more, but others have their turn.
     HasMore,
     Over(Exchanged),
 }
@@ -157,9 +172,13 @@ impl Exchange {
                 Err(cause) => return Stepped::Over(Exchanged::NothingSent { writing: true, cause }),
             }
         }
+        let most = self.answered + REPLIES_PER_STEP;
         while self.answered < self.replies_before + self.sent.len() {
+            if self.answered == most {
+                return Stepped::HasMore;
+            }
             match target.read_line() {
-                Ok(Some(line)) => self.take(&line),
+                Ok(Some(line)) => self.take(&target.input[line]),
                 Ok(None) => return Stepped::Waits(has_moved),
                 Err(cause) => return Stepped::Over(self.failed(false, cause)),
             }

@@ -114,7 +114,7 @@ impl Server {
             put_command(&mut buf, &[b"SELECT", number.to_string().as_bytes()]);
             for entry in db.iter() {
                 let mut place = Place::START;
-                put_entry(&mut buf, entry, &mut place, &mut flush)?;
+                put_entry(&mut buf, entry, &mut place, usize::MAX, &mut flush)?;
                 flush(&mut buf)?;
                 keys += 1;
                 if let Some(reporter) = reporter.as_deref_mut() {

@@ -94,11 +94,14 @@ impl Server {
         }
     }
 
-    /// Memory of what waits for targets, bytes.
+    /// Memory of what waits for targets and of what their walks have noted, bytes.
     pub(crate) fn export_memory(&self) -> usize {
         let Some(bus) = &self.bus else { return 0 };
         let of_link = |link: &super::link::Link| match link.peer {
-            Peer::Client(id) if link.is_export => self.clients.get(id).map_or(0, |c| c.out.chunk_mem()),
+            Peer::Client(id) if link.is_export => {
+                let of_walk = link.feed.as_ref().and_then(|feed| feed.walk.as_ref()).map_or(0, Walk::memory);
+                of_walk + self.clients.get(id).map_or(0, |c| c.out.chunk_mem())
+            }
             _ => 0,
         };
         bus.migrations.links.iter().map(of_link).sum()

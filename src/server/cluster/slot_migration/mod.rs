@@ -82,6 +82,11 @@ impl Server {
         let flushes = self.ks.flushes;
         let loads = self.loads_own_data();
         let Some(bus) = &mut self.bus else { return };
+        let walks = bus.migrations.links.iter().any(|link| link.feed.as_ref().is_some_and(|feed| feed.walk.is_some()));
+        if walks && (self.depth > 0 || loads) {
+            // What is loaded anew is not what was walked over: it is seen to when it is there.
+            return;
+        }
         let flushed = std::mem::replace(&mut bus.migrations.flushes, flushes) != flushes;
         if self.depth > 0 || loads || !bus.machine.slots_migrate() {
             return;
@@ -188,7 +193,8 @@ impl Server {
         let Some(at) = bus.migrations.links.iter().position(|link| link.name == name) else { return };
         let link = bus.migrations.links.swap_remove(at);
         bus.migrations.note_feeds();
-        if link.feed.is_some_and(|feed| feed.walk.is_some_and(|walk| walk.held().is_some())) {
+        if link.feed.is_some_and(|feed| feed.walk.is_some()) {
+            // Somebody may wait for a key.
             self.release_postponed();
         }
         match link.peer {

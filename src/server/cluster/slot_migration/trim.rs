@@ -104,6 +104,8 @@ impl Server {
                 bus.migrations.trim = Trim::default();
             }
             self.review_slots();
+            // Commands that wait for slots to be empty do not wait on a replica.
+            self.release_postponed();
             return false;
         }
         if let Some(bus) = &mut self.bus
