@@ -232,12 +232,13 @@ fn facts() -> BTreeMap<String, Json> {
 }
 
 /// Commands that Redis does not have.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "client|durable",
     "cluster|cancelslotmigrations",
     "cluster|doctor",
     "cluster|getslotmigrations",
     "cluster|migrateslots",
+    "cluster|migration",
     "cluster|syncslots",
     "doctor",
 ];
