@@ -18,7 +18,6 @@ pub(crate) struct JobView {
     pub(crate) acked_s: i64,
     pub(crate) state: &'static str,
     pub(crate) message: String,
-    pub(crate) cow_bytes: u64,
     pub(crate) backlog: u64,
 }
 
@@ -63,7 +62,6 @@ impl Job {
             acked_s: self.acked_ms / 1000,
             state: self.state.name(),
             message: self.message.clone(),
-            cow_bytes: self.cow_bytes,
             backlog: if self.is_export && self.has_link { self.backlog } else { 0 },
         }
     }

@@ -151,15 +151,10 @@ impl Cluster {
         }
     }
 
-    /// All of the snapshot is on its way; or not (`is_whole`).
-    pub(crate) fn on_snapshot_ended(&mut self, job: JobId, is_whole: bool, cow_bytes: u64, env: &Env) {
+    /// All of the snapshot is on its way.
+    pub(crate) fn on_snapshot_ended(&mut self, job: JobId, env: &Env) {
         let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::Snapshotting) else { return };
         let description = self.jobs.list[at].description.clone();
-        if !is_whole {
-            log::warn!("Child process failed to snapshot slot migration {description}");
-            return self.fail_job(at, "Failed to perform snapshot", env);
-        }
-        self.jobs.list[at].cow_bytes = cow_bytes;
         // The target says so at once if it is no longer there.
         self.jobs.list[at].acked_ms = env.now_ms;
         if self.jobs.list[at].dialect == Dialect::Pull {
@@ -167,7 +162,6 @@ impl Cluster {
             self.jobs.list[at].pull.channel = ChannelState::Completed;
         } else {
             self.say(at, Message::SnapshotEof);
-            self.order(Order::Stream { job });
         }
         self.move_to(at, State::Streaming, env);
         log::info!("Slot migration {description} snapshot finished, starting streaming.");

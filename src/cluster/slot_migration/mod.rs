@@ -325,8 +325,6 @@ pub(crate) enum Order {
     /// Give what the slots hold to the link that is for it, part by part, and writes to what has gone. Then
     /// `on_snapshot_started` and, at its end, `on_snapshot_ended`.
     Snapshot { job: JobId, slots: SlotSet },
-    /// What the slots hold has gone; all further writes go, too. (Who gives it part by part has nothing to do.)
-    Stream { job: JobId },
     /// Close the job's links, which the machine has forgotten, and what else serves the job.
     Close { job: JobId },
     /// Close the link that the snapshot came by.
@@ -383,7 +381,6 @@ pub(crate) struct Job {
     /// Bytes that wait to be sent, in all and after the link last took some.
     backlog: u64,
     unsent: u64,
-    cow_bytes: u64,
     /// What there is only where the target pulls.
     pull: Pull,
 }
@@ -854,7 +851,6 @@ impl Cluster {
             owners_seen: None,
             backlog: 0,
             unsent: 0,
-            cow_bytes: 0,
             pull: Pull::default(),
         }
     }

@@ -369,7 +369,7 @@ fn of_nodes_that_pull_from_each_other_the_one_with_the_smaller_id_gives_first() 
     let job = pair.nodes[1].serve_pull(asked(first), &env).unwrap().unwrap();
     pair.nodes[1].open_snapshot_channel(name, &env).unwrap();
     pair.nodes[1].on_snapshot_started(job, &env);
-    pair.nodes[1].on_snapshot_ended(job, true, 1, &env);
+    pair.nodes[1].on_snapshot_ended(job, &env);
     pair.nodes[1].on_migration_message(job.main(), Message::Applied(0), &env);
     pair.run(500);
     let given = |pair: &Pair| pair.nodes[1].slot_tasks(Some(name.as_bytes())).remove(0).state;

@@ -163,14 +163,14 @@ impl Pair {
                     self.queues[1].push_back((Channel::Snapshot, b"+SLOTSSNAPSHOT\r\n".to_vec()));
                 }
                 self.nodes[at].on_snapshot_started(job, &env);
-                self.nodes[at].on_snapshot_ended(job, true, 1, &env);
+                self.nodes[at].on_snapshot_ended(job, &env);
             }
             Order::Delete { job, slots } => {
                 self.deleted.extend(slots.iter());
                 self.nodes[at].on_slots_deleted(job, &env);
             }
             Order::Propagate(command) => self.propagated.push(command.join(&b' ')),
-            Order::Snapshot { .. } | Order::Adopt { .. } | Order::Stream { .. } | Order::Review => {}
+            Order::Snapshot { .. } | Order::Adopt { .. } | Order::Review => {}
         }
     }
 
@@ -562,7 +562,7 @@ fn a_target_that_does_not_know_the_epoch_of_the_source_gets_no_grant() {
     let id = pair.jobs[0].unwrap();
     let env = Env::at(pair.now_ms);
     pair.nodes[0].on_snapshot_started(id, &env);
-    pair.nodes[0].on_snapshot_ended(id, true, 1, &env);
+    pair.nodes[0].on_snapshot_ended(id, &env);
     pair.run(500);
     assert_eq!(pair.state(Source), "failover-paused");
     pair.nodes[0].nodes[target].granted_ms = pair.now_ms;

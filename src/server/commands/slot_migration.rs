@@ -203,7 +203,8 @@ fn write_job(ctx: &mut Ctx<'_>, job: &JobView) {
         out.bulk_str(name);
         out.bulk_str(text);
     }
-    for (name, bytes) in [("cow_size", job.cow_bytes), ("remaining_repl_size", job.backlog)] {
+    // No child shares its memory with this process.
+    for (name, bytes) in [("cow_size", 0), ("remaining_repl_size", job.backlog)] {
         out.bulk_str(name);
         out.int(bytes as i64);
     }

@@ -149,8 +149,6 @@ impl Server {
             Order::Send { link, bytes } => self.send_on_migration_link(link, &bytes),
             Order::Adopt { link } => self.adopt_migration_link(link),
             Order::Snapshot { job, slots } => self.begin_slot_snapshot(job, slots),
-            // It does so by itself, key by key.
-            Order::Stream { .. } => {}
             Order::Close { job } => self.close_migration(job),
             Order::CloseSnapshotLink { job } => self.close_migration_link(job.snapshot()),
             Order::Delete { job, slots } => self.delete_for_job(job, &slots),

@@ -89,7 +89,7 @@ impl Server {
             }
         }
         for job in ended {
-            self.with_cluster(|machine, env| machine.on_snapshot_ended(job, true, 0, env));
+            self.with_cluster(|machine, env| machine.on_snapshot_ended(job, env));
         }
         if lets_go {
             self.release_postponed();
