@@ -293,7 +293,9 @@ fn six_nodes_with_a_configuration_are_a_cluster_and_a_seventh_helps() {
         cluster.start(no);
     }
     println!("found again after {:?}", cluster.wait_formed(&(0..7).collect::<Vec<_>>()));
-    let nodes = cluster.ask(6, &["CLUSTER", "NODES"]);
-    assert_eq!((nodes.lines().count(), nodes.matches("master").count()), (7, 3), "{nodes}");
-    assert!(cluster.ports.iter().all(|port| nodes.contains(&format!(":{port}@"))), "{nodes}");
+    wait("it knows where all of them are", 20, || {
+        let nodes = cluster.ask(6, &["CLUSTER", "NODES"]);
+        assert_eq!((nodes.lines().count(), nodes.matches("master").count()), (7, 3), "{nodes}");
+        cluster.ports.iter().all(|port| nodes.contains(&format!(":{port}@")))
+    });
 }

@@ -508,9 +508,6 @@ impl Cluster {
         if self.election.asked && candidate != self.myself && is_rival {
             self.election.contended = true;
             self.wake_at(self.election.retry_ms);
-            if self.goes_before(candidate, header, env) {
-                self.yield_election(env);
-            }
         }
         // Only masters with slots have a vote.
         if !self.myself().is_voter() {
@@ -525,14 +522,6 @@ impl Cluster {
                 log::info!("Failover auth granted to {who} for epoch {epoch}");
             }
         }
-    }
-
-    /// Whether a sibling that asks for votes, too, is to be elected rather than we. Each voter votes for one of us again and again
-    /// and for no other, so that if both went on asking neither might ever have enough.
-    fn goes_before(&self, candidate: NodeKey, header: &Header, env: &Env) -> bool {
-        let theirs = (header.offset as i64, std::cmp::Reverse(self.nodes[candidate].id));
-        let ours = (env.repl_offset, std::cmp::Reverse(self.myself().id));
-        self.is_sibling(candidate) && !self.needs_support() && theirs > ours
     }
 
     /// The master that the candidate may replace, or why it gets no vote.
@@ -892,30 +881,6 @@ mod tests {
         replica.config.replica_validity_factor = 10;
         reason(&mut replica, START_MS + 800);
         assert_eq!(reason(&mut replica, START_MS + 1000), "waiting_votes,votes=0,needed=2");
-    }
-
-    /// On a machine so busy that requests take longer than the delay between two that are as good.
-    #[test]
-    fn of_two_siblings_that_ask_for_votes_one_waits() {
-        for (offset, waits) in [(0, false), (1, true), (2, true)] {
-            let mut replica = cluster(D, 5);
-            let mut now_ms = START_MS;
-            while !replica.election.asked {
-                replica.tick(&env(now_ms));
-                now_ms += 1;
-            }
-            let id = NodeId::parse(C.replace('c', "1").as_bytes()).unwrap();
-            let sibling = replica.nodes.insert(Node::new(id, id, NodeFlags::REPLICA, now_ms));
-            replica.nodes[sibling].replica_of = Some(key(&replica, A));
-            let header = Header { sender: id, offset, current_epoch: 7, ..cluster(D, 5).header(0, &env(now_ms)) };
-            replica.on_vote_request(sibling, &header, &env(now_ms));
-            let at_ms = replica.election.at_ms.unwrap();
-            assert_eq!(
-                (replica.election.asked, at_ms > now_ms + replica.election_ms() - 1),
-                (!waits, waits),
-                "{offset}"
-            );
-        }
     }
 
     #[test]
