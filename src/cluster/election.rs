@@ -103,7 +103,9 @@ impl CantFailover {
 pub(super) struct Election {
     /// When votes are due to be, or were, asked for. `None` before the first election for this master.
     at_ms: Option<i64>,
+    /// How many siblings have more data, and, if none, how many have as much and go first.
     rank: usize,
+    ties: usize,
     /// Whether votes, or first the support of the shard, were asked for.
     asked: bool,
     /// The nodes of the shard that support this one, and whether those are too few still.
@@ -227,7 +229,7 @@ impl Cluster {
         } else {
             FIXED_DELAY_MS + self.rng.i64(0..JITTER_MS) + rank as i64 * RANK_DELAY_MS
         };
-        self.election = Election { at_ms: Some(now + delay), rank, ..Election::default() };
+        self.election = Election { at_ms: Some(now + delay), rank, ties, ..Election::default() };
         self.wake_at(now + delay);
         log::info!("Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).", env.repl_offset);
         // So that the others know their rank.
@@ -276,24 +278,22 @@ impl Cluster {
         (better, ties, stale)
     }
 
-    /// Lowers our rank if new offsets show that others are better; it is never raised.
+    /// Lowers our rank if new offsets show that others are better, or as good; it is never raised. Replicas that still hear
+    /// from their master learn only now how far the others are.
     fn worsen_rank(&mut self, master: NodeKey, env: &Env) {
         let Some(at_ms) = self.election.at_ms else {
             return;
         };
-        let rank = self.nodes[master]
-            .replicas
-            .iter()
-            .filter(|key| **key != self.myself)
-            .map(|key| &self.nodes[*key])
-            .filter(|n| !n.flags.has(NodeFlags::NOFAILOVER) && n.healthy() && n.repl_offset > env.repl_offset)
-            .count();
-        if rank > self.election.rank {
-            let from_best = if self.election.rank == 0 { FIXED_DELAY_MS } else { 0 };
-            let added = (rank - self.election.rank) as i64 * RANK_DELAY_MS + from_best;
+        let (rank, ties, _) = self.rank_among_siblings(master, env);
+        let election = &mut self.election;
+        if rank > election.rank {
+            let from_best = if election.rank == 0 { FIXED_DELAY_MS } else { 0 };
+            let added = (rank - election.rank) as i64 * RANK_DELAY_MS + from_best;
             log::info!("Replica rank updated to #{rank}, added {added} milliseconds of delay.");
-            self.election.rank = rank;
-            self.election.at_ms = Some(at_ms + added);
+            (election.rank, election.at_ms) = (rank, Some(at_ms + added));
+        } else if election.rank == 0 && ties > election.ties {
+            let added = (ties - election.ties) as i64 * TIE_DELAY_MS;
+            (election.ties, election.at_ms) = (ties, Some(at_ms + added));
         }
     }
 
@@ -881,6 +881,31 @@ mod tests {
         replica.config.replica_validity_factor = 10;
         reason(&mut replica, START_MS + 800);
         assert_eq!(reason(&mut replica, START_MS + 1000), "waiting_votes,votes=0,needed=2");
+    }
+
+    #[test]
+    fn of_siblings_that_turn_out_to_be_as_good_one_waits() {
+        for (digit, offset, delay_ms) in
+            [("1", 1, STALE_RANK_DELAY_MS + TIE_DELAY_MS), ("e", 1, STALE_RANK_DELAY_MS), ("1", 0, STALE_RANK_DELAY_MS)]
+        {
+            let mut replica = cluster(D, 5);
+            let (master, id) = (key(&replica, A), NodeId::parse(digit.repeat(40).as_bytes()).unwrap());
+            let sibling = replica.nodes.insert(Node::new(id, id, NodeFlags::REPLICA, START_MS));
+            replica.nodes[sibling].replica_of = Some(master);
+            replica.nodes[master].replicas.push(sibling);
+            let mut now_ms = START_MS;
+            while replica.election.at_ms.is_none() {
+                now_ms += 1;
+                replica.nodes[sibling].pong_received_ms = now_ms;
+                replica.tick(&env(now_ms));
+            }
+            assert_eq!(replica.election.at_ms, Some(now_ms + STALE_RANK_DELAY_MS), "it may have more");
+            replica.nodes[sibling].repl_offset = offset;
+            for later_ms in [1, 2] {
+                replica.advance_election(&env(now_ms + later_ms));
+                assert_eq!(replica.election.at_ms, Some(now_ms + delay_ms), "{digit} {offset}");
+            }
+        }
     }
 
     #[test]
