@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const ENTRYPOINT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/utils/container/entrypoint");
+const ENTRYPOINT: &str = "utils/container/entrypoint";
 const COMPOSE: &str = "utils/container/compose.yaml";
 const MANIFEST: &str = "utils/kubernetes/redis-cluster.yaml";
 
@@ -47,7 +47,7 @@ impl Image {
         let path = format!("{}:/usr/bin:/bin", self.folder().display());
         let mut shell = Command::new("sh");
         // The mask of a container.
-        shell.args(["-c", "umask 0022; exec \"$0\" \"$@\"", ENTRYPOINT]).args(words);
+        shell.args(["-c", "umask 0022; exec \"$0\" \"$@\""]).arg(in_root(ENTRYPOINT)).args(words);
         let output = shell.env("PATH", path).env("FAKE_UID", uid).current_dir(self.folder()).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
@@ -70,14 +70,41 @@ fn options_and_configuration_files_mean_the_server() {
 }
 
 #[test]
-fn protected_mode_stays_as_it_was_set() {
+fn protected_mode_is_left_to_those_who_name_it() {
     let image = Image::new();
-    fs::write(image.folder().join("strict.conf"), "# mine\n  Protected-Mode yes\n").unwrap();
-    assert_eq!(image.start("999", &["strict.conf"]), "redis-server strict.conf umask=0077\n");
-    // The last word counts.
-    let words = ["--protected-mode", "yes"];
-    let expected = "redis-server --protected-mode no --protected-mode yes umask=0077\n";
-    assert_eq!(image.start("999", &words), expected);
+    for (name, text) in [
+        ("plain.conf", "port 7000\n# protected-mode yes\n"),
+        ("strict.conf", "# mine\n  Protected-Mode yes\n"),
+        ("own", "port 7000\n  Protected-Mode yes\n"),
+        ("outer.conf", "port 7000\ninclude \"in*.conf\"\n"),
+        ("inner.conf", "protected-mode yes\n"),
+        ("loop.conf", "include loop.conf\n"),
+    ] {
+        fs::write(image.folder().join(name), text).unwrap();
+    }
+    for (words, expected) in [
+        ("", "--protected-mode no"),
+        ("redis-server", "--protected-mode no"),
+        ("--port 1", "--protected-mode no --port 1"),
+        ("plain.conf", "plain.conf --protected-mode no"),
+        // What comes later counts.
+        ("plain.conf --protected-mode yes", "plain.conf --protected-mode no --protected-mode yes"),
+        ("--protected-mode yes", "--protected-mode no --protected-mode yes"),
+        ("strict.conf", "strict.conf"),
+        ("redis-server own --port 1", "own --port 1"),
+        ("outer.conf", "outer.conf"),
+        ("loop.conf", "loop.conf --protected-mode no"),
+        ("redis-server missing", "missing --protected-mode no"),
+        ("plain.conf -", "plain.conf -"),
+        ("-", "-"),
+        ("- --port 1", "- --port 1"),
+        ("--test-memory 100", "--test-memory 100"),
+        ("--version", "--version"),
+    ] {
+        let started = image.start("999", &words.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(started, format!("redis-server {expected} umask=0077\n"), "{words}");
+    }
+    assert_eq!(image.start("999", &["echo", "--port", "1"]), "--port 1\n");
 }
 
 #[test]
@@ -124,7 +151,7 @@ fn image() -> Option<tempfile::TempDir> {
     with_libraries(SERVER, "/usr/local/bin/redis-server");
     with_libraries(CLI, "/usr/local/bin/redis-cli");
     let entrypoint = dir.path().join("usr/local/bin/docker-entrypoint.sh");
-    fs::copy(in_root("utils/container/entrypoint"), &entrypoint).unwrap();
+    fs::copy(in_root(ENTRYPOINT), &entrypoint).unwrap();
     fs::set_permissions(&entrypoint, fs::Permissions::from_mode(0o755)).unwrap();
     for (path, text) in [
         ("etc/passwd", "root:x:0:0::/:/bin/sh\nredis:x:999:999::/data:/bin/sh\n"),
@@ -140,48 +167,6 @@ fn image() -> Option<tempfile::TempDir> {
     // Folders of tests are for their owner alone.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     Some(dir)
-}
-
-/// What the server is called with; here it only tells.
-#[test]
-fn the_entrypoint_leaves_protected_mode_to_those_who_name_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    file("redis-server", "#!/bin/sh\necho \"$*\"\n");
-    file("id", "#!/bin/sh\necho 1000\n");
-    file("plain.conf", "port 7000\n# protected-mode yes\n");
-    file("own", "port 7000\n  Protected-Mode yes\n");
-    file("outer.conf", "port 7000\ninclude \"in*.conf\"\n");
-    file("inner.conf", "protected-mode yes\n");
-    file("loop.conf", "include loop.conf\n");
-    for (words, expected) in [
-        ("", "--protected-mode no"),
-        ("redis-server", "--protected-mode no"),
-        ("--port 1", "--protected-mode no --port 1"),
-        ("plain.conf", "plain.conf --protected-mode no"),
-        // What comes later counts.
-        ("plain.conf --protected-mode yes", "plain.conf --protected-mode no --protected-mode yes"),
-        ("redis-server own --port 1", "own --port 1"),
-        ("outer.conf", "outer.conf"),
-        ("loop.conf", "loop.conf --protected-mode no"),
-        ("redis-server missing", "missing --protected-mode no"),
-        ("plain.conf -", "plain.conf -"),
-        ("-", "-"),
-        ("- --port 1", "- --port 1"),
-        ("--test-memory 100", "--test-memory 100"),
-        ("--version", "--version"),
-        ("echo --port 1", "--port 1"),
-    ] {
-        let mut entrypoint = Command::new("sh");
-        entrypoint.arg(in_root("utils/container/entrypoint")).args(words.split_whitespace());
-        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
-        let out = entrypoint.current_dir(dir.path()).env("PATH", path).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), expected, "{words}: {out:?}");
-    }
 }
 
 #[test]

@@ -5,10 +5,10 @@
 
 use crate::common;
 
-use common::{CLI, SERVER, free_port, left_out, real_redis, wait_for};
+use common::{CLI, SERVER, free_port, in_root, left_out, real_redis, wait_for};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -130,8 +130,7 @@ impl Walk {
         for name in ["redis-check-aof", "redis-check-rdb"] {
             std::os::unix::fs::symlink(SERVER, walk.bin().join(name)).unwrap();
         }
-        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/redis.conf"), walk.dir.path().join("redis.conf"))
-            .unwrap();
+        fs::copy(in_root("conf/redis.conf"), walk.dir.path().join("redis.conf")).unwrap();
         walk
     }
 
@@ -172,7 +171,7 @@ impl Walk {
     }
 
     fn run_parts(&self, is_meant: impl Fn(&str) -> bool) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(self.name);
+        let path = in_root("docs").join(self.name);
         let text = fs::read_to_string(path).unwrap();
         let steps: Vec<Step> = steps(&text).into_iter().filter(|step| is_meant(&step.part)).collect();
         assert!(!steps.is_empty());
@@ -229,8 +228,7 @@ fn texts_fit_with_gaps() {
 /// README has a choice of the figures, and leads to documents that are there.
 #[test]
 fn the_readme_agrees_with_the_documents() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let read = |name: &str| fs::read_to_string(in_root(name)).unwrap();
     let (readme, performance) = (read("README.md"), read("docs/PERFORMANCE.md"));
     let measured = readme.split("## Measured").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows: Vec<&str> = measured.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
@@ -243,7 +241,7 @@ fn the_readme_agrees_with_the_documents() {
         readme.split('`').skip(1).step_by(2).filter(|text| text.starts_with("docs/") || text.starts_with("utils/"))
     {
         let path = named.split(' ').next().unwrap();
-        assert!(root.join(path).exists(), "{path}");
+        assert!(in_root(path).exists(), "{path}");
     }
 }
 

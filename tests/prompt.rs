@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{CLI, TestServer, run, try_run, wait_for};
+use common::{CLI, TestServer, left_out, run, try_run, wait_for};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -344,7 +344,7 @@ impl Tmux {
     fn start() -> Option<Tmux> {
         let is_here = Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
         if !is_here {
-            eprintln!("no tmux is installed: nothing is tested through it");
+            left_out("there is no tmux");
             return None;
         }
         Some(Tmux { home: tempfile::tempdir().unwrap() })

@@ -4,10 +4,11 @@
 use crate::common;
 
 use common::cluster::{Node, join, wait};
-use common::{CLI, SERVER};
+use common::{CLI, SERVER, left_out};
 use redis::{Connection, Value};
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,12 +44,16 @@ fn begin(nodes: &mut [Node], from: usize, to: usize, slots: &[&str]) -> String {
 fn jobs(node: &mut Node) -> Vec<HashMap<String, String>> {
     let jobs: Vec<HashMap<String, Value>> =
         redis::cmd("CLUSTER").arg("GETSLOTMIGRATIONS").query(&mut node.conn).unwrap();
-    let text = |value: Value| match value {
-        Value::BulkString(b) => String::from_utf8(b).unwrap(),
+    jobs.into_iter().map(|job| job.into_iter().map(|(name, value)| (name, shown(&value))).collect()).collect()
+}
+
+/// A field of a job or task.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::BulkString(b) => String::from_utf8(b.clone()).unwrap(),
         Value::Int(n) => n.to_string(),
         other => format!("{other:?}"),
-    };
-    jobs.into_iter().map(|job| job.into_iter().map(|(name, value)| (name, text(value))).collect()).collect()
+    }
 }
 
 fn job(node: &mut Node, name: &str) -> HashMap<String, String> {
@@ -762,6 +767,17 @@ fn a_link_of_a_job_says_nothing_but_what_belongs_to_it() {
     assert!(nodes[1].text(&["CONFIG", "GET", "maxmemory-samples"]).contains('5'));
 }
 
+/// What `redis-cli --cluster` shows, which ends well.
+fn manage(words: &[&str]) -> String {
+    common::text(Command::new(CLI).arg("--cluster").args(words))
+}
+
+/// So many slots go from one node to another.
+fn reshard(address: &str, from: &str, to: &str, slots: &str) -> String {
+    let ends = ["--cluster-from", from, "--cluster-to", to];
+    manage(&[&["reshard", address][..], &ends, &["--cluster-slots", slots, "--cluster-yes"]].concat())
+}
+
 #[test]
 fn redis_cli_moves_slots_as_a_whole_where_both_nodes_can() {
     let mut nodes = nodes(3, false);
@@ -770,20 +786,14 @@ fn redis_cli_moves_slots_as_a_whole_where_both_nodes_can() {
     }
     let address = format!("127.0.0.1:{}", nodes[0].server.port);
     let (from, to) = (nodes[0].id(), nodes[1].id());
-    let cli = |words: &[&str]| {
-        let out = std::process::Command::new(CLI).arg("--cluster").args(words).output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
-        String::from_utf8(out.stdout).unwrap()
-    };
-    let names = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "5100", "--cluster-yes"];
-    let shown = cli(&[&["reshard", &address][..], &names].concat());
+    let shown = reshard(&address, &from, &to, "5100");
     assert!(shown.contains("Moving slot 5061 from"), "{shown}");
     let job = jobs(&mut nodes[0]).remove(0);
     assert_eq!((job["slot_ranges"].as_str(), job["state"].as_str()), ("0-5099", "success"));
     assert_eq!((nodes[1].text(&["DBSIZE"]), nodes[0].text(&["DBSIZE"])), ("int(50)".into(), "int(0)".into()));
-    cli(&["rebalance", &address]);
+    manage(&["rebalance", &address]);
     assert!(jobs(&mut nodes[1]).iter().any(|job| job["operation"] == "EXPORT" && job["state"] == "success"));
-    assert!(cli(&["check", &address]).contains("[OK] All 16384 slots covered."));
+    assert!(manage(&["check", &address]).contains("[OK] All 16384 slots covered."));
 }
 
 // ---- where the target pulls
@@ -797,14 +807,9 @@ fn pull(node: &mut Node, first: &str, last: &str) -> String {
 fn task(node: &mut Node, id: &str, field: &str) -> String {
     let reply: Vec<Vec<Value>> =
         redis::cmd("CLUSTER").arg(&["MIGRATION", "STATUS", "ID", id]).query(&mut node.conn).unwrap();
-    let text = |value: &Value| match value {
-        Value::BulkString(b) => String::from_utf8_lossy(b).into_owned(),
-        Value::Int(n) => n.to_string(),
-        other => format!("{other:?}"),
-    };
     let fields = reply.first().map(Vec::as_slice).unwrap_or_default();
-    let found = fields.chunks(2).find(|pair| text(&pair[0]) == field);
-    found.map_or_else(String::new, |pair| text(&pair[1]))
+    let found = fields.chunks(2).find(|pair| shown(&pair[0]) == field);
+    found.map_or_else(String::new, |pair| shown(&pair[1]))
 }
 
 fn wait_for_task(node: &mut Node, id: &str, wanted: &str) {
@@ -816,21 +821,25 @@ fn wait_for_task(node: &mut Node, id: &str, wanted: &str) {
     }
 }
 
-/// Values of each type, small and large, with the tag `bar`.
+/// Small and large collections with the tag `bar`: the command that fills one, its key, how many numbers that is given,
+/// and the command that tells how many elements they make.
+const COLLECTIONS: [(&str, &str, usize, &str, usize); 8] = [
+    ("RPUSH", "{bar}l", 10, "LLEN", 10),
+    ("RPUSH", "{bar}L", 1200, "LLEN", 1200),
+    ("SADD", "{bar}s", 10, "SCARD", 10),
+    ("SADD", "{bar}S", 1200, "SCARD", 1200),
+    ("HSET", "{bar}h", 10, "HLEN", 5),
+    ("HSET", "{bar}H", 1200, "HLEN", 600),
+    ("ZADD", "{bar}z", 10, "ZCARD", 5),
+    ("ZADD", "{bar}Z", 1200, "ZCARD", 600),
+];
+
+/// Values of each type, with the tag `bar`.
 fn fill(node: &mut Node) {
     let numbers: Vec<String> = (0..1200).map(|n| n.to_string()).collect();
-    for (command, key, count) in [
-        ("RPUSH", "{bar}l", 10),
-        ("RPUSH", "{bar}L", 1200),
-        ("SADD", "{bar}s", 10),
-        ("SADD", "{bar}S", 1200),
-        ("HSET", "{bar}h", 10),
-        ("HSET", "{bar}H", 1200),
-        ("ZADD", "{bar}z", 10),
-        ("ZADD", "{bar}Z", 1200),
-    ] {
+    for (command, key, given, _, _) in COLLECTIONS {
         let mut words = vec![command, key];
-        words.extend(numbers[..count].iter().map(String::as_str));
+        words.extend(numbers[..given].iter().map(String::as_str));
         node.call(&words).unwrap();
     }
     for n in 1..20 {
@@ -843,19 +852,10 @@ fn fill(node: &mut Node) {
 }
 
 fn check_filled(node: &mut Node) {
-    for (command, key, count) in [
-        ("LLEN", "{bar}l", 10),
-        ("LLEN", "{bar}L", 1200),
-        ("SCARD", "{bar}s", 10),
-        ("SCARD", "{bar}S", 1200),
-        ("HLEN", "{bar}h", 5),
-        ("HLEN", "{bar}H", 600),
-        ("ZCARD", "{bar}z", 5),
-        ("ZCARD", "{bar}Z", 600),
-        ("XLEN", "{bar}x", 19),
-    ] {
+    for (_, key, _, command, count) in COLLECTIONS {
         assert_eq!(node.text(&[command, key]), format!("int({count})"), "{key}");
     }
+    assert_eq!(node.text(&["XLEN", "{bar}x"]), "int(19)");
     let pending: Vec<Value> = redis::cmd("XPENDING").arg(&["{bar}x", "g"]).query(&mut node.conn).unwrap();
     assert_eq!(pending[0], Value::Int(5));
     let ttl: i64 = redis::cmd("TTL").arg("{bar}t").query(&mut node.conn).unwrap();
@@ -939,7 +939,7 @@ fn nodes_that_pull_from_each_other_at_the_same_time_both_succeed() {
 #[test]
 fn slots_move_as_a_whole_to_and_from_a_redis_8() {
     let Some(binary) = std::env::var_os("REDIS_8_SERVER") else {
-        return eprintln!("left out: REDIS_8_SERVER names no redis-server");
+        return left_out("REDIS_8_SERVER names no redis-server");
     };
     let start = |binary: &Path| Node::with_options(binary, &["--repl-diskless-sync-delay", "0"]);
     let mut nodes = vec![start(Path::new(SERVER)), start(Path::new(&binary)), start(Path::new(SERVER))];
@@ -964,12 +964,7 @@ fn slots_move_as_a_whole_to_and_from_a_redis_8() {
     // The tool asks the target, as that is what both understand.
     let address = format!("127.0.0.1:{}", nodes[0].server.port);
     let (from, to) = (nodes[1].id(), nodes[0].id());
-    let out = std::process::Command::new(CLI)
-        .args(["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to])
-        .args(["--cluster-slots", "200", "--cluster-yes"])
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+    reshard(&address, &from, &to, "200");
     check_filled(&mut nodes[0]);
     let tasks: Vec<Value> =
         redis::cmd("CLUSTER").arg(&["MIGRATION", "STATUS", "ALL"]).query(&mut nodes[0].conn).unwrap();

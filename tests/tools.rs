@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{CLI, TestServer, real_redis, run, wait_for};
+use common::{CLI, TestServer, in_root, real_redis, run, wait_for};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -231,7 +231,7 @@ fn a_cluster_at_a_glance() {
     assert_eq!(seen.code, Some(0), "{}", seen.err);
     assert!(seen.out.starts_with(&format!("Cluster seen from {address}   state: ok   epoch: 0   ")), "{}", seen.out);
     assert!(seen.out.contains("1 masters, 0 replicas, 16384/16384 slots covered, 0 failing"), "{}", seen.out);
-    let trib = Path::new(env!("CARGO_MANIFEST_DIR")).join("utils/redis-trib.rb");
+    let trib = in_root("utils/redis-trib.rb");
     let tools = Path::new(CLI).parent().unwrap();
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
     // The script prefers the redis-cli beside it; here there is none but the one just built.

@@ -6,7 +6,7 @@
 use crate::common;
 
 use common::load::Load;
-use common::{CLI, SERVER, free_port, wait_for};
+use common::{CLI, SERVER, free_port, in_root, wait_for};
 use redis::cluster::{ClusterClient, ClusterConnection};
 use std::collections::HashMap;
 use std::fs;
@@ -446,7 +446,7 @@ fn programs() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     symlink(server_binary(), dir.path().join("redis-server")).unwrap();
     symlink(CLI, dir.path().join("redis-cli")).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("utils/redis-trib.rb");
+    let script = in_root("utils/redis-trib.rb");
     fs::copy(script, dir.path().join("redis-trib.rb")).unwrap();
     dir
 }
@@ -528,7 +528,7 @@ impl Script {
     }
 
     fn run(&self, args: &[&str], input: &str) -> Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("utils/create-cluster/create-cluster");
+        let script = in_root("utils/create-cluster/create-cluster");
         run(Command::new(script).args(args).current_dir(self.dir.path()), input)
     }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::gossip::BLACKLIST_TTL_S;
 use super::node::{NodeFlags, NodeId, NodeKey};
 use super::{Action, Cluster, Env};
-use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
+use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet, slots_in};
 
 /// Why a subcommand was refused; the text of the error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Cluster {
 
     fn check_slots(&self, ranges: &[(Slot, Slot)], bound: bool) -> Result<Vec<Slot>> {
         let mut seen = super::SlotSet::default();
-        for slot in ranges.iter().flat_map(|(a, b)| *a..=*b) {
+        for slot in slots_in(ranges) {
             match self.owner[usize::from(slot)] {
                 None if bound => return refuse(format!("Slot {slot} is already unassigned")),
                 Some(_) if !bound => return refuse(format!("Slot {slot} is already busy")),

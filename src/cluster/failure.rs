@@ -222,13 +222,13 @@ impl Cluster {
     /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where
     /// nothing is due. A master, which pings many for their grants, pings the next master instead, and more often.
     fn ping_without_need(&mut self, env: &Env) {
+        if self.broken.no_random_pings {
+            return;
+        }
         let next = self.next_voter();
         // A little sooner or later where the loop wakes anyway, rather than on time by a turn of its own.
         let apart = self.tick_ms() / 4;
         let due = self.random_ping_ms + if next.is_some() { WATCH_MS } else { RANDOM_PING_MS };
-        if self.broken.no_random_pings {
-            return;
-        }
         if env.now_ms + apart < due {
             return self.wake_at(due + apart);
         }

@@ -181,13 +181,13 @@ impl Cluster {
             return;
         }
         let others = || self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake());
-        let is_linked = |n: &Node| n.link.is_some_and(|link| self.links[&link].connected);
-        let is_missed = |n: &Node| !n.healthy() || n.flags.has(NodeFlags::NOADDR) || !is_linked(n);
         let is_new = others().next().is_none() || (self.config.forms() && !self.has_place() && self.size == 0);
         let hurries = is_new || env.now_ms - self.started_ms.unwrap_or(env.now_ms) < JUST_STARTED_MS;
         self.forming.seek_ms = env.now_ms + if hurries { SEEK_MS } else { SEEK_MISSED_MS };
         let is_spare = self.config.forms() && !self.has_place();
-        if is_new || is_spare || others().any(|(_, n)| is_missed(n)) {
+        let is_missed =
+            |(key, n): (NodeKey, &Node)| !n.healthy() || n.flags.has(NodeFlags::NOADDR) || !self.stands(key).0;
+        if is_new || is_spare || others().any(is_missed) {
             self.actions.push(Action::SeekSeeds);
         }
     }

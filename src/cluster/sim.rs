@@ -326,10 +326,14 @@ impl Sim {
         }
     }
 
+    fn some_rate(&mut self, spread: f64) -> f64 {
+        1.0 + (self.rng.f64() - 0.5) * spread
+    }
+
     /// All clocks go at rates that differ by so much at most.
     fn set_rates(&mut self, spread: f64) {
         for no in 0..self.nodes.len() {
-            let rate = 1.0 + (self.rng.f64() - 0.5) * spread;
+            let rate = self.some_rate(spread);
             self.set_rate(no, rate);
         }
     }

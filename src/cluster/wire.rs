@@ -542,7 +542,17 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
         }
         Body::Unknown(number) => (*number, 0, 0),
     };
+    encode_header(&mut out, header, (packet_type, count, extension_count), mflags);
+    out
+}
 
+/// Fills in the header of a packet that is there as a whole but for that: its type, and how many entries and extensions it has.
+fn encode_header(
+    out: &mut [u8],
+    header: &Header,
+    (packet_type, count, extension_count): (u16, usize, usize),
+    mflags: u8,
+) {
     let total: u32 = fit(out.len());
     let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, SIGNATURE);
@@ -566,7 +576,6 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
     put(AT_FLAGS, &header.flags.bits().to_be_bytes());
     put(AT_STATE, &[u8::from(!header.state_ok)]);
     put(AT_MFLAGS, &[mflags]);
-    out
 }
 
 fn encode_gossip(out: &mut Vec<u8>, g: &Gossip) {

@@ -19,9 +19,9 @@ use crate::server::commands;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// The commands that Redis does not have, for a sentence.
+/// The commands that Redis 7.2 does not have, for a sentence.
 const NOT_OF_REDIS: &str =
-    "those of Valkey 9 that move slots as a whole; DOCTOR, CLUSTER DOCTOR and CLIENT DURABLE are ours";
+    "those of Valkey 9 and Redis 8.4 that move slots as a whole; DOCTOR, CLUSTER DOCTOR and CLIENT DURABLE are ours";
 
 /// A file: its path in the folder that it is written to, and its text.
 type File = (String, String);

@@ -283,6 +283,20 @@ impl Write for Conn {
 }
 
 impl Conn {
+    /// Appends some of what has come. Whether there was anything; that nothing more will come is an error.
+    pub(crate) fn read_some(&mut self, input: &mut Vec<u8>) -> io::Result<bool> {
+        loop {
+            input.reserve(4096);
+            match self.read_to_spare(input) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
     /// Tells the peer that nothing more comes; it may still send. Not for those on I/O threads.
     pub(crate) fn end_output(&mut self) {
         if let Conn::Tls(t) = self {

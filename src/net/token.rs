@@ -34,7 +34,7 @@ pub(crate) enum Source {
     OperatorsListener(u32),
     /// A connection there: slot and generation.
     Operator(u32, u32),
-    /// A connection to the target of a slot migration before it becomes a client: its number.
+    /// A connection to the other side of a slot migration before it becomes a client: its number.
     SlotMigration(u32),
     /// A connection to the target of MIGRATE: its number.
     Moving(u32),

@@ -382,7 +382,7 @@ impl Server {
             || self.handshakes.is_due()
             || self.exit.is_some()
             || self.keyspace_is_busy()
-            || self.is_trimming()
+            || self.is_trimming() && !self.writes_paused()
             || self.is_walking()
             || self.is_moving()
             || self.load_can_go_on();

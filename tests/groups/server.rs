@@ -17,6 +17,8 @@ mod connections;
 mod doctor;
 #[path = "../io_threads.rs"]
 mod io_threads;
+#[path = "../moving_keys.rs"]
+mod moving_keys;
 #[path = "../persistence.rs"]
 mod persistence;
 #[path = "../replication.rs"]

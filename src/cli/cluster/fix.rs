@@ -9,7 +9,6 @@ use super::node::{Node, NodeError};
 use super::slots::{self, SLOTS, SlotSet};
 use super::view::View;
 use super::{Manager, Outcome, Stop, caution, err, info};
-use crate::cli::connection::LinkError;
 use crate::cli::term::say;
 use crate::resp::reply_reader::Reply;
 
@@ -43,10 +42,7 @@ fn take_ownership(node: &mut Node, slots: &[u16], close: bool) -> Outcome {
         steps.extend(closing);
     }
     steps.extend([of(&["CLUSTER", "BUMPEPOCH"], &[]), of(&["EXEC"], &[])]);
-    let mut replies = node.pipeline(&steps);
-    if replies.len() < steps.len() {
-        return Err(node.complain(&NodeError::Link(LinkError::Closed)));
-    }
+    let mut replies = node.must_pipeline(&steps)?;
     let is_error = |reply: &&Reply| matches!(reply, Reply::Error(_));
     let executed = replies.pop();
     // Only that the slots are added has to succeed: one may have had no owner before.

@@ -13,11 +13,10 @@ use super::view::View;
 use crate::cli::term::say;
 use crate::resp::reply_reader::Reply;
 
-/// How often the source is asked how it stands.
+/// How often the node that moves them is asked how it stands.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// For so long all nodes are given to hear of the new owner.
 const NEWS: Duration = Duration::from_secs(5);
-
 /// Attempts of a target that failed before it is told to give up.
 const ATTEMPTS: i64 = 3;
 

@@ -171,6 +171,15 @@ impl Node {
         replies
     }
 
+    /// As [`Node::pipeline`], but prints it if the link broke.
+    pub(crate) fn must_pipeline<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> Outcome<Vec<Reply>> {
+        let replies = self.pipeline(commands);
+        if replies.len() < commands.len() {
+            return Err(self.complain(&NodeError::Link(LinkError::Closed)));
+        }
+        Ok(replies)
+    }
+
     /// As [`Node::call`], with the words of a line as arguments.
     pub(crate) fn words(&mut self, line: &str) -> Result<Reply, NodeError> {
         let args: Vec<&str> = line.split(' ').collect();
@@ -296,10 +305,7 @@ impl Node {
     pub(crate) fn count_keys_of(&mut self, slots: &[u16]) -> Outcome<Vec<i64>> {
         let ask = |slot: &u16| vec!["CLUSTER".to_string(), "COUNTKEYSINSLOT".to_string(), slot.to_string()];
         let commands: Vec<Vec<String>> = slots.iter().map(ask).collect();
-        let replies = self.pipeline(&commands);
-        if replies.len() < commands.len() {
-            return Err(self.complain(&NodeError::Link(LinkError::Closed)));
-        }
+        let replies = self.must_pipeline(&commands)?;
         let count = |reply: Reply| match reply {
             Reply::Error(text) => Err(self.complain(&NodeError::Refused(String::from_utf8_lossy(&text).into_owned()))),
             reply => Ok(reply.integer().unwrap_or(0)),

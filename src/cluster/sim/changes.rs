@@ -91,7 +91,7 @@ impl Sim {
             1 => self.give_away(no),
             2 => self.replace_replica(no),
             _ => {
-                let rate = 1.0 + (self.rng.f64() - 0.5) * 0.06;
+                let rate = self.some_rate(0.06);
                 self.set_rate(no, rate);
                 self.changes.counts[3] += 1;
             }

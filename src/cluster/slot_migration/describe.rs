@@ -65,12 +65,22 @@ impl Job {
             backlog: if self.is_export && self.has_link { self.backlog } else { 0 },
         }
     }
-}
 
-impl Job {
-    fn import_command(&self) -> Vec<Vec<u8>> {
+    /// The command that makes an import known.
+    pub(super) fn import_command(&self) -> Vec<Vec<u8>> {
         let words = ["CLUSTER", "SYNCSLOTS", "ESTABLISH", "NAME", self.name.as_str(), "SLOTSRANGE"];
         words.into_iter().map(String::from).chain(numbers(&self.ranges)).map(String::into_bytes).collect()
+    }
+
+    /// CLUSTER SYNCSLOTS FINISH for a job that is over.
+    pub(super) fn finish_command(&self) -> Vec<Vec<u8>> {
+        let state: &[u8] = if self.state == State::Success { b"SUCCESS" } else { b"FAILED" };
+        let words: [&[u8]; 7] = [b"CLUSTER", b"SYNCSLOTS", b"FINISH", b"STATE", state, b"NAME", self.name.as_bytes()];
+        let mut args: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
+        if !self.message.is_empty() {
+            args.extend([b"MESSAGE".to_vec(), self.message.clone().into_bytes()]);
+        }
+        args
     }
 
     /// `None` where the job is only followed.
@@ -149,23 +159,6 @@ impl Cluster {
     /// The same as the commands that make them known.
     pub(crate) fn import_commands(&self) -> Vec<Vec<Vec<u8>>> {
         self.open_imports().map(Job::import_command).collect()
-    }
-
-    /// The command that makes an import known.
-    pub(super) fn import_command(&self, at: usize) -> Vec<Vec<u8>> {
-        self.jobs.list[at].import_command()
-    }
-
-    /// CLUSTER SYNCSLOTS FINISH for a job that is over.
-    pub(super) fn finish_command(&self, at: usize) -> Vec<Vec<u8>> {
-        let job = &self.jobs.list[at];
-        let state: &[u8] = if job.state == State::Success { b"SUCCESS" } else { b"FAILED" };
-        let words: [&[u8]; 7] = [b"CLUSTER", b"SYNCSLOTS", b"FINISH", b"STATE", state, b"NAME", job.name.as_bytes()];
-        let mut args: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
-        if !job.message.is_empty() {
-            args.extend([b"MESSAGE".to_vec(), job.message.clone().into_bytes()]);
-        }
-        args
     }
 
     /// A job as logs call it.

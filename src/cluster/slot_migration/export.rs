@@ -3,8 +3,8 @@
 use super::describe::numbers;
 use super::pull_target::ChannelState;
 use super::{
-    Cluster, Dialect, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, JobId, JobLink, Message, NodeId, NodeKey, Order,
-    Ranges, SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command,
+    Channel, Cluster, Dialect, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, Job, JobId, JobLink, Message, NodeId,
+    NodeKey, Order, Ranges, SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command, overlap,
 };
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
@@ -21,7 +21,7 @@ impl Cluster {
                 return refuse(format!("I am already migrating slot {slot}."));
             }
         }
-        let meets = |(a, b): &(u16, u16)| others.iter().flat_map(|(r, _)| r).any(|(c, d)| a <= d && b >= c);
+        let meets = |range: &(u16, u16)| others.iter().flat_map(|(r, _)| r).any(|other| overlap(range, other));
         if ranges.iter().any(meets) {
             return refuse("Slot ranges in migrations overlap");
         }
@@ -44,7 +44,7 @@ impl Cluster {
 
     /// CLUSTER CANCELSLOTMIGRATIONS.
     pub(crate) fn cancel_slot_migrations(&mut self, by: &str, env: &Env) -> Result<(), AdminError> {
-        let is_open = |job: &super::Job| job.is_export && job.state.is_in_progress();
+        let is_open = |job: &Job| job.is_export && job.state.is_in_progress();
         if !self.jobs.list.iter().any(is_open) {
             return refuse("No migrations ongoing");
         }
@@ -60,14 +60,10 @@ impl Cluster {
     // ---- the link ----
 
     fn connect_job(&mut self, at: usize, env: &Env) {
-        let (link, target) = (self.jobs.list[at].id.main(), self.jobs.list[at].target);
-        let Some(key) = target.and_then(|id| self.nodes.find(&id)) else {
+        let Some(key) = self.jobs.list[at].target.and_then(|id| self.nodes.find(&id)) else {
             return self.fail_job(at, "Unable to connect to target node: target node not found", env);
         };
-        let node = &self.nodes[key];
-        let (ip, port) = (node.ip.clone(), node.client_port(self.config.tls_replication));
-        log::info!("Connecting slot migration {} (ip: {ip}, port {port})", self.jobs.list[at].description);
-        self.order(Order::Connect { link, ip, port });
+        self.connect_job_link(at, Channel::Main, key);
     }
 
     /// The link to the other side stands. `auth`: the command to authenticate with, if there is to be one.
@@ -245,7 +241,7 @@ impl Cluster {
     /// whatever length, one with a smaller id than that which it pulls from gives first; those with a greater one wait.
     fn gives_later(&self, dialect: Dialect) -> bool {
         let comes = |state| matches!(state, State::CatchingUp | State::WaitingForEof);
-        let is_first = |job: &super::Job| comes(job.state) && job.source < Some(self.myself().id);
+        let is_first = |job: &Job| comes(job.state) && job.source < Some(self.myself().id);
         dialect == Dialect::Pull && self.jobs.list.iter().any(is_first)
     }
 
@@ -285,7 +281,6 @@ impl Cluster {
         match job.state {
             State::WaitingToSnapshot => {
                 let (job, slots) = (job.id, job.slots.clone());
-                self.keep_channel_alive(at, env);
                 self.order(Order::Snapshot { job, slots });
             }
             State::WaitingToPause => self.try_to_pause(at, env),
@@ -328,10 +323,15 @@ impl Cluster {
         }
     }
 
+    /// The target of a job, or the replica that has taken its place.
+    fn heir_of_target(&self, job: &Job) -> Option<NodeKey> {
+        job.target.and_then(|id| self.nodes.find(&id)).map(|key| self.top_master(key))
+    }
+
     /// Whether other nodes may take slots under an epoch that a new one of ours would beat.
     fn others_may_take(&self, at: usize, env: &Env) -> bool {
-        let may_take = |job: &super::Job| {
-            let node = job.target.and_then(|id| self.nodes.find(&id)).map(|key| self.top_master(key));
+        let may_take = |job: &Job| {
+            let node = self.heir_of_target(job);
             let is_out = node.is_none_or(|key| self.nodes[key].failed());
             job.state == State::Granted && !(is_out && env.now_ms > job.hold_until_ms)
         };
@@ -343,9 +343,7 @@ impl Cluster {
     fn find_out(&mut self, at: usize, env: &Env) {
         let job = &self.jobs.list[at];
         let since = job.hold_until_ms;
-        // Its replica may have taken its place.
-        let key = job.target.and_then(|id| self.nodes.find(&id)).map(|key| self.top_master(key));
-        let node = key.map(|key| &self.nodes[key]);
+        let node = self.heir_of_target(job).map(|key| &self.nodes[key]);
         let answered = node.is_some_and(|n| n.is_master() && n.granted_ms > since);
         let is_out = node.is_none_or(|n| n.failed());
         // A majority that has answered since would have told us of a claim that it knows of.

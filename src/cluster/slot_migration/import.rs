@@ -130,7 +130,7 @@ impl Cluster {
 
     /// Of takeovers that wait for each other, one goes on: that of the node whose id is smaller.
     fn yields_to_no_export(&self) -> bool {
-        let is_first = |job: &super::Job| job.state != State::Paused || Some(self.myself().id) < job.target;
+        let is_first = |job: &Job| job.state != State::Paused || Some(self.myself().id) < job.target;
         self.jobs.list.iter().filter(|job| job.is_export).all(is_first)
     }
 
@@ -262,8 +262,11 @@ impl Cluster {
 
     /// The data set is loaded at start. A master has lost the link that its imports came by; a replica's master goes on.
     pub(crate) fn on_imports_loaded(&mut self, env: &Env) {
-        if self.is_master() {
-            self.fail_tracked("Process restarted", env);
+        for at in 0..self.jobs.list.len() {
+            let job = &self.jobs.list[at];
+            if self.is_master() && job.is_tracking_only && job.state.is_in_progress() {
+                self.fail_job(at, "Process restarted", env);
+            }
         }
     }
 
@@ -274,14 +277,6 @@ impl Cluster {
             if job.is_tracking_only && job.state.is_in_progress() {
                 job.message = "Full resynchronization occurred".into();
                 self.move_to(at, State::Failed, env);
-            }
-        }
-    }
-
-    fn fail_tracked(&mut self, why: &str, env: &Env) {
-        for at in 0..self.jobs.list.len() {
-            if self.jobs.list[at].is_tracking_only && self.jobs.list[at].state.is_in_progress() {
-                self.fail_job(at, why, env);
             }
         }
     }

@@ -20,9 +20,9 @@
 //! Until the end keys of slots that come are hidden, on the target and its replicas, which hear of the job's beginning and end
 //! in the stream. A job that fails deletes them.
 //!
-//! Links, children and keys belong to the server (`server/cluster/slot_migration`), which carries out [`Order`]s and reports
-//! events. Files: `export` (the source's side), `import` (the target's and its replicas'), `pull_source` and `pull_target`
-//! (what differs where the target pulls), `describe` (what is shown).
+//! Links and keys belong to the server (`server/cluster/slot_migration`), which carries out [`Order`]s and reports events.
+//! Files: `export` (the source's side), `import` (the target's and its replicas'), `pull_source` and `pull_target` (what
+//! differs where the target pulls), `describe` (what is shown).
 
 mod describe;
 mod export;
@@ -303,6 +303,11 @@ impl Message {
     }
 }
 
+/// Whether ranges have a slot in common.
+fn overlap((a, b): &(Slot, Slot), (c, d): &(Slot, Slot)) -> bool {
+    a <= d && c <= b
+}
+
 /// A command as a request.
 fn command(args: &[&[u8]]) -> Vec<u8> {
     let mut out = Reply::default();
@@ -492,7 +497,7 @@ impl Cluster {
 
     /// Whether an import, besides this one, has one of these slots, even if it has not begun or is between two attempts.
     fn is_imported(&self, slots: &SlotSet, besides: Option<JobId>) -> bool {
-        let meets = |job: &Job| job.slots.without(slots) != job.slots;
+        let meets = |job: &Job| job.slots.first_common(slots).is_some();
         self.jobs.list.iter().any(|job| job.is_open(false) && Some(job.id) != besides && meets(job))
     }
 
@@ -540,7 +545,7 @@ impl Cluster {
                 return refuse("Requested slots span multiple shards");
             }
         }
-        if let Some((a, b)) = ranges.iter().find(|(a, b)| first <= *b && last >= *a) {
+        if let Some((a, b)) = ranges.iter().find(|range| overlap(range, &(first, last))) {
             return refuse(format!("Slot range {first}-{last} overlaps with previous range {a}-{b}."));
         }
         ranges.push((first, last));
@@ -737,6 +742,15 @@ impl Cluster {
         self.fail_job(at, "Unexpected state machine transition", env);
     }
 
+    /// Has a link of a job to this node opened.
+    fn connect_job_link(&mut self, at: usize, channel: Channel, to: NodeKey) {
+        let (job, node) = (&self.jobs.list[at], &self.nodes[to]);
+        let (ip, port) = (node.ip.clone(), node.client_port(self.config.tls_replication));
+        log::info!("Connecting slot migration {} (ip: {ip}, port {port})", job.description);
+        let link = JobLink { job: job.id, channel };
+        self.order(Order::Connect { link, ip, port });
+    }
+
     fn close_job_link(&mut self, at: usize) {
         let job = &mut self.jobs.list[at];
         job.has_link = false;
@@ -808,7 +822,7 @@ impl Cluster {
         let message = if job.message.is_empty() { "none" } else { &job.message };
         log::log!(level, "Slot migration {} finished. State: {}, Message: {message}", job.description, outcome.name());
         if !job.is_export && tells && self.is_master() {
-            let finish = self.finish_command(at);
+            let finish = self.jobs.list[at].finish_command();
             self.order(Order::Propagate(finish));
         }
     }

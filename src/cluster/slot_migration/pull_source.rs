@@ -2,7 +2,7 @@
 //! that was said.
 
 use super::pull_target::ChannelState;
-use super::{ACK_MS, Cluster, Dialect, Env, Job, JobId, Message, NodeId, NodeKey, Order, Ranges, State};
+use super::{Cluster, Dialect, Env, GRANT_WAITS_MS, Job, JobId, Message, NodeId, NodeKey, Ranges, State};
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
 use crate::structs::slots::slots_in;
@@ -90,24 +90,10 @@ impl Cluster {
             return refuse("Another migration task is already in progress");
         };
         let job = &mut self.jobs.list[at];
-        (job.pull.channel, job.heard_ms, job.ack_sent_ms) = (ChannelState::Waiting, env.now_ms, env.now_ms);
+        (job.pull.channel, job.heard_ms) = (ChannelState::Waiting, env.now_ms);
         let id = job.id;
         self.move_to(at, State::WaitingToSnapshot, env);
         Ok(id)
-    }
-
-    /// While the snapshot waits for another child the target is told that we are there.
-    pub(super) fn keep_channel_alive(&mut self, at: usize, env: &Env) {
-        let job = &mut self.jobs.list[at];
-        if job.dialect == Dialect::Push {
-            return;
-        }
-        job.heard_ms = env.now_ms;
-        if env.now_ms - job.ack_sent_ms >= ACK_MS {
-            job.ack_sent_ms = env.now_ms;
-            let link = job.id.snapshot();
-            self.order(Order::Send { link, bytes: b"\n".to_vec() });
-        }
     }
 
     pub(super) fn on_message_of_puller(&mut self, at: usize, message: Message, env: &Env) {
@@ -132,7 +118,7 @@ impl Cluster {
     pub(super) fn note_asked(&mut self, at: usize, env: &Env) {
         let job = &mut self.jobs.list[at];
         let is_there = if job.pull.is_numbered {
-            job.asked_ms.is_some_and(|asked_ms| env.now_ms - asked_ms <= super::GRANT_WAITS_MS) && job.pull.lag() == 0
+            job.asked_ms.is_some_and(|asked_ms| env.now_ms - asked_ms <= GRANT_WAITS_MS) && job.pull.lag() == 0
         } else {
             job.backlog == 0
         };

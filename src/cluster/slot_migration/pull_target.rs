@@ -11,7 +11,8 @@
 use super::describe::numbers;
 use super::pull_source::CANCELLED_HERE;
 use super::{
-    Channel, Cluster, Env, GRANT_LASTS_MS, Job, JobId, JobLink, Message, NodeId, NodeKey, Order, Ranges, State, command,
+    Channel, Cluster, Dialect, Env, GRANT_LASTS_MS, Job, JobId, JobLink, Message, NOT_DURABLE, NodeId, NodeKey, Order,
+    Ranges, State, command, overlap,
 };
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
@@ -38,7 +39,7 @@ pub(super) enum ChannelState {
     Connecting,
     ReadingAuthReply,
     ReadingReply,
-    /// On a source: until a child may write the snapshot.
+    /// On a source: until the end of the turn, in which the snapshot begins.
     Waiting,
     Transfer,
     Completed,
@@ -91,7 +92,7 @@ impl Pull {
 impl Job {
     /// Why it ends, with where it stood.
     pub(super) fn tell_state(&self, message: &str) -> String {
-        if self.dialect == super::Dialect::Push || message.is_empty() {
+        if self.dialect == Dialect::Push || message.is_empty() {
             return message.to_string();
         }
         let (state, channel) = (self.state.redis_name(), self.pull.channel.name());
@@ -126,7 +127,7 @@ impl Cluster {
             return refuse("all slot states must be STABLE to start a slot migration task.");
         }
         if self.is_durable() {
-            return refuse(super::NOT_DURABLE);
+            return refuse(NOT_DURABLE);
         }
         Ok(())
     }
@@ -134,9 +135,9 @@ impl Cluster {
     /// CLUSTER MIGRATION IMPORT: begins a job, whose name it gives. `by` is who asked.
     pub(crate) fn pull_slots(&mut self, ranges: Ranges, by: &str, env: &Env) -> Result<NodeId, AdminError> {
         self.check_pull_allowed()?;
-        let meets = |(first, last): &(u16, u16)| {
+        let meets = |range: &(u16, u16)| {
             let open = self.jobs.list.iter().filter(|job| job.is_open(false));
-            open.flat_map(|job| &job.ranges).any(|(a, b)| first <= b && last >= a)
+            open.flat_map(|job| &job.ranges).any(|other| overlap(range, other))
         };
         if let Some((first, last)) = ranges.iter().find(|range| meets(range)) {
             return refuse(format!("overlapping import exists for slot range: {first}-{last}"));
@@ -153,7 +154,7 @@ impl Cluster {
         }
         let name = NodeId::random(&mut self.rng);
         let mut job = self.new_job(false, name, ranges, Some(self.nodes[source].id), env);
-        (job.dialect, job.state, job.has_link, job.begun_ms) = (super::Dialect::Pull, State::Waiting, false, None);
+        (job.dialect, job.state, job.has_link, job.begun_ms) = (Dialect::Pull, State::Waiting, false, None);
         log::info!("Slot import asked for by CLUSTER MIGRATION: {} (user request from '{by}')", job.description);
         self.jobs.list.push_front(job);
         Ok(name)
@@ -226,26 +227,26 @@ impl Cluster {
     pub(crate) fn on_import_ready(&mut self, job: JobId, env: &Env) {
         let Some(at) = self.jobs.at(job).filter(|at| self.jobs.list[*at].state == State::Waiting) else { return };
         let Some(source) = self.source_to_pull(at, env) else { return };
-        let node = &self.nodes[source];
-        let (id, ip, port) = (node.id, node.ip.clone(), node.client_port(self.config.tls_replication));
+        let id = self.nodes[source].id;
         let description = self.describe_job(false, self.jobs.list[at].name, &self.jobs.list[at].ranges, Some(id));
         let job = &mut self.jobs.list[at];
         (job.source, job.description, job.owners_seen) = (Some(id), description, None);
         job.pull = Pull { retries: job.pull.retries, ..Pull::default() };
         (job.begun_ms, job.heard_ms, job.acked_ms) = (job.begun_ms.or(Some(env.now_ms)), env.now_ms, env.now_ms);
         job.has_link = true;
-        log::info!("Connecting slot migration {} (ip: {ip}, port {port})", job.description);
-        let link = job.id.main();
         self.move_to(at, State::Connecting, env);
-        self.order(Order::Connect { link, ip, port });
+        self.connect_job_link(at, Channel::Main, source);
     }
 
     // ---- both links, until they are clients ----
 
+    fn source_key(&self, at: usize) -> Option<NodeKey> {
+        self.jobs.list[at].source.and_then(|id| self.nodes.find(&id))
+    }
+
     /// By which the source knows that another node of its cluster asks: Redis nodes tell each other over the bus.
     fn secret_of_source(&self, at: usize) -> Option<&Secret> {
-        let key = self.jobs.list[at].source.and_then(|id| self.nodes.find(&id))?;
-        self.nodes[key].secret.as_ref()
+        self.nodes[self.source_key(at)?].secret.as_ref()
     }
 
     pub(super) fn on_pull_connected(&mut self, at: usize, channel: Channel, auth: Option<Vec<u8>>, env: &Env) {
@@ -343,7 +344,7 @@ impl Cluster {
             State::ReadingSyncReply if line.starts_with(b"+RDBCHANNELSYNCSLOTS") => {
                 // Keys may come from now on.
                 self.jobs.list[at].pull.is_told = true;
-                let command = self.import_command(at);
+                let command = self.jobs.list[at].import_command();
                 self.order(Order::Propagate(command));
                 self.open_snapshot_link(at, env);
             }
@@ -361,15 +362,12 @@ impl Cluster {
     }
 
     fn open_snapshot_link(&mut self, at: usize, env: &Env) {
-        let key = self.jobs.list[at].source.and_then(|id| self.nodes.find(&id));
-        let Some(node) = key.map(|key| &self.nodes[key]) else {
+        let Some(source) = self.source_key(at) else {
             return self.fail_pull_link(at, Channel::Snapshot, "the source is not known any more", env);
         };
-        let (ip, port) = (node.ip.clone(), node.client_port(self.config.tls_replication));
         self.jobs.list[at].pull.channel = ChannelState::Connecting;
         self.move_to(at, State::OpeningChannel, env);
-        let link = self.jobs.list[at].id.snapshot();
-        self.order(Order::Connect { link, ip, port });
+        self.connect_job_link(at, Channel::Snapshot, source);
     }
 
     fn on_snapshot_reply(&mut self, at: usize, line: &[u8], env: &Env) {
@@ -436,7 +434,7 @@ impl Cluster {
     /// Whether all that the source has said is as durable as it is to be: what was said after it has left.
     pub(super) fn is_stream_durable(&mut self, at: usize, env: &Env) -> bool {
         let job = &mut self.jobs.list[at];
-        if job.dialect == super::Dialect::Push || std::mem::replace(&mut job.pull.is_heard, true) && job.backlog == 0 {
+        if job.dialect == Dialect::Push || std::mem::replace(&mut job.pull.is_heard, true) && job.backlog == 0 {
             return true;
         }
         self.wake_at(env.now_ms + 1);

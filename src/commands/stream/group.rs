@@ -249,7 +249,7 @@ pub(super) fn find_or_create(group: &mut ConsumerGroup, name: &[u8], now_ms: i64
     }
 }
 
-/// So much changed in the groups of a stream, which is none of a client's business who watches the stream.
+/// So much changed in the groups of a stream; clients that WATCH the stream are not told.
 pub(super) fn group_changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
     if changes > 0 {
         ctx.dirty(changes);

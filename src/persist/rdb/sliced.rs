@@ -9,7 +9,9 @@ use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
 use crate::structs::crc64;
 use crate::structs::listpack::Item;
+use crate::structs::ordered::OrderedSet;
 use crate::structs::quicklist::BodyView;
+use crate::structs::stream::Stream;
 use std::convert::Infallible;
 
 /// Elements between two questions whether to go on.
@@ -110,14 +112,7 @@ impl SlicedDump {
             }
             ValueView::Zset(Zset::Ordered(set)) => {
                 begin(out, set.len());
-                let left = set.len().saturating_sub(at as usize);
-                let members = set.range(left.saturating_sub(1), left, true).map(|(member, score)| {
-                    move |out: &mut Vec<u8>| {
-                        put_string(out, member, compress);
-                        out.extend_from_slice(&score.to_le_bytes());
-                    }
-                });
-                put_in_order(out, &mut at, ELEMENTS, goes_on, members)
+                put_members(out, &mut at, goes_on, set, compress)
             }
             ValueView::List(List::Quick(list)) => {
                 begin(out, list.node_count());
@@ -129,20 +124,27 @@ impl SlicedDump {
                 begin(out, text.len());
                 put_text(out, &mut at, goes_on, text)
             }
-            ValueView::Stream(stream) => {
-                let mut place = if let Place::Stream(place) = self.place { place } else { stream::Place::Node(0) };
-                let put: Result<(), Infallible> =
-                    put_stream(out, stream, most_compressed(compress), &mut place, &mut |out| Ok(goes_on(out.len())));
-                let Ok(()) = put;
-                self.place = if place == stream::Place::Done { Place::Footer } else { Place::Stream(place) };
-                return;
-            }
+            ValueView::Stream(stream) => return self.put_stream(out, stream, compress, goes_on),
             small => {
                 let _ = put_value(out, small, false, &mut |_| Ok(()));
                 true
             }
         };
         self.place = if is_whole { Place::Footer } else { Place::Elements(at) };
+    }
+
+    fn put_stream(
+        &mut self,
+        out: &mut Vec<u8>,
+        stream: &Stream,
+        compress: bool,
+        goes_on: &mut dyn FnMut(usize) -> bool,
+    ) {
+        let mut place = if let Place::Stream(place) = self.place { place } else { stream::Place::Node(0) };
+        let put: Result<(), Infallible> =
+            put_stream(out, stream, most_compressed(compress), &mut place, &mut |out| Ok(goes_on(out.len())));
+        let Ok(()) = put;
+        self.place = if place == stream::Place::Done { Place::Footer } else { Place::Stream(place) };
     }
 }
 
@@ -189,6 +191,24 @@ fn put_text(out: &mut Vec<u8>, at: &mut u64, goes_on: &mut dyn FnMut(usize) -> b
         put_in_order(out, &mut count, 1, goes_on, pieces.map(|p| move |out: &mut Vec<u8>| out.extend_from_slice(p)));
     *at += count * LONG_STRING as u64;
     is_whole
+}
+
+/// The members of a sorted set with their scores, the highest first. Whether that is all.
+fn put_members(
+    out: &mut Vec<u8>,
+    at: &mut u64,
+    goes_on: &mut dyn FnMut(usize) -> bool,
+    set: &OrderedSet,
+    compress: bool,
+) -> bool {
+    let left = set.len().saturating_sub(*at as usize);
+    let members = set.range(left.saturating_sub(1), left, true).map(|(member, score)| {
+        move |out: &mut Vec<u8>| {
+            put_string(out, member, compress);
+            out.extend_from_slice(&score.to_le_bytes());
+        }
+    });
+    put_in_order(out, at, ELEMENTS, goes_on, members)
 }
 
 /// The elements of a table from a cursor on. Whether that is all.

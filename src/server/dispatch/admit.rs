@@ -115,13 +115,11 @@ impl Server {
             O::NoMulti => {
                 row.has(flag::NO_MULTI).then_some(CmdError::of("ERR Command not allowed inside a transaction"))
             }
-            O::Acl if c.is(ClientFlags::INTERNAL) => {
-                (row.name != "cluster|syncslots" && !row.has(flag::NO_AUTH)).then_some(error::NO_AUTH)
-            }
+            O::Acl if c.is(ClientFlags::INTERNAL) => not_for_nodes(row),
             O::Acl => self.check_acl(id, cmd, args).err(),
             O::Slot => match self.cluster_route(id, cmd, args) {
                 Ok(slot) if self.waits_for_hand_over(c, slot, call) => return Admission::Postpone,
-                Ok(_) if call.row.name == "exec" && self.transaction_waits_for_trim(c) => return Admission::Postpone,
+                Ok(_) if row.name == "exec" && self.transaction_waits_for_trim(c) => return Admission::Postpone,
                 Ok(_) => None,
                 Err(refusal) => Some(self.cluster_refusal(refusal)),
             },
@@ -146,9 +144,7 @@ impl Server {
             O::Busy if row.has(flag::ALLOW_BUSY) => None,
             O::Busy => self.script_busy_error(),
             O::ReplicaLink => call.is_of_keys().then_some(CmdError::of("ERR Replica can't interact with the keyspace")),
-            O::Paused if self.is_held_back_by_pause(c, call) || self.waits_for_key(c, call) => {
-                return Admission::Postpone;
-            }
+            O::Paused if self.is_put_off(c, call) => return Admission::Postpone,
             O::Paused => None,
             O::Multi if !IN_MULTI.contains(&row.name) => return Admission::Queue,
             O::Multi => None,
@@ -179,6 +175,10 @@ impl Server {
 
     fn loading_refuses(&self, row: &Command) -> Option<CmdError> {
         (!self.loading_allows(row)).then_some(error::LOADING)
+    }
+
+    fn is_put_off(&self, c: &Client, call: &Call<'_>) -> bool {
+        self.is_held_back_by_pause(c, call) || self.waits_for_key(c, call)
     }
 
     fn is_held_back_by_pause(&self, c: &Client, call: &Call<'_>) -> bool {
@@ -251,6 +251,11 @@ impl Server {
 /// The client connects from this machine.
 pub(crate) fn is_local(c: &Client) -> bool {
     c.is(ClientFlags::UNIX_SOCKET) || c.peer.is_some_and(|a| a.ip().is_loopback())
+}
+
+/// Why another node of the cluster, which has not logged in as a user, may not call this.
+fn not_for_nodes(row: &Command) -> Option<CmdError> {
+    (row.name != "cluster|syncslots" && !row.has(flag::NO_AUTH)).then_some(error::NO_AUTH)
 }
 
 /// Why a subscriber that speaks RESP2 may not call this.

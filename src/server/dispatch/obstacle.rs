@@ -206,12 +206,8 @@ impl Obstacles {
     /// What does not hold for the stream of our master, which is obeyed.
     const NOT_FOR_MASTER: Obstacles =
         Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl, Obstacle::Slot, Obstacle::GoodReplicas, Obstacle::ReadOnly]);
-    /// Keys of slots that move here come before the slots are ours.
-    const NOT_FOR_IMPORT: Obstacles = Obstacles::of(&[Obstacle::Slot]);
-    /// And where this node has connected to their source, that need not log in.
-    const NOT_FOR_PULLED: Obstacles = Obstacles::NOT_FOR_IMPORT.or(Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl]));
-    /// Nor does this hold for the log being loaded, nor anything else of the server. What has come to be logged is not refused for what the server has become
-    /// since.
+    /// Against the log being loaded that does not stand either, nor does anything of the server: what has come to be logged
+    /// is not refused for what the server has become since.
     const NOT_FOR_LOG: Obstacles = Obstacles::NOT_FOR_MASTER.or(Obstacles::of(&[
         Obstacle::SlotLink,
         Obstacle::Protected,
@@ -225,6 +221,10 @@ impl Obstacles {
         Obstacle::Busy,
         Obstacle::Paused,
     ]));
+    /// Keys of slots that move here come before the slots are ours.
+    const NOT_FOR_IMPORT: Obstacles = Obstacles::of(&[Obstacle::Slot]);
+    /// And where this node has connected to their source, that need not log in.
+    const NOT_FOR_PULLED: Obstacles = Obstacles::NOT_FOR_IMPORT.or(Obstacles::of(&[Obstacle::NoAuth, Obstacle::Acl]));
 
     const fn of(list: &[Obstacle]) -> Obstacles {
         let (mut set, mut at) = (0, 0);

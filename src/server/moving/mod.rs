@@ -25,7 +25,6 @@ use crate::resp::Reply;
 use crate::server::Server;
 use crate::server::clients::Client;
 use crate::server::dispatch::blocked::{BlockKind, BlockState, WaitEnd};
-use crate::server::repl::follow::open_connection;
 use crate::structs::slots::{Slot, key_slot};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{HashMap, VecDeque};
@@ -177,7 +176,7 @@ impl Moving {
     }
 
     /// Whether keys are on their way.
-    pub(crate) fn is_any(&self) -> bool {
+    fn is_any(&self) -> bool {
         !self.moves.is_empty()
     }
 
@@ -187,6 +186,11 @@ impl Moving {
             Some(db) => self.held.get(&db).is_some_and(|keys| keys.contains_key(key)),
             None => self.held.values().any(|keys| keys.contains_key(key)),
         }
+    }
+
+    /// Whether writes to any key wait.
+    pub(crate) fn holds_any(&self) -> bool {
+        !self.held.is_empty()
     }
 
     fn hold(&mut self, db: usize, key: &mut MovingKey) {
@@ -352,15 +356,10 @@ impl Server {
         going.until.get_or_insert_with(|| Instant::now() + going.request.timeout);
         while let Some(address) = going.addresses.pop_front() {
             // Nodes whose bus is under TLS take keys under TLS, too.
-            let opened = open_connection(SocketAddr::new(address, port), None)
-                .and_then(|conn| self.secure(conn, self.cfg.tls_cluster));
+            let is_secured = self.cfg.tls_cluster;
             self.moving.next_number = self.moving.next_number.wrapping_add(1);
             let number = self.moving.next_number;
-            let registered = opened.and_then(|mut conn| {
-                conn.register(self.reactor.registry(), Source::Moving(number).token())?;
-                Ok(conn)
-            });
-            match registered {
+            match self.connect((SocketAddr::new(address, port), None), is_secured, Source::Moving(number)) {
                 Ok(conn) => {
                     going.target = Some(Target::new(conn, number));
                     return Ok(());
@@ -663,7 +662,7 @@ impl Server {
     /// When a move is given up that waits, wall clock ms.
     pub(crate) fn moving_deadline_ms(&self) -> Option<i64> {
         let waiting = self.moving.moves.iter().filter(|going| !self.waits_for_slot(going));
-        let until = waiting.filter_map(|going| going.until).min().filter(|_| !self.writes_paused())?;
+        let until = waiting.filter_map(|going| going.until).min().filter(|_| self.may_go_on_moving())?;
         Some(self.clock.ms_until(until))
     }
 }

@@ -61,13 +61,8 @@ impl Target {
             if self.input.len() > MAX_REPLY_LINE {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let mut buffer = [0; 4096];
-            match self.conn.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            if !self.conn.read_some(&mut self.input)? {
+                return Ok(None);
             }
         }
     }

@@ -133,15 +133,10 @@ impl Server {
         self.set_avoid_resize(false);
     }
 
-    /// Ends a snapshot child.
+    /// Ends a snapshot child; its end is dealt with like any other, by `check_child_done`.
     pub(crate) fn kill_rdb_child(&self) {
-        self.kill_child(ChildKind::is_rdb);
-    }
-
-    /// Ends the child if it is one that is meant; its end is dealt with like any other, by `check_child_done`.
-    fn kill_child(&self, is_meant: impl Fn(ChildKind) -> bool) {
         if let Some(child) = &self.persist.child
-            && is_meant(child.kind())
+            && child.kind().is_rdb()
         {
             let _ = kill(child.pid(), Signal::SIGUSR1);
         }

@@ -72,11 +72,7 @@ impl Server {
         let Poll::Ready(ends) = self.connection_ends(host, port) else {
             return self.repl.on_look_up();
         };
-        let connected = ends.and_then(|(target, source)| open_connection(target, source)).and_then(|conn| {
-            let mut conn = self.secure(conn, self.cfg.tls_replication)?;
-            conn.register(self.reactor.registry(), Source::MasterLink.token())?;
-            Ok(conn)
-        });
+        let connected = ends.and_then(|ends| self.connect(ends, self.cfg.tls_replication, Source::MasterLink));
         match connected {
             Ok(conn) => {
                 self.repl_io.master = MasterSocket { link, conn: Some(conn), ..MasterSocket::default() };
@@ -86,6 +82,18 @@ impl Server {
             }
             Err(e) => self.with_repl(|repl, env| repl.on_connect_failed(&reason(&e), env)),
         }
+    }
+
+    /// Opens a connection to another server, from a certain address if one is given; readiness shows as `watched`.
+    pub(crate) fn connect(
+        &self,
+        (target, source): (SocketAddr, Option<SocketAddr>),
+        is_secured: bool,
+        watched: Source,
+    ) -> io::Result<Conn> {
+        let mut conn = self.secure(open_connection(target, source)?, is_secured)?;
+        conn.register(self.reactor.registry(), watched.token())?;
+        Ok(conn)
     }
 
     /// The address of a host, and the one to connect from if the configuration names one. Pending while a name is looked

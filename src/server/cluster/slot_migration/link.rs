@@ -11,9 +11,8 @@ use crate::persist::as_commands::put_command;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
-use crate::server::repl::follow::open_connection;
 use crate::structs::slots::key_slot;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::task::Poll;
 
 /// A reply to the handshake is a line, not longer than this.
@@ -86,7 +85,6 @@ impl Handshake {
 
     /// The next line, if it is there. What comes after it may be more than lines, and is left to the connection.
     fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = [0; 4096];
         loop {
             if let Some(end) = memchr::memchr(b'\n', &self.input) {
                 let line: Vec<u8> = self.input.drain(..=end).collect();
@@ -95,12 +93,8 @@ impl Handshake {
             if self.input.len() > LONGEST_REPLY {
                 return Err(io::Error::other("Response to establish job is larger than buffer limit"));
             }
-            match self.conn.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            if !self.conn.read_some(&mut self.input)? {
+                return Ok(None);
             }
         }
     }
@@ -115,17 +109,13 @@ impl Server {
             // The address to connect from is being looked up: it is there the next time.
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         };
-        let opened = ends
-            .and_then(|(target, source)| open_connection(target, source))
-            .and_then(|conn| self.secure(conn, self.cfg.tls_replication));
         let Some(bus) = &mut self.bus else { return };
         bus.migrations.next_link = bus.migrations.next_link.wrapping_add(1);
         let number = bus.migrations.next_link;
-        let registered = opened.and_then(|mut conn| {
-            conn.register(self.reactor.registry(), Source::SlotMigration(number).token())?;
-            Ok(conn)
-        });
-        match registered {
+        let watched = Source::SlotMigration(number);
+        let connected = ends.and_then(|ends| self.connect(ends, self.cfg.tls_replication, watched));
+        let Some(bus) = &mut self.bus else { return };
+        match connected {
             Ok(conn) => {
                 let handshake = Handshake { conn, number, connected: false, input: Vec::new(), outbox: Vec::new() };
                 let peer = Peer::Handshake(Box::new(handshake));
@@ -177,7 +167,7 @@ impl Server {
         self.look_again(link);
     }
 
-    fn lose_migration_link(&mut self, link: JobLink) {
+    pub(super) fn lose_migration_link(&mut self, link: JobLink) {
         self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env));
     }
 

@@ -80,15 +80,15 @@ impl Server {
             return;
         }
         let flushes = self.ks.flushes;
-        let loads = self.loads_own_data();
+        let stands_still = self.depth > 0 || self.loads_own_data();
         let Some(bus) = &mut self.bus else { return };
-        let walks = bus.migrations.links.iter().any(|link| link.feed.as_ref().is_some_and(|feed| feed.walk.is_some()));
-        if walks && (self.depth > 0 || loads) {
+        let walks = |link: &Link| link.feed.as_ref().is_some_and(|feed| feed.walk.is_some());
+        if stands_still && bus.migrations.links.iter().any(walks) {
             // What is loaded anew is not what was walked over: it is seen to when it is there.
             return;
         }
         let flushed = std::mem::replace(&mut bus.migrations.flushes, flushes) != flushes;
-        if self.depth > 0 || loads || !bus.machine.slots_migrate() {
+        if stands_still || !bus.machine.slots_migrate() {
             return;
         }
         self.drain_effects();
@@ -220,6 +220,6 @@ impl Server {
             Channel::Main => self.close_migration(link.job),
             Channel::Snapshot => self.close_migration_link(link),
         }
-        self.with_cluster(|machine, env| machine.on_migration_link_lost(link, env));
+        self.lose_migration_link(link);
     }
 }

@@ -32,17 +32,16 @@ impl Server {
         callers.iter().find(|caller| caller.client == client).map(|caller| (caller.node, caller.is_numbered))
     }
 
-    /// A child is about to write the snapshot of a job: if that has a link of its own, says so there, and sends the functions.
-    pub(super) fn begin_pulled_snapshot(&mut self, job: JobId) -> bool {
+    /// The snapshot of a job is about to begin: if that has a link of its own, says so there, and sends the functions.
+    pub(super) fn begin_pulled_snapshot(&mut self, job: JobId) {
         let link = self.bus.as_mut().and_then(|bus| bus.migrations.link(job.snapshot()));
-        let Some(client) = link.and_then(|link| link.client()) else { return false };
+        let Some(client) = link.and_then(|link| link.client()) else { return };
         let mut out = b"+SLOTSSNAPSHOT\r\n".to_vec();
         if self.script.libraries.iter().next().is_some() {
             let functions = self.script.libraries.dump(false);
             put_command(&mut out, &[&b"FUNCTION"[..], b"RESTORE", &functions, b"REPLACE"]);
         }
         self.clients.push_all(client, out);
-        true
     }
 
     /// Lets a job begin to pull, once nothing is left in its slots of another time. Where a replica is about to take over,

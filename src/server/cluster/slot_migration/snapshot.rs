@@ -122,7 +122,9 @@ impl Server {
     /// When a walk goes on that rests, wall clock ms.
     pub(crate) fn walk_deadline_ms(&self) -> Option<i64> {
         let links = &self.bus.as_ref().filter(|bus| bus.migrations.feeds_any())?.migrations.links;
-        let until = links.iter().filter_map(|link| link.feed.as_ref()?.rests_until).min()?;
+        // Whose rest is over goes on when its target takes more.
+        let walking = links.iter().filter_map(|link| link.feed.as_ref().filter(|feed| feed.walk.is_some()));
+        let until = walking.filter(|feed| feed.rests()).filter_map(|feed| feed.rests_until).min()?;
         Some(self.clock.ms_until(until))
     }
 
@@ -135,7 +137,7 @@ impl Server {
 
     /// Whether writes to some keys wait.
     pub(crate) fn holds_keys(&self) -> bool {
-        self.moving.is_any() || self.keys_being_sent().next().is_some()
+        self.moving.holds_any() || self.keys_being_sent().next().is_some()
     }
 
     /// Whether a call that may write, or a transaction, names a key to which writes wait.

@@ -214,9 +214,9 @@ impl Server {
             return false;
         }
         let jobs = std::mem::take(&mut trim.jobs);
-        let (done, waiting) = jobs.into_iter().partition(|(_, slots)| slots.without(&trim.queued) == *slots);
+        let (done, waiting): (Vec<_>, _) =
+            jobs.into_iter().partition(|(_, slots)| slots.without(&trim.queued) == *slots);
         trim.jobs = waiting;
-        let done: Vec<(JobId, SlotSet)> = done;
         for (job, _) in &done {
             self.with_cluster(|machine, env| machine.on_slots_deleted(*job, env));
         }
