@@ -195,10 +195,11 @@ function showCluster(c) {
   const rest = known.filter((n) => !sorted.includes(n));
   table("nodes", "", [
     ["Slots", "", (n) => names.get(n.id) || ""],
-    ["Node", "", (n) => n.address + (n.is_me ? " (this)" : "")],
-    ["Name", "", (n) => n.name],
-    ["Role", "", (n) => (n.is_replica ? "replica of " + (names.get(n.master) || (n.master || "?").slice(0, 8)) : "master")],
+    // Before what is long: a phone shows the first columns alone until they are moved.
     ["State", (n) => (n.state === "ok" ? "" : "bad"), (n) => n.state],
+    ["Node", "", (n) => n.address + (n.is_me ? " (this)" : "")],
+    ["Role", "", (n) => (n.is_replica ? "replica of " + (names.get(n.master) || (n.master || "?").slice(0, 8)) : "master")],
+    ["Name", "", (n) => n.name],
     ["Number of slots", "number", (n) => (n.is_replica ? "" : n.slot_count)],
     ["Behind", "number", (n) => (n.is_replica ? bytes(n.behind || 0) : "")],
     ["Heard", "number", (n) => (n.is_me ? "" : n.heard < 0 ? "never" : duration(n.heard) + " ago")],
@@ -223,7 +224,7 @@ function showFindings(d) {
 function showSlow(s) {
   $("slow-note").textContent = s.slower_than < 0 ? "It is off (slowlog-log-slower-than)." : "Commands that took more than " + micros(s.slower_than) + ", the latest first.";
   table("slow", "", [
-    ["When", "", (e) => new Date(e.time * 1000).toLocaleTimeString()],
+    ["When", "", (e) => new Date(e.time * 1000).toLocaleTimeString([], { hour12: false })],
     ["Took", "number", (e) => micros(e.us)],
     ["Command", "long", (e) => e.command],
     ["Client", "", (e) => e.client],
