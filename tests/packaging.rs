@@ -56,6 +56,16 @@ fn make_install_brings_programs_manual_and_completions() {
     fish_offers(&installed("share/fish/vendor_completions.d/redis-cli.fish"));
 }
 
+/// Programs that make puts into `src` are no change of the source: they would have all of it built again by `make install`.
+#[test]
+fn what_make_leaves_is_not_built_again_for() {
+    let told = fs::read_to_string(Path::new(env!("OUT_DIR")).join("../output")).unwrap();
+    let watched: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("cargo:rerun-if-changed=")).collect();
+    assert!(["src/lib.rs", "src/bin", "src/server"].iter().all(|path| watched.contains(path)), "{watched:?}");
+    let made = ["src", "src/redis-server", "src/redis-cli", "src/redis-benchmark", "src/redis-trib.rb"];
+    assert!(made.iter().all(|path| !watched.contains(path)), "{watched:?}");
+}
+
 /// What completes only within its editor only tells here.
 fn zsh_offers(completions: &Path) {
     if !is_there("zsh") {
