@@ -187,6 +187,11 @@ impl KeySpec {
         KeySpec::new(flags, Begin::Index(first), Find::Range { last, step, limit: 0 })
     }
 
+    /// Keys after their number, which is argument `at`.
+    pub(crate) const fn numbered(flags: u16, at: usize) -> KeySpec {
+        KeySpec::new(flags, Begin::Index(at), Find::KeyNum { keynum: 0, first: 1, step: 1 })
+    }
+
     pub(crate) const fn new(flags: u16, begin: Begin, find: Find) -> KeySpec {
         KeySpec { flags, begin, find, notes: "" }
     }
@@ -608,8 +613,7 @@ mod tests {
         const PAIRS: &[KeySpec] = &[KeySpec::range(key::OW, 1, -1, 2)];
         const STREAMS: &[KeySpec] =
             &[KeySpec::new(key::RO, Begin::Keyword("STREAMS", 1), Find::Range { last: -1, step: 1, limit: 2 })];
-        const COUNTED: &[KeySpec] =
-            &[KeySpec::new(key::RO, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })];
+        const COUNTED: &[KeySpec] = &[KeySpec::numbered(key::RO, 1)];
         const FROM_END: &[KeySpec] =
             &[KeySpec::new(key::RO, Begin::Keyword("KEYS", -2), Find::Range { last: -1, step: 1, limit: 0 })];
         assert_eq!(positions(ALL, "del a b"), Some(vec![1, 2]));

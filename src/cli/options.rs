@@ -25,36 +25,27 @@ pub(crate) enum Protocol {
     Resp3IfKnown,
 }
 
-/// What to do instead of running a command or prompting for them.
+/// What to do instead of running a command or prompting for them, by the option that asks for it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Mode {
-    /// `--latency`
     Latency,
-    /// `--latency-history`
     LatencyHistory,
-    /// `--latency-dist`
     LatencyDist,
-    /// `--lru-test`: number of keys.
+    /// Number of keys.
     LruTest(u64),
-    /// `--intrinsic-latency`: seconds to run.
+    /// Seconds to run.
     IntrinsicLatency(u64),
-    /// `--replica`
     Replica,
-    /// `--rdb`: where to write the file.
+    /// Where to write the file.
     Rdb(Vec<u8>),
-    /// `--functions-rdb`: where to write the file.
+    /// Where to write the file.
     FunctionsRdb(Vec<u8>),
-    /// `--pipe`
     Pipe,
-    /// `--bigkeys`
     BigKeys,
-    /// `--memkeys`, with the samples for MEMORY USAGE where given.
+    /// The samples for MEMORY USAGE where given.
     MemKeys(Option<u64>),
-    /// `--hotkeys`
     HotKeys,
-    /// `--stat`
     Stat,
-    /// `--scan`
     Scan,
 }
 
@@ -68,9 +59,8 @@ pub(crate) struct Options {
     pub(crate) socket: Option<Vec<u8>>,
     /// How long connecting may take; `None` leaves it to the system.
     pub(crate) connect_timeout: Option<Duration>,
-    /// Speak TLS.
     pub(crate) is_tls: bool,
-    /// How, if so.
+    /// How connections under TLS are made.
     pub(crate) tls_options: ToolOptions,
     pub(crate) auth: Option<Vec<u8>>,
     /// ACL user.
@@ -446,65 +436,51 @@ static FLAGS: &[Flag] = &[
     flag(&["--cluster-only-replicas"], "", "", set!(|o| o.cluster_options.only_replicas = true)),
 ];
 
+const WEIGHTS_TWICE: &str = "WARNING: you cannot use --cluster-weight more than once.\n\
+    You can set more weights by adding them as a space-separated list, ie:\n\
+    --cluster-weight n1=w n2=w";
+
 /// Reads the command line, without the program's name.
 pub(crate) fn parse(args: Vec<Vec<u8>>) -> Parsed {
     let mut options = Options::default();
     let mut at = 0;
-    let mut weights_seen = false;
     while let Some(arg) = args.get(at) {
         let is_last = at + 1 == args.len();
-        match arg.as_slice() {
-            b"--help" => return Parsed::Help(0),
-            b"-h" if is_last => return Parsed::Help(0),
-            b"-v" | b"--version" => return Parsed::Version,
-            b"--cluster" => {
-                if is_last || options.cluster.is_some() {
-                    return Parsed::Help(1);
-                }
-                let mut words = vec![args[at + 1].clone()];
+        let flag = FLAGS.iter().find(|flag| flag.names.iter().any(|name| name.as_bytes() == arg));
+        match (arg.as_slice(), flag) {
+            (b"--help", _) => return Parsed::Help(0),
+            (b"-h", _) if is_last => return Parsed::Help(0),
+            (b"-v" | b"--version", _) => return Parsed::Version,
+            (b"--cluster", _) if is_last || options.cluster.is_some() => return Parsed::Help(1),
+            (b"--cluster", _) => {
                 at += 2;
-                words.extend(take_words(&args, &mut at));
-                options.cluster = Some(words);
-                continue;
+                options.cluster = Some(vec![args[at - 1].clone()]);
             }
-            b"--cluster-weight" if !is_last => {
-                if weights_seen {
-                    return Parsed::Fail(
-                        "WARNING: you cannot use --cluster-weight more than once.\n\
-                         You can set more weights by adding them as a space-separated list, ie:\n\
-                         --cluster-weight n1=w n2=w"
-                            .into(),
-                    );
+            (b"--cluster-weight", _) if !is_last => {
+                let weights = &mut options.cluster_options.weights;
+                if !weights.is_empty() {
+                    return Parsed::Fail(WEIGHTS_TWICE.into());
                 }
                 let is_weight = |word: &&Vec<u8>| !word.starts_with(b"--") && word.contains(&b'=');
-                let words = args[at + 1..].iter().take_while(is_weight).map(|word| text(word));
-                options.cluster_options.weights.extend(words);
-                weights_seen = !options.cluster_options.weights.is_empty();
-                at += 1 + options.cluster_options.weights.len();
-                continue;
+                weights.extend(args[at + 1..].iter().take_while(is_weight).map(|word| text(word)));
+                at += 1 + weights.len();
             }
-            _ => {}
-        }
-        let name = std::str::from_utf8(arg).unwrap_or_default();
-        let known = FLAGS.iter().find(|flag| flag.names.contains(&name));
-        match known {
-            Some(flag) if flag.value.is_empty() || !is_last => {
-                let mut value = Vec::new();
-                if !flag.value.is_empty() {
-                    at += 1;
-                    value = args[at].clone();
-                }
+            (_, Some(flag)) if flag.value.is_empty() || !is_last => {
+                let value = if flag.value.is_empty() { Vec::new() } else { args[at + 1].clone() };
+                at += if flag.value.is_empty() { 1 } else { 2 };
                 if let Err(reason) = (flag.apply)(&mut options, value) {
                     return Parsed::Fail(reason);
                 }
-                at += 1;
             }
             _ if arg.starts_with(b"-") => {
                 return Parsed::Fail(format!("Unrecognized option or bad number of args for: '{}'", text(arg)));
             }
+            // Its arguments may come after its options too.
             _ => match &mut options.cluster {
-                // Its arguments may come after its options too.
-                Some(words) => words.extend(take_words(&args, &mut at)),
+                Some(words) => {
+                    words.push(arg.clone());
+                    at += 1;
+                }
                 None => break,
             },
         }
@@ -525,13 +501,6 @@ fn cannot_be_together(options: &Options) -> Option<&'static str> {
     }
     (options.debugger.is_some() && options.eval.is_none())
         .then_some("Options --ldb and --ldb-sync-mode require --eval.\nTry redis-cli --help for more information.")
-}
-
-/// The words up to the next flag.
-fn take_words(args: &[Vec<u8>], at: &mut usize) -> Vec<Vec<u8>> {
-    let words: Vec<_> = args[*at..].iter().take_while(|word| !word.starts_with(b"-")).cloned().collect();
-    *at += words.len();
-    words
 }
 
 /// An option of a tool as its help and its manual tell of it.

@@ -391,12 +391,8 @@ impl Session {
         let verbatim = prints_verbatim(args);
         let subscribes = is("subscribe") || is("psubscribe") || is("ssubscribe");
         let unsubscribes = is("unsubscribe") || is("punsubscribe") || is("sunsubscribe");
-        if is("shutdown") {
-            self.shutting_down = true;
-        }
-        if is("monitor") {
-            self.monitor = true;
-        }
+        self.shutting_down |= is("shutdown");
+        self.monitor |= is("monitor");
         let mut left = repeat;
         while left != 0 {
             left -= i64::from(left > 0);
@@ -419,29 +415,10 @@ impl Session {
                 confirmations = args.len().saturating_sub(1).max(1);
                 self.pushes = Pushes::Deliver;
             }
-            loop {
-                let Some(reply) = self.show_reply(verbatim)? else {
-                    return Ok(());
-                };
-                if self.pubsub || confirmations > 0 {
-                    if is_pubsub_message(&reply, self.resp3) {
-                        let kind = reply.elements().and_then(|items| items[0].text());
-                        let confirms = kind.is_some_and(|kind| args[0].eq_ignore_ascii_case(kind));
-                        if confirmations == 0 || !confirms {
-                            continue;
-                        }
-                        self.pubsub |= subscribes;
-                        confirmations -= 1;
-                        if confirmations > 0 {
-                            continue;
-                        }
-                    } else if matches!(reply, Reply::Push(_)) {
-                        continue;
-                    }
-                }
-                self.note(args, &reply, subscribes || unsubscribes);
-                break;
-            }
+            let Some(reply) = self.show_up_to_reply(args, verbatim, subscribes, confirmations)? else {
+                return Ok(());
+            };
+            self.note(args, &reply, subscribes || unsubscribes);
             if self.redirected {
                 return Ok(());
             }
@@ -450,6 +427,35 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Shows what comes up to the reply of a command, or to the last of the confirmations that it gets.
+    fn show_up_to_reply(
+        &mut self,
+        args: &[Vec<u8>],
+        verbatim: bool,
+        subscribes: bool,
+        mut confirmations: usize,
+    ) -> Result<Option<Reply>, Option<LinkError>> {
+        while let Some(reply) = self.show_reply(verbatim)? {
+            if !self.pubsub && confirmations == 0 {
+                return Ok(Some(reply));
+            }
+            if is_pubsub_message(&reply, self.resp3) {
+                let kind = reply.elements().and_then(|items| items[0].text());
+                let confirms = kind.is_some_and(|kind| args[0].eq_ignore_ascii_case(kind));
+                if confirmations > 0 && confirms {
+                    self.pubsub |= subscribes;
+                    confirmations -= 1;
+                    if confirmations == 0 {
+                        return Ok(Some(reply));
+                    }
+                }
+            } else if !matches!(reply, Reply::Push(_)) {
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
     }
 
     /// Tracks what a command changed in the state of the connection.

@@ -35,7 +35,6 @@ pub(crate) fn show_status(line: &str) {
     STATUS_SHOWN.set(true);
 }
 
-/// Clears the status line.
 pub(crate) fn clear_status() {
     if STATUS_SHOWN.replace(false) {
         let mut out = io::stdout().lock();

@@ -3,6 +3,7 @@
 use super::prelude::*;
 use super::scan::ScanOptions;
 use super::{bounded_arg, reply_item};
+use crate::keyspace::Object;
 use crate::resp::Reply;
 use crate::structs::listpack::Item;
 use std::collections::HashSet;
@@ -27,6 +28,28 @@ pub(crate) fn elements_removed(
         ks.signal_modified(ctx.db, key);
     }
     ctx.dirty(count as u64);
+}
+
+/// Stores what was made of other values, `len` elements, which count as so many changes; or deletes the key if there are none.
+/// Replies with their number.
+pub(crate) fn store_result(
+    ctx: &mut Ctx<'_>,
+    key: &[u8],
+    (value, len): (Object, usize),
+    (class, event): (u32, &'static str),
+    changes: usize,
+) {
+    let lazy = ctx.cfg.lazyfree_lazy_server_del;
+    let ks = &mut ctx.ks;
+    if len > 0 {
+        ks.set(ctx.db, key, NewValue::Object(value), false);
+        ks.effects.notify(class, event, key, ctx.db);
+        ctx.dirty(changes as u64);
+    } else if ks.delete(ctx.db, key, lazy) {
+        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
+        ctx.dirty(1);
+    }
+    ctx.out.int(len as i64);
 }
 
 /// The arguments of LMPOP, ZMPOP and their blocking forms: the keys, of which the first that has something is used, the

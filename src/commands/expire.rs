@@ -5,6 +5,13 @@ use super::prelude::*;
 use crate::keyspace::Touch;
 use crate::structs::numbers::i64_text;
 
+const CONDITION: Arg = arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
+    arg("nx", ArgKind::PureToken).token("NX"),
+    arg("xx", ArgKind::PureToken).token("XX"),
+    arg("gt", ArgKind::PureToken).token("GT"),
+    arg("lt", ArgKind::PureToken).token("LT"),
+]);
+
 pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "expire",
@@ -18,16 +25,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         complexity: "O(1)",
         summary: "Sets how many seconds a key lives.",
         history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("seconds", ArgKind::Integer),
-            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
-                arg("nx", ArgKind::PureToken).token("NX"),
-                arg("xx", ArgKind::PureToken).token("XX"),
-                arg("gt", ArgKind::PureToken).token("GT"),
-                arg("lt", ArgKind::PureToken).token("LT"),
-            ]),
-        ],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("seconds", ArgKind::Integer), CONDITION],
         ..Command::ROW
     },
     Command {
@@ -42,16 +40,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         complexity: "O(1)",
         summary: "Sets how many milliseconds a key lives.",
         history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("milliseconds", ArgKind::Integer),
-            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
-                arg("nx", ArgKind::PureToken).token("NX"),
-                arg("xx", ArgKind::PureToken).token("XX"),
-                arg("gt", ArgKind::PureToken).token("GT"),
-                arg("lt", ArgKind::PureToken).token("LT"),
-            ]),
-        ],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("milliseconds", ArgKind::Integer), CONDITION],
         ..Command::ROW
     },
     Command {
@@ -66,16 +55,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         complexity: "O(1)",
         summary: "Sets the time a key lives until, in seconds of Unix time.",
         history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("unix-time-seconds", ArgKind::UnixTime),
-            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
-                arg("nx", ArgKind::PureToken).token("NX"),
-                arg("xx", ArgKind::PureToken).token("XX"),
-                arg("gt", ArgKind::PureToken).token("GT"),
-                arg("lt", ArgKind::PureToken).token("LT"),
-            ]),
-        ],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("unix-time-seconds", ArgKind::UnixTime), CONDITION],
         ..Command::ROW
     },
     Command {
@@ -90,16 +70,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         complexity: "O(1)",
         summary: "Sets the time a key lives until, in milliseconds of Unix time.",
         history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("unix-time-milliseconds", ArgKind::UnixTime),
-            arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
-                arg("nx", ArgKind::PureToken).token("NX"),
-                arg("xx", ArgKind::PureToken).token("XX"),
-                arg("gt", ArgKind::PureToken).token("GT"),
-                arg("lt", ArgKind::PureToken).token("LT"),
-            ]),
-        ],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("unix-time-milliseconds", ArgKind::UnixTime), CONDITION],
         ..Command::ROW
     },
     Command {

@@ -5,6 +5,11 @@ use super::prelude::*;
 use crate::keyspace::effects::target;
 use crate::keyspace::{Touch, object};
 
+const FLUSH_TYPE: Arg = arg("flush-type", ArgKind::OneOf).optional().of(&[
+    arg("async", ArgKind::PureToken).token("ASYNC").since("4.0.0"),
+    arg("sync", ArgKind::PureToken).token("SYNC").since("6.2.0"),
+]);
+
 pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "del",
@@ -187,10 +192,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         summary: "Deletes every key of the database.",
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         history: &["4.0.0", "6.2.0"],
-        args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
-            arg("async", ArgKind::PureToken).token("ASYNC").since("4.0.0"),
-            arg("sync", ArgKind::PureToken).token("SYNC").since("6.2.0"),
-        ])],
+        args: &[FLUSH_TYPE],
         ..Command::ROW
     },
     Command {
@@ -205,10 +207,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         summary: "Deletes every key of every database.",
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         history: &["4.0.0", "6.2.0"],
-        args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
-            arg("async", ArgKind::PureToken).token("ASYNC").since("4.0.0"),
-            arg("sync", ArgKind::PureToken).token("SYNC").since("6.2.0"),
-        ])],
+        args: &[FLUSH_TYPE],
         ..Command::ROW
     },
     Command {

@@ -10,6 +10,47 @@ use crate::structs::geohash::{Point, Search, Shape};
 use crate::structs::listpack::Item;
 use crate::structs::numbers::{f64_text_fixed, parse_f64};
 
+const UNIT: Arg = arg("unit", ArgKind::OneOf).of(&[
+    arg("m", ArgKind::PureToken).token("M"),
+    arg("km", ArgKind::PureToken).token("KM"),
+    arg("ft", ArgKind::PureToken).token("FT"),
+    arg("mi", ArgKind::PureToken).token("MI"),
+]);
+const LONGITUDE: Arg = arg("longitude", ArgKind::Double);
+const LATITUDE: Arg = arg("latitude", ArgKind::Double);
+const FROM: Arg = arg("from", ArgKind::OneOf).of(&[
+    arg("member", ArgKind::String).token("FROMMEMBER"),
+    arg("fromlonlat", ArgKind::Block).token("FROMLONLAT").of(&[LONGITUDE, LATITUDE]),
+]);
+const BY: Arg = arg("by", ArgKind::OneOf).of(&[
+    arg("circle", ArgKind::Block).of(&[arg("radius", ArgKind::Double).token("BYRADIUS"), UNIT]),
+    arg("box", ArgKind::Block).of(&[
+        arg("width", ArgKind::Double).token("BYBOX"),
+        arg("height", ArgKind::Double),
+        UNIT,
+    ]),
+]);
+const WITH_COORD: Arg = arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional();
+const WITH_DIST: Arg = arg("withdist", ArgKind::PureToken).token("WITHDIST").optional();
+const WITH_HASH: Arg = arg("withhash", ArgKind::PureToken).token("WITHHASH").optional();
+const ANY: Arg = arg("any", ArgKind::PureToken).token("ANY").optional();
+const COUNT: Arg = count_block(&[arg("count", ArgKind::Integer).token("COUNT"), ANY]);
+const COUNT_OF_OLD: Arg = count_block(&[arg("count", ArgKind::Integer).token("COUNT"), ANY.since("6.2.0")]);
+const ORDER: Arg = arg("order", ArgKind::OneOf)
+    .optional()
+    .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]);
+const STORE: Arg = arg("store", ArgKind::OneOf).optional().of(&[
+    arg("storekey", ArgKind::Key).display("key").token("STORE").spec(1),
+    arg("storedistkey", ArgKind::Key).display("key").token("STOREDIST").spec(2),
+]);
+
+const fn count_block(args: &'static [Arg]) -> Arg {
+    arg("count-block", ArgKind::Block).optional().of(args)
+}
+
+const COMPLEXITY: &str =
+    "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.";
+
 pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "geoadd",
@@ -30,11 +71,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
                 .optional()
                 .of(&[arg("nx", ArgKind::PureToken).token("NX"), arg("xx", ArgKind::PureToken).token("XX")]),
             arg("change", ArgKind::PureToken).token("CH").since("6.2.0").optional(),
-            arg("data", ArgKind::Block).multiple().of(&[
-                arg("longitude", ArgKind::Double),
-                arg("latitude", ArgKind::Double),
-                arg("member", ArgKind::String),
-            ]),
+            arg("data", ArgKind::Block).multiple().of(&[LONGITUDE, LATITUDE, arg("member", ArgKind::String)]),
         ],
         ..Command::ROW
     },
@@ -53,12 +90,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             arg("key", ArgKind::Key).spec(0),
             arg("member1", ArgKind::String),
             arg("member2", ArgKind::String),
-            arg("unit", ArgKind::OneOf).optional().of(&[
-                arg("m", ArgKind::PureToken).token("M"),
-                arg("km", ArgKind::PureToken).token("KM"),
-                arg("ft", ArgKind::PureToken).token("FT"),
-                arg("mi", ArgKind::PureToken).token("MI"),
-            ]),
+            UNIT.optional(),
         ],
         ..Command::ROW
     },
@@ -108,35 +140,22 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         get_keys: Some(georadius_keys),
         group: Group::Geo,
         since: "3.2.0",
-        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        complexity: COMPLEXITY,
         summary: "Finds places around a position, and may store them.",
         history: &["6.2.0", "7.0.0"],
         deprecated: Some(("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` argument")),
         args: &[
             arg("key", ArgKind::Key).spec(0),
-            arg("longitude", ArgKind::Double),
-            arg("latitude", ArgKind::Double),
+            LONGITUDE,
+            LATITUDE,
             arg("radius", ArgKind::Double),
-            arg("unit", ArgKind::OneOf).of(&[
-                arg("m", ArgKind::PureToken).token("M"),
-                arg("km", ArgKind::PureToken).token("KM"),
-                arg("ft", ArgKind::PureToken).token("FT"),
-                arg("mi", ArgKind::PureToken).token("MI"),
-            ]),
-            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
-            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
-            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
-            arg("count-block", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer).token("COUNT"),
-                arg("any", ArgKind::PureToken).token("ANY").since("6.2.0").optional(),
-            ]),
-            arg("order", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
-            arg("store", ArgKind::OneOf).optional().of(&[
-                arg("storekey", ArgKind::Key).display("key").token("STORE").spec(1),
-                arg("storedistkey", ArgKind::Key).display("key").token("STOREDIST").spec(2),
-            ]),
+            UNIT,
+            WITH_COORD,
+            WITH_DIST,
+            WITH_HASH,
+            COUNT_OF_OLD,
+            ORDER,
+            STORE,
         ],
         ..Command::ROW
     },
@@ -149,31 +168,21 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
         group: Group::Geo,
         since: "3.2.10",
-        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        complexity: COMPLEXITY,
         summary: "Finds places around a position.",
         history: &["6.2.0"],
         deprecated: Some(("6.2.0", "`GEOSEARCH` with the `BYRADIUS` argument")),
         args: &[
             arg("key", ArgKind::Key).spec(0),
-            arg("longitude", ArgKind::Double),
-            arg("latitude", ArgKind::Double),
+            LONGITUDE,
+            LATITUDE,
             arg("radius", ArgKind::Double),
-            arg("unit", ArgKind::OneOf).of(&[
-                arg("m", ArgKind::PureToken).token("M"),
-                arg("km", ArgKind::PureToken).token("KM"),
-                arg("ft", ArgKind::PureToken).token("FT"),
-                arg("mi", ArgKind::PureToken).token("MI"),
-            ]),
-            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
-            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
-            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
-            arg("count-block", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer).token("COUNT"),
-                arg("any", ArgKind::PureToken).token("ANY").since("6.2.0").optional(),
-            ]),
-            arg("order", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+            UNIT,
+            WITH_COORD,
+            WITH_DIST,
+            WITH_HASH,
+            COUNT_OF_OLD,
+            ORDER,
         ],
         ..Command::ROW
     },
@@ -195,7 +204,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         get_keys: Some(georadiusbymember_keys),
         group: Group::Geo,
         since: "3.2.0",
-        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        complexity: COMPLEXITY,
         summary: "Finds places around one of them, and may store them.",
         history: &["7.0.0"],
         deprecated: Some(("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` and `FROMMEMBER` arguments")),
@@ -203,26 +212,13 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             arg("key", ArgKind::Key).spec(0),
             arg("member", ArgKind::String),
             arg("radius", ArgKind::Double),
-            arg("unit", ArgKind::OneOf).of(&[
-                arg("m", ArgKind::PureToken).token("M"),
-                arg("km", ArgKind::PureToken).token("KM"),
-                arg("ft", ArgKind::PureToken).token("FT"),
-                arg("mi", ArgKind::PureToken).token("MI"),
-            ]),
-            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
-            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
-            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
-            arg("count-block", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer).token("COUNT"),
-                arg("any", ArgKind::PureToken).token("ANY").optional(),
-            ]),
-            arg("order", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
-            arg("store", ArgKind::OneOf).optional().of(&[
-                arg("storekey", ArgKind::Key).display("key").token("STORE").spec(1),
-                arg("storedistkey", ArgKind::Key).display("key").token("STOREDIST").spec(2),
-            ]),
+            UNIT,
+            WITH_COORD,
+            WITH_DIST,
+            WITH_HASH,
+            COUNT,
+            ORDER,
+            STORE,
         ],
         ..Command::ROW
     },
@@ -235,29 +231,19 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
         group: Group::Geo,
         since: "3.2.10",
-        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        complexity: COMPLEXITY,
         summary: "Finds places around one of them.",
         deprecated: Some(("6.2.0", "`GEOSEARCH` with the `BYRADIUS` and `FROMMEMBER` arguments")),
         args: &[
             arg("key", ArgKind::Key).spec(0),
             arg("member", ArgKind::String),
             arg("radius", ArgKind::Double),
-            arg("unit", ArgKind::OneOf).of(&[
-                arg("m", ArgKind::PureToken).token("M"),
-                arg("km", ArgKind::PureToken).token("KM"),
-                arg("ft", ArgKind::PureToken).token("FT"),
-                arg("mi", ArgKind::PureToken).token("MI"),
-            ]),
-            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
-            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
-            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
-            arg("count-block", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer).token("COUNT"),
-                arg("any", ArgKind::PureToken).token("ANY").optional(),
-            ]),
-            arg("order", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+            UNIT,
+            WITH_COORD,
+            WITH_DIST,
+            WITH_HASH,
+            COUNT,
+            ORDER,
         ],
         ..Command::ROW
     },
@@ -270,49 +256,10 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
         group: Group::Geo,
         since: "6.2.0",
-        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        complexity: COMPLEXITY,
         summary: "Finds places in a circle or a box.",
         history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("from", ArgKind::OneOf).of(&[
-                arg("member", ArgKind::String).token("FROMMEMBER"),
-                arg("fromlonlat", ArgKind::Block)
-                    .token("FROMLONLAT")
-                    .of(&[arg("longitude", ArgKind::Double), arg("latitude", ArgKind::Double)]),
-            ]),
-            arg("by", ArgKind::OneOf).of(&[
-                arg("circle", ArgKind::Block).of(&[
-                    arg("radius", ArgKind::Double).token("BYRADIUS"),
-                    arg("unit", ArgKind::OneOf).of(&[
-                        arg("m", ArgKind::PureToken).token("M"),
-                        arg("km", ArgKind::PureToken).token("KM"),
-                        arg("ft", ArgKind::PureToken).token("FT"),
-                        arg("mi", ArgKind::PureToken).token("MI"),
-                    ]),
-                ]),
-                arg("box", ArgKind::Block).of(&[
-                    arg("width", ArgKind::Double).token("BYBOX"),
-                    arg("height", ArgKind::Double),
-                    arg("unit", ArgKind::OneOf).of(&[
-                        arg("m", ArgKind::PureToken).token("M"),
-                        arg("km", ArgKind::PureToken).token("KM"),
-                        arg("ft", ArgKind::PureToken).token("FT"),
-                        arg("mi", ArgKind::PureToken).token("MI"),
-                    ]),
-                ]),
-            ]),
-            arg("order", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
-            arg("count-block", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer).token("COUNT"),
-                arg("any", ArgKind::PureToken).token("ANY").optional(),
-            ]),
-            arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional(),
-            arg("withdist", ArgKind::PureToken).token("WITHDIST").optional(),
-            arg("withhash", ArgKind::PureToken).token("WITHHASH").optional(),
-        ],
+        args: &[arg("key", ArgKind::Key).spec(0), FROM, BY, ORDER, COUNT, WITH_COORD, WITH_DIST, WITH_HASH],
         ..Command::ROW
     },
     Command {
@@ -324,46 +271,16 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
         group: Group::Geo,
         since: "6.2.0",
-        complexity: "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.",
+        complexity: COMPLEXITY,
         summary: "Finds places in a circle or a box and stores them.",
         history: &["7.0.0"],
         args: &[
             arg("destination", ArgKind::Key).spec(0),
             arg("source", ArgKind::Key).spec(1),
-            arg("from", ArgKind::OneOf).of(&[
-                arg("member", ArgKind::String).token("FROMMEMBER"),
-                arg("fromlonlat", ArgKind::Block)
-                    .token("FROMLONLAT")
-                    .of(&[arg("longitude", ArgKind::Double), arg("latitude", ArgKind::Double)]),
-            ]),
-            arg("by", ArgKind::OneOf).of(&[
-                arg("circle", ArgKind::Block).of(&[
-                    arg("radius", ArgKind::Double).token("BYRADIUS"),
-                    arg("unit", ArgKind::OneOf).of(&[
-                        arg("m", ArgKind::PureToken).token("M"),
-                        arg("km", ArgKind::PureToken).token("KM"),
-                        arg("ft", ArgKind::PureToken).token("FT"),
-                        arg("mi", ArgKind::PureToken).token("MI"),
-                    ]),
-                ]),
-                arg("box", ArgKind::Block).of(&[
-                    arg("width", ArgKind::Double).token("BYBOX"),
-                    arg("height", ArgKind::Double),
-                    arg("unit", ArgKind::OneOf).of(&[
-                        arg("m", ArgKind::PureToken).token("M"),
-                        arg("km", ArgKind::PureToken).token("KM"),
-                        arg("ft", ArgKind::PureToken).token("FT"),
-                        arg("mi", ArgKind::PureToken).token("MI"),
-                    ]),
-                ]),
-            ]),
-            arg("order", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
-            arg("count-block", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer).token("COUNT"),
-                arg("any", ArgKind::PureToken).token("ANY").optional(),
-            ]),
+            FROM,
+            BY,
+            ORDER,
+            COUNT,
             arg("storedist", ArgKind::PureToken).token("STOREDIST").optional(),
         ],
         ..Command::ROW

@@ -3,7 +3,6 @@
 use super::int_arg;
 use super::prelude::*;
 
-/// Options of the command.
 #[derive(Default)]
 struct Options {
     len: bool,

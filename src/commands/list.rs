@@ -10,6 +10,10 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Limits;
 
+const ENDS: &[Arg] = &[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")];
+const FROM_TO: &[KeySpec] =
+    &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1), KeySpec::range(key::RW | key::INSERT, 2, 0, 1)];
+
 pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "blmove",
@@ -17,10 +21,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: 6,
         flags: flag::BLOCKING | flag::DENYOOM | flag::WRITE,
         acl: cat::LIST,
-        keys: &[
-            KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
-            KeySpec::range(key::RW | key::INSERT, 2, 0, 1),
-        ],
+        keys: FROM_TO,
         group: Group::List,
         since: "6.2.0",
         complexity: "O(1)",
@@ -28,10 +29,8 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         args: &[
             arg("source", ArgKind::Key).spec(0),
             arg("destination", ArgKind::Key).spec(1),
-            arg("wherefrom", ArgKind::OneOf)
-                .of(&[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")]),
-            arg("whereto", ArgKind::OneOf)
-                .of(&[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")]),
+            arg("wherefrom", ArgKind::OneOf).of(ENDS),
+            arg("whereto", ArgKind::OneOf).of(ENDS),
             arg("timeout", ArgKind::Double),
         ],
         ..Command::ROW
@@ -42,11 +41,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -5,
         flags: flag::BLOCKING | flag::WRITE,
         acl: cat::LIST,
-        keys: &[KeySpec::new(
-            key::RW | key::ACCESS | key::DELETE,
-            Begin::Index(2),
-            Find::KeyNum { keynum: 0, first: 1, step: 1 },
-        )],
+        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 2)],
         group: Group::List,
         since: "7.0.0",
         complexity: "O(N+M) where N is the number of keys and M the number of elements taken.",
@@ -55,8 +50,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             arg("timeout", ArgKind::Double),
             arg("numkeys", ArgKind::Integer),
             arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("where", ArgKind::OneOf)
-                .of(&[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")]),
+            arg("where", ArgKind::OneOf).of(ENDS),
             arg("count", ArgKind::Integer).token("COUNT").optional(),
         ],
         ..Command::ROW
@@ -97,10 +91,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: 4,
         flags: flag::BLOCKING | flag::DENYOOM | flag::WRITE,
         acl: cat::LIST,
-        keys: &[
-            KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
-            KeySpec::range(key::RW | key::INSERT, 2, 0, 1),
-        ],
+        keys: FROM_TO,
         group: Group::List,
         since: "2.2.0",
         complexity: "O(1)",
@@ -170,10 +161,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: 5,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::LIST,
-        keys: &[
-            KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
-            KeySpec::range(key::RW | key::INSERT, 2, 0, 1),
-        ],
+        keys: FROM_TO,
         group: Group::List,
         since: "6.2.0",
         complexity: "O(1)",
@@ -181,10 +169,8 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         args: &[
             arg("source", ArgKind::Key).spec(0),
             arg("destination", ArgKind::Key).spec(1),
-            arg("wherefrom", ArgKind::OneOf)
-                .of(&[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")]),
-            arg("whereto", ArgKind::OneOf)
-                .of(&[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")]),
+            arg("wherefrom", ArgKind::OneOf).of(ENDS),
+            arg("whereto", ArgKind::OneOf).of(ENDS),
         ],
         ..Command::ROW
     },
@@ -194,11 +180,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -4,
         flags: flag::WRITE,
         acl: cat::LIST,
-        keys: &[KeySpec::new(
-            key::RW | key::ACCESS | key::DELETE,
-            Begin::Index(1),
-            Find::KeyNum { keynum: 0, first: 1, step: 1 },
-        )],
+        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 1)],
         group: Group::List,
         since: "7.0.0",
         complexity: "O(N+M) where N is the number of keys and M the number of elements taken.",
@@ -206,8 +188,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         args: &[
             arg("numkeys", ArgKind::Integer),
             arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("where", ArgKind::OneOf)
-                .of(&[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")]),
+            arg("where", ArgKind::OneOf).of(ENDS),
             arg("count", ArgKind::Integer).token("COUNT").optional(),
         ],
         ..Command::ROW
@@ -354,10 +335,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: 3,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::LIST,
-        keys: &[
-            KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
-            KeySpec::range(key::RW | key::INSERT, 2, 0, 1),
-        ],
+        keys: FROM_TO,
         group: Group::List,
         since: "1.2.0",
         complexity: "O(1)",
@@ -525,10 +503,7 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     if args.len() > 3 {
         return Err(CmdError::wrong_arity(ctx.cmd.name));
     }
-    let count = match args.get(2) {
-        Some(arg) => Some(count_arg(arg)?),
-        None => None,
-    };
+    let count = args.get(2).map(count_arg).transpose()?;
     let key = &args[1];
     let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
         if count.is_some() {
@@ -544,11 +519,7 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
             ctx.out.array(0);
             return Ok(());
         }
-        Some(count) => take_range(ctx.out, list, end, count),
-        None => {
-            list.pop(end, |item| reply_item(ctx.out, item));
-            1
-        }
+        count => take(ctx.out, list, end, count),
     };
     let is_empty = is_used_up(list, limits);
     drop(entry);
@@ -556,8 +527,13 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Removes up to `count` elements from an end and replies with them, the outermost first. Returns how many.
-fn take_range(out: &mut Reply, list: &mut List, end: End, count: usize) -> usize {
+/// Removes up to `count` elements from an end and replies with them, the outermost first; without a count with one that is not
+/// in an array. Returns how many.
+fn take(out: &mut Reply, list: &mut List, end: End, count: Option<usize>) -> usize {
+    let Some(count) = count else {
+        list.pop(end, |item| reply_item(out, item));
+        return 1;
+    };
     let len = list.len();
     let count = count.min(len);
     out.array(count);
@@ -795,13 +771,7 @@ fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) 
         let list = list_mut(&mut entry)?;
         ctx.out.array(2);
         ctx.out.bulk(key);
-        let taken = match count {
-            Some(count) => take_range(ctx.out, list, end, count),
-            None => {
-                list.pop(end, |item| reply_item(ctx.out, item));
-                1
-            }
-        };
+        let taken = take(ctx.out, list, end, count);
         let is_empty = is_used_up(list, limits);
         drop(entry);
         elements_removed(ctx, key, pop_event(end), taken, is_empty);

@@ -5,6 +5,7 @@ use super::prelude::*;
 use crate::keyspace::object;
 use crate::resp::Reply;
 use crate::structs::glob;
+use crate::structs::numbers::split_sign;
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
@@ -110,11 +111,7 @@ impl<'a> ScanOptions<'a> {
 /// A cursor as C's `strtoul` reads it: a sign is accepted, and nothing at all is 0.
 pub(crate) fn cursor_arg(text: &[u8]) -> Result<u64, CmdError> {
     const INVALID: CmdError = CmdError::of("ERR invalid cursor");
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
-    };
+    let (negative, digits) = split_sign(text);
     if digits.is_empty() && !text.is_empty() {
         return Err(INVALID);
     }

@@ -1,6 +1,6 @@
 //! Set commands.
 
-use super::collection::{Found, choose, draw_many, elements_removed, scan_elements};
+use super::collection::{Found, choose, draw_many, elements_removed, scan_elements, store_result};
 use super::prelude::*;
 use super::scan::cursor_arg;
 use super::{bounded_arg, count_arg, random_count_arg, reply_item};
@@ -91,7 +91,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -3,
         flags: flag::READONLY,
         acl: cat::SET,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
         group: Group::Set,
         since: "7.0.0",
         complexity: "O(N*M) at worst where N is the size of the smallest set and M the number of sets.",
@@ -738,17 +738,7 @@ fn store_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, event: &'static st
         true
     });
     let len = joined.len();
-    let lazy = ctx.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.ks;
-    if len > 0 {
-        ks.set(ctx.db, key, joined.into(), false);
-        ks.effects.notify(notify::SET, event, key, ctx.db);
-        ctx.dirty(1);
-    } else if ks.delete(ctx.db, key, lazy) {
-        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
-        ctx.dirty(1);
-    }
-    ctx.out.int(len as i64);
+    store_result(ctx, key, (Object::Set(joined), len), (notify::SET, event), 1);
     Ok(())
 }
 

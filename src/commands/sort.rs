@@ -1,5 +1,6 @@
 //! SORT and SORT_RO: the elements of a list, set or sorted set in order, or the values of keys named after them.
 
+use super::collection::store_result;
 use super::int_arg;
 use super::prelude::*;
 use crate::catalog::row::KeyPos;
@@ -315,25 +316,10 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, may_store: bool) -> CmdResult {
                 list.push(End::Tail, result.unwrap_or_default(), limits);
             });
             list.fit(limits);
-            store(ctx, key, list, results);
+            store_result(ctx, key, (Object::List(list), results), (notify::LIST, "sortstore"), results);
         }
     }
     Ok(())
-}
-
-/// Stores the result, or deletes the key if it is empty, and replies with its length.
-fn store(ctx: &mut Ctx<'_>, key: &[u8], list: List, len: usize) {
-    let lazy = ctx.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.ks;
-    if len > 0 {
-        ks.set(ctx.db, key, list.into(), false);
-        ks.effects.notify(notify::LIST, "sortstore", key, ctx.db);
-        ctx.dirty(len as u64);
-    } else if ks.delete(ctx.db, key, lazy) {
-        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
-        ctx.dirty(1);
-    }
-    ctx.out.int(len as i64);
 }
 
 /// The elements of the value in their own order: all of them, or those asked for where that order stays. Where that

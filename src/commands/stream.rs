@@ -9,6 +9,7 @@ use super::prelude::*;
 use super::{int_arg, reply_item};
 use crate::keyspace::{Entry, Object};
 use crate::resp::Reply;
+use crate::structs::numbers::{parse_i64, split_sign};
 use crate::structs::stream::{self, Limits, Stream, StreamId, Trim, TrimBy};
 
 const RANGE_KEY: &[KeySpec] = &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)];
@@ -194,15 +195,11 @@ fn until_nul(text: &[u8]) -> &[u8] {
 /// A number of an id, read as C's `strtoull` does it: leading blanks and a sign are accepted, and a minus counts back
 /// from the largest. A plain negative number is invalid.
 fn id_number(text: &[u8]) -> Option<u64> {
-    if crate::structs::numbers::parse_i64(text).is_some_and(|n| n < 0) {
+    if parse_i64(text).is_some_and(|n| n < 0) {
         return None;
     }
     let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count();
-    let (negative, digits) = match &text[blanks..] {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
-    };
+    let (negative, digits) = split_sign(&text[blanks..]);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -1,6 +1,8 @@
 //! Sorted set commands: members, scores and ranks, and blocking pops. Ranges and joins have files of their own.
 
-use super::collection::{Found, MultiPop, choose, draw_many, elements_removed, scan_elements, wait_for_keys};
+use super::collection::{
+    Found, MultiPop, choose, draw_many, elements_removed, scan_elements, store_result, wait_for_keys,
+};
 use super::list::timeout_arg;
 use super::prelude::*;
 use super::scan::cursor_arg;
@@ -18,11 +20,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -5,
         flags: flag::BLOCKING | flag::WRITE,
         acl: cat::SORTEDSET,
-        keys: &[KeySpec::new(
-            key::RW | key::ACCESS | key::DELETE,
-            Begin::Index(2),
-            Find::KeyNum { keynum: 0, first: 1, step: 1 },
-        )],
+        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 2)],
         group: Group::SortedSet,
         since: "7.0.0",
         complexity: "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of members taken.",
@@ -129,11 +127,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -4,
         flags: flag::WRITE,
         acl: cat::SORTEDSET,
-        keys: &[KeySpec::new(
-            key::RW | key::ACCESS | key::DELETE,
-            Begin::Index(1),
-            Find::KeyNum { keynum: 0, first: 1, step: 1 },
-        )],
+        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 1)],
         group: Group::SortedSet,
         since: "7.0.0",
         complexity: "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of members taken.",
@@ -343,17 +337,7 @@ pub(crate) fn reply_member(out: &mut Reply, member: Item<'_>, score: f64, with_s
 /// Stores a sorted set that was made of others, or deletes the key if it is empty, and replies with its size.
 pub(crate) fn store(ctx: &mut Ctx<'_>, key: &[u8], zset: Zset, event: &'static str) {
     let len = zset.len();
-    let lazy = ctx.cfg.lazyfree_lazy_server_del;
-    let ks = &mut ctx.ks;
-    if len > 0 {
-        ks.set(ctx.db, key, zset.into(), false);
-        ks.effects.notify(notify::ZSET, event, key, ctx.db);
-        ctx.dirty(1);
-    } else if ks.delete(ctx.db, key, lazy) {
-        ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
-        ctx.dirty(1);
-    }
-    ctx.out.int(len as i64);
+    store_result(ctx, key, (Object::Zset(zset), len), (notify::ZSET, event), 1);
 }
 
 /// To be called after members were removed from a sorted set.

@@ -10,6 +10,16 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use std::collections::HashMap;
 
+const WEIGHTS: Arg = arg("weight", ArgKind::Integer).token("WEIGHTS").optional().multiple();
+const AGGREGATE: Arg = arg("aggregate", ArgKind::OneOf).token("AGGREGATE").optional().of(&[
+    arg("sum", ArgKind::PureToken).token("SUM"),
+    arg("min", ArgKind::PureToken).token("MIN"),
+    arg("max", ArgKind::PureToken).token("MAX"),
+]);
+/// Where the result goes, and what it is made of.
+const STORE_KEYS: &[KeySpec] =
+    &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::numbered(key::RO | key::ACCESS, 2)];
+
 pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "zdiff",
@@ -17,7 +27,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -3,
         flags: flag::READONLY,
         acl: cat::SORTEDSET,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
         group: Group::SortedSet,
         since: "6.2.0",
         complexity: "O(L + (N-K)log(N)) where L is the number of members of all sets, N that of the first one and K that of the result.",
@@ -35,10 +45,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -4,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::SORTEDSET,
-        keys: &[
-            KeySpec::range(key::OW | key::UPDATE, 1, 0, 1),
-            KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 }),
-        ],
+        keys: STORE_KEYS,
         group: Group::SortedSet,
         since: "6.2.0",
         complexity: "O(L + (N-K)log(N)) where L is the number of members of all sets, N that of the first one and K that of the result.",
@@ -56,7 +63,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -3,
         flags: flag::READONLY,
         acl: cat::SORTEDSET,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
         group: Group::SortedSet,
         since: "6.2.0",
         complexity: "O(N*K)+O(M*log(M)) where N is the size of the smallest set, K the number of sets and M that of members of the result.",
@@ -64,12 +71,8 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         args: &[
             arg("numkeys", ArgKind::Integer),
             arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("weight", ArgKind::Integer).token("WEIGHTS").optional().multiple(),
-            arg("aggregate", ArgKind::OneOf).token("AGGREGATE").optional().of(&[
-                arg("sum", ArgKind::PureToken).token("SUM"),
-                arg("min", ArgKind::PureToken).token("MIN"),
-                arg("max", ArgKind::PureToken).token("MAX"),
-            ]),
+            WEIGHTS,
+            AGGREGATE,
             arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
         ],
         ..Command::ROW
@@ -80,7 +83,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -3,
         flags: flag::READONLY,
         acl: cat::SORTEDSET,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
         group: Group::SortedSet,
         since: "7.0.0",
         complexity: "O(N*K) where N is the size of the smallest set and K the number of sets.",
@@ -98,10 +101,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -4,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::SORTEDSET,
-        keys: &[
-            KeySpec::range(key::OW | key::UPDATE, 1, 0, 1),
-            KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 }),
-        ],
+        keys: STORE_KEYS,
         group: Group::SortedSet,
         since: "2.0.0",
         complexity: "O(N*K)+O(M*log(M)) where N is the size of the smallest set, K the number of sets and M that of members of the result.",
@@ -110,12 +110,8 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             arg("destination", ArgKind::Key).spec(0),
             arg("numkeys", ArgKind::Integer),
             arg("key", ArgKind::Key).spec(1).multiple(),
-            arg("weight", ArgKind::Integer).token("WEIGHTS").optional().multiple(),
-            arg("aggregate", ArgKind::OneOf).token("AGGREGATE").optional().of(&[
-                arg("sum", ArgKind::PureToken).token("SUM"),
-                arg("min", ArgKind::PureToken).token("MIN"),
-                arg("max", ArgKind::PureToken).token("MAX"),
-            ]),
+            WEIGHTS,
+            AGGREGATE,
         ],
         ..Command::ROW
     },
@@ -125,7 +121,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -3,
         flags: flag::READONLY,
         acl: cat::SORTEDSET,
-        keys: &[KeySpec::new(key::RO | key::ACCESS, Begin::Index(1), Find::KeyNum { keynum: 0, first: 1, step: 1 })],
+        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
         group: Group::SortedSet,
         since: "6.2.0",
         complexity: "O(N)+O(M*log(M)) where N is the number of members of all sets and M that of the result.",
@@ -133,12 +129,8 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         args: &[
             arg("numkeys", ArgKind::Integer),
             arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("weight", ArgKind::Integer).token("WEIGHTS").optional().multiple(),
-            arg("aggregate", ArgKind::OneOf).token("AGGREGATE").optional().of(&[
-                arg("sum", ArgKind::PureToken).token("SUM"),
-                arg("min", ArgKind::PureToken).token("MIN"),
-                arg("max", ArgKind::PureToken).token("MAX"),
-            ]),
+            WEIGHTS,
+            AGGREGATE,
             arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
         ],
         ..Command::ROW
@@ -149,10 +141,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         arity: -4,
         flags: flag::DENYOOM | flag::WRITE,
         acl: cat::SORTEDSET,
-        keys: &[
-            KeySpec::range(key::OW | key::UPDATE, 1, 0, 1),
-            KeySpec::new(key::RO | key::ACCESS, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 }),
-        ],
+        keys: STORE_KEYS,
         group: Group::SortedSet,
         since: "2.0.0",
         complexity: "O(N)+O(M*log(M)) where N is the number of members of all sets and M that of the result.",
@@ -161,12 +150,8 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             arg("destination", ArgKind::Key).spec(0),
             arg("numkeys", ArgKind::Integer),
             arg("key", ArgKind::Key).spec(1).multiple(),
-            arg("weight", ArgKind::Integer).token("WEIGHTS").optional().multiple(),
-            arg("aggregate", ArgKind::OneOf).token("AGGREGATE").optional().of(&[
-                arg("sum", ArgKind::PureToken).token("SUM"),
-                arg("min", ArgKind::PureToken).token("MIN"),
-                arg("max", ArgKind::PureToken).token("MAX"),
-            ]),
+            WEIGHTS,
+            AGGREGATE,
         ],
         ..Command::ROW
     },

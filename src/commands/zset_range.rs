@@ -6,6 +6,11 @@ use super::zset::{limits, members_header, members_removed, reply_member, store, 
 use crate::keyspace::zset::{Range, Zset};
 use crate::structs::numbers::parse_f64;
 
+const LIMIT: Arg = arg("limit", ArgKind::Block)
+    .token("LIMIT")
+    .optional()
+    .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]);
+
 pub(crate) const COMMANDS: &[DataCommand] = &[
     Command {
         name: "zcount",
@@ -56,11 +61,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
                 arg("bylex", ArgKind::PureToken).token("BYLEX"),
             ]),
             arg("rev", ArgKind::PureToken).token("REV").since("6.2.0").optional(),
-            arg("limit", ArgKind::Block)
-                .token("LIMIT")
-                .since("6.2.0")
-                .optional()
-                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+            LIMIT.since("6.2.0"),
             arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
         ],
         ..Command::ROW
@@ -77,15 +78,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
         summary: "Gives the members between two texts, where all scores are equal.",
         deprecated: Some(("6.2.0", "`ZRANGE` with the `BYLEX` argument")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("min", ArgKind::String),
-            arg("max", ArgKind::String),
-            arg("limit", ArgKind::Block)
-                .token("LIMIT")
-                .optional()
-                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
-        ],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::String), arg("max", ArgKind::String), LIMIT],
         ..Command::ROW
     },
     Command {
@@ -106,10 +99,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             arg("min", ArgKind::Double),
             arg("max", ArgKind::Double),
             arg("withscores", ArgKind::PureToken).token("WITHSCORES").since("2.0.0").optional(),
-            arg("limit", ArgKind::Block)
-                .token("LIMIT")
-                .optional()
-                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+            LIMIT,
         ],
         ..Command::ROW
     },
@@ -134,10 +124,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
                 arg("bylex", ArgKind::PureToken).token("BYLEX"),
             ]),
             arg("rev", ArgKind::PureToken).token("REV").optional(),
-            arg("limit", ArgKind::Block)
-                .token("LIMIT")
-                .optional()
-                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+            LIMIT,
         ],
         ..Command::ROW
     },
@@ -215,15 +202,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
         summary: "Gives the members between two texts, the last one first, where all scores are equal.",
         deprecated: Some(("6.2.0", "`ZRANGE` with the `REV` and `BYLEX` arguments")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("max", ArgKind::String),
-            arg("min", ArgKind::String),
-            arg("limit", ArgKind::Block)
-                .token("LIMIT")
-                .optional()
-                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
-        ],
+        args: &[arg("key", ArgKind::Key).spec(0), arg("max", ArgKind::String), arg("min", ArgKind::String), LIMIT],
         ..Command::ROW
     },
     Command {
@@ -244,10 +223,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             arg("max", ArgKind::Double),
             arg("min", ArgKind::Double),
             arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
-            arg("limit", ArgKind::Block)
-                .token("LIMIT")
-                .optional()
-                .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]),
+            LIMIT,
         ],
         ..Command::ROW
     },
@@ -261,7 +237,6 @@ enum Bounds<'a> {
     Lex(LexBound<'a>, LexBound<'a>),
 }
 
-/// A range of scores.
 struct ScoreRange {
     min: f64,
     max: f64,

@@ -9,8 +9,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::table::{Config, Kind, Row, TABLE, TextRule};
-use super::types::*;
-use super::value::print_percentile;
 use super::{lookup, words};
 use crate::sys::reserve::open_in_need;
 
@@ -78,27 +76,18 @@ fn memory(bytes: u64) -> String {
 
 fn rewrite_row(file: &mut File, row: &Row, config: &Config, defaults: &Config) {
     let name = row.name;
-    let changed = !row.same(config, defaults);
+    let is_changed = !row.same(config, defaults);
     let value = row.print(config);
+    // One for each of several values, and an empty one for none.
+    let words: Vec<&[u8]> = value.split(|b| *b == b' ').collect();
     file.done.insert(name.into());
-    match row.kind {
-        Kind::Bool | Kind::BoolNo(_) | Kind::Int(..) | Kind::Octal(..) | Kind::Enum => {
-            file.put(name, line(name, &[value]), changed)
-        }
-        Kind::ShutdownOnSignal | Kind::OomScoreAdjValues => {
-            file.put(name, [name.as_bytes(), b" ", &value].concat(), changed);
-        }
-        Kind::Memory(..) => {
-            let bytes = String::from_utf8_lossy(&value).parse().unwrap_or(0);
-            file.put(name, line(name, &[memory(bytes)]), changed);
-        }
-        Kind::MemoryOrPercent => {
-            let text = match config.maxmemory_clients {
-                MemoryOrPercent::Bytes(bytes) => memory(bytes),
-                MemoryOrPercent::Percent(percent) => format!("{percent}%"),
-            };
-            file.put(name, line(name, &[text]), changed);
-        }
+    let new = match row.kind {
+        Kind::Bool | Kind::BoolNo(_) | Kind::Int(..) | Kind::Octal(..) | Kind::Enum => line(name, &[&value]),
+        Kind::ShutdownOnSignal | Kind::OomScoreAdjValues | Kind::Percentiles => line(name, &words),
+        Kind::Memory(..) | Kind::MemoryOrPercent => match String::from_utf8_lossy(&value).parse::<u64>() {
+            Ok(bytes) => line(name, &[memory(bytes)]),
+            Err(_) => line(name, &[&value]),
+        },
         // Not set: there must be no line.
         Kind::Text(
             TextRule::Unset
@@ -107,47 +96,32 @@ fn rewrite_row(file: &mut File, row: &Row, config: &Config, defaults: &Config) {
             | TextRule::Address(_)
             | TextRule::ClusterNames
             | TextRule::ClusterSecrets,
-        ) if value.is_empty() => {}
-        Kind::Text(_) => file.put(name, quoted(name, &value), changed),
-        Kind::Dir if value.is_empty() => {}
-        Kind::Dir => file.put(name, quoted(name, &value), true),
-        Kind::Save if config.save.is_empty() => file.put(name, line(name, &[""]), true),
-        Kind::Save => {
-            for point in &config.save {
-                let words = [point.seconds.to_string(), point.changes.to_string()];
-                file.put(name, line(name, &words), true);
-            }
+        )
+        | Kind::Dir
+            if value.is_empty() =>
+        {
+            return;
         }
-        Kind::ObufLimit => {
-            let limits = config.client_output_buffer_limit.iter().zip(&defaults.client_output_buffer_limit);
-            for (class, (limit, default)) in ["normal", "replica", "pubsub"].iter().zip(limits) {
-                let words = [
-                    class.to_string(),
-                    memory(limit.hard_bytes),
-                    memory(limit.soft_bytes),
-                    limit.soft_seconds.to_string(),
-                ];
-                file.put(name, line(name, &words), limit != default);
-            }
-        }
-        Kind::NotifyKeyspaceEvents => file.put(name, quoted(name, &value), changed),
-        Kind::Bind if !changed => {}
-        // One word for each address, and an empty one for none.
-        Kind::Bind => file.put(name, line(name, &value.split(|b| *b == b' ').collect::<Vec<_>>()), true),
-        Kind::ReplicaOf => {
+        Kind::Text(_) | Kind::Dir | Kind::NotifyKeyspaceEvents => quoted(name, &value),
+        Kind::Save => return words.chunks(2).for_each(|point| file.put(name, line(name, point), true)),
+        Kind::ObufLimit => return rewrite_limits(file, name, config, defaults),
+        Kind::Bind if !is_changed => return,
+        Kind::Bind => line(name, &words),
+        Kind::ReplicaOf => match &config.replicaof {
             // A cluster node keeps its master in nodes.conf.
-            if let Some((host, port)) = config.replicaof.as_ref().filter(|_| !config.cluster_enabled) {
-                file.put(name, line(name, &[host.clone(), port.to_string()]), true);
-            }
-        }
-        Kind::Percentiles if config.latency_tracking_info_percentiles.is_empty() => {
-            file.put(name, line(name, &[""]), true);
-        }
-        Kind::Percentiles => {
-            let words: Vec<String> =
-                config.latency_tracking_info_percentiles.iter().map(|value| print_percentile(*value)).collect();
-            file.put(name, line(name, &words), true);
-        }
+            Some((host, port)) if !config.cluster_enabled => line(name, &[host, &port.to_string()]),
+            _ => return,
+        },
+    };
+    file.put(name, new, is_changed || matches!(row.kind, Kind::Dir | Kind::Percentiles));
+}
+
+fn rewrite_limits(file: &mut File, name: &str, config: &Config, defaults: &Config) {
+    let limits = config.client_output_buffer_limit.iter().zip(&defaults.client_output_buffer_limit);
+    for (class, (limit, default)) in ["normal", "replica", "pubsub"].iter().zip(limits) {
+        let words =
+            [class.to_string(), memory(limit.hard_bytes), memory(limit.soft_bytes), limit.soft_seconds.to_string()];
+        file.put(name, line(name, &words), limit != default);
     }
 }
 

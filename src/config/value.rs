@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::table::{Kind, TextRule};
 use super::types::*;
-use crate::structs::numbers::parse_f64;
+use crate::structs::numbers::{parse_f64, split_sign};
 
 /// Why a value was refused: the text Redis shows after "CONFIG SET failed" or in the startup error.
 pub(crate) type ValueError = Cow<'static, str>;
@@ -83,11 +83,7 @@ fn lenient_int(word: &[u8]) -> Option<i64> {
         return Some(0);
     }
     let start = word.iter().position(|b| !matches!(b, b' ' | 9..=13))?;
-    let (negative, digits) = match &word[start..] {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
-    };
+    let (negative, digits) = split_sign(&word[start..]);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -566,7 +562,7 @@ impl Setting for Option<(String, u16)> {
 }
 
 /// A number with six decimals, without trailing zeros.
-pub(super) fn print_percentile(value: f64) -> String {
+fn print_percentile(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

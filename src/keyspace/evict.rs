@@ -31,7 +31,6 @@ pub(crate) enum Evicted {
     Fail,
 }
 
-/// The state of eviction.
 #[derive(Debug, Default)]
 pub(crate) struct Eviction {
     /// The best candidate last.

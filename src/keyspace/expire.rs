@@ -50,7 +50,6 @@ impl Effort {
     }
 }
 
-/// The state of active expiry.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveExpiry {
     next_db: usize,

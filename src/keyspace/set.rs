@@ -346,21 +346,10 @@ impl Set {
         /// all.
         const PART: usize = 3;
         let len = self.len();
-        // Whether to pick the next member, when `wanted` in all are to be picked, each as likely as any other.
-        let picking = |mut wanted: usize| {
-            let mut passed = 0;
-            move || {
-                let taken = fastrand::usize(..len - passed) < wanted;
-                passed += 1;
-                wanted -= usize::from(taken);
-                taken
-            }
-        };
         match self {
             Set::Ints(ints) => {
                 let mut popped = ints.clone();
-                let mut pick = picking(count);
-                let taken: Vec<bool> = (0..len).map(|_| pick()).collect();
+                let taken: Vec<bool> = std::iter::repeat_with(picking(count, len)).take(len).collect();
                 let is_taken = |wanted: bool| {
                     let mut taken = taken.iter();
                     move |_| taken.next() == Some(&wanted)
@@ -370,7 +359,7 @@ impl Set {
                 Popped::Set(Set::Ints(popped))
             }
             Set::Packed(list) => {
-                let mut pick = picking(count);
+                let mut pick = picking(count, len);
                 let (mut kept, mut popped) = (Listpack::new(), Listpack::new());
                 for item in list.iter() {
                     let list = if pick() { &mut popped } else { &mut kept };
@@ -394,7 +383,7 @@ impl Set {
                 if count * PART < len {
                     return Popped::Few(pop_from(table, count));
                 }
-                let mut pick = picking(count);
+                let mut pick = picking(count, len);
                 let names: Vec<Vec<u8>> = table.iter().filter(|_| pick()).map(|m| m.key().to_vec()).collect();
                 Popped::Few(table.take_several(names.iter().map(Vec::as_slice)))
             }
@@ -417,6 +406,16 @@ impl Set {
 impl Default for Set {
     fn default() -> Set {
         Set::new()
+    }
+}
+
+/// Says of one member after the other, `len` in all, whether to pick it: `wanted` of them, each as likely as any other.
+fn picking(mut wanted: usize, mut len: usize) -> impl FnMut() -> bool {
+    move || {
+        let picked = fastrand::usize(..len) < wanted;
+        len -= 1;
+        wanted -= usize::from(picked);
+        picked
     }
 }
 

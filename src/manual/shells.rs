@@ -86,31 +86,54 @@ fn pattern(command: &str) -> String {
 
 fn bash(tool: &Tool, words: &Words) -> String {
     let (name, function) = (tool.name, function_of(tool));
-    let mut out = format!("# bash completion for {name}\n{function}() {{\n");
-    out.push_str(
-        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words\n    COMPREPLY=()\n",
+    let mut out = format!(
+        "# bash completion for {name}\n{function}() {{
+    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}} words
+    COMPREPLY=()\n"
     );
-    let mut values = String::new();
-    for option in &tool.options {
-        if let Value::Word(choices) = &option.value {
-            let _ = writeln!(values, "    {}) words='{}' ;;", option.names.join(" | "), choices.join(" "));
-        }
-    }
-    let (paths, others) =
-        (names(&tool.options, |v| *v == Value::Path), names(&tool.options, |v| *v == Value::Anything));
-    if !paths.is_empty() {
-        let _ = writeln!(values, "    {}) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;", paths.join(" | "));
-    }
-    if !others.is_empty() {
-        let _ = writeln!(values, "    {}) return ;;", others.join(" | "));
+    let mut others = String::from("        *) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n");
+    if tool.takes_command {
+        complete_command_in_bash(&mut out, tool, words);
+        let commands = joined(words.commands.keys());
+        others = format!(
+            "        [A-Z]*) [ -n \"$cluster\" ] || words='{}' ;;\n        *) [ -n \"$cluster\" ] || words='{commands}' ;;\n",
+            commands.to_uppercase()
+        );
     }
     let options = joined(tool.options.iter().flat_map(|o| &o.names));
-    if tool.takes_command {
-        let with_value = names(&tool.options, |v| *v != Value::Nothing).join(" | ");
-        let commands = joined(words.commands.keys());
-        let _ = write!(
-            out,
-            "    local i=1 command= sub= cluster=
+    let _ = write!(
+        out,
+        "    case $prev in\n{}    *)\n        case $cur in\n        -*) words='{options}' ;;\n{others}        esac ;;\n    esac
+    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}}\ncomplete -o filenames -F {function} {name}\n",
+        values_in_bash(&tool.options)
+    );
+    out
+}
+
+/// What completes the values of options: lines of a `case` of the word before.
+fn values_in_bash(options: &[Opt]) -> String {
+    let mut out = String::new();
+    for option in options {
+        if let Value::Word(choices) = &option.value {
+            let _ = writeln!(out, "    {}) words='{}' ;;", option.names.join(" | "), choices.join(" "));
+        }
+    }
+    let (paths, others) = (names(options, |v| *v == Value::Path), names(options, |v| *v == Value::Anything));
+    if !paths.is_empty() {
+        let _ = writeln!(out, "    {}) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;", paths.join(" | "));
+    }
+    if !others.is_empty() {
+        let _ = writeln!(out, "    {}) return ;;", others.join(" | "));
+    }
+    out
+}
+
+/// Looks for a command, and completes what comes after it.
+fn complete_command_in_bash(out: &mut String, tool: &Tool, words: &Words) {
+    let with_value = names(&tool.options, |v| *v != Value::Nothing).join(" | ");
+    let _ = write!(
+        out,
+        "    local i=1 command= sub= cluster=
     while [ \"$i\" -lt \"$COMP_CWORD\" ]; do
         case ${{COMP_WORDS[i]}} in
         --cluster) cluster=1; i=$((i + 2)) ;;
@@ -125,47 +148,25 @@ fn bash(tool: &Tool, words: &Words) -> String {
     if [ -n \"$command\" ]; then
         case $command:$sub in
 "
-        );
-        for (command, subs) in &words.subcommands {
-            let _ = writeln!(out, "        {command}:) words='{}' ;;", joined(subs.keys()));
-        }
-        for (command, tokens) in &words.tokens {
-            let _ = writeln!(out, "        {}) words='{}' ;;", pattern(command), tokens.join(" "));
-        }
-        let _ = write!(
-            out,
-            "        esac
+    );
+    for (command, subs) in &words.subcommands {
+        let _ = writeln!(out, "        {command}:) words='{}' ;;", joined(subs.keys()));
+    }
+    for (command, tokens) in &words.tokens {
+        let _ = writeln!(out, "        {}) words='{}' ;;", pattern(command), tokens.join(" "));
+    }
+    out.push_str(
+        "        esac
         # In the letters that were begun with.
         case $cur in
-        [A-Z]*) words=${{words^^}} ;;
-        [a-z]*) words=${{words,,}} ;;
+        [A-Z]*) words=${words^^} ;;
+        [a-z]*) words=${words,,} ;;
         esac
         COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))
         return
     fi
-    case $prev in
-{values}    *)
-        case $cur in
-        -*) words='{options}' ;;
-        [A-Z]*) [ -n \"$cluster\" ] || words='{}' ;;
-        *) [ -n \"$cluster\" ] || words='{commands}' ;;
-        esac ;;
-    esac
 ",
-            commands.to_uppercase(),
-        );
-    } else {
-        let _ = write!(
-            out,
-            "    case $prev in\n{values}    *)\n        case $cur in\n        -*) words='{options}' ;;\n        \
-             *) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n        esac ;;\n    esac\n"
-        );
-    }
-    let _ = write!(
-        out,
-        "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}}\ncomplete -o filenames -F {function} {name}\n"
     );
-    out
 }
 
 /// A text within an item of zsh's `_arguments` and `_describe`.
@@ -240,10 +241,14 @@ fn fish(tool: &Tool, words: &Words) -> String {
         };
         let _ = writeln!(out, " -d {}", for_fish(help));
     }
-    if !tool.takes_command {
-        return out;
+    if tool.takes_command {
+        complete_command_in_fish(&mut out, tool, words);
     }
-    let function = format!("_{}", function_of(tool));
+    out
+}
+
+fn complete_command_in_fish(out: &mut String, tool: &Tool, words: &Words) {
+    let (name, function) = (tool.name, format!("_{}", function_of(tool)));
     let with_value = names(&tool.options, |v| *v != Value::Nothing).join(" ");
     let _ = write!(
         out,
@@ -291,7 +296,6 @@ complete -c {name} -f
     for (command, tokens) in &words.tokens {
         line(&format!("{function}_in {command}"), &tokens.join(" "), "");
     }
-    out
 }
 
 /// A text in single quotes, in which fish knows two escapes.

@@ -225,20 +225,7 @@ fn with_footer(mut payload: Vec<u8>) -> Vec<u8> {
 
 /// Does with a value what commands do.
 fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
-    let look = |entry: &Entry| {
-        object::type_name(entry);
-        object::encoding_name(entry);
-        object::value_bytes_sampled(entry, 5);
-        object::free_effort(entry);
-        Digest::default().add_value(entry);
-        let mut out = Vec::new();
-        encode_dump(&mut out, value_view(entry), true);
-        let again = decode_dump(&out, true, false, limits).expect("what is written is read back");
-        if let Some(Object::Damaged(damaged)) = entry.object() {
-            assert_eq!(again, Value::Damaged(damaged.clone()));
-        }
-    };
-    look(&entry);
+    look_at(&entry, limits);
     drop(Entry::new(b"copy", object::duplicate(&entry), None));
     if let Some(mut bytes) = entry.make_raw_mut() {
         if hll::encoding(&bytes).is_some() {
@@ -250,57 +237,10 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
     for n in 0..20 {
         let text = text(rng.usize(..80));
         match entry.object_mut() {
-            Some(Object::List(list)) if !list.is_empty() => {
-                let at = rng.usize(..list.len());
-                list.will_grow(text.len(), 1, limits.list);
-                match n % 7 {
-                    0 => list.push(End::Head, &text, limits.list),
-                    1 => list.push(End::Tail, &text, limits.list),
-                    2 => list.insert(at, &text, limits.list),
-                    3 => drop(list.set(at, &text, limits.list)),
-                    4 => drop(list.remove_matching(&text, 2, rng.bool())),
-                    5 => drop(list.pop(if rng.bool() { End::Head } else { End::Tail }, |item| item.to_vec())),
-                    _ => list.remove_range(at, rng.usize(..3)),
-                }
-                list.did_shrink(limits.list);
-                assert_eq!(list.walk_back(list.len().wrapping_sub(1)).position(|_| false), None);
-            }
-            Some(Object::Set(set)) => {
-                match n % 3 {
-                    0 => drop(set.add(&text, &limits.set)),
-                    1 => drop(set.remove(&text)),
-                    _ => drop(set.pop_random()),
-                }
-                set.scan(0, 10, &mut |_| ());
-                set.random();
-                assert!(set.iter().count() == set.len());
-            }
-            Some(Object::Hash(hash)) => {
-                match n % 3 {
-                    0 => {
-                        hash.will_grow([&text[..], &text].into_iter(), &limits.hash);
-                        hash.set(&text, &text, &limits.hash);
-                    }
-                    1 => drop(hash.remove(&text)),
-                    _ => drop(hash.get(&text)),
-                }
-                hash.scan(0, 10, &mut |_, _| ());
-                hash.random();
-                assert!(hash.iter().count() == hash.len());
-            }
-            Some(Object::Zset(zset)) => {
-                match n % 5 {
-                    0 => drop(zset.remove(&text)),
-                    1 => zset.remove_range(rng.usize(..8), rng.usize(..3), &mut |_, _| ()),
-                    _ => drop(zset.set(&text, f64::from(rng.i8(..)), &limits.zset)),
-                }
-                zset.rank(&text);
-                zset.scan(0, 10, &mut |_, _| ());
-                zset.random();
-                zset.partition_point(|score, _| score < 1.0);
-                assert!(zset.range(zset.len().wrapping_sub(1), zset.len(), true).count() == zset.len());
-                assert!(zset.iter().count() == zset.len());
-            }
+            Some(Object::List(list)) if !list.is_empty() => use_list(list, n, &text, limits.list, rng),
+            Some(Object::Set(set)) => use_set(set, n, &text, &limits.set),
+            Some(Object::Hash(hash)) => use_hash(hash, n, &text, &limits.hash),
+            Some(Object::Zset(zset)) => use_zset(zset, n, &text, &limits.zset, rng),
             Some(Object::Stream(stream)) => stream.check_invariants(),
             _ => {}
         }
@@ -313,8 +253,77 @@ fn use_value(mut entry: Entry, limits: &ValueLimits, rng: &mut Rng) {
         _ => false,
     };
     if !emptied {
-        look(&entry);
+        look_at(&entry, limits);
     }
+}
+
+fn look_at(entry: &Entry, limits: &ValueLimits) {
+    object::type_name(entry);
+    object::encoding_name(entry);
+    object::value_bytes_sampled(entry, 5);
+    object::free_effort(entry);
+    Digest::default().add_value(entry);
+    let mut out = Vec::new();
+    encode_dump(&mut out, value_view(entry), true);
+    let again = decode_dump(&out, true, false, limits).expect("what is written is read back");
+    if let Some(Object::Damaged(damaged)) = entry.object() {
+        assert_eq!(again, Value::Damaged(damaged.clone()));
+    }
+}
+
+fn use_list(list: &mut List, n: usize, text: &[u8], limits: quicklist::Limits, rng: &mut Rng) {
+    let at = rng.usize(..list.len());
+    list.will_grow(text.len(), 1, limits);
+    match n % 7 {
+        0 => list.push(End::Head, text, limits),
+        1 => list.push(End::Tail, text, limits),
+        2 => list.insert(at, text, limits),
+        3 => drop(list.set(at, text, limits)),
+        4 => drop(list.remove_matching(text, 2, rng.bool())),
+        5 => drop(list.pop(if rng.bool() { End::Head } else { End::Tail }, |item| item.to_vec())),
+        _ => list.remove_range(at, rng.usize(..3)),
+    }
+    list.did_shrink(limits);
+    assert_eq!(list.walk_back(list.len().wrapping_sub(1)).position(|_| false), None);
+}
+
+fn use_set(set: &mut Set, n: usize, text: &[u8], limits: &SetLimits) {
+    match n % 3 {
+        0 => drop(set.add(text, limits)),
+        1 => drop(set.remove(text)),
+        _ => drop(set.pop_random()),
+    }
+    set.scan(0, 10, &mut |_| ());
+    set.random();
+    assert!(set.iter().count() == set.len());
+}
+
+fn use_hash(hash: &mut Hash, n: usize, text: &[u8], limits: &HashLimits) {
+    match n % 3 {
+        0 => {
+            hash.will_grow([text, text].into_iter(), limits);
+            hash.set(text, text, limits);
+        }
+        1 => drop(hash.remove(text)),
+        _ => drop(hash.get(text)),
+    }
+    hash.scan(0, 10, &mut |_, _| ());
+    hash.random();
+    assert!(hash.iter().count() == hash.len());
+}
+
+fn use_zset(zset: &mut Zset, n: usize, text: &[u8], limits: &ZsetLimits, rng: &mut Rng) {
+    match n % 5 {
+        0 => drop(zset.remove(text)),
+        1 => zset.remove_range(rng.usize(..8), rng.usize(..3), &mut |_, _| ()),
+        _ => drop(zset.set(text, f64::from(rng.i8(..)), limits)),
+    }
+    zset.rank(text);
+    zset.scan(0, 10, &mut |_, _| ());
+    zset.random();
+    zset.partition_point(|score, _| score < 1.0);
+    assert!(zset.range(zset.len().wrapping_sub(1), zset.len(), true).count() == zset.len());
+    assert!(zset.iter().count() == zset.len());
 }
 
 #[test]

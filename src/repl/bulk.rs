@@ -124,30 +124,12 @@ impl BulkReader {
                 Ok(Some(BulkEvent::Data(data)))
             }
             State::Marked { mark, held } => {
-                if held == mark {
-                    self.state = State::Ended;
-                    return Ok(Some(BulkEvent::End));
+                let data = if held == mark { None } else { up_to_mark(held, input) };
+                if data.is_some() || held != mark {
+                    return Ok(data);
                 }
-                if input.is_empty() {
-                    return Ok(None);
-                }
-                // The last bytes, as many as the mark has, are held back: they may turn out to be it.
-                let all = std::mem::take(input);
-                if all.len() >= MARK_LEN {
-                    if !held.is_empty() {
-                        *input = all;
-                        return Ok(Some(BulkEvent::Held(std::mem::take(held))));
-                    }
-                    let (data, tail) = all.split_at(all.len() - MARK_LEN);
-                    held.extend_from_slice(tail);
-                    return if data.is_empty() { self.next(input) } else { Ok(Some(BulkEvent::Data(data))) };
-                }
-                held.extend_from_slice(all);
-                if held.len() <= MARK_LEN {
-                    return self.next(input);
-                }
-                let data = held.drain(..held.len() - MARK_LEN).collect();
-                Ok(Some(BulkEvent::Held(data)))
+                self.state = State::Ended;
+                Ok(Some(BulkEvent::End))
             }
             State::Ended => Ok(None),
         }
@@ -172,6 +154,23 @@ impl BulkReader {
             other => Err(BulkError::BadProtocol(text(other))),
         }
     }
+}
+
+/// What of `input` is sure to be data. The last bytes, as many as the mark has, are held back: they may turn out to be it.
+fn up_to_mark<'a>(held: &mut Vec<u8>, input: &mut &'a [u8]) -> Option<BulkEvent<'a>> {
+    let all = std::mem::take(input);
+    if all.len() < MARK_LEN {
+        held.extend_from_slice(all);
+        let data = held.len().checked_sub(MARK_LEN).filter(|len| *len > 0)?;
+        return Some(BulkEvent::Held(held.drain(..data).collect()));
+    }
+    if !held.is_empty() {
+        *input = all;
+        return Some(BulkEvent::Held(std::mem::take(held)));
+    }
+    let (data, tail) = all.split_at(all.len() - MARK_LEN);
+    held.extend_from_slice(tail);
+    (!data.is_empty()).then_some(BulkEvent::Data(data))
 }
 
 fn leading_number(bytes: &[u8]) -> Option<u64> {

@@ -37,19 +37,13 @@ pub(crate) struct HandshakeConfig {
 /// What the master was last asked, and so what the next reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// PING.
     Ping,
-    /// AUTH.
     Auth,
-    /// REPLCONF listening-port.
+    /// The REPLCONFs, in this order.
     Port,
-    /// REPLCONF ip-address.
     Ip,
-    /// REPLCONF capa.
     Capa,
-    /// REPLCONF set-cluster-node-id.
     NodeId,
-    /// PSYNC.
     Psync,
     /// Nothing: the handshake is over.
     Over,
@@ -74,7 +68,6 @@ pub(crate) enum Outcome {
 pub(crate) enum Action {
     /// Write these bytes to the master.
     Send(Vec<u8>),
-    /// Log this.
     Log(LogLine),
     /// The handshake is over.
     Done(Outcome),

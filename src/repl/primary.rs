@@ -245,11 +245,8 @@ pub(crate) struct SnapshotConfig {
 /// The snapshot child that is running, as far as replication cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunningChild {
-    /// No child.
     None,
-    /// A snapshot to disk.
     SnapshotToDisk,
-    /// A snapshot to sockets.
     SnapshotToSockets,
     /// A child that does something else.
     Other,

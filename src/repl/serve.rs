@@ -17,7 +17,6 @@ use crate::net::ClientId;
 /// A client that is, or is about to become, a replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// The client.
     pub(crate) client: ClientId,
     /// Its number, for logs.
     pub(crate) number: u64,
@@ -70,7 +69,6 @@ impl Repl {
         self.replicas.iter_mut().find(|attached| attached.client == client)
     }
 
-    /// The records of all replicas.
     pub(super) fn records(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().map(|attached| &attached.replica)
     }

@@ -254,13 +254,13 @@ impl World {
 
     fn carry_out(&mut self, n: NodeNo, action: Action) {
         match action {
-            Action::Log(line) => {
-                let log = &mut self.nodes[n].log;
-                log.push_back(format!("{} {}", self.now_ms - START_MS, line.text));
-                if log.len() > 60 {
-                    log.pop_front();
-                }
-            }
+            Action::OpenReceivedFile { link }
+            | Action::StoreReceived { link, .. }
+            | Action::LoadReceivedFile { link, .. }
+            | Action::LoadFromLink { link, .. }
+            | Action::AdoptLink { link, .. }
+                if !self.is_current(n, link) => {}
+            Action::Log(line) => self.log(n, &line.text),
             Action::LogAs(_)
             | Action::ShowRole
             | Action::RestartAofAfterRoleChange
@@ -276,20 +276,16 @@ impl World {
             Action::Connect { link, port, .. } => self.dial(n, link, usize::from(port) - 1),
             Action::CloseLink { link } => self.close_link(n, link),
             Action::SendToMaster { link, bytes } => self.send_to_master(n, link, bytes),
-            Action::OpenReceivedFile { link } => self.open_received(n, link),
-            Action::StoreReceived { link, bytes } => self.store_received(n, link, &bytes),
-            Action::LoadReceivedFile { link, rest } => {
-                if self.is_current(n, link)
-                    && let Some(bytes) = self.nodes[n].received.take()
-                {
+            Action::OpenReceivedFile { .. } => self.open_received(n),
+            Action::StoreReceived { bytes, .. } => self.store_received(n, &bytes),
+            Action::LoadReceivedFile { rest, .. } => {
+                if let Some(bytes) = self.nodes[n].received.take() {
                     self.load(n, &bytes, &rest);
                 }
             }
             Action::LoadFromLink { link, framing, rest } => {
-                if self.is_current(n, link) {
-                    self.nodes[n].loading = Some(Loading { link, framing, bytes: rest });
-                    self.go_on_loading(n);
-                }
+                self.nodes[n].loading = Some(Loading { link, framing, bytes: rest });
+                self.go_on_loading(n);
             }
             Action::AdoptLink { link, db, rest } => self.adopt(n, link, db, rest),
 
@@ -306,14 +302,11 @@ impl World {
             Action::StartSnapshot(start) => self.start_snapshot(n, start),
             Action::SendFile { client } => self.send_file(n, client),
             Action::LeaveSnapshot { client } => {
-                if let Some(child) = &mut self.nodes[n].child {
-                    child.clients.retain(|other| *other != client);
-                }
+                self.with_child(n, |child| child.clients.retain(|other| *other != client))
             }
             Action::KillSnapshot => {
-                if let Some(child) = &mut self.nodes[n].child {
-                    (child.ok, child.ends_ms) = (false, self.now_ms);
-                }
+                let ends_ms = self.now_ms;
+                self.with_child(n, |child| (child.ok, child.ends_ms) = (false, ends_ms));
             }
             Action::ReapChild => self.reap(n),
             Action::RemoveDump => self.event(n, |repl, _| repl.on_dump_removed()),
@@ -324,9 +317,23 @@ impl World {
         self.nodes[n].repl.is_current(link)
     }
 
+    fn log(&mut self, n: NodeNo, text: &str) {
+        let log = &mut self.nodes[n].log;
+        log.push_back(format!("{} {text}", self.now_ms - START_MS));
+        if log.len() > 60 {
+            log.pop_front();
+        }
+    }
+
     fn with_conn(&mut self, n: NodeNo, client: ClientId, change: impl FnOnce(&mut Conn)) {
         if let Some(no) = self.conn_of_client(n, client) {
             change(self.conns.get_mut(&no).unwrap());
+        }
+    }
+
+    fn with_child(&mut self, n: NodeNo, change: impl FnOnce(&mut Child)) {
+        if let Some(child) = &mut self.nodes[n].child {
+            change(child);
         }
     }
 
@@ -339,17 +346,16 @@ impl World {
         }
     }
 
-    fn open_received(&mut self, n: NodeNo, link: LinkId) {
-        if !self.is_current(n, link) {
-        } else if self.fault(200) {
+    fn open_received(&mut self, n: NodeNo) {
+        if self.fault(200) {
             self.event(n, |repl, env| repl.on_open_failed("disk full", env));
         } else {
             self.nodes[n].received = Some(Vec::new());
         }
     }
 
-    fn store_received(&mut self, n: NodeNo, link: LinkId, bytes: &[u8]) {
-        if !self.is_current(n, link) || self.nodes[n].received.is_none() {
+    fn store_received(&mut self, n: NodeNo, bytes: &[u8]) {
+        if self.nodes[n].received.is_none() {
         } else if self.fault(500) {
             self.event(n, |repl, _| repl.on_store_failed("disk full"));
         } else if let Some(received) = &mut self.nodes[n].received {
@@ -358,9 +364,6 @@ impl World {
     }
 
     fn adopt(&mut self, n: NodeNo, link: LinkId, db: usize, rest: Vec<u8>) {
-        if !self.is_current(n, link) {
-            return;
-        }
         let client = ClientId { index: self.number() as u32, generation: 0 };
         let no = self.conn_of(n, link).expect("a current link has a connection");
         self.conns.get_mut(&no).unwrap().adopted = Some(client);

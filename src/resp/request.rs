@@ -456,18 +456,23 @@ mod tests {
         assert_eq!(split_args(b"\"\"").unwrap().as_args().len(), 1);
     }
 
+    fn encode(command: &[Vec<u8>]) -> Vec<u8> {
+        let mut buf = format!("*{}\r\n", command.len()).into_bytes();
+        for word in command {
+            buf.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            buf.extend_from_slice(word);
+            buf.extend_from_slice(b"\r\n");
+        }
+        buf
+    }
+
     proptest! {
         #[test]
         fn pieces_give_the_same_as_the_whole(
             command in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..8),
             cuts in proptest::collection::vec(0usize..400, 0..6),
         ) {
-            let mut buf = format!("*{}\r\n", command.len()).into_bytes();
-            for word in &command {
-                buf.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-                buf.extend_from_slice(word);
-                buf.extend_from_slice(b"\r\n");
-            }
+            let buf = encode(&command);
             let mut p = RequestParser::default();
             let mut cuts: Vec<usize> = cuts.into_iter().filter(|c| *c < buf.len()).collect();
             cuts.sort_unstable();
@@ -485,12 +490,7 @@ mod tests {
             damage in proptest::option::of((0usize..40, any::<u8>())),
             alike in any::<bool>(),
         ) {
-            let mut buf = format!("*{}\r\n", command.len()).into_bytes();
-            for word in &command {
-                buf.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-                buf.extend_from_slice(word);
-                buf.extend_from_slice(b"\r\n");
-            }
+            let mut buf = encode(&command);
             let whole = buf.len();
             let whole_command = buf.clone();
             buf.extend_from_slice(b"*1\r\n");
@@ -525,20 +525,11 @@ mod tests {
             damage in proptest::option::of((0usize..200, any::<u8>())),
             most in 0usize..6,
         ) {
-            let encode = |command: &Vec<Vec<u8>>| {
-                let mut buf = format!("*{}\r\n", command.len()).into_bytes();
-                for word in command {
-                    buf.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-                    buf.extend_from_slice(word);
-                    buf.extend_from_slice(b"\r\n");
-                }
-                buf
-            };
             let text = encode(&commands[0]);
             let mut parser = RequestParser::default();
             prop_assert_eq!(parser.parse(&text, OPEN), Ok(Parsed::Command { consumed: text.len() }));
             let spans = parser.spans().to_vec();
-            let mut buf: Vec<u8> = commands[1..].iter().flat_map(encode).collect();
+            let mut buf: Vec<u8> = commands[1..].iter().flat_map(|command| encode(command)).collect();
             if let Some((at, byte)) = damage && at < buf.len() {
                 buf[at] = byte;
             }

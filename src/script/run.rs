@@ -82,6 +82,25 @@ enum Failure {
     Other(Option<Vec<u8>>),
 }
 
+impl Failure {
+    /// What it means for the script of this name.
+    fn outcome(self, script: &[u8]) -> Outcome {
+        let error = match self {
+            Failure::Error(error) => error,
+            Failure::Other(text) => {
+                return Outcome::Failed(failed_run(script, text.as_deref().unwrap_or(b"execution failure")));
+            }
+        };
+        let mut text = error.text.unwrap_or_else(|| b"ERR unknown error".to_vec());
+        if let (Some(source), Some(line)) = (error.source, error.line) {
+            for part in [&b" script: "[..], script, b", on ", &source, b":", &line, b"."] {
+                text.extend_from_slice(part);
+            }
+        }
+        if error.counted { Outcome::Counted(text) } else { Outcome::Failed(CmdError::bytes(text)) }
+    }
+}
+
 /// The result of a script.
 pub(crate) enum Outcome {
     /// Its value was written. Holds the code of each error in it; see `Answer::errors`.
@@ -137,21 +156,7 @@ pub(crate) fn execute(host: &mut (dyn Host + 'static), out: &mut Reply, script: 
         // Only want of memory stops `entry` itself.
         return Outcome::Failed(failed_run(&script.name, b"execution failure"));
     }
-    match failure {
-        None => Outcome::Value(errors),
-        Some(Failure::Other(text)) => {
-            Outcome::Failed(failed_run(&script.name, text.as_deref().unwrap_or(b"execution failure")))
-        }
-        Some(Failure::Error(error)) => {
-            let mut text = error.text.unwrap_or_else(|| b"ERR unknown error".to_vec());
-            if let (Some(source), Some(line)) = (error.source, error.line) {
-                for part in [&b" script: "[..], &script.name, b", on ", &source, b":", &line, b"."] {
-                    text.extend_from_slice(part);
-                }
-            }
-            if error.counted { Outcome::Counted(text) } else { Outcome::Failed(CmdError::bytes(text)) }
-        }
-    }
+    failure.map_or(Outcome::Value(errors), |failure| failure.outcome(&script.name))
 }
 
 fn failed_run(name: &[u8], text: &[u8]) -> CmdError {

@@ -78,22 +78,12 @@ pub(super) unsafe fn build(state: *mut lua_State, bridge: *const Bridge, kind: K
         shield_strings(state, globals);
 
         ffi::lua_pushcfunction(state, error_handler);
-        ffi::lua_pushvalue(state, -1);
         if kind == Kind::Eval {
+            ffi::lua_pushvalue(state, -1);
             ffi::lua_setfield(state, globals, c"__redis__err__handler".as_ptr());
-        } else {
-            ffi::lua_pop(state, 1);
         }
         let handler = ffi::luaL_ref(state, registry);
-
-        // Reading an unknown name is an error.
-        set_strict(state);
-        ffi::lua_pushvalue(state, globals);
-        guard_top(state);
-        ffi::lua_pushvalue(state, -1);
-        ffi::lua_setfield(state, globals, c"_G".as_ptr());
-        ffi::lua_getmetatable(state, -1);
-        ffi::lua_rawsetp(state, registry, key(&GLOBALS_META));
+        guard_globals(state, globals);
         if kind == Kind::Function {
             make_loading_globals(state, bridge);
         }
@@ -120,6 +110,23 @@ unsafe fn shield_strings(state: *mut lua_State, globals: c_int) {
         guard_top(state);
         ffi::lua_setfield(state, -2, c"__metatable".as_ptr());
         ffi::lua_pop(state, 2);
+    }
+}
+
+/// Pushes what scripts see of the globals, of which reading an unknown name is an error.
+///
+/// # Safety
+/// As for [`shield_strings`].
+unsafe fn guard_globals(state: *mut lua_State, globals: c_int) {
+    // SAFETY: as there.
+    unsafe {
+        set_strict(state);
+        ffi::lua_pushvalue(state, globals);
+        guard_top(state);
+        ffi::lua_pushvalue(state, -1);
+        ffi::lua_setfield(state, globals, c"_G".as_ptr());
+        ffi::lua_getmetatable(state, -1);
+        ffi::lua_rawsetp(state, ffi::LUA_REGISTRYINDEX, key(&GLOBALS_META));
     }
 }
 

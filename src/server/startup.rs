@@ -25,20 +25,22 @@ pub fn main(args: Vec<OsString>) -> i32 {
     log_sink::start();
     alloc::keep_large_blocks();
     process::collect_title_space();
-    let argv = args.clone();
-    let started_in = std::env::current_dir().ok();
-    let mut args: Vec<Vec<u8>> = args.into_iter().map(OsString::into_vec).collect();
-    let program = String::from_utf8_lossy(&args.remove(0)).into_owned();
-    if let Some(code) = run_tool(&program, &args) {
+    let words: Vec<Vec<u8>> = args.iter().cloned().map(OsString::into_vec).collect();
+    let program = String::from_utf8_lossy(&words[0]);
+    if let Some(code) = run_tool(&program, &words[1..]) {
         return code;
     }
-    let Loaded { config, notices } = match Config::load(&args, &mut std::io::stdin()) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            error.report();
-            return 1;
-        }
-    };
+    match run(&program, &words[1..], args) {
+        Ok(code) => return code,
+        Err(StartError::Config(error)) => error.report(),
+        Err(StartError::Other(reason)) => log::warn!("{reason}"),
+    }
+    1
+}
+
+fn run(program: &str, args: &[Vec<u8>], argv: Vec<OsString>) -> Result<i32, StartError> {
+    let started_in = std::env::current_dir().ok();
+    let Loaded { config, notices } = Config::load(args, &mut std::io::stdin())?;
     let syslog = config.syslog_enabled.then_some((&*config.syslog_ident, config.syslog_facility));
     log_sink::set_format(config.log_format, config.log_timestamp_format);
     log_sink::configure(config.loglevel, &config.logfile, syslog);
@@ -47,9 +49,8 @@ pub fn main(args: Vec<OsString>) -> i32 {
 
     let supervised = service::announce(config.supervised);
     let background = config.daemonize && supervised.is_none();
-    if background && let Err(error) = service::daemonize() {
-        log::warn!("Can't detach from the terminal: {}", error.desc());
-        return 1;
+    if background {
+        service::daemonize().map_err(|error| format!("Can't detach from the terminal: {}", error.desc()))?;
     }
     log::info!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
     log::info!(
@@ -64,24 +65,13 @@ pub fn main(args: Vec<OsString>) -> i32 {
     } else {
         log::info!("Configuration loaded");
     }
-    match start(config, background) {
-        Ok(mut server) => {
-            (server.admin.argv, server.admin.started_in) = (argv, started_in);
-            server.admin.under_systemd = supervised == Some(Supervised::Systemd);
-            server.load_at_start();
-            let code = server.run();
-            server.restart_if_asked();
-            code
-        }
-        Err(StartError::Config(error)) => {
-            error.report();
-            1
-        }
-        Err(StartError::Other(reason)) => {
-            log::warn!("{reason}");
-            1
-        }
-    }
+    let mut server = start(config, background)?;
+    (server.admin.argv, server.admin.started_in) = (argv, started_in);
+    server.admin.under_systemd = supervised == Some(Supervised::Systemd);
+    server.load_at_start();
+    let code = server.run();
+    server.restart_if_asked();
+    Ok(code)
 }
 
 /// Why the server does not start.

@@ -4,7 +4,7 @@
 use rustc_apfloat::ieee::X87DoubleExtended;
 use rustc_apfloat::{Float, Round, Status};
 
-use super::numbers::Syntax;
+use super::numbers::{Syntax, split_sign};
 
 /// A number of the x87 extended format.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,11 +23,7 @@ impl LongDouble {
         if text.len() >= MAX_TEXT_LEN {
             return None;
         }
-        let (negative, rest) = match text {
-            [b'-', rest @ ..] => (true, rest),
-            [b'+', rest @ ..] => (false, rest),
-            rest => (false, rest),
-        };
+        let (negative, rest) = split_sign(text);
         let magnitude = match Syntax::of(rest)? {
             Syntax::Infinity => X87DoubleExtended::INFINITY,
             Syntax::Hex(hex) => {

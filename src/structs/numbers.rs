@@ -188,14 +188,20 @@ pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
 }
 
-/// Reads a double as commands do: what `strtod` accepts (decimal or hexadecimal, `inf`, `infinity`, a sign), all of the
-/// text, no space before it, not a NaN, and neither too large nor too small to hold.
-pub(crate) fn parse_f64(text: &[u8]) -> Option<f64> {
-    let (negative, rest) = match text {
+/// Whether a number is negative, and what comes after its sign, which need not be there.
+#[inline]
+pub(crate) fn split_sign(text: &[u8]) -> (bool, &[u8]) {
+    match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
         rest => (false, rest),
-    };
+    }
+}
+
+/// Reads a double as commands do: what `strtod` accepts (decimal or hexadecimal, `inf`, `infinity`, a sign), all of the
+/// text, no space before it, not a NaN, and neither too large nor too small to hold.
+pub(crate) fn parse_f64(text: &[u8]) -> Option<f64> {
+    let (negative, rest) = split_sign(text);
     let magnitude = match Syntax::of(rest)? {
         Syntax::Infinity => f64::INFINITY,
         Syntax::Hex(hex) => {

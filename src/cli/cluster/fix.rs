@@ -109,54 +109,18 @@ pub(crate) fn open_slot(manager: &Manager, view: &mut View, slot: u16) -> Outcom
     require_all_masters(manager, view, "open slots");
     info!(">>> Fixing open slot {slot}\n");
     let masters = view.masters();
-    let mut claims = Vec::new();
-    for at in &masters {
-        let node = &mut view.nodes[*at];
-        if node.slots.contains(slot) {
-            claims.push(*at);
-        } else if node.count_keys(slot)? > 0 {
-            caution!("*** Found keys about slot {slot} in non-owner node {}!\n", node.address());
-            claims.push(*at);
+    let claims = claims(view, &masters, slot)?;
+    let owner = if let [only] = claims[..] { Some(only) } else { None };
+    let (mut migrating, mut importing) = where_open(view, &masters, slot, owner)?;
+    let owner = match owner {
+        Some(owner) => owner,
+        None => {
+            let chosen = choose_owner(view, &masters, slot)?;
+            migrating.retain(|at| *at != chosen);
+            importing.retain(|at| *at != chosen);
+            chosen
         }
-    }
-    let mut owner = match claims.as_slice() {
-        [only] => Some(*only),
-        _ => None,
     };
-    let (mut migrating, mut importing) = (Vec::new(), Vec::new());
-    for at in &masters {
-        let node = &mut view.nodes[*at];
-        if node.migrating.iter().any(|(open, _)| *open == slot) {
-            migrating.push(*at);
-        } else if node.importing.iter().any(|(open, _)| *open == slot) {
-            importing.push(*at);
-        } else if owner != Some(*at) && node.count_keys(slot)? > 0 {
-            caution!("*** Found keys about slot {slot} in node {}!\n", node.address());
-            importing.push(*at);
-        }
-    }
-    let (giving, taking) = (addresses(view, &migrating), addresses(view, &importing));
-    if !giving.is_empty() {
-        say!("Set as migrating in: {giving}\n");
-    }
-    if !taking.is_empty() {
-        say!("Set as importing in: {taking}\n");
-    }
-    if owner.is_none() {
-        info!(">>> No single clear owner for the slot, selecting an owner by # of keys...\n");
-        let Some(chosen) = with_most_keys(view, &masters, slot)? else {
-            err!("[ERR] Can't select a slot owner. Impossible to fix.\n");
-            return Err(Stop);
-        };
-        let node = &mut view.nodes[chosen];
-        caution!("*** Configuring {} as the slot owner\n", node.address());
-        node.close_slot(slot)?;
-        take_ownership(node, &[slot], false)?;
-        migrating.retain(|at| *at != chosen);
-        importing.retain(|at| *at != chosen);
-        owner = Some(chosen);
-    }
-    let owner = owner.ok_or(Stop)?;
     if claims.len() > 1 {
         // The others become importers, which one of the cases below then empties.
         let owner_id = view.nodes[owner].id.clone();
@@ -172,6 +136,62 @@ pub(crate) fn open_slot(manager: &Manager, view: &mut View, slot: u16) -> Outcom
         }
     }
     close_open_slot(manager, view, slot, owner, &migrating, &importing)
+}
+
+/// The masters that have a slot or keys of it.
+fn claims(view: &mut View, masters: &[usize], slot: u16) -> Outcome<Vec<usize>> {
+    let mut claims = Vec::new();
+    for at in masters {
+        let node = &mut view.nodes[*at];
+        if node.slots.contains(slot) {
+            claims.push(*at);
+        } else if node.count_keys(slot)? > 0 {
+            caution!("*** Found keys about slot {slot} in non-owner node {}!\n", node.address());
+            claims.push(*at);
+        }
+    }
+    Ok(claims)
+}
+
+/// The masters that give a slot away, and those that import it or have keys of it, but for the owner.
+fn where_open(
+    view: &mut View,
+    masters: &[usize],
+    slot: u16,
+    owner: Option<usize>,
+) -> Outcome<(Vec<usize>, Vec<usize>)> {
+    let (mut migrating, mut importing) = (Vec::new(), Vec::new());
+    for at in masters {
+        let node = &mut view.nodes[*at];
+        if node.migrating.iter().any(|(open, _)| *open == slot) {
+            migrating.push(*at);
+        } else if node.importing.iter().any(|(open, _)| *open == slot) {
+            importing.push(*at);
+        } else if owner != Some(*at) && node.count_keys(slot)? > 0 {
+            caution!("*** Found keys about slot {slot} in node {}!\n", node.address());
+            importing.push(*at);
+        }
+    }
+    for (what, nodes) in [("migrating", &migrating), ("importing", &importing)] {
+        if !nodes.is_empty() {
+            say!("Set as {what} in: {}\n", addresses(view, nodes));
+        }
+    }
+    Ok((migrating, importing))
+}
+
+/// Makes the master with most keys of a slot its owner.
+fn choose_owner(view: &mut View, masters: &[usize], slot: u16) -> Outcome<usize> {
+    info!(">>> No single clear owner for the slot, selecting an owner by # of keys...\n");
+    let Some(chosen) = with_most_keys(view, masters, slot)? else {
+        err!("[ERR] Can't select a slot owner. Impossible to fix.\n");
+        return Err(Stop);
+    };
+    let node = &mut view.nodes[chosen];
+    caution!("*** Configuring {} as the slot owner\n", node.address());
+    node.close_slot(slot)?;
+    take_ownership(node, &[slot], false)?;
+    Ok(chosen)
 }
 
 fn close_open_slot(

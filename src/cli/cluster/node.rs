@@ -36,9 +36,7 @@ impl fmt::Display for NodeError {
 pub(crate) struct Node {
     /// Host as given by the user or by the cluster.
     pub(crate) host: String,
-    /// Port for clients.
     pub(crate) port: u16,
-    /// Port of the cluster bus.
     pub(crate) bus_port: u16,
     /// 40 hexadecimal digits.
     pub(crate) id: String,

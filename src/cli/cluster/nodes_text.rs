@@ -10,9 +10,7 @@ pub(crate) struct NodeLine {
     pub(crate) id: String,
     /// Host; empty when the cluster does not know it.
     pub(crate) host: String,
-    /// Port for clients.
     pub(crate) port: u16,
-    /// Port of the cluster bus.
     pub(crate) bus_port: u16,
     /// The address as written in the line.
     pub(crate) address: String,

@@ -33,6 +33,7 @@ const MEASURES: [Measure; 6] = [
 
 /// What is known of the keys of a type.
 struct Tally {
+    kind: String,
     keys: u64,
     total: u64,
     biggest: u64,
@@ -41,9 +42,25 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(unit: &'static str) -> Tally {
-        Tally { keys: 0, total: 0, biggest: 0, biggest_key: None, unit }
+    fn new(kind: &str, unit: &'static str) -> Tally {
+        Tally { kind: kind.to_owned(), keys: 0, total: 0, biggest: 0, biggest_key: None, unit }
     }
+
+    /// Counts a key that is found when so many percent are done.
+    fn add(&mut self, key: &[u8], size: u64, percent: f64) {
+        self.keys += 1;
+        self.total += size;
+        if size > self.biggest {
+            (self.biggest, self.biggest_key) = (size, Some(key.to_vec()));
+            let (kind, unit, key) = (&self.kind, self.unit, shown(key));
+            say!("[{percent:05.2}%] Biggest {kind:<6} found so far '{key}' with {size} {unit}\n");
+        }
+    }
+}
+
+/// A key as it is printed.
+fn shown(key: &[u8]) -> String {
+    String::from_utf8_lossy(&quoted(key)).into_owned()
 }
 
 /// Finds, for every type, the key with the most elements.
@@ -105,69 +122,67 @@ fn walk(session: &mut Session, mut page: impl FnMut(&mut Session, Vec<Vec<u8>>, 
 /// Prints the biggest key of every type. `unit` is the unit of all sizes; `None`: each type has its own.
 fn survey(session: &mut Session, unit: Option<&'static str>, ask: impl Fn(&str, &[u8]) -> Option<Ask>) -> i32 {
     announce("biggest");
-    let unit_of = |measure: &Measure| unit.unwrap_or(measure.unit);
-    let known = MEASURES.iter().map(|measure| (measure.kind.to_string(), Tally::new(unit_of(measure))));
-    let mut tallies: Vec<(String, Tally)> = known.collect();
+    let mut tallies: Vec<Tally> =
+        MEASURES.iter().map(|measure| Tally::new(measure.kind, unit.unwrap_or(measure.unit))).collect();
     let mut key_bytes = 0;
     let sampled = walk(session, |session, keys, percent| {
-        let types: Vec<Vec<Vec<u8>>> = keys.iter().map(|key| vec![b"TYPE".to_vec(), key.clone()]).collect();
-        let types = pipeline(session, &types);
-        let mut asks = Vec::new();
-        for (key, kind) in keys.iter().zip(&types) {
-            let kind = kind.text_lossy();
-            key_bytes += key.len() as u64;
-            // A key that has gone meanwhile has no type. The size of a module's key can not be asked for.
-            if kind != "none" {
-                let (command, unit) = ask(&kind, key).unwrap_or((Vec::new(), "?"));
-                asks.push((key, kind, unit, command));
-            }
-        }
-        let commands: Vec<Vec<Vec<u8>>> = asks.iter().map(|ask| ask.3.clone()).filter(|c| !c.is_empty()).collect();
-        let mut sizes = pipeline(session, &commands).into_iter();
-        for (key, kind, unit, command) in asks {
-            let reply = if command.is_empty() { None } else { sizes.next() };
-            let size = reply.and_then(|r| r.integer()).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-            let at = tallies.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
-                tallies.push((kind.clone(), Tally::new(unit)));
+        key_bytes += keys.iter().map(Vec::len).sum::<usize>();
+        for (key, kind, unit, size) in sizes(session, &keys, &ask) {
+            let at = tallies.iter().position(|tally| tally.kind == kind).unwrap_or_else(|| {
+                tallies.push(Tally::new(&kind, unit));
                 tallies.len() - 1
             });
-            let tally = &mut tallies[at].1;
-            tally.keys += 1;
-            tally.total += size;
-            if size > tally.biggest {
-                tally.biggest = size;
-                tally.biggest_key = Some(key.clone());
-                say!(
-                    "[{percent:05.2}%] Biggest {kind:<6} found so far '{}' with {size} {unit}\n",
-                    String::from_utf8_lossy(&quoted(key))
-                );
-            }
+            tallies[at].add(key, size, percent);
         }
         true
     });
-    let sampled = sampled.unwrap_or(0);
+    summarize(&tallies, sampled.unwrap_or(0), key_bytes as u64);
+    0
+}
+
+/// The keys of a page with type, unit and size, but for those that have gone meanwhile.
+fn sizes<'k>(
+    session: &mut Session,
+    keys: &'k [Vec<u8>],
+    ask: impl Fn(&str, &[u8]) -> Option<Ask>,
+) -> Vec<(&'k [u8], String, &'static str, u64)> {
+    let types: Vec<_> = keys.iter().map(|key| vec![b"TYPE".to_vec(), key.clone()]).collect();
+    let mut asks = Vec::new();
+    for (key, kind) in keys.iter().zip(pipeline(session, &types)) {
+        let kind = kind.text_lossy();
+        if kind != "none" {
+            // The size of a module's key can not be asked for.
+            let (command, unit) = ask(&kind, key).unwrap_or((Vec::new(), "?"));
+            asks.push((key, kind, unit, command));
+        }
+    }
+    let commands: Vec<_> = asks.iter().map(|ask| ask.3.clone()).filter(|c| !c.is_empty()).collect();
+    let mut sizes = pipeline(session, &commands).into_iter();
+    let with_size = asks.into_iter().map(|(key, kind, unit, command)| {
+        let reply = if command.is_empty() { None } else { sizes.next() };
+        (&key[..], kind, unit, reply.as_ref().map_or(0, unsigned))
+    });
+    with_size.collect()
+}
+
+fn summarize(tallies: &[Tally], sampled: u64, key_bytes: u64) {
     say!("\n-------- summary -------\n\n");
     say!("Sampled {sampled} keys in the keyspace!\n");
     let average = |total: u64, n: u64| total as f64 / n.max(1) as f64;
     say!("Total key length in bytes is {key_bytes} (avg len {:.2})\n\n", average(key_bytes, sampled));
-    for (kind, tally) in &tallies {
-        if let Some(key) = &tally.biggest_key {
-            let key = quoted(key);
-            say!("Biggest {kind:>6} found '{}' has {} {}\n", String::from_utf8_lossy(&key), tally.biggest, tally.unit);
+    for Tally { kind, biggest, biggest_key, unit, .. } in tallies {
+        if let Some(key) = biggest_key {
+            say!("Biggest {kind:>6} found '{}' has {biggest} {unit}\n", shown(key));
         }
     }
     say!("\n");
-    for (kind, tally) in &tallies {
+    for Tally { kind, keys, total, unit, .. } in tallies {
         say!(
-            "{} {kind}s with {} {} ({:05.2}% of keys, avg size {:.2})\n",
-            tally.keys,
-            tally.total,
-            tally.unit,
-            100.0 * average(tally.keys, sampled),
-            average(tally.total, tally.keys)
+            "{keys} {kind}s with {total} {unit} ({:05.2}% of keys, avg size {:.2})\n",
+            100.0 * average(*keys, sampled),
+            average(*total, *keys)
         );
     }
-    0
 }
 
 /// Finds the keys with the highest LFU counters.
@@ -182,15 +197,12 @@ pub(crate) fn hot_keys(session: &mut Session) -> i32 {
                 complain!("Error: {}\n", String::from_utf8_lossy(reason));
                 return false;
             }
-            let counter = reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            let counter = unsigned(&reply);
             if counter == 0 || (hottest.len() == HOT_KEYS && counter <= hottest[HOT_KEYS - 1].0) {
                 continue;
             }
             let at = hottest.partition_point(|(other, _)| *other >= counter);
-            say!(
-                "[{percent:05.2}%] Hot key '{}' found so far with counter {counter}\n",
-                String::from_utf8_lossy(&quoted(&key))
-            );
+            say!("[{percent:05.2}%] Hot key '{}' found so far with counter {counter}\n", shown(&key));
             hottest.insert(at, (counter, key));
             hottest.truncate(HOT_KEYS);
         }
@@ -199,9 +211,14 @@ pub(crate) fn hot_keys(session: &mut Session) -> i32 {
     let Some(sampled) = sampled else { return 1 };
     say!("\n-------- summary -------\n\nSampled {sampled} keys in the keyspace!\n");
     for (counter, key) in &hottest {
-        say!("hot key found with counter: {counter}\tkeyname: {}\n", String::from_utf8_lossy(&quoted(key)));
+        say!("hot key found with counter: {counter}\tkeyname: {}\n", shown(key));
     }
     0
+}
+
+/// The number that a reply is; 0 if it is none.
+fn unsigned(reply: &Reply) -> u64 {
+    reply.integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
 }
 
 fn db_size(session: &mut Session) -> u64 {

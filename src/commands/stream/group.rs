@@ -283,7 +283,6 @@ fn xack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// The options of XCLAIM.
 struct ClaimOptions {
     ids: Vec<StreamId>,
     min_idle_ms: i64,

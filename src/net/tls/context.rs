@@ -46,19 +46,7 @@ impl Contexts {
     /// As the configuration says.
     pub(crate) fn read(cfg: &Config) -> Result<Contexts, String> {
         let mut notices = Vec::new();
-        for (name, value) in [("tls-cert-file", &cfg.tls_cert_file), ("tls-key-file", &cfg.tls_key_file)] {
-            if value.is_empty() {
-                return Err(format!("No {name} configured!"));
-            }
-        }
-        let has_authorities = !cfg.tls_ca_cert_file.is_empty() || !cfg.tls_ca_cert_dir.is_empty();
-        if !has_authorities && (cfg.tls_auth_clients != TlsAuthClients::No || cfg.tls_cluster || cfg.tls_replication) {
-            return Err(
-                "Either tls-ca-cert-file or tls-ca-cert-dir must be specified when tls-cluster, tls-replication or \
-                        tls-auth-clients are enabled!"
-                    .into(),
-            );
-        }
+        let has_authorities = check_files(cfg)?;
         if !cfg.tls_dh_params_file.is_empty() {
             notices.push(
                 "tls-dh-params-file: key exchange by finite-field DH is not available here, elliptic curves are used"
@@ -105,6 +93,24 @@ impl Contexts {
             notices,
         })
     }
+}
+
+/// Whether there are authorities. The error is what there has to be besides.
+fn check_files(cfg: &Config) -> Result<bool, String> {
+    for (name, value) in [("tls-cert-file", &cfg.tls_cert_file), ("tls-key-file", &cfg.tls_key_file)] {
+        if value.is_empty() {
+            return Err(format!("No {name} configured!"));
+        }
+    }
+    let has_authorities = !cfg.tls_ca_cert_file.is_empty() || !cfg.tls_ca_cert_dir.is_empty();
+    if !has_authorities && (cfg.tls_auth_clients != TlsAuthClients::No || cfg.tls_cluster || cfg.tls_replication) {
+        return Err(
+            "Either tls-ca-cert-file or tls-ca-cert-dir must be specified when tls-cluster, tls-replication or \
+                    tls-auth-clients are enabled!"
+                .into(),
+        );
+    }
+    Ok(has_authorities)
 }
 
 /// The files that the configuration names, whose change is a reason to read them again.

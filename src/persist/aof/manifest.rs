@@ -89,7 +89,6 @@ impl Manifest {
         self.base.iter().chain(&self.incr)
     }
 
-    /// Reads the text of a manifest.
     pub(crate) fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
         if text.is_empty() {
             return Err(ManifestError::new("Found an empty AOF manifest"));
@@ -389,7 +388,6 @@ impl AofDir {
     }
 }
 
-/// Reads a manifest file.
 pub(crate) fn read_manifest(path: &Path) -> Result<Manifest, ManifestError> {
     let text = fs::read(path).map_err(|e| {
         log::warn!("Fatal error: can't open the AOF manifest file {} for reading: {}", path.display(), reason(&e));

@@ -66,7 +66,6 @@ impl<S: BufRead> AofReader<S> {
         self.fill().unwrap_or_default()
     }
 
-    /// Reads the next record.
     pub(crate) fn next_record(&mut self) -> Result<Record, ReadError> {
         if !self.read_line()? {
             return Ok(Record::End);

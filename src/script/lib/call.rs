@@ -96,7 +96,6 @@ impl fmt::Write for Fault {
     }
 }
 
-/// The type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Type {
     None,

@@ -567,6 +567,60 @@ impl Reader<'_> {
             token => Err(self.expected("colon", token)),
         }
     }
+
+    /// Pushes a table for an object or array that begins, and returns the token of its first value; `None`: it has none.
+    fn begin(
+        &mut self,
+        call: Call<'_>,
+        map: bool,
+        max_depth: usize,
+        open: &mut Vec<Open>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Token>, Fault> {
+        let depth = open.len() + 1;
+        if depth > max_depth || !call.reserve(if map { 3 } else { 2 }) {
+            let at = self.at;
+            return Err(Fault::error(format_args!(
+                "Found too many nested data structures ({depth}) at character {at}"
+            )));
+        }
+        call.push_table();
+        let token = self.next(out);
+        if token == if map { Token::ObjectEnd } else { Token::ArrayEnd } {
+            return Ok(None);
+        }
+        open.push(Open { map, done: 0, len: 0 });
+        if map { self.key(call, token, out).map(Some) } else { Ok(Some(token)) }
+    }
+
+    /// A value is complete, and perhaps containers that it was the last of: puts them where they belong, and returns the token of
+    /// the next value; `None` at the end.
+    fn end_value(&mut self, call: Call<'_>, open: &mut Vec<Open>, out: &mut Vec<u8>) -> Result<Option<Token>, Fault> {
+        while let Some(container) = open.last_mut() {
+            container.done += 1;
+            let map = container.map;
+            match map {
+                true => call.set_pair(),
+                false => call.set_element(container.done as i32),
+            }
+            match (self.next(out), map) {
+                (Token::ObjectEnd, true) | (Token::ArrayEnd, false) => {
+                    open.pop();
+                }
+                (Token::Comma, true) => {
+                    let token = self.next(out);
+                    return self.key(call, token, out).map(Some);
+                }
+                (Token::Comma, false) => return Ok(Some(self.next(out))),
+                (token, true) => return Err(self.expected("comma or object end", token)),
+                (token, false) => return Err(self.expected("comma or array end", token)),
+            }
+        }
+        match self.next(out) {
+            Token::End => Ok(None),
+            token => Err(self.expected("the end", token)),
+        }
+    }
 }
 
 /// `decode(text)`.
@@ -591,53 +645,16 @@ fn decode(call: Call<'_>) -> Answer {
             Token::Null => call.push_null(),
             Token::ObjectBegin | Token::ArrayBegin => {
                 let map = token == Token::ObjectBegin;
-                let depth = open.len() + 1;
-                if depth > options.decode_max_depth as usize || !call.reserve(if map { 3 } else { 2 }) {
-                    return Err(Fault::error(format_args!(
-                        "Found too many nested data structures ({depth}) at character {}",
-                        reader.at
-                    )));
-                }
-                call.push_table();
-                token = reader.next(out);
-                if token != if map { Token::ObjectEnd } else { Token::ArrayEnd } {
-                    open.push(Open { map, done: 0, len: 0 });
-                    if map {
-                        token = reader.key(call, token, out)?;
-                    }
+                if let Some(first) = reader.begin(call, map, options.decode_max_depth as usize, open, out)? {
+                    token = first;
                     continue;
                 }
             }
             _ => return Err(reader.expected("value", token)),
         }
-        // A value is complete, and perhaps containers that it was the last of.
-        loop {
-            let Some(container) = open.last_mut() else {
-                token = reader.next(out);
-                if token != Token::End {
-                    return Err(reader.expected("the end", token));
-                }
-                return Ok(1);
-            };
-            container.done += 1;
-            let map = container.map;
-            match map {
-                true => call.set_pair(),
-                false => call.set_element(container.done as i32),
-            }
-            token = reader.next(out);
-            match (token, map) {
-                (Token::ObjectEnd, true) | (Token::ArrayEnd, false) => {
-                    open.pop();
-                }
-                (Token::Comma, _) => break,
-                (_, true) => return Err(reader.expected("comma or object end", token)),
-                (_, false) => return Err(reader.expected("comma or array end", token)),
-            }
-        }
-        token = reader.next(out);
-        if open.last().is_some_and(|container| container.map) {
-            token = reader.key(call, token, out)?;
+        match reader.end_value(call, open, out)? {
+            Some(next) => token = next,
+            None => return Ok(1),
         }
     }
 }

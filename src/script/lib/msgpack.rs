@@ -241,62 +241,64 @@ impl<'a> Input<'a> {
 
 /// The head of a value.
 enum Item {
+    /// That was all of it, and is pushed.
     Done,
     Text(usize),
     Array(usize),
     Map(usize),
 }
 
+fn take_head(call: Call<'_>, input: &mut Input<'_>) -> Result<Item, Fault> {
+    let tag = input.number(1)? as u8;
+    Ok(match tag {
+        0x00..=0x7f => number(call, tag.into()),
+        0x80..=0x8f => Item::Map((tag & 15).into()),
+        0x90..=0x9f => Item::Array((tag & 15).into()),
+        0xa0..=0xbf => Item::Text((tag & 31).into()),
+        0xc0 => {
+            call.push_nil();
+            Item::Done
+        }
+        0xc2 | 0xc3 => {
+            call.push_boolean(tag == 0xc3);
+            Item::Done
+        }
+        0xca => number(call, f32::from_bits(input.number(4)? as u32).into()),
+        0xcb => number(call, f64::from_bits(input.number(8)?)),
+        0xcc..=0xce => number(call, input.number(1 << (tag - 0xcc))? as f64),
+        // Beyond the signed range a number comes out negative.
+        0xcf | 0xd3 => number(call, input.number(8)? as i64 as f64),
+        0xd0..=0xd2 => number(call, input.signed(1 << (tag - 0xd0))? as f64),
+        0xd9..=0xdb => Item::Text(input.number(1 << (tag - 0xd9))? as usize),
+        0xdc | 0xdd => Item::Array(input.number(2 << (tag - 0xdc))? as usize),
+        0xde | 0xdf => Item::Map(input.number(2 << (tag - 0xde))? as usize),
+        0xe0..=0xff => number(call, (tag as i8).into()),
+        _ => return Err(Fault::error(format_args!("Bad data format in input."))),
+    })
+}
+
 /// Pushes the next value.
 fn unpack_value(call: Call<'_>, input: &mut Input<'_>, open: &mut Vec<Open>) -> Result<(), Fault> {
     loop {
         call.need(1, "too many return values at once; use unpack_one or unpack_limit instead.")?;
-        let tag = input.number(1)? as u8;
-        let item = match tag {
-            0x00..=0x7f => number(call, tag.into()),
-            0x80..=0x8f => Item::Map((tag & 15).into()),
-            0x90..=0x9f => Item::Array((tag & 15).into()),
-            0xa0..=0xbf => Item::Text((tag & 31).into()),
-            0xc0 => {
-                call.push_nil();
-                Item::Done
-            }
-            0xc2 | 0xc3 => {
-                call.push_boolean(tag == 0xc3);
-                Item::Done
-            }
-            0xca => number(call, f32::from_bits(input.number(4)? as u32).into()),
-            0xcb => number(call, f64::from_bits(input.number(8)?)),
-            0xcc..=0xce => number(call, input.number(1 << (tag - 0xcc))? as f64),
-            // Beyond the signed range a number comes out negative.
-            0xcf | 0xd3 => number(call, input.number(8)? as i64 as f64),
-            0xd0..=0xd2 => number(call, input.signed(1 << (tag - 0xd0))? as f64),
-            0xd9..=0xdb => Item::Text(input.number(1 << (tag - 0xd9))? as usize),
-            0xdc | 0xdd => Item::Array(input.number(2 << (tag - 0xdc))? as usize),
-            0xde | 0xdf => Item::Map(input.number(2 << (tag - 0xde))? as usize),
-            0xe0..=0xff => number(call, (tag as i8).into()),
-            _ => return Err(Fault::error(format_args!("Bad data format in input."))),
-        };
-        let container = match item {
-            Item::Done => None,
-            Item::Text(len) => {
-                call.push_bytes(input.take(len)?);
-                None
-            }
-            Item::Array(len) => Some(Open { map: false, done: 0, len }),
-            Item::Map(len) => Some(Open { map: true, done: 0, len: len * 2 }),
-        };
-        if let Some(container) = container {
-            call.push_table();
-            if !container.map {
+        match take_head(call, input)? {
+            Item::Done => {}
+            Item::Text(len) => call.push_bytes(input.take(len)?),
+            Item::Array(len) => {
+                call.push_table();
                 call.need(1, "in function mp_decode_to_lua_array")?;
-            }
-            if container.len > 0 {
-                open.push(container);
-                if !container.map {
+                if len > 0 {
+                    open.push(Open { map: false, done: 0, len });
                     push_index(call, 1);
+                    continue;
                 }
-                continue;
+            }
+            Item::Map(len) => {
+                call.push_table();
+                if len > 0 {
+                    open.push(Open { map: true, done: 0, len: len * 2 });
+                    continue;
+                }
             }
         }
         // A value is complete; so may be the containers that it is the last one of.

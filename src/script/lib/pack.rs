@@ -197,58 +197,37 @@ fn unpack(call: Call<'_>) -> Answer {
     }
     // 0 less one wraps, beyond every string.
     let mut position = (first as usize).wrapping_sub(1);
-    let mut results = 0;
+    let before = call.top();
     while let Some(item) = format.next(position)? {
         position = position.wrapping_add(item.padding);
-        let slice =
-            |position: usize, size: usize| data.get(position..).and_then(|rest| rest.get(..size)).ok_or_else(too_short);
-        let bytes = slice(position, item.size)?;
+        let rest = data.get(position..).ok_or_else(too_short)?;
+        let bytes = rest.get(..item.size).ok_or_else(too_short)?;
         call.need(2, "too many results")?;
         let mut taken = item.size;
         match item.letter {
             b'b' | b'B' | b'h' | b'H' | b'l' | b'L' | b'T' | b'i' | b'I' => {
-                let value = u64::from_le_bytes(low_bytes(bytes, format.little_endian));
-                call.push_number(match item.letter.is_ascii_lowercase() {
-                    false => value as f64,
-                    true => {
-                        let sign = u64::MAX.wrapping_shl((item.size * 8).wrapping_sub(1) as u32);
-                        (if value & sign != 0 { value | sign } else { value }) as i64 as f64
-                    }
-                });
-                results += 1;
+                call.push_number(integer(bytes, item.letter.is_ascii_lowercase(), format.little_endian));
             }
             b'f' => {
                 let low = low_bytes(bytes, format.little_endian);
                 call.push_number(f32::from_le_bytes([low[0], low[1], low[2], low[3]]).into());
-                results += 1;
             }
-            b'd' => {
-                call.push_number(f64::from_le_bytes(low_bytes(bytes, format.little_endian)));
-                results += 1;
-            }
-            b'c' => {
-                let mut text = bytes;
-                if item.size == 0 {
-                    if results == 0 || !call.is_number(-1) {
-                        return Err(Fault::error(format_args!("format 'c0' needs a previous size")));
-                    }
-                    let size = call::truncate_to_u64(call.to_number(-1)) as usize;
-                    call.pop(1);
-                    results -= 1;
-                    text = slice(position, size)?;
+            b'd' => call.push_number(f64::from_le_bytes(low_bytes(bytes, format.little_endian))),
+            b'c' if item.size == 0 => {
+                if call.top() == before || !call.is_number(-1) {
+                    return Err(Fault::error(format_args!("format 'c0' needs a previous size")));
                 }
-                taken = text.len();
-                call.push_bytes(text);
-                results += 1;
+                taken = call::truncate_to_u64(call.to_number(-1)) as usize;
+                call.pop(1);
+                call.push_bytes(rest.get(..taken).ok_or_else(too_short)?);
             }
+            b'c' => call.push_bytes(bytes),
             b's' => {
-                let rest = slice(position, 0).map(|_| &data[position..])?;
                 let Some(end) = memchr::memchr(0, rest) else {
                     return Err(Fault::error(format_args!("unfinished string in data")));
                 };
                 taken = end + 1;
                 call.push_bytes(&rest[..end]);
-                results += 1;
             }
             b'x' => {}
             letter => format.control(letter)?,
@@ -256,7 +235,16 @@ fn unpack(call: Call<'_>) -> Answer {
         position += taken;
     }
     call.push_number(position.wrapping_add(1) as i64 as f64);
-    Ok(results + 1)
+    Ok(call.top() - before)
+}
+
+fn integer(bytes: &[u8], is_signed: bool, little_endian: bool) -> f64 {
+    let value = u64::from_le_bytes(low_bytes(bytes, little_endian));
+    if !is_signed {
+        return value as f64;
+    }
+    let sign = u64::MAX.wrapping_shl((bytes.len() * 8).wrapping_sub(1) as u32);
+    (if value & sign != 0 { value | sign } else { value }) as i64 as f64
 }
 
 /// `size(format)`: how many bytes it takes.

@@ -16,12 +16,8 @@ pub(super) const CALL_KEYS: &[KeySpec] =
     &[KEYS.notes("We cannot tell how the keys will be used so we assume the worst, RW and UPDATE")];
 pub(super) const CALL_RO_KEYS: &[KeySpec] =
     &[RO_KEYS.notes("We cannot tell how the keys will be used so we assume the worst, RO and ACCESS")];
-const KEYS: KeySpec = counted_keys(key::RW | key::ACCESS | key::UPDATE);
-const RO_KEYS: KeySpec = counted_keys(key::RO | key::ACCESS);
-
-const fn counted_keys(flags: u16) -> KeySpec {
-    KeySpec::new(flags, Begin::Index(2), Find::KeyNum { keynum: 0, first: 1, step: 1 })
-}
+const KEYS: KeySpec = KeySpec::numbered(key::RW | key::ACCESS | key::UPDATE, 2);
+const RO_KEYS: KeySpec = KeySpec::numbered(key::RO | key::ACCESS, 2);
 
 pub(super) const fn call_args(first: &'static str) -> [Arg; 4] {
     [

@@ -283,10 +283,8 @@ impl<T: TableItem> Table<T> {
     /// Asserts everything the table relies on; reads every item.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
-        let mut len = 0;
-        let mut tagged_len = 0;
-        let mut children = 0;
-        let mut child_room = 0;
+        let (mut len, mut tagged_len) = (0, 0);
+        let (mut children, mut child_room) = (0, 0);
         assert!(
             self.arrays[0].is_none()
                 || self.arrays[0].segments.len() == 1 << self.arrays[0].log2.saturating_sub(SEGMENT_LOG2)
@@ -298,41 +296,16 @@ impl<T: TableItem> Table<T> {
                 let head = array.bucket(index);
                 let mut bucket = head;
                 while !bucket.is_none() {
-                    // SAFETY: the buckets of a chain are alive while the table is borrowed; places with a tag hold items.
-                    unsafe {
-                        let here = bucket;
-                        if here != head {
-                            children += 1;
-                            child_room += here.room();
-                            assert!(here.count() >= 2 || here.chained(), "a child of one item");
-                        } else {
-                            assert_eq!(here.room(), SLOTS);
-                        }
-                        assert!(here.count() <= here.room());
-                        if here.chained() {
-                            assert_eq!(here.room(), SLOTS, "something behind a small bucket");
-                            assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
-                            assert_eq!(here.tag(SLOTS - 1), 0);
-                            assert!(!here.is_tagged(SLOTS - 1));
-                        }
-                        assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
-                        for place in 0..SLOTS {
-                            if here.tag(place) == 0 {
-                                assert!(!here.is_tagged(place), "a tag bit without an item");
-                                continue;
-                            }
-                            let item = here.item(place);
-                            let hash = self.hash(item.key());
-                            assert_eq!(here.tag(place), super::bucket::tag_of(hash), "hash byte");
-                            assert_eq!(array.index(hash), index, "bucket");
-                            assert_eq!(self.array_of(hash), number, "array");
-                            assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
-                            len += 1;
-                            tagged_len += usize::from(item.tagged());
-                            in_segments[index >> SEGMENT_LOG2] += usize::from(item.tagged());
-                        }
-                        bucket = here.child();
+                    if bucket != head {
+                        children += 1;
+                        child_room += bucket.room();
                     }
+                    // SAFETY: the buckets of a chain are alive while the table is borrowed.
+                    let (items, tagged, child) = unsafe { self.check_bucket(bucket, bucket == head, (number, index)) };
+                    len += items;
+                    tagged_len += tagged;
+                    in_segments[index >> SEGMENT_LOG2] += tagged;
+                    bucket = child;
                 }
             }
             for (segment, tagged) in array.segments.iter().zip(in_segments) {
@@ -342,6 +315,41 @@ impl<T: TableItem> Table<T> {
         assert_eq!(self.len, len);
         assert_eq!(self.tagged, tagged_len);
         assert_eq!((self.children, self.child_room), (children, child_room));
+    }
+
+    /// Returns how many items a bucket of this array and index has, how many of them are tagged, and the next bucket.
+    ///
+    /// # Safety
+    /// The bucket must be alive.
+    #[cfg(test)]
+    unsafe fn check_bucket(&self, here: Bucket<T>, is_head: bool, at: (usize, usize)) -> (usize, usize, Bucket<T>) {
+        let mut items = 0;
+        // SAFETY: the caller's promise; places with a tag hold items.
+        unsafe {
+            assert!(!is_head || here.room() == SLOTS);
+            assert!(is_head || here.count() >= 2 || here.chained(), "a child of one item");
+            assert!(here.count() <= here.room());
+            if here.chained() {
+                assert_eq!(here.room(), SLOTS, "something after a small bucket");
+                assert_eq!(here.count(), SLOTS - 1, "a gap before the end of a chain");
+                assert_eq!(here.tag(SLOTS - 1), 0);
+                assert!(!here.is_tagged(SLOTS - 1));
+            }
+            assert_eq!(here.tagged_count(), (0..SLOTS).filter(|i| here.is_tagged(*i)).count());
+            for place in 0..SLOTS {
+                if here.tag(place) == 0 {
+                    assert!(!here.is_tagged(place), "a tag bit without an item");
+                    continue;
+                }
+                let item = here.item(place);
+                let hash = self.hash(item.key());
+                assert_eq!(here.tag(place), super::bucket::tag_of(hash), "hash byte");
+                assert_eq!((self.array_of(hash), self.arrays[at.0].index(hash)), at, "array and bucket");
+                assert_eq!(here.is_tagged(place), item.tagged(), "tag bit");
+                items += 1;
+            }
+            (items, here.tagged_count(), here.child())
+        }
     }
 }
 
