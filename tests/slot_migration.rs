@@ -799,10 +799,13 @@ fn redis_cli_moves_slots_as_a_whole_where_both_nodes_can() {
     for n in 0..300 {
         assert_eq!(nodes[0].text(&["SET", &format!("{{bar}}{n}"), "x"]), "OK");
     }
-    assert_eq!(
-        nodes[1].text(&["CONFIG", "SET", "key-load-delay", "1000", "loading-process-events-interval-bytes", "64"]),
-        "OK"
-    );
+    for (name, value) in [
+        ("cluster-allow-replica-migration", "yes"),
+        ("key-load-delay", "1000"),
+        ("loading-process-events-interval-bytes", "1024"),
+    ] {
+        assert_eq!(nodes[1].text(&["CONFIG", "SET", name, value]), "OK");
+    }
     let weight = format!("{last}=0");
     assert!(!manage(&["rebalance", &address, "--cluster-weight", &weight]).contains("LOADING"));
     wait("it is a replica", 20, || nodes[1].text(&["ROLE"]).contains("slave"));
@@ -973,7 +976,7 @@ fn keys_of_slots_that_others_serve_are_trimmed() {
     wait("it is gone", 5, || keys_in(&mut nodes[1]) == "int(0)");
     assert_eq!(nodes[1].text(&["CLUSTER", "SETSLOT", SLOT, "STABLE"]), "OK");
     // In a log it stands among other commands, and is about what is before it.
-    let mut node = Node::with_options(Path::new(SERVER), &["--appendonly", "yes"]);
+    let mut node = Node::with_options(Path::new(SERVER), &["--appendonly", "yes", "--appendfsync", "always"]);
     assert_eq!(node.text(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
     wait("it serves", 10, || node.text(&["SET", "{bar}1", "x"]) == "OK");
     assert_eq!((node.text(&["SET", "{bar}2", "x"]), node.text(&["SET", "foo", "x"])), ("OK".into(), "OK".into()));
