@@ -930,6 +930,18 @@ fn a_target_pulls_slots_and_tries_again_when_that_fails() {
     pull_under_load(&mut nodes, 1, 0);
 }
 
+/// A debugging aid slows keys down, and nothing else.
+#[test]
+fn slots_without_keys_take_no_time() {
+    let mut nodes = nodes(2, false);
+    assert_eq!(nodes[0].text(&["SET", "bar", "x"]), "OK");
+    assert_eq!(nodes[0].text(&["CONFIG", "SET", "rdb-key-save-delay", "300000"]), "OK");
+    let name = begin(&mut nodes, 0, 1, &["5000", "5099"]);
+    // A hundred times that would be more than is waited for.
+    wait_for_state(&mut nodes[0], &name, "success");
+    assert_eq!(nodes[1].text(&["GET", "bar"]), "x");
+}
+
 #[test]
 fn nodes_that_pull_from_each_other_at_the_same_time_both_succeed() {
     let mut nodes = nodes(2, false);
