@@ -423,6 +423,11 @@ impl Job {
         self.is_export == is_export && !self.state.is_final()
     }
 
+    /// It was cancelled, and what has come is being deleted.
+    fn is_ending(&self) -> bool {
+        (self.state, self.outcome) == (State::CleaningUp, State::Cancelled)
+    }
+
     /// The slots are on their way, and this process has a part in it.
     fn is_at_work(&self) -> bool {
         self.state.is_in_progress() && !self.is_tracking_only
@@ -522,7 +527,7 @@ impl Cluster {
     /// dialect are under way no slot is opened.
     pub(crate) fn check_no_slot_migration(&self, slot: Slot, opens: bool) -> Result<(), AdminError> {
         let is_task_of = |job: &Job| {
-            let is_over = job.state.is_final() || (job.state, job.outcome) == (State::CleaningUp, State::Cancelled);
+            let is_over = job.state.is_final() || job.is_ending();
             job.dialect == Dialect::Pull && !is_over && !job.is_tracking_only && job.slots.contains(slot)
         };
         if self.jobs.list.iter().any(is_task_of) {

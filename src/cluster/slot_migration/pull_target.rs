@@ -143,7 +143,8 @@ impl Cluster {
     pub(crate) fn pull_slots(&mut self, ranges: Ranges, by: &str, env: &Env) -> Result<NodeId, AdminError> {
         self.check_pull_allowed()?;
         let meets = |range: &(u16, u16)| {
-            let open = self.jobs.list.iter().filter(|job| job.is_open(false));
+            // One that was cancelled is waited for.
+            let open = self.jobs.list.iter().filter(|job| job.is_open(false) && !job.is_ending());
             open.flat_map(|job| &job.ranges).any(|other| overlap(range, other))
         };
         if let Some((first, last)) = ranges.iter().find(|range| meets(range)) {
@@ -153,7 +154,8 @@ impl Cluster {
         if source == self.myself {
             return refuse("this node is already the owner of the slot range");
         }
-        if let Some(at) = self.jobs.list.iter().position(|job| job.retries() && job.is_open(false)) {
+        if let Some(at) = self.jobs.list.iter().position(|job| job.retries() && job.is_open(false) && !job.is_ending())
+        {
             if self.jobs.list[at].state != State::Retrying {
                 return refuse("another ASM task is already in progress");
             }

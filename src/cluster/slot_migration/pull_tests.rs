@@ -584,6 +584,12 @@ fn a_pause_of_clients_ends_what_is_pulled_here_and_a_node_that_is_forgotten_may_
     pair.nodes[1].cancel_pulls("client pause requested", &env);
     assert_eq!(states(&pair).1, "canceled");
     assert!(task(&pair, 1).last_error.starts_with("Cancelled due to client pause requested"));
+    // Another one may be asked for at once, and begins when what came is gone.
+    pair.begin_pull();
+    assert_eq!((pair.deleted.len(), states(&pair).1), (0, "none"));
+    pair.snapshots = true;
+    pair.run_until_settled(5000);
+    assert_eq!((pair.deleted.len(), pair.owner(Source)), (4, "b"));
 
     let mut pair = before_snapshot(quick());
     let target = NodeId::parse(B.as_bytes()).unwrap();
