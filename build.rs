@@ -12,7 +12,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src");
+    watch_sources();
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     let version = output(&rustc, &["--version"]);
     println!("cargo:rustc-env=HEXAD_RUSTC={}", version.split(' ').nth(1).unwrap_or("unknown"));
@@ -29,6 +29,17 @@ fn main() {
         println!("cargo:rustc-cfg=has_redis");
         if version_of(&real) >= (7, 2) {
             println!("cargo:rustc-cfg=has_redis_7_2");
+        }
+    }
+}
+
+/// What lies in `src`, without the programs that make puts there: `make install` after `make` would build all of it once more.
+/// What comes to it later has to be named by what is there, and is looked at then.
+fn watch_sources() {
+    for entry in std::fs::read_dir("src").into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() || path.extension().is_some_and(|end| end == "rs") {
+            println!("cargo:rerun-if-changed={}", path.display());
         }
     }
 }

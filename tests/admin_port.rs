@@ -615,6 +615,8 @@ fn a_browser_signs_in() {
         let out = std::process::Command::new("python3").args([script, chromium, &url, "", "secret"]).output().unwrap();
         let (shown, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(shown.contains("master · ready · up for "), "{url}: {shown}{error}");
+        // It is as wide as a phone's screen, and asks nobody else.
+        assert!(shown.contains("\n390 of 390\n320 of 320\nasks 127.0.0.1\n"), "{shown}");
         assert!(shown.ends_with("asked 1 times\n") || url.contains('@'), "{shown}");
     }
 }

@@ -96,7 +96,7 @@ fn what_is_wrong_with_slots_is_found() {
     let found = of_cluster(&mut ca);
     let texts: Vec<_> = found.iter().map(|(id, (severity, _))| (id.as_str(), severity.as_str())).collect();
     assert_eq!(texts, [("few-masters", "warning"), ("no-replica", "warning"), ("slots-uneven", "warning")]);
-    assert_eq!(found["no-replica"].1, "No master has a replica that works: its slots are gone while it is.");
+    assert_eq!(found["no-replica"].1, "No master has a replica that works: when a master goes, its slots go with it.");
     let uneven = format!("Slots are uneven: 127.0.0.1:{} has 10000, 127.0.0.1:{} has 6384.", a.port, b.port);
     assert_eq!(found["slots-uneven"].1, uneven);
     let id: String = run(&mut cb, &["CLUSTER", "MYID"]);

@@ -56,6 +56,16 @@ fn make_install_brings_programs_manual_and_completions() {
     fish_offers(&installed("share/fish/vendor_completions.d/redis-cli.fish"));
 }
 
+/// Programs that make puts into `src` are no change of the source: they would have all of it built again by `make install`.
+#[test]
+fn what_make_leaves_is_not_built_again_for() {
+    let told = fs::read_to_string(Path::new(env!("OUT_DIR")).join("../output")).unwrap();
+    let watched: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("cargo:rerun-if-changed=")).collect();
+    assert!(["src/lib.rs", "src/bin", "src/server"].iter().all(|path| watched.contains(path)), "{watched:?}");
+    let made = ["src", "src/redis-server", "src/redis-cli", "src/redis-benchmark", "src/redis-trib.rb"];
+    assert!(made.iter().all(|path| !watched.contains(path)), "{watched:?}");
+}
+
 /// What completes only within its editor only tells here.
 fn zsh_offers(completions: &Path) {
     if !is_there("zsh") {
@@ -129,6 +139,32 @@ fn the_units_are_sound() {
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
 }
 
+/// The units leave the server no more than it needs, as systemd counts it (in tenths), and both the same.
+#[test]
+fn the_units_shut_the_server_in() {
+    let read = |name: &str| fs::read_to_string(in_root("utils/systemd").join(name)).unwrap();
+    let (one, by_name) = (read("redis-server.service"), read("redis-server@.service"));
+    let confines = |unit: &str| -> Vec<String> {
+        let kept =
+            ["Protect", "Private", "Restrict", "SystemCall", "Capability", "ReadWrite", "Limit", "NoNew", "Memory"];
+        unit.lines().filter(|line| kept.iter().any(|word| line.starts_with(word))).map(str::to_owned).collect()
+    };
+    assert_eq!(confines(&one), confines(&by_name));
+    assert!(confines(&one).len() > 15, "{one}");
+    let can = || output(Command::new("systemd-analyze").arg("--version")).stdout;
+    let version = is_there("systemd-analyze").then(can).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version).split(' ').nth(1).and_then(|v| v.parse().ok()).unwrap_or(0);
+    if version < 250 {
+        return left_out("there is no systemd-analyze that reads files");
+    }
+    for name in ["redis-server.service", "redis-server@.service"] {
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["security", "--no-pager", "--offline=true", "--threshold=20"]);
+        let out = output(analyze.arg(in_root("utils/systemd").join(name)));
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+    }
+}
+
 const CLUSTER: &str = "utils/kubernetes/redis-cluster.yaml";
 
 #[test]
@@ -138,6 +174,10 @@ fn manifests_and_compose_file_are_sound() {
     }
     let files = ["utils/kubernetes/redis.yaml", CLUSTER, "utils/container/compose.yaml"];
     text(Command::new("utils/kubernetes/check").args(files));
+    // The schemas of Kubernetes, from the package of this name for Python.
+    if is_there("kubernetes-validate") {
+        text(Command::new("kubernetes-validate").args(["--strict", "--quiet"]).args(&files[..2]));
+    }
     // Images are those of this version.
     let image = format!("hexad:{}", env!("CARGO_PKG_VERSION"));
     for file in files.into_iter().chain(["Dockerfile"]) {

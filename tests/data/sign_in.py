@@ -1,5 +1,6 @@
 """Opens the page for operators in a browser and signs in as its dialog would: sign_in.py CHROMIUM URL USER PASSWORD. Prints what the
-page says of the server, after it has begun to be fed. The browser is talked to over a pipe (DevTools)."""
+page says of the server, after it has begun to be fed, how wide it is on small screens, and which hosts it asks. The browser is talked
+to over a pipe (DevTools)."""
 import json
 import os
 import select
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 
 chromium, url, user, password = sys.argv[1:]
 profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -57,12 +59,17 @@ def call(method, session=None, **params):
         on_event(message)
 
 
-asked = 0
+# How far to the right anything reaches that does not lie in a frame that scrolls.
+WIDEST = """Math.max(innerWidth, ...Array.from(document.body.querySelectorAll("*")).filter((e) => !e.closest(".scrolls table, svg"))
+    .map((e) => Math.round(e.getBoundingClientRect().right)))"""
+asked, hosts = 0, set()
 
 
 def on_event(message):
     global asked
     params, session = message.get("params", {}), message.get("sessionId")
+    if message.get("method") == "Network.requestWillBeSent":
+        hosts.add(urllib.parse.urlsplit(params["request"]["url"]).hostname)
     if message.get("method") == "Fetch.requestPaused":
         send("Fetch.continueRequest", session, requestId=params["requestId"])
     elif message.get("method") == "Fetch.authRequired":
@@ -75,12 +82,19 @@ try:
     target = call("Target.createTarget", url="about:blank")["targetId"]
     session = call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
     call("Fetch.enable", session, handleAuthRequests=True)
+    call("Network.enable", session)
     send("Page.navigate", session, url=url)
     text = "document.title + '\\n' + (document.getElementById('subtitle')?.textContent ?? '')"
     while time.time() < deadline:
         shown = call("Runtime.evaluate", session, expression=text).get("result", {}).get("value", "")
         if " up for " in shown:
             print(shown)
+            for width in (390, 320):
+                call("Emulation.setDeviceMetricsOverride", session, width=width, height=800, deviceScaleFactor=2, mobile=True)
+                wide = call("Runtime.evaluate", session, expression=WIDEST)
+                print(f"{wide['result']['value']} of {width}")
+            # An icon that is given as data has no host.
+            print("asks", *sorted(host for host in hosts if host))
             print(f"asked {asked} times")
             break
         time.sleep(0.2)

@@ -175,13 +175,15 @@ function showCluster(c) {
   const owners = known.filter((n) => n.slot_count > 0).sort((a, b) => a.slots[0][0] - b.slots[0][0]);
   const names = new Map(owners.map((n, i) => [n.id, letter(i)]));
   const covered = owners.reduce((sum, n) => sum + n.slot_count, 0);
-  const told = owners.map((n) => names.get(n.id) + " has " + n.slot_count).join(", ");
+  const failed = owners.filter((n) => n.state === "failed");
+  const told = owners.map((n) => names.get(n.id) + " has " + n.slot_count + (failed.includes(n) ? " and has failed" : "")).join(", ");
   const svg = draw("svg", { viewBox: "0 0 16384 44", preserveAspectRatio: "none", role: "img", "aria-label": "Slots: " + told + "; " + (16384 - covered) + " belong to nobody" });
   const marks = [];
   owners.forEach((n, i) => {
     for (const [first, last] of n.slots) {
-      svg.append(draw("rect", { x: first, y: 0, width: last - first + 1, height: 44, class: "owner owner-" + (i % 3), "vector-effect": "non-scaling-stroke" }, draw("title", {}, names.get(n.id) + ": " + first + " to " + last)));
-      if (last - first > 600) marks.push([(first + last + 1) / 2, names.get(n.id)]);
+      const [kind, sign, word] = failed.includes(n) ? ["owner-failed", "✖ ", ", failed"] : ["owner-" + (i % 3), "", ""];
+      svg.append(draw("rect", { x: first, y: 0, width: last - first + 1, height: 44, class: "owner " + kind, "vector-effect": "non-scaling-stroke" }, draw("title", {}, names.get(n.id) + ": " + first + " to " + last + word)));
+      if (last - first > 600) marks.push([(first + last + 1) / 2, sign + names.get(n.id)]);
     }
   });
   // Letters would be as wide as the bar is stretched.
@@ -189,16 +191,18 @@ function showCluster(c) {
   for (const [x, text] of marks) over.append(draw("text", { x: ((x / 16384) * 100).toFixed(2) + "%", y: 28 }, text));
   const bar = make("div", { class: "bar" }, svg, over);
   const open = 16384 - covered;
-  const words = (c.is_up ? "The cluster serves. " : "The cluster does not serve. ") + (open === 0 ? "All 16384 slots have an owner." : open + " of 16384 slots belong to nobody.");
+  const gone = failed.map((n) => " " + names.get(n.id) + ", with " + n.slot_count + " of them, has failed.").join("");
+  const words = (c.is_up ? "The cluster serves. " : "The cluster does not serve. ") + (open === 0 ? "All 16384 slots have an owner." : open + " of 16384 slots belong to nobody.") + gone;
   $("slots").replaceChildren(make("p", {}, words), bar);
   const sorted = owners.flatMap((n) => [n, ...known.filter((r) => r.master === n.id)]);
   const rest = known.filter((n) => !sorted.includes(n));
   table("nodes", "", [
     ["Slots", "", (n) => names.get(n.id) || ""],
-    ["Node", "", (n) => n.address + (n.is_me ? " (this)" : "")],
-    ["Name", "", (n) => n.name],
-    ["Role", "", (n) => (n.is_replica ? "replica of " + (names.get(n.master) || (n.master || "?").slice(0, 8)) : "master")],
+    // Before what is long: a phone shows the first columns alone until they are moved.
     ["State", (n) => (n.state === "ok" ? "" : "bad"), (n) => n.state],
+    ["Node", "", (n) => n.address + (n.is_me ? " (this)" : "")],
+    ["Role", "", (n) => (n.is_replica ? "replica of " + (names.get(n.master) || (n.master || "?").slice(0, 8)) : "master")],
+    ["Name", "", (n) => n.name],
     ["Number of slots", "number", (n) => (n.is_replica ? "" : n.slot_count)],
     ["Behind", "number", (n) => (n.is_replica ? bytes(n.behind || 0) : "")],
     ["Heard", "number", (n) => (n.is_me ? "" : n.heard < 0 ? "never" : duration(n.heard) + " ago")],
@@ -223,7 +227,7 @@ function showFindings(d) {
 function showSlow(s) {
   $("slow-note").textContent = s.slower_than < 0 ? "It is off (slowlog-log-slower-than)." : "Commands that took more than " + micros(s.slower_than) + ", the latest first.";
   table("slow", "", [
-    ["When", "", (e) => new Date(e.time * 1000).toLocaleTimeString()],
+    ["When", "", (e) => new Date(e.time * 1000).toLocaleTimeString([], { hour12: false })],
     ["Took", "number", (e) => micros(e.us)],
     ["Command", "long", (e) => e.command],
     ["Client", "", (e) => e.client],

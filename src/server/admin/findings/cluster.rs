@@ -146,7 +146,7 @@ pub(super) const CHECKS: &[Check] = &[
                     true => "No master has a replica".into(),
                     false => format!("{} has no replica", bare.join(", ")),
                 };
-                found("", format!("{who} that works: its slots are gone while it is."));
+                found("", format!("{who} that works: when a master goes, its slots go with it."));
             }
         },
         "redis-cli --cluster add-node with --cluster-slave adds replicas.",
