@@ -232,7 +232,7 @@ fn facts() -> BTreeMap<String, Json> {
 }
 
 /// Commands that Redis does not have.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "client|durable",
     "cluster|cancelslotmigrations",
     "cluster|doctor",
@@ -241,6 +241,7 @@ const OURS: [&str; 8] = [
     "cluster|migration",
     "cluster|syncslots",
     "doctor",
+    "trimslots",
 ];
 
 #[test]

@@ -794,6 +794,21 @@ fn redis_cli_moves_slots_as_a_whole_where_both_nodes_can() {
     manage(&["rebalance", &address]);
     assert!(jobs(&mut nodes[1]).iter().any(|job| job["operation"] == "EXPORT" && job["state"] == "success"));
     assert!(manage(&["check", &address]).contains("[OK] All 16384 slots covered."));
+    // A node that has given its last slot away follows the one that has it, and says nothing while it loads what that has.
+    let last = nodes[1].id();
+    for n in 0..300 {
+        assert_eq!(nodes[0].text(&["SET", &format!("{{bar}}{n}"), "x"]), "OK");
+    }
+    for (name, value) in [
+        ("cluster-allow-replica-migration", "yes"),
+        ("key-load-delay", "1000"),
+        ("loading-process-events-interval-bytes", "1024"),
+    ] {
+        assert_eq!(nodes[1].text(&["CONFIG", "SET", name, value]), "OK");
+    }
+    let weight = format!("{last}=0");
+    assert!(!manage(&["rebalance", &address, "--cluster-weight", &weight]).contains("LOADING"));
+    wait("it is a replica", 20, || nodes[1].text(&["ROLE"]).contains("slave"));
 }
 
 // ---- where the target pulls
@@ -915,6 +930,18 @@ fn a_target_pulls_slots_and_tries_again_when_that_fails() {
     pull_under_load(&mut nodes, 1, 0);
 }
 
+/// A debugging aid slows keys down, and nothing else.
+#[test]
+fn slots_without_keys_take_no_time() {
+    let mut nodes = nodes(2, false);
+    assert_eq!(nodes[0].text(&["SET", "bar", "x"]), "OK");
+    assert_eq!(nodes[0].text(&["CONFIG", "SET", "rdb-key-save-delay", "300000"]), "OK");
+    let name = begin(&mut nodes, 0, 1, &["5000", "5099"]);
+    // A hundred times that would be more than is waited for.
+    wait_for_state(&mut nodes[0], &name, "success");
+    assert_eq!(nodes[1].text(&["GET", "bar"]), "x");
+}
+
 #[test]
 fn nodes_that_pull_from_each_other_at_the_same_time_both_succeed() {
     let mut nodes = nodes(2, false);
@@ -933,6 +960,49 @@ fn nodes_that_pull_from_each_other_at_the_same_time_both_succeed() {
         }
         wait("both know", 10, || tasks.iter().all(|(node, id)| task(&mut nodes[1 - node], id, "state") == "completed"));
     }
+}
+
+/// What a Redis 8 says to its replicas and in its log of slots that have gone, and what operators may say.
+#[test]
+fn keys_of_slots_that_others_serve_are_trimmed() {
+    let mut nodes = nodes(2, false);
+    let cases: [(&[&str], &str); 6] = [
+        (&["UNKNOWN", "1", "100", "200"], "missing ranges"),
+        (&["RANGES", "2", "100", "200"], "invalid number of ranges"),
+        (&["RANGES", "0", "100", "200"], "invalid number of ranges"),
+        (&["RANGES", "1", "100", "16384"], "out of range slot"),
+        (&["RANGES", "1", "200", "100"], "greater than end slot number"),
+        (&["RANGES", "2", "1", "2", "5000", "8191"], "is served by this node"),
+    ];
+    for (words, wanted) in cases {
+        let said = nodes[0].text(&[&["TRIMSLOTS"], words].concat());
+        assert!(said.contains(wanted), "{words:?}: {said}");
+    }
+    // A key that another node serves is there while its slot is open.
+    let first = nodes[0].id();
+    assert_eq!(nodes[1].text(&["CLUSTER", "SETSLOT", SLOT, "IMPORTING", &first]), "OK");
+    assert_eq!(nodes[1].text(&["ASKING"]), "OK");
+    assert_eq!(nodes[1].text(&["SET", "bar", "x"]), "OK");
+    assert_eq!(keys_in(&mut nodes[1]), "int(1)");
+    assert_eq!(nodes[1].text(&["TRIMSLOTS", "RANGES", "2", "1", "2", "5000", "5999"]), "OK");
+    wait("it is gone", 5, || keys_in(&mut nodes[1]) == "int(0)");
+    assert_eq!(nodes[1].text(&["CLUSTER", "SETSLOT", SLOT, "STABLE"]), "OK");
+    // In a log it stands among other commands, and is about what is before it.
+    let mut node = Node::with_options(Path::new(SERVER), &["--appendonly", "yes", "--appendfsync", "always"]);
+    assert_eq!(node.text(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
+    wait("it serves", 10, || node.text(&["SET", "{bar}1", "x"]) == "OK");
+    assert_eq!((node.text(&["SET", "{bar}2", "x"]), node.text(&["SET", "foo", "x"])), ("OK".into(), "OK".into()));
+    node.server.kill();
+    let log = node.server.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let mut text = std::fs::read(&log).unwrap();
+    for words in [&["TRIMSLOTS", "RANGES", "1", "5000", "5099"][..], &["SET", "{bar}3", "x"]] {
+        text.extend(redis::cmd(words[0]).arg(&words[1..]).get_packed_command());
+    }
+    std::fs::write(&log, text).unwrap();
+    node.server.restart();
+    node.conn = node.server.connect();
+    wait("it serves", 10, || node.info("cluster_state") == "ok");
+    assert_eq!((node.text(&["DBSIZE"]), node.text(&["EXISTS", "{bar}3"])), ("int(2)".into(), "int(1)".into()));
 }
 
 /// With a node of Redis 8.4 or later (`REDIS_8_SERVER`): left out where none is named.

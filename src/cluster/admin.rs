@@ -236,6 +236,7 @@ impl Cluster {
         }
         let id = self.nodes[key].id;
         self.blacklist.insert(id, env.now_ms / 1000 + BLACKLIST_TTL_S);
+        self.end_jobs_with(&id, env);
         self.remove_node(key);
         self.save_and_update();
         Ok(())

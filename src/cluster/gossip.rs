@@ -514,6 +514,7 @@ impl Cluster {
         }
         let ttl_s = i64::try_from(ttl_s).unwrap_or(i64::MAX).min(10 * BLACKLIST_TTL_S);
         self.blacklist.insert(*id, env.now_ms / 1000 + ttl_s);
+        self.end_jobs_with(id, env);
         self.remove_node(key);
         self.save_and_update();
     }

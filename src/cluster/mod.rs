@@ -140,6 +140,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) slot_pull_max_lag: u64,
     /// `cluster-slot-migration-write-pause-timeout`
     pub(crate) slot_pull_hold_ms: i64,
+    /// `cluster-slot-migration-sync-buffer-drain-timeout`
+    pub(crate) slot_pull_drain_ms: i64,
     /// `cluster-name`: ours, and others that are let in; none: all are
     pub(crate) names: Vec<String>,
     /// `cluster-seeds`, each as it was written
@@ -184,6 +186,7 @@ impl Default for ClusterConfig {
             slot_migration_max_backlog: Some(0),
             slot_pull_max_lag: 1 << 20,
             slot_pull_hold_ms: 10_000,
+            slot_pull_drain_ms: 60_000,
             names: Vec::new(),
             seeds: Vec::new(),
             form_masters: 0,

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
+use super::slot_migration::{Grant, parse_grants};
 use super::{BUS_PORT_OFFSET, Cluster, ClusterConfig};
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
 
@@ -38,13 +39,14 @@ impl Cluster {
     ) -> Result<Cluster, ConfError> {
         let mut cluster = Cluster::new(config, seed, now_ms);
         let placeholder = cluster.myself;
-        let mut loader = Loader { cluster: &mut cluster, me: None, now_ms };
+        let mut loader = Loader { cluster: &mut cluster, me: None, now_ms, grants: Vec::new() };
         for (i, line) in text.lines().enumerate() {
             loader.line(line).map_err(|reason| ConfError { line: i + 1, reason, text: line.to_owned() })?;
         }
         let whole = |reason| ConfError { line: 0, reason, text: String::new() };
         let me = loader.me.ok_or(whole("no node is marked as myself"))?;
         loader.settle_shards();
+        let grants = loader.grants;
         cluster.myself = me;
         cluster.remove_node(placeholder);
         cluster.warn_of_names();
@@ -59,6 +61,7 @@ impl Cluster {
         }
         // Only in an edited file.
         cluster.current_epoch = cluster.greatest_epoch();
+        cluster.take_up_grants(&grants, now_ms);
         cluster.doubtful = cluster.nodes.iter().filter(|(_, n)| n.timed_out()).map(|(key, _)| key).collect();
         cluster.todo = Default::default();
         cluster.todo.state = true;
@@ -96,6 +99,9 @@ impl Cluster {
             let ranges: Vec<String> = self.leftovers.ranges().iter().map(|(a, b)| format!("{a}-{b}")).collect();
             out.push_str(&format!(" leftoverSlots {}", ranges.join(",")));
         }
+        if let Some(grants) = self.grants_text() {
+            out.push_str(&format!(" grantedSlots {grants}"));
+        }
         out.push_str(&self.durable_vars());
         out.push_str(&self.forming_vars());
         out.push('\n');
@@ -121,6 +127,8 @@ struct Loader<'a> {
     cluster: &'a mut Cluster,
     me: Option<NodeKey>,
     now_ms: i64,
+    /// Slots that other nodes may have taken.
+    grants: Vec<Grant>,
 }
 
 type Step<T = ()> = Result<T, &'static str>;
@@ -150,6 +158,8 @@ impl Loader<'_> {
                 self.cluster.unknown_votes_until = self.cluster.last_vote_epoch;
             } else if pair[0] == "leftoverSlots" {
                 self.cluster.leftovers = leftovers(pair[1]).ok_or("slots that are no slots")?;
+            } else if pair[0] == "grantedSlots" {
+                self.grants = parse_grants(pair[1]).ok_or("slots that are no slots")?;
             } else if !self
                 .cluster
                 .read_durable_var(pair[0], pair[1])

@@ -519,6 +519,7 @@ directives! {
     "cluster-slot-migration-log-max-len" => cluster_slot_migration_log_max_len: u64 = 1000, Int(0, i64::MAX), [HIDDEN], None;
     "cluster-slot-migration-handoff-max-lag-bytes" => cluster_slot_migration_handoff_max_lag_bytes: u64 = 1 << 20, Memory(0, LONG_MAX), [HIDDEN], None;
     "cluster-slot-migration-write-pause-timeout" => cluster_slot_migration_write_pause_timeout: i64 = 10_000, Int(0, i64::MAX), [HIDDEN], None;
+    "cluster-slot-migration-sync-buffer-drain-timeout" => cluster_slot_migration_sync_buffer_drain_timeout: i64 = 60_000, Int(0, i64::MAX), [HIDDEN], None;
     "slot-migration-max-failover-repl-bytes" => slot_migration_max_failover_repl_bytes: i64 = 0, Int(-1, i64::MAX), [HIDDEN], None;
     "cluster-require-full-coverage" => cluster_require_full_coverage: bool = true, Bool, [], None;
     "cluster-seeds" => cluster_seeds: Vec<String> = Vec::new(), Bind, [MULTI_ARG, HIDDEN], None;

@@ -395,6 +395,20 @@ impl Db {
         std::mem::replace(&mut self.tables, empty)
     }
 
+    /// Takes the tables of these slots out: a database of the same layout that has them and no others.
+    pub(crate) fn take_slots(&mut self, taken: &SlotSet) -> Db {
+        let mut out = Db::empty_like(self);
+        let (Tables::PerSlot(from), Tables::PerSlot(to)) = (&mut self.tables, &mut out.tables) else { return out };
+        for slot in taken.iter().map(usize::from) {
+            let Some(table) = from[slot].take() else { continue };
+            let (keys, expires) = (table.len(), table.tagged_len());
+            (out.counts.keys, out.counts.expires) = (out.counts.keys + keys, out.counts.expires + expires);
+            (self.counts.keys, self.counts.expires) = (self.counts.keys - keys, self.counts.expires - expires);
+            to[slot] = Some(table);
+        }
+        out
+    }
+
     pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
         self.tables.iter()
     }

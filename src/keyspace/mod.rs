@@ -25,6 +25,7 @@ pub(crate) use effects::Effects;
 pub(crate) use object::{Entry, Object};
 
 use crate::structs::entry::NewValue;
+use crate::structs::slots::SlotSet;
 use crate::structs::table::{HashSeed, Verdict};
 use effects::notify;
 use expire::is_due;
@@ -440,6 +441,18 @@ impl Keyspace {
         }
         self.flushes += 1;
         self.effects.flushed |= self.effects.wants_modified;
+        self.effects.unsynced.note_all();
+        self.effects.any_ready |= self.effects.wants_gone;
+        removed
+    }
+
+    /// Deletes all keys of these slots, whose values are freed in the background. How many there were.
+    pub(crate) fn flush_slots(&mut self, slots: &SlotSet) -> usize {
+        let mut old = self.dbs[0].take_slots(slots);
+        let removed = old.len();
+        self.watch.touch_flushed(0, &old, None, self.now_ms);
+        self.effects.free_tables(old.take_all(), true);
+        self.effects.flushed |= self.effects.wants_modified && removed > 0;
         self.effects.unsynced.note_all();
         self.effects.any_ready |= self.effects.wants_gone;
         removed

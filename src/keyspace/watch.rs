@@ -140,6 +140,25 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_emptied_at_once_and_only_their_keys_are_touched() {
+        let mut ks = Keyspace::new(1, true, HashSeed([0; 16]));
+        let (a, b) = (crate::structs::slots::key_slot(b"a"), crate::structs::slots::key_slot(b"b"));
+        for (key, expire_ms) in [(&b"{a}1"[..], None), (&b"{a}2"[..], Some(5000)), (&b"{b}1"[..], Some(5000))] {
+            ks.insert(0, key, NewValue::Int(1), expire_ms);
+        }
+        let others = ClientId { index: 2, generation: 0 };
+        ks.watch.add(CLIENT, &WatchedKey { db: 0, key: b"{a}1".to_vec(), was_expired: false });
+        ks.watch.add(others, &WatchedKey { db: 0, key: b"{b}1".to_vec(), was_expired: false });
+        assert_eq!(ks.flush_slots(&[a, 9].into_iter().collect()), 2);
+        assert_eq!(
+            (ks.dbs[0].len(), ks.dbs[0].expires_len(), ks.dbs[0].slot_len(a), ks.dbs[0].slot_len(b)),
+            (1, 1, 0, 1)
+        );
+        assert_eq!((ks.watch.dirty.as_slice(), ks.flushes), (&[CLIENT][..], 0));
+        assert_eq!(ks.flush_slots(&[a].into_iter().collect()), 0);
+    }
+
+    #[test]
     fn a_stale_key_may_go_but_not_come_back() {
         let mut ks = watching(Some(Some(10)));
         assert!(ks.peek(0, b"k").is_none());

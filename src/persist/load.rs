@@ -27,6 +27,8 @@ pub(crate) struct LoadOptions {
 /// The name of the field of a snapshot that tells of slots on their way to the node that wrote it: the name of a job and the
 /// ranges. Servers that do not know it pass over it.
 pub(crate) const SLOT_IMPORT: &[u8] = b"slot-import";
+/// The name that Redis 8 has for such a field.
+pub(crate) const SLOT_TASK: &[u8] = b"cluster-asm-task";
 
 /// Replication position found in a snapshot. Complete or useless.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub(crate) struct LoadedRepl {
     /// 40 hex digits.
     pub(crate) id: Option<Vec<u8>>,
     pub(crate) offset: Option<i64>,
-    /// Values of fields named [`SLOT_IMPORT`].
+    /// Values of fields named [`SLOT_IMPORT`] or [`SLOT_TASK`].
     pub(crate) imports: Vec<Vec<u8>>,
 }
 

@@ -5,7 +5,7 @@
 //! load needs between two slices; what others may do in between does not concern it, as long as nobody else writes to the
 //! databases it fills.
 
-use super::load::{LoadOptions, LoadedRepl, SLOT_IMPORT, loaded_entry, new_value, parse_number};
+use super::load::{LoadOptions, LoadedRepl, SLOT_IMPORT, SLOT_TASK, loaded_entry, new_value, parse_number};
 use super::rdb::{Ahead, Error, ErrorKind, Item, KeyItem, Reader, Source, Value};
 use super::snapshot::debug_delay;
 use crate::config::{Config, SanitizeDumpPayload};
@@ -284,7 +284,7 @@ impl<S: Source> SnapshotLoad<S> {
             b"repl-stream-db" => position.stream_db = parse_number(value),
             b"repl-id" if value.len() == 40 => position.id = Some(value.to_vec()),
             b"repl-offset" => position.offset = parse_number(value),
-            name if name == SLOT_IMPORT => position.imports.push(value.to_vec()),
+            name if name == SLOT_IMPORT || name == SLOT_TASK => position.imports.push(value.to_vec()),
             b"redis-ver" => log::info!("Loading RDB produced by version {text}"),
             b"ctime" => {
                 let age = clock.ms() / 1000 - parse_number(value).unwrap_or(0);

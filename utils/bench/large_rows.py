@@ -531,7 +531,7 @@ NOT_LARGE = {
     "one node or slot each": """cluster|bumpepoch cluster|count-failure-reports cluster|doctor cluster|failover cluster|forget cluster|help cluster|links
         cluster|meet cluster|myid cluster|myshardid cluster|replicas cluster|replicate cluster|reset cluster|saveconfig
         cluster|set-config-epoch cluster|setslot cluster|slaves""",
-    "moves of whole slots, which tests time": "cluster|cancelslotmigrations cluster|getslotmigrations cluster|migrateslots cluster|migration cluster|syncslots",
+    "moves of whole slots, which tests time": "cluster|cancelslotmigrations cluster|getslotmigrations cluster|migrateslots cluster|migration cluster|syncslots trimslots",
     "modules are not there": "module module|help module|list module|load module|loadex module|unload",
     "a container of others": "acl client cluster config function latency memory object pubsub script slowlog xgroup xinfo",
 }

@@ -1,6 +1,6 @@
 //! `--cluster add-node` and `del-node`.
 
-use super::node::Node;
+use super::node::{Node, NodeError};
 use super::view::View;
 use super::{Manager, Outcome, Stop, check, err, host_argument, info, ok};
 use crate::cli::term::say;
@@ -81,10 +81,27 @@ fn copy_functions(from: &mut Node, to: &mut Node) -> Outcome {
     }
     info!(">>> Send FUNCTION RESTORE to {address}\n");
     let payload = dump.text().unwrap_or_default();
-    to.call(&[&b"FUNCTION"[..], b"RESTORE", payload]).map(drop).map_err(|error| {
+    let restored = match to.call(&[&b"FUNCTION"[..], b"RESTORE", payload]) {
+        // A payload of a newer version, even without anything in it.
+        Err(NodeError::Refused(_)) => load_libraries(from, to),
+        restored => restored.map(drop),
+    };
+    restored.map_err(|error| {
         err!(">>> Failed loading functions to the new node (error = '{error}')\r\n");
         Stop
     })
+}
+
+/// Has each library loaded by its code.
+fn load_libraries(from: &mut Node, to: &mut Node) -> Result<(), NodeError> {
+    let list = from.words("FUNCTION LIST WITHCODE")?;
+    for library in list.elements().unwrap_or_default() {
+        let pairs = library.pairs();
+        let code = pairs.iter().find(|(key, _)| key.text_lossy() == "library_code");
+        let code = code.and_then(|(_, code)| code.text()).unwrap_or_default();
+        to.call(&[&b"FUNCTION"[..], b"LOAD", code])?;
+    }
+    Ok(())
 }
 
 pub(crate) fn del_node(manager: &mut Manager, args: &[Vec<u8>]) -> Outcome {

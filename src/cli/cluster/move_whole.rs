@@ -128,7 +128,14 @@ fn give_task_up(manager: &Manager, target: &mut Node, id: &str, error: NodeError
 /// Waits until the job of these ranges is over.
 fn wait_for_end(source: &mut Node, ranges: &str) -> Result<(), NodeError> {
     loop {
-        let reply = source.words("CLUSTER GETSLOTMIGRATIONS")?;
+        let reply = match source.words("CLUSTER GETSLOTMIGRATIONS") {
+            // It gave its last slots away, and loads what its new master has.
+            Err(NodeError::Refused(text)) if text.starts_with("LOADING") => {
+                sleep(ASK_EVERY);
+                continue;
+            }
+            reply => reply?,
+        };
         let jobs = reply.elements().unwrap_or_default();
         // The newest comes first.
         let job = jobs.iter().find(|job| field(job, "slot_ranges").is_some_and(|text| text == ranges));

@@ -83,6 +83,24 @@ impl Job {
         args
     }
 
+    /// How it stands with the job as a Redis tells its replicas: `name:source:target:import:state:a-b c-d`.
+    fn task_text(&self) -> Option<String> {
+        let (source, target) = self.source.zip(self.target)?;
+        let operation = if self.is_export { "migrate" } else { "import" };
+        let state = match self.state {
+            State::Success => "completed",
+            state if state.is_final() || !state.has_begun() => "failed",
+            state => state.redis_name(),
+        };
+        Some(format!("{}:{source}:{target}:{operation}:{state}:{}", self.name, ranges_text(&self.ranges)))
+    }
+
+    /// The same as a command.
+    pub(super) fn task_command(&self) -> Option<Vec<Vec<u8>>> {
+        let words = ["CLUSTER", "SYNCSLOTS", "CONF", "ASM-TASK"].map(String::from);
+        Some(words.into_iter().chain([self.task_text()?]).map(String::into_bytes).collect())
+    }
+
     /// `None` where the job is only followed.
     fn task(&self) -> Option<TaskView> {
         let is_ours = !self.is_tracking_only || self.dialect == Dialect::Pull;
@@ -112,19 +130,60 @@ impl Job {
 
 /// Reads what `Cluster::imports_text` gives.
 pub(super) fn parse_import(text: &[u8]) -> Option<(NodeId, Ranges)> {
-    let mut words = text.split(|b| *b == b' ');
-    let name = NodeId::parse(words.next()?)?;
+    let space = text.iter().position(|b| *b == b' ')?;
+    Some((NodeId::parse(&text[..space])?, parse_ranges(&text[space + 1..])?))
+}
+
+/// An export whose target may have taken over when this node stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cluster) struct Grant {
+    pub(super) name: NodeId,
+    pub(super) target: NodeId,
+    pub(super) ranges: Ranges,
+}
+
+/// Reads what `Cluster::grants_text` gives.
+pub(in crate::cluster) fn parse_grants(text: &str) -> Option<Vec<Grant>> {
+    let grant = |text: &str| {
+        let mut parts = text.split(':');
+        let (name, target, ranges) = (parts.next()?, parts.next()?, parts.next()?.replace(',', " "));
+        let id = |text: &str| NodeId::parse(text.as_bytes());
+        Some(Grant { name: id(name)?, target: id(target)?, ranges: parse_ranges(ranges.as_bytes())? })
+    };
+    text.split(';').map(grant).collect()
+}
+
+/// What a master tells of an import.
+pub(super) struct MasterTask {
+    pub(super) name: NodeId,
+    pub(super) ranges: Ranges,
+    /// The slots are the master's.
+    pub(super) is_done: bool,
+    /// They are, or never will be by it.
+    pub(super) is_over: bool,
+}
+
+/// Reads what [`Job::task_text`] gives; `None` for an export, of which a replica need not know.
+pub(super) fn parse_task(text: &[u8]) -> Option<MasterTask> {
+    let parts: Vec<&[u8]> = text.split(|b| *b == b':').collect();
+    let [name, _, _, b"import", state, ranges, ..] = parts[..] else { return None };
+    let is_done = state == b"completed";
+    let is_over = is_done || state == b"failed" || state == b"canceled";
+    Some(MasterTask { name: NodeId::parse(name)?, ranges: parse_ranges(ranges)?, is_done, is_over })
+}
+
+fn parse_ranges(text: &[u8]) -> Option<Ranges> {
     let slot = |word: &[u8]| {
         let slot = std::str::from_utf8(word).ok()?.parse::<Slot>().ok()?;
         (usize::from(slot) < SLOT_COUNT).then_some(slot)
     };
     let mut ranges = Ranges::new();
-    for word in words {
+    for word in text.split(|b| *b == b' ') {
         let dash = word.iter().position(|b| *b == b'-')?;
         let (first, last) = (slot(&word[..dash])?, slot(&word[dash + 1..])?);
         (first <= last).then(|| ranges.push((first, last)))?;
     }
-    (!ranges.is_empty()).then_some((name, ranges))
+    (!ranges.is_empty()).then_some(ranges)
 }
 
 impl Cluster {
@@ -154,6 +213,23 @@ impl Cluster {
     /// They as they stand in a snapshot: a name and ranges each.
     pub(crate) fn imports_text(&self) -> Vec<String> {
         self.open_imports().map(|job| format!("{} {}", job.name, ranges_text(&job.ranges))).collect()
+    }
+
+    /// One of them, or an export, as a Redis writes it down for its replicas.
+    pub(crate) fn task_text(&self) -> Option<String> {
+        let is_known = |job: &&Job| !job.state.is_final() && job.is_told();
+        self.jobs.list.iter().filter(is_known).find_map(Job::task_text)
+    }
+
+    /// The exports whose targets may take over, as `nodes.conf` has them: `name:target:a-b,c-d;...`.
+    pub(in crate::cluster) fn grants_text(&self) -> Option<String> {
+        let open = self.jobs.list.iter().filter(|job| job.is_export && job.state.may_grant());
+        let grant = |job: &Job| {
+            let ranges = ranges_text(&job.ranges).replace(' ', ",");
+            job.target.map(|target| format!("{}:{target}:{ranges}", job.name))
+        };
+        let grants: Vec<String> = open.filter_map(grant).collect();
+        (!grants.is_empty()).then(|| grants.join(";"))
     }
 
     /// The same as the commands that make them known.

@@ -3,8 +3,8 @@
 use super::describe::numbers;
 use super::pull_target::ChannelState;
 use super::{
-    Channel, Cluster, Dialect, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, HOLD_MULT, Job, JobId, JobLink, Message, NodeId,
-    NodeKey, Order, Ranges, SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command, overlap,
+    Channel, Cluster, Dialect, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, Grant, HOLD_MULT, Job, JobId, JobLink, Message,
+    NodeId, NodeKey, Order, Ranges, SHORTEST_HOLD_MS, SMALL_BACKLOG, State, command, overlap,
 };
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
@@ -32,7 +32,7 @@ impl Cluster {
     pub(crate) fn migrate_slots(&mut self, asked: Vec<(Ranges, NodeKey)>, by: &str, env: &Env) {
         for (ranges, target) in asked {
             let (name, target) = (NodeId::random(&mut self.rng), self.nodes[target].id);
-            let job = self.new_job(true, name, ranges, Some(target), env);
+            let job = self.new_job(true, name, ranges, Some(target), env.now_ms);
             log::info!(
                 "Slot migration initiated through CLUSTER MIGRATESLOTS command: {} (user request from '{by}')",
                 job.description
@@ -142,8 +142,10 @@ impl Cluster {
     pub(crate) fn on_snapshot_started(&mut self, job: JobId, env: &Env) {
         if let Some(at) = self.jobs.at(job) {
             log::info!("Beginning snapshot of slot migration {}.", self.jobs.list[at].description);
-            self.jobs.list[at].pull.channel = ChannelState::Transfer;
+            let pull = &mut self.jobs.list[at].pull;
+            (pull.channel, pull.snapshot_ms, pull.is_told) = (ChannelState::Transfer, env.now_ms, true);
             self.move_to(at, State::Snapshotting, env);
+            self.tell_task(at);
         }
     }
 
@@ -215,6 +217,20 @@ impl Cluster {
         self.move_to(at, State::Granted, env);
     }
 
+    /// What stood in `nodes.conf` when this node starts: such a target may have taken over, and nobody may have heard of it.
+    pub(in crate::cluster) fn take_up_grants(&mut self, grants: &[Grant], now_ms: i64) {
+        if !self.is_master() {
+            return;
+        }
+        for grant in grants {
+            let mut job = self.new_job(true, grant.name, grant.ranges.clone(), Some(grant.target), now_ms);
+            (job.state, job.has_link, job.hold_until_ms) = (State::Granted, false, now_ms + SHORTEST_HOLD_MS);
+            log::info!("Slot migration {} may have been handed over before the restart.", job.description);
+            self.jobs.list.push_front(job);
+            self.order(Order::Review);
+        }
+    }
+
     /// Whether our epoch is known to the target, so that its own will be greater, and will stay as it is until the takeover.
     fn may_grant(&mut self, at: usize, env: &Env) -> bool {
         let job = &self.jobs.list[at];
@@ -282,6 +298,9 @@ impl Cluster {
             State::WaitingToSnapshot => {
                 let (job, slots) = (job.id, job.slots.clone());
                 self.order(Order::Snapshot { job, slots });
+            }
+            State::Streaming | State::WaitingToPause if self.falls_behind(at, env) => {
+                self.fail_job(at, "Sync buffer drain timeout", env);
             }
             State::WaitingToPause => self.try_to_pause(at, env),
             State::Paused if env.now_ms > job.hold_until_ms => {

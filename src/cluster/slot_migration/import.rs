@@ -1,10 +1,10 @@
 //! The target: slots of another node on their way to this one, or to this one's master.
 
-use super::describe::parse_import;
+use super::describe::{MasterTask, parse_import, parse_task};
 use super::{Cluster, Dialect, Env, GRANT_LASTS_MS, Job, JobId, Message, NodeId, NodeKey, Ranges, State};
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
-use crate::structs::slots::slots_in;
+use crate::structs::slots::{SlotSet, slots_in};
 
 /// Who says that slots come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +56,7 @@ impl Cluster {
             self.jobs.list.retain(|job| !is_former(job));
         }
         let source = asked.source.map(|key| self.nodes[key].id);
-        let mut job = self.new_job(false, asked.name, asked.ranges, source, env);
+        let mut job = self.new_job(false, asked.name, asked.ranges, source, env.now_ms);
         if origin == Origin::Tracked {
             job.state = State::OnPrimary;
             (job.is_tracking_only, job.has_link) = (true, false);
@@ -65,6 +65,9 @@ impl Cluster {
         let id = job.id;
         self.jobs.list.push_front(job);
         self.order(super::Order::Review);
+        if origin == Origin::Source {
+            self.tell_task(0);
+        }
         Ok(id)
     }
 
@@ -76,6 +79,43 @@ impl Cluster {
         let asked = Establish { source: None, name, ranges, owner: None };
         // What comes from a snapshot is not refused.
         let _ = self.establish(asked, Origin::Tracked, env);
+    }
+
+    /// What a master that is a Redis 8 says of its import, in the stream or a snapshot. Whether it is news.
+    pub(crate) fn track_task(&mut self, text: &[u8], env: &Env) -> bool {
+        let Some(MasterTask { name, ranges, is_done, is_over }) = parse_task(text) else { return false };
+        let is_open = |job: &Job| job.name == name && job.is_tracking_only && job.is_open(false);
+        match (self.jobs.list.iter().any(is_open), is_done) {
+            (true, true) => self.finish_import(name, true, "", env).is_ok(),
+            // What has come of one that failed goes by TRIMSLOTS, and is hidden until then.
+            (true, false) => false,
+            (false, _) if is_over => false,
+            (false, _) => {
+                let asked = Establish { source: None, name, ranges, owner: None };
+                self.establish(asked, Origin::Tracked, env).is_ok()
+            }
+        }
+    }
+
+    /// All keys in these slots went by the word of our master: imports of which it told are over that had no others.
+    pub(crate) fn on_slots_trimmed(&mut self, slots: &SlotSet, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            let job = &self.jobs.list[at];
+            if job.state == State::OnPrimary && job.slots.without(slots).is_empty() {
+                self.move_to(at, State::Failed, env);
+            }
+        }
+    }
+
+    /// Why the keys in these slots cannot be deleted by TRIMSLOTS, if so.
+    pub(crate) fn check_trimmable(&self, slots: &SlotSet) -> Result<(), AdminError> {
+        if let Some(slot) = slots.first_common(&self.myself().slots) {
+            return refuse(format!("the slot {slot} is served by this node"));
+        }
+        match slots.first_common(&self.importing_slots()) {
+            Some(slot) => refuse(format!("the slot {slot} is on its way to this node")),
+            None => Ok(()),
+        }
     }
 
     // ---- what the source says ----

@@ -34,6 +34,7 @@ mod pull_tests;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::cluster) use describe::{Grant, parse_grants};
 pub(crate) use describe::{JobView, TaskView};
 pub(crate) use import::{Establish, Origin};
 pub(crate) use pull_source::Sync;
@@ -234,6 +235,11 @@ impl State {
         !matches!(self, State::Waiting | State::Retrying)
     }
 
+    /// The other side may be let take over before anything else is written down.
+    fn may_grant(self) -> bool {
+        matches!(self, State::WaitingToPause | State::Paused | State::Granted)
+    }
+
     /// Writes to the slots are held back.
     fn holds_writes(self) -> bool {
         matches!(self, State::Paused | State::Granted)
@@ -249,8 +255,11 @@ pub(crate) enum Message {
     Paused,
     RequestFailover,
     FailoverGranted,
-    /// A target that pulls has run so many bytes of the stream.
-    Applied(u64),
+    /// A target that pulls has run so many bytes of the stream, and all that was said while it took in the snapshot.
+    Applied {
+        bytes: u64,
+        is_caught_up: bool,
+    },
     /// To a target that pulls: there is no more, and it is to take over; and, if it numbers what it says, after how many
     /// [`Message::Applied`] that was said.
     StreamEof(Option<u64>),
@@ -264,7 +273,10 @@ impl Message {
     pub(crate) fn of(word: &[u8], rest: &[&[u8]]) -> Message {
         let number = |at: usize| std::str::from_utf8(rest.get(at)?).ok()?.parse().ok();
         match &*word.to_ascii_uppercase() {
-            b"ACK" if rest.len() == 2 => number(1).map_or(Message::Remark, Message::Applied),
+            b"ACK" if rest.len() == 2 => {
+                let is_caught_up = rest[0].eq_ignore_ascii_case(State::WaitingForEof.name().as_bytes());
+                number(1).map_or(Message::Remark, |bytes| Message::Applied { bytes, is_caught_up })
+            }
             b"STREAM-EOF" => Message::StreamEof(number(0)),
             b"FAIL" | b"CONF" => Message::Remark,
             b"ACK" => Message::Ack,
@@ -285,7 +297,7 @@ impl Message {
             Message::Paused => "PAUSED",
             Message::RequestFailover => "REQUEST-FAILOVER",
             Message::FailoverGranted => "FAILOVER-GRANTED",
-            Message::Applied(_) => "ACK",
+            Message::Applied { .. } => "ACK",
             Message::StreamEof(_) => "STREAM-EOF",
             Message::Remark => "CONF",
             Message::Unknown => "UNKNOWN",
@@ -338,6 +350,8 @@ pub(crate) enum Order {
     Delete { job: JobId, slots: SlotSet },
     /// Give a command to the replicas and the log.
     Propagate(Vec<Vec<u8>>),
+    /// Give a command to the replicas alone.
+    Tell(Vec<Vec<u8>>),
     /// `held_slots` or `importing_slots` changed.
     Review,
 }
@@ -398,12 +412,20 @@ impl Job {
 
     /// Replicas and the log know of it: they are to hear how it ends.
     fn is_told(&self) -> bool {
-        self.state.has_begun() && (self.dialect == Dialect::Push || self.pull.is_told)
+        match self.is_export {
+            true => self.pull.is_told,
+            false => self.state.has_begun() && (self.dialect == Dialect::Push || self.pull.is_told),
+        }
     }
 
     /// It is an export, or an import if that is what is asked for, and is not over.
     fn is_open(&self, is_export: bool) -> bool {
         self.is_export == is_export && !self.state.is_final()
+    }
+
+    /// It was cancelled, and what has come is being deleted.
+    fn is_ending(&self) -> bool {
+        (self.state, self.outcome) == (State::CleaningUp, State::Cancelled)
     }
 
     /// The slots are on their way, and this process has a part in it.
@@ -501,9 +523,23 @@ impl Cluster {
         self.jobs.list.iter().any(|job| job.is_open(false) && Some(job.id) != besides && meets(job))
     }
 
-    /// Why CLUSTER SETSLOT cannot open a slot, if so.
-    pub(crate) fn check_no_slot_migration(&self) -> Result<(), AdminError> {
-        let open = |is_export| self.jobs.list.iter().any(|job| job.is_open(is_export));
+    /// Why CLUSTER SETSLOT cannot touch a slot, or open it, if so: a slot of a task is left alone, and while jobs of the other
+    /// dialect are under way no slot is opened.
+    pub(crate) fn check_no_slot_migration(&self, slot: Slot, opens: bool) -> Result<(), AdminError> {
+        let is_task_of = |job: &Job| {
+            let is_over = job.state.is_final() || job.is_ending();
+            job.dialect == Dialect::Pull && !is_over && !job.is_tracking_only && job.slots.contains(slot)
+        };
+        if self.jobs.list.iter().any(is_task_of) {
+            return refuse(format!(
+                "Slot {slot} is in an active atomic slot migration: CLUSTER SETSLOT is possible when the task is over, or was \
+                 cancelled by CLUSTER MIGRATION CANCEL"
+            ));
+        }
+        let open = |is_export| {
+            let is_meant = |job: &Job| job.dialect == Dialect::Push && job.is_open(is_export);
+            opens && self.jobs.list.iter().any(is_meant)
+        };
         if open(false) {
             return refuse("Slot import in progress. Cannot perform manual slot migration");
         }
@@ -724,9 +760,16 @@ impl Cluster {
             || job.state.has_begun() != state.has_begun()
             || state.is_final();
         self.jobs.open = self.jobs.open + usize::from(job.state.is_final()) - usize::from(state.is_final());
+        let was_granting = job.state.may_grant();
         (job.state, job.updated_ms) = (state, env.now_ms);
         if reviews {
             self.order(Order::Review);
+        }
+        // Known after a restart, too, from before the moment that counts: nobody waits for the disk then.
+        match (was_granting, state.may_grant()) {
+            (false, true) => self.save_synced(),
+            (true, false) => self.save_later(),
+            _ => {}
         }
     }
 
@@ -821,14 +864,24 @@ impl Cluster {
         let level = if outcome == State::Failed { log::Level::Warn } else { log::Level::Info };
         let message = if job.message.is_empty() { "none" } else { &job.message };
         log::log!(level, "Slot migration {} finished. State: {}, Message: {message}", job.description, outcome.name());
-        if !job.is_export && tells && self.is_master() {
-            let finish = self.jobs.list[at].finish_command();
-            self.order(Order::Propagate(finish));
+        if tells && self.is_master() {
+            let job = &self.jobs.list[at];
+            let finish = (!job.is_export).then(|| job.finish_command());
+            self.actions.extend(finish.map(|command| Action::SlotMigration(Order::Propagate(command))));
+            self.tell_task(at);
+        }
+    }
+
+    /// Tells replicas in Redis's words how it stands with a job: one of theirs deletes keys that are not its own, if it takes
+    /// our place, in the slots of the last one of which it was told.
+    fn tell_task(&mut self, at: usize) {
+        if let Some(command) = self.jobs.list[at].task_command() {
+            self.order(Order::Tell(command));
         }
     }
 
     /// A job that is counted as open: it has to be put on the list.
-    fn new_job(&mut self, is_export: bool, name: NodeId, ranges: Ranges, other: Option<NodeId>, env: &Env) -> Job {
+    fn new_job(&mut self, is_export: bool, name: NodeId, ranges: Ranges, other: Option<NodeId>, now_ms: i64) -> Job {
         self.jobs.next += 1;
         self.jobs.open += 1;
         let me = Some(self.myself().id);
@@ -844,14 +897,14 @@ impl Cluster {
             slots,
             source,
             target,
-            created_ms: env.now_ms,
-            begun_ms: Some(env.now_ms),
+            created_ms: now_ms,
+            begun_ms: Some(now_ms),
             ended_ms: None,
             paused_ms: None,
-            updated_ms: env.now_ms,
-            acked_ms: env.now_ms,
-            ack_sent_ms: env.now_ms,
-            heard_ms: env.now_ms,
+            updated_ms: now_ms,
+            acked_ms: now_ms,
+            ack_sent_ms: now_ms,
+            heard_ms: now_ms,
             state: if is_export { State::Connecting } else { State::WaitingForAck },
             outcome: State::Failed,
             message: String::new(),

@@ -50,7 +50,7 @@ impl Cluster {
             if job.state == State::Granted {
                 return Ok(None);
             }
-            if job.state == State::Cancelled {
+            if job.state == State::Cancelled && !job.pull.may_return {
                 return refuse(CANCELLED_HERE);
             }
             if !job.state.is_final() {
@@ -66,7 +66,7 @@ impl Cluster {
         if self.manual.in_progress() {
             return Ok(None);
         }
-        let mut job = self.new_job(true, asked.name, asked.ranges, Some(id), env);
+        let mut job = self.new_job(true, asked.name, asked.ranges, Some(id), env.now_ms);
         (job.dialect, job.state) = (Dialect::Pull, State::WaitingForChannel);
         job.pull.is_numbered = asked.is_numbered;
         if let Some(former) = former {
@@ -99,8 +99,11 @@ impl Cluster {
     pub(super) fn on_message_of_puller(&mut self, at: usize, message: Message, env: &Env) {
         let job = &mut self.jobs.list[at];
         match message {
-            Message::Applied(bytes) => {
+            Message::Applied { bytes, is_caught_up } => {
                 job.acked_ms = env.now_ms;
+                if is_caught_up {
+                    job.pull.caught_up_ms.get_or_insert(env.now_ms);
+                }
                 job.pull.words += 1;
                 job.pull.applied = job.pull.applied.max(bytes);
                 job.asked_ms = Some(env.now_ms);
@@ -111,6 +114,17 @@ impl Cluster {
             Message::Remark => {}
             _ => self.refuse_message(at, message, env),
         }
+    }
+
+    /// The target has run what gathered while it took in the snapshot, but is so far behind what is written since that writes
+    /// are not held back, and has had the time for it: the longer one of what is configured and twice what the snapshot took.
+    pub(super) fn falls_behind(&self, at: usize, env: &Env) -> bool {
+        let pull = &self.jobs.list[at].pull;
+        let Some(caught_up_ms) = pull.caught_up_ms.filter(|_| pull.lag() > self.config.slot_pull_max_lag) else {
+            return false;
+        };
+        let usual_ms = caught_up_ms.saturating_sub(pull.snapshot_ms).saturating_mul(2);
+        env.now_ms - caught_up_ms > self.config.slot_pull_drain_ms.max(usual_ms)
     }
 
     /// Writes are held back: whether the target has run all there is. It need not ask; but one that wants the grant numbered

@@ -25,6 +25,8 @@ pub(super) const RETRY_MS: i64 = 1000;
 /// From one word of how much was run to the next; if there is news, and if there is none.
 const NEWS_MS: i64 = 10;
 const WORD_MS: i64 = 100;
+/// From one look at whether an attempt may begin to the next: it takes one at each slot.
+const LOOK_MS: i64 = 20;
 /// The times of so many of those are known.
 const WORDS_KNOWN: usize = 256;
 const STOOD_STILL: &str = "This node stood still for too long";
@@ -76,9 +78,14 @@ pub(super) struct Pull {
     pub(super) word_times: VecDeque<(u64, i64)>,
     /// The grant is to be numbered.
     pub(super) is_numbered: bool,
+    /// When an export's snapshot began, and when the target had first run what gathered meanwhile.
+    pub(super) snapshot_ms: i64,
+    pub(super) caught_up_ms: Option<i64>,
+    /// The target of an export that was cancelled may try again.
+    pub(super) may_return: bool,
     /// The takeover was granted in an earlier turn.
     pub(super) is_heard: bool,
-    /// Replicas and the log have heard of this attempt: the source has agreed to it.
+    /// Replicas and the log have heard of this attempt: the source has agreed to it. Of an export: replicas have.
     pub(super) is_told: bool,
 }
 
@@ -136,7 +143,8 @@ impl Cluster {
     pub(crate) fn pull_slots(&mut self, ranges: Ranges, by: &str, env: &Env) -> Result<NodeId, AdminError> {
         self.check_pull_allowed()?;
         let meets = |range: &(u16, u16)| {
-            let open = self.jobs.list.iter().filter(|job| job.is_open(false));
+            // One that was cancelled is waited for.
+            let open = self.jobs.list.iter().filter(|job| job.is_open(false) && !job.is_ending());
             open.flat_map(|job| &job.ranges).any(|other| overlap(range, other))
         };
         if let Some((first, last)) = ranges.iter().find(|range| meets(range)) {
@@ -146,18 +154,45 @@ impl Cluster {
         if source == self.myself {
             return refuse("this node is already the owner of the slot range");
         }
-        if let Some(at) = self.jobs.list.iter().position(|job| job.retries() && job.is_open(false)) {
+        if let Some(at) = self.jobs.list.iter().position(|job| job.retries() && job.is_open(false) && !job.is_ending())
+        {
             if self.jobs.list[at].state != State::Retrying {
                 return refuse("another ASM task is already in progress");
             }
             self.give_up(at, State::Cancelled, "Given up for another import", env);
         }
         let name = NodeId::random(&mut self.rng);
-        let mut job = self.new_job(false, name, ranges, Some(self.nodes[source].id), env);
+        let mut job = self.new_job(false, name, ranges, Some(self.nodes[source].id), env.now_ms);
         (job.dialect, job.state, job.has_link, job.begun_ms) = (Dialect::Pull, State::Waiting, false, None);
         log::info!("Slot import asked for by CLUSTER MIGRATION: {} (user request from '{by}')", job.description);
         self.jobs.list.push_front(job);
         Ok(name)
+    }
+
+    /// Cancels what is pulled here, as nothing may be written here from now on.
+    pub(crate) fn cancel_pulls(&mut self, why: &str, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            let job = &self.jobs.list[at];
+            if job.retries() && job.state.is_in_progress() {
+                self.give_up(at, State::Cancelled, &format!("Cancelled due to {why}"), env);
+            }
+        }
+    }
+
+    /// A node is about to be forgotten: its jobs end.
+    pub(in crate::cluster) fn end_jobs_with(&mut self, node: &NodeId, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            let job = &mut self.jobs.list[at];
+            if !job.is_at_work() || ![job.source, job.target].contains(&Some(*node)) {
+                continue;
+            }
+            // It may come back, and try again.
+            job.pull.may_return = true;
+            match job.dialect {
+                Dialect::Push => self.fail_job(at, "The other node was forgotten", env),
+                Dialect::Pull => self.give_up(at, State::Cancelled, "Cancelled due to node deleted", env),
+            }
+        }
     }
 
     /// CLUSTER MIGRATION CANCEL: of the job of this name, or of all; how many there were.
@@ -189,11 +224,12 @@ impl Cluster {
     /// Between attempts.
     pub(super) fn begin_attempt(&mut self, at: usize, env: &Env) {
         let job = &mut self.jobs.list[at];
+        if env.now_ms < job.pull.due_ms {
+            let due_ms = job.pull.due_ms;
+            return self.wake_at(due_ms);
+        }
+        job.pull.due_ms = env.now_ms + LOOK_MS;
         if job.state == State::Retrying {
-            if env.now_ms < job.pull.due_ms {
-                let due_ms = job.pull.due_ms;
-                return self.wake_at(due_ms);
-            }
             job.pull.retries += 1;
             self.move_to(at, State::Waiting, env);
         }
@@ -201,8 +237,8 @@ impl Cluster {
             let job = &self.jobs.list[at];
             let (job, slots) = (job.id, job.slots.clone());
             self.order(Order::Prepare { job, slots });
-            self.wake_at(env.now_ms + WORD_MS);
         }
+        self.wake_at(env.now_ms + LOOK_MS);
     }
 
     /// Who has the slots now, as they may have gone to another node since they were asked for. Ends a job that has nothing to
@@ -212,11 +248,7 @@ impl Cluster {
         let is_imported = self.is_imported(&job.slots, Some(job.id));
         let why = match self.source_of(&job.ranges) {
             Ok(source) if source == self.myself => "slots owned by myself now".to_string(),
-            Ok(source) if !is_imported => return Some(source),
-            Ok(_) => {
-                self.wake_at(env.now_ms + WORD_MS);
-                return None;
-            }
+            Ok(source) => return Some(source).filter(|_| !is_imported),
             Err(AdminError(text)) => text,
         };
         self.give_up(at, State::Cancelled, &format!("Given up: {why}"), env);
@@ -346,6 +378,7 @@ impl Cluster {
                 self.jobs.list[at].pull.is_told = true;
                 let command = self.jobs.list[at].import_command();
                 self.order(Order::Propagate(command));
+                self.tell_task(at);
                 self.open_snapshot_link(at, env);
             }
             State::ReadingSyncReply if line.strip_prefix(b"-ERR ") == Some(CANCELLED_HERE.as_bytes()) => {

@@ -366,7 +366,7 @@ fn of_nodes_that_pull_from_each_other_the_one_with_the_smaller_id_gives_first() 
     pair.nodes[1].open_snapshot_channel(name, &env).unwrap();
     pair.nodes[1].on_snapshot_started(job, &env);
     pair.nodes[1].on_snapshot_ended(job, &env);
-    pair.nodes[1].on_migration_message(job.main(), Message::Applied(0), &env);
+    pair.nodes[1].on_migration_message(job.main(), Message::Applied { bytes: 0, is_caught_up: false }, &env);
     pair.run(500);
     let given = |pair: &Pair| pair.nodes[1].slot_tasks(Some(name.as_bytes())).remove(0).state;
     assert_eq!((given(&pair), pair.nodes[1].held_slots().is_empty()), ("handoff-prep", true));
@@ -446,6 +446,159 @@ fn held_writes_go_on_when_the_target_does_not_keep_up() {
     assert!(pair.nodes[0].held_slots().is_empty());
     pair.run_until_settled(10_000);
     assert_eq!(pair.owner(Source), "b", "the next attempt succeeds");
+}
+
+#[test]
+fn an_attempt_whose_target_does_not_catch_up_ends() {
+    let mut pair = Pair::new();
+    pair.nodes[0].config.slot_pull_drain_ms = 3000;
+    pair.begin_pull();
+    pair.run_until_delivered(9);
+    pair.streamed[0] = 5 << 20;
+    pair.run(2800);
+    assert_eq!(states(&pair), ("handoff-prep", "wait-stream-eof"));
+    pair.run(600);
+    let error = task(&pair, 0).last_error;
+    assert!(error.starts_with("Sync buffer drain timeout"), "{error}");
+    pair.run_until_settled(10_000);
+    assert_eq!(pair.owner(Source), "b", "the next attempt succeeds");
+}
+
+/// How long the snapshot took says how fast the target is.
+#[test]
+fn a_target_that_took_long_for_the_snapshot_has_twice_that_to_catch_up() {
+    let mut c = node(A, ClusterConfig::default());
+    c.config.slot_pull_drain_ms = 3000;
+    let name = NodeId::parse(&[b'5'; 40]).unwrap();
+    let asked = Sync { name, ranges: vec![(1, 4)], target: c.find(B.as_bytes()).unwrap(), is_numbered: false };
+    c.serve_pull(asked, &Env::at(START_MS)).unwrap();
+    let pull = &mut c.jobs.list[0].pull;
+    (pull.streamed, pull.snapshot_ms) = (5 << 20, START_MS);
+    let falls_behind = |c: &Cluster, ms| c.falls_behind(0, &Env::at(START_MS + ms));
+    assert!(!falls_behind(&c, 100_000), "it is still at the snapshot");
+    c.jobs.list[0].pull.caught_up_ms = Some(START_MS + 10_000);
+    assert_eq!([29_999, 30_001].map(|ms| falls_behind(&c, ms)), [false, true]);
+    c.jobs.list[0].pull.snapshot_ms = START_MS + 9000;
+    assert_eq!([12_999, 13_001].map(|ms| falls_behind(&c, ms)), [false, true]);
+    c.jobs.list[0].pull.applied = 4 << 20;
+    assert!(!falls_behind(&c, 100_000), "it is close");
+}
+
+#[test]
+fn whether_an_attempt_may_begin_is_looked_at_now_and_then() {
+    let mut c = node(B, ClusterConfig::default());
+    c.pull_slots(vec![(1, 4)], "a test", &Env::at(START_MS)).unwrap();
+    let is_look = |action: &Action| matches!(action, Action::SlotMigration(Order::Prepare { .. }));
+    let mut looks = 0;
+    for ms in 0..100 {
+        let env = Env::at(START_MS + ms);
+        c.advance_slot_migrations(&env);
+        looks += c.flush(&env).iter().filter(|action| is_look(action)).count();
+    }
+    assert_eq!(looks, 5);
+}
+
+/// Whether the source is killed before or after the target has taken over: it holds writes back until it knows.
+#[test]
+fn a_source_that_was_restarted_knows_whom_it_may_have_let_take_over() {
+    for is_taken in [false, true] {
+        let mut pair = quick();
+        pair.nodes[1].slot_migration_debug().prevents_failover = true;
+        pair.begin_pull();
+        pair.run(1000);
+        assert_eq!(states(&pair), ("stream-eof", "takeover"));
+        let text = pair.nodes[0].nodes_conf();
+        pair.bus = false;
+        if is_taken {
+            pair.nodes[1].slot_migration_debug().prevents_failover = false;
+            (0..3).for_each(|_| pair.turn(Target));
+            assert_eq!(pair.owner(Target), "b");
+        }
+        pair.nodes[0] = Cluster::from_nodes_conf(pair.nodes[0].config.clone(), 1, pair.now_ms, &text).unwrap();
+        pair.cut();
+        // It does not try again.
+        pair.nodes[1].cancel_tasks(None, &Env::at(pair.now_ms));
+        (pair.nodes[0].state_ok, pair.nodes[0].lease_end_ms) = (true, i64::MAX);
+        pair.run(5000);
+        assert!(pair.nodes[0].held_slots().contains(SLOT), "nothing is known yet");
+        pair.bus = true;
+        pair.run(1000);
+        assert_eq!(
+            (pair.owner(Source), pair.nodes[0].held_slots().is_empty()),
+            (if is_taken { "b" } else { "a" }, true)
+        );
+        assert!(!pair.nodes[0].nodes_conf().contains("grantedSlots"));
+    }
+}
+
+#[test]
+fn what_is_written_down_of_grants_is_read() {
+    let text = format!("{}:{A}:7-7,100-102;{}:{B}:0-0", "5".repeat(40), "6".repeat(40));
+    let grants = parse_grants(&text).unwrap();
+    assert_eq!((grants.len(), grants[0].ranges.as_slice()), (2, &[(7, 7), (100, 102)][..]));
+    assert_eq!(grants[1].target.as_str(), B);
+    for wrong in ["", "x", &text[1..], format!("{text};").as_str(), text.replace("0-0", "0-16384").as_str()] {
+        assert_eq!(parse_grants(wrong), None, "{wrong}");
+    }
+}
+
+/// What a Redis 8 tells its replicas of an import, and we tell ours.
+#[test]
+fn a_replica_hides_what_its_master_imports_until_that_is_over() {
+    let mut pair = Pair::new();
+    pair.begin_pull();
+    pair.run(2000);
+    let words = |state: &str| format!("{}:{A}:{B}:import:{state}:7-7 100-102", task(&pair, 1).name);
+    let of_target: Vec<&String> = pair.told.iter().filter(|told| told.contains(":import:")).collect();
+    let told = |state| format!("CLUSTER SYNCSLOTS CONF ASM-TASK {}", words(state));
+    assert_eq!(of_target, [&told("syncslots-reply"), &told("completed")]);
+    assert!(pair.told.iter().any(|told| told.contains(":migrate:send-bulk-and-stream:7-7 100-102")), "{:?}", pair.told);
+
+    let mut c = node(B, ClusterConfig::default());
+    let (me, env) = (c.myself, Env::at(START_MS));
+    c.nodes[me].flags.clear(NodeFlags::MASTER);
+    let track = |c: &mut Cluster, text: &str| (c.track_task(text.as_bytes(), &env), !c.importing_slots().is_empty());
+    assert_eq!(track(&mut c, &words("failed")), (false, false), "one that is over");
+    assert_eq!(track(&mut c, &words("connecting")), (true, true));
+    assert_eq!(track(&mut c, &words("accumulate-buffer")), (false, true));
+    assert_eq!(track(&mut c, &words("completed")), (true, false));
+    // What came of one that failed is hidden until it goes.
+    assert_eq!(track(&mut c, &words("connecting")), (true, true));
+    assert_eq!(track(&mut c, &words("failed")), (false, true));
+    c.on_slots_trimmed(&[7].into_iter().collect(), &env);
+    assert!(c.importing_slots().contains(7), "not all of it");
+    c.on_slots_trimmed(&[7, 100, 101, 102].into_iter().collect(), &env);
+    assert!(c.importing_slots().is_empty());
+    for other in [words("connecting").replace("import", "migrate").as_str(), "", ":::::", "x:y:z:import:connecting:1-2"]
+    {
+        assert_eq!(track(&mut c, other), (false, false), "{other}");
+    }
+}
+
+#[test]
+fn a_pause_of_clients_ends_what_is_pulled_here_and_a_node_that_is_forgotten_may_come_back() {
+    let mut pair = before_snapshot(quick());
+    let env = Env::at(pair.now_ms);
+    pair.nodes[0].cancel_pulls("client pause requested", &env);
+    assert_eq!(states(&pair).0, "wait-bgsave-start", "a source writes nothing here");
+    pair.nodes[1].cancel_pulls("client pause requested", &env);
+    assert_eq!(states(&pair).1, "canceled");
+    assert!(task(&pair, 1).last_error.starts_with("Cancelled due to client pause requested"));
+    // Another one may be asked for at once, and begins when what came is gone.
+    pair.begin_pull();
+    assert_eq!((pair.deleted.len(), states(&pair).1), (0, "none"));
+    pair.snapshots = true;
+    pair.run_until_settled(5000);
+    assert_eq!((pair.deleted.len(), pair.owner(Source)), (4, "b"));
+
+    let mut pair = before_snapshot(quick());
+    let target = NodeId::parse(B.as_bytes()).unwrap();
+    pair.nodes[0].end_jobs_with(&target, &Env::at(pair.now_ms));
+    assert_eq!(states(&pair).0, "canceled");
+    assert!(task(&pair, 0).last_error.starts_with("Cancelled due to node deleted"));
+    pair.snapshots = true;
+    pair.run_until_settled(5000);
+    assert_eq!((pair.owner(Source), task(&pair, 0).retries), ("b", 1));
 }
 
 #[test]
@@ -553,7 +706,14 @@ fn what_cannot_be_pulled_is_refused() {
     assert_eq!(text, "overlapping import exists for slot range: 4-5");
     let text = c.pull_slots(vec![(6, 6)], "a test", &env).unwrap_err().0;
     assert_eq!(text, "another ASM task is already in progress");
+    // Nor is one of its slots opened, closed or given away by hand; others are no matter of it.
+    for opens in [false, true] {
+        let text = c.check_no_slot_migration(4, opens).unwrap_err().0;
+        assert!(text.starts_with("Slot 4 is in an active atomic slot migration"), "{text}");
+        assert_eq!(c.check_no_slot_migration(5, opens), Ok(()));
+    }
     assert_eq!(c.cancel_tasks(None, &env), 1);
+    assert_eq!(c.check_no_slot_migration(4, true), Ok(()));
     let source = c.find(A.as_bytes()).unwrap();
     c.importing.insert(3, source);
     let text = c.pull_slots(vec![(6, 6)], "a test", &env).unwrap_err().0;

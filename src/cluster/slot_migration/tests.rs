@@ -61,6 +61,8 @@ pub(super) struct Pair {
     /// How often the target was to see whether its slots are empty.
     pub(super) prepared: usize,
     pub(super) propagated: Vec<Vec<u8>>,
+    /// What replicas alone were told.
+    pub(super) told: Vec<String>,
 }
 
 impl Pair {
@@ -82,6 +84,7 @@ impl Pair {
             deleted: Vec::new(),
             prepared: 0,
             propagated: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -175,6 +178,7 @@ impl Pair {
                 self.nodes[at].on_slots_deleted(job, &env);
             }
             Order::Propagate(command) => self.propagated.push(command.join(&b' ')),
+            Order::Tell(command) => self.told.push(String::from_utf8(command.join(&b' ')).unwrap()),
             Order::Snapshot { .. } | Order::Adopt { .. } | Order::Review => {}
         }
     }
@@ -849,7 +853,8 @@ fn what_cannot_be_asked_for_is_refused() {
     assert_eq!(c.check_exportable(&vec![(1, 4)], &others), Ok(()));
     c.migrate_slots(vec![(vec![(1, 4)], target)], "a test", &Env::at(START_MS));
     assert_eq!(refusal(c.check_exportable(&ranges, &[])), "I am already migrating slot 1.");
-    assert!(refusal(c.check_no_slot_migration()).starts_with("Slot export in progress"));
+    assert!(refusal(c.check_no_slot_migration(9, true)).starts_with("Slot export in progress"));
+    assert_eq!(c.check_no_slot_migration(1, false), Ok(()));
     assert_eq!(c.check_slot_migration_allowed(), Ok(()));
     c.migrating.insert(3, target);
     assert_eq!(refusal(c.check_slot_migration_allowed()), "Slots are being manually migrated");

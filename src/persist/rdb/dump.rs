@@ -57,6 +57,12 @@ pub(crate) fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&
     Ok(body)
 }
 
+/// Whether a payload says that a newer version than this one wrote it.
+pub(crate) fn is_newer_dump(payload: &[u8]) -> bool {
+    let footer = payload.last_chunk::<FOOTER_LEN>();
+    footer.is_some_and(|footer| u32::from(u16::from_le_bytes([footer[0], footer[1]])) > VERSION)
+}
+
 /// The same of what a node of a newer version sends: any version is taken, and a checksum of 0 stands for none.
 pub(crate) fn check_newer_footer(payload: &[u8]) -> Result<&[u8], DumpError> {
     let (body, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
@@ -141,6 +147,13 @@ mod tests {
 
     /// `SET foo 10; DUMP foo` of a 7.2 server.
     const TEN: &[u8] = b"\x00\xc0\n\x0b\x00\x07\x40\xea\x36\xf3\x31\x8a\x32";
+
+    #[test]
+    fn a_newer_version_is_known_by_the_footer() {
+        let mut newer = TEN.to_vec();
+        newer[3] = 13;
+        assert_eq!([TEN, &newer[..], &TEN[..9], b""].map(is_newer_dump), [false, true, false, false]);
+    }
 
     #[test]
     fn payload_round_trips() {

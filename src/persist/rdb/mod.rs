@@ -18,7 +18,8 @@ mod stream;
 
 pub(crate) use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
 pub(crate) use dump::{
-    DumpError, check_dump_footer, decode_dump, decode_newer_dump, encode_dump, functions_from_newer, read_functions,
+    DumpError, check_dump_footer, decode_dump, decode_newer_dump, encode_dump, functions_from_newer, is_newer_dump,
+    read_functions,
 };
 pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_value};
 pub(crate) use error::{Error, ErrorKind};

@@ -358,6 +358,7 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
         slot_migration_max_backlog: u64::try_from(cfg.slot_migration_max_failover_repl_bytes).ok(),
         slot_pull_max_lag: cfg.cluster_slot_migration_handoff_max_lag_bytes,
         slot_pull_hold_ms: cfg.cluster_slot_migration_write_pause_timeout,
+        slot_pull_drain_ms: cfg.cluster_slot_migration_sync_buffer_drain_timeout,
         seeds: cfg.cluster_seeds.clone(),
         form_masters: cfg.cluster_form_masters,
         form_replicas: cfg.cluster_form_replicas,

@@ -678,6 +678,8 @@ fn pause(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR timeout is negative"));
     }
     let end = timeout.checked_add(ctx.srv.clock.ms()).ok_or(CmdError::of("ERR timeout is out of range"))?;
+    // What comes from another node is written here, too.
+    ctx.srv.with_cluster(|machine, env| machine.cancel_pulls("client pause requested", env));
     ctx.srv.pause_clients(PausePurpose::ClientCommand, kind, end);
     ctx.out.ok();
     Ok(())

@@ -563,9 +563,8 @@ fn setslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             return Err(CmdError::of("ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP"));
         }
     };
-    if matches!(what, SetSlot::Migrating(_) | SetSlot::Importing(_)) {
-        view(ctx)?.check_no_slot_migration()?;
-    }
+    let opens = matches!(what, SetSlot::Migrating(_) | SetSlot::Importing(_));
+    view(ctx)?.check_no_slot_migration(slot, opens)?;
     if ctx.srv.waits_for_trim(ctx.client, args, Some(&[(slot, slot)]))? {
         return Ok(());
     }

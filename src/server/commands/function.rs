@@ -1,5 +1,6 @@
 //! FCALL and FUNCTION. Libraries and running their functions are `script`'s.
 
+use super::persistence::takes_newer;
 use super::prelude::*;
 use super::scripting::{
     CALL_FLAGS, CALL_KEYS, CALL_RO_FLAGS, CALL_RO_KEYS, call_args, check_key_count, show_first, with_err,
@@ -7,7 +8,6 @@ use super::scripting::{
 use crate::persist::rdb::functions_from_newer;
 use crate::script::library::RestorePolicy;
 use crate::script::{Host, Kind, flags};
-use crate::server::clients::ClientFlags;
 use crate::server::script::run;
 use crate::structs::glob;
 use crate::structs::numbers::parse_i64;
@@ -268,8 +268,8 @@ fn function_restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
     };
     let skip_checksum = ctx.srv.persist.skip_checksum;
-    if ctx.c().is(ClientFlags::IMPORT) {
-        // The source of slots may be of a newer version; replicas and the log have it as this version writes it.
+    if takes_newer(ctx, args.at(2)) {
+        // The source of slots, or our master, may be of a newer version; replicas and the log have it as this version writes it.
         let own = functions_from_newer(args.at(2)).map_err(|e| CmdError::text(format!("ERR {e}")))?;
         ctx.srv.script.restore_libraries(&own, policy, skip_checksum).map_err(with_err)?;
         let mut words: Vec<&[u8]> = args.iter().collect();

@@ -53,6 +53,7 @@ pub(crate) const ALL: &[&[ServerCommand]] = &[
     replication::COMMANDS,
     scripting::COMMANDS,
     server::COMMANDS,
+    slot_tasks::COMMANDS,
     transaction::COMMANDS,
     watch_server::COMMANDS,
 ];

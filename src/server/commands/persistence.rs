@@ -7,7 +7,7 @@ use crate::keyspace::Object;
 use crate::keyspace::object::ValueLimits;
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
-use crate::persist::rdb::{DumpError, Value, decode_dump, decode_newer_dump, encode_dump};
+use crate::persist::rdb::{DumpError, Value, decode_dump, decode_newer_dump, encode_dump, is_newer_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
 use crate::server::clients::ClientFlags;
 use crate::structs::entry::NewValue;
@@ -249,15 +249,20 @@ fn checks_deeply(ctx: &Ctx<'_>) -> bool {
     }
 }
 
-/// Who restores is the source of slots, which may be of a newer version.
+/// Who restores is the source of slots, which says when keys go.
 fn is_import(ctx: &Ctx<'_>) -> bool {
     ctx.c().is(ClientFlags::IMPORT)
+}
+
+/// Of the source of slots and of our master what a newer version wrote is taken.
+pub(super) fn takes_newer(ctx: &Ctx<'_>, payload: &[u8]) -> bool {
+    is_import(ctx) || ctx.c().is(ClientFlags::MASTER) && is_newer_dump(payload)
 }
 
 /// The value that a payload holds, to be that of a key.
 fn restored_value(ctx: &mut Ctx<'_>, key: &[u8], payload: &[u8]) -> Result<NewValue<'static, Object>, CmdError> {
     let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
-    let value = match is_import(ctx) {
+    let value = match takes_newer(ctx, payload) {
         true => decode_newer_dump(payload, &limits),
         false => decode_dump(payload, ctx.srv.persist.skip_checksum, checks_deeply(ctx), &limits),
     };
@@ -309,9 +314,8 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (at, true) => Some(at),
         (ttl, false) => Some(ttl.saturating_add(ctx.now_ms())),
     };
-    let is_import = is_import(ctx);
-    // The source of slots says when their keys go.
-    let already_past = !ctx.srv.is_loading() && !ctx.srv.is_replica() && !is_import;
+    let is_newer = takes_newer(ctx, &args[3]);
+    let already_past = !ctx.srv.is_loading() && !ctx.srv.is_replica() && !is_import(ctx);
     if let Some(at) = expire_ms
         && at <= ctx.now_ms()
         && already_past
@@ -331,12 +335,12 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut own = Vec::new();
     if let Some(mut entry) = ks.dbs[db].get_mut(key) {
         access.restore(&mut entry, options.idle_s, options.freq);
-        if is_import {
+        if is_newer {
             encode_dump(&mut own, value_view(&entry), false);
         }
     }
     let relative = expire_ms.filter(|_| !options.absolute_ttl);
-    tell_restored(ctx, args, relative, is_import.then_some(&own));
+    tell_restored(ctx, args, relative, is_newer.then_some(&own));
     let ks = &mut ctx.srv.ks;
     ks.signal_modified(db, key);
     ks.effects.notify(notify::GENERIC, "restore", key, db);

@@ -220,6 +220,9 @@ fn sync(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if is(Some(word), b"finish") {
         return finish(ctx, args);
     }
+    if ctx.c().is(ClientFlags::MASTER.union(ClientFlags::AOF)) && is(Some(word), b"conf") {
+        return slot_tasks::conf_of_master(ctx, args);
+    }
     // That is between our master and the source; and of the capabilities that may be announced none is known.
     if ctx.c().is(ClientFlags::MASTER) || is(Some(word), b"capa") {
         return Ok(());

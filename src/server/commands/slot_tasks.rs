@@ -2,10 +2,14 @@
 //! `cluster::slot_migration`.
 
 use super::cluster::{machine, slot_arg, view};
+use super::int_arg;
 use super::prelude::*;
 use super::slot_migration::{caller, is, refuse};
 use crate::cluster::node::NodeId;
 use crate::cluster::slot_migration::{NUMBERS, Ranges, Sync, TaskView, in_order};
+use crate::keyspace::effects::target;
+use crate::server::clients::ClientFlags;
+use crate::structs::slots::{SLOT_COUNT, SlotSet, slots_in};
 
 const RANGE: &[Arg] = &[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)];
 
@@ -30,6 +34,22 @@ pub(super) const MIGRATION: ServerCommand = Command {
     ])],
     ..Command::ROW
 };
+
+pub(super) const COMMANDS: &[ServerCommand] = &[Command {
+    name: "trimslots",
+    run: Some(trimslots),
+    arity: -5,
+    flags: flag::WRITE,
+    acl: cat::KEYSPACE | cat::DANGEROUS,
+    group: Group::Cluster,
+    since: "8.4.0",
+    complexity: "O(N) where N is the number of keys in the slots, which go in the background.",
+    summary: "Deletes the keys in slots that another node serves.",
+    args: &[arg("ranges", ArgKind::Block)
+        .token("RANGES")
+        .of(&[arg("numranges", ArgKind::Integer), arg("slots", ArgKind::Block).multiple().of(RANGE)])],
+    ..Command::ROW
+}];
 
 fn wrong_count<T>(args: Args<'_>) -> Result<T, CmdError> {
     let sub = String::from_utf8_lossy(args.at(1)).to_ascii_lowercase();
@@ -116,6 +136,47 @@ fn write_task(ctx: &mut Ctx<'_>, task: &TaskView) {
         out.bulk_str(name);
         out.int(number);
     }
+}
+
+/// TRIMSLOTS RANGES <number> <start> <end> [...]
+///
+/// A Redis 8 says so to its replicas and in its log of keys that it left behind, or that came in vain: they are gone before
+/// what comes next is run. Said by anybody else, the keys go one by one, as those do that were left behind here.
+fn trimslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    if !is(args.get(1), b"ranges") {
+        return refuse("missing ranges argument".into());
+    }
+    let count = usize::try_from(int_arg(args.at(2))?).ok().filter(|count| (1..=SLOT_COUNT).contains(count));
+    if count.is_none_or(|count| args.len() != 3 + 2 * count) {
+        return refuse("invalid number of ranges".into());
+    }
+    let slots: SlotSet = slots_in(&ranges(args, 3)?).collect();
+    if ctx.c().is(ClientFlags::MASTER.union(ClientFlags::AOF)) {
+        let removed = ctx.srv.ks.flush_slots(&slots);
+        ctx.srv.ks.effects.dirty += removed as u64;
+        ctx.srv.ks.effects.forced |= target::ALL;
+        machine(ctx, |m, env| m.on_slots_trimmed(&slots, env))?;
+        ctx.srv.review_slots();
+    } else {
+        view(ctx)?.check_trimmable(&slots)?;
+        ctx.srv.trims_first(&slots);
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+/// CLUSTER SYNCSLOTS CONF ... in the stream of our master, which says how it stands with what it imports.
+pub(super) fn conf_of_master(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    for at in (3..args.len()).step_by(2) {
+        let (true, Some(task)) = (is(args.get(at), b"asm-task"), args.get(at + 1)) else { continue };
+        if machine(ctx, |m, env| m.track_task(task, env))? {
+            ctx.srv.review_slots();
+            ctx.srv.ks.effects.forced |= target::ALL;
+        }
+    }
+    ctx.out.ok();
+    Ok(())
 }
 
 // ---- what a target that pulls says before there is a job, or a link of it ----

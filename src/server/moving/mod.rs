@@ -452,7 +452,9 @@ impl Server {
         let (now_ms, compress) = (self.clock.ms(), self.cfg.rdbcompression);
         while let Some(key) = going.keys.get_mut(encoding.at) {
             if self.moving.begins(key) {
-                (encoding.dump, encoding.pieces) = Default::default();
+                let dropped = encoding.begin_anew();
+                going.payloads -= dropped;
+                self.moving.payloads -= dropped;
             }
             let entry = self.ks.dbs[going.from_db].get(&key.name);
             // Keys whose time has come meanwhile are left out.
@@ -477,7 +479,10 @@ impl Server {
                 going.exchange.sent.push(encoding.at);
             }
             encoding.at += 1;
-            (encoding.dump, encoding.pieces) = Default::default();
+            // Of one that has gone meanwhile there may be pieces.
+            let dropped = encoding.begin_anew();
+            going.payloads -= dropped;
+            self.moving.payloads -= dropped;
             if Instant::now() >= deadline && encoding.at < going.keys.len() {
                 return false;
             }
@@ -713,6 +718,12 @@ impl Move {
 }
 
 impl Encoding {
+    /// The next payload begins at its beginning. How many bytes were put together in vain.
+    fn begin_anew(&mut self) -> usize {
+        self.dump = SlicedDump::default();
+        self.pieces.drain(..).map(|piece| piece.len()).sum()
+    }
+
     /// The payload is whole: gives out the command that takes it over.
     fn put_restore(&mut self, out: &mut Outgoing, (verb, key, ttl_ms): (&[u8], &[u8], i64), end: &[&[u8]]) {
         let ttl = ttl_ms.to_string();
@@ -733,5 +744,17 @@ impl Encoding {
         if self.gathered.len() >= PIECE_BYTES {
             out.add(std::mem::take(&mut self.gathered));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_together_in_vain_does_not_count() {
+        let mut encoding = Encoding { pieces: vec![vec![1; 10], vec![2; 5]], ..Encoding::default() };
+        assert_eq!((encoding.begin_anew(), encoding.begin_anew()), (15, 0));
+        assert!(encoding.pieces.is_empty());
     }
 }

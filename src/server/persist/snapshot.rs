@@ -5,7 +5,7 @@
 use crate::config::MaxmemoryPolicy;
 use crate::persist::as_commands::{Place, put_command, put_entry};
 use crate::persist::child::Reporter;
-use crate::persist::load::SLOT_IMPORT;
+use crate::persist::load::{SLOT_IMPORT, SLOT_TASK};
 use crate::persist::rdb::{AuxInfo, Writer};
 use crate::persist::snapshot::{FLUSH_AT, SnapshotOptions, debug_delay, now_s, value_view};
 use crate::server::Server;
@@ -33,6 +33,9 @@ impl Server {
         if !options.aof_base {
             for import in self.imports_text() {
                 writer.aux(SLOT_IMPORT, import.as_bytes())?;
+            }
+            if let Some(task) = self.cluster().and_then(|machine| machine.task_text()) {
+                writer.aux(SLOT_TASK, task.as_bytes())?;
             }
         }
         if !options.exclude_functions {

@@ -18,6 +18,7 @@ mod trim;
 mod walk;
 
 use crate::cluster::slot_migration::{Channel, JobId, JobLink, Order};
+use crate::keyspace::effects::target;
 use crate::net::ClientId;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
@@ -152,13 +153,19 @@ impl Server {
             Order::Close { job } => self.close_migration(job),
             Order::CloseSnapshotLink { job } => self.close_migration_link(job.snapshot()),
             Order::Delete { job, slots } => self.delete_for_job(job, &slots),
-            Order::Propagate(command) => {
-                self.begin_effects();
-                let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-                self.ks.effects.propagate_now(0, &args);
-            }
+            Order::Propagate(command) => self.propagate_of_job(target::ALL, &command),
+            // To one that is about to take over nothing more is told.
+            Order::Tell(_) if self.writes_paused() => {}
+            Order::Tell(command) => self.propagate_of_job(target::REPLICAS, &command),
             Order::Review => self.review_slots(),
         }
+    }
+
+    /// Each by itself: who does not know one of them is not to pass over others.
+    fn propagate_of_job(&mut self, targets: u8, command: &[Vec<u8>]) {
+        self.begin_effects();
+        self.ks.effects.propagate(0, targets, command.iter().map(Vec::as_slice));
+        self.drain_effects();
     }
 
     /// Takes in which slots are hidden and to which writes wait.
@@ -203,7 +210,15 @@ impl Server {
 
     /// Imports that a snapshot told of.
     pub(crate) fn track_imports(&mut self, imports: &[Vec<u8>]) {
-        self.with_cluster(|machine, env| imports.iter().for_each(|text| machine.track_import(text, env)));
+        self.with_cluster(|machine, env| {
+            for text in imports {
+                // A Redis has another form for it.
+                match text.contains(&b':') {
+                    true => _ = machine.track_task(text, env),
+                    false => machine.track_import(text, env),
+                }
+            }
+        });
         self.review_slots();
     }
 
