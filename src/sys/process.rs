@@ -8,8 +8,10 @@ use std::io::{self, Read};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::time::TimeValLike;
 
 use super::os_error;
 
@@ -259,6 +261,20 @@ pub(crate) fn set_cpu_affinity(list: &str) {
     if let Err(error) = outcome {
         log::warn!("Can't run on the processors '{list}': {}", error.desc());
     }
+}
+
+/// The processor time that the calling thread has had.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let used = getrusage(UsageWho::RUSAGE_THREAD).map(|usage| usage.user_time() + usage.system_time());
+    used.map_or(Duration::ZERO, |time| Duration::from_micros(time.num_microseconds().max(0) as u64))
+}
+
+/// When the calling thread wakes, it does not take a processor from whoever is at work there.
+pub(crate) fn let_others_finish() {
+    // SAFETY: zeroes are a value of it: the policy knows no priorities.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: it reads the structure, which outlives the call. A kernel that refuses leaves the thread as it was.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) };
 }
 
 /// Fills a buffer with random bytes of the system, by a call that takes no descriptor; old systems have a file instead.

@@ -30,6 +30,8 @@ const LINGER_MS: i64 = 10_000;
 const MOST_LINGERING: usize = 1024;
 /// Longest sleep with something that has its time.
 const TICK: Duration = Duration::from_millis(100);
+/// How often a thread at work says how much processor time it has had.
+const COUNT_EVERY: Duration = Duration::from_millis(5);
 
 /// What the main thread wants of an I/O thread.
 #[derive(Debug)]
@@ -105,7 +107,7 @@ pub(crate) struct IoThread {
     staged: Mutex<Batch<Order>>,
     orders: Mailbox<Order>,
     reports: Mailbox<Report>,
-    /// Time it was at work, nanoseconds.
+    /// Its processor time, nanoseconds, as of not long ago.
     busy_ns: AtomicU64,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
@@ -144,6 +146,8 @@ impl IoThread {
         };
         let handle = thread::Builder::new().name(format!("io_thd_{}", index + 1)).spawn(move || {
             process::set_cpu_affinity(&cpus);
+            // The more there is to do after a sleep, the less each part of it costs: whoever it is that sends may go on.
+            process::let_others_finish();
             worker.run();
         })?;
         *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
@@ -212,7 +216,7 @@ impl IoThread {
         self.orders.on_the_way() + self.staged().bytes.len()
     }
 
-    /// Time it was at work since it was started.
+    /// The processor time it has had.
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
     }
@@ -352,12 +356,8 @@ impl Worker {
         let mut events = Events::with_capacity(1024);
         let mut orders = Batch::with_room();
         let mut is_stopping = false;
-        let mut was_busy = false;
+        let mut counted = Instant::now();
         while !is_stopping {
-            if was_busy {
-                // Others may go first: the more there is to do after a sleep, the less each part of it costs.
-                thread::yield_now();
-            }
             let sleep = self.sleep_time();
             if let Err(e) = self.poll.poll(&mut events, sleep) {
                 if e.kind() != io::ErrorKind::Interrupted {
@@ -366,7 +366,6 @@ impl Worker {
                 }
                 events.clear();
             }
-            let begun = Instant::now();
             for event in &events {
                 let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 let is_writable = event.is_writable() || event.is_write_closed() || event.is_error();
@@ -383,7 +382,6 @@ impl Worker {
             self.read_unfinished();
             self.post();
             let more = self.shared.orders.take(&mut orders);
-            was_busy = !events.is_empty() || !orders.is_empty();
             is_stopping = self.carry_out(&mut orders);
             for _ in 0..more {
                 self.shared.orders.take(&mut orders);
@@ -392,7 +390,10 @@ impl Worker {
             self.run_handshakes();
             self.end_lingering();
             self.post();
-            self.shared.busy_ns.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            if counted.elapsed() >= COUNT_EVERY {
+                counted = Instant::now();
+                self.shared.busy_ns.store(process::thread_cpu_time().as_nanos() as u64, Ordering::Relaxed);
+            }
         }
     }
 

@@ -2,6 +2,9 @@
 //!
 //! With few busy clients, the main thread serves them itself: a way over another thread costs each request more than it
 //! saves. With many, each link moves to a thread as soon as it is heard of, and comes home in the same way.
+//!
+//! No more threads have links than there is work for: each time a thread wakes, or wakes the main thread, costs as much as
+//! several requests, and the more there is for it to do then, the less that is for each.
 
 use crate::net::io::{Batch, Far, Home, IoThread, Report, Secure};
 use crate::net::listener::reason;
@@ -25,6 +28,11 @@ const SEVERAL_CLIENTS: u32 = 4;
 /// For how many periods clients have to be few before links come home, and what is few.
 const QUIET_PERIODS: u32 = 10;
 const FEW_CLIENTS: usize = 2;
+/// Another thread gets links when one of them was at work for so much of a period, in percent; one fewer has links when
+/// those that are left would have had so much to do each, in so many periods in a row.
+const FULL_PERCENT: u128 = 70;
+const SPARE_PERCENT: u128 = 40;
+const SPARE_PERIODS: u32 = 20;
 /// How often the work of the threads is compared, milliseconds, and what difference is too much.
 const BALANCE_MS: i64 = 1000;
 const IMBALANCE: Duration = Duration::from_millis(200);
@@ -55,10 +63,16 @@ pub(crate) struct IoThreads {
     arrived: Vec<Arrived>,
     links: Vec<usize>,
     busy: Vec<Duration>,
-    /// Links move to the threads.
+    /// Links move to the threads: to the first ones, so many.
     is_spread: bool,
-    /// The number of the period, and when it ends.
+    in_use: usize,
+    /// Periods in a row in which one fewer would have done.
+    spare_periods: u32,
+    /// The time each thread had been at work when the period began.
+    busy_before: Vec<Duration>,
+    /// The number of the period, and when it begins and ends.
     period: u64,
+    period_began_ms: i64,
     period_ends_ms: i64,
     /// The time the main thread had been at work when it began, microseconds.
     worked_us: u64,
@@ -129,11 +143,14 @@ impl IoThreads {
 
     /// The thread a link is best at.
     fn least_loaded(&self) -> usize {
-        (0..self.threads.len()).min_by_key(|at| self.links[*at]).unwrap_or(0)
+        (0..self.in_use).min_by_key(|at| self.links[*at]).unwrap_or(0)
     }
 
     /// Takes note of what a period has shown. `worked_us`: the time the main thread has been at work since it was started.
-    fn end_period(&mut self, now_ms: i64, worked_us: u64, always: bool) {
+    /// Returns the thread that is to have links, too, if one is.
+    fn end_period(&mut self, now_ms: i64, worked_us: u64, always: bool) -> Option<usize> {
+        let elapsed = Duration::from_millis((now_ms - self.period_began_ms).max(1) as u64);
+        self.period_began_ms = now_ms;
         self.period += 1;
         self.period_ends_ms = now_ms + PERIOD_MS;
         let worked = worked_us.saturating_sub(std::mem::replace(&mut self.worked_us, worked_us));
@@ -151,16 +168,38 @@ impl IoThreads {
         if self.is_spread && self.quiet_periods >= QUIET_PERIODS && !always {
             self.is_spread = false;
         }
+        let work: Vec<Duration> = self.threads.iter().zip(&mut self.busy_before).map(since).collect();
+        if always { None } else { self.use_as_needed(elapsed, &work) }
+    }
+
+    /// Settles on how many threads have links, of which each was at work for so much of a period. Returns the one that joins.
+    fn use_as_needed(&mut self, period: Duration, work: &[Duration]) -> Option<usize> {
+        let work = &work[..self.in_use];
+        let percent = |work: Duration| work.as_nanos() * 100 / period.as_nanos();
+        let most = work.iter().copied().max().map_or(0, percent);
+        let of_fewer = SPARE_PERCENT * (work.len() as u128 - 1);
+        if most >= FULL_PERCENT {
+            self.spare_periods = 0;
+            if self.in_use < self.links.len() {
+                self.in_use += 1;
+                return Some(self.in_use - 1);
+            }
+        } else if percent(work.iter().sum()) < of_fewer {
+            self.spare_periods += 1;
+            if self.spare_periods >= SPARE_PERIODS {
+                self.spare_periods = 0;
+                self.in_use -= 1;
+            }
+        } else {
+            self.spare_periods = 0;
+        }
+        None
     }
 
     /// The threads that had most and least to do since this was asked last, and the part of the first one's links that
     /// should move to the other; if that is worth it.
     fn imbalance(&mut self) -> Option<(usize, usize, usize)> {
-        let mut work = Vec::with_capacity(self.threads.len());
-        for (thread, before) in self.threads.iter().zip(&mut self.busy) {
-            let busy = thread.busy();
-            work.push(busy.saturating_sub(std::mem::replace(before, busy)));
-        }
+        let work: Vec<Duration> = self.threads.iter().zip(&mut self.busy).take(self.in_use).map(since).collect();
         let most = (0..work.len()).max_by_key(|at| work[*at])?;
         let least = (0..work.len()).min_by_key(|at| work[*at])?;
         let difference = work[most] - work[least];
@@ -171,6 +210,12 @@ impl IoThreads {
         let count = (self.links[most] as f64 * share) as usize;
         (count > 0).then_some((most, least, count))
     }
+}
+
+/// How long a thread was at work since this was asked last.
+fn since((thread, before): (&Arc<IoThread>, &mut Duration)) -> Duration {
+    let busy = thread.busy();
+    busy.saturating_sub(std::mem::replace(before, busy))
 }
 
 /// Whether a client's connection may move away from the main thread.
@@ -195,7 +240,9 @@ impl Server {
         self.io.arrived.resize_with(count, Arrived::default);
         self.io.links.resize(count, 0);
         self.io.busy.resize(count, Duration::ZERO);
+        self.io.busy_before.resize(count, Duration::ZERO);
         self.io.is_spread = count > 0 && self.cfg.io_threads_always_active;
+        self.io.in_use = if self.io.is_spread { count } else { count.min(1) };
         Ok(())
     }
 
@@ -348,7 +395,10 @@ impl Server {
         let now_ms = self.clock.mono_ms();
         if now_ms >= self.io.period_ends_ms {
             let worked_us = self.admin.metrics.cycles_us;
-            self.io.end_period(now_ms, worked_us, self.cfg.io_threads_always_active);
+            let joins = self.io.end_period(now_ms, worked_us, self.cfg.io_threads_always_active);
+            if let Some(thread) = joins {
+                self.give_share(thread);
+            }
         }
         if now_ms >= self.io.next_balance_ms {
             self.io.next_balance_ms = now_ms + BALANCE_MS;
@@ -406,6 +456,8 @@ impl Server {
         }
         if !io.is_spread {
             far.move_to(Home::Main);
+        } else if far.home() >= io.in_use {
+            far.move_to(Home::Thread(io.least_loaded()));
         }
         if c.flags.has(ClientFlags::CLOSE_ASAP.union(ClientFlags::CLOSE_AFTER_REPLY)) {
             // Nobody wants it any more.
@@ -478,19 +530,25 @@ impl Server {
     /// Moves links from a thread that has much more to do than another.
     fn balance_links(&mut self) {
         let Some((from, to, count)) = self.io.imbalance() else { return };
-        let period = self.io.period;
-        let mut left = count;
-        for c in self.clients.iter_mut() {
-            if let Some(Conn::Far(far)) = &mut c.link.conn
-                && left > 0
-                && far.home() == from
-                && far.moving_to.is_none()
-                && far.heard_in + 1 >= period
-            {
-                far.move_to(Home::Thread(to));
-                left -= 1;
-            }
+        self.move_busy_links(from, to, count);
+    }
+
+    /// Gives a thread that had no links its share of those of each other one.
+    fn give_share(&mut self, to: usize) {
+        for from in 0..to {
+            self.move_busy_links(from, to, self.io.links[from] / (to + 1));
         }
+    }
+
+    /// Moves so many links that were heard of lately.
+    fn move_busy_links(&mut self, from: usize, to: usize, count: usize) {
+        let period = self.io.period;
+        let is_busy = |far: &&mut Box<Far>| far.home() == from && far.moving_to.is_none() && far.heard_in + 1 >= period;
+        let far = self.clients.iter_mut().filter_map(|c| match &mut c.link.conn {
+            Some(Conn::Far(far)) => Some(far),
+            _ => None,
+        });
+        far.filter(is_busy).take(count).for_each(|far| far.move_to(Home::Thread(to)));
     }
 
     /// Input of a client stands in its query buffer: it runs with that of others.
@@ -506,5 +564,49 @@ impl Server {
         if self.clients.to_run.len() >= ahead::CLIENTS {
             self.run_inputs(ahead);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(50);
+
+    fn work(ms: &[u64]) -> Vec<Duration> {
+        ms.iter().copied().map(Duration::from_millis).collect()
+    }
+
+    #[test]
+    fn as_many_threads_have_links_as_there_is_work_for() {
+        let mut io = IoThreads { links: vec![0; 3], in_use: 1, ..IoThreads::default() };
+        assert_eq!(io.use_as_needed(PERIOD, &work(&[34, 0, 0])), None);
+        assert_eq!(io.use_as_needed(PERIOD, &work(&[35, 0, 0])), Some(1));
+        assert_eq!(io.use_as_needed(PERIOD, &work(&[10, 36, 0])), Some(2));
+        assert_eq!((io.use_as_needed(PERIOD, &work(&[50, 50, 50])), io.in_use), (None, 3));
+        // A longer period has more work in it.
+        assert_eq!((io.use_as_needed(2 * PERIOD, &work(&[34, 34, 34])), io.in_use), (None, 3));
+    }
+
+    #[test]
+    fn a_thread_is_left_out_when_the_others_would_not_feel_it() {
+        let mut io = IoThreads { links: vec![0; 2], in_use: 2, ..IoThreads::default() };
+        for _ in 0..3 * SPARE_PERIODS {
+            // As much as one could do, but then it would have to come back soon.
+            assert_eq!((io.use_as_needed(PERIOD, &work(&[10, 10])), io.in_use), (None, 2));
+        }
+        for _ in 1..SPARE_PERIODS {
+            assert_eq!((io.use_as_needed(PERIOD, &work(&[9, 10])), io.in_use), (None, 2));
+        }
+        io.use_as_needed(PERIOD, &work(&[20, 10]));
+        for left in (0..SPARE_PERIODS).rev() {
+            assert_eq!(io.in_use, 2);
+            io.use_as_needed(PERIOD, &work(&[2, 0]));
+            assert_eq!(io.in_use == 1, left == 0);
+        }
+        for _ in 0..3 * SPARE_PERIODS {
+            io.use_as_needed(PERIOD, &work(&[0, 0]));
+        }
+        assert_eq!(io.in_use, 1);
     }
 }
