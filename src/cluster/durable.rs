@@ -387,11 +387,11 @@ impl Cluster {
         self.my_record().map_or(0, |record| record.copies).max(self.config.durable_acks) as usize
     }
 
-    fn tell(&mut self, to: NodeKey, message: &Message, env: &Env) {
+    pub(super) fn tell(&mut self, to: NodeKey, message: &Message, env: &Env) {
         self.tell_all(&[to], message, env);
     }
 
-    fn tell_all(&mut self, to: &[NodeKey], message: &Message, env: &Env) {
+    pub(super) fn tell_all(&mut self, to: &[NodeKey], message: &Message, env: &Env) {
         self.send_module(to, MODULE_ID, message.encode(), env);
     }
 
@@ -414,6 +414,8 @@ impl Cluster {
                 }
             }
             Message::TakeOver { forced } => self.on_take_over(sender, forced, env),
+            Message::Denied { epoch } => self.on_denied(sender, epoch),
+            Message::Withdrawn { epoch } => self.on_withdrawn(sender, epoch, env),
         }
     }
 
@@ -543,7 +545,10 @@ impl Cluster {
         let replicas = self.myself().replicas.iter().copied();
         let unaware = replicas.filter(|key| !self.durable.confirmations.contains_key(&self.nodes[*key].id));
         let unaware: Vec<NodeKey> = unaware.collect();
-        self.tell_all(&unaware, &Message::Lead(lead), env);
+        // One that has restarted from what it had long ago may have confirmed more before than it has now: whatever that was,
+        // we have it by now.
+        let start = env.repl_offset.max(lead.start);
+        self.tell_all(&unaware, &Message::Lead(Lead { start, ..lead }), env);
     }
 
     /// Who has promised itself beyond this epoch confirms nothing to us.
@@ -727,7 +732,13 @@ impl Cluster {
 
     fn on_lead(&mut self, sender: NodeKey, lead: Lead, env: &Env) {
         if self.myself().replica_of == Some(sender) {
-            self.durable.follows = Some((sender, lead));
+            // What was told first is enough, and one that is behind is not to run after what is written meanwhile.
+            let is_known = |(master, known): (NodeKey, Lead)| {
+                master == sender && (known.lineage, known.stream) == (lead.lineage, lead.stream)
+            };
+            if !self.durable.follows.is_some_and(is_known) {
+                self.durable.follows = Some((sender, lead));
+            }
             self.follow_lead(env);
             let epoch = self.my_promise();
             if epoch > lead.lineage.epoch {

@@ -11,13 +11,17 @@
 //!
 //! Speed: the request follows a FAIL message on the same links, so every voter knows of the failure when it gets the
 //! request, and the best replica asks at once. The others keep the delays of Redis. If several masters failed, the
-//! replicas of each take other epochs, so that their elections do not take each other's votes.
+//! replicas of each take other epochs, so that their elections do not take each other's votes. What siblings do that ask at the
+//! same time is in `rivals`.
 
-use std::collections::BTreeSet;
+mod rivals;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header, MFLAG_FORCE_ACK};
 use super::{Cluster, Env, LinkId};
+use rivals::Rival;
 
 /// The delay of a replica that is not the best, besides a second for each better one and a random part of
 /// [`JITTER_MS`].
@@ -34,8 +38,10 @@ const MASTER_DELAY_MS: i64 = 10;
 /// An election that met another one is repeated in a new epoch after a random time of this order, doubled each time.
 const CONTENTION_MS: i64 = 60;
 /// If there are only elections in greater epochs, this much later, or after the last vote: it is Redis nodes alone that
-/// may have no vote left.
+/// may have no vote left. Doubled each time, at most so often: a new epoch gives up the votes of the last one, and masters with
+/// too little of the processor to keep their leases vote one by one, whenever they have one.
 const OVERTAKEN_MS: i64 = 500;
+const MOST_DOUBLINGS: u32 = 4;
 /// How many votes a master remembers besides the greatest epoch.
 const REMEMBERED_VOTES: usize = 4096;
 /// The reason why a replica does not fail over is logged at most this often.
@@ -116,8 +122,17 @@ pub(super) struct Election {
     first_asked_ms: i64,
     epoch: u64,
     votes: BTreeSet<NodeId>,
-    /// Another replica asked for votes in the same epoch, or another one of our master: votes for us may be gone. Or our
-    /// master has an epoch that this one does not beat.
+    /// The voters that have promised themselves to siblings.
+    denied: BTreeSet<NodeId>,
+    /// The siblings that have asked for votes since we did.
+    rivals: BTreeMap<NodeId, Rival>,
+    /// The greatest epoch that was given up, and how often one was.
+    withdrawn: u64,
+    withdrawals: u32,
+    /// How many attempts there were for this master, this one included.
+    attempts: u32,
+    /// Votes may be gone to another replica, or our master has an epoch that this one does not beat: they are to be asked for
+    /// in a new epoch.
     contended: bool,
     /// When the last vote came.
     last_vote_ms: i64,
@@ -147,8 +162,7 @@ impl Cluster {
             self.log_cant_failover(CantFailover::DataAge, env);
             return;
         }
-        let expires_after = self.election_ms();
-        let Some(at_ms) = self.election.at_ms.filter(|at| now - at <= self.election_lasts_ms()) else {
+        let Some(at_ms) = self.election.at_ms.filter(|_| now - self.began_ms() <= self.election_lasts_ms()) else {
             self.schedule_election(master, env);
             return;
         };
@@ -161,25 +175,46 @@ impl Cluster {
             self.log_cant_failover(CantFailover::WaitingDelay, env);
             return;
         }
-        if now - at_ms > expires_after {
-            self.log_cant_failover(CantFailover::Expired, env);
-            return;
+        match self.election.asked {
+            true => self.go_on_with_election(master, env),
+            false if now - at_ms > self.election_ms() => self.log_cant_failover(CantFailover::Expired, env),
+            false => self.ask_for_votes(master, env),
         }
-        if !self.election.asked {
-            self.ask_for_votes(master, env);
-        } else if self.election.votes.len() >= self.quorum() && self.still_stands() {
+    }
+
+    /// Wins the election that was begun, repeats it or gives it up, as due.
+    fn go_on_with_election(&mut self, master: NodeKey, env: &Env) {
+        let (now, has_rivals) = (env.now_ms, !self.election.rivals.is_empty());
+        let is_over = now - self.began_ms() > self.election_ms();
+        let may_repeat = has_rivals || self.election.at_ms.is_some_and(|at_ms| now - at_ms <= self.election_ms());
+        if !is_over && self.election.votes.len() >= self.quorum() && self.still_stands() {
             self.win_election(env);
-        } else if now >= self.retry_ms() {
+        } else if self.is_in_vain(is_over, env) {
+            self.withdraw(env);
+        } else if is_over && !has_rivals {
+            self.log_cant_failover(CantFailover::Expired, env);
+        } else if is_over || (may_repeat && now >= self.retry_ms()) {
             self.election.retries += 1;
             self.ask_for_votes(master, env);
         } else {
-            self.wake_at(self.retry_ms());
-            self.on_supported(env);
-            self.ask_again(env);
+            if may_repeat {
+                self.wake_at(self.retry_ms());
+            }
+            if !self.gives_way() {
+                self.on_supported(env);
+                self.ask_again(env);
+            }
             let waits_for_support = self.election.waits_for_support;
             let reason = if waits_for_support { CantFailover::WaitingSupport } else { CantFailover::WaitingVotes };
             self.log_cant_failover(reason, env);
         }
+    }
+
+    /// When the election began that is under way: each epoch is one of its own, as votes count for so long after they were first
+    /// asked for in it. Where support is needed a candidate is to look anew who has most.
+    fn began_ms(&self) -> i64 {
+        let first_asked_ms = (self.election.asked && !self.needs_support()).then_some(self.election.first_asked_ms);
+        first_asked_ms.or(self.election.at_ms).unwrap_or(0)
     }
 
     /// Why this replica is not to ask for votes, if it is so.
@@ -198,8 +233,12 @@ impl Cluster {
     fn retry_ms(&self) -> i64 {
         let election = &self.election;
         match election.contended {
+            _ if self.gives_way() => i64::MAX,
             true => election.retry_ms,
-            false if self.current_epoch > election.epoch => election.retry_ms.max(election.last_vote_ms) + OVERTAKEN_MS,
+            false if self.current_epoch > election.epoch => {
+                let doublings = (election.retries + election.attempts.saturating_sub(1)).min(MOST_DOUBLINGS);
+                election.retry_ms.max(election.last_vote_ms) + (OVERTAKEN_MS << doublings)
+            }
             false => i64::MAX,
         }
     }
@@ -229,7 +268,9 @@ impl Cluster {
         } else {
             FIXED_DELAY_MS + self.rng.i64(0..JITTER_MS) + rank as i64 * RANK_DELAY_MS
         };
-        self.election = Election { at_ms: Some(now + delay), rank, ties, ..Election::default() };
+        let Election { withdrawn, withdrawals, attempts, .. } = self.election;
+        let (at_ms, attempts) = (Some(now + delay), attempts + 1);
+        self.election = Election { at_ms, rank, ties, withdrawn, withdrawals, attempts, ..Election::default() };
         self.wake_at(now + delay);
         log::info!("Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).", env.repl_offset);
         // So that the others know their rank.
@@ -308,6 +349,7 @@ impl Cluster {
         self.election.first_asked_ms = env.now_ms;
         self.election.contended = false;
         self.election.votes.clear();
+        self.election.denied.clear();
         self.election.supporters.clear();
         let patience = CONTENTION_MS << self.election.retries.min(5);
         self.election.retry_ms = env.now_ms + patience + self.rng.i64(0..patience);
@@ -325,7 +367,7 @@ impl Cluster {
             self.ask_for_support(epoch, env);
             self.on_supported(env);
         } else {
-            let mflags = self.request_flags();
+            let mflags = self.request_flags(env);
             self.broadcast(&Body::AuthRequest, mflags, env);
         }
         self.save_synced();
@@ -364,23 +406,13 @@ impl Cluster {
     /// Asks for votes in the epoch of the election: a vote in the greatest one would not count, and another candidate may
     /// need it.
     fn send_request(&mut self, links: &[LinkId], env: &Env) {
-        let header = Header { current_epoch: self.election.epoch, ..self.header(self.request_flags(), env) };
+        let header = Header { current_epoch: self.election.epoch, ..self.header(self.request_flags(env), env) };
         self.send_packet(links, &header, &Body::AuthRequest);
     }
 
     /// Whether we have not promised ourselves to another candidate since.
     fn still_stands(&self) -> bool {
         !self.needs_support() || self.stands_in(self.election.epoch)
-    }
-
-    /// Another candidate of our shard is supported: its election is to end first. Two by turns would split the votes again and
-    /// again.
-    pub(super) fn yield_election(&mut self, env: &Env) {
-        if self.is_replica() && self.election.at_ms.is_some() && !self.manual.in_progress() {
-            let at_ms = env.now_ms + self.election_ms() + self.rng.i64(0..JITTER_MS);
-            self.election = Election { at_ms: Some(at_ms), rank: self.election.rank, ..Election::default() };
-            self.wake_at(at_ms);
-        }
     }
 
     /// A sibling stands in the same epoch: neither supports the other.
@@ -391,8 +423,9 @@ impl Cluster {
         }
     }
 
-    fn request_flags(&self) -> u8 {
-        if self.manual.in_progress() { MFLAG_FORCE_ACK } else { 0 }
+    /// A manual failover for which the master is still to stop writing asks for nothing that another election could not.
+    fn request_flags(&self, env: &Env) -> u8 {
+        if self.manual.may_win(env.now_ms) { MFLAG_FORCE_ACK } else { 0 }
     }
 
     fn repeat_after_ms(&self) -> i64 {
@@ -431,6 +464,8 @@ impl Cluster {
             self.election.last_vote_ms = env.now_ms;
             self.todo.failover = true;
             self.take_in_grant(sender, self.election.first_asked_ms, env);
+        } else {
+            self.answer_stale_vote(sender, header.current_epoch, env);
         }
     }
 
@@ -504,11 +539,7 @@ impl Cluster {
 
     pub(super) fn on_vote_request(&mut self, candidate: NodeKey, header: &Header, env: &Env) {
         let epoch = header.current_epoch;
-        let is_rival = epoch == self.election.epoch || self.is_sibling(candidate);
-        if self.election.asked && candidate != self.myself && is_rival {
-            self.election.contended = true;
-            self.wake_at(self.election.retry_ms);
-        }
+        self.note_request(candidate, header, env);
         // Only masters with slots have a vote.
         if !self.myself().is_voter() {
             return;
@@ -516,7 +547,10 @@ impl Cluster {
         let node = &self.nodes[candidate];
         let who = format!("{} ({})", node.id, node.human_name);
         match self.check_vote_request(candidate, header, env) {
-            Err(why) => log::warn!("Failover auth denied to {who}: {why}"),
+            Err(why) => {
+                log::warn!("Failover auth denied to {who}: {why}");
+                self.tell_if_promised_to_sibling(candidate, epoch, env);
+            }
             Ok(master) => {
                 self.grant_vote(candidate, master, epoch, env);
                 log::info!("Failover auth granted to {who} for epoch {epoch}");
@@ -584,7 +618,7 @@ impl Cluster {
         // Its request shows that it works, and a replica's failure is cleared at once.
         self.nodes[candidate].flags.clear(NodeFlags::PFAIL);
         if self.nodes[candidate].failed() {
-            self.clear_failure_if_possible(candidate, env);
+            self.clear_failure_if_possible(candidate, true, env);
         }
         self.save_synced();
         // We may have no link yet to a candidate that has just come back, and a vote that does not arrive is lost for
@@ -638,14 +672,14 @@ mod tests {
     use super::super::{Action, ClusterConfig, wire};
     use super::*;
 
-    const START_MS: i64 = 1_000_000;
-    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-    const C: &str = "cccccccccccccccccccccccccccccccccccccccc";
-    const D: &str = "dddddddddddddddddddddddddddddddddddddddd";
+    pub(super) const START_MS: i64 = 1_000_000;
+    pub(super) const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    pub(super) const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    pub(super) const C: &str = "cccccccccccccccccccccccccccccccccccccccc";
+    pub(super) const D: &str = "dddddddddddddddddddddddddddddddddddddddd";
 
     /// The node `me` of three masters, of which the first failed, and a replica of that one.
-    fn cluster(me: &str, current_epoch: u64) -> Cluster {
+    pub(super) fn cluster(me: &str, current_epoch: u64) -> Cluster {
         let text: String = [
             (A, "master,fail - 0 0 1 connected 0-5460"),
             (B, "master - 0 0 2 connected 5461-10922"),
@@ -660,7 +694,7 @@ mod tests {
         Cluster::from_nodes_conf(config, 1, START_MS, &text).unwrap()
     }
 
-    fn env(now_ms: i64) -> Env<'static> {
+    pub(super) fn env(now_ms: i64) -> Env<'static> {
         Env { repl_offset: 1, replicating: true, master_link_up: true, ..Env::at(now_ms) }
     }
 
@@ -742,7 +776,7 @@ mod tests {
         assert_eq!((acks, voter.current_epoch, voter.last_vote_epoch), (vec![8], 50, 8));
     }
 
-    fn key(c: &Cluster, id: &str) -> NodeKey {
+    pub(super) fn key(c: &Cluster, id: &str) -> NodeKey {
         c.nodes.find(&NodeId::parse(id.as_bytes()).unwrap()).unwrap()
     }
 
@@ -833,7 +867,7 @@ mod tests {
         let (voter, before) = (key(&replica, B), replica.retry_ms());
         let header = Header { current_epoch: 10, ..cluster(B, 11).header(0, &env(now_ms)) };
         replica.on_vote(voter, &header, &env(now_ms + 400));
-        assert_eq!(replica.retry_ms(), now_ms + 400 + OVERTAKEN_MS);
+        assert_eq!(replica.retry_ms(), now_ms + 400 + 2 * OVERTAKEN_MS);
         assert!(before < replica.retry_ms());
         // Who won votes in no epoch up to its own.
         replica.win_election(&env(now_ms + 400));
@@ -905,6 +939,19 @@ mod tests {
                 replica.advance_election(&env(now_ms + later_ms));
                 assert_eq!(replica.election.at_ms, Some(now_ms + delay_ms), "{digit} {offset}");
             }
+        }
+    }
+
+    /// It may still reach a master that the others do not.
+    #[test]
+    fn a_replica_takes_its_master_back_when_that_serves_or_nobody_misses_it() {
+        for (serves, is_missed, is_back) in [(true, true, true), (false, true, false), (false, false, true)] {
+            let mut replica = cluster(D, 5);
+            let (master, voter, now_ms) = (key(&replica, A), key(&replica, B), START_MS + 5000);
+            replica.nodes[master].fail_time_ms = START_MS;
+            replica.note_opinion(master, voter, is_missed, &env(now_ms));
+            replica.clear_failure_if_possible(master, serves, &env(now_ms));
+            assert_eq!(replica.nodes[master].healthy(), is_back, "{serves} {is_missed}");
         }
     }
 

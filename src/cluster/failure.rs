@@ -475,10 +475,12 @@ impl Cluster {
 
     /// Clears the failure of a node that answers again. For replicas and masters without slots at once; for a master
     /// with slots only when it is clear that nobody took them over: not while we do not know the result of an election
-    /// in which we voted.
-    pub(super) fn clear_failure_if_possible(&mut self, key: NodeKey, env: &Env) {
+    /// in which we voted. A replica that still reaches its master, which says that it does not serve (`serves`), stays ready to
+    /// take its place while others cannot reach it.
+    pub(super) fn clear_failure_if_possible(&mut self, key: NodeKey, serves: bool, env: &Env) {
         let undo_after = self.config.node_timeout_ms * FAIL_UNDO;
-        let undecided = self.vote_is_open(key);
+        let is_missed = !serves && self.myself().replica_of == Some(key) && self.is_doubted_by_voter(key, env.now_ms);
+        let undecided = is_missed || self.vote_is_open(key);
         let node = &mut self.nodes[key];
         if node.is_replica() || node.slot_count == 0 {
             log::info!(
@@ -510,16 +512,22 @@ impl Cluster {
         let master = self.is_master();
         // Counted from here and not from the start of the process, so that loading the data does not count.
         let started_ms = *self.started_ms.get_or_insert(now);
-        self.size = self.nodes.iter().filter(|(_, n)| n.is_voter()).count();
-        let reachable = self.nodes.iter().filter(|(_, n)| n.is_voter() && n.healthy()).count();
-        let heard = |n: &Node| n.data_received_ms >= self.awake_ms || n.flags.has(NodeFlags::MYSELF);
-        let heard = self.nodes.iter().filter(|(_, n)| n.is_voter() && n.healthy() && heard(n)).count();
+        // Once over all nodes: there may be many, of which news comes in many packets.
+        let (mut size, mut reachable, mut heard, mut served) = (0, 0, 0, 0);
+        for (_, n) in self.nodes.iter() {
+            served += if n.failed() { 0 } else { n.slot_count };
+            size += usize::from(n.is_voter());
+            let is_reached = n.is_voter() && n.healthy();
+            reachable += usize::from(is_reached);
+            let is_heard = n.data_received_ms >= self.awake_ms || n.flags.has(NodeFlags::MYSELF);
+            heard += usize::from(is_reached && is_heard);
+        }
+        self.size = size;
 
         if master && !self.state_ok && now - started_ms < WRITABLE_DELAY_MS {
             self.wake_at(started_ms + WRITABLE_DELAY_MS);
             return;
         }
-        let served: usize = self.nodes.iter().filter(|(_, n)| !n.failed()).map(|(_, n)| n.slot_count).sum();
         let covered = !self.config.require_full_coverage || served == SLOT_COUNT;
         let majority = reachable >= self.quorum();
         if !majority {

@@ -221,7 +221,7 @@ impl Cluster {
         if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
             self.take_in_answer(link, key, self.is_doubted(gossip), env);
             self.note_answer_as_told(link, header);
-            self.pong_arrived(key, env);
+            self.pong_arrived(key, header.state_ok, env);
         }
         let Some(key) = sender else { return };
         self.take_in_role(key, header, env);
@@ -288,7 +288,7 @@ impl Cluster {
             node.flags.clear(NodeFlags::HANDSHAKE);
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
             self.note_name(link, key);
-            self.welcome(key);
+            self.welcome(key, env);
             // In a cluster of two nobody could tell us again.
             self.save_soon();
         } else if self.nodes[key].id != header.sender {
@@ -314,7 +314,7 @@ impl Cluster {
         self.save_later();
     }
 
-    fn pong_arrived(&mut self, key: NodeKey, env: &Env) {
+    fn pong_arrived(&mut self, key: NodeKey, serves: bool, env: &Env) {
         let node = &mut self.nodes[key];
         node.pong_received_ms = env.now_ms;
         node.ping_sent_ms = 0;
@@ -324,7 +324,7 @@ impl Cluster {
             node.flags.clear(NodeFlags::PFAIL);
             self.todo.state = true;
         } else if node.failed() {
-            self.clear_failure_if_possible(key, env);
+            self.clear_failure_if_possible(key, serves, env);
         }
     }
 
@@ -449,12 +449,12 @@ impl Cluster {
         if node.failed() {
             node.fail_time_ms = env.now_ms;
         }
-        self.welcome(key);
+        self.welcome(key, env);
     }
 
     /// Tells others of a node that has become known.
-    fn welcome(&mut self, key: NodeKey) {
-        self.newcomers.push(key);
+    fn welcome(&mut self, key: NodeKey, env: &Env) {
+        self.newcomers.push_back((key, env.now_ms));
         self.todo.newcomers = true;
     }
 
@@ -669,9 +669,13 @@ impl Cluster {
     /// So many random nodes; and every node we cannot reach, so that failures spread soon.
     pub(super) fn gossip_section(&mut self, wanted: usize, env: &Env) -> Vec<Gossip> {
         let start = self.rng.usize(..self.nodes.len());
-        self.newcomers.retain(|key| env.now_ms - self.nodes[*key].created_ms < NEWCOMER_MS);
+        // While a large cluster forms there are many, and many packets to tell of them.
+        while self.newcomers.front().is_some_and(|(_, since_ms)| env.now_ms - since_ms >= NEWCOMER_MS) {
+            self.newcomers.pop_front();
+        }
         let (most, first) = (MOST_NEWCOMERS.min(wanted * MOST_NEWCOMERS), self.rng.usize(..=self.newcomers.len()));
-        let newcomers = self.newcomers[first..].iter().chain(&self.newcomers[..first]).take(most);
+        let newcomers =
+            self.newcomers.range(first..).chain(self.newcomers.range(..first)).map(|(key, _)| key).take(most);
         let mut doubtful = std::mem::take(&mut self.doubtful);
         // Also of one that is not doubtful at the moment: what makes a vote open may change until the election is over.
         let may_become = |n: &Node| n.voted_ms != 0 && env.now_ms - n.voted_ms <= self.election_lasts_ms();

@@ -97,12 +97,7 @@ impl Cluster {
         for (key, n) in self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter()) {
             voters += 1;
             // The grant of a node that may have been replaced does not count.
-            let counts = |(doubter, said_ms): &(NodeKey, i64)| {
-                let n = &self.nodes[*doubter];
-                n.is_voter() && !n.failed() && now_ms - said_ms <= self.term_ms() * OPINION_TERMS
-            };
-            let doubted = n.failed_by.iter().any(counts);
-            if !n.failed() && !self.vote_is_open(key) && !doubted {
+            if !n.failed() && !self.vote_is_open(key) && !self.is_doubted_by_voter(key, now_ms) {
                 grants.push(n.granted_ms);
             }
         }
@@ -115,6 +110,14 @@ impl Cluster {
         }
         let (_, oldest, _) = grants.select_nth_unstable_by(needed - 1, |a, b| b.cmp(a));
         *oldest + self.lease_ms()
+    }
+
+    /// Whether a master with slots, which works, has said lately that it considers this node failed.
+    pub(super) fn is_doubted_by_voter(&self, key: NodeKey, now_ms: i64) -> bool {
+        self.nodes[key].failed_by.iter().any(|(doubter, said_ms)| {
+            let n = &self.nodes[*doubter];
+            n.is_voter() && !n.failed() && now_ms - said_ms <= self.term_ms() * OPINION_TERMS
+        })
     }
 
     /// Updates the lease after a change. A granted lease stands until its end: adding a master, for example, does not

@@ -46,7 +46,7 @@ mod sim;
 pub(crate) mod slot_migration;
 pub(crate) mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
@@ -427,8 +427,8 @@ pub(crate) struct Cluster {
     saved_ms: i64,
     /// The nodes that every packet may have to tell of, see `gossip`.
     doubtful: Vec<NodeKey>,
-    /// The nodes that have become known lately, and when we last told others of such.
-    newcomers: Vec<NodeKey>,
+    /// The nodes that have become known lately, and since when; and when we last told others of such.
+    newcomers: VecDeque<(NodeKey, i64)>,
     newcomers_told_ms: i64,
     /// When our role is to be announced a second time; 0: it is not.
     announce_again_ms: i64,
@@ -497,7 +497,7 @@ impl Cluster {
             todo: Todo { save: true, fsync: true, ..Todo::default() },
             saved_ms: 0,
             doubtful: Vec::new(),
-            newcomers: Vec::new(),
+            newcomers: VecDeque::new(),
             newcomers_told_ms: 0,
             announce_again_ms: 0,
             dropped_channels: None,
@@ -685,7 +685,7 @@ impl Cluster {
         self.importing.retain(|_, n| *n != key);
         self.unbind_all(key);
         self.doubtful.retain(|n| *n != key);
-        self.newcomers.retain(|n| *n != key);
+        self.newcomers.retain(|(n, _)| *n != key);
         self.forget_durable(key);
         self.forget_forming(key);
         self.nodes.for_each_mut(|n| {

@@ -3,6 +3,7 @@
 //! Invariant: a [`NodeKey`] in use anywhere in the machine names a node in the table; only `Cluster::remove_node` takes
 //! a node out, and it clears every reference first.
 
+use std::cell::Cell;
 use std::fmt;
 
 use super::LinkId;
@@ -362,6 +363,8 @@ pub(crate) struct NodeTable {
     /// latest, and whether that is worth a turn of its own.
     look_ms: Vec<i64>,
     wake_ms: Vec<i64>,
+    /// The least of the latter, which is asked for in every turn; `None`: it may have become greater.
+    next_wake_ms: Cell<Option<i64>>,
 }
 
 impl NodeTable {
@@ -438,11 +441,15 @@ impl NodeTable {
         self.look_at(key, at_ms);
         let due = &mut self.wake_ms[Self::index(key)];
         *due = at_ms.min(*due);
+        self.next_wake_ms.set(self.next_wake_ms.get().map(|next| next.min(at_ms)));
     }
 
     /// What it was to be looked at for on time has come about.
     pub(crate) fn forget_wake(&mut self, key: NodeKey) {
-        self.wake_ms[Self::index(key)] = i64::MAX;
+        let due = std::mem::replace(&mut self.wake_ms[Self::index(key)], i64::MAX);
+        if due < i64::MAX && self.next_wake_ms.get() == Some(due) {
+            self.next_wake_ms.set(None);
+        }
     }
 
     /// It is to be looked at when it is said anew.
@@ -464,7 +471,10 @@ impl NodeTable {
 
     /// When the first is to be looked at on time.
     pub(crate) fn next_wake_ms(&self) -> i64 {
-        self.wake_ms.iter().copied().min().unwrap_or(i64::MAX)
+        let next = || self.wake_ms.iter().copied().min().unwrap_or(i64::MAX);
+        let next_ms = self.next_wake_ms.get().unwrap_or_else(next);
+        self.next_wake_ms.set(Some(next_ms));
+        next_ms
     }
 
     /// The keys in order of id, beginning with the one at this position and going round.
@@ -538,5 +548,26 @@ mod tests {
         assert_eq!((t.find(&a), t.find(&b), t.find(&c)), (Some(ka), None, Some(kb)));
         assert_eq!(t.remove(ka).id, a);
         assert_eq!((t.len(), t.find(&a)), (1, None));
+    }
+
+    #[test]
+    fn the_first_to_be_woken_for_is_known_whatever_changes() {
+        let mut t = NodeTable::default();
+        let keys: Vec<NodeKey> =
+            some_ids(3).into_iter().map(|id| t.insert(Node::new(id, id, NodeFlags::MASTER, 5))).collect();
+        assert_eq!(t.next_wake_ms(), i64::MAX);
+        keys.iter().zip([70, 50, 60]).for_each(|(key, at_ms)| t.wake_for(*key, at_ms));
+        assert_eq!(t.next_wake_ms(), 50);
+        t.wake_for(keys[1], 55);
+        t.forget_wake(keys[0]);
+        assert_eq!(t.next_wake_ms(), 50);
+        t.looked_at(keys[1]);
+        assert_eq!(t.next_wake_ms(), 60);
+        t.wake_for(keys[0], 40);
+        assert_eq!(t.next_wake_ms(), 40);
+        t.remove(keys[0]);
+        assert_eq!(t.next_wake_ms(), 60);
+        t.remove(keys[2]);
+        assert_eq!(t.next_wake_ms(), i64::MAX);
     }
 }

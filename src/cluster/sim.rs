@@ -456,7 +456,9 @@ impl Sim {
                 Action::SaveConfig { .. } => {
                     saved = true;
                     self.nodes[no].sent.saves += 1;
-                    self.nodes[no].conf = self.cluster(no).nodes_conf();
+                    if !self.is_large() {
+                        self.nodes[no].conf = self.cluster(no).nodes_conf();
+                    }
                 }
                 Action::Connect { link, ip, port } => {
                     assert_eq!(port, 16379);
@@ -533,7 +535,12 @@ impl Sim {
             self.nodes[no].doomed = None;
             return;
         }
+        let is_large = self.is_large();
         let node = &mut self.nodes[no];
+        // To write it out whenever it is saved would take much of the time.
+        if let Some(c) = node.cluster.as_ref().filter(|_| is_large) {
+            node.conf = c.nodes_conf();
+        }
         node.data.crash();
         node.cluster = None;
         node.wake_ms = i64::MAX;

@@ -1,4 +1,4 @@
-//! What nodes say to each other about durable acknowledgements: messages between modules, as far as the bus is
+//! What nodes say to each other about durable acknowledgements and elections: messages between modules, as far as the bus is
 //! concerned, which a node without this knows to ignore.
 //!
 //! Integers are big endian; an id is its 40 characters; a list is a count of two bytes and its ids.
@@ -29,6 +29,10 @@ pub(in crate::cluster) enum Message {
     Known { shard: NodeId, promised: u64, promised_to: Option<NodeId>, record: Option<Record> },
     /// A master to a replica: take my place. `forced`: do not wait for my data, as it is not complete.
     TakeOver { forced: bool },
+    /// A voter to a candidate: in the election of that epoch my vote is with another replica of your master.
+    Denied { epoch: u64 },
+    /// A candidate to voters and siblings: I have given up elections up to that epoch.
+    Withdrawn { epoch: u64 },
 }
 
 impl Message {
@@ -83,6 +87,14 @@ impl Message {
                 out.number(u64::from(*forced));
                 7
             }
+            Message::Denied { epoch } => {
+                out.number(*epoch);
+                10
+            }
+            Message::Withdrawn { epoch } => {
+                out.number(*epoch);
+                11
+            }
         };
         (kind, out.0)
     }
@@ -111,6 +123,8 @@ impl Message {
                     _ => Some(input.record()?),
                 },
             },
+            10 => Message::Denied { epoch: input.number()? },
+            11 => Message::Withdrawn { epoch: input.number()? },
             _ => return None,
         };
         input.0.is_empty().then_some(message)
@@ -203,6 +217,8 @@ mod tests {
             Message::Accepted { lineage, version: 9 },
             Message::TakeOver { forced: true },
             Message::Promised { epoch: 9 },
+            Message::Denied { epoch: 10 },
+            Message::Withdrawn { epoch: 11 },
             Message::Known { shard: ids(1)[0], promised: 5, promised_to: Some(ids(2)[1]), record: Some(record(4)) },
             Message::Known { shard: ids(1)[0], promised: 5, promised_to: None, record: None },
         ] {
@@ -216,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_comes_panics(kind in 0u8..11, payload in proptest::collection::vec(any::<u8>(), 0..120)) {
+        fn nothing_that_comes_panics(kind in 0u8..13, payload in proptest::collection::vec(any::<u8>(), 0..120)) {
             let _ = Message::decode(kind, &payload);
         }
     }
