@@ -3,8 +3,9 @@
 //! A voter gives its vote about a master to one of its replicas, and to no other within two node timeouts. Two that ask at once,
 //! as they do where news takes longer than the delays between them, may share the votes so that neither has a majority; and each
 //! new vote binds its voter anew, so that they would share them again and again. So a voter says to whom it gives no vote that
-//! another has it. Who cannot have a majority any more, and has less data than the other or the greater id, withdraws: it says
-//! so, and its voters are free. Votes that may still come are not given up before. Who stays asks again, in a new epoch if need
+//! another has it. Who has less data than the other, or the greater id, asks for no more, and when it cannot have a majority or
+//! has waited for what was on its way, it withdraws: it says so, and its voters are free. Votes that may still come are not
+//! given up before. Who stays asks again, in a new epoch if need
 //! be. Who withdrew comes back when that should be over, and each time by another delay.
 //!
 //! A Redis node says nothing of that, and hears nothing: its vote is free again after its time, and the other asks until then.
@@ -26,6 +27,9 @@ pub(super) enum Rival {
     Ahead,
     Behind,
 }
+
+/// Who gives way waits for votes for so long at least.
+const LEAST_WAIT_MS: i64 = 500;
 
 impl Cluster {
     // ---- a candidate ----
@@ -74,7 +78,10 @@ impl Cluster {
         let patience_ms = 2 * self.election_ms();
         let began_ms = self.election.at_ms.unwrap_or(env.now_ms);
         let is_late = !self.election.rivals.is_empty() && env.now_ms - began_ms > patience_ms;
-        !self.manual.in_progress() && (is_late || self.gives_way() && (is_over || self.is_lost()))
+        // By now the votes have come that were on their way; masters that had no lease yet are for the other to ask.
+        let waited_ms = env.now_ms - self.election.first_asked_ms;
+        let is_idle = waited_ms > (self.config.node_timeout_ms / 2).max(LEAST_WAIT_MS);
+        !self.manual.in_progress() && (is_late || self.gives_way() && (is_over || is_idle || self.is_lost()))
     }
 
     /// Gives up the election and leaves time for another's.
@@ -215,15 +222,15 @@ mod tests {
     fn who_is_behind_withdraws_when_too_few_votes_are_left() {
         let (mut c, sibling, now_ms) = candidate("1");
         asks(&mut c, sibling, 6, now_ms);
-        for later_ms in [0, 100, 600, 1200] {
+        for later_ms in [0, 100, 600, 900] {
             c.advance_election(&env(now_ms + later_ms));
             assert_eq!(said(&mut c, now_ms + later_ms), (vec![], vec![]), "votes may come, but it asks for no more");
         }
         let voter = key(&c, B);
         c.on_denied(voter, 5);
-        assert!(said(&mut c, now_ms + 1200).0.is_empty(), "of another election");
+        assert!(said(&mut c, now_ms + 900).0.is_empty(), "of another election");
         c.on_denied(voter, 6);
-        let now_ms = now_ms + 1200;
+        let now_ms = now_ms + 900;
         assert_eq!(said(&mut c, now_ms), (vec![Message::Withdrawn { epoch: 6 }], vec![]));
         assert!(!c.election.asked && c.election.at_ms.unwrap() >= now_ms + c.election_ms());
         // A vote was slower than that.

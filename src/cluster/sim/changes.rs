@@ -130,11 +130,15 @@ impl Sim {
         !self.nodes[no].paused && self.nodes[no].cluster.as_ref().is_some_and(|c| c.myself().is_replica())
     }
 
-    /// Whether so many others of its shard are left that writes can be acknowledged there.
+    /// Whether so many others that run follow its master that writes can be acknowledged there. A node that is to join the shard,
+    /// or is away, may never do so.
     fn is_spare(&self, no: NodeNo) -> bool {
-        let shard = self.nodes[no].shard;
-        let others = (0..self.nodes.len()).filter(|other| *other != no && self.nodes[*other].shard == shard);
-        others.count() > self.copies as usize
+        let master = |no: NodeNo| {
+            let c = self.nodes[no].cluster.as_ref()?;
+            c.myself().replica_of.map(|key| c.node(key).id)
+        };
+        let others = (0..self.nodes.len()).filter(|other| *other != no && master(*other) == master(no));
+        master(no).is_some() && others.count() >= self.copies as usize
     }
 
     fn leave_shard(&mut self, no: NodeNo, shard: usize) {
