@@ -30,9 +30,9 @@ const QUIET_PERIODS: u32 = 10;
 const FEW_CLIENTS: usize = 2;
 /// Another thread gets links when one of them was at work for so much of a period, in percent; one fewer has links when
 /// those that are left would have had so much to do each, in so many periods in a row.
-const FULL_PERCENT: u128 = 70;
-const SPARE_PERCENT: u128 = 40;
-const SPARE_PERIODS: u32 = 20;
+const FULL_PERCENT: u128 = 80;
+const SPARE_PERCENT: u128 = 65;
+const SPARE_PERIODS: u32 = 10;
 /// How often the work of the threads is compared, milliseconds, and what difference is too much.
 const BALANCE_MS: i64 = 1000;
 const IMBALANCE: Duration = Duration::from_millis(200);
@@ -580,12 +580,12 @@ mod tests {
     #[test]
     fn as_many_threads_have_links_as_there_is_work_for() {
         let mut io = IoThreads { links: vec![0; 3], in_use: 1, ..IoThreads::default() };
-        assert_eq!(io.use_as_needed(PERIOD, &work(&[34, 0, 0])), None);
-        assert_eq!(io.use_as_needed(PERIOD, &work(&[35, 0, 0])), Some(1));
-        assert_eq!(io.use_as_needed(PERIOD, &work(&[10, 36, 0])), Some(2));
+        assert_eq!(io.use_as_needed(PERIOD, &work(&[39, 0, 0])), None);
+        assert_eq!(io.use_as_needed(PERIOD, &work(&[40, 0, 0])), Some(1));
+        assert_eq!(io.use_as_needed(PERIOD, &work(&[10, 41, 0])), Some(2));
         assert_eq!((io.use_as_needed(PERIOD, &work(&[50, 50, 50])), io.in_use), (None, 3));
         // A longer period has more work in it.
-        assert_eq!((io.use_as_needed(2 * PERIOD, &work(&[34, 34, 34])), io.in_use), (None, 3));
+        assert_eq!((io.use_as_needed(2 * PERIOD, &work(&[79, 79, 79])), io.in_use), (None, 3));
     }
 
     #[test]
@@ -593,12 +593,12 @@ mod tests {
         let mut io = IoThreads { links: vec![0; 2], in_use: 2, ..IoThreads::default() };
         for _ in 0..3 * SPARE_PERIODS {
             // As much as one could do, but then it would have to come back soon.
-            assert_eq!((io.use_as_needed(PERIOD, &work(&[10, 10])), io.in_use), (None, 2));
+            assert_eq!((io.use_as_needed(PERIOD, &work(&[16, 17])), io.in_use), (None, 2));
         }
         for _ in 1..SPARE_PERIODS {
-            assert_eq!((io.use_as_needed(PERIOD, &work(&[9, 10])), io.in_use), (None, 2));
+            assert_eq!((io.use_as_needed(PERIOD, &work(&[16, 16])), io.in_use), (None, 2));
         }
-        io.use_as_needed(PERIOD, &work(&[20, 10]));
+        io.use_as_needed(PERIOD, &work(&[20, 20]));
         for left in (0..SPARE_PERIODS).rev() {
             assert_eq!(io.in_use, 2);
             io.use_as_needed(PERIOD, &work(&[2, 0]));
