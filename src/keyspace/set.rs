@@ -342,9 +342,9 @@ impl Set {
     pub(crate) fn pop_several(&mut self, count: usize, limits: &SetLimits) -> Popped {
         /// If at most one member in so many stays, the members that stay are moved, not those that go.
         const LEFT_BEHIND: usize = 5;
-        /// For more than this part of the members (1/3), drawing one after the other takes longer than going through
+        /// For more than this part of the members (1/16), drawing one after the other takes longer than going through
         /// all.
-        const PART: usize = 3;
+        const PART: usize = 16;
         let len = self.len();
         match self {
             Set::Ints(ints) => {
