@@ -141,6 +141,22 @@ pub(super) struct Election {
     retries: u32,
 }
 
+impl Election {
+    /// The one after this for the same master, which begins at that time.
+    fn next(&self, at_ms: i64) -> Election {
+        let Election { rank, ties, withdrawn, withdrawals, attempts, .. } = *self;
+        Election {
+            at_ms: Some(at_ms),
+            rank,
+            ties,
+            withdrawn,
+            withdrawals,
+            attempts: attempts + 1,
+            ..Election::default()
+        }
+    }
+}
+
 impl Cluster {
     /// Schedules, starts, repeats or wins the election, as due.
     pub(super) fn advance_election(&mut self, env: &Env) {
@@ -268,9 +284,7 @@ impl Cluster {
         } else {
             FIXED_DELAY_MS + self.rng.i64(0..JITTER_MS) + rank as i64 * RANK_DELAY_MS
         };
-        let Election { withdrawn, withdrawals, attempts, .. } = self.election;
-        let (at_ms, attempts) = (Some(now + delay), attempts + 1);
-        self.election = Election { at_ms, rank, ties, withdrawn, withdrawals, attempts, ..Election::default() };
+        self.election = Election { rank, ties, ..self.election.next(now + delay) };
         self.wake_at(now + delay);
         log::info!("Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).", env.repl_offset);
         // So that the others know their rank.
@@ -780,6 +794,20 @@ mod tests {
         c.nodes.find(&NodeId::parse(id.as_bytes()).unwrap()).unwrap()
     }
 
+    /// Has a replica with links to the voters ask for their votes. Gives the time then.
+    pub(super) fn ask_for_votes(replica: &mut Cluster) -> i64 {
+        for voter in [B, C] {
+            let voter = key(replica, voter);
+            replica.connect(voter, START_MS);
+        }
+        let mut now_ms = START_MS;
+        while !replica.election.asked {
+            replica.tick(&env(now_ms));
+            now_ms += 1;
+        }
+        now_ms
+    }
+
     /// What a node sends of that type.
     fn packets(c: &mut Cluster, kind: wire::PacketType, now_ms: i64) -> Vec<Header> {
         let actions = c.flush(&env(now_ms));
@@ -833,15 +861,7 @@ mod tests {
     #[test]
     fn a_request_is_repeated_in_its_epoch_and_a_new_one_beats_the_master() {
         let mut replica = cluster(D, 5);
-        for voter in [B, C] {
-            let voter = key(&replica, voter);
-            replica.connect(voter, START_MS);
-        }
-        let mut now_ms = START_MS;
-        while !replica.election.asked {
-            replica.tick(&env(now_ms));
-            now_ms += 1;
-        }
+        let mut now_ms = ask_for_votes(&mut replica);
         let epochs = |c: &mut Cluster, now_ms: i64| -> Vec<u64> {
             let mut epochs: Vec<u64> =
                 packets(c, wire::PacketType::AuthRequest, now_ms).iter().map(|h| h.current_epoch).collect();

@@ -5,8 +5,8 @@
 //! new vote binds its voter anew, so that they would share them again and again. So a voter says to whom it gives no vote that
 //! another has it. Who has less data than the other, or the greater id, asks for no more, and when it cannot have a majority or
 //! has waited for what was on its way, it withdraws: it says so, and its voters are free. Votes that may still come are not
-//! given up before. Who stays asks again, in a new epoch if need
-//! be. Who withdrew comes back when that should be over, and each time by another delay.
+//! given up before. Who stays asks again, in a new epoch if need be. Who withdrew comes back when that should be over, and each
+//! time by another delay.
 //!
 //! A Redis node says nothing of that, and hears nothing: its vote is free again after its time, and the other asks until then.
 //!
@@ -15,7 +15,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Election, Header, JITTER_MS, MOST_DOUBLINGS};
+use super::{Header, JITTER_MS, MOST_DOUBLINGS};
 use crate::cluster::durable::Message;
 use crate::cluster::node::NodeKey;
 use crate::cluster::{Cluster, Env};
@@ -86,22 +86,22 @@ impl Cluster {
 
     /// Gives up the election and leaves time for another's.
     pub(super) fn withdraw(&mut self, env: &Env) {
-        let Election { rank, ties, mut withdrawn, mut withdrawals, attempts, .. } = self.election;
-        if self.election.asked && !self.election.waits_for_support {
-            withdrawn = withdrawn.max(self.election.epoch);
-            withdrawals += 1;
-            log::info!("Giving up the failover election of epoch {withdrawn} for that of another replica.");
+        let election = &mut self.election;
+        if election.asked && !election.waits_for_support {
+            let epoch = election.withdrawn.max(election.epoch);
+            election.withdrawn = epoch;
+            election.withdrawals += 1;
+            log::info!("Giving up the failover election of epoch {epoch} for that of another replica.");
             let concerned = self.nodes.iter().filter(|(key, n)| n.is_voter() || self.is_sibling(*key));
             let concerned: Vec<NodeKey> =
                 concerned.filter(|(key, n)| *key != self.myself && !n.failed()).map(|(key, _)| key).collect();
-            self.tell_all(&concerned, &Message::Withdrawn { epoch: withdrawn }, env);
+            self.tell_all(&concerned, &Message::Withdrawn { epoch }, env);
         }
         // Where voters are slow one election may take as long as several.
-        let times = withdrawals.clamp(1, MOST_DOUBLINGS);
+        let times = self.election.withdrawals.clamp(1, MOST_DOUBLINGS);
         let at_ms = env.now_ms + self.election_ms() * i64::from(times) + self.rng.i64(0..JITTER_MS << times);
-        let (at_ms, attempts) = (Some(at_ms), attempts + 1);
-        self.election = Election { at_ms, rank, ties, withdrawn, withdrawals, attempts, ..Election::default() };
-        self.wake_at(at_ms.unwrap_or(env.now_ms));
+        self.election = self.election.next(at_ms);
+        self.wake_at(at_ms);
     }
 
     /// Another candidate of our shard is supported: its election is to end first. Two by turns would split the votes again and
@@ -121,7 +121,7 @@ impl Cluster {
 
     // ---- a voter, and a sibling ----
 
-    /// Tells a candidate that was denied our vote if it has no hope of it for now.
+    /// Tells a candidate that was denied our vote if a sibling has it, and keeps it for some time.
     pub(super) fn tell_if_promised_to_sibling(&mut self, candidate: NodeKey, epoch: u64, env: &Env) {
         let node = &self.nodes[candidate];
         let Some(master) = node.replica_of.map(|master| &self.nodes[master]) else { return };
@@ -159,7 +159,7 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{A, B, C, D, START_MS, cluster, env, key};
+    use super::super::tests::{A, B, D, START_MS, ask_for_votes, cluster, env, key};
     use super::*;
     use crate::cluster::node::{Node, NodeFlags, NodeId};
     use crate::cluster::{Action, durable, wire};
@@ -178,16 +178,8 @@ mod tests {
     fn candidate(digit: &str) -> (Cluster, NodeKey, i64) {
         let mut replica = cluster(D, 5);
         let sibling = add_sibling(&mut replica, digit);
-        for voter in [B, C] {
-            let voter = key(&replica, voter);
-            replica.connect(voter, START_MS);
-        }
-        let mut now_ms = START_MS;
-        while !replica.election.asked {
-            replica.tick(&env(now_ms));
-            replica.flush(&env(now_ms));
-            now_ms += 1;
-        }
+        let now_ms = ask_for_votes(&mut replica);
+        replica.flush(&env(now_ms));
         (replica, sibling, now_ms)
     }
 

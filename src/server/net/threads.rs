@@ -62,6 +62,7 @@ pub(crate) struct IoThreads {
     /// By thread.
     arrived: Vec<Arrived>,
     links: Vec<usize>,
+    /// How long they were at work in the periods since that was compared.
     busy: Vec<Duration>,
     /// Links move to the threads: to the first ones, so many.
     is_spread: bool,
@@ -70,10 +71,9 @@ pub(crate) struct IoThreads {
     spare_periods: u32,
     /// The time each thread had been at work when the period began.
     busy_before: Vec<Duration>,
-    /// The number of the period, and when it begins and ends.
+    /// The number of the period, and when it began.
     period: u64,
     period_began_ms: i64,
-    period_ends_ms: i64,
     /// The time the main thread had been at work when it began, microseconds.
     worked_us: u64,
     /// Clients heard of in it whose links live here, a bit for each 64th of them; the number of those elsewhere; and how many
@@ -152,7 +152,6 @@ impl IoThreads {
         let elapsed = Duration::from_millis((now_ms - self.period_began_ms).max(1) as u64);
         self.period_began_ms = now_ms;
         self.period += 1;
-        self.period_ends_ms = now_ms + PERIOD_MS;
         let worked = worked_us.saturating_sub(std::mem::replace(&mut self.worked_us, worked_us));
         let here = std::mem::take(&mut self.heard_here).count_ones();
         match std::mem::take(&mut self.heard) {
@@ -169,6 +168,7 @@ impl IoThreads {
             self.is_spread = false;
         }
         let work: Vec<Duration> = self.threads.iter().zip(&mut self.busy_before).map(since).collect();
+        self.busy.iter_mut().zip(&work).for_each(|(busy, work)| *busy += *work);
         if always { None } else { self.use_as_needed(elapsed, &work) }
     }
 
@@ -199,7 +199,8 @@ impl IoThreads {
     /// The threads that had most and least to do since this was asked last, and the part of the first one's links that
     /// should move to the other; if that is worth it.
     fn imbalance(&mut self) -> Option<(usize, usize, usize)> {
-        let work: Vec<Duration> = self.threads.iter().zip(&mut self.busy).take(self.in_use).map(since).collect();
+        let mut work: Vec<Duration> = self.busy.iter_mut().map(std::mem::take).collect();
+        work.truncate(self.in_use);
         let most = (0..work.len()).max_by_key(|at| work[*at])?;
         let least = (0..work.len()).min_by_key(|at| work[*at])?;
         let difference = work[most] - work[least];
@@ -393,7 +394,7 @@ impl Server {
             self.watch_came_home();
         }
         let now_ms = self.clock.mono_ms();
-        if now_ms >= self.io.period_ends_ms {
+        if now_ms >= self.io.period_began_ms + PERIOD_MS {
             let worked_us = self.admin.metrics.cycles_us;
             let joins = self.io.end_period(now_ms, worked_us, self.cfg.io_threads_always_active);
             if let Some(thread) = joins {
