@@ -4,7 +4,7 @@
 use crate::common;
 
 use common::cluster::{Node, join, wait};
-use common::{CLI, SERVER, left_out};
+use common::{CLI, SERVER};
 use redis::{Connection, Value};
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The slot of `bar`, which the first node owns.
-const SLOT: &str = "5061";
+pub(crate) const SLOT: &str = "5061";
 
 /// Masters with no replicas, or one each.
-fn nodes(masters: usize, replicas: bool) -> Vec<Node> {
+pub(crate) fn nodes(masters: usize, replicas: bool) -> Vec<Node> {
     let count = if replicas { masters * 2 } else { masters };
     let mut nodes: Vec<Node> = (0..count)
         .map(|_| {
@@ -48,7 +48,7 @@ fn jobs(node: &mut Node) -> Vec<HashMap<String, String>> {
 }
 
 /// A field of a job or task.
-fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::BulkString(b) => String::from_utf8(b.clone()).unwrap(),
         Value::Int(n) => n.to_string(),
@@ -76,24 +76,24 @@ fn wait_for_state(node: &mut Node, name: &str, wanted: &str) {
     }
 }
 
-fn prevent(nodes: &mut [Node], what: &str, on: &str) {
+pub(crate) fn prevent(nodes: &mut [Node], what: &str, on: &str) {
     for node in nodes {
         assert_eq!(node.text(&["DEBUG", "SLOTMIGRATION", what, on]), "OK");
     }
 }
 
-fn keys_in(node: &mut Node) -> String {
+pub(crate) fn keys_in(node: &mut Node) -> String {
     node.text(&["CLUSTER", "COUNTKEYSINSLOT", SLOT])
 }
 
 /// A client that writes to keys with the tag `bar` wherever they are served, and notes what it was told.
-struct Writer {
+pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Written>,
 }
 
 #[derive(Debug, Default)]
-struct Written {
+pub(crate) struct Written {
     /// The last number acknowledged for each key.
     acknowledged: HashMap<String, u64>,
     count: u64,
@@ -104,7 +104,7 @@ struct Written {
 
 impl Writer {
     /// `mset`: two keys at once, which must always be together.
-    fn start(ports: Vec<u16>, number: usize) -> Writer {
+    pub(crate) fn start(ports: Vec<u16>, number: usize) -> Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -153,14 +153,14 @@ impl Writer {
         Writer { stop, thread }
     }
 
-    fn finish(self) -> Written {
+    pub(crate) fn finish(self) -> Written {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
 /// Everything that was acknowledged is there, or something newer.
-fn check_written(node: &mut Node, written: &Written) {
+pub(crate) fn check_written(node: &mut Node, written: &Written) {
     assert_eq!(written.unwanted, Vec::<String>::new());
     for (key, last) in &written.acknowledged {
         let there: u64 = node.text(&["GET", key]).parse().unwrap_or_else(|_| panic!("{key} is not there"));
@@ -767,13 +767,25 @@ fn a_link_of_a_job_says_nothing_but_what_belongs_to_it() {
     assert!(nodes[1].text(&["CONFIG", "GET", "maxmemory-samples"]).contains('5'));
 }
 
+/// A debugging aid slows keys down, and nothing else.
+#[test]
+fn slots_without_keys_take_no_time() {
+    let mut nodes = nodes(2, false);
+    assert_eq!(nodes[0].text(&["SET", "bar", "x"]), "OK");
+    assert_eq!(nodes[0].text(&["CONFIG", "SET", "rdb-key-save-delay", "300000"]), "OK");
+    let name = begin(&mut nodes, 0, 1, &["5000", "5099"]);
+    // A hundred times that would be more than is waited for.
+    wait_for_state(&mut nodes[0], &name, "success");
+    assert_eq!(nodes[1].text(&["GET", "bar"]), "x");
+}
+
 /// What `redis-cli --cluster` shows, which ends well.
 fn manage(words: &[&str]) -> String {
     common::text(Command::new(CLI).arg("--cluster").args(words))
 }
 
 /// So many slots go from one node to another.
-fn reshard(address: &str, from: &str, to: &str, slots: &str) -> String {
+pub(crate) fn reshard(address: &str, from: &str, to: &str, slots: &str) -> String {
     let ends = ["--cluster-from", from, "--cluster-to", to];
     manage(&[&["reshard", address][..], &ends, &["--cluster-slots", slots, "--cluster-yes"]].concat())
 }
@@ -809,234 +821,4 @@ fn redis_cli_moves_slots_as_a_whole_where_both_nodes_can() {
     let weight = format!("{last}=0");
     assert!(!manage(&["rebalance", &address, "--cluster-weight", &weight]).contains("LOADING"));
     wait("it is a replica", 20, || nodes[1].text(&["ROLE"]).contains("slave"));
-}
-
-// ---- where the target pulls
-
-/// Has a node pull the slots; the id of the task.
-fn pull(node: &mut Node, first: &str, last: &str) -> String {
-    node.text(&["CLUSTER", "MIGRATION", "IMPORT", first, last])
-}
-
-/// A field of a task, or nothing.
-fn task(node: &mut Node, id: &str, field: &str) -> String {
-    let reply: Vec<Vec<Value>> =
-        redis::cmd("CLUSTER").arg(&["MIGRATION", "STATUS", "ID", id]).query(&mut node.conn).unwrap();
-    let fields = reply.first().map(Vec::as_slice).unwrap_or_default();
-    let found = fields.chunks(2).find(|pair| shown(&pair[0]) == field);
-    found.map_or_else(String::new, |pair| shown(&pair[1]))
-}
-
-fn wait_for_task(node: &mut Node, id: &str, wanted: &str) {
-    let start = Instant::now();
-    while task(node, id, "state") != wanted {
-        let (state, error) = (task(node, id, "state"), task(node, id, "last_error"));
-        assert!(start.elapsed() < Duration::from_secs(20), "{state} instead of {wanted}: {error}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Small and large collections with the tag `bar`: the command that fills one, its key, how many numbers that is given,
-/// and the command that tells how many elements they make.
-const COLLECTIONS: [(&str, &str, usize, &str, usize); 8] = [
-    ("RPUSH", "{bar}l", 10, "LLEN", 10),
-    ("RPUSH", "{bar}L", 1200, "LLEN", 1200),
-    ("SADD", "{bar}s", 10, "SCARD", 10),
-    ("SADD", "{bar}S", 1200, "SCARD", 1200),
-    ("HSET", "{bar}h", 10, "HLEN", 5),
-    ("HSET", "{bar}H", 1200, "HLEN", 600),
-    ("ZADD", "{bar}z", 10, "ZCARD", 5),
-    ("ZADD", "{bar}Z", 1200, "ZCARD", 600),
-];
-
-/// Values of each type, with the tag `bar`.
-fn fill(node: &mut Node) {
-    let numbers: Vec<String> = (0..1200).map(|n| n.to_string()).collect();
-    for (command, key, given, _, _) in COLLECTIONS {
-        let mut words = vec![command, key];
-        words.extend(numbers[..given].iter().map(String::as_str));
-        node.call(&words).unwrap();
-    }
-    for n in 1..20 {
-        node.call(&["XADD", "{bar}x", &format!("{n}-1"), "f", "v"]).unwrap();
-    }
-    node.call(&["XGROUP", "CREATE", "{bar}x", "g", "0"]).unwrap();
-    node.call(&["XREADGROUP", "GROUP", "g", "c", "COUNT", "5", "STREAMS", "{bar}x", ">"]).unwrap();
-    node.call(&["SET", "{bar}t", "v", "EX", "1000"]).unwrap();
-    node.call(&["SET", "{bar}", "plain"]).unwrap();
-}
-
-fn check_filled(node: &mut Node) {
-    for (_, key, _, command, count) in COLLECTIONS {
-        assert_eq!(node.text(&[command, key]), format!("int({count})"), "{key}");
-    }
-    assert_eq!(node.text(&["XLEN", "{bar}x"]), "int(19)");
-    let pending: Vec<Value> = redis::cmd("XPENDING").arg(&["{bar}x", "g"]).query(&mut node.conn).unwrap();
-    assert_eq!(pending[0], Value::Int(5));
-    let ttl: i64 = redis::cmd("TTL").arg("{bar}t").query(&mut node.conn).unwrap();
-    assert!((900..=1000).contains(&ttl), "{ttl}");
-    assert_eq!(node.text(&["GET", "{bar}"]), "plain");
-}
-
-/// Moves the slot from one node to the other under load, by the target's asking.
-fn pull_under_load(nodes: &mut [Node], from: usize, to: usize) -> String {
-    let ports = vec![nodes[from].server.port, nodes[to].server.port];
-    let writers: Vec<Writer> = (0..2).map(|n| Writer::start(ports.clone(), n)).collect();
-    std::thread::sleep(Duration::from_millis(100));
-    let id = pull(&mut nodes[to], "5000", "5099");
-    wait_for_task(&mut nodes[to], &id, "completed");
-    wait_for_task(&mut nodes[from], &id, "completed");
-    std::thread::sleep(Duration::from_millis(100));
-    for writer in writers {
-        check_written(&mut nodes[to], &writer.finish());
-    }
-    check_filled(&mut nodes[to]);
-    wait("what was left behind is gone", 10, || keys_in(&mut nodes[from]) == "int(0)");
-    id
-}
-
-#[test]
-fn a_target_pulls_slots_and_tries_again_when_that_fails() {
-    let mut nodes = nodes(3, false);
-    fill(&mut nodes[0]);
-    let library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
-    assert_eq!(nodes[0].text(&["FUNCTION", "LOAD", library]), "lib");
-    let id = pull_under_load(&mut nodes, 0, 1);
-    assert_eq!(
-        (task(&mut nodes[1], &id, "slots"), task(&mut nodes[1], &id, "retries")),
-        ("5000-5099".into(), "0".into())
-    );
-    assert_eq!(
-        (task(&mut nodes[0], &id, "operation"), task(&mut nodes[1], &id, "operation")),
-        ("migrate".into(), "import".into())
-    );
-    assert_eq!(nodes[1].text(&["FCALL", "f", "0"]), "int(1)");
-    // Each attempt ends when the link does; then the keys that have come are gone, and another attempt follows.
-    prevent(&mut nodes[..2], "PREVENT-PAUSE", "1");
-    let id = pull(&mut nodes[0], "5000", "5099");
-    wait_for_task(&mut nodes[0], &id, "wait-stream-eof");
-    assert!(keys_in(&mut nodes[0]) != "int(0)" && nodes[0].text(&["DBSIZE"]) == "int(0)");
-    nodes[1].call(&["CLIENT", "KILL", "TYPE", "replica"]).unwrap();
-    wait_for_task(&mut nodes[0], &id, "failed");
-    assert!(task(&mut nodes[0], &id, "last_error").starts_with("Main channel: the link broke"));
-    wait_for_task(&mut nodes[0], &id, "wait-stream-eof");
-    assert_eq!(task(&mut nodes[0], &id, "retries"), "1");
-    // What is cancelled is not tried again.
-    assert_eq!(nodes[0].text(&["CLUSTER", "MIGRATION", "CANCEL", "ID", &id]), "int(1)");
-    assert_eq!(task(&mut nodes[0], &id, "state"), "canceled");
-    wait("the source knows", 10, || task(&mut nodes[1], &id, "state") == "failed");
-    assert_eq!((keys_in(&mut nodes[0]), nodes[1].text(&["GET", "{bar}"])), ("int(0)".into(), "plain".into()));
-    prevent(&mut nodes[..2], "PREVENT-PAUSE", "0");
-    pull_under_load(&mut nodes, 1, 0);
-}
-
-/// A debugging aid slows keys down, and nothing else.
-#[test]
-fn slots_without_keys_take_no_time() {
-    let mut nodes = nodes(2, false);
-    assert_eq!(nodes[0].text(&["SET", "bar", "x"]), "OK");
-    assert_eq!(nodes[0].text(&["CONFIG", "SET", "rdb-key-save-delay", "300000"]), "OK");
-    let name = begin(&mut nodes, 0, 1, &["5000", "5099"]);
-    // A hundred times that would be more than is waited for.
-    wait_for_state(&mut nodes[0], &name, "success");
-    assert_eq!(nodes[1].text(&["GET", "bar"]), "x");
-}
-
-#[test]
-fn nodes_that_pull_from_each_other_at_the_same_time_both_succeed() {
-    let mut nodes = nodes(2, false);
-    // Slot 5061 of the first and 16383 of the second.
-    for round in 0..2 {
-        let (a, b) = if round == 0 { (0, 1) } else { (1, 0) };
-        prevent(&mut nodes, "PREVENT-PAUSE", "1");
-        let tasks = [(b, pull(&mut nodes[b], SLOT, SLOT)), (a, pull(&mut nodes[a], "16383", "16383"))];
-        for (node, id) in &tasks {
-            wait_for_task(&mut nodes[*node], id, "wait-stream-eof");
-        }
-        prevent(&mut nodes, "PREVENT-PAUSE", "0");
-        for (node, id) in &tasks {
-            wait_for_task(&mut nodes[*node], id, "completed");
-            assert_eq!(task(&mut nodes[*node], id, "retries"), "0");
-        }
-        wait("both know", 10, || tasks.iter().all(|(node, id)| task(&mut nodes[1 - node], id, "state") == "completed"));
-    }
-}
-
-/// What a Redis 8 says to its replicas and in its log of slots that have gone, and what operators may say.
-#[test]
-fn keys_of_slots_that_others_serve_are_trimmed() {
-    let mut nodes = nodes(2, false);
-    let cases: [(&[&str], &str); 6] = [
-        (&["UNKNOWN", "1", "100", "200"], "missing ranges"),
-        (&["RANGES", "2", "100", "200"], "invalid number of ranges"),
-        (&["RANGES", "0", "100", "200"], "invalid number of ranges"),
-        (&["RANGES", "1", "100", "16384"], "out of range slot"),
-        (&["RANGES", "1", "200", "100"], "greater than end slot number"),
-        (&["RANGES", "2", "1", "2", "5000", "8191"], "is served by this node"),
-    ];
-    for (words, wanted) in cases {
-        let said = nodes[0].text(&[&["TRIMSLOTS"], words].concat());
-        assert!(said.contains(wanted), "{words:?}: {said}");
-    }
-    // A key that another node serves is there while its slot is open.
-    let first = nodes[0].id();
-    assert_eq!(nodes[1].text(&["CLUSTER", "SETSLOT", SLOT, "IMPORTING", &first]), "OK");
-    assert_eq!(nodes[1].text(&["ASKING"]), "OK");
-    assert_eq!(nodes[1].text(&["SET", "bar", "x"]), "OK");
-    assert_eq!(keys_in(&mut nodes[1]), "int(1)");
-    assert_eq!(nodes[1].text(&["TRIMSLOTS", "RANGES", "2", "1", "2", "5000", "5999"]), "OK");
-    wait("it is gone", 5, || keys_in(&mut nodes[1]) == "int(0)");
-    assert_eq!(nodes[1].text(&["CLUSTER", "SETSLOT", SLOT, "STABLE"]), "OK");
-    // In a log it stands among other commands, and is about what is before it.
-    let mut node = Node::with_options(Path::new(SERVER), &["--appendonly", "yes", "--appendfsync", "always"]);
-    assert_eq!(node.text(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
-    wait("it serves", 10, || node.text(&["SET", "{bar}1", "x"]) == "OK");
-    assert_eq!((node.text(&["SET", "{bar}2", "x"]), node.text(&["SET", "foo", "x"])), ("OK".into(), "OK".into()));
-    node.server.kill();
-    let log = node.server.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof");
-    let mut text = std::fs::read(&log).unwrap();
-    for words in [&["TRIMSLOTS", "RANGES", "1", "5000", "5099"][..], &["SET", "{bar}3", "x"]] {
-        text.extend(redis::cmd(words[0]).arg(&words[1..]).get_packed_command());
-    }
-    std::fs::write(&log, text).unwrap();
-    node.server.restart();
-    node.conn = node.server.connect();
-    wait("it serves", 10, || node.info("cluster_state") == "ok");
-    assert_eq!((node.text(&["DBSIZE"]), node.text(&["EXISTS", "{bar}3"])), ("int(2)".into(), "int(1)".into()));
-}
-
-/// With a node of Redis 8.4 or later (`REDIS_8_SERVER`): left out where none is named.
-#[test]
-fn slots_move_as_a_whole_to_and_from_a_redis_8() {
-    let Some(binary) = std::env::var_os("REDIS_8_SERVER") else {
-        return left_out("REDIS_8_SERVER names no redis-server");
-    };
-    let start = |binary: &Path| Node::with_options(binary, &["--repl-diskless-sync-delay", "0"]);
-    let mut nodes = vec![start(Path::new(SERVER)), start(Path::new(&binary)), start(Path::new(SERVER))];
-    join(&mut nodes, false);
-    fill(&mut nodes[0]);
-    for _ in 0..2 {
-        pull_under_load(&mut nodes, 0, 1);
-        pull_under_load(&mut nodes, 1, 0);
-    }
-    // Values that 7.2 does not have end the task, and nothing is lost.
-    pull_under_load(&mut nodes, 0, 1);
-    nodes[1].call(&["HEXPIRE", "{bar}h", "1000", "FIELDS", "1", "0"]).unwrap();
-    let id = pull(&mut nodes[0], "5000", "5099");
-    wait_for_task(&mut nodes[0], &id, "canceled");
-    let error = task(&mut nodes[0], &id, "last_error");
-    assert!(error.contains("of type 25") || error.contains("unknown command"), "{error}");
-    check_filled(&mut nodes[1]);
-    assert_eq!(keys_in(&mut nodes[0]), "int(0)");
-    // It stays of that type until it is made anew.
-    nodes[1].call(&["DEL", "{bar}h"]).unwrap();
-    nodes[1].call(&["HSET", "{bar}h", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]).unwrap();
-    // The tool asks the target, as that is what both understand.
-    let address = format!("127.0.0.1:{}", nodes[0].server.port);
-    let (from, to) = (nodes[1].id(), nodes[0].id());
-    reshard(&address, &from, &to, "200");
-    check_filled(&mut nodes[0]);
-    let tasks: Vec<Value> =
-        redis::cmd("CLUSTER").arg(&["MIGRATION", "STATUS", "ALL"]).query(&mut nodes[0].conn).unwrap();
-    assert!(tasks.len() > 3, "{tasks:?}");
 }

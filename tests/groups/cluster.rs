@@ -15,5 +15,7 @@ mod hand_over;
 mod partition;
 #[path = "../slot_migration.rs"]
 mod slot_migration;
+#[path = "../slot_tasks.rs"]
+mod slot_tasks;
 #[path = "../tutorial.rs"]
 mod tutorial;
