@@ -5,7 +5,7 @@ use crate::common;
 use common::{TestServer, run, try_run, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn dump_restore_and_migrate() {
@@ -261,4 +261,102 @@ fn keys_that_became_a_masters_on_their_way_stay_and_are_answered_for_once() {
     answer(&mut link, "+OK\r\n");
     assert_eq!(line(&mut client), "+OK\r\n");
     assert_eq!(run::<Vec<Option<String>>>(&mut c, &["MGET", "a", "b"]), [Some("1".to_string()), None]);
+}
+
+/// A request as it goes over the wire.
+fn request(words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend([word, &b"\r\n"[..]].concat());
+    }
+    bytes
+}
+
+#[test]
+fn a_large_payload_holds_up_nobody_but_its_client() {
+    let options = ["--appendonly", "yes", "--enable-debug-command", "yes"];
+    let mut server = TestServer::start(&options);
+    let port = server.port.to_string();
+    let replica = TestServer::start(&["--replicaof", "127.0.0.1", &port, "--enable-debug-command", "yes"]);
+    let mut other = server.connect();
+    let fields = |from: usize| (from..from + 1000).flat_map(|n| [format!("field {n}"), format!("value {n}")]);
+    for from in (0..300_000).step_by(1000) {
+        redis::cmd("HSET").arg("large").arg(fields(from).collect::<Vec<_>>()).exec(&mut other).unwrap();
+    }
+    let payload: Vec<u8> = run(&mut other, &["DUMP", "large"]);
+    let digest = |c: &mut redis::Connection, key: &str| run::<Vec<String>>(c, &["DEBUG", "DIGEST-VALUE", key]);
+    let original = digest(&mut other, "large");
+
+    let sending = |bytes: Vec<u8>| {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client.write_all(&bytes).unwrap();
+        client
+    };
+    // A client of which the request is there, and which waits.
+    let restoring = |other: &mut redis::Connection, bytes: Vec<u8>| {
+        let client = sending(bytes);
+        let address = format!(" addr={} ", client.local_addr().unwrap());
+        let begun = Instant::now();
+        loop {
+            let list: String = run(other, &["CLIENT", "LIST"]);
+            if list.lines().any(|line| line.contains(&address) && line.contains(" flags=b ")) {
+                return client;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "it never waited: {list}");
+        }
+    };
+    let restore = |key: &str| request(&[b"RESTORE", key.as_bytes(), b"0", &payload]);
+    let replies = |client: &mut TcpStream, wanted: &str| {
+        let mut bytes = vec![0; wanted.len()];
+        client.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), wanted);
+    };
+
+    // Others go on, and for them nothing has happened; what the client sent next comes after it.
+    let mut first = restoring(&mut other, [restore("first"), request(&[b"EXISTS", b"first"])].concat());
+    let mut second = restoring(&mut other, restore("second"));
+    assert_eq!(run::<i64>(&mut other, &["EXISTS", "first", "second"]), 0);
+    replies(&mut first, "+OK\r\n:1\r\n");
+    replies(&mut second, "+OK\r\n");
+    // Whoever gives the key a value meanwhile was the first.
+    let mut late = restoring(&mut other, restore("taken"));
+    run::<()>(&mut other, &["SET", "taken", "1"]);
+    replies(&mut late, "-BUSYKEY Target key name already exists.\r\n");
+    // Nor does it matter when a client goes away in the midst of it, or waits once more.
+    drop(restoring(&mut other, restore("gone")));
+    let mut paused = restoring(&mut other, restore("paused"));
+    run::<()>(&mut other, &["CLIENT", "PAUSE", "100000", "WRITE"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(run::<i64>(&mut other, &["EXISTS", "gone", "paused"]), 0);
+    run::<()>(&mut other, &["CLIENT", "UNPAUSE"]);
+    replies(&mut paused, "+OK\r\n");
+    // One that was damaged on its way is refused.
+    let mut damaged = payload.clone();
+    damaged[100] ^= 1;
+    let mut client = sending(request(&[b"RESTORE", b"damaged", b"0", &damaged]));
+    replies(&mut client, "-ERR DUMP payload version or checksum are wrong\r\n");
+    // A transaction does it all at once.
+    let mut transaction = redis::pipe();
+    transaction.atomic().cmd("RESTORE").arg("within").arg(0).arg(&payload).cmd("HLEN").arg("within");
+    assert_eq!(transaction.query::<(String, i64)>(&mut other).unwrap(), ("OK".into(), 300_000));
+
+    let keys = ["first", "second", "paused", "within"];
+    for key in keys {
+        assert_eq!(digest(&mut other, key), original, "{key}");
+    }
+    let calls: String = run(&mut other, &["INFO", "commandstats"]);
+    assert!(calls.contains("cmdstat_restore:calls=6,"), "{calls}");
+    let mut followed = replica.connect();
+    let offset = |c: &mut redis::Connection| {
+        let info: String = run(c, &["INFO", "replication"]);
+        info.lines().find(|line| line.starts_with("master_repl_offset")).map(str::to_string)
+    };
+    wait_for(60, "the replica has it", || offset(&mut other) == offset(&mut followed));
+    let whole: String = run(&mut other, &["DEBUG", "DIGEST"]);
+    assert_eq!(run::<String>(&mut followed, &["DEBUG", "DIGEST"]), whole);
+    drop(other);
+    server.restart();
+    assert_eq!(run::<String>(&mut server.connect(), &["DEBUG", "DIGEST"]), whole);
 }

@@ -13,7 +13,9 @@ use crate::keyspace::set::{Set, SetLimits};
 use crate::keyspace::zset::{Zset, ZsetLimits};
 use crate::keyspace::{Entry, Object};
 use crate::persist::load::new_value;
-use crate::persist::rdb::{AuxInfo, Item, Reader, Source, Value, Writer, decode_dump, encode_dump};
+use crate::persist::rdb::{
+    AuxInfo, DumpError, DumpHow, Item, Reader, SlicedRestore, Source, Value, Writer, decode_dump, encode_dump,
+};
 use crate::persist::snapshot::value_view;
 use crate::persist::{check_rdb, rdb};
 use crate::structs::intset::Intset;
@@ -265,7 +267,7 @@ fn look_at(entry: &Entry, limits: &ValueLimits) {
     Digest::default().add_value(entry);
     let mut out = Vec::new();
     encode_dump(&mut out, value_view(entry), true);
-    let again = decode_dump(&out, true, false, limits).expect("what is written is read back");
+    let again = decode_dump(&out, &how(false, limits)).expect("what is written is read back");
     if let Some(Object::Damaged(damaged)) = entry.object() {
         assert_eq!(again, Value::Damaged(damaged.clone()));
     }
@@ -326,6 +328,20 @@ fn use_zset(zset: &mut Zset, n: usize, text: &[u8], limits: &ZsetLimits, rng: &m
     assert!(zset.iter().count() == zset.len());
 }
 
+fn how(deep: bool, limits: &ValueLimits) -> DumpHow {
+    DumpHow { newer: false, skip_checksum: true, deep, limits: *limits }
+}
+
+/// What a payload comes to with a small window, a part in each slice.
+fn restored_in_slices(payload: &[u8], how: &DumpHow, rng: &mut Rng) -> Result<Value, DumpError> {
+    let mut sliced = SlicedRestore::new(*how).fed(1 + rng.usize(..40));
+    loop {
+        if let Some(value) = sliced.step(payload, Instant::now()) {
+            return value;
+        }
+    }
+}
+
 #[test]
 fn damaged_payloads() {
     let payloads = payloads();
@@ -336,7 +352,10 @@ fn damaged_payloads() {
         let payload = with_footer(payload);
         let _shown = OnPanic(&payload);
         let limits = limits(rng);
-        match decode_dump(&payload, true, rng.bool(), &limits) {
+        let how = how(rng.bool(), &limits);
+        let value = decode_dump(&payload, &how);
+        assert_eq!(restored_in_slices(&payload, &how, rng), value);
+        match value {
             Ok(value) => {
                 used += 1;
                 kept += u64::from(matches!(value, Value::Damaged(_)));
@@ -357,7 +376,7 @@ fn sound_payloads_are_taken() {
         let _shown = OnPanic(&payload);
         let mut rng = Rng::with_seed(1);
         let limits = limits(&mut rng);
-        let value = decode_dump(&payload, true, true, &limits).expect("a sound payload");
+        let value = decode_dump(&payload, &how(true, &limits)).expect("a sound payload");
         use_value(Entry::new(b"key", new_value(value, &limits).expect("not empty"), None), &limits, &mut rng);
     }
 }

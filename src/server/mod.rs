@@ -15,6 +15,7 @@ pub(crate) mod net;
 pub(crate) mod persist;
 pub(crate) mod pubsub;
 pub(crate) mod repl;
+pub(crate) mod restoring;
 pub(crate) mod script;
 pub mod startup;
 pub(crate) mod tracking;
@@ -56,6 +57,7 @@ use dispatch::blocked::Blocked;
 use dispatch::call::Run;
 use dispatch::pause::Pauses;
 use moving::Moving;
+use restoring::Restoring;
 use std::io;
 use std::time::Duration;
 
@@ -89,6 +91,7 @@ pub(crate) struct Server {
     pub(crate) persist: Persist,
     /// Keys on their way to other servers.
     pub(crate) moving: Moving,
+    pub(crate) restoring: Restoring,
     pub(crate) blocked: Blocked,
     pub(crate) pauses: Pauses,
     /// The cluster, in cluster mode.
@@ -168,6 +171,7 @@ impl Server {
             background,
             persist,
             moving: Moving::default(),
+            restoring: Restoring::default(),
             blocked: Blocked::default(),
             pauses: Pauses::default(),
             bus: None,
@@ -385,6 +389,7 @@ impl Server {
             || self.is_trimming() && !self.writes_paused()
             || self.is_walking()
             || self.is_moving()
+            || self.restoring.is_busy()
             || self.load_can_go_on();
         if busy {
             return Duration::ZERO;
@@ -414,6 +419,9 @@ impl Server {
         self.process_unblocked(ahead);
         self.keyspace_before_sleep();
         self.go_on_moving();
+        if self.restoring.is_any() {
+            self.go_on_restoring();
+        }
         self.slot_migrations_before_sleep();
         self.cluster_before_sleep();
         if self.trim_slots() {

@@ -303,6 +303,12 @@ impl<S: Source> Reader<S> {
         if e.is_starved() && self.go_back() { Ok(Item::Starved) } else { Err(e) }
     }
 
+    /// From the next item on, a value of this layout is read that stands alone. It comes as that of a key without a name.
+    pub(crate) fn begin_value(&mut self, layout: ValueType) {
+        let head = Head { key: Vec::new(), expire_ms: None, idle_s: None, freq: None };
+        self.begun = Some(Box::new(Begun { head, part: Part::new(layout) }));
+    }
+
     /// A value of the given layout, all of it.
     pub(crate) fn value(&mut self, value_type: ValueType) -> Result<Value> {
         let mut part = Part::new(value_type);
@@ -332,11 +338,15 @@ impl<S: Source> Reader<S> {
     fn go_on(&mut self, mut begun: Box<Begun>) -> Result<Item> {
         let start = self.offset;
         loop {
-            let before = self.offset;
+            let (before, begins) = (self.offset, begun.part.begins());
             match self.go_on_with(&mut begun.part) {
                 Ok(Some(value)) => return Ok(Item::Key(begun.head.with(value))),
                 Ok(None) => self.keep_place(),
                 Err(e) => {
+                    // The place to go back to is where it began.
+                    if let Some(layout) = begins {
+                        begun.part = Part::new(layout);
+                    }
                     self.begun = Some(begun);
                     return Err(e);
                 }

@@ -3,7 +3,7 @@
 
 use super::decode::{Reader, Value};
 use super::encode::{ValueView, put_value};
-use super::{VERSION, ValueType, opcode};
+use super::{Source, VERSION, ValueType, opcode};
 use crate::keyspace::object::ValueLimits;
 use crate::structs::crc64;
 use std::fmt;
@@ -44,17 +44,56 @@ pub(crate) fn encode_dump(out: &mut Vec<u8>, value: ValueView<'_>, compress: boo
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
+/// How a payload is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// A node of a newer version sends it: any version is taken, and a checksum of 0 stands for none.
+    pub(crate) newer: bool,
+    /// The checksum is not looked at.
+    pub(crate) skip_checksum: bool,
+    /// Looks for what stands twice in packed collections, too.
+    pub(crate) deep: bool,
+    pub(crate) limits: ValueLimits,
+}
+
+/// The end of a payload.
+pub(super) struct Footer<'a> {
+    body: &'a [u8],
+    /// What the checksum is of.
+    pub(super) summed: &'a [u8],
+    pub(super) sum: u64,
+}
+
+impl<'a> Footer<'a> {
+    pub(super) fn of(payload: &'a [u8], how: &How) -> Result<Footer<'a>, DumpError> {
+        let (body, [low, high, sum @ ..]) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
+        if !how.newer && u32::from(u16::from_le_bytes([*low, *high])) > VERSION {
+            return Err(DumpError::Footer);
+        }
+        Ok(Footer { body, summed: &payload[..body.len() + 2], sum: u64::from_le_bytes(*sum) })
+    }
+
+    pub(super) fn has_sum(&self, how: &How) -> bool {
+        if how.newer { self.sum != 0 } else { !how.skip_checksum }
+    }
+
+    /// The bytes in which the value stands: as in Redis, a short one may run into the footer and fail there.
+    pub(super) fn read_from(&self, payload: &'a [u8], how: &How) -> &'a [u8] {
+        if how.newer { self.body } else { payload }
+    }
+
+    fn check(&self, how: &How) -> Result<(), DumpError> {
+        let is_right = !self.has_sum(how) || self.sum == crc64::crc64(0, self.summed);
+        if is_right { Ok(()) } else { Err(DumpError::Footer) }
+    }
+}
+
 /// Checks version and, unless `skip_checksum`, checksum; returns what lies before them.
 pub(crate) fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], DumpError> {
-    let (body, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
-    let version = u16::from_le_bytes([footer[0], footer[1]]);
-    if u32::from(version) > VERSION {
-        return Err(DumpError::Footer);
-    }
-    if !skip_checksum && footer[2..] != crc64::crc64(0, &payload[..payload.len() - 8]).to_le_bytes() {
-        return Err(DumpError::Footer);
-    }
-    Ok(body)
+    let how = How { newer: false, skip_checksum, deep: false, limits: ValueLimits::default() };
+    let footer = Footer::of(payload, &how)?;
+    footer.check(&how)?;
+    Ok(footer.body)
 }
 
 /// Whether a payload says that a newer version than this one wrote it.
@@ -63,61 +102,61 @@ pub(crate) fn is_newer_dump(payload: &[u8]) -> bool {
     footer.is_some_and(|footer| u32::from(u16::from_le_bytes([footer[0], footer[1]])) > VERSION)
 }
 
-/// The same of what a node of a newer version sends: any version is taken, and a checksum of 0 stands for none.
-pub(crate) fn check_newer_footer(payload: &[u8]) -> Result<&[u8], DumpError> {
-    let (body, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
-    let is_intact = footer[2..] == crc64::crc64(0, &payload[..payload.len() - 8]).to_le_bytes();
-    if footer[2..] == [0; 8] || is_intact { Ok(body) } else { Err(DumpError::Footer) }
+/// A stream of a newer version as before, and behind it who has added to it so that the same is not added twice.
+const STREAM_4: u8 = 26;
+
+fn refused(e: super::Error) -> DumpError {
+    log::debug!("{e}");
+    DumpError::Value
 }
 
-/// Reads the value of what a node of a newer version sends, if it is one that can be held here.
-pub(crate) fn decode_newer_dump(payload: &[u8], limits: &ValueLimits) -> Result<Value, DumpError> {
-    /// A stream as before, and behind it who has added to it so that the same is not added twice.
-    const STREAM_4: u8 = 26;
-    let body = check_newer_footer(payload)?;
-    let mut reader = Reader::new(body, false).deep(false).limits(limits);
-    let refused = |_: super::Error| DumpError::Value;
-    let byte = reader.byte().map_err(refused)?;
-    if byte != STREAM_4 {
-        let value_type = ValueType::from_byte(byte).ok_or(DumpError::Type(byte))?;
-        return reader.value(value_type).map_err(refused);
+/// How the value is laid out, and whether something is behind it.
+pub(super) fn read_layout<S: Source>(reader: &mut Reader<S>, how: &How) -> Result<(ValueType, bool), DumpError> {
+    match reader.byte().map_err(refused)? {
+        STREAM_4 if how.newer => Ok((ValueType::StreamListpacks3, true)),
+        byte => {
+            let unknown = if how.newer { DumpError::Type(byte) } else { DumpError::Value };
+            Ok((ValueType::from_byte(byte).ok_or(unknown)?, false))
+        }
     }
-    let value = reader.value(ValueType::StreamListpacks3).map_err(refused)?;
-    // For how long and how many are remembered; and who they are, which is what cannot be kept.
-    let (_, _, producers) =
-        (reader.len().map_err(refused)?, reader.len().map_err(refused)?, reader.len().map_err(refused)?);
-    if producers == 0 { Ok(value) } else { Err(DumpError::Type(byte)) }
+}
+
+/// What is behind a stream: for how long and how many are remembered; and who they are, which is what cannot be kept.
+pub(super) fn read_end<S: Source>(reader: &mut Reader<S>) -> Result<(), DumpError> {
+    let mut next = || reader.len().map_err(refused);
+    let (_, _, producers) = (next()?, next()?, next()?);
+    if producers == 0 { Ok(()) } else { Err(DumpError::Type(STREAM_4)) }
 }
 
 /// The payload of FUNCTION DUMP as this version writes it, of what a node of a newer version sends.
 pub(crate) fn functions_from_newer(payload: &[u8]) -> Result<Vec<u8>, DumpError> {
-    let mut out = check_newer_footer(payload)?.to_vec();
+    let how = How { newer: true, skip_checksum: false, deep: false, limits: ValueLimits::default() };
+    let footer = Footer::of(payload, &how)?;
+    footer.check(&how)?;
+    let mut out = footer.body.to_vec();
     out.extend_from_slice(&(VERSION as u16).to_le_bytes());
     let crc = crc64::crc64(0, &out);
     out.extend_from_slice(&crc.to_le_bytes());
     Ok(out)
 }
 
-/// Checks a payload and reads its value. `deep` also looks for what stands twice in packed collections.
-pub(crate) fn decode_dump(
-    payload: &[u8],
-    skip_checksum: bool,
-    deep: bool,
-    limits: &ValueLimits,
-) -> Result<Value, DumpError> {
-    check_dump_footer(payload, skip_checksum)?;
-    // The whole payload is the source: as in Redis, a short value may run into the footer and fail there.
-    let mut reader = Reader::new(payload, false).deep(deep).limits(limits);
-    let refused = |e: super::Error| {
-        log::debug!("{e}");
-        DumpError::Value
-    };
-    let byte = reader.byte().map_err(refused)?;
-    let value_type = ValueType::from_byte(byte).ok_or(DumpError::Value)?;
-    match reader.value(value_type).map_err(refused)? {
-        Value::Empty => Err(DumpError::Value),
-        value => Ok(value),
+/// The value, if it is one that a key can have.
+pub(super) fn stored(value: Value) -> Result<Value, DumpError> {
+    if matches!(value, Value::Empty) { Err(DumpError::Value) } else { Ok(value) }
+}
+
+/// Checks a payload and reads its value.
+pub(crate) fn decode_dump(payload: &[u8], how: &How) -> Result<Value, DumpError> {
+    let footer = Footer::of(payload, how)?;
+    footer.check(how)?;
+    let mut reader =
+        Reader::new(footer.read_from(payload, how), false).deep(how.deep && !how.newer).limits(&how.limits);
+    let (layout, has_end) = read_layout(&mut reader, how)?;
+    let value = reader.value(layout).map_err(refused)?;
+    if has_end {
+        read_end(&mut reader)?;
     }
+    stored(value)
 }
 
 /// The sources in what FUNCTION DUMP gave, without its footer. `Err` is the text of RESTORE's reply.
@@ -142,7 +181,7 @@ mod tests {
     use super::*;
 
     fn decode(payload: &[u8], skip_checksum: bool, deep: bool) -> Result<Value, DumpError> {
-        decode_dump(payload, skip_checksum, deep, &ValueLimits::default())
+        decode_dump(payload, &How { newer: false, skip_checksum, deep, limits: ValueLimits::default() })
     }
 
     /// `SET foo 10; DUMP foo` of a 7.2 server.
@@ -199,7 +238,8 @@ mod tests {
             let mut payload = body.to_vec();
             payload.extend_from_slice(&13u16.to_le_bytes());
             payload.extend_from_slice(&crc.to_le_bytes());
-            decode_newer_dump(&payload, &ValueLimits::default())
+            let how = How { newer: true, skip_checksum: false, deep: false, limits: ValueLimits::default() };
+            decode_dump(&payload, &how)
         };
         assert_eq!(newer(b"\x00\xc0\n", 0), Ok(Value::String(StringValue::Int(10))));
         assert_eq!(newer(b"\x00\xc0\n", 1), Err(DumpError::Footer));

@@ -11,6 +11,7 @@ mod decode;
 mod dump;
 mod encode;
 mod error;
+mod restore;
 mod skip;
 mod sliced;
 mod source;
@@ -18,11 +19,12 @@ mod stream;
 
 pub(crate) use decode::{Ahead, Item, KeyItem, Reader, StringValue, Value};
 pub(crate) use dump::{
-    DumpError, check_dump_footer, decode_dump, decode_newer_dump, encode_dump, functions_from_newer, is_newer_dump,
+    DumpError, How as DumpHow, check_dump_footer, decode_dump, encode_dump, functions_from_newer, is_newer_dump,
     read_functions,
 };
 pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_value};
 pub(crate) use error::{Error, ErrorKind};
+pub(crate) use restore::SlicedRestore;
 pub(crate) use sliced::SlicedDump;
 pub(crate) use source::Source;
 

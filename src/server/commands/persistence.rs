@@ -3,13 +3,14 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::config::SanitizeDumpPayload;
-use crate::keyspace::Object;
 use crate::keyspace::object::ValueLimits;
+use crate::keyspace::{Entry, Object};
 use crate::persist::child::ChildKind;
 use crate::persist::load::new_value;
-use crate::persist::rdb::{DumpError, Value, decode_dump, decode_newer_dump, encode_dump, is_newer_dump};
+use crate::persist::rdb::{DumpError, DumpHow, Value, decode_dump, encode_dump, is_newer_dump};
 use crate::persist::snapshot::{SnapshotOptions, value_view};
 use crate::server::clients::ClientFlags;
+use crate::server::restoring::Restored;
 use crate::structs::entry::NewValue;
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
@@ -259,12 +260,19 @@ pub(super) fn takes_newer(ctx: &Ctx<'_>, payload: &[u8]) -> bool {
     is_import(ctx) || ctx.c().is(ClientFlags::MASTER) && is_newer_dump(payload)
 }
 
-/// The value that a payload holds, to be that of a key.
-fn restored_value(ctx: &mut Ctx<'_>, key: &[u8], payload: &[u8]) -> Result<NewValue<'static, Object>, CmdError> {
+/// The value that a payload holds, to be that of a key. `None`: the command runs again when it has been read.
+fn restored_value(
+    ctx: &mut Ctx<'_>,
+    key: &[u8],
+    payload: &[u8],
+) -> Result<Option<NewValue<'static, Object>>, CmdError> {
     let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
-    let value = match takes_newer(ctx, payload) {
-        true => decode_newer_dump(payload, &limits),
-        false => decode_dump(payload, ctx.srv.persist.skip_checksum, checks_deeply(ctx), &limits),
+    let (newer, skip_checksum) = (takes_newer(ctx, payload), ctx.srv.persist.skip_checksum);
+    let how = DumpHow { newer, skip_checksum, deep: checks_deeply(ctx), limits };
+    let value = match ctx.srv.restored(ctx.client, payload, how) {
+        Restored::Later => return Ok(None),
+        Restored::AtOnce => decode_dump(payload, &how),
+        Restored::Value(value) => value,
     };
     let value = match value {
         // What our master or the log has taken in is kept as it is there; nobody else can bring it.
@@ -277,6 +285,7 @@ fn restored_value(ctx: &mut Ctx<'_>, key: &[u8], payload: &[u8]) -> Result<NewVa
     };
     value
         .and_then(|value| new_value(value, &limits).ok_or(DumpError::Value))
+        .map(Some)
         .map_err(|e| CmdError::text(format!("ERR {e}")))
 }
 
@@ -307,7 +316,7 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ttl < 0 {
         return Err(CmdError::of("ERR Invalid TTL value, must be >= 0"));
     }
-    let value = restored_value(ctx, key, &args[3])?;
+    let Some(value) = restored_value(ctx, key, &args[3])? else { return Ok(()) };
     let deleted = options.replace && ctx.srv.ks.delete(db, key, ctx.srv.cfg.lazyfree_lazy_server_del);
     let expire_ms = match (ttl, options.absolute_ttl) {
         (0, _) => None,
@@ -320,6 +329,8 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         && at <= ctx.now_ms()
         && already_past
     {
+        // A large one takes its time to go.
+        ctx.srv.ks.effects.free(Entry::new(key, value, None), false);
         if deleted {
             let verb: &[u8] = if ctx.srv.cfg.lazyfree_lazy_server_del { b"UNLINK" } else { b"DEL" };
             ctx.srv.ks.effects.replace_with(&[verb, key]);

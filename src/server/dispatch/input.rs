@@ -464,7 +464,7 @@ impl Server {
         }
     }
 
-    fn request_limits(&self, id: ClientId) -> Limits {
+    pub(crate) fn request_limits(&self, id: ClientId) -> Limits {
         let unauthenticated = self.clients.get(id).is_some_and(|c| self.must_authenticate(c));
         Limits { max_bulk_len: self.cfg.proto_max_bulk_len as i64, unauthenticated }
     }

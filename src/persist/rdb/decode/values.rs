@@ -41,6 +41,14 @@ impl Part {
     pub(super) fn new(layout: ValueType) -> Part {
         Part::New(layout)
     }
+
+    /// The layout of a value of which nothing was read.
+    pub(super) fn begins(&self) -> Option<ValueType> {
+        match self {
+            Part::New(layout) => Some(*layout),
+            _ => None,
+        }
+    }
 }
 
 /// Scores of members that are added together next.
