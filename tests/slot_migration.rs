@@ -497,9 +497,9 @@ fn a_slot_is_flushed_here_and_on_replicas_and_no_other_one() {
     assert!(said(&mut nodes[0], &["CLUSTER", "FLUSHSLOT", SLOT, "LATER"]).contains("syntax error"));
     assert!(said(&mut nodes[3], &["CLUSTER", "FLUSHSLOT", SLOT]).contains("READONLY"));
     wait("the replica has them", 10, || keys_in(&mut nodes[3]) == "int(30)");
-    // Events are for each key, and caches are told.
+    // Events are for each key.
     assert_eq!(nodes[0].text(&["CONFIG", "SET", "notify-keyspace-events", "Eg"]), "OK");
-    let mut listening = redis::Client::open(format!("redis://127.0.0.1:{}/", nodes[0].port)).unwrap().get_connection().unwrap();
+    let mut listening = nodes[0].server.connect();
     let mut events = listening.as_pubsub();
     events.subscribe("__keyevent@0__:del").unwrap();
     events.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -514,7 +514,7 @@ fn a_slot_is_flushed_here_and_on_replicas_and_no_other_one() {
     // A transaction on a key of it fails.
     assert_eq!(nodes[0].text(&["SET", "{bar}", "x"]), "OK");
     assert_eq!(nodes[0].text(&["WATCH", "{bar}"]), "OK");
-    let mut other = redis::Client::open(format!("redis://127.0.0.1:{}/", nodes[0].port)).unwrap().get_connection().unwrap();
+    let mut other = nodes[0].server.connect();
     let () = redis::cmd("CLUSTER").arg("FLUSHSLOT").arg(SLOT).arg("ASYNC").query(&mut other).unwrap();
     assert_eq!(nodes[0].text(&["MULTI"]), "OK");
     assert_eq!(nodes[0].text(&["EXEC"]), "nil");
