@@ -535,7 +535,7 @@ impl Server {
 
     /// Whether the data set is being read from disk at start. Until that is done the node keeps out of the cluster: to
     /// become a replica in between would mix what the master sends with what is still to be read.
-    pub(super) fn loads_own_data(&self) -> bool {
+    pub(crate) fn loads_own_data(&self) -> bool {
         self.is_loading() && !self.repl_io.is_loading()
     }
 
