@@ -7,6 +7,7 @@ use common::{CLI, SERVER, TestServer, real_redis};
 use redis::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -205,6 +206,52 @@ fn manual_failover_loses_no_write_and_takes_no_time() {
     wait("the old master follows", 10, || nodes[1].text(&["CLUSTER", "NODES"]).contains("myself,slave"));
     let refused = nodes[0].text(&["CLUSTER", "FAILOVER"]);
     assert_eq!(refused, "ERR You should send CLUSTER FAILOVER to a replica");
+}
+
+#[test]
+fn a_replica_that_leaves_its_shard_takes_nothing_along() {
+    let options = ["--appendonly", "yes", "--cluster-allow-replica-migration", "no"];
+    let mut nodes: Vec<Node> = (0..6).map(|_| Node::with_options(Path::new(SERVER), &options)).collect();
+    join(&mut nodes, true);
+    assert_eq!(nodes[0].text(&["SET", "{bar}", "x"]), "OK");
+    wait("the replica has it", 10, || nodes[3].text(&["DBSIZE"]) == "int(1)");
+    let shard = nodes[3].text(&["CLUSTER", "MYSHARDID"]);
+    let listen = |node: &Node, channel: &str| {
+        let mut conn = node.server.connect();
+        conn.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        redis::cmd("SSUBSCRIBE").arg(channel).exec(&mut conn).unwrap();
+        conn
+    };
+    let mut listening = listen(&nodes[3], "{bar}channel");
+    assert!(nodes[3].text(&["CLUSTER", "REPLICATE", "NO", "TWO"]).contains("unknown subcommand"));
+    assert!(nodes[3].text(&["CLUSTER", "REPLICATE", "a", "b", "c"]).contains("wrong number of arguments"));
+    assert_eq!(nodes[3].text(&["CLUSTER", "REPLICATE", "NO", "ONE"]), "OK");
+    let told = format!("{:?}", listening.recv_response().unwrap());
+    assert!(told.contains("sunsubscribe"), "{told}");
+    assert!(nodes[3].text(&["CLUSTER", "NODES"]).contains("myself,master"));
+    assert_ne!(nodes[3].text(&["CLUSTER", "MYSHARDID"]), shard);
+    let id = nodes[3].id();
+    wait("the others know that", 10, || {
+        let nodes = nodes[1].text(&["CLUSTER", "NODES"]);
+        nodes.lines().any(|line| line.starts_with(&id) && line.contains(" master - "))
+    });
+    // Nor does its log bring anything back.
+    assert_eq!(nodes[3].text(&["DBSIZE"]), "int(0)");
+    assert_eq!(nodes[3].text(&["DEBUG", "LOADAOF"]), "OK");
+    assert_eq!(nodes[3].text(&["DBSIZE"]), "int(0)");
+    // A master is one already.
+    assert_eq!(nodes[3].text(&["CLUSTER", "REPLICATE", "NO", "ONE"]), "OK");
+    // From one shard to another.
+    let mut listening = listen(&nodes[4], "{tag}channel");
+    let first = nodes[0].id();
+    assert_eq!(nodes[4].text(&["CLUSTER", "REPLICATE", &first]), "OK");
+    let told = format!("{:?}", listening.recv_response().unwrap());
+    assert!(told.contains("sunsubscribe"), "{told}");
+    // The replica of another master that is reset has nothing either.
+    wait("it has what its new master has", 10, || nodes[4].text(&["DBSIZE"]) == "int(1)");
+    assert_eq!(nodes[4].text(&["CLUSTER", "RESET"]), "OK");
+    assert_eq!(nodes[4].text(&["DEBUG", "LOADAOF"]), "OK");
+    assert_eq!(nodes[4].text(&["DBSIZE"]), "int(0)");
 }
 
 #[test]

@@ -735,6 +735,36 @@ fn the_checkers_run_under_their_names() {
 }
 
 #[test]
+fn what_is_loaded_from_the_log_is_neither_logged_nor_told_again() {
+    let server = TestServer::start(&["--appendonly", "yes", "--enable-debug-command", "yes"]);
+    let replica = TestServer::start(&["--replicaof", "127.0.0.1", &server.port.to_string()]);
+    let c = &mut server.connect();
+    wait_for(20, "the replica follows", || {
+        run::<String>(&mut replica.connect(), &["INFO", "replication"]).contains("master_link_status:up")
+    });
+    for n in 0..500 {
+        run::<()>(c, &["RPUSH", "list", &n.to_string()]);
+    }
+    let offset = |c: &mut redis::Connection| {
+        let info: String = run(c, &["INFO", "replication"]);
+        info.lines().find_map(|l| l.strip_prefix("master_repl_offset:")?.trim().parse::<u64>().ok()).unwrap()
+    };
+    let logged = || fs::metadata(server.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap().len();
+    let before = offset(c);
+    // What stands in the log is on its way to the file until the turn ends.
+    run::<()>(c, &["WAITAOF", "1", "0", "5000"]);
+    let size = logged();
+    for _ in 0..3 {
+        run::<()>(c, &["DEBUG", "LOADAOF"]);
+        assert_eq!((run::<i64>(c, &["LLEN", "list"]), logged()), (500, size));
+    }
+    // Nothing but a ping may have gone there.
+    assert!(offset(c) < before + 100, "{before} {}", offset(c));
+    run::<()>(c, &["RPUSH", "list", "last"]);
+    wait_for(20, "the replica has the same", || run::<i64>(&mut replica.connect(), &["LLEN", "list"]) == 501);
+}
+
+#[test]
 fn saving_and_reloading_are_not_logged() {
     let mut server = TestServer::start(&["--appendonly", "yes", "--enable-debug-command", "yes"]);
     fill(&server);

@@ -126,6 +126,8 @@ const CLUSTER: &[(&str, &str)] = &[
     ),
     ("CLUSTER GETKEYSINSLOT 5 10", "[]"),
     ("CLUSTER GETKEYSINSLOT 16384 10", "-ERR Invalid slot or number of keys"),
+    ("CLUSTER FLUSHSLOT 5", "+OK"),
+    ("CLUSTER FLUSHSLOT x", "-ERR Invalid or out of range slot"),
     ("CLUSTER LINKS", "[]"),
     (
         "CLUSTER SLAVES ffffffffffffffffffffffffffffffffffffffff",

@@ -169,6 +169,83 @@ fn clients_are_listed_named_and_killed() {
 }
 
 #[test]
+fn connections_are_listed_and_killed_by_what_they_are() {
+    let server = TestServer::start(&["--user", "bob", "on", ">x", "+@all"]);
+    let mut c = server.connect();
+    // Four connections besides `c`, each with something of its own.
+    let mut others: Vec<Connection> = (0..4).map(|_| server.connect()).collect();
+    for (n, other) in others.iter_mut().enumerate() {
+        text(other, &["CLIENT", "SETNAME", &format!("n{n}")]);
+    }
+    text(&mut c, &["CLIENT", "SETNAME", "me"]);
+    text(&mut others[0], &["AUTH", "bob", "x"]);
+    text(&mut others[1], &["SELECT", "3"]);
+    text(&mut others[2], &["CLIENT", "SETINFO", "LIB-NAME", "lib"]);
+    text(&mut others[2], &["CLIENT", "SETINFO", "LIB-VER", "1.2"]);
+    text(&mut others[3], &["MULTI"]);
+    let ids: Vec<String> = (0..4).map(|n| client_field(&mut c, &format!("n{n}"), "id").unwrap()).collect();
+    let addr = client_field(&mut c, "n1", "addr").unwrap();
+    let mut listed = |filter: &[&str]| {
+        let lines = text(&mut c, &[&["CLIENT", "LIST"], filter].concat());
+        let name = |line: &str| line.split(" name=").nth(1).unwrap().split(' ').next().unwrap().to_string();
+        lines.lines().map(name).collect::<Vec<_>>().join(" ")
+    };
+    for (filter, expected) in [
+        (&["USER", "bob"][..], "n0"),
+        (&["NOT-USER", "bob", "SKIPME", "YES"], "n1 n2 n3"),
+        (&["DB", "3"], "n1"),
+        (&["not-db", "3"], "me n0 n2 n3"),
+        (&["ADDR", &addr], "n1"),
+        (&["NOT-ADDR", &addr, "NOT-NAME", "me"], "n0 n2 n3"),
+        (&["IP", "127.0.0.1", "SKIPME", "yes"], "n0 n1 n2 n3"),
+        (&["NOT-IP", "127.0.0.1"], ""),
+        (&["IP", "nowhere"], ""),
+        (&["LIB-NAME", "lib", "LIB-VER", "1.2"], "n2"),
+        (&["LIB-NAME", "lib", "LIB-VER", "1.3"], ""),
+        (&["NOT-LIB-NAME", "lib", "SKIPME", "YES"], "n0 n1 n3"),
+        (&["FLAGS", "x"], "n3"),
+        (&["FLAGS", "xN"], ""),
+        (&["NOT-FLAGS", "N"], "n3"),
+        (&["NAME", "n1", "NAME", "n2"], "n2"),
+        (&["ID", &ids[2], &ids[0], "ID", &ids[1], &ids[2]], "n2 n0 n1 n2"),
+        (&["ID", &ids[2], &ids[0], "NAME", "n0"], "n0"),
+        (&["NOT-ID", &ids[2], &ids[0], "TYPE", "normal"], "me n1 n3"),
+        (&["TYPE", "replica", "TYPE", "normal", "NOT-TYPE", "normal"], ""),
+        (&["TYPE", "primary"], ""),
+        (&["MAXAGE", "1000"], ""),
+        (&["IDLE", "1000"], ""),
+    ] {
+        assert_eq!(listed(filter), expected, "{filter:?}");
+    }
+    for (filter, expected) in [
+        (&["FLAGS", "Q"][..], "Unknown flags found in the provided filter: Q"),
+        (&["DB", "16"], "DB number should be between 0 and 15"),
+        (&["DB", "x"], "DB is not an integer or out of range"),
+        (&["IDLE", "x"], "idle is not an integer or out of range"),
+        (&["MAXAGE", "0"], "maxage should be greater than 0"),
+        (&["NOT-IDLE", "1"], "syntax error"),
+        (&["NOT-SKIPME", "YES"], "syntax error"),
+        (&["SKIPME", "PERHAPS"], "syntax error"),
+        (&["NAME"], "syntax error"),
+        (&["ID", "1", "x"], "Invalid client ID"),
+        (&["NOT-USER", "eve"], "No such user 'eve'"),
+    ] {
+        assert!(error(&mut c, &[&["CLIENT", "LIST"], filter].concat()).contains(expected), "{filter:?}");
+    }
+    std::thread::sleep(Duration::from_millis(2100));
+    ask(&mut others[1], &["PING"]).unwrap();
+    assert_eq!(text(&mut c, &["CLIENT", "LIST", "IDLE", "2"]).lines().count(), 3);
+    assert_eq!(text(&mut c, &["CLIENT", "LIST", "MAXAGE", "2"]).lines().count(), 5);
+    let mut killed = |filter: &[&str]| ask(&mut c, &[&["CLIENT", "KILL"], filter].concat()).unwrap();
+    assert_eq!(killed(&["NAME", "n1", "IDLE", "2"]), Value::Int(0));
+    assert_eq!(killed(&["ID", &ids[0], &ids[0], &ids[1]]), Value::Int(2));
+    assert_eq!(killed(&["NOT-FLAGS", "N"]), Value::Int(1));
+    assert_eq!(killed(&["MAXAGE", "1"]), Value::Int(1));
+    assert_eq!(killed(&["DB", "0"]), Value::Int(0));
+    assert_eq!(killed(&["DB", "0", "SKIPME", "NO"]), Value::Int(1));
+}
+
+#[test]
 fn the_clients_of_a_user_are_killed() {
     let server = TestServer::start(&["--user", "bob", "on", ">x", "+@all"]);
     let mut c = server.connect();

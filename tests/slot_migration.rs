@@ -486,6 +486,64 @@ fn a_target_that_stands_still_costs_no_more_than_the_output_limit() {
 }
 
 #[test]
+fn a_slot_is_flushed_here_and_on_replicas_and_no_other_one() {
+    let mut nodes = nodes(3, true);
+    for n in 0..30 {
+        assert_eq!(nodes[0].text(&["SET", &format!("{{bar}}{n}"), "x"]), "OK");
+    }
+    assert_eq!(nodes[0].text(&["SET", "{06S}", "x"]), "OK");
+    let said = |node: &mut Node, words: &[&str]| node.text(words);
+    assert!(said(&mut nodes[0], &["CLUSTER", "FLUSHSLOT", "16384"]).contains("Invalid or out of range slot"));
+    assert!(said(&mut nodes[0], &["CLUSTER", "FLUSHSLOT", SLOT, "LATER"]).contains("syntax error"));
+    assert!(said(&mut nodes[3], &["CLUSTER", "FLUSHSLOT", SLOT]).contains("READONLY"));
+    wait("the replica has them", 10, || keys_in(&mut nodes[3]) == "int(30)");
+    // Events are for each key.
+    assert_eq!(nodes[0].text(&["CONFIG", "SET", "notify-keyspace-events", "Eg"]), "OK");
+    let mut listening = nodes[0].server.connect();
+    let mut events = listening.as_pubsub();
+    events.subscribe("__keyevent@0__:del").unwrap();
+    events.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(nodes[0].text(&["CLUSTER", "FLUSHSLOT", SLOT, "SYNC"]), "OK");
+    let mut keys: Vec<String> = (0..30).map(|_| events.get_message().unwrap().get_payload().unwrap()).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 30);
+    assert_eq!((keys_in(&mut nodes[0]), nodes[0].text(&["DBSIZE"])), ("int(0)".into(), "int(1)".into()));
+    wait("the replica has not", 10, || keys_in(&mut nodes[3]) == "int(0)");
+    assert_eq!(nodes[3].text(&["DBSIZE"]), "int(1)");
+    // A transaction on a key of it fails.
+    assert_eq!(nodes[0].text(&["SET", "{bar}", "x"]), "OK");
+    assert_eq!(nodes[0].text(&["WATCH", "{bar}"]), "OK");
+    let mut other = nodes[0].server.connect();
+    let () = redis::cmd("CLUSTER").arg("FLUSHSLOT").arg(SLOT).arg("ASYNC").query(&mut other).unwrap();
+    assert_eq!(nodes[0].text(&["MULTI"]), "OK");
+    assert_eq!(nodes[0].text(&["EXEC"]), "nil");
+}
+
+#[test]
+fn a_slot_that_is_flushed_while_it_moves_stays() {
+    let mut nodes = nodes(3, false);
+    prevent(&mut nodes[..1], "PREVENT-PAUSE", "1");
+    for side in [0, 1] {
+        assert_eq!(nodes[0].text(&["SET", "{bar}", "x"]), "OK");
+        let moving = begin(&mut nodes, 0, 1, &[SLOT, SLOT]);
+        let other = begin(&mut nodes, 0, 2, &["0", "0"]);
+        wait_for_state(&mut nodes[0], &moving, "waiting-to-pause");
+        wait_for_state(&mut nodes[0], &other, "waiting-to-pause");
+        assert_eq!(nodes[side].text(&["CLUSTER", "FLUSHSLOT", SLOT]), "OK");
+        wait_for_state(&mut nodes[0], &moving, "failed");
+        wait_for_state(&mut nodes[1], &moving, "failed");
+        assert_eq!(message(&mut nodes[side], &moving), "Data was flushed");
+        wait("nothing is left there", 10, || keys_in(&mut nodes[1]) == "int(0)");
+        assert_eq!(keys_in(&mut nodes[0]), if side == 0 { "int(0)" } else { "int(1)" });
+        // The other slot is none of its business.
+        assert_eq!(state(&mut nodes[0], &other), "waiting-to-pause");
+        assert_eq!(nodes[0].text(&["CLUSTER", "CANCELSLOTMIGRATIONS"]), "OK");
+        wait_for_state(&mut nodes[2], &other, "failed");
+    }
+}
+
+#[test]
 fn several_jobs_run_beside_each_other_and_what_ends_one_does_not_end_another() {
     let mut nodes = nodes(3, false);
     // Slots 5061, 0 and 1 of the first node.

@@ -259,6 +259,31 @@ impl Cluster {
         Ok(())
     }
 
+    /// CLUSTER REPLICATE NO ONE: a replica leaves its master, and is an empty master of a shard of its own then.
+    pub(crate) fn replicate_no_one(&mut self) {
+        if self.is_master() {
+            return;
+        }
+        log::info!("Stop replication and turning myself into empty primary.");
+        self.leave_master();
+        self.reset_manual_failover();
+        self.forget_election();
+        self.save_and_update();
+        self.todo.announce = true;
+    }
+
+    /// A replica becomes a master without data and slots, which is no member of its master's shard any more.
+    fn leave_master(&mut self) {
+        self.set_node_as_master(self.myself);
+        self.nodes[self.myself].shard_id = NodeId::random(&mut self.rng);
+        self.drop_channels_but_of(self.myself);
+        self.actions.push(Action::UnsetReplicationMaster);
+        self.actions.push(Action::FlushAllData);
+        self.close_all_slots();
+        self.leftovers = SlotSet::default();
+        self.durable = Default::default();
+    }
+
     /// CLUSTER REPLICAS: the replicas of a master.
     pub(crate) fn replicas_of(&self, id: &[u8]) -> Result<&[NodeKey]> {
         let key = self.known(id, "Unknown node")?;
@@ -328,11 +353,7 @@ impl Cluster {
             return refuse("CLUSTER RESET can't be called with master nodes containing keys");
         }
         if self.is_replica() {
-            self.set_node_as_master(self.myself);
-            // It is no member of its master's shard any more.
-            self.nodes[self.myself].shard_id = NodeId::random(&mut self.rng);
-            self.actions.push(Action::UnsetReplicationMaster);
-            self.actions.push(Action::FlushAllData);
+            self.leave_master();
         }
         self.close_all_slots();
         self.leftovers = SlotSet::default();

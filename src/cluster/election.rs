@@ -273,6 +273,7 @@ impl Cluster {
     fn schedule_election(&mut self, master: NodeKey, env: &Env) {
         let now = env.now_ms;
         let (mut rank, ties, stale) = self.rank_among_siblings(master, env);
+        let failed_before = self.failed_before(master);
         let delay = if self.manual.in_progress() {
             rank = 0;
             self.todo.failover = true;
@@ -280,13 +281,19 @@ impl Cluster {
         } else if rank == 0 {
             ties as i64 * TIE_DELAY_MS
                 + if stale { STALE_RANK_DELAY_MS } else { 0 }
-                + self.failed_before(master) as i64 * MASTER_DELAY_MS
+                + failed_before as i64 * MASTER_DELAY_MS
         } else {
             FIXED_DELAY_MS + self.rng.i64(0..JITTER_MS) + rank as i64 * RANK_DELAY_MS
         };
         self.election = Election { rank, ties, ..self.election.next(now + delay) };
         self.wake_at(now + delay);
-        log::info!("Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).", env.repl_offset);
+        if delay == 0 && !self.manual.in_progress() {
+            log::info!("This is the best ranked replica and can initiate the election immediately.");
+        }
+        log::info!(
+            "Start of election delayed for {delay} milliseconds (rank #{rank}, primary rank #{failed_before}, offset {}).",
+            env.repl_offset
+        );
         // So that the others know their rank.
         self.pong_to_siblings(env);
         if delay == 0 {

@@ -285,7 +285,7 @@ impl Cluster {
             self.nodes.rename(key, header.sender);
             log::trace!("Handshake with node {} completed.", header.sender);
             let node = &mut self.nodes[key];
-            node.flags.clear(NodeFlags::HANDSHAKE);
+            node.flags.clear(NodeFlags::HANDSHAKE | NodeFlags::MEET);
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
             self.note_name(link, key);
             self.welcome(key, env);

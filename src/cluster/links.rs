@@ -91,9 +91,8 @@ impl Cluster {
         // A ping at once keeps a reconnect from looking like silence. A ping that already waits keeps its time: its
         // answer has been due since then.
         let waiting_since = node.ping_sent_ms;
+        // One that is to be met is met on each link until it has answered, as it may have lost what came by the last one.
         let kind = if node.flags.has(NodeFlags::MEET) { wire::PacketType::Meet } else { wire::PacketType::Ping };
-        // If the MEET is lost, the node is pinged like any other from now on.
-        node.flags.clear(NodeFlags::MEET);
         self.send_ping(link, kind, env);
         let node = &mut self.nodes[key];
         node.ping_sent_ms = if waiting_since != 0 { waiting_since } else { env.now_ms };
@@ -163,5 +162,48 @@ impl Cluster {
         let (ip, port) = (node.ip.clone(), node.bus_port);
         self.links.insert(link, Link::new(Some(key), now_ms, ip.clone(), String::new()));
         self.actions.push(Action::Connect { link, ip, port });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ClusterConfig;
+    use super::super::wire::{Body, PacketType};
+    use super::*;
+
+    #[test]
+    fn a_node_is_met_on_each_link_until_it_answers() {
+        let (mut us, mut now_ms) = (Cluster::new(ClusterConfig::default(), 1, 1000), 1000);
+        let other = Cluster::new(ClusterConfig::default(), 2, 1000);
+        us.meet(b"127.0.0.1", 7000, 17000, &Env::at(now_ms)).unwrap();
+        // What is said first on a new link, and the link.
+        let mut connect = |us: &mut Cluster| {
+            now_ms += 300;
+            us.tick(&Env::at(now_ms));
+            let opened = us.flush(&Env::at(now_ms)).into_iter().find_map(|action| match action {
+                Action::Connect { link, .. } => Some(link),
+                _ => None,
+            });
+            let opened = opened.expect("a link is opened");
+            us.on_link_connected(opened, "127.0.0.1".into(), &Env::at(now_ms));
+            let said = us.flush(&Env::at(now_ms)).into_iter().find_map(|action| match action {
+                Action::Send { link, packet } if link == opened => Some(wire::packet_type(&packet)),
+                _ => None,
+            });
+            (opened, said, now_ms)
+        };
+        let (meet, ping) = (Some(PacketType::Meet as u16), Some(PacketType::Ping as u16));
+        for _ in 0..3 {
+            let (link, said, now_ms) = connect(&mut us);
+            assert_eq!(said, meet);
+            us.on_link_closed(link, &Env::at(now_ms));
+        }
+        let (link, said, now_ms) = connect(&mut us);
+        assert_eq!(said, meet);
+        let pong = Body::Ping { kind: PacketType::Pong, gossip: vec![], extensions: vec![] };
+        let header = other.header(0, &Env::at(now_ms));
+        us.on_packet(link, &wire::encode(&header, &pong), &Env::at(now_ms));
+        us.on_link_closed(link, &Env::at(now_ms));
+        assert_eq!(connect(&mut us).1, ping);
     }
 }

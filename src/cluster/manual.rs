@@ -160,6 +160,11 @@ impl Cluster {
     /// What was under way before counts no more.
     fn start_manual_failover(&mut self, env: &Env) {
         self.reset_manual_failover();
+        if let Some(epoch) = self.epoch_of_election() {
+            log::info!(
+                "Failover election in progress for epoch {epoch}, but received a new manual failover. Resetting the election."
+            );
+        }
         self.forget_election();
         self.manual.ends_ms = Some(env.now_ms + self.config.manual_failover_timeout_ms);
     }

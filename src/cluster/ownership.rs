@@ -333,13 +333,24 @@ impl Cluster {
         }
         self.attach_replica(me, master);
         let shard = self.nodes[master].shard_id;
-        self.stop_leading(self.nodes[me].shard_id != shard);
+        let is_another = self.nodes[me].shard_id != shard;
+        self.stop_leading(is_another);
         self.nodes[me].shard_id = shard;
+        if is_another {
+            self.drop_channels_but_of(master);
+        }
         self.save_soon();
         self.todo.announce = true;
         self.replicate_from(master);
         self.reset_manual_failover();
         self.forget_election();
+    }
+
+    /// What is published on sharded channels of other nodes does not come here.
+    pub(super) fn drop_channels_but_of(&mut self, master: NodeKey) {
+        let others = (0..SLOT_COUNT as Slot).filter(|slot| self.owner[usize::from(*slot)] != Some(master));
+        let dropped = self.dropped_channels.get_or_insert_with(SlotSet::default);
+        others.for_each(|slot| _ = dropped.insert(slot));
     }
 
     pub(super) fn replicate_from(&mut self, master: NodeKey) {

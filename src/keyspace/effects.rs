@@ -135,10 +135,16 @@ impl Effects {
         self.prevented = 0;
     }
 
+    /// Whether events of a class are recorded.
+    #[inline]
+    pub(crate) fn wants_events(&self, class: u32) -> bool {
+        self.notify_flags & class != 0 && self.notify_flags & (notify::KEYSPACE | notify::KEYEVENT) != 0
+    }
+
     /// Records an event if its class is enabled.
     #[inline]
     pub(crate) fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: usize) {
-        if self.notify_flags & class != 0 && self.notify_flags & (notify::KEYSPACE | notify::KEYEVENT) != 0 {
+        if self.wants_events(class) {
             self.add_event(event, key, db);
         }
     }

@@ -446,12 +446,12 @@ impl Keyspace {
         removed
     }
 
-    /// Deletes all keys of these slots, whose values are freed in the background. How many there were.
-    pub(crate) fn flush_slots(&mut self, slots: &SlotSet) -> usize {
+    /// Deletes all keys of these slots. How many there were.
+    pub(crate) fn flush_slots(&mut self, slots: &SlotSet, lazy: bool) -> usize {
         let mut old = self.dbs[0].take_slots(slots);
         let removed = old.len();
         self.watch.touch_flushed(0, &old, None, self.now_ms);
-        self.effects.free_tables(old.take_all(), true);
+        self.effects.free_tables(old.take_all(), lazy);
         self.effects.flushed |= self.effects.wants_modified && removed > 0;
         self.effects.unsynced.note_all();
         self.effects.any_ready |= self.effects.wants_gone;

@@ -149,13 +149,13 @@ mod tests {
         let others = ClientId { index: 2, generation: 0 };
         ks.watch.add(CLIENT, &WatchedKey { db: 0, key: b"{a}1".to_vec(), was_expired: false });
         ks.watch.add(others, &WatchedKey { db: 0, key: b"{b}1".to_vec(), was_expired: false });
-        assert_eq!(ks.flush_slots(&[a, 9].into_iter().collect()), 2);
+        assert_eq!(ks.flush_slots(&[a, 9].into_iter().collect(), true), 2);
         assert_eq!(
             (ks.dbs[0].len(), ks.dbs[0].expires_len(), ks.dbs[0].slot_len(a), ks.dbs[0].slot_len(b)),
             (1, 1, 0, 1)
         );
         assert_eq!((ks.watch.dirty.as_slice(), ks.flushes), (&[CLIENT][..], 0));
-        assert_eq!(ks.flush_slots(&[a].into_iter().collect()), 0);
+        assert_eq!(ks.flush_slots(&[a].into_iter().collect(), false), 0);
     }
 
     #[test]

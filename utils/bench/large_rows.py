@@ -506,6 +506,7 @@ def others():
         Row("DEL", tagged[::2], prep=[[b"MSET"] + tagged], cluster=True, title="DEL of 10,000 in cluster mode"),
         Row("CLUSTER COUNTKEYSINSLOT 8338", cluster=True, times=50, prep=[[b"MSET"] + tagged]),
         Row("CLUSTER GETKEYSINSLOT 8338 10000", cluster=True, prep=[[b"MSET"] + tagged]),
+        Row("CLUSTER FLUSHSLOT 8338", cluster=True, prep=[[b"MSET"] + tagged]),
         Row("FLUSHALL", once=True, title="FLUSHALL of all of this"),
         Row("FLUSHALL ASYNC", prep=["SELECT 1", "DEBUG POPULATE 200000 key 8", "SELECT 0"]),
     ]

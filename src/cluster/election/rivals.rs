@@ -53,6 +53,11 @@ impl Cluster {
         }
     }
 
+    /// The epoch of the election in which we have asked for votes, if we have.
+    pub(in crate::cluster) fn epoch_of_election(&self) -> Option<u64> {
+        self.election.asked.then_some(self.election.epoch)
+    }
+
     /// A voter has promised its vote to a sibling.
     pub(in crate::cluster) fn on_denied(&mut self, sender: NodeKey, epoch: u64) {
         if self.election.asked && self.election.epoch == epoch {

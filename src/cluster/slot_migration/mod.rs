@@ -674,11 +674,11 @@ impl Cluster {
         }
     }
 
-    /// All keys went.
-    pub(crate) fn on_data_flushed(&mut self, env: &Env) {
+    /// All keys went, or all of `slot`.
+    pub(crate) fn on_data_flushed(&mut self, slot: Option<Slot>, env: &Env) {
         for at in 0..self.jobs.list.len() {
             let job = &self.jobs.list[at];
-            if job.is_at_work() {
+            if job.is_at_work() && slot.is_none_or(|slot| job.slots.contains(slot)) {
                 self.end_for_good(at, "Data was flushed", env);
             }
         }

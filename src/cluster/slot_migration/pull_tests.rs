@@ -106,7 +106,7 @@ fn whatever_happens_when_each_slot_has_one_owner() {
                 3 => pair.now_ms += rng.i64(0..4000),
                 4 => pair.streamed[0] += 10,
                 5 => pair.streamed[1] = pair.streamed[0],
-                6 if seed % 4 == 0 => pair.nodes[0].on_data_flushed(&Env::at(pair.now_ms)),
+                6 if seed % 4 == 0 => pair.nodes[0].on_data_flushed(None, &Env::at(pair.now_ms)),
                 7 if seed % 8 == 1 => {
                     is_cancelled |= pair.nodes[1].cancel_tasks(None, &Env::at(pair.now_ms)) > 0;
                 }
@@ -613,7 +613,7 @@ fn a_cancelled_or_hopeless_task_is_not_tried_again() {
             "Cancelled by a command"
         },
         |pair| {
-            pair.nodes[1].on_data_flushed(&Env::at(pair.now_ms));
+            pair.nodes[1].on_data_flushed(None, &Env::at(pair.now_ms));
             "Given up: Data was flushed"
         },
         |pair| {

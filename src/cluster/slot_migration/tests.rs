@@ -665,7 +665,7 @@ fn a_cancel_after_the_grant_waits_for_what_has_become_of_it() {
 fn whatever_ends_a_job_after_the_grant_leaves_writes_held_until_the_outcome_is_known() {
     type Event = fn(&mut Cluster, JobId, &Env);
     let events: [Event; 3] = [
-        |node, _, env| node.on_data_flushed(env),
+        |node, _, env| node.on_data_flushed(None, env),
         |node, job, env| node.on_migration_failed(job, "nonsense", env),
         |node, job, env| node.on_migration_message(job.main(), Message::RequestPause, env),
     ];
@@ -746,11 +746,11 @@ fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
 fn a_flush_a_demotion_and_slots_that_leave_otherwise_end_a_job() {
     type Event = fn(&mut Pair);
     let events: [(&str, Event); 4] = [
-        ("Data was flushed", |pair| pair.nodes[0].on_data_flushed(&Env::at(pair.now_ms))),
+        ("Data was flushed", |pair| pair.nodes[0].on_data_flushed(None, &Env::at(pair.now_ms))),
         (
             "Connection lost to target. Check CLUSTER GETSLOTMIGRATIONS on the target node for more information.",
             |pair| {
-                pair.nodes[1].on_data_flushed(&Env::at(pair.now_ms));
+                pair.nodes[1].on_data_flushed(None, &Env::at(pair.now_ms));
             },
         ),
         ("Slots are no longer owned by myself", |pair| {

@@ -74,6 +74,23 @@ fn write_flags(c: &Client, out: &mut Vec<u8>) {
     }
 }
 
+/// The `flags` field of a client.
+pub(crate) fn flags_of(c: &Client) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_flags(c, &mut out);
+    out
+}
+
+/// Whether the `flags` field of a client may have this letter.
+pub(crate) fn is_flag(letter: u8) -> bool {
+    b"OSRBN".contains(&letter) || LETTERS.iter().any(|(_, known)| *known == letter)
+}
+
+/// Whole seconds, as `age` and `idle` count them.
+pub(crate) fn seconds_since(then_ms: i64, now_ms: i64) -> i64 {
+    (now_ms / 1000 - then_ms / 1000).max(0)
+}
+
 /// What the loop waits for on the client's behalf.
 fn events(c: &Client) -> &'static str {
     match &c.conn {
@@ -117,8 +134,8 @@ impl Server {
         c.write_laddr(line.0);
         line.int(" fd=", c.conn.as_ref().map_or(-1, |conn| i64::from(conn.as_raw_fd())));
         line.text(" name=", &c.name);
-        line.int(" age=", (now / 1000 - c.created_ms / 1000).max(0));
-        line.int(" idle=", (now / 1000 - c.last_interaction_ms / 1000).max(0));
+        line.int(" age=", seconds_since(c.created_ms, now));
+        line.int(" idle=", seconds_since(c.last_interaction_ms, now));
         line.text(" flags=", b"");
         write_flags(c, line.0);
         line.size(" db=", c.db);
@@ -150,10 +167,12 @@ impl Server {
         }
     }
 
-    /// Lines of all clients that `keep` keeps, in the order of their ids.
-    pub(crate) fn client_lines(&self, mut keep: impl FnMut(&Client) -> bool) -> Vec<u8> {
-        let mut chosen: Vec<&Client> = self.clients.iter().filter(|c| c.conn.is_some() && keep(c)).collect();
-        chosen.sort_unstable_by_key(|c| c.number);
+    /// Lines of these clients: as they come if they are `in_order`, or else in the order of their ids.
+    pub(crate) fn client_lines<'c>(&self, clients: impl Iterator<Item = &'c Client>, in_order: bool) -> Vec<u8> {
+        let mut chosen: Vec<&Client> = clients.collect();
+        if !in_order {
+            chosen.sort_unstable_by_key(|c| c.number);
+        }
         let mut text = Vec::with_capacity(chosen.len() * LINE_BYTES);
         for c in chosen {
             self.write_client_line(c, &mut text);

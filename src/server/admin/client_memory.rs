@@ -49,7 +49,7 @@ impl ClientClass {
             Some(ClientClass::Replica)
         } else if is("pubsub") {
             Some(ClientClass::Pubsub)
-        } else if is("master") {
+        } else if is("master") || is("primary") {
             Some(ClientClass::Master)
         } else {
             None

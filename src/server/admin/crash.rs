@@ -8,7 +8,7 @@ impl CrashDetails for Server {
         write("\n------ INFO OUTPUT ------\n");
         write(&self.info([&b"all"[..]].into_iter()));
         write("\n------ CLIENT LIST OUTPUT ------\n");
-        write(&String::from_utf8_lossy(&self.client_lines(|_| true)));
+        write(&String::from_utf8_lossy(&self.client_lines(self.clients.iter().filter(|c| c.conn.is_some()), false)));
         if let Some(c) = self.clients.current.and_then(|id| self.clients.get(id)) {
             write("\n------ CURRENT CLIENT INFO ------\n");
             write(&(self.client_line(c) + "\n"));

@@ -20,6 +20,7 @@ use super::codes::random_nonce;
 use crate::cluster::seal::{Seal, Secrets, Taken};
 use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, LinkMap, PreferredEndpoint};
 use crate::config::{ClusterPreferredEndpointType, Config};
+use crate::keyspace::effects::target;
 use crate::net::listener::{self, Listener, reason};
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Secured, Source};
@@ -534,7 +535,7 @@ impl Server {
 
     /// Whether the data set is being read from disk at start. Until that is done the node keeps out of the cluster: to
     /// become a replica in between would mix what the master sends with what is still to be read.
-    pub(super) fn loads_own_data(&self) -> bool {
+    pub(crate) fn loads_own_data(&self) -> bool {
         self.is_loading() && !self.repl_io.is_loading()
     }
 
@@ -593,9 +594,7 @@ impl Server {
             Action::SetReplicationMaster { ip, port } => self.set_master(&ip, port),
             Action::UnsetReplicationMaster => self.unset_master(),
             Action::SeekSeeds => self.seek_seeds(),
-            Action::FlushAllData => {
-                self.ks.flush(None, false);
-            }
+            Action::FlushAllData => self.forget_all_data(),
             Action::DelKeysInSlot(slot) => self.delete_slot(slot),
             Action::DropShardChannels(slots) => {
                 self.drop_shard_channels(&slots);
@@ -612,6 +611,17 @@ impl Server {
                 self.deliver(sharded, &channel, &message);
             }
         }
+    }
+
+    /// The data were another master's, and are not to come back from the disk when this node is started again.
+    fn forget_all_data(&mut self) {
+        self.begin_effects();
+        self.ks.flush(None, false);
+        self.ks.effects.propagate(0, target::AOF, [&b"FLUSHALL"[..]].into_iter());
+        if self.depth == 0 {
+            self.drain_effects();
+        }
+        self.after_flush_all();
     }
 
     fn open_link(&mut self, link: LinkId, ip: &str, port: u16) {

@@ -1,15 +1,13 @@
 //! CLIENT: the connection's own properties, and what operators do to the connections of others.
 
+use super::client_filter::Filter;
 use super::connection::valid_client_text;
 use super::int_arg;
 use super::prelude::*;
 use crate::net::ClientId;
-use crate::net::link::shown_addr;
-use crate::server::admin::client_memory::ClientClass;
-use crate::server::clients::{Client, ClientFlags};
+use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
-use std::net::SocketAddr;
 
 /// `ON` or `OFF`, see [`on_off`].
 const ENABLED: &[Arg] = &[arg("enabled", ArgKind::OneOf)
@@ -300,25 +298,36 @@ const HELP: &[&str] = &[
     "KILL <ip:port>",
     "    Close the connection from <ip:port>.",
     "KILL <option> <value> [<option> <value> [...]]",
-    "    Close the connections that pass all filters:",
+    "    Close the connections that pass all filters (see LIST), but for this one unless it says SKIPME NO.",
+    "LIST [<option> <value> [<option> <value> [...]]]",
+    "    Describe all connections, or those that pass all filters:",
     "    * ADDR (<ip:port>|<unixsocket>:0)",
     "      From this address.",
     "    * LADDR (<ip:port>|<unixsocket>:0)",
     "      To this address of the server.",
+    "    * IP <ip>",
+    "      From this host.",
     "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
     "      Of this type.",
     "    * USER <username>",
     "      Authenticated as this user.",
-    "    * ID <client-id>",
-    "      With this id.",
-    "    * SKIPME (YES|NO)",
-    "      Whether this connection is left out (default: yes).",
-    "LIST [options ...]",
-    "    Describe all connections, or with an option some:",
-    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
-    "      Those of a type.",
     "    * ID <client-id> [<client-id> ...]",
-    "      Those with these ids.",
+    "      With one of these ids.",
+    "    * NAME <name>",
+    "      With this name.",
+    "    * LIB-NAME <name>, LIB-VER <version>",
+    "      Of this client library.",
+    "    * FLAGS <flags>",
+    "      That have all of these flags.",
+    "    * DB <index>",
+    "      That use this database.",
+    "    * MAXAGE <seconds>",
+    "      That are that old or older.",
+    "    * IDLE <seconds>",
+    "      That have said nothing for that long or longer.",
+    "    * SKIPME (YES|NO)",
+    "      Whether this connection is left out (default: no).",
+    "    NOT- before a filter (NOT-TYPE ...) stands for those that do not pass it, but for MAXAGE, IDLE and SKIPME.",
     "UNPAUSE",
     "    End a pause.",
     "PAUSE <timeout> [WRITE|ALL]",
@@ -365,36 +374,10 @@ fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let is = |i: usize, word: &str| args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()));
-    let text = if args.len() == 2 {
-        ctx.srv.client_lines(|_| true)
-    } else if args.len() == 4 && is(2, "type") {
-        let class = class_arg(&args[3])?;
-        ctx.srv.client_lines(|c| ClientClass::of(c) == class)
-    } else if args.len() > 3 && is(2, "id") {
-        let mut text = Vec::new();
-        for arg in args.iter().skip(3) {
-            let number = int_arg(arg).map_err(|_| CmdError::of("ERR Invalid client ID"))?;
-            if let Some(c) = ctx.srv.clients.by_number(number as u64).and_then(|id| ctx.srv.clients.get(id)) {
-                ctx.srv.write_client_line(c, &mut text);
-                text.push(b'\n');
-            }
-        }
-        text
-    } else {
-        return Err(error::SYNTAX);
-    };
+    let filter = Filter::of_list(ctx, args)?;
+    let text = ctx.srv.client_lines(filter.clients(&ctx.srv.clients), filter.names_ids());
     ctx.out.verbatim("txt", &text);
     Ok(())
-}
-
-fn class_arg(name: &[u8]) -> Result<ClientClass, CmdError> {
-    ClientClass::by_name(name).ok_or_else(|| {
-        let mut text = b"ERR Unknown client type '".to_vec();
-        text.extend_from_slice(name);
-        text.push(b'\'');
-        CmdError::bytes(text)
-    })
 }
 
 fn reply(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -449,92 +432,18 @@ fn no_touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// An address as CLIENT LIST shows it, and what it means if it is that of a socket.
-#[derive(Clone, Copy)]
-struct Address<'a> {
-    text: &'a [u8],
-    socket: Option<SocketAddr>,
-}
-
-impl<'a> Address<'a> {
-    fn new(text: &'a [u8]) -> Address<'a> {
-        // Only what we would write so ourselves means a socket: an address has one text.
-        let socket = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        let socket = socket.filter(|socket| shown_addr(Some(*socket), None).as_bytes() == text);
-        Address { text, socket }
-    }
-
-    /// False if it is surely not that of a client with this socket address.
-    #[inline(always)]
-    fn may_be_of(&self, socket: Option<SocketAddr>) -> bool {
-        match (socket, self.socket) {
-            (Some(SocketAddr::V4(theirs)), Some(SocketAddr::V4(ours))) => theirs == ours,
-            _ => true,
-        }
-    }
-
-    /// Whether it is that of a client with this socket address, or else with what `shown` gives.
-    fn is_of(&self, socket: Option<SocketAddr>, shown: impl Fn() -> String) -> bool {
-        match (socket, self.socket) {
-            (Some(SocketAddr::V4(theirs)), Some(SocketAddr::V4(ours))) => theirs == ours,
-            (Some(SocketAddr::V4(_)), _) => false,
-            _ => shown().as_bytes() == self.text,
-        }
-    }
-}
-
-/// What CLIENT KILL looks for.
-#[derive(Default)]
-struct Filter<'a> {
-    addr: Option<Address<'a>>,
-    laddr: Option<Address<'a>>,
-    class: Option<ClientClass>,
-    number: Option<u64>,
-    user: Option<&'a [u8]>,
-    skip: Option<ClientId>,
-}
-
-impl Filter<'_> {
-    /// Whether a cheap look does not rule the client out, as it does nearly all of many. Inlined, so that the processor
-    /// fetches the next clients meanwhile.
-    #[inline(always)]
-    fn may_match(&self, c: &Client) -> bool {
-        self.class.is_none_or(|class| ClientClass::of(c) == class)
-            && self.addr.is_none_or(|a| a.may_be_of(c.peer))
-            && self.laddr.is_none_or(|a| a.may_be_of(c.local))
-    }
-
-    fn matches(&self, c: &Client) -> bool {
-        self.addr.is_none_or(|a| a.is_of(c.peer, || c.addr()))
-            && self.laddr.is_none_or(|a| a.is_of(c.local, || c.laddr()))
-            && self.class.is_none_or(|class| ClientClass::of(c) == class)
-            && self.number.is_none_or(|n| c.number == n)
-            // What comes from our primary is nobody's.
-            && self.user.is_none_or(|u| c.user == u && !c.is(ClientFlags::MASTER))
-            && self.skip != Some(c.id)
-    }
-}
-
 fn kill(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let by_address = args.len() == 3;
     let filter = if by_address {
         // This form may close the connection it came by.
-        Filter { addr: args.get(2).map(Address::new), ..Filter::default() }
+        Filter::of_address(args.at(2))
     } else {
-        kill_filter(ctx, args)?
+        Filter::of_kill(ctx, args)?
     };
-    let clients = &ctx.srv.clients;
-    let is_meant = |c: &&Client| filter.matches(c) && c.conn.is_some();
-    let found: Vec<ClientId> = match filter.number {
-        Some(number) => clients
-            .by_number(number)
-            .and_then(|id| clients.get(id))
-            .filter(is_meant)
-            .map(|c| c.id)
-            .into_iter()
-            .collect(),
-        None => clients.iter().filter(|c| filter.may_match(c)).filter(is_meant).map(|c| c.id).collect(),
-    };
+    let mut found: Vec<ClientId> = filter.clients(&ctx.srv.clients).map(|c| c.id).collect();
+    // An id may be named twice.
+    found.sort_unstable_by_key(|id| (id.index, id.generation));
+    found.dedup();
     for id in &found {
         if *id == ctx.client {
             ctx.c_mut().flags.add(ClientFlags::CLOSE_AFTER_REPLY);
@@ -548,41 +457,6 @@ fn kill(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (false, n) => ctx.out.int(n as i64),
     }
     Ok(())
-}
-
-fn kill_filter<'a>(ctx: &Ctx<'_>, args: Args<'a>) -> Result<Filter<'a>, CmdError> {
-    let mut filter = Filter { skip: Some(ctx.client), ..Filter::default() };
-    for i in (2..args.len()).step_by(2) {
-        let option = args.at(i);
-        let value = args.get(i + 1).ok_or(error::SYNTAX)?;
-        let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
-        if is("id") {
-            let number = int_arg(value).ok().filter(|n| *n >= 1);
-            let number = number.ok_or(CmdError::of("ERR client-id should be greater than 0"))?;
-            filter.number = Some(number as u64);
-        } else if is("type") {
-            filter.class = Some(class_arg(value)?);
-        } else if is("addr") {
-            filter.addr = Some(Address::new(value));
-        } else if is("laddr") {
-            filter.laddr = Some(Address::new(value));
-        } else if is("user") {
-            if ctx.srv.acl.user(value).is_none() {
-                let mut text = b"ERR No such user '".to_vec();
-                text.extend_from_slice(value);
-                text.push(b'\'');
-                return Err(CmdError::bytes(text));
-            }
-            filter.user = Some(value);
-        } else if is("skipme") && value.eq_ignore_ascii_case(b"yes") {
-            filter.skip = Some(ctx.client);
-        } else if is("skipme") && value.eq_ignore_ascii_case(b"no") {
-            filter.skip = None;
-        } else {
-            return Err(error::SYNTAX);
-        }
-    }
-    Ok(filter)
 }
 
 fn unblock(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -689,27 +563,4 @@ fn unpause(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.unpause_clients(PausePurpose::ClientCommand);
     ctx.out.ok();
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_that_of_the_client_that_is_shown_so() {
-        let is = |text: &str, socket: Option<&str>, path: Option<&str>| {
-            let socket = socket.map(|s| s.parse().unwrap());
-            Address::new(text.as_bytes()).is_of(socket, || shown_addr(socket, path))
-        };
-        assert!(is("127.0.0.1:80", Some("127.0.0.1:80"), None));
-        assert!(!is("127.0.0.1:81", Some("127.0.0.1:80"), None));
-        assert!(!is("127.0.0.1:080", Some("127.0.0.1:80"), None));
-        assert!(is("[::1]:80", Some("[::1]:80"), None));
-        assert!(!is("[0::1]:80", Some("[::1]:80"), None));
-        assert!(!is("127.0.0.1:80", Some("[::1]:80"), None));
-        assert!(!is("[::1]:80", Some("127.0.0.1:80"), None));
-        assert!(is("/run/redis.sock:0", None, Some("/run/redis.sock")));
-        assert!(!is("127.0.0.1:80", None, Some("/run/redis.sock")));
-        assert!(is("?:0", None, None));
-    }
 }

@@ -1,10 +1,9 @@
 //! CLUSTER, READONLY, READWRITE and ASKING: arguments and replies. What the subcommands do is in `cluster::admin`, what they
 //! show in `cluster::describe`.
 
-use super::debug::DebugSub;
 use super::prelude::*;
 use super::{cluster_show, int_arg, slot_migration, slot_tasks};
-use crate::cluster::{AdminError, Broken, Cluster, Dropped, Env, FailoverMode, SetSlot};
+use crate::cluster::{AdminError, Cluster, Env, FailoverMode, SetSlot};
 use crate::server::admin::findings;
 use crate::server::clients::ClientFlags;
 use crate::structs::slots::{SLOT_COUNT, Slot, key_slot};
@@ -140,6 +139,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 ])],
                 ..Command::ROW
             },
+            FLUSHSLOT,
             Command {
                 name: "cluster|flushslots",
                 run: Some(flushslots),
@@ -294,7 +294,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
             Command {
                 name: "cluster|replicate",
                 run: Some(replicate),
-                arity: 3,
+                arity: -3,
                 flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
                 group: Group::Cluster,
                 since: "3.0.0",
@@ -443,6 +443,26 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
     },
 ];
 
+/// Of Valkey 9.
+const FLUSHSLOT: ServerCommand = Command {
+    name: "cluster|flushslot",
+    run: Some(flushslot),
+    arity: -3,
+    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::WRITE,
+    acl: cat::KEYSPACE,
+    group: Group::Cluster,
+    since: "9.0.0",
+    complexity: "O(N) where N is the number of keys in the slot.",
+    summary: "Deletes all keys in a slot.",
+    args: &[
+        arg("slot", ArgKind::Integer),
+        arg("flush-type", ArgKind::OneOf)
+            .optional()
+            .of(&[arg("async", ArgKind::PureToken).token("ASYNC"), arg("sync", ArgKind::PureToken).token("SYNC")]),
+    ],
+    ..Command::ROW
+};
+
 impl From<AdminError> for CmdError {
     fn from(error: AdminError) -> CmdError {
         CmdError::text(format!("ERR {error}"))
@@ -540,6 +560,32 @@ fn delslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+/// CLUSTER FLUSHSLOT <slot> [ASYNC|SYNC], whoever serves the slot.
+fn flushslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    view(ctx)?;
+    let slot = slot_arg(&args[2])?;
+    let lazy = match (args.get(3), args.len()) {
+        (None, _) => ctx.srv.cfg.lazyfree_lazy_user_flush,
+        (Some(how), 4) if how.eq_ignore_ascii_case(b"async") => true,
+        (Some(how), 4) if how.eq_ignore_ascii_case(b"sync") => false,
+        (Some(_), 4) => return Err(error::SYNTAX),
+        _ => return Err(wrong_args(args)),
+    };
+    let ks = &mut ctx.srv.ks;
+    if ks.effects.wants_events(notify::GENERIC) {
+        for entry in ks.dbs[0].slot_entries(slot) {
+            ks.effects.notify(notify::GENERIC, "del", entry.key(), 0);
+        }
+    }
+    let removed = ks.flush_slots(&std::iter::once(slot).collect(), lazy);
+    ks.effects.dirty += removed as u64;
+    // What has gone of it to another node, or has come from one, would have to go as well.
+    machine(ctx, |m, env| m.on_data_flushed(Some(slot), env))?;
+    ctx.srv.review_slots();
+    ctx.out.ok();
+    Ok(())
+}
+
 fn flushslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if ctx.srv.waits_for_trim(ctx.client, args, None)? {
         return Ok(());
@@ -630,6 +676,16 @@ fn forget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    match args.len() {
+        3 => {}
+        4 if args[2].eq_ignore_ascii_case(b"no") && args[3].eq_ignore_ascii_case(b"one") => {
+            machine(ctx, |m, _| m.replicate_no_one())?;
+            apply_now(ctx);
+            return Ok(());
+        }
+        4 => return Err(wrong_args(args)),
+        _ => return Err(CmdError::wrong_arity("cluster|replicate")),
+    }
     if ctx.srv.waits_for_trim(ctx.client, args, None)? {
         return Ok(());
     }
@@ -788,6 +844,8 @@ const HELP: &[&str] = &[
     "    Return names of keys that this node holds in a slot.",
     "GETSLOTMIGRATIONS",
     "    Return the migrations of slots to and from this node, under way and lately.",
+    "FLUSHSLOT <slot> [ASYNC|SYNC]",
+    "    Delete all keys in <slot>.",
     "FLUSHSLOTS",
     "    Give up all slots of this node.",
     "INFO",
@@ -809,8 +867,8 @@ const HELP: &[&str] = &[
     "NODES",
     "    Return the table of nodes, a line a node:",
     "    <id> <ip:port@bus-port[,hostname]> <flags> <master> <pings> <pongs> <epoch> <link> <slot> ...",
-    "REPLICATE <node-id>",
-    "    Make this node a replica of <node-id>.",
+    "REPLICATE (<node-id>|NO ONE)",
+    "    Make this node a replica of <node-id>, or an empty master.",
     "RESET [HARD|SOFT]",
     "    Make this node forget the cluster (default: soft).",
     "SET-CONFIG-EPOCH <epoch>",
@@ -828,89 +886,6 @@ const HELP: &[&str] = &[
     "LINKS",
     "    Return the connections between this node and others, a map of attributes each.",
 ];
-
-/// DEBUG subcommands that break the bus on purpose.
-pub(crate) const DEBUG_SUBCOMMANDS: &[DebugSub] = &[
-    DebugSub {
-        name: "clusterlink",
-        args: 3..=3,
-        run: debug_clusterlink,
-        help: &["CLUSTERLINK KILL <to|from|all> <node-id>", "    Close the bus connections to or from a node."],
-    },
-    DebugSub {
-        name: "drop-cluster-packet-filter",
-        args: 1..=1,
-        run: debug_drop_filter,
-        help: &[
-            "DROP-CLUSTER-PACKET-FILTER <packet-type>",
-            "    Drop bus packets of this type; -1 drops none, -2 all.",
-        ],
-    },
-    DebugSub {
-        name: "close-cluster-link-on-packet-drop",
-        args: 1..=1,
-        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.closes_links = is_on),
-        help: &["CLOSE-CLUSTER-LINK-ON-PACKET-DROP <0|1>", "    Close the link of a bus packet that is dropped."],
-    },
-    DebugSub {
-        name: "disable-cluster-random-ping",
-        args: 1..=1,
-        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_random_pings = is_on),
-        help: &["DISABLE-CLUSTER-RANDOM-PING <0|1>", "    Ping no node of the cluster but where that is due."],
-    },
-    DebugSub {
-        name: "disable-cluster-reconnection",
-        args: 1..=1,
-        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_reconnection = is_on),
-        help: &["DISABLE-CLUSTER-RECONNECTION <0|1>", "    Open no link to another node of the cluster again."],
-    },
-    slot_migration::DEBUG,
-];
-
-fn debug_clusterlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    if !args[2].eq_ignore_ascii_case(b"kill") {
-        return Err(CmdError::of(
-            "ERR unknown subcommand or wrong number of arguments for 'CLUSTERLINK'. Try DEBUG HELP.",
-        ));
-    }
-    if ctx.srv.bus.is_none() {
-        return Err(CmdError::of("ERR Debug option only available for cluster mode enabled setup!"));
-    }
-    let (to, from) = match args[3].to_ascii_lowercase().as_slice() {
-        b"to" => (true, false),
-        b"from" => (false, true),
-        b"all" => (true, true),
-        _ => {
-            let direction = String::from_utf8_lossy(&args[3]).into_owned();
-            return Err(CmdError::text(format!("ERR Unknown direction {direction}")));
-        }
-    };
-    ctx.srv.kill_cluster_links(&args[4], to, from).map_err(|reason| CmdError::text(format!("ERR {reason}")))?;
-    ctx.out.ok();
-    Ok(())
-}
-
-fn debug_drop_filter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let number = int_arg(&args[2])?;
-    if let Some(bus) = &mut ctx.srv.bus {
-        bus.machine.broken_mut().dropped = match (number, u16::try_from(number)) {
-            (-2, _) => Dropped::All,
-            (_, Ok(packet_type)) => Dropped::Type(packet_type),
-            _ => Dropped::None,
-        };
-    }
-    ctx.out.ok();
-    Ok(())
-}
-
-fn set_broken(ctx: &mut Ctx<'_>, args: Args<'_>, set: fn(&mut Broken, bool)) -> CmdResult {
-    let is_on = int_arg(&args[2])? != 0;
-    if let Some(bus) = &mut ctx.srv.bus {
-        set(bus.machine.broken_mut(), is_on);
-    }
-    ctx.out.ok();
-    Ok(())
-}
 
 // ---- what a connection asks for ----
 

@@ -40,7 +40,7 @@ pub(crate) struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::debug_persist::SUBCOMMANDS, super::cluster::DEBUG_SUBCOMMANDS];
+const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::debug_persist::SUBCOMMANDS, super::cluster_debug::SUBCOMMANDS];
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {

@@ -3,8 +3,10 @@
 
 pub(crate) mod acl;
 pub(crate) mod client;
+mod client_filter;
 pub(crate) mod client_tracking;
 pub(crate) mod cluster;
+mod cluster_debug;
 mod cluster_show;
 pub(crate) mod command;
 pub(crate) mod config;

@@ -153,7 +153,7 @@ fn trimslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let slots: SlotSet = slots_in(&ranges(args, 3)?).collect();
     if ctx.c().is(ClientFlags::MASTER.union(ClientFlags::AOF)) {
-        let removed = ctx.srv.ks.flush_slots(&slots);
+        let removed = ctx.srv.ks.flush_slots(&slots, true);
         ctx.srv.ks.effects.dirty += removed as u64;
         ctx.srv.ks.effects.forced |= target::ALL;
         machine(ctx, |m, env| m.on_slots_trimmed(&slots, env))?;

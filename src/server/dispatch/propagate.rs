@@ -70,6 +70,9 @@ impl Server {
     /// Finds out whether anybody is told of changes. Everything that is about to change data begins with this: a call, plain
     /// calls, a round of expiry or eviction, the end of a slot.
     pub(crate) fn begin_effects(&mut self) {
-        self.ks.effects.has_sinks = self.aof_wants_commands() || self.repl.takes_stream() || self.feeds_targets();
+        // What the log is loaded from is in it, and replicas have had it: told again, it would be there twice.
+        let is_news = !self.loads_own_data();
+        self.ks.effects.has_sinks =
+            is_news && (self.aof_wants_commands() || self.repl.takes_stream() || self.feeds_targets());
     }
 }

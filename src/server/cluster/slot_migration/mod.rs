@@ -98,7 +98,7 @@ impl Server {
         self.clock.tick_us();
         self.with_cluster(|machine, env| {
             if flushed {
-                machine.on_data_flushed(env);
+                machine.on_data_flushed(None, env);
             }
             machine.advance_slot_migrations(env);
         });
