@@ -506,7 +506,6 @@ def others():
         Row("DEL", tagged[::2], prep=[[b"MSET"] + tagged], cluster=True, title="DEL of 10,000 in cluster mode"),
         Row("CLUSTER COUNTKEYSINSLOT 8338", cluster=True, times=50, prep=[[b"MSET"] + tagged]),
         Row("CLUSTER GETKEYSINSLOT 8338 10000", cluster=True, prep=[[b"MSET"] + tagged]),
-        Row("CLUSTER FLUSHSLOT 8338", cluster=True, prep=[[b"MSET"] + tagged]),
         Row("FLUSHALL", once=True, title="FLUSHALL of all of this"),
         Row("FLUSHALL ASYNC", prep=["SELECT 1", "DEBUG POPULATE 200000 key 8", "SELECT 0"]),
     ]
@@ -533,6 +532,7 @@ NOT_LARGE = {
         cluster|meet cluster|myid cluster|myshardid cluster|replicas cluster|replicate cluster|reset cluster|saveconfig
         cluster|set-config-epoch cluster|setslot cluster|slaves""",
     "moves of whole slots, which tests time": "cluster|cancelslotmigrations cluster|getslotmigrations cluster|migrateslots cluster|migration cluster|syncslots trimslots",
+    "the reference does not have it": "cluster|flushslot",
     "modules are not there": "module module|help module|list module|load module|loadex module|unload",
     "a container of others": "acl client cluster config function latency memory object pubsub script slowlog xgroup xinfo",
 }
