@@ -266,6 +266,9 @@ impl Cluster {
         }
         log::info!("Stop replication and turning myself into empty primary.");
         self.leave_master();
+        self.close_all_slots();
+        self.leftovers = SlotSet::default();
+        self.durable = Default::default();
         self.reset_manual_failover();
         self.forget_election();
         self.save_and_update();
@@ -279,9 +282,6 @@ impl Cluster {
         self.drop_channels_but_of(self.myself);
         self.actions.push(Action::UnsetReplicationMaster);
         self.actions.push(Action::FlushAllData);
-        self.close_all_slots();
-        self.leftovers = SlotSet::default();
-        self.durable = Default::default();
     }
 
     /// CLUSTER REPLICAS: the replicas of a master.

@@ -1,108 +1,20 @@
 //! A snapshot that comes piece by piece, as a replica gets it from its primary.
 //!
-//! `Feed` holds the bytes that came and were not read yet. It never waits: who reads past its end is told that it would
-//! have to, and goes back to the beginning of the item it was reading. `FeedLoad` is the load of such a snapshot, with what
-//! must follow it.
+//! `FeedLoad` is the load of such a snapshot from a [`Feed`], with what must follow it.
 //!
 //! Invariant: no byte beyond the announced length, or beyond the end mark, is asked for or taken. Where the bytes come from,
 //! and when there are more, is the caller's business.
 
 use super::load::LoadedRepl;
 use super::loading::{Asks, Env, How, Slice, SnapshotLoad, Step};
-use super::rdb::{Error, Source};
-use std::io::{self, BufRead, Read};
+use super::rdb::{Error, Feed};
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// Bytes taken from the link at once.
-const ROOM: usize = 256 * 1024;
-/// A buffer that a large item has made larger than this shrinks when that is read.
-const KEEP_ROOM: usize = 8 * ROOM;
 /// An item of which no more than this is there is tried again as soon as more comes.
 const QUICKLY_READ: usize = 64 * 1024;
 /// Otherwise it waits so long for each byte of it, that trying again and again takes no large part of the time.
 const WAIT_NS_PER_BYTE: u64 = 40;
-
-/// Why no more bytes come.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Closed,
-    Failed(io::ErrorKind),
-}
-
-/// Bytes that came and were not read yet.
-#[derive(Debug, Default)]
-pub(crate) struct Feed {
-    /// Those from `at` to `filled` are to be read. The rest is room.
-    bytes: Vec<u8>,
-    at: usize,
-    filled: usize,
-    /// Where to go back to.
-    kept: usize,
-    end: Option<End>,
-}
-
-impl Feed {
-    /// Has `read` fill the room for at most so many bytes. Nobody is in the middle of an item.
-    fn receive(&mut self, most: u64, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
-        if self.at > 0 {
-            self.bytes.copy_within(self.at..self.filled, 0);
-            (self.filled, self.at, self.kept) = (self.filled - self.at, 0, 0);
-        }
-        if self.bytes.len() > KEEP_ROOM && self.filled < ROOM {
-            self.bytes.truncate(2 * ROOM);
-            self.bytes.shrink_to_fit();
-        }
-        if self.bytes.len() - self.filled < ROOM {
-            self.bytes.resize(self.filled + self.filled.max(ROOM), 0);
-        }
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.bytes.len() - self.filled);
-        let count = read(&mut self.bytes[self.filled..self.filled + most])?;
-        self.filled += count;
-        Ok(count)
-    }
-
-    fn unread(&self) -> &[u8] {
-        &self.bytes[self.at..self.filled]
-    }
-}
-
-impl Read for Feed {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(out.len());
-        out[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for Feed {
-    #[inline]
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self.end {
-            _ if self.at < self.filled => Ok(&self.bytes[self.at..self.filled]),
-            None => Err(io::ErrorKind::WouldBlock.into()),
-            Some(End::Closed) => Ok(&[]),
-            Some(End::Failed(kind)) => Err(kind.into()),
-        }
-    }
-
-    #[inline]
-    fn consume(&mut self, count: usize) {
-        self.at += count;
-    }
-}
-
-impl Source for Feed {
-    fn keep(&mut self) {
-        self.kept = self.at;
-    }
-
-    fn go_back(&mut self) -> bool {
-        self.at = self.kept;
-        true
-    }
-}
 
 /// An item that was tried though not all of it is there.
 #[derive(Debug, Clone, Copy)]
@@ -186,7 +98,7 @@ impl FeedLoad {
         let feed = self.snapshot.source_mut();
         let count = feed.receive(left, read)?;
         if count == 0 && left > 0 {
-            feed.end = Some(End::Closed);
+            feed.close();
         }
         self.left -= count as u64;
         self.end_if_complete();
@@ -195,20 +107,20 @@ impl FeedLoad {
 
     fn end_if_complete(&mut self) {
         if self.left == 0 {
-            self.snapshot.source_mut().end = Some(End::Closed);
+            self.snapshot.source_mut().close();
         }
     }
 
     /// No more comes, for this reason.
     pub(crate) fn fail(&mut self, why: io::ErrorKind) {
-        self.snapshot.source_mut().end.get_or_insert(End::Failed(why));
+        self.snapshot.source_mut().fail(why);
     }
 
     /// Whether there is something to do with the bytes that are there.
     pub(crate) fn may_go_on(&mut self, now: Instant) -> bool {
         let Some(tried) = self.tried else { return true };
         let feed = self.snapshot.source_mut();
-        feed.end.is_some() || tried.is_over(feed.unread().len(), now)
+        feed.is_ended() || tried.is_over(feed.unread().len(), now)
     }
 
     /// Bytes that came and were not read yet.
@@ -219,7 +131,7 @@ impl FeedLoad {
     /// Whether all there will be of the snapshot, or more than is needed to tell, has come.
     pub(crate) fn is_complete(&mut self) -> bool {
         let feed = self.snapshot.source_mut();
-        feed.end.is_some() || self.mark.as_ref().is_some_and(|mark| feed.unread().ends_with(mark))
+        feed.is_ended() || self.mark.as_ref().is_some_and(|mark| feed.unread().ends_with(mark))
     }
 
     /// Goes on until the slice is used up or the bytes are.
@@ -236,7 +148,7 @@ impl FeedLoad {
         let feed = self.snapshot.source_mut();
         if let Some(mark) = &self.mark {
             let found = feed.unread();
-            if found.len() < mark.len() && mark.starts_with(found) && feed.end.is_none() {
+            if found.len() < mark.len() && mark.starts_with(found) && !feed.is_ended() {
                 return Ok(self.starved());
             }
             if !found.starts_with(mark) {

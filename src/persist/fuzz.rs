@@ -334,7 +334,7 @@ fn how(deep: bool, limits: &ValueLimits) -> DumpHow {
 
 /// What a payload comes to with a small window, a part in each slice.
 fn restored_in_slices(payload: &[u8], how: &DumpHow, rng: &mut Rng) -> Result<Value, DumpError> {
-    let mut sliced = SlicedRestore::new(*how).fed(1 + rng.usize(..40));
+    let mut sliced = SlicedRestore::new(*how).fed(1 + rng.u64(..40));
     loop {
         if let Some(value) = sliced.step(payload, Instant::now()) {
             return value;

@@ -91,6 +91,7 @@ pub(crate) struct Server {
     pub(crate) persist: Persist,
     /// Keys on their way to other servers.
     pub(crate) moving: Moving,
+    /// Large values that RESTORE reads.
     pub(crate) restoring: Restoring,
     pub(crate) blocked: Blocked,
     pub(crate) pauses: Pauses,

@@ -15,7 +15,8 @@
 
 use std::cmp::Reverse;
 
-use super::{Header, JITTER_MS, MOST_DOUBLINGS};
+use super::rank::JITTER_MS;
+use super::{Header, MOST_DOUBLINGS};
 use crate::cluster::durable::Message;
 use crate::cluster::node::NodeKey;
 use crate::cluster::{Cluster, Env};

@@ -56,44 +56,39 @@ pub(crate) struct How {
     pub(crate) limits: ValueLimits,
 }
 
-/// The end of a payload.
-pub(super) struct Footer<'a> {
+/// A payload taken apart.
+pub(super) struct Parts<'a> {
     body: &'a [u8],
+    /// The bytes in which the value stands: as in Redis, a short one may run into the footer and fail there.
+    pub(super) value: &'a [u8],
     /// What the checksum is of.
     pub(super) summed: &'a [u8],
-    pub(super) sum: u64,
+    /// The checksum, if it is to be looked at.
+    pub(super) sum: Option<u64>,
 }
 
-impl<'a> Footer<'a> {
-    pub(super) fn of(payload: &'a [u8], how: &How) -> Result<Footer<'a>, DumpError> {
+impl<'a> Parts<'a> {
+    pub(super) fn of(payload: &'a [u8], newer: bool, skip_checksum: bool) -> Result<Parts<'a>, DumpError> {
         let (body, [low, high, sum @ ..]) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(DumpError::Footer)?;
-        if !how.newer && u32::from(u16::from_le_bytes([*low, *high])) > VERSION {
+        if !newer && u32::from(u16::from_le_bytes([*low, *high])) > VERSION {
             return Err(DumpError::Footer);
         }
-        Ok(Footer { body, summed: &payload[..body.len() + 2], sum: u64::from_le_bytes(*sum) })
+        let sum = u64::from_le_bytes(*sum);
+        let is_checked = if newer { sum != 0 } else { !skip_checksum };
+        let value = if newer { body } else { payload };
+        Ok(Parts { body, value, summed: &payload[..body.len() + 2], sum: is_checked.then_some(sum) })
     }
 
-    pub(super) fn has_sum(&self, how: &How) -> bool {
-        if how.newer { self.sum != 0 } else { !how.skip_checksum }
-    }
-
-    /// The bytes in which the value stands: as in Redis, a short one may run into the footer and fail there.
-    pub(super) fn read_from(&self, payload: &'a [u8], how: &How) -> &'a [u8] {
-        if how.newer { self.body } else { payload }
-    }
-
-    fn check(&self, how: &How) -> Result<(), DumpError> {
-        let is_right = !self.has_sum(how) || self.sum == crc64::crc64(0, self.summed);
-        if is_right { Ok(()) } else { Err(DumpError::Footer) }
+    /// The same, if the checksum is right.
+    fn checked(self) -> Result<Parts<'a>, DumpError> {
+        let is_right = self.sum.is_none_or(|sum| sum == crc64::crc64(0, self.summed));
+        if is_right { Ok(self) } else { Err(DumpError::Footer) }
     }
 }
 
 /// Checks version and, unless `skip_checksum`, checksum; returns what lies before them.
 pub(crate) fn check_dump_footer(payload: &[u8], skip_checksum: bool) -> Result<&[u8], DumpError> {
-    let how = How { newer: false, skip_checksum, deep: false, limits: ValueLimits::default() };
-    let footer = Footer::of(payload, &how)?;
-    footer.check(&how)?;
-    Ok(footer.body)
+    Ok(Parts::of(payload, false, skip_checksum)?.checked()?.body)
 }
 
 /// Whether a payload says that a newer version than this one wrote it.
@@ -105,7 +100,7 @@ pub(crate) fn is_newer_dump(payload: &[u8]) -> bool {
 /// A stream of a newer version as before, and behind it who has added to it so that the same is not added twice.
 const STREAM_4: u8 = 26;
 
-fn refused(e: super::Error) -> DumpError {
+pub(super) fn refused(e: super::Error) -> DumpError {
     log::debug!("{e}");
     DumpError::Value
 }
@@ -130,10 +125,7 @@ pub(super) fn read_end<S: Source>(reader: &mut Reader<S>) -> Result<(), DumpErro
 
 /// The payload of FUNCTION DUMP as this version writes it, of what a node of a newer version sends.
 pub(crate) fn functions_from_newer(payload: &[u8]) -> Result<Vec<u8>, DumpError> {
-    let how = How { newer: true, skip_checksum: false, deep: false, limits: ValueLimits::default() };
-    let footer = Footer::of(payload, &how)?;
-    footer.check(&how)?;
-    let mut out = footer.body.to_vec();
+    let mut out = Parts::of(payload, true, false)?.checked()?.body.to_vec();
     out.extend_from_slice(&(VERSION as u16).to_le_bytes());
     let crc = crc64::crc64(0, &out);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -147,10 +139,8 @@ pub(super) fn stored(value: Value) -> Result<Value, DumpError> {
 
 /// Checks a payload and reads its value.
 pub(crate) fn decode_dump(payload: &[u8], how: &How) -> Result<Value, DumpError> {
-    let footer = Footer::of(payload, how)?;
-    footer.check(how)?;
-    let mut reader =
-        Reader::new(footer.read_from(payload, how), false).deep(how.deep && !how.newer).limits(&how.limits);
+    let parts = Parts::of(payload, how.newer, how.skip_checksum)?.checked()?;
+    let mut reader = Reader::new(parts.value, false).deep(how.deep).limits(&how.limits);
     let (layout, has_end) = read_layout(&mut reader, how)?;
     let value = reader.value(layout).map_err(refused)?;
     if has_end {

@@ -26,7 +26,7 @@ pub(crate) use encode::{AuxInfo, ReplInfo, ValueView, Writer, put_string, put_va
 pub(crate) use error::{Error, ErrorKind};
 pub(crate) use restore::SlicedRestore;
 pub(crate) use sliced::SlicedDump;
-pub(crate) use source::Source;
+pub(crate) use source::{Feed, Source};
 
 /// Version this server writes, and the highest it reads.
 pub(crate) const VERSION: u32 = 11;

@@ -268,7 +268,7 @@ fn restored_value(
 ) -> Result<Option<NewValue<'static, Object>>, CmdError> {
     let limits = ValueLimits::of(&ctx.srv.cfg, &ctx.srv.ks);
     let (newer, skip_checksum) = (takes_newer(ctx, payload), ctx.srv.persist.skip_checksum);
-    let how = DumpHow { newer, skip_checksum, deep: checks_deeply(ctx), limits };
+    let how = DumpHow { newer, skip_checksum, deep: !newer && checks_deeply(ctx), limits };
     let value = match ctx.srv.restored(ctx.client, payload, how) {
         Restored::Later => return Ok(None),
         Restored::AtOnce => decode_dump(payload, &how),

@@ -71,8 +71,7 @@ impl Server {
     /// calls, a round of expiry or eviction, the end of a slot.
     pub(crate) fn begin_effects(&mut self) {
         // What the log is loaded from is in it, and replicas have had it: told again, it would be there twice.
-        let is_news = !self.loads_own_data();
         self.ks.effects.has_sinks =
-            is_news && (self.aof_wants_commands() || self.repl.takes_stream() || self.feeds_targets());
+            (self.aof_wants_commands() || self.repl.takes_stream() || self.feeds_targets()) && !self.loads_own_data();
     }
 }
