@@ -467,7 +467,9 @@ impl Cluster {
         }
         self.todo.newcomers = false;
         self.newcomers_told_ms = env.now_ms;
-        let mut links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
+        // Who has not answered yet has a ping of ours on its way, which tells the same.
+        let mut links: Vec<LinkId> =
+            self.reachable().filter_map(|(_, n)| n.link).filter(|link| self.links[link].is_answered).collect();
         self.rng.shuffle(&mut links);
         links.truncate(NEWS_FANOUT);
         let gossip = self.gossip_section(self.gossip_wanted(), env);
@@ -764,5 +766,33 @@ mod tests {
             let met: Vec<&str> = c.nodes.iter().filter(|(_, n)| n.in_handshake()).map(|(_, n)| n.ip.as_str()).collect();
             assert_eq!(met, [met_at], "{says}");
         }
+    }
+
+    #[test]
+    fn news_of_newcomers_goes_to_those_who_have_answered() {
+        let (mut env, mut us) = (Env::at(1000), Cluster::new(ClusterConfig::default(), 1, 1000));
+        let member = Cluster::new(ClusterConfig::default(), 2, 1000);
+        let third = Cluster::new(ClusterConfig::default(), 3, 1000);
+        let key = us.add_node(member.myself().id, NodeFlags::MASTER, 1000);
+        us.connect(key, 1000);
+        let link = us.nodes[key].link.unwrap();
+        us.on_link_connected(link, "10.0.0.1".into(), &env);
+        us.flush(&env);
+        let news = |us: &mut Cluster, env: &Env| {
+            us.spread_newcomers(env);
+            let sent = us.flush(env).into_iter().filter(
+                |action| matches!(action, Action::Send { packet, .. } if wire::packet_type(packet) == PacketType::Pong as u16),
+            );
+            sent.count()
+        };
+        let newcomer = us.add_node(third.myself().id, NodeFlags::MASTER, 1000);
+        us.welcome(newcomer, &env);
+        assert_eq!(news(&mut us, &env), 0);
+        let pong = Body::Ping { kind: PacketType::Pong, gossip: vec![], extensions: vec![] };
+        us.on_packet(link, &wire::encode(&member.header(0, &env), &pong), &env);
+        us.flush(&env);
+        env.now_ms += NEWCOMERS_APART_MS;
+        us.welcome(newcomer, &env);
+        assert_eq!(news(&mut us, &env), 1);
     }
 }

@@ -134,7 +134,9 @@ impl Cluster {
 
     /// A PONG came on the link that we opened to this node. `doubted`: it calls us failing.
     pub(super) fn take_in_answer(&mut self, link: LinkId, key: NodeKey, doubted: bool, env: &Env) {
-        let Some(sent_ms) = self.links.get_mut(&link).and_then(|l| l.pings.pop_front()) else { return };
+        let Some(l) = self.links.get_mut(&link) else { return };
+        let Some(sent_ms) = l.pings.pop_front() else { return };
+        l.is_answered = true;
         let usual_ms = &mut self.nodes[key].answers_in_ms;
         *usual_ms += (env.now_ms - sent_ms - *usual_ms) / 8;
         if !doubted {

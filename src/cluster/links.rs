@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) local_ip: String,
     /// When the unanswered pings were sent. Pongs come in the same order.
     pub(super) pings: VecDeque<i64>,
+    /// A ping of ours on it was answered.
+    pub(super) is_answered: bool,
     /// The next packet on it is to say the name of our cluster.
     pub(super) tells_name: bool,
     /// The name of a cluster that the other side said last.
@@ -64,6 +66,7 @@ impl Link {
             peer_ip,
             local_ip,
             pings: VecDeque::new(),
+            is_answered: false,
             tells_name: node.is_some(),
             said: None,
             is_refused: false,

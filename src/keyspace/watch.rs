@@ -3,8 +3,8 @@
 use super::Db;
 use super::expire::is_due;
 use crate::net::ClientId;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 /// A watched key of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub(crate) fn copier(number: u32) -> ClientId {
     ClientId { index: u32::MAX, generation: number }
 }
 
-/// The clients that watch each key, and whether it had expired by then.
-type Watchers = HashMap<Vec<u8>, Vec<(ClientId, bool)>>;
+/// The clients that watch each key, and whether it had expired by then. Thousands may watch the same one.
+type Watchers = HashMap<Vec<u8>, BTreeMap<ClientId, bool>>;
 
 #[derive(Default)]
 pub(crate) struct WatchTable {
@@ -38,16 +38,17 @@ impl WatchTable {
             self.keys.resize_with(watched.db + 1, Watchers::new);
         }
         let clients = self.keys[watched.db].entry(watched.key.clone()).or_default();
-        clients.push((client, watched.was_expired));
-        self.count += 1;
+        if clients.insert(client, watched.was_expired).is_none() {
+            self.count += 1;
+        }
     }
 
     pub(crate) fn remove(&mut self, client: ClientId, watched: WatchedKey) {
         let Some(keys) = self.keys.get_mut(watched.db) else { return };
         let Entry::Occupied(mut clients) = keys.entry(watched.key) else { return };
-        let before = clients.get().len();
-        clients.get_mut().retain(|(c, _)| *c != client);
-        self.count -= before - clients.get().len();
+        if clients.get_mut().remove(&client).is_some() {
+            self.count -= 1;
+        }
         if clients.get().is_empty() {
             clients.remove();
         }
@@ -56,7 +57,7 @@ impl WatchTable {
     /// Whether the client watches the key already.
     pub(crate) fn is_watched_by(&self, client: ClientId, db: usize, key: &[u8]) -> bool {
         let clients = self.keys.get(db).and_then(|keys| keys.get(key));
-        clients.is_some_and(|clients| clients.iter().any(|(c, _)| *c == client))
+        clients.is_some_and(|clients| clients.contains_key(&client))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -82,7 +83,8 @@ impl WatchTable {
     /// Marks those who copy a key that changed in a way in which it did not for clients.
     pub(crate) fn touch_aside(&mut self, db: usize, key: &[u8]) {
         let clients = self.keys.get(db).and_then(|keys| keys.get(key));
-        let copiers = clients.into_iter().flatten().filter(|(client, _)| client.index == copier(0).index);
+        // Their ids come after those of all clients.
+        let copiers = clients.into_iter().flat_map(|clients| clients.range(copier(0)..));
         self.dirty.extend(copiers.map(|(client, _)| *client));
     }
 
@@ -114,7 +116,7 @@ impl WatchTable {
     /// Whether the key had expired when the client began to watch it, and was not changed since.
     pub(crate) fn was_expired(&self, client: ClientId, watched: &WatchedKey) -> bool {
         let clients = self.keys.get(watched.db).and_then(|k| k.get(&watched.key));
-        clients.is_some_and(|c| c.iter().any(|(id, was_expired)| *id == client && *was_expired))
+        clients.and_then(|clients| clients.get(&client)).is_some_and(|was_expired| *was_expired)
     }
 }
 

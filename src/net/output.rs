@@ -10,6 +10,8 @@ pub(crate) const MAX_BUFFER_BYTES: usize = 16 * 1024;
 /// An empty reply buffer larger than this is freed, bytes, so that the next large reply of any client is written into
 /// memory that is still in the cache.
 const KEPT_BYTES: usize = 4 * 1024;
+/// How much larger than the reply before it a reply may be without moving, bytes.
+const NEXT_ROOM: usize = 64;
 const MAX_SLICES: usize = 64;
 
 #[derive(Debug)]
@@ -103,7 +105,9 @@ impl Output {
         if cur.buf.len() < at_least {
             return;
         }
-        let full = std::mem::replace(&mut cur.buf, Vec::with_capacity(self.buffer_size));
+        // The next reply is perhaps as large: it is not to leave much room in a chunk of its own, which `settle` would move.
+        let next_size = self.buffer_size.min(cur.buf.len() + NEXT_ROOM);
+        let full = std::mem::replace(&mut cur.buf, Vec::with_capacity(next_size));
         self.chunk_bytes += full.len();
         self.chunk_capacity += full.capacity();
         self.chunks.push_back(full);
@@ -316,6 +320,22 @@ mod tests {
         assert_eq!(out.released(), 0);
         out.release(out.end());
         assert_eq!(take(&mut out, 9), b"x");
+    }
+
+    #[test]
+    fn large_replies_of_a_size_leave_no_room_behind() {
+        let mut out = Output::default();
+        out.resize(MAX_BUFFER_BYTES);
+        let mut cur = out.take_cur();
+        for _ in 0..3 {
+            cur.bulk(&[b'x'; 10_000]);
+            out.set_aside(&mut cur, 1);
+        }
+        let places = |out: &Output| out.chunks.iter().map(|c| c.as_ptr()).collect::<Vec<_>>();
+        let before = places(&out);
+        out.settle();
+        assert_eq!(places(&out)[1..], before[1..]);
+        assert!(out.chunks.iter().all(|c| c.capacity() < 10_200), "{}", out.chunk_capacity);
     }
 
     proptest! {

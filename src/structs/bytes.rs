@@ -10,6 +10,9 @@ use std::ptr;
 /// Room that [`append_bulk`] makes besides the string: the kind, the digits of a length, and two line ends, bytes.
 const BULK_ROOM: usize = 32;
 
+/// A string of so many bytes is no small thing to a buffer: see [`make_room`].
+const LARGE: usize = 4096;
+
 /// Whether two strings are equal.
 #[inline(always)]
 pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
@@ -32,11 +35,34 @@ pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
 /// Adds a string to the end.
 #[inline]
 pub(crate) fn append(buf: &mut Vec<u8>, bytes: &[u8]) {
-    buf.reserve(bytes.len());
+    make_room(buf, bytes.len());
     // SAFETY: there is room for the bytes after those that are there, and they do not overlap it.
     unsafe {
         copy(bytes, buf.as_mut_ptr().add(buf.len()));
         buf.set_len(buf.len() + bytes.len());
+    }
+}
+
+/// Makes room for so many bytes more.
+#[inline(always)]
+fn make_room(buf: &mut Vec<u8>, bytes: usize) {
+    if buf.capacity() - buf.len() < bytes {
+        grow(buf, bytes);
+    }
+}
+
+/// A buffer grows to twice its size when it is full, so that its bytes move seldom. For a large string half as much again
+/// does as well, and then nothing is left over that somebody gives back later by moving all of it.
+#[cold]
+#[inline(never)]
+fn grow(buf: &mut Vec<u8>, bytes: usize) {
+    if bytes < LARGE || bytes < buf.len() / 2 {
+        buf.reserve(bytes);
+    } else if buf.is_empty() {
+        // The allocator would move what the old block holds.
+        *buf = Vec::with_capacity(bytes);
+    } else {
+        buf.reserve_exact(bytes);
     }
 }
 
@@ -73,7 +99,7 @@ pub(crate) fn append_line(buf: &mut Vec<u8>, kind: u8, n: i64) {
 /// Adds a string as RESP has it, with its length before it and a line end after it: `$3\r\nfoo\r\n`.
 #[inline]
 pub(crate) fn append_bulk(buf: &mut Vec<u8>, bytes: &[u8]) {
-    buf.reserve(bytes.len() + BULK_ROOM);
+    make_room(buf, bytes.len() + BULK_ROOM);
     // SAFETY: the line takes 23 bytes at most, and after the string there is room for a line end; the string does not
     // overlap the buffer.
     unsafe {
@@ -225,6 +251,24 @@ mod tests {
                 buf[6 + at] ^= 0x80;
             }
         }
+    }
+
+    #[test]
+    fn large_strings_leave_no_room_and_move_seldom() {
+        let text = vec![b'x'; 10_000];
+        let mut buf = Vec::with_capacity(8000);
+        append_bulk(&mut buf, &text);
+        assert_eq!(buf.capacity(), 10_000 + BULK_ROOM);
+        append_bulk(&mut buf, &text);
+        assert_eq!(buf, [b"$10000\r\n", &text[..], b"\r\n"].concat().repeat(2));
+        assert!(buf.capacity() <= buf.len() + BULK_ROOM);
+        let mut grown = 0;
+        for _ in 0..1000 {
+            let before = buf.capacity();
+            append(&mut buf, &text);
+            grown += usize::from(buf.capacity() != before);
+        }
+        assert!(grown < 20, "{grown}");
     }
 
     #[test]
