@@ -703,3 +703,67 @@ fn a_replica_whose_log_cannot_be_switched_on_yet_serves_meanwhile() {
     wait_for(10, "the log is on", || r.log().contains("Background AOF rewrite finished successfully"));
     assert!(run::<String>(&mut c, &["INFO", "persistence"]).contains("\r\naof_enabled:1"));
 }
+
+/// With a server of Redis 8 (`REDIS_8_SERVER`): a replica of ours takes its data set, whose format is a newer one, as long as
+/// nothing is in it that 7.2 does not have; and says what there is otherwise.
+#[test]
+fn we_follow_a_redis_8_as_far_as_7_2_goes() {
+    let Some(binary) = std::env::var_os("REDIS_8_SERVER") else {
+        return common::left_out("REDIS_8_SERVER names no redis-server");
+    };
+    for cluster in ["no", "yes"] {
+        let m = start_binary(Path::new(&binary), &["--cluster-enabled", cluster]);
+        let mut c = m.connect();
+        if cluster == "yes" {
+            run::<()>(&mut c, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+            wait_for(10, "it serves", || try_run::<String>(&mut c, &["SET", "k", "v"]).is_ok());
+        }
+        fill(&mut c, 200, "plain");
+        for words in [
+            &["RPUSH", "l", "a", "b"][..],
+            &["SADD", "s", "1", "2"],
+            &["SADD", "S", "x", "y"],
+            &["ZADD", "z", "1", "a"],
+            &["HSET", "h", "f", "v"],
+            &["XADD", "x", "1-1", "f", "v"],
+            &["XADD", "x", "2-1", "f", "v"],
+            &["XGROUP", "CREATE", "x", "g", "0"],
+            &["XREADGROUP", "GROUP", "g", "me", "COUNT", "1", "STREAMS", "x", ">"],
+        ] {
+            run::<Value>(&mut c, words);
+        }
+        let options: &[&str] = if cluster == "yes" { &["--cluster-enabled", "yes"] } else { &[] };
+        let r = start(options);
+        let mut replica = r.connect();
+        if cluster == "yes" {
+            run::<()>(&mut replica, &["CLUSTER", "MEET", "127.0.0.1", &m.port.to_string()]);
+            let id: String = run(&mut c, &["CLUSTER", "MYID"]);
+            wait_for(20, "it follows", || try_run::<()>(&mut replica, &["CLUSTER", "REPLICATE", &id]).is_ok());
+        } else {
+            follow(&r, m.port);
+        }
+        wait_in_sync(&m, &r);
+        if cluster == "yes" {
+            run::<()>(&mut replica, &["READONLY"]);
+        }
+        assert_eq!(run::<i64>(&mut replica, &["DBSIZE"]), run::<i64>(&mut c, &["DBSIZE"]));
+        assert_eq!(run::<Vec<String>>(&mut replica, &["LRANGE", "l", "0", "-1"]), ["a", "b"]);
+        assert_eq!(run::<i64>(&mut replica, &["SCARD", "S"]), 2);
+        assert_eq!(run::<String>(&mut replica, &["HGET", "h", "f"]), "v");
+        let pending: Vec<Value> = run(&mut replica, &["XPENDING", "x", "g"]);
+        assert_eq!((run::<i64>(&mut replica, &["XLEN", "x"]), &pending[0]), (2, &Value::Int(1)));
+        run::<()>(&mut c, &["SET", "plain:1", "later"]);
+        wait_in_sync(&m, &r);
+        assert_eq!(run::<String>(&mut replica, &["GET", "plain:1"]), "later");
+        if cluster == "yes" {
+            continue;
+        }
+        // What it cannot hold it does not take in, says so, and goes on with what it has.
+        run::<Value>(&mut c, &["HEXPIRE", "h", "1000", "FIELDS", "1", "f"]);
+        let late = start(&[]);
+        follow(&late, m.port);
+        let wanted = "it has a hash whose fields have a time to live, which cannot be held here";
+        wait_for(20, "it says why", || late.log().contains(wanted));
+        assert_eq!(run::<String>(&mut late.connect(), &["PING"]), "PONG");
+    }
+}

@@ -3,7 +3,7 @@
 //! The output is that of Redis's tool. Values are read as a server would read them, packed ones to the last element,
 //! and thrown away; those of modules, which no server without the module can read, are walked over.
 
-use super::rdb::{Error, ErrorKind, Reader, Source, VERSION, Value, ValueType, module_name, opcode};
+use super::rdb::{Error, ErrorKind, NEWEST_READ, Reader, Source, VERSION, Value, ValueType, module_name, opcode};
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::Path;
@@ -90,6 +90,7 @@ fn report(e: &Error, offset: u64, state: &State, out: &mut dyn Write) -> io::Res
         ErrorKind::Io(_) | ErrorKind::Eof => (ErrorKind::Eof.to_string(), Verdict::Bad),
         ErrorKind::Signature | ErrorKind::Version(_) | ErrorKind::Checksum { .. } => (e.kind.to_string(), Verdict::Bad),
         ErrorKind::UnknownType(byte) => (format!("Invalid object type: {byte}"), Verdict::Bad),
+        ErrorKind::Newer(_) => (e.kind.to_string(), Verdict::Bad),
         ErrorKind::Corrupt(_) | ErrorKind::Module { .. } => (e.to_string(), Verdict::Fatal),
     };
     writeln!(out, "--- RDB ERROR DETECTED ---")?;
@@ -147,13 +148,15 @@ fn walk<S: Source>(reader: &mut Reader<S>, state: &mut State, now_ms: i64, out: 
                 state.doing = Doing::ReadFunctions;
                 reader.string()?;
             }
+            opcode::SLOT_INFO if version > VERSION => {
+                state.doing = Doing::ReadLen;
+                reader.slot_info()?;
+            }
             byte @ (opcode::SELECTDB | opcode::RESIZEDB | opcode::AUX | opcode::MODULE_AUX) => {
                 walk_over_note(reader, byte, state, out)?;
             }
             byte => {
-                let Some(value_type) = ValueType::from_byte(byte) else {
-                    return Err(reader.err(ErrorKind::UnknownType(byte)).into());
-                };
+                let value_type = reader.value_type(byte, version)?;
                 walk_over_key(reader, value_type, state)?;
                 if let Some(at_ms) = expire_ms.take() {
                     state.expires += 1;
@@ -169,7 +172,7 @@ fn walk<S: Source>(reader: &mut Reader<S>, state: &mut State, now_ms: i64, out: 
             if disabled { "RDB file was saved with checksum disabled: no check performed." } else { "Checksum OK" };
         writeln!(out, "[offset {}] {text}", reader.offset())?;
     }
-    debug_assert!(version <= VERSION);
+    debug_assert!(version <= NEWEST_READ);
     Ok(())
 }
 
@@ -292,7 +295,9 @@ mod tests {
 
     #[test]
     fn refusals() {
-        assert!(run(b"REDIS0012").1.contains("Can't handle RDB format version 12"));
+        assert!(run(b"REDIS0014").1.contains("Can't handle RDB format version 14"));
+        assert!(run(b"REDIS0011\x1A").1.contains("Invalid object type: 26"));
+        assert!(run(b"REDIS0012\x18\x01h").1.contains("a hash whose fields have a time to live"));
         assert!(run(b"REDIS0011\x08").1.contains("Invalid object type: 8"));
         assert_eq!(run(b"REDIS0011\x00\xC4").0, Verdict::Fatal);
         assert!(run(b"REDIS0011\xFF12345678").1.contains("RDB CRC error"));

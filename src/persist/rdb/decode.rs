@@ -12,7 +12,7 @@
 //! A value is read in parts, between which others may have their turn. What was read of it is kept in the reader; if the source
 //! has no more for the moment, the reader goes back to where the last part ended, and nothing that came before is read again.
 
-use super::{Error, ErrorKind, Source, VERSION, ValueType, module_name, opcode};
+use super::{Error, ErrorKind, NEWEST_READ, Source, VERSION, ValueType, module_name, newer_kind, opcode};
 use crate::keyspace::damaged::Damaged;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::list::List;
@@ -807,7 +807,7 @@ impl<S: Source> Reader<S> {
         }
         let digits = magic[5..].iter().take_while(|b| b.is_ascii_digit());
         let version = digits.fold(0u32, |v, d| v * 10 + u32::from(d - b'0'));
-        if !(1..=VERSION).contains(&version) {
+        if !(1..=NEWEST_READ).contains(&version) {
             return Err(self.err(ErrorKind::Version(i64::from(version))));
         }
         Ok(version)
@@ -835,6 +835,7 @@ impl<S: Source> Reader<S> {
                 opcode::RESIZEDB => {
                     return Ok(Item::ResizeDb { keys: self.len()?, expires: self.len()? });
                 }
+                opcode::SLOT_INFO if version > VERSION => self.slot_info()?,
                 opcode::AUX => {
                     let key = self.string()?.into_bytes();
                     let value = self.string()?.into_bytes();
@@ -849,9 +850,7 @@ impl<S: Source> Reader<S> {
                 }
                 opcode::FUNCTION2 => return Ok(Item::Function(self.string()?.into_bytes())),
                 byte => {
-                    let Some(value_type) = ValueType::from_byte(byte) else {
-                        return Err(self.err(ErrorKind::UnknownType(byte)));
-                    };
+                    let value_type = self.value_type(byte, version)?;
                     let mut key = std::mem::take(&mut self.spare_key);
                     self.text_into::<{ u64::MAX }>(&mut key)?;
                     let value = self.whole(value_type)?;
@@ -863,6 +862,24 @@ impl<S: Source> Reader<S> {
                 }
             }
         }
+    }
+
+    /// The type of value that a byte stands for in this version.
+    pub(crate) fn value_type(&self, byte: u8, version: u32) -> Result<ValueType> {
+        let is_newer = version > VERSION;
+        let known = ValueType::from_byte(byte).filter(|found| is_newer || *found != ValueType::StreamListpacks4);
+        known.ok_or_else(|| {
+            let is_known = is_newer && newer_kind(byte).is_some();
+            self.err(if is_known { ErrorKind::Newer(byte) } else { ErrorKind::UnknownType(byte) })
+        })
+    }
+
+    /// How many keys a slot has is a hint.
+    pub(crate) fn slot_info(&mut self) -> Result<()> {
+        for _ in 0..3 {
+            self.len()?;
+        }
+        Ok(())
     }
 
     /// Name of the module whose auxiliary data follows.

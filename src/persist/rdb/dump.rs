@@ -3,7 +3,7 @@
 
 use super::decode::{Reader, Value};
 use super::encode::{ValueView, put_value};
-use super::{Source, VERSION, ValueType, opcode};
+use super::{ErrorKind, NEWEST_READ, Source, VERSION, ValueType, opcode};
 use crate::keyspace::object::ValueLimits;
 use crate::structs::crc64;
 use std::fmt;
@@ -97,30 +97,21 @@ pub(crate) fn is_newer_dump(payload: &[u8]) -> bool {
     footer.is_some_and(|footer| u32::from(u16::from_le_bytes([footer[0], footer[1]])) > VERSION)
 }
 
-/// A stream of a newer version as before, and behind it who has added to it so that the same is not added twice.
-const STREAM_4: u8 = 26;
-
 pub(super) fn refused(e: super::Error) -> DumpError {
     log::debug!("{e}");
-    DumpError::Value
-}
-
-/// How the value is laid out, and whether something is behind it.
-pub(super) fn read_layout<S: Source>(reader: &mut Reader<S>, how: &How) -> Result<(ValueType, bool), DumpError> {
-    match reader.byte().map_err(refused)? {
-        STREAM_4 if how.newer => Ok((ValueType::StreamListpacks3, true)),
-        byte => {
-            let unknown = if how.newer { DumpError::Type(byte) } else { DumpError::Value };
-            Ok((ValueType::from_byte(byte).ok_or(unknown)?, false))
-        }
+    match e.kind {
+        ErrorKind::Newer(byte) => DumpError::Type(byte),
+        _ => DumpError::Value,
     }
 }
 
-/// What is behind a stream: for how long and how many are remembered; and who they are, which is what cannot be kept.
-pub(super) fn read_end<S: Source>(reader: &mut Reader<S>) -> Result<(), DumpError> {
-    let mut next = || reader.len().map_err(refused);
-    let (_, _, producers) = (next()?, next()?, next()?);
-    if producers == 0 { Ok(()) } else { Err(DumpError::Type(STREAM_4)) }
+/// How the value is laid out.
+pub(super) fn read_layout<S: Source>(reader: &mut Reader<S>, how: &How) -> Result<ValueType, DumpError> {
+    let byte = reader.byte().map_err(refused)?;
+    reader.value_type(byte, if how.newer { NEWEST_READ } else { VERSION }).map_err(|e| match e.kind {
+        ErrorKind::UnknownType(byte) if how.newer => DumpError::Type(byte),
+        _ => refused(e),
+    })
 }
 
 /// The payload of FUNCTION DUMP as this version writes it, of what a node of a newer version sends.
@@ -141,12 +132,8 @@ pub(super) fn stored(value: Value) -> Result<Value, DumpError> {
 pub(crate) fn decode_dump(payload: &[u8], how: &How) -> Result<Value, DumpError> {
     let parts = Parts::of(payload, how.newer, how.skip_checksum)?.checked()?;
     let mut reader = Reader::new(parts.value, false).deep(how.deep).limits(&how.limits);
-    let (layout, has_end) = read_layout(&mut reader, how)?;
-    let value = reader.value(layout).map_err(refused)?;
-    if has_end {
-        read_end(&mut reader)?;
-    }
-    stored(value)
+    let layout = read_layout(&mut reader, how)?;
+    stored(reader.value(layout).map_err(refused)?)
 }
 
 /// The sources in what FUNCTION DUMP gave, without its footer. `Err` is the text of RESTORE's reply.

@@ -1,5 +1,6 @@
 //! What can go wrong while a snapshot is read, and where.
 
+use super::newer_kind;
 use std::fmt;
 use std::io;
 use std::panic::Location;
@@ -27,6 +28,8 @@ pub(crate) enum ErrorKind {
     Corrupt(String),
     /// A byte that is neither an opcode nor a value type.
     UnknownType(u8),
+    /// What this byte stands for in a newer version cannot be held.
+    Newer(u8),
     /// Module data, which needs the module that wrote it. `aux` when it belongs to no key.
     Module { name: String, aux: bool },
     /// The checksum in the file is not that of its bytes.
@@ -52,6 +55,7 @@ impl Error {
             | ErrorKind::Version(_)
             | ErrorKind::Corrupt(_)
             | ErrorKind::UnknownType(_)
+            | ErrorKind::Newer(_)
             | ErrorKind::Module { .. }
             | ErrorKind::Checksum { .. } => true,
         }
@@ -67,6 +71,10 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Version(v) => write!(f, "Can't handle RDB format version {v}"),
             ErrorKind::Corrupt(reason) => f.write_str(reason),
             ErrorKind::UnknownType(t) => write!(f, "Unknown RDB encoding type {t}"),
+            ErrorKind::Newer(byte) => {
+                let what = newer_kind(*byte).unwrap_or("something unknown");
+                write!(f, "A newer version wrote it, and it has {what}, which cannot be held here")
+            }
             ErrorKind::Module { name, aux: false } => {
                 write!(f, "The RDB file contains module data I can't load: no matching module type '{name}'")
             }

@@ -28,13 +28,17 @@ pub(crate) use restore::SlicedRestore;
 pub(crate) use sliced::SlicedDump;
 pub(crate) use source::{Feed, Source};
 
-/// Version this server writes, and the highest it reads.
+/// Version this server writes, and the highest that was known to 7.2.
 pub(crate) const VERSION: u32 = 11;
+/// The newest version that is read: that of Redis 8, which is taken as long as it holds nothing that 7.2 does not have.
+pub(crate) const NEWEST_READ: u32 = 13;
 /// A file being written is pushed to the disk each time this many bytes were added, so that the final fsync is short.
 pub(crate) const AUTOSYNC_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Opcodes which are not value types.
 pub(crate) mod opcode {
+    /// Since version 12: a slot, its keys and those of them with a time to live, as a hint.
+    pub(crate) const SLOT_INFO: u8 = 244;
     pub(crate) const FUNCTION2: u8 = 245;
     pub(crate) const FUNCTION_PRE_GA: u8 = 246;
     pub(crate) const MODULE_AUX: u8 = 247;
@@ -77,6 +81,19 @@ pub(crate) enum ValueType {
     StreamListpacks2 = 19,
     SetListpack = 20,
     StreamListpacks3 = 21,
+    /// As before, and after it who has added to it, so that the same is not added twice. Since version 13.
+    StreamListpacks4 = 26,
+}
+
+/// What a byte stands for that newer versions have in place of a type of value, for people to read. Of streams, which can be
+/// held, it is those that cannot.
+pub(crate) fn newer_kind(byte: u8) -> Option<&'static str> {
+    match byte {
+        22..=25 => Some("a hash whose fields have a time to live"),
+        26 => Some("a stream that remembers who has added to it"),
+        243 => Some("metadata that a module keeps of keys"),
+        _ => None,
+    }
 }
 
 impl ValueType {
@@ -107,6 +124,10 @@ impl ValueType {
             Some(SetListpack),
             Some(StreamListpacks3),
         ];
+        const STREAM_4: u8 = StreamListpacks4 as u8;
+        if byte == STREAM_4 {
+            return Some(StreamListpacks4);
+        }
         ALL.get(usize::from(byte)).copied().flatten()
     }
 
@@ -134,6 +155,7 @@ impl ValueType {
             ValueType::StreamListpacks2 => "stream-v2",
             ValueType::SetListpack => "set-listpack",
             ValueType::StreamListpacks3 => "stream-v3",
+            ValueType::StreamListpacks4 => "stream-v4",
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Feed;
 use super::decode::{Item, Reader, Value};
-use super::dump::{DumpError, How, Parts, read_end, read_layout, refused, stored};
+use super::dump::{DumpError, How, Parts, read_layout, refused, stored};
 use crate::structs::crc64;
 use std::io::Read;
 use std::time::Instant;
@@ -35,8 +35,6 @@ struct Reading {
     at: usize,
     /// So much comes to it at once.
     fed: u64,
-    /// Something follows the value.
-    has_end: bool,
 }
 
 impl SlicedRestore {
@@ -84,10 +82,9 @@ impl SlicedRestore {
 impl Reading {
     fn begin(bytes: &[u8], how: &How, fed: u64) -> Result<Reading, DumpError> {
         let reader = Reader::new(Feed::default(), false).deep(how.deep).limits(&how.limits);
-        let mut reading = Reading { reader, at: 0, fed, has_end: false };
+        let mut reading = Reading { reader, at: 0, fed };
         reading.feed(bytes);
-        let (layout, has_end) = read_layout(&mut reading.reader, how)?;
-        reading.has_end = has_end;
+        let layout = read_layout(&mut reading.reader, how)?;
         reading.reader.begin_value(layout);
         Ok(reading)
     }
@@ -108,16 +105,7 @@ impl Reading {
                 self.feed(bytes);
                 Ok(None)
             }
-            Ok(Item::Key(item)) => {
-                if self.has_end {
-                    // A few numbers, of which the window may hold but some.
-                    while self.at < bytes.len() {
-                        self.feed(bytes);
-                    }
-                    read_end(&mut self.reader)?;
-                }
-                Ok(Some(item.value))
-            }
+            Ok(Item::Key(item)) => Ok(Some(item.value)),
             Ok(_) => Err(DumpError::Value),
             Err(e) => Err(refused(e)),
         }

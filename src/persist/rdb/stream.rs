@@ -1,12 +1,13 @@
 //! Streams in a snapshot: nodes as they are in memory, what the stream remembers, then the groups with their pending
 //! entries, first all of a group and then, by id alone, those of each consumer.
 //!
-//! Three layouts are read: the oldest without first id, highest deleted id and counts of entries, the second without the
-//! times at which consumers were active. The newest is written.
+//! Four layouts are read: the oldest without first id, highest deleted id and counts of entries, the second without the
+//! times at which consumers were active, the third, which is written, and that of Redis 8.6 if nobody is remembered in it
+//! who has added to the stream.
 
 use super::decode::{Reader, Value};
 use super::encode::{put_len, put_string};
-use super::{Error, Source, ValueType};
+use super::{Error, ErrorKind, Source, ValueType};
 use crate::structs::listpack::Listpack;
 use crate::structs::stream::{ConsumerId, Counters, Group, Growing, Log, Node, Pending, Stream, StreamId};
 use std::collections::BTreeMap;
@@ -232,6 +233,9 @@ impl<S: Source> Reader<S> {
                 self.stream_node(part, id, left)?;
             }
             Next::Groups(0) => {
+                if part.layout == ValueType::StreamListpacks4 {
+                    self.stream_producers()?;
+                }
                 return Ok(Some(match part.flaw {
                     Some(flaw) => self.recorded_value(part.layout, flaw),
                     None => {
@@ -256,6 +260,16 @@ impl<S: Source> Reader<S> {
         Ok(None)
     }
 
+    /// For how long and how many are remembered that were added; by whom; and how many there were, and were there before.
+    fn stream_producers(&mut self) -> Result<()> {
+        let (_, _, producers) = (self.len()?, self.len()?, self.len()?);
+        if producers > 0 {
+            return Err(self.err(ErrorKind::Newer(ValueType::StreamListpacks4 as u8)));
+        }
+        let (_, _) = (self.len()?, self.len()?);
+        Ok(())
+    }
+
     /// The listpack of the next node, the first of `left`.
     fn stream_node(&mut self, part: &mut StreamPart, id: StreamId, left: u64) -> Result<()> {
         let Some(bytes) = self.element_bytes()? else {
@@ -266,7 +280,8 @@ impl<S: Source> Reader<S> {
             match node_of(id, bytes) {
                 Ok((node, in_order)) => part.grown.push(node, in_order),
                 Err((reason, bytes)) => {
-                    if !self.keeps_damaged(&bytes) {
+                    // What is kept is written as it is, in an older version.
+                    if part.layout == ValueType::StreamListpacks4 || !self.keeps_damaged(&bytes) {
                         let is_empty = reason == EMPTY_NODE;
                         return Err(self.corrupt(if is_empty {
                             reason
@@ -375,7 +390,7 @@ impl<S: Source> Reader<S> {
                 let name = self.string()?.into_bytes();
                 let seen_ms = i64::from_le_bytes(self.array()?);
                 let active_ms = match layout {
-                    ValueType::StreamListpacks3 => i64::from_le_bytes(self.array()?),
+                    ValueType::StreamListpacks3 | ValueType::StreamListpacks4 => i64::from_le_bytes(self.array()?),
                     _ => seen_ms,
                 };
                 let owned = self.len()?;

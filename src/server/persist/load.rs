@@ -470,7 +470,7 @@ impl Server {
 /// end: the file is what it lives on, or the bytes are damaged rather than missing.
 pub(crate) fn log_load_error(error: &Error, origin: Origin<'_>) -> bool {
     match &error.kind {
-        ErrorKind::Signature | ErrorKind::Version(_) => {
+        ErrorKind::Signature | ErrorKind::Version(_) | ErrorKind::Newer(_) => {
             log::warn!("{}", error.kind);
             return false;
         }

@@ -85,8 +85,8 @@ fn a_flipped_bit_is_found() {
 #[test]
 fn old_and_new_versions() {
     assert!(read_all(b"REDIS0003\xFE\x00\xFD\x01\x00\x00\x00\x00\x01a\x01b\xFF").is_ok());
-    let e = read_all(b"REDIS0012\xFF").unwrap_err();
-    assert_eq!(e.kind.to_string(), "Can't handle RDB format version 12");
+    let e = read_all(b"REDIS0014\xFF").unwrap_err();
+    assert_eq!(e.kind.to_string(), "Can't handle RDB format version 14");
     assert!(matches!(read_all(b"REDIS0000\xFF").unwrap_err().kind, ErrorKind::Version(0)));
     assert!(matches!(read_all(b"RODIS0009\xFF").unwrap_err().kind, ErrorKind::Signature));
 }
@@ -264,6 +264,27 @@ fn a_stream_keeps_the_length_that_was_recorded() {
     }
     // A length and no node to have it.
     assert!(read_shallow(b"REDIS0009\x0f\x01k\x00\x02\x07\x00\x00\xff").is_err());
+}
+
+#[test]
+fn a_data_set_of_redis_8_is_read_if_7_2_could_hold_it() {
+    // With what a node of a cluster says of slots, and nobody remembered who has added to the stream.
+    let Ok(Value::Stream(as_before)) = read_shallow(&stream(1, &[0, 0])) else { panic!() };
+    let mut w = Writer::new(Vec::new(), true, false);
+    w.key(b"k", ValueView::Stream(&as_before)).unwrap();
+    let older = w.finish().unwrap();
+    let newer = |version: &[u8], producers: u8| {
+        let of_stream = &older[1..older.len() - 9];
+        let tail = [50, 50, producers, 0, 0, opcode::EOF, 0, 0, 0, 0, 0, 0, 0, 0];
+        [b"REDIS00", version, &[opcode::SLOT_INFO, 5, 1, 0, 26], of_stream, &tail].concat()
+    };
+    assert_eq!(read_shallow(&newer(b"13", 0)).unwrap(), Value::Stream(as_before));
+    let refused = |bytes: &[u8]| read_shallow(bytes).unwrap_err().kind.to_string();
+    assert!(refused(&newer(b"13", 1)).contains("a stream that remembers who has added to it"));
+    assert!(refused(b"REDIS0012\x19\x01h").contains("a hash whose fields have a time to live"));
+    assert_eq!(refused(b"REDIS0011\x19\x01h"), "Unknown RDB encoding type 25");
+    assert_eq!(refused(&newer(b"11", 0)), "Unknown RDB encoding type 244");
+    assert_eq!(refused(b"REDIS0014"), "Can't handle RDB format version 14");
 }
 
 #[test]

@@ -178,7 +178,10 @@ impl<S: Source> Reader<S> {
                 });
                 self.go_on_with(part)
             }
-            ValueType::StreamListpacks | ValueType::StreamListpacks2 | ValueType::StreamListpacks3 => {
+            ValueType::StreamListpacks
+            | ValueType::StreamListpacks2
+            | ValueType::StreamListpacks3
+            | ValueType::StreamListpacks4 => {
                 *part = Part::Stream(Box::new(StreamPart::new(layout, self.len()?)));
                 Ok(None)
             }
