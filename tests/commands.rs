@@ -232,7 +232,7 @@ fn facts() -> BTreeMap<String, Json> {
 }
 
 /// Commands that Redis does not have.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "client|durable",
     "cluster|cancelslotmigrations",
     "cluster|doctor",
@@ -240,6 +240,7 @@ const OURS: [&str; 10] = [
     "cluster|getslotmigrations",
     "cluster|migrateslots",
     "cluster|migration",
+    "cluster|slot-stats",
     "cluster|syncslots",
     "doctor",
     "trimslots",

@@ -224,3 +224,150 @@ fn slots_move_as_a_whole_to_and_from_a_redis_8() {
         redis::cmd("CLUSTER").arg(&["MIGRATION", "STATUS", "ALL"]).query(&mut nodes[0].conn).unwrap();
     assert!(tasks.len() > 3, "{tasks:?}");
 }
+
+/// DEBUG ASM-FAILPOINT: whichever link breaks wherever the task stands, the error says so, and the next attempt succeeds.
+#[test]
+fn a_task_gets_over_a_link_that_breaks_anywhere() {
+    let points = [
+        (1, "import-main-channel", "connecting"),
+        (1, "import-main-channel", "handshake-reply"),
+        (1, "import-main-channel", "syncslots-reply"),
+        (1, "import-main-channel", "accumulate-buffer"),
+        (1, "import-main-channel", "streaming-buffer"),
+        (1, "import-main-channel", "wait-stream-eof"),
+        (1, "import-rdb-channel", "connecting"),
+        (1, "import-rdb-channel", "rdbchannel-reply"),
+        (1, "import-rdb-channel", "rdbchannel-transfer"),
+        (0, "migrate-main-channel", "wait-rdbchannel"),
+        (0, "migrate-main-channel", "send-bulk-and-stream"),
+        (0, "migrate-main-channel", "send-stream"),
+        (0, "migrate-main-channel", "handoff"),
+        (0, "migrate-rdb-channel", "wait-bgsave-start"),
+        (0, "migrate-rdb-channel", "send-bulk-and-stream"),
+    ];
+    let mut nodes = nodes(3, false);
+    fill(&mut nodes[0]);
+    assert!(nodes[0].text(&["DEBUG", "ASM-FAILPOINT", "migrate-main-channel", "nowhere"]).contains("ERR"));
+    for (side, channel, state) in points {
+        assert_eq!(nodes[side].text(&["DEBUG", "ASM-FAILPOINT", channel, state]), "OK");
+        let id = pull(&mut nodes[1], "5000", "5099");
+        let name = if channel.contains("main") { "Main channel" } else { "RDB channel" };
+        let breaks = |error: String| error.starts_with(name) && error.contains(state);
+        wait(&format!("{channel} {state}"), 10, || breaks(task(&mut nodes[side], &id, "last_error")));
+        assert_eq!(nodes[side].text(&["DEBUG", "ASM-FAILPOINT", "", ""]), "OK");
+        wait_for_task(&mut nodes[1], &id, "completed");
+        check_filled(&mut nodes[1]);
+        wait("what was left behind is gone", 10, || keys_in(&mut nodes[0]) == "int(0)");
+        let id = pull(&mut nodes[0], "5000", "5099");
+        wait_for_task(&mut nodes[0], &id, "completed");
+        wait("the other one knows", 10, || task(&mut nodes[1], &id, "state") == "completed");
+    }
+    // A source that is not ready is asked again.
+    assert_eq!(nodes[0].text(&["DEBUG", "ASM-FAILPOINT", "migrate-main-channel", "none"]), "OK");
+    let id = pull(&mut nodes[1], "5000", "5099");
+    wait_for_task(&mut nodes[1], &id, "send-syncslots");
+    assert_eq!(nodes[0].text(&["DEBUG", "ASM-FAILPOINT", "", ""]), "OK");
+    wait_for_task(&mut nodes[1], &id, "completed");
+    assert_eq!(task(&mut nodes[1], &id, "retries"), "0");
+}
+
+/// A figure of CLUSTER INFO about keys that go.
+fn trim(node: &mut Node, name: &str) -> u64 {
+    node.info(&format!("cluster_slot_migration_{name}")).parse().expect("a number")
+}
+
+/// DEBUG ASM-TRIM-METHOD: in slices by slot, at once, or not at all; and replicas follow.
+#[test]
+fn what_is_left_behind_goes_as_debug_chooses() {
+    let mut nodes = nodes(2, true);
+    let count = |node: &mut Node| -> i64 { redis::cmd("DBSIZE").query(&mut node.conn).unwrap() };
+    let set = |node: &mut Node, words: &[&str]| {
+        assert_eq!(node.text(&[&["DEBUG", "ASM-TRIM-METHOD"], words].concat()), "OK");
+    };
+    // The masters, then their replicas.
+    let (source, target, follower) = (0, 1, 2);
+    for n in 0..300 {
+        nodes[source].call(&["SET", &format!("{{bar}}{n}"), "x"]).unwrap();
+    }
+    for node in [source, follower] {
+        set(&mut nodes[node], &["active", "-1"]);
+    }
+    let id = pull(&mut nodes[target], SLOT, SLOT);
+    wait_for_task(&mut nodes[target], &id, "completed");
+    for node in [source, follower] {
+        wait("there is something to trim", 10, || trim(&mut nodes[node], "active_trim_running") == 1);
+        assert_eq!((keys_in(&mut nodes[node]), count(&mut nodes[node])), ("int(300)".into(), 0));
+    }
+    // It does not come back before it is gone; a snapshot does not have it.
+    assert_eq!(nodes[source].text(&["SAVE"]), "OK");
+    let back = pull(&mut nodes[source], SLOT, SLOT);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(task(&mut nodes[source], &back, "state"), "none");
+    assert!(nodes[source].server.log().contains("300 keys skipped"));
+    for node in [source, follower] {
+        set(&mut nodes[node], &["active", "10"]);
+        wait("it is gone", 10, || trim(&mut nodes[node], "active_trim_running") == 0);
+        let figures = ["active_trim_current_job_keys", "active_trim_current_job_trimmed"];
+        assert_eq!(figures.map(|name| trim(&mut nodes[node], name)), [300, 300]);
+        assert_eq!(trim(&mut nodes[node], "stats_active_trim_completed"), 1);
+    }
+    wait_for_task(&mut nodes[source], &back, "completed");
+    wait("the replica has it", 10, || count(&mut nodes[follower]) == 300);
+    // At once, on both.
+    set(&mut nodes[source], &["bg"]);
+    set(&mut nodes[follower], &["default"]);
+    let id = pull(&mut nodes[target], SLOT, SLOT);
+    wait_for_task(&mut nodes[target], &id, "completed");
+    for node in [source, follower] {
+        wait("it is gone", 10, || keys_in(&mut nodes[node]) == "int(0)");
+        wait("it was freed", 10, || nodes[node].text(&["INFO", "memory"]).contains("lazyfreed_objects:300"));
+    }
+    // Not at all, until it is to go again.
+    set(&mut nodes[target], &["none"]);
+    let id = pull(&mut nodes[source], SLOT, SLOT);
+    wait_for_task(&mut nodes[source], &id, "completed");
+    wait("the other one knows", 10, || task(&mut nodes[target], &id, "state") == "completed");
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!((keys_in(&mut nodes[target]), trim(&mut nodes[target], "active_trim_running")), ("int(300)".into(), 0));
+    set(&mut nodes[target], &["default"]);
+    wait("it is gone", 10, || keys_in(&mut nodes[target]) == "int(0)");
+    assert_eq!(count(&mut nodes[source]), 300);
+}
+
+/// What is written while the snapshot comes waits at the target, up to a limit, and is run after it.
+#[test]
+fn what_is_written_meanwhile_gathers_at_the_target() {
+    let mut nodes = nodes(2, false);
+    for (limit, most) in [("0", 100_000_000), ("64kb", 1_000_000)] {
+        nodes[1].call(&["CONFIG", "SET", "replica-full-sync-buffer-limit", limit]).unwrap();
+        nodes[0].call(&["FLUSHALL"]).unwrap();
+        for n in 0..10 {
+            nodes[0].call(&["SET", &format!("{{bar}}{n}"), "x"]).unwrap();
+        }
+        nodes[0].call(&["CONFIG", "SET", "rdb-key-save-delay", "100000"]).unwrap();
+        let id = pull(&mut nodes[1], SLOT, SLOT);
+        wait_for_task(&mut nodes[1], &id, "accumulate-buffer");
+        // Those that have gone are sent again.
+        let value = "v".repeat(100_000);
+        while task(&mut nodes[1], &id, "state") == "accumulate-buffer" {
+            for n in 0..10 {
+                let _ = nodes[0].call(&["SET", &format!("{{bar}}{n}"), &value]);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        wait_for_task(&mut nodes[1], &id, "completed");
+        let info = nodes[1].text(&["INFO", "memory"]);
+        let peak = info.lines().find_map(|l| l.strip_prefix("mem_cluster_slot_migration_input_buffer_peak:"));
+        let peak: usize = peak.expect("the field").trim().parse().expect("bytes");
+        assert!(
+            (if limit == "0" { 1_000_000 } else { 60_000 }..most).contains(&peak) || limit != "0",
+            "{limit}: {peak}"
+        );
+        assert_eq!(nodes[1].text(&["STRLEN", "{bar}3"]), "int(100000)");
+        nodes[0].call(&["CONFIG", "SET", "rdb-key-save-delay", "0"]).unwrap();
+        wait("the other one knows", 10, || task(&mut nodes[0], &id, "state") == "completed");
+        let id = pull(&mut nodes[0], SLOT, SLOT);
+        wait_for_task(&mut nodes[0], &id, "completed");
+        wait("the other one knows", 10, || task(&mut nodes[1], &id, "state") == "completed");
+    }
+}

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Steps at which this process stops itself, until somebody has it go on (DEBUG REPL-PAUSE).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stops {
+    /// A child that writes a snapshot for replicas has been started.
+    pub(crate) after_fork: bool,
+    /// What gathered while slots came is about to be run.
+    pub(crate) at_gathered_stream: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct DebugState {
     /// Expired keys are searched for in the background.
@@ -18,6 +27,8 @@ pub(crate) struct DebugState {
     pub(crate) plain_calls: bool,
     /// Tables may be resized.
     pub(crate) dict_resizing: bool,
+    /// Where this process stops itself.
+    pub(crate) stops: Stops,
     /// Restart in place of ending, after this time.
     pub(crate) restart: Option<Duration>,
 }
@@ -35,6 +46,7 @@ impl Default for DebugState {
             enforce_reply_list: false,
             plain_calls: true,
             dict_resizing: true,
+            stops: Stops::default(),
             restart: None,
         }
     }

@@ -229,6 +229,7 @@ impl Cluster {
         self.resolve_epoch_collision(key, header);
         self.take_in_gossip(key, gossip, env);
         // An extension may remove a node, but never the sender.
+        self.nodes[key].is_ours = header.is_ours;
         self.take_in_extensions(key, extensions, env);
     }
 
@@ -493,10 +494,16 @@ impl Cluster {
             }
         }
         let node = &mut self.nodes[sender];
-        // Not all packets have extensions, but those of a Redis 8 that have any have this one.
-        if secret.is_some() || shard.is_some() {
+        if node.is_ours {
+            node.secret = None;
+            if let Some(said) = secret {
+                self.take_in_secret(sender, &said);
+            }
+        } else if secret.is_some() || shard.is_some() {
+            // Not all packets have extensions, but those of a Redis 8 that have any have this one.
             node.secret = secret;
         }
+        let node = &mut self.nodes[sender];
         if node.hostname != hostname || node.human_name != human_name {
             node.hostname = hostname.to_owned();
             node.human_name = human_name.to_owned();
@@ -550,6 +557,7 @@ impl Cluster {
     pub(super) fn send_ping_body(&mut self, link: LinkId, kind: PacketType, gossip: Vec<Gossip>, env: &Env) {
         let mut extensions = self.extensions(env);
         extensions.extend(self.name_to_tell(link));
+        extensions.extend(self.secret_to_tell(link));
         self.send(link, &Body::Ping { kind, gossip, extensions }, 0, env);
     }
 
@@ -660,6 +668,7 @@ impl Cluster {
             flags: me.flags,
             state_ok: self.state_ok,
             mflags: mflags | paused,
+            is_ours: true,
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Link {
     pub(super) is_answered: bool,
     /// The next packet on it is to say the name of our cluster.
     pub(super) tells_name: bool,
+    /// The version of our secret that was told last; 0: none.
+    pub(super) secret_told: u32,
     /// The name of a cluster that the other side said last.
     pub(super) said: Option<String>,
     /// What comes on it is not let in, and that was counted.
@@ -68,6 +70,7 @@ impl Link {
             pings: VecDeque::new(),
             is_answered: false,
             tells_name: node.is_some(),
+            secret_told: 0,
             said: None,
             is_refused: false,
         }

@@ -41,9 +41,11 @@ pub(crate) mod nodes_conf;
 mod ownership;
 pub(crate) mod routing;
 pub(crate) mod seal;
+mod secret;
 #[cfg(test)]
 mod sim;
 pub(crate) mod slot_migration;
+pub(crate) mod slot_stats;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -144,6 +146,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) slot_pull_drain_ms: i64,
     /// `cluster-name`: ours, and others that are let in; none: all are
     pub(crate) names: Vec<String>,
+    /// `cluster-secret`
+    pub(crate) secrets: seal::Secrets,
     /// `cluster-seeds`, each as it was written
     pub(crate) seeds: Vec<String>,
     /// `cluster-form-masters`, 0: none is formed; and `cluster-form-replicas`, of each
@@ -159,6 +163,7 @@ impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig {
             node_timeout_ms: 15000,
+            secrets: Default::default(),
             ping_interval_ms: 0,
             replica_validity_factor: 10,
             repl_ping_period_s: 10,
@@ -405,6 +410,7 @@ pub(crate) struct Cluster {
     owner: Box<[Option<NodeKey>; SLOT_COUNT]>,
     /// How often a slot got or lost its owner.
     owner_changes: u64,
+    slot_stats: slot_stats::SlotStats,
     migrating: BTreeMap<Slot, NodeKey>,
     importing: BTreeMap<Slot, NodeKey>,
     jobs: slot_migration::Jobs,
@@ -458,6 +464,7 @@ pub(crate) struct Cluster {
     /// When it was last logged that a node of another cluster is not let in.
     refusal_logged_ms: i64,
     broken: Broken,
+    common_secret: secret::CommonSecret,
 }
 
 impl Cluster {
@@ -480,6 +487,8 @@ impl Cluster {
             size: 0,
             owner: vec![None; SLOT_COUNT].try_into().expect("a table of that size"),
             owner_changes: 0,
+            common_secret: Default::default(),
+            slot_stats: Default::default(),
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
             jobs: slot_migration::Jobs::default(),

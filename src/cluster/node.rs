@@ -241,6 +241,9 @@ pub(crate) struct Node {
     pub(crate) ip: String,
     /// By what it knows connections of nodes of its cluster, if it is a Redis 8.
     pub(crate) secret: Option<Secret>,
+    /// It is one of ours, by its latest packet; and the version of our common secret that it has told us.
+    pub(crate) is_ours: bool,
+    pub(crate) secret_agreed: u32,
     /// Its announced host name; empty for none.
     pub(crate) hostname: String,
     /// Its announced name for people; empty for none.
@@ -284,6 +287,8 @@ impl Node {
             voted_epoch: 0,
             granted_ms: 0,
             secret: None,
+            is_ours: false,
+            secret_agreed: 0,
             failed_by: Vec::new(),
             promised_ms: 0,
             pinged_ms: 0,

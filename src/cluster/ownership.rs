@@ -16,6 +16,7 @@ impl Cluster {
         assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
         self.owner[usize::from(slot)] = Some(key);
         self.owner_changes += 1;
+        self.slot_stats.reset(slot);
         self.nodes[key].slots.insert(slot);
         self.nodes[key].slot_count += 1;
         if self.nodes[key].slot_count == 1 {
@@ -38,6 +39,7 @@ impl Cluster {
             return false;
         };
         self.owner_changes += 1;
+        self.slot_stats.reset(slot);
         self.nodes[key].slots.remove(slot);
         self.nodes[key].slot_count -= 1;
         self.unclaimed.remove(slot);

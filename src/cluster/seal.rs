@@ -43,6 +43,20 @@ impl Secrets {
             opens_plain: words.first().is_none_or(|first| *first == "-"),
         }
     }
+
+    /// What shows to a node of the cluster, elsewhere than on the bus, that we know the secret with which links are opened.
+    pub(super) fn proof(&self, of: &[u8]) -> Option<[u8; 32]> {
+        self.accepted.first().filter(|_| !self.opens_plain).map(|secret| proof(secret, of))
+    }
+
+    /// All that show it to us.
+    pub(super) fn proofs(&self, of: &[u8]) -> impl Iterator<Item = [u8; 32]> {
+        self.accepted.iter().map(move |secret| proof(secret, of))
+    }
+}
+
+fn proof(secret: &[u8], of: &[u8]) -> [u8; 32] {
+    Mac::new(secret).code(&[b"hexad connection ", of])
 }
 
 /// The state of an HMAC with its key taken in.
@@ -333,6 +347,23 @@ mod tests {
             hex(Mac::new(&[0xaa; 131]).code(&[b"Test Using Larger Than Block-Size Key - Hash Key First"])),
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
         );
+    }
+
+    #[test]
+    fn only_who_knows_a_secret_can_prove_it() {
+        let (both, none, open) =
+            (Secrets::parse(&format!("{FIRST} {OTHER}")), Secrets::parse(""), format!("- {OTHER}"));
+        let accepts = |secrets: &Secrets, proof: Option<[u8; 32]>, of: &[u8]| {
+            secrets.proofs(of).any(|accepted| proof == Some(accepted))
+        };
+        for (secret, is_accepted) in [(FIRST, true), (OTHER, true), ("one-that-nobody-accepts", false), ("", false)] {
+            let proof = Secrets::parse(secret).proof(b"this");
+            assert_eq!(proof.is_some(), !secret.is_empty());
+            assert_eq!([accepts(&both, proof, b"this"), accepts(&both, proof, b"that")], [is_accepted, false]);
+            assert!(!accepts(&none, proof, b"this"));
+        }
+        // Links that are opened without codes show nothing.
+        assert_eq!(Secrets::parse(&open).proof(b"this"), None);
     }
 
     #[test]

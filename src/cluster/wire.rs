@@ -46,6 +46,10 @@ const AT_BUS_PORT: usize = 2248;
 const AT_FLAGS: usize = 2250;
 const AT_STATE: usize = 2252;
 const AT_MFLAGS: usize = 2253;
+const AT_SECOND_MFLAGS: usize = 2254;
+
+/// Second byte of message flags, of which neither Redis nor Valkey knows any: the sender is one of ours.
+const MFLAG_OURS: u8 = 1 << 7;
 
 /// First message flag: the sender, a master, has paused its clients for a manual failover.
 pub(crate) const MFLAG_PAUSED: u8 = 1;
@@ -150,6 +154,8 @@ pub(crate) struct Header {
     pub(crate) state_ok: bool,
     /// `MFLAG_*` bits of the first flag byte.
     pub(crate) mflags: u8,
+    /// The sender is one of ours, neither a Redis nor a Valkey.
+    pub(crate) is_ours: bool,
 }
 
 /// What a PING, PONG or MEET says about a third node.
@@ -422,6 +428,7 @@ fn decode_header(b: &[u8]) -> Result<Header, WireError> {
         flags: NodeFlags::from_bits(be16(b, AT_FLAGS)),
         state_ok: b[AT_STATE] == 0,
         mflags: b[AT_MFLAGS],
+        is_ours: b[AT_SECOND_MFLAGS] & MFLAG_OURS != 0,
     })
 }
 
@@ -576,6 +583,7 @@ fn encode_header(
     put(AT_FLAGS, &header.flags.bits().to_be_bytes());
     put(AT_STATE, &[u8::from(!header.state_ok)]);
     put(AT_MFLAGS, &[mflags]);
+    put(AT_SECOND_MFLAGS, &[if header.is_ours { MFLAG_OURS } else { 0 }]);
 }
 
 fn encode_gossip(out: &mut Vec<u8>, g: &Gossip) {
@@ -597,7 +605,8 @@ fn encode_extension(out: &mut Vec<u8>, extension: &Extension) -> bool {
         Extension::Forgotten(id, ttl_s) => (2, [&id.as_bytes()[..], &ttl_s.to_be_bytes()].concat()),
         Extension::ShardId(id) => (3, id.as_bytes().to_vec()),
         Extension::ClusterName(name) => (EXT_CLUSTER_NAME, [name.as_bytes(), &[0]].concat()),
-        Extension::Secret(_) | Extension::Unknown(_) => return false,
+        Extension::Secret(secret) => (EXT_SECRET, secret.to_vec()),
+        Extension::Unknown(_) => return false,
     };
     content.resize(content.len().next_multiple_of(8), 0);
     out.extend_from_slice(&fit::<u32>(EXT_HEADER_LEN + content.len()).to_be_bytes());
@@ -687,6 +696,7 @@ pub(super) mod tests {
             flags: NodeFlags::from_bits(17),
             state_ok: false,
             mflags: MFLAG_PAUSED,
+            is_ours: true,
         }
     }
 
@@ -824,6 +834,7 @@ pub(super) mod tests {
                 flags: NodeFlags::from_bits(n.6),
                 state_ok: n.7,
                 mflags,
+                is_ours: n.7,
             })
     }
 

@@ -83,7 +83,7 @@ fn rewrite_row(file: &mut File, row: &Row, config: &Config, defaults: &Config) {
     file.done.insert(name.into());
     let new = match row.kind {
         Kind::Bool | Kind::BoolNo(_) | Kind::Int(..) | Kind::Octal(..) | Kind::Enum => line(name, &[&value]),
-        Kind::ShutdownOnSignal | Kind::OomScoreAdjValues | Kind::Percentiles => line(name, &words),
+        Kind::ShutdownOnSignal | Kind::SlotStats | Kind::OomScoreAdjValues | Kind::Percentiles => line(name, &words),
         Kind::Memory(..) | Kind::MemoryOrPercent => match String::from_utf8_lossy(&value).parse::<u64>() {
             Ok(bytes) => line(name, &[memory(bytes)]),
             Err(_) => line(name, &[&value]),

@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Percentiles,
     /// Any of save, nosave, now, force; or default.
     ShutdownOnSignal,
+    /// Any of cpu, net, mem; or no, or yes.
+    SlotStats,
 }
 
 /// What a string has to satisfy.
@@ -184,7 +186,7 @@ impl Row {
         let bytes = |max: u64| max >= LONG_MAX;
         match self.kind {
             Kind::Bool | Kind::BoolNo(_) | Kind::Enum => self.choices().join(", "),
-            Kind::ShutdownOnSignal => format!("any of {}", self.choices().join(", ")),
+            Kind::ShutdownOnSignal | Kind::SlotStats => format!("any of {}", self.choices().join(", ")),
             Kind::Int(min, i64::MAX) => format!("an integer from {min}"),
             Kind::Int(INT_MIN, INT_MAX) => "an integer".into(),
             Kind::Int(min, INT_MAX) => format!("an integer from {min}"),
@@ -440,6 +442,7 @@ directives! {
     "key-load-delay" => key_load_delay: i64 = 0, Int(INT_MIN, INT_MAX), [HIDDEN], None;
     "loading-process-events-interval-bytes" => loading_process_events_interval_bytes: i64 = 2 << 20, Int(1024, INT_MAX), [HIDDEN], None;
     "rdb-del-sync-files" => rdb_del_sync_files: bool = false, Bool, [], None;
+    "replica-full-sync-buffer-limit" => replica_full_sync_buffer_limit: u64 = 0, Memory(0, LONG_MAX), [HIDDEN], None;
     "rdb-key-save-delay" => rdb_key_save_delay: i64 = 0, Int(INT_MIN, INT_MAX), [HIDDEN], None;
     "rdb-save-incremental-fsync" => rdb_save_incremental_fsync: bool = true, Bool, [], None;
     "rdbchecksum" => rdbchecksum: bool = true, Bool, [IMMUTABLE], None;
@@ -520,6 +523,7 @@ directives! {
     "cluster-slot-migration-handoff-max-lag-bytes" => cluster_slot_migration_handoff_max_lag_bytes: u64 = 1 << 20, Memory(0, LONG_MAX), [HIDDEN], None;
     "cluster-slot-migration-write-pause-timeout" => cluster_slot_migration_write_pause_timeout: i64 = 10_000, Int(0, i64::MAX), [HIDDEN], None;
     "cluster-slot-migration-sync-buffer-drain-timeout" => cluster_slot_migration_sync_buffer_drain_timeout: i64 = 60_000, Int(0, i64::MAX), [HIDDEN], None;
+    "cluster-slot-stats-enabled" => cluster_slot_stats_enabled: SlotStatsKinds = SlotStatsKinds::default(), SlotStats, [MULTI_ARG, HIDDEN], None;
     "slot-migration-max-failover-repl-bytes" => slot_migration_max_failover_repl_bytes: i64 = 0, Int(-1, i64::MAX), [HIDDEN], None;
     "cluster-require-full-coverage" => cluster_require_full_coverage: bool = true, Bool, [], None;
     "cluster-seeds" => cluster_seeds: Vec<String> = Vec::new(), Bind, [MULTI_ARG, HIDDEN], None;

@@ -146,6 +146,24 @@ pub(crate) struct ShutdownOnSignal {
     pub(crate) failover: bool,
 }
 
+/// What is counted of each slot besides its keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SlotStatsKinds {
+    /// Time that commands on its keys took.
+    pub(crate) cpu: bool,
+    /// Bytes of requests and replies.
+    pub(crate) net: bool,
+    /// Memory of its keys: looked at when it is asked for.
+    pub(crate) mem: bool,
+}
+
+impl SlotStatsKinds {
+    /// Something is counted of each command.
+    pub(crate) fn counts_commands(self) -> bool {
+        self.cpu || self.net
+    }
+}
+
 /// Save when at least `changes` writes happened within `seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SavePoint {

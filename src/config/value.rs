@@ -279,6 +279,41 @@ impl Setting for ShutdownOnSignal {
     }
 }
 
+impl Setting for SlotStatsKinds {
+    fn choices() -> Vec<&'static str> {
+        vec!["no", "cpu", "net", "mem", "yes"]
+    }
+
+    fn parse(&self, _: Kind, words: &[&[u8]]) -> Result<Self, ValueError> {
+        let mut kinds = Self::default();
+        if words.is_empty() {
+            return Err(one_of(&Self::choices()));
+        }
+        for word in words {
+            match word.to_ascii_lowercase().as_slice() {
+                b"no" => {}
+                b"cpu" => kinds.cpu = true,
+                b"net" => kinds.net = true,
+                b"mem" => kinds.mem = true,
+                b"yes" => kinds = Self { cpu: true, net: true, mem: true },
+                _ => return Err(one_of(&Self::choices())),
+            }
+        }
+        Ok(kinds)
+    }
+
+    fn print(&self, _: Kind) -> Vec<u8> {
+        let names: &[&str] = match (self.cpu, self.net, self.mem) {
+            (false, false, false) => &["no"],
+            (true, true, true) => &["yes"],
+            _ => &[],
+        };
+        let set = [(self.cpu, "cpu"), (self.net, "net"), (self.mem, "mem")];
+        let some = set.iter().filter(|(on, _)| *on && names.is_empty()).map(|(_, name)| *name);
+        names.iter().copied().chain(some).collect::<Vec<_>>().join(" ").into_bytes()
+    }
+}
+
 /// Bytes of a host name with its NUL: `cluster-announce-hostname` takes one byte less.
 const HOSTNAME_LEN: usize = 256;
 

@@ -413,6 +413,17 @@ impl Db {
         self.tables.iter()
     }
 
+    /// The entries besides those of these slots, of tables a slot.
+    pub(crate) fn iter_besides<'a>(&'a self, besides: &'a SlotSet) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
+        match &self.tables {
+            Tables::PerSlot(slots) if !besides.is_empty() => {
+                let kept = slots.iter().enumerate().filter(|(slot, _)| !besides.contains(*slot as u16));
+                Box::new(kept.filter_map(|(_, t)| t.as_deref()).flat_map(|t| t.iter()))
+            }
+            _ => self.iter(),
+        }
+    }
+
     /// One step of SCAN: calls `f` for some keys, about `most` at most, and returns the next cursor, 0 at the end. In
     /// cluster mode the low bits of the cursor are the slot.
     pub(crate) fn scan(&self, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {

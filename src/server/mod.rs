@@ -36,6 +36,8 @@ use crate::repl::Repl;
 use crate::script::Scripting;
 use crate::server::clients::Clients;
 use crate::server::cluster::bus::Bus;
+use crate::server::cluster::slot_memory::SlotMemory;
+use crate::server::cluster::slot_meter::SlotMeter;
 use crate::server::net::serve::Unaccepted;
 use crate::server::net::threads::IoThreads;
 use crate::server::persist::load::Loader;
@@ -124,6 +126,8 @@ pub(crate) struct Server {
     /// Number of cron runs.
     pub(crate) cron_loops: u64,
     next_cron_ms: i64,
+    pub(crate) slot_meter: SlotMeter,
+    pub(crate) slot_memory: SlotMemory,
     /// Number of the last look-ahead over several clients.
     pub(crate) ahead_serial: u64,
     /// The data set being loaded.
@@ -179,6 +183,8 @@ impl Server {
             repl: Repl::new(now_ms / 1000),
             repl_io: ReplIo::default(),
             postponed: Vec::new(),
+            slot_meter: SlotMeter::default(),
+            slot_memory: SlotMemory::default(),
             pubsub: PubSub::default(),
             tracking: Tracking::default(),
             acl: Acl::default(),
@@ -387,8 +393,9 @@ impl Server {
             || self.handshakes.is_due()
             || self.exit.is_some()
             || self.keyspace_is_busy()
-            || self.is_trimming() && !self.writes_paused()
+            || self.trims_now()
             || self.is_walking()
+            || self.adds_memory_up()
             || self.is_moving()
             || self.restoring.is_busy()
             || self.load_can_go_on();
@@ -404,6 +411,7 @@ impl Server {
             self.repl_deadline_ms(),
             self.operators_deadline_ms(),
             self.walk_deadline_ms(),
+            self.trim_deadline_ms(),
             self.moving_deadline_ms(),
         ];
         let next = due.into_iter().flatten().min().unwrap_or(now + 100);
@@ -428,6 +436,7 @@ impl Server {
         if self.trim_slots() {
             self.cluster_before_sleep();
         }
+        self.add_memory_up();
         self.repl_before_sleep();
         self.drain_effects();
         self.go_on_shutting_down(false);

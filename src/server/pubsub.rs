@@ -58,7 +58,10 @@ impl Server {
         let kind = if sharded { Kind::Shard } else { Kind::Channel };
         let verb: &[u8] = if sharded { b"smessage" } else { b"message" };
         let mut listeners = self.pubsub.listeners(kind).of(channel).to_vec();
-        self.send_to_all(&listeners, &[verb, channel, payload]);
+        let sent = self.send_to_all(&listeners, &[verb, channel, payload]);
+        if sharded && sent > 0 {
+            self.meter_sent(key_slot(channel), sent);
+        }
         let mut receivers = listeners.len();
         if sharded || self.pubsub.patterns.is_empty() {
             return receivers;
@@ -79,13 +82,18 @@ impl Server {
         receivers
     }
 
-    fn send_to_all(&mut self, clients: &[ClientId], parts: &[&[u8]]) {
+    /// Gives how many bytes that was.
+    fn send_to_all(&mut self, clients: &[ClientId], parts: &[&[u8]]) -> usize {
         let mut message = Message::new(parts);
+        let mut sent = 0;
         for id in clients {
             let Some(resp3) = self.clients.get(*id).map(|c| c.resp == 3) else { continue };
-            self.clients.push(*id, message.bytes(resp3));
+            let bytes = message.bytes(resp3);
+            sent += bytes.len();
+            self.clients.push(*id, bytes);
             self.check_output_limit(*id);
         }
+        sent
     }
 
     /// Publishes the keyspace events that commands left.

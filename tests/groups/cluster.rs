@@ -15,6 +15,8 @@ mod hand_over;
 mod partition;
 #[path = "../slot_migration.rs"]
 mod slot_migration;
+#[path = "../slot_stats.rs"]
+mod slot_stats;
 #[path = "../slot_tasks.rs"]
 mod slot_tasks;
 #[path = "../tutorial.rs"]

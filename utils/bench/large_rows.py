@@ -530,7 +530,7 @@ NOT_LARGE = {
     "for debugging": "debug pfdebug pfselftest",
     "one node or slot each": """cluster|bumpepoch cluster|count-failure-reports cluster|doctor cluster|failover cluster|forget cluster|help cluster|links
         cluster|meet cluster|myid cluster|myshardid cluster|replicas cluster|replicate cluster|reset cluster|saveconfig
-        cluster|set-config-epoch cluster|setslot cluster|slaves""",
+        cluster|set-config-epoch cluster|setslot cluster|slaves cluster|slot-stats""",
     "moves of whole slots, which tests time": "cluster|cancelslotmigrations cluster|getslotmigrations cluster|migrateslots cluster|migration cluster|syncslots trimslots",
     "the reference does not have it": "cluster|flushslot",
     "modules are not there": "module module|help module|list module|load module|loadex module|unload",

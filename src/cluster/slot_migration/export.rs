@@ -1,6 +1,7 @@
 //! The source: slots of this node on their way to another one.
 
 use super::describe::numbers;
+use super::pull_source::SLOTS_CHANGED;
 use super::pull_target::ChannelState;
 use super::{
     Channel, Cluster, Dialect, Env, GRANT_LASTS_MS, GRANT_WAITS_MS, Grant, HOLD_MULT, Job, JobId, JobLink, Message,
@@ -303,7 +304,7 @@ impl Cluster {
                 self.fail_job(at, "Sync buffer drain timeout", env);
             }
             State::WaitingToPause => self.try_to_pause(at, env),
-            State::Paused if env.now_ms > job.hold_until_ms => {
+            State::Paused if env.now_ms >= job.hold_until_ms => {
                 log::warn!("Slot migration {} timed out during slot failover.", job.description);
                 let text = match job.dialect {
                     Dialect::Push => "Timed out before streaming completed",
@@ -334,7 +335,7 @@ impl Cluster {
                 log::warn!("Slot migration {} contains slots that are no longer all owned by myself", job.description);
                 let (outcome, text) = match job.dialect {
                     Dialect::Push => (State::Failed, "Slots are no longer owned by myself"),
-                    Dialect::Pull => (State::Cancelled, "Cancelled due to slots configuration updated"),
+                    Dialect::Pull => (State::Cancelled, SLOTS_CHANGED),
                 };
                 self.end_job(at, outcome, text, env);
                 true

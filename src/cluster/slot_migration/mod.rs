@@ -21,11 +21,12 @@
 //! in the stream. A job that fails deletes them.
 //!
 //! Links and keys belong to the server (`server/cluster/slot_migration`), which carries out [`Order`]s and reports events.
-//! Files: `export` (the source's side), `import` (the target's and its replicas'), `pull_source` and `pull_target` (what
-//! differs where the target pulls), `describe` (what is shown).
+//! Files: `export` (the source's side), `fail_point` (links that break on purpose), `import` (the target's and its replicas'),
+//! `pull_source` and `pull_target` (what differs where the target pulls), `describe` (what is shown).
 
 mod describe;
 mod export;
+mod fail_point;
 mod import;
 mod pull_source;
 mod pull_target;
@@ -36,6 +37,7 @@ mod tests;
 
 pub(in crate::cluster) use describe::{Grant, parse_grants};
 pub(crate) use describe::{JobView, TaskView};
+pub(crate) use fail_point::FailPoint;
 pub(crate) use import::{Establish, Origin};
 pub(crate) use pull_source::Sync;
 pub(crate) use pull_target::{NUMBERS, in_order};
@@ -441,11 +443,15 @@ pub(crate) struct Jobs {
     /// How many of them are not over.
     open: usize,
     next: u64,
+    /// The changes of owners up to which exports that have failed were looked at.
+    owners_seen: u64,
     /// Our config epoch, and when we were first seen to have it.
     epoch: (u64, i64),
     /// DEBUG SLOTMIGRATION: sources do not pause, targets do not take over.
     pub(crate) prevents_pause: bool,
     pub(crate) prevents_failover: bool,
+    /// DEBUG ASM-FAILPOINT: where links break.
+    pub(crate) fail_point: Option<FailPoint>,
 }
 
 impl Jobs {
@@ -457,9 +463,9 @@ impl Jobs {
 impl Cluster {
     // ---- what the server asks ----
 
-    /// Whether there is a job that is not over.
+    /// Whether there is a job that is not over, or one that has failed may have lost its slots.
     pub(crate) fn slots_migrate(&self) -> bool {
-        self.jobs.open > 0
+        self.jobs.open > 0 || !self.jobs.list.is_empty() && self.jobs.owners_seen != self.owner_changes
     }
 
     /// DEBUG SLOTMIGRATION.
@@ -607,10 +613,11 @@ impl Cluster {
     /// The link of a job said something.
     pub(crate) fn on_migration_message(&mut self, link: JobLink, message: Message, env: &Env) {
         let Some(at) = self.jobs.at(link.job) else { return };
-        let job = &mut self.jobs.list[at];
-        if !job.state.is_in_progress() {
+        // What it says may end the state that it finds the job in.
+        if !self.jobs.list[at].state.is_in_progress() || self.break_on_purpose(at, env) {
             return;
         }
+        let job = &mut self.jobs.list[at];
         match message {
             Message::Unknown => self.on_migration_failed(link.job, "Unknown SYNCSLOTS subcommand used", env),
             _ if job.dialect == Dialect::Pull && job.is_export => self.on_message_of_puller(at, message, env),
@@ -700,12 +707,16 @@ impl Cluster {
                 self.end_for_good(at, NOT_DURABLE, env);
             }
             self.check_time(at, env);
+            self.break_on_purpose(at, env);
             if self.jobs.list[at].is_export {
                 self.advance_export(at, env);
             } else {
                 self.advance_import(at, env);
             }
             self.show_life(at, env);
+        }
+        if std::mem::replace(&mut self.jobs.owners_seen, self.owner_changes) != self.owner_changes {
+            self.cancel_failed_exports(env);
         }
     }
 
@@ -839,7 +850,7 @@ impl Cluster {
             if outcome == State::Cancelled {
                 job.ended_ms = Some(env.now_ms);
             }
-            log::info!("Cleaning up slot migration {} after {}", job.description, outcome.name());
+            log::info!("Cleaning up slot migration {} after {}: {}", job.description, outcome.name(), job.message);
             let (id, slots) = (job.id, job.slots.clone());
             self.move_to(at, State::CleaningUp, env);
             let slots = slots.without(&self.myself().slots);

@@ -7,6 +7,8 @@ use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
 use crate::structs::slots::slots_in;
 
+/// Why a task ends whose slots, or some of them, have gone to others.
+pub(super) const SLOTS_CHANGED: &str = "Cancelled due to slots configuration updated";
 /// What a target that tries again is told of a task that was cancelled here. One of ours takes it for the end.
 pub(super) const CANCELLED_HERE: &str = "The task was cancelled on the source";
 
@@ -63,7 +65,7 @@ impl Cluster {
         if slots_in(&asked.ranges).any(is_away) {
             return refuse("Another ASM task is already in progress");
         }
-        if self.manual.in_progress() {
+        if self.manual.in_progress() || self.jobs.refuses_to_begin() {
             return Ok(None);
         }
         let mut job = self.new_job(true, asked.name, asked.ranges, Some(id), env.now_ms);
@@ -96,6 +98,25 @@ impl Cluster {
         Ok(id)
     }
 
+    /// An attempt that has failed is followed by another one, unless its slots have gone elsewhere: then it was the last one. The
+    /// target may have heard of that first, and broken its links off.
+    pub(super) fn cancel_failed_exports(&mut self, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            let job = &self.jobs.list[at];
+            let has_failed = job.is_export && job.dialect == Dialect::Pull && job.state == State::Failed;
+            let is_newest = || self.jobs.list.iter().take(at).all(|newer| job.slots.without(&newer.slots) == job.slots);
+            if job.is_tracking_only || !has_failed || !is_newest() {
+                continue;
+            }
+            let owner = self.owner_of_job(at);
+            if owner != Some(self.myself) && owner.map(|key| self.nodes[key].id) != job.target {
+                let message = job.tell_state(SLOTS_CHANGED);
+                self.jobs.list[at].message = message;
+                self.conclude(at, State::Cancelled, env);
+            }
+        }
+    }
+
     pub(super) fn on_message_of_puller(&mut self, at: usize, message: Message, env: &Env) {
         let job = &mut self.jobs.list[at];
         match message {
@@ -107,7 +128,7 @@ impl Cluster {
                 job.pull.words += 1;
                 job.pull.applied = job.pull.applied.max(bytes);
                 job.asked_ms = Some(env.now_ms);
-                if job.state == State::Streaming {
+                if job.state == State::Streaming && !self.jobs.stays_in_stream() {
                     self.move_to(at, State::WaitingToPause, env);
                 }
             }

@@ -29,6 +29,8 @@ const WORD_MS: i64 = 100;
 const LOOK_MS: i64 = 20;
 /// The times of so many of those are known.
 const WORDS_KNOWN: usize = 256;
+/// What a source says when its snapshot cannot be sent.
+const FAILED_TO_SEND: &str = "RDB channel - Failed to send slots snapshot";
 const STOOD_STILL: &str = "This node stood still for too long";
 /// Tells a source of ours to number its grant. Redis passes over what it does not know.
 pub(crate) const NUMBERS: &[u8] = b"numbered-eof";
@@ -48,7 +50,17 @@ pub(super) enum ChannelState {
 }
 
 impl ChannelState {
-    fn name(self) -> &'static str {
+    pub(super) const ALL: [ChannelState; 7] = [
+        ChannelState::None,
+        ChannelState::Connecting,
+        ChannelState::ReadingAuthReply,
+        ChannelState::ReadingReply,
+        ChannelState::Waiting,
+        ChannelState::Transfer,
+        ChannelState::Completed,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             ChannelState::None => "none",
             ChannelState::Connecting => "connecting",
@@ -179,6 +191,15 @@ impl Cluster {
         }
     }
 
+    /// This process is about to end.
+    pub(crate) fn cancel_at_exit(&mut self, env: &Env) {
+        for at in 0..self.jobs.list.len() {
+            if self.jobs.list[at].is_at_work() {
+                self.give_up(at, State::Cancelled, "Cancelled due to server shutdown", env);
+            }
+        }
+    }
+
     /// A node is about to be forgotten: its jobs end.
     pub(in crate::cluster) fn end_jobs_with(&mut self, node: &NodeId, env: &Env) {
         for at in 0..self.jobs.list.len() {
@@ -281,9 +302,22 @@ impl Cluster {
         self.nodes[self.source_key(at)?].secret.as_ref()
     }
 
+    /// The first that there is of what the source may take as a login: its secret, a code of ours, `masterauth`, or, where it may
+    /// need no password, the number that nodes of ours have settled on.
+    fn login_at_source(&self, at: usize, masterauth: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let login = |secret: &[u8]| command(&[b"AUTH", b"internal connection", secret]);
+        let source = self.source_key(at);
+        let of_redis = self.secret_of_source(at).map(|secret| login(secret));
+        let code = || source.and_then(|key| self.login_at(key)).map(|code| login(code.as_bytes()));
+        let number = || source.and_then(|key| self.number_at(key)).map(|number| login(number));
+        of_redis.or_else(code).or(masterauth).or_else(number)
+    }
+
     pub(super) fn on_pull_connected(&mut self, at: usize, channel: Channel, auth: Option<Vec<u8>>, env: &Env) {
-        let secret = self.secret_of_source(at);
-        let auth = secret.map(|secret| command(&[b"AUTH", b"internal connection", secret])).or(auth);
+        if self.break_on_purpose(at, env) {
+            return;
+        }
+        let auth = self.login_at_source(at, auth);
         let job = &mut self.jobs.list[at];
         let link = JobLink { job: job.id, channel };
         match (channel, job.state, job.pull.channel) {
@@ -356,7 +390,7 @@ impl Cluster {
 
     pub(super) fn on_pull_reply(&mut self, at: usize, channel: Channel, line: &[u8], env: &Env) {
         // It may be of an attempt that has failed by now.
-        if !self.pull_awaits_reply(at, channel) {
+        if !self.pull_awaits_reply(at, channel) || self.break_on_purpose(at, env) {
             return;
         }
         self.jobs.list[at].heard_ms = env.now_ms;
@@ -385,7 +419,10 @@ impl Cluster {
                 self.end_for_good(at, CANCELLED_HERE, env);
             }
             State::ReadingSyncReply if line.starts_with(b"-NOTREADY") => {
-                log::info!("Slot migration {}: the source is not ready", self.jobs.list[at].description);
+                log::info!(
+                    "Source node replied to SYNCSLOTS SYNC with -NOTREADY, will retry later: {}",
+                    self.jobs.list[at].description
+                );
                 self.jobs.list[at].pull.due_ms = env.now_ms + RETRY_MS;
                 self.move_to(at, State::WaitingToSync, env);
             }
@@ -425,6 +462,19 @@ impl Cluster {
     }
 
     // ---- what the source says, and how much of it was run ----
+
+    /// What comes over this link is for later: the snapshot is not there yet.
+    pub(crate) fn gathers_stream(&self, link: JobLink) -> bool {
+        let Some(at) = self.jobs.at(link.job).filter(|_| link.channel == Channel::Main) else { return false };
+        let job = &self.jobs.list[at];
+        let is_coming = matches!(job.state, State::OpeningChannel | State::ReceivingSnapshot);
+        job.dialect == Dialect::Pull && !job.is_export && is_coming
+    }
+
+    /// What was said while the snapshot came is being run.
+    pub(crate) fn catches_up(&self, job: JobId) -> bool {
+        self.jobs.at(job).is_some_and(|at| self.jobs.list[at].state == State::CatchingUp)
+    }
 
     pub(super) fn on_message_of_pulled(&mut self, at: usize, channel: Channel, message: Message, env: &Env) {
         let state = self.jobs.list[at].state;
@@ -553,7 +603,7 @@ impl Cluster {
         match (channel, job.pull.channel) {
             (Channel::Snapshot, ChannelState::Completed) => {}
             (Channel::Snapshot, _) if job.is_export => {
-                self.fail_job(at, "RDB channel - Failed to send slots snapshot", env);
+                self.fail_job(at, FAILED_TO_SEND, env);
             }
             (Channel::Snapshot, _) => self.fail_job(at, "RDB channel: the link broke", env),
             (Channel::Main, _) => self.fail_job(at, "Main channel: the link broke", env),
@@ -561,7 +611,9 @@ impl Cluster {
     }
 
     pub(super) fn time_out_pull(&mut self, at: usize, env: &Env) {
-        let text = match self.jobs.list[at].pull.channel {
+        let job = &self.jobs.list[at];
+        let text = match job.pull.channel {
+            ChannelState::Transfer if job.is_export => FAILED_TO_SEND,
             ChannelState::Transfer => "RDB channel - Connection timeout",
             _ => "Main channel - Connection timeout",
         };
@@ -571,7 +623,8 @@ impl Cluster {
     /// Whether a secret is one by which nodes of this cluster know each other.
     pub(crate) fn is_secret_of_node(&self, said: &[u8]) -> bool {
         let secrets = self.nodes.iter().filter_map(|(_, node)| node.secret.as_ref());
-        secrets.fold(false, |found, secret| found | is_same(secret, said))
+        let is_of_redis = secrets.fold(false, |found, secret| found | is_same(secret, said));
+        self.logins().fold(is_of_redis, |found, login| found | is_same(login.as_bytes(), said))
     }
 }
 
@@ -581,7 +634,7 @@ fn refusal(to: &str, line: &[u8]) -> String {
 }
 
 /// Compares without telling by the time it takes how much is the same.
-fn is_same(secret: &Secret, said: &[u8]) -> bool {
+fn is_same(secret: &[u8], said: &[u8]) -> bool {
     secret.len() == said.len() && secret.iter().zip(said).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
 

@@ -670,6 +670,15 @@ fn slots_that_go_elsewhere_end_the_task_of_the_source() {
     let shown = task(&pair, 0);
     assert_eq!((shown.state, pair.state(Target)), ("canceled", "failed"));
     assert!(shown.last_error.starts_with("Cancelled due to slots configuration updated"), "{shown:?}");
+    // The same if the target hears of it first, and breaks off.
+    let mut pair = before_snapshot(quick());
+    pair.cut();
+    pair.run(50);
+    assert_eq!(task(&pair, 0).state, "failed");
+    pair.nodes[0].unbind(101);
+    pair.run(50);
+    let shown = task(&pair, 0);
+    assert!(shown.state == "canceled" && shown.last_error.starts_with("Cancelled due to slots"), "{shown:?}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(crate) struct BlockedCall {
     args: OwnedArgs,
     /// Time spent running it so far, microseconds.
     spent_us: i64,
+    /// Bytes of its request, if commands are counted by slot.
+    pub(crate) request_bytes: u64,
 }
 
 impl Server {
@@ -35,7 +37,8 @@ impl Server {
                 if c.is(ClientFlags::BLOCKED) {
                     let first = earlier.is_none();
                     let spent_us = earlier.map_or(0, |e| e.spent_us) + duration_us;
-                    c.blocked_call = Some(Box::new(BlockedCall { cmd, args: args.to_owned(), spent_us }));
+                    let call = BlockedCall { cmd, args: args.to_owned(), spent_us, request_bytes: 0 };
+                    c.blocked_call = Some(Box::new(call));
                     if first {
                         self.feed_monitors(id, row, args);
                     }
@@ -52,6 +55,9 @@ impl Server {
         let duration_us = duration_us + earlier.map_or(0, |e| e.spent_us);
         self.note_slow_command(id, cmd, args, duration_us);
         self.count_call(cmd, duration_us, failed);
+        if self.depth == 0 {
+            self.meter_time(duration_us);
+        }
     }
 
     /// Counts the command of a client that is answered without running it again.
@@ -59,6 +65,7 @@ impl Server {
         let Some(call) = self.clients.get_mut(id).and_then(|c| c.blocked_call.take()) else { return };
         self.note_slow_command(id, call.cmd, call.args.as_args(), call.spent_us);
         self.count_call(call.cmd, call.spent_us, failed);
+        self.meter_answered(call.cmd, call.args.as_args(), call.spent_us, call.request_bytes);
     }
 
     pub(crate) fn count_call(&mut self, cmd: CmdRef, duration_us: i64, failed: bool) {

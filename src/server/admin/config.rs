@@ -332,6 +332,9 @@ impl Server {
         self.repl.reset_stats();
         self.background.reset_lazy_freed();
         self.admin.metrics.reset();
+        if let Some(bus) = &mut self.bus {
+            bus.machine.slot_stats_mut().reset_all();
+        }
         for command in self.commands.all_mut() {
             command.stats = Default::default();
         }

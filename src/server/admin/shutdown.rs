@@ -126,6 +126,7 @@ impl Server {
             let _ = std::fs::remove_file(&self.cfg.pidfile);
         }
         self.flush_replicas();
+        self.end_slot_migrations_at_exit();
         self.close_listeners();
         log::warn!("Redis is now ready to exit, bye bye...");
         self.exit = Some(0);

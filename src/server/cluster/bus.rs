@@ -143,7 +143,7 @@ impl Bus {
         let text = std::fs::read_to_string(&path)
             .map_err(|e| format!("Loading the cluster node config from {}: {}", path.display(), reason(&e)))?;
         let config = machine_config(cfg);
-        let machine = if text.is_empty() {
+        let mut machine = if text.is_empty() {
             let machine = Cluster::new(config, seed, now_ms);
             log::info!("No cluster configuration found, I'm {}", machine.myself().id);
             machine
@@ -156,6 +156,9 @@ impl Bus {
             log::info!("Node configuration loaded, I'm {}", machine.myself().id);
             machine
         };
+        let mut secret = [0; 40];
+        secret.copy_from_slice(crate::server::random_hex_40().as_bytes());
+        machine.set_secret(secret);
         let mut bus = Bus {
             machine,
             listeners: Vec::new(),
@@ -360,6 +363,7 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
         slot_pull_max_lag: cfg.cluster_slot_migration_handoff_max_lag_bytes,
         slot_pull_hold_ms: cfg.cluster_slot_migration_write_pause_timeout,
         slot_pull_drain_ms: cfg.cluster_slot_migration_sync_buffer_drain_timeout,
+        secrets: Secrets::parse(&cfg.cluster_secret),
         seeds: cfg.cluster_seeds.clone(),
         form_masters: cfg.cluster_form_masters,
         form_replicas: cfg.cluster_form_replicas,

@@ -212,6 +212,7 @@ impl Server {
 
     /// The data set is about to be replaced by that of a master.
     pub(crate) fn note_data_replaced(&mut self) {
+        self.forget_trims();
         self.with_cluster(|machine, env| {
             machine.on_data_replaced();
             machine.forget_imports(env);

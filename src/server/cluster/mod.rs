@@ -5,4 +5,6 @@ pub(crate) mod clients;
 mod codes;
 pub(crate) mod durable;
 mod seeds;
+pub(crate) mod slot_memory;
+pub(crate) mod slot_meter;
 pub(crate) mod slot_migration;

@@ -472,7 +472,17 @@ fn unblock(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let kind = target.and_then(|id| ctx.srv.clients.get(id)).and_then(|c| c.block.as_ref()).map(|b| b.kind.clone());
     match (target, kind) {
         // Those wait for something that nobody else can give them.
-        (_, None | Some(BlockKind::Postponed | BlockKind::Shutdown | BlockKind::Loading | BlockKind::Moving))
+        (
+            _,
+            None
+            | Some(
+                BlockKind::Postponed
+                | BlockKind::Shutdown
+                | BlockKind::Loading
+                | BlockKind::Moving
+                | BlockKind::Resting,
+            ),
+        )
         | (None, _) => ctx.out.int(0),
         (Some(id), Some(kind)) => {
             let end = if with_error {

@@ -2,7 +2,7 @@
 //! show in `cluster::describe`.
 
 use super::prelude::*;
-use super::{cluster_show, int_arg, slot_migration, slot_tasks};
+use super::{cluster_show, int_arg, slot_migration, slot_stats, slot_tasks};
 use crate::cluster::{AdminError, Cluster, Env, FailoverMode, SetSlot};
 use crate::server::admin::findings;
 use crate::server::clients::ClientFlags;
@@ -387,6 +387,7 @@ pub(crate) const COMMANDS: &[ServerCommand] = &[
                 args: &[arg("node-id", ArgKind::String)],
                 ..Command::ROW
             },
+            slot_stats::ROW,
             Command {
                 name: "cluster|slots",
                 run: Some(cluster_show::slots),
@@ -783,8 +784,17 @@ fn myshardid(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 
 fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let mut text = view(ctx)?.describe_info();
-    let trims = u8::from(ctx.srv.is_trimming());
-    let _ = write!(text, "cluster_slot_migration_active_trim_running:{trims}\r\n");
+    let trims = ctx.srv.trim_figures();
+    for (name, n) in [
+        ("active_trim_running", trims.running as u64),
+        ("active_trim_current_job_keys", trims.keys as u64),
+        ("active_trim_current_job_trimmed", trims.trimmed as u64),
+        ("stats_active_trim_started", trims.started),
+        ("stats_active_trim_completed", trims.completed),
+        ("stats_active_trim_cancelled", trims.cancelled),
+    ] {
+        let _ = write!(text, "cluster_slot_migration_{name}:{n}\r\n");
+    }
     ctx.out.verbatim("txt", text.as_bytes());
     Ok(())
 }

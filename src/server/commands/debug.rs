@@ -40,7 +40,12 @@ pub(crate) struct DebugSub {
 const MANY: usize = usize::MAX;
 
 /// The subcommands of all rooms.
-const TABLES: &[&[DebugSub]] = &[SUBCOMMANDS, super::debug_persist::SUBCOMMANDS, super::cluster_debug::SUBCOMMANDS];
+const TABLES: &[&[DebugSub]] = &[
+    SUBCOMMANDS,
+    super::debug_persist::SUBCOMMANDS,
+    super::cluster_debug::SUBCOMMANDS,
+    super::debug_slots::SUBCOMMANDS,
+];
 
 const SUBCOMMANDS: &[DebugSub] = &[
     DebugSub {

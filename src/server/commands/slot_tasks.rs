@@ -153,8 +153,8 @@ fn trimslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let slots: SlotSet = slots_in(&ranges(args, 3)?).collect();
     if ctx.c().is(ClientFlags::MASTER.union(ClientFlags::AOF)) {
-        let removed = ctx.srv.ks.flush_slots(&slots, true);
-        ctx.srv.ks.effects.dirty += removed as u64;
+        let by_master = ctx.c().is(ClientFlags::MASTER);
+        ctx.srv.trim_as_told(&slots, by_master);
         ctx.srv.ks.effects.forced |= target::ALL;
         machine(ctx, |m, env| m.on_slots_trimmed(&slots, env))?;
         ctx.srv.review_slots();

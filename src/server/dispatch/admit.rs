@@ -11,7 +11,7 @@ use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
-use crate::structs::slots::Slot;
+use crate::structs::slots::{Slot, SlotSet, key_slot};
 
 /// What becomes of a command.
 #[derive(Debug)]
@@ -145,7 +145,12 @@ impl Server {
             O::Busy => self.script_busy_error(),
             O::ReplicaLink => call.is_of_keys().then_some(CmdError::of("ERR Replica can't interact with the keyspace")),
             O::Paused if self.is_put_off(c, call) => return Admission::Postpone,
-            O::Paused => None,
+            O::Paused => {
+                if self.trims_as_replica() && call.may_replicate() {
+                    self.trim_before_master_writes(id, || slots_of(row, args));
+                }
+                None
+            }
             O::Multi if !IN_MULTI.contains(&row.name) => return Admission::Queue,
             O::Multi => None,
             // The whole call sees to these.
@@ -246,6 +251,17 @@ impl Server {
              connection, otherwise you need to set this option in the configuration file, and then restart the server."
         )))
     }
+}
+
+/// The slots of the keys that a call names.
+fn slots_of(row: &Command, args: Args<'_>) -> SlotSet {
+    let mut slots = SlotSet::default();
+    row.each_key(args, |key| {
+        if key.index < args.len() {
+            slots.insert(key_slot(args.at(key.index)));
+        }
+    });
+    slots
 }
 
 /// The client connects from this machine.

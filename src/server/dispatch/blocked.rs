@@ -10,6 +10,7 @@ use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
+use crate::structs::slots::key_slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
@@ -31,6 +32,8 @@ pub(crate) enum BlockKind {
     Loading,
     /// MIGRATE waits for the target.
     Moving,
+    /// What gathered while slots came is run slowly, as `key-load-delay` has it.
+    Resting,
     /// One of these keys is to come to hold a value of this type.
     /// `or_gone`: or it is to go away, or to come to hold another type. `ticket`: when it came; `Server::block` gives it.
     Keys { db: usize, keys: Vec<Vec<u8>>, wanted: &'static str, or_gone: bool, ticket: u64 },
@@ -337,10 +340,13 @@ impl Server {
 
     /// Answers a client that is waited for no longer.
     pub(crate) fn reply_on_timeout(&mut self, id: ClientId, kind: BlockKind) {
-        if let BlockKind::Keys { .. } = kind {
+        if let BlockKind::Keys { keys, .. } = kind {
             let mut reply = Reply::new(self.clients.get(id).is_some_and(|c| c.resp == 3));
             reply.null_array();
             self.clients.reply(id, &reply.buf);
+            if let Some(key) = keys.first() {
+                self.meter_sent(key_slot(key), reply.buf.len());
+            }
         } else {
             self.repl_reply_on_timeout(id, &kind);
         }

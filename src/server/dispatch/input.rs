@@ -271,6 +271,7 @@ impl Server {
         let (was_durable, told) = (*durable, out.buf.len());
         *durable = false;
         out.stop_borrowing();
+        self.slot_meter.request_bytes = request.consumed;
         self.set_last_command(*id, last_plain);
         match request.cmd {
             Some(cmd) => self.run_resolved(*id, cmd, args, out),
@@ -325,6 +326,7 @@ impl Server {
             Ok(Parsed::Inline { consumed, args }) => {
                 *share -= 1;
                 *durable = false;
+                self.slot_meter.request_bytes = consumed;
                 self.set_last_command(*id, last_plain);
                 self.run_request(*id, args.as_args(), out);
                 if self.is_held_back(*id) {
@@ -520,6 +522,9 @@ impl Server {
                 if let Some(c) = self.clients.get_mut(id).filter(|c| !c.is(is_doomed)) {
                     c.multi.queue(cmd, flags, args);
                 }
+                if self.meters_slots() {
+                    self.meter_queued(cmd, args);
+                }
                 if !self.is_silent(id) {
                     out.simple("QUEUED");
                 }
@@ -548,18 +553,22 @@ impl Server {
         self.set_expire_policy(id);
         let old_offset = self.repl_offset();
         let was_replica = self.clients.get(id).is_some_and(|c| c.is(ClientFlags::REPLICA));
+        let metered = self.meters_slots().then(|| self.begin_metering(id, cmd, args));
         self.call(id, cmd, args, out);
         self.drain_effects();
         self.check_link_reply(id, was_replica, &out.buf[mark..]);
         let new_offset = self.repl_offset();
-        let Some(c) = self.clients.get_mut(id) else { return };
-        if new_offset != old_offset {
-            c.write_offset = new_offset;
-        }
         // What subscribing answers are pushes: they come even when replies are off.
         let pushes = row.has(flag::PUBSUB) && row.group == Group::Pubsub && row.name.ends_with("subscribe");
         if was_replica || (self.is_silent(id) && !pushes) {
             out.buf.truncate(mark);
+        }
+        if let Some(outer) = metered {
+            self.end_metering(id, out.buf.len().saturating_sub(mark), outer);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if new_offset != old_offset {
+            c.write_offset = new_offset;
         }
         self.serve_ready_keys();
     }
@@ -689,7 +698,8 @@ fn give_back_input(query: &mut Vec<u8>, pos: &mut usize, parser: &mut RequestPar
         if query.capacity() > QUERY_KEEP_BYTES && !parser.in_multibulk() {
             *query = Vec::new();
         }
-    } else if *pos > 0 {
+    } else if *pos > 0 && (*pos >= query.len() - *pos || query.len() <= QUERY_KEEP_BYTES) {
+        // Of very much input not each time: what is left would be moved again and again.
         query.drain(..*pos);
         *pos = 0;
     }

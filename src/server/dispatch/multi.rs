@@ -68,6 +68,8 @@ pub(crate) struct MultiState {
     /// All flags that some queued command lacks.
     pub(crate) lacking: u32,
     pub(crate) watched: Vec<WatchedKey>,
+    /// Bytes of the request that began it, if commands are counted by slot.
+    pub(crate) request_bytes: u64,
     arg_bytes: usize,
     watched_bytes: usize,
 }

@@ -66,7 +66,7 @@ obstacles! {
     Busy,
     /// A replica has no business with the keyspace, nor has a monitor.
     ReplicaLink,
-    /// Clients are paused, or keys are on their way to another node.
+    /// Clients are paused, keys are on their way to another node, or go here by the word of our master.
     Paused,
     /// The client is putting a transaction together.
     Multi,
@@ -82,7 +82,7 @@ obstacles! {
     Tracking,
     /// Monitors are shown every command.
     Monitored,
-    /// Every command is timed by itself.
+    /// Every command is timed by itself, or counted for its slot.
     Timed,
     /// This is a turn within a command of somebody else.
     Nested,
@@ -386,9 +386,9 @@ impl Server {
         Stale: self.serves_nothing_stale(),
         Loading: self.is_loading(),
         Busy: self.script_is_busy(),
-        Paused: !self.pauses.is_empty() || self.holds_keys(),
+        Paused: !self.pauses.is_empty() || self.holds_keys() || self.trims_as_replica(),
         Monitored: !self.clients.monitors.is_empty(),
-        Timed: self.cfg.latency_monitor_threshold != 0,
+        Timed: self.cfg.latency_monitor_threshold != 0 || self.meters_slots(),
         Nested: self.depth > 0,
         Ending: self.exit.is_some(),
         Debugged: self.admin.debug.enforce_reply_list || !self.admin.debug.plain_calls,

@@ -61,6 +61,7 @@ impl Server {
         }
         if targets & target::REPLICAS != 0 {
             self.feed_replicas(db, command);
+            self.meter_replicated(command.len());
             if db.is_some() && self.feeds_targets() {
                 self.feed_targets(command);
             }

@@ -54,6 +54,9 @@ impl Server {
                 self.persist.child = Some(Child::new(pid, kind, File::from(read)));
                 self.set_avoid_resize(true);
                 self.note_latency("fork", fork_us as i64 / 1000);
+                if kind == ChildKind::RdbSocket && self.admin.debug.stops.after_fork {
+                    crate::sys::process::stop();
+                }
                 Ok(pid)
             }
         }

@@ -51,12 +51,13 @@ impl Server {
         let with_idle = matches!(policy, P::AllkeysLru | P::VolatileLru);
         let with_freq = matches!(policy, P::AllkeysLfu | P::VolatileLfu);
         let mut keys = 0;
+        let trimmed = self.slots_trimmed();
         for (number, db) in self.ks.dbs.iter().enumerate() {
             if db.is_empty() {
                 continue;
             }
             writer.select_db(number as u64, db.len() as u64, db.expires_len() as u64)?;
-            for entry in db.iter() {
+            for entry in db.iter_besides(&trimmed) {
                 if let Some(at_ms) = entry.expire_ms() {
                     writer.expire_ms(at_ms);
                 }
@@ -74,7 +75,16 @@ impl Server {
                 debug_delay(self.cfg.rdb_key_save_delay);
             }
         }
+        self.log_skipped("BGSAVE", keys);
         writer.finish()
+    }
+
+    /// Keys that are about to go are no part of what is written.
+    fn log_skipped(&self, what: &str, saved: u64) {
+        let skipped = (self.ks.total_keys() as u64).saturating_sub(saved);
+        if skipped > 0 {
+            log::info!("{what} done, {saved} keys saved, {skipped} keys skipped");
+        }
     }
 
     /// Writes a snapshot whose end a reader of a stream can tell: `$EOF:`, 40 random hex digits and a line end before it,
@@ -110,12 +120,13 @@ impl Server {
             Ok(true)
         };
         let mut keys = 0;
+        let trimmed = self.slots_trimmed();
         for (number, db) in self.ks.dbs.iter().enumerate() {
             if db.is_empty() {
                 continue;
             }
             put_command(&mut buf, &[b"SELECT", number.to_string().as_bytes()]);
-            for entry in db.iter() {
+            for entry in db.iter_besides(&trimmed) {
                 let mut place = Place::START;
                 put_entry(&mut buf, entry, &mut place, usize::MAX, &mut flush)?;
                 flush(&mut buf)?;
@@ -126,6 +137,7 @@ impl Server {
                 debug_delay(self.cfg.rdb_key_save_delay);
             }
         }
+        self.log_skipped("AOF rewrite", keys);
         out.write_all(&buf)?;
         out.flush()?;
         Ok(out)

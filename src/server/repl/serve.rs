@@ -256,6 +256,7 @@ fn awaited(kind: &BlockKind) -> Option<Awaited> {
         | BlockKind::Shutdown
         | BlockKind::Loading
         | BlockKind::Moving
+        | BlockKind::Resting
         | BlockKind::Keys { .. } => None,
     }
 }

@@ -107,6 +107,9 @@ impl Server {
             Ok(slot) => slot,
             Err(refusal) => return Err(refused(refusal).to_vec()),
         };
+        if let Some(slot) = slot {
+            self.meter_key_of_script(slot);
+        }
         let Some(running) = self.script.running.as_mut().filter(|_| !allow_cross_slot && slot.is_some()) else {
             return Ok(());
         };

@@ -86,6 +86,14 @@ pub(super) static ROWS: &[Figure] = &[
     field("mem_clients_normal", |f| f.memory().clients.into()).gauge("redis_mem_clients_normal", "Memory of clients."),
     field("mem_cluster_links", |f| f.memory().cluster_links.into())
         .gauge("redis_mem_cluster_links_bytes", "Memory of links of the cluster bus."),
+    field("mem_cluster_slot_migration_output_buffer", |f| f.srv.export_memory().into())
+        .gauge("hexad_mem_slot_migration_output_bytes", "Memory of what waits for targets of slots."),
+    field("mem_cluster_slot_migration_input_buffer", |f| f.srv.gathered_memory().0.into())
+        .gauge("hexad_mem_slot_migration_input_bytes", "Memory of what has come of writes to slots that are pulled."),
+    field("mem_cluster_slot_migration_input_buffer_peak", |f| f.srv.gathered_memory().1.into()).gauge(
+        "hexad_mem_slot_migration_input_peak_bytes",
+        "The most that waited for the snapshot of slots at a time.",
+    ),
     field("mem_aof_buffer", |f| f.memory().aof_buffer.into())
         .gauge("redis_mem_aof_buffer_bytes", "Memory of what waits to be written to the log."),
     field("mem_allocator", |_| alloc::name().into()),

@@ -1,9 +1,11 @@
 //! The links of jobs: connecting to the other side, and what both sides say.
 
+use super::Migrations;
 use super::feed::Feed;
 use crate::catalog::CmdError;
 use crate::catalog::row::{Command, Group, flag};
 use crate::cluster::slot_migration::{Channel, JobId, JobLink, Message};
+use crate::config::OBUF_REPLICA;
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Source};
@@ -11,6 +13,7 @@ use crate::persist::as_commands::put_command;
 use crate::resp::Args;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
+use crate::server::dispatch::blocked::{BlockKind, BlockState};
 use crate::structs::slots::key_slot;
 use std::io::{self, Write};
 use std::task::Poll;
@@ -19,6 +22,10 @@ use std::task::Poll;
 const LONGEST_REPLY: usize = 16 * 1024;
 /// So many of them are read before others have their turn.
 const REPLIES_PER_TURN: usize = 64;
+/// And so much of what gathers, bytes.
+const GATHERED_PER_TURN: usize = 256 * 1024;
+/// After so much of what has gathered, `key-load-delay` passes, bytes.
+const DELAYED_BYTES: u64 = 16 * 1024;
 
 /// A link of a job.
 #[derive(Debug)]
@@ -48,6 +55,8 @@ pub(super) struct Handshake {
     number: u32,
     connected: bool,
     input: Vec<u8>,
+    /// No more is taken in beforehand.
+    is_full: bool,
     outbox: Vec<u8>,
 }
 
@@ -117,7 +126,8 @@ impl Server {
         let Some(bus) = &mut self.bus else { return };
         match connected {
             Ok(conn) => {
-                let handshake = Handshake { conn, number, connected: false, input: Vec::new(), outbox: Vec::new() };
+                let handshake =
+                    Handshake { conn, number, connected: false, input: Vec::new(), is_full: false, outbox: Vec::new() };
                 let peer = Peer::Handshake(Box::new(handshake));
                 let is_export = bus.machine.is_export(link.job);
                 bus.migrations.links.push(Link::new(link, is_export, peer));
@@ -151,6 +161,9 @@ impl Server {
             return;
         }
         let _ = handshake.flush();
+        if bus.machine.gathers_stream(link) {
+            return self.gather_stream(link);
+        }
         // What comes unasked is left to the connection until it is a client's.
         if !bus.machine.awaits_reply(link) && event.closed {
             return self.lose_migration_link(link);
@@ -165,6 +178,57 @@ impl Server {
             };
         }
         self.look_again(link);
+    }
+
+    /// What is written at the source while its snapshot comes is taken in, so that it does not wait there, up to a limit: the
+    /// rest is left to the connection until the snapshot is there.
+    fn gather_stream(&mut self, link: JobLink) {
+        let most = self.most_gathered();
+        let Some(Migrations { links, gathered_peak, .. }) = self.bus.as_mut().map(|bus| &mut bus.migrations) else {
+            return;
+        };
+        let Some(Link { peer: Peer::Handshake(handshake), .. }) = links.iter_mut().find(|other| other.name == link)
+        else {
+            return;
+        };
+        let until = handshake.input.len() + GATHERED_PER_TURN;
+        let read = loop {
+            if handshake.input.len() >= most {
+                if !std::mem::replace(&mut handshake.is_full, true) {
+                    log::info!("Slots sync buffer limit has been reached, the rest waits at the source node");
+                }
+                break Ok(false);
+            }
+            match handshake.conn.read_some(&mut handshake.input) {
+                Ok(true) if handshake.input.len() < until => {}
+                other => break other,
+            }
+        };
+        *gathered_peak = (*gathered_peak).max(handshake.input.len());
+        match read {
+            Ok(true) => self.look_again(link),
+            Ok(false) => {}
+            Err(_) => self.lose_migration_link(link),
+        }
+    }
+
+    /// How much is taken in beforehand, bytes.
+    fn most_gathered(&self) -> usize {
+        let of_replicas = self.cfg.client_output_buffer_limit[OBUF_REPLICA].hard_bytes;
+        let limits = [self.cfg.replica_full_sync_buffer_limit, of_replicas, super::MOST_WAITING];
+        let limit = limits.into_iter().find(|limit| *limit > 0).unwrap_or(super::MOST_WAITING);
+        usize::try_from(limit.min(super::MOST_WAITING)).unwrap_or(usize::MAX)
+    }
+
+    /// What has come of streams and was not run yet, bytes; and the most that waited for a snapshot at a time.
+    pub(crate) fn gathered_memory(&self) -> (usize, usize) {
+        let Some(bus) = &self.bus else { return (0, 0) };
+        let of_link = |link: &Link| match &link.peer {
+            _ if link.is_export || link.name.channel == Channel::Snapshot => 0,
+            Peer::Handshake(handshake) => handshake.input.len(),
+            Peer::Client(id) => self.clients.get(*id).map_or(0, |c| c.query.len().saturating_sub(c.query_pos)),
+        };
+        (bus.migrations.links.iter().map(of_link).sum(), bus.migrations.gathered_peak)
     }
 
     pub(super) fn lose_migration_link(&mut self, link: JobLink) {
@@ -216,7 +280,7 @@ impl Server {
         bus.migrations.links.push(Link { peer: Peer::Client(id), ..link });
         let Some(c) = self.clients.get_mut(id) else { return };
         c.flags.add(side.union(ClientFlags::INTERNAL).union(ClientFlags::AUTHENTICATED));
-        c.query.extend_from_slice(&input);
+        c.query = input;
         c.out.append(&outbox);
         let registry = self.reactor.registry();
         let moved = c.conn.as_mut().map(|conn| conn.reregister(registry, Source::Client(id).token()));
@@ -307,8 +371,15 @@ impl Server {
 
     /// A source's commands were run, so many bytes.
     pub(crate) fn note_import_run(&mut self, id: ClientId, bytes: usize) {
-        if let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link_of_mut(id)) {
-            link.streamed += bytes as u64;
+        let Some(bus) = &mut self.bus else { return };
+        let Some(link) = bus.migrations.link_of_mut(id) else { return };
+        link.streamed += bytes as u64;
+        let name = link.name;
+        let delay_us = self.cfg.key_load_delay.max(0).unsigned_abs();
+        if delay_us > 0 && bytes > 0 && name.channel == Channel::Main && bus.machine.catches_up(name.job) {
+            let delay_us = delay_us.saturating_mul((bytes as u64).div_ceil(DELAYED_BYTES));
+            let deadline_ms = self.clock.ms() + i64::try_from(delay_us.div_ceil(1000)).unwrap_or(i64::MAX / 2);
+            self.block(id, BlockState { kind: BlockKind::Resting, deadline_ms: Some(deadline_ms), command: None });
         }
     }
 

@@ -25,6 +25,7 @@ use crate::server::clients::ClientFlags;
 use crate::structs::slots::{Slot, SlotSet};
 use link::{Link, Peer};
 use trim::Trim;
+pub(crate) use trim::TrimMethod;
 
 /// More than this never waits for a target, whatever is configured. Bytes.
 const MOST_WAITING: u64 = 1 << 30;
@@ -40,6 +41,10 @@ pub(crate) struct Migrations {
     feeder: feed::Feeder,
     /// Clients that have said which node they are.
     callers: Vec<pull::Caller>,
+    /// The most that waited for a snapshot at a time, bytes.
+    gathered_peak: usize,
+    /// The import that last had to wait for what is left in its slots.
+    waiting_import: Option<JobId>,
     /// How often all data had been flushed when that was last looked at.
     flushes: u64,
 }
@@ -116,7 +121,8 @@ impl Server {
             self.check_output_limit(id);
             let Some(c) = self.clients.get(id) else { continue };
             let (pending, silent_ms) = (c.out.pending() as u64, now_ms - c.last_interaction_ms);
-            let is_all_run = c.query_pos >= c.query.len() && !c.is(ClientFlags::PENDING_READ);
+            let is_all_run =
+                c.query_pos >= c.query.len() && !c.is(ClientFlags::PENDING_READ.union(ClientFlags::BLOCKED));
             let Some(link) = self.bus.as_mut().and_then(|bus| bus.migrations.link_of_mut(id)) else { continue };
             let (JobLink { job, channel }, unsent) = (link.name, link.unsent);
             let (is_export, streamed) = (link.is_export, link.streamed);
@@ -151,7 +157,12 @@ impl Server {
             Order::Adopt { link } => self.adopt_migration_link(link),
             Order::Snapshot { job, slots } => self.begin_slot_snapshot(job, slots),
             Order::Close { job } => self.close_migration(job),
-            Order::CloseSnapshotLink { job } => self.close_migration_link(job.snapshot()),
+            Order::CloseSnapshotLink { job } => {
+                self.close_migration_link(job.snapshot());
+                if self.admin.debug.stops.at_gathered_stream {
+                    crate::sys::process::stop();
+                }
+            }
             Order::Delete { job, slots } => self.delete_for_job(job, &slots),
             Order::Propagate(command) => self.propagate_of_job(target::ALL, &command),
             // To one that is about to take over nothing more is told.
@@ -206,6 +217,11 @@ impl Server {
             Peer::Client(id) => self.clients.close_later(id),
             Peer::Handshake(mut handshake) => drop(handshake.conn.deregister(self.reactor.registry())),
         }
+    }
+
+    /// This process is about to end, and its links with it.
+    pub(crate) fn end_slot_migrations_at_exit(&mut self) {
+        self.with_cluster(|machine, env| machine.cancel_at_exit(env));
     }
 
     /// Imports that a snapshot told of.

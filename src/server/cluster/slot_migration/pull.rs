@@ -47,7 +47,16 @@ impl Server {
     /// Lets a job begin to pull, once nothing is left in its slots of another time. Where a replica is about to take over,
     /// nothing more is to be told to it.
     pub(super) fn prepare_import(&mut self, job: JobId, slots: &SlotSet) {
-        if !self.trims_first(slots) && !self.writes_paused() {
+        let Some(bus) = &mut self.bus else { return };
+        let is_news = bus.migrations.waiting_import.replace(job) != Some(job);
+        if self.trims_first(slots) {
+            if is_news {
+                log::info!("Can not start import task: trim in progress for some of the slots");
+            }
+        } else if !self.writes_paused() {
+            if let Some(bus) = &mut self.bus {
+                bus.migrations.waiting_import = None;
+            }
             self.with_cluster(|machine, env| machine.on_import_ready(job, env));
             self.review_slots();
         }

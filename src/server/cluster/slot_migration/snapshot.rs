@@ -74,8 +74,8 @@ impl Server {
                 is_done = going.go_on(&self.ks.dbs[0], &mut out, &mut |gathered| {
                     gathered < PIECE_BYTES && delay.is_zero() && Instant::now() < deadline
                 });
-                // Slots without keys take no time.
-                let rests = !delay.is_zero() && out.len() > 0;
+                // After each key, however many parts it has; slots without keys take no time.
+                let rests = !delay.is_zero() && out.len() > 0 && !going.is_within_key();
                 link.streamed += out.again.len() as u64;
                 self.clients.push_all(keys_to, out.keys);
                 self.clients.push_all(id, out.again);

@@ -218,6 +218,12 @@ impl Walk {
         (self.late.get(first)?.begun >= BEGUN_AGAIN).then_some(first)
     }
 
+    /// Whether part of a key has gone, and the next part comes next.
+    pub(super) fn is_within_key(&self) -> bool {
+        let first = self.line.front().and_then(|key| self.late.get(key));
+        first.is_some_and(|late| late.place != Place::START)
+    }
+
     /// Whether a key is held no longer of which [`Walk::take_let_go`] has not told.
     pub(super) fn has_let_go(&self) -> bool {
         self.has_let_go
