@@ -8,7 +8,8 @@
 //! Every node has clients, on either side of a partition, that write all the time. A node that stands still is treated
 //! as in a long turn: its clients are served by its old state and the current time.
 //!
-//! `HEXAD_SIM_SEEDS` sets how many seeds are tried, `HEXAD_SIM_SEED` the first one; a failure names its seed.
+//! `HEXAD_SIM_SEEDS` sets how many seeds are tried, `HEXAD_SIM_SEED` the first one; a failure names its seed. With
+//! `HEXAD_SIM_LOG=info`, or another level, what the nodes log is shown.
 
 mod changes;
 mod check;
@@ -16,6 +17,7 @@ mod durable;
 mod faults;
 mod forming;
 mod hand_over;
+mod log_lines;
 mod scale;
 mod starved;
 mod tests;
@@ -236,6 +238,7 @@ impl Sim {
 
     /// No nodes yet.
     fn empty(seed: u64, masters: usize, copies: u32) -> Sim {
+        log_lines::show_if_asked();
         Sim {
             seed,
             rng: fastrand::Rng::with_seed(seed),
@@ -374,6 +377,7 @@ impl Sim {
 
     fn step(&mut self, no: NodeNo, work: impl FnOnce(&mut Cluster, &Env)) {
         let now = self.local_ms(no);
+        log_lines::are_of(no, self.now - START_MS);
         let node = &mut self.nodes[no];
         let Some(mut cluster) = node.cluster.take() else { return };
         let keys = |_| 0;
