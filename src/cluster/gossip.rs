@@ -804,4 +804,109 @@ mod tests {
         us.welcome(newcomer, &env);
         assert_eq!(news(&mut us, &env), 1);
     }
+
+    const NOW_MS: i64 = 1_000_000;
+
+    fn id(number: usize) -> NodeId {
+        NodeId::parse(format!("{number:040x}").as_bytes()).unwrap()
+    }
+
+    /// A node that knows so many others, with links to all of them.
+    fn knows(count: usize) -> (Cluster, Vec<NodeKey>) {
+        let mut c = Cluster::new(ClusterConfig::default(), 1, NOW_MS);
+        let known: Vec<NodeKey> = (0..count).map(|n| c.add_node(id(n), NodeFlags::MASTER, NOW_MS)).collect();
+        for key in &known {
+            c.nodes[*key].ip = "10.0.0.1".into();
+            c.connect(*key, NOW_MS);
+            let link = c.nodes[*key].link.unwrap();
+            c.links.get_mut(&link).unwrap().is_answered = true;
+        }
+        c.flush(&Env::at(NOW_MS));
+        (c, known)
+    }
+
+    /// One of them tells of a node that is new.
+    fn hears_of(c: &mut Cluster, reporter: NodeKey, number: usize, now_ms: i64) -> NodeKey {
+        let gossip = Gossip {
+            id: id(number),
+            ping_sent_s: 0,
+            pong_received_s: 0,
+            ip: "10.0.0.2".into(),
+            port: 6379,
+            bus_port: 16379,
+            flags: NodeFlags::MASTER,
+            second_port: 0,
+        };
+        c.take_in_gossip(reporter, &[gossip], &Env::at(now_ms));
+        let key = c.nodes.find(&id(number)).unwrap();
+        // It is told of once there is a link to it.
+        c.connect(key, now_ms);
+        key
+    }
+
+    /// Whom each packet that is sent tells of, and to how many nodes it goes.
+    fn told(c: &mut Cluster, now_ms: i64) -> Vec<Vec<NodeId>> {
+        let packets = c.flush(&Env::at(now_ms)).into_iter().filter_map(|action| match action {
+            Action::Send { packet, .. } => Some(packet),
+            _ => None,
+        });
+        let gossip = packets.filter_map(|packet| match wire::decode(&packet).unwrap().body {
+            Body::Ping { gossip, .. } => Some(gossip.iter().map(|g| g.id).collect()),
+            _ => None,
+        });
+        gossip.collect()
+    }
+
+    #[test]
+    fn some_are_told_at_once_of_who_is_new_and_of_many_together() {
+        let (mut c, known) = knows(30);
+        hears_of(&mut c, known[0], 100, NOW_MS);
+        let first = told(&mut c, NOW_MS);
+        assert_eq!(first.len(), NEWS_FANOUT);
+        assert!(first.iter().all(|ids| ids.contains(&id(100))));
+        for (number, later_ms) in [(101, 1), (102, 40), (103, 99)] {
+            hears_of(&mut c, known[1], number, NOW_MS + later_ms);
+            assert!(told(&mut c, NOW_MS + later_ms).is_empty(), "not so soon again");
+        }
+        let second = told(&mut c, NOW_MS + NEWCOMERS_APART_MS);
+        assert_eq!(second.len(), NEWS_FANOUT);
+        assert!(second.iter().all(|ids| [101, 102, 103].iter().all(|number| ids.contains(&id(*number)))));
+        assert!(told(&mut c, NOW_MS + 5000).is_empty(), "that was all");
+    }
+
+    /// Who is known already is no news, whoever tells of it.
+    #[test]
+    fn nobody_is_told_of_a_node_twice() {
+        let (mut c, known) = knows(10);
+        hears_of(&mut c, known[0], 100, NOW_MS);
+        told(&mut c, NOW_MS);
+        for key in &known[1..4] {
+            hears_of(&mut c, *key, 100, NOW_MS + 500);
+        }
+        assert!(told(&mut c, NOW_MS + 500).is_empty());
+    }
+
+    #[test]
+    fn packets_tell_of_who_is_new_for_a_while_and_of_some_at_a_time() {
+        let (mut c, known) = knows(30);
+        let newcomers = MOST_NEWCOMERS * 3;
+        for number in 0..newcomers {
+            hears_of(&mut c, known[0], 100 + number, NOW_MS);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let ids: Vec<NodeId> = c.gossip_section(1, &Env::at(NOW_MS + 100)).iter().map(|g| g.id).collect();
+            assert!(ids.len() <= 1 + MOST_NEWCOMERS);
+            seen.extend(ids.into_iter().filter(|told| *told >= id(100)));
+        }
+        assert_eq!(seen.len(), newcomers, "each has its turn");
+        // News of suspicions alone is no matter of theirs.
+        assert!(c.gossip_section(0, &Env::at(NOW_MS + 100)).is_empty());
+        // Who has gone again is told of no more, and in time nobody is.
+        let gone = c.nodes.find(&id(100)).unwrap();
+        c.remove_node(gone);
+        assert!(c.newcomers.iter().all(|(key, _)| *key != gone) && c.newcomers.len() == newcomers - 1);
+        let late = c.gossip_section(1, &Env::at(NOW_MS + NEWCOMER_MS));
+        assert!(late.len() == 1 && c.newcomers.is_empty());
+    }
 }

@@ -165,7 +165,7 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{A, B, D, START_MS, ask_for_votes, cluster, env, key};
+    use super::super::tests::{A, B, C, D, START_MS, ask_for_votes, cluster, env, key};
     use super::*;
     use crate::cluster::node::{Node, NodeFlags, NodeId};
     use crate::cluster::{Action, durable, wire};
@@ -287,5 +287,143 @@ mod tests {
             assert_eq!(said(&mut voter, now_ms).0.is_empty(), is_free, "{withdrawn}");
             assert_eq!(voter.nodes[key(&voter, A)].voted_for == Some(voter.nodes[sibling].id), is_free);
         }
+    }
+
+    #[test]
+    fn who_has_more_data_is_ahead_and_of_equals_who_has_the_smaller_id() {
+        for (digit, offset, expected) in [
+            ("1", 1, Rival::Ahead),
+            ("e", 1, Rival::Behind),
+            ("e", 2, Rival::Ahead),
+            ("1", 0, Rival::Behind),
+            // One that has nothing yet says 0; an offset is no unsigned number.
+            ("1", u64::MAX, Rival::Behind),
+        ] {
+            let (mut c, sibling, now_ms) = candidate(digit);
+            let sender = c.nodes[sibling].id;
+            let header = Header { sender, current_epoch: 6, offset, ..cluster(D, 5).header(0, &env(now_ms)) };
+            c.on_vote_request(sibling, &header, &env(now_ms));
+            assert_eq!(c.election.rivals.get(&sender), Some(&expected), "{digit} {offset}");
+            assert_eq!(c.gives_way(), expected == Rival::Ahead);
+        }
+    }
+
+    /// Replicas of other masters do not share its votes, but perhaps its epoch.
+    #[test]
+    fn a_candidate_for_another_place_is_no_rival() {
+        for (epoch, contended) in [(6, true), (7, false)] {
+            let (mut c, _, now_ms) = candidate("1");
+            let other = key(&c, B);
+            let header = Header { current_epoch: epoch, ..cluster(B, epoch).header(0, &env(now_ms)) };
+            c.on_vote_request(other, &header, &env(now_ms));
+            assert!(c.election.rivals.is_empty() && !c.gives_way());
+            assert_eq!(c.election.contended, contended, "{epoch}");
+        }
+    }
+
+    /// Where the shard has to support a candidate, the promises of its nodes decide between them.
+    #[test]
+    fn with_durable_acknowledgements_nobody_gives_way() {
+        let (mut c, sibling, now_ms) = candidate("1");
+        c.config.durable_acks = 1;
+        asks(&mut c, sibling, 6, now_ms);
+        assert!(c.election.rivals.is_empty() && c.election.contended && !c.gives_way());
+    }
+
+    /// An operator chose this one.
+    #[test]
+    fn in_a_manual_failover_nobody_gives_way() {
+        let (mut c, sibling, now_ms) = candidate("1");
+        c.manual.ends_ms = Some(now_ms + 5000);
+        c.manual.can_start = true;
+        asks(&mut c, sibling, 6, now_ms);
+        let voter = key(&c, B);
+        c.on_denied(voter, 6);
+        assert!(!c.gives_way() && !c.is_in_vain(true, &env(now_ms + 20_000)));
+        c.yield_election(&env(now_ms));
+        assert!(c.election.asked);
+    }
+
+    /// A majority may be left of those who have not said anything.
+    #[test]
+    fn an_election_is_lost_when_those_who_may_vote_are_too_few() {
+        let (mut c, sibling, now_ms) = candidate("1");
+        asks(&mut c, sibling, 6, now_ms);
+        assert!(!c.is_lost(), "of three one has failed, and two are enough");
+        let (one, other) = (key(&c, B), key(&c, C));
+        c.on_denied(one, 6);
+        c.on_denied(one, 6);
+        assert!(c.is_lost());
+        c.election.denied.clear();
+        c.nodes[other].flags.set(NodeFlags::FAIL);
+        assert!(c.is_lost(), "who has failed does not vote");
+    }
+
+    /// By then the votes have come that were on their way.
+    #[test]
+    fn who_is_behind_withdraws_when_its_votes_had_time_to_come() {
+        let (mut c, sibling, now_ms) = candidate("1");
+        asks(&mut c, sibling, 6, now_ms);
+        let idle_ms = c.config.node_timeout_ms / 2;
+        let asked_ms = c.election.first_asked_ms;
+        c.advance_election(&env(asked_ms + idle_ms));
+        assert_eq!(said(&mut c, asked_ms + idle_ms).0, []);
+        c.advance_election(&env(asked_ms + idle_ms + 1));
+        assert_eq!(said(&mut c, asked_ms + idle_ms + 1).0, [Message::Withdrawn { epoch: 6 }]);
+    }
+
+    /// Each time it leaves more time to others, and not for ever more.
+    #[test]
+    fn who_withdraws_again_and_again_leaves_more_time() {
+        let (mut c, _, now_ms) = candidate("1");
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            c.election.asked = true;
+            c.withdraw(&env(now_ms));
+            assert!(!c.election.asked && c.election.rivals.is_empty() && c.election.votes.is_empty());
+            let times = i64::from(c.election.withdrawals.clamp(1, MOST_DOUBLINGS));
+            let least_ms = c.election_ms() * times;
+            waits.push(c.election.at_ms.unwrap() - now_ms);
+            assert!((least_ms..least_ms + (JITTER_MS << times)).contains(waits.last().unwrap()), "{waits:?}");
+        }
+        assert!(waits[0] < waits[7]);
+        assert_eq!((c.election.withdrawals, c.election.withdrawn), (8, 6));
+    }
+
+    /// No vote of an epoch that was given up, or of one before, makes a master; one of another election is no matter of ours.
+    #[test]
+    fn late_votes_are_given_back_if_they_were_asked_for() {
+        let (mut c, _, now_ms) = candidate("1");
+        c.withdraw(&env(now_ms));
+        said(&mut c, now_ms);
+        let voter = key(&c, B);
+        for (epoch, is_given_back) in [(5, true), (6, true), (7, false)] {
+            let header = Header { current_epoch: epoch, ..cluster(B, epoch).header(0, &env(now_ms)) };
+            c.on_vote(voter, &header, &env(now_ms));
+            let expected = if is_given_back { vec![Message::Withdrawn { epoch }] } else { vec![] };
+            assert_eq!(said(&mut c, now_ms).0, expected);
+        }
+        assert!(c.election.votes.is_empty());
+    }
+
+    /// A voter says that a sibling has its vote while that binds it, and in no other case.
+    #[test]
+    fn a_voter_says_that_its_vote_is_a_siblings_while_it_is() {
+        let (mut voter, now_ms) = (cluster(B, 5), START_MS + 5000);
+        let (sibling, first) = (add_sibling(&mut voter, "1"), key(&voter, D));
+        voter.connect(first, now_ms);
+        asks(&mut voter, first, 6, now_ms);
+        assert_eq!(said(&mut voter, now_ms).0, [], "it has no lease, and has voted for nobody");
+        voter.lease_end_ms = i64::MAX;
+        asks(&mut voter, first, 6, now_ms);
+        said(&mut voter, now_ms);
+        asks(&mut voter, first, 6, now_ms);
+        assert_eq!(said(&mut voter, now_ms).0, [], "the vote is its own");
+        let bound_ms = 2 * voter.config.node_timeout_ms;
+        asks(&mut voter, sibling, 7, now_ms + bound_ms - 1);
+        assert_eq!(said(&mut voter, now_ms).0, [Message::Denied { epoch: 7 }]);
+        asks(&mut voter, sibling, 7, now_ms + bound_ms);
+        assert_eq!(said(&mut voter, now_ms).0, []);
+        assert_eq!(voter.nodes[key(&voter, A)].voted_for, Some(voter.nodes[sibling].id));
     }
 }
