@@ -661,6 +661,9 @@ impl Sim {
             self.conns.remove(no);
             return;
         };
+        if let Some(until_ms) = self.late_until(from) {
+            return self.at(until_ms, Event::Dial(no));
+        }
         if self.nodes[from].paused || self.nodes[to].paused || !self.passes(from, to) || !self.passes(to, from) {
             // A lost SYN is sent again.
             self.after(100, Event::Dial(no));
@@ -713,6 +716,10 @@ impl Sim {
         let Some(conn) = self.conns.get(no) else { return };
         let (from, to) = (conn.ends[1 - side], conn.ends[side]);
         let refused = conn.refused;
+        // In a turn of its own it would be late for what waits once more.
+        if let Some(until_ms) = self.late_until(to) {
+            return self.at(until_ms, Event::Hangup(no, side));
+        }
         if self.nodes[to].paused || (!refused && !self.passes(from, to)) {
             self.after(50, Event::Hangup(no, side));
             return;
