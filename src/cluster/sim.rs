@@ -452,7 +452,9 @@ impl Sim {
         let mut saved = false;
         for action in actions {
             match self.nodes[no].doomed {
-                Some(0) => return self.crash(no),
+                Some(0) if self.may_lose_data_of(no) => return self.crash(no),
+                // It goes on, and leaves nothing undone.
+                Some(0) => self.nodes[no].doomed = None,
                 Some(n) => self.nodes[no].doomed = Some(n - 1),
                 None => {}
             }
