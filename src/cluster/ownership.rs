@@ -220,7 +220,7 @@ impl Cluster {
 
     /// Processes a claim of slots under an epoch. The claimant gets those that nobody claims by a greater or equal one,
     /// except slots we are importing: the operator closes those. If that takes the last slot from us, or from our
-    /// master, we follow the claimant.
+    /// master, we follow who was elected in that place, or else the claimant.
     fn take_in_claim(&mut self, claimant: NodeKey, epoch: u64, claimed: &SlotSet, env: &Env) {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
         let mut taken_from_mine = 0;
@@ -269,9 +269,11 @@ impl Cluster {
 
         let left = mine.map_or(0, |m| self.nodes[m].slot_count);
         let takes_all = claimed.len() == taken_from_mine;
-        if taken_from_mine > 0 && left == 0 && (self.config.allow_replica_migration || takes_all) {
-            self.log_following(claimant);
-            self.set_master(claimant);
+        let heir = self.heir_of(mine);
+        if taken_from_mine > 0 && left == 0 && (self.config.allow_replica_migration || takes_all || heir.is_some()) {
+            let followed = heir.unwrap_or(claimant);
+            self.log_following(followed);
+            self.set_master(followed);
             self.save_synced();
             // At once, as clients are redirected from now on, and those who voted had withdrawn our lease.
             self.update_state(env);
@@ -279,6 +281,15 @@ impl Cluster {
             // We stay a master, so our keys in the lost slots are to be deleted.
             self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));
         }
+    }
+
+    /// Who was elected in the place of this master, if we know of somebody. Whoever takes the last slot may have got no more than
+    /// that one by an operator's order, and is of another shard: its replicas do not have our data.
+    fn heir_of(&self, master: Option<NodeKey>) -> Option<NodeKey> {
+        let shard = self.nodes[master?].shard_id;
+        let others = self.nodes.iter().filter(|(key, _)| *key != self.myself && Some(*key) != master);
+        let heirs = others.filter(|(_, n)| n.is_voter() && n.shard_id == shard);
+        heirs.max_by_key(|(_, n)| (n.config_epoch, n.id)).map(|(key, _)| key)
     }
 
     /// Follows the master of our master, if that is a replica. It may have become one without losing a slot to another node,
@@ -487,6 +498,83 @@ impl Cluster {
                 }
             }
             self.save_synced();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ClusterConfig;
+    use super::*;
+
+    const NOW_MS: i64 = 1_000_000;
+
+    fn id(digit: char) -> NodeId {
+        NodeId::parse(digit.to_string().repeat(NodeId::LEN).as_bytes()).unwrap()
+    }
+
+    /// The node `me` of two masters, `a` and `b`, and two replicas of the first, `c` and `d`.
+    fn node(me: char, config: ClusterConfig) -> Cluster {
+        let lines = [
+            ('a', "master - 0 0 1 connected 0-999".to_owned()),
+            ('b', "master - 0 0 2 connected 1000-1999".to_owned()),
+            ('c', format!("slave {} 0 0 1 connected", id('a'))),
+            ('d', format!("slave {} 0 0 1 connected", id('a'))),
+        ];
+        let text: String = lines
+            .iter()
+            .map(|(name, rest)| {
+                let myself = if *name == me { "myself," } else { "" };
+                format!("{} 127.0.0.1:7000@17000 {myself}{rest}\n", id(*name))
+            })
+            .collect();
+        let text = format!("{text}vars currentEpoch 5 lastVoteEpoch 1\n");
+        Cluster::from_nodes_conf(config, 1, NOW_MS, &text).unwrap()
+    }
+
+    fn claims(c: &mut Cluster, claimant: char, epoch: u64, slots: std::ops::Range<Slot>) {
+        let key = c.nodes.find(&id(claimant)).unwrap();
+        c.set_node_as_master(key);
+        c.nodes[key].config_epoch = epoch;
+        c.take_in_claim(key, epoch, &slots.collect(), &Env::at(NOW_MS));
+    }
+
+    fn followed(c: &Cluster) -> Option<NodeId> {
+        c.myself().replica_of.map(|key| c.nodes[key].id)
+    }
+
+    /// A replica was elected, and a slot moved from it before this node heard of either.
+    #[test]
+    fn who_loses_all_slots_follows_who_was_elected_whoever_took_the_last_one() {
+        for me in ['a', 'd'] {
+            for allow_replica_migration in [true, false] {
+                let config = ClusterConfig { allow_replica_migration, ..ClusterConfig::default() };
+                let mut c = node(me, config.clone());
+                let before = followed(&c);
+                claims(&mut c, 'c', 6, 0..999);
+                assert_eq!(followed(&c), before, "one slot is left");
+                claims(&mut c, 'b', 7, 999..2000);
+                assert_eq!(followed(&c), Some(id('c')), "{me} {allow_replica_migration}");
+                // In the other order, too.
+                let mut c = node(me, config);
+                claims(&mut c, 'b', 7, 999..2000);
+                claims(&mut c, 'c', 6, 0..999);
+                assert_eq!(followed(&c), Some(id('c')), "{me} {allow_replica_migration}");
+            }
+        }
+    }
+
+    /// An operator moved all slots: where they are, there is something to do.
+    #[test]
+    fn who_loses_all_slots_to_another_shard_follows_it_if_it_may() {
+        for me in ['a', 'd'] {
+            for allow_replica_migration in [true, false] {
+                let mut c = node(me, ClusterConfig { allow_replica_migration, ..ClusterConfig::default() });
+                let before = followed(&c);
+                claims(&mut c, 'b', 7, 0..2000);
+                let expected = if allow_replica_migration { Some(id('b')) } else { before };
+                assert_eq!(followed(&c), expected, "{me} {allow_replica_migration}");
+            }
         }
     }
 }
