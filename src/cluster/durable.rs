@@ -372,6 +372,13 @@ impl Cluster {
         told().any(|p| p.stands).then(|| told().flat_map(|p| p.record.members.clone()).collect())
     }
 
+    /// What an election depends on, for simulations.
+    #[cfg(test)]
+    pub(super) fn describe_support(&self) -> String {
+        let Durable { lineage, is_incomplete, .. } = self.durable;
+        format!("{lineage:?}, incomplete {is_incomplete}, {:?}, supported by {:?}", self.my_shard(), self.supporters())
+    }
+
     fn my_promise(&self) -> u64 {
         self.my_shard().map_or(0, |shard| shard.promised)
     }

@@ -345,6 +345,11 @@ impl Cluster {
         self.send_packet(links, &header, &Body::AuthRequest);
     }
 
+    #[cfg(test)]
+    pub(super) fn supporters(&self) -> &BTreeSet<NodeId> {
+        &self.election.supporters
+    }
+
     /// Whether we have not promised ourselves to another candidate since.
     fn still_stands(&self) -> bool {
         !self.needs_support() || self.stands_in(self.election.epoch)

@@ -51,7 +51,10 @@ impl Sim {
         self.changes.are_on = false;
         let end = self.now + 120_000;
         while self.moving.is_some() || self.changes.joining.is_some() || !self.is_settled() {
-            assert!(self.now < end, "seed {}: operators do not come to an end", self.seed);
+            if self.now >= end {
+                self.dump();
+                panic!("seed {}: operators do not come to an end", self.seed);
+            }
             self.run_for(500);
             let ids: HashSet<NodeId> = self.alive().map(|(_, c)| c.myself().id).collect();
             for no in 0..self.nodes.len() {

@@ -180,6 +180,7 @@ impl Sim {
         for (no, c) in self.alive() {
             eprintln!("node {no} state {} epoch {}", c.is_up(), c.current_epoch());
             eprint!("{}", c.describe_durable());
+            eprintln!("{}", c.describe_support());
             if c.myself().is_replica() {
                 let master = c.myself().replica_of.map(|key| c.node(key));
                 eprintln!("{} of {:?}", c.cant_failover_reason(), master.map(|m| (&m.ip, m.flags, m.slot_count)));
