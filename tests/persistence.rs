@@ -326,9 +326,9 @@ fn a_damaged_snapshot_is_refused() {
     bad[at] ^= 1;
     fs::write(&file, &bad).unwrap();
     ends(dir.path(), &[]);
-    fs::write(&file, b"REDIS0012").unwrap();
+    fs::write(&file, b"REDIS0014").unwrap();
     let log = ends(dir.path(), &[]);
-    assert!(log.contains("Can't handle RDB format version 12"));
+    assert!(log.contains("Can't handle RDB format version 14"));
     assert!(log.contains("Fatal error loading the DB, check server logs. Exiting."));
 }
 
