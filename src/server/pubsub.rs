@@ -60,7 +60,7 @@ impl Server {
         let mut listeners = self.pubsub.listeners(kind).of(channel).to_vec();
         let sent = self.send_to_all(&listeners, &[verb, channel, payload]);
         if sharded && sent > 0 {
-            self.meter_sent(key_slot(channel), sent);
+            self.meter_sent(channel, sent);
         }
         let mut receivers = listeners.len();
         if sharded || self.pubsub.patterns.is_empty() {

@@ -7,7 +7,6 @@ use crate::keyspace::{Entry, object};
 use crate::net::ClientId;
 use crate::resp::Args;
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
 use crate::structs::slots::Slot;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -46,8 +45,7 @@ struct Walk {
 }
 
 fn bytes_of(entry: &Entry) -> u64 {
-    // A place in a table that is three quarters full comes on top.
-    (entry.alloc_size() + object::value_bytes_sampled(entry, SAMPLES) + 12) as u64
+    object::memory_usage(entry, SAMPLES) as u64
 }
 
 impl Server {
@@ -74,12 +72,16 @@ impl Server {
             let sum = |slot: Slot| (slot, db.slot_entries(slot).map(bytes_of).sum());
             return Ok(Some(with_keys.into_iter().map(sum).collect()));
         }
-        let waits =
-            self.depth == 1 && self.clients.get(id).is_some_and(|c| c.conn.is_some() && !c.is(ClientFlags::MULTI));
-        if !waits {
+        if !self.may_postpone_this(id) {
             return Err(CANNOT_WAIT);
         }
-        walks.push(Walk { client: id, slots: with_keys, cursor: 0, found: MemoryOfSlots::new(), done_at: None });
+        self.slot_memory.walks.push(Walk {
+            client: id,
+            slots: with_keys,
+            cursor: 0,
+            found: MemoryOfSlots::new(),
+            done_at: None,
+        });
         self.postpone_this(id, args);
         Ok(None)
     }

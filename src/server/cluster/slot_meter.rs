@@ -92,16 +92,19 @@ impl Server {
 
     /// A command that waited is answered without running again.
     pub(crate) fn meter_answered(&mut self, cmd: CmdRef, args: Args<'_>, spent_us: i64, request_bytes: u64) {
-        if let Some(slot) = first_slot(self.commands.get(cmd).row, args).filter(|_| self.meters_slots()) {
+        if !self.meters_slots() {
+            return;
+        }
+        if let Some(slot) = first_slot(self.commands.get(cmd).row, args) {
             let cpu_us = spent_us.max(0).unsigned_abs();
             self.count_for_slot(slot, SlotCounts { cpu_us, bytes_in: request_bytes, bytes_out: 0 });
         }
     }
 
-    /// What was said in a slot's matters besides the reply to the command under way.
-    pub(crate) fn meter_sent(&mut self, slot: Slot, bytes: usize) {
+    /// What was said of a key or shard channel besides the reply to the command under way.
+    pub(crate) fn meter_sent(&mut self, name: &[u8], bytes: usize) {
         if self.meters_slots() {
-            self.count_for_slot(slot, SlotCounts { bytes_out: bytes as u64, ..SlotCounts::default() });
+            self.count_for_slot(key_slot(name), SlotCounts { bytes_out: bytes as u64, ..SlotCounts::default() });
         }
     }
 

@@ -470,8 +470,7 @@ fn memory_usage(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let samples = if samples == 0 { usize::MAX } else { samples as usize };
     match ctx.srv.ks.dbs[ctx.db].get(&args[2]) {
         Some(entry) => {
-            // A place in a table that is three quarters full comes on top.
-            let bytes = entry.alloc_size() + object::value_bytes_sampled(entry, samples) + 12;
+            let bytes = object::memory_usage(entry, samples);
             ctx.out.int(bytes as i64);
         }
         None => ctx.out.null(),

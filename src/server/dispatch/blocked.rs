@@ -10,7 +10,6 @@ use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
-use crate::structs::slots::key_slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
@@ -345,7 +344,7 @@ impl Server {
             reply.null_array();
             self.clients.reply(id, &reply.buf);
             if let Some(key) = keys.first() {
-                self.meter_sent(key_slot(key), reply.buf.len());
+                self.meter_sent(key, reply.buf.len());
             }
         } else {
             self.repl_reply_on_timeout(id, &kind);

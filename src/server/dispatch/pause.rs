@@ -112,6 +112,11 @@ impl Server {
         self.postpone(id, cmd, args);
     }
 
+    /// Whether the command that a client is running can be put off: its own, and no part of a transaction or script.
+    pub(crate) fn may_postpone_this(&self, id: ClientId) -> bool {
+        self.depth == 1 && self.clients.get(id).is_some_and(|c| c.conn.is_some() && !c.is(ClientFlags::MULTI))
+    }
+
     /// Has commands tried again that wait for host names.
     pub(crate) fn names_were_looked_up(&mut self) {
         if self.resolver.take_answered() {

@@ -405,9 +405,7 @@ impl Server {
         if let Some(slot) = self.slot_trimmed_later(slots) {
             return Err(CmdError::text(format!("ERR There is a pending trim job for slot {slot}")));
         }
-        let waits =
-            self.clients.get(id).is_some_and(|c| c.conn.is_some() && !c.is(ClientFlags::MULTI)) && self.depth == 1;
-        if waits {
+        if self.may_postpone_this(id) {
             self.postpone_this(id, args);
             return Ok(true);
         }
