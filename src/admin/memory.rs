@@ -1,7 +1,8 @@
 //! Memory figures: samples of the process and the allocator, and the parts that MEMORY STATS tells apart.
 
 use crate::sys::reserve::open_in_need;
-use std::io::Read;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 /// Samples up to this age are good enough, ms: to take them is too slow for every INFO.
@@ -88,9 +89,14 @@ impl Overhead {
 
 /// Resident set of the process, bytes; 0 where the system does not say.
 pub(crate) fn resident_set() -> usize {
+    // It stays open, as that takes longer than reading it.
+    static FILE: OnceLock<File> = OnceLock::new();
+    let file = FILE
+        .get()
+        .map_or_else(|| open_in_need(|| File::open("/proc/self/statm")).map(|file| FILE.get_or_init(|| file)), Ok);
     // Seven numbers: one read is enough.
     let mut text = [0; 256];
-    let read = open_in_need(|| std::fs::File::open("/proc/self/statm")).and_then(|mut file| file.read(&mut text));
+    let read = file.and_then(|file| file.read_at(&mut text, 0));
     let fields = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
     let pages = fields.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok());
     pages.unwrap_or(0) * page_size() as usize

@@ -5,14 +5,14 @@ use super::{Conn, Output};
 use crate::resp::RequestParser;
 use std::net::SocketAddr;
 
+/// Laid out as it is declared: what is asked of all links stands first, what hardly any has last.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Link {
-    /// `None` for clients of the server's own, without a connection.
-    pub(crate) conn: Option<Conn>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
-    /// The Unix socket's path, shown where there is no socket address.
-    pub(crate) path: Option<String>,
+    /// `None` for clients of the server's own, without a connection.
+    pub(crate) conn: Option<Conn>,
     pub(crate) query: Vec<u8>,
     /// Where unprocessed input begins in `query`.
     pub(crate) query_pos: usize,
@@ -24,6 +24,8 @@ pub(crate) struct Link {
     /// Bytes of arguments of the running request in the query buffer (CLIENT LIST's `argv-mem`).
     pub(crate) argv_bytes: usize,
     pub(crate) out: Output,
+    /// The Unix socket's path, shown where there is no socket address.
+    pub(crate) path: Option<String>,
 }
 
 impl Link {

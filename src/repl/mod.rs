@@ -308,7 +308,7 @@ pub(crate) struct Repl {
     /// Replicas that count for `min-replicas-to-write`.
     good_replicas: usize,
     /// Clients in WAIT and WAITAOF, and some that no longer are.
-    waiters: Vec<(ClientId, Awaited)>,
+    waiters: wait::Waiters,
     /// Ask all replicas for an acknowledgement before the loop sleeps.
     want_acks: bool,
     /// The dump file was written only for replicas, and is to be removed when they have it.
@@ -337,7 +337,7 @@ impl Repl {
             announced: Vec::new(),
             no_replicas_since_s: now_s,
             good_replicas: 0,
-            waiters: Vec::new(),
+            waiters: wait::Waiters::new(),
             want_acks: false,
             dump_is_for_replicas: false,
             // The run at number 0 would be before any replica can be there.

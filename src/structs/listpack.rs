@@ -475,6 +475,57 @@ impl Listpack {
         Ok(())
     }
 
+    /// As [`Self::from_bytes_or_back`], of pairs of a short element and a small integer, ordered by the integers and then by the
+    /// elements' texts: one walk checks both. Bytes that are anything else, or broken, come back.
+    pub(crate) fn from_pairs_in_order(bytes: Vec<u8>) -> Result<Listpack, Vec<u8>> {
+        if Listpack::check_frame(&bytes).is_ok() && Listpack::are_pairs_in_order(&bytes) {
+            Ok(Listpack { block: Block::from_vec(bytes) })
+        } else {
+            Err(bytes)
+        }
+    }
+
+    /// Of bytes with a right frame.
+    fn are_pairs_in_order(bytes: &[u8]) -> bool {
+        let end = bytes.len() - 1;
+        let mut at = HEADER_LEN;
+        let mut count = 0usize;
+        // Where the element before stands, and its integer.
+        let mut last = None;
+        while at < end {
+            let (place, first) = (at, bytes[at]);
+            // Worked out rather than looked up where it is a string: the next place waits for this.
+            let short = match first {
+                0x80..=0xbf => 1 + usize::from(first & 0x3f),
+                _ => usize::from(SHORT_LEN[usize::from(first)]),
+            };
+            at += short + 1;
+            if short == 0 || at + 1 >= end || usize::from(bytes[at - 1]) != short {
+                return false;
+            }
+            let (int, int_len) = match bytes[at..end] {
+                [small @ 0..=0x7f, 1, ..] => (i64::from(small), 1),
+                [first @ 0xc0..=0xdf, low, 2, ..] => (int_of_13_bits(first, low), 2),
+                [0xf1, low, high, 3, ..] => (i64::from(i16::from_le_bytes([low, high])), 3),
+                _ => return false,
+            };
+            at += int_len + 1;
+            count += 2;
+            if let Some((last_place, last_int)) = last.replace((place, int))
+                && (int < last_int || int == last_int && !Listpack::is_text_before(bytes, last_place, place))
+            {
+                return false;
+            }
+        }
+        let claimed = u16::from_le_bytes([bytes[4], bytes[5]]);
+        claimed == UNKNOWN_COUNT || usize::from(claimed) == count
+    }
+
+    /// Whether the text of the element at `a` is less than that of the one at `b`, or the same.
+    fn is_text_before(bytes: &[u8], a: usize, b: usize) -> bool {
+        parse(bytes, a).0.bytes(&mut IntBuf::new()) <= parse(bytes, b).0.bytes(&mut IntBuf::new())
+    }
+
     /// Takes bytes that `into_bytes` or `as_bytes` returned.
     pub(super) fn from_own_bytes(bytes: Vec<u8>) -> Listpack {
         debug_assert_eq!(Listpack::check(&bytes), Ok(()));

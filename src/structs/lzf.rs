@@ -409,6 +409,18 @@ fn unpack(stream: &[u8], part: Range<usize>, len: usize, out: &mut Vec<u8>) -> R
     Ok(at)
 }
 
+/// Copies `count` bytes, where there is no room for a whole step. It stands apart as the compiler would make one call to the C
+/// library of this and of the copy of a known length.
+///
+/// # Safety
+/// As of `copy_nonoverlapping`.
+#[cold]
+#[inline(never)]
+unsafe fn at_an_end(from: *const u8, to: *mut u8, count: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { to.copy_from_nonoverlapping(from, count) }
+}
+
 /// Copies at least `count` bytes, not none, in whole steps.
 ///
 /// # Safety
@@ -440,6 +452,8 @@ impl Unpacked {
     /// that.
     const STEP: usize = 16;
     const SHORT_STEP: usize = 8;
+    /// The most bytes that are copied one by one.
+    const FEW: usize = 8;
 
     /// Where the next bytes go, if `count` of them are still promised.
     fn next(&self, count: usize) -> Result<*mut u8, LzfError> {
@@ -459,7 +473,7 @@ impl Unpacked {
         unsafe {
             match bytes.first_chunk::<MAX_LITERAL>() {
                 Some(bytes) if self.room - self.at >= MAX_LITERAL => to.cast::<[u8; MAX_LITERAL]>().write(*bytes),
-                _ => to.copy_from_nonoverlapping(bytes.as_ptr(), count),
+                _ => at_an_end(bytes.as_ptr(), to, count),
             }
         }
         self.at += count;
@@ -474,10 +488,33 @@ impl Unpacked {
     unsafe fn copy(&mut self, distance: usize, count: usize) -> Result<(), LzfError> {
         let to = self.next(count)?;
         let room = self.room - self.at;
+        // SAFETY: what is read was written before, here or by the caller's promise, and there is room for `count` bytes.
+        unsafe {
+            let from = to.sub(distance);
+            if count <= Self::FEW {
+                // One by one, as a processor waits where one load reads what several stores have just written.
+                for i in 0..Self::FEW {
+                    if i < count {
+                        to.add(i).write(from.add(i).read());
+                    }
+                }
+            } else {
+                Self::copy_many(from, to, distance, count, room);
+            }
+        }
+        self.at += count;
+        Ok(())
+    }
+
+    /// The same, in as many steps as it takes.
+    ///
+    /// # Safety
+    /// `to` must be `distance` after `from`, all in between be written, and `room` for as many bytes be at `to`, not less than
+    /// `count`.
+    unsafe fn copy_many(from: *const u8, to: *mut u8, distance: usize, count: usize, room: usize) {
         // SAFETY: what is read was written before, here or by the caller's promise. There is room for `count` bytes, and for
         // whole steps where they are taken; a step reads what lies at least a step before what it writes.
         unsafe {
-            let from = to.sub(distance);
             if distance >= Self::STEP && count.next_multiple_of(Self::STEP) <= room {
                 steps::<{ Self::STEP }>(from, to, count);
             } else if distance >= Self::SHORT_STEP && count.next_multiple_of(Self::SHORT_STEP) <= room {
@@ -498,8 +535,6 @@ impl Unpacked {
                 }
             }
         }
-        self.at += count;
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use tikv_jemallocator::Jemalloc;
 
 /// jemalloc with a counter: `used_memory` is the sum of the size classes handed out, as Redis counts it.
@@ -16,11 +17,12 @@ static ALLOCATOR: Counting = Counting;
 
 /// The allocator's options at start: see [`keep_large_blocks`]. And a free stretch of memory may be cut for a block up to
 /// 4,096 times smaller than it, not 64 times: otherwise what a burst of large replies leaves, which is one long stretch once
-/// they are sent, is given back to the system while the next burst is paged in anew.
+/// they are sent, is given back to the system while the next burst is paged in anew. All threads share one arena but those that
+/// ask for [their own](OwnArena): most hardly allocate anything, and each arena takes memory, and time to be summed up.
 // SAFETY: the allocator reads the symbol of this name as a pointer to a C string, which this is.
 #[unsafe(export_name = "malloc_conf")]
 #[used]
-pub(crate) static OPTIONS: &[u8; 49] = b"oversize_threshold:0,lg_extent_max_active_fit:12\0";
+pub(crate) static OPTIONS: &[u8; 59] = b"narenas:1,oversize_threshold:0,lg_extent_max_active_fit:12\0";
 
 /// Bytes allocated, as far as the threads have reported them.
 static USED: AtomicIsize = AtomicIsize::new(0);
@@ -291,6 +293,28 @@ pub(crate) fn keep_large_blocks() {
     }
 }
 
+/// An arena that no other thread has, so that it waits for nobody's locks. Dropped, it is kept for the next who asks.
+pub(crate) struct OwnArena(i64);
+
+/// Arenas that are nobody's at the moment.
+static FREE_ARENAS: Mutex<Vec<i64>> = Mutex::new(Vec::new());
+
+impl OwnArena {
+    /// One for the calling thread. `None` if the allocator has no more: it goes on with the one that it shares.
+    pub(crate) fn take() -> Option<OwnArena> {
+        let free = FREE_ARENAS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let arena = OwnArena(free.or_else(|| control_int(b"arenas.create", None))?);
+        control_int(b"thread.arena", Some(arena.0))?;
+        Some(arena)
+    }
+}
+
+impl Drop for OwnArena {
+    fn drop(&mut self) {
+        FREE_ARENAS.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+    }
+}
+
 /// Gives unused pages back to the system (MEMORY PURGE). False if the allocator refused.
 pub(crate) fn purge() -> bool {
     // MALLCTL_ARENAS_ALL is 4096.
@@ -306,6 +330,24 @@ pub(crate) fn flush_thread_cache() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_share_an_arena_unless_they_ask_for_one() {
+        let arena = || control_int(b"thread.arena", None);
+        let with_own = || {
+            let own = OwnArena::take().expect("there are thousands of arenas");
+            // So that both have one at the same time.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(arena(), Some(own.0));
+            own.0
+        };
+        std::thread::scope(|scope| {
+            assert_eq!(scope.spawn(arena).join().unwrap(), Some(0));
+            let two = [scope.spawn(with_own), scope.spawn(with_own)].map(|thread| thread.join().unwrap());
+            assert!(two[0] > 0 && two[1] > 0 && two[0] != two[1], "{two:?}");
+            assert!(two.contains(&scope.spawn(with_own).join().unwrap()), "a free one is taken again");
+        });
+    }
 
     #[test]
     fn classes_are_those_of_the_allocator() {

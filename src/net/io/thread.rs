@@ -5,6 +5,7 @@ use super::mailbox::{Batch, KEPT_BYTES, Mailbox};
 use crate::net::handshakes::Handshakes;
 use crate::net::listener::reason;
 use crate::net::{ClientId, Conn, Secured, Source};
+use crate::sys::alloc::OwnArena;
 use crate::sys::process;
 use mio::{Events, Poll, Waker};
 use slab::Slab;
@@ -148,6 +149,7 @@ impl IoThread {
             process::set_cpu_affinity(&cpus);
             // The more there is to do after a sleep, the less each part of it costs: whoever it is that sends may go on.
             process::let_others_finish();
+            let _arena = OwnArena::take();
             worker.run();
         })?;
         *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);

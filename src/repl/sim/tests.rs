@@ -104,11 +104,23 @@ fn who_waits_is_told_when_replicas_have_what_was_written() {
     }
     let offset = world.nodes[0].repl.offset();
     world.nodes[0].repl.wait_for(client, Awaited::Acks { offset, replicas: 2 });
+    // Those who wait for more, for what nobody has written, or not any longer, hold nobody up.
+    let others = [(1, offset, 3), (2, offset + 1_000_000, 2), (3, offset - 1, 2)];
+    for (index, offset, replicas) in others {
+        world.nodes[0].repl.wait_for(ClientId { index, generation: 9 }, Awaited::Acks { offset, replicas });
+    }
+    let gone = Awaited::Acks { offset: offset - 1, replicas: 2 };
+    world.nodes[0].repl.forget_waiter(ClientId { index: 3, generation: 9 }, gone);
     world.run(1000);
     assert_eq!(world.released, []);
     world.parted.clear();
     world.run(1000);
     assert_eq!(world.released, [(client, WaitAnswer::Acks(2))]);
+    for (index, offset, replicas) in others {
+        let waits = Awaited::Acks { offset, replicas };
+        world.nodes[0].repl.forget_waiter(ClientId { index, generation: 9 }, waits);
+    }
+    assert!(!world.nodes[0].repl.is_restless());
 
     let on_disk = Awaited::Disk { offset, local: 1, replicas: 0 };
     assert_eq!(world.nodes[0].repl.wait_answer(on_disk, None), WaitAnswer::Disk { local: 0, replicas: 0 });

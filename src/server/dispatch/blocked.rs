@@ -314,7 +314,10 @@ impl Server {
             self.ks.effects.wants_gone = self.blocked.for_gone > 0;
             self.ks.effects.wants_ready = !self.blocked.waiting.is_empty();
         }
-        self.postponed.retain(|c| *c != id);
+        self.forget_waiter(id, &state.kind);
+        if state.kind == BlockKind::Postponed {
+            self.postponed.retain(|c| *c != id);
+        }
         if let Some(at) = state.deadline_ms {
             self.blocked.deadlines.remove(&(at, id));
         }

@@ -221,7 +221,6 @@ impl Server {
     /// Before the loop sleeps.
     pub(crate) fn repl_before_sleep(&mut self) {
         if self.repl.is_restless() {
-            self.forget_late_waiters();
             self.with_repl(Repl::before_sleep);
         }
         self.repl.trim();

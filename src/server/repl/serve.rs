@@ -205,12 +205,11 @@ impl Server {
         awaited(&self.clients.get(id)?.block.as_ref()?.kind)
     }
 
-    pub(super) fn forget_late_waiters(&mut self) {
-        let clients = &self.clients;
-        self.repl.retain_waiters(|id| {
-            let block = clients.get(id).and_then(|c| c.block.as_ref());
-            block.is_some_and(|block| awaited(&block.kind).is_some())
-        });
+    /// A client does not wait any more.
+    pub(crate) fn forget_waiter(&mut self, id: ClientId, kind: &BlockKind) {
+        if let Some(awaited) = awaited(kind) {
+            self.repl.forget_waiter(id, awaited);
+        }
     }
 
     /// How it stands with what a client waits for.

@@ -462,6 +462,43 @@ proptest! {
     }
 
     #[test]
+    fn pairs_in_order_are_known_at_one_look(
+        pairs in proptest::collection::vec((text(), any::<i16>()), 1..8), narrow in any::<bool>(), flip in any::<Option<(usize, u8)>>(),
+    ) {
+        let mut pairs: Vec<_> = pairs.into_iter().map(|(text, int)| (if narrow { int % 4 } else { int }, text)).collect();
+        let in_order = pairs.is_sorted();
+        let pack = |pairs: &[(i16, Vec<u8>)]| {
+            let mut list = Listpack::new();
+            for (int, text) in pairs {
+                list.push_back(text);
+                list.push_int(i64::from(*int));
+            }
+            list.into_bytes()
+        };
+        let is_short = pairs.iter().all(|(_, text)| text.len() < 64);
+        let found = Listpack::from_pairs_in_order(pack(&pairs)).map(Listpack::into_bytes);
+        prop_assert_eq!(found.is_ok(), in_order && is_short);
+        pairs.sort();
+        let mut bytes = pack(&pairs);
+        let found = Listpack::from_pairs_in_order(bytes.clone()).map(Listpack::into_bytes);
+        prop_assert_eq!(found, if is_short { Ok(bytes.clone()) } else { Err(bytes.clone()) });
+
+        // What is taken at one look is taken by the thorough one.
+        if let Some((at, bit)) = flip {
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << (bit % 8);
+        }
+        if Listpack::from_pairs_in_order(bytes.clone()).is_ok() {
+            let list = Listpack::from_bytes(bytes).expect("a whole one");
+            let items: Vec<_> = list.iter().map(Item::to_vec).collect();
+            let (pairs, rest) = items.as_chunks::<2>();
+            prop_assert!(rest.is_empty());
+            let int = |pair: &[Vec<u8>; 2]| parse_i64(&pair[1]).expect("an integer");
+            prop_assert!(pairs.is_sorted_by(|a, b| (int(a), &a[0]) <= (int(b), &b[0])));
+        }
+    }
+
+    #[test]
     fn a_flipped_bit_is_refused_or_harmless(
         texts in proptest::collection::vec(text(), 1..6), at in any::<usize>(), bit in 0u8..8,
     ) {

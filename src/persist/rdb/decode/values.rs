@@ -246,9 +246,13 @@ impl<S: Source> Reader<S> {
                 let list = self.ziplist(&bytes, "Zset ziplist")?;
                 self.packed_zset(list, true, "Zset ziplist")
             }
-            ValueType::ZsetListpack => {
-                self.listpack(layout, bytes, "Zset listpack", |c, list, what| c.packed_zset(list, c.deep, what))
-            }
+            ValueType::ZsetListpack => match Listpack::from_pairs_in_order(bytes) {
+                Ok(list) if !self.deep && !list.is_empty() => Ok(Value::PackedZset(list)),
+                Ok(list) => self.packed_zset(list, self.deep, "Zset listpack"),
+                Err(bytes) => {
+                    self.listpack(layout, bytes, "Zset listpack", |c, list, what| c.packed_zset(list, c.deep, what))
+                }
+            },
             _ => {
                 let mut list = Growing::new(self.limits.list);
                 list.push(Body::Packed(self.ziplist(&bytes, "List ziplist")?));
