@@ -32,7 +32,7 @@ pub(crate) fn nodes(masters: usize, replicas: bool) -> Vec<Node> {
 }
 
 /// Has a node begin to move the slot; the name of the job.
-fn begin(nodes: &mut [Node], from: usize, to: usize, slots: &[&str]) -> String {
+pub(crate) fn begin(nodes: &mut [Node], from: usize, to: usize, slots: &[&str]) -> String {
     let id = nodes[to].id();
     let mut words = vec!["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"];
     words.extend(slots);
@@ -68,7 +68,7 @@ fn message(node: &mut Node, name: &str) -> String {
     job(node, name).remove("message").unwrap_or_default()
 }
 
-fn wait_for_state(node: &mut Node, name: &str, wanted: &str) {
+pub(crate) fn wait_for_state(node: &mut Node, name: &str, wanted: &str) {
     let start = Instant::now();
     while state(node, name) != wanted {
         assert!(start.elapsed() < Duration::from_secs(20), "not {wanted}: {:?}", job(node, name));

@@ -1,11 +1,16 @@
 //! Slots that move as a whole where the target pulls, between real nodes, a Redis 8 among them.
 
 use crate::common;
-use crate::slot_migration::{SLOT, Writer, check_written, keys_in, nodes, prevent, reshard, shown};
+use crate::slot_migration::{
+    SLOT, Writer, begin, check_written, keys_in, nodes, prevent, reshard, shown, wait_for_state,
+};
 
 use common::cluster::{Node, join, wait};
 use common::{SERVER, left_out};
 use redis::Value;
+use sha2::{Digest, Sha256};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -370,4 +375,125 @@ fn what_is_written_meanwhile_gathers_at_the_target() {
         wait_for_task(&mut nodes[0], &id, "completed");
         wait("the other one knows", 10, || task(&mut nodes[1], &id, "state") == "completed");
     }
+}
+
+/// HMAC-SHA-256, in hexadecimal digits, with a key of no more than a block.
+fn code(secret: &str, parts: &[&str]) -> String {
+    let mut key = [0u8; 64];
+    key[..secret.len()].copy_from_slice(secret.as_bytes());
+    let inner = Sha256::new_with_prefix(key.map(|byte| byte ^ 0x36)).chain_update(parts.concat()).finalize();
+    let outer = Sha256::new_with_prefix(key.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize();
+    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A connection of somebody who says that he is a node of the cluster.
+struct Stranger(BufReader<TcpStream>);
+
+impl Stranger {
+    fn at(node: &Node) -> Stranger {
+        Stranger(BufReader::new(TcpStream::connect(("127.0.0.1", node.server.port)).unwrap()))
+    }
+
+    fn say(&mut self, words: &[&str]) -> String {
+        self.0.get_mut().write_all(&redis::cmd(words[0]).arg(&words[1..]).get_packed_command()).unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_string()
+    }
+
+    fn log_in(&mut self, said: &str) -> String {
+        self.say(&["AUTH", "internal connection", said])
+    }
+
+    fn challenge(&mut self) -> String {
+        let said = self.log_in("challenge");
+        said.strip_prefix("+CHALLENGE ").unwrap_or_else(|| panic!("{said}")).to_string()
+    }
+}
+
+const SECRET: &str = "what-only-nodes-of-this-cluster-know";
+const OTHER_SECRET: &str = "what-nodes-of-another-cluster-know";
+
+fn nodes_with_secret() -> Vec<Node> {
+    let mut nodes: Vec<Node> = (0..3)
+        .map(|_| {
+            Node::with_options(Path::new(SERVER), &["--cluster-secret", SECRET, "--repl-diskless-sync-delay", "0"])
+        })
+        .collect();
+    join(&mut nodes, false);
+    nodes
+}
+
+/// Nobody has configured `masterauth`: nodes log in by `cluster-secret`, whichever of them connects.
+#[test]
+fn nodes_of_one_secret_let_each_other_in_to_move_slots() {
+    let mut nodes = nodes_with_secret();
+    fill(&mut nodes[0]);
+    for locked in [&["CONFIG", "SET", "requirepass", "only-people-know"][..], &["ACL", "SETUSER", "default", "off"]] {
+        for node in &mut nodes {
+            assert_eq!(node.text(locked), "OK");
+        }
+        assert!(Stranger::at(&nodes[0]).say(&["PING"]).starts_with("-NOAUTH"));
+        let id = pull(&mut nodes[1], "5000", "5099");
+        wait_for_task(&mut nodes[1], &id, "completed");
+        assert_eq!(task(&mut nodes[1], &id, "retries"), "0");
+        check_filled(&mut nodes[1]);
+        wait("the other one knows", 10, || task(&mut nodes[0], &id, "state") == "completed");
+        let name = begin(&mut nodes, 1, 0, &["5000", "5099"]);
+        wait_for_state(&mut nodes[1], &name, "success");
+        check_filled(&mut nodes[0]);
+        wait("what was left behind is gone", 10, || keys_in(&mut nodes[1]) == "int(0)");
+    }
+    // One that shows another secret is refused, whichever way it asks, until it shows the right one.
+    let both = format!("{OTHER_SECRET} {SECRET}");
+    assert_eq!(nodes[1].text(&["CONFIG", "SET", "cluster-secret", &both]), "OK");
+    let id = pull(&mut nodes[1], "5000", "5099");
+    wait("it is refused", 5, || task(&mut nodes[1], &id, "last_error").contains("AUTH: -WRONGPASS"));
+    let target = nodes[0].id();
+    assert_eq!(
+        nodes[1].text(&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "6000", "6000", "NODE", &target]),
+        "OK",
+        "a slot of the second of three nodes"
+    );
+    let jobs = |node: &mut Node| format!("{:?}", node.call(&["CLUSTER", "GETSLOTMIGRATIONS"]).unwrap());
+    wait("so is this", 5, || jobs(&mut nodes[1]).contains("Failed to AUTH to target node: -WRONGPASS"));
+    assert_eq!(nodes[1].text(&["CONFIG", "SET", "cluster-secret", SECRET]), "OK");
+    wait_for_task(&mut nodes[1], &id, "completed");
+    check_filled(&mut nodes[1]);
+}
+
+/// A code counts once, on the connection whose challenge it answers, and lets in for nothing but moves of slots.
+#[test]
+fn a_code_of_the_secret_is_no_use_elsewhere_or_again() {
+    let mut nodes = nodes_with_secret();
+    let ids: Vec<String> = nodes.iter_mut().map(Node::id).collect();
+    for node in &mut nodes {
+        assert_eq!(node.text(&["CONFIG", "SET", "requirepass", "only-people-know"]), "OK");
+    }
+    let answer = |secret: &str, id: &str, challenge: &str| code(secret, &["hexad connection ", id, challenge]);
+    let mut first = Stranger::at(&nodes[0]);
+    let challenge = first.challenge();
+    let right = answer(SECRET, &ids[0], &challenge);
+    for wrong in [
+        answer(OTHER_SECRET, &ids[0], &challenge),
+        answer(SECRET, &ids[1], &challenge),
+        answer(SECRET, &ids[0], ""),
+        challenge.clone(),
+    ] {
+        assert!(first.log_in(&wrong).starts_with("-WRONGPASS"));
+    }
+    assert_eq!(first.log_in(&right), "+OK");
+    assert!(first.say(&["CLUSTER", "SYNCSLOTS", "CONF", "NODE-ID", &ids[1]]).starts_with("+OK"));
+    assert!(first.say(&["GET", "bar"]).starts_with("-NOAUTH"));
+    // Who has heard all that says it again, here and at another node.
+    for node in &nodes {
+        let mut replayed = Stranger::at(node);
+        assert!(replayed.log_in(&right).starts_with("-WRONGPASS"));
+        assert_ne!(replayed.challenge(), challenge);
+        assert!(replayed.log_in(&right).starts_with("-WRONGPASS"));
+        assert!(replayed.say(&["CLUSTER", "SYNCSLOTS", "CONF", "NODE-ID", &ids[1]]).starts_with("-NOAUTH"));
+    }
+    // Where there is no secret there is nothing to answer.
+    let plain = Node::ours();
+    assert!(Stranger::at(&plain).log_in("challenge").starts_with("-WRONGPASS"));
 }

@@ -41,7 +41,7 @@ pub(crate) mod nodes_conf;
 mod ownership;
 pub(crate) mod routing;
 pub(crate) mod seal;
-mod secret;
+pub(crate) mod secret;
 #[cfg(test)]
 mod sim;
 pub(crate) mod slot_migration;

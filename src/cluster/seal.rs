@@ -59,6 +59,11 @@ fn proof(secret: &[u8], of: &[u8]) -> [u8; 32] {
     Mac::new(secret).code(&[b"hexad connection ", of])
 }
 
+/// A number for a client that nobody without the key can tell, and that is no other client's.
+pub(super) fn challenge(key: &[u8; 32], client: u64) -> [u8; 32] {
+    Mac::new(key).code(&[b"hexad challenge ", &client.to_be_bytes()])
+}
+
 /// The state of an HMAC with its key taken in.
 #[derive(Clone)]
 struct Mac {

@@ -77,7 +77,7 @@ impl Cluster {
             return;
         }
         log::info!("Slot migration {} connection established.", self.jobs.list[at].description);
-        match auth {
+        match self.login_of_job(at, auth) {
             Some(bytes) => {
                 self.order(Order::Send { link, bytes });
                 self.move_to(at, State::ReadingAuthReply, env);
@@ -112,6 +112,9 @@ impl Cluster {
         let Some(at) = self.jobs.at(link.job) else { return };
         if self.jobs.list[at].dialect == Dialect::Pull {
             return self.on_pull_reply(at, link.channel, line, env);
+        }
+        if self.meet_challenge(at, Channel::Main, line) {
+            return;
         }
         let refused = line.starts_with(b"-");
         let line = String::from_utf8_lossy(line);

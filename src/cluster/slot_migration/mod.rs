@@ -22,12 +22,13 @@
 //!
 //! Links and keys belong to the server (`server/cluster/slot_migration`), which carries out [`Order`]s and reports events.
 //! Files: `export` (the source's side), `fail_point` (links that break on purpose), `import` (the target's and its replicas'),
-//! `pull_source` and `pull_target` (what differs where the target pulls), `describe` (what is shown).
+//! `login` (how who connects does so), `pull_source` and `pull_target` (what differs where the target pulls), `describe` (what is shown).
 
 mod describe;
 mod export;
 mod fail_point;
 mod import;
+mod login;
 mod pull_source;
 mod pull_target;
 #[cfg(test)]

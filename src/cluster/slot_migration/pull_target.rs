@@ -16,7 +16,7 @@ use super::{
 };
 use crate::cluster::AdminError;
 use crate::cluster::admin::refuse;
-use crate::cluster::node::Secret;
+use crate::cluster::secret::is_same;
 use crate::structs::slots::{SlotSet, slots_in};
 use std::collections::VecDeque;
 
@@ -297,27 +297,11 @@ impl Cluster {
         self.jobs.list[at].source.and_then(|id| self.nodes.find(&id))
     }
 
-    /// By which the source knows that another node of its cluster asks: Redis nodes tell each other over the bus.
-    fn secret_of_source(&self, at: usize) -> Option<&Secret> {
-        self.nodes[self.source_key(at)?].secret.as_ref()
-    }
-
-    /// The first that there is of what the source may take as a login: its secret, a code of ours, `masterauth`, or, where it may
-    /// need no password, the number that nodes of ours have settled on.
-    fn login_at_source(&self, at: usize, masterauth: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let login = |secret: &[u8]| command(&[b"AUTH", b"internal connection", secret]);
-        let source = self.source_key(at);
-        let of_redis = self.secret_of_source(at).map(|secret| login(secret));
-        let code = || source.and_then(|key| self.login_at(key)).map(|code| login(code.as_bytes()));
-        let number = || source.and_then(|key| self.number_at(key)).map(|number| login(number));
-        of_redis.or_else(code).or(masterauth).or_else(number)
-    }
-
     pub(super) fn on_pull_connected(&mut self, at: usize, channel: Channel, auth: Option<Vec<u8>>, env: &Env) {
         if self.break_on_purpose(at, env) {
             return;
         }
-        let auth = self.login_at_source(at, auth);
+        let auth = self.login_of_job(at, auth);
         let job = &mut self.jobs.list[at];
         let link = JobLink { job: job.id, channel };
         match (channel, job.state, job.pull.channel) {
@@ -354,7 +338,7 @@ impl Cluster {
     }
 
     fn is_source_ours(&self, at: usize) -> bool {
-        self.secret_of_source(at).is_none()
+        self.source_key(at).is_none_or(|key| self.nodes[key].secret.is_none())
     }
 
     fn send_sync(&mut self, at: usize, env: &Env) {
@@ -394,6 +378,9 @@ impl Cluster {
             return;
         }
         self.jobs.list[at].heard_ms = env.now_ms;
+        if self.meet_challenge(at, channel, line) {
+            return;
+        }
         match channel {
             Channel::Main => self.on_main_reply(at, line, env),
             Channel::Snapshot => self.on_snapshot_reply(at, line, env),
@@ -623,19 +610,13 @@ impl Cluster {
     /// Whether a secret is one by which nodes of this cluster know each other.
     pub(crate) fn is_secret_of_node(&self, said: &[u8]) -> bool {
         let secrets = self.nodes.iter().filter_map(|(_, node)| node.secret.as_ref());
-        let is_of_redis = secrets.fold(false, |found, secret| found | is_same(secret, said));
-        self.logins().fold(is_of_redis, |found, login| found | is_same(login.as_bytes(), said))
+        secrets.fold(false, |found, secret| found | is_same(secret, said))
     }
 }
 
 /// What a source has replied.
 fn refusal(to: &str, line: &[u8]) -> String {
     format!("it replied to {to}: {}", String::from_utf8_lossy(line))
-}
-
-/// Compares without telling by the time it takes how much is the same.
-fn is_same(secret: &[u8], said: &[u8]) -> bool {
-    secret.len() == said.len() && secret.iter().zip(said).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
 
 /// Ranges in order, those beside each other as one; or a slot that stands there twice.

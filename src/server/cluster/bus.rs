@@ -158,7 +158,9 @@ impl Bus {
         };
         let mut secret = [0; 40];
         secret.copy_from_slice(crate::server::random_hex_40().as_bytes());
-        machine.set_secret(secret);
+        let mut challenge_key = [0; 32];
+        crate::server::random_bytes(&mut challenge_key);
+        machine.set_secret(secret, challenge_key);
         let mut bus = Bus {
             machine,
             listeners: Vec::new(),

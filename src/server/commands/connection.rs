@@ -3,6 +3,7 @@
 use super::int_arg;
 use super::prelude::*;
 use crate::acl::DEFAULT_USER;
+use crate::cluster::secret::ASKS_FOR_CHALLENGE;
 use crate::server::clients::ClientFlags;
 use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
@@ -165,8 +166,16 @@ fn auth(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
              configuration is correct?",
         ));
     }
-    if user == b"internal connection" && is_node(ctx, password) {
-        // No user has a name with a space in it.
+    // No user has a name with a space in it.
+    let says_node = user == b"internal connection";
+    if says_node && password == ASKS_FOR_CHALLENGE {
+        let number = ctx.c().number;
+        if let Some(challenge) = ctx.srv.cluster().and_then(|machine| machine.challenge_to(number)) {
+            ctx.out.simple(&format!("CHALLENGE {challenge}"));
+            return Ok(());
+        }
+    }
+    if says_node && is_node(ctx, password) {
         ctx.c_mut().flags.add(ClientFlags::AUTHENTICATED.union(ClientFlags::INTERNAL));
     } else {
         authenticate(ctx, args, user, password)?;
@@ -178,7 +187,10 @@ fn auth(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 /// Whether who says this is a node of our cluster. Where everybody may do everything it need not be a secret.
 fn is_node(ctx: &Ctx<'_>, said: &[u8]) -> bool {
     let needs_none = ctx.srv.acl.admits_anyone() && ctx.srv.acl.is_free(DEFAULT_USER);
-    ctx.srv.cluster().is_some_and(|m| m.is_secret_of_node(said) || needs_none && m.is_common_number(said))
+    let Some(machine) = ctx.srv.cluster() else { return false };
+    machine.is_secret_of_node(said)
+        || machine.is_answer_of(ctx.c().number, said)
+        || needs_none && machine.is_common_number(said)
 }
 
 fn authenticate(ctx: &mut Ctx<'_>, args: Args<'_>, user: &[u8], password: &[u8]) -> CmdResult {

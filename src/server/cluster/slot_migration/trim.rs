@@ -58,6 +58,7 @@ struct Part {
 /// What CLUSTER INFO says of keys that go in slices.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TrimFigures {
+    /// Parts; not those that came up while writes are paused.
     pub(crate) running: usize,
     /// Keys that the part begun last had, and how many of them went.
     pub(crate) keys: usize,
@@ -223,7 +224,10 @@ impl Server {
     pub(crate) fn trim_figures(&self) -> TrimFigures {
         let Some(bus) = &self.bus else { return TrimFigures::default() };
         let trim = &bus.migrations.trim;
-        TrimFigures { running: trim.parts.len(), ..trim.figures }
+        // What waits for the end of a pause does not run, and nobody is to wait for it.
+        let waits = self.writes_paused() && !self.is_replica();
+        let running = trim.parts.iter().filter(|part| part.is_scheduled || !waits).count();
+        TrimFigures { running, ..trim.figures }
     }
 
     /// The keys of a job go.
