@@ -339,6 +339,31 @@ fn what_is_left_behind_goes_as_debug_chooses() {
     assert_eq!(count(&mut nodes[source]), 300);
 }
 
+/// CLIENT PAUSE cancels what is pulled, and what has come goes when it is over. Until then nothing is under way that anybody could
+/// wait for, and the slots are not given out.
+#[test]
+fn keys_of_a_cancelled_task_wait_for_the_end_of_a_pause() {
+    let mut nodes = nodes(2, false);
+    let (source, target) = (0, 1);
+    for n in 0..1000 {
+        nodes[source].call(&["SET", &format!("{{bar}}{n}"), "x"]).unwrap();
+    }
+    nodes[source].call(&["CONFIG", "SET", "rdb-key-save-delay", "5000"]).unwrap();
+    let id = pull(&mut nodes[target], SLOT, SLOT);
+    wait("keys come", 10, || keys_in(&mut nodes[target]) != "int(0)");
+    assert_eq!(nodes[target].text(&["CLIENT", "PAUSE", "100000", "WRITE"]), "OK");
+    wait_for_task(&mut nodes[target], &id, "canceled");
+    let under_way = |node: &mut Node| ["active_tasks", "active_trim_running"].map(|name| trim(node, name));
+    assert_eq!(under_way(&mut nodes[target]), [0, 0]);
+    assert_ne!(keys_in(&mut nodes[target]), "int(0)");
+    let refused = nodes[target].text(&["CLUSTER", "SETSLOT", SLOT, "STABLE"]);
+    assert!(refused.contains("There is a pending trim job for slot"), "{refused}");
+    assert_eq!(nodes[target].text(&["CLIENT", "UNPAUSE"]), "OK");
+    assert_eq!(nodes[target].text(&["CLUSTER", "SETSLOT", SLOT, "STABLE"]), "OK");
+    assert_eq!((keys_in(&mut nodes[target]), under_way(&mut nodes[target])), ("int(0)".into(), [0, 0]));
+    assert_eq!(nodes[source].text(&["DBSIZE"]), "int(1000)");
+}
+
 /// What is written while the snapshot comes waits at the target, up to a limit, and is run after it.
 #[test]
 fn what_is_written_meanwhile_gathers_at_the_target() {

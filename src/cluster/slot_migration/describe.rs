@@ -200,9 +200,11 @@ impl Cluster {
         open.into_iter().chain(over).filter_map(Job::task).collect()
     }
 
-    /// How many jobs of this process are not over.
+    /// How many jobs of this process are not over. A task that was cancelled is, whatever is left to delete: that is shown by
+    /// itself, and may wait for the end of a pause.
     pub(crate) fn open_slot_tasks(&self) -> usize {
-        self.jobs.list.iter().filter(|job| !job.state.is_final() && !job.is_tracking_only).count()
+        let is_over = |job: &Job| job.state.is_final() || job.dialect == Dialect::Pull && job.is_ending();
+        self.jobs.list.iter().filter(|job| !is_over(job) && !job.is_tracking_only).count()
     }
 
     /// The imports of which replicas and the log know, the oldest first.
