@@ -242,6 +242,8 @@ pub(crate) struct Env<'a> {
     pub(crate) stream: Option<[u8; 40]>,
     /// Whether there are keys at all.
     pub(crate) has_keys: bool,
+    /// Whether what a reply tells of is on disk (`appendfsync always`).
+    pub(crate) syncs_replies: bool,
     /// Number of keys in a slot.
     pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
 }
@@ -258,6 +260,7 @@ impl Env<'static> {
             master_link_up: false,
             stream: None,
             has_keys: false,
+            syncs_replies: false,
             keys_in_slot: &|_| 0,
         }
     }

@@ -389,6 +389,7 @@ impl Sim {
             master_link_up: node.data.is_linked,
             stream: Some(node.data.stream),
             has_keys: node.has_keys,
+            syncs_replies: false,
             keys_in_slot: &keys,
         };
         cluster.turn_begins(now);

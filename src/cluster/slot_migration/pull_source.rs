@@ -149,13 +149,15 @@ impl Cluster {
     }
 
     /// Writes are held back: whether the target has run all there is. It need not ask; but one that wants the grant numbered
-    /// has to have said so in a word that it still remembers.
+    /// has to have said so in a word that it still remembers. A Redis says it every 100 ms only, and takes over before it writes
+    /// its log: where replies of ours are as good as on disk, writes are held until it has said so, as it could be killed right
+    /// then, and have the slots without what we have answered for.
     pub(super) fn note_asked(&mut self, at: usize, env: &Env) {
         let job = &mut self.jobs.list[at];
         let is_there = if job.pull.is_numbered {
             job.asked_ms.is_some_and(|asked_ms| env.now_ms - asked_ms <= GRANT_WAITS_MS) && job.pull.lag() == 0
         } else {
-            job.backlog == 0
+            job.backlog == 0 && (!env.syncs_replies || job.pull.lag() == 0)
         };
         job.asked_ms = match is_there {
             true => job.asked_ms.or(Some(env.now_ms)),

@@ -484,6 +484,27 @@ fn a_target_that_took_long_for_the_snapshot_has_twice_that_to_catch_up() {
     assert!(!falls_behind(&c, 100_000), "it is close");
 }
 
+/// A Redis takes over before its log is written: what we have answered for is to be in it by then, if answers are to last.
+#[test]
+fn a_redis_that_pulls_is_let_take_over_when_it_has_run_all_that_is_to_last() {
+    let mut c = node(A, ClusterConfig::default());
+    let name = NodeId::parse(&[b'5'; 40]).unwrap();
+    let asked = Sync { name, ranges: vec![(1, 4)], target: c.find(B.as_bytes()).unwrap(), is_numbered: false };
+    c.serve_pull(asked, &Env::at(START_MS)).unwrap();
+    for (applied, syncs_replies, is_there) in
+        [(0, false, true), (0, true, false), (999, true, false), (1000, true, true)]
+    {
+        let job = &mut c.jobs.list[0];
+        (job.asked_ms, job.backlog, job.pull.streamed, job.pull.applied) = (None, 0, 1000, applied);
+        c.note_asked(0, &Env { syncs_replies, ..Env::at(START_MS) });
+        assert_eq!(c.jobs.list[0].asked_ms.is_some(), is_there, "{applied} {syncs_replies}");
+    }
+    // What is not sent is not run.
+    c.jobs.list[0].backlog = 1;
+    c.note_asked(0, &Env::at(START_MS));
+    assert_eq!(c.jobs.list[0].asked_ms, None);
+}
+
 #[test]
 fn whether_an_attempt_may_begin_is_looked_at_now_and_then() {
     let mut c = node(B, ClusterConfig::default());

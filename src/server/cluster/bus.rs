@@ -494,6 +494,7 @@ impl Server {
     pub(crate) fn with_cluster<R>(&mut self, f: impl FnOnce(&mut Cluster, &Env) -> R) -> Option<R> {
         self.bus.as_ref()?;
         let (repl_offset, data_age_ms) = (self.announced_offset(), self.replication_data_age_ms());
+        let syncs_replies = self.syncs_always();
         let Server { bus, ks, clock, repl, .. } = self;
         let bus = bus.as_mut()?;
         let db = &ks.dbs[0];
@@ -505,6 +506,7 @@ impl Server {
             master_link_up: repl.follows_stream(),
             stream: repl.stream_id(),
             has_keys: !db.is_empty(),
+            syncs_replies,
             keys_in_slot: &|slot| db.slot_len(slot) as u64,
         };
         Some(f(&mut bus.machine, &env))

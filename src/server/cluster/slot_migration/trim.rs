@@ -102,20 +102,21 @@ impl Trim {
         self.delay_us < 0
     }
 
-    /// Slots with keys are to be gone through, those that are not on the list yet.
+    /// Slots with keys are to be gone through, those that are not on the list yet. They may come one by one, thousands of them.
     fn add(&mut self, slots: impl Iterator<Item = Slot>, joins: bool) {
-        let queue: VecDeque<Slot> = slots.filter(|slot| self.queued.insert(*slot)).collect();
-        if queue.is_empty() {
+        let Trim { parts, queued, is_longer, .. } = self;
+        let mut slots = slots.filter(|slot| queued.insert(*slot)).peekable();
+        if slots.peek().is_none() {
             return;
         }
-        self.is_longer = true;
-        let named: SlotSet = queue.iter().copied().collect();
-        match self.parts.back_mut().filter(|part| joins && part.is_open) {
-            Some(part) => {
-                named.iter().for_each(|slot| _ = part.named.insert(slot));
-                part.queue.extend(queue);
-            }
-            None => self.parts.push_back(Part { named, queue, is_open: joins, ..Part::default() }),
+        *is_longer = true;
+        if !joins || !parts.back().is_some_and(|part| part.is_open) {
+            parts.push_back(Part { is_open: joins, ..Part::default() });
+        }
+        let Some(part) = parts.back_mut() else { return };
+        for slot in slots {
+            part.named.insert(slot);
+            part.queue.push_back(slot);
         }
     }
 
