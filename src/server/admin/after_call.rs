@@ -11,11 +11,13 @@ use crate::net::ClientId;
 use crate::resp::{Args, OwnedArgs};
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
+use crate::server::dispatch::blocked::BlockKind;
 
 /// A command whose client it blocked.
 #[derive(Debug)]
 pub(crate) struct BlockedCall {
     cmd: CmdRef,
+    /// None, if it is to run again.
     args: OwnedArgs,
     /// Time spent running it so far, microseconds.
     spent_us: i64,
@@ -37,7 +39,10 @@ impl Server {
                 if c.is(ClientFlags::BLOCKED) {
                     let first = earlier.is_none();
                     let spent_us = earlier.map_or(0, |e| e.spent_us) + duration_us;
-                    let call = BlockedCall { cmd, args: args.to_owned(), spent_us, request_bytes: 0 };
+                    // One that is put off runs again, with arguments that may be very large.
+                    let runs_again = c.block.as_ref().is_some_and(|block| block.kind == BlockKind::Postponed);
+                    let kept = if runs_again { OwnedArgs::with_capacity(0, 0) } else { args.to_owned() };
+                    let call = BlockedCall { cmd, args: kept, spent_us, request_bytes: 0 };
                     c.blocked_call = Some(Box::new(call));
                     if first {
                         self.feed_monitors(id, row, args);

@@ -12,6 +12,7 @@ use crate::net::{ClientId, Link};
 use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
 use crate::server::Server;
 use crate::server::clients::{Client, ClientFlags};
+use crate::server::net::serve::room_for_argument;
 use std::mem::take;
 use std::ops::Range;
 
@@ -372,7 +373,7 @@ impl Server {
         let push = std::mem::replace(&mut self.clients.self_push, outer_push);
         give_back_input(&mut query, &mut pos, &mut parser);
         if let Some(wanted) = parser.wanted_len().filter(|n| *n > BIG_ARG_BYTES) {
-            query.reserve_exact((pos + wanted).saturating_sub(query.len()));
+            query.reserve_exact(room_for_argument((pos + wanted).saturating_sub(query.len())));
         }
         let Some(c) = self.clients.get_mut(id) else { return };
         c.taken_query = (0, 0);

@@ -15,6 +15,12 @@ use std::io::{self, Read, Write};
 const ACCEPTS_PER_TURN: usize = 1000;
 /// Bytes asked for by one read.
 pub(super) const READ_BYTES: usize = 16 * 1024;
+
+/// What is reserved for an argument of which so many bytes are to come. Behind a very large one there is room for the next read:
+/// to make it when all has come would be to move all.
+pub(in crate::server) fn room_for_argument(wanted: usize) -> usize {
+    if wanted > 1 << 20 { wanted + READ_BYTES } else { wanted }
+}
 /// Reads from one client in one turn.
 const READS_PER_TURN: usize = 16;
 /// Bytes written to one client in one turn, so that one large reply does not starve the others.
@@ -275,7 +281,7 @@ impl Server {
         };
         if c.query.capacity() - old_len < room {
             if wanted > READ_BYTES {
-                c.query.reserve_exact(wanted);
+                c.query.reserve_exact(room_for_argument(wanted));
             } else {
                 c.query.reserve(room);
             }
