@@ -214,7 +214,7 @@ impl Cluster {
             self.set_node_as_master(about);
         }
         self.nodes[about].config_epoch = config_epoch;
-        self.save_synced();
+        self.save_claims();
         self.take_in_claim(about, config_epoch, slots, env);
     }
 
@@ -260,8 +260,10 @@ impl Cluster {
             changed = true;
             moved |= owner.is_some();
         }
-        if moved {
+        if moved && mine == Some(self.myself) && taken_from_mine > 0 {
             self.save_synced();
+        } else if moved {
+            self.save_claims();
         }
         if changed {
             self.save_later_and_update();

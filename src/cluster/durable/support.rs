@@ -38,11 +38,11 @@ impl Cluster {
         let shard = self.my_shard_mut();
         if is_new {
             (shard.promised, shard.promised_to) = (epoch, Some(me));
-            self.save_synced();
+            self.save_to_tell();
             self.yield_election(env);
         }
         log::info!("Supporting {} in the election of epoch {epoch}", self.nodes[candidate].id);
-        self.tell(candidate, &Message::Support { epoch }, env);
+        self.once_saved(|c| c.tell(candidate, &Message::Support { epoch }, env));
     }
 
     /// The replica that takes over has all that this master wrote, so that what waits for confirmation is as good as it can
@@ -79,7 +79,7 @@ impl Cluster {
         let id = self.myself().id;
         let shard = self.my_shard_mut();
         (shard.promised, shard.promised_to) = (epoch, Some(id));
-        self.save_synced();
+        self.save_to_tell();
     }
 
     /// Whether this node still stands in the election of that epoch.
@@ -165,7 +165,7 @@ impl Cluster {
             shard.take_in_record(record);
         }
         if *shard != before {
-            self.save_synced();
+            self.save_claims();
         }
     }
 
