@@ -412,6 +412,10 @@ impl Sim {
         };
         cluster.turn_begins(now);
         work(&mut cluster, &env);
+        if self.copies > 0 {
+            // One that was reset has forgotten it.
+            cluster.set_logged(node.data.keeps);
+        }
         cluster.tick(&env);
         let actions = cluster.flush(&env);
         self.end_turn(no);
@@ -505,8 +509,8 @@ impl Sim {
                 }
                 Action::UnsetReplicationMaster => {
                     self.nodes[no].repl_from = None;
-                    self.nodes[no].data.unlink();
-                    self.nodes[no].data.stream = self.new_stream();
+                    let stream = self.new_stream();
+                    self.nodes[no].data.lead(stream);
                     self.promotions += 1;
                 }
                 Action::PauseClients { until_ms, .. } => self.nodes[no].clients_held_ms = until_ms,
