@@ -116,18 +116,39 @@ impl Record {
 pub(super) struct Shard {
     /// The greatest epoch of an election in which we supported a candidate or voted for it.
     promised: u64,
-    /// Whom that was.
+    /// Whom that was, if it has shown by the record here that it has all that was acknowledged, as its owner has. In our own
+    /// shard, where we have no vote: whom we support.
     promised_to: Option<NodeId>,
     record: Option<Record>,
 }
 
 impl Shard {
-    /// Who proposes a record was elected, or was master all the time: no lesser election counts any more.
+    /// Who proposes a record was elected, or was master all the time: no lesser election counts any more, nor does whoever we
+    /// voted for in the same one.
     fn take_in_record(&mut self, record: Record) {
-        if record.lineage.epoch > self.promised {
+        if record.lineage.epoch >= self.promised {
             (self.promised, self.promised_to) = (record.lineage.epoch, Some(record.owner));
         }
         self.record = Some(record);
+    }
+
+    /// Takes in what another voter knows. What was shown to one by an older record is not shown by a newer one: the promise
+    /// binds us, but whom it was made to has to show anew what it has. Not so in our own shard (`is_mine`), where we have no vote.
+    fn take_in(&mut self, promised: u64, promised_to: Option<NodeId>, record: Option<Record>, is_mine: bool) {
+        let order = |record: &Option<Record>| record.as_ref().map(Record::order);
+        let (ours, theirs) = (order(&self.record), order(&record));
+        let was = (self.promised, self.promised_to);
+        let (is_greater, is_same) = (promised > self.promised, (promised, promised_to) == was);
+        if is_greater {
+            (self.promised, self.promised_to) = (promised, promised_to);
+        }
+        let shown_by = if is_greater { theirs } else { ours };
+        if !is_mine && !is_same && shown_by < ours.max(theirs) {
+            self.promised_to = None;
+        }
+        if let Some(record) = record.filter(|_| theirs > ours) {
+            self.take_in_record(record);
+        }
     }
 }
 
@@ -224,6 +245,8 @@ pub(super) struct Durable {
     saved: Lineage,
     /// The latest evidence of candidates.
     evidence: BTreeMap<NodeId, (u64, Vec<NodeId>)>,
+    /// What voters know of our shard, as far as they have told since we stand.
+    voters_know: BTreeMap<NodeId, Option<Record>>,
 }
 
 impl Cluster {
@@ -415,7 +438,7 @@ impl Cluster {
             Message::Propose { shard, record } => self.on_propose(sender, shard, record, env),
             Message::Accepted { lineage, version } => self.on_accepted(sender, lineage, version, env),
             Message::Known { shard, promised, promised_to, record } => {
-                self.on_known(shard, promised, promised_to, record);
+                self.on_known(sender, shard, promised, promised_to, record);
             }
             Message::Promised { epoch } => {
                 if self.nodes[sender].replica_of == Some(self.myself) {
@@ -551,6 +574,9 @@ impl Cluster {
         durable.proposals.clear();
         durable.confirmations.clear();
         durable.gone.clear();
+        if is_other {
+            self.leave_durable_shard();
+        }
     }
 
     fn tell_lead(&mut self, lead: Lead, env: &Env) {

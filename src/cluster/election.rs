@@ -388,6 +388,7 @@ impl Cluster {
             let epoch = self.election.epoch;
             self.once_saved(|c| c.ask_for_support(epoch, env));
             if self.election.waits_for_support {
+                self.ask_for_records(epoch, env);
                 return self.wake_at(env.now_ms + self.repeat_after_ms());
             }
             self.once_saved(|c| c.show_supporters(env));

@@ -145,6 +145,7 @@ impl Cluster {
             self.save_later();
         }
         if self.myself().replica_of == Some(key) && self.myself().shard_id != shard {
+            self.leave_durable_shard();
             self.nodes[self.myself].shard_id = shard;
             self.save_synced();
         }

@@ -465,3 +465,31 @@ fn a_killed_master_is_replaced_as_soon_and_writes_go_on() {
         assert!(ms <= 500, "seed {seed}: {ms} ms until writes are accepted");
     }
 }
+
+/// The replica that has most does not know that another one does not count any more, and only voters could tell it.
+#[test]
+fn a_candidate_hears_from_voters_which_replicas_count() {
+    for seed in tests::seeds(4) {
+        let mut sim = Sim::with_copies(seed, 3, 3, 2000, 1);
+        sim.disk(Disk::Keeps);
+        sim.until_confirmable(10_000);
+        let [master, candidate, gone, behind] = [0, 3, 6, 9];
+        let drop = |sim: &mut Sim, dropped: Dropped| {
+            sim.nodes[candidate].cluster.as_mut().expect("it runs").broken_mut().dropped = dropped;
+        };
+        drop(&mut sim, Dropped::Type(PacketType::Module as u16));
+        sim.crash(gone);
+        sim.run_for(4000);
+        let counted = sim.cluster(master).members_that_count().map_or(0, |members| members.len());
+        assert_eq!(counted, 2, "seed {seed}");
+        sim.nodes[behind].data.stalls_until = i64::MAX;
+        sim.run_for(500);
+        assert!(sim.nodes[candidate].offset > sim.nodes[behind].offset, "seed {seed}");
+        sim.crash(master);
+        sim.run_for(50);
+        drop(&mut sim, Dropped::None);
+        let ms = sim.until_served(0, master, 10_000);
+        assert!(ms <= 3000, "seed {seed}: {ms} ms");
+        sim.check_all_data();
+    }
+}
